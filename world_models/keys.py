@@ -1,0 +1,98 @@
+"""Stateless randomness: one int64 key a patient, and every number a pure function of (key, t, purpose).
+
+No global generator is ever called, so a row of a batch meets the same luck as the same patient alone, a branch can
+keep its luck (same key) or be given new luck (`fold`), and a state is all there is to save.
+
+The generator is splitmix64 (Steele, Lea & Flood 2014, doi 10.1145/2660193.2660195) in wrapping int64 arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+__all__ = ["bernoulli", "bits", "categorical", "fold", "from_seed", "normal", "uniform"]
+
+
+def _signed(value: int) -> int:
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MUL1 = _signed(0xBF58476D1CE4E5B9)
+_MUL2 = _signed(0x94D049BB133111EB)
+_TIME = _signed(0xD1B54A32D192ED03)
+
+
+def _shift_right(x: Tensor, n: int) -> Tensor:
+    """Logical right shift: torch's is arithmetic on int64, so the copied sign bits are masked off."""
+    return (x >> n) & ((1 << (64 - n)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift_right(x, 30)) * _MUL1
+    x = (x ^ _shift_right(x, 27)) * _MUL2
+    return x ^ _shift_right(x, 31)
+
+
+@lru_cache(maxsize=512)
+def _purpose(purpose: str) -> int:
+    """A stable 64-bit number for a purpose's name (crc32 twice: Python's own hash changes between processes)."""
+    raw = purpose.encode()
+    return _signed((zlib.crc32(raw) << 32) | zlib.crc32(raw[::-1] + b"/clinenv"))
+
+
+@lru_cache(maxsize=64)
+def _counters(count: int, device: torch.device) -> Tensor:
+    """The constant table (1..count) * golden ratio, wrapped in Python: one product inside torch.compile overflows."""
+    return torch.tensor([_signed(i * 0x9E3779B97F4A7C15) for i in range(1, count + 1)], dtype=torch.int64, device=device)
+
+
+def from_seed(seed: int, count: int = 1, device: torch.device | str = "cpu") -> Tensor:
+    """Keys [count] int64 of rows seed, seed + 1, ...: row i of `from_seed(s, n)` is `from_seed(s + i)`."""
+    base = torch.tensor([_signed(int(seed) + i) for i in range(count)], dtype=torch.int64, device=device)
+    return _mix(base + _GOLDEN)
+
+
+def fold(key: Tensor, data: int | str | Tensor) -> Tensor:
+    """A new key [B] from a key [B] and a number, a name, or a tensor of numbers [B] (int64)."""
+    if isinstance(data, str):
+        data = _purpose(data)
+    if not isinstance(data, Tensor):
+        data = torch.tensor(_signed(int(data)), dtype=torch.int64, device=key.device)
+    return _mix(_mix(key + _GOLDEN) ^ (data.to(torch.int64) * _TIME + _GOLDEN))
+
+
+def bits(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...] = ()) -> Tensor:
+    """63 random bits, int64 [B, *shape], for this key at time t and for this purpose."""
+    base = fold(fold(key, purpose), t)
+    count = math.prod(shape)
+    drawn = _mix(base.unsqueeze(-1) + _counters(count, key.device))
+    return _shift_right(drawn, 1).reshape(*key.shape, *shape)
+
+
+def uniform(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...] = ()) -> Tensor:
+    """Uniform on the open interval (0, 1), float32 [B, *shape]."""
+    return ((bits(key, t, purpose, shape) >> 40).to(torch.float32) + 0.5) * (1.0 / (1 << 23))
+
+
+def normal(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...] = ()) -> Tensor:
+    """Standard normal by inversion, float32 [B, *shape] (23 bits: the tails end at about 5.3 sigma)."""
+    return torch.erfinv(uniform(key, t, purpose, shape).mul_(2).sub_(1)).mul_(math.sqrt(2.0))
+
+
+def bernoulli(key: Tensor, t: int | Tensor, purpose: str, probability: Tensor) -> Tensor:
+    """bool [B]: true with the given probability [B]."""
+    return uniform(key, t, purpose) < probability
+
+
+def categorical(key: Tensor, t: int | Tensor, purpose: str, probabilities: Tensor) -> Tensor:
+    """Index int64 [B] drawn from probabilities [C] or [B, C] (they need not sum to one)."""
+    edges = torch.cumsum(probabilities, dim=-1)
+    point = uniform(key, t, purpose).unsqueeze(-1) * edges[..., -1:]
+    return (point >= edges).sum(-1).clamp_max(probabilities.shape[-1] - 1)
