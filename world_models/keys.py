@@ -31,13 +31,14 @@ _TIME = _signed(0xD1B54A32D192ED03)
 
 def _shift_right(x: Tensor, n: int) -> Tensor:
     """Logical right shift: torch's is arithmetic on int64, so the copied sign bits are masked off."""
-    return (x >> n) & ((1 << (64 - n)) - 1)
+    return (x >> n).bitwise_and_((1 << (64 - n)) - 1)
 
 
 def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shift_right(x, 30)) * _MUL1
-    x = (x ^ _shift_right(x, 27)) * _MUL2
-    return x ^ _shift_right(x, 31)
+    """splitmix64's finaliser. In place on its own first copy: on a wide batch half the time was allocation."""
+    x = _shift_right(x, 30).bitwise_xor_(x).mul_(_MUL1)
+    x = _shift_right(x, 27).bitwise_xor_(x).mul_(_MUL2)
+    return _shift_right(x, 31).bitwise_xor_(x)
 
 
 @lru_cache(maxsize=512)
@@ -73,17 +74,29 @@ def bits(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...] = ()
     base = fold(fold(key, purpose), t)
     count = math.prod(shape)
     drawn = _mix(base.unsqueeze(-1) + _counters(count, key.device))
-    return _shift_right(drawn, 1).reshape(*key.shape, *shape)
+    return drawn.bitwise_and_((1 << 63) - 1).reshape(*key.shape, *shape)
 
 
 def uniform(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...] = ()) -> Tensor:
     """Uniform on the open interval (0, 1), float32 [B, *shape]."""
-    return ((bits(key, t, purpose, shape) >> 40).to(torch.float32) + 0.5) * (1.0 / (1 << 23))
+    return (bits(key, t, purpose, shape) >> 40).to(torch.float32).add_(0.5).mul_(1.0 / (1 << 23))
 
 
 def normal(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...] = ()) -> Tensor:
     """Standard normal by inversion, float32 [B, *shape] (23 bits: the tails end at about 5.3 sigma)."""
-    return torch.erfinv(uniform(key, t, purpose, shape).mul_(2).sub_(1)).mul_(math.sqrt(2.0))
+    return uniform(key, t, purpose, shape).mul_(2).sub_(1).erfinv_().mul_(math.sqrt(2.0))
+
+
+def noise(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...]) -> Tensor:
+    """Bell-shaped noise of mean 0 and variance 1, [B, *shape]: four 16-bit uniforms added, cut at 3.46 sigma.
+
+    A quarter of `normal`'s cost: for the samples of an ECG, where nobody looks at a tail.
+    """
+    count = math.prod(shape)
+    words = fold(fold(key, purpose), t).unsqueeze(-1) + _counters(count, key.device)
+    halves = _mix(words).view(torch.int16).reshape(*words.shape, 4)
+    total = halves[..., 0].to(torch.float32) + halves[..., 1] + halves[..., 2] + halves[..., 3]
+    return total.add_(2.0).mul_(math.sqrt(3.0) / (1 << 16)).reshape(*key.shape, *shape)
 
 
 def bernoulli(key: Tensor, t: int | Tensor, purpose: str, probability: Tensor) -> Tensor:

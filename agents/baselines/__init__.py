@@ -1,0 +1,1 @@
+"""What any learned decider has to beat: chance, standing still, and the clinicians' written rules."""

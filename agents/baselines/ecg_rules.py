@@ -1,0 +1,138 @@
+"""The dofetilide label's in-hospital initiation rule as a state machine over a batch of patients.
+
+Source: TIKOSYN (dofetilide) prescribing information, Pfizer, sections Contraindications and Dosage and Administration
+(instructions for individualised dose initiation):
+
+- contraindicated when the baseline QTc is above 440 ms (500 ms with a ventricular conduction abnormality);
+- start 500 micrograms twice a day;
+- 2 to 3 hours after the first dose: QTc more than 15 % above baseline, or above 500 ms (550 ms with a ventricular
+  conduction abnormality): down to 250 micrograms twice a day;
+- at any time after the second dose: QTc above 500 ms (550 ms): discontinue.
+
+Where the chart cannot follow the label: it holds no creatinine, so nobody starts below 500 micrograms for the kidneys;
+the label names no correction formula, and QTcF is used throughout, also below 60 bpm where the label reads the
+uncorrected QT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from world_models import tree
+from world_models.protocol import Chart
+
+__all__ = ["DofetilideLabelRule", "menu_row"]
+
+CONTRAINDICATED_QTC_MS = 440.0
+CONTRAINDICATED_QTC_WIDE_QRS_MS = 500.0
+STOP_QTC_MS = 500.0
+STOP_QTC_WIDE_QRS_MS = 550.0
+HALVE_RISE = 0.15  # of the baseline QTc, after the first dose
+WIDE_QRS_MS = 120.0  # a ventricular conduction abnormality: the usual bundle-branch limit
+HOURS_BETWEEN_DOSES = 12.0
+HOURS_TO_FIRST_CHECK = 2.0
+FULL_MG, HALF_MG = 0.5, 0.25
+_SLACK_H = 1e-3  # hours are float32 sums of steps
+
+
+def menu_row(menu: Tensor, orders: Sequence[str], **dose_mg: float) -> int:
+    """The row of menu [M, A] that orders just these doses, e.g. `menu_row(menu, names, dofetilide_mg=0.5)`.
+
+    Raises:
+        ValueError: no such order, or no row of the menu gives these doses; the message lists what there is.
+    """
+    unknown = set(dose_mg) - set(orders)
+    if unknown:
+        raise ValueError(f"no order named {sorted(unknown)}; there are: {', '.join(orders)}")
+    wanted = torch.tensor([dose_mg.get(name, 0.0) for name in orders], dtype=menu.dtype, device=menu.device)
+    match = torch.isclose(menu, wanted, rtol=1e-4, atol=1e-6).all(-1).nonzero()
+    if match.numel() == 0:
+        rows = f"its rows ({', '.join(orders)}): {menu.tolist()}"
+        raise ValueError(f"no row of the menu orders {dose_mg or 'nothing'}; {rows}")
+    return int(match[0, 0])
+
+
+class _Course(NamedTuple):
+    """Where each patient stands in the rule. All [B]."""
+
+    seen: Tensor  # bool: the baseline visit has been
+    baseline_qtc_ms: Tensor  # float32
+    stop_qtc_ms: Tensor  # float32: 500, or 550 with a wide QRS
+    dose_mg: Tensor  # float32: 0.5, 0.25, or 0 once contraindicated or stopped
+    doses: Tensor  # int64: given so far
+    last_dose_hour: Tensor  # float32, on the chart's clock
+    checked: Tensor  # bool: the visit after the first dose has been
+
+
+def _fresh(like: Tensor) -> _Course:
+    zero = torch.zeros_like(like, dtype=torch.float32)
+    false = torch.zeros_like(like, dtype=torch.bool)
+    return _Course(false, zero, zero, zero, torch.zeros_like(like, dtype=torch.int64), zero, false)
+
+
+class DofetilideLabelRule:
+    """500 micrograms every 12 h, halved or stopped by the QTc, for those whose baseline allows it.
+
+    Args:
+        menu: [M, A] orders in mg; needs rows for dofetilide 0.5 mg, 0.25 mg and nothing.
+        orders: names of the menu's columns.
+
+    Raises:
+        ValueError: the menu lacks one of the three rows.
+    """
+
+    name = "dofetilide label rule"
+
+    def __init__(self, menu: Tensor, orders: Sequence[str]) -> None:
+        self._nothing = menu_row(menu, orders)
+        self._full = menu_row(menu, orders, dofetilide_mg=FULL_MG)
+        self._half = menu_row(menu, orders, dofetilide_mg=HALF_MG)
+        self._course: _Course | None = None
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        if mask is None or self._course is None:
+            self._course = None
+            return
+        self._course = tree.where(mask, _fresh(mask), self._course)
+
+    def act(self, chart: Chart) -> Tensor:
+        """int64 [B]. Reads hours, qtcf_ms, baseline_qtcf_ms and qrs_ms."""
+        hours, qtc = chart["hours"], chart["qtcf_ms"]
+        course = self._course
+        if course is None or course.seen.shape[0] != hours.shape[0]:
+            course = _fresh(hours)
+
+        # The baseline visit: may the drug be started at all?
+        first = ~course.seen
+        wide = chart["qrs_ms"] >= WIDE_QRS_MS
+        limit = torch.where(wide, CONTRAINDICATED_QTC_WIDE_QRS_MS, CONTRAINDICATED_QTC_MS)
+        allowed = chart["baseline_qtcf_ms"] <= limit
+        baseline = torch.where(first, chart["baseline_qtcf_ms"], course.baseline_qtc_ms)
+        stop = torch.where(first, torch.where(wide, STOP_QTC_WIDE_QRS_MS, STOP_QTC_MS), course.stop_qtc_ms)
+        dose = torch.where(first, torch.where(allowed, FULL_MG, 0.0), course.dose_mg)
+
+        # The visit 2 h or more after the first dose: halve. One chance only, as the label has it.
+        since = hours - course.last_dose_hour
+        due = (course.doses == 1) & ~course.checked & (since >= HOURS_TO_FIRST_CHECK - _SLACK_H)
+        long = (qtc > baseline * (1.0 + HALVE_RISE)) | (qtc > stop)
+        dose = torch.where(due & long & (dose > 0), torch.full_like(dose, HALF_MG), dose)
+
+        # Any visit after the second dose: stop for good.
+        dose = torch.where((course.doses >= 2) & (qtc > stop), torch.zeros_like(dose), dose)
+
+        give = (dose > 0) & ((course.doses == 0) | (since >= HOURS_BETWEEN_DOSES - _SLACK_H))
+        self._course = _Course(
+            seen=torch.ones_like(first),
+            baseline_qtc_ms=baseline,
+            stop_qtc_ms=stop,
+            dose_mg=dose,
+            doses=course.doses + give.to(torch.int64),
+            last_dose_hour=torch.where(give, hours, course.last_dose_hour),
+            checked=course.checked | due,
+        )
+        row = torch.where(dose > 0.5 * (FULL_MG + HALF_MG), self._full, self._half)
+        return torch.where(give, row, self._nothing)

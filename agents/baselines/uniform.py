@@ -1,0 +1,45 @@
+"""Chance: any row of the menu, all equally likely."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from world_models import keys
+from world_models.protocol import Chart
+
+__all__ = ["Uniform"]
+
+
+class Uniform:
+    """Row i decides from the key of seed + i and a count of its own decisions, so a run can be repeated.
+
+    Args:
+        choices: rows of the menu, M.
+        seed: of the agent's own luck; it has nothing to do with the patients'.
+    """
+
+    name = "random"
+
+    def __init__(self, choices: int, seed: int = 0) -> None:
+        if choices < 1:
+            raise ValueError(f"a menu has at least one row, got choices={choices}")
+        self.choices = choices
+        self.seed = seed
+        self._decision = 0
+        self._key: Tensor | None = None
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        """None starts the agent's luck from the beginning; single rows need nothing forgotten."""
+        if mask is None:
+            self._decision, self._key = 0, None
+
+    def act(self, chart: Chart) -> Tensor:
+        """int64 [B]."""
+        some = next(iter(chart.values()))
+        if self._key is None or self._key.shape[0] != some.shape[0]:
+            self._key = keys.from_seed(self.seed, some.shape[0], some.device)
+        equal = torch.ones(self.choices, device=some.device)
+        choice = keys.categorical(self._key, self._decision, "agent/uniform", equal)
+        self._decision += 1
+        return choice

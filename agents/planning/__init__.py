@@ -1,0 +1,1 @@
+"""Deciders that imagine before they act: proposals, an optimiser, a risk measure, and a controller to join them."""

@@ -1,0 +1,171 @@
+"""WorldPlanner: an Agent that keeps a belief about each patient and plans in a world model.
+
+At each visit it forms the belief from what the charts showed and what was given (`infer` of a learned world), imagines
+the futures of many plans in the `Simulator` (same task, same reward as the one that judges it), and carries out the
+first step of the plan whose risk-adjusted return is best.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.planning import proposals
+from agents.planning.cem import CEM, CEMConfig
+from agents.planning.risk import Mean, Risk
+from agents.protocol import menu_of
+from agents.rollout import admission_factors
+from clinenv.simulator import Simulator
+from world_models import keys
+from world_models.protocol import Chart, History
+
+__all__ = ["PRESETS", "WorldPlanner"]
+
+# Measured by benchmarks/policies.py: rows imagined a patient and decision grow down the list.
+PRESETS: dict[str, CEMConfig] = {
+    "fast": CEMConfig(horizon=6, candidates=30, particles=4, iterations=1, elites=4, finalists=3, replan_every=2),
+    "small": CEMConfig(horizon=8, candidates=32, particles=4, iterations=2, elites=6, finalists=4, replan_every=1),
+    "careful": CEMConfig(horizon=12, candidates=48, particles=8, iterations=3, elites=8, finalists=6, replan_every=1),
+}
+
+
+class WorldPlanner:
+    """Plans for a batch of patients by CEM over `Simulator.imagine`.
+
+    Args:
+        simulator: the world it believes in and the task it is judged by; the task needs a menu.
+        config: how hard to think; one of `PRESETS` by name, or a `CEMConfig`.
+        risk: how samples of the return become one number.
+        cost_weight: what one unit of safety cost is worth in return (a Lagrange multiplier, 0 ignores cost).
+        seed: of the planner's own luck: its beliefs, particles and proposals. The patient's luck is never seen.
+        max_rows: futures imagined at once; patients are taken in groups so that memory stays bounded.
+        name: for tables.
+
+    Raises:
+        ValueError: the task has no menu, an unknown preset, or a negative cost_weight.
+    """
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        config: CEMConfig | str = "small",
+        risk: Risk | None = None,
+        cost_weight: float = 0.0,
+        seed: int = 0,
+        max_rows: int = 65_536,
+        name: str = "CEM",
+    ) -> None:
+        if isinstance(config, str):
+            if config not in PRESETS:
+                raise ValueError(f"no planner preset {config!r}; there are: {', '.join(PRESETS)}")
+            config = PRESETS[config]
+        if cost_weight < 0:
+            raise ValueError(f"cost_weight must be 0 or more, got {cost_weight}; a negative one would reward harm")
+        menu = menu_of(simulator)
+        if menu is None:
+            raise ValueError("the planner chooses from a menu and this task has none; use the task's discrete form")
+        self.simulator = simulator
+        self.config = config
+        self.risk = risk or Mean()
+        self.cost_weight = cost_weight
+        self.seed = seed
+        self.max_rows = max_rows
+        self.name = name
+        self.promised: Tensor | None = None  # [B] score of the plan at the last decision, for the exploitation gap
+        self._menu = menu
+        self._cem = CEM(config, self._menu.shape[0])
+        self._read = [q.name for q in simulator.world.measures if not q.on_request]
+        self.reset()
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        """Forget every patient, or those of mask bool [B]: their next chart is a first visit."""
+        if mask is None or not self._charts:
+            self._charts: list[Chart] = []  # one a visit, each name -> [B, ...]
+            self._orders: list[Tensor] = []  # [B, A] given right after each visit
+            self._first: Tensor | None = None  # int64 [B]: the visit at which each row's patient came
+            self._plan: Tensor | None = None  # int64 [B, H]
+            self._belief: Tensor | None = None  # [B, H, M] proposal for a warm start
+            self._key: Tensor | None = None
+            return
+        visits = len(self._charts)
+        self._first = torch.where(mask, visits, self._first)
+        self._key = torch.where(mask, keys.fold(self._key, visits), self._key)
+        oldest = int(self._first.min())
+        if oldest > 0:  # nobody needs the visits of patients who have left
+            self._charts, self._orders = self._charts[oldest:], self._orders[oldest:]
+            self._first = self._first - oldest
+
+    @torch.no_grad()
+    def act(self, chart: Chart) -> Tensor:
+        """int64 [B]: rows of the task's menu."""
+        device = self._menu.device
+        chart = {name: chart[name].to(device) for name in self._read if name in chart}
+        patients = chart["hours"].shape[0]
+        if self._first is None:
+            self._first = torch.zeros(patients, dtype=torch.int64, device=device)
+            self._key = keys.fold(keys.from_seed(self.seed, patients, device), "agent/planner")
+            self._plan = torch.zeros(patients, self.config.horizon, dtype=torch.int64, device=device)
+            self._belief = self._cem.prior(patients, device)
+            self.promised = torch.zeros(patients, device=device)
+        elif self._first.shape[0] != patients:
+            known = self._first.shape[0]
+            raise ValueError(f"the chart has {patients} rows, the planner remembers {known}; call reset()")
+        self._charts.append(chart)
+
+        # Rows of one age share the length of their history, so they are planned together.
+        age = len(self._charts) - 1 - self._first
+        for visits in age.unique().tolist():
+            rows = (age == visits).nonzero().squeeze(1)
+            if visits == 0:
+                self._belief[rows] = self._cem.prior(rows.shape[0], device)
+            if visits % self.config.replan_every == 0:
+                group = max(1, self.max_rows // (max(self.config.candidates, 1) * self.config.particles))
+                for part in rows.split(group):
+                    self._replan(part, int(visits))
+        step = age % self.config.replan_every
+        choice = self._plan.gather(1, step.unsqueeze(1)).squeeze(1)
+        self._orders.append(self._menu[choice])
+        return choice
+
+    def _replan(self, rows: Tensor, visits: int) -> None:
+        """Plan anew for patients `rows` [N], all at their visit number `visits`."""
+        chart = {name: value[rows] for name, value in self._charts[-1].items()}
+        key = keys.fold(self._key[rows], visits)
+        state = self._believe(rows, visits, keys.fold(key, "belief"))
+        luck = keys.fold(key, "particles")
+
+        def evaluate(plans: Tensor, look: int) -> Tensor:
+            c, unseen = self.config, keys.fold(luck, look)
+            imagined = self.simulator.imagine(state, chart, self._menu[plans], c.particles, unseen, c.discount)
+            returns = imagined.returns
+            if self.cost_weight:
+                returns = returns - self.cost_weight * imagined.costs
+            return self.risk(returns)
+
+        start = self._belief[rows]
+        if visits:
+            start = proposals.shift(start, self.config.replan_every, self._cem.prior(rows.shape[0], rows.device))
+        plan = self._cem.plan(evaluate, key, start)
+        self._plan[rows], self._belief[rows], self.promised[rows] = plan.steps, plan.probabilities, plan.score
+
+    def _believe(self, rows: Tensor, visits: int, key: Tensor) -> Any:
+        """State of the planner's world for patients `rows`, from the charts and orders of their visits 0..visits."""
+        world = self.simulator.world
+        charts = [{n: v[rows] for n, v in c.items()} for c in self._charts[len(self._charts) - 1 - visits :]]
+        orders = [o[rows] for o in self._orders[len(self._orders) - visits :]] if visits else []
+        if hasattr(world, "infer"):
+            hours = torch.stack([c["hours"] for c in charts], 1)
+            nothing = torch.zeros(rows.shape[0], self._menu.shape[1], device=rows.device)
+            history = History(
+                charts={n: torch.stack([c[n] for c in charts], 1) for n in charts[0]},
+                actions=torch.stack([*orders, nothing], 1),
+                hours=hours - hours[:, :1],
+            )
+            return world.infer(history, key)
+        # A world that cannot infer knows the admission chart only: it is told what was given and trusts itself.
+        state = world.initial(key, admission_factors(charts[0], world))
+        for order in orders:
+            state = world.transition(state, order)
+        return state

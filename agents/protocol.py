@@ -1,0 +1,57 @@
+"""What a decider is, and how its decision becomes an order."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from clinenv.simulator import Simulator
+from clinenv.task import Menu
+from world_models.protocol import Chart
+
+__all__ = ["Agent", "menu_of", "to_orders"]
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """Decides for a batch of patients from their charts alone: never from a model's insides or an environment's state.
+
+    An agent may remember what it saw and did. It decides for the same rows in the same order until `reset`, and its
+    own randomness, if any, comes from a seed it was built with, so a second run decides the same.
+    """
+
+    name: str
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        """Forget everything (None: the batch size may change), or the rows of mask bool [B] (new patients)."""
+
+    def act(self, chart: Chart) -> Tensor:
+        """The decision for every row: int64 [B], rows of the task's menu; or float [B, A], the orders in mg."""
+
+
+def menu_of(simulator: Simulator) -> Tensor | None:
+    """The task's menu as orders float32 [M, A] in the world's columns; None where the task takes doses in mg."""
+    actions = simulator.task.actions
+    return actions.table(simulator.world.orders, simulator.device) if isinstance(actions, Menu) else None
+
+
+def to_orders(action: Tensor, menu: Tensor | None) -> Tensor:
+    """Orders float32 [B, A] of a decision: row `action` of menu [M, A] where it is int64 [B], itself where it is float.
+
+    Raises:
+        ValueError: an index outside the menu, an index where the task has no menu, or the wrong shape.
+    """
+    if action.is_floating_point():
+        if action.ndim != 2:
+            raise ValueError(f"orders in mg need the shape [B, A], got {tuple(action.shape)}; one column an order")
+        return action
+    if menu is None:
+        raise ValueError("the task has no menu, so an agent must give orders in mg, float [B, A], not an index")
+    if action.ndim != 1:
+        raise ValueError(f"a menu index needs the shape [B], got {tuple(action.shape)}")
+    low, high = int(action.min()), int(action.max())
+    if low < 0 or high >= menu.shape[0]:
+        raise ValueError(f"menu index {low if low < 0 else high} is outside 0..{menu.shape[0] - 1}")
+    return menu[action].to(torch.float32)

@@ -1,0 +1,69 @@
+"""Hyperparameters for 24-step clinical courses, and the networks SB3 makes from them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+__all__ = ["DQN", "PPO", "PRESETS", "Preset"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything that decides a training run, saved as JSON beside the policy it made."""
+
+    algo: str  # ppo or dqn
+    num_envs: int  # patients treated at once
+    cost_weight: float  # a Lagrange multiplier: what one unit of safety cost is worth in return
+    net_arch: tuple[int, ...]  # hidden widths, of actor and critic alike
+    decay: bool = False  # the learning rate falls linearly to 0 over the run
+    settings: dict[str, Any] = field(default_factory=dict)  # arguments of SB3's class
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def but(self, **changes: Any) -> Preset:
+        """A copy with other values."""
+        return replace(self, **changes)
+
+
+# One rollout is one whole course (24 steps) of every patient; gamma 1 in all but name, because the course is short
+# and the hour is in the chart.
+PPO = Preset(
+    algo="ppo",
+    num_envs=256,
+    cost_weight=0.0,
+    net_arch=(64, 64),
+    decay=True,
+    settings={
+        "n_steps": 24,
+        "batch_size": 1024,
+        "n_epochs": 6,
+        "learning_rate": 1e-3,
+        "gamma": 0.99,
+        "gae_lambda": 0.95,
+        "ent_coef": 0.005,
+        "clip_range": 0.2,
+    },
+)
+
+DQN = Preset(
+    algo="dqn",
+    num_envs=64,
+    cost_weight=0.0,
+    net_arch=(128, 128),
+    settings={
+        "learning_rate": 5e-4,
+        "buffer_size": 100_000,
+        "learning_starts": 5_000,
+        "batch_size": 256,
+        "train_freq": 1,
+        "gradient_steps": 4,
+        "target_update_interval": 2_000,
+        "gamma": 0.99,
+        "exploration_fraction": 0.3,
+        "exploration_final_eps": 0.03,
+    },
+)
+
+PRESETS: dict[str, Preset] = {"ppo": PPO, "dqn": DQN}

@@ -1,0 +1,140 @@
+"""ClinicalVectorEnv as a Stable-Baselines3 VecEnv: one batch, no processes, numpy at the door.
+
+SB3 wants same-step autoreset with the last observation of an episode under `terminal_observation`, the reason of its
+end under `TimeLimit.truncated`, and takes no gymnasium VectorEnv.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+__all__ = ["SB3VecEnv"]
+
+
+def _array(value: Any) -> Any:
+    """Tensors (on any device) as numpy; dicts of them too."""
+    if isinstance(value, dict):
+        return {k: _array(v) for k, v in value.items()}
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+
+
+class SB3VecEnv(VecEnv):
+    """Args:
+        env: a gymnasium VectorEnv in same-step autoreset mode whose info has `cost` [N] (all of ours do).
+        cost_weight: the reward SB3 sees is reward - cost_weight * cost (a fixed Lagrange multiplier).
+        bootstrap_truncated: True reports the time limit as a truncation, so SB3 adds the value of what would have
+            followed; False as the end, right when the 48 hours are all that counts and the chart shows the hour.
+
+    Raises:
+        ValueError: another autoreset mode, or a negative cost_weight.
+    """
+
+    def __init__(self, env: VectorEnv, cost_weight: float = 0.0, bootstrap_truncated: bool = True) -> None:
+        mode = env.metadata.get("autoreset_mode", getattr(env, "autoreset_mode", None))
+        if mode != AutoresetMode.SAME_STEP:
+            raise ValueError(f"SB3 needs same-step autoreset and this environment has {mode}; build it with SAME_STEP")
+        if cost_weight < 0:
+            raise ValueError(f"cost_weight must be 0 or more, got {cost_weight}")
+        self.env = env
+        self.cost_weight = cost_weight
+        self.bootstrap_truncated = bootstrap_truncated
+        self._actions: Any = None
+        self._started = time.time()
+        self._return = np.zeros(env.num_envs)  # of the reward as the task gives it, without the cost
+        self._cost = np.zeros(env.num_envs)
+        self._length = np.zeros(env.num_envs, dtype=np.int64)
+        self._extra: dict[str, list[Any]] = {}  # attributes set for single rows
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+
+    def reset(self) -> VecEnvObs:
+        """Observations [N, ...]. The seeds of `seed()` are used once, as SB3 expects."""
+        seeds, options = self._seeds, [o for o in self._options if o]
+        if len({repr(o) for o in options}) > 1:
+            raise ValueError("all rows of a batch share their reset options; pass one dict to set_options")
+        given = None if any(s is None for s in seeds) else [int(s) for s in seeds]
+        # Consecutive seeds are what one number means to the batch.
+        if given is not None and given == list(range(given[0], given[0] + len(given))):
+            given = given[0]
+        obs, _ = self.env.reset(seed=given, options=options[0] if options else None)
+        self._reset_seeds()
+        self._reset_options()
+        self._return[:], self._cost[:], self._length[:] = 0.0, 0.0, 0
+        self.reset_infos = [{} for _ in range(self.num_envs)]
+        return _array(obs)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        obs, reward, terminated, truncated, info = self.env.step(self._actions)
+        reward, terminated, truncated = _array(reward), _array(terminated), _array(truncated)
+        done = np.logical_or(terminated, truncated)
+        cost = self._costs(info, done)
+        self._return += reward
+        self._cost += cost
+        self._length += 1
+        infos: list[dict[str, Any]] = [{"cost": float(c)} for c in cost]
+        if done.any():
+            last = info["final_obs"]
+            for i in np.flatnonzero(done):
+                infos[i]["terminal_observation"] = _array(last[i])
+                infos[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i] and self.bootstrap_truncated)
+                infos[i]["episode"] = {
+                    "r": float(self._return[i]),
+                    "l": int(self._length[i]),
+                    "t": round(time.time() - self._started, 6),
+                    "cost": float(self._cost[i]),
+                }
+            self._return[done], self._cost[done], self._length[done] = 0.0, 0.0, 0
+        return _array(obs), (reward - self.cost_weight * cost).astype(np.float32), done, infos
+
+    def _costs(self, info: dict[str, Any], done: np.ndarray) -> np.ndarray:
+        """The cost of this step [N]; a row that just ended has it in final_info, its info being the next patient's."""
+        cost = np.array(_array(info["cost"]), dtype=np.float64) if "cost" in info else np.zeros(self.num_envs)
+        if done.any() and "cost" in info.get("final_info", {}):
+            cost[done] = _array(info["final_info"]["cost"])[done]
+        return cost
+
+    def close(self) -> None:
+        self.env.close()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        rows = list(self._get_indices(indices))
+        if attr_name in self._extra:
+            return [self._extra[attr_name][i] for i in rows]
+        value = getattr(self.env, attr_name)
+        return [value for _ in rows]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set on the whole batch when `indices` is None; otherwise kept for those rows (read back by get_attr)."""
+        rows = list(self._get_indices(indices))
+        if len(rows) == self.num_envs:
+            self._extra.pop(attr_name, None)
+            setattr(self.env, attr_name, value)
+            return
+        kept = self._extra.setdefault(attr_name, [getattr(self.env, attr_name, None)] * self.num_envs)
+        for i in rows:
+            kept[i] = value
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """The batch is one environment: the method runs once and each row asked for gets its result."""
+        result = getattr(self.env, method_name)(*method_args, **method_kwargs)
+        return [result for _ in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """No row has a wrapper of its own (episode statistics are kept here)."""
+        return [False for _ in self._get_indices(indices)]
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        frames = self.env.render()
+        return list(frames) if frames is not None else [None] * self.num_envs

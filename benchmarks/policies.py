@@ -1,0 +1,201 @@
+"""Deciders made in the learned world, judged in the oracle: `python -m benchmarks.policies`.
+
+Over the same patients with the same luck: no treatment, random, the dofetilide label's rule, PPO trained in the learned
+world (several seeds), CEM planning in the learned world, and PPO trained in the oracle itself as the upper reference.
+Beside what each earned in the oracle stands what the learned world promised for the same patients: the difference is
+the exploitation gap. Then CEM's risk aversion lambda is swept: return, safety cost and CVaR 5 %.
+
+Writes policies.csv, policies.json, policies_lambda.csv and policies_lambda.png to --out; trained policies go to --runs
+and are used again by the next run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from agents.baselines.constant import no_treatment
+from agents.baselines.ecg_rules import DofetilideLabelRule
+from agents.baselines.uniform import Uniform
+from agents.planning.controller import WorldPlanner
+from agents.planning.risk import MeanMinusSigma
+from agents.protocol import Agent, menu_of
+from agents.rollout import Episodes, admission_factors, format_table, judge, paired_table
+from agents.sb3.policy_agent import PolicyAgent
+from agents.sb3.presets import PRESETS
+from agents.sb3.train import train
+from clinenv.envs.ecg_drug.task import ECGDrugTask
+from clinenv.simulator import Simulator
+from world_models import catalog, keys
+
+REFERENCE = "dofetilide label rule"
+LAMBDAS = (-0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
+
+
+def average(runs: Sequence[Episodes]) -> Episodes:
+    """Several trainings of one recipe as one decider: each patient's figures averaged over the seeds."""
+
+    def mean(name: str) -> torch.Tensor:
+        return torch.stack([getattr(r, name).to(torch.float32) for r in runs]).mean(0)
+
+    terms = {k: torch.stack([r.terms[k] for r in runs]).mean(0) for k in runs[0].terms}
+    names = ("returns", "costs", "torsades", "lengths", "max_qtcf_ms")
+    return Episodes(*(mean(n) for n in names), terms, mean("orders"))
+
+
+def with_promise(rows: list[dict[str, Any]], earned: Mapping[str, Episodes], promised: Mapping[str, Episodes]) -> None:
+    """Add to each row what the learned world promised, and the gap (promised minus earned) with its interval."""
+    names = [str(row["agent"]) for row in rows]
+    promises = {str(r["agent"]): r for r in paired_table({n: promised[n] for n in names})}
+    for row in rows:
+        name = str(row["agent"])
+        both = paired_table({"earned": earned[name], "promised": promised[name]}, reference="earned")[1]
+        for figure in ("return", "cost", "torsades"):
+            row[f"promised_{figure}"] = promises[name][figure]
+            for suffix in ("", "_low", "_high"):
+                row[f"gap_{figure}{suffix}"] = both[f"{figure}_minus_reference{suffix}"]
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+    os.replace(partial, path)
+
+
+def plot_sweep(path: Path, rows: Sequence[Mapping[str, Any]], rule: Mapping[str, Any]) -> None:
+    """Return, safety cost and CVaR 5 % against lambda, with the label rule's as a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), constrained_layout=True)
+    titles = {"return": "return", "cost": "safety cost", "return_cvar": "mean return of the worst 5 %"}
+    lam = [float(r["lambda"]) for r in rows]
+    for axis, (name, title) in zip(axes, titles.items(), strict=True):
+        middle = [float(r[name]) for r in rows]
+        below = [float(r[name]) - float(r[f"{name}_low"]) for r in rows]
+        above = [float(r[f"{name}_high"]) - float(r[name]) for r in rows]
+        axis.errorbar(lam, middle, [below, above], marker="o", capsize=3, color="#1f4e79", label="CEM")
+        axis.axhline(float(rule[name]), color="#b04a2f", linestyle="--", label="label rule")
+        axis.set(title=title, xlabel="lambda")
+    axes[0].legend(frameon=False)
+    figure.suptitle(f"CEM in the learned world judged in the oracle, {rows[0]['patients']} patients, 95 % intervals")
+    partial = path.with_name("partial-" + path.name)
+    figure.savefig(partial, dpi=130)
+    plt.close(figure)
+    os.replace(partial, path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.policies", description=__doc__.split("\n")[0])
+    parser.add_argument("--world", default="ecg-wm-small", help="the learned world")
+    parser.add_argument("--patients", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=750_000, help="patient-steps of each PPO training")
+    parser.add_argument("--seeds", type=int, default=3, help="PPO trainings in the learned world")
+    parser.add_argument("--cost-weight", type=float, help="of PPO and CEM (default: PPO preset's)")
+    parser.add_argument("--planner", default="small", help="planner preset")
+    parser.add_argument("--sweep-patients", type=int, default=250)
+    parser.add_argument("--sweep-planner", default="fast", help="planner preset of the lambda sweep")
+    parser.add_argument("--no-sweep", action="store_true")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runs", default="runs/policies", help="where trained policies are kept")
+    parser.add_argument("--out", default=str(Path(__file__).parent / "results"))
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    out, runs = Path(args.out), Path(args.runs)
+    out.mkdir(parents=True, exist_ok=True)
+
+    preset = PRESETS["ppo"]
+    if args.cost_weight is not None:
+        preset = preset.but(cost_weight=args.cost_weight)
+    task = ECGDrugTask()
+    oracle, learned = Simulator(catalog.load("oracle"), task), Simulator(catalog.load(args.world), task)
+    horizon = round(task.horizon_hours / oracle.world.hours_per_step)
+    # "judge" keeps these patients apart from all that training, which starts from plain seeds, can meet.
+    luck = keys.fold(keys.from_seed(args.seed, args.patients), "judge")
+    factors = admission_factors(oracle.reset(luck)[1], oracle.world, learned.world)
+
+    menu = menu_of(oracle)
+    names = [q.name for q in oracle.world.orders]
+    agents: dict[str, Agent] = {
+        "no treatment": no_treatment(),
+        "random": Uniform(menu.shape[0], seed=args.seed),
+        REFERENCE: DofetilideLabelRule(menu, names),
+    }
+    seconds: dict[str, float] = {}
+    for world in (args.world, "oracle"):
+        for seed in range(args.seeds if world == args.world else 1):
+            start = time.perf_counter()
+            folder = runs / f"ppo-{Path(world).name}-{preset.cost_weight:g}-{args.steps}-{seed}"
+            train(folder, args.steps, world=world, preset=preset, seed=seed)
+            name = f"PPO in {world}, seed {seed}" if world == args.world else "PPO in the oracle (upper reference)"
+            agents[name] = PolicyAgent(folder, oracle, name)
+            seconds[name] = time.perf_counter() - start
+    planner = WorldPlanner(learned, args.planner, cost_weight=preset.cost_weight, seed=args.seed)
+    agents[f"CEM in {args.world}"] = planner
+
+    def run(agent: Agent, simulator: Simulator, count: int, label: str) -> Episodes:
+        with tqdm(total=horizon, desc=label, leave=False) as bar:
+            # The oracle draws its patients from the keys; the learned world is told what their admission charts show.
+            fixed = {k: v[:count] for k, v in factors.items()} if simulator is learned else None
+            return judge(agent, simulator, luck[:count], horizon, fixed, progress=lambda _: bar.update())
+
+    earned: dict[str, Episodes] = {}
+    promised: dict[str, Episodes] = {}
+    for name, agent in agents.items():
+        start = time.perf_counter()
+        earned[name] = run(agent, oracle, args.patients, f"{name}: oracle")
+        seconds[f"{name}, judged"] = time.perf_counter() - start
+        promised[name] = run(agent, learned, args.patients, f"{name}: {args.world}")
+    ours = [n for n in agents if n.startswith(f"PPO in {args.world}")]
+    if len(ours) > 1:
+        name = f"PPO in {args.world}, mean of {len(ours)} seeds"
+        earned[name], promised[name] = average([earned[n] for n in ours]), average([promised[n] for n in ours])
+    rows = paired_table(earned, reference=REFERENCE)
+    with_promise(rows, earned, promised)
+    for row in rows:
+        episodes = earned[str(row["agent"])]
+        row.update({f"term_{k}": float(v.mean()) for k, v in episodes.terms.items()})
+        row.update({f"mean_total_{n}": float(v) for n, v in zip(names, episodes.orders.mean(0), strict=True)})
+    print(format_table(rows))
+    for row in rows:
+        gap = f"{row['gap_return']:+.2f} [{row['gap_return_low']:+.2f}, {row['gap_return_high']:+.2f}]"
+        print(f"{row['agent']:45s} promised {row['promised_return']:8.2f}  exploitation gap {gap}")
+    write_csv(out / "policies.csv", rows)
+    about = {**vars(args), "cost_weight": preset.cost_weight, "preset": preset.to_json(), "torch": torch.__version__}
+    text = json.dumps({"arguments": about, "seconds": seconds, "rows": rows}, indent=1, default=str) + "\n"
+    (out / "policies.json.partial").write_text(text, encoding="utf-8")
+    os.replace(out / "policies.json.partial", out / "policies.json")
+
+    if not args.no_sweep:
+        sweep: dict[str, Episodes] = {}
+        for lam in LAMBDAS:
+            agent = WorldPlanner(learned, args.sweep_planner, MeanMinusSigma(lam), preset.cost_weight, args.seed)
+            sweep[f"{lam:g}"] = run(agent, oracle, args.sweep_patients, f"CEM, lambda {lam:g}")
+        few = Episodes(*(v if isinstance(v, dict) else v[: args.sweep_patients] for v in earned[REFERENCE]))
+        lines = paired_table({**sweep, REFERENCE: few}, reference=REFERENCE)
+        for line in lines:
+            line["lambda"] = line["agent"]
+        write_csv(out / "policies_lambda.csv", lines)
+        plot_sweep(out / "policies_lambda.png", lines[:-1], lines[-1])
+        print(format_table(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,109 @@
+"""How each world predicts a drug-response trial from what was known before the dose.
+
+`rows` is a frame with one line a post-dose time: randid, drug, period, hour, dose_mg, sex_female, age_years, weight_kg
+and `pre_<endpoint>`, the same period's pre-dose triplicate mean of every endpoint. Nothing measured after the dose is in
+it. A predictor returns `Prediction`: the point and the 5 % and 95 % quantiles of every target, rows in order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from world_models import keys
+from world_models.oracles.pharmacodynamics import ENDPOINTS
+from world_models.oracles.pharmacokinetics import MIN_STEP_H
+from world_models.oracles.pharmacology import TrialModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TARGETS", "Prediction", "intervals_of", "predict_oracle"]
+
+TARGETS = {"QTcF": "qtcf_ms", "JTpc": "jt_peak_c_ms", "TpTe": "tpeak_tend_ms", "PR": "pr_ms"}
+
+
+class Prediction(NamedTuple):
+    point: dict[str, np.ndarray]  # target -> [R] ms
+    low: dict[str, np.ndarray]  # 5 % quantile
+    high: dict[str, np.ndarray]  # 95 % quantile
+
+
+def intervals_of(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The targets from the five modelled endpoints: QTcF = (QRS + J-Tpeak c · RR^0.58 + Tpeak-Tend) / RR^(1/3), RR in s."""
+    rr = 60.0 / np.clip(values["heart_rate_bpm"], 20.0, 250.0)
+    qt = values["qrs_ms"] + values["jt_peak_c_ms"] * rr**0.58 + values["tpeak_tend_ms"]
+    return {"QTcF": qt / rr ** (1 / 3), "JTpc": values["jt_peak_c_ms"], "TpTe": values["tpeak_tend_ms"], "PR": values["pr_ms"]}
+
+
+def _level(model: TrialModel, before: np.ndarray, female: np.ndarray, hour: float) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior mean [P, E] and covariance [P, E, E] of each period's drug-free level, from its pre-dose reading.
+
+    The reading is the level + the course at that hour + the pre-dose condition + a residual; the level varies between
+    the sex's people and between periods. Endpoints that were not read keep their prior, given those that were.
+    """
+    base, course = model.parameters["baseline"], model.parameters["course"]
+    mean = np.where(female[:, None] > 0.5, [base["women"][e] for e in ENDPOINTS], [base["men"][e] for e in ENDPOINTS])
+    prior = np.asarray(base["between_subject_covariance"]) + np.asarray(base["between_period_covariance"])
+    noise = np.asarray(base["residual_covariance"])
+    clock = torch.tensor(course["dosing_clock_hour"] + hour)
+    day = model.time_of_day(clock)
+    shift = np.array([float(day[e]) + (course[e]["before_dosing"] if hour < 0 else 0.0) for e in ENDPOINTS])
+    posterior_mean, posterior = mean.copy(), np.repeat(prior[None], len(mean), 0)
+    for i, row in enumerate(before):
+        seen = np.flatnonzero(~np.isnan(row))
+        if len(seen) == 0:
+            continue
+        gain = prior[:, seen] @ np.linalg.inv(prior[np.ix_(seen, seen)] + noise[np.ix_(seen, seen)])
+        posterior_mean[i] += gain @ (row[seen] - shift[seen] - mean[i, seen])
+        posterior[i] = prior - gain @ prior[seen]
+    return posterior_mean, posterior
+
+
+def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, seed: int = 0) -> Prediction:
+    """Monte-Carlo over virtual twins of each subject and period, conditional on the pre-dose reading; point = median.
+
+    Raises:
+        ValueError: a drug the model does not know.
+    """
+    unknown = sorted(set(rows["drug"]) - {"placebo", *model.drugs})
+    if unknown:
+        raise ValueError(f"the model has no drug {', '.join(unknown)}; it knows placebo, {', '.join(model.drugs)}")
+    periods = rows.groupby(["randid", "drug", "period"], sort=False, dropna=False)
+    first = periods.first().reset_index()
+    member = periods.ngroup().to_numpy()
+    count = len(first)
+    before = first[[f"pre_{e}" for e in ENDPOINTS]].to_numpy(dtype=float)
+    female = first["sex_female"].to_numpy(dtype=float)
+    mean, covariance = _level(model, before, female, float(first["pre_hour"].iloc[0]))
+    key = keys.from_seed(seed, count * samples)
+    z = keys.normal(key, 0, "level", (len(ENDPOINTS),)).to(torch.float64).numpy().reshape(count, samples, -1)
+    root = np.linalg.cholesky(covariance + 1e-9 * np.eye(len(ENDPOINTS)))
+    level = mean[:, None] + np.einsum("pij,psj->psi", root, z)
+
+    def wide(name: str) -> torch.Tensor:
+        return torch.tensor(first[name].to_numpy(dtype=np.float32)).repeat_interleave(samples)
+
+    twins = model.individual(key, wide("sex_female"), wide("weight_kg"), wide("age_years"), torch.ones(count * samples))
+    dose = torch.zeros(count * samples, len(model.drugs))
+    for i, name in enumerate(model.drugs):
+        dose[:, i] = torch.where(torch.tensor((first["drug"] == name).to_numpy()).repeat_interleave(samples), wide("dose_mg"), 0.0)
+    nothing = model.no_drug(count * samples)
+    course = model.parameters["course"]
+    found = [{name: np.zeros(len(rows)) for name in TARGETS} for _ in range(3)]
+    for h in sorted(rows["hour"].unique()):
+        chosen = np.flatnonzero(rows["hour"].to_numpy() == h)
+        effects = model.effects(twins, model.advance(twins, nothing, dose, max(float(h), MIN_STEP_H)))
+        day = model.time_of_day(torch.tensor(course["dosing_clock_hour"] + float(h)))
+        residual = model.residual(key, int(round(float(h) * 60)))
+        values = {}
+        for i, e in enumerate(ENDPOINTS):
+            drift = course[e]["drift_over_24_h"] * min(max(float(h), 0.0), 24.0) / 24.0
+            shift = (effects[e] + residual[e]).numpy().reshape(count, samples).astype(float)
+            values[e] = level[..., i] + shift + float(day[e]) + drift
+        for name, drawn in intervals_of(values).items():
+            for target, q in zip(found, (0.5, 0.05, 0.95), strict=True):
+                target[name][chosen] = np.quantile(drawn, q, axis=1)[member[chosen]]
+    return Prediction(*found)

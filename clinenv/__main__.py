@@ -1,0 +1,5 @@
+"""`python -m clinenv`: the command line."""
+
+from clinenv.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,95 @@
+"""From the arguments of `gymnasium.make` to running episodes: one place for the single and the vector environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from gymnasium import logger
+
+from clinenv import registration
+from clinenv.door import Door
+from clinenv.episodes import Episodes, horizon_in_steps
+from clinenv.simulator import Simulator
+from clinenv.task import Task
+from world_models import catalog
+from world_models.protocol import WorldModel
+
+__all__ = ["RENDER_FPS", "RENDER_MODES", "assemble"]
+
+RENDER_MODES = ("rgb_array", "human")
+RENDER_FPS = 4
+
+
+def assemble(
+    task: Task,
+    count: int,
+    world: str | WorldModel,
+    patients: Any,
+    cohort: str | None,
+    observation: str,
+    noise: str,
+    missingness: str,
+    hours: float | None,
+    max_episode_steps: int | None,
+    device: str | None,
+    action_unit: str,
+    render_mode: str | None,
+) -> Episodes:
+    """Episodes of `count` patients; the arguments are those of `ClinicalEnv`.
+
+    Raises:
+        ValueError: an argument that is unknown or out of range; the message names the choices.
+    """
+    if count < 1:
+        raise ValueError(f"num_envs={count}: at least one environment is needed")
+    if render_mode is not None and render_mode not in RENDER_MODES:
+        raise ValueError(f"render_mode {render_mode!r} is unknown; choose None or one of {', '.join(RENDER_MODES)}")
+    if isinstance(world, str):
+        released = registration.WEIGHTS_SHA256.get(world)
+        world = catalog.load(world, device=device or "cpu", cohort=cohort, sha256=released)
+    elif device is not None and torch.device(device).type != torch.device(world.device).type:
+        raise ValueError(f"device={device!r}, but the world given lives on {world.device}; build it there instead")
+    elif cohort is not None:
+        raise ValueError(f"cohort={cohort!r} goes with a world given by its name; build your own world with it instead")
+    simulator = Simulator(world, task)
+    door = Door(world, task, observation, noise, missingness, action_unit)
+    steps = horizon_in_steps(task.horizon_hours if hours is None else hours, world.hours_per_step)
+    if max_episode_steps is not None:
+        if hours is not None and max_episode_steps < steps:
+            warn_short_limit(hours, steps, max_episode_steps)
+        steps = min(steps, max_episode_steps)
+    if patients == "generated":
+        chosen = None
+    elif hasattr(patients, "factors"):
+        chosen = patients
+    else:
+        from clinenv.patients import RecordedPatients
+
+        chosen = RecordedPatients(patients, world)
+    return Episodes(simulator, door, count, steps, chosen)
+
+
+def warn_short_limit(hours: float, steps: int, limit: int) -> None:
+    """Two time limits that disagree: the shorter one wins, and the caller should know."""
+    logger.warn(
+        f"hours={hours:g} asks for {steps} steps, but the time limit is max_episode_steps={limit}: the shorter one "
+        f"holds. Pass max_episode_steps={steps} as well."
+    )
+
+
+def split_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The patient factors of reset's options: under "factors", or flat.
+
+    Raises:
+        ValueError: "factors" is no mapping, or a factor is given both ways.
+    """
+    given = {name: value for name, value in (options or {}).items() if name != "reset_mask"}
+    nested = given.pop("factors", None) or {}
+    if not isinstance(nested, Mapping):
+        raise ValueError(f'options["factors"] must map names to values, got {type(nested).__name__}')
+    twice = sorted(set(nested) & set(given))
+    if twice:
+        raise ValueError(f"factor {twice[0]!r} is given both flat and under 'factors'; give it once")
+    return {**nested, **given}

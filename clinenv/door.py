@@ -1,0 +1,184 @@
+"""The door between patients and a decider: a chart goes out as an observation, an action comes in as orders.
+
+Measurement noise and missing records exist here only. Reward, cost and the end are judged on the true chart: a policy
+is paid for what happens to the patient, not for what the ECG machine printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from clinenv.registration import WEIGHTS_SHA256
+from clinenv.spaces import Orders, action_space, layout, waveform_space
+from clinenv.task import Column, Task
+from world_models import keys
+from world_models.protocol import Chart, WorldModel
+from world_models.quantity import Quantity, by_name
+
+__all__ = ["MISSINGNESS", "NOISE", "OBSERVATIONS", "Door"]
+
+NOISE = {"none": 0.0, "clinic": 1.0, "ward": 2.0}  # multiples of the column's noise_sd: a careful, a hurried reading
+MISSINGNESS = ("none", "some", "much")
+OBSERVATIONS = ("chart", "ecg", "latent")
+SHIPPED = "ecg-wm-small"  # whose encoder reads the ECGs of worlds without a latent
+OLDEST_RECORD_HOURS = 96.0  # an older record reads as this old
+
+
+class Door:
+    """Spaces and translations for one world and one task; holds no patient.
+
+    A record that was not made shows its last values, as a chart at the bedside does, and `hours_since_<record>` says
+    how old they are (0: made now; the admission record is always made). So every observation lies in its Box, its
+    layout is the same for all tiers, and a policy trained in one can be tried in another.
+
+    Raises:
+        ValueError: an unknown tier or observation, or a world that cannot give the observation asked for.
+    """
+
+    def __init__(
+        self,
+        world: WorldModel,
+        task: Task,
+        observation: str = "chart",
+        noise: str = "none",
+        missingness: str = "none",
+        action_unit: str = "scaled",
+    ) -> None:
+        _known("observation", observation, OBSERVATIONS)
+        _known("noise", noise, tuple(NOISE))
+        _known("missingness", missingness, MISSINGNESS)
+        self.task = task
+        self.world = world
+        self.device = torch.device(world.device)
+        self.kind = observation
+        self.missing = {record.name: float(record.missing.get(missingness, 0.0)) for record in task.records}
+        self.action_space = action_space(task.actions, action_unit)
+        self.orders = Orders(task.actions, world.orders, action_unit, self.device)
+
+        measured = {q.name: q for q in world.measures}
+        extra = []
+        for record in task.records:
+            age = f"hours_since_{record.name}"
+            extra.append((Column(age, 0.0, 12.0), Quantity(age, "h", 0.0, OLDEST_RECORD_HOURS)))
+        self.also: tuple[str, ...] = ()
+        self._encode: Callable[[Tensor, Chart], Tensor] | None = None
+        if observation == "ecg":
+            self.also = _asked(world, measured, "ecg_mv")
+        elif observation == "latent":
+            if "latent" in measured:
+                self.also, latent = ("latent",), measured["latent"]
+            else:  # a world without a latent of its own: the shipped model's encoder reads the ECG it draws
+                self.also = _asked(world, measured, "ecg_mv")
+                self._encode, latent = _shipped_encoder(str(self.device))
+            extra.append((Column("latent", 0.0, 1.0), latent))
+        self.layout = layout(task.observation, world.measures, tuple(extra))
+        box = self.layout.box()
+        self.observation_space: spaces.Space = box
+        if observation == "ecg":
+            self.observation_space = spaces.Dict({"chart": box, "ecg": waveform_space(measured["ecg_mv"])})
+
+        def on_device(x: np.ndarray) -> Tensor:
+            return torch.as_tensor(x, device=self.device)
+
+        self._centre, self._scale = on_device(self.layout.centre), on_device(self.layout.scale)
+        self._low, self._high = on_device(self.layout.low), on_device(self.layout.high)
+        self._box_low, self._box_high = on_device(box.low), on_device(box.high)
+        sd = NOISE[noise]
+        self._noisy = [(c.name, c.noise_sd * sd) for c in task.observation if c.noise_sd > 0 and sd > 0]
+        self._noisy_bounds = {name: (measured[name].low, measured[name].high) for name, _ in self._noisy}
+        # which entries of the flat row go missing with which record
+        entry_record: list[str] = []
+        for column in task.observation:
+            entry_record += [column.record] * int(np.prod(measured[column.name].shape, dtype=int))
+        entry_record += [record.name for record in task.records]
+        if observation == "latent":
+            holder = next((r.name for r in task.records if "ecg_mv" in r.waveforms), "")
+            entry_record += [holder] * int(np.prod(latent.shape, dtype=int))
+        self._entries = {name: on_device(np.array([r == name for r in entry_record])) for name in self.missing}
+        self._age_entry = {r.name: self.layout.names.index(f"hours_since_{r.name}") for r in task.records}
+        ageing = np.eye(len(self.layout.names), dtype=np.float32) * np.float32(world.hours_per_step)
+        self._one_step_older = {name: on_device(ageing[entry]) for name, entry in self._age_entry.items()}
+
+    def observe(self, chart: Chart, key: Tensor, t: Tensor, shown: Tensor | None) -> tuple[Any, Tensor]:
+        """The observation of `chart`, and what is shown now, to be handed back at the next step.
+
+        Args:
+            chart: of B patients, with the measures of `self.also`.
+            key, t: int64 [B], the patient's own, from which noise and missing records follow.
+            shown: float32 [B, n] of the step before, in units; None at the first.
+
+        Returns:
+            The observation on the device (float32 [B, n], or a dict of such for "ecg"), and the new `shown`.
+        """
+        values = self._row(self._read(chart, key, t))
+        if shown is not None:
+            for name, chance in self.missing.items():
+                if chance > 0:
+                    gone = (keys.uniform(key, t, f"missing {name}") < chance).unsqueeze(-1)
+                    older = shown + self._one_step_older[name]
+                    values = torch.where(gone & self._entries[name], older, values)
+        return self.show(values, chart), values
+
+    def show(self, values: Tensor, chart: Chart) -> Any:
+        """The observation that shows `values` [B, n] (in units) and the waveforms of `chart`."""
+        scaled = ((values - self._centre) / self._scale).clamp(self._box_low, self._box_high)
+        if self.kind != "ecg":
+            return scaled
+        ecg = chart["ecg_mv"].flatten(1).clone()  # never the world's own memory: a caller may write into it
+        for record in self.task.records:
+            if self.missing[record.name] > 0 and "ecg_mv" in record.waveforms:
+                made = values[:, self._age_entry[record.name]] == 0
+                ecg = torch.where(made.unsqueeze(-1), ecg, 0.0)
+        return {"chart": scaled, "ecg": ecg}
+
+    def _read(self, chart: Chart, key: Tensor, t: Tensor) -> Chart:
+        """The chart as it was read, with this visit's measurement noise."""
+        if not self._noisy:
+            return chart
+        drawn = keys.normal(key, t, "measurement noise", (len(self._noisy),))
+        noisy = {
+            name: (chart[name] + sd * drawn[:, i]).clamp(*self._noisy_bounds[name])
+            for i, (name, sd) in enumerate(self._noisy)
+        }
+        return self.task.reread({**chart, **noisy})
+
+    def _row(self, chart: Chart) -> Tensor:
+        """float32 [B, n] in units, within the layout's bounds."""
+        columns = [chart[c.name].to(torch.float32) for c in self.task.observation]
+        columns = [c.unsqueeze(-1) if c.ndim == 1 else c.flatten(1) for c in columns]
+        columns += [torch.zeros_like(columns[0][:, :1])] * len(self.task.records)
+        if self.kind == "latent":
+            latent = chart["latent"] if self._encode is None else self._encode(chart["ecg_mv"], chart)
+            columns.append(latent.to(torch.float32).flatten(1))
+        return torch.cat(columns, dim=-1).clamp(self._low, self._high)
+
+
+def _known(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{what} {value!r} is unknown; choose one of {', '.join(choices)}")
+
+
+def _shipped_encoder(device: str) -> tuple[Callable[[Tensor, Chart], Tensor], Quantity]:
+    """The learned latent of any world's ECG, and its bounds."""
+    from world_models import catalog
+    from world_models.ecg_wm.encode import latent_of
+
+    learned = catalog.load(SHIPPED, device, sha256=WEIGHTS_SHA256.get(SHIPPED))
+    latent = by_name(learned.measures, "latent")
+
+    def encode(ecg_mv: Tensor, chart: Chart) -> Tensor:
+        return latent_of(ecg_mv, chart, learned.vae).clamp(latent.low, latent.high)
+
+    return encode, latent
+
+
+def _asked(world: WorldModel, measured: dict[str, Quantity], name: str) -> tuple[str, ...]:
+    if name not in measured:
+        raise ValueError(f"world {world.name!r} draws no {name}; it measures {', '.join(measured)}")
+    return (name,)

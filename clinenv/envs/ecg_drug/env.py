@@ -1,0 +1,148 @@
+"""ECGDrug-v0 and ECGDrugContinuous-v0: the class docstring is the page of the environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clinenv.env import ClinicalEnv
+from clinenv.envs.ecg_drug.task import SINGLE_DOSE_MG, ECGDrugTask
+from clinenv.task import Doses
+from clinenv.vector_env import ClinicalVectorEnv
+
+__all__ = ["ECGDrugContinuousEnv", "ECGDrugContinuousVectorEnv", "ECGDrugEnv", "ECGDrugVectorEnv"]
+
+
+class ECGDrugEnv(ClinicalEnv):
+    """
+    ## Description
+    A patient with an arrhythmia is admitted for 48 hours so that an antiarrhythmic drug can be started under ECG
+    control. Every two hours you order nothing or one dose of one of four drugs. Each drug lowers the share of time in
+    the arrhythmia in its own way, and lengthens PR or QT in its own way: too long a QT brings torsades de pointes,
+    which ends the episode. Patients differ in age, sex, weight, intervals, clearance and sensitivity, most of which
+    you do not see.
+
+    The patient is simulated: by a learned world model (`world="ecg-wm-small"`) or by a mechanistic oracle fitted on
+    trial NCT01873950 (`world="oracle"`). **Not for clinical use.**
+
+    ## Action Space
+    `Discrete(9)`, given now, by mouth:
+
+    | Num | Order | Num | Order |
+    |-----|-------|-----|-------|
+    | 0 | nothing | 5 | verapamil 80 mg |
+    | 1 | ranolazine 500 mg | 6 | verapamil 120 mg |
+    | 2 | ranolazine 1000 mg | 7 | quinidine sulfate 200 mg |
+    | 3 | dofetilide 0.25 mg | 8 | quinidine sulfate 400 mg |
+    | 4 | dofetilide 0.5 mg | | |
+
+    `ECGDrugContinuous-v0` has a `Box(-1, 1, (4,))` instead: for ranolazine, dofetilide, verapamil and quinidine, a > 0
+    orders a times 1000, 0.5, 120 and 400 mg, and a <= 0 orders nothing. With `action_unit="mg"` it is a Box of the
+    milligrams themselves.
+
+    ## Observation Space
+    `Box(25,)` float32. Entries are scaled, (value - centre) / scale, to lie mostly in [-1, 1];
+    `env.unwrapped.describe(observation)` gives them back in their units. The Box's bounds are the scaled Min and Max.
+
+    | Num | Observation | Unit | Min | Max | Centre | Scale |
+    |-----|-------------|------|-----|-----|--------|-------|
+    | 0 | age_years | years | 18 | 100 | 60 | 20 |
+    | 1 | sex_female | 0 or 1 | 0 | 1 | 0.5 | 0.5 |
+    | 2 | weight_kg | kg | 30 | 200 | 75 | 25 |
+    | 3 | hours (since admission) | h | 0 | 1000 | 24 | 24 |
+    | 4 | clock_hour | h | 0 | 24 | 12 | 12 |
+    | 5 | heart_rate_bpm | 1/min | 20 | 250 | 75 | 25 |
+    | 6 | pr_ms | ms | 60 | 600 | 170 | 40 |
+    | 7 | qrs_ms | ms | 40 | 250 | 95 | 20 |
+    | 8 | qt_ms | ms | 150 | 1000 | 400 | 60 |
+    | 9 | qtcf_ms (Fridericia) | ms | 200 | 1000 | 430 | 50 |
+    | 10 | jt_peak_ms (J point to T peak) | ms | 50 | 800 | 220 | 50 |
+    | 11 | jt_peak_c_ms (/ RR^0.58) | ms | 50 | 800 | 220 | 50 |
+    | 12 | tpeak_tend_ms | ms | 20 | 400 | 85 | 25 |
+    | 13 | baseline_qtcf_ms (at admission) | ms | 200 | 1000 | 420 | 40 |
+    | 14 | arrhythmia_burden (share of the last 2 h) | fraction | 0 | 1 | 0.5 | 0.5 |
+    | 15 | torsades | 0 or 1 | 0 | 1 | 0.5 | 0.5 |
+    | 16-19 | total_dose_mg of the four drugs | mg | 0 | ten daily doses | daily dose | daily dose |
+    | 20-23 | hours_since_dose of the four drugs | h | 0 | 48 | 12 | 12 |
+    | 24 | hours_since_ecg | h | 0 | 96 | 0 | 12 |
+
+    (Daily doses: 2000, 1, 480 and 1600 mg. Longer than 48 h ago, or never, reads 48.)
+
+    - `observation="ecg"`: `Dict(chart=Box(25,), ecg=Box(-20, 20, (60000,)))`, the waveform in mV; `.reshape(12, 5000)`
+      gives leads I, II, III, aVR, aVL, aVF, V1 to V6 at 500 Hz. (Flat, because Stable-Baselines3 takes flat rows.)
+    - `observation="latent"`: the chart, then the learned world's latent of the ECG.
+
+    ## Rewards
+    The sum of four terms, each also in info as `reward_<term>`:
+    - *rhythm*: 10 for 48 h wholly in sinus rhythm, in proportion;
+    - *qt_toxicity*: minus 10 for 48 h at 1.06^((QTcF - 450 ms) / 10 ms) = 2, in proportion to that hazard less one; the
+      5 to 7 % with each 10 ms of QTc are those of the long-QT registry (Drew 2010, PMID 20142454);
+    - *dose_burden*: minus 0.5 for a label's maximum daily dose;
+    - *torsades*: minus 20, once.
+
+    `info["cost"]`, apart from the reward, is 1 after a step that leaves QTcF above 500 ms or more than 60 ms above
+    admission (ICH E14), else 0. Reward, cost and end are judged on the true chart, whatever was observed.
+
+    ## Starting State
+    A patient of the cohort, drawn from the seed, on no drug. `reset(options={"age_years": 70, "sex_female": 1})` fixes
+    what you name (age_years, sex_female, weight_kg, baseline_qtcf_ms, baseline_pr_ms, baseline_qrs_ms,
+    baseline_heart_rate_bpm, baseline_tpeak_tend_ms, metaboliser, admission_clock_hour, baseline_burden); the rest is
+    drawn. With `patients=FOLDER` the baselines come from the WFDB records in it.
+
+    ## Episode End
+    Terminated by torsades de pointes; truncated after 48 h (24 steps).
+
+    ## Information
+    After every call `hours`, `spread_<measure>` (the model's standard deviation, in the measure's unit) and `support`
+    (False: outside what the world was fitted on); after a step also `cost` and `reward_<term>`. Nothing in it is shared
+    between calls.
+
+    ## Arguments
+    ```python
+    import gymnasium, clinenv
+    gymnasium.make("ECGDrug-v0", world="ecg-wm-small", patients="generated", cohort=None, observation="chart",
+                   noise="none", missingness="none", hours=None, device=None, render_mode=None)
+    ```
+    - `world`: "ecg-wm-small", "oracle", a folder with weights, or a world object.
+    - `patients`: "generated", or a folder of WFDB records. `cohort`: which patients are drawn.
+    - `noise`: "clinic" adds a careful reader's error to the observed intervals (SD: heart rate 2.8 bpm, PR 5.3, QRS
+      3.9, J-Tpeak 4.7, Tpeak-Tend 2.8 ms, the trial's own repeatability), "ward" twice that.
+    - `missingness`: with "some" one ECG in five is not made, with "much" one in two; the last one's values stay and
+      hours_since_ecg counts.
+    - `hours`: a shorter stay; a longer one needs `max_episode_steps` too.
+    - `render_mode`: "rgb_array" or "human": the ECG on paper and the intervals' course.
+
+    ## Version History
+    * v0: first version.
+    """
+
+    def __init__(self, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **kwargs: Any) -> None:
+        super().__init__(ECGDrugTask() if task is None else task, world, **kwargs)
+
+
+class ECGDrugContinuousEnv(ClinicalEnv):
+    """`ECGDrug-v0` with milligrams instead of a menu: see `ECGDrugEnv`, "Action Space"."""
+
+    def __init__(self, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **kwargs: Any) -> None:
+        super().__init__(_continuous(task), world, **kwargs)
+
+
+class ECGDrugVectorEnv(ClinicalVectorEnv):
+    """`ECGDrug-v0` for thousands of patients at once: see `ECGDrugEnv`, and `ClinicalVectorEnv` for its arguments."""
+
+    def __init__(
+        self, num_envs: int = 1, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **kwargs: Any
+    ) -> None:
+        super().__init__(ECGDrugTask() if task is None else task, num_envs, world, **kwargs)
+
+
+class ECGDrugContinuousVectorEnv(ClinicalVectorEnv):
+    """`ECGDrugContinuous-v0` for thousands of patients at once."""
+
+    def __init__(
+        self, num_envs: int = 1, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **kwargs: Any
+    ) -> None:
+        super().__init__(_continuous(task), num_envs, world, **kwargs)
+
+
+def _continuous(task: ECGDrugTask | None) -> ECGDrugTask:
+    return ECGDrugTask(actions=Doses(SINGLE_DOSE_MG)) if task is None else task

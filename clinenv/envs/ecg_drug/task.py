@@ -1,0 +1,127 @@
+"""What is wanted when an antiarrhythmic is started in hospital: sinus rhythm, no long QT, no more drug than needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from clinenv.rewards import exponential_excess, relative_amount, share_of_time
+from clinenv.task import Column, Doses, Menu, Record
+from world_models.protocol import Chart
+
+__all__ = ["MENU", "SINGLE_DOSE_MG", "ECGDrugTask", "RewardWeights"]
+
+DRUGS = ("ranolazine", "dofetilide", "verapamil", "quinidine")
+
+# (label, orders): two dose levels a drug, of the US labels' tablet strengths and regimens (k).
+MENU = Menu(
+    (
+        ("nothing", {}),
+        ("ranolazine 500 mg", {"ranolazine_mg": 500.0}),
+        ("ranolazine 1000 mg", {"ranolazine_mg": 1000.0}),
+        ("dofetilide 0.25 mg", {"dofetilide_mg": 0.25}),
+        ("dofetilide 0.5 mg", {"dofetilide_mg": 0.5}),
+        ("verapamil 80 mg", {"verapamil_mg": 80.0}),
+        ("verapamil 120 mg", {"verapamil_mg": 120.0}),
+        ("quinidine sulfate 200 mg", {"quinidine_mg": 200.0}),
+        ("quinidine sulfate 400 mg", {"quinidine_mg": 400.0}),
+    )
+)
+
+# Largest single dose of the labels' regimens (k); a day holds two of ranolazine and dofetilide, four of the others.
+SINGLE_DOSE_MG = {"ranolazine_mg": 1000.0, "dofetilide_mg": 0.5, "verapamil_mg": 120.0, "quinidine_mg": 400.0}
+DAILY_DOSE_MG = {"ranolazine_mg": 2000.0, "dofetilide_mg": 1.0, "verapamil_mg": 480.0, "quinidine_mg": 1600.0}
+_DAILY = tuple(DAILY_DOSE_MG[f"{drug}_mg"] for drug in DRUGS)
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """How much each wish counts. The shapes are published, the weights are a choice: change them with this object."""
+
+    rhythm: float = 10.0  # 48 h wholly in sinus rhythm
+    qt_toxicity: float = 10.0  # 48 h at a hazard twice that of a normal QTc; 500 ms throughout costs 3.4
+    qtcf_threshold_ms: float = 450.0  # ICH E14's first class of concern
+    hazard_per_10_ms: float = 1.06  # 1.05 to 1.07 with each 10 ms of QTc (Drew 2010, PMID 20142454)
+    threshold_width_ms: float = 5.0  # rounding of the corner at the threshold
+    dose_burden: float = 0.5  # one label's maximum daily dose, of any drug
+    torsades: float = 20.0  # torsades de pointes: twice what a perfect course can earn
+
+
+@dataclass(frozen=True)
+class ECGDrugTask:
+    """Start of an antiarrhythmic over 48 h. Judged from the chart alone, the same in every world.
+
+    The cost is 1 in a step at whose end QTcF is above 500 ms or more than 60 ms above the admission ECG: the outlier
+    classes of ICH E14 that ask for stopping.
+    """
+
+    actions: Menu | Doses = MENU
+    weights: RewardWeights = field(default_factory=RewardWeights)
+    horizon_hours: float = 48.0
+    name: str = "ECGDrug"
+    orders: tuple[str, ...] = tuple(f"{drug}_mg" for drug in DRUGS)
+
+    # noise_sd: repeatability of the same ECG variable within the triplicates of trial NCT01873950 (pooled over all
+    # subjects, drugs and times; doi 10.1038/clpt.2014.155): heart rate 2.8 bpm, PR 5.3, QRS 3.9, J-Tpeak 4.7,
+    # Tpeak-Tend 2.8 ms. QT, QTcF and J-Tpeak c follow from them in `reread`.
+    observation: tuple[Column, ...] = (
+        Column("age_years", 60.0, 20.0),
+        Column("sex_female", 0.5, 0.5),
+        Column("weight_kg", 75.0, 25.0),
+        Column("hours", 24.0, 24.0),
+        Column("clock_hour", 12.0, 12.0),
+        Column("heart_rate_bpm", 75.0, 25.0, 2.8, "ecg"),
+        Column("pr_ms", 170.0, 40.0, 5.3, "ecg"),
+        Column("qrs_ms", 95.0, 20.0, 3.9, "ecg"),
+        Column("qt_ms", 400.0, 60.0, 0.0, "ecg"),
+        Column("qtcf_ms", 430.0, 50.0, 0.0, "ecg"),
+        Column("jt_peak_ms", 220.0, 50.0, 4.7, "ecg"),
+        Column("jt_peak_c_ms", 220.0, 50.0, 0.0, "ecg"),
+        Column("tpeak_tend_ms", 85.0, 25.0, 2.8, "ecg"),
+        Column("baseline_qtcf_ms", 420.0, 40.0),
+        Column("arrhythmia_burden", 0.5, 0.5),
+        Column("torsades", 0.5, 0.5),
+        # more than ten daily doses, or longer ago than two days, reads as that
+        Column("total_dose_mg", _DAILY, _DAILY, bounds=((0.0,) * 4, tuple(10 * dose for dose in _DAILY))),
+        Column("hours_since_dose", 12.0, 12.0, bounds=(0.0, 48.0)),
+    )
+    records: tuple[Record, ...] = (Record("ecg", {"some": 0.2, "much": 0.5}, ("ecg_mv",)),)
+    trend: tuple[str, ...] = (
+        "qtcf_ms", "jt_peak_c_ms", "tpeak_tend_ms", "pr_ms", "heart_rate_bpm", "arrhythmia_burden",
+    )  # fmt: skip
+
+    def reward(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
+        """Terms [B]: rhythm, qt_toxicity, dose_burden, torsades. Time counts by the hours between the two charts."""
+        w = self.weights
+        hours = after["hours"] - before["hours"]
+        sinus = share_of_time(1.0 - after["arrhythmia_burden"], hours, 48.0)
+        qtcf = after["qtcf_ms"]
+        hazard = exponential_excess(qtcf, w.qtcf_threshold_ms, w.hazard_per_10_ms, 10.0, w.threshold_width_ms)
+        new_torsades = (after["torsades"] - before["torsades"]).clamp(min=0.0)
+        return {
+            "rhythm": sinus * w.rhythm,
+            "qt_toxicity": share_of_time(hazard, hours, 48.0) * -w.qt_toxicity,
+            "dose_burden": relative_amount(action, _DAILY) * -w.dose_burden,
+            "torsades": new_torsades * -w.torsades,
+        }
+
+    def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:
+        """1.0 where QTcF > 500 ms or > 60 ms above the admission ECG after the step, else 0.0."""
+        qtcf = after["qtcf_ms"]
+        return ((qtcf > 500.0) | (qtcf - after["baseline_qtcf_ms"] > 60.0)).to(torch.float32)
+
+    def terminated(self, chart: Chart) -> Tensor:
+        return chart["torsades"] > 0.5
+
+    def reread(self, chart: Chart) -> Chart:
+        """QT, QTcF and J-Tpeak c from the read QRS, J-Tpeak, Tpeak-Tend and heart rate."""
+        rr = 60.0 / chart["heart_rate_bpm"]
+        qt = chart["qrs_ms"] + chart["jt_peak_ms"] + chart["tpeak_tend_ms"]
+        return {
+            **chart,
+            "qt_ms": qt,
+            "qtcf_ms": qt / rr.pow(1.0 / 3.0),
+            "jt_peak_c_ms": chart["jt_peak_ms"] / rr.pow(0.58),
+        }

@@ -1,0 +1,264 @@
+"""Episodes: B running courses, batch first. What the single and the vector environment share, so that they agree.
+
+The luck of row i in its episode e is `fold(from_seed(seed + i), e)`: row i of a large batch meets the same patients,
+one after the other, as a single environment that was reset with `seed + i`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from clinenv.door import Door
+from clinenv.simulator import Simulator, Step
+from world_models import keys, tree
+from world_models.protocol import Chart
+
+__all__ = ["Episodes", "Running", "horizon_in_steps", "row_keys"]
+
+_FORMAT = "clinenv-snapshot-1"
+
+
+class Running(NamedTuple):
+    """Everything there is to save: patients, their luck, and where in their course they are."""
+
+    state: Any  # the world's
+    chart: Chart  # now, with the waveforms the observation shows
+    shown: Tensor  # float32 [B, n] what the decider last saw, in units
+    base: Tensor  # int64 [B] key of the row, from its seed
+    episode: Tensor  # int64 [B] how many episodes this row had before
+    steps: Tensor  # int64 [B] since the reset
+
+
+class Episodes:
+    """Runs episodes of `simulator` behind `door`, `count` at a time.
+
+    Args:
+        horizon_steps: after which an episode is truncated.
+        patients: gives factors for new patients from their keys (see `clinenv.patients`), or None: the world's own.
+    """
+
+    def __init__(self, simulator: Simulator, door: Door, count: int, horizon_steps: int, patients: Any = None) -> None:
+        self.simulator = simulator
+        self.door = door
+        self.count = count
+        self.horizon_steps = horizon_steps
+        self.patients = patients
+        self.now: Running | None = None
+        self.given: Tensor | None = None  # float32 [B, A] the orders of the last step
+        self._factors = {quantity.name: quantity for quantity in simulator.world.factors}
+
+    @property
+    def device(self) -> torch.device:
+        return self.door.device
+
+    @torch.no_grad()
+    def begin(
+        self, rows: Tensor | None, base: Tensor | None = None, factors: Mapping[str, Tensor] | None = None
+    ) -> tuple[Any, Tensor]:
+        """Start new episodes.
+
+        Args:
+            rows: int64 [R] which rows; None: all of them.
+            base: int64 [R] new row keys, whose episodes count from 0; None: the next episode of the row's own key.
+            factors: name -> tensor [R, *shape] from `check_factors`: what is fixed about the new patients.
+
+        Returns:
+            The observation of the fresh rows [R], and their row numbers [R].
+        """
+        every = rows is None
+        if rows is None:
+            rows = torch.arange(self.count, device=self.device)
+        if base is None:
+            if self.now is None:
+                raise RuntimeError("the first episodes need row keys")
+            base, episode = self.now.base[rows], self.now.episode[rows] + 1
+        else:
+            episode = torch.zeros_like(base)
+        key = keys.fold(base, episode)
+        fixed = {} if self.patients is None else dict(self.patients.factors(key))
+        fixed.update(factors or {})
+        state, chart = self.simulator.reset(key, fixed or None, self.door.also)
+        observation, shown = self.door.observe(chart, state.key, state.t, None)
+        fresh = Running(state, chart, shown, base, episode, torch.zeros_like(episode))
+        if every or self.now is None:
+            self.now = fresh
+        else:
+            self.now = tree.put(self.now, rows, fresh)
+        return observation, rows
+
+    @torch.no_grad()
+    def step(self, actions: Any) -> tuple[Any, Step, Tensor]:
+        """Act in every row: the new observation, the step, and truncated bool [B]."""
+        now = self.now
+        self.given = self.door.orders(actions, self.count)
+        out = self.simulator.step(now.state, now.chart, self.given, self.door.also)
+        observation, shown = self.door.observe(out.chart, out.state.key, out.state.t, now.shown)
+        steps = now.steps + 1
+        self.now = Running(out.state, out.chart, shown, now.base, now.episode, steps)
+        return observation, out, steps >= self.horizon_steps
+
+    @torch.no_grad()
+    def facts(self, rows: Tensor | None = None) -> dict[str, Tensor]:
+        """What info says of every moment: hours, support, and spread_<measure>. Rows [R], or all.
+
+        Flat names, as in Gymnasium's own environments: loggers pick them by name, and TorchRL reads no nested info.
+        """
+        state, chart = self.now.state, self.now.chart
+        hours = chart["hours"]
+        if rows is not None:
+            state, hours = tree.take(state, rows), hours[rows]
+        world = self.simulator.world
+        spread = {f"spread_{name}": sd for name, sd in world.spread(state).items()}
+        return {"hours": hours, "support": world.support(state), **spread}
+
+    @staticmethod
+    def verdict(out: Step) -> dict[str, Tensor]:
+        """What info says of a step besides: cost, and reward_<term>."""
+        return {"cost": out.cost, **{f"reward_{name}": term for name, term in out.terms.items()}}
+
+    def check_factors(self, factors: Mapping[str, Any], count: int) -> dict[str, Tensor]:
+        """Factors as tensors [count], each within its bounds.
+
+        Raises:
+            ValueError: an unknown factor, a value that is not a number or is out of bounds, or a wrong length.
+        """
+        checked = {}
+        for name, value in factors.items():
+            if name not in self._factors:
+                raise ValueError(
+                    f"unknown factor {name!r}; world {self.simulator.world.name!r} lets you fix "
+                    f"{', '.join(sorted(self._factors))}"
+                )
+            quantity = self._factors[name]
+            try:
+                value = value if isinstance(value, Tensor) else np.asarray(value, dtype=np.float32)
+                numbers = torch.as_tensor(value, dtype=torch.float32, device=self.device)
+                numbers = numbers.expand(count, *quantity.shape) if numbers.shape == quantity.shape else numbers
+            except (TypeError, ValueError):
+                raise ValueError(f"factor {name}={value!r} is not a number; give it in {quantity.unit}") from None
+            if tuple(numbers.shape) != (count, *quantity.shape):
+                raise ValueError(
+                    f"factor {name} has shape {tuple(numbers.shape)}; give one value, or one for each of {count} rows"
+                )
+            outside = ~((numbers >= quantity.low) & (numbers <= quantity.high))  # True for NaN
+            if bool(outside.any()):
+                raise ValueError(
+                    f"factor {name}={float(numbers[outside][0]):g} {quantity.unit} is outside "
+                    f"{quantity.low:g}..{quantity.high:g} {quantity.unit}; choose a value in that range"
+                )
+            checked[name] = numbers.contiguous()
+        return checked
+
+    def snapshot(self) -> bytes:
+        """State and luck of all rows as bytes (safetensors: tensors and a JSON header, nothing executable)."""
+        if self.now is None:
+            raise ValueError("there is nothing to save yet; call reset() first")
+        header = {"format": _FORMAT, "world": self.simulator.world.name, "task": self.simulator.task.name}
+        named = {f"{i:04d}": leaf.detach().cpu().contiguous().clone() for i, leaf in enumerate(tree.leaves(self.now))}
+        return save_tensors(named, {"clinenv": json.dumps(header)})
+
+    @torch.no_grad()
+    def restore(self, snapshot: bytes, luck: int | None = None) -> Any:
+        """Go back to a snapshot; one of a single row fills every row, so that one patient can be branched.
+
+        Args:
+            snapshot: of the same world and task.
+            luck: None keeps the luck; a number gives every row other luck from here on (what is not known of the
+                patient is drawn anew, each row for itself).
+
+        Returns:
+            The observation of all rows.
+
+        Raises:
+            ValueError: not a snapshot, or one of another world, task or number of rows.
+        """
+        tensors, header = _parse(snapshot)
+        world, task = self.simulator.world, self.simulator.task
+        if (header["world"], header["task"]) != (world.name, task.name):
+            raise ValueError(
+                f"this snapshot is of task {header['task']!r} in world {header['world']!r}, but this environment has "
+                f"{task.name!r} in {world.name!r}; make one with the same world and task"
+            )
+        template = self.now if self.now is not None else self._template()
+        places = tree.leaves(template)
+        saved = [tensors[name].to(self.device) for name in sorted(tensors)]
+        fits = len(saved) == len(places) and all(
+            s.dtype == p.dtype and s.shape[1:] == p.shape[1:] for s, p in zip(saved, places, strict=True)
+        )
+        if not fits:
+            raise ValueError("this snapshot was made with another observation or another version of the world")
+        rows = saved[0].shape[0]
+        if rows not in (1, self.count):
+            raise ValueError(f"this snapshot holds {rows} patients but there are {self.count} rows; save 1 or as many")
+        if rows != self.count:
+            saved = [s.repeat_interleave(self.count, dim=0) for s in saved]
+        queue = iter(saved)
+        now: Running = tree.map_leaves(lambda _: next(queue), template)
+        if luck is not None:
+            row = torch.arange(self.count, device=self.device)
+            key = keys.fold(keys.fold(keys.fold(now.state.key, "branch"), int(luck)), row)
+            now = now._replace(state=world.rekey(now.state, key))
+        self.now = now
+        return self.observation()
+
+    @torch.no_grad()
+    def observation(self) -> Any:
+        """What is shown now, again."""
+        return self.door.show(self.now.shown, self.now.chart)
+
+    def _template(self) -> Running:
+        base = keys.from_seed(0, self.count, self.device)
+        self.begin(None, base)
+        template, self.now = self.now, None
+        return template
+
+
+def horizon_in_steps(hours: float, hours_per_step: float) -> int:
+    """Steps of an episode of `hours`.
+
+    Raises:
+        ValueError: not a positive number of hours.
+    """
+    if not (math.isfinite(hours) and hours > 0):
+        raise ValueError(f"hours={hours} is no length of an episode; give a number over 0, such as 48")
+    return max(1, math.ceil(hours / hours_per_step - 1e-9))
+
+
+def row_keys(seed: int | Sequence[int | None], count: int, device: torch.device) -> tuple[Tensor, np.ndarray]:
+    """Row keys [count] of a seed or a list of seeds, and which of them were given (a None in the list was not).
+
+    Raises:
+        ValueError: as many seeds as rows are needed, each a whole number not below 0.
+    """
+    if isinstance(seed, int | np.integer):
+        return keys.from_seed(int(seed), count, device), np.ones(count, bool)
+    seeds = list(seed)
+    if len(seeds) != count:
+        raise ValueError(f"a list of seeds needs one for each of the {count} environments, got {len(seeds)}")
+    bad = [s for s in seeds if s is not None and (not isinstance(s, int | np.integer) or s < 0)]
+    if bad:
+        raise ValueError(f"seed {bad[0]!r} is not a whole number of at least 0")
+    each = [keys.from_seed(int(s or 0), 1, device) for s in seeds]
+    return torch.cat(each), np.array([s is not None for s in seeds])
+
+
+def _parse(snapshot: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of a snapshot."""
+    try:
+        size = int.from_bytes(snapshot[:8], "little")
+        header = json.loads(json.loads(snapshot[8 : 8 + size])["__metadata__"]["clinenv"])
+        tensors = load_tensors(bytes(snapshot))
+    except Exception as error:  # whatever is wrong with the bytes, the remedy is the same
+        raise ValueError("these bytes are no snapshot of an environment; pass what snapshot() returned") from error
+    if header.get("format") != _FORMAT:
+        raise ValueError(f"snapshot format {header.get('format')!r} is unknown; this version reads {_FORMAT!r}")
+    return tensors, header

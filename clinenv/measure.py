@@ -1,0 +1,143 @@
+"""`clinenv measure`: the intervals of a recorded 12-lead ECG, with a word on whether to trust them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clinenv.errors import UsageError
+from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, reading
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["INTERVALS", "Measurement", "arguments", "can_write", "measure_record", "run"]
+
+INTERVALS = (
+    "heart_rate_bpm",
+    "pr_ms",
+    "qrs_ms",
+    "qt_ms",
+    "qtcf_ms",
+    "jt_peak_ms",
+    "jt_peak_c_ms",
+    "tpeak_tend_ms",
+)
+RATE_HZ = 500.0
+SAMPLES = 5000  # ten seconds, what a world reads
+BEAT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")  # of a median beat
+BEAT_BEFORE_S, BEAT_AFTER_S = 0.35, 0.65
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One recorded ECG and what was read off it."""
+
+    record: str
+    ecg_mv: Tensor  # [12, T] at 500 Hz, as recorded
+    intervals: dict[str, float]  # INTERVALS; NaN where the ECG has none (PR without a P wave)
+    quality: float  # 0 (worthless) to 1
+    trusted: bool  # False: do not rely on the intervals
+    r_samples: Tensor  # [K] R peaks in samples, padded with -1
+    age_years: float | None  # as the header states it
+    sex_female: bool | None
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The numbers for a JSON file: tenths of a millisecond, null for what could not be measured."""
+        numbers = {name: round(v, 1) if math.isfinite(v) else None for name, v in self.intervals.items()}
+        return {
+            "record": self.record,
+            **numbers,
+            "quality": round(self.quality, 3),
+            "trusted": self.trusted,
+            "warnings": list(self.warnings),
+        }
+
+
+def measure_record(path: str | Path) -> Measurement:
+    """Read a WFDB record (any lead order, gain and rate) and measure it.
+
+    Raises:
+        UsageError: the record cannot be read, or is not a usable 12-lead ECG.
+    """
+    import torch
+
+    from world_models.data.wfdb_reader import RecordError, read_ecg
+    from world_models.oracles.delineation import delineate
+
+    try:
+        recording = read_ecg(path, sampling_rate_hz=RATE_HZ)
+    except RecordError as error:
+        raise UsageError(str(error)) from error
+    with torch.no_grad():
+        marks = delineate(recording.ecg_mv[None], RATE_HZ)
+    intervals = {name: float(getattr(marks, name)[0]) for name in INTERVALS}
+    trusted = bool(marks.trusted[0])
+    warnings = list(recording.warnings)
+    missing = [reading(name)[0] for name, value in intervals.items() if not math.isfinite(value)]
+    if missing:
+        warnings.append(f"not measurable on this ECG: {', '.join(missing)}")
+    if not trusted:
+        warnings.append("the intervals of this ECG should not be trusted: the quality flag is down")
+    return Measurement(
+        record=recording.name,
+        ecg_mv=recording.ecg_mv,
+        intervals=intervals,
+        quality=float(marks.quality[0]),
+        trusted=trusted,
+        r_samples=marks.r_samples[0],
+        age_years=recording.age_years,
+        sex_female=recording.sex_female,
+        warnings=tuple(warnings),
+    )
+
+
+def can_write(path: str | Path, flag: str) -> Path:
+    """The path, once it is known that a file can be put there: asked before an hour of work, not after.
+
+    Raises:
+        UsageError: the folder does not exist or is not writable, or the path is a folder.
+    """
+    target = Path(path)
+    folder = target.parent
+    if not folder.is_dir():
+        raise UsageError(f"{flag} {target}: the folder {folder} does not exist; make it first or choose another")
+    if target.is_dir():
+        raise UsageError(f"{flag} {target} is a folder; give the name of a file in it")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{flag} {target}: the folder {folder} is not writable; choose another")
+    return target
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """State the arguments of `clinenv measure`."""
+    parser.add_argument("--ecg", required=True, metavar="RECORD", help="a WFDB record, with or without .hea")
+    parser.add_argument("--json", metavar="OUT", help="write the numbers to this file, too")
+
+
+def run(given: argparse.Namespace) -> int:
+    """Measure, print, and write JSON when asked to."""
+    from clinenv.report import write_whole
+
+    target = can_write(given.json, "--json") if given.json else None
+    found = measure_record(given.ecg)
+    if target is not None:
+        write_whole(target, json.dumps(found.as_json(), indent=2, allow_nan=False) + "\n")
+    print(f"record {found.record}")
+    for name, value in found.intervals.items():
+        label, unit = reading(name)
+        print(f"  {label:<12} {f'{value:7.0f} {unit}' if math.isfinite(value) else '      - (not measurable)'}")
+    print(f"  {'Quality':<12} {found.quality:7.2f} ({'trusted' if found.trusted else 'do not trust'})")
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if target is not None:
+        print(f"wrote {target}")
+    print(NOT_FOR_CLINICAL_USE)
+    return 0

@@ -1,0 +1,39 @@
+"""The literal table of environments: id, where it lives, its time limit, its arguments, and the weights it stands for.
+
+Strings only, so that `import clinenv` stays light. The version in an id means these weights: change the weights and
+the number after `-v` must change with them.
+"""
+
+from __future__ import annotations
+
+import gymnasium
+
+__all__ = ["ENVIRONMENTS", "WEIGHTS_SHA256", "register"]
+
+# SHA-256 of weights/<name>/model.safetensors, for every learned world an id may start by its name. An environment
+# refuses weights with another sum; a world that is not listed (an oracle, a folder, an object) is not checked.
+WEIGHTS_SHA256: dict[str, str] = {}
+
+ENVIRONMENTS: tuple[dict, ...] = (
+    {
+        "id": "ECGDrug-v0",
+        "entry_point": "clinenv.envs.ecg_drug.env:ECGDrugEnv",
+        "vector_entry_point": "clinenv.envs.ecg_drug.env:ECGDrugVectorEnv",
+        "max_episode_steps": 24,  # 48 h in steps of 2 h
+        "kwargs": {"world": "ecg-wm-small"},
+    },
+    {
+        "id": "ECGDrugContinuous-v0",
+        "entry_point": "clinenv.envs.ecg_drug.env:ECGDrugContinuousEnv",
+        "vector_entry_point": "clinenv.envs.ecg_drug.env:ECGDrugContinuousVectorEnv",
+        "max_episode_steps": 24,
+        "kwargs": {"world": "ecg-wm-small"},
+    },
+)
+
+
+def register() -> None:
+    """Put every id of the table into Gymnasium's registry; a second call changes nothing."""
+    for row in ENVIRONMENTS:
+        if row["id"] not in gymnasium.registry:
+            gymnasium.register(**row)

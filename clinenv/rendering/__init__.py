@@ -1,0 +1,1 @@
+"""Pictures of a patient: ECG paper, trends over hours, a window."""

@@ -1,0 +1,98 @@
+"""What a picture needs to remember of an episode, and the call to the painter."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+
+from clinenv.episodes import Episodes
+from world_models import tree
+
+__all__ = ["Trend"]
+
+SAMPLING_RATE_HZ = 500.0
+_log = logging.getLogger(__name__)
+
+
+class Trend:
+    """The measures of `task.trend` and the orders since the reset, for each running patient.
+
+    Raises:
+        ValueError: the world draws no ECG.
+    """
+
+    def __init__(self, episodes: Episodes) -> None:
+        world = episodes.simulator.world
+        if "ecg_mv" not in [quantity.name for quantity in world.measures]:
+            raise ValueError(f"world {world.name!r} draws no ecg_mv: there is nothing to render; use render_mode=None")
+        self._episodes = episodes
+        self._past: list[dict[str, np.ndarray]] = []
+        self._since = np.zeros(episodes.count, dtype=int)  # entry of `_past` where the row's own episode began
+        self._viewer: Any = None
+        self._blind = False
+
+    def start(self) -> None:
+        """All rows begin anew."""
+        self._past = [self._read()]
+        self._since[:] = 0
+
+    def add(self, begun: np.ndarray | None = None) -> None:
+        """One more moment; rows where `begun` holds are at the start of an episode."""
+        self._past.append(self._read())
+        if begun is not None:
+            self._since[begun] = len(self._past) - 1
+        oldest = int(self._since.min())
+        self._past, self._since = self._past[oldest:], self._since - oldest
+
+    def _read(self) -> dict[str, np.ndarray]:
+        episodes = self._episodes
+        moment = {n: episodes.now.chart[n].cpu().numpy().copy() for n in ("hours", *episodes.simulator.task.trend)}
+        given = episodes.given
+        moment["orders"] = np.zeros((episodes.count, 0)) if given is None else given.cpu().numpy().copy()
+        return moment
+
+    @torch.no_grad()
+    def frame(self, row: int) -> np.ndarray:
+        """uint8 [H, W, 3] of one patient."""
+        from clinenv.rendering.ecg_paper import draw_patient
+
+        if not self._past:
+            raise ValueError("there is no patient to draw yet; call reset() first")
+        episodes = self._episodes
+        world, task = episodes.simulator.world, episodes.simulator.task
+        chart = world.observe(tree.take(episodes.now.state, slice(row, row + 1)), ("ecg_mv",))
+        past = self._past[self._since[row] :]
+        hours = np.array([moment["hours"][row] for moment in past])
+        trend = {name: (hours, np.array([moment[name][row] for moment in past])) for name in task.trend}
+        doses = [
+            (float(before["hours"][row]), f"{order.name.removesuffix('_mg')} {amount:g} {order.unit}")
+            for before, after in zip(past, past[1:], strict=False)
+            for order, amount in zip(world.orders, after["orders"][row], strict=False)
+            if amount > 0
+        ]
+        title = f"{task.name} in {world.name}, {hours[-1]:g} h after admission. Simulated; not for clinical use."
+        total = episodes.horizon_steps * float(world.hours_per_step)
+        ecg = chart["ecg_mv"][0].cpu().numpy()
+        return draw_patient(ecg, SAMPLING_RATE_HZ, trend, title, hours_total=total, doses=doses)
+
+    def show(self) -> None:
+        """Row 0 in a window; where there is no display the frame is made all the same, and the log says so once."""
+        frame = self.frame(0)
+        if self._viewer is None and not self._blind:
+            from clinenv.rendering.viewer import Viewer
+
+            try:
+                self._viewer = Viewer(self._episodes.simulator.task.name)
+            except RuntimeError as error:
+                self._blind = True
+                _log.warning("nothing is shown: %s", error)
+        if self._viewer is not None:
+            self._viewer.show(frame)
+
+    def close(self) -> None:
+        if self._viewer is not None:
+            self._viewer.close()
+            self._viewer = None

@@ -1,0 +1,386 @@
+"""`clinenv simulate`: what a drug does to the intervals of the patient whose ECG was recorded, as many samples see it.
+
+The samples share the patient (the recorded ECG, age, sex, weight) and differ in all the ECG does not tell: kinetics,
+sensitivity, the day's variation. Their spread is the band.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clinenv.errors import UsageError
+from clinenv.measure import Measurement, can_write, measure_record
+from clinenv.rendering.charts import Course
+from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, reading
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Order", "Patient", "Result", "arguments", "order_of", "patient_of", "run", "simulate"]
+
+COURSES = ("heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "jt_peak_c_ms", "tpeak_tend_ms", "qt_ms", "jt_peak_ms")
+MAX_HOURS, MAX_SAMPLES = 168.0, 4096
+QTCF_LIMIT_MS, RISE_LIMIT_MS = 500.0, 60.0  # the top classes of ICH E14
+
+
+@dataclass(frozen=True)
+class Patient:
+    """Who is simulated, besides the ECG."""
+
+    age_years: float
+    sex_female: bool
+    weight_kg: float | None  # None: not known, so each sample draws one
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is given."""
+
+    drug: str
+    column: int  # of the world's action
+    dose_mg: float
+    times: tuple[float, ...]  # hours since the ECG
+    hours: float  # how long is simulated
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the samples did. Arrays over the steps, hour 0 first."""
+
+    courses: dict[str, Course]
+    torsades: np.ndarray  # [samples] bool: at any hour
+    highest_qtcf_ms: np.ndarray  # [samples], after hour 0
+    largest_rise_ms: np.ndarray  # [samples], of QTcF over the recorded ECG's
+    supported: np.ndarray  # [samples] bool: never beyond what the world was fitted or trained on
+    peak_hour: float  # of the median QTcF, after hour 0
+    ecg_before_mv: Tensor  # [12, 5000] as the world draws the patient before any dose
+    ecg_after_mv: Tensor  # [12, 5000] at the peak, of the sample nearest to the median
+
+
+def order_of(
+    world: Any, drug: str, dose_mg: float, every_hours: float | None, times: str | None, hours: float
+) -> Order:
+    """Check what is to be given against what this world can be given.
+
+    Raises:
+        UsageError: unknown drug, a dose that is not positive or above the largest order, times off the world's steps
+            or outside the simulated hours.
+    """
+    drugs = [quantity.name.removesuffix("_mg") for quantity in world.orders]
+    if drug.lower() not in drugs:
+        raise UsageError(f"--drug {drug}: not a drug that world {world.name} knows; choose one of {', '.join(drugs)}")
+    column = drugs.index(drug.lower())
+    largest = world.orders[column].high
+    if not 0 < dose_mg <= largest:
+        raise UsageError(
+            f"a dose of {dose_mg:g} mg {drugs[column]} is outside 0 to {largest:g} mg, the largest single order; "
+            "give a single dose, and check the unit (--dose-ug or --dose-mg)"
+        )
+    if not 0 < hours <= MAX_HOURS:
+        raise UsageError(f"--hours {hours:g} is outside 0 to {MAX_HOURS:g}; give a number of hours in between")
+    step = world.hours_per_step
+    if every_hours is not None:
+        if not every_hours > 0:
+            raise UsageError(f"--every-hours {every_hours:g} must be above 0; leave it out for a single dose")
+        given = [i * every_hours for i in range(math.ceil(hours / every_hours - 1e-9))]
+    elif times is not None:
+        try:
+            given = sorted(float(part) for part in times.split(","))
+        except ValueError:
+            raise UsageError(f"--times {times!r} is not a list of hours; write it as 0,12,24") from None
+    else:
+        given = [0.0]
+    outside = [t for t in given if not 0 <= t < hours]
+    if outside:
+        raise UsageError(f"a dose at {outside[0]:g} h is outside 0 to {hours:g} h; give times before --hours")
+    off = [t for t in [*given, hours] if abs(t / step - round(t / step)) > 1e-6]
+    if off:
+        raise UsageError(
+            f"{off[0]:g} h does not fall on a step of world {world.name}, which goes on by {step:g} h at a time; "
+            f"give dose times and --hours as multiples of {step:g}"
+        )
+    if len({round(t / step) for t in given}) < len(given):
+        raise UsageError(f"--times {times}: two doses at one time; give each time once")
+    return Order(drugs[column], column, dose_mg, tuple(given), hours)
+
+
+def patient_of(world: Any, found: Measurement, age: float | None, sex: str | None, weight: float | None) -> Patient:
+    """Who the patient is: from the arguments, else from the record's header, within what this world accepts.
+
+    Raises:
+        UsageError: age or sex is not known from either, or a value is outside the world's bounds.
+    """
+    flag = "--age" if age is not None else f"the age in the header of record {found.record},"
+    age = found.age_years if age is None else age
+    if age is None:
+        raise UsageError(f"the header of record {found.record} states no age; give it with --age YEARS")
+    if sex is None and found.sex_female is None:
+        raise UsageError(f"the header of record {found.record} states no sex; give it with --sex F or --sex M")
+    bounds = {quantity.name: quantity for quantity in world.factors}
+    for flag, name, value in ((flag, "age_years", age), ("--weight", "weight_kg", weight)):
+        allowed = bounds.get(name)
+        if value is not None and allowed is not None and not allowed.low <= value <= allowed.high:
+            raise UsageError(
+                f"{flag} {value:g} is outside {allowed.low:g} to {allowed.high:g}, the range of world {world.name}; "
+                "give a value within it"
+            )
+    return Patient(float(age), found.sex_female if sex is None else sex == "F", weight)
+
+
+def simulate(
+    world: Any, found: Measurement, patient: Patient, order: Order, samples: int, seed: int, clock_hour: float | None
+) -> Result:
+    """Run `samples` of this patient under this order.
+
+    Raises:
+        UsageError: the world cannot start from this ECG.
+    """
+    import torch
+
+    from world_models import keys, tree
+
+    chart = {"ecg_mv": ten_seconds(found.ecg_mv, found.r_samples)[None].to(world.device)}
+    known = {"age_years": patient.age_years, "sex_female": float(patient.sex_female), "weight_kg": patient.weight_kg}
+    chart |= {n: torch.tensor([v], device=world.device) for n, v in known.items() if v is not None}
+    with torch.no_grad():
+        try:
+            factors = dict(world.read(chart))
+            if clock_hour is not None and "admission_clock_hour" in {q.name for q in world.factors}:
+                factors["admission_clock_hour"] = torch.tensor([clock_hour], device=world.device)
+            key = keys.from_seed(seed, samples, world.device)
+            state = world.initial(key, tree.repeat(factors, samples))
+        except ValueError as error:
+            raise UsageError(f"world {world.name} cannot start from record {found.record}: {error}") from error
+        action = torch.zeros(samples, len(world.orders), device=world.device)
+        doses = {round(t / world.hours_per_step) for t in order.times}
+        states, charts = [state], [world.observe(state)]
+        supported = torch.ones(samples, dtype=torch.bool, device=world.device)
+        for step in range(round(order.hours / world.hours_per_step)):
+            given = action.clone()
+            if step in doses:
+                given[:, order.column] = order.dose_mg
+            state = world.transition(state, given)
+            supported &= world.support(state)
+            states.append(state)
+            charts.append(world.observe(state))
+        hours = np.arange(len(charts)) * world.hours_per_step
+        over = {n: torch.stack([c[n] for c in charts]).double().cpu().numpy() for n in COURSES}  # [steps + 1, samples]
+        middle = np.median(over["qtcf_ms"], axis=1)
+        peak = 1 + int(middle[1:].argmax())
+        row = int(np.abs(over["qtcf_ms"][peak] - middle[peak]).argmin())
+        alone = slice(row, row + 1)
+        drawn = [world.observe(tree.take(states[i], alone), ("ecg_mv",))["ecg_mv"][0].cpu() for i in (0, peak)]
+    baseline = charts[0]["baseline_qtcf_ms"].double().cpu().numpy()
+    low, high = np.quantile(np.stack(list(over.values())), (0.05, 0.95), axis=2)
+    return Result(
+        courses={
+            name: Course(hours, np.median(values, axis=1), low[i], high[i], found.intervals[name])
+            for i, (name, values) in enumerate(over.items())
+        },
+        torsades=torch.stack([c["torsades"] for c in charts]).bool().any(0).cpu().numpy(),
+        highest_qtcf_ms=over["qtcf_ms"][1:].max(axis=0),
+        largest_rise_ms=(over["qtcf_ms"][1:] - baseline).max(axis=0),
+        supported=supported.cpu().numpy(),
+        peak_hour=float(hours[peak]),
+        ecg_before_mv=drawn[0],
+        ecg_after_mv=drawn[1],
+    )
+
+
+def ten_seconds(ecg_mv: Tensor, r_samples: Tensor, samples: int = 5000) -> Tensor:
+    """The ECG [12, T] as the [12, 5000] a world reads: cut, or a shorter one continued by its own beats.
+
+    It goes on as it did a whole number of beats before, so the rhythm keeps its step where the copy begins.
+    """
+    import torch
+
+    length = ecg_mv.shape[1]
+    if length >= samples:
+        return ecg_mv[:, :samples]
+    peaks = r_samples[r_samples >= 0]
+    beat = float((peaks[-1] - peaks[0]) / (len(peaks) - 1)) if len(peaks) > 1 else 1.0
+    missing = samples - length
+    shift = min(round(math.ceil(missing / beat) * beat), length)
+    return torch.cat([ecg_mv, ecg_mv[:, length - shift : length - shift + missing]], dim=1)
+
+
+def _share(hits: np.ndarray) -> dict[str, float | int]:
+    """A probability from counts, with Wilson's 95 % interval (doi 10.1080/01621459.1927.10502953)."""
+    count, hit, z = len(hits), int(hits.sum()), 1.959964
+    p = hit / count
+    centre, half = p + z * z / (2 * count), z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
+    low, high = ((centre + sign * half) / (1 + z * z / count) for sign in (-1, 1))
+    return {"probability": p, "low": max(low, 0.0), "high": min(high, 1.0), "samples": hit, "of": count}
+
+
+def risk_of(result: Result, risk_aversion: float) -> dict[str, Any]:
+    """The risk numbers: shares of the samples, and S = mean + lambda * SD of the largest QTcF rise (ECG-WM's score)."""
+    mean, sd = float(result.largest_rise_ms.mean()), float(result.largest_rise_ms.std(ddof=1))
+    return {
+        "qtcf_above_500_ms": _share(result.highest_qtcf_ms > QTCF_LIMIT_MS),
+        "qtcf_rise_above_60_ms": _share(result.largest_rise_ms > RISE_LIMIT_MS),
+        "torsades": _share(result.torsades),
+        "largest_qtcf_rise_ms": {"mean": mean, "sd": sd, "lambda": risk_aversion, "score": mean + risk_aversion * sd},
+    }
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """State the arguments of `clinenv simulate`."""
+    add = parser.add_argument
+    add("--ecg", required=True, metavar="RECORD", help="a WFDB record, with or without .hea")
+    add("--age", type=float, metavar="YEARS", help="default: from the record's header")
+    add("--sex", type=str.upper, choices=("F", "M"), help="default: from the record's header")
+    add("--weight", type=float, metavar="KG", help="default: not known, each sample draws one")
+    add("--drug", required=True, help="ranolazine, dofetilide, verapamil or quinidine")
+    dose = parser.add_mutually_exclusive_group(required=True)
+    dose.add_argument("--dose-ug", type=float, metavar="UG", help="each dose in micrograms")
+    dose.add_argument("--dose-mg", type=float, metavar="MG", help="each dose in milligrams")
+    when = parser.add_mutually_exclusive_group()
+    when.add_argument("--every-hours", type=float, metavar="H", help="repeat the dose (default: one dose)")
+    when.add_argument("--times", metavar="0,12,...", help="hours of the doses")
+    add("--hours", type=float, default=24.0, help="how long to simulate (default 24)")
+    add("--clock-hour", type=float, default=8.0, metavar="H", help="hour of the day at the ECG (default 8)")
+    add("--samples", type=int, default=32, metavar="N", help="possible courses to simulate (default 32)")
+    add("--world", default="ecg-wm-small", help="ecg-wm-small, oracle, or a folder of weights (default ecg-wm-small)")
+    add("--seed", type=int, default=0, help="the same seed gives the same report (default 0)")
+    add("--lambda", dest="risk_aversion", type=float, default=1.0, metavar="L", help="weight of the spread in the risk")
+    add("--out", required=True, metavar="HTML", help="write the report to this file")
+    add("--json", metavar="OUT", help="write the numbers to this file, too")
+
+
+def _finite(given: argparse.Namespace) -> None:
+    """Refuse 'nan' and 'inf', which float() reads, and settings out of range."""
+    for name, value in vars(given).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            flag = "lambda" if name == "risk_aversion" else name.replace("_", "-")
+            raise UsageError(f"--{flag} {value} is not a number; give a finite one")
+    if not 2 <= given.samples <= MAX_SAMPLES:
+        raise UsageError(f"--samples {given.samples} is outside 2 to {MAX_SAMPLES}; 32 is the default")
+    if not 0 <= given.clock_hour <= 24:
+        raise UsageError(f"--clock-hour {given.clock_hour:g} is outside 0 to 24; give an hour of the day")
+    if given.risk_aversion < 0:
+        raise UsageError(f"--lambda {given.risk_aversion:g} is below 0; 0 ignores the spread, 1 is the default")
+
+
+def _warnings(found: Measurement, patient: Patient, order: Order, result: Result, world_name: str) -> list[str]:
+    notes = list(found.warnings)
+    if found.age_years is not None and abs(found.age_years - patient.age_years) > 1:
+        notes.append(f"age {patient.age_years:g} was given, the record's header says {found.age_years:g}")
+    if found.sex_female is not None and found.sex_female != patient.sex_female:
+        notes.append("the record's header states the other sex than was given")
+    if patient.weight_kg is None:
+        notes.append("weight not given: each sample draws one from the cohort")
+    if found.ecg_mv.shape[1] < 5000:
+        notes.append("the recording is shorter than ten seconds: continued by its own beats for the world to read")
+    beyond = int((~result.supported).sum())
+    if beyond:
+        notes.append(
+            f"{beyond} of {len(result.supported)} samples leave what world {world_name} was fitted or trained on; "
+            "their numbers are extrapolations"
+        )
+    start = result.courses["qtcf_ms"].median[0]
+    gap = start - found.intervals["qtcf_ms"]
+    if math.isfinite(gap) and abs(gap) > 10:
+        notes.append(f"the world starts {abs(gap):.0f} ms {'above' if gap > 0 else 'below'} the measured QTcF")
+    return notes
+
+
+def _as_json(
+    found: Measurement, patient: Patient, order: Order, result: Result, risk: Mapping, given: argparse.Namespace,
+    world: Mapping[str, str], warnings: list[str],
+) -> dict[str, Any]:  # fmt: skip
+    def rounded(values: Any) -> Any:
+        if isinstance(values, Mapping):
+            return {name: rounded(value) for name, value in values.items()}
+        if isinstance(values, np.ndarray):
+            return [rounded(float(value)) for value in values]
+        return (round(values, 4) if math.isfinite(values) else None) if isinstance(values, float) else values
+
+    return {
+        "note": NOT_FOR_CLINICAL_USE,
+        "record": found.record,
+        "measured": found.as_json(),
+        "patient": {
+            "age_years": patient.age_years, "sex": "F" if patient.sex_female else "M", "weight_kg": patient.weight_kg,
+        },
+        "order": {"drug": order.drug, "dose_mg": order.dose_mg, "times_h": list(order.times), "hours": order.hours},
+        "world": dict(world),
+        "samples": given.samples,
+        "seed": given.seed,
+        "hours": rounded(result.courses["qtcf_ms"].hours),
+        "courses": {
+            name: {"median": rounded(c.median), "p05": rounded(c.low), "p95": rounded(c.high)}
+            for name, c in result.courses.items()
+        },
+        "peak_hour": result.peak_hour,
+        "risk": rounded(risk),
+        "warnings": warnings,
+    }  # fmt: skip
+
+
+def run(given: argparse.Namespace) -> int:
+    """Read, measure, simulate, and only then write."""
+    _finite(given)
+    out = can_write(given.out, "--out")
+    target = can_write(given.json, "--json") if given.json else None
+    if target is not None and target.resolve() == out.resolve():
+        raise UsageError(f"--out and --json both name {out}; give two files")
+    from clinenv.report import page, write_whole
+    from clinenv.simulate_report import content_of
+    from clinenv.worlds import about, load_world
+
+    world = load_world(given.world)
+    dose_mg = given.dose_mg if given.dose_mg is not None else given.dose_ug / 1000.0
+    order = order_of(world, given.drug, dose_mg, given.every_hours, given.times, given.hours)
+    found = measure_record(given.ecg)
+    needed = [n for n in ("heart_rate_bpm", "qrs_ms", "qtcf_ms", "tpeak_tend_ms") if math.isnan(found.intervals[n])]
+    if needed:
+        raise UsageError(
+            f"record {found.record}: {', '.join(reading(n)[0] for n in needed)} cannot be measured, so there is no "
+            "baseline to start from; give a cleaner recording"
+        )
+    patient = patient_of(world, found, given.age, given.sex, given.weight)
+    result = simulate(world, found, patient, order, given.samples, given.seed, given.clock_hour)
+    risk = risk_of(result, given.risk_aversion)
+    described = about(given.world, world)
+    warnings = _warnings(found, patient, order, result, world.name)
+    command = "clinenv " + shlex.join(sys.argv[1:]) if sys.argv[1:2] == ["simulate"] else ""
+    content = content_of(found, patient, order, result, risk, described, warnings, given, command)
+    html = page(content)
+    numbers = json.dumps(
+        _as_json(found, patient, order, result, risk, given, described, warnings), indent=2, allow_nan=False
+    )
+    write_whole(out, html)
+    if target is not None:
+        write_whole(target, numbers + "\n")
+    _say(found, order, result, risk, warnings)
+    print(f"wrote {out}" + (f" and {target}" if target is not None else ""))
+    print(NOT_FOR_CLINICAL_USE)
+    return 0
+
+
+def _say(found: Measurement, order: Order, result: Result, risk: Mapping, warnings: list[str]) -> None:
+    """The short version, on the terminal."""
+    times = ", ".join(f"{t:g}" for t in order.times)
+    print(f"record {found.record}: {order.drug} {order.dose_mg:g} mg at {times} h")
+    for name, course in list(result.courses.items())[:6]:
+        label, unit = reading(name)
+        i = int(np.flatnonzero(course.hours == result.peak_hour)[0])
+        print(
+            f"  {label:<11} {course.median[0]:5.0f} -> {course.median[i]:5.0f} {unit:<3} "
+            f"({course.low[i]:.0f} to {course.high[i]:.0f}) at {result.peak_hour:g} h"
+        )
+    words = {"qtcf_above_500_ms": "QTcF > 500 ms", "qtcf_rise_above_60_ms": "rise > 60 ms", "torsades": "torsades"}
+    shares = (f"{words[n]}: {risk[n]['samples']} of {risk[n]['of']}" for n in words)
+    print("  samples with " + ", ".join(shares))
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)

@@ -1,0 +1,195 @@
+"""Simulator: a world and a task together. The only step in the house; environments and planners stand on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from clinenv.task import Task
+from world_models import keys, tree
+from world_models.protocol import Chart, Factors, WorldModel
+
+__all__ = ["Imagined", "Rollout", "Simulator", "Step"]
+
+
+class Step(NamedTuple):
+    """What one step gave. The tensors may be shared with the world: never write into them."""
+
+    state: Any  # the world's state after the step
+    chart: Chart  # after the step: name -> [B, *shape]
+    reward: Tensor  # float32 [B], the sum of the terms
+    terms: dict[str, Tensor]  # name -> float32 [B]
+    cost: Tensor  # float32 [B]
+    terminated: Tensor  # bool [B]
+
+
+class Imagined(NamedTuple):
+    """What a planner is told about its candidates."""
+
+    returns: Tensor  # float32 [B, K, P]: discounted sum of rewards until the horizon or the end
+    costs: Tensor  # float32 [B, K, P]: plain sum of costs
+    terminated: Tensor  # bool [B, K, P]: the task ended within the horizon
+
+
+class Rollout(NamedTuple):
+    """A course under given orders. After the end, rewards and costs are 0 and the charts go on."""
+
+    charts: Chart  # name -> [B, H + 1, *shape]; entry 0 is now
+    rewards: Tensor  # float32 [B, H]
+    terms: dict[str, Tensor]  # name -> float32 [B, H]
+    costs: Tensor  # float32 [B, H]
+    terminated: Tensor  # bool [B, H]: the end was reached at or before this step
+    state: Any  # after the last step
+
+
+class Simulator:
+    """Steps batches of patients of `world` and judges them by `task`.
+
+    Raises:
+        ValueError: the task needs a measure or an order that the world does not have.
+    """
+
+    def __init__(self, world: WorldModel, task: Task) -> None:
+        self.world = world
+        self.task = task
+        measured = {quantity.name for quantity in world.measures}
+        missing = [column.name for column in task.observation if column.name not in measured]
+        if missing:
+            raise ValueError(
+                f"task {task.name!r} observes {', '.join(missing)}, which world {world.name!r} does not measure; it "
+                f"measures {', '.join(sorted(measured))}"
+            )
+        ordered = tuple(quantity.name for quantity in world.orders)
+        if ordered != task.orders:
+            raise ValueError(
+                f"task {task.name!r} gives the orders {', '.join(task.orders)}, but world {world.name!r} takes "
+                f"{', '.join(ordered)}; names and their order must agree"
+            )
+        unknown = sorted(set(task.actions.names) - set(ordered))
+        if unknown:
+            raise ValueError(f"an action of task {task.name!r} orders {', '.join(unknown)}, which is none of {ordered}")
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.world.device)
+
+    @torch.no_grad()
+    def reset(self, key: Tensor, factors: Factors | None = None, also: Sequence[str] = ()) -> tuple[Any, Chart]:
+        """New patients [B] and their first chart; `also` names measures on request."""
+        state = self.world.initial(key, factors)
+        return state, self.world.observe(state, also)
+
+    @torch.no_grad()
+    def step(self, state: Any, chart: Chart, action: Tensor, also: Sequence[str] = ()) -> Step:
+        """One step of `world.hours_per_step`.
+
+        Args:
+            state: of B patients, with `chart` the chart that was observed in it.
+            action: float32 [B, A] in the orders' units.
+            also: measures on request to put into the new chart.
+        """
+        state = self.world.transition(state, action)
+        after = self.world.observe(state, also)
+        terms = self.task.reward(chart, action, after)
+        cost = self.task.cost(chart, action, after)
+        return Step(state, after, _sum(terms), terms, cost, self.task.terminated(after))
+
+    @torch.no_grad()
+    def imagine(
+        self,
+        state: Any,
+        chart: Chart,
+        actions: Tensor,
+        particles: int,
+        key: Tensor | None = None,
+        discount: float = 1.0,
+        chunk: int = 16384,
+    ) -> Imagined:
+        """Try K candidate plans on `particles` possible futures of each patient.
+
+        The particles are re-keyed, so a planner never sees the luck the patient will meet; all candidates share them,
+        so their differences are paired.
+
+        Args:
+            state: of B patients, with `chart` their chart now.
+            actions: [B, K, H, A] in the orders' units.
+            particles: P, at least 1.
+            key: int64 [B], where the particles' luck comes from; by default the state's own key.
+            discount: of each further step's reward.
+            chunk: rows simulated at a time; bounds the memory, does not change the result in an oracle.
+        """
+        patients, candidates, horizon = actions.shape[:3]
+        if particles < 1 or horizon < 1:
+            raise ValueError(f"imagine needs particles >= 1 and a plan of >= 1 step, got {particles} and {horizon}")
+        if patients != state.key.shape[0]:
+            raise ValueError(f"actions are for {patients} patients but the state holds {state.key.shape[0]}")
+        requested = {quantity.name for quantity in self.world.measures if quantity.on_request}
+        chart = {name: value for name, value in chart.items() if name not in requested}  # no waveform a particle
+        luck = keys.fold(state.key if key is None else key, "imagine")
+        parts = []
+        for rows in torch.arange(patients * candidates * particles, device=luck.device).split(chunk):
+            particle = rows % particles
+            plan = rows // particles  # patient * K + candidate
+            patient = plan // candidates
+            alone = self.world.rekey(tree.take(state, patient), keys.fold(luck[patient], particle))
+            plans = actions.flatten(0, 1)[plan]
+            parts.append(self._accrue(alone, tree.take(chart, patient), plans, discount))
+        shape = (patients, candidates, particles)
+        return Imagined(*(torch.cat(column).reshape(shape) for column in zip(*parts, strict=True)))
+
+    def _accrue(self, state: Any, chart: Chart, actions: Tensor, discount: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return, cost and end [R] of one plan [R, H, A] a row."""
+        alive = ~self.task.terminated(chart)
+        returns = torch.zeros(alive.shape, device=alive.device)
+        costs = torch.zeros_like(returns)
+        weight = 1.0
+        for step in range(actions.shape[1]):
+            out = self.step(state, chart, actions[:, step])
+            returns = returns + torch.where(alive, out.reward, 0.0) * weight
+            costs = costs + torch.where(alive, out.cost, 0.0)
+            alive = alive & ~out.terminated
+            state, chart, weight = out.state, out.chart, weight * discount
+        return returns, costs, ~alive
+
+    @torch.no_grad()
+    def rollout(self, state: Any, chart: Chart, actions: Tensor, also: Sequence[str] = ()) -> Rollout:
+        """The course of B patients under actions [B, H, A], with the luck they have."""
+        if actions.ndim != 3 or actions.shape[1] < 1:
+            raise ValueError(f"actions need the shape [B, H, A] with H >= 1, got {tuple(actions.shape)}")
+        charts, steps, ended = [self.world.observe(state, also) if also else chart], [], []
+        over = self.task.terminated(chart)
+        for h in range(actions.shape[1]):
+            out = self.step(state, charts[-1], actions[:, h], also)
+            zero = torch.zeros_like(out.reward)
+            steps.append((tree.where(over, tree.map_leaves(lambda _, z=zero: z, out.terms), out.terms),
+                          torch.where(over, zero, out.reward), torch.where(over, zero, out.cost)))  # fmt: skip
+            over = over | out.terminated
+            ended.append(over)
+            state = out.state
+            charts.append(out.chart)
+        return Rollout(
+            charts={name: torch.stack([c[name] for c in charts], 1) for name in charts[-1]},
+            rewards=torch.stack([s[1] for s in steps], 1),
+            terms={name: torch.stack([s[0][name] for s in steps], 1) for name in steps[0][0]},
+            costs=torch.stack([s[2] for s in steps], 1),
+            terminated=torch.stack(ended, 1),
+            state=state,
+        )
+
+    def counterfactual(
+        self, state: Any, chart: Chart, a: Tensor, b: Tensor, also: Sequence[str] = ()
+    ) -> tuple[Rollout, Rollout]:
+        """The same patients with the same luck under two plans [B, H, A]; equal plans give equal futures."""
+        return self.rollout(state, chart, a, also), self.rollout(state, chart, b, also)
+
+
+def _sum(terms: dict[str, Tensor]) -> Tensor:
+    """Explicit adds in the task's own order: the same bits whatever the batch."""
+    values = list(terms.values())
+    total = values[0]
+    for value in values[1:]:
+        total = total + value
+    return total

@@ -1,0 +1,98 @@
+"""What is wanted of a patient's course: reward, cost, end; and what a decider sees and may order.
+
+A task reads charts and orders only, so a learned world and an oracle are judged by the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from world_models.protocol import Chart
+from world_models.quantity import Quantity
+
+__all__ = ["Column", "Doses", "Menu", "Record", "Task"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One measure of the observation, and the affine scale that brings it to about [-1, 1].
+
+    An observation holds (value - centre) / scale; `ClinicalEnv.describe` turns it back into the measure's unit.
+    """
+
+    name: str  # of a measure of the world; a measure of shape (D,) takes D entries
+    centre: float | tuple[float, ...]  # the value that reads 0, in the measure's unit
+    scale: float | tuple[float, ...]  # this much above the centre reads 1
+    noise_sd: float = 0.0  # SD of one careful reading, in the measure's unit; 0: known exactly
+    record: str = ""  # the Record it is read from; "": always there
+    bounds: tuple[float, float] | tuple[tuple[float, ...], tuple[float, ...]] | None = None  # narrower than the chart's
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Something that is not always made, such as an ECG: its columns are missing together."""
+
+    name: str  # the observation's extra column is hours_since_<name>
+    missing: Mapping[str, float]  # missingness tier -> chance that it is not made at a step
+    waveforms: tuple[str, ...] = ()  # measures on request that are gone with it
+
+
+@dataclass(frozen=True)
+class Menu:
+    """A discrete choice: entry i is a set of orders."""
+
+    entries: tuple[tuple[str, Mapping[str, float]], ...]  # (label, {order name: amount}); orders not named are 0
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every order some entry names."""
+        return tuple(dict.fromkeys(name for _, amounts in self.entries for name in amounts))
+
+    def table(self, orders: tuple[Quantity, ...], device: torch.device | str = "cpu") -> Tensor:
+        """float32 [entries, A]: the amounts of each entry, in the columns of `orders`."""
+        rows = [[float(amounts.get(order.name, 0.0)) for order in orders] for _, amounts in self.entries]
+        return torch.tensor(rows, dtype=torch.float32, device=device)
+
+
+@dataclass(frozen=True)
+class Doses:
+    """A continuous choice: an amount of each order, from nothing to `highest`."""
+
+    highest: Mapping[str, float]  # order name -> largest amount, in the order's unit
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.highest)
+
+
+@runtime_checkable
+class Task(Protocol):
+    """All methods take and give batches [B], are pure, and treat every row by itself."""
+
+    name: str
+    orders: tuple[str, ...]  # the columns of every action; a world must take exactly these
+    horizon_hours: float  # of an episode, unless the caller says otherwise
+    observation: tuple[Column, ...]
+    records: tuple[Record, ...]
+    actions: Menu | Doses
+    trend: tuple[str, ...]  # measures drawn over time when an episode is rendered
+
+    def reward(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
+        """Named terms [B]; their sum is the reward. action [B, A] in the orders' units."""
+
+    def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:
+        """Safety cost [B], never negative; kept apart from the reward."""
+
+    def terminated(self, chart: Chart) -> Tensor:
+        """bool [B]: the episode ends here."""
+
+    def reread(self, chart: Chart) -> Chart:
+        """The chart with its derived measures computed anew, after measurement noise was added to the others."""

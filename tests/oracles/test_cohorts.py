@@ -1,0 +1,118 @@
+"""Cohorts: every factor drawn from the key alone, within bounds, and fixed where a caller gives it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from world_models import keys
+from world_models.oracles.cohorts import COHORTS, FACTORS, JT_PEAK_C_MS, Cohort, draw_factors, jt_peak_c
+from world_models.oracles.pharmacology import TrialModel
+
+
+@pytest.fixture(scope="module")
+def trial() -> TrialModel:
+    return TrialModel.load()
+
+
+@pytest.mark.parametrize("cohort", COHORTS)
+def test_every_factor_is_within_bounds_and_leaves_a_j_tpeak(cohort: str, trial: TrialModel) -> None:
+    drawn = draw_factors(cohort, keys.from_seed(1, 4000), trial=trial)
+    assert list(drawn) == [q.name for q in FACTORS]
+    for q in FACTORS:
+        value = drawn[q.name]
+        assert value.dtype == torch.float32 and value.shape == (4000,)
+        assert not value.isnan().any() and (value >= q.low).all() and (value <= q.high).all(), q.name
+    left = jt_peak_c(
+        drawn["baseline_qtcf_ms"],
+        drawn["baseline_qrs_ms"],
+        drawn["baseline_tpeak_tend_ms"],
+        drawn["baseline_heart_rate_bpm"],
+    )
+    assert left.min() >= JT_PEAK_C_MS[0] - 1 and left.max() <= JT_PEAK_C_MS[1] + 1
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64, 257])
+@pytest.mark.parametrize("cohort", COHORTS)
+def test_row_equals_the_patient_alone_bit_for_bit(cohort: str, batch: int, trial: TrialModel) -> None:
+    key = keys.from_seed(5, 300)
+    many, few = draw_factors(cohort, key, trial=trial), draw_factors(cohort, key[:batch], trial=trial)
+    for name in many:
+        assert torch.equal(many[name][:batch], few[name]), name
+
+
+def test_cohorts_are_what_they_say(trial: TrialModel) -> None:
+    drawn = {c: draw_factors(c, keys.from_seed(9, 4000), trial=trial) for c in COHORTS}
+    typical = drawn["typical"]
+    assert typical["baseline_qtcf_ms"].quantile(0.97) < 445  # the label's limit for starting
+    assert 0.25 < typical["sex_female"].mean() < 0.35
+    assert drawn["elderly"]["age_years"].min() >= 69
+    assert drawn["elderly"]["metaboliser"].mean() < typical["metaboliser"].mean()
+    assert drawn["long-qt"]["baseline_qtcf_ms"].min() > 445
+    assert drawn["poor-metaboliser"]["metaboliser"].max() < 0.65
+    assert drawn["heart-failure"]["baseline_qrs_ms"].mean() > typical["baseline_qrs_ms"].mean() + 10
+    assert drawn["bradycardia"]["baseline_heart_rate_bpm"].max() <= 61
+    assert drawn["healthy"]["baseline_burden"].mean() < 0.03
+    assert drawn["paroxysmal"]["baseline_burden"].mean() == pytest.approx(0.174, abs=0.04)  # HARMONY
+    assert drawn["persistent"]["baseline_burden"].mean() == pytest.approx(0.675, abs=0.05)
+    women = drawn["healthy"]["sex_female"] > 0
+    longer = drawn["healthy"]["baseline_qtcf_ms"]
+    assert longer[women].mean() > longer[~women].mean() + 5  # as in the trial
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    age=st.floats(18, 100, width=32),
+    sex=st.sampled_from([0.0, 1.0]),
+    qtcf=st.floats(380, 500, width=32),
+    clock=st.floats(0, 24, width=32),
+)
+def test_given_factors_are_honoured_and_nan_rows_drawn(age: float, sex: float, qtcf: float, clock: float) -> None:
+    key = keys.from_seed(2, 6)
+    fix = {
+        "age_years": torch.full((6,), age),
+        "sex_female": torch.full((6,), sex),
+        "baseline_qtcf_ms": torch.full((6,), qtcf),
+        "admission_clock_hour": torch.full((6,), clock),
+    }
+    fix["baseline_qtcf_ms"][4:] = float("nan")
+    drawn = draw_factors("typical", key, fix)
+    assert torch.equal(drawn["age_years"], fix["age_years"])
+    assert torch.equal(drawn["sex_female"], fix["sex_female"])
+    assert torch.equal(drawn["baseline_qtcf_ms"][:4], fix["baseline_qtcf_ms"][:4])
+    assert torch.equal(drawn["admission_clock_hour"], fix["admission_clock_hour"])
+    free = draw_factors("typical", key, {n: fix[n] for n in ("age_years", "sex_female")})
+    assert torch.equal(drawn["baseline_qtcf_ms"][4:], free["baseline_qtcf_ms"][4:])
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        ({"age_years": torch.tensor([130.0])}, ["age_years", "130", "18 to 100", "leave it out"]),
+        ({"agee": torch.tensor([50.0])}, ["agee", "age_years"]),
+        ({"age_years": torch.tensor([50.0, 60.0])}, ["age_years", "shape"]),
+        (
+            {
+                "baseline_qtcf_ms": torch.tensor([321.0]),
+                "baseline_qrs_ms": torch.tensor([178.0]),
+                "baseline_tpeak_tend_ms": torch.tensor([150.0]),
+            },
+            ["J-Tpeak", "leave out"],
+        ),
+    ],
+)
+def test_bad_factors_are_named_with_limit_and_remedy(factors: dict, words: list[str]) -> None:
+    with pytest.raises(ValueError) as caught:
+        draw_factors("typical", keys.from_seed(1, 1), factors)
+    assert all(w in str(caught.value) for w in words), caught.value
+
+
+def test_unknown_cohort_lists_those_there_are_and_own_cohorts_work() -> None:
+    with pytest.raises(ValueError, match="heart-failure"):
+        draw_factors("martians", keys.from_seed(1, 1))
+    mine = COHORTS["typical"]
+    assert isinstance(mine, Cohort)
+    key = keys.from_seed(1, 3)
+    assert torch.equal(draw_factors(mine, key)["weight_kg"], draw_factors("typical", key)["weight_kg"])

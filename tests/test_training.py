@@ -1,0 +1,54 @@
+"""The shared loop: a run that is cut and goes on ends where an uncut one does."""
+
+import pytest
+import torch
+
+from world_models import keys
+from world_models.training import Schedule, fit
+
+
+class Cut(Exception):
+    pass
+
+
+def problem(cut_at: int | None = None):
+    torch.manual_seed(0)
+    module = torch.nn.Linear(3, 1)
+
+    def loss(step: int):
+        if step == cut_at:
+            raise Cut
+        x = keys.normal(keys.from_seed(step * 64, 64), 0, "x", (3,))
+        return (module(x) - x.sum(-1, keepdim=True)).square().mean(), {}
+
+    return module, loss
+
+
+def test_resumed_equals_uncut(tmp_path):
+    schedule = Schedule(60, learning_rate=0.05, warm_up=5, average=0.9, save_every_s=0.0)
+    whole, loss = problem()
+    fit(whole, loss, schedule, tmp_path / "whole", "line")
+    cut, loss = problem(cut_at=31)
+    with pytest.raises(Cut):
+        fit(cut, loss, schedule, tmp_path / "cut", "line")
+    resumed, loss = problem()
+    fit(resumed, loss, schedule, tmp_path / "cut", "line")
+    torch.testing.assert_close(resumed.weight, whole.weight)
+    assert (whole.weight - 1).abs().max() < 0.2
+    again, loss = problem(cut_at=0)  # finished: no step is taken
+    fit(again, loss, schedule, tmp_path / "cut", "line")
+    torch.testing.assert_close(again.weight, whole.weight)
+
+
+def test_a_loss_that_is_not_finite_stops(tmp_path):
+    module = torch.nn.Linear(1, 1)
+    with pytest.raises(FloatingPointError, match="step 0"):
+        fit(module, lambda step: (module.weight.sum() * float("nan"), {}), Schedule(3), tmp_path, "broken")
+
+
+def test_another_configuration_is_refused(tmp_path):
+    module, loss = problem()
+    fit(module, loss, Schedule(2), tmp_path, "line")
+    other = torch.nn.Linear(4, 1)
+    with pytest.raises(ValueError, match="another configuration"):
+        fit(other, lambda step: (other.weight.sum(), {}), Schedule(2), tmp_path, "line")

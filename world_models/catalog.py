@@ -1,0 +1,101 @@
+"""The worlds by name: a literal table, and one loader that keeps a single copy of a world in a process."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from world_models import checkpoint
+from world_models.protocol import WorldModel
+
+__all__ = ["LOADERS", "WORLDS", "Entry", "load", "weights_folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How a world is made: `factory` is "module:name" or "module:Class.method"."""
+
+    factory: str
+    weights: str | None = None  # folder under world_models/weights, for a learned world; None: made from nothing
+
+
+WORLDS: dict[str, Entry] = {
+    "oracle": Entry("world_models.oracles.ecg_drug:ECGDrugOracle"),
+    "ecg-wm-small": Entry("world_models.ecg_wm.model:ECGWorldModel.load", "ecg-wm-small"),
+}
+
+# What a folder's config.json may name as its "kind": which code may read it.
+LOADERS: dict[str, str] = {"ecg-wm": "world_models.ecg_wm.model:ECGWorldModel.load"}
+
+
+def weights_folder(name: str) -> Path:
+    """Where the shipped weights of a catalogued world lie."""
+    entry = WORLDS[name]
+    if entry.weights is None:
+        raise ValueError(f"world {name!r} has no weights")
+    return Path(__file__).parent / "weights" / entry.weights
+
+
+def load(
+    name_or_path: str | Path, device: str = "cpu", cohort: str | None = None, sha256: str | None = None
+) -> WorldModel:
+    """A world by its name in WORLDS or by the folder with its weights; the same arguments give the same object.
+
+    Args:
+        device: where its tensors live.
+        cohort: which patients it draws; None: its default.
+        sha256: what the weights must sum to; only for worlds that have weights.
+
+    Raises:
+        ValueError: an unknown name, a path that is no world's folder, a world without cohorts, or wrong weights.
+    """
+    name = str(name_or_path)
+    folder: Path | None
+    if name in WORLDS:
+        factory = WORLDS[name].factory
+        folder = weights_folder(name) if WORLDS[name].weights else None
+    else:
+        folder = Path(name)
+        if not folder.is_dir():
+            raise ValueError(
+                f"unknown world {name!r}: it is neither a name of the catalogue ({', '.join(WORLDS)}) nor a folder "
+                f"with {checkpoint.CONFIG} and {checkpoint.WEIGHTS}"
+            )
+        kind = checkpoint.read_config(folder).get("kind")
+        if kind not in LOADERS:
+            raise ValueError(f"{folder / checkpoint.CONFIG} says kind={kind!r}; known kinds are {', '.join(LOADERS)}")
+        factory = LOADERS[kind]
+    found = None if folder is None else checkpoint.sha256(folder)
+    if sha256 is not None and found is not None and found != sha256:
+        raise ValueError(
+            f"the weights of world {name!r} have SHA-256 {found}, but this version stands for {sha256}: a result with "
+            f"them would not be one of this version. Restore the released weights, or name the folder itself as the "
+            f"world: {str(folder)!r}"
+        )
+    return _made(name, factory, None if folder is None else folder.resolve(), found, str(device), cohort)
+
+
+@lru_cache(maxsize=32)
+def _made(
+    name: str, factory: str, folder: Path | None, version: str | None, device: str, cohort: str | None
+) -> WorldModel:
+    """`version` is the weights' sum: a folder that was trained anew is loaded anew."""
+    make = _find(factory)
+    arguments: dict[str, Any] = {"device": device}
+    if cohort is not None:
+        if "cohort" not in inspect.signature(make).parameters:
+            raise ValueError(f"world {name!r} knows no cohorts, so cohort={cohort!r} cannot be chosen; leave it out")
+        arguments["cohort"] = cohort
+    return make(**arguments) if folder is None else make(folder, **arguments)
+
+
+def _find(factory: str) -> Any:
+    module, _, path = factory.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found

@@ -1,0 +1,49 @@
+"""The model card that ships beside the weights."""
+
+from __future__ import annotations
+
+from world_models.ecg_wm.config import ECGWorldConfig
+
+__all__ = ["write_card"]
+
+
+def write_card(config: ECGWorldConfig, steps: dict[str, int], batch: int, real_beats: bool) -> str:
+    """CARD.md: what the model is, what it was made from, how, what it must not be used for."""
+    beats = "drawn beats and the real beats of LUDB's odd records" if real_beats else "drawn beats"
+    return f"""# {config.name}
+
+A learned world model of the 12-lead ECG under four antiarrhythmic drugs (ranolazine, dofetilide, verapamil,
+quinidine): beat autoencoder, physiological ODE prior, few-step residual flow, belief about the patient.
+
+**Not for clinical use.** It was trained on simulated patients. Nothing it says is a prediction about a person.
+
+## Made from
+
+- Simulated patients of the mechanistic oracle, whose pharmacokinetics and pharmacodynamics are fitted to 16 of the 22
+  healthy volunteers (18 to 35 years) of ECGRDVQ 1.0.0 / NCT01873950 (single oral doses). Older and sicker cohorts are
+  assumptions laid on top of that fit, see `world_models/oracles/cohorts.py`.
+- Beat shapes: {beats}; the drawn beats' wave heights are fitted on LUDB 1.0.1.
+
+Attribution: ECGRDVQ, Johannesen et al. 2014, doi 10.1038/clpt.2014.155, and LUDB, Kalyakulina et al. 2020, doi
+10.1109/ACCESS.2020.3029211, both from PhysioNet (Goldberger et al. 2000, doi 10.1161/01.CIR.101.23.e215) under the
+Open Data Commons Attribution License 1.0.
+
+## How
+
+`python -m world_models.ecg_wm.train --out DIR{" --ludb LUDB" if real_beats else ""}`: {", ".join(f"{n} {stage} steps" for stage, n in steps.items())}, batches of {batch},
+AdamW with a cosine schedule, averaged weights kept. Patients are drawn while training and never repeated; the spread is
+calibrated on 2,048 further ones.
+
+## Judged on
+
+`python -m benchmarks.fidelity_ecg_wm` (unseen generated patients, oracle truth) and
+`python -m benchmarks.fidelity_trial --world {config.name}` (the real trial's subjects). The figures stand in
+`benchmarks/README.md`.
+
+## Limits
+
+- Single doses in healthy volunteers are all that the drug effects were fitted on; repeated doses, interactions, other
+  ages and heart disease are extrapolated. `support` is false beyond the drug levels met in training.
+- Arrhythmia burden and torsades follow published summary figures, not records.
+- The beat's shape does not change under a drug; only its intervals do.
+"""

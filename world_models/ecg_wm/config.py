@@ -1,0 +1,30 @@
+"""The sizes and constants of one ECG world model; saved as JSON beside the weights it made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ECGWorldConfig", "LARGE", "SMALL"]
+
+
+@dataclass(frozen=True)
+class ECGWorldConfig:
+    """Everything `ECGWorldModel` needs besides its weights."""
+
+    name: str = "ecg-wm-small"
+    hours_per_step: float = 2.0  # h; the default step, any other can be asked for when the world is loaded
+    eta: int = 16  # random effects: what differs between patients in kinetics, sensitivity and daily rhythm
+    drift_width: int = 96  # hidden width of the neural part of the latent ODE
+    substeps: int = 2  # exponential-Euler substeps of the latent ODE in one step
+    flow_width: int = 64  # hidden width of the residual flow's velocity field
+    flow_steps: int = 3  # function evaluations of the residual flow
+    belief_width: int = 64  # hidden width of the recurrent encoder that reads a patient's history
+    spread_width: int = 64  # hidden width of the head that says how unsure the model is
+    morphology: int = 24  # latent size of the beat's shape
+    beat_width: int = 256  # hidden width of the beat encoder and decoder
+    dose_log: int = 36  # past steps whose doses a state remembers, to redo them when its unknowns are drawn anew
+
+
+SMALL = ECGWorldConfig()
+LARGE = ECGWorldConfig(name="ecg-wm-large", eta=24, drift_width=512, flow_width=256, flow_steps=4, belief_width=256,
+                       spread_width=128, morphology=48, beat_width=1024)

@@ -1,0 +1,90 @@
+"""Training courses: oracle patients of every cohort under many ways of dosing, as a clinic would record them.
+
+Only charts and orders are kept: the oracle's hidden state is for judging, never for training.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from world_models import keys, tree
+from world_models.ecg_wm import latent
+from world_models.oracles.cohorts import COHORTS
+from world_models.oracles.ecg_drug import ECGDrugOracle
+from world_models.protocol import Chart
+
+__all__ = ["Courses", "dosing", "draw_courses", "oracle_of"]
+
+KEPT = ("age_years", "sex_female", "weight_kg", "clock_hour", "qtcf_ms", "heart_rate_bpm", "torsades")
+FULL_DOSE_MG = (1500.0, 0.5, 120.0, 400.0)  # the trial's single doses; plans give a quarter of them up to all
+
+
+class Courses(NamedTuple):
+    """B patients over T + 1 visits, `hours_per_step` apart."""
+
+    u: Tensor  # [B, T + 1, 6] coordinates as charted
+    charts: Chart  # the KEPT measures, each [B, T + 1]
+    actions: Tensor  # [B, T + 1, D] mg given right after each visit
+    metaboliser: Tensor  # [B] where the patient's is known, else NaN
+    hours_per_step: float
+
+
+@lru_cache(maxsize=64)
+def oracle_of(cohort: str, hours_per_step: float, device: str = "cpu") -> ECGDrugOracle:
+    return ECGDrugOracle(cohort=cohort, hours_per_step=hours_per_step, device=device)
+
+
+def dosing(key: Tensor, steps: int, hours_per_step: float) -> Tensor:
+    """Doses [B, steps + 1, 4] mg: none, a single dose, a regimen, two drugs' regimens, or at random; one plan a patient."""
+    batch, drugs = key.shape[0], len(FULL_DOSE_MG)
+    full = torch.tensor(FULL_DOSE_MG, device=key.device)
+    kind = keys.categorical(key, 0, "plan/kind", torch.tensor([0.1, 0.3, 0.3, 0.15, 0.15], device=key.device))
+    step = torch.arange(steps + 1, device=key.device)
+    plan = torch.zeros(batch, steps + 1, drugs, device=key.device)
+    equal = torch.ones(drugs, device=key.device)
+    for n in range(2):
+        drug = torch.nn.functional.one_hot(keys.categorical(key, n, "plan/drug", equal), drugs)
+        level = 0.25 * (1 + keys.categorical(key, n, "plan/level", torch.ones(4, device=key.device)))
+        first = torch.floor(keys.uniform(key, n, "plan/first") * 4 / hours_per_step)
+        first = torch.where((kind == 1) | (keys.uniform(key, n, "plan/late") < 0.6), 0.0, first)
+        hours = torch.tensor([6.0, 8.0, 12.0, 24.0], device=key.device)
+        every = hours[keys.categorical(key, n, "plan/every", torch.ones(4, device=key.device))] / hours_per_step
+        since = step - first.unsqueeze(-1)
+        regular = (since >= 0) & (torch.remainder(since, every.unsqueeze(-1)) == 0)
+        single = since == 0
+        due = torch.where((kind == 1).unsqueeze(-1), single, regular)
+        due = due & ((kind >= 1) & (kind <= 3) & ((kind == 3) | (n == 0))).unsqueeze(-1)
+        plan = plan + due.unsqueeze(-1) * (drug * full * level.unsqueeze(-1)).unsqueeze(1)
+    # At random: what a policy that explores would do, a dose of some drug in about a fifth of the two-hour steps.
+    some = keys.uniform(key, 0, "plan/some", (steps + 1,)) < 0.2 * hours_per_step / 2
+    which = torch.floor(keys.uniform(key, 0, "plan/which", (steps + 1,)) * drugs).long()
+    level = 0.5 * (1 + (keys.uniform(key, 0, "plan/much", (steps + 1,)) < 0.5))
+    random = (some * level).unsqueeze(-1) * torch.nn.functional.one_hot(which, drugs) * full
+    return torch.where((kind == 4)[:, None, None], random, plan)
+
+
+@torch.no_grad()
+def draw_courses(key: Tensor, steps: int, hours_per_step: float, cohort: str | None = None, known: float = 0.3) -> Courses:
+    """Courses of the patients with these keys, an equal share of every cohort (or all of one).
+
+    In a share `known` of them the metaboliser is told; the rest draw their own, and nobody is told.
+    """
+    names = [cohort] if cohort else sorted(COHORTS)
+    tell = keys.uniform(key, 0, "courses/known") < known
+    drawn = torch.exp(0.5 * keys.normal(key, 0, "courses/metaboliser")).clamp(0.2, 3.0)
+    metaboliser = torch.where(tell, drawn, torch.full_like(drawn, float("nan")))
+    shares = zip(names, key.chunk(len(names)), metaboliser.chunk(len(names)), strict=False)
+    # Cohorts differ in whom they admit only: once admitted, all patients go through the same transition together.
+    oracle = oracle_of(names[0], hours_per_step, str(key.device))
+    state = tree.cat([oracle_of(n, hours_per_step, str(key.device)).initial(k, {"metaboliser": m}) for n, k, m in shares])
+    actions = dosing(keys.fold(key, "plan"), steps, hours_per_step)
+    charts = [oracle.observe(state)]
+    for i in range(steps):
+        state = oracle.transition(state, actions[:, i])
+        charts.append(oracle.observe(state))
+    u = torch.stack([latent.standardise(chart) for chart in charts], dim=1)
+    return Courses(u, {n: torch.stack([c[n] for c in charts], dim=1) for n in KEPT}, actions, metaboliser, hours_per_step)

@@ -1,0 +1,55 @@
+"""The physiological coordinates of the latent, and the way between them and the chart.
+
+The latent of one ECG is (u, m): u holds six standardised coordinates that the ODE prior moves (heart rate, PR, QRS,
+J-Tpeak c, Tpeak-Tend, arrhythmia burden on the logit scale) and m the shape of the beat (see `vae`). Rate-corrected
+J-Tpeak stands in u because drugs act on it; QT and its corrections follow from the identities
+QT = QRS + J-Tpeak + Tpeak-Tend, QTcF = QT / RR^(1/3), J-Tpeak c = J-Tpeak / RR^0.58 (RR in s).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["CENTRE", "COORDINATES", "SCALE", "intervals_of", "logit_burden", "standardise"]
+
+COORDINATES = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "arrhythmia_burden")
+# Round numbers near a resting adult's mean and spread: they only set the scale the networks see.
+CENTRE = (65.0, 160.0, 95.0, 225.0, 85.0, -1.0)
+SCALE = (10.0, 25.0, 10.0, 20.0, 12.0, 1.0)
+# Where the exact coordinates end: outside, values are clamped, as no ECG generator or network is fitted there.
+LOW = (25.0, 70.0, 50.0, 80.0, 30.0, -7.0)
+HIGH = (210.0, 500.0, 220.0, 600.0, 350.0, 7.0)
+
+
+def logit_burden(burden: Tensor) -> Tensor:
+    """Logit of a burden in [0, 1], cut at 1/1000 from either end (a burden of 0 carries no more than that)."""
+    burden = burden.clamp(1e-3, 1 - 1e-3)
+    return torch.log(burden) - torch.log1p(-burden)
+
+
+def standardise(chart: dict[str, Tensor]) -> Tensor:
+    """u [..., 6] of a chart's intervals and burden; NaN stays NaN."""
+    columns = [chart[name] for name in COORDINATES[:-1]] + [logit_burden(chart[COORDINATES[-1]])]
+    raw = torch.stack([c.to(torch.float32) for c in columns], dim=-1)
+    return (raw - raw.new_tensor(CENTRE)) / raw.new_tensor(SCALE)
+
+
+def intervals_of(u: Tensor) -> dict[str, Tensor]:
+    """The chart's intervals [...] from u [..., 6]: the head on the latent. Values are clamped to LOW and HIGH."""
+    raw = torch.minimum(torch.maximum(u * u.new_tensor(SCALE) + u.new_tensor(CENTRE), u.new_tensor(LOW)), u.new_tensor(HIGH))
+    rate, pr, qrs, jt_c, tpte, burden = raw.unbind(-1)
+    rr = 60.0 / rate
+    jt = jt_c * rr**0.58
+    qt = qrs + jt + tpte
+    return {
+        "heart_rate_bpm": rate,
+        "pr_ms": pr,
+        "qrs_ms": qrs,
+        "qt_ms": qt,
+        "qtcf_ms": qt * rr ** (-1 / 3),
+        "jt_peak_ms": jt,
+        "jt_peak_c_ms": jt_c,
+        "tpeak_tend_ms": tpte,
+        "arrhythmia_burden": torch.sigmoid(burden),
+    }

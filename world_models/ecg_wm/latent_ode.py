@@ -1,0 +1,170 @@
+"""The physiological ODE prior: drug amounts, effect sites and the latent's drift.
+
+Two coupled systems. The drugs are linear (two absorption stages, central, peripheral, a fast and a slow effect site):
+
+    g1' = -ka g1            g2' = ka (g1 - g2)
+    c'  = ka g2 - (ke + k12) c + k21 p                 p' = k12 c - k21 p
+    e_fast' = k_fast (c - e_fast)                      e_slow' = k_slow (c - e_slow)
+
+so one substep is exact: a matrix exponential made once for each patient. The latent's deviation from the patient's
+baseline relaxes to a target set by effect sites and time of day, with a neural correction f:
+
+    tau v' = target(e, clock) + f(v, e, clock, patient) - v
+
+and is advanced by exponential Euler on the same substeps. `adaptive` integrates both with torchdiffeq's dopri5: the
+reference that the fixed steps are tested against. Amounts are in units of each drug's reference dose.
+Effect compartment: Sheiner et al. 1979, doi 10.1002/cpt1979253358. Exponential Euler: Hochbruck & Ostermann 2010,
+doi 10.1017/S0962492910000048.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from world_models.ecg_wm.config import ECGWorldConfig
+from world_models.nn.mlp import mlp
+
+__all__ = ["COORDS", "PATIENT", "PhysiologicalPrior", "Rates", "clock_waves"]
+
+COORDS = 6  # coordinates of u, see `latent.COORDINATES`
+PATIENT = 5  # age, sex, log weight, log metaboliser (0 where unknown), whether the metaboliser is known
+COMPARTMENTS = 6
+RATES = ("ka", "ke", "k12", "k21", "k_fast", "k_slow")
+
+
+class Rates(NamedTuple):
+    """One patient's own prior. B patients, D drugs."""
+
+    propagator: Tensor  # [B, D, 6, 6] amounts over one substep
+    slope: Tensor  # [B, D, 2, 6] effect of the fast and slow site on each coordinate
+    daily: Tensor  # [B, 6, 4] Fourier coefficients of the time of day
+    context: Tensor  # [B, eta + 5 + 6] what the neural parts are told of the patient
+
+
+def clock_waves(hour: Tensor) -> Tensor:
+    """[..., 4]: sine and cosine of the day's first two harmonics at this clock hour."""
+    angle = hour * (2 * math.pi / 24)
+    return torch.stack([angle.sin(), angle.cos(), (2 * angle).sin(), (2 * angle).cos()], dim=-1)
+
+
+class PhysiologicalPrior(nn.Module):
+    """Population parameters, how random effects and covariates move them, and the integrators."""
+
+    def __init__(self, config: ECGWorldConfig, drugs: int, start_rates: tuple[tuple[float, ...], ...], reference_mg: tuple[float, ...]):
+        super().__init__()
+        self.config, self.drugs = config, drugs
+        self.register_buffer("reference_mg", torch.tensor(reference_mg))
+        self.log_rate = nn.Parameter(torch.tensor(start_rates).log())  # [D, 6] per h
+        self.rate_eta = nn.Parameter(0.05 * _fixed_pattern(drugs * 6, config.eta).reshape(drugs, 6, config.eta))
+        self.rate_patient = nn.Parameter(torch.zeros(drugs, 6, PATIENT))
+        self.slope = nn.Parameter(0.3 * _fixed_pattern(drugs * 2, COORDS).reshape(drugs, 2, COORDS))
+        self.slope_eta = nn.Parameter(0.05 * _fixed_pattern(drugs * 12, config.eta).reshape(drugs, 2, COORDS, config.eta))
+        self.slope_patient = nn.Parameter(torch.zeros(drugs, 2, COORDS, PATIENT))
+        self.log_half = nn.Parameter(torch.full((drugs,), math.log(4.0)))  # effect-site level of half the possible effect
+        self.daily = nn.Parameter(torch.zeros(COORDS, 4))
+        self.daily_eta = nn.Parameter(0.02 * _fixed_pattern(COORDS * 4, config.eta).reshape(COORDS, 4, config.eta))
+        # h; an arrhythmia's burden follows a drug far more slowly than the intervals do
+        self.log_tau = nn.Parameter(torch.tensor([0.2] * 5 + [8.0]).log())
+        self.drift = mlp((COORDS + 2 * drugs + 4 + self.context_size, config.drift_width, config.drift_width, COORDS), zero_last=True)
+
+    @property
+    def context_size(self) -> int:
+        return self.config.eta + PATIENT + COORDS
+
+    def individual(self, eta: Tensor, patient: Tensor, anchor: Tensor, hours: float | Tensor) -> Rates:
+        """This patient's prior for steps of `hours` (a number, or [B, 1, 1, 1] where patients differ).
+
+        Random effects [B, eta], covariates [B, 5], baseline u [B, 6].
+        """
+        log_rate = self.log_rate + _apply(self.rate_eta, eta) + _apply(self.rate_patient, patient)
+        # 0.005 to 12 per hour: half-lives of six days and of four minutes, beyond any drug taken by mouth.
+        matrix = self._matrix(log_rate.clamp(math.log(0.005), math.log(12.0)).exp())
+        effect = _apply(self.slope_eta, eta) + _apply(self.slope_patient, patient)
+        return Rates(
+            propagator=torch.linalg.matrix_exp(matrix * (hours / self.config.substeps)),
+            slope=self.slope * effect.clamp(-2.5, 2.5).exp(),
+            daily=self.daily + _apply(self.daily_eta, eta),
+            context=torch.cat([eta, patient, anchor], dim=-1),
+        )
+
+    def _matrix(self, rate: Tensor) -> Tensor:
+        """The drugs' linear system [B, D, 6, 6] from rates [B, D, 6]."""
+        ka, ke, k12, k21, fast, slow = rate.unbind(-1)
+        o = torch.zeros_like(ka)
+        rows = (
+            (-ka, o, o, o, o, o),
+            (ka, -ka, o, o, o, o),
+            (o, ka, -(ke + k12), k21, o, o),
+            (o, o, k12, -k21, o, o),
+            (o, o, fast, o, -fast, o),
+            (o, o, slow, o, o, -slow),
+        )
+        return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+    def dose(self, amounts: Tensor, dose_mg: Tensor) -> Tensor:
+        """Swallow doses [B, D] mg: amounts [B, D, 6] with the first absorption stage raised."""
+        added = (dose_mg / self.reference_mg).unsqueeze(-1)
+        return torch.cat([amounts[..., :1] + added, amounts[..., 1:]], dim=-1)
+
+    def effect(self, amounts: Tensor) -> Tensor:
+        """Saturating effect-site levels [B, D, 2]."""
+        return amounts[..., 4:] / (1 + amounts[..., 4:] * torch.exp(-self.log_half).unsqueeze(-1))
+
+    def target(self, rates: Rates, effect: Tensor, clock_hour: Tensor, start_hour: Tensor, deviation: Tensor) -> Tensor:
+        """Where the deviation [B, 6] is heading: dose effect, time of day against the start's, neural correction."""
+        now = clock_waves(clock_hour)
+        drug = (effect.unsqueeze(-1) * rates.slope).flatten(1, 2).sum(1)
+        day = (rates.daily * (now - clock_waves(start_hour)).unsqueeze(-2)).sum(-1)
+        # The correction sees effect sites relative to the drug's reference and may not run away: tanh bounds it.
+        learned = self.drift(torch.cat([deviation, effect.flatten(1), now, rates.context], dim=-1))
+        return drug + day + 3 * torch.tanh(learned / 3) * self._awake(effect, clock_hour, start_hour)
+
+    @staticmethod
+    def _awake(effect: Tensor, clock_hour: Tensor, start_hour: Tensor) -> Tensor:
+        """[B, 1] zero at the start without drug, so that a patient nobody treats keeps the baseline that was measured."""
+        moved = 1 - torch.cos((clock_hour - start_hour) * (2 * math.pi / 24))
+        return (effect.flatten(1).sum(-1) + moved).clamp_max(1.0).unsqueeze(-1)
+
+    def advance(self, rates: Rates, amounts: Tensor, deviation: Tensor, clock_hour: Tensor, start_hour: Tensor, hours: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Amounts [B, D, 6] and deviation [B, 6] after `hours` (a number or [B, 1]; the ones `rates` was made for)."""
+        step = hours / self.config.substeps
+        keep = torch.exp(-step / self.log_tau.exp())
+        for i in range(self.config.substeps):
+            amounts = (rates.propagator * amounts.unsqueeze(-2)).sum(-1)
+            clock = clock_hour + (step * (i + 1) if not isinstance(step, Tensor) else step[:, 0] * (i + 1))
+            goal = self.target(rates, self.effect(amounts), clock, start_hour, deviation)
+            deviation = goal + (deviation - goal) * keep
+        return amounts, deviation
+
+    def adaptive(self, eta: Tensor, patient: Tensor, anchor: Tensor, amounts: Tensor, deviation: Tensor, clock_hour: Tensor,
+                 start_hour: Tensor, hours: float, tolerance: float = 1e-6) -> tuple[Tensor, Tensor]:
+        """The same step by torchdiffeq's dopri5 on the two systems together: the reference, far slower."""
+        from torchdiffeq import odeint
+
+        rates = self.individual(eta, patient, anchor, hours)
+        log_rate = self.log_rate + _apply(self.rate_eta, eta) + _apply(self.rate_patient, patient)
+        matrix = self._matrix(log_rate.clamp(math.log(0.005), math.log(12.0)).exp())
+
+        def field(time: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            x, v = state
+            goal = self.target(rates, self.effect(x), clock_hour + time, start_hour, v)
+            return (matrix * x.unsqueeze(-2)).sum(-1), (goal - v) / self.log_tau.exp()
+
+        times = torch.tensor([0.0, hours], dtype=amounts.dtype, device=amounts.device)
+        xs, vs = odeint(field, (amounts, deviation), times, rtol=tolerance, atol=tolerance, method="dopri5")
+        return xs[-1], vs[-1]
+
+
+def _apply(weight: Tensor, vector: Tensor) -> Tensor:
+    """weight [..., n] times vector [B, n] -> [B, ...]."""
+    return (vector @ weight.reshape(-1, weight.shape[-1]).T).reshape(vector.shape[0], *weight.shape[:-1])
+
+
+def _fixed_pattern(rows: int, columns: int) -> Tensor:
+    """A fixed, spread-out start [rows, columns] in about [-1.4, 1.4] (golden-ratio sequence): no generator is called."""
+    index = torch.arange(1, rows * columns + 1, dtype=torch.float64)
+    return (((index * 0.6180339887498949) % 1.0 - 0.5) * 2 * math.sqrt(2)).to(torch.float32).reshape(rows, columns)

@@ -1,0 +1,132 @@
+"""What the dynamics are trained on: one loss over recorded courses, four parts.
+
+- Evidence: the log-likelihood of the whole course under the prior with random effects drawn from the belief after its
+  last visit, residuals autoregressive and normal, less the belief's divergence from the unit normal.
+- Belief: every earlier visit's belief should give that draw a high density (neural posterior estimation).
+- Flow: energy score of the few-step residual.
+- Spread: normal log-likelihood of what an early belief's mean left unexplained.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from world_models import keys
+from world_models.ecg_wm import latent
+from world_models.ecg_wm.courses import Courses
+from world_models.ecg_wm.flow import energy_score
+from world_models.ecg_wm.inference import course
+from world_models.ecg_wm.model import SPREAD_OF, ECGWorldModel, patient_features
+from world_models.ecg_wm.state import Belief, ECGWorldState
+
+__all__ = ["Parts", "dynamics_loss", "hazard_loss"]
+
+
+class Parts(NamedTuple):
+    evidence: Tensor
+    divergence: Tensor
+    belief: Tensor
+    flow: Tensor
+    spread: Tensor
+
+
+def begin(model: ECGWorldModel, data: Courses, key: Tensor) -> ECGWorldState:
+    """States at the first visit of the courses."""
+    first = {n: v[:, 0] for n, v in data.charts.items()}
+    factors = {**{n: first[n] for n in ("age_years", "sex_female", "weight_kg")}, "admission_clock_hour": first["clock_hour"]}
+    shape = data.u.new_zeros(data.u.shape[0], model.config.morphology)
+    return model.start(key, factors, data.metaboliser, shape, data.u[:, 0])
+
+
+def dynamics_loss(model: ECGWorldModel, data: Courses, key: Tensor, samples: int = 6) -> Parts:
+    """The parts, each a mean over patients and visits."""
+    u, actions = data.u, data.actions
+    batch, visits = u.shape[:2]
+    hours = (torch.arange(visits, device=u.device) * data.hours_per_step).expand(batch, -1)
+    gaps = torch.full_like(hours, data.hours_per_step)
+    gaps[:, 0] = 0
+    state = begin(model, data, key)
+    eta_size = model.config.eta
+
+    with torch.no_grad():
+        typical, _ = course(model, state, torch.zeros_like(state.unknown[:, :eta_size]), actions, gaps)
+    before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], dim=1)
+    # A third of the visits, never the first, are not charted: histories with holes must be read too.
+    hidden = keys.uniform(key, 0, "loss/hidden", (visits,)) < 0.33 * (keys.uniform(key, 1, "loss/hidden") < 0.5).unsqueeze(-1)
+    hidden[:, 0] = False
+    shown = torch.where(hidden.unsqueeze(-1), float("nan"), u)
+    mean, sd = model.believe(model.visit_features(state, shown, typical, before, hours, gaps))
+
+    unknown = mean[:, -1] + sd[:, -1] * keys.normal(key, 0, "loss/unknown", (mean.shape[-1],))
+    lived = state._replace(unknown=unknown)
+    amounts, deviation = course(model, lived, unknown[:, :eta_size], actions, gaps)
+    residual = u - model.anchor(lived).unsqueeze(1) - deviation
+
+    memory, step_scale = model.innovation(data.hours_per_step)
+    innovation = torch.cat([residual[:, :1], residual[:, 1:] - memory * residual[:, :-1]], dim=1)
+    scale = torch.cat([model.log_noise.exp().expand(1, -1), step_scale.expand(visits - 1, -1)])
+    evidence = (0.5 * (innovation / scale).square() + scale.log()).sum((1, 2)) / visits
+    divergence = (0.5 * (mean[:, -1].square() + sd[:, -1].square() - 1) - sd[:, -1].log()).sum(-1) / visits
+    target = unknown.detach().unsqueeze(1)
+    density = 0.5 * ((target - mean) / sd).square() + sd.log()
+
+    flow = _flow_loss(model, data, lived, amounts.detach(), deviation.detach(), residual.detach(), key, samples)
+    spread = _spread_loss(model, data, state, mean.detach(), sd.detach(), actions, gaps, hours, key)
+    return Parts(evidence.mean(), divergence.mean(), density[:, :-1].sum(-1).mean(), flow, spread)
+
+
+def _flow_loss(model: ECGWorldModel, data: Courses, state: ECGWorldState, amounts: Tensor, deviation: Tensor, residual: Tensor,
+               key: Tensor, samples: int) -> Tensor:
+    """Energy score of the next residual given the last, at four visits of each patient."""
+    batch, visits = residual.shape[:2]
+    at = 1 + torch.floor(keys.uniform(key, 0, "loss/flow_at", (4,)) * (visits - 1)).long()
+    row = torch.arange(batch, device=at.device).unsqueeze(-1)
+    twin = model.with_options(hours_per_step=data.hours_per_step)
+    condition = twin.condition(
+        amounts[row, at].flatten(0, 1), residual[row, at - 1].flatten(0, 1),
+        patient_features(state).repeat_interleave(4, 0), deviation[row, at].flatten(0, 1),
+    ).detach()  # fmt: skip
+    memory, scale = (x.detach() for x in model.innovation(data.hours_per_step))
+    observed = ((residual[row, at] - memory * residual[row, at - 1]) / scale).flatten(0, 1)
+    noise = keys.normal(key, 0, "loss/flow", (samples, 4, residual.shape[-1])).permute(1, 0, 2, 3).flatten(1, 2)
+    drawn = model.flow(noise, condition.unsqueeze(0).expand(samples, -1, -1))
+    return energy_score(drawn, observed).mean()
+
+
+def _spread_loss(model: ECGWorldModel, data: Courses, state: ECGWorldState, mean: Tensor, sd: Tensor, actions: Tensor, gaps: Tensor,
+                 hours: Tensor, key: Tensor) -> Tensor:
+    """How far the charts of two later visits lie from what the belief after some visit expected (in units of 10 ms or bpm)."""
+    batch, visits = hours.shape
+    early = keys.uniform(key, 0, "loss/early") < 0.7
+    last = torch.where(early, 0, torch.floor(keys.uniform(key, 0, "loss/last") * (visits - 1)).long())
+    row = torch.arange(batch, device=last.device)
+    belief = Belief(mean[row, last], sd[row, last])
+    lived = state._replace(belief=belief, unknown=belief.mean)
+    with torch.no_grad():
+        amounts, deviation = course(model, lived, belief.mean[:, : model.config.eta], actions, gaps)
+        expected = latent.intervals_of(model.anchor(lived).unsqueeze(1) + deviation)
+        real = latent.intervals_of(data.u)
+    loss = hours.new_zeros(())
+    for n in range(2):
+        at = last + 1 + torch.floor(keys.uniform(key, n, "loss/spread_at") * (visits - 1 - last)).long()
+        moment = lived._replace(amounts=amounts[row, at], hours=hours[row, at])
+        width = model.spread_of(moment, scaled=False) / 10
+        error = torch.stack([(real[name] - expected[name])[row, at] for name in SPREAD_OF], dim=-1) / 10
+        loss = loss + (0.5 * (error / width).square() + width.log()).mean() / 2
+    return loss
+
+
+def hazard_loss(model: ECGWorldModel, data: Courses) -> Tensor:
+    """Negative log-likelihood per patient-hour of torsades in each step, up to and including the first."""
+    torsades = data.charts["torsades"]
+    at_risk = torsades[:, :-1] < 0.5
+    chart = {n: data.charts[n][:, 1:] for n in ("qtcf_ms", "heart_rate_bpm")}
+    cumulative = torch.exp(model.log_hazard(chart).clamp(max=5.0)) * data.hours_per_step
+    struck = torsades[:, 1:] > 0.5
+    # log(1 - exp(-x)) for an event, -x otherwise
+    log_event = torch.log(-torch.expm1(-cumulative.clamp_min(1e-12)))
+    likelihood = torch.where(struck, log_event, -cumulative)
+    return -(likelihood * at_risk).sum() / at_risk.sum().clamp_min(1)

@@ -1,0 +1,149 @@
+"""Make an ECG world model from oracle cohorts: `python -m world_models.ecg_wm.train --out DIR`.
+
+Stages, each resumable on its own: the beat autoencoder, the dynamics (prior, belief, flow, spread together), the
+torsades hazard, then calibration of the spread on patients no stage has met. Data are drawn while training; every
+draw is a function of the stage and the step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from world_models import checkpoint, keys
+from world_models.ecg_wm import latent
+from world_models.ecg_wm.beat_data import BeatSource
+from world_models.ecg_wm.card import write_card
+from world_models.ecg_wm.config import LARGE, SMALL, ECGWorldConfig
+from world_models.ecg_wm.courses import draw_courses
+from world_models.ecg_wm.inference import infer
+from world_models.ecg_wm.losses import dynamics_loss, hazard_loss
+from world_models.ecg_wm.model import SPREAD_OF, ECGWorldModel
+from world_models.ecg_wm.vae import beat_loss
+from world_models.protocol import History
+from world_models.training import Schedule, fit
+
+__all__ = ["main", "train"]
+
+# Seeds of the patients: training, calibration here; validation and test in the benchmarks, all disjoint.
+TRAIN_SEED, CALIBRATE_SEED = 1_000_000_000, 2_000_000_000
+STRIDE = 100_000  # seeds from one step's batch to the next's
+
+
+def _batch_key(stage: int, step: int, batch: int, device: torch.device) -> Tensor:
+    return keys.from_seed(TRAIN_SEED + (stage * 10_000 + step) * STRIDE, batch, device)
+
+
+def train_beats(model: ECGWorldModel, source: BeatSource, steps: int, batch: int, folder: Path) -> None:
+    """The beat autoencoder; then the Gaussian over its latents from which generated patients are drawn."""
+    parameters = [p for name, p in model.vae.named_parameters()]
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        key = _batch_key(0, step, batch, model.device)
+        seen, target, leads, samples = source.draw(key)
+        mean, log_variance = model.vae.encode(seen, leads, samples)
+        m = mean + (0.5 * log_variance).exp() * keys.normal(key, 0, "train/m", (mean.shape[-1],))
+        rebuilt, divergence = beat_loss(model.vae.decode(m), target, mean, log_variance, beta=3e-5)
+        rms = (model.vae.decode(mean.detach()) - target).square().mean().sqrt() if step % 20 == 0 else rebuilt
+        return rebuilt + divergence, {"rebuilt": rebuilt.item(), "divergence": divergence.item(), "rms_mv": float(rms)}
+
+    fit(model, loss, Schedule(steps, learning_rate=1e-3, weight_decay=1e-5), folder, "beats", parameters)
+    with torch.no_grad():
+        means = [model.vae.encode(*source.clean(_batch_key(1, i, 512, model.device)))[0] for i in range(8)]
+        cloud = torch.cat(means)
+        model.vae.centre.copy_(cloud.mean(0))
+        covariance = torch.cov(cloud.T) + 1e-4 * torch.eye(cloud.shape[1], device=cloud.device)
+        model.vae.factor.copy_(torch.linalg.cholesky(covariance))
+
+
+def train_dynamics(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
+    """Prior, belief, residual flow and spread head together."""
+    parameters = [p for name, p in model.named_parameters() if not name.startswith("vae.") and name != "hazard"]
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        key = _batch_key(2, step, batch, model.device)
+        # Two thirds of the batches are two days in the environment's steps; a third, a dense first half day.
+        hours = (2.0, 2.0, 0.5)[step % 3]
+        data = draw_courses(key, 24, hours)
+        parts = dynamics_loss(model, data, keys.fold(key, "loss"))
+        total = parts.evidence + parts.divergence + 0.02 * parts.belief + 0.3 * parts.flow + 0.3 * parts.spread
+        return total, {name: value.item() for name, value in parts._asdict().items()}
+
+    fit(model, loss, Schedule(steps, learning_rate=4e-3, clip=2.0), folder, "dynamics", parameters)
+
+
+def train_hazard(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
+    """The torsades hazard, from events alone: wide batches, as events are rare."""
+    pool = [draw_courses(_batch_key(3, i, batch, model.device), 24, 2.0) for i in range(16)]
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        value = hazard_loss(model, pool[step % len(pool)])
+        return value * 100, {"likelihood": value.item()}
+
+    fit(model, loss, Schedule(steps, learning_rate=3e-2, weight_decay=0.0), folder, "hazard", [model.hazard])
+
+
+@torch.no_grad()
+def calibrate(model: ECGWorldModel, batch: int = 2048) -> dict[str, float]:
+    """Scale the spread so that its normal 90 % interval covers 90 % of new patients; note the drug levels met."""
+    data = draw_courses(keys.from_seed(CALIBRATE_SEED, batch, model.device), 24, 2.0, known=0.0)
+    model.spread_scale.fill_(1.0)
+    charts = {**latent.intervals_of(data.u), **data.charts}
+    first = {name: value[:, :1] for name, value in charts.items()}
+    hours = torch.zeros(batch, 1, device=model.device)
+    key = keys.from_seed(CALIBRATE_SEED + batch, batch, model.device)
+    state = infer(model, History(first, torch.zeros_like(data.actions[:, :1]), hours), key, {})
+    middle = model.live_by(state, state.belief.mean)
+    wide, levels = [], []
+    for i in range(24):
+        middle = model.transition(middle, data.actions[:, i])
+        levels.append(middle.amounts[..., 2])
+        expected = latent.intervals_of(model.anchor(middle) + middle.deviation)
+        sd = model.spread_of(middle, scaled=False)
+        error = torch.stack([charts[n][:, i + 1] - expected[n] for n in SPREAD_OF], dim=-1)
+        wide.append((error / sd).abs())
+    z = torch.cat(wide).quantile(0.9, dim=0)
+    model.spread_scale.copy_(z / 1.645)
+    model.amount_limit.copy_(torch.cat(levels).amax(0) * 1.05)
+    return {f"spread_scale_{n}": float(v) for n, v in zip(SPREAD_OF, model.spread_scale, strict=True)}
+
+
+def train(config: ECGWorldConfig, out: Path, device: str = "cpu", ludb: Path | None = None, scale: float = 1.0) -> ECGWorldModel:
+    """Every stage; `scale` multiplies the number of steps (a quick trial: 0.02). Writes the finished folder to `out`."""
+    torch.manual_seed(0)  # the networks' first weights; nothing else draws from a generator
+    model = ECGWorldModel(config).to(device)
+    work = out / "training"
+    steps = {"beats": int(4000 * scale), "dynamics": int(3600 * scale), "hazard": int(600 * scale)}
+    batch = 256 if device == "cpu" else 1024
+    source = BeatSource(work, device=device, ludb=ludb, pipeline=max(64, int(4096 * scale)))
+    train_beats(model, source, steps["beats"], batch, work)
+    train_dynamics(model, steps["dynamics"], batch, work)
+    train_hazard(model, steps["hazard"], 2048, work)
+    figures = calibrate(model.eval())
+    with open(work / "metrics.jsonl", "a") as log:
+        log.write(json.dumps({"stage": "calibrate", **figures}) + "\n")
+    card = write_card(config, steps, batch, ludb is not None)
+    checkpoint.save_checkpoint(out, model.state_dict(), {"kind": "ecg-wm", **dataclasses.asdict(config)}, card)
+    return model
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m world_models.ecg_wm.train", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for config.json, model.safetensors and CARD.md")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
+    parser.add_argument("--size", choices=("small", "large"), default="small")
+    parser.add_argument("--ludb", type=Path, default=None, help="LUDB folder: adds its real beats to the beat autoencoder's")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of training steps")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads on the CPU")
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(chosen.threads)
+    train(SMALL if chosen.size == "small" else LARGE, chosen.out, chosen.device, chosen.ludb, chosen.scale)
+
+
+if __name__ == "__main__":
+    main()

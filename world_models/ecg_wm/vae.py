@@ -1,0 +1,67 @@
+"""The beat autoencoder: a VAE over the eight independent leads of one beat on the canonical axis.
+
+Encoding marks which leads and which samples it may trust, so an ECG with a missing lead or a fast rate (T running into
+the next P) is read from what is left, and decoding fills in the rest.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from world_models.ecg_wm.beats import LEADS, PIECES, SAMPLES
+from world_models.ecg_wm.config import ECGWorldConfig
+from world_models.nn.mlp import mlp
+
+__all__ = ["BeatVAE", "beat_loss"]
+
+
+class BeatVAE(nn.Module):
+    """Shape of a beat [B, 8, 200] mV <-> latent m [B, morphology]."""
+
+    def __init__(self, config: ECGWorldConfig):
+        super().__init__()
+        self.size = config.morphology
+        self.encoder = mlp((LEADS * SAMPLES + LEADS + SAMPLES, config.beat_width, config.beat_width, 2 * self.size))
+        self.decoder = mlp((self.size, config.beat_width, config.beat_width, LEADS * SAMPLES))
+        # Where generated patients' shapes come from: a Gaussian laid over the encoded training beats.
+        self.register_buffer("centre", torch.zeros(self.size))
+        self.register_buffer("factor", torch.eye(self.size))  # lower Cholesky factor of their covariance
+        self.register_buffer("taper", _taper())
+
+    def encode(self, beat_mv: Tensor, lead_seen: Tensor, sample_seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance [B, morphology] of m; `lead_seen` [B, 8] and `sample_seen` [B, 200] are bool."""
+        seen = lead_seen.unsqueeze(-1) & sample_seen.unsqueeze(1)
+        beat = torch.where(seen, beat_mv, torch.zeros_like(beat_mv))
+        flat = torch.cat([beat.flatten(1), lead_seen.to(beat.dtype), sample_seen.to(beat.dtype)], dim=-1)
+        mean, log_variance = self.encoder(flat).chunk(2, dim=-1)
+        return mean, log_variance.clamp(-10, 4)
+
+    def decode(self, m: Tensor) -> Tensor:
+        """Canonical beat [B, 8, 200] mV; its ends are tapered to zero."""
+        return self.decoder(m).unflatten(-1, (LEADS, SAMPLES)) * self.taper
+
+    def prior(self, unit_normal: Tensor) -> Tensor:
+        """m of a generated patient from standard normals [B, morphology]."""
+        return self.centre + unit_normal @ self.factor.T
+
+
+def beat_loss(decoded: Tensor, beat_mv: Tensor, mean: Tensor, log_variance: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """Reconstruction and Kullback-Leibler terms, each a mean over the batch.
+
+    P and T are a tenth of the QRS in size but carry four of the five intervals: they, and slopes (the tangent that
+    ends T is one), are weighted up.
+    """
+    weight = torch.cat([torch.full((n,), w) for n, w in zip(PIECES, (8.0, 8.0, 8.0, 1.0, 4.0, 8.0, 8.0), strict=True)]).to(decoded)
+    error = decoded - beat_mv
+    slope = error[..., 1:] - error[..., :-1]
+    reconstruction = (weight * error.square()).mean() + 8 * (weight[1:] * slope.square()).mean()
+    divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
+    return reconstruction, beta * divergence
+
+
+def _taper() -> Tensor:
+    window = torch.ones(SAMPLES)
+    window[: PIECES[0]] = torch.linspace(0, 1, PIECES[0])
+    window[-PIECES[-1] :] = torch.linspace(1, 0, PIECES[-1])
+    return window

@@ -1,0 +1,1 @@
+"""Blocks that two worlds or more are built from."""

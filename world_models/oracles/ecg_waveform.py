@@ -1,0 +1,398 @@
+"""Batched 12-lead ECGs whose intervals are exact by construction.
+
+One beat is a sum of waves, each a fixed shape placed by the intervals and scaled by an amplitude per lead:
+
+- P: a Gaussian of sigma = P duration / 4 that starts two sigma before its centre: the tangent at its steepest point
+  meets the baseline there. In V1 (and only there) a biphasic part may be added, its width chosen for the same onset.
+- QRS: eight Gaussians side by side under a taper that is zero outside exactly `qrs_ms`.
+- T: an asymmetric Gaussian with right sigma = Tpeak-Tend / 2, so that the tangent at one sigma meets the baseline
+  two sigma after the peak: the tangent's T end is the one asked for. Its left flank is brought to zero at the J point.
+- ST: a level reached at the J point that dies out with zero slope at the T peak, and a bend between J and T peak.
+
+(The Gaussian sum is the closed solution of McSharry's dynamical model, doi 10.1109/TBME.2003.808805, noted by Sameni
+2007, doi 10.1155/2007/43407; see `mcsharry.py`.) Eight leads are drawn, four derived, so Einthoven's law holds.
+
+Within one ECG every beat is the same template, moved to the beat's R sample and added to its neighbours; heart-rate
+variability moves beats and changes no interval. Only elementwise operations and gathers: row i of a batch is bit for
+bit what the same row alone gives.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from world_models import keys
+
+__all__ = [
+    "DRAWN_LEADS",
+    "LEADS",
+    "WAVES",
+    "Fiducials",
+    "Intervals",
+    "beat_samples",
+    "beat_template",
+    "default_morphology",
+    "derive_twelve",
+    "draw_ecg",
+    "p_duration_ms",
+    "sample_times_ms",
+    "tile",
+    "true_fiducials",
+    "wave_basis",
+]
+
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+DRAWN_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+WAVES = ("P", "P_biphasic", *(f"QRS_{i}" for i in range(1, 9)), "ST", "ST_T", "T")
+
+# The window around R. Waves that reach outside are cut: it holds PR up to 450 ms and QT up to 750 ms
+# (with QRS <= 230 ms and Tpeak-Tend <= 200 ms).
+PRE_MS, POST_MS = 600.0, 1000.0
+R_SHARE = 0.42  # R's place within the QRS: onset at -0.42 qrs, J point at +0.58 qrs
+P_SHARE, P_LONGEST_MS = 0.65, 115.0  # P lasts 0.65 PR but no longer than 115 ms: a drug on the AV node leaves P alone
+_BIPHASIC = 2.0 / (1.5 * math.sqrt(3.0))  # the tangent of -u exp(-u^2/2) meets zero at u = -1.5 sqrt(3), not -2
+_P, _QRS, _ST_T = range(0, 2), range(2, 10), range(10, 13)  # columns of WAVES
+_QRS_CENTRES = tuple(0.1 + 0.8 * i / 7 for i in range(8))  # shares of the QRS
+_QRS_SIGMA = 0.06
+_QRS_EDGE = 0.09  # share of the QRS over which the taper rises, and falls
+_T_LEFT = 0.25  # left sigma of T as a share of J-Tpeak
+_T_ONSET = 0.45  # share of J-Tpeak over which T's left flank is brought to zero at J
+_T_REACH = 4.5  # T is cut this many sigma after its peak (4e-5 of its height)
+_P_REACH = 4.0
+_ST_RISE = 0.4  # the ST level is reached over this last share of the QRS
+_QRS_PRE_MS, _QRS_POST_MS = 110.0, 150.0  # the stretch of the window in which the QRS is computed (QRS <= 258 ms)
+_CHUNK = {"cpu": 32}  # ECGs drawn at once: on a CPU 5 MB of eight leads stay near the cache
+_CHUNK_ELSEWHERE = 1024
+_RATES_BPM = (5.0, 400.0)
+
+
+class Intervals(NamedTuple):
+    """What one ECG must measure; each [B], float32. qt_ms = qrs_ms + jt_peak_ms + tpeak_tend_ms, always."""
+
+    heart_rate_bpm: Tensor
+    pr_ms: Tensor  # P onset to QRS onset
+    qrs_ms: Tensor
+    qt_ms: Tensor
+    jt_peak_ms: Tensor  # J point (QRS end) to T peak
+    tpeak_tend_ms: Tensor
+
+    @classmethod
+    def of(
+        cls, heart_rate_bpm: Tensor, pr_ms: Tensor, qrs_ms: Tensor, jt_peak_ms: Tensor, tpeak_tend_ms: Tensor
+    ) -> Intervals:
+        """The intervals with QT as the sum of its parts."""
+        return cls(heart_rate_bpm, pr_ms, qrs_ms, qrs_ms + jt_peak_ms + tpeak_tend_ms, jt_peak_ms, tpeak_tend_ms)
+
+
+class Fiducials(NamedTuple):
+    """Where the waves of each beat start, peak and end, in samples (not rounded); each [B, K], float32."""
+
+    p_onset: Tensor
+    p_peak: Tensor
+    p_offset: Tensor
+    qrs_onset: Tensor
+    r: Tensor
+    qrs_offset: Tensor
+    t_peak: Tensor
+    t_offset: Tensor
+
+
+def p_duration_ms(pr_ms: Tensor) -> Tensor:
+    """Duration of the P wave for a PR interval [B] in ms."""
+    return (pr_ms * P_SHARE).clamp_max(P_LONGEST_MS)
+
+
+def _smoothstep(x: Tensor) -> Tensor:
+    """0 below 0, 1 above 1, with zero slope at both."""
+    x = x.clamp(0.0, 1.0)
+    return x * x * (3.0 - 2.0 * x)
+
+
+def _grid(sampling_rate_hz: float, device: torch.device | str) -> tuple[Tensor, int]:
+    """Times [L] in ms about R, and the index of R."""
+    step = 1000.0 / sampling_rate_hz
+    before, after = int(PRE_MS / step), int(POST_MS / step)
+    return torch.arange(-before, after + 1, dtype=torch.float32, device=device) * step, before
+
+
+def sample_times_ms(sampling_rate_hz: float = 500.0, device: torch.device | str = "cpu") -> Tensor:
+    """Times [L] in ms about R of the samples of `beat_template` and `wave_basis`."""
+    return _grid(sampling_rate_hz, device)[0]
+
+
+def _pieces(intervals: Intervals, sampling_rate_hz: float) -> tuple[list[tuple[int, int, range, Tensor]], int]:
+    """The waves by the stretch of the window they live in: (start, stop, wave columns, shapes [B, n, stop - start])."""
+    grid, at_r = _grid(sampling_rate_hz, intervals.pr_ms.device)
+    length = grid.shape[0]
+    _, pr, qrs, _, jt_peak, tpeak_tend = (x.to(torch.float32).unsqueeze(-1) for x in intervals)
+    onset = -R_SHARE * qrs
+    j_point = onset + qrs
+
+    before = grid[:at_r]
+    duration = p_duration_ms(pr)
+    u = (before - (onset - pr + 0.5 * duration)) / (0.25 * duration)
+    v = u / _BIPHASIC
+    hump = torch.exp(-0.5 * u * u) * (u.abs() <= _P_REACH)
+    swing = -v * torch.exp(0.5 - 0.5 * v * v) * (u.abs() <= _P_REACH)
+    pieces = [(0, at_r, _P, torch.stack((hump, swing), dim=1))]
+
+    step = 1000.0 / sampling_rate_hz
+    first, last = max(at_r - int(_QRS_PRE_MS / step), 0), min(at_r + int(_QRS_POST_MS / step) + 1, length)
+    x = (grid[first:last] - onset) / qrs
+    taper = _smoothstep(x / _QRS_EDGE) * _smoothstep((1.0 - x) / _QRS_EDGE)
+    centres = torch.tensor(_QRS_CENTRES, dtype=torch.float32, device=grid.device)
+    d = (x.unsqueeze(1) - centres.unsqueeze(-1)) / _QRS_SIGMA
+    pieces.append((first, last, _QRS, torch.exp(-0.5 * d * d) * taper.unsqueeze(1)))
+
+    after = grid[at_r:]
+    s = (after - j_point) / jt_peak  # 0 at J, 1 at the T peak
+    inside = s.clamp(0.0, 1.0)
+    level = _smoothstep((after - j_point) / (_ST_RISE * qrs) + 1.0) * (1.0 - _smoothstep(s))
+    bend = inside * inside * (1.0 - inside) * (1.0 - inside) * (1.0 - inside) * (5.0**5 / 108.0)
+    from_peak = after - (j_point + jt_peak)
+    left = from_peak / (_T_LEFT * jt_peak)
+    right = from_peak / (0.5 * tpeak_tend)
+    z = torch.where(from_peak < 0, left, right)
+    wave = torch.exp(-0.5 * z * z) * _smoothstep(s / _T_ONSET) * (right <= _T_REACH)
+    pieces.append((at_r, length, _ST_T, torch.stack((level, bend, wave), dim=1)))
+    return pieces, length
+
+
+def wave_basis(intervals: Intervals, sampling_rate_hz: float = 500.0) -> Tensor:
+    """The waves at unit height, [B, W, L]: a beat is their sum weighted by the morphology. What a fit needs."""
+    pieces, length = _pieces(intervals, sampling_rate_hz)
+    basis = pieces[0][3].new_zeros(pieces[0][3].shape[0], len(WAVES), length)
+    for start, stop, columns, shapes in pieces:
+        basis[:, columns[0] : columns[-1] + 1, start:stop] = shapes
+    return basis
+
+
+def beat_template(intervals: Intervals, morphology: Tensor, sampling_rate_hz: float = 500.0) -> Tensor:
+    """Isolated beats in mV, [B, 8, L] (leads `DRAWN_LEADS`), from 0.6 s before R to 1.0 s after.
+
+    morphology [B, 8, W] holds the height in mV of every wave (`WAVES`) in every drawn lead.
+    """
+    pieces, length = _pieces(intervals, sampling_rate_hz)
+    beat = morphology.new_zeros(morphology.shape[0], len(DRAWN_LEADS), length)
+    for start, stop, columns, shapes in pieces:
+        part = beat[:, :, start:stop]
+        for i, column in enumerate(columns):
+            # A product and a sum, not one fused operation: whether that rounds once or twice depends on the layout.
+            part += morphology[:, :, column].unsqueeze(-1) * shapes[:, i].unsqueeze(1)
+    return beat
+
+
+def _column(value: float | Tensor, like: Tensor) -> Tensor:
+    """A number or a tensor [B] as a float32 column [B, 1]."""
+    return torch.as_tensor(value, dtype=torch.float32, device=like.device).expand(like.shape[0]).unsqueeze(-1)
+
+
+def beat_samples(
+    key: Tensor,
+    t: int | Tensor,
+    heart_rate_bpm: Tensor,
+    *,
+    seconds: float = 10.0,
+    sampling_rate_hz: float = 500.0,
+    hrv_ms: float | Tensor = 0.0,
+    margin: int = 4,
+) -> Tensor:
+    """Samples of the R peaks, int64 [B, K], rising; `margin` beats lie before the recording and at least as many after.
+
+    Beats sit on an even grid and are moved by a respiratory (0.2-0.33 Hz) and a slow (0.07-0.12 Hz) wave whose phases
+    come from the key; the RR intervals then vary with standard deviation `hrv_ms` (at most 8 % of the mean RR). The
+    first and the last beat within the recording stay on the grid, so the mean RR is 60 / heart rate to the sample.
+
+    Raises:
+        ValueError: a heart rate is not within 5 to 400 bpm.
+    """
+    slowest, fastest = (float(x) for x in torch.aminmax(heart_rate_bpm)) if heart_rate_bpm.numel() else (60.0, 60.0)
+    if not (_RATES_BPM[0] <= slowest and fastest <= _RATES_BPM[1]):
+        raise ValueError(
+            f"heart_rate_bpm from {slowest} to {fastest} must lie within {_RATES_BPM[0]:g} to {_RATES_BPM[1]:g}: "
+            "clip it to the chart's range first"
+        )
+    rr = 60.0 / heart_rate_bpm.to(torch.float32).unsqueeze(-1)
+    count = int(math.ceil(seconds * fastest / 60.0)) + 2 * margin + 1
+    draws = keys.uniform(key, t, "beat_times", (5,))
+    first = draws[:, 0:1] * rr
+    # Beats on the grid that fall on a sample of the recording (the last half sample rounds out of it).
+    n_inside = torch.floor((seconds - 0.51 / sampling_rate_hz - first) / rr) + 1
+    index = torch.arange(-margin, count - margin, dtype=torch.float32, device=key.device)
+    last = (n_inside - 1).clamp_min(1.0)
+
+    sd = torch.minimum(_column(hrv_ms, key) * 1e-3, 0.08 * rr)
+    respiratory = torch.minimum(0.2 + 0.13 * draws[:, 1:2], 0.4 / rr)
+    slow = 0.07 + 0.05 * draws[:, 2:3]
+
+    def moved(place: Tensor) -> Tensor:
+        """Displacement in s of the beat at `place`. A wave of height A and frequency f gives RR a standard deviation
+        of sqrt(2) A sin(pi f RR); the shares 0.8 and 0.6 add in quadrature to `sd`."""
+        total = torch.zeros_like(place)
+        for share, frequency, phase in ((0.8, respiratory, draws[:, 3:4]), (0.6, slow, draws[:, 4:5])):
+            height = share * sd / (math.sqrt(2.0) * torch.sin(math.pi * frequency * rr))
+            total = total + height * torch.sin(2.0 * math.pi * (frequency * rr * place + phase))
+        return total
+
+    place = index.expand(key.shape[0], -1).contiguous()
+    start, end = moved(torch.zeros_like(last)), moved(last)
+    shift = moved(place) - start - (end - start) * (place / last)
+    shift = shift * ((place > 0) & (place < last))
+    return torch.round((first + place * rr + shift) * sampling_rate_hz).to(torch.int64)
+
+
+def tile(template: Tensor, r_samples: Tensor, samples: int, at_r: int | None = None) -> Tensor:
+    """Put a beat at every R sample and add what overlaps: [B, C, L] and [B, K] give [B, C, samples].
+
+    `r_samples` must rise; beats outside the recording lend it their tails. `at_r` is the template's R index (default:
+    that of `beat_template`, 0.6 of 1.6 s). A P wave may start before the previous T has ended.
+    """
+    batch, leads, length = template.shape
+    if batch == 0:
+        return template.new_zeros(0, leads, samples)
+    if at_r is None:
+        at_r = int(round((length - 1) * PRE_MS / (PRE_MS + POST_MS)))
+    moments = torch.arange(samples, device=template.device)
+    current = torch.searchsorted(r_samples, moments.expand(batch, -1).contiguous(), right=True) - 1
+    shortest = int((r_samples[:, 1:] - r_samples[:, :-1]).min())
+    used = (template != 0).any(dim=1).any(dim=0).nonzero()
+    reach_before, reach_after = (at_r - int(used.min()), int(used.max()) - at_r) if used.numel() else (0, 0)
+
+    # The template's ends serve as "no wave here": made zero (they hold nothing but a cut tail).
+    table = template.clone()
+    table[:, :, 0] = 0.0
+    table[:, :, -1] = 0.0
+    out: Tensor | None = None
+    # Beats before the moment, oldest first, then beats after it: a fixed order of sums, whatever the batch holds
+    # (a pass that one row does not need adds zeros to it).
+    back, ahead = reach_after // max(shortest, 1), max(reach_before - 1, 0) // max(shortest, 1) + 1
+    far = 2 * (samples + length)
+    beats = torch.nn.functional.pad(r_samples, (back + 1, 0), value=-far)
+    beats = torch.nn.functional.pad(beats, (0, ahead), value=far)
+    for offset in range(-back, ahead + 1):
+        beat = current + (offset + back + 1)
+        place = (moments - torch.gather(beats, 1, beat)).add_(at_r).clamp_(0, length - 1)
+        wave = torch.gather(table, 2, place.unsqueeze(1).expand(-1, leads, -1))
+        out = wave if out is None else out.add_(wave)
+    return out
+
+
+def derive_twelve(eight: Tensor, out: Tensor | None = None) -> Tensor:
+    """The standard twelve leads [B, 12, T] (`LEADS`) from the eight independent ones [B, 8, T] (`DRAWN_LEADS`).
+
+    Einthoven: III = II - I. Goldberger: aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2. Differentiable;
+    `out` [B, 12, T] is written to where it is given.
+    """
+    one, two = eight[:, 0], eight[:, 1]
+    limb = (one, two, two - one, (one + two) * -0.5, one - two * 0.5, two - one * 0.5)
+    if out is None:
+        out = eight.new_empty(eight.shape[0], 12, eight.shape[2])
+        if eight.requires_grad:
+            return torch.cat((torch.stack(limb, dim=1), eight[:, 2:]), dim=1)
+    for i, lead in enumerate(limb):
+        out[:, i] = lead
+    out[:, 6:] = eight[:, 2:]
+    return out
+
+
+def _wander(key: Tensor, t: int | Tensor, samples: int, sampling_rate_hz: float) -> Tensor:
+    """Baseline wander of unit standard deviation over time, [B, 8, T]: three sinusoids of 0.15 to 0.5 Hz."""
+    draws = keys.uniform(key, t, "wander", (3,))
+    phases = keys.uniform(key, t, "wander_phase", (8, 3)) * (2.0 * math.pi)
+    gains = keys.normal(key, t, "wander_gain", (8, 3)) * math.sqrt(2.0 / 3.0)
+    across, along = gains * torch.sin(phases), gains * torch.cos(phases)
+    seconds = torch.arange(samples, dtype=torch.float32, device=key.device) / sampling_rate_hz
+    out = torch.zeros(key.shape[0], 8, samples, device=key.device)
+    for i in range(3):
+        angle = (2.0 * math.pi * (0.15 + 0.35 * draws[:, i : i + 1])) * seconds
+        out += along[:, :, i : i + 1] * torch.sin(angle).unsqueeze(1)
+        out += across[:, :, i : i + 1] * torch.cos(angle).unsqueeze(1)
+    return out
+
+
+def _is_off(value: float | Tensor) -> bool:
+    return not isinstance(value, Tensor) and value == 0.0
+
+
+def draw_ecg(
+    key: Tensor,
+    t: int | Tensor,
+    intervals: Intervals,
+    morphology: Tensor,
+    *,
+    seconds: float = 10.0,
+    sampling_rate_hz: float = 500.0,
+    hrv_ms: float | Tensor = 20.0,
+    noise_uv: float | Tensor = 0.0,
+    wander_uv: float | Tensor = 0.0,
+) -> Tensor:
+    """12-lead ECGs in mV, float32 [B, 12, seconds * sampling_rate_hz], standard lead order.
+
+    Args:
+        key, t: the patients' keys [B] and the step: the luck of R positions, noise and wander.
+        intervals: what the ECG must measure.
+        morphology: heights in mV [B, 8, W] of the waves in the drawn leads.
+        hrv_ms: standard deviation of RR; a number or [B].
+        noise_uv: standard deviation of the sample noise of the drawn leads; a number or [B].
+        wander_uv: standard deviation of the baseline wander; a number or [B].
+    """
+    batch, samples = key.shape[0], int(round(seconds * sampling_rate_hz))
+    out = torch.empty(batch, 12, samples, dtype=torch.float32, device=key.device)
+    chunk = _CHUNK.get(key.device.type, _CHUNK_ELSEWHERE)
+    for start in range(0, batch, chunk):
+        rows = slice(start, min(start + chunk, batch))
+
+        def part(value, rows=rows):
+            return value[rows] if isinstance(value, Tensor) and value.ndim else value
+
+        k, when = key[rows], part(t)
+        chosen = Intervals(*(x[rows] for x in intervals))
+        r = beat_samples(
+            k, when, chosen.heart_rate_bpm, seconds=seconds, sampling_rate_hz=sampling_rate_hz, hrv_ms=part(hrv_ms)
+        )
+        eight = tile(beat_template(chosen, morphology[rows], sampling_rate_hz), r, samples)
+        if not _is_off(noise_uv):
+            noise = keys.noise(k, when, "ecg_noise", (8, samples))
+            eight += noise.mul_((_column(part(noise_uv), k) * 1e-3).unsqueeze(-1))
+        if not _is_off(wander_uv):
+            eight += _wander(k, when, samples, sampling_rate_hz).mul_((_column(part(wander_uv), k) * 1e-3).unsqueeze(-1))
+        derive_twelve(eight, out=out[rows])
+    return out
+
+
+def true_fiducials(intervals: Intervals, r_samples: Tensor, sampling_rate_hz: float = 500.0) -> Fiducials:
+    """Where every wave of every beat lies, in samples: from intervals [B] and R samples [B, K]. For judging only."""
+    per_ms = sampling_rate_hz / 1000.0
+    _, pr, qrs, _, jt_peak, tpeak_tend = (x.to(torch.float32).unsqueeze(-1) * per_ms for x in intervals)
+    duration = p_duration_ms(intervals.pr_ms.to(torch.float32)).unsqueeze(-1) * per_ms
+    r = r_samples.to(torch.float32)
+    qrs_onset = r - R_SHARE * qrs
+    p_onset = qrs_onset - pr
+    j_point = qrs_onset + qrs
+    t_peak = j_point + jt_peak
+    return Fiducials(
+        p_onset, p_onset + 0.5 * duration, p_onset + duration, qrs_onset, r, j_point, t_peak, t_peak + tpeak_tend
+    )
+
+
+# A plain normal ECG (heights in mV; rows DRAWN_LEADS, columns WAVES): for tests and examples. Varied, real shapes are
+# in `morphology.MorphologyBank`.
+_NORMAL = (
+    (0.07, 0.00, -0.03, -0.02, 0.16, 0.62, 0.30, -0.06, -0.06, 0.00, 0.00, 0.01, 0.22),
+    (0.13, 0.00, -0.04, -0.02, 0.28, 1.00, 0.52, -0.10, -0.08, 0.00, 0.01, 0.02, 0.30),
+    (0.03, 0.05, 0.06, 0.18, 0.15, -0.30, -0.75, -0.55, -0.20, 0.00, 0.01, 0.00, -0.05),
+    (0.06, 0.00, 0.08, 0.30, 0.42, -0.25, -1.15, -0.80, -0.30, -0.04, 0.05, 0.05, 0.45),
+    (0.06, 0.00, 0.05, 0.28, 0.62, 0.40, -0.75, -0.70, -0.25, -0.04, 0.05, 0.05, 0.50),
+    (0.06, 0.00, 0.00, 0.15, 0.60, 1.15, 0.10, -0.45, -0.25, -0.03, 0.03, 0.04, 0.45),
+    (0.06, 0.00, -0.05, 0.00, 0.35, 1.20, 0.50, -0.18, -0.12, -0.02, 0.01, 0.03, 0.36),
+    (0.06, 0.00, -0.05, -0.02, 0.22, 0.92, 0.42, -0.06, -0.06, 0.00, 0.00, 0.02, 0.26),
+)
+
+
+def default_morphology(count: int, device: torch.device | str = "cpu") -> Tensor:
+    """A plain normal ECG's wave heights, [count, 8, W] in mV."""
+    return torch.tensor(_NORMAL, dtype=torch.float32, device=device).expand(count, -1, -1).contiguous()

@@ -1,0 +1,122 @@
+"""Linear mixed model with several variance components, by restricted maximum likelihood, all subjects at once.
+
+y_i = X_i beta + sum_k Z_ik u_ik + eps_i, with u_ik ~ N(0, s_k²) independent and eps ~ N(0, s²); priors beta ~ N(0, prior²)
+may be put on single fixed effects (a ridge: harmonics, sex differences). Laird & Ware 1982, PMID 7168798. Columns of X and Z
+may depend on further nonlinear parameters (an effect compartment's rate): those are found in the same search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Design", "LinearFit", "fit_linear_mixed"]
+
+
+
+@dataclass(frozen=True)
+class Design:
+    """The model's columns. N subjects, R rows each (padded), F fixed effects, K variance components."""
+
+    fixed: Tensor  # [N, R, F]
+    random: tuple[Tensor, ...]  # K of [N, R, C_k]: columns that share one variance
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    beta: Tensor  # [F]
+    errors: Tensor  # [F] standard errors
+    component_sds: Tensor  # [K]
+    component_errors: Tensor  # [K] standard errors (curvature of the likelihood, delta method)
+    residual_sd: float
+    nonlinear: Tensor  # [P]
+    nonlinear_errors: Tensor  # [P] (of the parameters as searched: logs)
+    effects: tuple[Tensor, ...]  # K of [N, C_k]: predicted random effects
+    residuals: Tensor  # [N, R] y - X beta - Z u, NaN where missing
+    minus_two_log_likelihood: float
+
+
+def fit_linear_mixed(
+    columns: Callable[[Tensor], Design],
+    y: Tensor,
+    prior_sd: Tensor,
+    sds: Tensor,
+    residual_sd: float,
+    nonlinear: Tensor,
+    nonlinear_prior_sd: Tensor,
+    standard_errors: bool = True,
+    iterations: int = 60,
+) -> LinearFit:
+    """Fit.
+
+    Args:
+        columns: nonlinear parameters [P] -> Design, differentiable.
+        y: [N, R], NaN where missing. prior_sd: [F], inf = none.
+        sds, residual_sd, nonlinear: where the search starts; [K], a number, [P].
+        nonlinear_prior_sd: SD of normal priors around the start, [P].
+        standard_errors: False skips those of the variance components and nonlinear parameters (a Hessian).
+    """
+    seen = ~y.isnan()
+    mask = seen.to(torch.float64)
+    y0 = torch.where(seen, y, torch.zeros_like(y)).to(torch.float64)
+    k, precision = len(sds), prior_sd.to(torch.float64) ** -2
+    start = torch.cat([sds.log(), torch.tensor([residual_sd]).log(), nonlinear]).to(torch.float64)
+    centre, width = start.clone(), torch.cat([torch.full((k,), 1.5), torch.tensor([torch.inf]), nonlinear_prior_sd]).to(torch.float64)
+
+    def solve(vector: Tensor):
+        design = columns(vector[k + 1 :])
+        x = design.fixed * mask.unsqueeze(-1)
+        zs = [z * mask.unsqueeze(-1) * vector[i].exp() for i, z in enumerate(design.random)]
+        z = torch.cat(zs, -1)
+        noise = (2 * vector[k]).exp()
+        # Woodbury: with V = noise I + Z Z', only matrices as wide as Z are factorised
+        small = torch.einsum("nrc,nrd->ncd", z, z) / noise + torch.eye(z.shape[-1], dtype=z.dtype)
+        factor = torch.linalg.cholesky(small)
+        right = torch.cat([x, y0.unsqueeze(-1)], -1)
+        zr = torch.einsum("nrc,nrf->ncf", z, right)
+        gram = torch.einsum("nrf,nrg->fg", right, right) / noise
+        half = torch.linalg.solve_triangular(factor, zr, upper=False)
+        gram = gram - torch.einsum("ncf,ncg->fg", half, half) / noise**2
+        information = gram[:-1, :-1] + torch.diag(precision)
+        chol = torch.linalg.cholesky(information)
+        beta = torch.cholesky_solve(gram[:-1, -1:], chol).squeeze(-1)
+        quadratic = gram[-1, -1] - (gram[:-1, -1] * beta).sum()
+        logdet = mask.sum() * 2 * vector[k] + 2 * torch.diagonal(factor, dim1=-2, dim2=-1).log().sum()
+        value = logdet + quadratic + 2 * chol.diagonal().log().sum()
+        value = value + (((vector - centre) / width) ** 2).sum()
+        return value, beta, information, design, z, small, noise
+
+    vector = start.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS([vector], max_iter=iterations, tolerance_change=1e-4, tolerance_grad=1e-3, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        value = solve(vector)[0]
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    best = vector.detach()
+    with torch.no_grad():
+        value, beta, information, design, z, small, noise = solve(best)
+        errors = torch.linalg.inv(information).diagonal().clamp_min(0).sqrt()
+        rest = (y0 - design.fixed @ beta) * mask
+        u = torch.linalg.solve(small, torch.einsum("nrc,nr->nc", z, rest).unsqueeze(-1)).squeeze(-1) / noise
+        residuals = torch.where(seen, rest - torch.einsum("nrc,nc->nr", z, u), torch.full_like(rest, torch.nan))
+        effects, at = [], 0
+        for i, block in enumerate(design.random):
+            effects.append(u[:, at : at + block.shape[-1]] * best[i].exp())
+            at += block.shape[-1]
+    search_errors = torch.full_like(best, torch.nan)
+    if standard_errors:
+        hessian = torch.autograd.functional.hessian(lambda v: solve(v)[0], best) / 2
+        values, vectors = torch.linalg.eigh(hessian)
+        inverse = (vectors / values.clamp_min(1e-6)) @ vectors.T
+        search_errors = inverse.diagonal().clamp_min(0).sqrt()
+    return LinearFit(
+        beta, errors, best[:k].exp(), best[:k].exp() * search_errors[:k], float(best[k].exp()), best[k + 1 :], search_errors[k + 1 :],
+        tuple(effects), residuals, float(value),
+    )  # fmt: skip

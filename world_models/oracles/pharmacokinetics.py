@@ -1,0 +1,197 @@
+"""Linear pharmacokinetics as a sum of exponentials: exact, elementwise, batched.
+
+A dose D at time 0 with lag L, first-order absorption (one or two stages), one or two compartments and an effect
+compartment is a linear system, so every concentration is sum_m c_m · D · exp(-r_m (t - L)) after the lag, with rates
+r_m (the modes) and coefficients c_m of the patient, and repeated doses superpose (Gibaldi & Perrier 1982,
+Pharmacokinetics, ch. 1 and 3; the effect compartment is Sheiner 1979, PMID 761446). The state is therefore one amount
+a mode, and one step of any length is exact:
+
+    x_m <- x_m · exp(-r_m dt) + D · exp(-r_m (dt - L))
+
+Modes of a drug: 0, 1 the absorption stages; 2, 3 the disposition (alpha, beta); 4 + e the effect compartment of
+endpoint e. A stage or compartment a drug has not simply has coefficient zero.
+
+Equal rates would divide by zero. The two absorption stages are ka (1 +- STAGE_SPLIT / 2): it keeps the mean absorption
+time to first order and the curve to 1e-5; every other pair is kept apart by MIN_GAP (relative), which moves a
+concentration by 1e-4 of itself per half-life or so. Coefficients nearly cancel then, hence float64 throughout.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["MAX_LAG_H", "MIN_STEP_H", "Amounts", "Kinetics", "advance", "concentration", "dispose", "effect_modes", "effect_sites", "empty", "kinetics", "kernel"]
+
+STAGE_SPLIT = 0.005
+MIN_GAP = 1e-4
+SLOTS = 2  # doses of one drug that can wait out their lag at once
+MAX_LAG_H = 1.0  # absorption lags are cut here, so that a step of MIN_STEP_H never needs a third slot
+MIN_STEP_H = MAX_LAG_H / SLOTS
+BASE_MODES = 4
+
+
+class Kinetics(NamedTuple):
+    """One drug in each of B patients ([B, D, ...] once the drugs are stacked). Float64."""
+
+    rates: Tensor  # [..., M] per h, M = 4 + E
+    lag_h: Tensor  # [...]
+    plasma: Tensor  # [..., 4] ng/mL of plasma per mg in a mode
+    effect: Tensor  # [..., E, 5] ng/mL at the effect site of endpoint e per mg in modes 0..3 and 4 + e
+
+
+class Amounts(NamedTuple):
+    """What is on board, [B, D, ...]: the state of the kinetics. Float64."""
+
+    modes: Tensor  # [B, D, M] mg, dose-weighted exponentials
+    pending_mg: Tensor  # [B, D, SLOTS] swallowed, but still within the lag
+    pending_h: Tensor  # [B, D, SLOTS] what is left of their lag
+
+
+def _apart(rates: list[Tensor]) -> list[Tensor]:
+    """Push each rate off the ones before it, upwards, until all pairs differ by MIN_GAP at least."""
+    kept: list[Tensor] = []
+    for rate in rates:
+        for _ in range(len(kept)):  # a push may land on another: as many passes as there are neighbours
+            for other in kept:
+                close = (rate - other).abs() < MIN_GAP * other
+                rate = torch.where(close, other * (1.0 + 1.01 * MIN_GAP), rate)
+        kept.append(rate)
+    return kept
+
+
+def dispose(clearance: Tensor, v1: Tensor, q: Tensor | None = None, v2: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Disposition rates per h: (k,) for one compartment, (alpha, beta, k21) for two. L/h and L."""
+    k = clearance / v1
+    if q is None or v2 is None:
+        return (k,)
+    k12, k21 = q / v1, q / v2
+    total = k + k12 + k21
+    root = torch.sqrt((total * total - 4.0 * k * k21).clamp_min(1e-12))
+    alpha = 0.5 * (total + root)
+    return alpha, k * k21 / alpha, k21
+
+
+def kinetics(
+    ka: Tensor, lag_h: Tensor, clearance: Tensor, v1: Tensor, q: Tensor | None, v2: Tensor | None, stages: int, ke0: list[Tensor]
+) -> Kinetics:
+    """Modes and coefficients of one drug by partial fractions of its transfer function.
+
+    Args:
+        ka: per h, of each stage, [B]. lag_h: h [B]. clearance, q: L/h; v1, v2: L (apparent, over the bioavailability).
+        q and v2 None: one compartment. stages: 1 or 2. ke0: per endpoint, per h, [B] each.
+
+    Raises:
+        ValueError: stages is neither 1 nor 2.
+    """
+    if stages not in (1, 2):
+        raise ValueError(f"stages={stages}: absorption has 1 or 2 stages")
+    ka = ka * torch.ones_like(clearance)
+    absorption = [ka] if stages == 1 else [ka * (1 - STAGE_SPLIT / 2), ka * (1 + STAGE_SPLIT / 2)]
+    disposition = dispose(clearance, v1, q, v2)
+    zeros = [] if len(disposition) == 1 else [disposition[2]]
+    poles = _apart([*absorption, *disposition[:2]])
+    gain = 1000.0 / v1  # mg/L -> ng/mL
+    for rate in poles[: len(absorption)]:
+        gain = gain * rate
+    nothing = torch.zeros_like(gain)
+    dead = torch.ones_like(gain)
+
+    def spread(values: list[Tensor], filler: Tensor) -> list[Tensor]:
+        a, d = values[: len(absorption)], values[len(absorption) :]
+        return [*a, *[filler] * (2 - len(a)), *d, *[filler] * (2 - len(d))]
+
+    plasma = torch.stack(spread(_residues(gain, zeros, poles), nothing), -1)
+    rates = torch.stack(spread(poles, dead), -1)
+    sites = torch.stack([rate * dead for rate in ke0], -1) if ke0 else gain.new_zeros(*gain.shape, 0)
+    sites, effect = effect_modes(rates, plasma, sites)
+    lag = (lag_h * dead).clamp(0.0, MAX_LAG_H)
+    return Kinetics(torch.cat([rates, sites], -1), lag, plasma, effect)
+
+
+def effect_modes(rates: Tensor, plasma: Tensor, ke0: Tensor) -> tuple[Tensor, Tensor]:
+    """Effect compartments on top of a plasma curve: rates [..., E] (kept off the plasma's) and coefficients [..., E, 5].
+
+    c_m exp(-r_m t) seen through ke0 is c_m ke0 / (ke0 - r_m) · (exp(-r_m t) - exp(-ke0 t)).
+    """
+    base = [rates[..., m].unsqueeze(-1) for m in range(BASE_MODES)]
+    for _ in range(2):
+        for rate in base:
+            ke0 = torch.where((ke0 - rate).abs() < MIN_GAP * rate, rate * (1.0 + 1.01 * MIN_GAP), ke0)
+    parts = [plasma[..., m].unsqueeze(-1) * ke0 / (ke0 - base[m]) for m in range(BASE_MODES)]
+    own = -(((parts[0] + parts[1]) + parts[2]) + parts[3])
+    return ke0, torch.stack([*parts, own], -1)
+
+
+def _residues(gain: Tensor, zeros: list[Tensor], poles: list[Tensor]) -> list[Tensor]:
+    """Coefficients of exp(-p_m t) for gain · prod(s + z) / prod(s + p)."""
+    found = []
+    for m, pole in enumerate(poles):
+        value = gain
+        for zero in zeros:
+            value = value * (zero - pole)
+        for j, other in enumerate(poles):
+            if j != m:
+                value = value / (other - pole)
+        found.append(value)
+    return found
+
+
+def kernel(kin: Kinetics, hours: Tensor) -> tuple[Tensor, Tensor]:
+    """Plasma [..., T] and effect sites [..., E, T] in ng/mL per mg, `hours` [T] after one dose (the fit's closed form)."""
+    since = hours - kin.lag_h.unsqueeze(-1)
+    on = (since > 0).to(kin.rates.dtype)
+    decay = torch.exp(-kin.rates.unsqueeze(-1) * since.clamp_min(0.0).unsqueeze(-2)) * on.unsqueeze(-2)  # [..., M, T]
+    base = decay[..., :BASE_MODES, :]
+    plasma = (kin.plasma.unsqueeze(-1) * base).sum(-2)
+    sites = (kin.effect[..., :BASE_MODES].unsqueeze(-1) * base.unsqueeze(-3)).sum(-2)
+    return plasma, sites + kin.effect[..., BASE_MODES].unsqueeze(-1) * decay[..., BASE_MODES:, :]
+
+
+def empty(batch: int, drugs: int, modes: int, device: torch.device | str) -> Amounts:
+    """Nothing on board."""
+    shape = {"dtype": torch.float64, "device": device}
+    return Amounts(
+        torch.zeros(batch, drugs, modes, **shape), torch.zeros(batch, drugs, SLOTS, **shape), torch.zeros(batch, drugs, SLOTS, **shape)
+    )
+
+
+def advance(kin: Kinetics, amounts: Amounts, dose_mg: Tensor, hours: float) -> Amounts:
+    """`hours` after the doses `dose_mg` [B, D] are swallowed now. Exact for any step from MIN_STEP_H up.
+
+    Raises:
+        ValueError: a step shorter than MIN_STEP_H, in which more doses could wait out their lag than there are slots.
+    """
+    if hours < MIN_STEP_H:
+        raise ValueError(f"hours={hours} is shorter than {MIN_STEP_H}; take steps of {MIN_STEP_H} h or more")
+    dose = dose_mg.to(torch.float64)
+    modes = amounts.modes * torch.exp(-kin.rates * hours)
+    waiting_mg = [amounts.pending_mg[..., i] for i in range(SLOTS)] + [dose]
+    waiting_h = [amounts.pending_h[..., i] for i in range(SLOTS)] + [kin.lag_h]
+    left_mg, left_h = [], []
+    for mg, lag in zip(waiting_mg, waiting_h, strict=True):
+        after = hours - lag  # time in the body by the end of the step; negative: still waiting
+        entered = torch.where(after > 0, mg, torch.zeros_like(mg))
+        modes = modes + entered.unsqueeze(-1) * torch.exp(-kin.rates * after.clamp_min(0.0).unsqueeze(-1))
+        left_mg.append(mg - entered)
+        left_h.append((-after).clamp_min(0.0))
+    # the oldest of the three has entered by now (MAX_LAG_H = SLOTS · MIN_STEP_H): its slot is free
+    return Amounts(modes, torch.stack(left_mg[1:], -1), torch.stack(left_h[1:], -1))
+
+
+def concentration(kin: Kinetics, amounts: Amounts) -> Tensor:
+    """Plasma concentration, ng/mL [B, D] float64."""
+    total = kin.plasma[..., 0] * amounts.modes[..., 0]
+    for m in range(1, BASE_MODES):
+        total = total + kin.plasma[..., m] * amounts.modes[..., m]
+    return total.clamp_min(0.0)
+
+
+def effect_sites(kin: Kinetics, amounts: Amounts) -> Tensor:
+    """Effect-site concentrations, ng/mL [B, D, E] float64."""
+    total = kin.effect[..., BASE_MODES] * amounts.modes[..., BASE_MODES:]
+    for m in range(BASE_MODES):
+        total = total + kin.effect[..., m] * amounts.modes[..., m : m + 1]
+    return total.clamp_min(0.0)

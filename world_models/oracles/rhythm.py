@@ -1,0 +1,192 @@
+"""The arrhythmia itself: its burden under drugs, and torsades de pointes as the price of a long QT.
+
+Burden. With episodes starting at rate a and ending at rate b the long-run share of time in the arrhythmia is
+a / (a + b), so its logit is log(a / b): a drug that multiplies the starting rate by r and the ending rate by c shifts
+the logit by log(r) - log(c). Both ratios can be read from trials as ratios of cumulative hazards, log(S_drug) /
+log(S_control). Each drug's shift is a Hill curve of its plasma concentration; shifts of several drugs saturate
+together. The shift sets in with a time constant (91 % of the dofetilide conversions that happen within three days
+happen within 36 h, 70 % within 24 h), and an Ornstein-Uhlenbeck process on the logit moves the burden over hours.
+
+Published (drug / control) and the logit shift it gives:
+
+- dofetilide, 500 ug bid: 0.86 + 1.22 = 2.1 from conversion 61 / 33 % and maintenance 78 / 43 % at one year (DIAMOND,
+  doi 10.1111/j.1527-5299.2001.00243.x). Conversion 29.9, 9.8, 6.1 / 1.2 % on 500, 250, 125 ug gives the Hill
+  coefficient of 2 (SAFIRE-D, doi 10.1161/01.cir.102.19.2385; its maintenance, 58 / 25 %, alone gives 0.93 (k)).
+- quinidine, 400 mg every 6 h (k): 0.77 from maintenance 69 / 45 % at 3 and 50 / 25 % at 12 months (Coplen 1990,
+  Circulation 82:1106) + 1.2 from conversion 60 / 20 % (against sotalol: Hohnloser 1995, PMID 7560608).
+- ranolazine, 750, 500, 375 mg bid: 0.5, 0.4, 0 from recurrence 39.7, 41.7, 56.9 / 56.4 % in 16 weeks (RAFFAELLO, doi
+  10.1016/j.hrthm.2015.01.021); 0.17 on 375 mg from a burden of 1.89 -> 1.59 % (PMC4956122); no significant change on
+  750 mg alone (HARMONY, NCT01522651).
+- verapamil, 240 mg a day: 0.15, an assumption. Paroxysms became 25 min a day shorter against 45 min longer (Europace
+  2007;9:1209), less progression with hazard ratio 0.64 (RACE 4, PMC8892061); its use is rate control.
+
+The fluctuation (SD 0.5 on the logit, 10 h) is an assumption. The chart's heart rate is the sinus rate: what verapamil
+does to the ventricular rate during the arrhythmia is not in the chart.
+
+Torsades. hazard per hour = exp(a + k (QTcF - 500) + k_long softplus(QTcF - 600) - k_short softplus(450 - QTcF)
++ k_slow softplus(60 - heart rate)), softplus of stated widths. k gives the two- to threefold risk of treated patients
+above 500 ms against those below; the 5 to 7 % per 10 ms of the congenital syndrome is too flat to hold both that and
+the near absence of torsades without a drug, hence the bend below 450 ms. a is set so that dofetilide 500 ug bid in the
+typical cohort without any dose adjustment meets the published rate in the first three days: 0.8 % in supraventricular
+arrhythmia by label (k), 1.2 % in 1404 consecutive loadings (doi 10.1161/CIRCEP.114.002339). `python -m
+benchmarks.calibrate_rhythm` prints simulated beside published rates. The bend above 600 ms and the factor of 1.03 per
+bpm below 60 are assumptions. Torsades is absorbing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from world_models import keys
+
+__all__ = ["BURDEN", "SUPPRESSION", "TORSADES", "BurdenLaw", "Rhythm", "Suppression", "TorsadesLaw"]
+__all__ += ["advance_rhythm", "expit", "initial_rhythm", "logit_shift", "torsades_hazard"]
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """Shift of the burden's logit: greatest * C^hill / (C^hill + half^hill)."""
+
+    greatest: float  # logit units
+    half_ng_ml: float  # plasma concentration of half the effect
+    hill: float
+
+
+SUPPRESSION: dict[str, Suppression] = {
+    "dofetilide": Suppression(3.0, 1.38, 2.0),  # 2.1 at the 2.1 ng/mL that 500 ug bid averages, 1.1 at half of it
+    "quinidine": Suppression(3.0, 2060.0, 1.5),  # 2.0 at the 3200 ng/mL that 400 mg every 6 h averages
+    "ranolazine": Suppression(0.9, 930.0, 2.0),  # 0.5 at the 1000 ng/mL that 750 mg bid averages
+    "verapamil": Suppression(0.4, 70.0, 1.0),  # 0.15 at the 42 ng/mL that 240 mg a day averages
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BurdenLaw:
+    """Time course of the burden's logit."""
+
+    fluctuation_sd: float = 0.5  # stationary, logit
+    fluctuation_hours: float = 10.0  # time constant of the Ornstein-Uhlenbeck process
+    onset_hours: float = 16.0  # time constant with which the drugs' shift sets in and wears off
+    together: float = 3.5  # logit shift that no combination exceeds
+    floor: float = 1e-4  # burdens below (and above 1 minus it) have no finite logit; they start from here
+
+
+@dataclass(frozen=True, slots=True)
+class TorsadesLaw:
+    """log hazard per hour as a convex function of QTcF."""
+
+    log_hazard_at_500: float = -8.0  # a
+    per_ms: float = 0.018  # k: 20 % per 10 ms
+    long_per_ms: float = 0.015  # k_long, above 600 ms
+    short_per_ms: float = 0.08  # k_short, below 450 ms
+    slow_per_bpm: float = 0.03  # k_slow, below 60 bpm
+    long_from_ms: float = 600.0
+    short_from_ms: float = 450.0
+    slow_from_bpm: float = 60.0
+    width_ms: float = 10.0  # of the two bends
+    width_bpm: float = 3.0
+
+
+BURDEN = BurdenLaw()
+TORSADES = TorsadesLaw()
+
+
+class Rhythm(NamedTuple):
+    """Rhythm of B patients, all float32 [B]."""
+
+    fluctuation: Tensor  # Ornstein-Uhlenbeck process on the logit of the burden
+    shift: Tensor  # logit shift by drugs that has set in
+    burden: Tensor  # fraction of the last step
+    hazard_per_h: Tensor  # of torsades, now
+    torsades: Tensor  # 1 once it has occurred
+
+
+def expit(logit: Tensor) -> Tensor:
+    """1 / (1 + exp(-logit)); torch's sigmoid has another last bit in the tail of a batch than in its middle."""
+    return 1.0 / (1.0 + (-logit).exp())
+
+
+@lru_cache(maxsize=32)
+def _curves(drugs: tuple[str, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """log half, hill, greatest / together [D]; a drug without a curve shifts nothing."""
+    none = Suppression(0.0, 1.0, 1.0)
+    rows = [SUPPRESSION.get(d, none) for d in drugs]
+    return (
+        torch.tensor([r.half_ng_ml for r in rows], device=device).log(),
+        torch.tensor([r.hill for r in rows], device=device),
+        torch.tensor([r.greatest / BURDEN.together for r in rows], device=device),
+    )
+
+
+def logit_shift(concentration_ng_ml: Tensor, drugs: Sequence[str]) -> Tensor:
+    """Shift [B] of the burden's logit that plasma concentrations [B, D] would reach if held; never above `together`."""
+    log_half, hill, share = _curves(tuple(drugs), concentration_ng_ml.device)
+    effect = share * expit(hill * (concentration_ng_ml.clamp_min(1e-9).log() - log_half))
+    left = 1.0 - effect[:, 0]
+    for i in range(1, effect.shape[1]):  # over drugs, not patients
+        left = left * (1.0 - effect[:, i])
+    return (1.0 - left) * BURDEN.together
+
+
+def _softplus(x: Tensor, width: float) -> Tensor:
+    # written out, so that only exp and log1p run: their kernels give a row the same bits in any batch
+    scaled = x / width
+    return (scaled.clamp_min(0.0) + (-scaled.abs()).exp().log1p()) * width
+
+
+def torsades_hazard(qtcf_ms: Tensor, heart_rate_bpm: Tensor, law: TorsadesLaw = TORSADES) -> Tensor:
+    """Hazard of torsades per hour [B]: increasing in QTcF, decreasing in the heart rate below 60 bpm."""
+    log_hazard = (
+        law.log_hazard_at_500
+        + (qtcf_ms - 500.0) * law.per_ms
+        + _softplus(qtcf_ms - law.long_from_ms, law.width_ms) * law.long_per_ms
+        - _softplus(law.short_from_ms - qtcf_ms, law.width_ms) * law.short_per_ms
+        + _softplus(law.slow_from_bpm - heart_rate_bpm, law.width_bpm) * law.slow_per_bpm
+    )
+    return log_hazard.clamp_max(3.0).exp()
+
+
+def initial_rhythm(baseline_burden: Tensor, qtcf_ms: Tensor, heart_rate_bpm: Tensor) -> Rhythm:
+    """At admission: the patient's own burden, no drug's shift, no torsades yet."""
+    zero = torch.zeros_like(baseline_burden)
+    return Rhythm(zero, zero, baseline_burden, torsades_hazard(qtcf_ms, heart_rate_bpm), zero)
+
+
+def advance_rhythm(
+    key: Tensor,
+    t: Tensor,
+    rhythm: Rhythm,
+    baseline_burden: Tensor,
+    shift_target: Tensor,
+    qtcf_ms: Tensor,
+    heart_rate_bpm: Tensor,
+    hours: float,
+) -> Rhythm:
+    """The rhythm `hours` later.
+
+    Args:
+        key, t: int64 [B]; t numbers the step that ends now.
+        shift_target: `logit_shift` [B] of the concentrations over the step.
+        qtcf_ms, heart_rate_bpm: [B] at the step's end; the hazard is averaged with that at its beginning.
+        hours: length of the step; both processes are exact in it.
+    """
+    keep = float(torch.tensor(-hours / BURDEN.fluctuation_hours, dtype=torch.float64).exp())
+    shock = BURDEN.fluctuation_sd * (1.0 - keep * keep) ** 0.5
+    fluctuation = rhythm.fluctuation * keep + keys.normal(key, t, "rhythm/burden") * shock
+    lag = float(torch.tensor(-hours / BURDEN.onset_hours, dtype=torch.float64).exp())
+    shift = shift_target + (rhythm.shift - shift_target) * lag
+    start = baseline_burden.clamp(BURDEN.floor, 1.0 - BURDEN.floor)
+    logit = (start / (1.0 - start)).log()
+    burden = expit(logit + fluctuation - shift)
+
+    hazard = torsades_hazard(qtcf_ms, heart_rate_bpm)
+    cumulative = (hazard + rhythm.hazard_per_h) * (0.5 * hours)
+    strikes = keys.uniform(key, t, "rhythm/torsades") < -(-cumulative).expm1()
+    torsades = torch.maximum(rhythm.torsades, strikes.to(torch.float32))
+    return Rhythm(fluctuation, shift, burden, hazard, torsades)

@@ -1,0 +1,255 @@
+"""Fit a drug-response trial of the ECGRDVQ layout: population kinetics, effects, baselines and the day's course.
+
+    python -m world_models.oracles.trial_fit --trial DIR_OR_CSV --out JSON
+
+The JSON is what `pharmacology.TrialModel.load` reads: population parameters with standard errors, nothing about any
+single subject.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from world_models.data.ecgrdvq import load_trial
+from world_models.oracles.drugs import DRUGS
+from world_models.oracles.effects_fit import DOSING_CLOCK_HOUR, HARMONICS, Arranged, EndpointFit, arrange, fit_endpoint
+from world_models.oracles.kinetics_fit import ALLOMETRY, REFERENCE_WEIGHT_KG, fit_kinetics, names_of
+from world_models.oracles.nonlinear_mixed import MixedFit
+from world_models.oracles.pharmacodynamics import ENDPOINTS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["fit_trial", "main"]
+
+_UNITS = {"clearance": "L/h", "v1": "L", "ka": "1/h", "lag": "h", "q": "L/h", "v2": "L"}
+
+
+def _round(value: Any, digits: int = 6) -> Any:
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_round(v, digits) for v in value]
+    return float(f"{value:.{digits}g}")
+
+
+def _kinetics_entry(item, fit: MixedFit) -> dict[str, Any]:
+    names = names_of(item)
+    return {
+        "structure": f"{item.absorption_stages} absorption stage(s), lag, {item.compartments} compartment(s), apparent (oral)",
+        "units": {n: _UNITS[n] for n in names},
+        "typical": {n: _round(v) for n, v in zip(names, fit.theta.exp(), strict=True)},
+        "relative_standard_error": {n: _round(v, 3) for n, v in zip(names, fit.standard_errors, strict=False)},
+        "women_minus_men_log_clearance_and_volumes": _round(fit.beta[0]) if fit.beta.numel() else 0.0,
+        "women_minus_men_standard_error": _round(fit.standard_errors[-1], 3) if fit.beta.numel() else 0.0,
+        "parameter_order": list(names),
+        "between_subject_log_covariance": _round(fit.omega),
+        "between_subject_log_sd_standard_error": _round(fit.omega_sd_errors, 3),
+        "residual_sd_additive_ng_per_ml": _round(fit.additive),
+        "residual_sd_proportional": _round(fit.proportional),
+        "minus_two_log_likelihood": _round(fit.minus_two_log_likelihood),
+    }
+
+
+def _covariances(data: Arranged, fits: dict[str, EndpointFit]) -> dict[str, np.ndarray]:
+    """Between-subject, between-period and residual covariance of the endpoints: REML SDs with predicted effects' correlations.
+
+    The correlations are those of the predicted random effects (subjects, periods) and of the residuals.
+    """
+    def scaled(columns: list[np.ndarray], sds: list[float]) -> np.ndarray:
+        import pandas as pd
+
+        correlation = pd.DataFrame(np.stack(columns, -1)).corr().fillna(0.0).to_numpy()
+        # few independent values: pull towards no correlation, as if as many uncorrelated ones as endpoints had been seen too
+        count = len(columns[0]) if len(columns[0]) > 30 else len(data.subjects)
+        correlation = correlation * count / (count + len(columns))
+        np.fill_diagonal(correlation, 1.0)
+        return correlation * np.outer(sds, sds)
+
+    f = [fits[e].fit for e in ENDPOINTS]
+    return {
+        "subject": scaled([x.effects[0][:, 0].numpy() for x in f], [float(x.component_sds[0]) for x in f]),
+        "period": scaled([x.effects[1].flatten().numpy() for x in f], [float(x.component_sds[1]) for x in f]),
+        "residual": scaled([x.residuals.flatten().numpy() for x in f], [x.residual_sd for x in f]),
+    }
+
+
+def _effect_entries(data: Arranged, fits: dict[str, EndpointFit]) -> list[dict[str, Any]]:
+    entries = []
+    for i, item in enumerate(DRUGS):
+        entry: dict[str, Any] = {}
+        peak = float(data.peak[i])
+        predicted = []
+        for e in ENDPOINTS:
+            fitted = fits[e]
+            f = fitted.fit
+            active = item.name in fitted.active
+            record = {
+                "unit": ("bpm" if e.endswith("bpm") else "ms") + " per ng/mL",
+                "slope_per_ng_per_ml": 0.0, "slope_standard_error": 0.0, "women_minus_men_per_ng_per_ml": 0.0,
+                "women_minus_men_standard_error": 0.0, "between_subject_sd_per_ng_per_ml": 0.0,
+                "between_subject_sd_standard_error": 0.0, "ke0_per_h": 3.0, "ke0_relative_standard_error": None, "c50_ng_per_ml": None,
+                "c50_relative_standard_error": None,
+            }  # fmt: skip
+            blup = np.zeros(len(data.subjects))
+            if active:
+                at = fitted.names.index(item.name)
+                place = fitted.active.index(item.name)
+                record["slope_per_ng_per_ml"] = _round(f.beta[at] / peak)
+                record["slope_standard_error"] = _round(f.errors[at] / peak, 3)
+                record["between_subject_sd_per_ng_per_ml"] = _round(f.component_sds[2 + place] / peak)
+                record["between_subject_sd_standard_error"] = _round(f.component_errors[2 + place] / peak, 3)
+                record["ke0_per_h"] = _round(f.nonlinear[place].exp())
+                record["ke0_relative_standard_error"] = _round(f.nonlinear_errors[place], 3)
+                if f"{item.name}_sex" in fitted.names:
+                    sex = fitted.names.index(f"{item.name}_sex")
+                    record["women_minus_men_per_ng_per_ml"] = _round(f.beta[sex] / peak)
+                    record["women_minus_men_standard_error"] = _round(f.errors[sex] / peak, 3)
+                if item.name in fitted.saturating:
+                    c50 = len(fitted.active) + fitted.saturating.index(item.name)
+                    record["c50_ng_per_ml"] = _round(f.nonlinear[c50].exp() * peak)
+                    record["c50_relative_standard_error"] = _round(f.nonlinear_errors[c50], 3)
+                blup = f.effects[2 + place][:, 0].numpy()
+            entry[e] = record
+            predicted.append(blup)
+        spread = np.stack(predicted)
+        live = spread.std(1) > 1e-9
+        correlation = np.eye(len(ENDPOINTS))
+        if live.sum() > 1:
+            part = np.corrcoef(spread[live])
+            part = part * len(data.subjects) / (len(data.subjects) + len(ENDPOINTS))
+            np.fill_diagonal(part, 1.0)
+            correlation[np.ix_(live, live)] = part
+        entry["between_subject_slope_correlation"] = _round(correlation, 4)
+        entries.append(entry)
+    return entries
+
+
+def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool = False) -> dict[str, Any]:
+    """All population parameters from a tidy frame (`load_trial`), as the JSON's dict without its provenance.
+
+    Raises:
+        ValueError: a drug's arm or the placebo arm is missing.
+    """
+    from tqdm import tqdm
+
+    present = set(frame["drug"])
+    absent = [name for name in ("placebo", *[d.name for d in DRUGS]) if name not in present]
+    if absent:
+        raise ValueError(f"the trial has no arm {', '.join(absent)}; it has {', '.join(sorted(present))}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the matrices are tiny: a second thread only costs
+    try:
+        bar = tqdm(total=len(DRUGS) + len(ENDPOINTS), desc="trial fit", disable=not progress, file=sys.stderr)
+        kinetics = {}
+        for item in DRUGS:
+            kinetics[item.name] = fit_kinetics(frame, item)
+            bar.update()
+        data = arrange(frame, kinetics)
+        fits = {}
+        for endpoint in ENDPOINTS:
+            fits[endpoint] = fit_endpoint(data, endpoint, standard_errors)
+            bar.update()
+        bar.close()
+    finally:
+        torch.set_num_threads(threads)
+    covariances = _covariances(data, fits)
+    effects = _effect_entries(data, fits)
+    course: dict[str, Any] = {"dosing_clock_hour": DOSING_CLOCK_HOUR, "form": "sum over k of c_k cos(2 pi k h / 24) + s_k sin(2 pi k h / 24)"}
+    sexes: dict[str, dict[str, float]] = {"women": {}, "men": {}}
+    errors: dict[str, dict[str, float]] = {"women": {}, "men": {}}
+    for e in ENDPOINTS:
+        fitted = fits[e]
+        value = dict(zip(fitted.names, fitted.fit.beta.tolist(), strict=True))
+        error = dict(zip(fitted.names, fitted.fit.errors.tolist(), strict=True))
+        order = [f"{f}{k}" for k in range(1, HARMONICS + 1) for f in ("cos", "sin")]
+        course[e] = {
+            "harmonics": [_round(value[n]) for n in order],
+            "harmonics_standard_errors": [_round(error[n], 3) for n in order],
+            "before_dosing": _round(value["predose"]),
+            "before_dosing_standard_error": _round(error["predose"], 3),
+            "drift_over_24_h": _round(value["drift"]),
+            "drift_over_24_h_standard_error": _round(error["drift"], 3),
+        }
+        for sex in ("women", "men"):
+            sexes[sex][e] = _round(value[sex])
+            errors[sex][e] = _round(error[sex], 3)
+    drugs = {}
+    for i, item in enumerate(DRUGS):
+        arm = frame[frame["drug"] == item.name]
+        drugs[item.name] = {
+            "dose_mg": _round(arm["dose_mg"].median()),
+            "mean_peak_concentration_ng_per_ml": _round(data.peak[i]),
+            "highest_concentration_ng_per_ml": _round(arm["conc_ng_per_ml"].max()),
+            "kinetics": _kinetics_entry(item, kinetics[item.name][0]),
+            "effects": effects[i],
+        }
+    return {
+        "drugs": drugs,
+        "baseline": {
+            "endpoint_order": list(ENDPOINTS),
+            **sexes,
+            "women_standard_errors": errors["women"],
+            "men_standard_errors": errors["men"],
+            "between_subject_covariance": _round(covariances["subject"]),
+            "between_period_covariance": _round(covariances["period"]),
+            "residual_covariance": _round(covariances["residual"]),
+            "sd_standard_errors": {
+                "between_subject": [_round(fits[e].fit.component_errors[0], 3) for e in ENDPOINTS],
+                "between_period": [_round(fits[e].fit.component_errors[1], 3) for e in ENDPOINTS],
+            },
+        },
+        "course": course,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m world_models.oracles.trial_fit", description=__doc__.splitlines()[0])
+    parser.add_argument("--trial", required=True, help="the trial's folder, or its clinical CSV")
+    parser.add_argument("--out", required=True, help="JSON to write")
+    options = parser.parse_args(argv)
+    out = Path(options.out)
+    if not out.parent.is_dir():
+        print(f"error: the folder {out.parent} does not exist; make it first", file=sys.stderr)
+        return 2
+    try:
+        frame = load_trial(options.trial)
+        fitted = fit_trial(frame, progress=True)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    women = int(frame.groupby("randid")["sex_female"].first().sum())
+    subjects = int(frame["randid"].nunique())
+    result = {
+        "provenance": {
+            "table": Path(options.trial).name,
+            "dataset": "ECGRDVQ 1.0.0 (FDA SCR-002, NCT01873950), PhysioNet, doi 10.13026/C2HM21; default of this program",
+            "licence": "Open Data Commons Attribution License (ODC-By) 1.0",
+            "citation": "Johannesen L et al. 2014, Clin Pharmacol Ther 96:549, doi 10.1038/clpt.2014.155",
+            "subjects": subjects, "women": women, "men": subjects - women,
+            "age_years_range": [_round(frame["age_years"].min()), _round(frame["age_years"].max())],
+            "weight_kg_range": [_round(frame["weight_kg"].min()), _round(frame["weight_kg"].max())],
+            "command": "python -m world_models.oracles.trial_fit --trial DIR --out world_models/oracles/fitted_scr002.json",
+            "reference_weight_kg": REFERENCE_WEIGHT_KG, "allometric_exponents": ALLOMETRY,
+        },
+        **fitted,
+    }  # fmt: skip
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, out)
+    print(f"fitted {subjects} subjects; wrote {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,129 @@
+"""The shared training loop: schedule, average of weights, resume after a kill, progress, metrics as JSON lines.
+
+A loss is a function of the step number alone (its data come from keys folded with that number), so a run that was
+killed and goes on meets the same data as one that was not. Nothing is pickled: weights, their average and AdamW's
+moments are safetensors, the rest is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+__all__ = ["Schedule", "fit"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How one stage is trained."""
+
+    steps: int
+    learning_rate: float = 2e-3  # peak, reached after the warm-up, down to a hundredth along a cosine
+    warm_up: int = 100  # steps
+    weight_decay: float = 1e-4
+    clip: float = 1.0  # norm of the gradient
+    average: float = 0.998  # decay of the running average of the weights, which is what is kept
+    save_every_s: float = 60.0
+
+
+def fit(
+    module: nn.Module,
+    loss: Callable[[int], tuple[Tensor, dict[str, float]]],
+    schedule: Schedule,
+    folder: Path,
+    stage: str,
+    parameters: list[nn.Parameter] | None = None,
+) -> None:
+    """Minimise `loss(step)` over the parameters (default: all of `module`'s that require a gradient).
+
+    Leaves the averaged weights in `module`. Progress is kept in `folder/stage.*`; a finished stage is loaded and
+    returned from at once, an unfinished one goes on where it was saved last.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = [p for p in module.parameters() if p.requires_grad] if parameters is None else parameters
+    optimiser = torch.optim.AdamW(chosen, lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    average = [p.detach().clone() for p in chosen]
+    start = _load(folder, stage, chosen, average, optimiser)
+    saved = time.monotonic()
+    with open(folder / "metrics.jsonl", "a") as log, tqdm(total=schedule.steps, initial=start, desc=stage, mininterval=1) as bar:
+        for step in range(start, schedule.steps):
+            for group in optimiser.param_groups:
+                group["lr"] = schedule.learning_rate * _factor(step, schedule)
+            optimiser.zero_grad(set_to_none=True)
+            value, metrics = loss(step)
+            if not torch.isfinite(value):
+                raise FloatingPointError(f"{stage}: the loss is {value.item()} at step {step}; lower the learning rate")
+            value.backward()
+            norm = nn.utils.clip_grad_norm_(chosen, schedule.clip)
+            if torch.isfinite(norm):
+                optimiser.step()
+            with torch.no_grad():
+                decay = min(schedule.average, (step + 1) / (step + 10))
+                torch._foreach_lerp_(average, [p.detach() for p in chosen], 1 - decay)
+            bar.update()
+            if step % 20 == 0 or step + 1 == schedule.steps:
+                row = {"stage": stage, "step": step, "loss": value.item(), "gradient": norm.item(), **metrics}
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                bar.set_postfix({k: f"{v:.4g}" for k, v in metrics.items()}, refresh=False)
+            if time.monotonic() - saved > schedule.save_every_s:
+                _save(folder, stage, chosen, average, optimiser, step + 1)
+                saved = time.monotonic()
+    if start < schedule.steps:
+        _save(folder, stage, chosen, average, optimiser, schedule.steps)
+    with torch.no_grad():
+        for parameter, mean in zip(chosen, average, strict=True):
+            parameter.copy_(mean)
+
+
+def _factor(step: int, schedule: Schedule) -> float:
+    if step < schedule.warm_up:
+        return (step + 1) / schedule.warm_up
+    share = (step - schedule.warm_up) / max(1, schedule.steps - schedule.warm_up)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _save(folder: Path, stage: str, chosen: list[nn.Parameter], average: list[Tensor], optimiser: torch.optim.AdamW, step: int) -> None:
+    tensors = {f"weight.{i}": p.detach().clone() for i, p in enumerate(chosen)}
+    tensors |= {f"average.{i}": a.clone() for i, a in enumerate(average)}
+    for i, parameter in enumerate(chosen):
+        for name, value in optimiser.state.get(parameter, {}).items():
+            tensors[f"{name}.{i}"] = value.detach().clone()
+    temporary = folder / f"{stage}.part"
+    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"step": str(step)})
+    os.replace(temporary, folder / f"{stage}.safetensors")
+
+
+def _load(folder: Path, stage: str, chosen: list[nn.Parameter], average: list[Tensor], optimiser: torch.optim.AdamW) -> int:
+    from safetensors import safe_open
+
+    path = folder / f"{stage}.safetensors"
+    if not path.exists():
+        return 0
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        step = int(file.metadata()["step"])
+    with torch.no_grad():
+        for i, parameter in enumerate(chosen):
+            if tensors[f"weight.{i}"].shape != parameter.shape:
+                raise ValueError(f"{path} was saved by another configuration; delete it or name another folder")
+            parameter.copy_(tensors[f"weight.{i}"])
+            average[i].copy_(tensors[f"average.{i}"])
+            state = {name: tensors[f"{name}.{i}"] for name in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{i}" in tensors}
+            if state:
+                state = {k: v.to(parameter.device) if k != "step" else v for k, v in state.items()}
+                optimiser.state[parameter].update(state)
+    return step
