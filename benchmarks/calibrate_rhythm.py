@@ -1,6 +1,6 @@
 """Arrhythmia burden and torsades of the oracle beside the published figures that `world_models.oracles.rhythm` cites.
 
-    python -m benchmarks.calibrate_rhythm [--patients 8192] [--hours 72] [--json OUT]
+    python -m benchmarks.calibrate_rhythm [--patients 8192] [--hours 72] [--out CSV]
 
 Torsades are printed as the mean probability 1 - exp(-integrated hazard), which needs far fewer patients than counting.
 `label` doses as the dofetilide label does: after the first dose halve if QTc is above 500 ms or 15 % over baseline,
@@ -10,10 +10,10 @@ later stop for good if QTc is above 500 ms (read 2 h after each dose).
 from __future__ import annotations
 
 import argparse
-import json
+import csv
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -111,18 +111,18 @@ def simulate(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the table; with --json write it too."""
+    """Print the table; with --out write it too."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--patients", type=int, default=8192)
     parser.add_argument("--hours", type=float, default=72.0)
-    parser.add_argument("--json", help="also write the rows here")
+    parser.add_argument("--out", help="also write the rows to this CSV")
     args = parser.parse_args(argv)
     head = "cohort drug mg every_h label TdP_% seen_% >500_% top_ms burden shift x_>500".split()
     print("{:14s}{:11s}{:>7s}{:>8s}{:>6s}{:>8s}{:>8s}{:>8s}{:>7s}{:>13s}{:>7s}{:>8s}  published".format(*head))
     rows = []
     for r in REGIMENS:
         found = simulate(r, args.patients, args.hours)
-        rows.append({"cohort": r.cohort, "drug": r.drug, "dose_mg": r.dose_mg, "every_h": r.every_h} | found)
+        rows.append(asdict(r) | {n: round(v, 6) for n, v in found.items()})
         burden = f"{found['burden_before']:.2f} -> {found['burden_after']:.2f}"
         percent = [100 * found[n] for n in ("torsades_share", "torsades_seen", "over_500_share")]
         print(
@@ -130,10 +130,12 @@ def main(argv: list[str] | None = None) -> int:
             f"{percent[0]:8.3f}{percent[1]:8.3f}{percent[2]:8.1f}{found['qtcf_top_ms']:7.0f}{burden:>13s}"
             f"{found['shift']:7.2f}{found['risk_ratio_500']:8.1f}  {r.published}"
         )
-    if args.json:
-        with open(args.json + ".part", "w", encoding="utf-8") as file:
-            json.dump({"patients": args.patients, "hours": args.hours, "rows": rows}, file, indent=1)
-        os.replace(args.json + ".part", args.json)
+    if args.out:
+        with open(args.out + ".part", "w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, fieldnames=list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+        os.replace(args.out + ".part", args.out)
     return 0
 
 

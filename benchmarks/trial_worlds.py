@@ -95,9 +95,10 @@ def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, se
     found = [{name: np.zeros(len(rows)) for name in TARGETS} for _ in range(3)]
     for h in sorted(rows["hour"].unique()):
         chosen = np.flatnonzero(rows["hour"].to_numpy() == h)
-        effects = model.effects(twins, model.advance(twins, nothing, dose, max(float(h), MIN_STEP_H)))
+        amounts = model.advance(twins, nothing, dose, max(float(h), MIN_STEP_H))
+        effects = model.effects(twins, amounts)
         day = model.time_of_day(torch.tensor(course["dosing_clock_hour"] + float(h)))
-        residual = model.residual(key, int(round(float(h) * 60)))
+        residual = model.residual(key, int(round(float(h) * 60)), twins, amounts)
         values = {}
         for i, e in enumerate(ENDPOINTS):
             drift = course[e]["drift_over_24_h"] * min(max(float(h), 0.0), 24.0) / 24.0

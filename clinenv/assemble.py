@@ -56,7 +56,7 @@ def assemble(
     simulator = Simulator(world, task)
     door = Door(world, task, observation, noise, missingness, action_unit)
     steps = horizon_in_steps(task.horizon_hours if hours is None else hours, world.hours_per_step)
-    if max_episode_steps is not None:
+    if max_episode_steps is not None and max_episode_steps > 0:  # Gymnasium: -1 lifts the limit
         if hours is not None and max_episode_steps < steps:
             warn_short_limit(hours, steps, max_episode_steps)
         steps = min(steps, max_episode_steps)
@@ -72,10 +72,10 @@ def assemble(
 
 
 def warn_short_limit(hours: float, steps: int, limit: int) -> None:
-    """Two time limits that disagree: the shorter one wins, and the caller should know."""
+    """Say that two time limits disagree."""
     logger.warn(
-        f"hours={hours:g} asks for {steps} steps, but the time limit is max_episode_steps={limit}: the shorter one "
-        f"holds. Pass max_episode_steps={steps} as well."
+        f"hours={hours:g} asks for {steps} steps, but the id's time limit is {limit}, and the shorter one holds: pass "
+        f"max_episode_steps={steps} as well"
     )
 
 

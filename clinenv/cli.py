@@ -17,7 +17,7 @@ COMMANDS = {
     "measure": ("clinenv.measure:run", "clinenv.measure:arguments", "measure the intervals of a recorded 12-lead ECG"),
     "simulate": (
         "clinenv.simulate:run",
-        "clinenv.simulate:arguments",
+        "clinenv.simulate_input:arguments",
         "simulate what a drug does to the patient of a recorded ECG; write a report",
     ),
     "worlds": ("clinenv.worlds:run", "clinenv.worlds:arguments", "list the worlds a patient can be simulated in"),

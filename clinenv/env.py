@@ -171,8 +171,9 @@ class ClinicalEnv(gymnasium.Env):
             self._trend.close()
 
     def _check_limits(self) -> None:
-        """Warn once when the registry's time limit cuts an episode the caller asked to be longer."""
-        limit = None if self.spec is None else self.spec.max_episode_steps
+        """Warn once that the registry's time limit cuts a longer stay: what `make` was told is not visible in here."""
+        registered = None if self.spec is None else gymnasium.registry.get(self.spec.id)
+        limit = None if registered is None else registered.max_episode_steps
         if self._asked_hours is not None and limit is not None and limit < self._episodes.horizon_steps:
             warn_short_limit(self._asked_hours, self._episodes.horizon_steps, limit)
         self._asked_hours = None

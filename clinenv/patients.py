@@ -44,7 +44,7 @@ class RecordedPatients:
             recording = read_ecg(path, SAMPLING_RATE_HZ)
             seconds = recording.ecg_mv.shape[-1] / SAMPLING_RATE_HZ
             if recording.ecg_mv.shape[-1] != SAMPLES:
-                raise ValueError(f"{path} lasts {seconds:g} s, but a patient's ECG needs 10 s; take it out of the folder")
+                raise ValueError(f"{path} lasts {seconds:g} s, a patient needs 10 s; take it out of the folder")
             for warning in recording.warnings:
                 logger.warn(f"{path}: {warning}")
             chart: Chart = {"ecg_mv": recording.ecg_mv[None].to(world.device)}

@@ -87,6 +87,7 @@ p{margin:.35rem 0}
 .grid h3 span{display:block;font-weight:400;color:var(--muted);font-size:.85rem}
 svg{display:block;max-width:100%;height:auto}
 figure{margin:0 0 14px;break-inside:avoid}
+.beats svg{max-height:440px;margin:0 auto}
 figcaption{color:var(--muted);font-size:.88rem;margin-top:4px}
 .paper{border:1px solid var(--grid-bold);width:100%}
 .scroll{overflow-x:auto}
@@ -175,7 +176,7 @@ def page(content: ReportContent) -> str:
     )
     if c.beats is not None:
         b = c.beats
-        out.append('<section><h2>Median beats laid over each other</h2><figure class="card">')
+        out.append('<section><h2>Median beats laid over each other</h2><figure class="card beats">')
         out.append(beats_svg(b.beats, b.leads, b.sampling_rate_hz, b.before_s) + "</figure></section>")
     out.append('<section><h2>Measured on the recorded ECG</h2><div class="card">')
     out.append(f"<p>{escape(c.quality)}</p>")

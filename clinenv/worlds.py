@@ -12,21 +12,7 @@ from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
 
 __all__ = ["about", "arguments", "load_world", "run"]
 
-# Worlds without weights have no card; what they rest on stands here.
-_MECHANISTIC = {
-    "oracle": {
-        "What it is": "Mechanistic: pharmacokinetics, effect compartments, rhythm and a drawn 12-lead ECG; not learned",
-        "Fitted on": (
-            "ECGRDVQ trial, 16 healthy volunteers, single doses of ranolazine, dofetilide, verapamil and quinidine "
-            "(NCT01873950; Johannesen 2014, doi 10.1038/clpt.2014.155; PhysioNet, ODC-By); beat shapes from LUDB "
-            "(doi 10.1109/ACCESS.2020.3029211, ODC-By)"
-        ),
-        "Limits": (
-            "Healthy volunteers and single doses: repeated doses are superposed, illness and interacting drugs are not "
-            "in it"
-        ),
-    }
-}
+_MECHANISTIC = "Mechanistic: pharmacokinetics, effect compartments, rhythm and a drawn 12-lead ECG; nothing is learned"
 _LONGEST = 700  # characters of one section of a card on the report
 _SECTIONS = re.compile(r"train|data|fit|limit|intend|use|licen[cs]e|attribut|model|what|architect", re.IGNORECASE)
 
@@ -74,12 +60,29 @@ def _card(folder: Path) -> dict[str, str]:
     return rows
 
 
+def _fit(provenance: dict[str, Any]) -> dict[str, str]:
+    """What a mechanistic world's parameters were fitted on, as the fit itself recorded it."""
+    youngest, oldest = provenance["age_years_range"]
+    return {
+        "What it is": _MECHANISTIC,
+        "Fitted on": (
+            f"{provenance['dataset']}; {provenance['subjects']} subjects ({provenance['women']} women), "
+            f"{youngest:g} to {oldest:g} years. {provenance['citation']}. {provenance['licence']}"
+        ),
+        "Beat shapes": "LUDB 1.0.1 (doi 10.1109/ACCESS.2020.3029211), Open Data Commons Attribution License (ODC-By)",
+        "Limits": (
+            "Fitted on the healthy and on single doses: repeated doses are superposed; illness, other ages and "
+            "interacting drugs are extrapolations"
+        ),
+    }
+
+
 def about(name: str, world: Any) -> dict[str, str]:
     """What a report says of the world: what it is, what it was trained on, which weights."""
     rows = {"World": world.name}
     folder = _folder(name)
     if folder is None:
-        rows |= _MECHANISTIC.get(name, {})
+        rows |= _fit(world.trial.parameters["provenance"])
     else:
         from world_models import checkpoint
 
@@ -100,7 +103,7 @@ def run(given: argparse.Namespace) -> int:
 
     for name, entry in catalog.WORLDS.items():
         if entry.weights is None:
-            words = _MECHANISTIC.get(name, {}).get("What it is", "made from nothing")
+            words = _MECHANISTIC
         else:
             weights = catalog.weights_folder(name) / WEIGHTS
             size = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else "weights missing"

@@ -110,8 +110,8 @@ def _check_chart(world: WorldModel, chart: Chart, batch: int, also: Sequence[str
             assert value.shape == (batch, *quantity.shape), f"{quantity.name} has shape {tuple(value.shape)}"
             assert value.dtype == torch.float32, f"{quantity.name} must be float32, not {value.dtype}"
             low, high = float(value.min()), float(value.max())  # NaN fails the comparison
-            inside = low >= quantity.low and high <= quantity.high
-            assert inside, f"{quantity.name} {low:g}..{high:g} leaves {quantity.low:g}..{quantity.high:g} {quantity.unit}"
+            bounds = f"{quantity.low:g}..{quantity.high:g} {quantity.unit}"
+            assert low >= quantity.low and high <= quantity.high, f"{quantity.name} {low:g}..{high:g} leaves {bounds}"
 
 
 def _check_side_reports(world: WorldModel, state: Any, batch: int) -> None:

@@ -124,7 +124,7 @@ def beats_svg(beats: Mapping[str, np.ndarray], leads: Sequence[str], sampling_ra
     """
     samples = next(iter(beats.values())).shape[-1]
     seconds = samples / sampling_rate_hz
-    mm = 12.6  # px a mm of paper: three leads of a second fill the page
+    mm = 9.0  # px a mm of paper: a few leads of a second fill the page
     wide, gap, top = seconds * 25 * mm, 16.0, 26.0
     every = np.concatenate([np.ravel(b) for b in beats.values()])
     every = every[np.isfinite(every)] if np.isfinite(every).any() else np.zeros(1)

@@ -26,12 +26,13 @@ MM_PER_SECOND = 25.0
 MM_PER_MV = 10.0
 
 # All in mm, multiples of 5 so that the bold lines meet the border.
-WIDTH, HEIGHT = 265.0, 120.0
+WIDTH, HEIGHT = 265.0, 135.0
 LEFT, STRIP = 10.0, 250.0  # the calibration pulse stands left of the ten seconds
-ROWS = (22.5, 47.5, 72.5, 97.5)  # baselines: three rows of leads, then the rhythm strip
+ROWS = (25.0, 55.0, 85.0, 115.0)  # baselines: three rows of leads, then the rhythm strip
 COLUMN_S = 2.5
 
 PIXELS_PER_MM = 4
+TREND_HEIGHT = 240  # px, below the paper
 _PAPER, _FINE, _BOLD, _INK, _FAINT = (255, 250, 247), (250, 225, 219), (238, 180, 172), (20, 20, 28), (95, 88, 92)
 
 
@@ -100,7 +101,7 @@ def _blank() -> Image.Image:
 
 
 def paper_image(ecg_mv: np.ndarray, sampling_rate_hz: float, title: str = "") -> Image.Image:
-    """The ECG on paper as a picture of 1060 x 480 pixels (4 to the millimetre).
+    """The ECG on paper as a picture of 1060 x 540 pixels (4 to the millimetre).
 
     Args:
         ecg_mv: [12, T] in mV, standard lead order; the first ten seconds are drawn, fewer leave the paper empty.
@@ -156,13 +157,13 @@ def draw_patient(
         doses: (hour, words) of what was given, marked on the hour axis.
 
     Returns:
-        uint8 [720, 1060, 3].
+        uint8 [780, 1060, 3].
 
     Raises:
         ValueError: see `paper_image`.
     """
     paper = paper_image(ecg_mv, sampling_rate_hz, title)
-    below = trend_image(trend, paper.width, paper.height // 2, hours_total, doses)
+    below = trend_image(trend, paper.width, TREND_HEIGHT, hours_total, doses)
     frame = Image.new("RGB", (paper.width, paper.height + below.height))
     frame.paste(paper, (0, 0))
     frame.paste(below, (0, paper.height))
@@ -179,7 +180,7 @@ def _path(pieces: list[tuple[np.ndarray, np.ndarray]]) -> str:
 
 
 def svg_paper(ecg_mv: np.ndarray, sampling_rate_hz: float, title: str = "", prefix: str = "ecg") -> str:
-    """The ECG on paper as an inline SVG of 265 x 120 mm: printed at 100 %, a millimetre is a millimetre.
+    """The ECG on paper as an inline SVG of 265 x 135 mm: printed at 100 %, a millimetre is a millimetre.
 
     Colours are CSS variables (--paper, --grid, --grid-bold, --ink, --warn) with a light default, so a page can darken
     it. `prefix` keeps the ids of two sheets on one page apart.

@@ -11,8 +11,23 @@ import torch
 import wfdb
 
 from world_models import keys
-from world_models.data.wfdb_reader import LEADS, RecordError, folder_records, parse_age_years, parse_sex_female, read_ecg
-from world_models.oracles.ecg_waveform import Intervals, default_morphology, draw_ecg
+from world_models.data.wfdb_reader import (
+    LEADS,
+    RecordError,
+    folder_records,
+    parse_age_years,
+    parse_sex_female,
+    read_ecg,
+)
+from world_models.oracles.ecg_waveform import (
+    Intervals,
+    beat_samples,
+    beat_template,
+    default_morphology,
+    derive_twelve,
+    draw_ecg,
+    tile,
+)
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 
@@ -56,7 +71,8 @@ def test_plain_record_comes_back(tmp_path):
 )
 def test_lead_names_and_order(tmp_path, names):
     signal, order = _ecg(), np.random.default_rng(3).permutation(12)
-    base = _write(tmp_path, signal[:, order], leads=[names[i] for i in order], gain=[200.0 * (i + 1) for i in range(12)])
+    gains = [200.0 * (i + 1) for i in range(12)]
+    base = _write(tmp_path, signal[:, order], leads=[names[i] for i in order], gain=gains)
     assert np.abs(read_ecg(base).ecg_mv.numpy() - signal.T).max() < 3e-3
 
 
@@ -81,8 +97,6 @@ def test_rates_are_resampled_in_place(tmp_path, rate):
     """The same continuous beat at another rate: no shift, no ripple beyond what the lost band explains."""
     intervals = Intervals.of(*(torch.tensor([v]) for v in (60.0, 160.0, 110.0, 210.0, 80.0)))
     key = keys.from_seed(8)
-    from world_models.oracles.ecg_waveform import beat_samples, beat_template, derive_twelve, tile
-
     r = beat_samples(key, 0, intervals.heart_rate_bpm)
     seconds = r.double() / 500
 
@@ -199,6 +213,15 @@ def test_bad_records_name_value_limit_and_remedy(tmp_path):
         read_ecg(tmp_path / "unit", sampling_rate_hz=0)
 
 
+def test_latin1_micro_sign(tmp_path):
+    """wfdb drops what is not ASCII: its 'V' would be a million times too much."""
+    signal = _ecg()
+    base = _write(tmp_path, signal * 1e3, units=["uV"] * 12, gain=[1.0] * 12)
+    header = base.with_suffix(".hea")
+    header.write_bytes(header.read_bytes().replace(b"/uV", b"/\xb5V"))
+    assert np.abs(read_ecg(base).ecg_mv.numpy() - signal.T).max() < 6e-4
+
+
 @pytest.mark.parametrize("rate", ["0", "5", "100000"])
 def test_absurd_rates(tmp_path, rate):
     base = _write(tmp_path, _ecg())
@@ -231,7 +254,8 @@ def test_header_without_gain_is_said(tmp_path):
 def test_age_and_sex_in_their_many_forms():
     assert [parse_age_years(x) for x in ("56", ">89", "300", "NaN", "", "61.5", "-4", "999")] == [
         56.0, 90.0, 90.0, None, None, 61.5, None, None]  # fmt: skip
-    assert [parse_sex_female(x) for x in ("F", "Female", " male", "M", "Unknown", "")] == [True, True, False, False, None, None]
+    sexes = {"F": True, "Female": True, " male": False, "M": False, "Unknown": None, "": None}
+    assert {x: parse_sex_female(x) for x in sexes} == sexes
 
 
 @pytest.mark.parametrize("lines", [["<age>: 51", "<sex>: F"], ["age: 51", "sex: female"], ["Age: 51", "Gender: F"]])

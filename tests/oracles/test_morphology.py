@@ -15,14 +15,14 @@ from world_models.oracles.morphology import BANK_FILE, MorphologyBank, fit_morph
 from world_models.oracles.morphology_fit import fit_bank, main
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
-needs_ludb = pytest.mark.skipif(not (DATA / "ludb" / "ludb.csv").is_file(), reason=f"no LUDB in {DATA} (set CLINENV_DATA)")
+HAS_LUDB = (DATA / "ludb" / "ludb.csv").is_file()
+needs_ludb = pytest.mark.skipif(not HAS_LUDB, reason=f"no LUDB in {DATA} (set CLINENV_DATA)")
 
 
 def _intervals(key):
     u = keys.uniform(key, 0, "test", (4,))
-    return Intervals.of(
-        torch.full((key.shape[0],), 65.0), 120 + 100 * u[:, 0], 75 + 60 * u[:, 1], 150 + 120 * u[:, 2], 60 + 60 * u[:, 3]
-    )
+    rate = torch.full((key.shape[0],), 65.0)
+    return Intervals.of(rate, 120 + 100 * u[:, 0], 75 + 60 * u[:, 1], 150 + 120 * u[:, 2], 60 + 60 * u[:, 3])
 
 
 def test_bank_is_shaped_attributed_and_intact():

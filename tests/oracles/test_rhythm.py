@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -24,28 +26,33 @@ def _one(x: float, n: int = 1) -> torch.Tensor:
     return torch.full((n,), float(x))
 
 
-def _run(n: int, hours: float, steps: int, burden: float, shift: float, qtcf: float, rate: float = 70.0, seed: int = 1):
-    key = keys.from_seed(seed, n)
-    state = initial_rhythm(_one(burden, n), _one(qtcf, n), _one(rate, n))
+def _run(n: int, hours: float, steps: int, burden: float, shift: float, qtcf: float):
+    key, base, rate = keys.from_seed(1, n), _one(420.0, n), _one(70.0, n)
+    state = initial_rhythm(_one(burden, n), base, rate)
     course = [state]
     for i in range(steps):
         t = torch.full((n,), i + 1, dtype=torch.int64)
-        state = advance_rhythm(key, t, state, _one(burden, n), _one(shift, n), _one(qtcf, n), _one(rate, n), hours)
+        state = advance_rhythm(key, t, state, _one(burden, n), _one(shift, n), _one(qtcf, n), rate, base, hours)
         course.append(state)
     return course
 
 
 @given(qtcf=st.floats(250, 900, width=32), more=st.floats(0.5, 200, width=32), rate=st.floats(36, 150, width=32))
 def test_hazard_rises_with_qtcf_and_falls_with_rate(qtcf: float, more: float, rate: float) -> None:
-    low, high = torsades_hazard(_one(qtcf), _one(rate)), torsades_hazard(_one(qtcf + more), _one(rate))
+    base = _one(420.0)
+    low, high = torsades_hazard(_one(qtcf), _one(rate), base), torsades_hazard(_one(qtcf + more), _one(rate), base)
     assert 0 <= low.item() <= high.item() and torch.isfinite(high).all()
-    assert torsades_hazard(_one(qtcf), _one(rate + 5)).item() <= low.item() * (1 + 1e-6)
+    assert torsades_hazard(_one(qtcf), _one(rate + 5), base).item() <= low.item() * (1 + 1e-6)
+    assert torsades_hazard(_one(qtcf), _one(rate), base, risk=3.0).item() == pytest.approx(3 * low.item(), rel=1e-5)
 
 
 def test_hazard_is_negligible_in_the_normal_and_steep_above_600() -> None:
-    at = {q: torsades_hazard(_one(q), _one(70)).item() for q in (400, 480, 520, 600, 650)}
-    assert at[400] * 72 < 1e-4  # no torsades in placebo arms
+    at = {q: torsades_hazard(_one(q), _one(70), _one(410)).item() for q in (410, 480, 520, 600, 650)}
+    assert at[410] * 72 < 1e-4  # no torsades in placebo arms
     assert 1.5 < at[520] / at[480] < 3.5  # two- to threefold across 500 ms
+    assert torsades_hazard(_one(500), _one(70), _one(500)).item() < 0.1 * torsades_hazard(
+        _one(500), _one(70), _one(430)
+    ).item()  # a long QT that no drug made
     assert at[650] / at[600] > at[520] / at[480]
 
 
@@ -61,7 +68,9 @@ def test_torsades_is_absorbing_and_a_longer_qt_only_adds_to_it() -> None:
 
 def test_torsades_frequency_is_the_integrated_hazard() -> None:
     course = _run(20000, 2.0, 12, 0.4, 0.0, 600.0)
-    expected = 1 - torch.exp(-torsades_hazard(_one(600), _one(70)) * 24).item()
+    untreated = torsades_hazard(_one(420), _one(70), _one(420)).item()
+    hazard = torsades_hazard(_one(600), _one(70), _one(420)).item()
+    expected = 1 - math.exp(-(hazard * 23 + untreated))  # the first hour still counts half the admission's
     assert course[-1].torsades.mean().item() == pytest.approx(expected, abs=4 * (expected / 20000) ** 0.5)
 
 

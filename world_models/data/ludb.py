@@ -2,8 +2,8 @@
 
 Lobachevsky University Electrocardiography Database 1.0.1, ODC-By; Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211.
 The folder holds `ludb.csv` and `data/N.hea, N.dat, N.i ... N.v6` (500 Hz, 10 s). The marks leave out the first and
-last beats of a lead. The headers' gains are no gains: each is its lead's own peak-to-peak, so that plain `wfdb.rdrecord`
-gives leads all 1 mV high; `wfdb_reader.read_ecg` restores them (samples are microvolts).
+last beats of a lead. The headers' gains are no gains: each is its lead's own peak-to-peak, so that plain
+`wfdb.rdrecord` gives leads all 1 mV high; `wfdb_reader.read_ecg` restores them (samples are microvolts).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from world_models.data.wfdb_reader import LEADS, RecordError, parse_age_years, parse_sex_female, read_ecg
@@ -78,7 +77,7 @@ def _waves(samples: Sequence[int], symbols: Sequence[str]) -> list[tuple[int, fl
 
 
 def pair_marks(samples: Sequence[int], symbols: Sequence[str]) -> Beats:
-    """Marks in annotation order -> beats: to each QRS the last P since the QRS before, and the first T until the next."""
+    """Marks of one lead -> beats: to each QRS the last P since the QRS before it and the first T until the next."""
     waves = _waves(samples, symbols)
     places = [i for i, wave in enumerate(waves) if wave[0] == 1]
     rows = np.full((len(places), 9), np.nan)
@@ -151,7 +150,8 @@ def read_record(folder: str | Path, name: str) -> LudbRecord:
     folder = Path(folder)
     table = _table(folder)
     if name not in table:
-        raise RecordError(f"no record {name!r} in {folder / 'ludb.csv'}; it has {len(table)} records: {', '.join(list(table)[:5])}, ...")
+        some = ", ".join(list(table)[:5])
+        raise RecordError(f"no record {name!r} in {folder / 'ludb.csv'}; it has {len(table)} records: {some}, ...")
     return _read(folder, name, table[name])
 
 

@@ -4,7 +4,7 @@ The rules, all of them stated in errors and warnings:
 - the limb leads may be any two of I, II, III, aVR, aVL, aVF (the rest follow by Einthoven and Goldberger); V1 to V6
   must all be there; other channels (vector leads, pressures) are left aside;
 - the window is the middle one of the record; where samples are missing there, the longest stretch without a gap is
-  used; gaps of up to 40 ms are bridged by a straight line and said so, longer ones are an error if no window avoids them;
+  used; gaps of up to 40 ms are bridged by a straight line and said so, longer ones that no window avoids are an error;
 - where the header's gains are each lead's own peak-to-peak range (LUDB), the samples are taken as microvolts;
 - a record shorter than the window is returned as it is if it lasts at least 8 s, else it is an error;
 - up to three flat leads are a warning, more are an error.
@@ -31,7 +31,9 @@ FLAT_MV = 0.005  # peak to peak: the resolution of a 12-bit recorder
 MOST_FLAT = 3
 READ_AT_MOST_S = 120.0  # of a long recording only the middle is read
 
-_LIMB = {"I": (1.0, 0.0), "II": (0.0, 1.0), "III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
+# Every limb lead as a sum of I and II.
+_LIMB = {"I": (1.0, 0.0), "II": (0.0, 1.0), "III": (-1.0, 1.0),
+         "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}  # fmt: skip
 _MV = {"mv": 1.0, "millivolt": 1.0, "millivolts": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "microvolt": 1e-3,
        "microvolts": 1e-3, "nv": 1e-6, "v": 1e3, "volt": 1e3, "volts": 1e3}  # fmt: skip
 _ALIASES = {name.upper(): name for name in LEADS}
@@ -75,7 +77,7 @@ def _base(path: str | Path) -> Path:
     if path.is_dir():
         raise RecordError(f"{path} is a folder, not a record; give one record of it (folder_records lists them)")
     if path.is_file():
-        raise RecordError(f"{path} is not a WFDB record: there is no header {header.name} beside it; give the record's .hea")
+        raise RecordError(f"{path} is not a WFDB record: there is no {header.name} beside it; give a record's .hea")
     raise RecordError(f"no WFDB record at {path}: {header} does not exist; give the path of a .hea file")
 
 
@@ -94,7 +96,7 @@ def _read(base: Path):
             f"{base}: sampling rate {rate} Hz is outside {low:g} to {high:g} Hz; correct the first line of the header"
         )
     if not channels or length == 0:
-        raise RecordError(f"{base}: the record is empty ({channels} signals of {length} samples); give a 12-lead record")
+        raise RecordError(f"{base}: the record is empty ({channels} signals, {length} samples); give a 12-lead record")
     window = {}
     if length and length > READ_AT_MOST_S * rate:
         half = int(READ_AT_MOST_S * rate / 2)
@@ -102,17 +104,22 @@ def _read(base: Path):
     try:
         record = wfdb.rdrecord(str(base), **window)
     except Exception as error:
-        raise RecordError(f"{base}: the signals cannot be read ({error}); fetch the record again, all its files") from error
+        raise RecordError(f"{base}: the signals cannot be read ({error}); fetch all its files again") from error
     if record.p_signal is None or record.p_signal.shape[0] == 0:
         raise RecordError(f"{base}: the record holds no samples; fetch the record again")
     return record
 
 
-def _no_gain(base: Path) -> set[int]:
-    """Channels whose header line states no gain (wfdb then takes 200 units per mV)."""
-    lines = (base.parent / (base.name + ".hea")).read_text(errors="replace").splitlines()
-    lines = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    return {i for i, f in enumerate(lines[1:]) if len(f) < 3 or re.match(r"^0+(\.0*)?(\(|/|$)", f[2])}
+def _gain_fields(base: Path) -> list[str]:
+    """The third field of every signal line: '200(0)/mV'. Two things in it wfdb does not tell: that there is no gain
+    (it takes 200 units per mV), and a unit that is not ASCII (of 'µV' it keeps 'V')."""
+    content = (base.parent / (base.name + ".hea")).read_bytes()
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    lines = [line.split() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return [fields[2] if len(fields) > 2 else "" for fields in lines[1:]]
 
 
 def _gains_are_ranges(record) -> bool:
@@ -137,7 +144,9 @@ def _leads_mv(record, base: Path, warnings: list[str]) -> dict[str, np.ndarray]:
     ranges = _gains_are_ranges(record)
     if ranges:
         warnings.append("the header scales every lead to its own range: gains ignored, samples taken as microvolts")
-    uncalibrated = _no_gain(base) if getattr(record, "n_seg", 1) in (None, 1) else set()
+    fields = _gain_fields(base)
+    if len(fields) != len(record.sig_name):  # the header of a record in segments has no signal lines
+        fields = []
     for i, label in enumerate(record.sig_name):
         name, sign = _canonical(label)
         if name is None:
@@ -146,14 +155,18 @@ def _leads_mv(record, base: Path, warnings: list[str]) -> dict[str, np.ndarray]:
             warnings.append(f"lead {name} is there more than once; the first is used")
             continue
         unit = str(record.units[i] if record.units else "").strip()
+        if fields and not fields[i].isascii():
+            unit = fields[i].partition("/")[2]
         if unit.lower() not in _MV:
             raise RecordError(
                 f"{base}: lead {label} is in unit {unit!r}; known are mV, uV, nV and V: state one of them in the header"
             )
-        if i in uncalibrated:
+        if fields and re.match(r"^(0+(\.0*)?(\(|/|$)|$)", fields[i]):
             warnings.append(f"lead {name}: the header states no gain; 200 units per mV taken")
         scale = record.adc_gain[i] * 1e-3 if ranges else _MV[unit.lower()]
         found[name] = record.p_signal[:, i].astype(np.float64) * (sign * scale)
+        if not np.isfinite(found[name]).any():
+            raise RecordError(f"{base}: lead {name} has no valid sample (all NaN); give a record that has this lead")
     return found
 
 
@@ -178,7 +191,7 @@ def _complete(found: dict[str, np.ndarray], base: Path, warnings: list[str]) -> 
         expected = _LIMB[name][0] * one + _LIMB[name][1] * two
         gap = np.nanstd(found[name] - expected)
         if gap > 0.05 and gap > 0.25 * np.nanstd(expected):
-            warnings.append(f"lead {name} differs from what {a} and {b} imply by {gap:.2f} mV (SD): leads may be swapped")
+            warnings.append(f"lead {name} is {gap:.2f} mV (SD) off what {a} and {b} imply: leads may be swapped")
     return np.stack(leads + [found[name] for name in LEADS[6:]]), missing
 
 
@@ -188,14 +201,12 @@ def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def _bridge(ecg: np.ndarray, rate: float, base: Path, warnings: list[str]) -> np.ndarray:
-    """Short gaps bridged; a lead without any sample is an error."""
+def _bridge(ecg: np.ndarray, rate: float, warnings: list[str]) -> np.ndarray:
+    """Short gaps bridged by a straight line."""
     for row, name in zip(ecg, LEADS, strict=True):
         lost = ~np.isfinite(row)
         if not lost.any():
             continue
-        if lost.all():
-            raise RecordError(f"{base}: lead {name} has no valid sample (all NaN); give a record with this lead recorded")
         short = [(a, b) for a, b in _runs(lost) if b - a <= BRIDGED_GAP_S * rate and a > 0 and b < row.size]
         for a, b in short:
             row[a:b] = np.interp(np.arange(a, b), (a - 1, b), (row[a - 1], row[b]))
@@ -264,7 +275,7 @@ def _check_flat(ecg: np.ndarray, missing: tuple[str, ...], base: Path, warnings:
     warnings.extend(f"lead {name} is flat (under {FLAT_MV * 1000:g} uV peak to peak)" for name in flat)
     typical = float(np.median(spread))
     if not 0.1 <= typical <= 20.0:
-        warnings.append(f"the leads' median peak-to-peak is {typical:.3g} mV, outside 0.1 to 20 mV: check gain and unit")
+        warnings.append(f"the leads are {typical:.3g} mV peak to peak (median), not 0.1 to 20 mV: check gain and unit")
 
 
 def parse_age_years(text: str) -> float | None:
@@ -312,7 +323,7 @@ def read_ecg(path: str | Path, sampling_rate_hz: float = 500.0, seconds: float =
     ecg, missing = _complete(_leads_mv(record, base, warnings), base, warnings)
     if missing:
         warnings.append(f"limb leads derived from the others: {', '.join(missing)}")
-    ecg = _bridge(ecg, rate, base, warnings)
+    ecg = _bridge(ecg, rate, warnings)
     start, stop = _window(ecg, rate, seconds, base, warnings)
     ecg = _resample(ecg, start, stop, rate, float(sampling_rate_hz))
     _check_flat(ecg, missing, base, warnings)

@@ -48,7 +48,7 @@ class BeatSource:
         ludb: a LUDB folder, or None.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu", ludb: Path | None = None, pipeline: int = 4096):
+    def __init__(self, folder: Path, device: str = "cpu", ludb: Path | None = None, pipeline: int = 2048):
         self.bank = MorphologyBank.load(device=device)
         self.read = self._read(folder, pipeline, device)
         self.real = _real_beats(ludb, device) if ludb else None

@@ -22,7 +22,7 @@ def canonical_beats(ecg_mv: Tensor, measured: Delineation) -> tuple[Tensor, Tens
     whole = {name: _filled(getattr(measured, name), name) for name in TYPICAL}
     ends = beats.anchors(whole["pr_ms"], whole["qrs_ms"], whole["jt_peak_ms"], whole["tpeak_tend_ms"])
     beat = median_beats(ecg_mv, measured.r_samples, RATE_HZ, BEFORE_S, AFTER_S)
-    onset = torch.nan_to_num(measured.qrs_onset, nan=-0.42 * TYPICAL["qrs_ms"])  # ms from R
+    onset = torch.nan_to_num(measured.qrs_onset_ms, nan=-0.42 * TYPICAL["qrs_ms"])  # ms from R
     canonical = beats.to_canonical(beat, ends, (BEFORE_S * 1000 + onset) * (RATE_HZ / 1000), RATE_HZ)
     lead_seen = beat.abs().amax(-1) > 1e-3
     return canonical, lead_seen, beats.valid_samples(ends, 60_000 / whole["heart_rate_bpm"])

@@ -120,7 +120,7 @@ def train(config: ECGWorldConfig, out: Path, device: str = "cpu", ludb: Path | N
     work = out / "training"
     steps = {"beats": int(4000 * scale), "dynamics": int(3600 * scale), "hazard": int(600 * scale)}
     batch = 256 if device == "cpu" else 1024
-    source = BeatSource(work, device=device, ludb=ludb, pipeline=max(64, int(4096 * scale)))
+    source = BeatSource(work, device=device, ludb=ludb, pipeline=max(64, int(2048 * scale)))
     train_beats(model, source, steps["beats"], batch, work)
     train_dynamics(model, steps["dynamics"], batch, work)
     train_hazard(model, steps["hazard"], 2048, work)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from world_models.oracles.delineation_beats import INNER_HZ, Beats, condition, find_beats, median_beats, stack_beats
@@ -25,6 +26,7 @@ from world_models.oracles.delineation_waves import (
     BEFORE,
     OFFSET_RUNGS,
     ONSET_RUNGS,
+    VOTE_RUNGS,
     WAVE_RUNGS,
     Ladders,
     ladders,
@@ -35,9 +37,18 @@ __all__ = ["CONVENTIONS", "Convention", "Delineation", "delineate", "median_beat
 _CHUNK = 32  # recordings measured at once on a CPU: their leads stay near the cache
 _GPU_CHUNK = 1024
 _SHORTEST_S, _SLOWEST_HZ = 4.0, 100.0
+# Likeness of P between beats from which it is taken to be there, and how much more is asked where RR varies.
+_P_ALIKE, _P_IRREGULAR = 0.62, 0.26
+_P_SHARE = 0.005  # of the QRS's largest vector
 _TRUST = 0.5  # quality from which a recording is trusted
 # Limits in ms outside which a value is taken for a failure: those of the chart's own ranges, tightened.
-_PLAUSIBLE = {"rr": (240.0, 3000.0), "pr": (70.0, 400.0), "qrs": (50.0, 240.0), "qt": (180.0, 800.0), "tpe": (25.0, 250.0)}
+_PLAUSIBLE = {
+    "rr": (240.0, 3000.0),
+    "pr": (70.0, 400.0),
+    "qrs": (50.0, 240.0),
+    "qt": (180.0, 800.0),
+    "tpe": (25.0, 250.0),
+}
 
 
 @dataclass(frozen=True)
@@ -51,22 +62,20 @@ class Convention:
     shift_ms: tuple[float, float, float, float, float]  # QRS onset, QRS offset, P onset, T peak, T end
 
 
-_SPEEDS = ("speed_0.35", "speed_0.25", "speed_0.18")
-_SLOPES = ("slope_0.35", "slope_0.25", "slope_0.18", "slope_0.12")
 CONVENTIONS = {
     "tangent": Convention(
         qrs_onset=(0.03, 0.04),
         qrs_offset=(0.06, 0.08),
         p_onset=("tangent", "slope_0.45", "speed_0.45"),
         t_end=("tangent",),
-        shift_ms=(0.0, 0.0, 0.0, 0.0, 0.0),
+        shift_ms=(0.0, 1.5, 2.0, 1.5, 0.0),
     ),
     "reader": Convention(
         qrs_onset=(0.06,),
         qrs_offset=(0.11,),
-        p_onset=_SPEEDS + _SLOPES,
-        t_end=("speed_0.45", *_SPEEDS),
-        shift_ms=(0.0, 0.0, 0.0, 0.0, 0.0),
+        p_onset=("vote_0.25", "vote_0.18"),
+        t_end=tuple(f"vote_{rung}" for rung in VOTE_RUNGS),
+        shift_ms=(0.0, 0.0, 1.0, 4.5, 7.0),
     ),
 }
 
@@ -93,3 +102,168 @@ class Delineation(NamedTuple):
     t_end_ms: Tensor  # [B]
     r_samples: Tensor  # [B, K] int64, R peaks in samples of the input, -1 where there is none
     median_beat: Tensor  # [B, 8, 725] mV at 500 Hz: leads I, II, V1-V6 from 0.5 s before R to 0.95 s after
+
+
+def _check(ecg: Tensor, fs: float, convention: str) -> None:
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention={convention!r} is unknown; there are: {', '.join(CONVENTIONS)}")
+    if not isinstance(ecg, Tensor) or ecg.ndim != 3 or ecg.shape[1] not in (8, 12) or not ecg.is_floating_point():
+        shape = f"{tuple(ecg.shape)} {ecg.dtype}" if isinstance(ecg, Tensor) else type(ecg).__name__
+        raise ValueError(f"ecg_mv must be a float tensor [B, 12, T] (or [B, 8, T]: I, II, V1-V6) in mV, got {shape}")
+    if not (math.isfinite(fs) and fs >= _SLOWEST_HZ):
+        raise ValueError(f"sampling_rate_hz={fs} is under {_SLOWEST_HZ:g} Hz; resample the recording first")
+    if ecg.shape[-1] < _SHORTEST_S * fs:
+        raise ValueError(
+            f"ecg_mv holds {ecg.shape[-1] / fs:.2f} s ({ecg.shape[-1]} samples at {fs:g} Hz); "
+            f"at least {_SHORTEST_S:g} s are needed"
+        )
+
+
+def _mean(rungs: Tensor, names: tuple, chosen: tuple) -> Tensor:
+    return torch.stack([rungs[:, names.index(name)] for name in chosen]).mean(0)
+
+
+def _agreement(signal: Tensor, beats: Beats, start: Tensor, length: int) -> Tensor:
+    """How alike one wave is from beat to beat, [B] in -1..1: mean correlation of each member's stretch of `signal`
+    [B, N] (from `start` [B] samples after R) with the mean of the others; 0 where there are not two of them."""
+    at = beats.position.unsqueeze(-1) + start.round().long().view(-1, 1, 1) + torch.arange(length, device=signal.device)
+    whole = beats.member & (at[..., 0] >= 0) & (at[..., -1] < signal.shape[-1])
+    b, k = whole.shape
+    pieces = signal.gather(1, at.clamp(0, signal.shape[-1] - 1).reshape(b, -1)).reshape(b, k, length)
+    pieces = (pieces - pieces.mean(-1, keepdim=True)) * whole.unsqueeze(-1).to(signal.dtype)
+    others = pieces.sum(1, keepdim=True) - pieces
+    size = (pieces.square().sum(-1) * others.square().sum(-1)).sqrt().clamp_min(1e-12)
+    each = (pieces * others).sum(-1) / size
+    count = whole.sum(-1)
+    return torch.where(count > 1, each.sum(-1) / count.clamp_min(1), torch.zeros_like(each[:, 0]))
+
+
+def _ramp(x: Tensor, low: float, high: float) -> Tensor:
+    return ((x - low) / (high - low)).clamp(0, 1)
+
+
+def _inside(x: Tensor, name: str) -> Tensor:
+    low, high = _PLAUSIBLE[name]
+    return (x >= low) & (x <= high)
+
+
+def _measure(ecg: Tensor, fs: float, chosen: Convention) -> Delineation:
+    leads, velocity, usable = condition(ecg, fs)
+    beats = find_beats(leads, velocity, usable)
+    beat = stack_beats(leads, beats.position, beats.member, BEFORE, AFTER)
+    marks = ladders(beat, usable, beats.rr_ms)
+    step = 1000.0 / INNER_HZ
+
+    shift = chosen.shift_ms
+    onset = (_mean(marks.onset_rungs, ONSET_RUNGS, chosen.qrs_onset) - BEFORE) * step + shift[0]
+    offset = (_mean(marks.offset_rungs, OFFSET_RUNGS, chosen.qrs_offset) - BEFORE) * step + shift[1]
+    p_onset = (_mean(marks.p_rungs, WAVE_RUNGS, chosen.p_onset) - BEFORE) * step + shift[2]
+    p_peak = (marks.p_peak - BEFORE) * step
+    t_peak = (marks.t_peak - BEFORE) * step + shift[3]
+    t_end = (_mean(marks.t_rungs, WAVE_RUNGS, chosen.t_end) - BEFORE) * step + shift[4]
+
+    def along(direction: Tensor) -> Tensor:
+        lead = (leads * (direction * marks.weight).unsqueeze(-1)).sum(1, keepdim=True)
+        return F.avg_pool1d(lead, 9, 1, 4, count_include_pad=False).squeeze(1)
+
+    start = marks.onset_rungs[:, -1] - BEFORE
+    p_alike = _agreement(along(marks.p_direction), beats, start - 130, 125)
+    t_alike = _agreement(along(marks.t_direction), beats, marks.t_peak - BEFORE - 60, 120)
+    fiducials = (onset, offset, p_onset, p_peak, t_peak, t_end)
+    return _judge(ecg, fs, beats, beat, usable, marks, fiducials, p_alike, t_alike)
+
+
+def _judge(
+    ecg: Tensor,
+    fs: float,
+    beats: Beats,
+    beat: Tensor,
+    usable: Tensor,
+    marks: Ladders,
+    fiducials: tuple[Tensor, ...],
+    p_alike: Tensor,
+    t_alike: Tensor,
+) -> Delineation:
+    """What may be told of the marks: NaN where a wave is absent, the quality, the trust."""
+    onset, offset, p_onset, p_peak, t_peak, t_end = fiducials
+    nan = torch.full_like(onset, torch.nan)
+    count = beats.member.sum(-1)
+    any_beat = (count >= 1) & torch.isfinite(beats.rr_ms)
+    onset, offset, t_peak, t_end = (torch.where(any_beat, x, nan) for x in (onset, offset, t_peak, t_end))
+
+    # A P wave repeats from beat to beat. Fibrillation does not, and its RR intervals are irregular as well.
+    irregular = torch.nan_to_num(beats.rr_scatter, nan=1.0)
+    p_there = any_beat & (p_alike > _P_ALIKE + _P_IRREGULAR * _ramp(irregular, 0.04, 0.14))
+    p_there &= marks.p_height > _P_SHARE * marks.qrs_height
+    p_there &= _inside(onset - p_onset, "pr")
+    p_onset, p_peak = torch.where(p_there, p_onset, nan), torch.where(p_there, p_peak, nan)
+
+    qrs, jt, tail = offset - onset, t_peak - offset, t_end - t_peak
+    qt = t_end - onset
+    rr_s = torch.where(any_beat, beats.rr_ms, nan) / 1000
+    found = (beats.position >= 0).sum(-1).clamp_min(1)
+    likeness = torch.where(beats.member, beats.correlation, torch.zeros_like(beats.correlation)).sum(-1)
+    quality = (
+        _ramp(count, 1, 4)
+        * _ramp(likeness / count.clamp_min(1), 0.7, 0.95)
+        * (0.4 + 0.6 * _ramp(count / found, 0.2, 0.6))
+        * (0.2 + 0.8 * _ramp(t_alike, 0.0, 0.7))
+        * (0.4 + 0.6 * usable.to(onset.dtype).mean(-1))
+        * torch.where(p_there, torch.ones_like(irregular), 1 - 0.7 * _ramp(irregular, 0.04, 0.12))
+    )
+    sane = _inside(rr_s * 1000, "rr") & _inside(qrs, "qrs") & _inside(qt, "qt") & _inside(tail, "tpe")
+    sane &= (qt < 1000 * rr_s) & (jt > 0)
+    quality = torch.where(any_beat, quality, torch.zeros_like(quality)) * torch.where(sane, 1.0, 0.5)
+    trusted = sane & (quality >= _TRUST) & (count >= 3)
+
+    samples = torch.round(beats.position.to(torch.float64) * (fs / INNER_HZ)).long().clamp_max(ecg.shape[-1] - 1)
+    samples = torch.where(beats.position >= 0, samples, torch.full_like(samples, -1))
+    most = math.ceil(ecg.shape[-1] / fs * 5.0) + 2
+    r = samples.new_full((ecg.shape[0], most), -1)
+    kept = min(most, samples.shape[1])
+    r[:, :kept] = samples[:, :kept]
+    return Delineation(
+        rr_ms=rr_s * 1000,
+        heart_rate_bpm=60.0 / rr_s,
+        pr_ms=onset - p_onset,
+        qrs_ms=qrs,
+        qt_ms=qt,
+        qtcf_ms=qt / rr_s ** (1 / 3),
+        jt_peak_ms=jt,
+        jt_peak_c_ms=jt / rr_s**0.58,
+        tpeak_tend_ms=tail,
+        quality=quality,
+        trusted=trusted,
+        p_onset_ms=p_onset,
+        p_peak_ms=p_peak,
+        qrs_onset_ms=onset,
+        qrs_offset_ms=offset,
+        t_peak_ms=t_peak,
+        t_end_ms=t_end,
+        r_samples=r,
+        median_beat=beat,
+    )
+
+
+def delineate(ecg_mv: Tensor, sampling_rate_hz: float, convention: str = "tangent") -> Delineation:
+    """Intervals, marks and trust of a batch of recordings.
+
+    Args:
+        ecg_mv: [B, 12, T] in mV, order I II III aVR aVL aVF V1-V6 (or [B, 8, T]: I, II, V1-V6); at least 4 s. Leads
+            that are flat, railed or hold more than 2 % of non-finite samples are left out, and lower the quality.
+        sampling_rate_hz: at least 100 Hz.
+        convention: "tangent" or "reader" (see the module's text).
+
+    Rows are measured apart: what a row gives does not depend on the others (but for rounding).
+
+    Raises:
+        ValueError: a shape, rate, length or convention that cannot be served.
+    """
+    fs = float(sampling_rate_hz)
+    _check(ecg_mv, fs, convention)
+    chosen = CONVENTIONS[convention]
+    ecg = ecg_mv.to(torch.float32)
+    size = _CHUNK if ecg.device.type == "cpu" else _GPU_CHUNK
+    with torch.no_grad():
+        parts = [_measure(ecg[i : i + size], fs, chosen) for i in range(0, max(1, ecg.shape[0]), size)]
+    return parts[0] if len(parts) == 1 else Delineation(*(torch.cat(column) for column in zip(*parts, strict=True)))

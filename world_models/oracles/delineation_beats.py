@@ -78,6 +78,17 @@ def _eight(ecg: Tensor) -> tuple[Tensor, Tensor]:
     return leads, usable
 
 
+def _spectrum(leads: Tensor, fs: float) -> tuple[Tensor, Tensor]:
+    """Fourier transform of [..., T] after the line through both ends is out (the transform takes the recording as a
+    loop: so it closes without a step), and the frequencies in Hz."""
+    length = leads.shape[-1]
+    edge = max(1, int(0.1 * fs))
+    start, stop = leads[..., :edge].mean(-1, keepdim=True), leads[..., -edge:].mean(-1, keepdim=True)
+    leads = leads - start - (stop - start) * torch.linspace(0, 1, length, device=leads.device, dtype=leads.dtype)
+    spectrum = torch.fft.rfft(leads)
+    return spectrum, torch.arange(spectrum.shape[-1], device=leads.device, dtype=leads.dtype) * (fs / length)
+
+
 def condition(ecg: Tensor, fs: float) -> tuple[Tensor, Tensor, Tensor]:
     """Resampled leads, QRS-band velocity and lead usability.
 
@@ -92,12 +103,7 @@ def condition(ecg: Tensor, fs: float) -> tuple[Tensor, Tensor, Tensor]:
     leads, usable = _eight(ecg)
     length = leads.shape[-1]
     leads = torch.where(usable.unsqueeze(-1), leads, torch.zeros_like(leads))
-    # The transform takes the recording as a loop: a line through both ends closes it without a step.
-    edge = max(1, int(0.1 * fs))
-    start, stop = leads[..., :edge].mean(-1, keepdim=True), leads[..., -edge:].mean(-1, keepdim=True)
-    leads = leads - start - (stop - start) * torch.linspace(0, 1, length, device=leads.device, dtype=leads.dtype)
-    spectrum = torch.fft.rfft(leads)
-    f = torch.arange(spectrum.shape[-1], device=leads.device, dtype=leads.dtype) * (fs / length)
+    spectrum, f = _spectrum(leads, fs)
 
     def back(gain: Tensor, rate: float) -> Tensor:
         n = round(length * rate / fs)
@@ -151,7 +157,8 @@ def _normalised(x: Tensor) -> Tensor:
 
 
 def _align(velocity: Tensor, index: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Shift each beat onto the dominant kind: position [B, K] in (fractional) samples at 250 Hz, correlation, member, whole."""
+    """Shift each beat onto the dominant kind: position [B, K] in (fractional) samples at 250 Hz, correlation, member,
+    and whether its QRS lies wholly within the recording."""
     half, reach = int(_WINDOW_S * _SEARCH_HZ), int(_LAG_S * _SEARCH_HZ)
     width, lags = 2 * half + 1, 2 * reach + 1
     wide, inside = _windows(velocity, index - half - reach, width + 2 * reach)
@@ -163,10 +170,8 @@ def _align(velocity: Tensor, index: Tensor, real: Tensor) -> tuple[Tensor, Tenso
     template = middle[torch.arange(len(seed), device=seed.device), seed]
     power = wide.square().sum(2).unfold(-1, width, 1).sum(-1).clamp_min(1e-24).sqrt()
     shifted = wide.unfold(-1, width, 1)  # [B, K, 8, lags, width], a view
-    pick = torch.zeros_like(index)
+    b, k = index.shape
     for _ in range(3):
-        # A correlation of every beat with the template at every lag is one convolution with groups = rows.
-        b, k = index.shape
         score = torch.einsum("bkclw,bcw->bkl", shifted, template) / power
         best, pick = score.max(-1)
         member = usable & (best >= _MEMBER)
@@ -224,13 +229,18 @@ def find_beats(leads: Tensor, velocity: Tensor, usable: Tensor) -> Beats:
     size = _centred(mean_beat).square().sum(1)
     offset = size.argmax(-1) - half
     position = (position + offset[:, None]).round().long()
-    position = torch.where(real & (position >= 0) & (position < leads.shape[-1]), position, torch.full_like(position, -1))
+    real = real & (position >= 0) & (position < leads.shape[-1])
+    position = torch.where(real, position, torch.full_like(position, -1))
     return Beats(position, correlation, member & (position >= 0), mean, scatter)
 
 
-def stack_beats(leads: Tensor, position: Tensor, use: Tensor, before: int, after: int) -> tuple[Tensor, Tensor]:
-    """Median over beats: leads [B, C, N], position and use [B, K] -> beat [B, C, before + after], beats behind each
-    sample [B, before + after]. A beat cut by the recording's edge still serves where it reaches."""
+def stack_beats(
+    leads: Tensor, position: Tensor, use: Tensor, before: int, after: int, fs: float = INNER_HZ
+) -> Tensor:
+    """Median over beats: leads [B, C, N], position and use [B, K] -> beat [B, C, before + after].
+
+    A beat cut by the recording's edge still serves where it reaches.
+    """
     b, c, n = leads.shape
     length = before + after
     at = position.unsqueeze(-1) - before + torch.arange(length, device=leads.device)
@@ -239,15 +249,13 @@ def stack_beats(leads: Tensor, position: Tensor, use: Tensor, before: int, after
     index = at.clamp(0, n - 1).reshape(b, 1, k * length).expand(b, c, k * length)
     beats = leads.gather(2, index).reshape(b, c, k, length)
     # Each beat is first set to its own level just before the QRS, so that wander does not widen the median.
-    near = slice(before - int(0.08 * INNER_HZ), before - int(0.04 * INNER_HZ))
+    near = slice(before - int(0.08 * fs), before - int(0.04 * fs))
     beats = beats - beats[..., near].mean(-1, keepdim=True)
     beats = torch.where(there.unsqueeze(1), beats, torch.full_like(beats, torch.nan))
-    return torch.nanmedian(beats, dim=2).values.nan_to_num(0.0), there.sum(1)
+    return torch.nanmedian(beats, dim=2).values.nan_to_num(0.0)
 
 
-def median_beats(
-    ecg: Tensor, r_samples: Tensor, fs: float, before_s: float, after_s: float
-) -> Tensor:
+def median_beats(ecg: Tensor, r_samples: Tensor, fs: float, before_s: float, after_s: float) -> Tensor:
     """R-aligned median beat of leads I, II, V1-V6, mV, baseline removed: [B, 8, round((before_s + after_s) * fs)].
 
     Args:
@@ -262,4 +270,17 @@ def median_beats(
     Raises:
         ValueError: shapes, rate or window that cannot be served.
     """
-    raise NotImplementedError
+    if ecg.ndim != 3 or ecg.shape[1] not in (8, 12) or r_samples.shape[:1] != ecg.shape[:1] or r_samples.ndim != 2:
+        got = f"{tuple(ecg.shape)} and {tuple(r_samples.shape)}"
+        raise ValueError(f"need ecg [B, 12 or 8, T] and r_samples [B, K], got {got}")
+    if not (fs >= 100 and before_s >= 0.08 and after_s > 0 and before_s + after_s <= ecg.shape[-1] / fs):
+        raise ValueError(
+            f"need fs >= 100 Hz, before_s >= 0.08, after_s > 0 and a window within the recording, "
+            f"got fs={fs}, before_s={before_s}, after_s={after_s} of {ecg.shape[-1] / fs:.2f} s"
+        )
+    leads, usable = _eight(ecg.to(torch.float32))
+    leads = torch.where(usable.unsqueeze(-1), leads, torch.zeros_like(leads))
+    spectrum, f = _spectrum(leads, fs)
+    leads = torch.fft.irfft(spectrum * _raised(f, 0.3, 0.7), n=leads.shape[-1])
+    before = round(before_s * fs)
+    return stack_beats(leads, r_samples, r_samples >= 0, before, round((before_s + after_s) * fs) - before, fs)

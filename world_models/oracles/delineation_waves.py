@@ -16,19 +16,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["AFTER", "BEFORE", "OFFSET_RUNGS", "ONSET_RUNGS", "WAVE_RUNGS", "Ladders", "ladders"]
+__all__ = ["AFTER", "BEFORE", "OFFSET_RUNGS", "ONSET_RUNGS", "VOTE_RUNGS", "WAVE_RUNGS", "Ladders", "ladders"]
 
 BEFORE, AFTER = 250, 475  # samples of the median beat before and from R, at 500 Hz
 ONSET_RUNGS = (0.03, 0.04, 0.06)  # of the steepest slope of the QRS
 OFFSET_RUNGS = (0.06, 0.08, 0.11)
 SLOPE_RUNGS = (0.45, 0.35, 0.25, 0.18, 0.12)  # of the steepest slope of the flank; a Gaussian has 0.446 at 2 sigma
 SPEED_RUNGS = (0.45, 0.35, 0.25, 0.18)
-WAVE_RUNGS = ("tangent", *(f"slope_{s}" for s in SLOPE_RUNGS), *(f"speed_{s}" for s in SPEED_RUNGS))
+VOTE_RUNGS = (0.45, 0.35, 0.25, 0.18)  # of the steepest slope in each lead by itself
+WAVE_RUNGS = (
+    "tangent",
+    *(f"slope_{s}" for s in SLOPE_RUNGS),
+    *(f"speed_{s}" for s in SPEED_RUNGS),
+    *(f"vote_{s}" for s in VOTE_RUNGS),
+)
 
 _STEP_MS = 2.0
 _HOLD = 3  # a QRS bound is where the velocity stays low for 2 * _HOLD + 1 samples
 _QRS_SPAN = (-70, 90)  # samples about R beyond which no QRS is sought
 _ROUGH = 1.5  # a lead rougher than this many times the typical lead counts less for P and T
+_VOTE_SHARE = 0.15  # of the largest lead's wave, under which a lead has no vote
 _T_REACH, _P_REACH = 50, 25  # samples to either side over which T and P stand out from a chord
 
 
@@ -179,13 +186,45 @@ def _evenness(rough: Tensor, usable: Tensor) -> Tensor:
     return (_ROUGH * typical / level.clamp_min(1e-6)).clamp_max(1.0).unsqueeze(-1)
 
 
+def _vote(
+    slope: Tensor, hump: Tensor, usable: Tensor, peak: Tensor, reach: int, end: Tensor, side: int
+) -> Tensor:
+    """The median over the twelve leads of each lead's own bound of a wave, [B, len(VOTE_RUNGS)].
+
+    slope and hump: [B, 8, L]. A lead's peak is sought within `reach` of `peak` [B], its steepest place
+    between there and `end` [B]. Leads in which the wave is small against the largest have no vote.
+    """
+    slope, hump = _twelve(slope), _twelve(hump)
+    both = usable[:, :1] & usable[:, 1:2]
+    usable = torch.cat([usable, both.expand(-1, 4)], 1)
+    b, c, n = slope.shape
+    time = torch.arange(n, device=slope.device)
+    close = (time >= (peak - reach).unsqueeze(-1)) & (time <= (peak + reach).unsqueeze(-1))
+    size, own = torch.where(close.unsqueeze(1), hump.abs(), torch.full_like(hump, -1.0)).max(-1)
+    sign = torch.sign(hump.gather(-1, own.unsqueeze(-1)))
+    fall = (-side * sign * slope).reshape(b * c, n)
+    own, end = own.reshape(-1), end.to(own.dtype).repeat_interleave(c)
+    far = torch.maximum(end, own + 30) if side > 0 else torch.minimum(end, own - 15)
+    steepest, at = _highest(fall, own, far) if side > 0 else _highest(fall, far, own)
+    votes = usable & (size >= _VOTE_SHARE * torch.where(usable, size, torch.zeros_like(size)).amax(-1, keepdim=True))
+    bounds = [_cross(fall, r * steepest, at, side).reshape(b, c) for r in VOTE_RUNGS]
+    found = [torch.where(votes, v, torch.full_like(v, torch.nan)).nanmedian(-1).values for v in bounds]
+    return torch.stack([torch.where(torch.isnan(v), peak, v) for v in found], -1)
+
+
+def _twelve(x: Tensor) -> Tensor:
+    """[B, 8, L] with III, aVR (its sign turned), aVL and aVF behind."""
+    one, two = x[:, 0:1], x[:, 1:2]
+    return torch.cat([x, two - one, 0.5 * (one + two), one - 0.5 * two, two - 0.5 * one], 1)
+
+
 def _tangent(wave: Tensor, slope: Tensor, peak: Tensor, near: Tensor) -> Tensor:
     """Where the tangent at the steepest place after `peak` [B] meets the foot of an upright wave [B, L]."""
     steepest, at = _highest(-slope, peak, near)
     return at + (_read(wave, at) - _lowest(wave, at, near + 20)) / steepest.clamp_min(1e-9)
 
 
-def _p_wave(front: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _p_wave(front: Tensor, usable: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """P in the stretch `front` [B, 8, BEFORE], its peak between `first` and `last` [B].
 
     P is where the leads stand out most from a chord of 100 ms, at a local maximum: the window's edge (a T wave's
@@ -200,6 +239,8 @@ def _p_wave(front: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor,
     wave = _filter(_project(front, direction).unsqueeze(1), 31, 3, 0).squeeze(1)
     speed = slope.square().mean(1).sqrt()
     rungs, height = _rungs(wave, _project(slope, direction), speed, peak, peak - 40, peak - 60, -1)
+    votes = _vote(slope, curve, usable, peak, 12, peak - 40, -1)
+    rungs = torch.cat([rungs, torch.maximum(votes, (peak - 60).unsqueeze(-1))], -1)
     return peak, rungs, height, direction
 
 
@@ -233,7 +274,8 @@ def ladders(beat: Tensor, usable: Tensor, rr_ms: Tensor) -> Ladders:
     wave = _project(late, direction)
     peak = _highest(wave, peak - 15, peak + 15)[1].to(beat.dtype)
     flank = _filter(_project(back, direction).unsqueeze(1), 41, 3, 1).squeeze(1)
-    tangent = _tangent(wave, flank, peak, torch.minimum(peak + 110, rr - 50))
+    # Not yet past the next beat's P wave, whose own fall may be steeper than T's.
+    tangent = _tangent(wave, flank, peak, torch.minimum(peak + 110, torch.maximum(rr - 100, peak + 40)))
 
     # What the last beat's T wave leaves in front of P (a Gaussian as wide as the tangent tells) is taken out; the QRS
     # is cut off, out of the filters' reach.
@@ -244,7 +286,7 @@ def ladders(beat: Tensor, usable: Tensor, rr_ms: Tensor) -> Ladders:
     front = beat[..., :BEFORE] - _vector(late, peak).unsqueeze(-1) * tail.unsqueeze(1)
     front = front * (time[:BEFORE] < (onset - 3).unsqueeze(-1)).to(beat.dtype).unsqueeze(1)
     first = torch.maximum(onset - 150, torch.minimum(BEFORE + tangent - rr + 5, onset - 40))
-    p_peak, p_rungs, p_height, p_direction = _p_wave(front, first, onset - 22)
+    p_peak, p_rungs, p_height, p_direction = _p_wave(front, usable, first, onset - 22)
 
     # T again, with the next beat's P wave taken out.
     start = p_rungs[:, :1] - BEFORE + rr.unsqueeze(-1) - 10
@@ -257,6 +299,8 @@ def ladders(beat: Tensor, usable: Tensor, rr_ms: Tensor) -> Ladders:
     near = torch.minimum(peak + 110, rr + onset - BEFORE - 32)  # the next QRS stays out
     speed = slope.square().mean(1).sqrt()
     t_rungs, t_height = _rungs(wave, _project(slope, direction), speed, peak, near, near + 20, 1)
+    votes = _vote(slope, hump, usable, peak, 40, torch.minimum(peak + 60, near), 1)
+    t_rungs = torch.cat([t_rungs, torch.minimum(votes, (near + 20).unsqueeze(-1))], -1)
     return Ladders(
         onset_rungs,
         offset_rungs,

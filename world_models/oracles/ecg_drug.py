@@ -10,6 +10,11 @@ same law: the patient's own intervals are the admission ECG's less its time of d
 at t = 0 shows exactly the baseline that was asked for.
 
 Only elementwise operations: row i of a batch is bit for bit the same patient alone.
+
+Limits. The trial gave single doses, one drug at a time, to people of 18 to 35: accumulation and combinations are
+superposition (effects add, kinetics do not interact: that verapamil raises dofetilide's level, and is forbidden with
+it, is not in here), and what age and illness change stands in the cohorts' clearance and baselines. The tolerance that
+lets the QT effect per concentration fall over days of dofetilide is not modelled. ECGs are in sinus rhythm.
 """
 
 from __future__ import annotations
@@ -26,8 +31,10 @@ from world_models import ecg_quantities, keys
 from world_models.oracles import cohorts, rhythm
 from world_models.oracles.ecg_waveform import DRAWN_LEADS, WAVES, Intervals, draw_ecg
 from world_models.oracles.morphology import MorphologyBank
-from world_models.oracles.pharmacodynamics import ENDPOINTS
+from world_models.oracles.pharmacodynamics import ENDPOINTS, harmonics
+from world_models.oracles.pharmacokinetics import MAX_LAG_H
 from world_models.oracles.pharmacology import Amounts, Individual, TrialModel
+from world_models.oracles.recorded import factors_from_chart
 from world_models.protocol import Chart, Factors
 from world_models.quantity import Quantity
 
@@ -41,7 +48,7 @@ _LIMITS = {
     "heart_rate_bpm": (35.0, 165.0, 5.0),
     "pr_ms": (70.0, 440.0, 10.0),
     "qrs_ms": (50.0, 210.0, 10.0),
-    "jt_peak_c_ms": (85.0, 500.0, 15.0),
+    "jt_peak_c_ms": (91.0, 500.0, 9.0),
     "tpeak_tend_ms": (30.0, 195.0, 10.0),
 }
 _LONGEST_QT_MS = 745.0  # the waveform's window ends at 750
@@ -60,6 +67,8 @@ class ECGDrugState(NamedTuple):
     own: Tensor  # [B, 5] intervals without drug, time of day and variation, in the order of ENDPOINTS
     now: Tensor  # [B, 5] intervals of the present ECG, in the order of ENDPOINTS
     individual: Individual  # kinetics and sensitivity
+    decay: Tensor  # [B, D, M] float64, what one step leaves of each mode
+    entry: Tensor  # [B, D, M] float64, what one mg swallowed at its beginning adds by its end
     amounts: Amounts  # drug on board
     concentration: Tensor  # [B, D] plasma, ng/mL, now
     rhythm: rhythm.Rhythm
@@ -75,7 +84,7 @@ class ECGDrugOracle:
         cohort: whom `initial` draws: a name of `cohorts.COHORTS` or a Cohort.
         drugs: columns of the action, in mg. Beyond the trial's four, drugs of the CiPA table are accepted; their
             effects are extrapolated from ion-channel block and `support` is False while one is on board.
-        hours_per_step: at least the longest absorption lag's half (`pharmacokinetics.MIN_STEP_H`).
+        hours_per_step: at least `pharmacokinetics.MIN_STEP_H` (0.5); fastest from MAX_LAG_H (1.0) up.
         noise_uv, wander_uv, hrv_ms: of the ECG on request: white noise and baseline wander in uV, RR variability in ms.
         trial: a fitted trial: None (the shipped fit), a path to a fit's JSON, or a TrialModel.
         device: where all tensors live.
@@ -120,6 +129,8 @@ class ECGDrugOracle:
         # of an extrapolated drug a trace is too much: no trial has seen it
         trace = torch.tensor([1e-4 if e else 1.0 for e in trial.extrapolated], device=self.device)
         self._highest_concentration = trial.train_range().to(self.device) * trace
+        course = trial.parameters["course"]
+        self._course = torch.tensor([course[e]["harmonics"] for e in ENDPOINTS], device=self.device).T.contiguous()
         covariance = torch.tensor(trial.parameters["baseline"]["residual_covariance"], dtype=torch.float32)
         self._residual_covariance: list[list[float]] = covariance.tolist()
 
@@ -143,6 +154,10 @@ class ECGDrugOracle:
         individual = self.trial.individual(keys.fold(key, "oracle/individual"), *person)
         batch, drugs = key.shape[0], len(self.drugs)
         nothing = torch.zeros(batch, drugs, device=self.device)
+        none = self.trial.no_drug(batch)
+        full = none._replace(modes=torch.ones_like(none.modes))
+        decay = self.trial.advance(individual, full, nothing, self.hours_per_step).modes
+        entry = self.trial.advance(individual, none, nothing + 1.0, self.hours_per_step).modes
         return ECGDrugState(
             key=key,
             t=t,
@@ -150,67 +165,36 @@ class ECGDrugOracle:
             own=now - self._moment(key, t, who["admission_clock_hour"]),
             now=now,
             individual=individual,
-            amounts=self.trial.no_drug(batch),
+            decay=decay,
+            entry=entry,
+            amounts=none,
             concentration=nothing,
-            rhythm=rhythm.initial_rhythm(who["baseline_burden"], who["baseline_qtcf_ms"], rate),
+            rhythm=rhythm.initial_rhythm(
+                who["baseline_burden"], who["baseline_qtcf_ms"], rate, self.cohort.torsades_risk
+            ),
             total_dose_mg=nothing,
             hours_since_dose=torch.full_like(nothing, ecg_quantities.MAX_HOURS_SINCE_DOSE),
             morphology=morphology,
         )
 
     def read(self, chart: Chart) -> dict[str, Tensor]:
-        """Factors from a recorded chart: `ecg_mv` [B, 12, 5000] at 500 Hz, and any of age_years, sex_female, weight_kg.
-
-        An interval the delineator does not find is NaN, which `initial` draws.
+        """Factors from a recorded chart: `ecg_mv` [B, 12, 5000] in mV at 500 Hz, and any of age_years, sex_female,
+        weight_kg, clock_hour (`recorded.factors_from_chart`).
 
         Raises:
             ValueError: an ECG of another shape, or one whose intervals cannot be trusted.
         """
-        found = {n: chart[n].to(torch.float32) for n in ("age_years", "sex_female", "weight_kg") if n in chart}
-        if "clock_hour" in chart:
-            found["admission_clock_hour"] = chart["clock_hour"].to(torch.float32)
-        if "ecg_mv" not in chart:
-            return found
-        from world_models.oracles.delineation import delineate
-        from world_models.oracles.morphology import fit_morphology
-
-        ecg = chart["ecg_mv"]
-        if ecg.ndim != 3 or tuple(ecg.shape[1:]) != (12, 5000):
-            raise ValueError(f"ecg_mv has shape {tuple(ecg.shape)}; give [B, 12, 5000] (10 s at 500 Hz, mV)")
-        marks = delineate(ecg, 500.0)
-        if not bool(marks.trusted.all()):
-            row = int((~marks.trusted).nonzero()[0])
-            raise ValueError(
-                f"ECG {row} cannot be measured (quality {marks.quality[row].item():.2f}); give a cleaner record, or "
-                "fix the baseline_* factors by hand and leave ecg_mv out"
-            )
-        found |= {
-            "baseline_heart_rate_bpm": marks.heart_rate_bpm,
-            "baseline_pr_ms": marks.pr_ms,
-            "baseline_qrs_ms": marks.qrs_ms,
-            "baseline_qtcf_ms": marks.qtcf_ms,
-            "baseline_tpeak_tend_ms": marks.tpeak_tend_ms,
-        }
-        intervals = Intervals(
-            marks.heart_rate_bpm,
-            marks.pr_ms,
-            marks.qrs_ms,
-            marks.qt_ms,
-            marks.qt_ms - marks.qrs_ms - marks.tpeak_tend_ms,
-            marks.tpeak_tend_ms,
-        )
-        found["morphology"] = fit_morphology(marks.median_beat, intervals)
-        return found
+        return factors_from_chart(chart)
 
     def transition(self, state: ECGDrugState, action: Tensor) -> ECGDrugState:
         """One step after swallowing `action` [B, D] mg; orders outside their bounds are cut to them."""
         dose = torch.minimum(action.to(torch.float32).clamp_min(0.0), self._largest_dose)
-        amounts = self.trial.advance(state.individual, state.amounts, dose, self.hours_per_step)
+        amounts = self._advance(state, dose)
         concentration = self.trial.concentrations(state.individual, amounts).to(torch.float32)
         effects = self.trial.effects(state.individual, amounts)
         t = state.t + 1
         clock = self._clock(state, t)
-        now = _limited(state.own + _columns(effects) + self._moment(state.key, t, clock))
+        now = _limited(state.own + self._moment(state.key, t, clock) + _columns(effects))
         parts = _intervals(now)
         target = rhythm.logit_shift(0.5 * (state.concentration + concentration), self.drugs)
         given = dose > 0
@@ -228,7 +212,9 @@ class ECGDrugOracle:
                 target,
                 parts["qtcf_ms"],
                 parts["heart_rate_bpm"],
+                self._factor(state, "baseline_qtcf_ms"),
                 self.hours_per_step,
+                self.cohort.torsades_risk,
             ),
             total_dose_mg=(state.total_dose_mg + dose).clamp_max(ecg_quantities.MAX_TOTAL_DOSE_MG),
             hours_since_dose=torch.where(given, self.hours_per_step, since),
@@ -307,9 +293,23 @@ class ECGDrugOracle:
     def _clock(self, state: ECGDrugState, t: Tensor) -> Tensor:
         return (self._factor(state, "admission_clock_hour") + t.to(torch.float32) * self.hours_per_step) % 24.0
 
+    def _advance(self, state: ECGDrugState, dose_mg: Tensor) -> Amounts:
+        """`TrialModel.advance` without its exponentials: the system is linear, those of `initial` serve every step.
+
+        In a step that outlasts every absorption lag no dose is left waiting.
+        """
+        if self.hours_per_step < MAX_LAG_H:
+            return self.trial.advance(state.individual, state.amounts, dose_mg, self.hours_per_step)
+        entered = dose_mg.to(torch.float64).unsqueeze(-1) * state.entry
+        return state.amounts._replace(modes=state.amounts.modes * state.decay + entered)
+
     def _moment(self, key: Tensor, t: Tensor, clock_hour: Tensor) -> Tensor:
-        """What time of day and within-day variation add [B, 5]."""
-        return _columns(self.trial.time_of_day(clock_hour)) + _columns(self.trial.residual(key, t))
+        """What time of day (`TrialModel.time_of_day`, all five at once) and within-day variation add, [B, 5]."""
+        total = _columns(self.trial.residual(key, t))
+        basis = harmonics(clock_hour, self._course.shape[0] // 2)
+        for k in range(self._course.shape[0]):
+            total = total + basis[:, k : k + 1] * self._course[k]
+        return total
 
     def _morphology(self, key: Tensor, given: Tensor | None) -> Tensor:
         drawn = self._bank.draw(keys.fold(key, "oracle/morphology")).to(torch.float32)

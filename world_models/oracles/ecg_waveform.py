@@ -258,9 +258,13 @@ def tile(template: Tensor, r_samples: Tensor, samples: int, at_r: int | None = N
         at_r = int(round((length - 1) * PRE_MS / (PRE_MS + POST_MS)))
     moments = torch.arange(samples, device=template.device)
     current = torch.searchsorted(r_samples, moments.expand(batch, -1).contiguous(), right=True) - 1
-    shortest = int((r_samples[:, 1:] - r_samples[:, :-1]).min())
-    used = (template != 0).any(dim=1).any(dim=0).nonzero()
-    reach_before, reach_after = (at_r - int(used.min()), int(used.max()) - at_r) if used.numel() else (0, 0)
+    # How far each row's beat reaches, in its own shortest RR: how many neighbours can overlap.
+    shortest = (r_samples[:, 1:] - r_samples[:, :-1]).amin(1).clamp_min(1)
+    used = (template != 0).any(dim=1).to(torch.int8)
+    before = at_r - used.argmax(1)
+    after = length - 1 - used.flip(1).argmax(1) - at_r
+    back = max(int((after // shortest).max()), 0)
+    ahead = max(int(((before - 1) // shortest).max()), 0) + 1
 
     # The template's ends serve as "no wave here": made zero (they hold nothing but a cut tail).
     table = template.clone()
@@ -269,7 +273,6 @@ def tile(template: Tensor, r_samples: Tensor, samples: int, at_r: int | None = N
     out: Tensor | None = None
     # Beats before the moment, oldest first, then beats after it: a fixed order of sums, whatever the batch holds
     # (a pass that one row does not need adds zeros to it).
-    back, ahead = reach_after // max(shortest, 1), max(reach_before - 1, 0) // max(shortest, 1) + 1
     far = 2 * (samples + length)
     beats = torch.nn.functional.pad(r_samples, (back + 1, 0), value=-far)
     beats = torch.nn.functional.pad(beats, (0, ahead), value=far)
@@ -342,6 +345,7 @@ def draw_ecg(
     """
     batch, samples = key.shape[0], int(round(seconds * sampling_rate_hz))
     out = torch.empty(batch, 12, samples, dtype=torch.float32, device=key.device)
+    at_r = _grid(sampling_rate_hz, key.device)[1]
     chunk = _CHUNK.get(key.device.type, _CHUNK_ELSEWHERE)
     for start in range(0, batch, chunk):
         rows = slice(start, min(start + chunk, batch))
@@ -354,12 +358,13 @@ def draw_ecg(
         r = beat_samples(
             k, when, chosen.heart_rate_bpm, seconds=seconds, sampling_rate_hz=sampling_rate_hz, hrv_ms=part(hrv_ms)
         )
-        eight = tile(beat_template(chosen, morphology[rows], sampling_rate_hz), r, samples)
+        eight = tile(beat_template(chosen, morphology[rows], sampling_rate_hz), r, samples, at_r)
         if not _is_off(noise_uv):
             noise = keys.noise(k, when, "ecg_noise", (8, samples))
             eight += noise.mul_((_column(part(noise_uv), k) * 1e-3).unsqueeze(-1))
         if not _is_off(wander_uv):
-            eight += _wander(k, when, samples, sampling_rate_hz).mul_((_column(part(wander_uv), k) * 1e-3).unsqueeze(-1))
+            wander = _wander(k, when, samples, sampling_rate_hz)
+            eight += wander.mul_((_column(part(wander_uv), k) * 1e-3).unsqueeze(-1))
         derive_twelve(eight, out=out[rows])
     return out
 

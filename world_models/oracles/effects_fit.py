@@ -30,9 +30,10 @@ __all__ = ["DOSING_CLOCK_HOUR", "HARMONICS", "Arranged", "EndpointFit", "arrange
 DOSING_CLOCK_HOUR = 8.5  # doses were given around 8 to 9 in the morning; hours in the file count from the dose
 HARMONICS = 4
 _HARMONIC_SD = 10.0  # ms (bpm): prior SD of the first harmonic's coefficients, falling as 1 / k²
-_KE0_START_PER_H, _KE0_SD = 1.5, 0.8  # log-normal prior on effect-compartment rates
+_KE0_START_PER_H, _KE0_SD = 2.5, 0.6  # log-normal prior on effect-compartment rates
 _C50_START, _C50_SD = 3.0, 0.7  # log-normal prior on C50 over the mean peak concentration
 SATURATING = {("quinidine", "jt_peak_c_ms"), ("quinidine", "tpeak_tend_ms"), ("quinidine", "qtcf_ms")}
+_BLUR_START, _BLUR_SD = 0.5, 1.0  # log-normal prior on a drug's own noise at the mean peak, over the common residual SD
 _SHIFT_SD = 5.0  # prior SD of the pre-dose condition and of the drift over the first 24 h
 _SEX_SLOPE_SD = 6.0  # ms at the mean peak: ridge on the difference between women's and men's slopes
 
@@ -100,10 +101,11 @@ class EndpointFit:
     fit: LinearFit
     names: list[str]  # of the fixed effects
     active: list[str]  # drugs with a slope, in the order of the slopes' variances and of log ke0
-    saturating: list[str]  # those of them with a C50: their logs follow the ke0s
+    saturating: list[str]  # those of them with a C50: their logs follow the ke0s; each active drug's log noise comes last
+    site: Tensor  # [N, rows, active drugs] effect-site concentration over the mean peak (after saturation)
 
 
-def fit_endpoint(data: Arranged, endpoint: str, standard_errors: bool = True, threshold: float = 2.0) -> EndpointFit:
+def fit_endpoint(data: Arranged, endpoint: str, standard_errors: bool = True, threshold: float = 2.5) -> EndpointFit:
     """Fit one endpoint; drugs whose mean slope is under `threshold` standard errors are taken out and the rest refitted."""
     everything = list(range(len(DRUGS)))
     first = _fit(data, endpoint, everything, False)
@@ -135,14 +137,16 @@ def _fit(data: Arranged, endpoint: str, active: list[int], standard_errors: bool
         own = torch.diag_embed(site.permute(0, 2, 1)).permute(0, 2, 1, 3).reshape(n, d * t, d)  # a drug acts in its own arm
         blocks = torch.cat([own.new_zeros(n, t, d), own], 1)[..., active]
         fixed = torch.cat([sexes, course, blocks, blocks * sex_sign], -1)
-        return Design(fixed, (one, period, *[blocks[..., i : i + 1] for i in range(k)]))
+        # a drug also blurs the reading (flat and notched T waves): its noise adds to the common one in proportion to the site
+        extra = (blocks * nonlinear[k + len(sat) :].exp()).square().sum(-1)
+        return Design(fixed, (one, period, *[blocks[..., i : i + 1] for i in range(k)]), (1 + extra).sqrt())
 
     acting = [DRUGS[i].name for i in active]
     names = ["women", "men", *order, "predose", "drift", *acting, *[f"{name}_sex" for name in acting]]
     prior = torch.tensor([torch.inf, torch.inf, *course_sd, *[torch.inf] * k, *[_SEX_SLOPE_SD] * k], dtype=torch.float64)
     spread = float((y - y.nanmean()).square().nanmean().sqrt())
-    nonlinear = torch.tensor([_KE0_START_PER_H] * k + [_C50_START] * len(sat), dtype=torch.float64).log()
-    width = torch.tensor([_KE0_SD] * k + [_C50_SD] * len(sat), dtype=torch.float64)
+    nonlinear = torch.tensor([_KE0_START_PER_H] * k + [_C50_START] * len(sat) + [_BLUR_START] * k, dtype=torch.float64).log()
+    width = torch.tensor([_KE0_SD] * k + [_C50_SD] * len(sat) + [_BLUR_SD] * k, dtype=torch.float64)
     sds = torch.tensor([0.7, 0.2, *[0.15] * k], dtype=torch.float64) * spread
     fit = fit_linear_mixed(columns, y, prior, sds, 0.3 * spread, nonlinear, width, standard_errors)
-    return EndpointFit(fit, names, acting, [DRUGS[i].name for i in sat])
+    return EndpointFit(fit, names, acting, [DRUGS[i].name for i in sat], torch.cat(columns(fit.nonlinear).random[2:], -1) if k else one[..., :0])

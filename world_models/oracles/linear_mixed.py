@@ -23,6 +23,7 @@ class Design:
 
     fixed: Tensor  # [N, R, F]
     random: tuple[Tensor, ...]  # K of [N, R, C_k]: columns that share one variance
+    noise_scale: Tensor | None = None  # [N, R] residual SD of each row over the common one; None = 1
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class LinearFit:
     nonlinear: Tensor  # [P]
     nonlinear_errors: Tensor  # [P] (of the parameters as searched: logs)
     effects: tuple[Tensor, ...]  # K of [N, C_k]: predicted random effects
-    residuals: Tensor  # [N, R] y - X beta - Z u, NaN where missing
+    residuals: Tensor  # [N, R] y - X beta - Z u, over the row's noise scale; NaN where missing
     minus_two_log_likelihood: float
 
 
@@ -68,14 +69,16 @@ def fit_linear_mixed(
 
     def solve(vector: Tensor):
         design = columns(vector[k + 1 :])
-        x = design.fixed * mask.unsqueeze(-1)
-        zs = [z * mask.unsqueeze(-1) * vector[i].exp() for i, z in enumerate(design.random)]
+        scale = torch.ones_like(y0) if design.noise_scale is None else design.noise_scale
+        weight = (mask / scale).unsqueeze(-1)
+        x = design.fixed * weight
+        zs = [z * weight * vector[i].exp() for i, z in enumerate(design.random)]
         z = torch.cat(zs, -1)
         noise = (2 * vector[k]).exp()
         # Woodbury: with V = noise I + Z Z', only matrices as wide as Z are factorised
         small = torch.einsum("nrc,nrd->ncd", z, z) / noise + torch.eye(z.shape[-1], dtype=z.dtype)
         factor = torch.linalg.cholesky(small)
-        right = torch.cat([x, y0.unsqueeze(-1)], -1)
+        right = torch.cat([x, y0.unsqueeze(-1) * weight], -1)
         zr = torch.einsum("nrc,nrf->ncf", z, right)
         gram = torch.einsum("nrf,nrg->fg", right, right) / noise
         half = torch.linalg.solve_triangular(factor, zr, upper=False)
@@ -84,10 +87,10 @@ def fit_linear_mixed(
         chol = torch.linalg.cholesky(information)
         beta = torch.cholesky_solve(gram[:-1, -1:], chol).squeeze(-1)
         quadratic = gram[-1, -1] - (gram[:-1, -1] * beta).sum()
-        logdet = mask.sum() * 2 * vector[k] + 2 * torch.diagonal(factor, dim1=-2, dim2=-1).log().sum()
+        logdet = mask.sum() * 2 * vector[k] + 2 * (mask * scale.log()).sum() + 2 * torch.diagonal(factor, dim1=-2, dim2=-1).log().sum()
         value = logdet + quadratic + 2 * chol.diagonal().log().sum()
         value = value + (((vector - centre) / width) ** 2).sum()
-        return value, beta, information, design, z, small, noise
+        return value, beta, information, design, z, small, noise, weight
 
     vector = start.clone().requires_grad_()
     optimiser = torch.optim.LBFGS([vector], max_iter=iterations, tolerance_change=1e-4, tolerance_grad=1e-3, line_search_fn="strong_wolfe")
@@ -101,9 +104,9 @@ def fit_linear_mixed(
     optimiser.step(closure)
     best = vector.detach()
     with torch.no_grad():
-        value, beta, information, design, z, small, noise = solve(best)
+        value, beta, information, design, z, small, noise, weight = solve(best)
         errors = torch.linalg.inv(information).diagonal().clamp_min(0).sqrt()
-        rest = (y0 - design.fixed @ beta) * mask
+        rest = (y0 - design.fixed @ beta) * weight.squeeze(-1)
         u = torch.linalg.solve(small, torch.einsum("nrc,nr->nc", z, rest).unsqueeze(-1)).squeeze(-1) / noise
         residuals = torch.where(seen, rest - torch.einsum("nrc,nc->nr", z, u), torch.full_like(rest, torch.nan))
         effects, at = [], 0

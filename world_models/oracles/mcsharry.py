@@ -1,7 +1,7 @@
 """McSharry's dynamical model of the ECG: its right-hand side, and the sum of Gaussians that solves it.
 
-McSharry 2003, doi 10.1109/TBME.2003.808805 (ECGSYN): a point runs round a circle at omega = 2 pi / RR, and the voltage z
-is pushed up and down as it passes the angles of P, Q, R, S and T:
+McSharry 2003, doi 10.1109/TBME.2003.808805 (ECGSYN): a point runs round a circle at omega = 2 pi / RR, and the voltage
+z is pushed up and down as it passes the angles of P, Q, R, S and T:
 
     dz/dt = - sum_i a_i d_i exp(-d_i^2 / (2 b_i^2)) - (z - z0),    d_i = theta - theta_i wrapped to (-pi, pi].
 

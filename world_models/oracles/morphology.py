@@ -143,12 +143,14 @@ class MorphologyBank(NamedTuple):
 
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"no morphology bank at {path}; make one with python -m world_models.oracles.morphology_fit")
+            raise FileNotFoundError(f"no bank at {path}; make one with python -m world_models.oracles.morphology_fit")
         with safe_open(str(path), framework="pt") as file:
             waves = (file.metadata() or {}).get("waves", "")
             heights = file.get_tensor("heights_mv")
         if waves != ",".join(WAVES) or heights.shape[1:] != (len(DRAWN_LEADS), len(WAVES)):
-            raise ValueError(f"{path} holds waves {waves or 'unnamed'}, this generator draws {','.join(WAVES)}; fit the bank again")
+            raise ValueError(
+                f"{path} holds waves {waves or 'unnamed'}, this generator draws {','.join(WAVES)}; fit the bank again"
+            )
         return cls(heights.to(device))
 
     def draw(self, key: Tensor, variation: float = 0.1) -> Tensor:

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,8 +91,6 @@ def marked_beat(record: ludb.LudbRecord) -> MarkedBeat | None:
         onset = int(row[1])
         level = np.median(ecg[:, max(onset - 8, 0) : onset + 1], axis=1)  # the PR segment's end is the zero
         cut.append(piece - level[:, None])
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # columns that no beat reaches: NaN, outside the fit's window
         beat = np.nanmedian(np.stack(cut), axis=0)
@@ -165,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(description="Fit the wave heights of LUDB's sinus beats.")
     parser.add_argument("--ludb", required=True, type=Path, help="folder with ludb.csv and data/")
-    parser.add_argument("--out", required=True, type=Path, help="the .safetensors file to write (a .json goes beside it)")
+    parser.add_argument("--out", required=True, type=Path, help="the .safetensors to write (a .json beside it)")
     options = parser.parse_args(arguments)
     if not options.out.parent.is_dir():
         print(f"error: {options.out.parent} is not a folder; create it first", file=sys.stderr)

@@ -100,6 +100,9 @@ class TrialModel:
         def wide(values: Any) -> Tensor:
             return torch.as_tensor(np.asarray(values, dtype=float), dtype=torch.float64, device=self.device)
 
+        def narrow(values: Any) -> Tensor:
+            return torch.as_tensor(np.asarray(values, dtype=float), dtype=torch.float32, device=self.device)
+
         self._log_typical, self._pk_root, self._sex, self._slopes = [], [], [], []
         for name in fitted:
             entry = parameters["drugs"][name]
@@ -109,17 +112,16 @@ class TrialModel:
             self._sex.append(float(entry["kinetics"]["women_minus_men_log_clearance_and_volumes"]))
             effects = [entry["effects"][e] for e in ENDPOINTS]
             sd = np.array([x["between_subject_sd_per_ng_per_ml"] for x in effects])
+            blur = np.array([x["residual_sd_per_ng_per_ml"] for x in effects])
             correlation = np.asarray(entry["effects"]["between_subject_slope_correlation"])
             self._slopes.append({
                 "mean": wide([x["slope_per_ng_per_ml"] for x in effects]),
                 "sex": wide([x["women_minus_men_per_ng_per_ml"] for x in effects]),
                 "root": wide(_root(correlation * sd * sd[:, None] * 1e6)) / 1e3,
                 "ke0": [float(x["ke0_per_h"]) for x in effects],
+                "noise_root": narrow(_root(np.asarray(entry["effects"]["residual_correlation"]) * blur * blur[:, None] * 1e6)) / 1e3,
                 "per_c50": wide([0.0 if x["c50_ng_per_ml"] is None else 1.0 / x["c50_ng_per_ml"] for x in effects]),
             })  # fmt: skip
-
-        def narrow(values: Any) -> Tensor:
-            return torch.as_tensor(np.asarray(values, dtype=float), dtype=torch.float32, device=self.device)
 
         base = parameters["baseline"]
         self._women, self._men = (narrow([base[sex][e] for e in ENDPOINTS]) for sex in ("women", "men"))
@@ -250,9 +252,21 @@ class TrialModel:
         drawn = _times(self._day_root, keys.normal(key, 0, "day", (len(ENDPOINTS),)))
         return {e: drawn[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
 
-    def residual(self, key: Tensor, t: int | Tensor) -> dict[str, Tensor]:
-        """Within-day variation of a triplicate mean at time index t, [B] per endpoint; correlated among them, no drift."""
+    def residual(
+        self, key: Tensor, t: int | Tensor, individual: Individual | None = None, amounts: Amounts | None = None
+    ) -> dict[str, Tensor]:
+        """Within-day variation of a triplicate mean at time index t, [B] per endpoint; correlated among them, no drift.
+
+        With `individual` and `amounts`, also what drugs add: flat and notched T waves make J-Tpeak and Tpeak-Tend
+        scatter in proportion to the (saturated) effect-site concentration, in opposite directions.
+        """
         drawn = _times(self._residual_root, keys.normal(key, t, "residual", (len(ENDPOINTS),)))
+        if individual is not None and amounts is not None:
+            sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts)
+            sites = saturating(sites, torch.ones_like(sites), individual.per_c50).to(torch.float32)
+            z = keys.normal(key, t, "drug residual", (len(self.fitted), len(ENDPOINTS)))
+            for i in range(len(self.fitted)):
+                drawn = drawn + _times(self._slopes[i]["noise_root"], z[:, i]) * sites[:, i]
         return {e: drawn[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
 
     def train_range(self) -> Tensor:

@@ -23,14 +23,16 @@ Published (drug / control) and the logit shift it gives:
 The fluctuation (SD 0.5 on the logit, 10 h) is an assumption. The chart's heart rate is the sinus rate: what verapamil
 does to the ventricular rate during the arrhythmia is not in the chart.
 
-Torsades. hazard per hour = exp(a + k (QTcF - 500) + k_long softplus(QTcF - 600) - k_short softplus(450 - QTcF)
-+ k_slow softplus(60 - heart rate)), softplus of stated widths. k gives the two- to threefold risk of treated patients
-above 500 ms against those below; the 5 to 7 % per 10 ms of the congenital syndrome is too flat to hold both that and
-the near absence of torsades without a drug, hence the bend below 450 ms. a is set so that dofetilide 500 ug bid in the
-typical cohort without any dose adjustment meets the published rate in the first three days: 0.8 % in supraventricular
-arrhythmia by label (k), 1.2 % in 1404 consecutive loadings (doi 10.1161/CIRCEP.114.002339). `python -m
-benchmarks.calibrate_rhythm` prints simulated beside published rates. The bend above 600 ms and the factor of 1.03 per
-bpm below 60 are assumptions. Torsades is absorbing.
+Torsades. hazard per hour = risk * gate * exp(a + k (QTcF - 500) + k_long softplus(QTcF - 600)
+- k_short softplus(450 - QTcF) + k_slow softplus(60 - heart rate)), softplus of stated widths. k gives the two- to
+threefold risk of treated patients above 500 ms against those below; the 5 to 7 % per 10 ms of the congenital syndrome
+is too flat to carry it. The gate rises from 0.02 to 1 with the increase over the admission QTcF (half at 30 ms): the
+increase predicted torsades in 1404 loadings (doi 10.1161/CIRCEP.114.002339), placebo arms had none (0 of 756 in
+DIAMOND), and an untreated long-QT patient has an event in years, not days. a is set so that dofetilide started at 500
+ug bid in the typical cohort and adjusted by the label's rule, which is what was observed, meets the first three days'
+rate: 0.8 % in supraventricular arrhythmia by label (k), 1.2 % in those 1404. `risk` is a cohort's own factor at the
+same QTcF (heart failure: DIAMOND's 3 %, 25 of 762). `python -m benchmarks.calibrate_rhythm` prints simulated beside
+published rates. The bend above 600 ms and the factor of 1.03 per bpm below 60 are assumptions. Torsades is absorbing.
 """
 
 from __future__ import annotations
@@ -81,16 +83,19 @@ class BurdenLaw:
 class TorsadesLaw:
     """log hazard per hour as a convex function of QTcF."""
 
-    log_hazard_at_500: float = -8.0  # a
+    log_hazard_at_500: float = -7.65  # a
     per_ms: float = 0.018  # k: 20 % per 10 ms
     long_per_ms: float = 0.015  # k_long, above 600 ms
-    short_per_ms: float = 0.08  # k_short, below 450 ms
+    short_per_ms: float = 0.05  # k_short, below 450 ms
     slow_per_bpm: float = 0.03  # k_slow, below 60 bpm
     long_from_ms: float = 600.0
     short_from_ms: float = 450.0
     slow_from_bpm: float = 60.0
     width_ms: float = 10.0  # of the two bends
     width_bpm: float = 3.0
+    drug_from_ms: float = 30.0  # increase over the admission QTcF at which the gate is half open
+    drug_width_ms: float = 7.0
+    without_drug: float = 0.02  # the gate when shut
 
 
 BURDEN = BurdenLaw()
@@ -140,7 +145,9 @@ def _softplus(x: Tensor, width: float) -> Tensor:
     return (scaled.clamp_min(0.0) + (-scaled.abs()).exp().log1p()) * width
 
 
-def torsades_hazard(qtcf_ms: Tensor, heart_rate_bpm: Tensor, law: TorsadesLaw = TORSADES) -> Tensor:
+def torsades_hazard(
+    qtcf_ms: Tensor, heart_rate_bpm: Tensor, baseline_qtcf_ms: Tensor, risk: float = 1.0, law: TorsadesLaw = TORSADES
+) -> Tensor:
     """Hazard of torsades per hour [B]: increasing in QTcF, decreasing in the heart rate below 60 bpm."""
     log_hazard = (
         law.log_hazard_at_500
@@ -149,13 +156,17 @@ def torsades_hazard(qtcf_ms: Tensor, heart_rate_bpm: Tensor, law: TorsadesLaw = 
         - _softplus(law.short_from_ms - qtcf_ms, law.width_ms) * law.short_per_ms
         + _softplus(law.slow_from_bpm - heart_rate_bpm, law.width_bpm) * law.slow_per_bpm
     )
-    return log_hazard.clamp_max(3.0).exp()
+    gate = expit((qtcf_ms - baseline_qtcf_ms - law.drug_from_ms) / law.drug_width_ms)
+    return log_hazard.clamp_max(3.0).exp() * (gate * (1.0 - law.without_drug) + law.without_drug) * risk
 
 
-def initial_rhythm(baseline_burden: Tensor, qtcf_ms: Tensor, heart_rate_bpm: Tensor) -> Rhythm:
+def initial_rhythm(
+    baseline_burden: Tensor, baseline_qtcf_ms: Tensor, heart_rate_bpm: Tensor, risk: float = 1.0
+) -> Rhythm:
     """At admission: the patient's own burden, no drug's shift, no torsades yet."""
     zero = torch.zeros_like(baseline_burden)
-    return Rhythm(zero, zero, baseline_burden, torsades_hazard(qtcf_ms, heart_rate_bpm), zero)
+    hazard = torsades_hazard(baseline_qtcf_ms, heart_rate_bpm, baseline_qtcf_ms, risk)
+    return Rhythm(zero, zero, baseline_burden, hazard, zero)
 
 
 def advance_rhythm(
@@ -166,7 +177,9 @@ def advance_rhythm(
     shift_target: Tensor,
     qtcf_ms: Tensor,
     heart_rate_bpm: Tensor,
+    baseline_qtcf_ms: Tensor,
     hours: float,
+    risk: float = 1.0,
 ) -> Rhythm:
     """The rhythm `hours` later.
 
@@ -175,6 +188,7 @@ def advance_rhythm(
         shift_target: `logit_shift` [B] of the concentrations over the step.
         qtcf_ms, heart_rate_bpm: [B] at the step's end; the hazard is averaged with that at its beginning.
         hours: length of the step; both processes are exact in it.
+        risk: the cohort's factor on the hazard of torsades.
     """
     keep = float(torch.tensor(-hours / BURDEN.fluctuation_hours, dtype=torch.float64).exp())
     shock = BURDEN.fluctuation_sd * (1.0 - keep * keep) ** 0.5
@@ -185,7 +199,7 @@ def advance_rhythm(
     logit = (start / (1.0 - start)).log()
     burden = expit(logit + fluctuation - shift)
 
-    hazard = torsades_hazard(qtcf_ms, heart_rate_bpm)
+    hazard = torsades_hazard(qtcf_ms, heart_rate_bpm, baseline_qtcf_ms, risk)
     cumulative = (hazard + rhythm.hazard_per_h) * (0.5 * hours)
     strikes = keys.uniform(key, t, "rhythm/torsades") < -(-cumulative).expm1()
     torsades = torch.maximum(rhythm.torsades, strikes.to(torch.float32))

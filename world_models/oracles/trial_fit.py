@@ -43,6 +43,11 @@ def _round(value: Any, digits: int = 6) -> Any:
     return float(f"{value:.{digits}g}")
 
 
+def _error(value: Any) -> float | None:
+    """A standard error, or None where the fit did not make one (JSON has no NaN)."""
+    return _round(value, 3) if np.isfinite(float(value)) else None
+
+
 def _kinetics_entry(item, fit: MixedFit) -> dict[str, Any]:
     names = names_of(item)
     return {
@@ -61,27 +66,39 @@ def _kinetics_entry(item, fit: MixedFit) -> dict[str, Any]:
     }
 
 
+def _shrunk(correlation: np.ndarray, count: int) -> np.ndarray:
+    """Correlations of few independent values, pulled towards none: as if as many uncorrelated ones as endpoints had been seen too."""
+    correlation = np.nan_to_num(correlation) * count / (count + len(correlation))
+    np.fill_diagonal(correlation, 1.0)
+    return correlation
+
+
+def _correlation(columns: list[np.ndarray], count: int | None = None) -> np.ndarray:
+    """Shrunk correlation [E, E] of columns that may hold NaN (left out) or be constant (uncorrelated)."""
+    values = np.stack(columns, -1)
+    values = values[~np.isnan(values).any(-1)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _shrunk(np.corrcoef(values.T), count or len(values))
+
+
 def _covariances(data: Arranged, fits: dict[str, EndpointFit]) -> dict[str, np.ndarray]:
-    """Between-subject, between-period and residual covariance of the endpoints: REML SDs with predicted effects' correlations.
+    """Between-subject, between-period and residual covariance of the endpoints.
 
-    The correlations are those of the predicted random effects (subjects, periods) and of the residuals.
+    SDs are the likelihood's; correlations those of the predicted effects of subjects and periods, and of the residuals of
+    readings that no drug blurs.
     """
-    def scaled(columns: list[np.ndarray], sds: list[float]) -> np.ndarray:
-        import pandas as pd
-
-        correlation = pd.DataFrame(np.stack(columns, -1)).corr().fillna(0.0).to_numpy()
-        # few independent values: pull towards no correlation, as if as many uncorrelated ones as endpoints had been seen too
-        count = len(columns[0]) if len(columns[0]) > 30 else len(data.subjects)
-        correlation = correlation * count / (count + len(columns))
-        np.fill_diagonal(correlation, 1.0)
-        return correlation * np.outer(sds, sds)
-
     f = [fits[e].fit for e in ENDPOINTS]
-    return {
-        "subject": scaled([x.effects[0][:, 0].numpy() for x in f], [float(x.component_sds[0]) for x in f]),
-        "period": scaled([x.effects[1].flatten().numpy() for x in f], [float(x.component_sds[1]) for x in f]),
-        "residual": scaled([x.residuals.flatten().numpy() for x in f], [x.residual_sd for x in f]),
+    quiet = np.all([(fits[e].site.abs().sum(-1) < 0.2).numpy().ravel() for e in ENDPOINTS], axis=0)
+    n = len(data.subjects)
+    subject = _correlation([x.effects[0][:, 0].numpy() for x in f], n)
+    period = _correlation([x.effects[1].flatten().numpy() for x in f], n)
+    residual = _correlation([np.where(quiet, x.residuals.flatten().numpy(), np.nan) for x in f])
+    spread = {
+        "subject": (subject, [float(x.component_sds[0]) for x in f]),
+        "period": (period, [float(x.component_sds[1]) for x in f]),
+        "residual": (residual, [x.residual_sd for x in f]),
     }
+    return {name: c * np.outer(sd, sd) for name, (c, sd) in spread.items()}
 
 
 def _effect_entries(data: Arranged, fits: dict[str, EndpointFit]) -> list[dict[str, Any]]:
@@ -89,48 +106,43 @@ def _effect_entries(data: Arranged, fits: dict[str, EndpointFit]) -> list[dict[s
     for i, item in enumerate(DRUGS):
         entry: dict[str, Any] = {}
         peak = float(data.peak[i])
-        predicted = []
+        predicted, blurred = [], []
         for e in ENDPOINTS:
             fitted = fits[e]
             f = fitted.fit
-            active = item.name in fitted.active
-            record = {
+            record: dict[str, Any] = {
                 "unit": ("bpm" if e.endswith("bpm") else "ms") + " per ng/mL",
                 "slope_per_ng_per_ml": 0.0, "slope_standard_error": 0.0, "women_minus_men_per_ng_per_ml": 0.0,
                 "women_minus_men_standard_error": 0.0, "between_subject_sd_per_ng_per_ml": 0.0,
                 "between_subject_sd_standard_error": 0.0, "ke0_per_h": 3.0, "ke0_relative_standard_error": None, "c50_ng_per_ml": None,
-                "c50_relative_standard_error": None,
+                "c50_relative_standard_error": None, "residual_sd_per_ng_per_ml": 0.0, "residual_sd_relative_standard_error": None,
             }  # fmt: skip
-            blup = np.zeros(len(data.subjects))
-            if active:
-                at = fitted.names.index(item.name)
-                place = fitted.active.index(item.name)
+            blup, left = np.zeros(len(data.subjects)), np.zeros(f.residuals.numel())
+            if item.name in fitted.active:
+                at, place = fitted.names.index(item.name), fitted.active.index(item.name)
+                sex, noise = fitted.names.index(f"{item.name}_sex"), len(fitted.active) + len(fitted.saturating) + place
                 record["slope_per_ng_per_ml"] = _round(f.beta[at] / peak)
                 record["slope_standard_error"] = _round(f.errors[at] / peak, 3)
+                record["women_minus_men_per_ng_per_ml"] = _round(f.beta[sex] / peak)
+                record["women_minus_men_standard_error"] = _round(f.errors[sex] / peak, 3)
                 record["between_subject_sd_per_ng_per_ml"] = _round(f.component_sds[2 + place] / peak)
-                record["between_subject_sd_standard_error"] = _round(f.component_errors[2 + place] / peak, 3)
+                record["between_subject_sd_standard_error"] = _error(f.component_errors[2 + place] / peak)
                 record["ke0_per_h"] = _round(f.nonlinear[place].exp())
-                record["ke0_relative_standard_error"] = _round(f.nonlinear_errors[place], 3)
-                if f"{item.name}_sex" in fitted.names:
-                    sex = fitted.names.index(f"{item.name}_sex")
-                    record["women_minus_men_per_ng_per_ml"] = _round(f.beta[sex] / peak)
-                    record["women_minus_men_standard_error"] = _round(f.errors[sex] / peak, 3)
+                record["ke0_relative_standard_error"] = _error(f.nonlinear_errors[place])
+                record["residual_sd_per_ng_per_ml"] = _round(f.nonlinear[noise].exp() * f.residual_sd / peak)
+                record["residual_sd_relative_standard_error"] = _error(f.nonlinear_errors[noise])
                 if item.name in fitted.saturating:
                     c50 = len(fitted.active) + fitted.saturating.index(item.name)
                     record["c50_ng_per_ml"] = _round(f.nonlinear[c50].exp() * peak)
-                    record["c50_relative_standard_error"] = _round(f.nonlinear_errors[c50], 3)
+                    record["c50_relative_standard_error"] = _error(f.nonlinear_errors[c50])
                 blup = f.effects[2 + place][:, 0].numpy()
+                at_work = (fitted.site[..., place] > 0.3).numpy().ravel()
+                left = np.where(at_work, f.residuals.flatten().numpy(), np.nan)
             entry[e] = record
             predicted.append(blup)
-        spread = np.stack(predicted)
-        live = spread.std(1) > 1e-9
-        correlation = np.eye(len(ENDPOINTS))
-        if live.sum() > 1:
-            part = np.corrcoef(spread[live])
-            part = part * len(data.subjects) / (len(data.subjects) + len(ENDPOINTS))
-            np.fill_diagonal(part, 1.0)
-            correlation[np.ix_(live, live)] = part
-        entry["between_subject_slope_correlation"] = _round(correlation, 4)
+            blurred.append(left)
+        entry["between_subject_slope_correlation"] = _round(_correlation(predicted, len(data.subjects)), 4)
+        entry["residual_correlation"] = _round(_correlation(blurred), 4)
         entries.append(entry)
     return entries
 
@@ -205,8 +217,8 @@ def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool 
             "between_period_covariance": _round(covariances["period"]),
             "residual_covariance": _round(covariances["residual"]),
             "sd_standard_errors": {
-                "between_subject": [_round(fits[e].fit.component_errors[0], 3) for e in ENDPOINTS],
-                "between_period": [_round(fits[e].fit.component_errors[1], 3) for e in ENDPOINTS],
+                "between_subject": [_error(fits[e].fit.component_errors[0]) for e in ENDPOINTS],
+                "between_period": [_error(fits[e].fit.component_errors[1]) for e in ENDPOINTS],
             },
         },
         "course": course,
