@@ -27,8 +27,11 @@ test: setup
 lint: setup
 	$(PY) -m ruff check .
 
+# Those that need no data of your own; the trial's are run by hand (benchmarks/README.md)
+BENCHMARKS ?= speed delineation fidelity_ecg_wm policies
+
 bench: setup
-	$(PY) -m benchmarks $(BENCH_ARGS)
+	set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(PY) -m benchmarks.$$name; done
 
 clean:
 	rm -rf build dist runs *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -99,7 +99,7 @@ def _manual(marks, fs: float) -> list[float]:
 
 
 def neurokit(lead: np.ndarray, fs: float, method: str) -> list[float]:
-    """PR, QRS, QT, J-Tpeak, Tpeak-Tend (ms) and heart rate of one lead by neurokit2, medians over beats; NaN if it raises."""
+    """PR, QRS, QT, J-Tpeak, Tpeak-Tend (ms) and heart rate of one lead by neurokit2; NaN if it raises."""
     import neurokit2 as nk
 
     with warnings.catch_warnings():
@@ -165,15 +165,13 @@ def oracle(count: int, rival: bool) -> list[dict]:
 
     for noise, fs in ((15.0, 500.0), (40.0, 500.0), (15.0, 250.0)):
         ecg, truth = draw_truth(count, 2024, noise, fs)
-        for first in range(0, count, 256):  # drawn and measured alike in any batch; this bounds the memory
-            part = delineate(ecg[first : first + 256], fs)
-            found = part if first == 0 else type(part)(*(torch.cat(pair) for pair in zip(found, part, strict=True)))
+        found = delineate(ecg, fs)
         for name in TRUTH:
             add("delineate", noise, fs, name, getattr(found, name).numpy(), getattr(truth, name).numpy())
         if rival and (noise, fs) == (15.0, 500.0):
             few = min(count, 256)
             values = np.array([neurokit(x, fs, "prominence") for x in ecg[:few, 1].double().numpy()])
-            for column, name in enumerate(("pr_ms", "qrs_ms", "qt_ms", "jt_peak_ms", "tpeak_tend_ms", "heart_rate_bpm")):
+            for column, name in enumerate((*TRUTH[1:], TRUTH[0])):
                 add("neurokit2 prominence, II", noise, fs, name, values[:, column], getattr(truth, name)[:few].numpy())
     return rows
 
@@ -224,6 +222,10 @@ def speed(rival: bool, threads: int) -> list[dict]:
     """ECGs a second, the best of five runs; the CPU's other users count for both alike."""
     ecg, _ = draw_truth(256, 5, 15.0)
     rows = []
+
+    def add(method: str, batch: int, rate: float) -> None:
+        rows.append({"method": method, "threads": threads, "batch": batch, "ecgs_per_s": round(rate, 1)})
+
     delineate(ecg[:32], 500.0)
     for batch in (1, 16, 64, 256):
         runs = []
@@ -231,8 +233,7 @@ def speed(rival: bool, threads: int) -> list[dict]:
             start = time.perf_counter()
             delineate(ecg[:batch], 500.0)
             runs.append(time.perf_counter() - start)
-        best = min(runs)
-        rows.append({"method": "delineate, 12 leads", "threads": threads, "batch": batch, "ecgs_per_s": round(batch / best, 1)})
+        add("delineate, 12 leads", batch, batch / min(runs))
     if rival:
         lead = ecg[:32, 1].double().numpy()
         runs = []
@@ -241,7 +242,7 @@ def speed(rival: bool, threads: int) -> list[dict]:
             for x in lead:
                 neurokit(x, 500.0, "prominence")
             runs.append(time.perf_counter() - start)
-        rows.append({"method": "neurokit2 prominence, 1 lead", "threads": threads, "batch": 1, "ecgs_per_s": round(32 / min(runs), 1)})
+        add("neurokit2 prominence, 1 lead", 1, 32 / min(runs))
     return rows
 
 

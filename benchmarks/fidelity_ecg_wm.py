@@ -25,7 +25,12 @@ from world_models.protocol import Chart, History
 INTERVALS = ("qtcf_ms", "pr_ms", "jt_peak_c_ms", "tpeak_tend_ms")
 HOURS = (2, 12, 24)
 SINGLE_MG = {"ranolazine": 1500.0, "dofetilide": 0.5, "verapamil": 120.0, "quinidine": 400.0}
-REPEATED = {"ranolazine": (1000.0, 12), "dofetilide": (0.5, 12), "verapamil": (120.0, 8), "quinidine": (400.0, 8)}  # mg, h
+REPEATED = {
+    "ranolazine": (1000.0, 12),
+    "dofetilide": (0.5, 12),
+    "verapamil": (120.0, 8),
+    "quinidine": (400.0, 8),
+}  # mg, h
 TEST_SEED, POPULATION_SEED = 4_000_000_000, 5_000_000_000  # training uses seeds from 1e9 on, calibration from 2e9
 RESULTS = Path(__file__).parent / "results"
 
@@ -59,7 +64,9 @@ def without_residual(state):
 def measured(chart: Chart) -> dict[str, Tensor]:
     """What the delineator reads off the chart's ECG."""
     parts = [delineate(ecg, 500.0) for ecg in chart["ecg_mv"].split(128)]
-    return {name: torch.cat([getattr(p, name) for p in parts]) for name in (*INTERVALS, "heart_rate_bpm", "qrs_ms", "qt_ms")}
+    return {
+        name: torch.cat([getattr(p, name) for p in parts]) for name in (*INTERVALS, "heart_rate_bpm", "qrs_ms", "qt_ms")
+    }
 
 
 def bootstrap(values: np.ndarray, rng: np.random.Generator, draws: int = 1000) -> tuple[float, float]:
@@ -165,7 +172,10 @@ def summary(rows: list[dict]) -> list[dict]:
             for interval in (*INTERVALS, "all"):
                 chosen = [r for r in rows if r["history"] == history and (drug == "all" or r["plan"].startswith(drug))
                           and (interval == "all" or r["interval"] == interval)]  # fmt: skip
-                mean = {k: float(np.mean([r[k] for r in chosen])) for k in ("mae_model_ms", "mae_persistence_ms", "mae_population_ms", "coverage90")}
+                mean = {
+                    k: float(np.mean([r[k] for r in chosen]))
+                    for k in ("mae_model_ms", "mae_persistence_ms", "mae_population_ms", "coverage90")
+                }
                 agree = float(np.median([r["head_vs_delineator_median_ms"] for r in chosen]))
                 found.append({"history": history, "drug": drug, "interval": interval, **{k: round(v, 3) for k, v in mean.items()},
                               "ratio_to_persistence": round(mean["mae_model_ms"] / mean["mae_persistence_ms"], 3),

@@ -20,7 +20,7 @@ from world_models.oracles.pharmacology import TrialModel
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TARGETS", "Prediction", "intervals_of", "predict_oracle"]
+__all__ = ["TARGETS", "Prediction", "intervals_of", "predict_ecg_wm_small", "predict_oracle"]
 
 TARGETS = {"QTcF": "qtcf_ms", "JTpc": "jt_peak_c_ms", "TpTe": "tpeak_tend_ms", "PR": "pr_ms"}
 
@@ -35,7 +35,12 @@ def intervals_of(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The targets from the five modelled endpoints: QTcF = (QRS + J-Tpeak c · RR^0.58 + Tpeak-Tend) / RR^(1/3), RR in s."""
     rr = 60.0 / np.clip(values["heart_rate_bpm"], 20.0, 250.0)
     qt = values["qrs_ms"] + values["jt_peak_c_ms"] * rr**0.58 + values["tpeak_tend_ms"]
-    return {"QTcF": qt / rr ** (1 / 3), "JTpc": values["jt_peak_c_ms"], "TpTe": values["tpeak_tend_ms"], "PR": values["pr_ms"]}
+    return {
+        "QTcF": qt / rr ** (1 / 3),
+        "JTpc": values["jt_peak_c_ms"],
+        "TpTe": values["tpeak_tend_ms"],
+        "PR": values["pr_ms"],
+    }
 
 
 def _level(model: TrialModel, before: np.ndarray, female: np.ndarray, hour: float) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +94,9 @@ def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, se
     twins = model.individual(key, wide("sex_female"), wide("weight_kg"), wide("age_years"), torch.ones(count * samples))
     dose = torch.zeros(count * samples, len(model.drugs))
     for i, name in enumerate(model.drugs):
-        dose[:, i] = torch.where(torch.tensor((first["drug"] == name).to_numpy()).repeat_interleave(samples), wide("dose_mg"), 0.0)
+        dose[:, i] = torch.where(
+            torch.tensor((first["drug"] == name).to_numpy()).repeat_interleave(samples), wide("dose_mg"), 0.0
+        )
     nothing = model.no_drug(count * samples)
     course = model.parameters["course"]
     found = [{name: np.zeros(len(rows)) for name in TARGETS} for _ in range(3)]
@@ -104,6 +111,70 @@ def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, se
             drift = course[e]["drift_over_24_h"] * min(max(float(h), 0.0), 24.0) / 24.0
             shift = (effects[e] + residual[e]).numpy().reshape(count, samples).astype(float)
             values[e] = level[..., i] + shift + float(day[e]) + drift
+        for name, drawn in intervals_of(values).items():
+            for target, q in zip(found, (0.5, 0.05, 0.95), strict=True):
+                target[name][chosen] = np.quantile(drawn, q, axis=1)[member[chosen]]
+    return Prediction(*found)
+
+
+def predict_ecg_wm_small(
+    rows: pd.DataFrame, samples: int = 256, seed: int = 0, world: str = "ecg-wm-small"
+) -> Prediction:
+    """The learned world's prediction: belief from the pre-dose reading, particles over half-hour steps; point = median.
+
+    The reading is first freed of the pre-dose condition that the trial's fit found in every arm (fasting, before the
+    first activity of the day: `course[...]["before_dosing"]`), and the fit's drift over 24 h is added, as for the
+    oracle: both belong to this trial's days, not to a patient, and no world simulates them. Endpoints that were not
+    read are filled with the fit's mean for the sex. Hours are rounded to the half hour.
+
+    Raises:
+        ValueError: a drug the model does not know.
+    """
+    from world_models import catalog
+    from world_models.ecg_quantities import DRUGS
+    from world_models.protocol import History
+
+    unknown = sorted(set(rows["drug"]) - {"placebo", *DRUGS})
+    if unknown:
+        raise ValueError(f"the world has no drug {', '.join(unknown)}; it knows placebo, {', '.join(DRUGS)}")
+    model = catalog.load(world, cohort="healthy").with_options(hours_per_step=0.5)
+    fitted = TrialModel.load().parameters
+    course, base = fitted["course"], fitted["baseline"]
+    periods = rows.groupby(["randid", "drug", "period"], sort=False, dropna=False)
+    first = periods.first().reset_index()
+    member, count = periods.ngroup().to_numpy(), len(first)
+    female = first["sex_female"].to_numpy(dtype=float) > 0.5
+    read = {}
+    for e in ENDPOINTS:
+        value = first[f"pre_{e}"].to_numpy(dtype=float) - course[e]["before_dosing"]
+        read[e] = np.where(np.isnan(value), np.where(female, base["women"][e], base["men"][e]), value)
+    rr = 60.0 / read["heart_rate_bpm"]
+    qt = read["qrs_ms"] + read["jt_peak_c_ms"] * rr**0.58 + read["tpeak_tend_ms"]
+    chart = {**read, "qtcf_ms": qt / rr ** (1 / 3), "clock_hour": np.full(count, course["dosing_clock_hour"])}
+    chart |= {name: first[name].to_numpy(dtype=float) for name in ("sex_female", "weight_kg", "age_years")}
+    charts = {
+        name: torch.tensor(v, dtype=torch.float32).repeat_interleave(samples).unsqueeze(1) for name, v in chart.items()
+    }
+    dose = torch.zeros(count * samples, len(DRUGS))
+    for i, name in enumerate(DRUGS):
+        mg = first["dose_mg"].to_numpy(dtype=np.float32) * (first["drug"] == name).to_numpy()
+        dose[:, i] = torch.tensor(mg).repeat_interleave(samples)
+    nothing = torch.zeros_like(dose)
+    key = keys.from_seed(seed, count * samples)
+    state = model.infer(History(charts, nothing.unsqueeze(1), torch.zeros(count * samples, 1)), key)
+    steps = np.maximum(np.rint(rows["hour"].to_numpy(dtype=float) * 2).astype(int), 1)
+    found = [{name: np.zeros(len(rows)) for name in TARGETS} for _ in range(3)]
+    for step in range(1, int(steps.max()) + 1):
+        state = model.transition(state, dose if step == 1 else nothing)
+        chosen = np.flatnonzero(steps == step)
+        if len(chosen) == 0:
+            continue
+        seen = model.observe(state)
+        share = min(step / 48, 1.0)
+        values = {
+            e: seen[e].numpy().reshape(count, samples).astype(float) + share * course[e]["drift_over_24_h"]
+            for e in ENDPOINTS
+        }
         for name, drawn in intervals_of(values).items():
             for target, q in zip(found, (0.5, 0.05, 0.95), strict=True):
                 target[name][chosen] = np.quantile(drawn, q, axis=1)[member[chosen]]

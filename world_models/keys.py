@@ -51,7 +51,9 @@ def _purpose(purpose: str) -> int:
 @lru_cache(maxsize=64)
 def _counters(count: int, device: torch.device) -> Tensor:
     """The constant table (1..count) * golden ratio, wrapped in Python: one product inside torch.compile overflows."""
-    return torch.tensor([_signed(i * 0x9E3779B97F4A7C15) for i in range(1, count + 1)], dtype=torch.int64, device=device)
+    return torch.tensor(
+        [_signed(i * 0x9E3779B97F4A7C15) for i in range(1, count + 1)], dtype=torch.int64, device=device
+    )
 
 
 def from_seed(seed: int, count: int = 1, device: torch.device | str = "cpu") -> Tensor:

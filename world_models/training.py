@@ -58,7 +58,10 @@ def fit(
     average = [p.detach().clone() for p in chosen]
     start = _load(folder, stage, chosen, average, optimiser)
     saved = time.monotonic()
-    with open(folder / "metrics.jsonl", "a") as log, tqdm(total=schedule.steps, initial=start, desc=stage, mininterval=1) as bar:
+    with (
+        open(folder / "metrics.jsonl", "a") as log,
+        tqdm(total=schedule.steps, initial=start, desc=stage, mininterval=1) as bar,
+    ):
         for step in range(start, schedule.steps):
             for group in optimiser.param_groups:
                 group["lr"] = schedule.learning_rate * _factor(step, schedule)
@@ -96,7 +99,9 @@ def _factor(step: int, schedule: Schedule) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _save(folder: Path, stage: str, chosen: list[nn.Parameter], average: list[Tensor], optimiser: torch.optim.AdamW, step: int) -> None:
+def _save(
+    folder: Path, stage: str, chosen: list[nn.Parameter], average: list[Tensor], optimiser: torch.optim.AdamW, step: int
+) -> None:
     tensors = {f"weight.{i}": p.detach().clone() for i, p in enumerate(chosen)}
     tensors |= {f"average.{i}": a.clone() for i, a in enumerate(average)}
     for i, parameter in enumerate(chosen):
@@ -107,7 +112,9 @@ def _save(folder: Path, stage: str, chosen: list[nn.Parameter], average: list[Te
     os.replace(temporary, folder / f"{stage}.safetensors")
 
 
-def _load(folder: Path, stage: str, chosen: list[nn.Parameter], average: list[Tensor], optimiser: torch.optim.AdamW) -> int:
+def _load(
+    folder: Path, stage: str, chosen: list[nn.Parameter], average: list[Tensor], optimiser: torch.optim.AdamW
+) -> int:
     from safetensors import safe_open
 
     path = folder / f"{stage}.safetensors"
@@ -122,7 +129,9 @@ def _load(folder: Path, stage: str, chosen: list[nn.Parameter], average: list[Te
                 raise ValueError(f"{path} was saved by another configuration; delete it or name another folder")
             parameter.copy_(tensors[f"weight.{i}"])
             average[i].copy_(tensors[f"average.{i}"])
-            state = {name: tensors[f"{name}.{i}"] for name in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{i}" in tensors}
+            state = {
+                name: tensors[f"{name}.{i}"] for name in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{i}" in tensors
+            }
             if state:
                 state = {k: v.to(parameter.device) if k != "step" else v for k, v in state.items()}
                 optimiser.state[parameter].update(state)

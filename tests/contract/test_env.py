@@ -43,10 +43,11 @@ def test_gymnasium_and_sb3_checkers_are_silent(env_id: str, observation: str, wo
     sb3.check_env(env.unwrapped)
 
 
-@pytest.mark.parametrize("tiers", [{"noise": "ward", "missingness": "much"}, {"noise": "clinic", "missingness": "some"}])
+@pytest.mark.parametrize(("noise", "missingness"), [("ward", "much"), ("clinic", "some")])
 @pytest.mark.parametrize("observation", ["chart", "ecg", "latent"])
-def test_checkers_are_silent_in_every_tier(tiers: dict, observation: str) -> None:
-    check_env(make(observation=observation, **tiers).unwrapped, skip_render_check=True)
+def test_checkers_are_silent_in_every_tier(noise: str, missingness: str, observation: str) -> None:
+    env = make(observation=observation, noise=noise, missingness=missingness)
+    check_env(env.unwrapped, skip_render_check=True)
 
 
 def test_rendering_passes_the_checker() -> None:

@@ -17,7 +17,13 @@ def some_intervals(count: int, seed: int = 0) -> Intervals:
     def between(name: str, low: float, high: float) -> torch.Tensor:
         return low + (high - low) * keys.uniform(key, 0, name)
 
-    return Intervals.of(between("hr", 45, 110), between("pr", 110, 260), between("qrs", 75, 130), between("jt", 160, 300), between("tt", 60, 130))
+    return Intervals.of(
+        between("hr", 45, 110),
+        between("pr", 110, 260),
+        between("qrs", 75, 130),
+        between("jt", 160, 300),
+        between("tt", 60, 130),
+    )
 
 
 def ends_of(i: Intervals) -> torch.Tensor:
@@ -37,7 +43,9 @@ def test_there_and_back_is_the_same_beat():
 def test_a_shape_warped_to_other_intervals_has_them():
     start, goal = some_intervals(16, 0), some_intervals(16, 1)
     shape = default_morphology(16)
-    canonical = beats.to_canonical(beat_template(start, shape), ends_of(start), AT_R - R_SHARE * start.qrs_ms / 2, 500.0)
+    canonical = beats.to_canonical(
+        beat_template(start, shape), ends_of(start), AT_R - R_SHARE * start.qrs_ms / 2, 500.0
+    )
     onset = AT_R - R_SHARE * goal.qrs_ms / 2
     warped = beats.from_canonical(canonical, ends_of(goal), onset, LENGTH, 500.0)
     truth = beat_template(goal, shape)
@@ -59,4 +67,8 @@ def test_overlap_with_neighbours_is_marked():
     intervals = some_intervals(8)
     alone = beats.valid_samples(ends_of(intervals), torch.full((8,), 3000.0))
     crowded = beats.valid_samples(ends_of(intervals), intervals.qt_ms + 0.5 * intervals.pr_ms)
-    assert alone.all() and not crowded[:, : beats.PIECES[0]].any() and crowded[:, beats.QRS_START : beats.QRS_START + 40].all()
+    assert (
+        alone.all()
+        and not crowded[:, : beats.PIECES[0]].any()
+        and crowded[:, beats.QRS_START : beats.QRS_START + 40].all()
+    )

@@ -36,7 +36,13 @@ def draw_intervals(key: Tensor) -> Intervals:
 
     rate = between("rate", 42, 120)
     stretch = (60 / rate) ** 0.5
-    return Intervals.of(rate, between("pr", 100, 280), between("qrs", 70, 140), between("jt", 150, 330) * stretch, between("tail", 55, 150))
+    return Intervals.of(
+        rate,
+        between("pr", 100, 280),
+        between("qrs", 70, 140),
+        between("jt", 150, 330) * stretch,
+        between("tail", 55, 150),
+    )
 
 
 class BeatSource:
@@ -102,7 +108,11 @@ class BeatSource:
             measured = delineate(ecg, RATE_HZ)
             seen, leads, samples = canonical_beats(ecg, measured)
             ends = beats.anchors(intervals.pr_ms, intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms)
-            good = measured.trusted & ((measured.qt_ms - intervals.qt_ms).abs() < 30) & ((measured.pr_ms - intervals.pr_ms).abs() < 25)
+            good = (
+                measured.trusted
+                & ((measured.qt_ms - intervals.qt_ms).abs() < 30)
+                & ((measured.pr_ms - intervals.pr_ms).abs() < 25)
+            )
             part = {"seen": seen, "target": _canonical(heights, intervals, ends), "leads": leads, "samples": samples}
             parts.append({name: value[good].clone() for name, value in part.items()})
         whole = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}

@@ -60,7 +60,9 @@ def to_canonical(beat_mv: Tensor, ends: Tensor, onset_sample: Tensor, sampling_r
     return canonical - canonical[..., QRS_START - 2 : QRS_START].mean(-1, keepdim=True)
 
 
-def from_canonical(canonical_mv: Tensor, ends: Tensor, onset_sample: Tensor, length: int, sampling_rate_hz: float) -> Tensor:
+def from_canonical(
+    canonical_mv: Tensor, ends: Tensor, onset_sample: Tensor, length: int, sampling_rate_hz: float
+) -> Tensor:
     """Canonical beats [B, 8, SAMPLES] drawn in time: [B, 8, length] mV.
 
     `onset_sample` [B] is where QRS onset goes. Outside the beat the first and last canonical samples go on: the

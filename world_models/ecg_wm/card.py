@@ -17,7 +17,7 @@ quinidine): beat autoencoder, physiological ODE prior, few-step residual flow, b
 
 **Not for clinical use.** It was trained on simulated patients. Nothing it says is a prediction about a person.
 
-## Made from
+## Training data
 
 - Simulated patients of the mechanistic oracle, whose pharmacokinetics and pharmacodynamics are fitted to 16 of the 22
   healthy volunteers (18 to 35 years) of ECGRDVQ 1.0.0 / NCT01873950 (single oral doses). Older and sicker cohorts are
@@ -28,13 +28,13 @@ Attribution: ECGRDVQ, Johannesen et al. 2014, doi 10.1038/clpt.2014.155, and LUD
 10.1109/ACCESS.2020.3029211, both from PhysioNet (Goldberger et al. 2000, doi 10.1161/01.CIR.101.23.e215) under the
 Open Data Commons Attribution License 1.0.
 
-## How
+## Training
 
 `python -m world_models.ecg_wm.train --out DIR{" --ludb LUDB" if real_beats else ""}`: {", ".join(f"{n} {stage} steps" for stage, n in steps.items())}, batches of {batch},
 AdamW with a cosine schedule, averaged weights kept. Patients are drawn while training and never repeated; the spread is
 calibrated on 2,048 further ones.
 
-## Judged on
+## Evaluation
 
 `python -m benchmarks.fidelity_ecg_wm` (unseen generated patients, oracle truth) and
 `python -m benchmarks.fidelity_trial --world {config.name}` (the real trial's subjects). The figures stand in

@@ -26,5 +26,14 @@ class ECGWorldConfig:
 
 
 SMALL = ECGWorldConfig()
-LARGE = ECGWorldConfig(name="ecg-wm-large", eta=24, drift_width=512, flow_width=256, flow_steps=4, belief_width=256,
-                       spread_width=128, morphology=48, beat_width=1024)
+LARGE = ECGWorldConfig(
+    name="ecg-wm-large",
+    eta=24,
+    drift_width=512,
+    flow_width=256,
+    flow_steps=4,
+    belief_width=256,
+    spread_width=128,
+    morphology=48,
+    beat_width=1024,
+)

@@ -68,7 +68,9 @@ def dosing(key: Tensor, steps: int, hours_per_step: float) -> Tensor:
 
 
 @torch.no_grad()
-def draw_courses(key: Tensor, steps: int, hours_per_step: float, cohort: str | None = None, known: float = 0.3) -> Courses:
+def draw_courses(
+    key: Tensor, steps: int, hours_per_step: float, cohort: str | None = None, known: float = 0.3
+) -> Courses:
     """Courses of the patients with these keys, an equal share of every cohort (or all of one).
 
     In a share `known` of them the metaboliser is told; the rest draw their own, and nobody is told.
@@ -80,11 +82,15 @@ def draw_courses(key: Tensor, steps: int, hours_per_step: float, cohort: str | N
     shares = zip(names, key.chunk(len(names)), metaboliser.chunk(len(names)), strict=False)
     # Cohorts differ in whom they admit only: once admitted, all patients go through the same transition together.
     oracle = oracle_of(names[0], hours_per_step, str(key.device))
-    state = tree.cat([oracle_of(n, hours_per_step, str(key.device)).initial(k, {"metaboliser": m}) for n, k, m in shares])
+    state = tree.cat(
+        [oracle_of(n, hours_per_step, str(key.device)).initial(k, {"metaboliser": m}) for n, k, m in shares]
+    )
     actions = dosing(keys.fold(key, "plan"), steps, hours_per_step)
     charts = [oracle.observe(state)]
     for i in range(steps):
         state = oracle.transition(state, actions[:, i])
         charts.append(oracle.observe(state))
     u = torch.stack([latent.standardise(chart) for chart in charts], dim=1)
-    return Courses(u, {n: torch.stack([c[n] for c in charts], dim=1) for n in KEPT}, actions, metaboliser, hours_per_step)
+    return Courses(
+        u, {n: torch.stack([c[n] for c in charts], dim=1) for n in KEPT}, actions, metaboliser, hours_per_step
+    )

@@ -57,7 +57,9 @@ def latent_of(ecg_mv: Tensor, chart: Chart, vae: BeatVAE) -> Tensor:
     """The latent (u, m) [B, 6 + morphology] of any world's ECGs, as this model's encoder sees them."""
     measured = delineate(ecg_mv, RATE_HZ)
     mean, _ = vae.encode(*canonical_beats(ecg_mv, measured))
-    read = {name: _filled(getattr(measured, name), name) for name in ("heart_rate_bpm", "pr_ms", "qrs_ms", "tpeak_tend_ms")}
+    read = {
+        name: _filled(getattr(measured, name), name) for name in ("heart_rate_bpm", "pr_ms", "qrs_ms", "tpeak_tend_ms")
+    }
     read["jt_peak_c_ms"] = _filled(measured.jt_peak_ms, "jt_peak_ms") / (60.0 / read["heart_rate_bpm"]) ** 0.58
     read["arrhythmia_burden"] = chart["arrhythmia_burden"]
     return torch.cat([latent.standardise(read), mean], dim=-1)

@@ -45,5 +45,7 @@ def energy_score(samples: Tensor, observed: Tensor, weight: Tensor | None = None
     pairs = count * (count - 1)
     each = miss.abs().mean(0).mean(-1) - 0.5 * gap.abs().sum((0, 1)).mean(-1) / pairs
     # sqrt has no gradient at 0, which every sample's distance to itself is.
-    joint = (miss.square().sum(-1) + 1e-9).sqrt().mean(0) - 0.5 * (gap.square().sum(-1) + 1e-9).sqrt().sum((0, 1)) / pairs
+    joint = (miss.square().sum(-1) + 1e-9).sqrt().mean(0) - 0.5 * (gap.square().sum(-1) + 1e-9).sqrt().sum(
+        (0, 1)
+    ) / pairs
     return joint + each

@@ -20,7 +20,9 @@ __all__ = ["course", "infer"]
 NAMES = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "arrhythmia_burden")
 
 
-def course(model: ECGWorldModel, state: ECGWorldState, eta: Tensor, actions: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor]:
+def course(
+    model: ECGWorldModel, state: ECGWorldState, eta: Tensor, actions: Tensor, gaps: Tensor
+) -> tuple[Tensor, Tensor]:
     """Drug amounts [B, T, D, 6] and deviation [B, T, 6] at each visit for given random effects [B, eta].
 
     `gaps` [B, T] are the hours since the visit before (the first is 0); `actions` [B, T, D] are given right after each.

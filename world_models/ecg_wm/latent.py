@@ -37,7 +37,9 @@ def standardise(chart: dict[str, Tensor]) -> Tensor:
 
 def intervals_of(u: Tensor) -> dict[str, Tensor]:
     """The chart's intervals [...] from u [..., 6]: the head on the latent. Values are clamped to LOW and HIGH."""
-    raw = torch.minimum(torch.maximum(u * u.new_tensor(SCALE) + u.new_tensor(CENTRE), u.new_tensor(LOW)), u.new_tensor(HIGH))
+    raw = torch.minimum(
+        torch.maximum(u * u.new_tensor(SCALE) + u.new_tensor(CENTRE), u.new_tensor(LOW)), u.new_tensor(HIGH)
+    )
     rate, pr, qrs, jt_c, tpte, burden = raw.unbind(-1)
     rr = 60.0 / rate
     jt = jt_c * rr**0.58

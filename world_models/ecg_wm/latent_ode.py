@@ -54,7 +54,13 @@ def clock_waves(hour: Tensor) -> Tensor:
 class PhysiologicalPrior(nn.Module):
     """Population parameters, how random effects and covariates move them, and the integrators."""
 
-    def __init__(self, config: ECGWorldConfig, drugs: int, start_rates: tuple[tuple[float, ...], ...], reference_mg: tuple[float, ...]):
+    def __init__(
+        self,
+        config: ECGWorldConfig,
+        drugs: int,
+        start_rates: tuple[tuple[float, ...], ...],
+        reference_mg: tuple[float, ...],
+    ):
         super().__init__()
         self.config, self.drugs = config, drugs
         self.register_buffer("reference_mg", torch.tensor(reference_mg))
@@ -62,14 +68,20 @@ class PhysiologicalPrior(nn.Module):
         self.rate_eta = nn.Parameter(0.05 * _fixed_pattern(drugs * 6, config.eta).reshape(drugs, 6, config.eta))
         self.rate_patient = nn.Parameter(torch.zeros(drugs, 6, PATIENT))
         self.slope = nn.Parameter(0.3 * _fixed_pattern(drugs * 2, COORDS).reshape(drugs, 2, COORDS))
-        self.slope_eta = nn.Parameter(0.05 * _fixed_pattern(drugs * 12, config.eta).reshape(drugs, 2, COORDS, config.eta))
+        self.slope_eta = nn.Parameter(
+            0.05 * _fixed_pattern(drugs * 12, config.eta).reshape(drugs, 2, COORDS, config.eta)
+        )
         self.slope_patient = nn.Parameter(torch.zeros(drugs, 2, COORDS, PATIENT))
-        self.log_half = nn.Parameter(torch.full((drugs,), math.log(4.0)))  # effect-site level of half the possible effect
+        self.log_half = nn.Parameter(
+            torch.full((drugs,), math.log(4.0))
+        )  # effect-site level of half the possible effect
         self.daily = nn.Parameter(torch.zeros(COORDS, 4))
         self.daily_eta = nn.Parameter(0.02 * _fixed_pattern(COORDS * 4, config.eta).reshape(COORDS, 4, config.eta))
         # h; an arrhythmia's burden follows a drug far more slowly than the intervals do
         self.log_tau = nn.Parameter(torch.tensor([0.2] * 5 + [8.0]).log())
-        self.drift = mlp((COORDS + 2 * drugs + 4 + self.context_size, config.drift_width, config.drift_width, COORDS), zero_last=True)
+        self.drift = mlp(
+            (COORDS + 2 * drugs + 4 + self.context_size, config.drift_width, config.drift_width, COORDS), zero_last=True
+        )
 
     @property
     def context_size(self) -> int:
@@ -129,7 +141,15 @@ class PhysiologicalPrior(nn.Module):
         moved = 1 - torch.cos((clock_hour - start_hour) * (2 * math.pi / 24))
         return (effect.flatten(1).sum(-1) + moved).clamp_max(1.0).unsqueeze(-1)
 
-    def advance(self, rates: Rates, amounts: Tensor, deviation: Tensor, clock_hour: Tensor, start_hour: Tensor, hours: float | Tensor) -> tuple[Tensor, Tensor]:
+    def advance(
+        self,
+        rates: Rates,
+        amounts: Tensor,
+        deviation: Tensor,
+        clock_hour: Tensor,
+        start_hour: Tensor,
+        hours: float | Tensor,
+    ) -> tuple[Tensor, Tensor]:
         """Amounts [B, D, 6] and deviation [B, 6] after `hours` (a number or [B, 1]; the ones `rates` was made for)."""
         step = hours / self.config.substeps
         keep = torch.exp(-step / self.log_tau.exp())
@@ -140,8 +160,18 @@ class PhysiologicalPrior(nn.Module):
             deviation = goal + (deviation - goal) * keep
         return amounts, deviation
 
-    def adaptive(self, eta: Tensor, patient: Tensor, anchor: Tensor, amounts: Tensor, deviation: Tensor, clock_hour: Tensor,
-                 start_hour: Tensor, hours: float, tolerance: float = 1e-6) -> tuple[Tensor, Tensor]:
+    def adaptive(
+        self,
+        eta: Tensor,
+        patient: Tensor,
+        anchor: Tensor,
+        amounts: Tensor,
+        deviation: Tensor,
+        clock_hour: Tensor,
+        start_hour: Tensor,
+        hours: float,
+        tolerance: float = 1e-6,
+    ) -> tuple[Tensor, Tensor]:
         """The same step by torchdiffeq's dopri5 on the two systems together: the reference, far slower."""
         from torchdiffeq import odeint
 

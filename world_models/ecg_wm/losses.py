@@ -36,7 +36,10 @@ class Parts(NamedTuple):
 def begin(model: ECGWorldModel, data: Courses, key: Tensor) -> ECGWorldState:
     """States at the first visit of the courses."""
     first = {n: v[:, 0] for n, v in data.charts.items()}
-    factors = {**{n: first[n] for n in ("age_years", "sex_female", "weight_kg")}, "admission_clock_hour": first["clock_hour"]}
+    factors = {
+        **{n: first[n] for n in ("age_years", "sex_female", "weight_kg")},
+        "admission_clock_hour": first["clock_hour"],
+    }
     shape = data.u.new_zeros(data.u.shape[0], model.config.morphology)
     return model.start(key, factors, data.metaboliser, shape, data.u[:, 0])
 
@@ -55,7 +58,9 @@ def dynamics_loss(model: ECGWorldModel, data: Courses, key: Tensor, samples: int
         typical, _ = course(model, state, torch.zeros_like(state.unknown[:, :eta_size]), actions, gaps)
     before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], dim=1)
     # A third of the visits, never the first, are not charted: histories with holes must be read too.
-    hidden = keys.uniform(key, 0, "loss/hidden", (visits,)) < 0.33 * (keys.uniform(key, 1, "loss/hidden") < 0.5).unsqueeze(-1)
+    hidden = keys.uniform(key, 0, "loss/hidden", (visits,)) < 0.33 * (
+        keys.uniform(key, 1, "loss/hidden") < 0.5
+    ).unsqueeze(-1)
     hidden[:, 0] = False
     shown = torch.where(hidden.unsqueeze(-1), float("nan"), u)
     mean, sd = model.believe(model.visit_features(state, shown, typical, before, hours, gaps))
@@ -78,8 +83,16 @@ def dynamics_loss(model: ECGWorldModel, data: Courses, key: Tensor, samples: int
     return Parts(evidence.mean(), divergence.mean(), density[:, :-1].sum(-1).mean(), flow, spread)
 
 
-def _flow_loss(model: ECGWorldModel, data: Courses, state: ECGWorldState, amounts: Tensor, deviation: Tensor, residual: Tensor,
-               key: Tensor, samples: int) -> Tensor:
+def _flow_loss(
+    model: ECGWorldModel,
+    data: Courses,
+    state: ECGWorldState,
+    amounts: Tensor,
+    deviation: Tensor,
+    residual: Tensor,
+    key: Tensor,
+    samples: int,
+) -> Tensor:
     """Energy score of the next residual given the last, at four visits of each patient."""
     batch, visits = residual.shape[:2]
     at = 1 + torch.floor(keys.uniform(key, 0, "loss/flow_at", (4,)) * (visits - 1)).long()
@@ -96,8 +109,17 @@ def _flow_loss(model: ECGWorldModel, data: Courses, state: ECGWorldState, amount
     return energy_score(drawn, observed).mean()
 
 
-def _spread_loss(model: ECGWorldModel, data: Courses, state: ECGWorldState, mean: Tensor, sd: Tensor, actions: Tensor, gaps: Tensor,
-                 hours: Tensor, key: Tensor) -> Tensor:
+def _spread_loss(
+    model: ECGWorldModel,
+    data: Courses,
+    state: ECGWorldState,
+    mean: Tensor,
+    sd: Tensor,
+    actions: Tensor,
+    gaps: Tensor,
+    hours: Tensor,
+    key: Tensor,
+) -> Tensor:
     """How far the charts of two later visits lie from what the belief after some visit expected (in units of 10 ms or bpm)."""
     batch, visits = hours.shape
     early = keys.uniform(key, 0, "loss/early") < 0.7
@@ -124,6 +146,7 @@ def hazard_loss(model: ECGWorldModel, data: Courses) -> Tensor:
     torsades = data.charts["torsades"]
     at_risk = torsades[:, :-1] < 0.5
     chart = {n: data.charts[n][:, 1:] for n in ("qtcf_ms", "heart_rate_bpm")}
+    chart["baseline_qtcf_ms"] = data.charts["qtcf_ms"][:, :1]
     cumulative = torch.exp(model.log_hazard(chart).clamp(max=5.0)) * data.hours_per_step
     struck = torsades[:, 1:] > 0.5
     # log(1 - exp(-x)) for an event, -x otherwise

@@ -62,7 +62,10 @@ class ECGWorldModel(nn.Module):
         self.config, self.name, self.cohort = config, config.name, cohort
         self.hours_per_step = float(hours_per_step or config.hours_per_step)
         latent_size = COORDS + config.morphology
-        self.measures = (*MEASURES, Quantity("latent", "1", -50.0, 50.0, (latent_size,), "u and m of the ECG", on_request=True))
+        self.measures = (
+            *MEASURES,
+            Quantity("latent", "1", -50.0, 50.0, (latent_size,), "u and m of the ECG", on_request=True),
+        )
         self.factors = (
             *FACTORS,
             Quantity("shape", "1", -50.0, 50.0, (config.morphology,), "latent shape of the beat, as `read` gives it"),
@@ -73,10 +76,15 @@ class ECGWorldModel(nn.Module):
         self.flow = ResidualFlow(COORDS, condition, config.flow_width, config.flow_steps)
         self.log_memory = nn.Parameter(torch.zeros(COORDS))  # log h: how long a residual is remembered
         self.log_noise = nn.Parameter(torch.full((COORDS,), -1.0))  # log SD of the residual, for the evidence bound
-        self.correction = nn.Parameter(torch.full((COORDS,), -1.0))  # log SD of the momentary part of a baseline reading
+        self.correction = nn.Parameter(
+            torch.full((COORDS,), -1.0)
+        )  # log SD of the momentary part of a baseline reading
         self.believe = BeliefEncoder(drugs, config.eta + COORDS, config.belief_width)
-        self.spread_head = mlp((2 * drugs + PATIENT + COORDS + 1 + config.eta + COORDS + 4, config.spread_width, len(SPREAD_OF)))
-        self.hazard = nn.Parameter(torch.tensor([-8.0, 1.0, 1.0, 1.0, 0.0]))  # log torsades hazard, see `log_hazard`
+        self.spread_head = mlp(
+            (2 * drugs + PATIENT + COORDS + 1 + config.eta + COORDS + 4, config.spread_width, len(SPREAD_OF))
+        )
+        # log torsades hazard per h, see `log_hazard`: level, four slopes, middle and width of the gate on the rise
+        self.hazard = nn.Parameter(torch.tensor([-8.0, 1.0, 1.0, 1.0, 0.0, 0.3, 0.2]))
         self.vae = BeatVAE(config)
         self.register_buffer("amount_limit", torch.full((drugs,), 10.0))  # largest central amount met in training
         self.register_buffer("spread_scale", torch.ones(len(SPREAD_OF)))  # calibration on held-out cohorts
@@ -85,7 +93,11 @@ class ECGWorldModel(nn.Module):
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: torch.device | str = "cpu", cohort: str = "typical", hours_per_step: float | None = None
+        cls,
+        folder: str | Path,
+        device: torch.device | str = "cpu",
+        cohort: str = "typical",
+        hours_per_step: float | None = None,
     ) -> ECGWorldModel:
         """From a folder with config.json and model.safetensors. One copy of the weights a process and device.
 
@@ -151,10 +163,13 @@ class ECGWorldModel(nn.Module):
             deviation=deviation,
             residual=residual,
             total_dose_mg=state.total_dose_mg + dose,
-            hours_since_dose=torch.where(given, hours, (state.hours_since_dose + hours).clamp_max(MAX_HOURS_SINCE_DOSE)),
+            hours_since_dose=torch.where(
+                given, hours, (state.hours_since_dose + hours).clamp_max(MAX_HOURS_SINCE_DOSE)
+            ),
             dose_log_mg=log_dose(state.dose_log_mg, state.t, dose),
         )
         chart = latent.intervals_of(self.coordinates(moved))
+        chart["baseline_qtcf_ms"] = latent.intervals_of(state.measured)["qtcf_ms"]
         chance = -torch.expm1(-torch.exp(self.log_hazard(chart)) * hours)
         struck = keys.bernoulli(state.key, t, "torsades", chance)
         return moved._replace(torsades=torch.maximum(state.torsades, struck.to(torch.float32)))
@@ -174,7 +189,7 @@ class ECGWorldModel(nn.Module):
             "hours_since_dose": state.hours_since_dose,
         }
         if "latent" in also:
-            chart["latent"] = torch.cat([self.coordinates(state), state.shape], dim=-1)
+            chart["latent"] = torch.cat([self.coordinates(state), state.shape], dim=-1).clamp(-50.0, 50.0)
         if "ecg_mv" in also:
             chart["ecg_mv"] = self.draw(state, chart)
         return chart
@@ -229,11 +244,17 @@ class ECGWorldModel(nn.Module):
         return self.anchor(state) + state.deviation + state.residual
 
     def log_hazard(self, chart: Chart) -> Tensor:
-        """Log of the torsades hazard per hour [B]: in QTcF linear between knots at 450 and 600 ms, and in a slow rate."""
-        level, slope, longer, shorter, slow = self.hazard.unbind()
+        """Log of the torsades hazard per hour [B].
+
+        In QTcF linear between knots at 450 and 600 ms; in a rate under 60 bpm; and gated by the rise over the admission
+        QTcF, as a long QT that a patient has always lived with is no drug's effect.
+        """
+        level, slope, longer, shorter, slow, middle, width = self.hazard.unbind()
         qtcf = chart["qtcf_ms"] / 100
         steep = longer * (qtcf - 6.0).clamp_min(0) - shorter * (4.5 - qtcf).clamp_min(0)
-        return level + slope * (qtcf - 5.0) + steep + slow * (60 - chart["heart_rate_bpm"]).clamp_min(0) / 10
+        rise = qtcf - chart["baseline_qtcf_ms"] / 100
+        gate = torch.nn.functional.logsigmoid((rise - middle) / (width.abs() + 0.02))
+        return level + slope * (qtcf - 5.0) + steep + slow * (60 - chart["heart_rate_bpm"]).clamp_min(0) / 10 + gate
 
     def draw(self, state: ECGWorldState, chart: Chart) -> Tensor:
         """The ECG [B, 12, 5000] mV with the chart's intervals and the patient's beat shape."""
@@ -241,7 +262,9 @@ class ECGWorldModel(nn.Module):
         onset = AT_R - R_SHARE * chart["qrs_ms"] * (RATE_HZ / 1000)
         parts = []
         for rows in torch.arange(state.key.shape[0], device=self.device).split(64):  # 64 ECGs stay near the cache
-            template = beats.from_canonical(self.vae.decode(state.shape[rows]), ends[rows], onset[rows], TEMPLATE, RATE_HZ)
+            template = beats.from_canonical(
+                self.vae.decode(state.shape[rows]), ends[rows], onset[rows], TEMPLATE, RATE_HZ
+            )
             r = beat_samples(state.key[rows], state.t[rows], chart["heart_rate_bpm"][rows], hrv_ms=20.0)
             parts.append(derive_twelve(tile(template, r, SAMPLES, AT_R)))
         return torch.cat(parts)
@@ -303,7 +326,9 @@ class ECGWorldModel(nn.Module):
             )
         return fresh
 
-    def visit_features(self, state: ECGWorldState, u: Tensor, amounts: Tensor, action: Tensor, hours: Tensor, gap: Tensor) -> Tensor:
+    def visit_features(
+        self, state: ECGWorldState, u: Tensor, amounts: Tensor, action: Tensor, hours: Tensor, gap: Tensor
+    ) -> Tensor:
         """What the belief encoder is shown of visits [B, T]: see `BeliefEncoder.features`."""
         seen = ~u.isnan()
         change = torch.where(seen, u - state.measured.unsqueeze(1), 0.0)
@@ -319,7 +344,9 @@ class ECGWorldModel(nn.Module):
         dose = action / self.prior.reference_mg
         return torch.cat([change, seen.to(change.dtype), level, dose, times, clock, fixed], dim=-1)
 
-    def start(self, key: Tensor, f: dict[str, Tensor], metaboliser: Tensor, shape: Tensor, measured: Tensor) -> ECGWorldState:
+    def start(
+        self, key: Tensor, f: dict[str, Tensor], metaboliser: Tensor, shape: Tensor, measured: Tensor
+    ) -> ECGWorldState:
         """A state at t = 0 whose belief comes from the baseline alone."""
         batch, drugs = key.shape[0], len(DRUGS)
         zero = torch.zeros_like(f["age_years"])
@@ -350,7 +377,9 @@ def _loaded(folder: str, sha256: str, device: str) -> ECGWorldModel:
         model = ECGWorldModel(ECGWorldConfig(**{k: v for k, v in config.items() if k in known}))
         model.load_state_dict(tensors)
     except (TypeError, RuntimeError) as error:
-        raise ValueError(f"{folder} does not hold an ECG world model of this version ({error}); train it again") from None
+        raise ValueError(
+            f"{folder} does not hold an ECG world model of this version ({error}); train it again"
+        ) from None
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -359,7 +388,13 @@ def patient_features(state: ECGWorldState) -> Tensor:
     known = ~state.metaboliser.isnan()
     metaboliser = torch.where(known, state.metaboliser, 1.0).log()
     return torch.stack(
-        [(state.age_years - 50) / 20, state.sex_female - 0.5, (state.weight_kg / 75).log() * 4, metaboliser, known.to(metaboliser)],
+        [
+            (state.age_years - 50) / 20,
+            state.sex_female - 0.5,
+            (state.weight_kg / 75).log() * 4,
+            metaboliser,
+            known.to(metaboliser),
+        ],
         dim=-1,
     )
 

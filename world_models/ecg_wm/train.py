@@ -113,7 +113,9 @@ def calibrate(model: ECGWorldModel, batch: int = 2048) -> dict[str, float]:
     return {f"spread_scale_{n}": float(v) for n, v in zip(SPREAD_OF, model.spread_scale, strict=True)}
 
 
-def train(config: ECGWorldConfig, out: Path, device: str = "cpu", ludb: Path | None = None, scale: float = 1.0) -> ECGWorldModel:
+def train(
+    config: ECGWorldConfig, out: Path, device: str = "cpu", ludb: Path | None = None, scale: float = 1.0
+) -> ECGWorldModel:
     """Every stage; `scale` multiplies the number of steps (a quick trial: 0.02). Writes the finished folder to `out`."""
     torch.manual_seed(0)  # the networks' first weights; nothing else draws from a generator
     model = ECGWorldModel(config).to(device)
@@ -137,7 +139,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for config.json, model.safetensors and CARD.md")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     parser.add_argument("--size", choices=("small", "large"), default="small")
-    parser.add_argument("--ludb", type=Path, default=None, help="LUDB folder: adds its real beats to the beat autoencoder's")
+    parser.add_argument(
+        "--ludb", type=Path, default=None, help="LUDB folder: adds its real beats to the beat autoencoder's"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of training steps")
     parser.add_argument("--threads", type=int, default=2, help="torch threads on the CPU")
     chosen = parser.parse_args(arguments)

@@ -46,13 +46,17 @@ class BeatVAE(nn.Module):
         return self.centre + unit_normal @ self.factor.T
 
 
-def beat_loss(decoded: Tensor, beat_mv: Tensor, mean: Tensor, log_variance: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+def beat_loss(
+    decoded: Tensor, beat_mv: Tensor, mean: Tensor, log_variance: Tensor, beta: float
+) -> tuple[Tensor, Tensor]:
     """Reconstruction and Kullback-Leibler terms, each a mean over the batch.
 
     P and T are a tenth of the QRS in size but carry four of the five intervals: they, and slopes (the tangent that
     ends T is one), are weighted up.
     """
-    weight = torch.cat([torch.full((n,), w) for n, w in zip(PIECES, (8.0, 8.0, 8.0, 1.0, 4.0, 8.0, 8.0), strict=True)]).to(decoded)
+    weight = torch.cat(
+        [torch.full((n,), w) for n, w in zip(PIECES, (8.0, 8.0, 8.0, 1.0, 4.0, 8.0, 8.0), strict=True)]
+    ).to(decoded)
     error = decoded - beat_mv
     slope = error[..., 1:] - error[..., :-1]
     reconstruction = (weight * error.square()).mean() + 8 * (weight[1:] * slope.square()).mean()

@@ -151,7 +151,7 @@ def _measure(ecg: Tensor, fs: float, chosen: Convention) -> Delineation:
     leads, velocity, usable = condition(ecg, fs)
     beats = find_beats(leads, velocity, usable)
     beat = stack_beats(leads, beats.position, beats.member, BEFORE, AFTER)
-    marks = ladders(beat, usable, beats.rr_ms)
+    marks = ladders(beat, usable, beats.rr_ms, beats.shortest_ms)
     step = 1000.0 / INNER_HZ
 
     shift = chosen.shift_ms
@@ -217,7 +217,9 @@ def _judge(
     trusted = sane & (quality >= _TRUST) & (count >= 3)
 
     samples = torch.round(beats.position.to(torch.float64) * (fs / INNER_HZ)).long().clamp_max(ecg.shape[-1] - 1)
-    samples = torch.where(beats.position >= 0, samples, torch.full_like(samples, -1))
+    # Beats cut by the recording's edge are out; the others move up, padding stands last.
+    samples = torch.where(beats.position >= 0, samples, torch.full_like(samples, ecg.shape[-1])).sort(-1).values
+    samples = torch.where(samples < ecg.shape[-1], samples, torch.full_like(samples, -1))
     most = math.ceil(ecg.shape[-1] / fs * 5.0) + 2
     r = samples.new_full((ecg.shape[0], most), -1)
     kept = min(most, samples.shape[1])

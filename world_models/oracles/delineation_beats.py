@@ -36,6 +36,7 @@ class Beats(NamedTuple):
     correlation: Tensor  # [B, K] with the template in the QRS band, 0 where there is no beat
     member: Tensor  # [B, K] bool: of the dominant kind, so part of the median beat
     rr_ms: Tensor  # [B] mean RR interval; NaN under two beats
+    shortest_ms: Tensor  # [B] shortest RR that follows a member: beyond it the median beat holds the next QRS
     rr_scatter: Tensor  # [B] median absolute RR difference over the mean RR; NaN under three beats
 
 
@@ -209,7 +210,7 @@ def find_beats(leads: Tensor, velocity: Tensor, usable: Tensor) -> Beats:
     rr = torch.where(both, position[:, 1:] - position[:, :-1], torch.zeros_like(position[:, 1:])) * (1000 / INNER_HZ)
     if rr.shape[1] == 0:
         nothing = torch.full_like(position[:, 0], torch.nan)
-        mean, scatter = nothing, nothing
+        mean, shortest, scatter = nothing, nothing, nothing
     else:
         middle = _masked_median(rr, both)
         normal = both & (rr > 0.6 * middle[:, None]) & (rr < 1.6 * middle[:, None])
@@ -220,6 +221,8 @@ def find_beats(leads: Tensor, velocity: Tensor, usable: Tensor) -> Beats:
         short = both & (rr < _PREMATURE * middle[:, None])
         calm = member & ~F.pad(short, (1, 0)) & ~F.pad(short, (0, 1))
         member = torch.where((calm.sum(-1, keepdim=True) >= 3), calm, member)
+        after = torch.where(both & member[:, :-1], rr, torch.full_like(rr, torch.inf)).amin(-1)
+        shortest = torch.minimum(after, mean)
     # R itself: the largest vector of the mean aligned beat within the QRS, so that it falls on the R wave.
     half = int(0.06 * INNER_HZ)
     start = position.round().long() - half
@@ -231,12 +234,10 @@ def find_beats(leads: Tensor, velocity: Tensor, usable: Tensor) -> Beats:
     position = (position + offset[:, None]).round().long()
     real = real & (position >= 0) & (position < leads.shape[-1])
     position = torch.where(real, position, torch.full_like(position, -1))
-    return Beats(position, correlation, member & (position >= 0), mean, scatter)
+    return Beats(position, correlation, member & (position >= 0), mean, shortest, scatter)
 
 
-def stack_beats(
-    leads: Tensor, position: Tensor, use: Tensor, before: int, after: int, fs: float = INNER_HZ
-) -> Tensor:
+def stack_beats(leads: Tensor, position: Tensor, use: Tensor, before: int, after: int, fs: float = INNER_HZ) -> Tensor:
     """Median over beats: leads [B, C, N], position and use [B, K] -> beat [B, C, before + after].
 
     A beat cut by the recording's edge still serves where it reaches.

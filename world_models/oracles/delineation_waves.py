@@ -186,9 +186,7 @@ def _evenness(rough: Tensor, usable: Tensor) -> Tensor:
     return (_ROUGH * typical / level.clamp_min(1e-6)).clamp_max(1.0).unsqueeze(-1)
 
 
-def _vote(
-    slope: Tensor, hump: Tensor, usable: Tensor, peak: Tensor, reach: int, end: Tensor, side: int
-) -> Tensor:
+def _vote(slope: Tensor, hump: Tensor, usable: Tensor, peak: Tensor, reach: int, end: Tensor, side: int) -> Tensor:
     """The median over the twelve leads of each lead's own bound of a wave, [B, len(VOTE_RUNGS)].
 
     slope and hump: [B, 8, L]. A lead's peak is sought within `reach` of `peak` [B], its steepest place
@@ -244,16 +242,18 @@ def _p_wave(front: Tensor, usable: Tensor, first: Tensor, last: Tensor) -> tuple
     return peak, rungs, height, direction
 
 
-def ladders(beat: Tensor, usable: Tensor, rr_ms: Tensor) -> Ladders:
+def ladders(beat: Tensor, usable: Tensor, rr_ms: Tensor, shortest_ms: Tensor) -> Ladders:
     """Candidate marks of median beats.
 
     Args:
         beat: [B, 8, BEFORE + AFTER] mV at 500 Hz, R at `BEFORE`, leads I, II, V1-V6.
         usable: [B, 8] bool; the other leads are ignored.
         rr_ms: [B] mean RR interval.
+        shortest_ms: [B] shortest RR interval after a beat of the median.
     """
     beat = torch.where(usable.unsqueeze(-1), beat, torch.zeros_like(beat))
     rr = torch.nan_to_num(rr_ms, nan=1000.0).clamp(250.0, 3000.0) / _STEP_MS
+    room = torch.minimum(rr, torch.nan_to_num(shortest_ms, nan=1000.0).clamp_min(250.0) / _STEP_MS)
     onset_rungs, offset_rungs = _qrs(beat, usable)
     onset, offset = onset_rungs[:, -1], offset_rungs[:, -1]
     # Isoelectric level: the end of the PQ segment.
@@ -268,14 +268,14 @@ def ladders(beat: Tensor, usable: Tensor, rr_ms: Tensor) -> Ladders:
     # T stands out most from a chord of 200 ms; a level (ST, U) does not, nor what comes before the QRS has ended.
     back, late = beat[..., BEFORE:], smooth[..., BEFORE:]
     hump = _hump(late, offset - BEFORE + 4, _T_REACH)
-    latest = torch.minimum(0.65 * rr, torch.full_like(rr, 400.0))
+    latest = torch.minimum(0.65 * room, torch.full_like(rr, 400.0))
     peak = _highest(hump.square().sum(1).sqrt(), offset - BEFORE + 30, latest)[1].to(beat.dtype)
     direction = _unit(_vector(hump, peak))
     wave = _project(late, direction)
     peak = _highest(wave, peak - 15, peak + 15)[1].to(beat.dtype)
     flank = _filter(_project(back, direction).unsqueeze(1), 41, 3, 1).squeeze(1)
     # Not yet past the next beat's P wave, whose own fall may be steeper than T's.
-    tangent = _tangent(wave, flank, peak, torch.minimum(peak + 110, torch.maximum(rr - 100, peak + 40)))
+    tangent = _tangent(wave, flank, peak, torch.minimum(peak + 110, torch.maximum(room - 100, peak + 40)))
 
     # What the last beat's T wave leaves in front of P (a Gaussian as wide as the tangent tells) is taken out; the QRS
     # is cut off, out of the filters' reach.
@@ -296,7 +296,7 @@ def ladders(beat: Tensor, usable: Tensor, rr_ms: Tensor) -> Ladders:
     slope = _filter(back, 41, 3, 1)
     wave = _filter(_project(back, direction).unsqueeze(1), 41, 3, 0).squeeze(1)
     peak = _highest(wave, peak - 15, peak + 15)[1].to(beat.dtype)
-    near = torch.minimum(peak + 110, rr + onset - BEFORE - 32)  # the next QRS stays out
+    near = torch.minimum(peak + 110, room + onset - BEFORE - 32)  # the next QRS stays out
     speed = slope.square().mean(1).sqrt()
     t_rungs, t_height = _rungs(wave, _project(slope, direction), speed, peak, near, near + 20, 1)
     votes = _vote(slope, hump, usable, peak, 40, torch.minimum(peak + 60, near), 1)

@@ -1,7 +1,8 @@
 """What drugs and the hour of the day do to the ECG: effect laws, elementwise.
 
 Effects are linear in the effect-site concentration, or saturate: E = slope · C / (1 + C / C50), which is Emax with
-Emax = slope · C50 and tends to the linear law as C50 grows (Holford & Sheiner 1981, PMID 7032803).
+Emax = slope · C50 and tends to the linear law as C50 grows (Holford & Sheiner 1981, PMID 7032803). Where Tpeak-Tend
+grows faster than the concentration a power enters: slope · C · (C / reference)^(power - 1) / (1 + C / C50).
 
 For a drug without a fitted slope there is only ion-channel block and a rough law fitted on the four trial drugs
 (`channel_effects`); it misses by up to 20 ms and every result of it is marked as extrapolated.
@@ -27,9 +28,10 @@ TPEAK_TEND_PER_HERG_MS = 96.0
 PR_PER_CALCIUM_MS = 154.0
 
 
-def saturating(concentration: Tensor, slope: Tensor, per_c50: Tensor) -> Tensor:
-    """slope · C / (1 + C · per_c50); per_c50 = 1 / C50, 0 for the linear law."""
-    return slope * concentration / (1.0 + concentration * per_c50)
+def saturating(concentration: Tensor, slope: Tensor, per_c50: Tensor, power: Tensor, per_reference: Tensor) -> Tensor:
+    """slope · C · (C / reference)^(power - 1) / (1 + C / C50); per_c50 = 1 / C50 (0: no saturation), per_reference = 1 / reference."""
+    steepened = concentration * (concentration * per_reference) ** (power - 1.0)
+    return slope * steepened / (1.0 + concentration * per_c50)
 
 
 def harmonics(clock_hour: Tensor, count: int) -> Tensor:

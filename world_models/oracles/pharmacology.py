@@ -50,7 +50,9 @@ class Individual(NamedTuple):
     plasma: Tensor  # [B, D, 4] ng/mL per mg
     effect: Tensor  # [B, D, E, 5] ng/mL at the effect site per mg
     slope: Tensor  # [B, D, E] ms (bpm) per ng/mL; not used for added drugs
-    per_c50: Tensor  # [B, D, E] mL/ng: 1 / C50, 0 where the effect is linear
+    per_c50: Tensor  # [B, D, E] mL/ng: 1 / C50, 0 where the effect does not saturate
+    power: Tensor  # [B, D, E] exponent of the concentration, 1 where the effect is linear
+    per_reference: Tensor  # [B, D, E] mL/ng: 1 over the concentration at which the power changes nothing
 
 
 def _times(matrix: Tensor, z: Tensor) -> Tensor:
@@ -118,6 +120,8 @@ class TrialModel:
                 "mean": wide([x["slope_per_ng_per_ml"] for x in effects]),
                 "sex": wide([x["women_minus_men_per_ng_per_ml"] for x in effects]),
                 "root": wide(_root(correlation * sd * sd[:, None] * 1e6)) / 1e3,
+                "power": wide([x["power"] for x in effects]),
+                "per_reference": wide([1.0 / entry["mean_peak_concentration_ng_per_ml"]] * len(ENDPOINTS)),
                 "ke0": [float(x["ke0_per_h"]) for x in effects],
                 "noise_root": narrow(_root(np.asarray(entry["effects"]["residual_correlation"]) * blur * blur[:, None] * 1e6)) / 1e3,
                 "per_c50": wide([0.0 if x["c50_ng_per_ml"] is None else 1.0 / x["c50_ng_per_ml"] for x in effects]),
@@ -163,7 +167,8 @@ class TrialModel:
         log_metaboliser = metaboliser.to(torch.float64).log()
         side = sex_female.to(torch.float64) - 0.5
         parts: list[pk.Kinetics] = []
-        slopes, per_c50 = [], []
+        slopes: list[Tensor] = []
+        laws: dict[str, list[Tensor]] = {"per_c50": [], "power": [], "per_reference": []}
         for i, name in enumerate(self.fitted):
             item, own = drug(name), self._slopes[i]
             names = names_of(item)
@@ -181,7 +186,8 @@ class TrialModel:
                 pk.kinetics(value["ka"], value["lag"], value["clearance"], value["v1"], value.get("q"), value.get("v2"), item.absorption_stages, ke0)
             )
             slopes.append(own["mean"] + own["sex"] * side.unsqueeze(-1) + _times(own["root"], s[:, i]))
-            per_c50.append(own["per_c50"].expand(len(key), -1))
+            for law, values in laws.items():
+                values.append(own[law].expand(len(key), -1))
         for item in self.extra:
             eta = keys.normal(key, 0, f"pk {item.name}", ()).to(torch.float64) * EXTRA_LOG_SPREAD
             k = math.log(2.0) / EXTRA_HALF_LIFE_H
@@ -192,9 +198,10 @@ class TrialModel:
             scale = item.free_cmax_nm / (1000.0 * math.exp(-k * peak_at))  # the typical single unit peaks at the free Cmax
             parts.append(kin._replace(plasma=kin.plasma * scale, effect=kin.effect * scale))
             slopes.append(torch.zeros(len(key), len(ENDPOINTS), dtype=torch.float64, device=self.device))
-            per_c50.append(slopes[-1])
+            for values in laws.values():
+                values.append(torch.ones_like(slopes[-1]))
         stacked = [torch.stack([part[f] for part in parts], 1).contiguous() for f in range(4)]
-        return Individual(*stacked, torch.stack(slopes, 1), torch.stack(per_c50, 1))
+        return Individual(*stacked, torch.stack(slopes, 1), *(torch.stack(values, 1) for values in laws.values()))
 
     def no_drug(self, batch: int) -> Amounts:
         """Nothing on board in `batch` people."""
@@ -217,7 +224,7 @@ class TrialModel:
     def effects_by_drug(self, individual: Individual, amounts: Amounts) -> dict[str, Tensor]:
         """Change of each endpoint that each drug makes, [B, D] float32 (ms; heart rate bpm)."""
         sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts)
-        change = saturating(sites, individual.slope, individual.per_c50)
+        change = saturating(sites, *individual[4:])
         found = {e: change[..., i] for i, e in enumerate(ENDPOINTS)}
         if self.extra:
             first = len(self.fitted)
@@ -263,7 +270,7 @@ class TrialModel:
         drawn = _times(self._residual_root, keys.normal(key, t, "residual", (len(ENDPOINTS),)))
         if individual is not None and amounts is not None:
             sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts)
-            sites = saturating(sites, torch.ones_like(sites), individual.per_c50).to(torch.float32)
+            sites = saturating(sites, torch.ones_like(sites), *individual[5:]).to(torch.float32)
             z = keys.normal(key, t, "drug residual", (len(self.fitted), len(ENDPOINTS)))
             for i in range(len(self.fitted)):
                 drawn = drawn + _times(self._slopes[i]["noise_root"], z[:, i]) * sites[:, i]

@@ -115,26 +115,30 @@ def _effect_entries(data: Arranged, fits: dict[str, EndpointFit]) -> list[dict[s
                 "slope_per_ng_per_ml": 0.0, "slope_standard_error": 0.0, "women_minus_men_per_ng_per_ml": 0.0,
                 "women_minus_men_standard_error": 0.0, "between_subject_sd_per_ng_per_ml": 0.0,
                 "between_subject_sd_standard_error": 0.0, "ke0_per_h": 3.0, "ke0_relative_standard_error": None, "c50_ng_per_ml": None,
-                "c50_relative_standard_error": None, "residual_sd_per_ng_per_ml": 0.0, "residual_sd_relative_standard_error": None,
+                "c50_relative_standard_error": None, "power": 1.0, "power_relative_standard_error": None, "residual_sd_per_ng_per_ml": 0.0, "residual_sd_relative_standard_error": None,
             }  # fmt: skip
             blup, left = np.zeros(len(data.subjects)), np.zeros(f.residuals.numel())
             if item.name in fitted.active:
                 at, place = fitted.names.index(item.name), fitted.active.index(item.name)
-                sex, noise = fitted.names.index(f"{item.name}_sex"), len(fitted.active) + len(fitted.saturating) + place
+                sex = fitted.names.index(f"{item.name}_sex")
                 record["slope_per_ng_per_ml"] = _round(f.beta[at] / peak)
                 record["slope_standard_error"] = _round(f.errors[at] / peak, 3)
                 record["women_minus_men_per_ng_per_ml"] = _round(f.beta[sex] / peak)
                 record["women_minus_men_standard_error"] = _round(f.errors[sex] / peak, 3)
                 record["between_subject_sd_per_ng_per_ml"] = _round(f.component_sds[2 + place] / peak)
                 record["between_subject_sd_standard_error"] = _error(f.component_errors[2 + place] / peak)
-                record["ke0_per_h"] = _round(f.nonlinear[place].exp())
-                record["ke0_relative_standard_error"] = _error(f.nonlinear_errors[place])
-                record["residual_sd_per_ng_per_ml"] = _round(f.nonlinear[noise].exp() * f.residual_sd / peak)
-                record["residual_sd_relative_standard_error"] = _error(f.nonlinear_errors[noise])
+                record["ke0_per_h"] = _round(fitted.ke0[place])
+                record["ke0_relative_standard_error"] = _error(fitted.ke0_errors[place])
+                record["residual_sd_per_ng_per_ml"] = _round(fitted.log_blur[place].exp() * f.residual_sd / peak)
+                record["residual_sd_relative_standard_error"] = _error(fitted.blur_errors[place])
                 if item.name in fitted.saturating:
-                    c50 = len(fitted.active) + fitted.saturating.index(item.name)
-                    record["c50_ng_per_ml"] = _round(f.nonlinear[c50].exp() * peak)
-                    record["c50_relative_standard_error"] = _error(f.nonlinear_errors[c50])
+                    c50 = fitted.saturating.index(item.name)
+                    record["c50_ng_per_ml"] = _round(fitted.log_c50[c50].exp() * peak)
+                    record["c50_relative_standard_error"] = _error(fitted.c50_errors[c50])
+                if item.name in fitted.powered:
+                    power = fitted.powered.index(item.name)
+                    record["power"] = _round(fitted.log_power[power].exp())
+                    record["power_relative_standard_error"] = _error(fitted.power_errors[power])
                 blup = f.effects[2 + place][:, 0].numpy()
                 at_work = (fitted.site[..., place] > 0.3).numpy().ravel()
                 left = np.where(at_work, f.residuals.flatten().numpy(), np.nan)
@@ -177,6 +181,7 @@ def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool 
         torch.set_num_threads(threads)
     covariances = _covariances(data, fits)
     effects = _effect_entries(data, fits)
+    law = "slope C (C / reference)^(power - 1) / (1 + C / c50), C at the effect site, reference = mean_peak_concentration"
     course: dict[str, Any] = {"dosing_clock_hour": DOSING_CLOCK_HOUR, "form": "sum over k of c_k cos(2 pi k h / 24) + s_k sin(2 pi k h / 24)"}
     sexes: dict[str, dict[str, float]] = {"women": {}, "men": {}}
     errors: dict[str, dict[str, float]] = {"women": {}, "men": {}}
@@ -207,6 +212,7 @@ def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool 
             "effects": effects[i],
         }
     return {
+        "effect_law": law,
         "drugs": drugs,
         "baseline": {
             "endpoint_order": list(ENDPOINTS),

@@ -76,7 +76,7 @@ class ECGDrugEnv(ClinicalEnv):
     - *rhythm*: 10 for 48 h wholly in sinus rhythm, in proportion;
     - *qt_toxicity*: minus 10 for 48 h at 1.06^((QTcF - 450 ms) / 10 ms) = 2, in proportion to that hazard less one; the
       5 to 7 % with each 10 ms of QTc are those of the long-QT registry (Drew 2010, PMID 20142454);
-    - *dose_burden*: minus 0.5 for a label's maximum daily dose;
+    - *dose_burden*: minus 0.25 for a label's maximum daily dose;
     - *torsades*: minus 20, once.
 
     `info["cost"]`, apart from the reward, is 1 after a step that leaves QTcF above 500 ms or more than 60 ms above

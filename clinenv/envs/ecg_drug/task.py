@@ -45,7 +45,7 @@ class RewardWeights:
     qtcf_threshold_ms: float = 450.0  # ICH E14's first class of concern
     hazard_per_10_ms: float = 1.06  # 1.05 to 1.07 with each 10 ms of QTc (Drew 2010, PMID 20142454)
     threshold_width_ms: float = 5.0  # rounding of the corner at the threshold
-    dose_burden: float = 0.5  # one label's maximum daily dose, of any drug
+    dose_burden: float = 0.25  # one label's maximum daily dose, of any drug: a tie-breaker towards less
     torsades: float = 20.0  # torsades de pointes: twice what a perfect course can earn
 
 

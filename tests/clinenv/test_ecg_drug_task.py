@@ -1,0 +1,103 @@
+"""The reward's terms one by one, the cost's classes, and that doing nothing is not the best one can do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from clinenv.envs.ecg_drug.task import MENU, ECGDrugTask
+from clinenv.rewards import exponential_excess, relative_amount
+from clinenv.simulator import Simulator
+from tests.toy_world import ToyWorld
+from world_models import keys
+from world_models.ecg_quantities import ORDERS
+
+
+def charts(**after: float) -> tuple[dict, dict]:
+    before = {"hours": 0.0, "qtcf_ms": 420.0, "baseline_qtcf_ms": 420.0, "arrhythmia_burden": 0.5, "torsades": 0.0}
+    both = before, {**before, "hours": 2.0, **after}
+    return tuple({name: torch.tensor([value]) for name, value in chart.items()} for chart in both)
+
+
+def terms(action: list[float] | None = None, **after: float) -> dict[str, float]:
+    orders = torch.tensor([action or [0.0] * 4])
+    return {name: float(value) for name, value in ECGDrugTask().reward(*_with(orders, charts(**after))).items()}
+
+
+def _with(orders, pair):
+    return pair[0], orders, pair[1]
+
+
+def test_rhythm_pays_by_time_in_sinus() -> None:
+    assert terms(arrhythmia_burden=0.0)["rhythm"] == pytest.approx(10 / 24)
+    assert terms(arrhythmia_burden=1.0)["rhythm"] == 0.0
+    assert terms(arrhythmia_burden=0.0, hours=4.0)["rhythm"] == pytest.approx(20 / 24)
+
+
+def test_qt_toxicity_follows_the_published_hazard() -> None:
+    assert abs(terms(qtcf_ms=400.0)["qt_toxicity"]) < 1e-4
+    at_500 = -(1.06**5 - 1) * 10 / 24
+    assert terms(qtcf_ms=500.0)["qt_toxicity"] == pytest.approx(at_500, rel=1e-3)
+    hazard = exponential_excess(torch.tensor([510.0, 520.0]), 450.0, 1.06, 10.0, 5.0) + 1
+    assert float(hazard[1] / hazard[0]) == pytest.approx(1.06, rel=1e-4)
+    grid = exponential_excess(torch.linspace(300, 700, 401), 450.0, 1.06, 10.0, 5.0)
+    assert bool((grid.diff() >= 0).all()) and float(grid.diff().diff().abs().max()) < 5e-3, "no corner"
+
+
+def test_dose_burden_counts_daily_doses_and_torsades_counts_once() -> None:
+    assert terms([2000.0, 1.0, 480.0, 1600.0])["dose_burden"] == pytest.approx(-1.0)
+    assert terms(torsades=1.0)["torsades"] == -20.0
+    before, after = charts(torsades=1.0)
+    again = ECGDrugTask().reward(after, torch.zeros(1, 4), after)
+    assert float(again["torsades"]) == 0.0
+    with pytest.raises(ValueError, match="columns"):
+        relative_amount(torch.zeros(1, 3), (1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("qtcf", "baseline", "cost"),
+    [(500.0, 460.0, 0), (500.5, 460.0, 1), (480.0, 420.0, 0), (480.5, 420.0, 1), (430.0, 420.0, 0)],
+)
+def test_cost_is_the_outlier_class(qtcf: float, baseline: float, cost: int) -> None:
+    before, after = charts(qtcf_ms=qtcf, baseline_qtcf_ms=baseline)
+    assert float(ECGDrugTask().cost(before, torch.zeros(1, 4), after)) == cost
+
+
+def test_the_menu_is_what_the_page_says() -> None:
+    table = MENU.table(ORDERS)
+    assert table.shape == (9, 4) and bool((table[0] == 0).all())
+    assert table[4].tolist() == pytest.approx([0, 0.5, 0, 0]) and table[8].tolist() == pytest.approx([0, 0, 0, 400.0])
+
+
+def test_nothing_is_not_best_and_overdosing_is_worse() -> None:
+    """In the toy world too: a sensible regimen beats nothing, dofetilide every two hours is far worse."""
+    simulator = Simulator(ToyWorld(hazard=0.002), ECGDrugTask())
+    state, chart = simulator.reset(keys.from_seed(0, 200), {"baseline_burden": torch.full((200,), 0.7)})
+    table = MENU.table(ORDERS)
+
+    def value(entry: int, every: int) -> float:
+        plan = torch.zeros(200, 24, 4)
+        plan[:, ::every] = table[entry]
+        return float(simulator.rollout(state, chart, plan).rewards.sum(1).mean())
+
+    nothing = value(0, 1)
+    assert value(3, 6) > nothing + 0.2
+    assert value(4, 1) < nothing - 5
+
+
+@pytest.mark.parametrize(("cohort", "low", "high"), [("typical", 0.8, 1.0), ("long-qt", 0.0, 0.4)])
+def test_in_the_oracle_treating_pays_for_most_and_not_where_qt_is_long(cohort: str, low: float, high: float) -> None:
+    """Share of patients for whom one of a few fixed label-like regimens beats doing nothing."""
+    from world_models import catalog
+
+    simulator = Simulator(catalog.load("oracle", cohort=cohort), ECGDrugTask())
+    state, chart = simulator.reset(keys.from_seed(0, 120))
+    table = MENU.table(ORDERS)
+    value = {}
+    for entry, every in ((0, 1), (1, 6), (3, 6), (4, 6), (4, 1)):
+        plan = torch.zeros(120, 24, 4)
+        plan[:, ::every] = table[entry]
+        value[entry, every] = simulator.rollout(state, chart, plan).rewards.sum(1)
+    best = torch.stack([value[1, 6], value[3, 6], value[4, 6]]).amax(0)
+    assert low <= float((best > value[0, 1]).float().mean()) <= high
+    assert float(value[4, 1].mean()) < float(value[0, 1].mean()) - 10, "dofetilide every two hours is a disaster"
