@@ -7,6 +7,7 @@ it. A predictor returns `Prediction`: the point and the 5 % and 95 % quantiles o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from world_models.oracles.pharmacology import TrialModel
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TARGETS", "Prediction", "intervals_of", "predict_ecg_wm_small", "predict_oracle"]
+__all__ = ["ADAPTERS", "TARGETS", "Prediction", "intervals_of", "predict_ecg_wm_small", "predict_oracle"]
 
 TARGETS = {"QTcF": "qtcf_ms", "JTpc": "jt_peak_c_ms", "TpTe": "tpeak_tend_ms", "PR": "pr_ms"}
 
@@ -43,7 +44,7 @@ def intervals_of(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _level(model: TrialModel, before: np.ndarray, female: np.ndarray, hour: float) -> tuple[np.ndarray, np.ndarray]:
+def _level(model: TrialModel, before: np.ndarray, female: np.ndarray, hour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Posterior mean [P, E] and covariance [P, E, E] of each period's drug-free level, from its pre-dose reading.
 
     The reading is the level + the course at that hour + the pre-dose condition + a residual; the level varies between
@@ -53,16 +54,15 @@ def _level(model: TrialModel, before: np.ndarray, female: np.ndarray, hour: floa
     mean = np.where(female[:, None] > 0.5, [base["women"][e] for e in ENDPOINTS], [base["men"][e] for e in ENDPOINTS])
     prior = np.asarray(base["between_subject_covariance"]) + np.asarray(base["between_period_covariance"])
     noise = np.asarray(base["residual_covariance"])
-    clock = torch.tensor(course["dosing_clock_hour"] + hour)
-    day = model.time_of_day(clock)
-    shift = np.array([float(day[e]) + (course[e]["before_dosing"] if hour < 0 else 0.0) for e in ENDPOINTS])
+    day = model.time_of_day(torch.tensor(course["dosing_clock_hour"] + hour))
+    shift = np.stack([day[e].numpy() + np.where(hour < 0, course[e]["before_dosing"], 0.0) for e in ENDPOINTS], -1)
     posterior_mean, posterior = mean.copy(), np.repeat(prior[None], len(mean), 0)
     for i, row in enumerate(before):
         seen = np.flatnonzero(~np.isnan(row))
         if len(seen) == 0:
             continue
         gain = prior[:, seen] @ np.linalg.inv(prior[np.ix_(seen, seen)] + noise[np.ix_(seen, seen)])
-        posterior_mean[i] += gain @ (row[seen] - shift[seen] - mean[i, seen])
+        posterior_mean[i] += gain @ (row[seen] - shift[i, seen] - mean[i, seen])
         posterior[i] = prior - gain @ prior[seen]
     return posterior_mean, posterior
 
@@ -82,7 +82,7 @@ def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, se
     count = len(first)
     before = first[[f"pre_{e}" for e in ENDPOINTS]].to_numpy(dtype=float)
     female = first["sex_female"].to_numpy(dtype=float)
-    mean, covariance = _level(model, before, female, float(first["pre_hour"].iloc[0]))
+    mean, covariance = _level(model, before, female, first["pre_hour"].fillna(-0.5).to_numpy(dtype=float))
     key = keys.from_seed(seed, count * samples)
     z = keys.normal(key, 0, "level", (len(ENDPOINTS),)).to(torch.float64).numpy().reshape(count, samples, -1)
     root = np.linalg.cholesky(covariance + 1e-9 * np.eye(len(ENDPOINTS)))
@@ -179,3 +179,9 @@ def predict_ecg_wm_small(
             for target, q in zip(found, (0.5, 0.05, 0.95), strict=True):
                 target[name][chosen] = np.quantile(drawn, q, axis=1)[member[chosen]]
     return Prediction(*found)
+
+
+# One entry a world: rows, samples, seed -> Prediction. `benchmarks.fidelity_trial --world NAME` takes its names from here.
+ADAPTERS: dict[str, Callable[[pd.DataFrame, int, int], Prediction]] = {
+    "oracle": lambda rows, samples, seed: predict_oracle(TrialModel.load(), rows, samples, seed),
+}

@@ -416,8 +416,9 @@ def baseline_chart(f: dict[str, Tensor]) -> Chart:
 
 def log_dose(log: Tensor, t: Tensor, dose: Tensor) -> Tensor:
     """The log [B, W, D] with `dose` [B, D] added at step t [B], and the place of the next step emptied."""
-    rows = torch.arange(log.shape[1], device=log.device)
-    now = rows == torch.remainder(t, log.shape[1]).unsqueeze(-1)
-    following = rows == torch.remainder(t + 1, log.shape[1]).unsqueeze(-1)
-    kept = torch.where(following.unsqueeze(-1), torch.zeros_like(log), log)
-    return torch.where(now.unsqueeze(-1), kept + dose.unsqueeze(1), kept)
+    window = log.shape[1]
+    row = torch.arange(log.shape[0], device=log.device)
+    kept = log.clone()
+    kept[row, torch.remainder(t, window)] += dose
+    kept[row, torch.remainder(t + 1, window)] = 0.0
+    return kept

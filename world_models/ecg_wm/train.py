@@ -120,8 +120,8 @@ def train(
     torch.manual_seed(0)  # the networks' first weights; nothing else draws from a generator
     model = ECGWorldModel(config).to(device)
     work = out / "training"
-    steps = {"beats": int(4000 * scale), "dynamics": int(3600 * scale), "hazard": int(600 * scale)}
-    batch = 256 if device == "cpu" else 1024
+    steps = {"beats": int(4000 * scale), "dynamics": int(2000 * scale), "hazard": int(600 * scale)}
+    batch = 192 if device == "cpu" else 1024
     source = BeatSource(work, device=device, ludb=ludb, pipeline=max(64, int(2048 * scale)))
     train_beats(model, source, steps["beats"], batch, work)
     train_dynamics(model, steps["dynamics"], batch, work)

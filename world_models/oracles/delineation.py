@@ -266,6 +266,8 @@ def delineate(ecg_mv: Tensor, sampling_rate_hz: float, convention: str = "tangen
     chosen = CONVENTIONS[convention]
     ecg = ecg_mv.to(torch.float32)
     size = _CHUNK if ecg.device.type == "cpu" else _GPU_CHUNK
+    if ecg.shape[0] == 0:  # the shapes of a row that holds nothing, without the row
+        return Delineation(*(x[:0] for x in delineate(ecg.new_zeros(1, *ecg.shape[1:]), fs, convention)))
     with torch.no_grad():
-        parts = [_measure(ecg[i : i + size], fs, chosen) for i in range(0, max(1, ecg.shape[0]), size)]
+        parts = [_measure(ecg[i : i + size], fs, chosen) for i in range(0, ecg.shape[0], size)]
     return parts[0] if len(parts) == 1 else Delineation(*(torch.cat(column) for column in zip(*parts, strict=True)))
