@@ -45,25 +45,31 @@ def intervals_of(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _level(model: TrialModel, before: np.ndarray, female: np.ndarray, hour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior mean [P, E] and covariance [P, E, E] of each period's drug-free level, from its pre-dose reading.
+    """Posterior mean [P, 2E] and covariance [P, 2E, 2E] of (the subject's own level, the period's shift of it).
 
-    The reading is the level + the course at that hour + the pre-dose condition + a residual; the level varies between
-    the sex's people and between periods. Endpoints that were not read keep their prior, given those that were.
+    The pre-dose reading is level + shift + the course at that hour + the pre-dose condition + a residual; the level
+    varies between the people of a sex, the shift between periods. Endpoints that were not read keep their prior, given
+    those that were.
     """
-    base, course = model.parameters["baseline"], model.parameters["course"]
+    base, course, count = model.parameters["baseline"], model.parameters["course"], len(ENDPOINTS)
     mean = np.where(female[:, None] > 0.5, [base["women"][e] for e in ENDPOINTS], [base["men"][e] for e in ENDPOINTS])
-    prior = np.asarray(base["between_subject_covariance"]) + np.asarray(base["between_period_covariance"])
+    prior = np.zeros((2 * count, 2 * count))
+    prior[:count, :count] = base["between_subject_covariance"]
+    prior[count:, count:] = base["between_period_covariance"]
+    read = np.concatenate([np.eye(count), np.eye(count)], 1)
     noise = np.asarray(base["residual_covariance"])
     day = model.time_of_day(torch.tensor(course["dosing_clock_hour"] + hour))
     shift = np.stack([day[e].numpy() + np.where(hour < 0, course[e]["before_dosing"], 0.0) for e in ENDPOINTS], -1)
-    posterior_mean, posterior = mean.copy(), np.repeat(prior[None], len(mean), 0)
+    posterior_mean = np.concatenate([mean, np.zeros_like(mean)], 1)
+    posterior = np.repeat(prior[None], len(mean), 0)
     for i, row in enumerate(before):
         seen = np.flatnonzero(~np.isnan(row))
         if len(seen) == 0:
             continue
-        gain = prior[:, seen] @ np.linalg.inv(prior[np.ix_(seen, seen)] + noise[np.ix_(seen, seen)])
+        h = read[seen]
+        gain = prior @ h.T @ np.linalg.inv(h @ prior @ h.T + noise[np.ix_(seen, seen)])
         posterior_mean[i] += gain @ (row[seen] - shift[i, seen] - mean[i, seen])
-        posterior[i] = prior - gain @ prior[seen]
+        posterior[i] = prior - gain @ h @ prior
     return posterior_mean, posterior
 
 
@@ -84,14 +90,17 @@ def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, se
     female = first["sex_female"].to_numpy(dtype=float)
     mean, covariance = _level(model, before, female, first["pre_hour"].fillna(-0.5).to_numpy(dtype=float))
     key = keys.from_seed(seed, count * samples)
-    z = keys.normal(key, 0, "level", (len(ENDPOINTS),)).to(torch.float64).numpy().reshape(count, samples, -1)
-    root = np.linalg.cholesky(covariance + 1e-9 * np.eye(len(ENDPOINTS)))
-    level = mean[:, None] + np.einsum("pij,psj->psi", root, z)
+    width = len(ENDPOINTS)
+    z = keys.normal(key, 0, "level", (2 * width,)).to(torch.float64).numpy().reshape(count, samples, -1)
+    root = np.linalg.cholesky(covariance + 1e-6 * np.eye(2 * width))
+    drawn = mean[:, None] + np.einsum("pij,psj->psi", root, z)
+    level = drawn[..., :width] + drawn[..., width:]
+    own = {e: torch.tensor(drawn[..., i].reshape(-1), dtype=torch.float32) for i, e in enumerate(ENDPOINTS)}
 
     def wide(name: str) -> torch.Tensor:
         return torch.tensor(first[name].to_numpy(dtype=np.float32)).repeat_interleave(samples)
 
-    twins = model.individual(key, wide("sex_female"), wide("weight_kg"), wide("age_years"), torch.ones(count * samples))
+    twins = model.individual(key, wide("sex_female"), wide("weight_kg"), wide("age_years"), torch.ones(count * samples), own)
     dose = torch.zeros(count * samples, len(model.drugs))
     for i, name in enumerate(model.drugs):
         dose[:, i] = torch.where(
@@ -111,9 +120,9 @@ def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, se
             drift = course[e]["drift_over_24_h"] * min(max(float(h), 0.0), 24.0) / 24.0
             shift = (effects[e] + residual[e]).numpy().reshape(count, samples).astype(float)
             values[e] = level[..., i] + shift + float(day[e]) + drift
-        for name, drawn in intervals_of(values).items():
+        for name, simulated in intervals_of(values).items():
             for target, q in zip(found, (0.5, 0.05, 0.95), strict=True):
-                target[name][chosen] = np.quantile(drawn, q, axis=1)[member[chosen]]
+                target[name][chosen] = np.quantile(simulated, q, axis=1)[member[chosen]]
     return Prediction(*found)
 
 
@@ -175,9 +184,9 @@ def predict_ecg_wm_small(
             e: seen[e].numpy().reshape(count, samples).astype(float) + share * course[e]["drift_over_24_h"]
             for e in ENDPOINTS
         }
-        for name, drawn in intervals_of(values).items():
+        for name, simulated in intervals_of(values).items():
             for target, q in zip(found, (0.5, 0.05, 0.95), strict=True):
-                target[name][chosen] = np.quantile(drawn, q, axis=1)[member[chosen]]
+                target[name][chosen] = np.quantile(simulated, q, axis=1)[member[chosen]]
     return Prediction(*found)
 
 

@@ -9,7 +9,7 @@ import torch
 from gymnasium import logger
 from torch import Tensor
 
-from world_models import keys
+from world_models import keys, tree
 from world_models.protocol import Chart, WorldModel
 
 __all__ = ["Patients", "RecordedPatients"]
@@ -35,60 +35,50 @@ class RecordedPatients:
     """
 
     def __init__(self, folder: str | Path, world: WorldModel) -> None:
-        from world_models.data.wfdb_reader import folder_records, read_ecg
+        from world_models.data.wfdb_reader import Recording, folder_records, read_ecg
+        from world_models.oracles.delineation import delineate
 
-        self.names: list[str] = []
-        found: list[dict[str, Tensor]] = []
-        left_out: list[str] = []
+        recordings: list[Recording] = []
         for path in folder_records(folder):
             recording = read_ecg(path, SAMPLING_RATE_HZ)
             seconds = recording.ecg_mv.shape[-1] / SAMPLING_RATE_HZ
             if recording.ecg_mv.shape[-1] != SAMPLES:
-                raise ValueError(f"{path} lasts {seconds:g} s, a patient needs 10 s; take it out of the folder")
+                raise ValueError(f"{path} lasts {seconds:g} s, but a patient needs 10 s; take it out of the folder")
             for warning in recording.warnings:
                 logger.warn(f"{path}: {warning}")
-            chart: Chart = {"ecg_mv": recording.ecg_mv[None].to(world.device)}
-            if recording.age_years is not None:
-                chart["age_years"] = torch.tensor([recording.age_years], device=world.device)
-            if recording.sex_female is not None:
-                chart["sex_female"] = torch.tensor([float(recording.sex_female)], device=world.device)
-            why = _unusable(chart["ecg_mv"])
-            read = {} if why else world.read(chart)
-            why = why or _out_of_range(read, world)
-            if why:
-                left_out.append(f"{path.name} ({why})")
-            else:
-                self.names.append(recording.name)
-                found.append(read)
-        if not found:
-            raise ValueError(f"no record in {folder} can be used: {'; '.join(left_out[:5])}; give cleaner 12-lead ECGs")
-        if left_out:
-            logger.warn(f"{len(left_out)} of {len(left_out) + len(found)} records left out: {'; '.join(left_out[:5])}")
-        names = sorted(set().union(*found))
-        self._factors = {name: torch.cat([_row(read, name, found) for read in found]) for name in names}
+            recordings.append(recording)
+        chart: Chart = {
+            "ecg_mv": torch.stack([r.ecg_mv for r in recordings]),
+            "age_years": torch.tensor([torch.nan if r.age_years is None else r.age_years for r in recordings]),
+            "sex_female": torch.tensor([torch.nan if r.sex_female is None else 1.0 * r.sex_female for r in recordings]),
+        }
+        chart = tree.to(chart, world.device)
+        why: dict[int, str] = {}
+        marks = delineate(chart["ecg_mv"], SAMPLING_RATE_HZ)
+        for row in (~marks.trusted).nonzero().flatten().tolist():
+            why[row] = f"not measurable, quality {float(marks.quality[row]):.2f}"
+        rows = [row for row in range(len(recordings)) if row not in why]
+        factors = world.read(tree.take(chart, torch.tensor(rows, device=world.device))) if rows else {}
+        for place, row in enumerate(rows):
+            out = _out_of_range({name: value[place] for name, value in factors.items()}, world)
+            if out:
+                why[row] = out
+        left_out = "; ".join(f"{recordings[row].name} ({words})" for row, words in list(why.items())[:5])
+        kept = [place for place, row in enumerate(rows) if row not in why]
+        if not kept:
+            raise ValueError(f"no record in {folder} can be used: {left_out}; give cleaner 12-lead ECGs")
+        if why:
+            logger.warn(f"{len(why)} of {len(recordings)} records of {folder} left out: {left_out}")
+        self.names = [recordings[rows[place]].name for place in kept]
+        self._factors = tree.take(factors, torch.tensor(kept, device=world.device))
 
     def __len__(self) -> int:
         return len(self.names)
 
     def factors(self, key: Tensor) -> dict[str, Tensor]:
-        """The factors of one record for each key [B]."""
+        """The factors of one record for each key [B]; NaN, which a world draws, where the record does not state one."""
         row = keys.bits(key, 0, "recorded patient") % len(self.names)
         return {name: value[row] for name, value in self._factors.items()}
-
-
-def _row(read: dict[str, Tensor], name: str, found: list[dict[str, Tensor]]) -> Tensor:
-    """One record's factor [1, *shape]; NaN, which a world draws, where this record does not state it."""
-    if name in read:
-        return read[name].to(torch.float32)
-    return torch.full_like(next(other[name] for other in found if name in other).to(torch.float32), torch.nan)
-
-
-def _unusable(ecg_mv: Tensor) -> str:
-    """Why the intervals of this ECG [1, 12, T] cannot be trusted; empty if they can."""
-    from world_models.oracles.delineation import delineate
-
-    marks = delineate(ecg_mv, SAMPLING_RATE_HZ)
-    return "" if bool(marks.trusted[0]) else f"not measurable, quality {float(marks.quality[0]):.2f}"
 
 
 def _out_of_range(read: dict[str, Tensor], world: WorldModel) -> str:

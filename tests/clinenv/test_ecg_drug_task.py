@@ -85,9 +85,9 @@ def test_nothing_is_not_best_and_overdosing_is_worse() -> None:
     assert value(4, 1) < nothing - 5
 
 
-@pytest.mark.parametrize(("cohort", "low", "high"), [("typical", 0.8, 1.0), ("long-qt", 0.0, 0.4)])
-def test_in_the_oracle_treating_pays_for_most_and_not_where_qt_is_long(cohort: str, low: float, high: float) -> None:
-    """Share of patients for whom one of a few fixed label-like regimens beats doing nothing."""
+@pytest.mark.parametrize("cohort", ["typical", "long-qt"])
+def test_in_the_oracle_treating_pays_for_most_but_not_where_qt_is_long(cohort: str) -> None:
+    """The share of patients for whom a label-like regimen beats doing nothing."""
     from world_models import catalog
 
     simulator = Simulator(catalog.load("oracle", cohort=cohort), ECGDrugTask())
@@ -98,6 +98,10 @@ def test_in_the_oracle_treating_pays_for_most_and_not_where_qt_is_long(cohort: s
         plan = torch.zeros(120, 24, 4)
         plan[:, ::every] = table[entry]
         value[entry, every] = simulator.rollout(state, chart, plan).rewards.sum(1)
-    best = torch.stack([value[1, 6], value[3, 6], value[4, 6]]).amax(0)
-    assert low <= float((best > value[0, 1]).float().mean()) <= high
-    assert float(value[4, 1].mean()) < float(value[0, 1].mean()) - 10, "dofetilide every two hours is a disaster"
+    nothing, full_dose = value[0, 1], value[4, 6]
+    if cohort == "typical":
+        best = torch.stack([value[1, 6], value[3, 6], full_dose]).amax(0)
+        assert float((best > nothing).float().mean()) > 0.8
+    else:
+        assert float((full_dose > nothing).float().mean()) < 0.1
+    assert float(value[4, 1].mean()) < float(nothing.mean()) - 10, "dofetilide every two hours is a disaster"

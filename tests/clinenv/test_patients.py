@@ -58,8 +58,13 @@ def test_row_i_is_still_the_single_environment(tmp_path, oracle) -> None:
 @pytest.mark.parametrize("fault", ["empty", "missing lead", "short", "nine seconds", "noise", "text"])
 def test_a_folder_that_cannot_be_used_says_why(tmp_path, oracle, fault: str) -> None:
     words = {
-        "empty": "no .hea", "missing lead": "V6", "short": "8", "nine seconds": "10 s", "noise": "measur", "text": "header",
-    }[fault]  # fmt: skip
+        "empty": "no .hea",
+        "missing lead": "V6",
+        "short": "8",
+        "nine seconds": "10 s",
+        "noise": "measur",
+        "text": "header",
+    }[fault]
     if fault == "missing lead":
         write_record(tmp_path, order=LEADS[:-1])
     elif fault == "short":

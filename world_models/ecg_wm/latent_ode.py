@@ -129,8 +129,8 @@ class PhysiologicalPrior(nn.Module):
     def target(self, rates: Rates, effect: Tensor, clock_hour: Tensor, start_hour: Tensor, deviation: Tensor) -> Tensor:
         """Where the deviation [B, 6] is heading: dose effect, time of day against the start's, neural correction."""
         now = clock_waves(clock_hour)
-        drug = (effect.unsqueeze(-1) * rates.slope).flatten(1, 2).sum(1)
-        day = (rates.daily * (now - clock_waves(start_hour)).unsqueeze(-2)).sum(-1)
+        drug = torch.bmm(effect.flatten(1).unsqueeze(1), rates.slope.flatten(1, 2)).squeeze(1)
+        day = torch.bmm(rates.daily, (now - clock_waves(start_hour)).unsqueeze(-1)).squeeze(-1)
         # The correction sees effect sites relative to the drug's reference and may not run away: tanh bounds it.
         learned = self.drift(torch.cat([deviation, effect.flatten(1), now, rates.context], dim=-1))
         return drug + day + 3 * torch.tanh(learned / 3) * self._awake(effect, clock_hour, start_hour)
@@ -154,7 +154,7 @@ class PhysiologicalPrior(nn.Module):
         step = hours / self.config.substeps
         keep = torch.exp(-step / self.log_tau.exp())
         for i in range(self.config.substeps):
-            amounts = (rates.propagator * amounts.unsqueeze(-2)).sum(-1)
+            amounts = torch.matmul(rates.propagator, amounts.unsqueeze(-1)).squeeze(-1)
             clock = clock_hour + (step * (i + 1) if not isinstance(step, Tensor) else step[:, 0] * (i + 1))
             goal = self.target(rates, self.effect(amounts), clock, start_hour, deviation)
             deviation = goal + (deviation - goal) * keep

@@ -37,7 +37,8 @@ __all__ = ["CONVENTIONS", "Convention", "Delineation", "delineate", "median_beat
 _CHUNK = 32  # recordings measured at once on a CPU: their leads stay near the cache
 _GPU_CHUNK = 1024
 _SHORTEST_S, _SLOWEST_HZ = 4.0, 100.0
-# Likeness of P between beats from which it is taken to be there, and how much more is asked where RR varies.
+# Likeness of P between beats from which it is taken to be there, and how much more is asked where RR varies:
+# between LUDB's sinus rhythms (nearly all above 0.75) and its atrial fibrillation (mostly below 0.6).
 _P_ALIKE, _P_IRREGULAR = 0.62, 0.26
 _P_SHARE = 0.005  # of the QRS's largest vector
 _TRUST = 0.5  # quality from which a recording is trusted

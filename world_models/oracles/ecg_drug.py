@@ -150,8 +150,12 @@ class ECGDrugOracle:
         first = (rate, who["baseline_pr_ms"], who["baseline_qrs_ms"], jtpc, who["baseline_tpeak_tend_ms"])
         now = torch.stack(first, -1)
         t = torch.zeros_like(key)
+        own = now - self._moment(key, t, who["admission_clock_hour"])
         person = (who[n] for n in ("sex_female", "weight_kg", "age_years", "metaboliser"))
-        individual = self.trial.individual(keys.fold(key, "oracle/individual"), *person)
+        # In the trial's people sensitivity goes with the drug-free level. That was seen between 20 and 35 years of age:
+        # in older or sicker cohorts, whose levels lie outside the trial's, it is drawn apart from them.
+        level = {n: own[:, i].contiguous() for i, n in enumerate(ENDPOINTS)} if self.cohort.from_trial else None
+        individual = self.trial.individual(keys.fold(key, "oracle/individual"), *person, level)
         batch, drugs = key.shape[0], len(self.drugs)
         nothing = torch.zeros(batch, drugs, device=self.device)
         none = self.trial.no_drug(batch)
@@ -162,7 +166,7 @@ class ECGDrugOracle:
             key=key,
             t=t,
             factors=torch.stack([who[q.name] for q in cohorts.FACTORS], -1),
-            own=now - self._moment(key, t, who["admission_clock_hour"]),
+            own=own,
             now=now,
             individual=individual,
             decay=decay,

@@ -39,7 +39,7 @@ _BLUR_START, _BLUR_SD = 0.5, 1.0  # log-normal prior on a drug's own noise at th
 _SHIFT_SD = 5.0  # prior SD of the pre-dose condition and of the drift over the first 24 h
 _POWER_SD = 0.2  # log-normal prior around 1
 POWERED = {("dofetilide", "tpeak_tend_ms"), ("quinidine", "tpeak_tend_ms")}  # where the effect grows faster than the concentration
-_SEX_SLOPE_SD = 12.0  # ms at the mean peak: ridge on the difference between women's and men's slopes
+_SEX_SLOPE_SD = 20.0  # ms at the mean peak: ridge on the difference between women's and men's slopes
 
 
 @dataclass(frozen=True)

@@ -55,14 +55,23 @@ class Individual(NamedTuple):
     per_reference: Tensor  # [B, D, E] mL/ng: 1 over the concentration at which the power changes nothing
 
 
-def _times(matrix: Tensor, z: Tensor) -> Tensor:
+Matrix = tuple[tuple[float, ...], ...]  # on the host: zeros are skipped, and no element is fetched from a device
+
+
+def _host(matrix: Any) -> Matrix:
+    return tuple(tuple(float(value) for value in row) for row in np.asarray(matrix, dtype=float))
+
+
+def _times(matrix: Matrix, z: Tensor) -> Tensor:
     """matrix [P, P] @ z [..., P], as a fixed chain of adds: a matrix product's rounding may depend on the batch."""
     rows = []
-    for i in range(matrix.shape[0]):
-        total = matrix[i, 0] * z[..., 0]
-        for j in range(1, matrix.shape[1]):
-            total = total + matrix[i, j] * z[..., j]
-        rows.append(total)
+    for weights in matrix:
+        total = None
+        for j, weight in enumerate(weights):
+            if weight != 0.0:
+                part = z[..., j] * weight
+                total = part if total is None else total + part
+        rows.append(torch.zeros_like(z[..., 0]) if total is None else total)
     return torch.stack(rows, -1)
 
 
@@ -71,7 +80,8 @@ def _root(covariance: Any) -> np.ndarray:
     matrix = np.asarray(covariance, dtype=float)
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     half = vectors * np.sqrt(np.clip(values, 0.0, None))
-    return np.linalg.qr(half.T, mode="r").T
+    root = np.linalg.qr(half.T, mode="r").T
+    return np.where(np.abs(root) < 1e-12, 0.0, root)
 
 
 class TrialModel:
@@ -110,28 +120,35 @@ class TrialModel:
             entry = parameters["drugs"][name]
             names = names_of(drug(name))
             self._log_typical.append(wide([math.log(entry["kinetics"]["typical"][n]) for n in names]))
-            self._pk_root.append(wide(_root(entry["kinetics"]["between_subject_log_covariance"])))
+            self._pk_root.append(_host(_root(entry["kinetics"]["between_subject_log_covariance"])))
             self._sex.append(float(entry["kinetics"]["women_minus_men_log_clearance_and_volumes"]))
             effects = [entry["effects"][e] for e in ENDPOINTS]
             sd = np.array([x["between_subject_sd_per_ng_per_ml"] for x in effects])
             blur = np.array([x["residual_sd_per_ng_per_ml"] for x in effects])
-            correlation = np.asarray(entry["effects"]["between_subject_slope_correlation"])
             self._slopes.append({
                 "mean": wide([x["slope_per_ng_per_ml"] for x in effects]),
                 "sex": wide([x["women_minus_men_per_ng_per_ml"] for x in effects]),
-                "root": wide(_root(correlation * sd * sd[:, None] * 1e6)) / 1e3,
+                "sd": wide(sd),
                 "power": wide([x["power"] for x in effects]),
                 "per_reference": wide([1.0 / entry["mean_peak_concentration_ng_per_ml"]] * len(ENDPOINTS)),
                 "ke0": [float(x["ke0_per_h"]) for x in effects],
-                "noise_root": narrow(_root(np.asarray(entry["effects"]["residual_correlation"]) * blur * blur[:, None] * 1e6)) / 1e3,
+                "noise_root": _host(_root(np.asarray(entry["effects"]["residual_correlation"]) * blur * blur[:, None] * 1e6) / 1e3),
                 "per_c50": wide([0.0 if x["c50_ng_per_ml"] is None else 1.0 / x["c50_ng_per_ml"] for x in effects]),
             })  # fmt: skip
 
         base = parameters["baseline"]
+        level = np.asarray(base["between_subject_covariance"], dtype=float)
+        scale = np.sqrt(np.diag(level))
+        sensitive = np.asarray(base["sensitivity_with_level_correlation"], dtype=float)
+        # standardised sensitivities given the level's standardised deviations: regression and what is left over
+        regression = sensitive @ np.linalg.pinv(level / np.outer(scale, scale))
+        left = np.asarray(base["sensitivity_correlation"], dtype=float) - regression @ sensitive.T
+        self._on_level, self._sensitivity_root = _host(regression), _host(_root(left))
+        self._level_sd = wide(scale)
         self._women, self._men = (narrow([base[sex][e] for e in ENDPOINTS]) for sex in ("women", "men"))
-        self._subject_root = narrow(_root(base["between_subject_covariance"]))
-        self._day_root = narrow(_root(base["between_period_covariance"]))
-        self._residual_root = narrow(_root(base["residual_covariance"]))
+        self._subject_root = _host(_root(base["between_subject_covariance"]))
+        self._day_root = _host(_root(base["between_period_covariance"]))
+        self._residual_root = _host(_root(base["residual_covariance"]))
         self._course = {e: narrow(parameters["course"][e]["harmonics"]) for e in ENDPOINTS}
 
     @classmethod
@@ -153,19 +170,35 @@ class TrialModel:
             raise ValueError(f"{source} lacks {', '.join(missing)}; make it with python -m world_models.oracles.trial_fit")
         return cls(parameters, device, tuple(extra_drugs))
 
-    def individual(self, key: Tensor, sex_female: Tensor, weight_kg: Tensor, age_years: Tensor, metaboliser: Tensor) -> Individual:
+    def individual(
+        self,
+        key: Tensor,
+        sex_female: Tensor,
+        weight_kg: Tensor,
+        age_years: Tensor,
+        metaboliser: Tensor,
+        level: dict[str, Tensor] | None = None,
+    ) -> Individual:
         """Draw people's kinetics and sensitivities from keys [B].
+
+        Sensitivities go with the person's own drug-free level (a longer Tpeak-Tend answers more) and with one another
+        across drugs. `level` gives that level per endpoint where it is known; else it is what `baseline` draws from
+        the same key.
 
         `metaboliser` multiplies the clearance of every drug (1 = typical). Weight acts by allometry on clearance and
         volumes. `age_years` has no effect: the trial's people were 20 to 35 years old and say nothing about it.
         """
-        del age_years
         d = len(self.fitted)
         z = keys.normal(key, 0, "pk", (d, SLOTS_PER_DRUG)).to(torch.float64)
         s = keys.normal(key, 0, "pd", (d, len(ENDPOINTS))).to(torch.float64)
         log_weight = (weight_kg.to(torch.float64) / REFERENCE_WEIGHT_KG).log()
         log_metaboliser = metaboliser.to(torch.float64).log()
         side = sex_female.to(torch.float64) - 0.5
+        if level is None:
+            level = self.baseline(key, sex_female, age_years)
+        mean = self._women * sex_female.to(torch.float32).unsqueeze(-1) + self._men * (1.0 - sex_female.to(torch.float32)).unsqueeze(-1)
+        deviation = (torch.stack([level[e] for e in ENDPOINTS], -1) - mean).to(torch.float64) / self._level_sd
+        sensitivity = _times(self._on_level, deviation) + _times(self._sensitivity_root, s.reshape(len(key), -1))
         parts: list[pk.Kinetics] = []
         slopes: list[Tensor] = []
         laws: dict[str, list[Tensor]] = {"per_c50": [], "power": [], "per_reference": []}
@@ -185,7 +218,7 @@ class TrialModel:
             parts.append(
                 pk.kinetics(value["ka"], value["lag"], value["clearance"], value["v1"], value.get("q"), value.get("v2"), item.absorption_stages, ke0)
             )
-            slopes.append(own["mean"] + own["sex"] * side.unsqueeze(-1) + _times(own["root"], s[:, i]))
+            slopes.append(own["mean"] + own["sex"] * side.unsqueeze(-1) + own["sd"] * sensitivity[:, i * len(ENDPOINTS) : (i + 1) * len(ENDPOINTS)])
             for law, values in laws.items():
                 values.append(own[law].expand(len(key), -1))
         for item in self.extra:

@@ -68,7 +68,7 @@ def _kinetics_entry(item, fit: MixedFit) -> dict[str, Any]:
 
 def _shrunk(correlation: np.ndarray, count: int) -> np.ndarray:
     """Correlations of few independent values, pulled towards none: as if as many uncorrelated ones as endpoints had been seen too."""
-    correlation = np.nan_to_num(correlation) * count / (count + len(correlation))
+    correlation = np.nan_to_num(correlation) * count / (count + len(ENDPOINTS))
     np.fill_diagonal(correlation, 1.0)
     return correlation
 
@@ -78,7 +78,7 @@ def _correlation(columns: list[np.ndarray], count: int | None = None) -> np.ndar
     values = np.stack(columns, -1)
     values = values[~np.isnan(values).any(-1)]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return _shrunk(np.corrcoef(values.T), count or len(values))
+        return _shrunk(np.where(np.outer(*[values.std(0) > 1e-9] * 2), np.corrcoef(values.T), 0.0), count or len(values))
 
 
 def _covariances(data: Arranged, fits: dict[str, EndpointFit]) -> dict[str, np.ndarray]:
@@ -90,7 +90,7 @@ def _covariances(data: Arranged, fits: dict[str, EndpointFit]) -> dict[str, np.n
     f = [fits[e].fit for e in ENDPOINTS]
     quiet = np.all([(fits[e].site.abs().sum(-1) < 0.2).numpy().ravel() for e in ENDPOINTS], axis=0)
     n = len(data.subjects)
-    subject = _correlation([x.effects[0][:, 0].numpy() for x in f], n)
+    subject = _correlation([x.effects[0][:, 0].numpy() for x in f], n)  # shrunk as the sensitivities' are: one matrix in all
     period = _correlation([x.effects[1].flatten().numpy() for x in f], n)
     residual = _correlation([np.where(quiet, x.residuals.flatten().numpy(), np.nan) for x in f])
     spread = {
@@ -101,12 +101,47 @@ def _covariances(data: Arranged, fits: dict[str, EndpointFit]) -> dict[str, np.n
     return {name: c * np.outer(sd, sd) for name, (c, sd) in spread.items()}
 
 
-def _effect_entries(data: Arranged, fits: dict[str, EndpointFit]) -> list[dict[str, Any]]:
+def _pooled(correlation: np.ndarray) -> np.ndarray:
+    """The correlation [E + D · E] with only the structure that a few subjects can show.
+
+    Only J-Tpeak c and Tpeak-Tend keep correlations beyond the levels' own, and every pair of the same kind (this
+    interval's level with that interval's sensitivity; sensitivities to one drug; to two drugs) gets its kind's mean over
+    the drugs that act on both.
+    """
+    count = len(ENDPOINTS)
+    kinds: dict[tuple, list[tuple[int, int]]] = {}
+    repolarisation = [ENDPOINTS.index("jt_peak_c_ms"), ENDPOINTS.index("tpeak_tend_ms")]
+    drugs = len(correlation) // count - 1
+    for e in repolarisation:
+        for f in repolarisation:
+            for d in range(1, drugs + 1):
+                kinds.setdefault(("level", e, f), []).append((e, d * count + f))
+                for g in range(1, drugs + 1):
+                    if (e, d) != (f, g):
+                        kinds.setdefault((d == g, min(e, f), max(e, f)), []).append((d * count + e, g * count + f))
+    result = np.eye(len(correlation))
+    result[:count, :count] = correlation[:count, :count]
+    for pairs in kinds.values():
+        live = [(i, j) for i, j in pairs if correlation[i, j] != 0.0]  # exactly 0: a drug that does not act
+        mean = float(np.mean([correlation[i, j] for i, j in live])) if live else 0.0
+        for i, j in live:
+            result[i, j] = result[j, i] = mean
+    return result
+
+
+def _effect_entries(data: Arranged, fits: dict[str, EndpointFit]) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """The JSON's entry of each drug, and the correlation [E + D · E] of subjects' levels and sensitivities (drug-major).
+
+    Who is sensitive to one drug in an interval is sensitive to the others, and stands out in that interval without a
+    drug: a person's own way of repolarising, which a new subject's pre-dose reading tells something about.
+    """
     entries = []
+    sensitivities = [fits[e].fit.effects[0][:, 0].numpy() for e in ENDPOINTS]
     for i, item in enumerate(DRUGS):
         entry: dict[str, Any] = {}
         peak = float(data.peak[i])
-        predicted, blurred = [], []
+        predicted: list[np.ndarray] = []
+        blurred: list[np.ndarray] = []
         for e in ENDPOINTS:
             fitted = fits[e]
             f = fitted.fit
@@ -145,10 +180,10 @@ def _effect_entries(data: Arranged, fits: dict[str, EndpointFit]) -> list[dict[s
             entry[e] = record
             predicted.append(blup)
             blurred.append(left)
-        entry["between_subject_slope_correlation"] = _round(_correlation(predicted, len(data.subjects)), 4)
+        sensitivities += predicted
         entry["residual_correlation"] = _round(_correlation(blurred), 4)
         entries.append(entry)
-    return entries
+    return entries, _pooled(_correlation(sensitivities, len(data.subjects)))
 
 
 def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool = False) -> dict[str, Any]:
@@ -180,7 +215,7 @@ def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool 
     finally:
         torch.set_num_threads(threads)
     covariances = _covariances(data, fits)
-    effects = _effect_entries(data, fits)
+    effects, together = _effect_entries(data, fits)
     law = "slope C (C / reference)^(power - 1) / (1 + C / c50), C at the effect site, reference = mean_peak_concentration"
     course: dict[str, Any] = {"dosing_clock_hour": DOSING_CLOCK_HOUR, "form": "sum over k of c_k cos(2 pi k h / 24) + s_k sin(2 pi k h / 24)"}
     sexes: dict[str, dict[str, float]] = {"women": {}, "men": {}}
@@ -219,6 +254,9 @@ def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool 
             **sexes,
             "women_standard_errors": errors["women"],
             "men_standard_errors": errors["men"],
+            "sensitivity_order": [f"{d.name} {e}" for d in DRUGS for e in ENDPOINTS],
+            "sensitivity_with_level_correlation": _round(together[len(ENDPOINTS) :, : len(ENDPOINTS)], 4),
+            "sensitivity_correlation": _round(together[len(ENDPOINTS) :, len(ENDPOINTS) :], 4),
             "between_subject_covariance": _round(covariances["subject"]),
             "between_period_covariance": _round(covariances["period"]),
             "residual_covariance": _round(covariances["residual"]),
