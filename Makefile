@@ -1,5 +1,4 @@
-# On a machine without a GPU a CPU build of torch saves gigabytes:
-#   make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# TORCH_INDEX names another package index for torch alone (PyTorch's own CPU index saves gigabytes where there is no GPU).
 PYTHON ?= python3
 TORCH_INDEX ?=
 VENV ?= .venv

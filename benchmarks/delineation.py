@@ -202,9 +202,7 @@ def ludb(folder: Path, rival: bool, quick: bool) -> list[dict]:
                     error = np.abs(values[known, column] - marks[known, column])
                     missed = np.where(np.isfinite(error), error, np.inf)
                     low, high = median_interval(missed)
-                    share = {
-                        f"over_{limit}_ms": round(float((missed > limit).mean()), 3) for limit in (20, 30, 40, 60)
-                    }
+                    share = {f"over_{limit}_ms": round(float((missed > limit).mean()), 3) for limit in (20, 30, 40, 60)}
                     signed = values[known, column] - marks[known, column]
                     rows.append(
                         {

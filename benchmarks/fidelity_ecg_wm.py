@@ -128,7 +128,7 @@ def compare(model, oracle, patients: int, samples: int) -> list[dict]:
                         "model_minus_population_low": round(ci[0], 3), "model_minus_population_high": round(ci[1], 3),
                         "coverage90": round(float(((target >= low) & (target <= high)).mean()), 4),
                         "unreadable": round(float(np.isnan(errors["model"]).mean()), 4),
-                        "head_vs_delineator_median_ms": round(float(np.nanmedian(np.abs(read[interval].numpy() - own[interval].numpy()))), 3),
+                        "head_vs_delineator_median_ms": round(float(np.nanmedian(np.abs((read[interval] - own[interval]).numpy()))), 3),
                     })  # fmt: skip
     return rows
 

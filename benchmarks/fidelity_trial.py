@@ -17,7 +17,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from benchmarks.trial_baselines import concentration_response, persistence, population_course
@@ -47,7 +46,9 @@ def pre_dose_rows(frame: pd.DataFrame, keep_unread: bool = False) -> pd.DataFram
     return rows if keep_unread else rows[rows["pre_qtcf_ms"].notna()].reset_index(drop=True)
 
 
-def predict(world_name: str, rows: pd.DataFrame, samples: int = 512, seed: int = 0, model: TrialModel | None = None) -> Prediction:
+def predict(
+    world_name: str, rows: pd.DataFrame, samples: int = 512, seed: int = 0, model: TrialModel | None = None
+) -> Prediction:
     """Predictions of a world for rows of `pre_dose_rows`. Post-dose values that the rows carry are taken off first.
 
     `model` puts another fit in the place of the shipped oracle.
@@ -97,7 +98,11 @@ def _course(table: pd.DataFrame, drug: str, name: str) -> tuple[pd.Series, pd.Se
     read = table[column].notna()
     for source, value in (("observed", table[column]), ("predicted", table[name].where(read))):
         change = (value - table[f"pre_{column}"]).rename("change")
-        wide = table[["randid", "drug", "hour"]].assign(change=change).pivot_table(index=["randid", "hour"], columns="drug", values="change")
+        wide = (
+            table[["randid", "drug", "hour"]]
+            .assign(change=change)
+            .pivot_table(index=["randid", "hour"], columns="drug", values="change")
+        )
         both[source] = (wide[drug] - wide["placebo"]).dropna().groupby("hour").mean()
     return both["observed"], both["predicted"].reindex(both["observed"].index)
 
@@ -138,7 +143,9 @@ def plot(table: pd.DataFrame, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     drugs = [d for d in DRUG_ORDER[1:] if d in set(table["drug"])]
-    figure, axes = plt.subplots(len(TARGETS), len(drugs), figsize=(3 * len(drugs), 8), sharex=True, sharey="row", squeeze=False)
+    figure, axes = plt.subplots(
+        len(TARGETS), len(drugs), figsize=(3 * len(drugs), 8), sharex=True, sharey="row", squeeze=False
+    )
     for row, name in enumerate(TARGETS):
         for column, drug in enumerate(drugs):
             seen, guess = _course(table, drug, name)

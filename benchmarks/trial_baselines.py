@@ -71,7 +71,9 @@ def concentration_response(train: pd.DataFrame, rows: pd.DataFrame) -> dict[str,
             before = part[f"pre_{column}"].to_numpy(dtype=float)
             centre = np.nanmean(before)
             y = part[column].to_numpy(dtype=float) - before
-            table = _padded(part, np.concatenate([design(own, conc, part["hour"].to_numpy(), before - centre), y[:, None]], -1))
+            table = _padded(
+                part, np.concatenate([design(own, conc, part["hour"].to_numpy(), before - centre), y[:, None]], -1)
+            )
             missing = table.isnan().any(-1)
             fixed = torch.where(missing.unsqueeze(-1), 0.0, table[..., :-1])
             change = torch.where(missing, torch.nan, table[..., -1])

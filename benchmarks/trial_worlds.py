@@ -44,7 +44,9 @@ def intervals_of(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _level(model: TrialModel, before: np.ndarray, female: np.ndarray, hour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _level(
+    model: TrialModel, before: np.ndarray, female: np.ndarray, hour: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Posterior mean [P, 2E] and covariance [P, 2E, 2E] of (the subject's own level, the period's shift of it).
 
     The pre-dose reading is level + shift + the course at that hour + the pre-dose condition + a residual; the level
@@ -100,7 +102,9 @@ def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, se
     def wide(name: str) -> torch.Tensor:
         return torch.tensor(first[name].to_numpy(dtype=np.float32)).repeat_interleave(samples)
 
-    twins = model.individual(key, wide("sex_female"), wide("weight_kg"), wide("age_years"), torch.ones(count * samples), own)
+    twins = model.individual(
+        key, wide("sex_female"), wide("weight_kg"), wide("age_years"), torch.ones(count * samples), own
+    )
     dose = torch.zeros(count * samples, len(model.drugs))
     for i, name in enumerate(model.drugs):
         dose[:, i] = torch.where(

@@ -25,7 +25,9 @@ class Quantity:
 
     def __post_init__(self) -> None:
         if not self.name or not self.unit:
-            raise ValueError(f"Quantity {self.name!r} needs a name and a unit (unit={self.unit!r}); a pure number has unit '1'")
+            raise ValueError(
+                f"Quantity {self.name!r} needs a name and a unit (unit={self.unit!r}); a pure number has unit '1'"
+            )
         if not self.low < self.high:
             raise ValueError(f"Quantity {self.name!r} needs low < high, got low={self.low}, high={self.high}")
 

@@ -108,7 +108,13 @@ def test_waveforms_come_back_in_order_and_in_millivolts(tmp_path):
         folder = tmp_path / kind / "7"
         folder.mkdir(parents=True)
         wfdb.wrsamp(
-            "abc-1", fs=1000, units=["uV"] * 12, sig_name=[LEADS[i] for i in order], p_signal=1000.0 * mv[:length, order], fmt=["16"] * 12, write_dir=str(folder)
+            "abc-1",
+            fs=1000,
+            units=["uV"] * 12,
+            sig_name=[LEADS[i] for i in order],
+            p_signal=1000.0 * mv[:length, order],
+            fmt=["16"] * 12,
+            write_dir=str(folder),
         )
         wave = read_record(tmp_path, 7, "abc-1", kind)
         assert wave.signal_mv.shape == (12, length) and wave.sampling_rate_hz == 1000 and wave.leads == LEADS
@@ -117,7 +123,15 @@ def test_waveforms_come_back_in_order_and_in_millivolts(tmp_path):
         read_record(tmp_path, 7, "abc-2")
     with pytest.raises(ValueError, match="averages"):
         read_record(tmp_path, 7, "abc-1", "averages")
-    wfdb.wrsamp("few", fs=1000, units=["mV"] * 2, sig_name=["I", "II"], p_signal=mv[:100, :2], fmt=["16"] * 2, write_dir=str(tmp_path / "raw" / "7"))
+    wfdb.wrsamp(
+        "few",
+        fs=1000,
+        units=["mV"] * 2,
+        sig_name=["I", "II"],
+        p_signal=mv[:100, :2],
+        fmt=["16"] * 2,
+        write_dir=str(tmp_path / "raw" / "7"),
+    )
     with pytest.raises(ValueError, match="V6"):
         read_record(tmp_path, 7, "few")
 
@@ -126,7 +140,13 @@ def test_the_real_trial():
     if not DATA.is_dir():
         pytest.skip(f"no trial at {DATA}; set CLINENV_DATA to the folder that holds ecgrdvq")
     tidy = load_trial(DATA)
-    assert tidy["randid"].nunique() == 16 and set(tidy["drug"]) == {"placebo", "ranolazine", "dofetilide", "verapamil", "quinidine"}
+    assert tidy["randid"].nunique() == 16 and set(tidy["drug"]) == {
+        "placebo",
+        "ranolazine",
+        "dofetilide",
+        "verapamil",
+        "quinidine",
+    }
     assert tidy["pr_ms"].between(60, 600).all() and (tidy["hour"].nunique() == 16)
     assert tidy.loc[tidy["drug"] == "dofetilide", "conc_ng_per_ml"].max() < 5
     identity = tidy["qrs_ms"] + tidy["jt_peak_ms"] + tidy["tpeak_tend_ms"]

@@ -36,19 +36,30 @@ def compartments(hours, dose, ka, lag, clearance, v1, q, v2, stages, ke0):
             ke0 * (1000.0 * central / v1 - site),
         ]
 
-    solved = solve_ivp(slope, (0.0, float(hours[-1])), [dose, 0, 0, 0, 0], t_eval=np.asarray(hours) - lag, rtol=1e-10, atol=1e-13)
+    solved = solve_ivp(
+        slope, (0.0, float(hours[-1])), [dose, 0, 0, 0, 0], t_eval=np.asarray(hours) - lag, rtol=1e-10, atol=1e-13
+    )
     return 1000.0 * solved.y[2] / v1, solved.y[4]
 
 
 @pytest.mark.parametrize("stages", [1, 2])
 @pytest.mark.parametrize("two", [False, True])
-@pytest.mark.parametrize(("ka", "ke0"), [(1.0, 0.5), (0.3, 2.0), (20.0 / 180.0, 0.7), (1.0, 1.0), (20.0 / 180.0, 20.0 / 180.0)])
+@pytest.mark.parametrize(
+    ("ka", "ke0"), [(1.0, 0.5), (0.3, 2.0), (20.0 / 180.0, 0.7), (1.0, 1.0), (20.0 / 180.0, 20.0 / 180.0)]
+)
 def test_closed_form_solves_the_compartment_equations(stages, two, ka, ke0):
     q, v2 = (30.0, 100.0) if two else (None, None)
     hours = [0.5, 1.0, 2.0, 4.0, 8.0, 24.0]
     plasma, site = compartments(hours, 5.0, ka, 0.4, 20.0, 180.0, q, v2, stages, ke0)
     kin = pk.kinetics(
-        one(ka), one(0.4), one(20.0), one(180.0), None if q is None else one(q), None if v2 is None else one(v2), stages, [one(ke0)]
+        one(ka),
+        one(0.4),
+        one(20.0),
+        one(180.0),
+        None if q is None else one(q),
+        None if v2 is None else one(v2),
+        stages,
+        [one(ke0)],
     )
     found_plasma, found_site = pk.kernel(kin, torch.tensor(hours, dtype=torch.float64))
     # equal rates (ka = CL / V, ke0 = ka) are pushed apart by MIN_GAP: that is the tolerance
@@ -69,27 +80,52 @@ def test_steps_equal_the_closed_form_and_doses_superpose():
             for at, dose in doses.items():
                 if now > at:
                     plasma, site = pk.kernel(kin, one(now - at))
-                    expected_plasma, expected_site = expected_plasma + dose * plasma[0, 0], expected_site + dose * site[0, 0, 0]
-            torch.testing.assert_close(pk.concentration(stacked, amounts)[0, 0], torch.as_tensor(expected_plasma, dtype=torch.float64))
-            torch.testing.assert_close(pk.effect_sites(stacked, amounts)[0, 0, 0], torch.as_tensor(expected_site, dtype=torch.float64))
+                    expected_plasma, expected_site = (
+                        expected_plasma + dose * plasma[0, 0],
+                        expected_site + dose * site[0, 0, 0],
+                    )
+            torch.testing.assert_close(
+                pk.concentration(stacked, amounts)[0, 0], torch.as_tensor(expected_plasma, dtype=torch.float64)
+            )
+            torch.testing.assert_close(
+                pk.effect_sites(stacked, amounts)[0, 0, 0], torch.as_tensor(expected_site, dtype=torch.float64)
+            )
 
 
 def test_doses_of_every_half_hour_with_the_longest_lag_are_all_absorbed():
-    kin = pk.Kinetics(*(x.unsqueeze(1) for x in pk.kinetics(one(1.0), one(pk.MAX_LAG_H), one(20.0), one(100.0), None, None, 1, [one(1.0)])))
+    kin = pk.Kinetics(
+        *(
+            x.unsqueeze(1)
+            for x in pk.kinetics(one(1.0), one(pk.MAX_LAG_H), one(20.0), one(100.0), None, None, 1, [one(1.0)])
+        )
+    )
     amounts, given = pk.empty(1, 1, pk.BASE_MODES + 1, "cpu"), 0.0
     for i in range(8):
         amounts = pk.advance(kin, amounts, torch.ones(1, 1), pk.MIN_STEP_H)
         given += 1.0
-        assert float((amounts.pending_mg > 0).sum()) == min(i + 1, 1 if i == 0 else 2) or amounts.pending_mg.sum() <= 2.0
+        assert (
+            float((amounts.pending_mg > 0).sum()) == min(i + 1, 1 if i == 0 else 2) or amounts.pending_mg.sum() <= 2.0
+        )
     later = pk.advance(kin, amounts, torch.zeros(1, 1), 2.0)
     assert float(later.pending_mg.sum()) == 0.0
-    single, _ = pk.kernel(pk.Kinetics(*(x[:, 0] for x in kin)), torch.tensor([2.0 + 0.5 * (8 - i) for i in range(8)], dtype=torch.float64))
+    single, _ = pk.kernel(
+        pk.Kinetics(*(x[:, 0] for x in kin)), torch.tensor([2.0 + 0.5 * (8 - i) for i in range(8)], dtype=torch.float64)
+    )
     torch.testing.assert_close(pk.concentration(kin, later)[0, 0], single.sum())
 
 
 def test_area_under_the_curve_is_dose_over_clearance():
     for stages, q in ((1, None), (2, None), (1, 9.0), (2, 9.0)):
-        kin = pk.kinetics(one(1.1), one(0.3), one(20.0), one(150.0), None if q is None else one(q), None if q is None else one(80.0), stages, [one(2.0)])
+        kin = pk.kinetics(
+            one(1.1),
+            one(0.3),
+            one(20.0),
+            one(150.0),
+            None if q is None else one(q),
+            None if q is None else one(80.0),
+            stages,
+            [one(2.0)],
+        )
         area = quad(lambda h, kin=kin: float(pk.kernel(kin, one(h))[0]), 0.3, 400.0, limit=400)[0]
         site = quad(lambda h, kin=kin: float(pk.kernel(kin, one(h))[1]), 0.3, 400.0, limit=400)[0]
         assert area == pytest.approx(1000.0 / 20.0, rel=1e-3)
@@ -97,7 +133,9 @@ def test_area_under_the_curve_is_dose_over_clearance():
 
 
 def test_a_step_too_short_is_refused():
-    kin = pk.Kinetics(*(x.unsqueeze(1) for x in pk.kinetics(one(1.0), one(0.3), one(20.0), one(100.0), None, None, 1, [one(1.0)])))
+    kin = pk.Kinetics(
+        *(x.unsqueeze(1) for x in pk.kinetics(one(1.0), one(0.3), one(20.0), one(100.0), None, None, 1, [one(1.0)]))
+    )
     with pytest.raises(ValueError, match="hours=0.1"):
         pk.advance(kin, pk.empty(1, 1, pk.BASE_MODES + 1, "cpu"), torch.ones(1, 1), 0.1)
 
@@ -132,7 +170,11 @@ def test_a_row_equals_the_same_person_alone_bit_for_bit():
     whole = everything(key, person, female, doses)
     for rows in (slice(0, 1), slice(13, 14), slice(20, 27)):
         again = model.individual(
-            key[rows], female[rows], (50.0 + 60.0 * keys.uniform(key[rows], 0, "weight")), 40.0 + 0 * female[rows], torch.ones(len(key[rows]))
+            key[rows],
+            female[rows],
+            (50.0 + 60.0 * keys.uniform(key[rows], 0, "weight")),
+            40.0 + 0 * female[rows],
+            torch.ones(len(key[rows])),
         )
         alone = everything(key[rows], again, female[rows], doses[rows])
         for a, b in zip(tree.leaves(tree.take(whole, rows)), tree.leaves(alone), strict=True):
@@ -187,7 +229,9 @@ def test_the_day_is_periodic_and_the_levels_are_where_they_were_fitted():
         level = model.baseline(key, sex, sex)
         for i, e in enumerate(ENDPOINTS):
             sd = math.sqrt(model.parameters["baseline"]["between_subject_covariance"][i][i])
-            assert float(level[e].mean()) == pytest.approx(model.parameters["baseline"][name][e], abs=5 * sd / math.sqrt(20000))
+            assert float(level[e].mean()) == pytest.approx(
+                model.parameters["baseline"][name][e], abs=5 * sd / math.sqrt(20000)
+            )
             assert float(level[e].std()) == pytest.approx(sd, rel=0.05)
     spread = torch.stack([model.residual(key, 7)[e] for e in ENDPOINTS], -1)
     np.testing.assert_allclose(np.cov(spread.numpy().T), model.parameters["baseline"]["residual_covariance"], atol=1.0)
@@ -200,7 +244,9 @@ def test_added_drugs_are_extrapolated_and_change_nobody_elses_luck():
     assert torch.equal(a.rates, b.rates[:, :4]) and torch.equal(a.slope, b.slope[:, :4])
     doses = torch.zeros(8, 6)
     doses[:, 4] = 1.0
-    peak = torch.stack([more.concentrations(b, course(more, b, doses, h, 1))[:, 4] for h in (1.0, 2.0, 3.0, 4.0)]).amax(0)
+    peak = torch.stack([more.concentrations(b, course(more, b, doses, h, 1))[:, 4] for h in (1.0, 2.0, 3.0, 4.0)]).amax(
+        0
+    )
     free = cipa_table()["mexiletine"].free_cmax_nm
     assert bool((peak > 0.5 * free).all()) and bool((peak < 2 * free).all())
     with pytest.raises(ValueError, match="aspirin"):

@@ -50,9 +50,10 @@ def test_hazard_is_negligible_in_the_normal_and_steep_above_600() -> None:
     at = {q: torsades_hazard(_one(q), _one(70), _one(410)).item() for q in (410, 480, 520, 600, 650)}
     assert at[410] * 72 < 1e-4  # no torsades in placebo arms
     assert 1.5 < at[520] / at[480] < 3.5  # two- to threefold across 500 ms
-    assert torsades_hazard(_one(500), _one(70), _one(500)).item() < 0.1 * torsades_hazard(
-        _one(500), _one(70), _one(430)
-    ).item()  # a long QT that no drug made
+    assert (
+        torsades_hazard(_one(500), _one(70), _one(500)).item()
+        < 0.1 * torsades_hazard(_one(500), _one(70), _one(430)).item()
+    )  # a long QT that no drug made
     assert at[650] / at[600] > at[520] / at[480]
 
 

@@ -49,7 +49,9 @@ def simulated_trial(model: TrialModel, subjects: int, seed: int) -> pd.DataFrame
         if arm:
             dose[:, arm - 1] = drug(name).trial_dose_mg
         for i, hour in enumerate(HOURS):
-            amounts = model.advance(person, model.no_drug(subjects), dose, hour) if hour > 0 else model.no_drug(subjects)
+            amounts = (
+                model.advance(person, model.no_drug(subjects), dose, hour) if hour > 0 else model.no_drug(subjects)
+            )
             effects, noise = model.effects(person, amounts), model.residual(arm_key, i, person, amounts)
             clock = model.time_of_day(torch.tensor(course["dosing_clock_hour"] + hour))
             conc = model.concentrations(person, amounts)
@@ -136,7 +138,9 @@ def test_linear_mixed_model_finds_fixed_effects_and_components():
     y[0, :5] = torch.nan
     design = Design(torch.cat([one, x.unsqueeze(-1)], -1), (one, x.unsqueeze(-1)))
     nothing = torch.zeros(0, dtype=torch.float64)
-    fit = fit_linear_mixed(lambda _: design, y, torch.full((2,), torch.inf), torch.tensor([2.0, 1.0]), 1.0, nothing, nothing)
+    fit = fit_linear_mixed(
+        lambda _: design, y, torch.full((2,), torch.inf), torch.tensor([2.0, 1.0]), 1.0, nothing, nothing
+    )
     np.testing.assert_allclose(fit.beta.numpy(), [10.0, 3.0], atol=3.5 * float(fit.errors.max()))
     np.testing.assert_allclose(fit.component_sds.numpy(), [4.0, 2.0], rtol=0.25)
     assert fit.residual_sd == pytest.approx(1.5, rel=0.06)

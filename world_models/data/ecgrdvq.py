@@ -21,19 +21,54 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CLINICAL_FILES", "INTERVALS", "LEADS", "Waveform", "canonical_drug", "load_raw", "load_trial", "read_record"]
+__all__ = [
+    "CLINICAL_FILES",
+    "INTERVALS",
+    "LEADS",
+    "Waveform",
+    "canonical_drug",
+    "load_raw",
+    "load_trial",
+    "read_record",
+]
 
 logger = logging.getLogger(__name__)
 
 CLINICAL_FILES = ("SCR-002.Clinical.Data.csv", "SCR-003.Clinical.Data.csv")
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-INTERVALS = ("heart_rate_bpm", "rr_ms", "pr_ms", "qrs_ms", "qt_ms", "jt_peak_ms", "tpeak_tend_ms", "qtcf_ms", "jt_peak_c_ms")
+INTERVALS = (
+    "heart_rate_bpm",
+    "rr_ms",
+    "pr_ms",
+    "qrs_ms",
+    "qt_ms",
+    "jt_peak_ms",
+    "tpeak_tend_ms",
+    "qtcf_ms",
+    "jt_peak_c_ms",
+)
 
 _REQUIRED = ("EGREFID", "RANDID", "SEX", "AGE", "WGHT", "VISIT", "EXTRT", "EXDOSE", "EXDOSU", "TPT",
              "PCTEST", "PCSTRESN", "PCSTRESU", "RR", "PR", "QT", "QRS", "JTPEAK", "TPEAKTEND")  # fmt: skip
 _MG = {"mg": 1.0, "ug": 1e-3, "µg": 1e-3, "mcg": 1e-3, "g": 1e3}
-_NG_PER_ML = {"ng/ml": 1.0, "pg/ml": 1e-3, "ug/ml": 1e3, "µg/ml": 1e3, "mg/l": 1e3, "ug/l": 1.0, "µg/l": 1.0, "ng/l": 1e-3}
-_PLAUSIBLE_MS = {"RR": (240, 3000), "PR": (60, 600), "QRS": (40, 250), "QT": (150, 1000), "JTPEAK": (50, 800), "TPEAKTEND": (20, 400)}
+_NG_PER_ML = {
+    "ng/ml": 1.0,
+    "pg/ml": 1e-3,
+    "ug/ml": 1e3,
+    "µg/ml": 1e3,
+    "mg/l": 1e3,
+    "ug/l": 1.0,
+    "µg/l": 1.0,
+    "ng/l": 1e-3,
+}
+_PLAUSIBLE_MS = {
+    "RR": (240, 3000),
+    "PR": (60, 600),
+    "QRS": (40, 250),
+    "QT": (150, 1000),
+    "JTPEAK": (50, 800),
+    "TPEAKTEND": (20, 400),
+}
 
 
 def canonical_drug(label: object) -> str:
@@ -50,7 +85,9 @@ def _find_table(path: str | Path) -> Path:
         for name in CLINICAL_FILES:
             if (path / name).is_file():
                 return path / name
-        raise FileNotFoundError(f"no clinical table in {path}: looked for {' and '.join(CLINICAL_FILES)}; give the CSV itself")
+        raise FileNotFoundError(
+            f"no clinical table in {path}: looked for {' and '.join(CLINICAL_FILES)}; give the CSV itself"
+        )
     raise FileNotFoundError(f"{path} is neither a file nor a folder; give the trial's folder or its clinical CSV")
 
 
@@ -145,7 +182,9 @@ def load_trial(path: str | Path, analytes: bool = False) -> pd.DataFrame:
     raw["analyte"] = raw["PCTEST"].map(canonical_drug, na_action="ignore")
     raw["conc"] = np.nan
     for analyte, rows in raw.dropna(subset=["analyte"]).groupby("analyte"):
-        raw.loc[rows.index, "conc"] = rows["PCSTRESN"] * _one_scale(rows["PCSTRESU"], _NG_PER_ML, f"the concentration of {analyte}")
+        raw.loc[rows.index, "conc"] = rows["PCSTRESN"] * _one_scale(
+            rows["PCSTRESU"], _NG_PER_ML, f"the concentration of {analyte}"
+        )
     own = [isinstance(a, str) and a in d.split("+") for a, d in zip(raw["analyte"], raw["drug"], strict=True)]
     raw["conc_ng_per_ml"] = raw["conc"].where(own)
 
@@ -199,7 +238,9 @@ def read_record(folder: str | Path, randid: int | str, egrefid: str, kind: str =
     candidates = [base / str(randid) / egrefid, base / egrefid]
     found = next((path for path in candidates if path.with_name(path.name + ".hea").is_file()), None)
     if found is None:
-        raise FileNotFoundError(f"no record {egrefid} of subject {randid}: looked for {' and '.join(f'{c}.hea' for c in candidates)}")
+        raise FileNotFoundError(
+            f"no record {egrefid} of subject {randid}: looked for {' and '.join(f'{c}.hea' for c in candidates)}"
+        )
     record = wfdb.rdrecord(str(found))
     names = {name.strip().upper(): i for i, name in enumerate(record.sig_name)}
     absent = [lead for lead in LEADS if lead.upper() not in names]

@@ -10,6 +10,8 @@ __all__ = ["write_card"]
 def write_card(config: ECGWorldConfig, steps: dict[str, int], batch: int, real_beats: bool) -> str:
     """CARD.md: what the model is, what it was made from, how, what it must not be used for."""
     beats = "drawn beats and the real beats of LUDB's odd records" if real_beats else "drawn beats"
+    command = f"python -m world_models.ecg_wm.train --out DIR{' --ludb LUDB' if real_beats else ''}"
+    stages = ", ".join(f"{count} {stage} steps" for stage, count in steps.items())
     return f"""# {config.name}
 
 A learned world model of the 12-lead ECG under four antiarrhythmic drugs (ranolazine, dofetilide, verapamil,
@@ -30,7 +32,7 @@ Open Data Commons Attribution License 1.0.
 
 ## Training
 
-`python -m world_models.ecg_wm.train --out DIR{" --ludb LUDB" if real_beats else ""}`: {", ".join(f"{n} {stage} steps" for stage, n in steps.items())}, batches of {batch},
+`{command}`: {stages}, batches of {batch},
 AdamW with a cosine schedule, averaged weights kept. Patients are drawn while training and never repeated; the spread is
 calibrated on 2,048 further ones.
 

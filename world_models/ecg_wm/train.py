@@ -120,7 +120,7 @@ def train(
     torch.manual_seed(0)  # the networks' first weights; nothing else draws from a generator
     model = ECGWorldModel(config).to(device)
     work = out / "training"
-    steps = {"beats": int(4000 * scale), "dynamics": int(2000 * scale), "hazard": int(600 * scale)}
+    steps = {"beats": int(4000 * scale), "dynamics": int(1500 * scale), "hazard": int(600 * scale)}
     batch = 192 if device == "cpu" else 1024
     source = BeatSource(work, device=device, ludb=ludb, pipeline=max(64, int(2048 * scale)))
     train_beats(model, source, steps["beats"], batch, work)

@@ -295,9 +295,7 @@ def draw_factors(
         drawn = _trial_baseline(trial or TrialModel.load(device=key.device), key, out)
     else:
         names = ("heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "tpeak_tend_ms")
-        drawn = {
-            f"baseline_{n}": _draw(getattr(who, f"baseline_{n}"), key, f"baseline_{n}", sex, age) for n in names
-        }
+        drawn = {f"baseline_{n}": _draw(getattr(who, f"baseline_{n}"), key, f"baseline_{n}", sex, age) for n in names}
     for name, value in drawn.items():
         out[name] = settle(name, value)
 

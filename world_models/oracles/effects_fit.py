@@ -21,7 +21,7 @@ from world_models.oracles.kinetics_fit import individual_kinetics
 from world_models.oracles.linear_mixed import Design, LinearFit, fit_linear_mixed
 from world_models.oracles.nonlinear_mixed import MixedFit
 from world_models.oracles.pharmacodynamics import harmonics
-from world_models.oracles.pharmacokinetics import BASE_MODES, effect_modes
+from world_models.oracles.pharmacokinetics import effect_modes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,10 @@ SATURATING = {("quinidine", "jt_peak_c_ms"), ("quinidine", "tpeak_tend_ms"), ("d
 _BLUR_START, _BLUR_SD = 0.5, 1.0  # log-normal prior on a drug's own noise at the mean peak, over the common residual SD
 _SHIFT_SD = 5.0  # prior SD of the pre-dose condition and of the drift over the first 24 h
 _POWER_SD = 0.2  # log-normal prior around 1
-POWERED = {("dofetilide", "tpeak_tend_ms"), ("quinidine", "tpeak_tend_ms")}  # where the effect grows faster than the concentration
+POWERED = {
+    ("dofetilide", "tpeak_tend_ms"),
+    ("quinidine", "tpeak_tend_ms"),
+}  # where the effect grows faster than the concentration
 _SEX_SLOPE_SD = 20.0  # ms at the mean peak: ridge on the difference between women's and men's slopes
 
 
@@ -118,7 +121,9 @@ class EndpointFit:
     site: Tensor  # [N, rows, active drugs] effect-site concentration over the mean peak (after saturation)
 
 
-def fit_endpoint(data: Arranged, endpoint: str, standard_errors: bool = True, threshold: float = math.sqrt(2.0)) -> EndpointFit:
+def fit_endpoint(
+    data: Arranged, endpoint: str, standard_errors: bool = True, threshold: float = math.sqrt(2.0)
+) -> EndpointFit:
     """Fit one endpoint; drugs whose mean slope is under `threshold` standard errors are taken out and the rest refitted.
 
     The square root of 2 is Akaike's criterion for one parameter.
@@ -136,7 +141,14 @@ def _fit(data: Arranged, endpoint: str, active: list[int], standard_errors: bool
     rows = (1 + d) * t
     sexes = torch.stack([data.female, 1 - data.female], -1).unsqueeze(1).expand(n, rows, 2)
     since = data.hours.clamp_min(0.0) / 24.0
-    course = torch.cat([harmonics(DOSING_CLOCK_HOUR + data.hours, HARMONICS), (data.hours < 0).to(since.dtype).unsqueeze(-1), since.unsqueeze(-1)], -1)
+    course = torch.cat(
+        [
+            harmonics(DOSING_CLOCK_HOUR + data.hours, HARMONICS),
+            (data.hours < 0).to(since.dtype).unsqueeze(-1),
+            since.unsqueeze(-1),
+        ],
+        -1,
+    )
     order = [f"{f}{h}" for h in range(1, HARMONICS + 1) for f in ("cos", "sin")]
     course_sd = [_HARMONIC_SD / h**2 for h in range(1, HARMONICS + 1) for _ in range(2)] + [_SHIFT_SD] * 2
     course = course.repeat(1 + d, 1).unsqueeze(0).expand(n, rows, -1)
@@ -149,13 +161,22 @@ def _fit(data: Arranged, endpoint: str, active: list[int], standard_errors: bool
 
     def columns(nonlinear: Tensor) -> Design:
         log_ke0, log_c50, log_power, log_blur = nonlinear.split(sizes)
-        ke0 = torch.stack([KE0_FLOOR_PER_H + log_ke0[active.index(i)].exp() if i in active else log_ke0.new_ones(()) for i in range(d)])
+        ke0 = torch.stack(
+            [
+                KE0_FLOOR_PER_H + log_ke0[active.index(i)].exp() if i in active else log_ke0.new_ones(())
+                for i in range(d)
+            ]
+        )
         site = effect_site(data, ke0)
         per_c50 = torch.stack([(-log_c50[sat.index(i)]).exp() if i in sat else log_c50.new_zeros(()) for i in range(d)])
-        power = torch.stack([log_power[powered.index(i)].exp() if i in powered else log_power.new_ones(()) for i in range(d)])
+        power = torch.stack(
+            [log_power[powered.index(i)].exp() if i in powered else log_power.new_ones(()) for i in range(d)]
+        )
         # the gradient of a power at zero concentration is not finite; nothing of the effect is there anyway
         site = (site + 1e-12) ** power.view(1, d, 1) / (1 + site * per_c50.view(1, d, 1))
-        own = torch.diag_embed(site.permute(0, 2, 1)).permute(0, 2, 1, 3).reshape(n, d * t, d)  # a drug acts in its own arm
+        own = (
+            torch.diag_embed(site.permute(0, 2, 1)).permute(0, 2, 1, 3).reshape(n, d * t, d)
+        )  # a drug acts in its own arm
         blocks = torch.cat([own.new_zeros(n, t, d), own], 1)[..., active]
         fixed = torch.cat([sexes, course, blocks, blocks * sex_sign], -1)
         # a drug also blurs the reading (flat and notched T waves): its noise adds to the common one in proportion to the site
@@ -164,10 +185,16 @@ def _fit(data: Arranged, endpoint: str, active: list[int], standard_errors: bool
 
     acting = [DRUGS[i].name for i in active]
     names = ["women", "men", *order, "predose", "drift", *acting, *[f"{name}_sex" for name in acting]]
-    prior = torch.tensor([torch.inf, torch.inf, *course_sd, *[torch.inf] * k, *[_SEX_SLOPE_SD] * k], dtype=torch.float64)
+    prior = torch.tensor(
+        [torch.inf, torch.inf, *course_sd, *[torch.inf] * k, *[_SEX_SLOPE_SD] * k], dtype=torch.float64
+    )
     spread = float((y - y.nanmean()).square().nanmean().sqrt())
-    nonlinear = torch.tensor([_KE0_START_PER_H] * k + [_C50_START] * len(sat) + [1.0] * len(powered) + [_BLUR_START] * k, dtype=torch.float64).log()
-    width = torch.tensor([_KE0_SD] * k + [_C50_SD] * len(sat) + [_POWER_SD] * len(powered) + [_BLUR_SD] * k, dtype=torch.float64)
+    nonlinear = torch.tensor(
+        [_KE0_START_PER_H] * k + [_C50_START] * len(sat) + [1.0] * len(powered) + [_BLUR_START] * k, dtype=torch.float64
+    ).log()
+    width = torch.tensor(
+        [_KE0_SD] * k + [_C50_SD] * len(sat) + [_POWER_SD] * len(powered) + [_BLUR_SD] * k, dtype=torch.float64
+    )
     sds = torch.tensor([0.7, 0.2, *[0.15] * k], dtype=torch.float64) * spread
     fit = fit_linear_mixed(columns, y, prior, sds, 0.3 * spread, nonlinear, width, standard_errors)
     log_ke0, log_c50, log_power, log_blur = fit.nonlinear.split(sizes)

@@ -27,7 +27,10 @@ _START = {
     "quinidine": {"clearance": 21.0, "v1": 150.0, "q": 15.0, "v2": 60.0, "ka": 2.0, "lag": 0.2},
 }
 _SPREAD = {"clearance": 0.3, "v1": 0.3, "ka": 0.5, "q": 0.0, "v2": 0.0, "lag": 0.0}
-_LAG_SPREAD = {"dofetilide": 0.5, "quinidine": 0.5}  # the lag differs between people where it shows (-2 log L falls by 71 and 96)
+_LAG_SPREAD = {
+    "dofetilide": 0.5,
+    "quinidine": 0.5,
+}  # the lag differs between people where it shows (-2 log L falls by 71 and 96)
 # priors on the log scale for what a single dose over 24 h barely shows
 _PRIOR_SD = {"q": 0.5, "v2": 0.5, "lag": 0.5}
 _SEX_PRIOR_SD = 0.15
@@ -42,7 +45,14 @@ def individual_kinetics(drug: Drug, log_parameters: Tensor, ke0: list[Tensor]) -
     """Modes and coefficients from log parameters [..., P] in the order of `names_of`."""
     value = {name: log_parameters[..., i].exp() for i, name in enumerate(names_of(drug))}
     return kinetics(
-        value["ka"], value["lag"], value["clearance"], value["v1"], value.get("q"), value.get("v2"), drug.absorption_stages, ke0
+        value["ka"],
+        value["lag"],
+        value["clearance"],
+        value["v1"],
+        value.get("q"),
+        value.get("v2"),
+        drug.absorption_stages,
+        ke0,
     )
 
 
@@ -80,12 +90,23 @@ def fit_kinetics(frame: pd.DataFrame, drug: Drug, sex_effect: bool = False) -> t
 
     def predict(phi: Tensor) -> Tensor:
         # a lag beyond its cap has no gradient; the cap itself is applied in `kinetics`
-        phi = torch.cat([phi[:, :lag_at], phi[:, lag_at : lag_at + 1].clamp_max(torch.tensor(MAX_LAG_H).log().item()), phi[:, lag_at + 1 :]], 1)
+        phi = torch.cat(
+            [
+                phi[:, :lag_at],
+                phi[:, lag_at : lag_at + 1].clamp_max(torch.tensor(MAX_LAG_H).log().item()),
+                phi[:, lag_at + 1 :],
+            ],
+            1,
+        )
         plasma, _ = kernel(individual_kinetics(drug, phi, []), hours)
         return plasma * dose.repeat(len(phi) // len(dose)).unsqueeze(-1)
 
     start = torch.tensor([_START[drug.name][name] for name in names], dtype=torch.float64).log()
-    spread = torch.tensor([_LAG_SPREAD.get(drug.name, 0.0) if name == "lag" else _SPREAD[name] for name in names], dtype=torch.float64)
+    spread = torch.tensor(
+        [_LAG_SPREAD.get(drug.name, 0.0) if name == "lag" else _SPREAD[name] for name in names], dtype=torch.float64
+    )
     floor = 0.002 * float(torch.nan_to_num(y).max())
-    prior_sd = torch.tensor([_PRIOR_SD.get(name, torch.inf) for name in names] + [_SEX_PRIOR_SD] * design.shape[-1], dtype=torch.float64)
+    prior_sd = torch.tensor(
+        [_PRIOR_SD.get(name, torch.inf) for name in names] + [_SEX_PRIOR_SD] * design.shape[-1], dtype=torch.float64
+    )
     return fit_mixed(predict, y, start, spread, offsets, design, floor, prior_sd), list(table.index)

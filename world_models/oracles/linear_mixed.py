@@ -16,7 +16,6 @@ from torch import Tensor
 __all__ = ["Design", "LinearFit", "fit_linear_mixed"]
 
 
-
 @dataclass(frozen=True)
 class Design:
     """The model's columns. N subjects, R rows each (padded), F fixed effects, K variance components."""
@@ -65,7 +64,10 @@ def fit_linear_mixed(
     y0 = torch.where(seen, y, torch.zeros_like(y)).to(torch.float64)
     k, precision = len(sds), prior_sd.to(torch.float64) ** -2
     start = torch.cat([sds.log(), torch.tensor([residual_sd]).log(), nonlinear]).to(torch.float64)
-    centre, width = start.clone(), torch.cat([torch.full((k,), 1.5), torch.tensor([torch.inf]), nonlinear_prior_sd]).to(torch.float64)
+    centre, width = (
+        start.clone(),
+        torch.cat([torch.full((k,), 1.5), torch.tensor([torch.inf]), nonlinear_prior_sd]).to(torch.float64),
+    )
 
     def solve(vector: Tensor):
         design = columns(vector[k + 1 :])
@@ -87,13 +89,19 @@ def fit_linear_mixed(
         chol = torch.linalg.cholesky(information)
         beta = torch.cholesky_solve(gram[:-1, -1:], chol).squeeze(-1)
         quadratic = gram[-1, -1] - (gram[:-1, -1] * beta).sum()
-        logdet = mask.sum() * 2 * vector[k] + 2 * (mask * scale.log()).sum() + 2 * torch.diagonal(factor, dim1=-2, dim2=-1).log().sum()
+        logdet = (
+            mask.sum() * 2 * vector[k]
+            + 2 * (mask * scale.log()).sum()
+            + 2 * torch.diagonal(factor, dim1=-2, dim2=-1).log().sum()
+        )
         value = logdet + quadratic + 2 * chol.diagonal().log().sum()
         value = value + (((vector - centre) / width) ** 2).sum()
         return value, beta, information, design, z, small, noise, weight
 
     vector = start.clone().requires_grad_()
-    optimiser = torch.optim.LBFGS([vector], max_iter=iterations, tolerance_change=1e-4, tolerance_grad=1e-3, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [vector], max_iter=iterations, tolerance_change=1e-4, tolerance_grad=1e-3, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         optimiser.zero_grad()

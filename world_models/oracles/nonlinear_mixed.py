@@ -44,7 +44,10 @@ def _jacobian(f: Callable[[Tensor], Tensor], phi: Tensor) -> tuple[Tensor, Tenso
     whose cost is all dispatch.
     """
     n, p = phi.shape
-    shifts = torch.cat([torch.eye(p, dtype=phi.dtype), -torch.eye(p, dtype=phi.dtype), torch.zeros(1, p, dtype=phi.dtype)]) * 1e-4
+    shifts = (
+        torch.cat([torch.eye(p, dtype=phi.dtype), -torch.eye(p, dtype=phi.dtype), torch.zeros(1, p, dtype=phi.dtype)])
+        * 1e-4
+    )
     values = f((phi.unsqueeze(0) + shifts.unsqueeze(1)).reshape(-1, p)).reshape(2 * p + 1, n, -1)
     return values[-1], ((values[:p] - values[p : 2 * p]) / 2e-4).permute(1, 2, 0)
 
@@ -137,8 +140,12 @@ def fit_mixed(
         fitted = torch.linalg.solve(marginal, remaining.unsqueeze(-1)).squeeze(-1)
         minus2 = float((logdet + (remaining * fitted).sum(1) + mask.sum(1) * 1.8378770664093453).sum())
         new_omega = (torch.einsum("np,nq->pq", mean, mean) + posterior.sum(0)) / subjects
-        error2 = (remaining - torch.einsum("ntp,np->nt", jac, mean)) ** 2 + torch.einsum("ntp,npq,ntq->nt", jac, posterior, jac)
-        change = max(float(move.abs().max()), float((new_omega.diagonal().sqrt() - omega.diagonal().sqrt()).abs().max()))
+        error2 = (remaining - torch.einsum("ntp,np->nt", jac, mean)) ** 2 + torch.einsum(
+            "ntp,npq,ntq->nt", jac, posterior, jac
+        )
+        change = max(
+            float(move.abs().max()), float((new_omega.diagonal().sqrt() - omega.diagonal().sqrt()).abs().max())
+        )
         theta, beta, omega = theta + move[:parameters], beta + move[parameters:], new_omega
         eta[:, free] = mean
         additive, proportional = _residual_sds(error2, f, mask, max(additive, floor), proportional)

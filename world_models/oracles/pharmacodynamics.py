@@ -67,6 +67,8 @@ def channel_effects(drug: CipaDrug, free_nm: Tensor) -> dict[str, Tensor]:
         "heart_rate_bpm": torch.zeros_like(free_nm),
         "pr_ms": PR_PER_CALCIUM_MS * calcium,
         "qrs_ms": torch.zeros_like(free_nm),
-        "jt_peak_c_ms": JT_PEAK_PER_HERG_MS * herg + JT_PEAK_PER_CALCIUM_MS * calcium + JT_PEAK_PER_LATE_SODIUM_MS * late,
+        "jt_peak_c_ms": JT_PEAK_PER_HERG_MS * herg
+        + JT_PEAK_PER_CALCIUM_MS * calcium
+        + JT_PEAK_PER_LATE_SODIUM_MS * late,
         "tpeak_tend_ms": TPEAK_TEND_PER_HERG_MS * herg,
     }

@@ -23,7 +23,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["MAX_LAG_H", "MIN_STEP_H", "Amounts", "Kinetics", "advance", "concentration", "dispose", "effect_modes", "effect_sites", "empty", "kinetics", "kernel"]
+__all__ = [
+    "MAX_LAG_H",
+    "MIN_STEP_H",
+    "Amounts",
+    "Kinetics",
+    "advance",
+    "concentration",
+    "dispose",
+    "effect_modes",
+    "effect_sites",
+    "empty",
+    "kinetics",
+    "kernel",
+]
 
 STAGE_SPLIT = 0.005
 MIN_GAP = 1e-4
@@ -75,7 +88,14 @@ def dispose(clearance: Tensor, v1: Tensor, q: Tensor | None = None, v2: Tensor |
 
 
 def kinetics(
-    ka: Tensor, lag_h: Tensor, clearance: Tensor, v1: Tensor, q: Tensor | None, v2: Tensor | None, stages: int, ke0: list[Tensor]
+    ka: Tensor,
+    lag_h: Tensor,
+    clearance: Tensor,
+    v1: Tensor,
+    q: Tensor | None,
+    v2: Tensor | None,
+    stages: int,
+    ke0: list[Tensor],
 ) -> Kinetics:
     """Modes and coefficients of one drug by partial fractions of its transfer function.
 
@@ -154,7 +174,9 @@ def empty(batch: int, drugs: int, modes: int, device: torch.device | str) -> Amo
     """Nothing on board."""
     shape = {"dtype": torch.float64, "device": device}
     return Amounts(
-        torch.zeros(batch, drugs, modes, **shape), torch.zeros(batch, drugs, SLOTS, **shape), torch.zeros(batch, drugs, SLOTS, **shape)
+        torch.zeros(batch, drugs, modes, **shape),
+        torch.zeros(batch, drugs, SLOTS, **shape),
+        torch.zeros(batch, drugs, SLOTS, **shape),
     )
 
 

@@ -93,7 +93,9 @@ class TrialModel:
         parameters: the JSON as read.
     """
 
-    def __init__(self, parameters: dict[str, Any], device: torch.device | str = "cpu", extra_drugs: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, parameters: dict[str, Any], device: torch.device | str = "cpu", extra_drugs: tuple[str, ...] = ()
+    ) -> None:
         self.parameters = parameters
         self.device = torch.device(device)
         fitted = tuple(parameters["drugs"])
@@ -164,10 +166,14 @@ class TrialModel:
         try:
             parameters = json.loads(source.read_text(encoding="utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{source} is not JSON ({error}); make one with python -m world_models.oracles.trial_fit") from error
+            raise ValueError(
+                f"{source} is not JSON ({error}); make one with python -m world_models.oracles.trial_fit"
+            ) from error
         missing = [k for k in ("drugs", "baseline", "course") if k not in parameters]
         if missing:
-            raise ValueError(f"{source} lacks {', '.join(missing)}; make it with python -m world_models.oracles.trial_fit")
+            raise ValueError(
+                f"{source} lacks {', '.join(missing)}; make it with python -m world_models.oracles.trial_fit"
+            )
         return cls(parameters, device, tuple(extra_drugs))
 
     def individual(
@@ -196,7 +202,9 @@ class TrialModel:
         side = sex_female.to(torch.float64) - 0.5
         if level is None:
             level = self.baseline(key, sex_female, age_years)
-        mean = self._women * sex_female.to(torch.float32).unsqueeze(-1) + self._men * (1.0 - sex_female.to(torch.float32)).unsqueeze(-1)
+        mean = self._women * sex_female.to(torch.float32).unsqueeze(-1) + self._men * (
+            1.0 - sex_female.to(torch.float32)
+        ).unsqueeze(-1)
         deviation = (torch.stack([level[e] for e in ENDPOINTS], -1) - mean).to(torch.float64) / self._level_sd
         sensitivity = _times(self._on_level, deviation) + _times(self._sensitivity_root, s.reshape(len(key), -1))
         parts: list[pk.Kinetics] = []
@@ -216,9 +224,22 @@ class TrialModel:
                 value[parameter] = torch.exp(log)
             ke0 = [torch.full_like(side, rate) for rate in own["ke0"]]
             parts.append(
-                pk.kinetics(value["ka"], value["lag"], value["clearance"], value["v1"], value.get("q"), value.get("v2"), item.absorption_stages, ke0)
+                pk.kinetics(
+                    value["ka"],
+                    value["lag"],
+                    value["clearance"],
+                    value["v1"],
+                    value.get("q"),
+                    value.get("v2"),
+                    item.absorption_stages,
+                    ke0,
+                )
             )
-            slopes.append(own["mean"] + own["sex"] * side.unsqueeze(-1) + own["sd"] * sensitivity[:, i * len(ENDPOINTS) : (i + 1) * len(ENDPOINTS)])
+            slopes.append(
+                own["mean"]
+                + own["sex"] * side.unsqueeze(-1)
+                + own["sd"] * sensitivity[:, i * len(ENDPOINTS) : (i + 1) * len(ENDPOINTS)]
+            )
             for law, values in laws.items():
                 values.append(own[law].expand(len(key), -1))
         for item in self.extra:
@@ -226,9 +247,13 @@ class TrialModel:
             k = math.log(2.0) / EXTRA_HALF_LIFE_H
             clearance = torch.exp(math.log(k) + eta + log_metaboliser)  # of a volume of 1 L: only the shape counts
             one = torch.ones_like(clearance)
-            kin = pk.kinetics(one * EXTRA_KA_PER_H, 0 * one, clearance, one, None, None, 1, [one * EXTRA_KE0_PER_H] * len(ENDPOINTS))
+            kin = pk.kinetics(
+                one * EXTRA_KA_PER_H, 0 * one, clearance, one, None, None, 1, [one * EXTRA_KE0_PER_H] * len(ENDPOINTS)
+            )
             peak_at = math.log(EXTRA_KA_PER_H / k) / (EXTRA_KA_PER_H - k)
-            scale = item.free_cmax_nm / (1000.0 * math.exp(-k * peak_at))  # the typical single unit peaks at the free Cmax
+            scale = item.free_cmax_nm / (
+                1000.0 * math.exp(-k * peak_at)
+            )  # the typical single unit peaks at the free Cmax
             parts.append(kin._replace(plasma=kin.plasma * scale, effect=kin.effect * scale))
             slopes.append(torch.zeros(len(key), len(ENDPOINTS), dtype=torch.float64, device=self.device))
             for values in laws.values():
@@ -247,7 +272,9 @@ class TrialModel:
             ValueError: a step shorter than `pharmacokinetics.MIN_STEP_H`, or a dose of the wrong width.
         """
         if dose_mg.shape[-1] != len(self.drugs):
-            raise ValueError(f"dose_mg has {dose_mg.shape[-1]} columns, but there are {len(self.drugs)} drugs: {', '.join(self.drugs)}")
+            raise ValueError(
+                f"dose_mg has {dose_mg.shape[-1]} columns, but there are {len(self.drugs)} drugs: {', '.join(self.drugs)}"
+            )
         return pk.advance(pk.Kinetics(*individual[:4]), amounts, dose_mg, hours)
 
     def concentrations(self, individual: Individual, amounts: Amounts) -> Tensor:
@@ -312,4 +339,6 @@ class TrialModel:
     def train_range(self) -> Tensor:
         """Highest concentration [D] the fit has seen, float32, in `concentration_units` (added drugs: 4 free Cmax, CiPA's range)."""
         seen = [self.parameters["drugs"][name]["highest_concentration_ng_per_ml"] for name in self.fitted]
-        return torch.tensor(seen + [4.0 * item.free_cmax_nm for item in self.extra], dtype=torch.float32, device=self.device)
+        return torch.tensor(
+            seen + [4.0 * item.free_cmax_nm for item in self.extra], dtype=torch.float32, device=self.device
+        )

@@ -78,7 +78,9 @@ def _correlation(columns: list[np.ndarray], count: int | None = None) -> np.ndar
     values = np.stack(columns, -1)
     values = values[~np.isnan(values).any(-1)]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return _shrunk(np.where(np.outer(*[values.std(0) > 1e-9] * 2), np.corrcoef(values.T), 0.0), count or len(values))
+        return _shrunk(
+            np.where(np.outer(*[values.std(0) > 1e-9] * 2), np.corrcoef(values.T), 0.0), count or len(values)
+        )
 
 
 def _covariances(data: Arranged, fits: dict[str, EndpointFit]) -> dict[str, np.ndarray]:
@@ -90,7 +92,9 @@ def _covariances(data: Arranged, fits: dict[str, EndpointFit]) -> dict[str, np.n
     f = [fits[e].fit for e in ENDPOINTS]
     quiet = np.all([(fits[e].site.abs().sum(-1) < 0.2).numpy().ravel() for e in ENDPOINTS], axis=0)
     n = len(data.subjects)
-    subject = _correlation([x.effects[0][:, 0].numpy() for x in f], n)  # shrunk as the sensitivities' are: one matrix in all
+    subject = _correlation(
+        [x.effects[0][:, 0].numpy() for x in f], n
+    )  # shrunk as the sensitivities' are: one matrix in all
     period = _correlation([x.effects[1].flatten().numpy() for x in f], n)
     residual = _correlation([np.where(quiet, x.residuals.flatten().numpy(), np.nan) for x in f])
     spread = {
@@ -216,8 +220,13 @@ def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool 
         torch.set_num_threads(threads)
     covariances = _covariances(data, fits)
     effects, together = _effect_entries(data, fits)
-    law = "slope C (C / reference)^(power - 1) / (1 + C / c50), C at the effect site, reference = mean_peak_concentration"
-    course: dict[str, Any] = {"dosing_clock_hour": DOSING_CLOCK_HOUR, "form": "sum over k of c_k cos(2 pi k h / 24) + s_k sin(2 pi k h / 24)"}
+    law = (
+        "slope C (C / reference)^(power - 1) / (1 + C / c50), C at the effect site, reference = mean_peak_concentration"
+    )
+    course: dict[str, Any] = {
+        "dosing_clock_hour": DOSING_CLOCK_HOUR,
+        "form": "sum over k of c_k cos(2 pi k h / 24) + s_k sin(2 pi k h / 24)",
+    }
     sexes: dict[str, dict[str, float]] = {"women": {}, "men": {}}
     errors: dict[str, dict[str, float]] = {"women": {}, "men": {}}
     for e in ENDPOINTS:
@@ -270,7 +279,9 @@ def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool 
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m world_models.oracles.trial_fit", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m world_models.oracles.trial_fit", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--trial", required=True, help="the trial's folder, or its clinical CSV")
     parser.add_argument("--out", required=True, help="JSON to write")
     options = parser.parse_args(argv)
