@@ -1,10 +1,13 @@
 """The three things a model of a drug-response trial has to beat, each fitted on the training subjects alone.
 
-Persistence: the subject's own pre-dose value. Population course: that value plus the training subjects' mean change at
-that drug and hour. Concentration-response: the field's linear mixed model of the change from pre-dose, drug by drug with
-the placebo arm: treatment, concentration, nominal time and centred pre-dose value as fixed effects, intercept and slope
-random by subject (Garnett 2018, doi 10.1007/s10928-017-9558-5). The concentration of a new subject is not known, so the
-training mean at that hour stands for it.
+Persistence: the subject's own pre-dose value. Population course: that value plus the training subjects' mean change
+at that drug and hour. Concentration-response: the field's linear mixed model of the change from pre-dose, drug by
+drug with the placebo arm: treatment, concentration and nominal time as fixed effects, intercept and slope random by
+subject (Garnett 2018, doi 10.1007/s10928-017-9558-5), without and with the centred pre-dose value as a covariate. With
+it, its coefficient is learnt within subjects, from one period to the next, where the random intercept leaves it, and is
+then too steep between subjects: on the real trial the model without it predicts a new subject better, so that is the
+one to beat; the other is shown beside it. The concentration of a new subject is not known, so the training mean at that
+hour stands for it.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ def _padded(frame: pd.DataFrame, columns: np.ndarray) -> torch.Tensor:
     return torch.tensor(out)
 
 
-def concentration_response(train: pd.DataFrame, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+def concentration_response(train: pd.DataFrame, rows: pd.DataFrame, covariate: bool = False) -> dict[str, np.ndarray]:
     drugs = sorted(set(train["drug"]) - {"placebo"})
     hours = sorted(train["hour"].unique())
     mean_conc = train.groupby(["drug", "hour"])["conc_ng_per_ml"].mean()

@@ -1,8 +1,8 @@
 """How each world predicts a drug-response trial from what was known before the dose.
 
 `rows` is a frame with one line a post-dose time: randid, drug, period, hour, dose_mg, sex_female, age_years, weight_kg
-and `pre_<endpoint>`, the same period's pre-dose triplicate mean of every endpoint. Nothing measured after the dose is in
-it. A predictor returns `Prediction`: the point and the 5 % and 95 % quantiles of every target, rows in order.
+and `pre_<endpoint>`, the same period's pre-dose triplicate mean of every endpoint. Nothing measured after the dose
+is in it. A predictor returns `Prediction`: the point and the 5 % and 95 % quantiles of every target, rows in order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
 
 
 def intervals_of(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The targets from the five modelled endpoints: QTcF = (QRS + J-Tpeak c · RR^0.58 + Tpeak-Tend) / RR^(1/3), RR in s."""
+    """Targets from the modelled endpoints: QTcF = (QRS + J-Tpeak c · RR^0.58 + Tpeak-Tend) / RR^(1/3), RR in s."""
     rr = 60.0 / np.clip(values["heart_rate_bpm"], 20.0, 250.0)
     qt = values["qrs_ms"] + values["jt_peak_c_ms"] * rr**0.58 + values["tpeak_tend_ms"]
     return {
@@ -194,7 +194,7 @@ def predict_ecg_wm_small(
     return Prediction(*found)
 
 
-# One entry a world: rows, samples, seed -> Prediction. `benchmarks.fidelity_trial --world NAME` takes its names from here.
+# One entry a world: rows, samples, seed -> Prediction. `benchmarks.fidelity_trial --world` takes its names from here.
 ADAPTERS: dict[str, Callable[[pd.DataFrame, int, int], Prediction]] = {
     "oracle": lambda rows, samples, seed: predict_oracle(TrialModel.load(), rows, samples, seed),
 }

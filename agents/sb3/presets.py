@@ -32,7 +32,7 @@ class Preset:
 PPO = Preset(
     algo="ppo",
     num_envs=256,
-    cost_weight=0.0,
+    cost_weight=0.2,
     net_arch=(64, 64),
     decay=True,
     settings={
@@ -50,7 +50,7 @@ PPO = Preset(
 DQN = Preset(
     algo="dqn",
     num_envs=64,
-    cost_weight=0.0,
+    cost_weight=0.2,
     net_arch=(128, 128),
     settings={
         "learning_rate": 5e-4,

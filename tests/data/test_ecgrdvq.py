@@ -21,12 +21,30 @@ def table(**changes) -> pd.DataFrame:
     rows = []
     for hour in (-0.5, 2.0):
         for i in range(3):
-            rows.append({
-                "EGREFID": f"e{hour}{i}", "RANDID": 7, "SEX": "F", "AGE": 30, "WGHT": 60.0, "VISIT": "PERIOD-1-DOSING", "EXTRT": "Dofetilide",
-                "EXDOSE": 500.0, "EXDOSU": "ug", "TPT": hour, "BASELINE": "Y" if hour < 0 else "N",
-                "PCTEST": "Dofetilide" if hour > 0 else np.nan, "PCSTRESN": 2000.0 if hour > 0 else np.nan,
-                "PCSTRESU": "pg/mL" if hour > 0 else np.nan, "RR": 1000 + 10 * i, "PR": 160.0, "QT": 400.0, "QRS": 90.0, "JTPEAK": 230.0, "TPEAKTEND": 80.0,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "EGREFID": f"e{hour}{i}",
+                    "RANDID": 7,
+                    "SEX": "F",
+                    "AGE": 30,
+                    "WGHT": 60.0,
+                    "VISIT": "PERIOD-1-DOSING",
+                    "EXTRT": "Dofetilide",
+                    "EXDOSE": 500.0,
+                    "EXDOSU": "ug",
+                    "TPT": hour,
+                    "BASELINE": "Y" if hour < 0 else "N",
+                    "PCTEST": "Dofetilide" if hour > 0 else np.nan,
+                    "PCSTRESN": 2000.0 if hour > 0 else np.nan,
+                    "PCSTRESU": "pg/mL" if hour > 0 else np.nan,
+                    "RR": 1000 + 10 * i,
+                    "PR": 160.0,
+                    "QT": 400.0,
+                    "QRS": 90.0,
+                    "JTPEAK": 230.0,
+                    "TPEAKTEND": 80.0,
+                }
+            )
     frame = pd.DataFrame(rows)
     for name, value in changes.items():
         frame[name] = value

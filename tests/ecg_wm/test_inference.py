@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from world_models import keys, tree
+from world_models.ecg_quantities import MEASURES
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.model import ECGWorldModel, log_dose
@@ -113,3 +114,11 @@ def test_intervals_keep_their_identities():
     torch.testing.assert_close(chart["qt_ms"], chart["qrs_ms"] + chart["jt_peak_ms"] + chart["tpeak_tend_ms"])
     torch.testing.assert_close(chart["qtcf_ms"], chart["qt_ms"] / rr ** (1 / 3))
     torch.testing.assert_close(latent.standardise(chart), u, rtol=1e-3, atol=1e-3)
+
+
+def test_even_the_corners_lie_within_the_charts_bounds():
+    corners = torch.cartesian_prod(*[torch.tensor([-100.0, 100.0])] * 6)
+    chart = latent.intervals_of(corners)
+    for quantity in MEASURES:
+        if quantity.name in chart:
+            assert (chart[quantity.name] >= quantity.low).all() and (chart[quantity.name] <= quantity.high).all(), quantity

@@ -99,13 +99,11 @@ def test_doses_of_every_half_hour_with_the_longest_lag_are_all_absorbed():
             for x in pk.kinetics(one(1.0), one(pk.MAX_LAG_H), one(20.0), one(100.0), None, None, 1, [one(1.0)])
         )
     )
-    amounts, given = pk.empty(1, 1, pk.BASE_MODES + 1, "cpu"), 0.0
-    for i in range(8):
+    amounts = pk.empty(1, 1, pk.BASE_MODES + 1, "cpu")
+    for _ in range(8):
         amounts = pk.advance(kin, amounts, torch.ones(1, 1), pk.MIN_STEP_H)
-        given += 1.0
-        assert (
-            float((amounts.pending_mg > 0).sum()) == min(i + 1, 1 if i == 0 else 2) or amounts.pending_mg.sum() <= 2.0
-        )
+        # with a lag of two steps, the last two doses wait at most
+        assert float(amounts.pending_mg.sum()) <= 2.0
     later = pk.advance(kin, amounts, torch.zeros(1, 1), 2.0)
     assert float(later.pending_mg.sum()) == 0.0
     single, _ = pk.kernel(
@@ -163,9 +161,15 @@ def test_a_row_equals_the_same_person_alone_bit_for_bit():
         amounts = course(model, person, doses, 2.0, 3)
         clock = 24.0 * keys.uniform(key, 2, "clock")
         return (
-            amounts, model.concentrations(person, amounts), model.effects_by_drug(person, amounts), model.effects(person, amounts),
-            model.time_of_day(clock), model.baseline(key, female, female), model.day_shift(key), model.residual(key, 4, person, amounts),
-        )  # fmt: skip
+            amounts,
+            model.concentrations(person, amounts),
+            model.effects_by_drug(person, amounts),
+            model.effects(person, amounts),
+            model.time_of_day(clock),
+            model.baseline(key, female, female),
+            model.day_shift(key),
+            model.residual(key, 4, person, amounts),
+        )
 
     whole = everything(key, person, female, doses)
     for rows in (slice(0, 1), slice(13, 14), slice(20, 27)):
@@ -240,7 +244,7 @@ def test_the_day_is_periodic_and_the_levels_are_where_they_were_fitted():
 def test_added_drugs_are_extrapolated_and_change_nobody_elses_luck():
     plain, more = TrialModel.load(), TrialModel.load(extra_drugs=("mexiletine", "sotalol"))
     assert more.extrapolated == (False,) * 4 + (True, True) and more.drugs[4:] == ("mexiletine", "sotalol")
-    (key, a, _), (_, b, _) = people(plain, 8), people(more, 8)
+    (_, a, _), (_, b, _) = people(plain, 8), people(more, 8)
     assert torch.equal(a.rates, b.rates[:, :4]) and torch.equal(a.slope, b.slope[:, :4])
     doses = torch.zeros(8, 6)
     doses[:, 4] = 1.0

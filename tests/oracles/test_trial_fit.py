@@ -57,7 +57,7 @@ def simulated_trial(model: TrialModel, subjects: int, seed: int) -> pd.DataFrame
             conc = model.concentrations(person, amounts)
             line = {"randid": range(subjects), "drug": name, "period": arm, "hour": hour, "sex_female": female.numpy()}
             line |= {"age_years": 30.0, "weight_kg": weight.numpy(), "dose_mg": dose.sum(-1).numpy(), "replicates": 3}
-            line["conc_ng_per_ml"] = np.nan
+            line["conc_ng_per_ml"] = np.full(subjects, np.nan)
             if arm and hour > 0:
                 line["conc_ng_per_ml"] = (conc[:, arm - 1] * torch.exp(0.1 * keys.normal(arm_key, i, "assay"))).numpy()
             for e in ENDPOINTS:
@@ -90,9 +90,14 @@ def test_population_kinetics_come_back(refitted):
 def test_population_effects_and_levels_come_back(refitted):
     truth, _, found = refitted
     for name, endpoint in (
-        ("dofetilide", "jt_peak_c_ms"), ("dofetilide", "tpeak_tend_ms"), ("quinidine", "tpeak_tend_ms"), ("quinidine", "jt_peak_c_ms"),
-        ("verapamil", "pr_ms"), ("verapamil", "heart_rate_bpm"), ("ranolazine", "tpeak_tend_ms"),
-    ):  # fmt: skip
+        ("dofetilide", "jt_peak_c_ms"),
+        ("dofetilide", "tpeak_tend_ms"),
+        ("quinidine", "tpeak_tend_ms"),
+        ("quinidine", "jt_peak_c_ms"),
+        ("verapamil", "pr_ms"),
+        ("verapamil", "heart_rate_bpm"),
+        ("ranolazine", "tpeak_tend_ms"),
+    ):
         sizes, errors = [], []
         for source in (truth, found):
             entry = source["drugs"][name]

@@ -160,8 +160,8 @@ def load_trial(path: str | Path, analytes: bool = False) -> pd.DataFrame:
 
     Columns: randid, drug (canonical, 'placebo'), period, hour (h after dosing; -0.5 is before it), sex_female,
     age_years, weight_kg, dose_mg, conc_ng_per_ml (of the analyte that is the arm's own drug; NaN where none was taken),
-    replicates (ECGs with a QT), and every name in `INTERVALS`. RR is in s inside the corrections: QTcF = QT / RR^(1/3), J-Tpeak c =
-    J-Tpeak / RR^0.58; both are taken ECG by ECG, then averaged. Rows without any interval stay, with NaN intervals.
+    replicates (ECGs with a QT), and every name in `INTERVALS`. QTcF = QT / RR^(1/3) and J-Tpeak c = J-Tpeak / RR^0.58
+    (RR in s) are taken ECG by ECG, then averaged. Rows without any interval stay, with NaN intervals.
     `analytes=True` adds a column `conc_<analyte>_ng_per_ml` each (SCR-003: what is really on board).
 
     Raises:

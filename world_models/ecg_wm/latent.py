@@ -17,9 +17,11 @@ COORDINATES = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_
 # Round numbers near a resting adult's mean and spread: they only set the scale the networks see.
 CENTRE = (65.0, 160.0, 95.0, 225.0, 85.0, -1.0)
 SCALE = (10.0, 25.0, 10.0, 20.0, 12.0, 1.0)
-# Where the exact coordinates end: outside, values are clamped, as no ECG generator or network is fitted there.
-LOW = (25.0, 70.0, 50.0, 80.0, 30.0, -7.0)
-HIGH = (210.0, 500.0, 220.0, 600.0, 350.0, 7.0)
+# Where values are clamped: beyond, no generator or network is fitted, and within, every interval derived from them lies
+# inside its Quantity's bounds (the test tries the corners).
+LOW = (35.0, 70.0, 60.0, 110.0, 40.0, -7.0)
+HIGH = (170.0, 500.0, 200.0, 480.0, 220.0, 7.0)
+LONGEST_QT_MS = 950.0
 
 
 def logit_burden(burden: Tensor) -> Tensor:
@@ -42,7 +44,8 @@ def intervals_of(u: Tensor) -> dict[str, Tensor]:
     )
     rate, pr, qrs, jt_c, tpte, burden = raw.unbind(-1)
     rr = 60.0 / rate
-    jt = jt_c * rr**0.58
+    jt = torch.minimum(jt_c * rr**0.58, LONGEST_QT_MS - qrs - tpte)
+    jt_c = jt / rr**0.58
     qt = qrs + jt + tpte
     return {
         "heart_rate_bpm": rate,

@@ -87,6 +87,7 @@ class ECGWorldModel(nn.Module):
         self.hazard = nn.Parameter(torch.tensor([-8.0, 1.0, 1.0, 1.0, 0.0, 0.3, 0.2]))
         self.vae = BeatVAE(config)
         self.register_buffer("amount_limit", torch.full((drugs,), 10.0))  # largest central amount met in training
+        self.register_buffer("temperature", torch.ones(()))  # widens the belief's draws; calibrated like spread_scale
         self.register_buffer("spread_scale", torch.ones(len(SPREAD_OF)))  # calibration on held-out cohorts
 
     # ---- loading -------------------------------------------------------------------------------------------------
@@ -294,7 +295,7 @@ class ECGWorldModel(nn.Module):
         return state.measured + state.unknown[:, self.config.eta :] * self.correction.exp()
 
     def draw_unknown(self, belief: Belief, key: Tensor) -> Tensor:
-        return belief.mean + belief.deviation * keys.normal(key, 0, "belief", (belief.mean.shape[-1],))
+        return belief.mean + belief.deviation * self.temperature * keys.normal(key, 0, "belief", (belief.mean.shape[-1],))
 
     def live_by(self, state: ECGWorldState, unknown: Tensor) -> ECGWorldState:
         """The state at its start, with this draw of the unknowns."""

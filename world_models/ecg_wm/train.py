@@ -20,12 +20,12 @@ from world_models.ecg_wm import latent
 from world_models.ecg_wm.beat_data import BeatSource
 from world_models.ecg_wm.card import write_card
 from world_models.ecg_wm.config import LARGE, SMALL, ECGWorldConfig
-from world_models.ecg_wm.courses import draw_courses
+from world_models.ecg_wm.courses import Courses, draw_courses
 from world_models.ecg_wm.inference import infer
 from world_models.ecg_wm.losses import dynamics_loss, hazard_loss
 from world_models.ecg_wm.model import SPREAD_OF, ECGWorldModel
 from world_models.ecg_wm.vae import beat_loss
-from world_models.protocol import History
+from world_models.protocol import Chart, History
 from world_models.training import Schedule, fit
 
 __all__ = ["main", "train"]
@@ -77,6 +77,18 @@ def train_dynamics(model: ECGWorldModel, steps: int, batch: int, folder: Path) -
     fit(model, loss, Schedule(steps, learning_rate=4e-3, clip=2.0), folder, "dynamics", parameters)
 
 
+def train_belief(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
+    """The belief alone, everything else held: early beliefs chase the last visit's while the prior still moves."""
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        key = _batch_key(4, step, batch, model.device)
+        parts = dynamics_loss(model, draw_courses(key, 24, (2.0, 2.0, 0.5)[step % 3]), keys.fold(key, "loss"))
+        total = parts.evidence + parts.divergence + 0.2 * parts.belief
+        return total, {name: value.item() for name, value in parts._asdict().items()}
+
+    fit(model, loss, Schedule(steps, learning_rate=2e-3, clip=2.0), folder, "belief", list(model.believe.parameters()))
+
+
 def train_hazard(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
     """The torsades hazard, from events alone: wide batches, as events are rare."""
     pool = [draw_courses(_batch_key(3, i, batch, model.device), 24, 2.0) for i in range(16)]
@@ -110,7 +122,32 @@ def calibrate(model: ECGWorldModel, batch: int = 2048) -> dict[str, float]:
     z = torch.cat(wide).quantile(0.9, dim=0)
     model.spread_scale.copy_(z / 1.645)
     model.amount_limit.copy_(torch.cat(levels).amax(0) * 1.05)
-    return {f"spread_scale_{n}": float(v) for n, v in zip(SPREAD_OF, model.spread_scale, strict=True)}
+    model.temperature.fill_(_temperature(model, data, charts))
+    figures = {f"spread_scale_{n}": float(v) for n, v in zip(SPREAD_OF, model.spread_scale, strict=True)}
+    return {"temperature": float(model.temperature), **figures}
+
+
+def _temperature(model: ECGWorldModel, data: Courses, charts: Chart, patients: int = 384, samples: int = 64) -> float:
+    """The temperature whose 90 % band over particles, from the baseline on, covers nearest to 90 % of new patients."""
+    rows = slice(0, patients)
+    first = {name: value[rows, :1].repeat_interleave(samples, 0) for name, value in charts.items()}
+    actions = data.actions[rows].repeat_interleave(samples, 0)
+    key = keys.from_seed(CALIBRATE_SEED + 10_000_000, patients * samples, model.device)
+    history = History(first, torch.zeros_like(actions[:, :1]), torch.zeros_like(actions[:, :1, 0]))
+    # With n particles the quantiles of a right band lie a little inside it: aim at what they can cover.
+    aim, best = 0.9 * (samples - 1) / (samples + 1), (1.0, 1.0)
+    for temperature in (0.9, 1.0, 1.1, 1.2, 1.3, 1.4):
+        model.temperature.fill_(temperature)
+        state = infer(model, history, key, {})
+        covered = []
+        for i in range(24):
+            state = model.transition(state, actions[:, i])
+            seen = model.observe(state)
+            for name in ("qtcf_ms", "pr_ms", "jt_peak_c_ms", "tpeak_tend_ms"):
+                low, high = seen[name].reshape(patients, samples).quantile(torch.tensor([0.05, 0.95], device=key.device), dim=1)
+                covered.append(((charts[name][rows, i + 1] >= low) & (charts[name][rows, i + 1] <= high)).float().mean())
+        best = min(best, (abs(float(torch.stack(covered).mean()) - aim), temperature))
+    return best[1]
 
 
 def train(
@@ -120,11 +157,12 @@ def train(
     torch.manual_seed(0)  # the networks' first weights; nothing else draws from a generator
     model = ECGWorldModel(config).to(device)
     work = out / "training"
-    steps = {"beats": int(4000 * scale), "dynamics": int(1500 * scale), "hazard": int(600 * scale)}
+    steps = {"beats": int(4000 * scale), "dynamics": int(1500 * scale), "belief": int(400 * scale), "hazard": int(600 * scale)}
     batch = 192 if device == "cpu" else 1024
     source = BeatSource(work, device=device, ludb=ludb, pipeline=max(64, int(2048 * scale)))
     train_beats(model, source, steps["beats"], batch, work)
     train_dynamics(model, steps["dynamics"], batch, work)
+    train_belief(model, steps["belief"], batch, work)
     train_hazard(model, steps["hazard"], 2048, work)
     figures = calibrate(model.eval())
     with open(work / "metrics.jsonl", "a") as log:

@@ -60,7 +60,7 @@ def drug(name: str) -> Drug:
 
 @dataclass(frozen=True, slots=True)
 class CipaDrug:
-    """Ion-channel block of one CiPA drug: (IC50 in nM, Hill coefficient) per channel; IC50 0 = no block or unmeasured."""
+    """Ion-channel block of one CiPA drug: (IC50 in nM, Hill) per channel; IC50 0 = no block or unmeasured."""
 
     name: str
     torsade_class: int  # 2 high, 1 intermediate, 0 low

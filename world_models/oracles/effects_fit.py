@@ -60,7 +60,7 @@ class Arranged:
 
 
 def arrange(frame: pd.DataFrame, kinetics: dict[str, tuple[MixedFit, list]]) -> Arranged:
-    """Tidy frame and fitted kinetics -> tensors. Subjects without a drug's arm get its typical kinetics (no rows use them)."""
+    """Tidy frame and fitted kinetics -> tensors. Without a drug's arm, a subject gets typical kinetics."""
     import numpy as np
 
     subjects = sorted(frame["randid"].unique())
@@ -88,9 +88,15 @@ def arrange(frame: pd.DataFrame, kinetics: dict[str, tuple[MixedFit, list]]) -> 
         lags.append(kin.lag_h)
         peak.append(float(np.nanmean(arm.groupby("randid")["conc_ng_per_ml"].max())))
     return Arranged(
-        subjects, torch.tensor(female), torch.tensor(hours, dtype=torch.float64), values, torch.stack(rates, 1), torch.stack(plasma, 1),
-        torch.stack(lags, 1), torch.tensor(peak, dtype=torch.float64),
-    )  # fmt: skip
+        subjects,
+        torch.tensor(female),
+        torch.tensor(hours, dtype=torch.float64),
+        values,
+        torch.stack(rates, 1),
+        torch.stack(plasma, 1),
+        torch.stack(lags, 1),
+        torch.tensor(peak, dtype=torch.float64),
+    )
 
 
 def effect_site(data: Arranged, ke0: Tensor) -> Tensor:
@@ -124,7 +130,7 @@ class EndpointFit:
 def fit_endpoint(
     data: Arranged, endpoint: str, standard_errors: bool = True, threshold: float = math.sqrt(2.0)
 ) -> EndpointFit:
-    """Fit one endpoint; drugs whose mean slope is under `threshold` standard errors are taken out and the rest refitted.
+    """Fit one endpoint; drugs whose mean slope is under `threshold` standard errors are out, the rest refitted.
 
     The square root of 2 is Akaike's criterion for one parameter.
     """
@@ -179,7 +185,7 @@ def _fit(data: Arranged, endpoint: str, active: list[int], standard_errors: bool
         )  # a drug acts in its own arm
         blocks = torch.cat([own.new_zeros(n, t, d), own], 1)[..., active]
         fixed = torch.cat([sexes, course, blocks, blocks * sex_sign], -1)
-        # a drug also blurs the reading (flat and notched T waves): its noise adds to the common one in proportion to the site
+        # a drug also blurs the reading (flat and notched T waves): its own noise, in proportion to the site
         extra = (blocks * log_blur.exp()).square().sum(-1)
         return Design(fixed, (one, period, *[blocks[..., i : i + 1] for i in range(k)]), (1 + extra).sqrt())
 
@@ -202,6 +208,18 @@ def _fit(data: Arranged, endpoint: str, active: list[int], standard_errors: bool
     ke0 = KE0_FLOOR_PER_H + log_ke0.exp()
     site = torch.cat([one[..., :0], *columns(fit.nonlinear).random[2:]], -1)
     return EndpointFit(
-        fit, names, acting, [DRUGS[i].name for i in sat], [DRUGS[i].name for i in powered], ke0, ke0_errors * log_ke0.exp() / ke0,
-        log_c50, log_power, log_blur, c50_errors, power_errors, blur_errors, site,
-    )  # fmt: skip
+        fit,
+        names,
+        acting,
+        [DRUGS[i].name for i in sat],
+        [DRUGS[i].name for i in powered],
+        ke0,
+        ke0_errors * log_ke0.exp() / ke0,
+        log_c50,
+        log_power,
+        log_blur,
+        c50_errors,
+        power_errors,
+        blur_errors,
+        site,
+    )

@@ -61,8 +61,8 @@ def fit_kinetics(frame: pd.DataFrame, drug: Drug, sex_effect: bool = False) -> t
 
     Weight enters by allometry with fixed exponents; sex, where it is asked for, as one effect on the apparent clearance
     and volumes together, that is on the bioavailability (log scale, female minus male). It is off by default: on the
-    trial women do have more quinidine and verapamil on board (-2 log L falls by 9 and 6), but left-out subjects' QTcF and
-    Tpeak-Tend were predicted no better with it.
+    trial women do have more quinidine and verapamil on board (-2 log L falls by 9 and 6), but left-out subjects' QTcF
+    and Tpeak-Tend were predicted no better with it.
 
     Returns the fit and the subjects in its row order.
 

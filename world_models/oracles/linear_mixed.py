@@ -1,8 +1,9 @@
 """Linear mixed model with several variance components, by restricted maximum likelihood, all subjects at once.
 
-y_i = X_i beta + sum_k Z_ik u_ik + eps_i, with u_ik ~ N(0, s_k²) independent and eps ~ N(0, s²); priors beta ~ N(0, prior²)
-may be put on single fixed effects (a ridge: harmonics, sex differences). Laird & Ware 1982, PMID 7168798. Columns of X and Z
-may depend on further nonlinear parameters (an effect compartment's rate): those are found in the same search.
+y_i = X_i beta + sum_k Z_ik u_ik + eps_i, with u_ik ~ N(0, s_k²) independent and eps ~ N(0, s²); priors
+beta ~ N(0, prior²) may be put on single fixed effects (a ridge: harmonics, sex differences). Laird & Ware 1982, PMID
+7168798. Columns of X and Z, and the residual's scale, may depend on further nonlinear parameters (an effect
+compartment's rate): those are found in the same search.
 """
 
 from __future__ import annotations
@@ -128,6 +129,14 @@ def fit_linear_mixed(
         inverse = (vectors / values.clamp_min(1e-6)) @ vectors.T
         search_errors = inverse.diagonal().clamp_min(0).sqrt()
     return LinearFit(
-        beta, errors, best[:k].exp(), best[:k].exp() * search_errors[:k], float(best[k].exp()), best[k + 1 :], search_errors[k + 1 :],
-        tuple(effects), residuals, float(value),
-    )  # fmt: skip
+        beta,
+        errors,
+        best[:k].exp(),
+        best[:k].exp() * search_errors[:k],
+        float(best[k].exp()),
+        best[k + 1 :],
+        search_errors[k + 1 :],
+        tuple(effects),
+        residuals,
+        float(value),
+    )

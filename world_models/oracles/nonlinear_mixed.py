@@ -11,6 +11,7 @@ residual error. All subjects at once; the Jacobian is by central differences.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,20 +54,14 @@ def _jacobian(f: Callable[[Tensor], Tensor], phi: Tensor) -> tuple[Tensor, Tenso
 
 
 def _residual_sds(error2: Tensor, f: Tensor, mask: Tensor, additive: float, proportional: float) -> tuple[float, float]:
-    """Maximise the expected log-likelihood of (additive, proportional) given the expected squared errors."""
-    logs = torch.tensor([additive, proportional], dtype=f.dtype).log().requires_grad_()
-    optimiser = torch.optim.LBFGS([logs], max_iter=25, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        variance = (2 * logs[0]).exp() + (2 * logs[1]).exp() * f * f
-        value = ((variance.log() + error2 / variance) * mask).sum()
-        value.backward()
-        return value
-
-    optimiser.step(loss)
-    a, b = logs.detach().exp().tolist()
-    return max(a, 1e-4 * float(f.max())), max(b, 0.01)
+    """EM steps for the two parts of the residual variance, given the expected squared errors: they never overshoot."""
+    a2, b2, count = additive**2, proportional**2, mask.sum()
+    for _ in range(60):
+        variance = a2 + b2 * f * f
+        excess = mask * (error2 / variance - 1.0) / variance
+        a2 = max(a2 * (1.0 + a2 * float(excess.sum() / count)), 0.0)
+        b2 = max(b2 * (1.0 + b2 * float((excess * f * f).sum() / count)), 1e-4)
+    return math.sqrt(a2), math.sqrt(b2)
 
 
 def fit_mixed(
@@ -78,6 +73,7 @@ def fit_mixed(
     design: Tensor,
     floor: float,
     prior_sd: Tensor,
+    largest_spread: float = 1.0,
     rounds: int = 80,
     tolerance: float = 1e-3,
 ) -> MixedFit:
@@ -93,6 +89,11 @@ def fit_mixed(
         floor: smallest additive error, in y's unit.
         prior_sd: SD [P + C] of a normal prior on each fixed effect around `start` (covariates: around 0); inf = none.
             It holds what the data barely see (a peripheral volume) near its starting value.
+        largest_spread: no between-subject SD may pass it (log scale), no subject's eta three of it: beyond, a parameter
+            that a subject's readings do not show (a lag between two of them) would wander off.
+
+    Raises:
+        FloatingPointError: the search left the finite numbers.
     """
     y, start = y.to(torch.float64), start.to(torch.float64)
     seen = ~y.isnan()
@@ -106,7 +107,8 @@ def fit_mixed(
     additive, proportional = floor * 2.0, 0.3
     used, minus2 = 0, float("nan")
 
-    for used in range(1, rounds + 1):
+    while used < rounds:
+        used += 1
         base = theta + offsets + (design * beta).sum(-1)
         prior = torch.linalg.inv(omega)
         for _ in range(4):  # posterior modes
@@ -117,7 +119,9 @@ def fit_mixed(
             gradient = torch.einsum("ntp,nt->np", jac, weight * (y - f)) - eta[:, free] @ prior
             step = torch.linalg.solve(hessian, gradient)
             size = step.norm(dim=1, keepdim=True)
-            eta[:, free] += step * (0.7 / size).clamp_max(1.0)
+            eta[:, free] = (eta[:, free] + step * (0.7 / size).clamp_max(1.0)).clamp(
+                -3 * largest_spread, 3 * largest_spread
+            )
         f, full = _jacobian(predict, base + eta)
         jac = full[:, :, free]
         variance = additive**2 + (proportional * f) ** 2
@@ -132,7 +136,8 @@ def fit_mixed(
         information = information + torch.diag(prior_sd**-2 + 1e-8)
         pull = torch.cat([start - theta, -beta]) * prior_sd**-2
         move = torch.linalg.solve(information, torch.einsum("nta,nt->a", x, solved[..., -1]) + pull)
-        move = move * min(1.0, 0.5 / float(move.abs().max().clamp_min(1e-12)))
+        # a lag that hops over a reading kinks the likelihood and can set up a two-cycle: half steps end it
+        move = move * min(0.5 if used > 10 else 1.0, 0.5 / float(move.abs().max().clamp_min(1e-12)))
         remaining = pseudo - torch.einsum("nta,a->nt", x, move)
         posterior = torch.linalg.inv(torch.einsum("ntp,nt,ntq->npq", jac, mask / variance, jac) + prior)
         mean = torch.einsum("npq,ntq,nt->np", posterior, jac, mask / variance * remaining)
@@ -140,6 +145,10 @@ def fit_mixed(
         fitted = torch.linalg.solve(marginal, remaining.unsqueeze(-1)).squeeze(-1)
         minus2 = float((logdet + (remaining * fitted).sum(1) + mask.sum(1) * 1.8378770664093453).sum())
         new_omega = (torch.einsum("np,nq->pq", mean, mean) + posterior.sum(0)) / subjects
+        if used > 10:
+            new_omega = 0.5 * (new_omega + omega)
+        excess = (new_omega.diagonal().sqrt() / largest_spread).clamp_min(1.0)
+        new_omega = new_omega / torch.outer(excess, excess)
         error2 = (remaining - torch.einsum("ntp,np->nt", jac, mean)) ** 2 + torch.einsum(
             "ntp,npq,ntq->nt", jac, posterior, jac
         )
@@ -147,9 +156,13 @@ def fit_mixed(
             float(move.abs().max()), float((new_omega.diagonal().sqrt() - omega.diagonal().sqrt()).abs().max())
         )
         theta, beta, omega = theta + move[:parameters], beta + move[parameters:], new_omega
-        eta[:, free] = mean
+        eta[:, free] = mean.clamp(-3 * largest_spread, 3 * largest_spread)
         additive, proportional = _residual_sds(error2, f, mask, max(additive, floor), proportional)
         additive = max(additive, floor)
+        if not math.isfinite(additive + proportional + change):
+            raise FloatingPointError(
+                f"the fit diverged in round {used}; check the concentrations for units and outliers"
+            )
         if change < tolerance:
             break
 

@@ -29,7 +29,7 @@ PR_PER_CALCIUM_MS = 154.0
 
 
 def saturating(concentration: Tensor, slope: Tensor, per_c50: Tensor, power: Tensor, per_reference: Tensor) -> Tensor:
-    """slope · C · (C / reference)^(power - 1) / (1 + C / C50); per_c50 = 1 / C50 (0: no saturation), per_reference = 1 / reference."""
+    """slope · C · (C / reference)^(power - 1) / (1 + C / C50); per_c50 = 1 / C50 (0: none), per_reference likewise."""
     steepened = concentration * (concentration * per_reference) ** (power - 1.0)
     return slope * steepened / (1.0 + concentration * per_c50)
 
@@ -44,7 +44,7 @@ def harmonics(clock_hour: Tensor, count: int) -> Tensor:
 
 
 def daily_course(clock_hour: Tensor, coefficients: Tensor) -> Tensor:
-    """Periodic course [...] from its coefficients [2 · K]; added term by term, so a row does not depend on the batch."""
+    """Periodic course [...] from its coefficients [2 · K]; term by term, so a row does not depend on the batch."""
     basis = harmonics(clock_hour, coefficients.numel() // 2)
     total = basis[..., 0] * coefficients[0]
     for i in range(1, coefficients.numel()):

@@ -132,7 +132,7 @@ def kinetics(
 
 
 def effect_modes(rates: Tensor, plasma: Tensor, ke0: Tensor) -> tuple[Tensor, Tensor]:
-    """Effect compartments on top of a plasma curve: rates [..., E] (kept off the plasma's) and coefficients [..., E, 5].
+    """Effect compartments on a plasma curve: rates [..., E] (kept off the plasma's) and coefficients [..., E, 5].
 
     c_m exp(-r_m t) seen through ke0 is c_m ke0 / (ke0 - r_m) · (exp(-r_m t) - exp(-ke0 t)).
     """
@@ -160,7 +160,7 @@ def _residues(gain: Tensor, zeros: list[Tensor], poles: list[Tensor]) -> list[Te
 
 
 def kernel(kin: Kinetics, hours: Tensor) -> tuple[Tensor, Tensor]:
-    """Plasma [..., T] and effect sites [..., E, T] in ng/mL per mg, `hours` [T] after one dose (the fit's closed form)."""
+    """Plasma [..., T] and effect sites [..., E, T], ng/mL per mg, `hours` [T] after one dose (closed form)."""
     since = hours - kin.lag_h.unsqueeze(-1)
     on = (since > 0).to(kin.rates.dtype)
     decay = torch.exp(-kin.rates.unsqueeze(-1) * since.clamp_min(0.0).unsqueeze(-2)) * on.unsqueeze(-2)  # [..., M, T]

@@ -126,6 +126,7 @@ class TrialModel:
             self._sex.append(float(entry["kinetics"]["women_minus_men_log_clearance_and_volumes"]))
             effects = [entry["effects"][e] for e in ENDPOINTS]
             sd = np.array([x["between_subject_sd_per_ng_per_ml"] for x in effects])
+            noise = np.asarray(entry["effects"]["residual_correlation"])
             blur = np.array([x["residual_sd_per_ng_per_ml"] for x in effects])
             self._slopes.append({
                 "mean": wide([x["slope_per_ng_per_ml"] for x in effects]),
@@ -134,7 +135,7 @@ class TrialModel:
                 "power": wide([x["power"] for x in effects]),
                 "per_reference": wide([1.0 / entry["mean_peak_concentration_ng_per_ml"]] * len(ENDPOINTS)),
                 "ke0": [float(x["ke0_per_h"]) for x in effects],
-                "noise_root": _host(_root(np.asarray(entry["effects"]["residual_correlation"]) * blur * blur[:, None] * 1e6) / 1e3),
+                "noise_root": _host(_root(noise * blur * blur[:, None] * 1e6) / 1e3),
                 "per_c50": wide([0.0 if x["c50_ng_per_ml"] is None else 1.0 / x["c50_ng_per_ml"] for x in effects]),
             })  # fmt: skip
 
@@ -272,9 +273,7 @@ class TrialModel:
             ValueError: a step shorter than `pharmacokinetics.MIN_STEP_H`, or a dose of the wrong width.
         """
         if dose_mg.shape[-1] != len(self.drugs):
-            raise ValueError(
-                f"dose_mg has {dose_mg.shape[-1]} columns, but there are {len(self.drugs)} drugs: {', '.join(self.drugs)}"
-            )
+            raise ValueError(f"dose_mg has {dose_mg.shape[-1]} columns, one a drug are needed: {', '.join(self.drugs)}")
         return pk.advance(pk.Kinetics(*individual[:4]), amounts, dose_mg, hours)
 
     def concentrations(self, individual: Individual, amounts: Amounts) -> Tensor:
@@ -307,7 +306,7 @@ class TrialModel:
         return {e: daily_course(clock_hour, c) for e, c in self._course.items()}
 
     def baseline(self, key: Tensor, sex_female: Tensor, age_years: Tensor) -> dict[str, Tensor]:
-        """A person's own drug-free means [B] per endpoint, at the daily mean. Age has no effect (20 to 35 in the trial)."""
+        """A person's own drug-free means [B] per endpoint, at the daily mean. Age has no effect (trial: 20 to 35)."""
         del age_years
         side = sex_female.to(torch.float32).unsqueeze(-1)
         mean = self._women * side + self._men * (1.0 - side)
@@ -337,7 +336,7 @@ class TrialModel:
         return {e: drawn[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
 
     def train_range(self) -> Tensor:
-        """Highest concentration [D] the fit has seen, float32, in `concentration_units` (added drugs: 4 free Cmax, CiPA's range)."""
+        """Highest concentration [D] the fit has seen, float32, in `concentration_units`; added drugs: 4 free Cmax."""
         seen = [self.parameters["drugs"][name]["highest_concentration_ng_per_ml"] for name in self.fitted]
         return torch.tensor(
             seen + [4.0 * item.free_cmax_nm for item in self.extra], dtype=torch.float32, device=self.device

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_trial", "main"]
 
+# what the command says of the data unless it is told otherwise
+_DATASET = "PhysioNet ECGRDVQ 1.0.0 (FDA SCR-002, NCT01873950)"
+_LICENCE = "Open Data Commons Attribution License (ODC-By) 1.0"
+_CITATION = "Johannesen L et al. 2014, Clin Pharmacol Ther 96:549, doi 10.1038/clpt.2014.155"
+
 _UNITS = {"clearance": "L/h", "v1": "L", "ka": "1/h", "lag": "h", "q": "L/h", "v2": "L"}
 
 
@@ -51,7 +56,7 @@ def _error(value: Any) -> float | None:
 def _kinetics_entry(item, fit: MixedFit) -> dict[str, Any]:
     names = names_of(item)
     return {
-        "structure": f"{item.absorption_stages} absorption stage(s), lag, {item.compartments} compartment(s), apparent (oral)",
+        "structure": f"{item.absorption_stages} absorption stage(s), lag, {item.compartments} compartment(s), apparent",
         "units": {n: _UNITS[n] for n in names},
         "typical": {n: _round(v) for n, v in zip(names, fit.theta.exp(), strict=True)},
         "relative_standard_error": {n: _round(v, 3) for n, v in zip(names, fit.standard_errors, strict=False)},
@@ -67,7 +72,7 @@ def _kinetics_entry(item, fit: MixedFit) -> dict[str, Any]:
 
 
 def _shrunk(correlation: np.ndarray, count: int) -> np.ndarray:
-    """Correlations of few independent values, pulled towards none: as if as many uncorrelated ones as endpoints had been seen too."""
+    """Correlations of few values, pulled towards none: as if as many uncorrelated ones as endpoints had been seen."""
     correlation = np.nan_to_num(correlation) * count / (count + len(ENDPOINTS))
     np.fill_diagonal(correlation, 1.0)
     return correlation
@@ -86,8 +91,8 @@ def _correlation(columns: list[np.ndarray], count: int | None = None) -> np.ndar
 def _covariances(data: Arranged, fits: dict[str, EndpointFit]) -> dict[str, np.ndarray]:
     """Between-subject, between-period and residual covariance of the endpoints.
 
-    SDs are the likelihood's; correlations those of the predicted effects of subjects and periods, and of the residuals of
-    readings that no drug blurs.
+    SDs are the likelihood's; correlations those of the predicted effects of subjects and periods, and of the residuals
+    of readings that no drug blurs.
     """
     f = [fits[e].fit for e in ENDPOINTS]
     quiet = np.all([(fits[e].site.abs().sum(-1) < 0.2).numpy().ravel() for e in ENDPOINTS], axis=0)
@@ -109,8 +114,8 @@ def _pooled(correlation: np.ndarray) -> np.ndarray:
     """The correlation [E + D · E] with only the structure that a few subjects can show.
 
     Only J-Tpeak c and Tpeak-Tend keep correlations beyond the levels' own, and every pair of the same kind (this
-    interval's level with that interval's sensitivity; sensitivities to one drug; to two drugs) gets its kind's mean over
-    the drugs that act on both.
+    interval's level with that interval's sensitivity; sensitivities to one drug; to two drugs) gets its kind's mean
+    over the drugs that act on both.
     """
     count = len(ENDPOINTS)
     kinds: dict[tuple, list[tuple[int, int]]] = {}
@@ -134,7 +139,7 @@ def _pooled(correlation: np.ndarray) -> np.ndarray:
 
 
 def _effect_entries(data: Arranged, fits: dict[str, EndpointFit]) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """The JSON's entry of each drug, and the correlation [E + D · E] of subjects' levels and sensitivities (drug-major).
+    """Each drug's entry, and the correlation [E + D · E] of subjects' levels and sensitivities (drug-major).
 
     Who is sensitive to one drug in an interval is sensitive to the others, and stands out in that interval without a
     drug: a person's own way of repolarising, which a new subject's pre-dose reading tells something about.
@@ -151,11 +156,21 @@ def _effect_entries(data: Arranged, fits: dict[str, EndpointFit]) -> tuple[list[
             f = fitted.fit
             record: dict[str, Any] = {
                 "unit": ("bpm" if e.endswith("bpm") else "ms") + " per ng/mL",
-                "slope_per_ng_per_ml": 0.0, "slope_standard_error": 0.0, "women_minus_men_per_ng_per_ml": 0.0,
-                "women_minus_men_standard_error": 0.0, "between_subject_sd_per_ng_per_ml": 0.0,
-                "between_subject_sd_standard_error": 0.0, "ke0_per_h": 3.0, "ke0_relative_standard_error": None, "c50_ng_per_ml": None,
-                "c50_relative_standard_error": None, "power": 1.0, "power_relative_standard_error": None, "residual_sd_per_ng_per_ml": 0.0, "residual_sd_relative_standard_error": None,
-            }  # fmt: skip
+                "slope_per_ng_per_ml": 0.0,
+                "slope_standard_error": 0.0,
+                "women_minus_men_per_ng_per_ml": 0.0,
+                "women_minus_men_standard_error": 0.0,
+                "between_subject_sd_per_ng_per_ml": 0.0,
+                "between_subject_sd_standard_error": 0.0,
+                "ke0_per_h": 3.0,
+                "ke0_relative_standard_error": None,
+                "c50_ng_per_ml": None,
+                "c50_relative_standard_error": None,
+                "power": 1.0,
+                "power_relative_standard_error": None,
+                "residual_sd_per_ng_per_ml": 0.0,
+                "residual_sd_relative_standard_error": None,
+            }
             blup, left = np.zeros(len(data.subjects)), np.zeros(f.residuals.numel())
             if item.name in fitted.active:
                 at, place = fitted.names.index(item.name), fitted.active.index(item.name)
@@ -284,6 +299,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--trial", required=True, help="the trial's folder, or its clinical CSV")
     parser.add_argument("--out", required=True, help="JSON to write")
+    parser.add_argument("--dataset", default=_DATASET, help="what the JSON says the data are (yours: say so)")
+    parser.add_argument("--licence", default=_LICENCE)
+    parser.add_argument("--citation", default=_CITATION)
     options = parser.parse_args(argv)
     out = Path(options.out)
     if not out.parent.is_dir():
@@ -300,17 +318,20 @@ def main(argv: list[str] | None = None) -> int:
     result = {
         "provenance": {
             "table": Path(options.trial).name,
-            "dataset": "ECGRDVQ 1.0.0 (FDA SCR-002, NCT01873950), PhysioNet, doi 10.13026/C2HM21; default of this program",
-            "licence": "Open Data Commons Attribution License (ODC-By) 1.0",
-            "citation": "Johannesen L et al. 2014, Clin Pharmacol Ther 96:549, doi 10.1038/clpt.2014.155",
-            "subjects": subjects, "women": women, "men": subjects - women,
+            "dataset": options.dataset,
+            "licence": options.licence,
+            "citation": options.citation,
+            "subjects": subjects,
+            "women": women,
+            "men": subjects - women,
             "age_years_range": [_round(frame["age_years"].min()), _round(frame["age_years"].max())],
             "weight_kg_range": [_round(frame["weight_kg"].min()), _round(frame["weight_kg"].max())],
-            "command": "python -m world_models.oracles.trial_fit --trial DIR --out world_models/oracles/fitted_scr002.json",
-            "reference_weight_kg": REFERENCE_WEIGHT_KG, "allometric_exponents": ALLOMETRY,
+            "command": f"python -m world_models.oracles.trial_fit --trial {Path(options.trial).name} --out {out.name}",
+            "reference_weight_kg": REFERENCE_WEIGHT_KG,
+            "allometric_exponents": ALLOMETRY,
         },
         **fitted,
-    }  # fmt: skip
+    }
     partial = out.with_name(out.name + ".partial")
     partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(partial, out)
