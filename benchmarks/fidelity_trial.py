@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["leave_one_out", "main", "pre_dose_rows", "predict", "report"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
-BASELINES = ("persistence", "population_course", "concentration_response")
+BASELINES = ("persistence", "population_course", "concentration_response", "concentration_response_covariate")
 DRUG_ORDER = ("placebo", "ranolazine", "dofetilide", "verapamil", "quinidine")
 
 
@@ -83,6 +83,7 @@ def leave_one_out(frame: pd.DataFrame, samples: int = 512, seed: int = 0, progre
             "persistence": persistence(test),
             "population_course": population_course(train, test),
             "concentration_response": concentration_response(train, test),
+            "concentration_response_covariate": concentration_response(train, test, covariate=True),
         }
         for baseline, values in baselines.items():
             for name in TARGETS:

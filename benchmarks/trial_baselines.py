@@ -68,7 +68,7 @@ def concentration_response(train: pd.DataFrame, rows: pd.DataFrame, covariate: b
 
         def design(own: np.ndarray, conc: np.ndarray, hour: np.ndarray, before: np.ndarray) -> np.ndarray:
             times = np.stack([(hour == h).astype(float) for h in hours], -1)
-            return np.concatenate([times, np.stack([own, conc, before], -1)], -1)
+            return np.concatenate([times, np.stack([own, before, conc] if covariate else [own, conc], -1)], -1)
 
         for name, column in TARGETS.items():
             before = part[f"pre_{column}"].to_numpy(dtype=float)
@@ -80,7 +80,7 @@ def concentration_response(train: pd.DataFrame, rows: pd.DataFrame, covariate: b
             missing = table.isnan().any(-1)
             fixed = torch.where(missing.unsqueeze(-1), 0.0, table[..., :-1])
             change = torch.where(missing, torch.nan, table[..., -1])
-            random = (torch.ones_like(fixed[..., :1]), fixed[..., -2:-1])
+            random = (torch.ones_like(fixed[..., :1]), fixed[..., -1:])
             spread = float(np.nanstd(y))
             none = torch.zeros(0, dtype=torch.float64)
             fit = fit_linear_mixed(

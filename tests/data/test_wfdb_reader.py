@@ -23,11 +23,11 @@ from world_models.oracles.ecg_waveform import (
     Intervals,
     beat_samples,
     beat_template,
-    default_morphology,
     derive_twelve,
     draw_ecg,
     tile,
 )
+from world_models.oracles.morphology import default_morphology
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 

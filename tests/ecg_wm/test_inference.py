@@ -7,7 +7,8 @@ from world_models import keys, tree
 from world_models.ecg_quantities import MEASURES
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.config import ECGWorldConfig
-from world_models.ecg_wm.model import ECGWorldModel, log_dose
+from world_models.ecg_wm.model import ECGWorldModel
+from world_models.ecg_wm.patients import log_dose
 from world_models.protocol import History
 
 BATCH = 6
@@ -121,4 +122,6 @@ def test_even_the_corners_lie_within_the_charts_bounds():
     chart = latent.intervals_of(corners)
     for quantity in MEASURES:
         if quantity.name in chart:
-            assert (chart[quantity.name] >= quantity.low).all() and (chart[quantity.name] <= quantity.high).all(), quantity
+            assert (chart[quantity.name] >= quantity.low).all() and (chart[quantity.name] <= quantity.high).all(), (
+                quantity
+            )

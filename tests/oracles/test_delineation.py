@@ -14,12 +14,11 @@ from world_models.oracles.delineation import CONVENTIONS, delineate, median_beat
 from world_models.oracles.ecg_waveform import (
     Intervals,
     beat_template,
-    default_morphology,
     derive_twelve,
     draw_ecg,
     tile,
 )
-from world_models.oracles.morphology import MorphologyBank
+from world_models.oracles.morphology import MorphologyBank, default_morphology
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 MEASURED = ("rr_ms", "pr_ms", "qrs_ms", "qt_ms", "jt_peak_ms", "tpeak_tend_ms", "quality")

@@ -15,7 +15,6 @@ from world_models.oracles.ecg_waveform import (
     Intervals,
     beat_samples,
     beat_template,
-    default_morphology,
     derive_twelve,
     draw_ecg,
     sample_times_ms,
@@ -23,7 +22,7 @@ from world_models.oracles.ecg_waveform import (
     true_fiducials,
     wave_basis,
 )
-from world_models.oracles.morphology import MorphologyBank
+from world_models.oracles.morphology import MorphologyBank, default_morphology
 
 
 def intervals_of(key, heart_rate=(45.0, 130.0)):

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from world_models import keys
-from world_models.oracles.ecg_waveform import DRAWN_LEADS, WAVES, Intervals, beat_template, default_morphology
-from world_models.oracles.morphology import BANK_FILE, MorphologyBank, fit_morphology, fit_quality
+from world_models.oracles.ecg_waveform import DRAWN_LEADS, WAVES, Intervals, beat_template
+from world_models.oracles.morphology import BANK_FILE, MorphologyBank, default_morphology, fit_morphology, fit_quality
 from world_models.oracles.morphology_fit import fit_bank, main
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from world_models.ecg_quantities import MAX_HOURS_SINCE_DOSE
 from world_models.ecg_wm import latent
+from world_models.ecg_wm.patients import patient_features
 from world_models.ecg_wm.state import Belief, ECGWorldState
 from world_models.protocol import History
 
@@ -27,8 +28,6 @@ def course(
 
     `gaps` [B, T] are the hours since the visit before (the first is 0); `actions` [B, T, D] are given right after each.
     """
-    from world_models.ecg_wm.model import patient_features
-
     amounts, deviation = torch.zeros_like(state.amounts), torch.zeros_like(state.deviation)
     all_amounts, all_deviations = [amounts], [deviation]
     patient, anchor = patient_features(state), model.anchor(state)

@@ -19,7 +19,8 @@ from world_models.ecg_wm import latent
 from world_models.ecg_wm.courses import Courses
 from world_models.ecg_wm.flow import energy_score
 from world_models.ecg_wm.inference import course
-from world_models.ecg_wm.model import SPREAD_OF, ECGWorldModel, patient_features
+from world_models.ecg_wm.model import SPREAD_OF, ECGWorldModel
+from world_models.ecg_wm.patients import patient_features
 from world_models.ecg_wm.state import Belief, ECGWorldState
 
 __all__ = ["Parts", "dynamics_loss", "hazard_loss"]

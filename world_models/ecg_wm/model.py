@@ -28,6 +28,7 @@ from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.encode import read_chart
 from world_models.ecg_wm.flow import ResidualFlow
 from world_models.ecg_wm.latent_ode import COMPARTMENTS, COORDS, PATIENT, PhysiologicalPrior, clock_waves
+from world_models.ecg_wm.patients import baseline_chart, log_dose, patient_features
 from world_models.ecg_wm.state import Belief, ECGWorldState
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.nn.mlp import mlp
@@ -295,7 +296,9 @@ class ECGWorldModel(nn.Module):
         return state.measured + state.unknown[:, self.config.eta :] * self.correction.exp()
 
     def draw_unknown(self, belief: Belief, key: Tensor) -> Tensor:
-        return belief.mean + belief.deviation * self.temperature * keys.normal(key, 0, "belief", (belief.mean.shape[-1],))
+        return belief.mean + belief.deviation * self.temperature * keys.normal(
+            key, 0, "belief", (belief.mean.shape[-1],)
+        )
 
     def live_by(self, state: ECGWorldState, unknown: Tensor) -> ECGWorldState:
         """The state at its start, with this draw of the unknowns."""
@@ -382,44 +385,3 @@ def _loaded(folder: str, sha256: str, device: str) -> ECGWorldModel:
             f"{folder} does not hold an ECG world model of this version ({error}); train it again"
         ) from None
     return model.to(device).eval().requires_grad_(False)
-
-
-def patient_features(state: ECGWorldState) -> Tensor:
-    """Covariates [B, 5] on a unit scale: age, sex, log weight, log metaboliser (0 where unknown), is it known."""
-    known = ~state.metaboliser.isnan()
-    metaboliser = torch.where(known, state.metaboliser, 1.0).log()
-    return torch.stack(
-        [
-            (state.age_years - 50) / 20,
-            state.sex_female - 0.5,
-            (state.weight_kg / 75).log() * 4,
-            metaboliser,
-            known.to(metaboliser),
-        ],
-        dim=-1,
-    )
-
-
-def baseline_chart(f: dict[str, Tensor]) -> Chart:
-    """Chart of the baseline from the factors: J-Tpeak is what QTcF, QRS and Tpeak-Tend leave."""
-    rr = 60.0 / f["baseline_heart_rate_bpm"]
-    qt = f["baseline_qtcf_ms"] * rr ** (1 / 3)
-    jt = qt - f["baseline_qrs_ms"] - f["baseline_tpeak_tend_ms"]
-    return {
-        "heart_rate_bpm": f["baseline_heart_rate_bpm"],
-        "pr_ms": f["baseline_pr_ms"],
-        "qrs_ms": f["baseline_qrs_ms"],
-        "jt_peak_c_ms": jt / rr**0.58,
-        "tpeak_tend_ms": f["baseline_tpeak_tend_ms"],
-        "arrhythmia_burden": f["baseline_burden"],
-    }
-
-
-def log_dose(log: Tensor, t: Tensor, dose: Tensor) -> Tensor:
-    """The log [B, W, D] with `dose` [B, D] added at step t [B], and the place of the next step emptied."""
-    window = log.shape[1]
-    row = torch.arange(log.shape[0], device=log.device)
-    kept = log.clone()
-    kept[row, torch.remainder(t, window)] += dose
-    kept[row, torch.remainder(t + 1, window)] = 0.0
-    return kept

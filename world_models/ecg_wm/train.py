@@ -144,8 +144,12 @@ def _temperature(model: ECGWorldModel, data: Courses, charts: Chart, patients: i
             state = model.transition(state, actions[:, i])
             seen = model.observe(state)
             for name in ("qtcf_ms", "pr_ms", "jt_peak_c_ms", "tpeak_tend_ms"):
-                low, high = seen[name].reshape(patients, samples).quantile(torch.tensor([0.05, 0.95], device=key.device), dim=1)
-                covered.append(((charts[name][rows, i + 1] >= low) & (charts[name][rows, i + 1] <= high)).float().mean())
+                low, high = (
+                    seen[name].reshape(patients, samples).quantile(torch.tensor([0.05, 0.95], device=key.device), dim=1)
+                )
+                covered.append(
+                    ((charts[name][rows, i + 1] >= low) & (charts[name][rows, i + 1] <= high)).float().mean()
+                )
         best = min(best, (abs(float(torch.stack(covered).mean()) - aim), temperature))
     return best[1]
 
@@ -157,7 +161,12 @@ def train(
     torch.manual_seed(0)  # the networks' first weights; nothing else draws from a generator
     model = ECGWorldModel(config).to(device)
     work = out / "training"
-    steps = {"beats": int(4000 * scale), "dynamics": int(1500 * scale), "belief": int(400 * scale), "hazard": int(600 * scale)}
+    steps = {
+        "beats": int(4000 * scale),
+        "dynamics": int(1500 * scale),
+        "belief": int(400 * scale),
+        "hazard": int(600 * scale),
+    }
     batch = 192 if device == "cpu" else 1024
     source = BeatSource(work, device=device, ludb=ludb, pipeline=max(64, int(2048 * scale)))
     train_beats(model, source, steps["beats"], batch, work)

@@ -35,7 +35,6 @@ __all__ = [
     "Intervals",
     "beat_samples",
     "beat_template",
-    "default_morphology",
     "derive_twelve",
     "draw_ecg",
     "p_duration_ms",
@@ -382,22 +381,3 @@ def true_fiducials(intervals: Intervals, r_samples: Tensor, sampling_rate_hz: fl
     return Fiducials(
         p_onset, p_onset + 0.5 * duration, p_onset + duration, qrs_onset, r, j_point, t_peak, t_peak + tpeak_tend
     )
-
-
-# A plain normal ECG (heights in mV; rows DRAWN_LEADS, columns WAVES): for tests and examples. Varied, real shapes are
-# in `morphology.MorphologyBank`.
-_NORMAL = (
-    (0.07, 0.00, -0.03, -0.02, 0.16, 0.62, 0.30, -0.06, -0.06, 0.00, 0.00, 0.01, 0.22),
-    (0.13, 0.00, -0.04, -0.02, 0.28, 1.00, 0.52, -0.10, -0.08, 0.00, 0.01, 0.02, 0.30),
-    (0.03, 0.05, 0.06, 0.18, 0.15, -0.30, -0.75, -0.55, -0.20, 0.00, 0.01, 0.00, -0.05),
-    (0.06, 0.00, 0.08, 0.30, 0.42, -0.25, -1.15, -0.80, -0.30, -0.04, 0.05, 0.05, 0.45),
-    (0.06, 0.00, 0.05, 0.28, 0.62, 0.40, -0.75, -0.70, -0.25, -0.04, 0.05, 0.05, 0.50),
-    (0.06, 0.00, 0.00, 0.15, 0.60, 1.15, 0.10, -0.45, -0.25, -0.03, 0.03, 0.04, 0.45),
-    (0.06, 0.00, -0.05, 0.00, 0.35, 1.20, 0.50, -0.18, -0.12, -0.02, 0.01, 0.03, 0.36),
-    (0.06, 0.00, -0.05, -0.02, 0.22, 0.92, 0.42, -0.06, -0.06, 0.00, 0.00, 0.02, 0.26),
-)
-
-
-def default_morphology(count: int, device: torch.device | str = "cpu") -> Tensor:
-    """A plain normal ECG's wave heights, [count, 8, W] in mV."""
-    return torch.tensor(_NORMAL, dtype=torch.float32, device=device).expand(count, -1, -1).contiguous()

@@ -16,7 +16,7 @@ from torch import Tensor
 from world_models import keys
 from world_models.oracles.ecg_waveform import DRAWN_LEADS, R_SHARE, WAVES, Intervals, sample_times_ms, wave_basis
 
-__all__ = ["BANK_FILE", "MorphologyBank", "fit_morphology", "fit_quality"]
+__all__ = ["BANK_FILE", "MorphologyBank", "default_morphology", "fit_morphology", "fit_quality"]
 
 BANK_FILE = Path(__file__).with_name("ludb_morphology.safetensors")
 
@@ -165,3 +165,22 @@ class MorphologyBank(NamedTuple):
         parts = torch.exp(variation * keys.normal(key, 0, "morphology_parts", (len(DRAWN_LEADS), 3)))
         group = [0 if i <= _BIPHASIC else 2 if i >= _ST else 1 for i in range(len(WAVES))]
         return self.heights_mv[pick] * gain * parts[..., group]
+
+
+# A plain normal ECG (heights in mV; rows DRAWN_LEADS, columns WAVES): for tests and examples. Varied, real shapes come
+# from the bank.
+_NORMAL = (
+    (0.07, 0.00, -0.03, -0.02, 0.16, 0.62, 0.30, -0.06, -0.06, 0.00, 0.00, 0.01, 0.22),
+    (0.13, 0.00, -0.04, -0.02, 0.28, 1.00, 0.52, -0.10, -0.08, 0.00, 0.01, 0.02, 0.30),
+    (0.03, 0.05, 0.06, 0.18, 0.15, -0.30, -0.75, -0.55, -0.20, 0.00, 0.01, 0.00, -0.05),
+    (0.06, 0.00, 0.08, 0.30, 0.42, -0.25, -1.15, -0.80, -0.30, -0.04, 0.05, 0.05, 0.45),
+    (0.06, 0.00, 0.05, 0.28, 0.62, 0.40, -0.75, -0.70, -0.25, -0.04, 0.05, 0.05, 0.50),
+    (0.06, 0.00, 0.00, 0.15, 0.60, 1.15, 0.10, -0.45, -0.25, -0.03, 0.03, 0.04, 0.45),
+    (0.06, 0.00, -0.05, 0.00, 0.35, 1.20, 0.50, -0.18, -0.12, -0.02, 0.01, 0.03, 0.36),
+    (0.06, 0.00, -0.05, -0.02, 0.22, 0.92, 0.42, -0.06, -0.06, 0.00, 0.00, 0.02, 0.26),
+)
+
+
+def default_morphology(count: int, device: torch.device | str = "cpu") -> Tensor:
+    """A plain normal ECG's wave heights, [count, 8, W] in mV."""
+    return torch.tensor(_NORMAL, dtype=torch.float32, device=device).expand(count, -1, -1).contiguous()
