@@ -117,13 +117,13 @@ FIRST_MAKE = (
     "import sys, time, clinenv, gymnasium; t = time.perf_counter();"
     "e = gymnasium.make('ECGDrug-v0', world=sys.argv[1]); e.reset(seed=0); print(time.perf_counter() - t)"
 )
-# Peak memory of a process that stepped a batch twice through a whole course, less that of a batch of one.
+# Resident memory (Linux) of a process after two whole courses of its batch, MB.
 MEMORY = (
     "import sys, resource, clinenv, gymnasium, numpy as np, torch; torch.set_num_threads(1); n = int(sys.argv[2]);"
     "e = gymnasium.make_vec('ECGDrug-v0', num_envs=n, vectorization_mode='vector_entry_point', world=sys.argv[1]);"
     "e.reset(seed=0);"
     "[e.step(np.full(n, i % 9)) for i in range(48)];"
-    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    "print(int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize() / 2**20)"
 )
 
 
@@ -150,7 +150,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
     def steps(world: str, observation: str, batch: str, found: dict[str, float]) -> None:
         out["steps_per_second"].append({"world": world, "observation": observation, "batch": batch, **found})
-        line(f"{world}, {observation}, batch {batch}", f"{found['median']:12,.0f} steps/s  {found['cpu']:12,.0f} a CPU s")
+        rates = f"{found['median']:12,.0f} steps/s  {found['cpu']:12,.0f} a CPU s"
+        line(f"{world}, {observation}, batch {batch}", rates)
 
     yard = gym.make_vec("CartPole-v1", num_envs=64, vectorization_mode="sync")
     steps("CartPole-v1 SyncVectorEnv", "state", "64", rate(stepping(yard), args.seconds, args.repeats))
@@ -171,13 +172,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 env.close()
         found = rate(waveforms(world), args.seconds, args.repeats)
         out["waveforms_per_second"][name] = found
-        line(f"{name}, 12-lead ECGs of 10 s at 500 Hz", f"{found['median']:12,.0f} ECGs/s {found['cpu']:12,.0f} a CPU s")
+        line(f"{name}, 12-lead ECGs, 10 s, 500 Hz", f"{found['median']:12,.0f} ECGs/s  {found['cpu']:12,.0f} a CPU s")
 
     out["import_clinenv_s"] = statistics.median(in_fresh_process(IMPORT) for _ in range(5))
     line("import clinenv", f"{out['import_clinenv_s']:12.2f} s")
     for name in args.worlds:
         out["first_make_s"][name] = statistics.median(in_fresh_process(FIRST_MAKE, name) for _ in range(3))
         line(f"first make and reset, {name}", f"{out['first_make_s'][name]:12.2f} s")
+        if not Path("/proc/self/statm").exists():
+            continue
         used = {n: in_fresh_process(MEMORY, name, str(n)) for n in (1, 4096)}
         each = (used[4096] - used[1]) / 4095
         out["memory_mb_per_env_at_4096"][name] = {"extra": each, "process": used[4096], "process_of_one": used[1]}

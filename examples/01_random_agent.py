@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> float:
         observation, reward, terminated, truncated, info = env.step(action)
         seen = env.unwrapped.describe(observation)
         label = env.unwrapped.task.actions.entries[action][0]
-        terms = "  ".join(f"{name} {value:+.2f}" for name, value in info["terms"].items())
+        terms = "  ".join(f"{n[7:]} {value:+.2f}" for n, value in info.items() if n.startswith("reward_"))
         print(f"{info['hours']:4.0f} h  {label:24s}  QTcF {seen['qtcf_ms']:3.0f} ms  cost {info['cost']:.0f}  {terms}")
         total += reward
         ended = terminated or truncated

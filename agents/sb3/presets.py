@@ -37,12 +37,12 @@ PPO = Preset(
     decay=True,
     settings={
         "n_steps": 24,
-        "batch_size": 1024,
-        "n_epochs": 6,
+        "batch_size": 512,
+        "n_epochs": 8,
         "learning_rate": 1e-3,
         "gamma": 0.99,
         "gae_lambda": 0.95,
-        "ent_coef": 0.005,
+        "ent_coef": 0.02,  # with less, the policy settles on one drug before it has tried the others
         "clip_range": 0.2,
     },
 )

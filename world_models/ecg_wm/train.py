@@ -163,7 +163,7 @@ def train(
     work = out / "training"
     steps = {
         "beats": int(4000 * scale),
-        "dynamics": int(1500 * scale),
+        "dynamics": int(2000 * scale),
         "belief": int(400 * scale),
         "hazard": int(600 * scale),
     }
