@@ -64,6 +64,7 @@ def time_shares(work: Callable[[], int], world: Any, seconds: float) -> dict[str
     work()
     hooks = [register_module_forward_pre_hook(before), register_module_forward_hook(after)]
     names = [n for n in _VERBS if hasattr(world, n)]
+    own = {n: vars(world)[n] for n in names if n in vars(world)}
     for name in names:
         object.__setattr__(world, name, _clocked(getattr(world, name), verbs))
     try:
@@ -74,6 +75,8 @@ def time_shares(work: Callable[[], int], world: Any, seconds: float) -> dict[str
     finally:
         for name in names:
             object.__delattr__(world, name)
+        for name, verb in own.items():
+            object.__setattr__(world, name, verb)
         for hook in hooks:
             hook.remove()
     return {"modules": modules.total / total, "world": verbs.total / total, "rest": 1.0 - verbs.total / total}

@@ -32,7 +32,7 @@ from agents.protocol import Agent, menu_of
 from agents.rollout import Episodes, admission_factors, format_table, judge, paired_table
 from agents.sb3.policy_agent import PolicyAgent
 from agents.sb3.presets import PRESETS
-from agents.sb3.train import train
+from agents.sb3.train import train, weights_sum
 from clinenv.envs.ecg_drug.task import ECGDrugTask
 from clinenv.simulator import Simulator
 from world_models import catalog, keys
@@ -141,13 +141,15 @@ def main(argv: list[str] | None = None) -> int:
     for world in (args.world, "oracle"):
         for seed in range(args.seeds if world == args.world else 1):
             start = time.perf_counter()
-            folder = runs / f"ppo-{Path(world).name}-{preset.cost_weight:g}-{args.steps}-{seed}"
+            made = (weights_sum(world) or "")[:8]
+            folder = runs / f"ppo-{Path(world).name}{made}-{preset.cost_weight:g}-{args.steps}-{seed}"
             train(folder, args.steps, world=world, preset=preset, seed=seed)
-            name = f"PPO in {world}, seed {seed}" if world == args.world else "PPO in the oracle (upper reference)"
+            own = f"PPO in {learned.world.name}, seed {seed}"
+            name = own if world == args.world else "PPO in the oracle (upper reference)"
             agents[name] = PolicyAgent(folder, oracle, name)
             seconds[name] = time.perf_counter() - start
     planner = WorldPlanner(learned, args.planner, cost_weight=preset.cost_weight, seed=args.seed)
-    agents[f"CEM in {args.world}"] = planner
+    agents[f"CEM in {learned.world.name}"] = planner
 
     def run(agent: Agent, simulator: Simulator, count: int, label: str) -> Episodes:
         with tqdm(total=horizon, desc=label, leave=False) as bar:
@@ -161,10 +163,10 @@ def main(argv: list[str] | None = None) -> int:
         start = time.perf_counter()
         earned[name] = run(agent, oracle, args.patients, f"{name}: oracle")
         seconds[f"{name}, judged"] = time.perf_counter() - start
-        promised[name] = run(agent, learned, args.patients, f"{name}: {args.world}")
-    ours = [n for n in agents if n.startswith(f"PPO in {args.world}")]
+        promised[name] = run(agent, learned, args.patients, f"{name}: {learned.world.name}")
+    ours = [n for n in agents if n.startswith(f"PPO in {learned.world.name}")]
     if len(ours) > 1:
-        name = f"PPO in {args.world}, mean of {len(ours)} seeds"
+        name = f"PPO in {learned.world.name}, mean of {len(ours)} seeds"
         earned[name], promised[name] = average([earned[n] for n in ours]), average([promised[n] for n in ours])
     rows = paired_table(earned, reference=REFERENCE)
     with_promise(rows, earned, promised)

@@ -163,7 +163,10 @@ def predict_ecg_wm_small(
         read[e] = np.where(np.isnan(value), np.where(female, base["women"][e], base["men"][e]), value)
     rr = 60.0 / read["heart_rate_bpm"]
     qt = read["qrs_ms"] + read["jt_peak_c_ms"] * rr**0.58 + read["tpeak_tend_ms"]
-    chart = {**read, "qtcf_ms": qt / rr ** (1 / 3), "clock_hour": np.full(count, course["dosing_clock_hour"])}
+    # The reading is as many half hours before the dose as the trial's table says.
+    ahead = max(int(round(-2 * float(first["pre_hour"].iloc[0]))), 0)
+    clock = (course["dosing_clock_hour"] - ahead / 2) % 24.0
+    chart = {**read, "qtcf_ms": qt / rr ** (1 / 3), "clock_hour": np.full(count, clock)}
     chart |= {name: first[name].to_numpy(dtype=float) for name in ("sex_female", "weight_kg", "age_years")}
     charts = {
         name: torch.tensor(v, dtype=torch.float32).repeat_interleave(samples).unsqueeze(1) for name, v in chart.items()
@@ -177,6 +180,8 @@ def predict_ecg_wm_small(
     state = model.infer(History(charts, nothing.unsqueeze(1), torch.zeros(count * samples, 1)), key)
     steps = np.maximum(np.rint(rows["hour"].to_numpy(dtype=float) * 2).astype(int), 1)
     found = [{name: np.zeros(len(rows)) for name in TARGETS} for _ in range(3)]
+    for _ in range(ahead):
+        state = model.transition(state, nothing)
     for step in range(1, int(steps.max()) + 1):
         state = model.transition(state, dose if step == 1 else nothing)
         chosen = np.flatnonzero(steps == step)

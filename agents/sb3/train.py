@@ -26,9 +26,11 @@ from agents.sb3 import store
 from agents.sb3.presets import PRESETS, Preset
 from agents.sb3.vec_env import SB3VecEnv
 from clinenv.door import Door
+from world_models import catalog, checkpoint
 
-__all__ = ["main", "train"]
+__all__ = ["main", "train", "weights_sum"]
 
+_SAME = ("algo", "env_id", "world", "world_sha256", "preset", "env_kwargs")  # what a resumed run cannot change
 _ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "dqn": DQN}
 
 
@@ -71,9 +73,22 @@ class _Report(BaseCallback):
             self.saved_at = time.monotonic()
 
     def _on_training_end(self) -> None:
-        self._line()
+        if self.num_timesteps > self.lines_at:
+            self._line()
+        self.bar.update(self.num_timesteps - self.bar.n)
         self.bar.close()
         self.metrics.close()
+
+
+def weights_sum(world: Any) -> str | None:
+    """SHA-256 of a learned world's weights, for a world given by its name or folder; None where there are none."""
+    if not isinstance(world, str):
+        return None
+    entry = catalog.WORLDS.get(world)
+    if entry is not None and entry.weights is None:
+        return None
+    folder = catalog.weights_folder(world) if entry is not None else Path(world)
+    return checkpoint.sha256(folder) if folder.is_dir() else None
 
 
 def _make(env_id: str, preset: Preset, world: Any, **kwargs: Any) -> VectorEnv:
@@ -103,8 +118,8 @@ def train(
         algo: ppo or dqn; `preset` (default: the algorithm's own) decides the rest.
         world: name, folder or object, as the environment takes it.
         seed: of SB3's networks and sampling, and of the patients.
-        resume: go on from `out` if it holds a policy of the same algorithm, world and preset. (DQN's replay buffer
-            is not kept: it fills anew.)
+        resume: go on from `out` if it holds a policy of the same algorithm, world (weights too) and preset. (DQN's
+            replay buffer is not kept: it fills anew.)
         make: builds the vector environment, called as make(env_id, preset, world, **env_kwargs).
 
     Raises:
@@ -120,6 +135,7 @@ def train(
         "algo": algo,
         "env_id": env_id,
         "world": world if isinstance(world, str) else getattr(world, "name", type(world).__name__),
+        "world_sha256": weights_sum(world),
         "preset": json.loads(json.dumps(preset.to_json())),
         "seed": seed,
         "env_kwargs": {k: v for k, v in env_kwargs.items() if isinstance(v, str | int | float | bool | type(None))},
@@ -127,7 +143,7 @@ def train(
     resume = resume and (folder / "policy.json").exists()
     if resume:
         old = store.read_config(folder)
-        differing = [k for k in ("algo", "env_id", "world", "preset", "env_kwargs") if old[k] != config[k]]
+        differing = [k for k in _SAME if old.get(k) != config[k]]
         if differing:
             raise ValueError(f"{folder} holds a policy with another {', '.join(differing)}; choose another --out")
         if old["steps_done"] >= steps:

@@ -1,0 +1,64 @@
+"""The benchmarks' own machinery: shares add up, tables are written, a tiny run of each goes through."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+
+import pytest
+import torch
+
+from benchmarks import policies, speed
+from benchmarks.network_share import time_shares
+from tests.agents.bandit_world import DialWorld
+from world_models import keys
+
+
+def test_time_shares_count_nested_calls_once_and_leave_the_world_as_it_was():
+    world = DialWorld()
+    slow = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    slow.register_forward_pre_hook(lambda *_: time.sleep(0.004))
+    world.spread = lambda state: slow(torch.zeros(1, 2))  # a verb that is all network
+
+    def work():
+        world.spread(world.initial(keys.from_seed(0)))
+        time.sleep(0.004)
+        return 1
+
+    before = world.spread
+    shares = time_shares(work, world, 0.2)
+    assert 0.2 < shares["modules"] <= shares["world"] < 0.8
+    assert shares["world"] + shares["rest"] == pytest.approx(1.0)
+    assert world.spread is before and "initial" not in vars(world)
+
+
+def test_rate_counts_units():
+    found = speed.rate(lambda: time.sleep(0.002) or 10, 0.05, 2)
+    assert 1000 < found["median"] <= 5000 and found["low"] <= found["median"] <= found["high"]
+    assert found["cpu"] > found["median"]
+
+
+@pytest.mark.slow
+def test_policies_writes_every_table(tmp_path):
+    sizes = ["--patients", "6", "--steps", "6144", "--seeds", "2", "--sweep-patients", "3", "--planner", "fast"]
+    arguments = [*sizes, "--threads", "1", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
+    assert policies.main(arguments) == 0
+    rows = list(csv.DictReader((tmp_path / "policies.csv").open()))
+    names = [r["agent"] for r in rows]
+    assert "CEM in ecg-wm-small" in names and "PPO in ecg-wm-small, mean of 2 seeds" in names
+    for row in rows:
+        gap = float(row["promised_return"]) - float(row["return"])
+        assert float(row["gap_return"]) == pytest.approx(gap, abs=1e-3)
+    assert len(list(csv.DictReader((tmp_path / "policies_lambda.csv").open()))) == len(policies.LAMBDAS) + 1
+    assert (tmp_path / "policies_lambda.png").stat().st_size > 10_000
+    assert json.loads((tmp_path / "policies.json").read_text())["arguments"]["patients"] == 6
+
+
+@pytest.mark.slow
+def test_speed_writes_its_figures(tmp_path):
+    sizes = ["--worlds", "oracle", "--batches", "1", "8", "--largest-ecg-batch", "1", "--seconds", "0.05"]
+    assert speed.main([*sizes, "--repeats", "1", "--threads", "1", "--json", str(tmp_path / "s.json")]) == 0
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert {r["batch"] for r in found["steps_per_second"] if r["world"] == "oracle"} == {"1 (gym.make)", "1", "8"}
+    assert found["waveforms_per_second"]["oracle"]["median"] > 0 and found["import_clinenv_s"] > 0
