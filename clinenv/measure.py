@@ -48,6 +48,7 @@ class Measurement:
     age_years: float | None  # as the header states it
     sex_female: bool | None
     warnings: tuple[str, ...]
+    convention: str  # where waves start and end: "reader" or "tangent"
 
     def as_json(self) -> dict[str, Any]:
         """The numbers for a JSON file: tenths of a millisecond, null for what could not be measured."""
@@ -57,12 +58,16 @@ class Measurement:
             **numbers,
             "quality": round(self.quality, 3),
             "trusted": self.trusted,
+            "convention": self.convention,
             "warnings": list(self.warnings),
         }
 
 
-def measure_record(path: str | Path) -> Measurement:
+def measure_record(path: str | Path, convention: str = "tangent") -> Measurement:
     """Read a WFDB record (any lead order, gain and rate) and measure it.
+
+    `convention`: "tangent", by which the worlds and the drug trial measure, or "reader", where cardiologists put their
+    marks (P starts some 10 ms earlier, T ends some 14 ms later); see `world_models.oracles.delineation`.
 
     Raises:
         UsageError: the record cannot be read, or is not a usable 12-lead ECG.
@@ -77,7 +82,7 @@ def measure_record(path: str | Path) -> Measurement:
     except RecordError as error:
         raise UsageError(str(error)) from error
     with torch.no_grad():
-        marks = delineate(recording.ecg_mv[None], RATE_HZ)
+        marks = delineate(recording.ecg_mv[None], RATE_HZ, convention)
     intervals = {name: float(getattr(marks, name)[0]) for name in INTERVALS}
     trusted = bool(marks.trusted[0])
     warnings = list(recording.warnings)
@@ -96,6 +101,7 @@ def measure_record(path: str | Path) -> Measurement:
         age_years=recording.age_years,
         sex_female=recording.sex_female,
         warnings=tuple(warnings),
+        convention=convention,
     )
 
 
@@ -120,6 +126,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """State the arguments of `clinenv measure`."""
     parser.add_argument("--ecg", required=True, metavar="RECORD", help="a WFDB record, with or without .hea")
     parser.add_argument("--json", metavar="OUT", help="write the numbers to this file, too")
+    parser.add_argument(
+        "--convention",
+        choices=("reader", "tangent"),
+        default="reader",
+        help="where waves end: as cardiologists mark them (default), or by the tangent, as drug trials and the worlds do",
+    )
 
 
 def run(given: argparse.Namespace) -> int:
@@ -127,10 +139,10 @@ def run(given: argparse.Namespace) -> int:
     from clinenv.report import write_whole
 
     target = can_write(given.json, "--json") if given.json else None
-    found = measure_record(given.ecg)
+    found = measure_record(given.ecg, given.convention)
     if target is not None:
         write_whole(target, json.dumps(found.as_json(), indent=2, allow_nan=False) + "\n")
-    print(f"record {found.record}")
+    print(f"record {found.record} ({found.convention} convention)")
     for name, value in found.intervals.items():
         label, unit = reading(name)
         print(f"  {label:<12} {f'{value:7.0f} {unit}' if math.isfinite(value) else '      - (not measurable)'}")

@@ -30,6 +30,8 @@ from world_models.nn.mlp import mlp
 
 __all__ = ["COORDS", "PATIENT", "PhysiologicalPrior", "Rates", "clock_waves"]
 
+_START = math.log(math.e - 1)  # softplus of it is 1
+_STEEP = math.e / (math.e - 1)  # makes the slope there 1
 COORDS = 6  # coordinates of u, see `latent.COORDINATES`
 PATIENT = 5  # age, sex, log weight, log metaboliser (0 where unknown), whether the metaboliser is known
 COMPARTMENTS = 6
@@ -98,7 +100,7 @@ class PhysiologicalPrior(nn.Module):
         effect = _apply(self.slope_eta, eta) + _apply(self.slope_patient, patient)
         return Rates(
             propagator=torch.linalg.matrix_exp(matrix * (hours / self.config.substeps)),
-            slope=self.slope * effect.clamp(-2.5, 2.5).exp(),
+            slope=self.slope * _sensitivity(effect),
             daily=self.daily + _apply(self.daily_eta, eta),
             context=torch.cat([eta, patient, anchor], dim=-1),
         )
@@ -192,6 +194,15 @@ class PhysiologicalPrior(nn.Module):
 def _apply(weight: Tensor, vector: Tensor) -> Tensor:
     """weight [..., n] times vector [B, n] -> [B, ...]."""
     return (vector @ weight.reshape(-1, weight.shape[-1]).T).reshape(vector.shape[0], *weight.shape[:-1])
+
+
+def _sensitivity(x: Tensor) -> Tensor:
+    """Multiplier of an effect: 1 with slope 1 at x = 0, linear above, falling to 0 below.
+
+    Not exp: between-subject sensitivities are nearly normal, with some people hardly responding. A log-normal that
+    reaches down to those has too long a tail above, and its typical patient responds too little.
+    """
+    return torch.nn.functional.softplus(_STEEP * x + _START)
 
 
 def _fixed_pattern(rows: int, columns: int) -> Tensor:

@@ -163,8 +163,8 @@ def train(
     work = out / "training"
     steps = {
         "beats": int(4000 * scale),
-        "dynamics": int(2000 * scale),
-        "belief": int(400 * scale),
+        "dynamics": int(2600 * scale),
+        "belief": int(300 * scale),
         "hazard": int(600 * scale),
     }
     batch = 192 if device == "cpu" else 1024
