@@ -35,3 +35,17 @@ bench: setup
 clean:
 	rm -rf build dist runs *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# The oldest supported Gymnasium, and TorchRL, each in an environment of its own: their pins clash with the others'
+.PHONY: test-oldest test-torchrl
+test-oldest:
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	.venv-oldest/bin/python -m pip install -q "gymnasium==1.1.1" hypothesis -e .
+	.venv-oldest/bin/python -m pytest tests/contract tests/clinenv/test_registration.py tests/clinenv/test_door.py
+
+test-torchrl: setup
+	test -x .venv-torchrl/bin/python || $(PYTHON) -m venv .venv-torchrl
+	.venv-torchrl/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	.venv-torchrl/bin/python -m pip install -q -c constraints.txt torchrl hypothesis -e .
+	.venv-torchrl/bin/python -m pytest tests/contract/test_agents_libraries.py
