@@ -178,6 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--trial", required=True, help="the clinical CSV, or the folder it lies in")
     parser.add_argument("--world", default="oracle", help=f"one of {', '.join(ADAPTERS)}")
     parser.add_argument("--out", help="CSV of predictions to write")
+    parser.add_argument("--summary", help="CSV of the errors to write, where the trial's post-dose values are known")
     parser.add_argument("--loso", action="store_true", help="refit the oracle without each subject; table and plot")
     parser.add_argument("--samples", type=int, default=512, help="virtual twins of each subject and period")
     parser.add_argument("--seed", type=int, default=0)
@@ -224,7 +225,10 @@ def main(argv: list[str] | None = None) -> int:
     for name, values in persistence(rows).items():
         scored[f"{name}_persistence"] = values
     if scored["qtcf_ms"].notna().any():
-        print(report(scored).round(2).to_string(index=False))
+        summary = report(scored)
+        print(summary.round(2).to_string(index=False))
+        if options.summary:
+            _write(summary, Path(options.summary))
     print(f"{len(result)} predictions of {options.world} -> {options.out}")
     return 0
 
