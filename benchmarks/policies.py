@@ -3,7 +3,8 @@
 Over the same patients with the same luck: no treatment, random, the dofetilide label's rule, PPO trained in the learned
 world (several seeds), CEM planning in the learned world, and PPO trained in the oracle itself as the upper reference.
 Beside what each earned in the oracle stands what the learned world promised for the same patients: the difference is
-the exploitation gap. Then CEM's risk aversion lambda is swept: return, safety cost and CVaR 5 %.
+the exploitation gap. Then CEM's risk aversion lambda is swept, on the safety cost (mu + lambda sigma of it is charged)
+and on the return (mu - lambda sigma of it is sought): return, safety cost and CVaR 5 %.
 
 Writes policies.csv, policies.json, policies_lambda.csv and policies_lambda.png to --out; trained policies go to --runs
 and are used again by the next run.
@@ -17,6 +18,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from tqdm import tqdm
 from agents.baselines.constant import no_treatment
 from agents.baselines.ecg_rules import DofetilideLabelRule
 from agents.baselines.uniform import Uniform
+from agents.planning.controller import PRESETS as PLANNERS
 from agents.planning.controller import WorldPlanner
 from agents.planning.risk import MeanMinusSigma
 from agents.protocol import Agent, menu_of
@@ -38,7 +41,7 @@ from clinenv.simulator import Simulator
 from world_models import catalog, keys
 
 REFERENCE = "dofetilide label rule"
-LAMBDAS = (-0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
+LAMBDAS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 
 
 def average(runs: Sequence[Episodes]) -> Episodes:
@@ -76,7 +79,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def plot_sweep(path: Path, rows: Sequence[Mapping[str, Any]], rule: Mapping[str, Any]) -> None:
-    """Return, safety cost and CVaR 5 % against lambda, with the label rule's as a line."""
+    """Return, safety cost and CVaR 5 % against lambda, one line each for lambda on cost and on return."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -84,15 +87,17 @@ def plot_sweep(path: Path, rows: Sequence[Mapping[str, Any]], rule: Mapping[str,
 
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), constrained_layout=True)
     titles = {"return": "return", "cost": "safety cost", "return_cvar": "mean return of the worst 5 %"}
-    lam = [float(r["lambda"]) for r in rows]
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
-        middle = [float(r[name]) for r in rows]
-        below = [float(r[name]) - float(r[f"{name}_low"]) for r in rows]
-        above = [float(r[f"{name}_high"]) - float(r[name]) for r in rows]
-        axis.errorbar(lam, middle, [below, above], marker="o", capsize=3, color="#1f4e79", label="CEM")
+        for of, colour, aside in (("cost", "#1f4e79", -0.04), ("return", "#7a9e3a", 0.04)):
+            line = [r for r in rows if r["lambda_on"] == of]
+            middle = [float(r[name]) for r in line]
+            below = [float(r[name]) - float(r[f"{name}_low"]) for r in line]
+            above = [float(r[f"{name}_high"]) - float(r[name]) for r in line]
+            lam = [float(r["lambda"]) + aside for r in line]
+            axis.errorbar(lam, middle, [below, above], marker="o", capsize=3, color=colour, label=f"lambda on {of}")
         axis.axhline(float(rule[name]), color="#b04a2f", linestyle="--", label="label rule")
         axis.set(title=title, xlabel="lambda")
-    axes[0].legend(frameon=False)
+    axes[0].legend(frameon=False, fontsize=8)
     figure.suptitle(f"CEM in the learned world judged in the oracle, {rows[0]['patients']} patients, 95 % intervals")
     partial = path.with_name("partial-" + path.name)
     figure.savefig(partial, dpi=130)
@@ -186,13 +191,19 @@ def main(argv: list[str] | None = None) -> int:
 
     if not args.no_sweep:
         sweep: dict[str, Episodes] = {}
-        for lam in LAMBDAS:
-            agent = WorldPlanner(learned, args.sweep_planner, MeanMinusSigma(lam), preset.cost_weight, args.seed)
-            sweep[f"{lam:g}"] = run(agent, oracle, args.sweep_patients, f"CEM, lambda {lam:g}")
+        # A standard deviation of four particles says little: twice as many as the preset has.
+        config = replace(PLANNERS[args.sweep_planner], particles=2 * PLANNERS[args.sweep_planner].particles)
+        for of in ("cost", "return"):
+            for lam in LAMBDAS:
+                risk = {"cost_risk" if of == "cost" else "risk": MeanMinusSigma(lam)}
+                agent = WorldPlanner(learned, config, cost_weight=preset.cost_weight, seed=args.seed, **risk)
+                name = f"CEM, lambda {lam:g} on {of}"
+                sweep[name] = run(agent, oracle, args.sweep_patients, name)
         few = Episodes(*(v if isinstance(v, dict) else v[: args.sweep_patients] for v in earned[REFERENCE]))
         lines = paired_table({**sweep, REFERENCE: few}, reference=REFERENCE)
         for line in lines:
-            line["lambda"] = line["agent"]
+            words = str(line["agent"]).split()
+            line["lambda"], line["lambda_on"] = (words[2], words[4]) if words[0] == "CEM," else ("", "")
         write_csv(out / "policies_lambda.csv", lines)
         plot_sweep(out / "policies_lambda.png", lines[:-1], lines[-1])
         print(format_table(lines))

@@ -12,7 +12,7 @@ __all__ = ["ENVIRONMENTS", "WEIGHTS_SHA256", "register"]
 
 # SHA-256 of weights/<name>/model.safetensors, for every learned world an id may start by its name. An environment
 # refuses weights with another sum; a world that is not listed (an oracle, a folder, an object) is not checked.
-WEIGHTS_SHA256: dict[str, str] = {"ecg-wm-small": "8e083ede49aec022b1b9bac4f308a58973a1e9f079c67d9194af3e0c07a9ef01"}
+WEIGHTS_SHA256: dict[str, str] = {"ecg-wm-small": "4b707b11f1173f033216bbec26e808ac90173066a57c4aabe1df336e4275340e"}
 
 ENVIRONMENTS: tuple[dict, ...] = (
     {

@@ -39,6 +39,8 @@ class WorldPlanner:
         config: how hard to think; one of `PRESETS` by name, or a `CEMConfig`.
         risk: how samples of the return become one number.
         cost_weight: what one unit of safety cost is worth in return (a Lagrange multiplier, 0 ignores cost).
+        cost_risk: how samples of minus the cost become one number. `MeanMinusSigma(lam)` here charges
+            mu + lam * sigma of the cost, the uncertainty-aware risk score of the ECG-WM paper.
         seed: of the planner's own luck: its beliefs, particles and proposals. The patient's luck is never seen.
         max_rows: futures imagined at once; patients are taken in groups so that memory stays bounded.
         name: for tables.
@@ -53,6 +55,7 @@ class WorldPlanner:
         config: CEMConfig | str = "small",
         risk: Risk | None = None,
         cost_weight: float = 0.0,
+        cost_risk: Risk | None = None,
         seed: int = 0,
         max_rows: int = 65_536,
         name: str = "CEM",
@@ -70,6 +73,7 @@ class WorldPlanner:
         self.config = config
         self.risk = risk or Mean()
         self.cost_weight = cost_weight
+        self.cost_risk = cost_risk or Mean()
         self.seed = seed
         self.max_rows = max_rows
         self.name = name
@@ -131,18 +135,18 @@ class WorldPlanner:
 
     def _replan(self, rows: Tensor, visits: int) -> None:
         """Plan anew for patients `rows` [N], all at their visit number `visits`."""
-        chart = {name: value[rows] for name, value in self._charts[-1].items()}
         key = keys.fold(self._key[rows], visits)
         state = self._believe(rows, visits, keys.fold(key, "belief"))
+        # What the belief shows, not what was measured: a world that cannot infer may have drifted from the patient, and
+        # a reward of the change between the two would pay for the drift.
+        chart = self.simulator.world.observe(state)
         luck = keys.fold(key, "particles")
 
         def evaluate(plans: Tensor, look: int) -> Tensor:
             c, unseen = self.config, keys.fold(luck, look)
             imagined = self.simulator.imagine(state, chart, self._menu[plans], c.particles, unseen, c.discount)
-            returns = imagined.returns
-            if self.cost_weight:
-                returns = returns - self.cost_weight * imagined.costs
-            return self.risk(returns)
+            score = self.risk(imagined.returns)
+            return score + self.cost_weight * self.cost_risk(-imagined.costs) if self.cost_weight else score
 
         start = self._belief[rows]
         if visits:

@@ -50,7 +50,7 @@ def test_policies_writes_every_table(tmp_path):
     for row in rows:
         gap = float(row["promised_return"]) - float(row["return"])
         assert float(row["gap_return"]) == pytest.approx(gap, abs=1e-3)
-    assert len(list(csv.DictReader((tmp_path / "policies_lambda.csv").open()))) == len(policies.LAMBDAS) + 1
+    assert len(list(csv.DictReader((tmp_path / "policies_lambda.csv").open()))) == 2 * len(policies.LAMBDAS) + 1
     assert (tmp_path / "policies_lambda.png").stat().st_size > 10_000
     assert json.loads((tmp_path / "policies.json").read_text())["arguments"]["patients"] == 6
 

@@ -9,7 +9,7 @@ from agents.baselines.constant import Constant, no_treatment
 from agents.baselines.uniform import Uniform
 from agents.planning.cem import CEMConfig
 from agents.planning.controller import PRESETS, WorldPlanner
-from agents.planning.risk import CVaR
+from agents.planning.risk import CVaR, MeanMinusSigma
 from agents.protocol import Agent
 from agents.rollout import judge
 from clinenv.simulator import Simulator
@@ -70,6 +70,26 @@ def test_cost_weight_buys_safety():
     dear = judge(WorldPlanner(simulator, CONFIG, cost_weight=1000.0), simulator, key, STEPS)
     assert float(cheap.costs.sum()) > 0 and float(dear.costs.sum()) == 0
     assert float(dear.returns.mean()) < float(cheap.returns.mean())
+
+
+def test_fear_of_an_uncertain_cost_prefers_the_certain_one():
+    class Costly(DialTask):
+        def reward(self, before, action, after):
+            return {"turned": (action[:, 0] > 0).to(torch.float32) * 3.0}
+
+        def cost(self, before, action, after):  # one costs 1 for sure; two costs 0 or 2, as the drift falls
+            up = after["dial_turns"] - before["dial_turns"] - action[:, 0] > 0
+            return torch.where(action[:, 0] > 1.5, 2.0 * up, (action[:, 0] > 0.5).to(torch.float32))
+
+    simulator = Simulator(InferringDialWorld(drift=0.3), Costly())
+    key = keys.from_seed(0, 12)
+    config = CEMConfig(horizon=1, candidates=12, particles=16, elites=3, nothing=0.3, every=())
+    bold, shy = (
+        judge(WorldPlanner(simulator, config, cost_weight=1.0, cost_risk=MeanMinusSigma(lam)), simulator, key, STEPS)
+        for lam in (-1.0, 1.0)
+    )
+    assert torch.equal(shy.orders[:, 0], torch.full((12,), 1.0 * STEPS))
+    assert float(bold.orders.mean()) > 1.9 * STEPS
 
 
 def test_takes_any_risk_and_every_preset():

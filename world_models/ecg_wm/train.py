@@ -22,7 +22,7 @@ from world_models.ecg_wm.card import write_card
 from world_models.ecg_wm.config import LARGE, SMALL, ECGWorldConfig
 from world_models.ecg_wm.courses import Courses, draw_courses
 from world_models.ecg_wm.inference import infer
-from world_models.ecg_wm.losses import dynamics_loss, hazard_loss
+from world_models.ecg_wm.losses import dynamics_loss, foresight_loss, hazard_loss
 from world_models.ecg_wm.model import SPREAD_OF, ECGWorldModel
 from world_models.ecg_wm.vae import beat_loss
 from world_models.protocol import Chart, History
@@ -87,6 +87,21 @@ def train_belief(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> 
         return total, {name: value.item() for name, value in parts._asdict().items()}
 
     fit(model, loss, Schedule(steps, learning_rate=2e-3, clip=2.0), folder, "belief", list(model.believe.parameters()))
+
+
+def train_foresight(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
+    """Everything together once more, now also by what is foreseen from the baseline alone."""
+    parameters = [p for name, p in model.named_parameters() if not name.startswith("vae.") and name != "hazard"]
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        key = _batch_key(5, step, batch, model.device)
+        data = draw_courses(key, 24, (2.0, 2.0, 0.5)[step % 3])
+        parts = dynamics_loss(model, data, keys.fold(key, "loss"))
+        foresight = foresight_loss(model, data, keys.fold(key, "foresight"))
+        total = parts.evidence + parts.divergence + 0.02 * parts.belief + 0.3 * (parts.flow + parts.spread) + 4 * foresight
+        return total, {"foresight": foresight.item(), **{name: value.item() for name, value in parts._asdict().items()}}
+
+    fit(model, loss, Schedule(steps, learning_rate=2e-3, warm_up=20, clip=2.0), folder, "foresight", parameters)
 
 
 def train_hazard(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
@@ -165,6 +180,7 @@ def train(
         "beats": int(4000 * scale),
         "dynamics": int(2600 * scale),
         "belief": int(300 * scale),
+        "foresight": int(350 * scale),
         "hazard": int(600 * scale),
     }
     batch = 192 if device == "cpu" else 1024
@@ -172,6 +188,7 @@ def train(
     train_beats(model, source, steps["beats"], batch, work)
     train_dynamics(model, steps["dynamics"], batch, work)
     train_belief(model, steps["belief"], batch, work)
+    train_foresight(model, steps["foresight"], batch * 2 // 3, work)
     train_hazard(model, steps["hazard"], 2048, work)
     figures = calibrate(model.eval())
     with open(work / "metrics.jsonl", "a") as log:
