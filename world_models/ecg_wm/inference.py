@@ -79,6 +79,9 @@ def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str
     if bool((gaps < 0).any()):
         raise ValueError(f"visit hours must not decrease; the smallest gap is {gaps.min().item():g} h: sort the visits")
     u = latent.standardise({name: charts.get(name, torch.full_like(hours, float("nan"))) for name in NAMES})
+    # What the first visit lacks (an arrhythmia burden, say) was drawn from the cohort: the encoder has never met a first
+    # visit with a hole in it, so it is shown the draw.
+    u = torch.cat([torch.where(u[:, :1].isnan(), state.measured.unsqueeze(1), u[:, :1]), u[:, 1:]], dim=1)
     typical, _ = course(model, state, torch.zeros_like(state.unknown[:, : model.config.eta]), actions, gaps)
     before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], dim=1)
     mean, spread = model.believe(model.visit_features(state, u, typical, before, hours - hours[:, :1], gaps))
