@@ -116,7 +116,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sweep-patients", type=int, default=250)
     parser.add_argument("--sweep-planner", default="fast", help="planner preset of the lambda sweep")
     parser.add_argument("--no-sweep", action="store_true")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    threads = "torch threads; several that share their cores with other work are slower than one"
+    parser.add_argument("--threads", type=int, default=1, help=threads)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", default="runs/policies", help="where trained policies are kept")
     parser.add_argument("--out", default=str(Path(__file__).parent / "results"))

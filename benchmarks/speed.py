@@ -200,7 +200,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--worlds", nargs="+", default=["oracle", "ecg-wm-small"])
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
     parser.add_argument("--largest-ecg-batch", type=int, default=1024, help="4096 ECGs are 1 GB a step")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads")
+    threads = "torch threads; several that share their cores with other work are slower than one"
+    parser.add_argument("--threads", type=int, default=1, help=threads)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each repeat")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", action="store_true", help="install and measure the peers too (network needed)")

@@ -182,12 +182,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num-envs", type=int, help="patients at once (default: the preset's)")
     parser.add_argument("--cost-weight", type=float, help="what one unit of safety cost is worth in return")
-    parser.add_argument("--threads", type=int, help="torch threads (default: torch's own)")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads; networks this small gain from one only")
     parser.add_argument("--fresh", action="store_true", help="start anew even if --out holds a policy")
     parser.add_argument("--out", required=True, help="folder for the policy")
     args = parser.parse_args(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads)
     preset = PRESETS[args.algo]
     if args.num_envs:
         preset = preset.but(num_envs=args.num_envs)
