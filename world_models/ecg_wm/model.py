@@ -88,6 +88,8 @@ class ECGWorldModel(nn.Module):
         self.hazard = nn.Parameter(torch.tensor([-8.0, 1.0, 1.0, 1.0, 0.0, 0.3, 0.2]))
         self.vae = BeatVAE(config)
         self.register_buffer("amount_limit", torch.full((drugs,), 10.0))  # largest central amount met in training
+        # ms by which the decoder's T peak is put later: its smooth T waves peak earlier than the anchor; calibrated
+        self.register_buffer("peak_shift_ms", torch.zeros(()))
         self.register_buffer("temperature", torch.ones(()))  # widens the belief's draws; calibrated like spread_scale
         self.register_buffer("spread_scale", torch.ones(len(SPREAD_OF)))  # calibration on held-out cohorts
 
@@ -260,7 +262,8 @@ class ECGWorldModel(nn.Module):
 
     def draw(self, state: ECGWorldState, chart: Chart) -> Tensor:
         """The ECG [B, 12, 5000] mV with the chart's intervals and the patient's beat shape."""
-        ends = beats.anchors(chart["pr_ms"], chart["qrs_ms"], chart["jt_peak_ms"], chart["tpeak_tend_ms"])
+        shift = self.peak_shift_ms
+        ends = beats.anchors(chart["pr_ms"], chart["qrs_ms"], chart["jt_peak_ms"] + shift, chart["tpeak_tend_ms"] - shift)
         onset = AT_R - R_SHARE * chart["qrs_ms"] * (RATE_HZ / 1000)
         parts = []
         for rows in torch.arange(state.key.shape[0], device=self.device).split(64):  # 64 ECGs stay near the cache

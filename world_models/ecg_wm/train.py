@@ -25,6 +25,7 @@ from world_models.ecg_wm.inference import infer
 from world_models.ecg_wm.losses import dynamics_loss, foresight_loss, hazard_loss
 from world_models.ecg_wm.model import SPREAD_OF, ECGWorldModel
 from world_models.ecg_wm.vae import beat_loss
+from world_models.oracles.delineation import delineate
 from world_models.protocol import Chart, History
 from world_models.training import Schedule, fit
 
@@ -137,9 +138,12 @@ def calibrate(model: ECGWorldModel, batch: int = 2048) -> dict[str, float]:
     z = torch.cat(wide).quantile(0.9, dim=0)
     model.spread_scale.copy_(z / 1.645)
     model.amount_limit.copy_(torch.cat(levels).amax(0) * 1.05)
+    model.peak_shift_ms.fill_(0.0)
+    drawn = model.observe(model.initial(keys.from_seed(CALIBRATE_SEED + 20_000_000, 512, model.device)), ("ecg_mv",))
+    model.peak_shift_ms.copy_((drawn["jt_peak_ms"] - delineate(drawn["ecg_mv"], 500.0).jt_peak_ms).nanmedian())
     model.temperature.fill_(_temperature(model, data, charts))
     figures = {f"spread_scale_{n}": float(v) for n, v in zip(SPREAD_OF, model.spread_scale, strict=True)}
-    return {"temperature": float(model.temperature), **figures}
+    return {"temperature": float(model.temperature), "peak_shift_ms": float(model.peak_shift_ms), **figures}
 
 
 def _temperature(model: ECGWorldModel, data: Courses, charts: Chart, patients: int = 384, samples: int = 64) -> float:
