@@ -116,6 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sweep-patients", type=int, default=250)
     parser.add_argument("--sweep-planner", default="fast", help="planner preset of the lambda sweep")
     parser.add_argument("--no-sweep", action="store_true")
+    parser.add_argument("--sweep-only", action="store_true", help="leave policies.csv as it is")
     threads = "torch threads; several that share their cores with other work are slower than one"
     parser.add_argument("--threads", type=int, default=1, help=threads)
     parser.add_argument("--seed", type=int, default=0)
@@ -144,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
         REFERENCE: DofetilideLabelRule(menu, names),
     }
     seconds: dict[str, float] = {}
-    for world in (args.world, "oracle"):
+    for world in () if args.sweep_only else (args.world, "oracle"):
         for seed in range(args.seeds if world == args.world else 1):
             start = time.perf_counter()
             made = (weights_sum(world) or "")[:8]
@@ -155,7 +156,10 @@ def main(argv: list[str] | None = None) -> int:
             agents[name] = PolicyAgent(folder, oracle, name)
             seconds[name] = time.perf_counter() - start
     planner = WorldPlanner(learned, args.planner, cost_weight=preset.cost_weight, seed=args.seed)
-    agents[f"CEM in {learned.world.name}"] = planner
+    if args.sweep_only:
+        agents = {REFERENCE: agents[REFERENCE]}
+    else:
+        agents[f"CEM in {learned.world.name}"] = planner
 
     def run(agent: Agent, simulator: Simulator, count: int, label: str) -> Episodes:
         with tqdm(total=horizon, desc=label, leave=False) as bar:
@@ -180,15 +184,16 @@ def main(argv: list[str] | None = None) -> int:
         episodes = earned[str(row["agent"])]
         row.update({f"term_{k}": float(v.mean()) for k, v in episodes.terms.items()})
         row.update({f"mean_total_{n}": float(v) for n, v in zip(names, episodes.orders.mean(0), strict=True)})
-    print(format_table(rows))
-    for row in rows:
-        gap = f"{row['gap_return']:+.2f} [{row['gap_return_low']:+.2f}, {row['gap_return_high']:+.2f}]"
-        print(f"{row['agent']:45s} promised {row['promised_return']:8.2f}  exploitation gap {gap}")
-    write_csv(out / "policies.csv", rows)
-    about = {**vars(args), "cost_weight": preset.cost_weight, "preset": preset.to_json(), "torch": torch.__version__}
-    text = json.dumps({"arguments": about, "seconds": seconds, "rows": rows}, indent=1, default=str) + "\n"
-    (out / "policies.json.partial").write_text(text, encoding="utf-8")
-    os.replace(out / "policies.json.partial", out / "policies.json")
+    if not args.sweep_only:
+        print(format_table(rows))
+        for row in rows:
+            gap = f"{row['gap_return']:+.2f} [{row['gap_return_low']:+.2f}, {row['gap_return_high']:+.2f}]"
+            print(f"{row['agent']:45s} promised {row['promised_return']:8.2f}  exploitation gap {gap}")
+        write_csv(out / "policies.csv", rows)
+        about = {**vars(args), "cost_weight": preset.cost_weight, "preset": preset.to_json(), "torch": torch.__version__}
+        text = json.dumps({"arguments": about, "seconds": seconds, "rows": rows}, indent=1, default=str) + "\n"
+        (out / "policies.json.partial").write_text(text, encoding="utf-8")
+        os.replace(out / "policies.json.partial", out / "policies.json")
 
     if not args.no_sweep:
         sweep: dict[str, Episodes] = {}

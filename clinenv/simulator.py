@@ -129,12 +129,14 @@ class Simulator:
         requested = {quantity.name for quantity in self.world.measures if quantity.on_request}
         chart = {name: value for name, value in chart.items() if name not in requested}  # no waveform a particle
         luck = keys.fold(state.key if key is None else key, "imagine")
+        # Candidates share particles: redraw each patient's unknowns once a particle, not once a plan.
+        each = torch.arange(patients * particles, device=luck.device)
+        futures = self.world.rekey(tree.repeat(state, particles), keys.fold(luck[each // particles], each % particles))
         parts = []
         for rows in torch.arange(patients * candidates * particles, device=luck.device).split(chunk):
-            particle = rows % particles
             plan = rows // particles  # patient * K + candidate
             patient = plan // candidates
-            alone = self.world.rekey(tree.take(state, patient), keys.fold(luck[patient], particle))
+            alone = tree.take(futures, patient * particles + rows % particles)
             plans = actions.flatten(0, 1)[plan]
             parts.append(self._accrue(alone, tree.take(chart, patient), plans, discount))
         shape = (patients, candidates, particles)
