@@ -190,7 +190,8 @@ def main(argv: list[str] | None = None) -> int:
             gap = f"{row['gap_return']:+.2f} [{row['gap_return_low']:+.2f}, {row['gap_return_high']:+.2f}]"
             print(f"{row['agent']:45s} promised {row['promised_return']:8.2f}  exploitation gap {gap}")
         write_csv(out / "policies.csv", rows)
-        about = {**vars(args), "cost_weight": preset.cost_weight, "preset": preset.to_json(), "torch": torch.__version__}
+        settings = {k: v for k, v in vars(args).items() if k not in ("out", "runs")}
+        about = {**settings, "cost_weight": preset.cost_weight, "preset": preset.to_json(), "torch": torch.__version__}
         text = json.dumps({"arguments": about, "seconds": seconds, "rows": rows}, indent=1, default=str) + "\n"
         (out / "policies.json.partial").write_text(text, encoding="utf-8")
         os.replace(out / "policies.json.partial", out / "policies.json")
