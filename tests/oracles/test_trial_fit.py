@@ -25,14 +25,6 @@ HOURS = (-0.5, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 12.0,
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data")) / "ecgrdvq"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def simulated_trial(model: TrialModel, subjects: int, seed: int) -> pd.DataFrame:
     """A trial of the real one's design, drawn from a model, as a tidy frame."""
     key = keys.from_seed(seed, subjects)
