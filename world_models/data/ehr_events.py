@@ -1,0 +1,188 @@
+"""Rows as readers give them -> values in our items and units, doses in theirs: vectorised, every row accounted for.
+
+Readers hand over two frames, whatever their source. Inquiries: subject_id, stay_id (NaN: unknown), itemid, unit, value,
+text, drawn, resulted, source. Interventions: subject_id, stay_id, kind, item, start, end, dose, unit, rate, rate_unit,
+route, source, weight_kg. Times are datetime64[us]; a missing number is NaN, a missing time NaT, a missing text "".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from world_models.data import ehr_codes, ehr_orders, ehr_units
+from world_models.data.ehr_flow import Flow
+
+__all__ = ["INQUIRY_COLUMNS", "INTERVENTION_COLUMNS", "canonical_inquiries", "canonical_interventions", "empty"]
+__all__ += ["number", "shortest_decimals"]
+
+INQUIRY_COLUMNS = ("subject_id", "stay_id", "item", "value", "label", "drawn", "resulted", "unit", "source")
+INTERVENTION_COLUMNS = (
+    "subject_id", "stay_id", "kind", "item", "start", "end", "dose", "unit", "rate", "rate_unit", "route", "source",
+)  # fmt: skip
+# A result beyond what the method can tell: kept as a label
+_COMPARED = r"^\s*([<>]=?|LESS THAN|GREATER THAN)\s*([0-9]+(?:\.[0-9]+)?)\s*$"
+_SIGN = {"LESS THAN": "<", "GREATER THAN": ">"}
+WEIGHT_NOT_CHARTED_KG = 1.0
+
+
+def empty(columns: tuple[str, ...]) -> pd.DataFrame:
+    """A frame of no rows with the types of the others."""
+    kinds = {"subject_id": "int64", "stay_id": "float64", "value": "float64", "dose": "float64", "rate": "float64"}
+    times = ("drawn", "resulted", "start", "end")
+    return pd.DataFrame({
+        name: pd.Series(dtype="datetime64[us]" if name in times else kinds.get(name, "object")) for name in columns
+    })  # fmt: skip
+
+
+def number(text: pd.Series) -> pd.Series:
+    """float64 of a column of text: '1,000' is 1000; ranges ('5-10') and words are NaN."""
+    plain = text.astype("object").where(text.notna(), "").astype(str).str.strip().str.replace(",", "", regex=False)
+    return pd.to_numeric(plain, errors="coerce").astype(np.float64)
+
+
+def shortest_decimals(values: np.ndarray) -> np.ndarray:
+    """float64 [N]: of each number the shortest decimal with the same float32, so that 0.1 read from a float32 column is
+    0.1 again before it is converted. NaN stays."""
+    with np.errstate(over="ignore"):
+        unique, place = np.unique(values.astype(np.float32), return_inverse=True)
+    return np.array([float(str(value)) for value in unique], np.float64)[place]
+
+
+def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFrame:
+    """Values of listed items in their units and plausible ranges (columns INQUIRY_COLUMNS); the rest counted.
+
+    A number beyond the method's reach ('<0.01') becomes a label in the item's unit. Result times before the draw are
+    set to the draw, counted as repaired.
+    """
+    ledger = flow.table(table)
+    ledger.read += len(raw)
+    if raw.empty:
+        return empty(INQUIRY_COLUMNS)
+    items = ehr_codes.by_itemid()
+    listed = raw["itemid"].isin(list(items))
+    flow.drop(table, "item not in the table of inquiries", int((~listed).sum()))
+    raw = raw[listed].reset_index(drop=True)
+    raw["text"] = raw["text"].where(raw["text"].notna(), "") if "text" in raw else ""
+    compared = raw["text"].astype(str).str.upper().str.extract(_COMPARED)
+    is_label = raw["value"].isna() & compared[1].notna()
+    keep = raw["value"].notna() | is_label
+    flow.drop(table, "no numeric result (text, blank or censored)", int((~keep).sum()))
+    no_time = keep & raw["drawn"].isna()
+    flow.drop(table, "no readable draw time", int(no_time.sum()))
+    keep &= ~no_time
+    raw, compared, is_label = raw[keep], compared[keep], is_label[keep]
+    values = raw["value"].where(~is_label, pd.to_numeric(compared[1])).to_numpy(np.float64)
+
+    pairs = pd.MultiIndex.from_arrays([raw["itemid"].to_numpy(), raw["unit"].astype(object).fillna("").to_numpy()])
+    codes, unique = pairs.factorize()
+    factor, offset = np.full(len(unique), np.nan), np.zeros(len(unique))
+    names, units = np.empty(len(unique), object), np.empty(len(unique), object)
+    low, high = np.zeros(len(unique)), np.zeros(len(unique))
+    met = np.bincount(codes, minlength=len(unique)) if len(codes) else np.zeros(len(unique), int)
+    for k, (itemid, unit) in enumerate(unique):
+        item = items[int(itemid)]
+        spelt = ehr_units.spell(unit) or ehr_codes.UNIT_IF_MISSING.get(int(itemid), "")
+        names[k], units[k], low[k], high[k] = item.name, item.unit, item.low, item.high
+        flow.values[item.name] += int(met[k])
+        found = ehr_units.conversion(item.name, spelt, item.unit) if spelt else None
+        if found is None:
+            flow.unknown_units.setdefault(item.name, Counter())[spelt] += int(met[k])
+        else:
+            factor[k], offset[k] = found
+    values = values * factor[codes] + offset[codes]
+    convertible = np.isfinite(factor)[codes]
+    flow.drop(table, "unit missing or not convertible", int((~convertible).sum()))
+    plausible = convertible & (is_label.to_numpy() | ((values >= low[codes]) & (values <= high[codes])))
+    flow.drop(table, "outside the plausible range", int((convertible & ~plausible).sum()))
+
+    labels = np.full(len(raw), None, object)
+    for i in np.flatnonzero(is_label.to_numpy() & plausible):
+        sign = compared[0].iloc[i]
+        labels[i] = f"{_SIGN.get(sign, sign)}{values[i]:.6g}"
+    drawn, resulted = raw["drawn"].to_numpy("datetime64[us]"), raw["resulted"].to_numpy("datetime64[us]")
+    early = plausible & (resulted < drawn)
+    flow.repair(table, "result before the draw: taken as the draw time", int(early.sum()))
+    result = pd.DataFrame({
+        "subject_id": raw["subject_id"].to_numpy(np.int64),
+        "stay_id": raw["stay_id"].to_numpy(np.float64),
+        "item": names[codes],
+        "value": np.where(is_label, np.nan, values),
+        "label": labels,
+        "drawn": drawn,
+        "resulted": np.where(early, drawn, resulted),
+        "unit": np.where(is_label, "", units[codes]),
+        "source": raw["source"].to_numpy(object),
+    })  # fmt: skip
+    ledger.kept += int(plausible.sum())
+    return result[plausible].reset_index(drop=True)
+
+
+def canonical_interventions(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFrame:
+    """Doses and rates in our units where the table converts them (columns INTERVENTION_COLUMNS); the rest counted.
+
+    What cannot be converted keeps its own unit. A rate above the item's limit, a negative dose and an end before the
+    start are blanked, counted as repaired; the intervention stays.
+    """
+    ledger = flow.table(table)
+    ledger.read += len(raw)
+    if raw.empty:
+        return empty(INTERVENTION_COLUMNS)
+    known = raw["start"].notna()
+    flow.drop(table, "no readable start time", int((~known).sum()))
+    named = known & raw["item"].astype(object).fillna("").ne("")
+    flow.drop(table, "no name", int((known & ~named).sum()))
+    raw = raw[named].reset_index(drop=True)
+    result = raw[[name for name in INTERVENTION_COLUMNS]].copy()
+    weight = raw["weight_kg"] if "weight_kg" in raw else pd.Series(np.nan, index=raw.index)
+    for number_name, unit_name, target in (("dose", "unit", "amount"), ("rate", "rate_unit", "rate")):
+        _convert(result, number_name, unit_name, target, weight, flow, table)
+    for name in ("route", "source"):
+        result[name] = result[name].astype(object).where(result[name].notna(), "")
+    backwards = result["end"].notna() & (result["end"] < result["start"])
+    result.loc[backwards, "end"] = pd.NaT
+    flow.repair(table, "end before start: end blanked", int(backwards.sum()))
+    ledger.kept += len(result)
+    return result
+
+
+def _convert(
+    frame: pd.DataFrame, name: str, unit_name: str, target: str, weight: pd.Series, flow: Flow, table: str
+) -> None:
+    """In place: `frame[name]` and its unit into the unit the order's table names, pair by pair."""
+    items = ehr_orders.by_name()
+    values = frame[name].to_numpy(np.float64).copy()
+    given = np.isfinite(values)
+    negative = given & (values < 0)
+    flow.repair(table, f"negative {name} blanked", int(negative.sum()))
+    values[negative] = np.nan
+    pairs = pd.MultiIndex.from_arrays([
+        frame["item"].to_numpy(object), frame[unit_name].astype(object).fillna("").to_numpy(),
+    ])  # fmt: skip
+    codes, unique = pairs.factorize()
+    units = np.empty(len(unique), object)
+    factor, limit = np.ones(len(unique)), np.full(len(unique), np.inf)
+    for k, (item_name, unit) in enumerate(unique):
+        item = items.get(item_name)
+        units[k] = ehr_units.spell_dose(unit)
+        wanted = getattr(item, target) if item is not None else ""
+        found = ehr_units.dose_conversion(item_name, units[k], wanted) if wanted and units[k] else None
+        if found is not None:
+            factor[k], units[k] = found, wanted
+            limit[k] = item.max_rate if target == "rate" and item.max_rate else np.inf
+    if target == "rate":  # mg/kg/min beside a weight of 1 kg is a slip of the unit: the number is in ug/kg/min
+        slip = (weight == WEIGHT_NOT_CHARTED_KG).to_numpy() & (factor[codes] == 1000.0)
+        flow.repair(table, "rate in mg/kg/min beside a weight of 1 kg: read as ug/kg/min", int(slip.sum()))
+        values = values * np.where(slip, 1.0, factor[codes])
+    else:
+        values = values * factor[codes]
+    high = values > limit[codes]
+    flow.repair(table, f"{name} above the limit blanked", int(high.sum()))
+    values[high] = np.nan
+    unitless = np.isfinite(values) & (units[codes] == "")
+    flow.repair(table, f"{name} without a unit blanked", int(unitless.sum()))
+    values[unitless] = np.nan
+    frame[name] = values
+    frame[unit_name] = np.where(np.isfinite(values), units[codes], "")

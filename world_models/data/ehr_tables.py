@@ -1,0 +1,244 @@
+"""Raw tables (csv.gz, csv or parquet) to shards: each read once, lazily, with bounded memory, and split by patient.
+
+DuckDB scans and types a table, batch by batch; each batch is dealt out to one parquet file a shard. A shard is a folder
+with all tables of its patients, and so the unit of work for any cluster. A table is written under other names and takes
+its own name when it is complete, with a note `<table>.done.json` of what was read: a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from world_models.data.ehr_flow import Ledger
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["EhrDataError", "RowFilter", "TableSpec", "deal", "find_table", "read_shard_table", "scan", "shard_of_subject"]
+
+FORMATS = (".parquet", ".csv.gz", ".csv")
+BATCH_ROWS = 65536
+BUFFER_ROWS = 400_000
+# ISO, and month first as a spreadsheet writes it: procedureevents and outputevents of the MIMIC-IV demo are so
+TIME_FORMATS = ("%Y-%m-%d %H:%M:%S", "%m/%d/%Y %H:%M", "%Y-%m-%d", "%m/%d/%Y", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S")
+
+
+class EhrDataError(ValueError):
+    """Hospital data that cannot be read: the message names the file, what is wrong and the remedy."""
+
+
+# (batch) -> the rows to keep, and the reason why the others are not
+RowFilter = Callable[["pa.RecordBatch"], "tuple[np.ndarray, str]"]
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table as its publisher names it. `columns`: name -> id, float, text or time; `optional` ones may be absent."""
+
+    name: str
+    columns: dict[str, str]
+    optional: frozenset[str] = frozenset()
+    keep: RowFilter | None = field(default=None, compare=False)
+
+
+def find_table(folder: str | Path, name: str) -> Path | None:
+    """`<folder>/[hosp/|icu/]<name>.parquet|.csv.gz|.csv`, whatever the case; None where there is none."""
+    folder = Path(folder)
+    for place in (folder, folder / "hosp", folder / "icu"):
+        if not place.is_dir():
+            continue
+        files = {path.name.lower(): path for path in place.iterdir() if path.is_file()}
+        for suffix in FORMATS:
+            if name.lower() + suffix in files:
+                return files[name.lower() + suffix]
+    return None
+
+
+def connect(memory_limit: str = "1GB", spill: str | Path | None = None):
+    """A DuckDB of its own in memory, one thread, that spills to `spill` beyond `memory_limit`."""
+    import duckdb
+
+    settings = {"memory_limit": memory_limit, "threads": 1, "preserve_insertion_order": True}
+    if spill is not None:
+        settings["temp_directory"] = str(spill)
+    return duckdb.connect(config=settings)
+
+
+def _source(path: Path) -> str:
+    quoted = str(path).replace("'", "''")
+    if path.suffix == ".parquet":
+        return f"read_parquet('{quoted}')"
+    return f"read_csv('{quoted}', all_varchar=true, header=true)"
+
+
+def _typed(name: str, kind: str) -> str:
+    raw = f'"{name}"::VARCHAR'
+    if kind == "id":  # spreadsheets and pandas write ids as 25742920.0
+        return f"TRY_CAST(TRY_CAST({raw} AS DOUBLE) AS BIGINT)"
+    if kind == "float":
+        return f"TRY_CAST({raw} AS DOUBLE)"
+    if kind == "time":
+        formats = ", ".join(f"'{text}'" for text in TIME_FORMATS)
+        return f"COALESCE(TRY_STRPTIME({raw}, [{formats}]), TRY_CAST({raw} AS TIMESTAMP))"
+    return f"NULLIF(TRIM({raw}), '')"
+
+
+def scan(path: str | Path, spec: TableSpec, memory_limit: str = "1GB", spill: Path | None = None) -> Iterator:
+    """Record batches with the columns of `spec`, found whatever their case; an absent optional one is all null. One pass.
+
+    Raises:
+        EhrDataError: no such file, a column missing, a file cut short or not of its format.
+    """
+    import duckdb
+    import pyarrow as pa
+
+    path = Path(path)
+    if not path.is_file():
+        raise EhrDataError(f"no file {path}; give a folder that holds the table {spec.name}")
+    try:
+        with connect(memory_limit, spill) as db:
+            rows = db.execute(f"DESCRIBE SELECT * FROM {_source(path)}").fetchall()
+            there = {row[0].lower(): row[0] for row in rows}
+            missing = [name for name in spec.columns if name.lower() not in there and name not in spec.optional]
+            if missing:
+                raise EhrDataError(
+                    f"{path} lacks the column(s) {', '.join(missing)}; a table {spec.name} has "
+                    f"{', '.join(spec.columns)}: give the table as published (found: {', '.join(there)})"
+                )
+            wanted = ", ".join(
+                f'{_typed(there[name.lower()], kind) if name.lower() in there else _null(kind)} AS "{name}"'
+                for name, kind in spec.columns.items()
+            )
+            result = db.sql(f"SELECT {wanted} FROM {_source(path)}")
+            # the name in DuckDB 2, else the one before it
+            reader = getattr(result, "to_arrow_reader", None) or result.fetch_arrow_reader
+            yield from reader(BATCH_ROWS)
+    except (duckdb.Error, pa.ArrowException) as error:
+        first = str(error).strip().splitlines()[0]
+        raise EhrDataError(
+            f"{path} cannot be read as a table ({first}): it is cut short, damaged or not what its name says; "
+            "fetch or write it again"
+        ) from error
+
+
+def _null(kind: str) -> str:
+    return {"id": "NULL::BIGINT", "float": "NULL::DOUBLE", "time": "NULL::TIMESTAMP"}.get(kind, "NULL::VARCHAR")
+
+
+def shard_of_subject(subject_ids: np.ndarray, n_shards: int) -> np.ndarray:
+    """Shard int64 [N] of each subject id: a fixed mix, so a patient is in the same shard of every table and run."""
+    mixed = subject_ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return ((mixed >> np.uint64(33)) % np.uint64(n_shards)).astype(np.int64)
+
+
+def deal(
+    batches: Iterator[pa.RecordBatch],
+    name: str,
+    shards: Path,
+    shard_of: Callable[[np.ndarray], np.ndarray],
+    keep: RowFilter | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Ledger:
+    """Write `<shards>/<NNNN>/<name>.parquet` of batches that have a `subject_id`; all files appear at the end at once.
+
+    `shard_of` gives -1 for a subject who is not wanted. Returns the ledger of the rows; it is also left as
+    `<shards>/../<name>.done.json`, and where that exists already nothing is read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    done = shards.parent / f"{name}.done.json"
+    if done.is_file():
+        saved = json.loads(done.read_text(encoding="utf-8"))
+        ledger = Ledger(saved["read"], saved["kept"])
+        ledger.dropped.update(saved["dropped"])
+        return ledger
+    ledger = Ledger()
+    writers: dict[int, pq.ParquetWriter] = {}
+    held: dict[int, list[pa.RecordBatch]] = {}
+    size = 0
+
+    def flush() -> None:
+        for shard, parts in held.items():
+            table = pa.Table.from_batches(parts)
+            if shard not in writers:
+                folder = shards / f"{shard:04d}"
+                folder.mkdir(parents=True, exist_ok=True)
+                writers[shard] = pq.ParquetWriter(folder / f"{name}.parquet.part", table.schema)
+            writers[shard].write_table(table)
+        held.clear()
+
+    try:
+        for batch in batches:
+            ledger.read += batch.num_rows
+            if progress is not None:
+                progress(batch.num_rows)
+            if keep is not None:
+                mask, reason = keep(batch)
+                ledger.dropped[reason] += int((~mask).sum())
+                batch = batch.filter(pa.array(mask))
+            subject = batch.column(batch.schema.get_field_index("subject_id"))
+            known = subject.is_valid().to_numpy(zero_copy_only=False)
+            place = np.full(batch.num_rows, -1, np.int64)
+            place[known] = shard_of(subject.drop_null().to_numpy(zero_copy_only=False).astype(np.int64))
+            ledger.dropped["no subject_id, or a subject of no shard"] += int((place < 0).sum())
+            order = np.argsort(place, kind="stable")
+            values, starts = np.unique(place[order], return_index=True)
+            sorted_batch = batch.take(pa.array(order))
+            for shard, start, stop in zip(values, starts, [*starts[1:], len(order)], strict=True):
+                if shard >= 0:
+                    held.setdefault(int(shard), []).append(sorted_batch.slice(start, stop - start))
+                    ledger.kept += int(stop - start)
+            size += batch.num_rows
+            if size >= BUFFER_ROWS:
+                flush()
+                size = 0
+        flush()
+        for writer in writers.values():
+            writer.close()
+    except BaseException:
+        for shard, writer in writers.items():
+            writer.close()
+            (shards / f"{shard:04d}" / f"{name}.parquet.part").unlink(missing_ok=True)
+        raise
+    for shard in writers:
+        part = shards / f"{shard:04d}" / f"{name}.parquet.part"
+        os.replace(part, part.with_suffix(""))
+    ledger.dropped += Counter()  # zero counts go
+    write_json(done, {"read": ledger.read, "kept": ledger.kept, "dropped": dict(ledger.dropped)})
+    return ledger
+
+
+def read_shard_table(folder: str | Path, spec: TableSpec):
+    """One table of a shard as a pandas frame; empty, with its columns, where the shard has none of it."""
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    path = Path(folder) / f"{spec.name}.parquet"
+    if not path.is_file():
+        kinds = {"id": "int64", "float": "float64", "time": "datetime64[us]", "text": "object"}
+        return pd.DataFrame({name: pd.Series(dtype=kinds[kind]) for name, kind in spec.columns.items()})
+    return pq.read_table(path).to_pandas(date_as_object=False)
+
+
+def write_json(path: Path, data: object) -> None:
+    """To a name of its own, then moved into place."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    os.replace(part, path)
+
+
+def clear_parts(folder: Path, patterns: Sequence[str] = ("*.part",)) -> None:
+    """Remove what a stopped run left half-written below a folder."""
+    for pattern in patterns:
+        for path in folder.rglob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,307 @@
+"""PatientEpisode: one stay in hospital, as orders and what came of them, whatever the data came from.
+
+An inquiry asks for a value (a lab, a vital sign, a culture) and has a draw time and a result time of its own; an
+intervention (a drug, an infusion, a procedure) changes the patient and returns nothing. Both stand in time steps as
+sets: sorted tuples without doubles, so that equal stays are equal objects. A step without events is not stored.
+
+Numbers are held at float32 precision, MEDS's own (`at_float32`), so that nothing is lost on the way through a file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = [
+    "KINDS",
+    "Diagnosis",
+    "EpisodeError",
+    "Inquiry",
+    "Intervention",
+    "PatientEpisode",
+    "TimeStep",
+    "at_float32",
+    "build_episode",
+]
+
+KINDS = ("administration", "infusion", "procedure", "prescription")
+OLDEST_YEARS = 130.0
+LARGEST = float(np.finfo(np.float32).max)
+_NEVER = datetime.max
+
+
+class EpisodeError(ValueError):
+    """A stay that cannot be: the message names the value, the limit and the remedy."""
+
+
+class Inquiry(NamedTuple):
+    """One value asked for. Exactly one of `value` and `label` is given."""
+
+    item: str  # our name: an item of ehr_codes, or "culture//<specimen>//<test>" or "susceptibility//..."
+    value: float | None  # in `unit`
+    label: str | None  # a label outcome (an organism, "negative", "<0.01")
+    drawn: datetime
+    resulted: datetime | None  # None: the source does not say
+    unit: str  # "" for a label
+    source: str  # the code it had in the source, unit left out: "LAB//50971"
+
+    def order(self) -> tuple:
+        resulted = self.resulted or _NEVER
+        return (self.drawn, self.item, _number(self.value), self.label or "", resulted, self.unit, self.source)
+
+
+class Intervention(NamedTuple):
+    """One thing done. `dose` is an amount in `unit`, `rate` an amount per time in `rate_unit`; either may be unknown."""
+
+    item: str  # our name (ehr_orders), or the source's own, lower case
+    kind: str  # one of KINDS; a prescription is an order whose execution the source does not tell
+    start: datetime
+    end: datetime | None  # None: at once, or not told
+    dose: float | None
+    unit: str
+    rate: float | None
+    rate_unit: str
+    route: str
+    source: str
+
+    def order(self) -> tuple:
+        return (
+            self.start, self.kind, self.item, self.end or _NEVER, _number(self.dose), _number(self.rate),
+            self.unit, self.rate_unit, self.route, self.source,
+        )  # fmt: skip
+
+
+class Diagnosis(NamedTuple):
+    """A discharge diagnosis. It is known only at discharge: to condition on it is to look into the future."""
+
+    sequence: int | None  # 1 is primary; None where the source does not rank
+    version: str  # "9" or "10" of the ICD
+    code: str
+
+    def order(self) -> tuple:
+        return (math.inf if self.sequence is None else self.sequence, self.version, self.code)
+
+
+class TimeStep(NamedTuple):
+    """All that was drawn or started in [start, start + hours_per_step)."""
+
+    index: int
+    start: datetime
+    inquiries: tuple[Inquiry, ...]
+    interventions: tuple[Intervention, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PatientEpisode:
+    """One stay. Checked when it is made; see `EpisodeError`."""
+
+    subject_id: int
+    stay_id: int  # hadm_id in MIMIC, RecordID in Challenge 2012
+    started: datetime  # the origin of the steps: registration in the emergency ward, else admission
+    admitted: datetime
+    discharged: datetime
+    hours_per_step: float
+    steps: tuple[TimeStep, ...]  # those with events, by index
+    diagnoses: tuple[Diagnosis, ...] = ()
+    died: datetime | None = None
+    died_in_hospital: bool | None = None
+    truncated: bool = False  # the record stops before the patient leaves (Challenge 2012: at 48 h)
+    age_years: float | None = None
+    sex_female: bool | None = None
+    race: str = ""
+    admission_type: str = ""
+    admission_location: str = ""
+    discharge_location: str = ""
+
+    def __post_init__(self) -> None:
+        _check_stay(self)
+        width = timedelta(hours=self.hours_per_step)
+        last = -1
+        for step in self.steps:
+            if step.index <= last:
+                _fail(self, f"step {step.index} stands after step {last}", "sort the steps by index")
+            last = step.index
+            if step.start != self.started + step.index * width:
+                _fail(self, f"step {step.index} starts at {step.start}", "use build_episode to lay out the steps")
+            _check_step(self, step, step.start + width)
+
+    @property
+    def n_steps(self) -> int:
+        """Steps from `started` to `discharged`, those without events counted."""
+        return max(1, math.ceil(self.length_of_stay_hours / self.hours_per_step))
+
+    @property
+    def length_of_stay_hours(self) -> float:
+        return (self.discharged - self.started) / timedelta(hours=1)
+
+    def hours(self, time: datetime) -> float:
+        """Hours from `started`."""
+        return (time - self.started) / timedelta(hours=1)
+
+    def inquiries(self) -> Iterator[Inquiry]:
+        return (inquiry for step in self.steps for inquiry in step.inquiries)
+
+    def interventions(self) -> Iterator[Intervention]:
+        return (intervention for step in self.steps for intervention in step.interventions)
+
+    def regrid(self, hours_per_step: float) -> PatientEpisode:
+        """The same stay on steps of another width."""
+        return self.with_events(self.inquiries(), self.interventions(), hours_per_step)
+
+    def with_events(
+        self,
+        inquiries: Iterable[Inquiry],
+        interventions: Iterable[Intervention],
+        hours_per_step: float | None = None,
+    ) -> PatientEpisode:
+        """The same stay with other events."""
+        width = self.hours_per_step if hours_per_step is None else hours_per_step
+        steps = lay_out(self.started, width, inquiries, interventions, f"stay {self.stay_id}")
+        return replace(self, hours_per_step=width, steps=steps)
+
+
+def at_float32(value: float) -> float:
+    """The shortest decimal with the same float32: 0.1 stays 0.1, and survives MEDS's float32 column.
+
+    Raises:
+        EpisodeError: not finite, or too large for a float32.
+    """
+    if not abs(value) <= LARGEST:
+        raise EpisodeError(f"value {value!r} is not a finite float32; drop it or mark it as missing (None)")
+    return float(str(np.float32(value)))
+
+
+def build_episode(
+    *,
+    started: datetime,
+    hours_per_step: float = 4.0,
+    inquiries: Iterable[Inquiry] = (),
+    interventions: Iterable[Intervention] = (),
+    diagnoses: Iterable[Diagnosis] = (),
+    **stay: object,
+) -> PatientEpisode:
+    """A checked episode from loose events: numbers to float32, doubles removed, events laid out in steps.
+
+    Raises:
+        EpisodeError: time runs backwards, an event lies outside [started, discharged], a value is not finite, ...
+    """
+    return PatientEpisode(
+        started=started,
+        hours_per_step=float(hours_per_step),
+        steps=lay_out(started, float(hours_per_step), inquiries, interventions, f"stay {stay.get('stay_id')}"),
+        diagnoses=tuple(sorted(set(diagnoses), key=Diagnosis.order)),
+        **stay,
+    )
+
+
+def lay_out(
+    started: datetime,
+    hours_per_step: float,
+    inquiries: Iterable[Inquiry],
+    interventions: Iterable[Intervention],
+    whose: str = "the stay",
+) -> tuple[TimeStep, ...]:
+    """Events as sorted sets on steps of `hours_per_step` from `started`.
+
+    Raises:
+        EpisodeError: a step width that is not above 0, an event before `started`.
+    """
+    if not (hours_per_step > 0 and math.isfinite(hours_per_step)):
+        raise EpisodeError(f"hours_per_step={hours_per_step} must be a finite number above 0; 4 is the usual one")
+    width = timedelta(hours=hours_per_step)
+    if not width:
+        raise EpisodeError(f"hours_per_step={hours_per_step} is under a microsecond; give a wider step")
+    by_step: dict[int, tuple[set[Inquiry], set[Intervention]]] = {}
+    for which, events in enumerate((inquiries, interventions)):
+        for event in events:
+            time = event.start if which else event.drawn
+            if time < started:
+                raise EpisodeError(
+                    f"{whose}: {event.item} at {time} lies before the start {started}: time runs backwards; "
+                    "drop the event or move the start"
+                )
+            by_step.setdefault((time - started) // width, (set(), set()))[which].add(_rounded(event))
+    return tuple(
+        TimeStep(
+            index,
+            started + index * width,
+            tuple(sorted(by_step[index][0], key=Inquiry.order)),
+            tuple(sorted(by_step[index][1], key=Intervention.order)),
+        )
+        for index in sorted(by_step)
+    )
+
+
+def _rounded(event: Inquiry | Intervention) -> Inquiry | Intervention:
+    if isinstance(event, Inquiry):
+        value = None if event.value is None else at_float32(event.value)
+        return event if value == event.value else event._replace(value=value)
+    dose, rate = (None if x is None else at_float32(x) for x in (event.dose, event.rate))
+    return event if (dose, rate) == (event.dose, event.rate) else event._replace(dose=dose, rate=rate)
+
+
+def _number(value: float | None) -> float:
+    """For sorting: an unknown number stands before every known one."""
+    return -math.inf if value is None else value
+
+
+def _fail(episode: PatientEpisode, what: str, remedy: str) -> None:
+    raise EpisodeError(f"subject {episode.subject_id}, stay {episode.stay_id}: {what}; {remedy}")
+
+
+def _check_stay(e: PatientEpisode) -> None:
+    if not (e.hours_per_step > 0 and math.isfinite(e.hours_per_step)):
+        _fail(e, f"hours_per_step={e.hours_per_step} must be above 0", "4 is the usual one")
+    if e.discharged < e.admitted:
+        _fail(
+            e, f"discharged {e.discharged} before admitted {e.admitted}: time runs backwards", "drop or mend the stay"
+        )
+    if e.started > e.admitted:
+        _fail(e, f"started {e.started} after admitted {e.admitted}", "start at the admission")
+    if e.died is not None and e.died < e.started:
+        _fail(e, f"died {e.died} before the start {e.started}: time runs backwards", "drop or mend the stay")
+    if e.age_years is not None and not 0 <= e.age_years <= OLDEST_YEARS:
+        _fail(e, f"age {e.age_years} years is outside 0..{OLDEST_YEARS:g}", "give the age at admission, or None")
+    for diagnosis in e.diagnoses:
+        if not diagnosis.version.isalnum() or not diagnosis.code:
+            _fail(e, f"diagnosis {diagnosis}", "give the version as '9' or '10', and a code")
+    if list(e.diagnoses) != sorted(set(e.diagnoses), key=Diagnosis.order):
+        _fail(e, "diagnoses are unsorted or doubled", "use build_episode")
+
+
+def _check_step(e: PatientEpisode, step: TimeStep, stop: datetime) -> None:
+    for event in step.inquiries:
+        if not step.start <= event.drawn < stop or event.drawn > e.discharged:
+            _fail(e, f"{event.item} drawn {event.drawn}, outside its step or after discharge", "drop it or regrid")
+        if event.resulted is not None and event.resulted < event.drawn:
+            _fail(
+                e,
+                f"{event.item} resulted {event.resulted} before it was drawn {event.drawn}: time runs backwards",
+                "set the result time to None or to the draw time",
+            )
+        if (event.value is None) == (event.label is None):
+            _fail(e, f"{event.item} at {event.drawn} needs exactly one of value and label", "drop empty results")
+        if event.value is not None and event.value != at_float32(event.value):
+            _fail(e, f"{event.item}={event.value!r} is not held at float32 precision", "use build_episode")
+    for event in step.interventions:
+        if event.kind not in KINDS:
+            _fail(e, f"{event.item} is of kind {event.kind!r}", f"use one of {', '.join(KINDS)}")
+        if not step.start <= event.start < stop or event.start > e.discharged:
+            _fail(e, f"{event.item} starts {event.start}, outside its step or after discharge", "drop it or regrid")
+        if event.end is not None and event.end < event.start:
+            _fail(
+                e,
+                f"{event.item} ends {event.end} before it starts {event.start}: time runs backwards",
+                "set the end to None",
+            )
+        for number in (event.dose, event.rate):
+            if number is not None and not (number >= 0 and number == at_float32(number)):
+                _fail(e, f"{event.item} has dose or rate {number!r}", "use a finite number from 0 up, or None")
+    for events, order in ((step.inquiries, Inquiry.order), (step.interventions, Intervention.order)):
+        if list(events) != sorted(set(events), key=order):
+            _fail(e, f"step {step.index} is unsorted or holds doubles", "use build_episode")
