@@ -29,6 +29,7 @@ from world_models.ecg_wm.encode import read_chart
 from world_models.ecg_wm.flow import ResidualFlow
 from world_models.ecg_wm.latent_ode import COMPARTMENTS, COORDS, PATIENT, PhysiologicalPrior, clock_waves
 from world_models.ecg_wm.patients import baseline_chart, log_dose, patient_features
+from world_models.ecg_wm.readback import Readback
 from world_models.ecg_wm.state import Belief, ECGWorldState
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.nn.mlp import mlp
@@ -88,10 +89,9 @@ class ECGWorldModel(nn.Module):
         self.hazard = nn.Parameter(torch.tensor([-8.0, 1.0, 1.0, 1.0, 0.0, 0.3, 0.2]))
         self.vae = BeatVAE(config)
         self.register_buffer("amount_limit", torch.full((drugs,), 10.0))  # largest central amount met in training
-        # ms by which the decoder's T peak is put later: its smooth T waves peak earlier than the anchor; calibrated
-        self.register_buffer("peak_shift_ms", torch.zeros(()))
         self.register_buffer("temperature", torch.ones(()))  # widens the belief's draws; calibrated like spread_scale
         self.register_buffer("spread_scale", torch.ones(len(SPREAD_OF)))  # calibration on held-out cohorts
+        self.readback = Readback(config)
 
     # ---- loading -------------------------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class ECGWorldModel(nn.Module):
         unknown = torch.full_like(f["age_years"], float("nan"))
         shape = given.get("shape")
         if shape is None:
-            shape = self.vae.prior(keys.normal(key, 0, "beat_shape", (self.config.morphology,)))
+            shape = self.vae.prior(key)
         return self.start(key, f, given.get("metaboliser", unknown), shape, latent.standardise(baseline_chart(f)))
 
     @torch.no_grad()
@@ -195,7 +195,7 @@ class ECGWorldModel(nn.Module):
         if "latent" in also:
             chart["latent"] = torch.cat([self.coordinates(state), state.shape], dim=-1).clamp(-50.0, 50.0)
         if "ecg_mv" in also:
-            chart["ecg_mv"] = self.draw(state, chart)
+            chart["ecg_mv"] = self.draw(state.shape, state.key, state.t, chart)
         return chart
 
     @torch.no_grad()
@@ -260,17 +260,15 @@ class ECGWorldModel(nn.Module):
         gate = torch.nn.functional.logsigmoid((rise - middle) / (width.abs() + 0.02))
         return level + slope * (qtcf - 5.0) + steep + slow * (60 - chart["heart_rate_bpm"]).clamp_min(0) / 10 + gate
 
-    def draw(self, state: ECGWorldState, chart: Chart) -> Tensor:
-        """The ECG [B, 12, 5000] mV with the chart's intervals and the patient's beat shape."""
-        shift = self.peak_shift_ms
-        ends = beats.anchors(chart["pr_ms"], chart["qrs_ms"], chart["jt_peak_ms"] + shift, chart["tpeak_tend_ms"] - shift)
-        onset = AT_R - R_SHARE * chart["qrs_ms"] * (RATE_HZ / 1000)
+    def draw(self, shape: Tensor, key: Tensor, t: Tensor, chart: Chart) -> Tensor:
+        """ECG [B, 12, 5000] mV of beat shape [B, morphology] on which a delineator reads the chart's intervals."""
+        asked = self.readback.asked(shape, chart)
+        ends = beats.anchors(asked["pr_ms"], asked["qrs_ms"], asked["jt_peak_ms"], asked["tpeak_tend_ms"])
+        onset = AT_R - R_SHARE * asked["qrs_ms"] * (RATE_HZ / 1000)
         parts = []
-        for rows in torch.arange(state.key.shape[0], device=self.device).split(64):  # 64 ECGs stay near the cache
-            template = beats.from_canonical(
-                self.vae.decode(state.shape[rows]), ends[rows], onset[rows], TEMPLATE, RATE_HZ
-            )
-            r = beat_samples(state.key[rows], state.t[rows], chart["heart_rate_bpm"][rows], hrv_ms=20.0)
+        for rows in torch.arange(key.shape[0], device=self.device).split(64):  # 64 ECGs stay near the cache
+            template = beats.from_canonical(self.vae.decode(shape[rows]), ends[rows], onset[rows], TEMPLATE, RATE_HZ)
+            r = beat_samples(key[rows], t[rows], chart["heart_rate_bpm"][rows], hrv_ms=20.0)
             parts.append(derive_twelve(tile(template, r, SAMPLES, AT_R)))
         return torch.cat(parts)
 
