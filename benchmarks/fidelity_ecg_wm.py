@@ -3,7 +3,9 @@
 Four drugs, a single dose and a repeated one each; after 2, 12 and 24 h the intervals read by the delineator off the
 learned world's own ECG are compared with the oracle's chart, beside persistence (the patient's baseline) and the
 population-mean course (baseline + mean change of 2,000 other patients at that hour of that plan). From the baseline
-ECG alone, and again from 2 and 4 h post-dose ECGs on. Simulated patients throughout: none of it is clinical evidence.
+ECG alone, and again from 2 and 4 h post-dose ECGs on. From the baseline alone there is also `best`: the median over
+the oracle's own draws of everything that a patient's baseline chart does not tell, the smallest mean absolute error
+that any model can have with that information. Simulated patients throughout: none of it is clinical evidence.
 """
 
 from __future__ import annotations
@@ -31,7 +33,14 @@ REPEATED = {
     "verapamil": (120.0, 8),
     "quinidine": (400.0, 8),
 }  # mg, h
-TEST_SEED, POPULATION_SEED = 4_000_000_000, 5_000_000_000  # training uses seeds from 1e9 on, calibration from 2e9
+# Training uses seeds from 1e9 on, calibration from 2e9. Test patients of 4e9 on were seen while stages were chosen.
+TEST_SEED, POPULATION_SEED, BEST_SEED = 6_000_000_000, 7_000_000_000, 8_000_000_000
+BASELINE = {
+    "age_years": "age_years", "sex_female": "sex_female", "weight_kg": "weight_kg",
+    "admission_clock_hour": "clock_hour", "baseline_heart_rate_bpm": "heart_rate_bpm", "baseline_pr_ms": "pr_ms",
+    "baseline_qrs_ms": "qrs_ms", "baseline_qtcf_ms": "qtcf_ms", "baseline_tpeak_tend_ms": "tpeak_tend_ms",
+    "baseline_burden": "arrhythmia_burden",
+}  # factor -> what it is in the admission chart  # fmt: skip
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -69,6 +78,18 @@ def measured(chart: Chart) -> dict[str, Tensor]:
     }
 
 
+def forecast(oracle, first: Chart, plan: Tensor, draws: int) -> list[Chart]:
+    """Charts after 0, 1, ... steps of the plan: medians [B] over the oracle's draws given the admission chart alone."""
+    count = first["hours"].shape[0]
+    factors = {factor: first[name].repeat_interleave(draws) for factor, name in BASELINE.items()}
+    state = oracle.initial(keys.from_seed(BEST_SEED, count * draws), factors)
+    found = []
+    for s in run(oracle, state, plan):
+        chart = oracle.observe(s)
+        found.append({n: chart[n].reshape(count, draws).median(dim=1).values for n in INTERVALS})
+    return found
+
+
 def bootstrap(values: np.ndarray, rng: np.random.Generator, draws: int = 1000) -> tuple[float, float]:
     index = rng.integers(0, len(values), (draws, len(values)))
     low, high = np.quantile(np.nanmean(values[index], axis=1), [0.025, 0.975])
@@ -82,17 +103,18 @@ def particles(model, state, count: int, start: Tensor):
     return model.rekey(many, keys.fold(keys.fold(many.key, "particle"), number))
 
 
-def compare(model, oracle, patients: int, samples: int) -> list[dict]:
+def compare(model, oracle, patients: int, samples: int, seed: int = TEST_SEED) -> list[dict]:
     """Errors and coverage for every plan, hour, interval and amount of history."""
     rng = np.random.default_rng(0)
     steps = int(24 / model.hours_per_step)
-    key = keys.from_seed(TEST_SEED, patients)
+    key = keys.from_seed(seed, patients)
     others = keys.from_seed(POPULATION_SEED, 2000)
     rows: list[dict] = []
     for name, plan in plans(model.hours_per_step, steps).items():
         truth_states = run(oracle, oracle.initial(key), plan)
         truth = [oracle.observe(s) for s in truth_states]
         crowd = [oracle.observe(s) for s in run(oracle, oracle.initial(others), plan)]
+        best = forecast(oracle, truth[0], plan, samples)
         seen = [oracle.observe(truth_states[i], ("ecg_mv",)) for i in range(3)]
         for visits, label in ((1, "baseline alone"), (3, "two post-dose ECGs")):
             history = recorded(seen[:visits], truth[:visits], plan, model.hours_per_step)
@@ -114,16 +136,19 @@ def compare(model, oracle, patients: int, samples: int) -> list[dict]:
                     change = float((crowd[i + 1][interval] - crowd[0][interval]).mean())
                     spread = cloud[interval].reshape(patients, samples)
                     low, high = (torch.quantile(spread, q, dim=1).numpy() for q in (0.05, 0.95))
+                    foreseen = best[i + 1][interval].numpy() if visits == 1 else np.full(patients, np.nan)
                     errors = {
                         "model": np.abs(read[interval].numpy() - target),
                         "persistence": np.abs(base - target),
                         "population": np.abs(base + change - target),
+                        "best": np.abs(foreseen - target),
+                        "chart": np.abs(own[interval].numpy() - target),
                     }
                     gap = errors["model"] - errors["population"]
                     ci = bootstrap(gap, rng)
                     rows.append({
                         "plan": name, "hours": hour, "history": label, "interval": interval, "patients": patients,
-                        **{f"mae_{k}_ms": round(float(np.nanmean(v)), 3) for k, v in errors.items()},
+                        **{f"mae_{k}_ms": _mean(v) for k, v in errors.items()},
                         "ratio_to_persistence": round(float(np.nanmean(errors["model"]) / np.nanmean(errors["persistence"])), 3),
                         "model_minus_population_low": round(ci[0], 3), "model_minus_population_high": round(ci[1], 3),
                         "coverage90": round(float(((target >= low) & (target <= high)).mean()), 4),
@@ -131,6 +156,10 @@ def compare(model, oracle, patients: int, samples: int) -> list[dict]:
                         "head_vs_delineator_median_ms": round(float(np.nanmedian(np.abs((read[interval] - own[interval]).numpy()))), 3),
                     })  # fmt: skip
     return rows
+
+
+def _mean(values: np.ndarray) -> float:
+    return round(float(np.nanmean(values)), 3) if not np.isnan(values).all() else float("nan")
 
 
 def recorded(seen: list[Chart], truth: list[Chart], plan: Tensor, hours_per_step: float) -> History:
@@ -151,9 +180,9 @@ def recorded(seen: list[Chart], truth: list[Chart], plan: Tensor, hours_per_step
     return History(stacked, actions, hours)
 
 
-def drift(model, patients: int) -> dict[str, float]:
+def drift(model, patients: int, seed: int = TEST_SEED) -> dict[str, float]:
     """Change of heart rate and R amplitude from step 1 to step 24 without drug, mean over patients, at the same hour of day."""
-    key = keys.from_seed(TEST_SEED + 1_000_000, patients)
+    key = keys.from_seed(seed + 1_000_000, patients)
     nothing = torch.zeros(24, len(DRUGS))
     states = run(model, model.initial(key), nothing)
     day = int(24 / model.hours_per_step)
@@ -174,11 +203,19 @@ def summary(rows: list[dict]) -> list[dict]:
                           and (interval == "all" or r["interval"] == interval)]  # fmt: skip
                 mean = {
                     k: float(np.mean([r[k] for r in chosen]))
-                    for k in ("mae_model_ms", "mae_persistence_ms", "mae_population_ms", "coverage90")
+                    for k in (
+                        "mae_model_ms",
+                        "mae_persistence_ms",
+                        "mae_population_ms",
+                        "mae_best_ms",
+                        "mae_chart_ms",
+                        "coverage90",
+                    )
                 }
                 agree = float(np.median([r["head_vs_delineator_median_ms"] for r in chosen]))
                 found.append({"history": history, "drug": drug, "interval": interval, **{k: round(v, 3) for k, v in mean.items()},
                               "ratio_to_persistence": round(mean["mae_model_ms"] / mean["mae_persistence_ms"], 3),
+                              "best_to_persistence": round(mean["mae_best_ms"] / mean["mae_persistence_ms"], 3),
                               "head_vs_delineator_median_ms": round(agree, 3)})  # fmt: skip
     return found
 
@@ -199,12 +236,13 @@ def main() -> None:
     parser.add_argument("--cohort", default="typical")
     parser.add_argument("--patients", type=int, default=300)
     parser.add_argument("--samples", type=int, default=64, help="particles behind each band")
+    parser.add_argument("--seed", type=int, default=TEST_SEED, help="of the first test patient")
     parser.add_argument("--out", type=Path, default=RESULTS)
     chosen = parser.parse_args()
     model = catalog.load(chosen.world, cohort=chosen.cohort)
     with torch.no_grad():
-        rows = compare(model, ECGDrugOracle(cohort=chosen.cohort), chosen.patients, chosen.samples)
-        still = drift(model, chosen.patients)
+        rows = compare(model, ECGDrugOracle(cohort=chosen.cohort), chosen.patients, chosen.samples, chosen.seed)
+        still = drift(model, chosen.patients, chosen.seed)
     table = summary(rows)
     write(chosen.out / "fidelity_ecg_wm.csv", rows)
     write(chosen.out / "fidelity_ecg_wm_summary.csv", table)

@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from benchmarks.trial_baselines import concentration_response, persistence, population_course
@@ -114,8 +115,16 @@ def _course_r2(table: pd.DataFrame, drug: str, name: str) -> float:
     return float(1 - ((seen - guess) ** 2).sum() / ((seen - seen.mean()) ** 2).sum())
 
 
+def _over_subjects(inside: pd.Series, subject: pd.Series, draws: int = 2000) -> tuple[float, float]:
+    """95 % interval of a share by the bootstrap over subjects: the readings of one person are not independent."""
+    counts = inside.astype(float).groupby(subject).agg(["sum", "count"]).to_numpy()
+    drawn = counts[np.random.default_rng(0).integers(0, len(counts), (draws, len(counts)))].sum(1)
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+    return float(low), float(high)
+
+
 def report(table: pd.DataFrame) -> pd.DataFrame:
-    """One line a target and arm ('all' first): mean absolute errors, coverage, course R², number of readings."""
+    """One line a target and arm ('all' first): mean absolute errors, coverage with its interval, course R², readings."""
     import pandas as pd
 
     lines = []
@@ -128,7 +137,9 @@ def report(table: pd.DataFrame) -> pd.DataFrame:
             for baseline in BASELINES:
                 if f"{name}_{baseline}" in part:
                     line[f"mae_{baseline}_ms"] = (part[f"{name}_{baseline}"] - part[column]).abs().mean()
-            line["coverage_90"] = ((part[column] >= part[f"{name}_q05"]) & (part[column] <= part[f"{name}_q95"])).mean()
+            inside = (part[column] >= part[f"{name}_q05"]) & (part[column] <= part[f"{name}_q95"])
+            line["coverage_90"] = inside.mean()
+            line["coverage_low"], line["coverage_high"] = _over_subjects(inside, part["randid"])
             line["band_width_ms"] = (part[f"{name}_q95"] - part[f"{name}_q05"]).mean()
             if arm not in ("all", "placebo") and "placebo" in set(table["drug"]):
                 line["course_r2"] = _course_r2(table, arm, name)

@@ -1,9 +1,10 @@
-"""Where the time of a step goes: the outermost torch.nn.Module calls, and the verbs of the world, against all of it."""
+"""Where the time of a step goes: calls of networks, passes through learned weights, the world's verbs, the rest."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -31,52 +32,83 @@ class _Clock:
             self.total += time.perf_counter() - self.entered
 
 
-def _clocked(verb: Callable[..., Any], clock: _Clock) -> Callable[..., Any]:
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        clock.enter()
-        try:
-            return verb(*args, **kwargs)
-        finally:
-            clock.leave()
-
-    return timed
-
-
-def time_shares(work: Callable[[], int], world: Any, seconds: float) -> dict[str, float]:
-    """Shares (0 to 1) of the wall time of repeated `work`.
+def time_shares(
+    work: Callable[[], int], world: Any, seconds: float, learned: Iterable[tuple[Any, str]] | None = None
+) -> dict[str, float]:
+    """Shares (0 to 1) of the wall time of repeated `work`; a pass inside a pass of the same kind counts once.
 
     Args:
         world: the object whose verbs `work` uses.
+        learned: (object, name of its method) for each pass through learned weights that is no call of a torch module;
+            None: those that the world itself names in `learned_passes`, if it does.
 
     Returns:
-        "modules": inside calls of torch modules (nested calls count once; what a module does in plain methods, without
-        being called, is not seen); "world": inside the world's verbs, the modules among them; "rest": everything else,
-        which is task, observation, infos, autoreset and numpy.
+        "modules": inside calls of torch modules, networks in the narrow sense: linear layers, activations, recurrent
+        cells, and what a module's `forward` does around them. What a module does in its other methods is not in it.
+        "learned": those calls and the methods in `learned`. For the ECG world these are the neural ODE's step (drug
+        amounts by learned rates, learned slopes and daily rhythm, drift network), the making of a patient's own rates
+        and propagator from random effects, and the torsades hazard; with flow, belief encoder, spread head and beat
+        autoencoder, which are module calls, they are all the passes through learned weights there are but for the
+        addition of coordinates. Not in it: random numbers, cohorts, dose logs, units, charts.
+        "world": inside the world's verbs, the learned passes among them.
+        "rest": outside the verbs: task, observation, infos, autoreset, numpy.
     """
-    modules, verbs = _Clock(), _Clock()
+    modules, passes, verbs = _Clock(), _Clock(), _Clock()
+    named = getattr(world, "learned_passes", ()) if learned is None else learned
 
     def before(module: nn.Module, args: tuple) -> None:
+        passes.enter()
         modules.enter()
 
     def after(module: nn.Module, args: tuple, output: object) -> None:
         modules.leave()
+        passes.leave()
 
     work()
-    hooks = [register_module_forward_pre_hook(before), register_module_forward_hook(after)]
-    names = [n for n in _VERBS if hasattr(world, n)]
-    own = {n: vars(world)[n] for n in names if n in vars(world)}
-    for name in names:
-        object.__setattr__(world, name, _clocked(getattr(world, name), verbs))
+    places = [(world, verb, verbs) for verb in _VERBS if hasattr(world, verb)]
+    with _watched([*places, *((owner, name, passes) for owner, name in named)]):
+        hooks = [register_module_forward_pre_hook(before), register_module_forward_hook(after)]
+        try:
+            start = time.perf_counter()
+            while time.perf_counter() - start < seconds:
+                work()
+            total = time.perf_counter() - start
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return {
+        "modules": modules.total / total,
+        "learned": passes.total / total,
+        "world": verbs.total / total,
+        "rest": 1.0 - verbs.total / total,
+    }
+
+
+@contextmanager
+def _watched(places: list[tuple[Any, str, _Clock]]) -> Iterator[None]:
+    """Every (object, method) with its clock running while it is at work; afterwards the objects are as they were.
+
+    The timed method stands in the object's own `__dict__`, past `__setattr__`: a module's would refuse or register it.
+    """
+    kept = [(owner, name, vars(owner).get(name)) for owner, name, _ in places]
     try:
-        start = time.perf_counter()
-        while time.perf_counter() - start < seconds:
-            work()
-        total = time.perf_counter() - start
+        for owner, name, clock in places:
+            vars(owner)[name] = _clocked(getattr(owner, name), clock)
+        yield
     finally:
-        for name in names:
-            object.__delattr__(world, name)
-        for name, verb in own.items():
-            object.__setattr__(world, name, verb)
-        for hook in hooks:
-            hook.remove()
-    return {"modules": modules.total / total, "world": verbs.total / total, "rest": 1.0 - verbs.total / total}
+        for owner, name, own in reversed(kept):
+            if own is None:
+                vars(owner).pop(name, None)
+            else:
+                vars(owner)[name] = own
+
+
+def _clocked(method: Callable[..., Any], clock: _Clock) -> Callable[..., Any]:
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        clock.enter()
+        try:
+            return method(*args, **kwargs)
+        finally:
+            clock.leave()
+
+    return timed

@@ -119,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sweep-only", action="store_true", help="leave policies.csv as it is")
     threads = "torch threads; several that share their cores with other work are slower than one"
     parser.add_argument("--threads", type=int, default=1, help=threads)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=20_000_000, help="of the first judged patient")
     parser.add_argument("--runs", default="runs/policies", help="where trained policies are kept")
     parser.add_argument("--out", default=str(Path(__file__).parent / "results"))
     args = parser.parse_args(argv)

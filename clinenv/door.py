@@ -6,6 +6,7 @@ is paid for what happens to the patient, not for what the ECG machine printed.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -86,6 +87,9 @@ class Door:
         def on_device(x: np.ndarray) -> Tensor:
             return torch.as_tensor(x, device=self.device)
 
+        # neighbouring measures of one number a patient are stacked together; others stand alone
+        scalars = itertools.groupby(task.observation, key=lambda c: measured[c.name].shape == () or c.name)
+        self._runs = [(kind is True, [c.name for c in run]) for kind, run in scalars]
         self._centre, self._scale = on_device(self.layout.centre), on_device(self.layout.scale)
         self._low, self._high = on_device(self.layout.low), on_device(self.layout.high)
         self._box_low, self._box_high = on_device(box.low), on_device(box.high)
@@ -150,13 +154,15 @@ class Door:
 
     def _row(self, chart: Chart) -> Tensor:
         """float32 [B, n] in units, within the layout's bounds."""
-        columns = [chart[c.name].to(torch.float32) for c in self.task.observation]
-        columns = [c.unsqueeze(-1) if c.ndim == 1 else c.flatten(1) for c in columns]
-        columns += [torch.zeros_like(columns[0][:, :1])] * len(self.task.records)
+        parts = [
+            torch.stack([chart[name] for name in names], -1) if scalar else chart[names[0]].flatten(1)
+            for scalar, names in self._runs
+        ]
+        parts.append(parts[0].new_zeros(parts[0].shape[0], len(self.task.records)))
         if self.kind == "latent":
             latent = chart["latent"] if self._encode is None else self._encode(chart["ecg_mv"], chart)
-            columns.append(latent.to(torch.float32).flatten(1))
-        return torch.cat(columns, dim=-1).clamp(self._low, self._high)
+            parts.append(latent.flatten(1))
+        return torch.cat(parts, dim=-1).to(torch.float32).clamp(self._low, self._high)
 
 
 def _known(what: str, value: str, choices: tuple[str, ...]) -> None:

@@ -63,7 +63,7 @@ class Episodes:
     @torch.no_grad()
     def begin(
         self, rows: Tensor | None, base: Tensor | None = None, factors: Mapping[str, Tensor] | None = None
-    ) -> tuple[Any, Tensor]:
+    ) -> tuple[Any, Running]:
         """Start new episodes.
 
         Args:
@@ -72,7 +72,7 @@ class Episodes:
             factors: name -> tensor [R, *shape] from `check_factors`: what is fixed about the new patients.
 
         Returns:
-            The observation of the fresh rows [R], and their row numbers [R].
+            The observation of the fresh rows [R], and where these rows stand.
         """
         every = rows is None
         if rows is None:
@@ -93,7 +93,7 @@ class Episodes:
             self.now = fresh
         else:
             self.now = tree.put(self.now, rows, fresh)
-        return observation, rows
+        return observation, fresh
 
     @torch.no_grad()
     def step(self, actions: Any) -> tuple[Any, Step, Tensor]:
@@ -107,18 +107,15 @@ class Episodes:
         return observation, out, steps >= self.horizon_steps
 
     @torch.no_grad()
-    def facts(self, rows: Tensor | None = None) -> dict[str, Tensor]:
-        """What info says of every moment: hours, support, and spread_<measure>. Rows [R], or all.
+    def facts(self, moment: Running | None = None) -> dict[str, Tensor]:
+        """What info says of a moment (of now): hours, support, and spread_<measure>.
 
         Flat names, as in Gymnasium's own environments: loggers pick them by name, and TorchRL reads no nested info.
         """
-        state, chart = self.now.state, self.now.chart
-        hours = chart["hours"]
-        if rows is not None:
-            state, hours = tree.take(state, rows), hours[rows]
+        moment = self.now if moment is None else moment
         world = self.simulator.world
-        spread = {f"spread_{name}": sd for name, sd in world.spread(state).items()}
-        return {"hours": hours, "support": world.support(state), **spread}
+        spread = {f"spread_{name}": sd for name, sd in world.spread(moment.state).items()}
+        return {"hours": moment.chart["hours"], "support": world.support(moment.state), **spread}
 
     @staticmethod
     def verdict(out: Step) -> dict[str, Tensor]:

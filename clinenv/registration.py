@@ -12,7 +12,7 @@ __all__ = ["ENVIRONMENTS", "WEIGHTS_SHA256", "register"]
 
 # SHA-256 of weights/<name>/model.safetensors, for every learned world an id may start by its name. An environment
 # refuses weights with another sum; a world that is not listed (an oracle, a folder, an object) is not checked.
-WEIGHTS_SHA256: dict[str, str] = {"ecg-wm-small": "5acd61c4a7408e5364d26f7d32333018199bb55fded0a36db64df5337f294b98"}
+WEIGHTS_SHA256: dict[str, str] = {"ecg-wm-small": "cf168f93bfaf6bc88878f22d5f8612ba4c6213203c8e6b25a2edda698c41517f"}
 
 ENVIRONMENTS: tuple[dict, ...] = (
     {

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from world_models.constants import constant
+
 __all__ = ["exponential_excess", "relative_amount", "share_of_time"]
 
 
@@ -38,7 +40,8 @@ def relative_amount(action: Tensor, reference: tuple[float, ...]) -> Tensor:
     """Sum [B] over the orders of action [B, A] / reference; explicit adds, so that it never depends on the batch."""
     if action.shape[-1] != len(reference):
         raise ValueError(f"action has {action.shape[-1]} columns but there are {len(reference)} reference amounts")
-    total = action[..., 0] * (1.0 / reference[0])
-    for column in range(1, len(reference)):
-        total = total + action[..., column] * (1.0 / reference[column])
+    dtype = action.dtype if action.is_floating_point() else torch.float32
+    total, *others = (action * constant(tuple(1.0 / amount for amount in reference), action.device, dtype)).unbind(-1)
+    for share in others:
+        total = total + share
     return total

@@ -186,9 +186,9 @@ class ClinicalVectorEnv(VectorEnv):
             last = (observation, {**facts, **extra})
         if begun is not None:
             rows = begun.nonzero().flatten()
-            fresh, _ = episodes.begin(rows)
-            observation = tree.put(observation, rows, fresh)
-            facts = tree.put(facts, rows, episodes.facts(rows))
+            shown, fresh = episodes.begin(rows)
+            observation = tree.put(observation, rows, shown)
+            facts = tree.put(facts, rows, episodes.facts(fresh))
         self._ended = ended
         if self._trend is not None:
             self._trend.add(None if begun is None else begun.cpu().numpy())
@@ -209,9 +209,9 @@ class ClinicalVectorEnv(VectorEnv):
     ) -> dict[str, Any]:
         """Facts of all rows, `extra` of those that were stepped, the `last` moment of those that ended."""
         everyone = torch.ones_like(self._ended)
-        info = masked(facts, everyone)
+        info = masked(facts, everyone, whole=True)
         if begun is None:
-            info.update(masked(extra, everyone))
+            info.update(masked(extra, everyone, whole=True))
         elif not bool(begun.all()):
             info.update(masked(extra, ~begun))
         if last is not None:

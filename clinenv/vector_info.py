@@ -16,11 +16,13 @@ __all__ = ["as_arrays", "as_tensors", "masked", "object_rows"]
 Info = dict[str, Any]  # nested dicts of tensors or arrays [N]
 
 
-def masked(facts: dict[str, Tensor], mask: Tensor) -> Info:
-    """The facts, zero where mask bool [N] does not hold, each with its mask beside it."""
+def masked(facts: dict[str, Tensor], mask: Tensor, whole: bool = False) -> Info:
+    """The facts, zero where mask bool [N] does not hold, each with its mask beside it; `whole`: it holds everywhere."""
     info: Info = {}
     for name, value in facts.items():
-        info[name] = torch.where(mask, value, torch.zeros_like(value))
+        if not whole:
+            value = value & mask if value.dtype == torch.bool else torch.where(mask, value, 0)
+        info[name] = value
         info[f"_{name}"] = mask
     return info
 
@@ -31,7 +33,7 @@ def as_tensors(info: Info) -> Info:
 
 
 def as_arrays(info: Info) -> Info:
-    """Numpy float64 and bool arrays, in two transfers for all of them together."""
+    """Numpy float64 and bool arrays, in one transfer for all of a kind together."""
     places: list[tuple[Info, str, Tensor]] = []
 
     def collect(values: Info) -> Info:
@@ -45,12 +47,12 @@ def as_arrays(info: Info) -> Info:
         return out
 
     result = collect(info)
-    for flags in (True, False):
-        group = [place for place in places if (place[2].dtype == torch.bool) == flags]
-        if group:
-            stacked = torch.stack([value if flags else value.to(torch.float64) for _, _, value in group])
-            for (out, name, _), row in zip(group, stacked.cpu().numpy(), strict=True):
-                out[name] = row
+    for dtype in {value.dtype for _, _, value in places}:
+        group = [place for place in places if place[2].dtype == dtype]
+        rows = torch.stack([value for _, _, value in group]).cpu().numpy()
+        rows = rows if dtype == torch.bool else rows.astype(np.float64)
+        for (out, name, _), row in zip(group, rows, strict=True):
+            out[name] = row
     return result
 
 
@@ -65,6 +67,6 @@ def object_rows(observation: Any, mask: np.ndarray) -> np.ndarray:
             rows[i] = {name: part[place].copy() for name, part in parts.items()}
     else:
         part = observation[index.to(observation.device)].cpu().numpy()
-        for place, i in enumerate(chosen):
-            rows[i] = part[place].copy()
+        for i, row in zip(chosen.tolist(), part, strict=True):
+            rows[i] = row.copy()
     return rows

@@ -65,6 +65,18 @@ def test_baselines_and_report(frame):
     assert np.allclose(summary["course_r2"].dropna(), 1.0)
 
 
+def test_the_interval_of_the_coverage_is_one_over_people(frame):
+    table = pre_dose_rows(frame)
+    missed = table["randid"].isin(sorted(table["randid"].unique())[::2])  # all readings of every second person
+    for name, column in TARGETS.items():
+        table[name] = table[column]
+        table[f"{name}_q05"], table[f"{name}_q95"] = table[column] + missed, table[column] + 2
+    summary = report(table)
+    assert summary["coverage_90"].between(0.3, 0.7).all()
+    assert (summary["coverage_low"] < summary["coverage_90"] - 0.1).all()
+    assert (summary["coverage_high"] > summary["coverage_90"] + 0.1).all()
+
+
 def test_the_command_writes_the_promised_columns(tmp_path, capsys):
     if not TABLE.is_file():
         pytest.skip(f"no trial at {TABLE}; set CLINENV_DATA to the folder that holds ecgrdvq")

@@ -21,6 +21,25 @@ def test_a_row_alone_meets_the_same_luck(seed, row, t):
     assert torch.equal(keys.fold(batch, 7)[row : row + 1], keys.fold(alone, torch.tensor([7])))
 
 
+@given(seed=st.integers(0, 2**62), batch=st.integers(1, 40), t=st.integers(-3, 2**40))
+@settings(max_examples=30, deadline=None)
+def test_several_purposes_at_once_are_the_very_bits_of_separate_draws(seed, batch, t):
+    key = keys.from_seed(seed, batch)
+    for when in (t, key % 1000, torch.tensor(t)):
+        together = keys.uniforms(key, when, ("a", ("b", 5), "c"))
+        apart = [keys.uniform(key, when, name, (count,)) for name, count in (("a", 1), ("b", 5), ("c", 1))]
+        assert together.dtype == torch.float32 and torch.equal(together, torch.cat(apart, dim=-1))
+        assert torch.equal(keys.uniforms(key, when, ("c", "a"))[:, 1], keys.uniform(key, when, "a"))
+        assert torch.equal(keys.to_normal(together[:, 1:6]), keys.normal(key, when, "b", (5,)))
+
+
+def test_a_number_folds_in_like_a_tensor_of_it():
+    key = keys.from_seed(3, 5)
+    for number in (0, 7, -5, 2**62, -(2**63)):
+        assert torch.equal(keys.fold(key, number), keys.fold(key, torch.tensor(number)))
+    assert torch.equal(keys.fold(key, 2**64 + 7), keys.fold(key, 7))
+
+
 def test_moments_and_independence():
     key = keys.from_seed(1, 200_000)
     for draw in (keys.normal, keys.noise):

@@ -15,7 +15,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["bernoulli", "bits", "categorical", "fold", "from_seed", "normal", "uniform"]
+__all__ = ["bernoulli", "bits", "categorical", "fold", "from_seed"]
+__all__ += ["noise", "normal", "to_normal", "uniform", "uniforms"]
 
 
 def _signed(value: int) -> int:
@@ -56,6 +57,26 @@ def _counters(count: int, device: torch.device) -> Tensor:
     )
 
 
+def _salt(data: int | str | Tensor) -> int | Tensor:
+    """What `fold` stirs into a key. A plain number stays one: a tensor of it costs as much as half the stirring."""
+    if isinstance(data, Tensor):
+        return data.to(torch.int64) * _TIME + _GOLDEN
+    number = _purpose(data) if isinstance(data, str) else int(data)
+    return _signed(number * _TIME + _GOLDEN)
+
+
+@lru_cache(maxsize=128)
+def _purposes(
+    purposes: tuple[str | tuple[str, int], ...], device: torch.device
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Salts [P] of several purposes; for each of their N numbers whose it is [N] (None: one each), and counters [N]."""
+    each = [(p, 1) if isinstance(p, str) else p for p in purposes]
+    salts = torch.tensor([_salt(name) for name, _ in each], dtype=torch.int64, device=device)
+    owner = torch.tensor([i for i, (_, count) in enumerate(each) for _ in range(count)], device=device)
+    counters = torch.cat([_counters(count, device) for _, count in each])
+    return salts, None if all(count == 1 for _, count in each) else owner, counters
+
+
 def from_seed(seed: int, count: int = 1, device: torch.device | str = "cpu") -> Tensor:
     """Keys [count] int64 of rows seed, seed + 1, ...: row i of `from_seed(s, n)` is `from_seed(s + i)`."""
     base = torch.tensor([_signed(int(seed) + i) for i in range(count)], dtype=torch.int64, device=device)
@@ -64,11 +85,7 @@ def from_seed(seed: int, count: int = 1, device: torch.device | str = "cpu") -> 
 
 def fold(key: Tensor, data: int | str | Tensor) -> Tensor:
     """A new key [B] from a key [B] and a number, a name, or a tensor of numbers [B] (int64)."""
-    if isinstance(data, str):
-        data = _purpose(data)
-    if not isinstance(data, Tensor):
-        data = torch.tensor(_signed(int(data)), dtype=torch.int64, device=key.device)
-    return _mix(_mix(key + _GOLDEN) ^ (data.to(torch.int64) * _TIME + _GOLDEN))
+    return _mix(_mix(key + _GOLDEN) ^ _salt(data))
 
 
 def bits(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...] = ()) -> Tensor:
@@ -81,12 +98,36 @@ def bits(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...] = ()
 
 def uniform(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...] = ()) -> Tensor:
     """Uniform on the open interval (0, 1), float32 [B, *shape]."""
-    return (bits(key, t, purpose, shape) >> 40).to(torch.float32).add_(0.5).mul_(1.0 / (1 << 23))
+    return _unit(bits(key, t, purpose, shape))
+
+
+def uniforms(key: Tensor, t: int | Tensor, purposes: tuple[str | tuple[str, int], ...]) -> Tensor:
+    """Uniform on (0, 1) for several purposes in one pass, float32 [B, N]: the very bits of separate `uniform` calls.
+
+    Args:
+        purposes: a name stands for one number, (name, count) for the `count` of `uniform(key, t, name, (count,))`.
+    """
+    salts, owner, counters = _purposes(purposes, key.device)
+    named = _mix(_mix(key + _GOLDEN).unsqueeze(-1) ^ salts)
+    moment = _salt(t)
+    timed = _mix(_mix(named + _GOLDEN) ^ (moment.unsqueeze(-1) if isinstance(moment, Tensor) else moment))
+    words = timed if owner is None else timed[..., owner]
+    return _unit(_mix(words + counters).bitwise_and_((1 << 63) - 1))
+
+
+def _unit(words: Tensor) -> Tensor:
+    """(0, 1) from 63 random bits: the upper 23, in the middle of their cell."""
+    return (words >> 40).to(torch.float32).add_(0.5).mul_(1.0 / (1 << 23))
 
 
 def normal(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...] = ()) -> Tensor:
     """Standard normal by inversion, float32 [B, *shape] (23 bits: the tails end at about 5.3 sigma)."""
-    return uniform(key, t, purpose, shape).mul_(2).sub_(1).erfinv_().mul_(math.sqrt(2.0))
+    return to_normal(uniform(key, t, purpose, shape))
+
+
+def to_normal(u: Tensor) -> Tensor:
+    """Standard normals [...] from uniforms on (0, 1), by inversion."""
+    return (u * 2).sub_(1).erfinv_().mul_(math.sqrt(2.0))
 
 
 def noise(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...]) -> Tensor:

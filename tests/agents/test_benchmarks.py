@@ -28,9 +28,43 @@ def test_time_shares_count_nested_calls_once_and_leave_the_world_as_it_was():
 
     before = world.spread
     shares = time_shares(work, world, 0.2)
-    assert 0.2 < shares["modules"] <= shares["world"] < 0.8
+    assert 0.2 < shares["modules"] <= shares["learned"] <= shares["world"] < 0.8
     assert shares["world"] + shares["rest"] == pytest.approx(1.0)
     assert world.spread is before and "initial" not in vars(world)
+
+
+class Solver:
+    """A pass through learned weights that is a plain method, with a module's call inside."""
+
+    def __init__(self) -> None:
+        self.inner = torch.nn.Linear(2, 2)
+        self.inner.register_forward_pre_hook(lambda *_: time.sleep(0.003))
+
+    def advance(self) -> None:
+        time.sleep(0.006)
+        self.inner(torch.zeros(1, 2))
+
+
+def test_learned_passes_are_those_a_world_names_or_a_caller_lists():
+    world, solver = DialWorld(), Solver()
+    world.spread = lambda state: solver.advance()
+
+    def work():
+        world.spread(None)
+        time.sleep(0.003)
+        return 1
+
+    def shares(*learned):
+        found = time_shares(work, world, 0.2, *learned)
+        return found["modules"], found["learned"]
+
+    modules, learned = shares()
+    assert learned == pytest.approx(modules, abs=0.02), "nothing was named: only calls of modules count"
+    modules, learned = shares([(solver, "advance")])
+    assert modules < 0.45 < learned < 0.95, "the method counts, and the call inside it counts once"
+    world.learned_passes = ((solver, "advance"),)
+    assert shares()[1] == pytest.approx(learned, abs=0.15) and shares([])[1] < 0.45
+    assert "advance" not in vars(solver)
 
 
 def test_rate_counts_units():

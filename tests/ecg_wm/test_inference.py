@@ -8,7 +8,7 @@ from world_models.ecg_quantities import MEASURES
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.model import ECGWorldModel
-from world_models.ecg_wm.patients import log_dose
+from world_models.ecg_wm.patients import log_dose, patient_features
 from world_models.protocol import History
 
 BATCH = 6
@@ -115,6 +115,21 @@ def test_intervals_keep_their_identities():
     torch.testing.assert_close(chart["qt_ms"], chart["qrs_ms"] + chart["jt_peak_ms"] + chart["tpeak_tend_ms"])
     torch.testing.assert_close(chart["qtcf_ms"], chart["qt_ms"] / rr ** (1 / 3))
     torch.testing.assert_close(latent.standardise(chart), u, rtol=1e-3, atol=1e-3)
+
+
+def test_the_short_way_to_rate_and_qtcf_gives_what_the_whole_chart_gives():
+    u = torch.cat([6 * keys.normal(keys.from_seed(1, 200), 0, "u", (6,)), torch.full((1, 6), 100.0)])
+    rate, qtcf = latent.rate_and_qtcf(u)
+    chart = latent.intervals_of(u)
+    assert torch.equal(rate, chart["heart_rate_bpm"])
+    torch.testing.assert_close(qtcf, chart["qtcf_ms"], rtol=1e-6, atol=0)
+
+
+def test_a_living_state_keeps_what_its_patient_is(model):
+    states, _ = course(model, keys.from_seed(2, BATCH), torch.tensor([[0.0, 0.5, 0.0, 0.0], [0.0] * 4]))
+    for state in (*states, model.rekey(states[-1], keys.fold(states[-1].key, "other")), model.expected(states[-1])):
+        patient, anchor = model.context(state)
+        assert torch.equal(patient, patient_features(state)) and torch.equal(anchor, model.anchor(state))
 
 
 def test_even_the_corners_lie_within_the_charts_bounds():

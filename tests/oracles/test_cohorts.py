@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -41,6 +43,27 @@ def test_row_equals_the_patient_alone_bit_for_bit(cohort: str, batch: int, trial
     many, few = draw_factors(cohort, key, trial=trial), draw_factors(cohort, key[:batch], trial=trial)
     for name in many:
         assert torch.equal(many[name][:batch], few[name]), name
+
+
+def test_factors_drawn_at_once_are_the_bits_of_each_drawn_alone() -> None:
+    who, key = COHORTS["elderly"], keys.from_seed(7, 99)
+    drawn = draw_factors(who, key)
+
+    def alone(name: str) -> torch.Tensor:
+        spread = getattr(who, name)
+        low, high = (0.5 * (1 + math.erf(z / math.sqrt(2))) for z in spread.z_range)
+        u = keys.uniform(key, 0, f"cohort/{name}") * (high - low) + low
+        value = (u * 2.0 - 1.0).erfinv() * math.sqrt(2.0) * spread.sd + spread.mean
+        if spread.female:
+            value = value + drawn["sex_female"] * spread.female
+        return value + (drawn["age_years"] - 60.0) * spread.per_year if spread.per_year else value
+
+    assert torch.equal(drawn["sex_female"], (keys.uniform(key, 0, "cohort/sex_female") < who.share_female).float())
+    for name in ("age_years", "weight_kg", "baseline_heart_rate_bpm", "baseline_pr_ms", "baseline_qtcf_ms"):
+        quantity = next(q for q in FACTORS if q.name == name)
+        assert torch.equal(drawn[name], alone(name).clamp(quantity.low, quantity.high)), name
+    assert torch.equal(drawn["metaboliser"], alone("metaboliser").exp().clamp(0.1, 4.0))
+    assert torch.equal(drawn["baseline_burden"], 1.0 / (1.0 + (-alone("baseline_burden")).exp()))
 
 
 def test_cohorts_are_what_they_say(trial: TrialModel) -> None:

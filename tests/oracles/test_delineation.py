@@ -12,6 +12,7 @@ import torch
 from world_models import keys
 from world_models.oracles.delineation import CONVENTIONS, delineate, median_beats
 from world_models.oracles.ecg_waveform import (
+    WAVES,
     Intervals,
     beat_template,
     derive_twelve,
@@ -138,10 +139,23 @@ def test_lost_leads_are_left_out_and_flagged(drawn, found):
     assert (delineate(dead, 500.0).quality < 0.7).all()
 
 
-def test_noise_is_not_trusted():
+@pytest.mark.parametrize("convention", list(CONVENTIONS))
+def test_noise_a_flat_lead_and_two_seconds_are_flagged(drawn, convention):
     noise = keys.noise(keys.from_seed(1, 8), 0, "noise", (12, 5000)) * 0.2
-    got = delineate(noise, 500.0)
+    got = delineate(noise, 500.0, convention)
     assert not got.trusted.any() and (got.quality < 0.5).all()
+    whole = delineate(drawn[0][:16], 500.0, convention).quality
+    ecg = drawn[0][:16].clone()
+    ecg[:, 8] = 0.2
+    assert (delineate(ecg, 500.0, convention).quality < whole - 0.05).all()
+    truth = Intervals.of(
+        torch.tensor([60.0, 70.0, 80.0] * 2), *(torch.full((6,), x) for x in (160.0, 95.0, 200.0, 85.0))
+    )
+    ecg = draw_ecg(keys.from_seed(2, 6), 0, truth, default_morphology(6), noise_uv=15.0)
+    for nothing in (0.0, torch.nan):
+        ecg[..., 1000:] = nothing
+        got = delineate(ecg, 500.0, convention)
+        assert not got.trusted.any() and (got.quality < 0.5).all()
 
 
 def test_fibrillation_has_no_pr_and_is_not_trusted():
@@ -161,6 +175,110 @@ def test_fibrillation_has_no_pr_and_is_not_trusted():
     assert got.pr_ms.isnan().float().mean() >= 0.9
     assert got.trusted.float().mean() <= 0.1
     assert (got.qrs_ms.isfinite()).all()
+
+
+def _series(truth: Intervals, morphology: torch.Tensor, r: torch.Tensor, samples: int = 5000) -> torch.Tensor:
+    """Eight leads with beats at the samples r [K] or [B, K] and 10 uV of noise."""
+    count = len(morphology)
+    r = r.expand(count, -1).contiguous()
+    noise = keys.noise(keys.from_seed(6, count), 0, "noise", (8, samples))
+    return tile(beat_template(truth, morphology), r, samples) + 0.01 * noise
+
+
+def _same(count: int, *ms: float) -> Intervals:
+    return Intervals.of(*(torch.full((count,), x) for x in ms))
+
+
+def test_a_reader_is_not_led_by_one_lead_full_of_fibrillation():
+    count = 16
+    key = keys.from_seed(77, count)
+    morphology = default_morphology(count)
+    morphology[:, :, :2] = 0.0  # no P
+    morphology[:, 2, WAVES.index("QRS_1") : WAVES.index("QRS_8") + 1] *= 0.15  # V1's QRS is small
+    r = torch.cumsum((0.62 + 0.5 * keys.uniform(key, 0, "rr", (24,))) * 500, dim=-1).long()
+    eight = _series(_same(count, 75.0, 150.0, 130.0, 180.0, 85.0), morphology, r)
+    phase = torch.cumsum(0.1 * keys.normal(key, 0, "drift", (5000,)), dim=-1)
+    wave = torch.sin(2 * torch.pi * 6 * torch.arange(5000) / 500.0 + phase)
+    stirred = eight.clone()
+    stirred[:, 2:4] += wave.unsqueeze(1) * torch.tensor([0.08, 0.03]).view(1, 2, 1)
+    calm, got = (delineate(derive_twelve(x), 500.0, "reader") for x in (eight, stirred))
+    assert (got.qrs_onset_ms - calm.qrs_onset_ms).abs().max() < 10
+    assert (got.qt_ms - calm.qt_ms).abs().max() < 15
+
+
+def test_a_pacing_spike_in_some_leads_is_not_the_qrs_onset():
+    morphology = default_morphology(4)
+    morphology[:, :, :2] = 0.0
+    r = torch.arange(1, 13) * 428 - 200
+    eight = _series(_same(4, 70.0, 150.0, 150.0, 190.0, 90.0), morphology, r)
+    calm = delineate(derive_twelve(eight), 500.0, "reader")
+    for place in (r + round(float(calm.qrs_onset_ms[0]) / 2) - 20).tolist():
+        if place >= 0:
+            eight[:, [0, 5, 6], place : place + 12] += 0.3 * torch.tensor([1.0] * 6 + [-1.0] * 6)
+    got = delineate(derive_twelve(eight), 500.0, "reader")
+    assert (got.qrs_onset_ms - calm.qrs_onset_ms).abs().max() < 10
+    assert (got.qt_ms - calm.qt_ms).abs().max() < 10
+
+
+@pytest.mark.parametrize(("convention", "limit"), [("tangent", 14.0), ("reader", 20.0)])
+def test_where_rr_is_irregular_no_p_wave_is_taken_out_of_t(convention, limit):
+    count = 16
+    morphology = default_morphology(count)
+    morphology[:, :, WAVES.index("P")] = 0.2
+    rr = 60.0 / 110.0 * (0.75 + 0.5 * keys.uniform(keys.from_seed(77, count), 0, "rr", (40,)))
+    truth = _same(count, 110.0, 180.0, 95.0, 170.0, 80.0)
+    eight = _series(truth, morphology, torch.cumsum(rr * 500, dim=-1).long())
+    error = (delineate(derive_twelve(eight), 500.0, convention).qt_ms - truth.qt_ms).abs()
+    assert error.median() < limit
+
+
+@pytest.mark.parametrize("convention", list(CONVENTIONS))
+def test_one_false_beat_does_not_close_the_search_for_t(convention):
+    r = 450 + 500 * torch.arange(6)
+    truth = _same(4, 60.0, 160.0, 95.0, 220.0, 90.0)
+    eight = _series(truth, default_morphology(4), r, samples=2000)
+    false = torch.exp(-0.5 * ((torch.arange(100) - 50) / 6.0) ** 2)
+    eight[:, :, 1525:1625] += false * torch.tensor([1.0, -1.0] * 4).view(1, 8, 1)
+    got = delineate(derive_twelve(eight), 500.0, convention)
+    assert ((got.r_samples >= 0).sum(-1) == 4).all()  # the three whole beats and the false one
+    assert (got.qt_ms - truth.qt_ms).abs().max() < 25
+
+
+def test_in_one_lead_the_next_p_wave_is_not_taken_for_a_low_t():
+    morphology = default_morphology(8)
+    t = [WAVES.index(name) for name in ("ST", "ST_T", "T")]
+    morphology[:, :, WAVES.index("P")] = 0.12 * morphology[:, :, WAVES.index("T")].sign()
+    morphology[:, :, t] *= 0.4
+    truth = _same(8, 90.0, 280.0, 95.0, 170.0, 80.0)
+    ecg = derive_twelve(_series(truth, morphology, 100 + 333 * torch.arange(15)))
+    ecg[:, [0, *range(2, 12)]] = 0.0  # lead II alone
+    got = delineate(ecg, 500.0, "reader")
+    assert (got.qt_ms - truth.qt_ms).abs().max() < 25 and (got.t_peak_ms < 300).all()
+
+
+def test_a_long_qt_is_not_drawn_to_the_usual():
+    key = keys.from_seed(31, 96)
+    rate = 50.0 + 30.0 * keys.uniform(key, 0, "rate")
+    qrs, tail = 80.0 + 60.0 * keys.uniform(key, 0, "qrs"), 80.0 + 70.0 * keys.uniform(key, 0, "tail")
+    qt = torch.minimum(560.0 + 80.0 * keys.uniform(key, 0, "qt"), 60000.0 / rate - 160.0)
+    truth = Intervals.of(rate, torch.full((96,), 150.0), qrs, qt - qrs - tail, tail)
+    morphology = MorphologyBank.load().draw(keys.fold(key, "morphology"))
+    for convention in CONVENTIONS:
+        got = delineate(draw_ecg(key, 0, truth, morphology, noise_uv=15.0), 500.0, convention)
+        assert ((got.qt_ms - truth.qt_ms).abs() > 40).float().mean() < 0.03
+
+
+def test_in_one_lead_the_qrs_offset_is_not_a_rest_within_the_qrs():
+    """A lead whose R wave rests for 30 ms on its way down."""
+    eight = torch.zeros(1, 8, 5000)
+    time = torch.arange(-150, 350) * 2.0
+    shape = torch.exp(-0.5 * (time / 8) ** 2) + 0.6 * torch.exp(-0.5 * ((time - 70) / 8) ** 2)
+    shape = shape + 0.25 * torch.exp(-0.5 * ((time - 300) / 45) ** 2)
+    for r in range(300, 4600, 500):
+        eight[0, 1, r - 150 : r + 350] += shape
+    eight += 0.003 * keys.noise(keys.from_seed(3, 1), 0, "noise", (8, 5000)) * (torch.arange(8) == 1).view(1, 8, 1)
+    got = delineate(eight, 500.0, "reader")
+    assert 80 < got.qrs_ms < 150 and 360 < got.t_end_ms < 460
 
 
 def test_ectopic_beats_do_not_move_the_median_beat(drawn, found):

@@ -22,6 +22,7 @@ class ECGWorldConfig:
     spread_width: int = 64  # hidden width of the head that says how unsure the model is
     morphology: int = 24  # latent size of the beat's shape
     beat_width: int = 256  # hidden width of the beat encoder and decoder
+    readback_width: int = 128  # hidden width of the correction that makes a drawn ECG read as its chart
     dose_log: int = 36  # past steps whose doses a state remembers, to redo them when its unknowns are drawn anew
 
 
@@ -36,4 +37,5 @@ LARGE = ECGWorldConfig(
     spread_width=128,
     morphology=48,
     beat_width=1024,
+    readback_width=512,
 )

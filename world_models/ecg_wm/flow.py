@@ -27,8 +27,8 @@ class ResidualFlow(nn.Module):
     def forward(self, noise: Tensor, condition: Tensor) -> Tensor:
         x = noise
         for k in range(self.steps):
-            s = torch.full_like(x[..., :1], k / self.steps)
-            x = x + self.velocity(torch.cat([x, s, condition], dim=-1)) / self.steps
+            s = x.new_full((*x.shape[:-1], 1), k / self.steps)
+            x = torch.add(x, self.velocity(torch.cat([x, s, condition], dim=-1)), alpha=1 / self.steps)
         return x
 
 

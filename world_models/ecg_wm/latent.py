@@ -11,7 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["CENTRE", "COORDINATES", "SCALE", "intervals_of", "logit_burden", "standardise"]
+from world_models.constants import constant
+
+__all__ = ["CENTRE", "COORDINATES", "SCALE", "intervals_of", "logit_burden", "rate_and_qtcf", "standardise"]
 
 COORDINATES = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "arrhythmia_burden")
 # Round numbers near a resting adult's mean and spread: they only set the scale the networks see.
@@ -34,27 +36,39 @@ def standardise(chart: dict[str, Tensor]) -> Tensor:
     """u [..., 6] of a chart's intervals and burden; NaN stays NaN."""
     columns = [chart[name] for name in COORDINATES[:-1]] + [logit_burden(chart[COORDINATES[-1]])]
     raw = torch.stack([c.to(torch.float32) for c in columns], dim=-1)
-    return (raw - raw.new_tensor(CENTRE)) / raw.new_tensor(SCALE)
+    return (raw - constant(CENTRE, raw.device)) / constant(SCALE, raw.device)
 
 
 def intervals_of(u: Tensor) -> dict[str, Tensor]:
     """The chart's intervals [...] from u [..., 6]: the head on the latent. Values are clamped to LOW and HIGH."""
-    raw = torch.minimum(
-        torch.maximum(u * u.new_tensor(SCALE) + u.new_tensor(CENTRE), u.new_tensor(LOW)), u.new_tensor(HIGH)
-    )
-    rate, pr, qrs, jt_c, tpte, burden = raw.unbind(-1)
-    rr = 60.0 / rate
-    jt = torch.minimum(jt_c * rr**0.58, LONGEST_QT_MS - qrs - tpte)
-    jt_c = jt / rr**0.58
-    qt = qrs + jt + tpte
+    rate, pr, qrs, jt_c, tpte, burden = _in_units(u)
+    log_rate = (rate * (1 / 60)).log()  # -log RR; a power of RR is the exponential of its multiple, cheaper than pow
+    stretch = (log_rate * -0.58).exp()
+    before_and_after = qrs + tpte
+    jt = torch.minimum(jt_c * stretch, LONGEST_QT_MS - before_and_after)
+    qt = before_and_after + jt
     return {
         "heart_rate_bpm": rate,
         "pr_ms": pr,
         "qrs_ms": qrs,
         "qt_ms": qt,
-        "qtcf_ms": qt * rr ** (-1 / 3),
+        "qtcf_ms": qt * (log_rate * (1 / 3)).exp(),
         "jt_peak_ms": jt,
-        "jt_peak_c_ms": jt_c,
+        "jt_peak_c_ms": jt / stretch,
         "tpeak_tend_ms": tpte,
         "arrhythmia_burden": torch.sigmoid(burden),
     }
+
+
+def rate_and_qtcf(u: Tensor) -> tuple[Tensor, Tensor]:
+    """Heart rate in bpm and QTcF in ms [...] of u [..., 6], as `intervals_of` gives them, without the rest."""
+    rate, _, qrs, jt_c, tpte, _ = _in_units(u)
+    log_rate = (rate * (1 / 60)).log()
+    qt = torch.clamp_max(jt_c * (log_rate * -0.58).exp() + (qrs + tpte), LONGEST_QT_MS)
+    return rate, qt * (log_rate * (1 / 3)).exp()
+
+
+def _in_units(u: Tensor) -> tuple[Tensor, ...]:
+    """The six coordinates [...] of u [..., 6] in their units and limits, each in one run of memory."""
+    scale, centre, low, high = (constant(row, u.device, u.dtype) for row in (SCALE, CENTRE, LOW, HIGH))
+    return (u * scale + centre).clamp(low, high).movedim(-1, 0).contiguous().unbind(0)

@@ -25,10 +25,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from world_models.constants import constant
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.nn.mlp import mlp
 
-__all__ = ["COORDS", "PATIENT", "PhysiologicalPrior", "Rates", "clock_waves"]
+__all__ = ["COORDS", "PATIENT", "Clock", "PhysiologicalPrior", "Rates", "clock_waves", "clocks"]
 
 _START = math.log(math.e - 1)  # softplus of it is 1
 _STEEP = math.e / (math.e - 1)  # makes the slope there 1
@@ -49,8 +50,23 @@ class Rates(NamedTuple):
 
 def clock_waves(hour: Tensor) -> Tensor:
     """[..., 4]: sine and cosine of the day's first two harmonics at this clock hour."""
-    angle = hour * (2 * math.pi / 24)
-    return torch.stack([angle.sin(), angle.cos(), (2 * angle).sin(), (2 * angle).cos()], dim=-1)
+    angle = hour.unsqueeze(-1) * constant((2 * math.pi / 24, 4 * math.pi / 24), hour.device, hour.dtype)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
+
+
+class Clock(NamedTuple):
+    """A moment of the day for B patients."""
+
+    now: Tensor  # [B, 4] clock waves
+    shift: Tensor  # [B, 4] of them, against the hour of admission
+    moved: Tensor  # [B] 0 at the hour of admission to 2 twelve hours from it
+
+
+def clocks(hours: Tensor, start_hour: Tensor) -> list[Clock]:
+    """One Clock for each of n clock hours [n, B] of patients admitted at start_hour [B]."""
+    now = clock_waves(hours)
+    moved = 1 - torch.cos((hours - start_hour) * (2 * math.pi / 24))
+    return [Clock(*moment) for moment in zip(now, now - clock_waves(start_hour), moved, strict=True)]
 
 
 class PhysiologicalPrior(nn.Module):
@@ -109,39 +125,48 @@ class PhysiologicalPrior(nn.Module):
         """The drugs' linear system [B, D, 6, 6] from rates [B, D, 6]."""
         ka, ke, k12, k21, fast, slow = rate.unbind(-1)
         o = torch.zeros_like(ka)
+        out = ke + k12
         rows = (
-            (-ka, o, o, o, o, o),
-            (ka, -ka, o, o, o, o),
-            (o, ka, -(ke + k12), k21, o, o),
-            (o, o, k12, -k21, o, o),
-            (o, o, fast, o, -fast, o),
-            (o, o, slow, o, o, -slow),
-        )
-        return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+            -ka, o, o, o, o, o,
+            ka, -ka, o, o, o, o,
+            o, ka, -out, k21, o, o,
+            o, o, k12, -k21, o, o,
+            o, o, fast, o, -fast, o,
+            o, o, slow, o, o, -slow,
+        )  # fmt: skip
+        return torch.stack(rows, dim=-1).unflatten(-1, (COMPARTMENTS, COMPARTMENTS))
 
     def dose(self, amounts: Tensor, dose_mg: Tensor) -> Tensor:
         """Swallow doses [B, D] mg: amounts [B, D, 6] with the first absorption stage raised."""
         added = (dose_mg / self.reference_mg).unsqueeze(-1)
-        return torch.cat([amounts[..., :1] + added, amounts[..., 1:]], dim=-1)
+        return amounts + nn.functional.pad(added, (0, COMPARTMENTS - 1))
 
     def effect(self, amounts: Tensor) -> Tensor:
         """Saturating effect-site levels [B, D, 2]."""
-        return amounts[..., 4:] / (1 + amounts[..., 4:] * torch.exp(-self.log_half).unsqueeze(-1))
+        return self._saturated(amounts, self._per_half()).view(*amounts.shape[:-1], 2)
 
-    def target(self, rates: Rates, effect: Tensor, clock_hour: Tensor, start_hour: Tensor, deviation: Tensor) -> Tensor:
-        """Where the deviation [B, 6] is heading: dose effect, time of day against the start's, neural correction."""
-        now = clock_waves(clock_hour)
-        drug = torch.bmm(effect.flatten(1).unsqueeze(1), rates.slope.flatten(1, 2)).squeeze(1)
-        day = torch.bmm(rates.daily, (now - clock_waves(start_hour)).unsqueeze(-1)).squeeze(-1)
-        # The correction sees effect sites relative to the drug's reference and may not run away: tanh bounds it.
-        learned = self.drift(torch.cat([deviation, effect.flatten(1), now, rates.context], dim=-1))
-        return drug + day + 3 * torch.tanh(learned / 3) * self._awake(effect, clock_hour, start_hour)
+    def _per_half(self) -> Tensor:
+        """One over the level of half the effect, [D * 2]."""
+        return torch.exp(-self.log_half).unsqueeze(-1).expand(-1, 2).flatten()
 
     @staticmethod
-    def _awake(effect: Tensor, clock_hour: Tensor, start_hour: Tensor) -> Tensor:
-        """[B, 1] zero at the start without drug, so that a patient nobody treats keeps the baseline that was measured."""
-        moved = 1 - torch.cos((clock_hour - start_hour) * (2 * math.pi / 24))
-        return (effect.flatten(1).sum(-1) + moved).clamp_max(1.0).unsqueeze(-1)
+    def _saturated(amounts: Tensor, per_half: Tensor) -> Tensor:
+        """`effect` as [B, D * 2]: operations on runs of two numbers take three times as long."""
+        sites = amounts[..., 4:].flatten(-2)
+        return sites / (sites * per_half + 1)
+
+    def target(self, rates: Rates, level: Tensor, clock: Clock, deviation: Tensor) -> Tensor:
+        """Where the deviation [B, 6] is heading: dose effect, time of day against the start's, neural correction.
+
+        `level` [B, D * 2] are the effect sites, saturated.
+        """
+        drug = torch.bmm(level.unsqueeze(1), rates.slope.flatten(1, 2)).squeeze(1)
+        day = torch.bmm(rates.daily, clock.shift.unsqueeze(-1)).squeeze(-1)
+        # The correction sees effect sites relative to the drug's reference and may not run away: tanh bounds it.
+        learned = self.drift(torch.cat([deviation, level, clock.now, rates.context], dim=-1))
+        # Zero at the start without drug, so that a patient nobody treats keeps the baseline that was measured.
+        awake = (level.sum(-1) + clock.moved).clamp_max(1.0).unsqueeze(-1)
+        return torch.addcmul(drug + day, torch.tanh(learned / 3), awake, value=3.0)
 
     def advance(
         self,
@@ -155,11 +180,13 @@ class PhysiologicalPrior(nn.Module):
         """Amounts [B, D, 6] and deviation [B, 6] after `hours` (a number or [B, 1]; the ones `rates` was made for)."""
         step = hours / self.config.substeps
         keep = torch.exp(-step / self.log_tau.exp())
-        for i in range(self.config.substeps):
+        passed = step[:, 0] if isinstance(step, Tensor) else step
+        ends = torch.stack([clock_hour + passed * (i + 1) for i in range(self.config.substeps)])
+        per_half = self._per_half()
+        for clock in clocks(ends, start_hour):
             amounts = torch.matmul(rates.propagator, amounts.unsqueeze(-1)).squeeze(-1)
-            clock = clock_hour + (step * (i + 1) if not isinstance(step, Tensor) else step[:, 0] * (i + 1))
-            goal = self.target(rates, self.effect(amounts), clock, start_hour, deviation)
-            deviation = goal + (deviation - goal) * keep
+            goal = self.target(rates, self._saturated(amounts, per_half), clock, deviation)
+            deviation = torch.addcmul(goal, deviation - goal, keep)
         return amounts, deviation
 
     def adaptive(
@@ -183,7 +210,8 @@ class PhysiologicalPrior(nn.Module):
 
         def field(time: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             x, v = state
-            goal = self.target(rates, self.effect(x), clock_hour + time, start_hour, v)
+            clock = clocks((clock_hour + time).unsqueeze(0), start_hour)[0]
+            goal = self.target(rates, self._saturated(x, self._per_half()), clock, v)
             return (matrix * x.unsqueeze(-2)).sum(-1), (goal - v) / self.log_tau.exp()
 
         times = torch.tensor([0.0, hours], dtype=amounts.dtype, device=amounts.device)

@@ -29,6 +29,8 @@ from world_models.ecg_wm.encode import read_chart
 from world_models.ecg_wm.flow import ResidualFlow
 from world_models.ecg_wm.latent_ode import COMPARTMENTS, COORDS, PATIENT, PhysiologicalPrior, clock_waves
 from world_models.ecg_wm.patients import baseline_chart, log_dose, patient_features
+from world_models.ecg_wm.readback import Readback
+from world_models.ecg_wm.start_rates import REFERENCE_MG, START_RATES
 from world_models.ecg_wm.state import Belief, ECGWorldState
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.nn.mlp import mlp
@@ -39,17 +41,10 @@ from world_models.quantity import Quantity
 
 __all__ = ["ECGWorldModel"]
 
-# Where training starts: rough rates per hour (ka, ke, k12, k21, k_fast, k_slow) and the trial's single dose in mg.
 _DRAWN = tuple(q.name for q in FACTORS)
-START_RATES = (
-    (1.0, 0.10, 0.02, 0.10, 3.0, 0.6),
-    (1.0, 0.11, 0.05, 0.10, 3.0, 0.6),
-    (3.0, 0.30, 0.20, 0.15, 3.0, 0.6),
-    (2.0, 0.10, 0.05, 0.10, 3.0, 0.6),
-)
-REFERENCE_MG = (1500.0, 0.5, 120.0, 400.0)
 SPREAD_OF = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "qtcf_ms")
 SAMPLES, RATE_HZ, TEMPLATE, AT_R = 5000, 500.0, 801, 300
+LUCK = (("residual", COORDS), "torsades")  # what a step draws
 
 
 class ECGWorldModel(nn.Module):
@@ -88,10 +83,9 @@ class ECGWorldModel(nn.Module):
         self.hazard = nn.Parameter(torch.tensor([-8.0, 1.0, 1.0, 1.0, 0.0, 0.3, 0.2]))
         self.vae = BeatVAE(config)
         self.register_buffer("amount_limit", torch.full((drugs,), 10.0))  # largest central amount met in training
-        # ms by which the decoder's T peak is put later: its smooth T waves peak earlier than the anchor; calibrated
-        self.register_buffer("peak_shift_ms", torch.zeros(()))
         self.register_buffer("temperature", torch.ones(()))  # widens the belief's draws; calibrated like spread_scale
         self.register_buffer("spread_scale", torch.ones(len(SPREAD_OF)))  # calibration on held-out cohorts
+        self.readback = Readback(config)
 
     # ---- loading -------------------------------------------------------------------------------------------------
 
@@ -138,7 +132,7 @@ class ECGWorldModel(nn.Module):
         unknown = torch.full_like(f["age_years"], float("nan"))
         shape = given.get("shape")
         if shape is None:
-            shape = self.vae.prior(keys.normal(key, 0, "beat_shape", (self.config.morphology,)))
+            shape = self.vae.prior(key)
         return self.start(key, f, given.get("metaboliser", unknown), shape, latent.standardise(baseline_chart(f)))
 
     @torch.no_grad()
@@ -155,28 +149,22 @@ class ECGWorldModel(nn.Module):
             state.start_hour + state.hours, state.start_hour, hours,
         )  # fmt: skip
         t = state.t + 1
-        condition = self.condition(amounts, state.residual, patient_features(state), deviation)
+        condition = self.condition(amounts, state.residual, self.context(state)[0], deviation)
         memory, scale = self.innovation(hours)
-        noise = keys.normal(state.key, t, "residual", (COORDS,))
-        residual = memory * state.residual + scale * self.flow(noise, condition)
-        given = dose > 0
+        luck = keys.uniforms(state.key, t, LUCK)
+        drawn = self.flow(keys.to_normal(luck[:, :COORDS]), condition)
+        since = (state.hours_since_dose + hours).clamp_max(MAX_HOURS_SINCE_DOSE)
         moved = state._replace(
-            t=t,
-            hours=state.hours + hours,
-            amounts=amounts,
-            deviation=deviation,
-            residual=residual,
-            total_dose_mg=state.total_dose_mg + dose,
-            hours_since_dose=torch.where(
-                given, hours, (state.hours_since_dose + hours).clamp_max(MAX_HOURS_SINCE_DOSE)
-            ),
+            t=t, hours=state.hours + hours, amounts=amounts, deviation=deviation,
+            residual=torch.addcmul(memory * state.residual, scale, drawn),
+            total_dose_mg=state.total_dose_mg + dose, hours_since_dose=torch.where(dose > 0, hours, since),
             dose_log_mg=log_dose(state.dose_log_mg, state.t, dose),
-        )
-        chart = latent.intervals_of(self.coordinates(moved))
-        chart["baseline_qtcf_ms"] = latent.intervals_of(state.measured)["qtcf_ms"]
+        )  # fmt: skip
+        rate, qtcf = latent.rate_and_qtcf(torch.stack([self.coordinates(moved), state.measured]))
+        chart = {"heart_rate_bpm": rate[0], "qtcf_ms": qtcf[0], "baseline_qtcf_ms": qtcf[1]}
         chance = -torch.expm1(-torch.exp(self.log_hazard(chart)) * hours)
-        struck = keys.bernoulli(state.key, t, "torsades", chance)
-        return moved._replace(torsades=torch.maximum(state.torsades, struck.to(torch.float32)))
+        struck = (luck[:, COORDS] < chance).to(torch.float32)
+        return moved._replace(torsades=torch.maximum(state.torsades, struck))
 
     @torch.no_grad()
     def observe(self, state: ECGWorldState, also: Sequence[str] = ()) -> Chart:
@@ -187,7 +175,7 @@ class ECGWorldModel(nn.Module):
             "hours": state.hours,
             "clock_hour": torch.remainder(state.start_hour + state.hours, 24.0),
             **latent.intervals_of(self.coordinates(state)),
-            "baseline_qtcf_ms": latent.intervals_of(state.measured)["qtcf_ms"],
+            "baseline_qtcf_ms": latent.rate_and_qtcf(state.measured)[1],
             "torsades": state.torsades,
             "total_dose_mg": state.total_dose_mg,
             "hours_since_dose": state.hours_since_dose,
@@ -195,7 +183,7 @@ class ECGWorldModel(nn.Module):
         if "latent" in also:
             chart["latent"] = torch.cat([self.coordinates(state), state.shape], dim=-1).clamp(-50.0, 50.0)
         if "ecg_mv" in also:
-            chart["ecg_mv"] = self.draw(state, chart)
+            chart["ecg_mv"] = self.draw(state.shape, state.key, state.t, chart)
         return chart
 
     @torch.no_grad()
@@ -215,8 +203,7 @@ class ECGWorldModel(nn.Module):
     @torch.no_grad()
     def spread(self, state: ECGWorldState) -> dict[str, Tensor]:
         """Standard deviation [B] of each interval's prediction from what was known when the belief was formed."""
-        sd = self.spread_of(state)
-        return {name: sd[:, i] for i, name in enumerate(SPREAD_OF)}
+        return dict(zip(SPREAD_OF, self.spread_of(state).T.contiguous().unbind(0), strict=True))
 
     @torch.no_grad()
     def support(self, state: ECGWorldState) -> Tensor:
@@ -243,9 +230,18 @@ class ECGWorldModel(nn.Module):
 
     # ---- parts ---------------------------------------------------------------------------------------------------
 
+    @property
+    def learned_passes(self) -> tuple[tuple[object, str], ...]:
+        """(object, method) of each pass through learned weights that is no module's call: timed together with those."""
+        return (self.prior, "advance"), (self.prior, "individual"), (self, "log_hazard")
+
     def coordinates(self, state: ECGWorldState) -> Tensor:
         """u [B, 6] now."""
-        return self.anchor(state) + state.deviation + state.residual
+        return self.context(state)[1] + state.deviation + state.residual
+
+    def context(self, state: ECGWorldState) -> tuple[Tensor, Tensor]:
+        """Covariates [B, 5] and anchor [B, 6] that a living state was given with its unknowns."""
+        return state.rates.context[:, -PATIENT - COORDS : -COORDS], state.rates.context[:, -COORDS:]
 
     def log_hazard(self, chart: Chart) -> Tensor:
         """Log of the torsades hazard per hour [B].
@@ -260,26 +256,23 @@ class ECGWorldModel(nn.Module):
         gate = torch.nn.functional.logsigmoid((rise - middle) / (width.abs() + 0.02))
         return level + slope * (qtcf - 5.0) + steep + slow * (60 - chart["heart_rate_bpm"]).clamp_min(0) / 10 + gate
 
-    def draw(self, state: ECGWorldState, chart: Chart) -> Tensor:
-        """The ECG [B, 12, 5000] mV with the chart's intervals and the patient's beat shape."""
-        shift = self.peak_shift_ms
-        ends = beats.anchors(chart["pr_ms"], chart["qrs_ms"], chart["jt_peak_ms"] + shift, chart["tpeak_tend_ms"] - shift)
-        onset = AT_R - R_SHARE * chart["qrs_ms"] * (RATE_HZ / 1000)
+    def draw(self, shape: Tensor, key: Tensor, t: Tensor, chart: Chart) -> Tensor:
+        """ECG [B, 12, 5000] mV of beat shape [B, morphology] on which a delineator reads the chart's intervals."""
+        asked = self.readback.asked(shape, chart)
+        ends = beats.anchors(asked["pr_ms"], asked["qrs_ms"], asked["jt_peak_ms"], asked["tpeak_tend_ms"])
+        onset = AT_R - R_SHARE * asked["qrs_ms"] * (RATE_HZ / 1000)
         parts = []
-        for rows in torch.arange(state.key.shape[0], device=self.device).split(64):  # 64 ECGs stay near the cache
-            template = beats.from_canonical(
-                self.vae.decode(state.shape[rows]), ends[rows], onset[rows], TEMPLATE, RATE_HZ
-            )
-            r = beat_samples(state.key[rows], state.t[rows], chart["heart_rate_bpm"][rows], hrv_ms=20.0)
+        for rows in torch.arange(key.shape[0], device=self.device).split(64):  # 64 ECGs stay near the cache
+            template = beats.from_canonical(self.vae.decode(shape[rows]), ends[rows], onset[rows], TEMPLATE, RATE_HZ)
+            r = beat_samples(key[rows], t[rows], chart["heart_rate_bpm"][rows], hrv_ms=20.0)
             parts.append(derive_twelve(tile(template, r, SAMPLES, AT_R)))
         return torch.cat(parts)
 
     def spread_of(self, state: ECGWorldState, scaled: bool = True) -> Tensor:
         """Standard deviations [B, len(SPREAD_OF)] in the chart's units, `scaled` by the calibration or as trained."""
-        known_since = (state.hours / 24).unsqueeze(-1)
         features = torch.cat(
-            [self.prior.effect(state.amounts).flatten(1), patient_features(state), state.measured, known_since,
-             state.belief.deviation, clock_waves(state.start_hour + state.hours)], dim=-1,
+            [self.prior.effect(state.amounts).flatten(1), self.context(state)[0], state.measured,
+             (state.hours / 24).unsqueeze(-1), state.belief.deviation, clock_waves(state.start_hour + state.hours)], dim=-1,
         )  # fmt: skip
         width = torch.nn.functional.softplus(self.spread_head(features)) * 10 + 0.1
         return width * self.spread_scale if scaled else width
@@ -291,7 +284,7 @@ class ECGWorldModel(nn.Module):
 
     def condition(self, amounts: Tensor, residual: Tensor, patient: Tensor, deviation: Tensor) -> Tensor:
         """What the flow is told: the last residual, where the prior stands, length of the step, drug, patient."""
-        step = torch.full_like(residual[:, :1], self.hours_per_step / 2)
+        step = residual.new_full((residual.shape[0], 1), self.hours_per_step / 2)
         return torch.cat([residual, deviation, step, self.prior.effect(amounts).flatten(1), patient], dim=-1)
 
     def anchor(self, state: ECGWorldState) -> Tensor:
@@ -299,9 +292,8 @@ class ECGWorldModel(nn.Module):
         return state.measured + state.unknown[:, self.config.eta :] * self.correction.exp()
 
     def draw_unknown(self, belief: Belief, key: Tensor) -> Tensor:
-        return belief.mean + belief.deviation * self.temperature * keys.normal(
-            key, 0, "belief", (belief.mean.shape[-1],)
-        )
+        luck = keys.normal(key, 0, "belief", (belief.mean.shape[-1],))
+        return belief.mean + belief.deviation * self.temperature * luck
 
     def live_by(self, state: ECGWorldState, unknown: Tensor) -> ECGWorldState:
         """The state at its start, with this draw of the unknowns."""

@@ -44,9 +44,10 @@ def baseline_chart(f: dict[str, Tensor]) -> Chart:
 
 def log_dose(log: Tensor, t: Tensor, dose: Tensor) -> Tensor:
     """The log [B, W, D] with `dose` [B, D] added at step t [B], and the place of the next step emptied."""
-    window = log.shape[1]
-    row = torch.arange(log.shape[0], device=log.device)
-    kept = log.clone()
-    kept[row, torch.remainder(t, window)] += dose
-    kept[row, torch.remainder(t + 1, window)] = 0.0
+    batch, window, drugs = log.shape
+    kept = log.clone(memory_format=torch.contiguous_format)
+    steps = kept.view(-1, drugs)
+    first = torch.arange(0, batch * window, window, device=log.device)
+    steps.index_add_(0, first + torch.remainder(t, window), dose)
+    steps.index_fill_(0, first + torch.remainder(t + 1, window), 0.0)
     return kept

@@ -1,7 +1,8 @@
 """Make an ECG world model from oracle cohorts: `python -m world_models.ecg_wm.train --out DIR`.
 
-Stages, each resumable on its own: the beat autoencoder, the dynamics (prior, belief, flow, spread together), the
-torsades hazard, then calibration of the spread on patients no stage has met. Data are drawn while training; every
+Stages, each resumable on its own: the beat autoencoder, the readback that makes its ECGs read as their chart, the
+dynamics (prior, belief, flow, spread together), the belief alone, all of it by what it foresees, the torsades hazard,
+then calibration of the spread on patients no stage has met. Data are drawn while training; every
 draw is a function of the stage and the step.
 """
 
@@ -24,8 +25,8 @@ from world_models.ecg_wm.courses import Courses, draw_courses
 from world_models.ecg_wm.inference import infer
 from world_models.ecg_wm.losses import dynamics_loss, foresight_loss, hazard_loss
 from world_models.ecg_wm.model import SPREAD_OF, ECGWorldModel
+from world_models.ecg_wm.readback_training import train_readback
 from world_models.ecg_wm.vae import beat_loss
-from world_models.oracles.delineation import delineate
 from world_models.protocol import Chart, History
 from world_models.training import Schedule, fit
 
@@ -33,6 +34,7 @@ __all__ = ["main", "train"]
 
 # Seeds of the patients: training, calibration here; validation and test in the benchmarks, all disjoint.
 TRAIN_SEED, CALIBRATE_SEED = 1_000_000_000, 2_000_000_000
+READBACK_ROUNDS = 3
 STRIDE = 100_000  # seeds from one step's batch to the next's
 
 
@@ -41,7 +43,7 @@ def _batch_key(stage: int, step: int, batch: int, device: torch.device) -> Tenso
 
 
 def train_beats(model: ECGWorldModel, source: BeatSource, steps: int, batch: int, folder: Path) -> None:
-    """The beat autoencoder; then the Gaussian over its latents from which generated patients are drawn."""
+    """The beat autoencoder; then the prior over its latents from which generated patients are drawn."""
     parameters = [p for name, p in model.vae.named_parameters()]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -56,15 +58,12 @@ def train_beats(model: ECGWorldModel, source: BeatSource, steps: int, batch: int
     fit(model, loss, Schedule(steps, learning_rate=1e-3, weight_decay=1e-5), folder, "beats", parameters)
     with torch.no_grad():
         means = [model.vae.encode(*source.clean(_batch_key(1, i, 512, model.device)))[0] for i in range(8)]
-        cloud = torch.cat(means)
-        model.vae.centre.copy_(cloud.mean(0))
-        covariance = torch.cov(cloud.T) + 1e-4 * torch.eye(cloud.shape[1], device=cloud.device)
-        model.vae.factor.copy_(torch.linalg.cholesky(covariance))
+        model.vae.lay_prior(torch.cat(means))
 
 
 def train_dynamics(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
     """Prior, belief, residual flow and spread head together."""
-    parameters = [p for name, p in model.named_parameters() if not name.startswith("vae.") and name != "hazard"]
+    parameters = [p for name, p in model.named_parameters() if name.split(".")[0] not in ("vae", "readback", "hazard")]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         key = _batch_key(2, step, batch, model.device)
@@ -92,14 +91,16 @@ def train_belief(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> 
 
 def train_foresight(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
     """Everything together once more, now also by what is foreseen from the baseline alone."""
-    parameters = [p for name, p in model.named_parameters() if not name.startswith("vae.") and name != "hazard"]
+    parameters = [p for name, p in model.named_parameters() if name.split(".")[0] not in ("vae", "readback", "hazard")]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         key = _batch_key(5, step, batch, model.device)
         data = draw_courses(key, 24, (2.0, 2.0, 0.5)[step % 3])
         parts = dynamics_loss(model, data, keys.fold(key, "loss"))
         foresight = foresight_loss(model, data, keys.fold(key, "foresight"))
-        total = parts.evidence + parts.divergence + 0.02 * parts.belief + 0.3 * (parts.flow + parts.spread) + 4 * foresight
+        total = (
+            parts.evidence + parts.divergence + 0.02 * parts.belief + 0.3 * (parts.flow + parts.spread) + 4 * foresight
+        )
         return total, {"foresight": foresight.item(), **{name: value.item() for name, value in parts._asdict().items()}}
 
     fit(model, loss, Schedule(steps, learning_rate=2e-3, warm_up=20, clip=2.0), folder, "foresight", parameters)
@@ -138,12 +139,9 @@ def calibrate(model: ECGWorldModel, batch: int = 2048) -> dict[str, float]:
     z = torch.cat(wide).quantile(0.9, dim=0)
     model.spread_scale.copy_(z / 1.645)
     model.amount_limit.copy_(torch.cat(levels).amax(0) * 1.05)
-    model.peak_shift_ms.fill_(0.0)
-    drawn = model.observe(model.initial(keys.from_seed(CALIBRATE_SEED + 20_000_000, 512, model.device)), ("ecg_mv",))
-    model.peak_shift_ms.copy_((drawn["jt_peak_ms"] - delineate(drawn["ecg_mv"], 500.0).jt_peak_ms).nanmedian())
     model.temperature.fill_(_temperature(model, data, charts))
     figures = {f"spread_scale_{n}": float(v) for n, v in zip(SPREAD_OF, model.spread_scale, strict=True)}
-    return {"temperature": float(model.temperature), "peak_shift_ms": float(model.peak_shift_ms), **figures}
+    return {"temperature": float(model.temperature), **figures}
 
 
 def _temperature(model: ECGWorldModel, data: Courses, charts: Chart, patients: int = 384, samples: int = 64) -> float:
@@ -182,6 +180,7 @@ def train(
     work = out / "training"
     steps = {
         "beats": int(4000 * scale),
+        "readback": int(2400 * scale),
         "dynamics": int(2600 * scale),
         "belief": int(300 * scale),
         "foresight": int(350 * scale),
@@ -190,6 +189,8 @@ def train(
     batch = 192 if device == "cpu" else 1024
     source = BeatSource(work, device=device, ludb=ludb, pipeline=max(64, int(2048 * scale)))
     train_beats(model, source, steps["beats"], batch, work)
+    drawn = max(256, int(8192 * scale))
+    train_readback(model, source, READBACK_ROUNDS, drawn, steps["readback"] // READBACK_ROUNDS, 256, work)
     train_dynamics(model, steps["dynamics"], batch, work)
     train_belief(model, steps["belief"], batch, work)
     train_foresight(model, steps["foresight"], batch * 2 // 3, work)

@@ -9,11 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from world_models import keys
 from world_models.ecg_wm.beats import LEADS, PIECES, SAMPLES
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.nn.mlp import mlp
 
 __all__ = ["BeatVAE", "beat_loss"]
+
+EXAMPLES = 512  # encoded beats that the prior remembers
+KERNEL = 0.25  # width of the kernel on each, as a share of the examples' spread
 
 
 class BeatVAE(nn.Module):
@@ -24,7 +28,9 @@ class BeatVAE(nn.Module):
         self.size = config.morphology
         self.encoder = mlp((LEADS * SAMPLES + LEADS + SAMPLES, config.beat_width, config.beat_width, 2 * self.size))
         self.decoder = mlp((self.size, config.beat_width, config.beat_width, LEADS * SAMPLES))
-        # Where generated patients' shapes come from: a Gaussian laid over the encoded training beats.
+        # Where generated patients' shapes come from: kernels on encoded training beats. A single Gaussian over them
+        # also draws shapes that no beat has (two-humped T waves), which a delineator then misreads by a whole wave.
+        self.register_buffer("examples", torch.zeros(EXAMPLES, self.size))
         self.register_buffer("centre", torch.zeros(self.size))
         self.register_buffer("factor", torch.eye(self.size))  # lower Cholesky factor of their covariance
         self.register_buffer("taper", _taper())
@@ -41,9 +47,18 @@ class BeatVAE(nn.Module):
         """Canonical beat [B, 8, 200] mV; its ends are tapered to zero."""
         return self.decoder(m).unflatten(-1, (LEADS, SAMPLES)) * self.taper
 
-    def prior(self, unit_normal: Tensor) -> Tensor:
-        """m of a generated patient from standard normals [B, morphology]."""
-        return self.centre + unit_normal @ self.factor.T
+    def prior(self, key: Tensor) -> Tensor:
+        """m [B, morphology] of generated patients: an example, shrunk to the centre, plus noise that gives back its spread."""
+        which = torch.floor(keys.uniform(key, 0, "beat_example") * EXAMPLES).long()
+        noise = keys.normal(key, 0, "beat_shape", (self.size,)) @ self.factor.T
+        return self.centre + (1 - KERNEL**2) ** 0.5 * (self.examples[which] - self.centre) + KERNEL * noise
+
+    def lay_prior(self, encoded: Tensor) -> None:
+        """Set the prior from encoded beats [N, morphology], at least EXAMPLES of them."""
+        self.examples.copy_(encoded[:EXAMPLES])
+        self.centre.copy_(encoded.mean(0))
+        covariance = torch.cov(encoded.T) + 1e-4 * torch.eye(self.size, device=encoded.device)
+        self.factor.copy_(torch.linalg.cholesky(covariance))
 
 
 def beat_loss(

@@ -25,6 +25,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -207,20 +209,40 @@ def _phi(z: float) -> float:
     return 0.5 * (1.0 + math.erf(z / math.sqrt(2.0)))
 
 
-def _truncated_normal(key: Tensor, purpose: str, z_range: tuple[float, float]) -> Tensor:
-    """Standard normal cut at z_range, by inversion, float32 [B]."""
-    low, high = _phi(z_range[0]), _phi(z_range[1])
-    u = keys.uniform(key, 0, purpose) * (high - low) + low
-    return (u * 2.0 - 1.0).erfinv() * math.sqrt(2.0)
+# Drawn as Spreads, in this order (age first: the others follow it; the two on another scale last), then as uniforms.
+_INTERVALS = tuple(f"baseline_{n}" for n in ("heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "tpeak_tend_ms"))
+_UNIFORM = ("sex_female", "admission_clock_hour")
 
 
-def _draw(spread: Spread, key: Tensor, name: str, sex: Tensor, age: Tensor) -> Tensor:
-    value = _truncated_normal(key, f"cohort/{name}", spread.z_range) * spread.sd + spread.mean
-    if spread.female:
-        value = value + sex * spread.female
-    if spread.per_year:
-        value = value + (age - 60.0) * spread.per_year
-    return value
+class _Columns(NamedTuple):
+    """A cohort as columns of numbers: n Spreads drawn at once. Every tensor float32 [n, 1]."""
+
+    names: tuple[str, ...]
+    purposes: tuple[str, ...]  # of the n normals, then of the uniforms
+    chance: Tensor  # of the normal's lower cut
+    width: Tensor  # chance between the cuts
+    sd: Tensor
+    mean: Tensor
+    female: Tensor
+    per_year: Tensor
+    low: Tensor  # bounds of the factor
+    high: Tensor
+
+
+@lru_cache(maxsize=64)
+def _columns(who: Cohort, device: torch.device) -> _Columns:
+    names = ("age_years", "weight_kg", *(() if who.from_trial else _INTERVALS), "metaboliser", "baseline_burden")
+    spreads: list[Spread] = [getattr(who, name) for name in names]
+    cuts = [(_phi(s.z_range[0]), _phi(s.z_range[1])) for s in spreads]
+    limits = [by_name(FACTORS, name) for name in names]
+    table = (
+        [low for low, _ in cuts], [high - low for low, high in cuts],
+        [s.sd for s in spreads], [s.mean for s in spreads], [s.female for s in spreads], [s.per_year for s in spreads],
+        [q.low for q in limits], [q.high for q in limits],
+    )  # fmt: skip
+    with torch.inference_mode(False):  # kept beyond this call, so it must also serve where gradients are taken
+        columns = torch.tensor(table, dtype=torch.float32, device=device).unsqueeze(-1)
+    return _Columns(names, tuple(f"cohort/{name}" for name in (*names, *_UNIFORM)), *columns)
 
 
 def jt_peak_c(qtcf_ms: Tensor, qrs_ms: Tensor, tpeak_tend_ms: Tensor, heart_rate_bpm: Tensor) -> Tensor:
@@ -276,32 +298,26 @@ def draw_factors(
     known = {n: ~v.isnan() for n, v in given.items()}
 
     def settle(name: str, drawn: Tensor) -> Tensor:
-        quantity = by_name(FACTORS, name)
-        drawn = drawn.clamp(quantity.low, quantity.high)
         return torch.where(known[name], given[name], drawn) if name in given else drawn
 
-    ones = torch.ones(key.shape[0], device=key.device)
-    out = {"age_years": settle("age_years", _draw(who.age_years, key, "age_years", ones, ones))}
-    age = out["age_years"]
-    female = (keys.uniform(key, 0, "cohort/sex_female") < who.share_female).to(torch.float32)
-    sex = out["sex_female"] = settle("sex_female", female)
-    out["weight_kg"] = settle("weight_kg", _draw(who.weight_kg, key, "weight_kg", sex, age))
-
+    c = _columns(who, key.device)
+    count = len(c.names)
+    luck = keys.uniforms(key, 0, c.purposes).T.contiguous()  # rows are factors: each [B] is one run of memory
+    value = ((luck[:count] * c.width + c.chance) * 2.0 - 1.0).erfinv() * math.sqrt(2.0) * c.sd + c.mean
+    sex = settle("sex_female", (luck[count] < who.share_female).to(torch.float32))
+    age = settle("age_years", (value[0] + sex * c.female[0]).clamp(c.low[0], c.high[0]))
+    value = value + sex * c.female + (age - 60.0) * c.per_year
+    value[-2].exp_()
+    value[-1].copy_(expit(value[-1]))
+    value = value.clamp(c.low, c.high)
     start, end = who.admission_clock_hour
-    clock = keys.uniform(key, 0, "cohort/admission_clock_hour") * (end - start) + start
-    out["admission_clock_hour"] = settle("admission_clock_hour", clock)
-
+    clock = (luck[count + 1] * (end - start) + start).clamp(0.0, 24.0)
+    out = {"age_years": age, "sex_female": sex, "admission_clock_hour": settle("admission_clock_hour", clock)}
+    out.update((name, settle(name, value[i])) for i, name in enumerate(c.names) if i > 0)
     if who.from_trial:
-        drawn = _trial_baseline(trial or TrialModel.load(device=key.device), key, out)
-    else:
-        names = ("heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "tpeak_tend_ms")
-        drawn = {f"baseline_{n}": _draw(getattr(who, f"baseline_{n}"), key, f"baseline_{n}", sex, age) for n in names}
-    for name, value in drawn.items():
-        out[name] = settle(name, value)
-
-    out["metaboliser"] = settle("metaboliser", _draw(who.metaboliser, key, "metaboliser", sex, age).exp())
-    burden = expit(_draw(who.baseline_burden, key, "baseline_burden", sex, age))
-    out["baseline_burden"] = settle("baseline_burden", burden)
+        for name, drawn in _trial_baseline(trial or TrialModel.load(device=key.device), key, out).items():
+            quantity = by_name(FACTORS, name)
+            out[name] = settle(name, drawn.clamp(quantity.low, quantity.high))
     _fit_t_peak(out, known)
     return {q.name: out[q.name] for q in FACTORS}
 
@@ -326,17 +342,21 @@ def _fit_t_peak(out: dict[str, Tensor], known: dict[str, Tensor]) -> None:
     """Give way with a drawn Tpeak-Tend where the intervals leave J-Tpeak c outside its range; refuse if it is given."""
     low, high = JT_PEAK_C_MS
     rate, tail = out["baseline_heart_rate_bpm"], out["baseline_tpeak_tend_ms"]
-    rest = jt_peak_c(out["baseline_qtcf_ms"], out["baseline_qrs_ms"], torch.zeros_like(tail), rate)
-    scale = ((60.0 / rate).log() * 0.58).exp()
+    log_rr = (60.0 / rate).log()
+    scale = (log_rr * 0.58).exp()
+    rest = (out["baseline_qtcf_ms"] * (log_rr / 3.0).exp() - out["baseline_qrs_ms"]) * (log_rr * -0.58).exp()
     quantity = by_name(FACTORS, "baseline_tpeak_tend_ms")
     fitted = torch.minimum(torch.maximum(tail, (rest - high) * scale), (rest - low) * scale)
     if "baseline_tpeak_tend_ms" in known:
         fitted = torch.where(known["baseline_tpeak_tend_ms"], tail, fitted)
     fitted = fitted.clamp(quantity.low, quantity.high)
     out["baseline_tpeak_tend_ms"] = fitted
+    if not known:
+        return
     left = rest - fitted / scale
-    if known and bool(((left < low - 1.0) | (left > high + 1.0)).any()):
-        row = int(((left < low - 1.0) | (left > high + 1.0)).nonzero()[0])
+    outside = (left < low - 1.0) | (left > high + 1.0)
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
         qtcf, qrs, tpte, bpm, jtpc = (
             x[row].item() for x in (out["baseline_qtcf_ms"], out["baseline_qrs_ms"], fitted, rate, left)
         )

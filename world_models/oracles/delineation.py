@@ -6,8 +6,8 @@ kind of beat from ectopic ones; the median beat; P, QRS and T on it (`delineatio
 Where a wave ends is a convention, not a fact of the signal, and two conventions differ by 10 to 20 ms on the same
 beat. `convention="tangent"` (what drug studies measure, and what `ecg_waveform` draws): the T end and the P onset are
 where the tangent at the steepest place meets the baseline. `convention="reader"`: where cardiologists put their marks
-in LUDB (Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211), later on T and earlier on P; its thresholds were chosen on
-the odd-numbered half of 160 LUDB records.
+in LUDB (Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211), later on T and earlier on P, read lead by lead with the
+leads' median (`delineation_votes`); its thresholds were chosen on the odd-numbered half of 160 LUDB records.
 """
 
 from __future__ import annotations
@@ -56,27 +56,30 @@ _PLAUSIBLE = {
 class Convention:
     """Which rungs of the ladders are averaged for each mark, and the constant added to it, ms."""
 
-    qrs_onset: tuple[float, ...]  # of ONSET_RUNGS
-    qrs_offset: tuple[float, ...]  # of OFFSET_RUNGS
+    qrs_onset: tuple[str, ...]  # of ONSET_RUNGS
+    qrs_offset: tuple[str, ...]  # of OFFSET_RUNGS
     p_onset: tuple[str, ...]  # of WAVE_RUNGS
     t_end: tuple[str, ...]  # of WAVE_RUNGS
     shift_ms: tuple[float, float, float, float, float]  # QRS onset, QRS offset, P onset, T peak, T end
+    votes: bool  # whether the leads are read one by one as well
 
 
 CONVENTIONS = {
     "tangent": Convention(
-        qrs_onset=(0.03, 0.04),
-        qrs_offset=(0.06, 0.08),
+        qrs_onset=("all_0.03", "all_0.04"),
+        qrs_offset=("all_0.06", "all_0.08"),
         p_onset=("tangent", "slope_0.45", "speed_0.45"),
         t_end=("tangent",),
         shift_ms=(0.0, 1.5, 2.0, 1.5, 0.0),
+        votes=False,
     ),
     "reader": Convention(
-        qrs_onset=(0.06,),
-        qrs_offset=(0.11,),
+        qrs_onset=("vote_0.06", "vote_0.2"),
+        qrs_offset=("vote_0.06",),
         p_onset=("vote_0.25", "vote_0.18"),
         t_end=tuple(f"vote_{rung}" for rung in VOTE_RUNGS),
-        shift_ms=(0.0, 0.0, 1.0, 4.5, 7.0),
+        shift_ms=(-10.5, 0.0, 1.0, 4.5, 6.0),
+        votes=True,
     ),
 }
 
@@ -152,7 +155,8 @@ def _measure(ecg: Tensor, fs: float, chosen: Convention) -> Delineation:
     leads, velocity, usable = condition(ecg, fs)
     beats = find_beats(leads, velocity, usable)
     beat = stack_beats(leads, beats.position, beats.member, BEFORE, AFTER)
-    marks = ladders(beat, usable, beats.rr_ms, beats.shortest_ms)
+    irregular = torch.nan_to_num(beats.rr_scatter, nan=1.0)
+    marks = ladders(beat, usable, beats.rr_ms, beats.shortest_ms, 1 - _ramp(irregular, 0.06, 0.14), chosen.votes)
     step = 1000.0 / INNER_HZ
 
     shift = chosen.shift_ms
@@ -203,11 +207,14 @@ def _judge(
     qt = t_end - onset
     rr_s = torch.where(any_beat, beats.rr_ms, nan) / 1000
     found = (beats.position >= 0).sum(-1).clamp_min(1)
+    # The share of the recording that the beats fill: two seconds of signal in ten of silence are not ten seconds.
+    filled = found * torch.nan_to_num(rr_s) * fs / ecg.shape[-1]
     likeness = torch.where(beats.member, beats.correlation, torch.zeros_like(beats.correlation)).sum(-1)
     quality = (
         _ramp(count, 1, 4)
         * _ramp(likeness / count.clamp_min(1), 0.7, 0.95)
         * (0.4 + 0.6 * _ramp(count / found, 0.2, 0.6))
+        * _ramp(filled, 0.3, 0.7)
         * (0.2 + 0.8 * _ramp(t_alike, 0.0, 0.7))
         * (0.4 + 0.6 * usable.to(onset.dtype).mean(-1))
         * torch.where(p_there, torch.ones_like(irregular), 1 - 0.7 * _ramp(irregular, 0.04, 0.12))

@@ -26,6 +26,7 @@ _T_WAVE_S = 0.36  # within this of a peak twice as fast, a peak is a T wave
 _WINDOW_S = 0.08  # half width of the QRS window compared between beats
 _LAG_S = 0.036  # beats are shifted by at most this to match the template
 _MEMBER = 0.85  # correlation with the template from which a beat counts as one of the dominant kind
+_CROWDED = 0.85  # RR intervals under this share of the lower third's are too few to show in the median beat
 _PREMATURE = 0.85  # a beat after less than this share of the median RR starts on the last beat's T wave
 
 
@@ -36,7 +37,7 @@ class Beats(NamedTuple):
     correlation: Tensor  # [B, K] with the template in the QRS band, 0 where there is no beat
     member: Tensor  # [B, K] bool: of the dominant kind, so part of the median beat
     rr_ms: Tensor  # [B] mean RR interval; NaN under two beats
-    shortest_ms: Tensor  # [B] shortest RR that follows a member: beyond it the median beat holds the next QRS
+    shortest_ms: Tensor  # [B] shortest usual RR after a member: beyond it the median beat holds the next QRS
     rr_scatter: Tensor  # [B] median absolute RR difference over the mean RR; NaN under three beats
 
 
@@ -221,7 +222,12 @@ def find_beats(leads: Tensor, velocity: Tensor, usable: Tensor) -> Beats:
         short = both & (rr < _PREMATURE * middle[:, None])
         calm = member & ~F.pad(short, (1, 0)) & ~F.pad(short, (0, 1))
         member = torch.where((calm.sum(-1, keepdim=True) >= 3), calm, member)
-        after = torch.where(both & member[:, :-1], rr, torch.full_like(rr, torch.inf)).amin(-1)
+        # The median beat shows a next QRS only where a good part of its beats have one by then: a single false or early
+        # beat, far before a third of them, does not close the search for T.
+        followed = both & member[:, :-1]
+        after = torch.where(followed, rr, torch.full_like(rr, torch.inf)).sort(-1).values
+        third = after.gather(-1, followed.sum(-1, keepdim=True).clamp_max(after.shape[-1] - 1) // 3)
+        after = torch.where(after >= _CROWDED * third, after, torch.full_like(after, torch.inf)).amin(-1)
         shortest = torch.minimum(after, mean)
     # R itself: the largest vector of the mean aligned beat within the QRS, so that it falls on the R wave.
     half = int(0.06 * INNER_HZ)
