@@ -16,7 +16,7 @@ from clinenv.task import Task
 from world_models import catalog
 from world_models.protocol import WorldModel
 
-__all__ = ["RENDER_FPS", "RENDER_MODES", "assemble"]
+__all__ = ["RENDER_FPS", "RENDER_MODES", "assemble", "load_world"]
 
 RENDER_MODES = ("rgb_array", "human")
 RENDER_FPS = 4
@@ -36,6 +36,7 @@ def assemble(
     device: str | None,
     action_unit: str,
     render_mode: str | None,
+    hours_per_step: float | None = None,
 ) -> Episodes:
     """Episodes of `count` patients; the arguments are those of `ClinicalEnv`.
 
@@ -46,13 +47,7 @@ def assemble(
         raise ValueError(f"num_envs={count}: at least one environment is needed")
     if render_mode is not None and render_mode not in RENDER_MODES:
         raise ValueError(f"render_mode {render_mode!r} is unknown; choose None or one of {', '.join(RENDER_MODES)}")
-    if isinstance(world, str):
-        released = registration.WEIGHTS_SHA256.get(world)
-        world = catalog.load(world, device=device or "cpu", cohort=cohort, sha256=released)
-    elif device is not None and torch.device(device).type != torch.device(world.device).type:
-        raise ValueError(f"device={device!r}, but the world given lives on {world.device}; build it there instead")
-    elif cohort is not None:
-        raise ValueError(f"cohort={cohort!r} goes with a world given by its name; build your own world with it instead")
+    world = load_world(task, world, device, cohort, hours_per_step)
     simulator = Simulator(world, task)
     door = Door(world, task, observation, noise, missingness, action_unit)
     steps = horizon_in_steps(task.horizon_hours if hours is None else hours, world.hours_per_step)
@@ -64,11 +59,42 @@ def assemble(
         chosen = None
     elif hasattr(patients, "factors"):
         chosen = patients
+    elif "ecg_mv" not in {quantity.name for quantity in world.measures}:
+        raise ValueError(
+            f"patients={patients!r}: a folder of ECGs needs a world that draws them, and {world.name!r} does not; use "
+            '"generated" or an object with factors(key)'
+        )
     else:
         from clinenv.patients import RecordedPatients
 
         chosen = RecordedPatients(patients, world)
     return Episodes(simulator, door, count, steps, chosen)
+
+
+def load_world(
+    task: Task, world: str | WorldModel, device: str | None, cohort: str | None, hours_per_step: float | None
+) -> WorldModel:
+    """The world of these arguments; "oracle" is that of the task.
+
+    Raises:
+        ValueError: an unknown name, or an argument that does not go with the world given.
+    """
+    if isinstance(world, str):
+        world = getattr(task, "oracle", world) if world == "oracle" else world
+        released = registration.WEIGHTS_SHA256.get(world)
+        return catalog.load(
+            world, device=device or "cpu", cohort=cohort, sha256=released, hours_per_step=hours_per_step
+        )
+    if device is not None and torch.device(device).type != torch.device(world.device).type:
+        raise ValueError(f"device={device!r}, but the world given lives on {world.device}; build it there instead")
+    if cohort is not None:
+        raise ValueError(f"cohort={cohort!r} goes with a world given by its name; build your own world with it instead")
+    if hours_per_step is not None and hours_per_step != world.hours_per_step:
+        raise ValueError(
+            f"hours_per_step={hours_per_step:g}, but the world given makes steps of {world.hours_per_step:g} h; build "
+            "your own with other steps instead"
+        )
+    return world
 
 
 def warn_short_limit(hours: float, steps: int, limit: int) -> None:

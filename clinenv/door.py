@@ -7,7 +7,7 @@ is paid for what happens to the patient, not for what the ECG machine printed.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from clinenv.registration import WEIGHTS_SHA256
-from clinenv.spaces import Orders, action_space, layout, waveform_space
-from clinenv.task import Column, Task
-from world_models import keys
+from clinenv.spaces import Layout, Orders, action_space, layout, waveform_space
+from clinenv.task import Column, Losses, Task, View
+from world_models import keys, tree
 from world_models.protocol import Chart, WorldModel
 from world_models.quantity import Quantity, by_name
 
@@ -38,6 +38,8 @@ class Door:
     how old they are (0: made now; the admission record is always made). So every observation lies in its Box, its
     layout is the same for all tiers, and a policy trained in one can be tried in another.
 
+    A task may bring other observations (`Task.views`); they are made from the same row of values.
+
     Raises:
         ValueError: an unknown tier or observation, or a world that cannot give the observation asked for.
     """
@@ -51,7 +53,8 @@ class Door:
         missingness: str = "none",
         action_unit: str = "scaled",
     ) -> None:
-        _known("observation", observation, OBSERVATIONS)
+        views: Mapping[str, Callable[[Layout, WorldModel], View]] = getattr(task, "views", None) or {}
+        _known("observation", observation, ("chart", *views) if views else OBSERVATIONS)
         _known("noise", noise, tuple(NOISE))
         _known("missingness", missingness, MISSINGNESS)
         self.task = task
@@ -61,6 +64,10 @@ class Door:
         self.missing = {record.name: float(record.missing.get(missingness, 0.0)) for record in task.records}
         self.action_space = action_space(task.actions, action_unit)
         self.orders = Orders(task.actions, world.orders, action_unit, self.device)
+        losses: Losses | None = getattr(task, "losses", None)
+        self._loss = 0.0 if losses is None else float(losses.chance.get(missingness, 0.0))
+        self._losable = torch.tensor([losses is not None and q.name in losses.orders for q in world.orders])
+        self._losable = self._losable.to(self.device)
 
         measured = {q.name: q for q in world.measures}
         extra = []
@@ -83,6 +90,9 @@ class Door:
         self.observation_space: spaces.Space = box
         if observation == "ecg":
             self.observation_space = spaces.Dict({"chart": box, "ecg": waveform_space(measured["ecg_mv"])})
+        self.view = views[observation](self.layout, world) if observation in views else None
+        if self.view is not None:
+            self.observation_space = self.view.space
 
         def on_device(x: np.ndarray) -> Tensor:
             return torch.as_tensor(x, device=self.device)
@@ -91,10 +101,14 @@ class Door:
         scalars = itertools.groupby(task.observation, key=lambda c: measured[c.name].shape == () or c.name)
         self._runs = [(kind is True, [c.name for c in run]) for kind, run in scalars]
         self._centre, self._scale = on_device(self.layout.centre), on_device(self.layout.scale)
+        self._log = on_device(self.layout.log) if self.layout.log.any() else None
+        if self._log is not None:
+            self._centre = torch.where(self._log, self._centre.log(), self._centre)
         self._low, self._high = on_device(self.layout.low), on_device(self.layout.high)
         self._box_low, self._box_high = on_device(box.low), on_device(box.high)
         sd = NOISE[noise]
         self._noisy = [(c.name, c.noise_sd * sd) for c in task.observation if c.noise_sd > 0 and sd > 0]
+        self._read_at: Callable[[Chart], Mapping[str, Tensor]] | None = getattr(task, "read_at", None)
         self._noisy_bounds = {name: (measured[name].low, measured[name].high) for name, _ in self._noisy}
         # which entries of the flat row go missing with which record
         entry_record: list[str] = []
@@ -109,13 +123,23 @@ class Door:
         ageing = np.eye(len(self.layout.names), dtype=np.float32) * np.float32(world.hours_per_step)
         self._one_step_older = {name: on_device(ageing[entry]) for name, entry in self._age_entry.items()}
 
-    def observe(self, chart: Chart, key: Tensor, t: Tensor, shown: Tensor | None) -> tuple[Any, Tensor]:
+    def lose(self, orders: Tensor, key: Tensor, t: Tensor) -> Tensor:
+        """The orders [B, A] less those that get lost at this step, by the patient's own luck."""
+        if self._loss <= 0:
+            return orders
+        gone = keys.uniform(key, t, "lost order", (orders.shape[1],)) < self._loss
+        return torch.where(gone & self._losable, 0.0, orders)
+
+    def observe(
+        self, chart: Chart, key: Tensor, t: Tensor, shown: Tensor | None, given: Tensor | None = None
+    ) -> tuple[Any, Tensor]:
         """The observation of `chart`, and what is shown now, to be handed back at the next step.
 
         Args:
             chart: of B patients, with the measures of `self.also`.
             key, t: int64 [B], the patient's own, from which noise and missing records follow.
             shown: float32 [B, n] of the step before, in units; None at the first.
+            given: float32 [B, A] the orders carried out since then; None at the first.
 
         Returns:
             The observation on the device (float32 [B, n], or a dict of such for "ecg"), and the new `shown`.
@@ -127,11 +151,19 @@ class Door:
                     gone = (keys.uniform(key, t, f"missing {name}") < chance).unsqueeze(-1)
                     older = shown + self._one_step_older[name]
                     values = torch.where(gone & self._entries[name], older, values)
+        if self.view is not None:
+            before = None if shown is None else shown[:, : values.shape[1]]
+            values = torch.cat([values, self.view.keep(values, before, given)], -1)
         return self.show(values, chart), values
 
     def show(self, values: Tensor, chart: Chart) -> Any:
         """The observation that shows `values` [B, n] (in units) and the waveforms of `chart`."""
-        scaled = ((values - self._centre) / self._scale).clamp(self._box_low, self._box_high)
+        entries = len(self.layout.names)
+        row, kept = values[:, :entries], values[:, entries:]
+        linear = row if self._log is None else torch.where(self._log, torch.where(self._log, row, 1.0).log(), row)
+        scaled = ((linear - self._centre) / self._scale).clamp(self._box_low, self._box_high)
+        if self.view is not None:
+            return self.view.show(scaled, row, kept)
         if self.kind != "ecg":
             return scaled
         ecg = chart["ecg_mv"].flatten(1).clone()  # never the world's own memory: a caller may write into it
@@ -141,14 +173,35 @@ class Door:
                 ecg = torch.where(made.unsqueeze(-1), ecg, 0.0)
         return {"chart": scaled, "ecg": ecg}
 
+    def release(self, observation: Any) -> Any:
+        """Observations as they leave: numpy arrays [B, ...] in fresh memory, or a tuple of B objects."""
+        if self.view is not None:
+            return self.view.release(observation)
+        return tree.map_leaves(lambda x: x.cpu().numpy(), observation)
+
+    def describe(self, observation: Any) -> dict[str, Any]:
+        """What an observation of the chart says, in units.
+
+        Raises:
+            ValueError: an observation without the chart's row.
+        """
+        if self.view is not None:
+            raise ValueError(f"observation={self.kind!r} holds no row of the chart to describe; it speaks for itself")
+        flat = observation["chart"] if isinstance(observation, Mapping) else observation
+        return self.layout.describe(flat.cpu().numpy() if isinstance(flat, Tensor) else flat)
+
     def _read(self, chart: Chart, key: Tensor, t: Tensor) -> Chart:
         """The chart as it was read, with this visit's measurement noise."""
         if not self._noisy:
             return chart
-        drawn = keys.normal(key, t, "measurement noise", (len(self._noisy),))
+        if self._read_at is None:
+            drawn = keys.normal(key, t, "measurement noise", (len(self._noisy),)).unbind(-1)
+        else:  # a charted value keeps the error it was read with
+            when = self._read_at(chart)
+            drawn = [keys.normal(key, when[name], f"measurement noise {name}") for name, _ in self._noisy]
         noisy = {
-            name: (chart[name] + sd * drawn[:, i]).clamp(*self._noisy_bounds[name])
-            for i, (name, sd) in enumerate(self._noisy)
+            name: (chart[name] + sd * error).clamp(*self._noisy_bounds[name])
+            for (name, sd), error in zip(self._noisy, drawn, strict=True)
         }
         return self.task.reread({**chart, **noisy})
 

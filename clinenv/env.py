@@ -14,6 +14,7 @@ from clinenv.assemble import RENDER_FPS, RENDER_MODES, assemble, split_options, 
 from clinenv.rendering.trend import Trend
 from clinenv.simulator import Simulator
 from clinenv.task import Task
+from clinenv.vector_info import row_of
 from world_models import keys
 from world_models.protocol import Chart, WorldModel
 
@@ -28,13 +29,16 @@ class ClinicalEnv(gymnasium.Env):
         world: a name of `world_models.catalog`, a folder with weights, or a world.
         patients: "generated", a folder of WFDB records, or an object with `factors(key) -> {name: tensor}`.
         cohort: which patients the world draws, for worlds that know cohorts; None: its default.
-        observation: "chart", "ecg" (chart and 12-lead waveform) or "latent" (chart and the learned latent).
+        observation: "chart", "ecg" (chart and 12-lead waveform), "latent" (chart and the learned latent), or one that
+            the task brings.
         noise: "none", "clinic" or "ward": how carefully the intervals are read.
         missingness: "none", "some" or "much": how often a record such as the ECG is not made.
         hours: length of an episode; None: the task's.
         device: of a world that is loaded by name; None: the CPU.
-        action_unit: of a continuous action: "scaled" to [-1, 1] (0 and below order nothing) or "mg".
+        action_unit: of a continuous action: "scaled" to [-1, 1] (0 and below order nothing), "mg" or "units" (both:
+            the amounts themselves).
         render_mode: None, "rgb_array" or "human".
+        hours_per_step: for worlds that know several; None: the world's own.
     """
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": RENDER_FPS}
@@ -52,10 +56,11 @@ class ClinicalEnv(gymnasium.Env):
         device: str | None = None,
         action_unit: str = "scaled",
         render_mode: str | None = None,
+        hours_per_step: float | None = None,
     ) -> None:
         self._episodes = assemble(
             task, 1, world, patients, cohort, observation, noise, missingness, hours, None, device, action_unit,
-            render_mode,
+            render_mode, hours_per_step,
         )  # fmt: skip
         self._asked_hours = hours
         self.render_mode = render_mode
@@ -111,11 +116,9 @@ class ClinicalEnv(gymnasium.Env):
             self._trend.start()
             if self.render_mode == "human":
                 self._trend.show()
-        return _first(observation), _plain(self._episodes.facts())
+        return self._one(observation), _plain(self._episodes.facts())
 
-    def step(
-        self, action: Any
-    ) -> tuple[np.ndarray | dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[np.ndarray | dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Give the orders of `action` and let `world.hours_per_step` pass.
 
         Raises:
@@ -132,12 +135,15 @@ class ClinicalEnv(gymnasium.Env):
             self._trend.add()
             if self.render_mode == "human":
                 self._trend.show()
-        return _first(observation), float(out.reward[0]), terminated, truncated, info
+        return self._one(observation), float(out.reward[0]), terminated, truncated, info
 
     def describe(self, observation: np.ndarray | Mapping[str, np.ndarray]) -> dict[str, Any]:
         """What an observation says, in units: {"qtcf_ms": 431.0, ...}."""
-        flat = observation["chart"] if isinstance(observation, Mapping) else observation
-        return self._episodes.door.layout.describe(flat)
+        return self._episodes.door.describe(observation)
+
+    def refusals(self) -> list[tuple[str, str]]:
+        """The orders of the last step that were not carried out: (order, why). Their number is in info."""
+        return self._episodes.refusals(0)
 
     def snapshot(self) -> bytes:
         """State and luck, to be kept, sent or branched: from it the same orders give the same future."""
@@ -155,10 +161,10 @@ class ClinicalEnv(gymnasium.Env):
         self._over = bool(over[0])
         if self._trend is not None:
             self._trend.start()
-        return _first(observation)
+        return self._one(observation)
 
     def render(self) -> np.ndarray | None:
-        """The patient's ECG on paper with the trend below: uint8 [H, W, 3], or None in "human" mode (a window)."""
+        """The patient's ECG on paper with the trend below, or a ward's chart: uint8 [H, W, 3]; None in "human" mode."""
         if self._trend is None:
             gymnasium.logger.warn('render() needs a render_mode: make the environment with render_mode="rgb_array"')
             return None
@@ -170,6 +176,10 @@ class ClinicalEnv(gymnasium.Env):
         if self._trend is not None:
             self._trend.close()
 
+    def _one(self, observation: Any) -> Any:
+        """The observation of the one patient, as it leaves."""
+        return row_of(self._episodes.door.release(observation), 0)
+
     def _check_limits(self) -> None:
         """Warn once that the registry's time limit cuts a longer stay: what `make` was told is not visible in here."""
         registered = None if self.spec is None else gymnasium.registry.get(self.spec.id)
@@ -179,16 +189,12 @@ class ClinicalEnv(gymnasium.Env):
         self._asked_hours = None
 
 
-def _first(observation: Any) -> Any:
-    if isinstance(observation, dict):
-        return {name: _first(value) for name, value in observation.items()}
-    return observation[0].cpu().numpy().copy()
-
-
 def _plain(facts: dict[str, Tensor]) -> dict[str, Any]:
-    """Row 0 as Python numbers, in one transfer: nothing in it is shared with the world or a later call."""
-    numbers = torch.stack([value[0].to(torch.float32) for value in facts.values()]).tolist()
-    return {
+    """Row 0 as Python numbers, in one transfer, and arrays: nothing in it is shared with the world or a later call."""
+    single = {name: value for name, value in facts.items() if value.ndim == 1}
+    numbers = torch.stack([value[0].to(torch.float32) for value in single.values()]).tolist()
+    plain = {
         name: bool(number) if value.dtype == torch.bool else number
-        for (name, value), number in zip(facts.items(), numbers, strict=True)
+        for (name, value), number in zip(single.items(), numbers, strict=True)
     }
+    return plain | {name: value[0].cpu().numpy().copy() for name, value in facts.items() if value.ndim > 1}

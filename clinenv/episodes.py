@@ -18,6 +18,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from clinenv.door import Door
+from clinenv.patients import Starting
 from clinenv.simulator import Simulator, Step
 from world_models import keys, tree
 from world_models.protocol import Chart
@@ -53,7 +54,8 @@ class Episodes:
         self.horizon_steps = horizon_steps
         self.patients = patients
         self.now: Running | None = None
-        self.given: Tensor | None = None  # float32 [B, A] the orders of the last step
+        self.given: Tensor | None = None  # float32 [B, A] the orders carried out in the last step
+        self.wanted: tuple[Chart, Tensor] | None = None  # the chart before the last step, and what was ordered on it
         self._factors = {quantity.name: quantity for quantity in simulator.world.factors}
 
     @property
@@ -86,7 +88,10 @@ class Episodes:
         key = keys.fold(base, episode)
         fixed = {} if self.patients is None else dict(self.patients.factors(key))
         fixed.update(factors or {})
-        state, chart = self.simulator.reset(key, fixed or None, self.door.also)
+        if isinstance(self.patients, Starting):
+            state, chart = self.patients.begin(key, fixed)
+        else:
+            state, chart = self.simulator.reset(key, fixed or None, self.door.also)
         observation, shown = self.door.observe(chart, state.key, state.t, None)
         fresh = Running(state, chart, shown, base, episode, torch.zeros_like(episode))
         if every or self.now is None:
@@ -99,28 +104,45 @@ class Episodes:
     def step(self, actions: Any) -> tuple[Any, Step, Tensor]:
         """Act in every row: the new observation, the step, and truncated bool [B]."""
         now = self.now
-        self.given = self.door.orders(actions, self.count)
-        out = self.simulator.step(now.state, now.chart, self.given, self.door.also)
-        observation, shown = self.door.observe(out.chart, out.state.key, out.state.t, now.shown)
+        wanted = self.door.lose(self.door.orders(actions, self.count), now.state.key, now.state.t)
+        out = self.simulator.step(now.state, now.chart, wanted, self.door.also)
+        self.given, self.wanted = out.given, (now.chart, wanted)
+        observation, shown = self.door.observe(out.chart, out.state.key, out.state.t, now.shown, out.given)
         steps = now.steps + 1
         self.now = Running(out.state, out.chart, shown, now.base, now.episode, steps)
         return observation, out, steps >= self.horizon_steps
 
     @torch.no_grad()
     def facts(self, moment: Running | None = None) -> dict[str, Tensor]:
-        """What info says of a moment (of now): hours, support, and spread_<measure>.
+        """What info says of a moment (of now): hours, support, spread_<measure>, and action_mask int8 [B, entries].
+
+        The mask is there where the task refuses orders: 1 where the chart allows all that the entry orders.
 
         Flat names, as in Gymnasium's own environments: loggers pick them by name, and TorchRL reads no nested info.
         """
         moment = self.now if moment is None else moment
         world = self.simulator.world
         spread = {f"spread_{name}": sd for name, sd in world.spread(moment.state).items()}
-        return {"hours": moment.chart["hours"], "support": world.support(moment.state), **spread}
+        facts = {"hours": moment.chart["hours"], "support": world.support(moment.state), **spread}
+        if self.simulator.refuses:
+            facts["action_mask"] = self.door.orders.mask(self.simulator.task.admissible(moment.chart))
+        return facts
 
     @staticmethod
     def verdict(out: Step) -> dict[str, Tensor]:
-        """What info says of a step besides: cost, and reward_<term>."""
-        return {"cost": out.cost, **{f"reward_{name}": term for name, term in out.terms.items()}}
+        """What info says of a step besides: cost, reward_<term>, and refused_orders (how many; see `refusals`)."""
+        said = {"cost": out.cost, **{f"reward_{name}": term for name, term in out.terms.items()}}
+        if out.refused is not None:
+            said["refused_orders"] = out.refused.sum(-1).to(torch.float32)
+        return said
+
+    @torch.no_grad()
+    def refusals(self, row: int) -> list[tuple[str, str]]:
+        """(order, why it was not carried out) of the last step of a row; empty before the first."""
+        if self.wanted is None or not self.simulator.refuses:
+            return []
+        only = slice(row, row + 1)
+        return self.simulator.task.reasons(*tree.take(self.wanted, only))[0]
 
     def check_factors(self, factors: Mapping[str, Any], count: int) -> dict[str, Tensor]:
         """Factors as tensors [count], each within its bounds.
@@ -204,7 +226,7 @@ class Episodes:
             row = torch.arange(self.count, device=self.device)
             key = keys.fold(keys.fold(keys.fold(now.state.key, "branch"), int(luck)), row)
             now = now._replace(state=world.rekey(now.state, key))
-        self.now = now
+        self.now, self.given, self.wanted = now, None, None
         return self.observation()
 
     @torch.no_grad()

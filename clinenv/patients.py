@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from gymnasium import logger
@@ -12,7 +12,7 @@ from torch import Tensor
 from world_models import keys, tree
 from world_models.protocol import Chart, WorldModel
 
-__all__ = ["Patients", "RecordedPatients"]
+__all__ = ["Patients", "RecordedPatients", "Starting"]
 
 SAMPLING_RATE_HZ = 500.0
 SAMPLES = 5000
@@ -23,6 +23,14 @@ class Patients(Protocol):
 
     def factors(self, key: Tensor) -> dict[str, Tensor]:
         """Factors of the world for new patients: name -> [B, *shape] for keys [B]; the others are drawn. Pure."""
+
+
+@runtime_checkable
+class Starting(Patients, Protocol):
+    """Patients who come with a course behind them, so that a world cannot just admit them."""
+
+    def begin(self, key: Tensor, factors: dict[str, Tensor]) -> tuple[Any, Chart]:
+        """The world's state of patients [B] where their course goes on, and the chart there. Pure."""
 
 
 class RecordedPatients:

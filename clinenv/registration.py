@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import gymnasium
 
-__all__ = ["ENVIRONMENTS", "WEIGHTS_SHA256", "register"]
+__all__ = ["ENVIRONMENTS", "WARD_WORLD", "WEIGHTS_SHA256", "register"]
 
 # SHA-256 of weights/<name>/model.safetensors, for every learned world an id may start by its name. An environment
 # refuses weights with another sum; a world that is not listed (an oracle, a folder, an object) is not checked.
 WEIGHTS_SHA256: dict[str, str] = {"ecg-wm-small": "cf168f93bfaf6bc88878f22d5f8612ba4c6213203c8e6b25a2edda698c41517f"}
+
+WARD_WORLD = "oracle"  # in which a ward environment is made when no world is named
 
 ENVIRONMENTS: tuple[dict, ...] = (
     {
@@ -28,6 +30,28 @@ ENVIRONMENTS: tuple[dict, ...] = (
         "vector_entry_point": "clinenv.envs.ecg_drug.env:ECGDrugContinuousVectorEnv",
         "max_episode_steps": 24,
         "kwargs": {"world": "ecg-wm-small"},
+    },
+    # The ward's environments end by themselves after 14 days: how many steps that is depends on hours_per_step.
+    {
+        "id": "EHRWard-v0",
+        "entry_point": "clinenv.envs.ehr_ward.env:EHRWardEnv",
+        "vector_entry_point": "clinenv.envs.ehr_ward.env:EHRWardVectorEnv",
+        "max_episode_steps": None,
+        "kwargs": {"world": WARD_WORLD},
+    },
+    {
+        "id": "EHRWardDose-v0",
+        "entry_point": "clinenv.envs.ehr_ward.env:EHRWardDoseEnv",
+        "vector_entry_point": "clinenv.envs.ehr_ward.env:EHRWardDoseVectorEnv",
+        "max_episode_steps": None,
+        "kwargs": {"world": WARD_WORLD},
+    },
+    {
+        "id": "EHRReplay-v0",
+        "entry_point": "clinenv.envs.ehr_ward.replay:EHRReplayEnv",
+        "vector_entry_point": "clinenv.envs.ehr_ward.replay:EHRReplayVectorEnv",
+        "max_episode_steps": None,
+        "kwargs": {"world": "ehr-ward-small"},
     },
 )
 

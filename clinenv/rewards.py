@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from world_models.constants import constant
 
-__all__ = ["exponential_excess", "relative_amount", "share_of_time"]
+__all__ = ["exponential_excess", "relative_amount", "share_of_time", "total"]
 
 
 def share_of_time(fraction: Tensor, hours: Tensor, horizon_hours: float) -> Tensor:
@@ -45,3 +45,12 @@ def relative_amount(action: Tensor, reference: tuple[float, ...]) -> Tensor:
     for share in others:
         total = total + share
     return total
+
+
+def total(values: Tensor) -> Tensor:
+    """Sum [B] of values [B, K], one half onto the other: elementwise adds, so that it never depends on the batch."""
+    while values.shape[-1] > 1:
+        half = (values.shape[-1] + 1) // 2
+        values = functional.pad(values, (0, 2 * half - values.shape[-1]))
+        values = values[:, :half] + values[:, half:]
+    return values[:, 0]

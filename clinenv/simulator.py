@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from clinenv.task import Task
+from clinenv.task import Refusing, Task
 from world_models import keys, tree
 from world_models.protocol import Chart, Factors, WorldModel
 
@@ -24,6 +24,8 @@ class Step(NamedTuple):
     terms: dict[str, Tensor]  # name -> float32 [B]
     cost: Tensor  # float32 [B]
     terminated: Tensor  # bool [B]
+    given: Tensor | None = None  # float32 [B, A] the orders that were carried out
+    refused: Tensor | None = None  # bool [B, A] those that were not; None: the task refuses none
 
 
 class Imagined(NamedTuple):
@@ -71,6 +73,7 @@ class Simulator:
         unknown = sorted(set(task.actions.names) - set(ordered))
         if unknown:
             raise ValueError(f"an action of task {task.name!r} orders {', '.join(unknown)}, which is none of {ordered}")
+        self.refuses = isinstance(task, Refusing)
 
     @property
     def device(self) -> torch.device:
@@ -84,18 +87,22 @@ class Simulator:
 
     @torch.no_grad()
     def step(self, state: Any, chart: Chart, action: Tensor, also: Sequence[str] = ()) -> Step:
-        """One step of `world.hours_per_step`.
+        """One step of `world.hours_per_step`. What the task refuses is not carried out.
 
         Args:
             state: of B patients, with `chart` the chart that was observed in it.
             action: float32 [B, A] in the orders' units.
             also: measures on request to put into the new chart.
         """
+        refused = None
+        if self.refuses:
+            refused = self.task.refused(chart, action)
+            action = torch.where(refused, 0.0, action)
         state = self.world.transition(state, action)
         after = self.world.observe(state, also)
         terms = self.task.reward(chart, action, after)
         cost = self.task.cost(chart, action, after)
-        return Step(state, after, _sum(terms), terms, cost, self.task.terminated(after))
+        return Step(state, after, _sum(terms), terms, cost, self.task.terminated(after), action, refused)
 
     @torch.no_grad()
     def imagine(

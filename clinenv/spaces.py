@@ -1,4 +1,4 @@
-"""From quantities to Gymnasium spaces, and from an action to orders in mg."""
+"""From quantities to Gymnasium spaces, and from an action to orders in their units."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from clinenv.task import Column, Doses, Menu
+from clinenv.task import Actions, Column, Menu, Switches
 from world_models.quantity import Quantity, by_name
 
 __all__ = ["ACTION_UNITS", "Layout", "Orders", "action_space", "layout", "waveform_space"]
 
-ACTION_UNITS = ("scaled", "mg")
+ACTION_UNITS = ("scaled", "mg", "units")  # "mg" and "units" are one: the amounts themselves
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,26 @@ class Layout:
     scale: np.ndarray  # float32 [n], in the unit
     low: np.ndarray  # float32 [n], bounds in the unit
     high: np.ndarray
+    log: np.ndarray  # bool [n]: centre and values are taken by their logarithm
 
     def box(self) -> spaces.Box:
         """The observation's bounds, scaled."""
         return spaces.Box(self.scaled(self.low), self.scaled(self.high), dtype=np.float32)
 
     def scaled(self, values: np.ndarray) -> np.ndarray:
-        return ((values - self.centre) / self.scale).astype(np.float32)
+        values, centre = self._logs(values), self._logs(self.centre)
+        return ((values - centre) / self.scale).astype(np.float32)
+
+    def _logs(self, values: np.ndarray) -> np.ndarray:
+        return np.where(self.log, np.log(np.where(self.log, values, 1.0)), values) if self.log.any() else values
 
     def describe(self, observation: np.ndarray) -> dict[str, Any]:
         """Label -> value in its unit (a float, or an array [N] for a batch [N, n])."""
-        values = np.asarray(observation, dtype=np.float32) * self.scale + self.centre
-        if values.shape[-1] != len(self.names):
-            raise ValueError(f"an observation of {len(self.names)} entries was expected, got shape {values.shape}")
+        observation = np.asarray(observation, dtype=np.float32)
+        if observation.shape[-1:] != (len(self.names),):
+            raise ValueError(f"an observation of {len(self.names)} entries was expected, got shape {observation.shape}")
+        values = observation * self.scale + self._logs(self.centre)
+        values = np.where(self.log, np.exp(np.where(self.log, values, 0.0)), values).astype(np.float32)
         columns = np.moveaxis(values, -1, 0)
         return {name: float(c) if c.ndim == 0 else c.copy() for name, c in zip(self.names, columns, strict=True)}
 
@@ -56,14 +63,19 @@ def layout(
     for column, quantity in (*pairs, *extra):
         size = int(np.prod(quantity.shape, dtype=int))
         low, high = column.bounds or (quantity.low, quantity.high)
-        row = [np.broadcast_to(np.asarray(v, np.float32), (size,)) for v in (column.centre, column.scale, low, high)]
+        stated = (column.centre, column.scale, low, high, column.log)
+        row = [np.broadcast_to(np.asarray(v, np.float32), (size,)) for v in stated]
         rows.append(np.stack(row))
         names += [column.name] if quantity.shape == () else [f"{column.name}[{i}]" for i in range(size)]
         units += [quantity.unit] * size
-    centre, scale, low, high = np.concatenate(rows, axis=1)
+    centre, scale, low, high, log = np.concatenate(rows, axis=1)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ValueError("every measure of an observation needs finite bounds")
-    return Layout(tuple(names), tuple(units), centre, scale, low, high)
+    if not ((low > 0) | (log == 0)).all():
+        raise ValueError(
+            f"{names[int(np.argmax((low <= 0) & (log > 0)))]} is shown by its logarithm: give it bounds above 0"
+        )
+    return Layout(tuple(names), tuple(units), centre, scale, low, high, log > 0)
 
 
 def waveform_space(quantity: Quantity) -> spaces.Box:
@@ -71,19 +83,21 @@ def waveform_space(quantity: Quantity) -> spaces.Box:
     return spaces.Box(quantity.low, quantity.high, (int(np.prod(quantity.shape)),), np.float32)
 
 
-def action_space(actions: Menu | Doses, unit: str = "scaled") -> spaces.Discrete | spaces.Box:
-    """Discrete for a menu; for doses a Box over the named orders.
+def action_space(actions: Actions, unit: str = "scaled") -> spaces.Discrete | spaces.MultiBinary | spaces.Box:
+    """Discrete for a menu, MultiBinary for switches; for doses a Box over the named orders.
 
     Args:
         unit: of the Box. "scaled": [-1, 1] each, where a > 0 orders a times the largest dose and a <= 0 orders
-            nothing; "mg": the amounts themselves.
+            nothing; "mg" or "units": the amounts themselves, in the orders' units.
     """
     if unit not in ACTION_UNITS:
         raise ValueError(f"action_unit {unit!r} is unknown; choose one of {', '.join(ACTION_UNITS)}")
     if isinstance(actions, Menu):
         return spaces.Discrete(len(actions))
+    if isinstance(actions, Switches):
+        return spaces.MultiBinary(len(actions))
     highest = np.array(list(actions.highest.values()), dtype=np.float32)
-    if unit == "mg":
+    if unit != "scaled":
         return spaces.Box(np.zeros_like(highest), highest, dtype=np.float32)
     return spaces.Box(-np.ones_like(highest), np.ones_like(highest), dtype=np.float32)
 
@@ -91,21 +105,28 @@ def action_space(actions: Menu | Doses, unit: str = "scaled") -> spaces.Discrete
 class Orders:
     """Callable: actions [B] or [B, D] -> orders float32 [B, A] on the device, checked."""
 
-    def __init__(self, actions: Menu | Doses, orders: tuple[Quantity, ...], unit: str, device: torch.device) -> None:
+    def __init__(self, actions: Actions, orders: tuple[Quantity, ...], unit: str, device: torch.device) -> None:
         self.device = device
-        self.unit = unit
+        self.scaled = unit == "scaled"
         self.labels = [label for label, _ in actions.entries] if isinstance(actions, Menu) else list(actions.names)
         self.menu = actions.table(orders, device) if isinstance(actions, Menu) else None
-        if isinstance(actions, Doses):
-            positions = [[order.name for order in orders].index(name) for name in actions.names]
+        self.switches = isinstance(actions, Switches)
+        if self.menu is None:
+            names = [order.name for order in orders]
+            positions = [names.index(name) for name in actions.names]
+            self.positions = torch.tensor(positions, device=device)
             self.columns = [positions.index(a) if a in positions else None for a in range(len(orders))]
-            self.highest = torch.tensor(list(actions.highest.values()), dtype=torch.float32, device=device)
+            amounts = actions.standard if isinstance(actions, Switches) else actions.highest
+            self.highest = torch.tensor(list(amounts.values()), dtype=torch.float32, device=device)
+            yes_or_no = [orders[i].unit == "bool" for i in positions]
+            self.yes_or_no = torch.tensor(yes_or_no, device=device) if any(yes_or_no) else None
 
     def __call__(self, actions: Any, count: int) -> Tensor:
         """Orders of `count` rows.
 
         Raises:
-            ValueError: wrong shape, not a number, an index outside the menu, or an amount outside the Box.
+            ValueError: wrong shape, not a number, an index outside the menu, a switch that is neither 0 nor 1, or an
+                amount outside the Box.
         """
         given = torch.as_tensor(actions, device=self.device)
         if self.menu is not None:
@@ -113,8 +134,29 @@ class Orders:
         given = given.to(torch.float32)
         if tuple(given.shape) != (count, len(self.labels)):
             raise ValueError(f"actions need the shape {(count, len(self.labels))}, got {tuple(given.shape)}")
-        low = 0.0 if self.unit == "mg" else -1.0
-        high = self.highest if self.unit == "mg" else torch.ones_like(self.highest)
+        amounts = self._switched(given) if self.switches else self._dosed(given)
+        nothing = torch.zeros_like(amounts[:, 0])
+        return torch.stack([nothing if c is None else amounts[:, c] for c in self.columns], -1)
+
+    def mask(self, admissible: Tensor) -> Tensor:
+        """int8 [B, entries]: 1 where the entry holds nothing but admissible orders; admissible is bool [B, A]."""
+        if self.menu is None:
+            return admissible[:, self.positions].to(torch.int8)
+        return (~((self.menu > 0) & ~admissible.unsqueeze(1)).any(-1)).to(torch.int8)
+
+    def _switched(self, given: Tensor) -> Tensor:
+        wrong = (given != 0) & (given != 1)  # True for NaN
+        if bool(wrong.any()):
+            row, column = (int(i) for i in wrong.nonzero()[0])
+            raise ValueError(
+                f"switch {float(given[row, column])} for {self.labels[column]} (row {row}) is neither 0 (nothing) nor 1 "
+                "(its standard amount)"
+            )
+        return given * self.highest
+
+    def _dosed(self, given: Tensor) -> Tensor:
+        low = -1.0 if self.scaled else 0.0
+        high = torch.ones_like(self.highest) if self.scaled else self.highest
         fine = (given >= low - 1e-6) & (given <= high * (1 + 1e-6))  # also False for NaN
         if not bool(fine.all()):
             row, column = (int(i) for i in (~fine).nonzero()[0])
@@ -123,9 +165,10 @@ class Orders:
                 f"[{low:g}, {float(high[column]):g}]; clip it first, e.g. with gymnasium.wrappers.ClipAction"
             )
         amounts = given.clamp(min=0.0)
-        amounts = torch.minimum(amounts, high) * (1.0 if self.unit == "mg" else self.highest)
-        nothing = torch.zeros_like(amounts[:, 0])
-        return torch.stack([nothing if c is None else amounts[:, c] for c in self.columns], -1)
+        amounts = torch.minimum(amounts, high) * (self.highest if self.scaled else 1.0)
+        if self.yes_or_no is not None:
+            amounts = torch.where(self.yes_or_no, (amounts >= 0.5).to(torch.float32), amounts)
+        return amounts
 
     def _index(self, given: Tensor, count: int) -> Tensor:
         if tuple(given.shape) != (count,) or given.is_floating_point() or given.dtype == torch.bool:

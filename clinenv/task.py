@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from world_models.protocol import Chart
 from world_models.quantity import Quantity
 
-__all__ = ["Column", "Doses", "Menu", "Record", "Task"]
+__all__ = ["Actions", "Column", "Doses", "Losses", "Menu", "Record", "Refusing", "Switches", "Task", "View"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Column:
     noise_sd: float = 0.0  # SD of one careful reading, in the measure's unit; 0: known exactly
     record: str = ""  # the Record it is read from; "": always there
     bounds: tuple[float, float] | tuple[tuple[float, ...], tuple[float, ...]] | None = None  # narrower than the chart's
+    log: bool = False  # skewed: (ln value - ln centre) / scale is shown; the bounds must then lie above 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,14 @@ class Record:
     name: str  # the observation's extra column is hours_since_<name>
     missing: Mapping[str, float]  # missingness tier -> chance that it is not made at a step
     waveforms: tuple[str, ...] = ()  # measures on request that are gone with it
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Orders that may get lost before anything comes of them, such as a specimen nobody takes."""
+
+    orders: tuple[str, ...]
+    chance: Mapping[str, float]  # missingness tier -> chance that one such order is lost
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,10 @@ class Menu:
 
 @dataclass(frozen=True)
 class Doses:
-    """A continuous choice: an amount of each order, from nothing to `highest`."""
+    """A continuous choice: an amount of each order, from nothing to `highest`.
+
+    An order that can only be given or not (unit "bool") is given from a half of it upwards.
+    """
 
     highest: Mapping[str, float]  # order name -> largest amount, in the order's unit
 
@@ -73,16 +85,76 @@ class Doses:
         return tuple(self.highest)
 
 
+@dataclass(frozen=True)
+class Switches:
+    """Concurrent choices: entry j of a MultiBinary action gives order j its standard amount, or nothing."""
+
+    standard: Mapping[str, float]  # order name -> amount of one step, in the order's unit
+
+    def __len__(self) -> int:
+        return len(self.standard)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.standard)
+
+
+Actions = Menu | Doses | Switches
+
+
+class View(Protocol):
+    """Another form of observation than the flat chart, made from the same row of values; see `clinenv.door.Door`."""
+
+    space: Any  # gymnasium.Space of one observation
+    width: int  # numbers kept a patient beside the chart's row
+
+    def keep(self, row: Tensor, before: Tensor | None, given: Tensor | None) -> Tensor:
+        """What to remember of a step, float32 [B, width].
+
+        Args:
+            row: [B, n] the chart's row now, in units.
+            before: [B, n] that of the step before; None at the first.
+            given: [B, A] the orders carried out in between; None at the first.
+        """
+
+    def show(self, scaled: Tensor, row: Tensor, kept: Tensor) -> Any:
+        """The observation as tensors [B, ...]: from the scaled row, the row in units and what was kept."""
+
+    def release(self, observation: Any) -> Any:
+        """What `show` gave as it leaves the house: numpy arrays [B, ...], or a tuple of B objects."""
+
+
+@runtime_checkable
+class Refusing(Protocol):
+    """A task that does not carry out every order: the rest of `Task` is judged on what was carried out."""
+
+    def admissible(self, chart: Chart) -> Tensor:
+        """bool [B, A]: which orders the chart allows, each taken by itself. Becomes info["action_mask"]."""
+
+    def refused(self, chart: Chart, action: Tensor) -> Tensor:
+        """bool [B, A]: which of the orders given in action [B, A] are not carried out, for the chart or for another
+        order of the set; never one that was not given."""
+
+    def reasons(self, chart: Chart, action: Tensor) -> list[list[tuple[str, str]]]:
+        """For each of B patients (order, why it was refused), in the columns' order."""
+
+
 @runtime_checkable
 class Task(Protocol):
-    """All methods take and give batches [B], are pure, and treat every row by itself."""
+    """All methods take and give batches [B], are pure, and treat every row by itself.
+
+    A task may further have `oracle`, the catalogue's name that world="oracle" means for it ("oracle" if it says
+    nothing); `losses`, a `Losses`; `views`, other observations by name (name -> function of layout and world that makes
+    a `View`), in place of "ecg" and "latent"; `read_at(chart)`, when (int64 [B], by measure) each noisy measure was
+    read, if that is not now; and the methods of `Refusing`.
+    """
 
     name: str
     orders: tuple[str, ...]  # the columns of every action; a world must take exactly these
     horizon_hours: float  # of an episode, unless the caller says otherwise
     observation: tuple[Column, ...]
     records: tuple[Record, ...]
-    actions: Menu | Doses
+    actions: Actions
     trend: tuple[str, ...]  # measures drawn over time when an episode is rendered
 
     def reward(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:

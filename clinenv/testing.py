@@ -1,7 +1,7 @@
 """Public checks for your own tasks, simulators and vector environments; each raises an AssertionError with the rule.
 
-    from clinenv.testing import check_vector_env
-    check_vector_env(lambda **kwargs: gymnasium.make_vec("ECGDrug-v0", **kwargs), lambda: gymnasium.make("ECGDrug-v0"))
+from clinenv.testing import check_vector_env
+check_vector_env(lambda **kwargs: gymnasium.make_vec("ECGDrug-v0", **kwargs), lambda: gymnasium.make("ECGDrug-v0"))
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
-from clinenv.simulator import Simulator
-from clinenv.task import Menu, Task
+from clinenv.simulator import Simulator, Step
+from clinenv.task import Menu, Switches, Task
 from world_models import keys, tree
 from world_models.protocol import Chart, WorldModel
 from world_models.testing import random_orders
@@ -35,6 +35,9 @@ def check_task(task: Task, world: WorldModel, batch: int = 9, steps: int = 6) ->
     for step in range(steps):
         action = _orders(simulator, key, step)
         out = simulator.step(state, chart, action)
+        if simulator.refuses:
+            _check_refusals(task, chart, action, out)
+        action = out.given  # what is judged is what was carried out
         held = tree.copy((chart, action, out.chart))
         terms, cost, over = _judge(task, chart, action, out.chart)
         for x, y in zip(tree.leaves(held), tree.leaves((chart, action, out.chart)), strict=True):
@@ -56,6 +59,23 @@ def check_task(task: Task, world: WorldModel, batch: int = 9, steps: int = 6) ->
         state, chart = out.state, out.chart
 
 
+def _check_refusals(task: Any, chart: Chart, action: Tensor, out: Step) -> None:
+    """What the chart forbids is refused, nothing else is that was not given, and every refusal has its reason."""
+    admissible, refused = task.admissible(chart), task.refused(chart, action)
+    assert admissible.shape == refused.shape == action.shape, "admissible and refused are [B, A]"
+    assert admissible.dtype == refused.dtype == torch.bool, "admissible and refused are bool"
+    assert bool(((action > 0) | ~refused).all()), "an order that was not given cannot be refused"
+    assert bool((refused | (action <= 0) | admissible).all()), "an order the chart does not allow must be refused"
+    assert torch.equal(out.refused, refused), "the step must refuse what the task refuses"
+    assert torch.equal(out.given, torch.where(refused, 0.0, action)), "what is refused is not carried out, the rest is"
+    assert not bool(task.refused(chart, out.given).any()), "what was carried out must stand by itself"
+    told = [len({order for order, _ in row}) for row in task.reasons(chart, action)]
+    assert told == refused.sum(-1).tolist(), "each refused order has a reason"
+    for row in (0, len(action) - 1):
+        alone = task.refused(*tree.take((chart, action), slice(row, row + 1)))
+        assert torch.equal(alone[0], refused[row]), "row i of a batch must be refused like the same patient alone"
+
+
 def _judge(task: Task, before: Chart, action: Tensor, after: Chart) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     return task.reward(before, action, after), task.cost(before, action, after), task.terminated(after)
 
@@ -65,7 +85,13 @@ def _orders(simulator: Simulator, key: Tensor, t: int) -> Tensor:
     if isinstance(actions, Menu):
         table = actions.table(simulator.world.orders, key.device)
         return table[keys.bits(key, t, "check entry") % len(actions)]
-    return random_orders(simulator.world, key, t, share=0.25)
+    orders = random_orders(simulator.world, key, t, share=0.25)
+    yes_or_no = torch.tensor([q.unit == "bool" for q in simulator.world.orders], device=key.device)
+    given = torch.where(yes_or_no, (orders > 0).to(orders.dtype), orders)
+    if isinstance(actions, Switches):
+        standard = torch.tensor([actions.standard.get(q.name, 0.0) for q in simulator.world.orders], device=key.device)
+        given = torch.where(orders > 0, standard, 0.0)
+    return given
 
 
 def check_simulator(simulator: Simulator, batch: int = 5, horizon: int = 4, exact: bool = True) -> None:

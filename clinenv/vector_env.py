@@ -39,8 +39,8 @@ class ClinicalVectorEnv(VectorEnv):
         tensors: give torch tensors on the device instead of numpy arrays (`final_obs` is then one tensor [N, ...]
             whose rows count where `_final_obs` holds).
         max_episode_steps: the registry's time limit; with `hours`, the shorter one holds.
-        task, world, patients, cohort, observation, noise, missingness, hours, device, action_unit, render_mode: as
-            for `ClinicalEnv`.
+        task, world, patients, cohort, observation, noise, missingness, hours, device, action_unit, render_mode,
+            hours_per_step: as for `ClinicalEnv`.
     """
 
     metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": RENDER_FPS}
@@ -62,11 +62,14 @@ class ClinicalVectorEnv(VectorEnv):
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         tensors: bool = False,
         max_episode_steps: int | None = None,
+        hours_per_step: float | None = None,
     ) -> None:
         self._episodes = assemble(
             task, num_envs, world, patients, cohort, observation, noise, missingness, hours, max_episode_steps, device,
-            action_unit, render_mode,
+            action_unit, render_mode, hours_per_step,
         )  # fmt: skip
+        if tensors and isinstance(self._episodes.door.observation_space, gymnasium.spaces.Text):
+            raise ValueError(f"observation={observation!r} gives strings, which are no tensors; leave tensors=False")
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
@@ -154,7 +157,7 @@ class ClinicalVectorEnv(VectorEnv):
         """Act in every row.
 
         Args:
-            actions: [N] menu entries, or [N, D] doses; numpy or torch.
+            actions: [N] menu entries, or [N, D] switches or doses; numpy or torch.
 
         Raises:
             ValueError: an action outside the action space.
@@ -219,20 +222,22 @@ class ClinicalVectorEnv(VectorEnv):
             info["_final_info"] = info["_final_obs"] = begun
         info = as_tensors(info) if self.tensors else as_arrays(info)
         if last is not None:
-            info["final_obs"] = last[0] if self.tensors else object_rows(last[0], info["_final_obs"])
+            info["final_obs"] = last[0] if self.tensors else object_rows(last[0], info["_final_obs"], self._out)
         return info
 
     def _out(self, observation: Any) -> Any:
         """The observation as it leaves: fresh memory, numpy unless `tensors`."""
         if self.tensors:
             return observation
-        return tree.map_leaves(lambda x: x.cpu().numpy(), observation)
+        return self._episodes.door.release(observation)
 
     def describe(self, observation: Any) -> dict[str, np.ndarray]:
         """What a batch of observations says, in units: {"qtcf_ms": [N], ...}."""
-        flat = observation["chart"] if isinstance(observation, Mapping) else observation
-        flat = flat.cpu().numpy() if isinstance(flat, Tensor) else flat
-        return self._episodes.door.layout.describe(flat)
+        return self._episodes.door.describe(observation)
+
+    def refusals(self, row: int) -> list[tuple[str, str]]:
+        """The orders of the last step of a row that were not carried out: (order, why)."""
+        return self._episodes.refusals(row)
 
     def snapshot(self) -> bytes:
         """State and luck of all rows, to be kept, sent or branched."""

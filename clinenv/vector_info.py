@@ -5,13 +5,16 @@ Where the mask is False the value is 0, as in Gymnasium's own vector environment
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_arrays", "as_tensors", "masked", "object_rows"]
+from world_models import tree
+
+__all__ = ["as_arrays", "as_tensors", "masked", "object_rows", "row_of"]
 
 Info = dict[str, Any]  # nested dicts of tensors or arrays [N]
 
@@ -21,7 +24,8 @@ def masked(facts: dict[str, Tensor], mask: Tensor, whole: bool = False) -> Info:
     info: Info = {}
     for name, value in facts.items():
         if not whole:
-            value = value & mask if value.dtype == torch.bool else torch.where(mask, value, 0)
+            rows = mask.reshape(-1, *[1] * (value.ndim - 1))
+            value = value & rows if value.dtype == torch.bool else torch.where(rows, value, 0)
         info[name] = value
         info[f"_{name}"] = mask
     return info
@@ -33,7 +37,7 @@ def as_tensors(info: Info) -> Info:
 
 
 def as_arrays(info: Info) -> Info:
-    """Numpy float64 and bool arrays, in one transfer for all of a kind together."""
+    """Numpy arrays, float64, bool or int8, in one transfer for all of a kind and shape together."""
     places: list[tuple[Info, str, Tensor]] = []
 
     def collect(values: Info) -> Info:
@@ -47,26 +51,32 @@ def as_arrays(info: Info) -> Info:
         return out
 
     result = collect(info)
-    for dtype in {value.dtype for _, _, value in places}:
-        group = [place for place in places if place[2].dtype == dtype]
+    for kind in {(value.dtype, value.shape) for _, _, value in places}:
+        group = [place for place in places if (place[2].dtype, place[2].shape) == kind]
         rows = torch.stack([value for _, _, value in group]).cpu().numpy()
-        rows = rows if dtype == torch.bool else rows.astype(np.float64)
+        rows = rows if kind[0] in (torch.bool, torch.int8) else rows.astype(np.float64)
         for (out, name, _), row in zip(group, rows, strict=True):
             out[name] = row
     return result
 
 
-def object_rows(observation: Any, mask: np.ndarray) -> np.ndarray:
-    """Object array [N]: the single observation of each row where mask [N] holds, None elsewhere."""
+def object_rows(observation: Any, mask: np.ndarray, release: Callable[[Any], Any]) -> np.ndarray:
+    """Object array [N]: the single observation of each row where mask [N] holds, None elsewhere.
+
+    Args:
+        observation: tensors [N, ...], as the door gives them.
+        release: makes of such tensors what leaves the house.
+    """
     rows = np.full(len(mask), None, dtype=object)
     chosen = np.flatnonzero(mask)
-    index = torch.as_tensor(chosen)
-    if isinstance(observation, dict):
-        parts = {name: value[index.to(value.device)].cpu().numpy() for name, value in observation.items()}
-        for place, i in enumerate(chosen):
-            rows[i] = {name: part[place].copy() for name, part in parts.items()}
-    else:
-        part = observation[index.to(observation.device)].cpu().numpy()
-        for i, row in zip(chosen.tolist(), part, strict=True):
-            rows[i] = row.copy()
+    part = release(tree.take(observation, torch.as_tensor(chosen, device=tree.leaves(observation)[0].device)))
+    for place, i in enumerate(chosen.tolist()):
+        rows[i] = row_of(part, place)
     return rows
+
+
+def row_of(batch: Any, row: int) -> Any:
+    """One row of what was released, in memory of its own."""
+    if isinstance(batch, dict):
+        return {name: row_of(value, row) for name, value in batch.items()}
+    return batch[row].copy() if isinstance(batch, np.ndarray) else batch[row]

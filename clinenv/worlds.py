@@ -12,7 +12,6 @@ from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
 
 __all__ = ["about", "arguments", "load_world", "run"]
 
-_MECHANISTIC = "Mechanistic: pharmacokinetics, effect compartments, rhythm and a drawn 12-lead ECG; nothing is learned"
 _LONGEST = 700  # characters of one section of a card on the report
 _SECTIONS = re.compile(r"train|data|fit|limit|intend|use|licen[cs]e|attribut|model|what|architect", re.IGNORECASE)
 
@@ -60,11 +59,11 @@ def _card(folder: Path) -> dict[str, str]:
     return rows
 
 
-def _fit(provenance: dict[str, Any]) -> dict[str, str]:
+def _fit(meaning: str, provenance: dict[str, Any]) -> dict[str, str]:
     """What a mechanistic world's parameters were fitted on, as the fit itself recorded it."""
     youngest, oldest = provenance["age_years_range"]
     return {
-        "What it is": _MECHANISTIC,
+        "What it is": meaning,
         "Fitted on": (
             f"{provenance['dataset']}; {provenance['subjects']} subjects ({provenance['women']} women), "
             f"{youngest:g} to {oldest:g} years. {provenance['citation']}. {provenance['licence']}"
@@ -82,7 +81,10 @@ def about(name: str, world: Any) -> dict[str, str]:
     rows = {"World": world.name}
     folder = _folder(name)
     if folder is None:
-        rows |= _fit(world.trial.parameters["provenance"])
+        from world_models import catalog
+
+        meaning, trial = catalog.WORLDS[name].meaning, getattr(world, "trial", None)
+        rows |= {"What it is": meaning} if trial is None else _fit(meaning, trial.parameters["provenance"])
     else:
         from world_models import checkpoint
 
@@ -103,7 +105,7 @@ def run(given: argparse.Namespace) -> int:
 
     for name, entry in catalog.WORLDS.items():
         if entry.weights is None:
-            words = _MECHANISTIC
+            words = entry.meaning
         else:
             weights = catalog.weights_folder(name) / WEIGHTS
             size = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else "weights missing"

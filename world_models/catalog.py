@@ -21,15 +21,27 @@ class Entry:
 
     factory: str
     weights: str | None = None  # folder under world_models/weights, for a learned world; None: made from nothing
+    meaning: str = ""  # one line, for a world that has no card
 
 
 WORLDS: dict[str, Entry] = {
-    "oracle": Entry("world_models.oracles.ecg_drug:ECGDrugOracle"),
+    "oracle": Entry(
+        "world_models.oracles.ecg_drug:ECGDrugOracle",
+        meaning="Mechanistic: pharmacokinetics, effect compartments, rhythm and a drawn 12-lead ECG; nothing is learned",
+    ),
+    "ward-oracle": Entry(
+        "world_models.oracles.ward:WardOracle",
+        meaning="Mechanistic: a hospital stay that answers orders, from published physiology; nothing is learned",
+    ),
     "ecg-wm-small": Entry("world_models.ecg_wm.model:ECGWorldModel.load", "ecg-wm-small"),
+    "ehr-ward-small": Entry("world_models.ehr_world.model:EHRWorldModel.load", "ehr-ward-small"),
 }
 
 # What a folder's config.json may name as its "kind": which code may read it.
-LOADERS: dict[str, str] = {"ecg-wm": "world_models.ecg_wm.model:ECGWorldModel.load"}
+LOADERS: dict[str, str] = {
+    "ecg-wm": "world_models.ecg_wm.model:ECGWorldModel.load",
+    "ehr-set-outcome": "world_models.ehr_world.model:EHRWorldModel.load",
+}
 
 
 def weights_folder(name: str) -> Path:
@@ -41,7 +53,11 @@ def weights_folder(name: str) -> Path:
 
 
 def load(
-    name_or_path: str | Path, device: str = "cpu", cohort: str | None = None, sha256: str | None = None
+    name_or_path: str | Path,
+    device: str = "cpu",
+    cohort: str | None = None,
+    sha256: str | None = None,
+    hours_per_step: float | None = None,
 ) -> WorldModel:
     """A world by its name in WORLDS or by the folder with its weights; the same arguments give the same object.
 
@@ -49,9 +65,11 @@ def load(
         device: where its tensors live.
         cohort: which patients it draws; None: its default.
         sha256: what the weights must sum to; only for worlds that have weights.
+        hours_per_step: for worlds that know several; None: the world's own.
 
     Raises:
-        ValueError: an unknown name, a path that is no world's folder, a world without cohorts, or wrong weights.
+        ValueError: an unknown name, a path that is no world's folder, a world without cohorts or with other steps, or
+            wrong weights.
     """
     name = str(name_or_path)
     folder: Path | None
@@ -76,12 +94,19 @@ def load(
             f"them would not be one of this version. Restore the released weights, or name the folder itself as the "
             f"world: {str(folder)!r}"
         )
-    return _made(name, factory, None if folder is None else folder.resolve(), found, str(device), cohort)
+    place = None if folder is None else folder.resolve()
+    return _made(name, factory, place, found, str(device), cohort, hours_per_step)
 
 
 @lru_cache(maxsize=32)
 def _made(
-    name: str, factory: str, folder: Path | None, version: str | None, device: str, cohort: str | None
+    name: str,
+    factory: str,
+    folder: Path | None,
+    version: str | None,
+    device: str,
+    cohort: str | None,
+    hours_per_step: float | None,
 ) -> WorldModel:
     """`version` is the weights' sum: a folder that was trained anew is loaded anew."""
     make = _find(factory)
@@ -90,7 +115,15 @@ def _made(
         if "cohort" not in inspect.signature(make).parameters:
             raise ValueError(f"world {name!r} knows no cohorts, so cohort={cohort!r} cannot be chosen; leave it out")
         arguments["cohort"] = cohort
-    return make(**arguments) if folder is None else make(folder, **arguments)
+    if hours_per_step is not None and "hours_per_step" in inspect.signature(make).parameters:
+        arguments["hours_per_step"] = hours_per_step
+    world = make(**arguments) if folder is None else make(folder, **arguments)
+    if hours_per_step is not None and world.hours_per_step != hours_per_step:
+        raise ValueError(
+            f"hours_per_step={hours_per_step:g}: world {name!r} makes steps of {world.hours_per_step:g} h and no other; "
+            "leave it out, or take a world that knows several (an oracle)"
+        )
+    return world
 
 
 def _find(factory: str) -> Any:

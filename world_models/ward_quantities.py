@@ -25,6 +25,9 @@ COMPLAINTS = ("fever", "dyspnoea", "hyperglycaemia", "bleeding", "oliguria", "we
 # What grows, if anything does; also the result of a culture (0: no growth).
 ORGANISMS = ("none", "gram_positive_susceptible", "mrsa", "gram_negative_susceptible", "gram_negative_resistant")
 
+_UNIT_SUFFIXES = ("_mmol_l", "_mg_dl", "_g_dl", "_u_l", "_mg_l", "_ng_l", "_pg_ml", "_k_ul", "_percent", "_mmhg", "_bpm")
+_UNIT_SUFFIXES += ("_min", "_ml_h", "_s", "_c")
+
 MAX_AGE_HOURS = 336.0  # of a charted value; "never" reads the same
 MAX_HOURS_SINCE = 96.0  # since an intervention; "never" reads the same
 
@@ -44,7 +47,9 @@ class Inquiry:
 
     @property
     def order(self) -> str:
-        return f"inquire_{self.name}"
+        """Name of the order that asks for it: without the unit, as an order is yes or no."""
+        unit = next((u for u in _UNIT_SUFFIXES if self.name.endswith(u)), "")
+        return f"inquire_{self.name.removesuffix(unit)}"
 
 
 @dataclass(frozen=True, slots=True)

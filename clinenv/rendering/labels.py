@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LIMITS", "NOT_FOR_CLINICAL_USE", "hour_ticks", "least_span", "nice_ticks", "reading"]
+__all__ = ["LIMITS", "NOT_FOR_CLINICAL_USE", "hour_ticks", "least_span", "nice_ticks", "order_title", "reading"]
 
 NOT_FOR_CLINICAL_USE = "Simulation - not for clinical use"
 
@@ -34,6 +34,18 @@ def reading(name: str) -> tuple[str, str]:
         return _NAMES[name], unit
     words = (stem if unit else name).replace("_", " ")
     return words[:1].upper() + words[1:], unit
+
+
+_ORDER_UNITS = (
+    "_ug_kg_min", "_units_kg_h", "_ml_kg_h", "_units_min", "_units_h", "_ml_h", "_l_min", "_fraction", "_mmol", "_units",
+    "_ml", "_mg", "_g",
+)  # fmt: skip
+
+
+def order_title(name: str) -> str:
+    """An order's name in words, without its unit: `renal_replacement_ml_kg_h` is "renal replacement"."""
+    suffix = next((unit for unit in _ORDER_UNITS if name.endswith(unit)), "")
+    return name.removesuffix(suffix).replace("_", " ")
 
 
 def least_span(name: str) -> float:

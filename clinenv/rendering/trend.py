@@ -10,24 +10,31 @@ import torch
 
 from clinenv.episodes import Episodes
 from world_models import tree
+from world_models.protocol import History
 
 __all__ = ["Trend"]
 
 SAMPLING_RATE_HZ = 500.0
+_WARD_ALSO = ("inquiry_age_hours", "inquiry_seen", "alive", "discharged")
 _log = logging.getLogger(__name__)
 
 
 class Trend:
     """The measures of `task.trend` and the orders since the reset, for each running patient.
 
+    A world that draws an ECG is shown as one on paper, a ward as the patient's chart.
+
     Raises:
-        ValueError: the world draws no ECG.
+        ValueError: the world is neither.
     """
 
     def __init__(self, episodes: Episodes) -> None:
         world = episodes.simulator.world
-        if "ecg_mv" not in [quantity.name for quantity in world.measures]:
+        measured = {quantity.name for quantity in world.measures}
+        self._ward = "ecg_mv" not in measured and "inquiry_seen" in measured
+        if not self._ward and "ecg_mv" not in measured:
             raise ValueError(f"world {world.name!r} draws no ecg_mv: there is nothing to render; use render_mode=None")
+        self._names = ("hours", *episodes.simulator.task.trend, *(_WARD_ALSO if self._ward else ()))
         self._episodes = episodes
         self._past: list[dict[str, np.ndarray]] = []
         self._since = np.zeros(episodes.count, dtype=int)  # entry of `_past` where the row's own episode began
@@ -39,6 +46,17 @@ class Trend:
         self._past = [self._read()]
         self._since[:] = 0
 
+    def precede(self, history: History) -> None:
+        """Put a record in front of the first moment, whose visit is the record's last: for a single patient."""
+        orders = history.actions.cpu().numpy()
+        earlier = []
+        for visit in range(orders.shape[1] - 1):
+            moment = {name: history.charts[name][:, visit].cpu().numpy() for name in self._names}
+            earlier.append(moment | {"orders": orders[:, visit - 1] if visit else np.zeros((len(orders), 0))})
+        if earlier:
+            self._past[0]["orders"] = orders[:, -2]
+        self._past = [*earlier, *self._past]
+
     def add(self, begun: np.ndarray | None = None) -> None:
         """One more moment; rows where `begun` holds are at the start of an episode."""
         self._past.append(self._read())
@@ -49,18 +67,24 @@ class Trend:
 
     def _read(self) -> dict[str, np.ndarray]:
         episodes = self._episodes
-        moment = {n: episodes.now.chart[n].cpu().numpy().copy() for n in ("hours", *episodes.simulator.task.trend)}
+        moment = {n: episodes.now.chart[n].cpu().numpy().copy() for n in self._names}
         given = episodes.given
         moment["orders"] = np.zeros((episodes.count, 0)) if given is None else given.cpu().numpy().copy()
+        if given is not None and episodes.wanted is not None:
+            moment["refused"] = ((episodes.wanted[1] > 0) & (given <= 0)).cpu().numpy()
         return moment
 
     @torch.no_grad()
     def frame(self, row: int) -> np.ndarray:
         """uint8 [H, W, 3] of one patient."""
-        from clinenv.rendering.ecg_paper import draw_patient
-
         if not self._past:
             raise ValueError("there is no patient to draw yet; call reset() first")
+        if self._ward:
+            from clinenv.rendering.ward_chart import ward_frame
+
+            return ward_frame(self._episodes, self._past[self._since[row] :], row)
+        from clinenv.rendering.ecg_paper import draw_patient
+
         episodes = self._episodes
         world, task = episodes.simulator.world, episodes.simulator.task
         chart = world.observe(tree.take(episodes.now.state, slice(row, row + 1)), ("ecg_mv",))

@@ -1,0 +1,90 @@
+"""Scores of predicted outcomes of orders, the same for a learned ward, an oracle and the simple baselines.
+
+S@k: share of |yhat - y| / |y| <= k %, values of zero left out and counted. SMAPE = mean 2|d| / (|y| + |yhat| + 1e-8).
+status_f1: F1 of "outside the reference range". NLL (nats, density on the item's z scale), CRPS and energy score are on
+that scale too, so that items can be averaged. High sensitivity: values that moved by more than 25 % against the last one
+charted. A baseline without a distribution of its own is given a Laplace one around its point, its scale by item the mean
+error on the validation stays.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["LEVELS", "brier", "energy", "laplace_scores", "pinball_crps", "point_scores"]
+
+LEVELS = torch.linspace(0.05, 0.95, 19)
+THRESHOLD = 0.25
+
+
+def point_scores(
+    y: Tensor, yhat: Tensor, last: Tensor, item: Tensor, low: Tensor, high: Tensor
+) -> dict[str, float]:
+    """Scores of points yhat [N] for values y [N]; `last` [N] the value charted before (NaN: none); `low` and `high` [N]
+    the reference range (NaN: none)."""
+    known = y != 0
+    error = ((yhat - y).abs() / y.abs())[known]
+    out = {f"s{k}": float((error <= k / 100).float().mean()) for k in (10, 15, 25)}
+    hit = ((error <= 0.25).float(), item[known])
+    count = torch.zeros(int(item.max()) + 1).index_add(0, hit[1], torch.ones_like(hit[0]))
+    total = torch.zeros_like(count).index_add(0, hit[1], hit[0])
+    out["s25_macro"] = float((total / count)[count > 0].mean())
+    out["smape"] = float((2 * (yhat - y).abs() / (y.abs() + yhat.abs() + 1e-8)).mean())
+    ranged = ~low.isnan()
+    real, told = ((y < low) | (y > high))[ranged], ((yhat < low) | (yhat > high))[ranged]
+    both = float((real & told).sum())
+    out["status_f1"] = 2 * both / max(1.0, float(real.sum() + told.sum()))
+    moved = ((y - last).abs() > THRESHOLD * last.abs()) & known & (last != 0)
+    out["high_sensitivity_s25"] = float((((yhat - y).abs() / y.abs())[moved] <= 0.25).float().mean())
+    return out | {"values": len(y), "zeros": int((~known).sum()), "moved": int(moved.sum())}
+
+
+def laplace_scores(d: Tensor, scale: Tensor) -> dict[str, float]:
+    """NLL, CRPS and cover of an 80 % interval for errors d [N] of Laplace distributions with these scales [N]."""
+    a = d.abs()
+    return {
+        "nll": float(((2 * scale).log() + a / scale).mean()),
+        "coverage80": float((a <= scale * math.log(5.0)).float().mean()),
+        "crps": float((a + scale * (-a / scale).exp() - 0.75 * scale).mean()),
+    }
+
+
+def pinball_crps(quantiles: Tensor, y: Tensor) -> Tensor:
+    """CRPS [N] from quantiles [N, 19] at LEVELS: twice the mean pinball loss."""
+    d = y.unsqueeze(-1) - quantiles
+    return 2 * torch.maximum(LEVELS * d, (LEVELS - 1) * d).mean(-1)
+
+
+def energy(paths: Tensor, y: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Energy score of each group's set of slots: E|X - y| - E|X - X'| / 2, with X [P, N] drawn jointly within a group."""
+
+    def norm(d: Tensor) -> Tensor:
+        return torch.zeros(groups).index_add(0, group, d.square()).sqrt()
+
+    near = torch.stack([norm(x - y) for x in paths]).mean(0)
+    if len(paths) == 1:
+        return near
+    half = len(paths) // 2
+    apart = torch.stack([norm(paths[i] - paths[i + half]) for i in range(half)]).mean(0)
+    return near - apart / 2
+
+
+def brier(chance: Tensor, died: Tensor, draws: int = 500) -> dict[str, float]:
+    """Brier score, that of the base rate, and reliability: worst excess over a 95 % bootstrap band of five equal bins."""
+    died = died.float()
+    base = died.mean()
+    score, plain = (chance - died).square().mean(), (base - died).square().mean()
+    order = chance.argsort()
+    outside = 0
+    generator = torch.Generator().manual_seed(0)
+    for part in order.chunk(5):
+        sample = died[part][torch.randint(len(part), (draws, len(part)), generator=generator)].mean(-1)
+        low, high = torch.quantile(sample, torch.tensor([0.025, 0.975])).tolist()
+        outside += not low <= float(chance[part].mean()) <= high
+    return {
+        "brier": float(score), "brier_base_rate": float(plain), "skill": float(1 - score / plain),
+        "base_rate": float(base), "mean_chance": float(chance.mean()), "bins_outside_band_of_5": outside,
+    }  # fmt: skip

@@ -1,0 +1,154 @@
+"""EHRReplay-v0: the class docstring is the page of the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clinenv.assemble import load_world
+from clinenv.env import ClinicalEnv
+from clinenv.envs.ehr_ward.stays import RecordedStays
+from clinenv.envs.ehr_ward.task import EHRWardTask
+from clinenv.vector_env import ClinicalVectorEnv
+from world_models.data.episode import PatientEpisode
+from world_models.protocol import History
+
+__all__ = ["EHRReplayEnv", "EHRReplayVectorEnv"]
+
+_WORLD = "ehr-ward-small"
+
+
+class EHRReplayEnv(ClinicalEnv):
+    """
+    ## Description
+    A real stay, as it was recorded, up to an hour of your choice; from there it is yours. The chart at the branching
+    point is the record's, value for value; what follows is what a learned world believes of a patient with this record.
+    **Not for clinical use**: the future that is shown is a model's, not the patient's.
+
+    ## Action Space
+    As in `EHRWard-v0`: `MultiBinary(69)`, with `info["action_mask"]` and refusals.
+
+    ## Observation Space
+    As in `EHRWard-v0`: `Box(229,)`, "events" or "text". What a record does not say (weight, why the patient came) is
+    what the world makes of it.
+
+    ## Rewards
+    As in `EHRWard-v0`.
+
+    ## Starting State
+    A stay drawn from the seed, among those that last a step beyond `hour`.
+    `reset(options={"stay_id": 20001305, "hour": 48})` says which, and from where; `env.unwrapped.record()` gives the
+    record up to there.
+
+    ## Episode End
+    Terminated by death or discharge in the model; truncated 14 days after the branching point.
+
+    ## Arguments
+    ```python
+    import gymnasium, clinenv
+    gymnasium.make("EHRReplay-v0", stays=FOLDER, hour=24, world="ehr-ward-small", observation="chart", render_mode=None)
+    ```
+    - `stays`: a MEDS folder or file, or a list of `world_models.data.episode.PatientEpisode`.
+    - `hour`: since the stay's start, a whole number of steps.
+    - `world`: a learned ward, by name, folder or object. An oracle cannot go on from a record.
+    - all others as in `EHRWard-v0`; `patients` and `cohort` do not apply.
+
+    ## Version History
+    * v0: first version.
+    """
+
+    def __init__(
+        self,
+        stays: str | Path | Sequence[PatientEpisode] | None = None,
+        hour: float = 24.0,
+        task: EHRWardTask | None = None,
+        world: Any = _WORLD,
+        device: str | None = None,
+        hours_per_step: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        task = EHRWardTask() if task is None else task
+        world = load_world(task, world, device, None, hours_per_step)
+        self._stays = _stays(stays, world, hour, kwargs)
+        super().__init__(task, world, patients=self._stays, **kwargs)
+        self._told: tuple[int, History] | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """A new patient; `options` may hold "stay_id" and "hour".
+
+        Raises:
+            ValueError: no such stay, or one too short; nothing was changed then.
+        """
+        options = _choose(self._stays, options)
+        try:
+            told = super().reset(seed=seed, options=options)
+            ids, history = self._stays.record(self.state.key)
+            self._told = ids[0], history
+            if self._trend is not None:
+                self._trend.precede(history)
+        finally:
+            self._stays.choose()
+        return told
+
+    def record(self) -> tuple[int, History]:
+        """Stay id of the patient of the last reset, and the record (a batch of one) up to the branching point.
+
+        Raises:
+            ValueError: before the first reset.
+        """
+        if self._told is None:
+            raise ValueError("there is no patient yet; call reset() first")
+        return self._told
+
+
+class EHRReplayVectorEnv(ClinicalVectorEnv):
+    """`EHRReplay-v0` for many stays at once: see `EHRReplayEnv`. A reset's stay_id and hour hold for the rows it starts;
+    rows that begin anew by themselves draw among all stays again."""
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        stays: str | Path | Sequence[PatientEpisode] | None = None,
+        hour: float = 24.0,
+        task: EHRWardTask | None = None,
+        world: Any = _WORLD,
+        device: str | None = None,
+        hours_per_step: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        task = EHRWardTask() if task is None else task
+        world = load_world(task, world, device, None, hours_per_step)
+        self._stays = _stays(stays, world, hour, kwargs)
+        super().__init__(task, num_envs, world, patients=self._stays, **kwargs)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """As `ClinicalVectorEnv.reset`; `options` may hold "stay_id" and "hour"."""
+        options = _choose(self._stays, options)
+        try:
+            return super().reset(seed=seed, options=options)
+        finally:
+            self._stays.choose()
+
+
+def _stays(stays: Any, world: Any, hour: float, kwargs: Mapping[str, Any]) -> RecordedStays:
+    for name in ("patients", "cohort"):
+        if kwargs.get(name) is not None:
+            raise ValueError(
+                f"{name}={kwargs[name]!r}: the patients of EHRReplay-v0 are the recorded stays; leave it out"
+            )
+    if stays is None:
+        raise ValueError(
+            'EHRReplay-v0 needs recorded stays: stays="FOLDER or FILE in MEDS", or a list of PatientEpisode'
+        )
+    return RecordedStays(stays, world, hour)
+
+
+def _choose(stays: RecordedStays, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Hand stay_id and hour to the stays; the options that are left."""
+    left = dict(options or {})
+    stay_id, hour = left.pop("stay_id", None), left.pop("hour", None)
+    stays.choose(None if stay_id is None else int(stay_id), hour)
+    return left

@@ -1,0 +1,108 @@
+"""Patients with a recorded stay: their chart is the record's until the branching hour, then a world goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clinenv.envs.ehr_ward.record import history_of
+from world_models import keys, tree
+from world_models.data.episode import PatientEpisode
+from world_models.protocol import Chart, History, WorldModel
+
+__all__ = ["RecordedStays"]
+
+
+class RecordedStays:
+    """Starts patients of `world` from recorded stays; each new patient is one of them, drawn by its key.
+
+    Args:
+        source: a MEDS folder or file (see `world_models.data.ehr_load`), or episodes.
+        world: that can `infer`; its steps are the record's.
+        hour: of the branching point, a whole number of steps since the stay's start; shorter stays are left out.
+
+    Raises:
+        ValueError: a world that cannot go on from a record, no stay that is long enough, or an hour between two steps.
+    """
+
+    def __init__(self, source: str | Path | Sequence[PatientEpisode], world: WorldModel, hour: float = 24.0) -> None:
+        if not callable(getattr(world, "infer", None)):
+            raise ValueError(
+                f"world {world.name!r} cannot go on from a record: only a learned world has a belief about a patient "
+                'whose body nobody wrote down (infer); use world="ehr-ward-small", or EHRWard-v0 for generated patients'
+            )
+        self.world = world
+        if isinstance(source, str | Path):
+            from world_models.data.ehr_load import load_episodes
+
+            source, _ = load_episodes(meds=source, hours_per_step=world.hours_per_step)
+        width = world.hours_per_step
+        self.episodes = [e if e.hours_per_step == width else e.regrid(width) for e in source]
+        self.hour = hour
+        self._all = self._chosen = self._long_enough(hour)
+        self._record = self._histories = self._history(self._all, hour)
+
+    def __len__(self) -> int:
+        """Stays that are long enough."""
+        return len(self._all)
+
+    def choose(self, stay_id: int | None = None, hour: float | None = None) -> None:
+        """Which stay, and from which hour, the next patients are; None: any, and the hour of the constructor.
+
+        Raises:
+            ValueError: no such stay, or one too short; nothing was changed then.
+        """
+        if stay_id is None and hour is None:
+            self._chosen, self._record = self._all, self._histories
+            return
+        hour = self.hour if hour is None else float(hour)
+        stays = self._long_enough(hour)
+        if stay_id is not None:
+            stays = [e for e in stays if e.stay_id == stay_id]
+            if not stays:
+                known = sorted(e.stay_id for e in self.episodes)
+                raise ValueError(
+                    f"there is no stay {stay_id} of at least {hour + self.world.hours_per_step:g} h; known stays are "
+                    f"{', '.join(map(str, known[:8]))}{', ...' if len(known) > 8 else ''}"
+                )
+        self._record = self._history(stays, hour)
+        self._chosen = stays
+
+    def drawn(self, key: Tensor) -> Tensor:
+        """Which of the chosen stays [B] the patients with these keys are."""
+        return keys.bits(key, 0, "recorded stay") % len(self._chosen)
+
+    def record(self, key: Tensor) -> tuple[list[int], History]:
+        """Stay ids and the record up to the branching point, of the patients with these keys [B]."""
+        rows = self.drawn(key)
+        return [self._chosen[i].stay_id for i in rows.tolist()], tree.take(self._record, rows)
+
+    def factors(self, key: Tensor) -> dict[str, Tensor]:
+        """Nothing is fixed: the record says it."""
+        return {}
+
+    def begin(self, key: Tensor, factors: dict[str, Tensor]) -> tuple[Any, Chart]:
+        """The world's belief at the branching point, and the chart there: the record's where it says anything."""
+        history = tree.take(self._record, self.drawn(key))
+        state = self.world.infer(history, key, factors or None)
+        chart = self.world.observe(state)
+        last = {name: value[:, -1] for name, value in history.charts.items() if name in chart}
+        return state, {n: torch.where(last[n].isnan(), x, last[n]) if n in last else x for n, x in chart.items()}
+
+    def _long_enough(self, hour: float) -> list[PatientEpisode]:
+        least = hour + self.world.hours_per_step
+        stays = [e for e in self.episodes if e.length_of_stay_hours >= least]
+        if not stays:
+            longest = max((e.length_of_stay_hours for e in self.episodes), default=0.0)
+            raise ValueError(
+                f"none of {len(self.episodes)} stays lasts {least:g} h, a step beyond hour={hour:g}; the longest lasts "
+                f"{longest:.0f} h: give an earlier hour"
+            )
+        return stays
+
+    def _history(self, stays: list[PatientEpisode], hour: float) -> History:
+        return tree.to(history_of(stays, hour), self.world.device)

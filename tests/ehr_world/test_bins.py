@@ -1,0 +1,62 @@
+"""Bins with interpolation: a density that integrates to one, and a distribution function that its quantiles invert."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from world_models.ehr_world import bins
+
+EDGES = torch.tensor([[-3.0, -1.0, -0.2, 0.4, 1.5, 4.0], [-2.0, 0.0, 2.0, 2.0, 2.0, 2.0]])  # the second has two bins
+FREE = torch.tensor([[0.3, -0.5, 1.0, 0.2, -1.0], [0.4, -0.4, 9.0, 9.0, 9.0]])
+
+
+def masses(based: bool) -> torch.Tensor:
+    return bins.log_masses(FREE, torch.tensor([0.2, -0.5]), torch.tensor([-0.3, 0.1]), EDGES, torch.tensor([based, based]))
+
+
+@pytest.mark.parametrize("based", [True, False])
+def test_the_density_integrates_to_one(based: bool) -> None:
+    log_mass = masses(based)
+    z = torch.linspace(-3.0, 4.0, 140_001, dtype=torch.float64)
+    middle = ((z[1:] + z[:-1]) / 2).float()
+    for row in range(2):
+        inside = (middle > EDGES[row, 0]) & (middle < EDGES[row, -1])
+        x = middle[inside]
+        density = bins.log_density(log_mass[row].expand(len(x), -1), x, EDGES[row].expand(len(x), -1)).exp()
+        assert float(density.double().sum() * (z[1] - z[0])) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_bin_the_item_lacks_has_no_mass() -> None:
+    assert torch.equal(masses(True)[1, 2:], torch.full((3,), float("-inf")))
+    assert float(masses(True)[1].exp().sum()) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_base_is_a_logistic_and_its_tails_belong_to_the_outer_bins() -> None:
+    mass = bins.log_masses(torch.zeros(1, 5), torch.tensor([0.2]), torch.tensor([-0.3]), EDGES[:1], torch.tensor([True])).exp()
+    scale = torch.tensor(-0.3).exp()
+    at = torch.sigmoid((EDGES[0] - 0.2) / scale)
+    at[0], at[-1] = 0.0, 1.0
+    torch.testing.assert_close(mass[0], at.diff(), atol=1e-4, rtol=1e-3)
+
+
+def test_quantiles_invert_the_distribution_function() -> None:
+    mass = masses(True).exp()
+    u = torch.linspace(0.01, 0.99, 37)
+    for row in range(2):
+        m, e = mass[row].expand(len(u), -1), EDGES[row].expand(len(u), -1)
+        torch.testing.assert_close(bins.cdf(m, bins.quantile(m, u, e), e), u, atol=1e-5, rtol=0)
+
+
+def test_the_cdf_is_the_integral_of_the_density() -> None:
+    log_mass = masses(True)[:1]
+    z = torch.linspace(-3.0, 1.0, 40_001)
+    middle = (z[1:] + z[:-1]) / 2
+    density = bins.log_density(log_mass.expand(len(middle), -1), middle, EDGES[:1].expand(len(middle), -1)).exp()
+    area = float(density.double().sum() * (z[1] - z[0]))
+    assert float(bins.cdf(log_mass.exp(), torch.tensor([1.0]), EDGES[:1])) == pytest.approx(area, abs=1e-3)
+
+
+def test_values_beyond_the_edges_count_for_the_outer_bins() -> None:
+    assert bins.bin_of(torch.tensor([-9.0, 9.0]), EDGES).tolist() == [0, 1]
+    assert bins.cdf(masses(True).exp(), torch.tensor([-9.0, 9.0]), EDGES).tolist() == pytest.approx([0.0, 1.0], abs=1e-6)

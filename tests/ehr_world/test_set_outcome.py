@@ -1,0 +1,195 @@
+"""The network and the world: parallel pass against steps, the contract, belief from a record."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.ehr_world.ward_small import some_stays, tiny
+from world_models import keys, tree
+from world_models.ehr_world import bins
+from world_models.ehr_world.events import Stays
+from world_models.ehr_world.inference import believe
+from world_models.ehr_world.losses import forced, parts
+from world_models.oracles.ward import WardOracle
+from world_models.oracles.ward_clinician import clinician
+from world_models.protocol import History
+from world_models.testing import check_world, random_orders
+from world_models.ward_quantities import INQUIRIES
+
+I = len(INQUIRIES)  # noqa: E741
+
+
+def test_the_contract() -> None:
+    check_world(tiny(), batch=4, steps=4, relative=1e-4, absolute=1e-3)
+
+
+def test_teacher_forcing_equals_stepping() -> None:
+    """A stay that the world itself lived, read in one parallel pass, gives every step's predictions and its last state."""
+    model = tiny()
+    state = model.initial(keys.from_seed(9, 5))
+    static, steps, states, answers = state.static, 6, [state], []
+    records = {n: [] for n in ("asked", "value", "delay", "given")}
+
+    def note(before, after, asked, given) -> None:
+        came = after.seen & (after.drawn_step == after.t.unsqueeze(-1))
+        held = after.pending & (after.pending_drawn_step == after.t.unsqueeze(-1))
+        value = torch.where(came, after.value, after.pending_value)
+        late = torch.where(came, 0, (after.pending_due_step - after.t.unsqueeze(-1)).clamp_max(15))
+        records["asked"].append(asked)
+        records["value"].append(torch.where(asked & (came | held), value, float("nan")))
+        records["delay"].append(torch.where(asked & (came | held), late, 15).to(torch.int8))
+        records["given"].append(given)
+
+    note(state, state, state.seen | state.pending, state.given)
+    for t in range(steps):
+        action = random_orders(model, state.key, t, share=0.3, given=0.3)
+        asked = (action[:, :I] >= 0.5) & ~state.pending
+        row, item = asked.nonzero(as_tuple=True)
+        answers.append((row, item, model._ask(state, state.t + 1, action[:, I:], row, item).log_mass))
+        state = model.transition(state, action)
+        on = torch.ones_like(state.alive)
+        state = state._replace(alive=on, home=~on)  # nobody leaves, so that every step is lived
+        note(states[-1], state, asked, action[:, I:])
+        states.append(state)
+    there = torch.ones(5, steps + 1, dtype=torch.bool)
+    stays = Stays(static, torch.zeros(5, 6), *(torch.stack(records[n], 1) for n in records), there, ~there, there)
+    run = forced(model.net, stays)
+    for t, (row, item, log_mass) in enumerate(answers, start=1):
+        mine = run.place == t
+        order = (row * I + item).argsort()
+        assert torch.equal(run.row[mine] * I + run.item[mine], (row * I + item)[order])
+        torch.testing.assert_close(run.outcome.log_mass[mine], log_mass[order], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(run.hidden[:, -1], state.hidden[:, -1], rtol=1e-4, atol=1e-5)
+    again = believe(model, stays, state.key, torch.zeros(5))
+    torch.testing.assert_close(again.hidden, state.hidden, rtol=1e-4, atol=1e-5)
+    assert torch.equal(again.drawn_step * again.seen, state.drawn_step * state.seen)
+
+
+def test_the_loss_is_finite_and_moves_every_weight() -> None:
+    net = tiny().net.requires_grad_(True)
+    found = parts(net, some_stays())
+    sum(found).backward()
+    still = [n for n, p in net.named_parameters() if p.grad is None or not bool(torch.isfinite(p.grad).all())]
+    assert not still
+    assert all(bool((p.grad != 0).any()) for n, p in net.named_parameters() if n != "out_item.weight")
+
+
+def test_draws_follow_the_heads_margins() -> None:
+    model = tiny()
+    state = tree.repeat(model.initial(keys.from_seed(3, 1)), 6000)
+    state = state._replace(key=keys.fold(state.key, torch.arange(6000)))
+    item = torch.full((6000,), [q.name for q in INQUIRIES].index("heart_rate_bpm"))
+    row = torch.arange(6000)
+    outcome = model._ask(state, state.t + 1, state.given, row, item)
+    drawn = model._draw(outcome, row, item, state.key, state.t + 1, "outcome")
+    z = model.net.z_of(drawn.unsqueeze(-1).expand(-1, I))[:, item[0]]
+    share = torch.bincount(bins.bin_of(z, outcome.edges), minlength=outcome.log_mass.shape[1]) / 6000
+    torch.testing.assert_close(share, outcome.log_mass[0].exp(), atol=0.02, rtol=0)
+
+
+def recorded(steps: int = 7) -> tuple[History, dict]:
+    """Charts and orders of the oracle ward."""
+    world, charts, actions = WardOracle(), [], []
+    state = world.initial(keys.from_seed(123, 4))
+    for _ in range(steps):
+        charts.append(world.observe(state))
+        actions.append(clinician(charts[-1], key=state.key, t=state.t, variation=1.0))
+        state = world.transition(state, actions[-1])
+    charts.append(world.observe(state))
+    actions.append(torch.zeros_like(actions[-1]))
+    history = History(
+        {n: torch.stack([c[n] for c in charts], 1) for n in charts[0]}, torch.stack(actions, 1),
+        torch.stack([c["hours"] for c in charts], 1),
+    )  # fmt: skip
+    return history, charts[-1]
+
+
+def test_infer_shows_the_recorded_chart_at_the_branching_point_exactly() -> None:
+    model = tiny()
+    history, last = recorded()
+    state = model.infer(history, keys.from_seed(5, 4))
+    shown = model.observe(state)
+    assert set(shown) == set(last) and state.t.tolist() == [7] * 4
+    for name, value in last.items():
+        # ages are differences of hours: exact to float32's rounding at a few hundred hours
+        torch.testing.assert_close(shown[name], value, rtol=1e-6, atol=5e-5, msg=lambda m, n=name: f"{n}: {m}")
+    for name in (*(q.name for q in INQUIRIES), "inquiry_seen", "inquiry_pending"):
+        assert torch.equal(shown[name], last[name]), name
+    after = model.transition(state, history.actions[:, 0])
+    assert after.t.tolist() == [8] * 4
+
+
+def test_infer_ignores_padding_by_gaps_and_refuses_what_runs_backwards() -> None:
+    model = tiny()
+    history, _ = recorded(4)
+    with pytest.raises(ValueError, match="grow by a step"):
+        model.infer(history._replace(hours=history.hours.flip(1)), keys.from_seed(5, 4))
+    with pytest.raises(ValueError, match="off: regrid"):
+        model.infer(history._replace(hours=history.hours * 1.2), keys.from_seed(5, 4))
+    with pytest.raises(ValueError, match="no inquiry"):
+        model.infer(history._replace(charts={"hours": history.hours}), keys.from_seed(5, 4))
+
+
+def test_infer_from_bare_values() -> None:
+    """A history of values alone, NaN where nothing was measured."""
+    value = torch.tensor([[80.0, float("nan"), 95.0]])
+    history = History({"heart_rate_bpm": value}, torch.zeros(1, 3, I + 30), torch.tensor([[0.0, 4.0, 8.0]]))
+    shown = tiny().observe(tiny().infer(history, keys.from_seed(1, 1)))
+    assert float(shown["heart_rate_bpm"]) == 95.0 and float(shown["inquiry_seen"].sum()) == 1.0
+    earlier = History({"heart_rate_bpm": value[:, :2]}, history.actions[:, :2], history.hours[:, :2])
+    shown = tiny().observe(tiny().infer(earlier, keys.from_seed(1, 1)))
+    assert float(shown["heart_rate_bpm"]) == 80.0 and float(shown["inquiry_age_hours"].amin()) == 4.0
+
+
+def test_rekey_redraws_what_is_on_its_way_and_keeps_the_chart() -> None:
+    model = tiny()
+    history, _ = recorded()
+    state = model.infer(tree.repeat(history, 8), keys.from_seed(5, 32))
+    other = model.rekey(state, keys.from_seed(99, 32))
+    assert bool(state.pending.any())
+    assert not torch.equal(state.pending_value, other.pending_value)
+    assert all(torch.equal(a, b) for a, b in zip(model.observe(state).values(), model.observe(other).values(), strict=True))
+    assert bool((other.pending_due_step > other.t.unsqueeze(-1))[other.pending].all())
+
+
+def test_generated_patients_follow_what_is_given() -> None:
+    model = tiny()
+    age = torch.full((20,), 44.0)
+    chart = model.observe(model.initial(keys.from_seed(2, 20), {"age_years": age}))
+    assert torch.equal(chart["age_years"], age)
+    assert bool((chart["complaint"].sum(-1) == 1).all())
+    with pytest.raises(ValueError, match="age_years"):
+        model.initial(keys.from_seed(2, 1), {"age_years": torch.tensor([400.0])})
+
+
+def test_a_loss_over_an_expected_count_adds_up_whatever_the_batches() -> None:
+    """Stays sorted by length into batches weigh as they do together: who dies early does not count for more."""
+    net, stays = tiny().net, some_stays()
+    order = stays.valid.sum(1).argsort()
+    whole = parts(net, stays, 100.0)
+    halves = [parts(net, tree.take(stays, rows), 100.0) for rows in order.chunk(2)]
+    for name, total, *pieces in zip(whole._fields, whole, *halves, strict=True):
+        torch.testing.assert_close(total, sum(pieces), rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_an_interventions_straight_way_moves_its_item_alone() -> None:
+    """The table of effects reaches an item's prediction by what was given since its last value."""
+    model = tiny()
+    with torch.no_grad():
+        for p in model.net.parameters():
+            p.zero_()
+        model.net.out.bias[model.vocabulary.bins + 1] = -2.0
+        heart, dose = [q.name for q in INQUIRIES].index("heart_rate_bpm"), 25
+        model.net.effect.weight[heart, 30 + dose] = 0.1  # summed since the last value
+    state = model.initial(keys.from_seed(3, 2))
+    given = torch.zeros(2, 30)
+    given[0, dose] = model.net.largest[dose]
+    state = model.transition(state, torch.cat([torch.zeros(2, I), given], -1))
+    row, item = torch.tensor([0, 0, 1]), torch.tensor([heart, heart + 1, heart])
+    outcome = model._ask(state, state.t + 1, torch.zeros(2, 30), row, item)
+    z = bins.quantile(outcome.log_mass.exp(), torch.full((3,), 0.5), outcome.edges)
+    plain = model._ask(state._replace(total_log=state.total_log * 0), state.t + 1, torch.zeros(2, 30), row, item)
+    without = bins.quantile(plain.log_mass.exp(), torch.full((3,), 0.5), plain.edges)
+    assert float(z[0] - without[0]) == pytest.approx(0.8, abs=0.25)
+    torch.testing.assert_close(z[1:], without[1:])

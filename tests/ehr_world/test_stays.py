@@ -1,0 +1,104 @@
+"""Real stays on the ward's vocabulary."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+import torch
+
+from tests.ehr_world.ward_small import some_stays, tiny, words
+from world_models import keys
+from world_models.data.episode import Inquiry, Intervention, build_episode
+from world_models.ehr_world.events import CENSORED, UNKNOWN
+from world_models.ehr_world.stays import from_episodes, real_vocabulary
+from world_models.ward_quantities import inquiry_index, intervention_index
+
+START = datetime(2150, 3, 1, 10)
+
+
+def at(hours: float) -> datetime:
+    return START + timedelta(hours=hours)
+
+
+def lab(item: str, value: float, drawn: float, resulted: float | None, unit: str) -> Inquiry:
+    return Inquiry(item, value, None, at(drawn), None if resulted is None else at(resulted), unit, "LAB//1")
+
+
+def dose(item: str, start: float, end: float | None, amount: float | None, unit: str, rate=None, rate_unit="") -> Intervention:
+    kind = "administration" if end is None else "infusion"
+    return Intervention(item, kind, at(start), None if end is None else at(end), amount, unit, rate, rate_unit, "", "X//1")
+
+
+def stay(**changes):
+    inquiries = [
+        lab("potassium_mmol_l", 4.1, 1.0, 2.0, "mmol/L"),
+        lab("potassium_mmol_l", 5.6, 3.0, 9.0, "mmol/L"),  # the step's last draw counts; it comes two steps later
+        lab("creatinine_mg_dl", 1.3, 5.0, None, "mg/dL"),
+        lab("urine_output_ml", 100.0, 6.0, None, "mL"),
+        lab("urine_output_ml", 60.0, 7.0, None, "mL"),
+        Inquiry("culture//blood culture//routine", None, "staph aureus coag +", at(1), at(31), "", "MICRO//1"),
+    ]
+    interventions = [
+        dose("saline", 2.0, 6.0, 1000.0, "mL"),  # half of it in each of two steps
+        dose("norepinephrine", 4.0, 6.0, None, "", 0.2, "ug/kg/min"),  # half the step: mean rate 0.1
+        dose("furosemide", 9.0, None, 40.0, "mg"),
+        Intervention("metoprolol", "prescription", at(9), None, 25.0, "mg", None, "", "", "X//1"),
+    ]
+    given = {
+        "subject_id": 1, "stay_id": 2, "admitted": START, "discharged": at(41), "died_in_hospital": False,
+        "age_years": 61.0, "sex_female": True, "inquiries": inquiries, "interventions": interventions,
+    }  # fmt: skip
+    return build_episode(started=START, **{**given, **changes})
+
+
+def test_values_stand_at_their_draw_and_doses_in_their_steps() -> None:
+    stays = from_episodes(words(), [stay()])
+    k, c, u = (inquiry_index(n) for n in ("potassium_mmol_l", "creatinine_mg_dl", "urine_output_ml_h"))
+    assert float(stays.value[0, 1, k]) == pytest.approx(5.6) and int(stays.delay[0, 1, k]) == 2
+    assert float(stays.value[0, 2, c]) == pytest.approx(1.3) and int(stays.delay[0, 2, c]) == UNKNOWN
+    assert float(stays.value[0, 2, u]) == pytest.approx(40.0)  # 160 mL in a step of four hours
+    assert float(stays.value[0, 1, inquiry_index("blood_culture")]) == 1.0
+    given = stays.given[0]
+    assert given[:4, intervention_index("saline_ml")].tolist() == pytest.approx([0, 500, 500, 0], rel=1e-4)
+    assert given[:4, intervention_index("norepinephrine_ug_kg_min")].tolist() == pytest.approx([0, 0, 0.1, 0], rel=1e-4)
+    assert float(given[3, intervention_index("furosemide_mg")]) == 40.0
+    assert float(given[:, intervention_index("metoprolol_mg")].sum()) == 0.0  # a prescription is no treatment
+    assert int(stays.valid.sum()) == 12 and bool(stays.home[0, 11]) and bool(stays.alive.all())
+
+
+def test_nothing_after_the_branching_point_is_known() -> None:
+    stays = from_episodes(words(), [stay()], until_h=8.0)
+    k = inquiry_index("potassium_mmol_l")
+    assert int(stays.delay[0, 1, k]) == CENSORED and bool(stays.value[0, 1, k].isnan())
+    assert stays.valid.shape[1] == 3 and not bool(stays.home.any())
+    later = [lab("potassium_mmol_l", 9.9, 30.0, 31.0, "mmol/L"), *stay().inquiries()]
+    other = from_episodes(words(), [stay(inquiries=later)], until_h=8.0)
+    assert all(torch.equal(torch.nan_to_num(a), torch.nan_to_num(b)) for a, b in zip(stays, other, strict=True))
+
+
+def test_a_belief_about_a_real_stay_shows_what_had_come() -> None:
+    model = tiny()
+    state = model.infer_stay(stay(), keys.from_seed(3, 5), hours=8.0)
+    chart = model.observe(state)
+    k = inquiry_index("potassium_mmol_l")
+    assert chart["inquiry_seen"][:, k].tolist() == [0.0] * 5 and chart["inquiry_pending"][:, k].tolist() == [1.0] * 5
+    assert chart["creatinine_mg_dl"].tolist() == pytest.approx([1.3] * 5)
+    assert chart["hours"].tolist() == [8.0] * 5 and chart["age_years"].tolist() == [61.0] * 5
+    with pytest.raises(ValueError, match="regrid"):
+        model.infer_stay(stay().regrid(6.0), keys.from_seed(3, 1))
+
+
+def test_mixed_units_are_refused() -> None:
+    wrong = [lab("creatinine_mg_dl", 115.0, 5.0, None, "umol/L")]
+    with pytest.raises(ValueError, match="umol/L.*mg/dL"):
+        from_episodes(words(), [stay(inquiries=wrong)])
+
+
+def test_bins_of_real_values_and_the_wards_where_there_are_none() -> None:
+    ward = some_stays()
+    made = real_vocabulary(words(), [ward._replace(value=ward.value * 1.5)], fewest=50)
+    k = inquiry_index("heart_rate_bpm")
+    assert made.items[k].edges != words().items[k].edges and made.items[k].mean > words().items[k].mean
+    assert made.items[inquiry_index("blood_culture")] == words().items[inquiry_index("blood_culture")]
+    assert [i.name for i in made.items] == [i.name for i in words().items]

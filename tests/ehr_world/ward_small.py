@@ -1,0 +1,44 @@
+"""A few stays of the oracle ward and an untrained small world on them, made once a process."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from world_models import keys
+from world_models.ehr_world import vocabulary, ward_rollouts
+from world_models.ehr_world.config import SetOutcomeConfig
+from world_models.ehr_world.events import Stays
+from world_models.ehr_world.model import EHRWorldModel
+
+CONFIG = SetOutcomeConfig(name="tiny", hidden=24, query=16, admissions=16)
+
+
+@lru_cache(maxsize=1)
+def some_stays() -> Stays:
+    return ward_rollouts.rollout(keys.from_seed(77_000, 48), steps=8)
+
+
+@lru_cache(maxsize=1)
+def words() -> vocabulary.Vocabulary:
+    """Of the stays, with every class of a culture and every item met."""
+    return vocabulary.from_ward([some_stays()])
+
+
+def tiny(seed: int = 0) -> EHRWorldModel:
+    """A world with random weights of a size that makes its answers depend on everything."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = EHRWorldModel(CONFIG, words())
+        with torch.no_grad():
+            for name, p in model.net.named_parameters():
+                if p.ndim > 1 and "out_item" not in name:
+                    p.mul_(1.5)
+            effect = torch.randn(model.net.effect.weight.shape, generator=torch.Generator().manual_seed(seed))
+            model.net.effect.weight.copy_(0.05 * effect)
+            model.net.delay.bias[0] = 3.0  # most results come in their own step, the rest later
+            stays = some_stays()
+            model.admissions.copy_(stays.static[:16])
+            model.triage.copy_(stays.asked[:, 0].float().mean(0))
+    return model.eval().requires_grad_(False)

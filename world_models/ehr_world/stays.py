@@ -1,0 +1,223 @@
+"""Real stays as tensors: `PatientEpisode`s on the ward's inquiries and interventions.
+
+Step k of an episode is position k + 1 (position 0, the triage of a ward world, is empty). A value stands where it was
+drawn and is charted when it resulted; of several in one step the last drawn counts. Items outside the vocabulary are
+left out. Orders whose execution the source does not tell (prescriptions) are no treatment. A dose that is unknown, or
+in a unit the ward does not know, counts as the standard one; a blood product's unit is 350 mL of red cells, or 250 mL
+of plasma or platelets; heparin is brought to a patient of 80 kg (k), as weight is not among a stay's static data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from world_models.data.episode import Intervention, PatientEpisode
+from world_models.ehr_world.events import CENSORED, LAST_DELAY, UNKNOWN, Stays
+from world_models.ehr_world.vocabulary import Vocabulary, build, ward_specs
+from world_models.ward_quantities import INTERVENTIONS
+
+__all__ = ["from_episodes", "real_vocabulary"]
+
+# ward intervention -> (order of `ehr_orders`, "dose" or "rate", units it is known in with the factor to the ward's)
+_DOSES: dict[str, tuple[tuple[str, str, dict[str, float]], ...]] = {
+    "saline_ml": (("saline", "dose", {"mL": 1.0}),),
+    "ringers_lactate_ml": (("ringers_lactate", "dose", {"mL": 1.0}),),
+    "norepinephrine_ug_kg_min": (("norepinephrine", "rate", {"ug/kg/min": 1.0}),),
+    "vasopressin_units_min": (("vasopressin", "rate", {"[U]/h": 1 / 60, "[U]/min": 1.0}),),
+    "hydrocortisone_mg": (("hydrocortisone", "dose", {"mg": 1.0}),),
+    "piperacillin_tazobactam_g": (("piperacillin_tazobactam", "dose", {"g": 1.0}),),
+    "vancomycin_mg": (("vancomycin", "dose", {"mg": 1.0}),),
+    "ceftriaxone_g": (("ceftriaxone", "dose", {"g": 1.0}),),
+    "meropenem_g": (("meropenem", "dose", {"mg": 0.001, "g": 1.0}),),
+    "furosemide_mg": (("furosemide", "dose", {"mg": 1.0}),),
+    "insulin_units_h": (("insulin", "rate", {"[U]/h": 1.0}),),
+    "dextrose_g": (("dextrose_5", "dose", {"mL": 0.05}), ("dextrose_50", "dose", {"mL": 0.5})),
+    "potassium_chloride_mmol": (("potassium_chloride", "dose", {"mmol": 1.0}),),
+    "magnesium_sulfate_g": (("magnesium_sulfate", "dose", {"g": 1.0}),),
+    "sodium_phosphate_mmol": (("sodium_phosphate", "dose", {"mmol": 1.0}),),
+    "calcium_gluconate_g": (("calcium_gluconate", "dose", {"g": 1.0}),),
+    "bicarbonate_mmol": (("bicarbonate", "dose", {"mmol": 1.0}),),
+    "red_cells_units": (("red_cells", "dose", {"mL": 1 / 350}),),
+    "plasma_units": (("plasma", "dose", {"mL": 1 / 250}),),
+    "platelets_units": (("platelets", "dose", {"mL": 1 / 250}),),
+    "heparin_units_kg_h": (("heparin", "rate", {"[U]/h": 1 / 80}),),
+    "ventilation_l_min": (("invasive_ventilation", "rate", {}),),
+    "acetaminophen_mg": (("acetaminophen", "dose", {"mg": 1.0}),),
+    "metoprolol_mg": (("metoprolol", "dose", {"mg": 0.2}),),  # by mouth mostly: a fifth of it, as if intravenous (k)
+    "pantoprazole_mg": (("pantoprazole", "dose", {"mg": 1.0}),),
+    "endoscopy": (("endoscopy", "dose", {}),),
+    "renal_replacement_ml_kg_h": (("renal_replacement", "rate", {}), ("hemodialysis", "rate", {})),
+}
+_NEGATIVE = ("negative", "no growth", "no significant growth", "mixed flora")
+_POSITIVE_COCCI = ("staph", "strep", "enterococc", "gram positive")
+
+
+def from_episodes(
+    words: Vocabulary, episodes: Sequence[PatientEpisode], until_h: float | None = None, most: int = 85
+) -> Stays:
+    """Stays [B] on up to `most` positions; what was drawn, given or resulted after `until_h` is not in them.
+
+    Raises:
+        ValueError: no episodes, steps of another width, or a value in another unit than the vocabulary's.
+    """
+    if not episodes:
+        raise ValueError("there are no episodes; check the folder and the filters")
+    for e in episodes:
+        if e.hours_per_step != words.hours_per_step:
+            raise ValueError(
+                f"stay {e.stay_id} has steps of {e.hours_per_step:g} h, the vocabulary of {words.hours_per_step:g} h: "
+                "use episode.regrid"
+            )
+    step_h = words.hours_per_step
+    limits = [_positions(e, step_h, until_h, most) for e in episodes]
+    count, batch = max(limits), len(episodes)
+    items = {item.name: i for i, item in enumerate(words.items)}
+    value = torch.full((batch, count, len(items)), float("nan"))
+    asked = torch.zeros_like(value, dtype=torch.bool)
+    delay = torch.full_like(value, UNKNOWN, dtype=torch.int8)
+    given = torch.zeros(batch, count, len(words.treatments))
+    static = torch.full((batch, len(words.static)), float("nan"))
+    names = [s.name for s in words.static]
+    valid = torch.arange(count).unsqueeze(0) < torch.tensor(limits).unsqueeze(1)
+    alive, home = torch.ones_like(valid), torch.zeros_like(valid)
+    for b, e in enumerate(episodes):
+        if e.age_years is not None:
+            static[b, names.index("age_years")] = min(e.age_years, 100.0)
+        if e.sex_female is not None:
+            static[b, names.index("sex_female")] = float(e.sex_female)
+        _inquiries(words, items, e, limits[b], until_h, value[b], asked[b], delay[b])
+        _treatments(e, limits[b], until_h, given[b])
+        whole = until_h is None and not e.truncated and math.ceil(e.length_of_stay_hours / step_h) + 1 <= limits[b]
+        if whole:
+            alive[b, limits[b] - 1] = not e.died_in_hospital
+            home[b, limits[b] - 1] = not e.died_in_hospital
+    given = torch.minimum(given, torch.tensor([t.high for t in words.treatments]))
+    diagnosis = torch.zeros(batch, len(words.diagnoses))
+    return Stays(static, diagnosis, asked & valid.unsqueeze(-1), value, delay, given, alive, home, valid)
+
+
+def _positions(e: PatientEpisode, step_h: float, until_h: float | None, most: int) -> int:
+    steps = e.n_steps if until_h is None else min(e.n_steps, math.ceil(until_h / step_h - 1e-9))
+    return min(most, steps + 1)
+
+
+def _inquiries(
+    words: Vocabulary, items: dict[str, int], e: PatientEpisode, limit: int, until_h: float | None, value: Tensor,
+    asked: Tensor, delay: Tensor,
+) -> None:  # fmt: skip
+    step_h = words.hours_per_step
+    for step in e.steps:
+        place = step.index + 1
+        if place >= limit:
+            break
+        for event in sorted(step.inquiries, key=lambda q: q.drawn):
+            if until_h is not None and e.hours(event.drawn) >= until_h:
+                continue
+            name, number = _named(event.item, event.label), event.value
+            if name == "urine_output_ml":  # one voided volume; the ward's is the step's mean rate
+                name, number = "urine_output_ml_h", None if number is None else number / step_h
+            if name not in items:
+                continue
+            column = items[name]
+            item = words.items[column]
+            if item.labels:
+                number = _organism(event.label)
+            elif number is not None and event.item == item.name and event.unit != item.unit:
+                raise ValueError(
+                    f"stay {e.stay_id}: {event.item} is in {event.unit!r}, the vocabulary's is {item.unit!r}; read it "
+                    "through world_models.data, which converts units"
+                )
+            if number is None:
+                continue
+            number = min(max(number, item.low), item.high)
+            late = UNKNOWN
+            if event.resulted is not None:
+                resulted = e.hours(event.resulted)
+                late = min(max(int(resulted // step_h) - step.index, 0), LAST_DELAY)
+                if (until_h is not None and resulted > until_h) or place + late >= limit:
+                    late = CENSORED
+            if name == "urine_output_ml_h" and asked[place, column]:
+                number += float(value[place, column].nan_to_num(0.0))
+            asked[place, column] = True
+            value[place, column] = float("nan") if late == CENSORED else number
+            delay[place, column] = late
+
+
+def _named(item: str, label: str | None) -> str:
+    """The ward's name of a culture; other names are their own."""
+    if label is None or not item.startswith("culture//"):
+        return item
+    specimen = item.split("//")[1]
+    return "blood_culture" if specimen.startswith("blood") else "urine_culture" if specimen.startswith("urine") else item
+
+
+def _organism(label: str | None) -> float | None:
+    """Index in ORGANISMS; resistance is not in a culture's label, so no resistant class is ever returned."""
+    if not label:
+        return None
+    plain = label.lower()
+    if any(word in plain for word in _NEGATIVE):
+        return 0.0
+    return 1.0 if any(word in plain for word in _POSITIVE_COCCI) else 3.0
+
+
+def _treatments(e: PatientEpisode, limit: int, until_h: float | None, given: Tensor) -> None:
+    step_h = e.hours_per_step
+    for event in e.interventions():
+        for column, ward in enumerate(INTERVENTIONS):
+            for order, basis, units in _DOSES.get(ward.name, ()):
+                if event.item != order or event.kind == "prescription":
+                    continue
+                begin = e.hours(event.start)
+                if until_h is not None and begin >= until_h:
+                    continue
+                end = begin if event.end is None else e.hours(event.end)
+                for place, overlap in _overlaps(begin, end, step_h, limit):
+                    amount = _amount(event, basis, units, float(ward.standard), end - begin, overlap, step_h)
+                    given[place, column] += amount
+
+
+def _overlaps(begin: float, end: float, step_h: float, limit: int) -> list[tuple[int, float]]:
+    """Positions an interval touches, with its hours in each; an instant has 0."""
+    first, last = int(begin // step_h), int(max(begin, end - 1e-6) // step_h)
+    return [
+        (k + 1, max(0.0, min(end, (k + 1) * step_h) - max(begin, k * step_h)))
+        for k in range(first, min(last, limit - 2) + 1)
+    ]
+
+
+def _amount(
+    event: Intervention, basis: str, units: dict[str, float], standard: float, hours: float, overlap: float, step_h: float
+) -> float:
+    share = overlap / hours if hours > 0 else 1.0
+    if basis == "rate":
+        part = overlap / step_h if hours > 0 else 1.0
+        if event.rate is not None and event.rate_unit in units:
+            return event.rate * units[event.rate_unit] * part
+        if event.dose is not None and f"{event.unit}/h" in units:  # a dose at once: its mean rate over the step
+            return event.dose * share / step_h * units[f"{event.unit}/h"]
+        return standard * part
+    if event.dose is not None and event.unit in units:
+        return event.dose * share * units[event.unit]
+    return standard * share
+
+
+def real_vocabulary(base: Vocabulary, shards: Sequence[Stays], fewest: int = 50) -> Vocabulary:
+    """The ward's items with bins from these stays; items with fewer than `fewest` values keep the bins of `base`."""
+    specs, static = ward_specs(base.hours_per_step), [s.name for s in base.static]
+    measured = [sum(int((~s.value[..., i].isnan()).sum()) for s in shards) for i in range(len(specs))]
+    items = []
+    for i, spec in enumerate(specs):
+        if measured[i] < fewest or spec.labels:
+            items.append(base.items[i])
+            continue
+        one = [s._replace(asked=s.asked[..., i : i + 1], value=s.value[..., i : i + 1]) for s in shards]
+        items.append(build([spec], [], [], [], one, base.hours_per_step).items[0])
+    made = build([], base.treatments, static, base.diagnoses, shards, base.hours_per_step)
+    kept = tuple(new if bool(~torch.cat([s.static[:, i] for s in shards]).isnan().all()) else old
+                 for i, (new, old) in enumerate(zip(made.static, base.static, strict=True)))  # fmt: skip
+    return Vocabulary(tuple(items), base.treatments, kept, base.diagnoses, base.hours_per_step)

@@ -1,0 +1,243 @@
+"""What a learned ward knows by name: inquiries with their bins, interventions, static features, diagnoses.
+
+A vocabulary is made once, from the training stays, and travels as JSON in the checkpoint's config. Weights mean nothing
+under another vocabulary, so a difference is an error (`Vocabulary.check`).
+
+Numbers are handled on the item's own scale z = (g(x) - mean) / sd, where g is the logarithm (of x + shift) for skewed
+items and the identity for others. Bin edges are quantiles of the training values on that scale, finer in both tails;
+where values are reported on a grid (1, 0.1, 0.01 ...), edges lie halfway between grid points, so that no value sits on
+an edge.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from world_models.ehr_world.events import Stays
+from world_models.ward_quantities import COMPLAINTS, DISEASES, INQUIRIES, INTERVENTIONS, ORGANISMS, STATIC
+
+__all__ = ["Item", "Spec", "StaticFeature", "Treatment", "Vocabulary", "build", "from_ward", "from_z", "report_grid", "to_z"]
+__all__ += ["ward_specs"]
+
+# tails finer than the middle: what kills lies there
+_TAIL = (0.0, 0.001, 0.005, 0.02)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What is said of an inquiry before any value was seen."""
+
+    name: str
+    unit: str
+    low: float  # bounds of the chart
+    high: float
+    typical: float  # shown while nothing was ever resulted
+    normal: tuple[float, float] | None  # adult reference range
+    labels: tuple[str, ...] = ()  # a label outcome's classes; empty: a number
+    offset_h: float = 0.0  # usual hours from the step's start to the draw
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An inquiry, ready for the network."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    typical: float
+    normal: tuple[float, float] | None
+    labels: tuple[str, ...]
+    offset_h: float
+    shift: float | None  # g(x) = log(x + shift); None: g(x) = x
+    mean: float  # of g(x) in training
+    sd: float
+    edges: tuple[float, ...]  # on the z scale, ascending; a label's are class index - 0.5
+    whole: bool  # every bin holds one reported value: draws are rounded to whole numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    name: str
+    unit: str
+    high: float  # largest amount of one step
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFeature:
+    name: str
+    mean: float
+    sd: float
+    low: float  # least and greatest met in training
+    high: float
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    items: tuple[Item, ...]
+    treatments: tuple[Treatment, ...]
+    static: tuple[StaticFeature, ...]
+    diagnoses: tuple[str, ...]
+    hours_per_step: float
+
+    @property
+    def bins(self) -> int:
+        return max(len(item.edges) for item in self.items) - 1
+
+    def to_json(self) -> dict:
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, plain: dict) -> Vocabulary:
+        """Raises ValueError: not a vocabulary of this version."""
+        try:
+            items = tuple(
+                Item(**{**i, "edges": tuple(i["edges"]), "labels": tuple(i["labels"]),
+                        "normal": None if i["normal"] is None else tuple(i["normal"])})
+                for i in plain["items"]
+            )  # fmt: skip
+            return cls(
+                items,
+                tuple(Treatment(**t) for t in plain["treatments"]),
+                tuple(StaticFeature(**s) for s in plain["static"]),
+                tuple(plain["diagnoses"]),
+                float(plain["hours_per_step"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the checkpoint's vocabulary cannot be read ({error}); train the world again") from None
+
+    def check(self, names: Sequence[str], treatments: Sequence[str], what: str) -> None:
+        """Raises ValueError if the inquiries or interventions of `what` are not this vocabulary's, in this order."""
+        for kind, mine, theirs in (
+            ("inquiries", [i.name for i in self.items], list(names)),
+            ("interventions", [t.name for t in self.treatments], list(treatments)),
+        ):
+            if mine != theirs:
+                lack, more = [n for n in mine if n not in theirs], [n for n in theirs if n not in mine]
+                order = " (the same names in another order)" if not lack and not more else ""
+                raise ValueError(
+                    f"the checkpoint was trained on another vocabulary: of its {len(mine)} {kind}, {what} lacks "
+                    f"{lack[:5]} and adds {more[:5]}{order}. Use the version that made the weights, or train again"
+                )
+
+    # ---- tables for the network
+
+    def edge_table(self) -> Tensor:
+        """Bin edges [I, bins + 1] on the z scale; the last edge is repeated where an item has fewer bins."""
+        width = self.bins + 1
+        return torch.tensor([[*i.edges, *[i.edges[-1]] * (width - len(i.edges))] for i in self.items])
+
+    def scale_table(self) -> Tensor:
+        """[I, 4]: mean, sd, shift, and 1 where the logarithm is taken."""
+        return torch.tensor([[i.mean, i.sd, i.shift or 0.0, float(i.shift is not None)] for i in self.items])
+
+    def is_label(self) -> Tensor:
+        return torch.tensor([bool(i.labels) for i in self.items])
+
+    def is_whole(self) -> Tensor:
+        return torch.tensor([i.whole for i in self.items])
+
+
+def to_z(value: Tensor, scale: Tensor) -> Tensor:
+    """x -> z, with `scale` [..., 4] rows of `scale_table` that broadcast against `value`."""
+    mean, sd, shift, logs = scale.unbind(-1)
+    taken = torch.where(logs > 0.5, (value + shift).clamp_min(1e-6).log(), value)
+    return (taken - mean) / sd
+
+
+def from_z(z: Tensor, scale: Tensor) -> Tensor:
+    mean, sd, shift, logs = scale.unbind(-1)
+    raw = z * sd + mean
+    return torch.where(logs > 0.5, raw.clamp_max(30.0).exp() - shift, raw)
+
+
+def build(
+    specs: Sequence[Spec],
+    treatments: Sequence[Treatment],
+    static_names: Sequence[str],
+    diagnoses: Sequence[str],
+    shards: Sequence[Stays],
+    hours_per_step: float,
+    bins: int = 32,
+) -> Vocabulary:
+    """A vocabulary from training stays. Raises ValueError for an item without two different values."""
+    items = []
+    for place, spec in enumerate(specs):
+        values = torch.cat([s.value[..., place][s.asked[..., place]] for s in shards]).double()
+        items.append(_item(spec, values[~values.isnan()], bins))
+    cloud = torch.cat([s.static for s in shards])
+    static = []
+    for place, name in enumerate(static_names):
+        column = cloud[:, place]
+        column = column[~column.isnan()]
+        if not len(column):
+            column = torch.zeros(1)
+        sd = float(column.std(unbiased=False)) or 1.0
+        static.append(StaticFeature(name, float(column.mean()), sd, float(column.amin()), float(column.amax())))
+    return Vocabulary(tuple(items), tuple(treatments), tuple(static), tuple(diagnoses), float(hours_per_step))
+
+
+def _item(spec: Spec, values: Tensor, bins: int) -> Item:
+    common = dataclasses.asdict(spec)
+    if spec.labels:
+        edges = tuple(i - 0.5 for i in range(len(spec.labels) + 1))
+        return Item(**common, shift=None, mean=0.0, sd=1.0, edges=edges, whole=False)
+    if len(values) < 2 or float(values.amin()) == float(values.amax()):
+        raise ValueError(f"item {spec.name!r} has {len(values)} training values, all equal: leave it out or add stays")
+    values = values[torch.randperm(len(values), generator=torch.Generator().manual_seed(0))[:200_000]]
+    least, most = float(values.amin()), float(values.amax())
+    p1, p50, p99 = (float(x) for x in torch.quantile(values, torch.tensor([0.01, 0.5, 0.99], dtype=values.dtype)))
+    shift = None
+    if least >= 0 and p99 - p50 > 2.0 * (p50 - p1):
+        shift = 0.0 if least > 0 and spec.low > 0 else max(1e-3, 0.1 * p50)
+    grid = report_grid(values)
+    middle = torch.linspace(_TAIL[-1], 1 - _TAIL[-1], bins - 2 * (len(_TAIL) - 1) + 1, dtype=torch.float64).tolist()
+    levels = sorted({*_TAIL, *middle, *(1 - p for p in _TAIL)})
+    cut = torch.quantile(values, torch.tensor(levels, dtype=values.dtype))
+    inner = cut[1:-1]
+    inner = torch.unique(((inner / grid).floor() + 0.5) * grid if grid else inner)
+    ends = (least - grid / 2, most + grid / 2) if grid else (least - 1e-6 * abs(least), most + 1e-6 * abs(most))
+    room = grid / 4 if grid else 1e-6 * (most - least)  # an end met again by rounding is no edge of its own
+    inner = inner[(inner > ends[0] + room) & (inner < ends[1] - room)]
+    raw = torch.cat([torch.tensor([ends[0]]).double(), inner, torch.tensor([ends[1]]).double()])
+    if shift is not None:
+        raw = raw.clamp_min((least + shift) * 0.5 - shift)
+    taken = values if shift is None else (values + shift).log()
+    mean, sd = float(taken.mean()), float(taken.std())
+    z = ((raw if shift is None else (raw + shift).log()) - mean) / sd
+    edges = tuple(float(torch.tensor(e, dtype=torch.float32)) for e in z.tolist())
+    whole = grid == 1.0 and most - least + 1 <= bins
+    return Item(**common, shift=shift, mean=mean, sd=sd, edges=edges, whole=whole)
+
+
+def report_grid(values: Tensor) -> float:
+    """The step that nearly all values are multiples of; 0 if there is none."""
+    for step in (1.0, 0.1, 0.01, 0.001):
+        if float(((values / step - (values / step).round()).abs() * step < 1e-4 * max(1.0, step)).double().mean()) > 0.999:
+            return step
+    return 0.0
+
+
+def ward_specs(hours_per_step: float = 4.0) -> tuple[Spec, ...]:
+    """The inquiries of `ward_quantities`; cultures are labels."""
+    share = {"vital": 1.0, "culture": 0.0}
+    return tuple(
+        Spec(
+            q.name, q.unit, float(q.low), float(q.high), float(q.typical), tuple(map(float, q.normal)),
+            ORGANISMS if q.kind == "culture" else (), share.get(q.kind, 0.19) * hours_per_step,
+        )
+        for q in INQUIRIES
+    )  # fmt: skip
+
+
+def from_ward(shards: Sequence[Stays], hours_per_step: float = 4.0, bins: int = 32) -> Vocabulary:
+    """The vocabulary of the ward worlds, with bins from these training stays."""
+    names = (*(q.name for q in STATIC), *(f"complaint_{c}" for c in COMPLAINTS))
+    treatments = tuple(Treatment(q.name, q.unit, float(q.high)) for q in INTERVENTIONS)
+    return build(ward_specs(hours_per_step), treatments, names, DISEASES, shards, hours_per_step, bins)

@@ -1,0 +1,175 @@
+"""Training stays from the oracle ward: charts and orders only, never what the oracle hides.
+
+Who gives the orders decides what can be learned. Two patients of three meet the clinician of `ward_clinician`, as
+colleagues of varied taste, with edits: some single orders, and over whole stretches a few interventions, are withheld
+or given at a random multiple of their standard dose, so that every order's effect is seen at several doses among
+patients who had no need of it. The third patient meets random menus. With `confounding` above 0 the clinician also
+acts on the hidden severity, for the experiments on hidden confounding.
+
+Splits are by the patient's seed: training from TRAIN_SEED on, validation from VALID_SEED, test from TEST_SEED (the
+benchmarks'); a patient of one is never a patient of another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from world_models import keys, tree
+from world_models.ehr_world.events import Stays, from_charts
+from world_models.oracles.ward import WardOracle
+from world_models.oracles.ward_clinician import clinician
+from world_models.protocol import Chart
+from world_models.ward_quantities import COMPLAINTS, INQUIRIES, INTERVENTIONS, STATIC
+
+__all__ = ["STATIC_NAMES", "offsets_h", "TEST_SEED", "TRAIN_SEED", "VALID_SEED", "behaviour", "read_shards", "rollout", "write_shards"]
+
+TRAIN_SEED, VALID_SEED, TEST_SEED = 3_000_000_000, 4_000_000_000, 5_000_000_000
+_I, _J = len(INQUIRIES), len(INTERVENTIONS)
+# usual hours from a step's start to the draw, as a share of the step: vitals at its end, cultures at its start
+_OFFSET_SHARE = {"vital": 1.0, "culture": 0.0}
+_DOSES = torch.tensor([0.25, 0.5, 1.0, 1.0, 1.5, 2.0])  # multiples of the standard dose
+_STRETCHES = 3
+
+
+def offsets_h(hours_per_step: float) -> Tensor:
+    """Usual hours [I] from a step's start to the draw."""
+    return torch.tensor([_OFFSET_SHARE.get(q.kind, 0.19) for q in INQUIRIES]) * hours_per_step
+
+
+
+def behaviour(chart: Chart, key: Tensor, t: Tensor, severity: Tensor | None = None, confounding: float = 0.0) -> Tensor:
+    """Orders [B, A] of the mixed behaviour of this module, a function of the chart, the key and the step."""
+    batch = key.shape[0]
+    high = torch.tensor([float(q.high) for q in INTERVENTIONS])
+    standard = torch.tensor([float(q.standard) for q in INTERVENTIONS])
+    varied = 0.35 + 0.65 * keys.uniform(key, 0, "behaviour/variation")
+    base = clinician(chart, 4.0, confounding, severity, key, t, 1.0)
+    plain = clinician(chart, 4.0, confounding, severity, key, t, 0.0)
+    orders = torch.where((varied > 0.55).unsqueeze(-1), base, plain)
+    asked, given = orders[:, :_I], orders[:, _I:]
+
+    pick = (keys.uniform(key, t, "behaviour/dose", (_J,)) * len(_DOSES)).long()
+    dose = torch.minimum(_DOSES[pick] * standard, high)
+    coin = keys.uniform(key, t, "behaviour/edit", (_J,))
+    given = torch.where(coin < 0.006, 0.0, torch.where(coin < 0.018, dose, given))
+    # stretches: one intervention each, withheld or forced over one to eight steps
+    which = (keys.uniform(key, 0, "behaviour/which", (_STRETCHES,)) * _J).long()
+    begin = (keys.uniform(key, 0, "behaviour/begin", (_STRETCHES,)).square() * 40).long()
+    length = 1 + (keys.uniform(key, 0, "behaviour/length", (_STRETCHES,)) * 8).long()
+    level = _DOSES[(keys.uniform(key, 0, "behaviour/level", (_STRETCHES,)) * len(_DOSES)).long()]
+    withheld = keys.uniform(key, 0, "behaviour/withheld", (_STRETCHES,)) < 0.35
+    running = (t.unsqueeze(-1) >= begin) & (t.unsqueeze(-1) < begin + length)
+    forced = torch.where(withheld, 0.0, torch.minimum(level * standard[which], high[which]))
+    place = torch.arange(_J).view(1, 1, -1) == which.unsqueeze(-1)
+    hit = place & running.unsqueeze(-1)
+    given = torch.where(hit.any(1), (hit * forced.unsqueeze(-1)).amax(1), given)
+    asked = torch.where(keys.uniform(key, t, "behaviour/ask", (_I,)) < 0.03, 1.0, asked)
+
+    # random menus: each patient has an own appetite; a setting is kept or changed, an amount is given now and then
+    menu = keys.uniform(key, 0, "behaviour/menu") < 1.0 / 3.0
+    often = 0.02 + 0.10 * keys.uniform(key, 0, "behaviour/often")
+    setting = torch.tensor([q.per_hour is None for q in INTERVENTIONS])
+    last = chart["treatment_share"] * high
+    stay = (keys.uniform(key, t, "behaviour/keep", (_J,)) < 0.75) & setting & (last > 0)
+    start = keys.uniform(key, t, "behaviour/start", (_J,)) < often.unsqueeze(-1)
+    random_given = torch.where(stay, last, torch.where(start, dose, 0.0))
+    tests = 0.08 + 0.4 * keys.uniform(key, 0, "behaviour/tests").unsqueeze(-1)
+    share = torch.tensor([0.9 if q.kind == "vital" else 0.05 if q.kind == "culture" else 0.0 for q in INQUIRIES])
+    random_asked = (keys.uniform(key, t, "behaviour/inquire", (_I,)) < torch.where(share > 0, share, tests)).float()
+    # oxygen and ventilator still follow the bedside: without them the third that meets menus would be short of breath only
+    for name in ("oxygen_fraction", "ventilation_l_min"):
+        column = [q.name for q in INTERVENTIONS].index(name)
+        random_given[:, column] = torch.where(keys.uniform(key, t, f"behaviour/{name}") < 0.9, given[:, column], random_given[:, column])
+    given = torch.where(menu.unsqueeze(-1), random_given, given)
+    asked = torch.where(menu.unsqueeze(-1), random_asked, asked)
+    return torch.cat([asked, given], -1).reshape(batch, -1)
+
+
+@torch.no_grad()
+def rollout(key: Tensor, steps: int = 84, confounding: float = 0.0, orders=behaviour, world: WardOracle | None = None) -> Stays:
+    """Stays [B] of the oracle from keys [B] under `orders(chart, key, t, severity, confounding)`."""
+    world = world or WardOracle()
+    hours, batch = world.hours_per_step, key.shape[0]
+    state = world.initial(key)
+    shape = (batch, steps + 1)
+    charts = {n: torch.zeros(*shape, _I) for n in ("value", "drawn", "seen", "pending")}
+    asked, given = torch.zeros(*shape, _I, dtype=torch.bool), torch.zeros(*shape, _J)
+    alive, home = torch.ones(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    valid = torch.zeros(shape, dtype=torch.bool)
+    valid[:, 0] = True
+    rows = torch.arange(batch)
+    chart = world.observe(state, ("diagnosis",))
+    static = torch.cat([torch.stack([chart[q.name] for q in STATIC], -1), chart["complaint"]], -1)
+    diagnosis = chart["diagnosis"].clone()
+
+    def note(place: int) -> None:
+        charts["value"][rows, place] = torch.stack([chart[q.name] for q in INQUIRIES], -1)
+        charts["drawn"][rows, place] = (chart["hours"].unsqueeze(-1) - chart["inquiry_age_hours"])
+        charts["seen"][rows, place] = chart["inquiry_seen"]
+        charts["pending"][rows, place] = chart["inquiry_pending"]
+
+    note(0)
+    last = torch.zeros(batch, dtype=torch.int64)
+    for step in range(1, steps + 1):
+        here = (chart["alive"] > 0.5) & (chart["discharged"] < 0.5)
+        if not bool(here.any()):
+            break
+        if not bool(here.all()):  # the gone stand still: no need to carry them on
+            state, chart, rows = tree.take(state, here), tree.take(chart, here), rows[here]
+        severity = world.truth(state)["severity"] if confounding > 0 else None
+        action = orders(chart, state.key, state.t, severity, confounding)
+        state = world.transition(state, action)
+        chart = world.observe(state)
+        asked[rows, step] = action[:, :_I] >= 0.5
+        given[rows, step] = chart["treatment_share"] * world._largest
+        alive[rows, step], home[rows, step] = chart["alive"] > 0.5, chart["discharged"] > 0.5
+        valid[rows, step] = True
+        last[rows] = step
+        note(step)
+    # after the end the chart stands still, so that pending stays pending
+    index = torch.minimum(torch.arange(steps + 1).expand(shape), last.unsqueeze(-1)).unsqueeze(-1)
+    still = {n: torch.gather(x, 1, index.expand_as(x)) for n, x in charts.items()}
+    taken, value, delay = from_charts(
+        still["value"], still["drawn"], still["seen"] > 0.5, still["pending"] > 0.5,
+        torch.arange(steps + 1).expand(shape) * hours, asked, offsets_h(hours), hours,
+    )  # fmt: skip
+    return Stays(static, diagnosis, taken & valid.unsqueeze(-1), value, delay, given, alive, home, valid)
+
+
+def write_shards(folder: Path, name: str, seed: int, count: int, confounding: float = 0.0, size: int = 1000) -> None:
+    """`count` stays as safetensors `folder/name-NNN.safetensors`; shards that are there already are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / f"{name}.json"
+    made_of = {"seed": seed, "count": count, "confounding": confounding, "size": size}
+    if note.exists() and json.loads(note.read_text()) != made_of:
+        raise ValueError(f"{note} tells of other stays ({note.read_text()}); delete that folder or name another")
+    note.write_text(json.dumps(made_of))
+    for i in tqdm(range(-(-count // size)), desc=f"stays {name}", mininterval=1):
+        path = folder / f"{name}-{i:03d}.safetensors"
+        if path.exists():
+            continue
+        stays = rollout(keys.from_seed(seed + i * size, min(size, count - i * size)), confounding=confounding)
+        length = int(stays.valid.sum(1).amax())
+        stays = Stays(stays.static, stays.diagnosis, *(x[:, :length] for x in stays[2:]))
+        part = path.with_suffix(".part")
+        save_file({n: x.contiguous() for n, x in stays._asdict().items()}, part)
+        os.replace(part, path)
+
+
+def read_shards(folder: Path, name: str) -> list[Stays]:
+    """The shards of `write_shards`, in order. Raises FileNotFoundError when there are none."""
+    paths = sorted(folder.glob(f"{name}-*.safetensors"))
+    if not paths:
+        raise FileNotFoundError(f"{folder} holds no {name}-*.safetensors; make them with --source ward")
+    return [Stays(**load_file(path)) for path in paths]
+
+
+_COMPLAINT_NAMES = tuple(f"complaint_{c}" for c in COMPLAINTS)
+STATIC_NAMES = (*(q.name for q in STATIC), *_COMPLAINT_NAMES)
