@@ -48,7 +48,7 @@ def order(*names: str) -> np.ndarray:
 
 @pytest.mark.parametrize("world", [ToyWard(), InferringToyWard()], ids=["toy", "inferring"])
 def test_the_stand_in_keeps_the_contract_of_a_world(world) -> None:
-    check_world(world, batch=4, steps=4)
+    check_world(world, batch=3, steps=3)
 
 
 @pytest.mark.parametrize("observation", OBSERVATIONS)
