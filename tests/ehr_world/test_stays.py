@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.ehr_world.ward_small import some_stays, tiny, words
-from world_models import keys
+from world_models import catalog, keys
 from world_models.data.episode import Inquiry, Intervention, build_episode
 from world_models.ehr_world.events import CENSORED, UNKNOWN
 from world_models.ehr_world.stays import from_episodes, real_vocabulary
@@ -102,3 +102,12 @@ def test_bins_of_real_values_and_the_wards_where_there_are_none() -> None:
     assert made.items[k].edges != words().items[k].edges and made.items[k].mean > words().items[k].mean
     assert made.items[inquiry_index("blood_culture")] == words().items[inquiry_index("blood_culture")]
     assert [i.name for i in made.items] == [i.name for i in words().items]
+
+
+def test_what_a_record_does_not_say_reads_as_usual_not_as_the_lowest():
+    world = catalog.load("ehr-ward-small")
+    state = world.initial(keys.from_seed(0, 3))
+    chart = world.observe(state._replace(static=torch.full_like(state.static, float("nan"))))
+    assert 60 < chart["weight_kg"][0] < 100 and 50 < chart["age_years"][0] < 80
+    assert not chart["diabetes"].any() and not chart["complaint"].any()
+    assert torch.equal(world.observe(state)["weight_kg"], state.static[:, 2])

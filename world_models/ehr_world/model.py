@@ -130,7 +130,12 @@ class EHRWorldModel(nn.Module):
         if unknown:
             raise KeyError(f"no measure {', '.join(unknown)}; there are: {', '.join(sorted(names))}")
         hours = state.start_h + state.t.to(torch.float32) * self.hours_per_step
-        plain = state.static.nan_to_num(0.0)
+        # A chart holds no NaN: an unknown age or weight reads as training's mean, an unknown yes or no as no.
+        counts = torch.tensor([q.unit != "bool" for q in STATIC], device=self.device)
+        usual = self.net.static_mean.clone()
+        usual[: len(STATIC)] = torch.where(counts, usual[: len(STATIC)], 0.0)
+        usual[len(STATIC) :] = 0.0
+        plain = torch.where(state.static.isnan(), usual, state.static)
         chart = {q.name: plain[:, i].clamp(q.low, q.high) for i, q in enumerate(STATIC)}
         chart |= {
             "complaint": plain[:, len(STATIC) :].clamp(0.0, 1.0),
