@@ -44,6 +44,7 @@ class ClinicalVectorEnv(VectorEnv):
     """
 
     metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": RENDER_FPS}
+    _trend: Trend | None = None  # Gymnasium 1.1 closes what was refused in __init__, too
 
     def __init__(
         self,
