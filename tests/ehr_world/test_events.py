@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from tests.ehr_world.ward_small import some_stays
@@ -57,4 +58,7 @@ def test_padding_changes_nothing() -> None:
 
 def test_the_oracles_truth_is_never_asked_without_confounding(monkeypatch) -> None:
     monkeypatch.setattr(WardOracle, "truth", lambda *_: (_ for _ in ()).throw(AssertionError("truth was read")))
-    ward_rollouts.rollout(keys.from_seed(1, 2), steps=2)
+    stays = ward_rollouts.rollout(keys.from_seed(1, 2), steps=2)
+    assert stays.valid.any()
+    with pytest.raises(AssertionError, match="truth was read"):  # the dial is what asks for it
+        ward_rollouts.rollout(keys.from_seed(1, 2), steps=2, confounding=1.0)

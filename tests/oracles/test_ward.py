@@ -21,7 +21,7 @@ HOURLY = WardOracle(hours_per_step=1)
 BALANCES = ("water_balance_l", "sodium_balance_mmol", "potassium_balance_mmol", "haemoglobin_balance_g")
 
 
-def in_bounds(chart: dict) -> None:
+def assert_in_bounds(chart: dict) -> None:
     for name, value in chart.items():
         low, high = BOUNDS[name]
         assert low <= float(value.min()) and float(value.max()) <= high, name  # NaN fails both
@@ -60,7 +60,7 @@ def test_it_is_in_the_catalogue() -> None:
 def test_fourteen_days_of_any_orders_stay_finite_and_in_bounds(fortnight) -> None:
     _, _, last, charts = fortnight
     for chart in charts:
-        in_bounds(chart)
+        assert_in_bounds(chart)
     for leaf in tree.leaves(last):
         assert not leaf.is_inference(), "a learner must be able to use it"
         assert not leaf.is_floating_point() or bool(leaf.isfinite().all())
@@ -110,7 +110,9 @@ def test_any_orders_leave_the_chart_in_bounds(orders, seed) -> None:
     state = HOURLY.initial(keys.from_seed(seed, 2))
     for _ in range(2):
         state = HOURLY.transition(state, action)
-        in_bounds(HOURLY.observe(state))
+        chart = HOURLY.observe(state)
+        assert_in_bounds(chart)
+        assert (chart["treatment_share"] <= 1.0).all()
 
 
 def test_an_amount_is_given_exactly_within_its_step() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from world_models.constants import constant
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.nn.mlp import mlp
 from world_models.protocol import Chart
@@ -35,7 +36,8 @@ class Readback(nn.Module):
 
     def forward(self, shape: Tensor, intervals: Tensor) -> Tensor:
         """Corrections [B, 4] in ms to READ, for beat shapes [B, morphology] and FEATURES [B, 5]."""
-        scaled = (intervals - intervals.new_tensor(CENTRE)) / intervals.new_tensor(SCALE)
+        centre, scale = (constant(row, intervals.device, intervals.dtype) for row in (CENTRE, SCALE))
+        scaled = (intervals - centre) / scale
         return LIMIT_MS * torch.tanh(self.network(torch.cat([scaled, shape], dim=-1)) / LIMIT_MS)
 
     def asked(self, shape: Tensor, chart: Chart) -> Chart:

@@ -130,12 +130,8 @@ class EHRWorldModel(nn.Module):
         if unknown:
             raise KeyError(f"no measure {', '.join(unknown)}; there are: {', '.join(sorted(names))}")
         hours = state.start_h + state.t.to(torch.float32) * self.hours_per_step
-        # A chart holds no NaN: an unknown age or weight reads as training's mean, an unknown yes or no as no.
-        counts = torch.tensor([q.unit != "bool" for q in STATIC], device=self.device)
-        usual = self.net.static_mean.clone()
-        usual[: len(STATIC)] = torch.where(counts, usual[: len(STATIC)], 0.0)
-        usual[len(STATIC) :] = 0.0
-        plain = torch.where(state.static.isnan(), usual, state.static)
+        # A chart holds no NaN: what is not known of the context reads as usual.
+        plain = torch.where(state.static.isnan(), self.net.usual, state.static)
         chart = {q.name: plain[:, i].clamp(q.low, q.high) for i, q in enumerate(STATIC)}
         chart |= {
             "complaint": plain[:, len(STATIC) :].clamp(0.0, 1.0),
@@ -176,10 +172,8 @@ class EHRWorldModel(nn.Module):
     @torch.no_grad()
     def support(self, state: EHRState) -> Tensor:
         """bool [B]: static context, length of stay and number of concurrent interventions as training met them."""
-        low = torch.tensor([s.low for s in self.vocabulary.static], device=self.device)
-        high = torch.tensor([s.high for s in self.vocabulary.static], device=self.device)
         static = state.static
-        inside = (((static >= low) & (static <= high)) | static.isnan()).all(-1)
+        inside = (((static >= self.net.static_low) & (static <= self.net.static_high)) | static.isnan()).all(-1)
         hours = state.start_h + state.t.to(torch.float32) * self.hours_per_step
         return inside & (hours <= self.config.longest_h) & ((state.given > 0).sum(-1) <= self.most_given)
 

@@ -63,6 +63,11 @@ class SetOutcome(nn.Module):
         self.register_buffer("largest", torch.tensor([t.high for t in vocabulary.treatments]))
         self.register_buffer("static_mean", torch.tensor([s.mean for s in vocabulary.static]))
         self.register_buffer("static_sd", torch.tensor([s.sd for s in vocabulary.static]))
+        # Not weights, but on their device: what training met, and what an unknown one reads as (a yes or no: no).
+        usual = [0.0 if (s.low, s.high) == (0.0, 1.0) else s.mean for s in vocabulary.static]
+        rows = {"static_low": [s.low for s in vocabulary.static], "static_high": [s.high for s in vocabulary.static]}
+        for name, row in {**rows, "usual": usual}.items():
+            self.register_buffer(name, torch.tensor(row), persistent=False)
         self.begin = nn.Sequential(nn.Linear(fixed, hidden), nn.GELU(), nn.Linear(hidden, config.layers * hidden))
         self.pool = nn.Linear(6 * items + 3 * doses + fixed, hidden)
         self.pool_out = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
