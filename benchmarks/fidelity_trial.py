@@ -65,6 +65,34 @@ def predict(
     return ADAPTERS[world_name](blind, samples, seed)
 
 
+def rivals(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Columns <target>_<baseline> [R] of the simple predictors, for the rows of `test`, fitted on those of `train`."""
+    found = {
+        "persistence": persistence(test),
+        "population_course": population_course(train, test),
+        "concentration_response": concentration_response(train, test),
+        "concentration_response_covariate": concentration_response(train, test, covariate=True),
+    }
+    return {f"{name}_{baseline}": values[name] for baseline, values in found.items() for name in TARGETS}
+
+
+def rivals_left_out(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rivals' columns for `rows` of a trial whose outcome is known, each subject predicted from the others.
+
+    NaN where no baseline was read; with a single subject, who has no others, persistence alone.
+    """
+    import pandas as pd
+
+    read = rows[rows["pre_qtcf_ms"].notna()]
+    if read["randid"].nunique() < 2:
+        return pd.DataFrame({f"{name}_persistence": v for name, v in persistence(rows).items()}, index=rows.index)
+    parts = []
+    for _, own in read.groupby("randid"):
+        others = read.drop(own.index)
+        parts.append(pd.DataFrame(rivals(others, own.reset_index(drop=True)), index=own.index))
+    return pd.concat(parts).reindex(rows.index)
+
+
 def leave_one_out(frame: pd.DataFrame, samples: int = 512, seed: int = 0, progress: bool = True) -> pd.DataFrame:
     """Rows of `pre_dose_rows` with columns <target>, <target>_q05, <target>_q95 of the oracle fitted without that row's
     subject, and <target>_<baseline> of the three baselines."""
@@ -80,15 +108,7 @@ def leave_one_out(frame: pd.DataFrame, samples: int = 512, seed: int = 0, progre
         columns = {}
         for name in TARGETS:
             columns[name], columns[f"{name}_q05"], columns[f"{name}_q95"] = (part[name] for part in predicted)
-        baselines = {
-            "persistence": persistence(test),
-            "population_course": population_course(train, test),
-            "concentration_response": concentration_response(train, test),
-            "concentration_response_covariate": concentration_response(train, test, covariate=True),
-        }
-        for baseline, values in baselines.items():
-            for name in TARGETS:
-                columns[f"{name}_{baseline}"] = values[name]
+        columns.update(rivals(train, test))
         parts.append(pd.concat([test, pd.DataFrame(columns)], axis=1))
     return pd.concat(parts, ignore_index=True)
 
@@ -233,9 +253,8 @@ def main(argv: list[str] | None = None) -> int:
         result[name], result[f"{name}_q05"], result[f"{name}_q95"] = (part[name] for part in predicted)
     _write(result, Path(options.out))
     scored = pd.concat([rows, result[[c for c in result.columns if c not in ("RANDID", "EXTRT", "TPT")]]], axis=1)
-    for name, values in persistence(rows).items():
-        scored[f"{name}_persistence"] = values
     if scored["qtcf_ms"].notna().any():
+        scored = pd.concat([scored, rivals_left_out(rows)], axis=1)
         summary = report(scored)
         print(summary.round(2).to_string(index=False))
         if options.summary:
