@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-__all__ = ["CARD", "CONFIG", "WEIGHTS", "load", "read_config", "save_checkpoint", "sha256"]
+__all__ = ["CARD", "CONFIG", "WEIGHTS", "load", "read_config", "save_checkpoint", "save_tensors", "sha256"]
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -34,6 +34,12 @@ def sha256(folder: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Tensors to a safetensors file, whole or not at all; its folder is made if there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
 def save_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> str:

@@ -11,11 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from world_models import keys
+from world_models.checkpoint import save_tensors
 from world_models.ecg_wm import beats
 from world_models.ecg_wm.encode import canonical_beats
 from world_models.oracles.delineation import delineate
@@ -116,10 +117,7 @@ class BeatSource:
             part = {"seen": seen, "target": _canonical(heights, intervals, ends), "leads": leads, "samples": samples}
             parts.append({name: value[good].clone() for name, value in part.items()})
         whole = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        save_file({k: v.to(torch.uint8) if v.dtype == torch.bool else v for k, v in whole.items()}, temporary)
-        temporary.replace(path)
+        save_tensors(path, {k: v.to(torch.uint8) if v.dtype == torch.bool else v for k, v in whole.items()})
         return load_file(path, device=device)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from world_models import keys
+from world_models.checkpoint import save_tensors
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.beat_data import BeatSource, draw_intervals
 from world_models.ecg_wm.courses import draw_courses
@@ -84,9 +85,6 @@ def _round(model: ECGWorldModel, source: BeatSource, n: int, count: int, folder:
         missing = torch.stack([chart[name] - getattr(read, name) for name in READ], dim=-1)
         given = model.readback(shape, intervals)
         parts.append({"intervals": intervals, "shape": shape, "given_ms": given, "missing_ms": missing})
-    made = {name: torch.cat([p[name] for p in parts]).contiguous() for name in parts[0]}
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    save_file(made, temporary)
-    temporary.replace(path)
+    made = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+    save_tensors(path, made)
     return made

@@ -13,15 +13,15 @@ benchmarks'); a patient of one is never a patient of another.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from world_models import keys, tree
+from world_models.checkpoint import save_tensors
 from world_models.ehr_world.events import Stays, from_charts
 from world_models.oracles.ward import WardOracle
 from world_models.oracles.ward_clinician import clinician
@@ -158,9 +158,7 @@ def write_shards(folder: Path, name: str, seed: int, count: int, confounding: fl
         stays = rollout(keys.from_seed(seed + i * size, min(size, count - i * size)), confounding=confounding)
         length = int(stays.valid.sum(1).amax())
         stays = Stays(stays.static, stays.diagnosis, *(x[:, :length] for x in stays[2:]))
-        part = path.with_suffix(".part")
-        save_file({n: x.contiguous() for n, x in stays._asdict().items()}, part)
-        os.replace(part, path)
+        save_tensors(path, stays._asdict())
 
 
 def read_shards(folder: Path, name: str) -> list[Stays]:
