@@ -127,9 +127,13 @@ class SB3VecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """The batch is one environment: the method runs once and each row asked for gets its result."""
+        """The batch is one environment: the method runs once and each row asked for gets its result.
+
+        `action_masks` (sb3-contrib asks for it by name) gives each row its own.
+        """
         result = getattr(self.env, method_name)(*method_args, **method_kwargs)
-        return [result for _ in self._get_indices(indices)]
+        each = method_name == "action_masks"
+        return [result[row] if each else result for row in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """No row has a wrapper of its own (episode statistics are kept here)."""

@@ -146,6 +146,42 @@ def test_the_picture_shows_the_record_before_the_branching_point() -> None:
     assert env.render().shape == with_record.shape
 
 
+def test_a_vector_draws_each_patient_from_the_branching_point_on() -> None:
+    """The record before it is in the single environment's picture alone."""
+    many = gymnasium.make_vec(
+        "EHRReplay-v0", num_envs=3, vectorization_mode="vector_entry_point", stays=[stay(1), stay(2, age=50.0)],
+        world=InferringToyWard(hazard=0.0, leaves=0.0), render_mode="rgb_array",
+    )  # fmt: skip
+    many.reset(seed=[0, 1, 2], options={"stay_id": 2})
+    single = make(render_mode="rgb_array").unwrapped
+    single.reset(seed=1, options={"stay_id": 2})
+    single._trend.start()
+    frames = many.render()
+    assert len(frames) == 3 and frames[0].dtype == np.uint8 and np.array_equal(frames[1], single.render())
+    many.step(np.ones((3, 69), dtype=np.int8))
+    assert [f.shape for f in many.render()] == [f.shape for f in frames]
+    assert not np.array_equal(many.render()[0], frames[0])
+
+
+def test_a_damaged_file_is_refused_before_anything_is_made(tmp_path) -> None:
+    import pyarrow.parquet as pq
+
+    path = write_episodes([stay(1), stay(2)], tmp_path / "stays.parquet")
+    cut, lacking = tmp_path / "cut.parquet", tmp_path / "lacking.parquet"
+    cut.write_bytes(path.read_bytes()[:-100])
+    pq.write_table(pq.read_table(path).drop(["code"]), lacking)
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    for source, words in (
+        (cut, "cut.parquet cannot be read as parquet.*cut short or damaged; fetch or write it again"),
+        (lacking, r"lacks the column\(s\) code of MEDS"),
+        (tmp_path / "empty", "no parquet file at .*empty; give a MEDS file, or a folder"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            make(stays=source)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_it_is_n_single_environments() -> None:
     world, stays = InferringToyWard(hazard=0.2), [stay(i) for i in range(1, 6)]
     check_vector_env(

@@ -8,9 +8,11 @@ import torch
 from tests.ehr_world.ward_small import some_stays, tiny
 from world_models import keys, tree
 from world_models.ehr_world import bins
+from world_models.ehr_world.config import BACKBONES
 from world_models.ehr_world.events import Stays
 from world_models.ehr_world.inference import believe
 from world_models.ehr_world.losses import forced, parts
+from world_models.ehr_world.vocabulary import from_z
 from world_models.oracles.ward import WardOracle
 from world_models.oracles.ward_clinician import clinician
 from world_models.protocol import History
@@ -20,13 +22,15 @@ from world_models.ward_quantities import INQUIRIES
 I = len(INQUIRIES)  # noqa: E741
 
 
-def test_the_contract() -> None:
-    check_world(tiny(), batch=4, steps=4, relative=1e-4, absolute=1e-3)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_contract(backbone: str) -> None:
+    check_world(tiny(0, backbone), batch=4, steps=4, relative=1e-4, absolute=1e-3)
 
 
-def test_teacher_forcing_equals_stepping() -> None:
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_teacher_forcing_equals_stepping(backbone: str) -> None:
     """A stay that the world itself lived, read in one parallel pass, gives every step's predictions and its last state."""
-    model = tiny()
+    model = tiny(0, backbone)
     state = model.initial(keys.from_seed(9, 5))
     static, steps, states, answers = state.static, 6, [state], []
     records = {n: [] for n in ("asked", "value", "delay", "given")}
@@ -60,19 +64,59 @@ def test_teacher_forcing_equals_stepping() -> None:
         order = (row * I + item).argsort()
         assert torch.equal(run.row[mine] * I + run.item[mine], (row * I + item)[order])
         torch.testing.assert_close(run.outcome.log_mass[mine], log_mass[order], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(run.hidden[:, -1], state.hidden[:, -1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(run.hidden[:, -1], model.net.backbone.top(state.hidden), rtol=1e-4, atol=1e-5)
     again = believe(model, stays, state.key, torch.zeros(5))
     torch.testing.assert_close(again.hidden, state.hidden, rtol=1e-4, atol=1e-5)
     assert torch.equal(again.drawn_step * again.seen, state.drawn_step * state.seen)
 
 
-def test_the_loss_is_finite_and_moves_every_weight() -> None:
-    net = tiny().net.requires_grad_(True)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_loss_is_finite_and_moves_every_weight(backbone: str) -> None:
+    net = tiny(0, backbone).net.requires_grad_(True)
     found = parts(net, some_stays())
     sum(found).backward()
     still = [n for n, p in net.named_parameters() if p.grad is None or not bool(torch.isfinite(p.grad).all())]
     assert not still
     assert all(bool((p.grad != 0).any()) for n, p in net.named_parameters() if n != "out_item.weight")
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_who_has_died_or_left_stays_as_they_were(backbone: str) -> None:
+    """Every leaf but the time, the log of amounts among them; those beside them go on as alone."""
+    model = tiny(0, backbone)
+    state = model.initial(keys.from_seed(9, 4))
+    for t in range(3):
+        state = model.transition(state, random_orders(model, state.key, t, share=0.3, given=0.3))
+    on = torch.tensor([True, False, True, False])
+    state = state._replace(alive=torch.tensor([True, False, True, True]), home=torch.tensor([False, False, False, True]))
+    action = random_orders(model, state.key, 7, given=0.9)
+    after = model.transition(state, action)
+    for name, before, now in zip(state._fields, state, after, strict=True):
+        if name not in ("t", "death_chance"):
+            for a, b in zip(tree.leaves(tree.take(before, ~on)), tree.leaves(tree.take(now, ~on)), strict=True):
+                assert torch.equal(a.nan_to_num(), b.nan_to_num()), name
+    assert not bool(after.death_chance[~on].any()) and bool((after.death_chance[on] > 0).all())
+    assert bool((after.total_log[on] != state.total_log[on]).any()) and after.t.tolist() == [4] * 4
+    alone = model.transition(tree.take(state, on), action[on])
+    for a, b in zip(tree.leaves(tree.take(after, on)), tree.leaves(alone), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3, equal_nan=True)
+
+
+def test_the_spread_is_that_of_every_number_asked_at_once() -> None:
+    """In passes over a few patients at a time, without a copy for each item: the same as slot by slot."""
+    model = tiny()
+    state = tree.repeat(model.initial(keys.from_seed(9, 1)), 150)
+    state = state._replace(key=keys.fold(state.key, torch.arange(150)))
+    for t in range(2):
+        state = model.transition(state, random_orders(model, state.key, t, share=0.3, given=0.3))
+    told, ends = model.spread(state), torch.tensor([0.1587, 0.8413]).expand(150, 2)
+    numbers = [i for i, item in enumerate(model.vocabulary.items) if not item.labels]
+    assert list(told) == [INQUIRIES[i].name for i in numbers]
+    for i in numbers[::9]:
+        item = torch.full((150,), i)
+        outcome = model._ask(state, state.t + 1, torch.zeros_like(state.given), torch.arange(150), item)
+        low, high = from_z(bins.quantile(outcome.log_mass.exp(), ends, outcome.edges), model.net.scale[item].unsqueeze(1)).T
+        torch.testing.assert_close(told[INQUIRIES[i].name], (high - low) / 2, rtol=1e-4, atol=1e-5)
 
 
 def test_draws_follow_the_heads_margins() -> None:
@@ -82,7 +126,7 @@ def test_draws_follow_the_heads_margins() -> None:
     item = torch.full((6000,), [q.name for q in INQUIRIES].index("heart_rate_bpm"))
     row = torch.arange(6000)
     outcome = model._ask(state, state.t + 1, state.given, row, item)
-    drawn = model._draw(outcome, row, item, state.key, state.t + 1, "outcome")
+    drawn = model._draw(outcome, row, item, model._luck(state.key, state.t + 1, "outcome"))
     z = model.net.z_of(drawn.unsqueeze(-1).expand(-1, I))[:, item[0]]
     share = torch.bincount(bins.bin_of(z, outcome.edges), minlength=outcome.log_mass.shape[1]) / 6000
     torch.testing.assert_close(share, outcome.log_mass[0].exp(), atol=0.02, rtol=0)
@@ -105,8 +149,9 @@ def recorded(steps: int = 7) -> tuple[History, dict]:
     return history, charts[-1]
 
 
-def test_infer_shows_the_recorded_chart_at_the_branching_point_exactly() -> None:
-    model = tiny()
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_infer_shows_the_recorded_chart_at_the_branching_point_exactly(backbone: str) -> None:
+    model = tiny(0, backbone)
     history, last = recorded()
     state = model.infer(history, keys.from_seed(5, 4))
     shown = model.observe(state)

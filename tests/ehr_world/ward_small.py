@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import lru_cache
 
 import torch
@@ -26,11 +27,11 @@ def words() -> vocabulary.Vocabulary:
     return vocabulary.from_ward([some_stays()])
 
 
-def tiny(seed: int = 0) -> EHRWorldModel:
+def tiny(seed: int = 0, backbone: str = "gru") -> EHRWorldModel:
     """A world with random weights of a size that makes its answers depend on everything."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = EHRWorldModel(CONFIG, words())
+        model = EHRWorldModel(dataclasses.replace(CONFIG, backbone=backbone), words())
         with torch.no_grad():
             for name, p in model.net.named_parameters():
                 if p.ndim > 1 and "out_item" not in name:

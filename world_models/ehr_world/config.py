@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["SetOutcomeConfig"]
+__all__ = ["BACKBONES", "SetOutcomeConfig"]
+
+BACKBONES = ("gru", "transformer")
 
 
 @dataclass(frozen=True)
 class SetOutcomeConfig:
-    """Saved as JSON beside the weights, together with the vocabulary."""
+    """Saved as JSON beside the weights, together with the vocabulary.
+
+    Raises:
+        ValueError: an unknown backbone, or a size below 1.
+    """
 
     name: str = "ehr-ward-small"
     hidden: int = 192  # of the backbone
-    layers: int = 2  # of the GRU
+    layers: int = 2  # of the backbone
     query: int = 128  # width of the query head
     rank: int = 8  # of the copula
     with_diagnoses: bool = False  # condition on discharge diagnoses: they tell the future
     admissions: int = 1024  # rows of the table that generated patients are drawn from
     longest_h: float = 336.0  # of a training stay
+    backbone: str = "gru"  # or "transformer": see `backbone`
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise ValueError(f"unknown backbone {self.backbone!r}; there are: {', '.join(BACKBONES)}")
+        for name in ("hidden", "layers", "query", "admissions"):
+            size = getattr(self, name)
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name}={size!r} must be a whole number, 1 or more")

@@ -127,13 +127,7 @@ def believe(model: EHRWorldModel, stays: Stays, key: Tensor, start_h: Tensor) ->
     diagnosis = stays.diagnosis.unsqueeze(1).expand(-1, count, -1) if model.config.with_diagnoses else None
     fixed = net.fixed(stays.static.unsqueeze(1).expand(-1, count, -1), diagnosis, step)
     x = net.digest(after, chart.fresh.to(torch.float32), net.doses(stays.given), fixed)
-    hidden = net.start(fixed[:, 0])
     last = stays.valid.sum(1) - 1
-    top = x
-    finals = []
-    for layer in range(model.config.layers):  # a layer at a time: the state at each row's own end is then an output
-        top, _ = _layer(net.gru, layer, top, hidden[layer])
-        finals.append(top[torch.arange(batch, device=model.device), last])
     state = model.blank(key, stays.static, stays.diagnosis)
     rows = torch.arange(batch, device=model.device)
     place = torch.arange(count, device=model.device).view(1, -1, 1)
@@ -154,17 +148,12 @@ def believe(model: EHRWorldModel, stays: Stays, key: Tensor, start_h: Tensor) ->
         return start_h.unsqueeze(-1) + into
 
     return state._replace(
-        t=last, start_h=start_h, hidden=torch.stack(finals, 1),
+        t=last, start_h=start_h, hidden=net.backbone.recall(x, net.begin(fixed[:, 0]), last),
         value=torch.where(shown, chart.value[rows, last], model.typical), drawn_h=hour(drawn_step),
         drawn_step=drawn_step, seen=shown, pending=out.any(1), pending_drawn_step=sent, pending_drawn_h=hour(sent),
         pending_due_step=sent, given=stays.given[rows, last], since_h=since,
         total_log=log, alive=stays.alive[rows, last], home=stays.home[rows, last],
     )  # fmt: skip
-
-
-def _layer(gru: torch.nn.GRU, layer: int, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    weights = [getattr(gru, f"{n}_l{layer}") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-    return torch._VF.gru(x, hidden.unsqueeze(0).contiguous(), weights, True, 1, 0.0, False, False, True)
 
 
 def infer_stay(model: EHRWorldModel, episode: PatientEpisode, key: Tensor, hours: float | None) -> EHRState:

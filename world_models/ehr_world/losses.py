@@ -53,9 +53,7 @@ def forced(net: SetOutcome, stays: Stays) -> Forced:
     fixed = net.fixed(stays.static.unsqueeze(1).expand(-1, count, -1), diagnosis, step)
     doses = net.doses(stays.given)
     x = net.digest(after, chart.fresh.to(torch.float32), doses, fixed)
-    first = net.start(fixed[:, 0])
-    hidden, _ = net.gru(x, first)
-    earlier = torch.cat([first[-1].unsqueeze(1), hidden[:, :-1]], 1)
+    earlier, hidden = net.backbone.whole(x, net.begin(fixed[:, 0]))
     asked = net.ask(net.fuse(earlier, before, doses, fixed))
     row, place, item = (stays.asked & stays.valid.unsqueeze(-1)).nonzero(as_tuple=True)
     last_z, seen = before.z[row, place, item], before.seen[row, place, item]

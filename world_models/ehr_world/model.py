@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +27,12 @@ from world_models.ehr_world.events import LAST_DELAY
 from world_models.ehr_world.set_outcome import Exposure, Known, Outcome, SetOutcome
 from world_models.ehr_world.state import LOG, EHRState
 from world_models.ehr_world.vocabulary import Vocabulary, from_z
+from world_models.ehr_world.ward_check import check_vocabulary
 from world_models.oracles.cohorts import check_factors
 from world_models.protocol import Chart, Factors, History
 from world_models.quantity import Quantity
 from world_models.ward_quantities import (
     INQUIRIES,
-    INTERVENTIONS,
     MAX_AGE_HOURS,
     MAX_HOURS_SINCE,
     MEASURES,
@@ -46,13 +46,23 @@ if TYPE_CHECKING:
 __all__ = ["KIND", "EHRWorldModel"]
 
 KIND = "ehr-set-outcome"
+AT_ONCE = 128  # patients: what a pass over all their items leaves behind then stays in a processor's cache
+
+
+class Luck(NamedTuple):
+    """What a step draws, uniform on (0, 1)."""
+
+    own: Tensor  # [B, I] of each item
+    shared: Tensor  # [B, R] of the copula's factors
+    delay: Tensor  # [B, I]
+    ends: Tensor  # [B, 2] of death and of discharge
 
 
 class EHRWorldModel(nn.Module):
     """The learned ward, form `set_outcome`. Implements `world_models.protocol.Learned`.
 
     Raises:
-        ValueError: the vocabulary is not that of the ward (`ward_quantities`).
+        ValueError: the vocabulary is not that of the ward (`ward_quantities`): names, units, limits.
     """
 
     measures: tuple[Quantity, ...] = tuple(q for q in MEASURES if q.name != "diagnosis")
@@ -61,7 +71,7 @@ class EHRWorldModel(nn.Module):
 
     def __init__(self, config: SetOutcomeConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
-        vocabulary.check([q.name for q in INQUIRIES], [q.name for q in INTERVENTIONS], "this version's ward")
+        check_vocabulary(vocabulary)
         self.config, self.vocabulary, self.name = config, vocabulary, config.name
         self.hours_per_step = vocabulary.hours_per_step
         self.net = SetOutcome(config, vocabulary)
@@ -73,6 +83,7 @@ class EHRWorldModel(nn.Module):
         self.register_buffer("typical", torch.tensor([i.typical for i in vocabulary.items]))
         self.register_buffer("offset_h", torch.tensor([i.offset_h for i in vocabulary.items]))
         self.register_buffer("whole", vocabulary.is_whole())
+        self.register_buffer("numbers", (~vocabulary.is_label()).nonzero().flatten(), persistent=False)
 
     # ---- loading
 
@@ -119,9 +130,10 @@ class EHRWorldModel(nn.Module):
         here = state.alive & ~state.home
         asked = (action[:, :items] >= 0.5) & ~state.pending & here.unsqueeze(-1)
         moved = self._advance(state, asked, given, state.t + 1)
-        return tree.where(here, moved, state._replace(death_chance=torch.zeros_like(state.death_chance)))._replace(
-            t=state.t + 1
-        )
+        rest = {"total_log": moved.total_log[:, :0]}  # the longest leaf: already as it was where nobody is
+        kept = tree.where(here, moved._replace(**rest), state._replace(**rest))
+        chance = torch.where(here, moved.death_chance, 0.0)
+        return kept._replace(total_log=moved.total_log, t=state.t + 1, death_chance=chance)
 
     def observe(self, state: EHRState, also: Sequence[str] = ()) -> Chart:
         """The chart now. Raises KeyError: `also` names something that is no measure of this world."""
@@ -159,15 +171,22 @@ class EHRWorldModel(nn.Module):
     @torch.no_grad()
     def spread(self, state: EHRState) -> dict[str, Tensor]:
         """Half the width [B] of the central 68 % of each number's prediction for a next step without treatment."""
-        batch, items = state.value.shape
-        row = torch.arange(batch, device=self.device).repeat_interleave(items)
-        item = torch.arange(items, device=self.device).repeat(batch)
-        outcome = self._ask(state, state.t + 1, torch.zeros_like(state.given), row, item)
-        ends = outcome.edges.new_tensor([0.1587, 0.8413]).expand(len(row), 2)
-        z = bins.quantile(outcome.log_mass.exp(), ends, outcome.edges)
-        value = from_z(z, self.net.scale[item].unsqueeze(1))
-        sd = ((value[:, 1] - value[:, 0]) / 2).clamp_min(0.0).view(batch, items)
-        return {q.name: sd[:, i] for i, q in enumerate(INQUIRIES) if not self.vocabulary.items[i].labels}
+        parts = [self._spread(tree.take(state, slice(i, i + AT_ONCE))) for i in range(0, len(state.key), AT_ONCE)]
+        sd = torch.cat(parts) if parts else state.value[:, self.numbers]
+        return {INQUIRIES[item].name: sd[:, i] for i, item in enumerate(self.numbers.tolist())}
+
+    def _spread(self, state: EHRState) -> Tensor:
+        """[B, numbers]"""
+        item, step, none = self.numbers, state.t + 1, torch.zeros_like(state.given)
+        known = self.known(state, step)
+        z, seen, age = (x[:, item] for x in known)
+        asked = self.net.ask(self._before(state, known, none, self._fixed(state, step))).unsqueeze(1)
+        row = torch.arange(len(step), device=self.device).unsqueeze(1).expand(z.shape)
+        outcome = self.net.query(asked, item, z, seen, age, self._met(state, step, none, row, item.expand(z.shape)))
+        ends = outcome.edges.new_tensor([0.1587, 0.8413]).expand(z.numel(), 2)
+        found = bins.quantile(outcome.log_mass.exp(), ends, outcome.edges).unflatten(0, z.shape)
+        value = from_z(found, self.net.scale[item].unsqueeze(1))
+        return ((value[..., 1] - value[..., 0]) / 2).clamp_min(0.0)
 
     @torch.no_grad()
     def support(self, state: EHRState) -> Tensor:
@@ -211,7 +230,7 @@ class EHRWorldModel(nn.Module):
             total_log=torch.zeros(batch, LOG, doses, device=self.device),
             alive=there, home=~there, death_chance=nil,
         )  # fmt: skip
-        return state._replace(hidden=self.net.start(self._fixed(state, state.t)).movedim(0, 1).contiguous())
+        return state._replace(hidden=self.net.start(self._fixed(state, state.t)))
 
     def _admit(self, key: Tensor, given: dict[str, Tensor]) -> Tensor:
         """Static context [B, S]: a row of the table, likelier the nearer it is to what is given."""
@@ -238,11 +257,14 @@ class EHRWorldModel(nn.Module):
         age = (step.unsqueeze(-1) - state.drawn_step).clamp_min(0).to(torch.float32)
         return Known(self.net.z_of(state.value) * seen, seen, age * seen)
 
+    def _before(self, state: EHRState, known: Known, given: Tensor, fixed: Tensor) -> Tensor:
+        """p [B, H] of the step that follows the state, under the interventions `given`."""
+        return self.net.fuse(self.net.backbone.top(state.hidden), known, self.net.doses(given), fixed)
+
     def _ask(self, state: EHRState, step: Tensor, given: Tensor, row: Tensor, item: Tensor) -> Outcome:
         """Predictions for slots (row, item) of the step `step` [B] under the interventions `given`."""
         known = self.known(state, step)
-        p = self.net.fuse(state.hidden[:, -1], known, self.net.doses(given), self._fixed(state, step))
-        asked = self.net.ask(p)[row]
+        asked = self.net.ask(self._before(state, known, given, self._fixed(state, step)))[row]
         met = self._met(state, step, given / self.net.largest, row, item)
         return self.net.query(asked, item, known.z[row, item], known.seen[row, item], known.age[row, item], met)
 
@@ -260,11 +282,15 @@ class EHRWorldModel(nn.Module):
         total = self._total(state, at - 1, row) + now
         return Exposure(now, total - then * seen, now - that * seen)
 
-    def _draw(self, outcome: Outcome, row: Tensor, item: Tensor, key: Tensor, step: Tensor, luck: str) -> Tensor:
+    def _luck(self, key: Tensor, step: Tensor, name: str) -> Luck:
+        """All that a step draws, in one pass."""
+        items, rank = len(self.typical), self.config.rank
+        parts = ((f"{name}/own", items), (f"{name}/shared", rank), (f"{name}/delay", items), "death", "discharge")
+        return Luck(*keys.uniforms(key, step, parts).split([items, rank, items, 2], -1))
+
+    def _draw(self, outcome: Outcome, row: Tensor, item: Tensor, luck: Luck) -> Tensor:
         """One value [N] for each slot: correlated within a row by the copula."""
-        items = len(self.typical)
-        own = keys.normal(key, step, f"{luck}/own", (items,))[row, item]
-        shared = keys.normal(key, step, f"{luck}/shared", (self.config.rank,))[row]
+        own, shared = keys.to_normal(luck.own[row, item]), keys.to_normal(luck.shared)[row]
         u = torch.special.ndtr(latent(outcome.loading, shared, own)).clamp(1e-6, 1 - 1e-6)
         z = bins.quantile(outcome.log_mass.exp(), u, outcome.edges)
         value = from_z(z, self.net.scale[item])
@@ -272,23 +298,28 @@ class EHRWorldModel(nn.Module):
         return value.maximum(self.bounds[item, 0]).minimum(self.bounds[item, 1])
 
     def _draw_delay(
-        self, outcome: Outcome, row: Tensor, item: Tensor, value: Tensor, key: Tensor, step: Tensor, luck: str, waited: Tensor
+        self, outcome: Outcome, row: Tensor, item: Tensor, value: Tensor, luck: Luck, waited: Tensor | None = None
     ) -> Tensor:
         """Steps [N] until a result comes (beyond LAST_DELAY: never), given that it took longer than `waited` [N]."""
         klass = torch.where(self.net.label[item], value.to(torch.int64) + 1, 0)
         logits = self.net.delay_logits(outcome.hidden, item, klass)
-        late = torch.arange(logits.shape[1], device=self.device) > waited.unsqueeze(-1)
-        mass = torch.softmax(logits.masked_fill(~late, -1e9), -1)
-        point = keys.uniform(key, step, f"{luck}/delay", (len(self.typical),))[row, item].unsqueeze(-1)
+        if waited is not None:
+            late = torch.arange(logits.shape[1], device=self.device) > waited.unsqueeze(-1)
+            logits = logits.masked_fill(~late, -1e9)
+        mass = torch.softmax(logits, -1)
+        point = luck.delay[row, item].unsqueeze(-1)
         return (point >= torch.cumsum(mass, -1)).sum(-1).clamp_max(mass.shape[1] - 1)
 
     def _advance(self, state: EHRState, asked: Tensor, given: Tensor, step: Tensor) -> EHRState:
-        """Position `step` [B]: outcomes of `asked` bool [B, I] under `given`, charting, the recurrent step, the ends."""
+        """Position `step` [B]: outcomes of `asked` bool [B, I] under `given`, charting, the recurrent step, the ends.
+
+        The log of amounts stays as it was where nobody is."""
         row, item = asked.nonzero(as_tuple=True)
+        luck = self._luck(state.key, step, "outcome")
+        share, fixed = given / self.net.largest, self._fixed(state, step)
         outcome = self._ask(state, step, given, row, item)
-        value = self._draw(outcome, row, item, state.key, step, "outcome")
-        no_wait = torch.full_like(item, -1)
-        delay = self._draw_delay(outcome, row, item, value, state.key, step, "outcome", no_wait)
+        value = self._draw(outcome, row, item, luck)
+        delay = self._draw_delay(outcome, row, item, value, luck)
 
         begins_h = state.start_h + (step - 1).clamp_min(0).to(torch.float32) * self.hours_per_step
         first = (step == 0).unsqueeze(-1)
@@ -303,11 +334,12 @@ class EHRWorldModel(nn.Module):
         came = waits & (due <= step.unsqueeze(-1))
         gap = torch.where(step == 0, 0.0, self.hours_per_step).unsqueeze(-1)
         since = torch.where(given > 0, 0.0, (state.since_h + gap).clamp_max(MAX_HOURS_SINCE))
-        everyone = torch.arange(len(step), device=self.device)
-        total = self._total(state, step - 1, everyone) + given / self.net.largest
-        place = step.remainder(LOG).view(-1, 1, 1).expand(-1, 1, total.shape[1])
+        everyone, place = torch.arange(len(step), device=self.device), step.remainder(LOG)
+        total = self._total(state, step - 1, everyone) + share
+        here = (state.alive & ~state.home).unsqueeze(-1)
+        total = torch.where(here, total, state.total_log[everyone, place])
         state = state._replace(
-            total_log=state.total_log.scatter(1, place, total.unsqueeze(1)),
+            total_log=state.total_log.index_put((everyone, place), total),
             value=torch.where(came, coming, state.value),
             drawn_h=torch.where(came, coming_h, state.drawn_h),
             drawn_step=torch.where(came, coming_step, state.drawn_step),
@@ -316,24 +348,21 @@ class EHRWorldModel(nn.Module):
             pending_value=coming, pending_drawn_h=coming_h, pending_drawn_step=coming_step, pending_due_step=due,
             given=given, since_h=since,
         )  # fmt: skip
-        x = self.net.digest(
-            self.known(state, step), came.to(torch.float32), self.net.doses(given), self._fixed(state, step)
-        )
-        top, hidden = self.net.gru(x.unsqueeze(1), state.hidden.movedim(1, 0).contiguous())
-        state = state._replace(hidden=hidden.movedim(0, 1).contiguous())
-        chance = torch.sigmoid(self.net.end_logits(top[:, 0], x)) * (step > 0).unsqueeze(-1)
-        dies = keys.uniform(state.key, step, "death") < chance[:, 0]
-        leaves = (keys.uniform(state.key, step, "discharge") < chance[:, 1]) & ~dies
-        return state._replace(alive=~dies, home=leaves, death_chance=chance[:, 0])
+        x = self.net.digest(self.known(state, step), came.to(torch.float32), self.net.doses(given), fixed)
+        top, hidden = self.net.backbone.step(x, state.hidden, step)
+        chance = torch.sigmoid(self.net.end_logits(top, x)) * (step > 0).unsqueeze(-1)
+        dies, leaves = (luck.ends < chance).unbind(-1)
+        return state._replace(hidden=hidden, alive=~dies, home=leaves & ~dies, death_chance=chance[:, 0])
 
     def _redraw_pending(self, state: EHRState) -> EHRState:
         """What is on its way says something else, and comes at another time, by the state's key."""
         row, item = state.pending.nonzero(as_tuple=True)
+        luck = self._luck(state.key, state.t, "pending")
         outcome = self._ask(state, state.t, torch.zeros_like(state.given), row, item)
-        value = self._draw(outcome, row, item, state.key, state.t, "pending")
+        value = self._draw(outcome, row, item, luck)
         sent = state.pending_drawn_step[row, item]
         waited = (state.t[row] - sent).clamp(0, LAST_DELAY - 1)
-        delay = self._draw_delay(outcome, row, item, value, state.key, state.t, "pending", waited)
+        delay = self._draw_delay(outcome, row, item, value, luck, waited)
         at = (row, item)
         return state._replace(
             pending_value=state.pending_value.index_put(at, value),

@@ -1,11 +1,11 @@
 """The network: one position per time step, its events pooled as a set, one query per ordered item.
 
-    chart and interventions of step t --pool--> x_t --GRU--> h_t --> death, discharge within the step
+    chart and interventions of step t --pool--> x_t --backbone--> h_t --> death, discharge within the step
     h_{t-1}, interventions of step t, chart before it --fuse--> p_t --query of each ordered item--> its outcome
 
 Pooling sums an embedding per item, scaled by its value's features: on the dense row of a step that sum is one matrix
 product. A query sees the state after the step's interventions were fed in, its item, the item's last charted value and
-that value's age. In training all positions are computed at once; only the GRU walks through time.
+that value's age. In training all positions are computed at once; only the backbone looks from position to position.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from world_models.ehr_world import bins
+from world_models.ehr_world.backbone import Cache, Recurrent, Transformer
 from world_models.ehr_world.config import SetOutcomeConfig
 from world_models.ehr_world.events import NEVER, Charted
 from world_models.ehr_world.vocabulary import Vocabulary, to_z
@@ -68,10 +69,15 @@ class SetOutcome(nn.Module):
         rows = {"static_low": [s.low for s in vocabulary.static], "static_high": [s.high for s in vocabulary.static]}
         for name, row in {**rows, "usual": usual}.items():
             self.register_buffer(name, torch.tensor(row), persistent=False)
-        self.begin = nn.Sequential(nn.Linear(fixed, hidden), nn.GELU(), nn.Linear(hidden, config.layers * hidden))
+        recurrent = config.backbone == "gru"
+        begun = config.layers * hidden if recurrent else hidden
+        self.begin = nn.Sequential(nn.Linear(fixed, hidden), nn.GELU(), nn.Linear(hidden, begun))
         self.pool = nn.Linear(6 * items + 3 * doses + fixed, hidden)
         self.pool_out = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
-        self.gru = nn.GRU(hidden, hidden, config.layers, batch_first=True)
+        if recurrent:
+            self.gru = Recurrent(hidden, config.layers)
+        else:
+            self.transformer = Transformer(hidden, config.layers)
         self.fuse_in = nn.Linear(hidden + 4 * items + 3 * doses + fixed, hidden)
         self.fuse_out = nn.Linear(hidden, hidden)
         self.ends = nn.Sequential(nn.Linear(2 * hidden, query), nn.GELU(), nn.Linear(query, 2))
@@ -125,10 +131,13 @@ class SetOutcome(nn.Module):
 
     # ---- parts
 
-    def start(self, fixed: Tensor) -> Tensor:
-        """GRU state [layers, B, H] before the admission, from the static context [B, F]."""
-        flat = self.begin(fixed)
-        return flat.unflatten(-1, (self.config.layers, self.config.hidden)).movedim(-2, 0).contiguous()
+    @property
+    def backbone(self) -> Recurrent | Transformer:
+        return self.gru if self.config.backbone == "gru" else self.transformer
+
+    def start(self, fixed: Tensor) -> Tensor | Cache:
+        """What the backbone carries before the admission, from the static context [B, F]."""
+        return self.backbone.begin(self.begin(fixed))
 
     def digest(self, known: Known, fresh: Tensor, doses: Tensor, fixed: Tensor) -> Tensor:
         """x_t [..., H] from the chart after the step, which results are fresh, and what was given."""
@@ -145,13 +154,13 @@ class SetOutcome(nn.Module):
         return self.ends(torch.cat([hidden, x], -1))
 
     def query(self, asked: Tensor, item: Tensor, z: Tensor, seen: Tensor, age: Tensor, met: Exposure) -> Outcome:
-        """Outcomes of N slots.
+        """Outcomes of N slots; or of every item in turn of B patients, N = B * I, without a copy of `asked` for each.
 
         Args:
-            asked: [N, query], `self.ask(p_t)` of each slot's position.
-            item: int64 [N].
-            z, seen, age: [N] of the item in the chart before the step.
-            met: interventions since that value.
+            asked: [N, query], `self.ask(p_t)` of each slot's position; or [B, 1, query].
+            item: int64 [N], or [I].
+            z, seen, age: [N], or [B, I], of the item in the chart before the step.
+            met: interventions since that value, [N, J] or [B, I, J].
         """
         value = z * seen
         features = torch.stack(
@@ -162,10 +171,13 @@ class SetOutcome(nn.Module):
         hidden = hidden + self.mix(self.norm(hidden))
         hidden = self.norm_out(hidden)
         out = self.out(hidden) + self.out_item(item)
-        count = self.vocabulary.bins
-        free, moved, log_scale, keep = out[:, :count], out[:, count], out[:, count + 1], out[:, count + 2]
         # times 8: a table entry has far to go at a rate of learning that suits the rest
         push = 8.0 * (torch.cat([met.now, met.since.clamp(0.0, 4.0), met.change], -1) * self.effect(item)).sum(-1)
+        if z.ndim == 2:
+            item = item.expand(z.shape).flatten()
+            hidden, out, push, value = (x.flatten(0, 1) for x in (hidden, out, push, value))
+        count = self.vocabulary.bins
+        free, moved, log_scale, keep = out[:, :count], out[:, count], out[:, count + 1], out[:, count + 2]
         location = torch.sigmoid(keep) * value + moved + push
         edges, label = self.edges[item], self.label[item]
         log_mass = bins.log_masses(free, location, log_scale.clamp(-6.0, 3.0), edges, ~label)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from world_models.ehr_world.backbone import Cache
+
 __all__ = ["LOG", "EHRState"]
 
 LOG = 96  # steps the log of amounts reaches back: 16 days of four-hour steps
@@ -19,7 +21,7 @@ class EHRState(NamedTuple):
     start_h: Tensor  # [B] hours since admission at t = 0
     static: Tensor  # [B, S] in their units; NaN: not known
     diagnosis: Tensor  # [B, D] 0 or 1; used only by a model that conditions on diagnoses
-    hidden: Tensor  # [B, layers, H] of the GRU
+    hidden: Tensor | Cache  # what the backbone carries; of a GRU [B, layers, H]
     value: Tensor  # [B, I] last result; typical while none has come
     drawn_h: Tensor  # [B, I] hours since admission when it was drawn
     drawn_step: Tensor  # int64 [B, I]

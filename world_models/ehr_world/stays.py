@@ -10,7 +10,7 @@ of plasma or platelets; heparin is brought to a patient of 80 kg (k), as weight 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from world_models.ehr_world.events import CENSORED, LAST_DELAY, UNKNOWN, Stays
 from world_models.ehr_world.vocabulary import Vocabulary, build, ward_specs
 from world_models.ward_quantities import INTERVENTIONS
 
-__all__ = ["from_episodes", "real_vocabulary"]
+__all__ = ["from_episodes", "real_vocabulary", "ward_name", "ward_organism"]
 
 # ward intervention -> (order of `ehr_orders`, "dose" or "rate", units it is known in with the factor to the ward's)
 _DOSES: dict[str, tuple[tuple[str, str, dict[str, float]], ...]] = {
@@ -52,6 +52,11 @@ _DOSES: dict[str, tuple[tuple[str, str, dict[str, float]], ...]] = {
     "endoscopy": (("endoscopy", "dose", {}),),
     "renal_replacement_ml_kg_h": (("renal_replacement", "rate", {}), ("hemodialysis", "rate", {})),
 }
+# order of `ehr_orders` -> the interventions it counts as: column, basis, units
+_BY_ORDER: dict[str, list[tuple[int, str, dict[str, float]]]] = {}
+for _column, _ward in enumerate(INTERVENTIONS):
+    for _order, _basis, _units in _DOSES.get(_ward.name, ()):
+        _BY_ORDER.setdefault(_order, []).append((_column, _basis, _units))
 _NEGATIVE = ("negative", "no growth", "no significant growth", "mixed flora")
 _POSITIVE_COCCI = ("staph", "strep", "enterococc", "gram positive")
 
@@ -117,7 +122,7 @@ def _inquiries(
         for event in sorted(step.inquiries, key=lambda q: q.drawn):
             if until_h is not None and e.hours(event.drawn) >= until_h:
                 continue
-            name, number = _named(event.item, event.label), event.value
+            name, number = ward_name(event.item, event.label), event.value
             if name == "urine_output_ml":  # one voided volume; the ward's is the step's mean rate
                 name, number = "urine_output_ml_h", None if number is None else number / step_h
             if name not in items:
@@ -125,7 +130,7 @@ def _inquiries(
             column = items[name]
             item = words.items[column]
             if item.labels:
-                number = _organism(event.label)
+                number = ward_organism(event.label)
             elif number is not None and event.item == item.name and event.unit != item.unit:
                 raise ValueError(
                     f"stay {e.stay_id}: {event.item} is in {event.unit!r}, the vocabulary's is {item.unit!r}; read it "
@@ -147,7 +152,7 @@ def _inquiries(
             delay[place, column] = late
 
 
-def _named(item: str, label: str | None) -> str:
+def ward_name(item: str, label: str | None) -> str:
     """The ward's name of a culture; other names are their own."""
     if label is None or not item.startswith("culture//"):
         return item
@@ -155,7 +160,7 @@ def _named(item: str, label: str | None) -> str:
     return "blood_culture" if specimen.startswith("blood") else "urine_culture" if specimen.startswith("urine") else item
 
 
-def _organism(label: str | None) -> float | None:
+def ward_organism(label: str | None) -> float | None:
     """Index in ORGANISMS; resistance is not in a culture's label, so no resistant class is ever returned."""
     if not label:
         return None
@@ -168,17 +173,16 @@ def _organism(label: str | None) -> float | None:
 def _treatments(e: PatientEpisode, limit: int, until_h: float | None, given: Tensor) -> None:
     step_h = e.hours_per_step
     for event in e.interventions():
-        for column, ward in enumerate(INTERVENTIONS):
-            for order, basis, units in _DOSES.get(ward.name, ()):
-                if event.item != order or event.kind == "prescription":
-                    continue
-                begin = e.hours(event.start)
-                if until_h is not None and begin >= until_h:
-                    continue
-                end = begin if event.end is None else e.hours(event.end)
-                for place, overlap in _overlaps(begin, end, step_h, limit):
-                    amount = _amount(event, basis, units, float(ward.standard), end - begin, overlap, step_h)
-                    given[place, column] += amount
+        if event.kind == "prescription":
+            continue
+        for column, basis, units in _BY_ORDER.get(event.item, ()):
+            begin = e.hours(event.start)
+            if until_h is not None and begin >= until_h:
+                continue
+            end = begin if event.end is None else e.hours(event.end)
+            standard = float(INTERVENTIONS[column].standard)
+            for place, overlap in _overlaps(begin, end, step_h, limit):
+                given[place, column] += _amount(event, basis, units, standard, end - begin, overlap, step_h)
 
 
 def _overlaps(begin: float, end: float, step_h: float, limit: int) -> list[tuple[int, float]]:
@@ -206,13 +210,16 @@ def _amount(
     return standard * share
 
 
-def real_vocabulary(base: Vocabulary, shards: Sequence[Stays], fewest: int = 50) -> Vocabulary:
-    """The ward's items with bins from these stays; items with fewer than `fewest` values keep the bins of `base`."""
+def real_vocabulary(
+    base: Vocabulary, shards: Sequence[Stays], fewest: int = 50, keep: Collection[str] = ()
+) -> Vocabulary:
+    """The ward's items with bins from these stays; those of `keep`, and items with fewer than `fewest` values, keep the
+    bins of `base`."""
     specs, static = ward_specs(base.hours_per_step), [s.name for s in base.static]
     measured = [sum(int((~s.value[..., i].isnan()).sum()) for s in shards) for i in range(len(specs))]
     items = []
     for i, spec in enumerate(specs):
-        if measured[i] < fewest or spec.labels:
+        if measured[i] < fewest or spec.labels or spec.name in keep:
             items.append(base.items[i])
             continue
         one = [s._replace(asked=s.asked[..., i : i + 1], value=s.value[..., i : i + 1]) for s in shards]

@@ -31,7 +31,7 @@ from world_models.ward_quantities import (
     order_index,
 )
 
-__all__ = ["DOSES", "LIMITS", "SWITCHES", "Limit", "admissible", "reasons", "refused"]
+__all__ = ["DOSES", "LIMITS", "SWITCHES", "Limit", "admissible", "reasons", "refused", "switch_masks"]
 
 SWITCHES = Switches({**{q.order: 1.0 for q in INQUIRIES}, **{q.name: float(q.standard) for q in INTERVENTIONS}})
 DOSES = Doses({q.name: float(q.high) for q in ORDERS})
@@ -165,6 +165,15 @@ def admissible(chart: Chart) -> Tensor:
     forbidden = _onto_orders(_forbidden(chart), _tables(chart["hours"].device).by_chart)
     forbidden[:, : len(INQUIRIES)] |= chart["inquiry_pending"] > 0.5
     return ~forbidden
+
+
+def switch_masks(chart: Chart) -> Tensor:
+    """bool [B, 2 A]: of each switch whether it may stay off (always) and whether it may be on.
+
+    The order in which sb3-contrib's MaskablePPO takes the masks of a MultiBinary action.
+    """
+    on = admissible(chart)
+    return torch.stack([torch.ones_like(on), on], -1).flatten(1)
 
 
 def _contradicting(chart: Chart, left: Tensor) -> Tensor:

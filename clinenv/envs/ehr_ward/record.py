@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from world_models.data.episode import Inquiry, PatientEpisode
-from world_models.ehr_world.stays import _named, _organism, from_episodes
+from world_models.ehr_world.stays import from_episodes, ward_name, ward_organism
 from world_models.ehr_world.vocabulary import StaticFeature, Treatment, Vocabulary, ward_specs
 from world_models.protocol import History
 from world_models.ward_quantities import (
@@ -137,7 +137,7 @@ def _read(e: PatientEpisode, step_h: float) -> list[tuple[int, float | None, flo
         if event.item == "urine_output_ml" and event.value is not None:
             urine[int(drawn // step_h)] = urine.get(int(drawn // step_h), 0.0) + event.value
             continue
-        column = _ITEM.get(_named(event.item, event.label))
+        column = _ITEM.get(ward_name(event.item, event.label))
         if column is not None:
             came = drawn if event.resulted is None else max(e.hours(event.resulted), drawn)
             found.append((column, _number(e, event, column), drawn, came))
@@ -151,7 +151,7 @@ def _read(e: PatientEpisode, step_h: float) -> list[tuple[int, float | None, flo
 def _number(e: PatientEpisode, event: Inquiry, column: int) -> float | None:
     q = INQUIRIES[column]
     if q.kind == "culture":
-        return _organism(event.label)
+        return ward_organism(event.label)
     if event.value is None:
         return None
     if event.unit != q.unit:

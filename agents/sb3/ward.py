@@ -1,0 +1,214 @@
+"""PPO on the ward: on the menu's switches from nothing, and on the knobs of the clinician's rule from the rule.
+
+Sixty-nine switches leave chance little hope: a policy that begins at random orders half the menu every four hours. The
+knobs of `agents.baselines.ward_rule` are the other way round: the policy's output is added to the rule's settings, its
+last layer begins at zero, so the untrained policy is the rule to the bit and training can only move away from it.
+
+Both train in a batch of patients (`SB3VecEnv`), on the chart as `EHRWard-v0` shows it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from safetensors.torch import load_file, save_file
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+from torch import Tensor
+
+import clinenv  # noqa: F401  (registers the ids)
+from agents.baselines.ward_rule import KNOBS, LARGEST, tuned
+from agents.sb3.vec_env import SB3VecEnv
+from clinenv.door import Door
+from clinenv.simulator import Simulator
+from world_models.protocol import Chart
+
+__all__ = ["FORMS", "KnobVecEnv", "WardPolicy", "WardPPO", "train_ward"]
+
+FORMS = ("switches", "knobs")  # what the policy puts out
+
+
+@dataclass(frozen=True)
+class WardPPO:
+    """How PPO is run; saved as JSON beside the policy."""
+
+    form: str = "knobs"
+    num_envs: int = 256
+    n_steps: int = 28  # a rollout: about one usual stay of every patient
+    batch_size: int = 1024
+    n_epochs: int = 6
+    learning_rate: float = 5e-4  # falls linearly to 0
+    gamma: float = 0.99  # of a step of four hours: discharge a week away still counts two thirds
+    gae_lambda: float = 0.95
+    ent_coef: float = 0.0
+    target_kl: float | None = 0.03  # stops an update's epochs: with so many knobs the ratio of policies runs away
+    cost_weight: float = 0.0  # what one unit of info["cost"] is worth in reward
+    log_std: float = -1.2  # knobs: SD of the first exploration, in units of a knob
+    net_arch: tuple[int, ...] = (64, 64)
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ValueError(f"form {self.form!r} is unknown; choose one of {', '.join(FORMS)}")
+
+
+class KnobVecEnv(SB3VecEnv):
+    """`EHRWardDose-v0` in units, acted on by the knobs of the rule: an action is float32 [N, P] in -3..3."""
+
+    def __init__(self, env: VectorEnv, cost_weight: float = 0.0) -> None:
+        super().__init__(env, cost_weight, bootstrap_truncated=False)
+        self.action_space = gym.spaces.Box(-LARGEST, LARGEST, (len(KNOBS),), np.float32)
+        self._hours = float(env.unwrapped.world.hours_per_step)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        knobs = torch.as_tensor(np.asarray(self._actions, np.float32))
+        self._actions = tuned(self.env.unwrapped.chart, knobs, self._hours).numpy()
+        return super().step_wait()
+
+
+class WardPolicy:
+    """A trained policy as an agent: the policy's mode, from the chart through the environment's own encoder.
+
+    Args:
+        policy: a folder written by `train_ward`, or the policy itself with its `form`.
+        simulator: where it is judged.
+
+    Raises:
+        FileNotFoundError: the folder holds no policy.
+        ValueError: it was trained on another layout of the observation.
+    """
+
+    def __init__(
+        self, policy: str | Path | ActorCriticPolicy, simulator: Simulator, form: str = "knobs", name: str = "PPO"
+    ) -> None:
+        self.name = name
+        self._door = Door(simulator.world, simulator.task)
+        if not isinstance(policy, ActorCriticPolicy):
+            policy, form = _load(Path(policy), self._door)
+        if tuple(policy.observation_space.shape or ()) != (len(self._door.layout.names),):
+            wanted, shown = policy.observation_space.shape, len(self._door.layout.names)
+            raise ValueError(f"the policy reads {wanted} entries, the chart has {shown}; train one for this task")
+        self.form = form
+        self._policy = policy
+        self._hours = float(simulator.world.hours_per_step)
+        policy.set_training_mode(False)
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        """The policy remembers nothing."""
+
+    @torch.no_grad()
+    def act(self, chart: Chart) -> Tensor:
+        """float32 [B, A]: orders in their units."""
+        count = chart["hours"].shape[0]
+        nobody = torch.zeros(count, dtype=torch.int64, device=chart["hours"].device)
+        observation, _ = self._door.observe(chart, nobody, nobody, None)
+        choice = self._policy._predict(observation, deterministic=True)
+        if self.form == "knobs":
+            return tuned(chart, choice.clamp(-LARGEST, LARGEST), self._hours)
+        return self._door.orders(choice, count)
+
+
+class _Progress(BaseCallback):
+    def __init__(self, say: Callable[[int, float], None] | None) -> None:
+        super().__init__()
+        self.say = say
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        recent = [e["r"] for e in self.model.ep_info_buffer or ()]
+        if self.say is not None:
+            self.say(self.num_timesteps, float(np.mean(recent)) if recent else float("nan"))
+
+
+def train_ward(
+    out: str | Path,
+    steps: int,
+    world: Any = "ehr-ward-small",
+    config: WardPPO | None = None,
+    seed: int = 0,
+    first_patient: int = 0,
+    progress: Callable[[int, float], None] | None = None,
+) -> Path:
+    """Train for `steps` patient-steps; the folder with policy.safetensors and policy.json. One that is there is kept.
+
+    Args:
+        world: name, folder or object, as the environment takes it.
+        seed: of SB3's networks and sampling.
+        first_patient: seed of the first row's patients; the others' follow.
+        progress: called after each rollout with the steps done and the recent mean return.
+
+    Raises:
+        ValueError: steps below 1, or `out` holds a policy made otherwise.
+    """
+    config = config or WardPPO()
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    folder = Path(out)
+    name = str(world) if isinstance(world, str | Path) else getattr(world, "name", type(world).__name__)
+    made = {"steps": steps, "world": name, "seed": seed, "first_patient": first_patient}
+    made |= json.loads(json.dumps(asdict(config)))
+    if (folder / "policy.json").exists():
+        old = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
+        differing = [k for k, v in made.items() if old.get(k) != v]
+        if differing:
+            raise ValueError(f"{folder} holds a policy with another {', '.join(differing)}; choose another folder")
+        return folder
+    unit = {"action_unit": "units"} if config.form == "knobs" else {}
+    env_id = "EHRWardDose-v0" if config.form == "knobs" else "EHRWard-v0"
+    envs = gym.make_vec(
+        env_id, num_envs=config.num_envs, vectorization_mode="vector_entry_point", world=world, **unit
+    )
+    batch = min(config.batch_size, config.n_steps * config.num_envs)
+    try:
+        knobs = config.form == "knobs"
+        vec = KnobVecEnv(envs, config.cost_weight) if knobs else SB3VecEnv(envs, config.cost_weight, False)
+        settings = {"log_std_init": config.log_std} if knobs else {}
+        model = PPO(
+            "MlpPolicy", vec, seed=seed, device="cpu", n_steps=config.n_steps, batch_size=batch,
+            n_epochs=config.n_epochs, learning_rate=lambda left: config.learning_rate * left, gamma=config.gamma,
+            gae_lambda=config.gae_lambda, ent_coef=config.ent_coef, target_kl=config.target_kl,
+            policy_kwargs={"net_arch": list(config.net_arch), **settings},
+        )  # fmt: skip
+        if knobs:  # begin as the rule
+            torch.nn.init.zeros_(model.policy.action_net.weight)
+            torch.nn.init.zeros_(model.policy.action_net.bias)
+        vec.seed(first_patient)
+        model.learn(steps, callback=_Progress(progress))
+        made["observation_names"] = list(Door(envs.unwrapped.world, envs.unwrapped.task).layout.names)
+    finally:
+        envs.close()
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {k: v.detach().contiguous().clone() for k, v in model.policy.state_dict().items()}
+    save_file(weights, folder / "policy.safetensors.partial")
+    os.replace(folder / "policy.safetensors.partial", folder / "policy.safetensors")
+    (folder / "policy.json.partial").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    os.replace(folder / "policy.json.partial", folder / "policy.json")
+    return folder
+
+
+def _load(folder: Path, door: Door) -> tuple[ActorCriticPolicy, str]:
+    path = folder / "policy.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there; train a policy first with agents.sb3.ward.train_ward")
+    made = json.loads(path.read_text(encoding="utf-8"))
+    if made["observation_names"] != list(door.layout.names):
+        raise ValueError("the policy was trained on another layout of the chart; train one for this task")
+    knobs = made["form"] == "knobs"
+    box = gym.spaces.Box(-LARGEST, LARGEST, (len(KNOBS),), np.float32)
+    space = box if knobs else gym.spaces.MultiBinary(len(door.task.actions))
+    with torch.random.fork_rng(devices=[]):  # SB3 initialises what it builds from torch's global generator
+        policy = ActorCriticPolicy(door.observation_space, space, lambda _: 0.0, net_arch=list(made["net_arch"]))
+    policy.load_state_dict(load_file(folder / "policy.safetensors"))
+    return policy, made["form"]
