@@ -2,11 +2,16 @@
 
 On the oracle ward, patients never trained on (`ward_rollouts.TEST_SEED`), the orders those of the training's mixed
 behaviour. Next step: each outcome from the true history. Full trajectory: the first step's outcomes are given, then the
-world lives by its own outcomes under the recorded orders up to day 7; its point is the median of 8 paths, and paths go
+world lives by its own outcomes under the recorded orders up to day 7; its point is the median of 19 paths, and paths go
 on while the record does. Baselines: last value (full trajectory: the last one given), first value of the stay, the
 item's training median. The ceiling is the oracle itself: the same hidden patient, other luck (other measurement noise,
-bleeding, physiological noise), the median of 8. Mortality: learned ward and oracle both under the plain clinician, from
+bleeding, physiological noise), the median of 19. Mortality: learned ward and oracle both under the plain clinician, from
 4 h and from 24 h on, deaths within 72 h.
+
+On recorded stays, any MEDS export of MIMIC, training nothing: `--meds FILE_OR_DIR [--tables DIR] --world
+ehr-mimic-demo-small --out metrics.json`. Trained and judged by folds of the patients: `--records folds --meds M --tables T
+--init ehr-ward-small --folds 4 --work DIR`. Both: `ehr_records`, `ehr_records_judged`. Input that cannot be read: exit
+code 2, nothing written.
 """
 
 from __future__ import annotations
@@ -14,324 +19,19 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from benchmarks.ehr_scores import LEVELS, brier, energy, laplace_scores, pinball_crps, point_scores
-from world_models import catalog, keys, tree
-from world_models.ehr_world import bins, ward_rollouts
-from world_models.ehr_world.copula import latent, log_copula
-from world_models.ehr_world.events import Stays, charted
+from benchmarks.ehr_mortality import mortality
+from benchmarks.ehr_records_judged import judge_folds, judge_world, told
+from benchmarks.ehr_ward_tables import Table, ceiling_of, full_trajectory, next_step
+from world_models import catalog, tree
+from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.feeder import join
-from world_models.ehr_world.inference import believe
-from world_models.ehr_world.losses import forced, likelihood, normal_score
-from world_models.ehr_world.model import EHRWorldModel
-from world_models.ehr_world.vocabulary import from_z, report_grid, to_z
-from world_models.oracles.ward import WardOracle
-from world_models.oracles.ward_clinician import clinician
-from world_models.ward_quantities import INQUIRIES
 
 RESULTS = Path(__file__).parent / "results"
-PATHS, DAYS, CHUNK = 8, 7, 100
-_I = len(INQUIRIES)
-
-
-def clip(stays: Stays, steps: int) -> Stays:
-    return Stays(*stays[:2], *(x[:, : steps + 1] for x in stays[2:]))
-
-
-class Table:
-    """What the baselines know: medians and mean errors by item, from the validation stays."""
-
-    def __init__(self, model: EHRWorldModel, held_out: Stays) -> None:
-        self.model = model
-        net = model.net
-        z = to_z(held_out.value, net.scale)
-        there = ~held_out.value.isnan() & held_out.asked
-        chart = charted(held_out)
-        seen = torch.cat([torch.zeros_like(chart.seen[:, :1]), chart.seen[:, :-1]], 1)
-        last = torch.cat([torch.zeros_like(z[:, :1]), to_z(chart.value, net.scale)[:, :-1]], 1)
-        self.median = torch.stack([z[..., i][there[..., i]].median() for i in range(_I)])
-        first = first_value(held_out)[0]
-        first_z = to_z(first, net.scale).unsqueeze(1).expand_as(z)
-        self.grid = torch.tensor([report_grid(held_out.value[..., i][there[..., i]].double()) for i in range(_I)])
-        self.scale = {}
-        for name, guess in (("last_value", last), ("first_value", first_z), ("item_median", self.median.expand_as(z))):
-            error = torch.where(there & seen, (z - guess).abs(), 0.0).nan_to_num(0.0)
-            self.scale[name] = (error.sum((0, 1)) / (there & seen).sum((0, 1)).clamp_min(1)).clamp_min(0.02)
-        numbers = [i.normal if i.normal and not i.labels else (float("nan"), float("nan")) for i in model.vocabulary.items]
-        self.normal = torch.tensor(numbers)
-
-    def jittered(self, y: Tensor, item: Tensor, purpose: str) -> Tensor:
-        """z [N] of reports y spread evenly over what rounds to them: an interval's coverage of rounded numbers means
-        nothing where one report holds half the mass."""
-        even = keys.uniform(keys.from_seed(88, 1), 0, purpose, (len(y),))[0] - 0.5
-        return to_z(y + even * self.grid[item], self.model.net.scale[item])
-
-    def rows(self, y: Tensor, item: Tensor, last: Tensor, guesses: dict[str, Tensor], group: Tensor) -> list[dict]:
-        """Rows of the baselines: `guesses` name -> value [N], NaN where it knows none (then the item's median)."""
-        scale, out = self.model.net.scale[item], []
-        fallback = from_z(self.median[item], scale)
-        low, high = self.normal[item].unbind(-1)
-        for name, guess in guesses.items():
-            guess = torch.where(guess.isnan(), fallback, guess)
-            z, zhat = to_z(y, scale), to_z(guess, scale)
-            row = {"model": name, **point_scores(y, guess, last, item, low, high)}
-            if name in self.scale:
-                row |= laplace_scores(z - zhat, self.scale[name][item])
-            groups, index = torch.unique(group, return_inverse=True)
-            row["energy"] = float(energy(zhat.unsqueeze(0), z, index, len(groups)).mean())
-            out.append(row)
-        return out
-
-
-def first_value(stays: Stays) -> tuple[Tensor, Tensor]:
-    """First value [B, I] of the stay (NaN: none) and the position it was drawn at."""
-    there = stays.asked & ~stays.value.isnan()
-    place = there.to(torch.int8).argmax(1)
-    value = torch.gather(stays.value, 1, place.unsqueeze(1)).squeeze(1)
-    return torch.where(there.any(1), value, float("nan")), place
-
-
-def by_length(stays: Stays, chunk: int):
-    """Chunks of about equally long stays, cut to their length."""
-    length = stays.valid.sum(1)
-    for rows in length.argsort(descending=True).split(chunk):
-        part = tree.take(stays, rows)
-        yield rows, Stays(*part[:2], *(x[:, : int(length[rows].amax())] for x in part[2:]))
-
-
-@torch.no_grad()
-def next_step(model: EHRWorldModel, test: Stays, table: Table, ceiling: dict[str, Tensor] | None) -> list[dict]:
-    """Rows of the next-step table."""
-    net, found = model.net, {n: [] for n in ("y", "item", "last", "first", "point", "nll", "inside", "reported", "crps", "group", "where")}
-    es, es_alone, right, labels, joint = [], [], [], [], 0.0
-    for rows, part in by_length(test, CHUNK):
-        run = forced(net, part)
-        first, place = first_value(part)
-        chart = charted(part)
-        keep = ~run.z.isnan() & ~net.label[run.item] & (run.place > 0)
-        log_p, pit = likelihood(net, run)
-        mass, edges, scale = run.outcome.log_mass.exp(), run.outcome.edges, net.scale[run.item]
-        label = net.label[run.item] & ~run.z.isnan() & (run.place > 0)
-        right.append((mass.argmax(-1) == run.z.nan_to_num(-1).long())[label].float())
-        labels.append(run.z[label])
-        q = bins.quantile(mass, LEVELS.expand(len(mass), -1), edges)
-        y = part.value[run.row, run.place, run.item]
-        spread = table.jittered(y, run.item, f"next/{int(rows[0])}")
-        last = torch.where(run.last_seen > 0, chart.value[run.row, (run.place - 1).clamp_min(0), run.item], float("nan"))
-        earlier = place[run.row, run.item] < run.place
-        start = torch.where(earlier, first[run.row, run.item], float("nan"))
-        values = {
-            "y": y, "item": run.item, "last": last, "first": start, "point": from_z(q[:, 9], scale), "nll": -log_p,
-            "inside": ((spread >= q[:, 1]) & (spread <= q[:, 17])).float(),
-            "reported": ((run.z >= q[:, 1]) & (run.z <= q[:, 17])).float(), "crps": pinball_crps(q, run.z),
-            "group": rows[run.row] * 100 + run.place, "where": (rows[run.row] * 100 + run.place) * _I + run.item,
-        }  # fmt: skip
-        for n, x in values.items():
-            found[n].append(x[keep])
-        groups, index = torch.unique(values["group"][keep], return_inverse=True)
-        joint += float(log_copula(normal_score(pit[keep]), run.outcome.loading[keep], index, len(groups)).sum())
-        load, mass_k, edges_k = run.outcome.loading[keep], mass[keep], edges[keep]
-        key = keys.from_seed(77, 1)
-        for together, out in ((1.0, es), (0.0, es_alone)):
-            paths = []
-            for p in range(16):
-                shared = keys.normal(key, p, "shared", (len(groups), load.shape[1]))[0][index]
-                own = keys.normal(key, p, "own", (len(load),))[0]
-                paths.append(bins.quantile(mass_k, torch.special.ndtr(latent(load * together, shared, own)), edges_k))
-            out.append(energy(torch.stack(paths), run.z[keep], index, len(groups)))
-    x = {n: torch.cat(v) for n, v in found.items()}
-    low, high = table.normal[x["item"]].unbind(-1)
-    row = {"model": model.name, **point_scores(x["y"], x["point"], x["last"], x["item"], low, high)}
-    row |= {"nll": float(x["nll"].mean()), "coverage80": float(x["inside"].mean())}
-    row |= {"coverage80_of_rounded": float(x["reported"].mean()), "crps": float(x["crps"].mean())}
-    row |= {"energy": float(torch.cat(es).mean()), "energy_independent_slots": float(torch.cat(es_alone).mean())}
-    row |= {"copula_nats_a_value": joint / len(x["y"])}
-    row |= {"label_accuracy": float(torch.cat(right).mean()), "labels": len(torch.cat(labels))}
-    guesses = {"last_value": x["last"], "first_value": x["first"], "item_median": torch.full_like(x["y"], float("nan"))}
-    table_rows = [row, *table.rows(x["y"], x["item"], x["last"], guesses, x["group"])]
-    if ceiling is not None:
-        table_rows += _against(ceiling, x, table, row["model"])
-    seen = ~x["last"].isnan()
-    before = {n: v[seen] for n, v in x.items()}
-    names = {f"{row['model']} (items charted before)": before["point"], "last_value (items charted before)": before["last"]}
-    table_rows += table.rows(before["y"], before["item"], before["last"], names, before["group"])
-    return [{"setting": "next_step", **r} for r in table_rows]
-
-
-def _against(ceiling: dict[str, Tensor], x: dict[str, Tensor], table: Table, name: str) -> list[dict]:
-    """Oracle with other luck, and the model, on the slots that both have."""
-    slot, mine = ceiling["where"].sort()
-    at = torch.searchsorted(slot, x["where"]).clamp_max(len(slot) - 1)
-    both = slot[at] == x["where"]
-    guess = ceiling["point"][mine[at]]
-    both &= ~guess.isnan()
-    pick = {n: v[both] for n, v in x.items()}
-    names = {"oracle_other_luck": guess[both], f"{name} (ceiling's patients)": pick["point"]}
-    names["last_value (ceiling's patients)"] = pick["last"]
-    count = len(torch.unique(pick["group"] // 100))
-    return [{**r, "patients": count} for r in table.rows(pick["y"], pick["item"], pick["last"], names, pick["group"])]
-
-
-@torch.no_grad()
-def full_trajectory(model: EHRWorldModel, test: Stays, table: Table, begin: int, ceiling: dict[str, Tensor] | None) -> list[dict]:
-    """Rows of the full-trajectory table: positions up to `begin` are given."""
-    test = clip(test, DAYS * 6)
-    found = {n: [] for n in ("y", "item", "last", "given", "first", "point", "inside", "crps", "group", "where")}
-    es = []
-    for rows, part in by_length(test, CHUNK):
-        part_begin = Stays(*part[:2], *(x[:, : begin + 1] for x in part[2:]))
-        paths = simulate(model, part, part_begin, begin)  # [P, B, T, I]
-        chart = charted(part)
-        first, place = first_value(part)
-        row, t, item = (part.asked & ~part.value.isnan() & part.valid.unsqueeze(-1) & ~model.net.label).nonzero(as_tuple=True)
-        late = t > begin
-        row, t, item = row[late], t[late], item[late]
-        drawn = paths[:, row, t, item]
-        ok = ~drawn.isnan().any(0)
-        row, t, item, drawn = row[ok], t[ok], item[ok], drawn[:, ok]
-        scale = model.net.scale[item]
-        z, zp = to_z(part.value[row, t, item], scale), to_z(drawn, scale)
-        even = table.jittered(part.value[row, t, item], item, f"full/{int(rows[0])}")
-        spread = (zp.unsqueeze(0) - zp.unsqueeze(1)).abs().sum((0, 1)) / (PATHS * (PATHS - 1))
-        shown = charted(part_begin)
-        given = torch.where(shown.seen[row, -1, item], shown.value[row, -1, item], float("nan"))
-        seen = chart.seen[row, t - 1, item]
-        values = {
-            "y": part.value[row, t, item], "item": item,
-            "last": torch.where(seen, chart.value[row, t - 1, item], float("nan")), "given": given,
-            "first": torch.where(place[row, item] < t, first[row, item], float("nan")),
-            "point": from_z(zp.median(0).values * 0.5 + zp.neg().median(0).values.neg() * 0.5, scale),
-            # the range of eight paths holds 7/9 of a right model's mass
-            "inside": ((even >= zp.amin(0)) & (even <= zp.amax(0))).float(),
-            "crps": (zp - z).abs().mean(0) - spread / 2, "group": rows[row] * 100 + t,
-            "where": (rows[row] * 100 + t) * _I + item,
-        }  # fmt: skip
-        for n, x in values.items():
-            found[n].append(x)
-        groups, index = torch.unique(values["group"], return_inverse=True)
-        es.append(energy(zp, z, index, len(groups)))
-    x = {n: torch.cat(v) for n, v in found.items()}
-    low, high = table.normal[x["item"]].unbind(-1)
-    row = {"model": model.name, **point_scores(x["y"], x["point"], x["last"], x["item"], low, high)}
-    row |= {"coverage_range_of_8": float(x["inside"].mean()), "crps": float(x["crps"].mean()), "energy": float(torch.cat(es).mean())}
-    guesses = {"last_given_value": x["given"], "first_value": x["first"], "item_median": torch.full_like(x["y"], float("nan"))}
-    out = [row, *table.rows(x["y"], x["item"], x["last"], guesses, x["group"])]
-    if ceiling is not None:
-        out += _against(ceiling, x, table, row["model"])
-    return [{"setting": f"full_trajectory_from_{begin * 4}h", **r} for r in out]
-
-
-def simulate(model: EHRWorldModel, part: Stays, given: Stays, begin: int) -> Tensor:
-    """Outcomes [P, B, T, I] of paths under the recorded orders; NaN where nothing was asked."""
-    batch, count, _ = part.value.shape
-    key = keys.fold(keys.from_seed(900_000_000, batch * PATHS), "paths")
-    many = Stays(*(x.repeat(PATHS, *[1] * (x.ndim - 1)) for x in given))
-    state = model._redraw_pending(believe(model, many, key, torch.zeros(len(key))))
-    out = torch.full((PATHS * batch, count, _I), float("nan"))
-    asked = part.asked.repeat(PATHS, 1, 1)
-    doses = part.given.repeat(PATHS, 1, 1)
-    on = torch.ones(PATHS * batch, dtype=torch.bool)
-    for t in range(begin + 1, count):
-        state = state._replace(alive=on, home=~on)  # the record goes on
-        taken = asked[:, t] & ~state.pending
-        state = model.transition(state, torch.cat([asked[:, t].float(), doses[:, t]], -1))
-        out[:, t] = torch.where(taken, state.pending_value, float("nan"))
-    return out.view(PATHS, batch, count, _I)
-
-
-def ceiling_of(work: Path, patients: int, begin: int | None) -> dict[str, Tensor] | None:
-    """`oracle_ceiling`, kept in the work folder; None for 0 patients."""
-    path = work / f"ceiling-{patients}-{'next' if begin is None else begin}.safetensors"
-    if patients and not path.exists():
-        part = path.with_suffix(".part")
-        save_file(oracle_ceiling(patients, begin), part)
-        os.replace(part, path)
-    return load_file(path) if patients else None
-
-
-@torch.no_grad()
-def oracle_ceiling(patients: int, begin: int | None) -> dict[str, Tensor]:
-    """Median over PATHS other lucks of the oracle, under the test's recorded behaviour: next step (`begin` None: each step
-    from the true hidden state), or from the state after position `begin` on."""
-    world = WardOracle()
-    key = keys.from_seed(ward_rollouts.TEST_SEED, patients)
-    state, where, point = world.initial(key), [], []
-    steps = 84 if begin is None else DAYS * 6
-    rows, paths = torch.arange(patients), None
-    other = keys.fold(key.repeat_interleave(PATHS), torch.arange(PATHS).repeat(patients))
-    for t in range(1, steps + 1):
-        chart = world.observe(state)
-        here = (chart["alive"] > 0.5) & (chart["discharged"] < 0.5)
-        if not bool(here.any()):
-            break
-        state, chart, rows = tree.take(state, here), tree.take(chart, here), rows[here]
-        if paths is not None:
-            paths = tree.take(paths, here.repeat_interleave(PATHS))
-        other = other[here.repeat_interleave(PATHS)]
-        action = ward_rollouts.behaviour(chart, state.key, state.t)
-        if begin is None or (paths is None and t == begin + 1):
-            paths = world.rekey(tree.repeat(state, PATHS), other)
-        state = world.transition(state, action)
-        if paths is None:
-            continue
-        on = torch.ones(len(paths.key))
-        paths = paths._replace(course=paths.course._replace(alive=on, discharged=on * 0))
-        waiting = paths.records.pending
-        paths = world.transition(paths, action.repeat_interleave(PATHS, 0))
-        came = (action[:, :_I] >= 0.5).repeat_interleave(PATHS, 0) & ~waiting
-        drawn = torch.where(came, paths.records.pending_value, float("nan")).view(-1, PATHS, _I)
-        middle = (drawn.nanmedian(1).values - drawn.neg().nanmedian(1).values) / 2
-        row, item = (~middle.isnan()).nonzero(as_tuple=True)
-        where.append((rows[row] * 100 + t) * _I + item)
-        point.append(middle[row, item])
-    return {"where": torch.cat(where), "point": torch.cat(point)}
-
-
-@torch.no_grad()
-def mortality(model: EHRWorldModel, patients: int, begin: int, paths: int = 16, oracle_paths: int = 0) -> list[dict]:
-    """Death within 72 h after position `begin` under the plain clinician, which sees the world's own chart."""
-    world, horizon = WardOracle(), 18
-
-    def plain(chart, key, t, severity=None, confounding=0.0):
-        return clinician(chart)
-
-    key = keys.from_seed(ward_rollouts.TEST_SEED + 50_000, patients)
-    stays = ward_rollouts.rollout(key, begin + horizon, orders=plain)
-    there = stays.valid[:, begin] & stays.alive[:, begin] & ~stays.home[:, begin]
-    stays = tree.take(stays, there)
-    died = (~stays.alive & stays.valid).any(1)
-    chance = []
-    for rows in torch.arange(len(died)).split(250):
-        given = tree.take(clip(stays, begin), rows)
-        many = tree.repeat(given, paths)
-        luck = keys.fold(keys.from_seed(910_000_000 + int(rows[0]) * paths, len(rows) * paths), "death")
-        state = model._redraw_pending(believe(model, many, luck, torch.zeros(len(luck))))
-        total = torch.zeros(len(luck))
-        for _ in range(horizon):
-            state = model.transition(state, clinician(model.observe(state)))
-            # those gone stand still, with a chance of 0: the sum counts the chance of each who was there
-            total = total + state.death_chance
-        chance.append(total.view(-1, paths).mean(1).clamp(0, 1))
-    out = [{"setting": f"death_72h_from_{begin * 4}h", "model": model.name, "patients": len(died), **brier(torch.cat(chance), died)}]
-    if oracle_paths:
-        few = min(500, patients)
-        state = world.initial(key[:few])
-        for _ in range(begin):
-            state = world.transition(state, clinician(world.observe(state)))
-        state = tree.take(state, there[:few])
-        luck = keys.fold(state.key.repeat_interleave(oracle_paths), torch.arange(oracle_paths).repeat(len(state.key)))
-        state = world.rekey(tree.repeat(state, oracle_paths), luck)
-        for _ in range(horizon):
-            state = world.transition(state, clinician(world.observe(state)))
-        dead = (world.observe(state)["alive"] < 0.5).float().view(-1, oracle_paths).mean(1)
-        for name, guess in (("oracle_other_luck", dead), (f"{model.name} (ceiling's patients)", torch.cat(chance)[: len(dead)])):
-            out.append({**out[0], "model": name, "patients": len(dead), **brier(guess, died[: len(dead)])})
-    return out
 
 
 def write(rows: list[dict], path: Path) -> None:
@@ -345,18 +45,70 @@ def write(rows: list[dict], path: Path) -> None:
     os.replace(part, path)
 
 
-def main(argv: list[str] | None = None) -> None:
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--world", default="ehr-ward-small", help="a catalogued learned ward or its folder")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the shards; missing ones are made")
-    parser.add_argument("--patients", type=int, default=2000)
-    parser.add_argument("--ceiling", type=int, default=250, help="patients of the oracle's ceiling; 0: none")
-    parser.add_argument("--begins", nargs="+", type=int, default=[1, 0], help="positions given to the full trajectory")
-    parser.add_argument("--parts", nargs="+", default=["next", "full", "death"], choices=["next", "full", "death"])
-    parser.add_argument("--out", type=Path, default=RESULTS / "fidelity_ehr_world.csv")
+    parser.add_argument("--work", type=Path, help="folder of what is made once: shards, read stays, trained folds")
+    parser.add_argument("--out", type=Path, help="CSV of the tables, or JSON with --meds and --world")
     parser.add_argument("--threads", type=int, default=1)
+    ward = parser.add_argument_group("on the oracle ward (no --meds)")
+    ward.add_argument("--patients", type=int, default=2000)
+    ward.add_argument("--ceiling", type=int, default=250, help="patients of the oracle's ceiling; 0: none")
+    ward.add_argument("--parts", nargs="+", default=["next", "full", "death"], choices=["next", "full", "death"])
+    records = parser.add_argument_group("on recorded stays")
+    records.add_argument("--meds", type=Path, help="a MEDS file or folder")
+    records.add_argument("--tables", type=Path, help="MIMIC-IV tables beside --meds: doses and cultures")
+    records.add_argument("--records", choices=["folds"], help="train and judge a world for each fold of the patients")
+    records.add_argument("--init", default="ehr-ward-small", help="with --records: the world to start from")
+    records.add_argument("--challenge2012", type=Path, help="with --records: stays trained on before those of --meds")
+    records.add_argument("--folds", type=int, default=4)
+    records.add_argument("--shares", nargs="+", type=float, default=[1.0], help="of the training patients: learning curve")
+    records.add_argument("--paths", type=int, default=16)
+    records.add_argument("--name", default="ehr-mimic-demo-small")
+    parser.add_argument("--begins", nargs="+", type=int, help="positions given to the full trajectory; 1 and 0, or 1 and 6")
     a = parser.parse_args(argv)
+    for path in (a.meds, a.tables, a.challenge2012):
+        if path is not None and not path.exists():
+            parser.error(f"{path} does not exist; check the path")
+    if a.records and (a.meds is None or a.folds < 2):
+        parser.error("--records folds needs --meds and at least 2 folds")
+    if a.work is None and (a.records or a.meds is None):
+        parser.error("give --work DIR, a folder for what is made once")
+    if a.meds is not None and not a.records and a.out is None:
+        parser.error("--meds needs --out metrics.json")
+    if not all(0 < s <= 1 for s in a.shares):
+        parser.error(f"--shares {a.shares} must lie in (0, 1]")
+    if a.paths < 1 or any(b < 0 for b in a.begins or ()):
+        parser.error(f"--paths {a.paths} must be 1 or more, --begins {a.begins} 0 or more")
+    return a
+
+
+def main(argv: list[str] | None = None) -> int:
+    a = _arguments(argv)
     torch.set_num_threads(a.threads)
+    if a.meds is None:
+        on_the_ward(a)
+        return 0
+    try:
+        if a.records:
+            a.begins = a.begins or [1, 6]
+            rows, items = judge_folds(a)
+            out = a.out or RESULTS / "fidelity_ehr_records.csv"
+            write(rows, out)
+            write(items, out.with_name(out.stem + "_items.csv"))
+            for r in rows:
+                print({n: round(v, 4) if isinstance(v, float) else v for n, v in r.items()})
+        else:
+            begin = (a.begins or [1])[0]
+            found = judge_world(a.world, a.meds, a.tables, a.out, begin, a.paths, a.work)
+            print(told(found))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def on_the_ward(a: argparse.Namespace) -> None:
     model = catalog.load(a.world)
     held = {}
     for name, seed, count in (("valid", ward_rollouts.VALID_SEED, 1000), ("test", ward_rollouts.TEST_SEED, a.patients)):
@@ -368,7 +120,7 @@ def main(argv: list[str] | None = None) -> None:
     if "next" in a.parts:
         rows += next_step(model, held["test"], table, ceiling_of(a.work, a.ceiling, None))
     if "full" in a.parts:
-        for begin in a.begins:
+        for begin in a.begins or [1, 0]:
             rows += full_trajectory(model, held["test"], table, begin, ceiling_of(a.work, a.ceiling if begin else 0, begin))
     if "death" in a.parts:
         for begin in (1, 6):
@@ -379,8 +131,8 @@ def main(argv: list[str] | None = None) -> None:
         if next_s25 and r["setting"].startswith("full") and r["model"] == model.name:
             r["retention"] = r["s25"] / next_s25
         print({n: round(v, 4) if isinstance(v, float) else v for n, v in r.items()})
-    write(rows, a.out)
+    write(rows, a.out or RESULTS / "fidelity_ehr_world.csv")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -37,6 +37,7 @@ def assemble(
     action_unit: str,
     render_mode: str | None,
     hours_per_step: float | None = None,
+    uncertainty: bool = True,
 ) -> Episodes:
     """Episodes of `count` patients; the arguments are those of `ClinicalEnv`.
 
@@ -68,7 +69,7 @@ def assemble(
         from clinenv.patients import RecordedPatients
 
         chosen = RecordedPatients(patients, world)
-    return Episodes(simulator, door, count, steps, chosen)
+    return Episodes(simulator, door, count, steps, chosen, uncertainty)
 
 
 def load_world(

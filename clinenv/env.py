@@ -39,6 +39,7 @@ class ClinicalEnv(gymnasium.Env):
             the amounts themselves).
         render_mode: None, "rgb_array" or "human".
         hours_per_step: for worlds that know several; None: the world's own.
+        uncertainty: False leaves `spread_*` out of info; in a learned ward that is half the time of a step.
     """
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": RENDER_FPS}
@@ -57,10 +58,11 @@ class ClinicalEnv(gymnasium.Env):
         action_unit: str = "scaled",
         render_mode: str | None = None,
         hours_per_step: float | None = None,
+        uncertainty: bool = True,
     ) -> None:
         self._episodes = assemble(
             task, 1, world, patients, cohort, observation, noise, missingness, hours, None, device, action_unit,
-            render_mode, hours_per_step,
+            render_mode, hours_per_step, uncertainty,
         )  # fmt: skip
         self._asked_hours = hours
         self.render_mode = render_mode

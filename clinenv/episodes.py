@@ -45,14 +45,24 @@ class Episodes:
     Args:
         horizon_steps: after which an episode is truncated.
         patients: gives factors for new patients from their keys (see `clinenv.patients`), or None: the world's own.
+        uncertainty: whether `facts` says the world's spread.
     """
 
-    def __init__(self, simulator: Simulator, door: Door, count: int, horizon_steps: int, patients: Any = None) -> None:
+    def __init__(
+        self,
+        simulator: Simulator,
+        door: Door,
+        count: int,
+        horizon_steps: int,
+        patients: Any = None,
+        uncertainty: bool = True,
+    ) -> None:
         self.simulator = simulator
         self.door = door
         self.count = count
         self.horizon_steps = horizon_steps
         self.patients = patients
+        self.uncertainty = uncertainty
         self.now: Running | None = None
         self.given: Tensor | None = None  # float32 [B, A] the orders carried out in the last step
         self.wanted: tuple[Chart, Tensor] | None = None  # the chart before the last step, and what was ordered on it
@@ -122,7 +132,8 @@ class Episodes:
         """
         moment = self.now if moment is None else moment
         world = self.simulator.world
-        spread = {f"spread_{name}": sd for name, sd in world.spread(moment.state).items()}
+        sds = world.spread(moment.state) if self.uncertainty else {}
+        spread = {f"spread_{name}": sd for name, sd in sds.items()}
         facts = {"hours": moment.chart["hours"], "support": world.support(moment.state), **spread}
         if self.simulator.refuses:
             facts["action_mask"] = self.door.orders.mask(self.simulator.task.admissible(moment.chart))

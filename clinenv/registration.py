@@ -14,10 +14,10 @@ __all__ = ["ENVIRONMENTS", "WARD_WORLD", "WEIGHTS_SHA256", "register"]
 # refuses weights with another sum; a world that is not listed (an oracle, a folder, an object) is not checked.
 WEIGHTS_SHA256: dict[str, str] = {
     "ecg-wm-small": "cf168f93bfaf6bc88878f22d5f8612ba4c6213203c8e6b25a2edda698c41517f",
-    "ehr-ward-small": "f47dd0895b8fa381adb9d7c9c737a643b46571daab4702a5946e8ee8af96c60a",
+    "ehr-ward-small": "3d431a927b855201c43e49b2b55485d27201591a24e61e374149881392501109",
 }
 
-WARD_WORLD = "oracle"  # in which a ward environment is made when no world is named
+WARD_WORLD = "ehr-ward-small"  # in which a ward environment is made when no world is named
 
 ENVIRONMENTS: tuple[dict, ...] = (
     {

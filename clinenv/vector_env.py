@@ -40,7 +40,7 @@ class ClinicalVectorEnv(VectorEnv):
             whose rows count where `_final_obs` holds).
         max_episode_steps: the registry's time limit; with `hours`, the shorter one holds.
         task, world, patients, cohort, observation, noise, missingness, hours, device, action_unit, render_mode,
-            hours_per_step: as for `ClinicalEnv`.
+            hours_per_step, uncertainty: as for `ClinicalEnv`.
     """
 
     metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": RENDER_FPS}
@@ -64,10 +64,11 @@ class ClinicalVectorEnv(VectorEnv):
         tensors: bool = False,
         max_episode_steps: int | None = None,
         hours_per_step: float | None = None,
+        uncertainty: bool = True,
     ) -> None:
         self._episodes = assemble(
             task, num_envs, world, patients, cohort, observation, noise, missingness, hours, max_episode_steps, device,
-            action_unit, render_mode, hours_per_step,
+            action_unit, render_mode, hours_per_step, uncertainty,
         )  # fmt: skip
         if tensors and isinstance(self._episodes.door.observation_space, gymnasium.spaces.Text):
             raise ValueError(f"observation={observation!r} gives strings, which are no tensors; leave tensors=False")

@@ -35,6 +35,7 @@ WORLDS: dict[str, Entry] = {
     ),
     "ecg-wm-small": Entry("world_models.ecg_wm.model:ECGWorldModel.load", "ecg-wm-small"),
     "ehr-ward-small": Entry("world_models.ehr_world.model:EHRWorldModel.load", "ehr-ward-small"),
+    "ehr-mimic-demo-small": Entry("world_models.ehr_world.model:EHRWorldModel.load", "ehr-mimic-demo-small"),
 }
 
 # What a folder's config.json may name as its "kind": which code may read it.

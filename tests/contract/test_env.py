@@ -228,3 +228,5 @@ def test_info_says_what_the_page_says() -> None:
     assert sum(terms.values()) == pytest.approx(reward, abs=1e-6)
     assert info["hours"] == 2.0 and info["cost"] in (0.0, 1.0) and info["support"] is True
     assert all(type(value) in (float, bool) for value in info.values())
+    _, plain = make(uncertainty=False).reset(seed=0)
+    assert set(env.reset(seed=0)[1]) - set(plain) == {name for name in info if name.startswith("spread_")}

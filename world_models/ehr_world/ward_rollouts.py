@@ -3,8 +3,9 @@
 Who gives the orders decides what can be learned. Two patients of three meet the clinician of `ward_clinician`, as
 colleagues of varied taste, with edits: some single orders, and over whole stretches a few interventions, are withheld
 or given at a random multiple of their standard dose, so that every order's effect is seen at several doses among
-patients who had no need of it. The third patient meets random menus. With `confounding` above 0 the clinician also
-acts on the hidden severity, for the experiments on hidden confounding.
+patients who had no need of it. Half of them are tested less than the clinician would, some inquiries never, others now
+and then, so that a missing value does not stand for a patient whom nobody treats. The third patient meets random menus.
+With `confounding` above 0 the clinician also acts on the hidden severity, for the experiments on hidden confounding.
 
 Splits are by the patient's seed: training from TRAIN_SEED on, validation from VALID_SEED, test from TEST_SEED (the
 benchmarks'); a patient of one is never a patient of another.
@@ -30,7 +31,7 @@ from world_models.ward_quantities import COMPLAINTS, INQUIRIES, INTERVENTIONS, S
 
 __all__ = ["STATIC_NAMES", "offsets_h", "TEST_SEED", "TRAIN_SEED", "VALID_SEED", "behaviour", "read_shards", "rollout", "write_shards"]
 
-TRAIN_SEED, VALID_SEED, TEST_SEED = 3_000_000_000, 4_000_000_000, 5_000_000_000
+TRAIN_SEED, VALID_SEED, TEST_SEED = 3_000_000_000, 4_000_000_000, 7_000_000_000
 _I, _J = len(INQUIRIES), len(INTERVENTIONS)
 # usual hours from a step's start to the draw, as a share of the step: vitals at its end, cultures at its start
 _OFFSET_SHARE = {"vital": 1.0, "culture": 0.0}
@@ -70,6 +71,11 @@ def behaviour(chart: Chart, key: Tensor, t: Tensor, severity: Tensor | None = No
     place = torch.arange(_J).view(1, 1, -1) == which.unsqueeze(-1)
     hit = place & running.unsqueeze(-1)
     given = torch.where(hit.any(1), (hit * forced.unsqueeze(-1)).amax(1), given)
+    vital = torch.tensor([q.kind == "vital" for q in INQUIRIES])
+    thinned = (keys.uniform(key, 0, "behaviour/thin") < 0.5).unsqueeze(-1)
+    never = keys.uniform(key, 0, "behaviour/never", (_I,)) < torch.where(vital, 0.08, 0.3)
+    skipped = keys.uniform(key, t, "behaviour/skip", (_I,)) < 0.25
+    asked = torch.where(thinned & (never | skipped), 0.0, asked)
     asked = torch.where(keys.uniform(key, t, "behaviour/ask", (_I,)) < 0.03, 1.0, asked)
 
     # random menus: each patient has an own appetite; a setting is kept or changed, an amount is given now and then

