@@ -133,8 +133,10 @@ def language_work(lm: CausalLM, batch: int, values: dict[str, float]) -> tuple[W
     return lambda: lm.step(state, orders, 4.0), case
 
 
-def environment_work(world: Any, batch: int) -> Work:
-    env = gymnasium.make_vec("EHRWard-v0", num_envs=batch, vectorization_mode="vector_entry_point", world=world)
+def environment_work(world: Any, batch: int, uncertainty: bool = True) -> Work:
+    env = gymnasium.make_vec(
+        "EHRWard-v0", num_envs=batch, vectorization_mode="vector_entry_point", world=world, uncertainty=uncertainty
+    )
     env.reset(seed=SEED % 2**31)
     menu = (np.random.default_rng(0).random((8, batch, *env.single_action_space.shape)) < 0.2).astype(np.int8)
     turn = iter(range(1 << 60))
@@ -202,6 +204,7 @@ def outcomes(
 
 def environments(worlds: dict[str, Any], batches: list[int], a: argparse.Namespace) -> list[dict]:
     works = {(n, b): environment_work(w, b) for n, w in worlds.items() for b in batches}
+    works |= {(f"{n}, uncertainty=False", b): environment_work(w, b, False) for n, w in worlds.items() for b in batches}
     found = measure(works, a.seconds, a.repeats, a.slow, "environment")
     rows = []
     for (world, batch), x in found.items():

@@ -16,7 +16,7 @@ from world_models.protocol import History
 
 __all__ = ["EHRReplayEnv", "EHRReplayVectorEnv"]
 
-_WORLD = "ehr-ward-small"
+_WORLD = "ehr-mimic-demo-small"
 
 
 class EHRReplayEnv(ClinicalEnv):
@@ -47,7 +47,7 @@ class EHRReplayEnv(ClinicalEnv):
     ## Arguments
     ```python
     import gymnasium, clinenv
-    gymnasium.make("EHRReplay-v0", stays=FOLDER, hour=24, world="ehr-ward-small", observation="chart", render_mode=None)
+    gymnasium.make("EHRReplay-v0", stays=FOLDER, hour=24, world="ehr-mimic-demo-small", observation="chart", render_mode=None)
     ```
     - `stays`: a MEDS folder or file, or a list of `world_models.data.episode.PatientEpisode`.
     - `hour`: since the stay's start, a whole number of steps.
