@@ -35,7 +35,7 @@ from world_models.ehr_world.events import Stays, charted
 from world_models.ehr_world.feeder import Feeder
 from world_models.ehr_world.losses import forced, likelihood, normal_score, parts
 from world_models.ehr_world.set_outcome import SetOutcome
-from world_models.ehr_world.train import train_net
+from world_models.ehr_world.train import fresh, train_net
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 
 __all__ = ["Boosting", "budget_steps", "by_net", "spending", "spent", "train_set_outcome"]
@@ -109,10 +109,7 @@ def train_set_outcome(
     Args:
         init: weights to start from, by name; those that fit in shape are taken.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = SetOutcome(dataclasses.replace(SetOutcomeConfig(), **sizes), words)
-        trial = SetOutcome(net.config, words)
+    net, trial = (fresh(dataclasses.replace(SetOutcomeConfig(), **sizes), words) for _ in range(2))
     if init is not None:
         with torch.no_grad():
             for name, parameter in net.named_parameters():

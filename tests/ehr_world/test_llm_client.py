@@ -272,7 +272,7 @@ def test_a_text_to_go_on_with(stub: Stub) -> None:
 
 def test_a_local_model_needs_its_extra_and_says_so(tmp_path) -> None:  # noqa: ANN001
     if importlib.util.find_spec("xllamacpp") is None:
-        with pytest.raises(ImportError, match=r"clinenv\[llm\]"):
+        with pytest.raises(ImportError, match=r"clinenv\[gguf\]"):
             gguf()
     else:
         with pytest.raises(FileNotFoundError, match="give a GGUF file"):

@@ -30,7 +30,7 @@ from world_models.ehr_world.set_outcome import SetOutcome
 from world_models.ehr_world.vocabulary import Vocabulary
 from world_models.training import Schedule, fit
 
-__all__ = ["finish", "main", "measure", "train_net", "ward_stays"]
+__all__ = ["finish", "fresh", "main", "measure", "train_net", "ward_stays"]
 
 STEPS, POLISH, BATCH = 3600, 800, 32
 
@@ -53,6 +53,13 @@ def read_or_build(work: Path, stays: Stays) -> Vocabulary:
     made = vocabulary.from_ward([stays])
     path.write_text(json.dumps(made.to_json()))
     return made
+
+
+def fresh(config: SetOutcomeConfig, words: Vocabulary) -> SetOutcome:
+    """A network with its first weights, the same at every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SetOutcome(config, words)
 
 
 def train_net(
@@ -173,7 +180,6 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
-    torch.manual_seed(0)
     work = a.work or a.out.with_name(a.out.name + ".work")
     work.mkdir(parents=True, exist_ok=True)
     if a.source == "meds":
@@ -184,7 +190,7 @@ def main(argv: list[str] | None = None) -> None:
     steps, batch, rate = a.steps or STEPS, a.batch or BATCH, a.rate or 2e-3
     config = dataclasses.replace(SetOutcomeConfig(), name=a.name or "ehr-ward-small")
     stays, held_out = ward_stays(work, a.stays, a.held_out, a.confounding)
-    net = SetOutcome(config, read_or_build(work, stays)).to(a.device)
+    net = fresh(config, read_or_build(work, stays)).to(a.device)
     source = WARD_SOURCE.format(count=a.stays, seed=ward_rollouts.TRAIN_SEED, dial=a.confounding)
     train_net(net, stays, held_out, steps, batch, work, rate)
     if a.polish:  # a second, lower cosine from the averaged weights
