@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -165,6 +166,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help=f"default {BATCH}; on records: Recipe.batch")
     parser.add_argument("--rate", type=float, help="peak learning rate; default 2e-3; on records: Recipe.rate")
     parser.add_argument("--name", help="default ehr-ward-small, or ehr-mimic-demo-small")
+    parser.add_argument("--backbone", choices=("gru", "transformer"), default="gru", help="with --source ward")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args(argv)
@@ -181,21 +183,27 @@ def main(argv: list[str] | None = None) -> None:
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
     work = a.work or a.out.with_name(a.out.name + ".work")
-    work.mkdir(parents=True, exist_ok=True)
     if a.source == "meds":
         from world_models.ehr_world.train_records import from_arguments
 
-        print(json.dumps(from_arguments(a, work)))
+        try:
+            print(json.dumps(from_arguments(a, work)))
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
         return
+    work.mkdir(parents=True, exist_ok=True)
     steps, batch, rate = a.steps or STEPS, a.batch or BATCH, a.rate or 2e-3
-    config = dataclasses.replace(SetOutcomeConfig(), name=a.name or "ehr-ward-small")
+    config = dataclasses.replace(SetOutcomeConfig(), name=a.name or "ehr-ward-small", backbone=a.backbone)
     stays, held_out = ward_stays(work, a.stays, a.held_out, a.confounding)
     net = fresh(config, read_or_build(work, stays)).to(a.device)
     source = WARD_SOURCE.format(count=a.stays, seed=ward_rollouts.TRAIN_SEED, dial=a.confounding)
     train_net(net, stays, held_out, steps, batch, work, rate)
     if a.polish:  # a second, lower cosine from the averaged weights
         train_net(net, stays, held_out, a.polish, batch, work, 0.6 * rate, "polish")
-    _, figures = finish(net, stays, held_out, a.out, "python -m world_models.ehr_world.train --out DIR", source)
+    command = "python -m world_models.ehr_world.train --out DIR"
+    command += f" --confounding {a.confounding:g}" * (a.confounding > 0) + f" --backbone {a.backbone}" * (a.backbone != "gru")
+    _, figures = finish(net, stays, held_out, a.out, command, source)
     print(json.dumps(figures))
 
 
