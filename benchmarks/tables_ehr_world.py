@@ -109,7 +109,7 @@ def kept(field: Field, name: str, mark: str, make: Callable[[], dict[str, Tensor
     path = field.runs / f"said-{name}-{hashlib.sha256(count.encode()).hexdigest()[:10]}.safetensors"
     if not path.exists():
         with spending(field.runs / f"said-{name}"):
-            checkpoint.save_tensors(path, make())
+            checkpoint.save_tensors(path, {n: x.clone() for n, x in make().items()})  # two names may share one tensor
     return load_file(path)
 
 
