@@ -204,13 +204,14 @@ class Boosting:
         """Every item has an equal share of what is left of the budget; a first small model says how many trees that is."""
         items = len(known.scale)
         models: list[list[Any]] = []
-        start, before = time.process_time(), spent(folder)
+        (folder / "spent.json").unlink(missing_ok=True)  # the trees are not kept: what an earlier run spent left nothing
+        start = time.process_time()
         with spending(folder), _one_thread():
             x = None
             for item in tqdm(range(items), desc="gradient boosting", mininterval=1):
                 if x is None:
                     x = features(stays, known)
-                left = budget_s - before - (time.process_time() - start)
+                left = budget_s - (time.process_time() - start)
                 models.append(cls._one(stays, known, x, item, left / (items - item), rows))
         return cls(known, models)
 
