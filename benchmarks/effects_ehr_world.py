@@ -18,7 +18,6 @@ the highest correlation anybody can reach.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,8 @@ from tqdm import tqdm
 
 from benchmarks.ehr_effect_orders import CONTRASTS, Contrast, step_of
 from benchmarks.ehr_effect_scores import effects, reliability, row_of, summary
+from benchmarks.ehr_mortality import plain
+from benchmarks.files import write_csv
 from world_models import catalog, keys, tree
 from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.events import Stays
@@ -57,15 +58,9 @@ class Cohort(NamedTuple):
     chart: dict[str, Tensor]
 
 
-def _plain(
-    chart: dict[str, Tensor], key: Tensor, t: Tensor, severity: Tensor | None = None, confounding: float = 0.0
-) -> Tensor:
-    return clinician(chart)
-
-
 def cohort(world: WardOracle, key: Tensor, step: int) -> Cohort:
     """Patients with these keys after `step` steps under the plain clinician; the dead and the discharged left out."""
-    stays = ward_rollouts.rollout(key, step, orders=_plain, world=world)
+    stays = ward_rollouts.rollout(key, step, orders=plain, world=world)
     state = world.initial(key)
     for _ in range(step):
         state = world.transition(state, clinician(world.observe(state)))
@@ -193,17 +188,6 @@ def _who(contrast: Contrast, among: Cohort, patients: int) -> Cohort:
     return Cohort(*(tree.take(x, rows) for x in among))
 
 
-def write(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    names = list(dict.fromkeys(n for r in rows for n in r))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        out = csv.DictWriter(file, names)
-        out.writeheader()
-        out.writerows({n: f"{v:.5g}" if isinstance(v, float) else v for n, v in r.items()} for r in rows)
-    os.replace(part, path)
-
-
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Learned against oracle mean effects of the primary rows, each in its oracle's standard deviation or mean."""
     import matplotlib
@@ -322,7 +306,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"no order found ten patients among {a.candidates} candidates; raise --candidates")
     ends = [summary(rows, dial) for dial in a.dial]
     rows += ends
-    write(rows, a.out)
+    write_csv(a.out, rows)
     plot(rows, a.out.with_suffix(".png"))
     for r in ends:
         print(f"dial {r['dial']:g}: {r['population']}; median unit correlation {r['unit_correlation']:.2f}")

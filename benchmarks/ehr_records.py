@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.ehr_scores import LEVELS, pinball_crps, point_scores
+from benchmarks.ehr_ward_tables import by_length
 from world_models import keys, tree
 from world_models.ehr_world import bins
 from world_models.ehr_world.events import Stays, charted
@@ -32,14 +33,6 @@ __all__ = ["GUESSES", "PATHS", "Slots", "bootstrap", "joined", "next_slots", "pa
 GUESSES = ("last_value", "first_value", "item_median")
 PATHS = 16
 Slots = dict[str, Tensor]  # columns [N]: y item last subject stay place, and point/ nll/ crps/ inside/ of every predictor
-
-
-def _chunks(stays: Stays, size: int):
-    """Rows of about equally long stays, and those stays cut to their length."""
-    length = stays.valid.sum(1)
-    for rows in length.argsort(descending=True).split(size):
-        part = tree.take(stays, rows)
-        yield rows, Stays(*part[:2], *(x[:, : int(length[rows].amax())] for x in part[2:]))
 
 
 def _grid(model: EHRWorldModel) -> Tensor:
@@ -116,7 +109,7 @@ def restrict(slots: Slots, keep: Tensor) -> Slots:
 def next_slots(model: EHRWorldModel, records: Records, guesses: Guesses, chunk: int = 24) -> Slots:
     """Every numeric slot after admission, predicted from the true history."""
     net, grid, found = model.net, _grid(model), []
-    for rows, part in _chunks(records.stays, chunk):
+    for rows, part in by_length(records.stays, chunk):
         run = forced(net, part)
         keep = ~run.z.isnan() & ~net.label[run.item] & (run.place > 0)
         row, place, item = run.row[keep], run.place[keep], run.item[keep]
@@ -142,7 +135,7 @@ def path_slots(
     charted as recorded at the end of its step, whenever that was: the world then knows what `first_value` knows."""
     grid, found = _grid(model), []
     longer = (records.stays.valid.sum(1) > begin + 1).nonzero().squeeze(1)
-    chunks = _chunks(tree.take(records.stays, longer), chunk)
+    chunks = by_length(tree.take(records.stays, longer), chunk)
     for rows, part in tqdm(chunks, total=-(-len(longer) // chunk), desc="paths", leave=False):
         rows = longer[rows]
         given = cut(part, begin)

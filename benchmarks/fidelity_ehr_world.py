@@ -17,8 +17,6 @@ code 2, nothing written.
 from __future__ import annotations
 
 import argparse
-import csv
-import os
 import sys
 from pathlib import Path
 
@@ -27,22 +25,12 @@ import torch
 from benchmarks.ehr_mortality import mortality
 from benchmarks.ehr_records_judged import judge_folds, judge_world, told
 from benchmarks.ehr_ward_tables import Table, ceiling_of, full_trajectory, next_step
+from benchmarks.files import write_csv
 from world_models import catalog, tree
 from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.feeder import join
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def write(rows: list[dict], path: Path) -> None:
-    names = list(dict.fromkeys(n for r in rows for n in r))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("w", newline="") as file:
-        out = csv.DictWriter(file, names)
-        out.writeheader()
-        out.writerows({n: round(v, 4) if isinstance(v, float) else v for n, v in r.items()} for r in rows)
-    os.replace(part, path)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -94,8 +82,8 @@ def main(argv: list[str] | None = None) -> int:
             a.begins = a.begins or [1, 6]
             rows, items = judge_folds(a)
             out = a.out or RESULTS / "fidelity_ehr_records.csv"
-            write(rows, out)
-            write(items, out.with_name(out.stem + "_items.csv"))
+            write_csv(out, rows)
+            write_csv(out.with_name(out.stem + "_items.csv"), items)
             for r in rows:
                 print({n: round(v, 4) if isinstance(v, float) else v for n, v in r.items()})
         else:
@@ -131,7 +119,7 @@ def on_the_ward(a: argparse.Namespace) -> None:
         if next_s25 and r["setting"].startswith("full") and r["model"] == model.name:
             r["retention"] = r["s25"] / next_s25
         print({n: round(v, 4) if isinstance(v, float) else v for n, v in r.items()})
-    write(rows, a.out or RESULTS / "fidelity_ehr_world.csv")
+    write_csv(a.out or RESULTS / "fidelity_ehr_world.csv", rows)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ and are used again by the next run.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import time
@@ -36,6 +35,7 @@ from agents.rollout import Episodes, admission_factors, format_table, judge, pai
 from agents.sb3.policy_agent import PolicyAgent
 from agents.sb3.presets import PRESETS
 from agents.sb3.train import train, weights_sum
+from benchmarks.files import write_csv
 from clinenv.envs.ecg_drug.task import ECGDrugTask
 from clinenv.simulator import Simulator
 from world_models import catalog, keys
@@ -66,16 +66,6 @@ def with_promise(rows: list[dict[str, Any]], earned: Mapping[str, Episodes], pro
             row[f"promised_{figure}"] = promises[name][figure]
             for suffix in ("", "_low", "_high"):
                 row[f"gap_{figure}{suffix}"] = both[f"{figure}_minus_reference{suffix}"]
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-    os.replace(partial, path)
 
 
 def plot_sweep(path: Path, rows: Sequence[Mapping[str, Any]], rule: Mapping[str, Any]) -> None:

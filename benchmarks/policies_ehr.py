@@ -17,7 +17,6 @@ Writes policies_ehr.csv and policies_ehr.json to --out. What was trained goes to
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import time
@@ -38,6 +37,7 @@ from agents.protocol import Agent
 from agents.sb3.train import weights_sum
 from agents.sb3.ward import WardPolicy, WardPPO, train_ward
 from agents.ward_rollout import WardStays, stays
+from benchmarks.files import write_csv
 from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.simulator import Simulator
 from world_models import catalog, keys
@@ -170,16 +170,6 @@ def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     os.replace(partial, path)
 
 

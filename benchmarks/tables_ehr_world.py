@@ -12,7 +12,6 @@ world, of one path of medians for boosting. Rows marked "other data" are the pap
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import os
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from benchmarks.ehr_rivals import Boosting, by_net, spending, spent, train_set_o
 from benchmarks.ehr_slots import BASELINES, Known, Prediction, Slots, all_slots, from_paths, score, simple, some_slots
 from benchmarks.ehr_tables_paper import efficiency, figure, figure_rows, hyperparameters, paper_rows, retention
 from benchmarks.ehr_ward_tables import clip, simulate
+from benchmarks.files import write_csv
 from world_models import catalog, checkpoint, tree
 from world_models.ehr_world import records, ward_rollouts
 from world_models.ehr_world.events import Stays
@@ -229,14 +229,7 @@ def sweep(field: Field, a: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def write(rows: list[dict[str, Any]], path: Path) -> None:
-    names = list(dict.fromkeys(n for r in rows for n in r))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as file:
-        out = csv.DictWriter(file, names)
-        out.writeheader()
-        out.writerows({n: round(v, 4) if isinstance(v, float) else v for n, v in r.items()} for r in rows)
-    os.replace(part, path)
+    write_csv(path, rows)
     print(path)
 
 
