@@ -15,12 +15,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.ehr_scores import brier
-from benchmarks.ehr_ward_tables import clip
 from world_models import keys, tree
 from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.events import Stays, charted
 from world_models.ehr_world.inference import believe
 from world_models.ehr_world.model import EHRWorldModel
+from world_models.ehr_world.records import cut
 from world_models.oracles.ward import WardOracle
 from world_models.oracles.ward_clinician import clinician
 from world_models.protocol import Chart
@@ -49,7 +49,7 @@ def learned_chance(model: EHRWorldModel, stays: Stays, begin: int, paths: int, c
     """Chance [B] of death within the horizon, from what was charted up to position `begin`."""
     out = []
     for rows in tqdm(torch.arange(len(stays.static)).split(chunk), desc=f"death from {begin * 4} h", mininterval=1):
-        many = tree.repeat(tree.take(clip(stays, begin), rows), paths)
+        many = tree.repeat(tree.take(cut(stays, begin), rows), paths)
         luck = keys.fold(keys.from_seed(910_000_000 + int(rows[0]) * paths, len(rows) * paths), "death")
         state = model._redraw_pending(believe(model, many, luck, torch.zeros(len(luck))))
         lives = torch.ones(len(luck))
@@ -77,7 +77,7 @@ def oracle_chance(seed: int, patients: int, there: Tensor, begin: int, paths: in
 
 
 def _features(stays: Stays, begin: int) -> Tensor:
-    chart = charted(clip(stays, begin))
+    chart = charted(cut(stays, begin))
     absent = -99.0  # outside every item's range: a tree splits it off
     shown = [torch.where(chart.seen[:, t], chart.value[:, t], absent) for t in (0, begin)]
     return torch.cat([*shown, chart.age[:, begin], stays.static, stays.given[:, begin]], -1)

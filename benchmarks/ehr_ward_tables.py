@@ -20,7 +20,7 @@ from world_models.ehr_world.events import Stays, charted
 from world_models.ehr_world.inference import believe
 from world_models.ehr_world.losses import forced, likelihood, normal_score
 from world_models.ehr_world.model import EHRWorldModel
-from world_models.ehr_world.records import first_value
+from world_models.ehr_world.records import cut, first_value
 from world_models.ehr_world.vocabulary import from_z, report_grid, to_z
 from world_models.oracles.ward import WardOracle
 from world_models.ward_quantities import INQUIRIES
@@ -169,7 +169,7 @@ def full_trajectory(model: EHRWorldModel, test: Stays, table: Table, begin: int,
     found = {n: [] for n in ("y", "item", "last", "given", "first", "point", "inside", "crps", "group", "where")}
     es = []
     for rows, part in by_length(test, CHUNK):
-        part_begin = Stays(*part[:2], *(x[:, : begin + 1] for x in part[2:]))
+        part_begin = cut(part, begin)
         paths = simulate(model, part, part_begin, begin)  # [P, B, T, I]
         chart = charted(part)
         first, place = first_value(part)
