@@ -40,10 +40,12 @@ class Stub:
                     stub._now += 1
                     stub.most = max(stub.most, stub._now)
                 try:
-                    self._send(*stub.answer({**body, "path": self.path}, count))
+                    answer = stub.answer({**body, "path": self.path}, count)
                 finally:
+                    # Counted out before the answer leaves: the client may ask anew the moment it has it.
                     with stub._lock:
                         stub._now -= 1
+                self._send(*answer)
 
             def do_GET(self) -> None:  # noqa: N802
                 self._send(200, {}, json.dumps({"data": [{"id": "small"}]}).encode())
