@@ -1,0 +1,74 @@
+"""What the progression worlds know of a patient and what can be ordered in them: one table for oracle and learned world.
+
+Conditions are three-character ICD-10 codes of chapter IX, the label set of MIMIC-IV-ECG cut to what the progression
+oracle simulates. `IRREVERSIBLE` and `BECOMES` say which transitions nature does not undo; they are facts about diseases,
+not about any model, so that a model's reversal can be tested against them.
+"""
+
+from __future__ import annotations
+
+from world_models.quantity import Quantity
+
+__all__ = [
+    "BECOMES", "CODES", "CONDITIONS", "DRUGS", "INTERVALS_MONTHS", "IRREVERSIBLE", "MEASURES", "ORDERS", "PROCEDURES",
+    "SAMPLES", "SAMPLING_RATE_HZ", "TREATMENTS",
+]  # fmt: skip
+
+CONDITIONS: dict[str, str] = {
+    "I10": "essential hypertension",
+    "I11": "hypertensive heart disease",
+    "I20": "angina pectoris",
+    "I21": "acute myocardial infarction",
+    "I25": "chronic ischaemic heart disease (old infarction)",
+    "I26": "pulmonary embolism",
+    "I27": "pulmonary heart disease",
+    "I30": "acute pericarditis",
+    "I31": "pericardial effusion",
+    "I34": "mitral valve disorder",
+    "I35": "aortic valve disorder",
+    "I42": "cardiomyopathy",
+    "I44": "atrioventricular and left bundle-branch block",
+    "I45": "right bundle-branch and other conduction disorders",
+    "I47": "paroxysmal tachycardia",
+    "I48": "atrial fibrillation and flutter",
+    "I49": "other arrhythmias (premature beats, sick sinus)",
+    "I50": "heart failure",
+    "I51": "takotsubo and other ill-defined heart disease",
+    "I63": "cerebral infarction",
+    "I70": "atherosclerosis",
+    "I73": "peripheral vascular disease",
+    "I82": "venous thrombosis",
+    "I95": "hypotension",
+}
+CODES: tuple[str, ...] = tuple(CONDITIONS)
+
+# Once there, always there: scars, dilated chambers and stiff vessels do not go.
+IRREVERSIBLE: frozenset[str] = frozenset({"I10", "I11", "I25", "I27", "I34", "I35", "I42", "I70", "I73"})
+# What goes but leaves another condition behind: an infarction heals into a scar, so its onset cannot be undone either.
+BECOMES: dict[str, str] = {"I21": "I25"}
+
+PROCEDURES: tuple[str, ...] = ("cardioversion", "ablation", "pacemaker", "revascularisation")  # done at the visit
+DRUGS: tuple[str, ...] = ("antiarrhythmic", "beta_blocker", "ace_inhibitor", "diuretic", "anticoagulant")  # until the next
+TREATMENTS: tuple[str, ...] = (*PROCEDURES, *DRUGS)
+INTERVALS_MONTHS: tuple[float, ...] = (1.0, 3.0, 6.0, 12.0)  # to the next visit, as the tasks offer them
+
+SAMPLING_RATE_HZ = 100.0
+SAMPLES = 1000  # 10 s
+
+ORDERS: tuple[Quantity, ...] = (
+    *(Quantity(n, "bool", 0.0, 1.0, (), f"{n.replace('_', ' ')}, done at this visit") for n in PROCEDURES),
+    *(Quantity(n, "bool", 0.0, 1.0, (), f"{n.replace('_', ' ')}, taken until the next visit") for n in DRUGS),
+    Quantity("months_to_next_visit", "month", 1.0, 24.0, (), "time to the next visit"),
+)
+
+MEASURES: tuple[Quantity, ...] = (
+    Quantity("age_years", "a", 18.0, 130.0, (), "age now"),
+    Quantity("sex_female", "bool", 0.0, 1.0, (), "1 if female"),
+    Quantity("years", "a", 0.0, 100.0, (), "since the first visit"),
+    Quantity("months_since_visit", "month", 0.0, 24.0, (), "since the visit before; 0 at the first"),
+    Quantity("condition", "bool", 0.0, 1.0, (len(CODES),), "conditions present at this visit: " + " ".join(CODES)),
+    Quantity("treated", "bool", 0.0, 1.0, (len(TREATMENTS),), "drugs taken since the last visit, procedures ever done: " + " ".join(TREATMENTS)),
+    Quantity("bleeding", "bool", 0.0, 1.0, (), "a major bleed since the last visit"),
+    Quantity("dead", "bool", 0.0, 1.0, (), "1 if the patient has died"),
+    Quantity("ecg_mv", "mV", -20.0, 20.0, (12, SAMPLES), "12 leads, 10 s at 100 Hz", on_request=True),
+)  # fmt: skip
