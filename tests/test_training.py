@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from world_models import keys
-from world_models.training import Schedule, fit
+from world_models.training import Schedule, _factor, _momentum, fit
 
 
 class Cut(Exception):
@@ -52,3 +52,26 @@ def test_another_configuration_is_refused(tmp_path):
     other = torch.nn.Linear(4, 1)
     with pytest.raises(ValueError, match="another configuration"):
         fit(other, lambda step: (other.weight.sum(), {}), Schedule(2), tmp_path, "line")
+
+
+@pytest.mark.parametrize("steps", [10, 37, 400])
+def test_one_cycle_is_torchs(steps):
+    weight = torch.nn.Parameter(torch.zeros(1))
+    reference = torch.optim.AdamW([weight], lr=1.0)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(reference, max_lr=3e-3, total_steps=steps)
+    schedule = Schedule(steps, learning_rate=3e-3, shape="onecycle")
+    for step in range(steps):
+        group = reference.param_groups[0]
+        assert schedule.learning_rate * _factor(step, schedule) == pytest.approx(group["lr"], rel=1e-6)
+        assert _momentum(step, schedule, 0.9) == pytest.approx(group["betas"][0], rel=1e-6)
+        reference.step()
+        if step + 1 < steps:
+            cycle.step()
+    with pytest.raises(ValueError, match="cosine or onecycle"):
+        Schedule(3, shape="linear")
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_one_cycle_of_a_few_steps(steps):
+    schedule = Schedule(steps, shape="onecycle")
+    assert all(0 < _factor(step, schedule) <= 1 for step in range(steps))

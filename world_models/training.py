@@ -2,7 +2,8 @@
 
 A loss is a function of the step number alone (its data come from keys folded with that number), so a run that was
 killed and goes on meets the same data as one that was not. Nothing is pickled: weights, their average and AdamW's
-moments are safetensors, the rest is JSON.
+moments are safetensors, the rest is JSON. Under torch.distributed the loss's module averages the gradients; here the
+first process alone writes, and all go on from what it wrote.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ class Schedule:
     clip: float = 1.0  # norm of the gradient
     average: float = 0.998  # decay of the running average of the weights, which is what is kept
     save_every_s: float = 60.0
+    shape: str = "cosine"  # "onecycle": torch's OneCycleLR over all steps, with AdamW's first beta; warm_up is not used
+
+    def __post_init__(self) -> None:
+        if self.shape not in ("cosine", "onecycle"):
+            raise ValueError(f"shape is {self.shape!r}; choose cosine or onecycle")
 
 
 def fit(
@@ -58,13 +64,17 @@ def fit(
     average = [p.detach().clone() for p in chosen]
     start = _load(folder, stage, chosen, average, optimiser)
     saved = time.monotonic()
+    writes = not (
+        torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank()
+    )
     with (
-        open(folder / "metrics.jsonl", "a") as log,
-        tqdm(total=schedule.steps, initial=start, desc=stage, mininterval=1) as bar,
+        open(folder / "metrics.jsonl" if writes else os.devnull, "a") as log,
+        tqdm(total=schedule.steps, initial=start, desc=stage, mininterval=1, disable=not writes) as bar,
     ):
         for step in range(start, schedule.steps):
             for group in optimiser.param_groups:
                 group["lr"] = schedule.learning_rate * _factor(step, schedule)
+                group["betas"] = (_momentum(step, schedule, group["betas"][0]), group["betas"][1])
             optimiser.zero_grad(set_to_none=True)
             value, metrics = loss(step)
             if not torch.isfinite(value):
@@ -82,10 +92,10 @@ def fit(
                 log.write(json.dumps(row) + "\n")
                 log.flush()
                 bar.set_postfix({k: f"{v:.4g}" for k, v in metrics.items()}, refresh=False)
-            if time.monotonic() - saved > schedule.save_every_s:
+            if writes and time.monotonic() - saved > schedule.save_every_s:
                 _save(folder, stage, chosen, average, optimiser, step + 1)
                 saved = time.monotonic()
-    if start < schedule.steps:
+    if writes and start < schedule.steps:
         _save(folder, stage, chosen, average, optimiser, schedule.steps)
     with torch.no_grad():
         for parameter, mean in zip(chosen, average, strict=True):
@@ -93,10 +103,28 @@ def fit(
 
 
 def _factor(step: int, schedule: Schedule) -> float:
+    """Learning rate at `step` as a share of its peak."""
+    if schedule.shape == "onecycle":
+        return _one_cycle(step, schedule.steps, 1 / 25, 1.0, 1 / 25e4)
     if step < schedule.warm_up:
         return (step + 1) / schedule.warm_up
     share = (step - schedule.warm_up) / max(1, schedule.steps - schedule.warm_up)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _momentum(step: int, schedule: Schedule, usual: float) -> float:
+    """AdamW's first beta at `step`: in a cycle it is low while the rate is high."""
+    return _one_cycle(step, schedule.steps, 0.95, 0.85, 0.95) if schedule.shape == "onecycle" else usual
+
+
+def _one_cycle(step: int, steps: int, first: float, top: float, last: float) -> float:
+    """From first to top over three tenths of the steps, then to last, along cosines (Smith & Topin 2019, arXiv 1708.07120).
+
+    Shares and defaults are those of torch.optim.lr_scheduler.OneCycleLR.
+    """
+    turn, end = 0.3 * steps - 1, steps - 1
+    a, b, share = (first, top, step / turn) if step <= turn else (top, last, (step - turn) / max(1e-9, end - turn))
+    return b + (a - b) * 0.5 * (1 + math.cos(math.pi * min(1.0, share))) if turn > 0 else top
 
 
 def _save(

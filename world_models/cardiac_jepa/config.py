@@ -1,0 +1,100 @@
+"""The sizes and constants of one cardiac JEPA; saved as JSON beside the weights it made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from world_models.progression_quantities import CODES
+
+__all__ = ["FULL", "JEPAConfig", "NARROW", "naive", "vicreg"]
+
+_CHOICES = {
+    "regulariser": ("sigreg", "vicreg"),
+    "conditioning": ("action", "none"),
+    "action": ("embedded", "binary"),
+}
+
+
+@dataclass(frozen=True)
+class JEPAConfig:
+    """Everything `CardiacJEPA` needs besides its weights.
+
+    Raises:
+        ValueError: a choice that is none, a size below one, or codes that repeat.
+    """
+
+    name: str = "cardiac-jepa-full"
+    codes: tuple[str, ...] = CODES  # ICD-10, three characters: the columns of an action
+    stem: tuple[int, int, int] = (32, 32, 64)  # channels of the encoder's three first convolutions
+    inner: int = 64  # channels inside a bottleneck
+    out: int = 256  # channels out of every stage: the size of h
+    blocks: tuple[int, ...] = (3, 4, 6, 3)  # bottlenecks a stage
+    kernel: int = 5  # samples
+    projector: int = 256  # hidden width of the projector's three layers
+    latent: int = 256  # size of z
+    final_norm: bool = True  # the projector ends in BatchNorm without affine; off for VICReg, whose hinge it would fill
+    action: str = "embedded"  # "embedded": onset, resolution, ICD-10 tree and elapsed time; "binary": the paper's MLP
+    embedding: int = 128  # size of the action's embedding
+    action_hidden: int = 256  # hidden width of its MLP
+    own_penalty: float = 1e-3  # on the squares of codes' own vectors: what a code does not need it takes from its block
+    dynamics_hidden: int = 512  # width of the predictor
+    dynamics_blocks: int = 2  # residual blocks in it
+    regulariser: str = "sigreg"
+    weight: float = 0.05  # lambda of SIGReg; its gradient grows with the batch, so retune it when that changes
+    slices: int = 256  # random directions that SIGReg looks along
+    conditioning: str = "action"  # "none": naive self-supervision, the predictor is told neither action nor time
+    crop_samples: int = 250  # of a training crop, 2.5 s at 100 Hz
+
+    def __post_init__(self) -> None:
+        for name in ("codes", "stem", "blocks"):  # JSON has no tuples
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+        if len(set(self.codes)) != len(self.codes) or not self.codes:
+            raise ValueError(f"codes must be given, each once; got {len(self.codes)}, {len(set(self.codes))} different")
+        if len(self.stem) != 3:
+            raise ValueError(f"stem needs three widths, got {self.stem}")
+        sizes = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), int)}
+        for name, size in {**sizes, "stem": min(self.stem), "blocks": min(self.blocks)}.items():
+            if size < 1 and name != "final_norm":
+                raise ValueError(f"{name} is {size}; it must be at least 1")
+        if not 0.0 < self.weight < 1.0:
+            raise ValueError(f"weight (lambda) is {self.weight}; it must lie between 0 and 1, 0.02 to 0.1 is usual")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> JEPAConfig:
+        """The config from what `to_dict` gave; what is no field of it (a checkpoint's sum, say) is left out."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+FULL = JEPAConfig()
+NARROW = JEPAConfig(
+    name="cardiac-jepa-small",
+    stem=(16, 16, 16),
+    inner=32,
+    out=128,
+    blocks=(1, 1, 1, 1),
+    projector=128,
+    latent=128,
+    embedding=64,
+    action_hidden=128,
+    dynamics_hidden=256,
+)
+
+
+def naive(config: JEPAConfig) -> JEPAConfig:
+    """The same model told nothing of what changed: self-supervision by a patient's invariance."""
+    return replace(config, name=f"{config.name}-naive", conditioning="none")
+
+
+def vicreg(config: JEPAConfig) -> JEPAConfig:
+    """The same model kept from collapse by VICReg, as its authors use it: on latents that no BatchNorm has scaled."""
+    return replace(config, name=f"{config.name}-vicreg", regulariser="vicreg", final_norm=False)

@@ -1,0 +1,236 @@
+"""Pretraining on pairs of a patient's ECGs: AdamW, OneCycle, resumable; on one machine or, under torchrun, on several.
+
+Recipe for several GPUs, with a script that calls `start_ddp`, reads its pairs and calls `pretrain`:
+
+    torchrun --nproc-per-node 8 script.py
+
+Each process draws its share of every batch and none of its neighbours'; BatchNorm, SIGReg and VICReg are computed over
+all shares (`reduce`), so eight processes with 64 pairs train as one with 512, lambda included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from world_models import keys
+from world_models.cardiac_jepa.collapse import CollapseWatch
+from world_models.cardiac_jepa.config import JEPAConfig
+from world_models.cardiac_jepa.jepa import CardiacJEPA
+from world_models.cardiac_jepa.reduce import BatchNorm1d, ranks
+from world_models.training import Schedule, fit
+
+__all__ = ["PairSource", "pretrain", "start_ddp"]
+
+MEASURE_EVERY = 20  # steps, as often as `fit` logs
+NORM_BATCHES = 50  # forward passes that BatchNorm's final statistics are taken from
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class Recordings(Protocol):
+    """What of a monolith (`world_models.data.ecg_monolith.Monolith`) pairs are drawn from."""
+
+    ecg: Tensor  # [N, 12, T] float16, mV at 100 Hz
+    label: Tensor  # [N, C] bool
+    days: Tensor  # [N] float32
+
+
+class PairSource:
+    """Batches of pairs of a patient's ECGs, each a function of the step alone.
+
+    Pairs come in an order shuffled anew each epoch, each once; of both ECGs a crop at a random place. Missing samples
+    (NaN) become 0 mV.
+
+    Args:
+        recordings: held in memory.
+        first, second: int64 [P], rows of the earlier and later ECGs.
+        crop: samples of a crop.
+        seed: of order and crops.
+
+    Raises:
+        ValueError: no pairs, rows that are not there, a crop longer than the records, or a later ECG that is earlier.
+    """
+
+    def __init__(self, recordings: Recordings, first: Tensor, second: Tensor, crop: int = 250, seed: int = 0):
+        rows, _, length = recordings.ecg.shape
+        if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
+            raise ValueError(f"pairs need two equal lists of rows, got {list(first.shape)} and {list(second.shape)}")
+        low, high = int(torch.minimum(first, second).min()), int(torch.maximum(first, second).max())
+        if low < 0 or high >= rows:
+            raise ValueError(f"pairs name rows {low} to {high}, but there are {rows} recordings (0 to {rows - 1})")
+        if not 0 < crop <= length:
+            raise ValueError(f"a crop of {crop} samples does not fit into recordings of {length}")
+        self.days = (recordings.days[second] - recordings.days[first]).float()
+        if bool((self.days < 0).any()):
+            raise ValueError(f"{int((self.days < 0).sum())} pairs go back in time; give the earlier ECG first")
+        self.recordings = recordings
+        self.windows = recordings.ecg.unfold(2, crop, 1)  # [N, 12, starts, crop]: a view
+        self.first, self.second = first, second
+        self.key = keys.from_seed(seed)
+        self._epoch: tuple[int, Tensor] = (-1, first)
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def codes(self) -> int:
+        return self.recordings.label.shape[1]
+
+    def batch(self, step: int, size: int = 256, rank: int = 0, world: int = 1) -> Batch:
+        """ECGs before and after [B, 12, crop] float32 mV, action [B, C] in {-1, 0, 1}, days [B].
+
+        Args:
+            step: number of the batch.
+            size: of the whole batch; this process' share is `size / world` rows of it.
+
+        Raises:
+            ValueError: a size that `world` does not divide.
+        """
+        if size % world:
+            raise ValueError(f"a batch of {size} cannot be shared by {world} processes; make it a multiple")
+        share = size // world
+        place = torch.arange(share) + (step * size + rank * share)
+        pair = torch.cat(
+            [self._order(int(e))[place[place // len(self) == e] % len(self)] for e in _epochs(place, len(self))]
+        )
+        spots = self.windows.shape[2]
+        start = (keys.uniform(self.key.expand(share), place, "crop", (2,)) * spots).long().clamp_max(spots - 1)
+        a, b = self.first[pair], self.second[pair]
+        label = self.recordings.label
+        action = label[b].float() - label[a].float()
+        return self._crop(a, start[:, 0]), self._crop(b, start[:, 1]), action, self.days[pair]
+
+    def _crop(self, rows: Tensor, start: Tensor) -> Tensor:
+        return torch.nan_to_num(self.windows[rows, :, start].float(), nan=0.0)
+
+    def _order(self, epoch: int) -> Tensor:
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, keys.bits(self.key, epoch, "order", (len(self),))[0].argsort())
+        return self._epoch[1]
+
+
+def _epochs(place: Tensor, count: int) -> range:
+    return range(int(place[0]) // count, int(place[-1]) // count + 1)
+
+
+def start_ddp() -> torch.device:
+    """Join the processes that torchrun started (NCCL where there are GPUs, else gloo); this process' device.
+
+    Raises:
+        RuntimeError: not started by torchrun.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        raise RuntimeError("no LOCAL_RANK: start this script with `torchrun --nproc-per-node N`")
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if cuda else "gloo")
+    return device
+
+
+def pretrain(
+    config: JEPAConfig,
+    source: PairSource,
+    folder: str | Path,
+    steps: int,
+    batch: int = 512,
+    rate: float = 1e-3,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    watch: CollapseWatch | None = None,
+) -> CardiacJEPA:
+    """Train a `CardiacJEPA` on the source's pairs; returns it in evaluation mode.
+
+    What is kept is the running average of the weights; BatchNorm's statistics are then taken anew with these, from
+    training batches. A killed run goes on where it was saved when called again with the same arguments; a finished one
+    is loaded. Metrics go to `folder/metrics.jsonl`. bfloat16 on GPUs, float32 elsewhere.
+
+    Args:
+        batch: pairs a step, over all processes together.
+        rate: peak learning rate.
+        seed: of the first weights.
+        watch: stops a run that collapses; a default one is made.
+
+    Raises:
+        ValueError: the source's labels are not the config's codes, a batch too small, or the folder holds a run of
+            other arguments. Nothing is written then.
+        CollapsedError: see `collapse`.
+        FloatingPointError: the loss is not finite.
+    """
+    folder, device = Path(folder), torch.device(device)
+    rank, world = ranks()
+    if source.codes != len(config.codes):
+        raise ValueError(
+            f"the recordings have {source.codes} labels, the config {len(config.codes)} codes; make them agree"
+        )
+    if batch // world < 2 or batch % world:
+        raise ValueError(f"a batch of {batch} over {world} process(es): each needs the same number of pairs, 2 or more")
+    run = {"config": config.to_dict(), "pairs": len(source), "steps": steps, "batch": batch, "rate": rate, "seed": seed}
+    _claim(folder, run, writes=rank == 0)
+    model = CardiacJEPA(config, seed).to(device).train()
+    wrapped: nn.Module = model
+    if world > 1:
+        gpu = [device.index] if device.type == "cuda" else None
+        wrapped = nn.parallel.DistributedDataParallel(model, device_ids=gpu, broadcast_buffers=False)
+    watch = CollapseWatch(from_step=min(200, steps // 4)) if watch is None else watch
+
+    def draw(step: int) -> Batch:
+        return tuple(part.to(device, non_blocking=True) for part in source.batch(step, batch, rank, world))
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        measure = step % MEASURE_EVERY == 0 or step + 1 == steps
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            value, metrics = wrapped(*draw(step), step, measure)
+        watch.check(step, metrics)
+        return value, metrics
+
+    schedule = Schedule(steps, learning_rate=rate, weight_decay=1e-2, shape="onecycle")
+    fit(model, loss, schedule, folder, "pretrain", list(model.parameters()))
+    renew_norms(model, lambda i: draw(steps + i), min(NORM_BATCHES, steps))
+    return model.eval()
+
+
+@torch.no_grad()
+def renew_norms(model: CardiacJEPA, draw: Callable[[int], Batch], batches: int) -> None:
+    """BatchNorm's running statistics as plain means over batches of the weights as they now are.
+
+    The loop averages weights and keeps no statistics; those left in the layers belong to other weights.
+    """
+    norms = [part for part in model.modules() if isinstance(part, BatchNorm1d)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's sign for a cumulative mean
+    model.train()
+    for i in range(batches):
+        ecg_a, ecg_b, _, _ = draw(i)
+        model.latent(torch.cat([ecg_a, ecg_b]))
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+
+
+def _claim(folder: Path, run: dict[str, Any], writes: bool) -> None:
+    """Note in the folder which run it holds; refuse one that holds another."""
+    path = folder / "run.json"
+    if path.exists():
+        other = json.loads(path.read_text(encoding="utf-8"))
+        differ = [k for k in run if k != "config" and other.get(k) != run[k]]
+        before = other.get("config", {})
+        differ += [f"config.{k}" for k, v in run["config"].items() if before.get(k) != v]
+        if differ:
+            raise ValueError(f"{folder} holds a run with other {', '.join(differ)}; name another folder or delete it")
+        return
+    if writes:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part")
+        temporary.write_text(json.dumps(run, indent=2), encoding="utf-8")
+        os.replace(temporary, path)
