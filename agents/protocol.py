@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from clinenv.simulator import Simulator
-from clinenv.task import Menu
+from clinenv.spaces import pick_levels
+from clinenv.task import Levels, Menu
 from world_models.protocol import Chart
 
 __all__ = ["Agent", "menu_of", "to_orders"]
@@ -28,20 +29,25 @@ class Agent(Protocol):
         """Forget everything (None: the batch size may change), or the rows of mask bool [B] (new patients)."""
 
     def act(self, chart: Chart) -> Tensor:
-        """The decision for every row: int64 [B], rows of the task's menu; or float [B, A], the orders in mg."""
+        """The decision for every row: int64 [B], rows of the task's menu; int64 [B, D], a level of each of the task's
+        D orders; or float [B, A], the orders in their units."""
 
 
 def menu_of(simulator: Simulator) -> Tensor | None:
-    """The task's menu as orders float32 [M, A] in the world's columns; None where the task takes doses in mg."""
+    """What the task lets one choose from, in the world's columns: a menu as orders float32 [M, A], levels as the
+    table [D, M, A] of `Levels.table`; None where the task takes amounts."""
     actions = simulator.task.actions
-    return actions.table(simulator.world.orders, simulator.device) if isinstance(actions, Menu) else None
+    if isinstance(actions, Menu | Levels):
+        return actions.table(simulator.world.orders, simulator.device)
+    return None
 
 
 def to_orders(action: Tensor, menu: Tensor | None) -> Tensor:
-    """Orders float32 [B, A] of a decision: row `action` of menu [M, A] where it is int64 [B], itself where it is float.
+    """Orders float32 [B, A] of a decision: itself where it is float; else what it chooses from the menu [M, A], int64
+    [B], or from the levels [D, M, A], int64 [B, D].
 
     Raises:
-        ValueError: an index outside the menu, an index where the task has no menu, or the wrong shape.
+        ValueError: a choice outside the menu or the levels, one where the task has neither, or the wrong shape.
     """
     if action.is_floating_point():
         if action.ndim != 2:
@@ -49,6 +55,14 @@ def to_orders(action: Tensor, menu: Tensor | None) -> Tensor:
         return action
     if menu is None:
         raise ValueError("the task has no menu, so an agent must give orders in mg, float [B, A], not an index")
+    if menu.ndim == 3:
+        if action.ndim != 2 or action.shape[1] != menu.shape[0]:
+            raise ValueError(f"levels need the shape [B, {menu.shape[0]}], got {tuple(action.shape)}")
+        inside = (action >= 0) & (action < (~menu[:, :, 0].isnan()).sum(-1))
+        if not bool(inside.all()):
+            row, entry = (int(i) for i in (~inside).nonzero()[0])
+            raise ValueError(f"level {int(action[row, entry])} of order {entry} (row {row}) is not among its levels")
+        return pick_levels(menu, action)
     if action.ndim != 1:
         raise ValueError(f"a menu index needs the shape [B], got {tuple(action.shape)}")
     low, high = int(action.min()), int(action.max())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -54,6 +54,7 @@ def judge(
     steps: int,
     factors: Factors | None = None,
     progress: Callable[[int], None] | None = None,
+    also: Sequence[str] = (),
 ) -> Episodes:
     """Run `agent` on the patients of `keys` int64 [N] for at most `steps` steps.
 
@@ -62,6 +63,7 @@ def judge(
     Args:
         factors: fixed for all runs, name -> [N].
         progress: called with the number of each finished step.
+        also: measures on request that the agent's charts are to hold.
 
     Raises:
         ValueError: no keys, or fewer than one step.
@@ -71,7 +73,7 @@ def judge(
     count = keys.shape[0]
     menu = menu_of(simulator)
     agent.reset()
-    state, chart = simulator.reset(keys, factors)
+    state, chart = simulator.reset(keys, factors, also)
 
     device = keys.device
     returns, costs = torch.zeros(count, device=device), torch.zeros(count, device=device)
@@ -86,7 +88,7 @@ def judge(
         orders = to_orders(agent.act(chart).to(device), menu)
         # Who has left gets nothing more: the row is carried along only to keep the batch whole.
         orders = orders * alive.unsqueeze(-1)
-        out = simulator.step(state, chart, orders)
+        out = simulator.step(state, chart, orders, also)
         state, chart = out.state, out.chart
         live = alive.to(torch.float32)
         returns += live * out.reward

@@ -83,6 +83,11 @@ class Door:
                 self.also, latent = ("latent",), measured["latent"]
             else:  # a world without a latent of its own: the shipped model's encoder reads the ECG it draws
                 self.also = _asked(world, measured, "ecg_mv")
+                if measured["ecg_mv"].shape != (12, 5000):
+                    raise ValueError(
+                        f"world {world.name!r} has no latent, and {SHIPPED}'s encoder reads ten seconds at 500 Hz, not "
+                        f"ECGs of shape {measured['ecg_mv'].shape}; use observation='ecg' or 'chart'"
+                    )
                 self._encode, latent = _shipped_encoder(str(self.device))
             extra.append((Column("latent", 0.0, 1.0), latent))
         self.layout = layout(task.observation, world.measures, tuple(extra))
@@ -239,5 +244,8 @@ def _shipped_encoder(device: str) -> tuple[Callable[[Tensor, Chart], Tensor], Qu
 
 def _asked(world: WorldModel, measured: dict[str, Quantity], name: str) -> tuple[str, ...]:
     if name not in measured:
-        raise ValueError(f"world {world.name!r} draws no {name}; it measures {', '.join(measured)}")
+        raise ValueError(
+            f"world {world.name!r} draws no {name}; it measures {', '.join(measured)}. Choose another observation, or a "
+            "world that draws it, such as world='oracle'"
+        )
     return (name,)

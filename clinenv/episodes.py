@@ -126,6 +126,8 @@ class Episodes:
     def facts(self, moment: Running | None = None) -> dict[str, Tensor]:
         """What info says of a moment (of now): hours, support, spread_<measure>, and action_mask int8 [B, entries].
 
+        A task's `told` adds names of the world's truth, and its `clock` gives the hours where the chart has none.
+
         The mask is there where the task refuses orders: 1 where the chart allows all that the entry orders.
 
         Flat names, as in Gymnasium's own environments: loggers pick them by name, and TorchRL reads no nested info.
@@ -134,7 +136,14 @@ class Episodes:
         world = self.simulator.world
         sds = world.spread(moment.state) if self.uncertainty else {}
         spread = {f"spread_{name}": sd for name, sd in sds.items()}
-        facts = {"hours": moment.chart["hours"], "support": world.support(moment.state), **spread}
+        task = self.simulator.task
+        clock = getattr(task, "clock", None)
+        hours = moment.chart["hours"] if clock is None else clock(moment.chart)
+        facts = {"hours": hours, "support": world.support(moment.state), **spread}
+        told = getattr(task, "told", ())
+        if told:
+            truth = world.truth(moment.state)
+            facts.update({name: truth[name] for name in told})
         if self.simulator.refuses:
             facts["action_mask"] = self.door.orders.mask(self.simulator.task.admissible(moment.chart))
         return facts

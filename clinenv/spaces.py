@@ -10,10 +10,10 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from clinenv.task import Actions, Column, Menu, Switches
+from clinenv.task import Actions, Column, Levels, Menu, Switches
 from world_models.quantity import Quantity, by_name
 
-__all__ = ["ACTION_UNITS", "Layout", "Orders", "action_space", "layout", "waveform_space"]
+__all__ = ["ACTION_UNITS", "Layout", "Orders", "action_space", "layout", "pick_levels", "waveform_space"]
 
 ACTION_UNITS = ("scaled", "mg", "units")  # "mg" and "units" are one: the amounts themselves
 
@@ -83,8 +83,10 @@ def waveform_space(quantity: Quantity) -> spaces.Box:
     return spaces.Box(quantity.low, quantity.high, (int(np.prod(quantity.shape)),), np.float32)
 
 
-def action_space(actions: Actions, unit: str = "scaled") -> spaces.Discrete | spaces.MultiBinary | spaces.Box:
-    """Discrete for a menu, MultiBinary for switches; for doses a Box over the named orders.
+def action_space(
+    actions: Actions, unit: str = "scaled"
+) -> spaces.Discrete | spaces.MultiBinary | spaces.MultiDiscrete | spaces.Box:
+    """Discrete for a menu, MultiBinary for switches, MultiDiscrete for levels; for doses a Box over the named orders.
 
     Args:
         unit: of the Box. "scaled": [-1, 1] each, where a > 0 orders a times the largest dose and a <= 0 orders
@@ -96,6 +98,8 @@ def action_space(actions: Actions, unit: str = "scaled") -> spaces.Discrete | sp
         return spaces.Discrete(len(actions))
     if isinstance(actions, Switches):
         return spaces.MultiBinary(len(actions))
+    if isinstance(actions, Levels):
+        return spaces.MultiDiscrete(actions.counts)
     highest = np.array(list(actions.highest.values()), dtype=np.float32)
     if unit != "scaled":
         return spaces.Box(np.zeros_like(highest), highest, dtype=np.float32)
@@ -111,7 +115,11 @@ class Orders:
         self.labels = [label for label, _ in actions.entries] if isinstance(actions, Menu) else list(actions.names)
         self.menu = actions.table(orders, device) if isinstance(actions, Menu) else None
         self.switches = isinstance(actions, Switches)
-        if self.menu is None:
+        self.counts = torch.tensor(actions.counts, device=device) if isinstance(actions, Levels) else None
+        if self.counts is not None:
+            self.levels = actions.table(orders, device)
+            self.exists = ~self.levels[:, :, 0].isnan()
+        elif self.menu is None:
             names = [order.name for order in orders]
             positions = [names.index(name) for name in actions.names]
             self.positions = torch.tensor(positions, device=device)
@@ -125,12 +133,14 @@ class Orders:
         """Orders of `count` rows.
 
         Raises:
-            ValueError: wrong shape, not a number, an index outside the menu, a switch that is neither 0 nor 1, or an
+            ValueError: wrong shape, not a number, an index outside the menu or the levels, a switch that is neither 0 nor 1, or an
                 amount outside the Box.
         """
         given = torch.as_tensor(actions, device=self.device)
         if self.menu is not None:
             return self.menu[self._index(given, count)]
+        if self.counts is not None:
+            return pick_levels(self.levels, self._levels(given, count))
         given = given.to(torch.float32)
         if tuple(given.shape) != (count, len(self.labels)):
             raise ValueError(f"actions need the shape {(count, len(self.labels))}, got {tuple(given.shape)}")
@@ -139,7 +149,14 @@ class Orders:
         return torch.stack([nothing if c is None else amounts[:, c] for c in self.columns], -1)
 
     def mask(self, admissible: Tensor) -> Tensor:
-        """int8 [B, entries]: 1 where the entry holds nothing but admissible orders; admissible is bool [B, A]."""
+        """int8 [B, entries]: 1 where the entry holds nothing but admissible orders; admissible is bool [B, A].
+
+        For levels [B, sum of their counts]: one place a choice, entry after entry, as sb3-contrib's MaskablePPO takes
+        the mask of a MultiDiscrete action.
+        """
+        if self.counts is not None:
+            choices = self.levels[self.exists]
+            return (~((choices > 0) & ~admissible.unsqueeze(1)).any(-1)).to(torch.int8)
         if self.menu is None:
             return admissible[:, self.positions].to(torch.int8)
         return (~((self.menu > 0) & ~admissible.unsqueeze(1)).any(-1)).to(torch.int8)
@@ -181,3 +198,30 @@ class Orders:
         if bool(outside.any()):
             raise ValueError(f"action {int(index[outside][0])} is outside the menu 0..{len(self.labels) - 1}")
         return index
+
+    def _levels(self, given: Tensor, count: int) -> Tensor:
+        if tuple(given.shape) != (count, len(self.labels)) or given.is_floating_point() or given.dtype == torch.bool:
+            raise ValueError(
+                f"levels take whole numbers of shape {(count, len(self.labels))}, got {given.dtype} of shape "
+                f"{tuple(given.shape)}; one entry for each of {', '.join(self.labels)}"
+            )
+        index = given.to(torch.int64)
+        outside = (index < 0) | (index >= self.counts)
+        if bool(outside.any()):
+            row, entry = (int(i) for i in outside.nonzero()[0])
+            raise ValueError(
+                f"level {int(index[row, entry])} for {self.labels[entry]} (row {row}) is outside "
+                f"0..{int(self.counts[entry]) - 1}"
+            )
+        return index
+
+
+def pick_levels(table: Tensor, index: Tensor) -> Tensor:
+    """Orders float32 [..., A] of the choices index int64 [..., D] in the table [D, M, A] of `Levels.table`.
+
+    Each order stands in one entry only, so the sum over the entries is exact.
+    """
+    orders = table[0][index[..., 0]]
+    for entry in range(1, table.shape[0]):
+        orders = orders + table[entry][index[..., entry]]
+    return orders

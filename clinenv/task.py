@@ -15,7 +15,7 @@ from torch import Tensor
 from world_models.protocol import Chart
 from world_models.quantity import Quantity
 
-__all__ = ["Actions", "Column", "Doses", "Losses", "Menu", "Record", "Refusing", "Switches", "Task", "View"]
+__all__ = ["Actions", "Column", "Doses", "Levels", "Losses", "Menu", "Record", "Refusing", "Switches", "Task", "View"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,56 @@ class Switches:
         return tuple(self.standard)
 
 
-Actions = Menu | Doses | Switches
+@dataclass(frozen=True)
+class Levels:
+    """Concurrent choices of several amounts: entry j of a MultiDiscrete action picks one of the amounts of order j.
+
+    Raises:
+        ValueError: no order, an order without amounts, an amount below 0 or not above the one before it, or an order
+            under `once` or `interval` that is not among the names.
+    """
+
+    amounts: Mapping[str, tuple[float, ...]]  # order name -> its amounts, rising, in the order's unit
+    once: tuple[str, ...] = ()  # acts, not courses: whoever holds a decision over several steps gives them at the first
+    interval: str = ""  # the order that says how long the step lasts; "": none
+
+    def __post_init__(self) -> None:
+        if not self.amounts:
+            raise ValueError("Levels needs at least one order with its amounts")
+        for name, amounts in self.amounts.items():
+            rising = all(a < b for a, b in zip(amounts, amounts[1:], strict=False))
+            if not amounts or amounts[0] < 0 or not rising:
+                raise ValueError(f"the amounts of {name} must be at least 0 and rising, got {amounts}")
+        unknown = sorted({*self.once, *([self.interval] if self.interval else [])} - set(self.amounts))
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} has no amounts; the orders are {', '.join(self.amounts)}")
+
+    def __len__(self) -> int:
+        return len(self.amounts)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.amounts)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many amounts each entry chooses from."""
+        return tuple(len(amounts) for amounts in self.amounts.values())
+
+    def table(self, orders: tuple[Quantity, ...], device: torch.device | str = "cpu") -> Tensor:
+        """float32 [entries, most amounts, A]: what each choice orders, in the columns of `orders`.
+
+        The orders of a whole action are the sum over its entries; a choice that an entry does not have is NaN.
+        """
+        table = torch.full((len(self), max(self.counts), len(orders)), torch.nan)
+        columns = [order.name for order in orders]
+        for entry, (name, amounts) in enumerate(self.amounts.items()):
+            table[entry, : len(amounts)] = 0.0
+            table[entry, : len(amounts), columns.index(name)] = torch.tensor(amounts, dtype=torch.float32)
+        return table.to(device)
+
+
+Actions = Menu | Doses | Switches | Levels
 
 
 class View(Protocol):
@@ -146,7 +195,10 @@ class Task(Protocol):
     A task may further have `oracle`, the catalogue's name that world="oracle" means for it ("oracle" if it says
     nothing); `losses`, a `Losses`; `views`, other observations by name (name -> function of layout and world that makes
     a `View`), in place of "ecg" and "latent"; `read_at(chart)`, when (int64 [B], by measure) each noisy measure was
-    read, if that is not now; and the methods of `Refusing`.
+    read, if that is not now; `clock(chart)`, hours [B] since the start, where the chart has no `hours`; `told`, names of
+    the world's `truth` that info repeats after every call (for judging: no observation holds them); `recalled`, measures
+    a picture needs of every moment (with or without the ones on request), and `paint(episodes, moments, row)`, the
+    picture uint8 [H, W, 3] made of them, oldest first; and the methods of `Refusing`.
     """
 
     name: str

@@ -17,7 +17,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from clinenv.simulator import Simulator, Step
-from clinenv.task import Menu, Switches, Task
+from clinenv.spaces import pick_levels
+from clinenv.task import Levels, Menu, Switches, Task
 from world_models import keys, tree
 from world_models.protocol import Chart, WorldModel
 from world_models.testing import random_orders
@@ -85,6 +86,10 @@ def _orders(simulator: Simulator, key: Tensor, t: int) -> Tensor:
     if isinstance(actions, Menu):
         table = actions.table(simulator.world.orders, key.device)
         return table[keys.bits(key, t, "check entry") % len(actions)]
+    if isinstance(actions, Levels):
+        counts = torch.tensor(actions.counts, device=key.device)
+        index = keys.bits(key, t, "check levels", (len(actions),)) % counts
+        return pick_levels(actions.table(simulator.world.orders, key.device), index)
     orders = random_orders(simulator.world, key, t, share=0.25)
     yes_or_no = torch.tensor([q.unit == "bool" for q in simulator.world.orders], device=key.device)
     given = torch.where(yes_or_no, (orders > 0).to(orders.dtype), orders)
@@ -94,11 +99,14 @@ def _orders(simulator: Simulator, key: Tensor, t: int) -> Tensor:
     return given
 
 
-def check_simulator(simulator: Simulator, batch: int = 5, horizon: int = 4, exact: bool = True) -> None:
+def check_simulator(
+    simulator: Simulator, batch: int = 5, horizon: int = 4, exact: bool = True, luck: bool = True
+) -> None:
     """The simulator's rules: branching keeps luck, imagining hides it, candidates are paired, ends stop rewards.
 
     Args:
         exact: True for oracles; False compares chunked and whole imagination to rounding only.
+        luck: False for a world without chance, whose particles are all alike.
     """
     check_task(simulator.task, simulator.world)
     key = keys.from_seed(77, batch, simulator.device)
@@ -128,6 +136,8 @@ def check_simulator(simulator: Simulator, batch: int = 5, horizon: int = 4, exac
     again = simulator.imagine(state, chart, twins, particles=3, chunk=4)
     tolerance = {"rtol": 0.0, "atol": 0.0} if exact else {"rtol": 1e-3, "atol": 1e-3}
     torch.testing.assert_close(told.returns, again.returns, **tolerance, msg="the chunk must not change the result")
+    if not luck:
+        return
     assert bool((told.returns[:, 0, 0] != told.returns[:, 0, 1]).any()), "particles must have luck of their own"
     other = simulator.imagine(state, chart, twins, particles=3, key=keys.fold(key, "check"))
     assert not torch.equal(other.returns, told.returns), "another key must give the particles other luck"

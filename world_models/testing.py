@@ -35,6 +35,7 @@ def check_world(
     relative: float = 0.0,
     absolute: float = 0.0,
     also: Sequence[str] = (),
+    luck: bool = True,
 ) -> None:
     """Raise an AssertionError that says which rule the world breaks.
 
@@ -44,6 +45,7 @@ def check_world(
         relative, absolute: how much row i of a batch may differ from the same patient alone; 0: not by one bit
             (oracles), 1e-4 and 1e-3 for learned worlds.
         also: measures on request to check too.
+        luck: False for a world without chance, where other luck changes nothing.
     """
     _check_names(world, also)
     key = keys.from_seed(20240, batch, world.device)
@@ -75,7 +77,7 @@ def check_world(
     assert torch.equal(torch.get_rng_state(), generator), "the world drew from torch's global generator"
 
     _check_rows(world, key, states, orders, relative, absolute, also)
-    _check_luck(world, states, orders)
+    _check_luck(world, states, orders, luck)
     _check_factors(world, key)
 
 
@@ -147,7 +149,7 @@ def _check_rows(
                 alone = world.transition(alone, orders[step][rows])
 
 
-def _check_luck(world: WorldModel, states: list, orders: list) -> None:
+def _check_luck(world: WorldModel, states: list, orders: list, luck: bool) -> None:
     """Same key, same orders: same future. Another key: another future, and the present chart stays."""
     here = states[len(orders) // 2]
     branch = here
@@ -163,7 +165,7 @@ def _check_luck(world: WorldModel, states: list, orders: list) -> None:
         here, other = world.transition(here, action), world.transition(other, action)
         a, b = world.observe(here), world.observe(other)
         changed = changed or any(not torch.equal(a[name], b[name]) for name in a)
-    assert changed, "rekey gave the same future: the world's noise does not follow the state's key"
+    assert changed or not luck, "rekey gave the same future: the world's noise does not follow the state's key"
 
 
 def _check_factors(world: WorldModel, key: Tensor) -> None:

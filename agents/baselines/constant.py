@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,10 +13,10 @@ __all__ = ["Constant", "no_treatment"]
 
 
 class Constant:
-    """Always `index` of the task's menu."""
+    """Always `index` of the task's menu, or always these levels of its orders."""
 
-    def __init__(self, index: int, name: str | None = None) -> None:
-        if index < 0:
+    def __init__(self, index: int | Sequence[int], name: str | None = None) -> None:
+        if min([index] if isinstance(index, int) else index) < 0:
             raise ValueError(f"a menu index is 0 or more, got {index}")
         self.index = index
         self.name = name or f"always {index}"
@@ -23,8 +25,11 @@ class Constant:
         """Nothing is remembered."""
 
     def act(self, chart: Chart) -> Tensor:
-        """int64 [B]."""
+        """int64 [B], or [B, D] for levels."""
         some = next(iter(chart.values()))
+        if not isinstance(self.index, int):
+            levels = torch.tensor(tuple(self.index), dtype=torch.int64, device=some.device)
+            return levels.expand(some.shape[0], -1).clone()
         return torch.full((some.shape[0],), self.index, dtype=torch.int64, device=some.device)
 
 

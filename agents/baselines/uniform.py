@@ -1,6 +1,8 @@
-"""Chance: any row of the menu, all equally likely."""
+"""Chance: any row of the menu, or any level of each order, all equally likely."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,14 +17,17 @@ class Uniform:
     """Row i decides from the key of seed + i and a count of its own decisions, so a run can be repeated.
 
     Args:
-        choices: rows of the menu, M.
+        choices: rows of the menu, M; or for each of D orders how many levels it has (`Levels.counts`).
         seed: of the agent's own luck; it has nothing to do with the patients'.
     """
 
     name = "random"
 
-    def __init__(self, choices: int, seed: int = 0) -> None:
-        if choices < 1:
+    def __init__(self, choices: int | Sequence[int], seed: int = 0) -> None:
+        self.levels = () if isinstance(choices, int) else tuple(choices)
+        if not isinstance(choices, int) and (not self.levels or min(self.levels) < 1):
+            raise ValueError(f"every order has at least one level, got choices={choices}")
+        if isinstance(choices, int) and choices < 1:
             raise ValueError(f"a menu has at least one row, got choices={choices}")
         self.choices = choices
         self.seed = seed
@@ -35,10 +40,15 @@ class Uniform:
             self._decision, self._key = 0, None
 
     def act(self, chart: Chart) -> Tensor:
-        """int64 [B]."""
+        """int64 [B], or [B, D] for levels."""
         some = next(iter(chart.values()))
         if self._key is None or self._key.shape[0] != some.shape[0]:
             self._key = keys.from_seed(self.seed, some.shape[0], some.device)
+        if self.levels:
+            counts = torch.tensor(self.levels, device=some.device)
+            drawn = keys.bits(self._key, self._decision, "agent/uniform", (len(self.levels),)) % counts
+            self._decision += 1
+            return drawn
         equal = torch.ones(self.choices, device=some.device)
         choice = keys.categorical(self._key, self._decision, "agent/uniform", equal)
         self._decision += 1

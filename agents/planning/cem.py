@@ -38,6 +38,7 @@ class CEMConfig:
     finalists: int = 4  # best plans that get an independent second look (0: none); guards against the lucky winner
     replan_every: int = 1  # steps carried out before the next plan
     discount: float = 1.0  # per step
+    hold: bool = False  # levels: a plan is one decision, held for the horizon (acts are done at the first step only)
 
     def __post_init__(self) -> None:
         for name in ("horizon", "candidates", "particles", "iterations", "elites", "replan_every"):
@@ -54,21 +55,36 @@ class CEMConfig:
 class Plan(NamedTuple):
     """What was decided for a batch."""
 
-    steps: Tensor  # int64 [B, H] rows of the menu
-    probabilities: Tensor  # [B, H, M]: the last proposal, for a warm start
+    steps: Tensor  # int64 [B, H] rows of the menu, or [B, H * D] levels
+    probabilities: Tensor  # [B, H, M] or [B, H * D, M]: the last proposal, for a warm start
     score: Tensor  # [B]: of the plan chosen, in the look that chose it
 
 
 class CEM:
-    """The optimiser. `choices` is the number of rows in the menu; row 0 is "nothing"."""
+    """The optimiser. `choices` is the number of rows in the menu, whose row 0 is "nothing"; or the table [D, M, A] of
+    a task's levels, whose plans are int64 [B, K, H * D] (or [B, K, D] with `hold`)."""
 
-    def __init__(self, config: CEMConfig, choices: int) -> None:
+    def __init__(self, config: CEMConfig, choices: int | Tensor) -> None:
         self.config = config
         self.choices = choices
+        self.decisions = 1 if config.hold else config.horizon  # steps a plan decides of
+        self._possible: Tensor | None = None
+        if isinstance(choices, Tensor):
+            self._possible = (~choices[:, :, 0].isnan()).repeat(self.decisions, 1)
+        elif config.hold:
+            raise ValueError("hold is for tasks whose action is a level of each order; a menu has no such plan")
 
     def prior(self, patients: int, device: torch.device | str = "cpu") -> Tensor:
         """[B, H, M]: the proposal before anything is known."""
+        if isinstance(self.choices, Tensor):
+            return proposals.level_prior(patients, self.decisions, self.choices, self.config.nothing)
         return proposals.prior(patients, self.config.horizon, self.choices, self.config.nothing, device)
+
+    def _anchors(self, device: torch.device) -> Tensor:
+        if isinstance(self.choices, Tensor):
+            counts = tuple((~self.choices[:, :, 0].isnan()).sum(-1).tolist())
+            return proposals.level_anchors(counts, self.decisions, device)
+        return proposals.anchors(self.choices, self.config.horizon, self.config.every, device)
 
     def plan(self, evaluate: Evaluate, key: Tensor, start: Tensor | None = None) -> Plan:
         """The best plan found for each patient.
@@ -81,8 +97,7 @@ class CEM:
         c = self.config
         patients = key.shape[0]
         belief = self.prior(patients, key.device) if start is None else start
-        fixed = proposals.anchors(self.choices, c.horizon, c.every, key.device)
-        fixed = fixed.unsqueeze(0).expand(patients, -1, -1)
+        fixed = self._anchors(key.device).unsqueeze(0).expand(patients, -1, -1)
 
         best_plans = best_scores = None
         for iteration in range(c.iterations):
@@ -101,7 +116,7 @@ class CEM:
             scores = torch.where(_repeats(plans), torch.full_like(scores, -torch.inf), scores)
             best_scores, index = scores.topk(keep, dim=1)
             best_plans = _gather(plans, index)
-            belief = proposals.refit(best_plans[:, : c.elites], belief, c.smoothing, c.floor)
+            belief = proposals.refit(best_plans[:, : c.elites], belief, c.smoothing, c.floor, self._possible)
 
         if c.finalists == 0:
             return Plan(best_plans[:, 0], belief, best_scores[:, 0])

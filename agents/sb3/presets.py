@@ -1,11 +1,11 @@
-"""Hyperparameters for 24-step clinical courses, and the networks SB3 makes from them."""
+"""Hyperparameters for clinical courses of some 24 steps, and the networks SB3 makes from them."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-__all__ = ["DQN", "PPO", "PRESETS", "Preset"]
+__all__ = ["DQN", "EXPLAIN_PPO", "PPO", "PRESETS", "PROGRESSION_PPO", "Preset", "preset_for"]
 
 
 @dataclass(frozen=True)
@@ -67,3 +67,23 @@ DQN = Preset(
 )
 
 PRESETS: dict[str, Preset] = {"ppo": PPO, "dqn": DQN}
+
+# Ten years are 10 to 120 visits, and treatments act slowly: little discounting a visit, and a cost that is worth what a
+# major bleed or a forbidden drug costs in QALYs, about. Ten levels are chosen at once, so exploration needs no more.
+PROGRESSION_PPO = PPO.but(
+    cost_weight=0.03,
+    settings={**PPO.settings, "n_steps": 32, "batch_size": 1024, "learning_rate": 5e-4, "gamma": 0.995, "ent_coef": 0.003},
+)
+
+# At most eight steps, most of the reward in the first two.
+EXPLAIN_PPO = PPO.but(cost_weight=0.0, net_arch=(256, 256), settings={**PPO.settings, "n_steps": 8, "ent_coef": 0.01})
+
+_BY_ENVIRONMENT: dict[tuple[str, str], Preset] = {
+    ("ppo", "ECGProgression-v0"): PROGRESSION_PPO,
+    ("ppo", "ECGExplain-v0"): EXPLAIN_PPO,
+}
+
+
+def preset_for(algo: str, env_id: str) -> Preset:
+    """The preset of an algorithm for an environment: its own where there is one, else the algorithm's."""
+    return _BY_ENVIRONMENT.get((algo, env_id), PRESETS[algo])

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import clinenv  # noqa: F401  (registers the ids)
 from agents.sb3 import store
-from agents.sb3.presets import PRESETS, Preset
+from agents.sb3.presets import Preset, preset_for
 from agents.sb3.vec_env import SB3VecEnv
 from clinenv.door import Door
 from world_models import catalog, checkpoint
@@ -129,7 +129,7 @@ def train(
         raise ValueError(f"algo {algo!r} is unknown; choose one of {', '.join(_ALGORITHMS)}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    preset = preset or PRESETS[algo]
+    preset = preset or preset_for(algo, env_id)
     folder = Path(out)
     config = {
         "algo": algo,
@@ -187,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="folder for the policy")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    preset = PRESETS[args.algo]
+    preset = preset_for(args.algo, args.env)
     if args.num_envs:
         preset = preset.but(num_envs=args.num_envs)
     if args.cost_weight is not None:

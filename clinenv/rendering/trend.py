@@ -22,19 +22,27 @@ _log = logging.getLogger(__name__)
 class Trend:
     """The measures of `task.trend` and the orders since the reset, for each running patient.
 
-    A world that draws an ECG is shown as one on paper, a ward as the patient's chart.
+    A task that paints its own pictures (`Task.paint`) is asked for them; a world that draws an ECG is shown as one on
+    paper, a ward as the patient's chart.
 
     Raises:
-        ValueError: the world is neither.
+        ValueError: none of these.
     """
 
     def __init__(self, episodes: Episodes) -> None:
         world = episodes.simulator.world
         measured = {quantity.name for quantity in world.measures}
+        self._paint = getattr(episodes.simulator.task, "paint", None)
+        self._also: tuple[str, ...] = ()
+        if self._paint is not None:
+            recalled = episodes.simulator.task.recalled
+            self._also = tuple(q.name for q in world.measures if q.on_request and q.name in recalled)
         self._ward = "ecg_mv" not in measured and "inquiry_seen" in measured
-        if not self._ward and "ecg_mv" not in measured:
+        if self._paint is None and not self._ward and "ecg_mv" not in measured:
             raise ValueError(f"world {world.name!r} draws no ecg_mv: there is nothing to render; use render_mode=None")
         self._names = ("hours", *episodes.simulator.task.trend, *(_WARD_ALSO if self._ward else ()))
+        if self._paint is not None:
+            self._names = tuple(name for name in recalled if name in measured)
         self._episodes = episodes
         self._past: list[dict[str, np.ndarray]] = []
         self._since = np.zeros(episodes.count, dtype=int)  # entry of `_past` where the row's own episode began
@@ -65,9 +73,13 @@ class Trend:
         oldest = int(self._since.min())
         self._past, self._since = self._past[oldest:], self._since - oldest
 
+    @torch.no_grad()
     def _read(self) -> dict[str, np.ndarray]:
         episodes = self._episodes
-        moment = {n: episodes.now.chart[n].cpu().numpy().copy() for n in self._names}
+        chart = episodes.now.chart
+        if self._also and not set(self._also) <= set(chart):
+            chart = {**chart, **episodes.simulator.world.observe(episodes.now.state, self._also)}
+        moment = {n: chart[n].cpu().numpy().copy() for n in self._names}
         given = episodes.given
         moment["orders"] = np.zeros((episodes.count, 0)) if given is None else given.cpu().numpy().copy()
         if given is not None and episodes.wanted is not None:
@@ -79,6 +91,8 @@ class Trend:
         """uint8 [H, W, 3] of one patient."""
         if not self._past:
             raise ValueError("there is no patient to draw yet; call reset() first")
+        if self._paint is not None:
+            return self._paint(self._episodes, self._past[self._since[row] :], row)
         if self._ward:
             from clinenv.rendering.ward_chart import ward_frame
 

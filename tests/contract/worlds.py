@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.toy_progression import ToyClinic
 from tests.toy_world import ToyWorld
 from world_models import catalog
 
@@ -21,4 +22,20 @@ def world_named(name: str) -> Any:
         return ToyWorld()
     if catalog.WORLDS[name].weights and not (catalog.weights_folder(name) / "model.safetensors").is_file():
         pytest.skip(f"world {name} has no weights here; train it first")
+    return catalog.load(name)
+
+
+# The clinics of ECGProgression-v0 and ECGExplain-v0, likewise.
+CLINICS = {"toy-clinic": (0.0, 0.0), "progression-oracle": (1e-4, 1e-3), "cardiac-jepa-small": (1e-4, 1e-3)}
+
+
+def clinic_named(name: str) -> Any:
+    """The clinic, or a skip that says what is missing."""
+    if name == "toy-clinic":
+        return ToyClinic()
+    if name not in catalog.WORLDS:
+        pytest.skip(f"world {name} is not in the catalogue")
+    for needed in {name, "cardiac-jepa-small"} & set(catalog.WORLDS):  # whose encoder the oracle is seen through
+        if catalog.WORLDS[needed].weights and not (catalog.weights_folder(needed) / "model.safetensors").is_file():
+            pytest.skip(f"world {needed} has no weights here; train it first")
     return catalog.load(name)

@@ -1,0 +1,117 @@
+"""A cardiologist's rules for `ECGProgression-v0`: what guidelines say to do with what the ECG's probe reads.
+
+Sources (k unless a number is given): atrial fibrillation, ESC 2020 (doi 10.1093/eurheartj/ehaa612): anticoagulation from
+a CHA2DS2-VASc of 2 in men and 3 in women (Lip 2010, doi 10.1378/chest.09-1584), rhythm control by cardioversion, then
+drugs, then ablation; heart failure, ESC 2021 (doi 10.1093/eurheartj/ehab368): ACE inhibitor and beta-blocker, diuretic
+against congestion; hypertension, ESC/ESH 2018 (doi 10.1093/eurheartj/ehy339): ACE inhibitor first, a diuretic with it;
+chronic coronary syndromes, ESC 2019 (doi 10.1093/eurheartj/ehz425), and infarction, ESC 2017 (doi
+10.1093/eurheartj/ehx393): beta-blocker, ACE inhibitor, revascularisation; pacing, ESC 2021 (doi
+10.1093/eurheartj/ehab364): high-degree block and sick sinus; pulmonary embolism, ESC 2019 (doi
+10.1093/eurheartj/ehz405): anticoagulation. Intervals between visits are a choice in their spirit.
+
+Two limits of what is observed: a code does not say how high the block is, so a pacemaker asks for a surer reading; and
+diabetes, one point of the score, is in no chart here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from world_models.progression_quantities import CODES, ORDERS, TREATMENTS
+from world_models.protocol import Chart
+
+__all__ = ["ProgressionRule", "cha2ds2_vasc"]
+
+_COLUMN = {q.name: i for i, q in enumerate(ORDERS)}
+
+
+def _points(has: Tensor, age_years: Tensor, female: Tensor) -> Tensor:
+    def one(*codes: str) -> Tensor:
+        return torch.stack([has[:, CODES.index(code)] for code in codes], -1).any(-1).to(torch.float32)
+
+    age = (age_years >= 65).to(torch.float32) + (age_years >= 75).to(torch.float32)
+    return (one("I50", "I42") + one("I10", "I11") + 2.0 * one("I63") + one("I21", "I25", "I70", "I73") + age
+            + female)  # fmt: skip
+
+
+def cha2ds2_vasc(chart: Chart, has: Tensor) -> Tensor:
+    """Score [B], 0 to 8 (no chart here shows diabetes), from age, sex and the conditions has bool [B, C]."""
+    return _points(has, chart["age_years"], (chart["sex_female"] > 0.5).to(torch.float32))
+
+
+class ProgressionRule:
+    """Reads a condition where the probe is above a threshold; remembers nothing but what the chart shows was done.
+
+    Args:
+        threshold: probability from which a condition is taken for present; a number, or one a code [C].
+        sure: the same for the block or sick sinus that gets a pacemaker.
+        measure: what is read: "probe", or "condition" for a clinician who knows the recorded diagnoses (an upper
+            bound, no rival).
+
+    Raises:
+        ValueError: a threshold outside (0, 1), or another measure.
+    """
+
+    def __init__(
+        self, threshold: float | Tensor = 0.5, sure: float = 0.8, measure: str = "probe", name: str = "guideline rule"
+    ) -> None:
+        limits = torch.as_tensor(threshold, dtype=torch.float32)
+        if limits.shape not in ((), (len(CODES),)) or not bool(((limits > 0) & (limits < 1)).all()):
+            raise ValueError(f"threshold must be one number in (0, 1), or {len(CODES)} of them, got {threshold}")
+        if not 0.0 < sure < 1.0:
+            raise ValueError(f"sure must be in (0, 1), got {sure}")
+        if measure not in ("probe", "condition"):
+            raise ValueError(f"measure {measure!r} is unknown; choose probe or condition")
+        self.threshold, self.sure, self.measure, self.name = limits, sure, measure, name
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        """Nothing is remembered."""
+
+    @torch.no_grad()
+    def act(self, chart: Chart) -> Tensor:
+        """float32 [B, A]: orders in their units."""
+        read = chart[self.measure]
+        has = read > self.threshold.to(read.device)
+        done = chart["treated"] > 0.5
+
+        def any_of(*codes: str) -> Tensor:
+            return torch.stack([has[:, CODES.index(code)] for code in codes], -1).any(-1)
+
+        def had(treatment: str) -> Tensor:
+            return done[:, TREATMENTS.index(treatment)]
+
+        surely = torch.maximum(read[:, CODES.index("I44")], 0.9 * read[:, CODES.index("I49")]) > self.sure
+        fibrillates, low, failing = any_of("I48"), any_of("I95"), any_of("I50", "I42")
+        ischaemic = any_of("I20", "I21")
+        pacemaker = surely & ~had("pacemaker")
+        slow = any_of("I44") & ~had("pacemaker") & ~pacemaker  # what slows conduction further is kept from these
+        bled = chart["bleeding"] > 0.5
+
+        score = cha2ds2_vasc(chart, has)
+        needs = torch.where(chart["sex_female"] > 0.5, 3.0, 2.0)
+        # fibrillation that has gone may come back: who was anticoagulated for it stays so
+        anticoagulant = ((fibrillates | had("anticoagulant")) & (score >= needs)) | any_of("I26", "I82")
+        cardioversion = fibrillates & ~had("cardioversion")
+        ablation = (fibrillates & had("cardioversion") & had("antiarrhythmic")) & ~had("ablation")
+        antiarrhythmic = (fibrillates & had("cardioversion") | any_of("I47")) & ~slow & ~had("ablation")
+        given = {
+            "cardioversion": cardioversion,
+            "ablation": ablation,
+            "pacemaker": pacemaker,
+            "revascularisation": ischaemic & ~had("revascularisation"),
+            "antiarrhythmic": antiarrhythmic,
+            "beta_blocker": (failing | any_of("I20", "I21", "I25", "I48", "I47")) & ~slow & ~low,
+            "ace_inhibitor": (any_of("I10", "I11", "I21", "I25") | failing) & ~low,
+            "diuretic": any_of("I50", "I11") & ~low,
+            "anticoagulant": anticoagulant & ~bled,
+        }
+        soon = any_of("I21", "I26", "I30") | bled | cardioversion | pacemaker
+        watched = any_of("I48", "I50", "I42", "I44", "I47", "I20", "I95", "I31", "I82")
+        known = has.any(-1)
+        months = torch.where(soon, 1.0, torch.where(watched, 3.0, torch.where(known, 6.0, 12.0)))
+        orders = torch.zeros(read.shape[0], len(ORDERS), device=read.device)
+        for name, yes in given.items():
+            orders[:, _COLUMN[name]] = yes.to(torch.float32)
+        orders[:, _COLUMN["months_to_next_visit"]] = months
+        return orders

@@ -1,0 +1,1 @@
+"""ECGExplain: which transitions lead from one latent to another."""

@@ -1,0 +1,1 @@
+"""ECGProgression: years in a cardiology clinic."""

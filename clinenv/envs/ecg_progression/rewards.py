@@ -1,0 +1,133 @@
+"""Terms of the clinic's reward, all in quality-adjusted life years (QALY) lost, and its cost.
+
+A year in full health loses nothing, a year dead loses 1, a year with disease loses the combined disability weight. The
+sum of an episode is therefore the QALYs lived within the horizon minus its ten years.
+
+Sources. Disability weights: Global Burden of Disease 2013 and later, Salomon 2015 (doi 10.1016/S2214-109X(15)00069-8)
+(k); codes without a health state of their own there take that of the nearest named one (said beside each). They are
+combined as GBD combines comorbid states, 1 - prod(1 - w). Utility of taking a pill a day: Hutchins 2015 (doi
+10.1161/CIRCOUTCOMES.114.001240) (k); of anticoagulants: Gage 1996 (PMID 8629644) (k), Freeman 2011 (PMID 21041570) (k);
+of procedures and bleeding: rounded from cost-effectiveness analyses of the same kind (k). Drugs that a block or a low
+pressure forbids: the drugs' labels, ESC 2021 guidelines on heart failure (doi 10.1093/eurheartj/ehab368) and on pacing
+(doi 10.1093/eurheartj/ehab364) (k).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clinenv.rewards import total
+from world_models.constants import constant
+from world_models.progression_quantities import CODES, DRUGS, ORDERS, PROCEDURES, TREATMENTS
+
+__all__ = [
+    "BLEEDING_QALY", "DISABILITY", "DRUG_QALY_YEAR", "HORIZON_YEARS", "PROCEDURE_QALY", "VISIT_QALY", "RewardWeights",
+    "burden", "contraindicated", "drug_burden", "lived_years", "procedure_burden",
+]  # fmt: skip
+
+HORIZON_YEARS = 10.0
+
+# Share of a year's health that the condition takes while it is present.
+DISABILITY: dict[str, float] = {
+    "I10": 0.0,  # a risk, not a state of health
+    "I11": 0.041,  # heart failure, mild
+    "I20": 0.080,  # angina, moderate
+    "I21": 0.074,  # acute myocardial infarction, days 3 to 28
+    "I25": 0.033,  # angina, mild
+    "I26": 0.072,  # as heart failure, moderate
+    "I27": 0.072,  # as heart failure, moderate
+    "I30": 0.051,  # acute episode, moderate
+    "I31": 0.041,  # as heart failure, mild
+    "I34": 0.041,  # as heart failure, mild
+    "I35": 0.041,  # as heart failure, mild
+    "I42": 0.041,  # as heart failure, mild
+    "I44": 0.012,  # as anxiety about a diagnosis
+    "I45": 0.0,  # a finding, not a state of health
+    "I47": 0.112,  # half of atrial fibrillation: it comes and goes
+    "I48": 0.224,  # atrial fibrillation and flutter
+    "I49": 0.012,  # as anxiety about a diagnosis
+    "I50": 0.072,  # heart failure, moderate
+    "I51": 0.041,  # as heart failure, mild
+    "I63": 0.070,  # stroke, long-term consequences, moderate
+    "I70": 0.0,  # a risk, not a state of health
+    "I73": 0.014,  # claudication
+    "I82": 0.014,  # as claudication
+    "I95": 0.012,  # as anxiety about a diagnosis
+}
+DRUG_QALY_YEAR: dict[str, float] = {  # lost by taking it for a year: pills, side effects short of a bleed
+    "antiarrhythmic": 0.020,
+    "beta_blocker": 0.006,
+    "ace_inhibitor": 0.004,
+    "diuretic": 0.006,
+    "anticoagulant": 0.008,
+}
+PROCEDURE_QALY: dict[str, float] = {  # lost by one: days in hospital, and complications by their frequency
+    "cardioversion": 0.004,
+    "ablation": 0.020,
+    "pacemaker": 0.020,
+    "revascularisation": 0.020,
+}
+VISIT_QALY = 0.002  # lost by one visit: half a day of a patient's time, and 150 US dollars at 250,000 for a QALY
+BLEEDING_QALY = 0.030  # lost by a major bleed: two months at a utility lower by a fifth
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """How much each wish counts: 1 is a QALY for a QALY. Change them with this object."""
+
+    disease_burden: float = 1.0
+    death: float = 1.0
+    treatment_burden: float = 1.0
+    visits: float = 1.0
+    bleeding: float = 1.0
+
+
+_LOG_HEALTH = tuple(math.log1p(-DISABILITY[code]) for code in CODES)
+_DRUGS = tuple(DRUG_QALY_YEAR.get(q.name, 0.0) for q in ORDERS)
+_PROCEDURES = tuple(PROCEDURE_QALY.get(q.name, 0.0) for q in ORDERS)
+assert set(DISABILITY) == set(CODES) and set(DRUG_QALY_YEAR) == set(DRUGS) and set(PROCEDURE_QALY) == set(PROCEDURES)
+_COLUMN = {q.name: i for i, q in enumerate(ORDERS)}
+# (treatment, condition that forbids it, whether a pacemaker lifts that)
+_FORBIDDEN = (
+    ("beta_blocker", "I44", True),
+    ("antiarrhythmic", "I44", True),
+    ("ace_inhibitor", "I95", False),
+    ("diuretic", "I95", False),
+)
+
+
+def burden(condition: Tensor) -> Tensor:
+    """Share [B] of health lost to conditions [B, C], combined as 1 - prod(1 - w)."""
+    return -torch.expm1(total(condition * constant(_LOG_HEALTH, condition.device, condition.dtype)))
+
+
+def drug_burden(action: Tensor) -> Tensor:
+    """QALYs [B] that a year on the drugs of action [B, A] loses."""
+    return total((action > 0) * constant(_DRUGS, action.device, torch.float32))
+
+
+def procedure_burden(action: Tensor) -> Tensor:
+    """QALYs [B] that the procedures of action [B, A] lose."""
+    return total((action > 0) * constant(_PROCEDURES, action.device, torch.float32))
+
+
+def lived_years(before: Tensor, after: Tensor) -> Tensor:
+    """Years [B] of the interval between the visits at `before` and `after` [B] that lie within the horizon."""
+    return (after.clamp(max=HORIZON_YEARS) - before.clamp(max=HORIZON_YEARS)).clamp(min=0.0)
+
+
+def contraindicated(condition: Tensor, treated: Tensor, action: Tensor) -> Tensor:
+    """How many [B] of the treatments in action [B, A] the conditions [B, C] forbid.
+
+    A pacemaker that is there already (treated [B, 9]) or comes with the action makes a block harmless.
+    """
+    paced = (treated[:, TREATMENTS.index("pacemaker")] > 0.5) | (action[:, _COLUMN["pacemaker"]] > 0)
+    count = torch.zeros_like(action[:, 0])
+    for treatment, code, lifted in _FORBIDDEN:
+        wrong = (action[:, _COLUMN[treatment]] > 0) & (condition[:, CODES.index(code)] > 0.5)
+        count = count + (wrong & ~paced if lifted else wrong).to(count.dtype)
+    return count

@@ -1,0 +1,123 @@
+"""What is wanted of ten years in a cardiology clinic: life, little disease, little treatment, few visits, no bleeding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clinenv.envs.ecg_progression import rewards as r
+from clinenv.envs.ecg_progression.rewards import HORIZON_YEARS, RewardWeights
+from clinenv.task import Actions, Column, Levels, Record
+from world_models.progression_quantities import INTERVALS_MONTHS, ORDERS, PROCEDURES, TREATMENTS
+from world_models.protocol import Chart
+
+__all__ = ["COLUMNS", "LABELS", "LEVELS", "ECGProgressionTask"]
+
+LEVELS = Levels(
+    {**{name: (0.0, 1.0) for name in TREATMENTS}, "months_to_next_visit": INTERVALS_MONTHS},
+    once=PROCEDURES,
+    interval="months_to_next_visit",
+)
+
+COLUMNS: tuple[Column, ...] = (
+    Column("age_years", 60.0, 20.0),
+    Column("sex_female", 0.5, 0.5),
+    Column("years", 5.0, 5.0, bounds=(0.0, 12.0)),  # ten, and at most one interval of the menu past it
+    Column("months_since_visit", 6.0, 6.0),
+    Column("probe", 0.5, 0.5),
+    Column("treated", 0.5, 0.5),
+    Column("bleeding", 0.5, 0.5),
+)
+LABELS: tuple[Column, ...] = (*COLUMNS, Column("condition", 0.5, 0.5))  # the recorded diagnoses beside the ECG's reading
+
+_HOURS_PER_YEAR = 8766.0
+_STEP_HOURS = _HOURS_PER_YEAR / 2
+_PACEMAKER = [q.name for q in ORDERS].index("pacemaker")
+_WHY = "the patient has a pacemaker already"
+
+
+@dataclass(frozen=True)
+class ECGProgressionTask:
+    """Ten years of visits, each ordering treatments and the time to the next. Judged from the chart alone."""
+
+    actions: Actions = LEVELS
+    weights: RewardWeights = field(default_factory=RewardWeights)
+    observation: tuple[Column, ...] = COLUMNS
+    # The task ends itself at ten years. Worlds count steps of six months, so this leaves room for a visit a month.
+    horizon_hours: float = HORIZON_YEARS * 12 * _STEP_HOURS
+    name: str = "ECGProgression"
+    oracle: str = "progression-oracle"
+    orders: tuple[str, ...] = tuple(q.name for q in ORDERS)
+    records: tuple[Record, ...] = ()
+    trend: tuple[str, ...] = ("age_years", "years")
+    recalled: tuple[str, ...] = ("years", "age_years", "probe", "condition", "treated", "bleeding", "dead", "latent")
+
+    def clock(self, chart: Chart) -> Tensor:
+        """Hours [B] since the first visit."""
+        return chart["years"] * _HOURS_PER_YEAR
+
+    def reward(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
+        """Terms [B] in QALYs: disease_burden, death, treatment_burden, visits, bleeding. action [B, A]: carried out.
+
+        An interval counts as far as it lies within the ten years. Who died in it is taken to have died in its middle,
+        and loses all of the years that were left.
+        """
+        w = self.weights
+        years = r.lived_years(before["years"], after["years"])
+        died = (after["dead"] - before["dead"]).clamp(min=0.0)
+        lived = years * (1.0 - 0.5 * died) * (1.0 - before["dead"])
+        sick_before = r.burden(before["condition"])
+        sick_after = torch.where(died > 0.5, sick_before, r.burden(after["condition"]))
+        left = (HORIZON_YEARS - after["years"]).clamp(min=0.0)
+        here = 1.0 - before["dead"]
+        return {
+            "disease_burden": lived * (sick_before + sick_after) * (-0.5 * w.disease_burden),
+            "death": died * (left + 0.5 * years) * -w.death,
+            "treatment_burden": (r.drug_burden(action) * lived + r.procedure_burden(action) * here)
+            * -w.treatment_burden,
+            "visits": here * (-r.VISIT_QALY * w.visits),
+            "bleeding": after["bleeding"] * here * (-r.BLEEDING_QALY * w.bleeding),
+        }
+
+    def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:
+        """Harm [B]: 1 for a major bleed, 1 for each treatment that a recorded condition forbids."""
+        here = 1.0 - before["dead"]
+        return (after["bleeding"] + r.contraindicated(before["condition"], before["treated"], action)) * here
+
+    def terminated(self, chart: Chart) -> Tensor:
+        """Death, or ten years (to an hour: years are sums of months)."""
+        return (chart["dead"] > 0.5) | (chart["years"] >= HORIZON_YEARS - 1e-4)
+
+    def admissible(self, chart: Chart) -> Tensor:
+        """bool [B, A]: everything but a second pacemaker.
+
+        Only what was done can refuse an order. Were it the conditions (no cardioversion without an arrhythmia), the
+        mask would tell a policy the diagnosis that it is to read from the ECG.
+        """
+        allowed = torch.ones(chart["treated"].shape[0], len(ORDERS), dtype=torch.bool, device=chart["treated"].device)
+        allowed[:, _PACEMAKER] = chart["treated"][:, TREATMENTS.index("pacemaker")] < 0.5
+        return allowed
+
+    def refused(self, chart: Chart, action: Tensor) -> Tensor:
+        """bool [B, A]: see `admissible`."""
+        return (action > 0) & ~self.admissible(chart)
+
+    def reasons(self, chart: Chart, action: Tensor) -> list[list[tuple[str, str]]]:
+        """Why each order was refused."""
+        second = self.refused(chart, action)[:, _PACEMAKER].tolist()
+        return [[("pacemaker", _WHY)] if yes else [] for yes in second]
+
+    def reread(self, chart: Chart) -> Chart:
+        """Nothing is derived from anything here."""
+        return chart
+
+    def paint(self, episodes: Any, moments: Sequence[Mapping[str, np.ndarray]], row: int) -> np.ndarray:
+        """uint8 [H, W, 3]: see `clinenv.rendering.progression_chart`."""
+        from clinenv.rendering.progression_chart import progression_frame
+
+        return progression_frame(episodes, moments, row)

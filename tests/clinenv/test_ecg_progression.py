@@ -1,0 +1,376 @@
+"""ECGProgression: the task's terms, what is refused, levels as an action, the rule, planners and PPO, and the picture."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env, data_equivalence
+
+from agents.baselines.constant import Constant
+from agents.baselines.progression_rule import ProgressionRule, cha2ds2_vasc
+from agents.baselines.uniform import Uniform
+from agents.planning.cem import CEMConfig
+from agents.planning.controller import WorldPlanner
+from agents.protocol import menu_of, to_orders
+from agents.rollout import judge
+from clinenv.envs.ecg_progression import rewards
+from clinenv.envs.ecg_progression.env import ECGProgressionEnv, ECGProgressionVectorEnv
+from clinenv.envs.ecg_progression.task import LEVELS, ECGProgressionTask
+from clinenv.simulator import Simulator
+from clinenv.spaces import Orders, action_space
+from clinenv.task import Levels
+from clinenv.testing import check_simulator, check_vector_env
+from tests.toy_progression import ToyClinic
+from world_models import keys
+from world_models.progression_quantities import CODES, ORDERS, TREATMENTS
+from world_models.testing import check_world
+
+NOTHING = np.array([0] * 9 + [2])  # six months
+COLUMN = {q.name: i for i, q in enumerate(ORDERS)}
+
+
+@pytest.fixture(autouse=True)
+def no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def make(**kwargs) -> ECGProgressionEnv:
+    return ECGProgressionEnv(**{"world": ToyClinic(hazard=0.0), **kwargs})
+
+
+def chart(**values: float | list[str]) -> dict[str, torch.Tensor]:
+    """One patient of 60, two visits in, with the conditions and treatments named."""
+    one = {"age_years": 60.0, "sex_female": 0.0, "years": 1.0, "months_since_visit": 6.0, "bleeding": 0.0, "dead": 0.0}
+    made = {name: torch.tensor([float(values.get(name, one[name]))]) for name in one}
+    made["condition"] = torch.tensor([[float(code in values.get("condition", [])) for code in CODES]])
+    made["treated"] = torch.tensor([[float(name in values.get("treated", [])) for name in TREATMENTS]])
+    made["probe"] = 0.05 + 0.9 * made["condition"]
+    return made
+
+
+def given(months: float = 6.0, **orders: float) -> torch.Tensor:
+    action = torch.zeros(1, len(ORDERS))
+    for name, amount in {**orders, "months_to_next_visit": months}.items():
+        action[0, COLUMN[name]] = amount
+    return action
+
+
+def test_the_stand_in_keeps_the_contract_of_a_world_and_the_simulator_its_own() -> None:
+    world = ToyClinic()
+    check_world(world, batch=5, steps=4, also=("ecg_mv", "latent"))
+    check_simulator(Simulator(world, ECGProgressionTask()), batch=4, horizon=3)
+
+
+@pytest.mark.parametrize("observation", ["chart", "labels", "latent", "ecg"])
+def test_checkers_are_silent(observation: str) -> None:
+    env = make(observation=observation)
+    check_env(env, skip_render_check=True)
+    pytest.importorskip("stable_baselines3.common.env_checker").check_env(env)
+    shape = {"chart": 38, "labels": 62, "latent": 50}.get(observation)
+    assert shape is None or env.observation_space.shape == (shape,)
+
+
+def test_it_is_n_single_environments() -> None:
+    world = ToyClinic(hazard=0.3)
+    check_vector_env(
+        lambda **kwargs: ECGProgressionVectorEnv(world=world, **kwargs),
+        lambda: ECGProgressionEnv(world=world),
+        num_envs=2,
+        steps=12,
+    )
+
+
+def test_a_world_that_cannot_show_it_says_so() -> None:
+    with pytest.raises(ValueError, match="draws no ecg_mv.*world='oracle'"):
+        make(world=ToyClinic(draws=False), observation="ecg")
+    with pytest.raises(ValueError, match="no latent.*observation='ecg'"):
+        make(world=ToyClinic(latent=False), observation="latent")
+    with pytest.raises(ValueError, match="chart, labels, ecg, latent"):
+        make(observation="events")
+
+
+def test_the_labels_are_the_recorded_conditions_and_the_chart_hides_them() -> None:
+    plain, labels = make(), make(observation="labels")
+    a, b = plain.reset(seed=3)[0], labels.reset(seed=3)[0]
+    assert np.array_equal(a, b[:38])
+    assert np.array_equal((b[38:] + 1) / 2, labels.chart["condition"][0].numpy())
+    assert not any(name.startswith("condition") for name in plain.describe(a))
+
+
+def test_the_page_states_the_spaces_as_they_are() -> None:
+    layout = make()._episodes.door.layout
+    page = ECGProgressionEnv.__doc__
+    rows = re.findall(r"^ *\| (\d[\d-]*) \|" + r"(.+?)\|" * 6 + "$", page, re.MULTILINE)
+    last = -1
+    for num, label, unit, *stated in rows:
+        start, _, stop = num.partition("-")
+        assert int(start) == last + 1
+        last = int(stop or start)
+        assert layout.names[int(start)].split("[")[0] == label.strip() == layout.names[last].split("[")[0]
+        assert layout.units[last] == unit.strip()
+        found = [float(x[last]) for x in (layout.low, layout.high, layout.centre, layout.scale)]
+        assert [float(x) for x in stated] == pytest.approx(found), label
+    assert last == len(layout.names) - 1 == 37
+    menu = re.findall(r"^ *\| (\d+) \| (\w+) \| ([\d, ]+?)(?: \(.*\))? \|$", page, re.MULTILINE)
+    assert [name for _, name, _ in menu] == list(LEVELS.names) == [q.name for q in ORDERS]
+    assert [tuple(float(x) for x in levels.split(",")) for *_, levels in menu] == list(LEVELS.amounts.values())
+    codes = page.split("in the order ")[1].split(";")[0].split()
+    assert codes == list(CODES) and "Not for clinical use" in page
+
+
+def test_levels_are_the_amounts_they_say() -> None:
+    levels = Levels({"months_to_next_visit": (1.0, 3.0), "pacemaker": (0.0, 1.0)})
+    assert action_space(levels).nvec.tolist() == [2, 2]
+    orders = Orders(LEVELS, ORDERS, "scaled", torch.device("cpu"))
+    index = torch.randint(0, 2, (20, 10), generator=torch.Generator().manual_seed(0))
+    index[:, 9] = torch.arange(20) % 4
+    amounts = orders(index, 20)
+    assert torch.equal(amounts[:, :9], index[:, :9].float())
+    assert amounts[:, 9].tolist() == [(1.0, 3.0, 6.0, 12.0)[i % 4] for i in range(20)]
+    table = LEVELS.table(ORDERS)
+    assert torch.equal(to_orders(index, table), amounts)
+    shuffled = Orders(levels, ORDERS, "scaled", torch.device("cpu"))(np.array([[1, 1]]), 1)
+    assert shuffled[0].tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ([0] * 9 + [4], "level 4 for months_to_next_visit.*0..3"),
+        ([0, -1] + [0] * 8, "level -1 for ablation"),
+        ([0.0] * 10, "whole numbers"),
+        ([0] * 9, "shape"),
+    ],
+)
+def test_bad_levels_are_told(action: list, words: str) -> None:
+    env = make()
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=words):
+        env.step(np.array(action))
+
+
+@pytest.mark.parametrize(
+    ("amounts", "words"),
+    [({}, "at least one"), ({"a": ()}, "rising"), ({"a": (1.0, 1.0)}, "rising"), ({"a": (-1.0, 1.0)}, "at least 0")],
+)
+def test_levels_that_make_no_sense_are_refused(amounts: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Levels(amounts)
+    with pytest.raises(ValueError, match="b has no amounts"):
+        Levels({"a": (0.0, 1.0)}, interval="b")
+
+
+def test_only_a_second_pacemaker_is_refused_and_the_mask_leaks_no_condition() -> None:
+    env = make()
+    _, info = env.reset(seed=1)
+    assert info["action_mask"].dtype == np.int8 and info["action_mask"].tolist() == [1] * 22
+    assert env.action_masks().shape == (22,) and env.action_masks().dtype == bool
+    action = NOTHING.copy()
+    action[2] = 1
+    _, _, _, _, info = env.step(action)
+    assert info["refused_orders"] == 0 and info["action_mask"].tolist() == [1] * 5 + [0] + [1] * 16
+    reward = env.step(action)
+    assert reward[4]["refused_orders"] == 1 and env.refusals() == [("pacemaker", "the patient has a pacemaker already")]
+    assert reward[4]["reward_treatment_burden"] == 0, "what is not carried out costs nothing"
+    task = ECGProgressionTask()
+    ill, well = chart(condition=list(CODES)), chart()
+    assert torch.equal(task.admissible(ill), task.admissible(well))
+
+
+def test_the_terms_are_quality_adjusted_life_years() -> None:
+    task = ECGProgressionTask()
+    before, after = chart(condition=["I48", "I50"]), chart(condition=["I48", "I50"], years=1.5)
+    terms = task.reward(before, given(), after)
+    assert float(terms["disease_burden"]) == pytest.approx(-0.5 * (1 - (1 - 0.224) * (1 - 0.072)), rel=1e-5)
+    assert float(terms["visits"]) == pytest.approx(-0.002) and float(terms["death"]) == 0
+    treated = task.reward(before, given(beta_blocker=1.0, cardioversion=1.0), after)
+    assert float(treated["treatment_burden"]) == pytest.approx(-(0.006 * 0.5 + 0.004), rel=1e-5)
+    halves = sum(
+        float(task.reward(chart(condition=["I20"], years=a), given(), chart(condition=["I20"], years=b))["disease_burden"])
+        for a, b in ((1.0, 1.25), (1.25, 1.5))
+    )
+    whole = task.reward(chart(condition=["I20"]), given(), chart(condition=["I20"], years=1.5))
+    assert halves == pytest.approx(float(whole["disease_burden"]), rel=1e-5), "time counts by its length"
+    dead = task.reward(chart(), given(), chart(years=1.5, dead=1.0))
+    assert float(dead["death"]) == pytest.approx(-(8.5 + 0.25))
+    late = task.reward(chart(condition=["I48"], years=9.5), given(), chart(condition=["I48"], years=10.5))
+    assert float(late["disease_burden"]) == pytest.approx(-0.224 * 0.5), "beyond ten years nothing counts"
+    worst = task.reward(chart(condition=list(CODES)), given(), chart(condition=list(CODES), years=1.5))
+    assert -0.5 < float(worst["disease_burden"]), "no disease is worse than death"
+    assert all(0 <= w < 1 for w in rewards.DISABILITY.values())
+
+
+def test_the_cost_counts_harm() -> None:
+    task = ECGProgressionTask()
+
+    def harm(condition: list[str], treated: tuple[str, ...] = (), bled: float = 0.0, **orders: float) -> float:
+        action = given(**orders)
+        return float(task.cost(chart(condition=condition, treated=list(treated)), action, chart(bleeding=bled)))
+
+    assert harm(["I44"], beta_blocker=1.0, antiarrhythmic=1.0) == 2
+    assert harm(["I44"], ("pacemaker",), beta_blocker=1.0) == harm(["I44"], beta_blocker=1.0, pacemaker=1.0) == 0
+    assert harm(["I95"], diuretic=1.0) == harm([], bled=1.0) == 1 and harm(["I48"], beta_blocker=1.0) == 0
+
+
+def test_ten_years_end_it_and_so_does_death() -> None:
+    for level, visits in ((3, 10), (2, 20), (0, 120)):
+        env = make()
+        env.reset(seed=0)
+        action = np.array([0] * 9 + [level])
+        for visit in range(1, visits + 1):
+            _, _, terminated, truncated, info = env.step(action)
+            assert (terminated or truncated) == (visit == visits)
+        assert terminated and info["hours"] == pytest.approx(10 * 8766, rel=1e-4)
+    env = make(world=ToyClinic(hazard=50.0))
+    env.reset(seed=0)
+    _, _, terminated, _, info = env.step(NOTHING)
+    assert terminated and info["reward_death"] < -9
+
+
+def test_a_snapshot_brings_everything_back() -> None:
+    env = make(observation="latent")
+    env.reset(seed=3)
+    env.action_space.seed(0)
+    plan = [env.action_space.sample() for _ in range(4)]
+    shown = env.step(plan[0])[0]
+    kept = env.snapshot()
+    future = [env.step(a) for a in plan[1:]]
+    assert data_equivalence(env.restore(kept), shown, exact=True)
+    assert data_equivalence([env.step(a) for a in plan[1:]], future, exact=True)
+
+
+def test_the_rule_does_what_the_guidelines_say() -> None:
+    rule = ProgressionRule()
+
+    def orders(**values) -> dict[str, float]:
+        return dict(zip(COLUMN, rule.act(chart(**values))[0].tolist(), strict=True))
+
+    well = orders()
+    assert well.pop("months_to_next_visit") == 12 and not any(well.values())
+    young, old = orders(condition=["I48"], age_years=50), orders(condition=["I48"], age_years=80)
+    assert young["anticoagulant"] == 0 and old["anticoagulant"] == 1 and young["cardioversion"] == 1
+    assert orders(condition=["I48"], age_years=70, sex_female=1.0)["anticoagulant"] == 0, "two points, one for the sex"
+    again = orders(condition=["I48"], treated=["cardioversion", "antiarrhythmic"])
+    assert again["ablation"] == 1 and again["cardioversion"] == 0
+    failing = orders(condition=["I50"])
+    assert failing["ace_inhibitor"] == failing["beta_blocker"] == failing["diuretic"] == 1
+    low = orders(condition=["I50", "I95"])
+    assert low["ace_inhibitor"] == low["diuretic"] == low["beta_blocker"] == 0
+    block = orders(condition=["I44", "I50"])
+    assert block["pacemaker"] == 1 and orders(condition=["I44"], treated=["pacemaker"])["pacemaker"] == 0
+    assert orders(condition=["I21"])["revascularisation"] == 1 and orders(condition=["I21"])["months_to_next_visit"] == 1
+    assert float(cha2ds2_vasc(chart(age_years=80, sex_female=1.0), chart(condition=["I63"])["condition"] > 0.5)) == 5
+    task = ECGProgressionTask()
+    ill = chart(condition=["I44", "I50", "I48", "I95"])
+    assert float(task.cost(ill, rule.act(ill), chart())) == 0, "the rule orders nothing that its reading forbids"
+    assert not bool(task.refused(ill, rule.act(ill)).any())
+    with pytest.raises(ValueError, match="threshold"):
+        ProgressionRule(1.5)
+
+
+def test_every_kind_of_agent_can_be_judged() -> None:
+    simulator = Simulator(ToyClinic(), ECGProgressionTask())
+    luck = keys.from_seed(0, 24)
+    rule = judge(ProgressionRule(), simulator, luck, 40)
+    chance = judge(Uniform(LEVELS.counts), simulator, luck, 120)
+    watching = judge(Constant([0] * 9 + [3]), simulator, luck, 12)
+    assert watching.lengths.max() == 10 and watching.orders[:, :9].sum() == 0
+    assert float(rule.terms["treatment_burden"].mean()) > float(chance.terms["treatment_burden"].mean())
+    first = Uniform(LEVELS.counts)
+    drawn = torch.cat([first.act(chart()) for _ in range(300)])
+    for entry, count in enumerate(LEVELS.counts):
+        assert drawn[:, entry].unique().tolist() == list(range(count))
+    with pytest.raises(ValueError, match="at least one level"):
+        Uniform([2, 0])
+    with pytest.raises(ValueError, match="not among its levels"):
+        to_orders(torch.tensor([[5] + [0] * 9]), menu_of(simulator))
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_cem_plans_over_levels(hold: bool) -> None:
+    """It finds a drug that is worth it, keeps off those that only burden, and gives no procedure twice in one plan."""
+
+    class Healed(ToyClinic):
+        def transition(self, state, action):
+            moved = super().transition(state, action)
+            cured = action[:, COLUMN["diuretic"]] > 0.5
+            condition = torch.where(cured.unsqueeze(-1), False, moved.condition)
+            return moved._replace(condition=condition)
+
+    simulator = Simulator(Healed(hazard=0.0), ECGProgressionTask())
+    config = CEMConfig(horizon=3, candidates=40, particles=4, iterations=3, elites=6, hold=hold)
+    planner = WorldPlanner(simulator, config)
+    state, now = simulator.reset(keys.from_seed(5, 6))
+    orders = planner.act(now)
+    assert orders.shape == (6, 10) and bool((orders[:, COLUMN["diuretic"]] == 1).all())
+    assert bool((orders[:, COLUMN["months_to_next_visit"]] == 6).all()), "the interval is held at its middle level"
+    assert float(orders[:, :9].sum()) <= 6 + 3
+    out = simulator.step(state, now, orders)
+    later = planner.act(out.chart)  # from a warm start
+    assert float(later[:, :9].sum()) <= 6 + 3, "nobody is ill any more: little is worth its burden"
+    planner.reset()
+    assert torch.equal(planner.act(now), orders), "the planner's luck begins anew with it"
+    if hold:
+        plan = planner._decode(torch.ones(1, 10, dtype=torch.int64) * torch.tensor([1] * 9 + [0]))
+        assert plan[0, 0, :4].tolist() == [1.0] * 4 and not plan[0, 1:, :4].any() and bool((plan[0, :, 4:9] == 1).all())
+    with pytest.raises(ValueError, match="not among its levels: 1, 3, 6, 12"):
+        WorldPlanner(simulator, config, fixed={"months_to_next_visit": 5.0})
+    searched = WorldPlanner(simulator, config, fixed={})
+    assert searched._menu.shape == (10, 4, 10) and not bool(searched._menu[9].isnan().any())
+
+
+def test_a_planner_sees_what_it_is_told_to_see() -> None:
+    class Remembers(ToyClinic):
+        def infer(self, history, key, factors=None):
+            shown.append({name: tuple(value.shape) for name, value in history.charts.items()})
+            return self.initial(key)
+
+    shown: list[dict] = []
+    simulator = Simulator(Remembers(), ECGProgressionTask())
+    planner = WorldPlanner(
+        simulator,
+        CEMConfig(horizon=1, candidates=16, particles=1, iterations=1, hold=True),
+        sees=("age_years", "sex_female", "years", "probe", "latent"),
+    )
+    judge(planner, simulator, keys.from_seed(0, 3), 2, also=("latent",))
+    assert shown[0] == {"age_years": (3, 1), "sex_female": (3, 1), "years": (3, 1), "probe": (3, 1, 24), "latent": (3, 1, 12)}
+    assert shown[1]["latent"] == (3, 2, 12) and "condition" not in shown[1]
+
+
+def test_ppo_trains_in_it() -> None:
+    sb3 = pytest.importorskip("stable_baselines3")
+    from agents.sb3.policy_agent import PolicyAgent
+    from agents.sb3.presets import PPO, PROGRESSION_PPO, preset_for
+    from agents.sb3.vec_env import SB3VecEnv
+
+    vec = SB3VecEnv(ECGProgressionVectorEnv(4, world=ToyClinic()), bootstrap_truncated=False)
+    model = sb3.PPO("MlpPolicy", vec, n_steps=8, batch_size=16, n_epochs=1, seed=0, device="cpu")
+    model.learn(64)
+    simulator = Simulator(ToyClinic(), ECGProgressionTask())
+    found = judge(PolicyAgent(model.policy, simulator), simulator, keys.from_seed(0, 5), 20)
+    assert bool(torch.isfinite(found.returns).all()) and bool((found.returns < 0).all())
+    assert preset_for("ppo", "ECGProgression-v0") is PROGRESSION_PPO and preset_for("ppo", "ECGDrug-v0") is PPO
+
+
+def test_it_is_drawn_with_and_without_a_map() -> None:
+    env = make(render_mode="rgb_array")
+    env.reset(seed=0)
+    frames = [env.render()]
+    env.action_space.seed(0)
+    for _ in range(3):
+        env.step(env.action_space.sample())
+        frames.append(env.render())
+    assert {(f.dtype, f.shape) for f in frames} == {(np.dtype(np.uint8), frames[0].shape)}
+    assert all(not np.array_equal(a, b) for a, b in zip(frames, frames[1:], strict=False))
+    plain = make(world=ToyClinic(latent=False, draws=False, hazard=0.0), render_mode="rgb_array")
+    plain.reset(seed=0)
+    assert plain.render().shape == frames[0].shape
+    rows = ECGProgressionVectorEnv(2, world=ToyClinic(), render_mode="rgb_array")
+    rows.reset(seed=0)
+    assert not np.array_equal(*rows.render())
