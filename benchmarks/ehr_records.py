@@ -2,7 +2,8 @@
 
 A slot is one number that a recorded order returned. Next step: predicted from the true history. Full trajectory: the
 record up to position `begin` is given, then the world lives by its own outcomes under the recorded orders, doses and
-length of stay; the prediction is the mixture of the PATHS' distributions, its point the median. Beside the world:
+length of stay; the prediction is the mixture of the PATHS' distributions, its point the median. Ahead: the same record and
+orders are given, and every later slot is foretold from them alone, in one pass, no outcome being told. Beside the world:
 `last_value` (full trajectory: the last one given), `first_value` (the stay's first, wherever it was drawn: in a full
 trajectory it may have seen more of the record than the world has), `item_median`; a guess that knows no value yet gives
 the item's median. Their distributions are Laplace, of the training patients' mean error. Medians, errors and scales are
@@ -28,7 +29,7 @@ from world_models.ehr_world.model import EHRWorldModel
 from world_models.ehr_world.records import Guesses, Records, cut, first_value, numbers
 from world_models.ehr_world.vocabulary import from_z, to_z
 
-__all__ = ["GUESSES", "PATHS", "Slots", "bootstrap", "joined", "next_slots", "path_slots", "restrict", "scores"]
+__all__ = ["GUESSES", "PATHS", "Slots", "ahead_slots", "bootstrap", "joined", "next_slots", "path_slots", "restrict", "scores"]
 
 GUESSES = ("last_value", "first_value", "item_median")
 PATHS = 16
@@ -182,6 +183,39 @@ def path_slots(
                     drawn_step=torch.where(new, t, state.drawn_step),
                     drawn_h=torch.where(new, (t - 1) * model.hours_per_step + model.offset_h, state.drawn_h),
                 )  # fmt: skip
+    if not found:
+        raise ValueError(f"no stay goes on after position {begin}: nothing can be foretold; give longer stays")
+    return joined(found)
+
+
+@torch.no_grad()
+def ahead_slots(
+    model: EHRWorldModel, records: Records, guesses: Guesses, begin: int = 1, chunk: int = 24, firsts: bool = False
+) -> Slots:
+    """Every numeric slot after position `begin`, foretold from the record up to it and the orders since. With `firsts`, the
+    first result of every inquiry is told as well, once its step is over: the world then knows what `first_value` knows."""
+    net, grid, found = model.net, _grid(model), []
+    longer = (records.stays.valid.sum(1) > begin + 1).nonzero().squeeze(1)
+    for rows, part in by_length(tree.take(records.stays, longer), chunk):
+        rows = longer[rows]
+        place = torch.arange(part.value.shape[1]).view(1, -1, 1)
+        first, at = first_value(part)
+        untold = (place > begin) & ~((place == at.unsqueeze(1)) & firsts)
+        told = part._replace(value=torch.where(untold, float("nan"), part.value))
+        run = forced(net, told)
+        y = part.value[run.row, run.place, run.item]
+        keep = ~y.isnan() & ~net.label[run.item] & (run.place > begin)
+        row, place, item = run.row[keep], run.place[keep], run.item[keep]
+        chart, shown = charted(part), charted(told)
+        given = torch.where(shown.seen[row, place - 1, item], shown.value[row, place - 1, item], float("nan"))
+        start = torch.where(at[row, item] < place, first[row, item], float("nan"))
+        slots = _columns(
+            model, guesses, grid, run.outcome.log_mass.exp()[keep], bins.Around(*(x[keep] for x in run.outcome.around)),
+            y[keep], item, {"last_value": given, "first_value": start}, int(rows[0]),
+        )  # fmt: skip
+        last = torch.where(chart.seen[row, place - 1, item], chart.value[row, place - 1, item], float("nan"))
+        slots |= {"last": last, "given": given, "subject": records.subject[rows[row]], "stay": rows[row]}
+        found.append(slots | {"place": place})
     if not found:
         raise ValueError(f"no stay goes on after position {begin}: nothing can be foretold; give longer stays")
     return joined(found)

@@ -20,6 +20,7 @@ from benchmarks.ehr_records import (
     GUESSES,
     PATHS,
     Slots,
+    ahead_slots,
     bootstrap,
     joined,
     next_slots,
@@ -102,8 +103,10 @@ def judge_world(
         raise ValueError(f"{meds} holds no value of any item that {world} knows; is it a MEDS export of MIMIC?")
     own = path_slots(model, records, guesses, begin, paths)
     told_firsts = path_slots(model, records, guesses, 0, paths, firsts=True)
+    ahead = ahead_slots(model, records, guesses, begin)
     for name, slots in (
-        ("next_step", following), ("full_trajectory", own), ("full_trajectory_firsts_given", told_firsts),
+        ("next_step", following), ("full_trajectory", own), ("full_trajectory_ahead", ahead),
+        ("full_trajectory_firsts_given", told_firsts),
     ):  # fmt: skip
         repeated = restrict(slots, ~slots["last"].isnan())
         if not len(repeated["y"]):
@@ -131,7 +134,8 @@ def judge_world(
         "nll and crps are on the item's own scale; coverage80 spreads rounded reports over what rounds to them.",
         "full_trajectory: the record up to given_hours, then the world's own outcomes under the recorded orders. There "
         "last_value is the last one given, but first_value is the stay's first wherever drawn, which the world may not have "
-        "been told; in full_trajectory_firsts_given the first result of every inquiry is told to the world too.",
+        "been told; in full_trajectory_firsts_given the first result of every inquiry is told to the world too. "
+        "full_trajectory_ahead: the same record and orders, every later outcome foretold from them alone, none fed back.",
         "Not for clinical use.",
     ]
     write_json(result, out)
@@ -161,8 +165,10 @@ def _fold_slots(
     for begin in a.begins if whole else a.begins[:1]:
         name = f"full_trajectory_from_{begin * model.hours_per_step:g}h"
         out[name] = path_slots(model, made.held_out, made.guesses, begin, a.paths)
+        out[name.replace("from", "ahead_from")] = ahead_slots(model, made.held_out, made.guesses, begin)
     if whole:
         out["full_trajectory_firsts_given"] = path_slots(model, made.held_out, made.guesses, 0, a.paths, firsts=True)
+        out["full_trajectory_ahead_firsts_given"] = ahead_slots(model, made.held_out, made.guesses, 0, firsts=True)
     for slots in out.values():
         slots["fold"] = torch.full_like(slots["item"], fold)
         slots["filtered"] = made.held_out.filtered[slots["stay"]]

@@ -14,6 +14,11 @@ __all__ = ["COMMANDS", "main"]
 
 # name -> (module:function that runs it, module:function that states its arguments, one line of help)
 COMMANDS = {
+    "counterfactual": (
+        "clinenv.counterfactual:run",
+        "clinenv.counterfactual_input:arguments",
+        "move the latent of a recorded ECG by the onset or the end of a diagnosis; write a report",
+    ),
     "measure": ("clinenv.measure:run", "clinenv.measure:arguments", "measure the intervals of a recorded 12-lead ECG"),
     "simulate": (
         "clinenv.simulate:run",

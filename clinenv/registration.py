@@ -15,7 +15,7 @@ __all__ = ["ENVIRONMENTS", "WARD_WORLD", "WEIGHTS_SHA256", "register"]
 WEIGHTS_SHA256: dict[str, str] = {
     "ecg-wm-small": "cf168f93bfaf6bc88878f22d5f8612ba4c6213203c8e6b25a2edda698c41517f",
     "ehr-ward-small": "3d431a927b855201c43e49b2b55485d27201591a24e61e374149881392501109",
-    "ehr-mimic-demo-small": "82a8c6cb51b42f45141fc93409128a26ef408e1e2ee1d68d657e8e69079d7c04",
+    "ehr-mimic-demo-small": "e3baa301883a954db832e4a7530729a6044dfb9346449727eef3c6a3f206b154",
 }
 
 WARD_WORLD = "ehr-ward-small"  # in which a ward environment is made when no world is named

@@ -62,7 +62,7 @@ class ReportContent:
     notes: tuple[str, ...] = field(default=())
 
 
-_CSS = """
+CSS = """
 :root{color-scheme:light dark;--back:#f6f6f8;--card:#fff;--ink:#14141c;--muted:#5d6068;--rule:#e2e2e8;--series:#1c549e;
 --recorded:#0f7b5f;--before:#72757e;--after:#b3470b;--warn:#b01c2e;--warn-back:#fdecee;--dose:#a06a00;--paper:#fffaf7;
 --grid:#fae1db;--grid-bold:#eeb4ac}
@@ -113,7 +113,7 @@ def _number(value: float, unit: str) -> str:
     return f"{value:.0f} {unit}".strip() if math.isfinite(value) else "not measurable"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], right: int | None = None, wide: bool = True) -> str:
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]], right: int | None = None, wide: bool = True) -> str:
     """An HTML table; column `right` holds numbers. Cells are escaped here."""
 
     def cells(tag: str, row: tuple[str, ...]) -> str:
@@ -146,7 +146,7 @@ def page(content: ReportContent) -> str:
     out = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(c.title)}</title><style>{_CSS}</style></head><body>"
+        f"<title>{escape(c.title)}</title><style>{CSS}</style></head><body>"
         f'<div class="banner" role="note">{NOT_FOR_CLINICAL_USE}</div><main><header><h1>{escape(c.title)}</h1>'
         f'<p class="lead">{escape(c.regimen)}</p><dl class="facts">'
     ]
@@ -155,7 +155,7 @@ def page(content: ReportContent) -> str:
     if c.warnings:
         out.append('<ul class="warn">' + "".join(f"<li>{escape(w)}</li>" for w in c.warnings) + "</ul>")
     out.append("</header><section><h2>Risk</h2><div class=card>")
-    out.append(_table(("", "Value", "How it is counted"), [(r.what, r.value, r.meaning) for r in c.risk], right=1))
+    out.append(table(("", "Value", "How it is counted"), [(r.what, r.value, r.meaning) for r in c.risk], right=1))
     out.append("</div></section><section class=whole><h2>Course of the intervals</h2>")
     out.append(
         '<p class="key"><span><i style="background:var(--series);height:3px;vertical-align:middle"></i>median</span>'
@@ -181,9 +181,9 @@ def page(content: ReportContent) -> str:
     out.append('<section><h2>Measured on the recorded ECG</h2><div class="card">')
     out.append(f"<p>{escape(c.quality)}</p>")
     rows = [(reading(name)[0], _number(value, reading(name)[1])) for name, value in c.intervals.items()]
-    out.append(_table(("Interval", "Value"), rows, right=1, wide=False) + "</div></section>")
+    out.append(table(("Interval", "Value"), rows, right=1, wide=False) + "</div></section>")
     out.append('<section><h2>What made these numbers</h2><div class="card">')
-    out.append(_table(("", ""), list(c.model)))
+    out.append(table(("", ""), list(c.model)))
     out += [f'<p class="muted">{escape(note)}</p>' for note in c.notes]
     if c.command:
         out.append(f'<p class="muted">Made by</p><code>{escape(c.command)}</code>')

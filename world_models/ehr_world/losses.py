@@ -89,13 +89,17 @@ def likelihood(net: SetOutcome, run: Forced) -> tuple[Tensor, Tensor]:
     return log_p, torch.where(label, 0.5, pit)
 
 
-def parts(net: SetOutcome, stays: Stays, expected: float | None = None) -> Parts:
+def parts(net: SetOutcome, stays: Stays, expected: float | None = None, shown: Stays | None = None) -> Parts:
     """The terms of the loss, each a mean over this batch's slots or positions.
 
     With `expected`, the number of positions a batch has on average, each is a sum over that number (and SLOTS times it)
     instead: batches of equally long stays must not weigh equally, or those who die early would count for more.
+
+    With `shown`, the same stays with some results left out, the network is told of those alone but must foretell all.
     """
-    run = forced(net, stays)
+    run = forced(net, stays if shown is None else shown)
+    if shown is not None:
+        run = run._replace(z=to_z(stays.value[run.row, run.place, run.item], net.scale[run.item]))
     there = ~run.z.isnan()
     log_p, pit = likelihood(net, run)
     slots = there.sum().clamp_min(1) if expected is None else expected * SLOTS

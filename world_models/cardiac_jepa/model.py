@@ -1,0 +1,358 @@
+"""CardiacJEPAWorld: years of clinic visits on latents of the 12-lead ECG; no waveform is generated.
+
+One step: the orders of this visit and the time to the next move the conditions (`labels`), their change is the action
+with which the JEPA moves the latent (`jepa`), and a linear probe reads the conditions off it. Real ECGs of one state
+differ from visit to visit; what the predictor cannot foretell is drawn around its expectation (`residual`, as large as
+on patients that trained nothing) and not carried on, so that errors do not pile up in the shown latent.
+
+The construction (disease as the action of a JEPA on ECG pairs) follows Cardiac JEPA (the paper in the project's
+references); the label process, the elapsed time and the noise are this project's. Research software: nothing here is a
+clinical prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from world_models import checkpoint, keys, tree
+from world_models.cardiac_jepa.config import JEPAConfig
+from world_models.cardiac_jepa.jepa import CardiacJEPA
+from world_models.cardiac_jepa.labels import LabelModel
+from world_models.cardiac_jepa.probes import Probe, apply, crop_features
+from world_models.cardiac_jepa.state import ProgressionBelief
+from world_models.progression_quantities import DRUGS, MEASURES, ORDERS, PROCEDURES
+from world_models.protocol import Chart, Factors, History
+from world_models.quantity import Quantity
+
+__all__ = ["DAYS_PER_MONTH", "KIND", "CardiacJEPAWorld", "ExplainPairs", "Reader", "WorldConfig", "read_measures"]
+
+KIND = "cardiac-jepa"
+DAYS_PER_MONTH = 365.25 / 12
+HOURS_PER_STEP = 4383.0  # nominal: half a year; true time is ordered
+LIMIT = 50.0  # of a latent's entries in a chart
+OLDEST_YEARS = 130.0
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """Sizes of the world around its JEPA."""
+
+    name: str = "cardiac-jepa-small"
+    jepa: Mapping[str, Any] = field(default_factory=dict)  # a JEPAConfig as plain values
+    label_hidden: int = 64
+    bank: int = 2048  # first visits that new patients are drawn from
+    bank_ecgs: int = 512  # of these, the first so many with 2.5 s of their ECG: what a latent's neighbours look like
+    pairs: int = 2048  # pairs of visits that ECGExplain asks about
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class ExplainPairs(NamedTuple):
+    """B pairs of visits whose conditions differ."""
+
+    before: Tensor  # float32 [B, Z] latent of the first ECG
+    after: Tensor  # float32 [B, Z]
+    condition: Tensor  # bool [B, C] at the first
+    action: Tensor  # float32 [B, C] in {-1, 0, 1}
+    days: Tensor  # float32 [B]
+
+
+def read_measures(size: int, codes: Sequence[str]) -> tuple[Quantity, ...]:
+    """What an encoder with a probe adds to a chart."""
+    return (
+        Quantity("probe", "fraction", 0.0, 1.0, (len(codes),), "chance of each condition, read off the latent: " + " ".join(codes)),
+        Quantity("latent", "1", -LIMIT, LIMIT, (size,), "the ECG's latent", on_request=True),
+    )  # fmt: skip
+
+
+class Reader(nn.Module):
+    """The encoder of a JEPA, its projector and a linear probe: from 12 leads at 100 Hz to latent and chances."""
+
+    def __init__(self, config: JEPAConfig) -> None:
+        super().__init__()
+        self.jepa = CardiacJEPA(config)
+        size, count = config.latent, len(config.codes)
+        self.register_buffer("probe_weight", torch.zeros(count, size))
+        self.register_buffer("probe_bias", torch.zeros(count))
+        self.register_buffer("probe_mean", torch.zeros(size))
+        self.register_buffer("probe_scale", torch.ones(size))
+        self.register_buffer("threshold", torch.full((count,), 0.5))  # of the probe's chance, from validation patients
+
+    @property
+    def probe(self) -> Probe:
+        return Probe(self.probe_weight, self.probe_bias, self.probe_mean, self.probe_scale)
+
+    def latents(self, ecg_mv: Tensor, chunk: int = 256) -> Tensor:
+        """[B, Z] of ECGs [B, 12, T] mV at 100 Hz: the mean over crops of the training length."""
+        parts = [self._latent(x) for x in ecg_mv.split(chunk)]
+        return torch.cat(parts).clamp(-LIMIT, LIMIT)
+
+    def _latent(self, ecg: Tensor) -> Tensor:
+        return crop_features(_Whole(self.jepa), ecg.to(torch.float32), self.jepa.config.crop_samples)
+
+    def chances(self, latent: Tensor) -> Tensor:
+        """[B, C] chance of each condition at a latent."""
+        return torch.sigmoid(apply(self.probe, latent))
+
+
+class _Whole:
+    """Encoder and projector as one function, for `crop_features`."""
+
+    def __init__(self, jepa: CardiacJEPA) -> None:
+        self.jepa = jepa
+
+    def __call__(self, ecg: Tensor) -> Tensor:
+        return self.jepa.latent(ecg)
+
+
+class CardiacJEPAWorld(nn.Module):
+    """The learned world. Implements `world_models.protocol.Learned`; B patients, C conditions, latents of Z entries."""
+
+    orders = ORDERS
+    hours_per_step = HOURS_PER_STEP
+
+    def __init__(self, config: WorldConfig) -> None:
+        super().__init__()
+        self.config, self.name = config, config.name
+        plain = JEPAConfig.from_dict(config.jepa)
+        self.codes = plain.codes
+        self.reader = Reader(plain)
+        self.labels = LabelModel(plain.codes, config.label_hidden)
+        size, count = plain.latent, len(plain.codes)
+        self.measures = (*(q for q in MEASURES if q.name != "ecg_mv"), *read_measures(size, plain.codes))
+        self.factors = (
+            Quantity("age_years", "a", 18.0, 100.0, (), "age at the first visit"),
+            Quantity("sex_female", "bool", 0.0, 1.0, (), "1 if female"),
+            Quantity("condition", "bool", 0.0, 1.0, (count,), "conditions present at the first visit: " + " ".join(plain.codes)),
+            Quantity("latent", "1", -LIMIT, LIMIT, (size,), "latent of the first visit's ECG, as `read` gives it"),
+        )  # fmt: skip
+        self.register_buffer("residual", torch.zeros(size, size))  # lower triangle: of what the predictor cannot foretell
+        self.register_buffer("reach", torch.tensor(float("inf")))  # largest norm of a latent met in training
+        self.register_buffer("bank_latent", torch.zeros(config.bank, size, dtype=torch.float16))
+        self.register_buffer("bank_condition", torch.zeros(config.bank, count, dtype=torch.bool))
+        self.register_buffer("bank_age_years", torch.full((config.bank,), 60.0))
+        self.register_buffer("bank_sex_female", torch.zeros(config.bank))
+        self.register_buffer("bank_treated", torch.zeros(config.bank, len(PROCEDURES) + len(DRUGS), dtype=torch.bool))
+        self.register_buffer("bank_ecg", torch.zeros(config.bank_ecgs, 12, plain.crop_samples, dtype=torch.float16))  # mV
+        self.register_buffer("pair_before", torch.zeros(config.pairs, size, dtype=torch.float16))
+        self.register_buffer("pair_after", torch.zeros(config.pairs, size, dtype=torch.float16))
+        self.register_buffer("pair_condition", torch.zeros(config.pairs, count, dtype=torch.bool))
+        self.register_buffer("pair_action", torch.zeros(config.pairs, count, dtype=torch.int8))
+        self.register_buffer("pair_days", torch.zeros(config.pairs))
+
+    @classmethod
+    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> CardiacJEPAWorld:
+        """From a folder with config.json and model.safetensors. One copy of the weights a process and device.
+
+        Raises:
+            ValueError: a folder whose config or weights are not this model's.
+        """
+        return _loaded(str(folder), checkpoint.sha256(folder), str(device))
+
+    @property
+    def device(self) -> torch.device:
+        return self.residual.device
+
+    @property
+    def jepa(self) -> CardiacJEPA:
+        return self.reader.jepa
+
+    # ---- the verbs -----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def initial(self, key: Tensor, factors: Factors | None = None) -> ProgressionBelief:
+        """Patients [B] at their first visit: those of the bank, drawn by key.
+
+        Conditions that are fixed move the drawn patient's latent as the JEPA would; a latent that is fixed is kept.
+
+        Raises:
+            ValueError: a factor is unknown, misshapen or out of range.
+        """
+        given = self._checked(factors or {}, len(key))
+        row = (keys.uniform(key, 0, "patient") * self.config.bank).to(torch.int64).clamp_max(self.config.bank - 1)
+        drawn = self.bank_condition[row].to(torch.float32)
+        condition = given.get("condition", drawn)
+        latent = self.bank_latent[row].to(torch.float32)
+        if "latent" in given:
+            latent = given["latent"]
+        elif "condition" in given:
+            latent = self._moved(latent, condition - drawn, torch.zeros(len(key), device=self.device))
+        treated = self.bank_treated[row].to(torch.float32)
+        if "latent" in given:  # a recorded ECG says nothing of what its patient takes
+            treated = torch.zeros_like(treated)
+        ever, taken = treated.split([len(PROCEDURES), len(DRUGS)], -1)
+        none = torch.zeros(len(key), device=self.device)
+        return ProgressionBelief(
+            key, torch.zeros_like(key), given.get("age_years", self.bank_age_years[row]),
+            given.get("sex_female", self.bank_sex_female[row]), none, none, condition, condition, ever, taken, none, none,
+            latent, torch.zeros_like(latent),
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def read(self, chart: Chart) -> dict[str, Tensor]:
+        """Factors from a recorded chart: `ecg_mv` [B, 12, T] at 100 Hz becomes the latent, and, where the chart does not
+        say which conditions there are, those whose probe lies over its threshold."""
+        out = {n: chart[n].to(self.device, torch.float32) for n in ("age_years", "sex_female", "condition") if n in chart}
+        if "ecg_mv" in chart:
+            latent = self.reader.latents(chart["ecg_mv"].to(self.device))
+            read = (self.reader.chances(latent) >= self.reader.threshold).to(torch.float32)
+            out = {"condition": read, **out, "latent": latent}
+        return out
+
+    @torch.no_grad()
+    def transition(self, state: ProgressionBelief, action: Tensor) -> ProgressionBelief:
+        """To the next visit, after the months that the last column of `action` [B, 10] orders (cut to 1 to 24)."""
+        action = action.to(self.device, torch.float32)
+        ordered = (action[:, :-1] >= 0.5).to(torch.float32)
+        done, taken = ordered.split([len(PROCEDURES), len(DRUGS)], -1)
+        months = action[:, -1].clamp(1.0, 24.0)
+        age = (state.entry_age_years + state.years).clamp_max(OLDEST_YEARS)
+        moves = self.labels(state.condition, age, state.sex_female, state.ever, done, taken, months)
+        t = state.t + 1
+        u = keys.uniform(state.key, t, "labels", (len(self.codes) + 2,))
+        condition, dead, bleeding = self.labels.draw(moves, state.condition, u)
+        latent = self._moved(state.latent, condition - state.condition, months * DAYS_PER_MONTH)
+        luck = keys.normal(state.key, t, "ecg", (latent.shape[1],))
+        after = state._replace(
+            years=state.years + months / 12, months_since_visit=months, condition=condition, believed=condition,
+            ever=torch.maximum(state.ever, done), taken=taken, bleeding=bleeding, dead=dead, latent=latent,
+            shift=luck @ self.residual.T,
+        )  # fmt: skip
+        kept = tree.where(state.dead > 0.5, state._replace(bleeding=torch.zeros_like(bleeding)), after)
+        return kept._replace(t=t)
+
+    @torch.no_grad()
+    def observe(self, state: ProgressionBelief, also: Sequence[str] = ()) -> Chart:
+        """The chart now. Raises KeyError: `also` names something that is no measure of this world."""
+        unknown = sorted(set(also) - {q.name for q in self.measures})
+        if unknown:
+            raise KeyError(f"no measure {', '.join(unknown)}; there are: {', '.join(q.name for q in self.measures)}")
+        latent = (state.latent + state.shift).clamp(-LIMIT, LIMIT)
+        chart = {
+            "age_years": (state.entry_age_years + state.years).clamp_max(OLDEST_YEARS),
+            "sex_female": state.sex_female,
+            "years": state.years.clamp_max(100.0),
+            "months_since_visit": state.months_since_visit,
+            "condition": state.condition,
+            "treated": torch.cat([state.ever, state.taken], -1),
+            "bleeding": state.bleeding,
+            "dead": state.dead,
+            "probe": self.reader.chances(latent),
+        }
+        return chart | ({"latent": latent} if "latent" in also else {})
+
+    def rekey(self, state: ProgressionBelief, key: Tensor) -> ProgressionBelief:
+        """The same patients with other luck. Conditions that an ECG alone was asked about (`infer`) are drawn anew."""
+        u = keys.uniform(key, state.t, "believed", (len(self.codes),))
+        return state._replace(key=key, condition=(u < state.believed).to(torch.float32))
+
+    def spread(self, state: ProgressionBelief) -> dict[str, Tensor]:
+        return {}
+
+    @torch.no_grad()
+    def support(self, state: ProgressionBelief) -> Tensor:
+        """bool [B]: an adult of up to 100 years whose latent is no longer than training's longest."""
+        age = state.entry_age_years + state.years
+        near = (state.latent + state.shift).square().sum(-1).sqrt() <= self.reach
+        return near & (age >= 18) & (age <= 100)
+
+    @torch.no_grad()
+    def infer(self, history: History, key: Tensor, factors: Factors | None = None) -> ProgressionBelief:
+        """The state at the last visit of a record: its ECG's latent, what is present, what had been done and was taken.
+
+        The last chart must hold `latent` or `ecg_mv` (12 leads, 100 Hz). Conditions are the chart's; where it does not
+        tell them, they are drawn from what the probe reads, anew by every `rekey`.
+
+        Raises:
+            ValueError: the last chart shows no ECG.
+        """
+        last = {n: x[:, -1] for n, x in history.charts.items() if not bool(x[:, -1].isnan().any())}
+        given = {n: last[n].to(self.device, torch.float32) for n in ("age_years", "sex_female") if n in last}
+        if "latent" in last:
+            latent = last["latent"].to(self.device, torch.float32)
+        elif "ecg_mv" in last:
+            latent = self.reader.latents(last["ecg_mv"].to(self.device))
+        else:
+            raise ValueError(
+                f"the last chart of the history holds {', '.join(sorted(last)) or 'nothing'}: give latent, or ecg_mv "
+                "[B, T, 12, samples] in mV at 100 Hz, for nothing else shows the state"
+            )
+        chance = self.reader.chances(latent)
+        known = last["condition"].to(self.device, torch.float32) if "condition" in last else None
+        drawn = (keys.uniform(key, 0, "believed", (len(self.codes),)) < chance).to(torch.float32)
+        condition = drawn if known is None else known
+        state = self.initial(key, {**given, "latent": latent, "condition": condition, **(factors or {})})
+        state = state._replace(believed=chance if known is None else known)
+        visits = history.hours.shape[1]
+        if visits < 2:
+            return state
+        days = history.hours.to(self.device, torch.float32) / 24
+        years = (days[:, -1] - days[:, 0]) / 365.25
+        before = history.actions[:, :-1].to(self.device, torch.float32)
+        return state._replace(
+            t=torch.full_like(key, visits - 1), years=years, entry_age_years=(state.entry_age_years - years).clamp_min(18.0),
+            months_since_visit=((days[:, -1] - days[:, -2]) / DAYS_PER_MONTH).clamp(0.0, 24.0),
+            ever=(before[:, :, : len(PROCEDURES)] >= 0.5).any(1).to(torch.float32),
+            taken=(before[:, -1, len(PROCEDURES) : -1] >= 0.5).to(torch.float32),
+        )  # fmt: skip
+
+    # ---- for counterfactuals, explanation and pictures ------------------------------------------------------------
+
+    @torch.no_grad()
+    def explain_pairs(self, key: Tensor) -> ExplainPairs:
+        """Pairs [B] of visits whose conditions differ, of patients that trained nothing, drawn by key."""
+        row = (keys.uniform(key, 0, "pair") * self.config.pairs).to(torch.int64).clamp_max(self.config.pairs - 1)
+        return ExplainPairs(
+            self.pair_before[row].float(), self.pair_after[row].float(), self.pair_condition[row],
+            self.pair_action[row].float(), self.pair_days[row],
+        )  # fmt: skip
+
+    def reference_latents(self) -> Tensor:
+        """[R, Z] of the bank's first visits: the background of a map."""
+        return self.bank_latent.to(torch.float32)
+
+    def reference_conditions(self) -> Tensor:
+        """bool [R, C] of the same."""
+        return self.bank_condition
+
+    def _moved(self, latent: Tensor, action: Tensor, days: Tensor) -> Tensor:
+        return self.jepa.predict(latent, action, days).clamp(-LIMIT, LIMIT)
+
+    def _checked(self, factors: Factors, batch: int) -> dict[str, Tensor]:
+        known = {q.name: q for q in self.factors}
+        out = {}
+        for name, value in factors.items():
+            if name not in known:
+                raise ValueError(f"unknown factor {name!r}; this world fixes {', '.join(known)}")
+            q, value = known[name], value.to(self.device, torch.float32)
+            if tuple(value.shape) != (batch, *q.shape):
+                raise ValueError(f"factor {name!r} has shape {tuple(value.shape)}, expected {(batch, *q.shape)}")
+            if not bool(((value >= q.low) & (value <= q.high)).all()):  # also False for NaN
+                worst = value[~((value >= q.low) & (value <= q.high))][0]
+                raise ValueError(f"factor {name!r} is {float(worst):g}; it must lie in {q.low:g}..{q.high:g} {q.unit}")
+            if q.unit == "bool" and not bool(((value == 0) | (value == 1)).all()):
+                raise ValueError(f"factor {name!r} must be 0 or 1, got {float(value[(value != 0) & (value != 1)][0]):g}")
+            out[name] = value
+        return out
+
+
+@lru_cache(maxsize=8)
+def _loaded(folder: str, sha256: str, device: str) -> CardiacJEPAWorld:
+    tensors, config = checkpoint.load(folder, device, expected_sha256=sha256)
+    if config.get("kind") != KIND:
+        raise ValueError(f"{folder} is of kind {config.get('kind')!r}, not {KIND!r}: it holds no cardiac JEPA")
+    known = ("name", "jepa", "label_hidden", "bank", "bank_ecgs", "pairs")
+    world = CardiacJEPAWorld(WorldConfig(**{k: config[k] for k in known if k in config}))
+    try:
+        world.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{folder} does not hold a cardiac JEPA of this version ({error}); train it again") from None
+    return world.to(device).eval().requires_grad_(False)

@@ -1,0 +1,121 @@
+"""The progression oracle as a clinic sees it: its ECGs read by a trained encoder and probe.
+
+A policy trained on what the probe of the learned world says can then be judged in the oracle on what the same probe
+says of the oracle's ECGs. Everything else, `truth` included, is the oracle's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from world_models import keys
+from world_models.cardiac_jepa.model import DAYS_PER_MONTH, CardiacJEPAWorld, ExplainPairs, Reader, read_measures
+from world_models.oracles.progression import ProgressionOracle
+from world_models.progression_quantities import INTERVALS_MONTHS, ORDERS
+from world_models.protocol import Chart, Factors
+
+__all__ = ["ReadOracle"]
+
+TRIES = 6  # visits looked at for a change, when a pair with one is asked for
+
+
+class ReadOracle:
+    """`ProgressionOracle` whose chart also holds `probe`, and `latent` on request.
+
+    Args:
+        reader: a trained encoder and probe, on `device`.
+        cohort: of the oracle.
+    """
+
+    def __init__(self, reader: Reader, device: torch.device | str = "cpu", cohort: str = "clinic") -> None:
+        self.oracle = ProgressionOracle(device=device, cohort=cohort)
+        self.reader = reader
+        config = reader.jepa.config
+        self.codes = config.codes
+        self.name = self.oracle.name
+        self.measures = (*self.oracle.measures, *read_measures(config.latent, config.codes))
+        self.orders, self.factors = self.oracle.orders, self.oracle.factors
+        self.hours_per_step, self.device = self.oracle.hours_per_step, torch.device(device)
+
+    @classmethod
+    def shipped(cls, device: torch.device | str = "cpu", cohort: str = "clinic") -> ReadOracle:
+        """With the reader of the weights that ship."""
+        from world_models.catalog import weights_folder
+
+        return cls.by(weights_folder("cardiac-jepa-small"), device, cohort)
+
+    @classmethod
+    def by(cls, folder: str | Path, device: torch.device | str = "cpu", cohort: str = "clinic") -> ReadOracle:
+        """With the reader of a cardiac JEPA's folder."""
+        return cls(CardiacJEPAWorld.load(folder, device).reader, device, cohort)
+
+    @property
+    def jepa(self):
+        return self.reader.jepa
+
+    def initial(self, key: Tensor, factors: Factors | None = None):
+        return self.oracle.initial(key, factors)
+
+    def read(self, chart: Chart) -> dict[str, Tensor]:
+        return self.oracle.read(chart)
+
+    def transition(self, state, action: Tensor):
+        return self.oracle.transition(state, action)
+
+    @torch.no_grad()
+    def observe(self, state, also: Sequence[str] = ()) -> Chart:
+        """The oracle's chart with this visit's ECG read; the waveform itself only when asked for."""
+        chart = self.oracle.observe(state, ("ecg_mv", *(n for n in also if n not in ("ecg_mv", "latent"))))
+        latent = self.reader.latents(chart["ecg_mv"])
+        chart["probe"] = self.reader.chances(latent)
+        if "latent" in also:
+            chart["latent"] = latent
+        if "ecg_mv" not in also:
+            del chart["ecg_mv"]
+        return chart
+
+    def rekey(self, state, key: Tensor):
+        return self.oracle.rekey(state, key)
+
+    def spread(self, state) -> dict[str, Tensor]:
+        return self.oracle.spread(state)
+
+    def support(self, state) -> Tensor:
+        return self.oracle.support(state)
+
+    def truth(self, state) -> dict[str, Tensor]:
+        return self.oracle.truth(state)
+
+    @torch.no_grad()
+    def explain_pairs(self, key: Tensor) -> ExplainPairs:
+        """Pairs [B] of two visits half a year or a year apart whose conditions differ, by key; nothing is ordered between.
+
+        Of up to six visits the first that brought a change is taken; where none did, the last pair with no change.
+        """
+        state = self.oracle.initial(key)
+        before = self.oracle.observe(state, ("ecg_mv",))
+        kept: ExplainPairs | None = None
+        for visit in range(TRIES):
+            action = torch.zeros(len(key), len(ORDERS), device=self.device)
+            long = keys.uniform(key, visit, "pair interval") < 0.5
+            months = torch.where(long, INTERVALS_MONTHS[-1], INTERVALS_MONTHS[-2])
+            action[:, -1] = months
+            state = self.oracle.transition(state, action)
+            after = self.oracle.observe(state, ("ecg_mv",))
+            change = after["condition"] - before["condition"]
+            found = ExplainPairs(
+                self.reader.latents(before["ecg_mv"]), self.reader.latents(after["ecg_mv"]), before["condition"] > 0.5,
+                change, months * DAYS_PER_MONTH,
+            )  # fmt: skip
+            if kept is None:
+                kept = found
+            else:
+                open_ = (kept.action == 0).all(-1) & ~(after["dead"] > 0.5)
+                kept = ExplainPairs(*(torch.where(open_.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(found, kept, strict=True)))
+            before = after
+        assert kept is not None
+        return kept

@@ -1,0 +1,226 @@
+"""Make a learned progression world: `python -m world_models.cardiac_jepa.train --out DIR [--data FILE.h5]`.
+
+Without `--data` the ECGs are drawn from the progression oracle (`cohort`). Stages, each resumable in the work folder:
+the monolith, the JEPA (`pretrain`), the probe on its latents, the process of the labels, then what the world keeps of
+validation patients: the spread of what the predictor cannot foretell, first visits to draw patients from, pairs to
+explain. Run the same command again after a kill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from world_models import checkpoint, keys
+from world_models.cardiac_jepa import cohort
+from world_models.cardiac_jepa.auroc import macro_auroc
+from world_models.cardiac_jepa.card import write_card
+from world_models.cardiac_jepa.config import FULL, NARROW, JEPAConfig
+from world_models.cardiac_jepa.jepa import CardiacJEPA
+from world_models.cardiac_jepa.labels import Followed, LabelModel
+from world_models.cardiac_jepa.model import KIND, CardiacJEPAWorld, Reader, WorldConfig
+from world_models.cardiac_jepa.pretrain import PairSource, pretrain
+from world_models.cardiac_jepa.probes import fit_probe, youden
+from world_models.data.ecg_monolith import Monolith, pairs, read_monolith
+from world_models.training import Schedule, fit
+
+__all__ = ["finish", "fit_labels", "main"]
+
+SEED, FOLLOW_SEED, VALID_FOLLOW_SEED = 5_000_000, 5_500_000_000, 5_600_000_000
+PATIENTS, FOLLOWED = 38_000, 24_000
+STEPS, BATCH, RATE = 3000, 256, 1e-3
+PROBE_ROWS = 20_000
+VALID = 18
+
+
+class Sides(NamedTuple):
+    """Row numbers of a monolith: training and validation ECGs, and the pairs among each."""
+
+    train: Tensor
+    valid: Tensor
+    train_pairs: tuple[Tensor, Tensor]
+    valid_pairs: tuple[Tensor, Tensor]
+
+
+def sides(m: Monolith) -> Sides:
+    """Folds 0 to 17 and fold 18; test patients (19) are not touched here."""
+    first, second = pairs(m)
+    side = m.fold[first]
+    return Sides(
+        (m.fold < VALID).nonzero().squeeze(1), (m.fold == VALID).nonzero().squeeze(1),
+        (first[side < VALID], second[side < VALID]), (first[side == VALID], second[side == VALID]),
+    )  # fmt: skip
+
+
+def fit_labels(
+    model: LabelModel, seen: Followed, folder: Path, steps: int = 3000, batch: int = 1024, rate: float = 5e-3
+) -> None:
+    """Maximum likelihood; leaves the averaged weights in the model. Resumable in `folder`."""
+    count = len(seen.months)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        rows = (keys.uniform(keys.from_seed(step, 1), 0, "label rows", (batch,))[0] * count).to(torch.int64)
+        value = model.loss(Followed(*(x[rows] for x in seen)))
+        return value, {"nll": float(value.detach())}
+
+    fit(model, loss, Schedule(steps, rate, warm_up=min(100, max(1, steps // 10)), weight_decay=1e-4, clip=5.0, average=0.99), folder, "labels")
+
+
+@torch.no_grad()
+def _latents(reader: Reader, m: Monolith, rows: Tensor, what: str) -> Tensor:
+    out = [reader.latents(m.ecg[some].float()) for some in tqdm(rows.split(512), desc=what, mininterval=1)]
+    return torch.cat(out)
+
+
+def _some(rows: Tensor, count: int, seed: int) -> Tensor:
+    """At most `count` of these rows, evenly by chance, in no order."""
+    if len(rows) <= count:
+        return rows
+    luck = keys.uniform(keys.from_seed(seed, 1), 0, "rows", (len(rows),))[0]
+    return rows[luck.argsort()[:count]]
+
+
+@torch.no_grad()
+def finish(
+    config: WorldConfig, jepa: CardiacJEPA, labels: LabelModel, m: Monolith, out: Path, command: str, source: str,
+    judged: Followed,
+) -> tuple[CardiacJEPAWorld, dict[str, float]]:  # fmt: skip
+    """The world around a trained JEPA and label process, saved to `out`.
+
+    Args:
+        m: the data; probes are fitted on its training side, everything else is taken from fold 18.
+        judged: follow-ups that trained nothing, for the card.
+    """
+    where = sides(m)
+    changed = (m.label[where.valid_pairs[0]] != m.label[where.valid_pairs[1]]).any(1)
+    firsts = where.valid[m.days[where.valid] == 0]
+    bank, count = min(config.bank, len(firsts)), min(config.pairs, int(changed.sum()))
+    config = dataclasses.replace(config, bank=bank, bank_ecgs=min(config.bank_ecgs, bank), pairs=count)
+    world = CardiacJEPAWorld(config)
+    world.reader.jepa.load_state_dict(jepa.state_dict())
+    world.labels.load_state_dict(labels.state_dict())
+    world.eval()
+    reader = world.reader
+
+    train = _some(where.train, PROBE_ROWS, 1)
+    z_train = _latents(reader, m, train, "training latents")
+    z_valid = torch.full((len(m.fold), z_train.shape[1]), float("nan"))
+    z_valid[where.valid] = _latents(reader, m, where.valid, "validation latents")
+    with torch.enable_grad():
+        probe = fit_probe(z_train, m.label[train], (z_valid[where.valid], m.label[where.valid]))
+    for name, value in zip(("weight", "bias", "mean", "scale"), probe, strict=True):
+        getattr(reader, f"probe_{name}").copy_(value)
+    chance = reader.chances(z_valid[where.valid])
+    reader.threshold.copy_(youden(chance, m.label[where.valid]).nan_to_num(1.0))
+
+    a, b = where.valid_pairs
+    action = m.label[b].float() - m.label[a].float()
+    days = m.days[b] - m.days[a]
+    foretold = jepa.eval().predict(z_valid[a], action, days)
+    wrong = z_valid[b] - foretold
+    held = jepa.predict(z_valid[a], torch.zeros_like(action), days)
+    covariance = wrong.T @ wrong / len(wrong) + 1e-6 * torch.eye(wrong.shape[1])
+    world.residual.copy_(torch.linalg.cholesky(covariance))
+    world.reach.copy_(z_train.square().sum(-1).sqrt().amax() * 1.05)
+
+    rows = _some(firsts, config.bank, 2)
+    world.bank_latent.copy_(z_valid[rows])
+    world.bank_condition.copy_(m.label[rows])
+    world.bank_ecg.copy_(m.ecg[rows[: config.bank_ecgs], :, : world.bank_ecg.shape[-1]])
+    world.bank_age_years.copy_(m.age_years[rows].nan_to_num(60.0).clamp(18, 100))
+    world.bank_sex_female.copy_(m.sex_female[rows].nan_to_num(0.0))
+    if m.treated is not None:
+        world.bank_treated.copy_(m.treated[rows])
+    keep = _some(changed.nonzero().squeeze(1), config.pairs, 3)
+    world.pair_before.copy_(z_valid[a[keep]])
+    world.pair_after.copy_(z_valid[b[keep]])
+    world.pair_condition.copy_(m.label[a[keep]])
+    world.pair_action.copy_(action[keep].to(torch.int8))
+    world.pair_days.copy_(days[keep])
+
+    error, without = wrong.square().mean(1), (z_valid[b] - held).square().mean(1)
+    figures = {
+        "probe macro AUROC, validation ECGs": macro_auroc(chance, m.label[where.valid], 10),
+        "prediction error, true action / none, changed pairs": float(error[changed].mean() / without[changed].mean()),
+        "prediction error (mean square an entry; latents have variance 1)": float(error.mean()),
+        "label process, nats a visit": float(labels.loss(judged)),
+        "validation ECGs": len(where.valid), "validation pairs": len(a),
+        "parameters": sum(p.numel() for p in world.parameters()),
+    }  # fmt: skip
+    plain = {"kind": KIND, **config.to_dict()}
+    card = write_card(config.name, JEPAConfig.from_dict(config.jepa), command, source, figures)
+    checkpoint.save_checkpoint(out, world.state_dict(), plain, card)
+    return world, figures
+
+
+SIMULATED = """ECGs and charts simulated by the progression oracle (`world_models/oracles/progression*.py`): {ecgs} ECGs of {patients}
+patients, {pairs} training pairs, folds 0 to 17 trained on, 18 for validation, 19 untouched; visits with orders of
+{followed} further simulated patients for the labels. Wave shapes of the oracle were fitted to LUDB 1.0.1 (Kalyakulina
+2020, doi 10.1109/ACCESS.2020.3029211, ODC-By). No real patient's record was trained on."""
+GIVEN = """{name}: {ecgs} ECGs of {patients} patients, {pairs} training pairs, folds 0 to 17 trained on, 18 for validation, 19
+untouched; visits with orders of {followed} simulated patients for the labels. The weights hold latents of validation
+patients (a bank and pairs): share them only as the data's licence allows."""
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(prog="python -m world_models.cardiac_jepa.train", description=__doc__.split("\n")[0])
+    p.add_argument("--out", type=Path, required=True, help="folder of the world to be")
+    p.add_argument("--work", type=Path, default=Path("runs/cardiac-jepa"), help="data, progress and metrics")
+    p.add_argument("--data", type=Path, help="an HDF5 monolith (see world_models/data/README.md); default: simulated")
+    p.add_argument("--patients", type=int, default=PATIENTS, help="simulated, without --data")
+    p.add_argument("--followed", type=int, default=FOLLOWED, help="simulated patients for the labels' process")
+    p.add_argument("--preset", choices=("narrow", "xresnet1d50"), default="narrow")
+    p.add_argument("--name", default="cardiac-jepa-small")
+    p.add_argument("--steps", type=int, default=STEPS, help="of the JEPA")
+    p.add_argument("--label-steps", type=int, default=3000, help="of the labels' process")
+    p.add_argument("--batch", type=int, default=BATCH, help="pairs")
+    p.add_argument("--rate", type=float, default=RATE)
+    p.add_argument("--weight", type=float, help="lambda of SIGReg; default: the preset's")
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--threads", type=int, default=1)
+    return p.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    a = _arguments(argv)
+    torch.set_num_threads(a.threads)
+    if a.data is not None and not a.data.is_file():
+        print(f"--data {a.data}: no such file; make one with world_models.data.mimic_iv_ecg, or leave it out", file=sys.stderr)
+        return 2
+    a.work.mkdir(parents=True, exist_ok=True)
+    path = a.data or cohort.progression_monolith(a.work / f"progression-{a.patients}.h5", SEED, a.patients)
+    m = read_monolith(path)
+    jepa = dataclasses.replace(NARROW if a.preset == "narrow" else FULL, name=a.name, codes=m.codes)
+    if a.weight is not None:
+        jepa = dataclasses.replace(jepa, weight=a.weight)
+    where = sides(m)
+    source = PairSource(m, *where.train_pairs, crop=jepa.crop_samples, seed=0)
+    trained = pretrain(jepa, source, a.work / f"jepa-{a.preset}", a.steps, a.batch, a.rate, 0, device=a.device).cpu()
+    config = WorldConfig(name=a.name, jepa=jepa.to_dict())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        labels = LabelModel(m.codes, config.label_hidden)
+    seen = cohort.follow_ups(FOLLOW_SEED, a.followed)
+    fit_labels(labels, seen, a.work / f"labels-{a.followed}", a.label_steps)
+    text = SIMULATED if a.data is None else GIVEN
+    text = text.format(
+        name=Path(path).name, ecgs=len(m.fold), patients=len(m.patient.unique()), pairs=len(where.train_pairs[0]), followed=a.followed
+    )
+    command = "python -m world_models.cardiac_jepa.train " + (f"--data {Path(path).name} " if a.data else f"--patients {a.patients} ")
+    command += f"--followed {a.followed} --preset {a.preset} --steps {a.steps} --batch {a.batch} --rate {a.rate:g} --out DIR"
+    judged = cohort.follow_ups(VALID_FOLLOW_SEED, 1000)
+    _, figures = finish(config, trained, labels, m, a.out, command, text, judged)
+    for name, value in figures.items():
+        print(f"{name}: {value:.4g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
