@@ -28,7 +28,7 @@ from world_models.cardiac_jepa.encoder import XResNet1d, initialise
 from world_models.cardiac_jepa.finetune import LabelledRows, Recipe, finetune, predict, supervised
 from world_models.cardiac_jepa.pretrain import PairSource, pretrain
 from world_models.data.ecg_monolith import Monolith
-from world_models.data.ecg_pairs import consecutive, subset_patients
+from world_models.data.ecg_pairs import consecutive, subset_patients, with_changes
 
 __all__ = [
     "METHODS", "PRESETS", "PROBE", "TUNED", "WHOLE", "Arm", "Cohort", "Settings", "cohort_of", "data_mark",
@@ -58,6 +58,7 @@ class Settings:
     steps: int = 4000  # of pre-training on all patients
     batch: int = 256
     rate: float = 1e-3
+    changed: float = 0.6  # of the pairs that pre-training sees at least this share has a change; naive learning sees the same
     finetune_steps: int = 2000  # on all patients; the supervised rival has as many
     finetune_batch: int = 64
     finetune_rate: float = 1e-3
@@ -220,8 +221,8 @@ class _Run:
         first, second = self.cohort.first[keep], self.cohort.second[keep]
         if len(first) < 2:
             raise ValueError(f"{len(first)} pairs at a share of {self.share:g}; the dynamics need more patients seen twice")
-        source = PairSource(m, first, second, crop=s.crop, seed=s.seed)
         batch = min(s.batch, len(first))
+        source = PairSource(m, *with_changes(first, second, m.label, s.changed), crop=s.crop, seed=s.seed)
         jepa = pretrain(
             variant(self.config), source, self.folder / "pretrain", s.at(s.steps, self.share), batch, s.rate, s.seed, device=self.device
         )

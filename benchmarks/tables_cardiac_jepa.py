@@ -227,6 +227,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=s.steps, help="of pre-training")
     parser.add_argument("--batch", type=int, default=s.batch)
     parser.add_argument("--rate", type=float, default=s.rate)
+    parser.add_argument("--changed", type=float, default=s.changed, help="least share of changed pairs in pre-training")
     parser.add_argument("--finetune-steps", type=int, default=s.finetune_steps, help="of fine-tuning, and of the supervised rival")
     parser.add_argument("--finetune-batch", type=int, default=s.finetune_batch)
     parser.add_argument("--finetune-rate", type=float, default=s.finetune_rate)
@@ -274,7 +275,7 @@ def run(a: argparse.Namespace) -> list[Path]:
             path = progression_monolith(path, a.seed, a.patients)
     cohort = cohort_of(read_monolith(path))
     settings = Settings(
-        data_mark(cohort.data), a.preset, a.steps, a.batch, a.rate, a.finetune_steps, a.finetune_batch, a.finetune_rate, a.head,
+        data_mark(cohort.data), a.preset, a.steps, a.batch, a.rate, a.changed, a.finetune_steps, a.finetune_batch, a.finetune_rate, a.head,
         tuple(a.supervised_rates), steps_power=a.steps_power, probe_loss=a.probe_loss, seed=a.seed,
     )  # fmt: skip
     arms = {}

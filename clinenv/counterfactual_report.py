@@ -165,7 +165,7 @@ def _probe(asked: Asked, moved: Moved) -> str:
         was, now = moved.before[i] >= moved.threshold[i], moved.after[i] >= moved.threshold[i]
         return ("present" if now else "absent") if was == now else "absent → present" if now else "present → absent"
 
-    table = [
+    lines = [
         (
             _label(codes[i]), _intended(action[i]), f"{moved.before[i]:.3f}", f"{moved.after[i]:.3f}",
             f"{moved.without[i]:.3f}", f"{moved.threshold[i]:.3f}" if moved.threshold[i] < 1 else "none", decision(i),
@@ -181,7 +181,7 @@ def _probe(asked: Asked, moved: Moved) -> str:
         '<span><i style="background:var(--muted);width:2px;height:12px"></i>threshold of the decision</span>'
         '<span><i style="background:var(--series);opacity:.25"></i>change that was asked for</span></p>'
         f'<div class="card"><div class="scroll">{dots_svg(rows)}</div><p>{escape(said)}{more}</p></div>'
-        f'</section><section><h2>In numbers</h2><div class="card probe">{table(head, table)}'
+        f'</section><section><h2>In numbers</h2><div class="card probe">{table(head, lines)}'
         '<p class="muted">Time alone: the same months with '
         "no change of diagnosis. The probe is fitted to recorded ECGs' latents; the model's expectation varies less "
         "than those.</p></div></section>"
@@ -201,11 +201,11 @@ def _distance(asked: Asked, moved: Moved, world: Any) -> str:
     usual = [("Two visits, conditions differ (median)", "two_visits"), ("Two patients (median)", "two_patients"),
              ("What the model cannot foretell (RMS)", "not_foretold")]  # fmt: skip
     rows += [(what, f"{d[name]:.2f}" if math.isfinite(d[name]) else "-", "", "") for what, name in usual]
-    table = table(("Distance between latents", "", "÷ two visits", "÷ two patients"), rows, right=1)
+    told = table(("Distance between latents", "", "÷ two visits", "÷ two patients"), rows, right=1)
     where = "In support" if moved.supported else "Out of support"
     return (
         '<section class="whole"><h2>How far the latent moved</h2><div class="move">'
-        f'<div class="card">{table}<p><b>{where}:</b> {escape(moved.support)}.</p></div>'
+        f'<div class="card">{told}<p><b>{where}:</b> {escape(moved.support)}.</p></div>'
         f'<div class="card">{_map(asked, moved, world)}</div></div></section>'
     )
 

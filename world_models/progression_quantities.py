@@ -67,7 +67,10 @@ MEASURES: tuple[Quantity, ...] = (
     Quantity("years", "a", 0.0, 100.0, (), "since the first visit"),
     Quantity("months_since_visit", "month", 0.0, 24.0, (), "since the visit before; 0 at the first"),
     Quantity("condition", "bool", 0.0, 1.0, (len(CODES),), "conditions present at this visit: " + " ".join(CODES)),
-    Quantity("treated", "bool", 0.0, 1.0, (len(TREATMENTS),), "drugs taken since the last visit, procedures ever done: " + " ".join(TREATMENTS)),
+    Quantity(
+        "treated", "bool", 0.0, 1.0, (len(TREATMENTS),),
+        "drugs taken since the last visit, procedures ever done: " + " ".join(TREATMENTS),
+    ),
     Quantity("bleeding", "bool", 0.0, 1.0, (), "a major bleed since the last visit"),
     Quantity("dead", "bool", 0.0, 1.0, (), "1 if the patient has died"),
     Quantity("ecg_mv", "mV", -20.0, 20.0, (12, SAMPLES), "12 leads, 10 s at 100 Hz", on_request=True),

@@ -29,6 +29,7 @@ from world_models.cardiac_jepa.model import KIND, CardiacJEPAWorld, Reader, Worl
 from world_models.cardiac_jepa.pretrain import PairSource, pretrain
 from world_models.cardiac_jepa.probes import fit_probe, youden
 from world_models.data.ecg_monolith import Monolith, pairs, read_monolith
+from world_models.data.ecg_pairs import with_changes
 from world_models.training import Schedule, fit
 
 __all__ = ["finish", "fit_labels", "main"]
@@ -36,6 +37,7 @@ __all__ = ["finish", "fit_labels", "main"]
 SEED, FOLLOW_SEED, VALID_FOLLOW_SEED = 5_000_000, 5_500_000_000, 5_600_000_000
 PATIENTS, FOLLOWED = 38_000, 24_000
 STEPS, BATCH, RATE = 3000, 256, 1e-3
+CHANGED = 0.6  # least share of changed pairs among those that the JEPA sees
 PROBE_ROWS = 20_000
 VALID = 18
 
@@ -70,7 +72,8 @@ def fit_labels(
         value = model.loss(Followed(*(x[rows] for x in seen)))
         return value, {"nll": float(value.detach())}
 
-    fit(model, loss, Schedule(steps, rate, warm_up=min(100, max(1, steps // 10)), weight_decay=1e-4, clip=5.0, average=0.99), folder, "labels")
+    warm = min(100, max(1, steps // 10))
+    fit(model, loss, Schedule(steps, rate, warm_up=warm, weight_decay=1e-4, clip=5.0, average=0.99), folder, "labels")
 
 
 @torch.no_grad()
@@ -201,7 +204,7 @@ def main(argv: list[str] | None = None) -> int:
     if a.weight is not None:
         jepa = dataclasses.replace(jepa, weight=a.weight)
     where = sides(m)
-    source = PairSource(m, *where.train_pairs, crop=jepa.crop_samples, seed=0)
+    source = PairSource(m, *with_changes(*where.train_pairs, m.label, CHANGED), crop=jepa.crop_samples, seed=0)
     trained = pretrain(jepa, source, a.work / f"jepa-{a.preset}", a.steps, a.batch, a.rate, 0, device=a.device).cpu()
     config = WorldConfig(name=a.name, jepa=jepa.to_dict())
     with torch.random.fork_rng(devices=[]):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from world_models import keys
 
-__all__ = ["Transitions", "consecutive", "subset_patients", "transitions"]
+__all__ = ["Transitions", "consecutive", "subset_patients", "transitions", "with_changes"]
 
 
 class Transitions(NamedTuple):
@@ -99,3 +99,27 @@ def subset_patients(patient: Tensor, share: float, seed: int) -> Tensor:
     rank = torch.empty(len(people), dtype=torch.int64)
     rank[torch.argsort(luck.cpu(), stable=True)] = torch.arange(len(people))
     return (rank < max(1, round(share * len(people))))[row.cpu()].to(patient.device)
+
+
+def with_changes(before: Tensor, after: Tensor, label: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """The pairs [P], those whose labels change repeated until they make up at least `share` of all (never fewer).
+
+    A predictor learns what an action does from changed pairs alone, and most pairs of a record are stable: seen in their
+    natural numbers they teach it first of all to stand still.
+
+    Args:
+        label: [N, C] bool of the rows that `before` and `after` name.
+        share: at least 0 and below 1; 0 leaves the pairs as they are.
+
+    Raises:
+        ValueError: a share outside [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"a share of changed pairs of {share} must be at least 0 and below 1")
+    changed = (label[before] != label[after]).any(1)
+    some = changed.nonzero().squeeze(1)
+    wanted = round(share / (1 - share) * (len(before) - len(some)))
+    if len(some) == 0 or wanted <= len(some):
+        return before, after
+    again = some[torch.arange(wanted - len(some)) % len(some)]
+    return torch.cat([before, before[again]]), torch.cat([after, after[again]])
