@@ -10,6 +10,7 @@ import torch
 
 from world_models import checkpoint, keys
 from world_models.cardiac_jepa import cohort, train
+from world_models.cardiac_jepa.features import load_features, resampled
 from world_models.cardiac_jepa.labels import Followed, LabelModel
 from world_models.cardiac_jepa.model import CardiacJEPAWorld
 from world_models.cardiac_jepa.reading import ReadOracle
@@ -225,6 +226,27 @@ def test_training_goes_on_where_it_was_and_the_card_says_what_it_is(made: Path, 
     assert "Not for clinical use" in card and "No real patient's record" in card
     config = json.loads((out / "config.json").read_text())
     assert config["kind"] == "cardiac-jepa" and config["bank"] == len(world.bank_latent)
+
+
+def test_other_models_get_features_at_their_own_rate(made: Path) -> None:
+    features = load_features(made / "world")
+    t = torch.arange(5000) / 500.0
+    slow = torch.sin(2 * torch.pi * 7.0 * t).expand(2, 12, -1)
+    at_100 = torch.sin(2 * torch.pi * 7.0 * torch.arange(1000) / 100.0).expand(2, 12, -1)
+    assert torch.allclose(resampled(slow, 500.0)[..., 20:-20], at_100[..., 20:-20], atol=0.01)
+    fast = torch.sin(2 * torch.pi * 120.0 * t).expand(1, 12, -1)  # above what 100 Hz can hold: gone, not folded back
+    assert float(resampled(fast, 500.0)[..., 20:-20].abs().max()) < 0.02
+    assert features(slow, 500.0).shape == (2, 128) and torch.allclose(features(slow, 500.0), features(at_100, 100.0), atol=0.1)
+    with pytest.raises(ValueError, match="no whole multiple of 100 Hz"):
+        features(slow, 360.0)
+
+
+def test_data_of_other_codes_is_cut_to_those_of_the_worlds(made: Path) -> None:
+    m = read_monolith(made / "work" / "progression-160.h5")
+    more = m._replace(label=torch.cat([m.label[:, :1] & False, m.label.flip(1)], 1), codes=("I05", *m.codes[::-1]))
+    assert torch.equal(train.on_codes(more).label, m.label)
+    with pytest.raises(ValueError, match=r"no label I48.*column of zeros"):
+        train.on_codes(m._replace(codes=tuple("I05" if c == "I48" else c for c in m.codes)))
 
 
 def test_a_missing_monolith_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

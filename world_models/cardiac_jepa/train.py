@@ -30,6 +30,7 @@ from world_models.cardiac_jepa.pretrain import PairSource, pretrain
 from world_models.cardiac_jepa.probes import fit_probe, youden
 from world_models.data.ecg_monolith import Monolith, pairs, read_monolith
 from world_models.data.ecg_pairs import with_changes
+from world_models.progression_quantities import CODES
 from world_models.training import Schedule, fit
 
 __all__ = ["finish", "fit_labels", "main"]
@@ -49,6 +50,21 @@ class Sides(NamedTuple):
     valid: Tensor
     train_pairs: tuple[Tensor, Tensor]
     valid_pairs: tuple[Tensor, Tensor]
+
+
+def on_codes(m: Monolith, codes: tuple[str, ...] = CODES) -> Monolith:
+    """The same ECGs with labels for these codes only, which the task and the labels' process know.
+
+    Raises:
+        ValueError: a code that the data does not have.
+    """
+    lacking = [c for c in codes if c not in m.codes]
+    if lacking:
+        raise ValueError(
+            f"the data has no label {', '.join(lacking)} (it has {', '.join(m.codes)}); the progression worlds need "
+            f"{', '.join(codes)}: add a column of zeros for a condition nobody has"
+        )
+    return m._replace(label=m.label[:, [m.codes.index(c) for c in codes]], codes=codes)
 
 
 def sides(m: Monolith) -> Sides:
@@ -197,9 +213,14 @@ def main(argv: list[str] | None = None) -> int:
     if a.data is not None and not a.data.is_file():
         print(f"--data {a.data}: no such file; make one with world_models.data.mimic_iv_ecg, or leave it out", file=sys.stderr)
         return 2
-    a.work.mkdir(parents=True, exist_ok=True)
+    if a.data is None:
+        a.work.mkdir(parents=True, exist_ok=True)
     path = a.data or cohort.progression_monolith(a.work / f"progression-{a.patients}.h5", SEED, a.patients)
-    m = read_monolith(path)
+    try:
+        m = on_codes(read_monolith(path))
+    except ValueError as error:
+        print(f"--data {path}: {error}", file=sys.stderr)
+        return 2
     jepa = dataclasses.replace(NARROW if a.preset == "narrow" else FULL, name=a.name, codes=m.codes)
     if a.weight is not None:
         jepa = dataclasses.replace(jepa, weight=a.weight)
