@@ -211,6 +211,12 @@ def run(given: argparse.Namespace) -> int:
     from clinenv.worlds import about, load_world
 
     world = load_world(given.world)
+    lacking = sorted({*COURSES, "ecg_mv"} - {q.name for q in world.measures})
+    if lacking:
+        raise UsageError(
+            f"--world {given.world}: this world has no {', '.join(lacking)}, so no drug's course on the ECG can be simulated "
+            "in it; take ecg-wm-small or oracle"
+        )
     dose_mg = given.dose_mg if given.dose_mg is not None else given.dose_ug / 1000.0
     order = order_of(world, given.drug, dose_mg, given.every_hours, given.times, given.hours)
     found = measure_record(given.ecg)

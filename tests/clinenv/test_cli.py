@@ -235,6 +235,7 @@ def test_a_bad_record_is_refused(
         (("--every-hours", "0"), ("above 0",)),
         (("--samples", "1"), ("2 to",)),
         (("--world", "nowhere"), ("nowhere", "oracle")),
+        (("--world", "ward-oracle"), ("ward-oracle", "no ecg_mv", "ecg-wm-small")),
         (("--clock-hour", "25"), ("25",)),
         (("--lambda", "-1"), ("-1",)),
     ],
