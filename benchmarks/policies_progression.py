@@ -6,9 +6,8 @@ cross-entropy method in the learned world, PPO trained in the learned world (eac
 the oracle (`--oracle-steps`), and CEM planning in the learned world, on the first `--cem-patients` patients, from what a
 policy sees and the latent. Everyone reads the oracle's ECGs through the learned world's own encoder and probe.
 
-PPO begins as the rule (`--begin rule`): its policy first learns to answer as the rule does on the learned world's
-patients, its value what the rule earns there; `--begin nothing` starts at random. What the rule takes for a condition,
-the reader's thresholds or 0.5, is chosen on validation patients of the oracle whom nobody else meets.
+PPO starts from giving little, the tuned rule from the rule. What the rule takes for a condition, the reader's thresholds or
+0.5, is chosen on validation patients of the oracle whom nobody else meets.
 
 Returns are QALYs against ten years in health, so none is above 0. Differences are paired, intervals are 95 % bootstrap
 over patients. `promised_return` is what the learned world says of patients of the same age, sex and conditions; the gap
@@ -20,14 +19,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 from tqdm import tqdm
@@ -38,7 +36,7 @@ from agents.baselines.uniform import Uniform
 from agents.planning.cem import CEMConfig
 from agents.planning.controller import WorldPlanner
 from agents.planning.parameter_cem import ParameterCEM, search
-from agents.protocol import Agent, menu_of
+from agents.protocol import Agent
 from agents.rollout import Episodes, admission_factors, judge, paired_table
 from agents.sb3.policy_agent import PolicyAgent
 from agents.sb3.presets import Preset, preset_for
@@ -47,14 +45,14 @@ from agents.sb3.vec_env import SB3VecEnv
 from benchmarks.files import write_csv
 from benchmarks.policies import average, with_promise
 from benchmarks.policies_ehr import put, write
-from clinenv.door import Door
 from clinenv.envs.ecg_progression.env import ECGProgressionVectorEnv
+from clinenv.envs.ecg_progression.rewards import HORIZON_YEARS
 from clinenv.envs.ecg_progression.task import LEVELS, ECGProgressionTask
 from clinenv.simulator import Simulator
-from clinenv.spaces import pick_levels
-from world_models import catalog, checkpoint, keys
+from world_models import catalog, checkpoint, keys, tree
+from world_models.cardiac_jepa.model import CardiacJEPAWorld
 from world_models.cardiac_jepa.reading import ReadOracle
-from world_models.progression_quantities import CODES, INTERVALS_MONTHS
+from world_models.progression_quantities import CODES, INTERVALS_MONTHS, TREATMENTS
 from world_models.protocol import Chart
 
 RULE = "guideline rule"
@@ -62,10 +60,25 @@ STEPS = 120  # a visit a month for ten years
 KNOBS = (*(f"read {code}" for code in CODES), "sure of a block", "months")
 LARGEST = 4.0
 # Patients that nothing else meets; those judged are further folded by "judge".
-VALID_SEED, SEARCH_SEED, CLONE_SEED, PPO_SEED = 8_700_000_000, 8_710_000_000, 8_720_000_000, 8_730_000_000
+VALID_SEED, SEARCH_SEED, PPO_SEED = 8_700_000_000, 8_710_000_000, 8_720_000_000
 SEEN = ("age_years", "sex_female", "years", "months_since_visit", "treated", "bleeding", "latent")
 # A plan is one decision held for three years of half-yearly visits: long enough for a drug to pay, few enough to search.
 CEM = CEMConfig(horizon=6, candidates=48, particles=8, iterations=3, elites=8, finalists=4, hold=True)
+
+
+class OracleOfTheLiving(ReadOracle):
+    """The oracle, which draws and reads an ECG only where an episode still runs; elsewhere probe and latent are 0."""
+
+    @torch.no_grad()
+    def observe(self, state: Any, also: Sequence[str] = ()) -> Chart:
+        chart = self.oracle.observe(state)
+        runs = ((chart["dead"] < 0.5) & (chart["years"] < HORIZON_YEARS - 1e-4)).nonzero().squeeze(1)
+        if len(runs) == 0:
+            runs = torch.zeros(1, dtype=torch.int64, device=self.device)
+        read = super().observe(tree.take(state, runs), also)
+        for name in sorted(read.keys() - chart.keys()):
+            chart[name] = read[name].new_zeros(len(state.key), *read[name].shape[1:]).index_copy(0, runs, read[name])
+        return chart
 
 
 class TunedRule(ProgressionRule):
@@ -78,8 +91,8 @@ class TunedRule(ProgressionRule):
     def __init__(self, threshold: Tensor, knobs: Tensor, sure: float = 0.8, name: str = "tuned rule") -> None:
         super().__init__(name=name)
         self.knobs = knobs
-        base = torch.cat([threshold, torch.tensor([sure])]).logit()
-        moved = torch.where(knobs[..., :-1] == 0, base.sigmoid(), (base + knobs[..., :-1]).sigmoid())
+        base, turned = torch.cat([threshold, torch.tensor([sure])]), knobs[..., :-1]
+        moved = torch.where(turned == 0, base, (base.logit() + turned).sigmoid())
         self.threshold, self.sure, self.stretch = moved[..., :-1], moved[..., -1], knobs[..., -1]
 
     @torch.no_grad()
@@ -110,112 +123,28 @@ def tune(simulator: Simulator, threshold: Tensor, config: ParameterCEM, patients
         return judge(agent, simulator, luck, STEPS).returns.view(len(drawn), patients)
 
     with tqdm(total=config.iterations, desc=f"tuning the rule, seed {seed}") as bar:
-
-        def said(_: int, score: float) -> None:
-            bar.set_postfix(ret=f"{score:.3f}")
-            bar.update()
-
-        return search(evaluate, torch.zeros(len(KNOBS)), config, seed, limit=LARGEST, progress=said)
+        return search(evaluate, torch.zeros(len(KNOBS)), config, seed, None, LARGEST, lambda *_: bar.update())
 
 
-def nearest_levels(orders: Tensor) -> Tensor:
-    """int64 [B, D] levels of orders [B, A]; the columns of the orders are the entries of LEVELS."""
-    columns = [
-        (orders[:, i : i + 1] - torch.tensor(amounts, device=orders.device)).abs().argmin(-1)
-        for i, amounts in enumerate(LEVELS.amounts.values())
-    ]
-    return torch.stack(columns, -1)
-
-
-@torch.no_grad()
-def courses(
-    simulator: Simulator, rule: Agent, key: Tensor, preset: Preset, slip: float = 0.05
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Observations [R, O], the rule's levels int64 [R, D] and discounted rewards to come [R], cost charged.
-
-    A share `slip` of the levels carried out is random, so that the rule is also asked where it would not lead.
-    """
-    door, menu = Door(simulator.world, simulator.task), menu_of(simulator)
-    counts = torch.tensor(LEVELS.counts, device=key.device)
-    nobody = torch.zeros_like(key)
-    state, chart = simulator.reset(key)
-    alive = torch.ones(len(key), dtype=torch.bool, device=key.device)
-    seen, wanted, earned, lives = [], [], [], []
-    for step in range(STEPS):
-        levels = nearest_levels(rule.act(chart))
-        chance = keys.bits(key, step, "clone/level", (len(counts),)) % counts
-        done = torch.where(keys.uniform(key, step, "clone/slip", (len(counts),)) < slip, chance, levels)
-        out = simulator.step(state, chart, pick_levels(menu, done))
-        seen.append(door.observe(chart, nobody, nobody, None)[0])
-        wanted.append(levels)
-        earned.append((out.reward - preset.cost_weight * out.cost) * alive)
-        lives.append(alive)
-        state, chart, alive = out.state, out.chart, alive & ~out.terminated
-        if not bool(alive.any()):
-            break
-    to_come = [earned[-1]]
-    for reward in reversed(earned[:-1]):
-        to_come.insert(0, reward + preset.settings["gamma"] * to_come[0])
-    rows = torch.stack(lives)
-    return torch.stack(seen)[rows], torch.stack(wanted)[rows], torch.stack(to_come)[rows]
-
-
-def clone(policy: ActorCriticPolicy, shown: tuple[Tensor, Tensor, Tensor], steps: int = 600, smooth: float = 0.1) -> float:
-    """Fit the policy to answer as the courses show and its value to what came of it; returns the share of equal levels.
-
-    `smooth` of the levels are taught at random, so that the policy keeps trying: a copy that is sure of itself explores
-    nothing when PPO begins.
-    """
-    observation, levels, to_come = shown
-    counts = torch.tensor(LEVELS.counts)
-    optimiser = torch.optim.Adam(policy.parameters(), lr=1e-3)
-    luck = keys.from_seed(0, 512)
-    policy.set_training_mode(True)
-    for step in range(steps):
-        rows = keys.bits(luck, step, "clone/rows") % len(observation)
-        chance = keys.bits(luck, step, "clone/any", (len(counts),)) % counts
-        taught = torch.where(keys.uniform(luck, step, "clone/smooth", (len(counts),)) < smooth, chance, levels[rows])
-        value, likelihood, _ = policy.evaluate_actions(observation[rows], taught)
-        loss = -likelihood.mean() + 0.5 * (value.squeeze(-1) - to_come[rows]).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    policy.set_training_mode(False)
-    with torch.no_grad():
-        return float((policy._predict(observation, deterministic=True) == levels).float().mean())
-
-
-class _Bar(BaseCallback):
-    def __init__(self, bar: tqdm) -> None:
-        super().__init__()
-        self.bar = bar
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_end(self) -> None:
-        recent = [e["r"] for e in self.model.ep_info_buffer or ()]
-        if recent:
-            self.bar.set_postfix(ret=f"{sum(recent) / len(recent):.3f}")
-        self.bar.update(self.num_timesteps - self.bar.n)
-
-
-def train_ppo(simulator: Simulator, rule: Agent | None, steps: int, seed: int, preset: Preset, label: str) -> PPO:
-    """PPO in `simulator`'s world for at most `steps` patient-steps and one rollout; from the rule where one is given."""
+def ppo(simulator: Simulator, steps: int, seed: int, preset: Preset, folder: Path, made: str) -> ActorCriticPolicy:
+    """PPO after `steps` patient-steps (rounded up to whole rollouts) in `simulator`'s world; that of `folder` if it is
+    the same recipe on the same weights `made`."""
     envs = ECGProgressionVectorEnv(preset.num_envs, simulator.task, simulator.world, uncertainty=False)
     vec = SB3VecEnv(envs, cost_weight=preset.cost_weight, bootstrap_truncated=False)
-    settings = dict(preset.settings)
-    top = settings["learning_rate"]
-    settings["learning_rate"] = (lambda left: top * left) if preset.decay else top
+    top = preset.settings["learning_rate"]
+    settings = {**preset.settings, "learning_rate": (lambda left: top * left) if preset.decay else top}
     model = PPO("MlpPolicy", vec, seed=seed, device="cpu", policy_kwargs={"net_arch": list(preset.net_arch)}, **settings)
-    if rule is not None:
-        luck = keys.from_seed(CLONE_SEED + seed * 1_000_000, 4 * preset.num_envs)
-        clone(model.policy, courses(simulator, rule, luck, preset))
+    with torch.no_grad():  # it begins by giving little: half of all treatments at every visit is far from anything good
+        model.policy.action_net.bias[1 : 2 * len(TREATMENTS) : 2] = -2.0
     vec.seed(PPO_SEED + seed * 1_000_000)
-    with tqdm(total=steps, desc=label, unit="step") as bar:
-        model.learn(steps, callback=_Bar(bar))
-    envs.close()
-    return model
+
+    def learned() -> dict[str, Tensor]:
+        with tqdm(total=steps, desc=f"PPO in {simulator.world.name}, seed {seed}", unit="step") as bar:
+            return model.learn(steps, lambda *_: bar.update(model.num_timesteps - bar.n) or True).policy.state_dict()
+
+    about = {"what": "PPO", "weights": made, "steps": steps, "seed": seed, "preset": preset.to_json()}
+    model.policy.load_state_dict(kept(folder, about, learned))
+    return model.policy
 
 
 def kept(folder: Path, about: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -250,11 +179,6 @@ def table(
     return rows
 
 
-def first(episodes: Episodes, count: int) -> Episodes:
-    """The first patients only."""
-    return Episodes(*({k: v[:count] for k, v in x.items()} if isinstance(x, dict) else x[:count] for x in episodes))
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.policies_progression", description=__doc__.split("\n")[0])
     parser.add_argument("--world", default="cardiac-jepa-small", help="the learned world: a shipped name or a folder")
@@ -262,7 +186,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--valid-patients", type=int, default=300, help="of the oracle, to choose the rule's threshold")
     parser.add_argument("--steps", type=int, default=300_000, help="patient-steps of each PPO in the learned world")
     parser.add_argument("--seeds", type=int, default=2, help="trainings of PPO and of the tuned rule")
-    parser.add_argument("--begin", choices=("rule", "nothing"), default="rule", help="what PPO starts from")
     parser.add_argument("--oracle-steps", type=int, default=0, help="of PPO in the oracle; 0 leaves it out")
     parser.add_argument("--iterations", type=int, default=14, help="of the rule's tuning; 0 leaves it out")
     parser.add_argument("--tune-patients", type=int, default=64, help="each candidate meets in an iteration")
@@ -274,18 +197,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", default=str(Path(__file__).parent / "results"))
     args = parser.parse_args(argv)
     if min(args.patients, args.valid_patients) < 2 or args.steps < 1 or args.seeds < 1:
-        parser.error(f"need two patients or more to judge and to choose on, got {args.patients} and {args.valid_patients}, "
-                     f"and one step and one seed or more, got {args.steps} and {args.seeds}")  # fmt: skip
+        parser.error("need --patients and --valid-patients of 2 or more, --steps and --seeds of 1 or more")
     if not 0 <= args.cem_patients <= args.patients or args.cem_patients == 1:
         parser.error(f"--cem-patients is 0, or 2 to --patients ({args.patients}), got {args.cem_patients}")
     torch.set_num_threads(args.threads)
     try:
         world = catalog.load(args.world)
-        task = ECGProgressionTask()
-        learned, oracle = Simulator(world, task), Simulator(ReadOracle(world.reader), task)
-    except (ValueError, KeyError, FileNotFoundError, AttributeError) as error:
+    except (ValueError, KeyError, FileNotFoundError) as error:
         parser.exit(2, f"error: {error}\n")
-
+    if not isinstance(world, CardiacJEPAWorld):
+        parser.exit(2, f"error: --world {args.world} is no cardiac JEPA; name one that is, or its folder\n")
+    learned, oracle = (Simulator(w, ECGProgressionTask()) for w in (world, OracleOfTheLiving(world.reader)))
     made = (weights_sum(args.world) or "")[:8]
     runs = Path(args.runs) / f"{Path(args.world).name}-{made}"
     seconds: dict[str, float] = {}
@@ -297,52 +219,39 @@ def main(argv: list[str] | None = None) -> int:
         return found
 
     threshold, chosen = timed("threshold", lambda: thresholds(oracle, args.valid_patients))
-    rule = ProgressionRule(threshold, name=RULE)
     idle = [0] * (len(LEVELS) - 1)
     agents: dict[str, Agent] = {
         "no treatment, every 6 months": Constant([*idle, INTERVALS_MONTHS.index(6.0)]),
         "no treatment, every 12 months": Constant([*idle, INTERVALS_MONTHS.index(12.0)]),
         "random": Uniform(LEVELS.counts, seed=args.seed),
-        RULE: rule,
+        RULE: ProgressionRule(threshold, name=RULE),
         "guideline rule told the conditions (upper reference)": ProgressionRule(measure="condition"),
     }
     preset = preset_for("ppo", "ECGProgression-v0").but(num_envs=args.num_envs)
-    if args.begin == "rule":  # a copy of the rule is easily lost: small strides, and none after the policy has moved far
-        preset = preset.but(settings={**preset.settings, "learning_rate": 3e-4, "target_kl": 0.03})
-    # the rule's thresholds decide what is copied, and validation decided them
-    base = {"threshold": [round(x, 6) for x in threshold.tolist()], "weights": made}
+    config = ParameterCEM(args.iterations, candidates=24, elites=6) if args.iterations else None
+    families: dict[str, list[str]] = {}
 
-    def ppo(simulator: Simulator, steps: int, seed: int, name: str, folder: Path) -> Agent:
-        start = rule if args.begin == "rule" else None
-        about = {**base, "what": f"{name}, seed {seed}", "steps": steps, "seed": seed, "preset": preset.to_json(), "begin": args.begin}
-        found = kept(folder, about, lambda: train_ppo(simulator, start, steps, seed, preset, name).policy.state_dict())
-        envs = ECGProgressionVectorEnv(1, task, simulator.world)
-        with torch.random.fork_rng(devices=[]):  # SB3 initialises what it builds from torch's global generator
-            policy = ActorCriticPolicy(
-                envs.single_observation_space, envs.single_action_space, lambda _: 0.0, net_arch=list(preset.net_arch)
-            )
-        policy.load_state_dict(found)
-        return PolicyAgent(policy, oracle, name)
+    def add(family: str, seed: int, make: Callable[[], Agent]) -> None:
+        name = f"{family}, seed {seed}"
+        agents[name] = timed(name, make)
+        families.setdefault(family, []).append(name)
 
-    def tuned(seed: int, config: ParameterCEM) -> Agent:
-        about = {**base, **asdict(config), "what": f"tuned rule, seed {seed}", "seed": seed, "patients": args.tune_patients}
+    def trained(simulator: Simulator, steps: int, seed: int, name: str) -> Agent:
+        folder = runs / f"{name}-{steps}-{args.num_envs}-{seed}"
+        return PolicyAgent(ppo(simulator, steps, seed, preset, folder, made), oracle)
+
+    def tuned(seed: int) -> Agent:
+        about = {"what": "tuned rule", "weights": made, "seed": seed, "patients": args.tune_patients, **asdict(config)}
+        about["threshold"] = [round(x, 6) for x in threshold.tolist()]
         find = lambda: {"knobs": tune(learned, threshold, config, args.tune_patients, seed)}  # noqa: E731
         return TunedRule(threshold, kept(runs / f"tuned-{seed}", about, find)["knobs"])
 
-    families: dict[str, list[str]] = {}
     for seed in range(args.seeds):
-        name = f"PPO in {world.name}"
-        build = lambda n=name, s=seed: ppo(learned, args.steps, s, n, runs / f"ppo-{args.begin}-{args.steps}-{s}")  # noqa: E731
-        agents[f"{name}, seed {seed}"] = timed(f"{name}, seed {seed}", build)
-        families.setdefault(name, []).append(f"{name}, seed {seed}")
-        if args.iterations:
-            name = f"rule tuned in {world.name}"
-            config = ParameterCEM(args.iterations, candidates=24, elites=6)
-            agents[f"{name}, seed {seed}"] = timed(f"{name}, seed {seed}", lambda s=seed, c=config: tuned(s, c))
-            families.setdefault(name, []).append(f"{name}, seed {seed}")
+        add(f"PPO in {world.name}", seed, lambda s=seed: trained(learned, args.steps, s, "ppo"))
+        if config is not None:
+            add(f"rule tuned in {world.name}", seed, lambda s=seed: tuned(s))
     if args.oracle_steps:
-        name, folder = "PPO in the oracle (upper reference)", runs / f"ppo-oracle-{args.begin}-{args.oracle_steps}"
-        agents[name] = timed(name, lambda: ppo(oracle, args.oracle_steps, 0, name, folder))
+        add("PPO in the oracle (upper reference)", 0, lambda: trained(oracle, args.oracle_steps, 0, "ppo-oracle"))
 
     # "judge" keeps these patients apart from all that training can meet
     luck = keys.fold(keys.from_seed(args.seed, args.patients), "judge")
@@ -367,10 +276,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.cem_patients:
         name, count = f"CEM in {world.name}", args.cem_patients
         planner = WorldPlanner(learned, CEM, cost_weight=preset.cost_weight, seed=args.seed, sees=SEEN, name=name)
-        some = {RULE: first(earned[RULE], count), name: run(planner, oracle, count, name, ("latent",))}
-        said = {RULE: first(promised[RULE], count), name: run(planner, learned, count, name, ("latent",))}
+        some = {RULE: tree.take(earned[RULE], slice(count)), name: run(planner, oracle, count, name, ("latent",))}
+        said = {RULE: tree.take(promised[RULE], slice(count)), name: run(planner, learned, count, name, ("latent",))}
         rows.append(table(some, said, {n: e.terms["death"] < 0 for n, e in some.items()})[1])
-
     print("QALYs against ten years in health; every patient is simulated")
     for r in rows:
         cells = [f"{r[n]:7.3f} [{r[n + '_low']:.3f}, {r[n + '_high']:.3f}]" for n in ("return", "return_minus_reference")]

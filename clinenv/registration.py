@@ -16,6 +16,7 @@ WEIGHTS_SHA256: dict[str, str] = {
     "ecg-wm-small": "cf168f93bfaf6bc88878f22d5f8612ba4c6213203c8e6b25a2edda698c41517f",
     "ehr-ward-small": "3d431a927b855201c43e49b2b55485d27201591a24e61e374149881392501109",
     "ehr-mimic-demo-small": "e3baa301883a954db832e4a7530729a6044dfb9346449727eef3c6a3f206b154",
+    "cardiac-jepa-small": "2aa90bd331f924a3d787e6afc9b5e1cb3c93c15ac4a737ed15069ea60f92d562",
 }
 
 WARD_WORLD = "ehr-ward-small"  # in which a ward environment is made when no world is named
@@ -56,6 +57,21 @@ ENVIRONMENTS: tuple[dict, ...] = (
         "vector_entry_point": "clinenv.envs.ehr_ward.replay:EHRReplayVectorEnv",
         "max_episode_steps": None,
         "kwargs": {"world": "ehr-mimic-demo-small"},
+    },
+    # Ten years of visits: at most 120, for the shortest interval is a month.
+    {
+        "id": "ECGProgression-v0",
+        "entry_point": "clinenv.envs.ecg_progression.env:ECGProgressionEnv",
+        "vector_entry_point": "clinenv.envs.ecg_progression.env:ECGProgressionVectorEnv",
+        "max_episode_steps": 120,
+        "kwargs": {"world": "cardiac-jepa-small"},
+    },
+    {
+        "id": "ECGExplain-v0",
+        "entry_point": "clinenv.envs.ecg_explain.env:ECGExplainEnv",
+        "vector_entry_point": "clinenv.envs.ecg_explain.env:ECGExplainVectorEnv",
+        "max_episode_steps": 8,
+        "kwargs": {"world": "cardiac-jepa-small"},
     },
 )
 

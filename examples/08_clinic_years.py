@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--steps", type=int, default=16_384, help="patient-visits of training; 300,000 are worth more")
     parser.add_argument("--num-envs", type=int, default=128)
     parser.add_argument("--patients", type=int, default=60, help="judged, in pairs")
+    parser.add_argument("--max-steps", type=int, default=120, help="visits of a judged patient: one a month at most")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
 
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     results = {}
     print("Simulated patients, judged in the oracle; QALYs against ten years in health:")
     for agent in (ProgressionRule(threshold), PolicyAgent(model.policy, truth)):
-        found = judge(agent, truth, luck, steps=120)
+        found = judge(agent, truth, luck, args.max_steps)
         results[agent.name] = float(found.returns.mean())
         died = 100 * (found.terms["death"] < 0).float().mean()
         print(f"{agent.name:16s} return {results[agent.name]:6.3f}  died {died:4.1f} %  harm {found.costs.mean():.2f}  "

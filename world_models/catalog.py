@@ -33,15 +33,21 @@ WORLDS: dict[str, Entry] = {
         "world_models.oracles.ward:WardOracle",
         meaning="Mechanistic: a hospital stay that answers orders, from published physiology; nothing is learned",
     ),
+    "progression-oracle": Entry(
+        "world_models.cardiac_jepa.reading:ReadOracle.shipped",
+        meaning="Mechanistic: conditions that come and go over years under treatment, drawn ECGs; only their reader is learned",
+    ),
     "ecg-wm-small": Entry("world_models.ecg_wm.model:ECGWorldModel.load", "ecg-wm-small"),
     "ehr-ward-small": Entry("world_models.ehr_world.model:EHRWorldModel.load", "ehr-ward-small"),
     "ehr-mimic-demo-small": Entry("world_models.ehr_world.model:EHRWorldModel.load", "ehr-mimic-demo-small"),
+    "cardiac-jepa-small": Entry("world_models.cardiac_jepa.model:CardiacJEPAWorld.load", "cardiac-jepa-small"),
 }
 
 # What a folder's config.json may name as its "kind": which code may read it.
 LOADERS: dict[str, str] = {
     "ecg-wm": "world_models.ecg_wm.model:ECGWorldModel.load",
     "ehr-set-outcome": "world_models.ehr_world.model:EHRWorldModel.load",
+    "cardiac-jepa": "world_models.cardiac_jepa.model:CardiacJEPAWorld.load",
 }
 
 
