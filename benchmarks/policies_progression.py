@@ -6,7 +6,7 @@ cross-entropy method in the learned world, PPO trained in the learned world (eac
 the oracle (`--oracle-steps`), and CEM planning in the learned world, on the first `--cem-patients` patients, from what a
 policy sees and the latent. Everyone reads the oracle's ECGs through the learned world's own encoder and probe.
 
-PPO starts from giving little, the tuned rule from the rule. What the rule takes for a condition, the reader's thresholds or
+PPO starts from nothing, the tuned rule from the rule. What the rule takes for a condition, the reader's thresholds or
 0.5, is chosen on validation patients of the oracle whom nobody else meets.
 
 Returns are QALYs against ten years in health, so none is above 0. Differences are paired, intervals are 95 % bootstrap
@@ -52,7 +52,7 @@ from clinenv.simulator import Simulator
 from world_models import catalog, checkpoint, keys, tree
 from world_models.cardiac_jepa.model import CardiacJEPAWorld
 from world_models.cardiac_jepa.reading import ReadOracle
-from world_models.progression_quantities import CODES, INTERVALS_MONTHS, TREATMENTS
+from world_models.progression_quantities import CODES, INTERVALS_MONTHS
 from world_models.protocol import Chart
 
 RULE = "guideline rule"
@@ -134,8 +134,6 @@ def ppo(simulator: Simulator, steps: int, seed: int, preset: Preset, folder: Pat
     top = preset.settings["learning_rate"]
     settings = {**preset.settings, "learning_rate": (lambda left: top * left) if preset.decay else top}
     model = PPO("MlpPolicy", vec, seed=seed, device="cpu", policy_kwargs={"net_arch": list(preset.net_arch)}, **settings)
-    with torch.no_grad():  # it begins by giving little: half of all treatments at every visit is far from anything good
-        model.policy.action_net.bias[1 : 2 * len(TREATMENTS) : 2] = -2.0
     vec.seed(PPO_SEED + seed * 1_000_000)
 
     def learned() -> dict[str, Tensor]:
@@ -211,7 +209,6 @@ def main(argv: list[str] | None = None) -> int:
     made = (weights_sum(args.world) or "")[:8]
     runs = Path(args.runs) / f"{Path(args.world).name}-{made}"
     seconds: dict[str, float] = {}
-
     def timed(what: str, make: Callable[[], Any]) -> Any:
         start = time.process_time()
         found = make()
@@ -228,6 +225,8 @@ def main(argv: list[str] | None = None) -> int:
         "guideline rule told the conditions (upper reference)": ProgressionRule(measure="condition"),
     }
     preset = preset_for("ppo", "ECGProgression-v0").but(num_envs=args.num_envs)
+    # a visit is a month or a year: discounted by the visit, death is put off by being seen more often
+    preset = preset.but(settings={**preset.settings, "gamma": 1.0})
     config = ParameterCEM(args.iterations, candidates=24, elites=6) if args.iterations else None
     families: dict[str, list[str]] = {}
 

@@ -141,7 +141,7 @@ def _probe(asked: Asked, moved: Moved) -> str:
     order = [int(i) for i in np.flatnonzero(action)] + moved.largest(action)
     rows = [
         Dots(
-            _label(codes[i]),
+            _label(codes[i]) if action[i] == 0 else codes[i],  # the title names it; in bold it would reach into the chart
             moved.before[i],
             moved.after[i],
             moved.without[i],

@@ -32,7 +32,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     patients = ECGProgressionVectorEnv(args.num_envs, world=world, uncertainty=False)
     # An episode ends by death or at ten years, and the years are in the chart: the end is the end.
     vec_env = SB3VecEnv(patients, cost_weight=0.03, bootstrap_truncated=False)
-    model = PPO("MlpPolicy", vec_env, n_steps=32, batch_size=512, learning_rate=1e-3, gamma=0.995, seed=0, device="cpu")
+    # gamma 1: a visit is a month or a year, so discounted by the visit, death is put off by being seen more often.
+    model = PPO("MlpPolicy", vec_env, n_steps=32, batch_size=512, learning_rate=1e-3, gamma=1.0, seed=0, device="cpu")
     model.learn(args.steps)
     vec_env.close()
 

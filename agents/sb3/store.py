@@ -39,7 +39,7 @@ def save(model: BaseAlgorithm, folder: Path, config: dict[str, Any]) -> None:
         "steps_done": int(model.num_timesteps),
         "updates_done": int(getattr(model, "_n_updates", 0)),
         "observation": _box_to_json(model.observation_space),
-        "action": {"choices": int(space.n)} if isinstance(space, spaces.Discrete) else _box_to_json(space),
+        "action": _action_to_json(space),
     }
     _replace(folder / "policy.safetensors", lambda path: save_file(policy, path))
     _replace(folder / "optimizer.safetensors", lambda path: save_file(moments, path))
@@ -79,7 +79,7 @@ def load_policy(folder: Path, device: torch.device | str = "cpu") -> tuple[BaseP
     """The policy in evaluation mode, and its config."""
     config = read_config(folder)
     action = config["action"]
-    action_space = spaces.Discrete(action["choices"]) if "choices" in action else _box_from_json(action)
+    action_space = _action_from_json(action)
     # SB3 initialises what it builds from torch's global generator: put that back as it was.
     with torch.random.fork_rng(devices=[]):
         policy = POLICIES[config["algo"]](
@@ -91,6 +91,24 @@ def load_policy(folder: Path, device: torch.device | str = "cpu") -> tuple[BaseP
     policy.load_state_dict(load_file(Path(folder) / "policy.safetensors"))
     policy.set_training_mode(False)
     return policy.to(device), config
+
+
+def _action_to_json(space: spaces.Space) -> dict[str, Any]:
+    if isinstance(space, spaces.Discrete):
+        return {"choices": int(space.n)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"levels": [int(n) for n in space.nvec]}
+    if isinstance(space, spaces.MultiBinary):
+        return {"switches": int(space.n)}
+    return _box_to_json(space)
+
+
+def _action_from_json(action: dict[str, Any]) -> spaces.Space:
+    if "choices" in action:
+        return spaces.Discrete(action["choices"])
+    if "levels" in action:
+        return spaces.MultiDiscrete(action["levels"])
+    return spaces.MultiBinary(action["switches"]) if "switches" in action else _box_from_json(action)
 
 
 def _box_to_json(box: spaces.Box) -> dict[str, Any]:

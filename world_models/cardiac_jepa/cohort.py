@@ -36,10 +36,12 @@ STAY_DAYS = 30.0  # an ECG later than this after the one before begins a new sta
 SOURCE = "progression oracle (world_models/oracles/progression*.py), cohort {cohort}, seed {seed}, {patients} patients: simulated"
 
 
-def progression_monolith(path: str | Path, seed: int, patients: int, cohort: str = "hospital", chunk: int = 2048) -> Path:
+def progression_monolith(
+    path: str | Path, seed: int, patients: int, cohort: str = "hospital", chunk: int = 2048, samples: int = SAMPLES
+) -> Path:
     """Write the ECGs of so many simulated patients to an HDF5 monolith; one that is there is kept, one broken off goes on.
 
-    Patients are dealt into `FOLDS` folds by their key. Returns the path.
+    Patients are dealt into `FOLDS` folds by their key; every ECG has so many samples at 100 Hz. Returns the path.
 
     Raises:
         ValueError: fewer than one patient, or a file of another layout is in the way.
@@ -52,12 +54,13 @@ def progression_monolith(path: str | Path, seed: int, patients: int, cohort: str
     new = torch.ones(len(visits.key), dtype=torch.bool)
     new[1:] = (visits.patient[1:] != visits.patient[:-1]) | (visits.days[1:] - visits.days[:-1] > STAY_DAYS)
     source = SOURCE.format(cohort=cohort, seed=seed, patients=patients)
-    with MonolithWriter(path, CODES, SAMPLING_RATE_HZ, SAMPLES, source, treatments=TREATMENTS) as out:
+    with MonolithWriter(path, CODES, SAMPLING_RATE_HZ, samples, source, treatments=TREATMENTS) as out:
         starts = range(out.rows, len(visits.key), chunk)
         for start in tqdm(starts, desc="drawing ECGs", mininterval=1):
             at = slice(start, start + chunk)
             ecg = draw_progression_ecg(
-                visits.key[at], visits.t[at], visits.condition[at], visits.age_years[at], visits.sex_female[at], visits.treated[at]
+                visits.key[at], visits.t[at], visits.condition[at], visits.age_years[at], visits.sex_female[at], visits.treated[at],
+                samples,
             )
             out.append(
                 ecg=ecg, label=visits.condition[at], patient=visits.patient[at], days=visits.days[at],
