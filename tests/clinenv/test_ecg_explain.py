@@ -12,6 +12,8 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 
 from agents.baselines.explain_nearest import MostCommon, NearestPair
 from agents.planning.explain_beam import ExplainBeam, SetFollower
+from agents.planning.explain_fit import fit, fit_metric, fit_prior, missed
+from agents.planning.explain_posterior import ExplainPosterior, TransitionPrior, singles_and_pairs
 from benchmarks import explain as benchmark
 from clinenv.envs.ecg_explain.env import ECGExplainEnv, ECGExplainVectorEnv, explain_world
 from clinenv.envs.ecg_explain.task import ECGExplainTask
@@ -179,6 +181,105 @@ def test_beam_search_finds_what_the_nearest_pair_misses(compose: str) -> None:
     assert beam > 0.9 and beam > near > prior
 
 
+@pytest.mark.parametrize("compose", COMPOSITIONS)
+def test_a_set_leads_where_its_steps_lead(compose: str) -> None:
+    simulator = Simulator(ExplainWorld(ToyClinic(), compose), ECGExplainTask())
+    pairs = benchmark.draw_pairs(simulator, 1, 30)
+    state, left = pairs.state, pairs.sought
+    while bool(left.any()):
+        first = torch.zeros_like(left).scatter(1, (left != 0).to(torch.int8).argmax(-1, keepdim=True), 1.0) * left
+        action = torch.cat([torch.zeros(len(left), 1), first.clamp(min=0), (-first).clamp(min=0)], -1)
+        state, left = simulator.world.transition(state, action), left - first
+    led = simulator.world.lead(pairs.state.z_before, pairs.sought, pairs.state.days)
+    assert torch.allclose(led, state.z_now, atol=1e-5)
+    still = torch.zeros_like(pairs.sought)
+    assert torch.equal(simulator.world.lead(pairs.state.z_before, still, pairs.state.days), pairs.state.z_before)
+
+
+class NoisyClinic(ToyClinic):
+    """Its second latents are off, by much in half of the directions: what a plain distance does not know."""
+
+    def explain_pairs(self, key):
+        before, after, *rest = super().explain_pairs(key)
+        size = torch.where(torch.arange(after.shape[1]) % 2 == 0, 6.0, 0.3)
+        return before, after + size * keys.normal(key, 0, "noise", (after.shape[1],)), *rest
+
+
+@pytest.mark.parametrize("compose", COMPOSITIONS)
+def test_the_posterior_knows_which_directions_say_something(compose: str) -> None:
+    simulator = Simulator(ExplainWorld(NoisyClinic(), compose), ECGExplainTask())
+    known = benchmark.draw_pairs(simulator, 5000, 200)
+    test = benchmark.draw_pairs(simulator, 1, 60, known.state.z_before)
+    how = fit(simulator, known.chart, known.sought)
+    assert how.reciprocal_rank > how.prior_reciprocal_rank
+    variance = (how.metric @ how.metric.T).diagonal()
+    assert variance[0::2].min() > 3 * variance[1::2].max(), "the metric is the noise's"
+
+    def top1(solver) -> float:
+        return float((solver.solve(test.chart) == test.sought).all(-1).float().mean())
+
+    ours = ExplainPosterior(simulator, how.prior, how.metric, how.tau, width=6, depth=3)
+    assert top1(ours) > 0.1 + max(
+        top1(ExplainPosterior(simulator, how.prior_alone, tau=0.0)), top1(ExplainBeam(simulator, width=6, depth=3))
+    )
+    ranked = ours.ranked(test.chart, 5)
+    assert torch.equal(ranked[:, 0], ours.solve(test.chart))
+    scores = ours.score(test.chart, ranked != 0)
+    assert bool((scores[:, :-1] >= scores[:, 1:] - 1e-3).all()) and len(ranked[0].unique(dim=0)) == 5
+    after = test.chart["condition_before"].unsqueeze(1) + ranked
+    assert bool(((after == 0) | (after == 1)).all()), "nothing impossible is proposed"
+    assert torch.equal(benchmark.answers(SetFollower(ours), simulator, test), ranked[:, 0])
+    few = ExplainPosterior(simulator, how.prior, how.metric, how.tau, width=6, depth=3, max_rows=1)
+    assert torch.equal(few.solve(tree.take(test.chart, slice(3, 7))), ranked[3:7, 0]), "each problem by itself"
+
+
+def test_larger_sets_grow_and_are_looked_at_once() -> None:
+    simulator = Simulator(ExplainWorld(ToyClinic()), ECGExplainTask())
+    chart = benchmark.draw_pairs(simulator, 1, 5).chart
+    odds = torch.full((1, C), -2.0)
+    odds[0, [1, 4, 9, 20]] = torch.tensor([2.0, 1.0, 0.5, 0.25])
+    prior = TransitionPrior(torch.zeros(0), odds, odds)
+    best = ExplainPosterior(simulator, prior, tau=0.0, width=3, depth=6).ranked(chart, 3) != 0
+    wanted = torch.zeros(3, C, dtype=torch.bool)
+    wanted[0, [1, 4, 9, 20]] = wanted[1, [1, 4, 9]] = wanted[2, [1, 4, 20]] = True
+    assert torch.equal(best, wanted.expand(5, 3, C))
+    assert ExplainPosterior(simulator, prior, tau=0.0, depth=2).solve(chart).abs().sum(-1).tolist() == [2.0] * 5
+    assert ExplainPosterior(simulator, prior, tau=0.0, depth=1).solve(chart).abs().sum(-1).tolist() == [1.0] * 5
+    assert len(singles_and_pairs(C)) == C + C * (C - 1) // 2 == len(singles_and_pairs(C).unique(dim=0))
+
+
+def test_the_prior_counts_those_at_risk_and_bad_arguments_are_named() -> None:
+    n = 3000
+    condition = torch.zeros(n, 2)
+    condition[: n // 2, 1] = 1.0
+    days = torch.linspace(1.0, 300.0, n)[torch.arange(n).reshape(2, -1).T.flatten() % n]
+    action = torch.zeros(n, 2)
+    action[::5, 0] = 1.0  # a fifth sets in
+    action[: n // 2 : 2, 1] = -1.0  # a half resolves; nobody's returns
+    prior = fit_prior(condition, action, days, smoothing=1.0, groups=1)
+    assert torch.sigmoid(prior.onset[0, 0]) == pytest.approx(0.2, abs=0.01)
+    assert torch.sigmoid(prior.resolution[0, 1]) == pytest.approx(0.5, abs=0.01)
+    assert torch.sigmoid(prior.onset[0, 1]) < 0.01
+    odds = prior.log_odds(torch.tensor([[0.0, 1.0]]), torch.tensor([5.0]))
+    assert torch.equal(odds[0], torch.stack([prior.onset[0, 0], prior.resolution[0, 1]]))
+    early = fit_prior(condition, (days < 100).float().unsqueeze(1) * (1 - condition), days, smoothing=5.0)
+    assert bool((early.onset[0] > early.onset[1]).all() and early.onset.isfinite().all())
+    simulator = Simulator(ExplainWorld(ToyClinic()), ECGExplainTask())
+    _, chart = simulator.reset(keys.from_seed(20, 6))
+    with pytest.raises(ValueError, match="smoothing above 0"):
+        fit_prior(condition, action, days, smoothing=0.0)
+    with pytest.raises(ValueError, match="shrinkage"):
+        fit_metric(missed(simulator, chart, torch.zeros(6, C)), 0.0)
+    with pytest.raises(ValueError, match="3 pairs and 4 folds"):
+        fit(simulator, tree.take(chart, slice(0, 3)), torch.zeros(3, C))
+    with pytest.raises(ValueError, match="of 2 conditions"):
+        ExplainPosterior(simulator, prior)
+    whole = TransitionPrior(torch.zeros(0), torch.zeros(1, C), torch.zeros(1, C))
+    for wrong in ({"tau": -1.0}, {"depth": 9}, {"metric": torch.eye(3)}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            ExplainPosterior(simulator, whole, **wrong)
+
+
 def test_the_beam_solves_each_problem_by_itself_and_length_must_be_earned() -> None:
     simulator = Simulator(ExplainWorld(ToyClinic()), ECGExplainTask())
     _, chart = simulator.reset(keys.from_seed(20, 6))
@@ -210,8 +311,12 @@ def test_the_model_free_solvers_propose_nothing_impossible() -> None:
 def test_the_benchmark_compares_on_equal_pairs_and_writes_its_table(tmp_path, capsys) -> None:
     task, world = explain_world(None, ToyClinic())
     rows = benchmark.compare(Simulator(world, task), 12, 60, width=3, depth=2)
-    assert [r["solver"] for r in rows[:2]] == ["beam search", "CEM"] and {r["pairs"] for r in rows} == {12.0}
+    assert [r["solver"] for r in rows[:4]] == ["posterior beam", "prior alone", "beam search", "CEM"]
+    assert len({r["solver"] for r in rows}) == len(rows) == 9 and {r["pairs"] for r in rows} == {12.0}
     assert all(r["top1_low"] <= r["top1"] <= r["top1_high"] for r in rows)
+    assert rows[0]["over_prior"] == pytest.approx(rows[0]["top1"] - rows[1]["top1"])
+    assert rows[0]["top1"] <= rows[0]["top3"] and rows[0]["top1"] <= rows[0]["reciprocal_rank"] <= 1
+    assert np.isnan(rows[2]["top3"]), "one answer has no second"
     perfect = benchmark.row("all", torch.ones(4, C), torch.ones(4, C), 1.0, 10)
     assert perfect["top1"] == perfect["precision"] == perfect["recall"] == 1.0
     with pytest.raises(SystemExit) as stopped:

@@ -150,6 +150,23 @@ class ExplainWorld:
         now = torch.where(moves.unsqueeze(-1), led, state.z_now)
         return state._replace(t=state.t + 1, z_now=now, found=found, stopped=stopped)
 
+    @torch.no_grad()
+    def lead(self, z_before: Tensor, found: Tensor, days: Tensor) -> Tensor:
+        """The latent [B, Z] that sets of transitions found [B, C] lead to from z_before [B, Z] in days [B], without the
+        steps in between: all at once ("joint"), or one after the other in the order of the codes ("chain"). An empty set
+        leads nowhere."""
+        if self.compose == "joint":
+            led = self.world.jepa.predict(z_before, found, days).clamp(-LATENT_BOUND, LATENT_BOUND)
+            return torch.where((found != 0).any(-1, keepdim=True), led, z_before)
+        now, left = z_before, found
+        while bool((left != 0).any()):
+            first = (left != 0).to(torch.int8).argmax(-1, keepdim=True)
+            move = torch.zeros_like(left).scatter(1, first, left.gather(1, first))
+            led = self.world.jepa.predict(now, move, days).clamp(-LATENT_BOUND, LATENT_BOUND)
+            now = torch.where((move != 0).any(-1, keepdim=True), led, now)
+            left, days = left - move, torch.zeros_like(days)
+        return now
+
     def observe(self, state: ExplainState, also: Sequence[str] = ()) -> Chart:
         return {
             "z_before": state.z_before,
