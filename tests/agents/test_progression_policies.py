@@ -109,10 +109,10 @@ def test_tuning_finds_what_is_paid_for_and_can_be_repeated(monkeypatch) -> None:
 
 
 def test_the_command_writes_its_table_and_uses_what_it_found_before(folder, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(clinic, "STEPS", 5)  # visits
+    monkeypatch.setattr(clinic, "STEPS", 3)  # visits
     monkeypatch.setattr(clinic, "CEM", dataclasses.replace(clinic.CEM, candidates=16, iterations=1, particles=2))
-    sizes = "--patients 4 --valid-patients 2 --steps 64 --num-envs 8 --seeds 2 --iterations 1 --tune-patients 2"
-    arguments = [*sizes.split(), "--cem-patients", "2", "--oracle-steps", "16", "--world", folder]
+    sizes = "--patients 3 --valid-patients 2 --steps 64 --num-envs 8 --seeds 2 --iterations 1 --tune-patients 2"
+    arguments = [*sizes.split(), "--cem-patients", "2", "--oracle-steps", "8", "--world", folder]
     arguments += ["--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
     assert clinic.main(arguments) == 0
     rows = list(csv.DictReader((tmp_path / "policies_progression.csv").open()))
