@@ -20,7 +20,7 @@ from world_models.protocol import Chart, Factors
 
 __all__ = ["ReadOracle"]
 
-TRIES = 6  # visits looked at for a change, when a pair with one is asked for
+TRIES = 4  # visits looked at for a change, when a pair with one is asked for
 
 
 class ReadOracle:
@@ -94,11 +94,11 @@ class ReadOracle:
     def explain_pairs(self, key: Tensor) -> ExplainPairs:
         """Pairs [B] of two visits half a year or a year apart whose conditions differ, by key; nothing is ordered between.
 
-        Of up to six visits the first that brought a change is taken; where none did, the last pair with no change.
+        Of up to four visits the first that brought a change is taken; where none did, the last pair with no change.
         """
         state = self.oracle.initial(key)
         before = self.oracle.observe(state, ("ecg_mv",))
-        kept: ExplainPairs | None = None
+        kept: list[Tensor] = []
         for visit in range(TRIES):
             action = torch.zeros(len(key), len(ORDERS), device=self.device)
             long = keys.uniform(key, visit, "pair interval") < 0.5
@@ -107,15 +107,9 @@ class ReadOracle:
             state = self.oracle.transition(state, action)
             after = self.oracle.observe(state, ("ecg_mv",))
             change = after["condition"] - before["condition"]
-            found = ExplainPairs(
-                self.reader.latents(before["ecg_mv"]), self.reader.latents(after["ecg_mv"]), before["condition"] > 0.5,
-                change, months * DAYS_PER_MONTH,
-            )  # fmt: skip
-            if kept is None:
-                kept = found
-            else:
-                open_ = (kept.action == 0).all(-1) & ~(after["dead"] > 0.5)
-                kept = ExplainPairs(*(torch.where(open_.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(found, kept, strict=True)))
-            before = after
-        assert kept is not None
-        return kept
+            found = [before["ecg_mv"], after["ecg_mv"], before["condition"] > 0.5, change, months * DAYS_PER_MONTH]
+            if kept:
+                open_ = (kept[3] == 0).all(-1) & ~(after["dead"] > 0.5)
+                found = [torch.where(open_.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(found, kept, strict=True)]
+            kept, before = found, after
+        return ExplainPairs(self.reader.latents(kept[0]), self.reader.latents(kept[1]), *kept[2:])
