@@ -117,12 +117,12 @@ def test_rates_are_recovered_from_visits(tmp_path: Path) -> None:
     after[:, c] = (keys.uniform(key, 0, "after") < chance).float()
     none = torch.zeros(count)
     model = LabelModel(CODES)
-    train.fit_labels(model, Followed(*seen, after, none, none), tmp_path, steps=200, batch=512, rate=0.05)
+    train.fit_labels(model, Followed(*seen, after, none, none), tmp_path, steps=600, batch=1024, rate=0.05)
     with torch.no_grad():
         found = model(*seen).present[:, c]
         wanted = chance
-        assert float((found - wanted).abs().mean()) < 0.045  # the network sees 24 conditions and more that mean nothing here
-        assert float((found - wanted).mean().abs()) < 0.02
+        assert float((found - wanted).abs().mean()) < 0.02
+        assert float((found - wanted).mean().abs()) < 0.01
         # what the procedure does is found, be it at once or by the months: a patient with it and without
         twin = [x.clone() for x in seen]
         twin[4] = torch.zeros_like(done)
@@ -131,8 +131,8 @@ def test_rates_are_recovered_from_visits(tmp_path: Path) -> None:
         twin[4] = torch.zeros_like(done).index_fill(1, torch.tensor([0]), 1.0)
         with_it = model(*twin).present[:, c].mean()
         decay = torch.tensor(-(on + off) * 3.0).exp()
-        assert float(without) == pytest.approx(float(usual + (1 - usual) * decay), abs=0.1)
-        assert float(with_it) == pytest.approx(float(usual + (0.5 - usual) * decay), abs=0.1)
+        assert float(without) == pytest.approx(float(usual + (1 - usual) * decay), abs=0.06)
+        assert float(with_it) == pytest.approx(float(usual + (0.5 - usual) * decay), abs=0.06)
 
 
 def test_the_world_keeps_the_contract(world: CardiacJEPAWorld) -> None:

@@ -21,7 +21,7 @@ from world_models.cardiac_jepa.reduce import mean_over_ranks, sum_over_ranks
 from world_models.cardiac_jepa.sigreg import sigreg
 from world_models.cardiac_jepa.vicreg import COVARIANCE, INVARIANCE, VARIANCE, vicreg
 
-__all__ = ["CardiacJEPA", "encode_crops"]
+__all__ = ["CardiacJEPA"]
 
 
 class CardiacJEPA(nn.Module):
@@ -121,20 +121,3 @@ class CardiacJEPA(nn.Module):
             if sums[1] > 0:
                 found["zero_action_ratio"] = float(sums[0] / sums[1])
         return found
-
-
-@torch.no_grad()
-def encode_crops(model: CardiacJEPA, ecg: Tensor, crop: int = 250) -> Tensor:
-    """Mean of h [B, out] over crops that tile ECGs [B, 12, T]; the last is moved back to the end where T is no multiple.
-
-    Raises:
-        ValueError: ECGs shorter than a crop.
-    """
-    length = ecg.shape[-1]
-    if length < crop:
-        raise ValueError(f"the ECG has {length} samples, a crop {crop}; give a longer record or a shorter crop")
-    starts = list(range(0, length - crop + 1, crop))
-    if starts[-1] + crop < length:
-        starts.append(length - crop)
-    tiles = torch.stack([ecg[..., s : s + crop] for s in starts], dim=1)
-    return model.encode(tiles.flatten(0, 1)).unflatten(0, (ecg.shape[0], len(starts))).mean(1)
