@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from benchmarks.ehr_rivals import spending, spent
+from benchmarks.spent import spending, spent
 from world_models import checkpoint
 from world_models.cardiac_jepa import probes
 from world_models.cardiac_jepa.config import FULL, NARROW, JEPAConfig, naive, vicreg

@@ -157,6 +157,9 @@ def _fold_slots(
 ) -> tuple[dict[str, Slots], EHRWorldModel]:
     """One fold: trained (or loaded), saved, and its predictions of the held-out patients."""
     made = train_fold(init, records, a.work, a.folds, fold, a.name, wide, share, recipe)
+    if made.chosen:
+        told = ", ".join(f"{passes:g}: {nats:.4f}" for passes, nats in made.chosen.items())
+        tqdm.write(f"fold {fold} share {share:g}, nats a value by passes (inner folds): {told}")
     saved = a.work / f"world-{fold}-of-{a.folds}-share-{share:g}"
     model, figures = finish_fold(made, saved, a.meds, init, a.folds, fold, wide is not None, a.tables is not None)
     tqdm.write(f"fold {fold} share {share:g}: " + json.dumps({n: round(float(v), 4) for n, v in figures.items()}))

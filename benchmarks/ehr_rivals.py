@@ -27,6 +27,7 @@ from tqdm import tqdm
 from benchmarks.ehr_scores import LEVELS
 from benchmarks.ehr_slots import Known, Prediction, Slots
 from benchmarks.ehr_ward_tables import by_length
+from benchmarks.spent import spending
 from world_models import keys
 from world_models.ehr_world import bins
 from world_models.ehr_world.config import SetOutcomeConfig
@@ -38,35 +39,11 @@ from world_models.ehr_world.set_outcome import SetOutcome
 from world_models.ehr_world.train import fresh, train_net
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 
-__all__ = ["Boosting", "budget_steps", "by_net", "spending", "spent", "train_set_outcome"]
+__all__ = ["Boosting", "budget_steps", "by_net", "train_set_outcome"]
 
 DRAWS = 16  # joint draws for the energy score
 TRIAL = 8  # steps timed before training, at most
 
-
-# ---- processor time
-
-
-@contextmanager
-def spending(folder: Path):
-    """Adds the processor time of what runs inside to `folder/spent.json`, until it has once come to its end: reading what
-    is done costs nothing of the budget."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path, done, start = folder / "spent.json", False, time.process_time()
-    told = json.loads(path.read_text()) if path.exists() else {"cpu_s": 0.0, "done": False}
-    try:
-        yield
-        done = True
-    finally:
-        if not told["done"]:
-            part = folder / "spent.part"
-            part.write_text(json.dumps({"cpu_s": told["cpu_s"] + time.process_time() - start, "done": done}))
-            os.replace(part, path)
-
-
-def spent(folder: Path) -> float:
-    path = folder / "spent.json"
-    return float(json.loads(path.read_text())["cpu_s"]) if path.exists() else 0.0
 
 
 def budget_steps(folder: Path, budget_s: float, work: Callable[[int], None], used_s: float = 0.0) -> int:

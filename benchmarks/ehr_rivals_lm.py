@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.ehr_rivals import budget_steps, spending
+from benchmarks.ehr_rivals import budget_steps
 from benchmarks.ehr_scores import LEVELS
 from benchmarks.ehr_slots import Known, Prediction, Slots, from_paths
+from benchmarks.spent import spending
 from world_models import keys, tree
 from world_models.ehr_world import bins
 from world_models.ehr_world.causal_cache import EMPTY, LMState, cache_of, joined

@@ -7,7 +7,8 @@ the labels with at least `--least` ECGs on either side, 95 % intervals from 1,00
 are paired on the same draws. A random encoder's probe is the floor. The validation fold chooses the probe's penalty, the
 best check of a fine-tuning and the supervised rival's rate, and is the same at every share of the training patients.
 
-Written: PREFIX_table1.csv, _table2.csv, _table3.csv, _figure4.csv and .png, _differences.csv, _labels.csv, _arms.csv.
+Written: PREFIX_table1.csv, _table2.csv, _table3.csv, _figure4.csv and .png, _differences.csv, _labels.csv, _arms.csv, and
+_within.csv: whether a patient's own changes are seen, which is what invariance to the patient should lose.
 Every arm is kept under --work: the same command goes on where it was stopped, and `--arms` makes some of them elsewhere.
 Rows from the paper (MIMIC-IV-ECG, other patients and labels) are marked and compare with nothing. On a GPU the same:
 `--device cuda --preset xresnet1d50 --batch 512 --steps 100000`.
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.cardiac_jepa_actions import ratio
 from benchmarks.cardiac_jepa_arms import (
     METHODS,
     PRESETS,
@@ -43,6 +45,7 @@ from world_models.data.ecg_monolith import read_monolith
 
 __all__ = ["Judged", "figure", "judge", "main", "tables"]
 
+FEWEST_CHANGES = 20
 RESULTS = Path(__file__).parent / "results"
 TASKS = {"triage": "Triage (first ECG)", "monitoring": "Monitoring (all)"}
 NAMES = {
@@ -186,6 +189,32 @@ def label_rows(judged: Judged, cohort: Cohort) -> list[dict[str, Any]]:
     return rows
 
 
+def within_rows(arms: dict[tuple[str, float], Arm], cohort: Cohort) -> list[dict[str, Any]]:
+    """Of one patient's two ECGs, does the one with the label score higher? What invariance to the patient should lose.
+
+    A row an arm and code, and one over all changes: share of the test pairs in which the label starts or resolves whose
+    scores move the right way (0.5: chance), with the interval of its mean over patients.
+    """
+    m, at = cohort.data, torch.full((len(cohort.data.patient),), -1)
+    at[cohort.test] = torch.arange(len(cohort.test))
+    keep = torch.isin(cohort.first, cohort.test)
+    first, second = cohort.first[keep], cohort.second[keep]
+    change = m.label[second].float() - m.label[first].float()
+    rows = []
+    for (method, share), arm in arms.items():
+        for protocol, score in arm.scores.items():
+            right = ((score[at[second]] - score[at[first]]) * change > 0).float()
+            for c, code in [*enumerate(m.codes), (slice(None), "all")]:
+                where = (change != 0)[:, c].nonzero()
+                if len(where) < FEWEST_CHANGES:
+                    continue
+                hit, who = right[:, c][(change != 0)[:, c]], m.patient[first][where[:, 0]]
+                found = ratio(hit, torch.ones_like(hit), who, 1000, 0)
+                row = {"method": NAMES[method], "protocol": protocol, "share": share, "code": code, "changes": len(hit)}
+                rows.append(row | {f"right_way_{n}": x for n, x in found.items()})
+    return rows
+
+
 def figure(rows: list[dict[str, Any]], path: Path) -> None:
     """Figure 4: macro AUROC against the number of training patients."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -284,7 +313,7 @@ def run(a: argparse.Namespace) -> list[Path]:
         arms[method, share] = run_arm(cohort, method, share, settings, a.work, a.device)
     judged = judge(cohort, arms, a.draws, a.least)
     made, written = tables(judged, sorted(set(a.fractions))), []
-    made["labels"] = label_rows(judged, cohort)
+    made |= {"labels": label_rows(judged, cohort), "within": within_rows(arms, cohort)}
     for row in made["arms"]:
         row |= {"device": a.device, "threads": a.threads} | {k: v for k, v in asdict(settings).items() if k not in row}
         row["supervised_rates"] = " ".join(f"{r:g}" for r in settings.supervised_rates)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from datetime import datetime, timedelta
 from functools import lru_cache
 
@@ -206,3 +207,20 @@ def test_a_world_of_records_starts_and_steps(meds, init, tmp_path) -> None:
     chart = loaded.observe(state)
     assert all(bool(torch.isfinite(x).all()) for x in chart.values()) and float(chart["inquiry_seen"].sum()) > 0
     assert all(torch.equal(a, b) for a, b in zip(tree.leaves(model.net.state_dict()), tree.leaves(loaded.net.state_dict()), strict=True))
+
+
+def test_passes_are_chosen_by_the_training_patients_alone(meds, init, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(train_records, "PASSES", (2.0, 6.0))
+    recipe = dataclasses.replace(train_records.Recipe(), batch=4)
+    whole = read(meds)
+    made = train_records.train_fold(init, whole, tmp_path / "a", 3, 1, recipe=recipe)
+    assert set(made.chosen) == {2.0, 6.0} and all(math.isfinite(v) for v in made.chosen.values())
+    held = torch.isin(whole.subject, made.held_out.subject).view(-1, 1, 1)
+    strange = whole._replace(stays=whole.stays._replace(value=torch.where(held, whole.stays.value * 1.3, whole.stays.value)))
+    other = train_records.train_fold(init, strange, tmp_path / "b", 3, 1, recipe=recipe)
+    assert other.chosen == made.chosen  # nothing of a held-out patient chose anything
+    best = min(made.chosen, key=made.chosen.get)
+    told = train_records.train_fold(init, whole, tmp_path / "a", 3, 1, recipe=dataclasses.replace(recipe, passes=best))
+    assert told.chosen == {} and all(torch.equal(a, b) for a, b in zip(made.net.parameters(), told.net.parameters(), strict=True))
+    few = train_records.choose_passes(init, made.held_out, tmp_path / "c", "x", None, recipe)
+    assert few == (6.0, {})  # four patients cannot be divided: the middle of the list

@@ -27,7 +27,7 @@ from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.reduce import BatchNorm1d, ranks
 from world_models.training import Schedule, fit
 
-__all__ = ["PairSource", "pretrain", "start_ddp"]
+__all__ = ["Batch", "PairOrder", "PairSource", "Pairs", "pretrain", "start_ddp"]
 
 MEASURE_EVERY = 20  # steps, as often as `fit` logs
 NORM_BATCHES = 50  # forward passes that BatchNorm's final statistics are taken from
@@ -41,6 +41,43 @@ class Recordings(Protocol):
     ecg: Tensor  # [N, 12, T] float16, mV at 100 Hz
     label: Tensor  # [N, C] bool
     days: Tensor  # [N] float32
+
+
+class Pairs(Protocol):
+    """What `pretrain` draws from: `PairSource` (recorded ECGs), or `drawn.DrawnPairs` (simulated ones)."""
+
+    @property
+    def codes(self) -> int: ...  # labels, the length of an action
+
+    def __len__(self) -> int: ...
+
+    def batch(self, step: int, size: int = 256, rank: int = 0, world: int = 1) -> Batch: ...
+
+
+class PairOrder:
+    """Which of so many pairs come when: shuffled anew each epoch, each once, a function of key and step alone."""
+
+    def __init__(self, count: int, key: Tensor):
+        self.count, self.key = count, key
+        self._epoch: tuple[int, Tensor] = (-1, key)
+
+    def batch(self, step: int, size: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
+        """int64 [B] each: the running number of every pair drawn so far, and the pair; of this process' share.
+
+        Raises:
+            ValueError: a size that `world` does not divide.
+        """
+        if size % world:
+            raise ValueError(f"a batch of {size} cannot be shared by {world} processes; make it a multiple")
+        share = size // world
+        place = torch.arange(share) + (step * size + rank * share)
+        epoch = place // self.count
+        return place, torch.cat([self._of(int(e))[place[epoch == e] % self.count] for e in epoch.unique()])
+
+    def _of(self, epoch: int) -> Tensor:
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, keys.bits(self.key, epoch, "order", (self.count,))[0].argsort())
+        return self._epoch[1]
 
 
 class PairSource:
@@ -75,7 +112,7 @@ class PairSource:
         self.windows = recordings.ecg.unfold(2, crop, 1)  # [N, 12, starts, crop]: a view
         self.first, self.second = first, second
         self.key = keys.from_seed(seed)
-        self._epoch: tuple[int, Tensor] = (-1, first)
+        self.order = PairOrder(len(first), self.key)
 
     def __len__(self) -> int:
         return len(self.first)
@@ -94,15 +131,9 @@ class PairSource:
         Raises:
             ValueError: a size that `world` does not divide.
         """
-        if size % world:
-            raise ValueError(f"a batch of {size} cannot be shared by {world} processes; make it a multiple")
-        share = size // world
-        place = torch.arange(share) + (step * size + rank * share)
-        pair = torch.cat(
-            [self._order(int(e))[place[place // len(self) == e] % len(self)] for e in _epochs(place, len(self))]
-        )
+        place, pair = self.order.batch(step, size, rank, world)
         spots = self.windows.shape[2]
-        start = (keys.uniform(self.key.expand(share), place, "crop", (2,)) * spots).long().clamp_max(spots - 1)
+        start = (keys.uniform(self.key.expand(len(place)), place, "crop", (2,)) * spots).long().clamp_max(spots - 1)
         a, b = self.first[pair], self.second[pair]
         label = self.recordings.label
         action = label[b].float() - label[a].float()
@@ -110,15 +141,6 @@ class PairSource:
 
     def _crop(self, rows: Tensor, start: Tensor) -> Tensor:
         return torch.nan_to_num(self.windows[rows, :, start].float(), nan=0.0)
-
-    def _order(self, epoch: int) -> Tensor:
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, keys.bits(self.key, epoch, "order", (len(self),))[0].argsort())
-        return self._epoch[1]
-
-
-def _epochs(place: Tensor, count: int) -> range:
-    return range(int(place[0]) // count, int(place[-1]) // count + 1)
 
 
 def start_ddp() -> torch.device:
@@ -139,7 +161,7 @@ def start_ddp() -> torch.device:
 
 def pretrain(
     config: JEPAConfig,
-    source: PairSource,
+    source: Pairs,
     folder: str | Path,
     steps: int,
     batch: int = 512,

@@ -1,6 +1,7 @@
 """Make a learned progression world: `python -m world_models.cardiac_jepa.train --out DIR [--data FILE.h5]`.
 
-Without `--data` the ECGs are drawn from the progression oracle (`cohort`). Stages, each resumable in the work folder:
+Without `--data` everything is drawn from the progression oracle: a monolith of some patients (`cohort`) for the probe and
+what is kept, and pairs of many more for the JEPA, drawn as it trains (`drawn`). Stages, each resumable in the work folder:
 the monolith, the JEPA (`pretrain`), the probe on its latents, the process of the labels, then what the world keeps of
 validation patients: the spread of what the predictor cannot foretell, first visits to draw patients from, pairs to
 explain. Run the same command again after a kill.
@@ -18,27 +19,30 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from world_models import checkpoint, keys
+from world_models import checkpoint, keys, tree
 from world_models.cardiac_jepa import cohort
 from world_models.cardiac_jepa.auroc import macro_auroc
 from world_models.cardiac_jepa.card import write_card
 from world_models.cardiac_jepa.config import FULL, NARROW, JEPAConfig
+from world_models.cardiac_jepa.drawn import DrawnPairs, simulated_visits
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.labels import Followed, LabelModel
 from world_models.cardiac_jepa.model import KIND, CardiacJEPAWorld, Reader, WorldConfig
-from world_models.cardiac_jepa.pretrain import PairSource, pretrain
+from world_models.cardiac_jepa.pretrain import Pairs, PairSource, pretrain
 from world_models.cardiac_jepa.probes import fit_probe, youden
 from world_models.data.ecg_monolith import Monolith, pairs, read_monolith
 from world_models.data.ecg_pairs import with_changes
+from world_models.oracles.progression_visits import consecutive
 from world_models.progression_quantities import CODES
 from world_models.training import Schedule, fit
 
 __all__ = ["finish", "fit_labels", "main"]
 
-SEED, FOLLOW_SEED, VALID_FOLLOW_SEED = 5_000_000, 5_500_000_000, 5_600_000_000
-PATIENTS, FOLLOWED = 38_000, 24_000
-STEPS, BATCH, RATE = 3000, 256, 1e-3
-CHANGED = 0.6  # least share of changed pairs among those that the JEPA sees
+SEED, DRAWN_SEED, FOLLOW_SEED, VALID_FOLLOW_SEED = 5_000_000, 6_000_000, 5_500_000_000, 5_600_000_000
+PATIENTS, DRAWN, FOLLOWED = 38_000, 300_000, 24_000
+STEPS, BATCH, RATE = 5000, 256, 1e-3
+DYNAMICS_HIDDEN = 384  # width of the narrow preset's predictor, for which drawn pairs are enough
+CHANGED = 0.7  # least share of changed pairs among those that the JEPA sees
 PROBE_ROWS = 20_000
 VALID = 18
 
@@ -179,10 +183,10 @@ def finish(
     return world, figures
 
 
-SIMULATED = """ECGs and charts simulated by the progression oracle (`world_models/oracles/progression*.py`): {ecgs} ECGs of {patients}
-patients, {pairs} training pairs, folds 0 to 17 trained on, 18 for validation, 19 untouched; visits with orders of
-{followed} further simulated patients for the labels. Wave shapes of the oracle were fitted to LUDB 1.0.1 (Kalyakulina
-2020, doi 10.1109/ACCESS.2020.3029211, ODC-By). No real patient's record was trained on."""
+SIMULATED = """ECGs and charts simulated by the progression oracle (`world_models/oracles/progression*.py`): the JEPA
+learned from pairs of {drawn} patients, drawn as it trained; the probe from {ecgs} ECGs of {patients} others, folds 0 to 17
+(18 for validation, 19 untouched); the labels' process from visits with orders of {followed} more. Wave shapes of the
+oracle were fitted to LUDB 1.0.1 (Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211, ODC-By). No real patient's record was trained on."""
 GIVEN = """{name}: {ecgs} ECGs of {patients} patients, {pairs} training pairs, folds 0 to 17 trained on, 18 for validation, 19
 untouched; visits with orders of {followed} simulated patients for the labels. The weights hold latents of validation
 patients (a bank and pairs): share them only as the data's licence allows."""
@@ -193,7 +197,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--out", type=Path, required=True, help="folder of the world to be")
     p.add_argument("--work", type=Path, default=Path("runs/cardiac-jepa"), help="data, progress and metrics")
     p.add_argument("--data", type=Path, help="an HDF5 monolith (see world_models/data/README.md); default: simulated")
-    p.add_argument("--patients", type=int, default=PATIENTS, help="simulated, without --data")
+    p.add_argument("--patients", type=int, default=PATIENTS, help="simulated, of the probe and what the world keeps; without --data")
+    p.add_argument("--drawn", type=int, default=DRAWN, help="simulated, whose pairs the JEPA learns from; without --data")
     p.add_argument("--followed", type=int, default=FOLLOWED, help="simulated patients for the labels' process")
     p.add_argument("--preset", choices=("narrow", "xresnet1d50"), default="narrow")
     p.add_argument("--name", default="cardiac-jepa-small")
@@ -222,10 +227,18 @@ def main(argv: list[str] | None = None) -> int:
         print(f"--data {path}: {error}", file=sys.stderr)
         return 2
     jepa = dataclasses.replace(NARROW if a.preset == "narrow" else FULL, name=a.name, codes=m.codes)
+    if a.preset == "narrow" and a.data is None:
+        jepa = dataclasses.replace(jepa, dynamics_hidden=DYNAMICS_HIDDEN)
     if a.weight is not None:
         jepa = dataclasses.replace(jepa, weight=a.weight)
     where = sides(m)
-    source = PairSource(m, *with_changes(*where.train_pairs, m.label, CHANGED), crop=jepa.crop_samples, seed=0)
+    source: Pairs
+    if a.data is None:
+        visits = tree.to(simulated_visits(a.work / "visits", DRAWN_SEED, a.drawn), a.device)
+        some = with_changes(*consecutive(visits).unbind(1), visits.condition, CHANGED)
+        source = DrawnPairs(visits, *some, jepa.crop_samples)
+    else:
+        source = PairSource(m, *with_changes(*where.train_pairs, m.label, CHANGED), crop=jepa.crop_samples, seed=0)
     trained = pretrain(jepa, source, a.work / f"jepa-{a.preset}", a.steps, a.batch, a.rate, 0, device=a.device).cpu()
     config = WorldConfig(name=a.name, jepa=jepa.to_dict())
     with torch.random.fork_rng(devices=[]):
@@ -235,9 +248,11 @@ def main(argv: list[str] | None = None) -> int:
     fit_labels(labels, seen, a.work / f"labels-{a.followed}", a.label_steps)
     text = SIMULATED if a.data is None else GIVEN
     text = text.format(
-        name=Path(path).name, ecgs=len(m.fold), patients=len(m.patient.unique()), pairs=len(where.train_pairs[0]), followed=a.followed
-    )
-    command = "python -m world_models.cardiac_jepa.train " + (f"--data {Path(path).name} " if a.data else f"--patients {a.patients} ")
+        name=Path(path).name, ecgs=len(m.fold), patients=len(m.patient.unique()), pairs=len(where.train_pairs[0]),
+        followed=a.followed, drawn=a.drawn,
+    )  # fmt: skip
+    given = f"--data {Path(path).name} " if a.data else f"--patients {a.patients} --drawn {a.drawn} "
+    command = f"python -m world_models.cardiac_jepa.train {given}"
     command += f"--followed {a.followed} --preset {a.preset} --steps {a.steps} --batch {a.batch} --rate {a.rate:g} --out DIR"
     judged = cohort.follow_ups(VALID_FOLLOW_SEED, 1000)
     _, figures = finish(config, trained, labels, m, a.out, command, text, judged)

@@ -3,8 +3,8 @@
 Three steps, each resumable and kept in the work folder under a sum of what it depends on:
 1. the weights of `--init`, a world trained on the oracle ward;
 2. optionally the 4,000 stays of Challenge 2012 (48 h, no drugs, ends unknown): what real values and their noise are like;
-3. the training patients: a few passes, item columns hidden at random, the running average of the weights kept; with
-   `orders` above 1, runs over several orders of the data whose weights are averaged.
+3. the training patients: a few passes (how many, folds inside these patients choose), item columns hidden at random, the
+   running average of the weights kept; with `orders` above 1, runs over several orders whose weights are averaged.
 
 Bins of items that Challenge 2012 holds are from there, others from the training patients: nothing of a held-out patient
 is in the vocabulary, the baselines or the weights.
@@ -29,15 +29,18 @@ from world_models.ehr_world import bins
 from world_models.ehr_world.config import SetOutcomeConfig
 from world_models.ehr_world.events import Stays, charted
 from world_models.ehr_world.feeder import Feeder
-from world_models.ehr_world.losses import forced, parts
+from world_models.ehr_world.losses import forced, likelihood, parts
 from world_models.ehr_world.model import EHRWorldModel
 from world_models.ehr_world.records import Guesses, Records, fold_of, guesses_of, numbers, read_records, shares, take
 from world_models.ehr_world.set_outcome import SetOutcome
 from world_models.ehr_world.stays import real_vocabulary
-from world_models.ehr_world.vocabulary import Vocabulary, from_z
+from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 from world_models.training import Schedule, fit
 
-__all__ = ["Fold", "Recipe", "compare", "finish_fold", "folder_of", "from_arguments", "read_sources", "start_from", "train_fold", "tune"]
+__all__ = [
+    "Fold", "Recipe", "choose_passes", "compare", "finish_fold", "folder_of", "from_arguments", "nats_a_value", "read_sources",
+    "start_from", "train_fold", "tune",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Recipe:
     wide_steps: int = 800  # on Challenge 2012
     wide_rate: float = 1e-3
     wide_batch: int = 64
-    passes: float = 24.0  # over the training patients' stays, for each order of the data
+    passes: float | None = None  # over the training patients' stays, for each order of the data; None: see `choose_passes`
     steps: int | None = None  # instead of passes
     rate: float = 5e-4
     batch: int = 12
@@ -115,6 +118,46 @@ def tune(
     fit(net, loss, Schedule(steps, rate, warm_up=warm, weight_decay=1e-2, clip=10.0, average=0.99, save_every_s=30.0), folder, stage)
 
 
+PASSES = (6.0, 12.0, 24.0)  # to choose from
+INNER_FOLDS = 3
+
+
+def choose_passes(
+    init: Path, train: Records, work: Path, name: str, wide: Records | None, recipe: Recipe
+) -> tuple[float, dict[float, float]]:
+    """How many passes over these patients foretell others of them best, and `nats_a_value` of each choice.
+
+    Patients held out by the caller are not in `train`, so what judges the world chose nothing. Too few patients to be
+    divided: the middle choice, and no figures.
+    """
+    if len(train.subject.unique()) < 2 * INNER_FOLDS:
+        return PASSES[len(PASSES) // 2], {}
+    found = {}
+    for passes in PASSES:
+        of = dataclasses.replace(recipe, passes=passes)
+        made = [train_fold(init, train, work, INNER_FOLDS, inner, name, wide, recipe=of) for inner in range(INNER_FOLDS)]
+        found[passes] = nats_a_value([(one.net, one.held_out.stays) for one in made], recipe)
+    return min(found, key=found.get), found
+
+
+@torch.no_grad()
+def nats_a_value(worlds: list[tuple[SetOutcome, Stays]], recipe: Recipe) -> float:
+    """Negative log likelihood a value, z scale: mean of the next step's and that of results withheld from a position on."""
+    total = torch.zeros(2, dtype=torch.float64)
+    count = 0
+    for net, stays in worlds:
+        for number, rows in enumerate(stays.valid.sum(1).argsort().split(24)):
+            part = tree.take(stays, rows)
+            part = Stays(*part[:2], *(x[:, : int(part.valid.sum(1).amax())] for x in part[2:]))
+            for i, shown in enumerate((part, looked_ahead(part, 1.0, recipe.early, number, 0))):
+                run = forced(net, shown)
+                run = run._replace(z=to_z(part.value[run.row, run.place, run.item], net.scale[run.item]))
+                log_p, there = likelihood(net, run)[0], ~run.z.isnan()
+                total[i] -= log_p[there].double().sum()
+                count += int(there.sum()) * (i == 0)
+    return float(total.sum()) / (2 * max(1, count))
+
+
 class Fold(NamedTuple):
     """What one fold's training leaves."""
 
@@ -122,6 +165,7 @@ class Fold(NamedTuple):
     train: Records
     held_out: Records | None  # None: all patients were trained on
     guesses: Guesses
+    chosen: dict[float, float] = {}  # passes -> nats a value, where they were chosen
 
 
 def _sum(*of: object) -> str:
@@ -175,6 +219,10 @@ def train_fold(
             held_out, train = take(records, own.nonzero().squeeze(1)), take(records, (~own).nonzero().squeeze(1))
         if share < 1:
             train = take(train, shares(train.subject, share, seed=fold).nonzero().squeeze(1))
+        chosen: dict[float, float] = {}
+        if recipe.passes is None and recipe.steps is None:
+            passes, chosen = choose_passes(init, train, work, name, wide, recipe)
+            recipe = dataclasses.replace(recipe, passes=passes)
         words = real_vocabulary(words, [train.stays], keep=kept)
         sum_ = _sum(sum_, dataclasses.asdict(recipe), _sum_of_stays(train.stays))
         steps = recipe.steps or max(10, round(recipe.passes * len(train.subject) / recipe.batch))
@@ -187,7 +235,7 @@ def train_fold(
     with torch.no_grad():
         for together in zip(*(n.parameters() for n in nets), strict=True):
             together[0].copy_(torch.stack(list(together)).mean(0))
-    return Fold(nets[0], train, held_out, guesses_of(words, train.stays))
+    return Fold(nets[0], train, held_out, guesses_of(words, train.stays), chosen)
 
 
 def moved(net: SetOutcome, words: Vocabulary) -> SetOutcome:

@@ -134,6 +134,7 @@ def draw_progression_ecg(
     sex_female: Tensor,
     treated: Tensor,
     samples: int = SAMPLES,
+    shown: Shown | None = None,
 ) -> Tensor:
     """ECGs of patients at visits, float32 [B, 12, samples] in mV at 100 Hz, standard lead order.
 
@@ -146,6 +147,7 @@ def draw_progression_ecg(
         treated: bool [B, 9] (`progression_quantities.TREATMENTS`): drugs taken, procedures ever done. A pacemaker paces
             where block of high degree or a sick sinus is among the conditions.
         samples: length; 100 a second.
+        shown: what the ECGs show, of [B] patients; default: `shown_on_ecg(key, t, condition)`, the person's own luck.
 
     Raises:
         ValueError: a shape does not fit, or `samples` is not within 10 to 360000.
@@ -156,7 +158,7 @@ def draw_progression_ecg(
     out = torch.empty(key.shape[0], 12, samples, dtype=torch.float32, device=key.device)
     if not len(key):
         return out
-    shown = shown_on_ecg(key, t, condition.to(torch.bool))
+    shown = shown_on_ecg(key, t, condition.to(torch.bool)) if shown is None else shown
     paced = is_paced(shown, drugs)
     signs = apply_signs(at_visit(key, t, draw_anatomy(key, age_years, sex_female)), shown, drugs, paced)
     rhythm = rhythm_of(key, t, shown, drugs, paced, signs.rate_bpm)
