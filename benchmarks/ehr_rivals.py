@@ -45,7 +45,6 @@ DRAWS = 16  # joint draws for the energy score
 TRIAL = 8  # steps timed before training, at most
 
 
-
 def budget_steps(folder: Path, budget_s: float, work: Callable[[int], None], used_s: float = 0.0) -> int:
     """Steps that `budget_s` seconds of processor time hold, from a few of them that are timed; kept in the folder, so that
     a resumed run has the same schedule; `used_s` of it are spent already.

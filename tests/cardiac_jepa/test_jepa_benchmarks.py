@@ -162,6 +162,8 @@ def test_the_tables_have_the_papers_layout_and_go_on_where_they_stopped(
     asked = {r["difference"] for r in read_csv(Path(f"{out}_differences.csv"))}
     assert {"ours probe - naive probe", "SIGReg - VICReg, fine-tuned", "at 20 %: ours fine-tuned - supervised"} <= asked
     assert {r["method"] for r in read_csv(Path(f"{out}_arms.csv"))} == set(arms.METHODS)
+    within = read_csv(Path(f"{out}_within.csv"))
+    assert "all" in {r["code"] for r in within} and all(0 <= float(r["right_way_value"]) <= 1 for r in within)
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("an arm that was done is trained again")
@@ -173,6 +175,21 @@ def test_the_tables_have_the_papers_layout_and_go_on_where_they_stopped(
     one = tmp_path / "one" / "jepa"
     assert tables.main([*command, "--arms", "naive", "--out", str(one)]) == 0
     assert not Path(f"{one}_figure4.csv").exists() and len(read_csv(Path(f"{one}_table1.csv"))) == 4
+
+
+def test_a_patients_own_changes_are_seen_by_scores_that_follow_them(monolith: Monolith) -> None:
+    cohort = arms.cohort_of(monolith)
+    label = monolith.label[cohort.test].float()
+    people = monolith.patient[cohort.test]
+    first = (people[:, None] == people[None]).float()
+    scores = {"follows": label, "the patient's mean": first @ label / first.sum(1, keepdim=True), "opposite": -label}
+    found = tables.within_rows({("ours", 1.0): arms.Arm(scores, {})}, cohort)
+    assert {r["code"] for r in found} == {"I48", "I21", "I44", "all"}  # what only comes changes too seldom for a row of its own
+    for protocol, share in (("follows", 1.0), ("the patient's mean", 0.0), ("opposite", 0.0)):
+        mine = [r for r in found if r["protocol"] == protocol]
+        assert len(mine) == 4 and all(r["right_way_value"] == share for r in mine)
+    changes = {r["code"]: r["changes"] for r in found if r["protocol"] == "follows"}
+    assert changes["all"] > sum(n for code, n in changes.items() if code != "all") > 60
 
 
 def test_bad_input_to_the_tables(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
