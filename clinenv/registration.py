@@ -15,7 +15,7 @@ __all__ = ["ENVIRONMENTS", "WARD_WORLD", "WEIGHTS_SHA256", "register"]
 WEIGHTS_SHA256: dict[str, str] = {
     "ecg-wm-small": "cf168f93bfaf6bc88878f22d5f8612ba4c6213203c8e6b25a2edda698c41517f",
     "ehr-ward-small": "3d431a927b855201c43e49b2b55485d27201591a24e61e374149881392501109",
-    "ehr-mimic-demo-small": "e3baa301883a954db832e4a7530729a6044dfb9346449727eef3c6a3f206b154",
+    "ehr-mimic-demo-small": "cc1bfbf303a43a73cb67e03c7c6ed89aa5842f1d3c06986d74ff7b652f9baa62",
     "cardiac-jepa-small": "2aa90bd331f924a3d787e6afc9b5e1cb3c93c15ac4a737ed15069ea60f92d562",
 }
 
