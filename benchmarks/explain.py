@@ -1,4 +1,7 @@
-"""How often the true transitions are found: `python -m benchmarks.explain --world cardiac-jepa-small --compose joint`.
+"""How often the true transitions are found: `python -m benchmarks.explain --world oracle --compose joint`.
+
+`--world oracle`: pairs of patients whom no training and no choice has seen, drawn by the progression oracle, latents and
+dynamics by the shipped model. A learned world's own pairs are those it keeps of its validation patients.
 
 Every solver gets the same changed pairs of `ECGExplain-v0`, each once, none of which is in the library of known pairs
 that the model-free ones search (a pair whose first latent is in the library is left out). A hit is the exact set of
