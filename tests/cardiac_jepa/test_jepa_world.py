@@ -19,7 +19,7 @@ from world_models.progression_quantities import CODES, IRREVERSIBLE, ORDERS, PRO
 from world_models.protocol import History, Learned, Oracle
 from world_models.testing import check_world
 
-SMALL = ["--patients", "160", "--followed", "150", "--steps", "6", "--batch", "24", "--label-steps", "40"]
+SMALL = ["--patients", "160", "--drawn", "120", "--followed", "150", "--steps", "6", "--batch", "24", "--label-steps", "40"]
 
 
 @pytest.fixture(scope="module")

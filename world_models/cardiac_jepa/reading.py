@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from world_models import keys
+from world_models import keys, tree
 from world_models.cardiac_jepa.model import DAYS_PER_MONTH, CardiacJEPAWorld, ExplainPairs, Reader, read_measures
 from world_models.oracles.progression import ProgressionOracle
 from world_models.progression_quantities import INTERVALS_MONTHS, ORDERS
@@ -97,19 +97,21 @@ class ReadOracle:
         Of up to four visits the first that brought a change is taken; where none did, the last pair with no change.
         """
         state = self.oracle.initial(key)
-        before = self.oracle.observe(state, ("ecg_mv",))
-        kept: list[Tensor] = []
+        kept = None  # what is kept of a patient: state before, state after, change, days
         for visit in range(TRIES):
             action = torch.zeros(len(key), len(ORDERS), device=self.device)
             long = keys.uniform(key, visit, "pair interval") < 0.5
             months = torch.where(long, INTERVALS_MONTHS[-1], INTERVALS_MONTHS[-2])
             action[:, -1] = months
-            state = self.oracle.transition(state, action)
-            after = self.oracle.observe(state, ("ecg_mv",))
-            change = after["condition"] - before["condition"]
-            found = [before["ecg_mv"], after["ecg_mv"], before["condition"] > 0.5, change, months * DAYS_PER_MONTH]
-            if kept:
-                open_ = (kept[3] == 0).all(-1) & ~(after["dead"] > 0.5)
-                found = [torch.where(open_.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(found, kept, strict=True)]
-            kept, before = found, after
-        return ExplainPairs(self.reader.latents(kept[0]), self.reader.latents(kept[1]), *kept[2:])
+            after = self.oracle.transition(state, action)
+            now = self.oracle.observe(after)
+            change = now["condition"] - self.oracle.observe(state)["condition"]
+            found = (state, after, change, months * DAYS_PER_MONTH)
+            if kept is not None:
+                open_ = (kept[2] == 0).all(-1) & ~(now["dead"] > 0.5)
+                found = tree.where(open_, found, kept)
+            kept, state = found, after
+        before, after, change, days = kept
+        charts = [self.oracle.observe(s, ("ecg_mv",)) for s in (before, after)]  # ECGs of these two visits alone
+        z = [self.reader.latents(chart["ecg_mv"]) for chart in charts]
+        return ExplainPairs(*z, charts[0]["condition"] > 0.5, change, days)
