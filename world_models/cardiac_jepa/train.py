@@ -2,9 +2,9 @@
 
 Without `--data` everything is drawn from the progression oracle: a monolith of some patients (`cohort`) for the probe and
 what is kept, and pairs of many more for the JEPA, drawn as it trains (`drawn`). Stages, each resumable in the work folder:
-the monolith, the JEPA (`pretrain`), the probe on its latents, the process of the labels, then what the world keeps of
-validation patients: the spread of what the predictor cannot foretell, first visits to draw patients from, pairs to
-explain. Run the same command again after a kill.
+the monolith, the JEPA (`pretrain`), the probe on its latents, the process of the
+labels, then what the world keeps of validation patients: the spread of what the predictor cannot foretell, first visits
+to draw patients from, pairs to explain. Run the same command again after a kill.
 """
 
 from __future__ import annotations
