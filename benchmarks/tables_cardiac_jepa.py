@@ -192,7 +192,7 @@ def label_rows(judged: Judged, cohort: Cohort) -> list[dict[str, Any]]:
 def within_rows(arms: dict[tuple[str, float], Arm], cohort: Cohort) -> list[dict[str, Any]]:
     """Of one patient's two ECGs, does the one with the label score higher? What invariance to the patient should lose.
 
-    A row an arm and code, and one over all changes: share of the test pairs in which the label starts or resolves whose
+    A row an arm and code with `FEWEST_CHANGES` or more, and one over all changes: share of the test pairs in which the label starts or resolves whose
     scores move the right way (0.5: chance), with the interval of its mean over patients.
     """
     m, at = cohort.data, torch.full((len(cohort.data.patient),), -1)
@@ -206,7 +206,7 @@ def within_rows(arms: dict[tuple[str, float], Arm], cohort: Cohort) -> list[dict
             right = ((score[at[second]] - score[at[first]]) * change > 0).float()
             for c, code in [*enumerate(m.codes), (slice(None), "all")]:
                 where = (change != 0)[:, c].nonzero()
-                if len(where) < FEWEST_CHANGES:
+                if len(where) < (1 if code == "all" else FEWEST_CHANGES):
                     continue
                 hit, who = right[:, c][(change != 0)[:, c]], m.patient[first][where[:, 0]]
                 found = ratio(hit, torch.ones_like(hit), who, 1000, 0)
