@@ -192,8 +192,8 @@ def label_rows(judged: Judged, cohort: Cohort) -> list[dict[str, Any]]:
 def within_rows(arms: dict[tuple[str, float], Arm], cohort: Cohort) -> list[dict[str, Any]]:
     """Of one patient's two ECGs, does the one with the label score higher? What invariance to the patient should lose.
 
-    A row an arm and code with `FEWEST_CHANGES` or more, and one over all changes: share of the test pairs in which the label starts or resolves whose
-    scores move the right way (0.5: chance), with the interval of its mean over patients.
+    A row an arm and code with `FEWEST_CHANGES` or more, and one over all changes: share of the test pairs in which the label
+    starts or resolves whose scores move the right way (0.5: chance), with the interval of its mean over patients.
     """
     m, at = cohort.data, torch.full((len(cohort.data.patient),), -1)
     at[cohort.test] = torch.arange(len(cohort.test))

@@ -81,7 +81,7 @@ def test_the_command_writes_the_promised_columns(tmp_path, capsys):
     if not TABLE.is_file():
         pytest.skip(f"no trial at {TABLE}; set CLINENV_DATA to the folder that holds ecgrdvq")
     out = tmp_path / "predictions.csv"
-    assert main(["--trial", str(TABLE), "--world", "oracle", "--out", str(out), "--samples", "40"]) == 0
+    assert main(["--trial", str(TABLE), "--world", "oracle", "--out", str(out), "--samples", "20"]) == 0
     table = pd.read_csv(out)
     assert list(table.columns) == ["RANDID", "EXTRT", "TPT", *[n + t for n in TARGETS for t in ("", "_q05", "_q95")]]
     assert "Quinidine Sulph" in set(table["EXTRT"]) and len(table) == 79 * 15 and not table.isna().any().any()

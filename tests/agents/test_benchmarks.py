@@ -74,7 +74,8 @@ def test_rate_counts_units():
 
 
 @pytest.mark.slow
-def test_policies_writes_every_table(tmp_path):
+def test_policies_writes_every_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(policies, "LAMBDAS", policies.LAMBDAS[:2])  # each is a sweep of its own
     sizes = ["--patients", "6", "--steps", "6144", "--seeds", "2", "--sweep-patients", "3", "--planner", "fast"]
     arguments = [*sizes, "--threads", "1", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
     assert policies.main(arguments) == 0
