@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cardiac_jepa_arms import Cohort, cohort_of
-from benchmarks.files import write_csv
+from benchmarks.files import write_tables
 from world_models import catalog, keys
 from world_models.cardiac_jepa import probes
 from world_models.cardiac_jepa.auroc import auroc, judged_labels, macro_auroc
@@ -38,7 +38,7 @@ from world_models.cardiac_jepa.model import Reader
 from world_models.data.ecg_monolith import read_monolith
 from world_models.progression_quantities import IRREVERSIBLE
 
-__all__ = ["Read", "Setup", "errors", "latents", "main", "onsets", "reversals", "rollout", "set_up"]
+__all__ = ["Read", "Setup", "errors", "jepa_world", "latents", "main", "onsets", "reversals", "rollout", "set_up"]
 
 RESULTS = Path(__file__).parent / "results"
 CANDIDATES = 128  # recorded pairs that a drawn transition is chosen from
@@ -69,6 +69,18 @@ class Read(NamedTuple):
 
     logits: Tensor
     has: Tensor  # bool; False where there is no threshold
+
+
+def jepa_world(name: str) -> Any:
+    """A catalogued world with a JEPA, or that of a folder.
+
+    Raises:
+        ValueError: it has none.
+    """
+    world = catalog.load(name)
+    if not hasattr(world, "jepa"):
+        raise ValueError(f"world {name!r} is no cardiac JEPA; name one, such as cardiac-jepa-small, or its folder")
+    return world
 
 
 def latents(jepa: CardiacJEPA, ecg: Tensor, rows: Tensor, batch: int = 128) -> Tensor:
@@ -348,21 +360,14 @@ def main(argv: list[str] | None = None) -> int:
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
     try:
-        world: Any = catalog.load(a.world)
-        if not hasattr(world, "jepa"):
-            raise ValueError(f"world {a.world!r} is no cardiac JEPA; name one, such as cardiac-jepa-small, or its folder")
+        world = jepa_world(a.world)
         reader = world.reader if a.threshold == "world" else None
         s = set_up(world.jepa, cohort_of(read_monolith(a.data)), reader, a.probe_rows, a.threshold, a.draws, a.seed)
         made = {"error": errors(s), "onset": onsets(s), "rollout": rollout(s, a.visits), "reversal": reversals(s)}
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for name, rows in made.items():
-        path = a.out.with_name(f"{a.out.name}_{name}.csv")
-        write_csv(path, rows)
-        print(path)
-        for row in rows if name != "error" else rows[:3]:
-            print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
+    write_tables(a.out, made, {"error": 3})
     return 0
 
 

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.cardiac_jepa_actions import ratio
-from benchmarks.files import write_csv
-from world_models import catalog, keys, tree
+from benchmarks.cardiac_jepa_actions import jepa_world, ratio
+from benchmarks.files import write_tables
+from world_models import keys, tree
 from world_models.cardiac_jepa.model import Reader
 from world_models.oracles.progression_ecg import draw_progression_ecg
 from world_models.oracles.progression_shown import FORMS, Shown, shown_on_ecg
@@ -152,9 +152,7 @@ def main(argv: list[str] | None = None) -> int:
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
     try:
-        world: Any = catalog.load(a.world)
-        if not hasattr(world, "jepa"):
-            raise ValueError(f"world {a.world!r} is no cardiac JEPA; name one, such as cardiac-jepa-small, or its folder")
+        world = jepa_world(a.world)
         if tuple(world.codes) != tuple(CODES):
             raise ValueError(f"world {a.world!r} has other codes than the oracle; train one on the oracle's")
         visits = make_visits(a.seed, a.patients, "hospital")
@@ -162,12 +160,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for name, rows in made.items():
-        path = a.out.with_name(f"{a.out.name}_{name}.csv")
-        write_csv(path, rows)
-        print(path)
-        for row in rows:
-            print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
+    write_tables(a.out, made)
     return 0
 
 

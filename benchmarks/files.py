@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_csv"]
+__all__ = ["write_csv", "write_tables"]
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -20,3 +20,13 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writeheader()
         writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     os.replace(partial, path)
+
+
+def write_tables(prefix: Path, tables: Mapping[str, Sequence[Mapping[str, Any]]], most: Mapping[str, int] | None = None) -> None:
+    """Each table to PREFIX_name.csv, its path and rows printed; of those in `most` so many rows at most."""
+    for name, rows in tables.items():
+        path = prefix.with_name(f"{prefix.name}_{name}.csv")
+        write_csv(path, rows)
+        print(path)
+        for row in rows[: (most or {}).get(name)]:
+            print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})

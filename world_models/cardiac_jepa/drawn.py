@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from world_models import checkpoint, keys, tree
-from world_models.cardiac_jepa.pretrain import Batch, PairOrder
+from world_models.cardiac_jepa.pretrain import Batch, PairOrder, check_rows
 from world_models.oracles.progression_ecg import draw_progression_ecg
 from world_models.oracles.progression_visits import MOST_VISITS, Visits, make_visits
 
@@ -36,11 +35,7 @@ class DrawnPairs:
     """
 
     def __init__(self, visits: Visits, first: Tensor, second: Tensor, crop: int = 250, seed: int = 0):
-        if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
-            raise ValueError(f"pairs need two equal lists of rows, got {list(first.shape)} and {list(second.shape)}")
-        low, high = int(torch.minimum(first, second).min()), int(torch.maximum(first, second).max())
-        if low < 0 or high >= len(visits.key):
-            raise ValueError(f"pairs name rows {low} to {high}, but there are {len(visits.key)} visits")
+        check_rows(first, second, len(visits.key))
         self.days = visits.days[second] - visits.days[first]
         wrong = (self.days < 0) | (visits.patient[first] != visits.patient[second])
         if bool(wrong.any()):

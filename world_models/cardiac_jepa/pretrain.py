@@ -27,7 +27,7 @@ from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.reduce import BatchNorm1d, ranks
 from world_models.training import Schedule, fit
 
-__all__ = ["Batch", "PairOrder", "PairSource", "Pairs", "pretrain", "start_ddp"]
+__all__ = ["Batch", "PairOrder", "PairSource", "Pairs", "check_rows", "pretrain", "start_ddp"]
 
 MEASURE_EVERY = 20  # steps, as often as `fit` logs
 NORM_BATCHES = 50  # forward passes that BatchNorm's final statistics are taken from
@@ -52,6 +52,19 @@ class Pairs(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, step: int, size: int = 256, rank: int = 0, world: int = 1) -> Batch: ...
+
+
+def check_rows(first: Tensor, second: Tensor, rows: int) -> None:
+    """Let pairs [P] of rows pass.
+
+    Raises:
+        ValueError: no pairs, two lists of other lengths, or a row that is not there.
+    """
+    if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
+        raise ValueError(f"pairs need two equal lists of rows, got {list(first.shape)} and {list(second.shape)}")
+    low, high = int(torch.minimum(first, second).min()), int(torch.maximum(first, second).max())
+    if low < 0 or high >= rows:
+        raise ValueError(f"pairs name rows {low} to {high}, but there are {rows} recordings (0 to {rows - 1})")
 
 
 class PairOrder:
@@ -98,11 +111,7 @@ class PairSource:
 
     def __init__(self, recordings: Recordings, first: Tensor, second: Tensor, crop: int = 250, seed: int = 0):
         rows, _, length = recordings.ecg.shape
-        if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
-            raise ValueError(f"pairs need two equal lists of rows, got {list(first.shape)} and {list(second.shape)}")
-        low, high = int(torch.minimum(first, second).min()), int(torch.maximum(first, second).max())
-        if low < 0 or high >= rows:
-            raise ValueError(f"pairs name rows {low} to {high}, but there are {rows} recordings (0 to {rows - 1})")
+        check_rows(first, second, rows)
         if not 0 < crop <= length:
             raise ValueError(f"a crop of {crop} samples does not fit into recordings of {length}")
         self.days = (recordings.days[second] - recordings.days[first]).float()

@@ -161,7 +161,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--stays", type=int, default=24000, help="training stays drawn from the ward")
     parser.add_argument("--held-out", type=int, default=1000, help="validation stays")
     parser.add_argument("--confounding", type=float, default=0.0, help="the clinician's dial, with --source ward")
-    parser.add_argument("--steps", type=int, help=f"default {STEPS}; on records: Recipe.passes")
+    parser.add_argument("--steps", type=int, help=f"default {STEPS}; on records: passes that inner folds choose")
     parser.add_argument("--polish", type=int, default=POLISH, help="steps of a second, lower cosine, with --source ward")
     parser.add_argument("--batch", type=int, help=f"default {BATCH}; on records: Recipe.batch")
     parser.add_argument("--rate", type=float, help="peak learning rate; default 2e-3; on records: Recipe.rate")
