@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from benchmarks.spent import spending, spent
 from world_models import checkpoint
 from world_models.cardiac_jepa import probes
-from world_models.cardiac_jepa.config import FULL, NARROW, JEPAConfig, naive, vicreg
+from world_models.cardiac_jepa.config import FULL, NARROW, JEPAConfig, naive, vicreg, with_inverse
 from world_models.cardiac_jepa.encoder import XResNet1d, initialise
 from world_models.cardiac_jepa.finetune import LabelledRows, Recipe, finetune, predict, supervised
 from world_models.cardiac_jepa.pretrain import PairSource, pretrain
@@ -43,6 +43,7 @@ METHODS: dict[str, Callable[[JEPAConfig], JEPAConfig] | None] = {
     "ours": lambda config: config,
     "naive": naive,
     "vicreg": vicreg,
+    "inverse": with_inverse,
     "supervised": None,
     "random": None,
 }

@@ -19,6 +19,7 @@ from world_models.cardiac_jepa.dynamics import (
     reversal_error,
     reversible,
 )
+from world_models.cardiac_jepa.inverse import InverseDynamics
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.probes import crop_features
 
@@ -178,11 +179,16 @@ def pair(config, rows: int = 32):
     return ecg[first], ecg[second], action, data.days[second]
 
 
-@pytest.mark.parametrize("config", [TINY, naive(TINY), vicreg(TINY), replace(TINY, action="binary")])
+INVERSE = replace(TINY, inverse=0.3)
+
+
+@pytest.mark.parametrize("config", [TINY, naive(TINY), vicreg(TINY), replace(TINY, action="binary"), INVERSE])
 def test_loss_trains_every_part(config):
     model = CardiacJEPA(config).train()
     with torch.no_grad():  # away from the zero start, through which the action gets no gradient
         model.dynamics.outlet[-1].weight.copy_(0.1 * draw(12, 24))
+        if model.inverse is not None:
+            model.inverse.layer.weight.copy_(0.1 * draw(3, 12, name="inverse"))
     loss, metrics = model.loss(*pair(config), step=0)
     loss.backward()
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in model.parameters())
@@ -192,6 +198,7 @@ def test_loss_trains_every_part(config):
     if config.regulariser == "sigreg":
         extra = config.own_penalty * model.action.penalty() if config.action == "embedded" and model.action else 0.0
         expected = 0.95 * metrics["prediction"] + 0.05 * metrics["sigreg"] + float(torch.as_tensor(extra).detach())
+        expected += config.inverse * metrics.get("inverse", 0.0)
         assert loss.item() == pytest.approx(expected, rel=1e-5)
     else:
         assert {"variance", "covariance"} <= metrics.keys()
@@ -203,6 +210,23 @@ def test_the_naive_model_is_told_nothing():
     z, action = draw(3, 12), torch.eye(3)
     assert torch.equal(model.predict(z, action, torch.ones(3)), model.predict(z, -action, torch.zeros(3)))
     assert not [n for n, _ in model.named_parameters() if n.startswith("action")]
+
+
+def test_inverse_dynamics_reads_what_the_difference_tells():
+    action = torch.tensor([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    z_a, shift = draw(4, 12), draw(3, 12, name="shift")
+    z_b = z_a + action @ shift
+    reader = InverseDynamics(12, 3)
+    assert reader.loss(z_a, z_b, action).item() == 1.0  # untrained, nothing is read
+    with torch.no_grad():
+        reader.layer.weight.copy_(torch.linalg.pinv(shift).T)
+    assert reader.loss(z_a, z_b, action).item() < 1e-9
+    assert reader.loss(z_a, z_b, -action).item() == pytest.approx(4.0)
+    nobody = reader.loss(z_a, z_a, 0 * action)
+    assert nobody.item() == 0.0
+    assert CardiacJEPA(naive(INVERSE)).inverse is None  # it is told no action, not even by the loss
+    with pytest.raises(ValueError, match="inverse .* is -1"):
+        replace(TINY, inverse=-1.0)
 
 
 def test_latents_of_one_patient_and_crops():

@@ -149,7 +149,8 @@ def test_the_tables_have_the_papers_layout_and_go_on_where_they_stopped(
     table = [r for r in read_csv(Path(f"{out}_table1.csv")) if r["data"] == "this run"]
     assert [(r["method"], r["protocol"]) for r in table] == [
         ("Supervised", "End-to-end"), ("Naive SSL (Invariance)", "Linear probe"), ("Naive SSL (Invariance)", "Finetuned"),
-        ("Ours (Latent Dynamics)", "Linear probe"), ("Ours (Latent Dynamics)", "Finetuned"), ("Random encoder", "Linear probe"),
+        ("Ours (Latent Dynamics)", "Linear probe"), ("Ours (Latent Dynamics)", "Finetuned"),
+        ("Ours with inverse dynamics", "Linear probe"), ("Ours with inverse dynamics", "Finetuned"), ("Random encoder", "Linear probe"),
     ]  # fmt: skip
     assert table[0]["labels"] == "x" and table[0]["patient_id"] == "" and table[1]["labels"] == ""
     for r in table:
@@ -161,6 +162,7 @@ def test_the_tables_have_the_papers_layout_and_go_on_where_they_stopped(
     assert {r["train_patients"] for r in fourth} == {"144", "29"} and Path(f"{out}_figure4.png").stat().st_size > 5000
     asked = {r["difference"] for r in read_csv(Path(f"{out}_differences.csv"))}
     assert {"ours probe - naive probe", "SIGReg - VICReg, fine-tuned", "at 20 %: ours fine-tuned - supervised"} <= asked
+    assert {"inverse dynamics probe - naive probe", "at 20 %: inverse dynamics fine-tuned - supervised"} <= asked
     assert {r["method"] for r in read_csv(Path(f"{out}_arms.csv"))} == set(arms.METHODS)
     within = read_csv(Path(f"{out}_within.csv"))
     assert "all" in {r["code"] for r in within} and all(0 <= float(r["right_way_value"]) <= 1 for r in within)

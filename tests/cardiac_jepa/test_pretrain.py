@@ -147,7 +147,7 @@ class _Recorder(CollapseWatch):
 def trained(folder) -> dict[str, torch.Tensor]:
     """Weights and losses of three steps, with either regulariser."""
     found: dict[str, torch.Tensor] = {}
-    for config in (TINY, vicreg(TINY)):
+    for config in (replace(TINY, inverse=1.0), vicreg(TINY)):
         losses: list[float] = []
         model = pretrain(config, source(), f"{folder}/{config.name}", 3, 16, 1e-3, watch=_Recorder(losses))
         state = {**model.state_dict(), "prediction": torch.tensor(losses)}

@@ -8,7 +8,7 @@ from typing import Any
 
 from world_models.progression_quantities import CODES
 
-__all__ = ["FULL", "JEPAConfig", "NARROW", "naive", "vicreg"]
+__all__ = ["FULL", "JEPAConfig", "NARROW", "naive", "with_inverse", "vicreg"]
 
 _CHOICES = {
     "regulariser": ("sigreg", "vicreg"),
@@ -44,6 +44,7 @@ class JEPAConfig:
     regulariser: str = "sigreg"
     weight: float = 0.05  # lambda of SIGReg; its gradient grows with the batch, so retune it when that changes
     slices: int = 256  # random directions that SIGReg looks along
+    inverse: float = 0.0  # weight of inverse dynamics (`inverse.py`); 0: the paper's loss
     conditioning: str = "action"  # "none": naive self-supervision, the predictor is told neither action nor time
     crop_samples: int = 250  # of a training crop, 2.5 s at 100 Hz
 
@@ -63,6 +64,8 @@ class JEPAConfig:
                 raise ValueError(f"{name} is {size}; it must be at least 1")
         if not 0.0 < self.weight < 1.0:
             raise ValueError(f"weight (lambda) is {self.weight}; it must lie between 0 and 1, 0.02 to 0.1 is usual")
+        if not 0.0 <= self.inverse < float("inf"):
+            raise ValueError(f"inverse (weight of inverse dynamics) is {self.inverse}; give 0 (none) or more, 0.3 is usual")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -93,6 +96,14 @@ NARROW = JEPAConfig(
 def naive(config: JEPAConfig) -> JEPAConfig:
     """The same model told nothing of what changed: self-supervision by a patient's invariance."""
     return replace(config, name=f"{config.name}-naive", conditioning="none")
+
+
+def with_inverse(config: JEPAConfig) -> JEPAConfig:
+    """The same model with inverse dynamics and a quarter of the latent, so that what actions change has a place in it.
+
+    Chosen among three (latent, weight) on validation patients of the progression cohort (docs/log.md).
+    """
+    return replace(config, name=f"{config.name}-inverse", inverse=3.0, latent=max(1, config.latent // 4))
 
 
 def vicreg(config: JEPAConfig) -> JEPAConfig:

@@ -3,7 +3,8 @@
     L = (1 - lambda) |z_hat' - z'|^2 + lambda (SIGReg(z) + SIGReg(z'))
 
 with z = project(encode(ECG)) and z_hat' = Dyn(z, a, days). No momentum encoder, no stop-gradient: SIGReg alone keeps the
-latents apart. The ablation puts VICReg's terms, with its authors' weights, in the place of SIGReg.
+latents apart. The ablation puts VICReg's terms, with its authors' weights, in the place of SIGReg. Past the paper, and only
+where `config.inverse` weighs it, inverse dynamics is added (`inverse.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from world_models.cardiac_jepa.collapse import effective_rank
 from world_models.cardiac_jepa.config import JEPAConfig
 from world_models.cardiac_jepa.dynamics import Dynamics
 from world_models.cardiac_jepa.encoder import XResNet1d, initialise
+from world_models.cardiac_jepa.inverse import InverseDynamics
 from world_models.cardiac_jepa.projector import Projector
 from world_models.cardiac_jepa.reduce import mean_over_ranks, sum_over_ranks
 from world_models.cardiac_jepa.sigreg import sigreg
@@ -42,6 +44,7 @@ class CardiacJEPA(nn.Module):
         self.dynamics = Dynamics(
             config.latent, config.embedding if told else 0, config.dynamics_hidden, config.dynamics_blocks
         )
+        self.inverse = InverseDynamics(config.latent, len(config.codes)) if config.inverse and told else None
         initialise(self, seed)
 
     def encode(self, ecg: Tensor) -> Tensor:
@@ -84,9 +87,10 @@ class CardiacJEPA(nn.Module):
             measure: also the costly metrics (rank, use of the action).
 
         Returns:
-            The loss, and metrics: prediction (mean-square error), the regulariser's terms, std and rank of z, rank_h of
-            the encoder's features, and zero_action_ratio: on changed pairs, the error with a zero action over that
-            with the true one (absent without changed pairs, or where the model is told no action).
+            The loss, and metrics: prediction (mean-square error), the regulariser's terms, inverse (share of the actions
+            not read back, if that is weighed), std and rank of z, rank_h of the encoder's
+            features, and zero_action_ratio: on changed pairs, the error with a zero action over that with the true one
+            (absent without changed pairs, or where the model is told no action).
         """
         h = self.encode(torch.cat([ecg_a, ecg_b]))  # one pass: both halves share BatchNorm's statistics
         z = self.project(h)
@@ -103,6 +107,9 @@ class CardiacJEPA(nn.Module):
             total = INVARIANCE * prediction + VARIANCE * terms["variance"] + COVARIANCE * terms["covariance"]
         if self.action is not None and self.config.action == "embedded":
             total = total + self.config.own_penalty * self.action.penalty()
+        if self.inverse is not None:
+            terms["inverse"] = self.inverse.loss(z_a, z_b, action)
+            total = total + self.config.inverse * terms["inverse"]
         return total, self._metrics(terms, h, z, error, action, days) if measure else {}
 
     @torch.no_grad()

@@ -23,7 +23,7 @@ from world_models import checkpoint, keys, tree
 from world_models.cardiac_jepa import cohort
 from world_models.cardiac_jepa.auroc import macro_auroc
 from world_models.cardiac_jepa.card import write_card
-from world_models.cardiac_jepa.config import FULL, NARROW, JEPAConfig
+from world_models.cardiac_jepa.config import FULL, NARROW, JEPAConfig, with_inverse
 from world_models.cardiac_jepa.drawn import DrawnPairs, simulated_visits
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.labels import Followed, LabelModel
@@ -40,7 +40,7 @@ __all__ = ["finish", "fit_labels", "main"]
 
 SEED, DRAWN_SEED, FOLLOW_SEED, VALID_FOLLOW_SEED = 5_000_000, 6_000_000, 5_500_000_000, 5_600_000_000
 PATIENTS, DRAWN, FOLLOWED = 38_000, 300_000, 24_000
-STEPS, BATCH, RATE = 5000, 256, 1e-3
+STEPS, BATCH, RATE = 4000, 256, 1e-3
 DYNAMICS_HIDDEN = 384  # width of the narrow preset's predictor, for which drawn pairs are enough
 CHANGED = 0.7  # least share of changed pairs among those that the JEPA sees
 PROBE_ROWS = 20_000
@@ -207,6 +207,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--batch", type=int, default=BATCH, help="pairs")
     p.add_argument("--rate", type=float, default=RATE)
     p.add_argument("--weight", type=float, help="lambda of SIGReg; default: the preset's")
+    p.add_argument("--latent", type=int, help="size of z; default: a quarter of the published preset's")
+    p.add_argument("--inverse", type=float, help="weight of inverse dynamics; default: 3; 0: none, as published")
     p.add_argument("--device", default="cpu")
     p.add_argument("--threads", type=int, default=1)
     return p.parse_args(argv)
@@ -226,11 +228,15 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"--data {path}: {error}", file=sys.stderr)
         return 2
-    jepa = dataclasses.replace(NARROW if a.preset == "narrow" else FULL, name=a.name, codes=m.codes)
+    jepa = dataclasses.replace(with_inverse(NARROW if a.preset == "narrow" else FULL), name=a.name, codes=m.codes)
     if a.preset == "narrow" and a.data is None:
         jepa = dataclasses.replace(jepa, dynamics_hidden=DYNAMICS_HIDDEN)
-    if a.weight is not None:
-        jepa = dataclasses.replace(jepa, weight=a.weight)
+    chosen = {name: getattr(a, name) for name in ("weight", "latent", "inverse") if getattr(a, name) is not None}
+    try:
+        jepa = dataclasses.replace(jepa, **chosen)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     where = sides(m)
     source: Pairs
     if a.data is None:
@@ -253,7 +259,8 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     given = f"--data {Path(path).name} " if a.data else f"--patients {a.patients} --drawn {a.drawn} "
     command = f"python -m world_models.cardiac_jepa.train {given}"
-    command += f"--followed {a.followed} --preset {a.preset} --steps {a.steps} --batch {a.batch} --rate {a.rate:g} --out DIR"
+    command += f"--followed {a.followed} --preset {a.preset} --steps {a.steps} --batch {a.batch} --rate {a.rate:g} "
+    command += "".join(f"--{name} {value:g} " for name, value in chosen.items()) + "--out DIR"
     judged = cohort.follow_ups(VALID_FOLLOW_SEED, 1000)
     _, figures = finish(config, trained, labels, m, a.out, command, text, judged)
     for name, value in figures.items():
