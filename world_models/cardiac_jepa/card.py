@@ -38,7 +38,8 @@ next in, the next latent and what a linear probe reads off it out. No waveform i
 An xResNet1d of blocks {config.blocks} and {config.out} channels, a three-layer projector to {config.latent}, a residual predictor of
 width {config.dynamics_hidden} told the change of {len(config.codes)} ICD-10 codes ({codes}) and the days in between;
 squared error of the predicted latent, {config.regulariser.upper()} (weight {config.weight:g}){inverse}.
-AdamW, one-cycle schedule. A linear probe (logistic) on the latent; a two-state Markov process a condition for the labels, fitted to visits and orders.
+AdamW, one-cycle schedule. A linear probe (logistic) on the latent; a two-state Markov process a condition for the labels,
+fitted to visits and orders.
 
 ## Measured on validation patients at the end of training
 
