@@ -65,7 +65,7 @@ class JEPAConfig:
         if not 0.0 < self.weight < 1.0:
             raise ValueError(f"weight (lambda) is {self.weight}; it must lie between 0 and 1, 0.02 to 0.1 is usual")
         if not 0.0 <= self.inverse < float("inf"):
-            raise ValueError(f"inverse (weight of inverse dynamics) is {self.inverse}; give 0 (none) or more, 0.3 is usual")
+            raise ValueError(f"inverse (weight of inverse dynamics) is {self.inverse}; give 0 (none) or more, 1 to 3 is usual")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -217,6 +217,15 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
+    jepa = dataclasses.replace(with_inverse(NARROW if a.preset == "narrow" else FULL), name=a.name)
+    if a.preset == "narrow" and a.data is None:
+        jepa = dataclasses.replace(jepa, dynamics_hidden=DYNAMICS_HIDDEN)
+    chosen = {name: getattr(a, name) for name in ("weight", "latent", "inverse") if getattr(a, name) is not None}
+    try:
+        jepa = dataclasses.replace(jepa, **chosen)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     if a.data is not None and not a.data.is_file():
         print(f"--data {a.data}: no such file; make one with world_models.data.mimic_iv_ecg, or leave it out", file=sys.stderr)
         return 2
@@ -228,15 +237,7 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"--data {path}: {error}", file=sys.stderr)
         return 2
-    jepa = dataclasses.replace(with_inverse(NARROW if a.preset == "narrow" else FULL), name=a.name, codes=m.codes)
-    if a.preset == "narrow" and a.data is None:
-        jepa = dataclasses.replace(jepa, dynamics_hidden=DYNAMICS_HIDDEN)
-    chosen = {name: getattr(a, name) for name in ("weight", "latent", "inverse") if getattr(a, name) is not None}
-    try:
-        jepa = dataclasses.replace(jepa, **chosen)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    jepa = dataclasses.replace(jepa, codes=m.codes)
     where = sides(m)
     source: Pairs
     if a.data is None:
