@@ -16,7 +16,7 @@ WEIGHTS_SHA256: dict[str, str] = {
     "ecg-wm-small": "cf168f93bfaf6bc88878f22d5f8612ba4c6213203c8e6b25a2edda698c41517f",
     "ehr-ward-small": "3d431a927b855201c43e49b2b55485d27201591a24e61e374149881392501109",
     "ehr-mimic-demo-small": "cc1bfbf303a43a73cb67e03c7c6ed89aa5842f1d3c06986d74ff7b652f9baa62",
-    "cardiac-jepa-small": "f6e85d0303052ef08633af7526bdb2207fa8cb9c370dcb024b1cf7e3b5a401e4",
+    "cardiac-jepa-small": "56a72eaf8e8de490cce772141c9c57d762951f5567c461d4521e593c2e3b5565",
 }
 
 WARD_WORLD = "ehr-ward-small"  # in which a ward environment is made when no world is named

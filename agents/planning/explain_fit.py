@@ -17,7 +17,7 @@ from clinenv.simulator import Simulator
 from world_models import tree
 from world_models.protocol import Chart
 
-__all__ = ["SHRINKAGES", "SMOOTHINGS", "TAUS", "Fitted", "fit", "fit_metric", "fit_prior", "missed"]
+__all__ = ["SHRINKAGES", "SMOOTHINGS", "TAUS", "Fitted", "distances", "fit", "fit_metric", "fit_prior", "missed"]
 
 SMOOTHINGS = (3.0, 10.0, 30.0)  # pairs that each rate is drawn to its neighbours with
 SHRINKAGES = (0.05, 0.2, 0.5, 1.0)
@@ -126,10 +126,10 @@ def fit(
         left, truth = tree.take(chart, outside), sought[outside] != 0
         priors = [fit_prior(condition[inside], sought[inside], days[inside], s) for s in smoothings]
         odds = [p.log_odds(left["condition_before"], left["days"]) @ sets.to(torch.float32).T for p in priors]
-        distances = _distances(simulator, left, sets, [fit_metric(errors[inside], s) for s in shrinkages])
+        apart = distances(simulator, left, sets, [fit_metric(errors[inside], s) for s in shrinkages])
         for i, prior in enumerate(odds):
             alone[i] += _reciprocal_ranks(prior, sets, truth).sum() / count
-            for j, distance in enumerate(distances):
+            for j, distance in enumerate(apart):
                 for t, tau in enumerate(taus):
                     gain[i, j, t] += _reciprocal_ranks(prior - 0.5 * tau * distance, sets, truth).sum() / count
     best = int(gain.argmax())
@@ -141,7 +141,7 @@ def fit(
     )  # fmt: skip
 
 
-def _distances(
+def distances(
     simulator: Simulator, chart: Chart, sets: Tensor, metrics: Sequence[Tensor], max_rows: int = 8192
 ) -> list[Tensor]:
     """[B, M] for each metric: squared distance of the goal to where each set leads; the latents are foretold once."""

@@ -11,7 +11,7 @@ a normal's, and L is estimated (a "power posterior", tau < 1 (k)). `explain_fit`
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from world_models import tree
 from world_models.cardiac_jepa.explain import MAX_STEPS
 from world_models.protocol import Chart
 
-__all__ = ["ExplainPosterior", "TransitionPrior", "missed_by_sets", "singles_and_pairs", "whitening"]
+__all__ = ["ExplainPosterior", "SetScore", "TransitionPrior", "missed_by_sets", "singles_and_pairs", "whitening"]
 
 
 class TransitionPrior(NamedTuple):
@@ -36,6 +36,24 @@ class TransitionPrior(NamedTuple):
         group = torch.bucketize(days.contiguous(), self.edges)
         return torch.where(condition > 0.5, self.resolution[group], self.onset[group])
 
+    @property
+    def codes(self) -> int:
+        return self.onset.shape[-1]
+
+    def of_sets(self, chart: Chart, changed: Tensor) -> Tensor:
+        """[B, M] log odds of the sets changed bool [B, M, C], or [M, C] for all problems; transitions are independent."""
+        odds = self.log_odds(chart["condition_before"], chart["days"])
+        return (odds.unsqueeze(1) * changed).sum(-1)
+
+
+class SetScore(Protocol):
+    """What is said for a set of transitions besides where it leads."""
+
+    @property
+    def codes(self) -> int: ...  # conditions
+
+    def of_sets(self, chart: Chart, changed: Tensor) -> Tensor: ...  # [B, M] for sets bool [B, M, C] or [M, C]
+
 
 class ExplainPosterior:
     """Every single transition and every pair of them is scored; larger sets grow from the best of these.
@@ -45,7 +63,7 @@ class ExplainPosterior:
 
     Args:
         simulator: of `ExplainWorld` and `ECGExplainTask`.
-        prior: of single transitions, which are taken as independent.
+        prior: what is said for a set besides where it leads: `TransitionPrior`, or `explain_reading.ReadTransitions`.
         metric: lower triangle [Z, Z], the Cholesky factor of the covariance of what the dynamics do not foretell; None:
             every direction alike.
         tau: weight of the latents against the prior; 0: the prior alone, blind to them.
@@ -61,7 +79,7 @@ class ExplainPosterior:
     def __init__(
         self,
         simulator: Simulator,
-        prior: TransitionPrior,
+        prior: SetScore,
         metric: Tensor | None = None,
         tau: float = 0.25,
         width: int = 8,
@@ -78,8 +96,8 @@ class ExplainPosterior:
         self.simulator, self.prior, self.tau, self.name = simulator, prior, float(tau), name
         self.width, self.depth, self.max_rows = width, depth, max_rows
         self.codes = len(simulator.world.codes)
-        if prior.onset.shape[-1] != self.codes:
-            raise ValueError(f"the prior is of {prior.onset.shape[-1]} conditions, the world of {self.codes}")
+        if prior.codes != self.codes:
+            raise ValueError(f"the prior is of {prior.codes} conditions, the world of {self.codes}")
         size = next(q.shape[0] for q in simulator.world.measures if q.name == "z_goal")
         if metric is not None and tuple(metric.shape) != (size, size):
             raise ValueError(f"metric must be [{size}, {size}] like the latent, got {list(metric.shape)}")
@@ -101,8 +119,7 @@ class ExplainPosterior:
 
     def score(self, chart: Chart, changed: Tensor) -> Tensor:
         """[B, M] of the sets changed bool [B, M, C] (or [M, C], the same for all)."""
-        odds = self.prior.log_odds(chart["condition_before"], chart["days"])
-        value = (odds.unsqueeze(1) * changed).sum(-1)
+        value = self.prior.of_sets(chart, changed)
         if self.tau > 0:
             error = missed_by_sets(self.simulator, chart, changed) @ self._whiten.T
             value = value - 0.5 * self.tau * error.square().sum(-1)

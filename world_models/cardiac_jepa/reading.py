@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys, tree
+from world_models.cardiac_jepa.labels import LabelModel
 from world_models.cardiac_jepa.model import DAYS_PER_MONTH, CardiacJEPAWorld, ExplainPairs, Reader, read_measures
 from world_models.oracles.progression import ProgressionOracle
 from world_models.progression_quantities import INTERVALS_MONTHS, ORDERS
@@ -29,11 +30,14 @@ class ReadOracle:
     Args:
         reader: a trained encoder and probe, on `device`.
         cohort: of the oracle.
+        labels: the trained world's process of the labels, for those who explain; nothing here depends on it.
     """
 
-    def __init__(self, reader: Reader, device: torch.device | str = "cpu", cohort: str = "clinic") -> None:
+    def __init__(
+        self, reader: Reader, device: torch.device | str = "cpu", cohort: str = "clinic", labels: LabelModel | None = None
+    ) -> None:
         self.oracle = ProgressionOracle(device=device, cohort=cohort)
-        self.reader = reader
+        self.reader, self.labels = reader, labels
         config = reader.jepa.config
         self.codes = config.codes
         self.name = self.oracle.name
@@ -51,7 +55,8 @@ class ReadOracle:
     @classmethod
     def by(cls, folder: str | Path, device: torch.device | str = "cpu", cohort: str = "clinic") -> ReadOracle:
         """With the reader of a cardiac JEPA's folder."""
-        return cls(CardiacJEPAWorld.load(folder, device).reader, device, cohort)
+        world = CardiacJEPAWorld.load(folder, device)
+        return cls(world.reader, device, cohort, world.labels)
 
     @property
     def jepa(self):
