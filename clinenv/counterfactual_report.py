@@ -27,7 +27,7 @@ _OWN_CSS = """
 .move{display:grid;grid-template-columns:minmax(300px,1fr) minmax(300px,1fr);gap:12px}
 @media screen and (max-width:760px){.move{grid-template-columns:1fr}}
 .move table td:first-child{min-width:0}.split{margin:.2rem 0 .8rem}ul.plain{margin:.3rem 0;padding-left:20px}
-.probe td,.probe th{white-space:nowrap}.made td{overflow-wrap:anywhere}
+.probe td:not(:first-child),.probe th{white-space:nowrap}.made td{overflow-wrap:anywhere}
 """
 
 
