@@ -252,3 +252,11 @@ def test_data_of_other_codes_is_cut_to_those_of_the_worlds(made: Path) -> None:
 def test_a_missing_monolith_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(["--data", str(tmp_path / "no.h5"), "--out", str(tmp_path / "w"), "--work", str(tmp_path / "r")]) == 2
     assert "no such file" in capsys.readouterr().err and not (tmp_path / "w").exists() and not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("wrong", (["--latent", "0"], ["--inverse", "-2"], ["--weight", "1.5"]))
+def test_a_size_that_cannot_be_is_refused_before_anything_is_drawn(wrong: list[str], tmp_path: Path, capsys) -> None:
+    threads = torch.get_num_threads()
+    given = ["--out", str(tmp_path / "world"), "--work", str(tmp_path / "work"), "--threads", str(threads), *wrong]
+    assert train.main(given) == 2
+    assert wrong[1] in capsys.readouterr().err and not list(tmp_path.iterdir())
