@@ -20,12 +20,12 @@ from torch import Tensor
 from agents.planning.explain_fit import Fitted, distances
 from agents.planning.explain_posterior import TransitionPrior, singles_and_pairs
 from clinenv.simulator import Simulator
+from world_models.cardiac_jepa.model import DAYS_PER_MONTH
 from world_models.progression_quantities import BECOMES, DRUGS, PROCEDURES
 from world_models.protocol import Chart
 
 __all__ = ["ReadTransitions", "clues", "fit_reading"]
 
-DAYS_PER_MONTH = 30.4375
 USUAL_AGE_YEARS, USUAL_SEX = 65.0, 0.5  # the problem tells neither
 RIDGE = 3.0  # on the squares of b; 1 to 30 gave the same in cross-validation among known pairs
 
