@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("seeded", derandomize=True)  # the same examples each time, as all else here is seeded
+settings.load_profile("seeded")
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,13 @@ not about any model, so that a model's reversal can be tested against them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from world_models.quantity import Quantity
 
 __all__ = [
     "BECOMES", "CODES", "CONDITIONS", "DRUGS", "INTERVALS_MONTHS", "IRREVERSIBLE", "MEASURES", "ORDERS", "PROCEDURES",
-    "SAMPLES", "SAMPLING_RATE_HZ", "TREATMENTS",
+    "SAMPLES", "SAMPLING_RATE_HZ", "TREATMENTS", "scars",
 ]  # fmt: skip
 
 CONDITIONS: dict[str, str] = {
@@ -46,6 +48,13 @@ CODES: tuple[str, ...] = tuple(CONDITIONS)
 IRREVERSIBLE: frozenset[str] = frozenset({"I10", "I11", "I25", "I27", "I34", "I35", "I42", "I70", "I73"})
 # What goes but leaves another condition behind: an infarction heals into a scar, so its onset cannot be undone either.
 BECOMES: dict[str, str] = {"I21": "I25"}
+
+
+def scars(codes: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Columns among these codes of each condition of `BECOMES` and of what it leaves, where both are there."""
+    codes = tuple(codes)
+    return tuple((codes.index(a), codes.index(b)) for a, b in BECOMES.items() if a in codes and b in codes)
+
 
 PROCEDURES: tuple[str, ...] = ("cardioversion", "ablation", "pacemaker", "revascularisation")  # done at the visit
 DRUGS: tuple[str, ...] = ("antiarrhythmic", "beta_blocker", "ace_inhibitor", "diuretic", "anticoagulant")  # until the next

@@ -21,7 +21,7 @@ from agents.planning.explain_fit import Fitted, distances
 from agents.planning.explain_posterior import TransitionPrior, singles_and_pairs
 from clinenv.simulator import Simulator
 from world_models.cardiac_jepa.model import DAYS_PER_MONTH
-from world_models.progression_quantities import BECOMES, DRUGS, PROCEDURES
+from world_models.progression_quantities import DRUGS, PROCEDURES, scars
 from world_models.protocol import Chart
 
 __all__ = ["ReadTransitions", "clues", "fit_reading"]
@@ -123,10 +123,7 @@ def _scores(how: ReadTransitions, condition: Tensor, features: Tensor, changed: 
     each = (features * torch.lerp(how.weight[0], how.weight[1], there.unsqueeze(-1))).sum(-1)
     each = each + torch.lerp(how.bias[0].expand_as(there), how.bias[1].expand_as(there), there)
     value = (each.unsqueeze(1) * changed).sum(-1) + how.more * (changed.sum(-1) - 1)
-    codes = how.world.codes
-    for acute, left in BECOMES.items():
-        if acute in codes and left in codes:
-            i, j = codes.index(acute), codes.index(left)
-            new = ((condition[:, i] > 0.5) & (condition[:, j] < 0.5)).unsqueeze(1)
-            value = value + how.scar * (changed[..., i] & changed[..., j] & new)
+    for i, j in scars(how.world.codes):
+        new = ((condition[:, i] > 0.5) & (condition[:, j] < 0.5)).unsqueeze(1)
+        value = value + how.scar * (changed[..., i] & changed[..., j] & new)
     return value

@@ -23,6 +23,7 @@ class Hidden(ToyClinic):
 
     def __init__(self, reads: bool) -> None:
         super().__init__()
+        self.known: dict[float, torch.Tensor] = {}
         if reads:
             self.jepa.inverse = self._inverse
             self.labels = LabelModel(CODES)
@@ -30,12 +31,11 @@ class Hidden(ToyClinic):
     def explain_pairs(self, key):
         before, after, condition, action, days = super().explain_pairs(key)
         noise = 8.0 * keys.normal(key, 0, "noise", (after.shape[1],))
-        self._known = {round(float(x), 3): a for x, a in zip((after + noise)[:, 0], action, strict=True)}
-        self._all = {**getattr(self, "_all", {}), **self._known}
+        self.known |= {round(float(x), 3): a for x, a in zip((after + noise)[:, 0], action, strict=True)}
         return before, after + noise, condition, action, days
 
     def _inverse(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        told = torch.stack([self._all[round(float(x), 3)] for x in after[:, 0]])
+        told = torch.stack([self.known[round(float(x), 3)] for x in after[:, 0]])
         return told + 0.3 * torch.sin(1000 * after[:, :1] + torch.arange(C))
 
 
@@ -56,8 +56,8 @@ def test_what_is_read_is_weighed_and_helps() -> None:
 
     assert top1(read, tau) > 0.3 + top1(how.prior, how.tau)
     sets = torch.eye(C, dtype=torch.bool)
-    both = torch.stack([sets, sets]).unsqueeze(0).expand(len(test.sought), -1, -1, -1)[:, 0]
-    torch.testing.assert_close(read.of_sets(test.chart, both), read.of_sets(test.chart, sets))
+    each = sets.expand(len(test.sought), -1, -1)
+    torch.testing.assert_close(read.of_sets(test.chart, each), read.of_sets(test.chart, sets))
 
 
 def test_a_scar_belongs_to_the_infarction_that_leaves_it() -> None:

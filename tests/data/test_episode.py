@@ -168,6 +168,18 @@ def test_meds_round_trip_loses_nothing(episodes):
         assert one < other or (one == other and (before is None or (after is not None and before <= after)))
 
 
+@pytest.mark.parametrize("sign", (1.0, -1.0))
+def test_the_largest_float32_is_kept_and_what_is_beyond_it_refused(sign):
+    largest = sign * float(np.finfo(np.float32).max)
+    value = at_float32(largest)
+    assert at_float32(value) == value and np.float32(value) == np.float32(largest)
+    e = stay(inquiries=[potassium(1, value=largest)])
+    assert read_episodes(to_table([e])) == [e]
+    for wrong in (sign * 3.41e38, sign * float("inf"), float("nan")):
+        with pytest.raises(EpisodeError, match="not a finite float32"):
+            at_float32(wrong)
+
+
 def test_round_trip_through_a_file_and_a_stay_twice(tmp_path):
     e = stay(inquiries=[potassium(1)], interventions=[saline(1)], diagnoses=[Diagnosis(1, "9", "0389")])
     path = write_episodes([e], tmp_path / "new" / "folder" / "a.parquet")

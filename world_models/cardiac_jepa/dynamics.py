@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from world_models.data import icd10
-from world_models.progression_quantities import BECOMES, IRREVERSIBLE
+from world_models.progression_quantities import BECOMES, IRREVERSIBLE, scars
 
 __all__ = [
     "Dynamics", "ImpossibleActionError", "Reversal", "action_of", "chain", "check_actions", "reversal_error",
@@ -122,10 +122,8 @@ def check_actions(condition: Tensor, action: Tensor, codes: Sequence[str]) -> No
     there = condition.bool()
     onset, gone = action == 1, action == -1
     scar_lacks = torch.zeros_like(gone)
-    for acute, scar in BECOMES.items():
-        if acute in codes and scar in codes:
-            i, j = codes.index(acute), codes.index(scar)
-            scar_lacks[:, i] = gone[:, i] & ~(there[:, j] | onset[:, j])
+    for i, j in scars(codes):
+        scar_lacks[:, i] = gone[:, i] & ~(there[:, j] | onset[:, j])
     lasting = torch.tensor([code in IRREVERSIBLE for code in codes], device=action.device)
     for wrong, reason in (
         (~(onset | gone | (action == 0)), "a transition is -1 (resolves), 0 (stays) or 1 (sets in), not {value:g}"),

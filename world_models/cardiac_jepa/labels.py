@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from world_models.nn.mlp import mlp
-from world_models.progression_quantities import BECOMES, DRUGS, IRREVERSIBLE, PROCEDURES
+from world_models.progression_quantities import DRUGS, IRREVERSIBLE, PROCEDURES, scars
 
 __all__ = ["Followed", "LabelModel", "Moves"]
 
@@ -62,7 +62,7 @@ class LabelModel(nn.Module):
         self.ends = nn.Parameter(torch.full((procedures, count), -4.0))  # logit that a procedure ends a condition at once
         self.starts = nn.Parameter(torch.full((procedures, count), -6.0))
         self.register_buffer("lasting", torch.tensor([c in IRREVERSIBLE for c in codes]), persistent=False)
-        self.leaves = tuple((codes.index(a), codes.index(b)) for a, b in BECOMES.items() if a in codes and b in codes)
+        self.leaves = scars(codes)
 
     def forward(
         self, condition: Tensor, age_years: Tensor, sex_female: Tensor, ever: Tensor, done: Tensor, taken: Tensor, months: Tensor

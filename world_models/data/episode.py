@@ -171,9 +171,11 @@ def at_float32(value: float) -> float:
     Raises:
         EpisodeError: not finite, or too large for a float32.
     """
-    if not abs(value) <= LARGEST:
+    with np.errstate(over="ignore"):
+        rounded = np.float32(value)
+    if not np.isfinite(rounded):  # the largest one's shortest decimal lies above it, and is as good
         raise EpisodeError(f"value {value!r} is not a finite float32; drop it or mark it as missing (None)")
-    return float(str(np.float32(value)))
+    return float(str(rounded))
 
 
 def build_episode(

@@ -24,7 +24,7 @@ from world_models import keys
 from world_models.oracles import progression_conditions as conditions
 from world_models.oracles.progression_conditions import FAMILIES, Rate
 from world_models.oracles.progression_treatments import AT_ONCE, TREATMENT_RATIOS
-from world_models.progression_quantities import BECOMES, CODES, DRUGS, IRREVERSIBLE, PROCEDURES, TREATMENTS
+from world_models.progression_quantities import CODES, DRUGS, IRREVERSIBLE, PROCEDURES, TREATMENTS, scars
 
 __all__ = ["FEATURES", "MONTH_YEARS", "RISKS", "ProgressionState", "Tables", "Turn", "at_once", "log_rates", "months"]
 __all__ += ["static_rates", "tables", "turn", "waiting_times"]
@@ -149,7 +149,7 @@ def tables(device: torch.device) -> Tables:
             right=torch.tensor([h[1] for h in halves], device=device),
             fatality=floats([conditions.FATALITY.get(c, 0.0) for c in CODES]),
             complications=floats(complications),
-            becomes=tuple((CODES.index(a), CODES.index(b)) for a, b in BECOMES.items()),
+            becomes=scars(CODES),
         )
 
 
