@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.clinenv-installed
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: setup quickstart test lint bench clean
+.PHONY: setup quickstart test test-processors lint bench clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,10 @@ quickstart: setup
 
 test: setup
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+
+# Bit for bit, or to the stated tolerance, on other processors too
+test-processors: setup
+	$(PY) -m tests.processors
 
 lint: setup
 	$(PY) -m ruff check .

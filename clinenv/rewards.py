@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from world_models.constants import constant
+from world_models.rounding import softplus
 
 __all__ = ["exponential_excess", "relative_amount", "share_of_time", "total"]
 
@@ -32,7 +33,7 @@ def exponential_excess(value: Tensor, threshold: float, growth: float, per: floa
         per: over 0.
         width: over 0; the excess at the threshold itself is width * ln 2.
     """
-    excess = functional.softplus((value - threshold) / width) * width
+    excess = softplus((value - threshold) / width) * width
     return torch.expm1(excess * (math.log(growth) / per))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
@@ -11,8 +13,8 @@ settings.load_profile("seeded")
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def few_threads():
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("CLINENV_TEST_THREADS", "1")))
     yield
     torch.set_num_threads(threads)

@@ -16,6 +16,7 @@ from world_models import keys
 from world_models.progression_quantities import BECOMES, CODES, IRREVERSIBLE, MEASURES, ORDERS, SAMPLES, TREATMENTS
 from world_models.protocol import Chart, Factors
 from world_models.quantity import Quantity, by_name
+from world_models.rounding import expit
 
 C, Z = len(CODES), 12
 PROBE = Quantity("probe", "fraction", 0.0, 1.0, (C,), "probability of each condition, read from the latent")
@@ -113,7 +114,7 @@ class ToyClinic:
             "treated": state.treated.float(),
             "bleeding": state.bled.float(),
             "dead": state.dead.float(),
-            "probe": 1.0 / (1.0 + torch.exp(-4.0 * (state.condition.float() - 0.5) - noise)),  # sigmoid is not bit-stable
+            "probe": expit(4.0 * (state.condition.float() - 0.5) + noise),
         }
         if "ecg_mv" in also:
             chart["ecg_mv"] = chart["probe"][:, :12, None] * torch.linspace(0.0, 1.0, SAMPLES)

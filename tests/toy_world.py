@@ -16,6 +16,7 @@ from world_models import keys
 from world_models.ecg_quantities import MEASURES, ORDERS
 from world_models.protocol import Chart, Factors
 from world_models.quantity import Quantity
+from world_models.rounding import power
 
 # per mg on board: effect on J-Tpeak c, Tpeak-Tend, PR (ms), log burden; and half-life (h)
 _DRUGS = (
@@ -119,17 +120,17 @@ class ToyWorld:
         qrs = torch.full_like(rate, 95.0) + wobble[:, 1]
         tpeak_tend = (85.0 + effect(1)).clamp(20, 400)
         jt_c = patient["baseline_qtcf_ms"] - 95.0 - 85.0 + effect(0)
-        jt = (jt_c * rr.pow(1 / 3)).clamp(50, 800)
-        qt = qrs + jt + tpeak_tend * rr.pow(1 / 3)
+        jt = (jt_c * power(rr, 1 / 3)).clamp(50, 800)
+        qt = qrs + jt + tpeak_tend * power(rr, 1 / 3)
         return {
             "heart_rate_bpm": rate,
             "pr_ms": (patient["baseline_pr_ms"] + effect(2) + wobble[:, 2]).clamp(60, 600),
             "qrs_ms": qrs,
             "qt_ms": qt.clamp(150, 1000),
-            "qtcf_ms": (qt / rr.pow(1 / 3)).clamp(200, 1000),
+            "qtcf_ms": (qt / power(rr, 1 / 3)).clamp(200, 1000),
             "jt_peak_ms": jt,
-            "jt_peak_c_ms": (jt / rr.pow(0.58)).clamp(50, 800),
-            "tpeak_tend_ms": (tpeak_tend * rr.pow(1 / 3)).clamp(20, 400),
+            "jt_peak_c_ms": (jt / power(rr, 0.58)).clamp(50, 800),
+            "tpeak_tend_ms": (tpeak_tend * power(rr, 1 / 3)).clamp(20, 400),
             "arrhythmia_burden": (patient["baseline_burden"] * torch.exp(effect(3))).clamp(0, 1),
         }
 

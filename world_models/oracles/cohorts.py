@@ -33,8 +33,8 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.oracles.pharmacology import TrialModel
-from world_models.oracles.rhythm import expit
 from world_models.quantity import Quantity, by_name
+from world_models.rounding import expit
 
 __all__ = ["COHORTS", "FACTORS", "Cohort", "Spread", "check_factors", "cohort_named", "draw_factors", "jt_peak_c"]
 

@@ -31,6 +31,7 @@ from world_models.oracles.delineation_waves import (
     Ladders,
     ladders,
 )
+from world_models.rounding import power
 
 __all__ = ["CONVENTIONS", "Convention", "Delineation", "delineate", "median_beats"]
 
@@ -238,9 +239,9 @@ def _judge(
         pr_ms=onset - p_onset,
         qrs_ms=qrs,
         qt_ms=qt,
-        qtcf_ms=qt / rr_s ** (1 / 3),
+        qtcf_ms=qt / power(rr_s, 1 / 3),
         jt_peak_ms=jt,
-        jt_peak_c_ms=jt / rr_s**0.58,
+        jt_peak_c_ms=jt / power(rr_s, 0.58),
         tpeak_tend_ms=tail,
         quality=quality,
         trusted=trusted,

@@ -15,6 +15,7 @@ import math
 import torch
 from torch import Tensor
 
+from world_models import rounding
 from world_models.oracles.drugs import CipaDrug
 
 __all__ = ["ENDPOINTS", "block", "channel_effects", "daily_course", "harmonics", "saturating"]
@@ -30,7 +31,7 @@ PR_PER_CALCIUM_MS = 154.0
 
 def saturating(concentration: Tensor, slope: Tensor, per_c50: Tensor, power: Tensor, per_reference: Tensor) -> Tensor:
     """slope · C · (C / reference)^(power - 1) / (1 + C / C50); per_c50 = 1 / C50 (0: none), per_reference likewise."""
-    steepened = concentration * (concentration * per_reference) ** (power - 1.0)
+    steepened = concentration * rounding.power(concentration * per_reference, power - 1.0)
     return slope * steepened / (1.0 + concentration * per_c50)
 
 
@@ -56,12 +57,12 @@ def block(concentration_nm: Tensor, ic50_nm: float, hill: float) -> Tensor:
     """Fraction of the channel blocked, 1 / (1 + (IC50 / C)^h); IC50 0 means none."""
     if ic50_nm <= 0:
         return torch.zeros_like(concentration_nm)
-    return 1.0 / (1.0 + (ic50_nm / concentration_nm.clamp_min(1e-12)) ** hill)
+    return 1.0 / (1.0 + rounding.power(ic50_nm / concentration_nm.clamp_min(1e-12), hill))
 
 
 def channel_effects(drug: CipaDrug, free_nm: Tensor) -> dict[str, Tensor]:
     """Extrapolated changes of the endpoints at a free concentration in nM. Sodium's QRS effect is not modelled (0)."""
-    herg = block(free_nm, *drug.herg) ** HERG_POWER
+    herg = rounding.power(block(free_nm, *drug.herg), HERG_POWER)
     calcium, late = block(free_nm, *drug.calcium), block(free_nm, *drug.late_sodium)
     return {
         "heart_rate_bpm": torch.zeros_like(free_nm),

@@ -46,9 +46,10 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.rounding import expit, softplus
 
 __all__ = ["BURDEN", "SUPPRESSION", "TORSADES", "BurdenLaw", "Rhythm", "Suppression", "TorsadesLaw"]
-__all__ += ["advance_rhythm", "expit", "initial_rhythm", "logit_shift", "torsades_hazard"]
+__all__ += ["advance_rhythm", "initial_rhythm", "logit_shift", "torsades_hazard"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +113,6 @@ class Rhythm(NamedTuple):
     torsades: Tensor  # 1 once it has occurred
 
 
-def expit(logit: Tensor) -> Tensor:
-    """1 / (1 + exp(-logit)); torch's sigmoid has another last bit in the tail of a batch than in its middle."""
-    return 1.0 / (1.0 + (-logit).exp())
-
-
 @lru_cache(maxsize=32)
 def _curves(drugs: tuple[str, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """log half, hill, greatest / together [D]; a drug without a curve shifts nothing."""
@@ -139,10 +135,8 @@ def logit_shift(concentration_ng_ml: Tensor, drugs: Sequence[str]) -> Tensor:
     return (1.0 - left) * BURDEN.together
 
 
-def _softplus(x: Tensor, width: float) -> Tensor:
-    # written out, so that only exp and log1p run: their kernels give a row the same bits in any batch
-    scaled = x / width
-    return (scaled.clamp_min(0.0) + (-scaled.abs()).exp().log1p()) * width
+def _rounded_excess(x: Tensor, width: float) -> Tensor:
+    return softplus(x / width) * width
 
 
 def torsades_hazard(
@@ -152,9 +146,9 @@ def torsades_hazard(
     log_hazard = (
         law.log_hazard_at_500
         + (qtcf_ms - 500.0) * law.per_ms
-        + _softplus(qtcf_ms - law.long_from_ms, law.width_ms) * law.long_per_ms
-        - _softplus(law.short_from_ms - qtcf_ms, law.width_ms) * law.short_per_ms
-        + _softplus(law.slow_from_bpm - heart_rate_bpm, law.width_bpm) * law.slow_per_bpm
+        + _rounded_excess(qtcf_ms - law.long_from_ms, law.width_ms) * law.long_per_ms
+        - _rounded_excess(law.short_from_ms - qtcf_ms, law.width_ms) * law.short_per_ms
+        + _rounded_excess(law.slow_from_bpm - heart_rate_bpm, law.width_bpm) * law.slow_per_bpm
     )
     gate = expit((qtcf_ms - baseline_qtcf_ms - law.drug_from_ms) / law.drug_width_ms)
     return log_hazard.clamp_max(3.0).exp() * (gate * (1.0 - law.without_drug) + law.without_drug) * risk

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from world_models import keys, tree
 from world_models.oracles import ward_cohorts
-from world_models.oracles.rhythm import expit
 from world_models.oracles.ward_admission import arrive
 from world_models.oracles.ward_dynamics import TICK_H, advance_noise, concentrations, leak_of, tick
 from world_models.oracles.ward_infection import killing
@@ -43,6 +42,7 @@ from world_models.oracles.ward_program import Program
 from world_models.oracles.ward_state import WardState
 from world_models.protocol import Chart, Factors
 from world_models.quantity import Quantity
+from world_models.rounding import expit
 from world_models.ward_quantities import (
     DISEASES,
     INQUIRIES,

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from world_models.oracles.rhythm import expit
 from world_models.oracles.ward_state import TRACE, Kidney, Person
+from world_models.rounding import expit
 
 __all__ = ["FUROSEMIDE_CL_L_H_KG", "FUROSEMIDE_V_L_KG", "Urine", "advance_kidney", "excrete", "filtration"]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from clinenv.rewards import exponential_excess, relative_amount, share_of_time
 from clinenv.task import Column, Doses, Menu, Record
 from world_models.protocol import Chart
+from world_models.rounding import power
 
 __all__ = ["MENU", "SINGLE_DOSE_MG", "ECGDrugTask", "RewardWeights"]
 
@@ -122,6 +123,6 @@ class ECGDrugTask:
         return {
             **chart,
             "qt_ms": qt,
-            "qtcf_ms": qt / rr.pow(1.0 / 3.0),
-            "jt_peak_c_ms": chart["jt_peak_ms"] / rr.pow(0.58),
+            "qtcf_ms": qt / power(rr, 1.0 / 3.0),
+            "jt_peak_c_ms": chart["jt_peak_ms"] / power(rr, 0.58),
         }

@@ -1,0 +1,49 @@
+"""python -m tests.processors: what is promised about equality, under every instruction set torch can use here.
+
+Torch picks its kernels by the processor; `ATEN_CPU_CAPABILITY` picks lesser ones. The tests of the contract and of the
+oracles run under each, with one thread and with two. Prints a line for each, and exits with 1 if any run failed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+CAPABILITIES = ("default", "avx2", "avx512")  # least first: a processor that has one has those before it
+TESTS = ("tests/contract", "tests/oracles", "tests/test_keys.py")
+
+
+def capabilities() -> tuple[str, ...]:
+    """Those of this processor; asking torch for another crashes it."""
+    ask = "import torch; print(torch.backends.cpu.get_cpu_capability())"
+    clean = {name: value for name, value in os.environ.items() if name != "ATEN_CPU_CAPABILITY"}
+    native = subprocess.run([sys.executable, "-c", ask], env=clean, capture_output=True, text=True, check=True)
+    name = native.stdout.strip().lower()
+    return CAPABILITIES[: CAPABILITIES.index(name) + 1] if name in CAPABILITIES else ("default",)
+
+
+def run(capability: str, threads: int) -> tuple[bool, str]:
+    """Whether the tests passed, and pytest's closing line."""
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability, "CLINENV_TEST_THREADS": str(threads)}
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *TESTS]
+    found = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if found.returncode:
+        print(found.stdout, flush=True)
+    closing = re.findall(r"^.*\b\d+ (?:passed|failed|error).*$", found.stdout, re.MULTILINE)
+    return found.returncode == 0, closing[-1].strip("= ") if closing else f"exit {found.returncode}"
+
+
+def main() -> None:
+    passed = True
+    for capability in capabilities():
+        for threads in (1, 2):
+            fine, closing = run(capability, threads)
+            print(f"{capability}, threads {threads}: {closing}", flush=True)
+            passed &= fine
+    sys.exit(not passed)
+
+
+if __name__ == "__main__":
+    main()
