@@ -89,7 +89,8 @@ def test_a_recorded_stay_is_taken_over_at_its_very_first_hour(which: str) -> Non
     model = tiny(0, which)
     state = model.infer_stay(episode, keys.from_seed(3, 4), hours=0.0)
     assert state.t.tolist() == [0] * 4 and not bool(state.seen.any())
-    assert model.transition(state, torch.ones(4, len(ORDERS))).t.tolist() == [1] * 4
+    everything = torch.tensor([[q.high for q in ORDERS]]).expand(4, -1)
+    assert model.transition(state, everything).t.tolist() == [1] * 4
 
 
 def spoilt(folder: Path, change) -> Path:

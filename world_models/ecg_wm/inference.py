@@ -11,6 +11,7 @@ from world_models.ecg_quantities import MAX_HOURS_SINCE_DOSE
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.patients import patient_features
 from world_models.ecg_wm.state import Belief, ECGWorldState
+from world_models.inputs import admit
 from world_models.protocol import History
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str
             "Measure it, or pass it in factors"
         )
     key = key.to(device)
-    state = model.initial(key, factors)
+    state = admit(model, key, factors)
 
     gaps = torch.diff(hours, dim=1, prepend=hours[:, :1])
     if bool((gaps < 0).any()):
