@@ -164,7 +164,7 @@ class EHRWardEnv(ClinicalEnv):
     ## Arguments
     ```python
     import gymnasium, clinenv
-    gymnasium.make("EHRWard-v0", world="{W}", patients="generated", cohort=None, observation="chart",
+    gymnasium.make("EHRWard-v0", world="ehr-ward-small", patients="generated", cohort=None, observation="chart",
                    noise="none", missingness="none", hours=None, hours_per_step=None, device=None, render_mode=None,
                    uncertainty=True)
     ```
