@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clinenv.assemble import RENDER_FPS, RENDER_MODES, assemble, registered_limit, split_options, warn_short_limit
-from clinenv.episodes import row_keys
+from clinenv.episodes import checked_seed
 from clinenv.rendering.trend import Trend
 from clinenv.simulator import Simulator
 from clinenv.task import Task
@@ -113,8 +113,9 @@ class ClinicalEnv(gymnasium.Env):
         """
         self._refuse_closed()
         factors = self._episodes.check_factors(split_options(options), 1)
-        base = None if seed is None else row_keys(seed, 1, self._episodes.device)[0]
-        super().reset(seed=None if seed is None else int(seed))
+        seed = None if seed is None else checked_seed(seed, 1)
+        base = None if seed is None else keys.from_seed(seed, 1, self._episodes.device)
+        super().reset(seed=seed)
         if base is None and self._episodes.now is None:
             base = keys.from_seed(int(self.np_random.integers(2**62)), 1, self._episodes.device)
         observation, _ = self._episodes.begin(None, base, factors)

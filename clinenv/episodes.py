@@ -24,7 +24,7 @@ from world_models import keys, tree
 from world_models.inputs import admit, checked_factors
 from world_models.protocol import Chart
 
-__all__ = ["Episodes", "Running", "horizon_in_steps", "row_keys"]
+__all__ = ["Episodes", "Running", "checked_seed", "horizon_in_steps", "row_keys"]
 
 _FORMAT = "clinenv-snapshot-1"
 
@@ -278,17 +278,21 @@ def row_keys(seed: int | Sequence[int | None], count: int, device: torch.device)
     Raises:
         ValueError: as many seeds as rows are needed, each a whole number from 0 to what 64 bits hold.
     """
-    if isinstance(seed, str) or not isinstance(seed, Sequence | np.ndarray):
-        return keys.from_seed(_checked_seed(seed, count), count, device), np.ones(count, bool)
-    seeds = [None if s is None else _checked_seed(s, 1) for s in seed]
+    if isinstance(seed, str) or not isinstance(seed, Sequence | np.ndarray) or getattr(seed, "ndim", 1) == 0:
+        return keys.from_seed(checked_seed(seed, count), count, device), np.ones(count, bool)
+    seeds = [None if s is None else checked_seed(s, 1) for s in seed]
     if len(seeds) != count:
         raise ValueError(f"a list of seeds needs one for each of the {count} environments, got {len(seeds)}")
     each = [keys.from_seed(s or 0, 1, device) for s in seeds]
     return torch.cat(each), np.array([s is not None for s in seeds])
 
 
-def _checked_seed(seed: Any, rows: int) -> int:
-    """The seed of `rows` patients, seed, seed + 1, ...: there are 2^64 of them, and none is met under two numbers."""
+def checked_seed(seed: Any, rows: int) -> int:
+    """The seed of `rows` patients, seed, seed + 1, ...: there are 2^64 of them, and none is met under two numbers.
+
+    Raises:
+        ValueError: no whole number, or one that leaves no number for each row.
+    """
     highest = 2**64 - rows
     if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer) or not 0 <= seed <= highest:
         raise ValueError(f"seed {seed!r} is not a whole number from 0 to {highest}; give one, or None for the next patient")
