@@ -267,8 +267,9 @@ def horizon_in_steps(hours: float, hours_per_step: float) -> int:
     Raises:
         ValueError: not a positive number of hours.
     """
-    if not (math.isfinite(hours) and hours > 0):
-        raise ValueError(f"hours={hours} is no length of an episode; give a number over 0, such as 48")
+    number = isinstance(hours, int | float | np.number) and not isinstance(hours, bool)
+    if not (number and math.isfinite(hours) and hours > 0):
+        raise ValueError(f"hours={hours!r} is no length of an episode; give a number over 0, such as 48")
     return max(1, math.ceil(hours / hours_per_step - 1e-9))
 
 

@@ -122,6 +122,7 @@ def test_bad_options_are_refused_and_nothing_changes(options: dict, words: str) 
         ({"noise": "loud"}, "none, clinic, ward"),
         ({"missingness": "all"}, "none, some, much"),
         ({"hours": -1}, "hours=-1"),
+        ({"hours": "two days"}, "hours='two days'"),
         ({"render_mode": "ansi"}, "rgb_array"),
         ({"action_unit": "g"}, "scaled, mg"),
         ({"world": "no-such-world"}, "oracle.*ecg-wm-small"),
