@@ -96,7 +96,11 @@ class Learned(WorldModel[S], Protocol[S]):
     config: Any
 
     def infer(self, history: History, key: Tensor, factors: Factors | None = None) -> S:
-        """Belief about these patients at the last visit of their history; unknowns are drawn from key [B]."""
+        """Belief about these patients at the last visit of their history; unknowns are drawn from key [B].
+
+        Raises:
+            ValueError: factors as in `initial`, or a history the world cannot go on from.
+        """
 
 
 @runtime_checkable

@@ -196,7 +196,7 @@ class ExplainWorld:
     def infer(self, history: History, key: Tensor, factors: Factors | None = None) -> ExplainState:
         """The state of the last chart, exactly: the chart shows all of it but the answer."""
         last = {name: value[:, -1] for name, value in history.charts.items()}
-        state = self.initial(key, self.read(last))
+        state = self.initial(key, {**self.read(last), **(factors or {})})
         t = (MAX_STEPS - last["steps_left"]).round().to(torch.int64)
         return state._replace(t=t, z_now=last["z_now"], found=last["found"], stopped=last["stopped"] > 0.5)
 

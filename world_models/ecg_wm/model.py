@@ -223,11 +223,11 @@ class ECGWorldModel(nn.Module):
         (its last action is not given yet: the next `transition` gives it).
 
         Raises:
-            ValueError: the first visit lacks an interval.
+            ValueError: the first visit lacks an interval, or a factor or a dose is out of its bounds.
         """
         from world_models.ecg_wm.inference import infer
 
-        return infer(self, history, key, dict(factors or {}))
+        return infer(self, history, key, checked_factors(self.factors, factors, key.shape[0], self.device))
 
     # ---- parts ---------------------------------------------------------------------------------------------------
 

@@ -197,7 +197,7 @@ class EHRWorldModel(nn.Module):
         """Belief at the last visit of a recorded course; see `inference.infer`."""
         from world_models.ehr_world.inference import infer
 
-        return infer(self, history, key, dict(factors or {}))
+        return infer(self, history, key, checked_factors(self.factors, factors, key.shape[0], self.device))
 
     @torch.no_grad()
     def infer_stay(self, episode: PatientEpisode, key: Tensor, hours: float | None = None) -> EHRState:
