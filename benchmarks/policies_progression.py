@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
@@ -129,7 +130,9 @@ def tune(simulator: Simulator, threshold: Tensor, config: ParameterCEM, patients
 def ppo(simulator: Simulator, steps: int, seed: int, preset: Preset, folder: Path, made: str) -> ActorCriticPolicy:
     """PPO after `steps` patient-steps (rounded up to whole rollouts) in `simulator`'s world; that of `folder` if it is
     the same recipe on the same weights `made`."""
-    envs = ECGProgressionVectorEnv(preset.num_envs, simulator.task, simulator.world, uncertainty=False)
+    envs = ECGProgressionVectorEnv(
+        preset.num_envs, simulator.task, simulator.world, uncertainty=False, autoreset_mode=AutoresetMode.SAME_STEP
+    )
     vec = SB3VecEnv(envs, cost_weight=preset.cost_weight, bootstrap_truncated=False)
     top = preset.settings["learning_rate"]
     settings = {**preset.settings, "learning_rate": (lambda left: top * left) if preset.decay else top}

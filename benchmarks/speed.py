@@ -78,6 +78,7 @@ def clinical(world: Any, batch: int, observation: str) -> gym.vector.VectorEnv:
         num_envs=batch,
         vectorization_mode="vector_entry_point",
         vector_kwargs={},
+        autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
         world=world,
         observation=observation,
     )
@@ -128,7 +129,8 @@ FIRST_MAKE = (
 # Resident memory (Linux) of a process after two whole courses of its batch, MB.
 MEMORY = (
     "import sys, resource, clinenv, gymnasium, numpy as np, torch; torch.set_num_threads(1); n = int(sys.argv[2]);"
-    "e = gymnasium.make_vec('ECGDrug-v0', num_envs=n, vectorization_mode='vector_entry_point', world=sys.argv[1]);"
+    "e = gymnasium.make_vec('ECGDrug-v0', num_envs=n, vectorization_mode='vector_entry_point', world=sys.argv[1],"
+    "                       autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP);"
     "e.reset(seed=0);"
     "[e.step(np.full(n, i % 9)) for i in range(48)];"
     "print(int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize() / 2**20)"

@@ -135,8 +135,9 @@ def language_work(lm: CausalLM, batch: int, values: dict[str, float]) -> tuple[W
 
 def environment_work(world: Any, batch: int, uncertainty: bool = True) -> Work:
     env = gymnasium.make_vec(
-        "EHRWard-v0", num_envs=batch, vectorization_mode="vector_entry_point", world=world, uncertainty=uncertainty
-    )
+        "EHRWard-v0", num_envs=batch, vectorization_mode="vector_entry_point", world=world, uncertainty=uncertainty,
+        autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
+    )  # fmt: skip
     env.reset(seed=SEED % 2**31)
     menu = (np.random.default_rng(0).random((8, batch, *env.single_action_space.shape)) < 0.2).astype(np.int8)
     turn = iter(range(1 << 60))

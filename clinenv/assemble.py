@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import gymnasium
+import numpy as np
 import torch
 from gymnasium import logger
+from gymnasium.envs.registration import EnvSpec
 
 from clinenv import registration
 from clinenv.door import Door
@@ -16,7 +19,8 @@ from clinenv.task import Task
 from world_models import catalog
 from world_models.protocol import WorldModel
 
-__all__ = ["RENDER_FPS", "RENDER_MODES", "assemble", "load_world"]
+__all__ = ["RENDER_FPS", "RENDER_MODES", "assemble", "check_options", "load_world", "registered_limit", "split_options"]
+__all__ += ["warn_short_limit"]
 
 RENDER_MODES = ("rgb_array", "human")
 RENDER_FPS = 4
@@ -44,8 +48,8 @@ def assemble(
     Raises:
         ValueError: an argument that is unknown or out of range; the message names the choices.
     """
-    if count < 1:
-        raise ValueError(f"num_envs={count}: at least one environment is needed")
+    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+        raise ValueError(f"num_envs={count!r}: a whole number of environments is needed, at least one")
     if render_mode is not None and render_mode not in RENDER_MODES:
         raise ValueError(f"render_mode {render_mode!r} is unknown; choose None or one of {', '.join(RENDER_MODES)}")
     world = load_world(task, world, device, cohort, hours_per_step)
@@ -54,7 +58,7 @@ def assemble(
     steps = horizon_in_steps(task.horizon_hours if hours is None else hours, world.hours_per_step)
     if max_episode_steps is not None and max_episode_steps > 0:  # Gymnasium: -1 lifts the limit
         if hours is not None and max_episode_steps < steps:
-            warn_short_limit(hours, steps, max_episode_steps)
+            warn_short_limit(steps * world.hours_per_step, steps, max_episode_steps)
         steps = min(steps, max_episode_steps)
     if patients == "generated":
         chosen = None
@@ -101,21 +105,39 @@ def load_world(
 def warn_short_limit(hours: float, steps: int, limit: int) -> None:
     """Say that two time limits disagree."""
     logger.warn(
-        f"hours={hours:g} asks for {steps} steps, but the id's time limit is {limit}, and the shorter one holds: pass "
+        f"an episode of {hours:g} h takes {steps} steps, but the id's time limit is {limit}, and the shorter holds: pass "
         f"max_episode_steps={steps} as well"
     )
+
+
+def registered_limit(spec: EnvSpec | None) -> int | None:
+    """The time limit that an environment's id was registered with, in steps."""
+    registered = None if spec is None else gymnasium.registry.get(spec.id)
+    return None if registered is None else registered.max_episode_steps
+
+
+def check_options(options: Any) -> Mapping[str, Any]:
+    """The options of a reset.
+
+    Raises:
+        ValueError: neither None nor a mapping.
+    """
+    if options is not None and not isinstance(options, Mapping):
+        raise ValueError(f"options={options!r} is a {type(options).__name__}; give a dict such as {{'age_years': 70}}")
+    return options or {}
 
 
 def split_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
     """The patient factors of reset's options: under "factors", or flat.
 
     Raises:
-        ValueError: "factors" is no mapping, or a factor is given both ways.
+        ValueError: the options or their "factors" are no mapping, or a factor is given both ways.
     """
-    given = {name: value for name, value in (options or {}).items() if name != "reset_mask"}
-    nested = given.pop("factors", None) or {}
+    given = {name: value for name, value in check_options(options).items() if name != "reset_mask"}
+    nested = given.pop("factors", None)
+    nested = {} if nested is None else nested
     if not isinstance(nested, Mapping):
-        raise ValueError(f'options["factors"] must map names to values, got {type(nested).__name__}')
+        raise ValueError(f'options["factors"]={nested!r} must map names to values, got {type(nested).__name__}')
     twice = sorted(set(nested) & set(given))
     if twice:
         raise ValueError(f"factor {twice[0]!r} is given both flat and under 'factors'; give it once")

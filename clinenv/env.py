@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinenv.assemble import RENDER_FPS, RENDER_MODES, assemble, split_options, warn_short_limit
+from clinenv.assemble import RENDER_FPS, RENDER_MODES, assemble, registered_limit, split_options, warn_short_limit
+from clinenv.episodes import checked_seed
 from clinenv.rendering.trend import Trend
 from clinenv.simulator import Simulator
 from clinenv.task import Task
@@ -64,12 +65,13 @@ class ClinicalEnv(gymnasium.Env):
             task, 1, world, patients, cohort, observation, noise, missingness, hours, None, device, action_unit,
             render_mode, hours_per_step, uncertainty,
         )  # fmt: skip
-        self._asked_hours = hours
+        self._limit_checked = False
         self.render_mode = render_mode
         self.observation_space = self._episodes.door.observation_space
         self.action_space = self._episodes.door.action_space
         self._trend = Trend(self._episodes) if render_mode else None
         self._over = True
+        self._closed = False
 
     @property
     def task(self) -> Task:
@@ -100,17 +102,22 @@ class ClinicalEnv(gymnasium.Env):
         """A new patient.
 
         Args:
-            seed: starts the sequence of patients anew; without it, the next patient of the sequence comes.
+            seed: a whole number from 0 to 2^64 - 1 that starts the sequence of patients anew; without it, the next
+                patient of the sequence comes.
             options: patient factors to fix, flat or under "factors": {"age_years": 70, "sex_female": 1}.
 
         Raises:
-            ValueError: an unknown factor, or one out of range.
+            ValueError: a seed that is none, options that are no mapping, an unknown factor, or one out of range; nothing
+                was changed then.
+            gymnasium.error.ClosedEnvironmentError: after `close`.
         """
-        super().reset(seed=seed)
+        self._refuse_closed()
         factors = self._episodes.check_factors(split_options(options), 1)
-        if seed is None and self._episodes.now is None:
-            seed = int(self.np_random.integers(2**62))
+        seed = None if seed is None else checked_seed(seed, 1)
         base = None if seed is None else keys.from_seed(seed, 1, self._episodes.device)
+        super().reset(seed=seed)
+        if base is None and self._episodes.now is None:
+            base = keys.from_seed(int(self.np_random.integers(2**62)), 1, self._episodes.device)
         observation, _ = self._episodes.begin(None, base, factors)
         self._over = False
         self._check_limits()
@@ -118,7 +125,7 @@ class ClinicalEnv(gymnasium.Env):
             self._trend.start()
             if self.render_mode == "human":
                 self._trend.show()
-        return self._one(observation), _plain(self._episodes.facts())
+        return self._one(observation), _plain({**self._episodes.facts(), **self._episodes.unjudged()})
 
     def step(self, action: Any) -> tuple[np.ndarray | dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Give the orders of `action` and let `world.hours_per_step` pass.
@@ -126,10 +133,12 @@ class ClinicalEnv(gymnasium.Env):
         Raises:
             ValueError: an action outside the action space.
             gymnasium.error.ResetNeeded: the episode is over.
+            gymnasium.error.ClosedEnvironmentError: after `close`.
         """
+        self._refuse_closed()
         if self._over:
             raise gymnasium.error.ResetNeeded("the episode is over, or none has begun: call reset() first")
-        observation, out, truncated = self._episodes.step(np.asarray(action)[None])
+        observation, out, truncated = self._episodes.step(action[None] if isinstance(action, Tensor) else [action])
         terminated, truncated = bool(out.terminated[0]), bool(truncated[0])
         self._over = terminated or truncated
         info = _plain({**self._episodes.facts(), **self._episodes.verdict(out)})
@@ -175,6 +184,7 @@ class ClinicalEnv(gymnasium.Env):
         return self._trend.frame(0)
 
     def close(self) -> None:
+        self._closed = True
         if self._trend is not None:
             self._trend.close()
 
@@ -182,13 +192,16 @@ class ClinicalEnv(gymnasium.Env):
         """The observation of the one patient, as it leaves."""
         return row_of(self._episodes.door.release(observation), 0)
 
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise gymnasium.error.ClosedEnvironmentError("this environment was closed; make a new one")
+
     def _check_limits(self) -> None:
         """Warn once that the registry's time limit cuts a longer stay: what `make` was told is not visible in here."""
-        registered = None if self.spec is None else gymnasium.registry.get(self.spec.id)
-        limit = None if registered is None else registered.max_episode_steps
-        if self._asked_hours is not None and limit is not None and limit < self._episodes.horizon_steps:
-            warn_short_limit(self._asked_hours, self._episodes.horizon_steps, limit)
-        self._asked_hours = None
+        limit, steps = registered_limit(self.spec), self._episodes.horizon_steps
+        if not self._limit_checked and limit is not None and limit < steps:
+            warn_short_limit(steps * self.world.hours_per_step, steps, limit)
+        self._limit_checked = True
 
 
 def _plain(facts: dict[str, Tensor]) -> dict[str, Any]:

@@ -21,9 +21,10 @@ from clinenv.door import Door
 from clinenv.patients import Starting
 from clinenv.simulator import Simulator, Step
 from world_models import keys, tree
+from world_models.inputs import admit, checked_factors
 from world_models.protocol import Chart
 
-__all__ = ["Episodes", "Running", "horizon_in_steps", "row_keys"]
+__all__ = ["Episodes", "Running", "checked_seed", "horizon_in_steps", "row_keys"]
 
 _FORMAT = "clinenv-snapshot-1"
 
@@ -67,6 +68,7 @@ class Episodes:
         self.given: Tensor | None = None  # float32 [B, A] the orders carried out in the last step
         self.wanted: tuple[Chart, Tensor] | None = None  # the chart before the last step, and what was ordered on it
         self._factors = {quantity.name: quantity for quantity in simulator.world.factors}
+        self._judged: tuple[str, ...] | None = None  # what `verdict` says, by name
 
     @property
     def device(self) -> torch.device:
@@ -101,7 +103,8 @@ class Episodes:
         if isinstance(self.patients, Starting):
             state, chart = self.patients.begin(key, fixed)
         else:
-            state, chart = self.simulator.reset(key, fixed or None, self.door.also)
+            state = admit(self.simulator.world, key, fixed)
+            chart = self.simulator.world.observe(state, self.door.also)
         observation, shown = self.door.observe(chart, state.key, state.t, None)
         fresh = Running(state, chart, shown, base, episode, torch.zeros_like(episode))
         if every or self.now is None:
@@ -157,6 +160,17 @@ class Episodes:
         return said
 
     @torch.no_grad()
+    def unjudged(self) -> dict[str, Tensor]:
+        """The names of `verdict`, 0 for all rows: what info says of patients for whom nothing was ordered yet."""
+        chart = self.now.chart
+        if self._judged is None:  # a task does not list its terms: it is asked for them once, of a step without orders
+            nothing = torch.zeros(self.count, len(self.simulator.world.orders), device=self.device)
+            terms = self.simulator.task.reward(chart, nothing, chart)
+            refused = ("refused_orders",) if self.simulator.refuses else ()
+            self._judged = ("cost", *(f"reward_{name}" for name in terms), *refused)
+        return {name: torch.zeros(self.count, device=self.device) for name in self._judged}
+
+    @torch.no_grad()
     def refusals(self, row: int) -> list[tuple[str, str]]:
         """(order, why it was not carried out) of the last step of a row; empty before the first."""
         if self.wanted is None or not self.simulator.refuses:
@@ -165,37 +179,23 @@ class Episodes:
         return self.simulator.task.reasons(*tree.take(self.wanted, only))[0]
 
     def check_factors(self, factors: Mapping[str, Any], count: int) -> dict[str, Tensor]:
-        """Factors as tensors [count], each within its bounds.
+        """Factors as tensors [count, *shape], each within its bounds; one value stands for all rows.
 
         Raises:
             ValueError: an unknown factor, a value that is not a number or is out of bounds, or a wrong length.
         """
-        checked = {}
+        rows = {}
         for name, value in factors.items():
-            if name not in self._factors:
-                raise ValueError(
-                    f"unknown factor {name!r}; world {self.simulator.world.name!r} lets you fix "
-                    f"{', '.join(sorted(self._factors))}"
-                )
-            quantity = self._factors[name]
-            try:
-                value = value if isinstance(value, Tensor) else np.asarray(value, dtype=np.float32)
-                numbers = torch.as_tensor(value, dtype=torch.float32, device=self.device)
-                numbers = numbers.expand(count, *quantity.shape) if numbers.shape == quantity.shape else numbers
-            except (TypeError, ValueError):
-                raise ValueError(f"factor {name}={value!r} is not a number; give it in {quantity.unit}") from None
-            if tuple(numbers.shape) != (count, *quantity.shape):
-                raise ValueError(
-                    f"factor {name} has shape {tuple(numbers.shape)}; give one value, or one for each of {count} rows"
-                )
-            outside = ~((numbers >= quantity.low) & (numbers <= quantity.high))  # True for NaN
-            if bool(outside.any()):
-                raise ValueError(
-                    f"factor {name}={float(numbers[outside][0]):g} {quantity.unit} is outside "
-                    f"{quantity.low:g}..{quantity.high:g} {quantity.unit}; choose a value in that range"
-                )
-            checked[name] = numbers.contiguous()
-        return checked
+            quantity = self._factors.get(name)
+            if quantity is not None:
+                try:
+                    value = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+                except (TypeError, ValueError):  # text, None, or lists of unlike lengths
+                    raise ValueError(f"factor {name}={value!r} is not a number; give it in {quantity.unit}") from None
+                value = value.expand(count, *quantity.shape) if value.shape == quantity.shape else value
+            rows[name] = value
+        checked = checked_factors(self.simulator.world.factors, rows, count, self.device)
+        return {name: value.contiguous() for name, value in checked.items()}
 
     def snapshot(self) -> bytes:
         """State and luck of all rows as bytes (safetensors: tensors and a JSON header, nothing executable)."""
@@ -267,8 +267,9 @@ def horizon_in_steps(hours: float, hours_per_step: float) -> int:
     Raises:
         ValueError: not a positive number of hours.
     """
-    if not (math.isfinite(hours) and hours > 0):
-        raise ValueError(f"hours={hours} is no length of an episode; give a number over 0, such as 48")
+    number = isinstance(hours, int | float | np.number) and not isinstance(hours, bool)
+    if not (number and math.isfinite(hours) and hours > 0):
+        raise ValueError(f"hours={hours!r} is no length of an episode; give a number over 0, such as 48")
     return max(1, math.ceil(hours / hours_per_step - 1e-9))
 
 
@@ -276,18 +277,27 @@ def row_keys(seed: int | Sequence[int | None], count: int, device: torch.device)
     """Row keys [count] of a seed or a list of seeds, and which of them were given (a None in the list was not).
 
     Raises:
-        ValueError: as many seeds as rows are needed, each a whole number not below 0.
+        ValueError: as many seeds as rows are needed, each a whole number from 0 to what 64 bits hold.
     """
-    if isinstance(seed, int | np.integer):
-        return keys.from_seed(int(seed), count, device), np.ones(count, bool)
-    seeds = list(seed)
+    if isinstance(seed, str) or not isinstance(seed, Sequence | np.ndarray) or getattr(seed, "ndim", 1) == 0:
+        return keys.from_seed(checked_seed(seed, count), count, device), np.ones(count, bool)
+    seeds = [None if s is None else checked_seed(s, 1) for s in seed]
     if len(seeds) != count:
         raise ValueError(f"a list of seeds needs one for each of the {count} environments, got {len(seeds)}")
-    bad = [s for s in seeds if s is not None and (not isinstance(s, int | np.integer) or s < 0)]
-    if bad:
-        raise ValueError(f"seed {bad[0]!r} is not a whole number of at least 0")
-    each = [keys.from_seed(int(s or 0), 1, device) for s in seeds]
+    each = [keys.from_seed(s or 0, 1, device) for s in seeds]
     return torch.cat(each), np.array([s is not None for s in seeds])
+
+
+def checked_seed(seed: Any, rows: int) -> int:
+    """The seed of `rows` patients, seed, seed + 1, ...: there are 2^64 of them, and none is met under two numbers.
+
+    Raises:
+        ValueError: no whole number, or one that leaves no number for each row.
+    """
+    highest = 2**64 - rows
+    if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer) or not 0 <= seed <= highest:
+        raise ValueError(f"seed {seed!r} is not a whole number from 0 to {highest}; give one, or None for the next patient")
+    return int(seed)
 
 
 def _parse(snapshot: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -22,7 +22,10 @@ class Patients(Protocol):
     """Anything that says what is fixed about new patients."""
 
     def factors(self, key: Tensor) -> dict[str, Tensor]:
-        """Factors of the world for new patients: name -> [B, *shape] for keys [B]; the others are drawn. Pure."""
+        """Factors of the world for new patients: name -> [B, *shape] for keys [B]; the others are drawn. Pure.
+
+        NaN where a patient's own is not known: it is drawn for that patient (`world_models.inputs.admit`).
+        """
 
 
 @runtime_checkable
@@ -84,7 +87,7 @@ class RecordedPatients:
         return len(self.names)
 
     def factors(self, key: Tensor) -> dict[str, Tensor]:
-        """The factors of one record for each key [B]; NaN, which a world draws, where the record does not state one."""
+        """The factors of one record for each key [B]; NaN where the record does not state one."""
         row = keys.bits(key, 0, "recorded patient") % len(self.names)
         return {name: value[row] for name, value in self._factors.items()}
 

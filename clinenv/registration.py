@@ -36,26 +36,27 @@ ENVIRONMENTS: tuple[dict, ...] = (
         "max_episode_steps": 24,
         "kwargs": {"world": "ecg-wm-small"},
     },
-    # The ward's environments end by themselves after 14 days: how many steps that is depends on hours_per_step.
+    # 14 days in steps of four hours, the shipped worlds' own. A world that makes shorter steps (hours_per_step) needs
+    # more of them: the environment warns, and says which max_episode_steps to pass as well.
     {
         "id": "EHRWard-v0",
         "entry_point": "clinenv.envs.ehr_ward.env:EHRWardEnv",
         "vector_entry_point": "clinenv.envs.ehr_ward.env:EHRWardVectorEnv",
-        "max_episode_steps": None,
+        "max_episode_steps": 84,
         "kwargs": {"world": WARD_WORLD},
     },
     {
         "id": "EHRWardDose-v0",
         "entry_point": "clinenv.envs.ehr_ward.env:EHRWardDoseEnv",
         "vector_entry_point": "clinenv.envs.ehr_ward.env:EHRWardDoseVectorEnv",
-        "max_episode_steps": None,
+        "max_episode_steps": 84,
         "kwargs": {"world": WARD_WORLD},
     },
     {
         "id": "EHRReplay-v0",
         "entry_point": "clinenv.envs.ehr_ward.replay:EHRReplayEnv",
         "vector_entry_point": "clinenv.envs.ehr_ward.replay:EHRReplayVectorEnv",
-        "max_episode_steps": None,
+        "max_episode_steps": 84,
         "kwargs": {"world": "ehr-mimic-demo-small"},
     },
     # Ten years of visits: at most 120, for the shortest interval is a month.

@@ -57,6 +57,7 @@ def simulate(
     import torch
 
     from world_models import keys, tree
+    from world_models.inputs import admit
 
     chart = {"ecg_mv": ten_seconds(found.ecg_mv, found.r_samples)[None].to(world.device)}
     known = {"age_years": patient.age_years, "sex_female": float(patient.sex_female), "weight_kg": patient.weight_kg}
@@ -67,7 +68,7 @@ def simulate(
             if clock_hour is not None and "admission_clock_hour" in {q.name for q in world.factors}:
                 factors["admission_clock_hour"] = torch.tensor([clock_hour], device=world.device)
             key = keys.from_seed(seed, samples, world.device)
-            state = world.initial(key, tree.repeat(factors, samples))
+            state = admit(world, key, tree.repeat(factors, samples))
         except ValueError as error:
             raise UsageError(f"world {world.name} cannot start from record {found.record}: {error}") from error
         action = torch.zeros(samples, len(world.orders), device=world.device)

@@ -93,6 +93,9 @@ class Simulator:
             state: of B patients, with `chart` the chart that was observed in it.
             action: float32 [B, A] in the orders' units.
             also: measures on request to put into the new chart.
+
+        Raises:
+            ValueError: the world's own, of an amount out of its order's bounds or an unknown measure.
         """
         refused = None
         if self.refuses:

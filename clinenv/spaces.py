@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,10 +134,10 @@ class Orders:
         """Orders of `count` rows.
 
         Raises:
-            ValueError: wrong shape, not a number, an index outside the menu or the levels, a switch that is neither 0 nor 1, or an
-                amount outside the Box.
+            ValueError: wrong shape, no real numbers, an index outside the menu or the levels, a switch that is neither 0
+                nor 1, or an amount outside the Box.
         """
-        given = torch.as_tensor(actions, device=self.device)
+        given = self._numbers(actions)
         if self.menu is not None:
             return self.menu[self._index(given, count)]
         if self.counts is not None:
@@ -147,6 +148,19 @@ class Orders:
         amounts = self._switched(given) if self.switches else self._dosed(given)
         nothing = torch.zeros_like(amounts[:, 0])
         return torch.stack([nothing if c is None else amounts[:, c] for c in self.columns], -1)
+
+    def _numbers(self, actions: Any) -> Tensor:
+        """The actions as a tensor of real numbers."""
+        try:
+            given = torch.as_tensor(actions if isinstance(actions, Tensor) else np.asarray(actions), device=self.device)
+        except (TypeError, ValueError):  # None, text, objects, or lists of unlike lengths
+            given = None
+        if given is None or given.is_complex():
+            raise ValueError(
+                f"actions {reprlib.repr(actions)} are no real numbers; the entries are {', '.join(self.labels[:12])}"
+                f"{', ...' if len(self.labels) > 12 else ''}: see action_space"
+            )
+        return given
 
     def mask(self, admissible: Tensor) -> Tensor:
         """int8 [B, entries]: 1 where the entry holds nothing but admissible orders; admissible is bool [B, A].

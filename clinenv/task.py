@@ -210,7 +210,10 @@ class Task(Protocol):
     trend: tuple[str, ...]  # measures drawn over time when an episode is rendered
 
     def reward(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
-        """Named terms [B]; their sum is the reward. action [B, A] in the orders' units."""
+        """Named terms [B], always the same names; their sum is the reward. action [B, A] in the orders' units.
+
+        Asked once of a step that changed nothing (before is after, no orders): info names the terms from the first reset.
+        """
 
     def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:
         """Safety cost [B], never negative; kept apart from the reward."""

@@ -19,11 +19,12 @@ from torch import Tensor
 from clinenv.simulator import Simulator, Step
 from clinenv.spaces import pick_levels
 from clinenv.task import Levels, Menu, Switches, Task
+from clinenv.testing_doors import check_closed, check_env, check_fork, check_infos, check_refusals, check_reset_refusals
 from world_models import keys, tree
 from world_models.protocol import Chart, WorldModel
 from world_models.testing import random_orders
 
-__all__ = ["check_simulator", "check_task", "check_vector_env"]
+__all__ = ["check_env", "check_fork", "check_simulator", "check_task", "check_vector_env"]
 
 
 def check_task(task: Task, world: WorldModel, batch: int = 9, steps: int = 6) -> None:
@@ -32,7 +33,8 @@ def check_task(task: Task, world: WorldModel, batch: int = 9, steps: int = 6) ->
     key = keys.from_seed(5, batch, world.device)
     state, chart = simulator.reset(key)
     assert task.horizon_hours > 0, "horizon_hours must be positive"
-    names = None
+    nothing = torch.zeros(batch, len(world.orders), device=world.device)
+    names = list(task.reward(chart, nothing, chart))  # as info asks for them before the first step
     for step in range(steps):
         action = _orders(simulator, key, step)
         out = simulator.step(state, chart, action)
@@ -44,7 +46,6 @@ def check_task(task: Task, world: WorldModel, batch: int = 9, steps: int = 6) ->
         for x, y in zip(tree.leaves(held), tree.leaves((chart, action, out.chart)), strict=True):
             assert torch.equal(x, y), "a task must not change the chart or action it is given"
         assert terms, "a reward has at least one named term"
-        names = names or list(terms)
         assert list(terms) == names, f"the terms must be the same, in the same order, at every step: {names}"
         for name, value in {**terms, "cost": cost}.items():
             assert value.shape == (batch,) and bool(torch.isfinite(value).all()), f"{name} must be finite, shape [B]"
@@ -102,7 +103,8 @@ def _orders(simulator: Simulator, key: Tensor, t: int) -> Tensor:
 def check_simulator(
     simulator: Simulator, batch: int = 5, horizon: int = 4, exact: bool = True, luck: bool = True
 ) -> None:
-    """The simulator's rules: branching keeps luck, imagining hides it, candidates are paired, ends stop rewards.
+    """The simulator's rules: branching keeps luck, imagining hides it, candidates are paired, ends stop rewards, and no
+    amount that its world does not take gets through.
 
     Args:
         exact: True for oracles; False compares chunked and whole imagination to rounding only.
@@ -112,6 +114,12 @@ def check_simulator(
     key = keys.from_seed(77, batch, simulator.device)
     state, chart = simulator.reset(key)
     plan = torch.stack([_orders(simulator, key, t) for t in range(horizon)], 1)
+    for amount in (-5.0, torch.inf, torch.nan):
+        try:
+            simulator.step(state, chart, torch.full_like(plan[:, 0], amount))
+        except ValueError:
+            continue
+        raise AssertionError(f"a step with {amount:g} of every order was taken; its world must refuse it")
 
     a, b = simulator.counterfactual(state, chart, plan, plan.clone())
     for x, y in zip(tree.leaves(a.charts), tree.leaves(b.charts), strict=True):
@@ -154,9 +162,10 @@ def check_vector_env(
 ) -> None:
     """A vector environment's rules, in each autoreset mode it takes: it must be N single environments, in every word.
 
-    Proves spaces and metadata, the three autoreset modes as Gymnasium 1.4 defines them, `final_obs`, `final_info` and
-    all masks, row i equal to the single environment across autoresets, equal seeds giving equal courses, a partial
-    reset, and that nothing that was returned is changed or shared by a later call.
+    Proves spaces and metadata, next-step autoreset where no mode is asked for, the three modes as Gymnasium 1.4 defines
+    them, `final_obs`, `final_info` and all masks, row i equal to the single environment across autoresets, equal seeds
+    giving equal courses, a partial reset, the same infos at reset and step, that seeds, options and actions that are none
+    are refused, that nothing works after `close`, and that nothing that was returned is changed or shared by a later call.
 
     Args:
         make_vector: called with num_envs and autoreset_mode.
@@ -164,6 +173,7 @@ def check_vector_env(
         steps: enough to see episodes end; at least one must.
         relative, absolute: tolerance of values; 0: bit for bit.
     """
+    _check_default(make_vector, num_envs, seed)
     for mode in AutoresetMode:
         vector = make_vector(num_envs=num_envs, autoreset_mode=mode)
         reference = SyncVectorEnv([make_single for _ in range(num_envs)], autoreset_mode=mode)
@@ -174,6 +184,22 @@ def check_vector_env(
         finally:
             vector.close()
             reference.close()
+
+
+def _check_default(make_vector: Callable[..., VectorEnv], num_envs: int, seed: int) -> None:
+    """What is so in every mode, and which mode holds where none is asked for."""
+    vector = make_vector(num_envs=num_envs)
+    try:
+        mode = vector.metadata.get("autoreset_mode")
+        assert mode == AutoresetMode.NEXT_STEP, f"the default must be next-step autoreset, Gymnasium's own, not {mode}"
+        check_reset_refusals(vector)
+        first = vector.reset(seed=seed)
+        vector.action_space.seed(seed)
+        check_refusals(vector, vector.action_space.sample())
+        check_infos(vector, first[1], 3)
+    finally:
+        vector.close()
+    check_closed(vector)
 
 
 def _check_spaces(vector: VectorEnv, reference: VectorEnv, mode: AutoresetMode) -> None:

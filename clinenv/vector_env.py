@@ -16,8 +16,16 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from clinenv.assemble import RENDER_FPS, RENDER_MODES, assemble, split_options
-from clinenv.episodes import row_keys
+from clinenv.assemble import (
+    RENDER_FPS,
+    RENDER_MODES,
+    assemble,
+    check_options,
+    registered_limit,
+    split_options,
+    warn_short_limit,
+)
+from clinenv.episodes import horizon_in_steps, row_keys
 from clinenv.rendering.trend import Trend
 from clinenv.simulator import Simulator
 from clinenv.task import Task
@@ -33,9 +41,10 @@ class ClinicalVectorEnv(VectorEnv):
 
     Args:
         num_envs: N.
-        autoreset_mode: what happens when row i ends. SAME_STEP (default): it begins anew at once, its last
-            observation and info stand in `infos["final_obs"]` and `infos["final_info"]`; NEXT_STEP: at the next step,
-            whose action it ignores; DISABLED: when `reset(options={"reset_mask": ...})` says so.
+        autoreset_mode: what happens when row i ends. NEXT_STEP (default, as in Gymnasium's own vector environments: what
+            takes no notice of the mode, such as RLlib, means this one): it begins anew at the next step, whose action
+            it ignores; SAME_STEP: at once, its last observation and info stand in `infos["final_obs"]` and
+            `infos["final_info"]`; DISABLED: when `reset(options={"reset_mask": ...})` says so.
         tensors: give torch tensors on the device instead of numpy arrays (`final_obs` is then one tensor [N, ...]
             whose rows count where `_final_obs` holds).
         max_episode_steps: the registry's time limit; with `hours`, the shorter one holds.
@@ -60,7 +69,7 @@ class ClinicalVectorEnv(VectorEnv):
         device: str | None = None,
         action_unit: str = "scaled",
         render_mode: str | None = None,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         tensors: bool = False,
         max_episode_steps: int | None = None,
         hours_per_step: float | None = None,
@@ -83,6 +92,7 @@ class ClinicalVectorEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._trend = Trend(self._episodes) if render_mode else None
         self._ended = torch.zeros(num_envs, dtype=torch.bool, device=self._episodes.device)
+        self._unchecked_limit = None if hours is not None else max_episode_steps
 
     @property
     def task(self) -> Task:
@@ -117,7 +127,9 @@ class ClinicalVectorEnv(VectorEnv):
 
         Raises:
             ValueError, TypeError: a mask, seed or factor that does not fit; nothing was changed then.
+            gymnasium.error.ClosedEnvironmentError: after `close`.
         """
+        self._refuse_closed()
         episodes = self._episodes
         mask = _reset_mask(options, self.num_envs)
         chosen = np.flatnonzero(mask)
@@ -126,8 +138,9 @@ class ClinicalVectorEnv(VectorEnv):
         if episodes.now is None and not mask.all():
             raise ValueError("reset all environments once before resetting some of them with 'reset_mask'")
         given = None if seed is None else row_keys(seed, self.num_envs, episodes.device)  # (keys, which are given)
-        first = seed if isinstance(seed, int | np.integer | None) else next((s for s in seed if s is not None), None)
-        super().reset(seed=None if first is None else int(first))
+        each = seed if isinstance(seed, Sequence | np.ndarray) else [seed]
+        first = next((int(s) for s in each if s is not None), None)
+        super().reset(seed=first)
         if episodes.now is None and (given is None or not given[1].all()):  # the first patients: entropy, as Gymnasium
             drawn, every = row_keys(int(self.np_random.integers(2**62)), self.num_envs, episodes.device)
             if given is not None:
@@ -138,7 +151,9 @@ class ClinicalVectorEnv(VectorEnv):
         self._ended = self._ended.index_fill(0, rows, False)
         if self._trend is not None:
             self._trend.start() if mask.all() else self._trend.add(mask)
-        info = masked(episodes.facts(), torch.as_tensor(mask, device=episodes.device))
+        self._check_limits()
+        said = {**episodes.facts(), **episodes.unjudged()}
+        info = masked(said, torch.as_tensor(mask, device=episodes.device), whole=bool(mask.all()))
         return self._out(episodes.observation()), as_tensors(info) if self.tensors else as_arrays(info)
 
     def _begin(
@@ -164,7 +179,9 @@ class ClinicalVectorEnv(VectorEnv):
         Raises:
             ValueError: an action outside the action space.
             gymnasium.error.ResetNeeded: no reset yet, or (DISABLED) a row has ended and was not reset.
+            gymnasium.error.ClosedEnvironmentError: after `close`.
         """
+        self._refuse_closed()
         episodes, mode = self._episodes, self.autoreset_mode
         if episodes.now is None:
             raise gymnasium.error.ResetNeeded("no episode has begun: call reset() first")
@@ -178,7 +195,7 @@ class ClinicalVectorEnv(VectorEnv):
             )
         observation, out, truncated = episodes.step(actions)
         reward, terminated = out.reward, out.terminated
-        facts, extra = episodes.facts(), episodes.verdict(out)
+        facts = {**episodes.facts(), **episodes.verdict(out)}
         last: tuple[Any, dict[str, Any]] | None = None
         begun = None
         if any_waiting:  # NEXT_STEP: what was stepped in these rows is thrown away
@@ -188,18 +205,19 @@ class ClinicalVectorEnv(VectorEnv):
         ended = terminated | truncated
         if mode == AutoresetMode.SAME_STEP and bool(ended.any()):
             begun = ended
-            last = (observation, {**facts, **extra})
+            last = (observation, facts)
         if begun is not None:
             rows = begun.nonzero().flatten()
             shown, fresh = episodes.begin(rows)
             observation = tree.put(observation, rows, shown)
-            facts = tree.put(facts, rows, episodes.facts(fresh))
+            unjudged = tree.take(episodes.unjudged(), rows)
+            facts = tree.put(facts, rows, {**episodes.facts(fresh), **unjudged})
         self._ended = ended
         if self._trend is not None:
             self._trend.add(None if begun is None else begun.cpu().numpy())
             if self.render_mode == "human":
                 self._trend.show()
-        info = self._step_info(facts, extra, begun, last)
+        info = self._step_info(facts, begun, last)
         if self.tensors:
             return self._out(observation), reward.clone(), terminated.clone(), truncated.clone(), info
         flags = torch.stack([terminated, truncated]).cpu().numpy()
@@ -208,17 +226,11 @@ class ClinicalVectorEnv(VectorEnv):
     def _step_info(
         self,
         facts: dict[str, Tensor],
-        extra: dict[str, Tensor],
         begun: Tensor | None,
         last: tuple[Any, dict[str, Tensor]] | None,
     ) -> dict[str, Any]:
-        """Facts of all rows, `extra` of those that were stepped, the `last` moment of those that ended."""
-        everyone = torch.ones_like(self._ended)
-        info = masked(facts, everyone, whole=True)
-        if begun is None:
-            info.update(masked(extra, everyone, whole=True))
-        elif not bool(begun.all()):
-            info.update(masked(extra, ~begun))
+        """Facts of all rows, the `last` moment of those that ended."""
+        info = masked(facts, torch.ones_like(self._ended), whole=True)
         if last is not None:
             info["final_info"] = masked(last[1], begun)
             info["_final_info"] = info["_final_obs"] = begun
@@ -267,6 +279,18 @@ class ClinicalVectorEnv(VectorEnv):
             return self._trend.show()
         return tuple(self._trend.frame(row) for row in range(self.num_envs))
 
+    def _refuse_closed(self) -> None:
+        if self.closed:
+            raise gymnasium.error.ClosedEnvironmentError("this environment was closed; make a new one")
+
+    def _check_limits(self) -> None:
+        """Warn once that the id's own time limit cuts a stay short: the world makes shorter steps than it counts on."""
+        limit, self._unchecked_limit = self._unchecked_limit, None
+        if limit is not None and limit == registered_limit(self.spec):
+            steps = horizon_in_steps(self.task.horizon_hours, self.world.hours_per_step)
+            if limit < steps:
+                warn_short_limit(self.task.horizon_hours, steps, limit)
+
     def close_extras(self, **kwargs: Any) -> None:
         if self._trend is not None:
             self._trend.close()
@@ -274,7 +298,7 @@ class ClinicalVectorEnv(VectorEnv):
 
 def _reset_mask(options: Mapping[str, Any] | None, count: int) -> np.ndarray:
     """bool [N]: the rows to reset."""
-    if not options or "reset_mask" not in options:
+    if "reset_mask" not in check_options(options):
         return np.ones(count, dtype=bool)
     mask = options["reset_mask"]
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 import gymnasium
+from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
 
 import clinenv  # noqa: F401  (registers the ids)
@@ -19,8 +20,9 @@ def main(argv: list[str] | None = None) -> float:
     args = parser.parse_args(argv)
 
     patients = gymnasium.make_vec(
-        "ECGDrug-v0", num_envs=args.num_envs, vectorization_mode="vector_entry_point", world=args.world
-    )
+        "ECGDrug-v0", num_envs=args.num_envs, vectorization_mode="vector_entry_point", world=args.world,
+        autoreset_mode=AutoresetMode.SAME_STEP,  # as SB3 wants it
+    )  # fmt: skip
     # What one step of QTcF over 500 ms is worth in reward; the course ends at 48 h and nothing counts after it.
     vec_env = SB3VecEnv(patients, cost_weight=0.2, bootstrap_truncated=False)
     model = PPO("MlpPolicy", vec_env, n_steps=24, batch_size=1024, learning_rate=1e-3, seed=0, verbose=1, device="cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 import torch
+from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
 
 from agents.baselines.progression_rule import ProgressionRule
@@ -29,7 +30,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     torch.set_num_threads(1)
 
     world = catalog.load(args.world)
-    patients = ECGProgressionVectorEnv(args.num_envs, world=world, uncertainty=False)
+    same_step = AutoresetMode.SAME_STEP  # as SB3 wants it
+    patients = ECGProgressionVectorEnv(args.num_envs, world=world, uncertainty=False, autoreset_mode=same_step)
     # An episode ends by death or at ten years, and the years are in the chart: the end is the end.
     vec_env = SB3VecEnv(patients, cost_weight=0.03, bootstrap_truncated=False)
     # gamma 1: a visit is a month or a year, so discounted by the visit, death is put off by being seen more often.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.progression_quantities import BECOMES, CODES, IRREVERSIBLE, MEASURES, ORDERS, SAMPLES, TREATMENTS
 from world_models.protocol import Chart, Factors
 from world_models.quantity import Quantity, by_name
@@ -68,7 +69,8 @@ class ToyClinic:
 
     def initial(self, key: Tensor, factors: Factors | None = None) -> ToyClinicState:
         u = keys.uniform(key, 0, "toy clinic", (2,))
-        drawn = {"age_years": 45.0 + 40.0 * u[:, 0], "sex_female": (u[:, 1] < 0.5).float(), **(factors or {})}
+        given = checked_factors(self.factors, factors, len(key), self.device)
+        drawn = {"age_years": 45.0 + 40.0 * u[:, 0], "sex_female": (u[:, 1] < 0.5).float(), **given}
         zero = torch.zeros(len(key))
         ill = keys.uniform(key, 0, "toy conditions", (C,)) < 0.15
         none = torch.zeros(len(key), len(TREATMENTS), dtype=torch.bool)
@@ -81,7 +83,8 @@ class ToyClinic:
         return {q.name: chart[q.name] for q in FACTORS if q.name in chart}
 
     def transition(self, state: ToyClinicState, action: Tensor) -> ToyClinicState:
-        months = action[:, -1].clamp(1.0, 24.0)
+        action = checked_orders(self.orders, action, len(state.key), self.device)
+        months = action[:, -1].clamp_min(1.0)
         years, t = months / 12.0, state.t + 1
         given = action[:, :-1] > 0.5
         treated = torch.cat([state.treated[:, :4] | given[:, :4], given[:, 4:]], -1)
@@ -104,6 +107,7 @@ class ToyClinic:
         )  # fmt: skip
 
     def observe(self, state: ToyClinicState, also: Sequence[str] = ()) -> Chart:
+        check_also(self.measures, also)
         noise = keys.normal(state.key, state.t, "toy probe", (C,))
         chart = {
             "age_years": (state.age + state.years).clamp(18.0, 130.0),

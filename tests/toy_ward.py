@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys, tree
+from world_models.inputs import admit, check_also, checked_factors, checked_orders
 from world_models.protocol import Chart, Factors, History
 from world_models.quantity import Quantity
 from world_models.ward_quantities import (
@@ -81,6 +82,7 @@ class ToyWard:
         self.hazard, self.leaves = hazard, leaves
 
     def initial(self, key: Tensor, factors: Factors | None = None) -> ToyWardState:
+        factors = checked_factors(self.factors, factors, len(key), self.device)
         u = keys.uniform(key, 0, "toy ward static", (len(STATIC),))
         low = torch.tensor([q.low for q in STATIC])
         high = torch.tensor([q.high for q in STATIC])
@@ -88,8 +90,8 @@ class ToyWard:
         flags = torch.tensor([q.unit == "bool" for q in STATIC])
         static = torch.where(flags, (u < 0.5).float(), static)
         for i, q in enumerate(STATIC):
-            if factors and q.name in factors:
-                static[:, i] = torch.where(factors[q.name].isnan(), static[:, i], factors[q.name])
+            if q.name in factors:
+                static[:, i] = factors[q.name]
         why = keys.bits(key, 0, "toy ward complaint") % len(COMPLAINTS)
         complaint = (why.unsqueeze(-1) == torch.arange(len(COMPLAINTS))).float()
         body = _TYPICAL + _WIDTH * keys.normal(key, 0, "toy ward body", (_I,)) * 0.8
@@ -110,8 +112,8 @@ class ToyWard:
         return state.start_h + state.t.to(torch.float32) * self.hours_per_step
 
     def transition(self, state: ToyWardState, action: Tensor) -> ToyWardState:
-        asked = (action[:, :_I] >= 0.5) & ~state.pending
-        given = torch.minimum(action[:, _I:].clamp_min(0.0), _LARGEST)
+        action = checked_orders(self.orders, action, len(state.key), self.device)
+        asked, given = (action[:, :_I] >= 0.5) & ~state.pending, action[:, _I:]
         start, t = self._hours(state).unsqueeze(-1), state.t + 1
         end = start + self.hours_per_step
         drift = keys.normal(state.key, t, "toy ward drift", (_I,)) * _WIDTH * 0.1
@@ -139,6 +141,7 @@ class ToyWard:
         return tree.where(state.alive & ~state.home, moved, state)._replace(t=t)
 
     def observe(self, state: ToyWardState, also: Sequence[str] = ()) -> Chart:
+        check_also(self.measures, also)
         hours = self._hours(state)
         age = torch.where(state.seen, hours.unsqueeze(-1) - state.drawn_h, MAX_AGE_HOURS)
         chart = {
@@ -175,7 +178,7 @@ class InferringToyWard(ToyWard):
 
     def infer(self, history: History, key: Tensor, factors: Factors | None = None) -> ToyWardState:
         last = {name: value[:, -1] for name, value in history.charts.items()}
-        state = self.initial(key, self.read(last))
+        state = admit(self, key, self.read(last))
         seen = last["inquiry_seen"] > 0.5
         value = torch.stack([last[q.name] for q in INQUIRIES], -1)
         value = torch.where(seen, value.nan_to_num(0.0), _TYPICAL)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.ecg_quantities import MEASURES, ORDERS
+from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.protocol import Chart, Factors
 from world_models.quantity import Quantity
 from world_models.rounding import power
@@ -82,7 +83,7 @@ class ToyWorld:
         }
 
     def initial(self, key: Tensor, factors: Factors | None = None) -> ToyState:
-        drawn = {**self._drawn(key), **(factors or {})}
+        drawn = {**self._drawn(key), **checked_factors(self.factors, factors, len(key), self.device)}
         self.initial_calls.append(len(key))
         zero = torch.zeros(len(key), 4, device=self.device)
         patient = torch.stack([drawn[name].to(torch.float32) for name in _FIXED], -1)
@@ -93,6 +94,7 @@ class ToyWorld:
         return {"baseline_qtcf_ms": chart["qtcf_ms"].clamp(340, 560)}
 
     def transition(self, state: ToyState, action: Tensor) -> ToyState:
+        action = checked_orders(self.orders, action, len(state.key), self.device)
         half_lives = torch.tensor([d[4] for d in _DRUGS], device=self.device)
         clearance = state.patient[:, _FIXED.index("metaboliser"), None]
         board = (state.on_board + action) * torch.exp(-math.log(2.0) * self.hours_per_step * clearance / half_lives)
@@ -135,6 +137,7 @@ class ToyWorld:
         }
 
     def observe(self, state: ToyState, also: Sequence[str] = ()) -> Chart:
+        check_also(self.measures, also)
         patient = dict(zip(_FIXED, state.patient.unbind(-1), strict=True))
         hours = state.t.to(torch.float32) * self.hours_per_step
         intervals = self._intervals(state)

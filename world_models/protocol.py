@@ -6,6 +6,9 @@ Rules, checked by `world_models.testing.check_world`:
 - `transition`, `observe` and `initial` are pure: noise comes from `world_models.keys` alone, so equal inputs give
   equal outputs, and row i of a batch equals the same patient alone (oracle: bit for bit; learned: 1e-4 relative);
 - every chart value lies within its Quantity's bounds;
+- what a caller hands in is never bent into shape: `initial` refuses factors, `transition` amounts and `observe` names
+  that are unknown, of another shape, no real numbers, NaN or out of their Quantity's bounds, with a ValueError that
+  names value, limit and remedy. `world_models.inputs` holds the checks, to be called first thing in these verbs;
 - a world never learns who asks: no gymnasium, no reward, no policy in here.
 """
 
@@ -50,16 +53,31 @@ class WorldModel(Protocol[S]):
     device: torch.device
 
     def initial(self, key: Tensor, factors: Factors | None = None) -> S:
-        """Patients [B] at t = 0 from keys [B]; a factor that is given is fixed, all others are drawn from the key."""
+        """Patients [B] at t = 0 from keys [B]; a factor that is given is fixed, all others are drawn from the key.
+
+        Raises:
+            ValueError: a factor that is unknown, of another shape, or with a value (NaN is one) out of its bounds.
+        """
 
     def read(self, chart: Chart) -> dict[str, Tensor]:
-        """What this world can take from a recorded chart (an ECG, say) as factors for `initial`."""
+        """What this world can take from a recorded chart (an ECG, say) as factors for `initial`.
+
+        NaN where the chart of a row does not say it; `world_models.inputs.admit` has those rows drawn.
+        """
 
     def transition(self, state: S, action: Tensor) -> S:
-        """One step of `hours_per_step` after the orders in action [B, A]; pure; t grows by one."""
+        """One step of `hours_per_step` after the orders in action [B, A]; pure; t grows by one.
+
+        Raises:
+            ValueError: an action of another shape, or an amount that is neither 0 nor within its order's bounds.
+        """
 
     def observe(self, state: S, also: Sequence[str] = ()) -> Chart:
-        """Every measure that is not `on_request`, and those on request that `also` names."""
+        """Every measure that is not `on_request`, and those on request that `also` names.
+
+        Raises:
+            ValueError: `also` names something that is no measure.
+        """
 
     def rekey(self, state: S, key: Tensor) -> S:
         """The same patients with other luck: what is not known of them is drawn anew from key [B]."""
@@ -78,7 +96,11 @@ class Learned(WorldModel[S], Protocol[S]):
     config: Any
 
     def infer(self, history: History, key: Tensor, factors: Factors | None = None) -> S:
-        """Belief about these patients at the last visit of their history; unknowns are drawn from key [B]."""
+        """Belief about these patients at the last visit of their history; unknowns are drawn from key [B].
+
+        Raises:
+            ValueError: factors as in `initial`, or a history the world cannot go on from.
+        """
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -79,6 +79,7 @@ def check_world(
     _check_rows(world, key, states, orders, relative, absolute, also)
     _check_luck(world, states, orders, luck)
     _check_factors(world, key)
+    _check_refusals(world, key)
 
 
 def _check_names(world: WorldModel, also: Sequence[str]) -> None:
@@ -177,3 +178,44 @@ def _check_factors(world: WorldModel, key: Tensor) -> None:
             value = value.round() if factor.unit == "bool" else value
             shown = world.observe(world.initial(key, {factor.name: value}))[factor.name]
             torch.testing.assert_close(shown, value, rtol=1e-4, atol=1e-3, msg=f"factor {factor.name} was not kept")
+
+
+def _check_refusals(world: WorldModel, key: Tensor) -> None:
+    """Amounts, factors and names that are out of what the world states are refused, each by its name."""
+    state, batch = world.initial(key), len(key)
+    nothing = torch.zeros(batch, len(world.orders), device=key.device)
+    for column, order in enumerate(world.orders):
+        below, above = min(order.low, 0.0) - 5.0, 2.0 * order.high + 1.0
+        for amount in (below, above, 1e9 * (1.0 + abs(order.high)), torch.inf, -torch.inf, torch.nan):
+            action = nothing.clone()
+            action[-1, column] = amount
+            what = f"transition with {order.name}={amount:g} {order.unit}, outside {order.low:g} to {order.high:g}"
+            _check_refused(lambda a=action: world.transition(state, a), what, order.name)
+    for wrong in (nothing[:, :-1], nothing[:-1], nothing[:, None], nothing.to(torch.complex64)):
+        what = f"transition with an action {wrong.dtype} {tuple(wrong.shape)} instead of {tuple(nothing.shape)}"
+        _check_refused(lambda a=wrong: world.transition(state, a), what)
+    for factor in world.factors:
+        values = [factor.low - 1.0 - abs(factor.low), factor.high + 1.0 + abs(factor.high), torch.inf, torch.nan]
+        for value in (*values, 0.5) if factor.unit == "bool" else values:
+            given = torch.full((batch, *factor.shape), value, device=key.device)
+            what = f"initial with {factor.name}={value:g} {factor.unit}, outside {factor.low:g} to {factor.high:g}"
+            _check_refused(lambda n=factor.name, v=given: world.initial(key, {n: v}), what, factor.name)
+        given = torch.full((batch + 1, *factor.shape), factor.low, device=key.device)
+        what = f"initial with {factor.name} of {batch + 1} patients instead of {batch}"
+        _check_refused(lambda n=factor.name, v=given: world.initial(key, {n: v}), what, factor.name)
+    unknown = "no_such_name"
+    given = torch.zeros(batch, device=key.device)
+    _check_refused(lambda: world.initial(key, {unknown: given}), f"initial with the factor {unknown}", unknown)
+    _check_refused(lambda: world.observe(state, (unknown,)), f"observe with also=({unknown!r},)", unknown)
+
+
+def _check_refused(call: Callable[[], Any], what: str, name: str = "") -> None:
+    remedy = "refuse it with a ValueError; world_models.inputs has the checks"
+    try:
+        call()
+    except ValueError as error:
+        assert name in str(error), f"{what}: the refusal must name {name}, but says {str(error)!r}"
+    except Exception as error:
+        raise AssertionError(f"{what} ended in {type(error).__name__} ({error}); {remedy}") from error
+    else:
+        raise AssertionError(f"{what} was taken; {remedy}")

@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -120,7 +120,7 @@ def train(
         seed: of SB3's networks and sampling, and of the patients.
         resume: go on from `out` if it holds a policy of the same algorithm, world (weights too) and preset. (DQN's
             replay buffer is not kept: it fills anew.)
-        make: builds the vector environment, called as make(env_id, preset, world, **env_kwargs).
+        make: builds the vector environment, called as make(env_id, preset, world, autoreset_mode=..., **env_kwargs).
 
     Raises:
         ValueError: an unknown algorithm, steps below 1, or `out` holds a policy of another kind.
@@ -152,7 +152,7 @@ def train(
     if not resume:
         (folder / "metrics.jsonl").unlink(missing_ok=True)
 
-    envs = make(env_id, preset, world, **env_kwargs)
+    envs = make(env_id, preset, world, autoreset_mode=AutoresetMode.SAME_STEP, **env_kwargs)
     try:
         # Course and horizon are the same 24 steps for everyone and the hour is observed: the end is the end.
         vec = SB3VecEnv(envs, cost_weight=preset.cost_weight, bootstrap_truncated=False)

@@ -28,7 +28,8 @@ def _array(value: Any) -> Any:
 
 class SB3VecEnv(VecEnv):
     """Args:
-        env: a gymnasium VectorEnv in same-step autoreset mode whose info has `cost` [N] (all of ours do).
+        env: a gymnasium VectorEnv made with autoreset_mode=AutoresetMode.SAME_STEP whose info has `cost` [N] (all of
+            ours do).
         cost_weight: the reward SB3 sees is reward - cost_weight * cost (a fixed Lagrange multiplier).
         bootstrap_truncated: True reports the time limit as a truncation, so SB3 adds the value of what would have
             followed; False as the end, right when the 48 hours are all that counts and the chart shows the hour.
@@ -40,7 +41,10 @@ class SB3VecEnv(VecEnv):
     def __init__(self, env: VectorEnv, cost_weight: float = 0.0, bootstrap_truncated: bool = True) -> None:
         mode = env.metadata.get("autoreset_mode", getattr(env, "autoreset_mode", None))
         if mode != AutoresetMode.SAME_STEP:
-            raise ValueError(f"SB3 needs same-step autoreset and this environment has {mode}; build it with SAME_STEP")
+            raise ValueError(
+                f"SB3 needs same-step autoreset and this environment has {mode}; make it with "
+                "autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP"
+            )
         if cost_weight < 0:
             raise ValueError(f"cost_weight must be 0 or more, got {cost_weight}")
         self.env = env

@@ -19,7 +19,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from safetensors.torch import load_file, save_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -168,8 +168,9 @@ def train_ward(
     unit = {"action_unit": "units"} if config.form == "knobs" else {}
     env_id = "EHRWardDose-v0" if config.form == "knobs" else "EHRWard-v0"
     envs = gym.make_vec(
-        env_id, num_envs=config.num_envs, vectorization_mode="vector_entry_point", world=world, **unit
-    )
+        env_id, num_envs=config.num_envs, vectorization_mode="vector_entry_point", world=world,
+        autoreset_mode=AutoresetMode.SAME_STEP, **unit,
+    )  # fmt: skip
     batch = min(config.batch_size, config.n_steps * config.num_envs)
     try:
         knobs = config.form == "knobs"

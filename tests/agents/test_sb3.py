@@ -26,10 +26,11 @@ from world_models import keys
 
 
 def dial(count=4, **kw):
-    return ClinicalVectorEnv(DialTask(), count, DialWorld(), **kw)
+    return ClinicalVectorEnv(DialTask(), count, DialWorld(), **{"autoreset_mode": AutoresetMode.SAME_STEP, **kw})
 
 
 def make(env_id, preset, world, **kw):
+    assert kw["autoreset_mode"] == AutoresetMode.SAME_STEP, "train asks for what SB3 needs"
     return ClinicalVectorEnv(DialTask(), preset.num_envs, DialWorld(drift=0.2), **kw)
 
 
@@ -68,7 +69,8 @@ def test_torsades_is_an_end_and_the_time_limit_can_be_one():
         def terminated(self, chart):
             return chart["dial_turns"] >= 4.0
 
-    env = SB3VecEnv(ClinicalVectorEnv(Short(), 2, DialWorld()), bootstrap_truncated=True)
+    short = ClinicalVectorEnv(Short(), 2, DialWorld(), autoreset_mode=AutoresetMode.SAME_STEP)
+    env = SB3VecEnv(short, bootstrap_truncated=True)
     env.reset()
     env.step(np.array([2, 0]))
     _, _, done, infos = env.step(np.array([2, 0]))

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode
 
 import clinenv  # noqa: F401
 from agents.baselines.ward_rule import (
@@ -193,6 +194,7 @@ def test_ppo_on_switches_gives_standard_amounts(simulator, charts, tmp_path):
 
 def test_knobs_act_on_the_chart_of_the_environment():
     make = {"vectorization_mode": "vector_entry_point", "world": "oracle", "action_unit": "units"}
+    make["autoreset_mode"] = AutoresetMode.SAME_STEP
     one, other = (gym.make_vec("EHRWardDose-v0", num_envs=3, **make) for _ in range(2))
     turned = KnobVecEnv(one)
     turned.seed(5)
@@ -213,7 +215,8 @@ def test_action_masks_as_maskable_ppo_asks_for_them():
     mask = env.unwrapped.action_masks()
     assert mask.shape == (2 * len(ORDERS),) and mask.dtype == bool
     assert mask[0::2].all() and np.array_equal(mask[1::2], info["action_mask"] == 1)
-    batch = SB3VecEnv(gym.make_vec("EHRWard-v0", num_envs=3, vectorization_mode="vector_entry_point", world="oracle"))
+    make = {"vectorization_mode": "vector_entry_point", "world": "oracle", "autoreset_mode": AutoresetMode.SAME_STEP}
+    batch = SB3VecEnv(gym.make_vec("EHRWard-v0", num_envs=3, **make))
     batch.seed(3)
     batch.reset()
     batch.step(np.tile(np.arange(len(ORDERS)) < 39, (3, 1)).astype(np.int8))  # specimens are out

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env, data_equivalence
+from gymnasium.vector import AutoresetMode
 
 from agents.baselines.constant import Constant
 from agents.baselines.progression_rule import ProgressionRule, cha2ds2_vasc
@@ -349,7 +350,8 @@ def test_ppo_trains_in_it() -> None:
     from agents.sb3.presets import PPO, PROGRESSION_PPO, preset_for
     from agents.sb3.vec_env import SB3VecEnv
 
-    vec = SB3VecEnv(ECGProgressionVectorEnv(4, world=ToyClinic()), bootstrap_truncated=False)
+    envs = ECGProgressionVectorEnv(4, world=ToyClinic(), autoreset_mode=AutoresetMode.SAME_STEP)
+    vec = SB3VecEnv(envs, bootstrap_truncated=False)
     model = sb3.PPO("MlpPolicy", vec, n_steps=8, batch_size=16, n_epochs=1, seed=0, device="cpu")
     model.learn(64)
     simulator = Simulator(ToyClinic(), ECGProgressionTask())

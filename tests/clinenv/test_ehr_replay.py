@@ -15,7 +15,7 @@ import torch
 import clinenv  # noqa: F401 - registers the ids
 from clinenv.envs.ehr_ward.record import history_of
 from clinenv.envs.ehr_ward.stays import RecordedStays
-from clinenv.testing import check_vector_env
+from clinenv.testing import check_env, check_vector_env
 from tests.toy_ward import InferringToyWard, ToyWard
 from world_models.data.episode import Inquiry, Intervention, PatientEpisode, build_episode
 from world_models.data.meds_writer import write_episodes
@@ -184,6 +184,7 @@ def test_a_damaged_file_is_refused_before_anything_is_made(tmp_path) -> None:
 
 def test_it_is_n_single_environments() -> None:
     world, stays = InferringToyWard(hazard=0.2), [stay(i) for i in range(1, 6)]
+    check_env(lambda: make(stays=stays, world=world))
     check_vector_env(
         lambda **kwargs: gymnasium.make_vec(
             "EHRReplay-v0", vectorization_mode="vector_entry_point", stays=stays, world=world, **kwargs
@@ -192,6 +193,15 @@ def test_it_is_n_single_environments() -> None:
         num_envs=2,
         steps=8,
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"stay_id": 1.5}, "stay_id=1.5"), ({"stay_id": "x"}, "stay_id='x'"), ({"hour": "noon"}, "hour='noon'"), ([1], "is a list")],
+)
+def test_a_stay_and_hour_that_are_none_are_refused(options, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make(stays=[stay(1)], world=InferringToyWard()).reset(options=options)
 
 
 def test_a_meds_file_is_a_source(tmp_path) -> None:

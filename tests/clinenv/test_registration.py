@@ -28,6 +28,16 @@ def test_every_row_is_registered_and_leads_somewhere(row: dict) -> None:
     assert row["kwargs"]["world"] in catalog.WORLDS
 
 
+@pytest.mark.parametrize("row", ENVIRONMENTS, ids=lambda row: row["id"])
+def test_the_page_has_no_place_left_open(row: dict) -> None:
+    for name in ("entry_point", "vector_entry_point"):
+        module, _, attribute = row[name].partition(":")
+        page = getattr(importlib.import_module(module), attribute).__doc__
+        assert not re.findall(r"\{[A-Za-z_.]*\}", page)
+        for made in re.findall(r'gymnasium\.make\("' + row["id"] + r'"[^)]*\)', page):
+            assert f'world="{row["kwargs"]["world"]}"' in made
+
+
 def test_the_page_has_every_section() -> None:
     from clinenv.envs.ecg_drug.env import ECGDrugEnv
 

@@ -1,12 +1,15 @@
-"""What others bring: Stable-Baselines3 trains, TorchRL's checker passes."""
+"""What others bring: Stable-Baselines3 trains, TorchRL's checker passes, Minari records."""
 
 from __future__ import annotations
 
 import gymnasium
+import numpy as np
 import pytest
 
 import clinenv  # noqa: F401 - registers the ids
 from tests.contract.worlds import IDS
+from tests.toy_progression import ToyClinic
+from tests.toy_ward import ToyWard
 from tests.toy_world import ToyWorld
 
 
@@ -52,3 +55,34 @@ def test_torchrl_checks_the_specs(env_id: str, mode: str) -> None:
     envs.utils.check_env_specs(env)
     course = env.rollout(20, break_when_any_done=False)
     assert course.batch_size == (3, 20) and bool(course["next", "done"].any())
+
+
+@pytest.mark.parametrize(
+    ("env_id", "world"),
+    [
+        ("ECGDrug-v0", ToyWorld()),
+        ("ECGDrugContinuous-v0", ToyWorld()),
+        ("EHRWard-v0", ToyWard()),
+        ("EHRWardDose-v0", ToyWard()),
+        ("ECGProgression-v0", ToyClinic()),
+        ("ECGExplain-v0", ToyClinic()),
+    ],
+)
+def test_minari_records_infos_too(env_id: str, world, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("jax")  # of minari[create]
+    minari = pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    env = minari.DataCollector(gymnasium.make(env_id, world=world), record_infos=True)
+    env.action_space.seed(0)
+    lengths = []
+    for seed in range(2):
+        env.reset(seed=seed)
+        over, steps = False, 0
+        while not over:
+            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            over, steps = terminated or truncated, steps + 1
+        lengths.append(steps)
+    data = env.create_dataset(f"clinenv/{env_id.lower()}", algorithm_name="random", eval_env=None)
+    for episode, steps in zip(data.iterate_episodes(), lengths, strict=True):
+        assert len(episode.infos["hours"]) == len(episode.infos["cost"]) == steps + 1
+        assert episode.infos["cost"][0] == 0.0 and np.isfinite(episode.rewards).all()

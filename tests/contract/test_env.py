@@ -98,7 +98,7 @@ def test_options_fix_the_patient() -> None:
     ("options", "words"),
     [
         ({"age": 70}, "unknown factor 'age'.*age_years"),
-        ({"age_years": 300}, "age_years=300 a is outside 18..100"),
+        ({"age_years": 300}, "age_years=300 a is outside 18 to 100"),
         ({"age_years": "old"}, "not a number"),
         ({"age_years": float("nan")}, "outside"),
         ({"age_years": [1.0, 2.0]}, "shape"),
@@ -122,6 +122,7 @@ def test_bad_options_are_refused_and_nothing_changes(options: dict, words: str) 
         ({"noise": "loud"}, "none, clinic, ward"),
         ({"missingness": "all"}, "none, some, much"),
         ({"hours": -1}, "hours=-1"),
+        ({"hours": "two days"}, "hours='two days'"),
         ({"render_mode": "ansi"}, "rgb_array"),
         ({"action_unit": "g"}, "scaled, mg"),
         ({"world": "no-such-world"}, "oracle.*ecg-wm-small"),
@@ -221,8 +222,11 @@ def test_a_snapshot_that_does_not_fit_is_refused() -> None:
 def test_info_says_what_the_page_says() -> None:
     env = make()
     _, info = env.reset(seed=0)
-    assert {"hours", "support", "spread_qtcf_ms"} <= set(info) and "cost" not in info
+    assert {"hours", "support", "spread_qtcf_ms"} <= set(info)
+    assert info["cost"] == 0.0 and not any(info[name] for name in info if name.startswith("reward_"))
+    said = set(info)
     _, reward, _, _, info = env.step(4)
+    assert set(info) == said
     terms = {name: value for name, value in info.items() if name.startswith("reward_")}
     assert set(terms) == {"reward_rhythm", "reward_qt_toxicity", "reward_dose_burden", "reward_torsades"}
     assert sum(terms.values()) == pytest.approx(reward, abs=1e-6)

@@ -63,9 +63,49 @@ class Deaf(ToyWorld):
         return super().transition(state._replace(key=torch.zeros_like(state.key)), action)._replace(key=state.key)
 
 
+class Cuts(ToyWorld):
+    def transition(self, state, action):
+        return super().transition(state, action.real.clamp(0.0, 1.0).nan_to_num())
+
+
+class DrawsTheUnknown(ToyWorld):
+    def initial(self, key, factors=None):
+        return super().initial(key, {n: v for n, v in (factors or {}).items() if not bool(v.isnan().any())})
+
+
+class HalfAWoman(ToyWorld):
+    def initial(self, key, factors=None):
+        return super().initial(key, {n: v.round() if n == "sex_female" else v for n, v in (factors or {}).items()})
+
+
+class IgnoresFactors(ToyWorld):
+    def initial(self, key, factors=None):
+        known = {q.name for q in self.factors}
+        return super().initial(key, {n: v for n, v in (factors or {}).items() if n in known})
+
+
+class IgnoresAlso(ToyWorld):
+    def observe(self, state, also=()):
+        return super().observe(state, [name for name in also if name in {q.name for q in self.measures}])
+
+
+class SaysKeyError(ToyWorld):
+    def observe(self, state, also=()):
+        try:
+            return super().observe(state, also)
+        except ValueError as error:
+            raise KeyError(str(error)) from None
+
+
 @pytest.mark.parametrize(
     ("world", "words"),
     [
+        (Cuts, "_mg=-5 mg, outside 0 to .* was taken"),
+        (DrawsTheUnknown, "age_years=nan a, outside 18 to 100 was taken"),
+        (HalfAWoman, "sex_female=0.5 bool, outside 0 to 1 was taken"),
+        (IgnoresFactors, "factor no_such_name was taken"),
+        (IgnoresAlso, "also=.'no_such_name',. was taken"),
+        (SaysKeyError, "ended in KeyError"),
         (Impure, "in place"),
         (Global, "global generator"),
         (OutOfBounds, "leaves"),

@@ -12,7 +12,7 @@ from world_models.oracles import ward as ward_module
 from world_models.oracles.ward import WardOracle
 from world_models.oracles.ward_cohorts import COHORTS, FACTORS
 from world_models.oracles.ward_dynamics import TICK_H, tick
-from world_models.oracles.ward_orders import Plan, clipped
+from world_models.oracles.ward_orders import Plan, parted
 from world_models.testing import check_world, random_orders
 from world_models.ward_quantities import DISEASES, INQUIRIES, INTERVENTIONS, MEASURES, ORDERS, order_index
 
@@ -91,7 +91,7 @@ def test_a_course_does_not_depend_on_who_lies_beside() -> None:
 
 def test_the_recorded_program_is_the_written_physiology_bit_for_bit() -> None:
     state = HOURLY.initial(keys.from_seed(9, 33))
-    _, given = clipped(random_orders(HOURLY, state.key, 0, share=0.3))
+    _, given = parted(random_orders(HOURLY, state.key, 0, share=0.3))
     rates = Plan(given, 1.0).during(0.0, TICK_H)
     recorded, written = ward_module._program(HOURLY.device)(state, rates), tick(state, rates)
     for a, b in zip(tree.leaves(recorded), tree.leaves(written), strict=True):
@@ -100,10 +100,9 @@ def test_the_recorded_program_is_the_written_physiology_bit_for_bit() -> None:
 
 @settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
-    orders=st.lists(st.tuples(st.sampled_from(ORDERS), st.floats(-1.0, 2.0)), max_size=12), seed=st.integers(0, 10**6)
+    orders=st.lists(st.tuples(st.sampled_from(ORDERS), st.floats(0.0, 1.0)), max_size=12), seed=st.integers(0, 10**6)
 )
 def test_any_orders_leave_the_chart_in_bounds(orders, seed) -> None:
-    """Orders out of their bounds are cut to them."""
     action = torch.zeros(2, len(ORDERS))
     for order, share in orders:
         action[:, order_index(order.name)] = order.high * share
@@ -134,7 +133,7 @@ def test_the_dead_and_the_discharged_stand_still() -> None:
     state = state._replace(
         course=state.course._replace(alive=torch.tensor([1.0, 0.0, 1.0]), discharged=torch.tensor([0.0, 0.0, 1.0]))
     )
-    everything = torch.ones(3, len(ORDERS))
+    everything = torch.tensor([[q.high for q in ORDERS]]).expand(3, -1)
     later = HOURLY.transition(state, everything)
     before, after = HOURLY.observe(state), HOURLY.observe(later)
     assert torch.equal(later.t, state.t + 1) and bool((after["hours"] == 1.0).all())
@@ -161,10 +160,10 @@ def test_the_stable_go_home_after_a_day_and_no_sooner() -> None:
 
 def test_factors_are_kept_and_bad_ones_refused() -> None:
     key = keys.from_seed(4, 3)
-    given = {"age_years": torch.tensor([30.0, float("nan"), 80.0]), "disease": torch.tensor([1.0, 1.0, 4.0])}
+    given = {"age_years": torch.tensor([30.0, 45.0, 80.0]), "disease": torch.tensor([1.0, 1.0, 4.0])}
     truth = HOURLY.truth(HOURLY.initial(key, given))
     chart = HOURLY.observe(HOURLY.initial(key, given), ("diagnosis",))
-    assert chart["age_years"][0] == 30.0 and chart["age_years"][2] == 80.0 and chart["age_years"][1] > 18.0
+    assert torch.equal(chart["age_years"], given["age_years"])
     assert chart["diagnosis"].argmax(-1).tolist() == [1, 1, 4] == truth["person_disease"].int().tolist()
     assert bool((truth["person_organism"][:2] > 0).all()) and truth["person_organism"][2] == 0
     assert HOURLY.read(chart).keys() == {q.name for q in FACTORS[:6]}
@@ -174,7 +173,7 @@ def test_factors_are_kept_and_bad_ones_refused() -> None:
     for arguments in ({"cohort": "surgery"}, {"hours_per_step": 0.5}, {"hours_per_step": 24}, {"hours_per_step": 2.5}):
         with pytest.raises(ValueError):
             WardOracle(**arguments)
-    with pytest.raises(KeyError, match="no measure potasium"):
+    with pytest.raises(ValueError, match="no measure potasium"):
         HOURLY.observe(HOURLY.initial(key), ("potasium",))
 
 

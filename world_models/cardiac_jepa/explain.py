@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.protocol import Chart, Factors, History
 from world_models.quantity import Quantity
 
@@ -105,9 +106,9 @@ class ExplainWorld:
         """The problem of each key; with all four factors given, that problem (whose answer is then not known).
 
         Raises:
-            ValueError: some of the factors, not all: half a problem has no answer.
+            ValueError: some of the factors, not all: half a problem has no answer; or one out of bounds.
         """
-        given = {name: value for name, value in (factors or {}).items()}
+        given = checked_factors(self.factors, factors, len(key), self.device)
         names = {q.name for q in self.factors}
         if given and set(given) != names and set(given) != {"days"}:
             missing = ", ".join(sorted(names - set(given)))
@@ -133,7 +134,7 @@ class ExplainWorld:
     @torch.no_grad()
     def transition(self, state: ExplainState, action: Tensor) -> ExplainState:
         c = len(self.codes)
-        given = action > 0.5
+        given = checked_orders(self.orders, action, len(state.key), self.device) > 0.5
         stopped = state.stopped | given[:, 0]
         present = torch.where(state.condition_before, 1.0, 0.0) + state.found > 0.5
         onset, resolution = given[:, 1 : c + 1] & ~present, given[:, c + 1 :] & present
@@ -168,6 +169,7 @@ class ExplainWorld:
         return now
 
     def observe(self, state: ExplainState, also: Sequence[str] = ()) -> Chart:
+        check_also(self.measures, also)
         return {
             "z_before": state.z_before,
             "z_goal": state.z_goal,
@@ -194,7 +196,7 @@ class ExplainWorld:
     def infer(self, history: History, key: Tensor, factors: Factors | None = None) -> ExplainState:
         """The state of the last chart, exactly: the chart shows all of it but the answer."""
         last = {name: value[:, -1] for name, value in history.charts.items()}
-        state = self.initial(key, self.read(last))
+        state = self.initial(key, {**self.read(last), **(factors or {})})
         t = (MAX_STEPS - last["steps_left"]).round().to(torch.int64)
         return state._replace(t=t, z_now=last["z_now"], found=last["found"], stopped=last["stopped"] > 0.5)
 

@@ -27,6 +27,7 @@ from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.labels import LabelModel
 from world_models.cardiac_jepa.probes import Probe, apply, crop_features
 from world_models.cardiac_jepa.state import ProgressionBelief
+from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.progression_quantities import DRUGS, MEASURES, ORDERS, PROCEDURES
 from world_models.protocol import Chart, Factors, History
 from world_models.quantity import Quantity
@@ -176,7 +177,7 @@ class CardiacJEPAWorld(nn.Module):
         Raises:
             ValueError: a factor is unknown, misshapen or out of range.
         """
-        given = self._checked(factors or {}, len(key))
+        given = checked_factors(self.factors, factors, len(key), self.device)
         row = (keys.uniform(key, 0, "patient") * self.config.bank).to(torch.int64).clamp_max(self.config.bank - 1)
         drawn = self.bank_condition[row].to(torch.float32)
         condition = given.get("condition", drawn)
@@ -209,11 +210,15 @@ class CardiacJEPAWorld(nn.Module):
 
     @torch.no_grad()
     def transition(self, state: ProgressionBelief, action: Tensor) -> ProgressionBelief:
-        """To the next visit, after the months that the last column of `action` [B, 10] orders (cut to 1 to 24)."""
-        action = action.to(self.device, torch.float32)
+        """To the next visit, after the months that the last column of `action` [B, 10] orders (0: one month).
+
+        Raises:
+            ValueError: an order outside its bounds.
+        """
+        action = checked_orders(self.orders, action, len(state.key), self.device)
         ordered = (action[:, :-1] >= 0.5).to(torch.float32)
         done, taken = ordered.split([len(PROCEDURES), len(DRUGS)], -1)
-        months = action[:, -1].clamp(1.0, 24.0)
+        months = action[:, -1].clamp_min(1.0)
         age = (state.entry_age_years + state.years).clamp_max(OLDEST_YEARS)
         moves = self.labels(state.condition, age, state.sex_female, state.ever, done, taken, months)
         t = state.t + 1
@@ -231,10 +236,8 @@ class CardiacJEPAWorld(nn.Module):
 
     @torch.no_grad()
     def observe(self, state: ProgressionBelief, also: Sequence[str] = ()) -> Chart:
-        """The chart now. Raises KeyError: `also` names something that is no measure of this world."""
-        unknown = sorted(set(also) - {q.name for q in self.measures})
-        if unknown:
-            raise KeyError(f"no measure {', '.join(unknown)}; there are: {', '.join(q.name for q in self.measures)}")
+        """The chart now. Raises ValueError: `also` names something that is no measure of this world."""
+        check_also(self.measures, also)
         latent = (state.latent + state.shift).clamp(-LIMIT, LIMIT)
         chart = {
             "age_years": (state.entry_age_years + state.years).clamp_max(OLDEST_YEARS),
@@ -325,23 +328,6 @@ class CardiacJEPAWorld(nn.Module):
 
     def _moved(self, latent: Tensor, action: Tensor, days: Tensor) -> Tensor:
         return self.jepa.predict(latent, action, days).clamp(-LIMIT, LIMIT)
-
-    def _checked(self, factors: Factors, batch: int) -> dict[str, Tensor]:
-        known = {q.name: q for q in self.factors}
-        out = {}
-        for name, value in factors.items():
-            if name not in known:
-                raise ValueError(f"unknown factor {name!r}; this world fixes {', '.join(known)}")
-            q, value = known[name], value.to(self.device, torch.float32)
-            if tuple(value.shape) != (batch, *q.shape):
-                raise ValueError(f"factor {name!r} has shape {tuple(value.shape)}, expected {(batch, *q.shape)}")
-            if not bool(((value >= q.low) & (value <= q.high)).all()):  # also False for NaN
-                worst = value[~((value >= q.low) & (value <= q.high))][0]
-                raise ValueError(f"factor {name!r} is {float(worst):g}; it must lie in {q.low:g}..{q.high:g} {q.unit}")
-            if q.unit == "bool" and not bool(((value == 0) | (value == 1)).all()):
-                raise ValueError(f"factor {name!r} must be 0 or 1, got {float(value[(value != 0) & (value != 1)][0]):g}")
-            out[name] = value
-        return out
 
 
 @lru_cache(maxsize=8)

@@ -15,6 +15,7 @@ from torch import Tensor
 from world_models import keys, tree
 from world_models.cardiac_jepa.labels import LabelModel
 from world_models.cardiac_jepa.model import DAYS_PER_MONTH, CardiacJEPAWorld, ExplainPairs, Reader, read_measures
+from world_models.inputs import check_also
 from world_models.oracles.progression import ProgressionOracle
 from world_models.progression_quantities import INTERVALS_MONTHS, ORDERS
 from world_models.protocol import Chart, Factors
@@ -74,6 +75,7 @@ class ReadOracle:
     @torch.no_grad()
     def observe(self, state, also: Sequence[str] = ()) -> Chart:
         """The oracle's chart with this visit's ECG read; the waveform itself only when asked for."""
+        check_also(self.measures, also)
         chart = self.oracle.observe(state, ("ecg_mv", *(n for n in also if n not in ("ecg_mv", "latent"))))
         latent = self.reader.latents(chart["ecg_mv"])
         chart["probe"] = self.reader.chances(latent)

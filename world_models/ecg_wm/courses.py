@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from world_models import keys, tree
+from world_models.ecg_quantities import ORDERS
 from world_models.ecg_wm import latent
+from world_models.inputs import admit
 from world_models.oracles.cohorts import COHORTS
 from world_models.oracles.ecg_drug import ECGDrugOracle
 from world_models.protocol import Chart
@@ -64,7 +66,8 @@ def dosing(key: Tensor, steps: int, hours_per_step: float) -> Tensor:
     which = torch.floor(keys.uniform(key, 0, "plan/which", (steps + 1,)) * drugs).long()
     level = 0.5 * (1 + (keys.uniform(key, 0, "plan/much", (steps + 1,)) < 0.5))
     random = (some * level).unsqueeze(-1) * torch.nn.functional.one_hot(which, drugs) * full
-    return torch.where((kind == 4)[:, None, None], random, plan)
+    plan = torch.where((kind == 4)[:, None, None], random, plan)
+    return plan.minimum(torch.tensor([order.high for order in ORDERS], device=key.device))  # two regimens of one drug
 
 
 @torch.no_grad()
@@ -83,7 +86,7 @@ def draw_courses(
     # Cohorts differ in whom they admit only: once admitted, all patients go through the same transition together.
     oracle = oracle_of(names[0], hours_per_step, str(key.device))
     state = tree.cat(
-        [oracle_of(n, hours_per_step, str(key.device)).initial(k, {"metaboliser": m}) for n, k, m in shares]
+        [admit(oracle_of(n, hours_per_step, str(key.device)), k, {"metaboliser": m}) for n, k, m in shares]
     )
     actions = dosing(keys.fold(key, "plan"), steps, hours_per_step)
     charts = [oracle.observe(state)]

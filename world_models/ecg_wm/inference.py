@@ -11,6 +11,7 @@ from world_models.ecg_quantities import MAX_HOURS_SINCE_DOSE
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.patients import patient_features
 from world_models.ecg_wm.state import Belief, ECGWorldState
+from world_models.inputs import admit, checked_orders
 from world_models.protocol import History
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str
     """See `ECGWorldModel.infer`."""
     device = model.device
     charts = {name: value.to(device) for name, value in history.charts.items()}
-    actions = history.actions.to(device, torch.float32)
+    actions = history.actions.flatten(0, 1)
+    actions = checked_orders(model.orders, actions, len(actions), device).unflatten(0, history.actions.shape[:2])
     hours = history.hours.to(device, torch.float32)
     batch, visits = hours.shape
     first = {name: value[:, 0] for name, value in charts.items()}
@@ -73,7 +75,7 @@ def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str
             "Measure it, or pass it in factors"
         )
     key = key.to(device)
-    state = model.initial(key, factors)
+    state = admit(model, key, factors)
 
     gaps = torch.diff(hours, dim=1, prepend=hours[:, :1])
     if bool((gaps < 0).any()):

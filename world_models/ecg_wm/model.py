@@ -33,8 +33,9 @@ from world_models.ecg_wm.readback import Readback
 from world_models.ecg_wm.start_rates import REFERENCE_MG, START_RATES
 from world_models.ecg_wm.state import Belief, ECGWorldState
 from world_models.ecg_wm.vae import BeatVAE
+from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.nn.mlp import mlp
-from world_models.oracles.cohorts import FACTORS, check_factors, cohort_named, draw_factors
+from world_models.oracles.cohorts import FACTORS, cohort_named, draw_factors
 from world_models.oracles.ecg_waveform import R_SHARE, beat_samples, derive_twelve, tile
 from world_models.protocol import Chart, Factors, History
 from world_models.quantity import Quantity
@@ -126,8 +127,7 @@ class ECGWorldModel(nn.Module):
         Raises:
             ValueError: a factor is unknown or out of range.
         """
-        given = {name: value.to(self.device, torch.float32) for name, value in (factors or {}).items()}
-        check_factors(given, key.shape[0], self.factors)
+        given = checked_factors(self.factors, factors, key.shape[0], self.device)
         f = draw_factors(self.cohort, key, {name: given[name] for name in given if name in _DRAWN})
         unknown = torch.full_like(f["age_years"], float("nan"))
         shape = given.get("shape")
@@ -143,7 +143,7 @@ class ECGWorldModel(nn.Module):
     @torch.no_grad()
     def transition(self, state: ECGWorldState, action: Tensor) -> ECGWorldState:
         hours = self.hours_per_step
-        dose = action.to(torch.float32)
+        dose = checked_orders(self.orders, action, state.key.shape[0], self.device)
         amounts, deviation = self.prior.advance(
             state.rates, self.prior.dose(state.amounts, dose), state.deviation,
             state.start_hour + state.hours, state.start_hour, hours,
@@ -168,6 +168,7 @@ class ECGWorldModel(nn.Module):
 
     @torch.no_grad()
     def observe(self, state: ECGWorldState, also: Sequence[str] = ()) -> Chart:
+        check_also(self.measures, also)
         chart = {
             "age_years": state.age_years,
             "sex_female": state.sex_female,
@@ -222,11 +223,11 @@ class ECGWorldModel(nn.Module):
         (its last action is not given yet: the next `transition` gives it).
 
         Raises:
-            ValueError: the first visit lacks an interval.
+            ValueError: the first visit lacks an interval, or a factor or a dose is out of its bounds.
         """
         from world_models.ecg_wm.inference import infer
 
-        return infer(self, history, key, dict(factors or {}))
+        return infer(self, history, key, checked_factors(self.factors, factors, key.shape[0], self.device))
 
     # ---- parts ---------------------------------------------------------------------------------------------------
 

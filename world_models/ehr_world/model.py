@@ -28,7 +28,7 @@ from world_models.ehr_world.set_outcome import Exposure, Known, Outcome, SetOutc
 from world_models.ehr_world.state import LOG, EHRState
 from world_models.ehr_world.vocabulary import Vocabulary, from_z
 from world_models.ehr_world.ward_check import check_vocabulary
-from world_models.oracles.cohorts import check_factors
+from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.protocol import Chart, Factors, History
 from world_models.quantity import Quantity
 from world_models.ward_quantities import (
@@ -105,14 +105,13 @@ class EHRWorldModel(nn.Module):
     @torch.no_grad()
     def initial(self, key: Tensor, factors: Factors | None = None) -> EHRState:
         """Patients [B] at admission, triage taken. Static context comes from the table of training admissions: a row
-        like the given factors [B] (NaN: not given), which then replace the row's.
+        like the given factors [B], which then replace the row's.
 
         Raises:
             ValueError: a factor is unknown, out of range or of the wrong shape.
         """
         key = key.to(self.device)
-        given = {n: v.to(self.device, torch.float32) for n, v in (factors or {}).items()}
-        check_factors(given, key.shape[0], self.factors)
+        given = checked_factors(self.factors, factors, key.shape[0], self.device)
         state = self.blank(key, self._admit(key, given))
         asked = keys.uniform(key, 0, "triage", (len(self.triage),)) < self.triage
         return self._advance(state, asked, state.given, torch.zeros_like(state.t))
@@ -123,10 +122,10 @@ class EHRWorldModel(nn.Module):
 
     @torch.no_grad()
     def transition(self, state: EHRState, action: Tensor) -> EHRState:
-        """One step under `action` [B, A] in the orders' units; orders outside their bounds are cut to them."""
+        """One step under `action` [B, A] in the orders' units. Raises ValueError: an amount outside its bounds."""
         items = len(self.typical)
-        action = action.to(self.device, torch.float32)
-        given = torch.minimum(action[:, items:].clamp_min(0.0), self.net.largest)
+        action = checked_orders(self.orders, action, state.key.shape[0], self.device)
+        given = action[:, items:]
         here = state.alive & ~state.home
         asked = (action[:, :items] >= 0.5) & ~state.pending & here.unsqueeze(-1)
         moved = self._advance(state, asked, given, state.t + 1)
@@ -136,11 +135,8 @@ class EHRWorldModel(nn.Module):
         return kept._replace(total_log=moved.total_log, t=state.t + 1, death_chance=chance)
 
     def observe(self, state: EHRState, also: Sequence[str] = ()) -> Chart:
-        """The chart now. Raises KeyError: `also` names something that is no measure of this world."""
-        names = {q.name for q in self.measures}
-        unknown = [n for n in also if n not in names]
-        if unknown:
-            raise KeyError(f"no measure {', '.join(unknown)}; there are: {', '.join(sorted(names))}")
+        """The chart now. Raises ValueError: `also` names something that is no measure of this world."""
+        check_also(self.measures, also)
         hours = state.start_h + state.t.to(torch.float32) * self.hours_per_step
         # A chart holds no NaN: what is not known of the context reads as usual.
         plain = torch.where(state.static.isnan(), self.net.usual, state.static)
@@ -201,7 +197,7 @@ class EHRWorldModel(nn.Module):
         """Belief at the last visit of a recorded course; see `inference.infer`."""
         from world_models.ehr_world.inference import infer
 
-        return infer(self, history, key, dict(factors or {}))
+        return infer(self, history, key, checked_factors(self.factors, factors, key.shape[0], self.device))
 
     @torch.no_grad()
     def infer_stay(self, episode: PatientEpisode, key: Tensor, hours: float | None = None) -> EHRState:

@@ -32,11 +32,12 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.inputs import checked_factors
 from world_models.oracles.pharmacology import TrialModel
 from world_models.quantity import Quantity, by_name
 from world_models.rounding import expit
 
-__all__ = ["COHORTS", "FACTORS", "Cohort", "Spread", "check_factors", "cohort_named", "draw_factors", "jt_peak_c"]
+__all__ = ["COHORTS", "FACTORS", "Cohort", "Spread", "cohort_named", "draw_factors", "jt_peak_c"]
 
 FACTORS: tuple[Quantity, ...] = (
     Quantity("age_years", "a", 18.0, 100.0, (), "age"),
@@ -252,31 +253,6 @@ def jt_peak_c(qtcf_ms: Tensor, qrs_ms: Tensor, tpeak_tend_ms: Tensor, heart_rate
     return (qtcf_ms * (log_rr / 3.0).exp() - qrs_ms - tpeak_tend_ms) * (log_rr * -0.58).exp()
 
 
-def check_factors(given: Mapping[str, Tensor], batch: int, factors: tuple[Quantity, ...] = FACTORS) -> None:
-    """What a caller fixes must be known, of one value a patient, and within its Quantity's bounds. NaN means "draw it".
-
-    Raises:
-        ValueError: naming the factor, the value, the limit and the remedy.
-    """
-    known = {q.name for q in factors}
-    for name, value in given.items():
-        if name not in known:
-            raise ValueError(f"unknown factor {name!r}; known are: {', '.join(sorted(known))}")
-        quantity = by_name(factors, name)
-        if tuple(value.shape) != (batch, *quantity.shape):
-            raise ValueError(
-                f"factor {name!r} has shape {tuple(value.shape)}; give one value a patient: {(batch, *quantity.shape)}"
-            )
-        bad = (value < quantity.low) | (value > quantity.high)
-        if bool(bad.any()):
-            worst = value[bad].flatten()[0].item()
-            row = int(bad.reshape(batch, -1).any(-1).nonzero()[0])
-            raise ValueError(
-                f"factor {name!r} is {worst:g} {quantity.unit} for patient {row}, outside {quantity.low:g} to "
-                f"{quantity.high:g}; correct it (unit: {quantity.unit}), or leave it out (or NaN) to have it drawn"
-            )
-
-
 def draw_factors(
     cohort: str | Cohort, key: Tensor, given: Mapping[str, Tensor] | None = None, trial: TrialModel | None = None
 ) -> dict[str, Tensor]:
@@ -285,7 +261,7 @@ def draw_factors(
     Args:
         cohort: a name of `COHORTS`, or a Cohort.
         key: int64 [B].
-        given: factors that are known, [B]; NaN rows are drawn. What depends on age and sex follows those given.
+        given: factors that are known, [B]. What depends on age and sex follows those given.
         trial: the fitted trial, for cohorts with `from_trial`; loaded from the shipped fit when None.
 
     Raises:
@@ -293,12 +269,10 @@ def draw_factors(
             the J-Tpeak interval.
     """
     who = cohort_named(cohort)
-    given = {n: v.to(device=key.device, dtype=torch.float32) for n, v in (given or {}).items()}
-    check_factors(given, key.shape[0])
-    known = {n: ~v.isnan() for n, v in given.items()}
+    given = checked_factors(FACTORS, given, key.shape[0], key.device)
 
     def settle(name: str, drawn: Tensor) -> Tensor:
-        return torch.where(known[name], given[name], drawn) if name in given else drawn
+        return given.get(name, drawn)
 
     c = _columns(who, key.device)
     count = len(c.names)
@@ -318,7 +292,7 @@ def draw_factors(
         for name, drawn in _trial_baseline(trial or TrialModel.load(device=key.device), key, out).items():
             quantity = by_name(FACTORS, name)
             out[name] = settle(name, drawn.clamp(quantity.low, quantity.high))
-    _fit_t_peak(out, known)
+    _fit_t_peak(out, given)
     return {q.name: out[q.name] for q in FACTORS}
 
 
@@ -338,7 +312,7 @@ def _trial_baseline(trial: TrialModel, key: Tensor, out: dict[str, Tensor]) -> d
     return {f"baseline_{n}": v for n, v in base.items() if n != "jt_peak_c_ms"}
 
 
-def _fit_t_peak(out: dict[str, Tensor], known: dict[str, Tensor]) -> None:
+def _fit_t_peak(out: dict[str, Tensor], given: dict[str, Tensor]) -> None:
     """Give way with a drawn Tpeak-Tend where the intervals leave J-Tpeak c outside its range; refuse if it is given."""
     low, high = JT_PEAK_C_MS
     rate, tail = out["baseline_heart_rate_bpm"], out["baseline_tpeak_tend_ms"]
@@ -347,11 +321,11 @@ def _fit_t_peak(out: dict[str, Tensor], known: dict[str, Tensor]) -> None:
     rest = (out["baseline_qtcf_ms"] * (log_rr / 3.0).exp() - out["baseline_qrs_ms"]) * (log_rr * -0.58).exp()
     quantity = by_name(FACTORS, "baseline_tpeak_tend_ms")
     fitted = torch.minimum(torch.maximum(tail, (rest - high) * scale), (rest - low) * scale)
-    if "baseline_tpeak_tend_ms" in known:
-        fitted = torch.where(known["baseline_tpeak_tend_ms"], tail, fitted)
+    if "baseline_tpeak_tend_ms" in given:
+        fitted = tail
     fitted = fitted.clamp(quantity.low, quantity.high)
     out["baseline_tpeak_tend_ms"] = fitted
-    if not known:
+    if not given:
         return
     left = rest - fitted / scale
     outside = (left < low - 1.0) | (left > high + 1.0)

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from world_models import ecg_quantities, keys
+from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.oracles import cohorts, rhythm
 from world_models.oracles.ecg_waveform import DRAWN_LEADS, WAVES, Intervals, draw_ecg
 from world_models.oracles.morphology import MorphologyBank
@@ -125,7 +126,6 @@ class ECGDrugOracle:
         self.measures: tuple[Quantity, ...] = ecg_quantities.measures(self.drugs)
         self.orders: tuple[Quantity, ...] = ecg_quantities.orders(self.drugs)
         self.factors: tuple[Quantity, ...] = (*cohorts.FACTORS, MORPHOLOGY)
-        self._largest_dose = torch.tensor([q.high for q in self.orders], device=self.device)
         # of an extrapolated drug a trace is too much: no trial has seen it
         trace = torch.tensor([1e-4 if e else 1.0 for e in trial.extrapolated], device=self.device)
         self._highest_concentration = trial.train_range().to(self.device) * trace
@@ -137,13 +137,15 @@ class ECGDrugOracle:
     # ---- the protocol's verbs
 
     def initial(self, key: Tensor, factors: Factors | None = None) -> ECGDrugState:
-        """Patients at admission. Given factors [B] are fixed (NaN rows are drawn), `morphology` [B, 8, W] too.
+        """Patients at admission. Given factors [B] are fixed, `morphology` [B, 8, W] too.
 
         Raises:
             ValueError: a factor that is unknown, out of bounds or of the wrong shape.
         """
-        given = dict(factors or {})
-        morphology = self._morphology(key, given.pop("morphology", None))
+        given = checked_factors(self.factors, factors, key.shape[0], self.device)
+        morphology = given.pop("morphology", None)
+        if morphology is None:
+            morphology = self._bank.draw(keys.fold(key, "oracle/morphology")).to(torch.float32)
         who = cohorts.draw_factors(self.cohort, key, given, self.trial)
         rate = who["baseline_heart_rate_bpm"]
         jtpc = cohorts.jt_peak_c(who["baseline_qtcf_ms"], who["baseline_qrs_ms"], who["baseline_tpeak_tend_ms"], rate)
@@ -191,8 +193,12 @@ class ECGDrugOracle:
         return factors_from_chart(chart)
 
     def transition(self, state: ECGDrugState, action: Tensor) -> ECGDrugState:
-        """One step after swallowing `action` [B, D] mg; orders outside their bounds are cut to them."""
-        dose = torch.minimum(action.to(torch.float32).clamp_min(0.0), self._largest_dose)
+        """One step after swallowing `action` [B, D] mg.
+
+        Raises:
+            ValueError: a dose outside its order's bounds.
+        """
+        dose = checked_orders(self.orders, action, state.key.shape[0], self.device)
         amounts = self._advance(state, dose)
         concentration = self.trial.concentrations(state.individual, amounts).to(torch.float32)
         effects = self.trial.effects(state.individual, amounts)
@@ -228,12 +234,9 @@ class ECGDrugOracle:
         """The chart now; `also=("ecg_mv",)` draws the 12-lead ECG [B, 12, 5000] in mV with these intervals.
 
         Raises:
-            KeyError: `also` names something that is no measure.
+            ValueError: `also` names something that is no measure.
         """
-        names = {q.name for q in self.measures}
-        unknown = [n for n in also if n not in names]
-        if unknown:
-            raise KeyError(f"no measure {', '.join(unknown)}; there are: {', '.join(sorted(names))}")
+        check_also(self.measures, also)
         chart = {
             "age_years": self._factor(state, "age_years"),
             "sex_female": self._factor(state, "sex_female"),
@@ -314,14 +317,6 @@ class ECGDrugOracle:
         for k in range(self._course.shape[0]):
             total = total + basis[:, k : k + 1] * self._course[k]
         return total
-
-    def _morphology(self, key: Tensor, given: Tensor | None) -> Tensor:
-        drawn = self._bank.draw(keys.fold(key, "oracle/morphology")).to(torch.float32)
-        if given is None:
-            return drawn
-        cohorts.check_factors({"morphology": given}, key.shape[0], (MORPHOLOGY,))
-        given = given.to(device=self.device, dtype=torch.float32)
-        return torch.where(given.isnan().any(-1, keepdim=True).any(-2, keepdim=True), drawn, given)
 
     @cached_property
     def _bank(self) -> MorphologyBank:

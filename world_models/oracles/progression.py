@@ -23,8 +23,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.oracles import progression_state as body
-from world_models.oracles.progression_entry import FACTORS, Cohort, check_factors, cohort_named, enter
+from world_models.oracles.progression_entry import FACTORS, Cohort, cohort_named, enter
 from world_models.oracles.progression_state import ProgressionState
 from world_models.progression_quantities import CODES, MEASURES, ORDERS, PROCEDURES, SAMPLES, TREATMENTS
 from world_models.protocol import Chart, Factors
@@ -57,14 +58,12 @@ class ProgressionOracle:
         self.cohort = cohort_named(cohort)
 
     def initial(self, key: Tensor, factors: Factors | None = None) -> ProgressionState:
-        """Patients at the first visit. Given factors [B] are fixed, NaN rows are drawn.
+        """Patients at the first visit. Given factors [B] are fixed.
 
         Raises:
             ValueError: a factor that is unknown, out of bounds or of the wrong shape.
         """
-        given = {n: v.to(device=self.device, dtype=torch.float32) for n, v in (factors or {}).items()}
-        check_factors(given, key.shape[0])
-        return enter(self.cohort, key, given)
+        return enter(self.cohort, key, checked_factors(FACTORS, factors, key.shape[0], self.device))
 
     def read(self, chart: Chart) -> dict[str, Tensor]:
         """Factors from a recorded chart: age_years, sex_female and condition, as far as it has them.
@@ -72,21 +71,19 @@ class ProgressionOracle:
         Raises:
             ValueError: one of them is out of bounds or of the wrong shape.
         """
-        found = {q.name: chart[q.name].to(torch.float32) for q in FACTORS if q.name in chart}
-        for name, value in found.items():
-            check_factors({name: value}, value.shape[0])
-        return found
+        found = {q.name: chart[q.name] for q in FACTORS if q.name in chart}
+        rows = len(next(iter(found.values()))) if found else 0
+        return checked_factors(FACTORS, found, rows, self.device)
 
     def transition(self, state: ProgressionState, action: Tensor) -> ProgressionState:
         """To the next visit after orders [B, 10]: treatments are given from a half upwards, months are rounded.
 
         Raises:
-            ValueError: action has not one column an order.
+            ValueError: action has not one column an order, or an order is out of bounds.
         """
-        if action.shape[-1] != len(ORDERS):
-            raise ValueError(f"action has {action.shape[-1]} columns; give {len(ORDERS)}, one for each of ORDERS")
+        action = checked_orders(ORDERS, action, state.key.shape[0], self.device)
         given = action[:, : len(TREATMENTS)] > 0.5
-        count = action[:, -1].to(torch.float32).round().clamp(ORDERS[-1].low, ORDERS[-1].high)
+        count = action[:, -1].round().clamp(ORDERS[-1].low, ORDERS[-1].high)
         drugs = given[:, _P:] & ~state.dead.unsqueeze(-1)
         seen = body.at_once(state, given[:, :_P], given[:, _P:])
         after = body.months(seen, given[:, _P:], count.to(torch.int64))
@@ -104,12 +101,9 @@ class ProgressionOracle:
         """The chart now; `also=("ecg_mv",)` draws the 12-lead ECG [B, 12, 1000] in mV.
 
         Raises:
-            KeyError: `also` names something that is no measure.
+            ValueError: `also` names something that is no measure.
         """
-        names = {q.name for q in MEASURES}
-        unknown = [n for n in also if n not in names]
-        if unknown:
-            raise KeyError(f"no measure {', '.join(unknown)}; there are: {', '.join(sorted(names))}")
+        check_also(MEASURES, also)
         years = state.month.to(torch.float32) * body.MONTH_YEARS
         treated = torch.cat((state.procedures, state.drugs), -1)
         age = (state.entry_age_years + years).clamp_max(130.0)

@@ -25,7 +25,7 @@ from world_models.oracles.progression_state import ProgressionState
 from world_models.progression_quantities import CODES
 from world_models.quantity import Quantity
 
-__all__ = ["COHORTS", "FACTORS", "Cohort", "check_factors", "cohort_named", "enter"]
+__all__ = ["COHORTS", "FACTORS", "Cohort", "cohort_named", "enter"]
 
 FACTORS: tuple[Quantity, ...] = (
     Quantity("age_years", "a", 18.0, 95.0, (), "age at the first visit"),
@@ -93,36 +93,12 @@ def cohort_named(cohort: str | Cohort) -> Cohort:
     return COHORTS[cohort]
 
 
-def check_factors(given: Mapping[str, Tensor], batch: int) -> None:
-    """What a caller fixes must be known, of the right shape, within bounds and, if yes or no, 0 or 1. NaN: "draw it".
-
-    Raises:
-        ValueError: naming the factor, the value, the limit and the remedy.
-    """
-    known = {q.name: q for q in FACTORS}
-    for name, value in given.items():
-        if name not in known:
-            raise ValueError(f"unknown factor {name!r}; known are: {', '.join(known)}")
-        quantity = known[name]
-        if tuple(value.shape) != (batch, *quantity.shape):
-            raise ValueError(f"factor {name!r} has shape {tuple(value.shape)}; give {(batch, *quantity.shape)}")
-        bad = (value < quantity.low) | (value > quantity.high)
-        if quantity.unit == "bool":
-            bad = bad | ((value != 0.0) & (value != 1.0) & ~value.isnan())
-        if bool(bad.any()):
-            allowed = "0 or 1" if quantity.unit == "bool" else f"{quantity.low:g} to {quantity.high:g} {quantity.unit}"
-            raise ValueError(
-                f"factor {name!r} is {value[bad].flatten()[0].item():g}, allowed is {allowed}; correct it, or leave it "
-                "out (or NaN) to have it drawn"
-            )
-
-
 def _phi(z: float) -> float:
     return 0.5 * (1.0 + math.erf(z / math.sqrt(2.0)))
 
 
 def enter(cohort: Cohort, key: Tensor, given: Mapping[str, Tensor]) -> ProgressionState:
-    """Patients [B] at their first visit; `given` factors are fixed, NaN rows drawn.
+    """Patients [B] at their first visit; `given` factors are fixed.
 
     Conditions that are given replace those suffered; hidden frailty stays as drawn, it is not inferred from them.
     """
@@ -130,8 +106,8 @@ def enter(cohort: Cohort, key: Tensor, given: Mapping[str, Tensor]) -> Progressi
     low, high = (_phi((a - cohort.age_mean_years) / cohort.age_sd_years) for a in cohort.age_range_years)
     luck = keys.uniform(key, 0, "progression/entry", (4,))
     age = keys.to_normal(luck[:, 0] * (high - low) + low) * cohort.age_sd_years + cohort.age_mean_years
-    age = _settle(age.clamp(*cohort.age_range_years), given.get("age_years"))
-    sex = _settle((luck[:, 1] < cohort.share_female).to(torch.float32), given.get("sex_female"))
+    age = given.get("age_years", age.clamp(*cohort.age_range_years))
+    sex = given.get("sex_female", (luck[:, 1] < cohort.share_female).to(torch.float32))
     risks = torch.stack((luck[:, 2] < cohort.share_smokers, luck[:, 3] < cohort.share_diabetes), -1)
     normal = keys.normal(key, 0, "progression/frailty", (len(FAMILIES) + 1,))
     own_sd = math.sqrt(_FRAILTY_SD**2 - _SHARED_SD**2)
@@ -140,15 +116,12 @@ def enter(cohort: Cohort, key: Tensor, given: Mapping[str, Tensor]) -> Progressi
     present, ever, lasted = _suffered(cohort, key, age, sex, frailty, risks)
     condition = given.get("condition")
     if condition is not None:
-        fixed = ~condition.isnan().any(-1, keepdim=True)
         yes = condition > 0.5
         usual = torch.tensor(
             [min(3.0, 0.5 / RESOLUTIONS[c][0]) if c in RESOLUTIONS else 3.0 for c in CODES], device=device
         )
         since = torch.where(yes & present, lasted, torch.where(yes, usual, torch.zeros_like(lasted)))
-        present, ever, lasted = (
-            torch.where(fixed, yes, present), torch.where(fixed, yes, ever), torch.where(fixed, since, lasted)
-        )  # fmt: skip
+        present, ever, lasted = yes, yes, since
     procedures, drugs = history_of_treatment(key, age, sex, present.to(torch.float32), ever.to(torch.float32))
     zero = torch.zeros_like(age)
     none = torch.zeros(batch, dtype=torch.bool, device=device)
@@ -170,10 +143,6 @@ def enter(cohort: Cohort, key: Tensor, given: Mapping[str, Tensor]) -> Progressi
         bleeding=none,
         dead=none.clone(),
     )
-
-
-def _settle(drawn: Tensor, given: Tensor | None) -> Tensor:
-    return drawn if given is None else torch.where(given.isnan(), drawn, given)
 
 
 def _suffered(

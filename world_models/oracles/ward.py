@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys, tree
+from world_models.inputs import check_also, checked_orders
 from world_models.oracles import ward_cohorts
 from world_models.oracles.ward_admission import arrive
 from world_models.oracles.ward_dynamics import TICK_H, advance_noise, concentrations, leak_of, tick
@@ -37,7 +38,7 @@ from world_models.oracles.ward_measurement import (
     noise_sd,
     true_values,
 )
-from world_models.oracles.ward_orders import Plan, clipped
+from world_models.oracles.ward_orders import Plan, parted
 from world_models.oracles.ward_program import Program
 from world_models.oracles.ward_state import WardState
 from world_models.protocol import Chart, Factors
@@ -98,7 +99,7 @@ class WardOracle:
 
     @torch.no_grad()
     def initial(self, key: Tensor, factors: Factors | None = None) -> WardState:
-        """Patients at admission, vital signs taken. Given factors [B] are fixed (NaN rows are drawn).
+        """Patients at admission, vital signs taken. Given factors [B] are fixed.
 
         Raises:
             ValueError: a factor that is unknown, out of bounds or of the wrong shape.
@@ -125,8 +126,12 @@ class WardOracle:
 
     @torch.no_grad()
     def transition(self, state: WardState, action: Tensor) -> WardState:
-        """One step under `action` [B, A] in the orders' units; orders outside their bounds are cut to them."""
-        asked, given = clipped(action)
+        """One step under `action` [B, A] in the orders' units.
+
+        Raises:
+            ValueError: an amount outside its order's bounds.
+        """
+        asked, given = parted(checked_orders(self.orders, action, state.key.shape[0], self.device))
         hours = int(self.hours_per_step)
         t = state.t + 1
         key = state.key
@@ -168,12 +173,9 @@ class WardOracle:
         """The chart now; `also=("diagnosis",)` adds the discharge diagnosis, one-hot [B, D].
 
         Raises:
-            KeyError: `also` names something that is no measure.
+            ValueError: `also` names something that is no measure.
         """
-        names = {q.name for q in self.measures}
-        unknown = [n for n in also if n not in names]
-        if unknown:
-            raise KeyError(f"no measure {', '.join(unknown)}; there are: {', '.join(sorted(names))}")
+        check_also(self.measures, also)
         records = state.records
         hours = state.t.to(torch.float32) * self.hours_per_step
         chart = {name: state.factors[:, i].contiguous() for name, i in _STATIC.items()}

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys
-from world_models.oracles.cohorts import check_factors
+from world_models.inputs import checked_factors
 from world_models.oracles.ward_state import Person
 from world_models.quantity import Quantity, by_name
 from world_models.ward_quantities import COMPLAINTS, DISEASES, ORGANISMS, STATIC
@@ -117,22 +117,20 @@ def draw_factors(cohort: str | WardCohort, key: Tensor, given: Mapping[str, Tens
     """Every factor of FACTORS for patients with these keys, float32 [B] each.
 
     Args:
-        given: factors that are known, [B]; NaN rows are drawn. What depends on a factor follows the given one.
+        given: factors that are known, [B]. What depends on a factor follows the given one.
 
     Raises:
         ValueError: an unknown cohort or factor, a wrong shape, a value out of bounds, or an index that is no integer.
     """
     who = cohort_named(cohort)
-    given = {n: v.to(device=key.device, dtype=torch.float32) for n, v in (given or {}).items()}
-    check_factors(given, key.shape[0], FACTORS)
+    given = checked_factors(FACTORS, given, key.shape[0], key.device)
     for name in ("disease", "organism"):
-        if name in given and bool(((given[name] != given[name].round()) & ~given[name].isnan()).any()):
+        if name in given and bool((given[name] != given[name].round()).any()):
             raise ValueError(f"factor {name!r} is an index: give whole numbers")
 
     def settle(name: str, drawn: Tensor) -> Tensor:
         quantity = by_name(FACTORS, name)
-        drawn = drawn.to(torch.float32).clamp(quantity.low, quantity.high)
-        return torch.where(given[name].isnan(), drawn, given[name]) if name in given else drawn
+        return given.get(name, drawn.to(torch.float32).clamp(quantity.low, quantity.high))
 
     mix = torch.tensor(who.mix, device=key.device)
     disease = settle("disease", keys.categorical(key, 0, "ward/disease", mix))

@@ -11,36 +11,31 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from world_models.ward_quantities import INQUIRIES, INTERVENTIONS, ORDERS
+from world_models.ward_quantities import INQUIRIES, INTERVENTIONS
 
-__all__ = ["NAMES", "Plan", "clipped"]
+__all__ = ["NAMES", "Plan", "parted"]
 
 NAMES = tuple(q.name for q in INTERVENTIONS)
 
 
 @lru_cache(maxsize=8)
-def _limits(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Largest order [A]; fastest rate [J, 1] (1 where there is none); whether it is an amount [J, 1]."""
-    highest = torch.tensor([q.high for q in ORDERS], device=device)
+def _limits(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Fastest rate [J, 1] (1 where there is none); whether it is an amount [J, 1]."""
     speed = torch.tensor([q.per_hour or 1.0 for q in INTERVENTIONS], device=device).unsqueeze(-1)
     timed = torch.tensor([q.per_hour is not None for q in INTERVENTIONS], device=device).unsqueeze(-1)
-    return highest, speed, timed
+    return speed, timed
 
 
-def clipped(action: Tensor) -> tuple[Tensor, Tensor]:
-    """Inquiries asked for, bool [B, I], and amounts given, float32 [B, J]; what is out of bounds is cut to them."""
-    highest, _, _ = _limits(action.device)
-    cut = torch.minimum(action.to(torch.float32).clamp_min(0.0), highest)
-    asked = cut[:, : len(INQUIRIES)] >= 0.5
-    given = cut[:, len(INQUIRIES) :].contiguous()
-    return asked, given
+def parted(action: Tensor) -> tuple[Tensor, Tensor]:
+    """Inquiries asked for, bool [B, I], and amounts given, float32 [B, J], of checked orders [B, I + J]."""
+    return action[:, : len(INQUIRIES)] >= 0.5, action[:, len(INQUIRIES) :].contiguous()
 
 
 class Plan:
     """What runs when, of amounts [B, J] given over a step of `hours`."""
 
     def __init__(self, given: Tensor, hours: float) -> None:
-        _, speed, timed = _limits(given.device)
+        speed, timed = _limits(given.device)
         self.level = given.T.contiguous()  # [J, B]: rows of it are contiguous
         self.timed = timed
         self.rate = torch.maximum(speed.expand_as(self.level), self.level / hours)

@@ -93,8 +93,8 @@ class ECGDrugEnv(ClinicalEnv):
 
     ## Information
     After every call `hours`, `spread_<measure>` (the model's standard deviation, in the measure's unit) and `support`
-    (False: outside what the world was fitted on); after a step also `cost` and `reward_<term>`. Nothing in it is shared
-    between calls.
+    (False: outside what the world was fitted on); `cost` and `reward_<term>` of the last step, 0 after a reset.
+    Nothing in it is shared between calls.
 
     ## Arguments
     ```python

@@ -74,8 +74,8 @@ class ECGExplainEnv(ClinicalEnv):
 
     ## Information
     After every call `hours` (the steps taken), `action_mask`, `support`, and for judging: `explained` (found equals the
-    true set), `found_transitions` and `true_transitions` (int8, one a code), `latent_distance` (1 at the start); after a
-    step also `cost`, `refused_orders` and `reward_<term>`.
+    true set), `found_transitions` and `true_transitions` (int8, one a code), `latent_distance` (1 at the start); `cost`,
+    `refused_orders` and `reward_<term>` of the last step, 0 after a reset.
 
     ## Arguments
     ```python

@@ -98,7 +98,8 @@ class ECGProgressionEnv(ClinicalEnv):
 
     ## Information
     After every call `hours` (since the first visit), `action_mask`, `spread_<measure>` and `support` (False: outside
-    what the world was made for); after a step also `cost`, `refused_orders` and `reward_<term>`.
+    what the world was made for); `cost`, `refused_orders` and `reward_<term>` of the last step, 0 after a
+    reset.
 
     ## Arguments
     ```python

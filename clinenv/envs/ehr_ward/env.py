@@ -154,24 +154,25 @@ class EHRWardEnv(ClinicalEnv):
     is drawn. To start from a recorded stay see `EHRReplay-v0`.
 
     ## Episode End
-    Terminated by death or discharge; truncated after 14 days (84 steps of four hours).
+    Terminated by death or discharge; truncated after 14 days: 84 steps of four hours, the id's time limit. A world with
+    shorter steps needs more of them: pass `max_episode_steps=336` with `hours_per_step=1`.
 
     ## Information
     After every call `hours`, `action_mask`, `spread_<measure>` (the model's standard deviation, in the measure's unit)
-    and `support` (False: outside what the world was made for); after a step also `cost`, `refused_orders` and
-    `reward_<term>`. Nothing in it is shared between calls.
+    and `support` (False: outside what the world was made for); `cost`, `refused_orders` and
+    `reward_<term>` of the last step, 0 after a reset. Nothing in it is shared between calls.
 
     ## Arguments
     ```python
     import gymnasium, clinenv
-    gymnasium.make("EHRWard-v0", world="{W}", patients="generated", cohort=None, observation="chart",
+    gymnasium.make("EHRWard-v0", world="ehr-ward-small", patients="generated", cohort=None, observation="chart",
                    noise="none", missingness="none", hours=None, hours_per_step=None, device=None, render_mode=None,
                    uncertainty=True)
     ```
     - `world`: "oracle", "ehr-ward-small", a folder with weights, or a world object.
     - `cohort`: in the oracle "ward" (default), "icu", or one disease: "sepsis", "pneumonia", "diabetic-ketoacidosis",
       "heart-failure", "gi-bleed", "acute-kidney-injury".
-    - `hours_per_step`: 1 to 12 in the oracle; a learned world has its own.
+    - `hours_per_step`: 1 to 12 in the oracle; a learned world has its own. Under 4 `max_episode_steps` is needed too.
     - `uncertainty`: False leaves `spread_*` out of info; in the learned ward that is half the time of a step.
     - `noise`: results carry their laboratory's error always; "clinic" adds an error of charting to the observed vital
       signs (SD: heart rate 3 bpm, pressures 3 to 4 mm Hg, breaths 2, saturation 1 %, temperature 0.2 C; a charted value

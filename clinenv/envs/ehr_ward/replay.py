@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clinenv.assemble import load_world
+import numpy as np
+
+from clinenv.assemble import check_options, load_world
 from clinenv.env import ClinicalEnv
 from clinenv.envs.ehr_ward.stays import RecordedStays
 from clinenv.envs.ehr_ward.task import EHRWardTask
@@ -148,7 +150,11 @@ def _stays(stays: Any, world: Any, hour: float, kwargs: Mapping[str, Any]) -> Re
 
 def _choose(stays: RecordedStays, options: Mapping[str, Any] | None) -> dict[str, Any]:
     """Hand stay_id and hour to the stays; the options that are left."""
-    left = dict(options or {})
+    left = dict(check_options(options))
     stay_id, hour = left.pop("stay_id", None), left.pop("hour", None)
-    stays.choose(None if stay_id is None else int(stay_id), hour)
+    if stay_id is not None and (isinstance(stay_id, bool) or not isinstance(stay_id, int | np.integer)):
+        raise ValueError(f"stay_id={stay_id!r} is no whole number; give the number of a stay")
+    if hour is not None and (isinstance(hour, bool) or not isinstance(hour, int | float | np.number)):
+        raise ValueError(f"hour={hour!r} is no number; give the hours since the stay's start")
+    stays.choose(None if stay_id is None else int(stay_id), None if hour is None else float(hour))
     return left
