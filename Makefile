@@ -40,8 +40,9 @@ clean:
 	rm -rf build dist runs *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-# The oldest supported Gymnasium, and TorchRL, each in an environment of its own: their pins clash with the others'
-.PHONY: test-oldest test-torchrl
+# The oldest supported Gymnasium, TorchRL, RLlib with Minari, each in an environment of its own: their pins clash with the
+# others'
+.PHONY: test-oldest test-torchrl test-rllib
 test-oldest:
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
@@ -53,3 +54,9 @@ test-torchrl: setup
 	.venv-torchrl/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
 	.venv-torchrl/bin/python -m pip install -q -c constraints.txt torchrl hypothesis -e .
 	.venv-torchrl/bin/python -m pytest tests/contract/test_agents_libraries.py
+
+test-rllib: setup
+	test -x .venv-rllib/bin/python || $(PYTHON) -m venv .venv-rllib
+	.venv-rllib/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	.venv-rllib/bin/python -m pip install -q "ray[rllib]==2.60.0" "minari[create]==0.5.4" hypothesis -e .
+	.venv-rllib/bin/python -m pytest tests/contract/test_autoreset.py tests/contract/test_agents_libraries.py -k "not torchrl"
