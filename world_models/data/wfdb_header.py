@@ -94,11 +94,6 @@ def open_inside(folder: Path, name: str) -> BinaryIO:
     Raises:
         RecordError: anything else, before a byte is read.
     """
-    if Path(name).name != name or name in (".", "..") or "\\" in name or ":" in name or "\0" in name:
-        raise RecordError(
-            f"the header in {folder} names the file {name!r}, outside its own folder; put all files of a record into one "
-            "folder and name them without a path"
-        )
     path = folder / name
     try:
         inside = path.resolve().is_relative_to(folder.resolve())
@@ -107,6 +102,16 @@ def open_inside(folder: Path, name: str) -> BinaryIO:
     if not inside:
         raise RecordError(f"{path} is a link that leads out of its folder; copy the file itself to {folder}")
     return _open_regular(path, "fetch all files of the record again")
+
+
+def _plain_name(name: str, where: str) -> str | None:
+    """The name of a file beside the header; None for '~', which stands for none."""
+    if Path(name).name != name or name in (".", "..") or "\\" in name or ":" in name:
+        raise RecordError(
+            f"{where}: the file {name[:60]!r} is outside the record's own folder; put all its files into one folder and name "
+            "them without a path"
+        )
+    return None if name == "~" else name
 
 
 def _whole(text: str, what: str, where: str, low: int, high: int) -> int:
@@ -178,7 +183,7 @@ def _signal(line: str, where: str) -> Signal:
     ]  # fmt: skip
     numbers += [0] * (5 - len(numbers))
     return Signal(
-        file=None if fields[0] == "~" or fmt == "0" else fields[0],
+        file=None if fmt == "0" else _plain_name(fields[0], where),
         format=int(fmt),
         samples_a_frame=_whole(per_frame or "1", "samples a frame", where, 1, MOST_SAMPLES_A_FRAME),
         skew=_whole(skew or "0", "skew", where, 0, MOST_SKEW),
@@ -199,7 +204,7 @@ def _segments(lines: list[str], where: str) -> tuple[Segment, ...]:
         at = f"{where}, segment {number}"
         if len(fields) < 2:
             raise RecordError(f"{at}: {line[:60]!r} states no length; write the segment's name and its samples")
-        found.append(Segment(None if fields[0] == "~" else fields[0], _whole(fields[1], "length", at, 0, MOST_FRAMES)))
+        found.append(Segment(_plain_name(fields[0], at), _whole(fields[1], "length", at, 0, MOST_FRAMES)))
     return tuple(found)
 
 

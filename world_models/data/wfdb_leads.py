@@ -67,7 +67,6 @@ def leads_of(channels: Sequence[Channel], base: Path, warnings: list[str]) -> di
     """
     found: dict[str, Lead] = {}
     no_gain: list[str] = []
-    no_unit: list[str] = []
     ranges = _gains_are_ranges(channels)
     if ranges:
         warnings.append("the header scales every lead to its own range: gains ignored, samples taken as microvolts")
@@ -86,16 +85,12 @@ def leads_of(channels: Sequence[Channel], base: Path, warnings: list[str]) -> di
             )
         if signal.gain is None:
             no_gain.append(name)
-        elif signal.unit is None and not ranges:
-            no_unit.append(name)
         scale = (signal.gain or DEFAULT_GAIN) * 1e-3 if ranges else _MV[unit]
         found[name] = Lead(values * (sign * scale), signal.samples_a_frame)
     if no_gain:
         warnings.append(
             f"the header states no gain for {', '.join(no_gain)}: {DEFAULT_GAIN:g} units per mV taken, check the amplitudes"
         )
-    if no_unit:
-        warnings.append(f"the header states no unit for {', '.join(no_unit)}: mV taken, check the amplitudes")
     return found
 
 
