@@ -89,6 +89,12 @@ def measure_record(path: str | Path, convention: str = "tangent") -> Measurement
     missing = [reading(name)[0] for name, value in intervals.items() if not math.isfinite(value)]
     if missing:
         warnings.append(f"not measurable on this ECG: {', '.join(missing)}")
+    beats, ectopic = int((marks.r_samples[0] >= 0).sum()), int(marks.ectopic_beats[0])
+    if ectopic:
+        warnings.append(
+            f"ectopy or an irregular rhythm: {ectopic} of {beats} beats are premature or of another shape; the heart rate "
+            "counts all beats, QT and its correction are those of the others and of the RR before them"
+        )
     if not trusted:
         warnings.append("the intervals of this ECG should not be trusted: the quality flag is down")
     return Measurement(
