@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from world_models.oracles.delineation_beats import INNER_HZ, Beats, condition, find_beats, median_beats, stack_beats
+from world_models.oracles.delineation_heart import heartlike
 from world_models.oracles.delineation_waves import (
     AFTER,
     BEFORE,
@@ -179,7 +180,8 @@ def _measure(ecg: Tensor, fs: float, chosen: Convention) -> Delineation:
     p_alike = _agreement(along(marks.p_direction), beats, start - 130, 125)
     t_alike = _agreement(along(marks.t_direction), beats, marks.t_peak - BEFORE - 60, 120)
     fiducials = (onset, offset, p_onset, p_peak, t_peak, t_end)
-    return _judge(ecg, fs, beats, beat, usable, marks, fiducials, p_alike, t_alike)
+    heart = heartlike(ecg, leads, velocity, usable, beats.position, INNER_HZ)
+    return _judge(ecg, fs, beats, beat, usable, marks, fiducials, p_alike, t_alike, heart)
 
 
 def _judge(
@@ -192,6 +194,7 @@ def _judge(
     fiducials: tuple[Tensor, ...],
     p_alike: Tensor,
     t_alike: Tensor,
+    heart: Tensor,
 ) -> Delineation:
     """What may be told of the marks: NaN where a wave is absent, the quality, the trust."""
     onset, offset, p_onset, p_peak, t_peak, t_end = fiducials
@@ -225,6 +228,7 @@ def _judge(
         * (0.2 + 0.8 * _ramp(t_alike, 0.0, 0.7))
         * (0.4 + 0.6 * usable.to(onset.dtype).mean(-1))
         * torch.where(p_there, torch.ones_like(irregular), 1 - 0.7 * _ramp(irregular, 0.04, 0.12))
+        * heart
     )
     sane = _inside(usual_s * 1000, "rr") & _inside(qrs, "qrs") & _inside(qt, "qt") & _inside(tail, "tpe")
     sane &= (qt < 1000 * usual_s) & (jt > 0)
