@@ -43,6 +43,7 @@ _SHORTEST_S, _SLOWEST_HZ = 4.0, 100.0
 _P_ALIKE, _P_IRREGULAR = 0.62, 0.26
 _P_SHARE = 0.005  # of the QRS's largest vector
 _TRUST = 0.5  # quality from which a recording is trusted
+_MEASURABLE = 0.25  # quality but for the rhythm: untrusted real recordings lie above, all that is no ECG below
 # Limits in ms outside which a value is taken for a failure: those of the chart's own ranges, tightened.
 _PLAUSIBLE = {
     "rr": (240.0, 3000.0),
@@ -99,6 +100,7 @@ class Delineation(NamedTuple):
     tpeak_tend_ms: Tensor  # [B] T peak to T end
     quality: Tensor  # [B] 0 to 1
     trusted: Tensor  # [B] bool
+    measurable: Tensor  # [B] bool: a heart's beats were measured, be the rhythm irregular; where not, no value counts
     before_rr_ms: Tensor  # [B] mean RR that precedes the normal beats
     ectopic_beats: Tensor  # [B] int64, how many beats are premature or of another shape
     p_onset_ms: Tensor  # [B] relative to R of the median beat, like all marks below
@@ -220,19 +222,20 @@ def _judge(
     # The share of the recording that the beats fill: two seconds of signal in ten of silence are not ten seconds.
     filled = found * torch.nan_to_num(rr_s) * fs / ecg.shape[-1]
     likeness = torch.where(beats.rhythm.member, beats.correlation, torch.zeros_like(beats.correlation)).sum(-1)
-    quality = (
+    signal = (
         _ramp(count, 1, 4)
         * _ramp(likeness / count.clamp_min(1), 0.7, 0.95)
         * (0.4 + 0.6 * _ramp(count / found, 0.2, 0.6))
         * _ramp(filled, 0.3, 0.7)
         * (0.2 + 0.8 * _ramp(t_alike, 0.0, 0.7))
         * (0.4 + 0.6 * usable.to(onset.dtype).mean(-1))
-        * torch.where(p_there, torch.ones_like(irregular), 1 - 0.7 * _ramp(irregular, 0.04, 0.12))
         * heart
     )
     sane = _inside(usual_s * 1000, "rr") & _inside(qrs, "qrs") & _inside(qt, "qt") & _inside(tail, "tpe")
     sane &= (qt < 1000 * usual_s) & (jt > 0)
-    quality = torch.where(any_beat, quality, torch.zeros_like(quality)) * torch.where(sane, 1.0, 0.5)
+    signal = torch.where(any_beat, signal, torch.zeros_like(signal)) * torch.where(sane, 1.0, 0.5)
+    rhythm = torch.where(p_there, torch.ones_like(irregular), 1 - 0.7 * _ramp(irregular, 0.04, 0.12))
+    quality = signal * rhythm
     trusted = sane & (quality >= _TRUST) & (count >= 3)
 
     samples = torch.round(beats.position.to(torch.float64) * (fs / INNER_HZ)).long().clamp_max(ecg.shape[-1] - 1)
@@ -255,6 +258,7 @@ def _judge(
         tpeak_tend_ms=tail,
         quality=quality,
         trusted=trusted,
+        measurable=(signal >= _MEASURABLE) & (heart >= _TRUST),
         before_rr_ms=before_s * 1000,
         ectopic_beats=beats.rhythm.ectopic.sum(-1),
         p_onset_ms=p_onset,
