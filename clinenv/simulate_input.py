@@ -91,7 +91,9 @@ def patient_of(world: Any, found: Measurement, age: float | None, sex: str | Non
     flag = "--age" if age is not None else f"the age in the header of record {found.record},"
     age = found.age_years if age is None else age
     if age is None:
-        raise UsageError(f"the header of record {found.record} states no age; give it with --age YEARS")
+        unclear = next((text for text in found.warnings if text.startswith("the header's age")), "")
+        said = unclear or f"the header of record {found.record} states no age"
+        raise UsageError(f"{said}; give it with --age YEARS")
     if sex is None and found.sex_female is None:
         raise UsageError(f"the header of record {found.record} states no sex; give it with --sex F or --sex M")
     bounds = {quantity.name: quantity for quantity in world.factors}
