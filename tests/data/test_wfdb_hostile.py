@@ -62,6 +62,7 @@ def _refused(base: Path, match: str, within_s: float = 1.0) -> None:
         ("r 12 500 -5", None, "number of samples -5 is outside"),
         ("r 12 500 5000 2014-05-08 05:05:15", None, "start time '2014-05-08' is not in WFDB's form; write HH:MM:SS"),
         ("r 12 500 5000 05:05:15 2014-05-08", None, "start date '2014-05-08' is not in WFDB's form"),
+        ("r 12 500 5000", "r.dat 16 " + "1" * 40_000 + "x 16 0 0 0 0 I", "a field of 40001 characters"),
         ("r 13 500 5000", None, "states 13 signals, but 12 signal lines follow"),
         ("r/12 12 500 5000", None, "segment 1: length '16' is no|does not exist|states 5000 samples, its segments"),
     ],
@@ -75,7 +76,10 @@ def test_files_elsewhere_are_refused_by_name(tmp_path, samples, name):
     inner = tmp_path / "in"
     inner.mkdir()
     (tmp_path / "out.dat").write_bytes(samples)
-    _refused(_put(inner, "r 12 500 5000", [line.replace("r.dat", name) for line in SIGNALS]), "outside the record.s own folder")
+    _refused(
+        _put(inner, "r 12 500 5000", [line.replace("r.dat", name) for line in SIGNALS]),
+        "outside the record.s own folder",
+    )
     (inner / "r.hea").write_text(f"r/1 12 500 5000\n{name} 5000\n")
     _refused(inner / "r", "outside the record.s own folder")
 
@@ -145,6 +149,15 @@ def test_marks_of_a_damaged_database(tmp_path, samples):
     os.mkfifo(tmp_path / "data" / "r.i")
     with pytest.raises(RecordError, match="no regular file"):
         read_record(tmp_path, "r")
+
+
+def test_comments_made_to_be_slow(tmp_path, samples):
+    """Patterns that a backtracking search could try in endlessly many ways."""
+    for text in ("age at " * 100_000, "Age: " + "1" * 40 + "!", "Age: " + "1 " * 100_000, "Age: " + "1 y " * 9 + "!"):
+        base = _put(tmp_path, "r 12 500 5000", [*SIGNALS, *["# " + text] * 5], samples)
+        start = time.process_time()
+        assert read_ecg(base).age_years is None
+        assert time.process_time() - start < 1.0
 
 
 def _mutated(content: bytes, luck: random.Random) -> bytes:

@@ -21,7 +21,10 @@ _UNITS = {
 }  # fmt: skip
 _DICOM = {"D": "day", "W": "week", "M": "month", "Y": "year"}
 _UNSTATED = {"", "nan", "none", "null", "unknown", "unk", "n/a", "na", "u", "x", "?", "-", "not stated"}
-_PART = r"(\d+(?:[.,]\d+)?)\s*-?\s*([a-z./]*)"
+_BARE = r"\d+(?:[.,]\d+)?"
+_PART = r"(\d+(?:[.,]\d+)?)\s*-?\s*([a-z][a-z./]*)"
+_LONGEST = 40  # characters of an age
+_LINE, _LINES = 2000, 200  # characters of a comment, and comments, that are looked at
 # Ages and sexes of somebody or something else.
 _OTHERS = r"(?<!gestational )(?<!maternal )(?<!paternal )(?<!mother's )(?<!father's )(?<!fetal )(?<!bone )(?<!heart )"
 _NEXT_KEY = re.compile(
@@ -38,21 +41,22 @@ def parse_age_years(text: str, unit: str = "year") -> float | None:
     Args:
         unit: of a bare number: "year", "month", "week", "day" or "hour".
     """
-    said = re.sub(r"\(.*?\)", "", text).strip().rstrip(".")
+    said = re.sub(r"\([^()]*\)", "", text[:_LINE]).strip().rstrip(".")
     dicom = re.fullmatch(r"(\d{3})([DWMY])", said)
     if dicom:
         return _plausible(int(dicom.group(1)) * _YEARS[_DICOM[dicom.group(2)]])
     said = re.sub(r"\s+(old|of age)$", "", said.lower())
-    over = re.fullmatch(rf"(?:>=?|over|above)\s*{_PART}|{_PART}\s*\+", said)
+    over = re.fullmatch(r"(?:>=?|over|above)\s*(\d{2})\s*([a-z./]*)|(\d{2})\s*([a-z./]*)\s*\+", said)
     if over:
-        number, word = (g for g in over.groups() if g is not None)
-        return 90.0 if _UNITS.get(word, unit if not word else "") == "year" and 89 <= float(number) <= 90 else None
-    if not re.fullmatch(rf"{_PART}(?:\s*(?:,|and)?\s*{_PART})*", said):
+        number, word = over.group(1) or over.group(3), over.group(2) or over.group(4)
+        return 90.0 if number in ("89", "90") and _UNITS.get(word or unit, word) == "year" else None
+    parts = rf"{_BARE}|{_PART}(?:\s*(?:,|and)?\s*{_PART})*"
+    if len(said) > _LONGEST or not re.fullmatch(parts, said):
         return None
     years, last = 0.0, float("inf")
-    for number, word in re.findall(_PART, said):
+    for number, word in [(said, "")] if re.fullmatch(_BARE, said) else re.findall(_PART, said):
         size = _YEARS.get(_UNITS.get(word, "") if word else unit)
-        if size is None or size >= last:  # an unknown unit, or '18 29': two numbers that are not one age
+        if size is None or size >= last:  # an unknown unit, or years after months: not one age
             return None
         years, last = years + float(number.replace(",", ".")) * size, size
     return 90.0 if years == 300 else _plausible(years)
@@ -71,10 +75,10 @@ def parse_sex_female(text: str) -> bool | None:
 def _values(comments: Iterable[str], key: str) -> Iterable[tuple[str, str]]:
     """(value, the unit in brackets after the key) wherever the comments state `key`."""
     pattern = re.compile(
-        rf"(?<![A-Za-z]){_OTHERS}{key}(?:\s+at\s+[a-z ]+)?\s*(?:[(\[_ ]\s*(\w+)\s*[)\]]?)?\s*(?:>\s*[:=]?|[:=])\s*",
+        rf"(?<![A-Za-z]){_OTHERS}{key}(?:\s+at\s+[a-z ]{{1,30}})?\s*(?:[(\[_ ]\s*(\w+)\s*[)\]]?)?\s*(?:>\s*[:=]?|[:=])\s*",
         re.IGNORECASE,
     )
-    for line in comments:
+    for line in (comment[:_LINE] for comment in comments):
         for match in pattern.finditer(line):
             rest = line[match.end() :]
             stop = _NEXT_KEY.search(rest)
@@ -83,7 +87,7 @@ def _values(comments: Iterable[str], key: str) -> Iterable[tuple[str, str]]:
 
 def patient_of(comments: Iterable[str], warnings: list[str]) -> tuple[float | None, bool | None]:
     """(age in years, whether female), None where the comments do not say; what cannot be understood is a warning."""
-    comments = tuple(comments)
+    comments = tuple(comments)[:_LINES]
     age, sex = None, None
     for value, unit in _values(comments, "age"):
         age = parse_age_years(value, _UNITS.get(unit, "year"))

@@ -19,6 +19,7 @@ MOST_SIGNALS = 1024
 MOST_SEGMENTS = 100_000
 MOST_SAMPLES_A_FRAME = 10_000
 MOST_FRAMES = 1 << 40
+FIELD_LENGTH = 255  # characters: the longest name of a file
 MOST_SKEW = 100_000  # frames; also at most a second, where the rate is known
 FILE_BYTES = 1 << 36  # 64 GiB
 GAIN_LIMITS = (1e-9, 1e12)
@@ -28,7 +29,7 @@ FORMATS: dict[int, int | None] = {
     212: -(1 << 11), 310: -(1 << 9), 311: -(1 << 9), 508: -(1 << 7), 516: -(1 << 15), 524: -(1 << 23),
 }  # fmt: skip
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _RATE = re.compile(rf"({_NUMBER})(?:/{_NUMBER}(?:\({_NUMBER}\))?)?")
 _FORMAT = re.compile(r"(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?")
 _GAIN = re.compile(rf"({_NUMBER})(?:\(([-+]?\d+)\))?(?:/(.*))?")
@@ -74,7 +75,7 @@ def _open_regular(path: Path, remedy: str) -> BinaryIO:
     """Open a regular file of at most `FILE_BYTES`; anything else is refused before a byte is read."""
     try:
         # A pipe would wait for a writer: it is opened without waiting, and refused.
-        file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
     except FileNotFoundError:
         raise RecordError(f"{path} does not exist; {remedy}") from None
     except (OSError, ValueError) as error:
@@ -106,12 +107,23 @@ def open_inside(folder: Path, name: str) -> BinaryIO:
 
 def _plain_name(name: str, where: str) -> str | None:
     """The name of a file beside the header; None for '~', which stands for none."""
-    if Path(name).name != name or name in (".", "..") or "\\" in name or ":" in name:
+    if name in (".", "..") or "/" in name or "\\" in name or ":" in name:
         raise RecordError(
             f"{where}: the file {name[:60]!r} is outside the record's own folder; put all its files into one folder and name "
             "them without a path"
         )
     return None if name == "~" else name
+
+
+def _fields(line: str, where: str, most: int = -1) -> list[str]:
+    """The fields of a line; the last of `most` + 1 may hold spaces and be of any length."""
+    fields = line.split(maxsplit=most)
+    long = next((f for f in fields[: most if most > 0 else None] if len(f) > FIELD_LENGTH), None)
+    if long is not None:
+        raise RecordError(
+            f"{where}: a field of {len(long)} characters ({long[:20]}...), over {FIELD_LENGTH}; correct it"
+        )
+    return fields
 
 
 def _whole(text: str, what: str, where: str, low: int, high: int) -> int:
@@ -154,13 +166,13 @@ def _clock(fields: list[str], where: str) -> None:
 
 def _signal(line: str, where: str) -> Signal:
     """One signal line: file, format, gain, ADC resolution, ADC zero, first value, checksum, block size, description."""
-    fields = line.split(maxsplit=8)
+    fields = _fields(line, where, 8)
     if len(fields) < 2:
         raise RecordError(
             f"{where}: {line[:60]!r} has no format; write the file's name and the format, as in 'r.dat 16'"
         )
     match = _FORMAT.fullmatch(fields[1])
-    if not match or len(fields[1]) > 40 or int(match.group(1)) not in FORMATS:
+    if not match or int(match.group(1)) not in FORMATS:
         known = ", ".join(str(f) for f in FORMATS)
         raise RecordError(f"{where}: format {fields[1][:40]!r} is unknown; known are {known}: correct the header")
     fmt, per_frame, skew, offset = match.groups()
@@ -200,7 +212,7 @@ def _signal(line: str, where: str) -> Signal:
 def _segments(lines: list[str], where: str) -> tuple[Segment, ...]:
     found = []
     for number, line in enumerate(lines, 1):
-        fields = line.split()
+        fields = _fields(line, where)
         at = f"{where}, segment {number}"
         if len(fields) < 2:
             raise RecordError(f"{at}: {line[:60]!r} states no length; write the segment's name and its samples")
@@ -227,7 +239,7 @@ def read_header(base: Path, segment: bool = False) -> Header:
     comments = tuple(line.lstrip("#").strip() for line in lines if line.startswith("#"))
     lines = [line for line in lines if line and not line.startswith("#")]
     where = str(path)
-    fields = lines[0].split() if lines else []
+    fields = _fields(lines[0], where) if lines else []
     if len(fields) < 2:
         raise RecordError(
             f"{path} is not a WFDB header (its first line holds no number of signals); give a record's .hea"

@@ -82,8 +82,15 @@ def _pattern(header: Header) -> Header:
     """The header whose signal lines say how many samples a frame has: of a record in segments the first one's."""
     for segment in header.segments:
         if segment.name is not None:
-            return read_header(header.base.parent / segment.name, segment=True)
+            return _segment(header, segment.name)
     return header
+
+
+def _segment(header: Header, name: str) -> Header:
+    part = read_header(header.base.parent / name, segment=True)
+    if part.segments:
+        raise RecordError(f"{header.base}: its segment {name} is in segments itself; join them")
+    return part
 
 
 def _frame_hz(header: Header, pattern: Header, given_hz: float | None, warnings: list[str]) -> float:
@@ -119,9 +126,7 @@ def _overlapping(header: Header, start: int, stop: int) -> list[tuple[Header, in
         )
     found = []
     for segment, at in wanted:
-        part = read_header(header.base.parent / str(segment.name), segment=True)
-        if part.segments:
-            raise RecordError(f"{part.base}: a segment that is in segments itself; join them")
+        part = _segment(header, str(segment.name))
         if None not in (part.rate_hz, header.rate_hz) and part.rate_hz != header.rate_hz:
             raise RecordError(
                 f"{part.base}: {part.rate_hz:g} Hz, but the record {header.base.name} states {header.rate_hz:g} Hz; correct "

@@ -16,7 +16,7 @@ from world_models.data.wfdb_header import FORMATS, Header, RecordError, Signal, 
 __all__ = ["MOST_SAMPLES_READ", "Channel", "frames_of", "read_channels"]
 
 DEFAULT_GAIN = 200.0  # stored units per mV, the format's own default
-MOST_SAMPLES_READ = 50_000_000  # of all signals of a file together
+MOST_SAMPLES_READ = 16_000_000  # of all signals together: two minutes of twelve leads at 10 kHz
 # Samples of a block and its bytes; a block that ends early holds as many as its bytes cover.
 _BLOCKS = {8: (1, 1), 80: (1, 1), 16: (1, 2), 61: (1, 2), 160: (1, 2), 24: (1, 3), 32: (1, 4), 212: (2, 3), 310: (3, 4),
            311: (3, 4)}  # fmt: skip
@@ -178,8 +178,10 @@ def read_channels(header: Header, start: int, stop: int, frames: int, warnings: 
             try:
                 end = min(stop + max(s.skew for s in group), _frames_held(file, group))
                 asked = (end - (0 if group[0].format == 8 else start)) * across  # format 8 counts from the first sample
-                if asked > MOST_SAMPLES_READ:
-                    raise RecordError(f"{file.name}: {asked} samples to read, over {MOST_SAMPLES_READ}; cut the record")
+                if asked > 2 * MOST_SAMPLES_READ:
+                    raise RecordError(
+                        f"{file.name}: {asked} samples to read, over {2 * MOST_SAMPLES_READ}; cut the record"
+                    )
                 stored = _stored(file, group, start, end)
             except RuntimeError as error:  # soundfile's
                 raise RecordError(f"{file.name} cannot be decoded ({error}); fetch it again") from error
