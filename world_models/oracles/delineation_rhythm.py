@@ -31,7 +31,7 @@ class Rhythm(NamedTuple):
     ectopic: Tensor  # [B, K] bool: premature, or of another shape
     rr_ms: Tensor  # [B] mean RR interval of all beats; NaN under two beats, like the others
     usual_rr_ms: Tensor  # [B] the same without intervals far from the median
-    before_rr_ms: Tensor  # [B] mean RR interval that ends at a member, from a member where there are such
+    before_rr_ms: Tensor  # [B] mean RR interval that ends at a member in time, from a member where there are such
     shortest_ms: Tensor  # [B] shortest usual RR after a member: beyond it the median beat holds the next QRS
     scatter: Tensor  # [B] median absolute RR difference over the usual RR; NaN under three beats
 
@@ -86,8 +86,9 @@ def rhythm_of(position: Tensor, real: Tensor, member: Tensor, correlation: Tenso
         member = torch.where(better.sum(-1, keepdim=True) >= _FEW, better, member)
 
     ends = both & member[:, 1:]
-    steady = ends & member[:, :-1]
-    before = masked_mean(rr, torch.where(steady.any(-1, keepdim=True), steady, ends))
+    for better in (ends & ~short, ends & ~short & member[:, :-1]):
+        ends = torch.where(better.any(-1, keepdim=True), better, ends)
+    before = masked_mean(rr, ends)
     # The median beat shows a next QRS only where a good part of its beats have one by then: a single false or early
     # beat, far before a third of them, does not close the search for T.
     followed = both & member[:, :-1]
