@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from world_models.data import ludb, snomed
-from world_models.data.wfdb_header import read_header
+from world_models.data.wfdb_header import comments_of
 from world_models.data.wfdb_reader import RecordError, folder_records, read_ecg
 
 __all__ = [
@@ -168,7 +168,7 @@ def read_ludb(folder: str | Path) -> LabelledECGs:
 
 
 def _dx(base: Path) -> str | None:
-    found = (re.match(r"Dx\s*:(.*)", comment, flags=re.IGNORECASE) for comment in read_header(base).comments)
+    found = (re.match(r"Dx\s*:(.*)", comment, flags=re.IGNORECASE) for comment in comments_of(base))
     return next((match.group(1) for match in found if match), None)
 
 

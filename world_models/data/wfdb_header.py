@@ -12,7 +12,17 @@ import stat
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-__all__ = ["FORMATS", "Header", "RecordError", "Segment", "Signal", "open_inside", "read_header", "segments_of"]
+__all__ = [
+    "FORMATS",
+    "Header",
+    "RecordError",
+    "Segment",
+    "Signal",
+    "comments_of",
+    "open_inside",
+    "read_header",
+    "segments_of",
+]
 
 HEADER_BYTES = 8 << 20
 MOST_SIGNALS = 1024
@@ -220,6 +230,24 @@ def _segments(lines: list[str], where: str) -> tuple[Segment, ...]:
     return tuple(found)
 
 
+def _lines(path: Path, segment: bool) -> tuple[list[str], tuple[str, ...]]:
+    """The lines that are no comments, and the comments without their sign."""
+    opened = open_inside(path.parent, path.name) if segment else _open_regular(path, "give the path of a .hea file")
+    with opened as file:
+        lines = [line.strip() for line in re.split(r"\r\n|\r|\n", _text(file, path))]
+    comments = tuple(line.lstrip("#").strip() for line in lines if line.startswith("#"))
+    return [line for line in lines if line and not line.startswith("#")], comments
+
+
+def comments_of(base: Path) -> tuple[str, ...]:
+    """The comments of `base`.hea, whether or not its other lines can be read.
+
+    Raises:
+        RecordError: no such file, or no text.
+    """
+    return _lines(base.parent / (base.name + ".hea"), segment=False)[1]
+
+
 def read_header(base: Path, segment: bool = False) -> Header:
     """Read `base`.hea.
 
@@ -231,13 +259,7 @@ def read_header(base: Path, segment: bool = False) -> Header:
         RecordError: no such file, not a WFDB header, a field that cannot be read or is beyond its limit.
     """
     path = base.parent / (base.name + ".hea")
-    with (
-        open_inside(path.parent, path.name) if segment else _open_regular(path, "give the path of a .hea file") as file
-    ):
-        text = _text(file, path)
-    lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text)]
-    comments = tuple(line.lstrip("#").strip() for line in lines if line.startswith("#"))
-    lines = [line for line in lines if line and not line.startswith("#")]
+    lines, comments = _lines(path, segment)
     where = str(path)
     fields = _fields(lines[0], where) if lines else []
     if len(fields) < 2:
