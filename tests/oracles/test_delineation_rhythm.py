@@ -104,6 +104,7 @@ def _no_ecgs() -> dict[str, torch.Tensor]:
         for name, trace in shapes.items():
             found[f"{name} {hz:g}"] = _twelve(trace)
             found[f"{name} {hz:g}, sizes and noise"] = sizes * trace + 0.01 * torch.randn(12, 5000, generator=luck)
+            found[f"{name} {hz:g}, much noise"] = trace + 0.1 * torch.randn(12, 5000, generator=luck)
         found[f"sine {hz:g}, phases"] = torch.stack([(turn + p).sin() for p in torch.linspace(0, 5, 12)])
     for hz in (50.0, 60.0):
         found[f"hum {hz:g}"] = _twelve(sum((2 * math.pi * hz * k * time).sin() / k for k in (1, 2, 3, 4)))

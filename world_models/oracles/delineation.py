@@ -182,7 +182,8 @@ def _measure(ecg: Tensor, fs: float, chosen: Convention) -> Delineation:
     p_alike = _agreement(along(marks.p_direction), beats, start - 130, 125)
     t_alike = _agreement(along(marks.t_direction), beats, marks.t_peak - BEFORE - 60, 120)
     fiducials = (onset, offset, p_onset, p_peak, t_peak, t_end)
-    heart = heartlike(ecg, leads, velocity, usable, beats.position, INNER_HZ)
+    t_share = marks.t_height / marks.qrs_height.clamp_min(1e-9)
+    heart = heartlike(ecg, leads, velocity, usable, beats.position, beat, BEFORE, t_share, INNER_HZ)
     return _judge(ecg, fs, beats, beat, usable, marks, fiducials, p_alike, t_alike, heart)
 
 
