@@ -20,7 +20,7 @@ import numpy as np
 
 from clinenv.counterfactual_input import Asked, asked_of, check_settings, condition_name
 from clinenv.errors import UsageError
-from clinenv.measure import can_write
+from clinenv.measure import can_write, check_measurable, measure_record
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
 
 if TYPE_CHECKING:
@@ -279,8 +279,10 @@ def run(given: argparse.Namespace) -> int:
     from world_models.data.wfdb_reader import RecordError, read_ecg
 
     world = _load(given.world)
+    found = measure_record(given.ecg, rate_hz=given.rate_hz)
+    check_measurable(found)
     try:
-        recording = read_ecg(given.ecg, sampling_rate_hz=RATE_HZ)
+        recording = read_ecg(given.ecg, sampling_rate_hz=RATE_HZ, rate_hz=given.rate_hz)
     except RecordError as error:
         raise UsageError(str(error)) from error
     with torch.no_grad():
@@ -288,7 +290,7 @@ def run(given: argparse.Namespace) -> int:
         read = (world.reader.chances(latent) >= world.reader.threshold)[0].cpu().numpy()
     asked = asked_of(world.codes, given.onset, given.resolve, given.present, read, given.months)
     moved = move(world, latent, asked, given.neighbours)
-    warnings = _warnings(world, recording.warnings, asked, moved, read)
+    warnings = _warnings(world, found.warnings, asked, moved, read)
     described = about(given.world, world)
     command = "clinenv " + shlex.join(sys.argv[1:]) if sys.argv[1:2] == ["counterfactual"] else ""
     html = page(recording, asked, moved, world, described, warnings, command)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clinenv.errors import UsageError
+from clinenv.measure import check_rate, record_arguments
 
 __all__ = ["Asked", "arguments", "asked_of", "check_settings", "condition_name"]
 
@@ -89,7 +90,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """State the arguments of `clinenv counterfactual`."""
     add = parser.add_argument
     codes = {"nargs": "+", "action": "extend", "default": [], "metavar": "CODE"}
-    add("--ecg", required=True, metavar="RECORD", help="a WFDB record, with or without .hea")
+    record_arguments(parser)
     add("--onset", help="diagnoses that set in, ICD-10 codes of chapter I: I48, or I48.91", **codes)
     add("--resolve", help="diagnoses that go", **codes)
     add("--present", nargs="*", action="extend", metavar="CODE",
@@ -105,6 +106,7 @@ def check_settings(given: argparse.Namespace) -> None:
     """Refuse a question without a change, and settings out of range."""
     if not given.onset and not given.resolve:
         raise UsageError("nothing is to change; say what sets in with --onset CODE or what goes with --resolve CODE")
+    check_rate(given.rate_hz)
     if not 0 <= given.months <= MOST_MONTHS:  # so is NaN
         raise UsageError(
             f"--months {given.months:g} is outside 0 to {MOST_MONTHS:g}, the time between two visits; give a number in "

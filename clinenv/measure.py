@@ -17,7 +17,10 @@ from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, reading
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["INTERVALS", "Measurement", "arguments", "can_write", "measure_record", "run"]
+__all__ = [
+    "INTERVALS", "Measurement", "arguments", "can_write", "check_measurable", "check_rate",
+    "measure_record", "record_arguments", "run",
+]  # fmt: skip
 
 INTERVALS = (
     "heart_rate_bpm",
@@ -29,6 +32,7 @@ INTERVALS = (
     "jt_peak_c_ms",
     "tpeak_tend_ms",
 )
+BASELINE = ("heart_rate_bpm", "qrs_ms", "qtcf_ms", "tpeak_tend_ms")  # what a patient's course starts from
 RATE_HZ = 500.0
 SAMPLES = 5000  # ten seconds, what a world reads
 BEAT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")  # of a median beat
@@ -44,6 +48,7 @@ class Measurement:
     intervals: dict[str, float]  # INTERVALS; NaN where the ECG has none (PR without a P wave)
     quality: float  # 0 (worthless) to 1
     trusted: bool  # False: do not rely on the intervals
+    measurable: bool  # False: nothing on it can be relied on, so nothing can start from it
     r_samples: Tensor  # [K] R peaks in samples, padded with -1
     age_years: float | None  # as the header states it
     sex_female: bool | None
@@ -58,16 +63,19 @@ class Measurement:
             **numbers,
             "quality": round(self.quality, 3),
             "trusted": self.trusted,
+            "measurable": self.measurable,
             "convention": self.convention,
             "warnings": list(self.warnings),
         }
 
 
-def measure_record(path: str | Path, convention: str = "tangent") -> Measurement:
+def measure_record(path: str | Path, convention: str = "tangent", rate_hz: float | None = None) -> Measurement:
     """Read a WFDB record (any lead order, gain and rate) and measure it.
 
-    `convention`: "tangent", by which the worlds and the drug trial measure, or "reader", where cardiologists put their
-    marks (P starts some 10 ms earlier, T ends some 14 ms later); see `world_models.oracles.delineation`.
+    Args:
+        convention: "tangent", by which the worlds and the drug trial measure, or "reader", where cardiologists put their
+            marks (P starts some 10 ms earlier, T ends some 14 ms later); see `world_models.oracles.delineation`.
+        rate_hz: at which the record was sampled, where its header does not state it.
 
     Raises:
         UsageError: the record cannot be read, or is not a usable 12-lead ECG.
@@ -78,7 +86,7 @@ def measure_record(path: str | Path, convention: str = "tangent") -> Measurement
     from world_models.oracles.delineation import delineate
 
     try:
-        recording = read_ecg(path, sampling_rate_hz=RATE_HZ)
+        recording = read_ecg(path, sampling_rate_hz=RATE_HZ, rate_hz=rate_hz)
     except RecordError as error:
         raise UsageError(str(error)) from error
     with torch.no_grad():
@@ -89,7 +97,16 @@ def measure_record(path: str | Path, convention: str = "tangent") -> Measurement
     missing = [reading(name)[0] for name, value in intervals.items() if not math.isfinite(value)]
     if missing:
         warnings.append(f"not measurable on this ECG: {', '.join(missing)}")
-    if not trusted:
+    beats, ectopic = int((marks.r_samples[0] >= 0).sum()), int(marks.ectopic_beats[0])
+    if ectopic:
+        warnings.append(
+            f"ectopy or an irregular rhythm: {ectopic} of {beats} beats are premature or of another shape; the heart rate "
+            "counts all beats, QT and its correction are those of the others and of the RR before them"
+        )
+    measurable = bool(marks.measurable[0])
+    if not measurable:
+        warnings.append("nothing on this recording can be measured: it does not look like a heart's beats")
+    elif not trusted:
         warnings.append("the intervals of this ECG should not be trusted: the quality flag is down")
     return Measurement(
         record=recording.name,
@@ -97,11 +114,29 @@ def measure_record(path: str | Path, convention: str = "tangent") -> Measurement
         intervals=intervals,
         quality=float(marks.quality[0]),
         trusted=trusted,
+        measurable=measurable,
         r_samples=marks.r_samples[0],
         age_years=recording.age_years,
         sex_female=recording.sex_female,
         warnings=tuple(warnings),
         convention=convention,
+    )
+
+
+def check_measurable(found: Measurement) -> None:
+    """Refuse an ECG that nothing can start from.
+
+    Raises:
+        UsageError: no beat, or not the intervals a baseline needs.
+    """
+    lost = [n for n in BASELINE if not math.isfinite(found.intervals[n])]
+    if found.measurable and not lost:
+        return
+    what = f"{', '.join(reading(n)[0] for n in lost)} cannot be measured" if lost else "nothing on it can be measured"
+    why = "".join(f" ({w})" for w in found.warnings if "check gain and unit" in w)
+    raise UsageError(
+        f"record {found.record}: {what} (quality {found.quality:.2f}){why}, so there is no baseline to start from; give a "
+        "cleaner recording, or correct its header"
     )
 
 
@@ -122,9 +157,27 @@ def can_write(path: str | Path, flag: str) -> Path:
     return target
 
 
+def record_arguments(parser: argparse.ArgumentParser) -> None:
+    """State what every command that reads a record is told of it."""
+    parser.add_argument("--ecg", required=True, metavar="RECORD", help="a WFDB record, with or without .hea")
+    parser.add_argument(
+        "--rate-hz", type=float, metavar="HZ", help="rate at which it was sampled (default: as its header states)"
+    )
+
+
+def check_rate(rate_hz: float | None) -> None:
+    """Refuse a rate that is no positive number.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if rate_hz is not None and not 0 < rate_hz < math.inf:
+        raise UsageError(f"--rate-hz {rate_hz:g} is not above 0; give the rate at which the record was sampled")
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """State the arguments of `clinenv measure`."""
-    parser.add_argument("--ecg", required=True, metavar="RECORD", help="a WFDB record, with or without .hea")
+    record_arguments(parser)
     parser.add_argument("--json", metavar="OUT", help="write the numbers to this file, too")
     parser.add_argument(
         "--convention",
@@ -138,8 +191,9 @@ def run(given: argparse.Namespace) -> int:
     """Measure, print, and write JSON when asked to."""
     from clinenv.report import write_whole
 
+    check_rate(given.rate_hz)
     target = can_write(given.json, "--json") if given.json else None
-    found = measure_record(given.ecg, given.convention)
+    found = measure_record(given.ecg, given.convention, given.rate_hz)
     if target is not None:
         write_whole(target, json.dumps(found.as_json(), indent=2, allow_nan=False) + "\n")
     print(f"record {found.record} ({found.convention} convention)")

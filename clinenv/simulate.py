@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clinenv.errors import UsageError
-from clinenv.measure import Measurement, can_write, measure_record
+from clinenv.measure import Measurement, can_write, check_measurable, measure_record
 from clinenv.rendering.charts import Course
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, reading
 from clinenv.simulate_input import Order, Patient, check_settings, order_of, patient_of
@@ -110,7 +110,7 @@ def simulate(
 def ten_seconds(ecg_mv: Tensor, r_samples: Tensor, samples: int = 5000) -> Tensor:
     """The ECG [12, T] as the [12, 5000] a world reads: cut, or a shorter one continued by its own beats.
 
-    It goes on as it did a whole number of beats before, so the rhythm keeps its step where the copy begins.
+    It goes on as it did a whole number of beats before, so the rhythm keeps its step where a copy begins.
     """
     import torch
 
@@ -118,10 +118,12 @@ def ten_seconds(ecg_mv: Tensor, r_samples: Tensor, samples: int = 5000) -> Tenso
     if length >= samples:
         return ecg_mv[:, :samples]
     peaks = r_samples[r_samples >= 0]
-    beat = float((peaks[-1] - peaks[0]) / (len(peaks) - 1)) if len(peaks) > 1 else 1.0
-    missing = samples - length
-    shift = min(round(math.ceil(missing / beat) * beat), length)
-    return torch.cat([ecg_mv, ecg_mv[:, length - shift : length - shift + missing]], dim=1)
+    back = peaks[-1] - peaks  # whole beats, from each R to the last
+    enough = back[back >= samples - length]
+    shift = int(enough.min()) if len(enough) else int(back.max()) if len(back) else 0
+    place = torch.arange(samples)
+    over = (place - length).clamp_min(0) // max(shift or length, 1) + 1
+    return ecg_mv[:, torch.where(place < length, place, place - over * max(shift or length, 1))]
 
 
 def _share(hits: np.ndarray) -> dict[str, float | int]:
@@ -220,13 +222,8 @@ def run(given: argparse.Namespace) -> int:
         )
     dose_mg = given.dose_mg if given.dose_mg is not None else given.dose_ug / 1000.0
     order = order_of(world, given.drug, dose_mg, given.every_hours, given.times, given.hours)
-    found = measure_record(given.ecg)
-    needed = [n for n in ("heart_rate_bpm", "qrs_ms", "qtcf_ms", "tpeak_tend_ms") if math.isnan(found.intervals[n])]
-    if needed:
-        raise UsageError(
-            f"record {found.record}: {', '.join(reading(n)[0] for n in needed)} cannot be measured, so there is no "
-            "baseline to start from; give a cleaner recording"
-        )
+    found = measure_record(given.ecg, rate_hz=given.rate_hz)
+    check_measurable(found)
     patient = patient_of(world, found, given.age, given.sex, given.weight)
     result = simulate(world, found, patient, order, given.samples, given.seed, given.clock_hour)
     risk = risk_of(result, given.risk_aversion)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clinenv.errors import UsageError
-from clinenv.measure import Measurement
+from clinenv.measure import Measurement, check_rate, record_arguments
 
 __all__ = ["Order", "Patient", "arguments", "check_settings", "order_of", "patient_of"]
 
@@ -91,7 +91,9 @@ def patient_of(world: Any, found: Measurement, age: float | None, sex: str | Non
     flag = "--age" if age is not None else f"the age in the header of record {found.record},"
     age = found.age_years if age is None else age
     if age is None:
-        raise UsageError(f"the header of record {found.record} states no age; give it with --age YEARS")
+        unclear = next((text for text in found.warnings if text.startswith("the header's age")), "")
+        said = unclear or f"the header of record {found.record} states no age"
+        raise UsageError(f"{said}; give it with --age YEARS")
     if sex is None and found.sex_female is None:
         raise UsageError(f"the header of record {found.record} states no sex; give it with --sex F or --sex M")
     bounds = {quantity.name: quantity for quantity in world.factors}
@@ -108,7 +110,7 @@ def patient_of(world: Any, found: Measurement, age: float | None, sex: str | Non
 def arguments(parser: argparse.ArgumentParser) -> None:
     """State the arguments of `clinenv simulate`."""
     add = parser.add_argument
-    add("--ecg", required=True, metavar="RECORD", help="a WFDB record, with or without .hea")
+    record_arguments(parser)
     add("--age", type=float, metavar="YEARS", help="default: from the record's header")
     add("--sex", type=str.upper, choices=("F", "M"), help="default: from the record's header")
     add("--weight", type=float, metavar="KG", help="default: not known, each sample draws one")
@@ -135,6 +137,7 @@ def check_settings(given: argparse.Namespace) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             flag = "lambda" if name == "risk_aversion" else name.replace("_", "-")
             raise UsageError(f"--{flag} {value} is not a number; give a finite one")
+    check_rate(given.rate_hz)
     if not 2 <= given.samples <= MAX_SAMPLES:
         raise UsageError(f"--samples {given.samples} is outside 2 to {MAX_SAMPLES}; 32 is the default")
     if not 0 <= given.clock_hour <= 24:

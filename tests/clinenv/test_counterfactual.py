@@ -319,6 +319,29 @@ def test_a_bad_record_or_folder_is_refused(
     assert not list(out.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["no unit", "hum", "noise", "no rate"])
+def test_an_ecg_on_which_nothing_can_be_measured_is_refused(
+    kind: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hum = np.tile(np.sin(2 * np.pi * 50 * np.arange(5000) / 500), (12, 1))
+    noise = np.random.default_rng(0).normal(0, 0.5, (12, 5000))
+    bad = write_record(tmp_path, ecg_mv={"hum": hum, "noise": noise}.get(kind))
+    header = bad.with_suffix(".hea")
+    if kind == "no unit":
+        header.write_text(re.sub(r"1000(\.0)?\(0\)/mV", "1(0)", header.read_text()))
+    elif kind == "no rate":
+        header.write_text(header.read_text().replace("rec 12 500 5000", "rec 12"))
+    out = tmp_path / "out"
+    out.mkdir()
+    assert ask(bad, folder, out, "--onset", "I48") == 2
+    error = capsys.readouterr().err
+    words = {"no unit": "check gain and unit", "no rate": "--rate-hz"}.get(kind, "nothing on it can be measured")
+    assert error.startswith("clinenv: error: ") and error.count("\n") == 1 and words in error, error
+    assert not list(out.iterdir())
+    if kind == "no rate":
+        assert ask(bad, folder, out, "--onset", "I48", "--rate-hz", "500") == 0
+
+
 def test_a_world_that_was_told_no_diagnoses_is_refused(
     record: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,7 +60,7 @@ def test_a_folder_that_cannot_be_used_says_why(tmp_path, oracle, fault: str) -> 
     words = {
         "empty": "no .hea",
         "missing lead": "V6",
-        "short": "8",
+        "short": "4 s",
         "nine seconds": "10 s",
         "noise": "measur",
         "text": "header",

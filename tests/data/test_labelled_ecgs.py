@@ -121,6 +121,15 @@ def test_challenge_folders_are_checked(tmp_path):
         read_challenge(tmp_path)
 
 
+def test_one_damaged_header_does_not_lose_a_folder(tmp_path):
+    for i in range(21):
+        write_record(tmp_path, f"A{i:02}", dx="164889003")
+    header = tmp_path / "A07.hea"
+    header.write_text(header.read_text().replace("(0)/mV", ",0/mV", 1).replace("/mV", ",0/mV", 1))
+    labelled = read_challenge(tmp_path)
+    assert len(labelled.record) == 20 and "gain" in labelled.skipped["A07"]
+
+
 def test_any_folder_with_a_table(tmp_path, capsys):
     for name in ("a/r1", "a/r2", "b/r1"):
         write_record(tmp_path / "ecgs" / name.split("/")[0], name.split("/")[1])

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from world_models.data import ludb, snomed
+from world_models.data.wfdb_header import comments_of
 from world_models.data.wfdb_reader import RecordError, folder_records, read_ecg
 
 __all__ = [
@@ -32,7 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 RATE_HZ = 100.0
-SECONDS = 10.0
+SECONDS, SHORTEST_S = 10.0, 8.0  # a shorter ECG would be too much padding to be judged by
 MOST_UNREADABLE = 0.05
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def _waves(records: Sequence[tuple[str, Path]], most_unreadable: float) -> tuple
     ecgs, kept, skipped = [], [], {}
     for i, (name, base) in enumerate(records):
         try:
-            ecgs.append(_one_length(read_ecg(base, RATE_HZ, SECONDS).ecg_mv))
+            ecgs.append(_one_length(read_ecg(base, RATE_HZ, SECONDS, shortest_s=SHORTEST_S).ecg_mv))
             kept.append(i)
         except RecordError as error:
             skipped[name] = str(error)
@@ -167,9 +168,8 @@ def read_ludb(folder: str | Path) -> LabelledECGs:
 
 
 def _dx(base: Path) -> str | None:
-    text = (base.parent / (base.name + ".hea")).read_text(encoding="utf-8", errors="replace")
-    match = re.search(r"^#\s*Dx\s*:(.*)$", text, flags=re.MULTILINE | re.IGNORECASE)
-    return match.group(1) if match else None
+    found = (re.match(r"Dx\s*:(.*)", comment, flags=re.IGNORECASE) for comment in comments_of(base))
+    return next((match.group(1) for match in found if match), None)
 
 
 def read_challenge(folder: str | Path) -> LabelledECGs:

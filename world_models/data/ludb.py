@@ -9,6 +9,7 @@ last beats of a lead. The headers' gains are no gains: each is its lead's own pe
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +17,13 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from world_models.data.wfdb_header import open_inside
 from world_models.data.wfdb_reader import LEADS, RecordError, parse_age_years, parse_sex_female, read_ecg
 
 __all__ = ["Beats", "LudbRecord", "iterate", "pair_marks", "read_record", "record_names"]
 
 SAMPLING_RATE_HZ = 500.0
+MARK_BYTES = 1 << 20  # of one lead's marks; they have a few hundred
 _WAVE = {"p": 0, "N": 1, "t": 2}
 
 
@@ -118,17 +121,28 @@ def record_names(folder: str | Path) -> list[str]:
     return names
 
 
-def _read(folder: Path, name: str, row: dict[str, str]) -> LudbRecord:
+def _marks(base: Path, lead: str) -> Beats:
+    """The marks of one lead, from a file of the record's own folder."""
     import wfdb
 
+    name = f"{base.name}.{lead.lower()}"
+    if not (base.parent / name).exists():
+        raise RecordError(f"{base}: the marks of lead {lead} are missing ({name}); fetch LUDB again")
+    with open_inside(base.parent, name) as file:
+        size = os.fstat(file.fileno()).st_size
+    if size > MARK_BYTES:
+        raise RecordError(f"{base.parent / name} has {size} bytes, over {MARK_BYTES}; fetch LUDB again")
+    try:
+        marks = wfdb.rdann(str(base), lead.lower())
+    except Exception as error:  # wfdb raises whatever its parser stumbles on
+        raise RecordError(f"{base.parent / name} holds no marks ({error}); fetch LUDB again") from error
+    return pair_marks(marks.sample, marks.symbol)
+
+
+def _read(folder: Path, name: str, row: dict[str, str]) -> LudbRecord:
     base = folder / "data" / name
     recording = read_ecg(base, SAMPLING_RATE_HZ, 10.0)
-    beats = {}
-    for lead in LEADS:
-        if not (base.parent / f"{name}.{lead.lower()}").is_file():
-            raise RecordError(f"{base}: the marks of lead {lead} are missing ({name}.{lead.lower()}); fetch LUDB again")
-        marks = wfdb.rdann(str(base), lead.lower())
-        beats[lead] = pair_marks(marks.sample, marks.symbol)
+    beats = {lead: _marks(base, lead) for lead in LEADS}
     return LudbRecord(
         name=name,
         ecg_mv=recording.ecg_mv,

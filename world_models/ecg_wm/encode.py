@@ -37,7 +37,8 @@ def read_chart(vae: BeatVAE, chart: Chart) -> dict[str, Tensor]:
     measured = delineate(chart["ecg_mv"], RATE_HZ)
     mean, _ = vae.encode(*canonical_beats(chart["ecg_mv"], measured))
     whole = {name: _filled(getattr(measured, name), name) for name in TYPICAL}
-    rr = 60.0 / whole["heart_rate_bpm"]
+    # QT is corrected by the RR before the beats it was read on, which premature beats set apart from the heart rate.
+    rr = torch.where(measured.before_rr_ms.isnan(), 60.0 / whole["heart_rate_bpm"], measured.before_rr_ms / 1000.0)
     qt = whole["qrs_ms"] + whole["jt_peak_ms"] + whole["tpeak_tend_ms"]
     read = {
         "baseline_heart_rate_bpm": whole["heart_rate_bpm"],
@@ -60,7 +61,8 @@ def latent_of(ecg_mv: Tensor, chart: Chart, vae: BeatVAE) -> Tensor:
     read = {
         name: _filled(getattr(measured, name), name) for name in ("heart_rate_bpm", "pr_ms", "qrs_ms", "tpeak_tend_ms")
     }
-    read["jt_peak_c_ms"] = _filled(measured.jt_peak_ms, "jt_peak_ms") / (60.0 / read["heart_rate_bpm"]) ** 0.58
+    rr = torch.where(measured.before_rr_ms.isnan(), 60.0 / read["heart_rate_bpm"], measured.before_rr_ms / 1000.0)
+    read["jt_peak_c_ms"] = _filled(measured.jt_peak_ms, "jt_peak_ms") / rr**0.58
     read["arrhythmia_burden"] = chart["arrhythmia_burden"]
     return torch.cat([latent.standardise(read), mean], dim=-1)
 

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from world_models.oracles.delineation_beats import INNER_HZ, Beats, condition, find_beats, median_beats, stack_beats
+from world_models.oracles.delineation_heart import heartlike
 from world_models.oracles.delineation_waves import (
     AFTER,
     BEFORE,
@@ -43,6 +44,7 @@ _SHORTEST_S, _SLOWEST_HZ = 4.0, 100.0
 _P_ALIKE, _P_IRREGULAR = 0.62, 0.26
 _P_SHARE = 0.005  # of the QRS's largest vector
 _TRUST = 0.5  # quality from which a recording is trusted
+_MEASURABLE = 0.25  # quality but for the rhythm: untrusted real recordings lie above, all that is no ECG below
 # Limits in ms outside which a value is taken for a failure: those of the chart's own ranges, tightened.
 _PLAUSIBLE = {
     "rr": (240.0, 3000.0),
@@ -88,17 +90,20 @@ CONVENTIONS = {
 class Delineation(NamedTuple):
     """What was measured; NaN where there is nothing to measure (PR without a P wave)."""
 
-    rr_ms: Tensor  # [B] mean
-    heart_rate_bpm: Tensor  # [B]
+    rr_ms: Tensor  # [B] mean of all beats, premature ones too
+    heart_rate_bpm: Tensor  # [B] = 60,000 / rr_ms
     pr_ms: Tensor  # [B] P onset to QRS onset
     qrs_ms: Tensor  # [B]
     qt_ms: Tensor  # [B] QRS onset to T end; = qrs + jt_peak + tpeak_tend
-    qtcf_ms: Tensor  # [B] Fridericia: QT / RR^(1/3), RR in s
+    qtcf_ms: Tensor  # [B] Fridericia: QT / RR^(1/3), RR in s that precedes the normal beats, which QT is read on
     jt_peak_ms: Tensor  # [B] QRS offset to T peak
-    jt_peak_c_ms: Tensor  # [B] J-Tpeak / RR^0.58 (Johannesen 2014, doi 10.1038/clpt.2014.155)
+    jt_peak_c_ms: Tensor  # [B] J-Tpeak / RR^0.58, the same RR (Johannesen 2014, doi 10.1038/clpt.2014.155)
     tpeak_tend_ms: Tensor  # [B] T peak to T end
     quality: Tensor  # [B] 0 to 1
     trusted: Tensor  # [B] bool
+    measurable: Tensor  # [B] bool: a heart's beats were measured, be the rhythm irregular; where not, no value counts
+    before_rr_ms: Tensor  # [B] mean RR that precedes the normal beats
+    ectopic_beats: Tensor  # [B] int64, how many beats are premature or of another shape
     p_onset_ms: Tensor  # [B] relative to R of the median beat, like all marks below
     p_peak_ms: Tensor  # [B]
     qrs_onset_ms: Tensor  # [B]
@@ -132,7 +137,7 @@ def _agreement(signal: Tensor, beats: Beats, start: Tensor, length: int) -> Tens
     """How alike one wave is from beat to beat, [B] in -1..1: mean correlation of each member's stretch of `signal`
     [B, N] (from `start` [B] samples after R) with the mean of the others; 0 where there are not two of them."""
     at = beats.position.unsqueeze(-1) + start.round().long().view(-1, 1, 1) + torch.arange(length, device=signal.device)
-    whole = beats.member & (at[..., 0] >= 0) & (at[..., -1] < signal.shape[-1])
+    whole = beats.rhythm.member & (at[..., 0] >= 0) & (at[..., -1] < signal.shape[-1])
     b, k = whole.shape
     pieces = signal.gather(1, at.clamp(0, signal.shape[-1] - 1).reshape(b, -1)).reshape(b, k, length)
     pieces = (pieces - pieces.mean(-1, keepdim=True)) * whole.unsqueeze(-1).to(signal.dtype)
@@ -155,9 +160,11 @@ def _inside(x: Tensor, name: str) -> Tensor:
 def _measure(ecg: Tensor, fs: float, chosen: Convention) -> Delineation:
     leads, velocity, usable = condition(ecg, fs)
     beats = find_beats(leads, velocity, usable)
-    beat = stack_beats(leads, beats.position, beats.member, BEFORE, AFTER)
-    irregular = torch.nan_to_num(beats.rr_scatter, nan=1.0)
-    marks = ladders(beat, usable, beats.rr_ms, beats.shortest_ms, 1 - _ramp(irregular, 0.06, 0.14), chosen.votes)
+    beat = stack_beats(leads, beats.position, beats.rhythm.member, BEFORE, AFTER)
+    irregular = torch.nan_to_num(beats.rhythm.scatter, nan=1.0)
+    marks = ladders(
+        beat, usable, beats.rhythm.usual_rr_ms, beats.rhythm.shortest_ms, 1 - _ramp(irregular, 0.06, 0.14), chosen.votes
+    )
     step = 1000.0 / INNER_HZ
 
     shift = chosen.shift_ms
@@ -176,7 +183,9 @@ def _measure(ecg: Tensor, fs: float, chosen: Convention) -> Delineation:
     p_alike = _agreement(along(marks.p_direction), beats, start - 130, 125)
     t_alike = _agreement(along(marks.t_direction), beats, marks.t_peak - BEFORE - 60, 120)
     fiducials = (onset, offset, p_onset, p_peak, t_peak, t_end)
-    return _judge(ecg, fs, beats, beat, usable, marks, fiducials, p_alike, t_alike)
+    t_share = marks.t_height / marks.qrs_height.clamp_min(1e-9)
+    heart = heartlike(ecg, leads, velocity, usable, beats.position, beat, BEFORE, t_share, INNER_HZ)
+    return _judge(ecg, fs, beats, beat, usable, marks, fiducials, p_alike, t_alike, heart)
 
 
 def _judge(
@@ -189,16 +198,17 @@ def _judge(
     fiducials: tuple[Tensor, ...],
     p_alike: Tensor,
     t_alike: Tensor,
+    heart: Tensor,
 ) -> Delineation:
     """What may be told of the marks: NaN where a wave is absent, the quality, the trust."""
     onset, offset, p_onset, p_peak, t_peak, t_end = fiducials
     nan = torch.full_like(onset, torch.nan)
-    count = beats.member.sum(-1)
-    any_beat = (count >= 1) & torch.isfinite(beats.rr_ms)
+    count = beats.rhythm.member.sum(-1)
+    any_beat = (count >= 1) & torch.isfinite(beats.rhythm.rr_ms)
     onset, offset, t_peak, t_end = (torch.where(any_beat, x, nan) for x in (onset, offset, t_peak, t_end))
 
     # A P wave repeats from beat to beat. Fibrillation does not, and its RR intervals are irregular as well.
-    irregular = torch.nan_to_num(beats.rr_scatter, nan=1.0)
+    irregular = torch.nan_to_num(beats.rhythm.scatter, nan=1.0)
     p_there = any_beat & (p_alike > _P_ALIKE + _P_IRREGULAR * _ramp(irregular, 0.04, 0.14))
     p_there &= marks.p_height > _P_SHARE * marks.qrs_height
     p_there &= _inside(onset - p_onset, "pr")
@@ -206,23 +216,28 @@ def _judge(
 
     qrs, jt, tail = offset - onset, t_peak - offset, t_end - t_peak
     qt = t_end - onset
-    rr_s = torch.where(any_beat, beats.rr_ms, nan) / 1000
+    rr_s, usual_s, before_s = (
+        torch.where(any_beat, x, nan) / 1000
+        for x in (beats.rhythm.rr_ms, beats.rhythm.usual_rr_ms, beats.rhythm.before_rr_ms)
+    )
     found = (beats.position >= 0).sum(-1).clamp_min(1)
     # The share of the recording that the beats fill: two seconds of signal in ten of silence are not ten seconds.
     filled = found * torch.nan_to_num(rr_s) * fs / ecg.shape[-1]
-    likeness = torch.where(beats.member, beats.correlation, torch.zeros_like(beats.correlation)).sum(-1)
-    quality = (
+    likeness = torch.where(beats.rhythm.member, beats.correlation, torch.zeros_like(beats.correlation)).sum(-1)
+    signal = (
         _ramp(count, 1, 4)
         * _ramp(likeness / count.clamp_min(1), 0.7, 0.95)
         * (0.4 + 0.6 * _ramp(count / found, 0.2, 0.6))
         * _ramp(filled, 0.3, 0.7)
         * (0.2 + 0.8 * _ramp(t_alike, 0.0, 0.7))
         * (0.4 + 0.6 * usable.to(onset.dtype).mean(-1))
-        * torch.where(p_there, torch.ones_like(irregular), 1 - 0.7 * _ramp(irregular, 0.04, 0.12))
+        * heart
     )
-    sane = _inside(rr_s * 1000, "rr") & _inside(qrs, "qrs") & _inside(qt, "qt") & _inside(tail, "tpe")
-    sane &= (qt < 1000 * rr_s) & (jt > 0)
-    quality = torch.where(any_beat, quality, torch.zeros_like(quality)) * torch.where(sane, 1.0, 0.5)
+    sane = _inside(usual_s * 1000, "rr") & _inside(qrs, "qrs") & _inside(qt, "qt") & _inside(tail, "tpe")
+    sane &= (qt < 1000 * usual_s) & (jt > 0)
+    signal = torch.where(any_beat, signal, torch.zeros_like(signal)) * torch.where(sane, 1.0, 0.5)
+    rhythm = torch.where(p_there, torch.ones_like(irregular), 1 - 0.7 * _ramp(irregular, 0.04, 0.12))
+    quality = signal * rhythm
     trusted = sane & (quality >= _TRUST) & (count >= 3)
 
     samples = torch.round(beats.position.to(torch.float64) * (fs / INNER_HZ)).long().clamp_max(ecg.shape[-1] - 1)
@@ -239,12 +254,15 @@ def _judge(
         pr_ms=onset - p_onset,
         qrs_ms=qrs,
         qt_ms=qt,
-        qtcf_ms=qt / power(rr_s, 1 / 3),
+        qtcf_ms=qt / power(before_s, 1 / 3),
         jt_peak_ms=jt,
-        jt_peak_c_ms=jt / power(rr_s, 0.58),
+        jt_peak_c_ms=jt / power(before_s, 0.58),
         tpeak_tend_ms=tail,
         quality=quality,
         trusted=trusted,
+        measurable=(signal >= _MEASURABLE) & (heart >= _TRUST),
+        before_rr_ms=before_s * 1000,
+        ectopic_beats=beats.rhythm.ectopic.sum(-1),
         p_onset_ms=p_onset,
         p_peak_ms=p_peak,
         qrs_onset_ms=onset,

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from world_models.oracles.delineation_rhythm import MEMBER, Rhythm, early, rhythm_of
+
 __all__ = ["INNER_HZ", "Beats", "condition", "find_beats", "median_beats", "stack_beats"]
 
 INNER_HZ = 500.0  # rate at which beats are drawn together and measured
@@ -25,9 +27,11 @@ _REFRACTORY_S = 0.2  # half width within which only the highest velocity counts 
 _T_WAVE_S = 0.36  # within this of a peak twice as fast, a peak is a T wave
 _WINDOW_S = 0.08  # half width of the QRS window compared between beats
 _LAG_S = 0.036  # beats are shifted by at most this to match the template
-_MEMBER = 0.85  # correlation with the template from which a beat counts as one of the dominant kind
-_CROWDED = 0.85  # RR intervals under this share of the lower third's are too few to show in the median beat
-_PREMATURE = 0.85  # a beat after less than this share of the median RR starts on the last beat's T wave
+_EARLY_COUNTS = 0.5  # an early beat as the first template, beside one in time: in bigeminy either kind is the half
+_SEEN_SIZE, _SEEN_SHARE = (
+    0.3,
+    0.5,
+)  # an odd beat shows, at this share of a usual beat's size, in this share of the leads
 
 
 class Beats(NamedTuple):
@@ -35,10 +39,7 @@ class Beats(NamedTuple):
 
     position: Tensor  # [B, K] R peak in samples at 500 Hz, int64; -1 where there is no beat
     correlation: Tensor  # [B, K] with the template in the QRS band, 0 where there is no beat
-    member: Tensor  # [B, K] bool: of the dominant kind, so part of the median beat
-    rr_ms: Tensor  # [B] mean RR interval; NaN under two beats
-    shortest_ms: Tensor  # [B] shortest usual RR after a member: beyond it the median beat holds the next QRS
-    rr_scatter: Tensor  # [B] median absolute RR difference over the mean RR; NaN under three beats
+    rhythm: Rhythm
 
 
 def _raised(f: Tensor, low: float, high: float) -> Tensor:
@@ -158,9 +159,12 @@ def _normalised(x: Tensor) -> Tensor:
     return x / x.square().sum((-1, -2), keepdim=True).sqrt().clamp_min(1e-12)
 
 
-def _align(velocity: Tensor, index: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _align(velocity: Tensor, index: Tensor, real: Tensor, leads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Shift each beat onto the dominant kind: position [B, K] in (fractional) samples at 250 Hz, correlation, member,
-    and whether its QRS lies wholly within the recording."""
+    and whether it is a beat whose QRS lies wholly within the recording. In order of time, beats first.
+
+    leads: [B, 8] bool, the usable ones.
+    """
     half, reach = int(_WINDOW_S * _SEARCH_HZ), int(_LAG_S * _SEARCH_HZ)
     width, lags = 2 * half + 1, 2 * reach + 1
     wide, inside = _windows(velocity, index - half - reach, width + 2 * reach)
@@ -168,6 +172,7 @@ def _align(velocity: Tensor, index: Tensor, real: Tensor) -> tuple[Tensor, Tenso
     middle = _normalised(wide[..., reach : reach + width]) * usable[..., None, None]
     flat = middle.flatten(2)
     likeness = torch.bmm(flat, flat.transpose(1, 2)).clamp_min(0).square().sum(-1)
+    likeness = torch.where(early(index.to(velocity.dtype), usable), _EARLY_COUNTS * likeness, likeness)
     seed = likeness.argmax(-1)
     template = middle[torch.arange(len(seed), device=seed.device), seed]
     power = wide.square().sum(2).unfold(-1, width, 1).sum(-1).clamp_min(1e-24).sqrt()
@@ -176,7 +181,7 @@ def _align(velocity: Tensor, index: Tensor, real: Tensor) -> tuple[Tensor, Tenso
     for _ in range(3):
         score = torch.einsum("bkclw,bcw->bkl", shifted, template) / power
         best, pick = score.max(-1)
-        member = usable & (best >= _MEMBER)
+        member = usable & (best >= MEMBER)
         rows = pick[:, :, None, None] + torch.arange(width, device=pick.device)
         taken = wide.gather(-1, rows.expand(b, k, wide.shape[2], width))
         template = _normalised((_normalised(taken) * member[..., None, None]).sum(1))
@@ -185,50 +190,33 @@ def _align(velocity: Tensor, index: Tensor, real: Tensor) -> tuple[Tensor, Tenso
     bend = (2 * best - left - right).clamp_min(1e-6)
     fine = (0.5 * (right - left) / bend).clamp(-0.5, 0.5)
     position = index + torch.where(usable, pick - reach + fine, torch.zeros_like(fine))
-    return position, torch.where(usable, best, torch.zeros_like(best)), member, usable
+    usable &= member | _seen(wide[..., reach : reach + width], member, leads)
+    order = torch.where(usable, index, torch.full_like(index, velocity.shape[-1])).argsort(dim=-1, stable=True)
+    best = torch.where(usable, best, torch.zeros_like(best))
+    return position.gather(1, order), best.gather(1, order), member.gather(1, order), usable.gather(1, order)
+
+
+def _seen(windows: Tensor, member: Tensor, leads: Tensor) -> Tensor:
+    """Whether each window [B, K, 8, W] of the QRS-band velocity holds a beat: the heart shows in most leads, an
+    electrode that moves in one or two."""
+    power = windows.square().sum(-1)
+    count = member.sum(-1)[:, None, None]
+    usual = (power * member.unsqueeze(-1)).sum(1, keepdim=True) / count.clamp_min(1)
+    shows = (power > _SEEN_SIZE**2 * usual) & leads.unsqueeze(1)
+    return (shows.sum(-1) >= _SEEN_SHARE * leads.sum(-1, keepdim=True)) | (count[..., 0] == 0)
 
 
 def _centred(a: Tensor) -> Tensor:
     return a - a.mean(-1, keepdim=True)
 
 
-def _masked_median(x: Tensor, mask: Tensor) -> Tensor:
-    """Median along the last dim over `mask`; NaN where the mask is empty."""
-    x = torch.where(mask, x, torch.full_like(x, torch.inf)).sort(-1).values
-    n = mask.sum(-1, keepdim=True)
-    low = x.gather(-1, ((n - 1) // 2).clamp_min(0))
-    high = x.gather(-1, (n // 2).clamp_max(x.shape[-1] - 1))
-    return torch.where(n > 0, 0.5 * (low + high), torch.full_like(low, torch.nan)).squeeze(-1)
-
-
 def find_beats(leads: Tensor, velocity: Tensor, usable: Tensor) -> Beats:
     """R peaks of conditioned recordings (see `condition`), aligned by correlation, ectopic kinds marked off."""
     index, real = _peaks(velocity, usable)
-    position, correlation, member, real = _align(velocity, index, real)
+    position, correlation, member, real = _align(velocity, index, real, usable)
     position = position * (INNER_HZ / _SEARCH_HZ)
-    # RR intervals: a missed or an extra beat shows as an interval far from the median and is left out of the mean.
-    both = real[:, 1:] & real[:, :-1]
-    rr = torch.where(both, position[:, 1:] - position[:, :-1], torch.zeros_like(position[:, 1:])) * (1000 / INNER_HZ)
-    if rr.shape[1] == 0:
-        nothing = torch.full_like(position[:, 0], torch.nan)
-        mean, shortest, scatter = nothing, nothing, nothing
-    else:
-        middle = _masked_median(rr, both)
-        normal = both & (rr > 0.6 * middle[:, None]) & (rr < 1.6 * middle[:, None])
-        count = normal.sum(-1)
-        mean = torch.where(normal, rr, torch.zeros_like(rr)).sum(-1) / count
-        jump = (rr - middle[:, None]).abs()
-        scatter = _masked_median(jump, both) / mean
-        short = both & (rr < _PREMATURE * middle[:, None])
-        calm = member & ~F.pad(short, (1, 0)) & ~F.pad(short, (0, 1))
-        member = torch.where((calm.sum(-1, keepdim=True) >= 3), calm, member)
-        # The median beat shows a next QRS only where a good part of its beats have one by then: a single false or early
-        # beat, far before a third of them, does not close the search for T.
-        followed = both & member[:, :-1]
-        after = torch.where(followed, rr, torch.full_like(rr, torch.inf)).sort(-1).values
-        third = after.gather(-1, followed.sum(-1, keepdim=True).clamp_max(after.shape[-1] - 1) // 3)
-        after = torch.where(after >= _CROWDED * third, after, torch.full_like(after, torch.inf)).amin(-1)
-        shortest = torch.minimum(after, mean)
+    rhythm = rhythm_of(position, real, member, correlation, INNER_HZ, leads.shape[-1])
+    member = rhythm.member
     # R itself: the largest vector of the mean aligned beat within the QRS, so that it falls on the R wave.
     half = int(0.06 * INNER_HZ)
     start = position.round().long() - half
@@ -240,7 +228,8 @@ def find_beats(leads: Tensor, velocity: Tensor, usable: Tensor) -> Beats:
     position = (position + offset[:, None]).round().long()
     real = real & (position >= 0) & (position < leads.shape[-1])
     position = torch.where(real, position, torch.full_like(position, -1))
-    return Beats(position, correlation, member & (position >= 0), mean, shortest, scatter)
+    member, ectopic = member & (position >= 0), rhythm.ectopic & real
+    return Beats(position, correlation, rhythm._replace(member=member, ectopic=ectopic))
 
 
 def stack_beats(leads: Tensor, position: Tensor, use: Tensor, before: int, after: int, fs: float = INNER_HZ) -> Tensor:

@@ -1,0 +1,102 @@
+"""Age and sex from the comments of a WFDB header, which every database writes in its own way.
+
+`Age: 56` (PhysioNet Challenge), `<age>: 51` (LUDB), `age: 81` (PTB), both on one line, `Age: 36 months`, `Age (months):
+36`, `045Y` (DICOM). What is no single number of years (`18-29`) is unknown, and said so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+__all__ = ["patient_of", "parse_age_years", "parse_sex_female"]
+
+OLDEST_YEARS = 120.0
+_YEARS = {"year": 1.0, "month": 1 / 12, "week": 7 / 365.25, "day": 1 / 365.25, "hour": 1 / (24 * 365.25)}
+_UNITS = {
+    "y": "year", "yr": "year", "yrs": "year", "yo": "year", "y/o": "year", "y.o": "year", "year": "year", "years": "year", "a": "year",
+    "mo": "month", "mos": "month", "mon": "month", "month": "month", "months": "month", "mth": "month", "mths": "month",
+    "w": "week", "wk": "week", "wks": "week", "week": "week", "weeks": "week", "d": "day", "day": "day", "days": "day",
+    "h": "hour", "hr": "hour", "hrs": "hour", "hour": "hour", "hours": "hour",
+}  # fmt: skip
+_DICOM = {"D": "day", "W": "week", "M": "month", "Y": "year"}
+_UNSTATED = {"", "nan", "none", "null", "unknown", "unk", "n/a", "na", "u", "x", "?", "-", "not stated"}
+_BARE = r"\d+(?:[.,]\d+)?"
+_PART = r"(\d+(?:[.,]\d+)?)\s*-?\s*([a-z][a-z./]*)"
+_LONGEST = 40  # characters of an age
+_LINE, _LINES = 2000, 200  # characters of a comment, and comments, that are looked at
+# Ages and sexes of somebody or something else.
+_OTHERS = r"(?<!gestational )(?<!maternal )(?<!paternal )(?<!mother's )(?<!father's )(?<!fetal )(?<!bone )(?<!heart )"
+_NEXT_KEY = re.compile(
+    r"<[^<>]*>|(?<!\w)(?:age|sex|gender)(?!\w)|(?<![\w.])[A-Za-z]\w*(?:\([^)]*\))?\s*[:=]|[;|\t#]|,(?!\s*\d)",
+    re.IGNORECASE,
+)
+
+
+def parse_age_years(text: str, unit: str = "year") -> float | None:
+    """'56' -> 56, '36 months' -> 3, '90 days' -> 0.25, '>89' -> 90 (and 300, PTB-XL's code for it).
+
+    Ranges, 'NaN', the implausible (over 120 years) and all else that is not one age -> None.
+
+    Args:
+        unit: of a bare number: "year", "month", "week", "day" or "hour".
+    """
+    said = re.sub(r"\([^()]*\)", "", text[:_LINE]).strip().rstrip(".")
+    dicom = re.fullmatch(r"(\d{3})([DWMY])", said)
+    if dicom:
+        return _plausible(int(dicom.group(1)) * _YEARS[_DICOM[dicom.group(2)]])
+    said = re.sub(r"\s+(old|of age)$", "", said.lower())
+    over = re.fullmatch(r"(?:>=?|over|above)\s*(\d{2})\s*([a-z./]*)|(\d{2})\s*([a-z./]*)\s*\+", said)
+    if over:
+        number, word = over.group(1) or over.group(3), over.group(2) or over.group(4)
+        return 90.0 if number in ("89", "90") and _UNITS.get(word or unit, word) == "year" else None
+    parts = rf"{_BARE}|{_PART}(?:\s*(?:,|and)?\s*{_PART})*"
+    if len(said) > _LONGEST or not re.fullmatch(parts, said):
+        return None
+    years, last = 0.0, float("inf")
+    for number, word in [(said, "")] if re.fullmatch(_BARE, said) else re.findall(_PART, said):
+        size = _YEARS.get(_UNITS.get(word, "") if word else unit)
+        if size is None or size >= last:  # an unknown unit, or years after months: not one age
+            return None
+        years, last = years + float(number.replace(",", ".")) * size, size
+    return 90.0 if years == 300 else _plausible(years)
+
+
+def _plausible(years: float) -> float | None:
+    return years if years <= OLDEST_YEARS else None
+
+
+def parse_sex_female(text: str) -> bool | None:
+    """'F', 'female', 'woman' -> True; 'M', 'male', 'man' -> False; else None."""
+    word = text.strip().strip(".").lower()
+    return True if word in ("f", "female", "woman") else False if word in ("m", "male", "man") else None
+
+
+def _values(comments: Iterable[str], key: str) -> Iterable[tuple[str, str]]:
+    """(value, the unit in brackets after the key) wherever the comments state `key`."""
+    pattern = re.compile(
+        rf"(?<![A-Za-z]){_OTHERS}{key}(?:\s+at\s+[a-z ]{{1,30}})?\s*(?:[(\[_ ]\s*(\w+)\s*[)\]]?)?\s*(?:>\s*[:=]?|[:=])\s*",
+        re.IGNORECASE,
+    )
+    for line in (comment[:_LINE] for comment in comments):
+        for match in pattern.finditer(line):
+            rest = line[match.end() :]
+            stop = _NEXT_KEY.search(rest)
+            yield rest[: stop.start() if stop else None].strip(), (match.group(1) or "").lower()
+
+
+def patient_of(comments: Iterable[str], warnings: list[str]) -> tuple[float | None, bool | None]:
+    """(age in years, whether female), None where the comments do not say; what cannot be understood is a warning."""
+    comments = tuple(comments)[:_LINES]
+    age, sex = None, None
+    for value, unit in _values(comments, "age"):
+        age = parse_age_years(value, _UNITS.get(unit, "year"))
+        if age is None and value.lower() not in _UNSTATED:
+            warnings.append(f"the header's age {value[:40]!r} is not one age in years, months or days: age unknown")
+        break
+    for value, _ in _values(comments, "(?:sex|gender)"):
+        sex = parse_sex_female(value)
+        if sex is None and value.lower() not in _UNSTATED:
+            warnings.append(f"the header's sex {value[:40]!r} is neither female nor male in words: sex unknown")
+        break
+    return age, sex
