@@ -28,6 +28,7 @@ from world_models.ecg_wm.inference import infer
 from world_models.ecg_wm.losses import dynamics_loss, foresight_loss, hazard_loss
 from world_models.ecg_wm.model import SPREAD_OF, ECGWorldModel
 from world_models.ecg_wm.readback_training import train_readback
+from world_models.ecg_wm.step_error import step_errors
 from world_models.ecg_wm.vae import beat_loss
 from world_models.protocol import Chart, History
 from world_models.training import Schedule, fit
@@ -215,9 +216,10 @@ def train(
     train_foresight(model, steps["foresight"], batch * 2 // 3, work)
     train_hazard(model, steps["hazard"], 2048, work)
     figures = calibrate(model.eval())
+    off = step_errors(model)
     with open(work / "metrics.jsonl", "a") as log:
-        log.write(json.dumps({"stage": "calibrate", **figures}) + "\n")
-    card = write_card(config, steps, batch, ludb is not None)
+        log.write(json.dumps({"stage": "calibrate", **figures, "step_errors": off}) + "\n")
+    card = write_card(config, steps, batch, ludb is not None, off)
     checkpoint.save_checkpoint(out, model.state_dict(), {"kind": "ecg-wm", **dataclasses.asdict(config)}, card)
     return model
 
