@@ -276,8 +276,12 @@ def test_a_request_that_is_no_json_is_refused_before_anything_is_sent(raw: Raw) 
     for options in ({"bias": {1, 2}}, {"top_p": float("nan")}, {"extra": deep}):
         with pytest.raises(ValueError, match="cannot be written as JSON"):
             client(raw.url).complete(["p"], 4, **options)
-    with pytest.raises(ValueError, match="list of prompts"):
-        client(raw.url).complete("one text", 4)
+    for prompts in ("one text", None, 5, {"a": 1}):
+        with pytest.raises(ValueError, match="list of prompts"):
+            client(raw.url).complete(prompts, 4)
+    for prompt in (5, None, [object()]):
+        with pytest.raises(ValueError, match="cannot be written as JSON"):
+            client(raw.url).complete(["fine", prompt], 4)
     assert raw.asked == []
     while deep:  # a hundred thousand lists are taken apart one by one, not by the interpreter's own recursion
         deep = deep.pop()

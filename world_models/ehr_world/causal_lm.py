@@ -97,7 +97,8 @@ class CausalLM:
         base = folder
         if (folder / "adapter_config.json").is_file():
             peft = _peft()
-            base = Path(peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
+            with library_errors(f"the adapter's config in {folder} cannot be read"):
+                base = Path(peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
             _has_safetensors(folder, "adapter_model.safetensors")
         if not (base / "config.json").is_file():
             raise FileNotFoundError(

@@ -123,10 +123,10 @@ class LLMClient:
 
         Raises:
             LLMServerError: an answer could not be had; requests that have not begun are dropped.
-            ValueError: `prompts` is one text, or a prompt or an option cannot be written as JSON.
+            ValueError: `prompts` is no list, or a prompt or an option cannot be written as JSON.
         """
-        if isinstance(prompts, str):
-            raise ValueError("prompts is one text; give a list of prompts")
+        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+            raise ValueError(f"prompts is a {type(prompts).__name__}; give a list of prompts")
         fixed: dict[str, Any] = {"model": self.model, "max_tokens": max_tokens, "temperature": temperature, **options}
         if seed is not None:
             fixed["seed"] = seed
@@ -135,7 +135,7 @@ class LLMClient:
 
         chat = [not isinstance(prompt, str) for prompt in prompts]
         bodies = [
-            _written({**fixed, **({"messages": list(prompt)} if talk else {"prompt": prompt})})
+            _written({**fixed, "messages" if talk else "prompt": prompt})
             for prompt, talk in zip(prompts, chat, strict=True)
         ]
 
@@ -270,6 +270,8 @@ def _check_address(base_url: str) -> None:
 def _written(request: dict[str, Any]) -> bytes:
     """A request as JSON. Raises ValueError."""
     try:
+        if "messages" in request:
+            request = {**request, "messages": list(request["messages"])}
         return json.dumps(request, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
