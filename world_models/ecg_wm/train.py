@@ -194,7 +194,7 @@ def train(
 ) -> ECGWorldModel:
     """Every stage; `scale` multiplies the number of steps (a quick trial: 0.02). Writes the finished folder to `out`.
 
-    Below about 0.02 the autoencoder's beats cannot be read yet; the model is then whole, but its ECGs are not.
+    Far below 0.02 few or none of the drawn ECGs can be read yet: the model is then whole, its ECGs are not.
 
     Raises:
         ValueError: a scale with which a stage has no step, or a LUDB folder without its beats.
