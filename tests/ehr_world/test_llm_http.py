@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import socket
 import threading
 import time
@@ -41,7 +42,11 @@ class Raw:
         with connection:
             try:
                 connection.settimeout(5.0)
-                self.asked.append(connection.recv(1 << 16))
+                # the whole request: closing before its last byte was read would reset the connection
+                with connection.makefile("rb") as sent:
+                    head = b"".join(iter(sent.readline, b"\r\n"))
+                    length = re.search(rb"(?i)content-length: (\d+)", head)
+                    self.asked.append(head + sent.read(int(length[1]) if length else 0))
                 for piece in self.pieces():
                     connection.sendall(piece)
                     self.sent += len(piece)
