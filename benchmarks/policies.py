@@ -1,6 +1,7 @@
 """Deciders made in the learned world, judged in the oracle: `python -m benchmarks.policies`.
 
-Over the same patients with the same luck: no treatment, random, the dofetilide label's rule, PPO trained in the learned
+Over the same patients with the same luck: no treatment, random, half the label's dose of dofetilide given to everyone
+without looking at anything, the dofetilide label's rule, PPO trained in the learned
 world (several seeds), CEM planning in the learned world, and PPO trained in the oracle itself as the upper reference.
 Beside what each earned in the oracle stands what the learned world promised for the same patients: the difference is
 the exploitation gap. Then CEM's risk aversion lambda is swept, on the safety cost (mu + lambda sigma of it is charged)
@@ -24,8 +25,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from agents.baselines.constant import no_treatment
-from agents.baselines.ecg_rules import DofetilideLabelRule
+from agents.baselines.constant import Regimen, no_treatment
+from agents.baselines.ecg_rules import HALF_MG, HOURS_BETWEEN_DOSES, DofetilideLabelRule, menu_row
 from agents.baselines.uniform import Uniform
 from agents.planning.controller import PRESETS as PLANNERS
 from agents.planning.controller import WorldPlanner
@@ -41,6 +42,7 @@ from clinenv.simulator import Simulator
 from world_models import catalog, keys
 
 REFERENCE = "dofetilide label rule"
+BLIND = "dofetilide 0.25 mg every 12 h, without looking"
 LAMBDAS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -132,6 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     agents: dict[str, Agent] = {
         "no treatment": no_treatment(),
         "random": Uniform(menu.shape[0], seed=args.seed),
+        BLIND: Regimen(menu_row(menu, names, dofetilide_mg=HALF_MG), HOURS_BETWEEN_DOSES, BLIND),
         REFERENCE: DofetilideLabelRule(menu, names),
     }
     seconds: dict[str, float] = {}

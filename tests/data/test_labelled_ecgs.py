@@ -107,7 +107,7 @@ def test_challenge_labels_are_the_headers():
     assert counts(labelled)["sinus_tachycardia"] > 0
 
 
-def test_challenge_folders_are_checked(tmp_path):
+def test_challenge_folders_are_checked(tmp_path, caplog):
     write_record(tmp_path / "g1", "A1", dx="426783006,17338001,999999999")
     write_record(tmp_path / "g2", "A2", seconds=9.0, dx="164889003")
     labelled = read_challenge(tmp_path)
@@ -116,9 +116,18 @@ def test_challenge_folders_are_checked(tmp_path):
     # The nine seconds there are, then the lead's median
     assert labelled.ecg.shape == (2, 12, 1000)
     assert (labelled.ecg[1, :, 900:] == labelled.ecg[1, :, :900].median(dim=1, keepdim=True).values).all()
+    # Records of other sources in the same folder: no diagnoses, none that are codes, an empty line
     write_record(tmp_path / "g2", "A3")
-    with pytest.raises(RecordError, match="1 of 3 headers.*A3"):
-        read_challenge(tmp_path)
+    write_record(tmp_path / "g2", "A4", dx="Unknown")
+    write_record(tmp_path / "g3", "A5", dx="164889003,AF")
+    write_record(tmp_path / "g3", "A6", dx="")
+    again = read_challenge(tmp_path)
+    assert again.record == labelled.record and torch.equal(again.label, labelled.label)
+    assert sorted(again.skipped) == ["A3", "A4", "A5", "A6"] and "'AF'" in again.skipped["A5"]
+    assert "4 of 6 records" in caplog.text and "A3" in caplog.text and "left out" in caplog.text
+    write_record(tmp_path / "other", "B1")
+    with pytest.raises(RecordError, match="1 of 1 records.*B1.*no '#Dx:' line.*--labels"):
+        read_challenge(tmp_path / "other")
 
 
 def test_one_damaged_header_does_not_lose_a_folder(tmp_path):

@@ -1,10 +1,14 @@
 """The ODE prior: fixed steps against the adaptive reference, linearity in dose, no drift without drug."""
 
+import re
+
+import pytest
 import torch
 
-from world_models import keys
+from world_models import catalog, keys
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.latent_ode import COMPARTMENTS, COORDS, PATIENT, PhysiologicalPrior
+from world_models.ecg_wm.step_error import StepError, step_errors
 
 RATES = ((1.0, 0.10, 0.02, 0.10, 3.0, 0.6), (2.0, 0.3, 0.2, 0.15, 2.0, 0.5))
 BATCH = 16
@@ -64,3 +68,28 @@ def test_nothing_moves_without_drug_at_the_same_hour():
     _, moved = prior.advance(rates, torch.zeros_like(amounts), deviation, start, start, 24.0)
     # A whole day later the clock says the same: with long substeps nothing but the residue of relaxation is left.
     assert moved[:, :5].abs().max() < 1e-3
+
+
+# Of the shipped weights, ms: mean over patients of QTcF two hours after 0.5 mg of dofetilide, stepped less exact.
+SHIPPED_OFF_MS = 7.15
+LARGEST_MEAN_OFF_MS = 2.0  # what a remade model must keep to for every drug, a quarter of the trial's QTcF error
+
+
+@pytest.fixture(scope="module")
+def shipped_errors() -> dict[str, StepError]:
+    return step_errors(catalog.load("ecg-wm-small"))
+
+
+@pytest.mark.xfail(strict=True, reason=f"off by {SHIPPED_OFF_MS} ms until the model is remade")
+def test_the_shipped_priors_steps_agree_with_dopri5(shipped_errors):
+    off = {drug: abs(error.mean_ms) for drug, error in shipped_errors.items()}
+    assert max(off.values()) < LARGEST_MEAN_OFF_MS, off
+
+
+def test_the_shipped_priors_error_is_the_one_its_card_tells(shipped_errors):
+    assert shipped_errors["dofetilide"].mean_ms == pytest.approx(SHIPPED_OFF_MS, abs=0.3)
+    card = (catalog.weights_folder("ecg-wm-small") / "CARD.md").read_text(encoding="utf-8")
+    for drug, error in shipped_errors.items():
+        told = re.search(rf"\| {drug} {error.dose_mg:g} mg \| ([-+.\d]+) \| ([.\d]+) \|", card)
+        assert float(told[1]) == pytest.approx(error.mean_ms, abs=0.1)
+        assert float(told[2]) == pytest.approx(error.largest_ms, abs=0.1)

@@ -18,7 +18,7 @@ from world_models.ehr_world import causal_train
 from world_models.ehr_world.causal_data import order, stays_of
 from world_models.ehr_world.causal_lm import CausalLM, qwen3
 from world_models.ehr_world.causal_text import NarrativeError, render
-from world_models.ehr_world.causal_train import TrainConfig, train
+from world_models.ehr_world.causal_train import TrainConfig, main, train
 
 pytest.importorskip("accelerate", reason='training language models needs accelerate: pip install "clinenv[llm]"')
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,3 +204,24 @@ def test_stays_of_a_meds_folder(tmp_path: Path) -> None:
     write_episodes(episodes, tmp_path / "data" / "0.parquet")
     found = stays_of(tmp_path)
     assert sorted(map(render, found)) == sorted(render(narrative_of(e)) for e in episodes)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ('{"model_type": "mpt", "d_model": 32, "n_layers": 2, "n_heads": 4}', "longer stay"),
+        ('{"hidden_size": 32}', "no model_type"),
+        ("[1, 2]", "no model_type"),
+        ('{"model_type": "qwen3", "hidden_size": "wide"}', "no model can be made"),
+        ("[" * 100_000, "is no JSON"),
+        ("\udcff", "is no JSON"),
+        (None, "does not exist"),
+    ],
+)  # fmt: skip
+def test_a_config_that_cannot_be_trained_is_refused_before_anything_is_written(config, reason, tmp_path, capsys) -> None:  # noqa: ANN001
+    (tmp_path / "stays.txt").write_text("\n".join(render(s) for s in stays(3)), encoding="utf-8")
+    if config is not None:
+        (tmp_path / "config.json").write_bytes(config.encode("utf-8", "surrogateescape"))
+    where = ["--stays", str(tmp_path / "stays.txt"), "--out", str(tmp_path / "out"), "--vocabulary", "300"]
+    assert main([*where, "--config", str(tmp_path / "config.json")]) == 2
+    assert reason in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.ehr_world.causal_stays import stay
-from world_models.ehr_world.causal_text import Asked, Step
+from world_models.data.episode import LARGEST
+from world_models.ehr_world.causal_text import STATUSES, Asked, Step
 from world_models.ehr_world.llm_client import LLMClient, LLMServerError
 from world_models.ehr_world.prompt_llm import PromptLLM, gguf, parse_answer, prompt, server
 
@@ -204,7 +206,11 @@ def test_one_bad_answer_need_not_lose_the_others(stub: Stub) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "what"),
-    [({"base_url": "localhost:8000"}, "no http"), ({"concurrency": 0}, "at least 1"), ({"timeout_s": 0}, "above 0")],
+    [
+        ({"base_url": "localhost:8000"}, "no http"),
+        ({"concurrency": 0}, "at least 1"),
+        ({"timeout_s": 0}, "at least 0.001"),
+    ],
 )
 def test_settings_are_checked(settings: dict, what: str) -> None:
     with pytest.raises(ValueError, match=what):
@@ -241,6 +247,29 @@ def test_answers_are_read_kindly_and_what_is_missing_counts(text: str, values: t
     assert tuple(a.label if a.value is None else a.value for a in answer.asked) == values
     assert answer.missing == values.count(None)
     assert [a.item for a in answer.asked] == ITEMS
+
+
+def test_a_damaged_answer_is_read_as_far_as_it_can_be_and_never_raises() -> None:
+    dice = random.Random(0)
+    written = (
+        'heart_rate_bpm = 82\nculture//blood//aerobic = "negative"\nheart_rate_bpm = 84\nstatus = "stays"',
+        '```json\n{"heart_rate_bpm": [82, {"value": 84}], "culture//blood//aerobic": "negative", "status": "died"}\n```',
+    )
+    for text in written:
+        whole = parse_answer(text, ITEMS)
+        assert whole.missing == 0
+        for _ in range(400):
+            damaged = list(text)
+            for _ in range(dice.randint(1, 4)):
+                place = dice.randrange(len(damaged))
+                damaged[place : place + dice.randint(0, 3)] = dice.choice(
+                    ["", "{", "}", '"', "=", ":", "\n", "\\", "9" * 400, "\x00"]
+                )
+            found = parse_answer("".join(damaged), ITEMS)
+            assert [a.item for a in found.asked] == ITEMS and found.missing == sum(not a.known for a in found.asked)
+            assert all(a.value is None or abs(a.value) <= LARGEST for a in found.asked)
+            status = found.asked[-1].label
+            assert not status or status in STATUSES
 
 
 def test_the_baseline_asks_and_counts(stub: Stub) -> None:

@@ -186,7 +186,8 @@ def finish(
 SIMULATED = """ECGs and charts simulated by the progression oracle (`world_models/oracles/progression*.py`): the JEPA
 learned from pairs of {drawn} patients, drawn as it trained; the probe from {ecgs} ECGs of {patients} others, folds 0 to 17
 (18 for validation, 19 untouched); the labels' process from visits with orders of {followed} more. Wave shapes of the
-oracle were fitted to LUDB 1.0.1 (Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211, ODC-By). No real patient's record was trained on."""
+oracle were fitted to LUDB 1.0.1 (Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211, ODC-By; 114 of its 160 records), and
+the leads' fixed scales are medians over all 160. No other use of a real patient's record was made."""
 GIVEN = """{name}: {ecgs} ECGs of {patients} patients, {pairs} training pairs, folds 0 to 17 trained on, 18 for validation, 19
 untouched; visits with orders of {followed} simulated patients for the labels. The weights hold latents of validation
 patients (a bank and pairs): share them only as the data's licence allows."""

@@ -175,25 +175,37 @@ def _dx(base: Path) -> str | None:
 def read_challenge(folder: str | Path) -> LabelledECGs:
     """Records of the PhysioNet/CinC Challenge 2021 in a folder and those below it; every record counts as a patient.
 
-    A label is a column whether or not a record has it. Codes that say none of ours are counted in `unmapped`.
+    A label is a column whether or not a record has it. Codes that say none of ours are counted in `unmapped`. Headers
+    without diagnoses (no Dx line, or one that is no list of codes) say nothing of any label: they are left out, counted in
+    a warning and named in `skipped`.
 
     Raises:
-        RecordError: no record there, one without a Dx line, or over 5 % that cannot be read.
-        SnomedError: a Dx line that holds no codes.
+        RecordError: no record there, none with diagnoses, or over 5 % of those that cannot be read.
     """
     bases = folder_records(folder)
-    lines = [_dx(base) for base in bases]
-    without = [base.name for base, line in zip(bases, lines, strict=True) if line is None]
+    codes, without = {}, {}
+    for base in bases:
+        line = _dx(base)
+        try:
+            if line is None:
+                raise snomed.SnomedError("its header has no '#Dx:' line")
+            codes[base] = snomed.parse_dx(line)
+        except snomed.SnomedError as error:
+            without[base.name] = str(error)
     if without:
-        raise RecordError(
-            f"{len(without)} of {len(bases)} headers in {folder} have no '#Dx:' line, {without[0]} for one: they are not "
-            "of the Challenge; give its folder, or a table of labels (--records, --labels)"
-        )
-    found = [snomed.labels_of(snomed.parse_dx(line)) for line in lines]
+        name, reason = next(iter(without.items()))
+        told = f"{len(without)} of {len(bases)} records in {folder} have no diagnoses; the first, {name}: {reason}"
+        if not codes:
+            raise RecordError(
+                f"{told}. They are not of the Challenge; give its folder, or a table of labels (--records, --labels)"
+            )
+        log.warning("%s. They are left out", told)
+    found = [snomed.labels_of(said) for said in codes.values()]
     unmapped = Counter(code for _, rest in found for code in rest)
-    records = [(base.name, base) for base in bases]
+    records = [(base.name, base) for base in codes]
     source = "PhysioNet/CinC Challenge 2021, CC-BY 4.0"
-    return _build(records, [said for said, _ in found], tuple(snomed.LABELS), source, unmapped=unmapped)
+    labelled = _build(records, [said for said, _ in found], tuple(snomed.LABELS), source, unmapped=unmapped)
+    return labelled._replace(skipped={**without, **labelled.skipped})
 
 
 def _bases(folder: Path, wanted: Sequence[str], table: Path) -> list[Path]:

@@ -127,12 +127,22 @@ def _canonical(heights: Tensor, intervals: Intervals, ends: Tensor) -> Tensor:
 
 
 def _real_beats(folder: Path, device: str) -> dict[str, Tensor]:
-    """Canonical median beats of LUDB's odd records that the delineator trusts and that have a P wave."""
+    """Canonical median beats of LUDB's odd records that the delineator trusts and that have a P wave.
+
+    Raises:
+        ValueError: there is none.
+    """
     from world_models.data import ludb
 
     ecgs = [record.ecg_mv for record in ludb.iterate(folder) if int(record.name) % 2 == 1]
+    if not ecgs:
+        raise ValueError(
+            f"{folder} has no odd record of LUDB, whose beats are those trained on; give the whole database"
+        )
     ecg = torch.stack([torch.as_tensor(e) for e in ecgs]).to(device)
     measured = delineate(ecg, RATE_HZ)
     beat, leads, samples = canonical_beats(ecg, measured)
     good = measured.trusted & ~measured.pr_ms.isnan()
+    if not bool(good.any()):
+        raise ValueError(f"of {len(ecgs)} odd records in {folder} none can be delineated; is the database whole?")
     return {"beat": beat[good], "leads": leads[good], "samples": samples[good]}

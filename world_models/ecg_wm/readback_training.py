@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from world_models.training import Schedule, fit
 __all__ = ["draw_requests", "train_readback"]
 
 SEED = 3_500_000_000
+log = logging.getLogger(__name__)
 
 
 def draw_requests(model: ECGWorldModel, source: BeatSource, key: Tensor) -> tuple[Tensor, Chart]:
@@ -49,7 +51,8 @@ def train_readback(
 ) -> None:
     """`rounds` of `count` drawn and delineated ECGs, each followed by `steps` of learning on all rounds so far.
 
-    What was delineated is kept in `folder`, so a killed run goes on where it was.
+    What was delineated is kept in `folder`, so a killed run goes on where it was. A round of which nothing could be read,
+    as after a few steps of the autoencoder, teaches nothing: a warning says so, and the correction stays as it was.
     """
     features, targets = [], []
     for n in range(rounds):
@@ -58,6 +61,12 @@ def train_readback(
         features.append(torch.cat([made["intervals"], made["shape"]], dim=-1)[good])
         targets.append((made["given_ms"] + made["missing_ms"])[good].clamp(-LIMIT_MS, LIMIT_MS))
         x, y = torch.cat(features), torch.cat(targets)
+        if not len(x):
+            log.warning(
+                "readback %d: the delineator could read none of %d drawn ECGs, so no correction is learned from them; "
+                "beats drawn as they are after so few steps are not meant to be read", n + 1, count,
+            )  # fmt: skip
+            continue
 
         def loss(step: int, x: Tensor = x, y: Tensor = y, n: int = n) -> tuple[Tensor, dict[str, float]]:
             key = keys.from_seed(SEED + 10_000_000 * (n + 1) + step * batch, batch, x.device)

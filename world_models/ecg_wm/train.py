@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
+import sys
 from pathlib import Path
 
 import torch
@@ -26,6 +28,7 @@ from world_models.ecg_wm.inference import infer
 from world_models.ecg_wm.losses import dynamics_loss, foresight_loss, hazard_loss
 from world_models.ecg_wm.model import SPREAD_OF, ECGWorldModel
 from world_models.ecg_wm.readback_training import train_readback
+from world_models.ecg_wm.step_error import step_errors
 from world_models.ecg_wm.vae import beat_loss
 from world_models.protocol import Chart, History
 from world_models.training import Schedule, fit
@@ -36,6 +39,7 @@ __all__ = ["main", "train"]
 TRAIN_SEED, CALIBRATE_SEED = 1_000_000_000, 2_000_000_000
 READBACK_ROUNDS = 3
 STRIDE = 100_000  # seeds from one step's batch to the next's
+MOST_SCALE = 2.5  # with more steps the beats' batches would run into the next stage's 10,000 keys
 
 
 def _batch_key(stage: int, step: int, batch: int, device: torch.device) -> Tensor:
@@ -171,21 +175,37 @@ def _temperature(model: ECGWorldModel, data: Courses, charts: Chart, patients: i
     return best[1]
 
 
+STEPS = {"beats": 4000, "readback": 2400, "dynamics": 2600, "belief": 300, "foresight": 350, "hazard": 600}
+
+
+def steps_of(scale: float) -> dict[str, int]:
+    """Steps of each stage. Raises ValueError where one would have none (the readback: none in each of its rounds)."""
+    least = max((READBACK_ROUNDS if stage == "readback" else 1) / count for stage, count in STEPS.items())
+    least = math.ceil(least * 10_000) / 10_000
+    if not least <= scale <= MOST_SCALE:
+        raise ValueError(
+            f"scale={scale:g} must be at least {least:g}, with which every stage has a step, and at most {MOST_SCALE:g}"
+        )
+    return {stage: int(count * scale) for stage, count in STEPS.items()}
+
+
 def train(
     config: ECGWorldConfig, out: Path, device: str = "cpu", ludb: Path | None = None, scale: float = 1.0
 ) -> ECGWorldModel:
-    """Every stage; `scale` multiplies the number of steps (a quick trial: 0.02). Writes the finished folder to `out`."""
+    """Every stage; `scale` multiplies the number of steps (a quick trial: 0.02). Writes the finished folder to `out`.
+
+    Far below 0.02 few or none of the drawn ECGs can be read yet: the model is then whole, its ECGs are not.
+
+    Raises:
+        ValueError: a scale with which a stage has no step, or a LUDB folder without its beats.
+        FileNotFoundError: no LUDB there.
+    """
+    steps = steps_of(scale)
+    if ludb is not None and not (ludb / "ludb.csv").is_file():
+        raise FileNotFoundError(f"no ludb.csv in {ludb}; give the folder of LUDB")
     torch.manual_seed(0)  # the networks' first weights; nothing else draws from a generator
     model = ECGWorldModel(config).to(device)
     work = out / "training"
-    steps = {
-        "beats": int(4000 * scale),
-        "readback": int(2400 * scale),
-        "dynamics": int(2600 * scale),
-        "belief": int(300 * scale),
-        "foresight": int(350 * scale),
-        "hazard": int(600 * scale),
-    }
     batch = 192 if device == "cpu" else 1024
     source = BeatSource(work, device=device, ludb=ludb, pipeline=max(64, int(2048 * scale)))
     train_beats(model, source, steps["beats"], batch, work)
@@ -196,14 +216,15 @@ def train(
     train_foresight(model, steps["foresight"], batch * 2 // 3, work)
     train_hazard(model, steps["hazard"], 2048, work)
     figures = calibrate(model.eval())
+    off = step_errors(model)
     with open(work / "metrics.jsonl", "a") as log:
-        log.write(json.dumps({"stage": "calibrate", **figures}) + "\n")
-    card = write_card(config, steps, batch, ludb is not None)
+        log.write(json.dumps({"stage": "calibrate", **figures, "step_errors": off}) + "\n")
+    card = write_card(config, steps, batch, ludb is not None, off)
     checkpoint.save_checkpoint(out, model.state_dict(), {"kind": "ecg-wm", **dataclasses.asdict(config)}, card)
     return model
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m world_models.ecg_wm.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for config.json, model.safetensors and CARD.md")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
@@ -214,9 +235,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of training steps")
     parser.add_argument("--threads", type=int, default=2, help="torch threads on the CPU")
     chosen = parser.parse_args(arguments)
+    if chosen.threads < 1:
+        parser.error(f"--threads {chosen.threads}: must be 1 or more")
+    if chosen.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device {chosen.device}: torch finds no GPU here; take cpu")
     torch.set_num_threads(chosen.threads)
-    train(SMALL if chosen.size == "small" else LARGE, chosen.out, chosen.device, chosen.ludb, chosen.scale)
+    config = SMALL if chosen.size == "small" else LARGE
+    try:
+        train(config, chosen.out, chosen.device, chosen.ludb, chosen.scale)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(chosen.out)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -264,7 +264,7 @@ def load_codec(folder: str | Path) -> Codec:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # each of a hundred tokenizers has its own way to fail
         raise FileNotFoundError(f"{folder} holds no tokenizer that can be read ({error})") from None
     return TextCodec(tokenizer, settings.get("numbers_only", False), settings.get("longest", 24))

@@ -23,6 +23,7 @@ from world_models import keys, tree
 from world_models.ehr_world.causal_cache import EMPTY, LMState, cache_of, joined, squeeze
 from world_models.ehr_world.causal_codec import IGNORED, Codec, Encoded, encode, load_codec
 from world_models.ehr_world.causal_grammar import DONE, Automaton
+from world_models.ehr_world.causal_probe import check_attention, check_reading, library_errors, most_positions
 from world_models.ehr_world.causal_text import Asked, Narrative, Step
 
 __all__ = ["CausalLM", "LMState", "collate", "initialise", "outcome_loss", "qwen3", "squeeze"]
@@ -57,16 +58,14 @@ def initialise(model: torch.nn.Module, seed: int = 0, spread: float = 0.02, only
 
 
 class CausalLM:
-    """A language model and its tokenisation."""
+    """A language model and its tokenisation.
+
+    Raises:
+        ValueError: a model that reads other in a batch than alone or forgets (see `causal_probe`), or another's codec.
+    """
 
     def __init__(self, model: Any, codec: Codec) -> None:
-        config = model.config
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-        if kinds != {"full_attention"} or getattr(config, "sliding_window", None) is not None:
-            raise ValueError(
-                f"the model attends by {', '.join(sorted(kinds))} (sliding_window="
-                f"{getattr(config, 'sliding_window', None)}); a cache that survives between steps needs full attention"
-            )
+        check_attention(model.config)
         rows = model.get_input_embeddings().weight.shape[0]
         if rows < codec.size:
             raise ValueError(
@@ -75,9 +74,10 @@ class CausalLM:
             )
         self.model, self.codec = model, codec
         self.device = model.get_input_embeddings().weight.device
-        self.limit = getattr(config, "max_position_embeddings", None) or 1 << 60
+        self.limit = most_positions(model.config)
         self._keep = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._automaton: Automaton = codec.automaton.to(self.device)
+        check_reading(self)
 
     @classmethod
     def from_folder(
@@ -87,7 +87,8 @@ class CausalLM:
 
         Raises:
             FileNotFoundError: no such folder, or no model or tokenizer in it.
-            ValueError: the vocabulary is not the model's; attention that the cache cannot serve.
+            ValueError: the vocabulary is not the model's; code or weights that would have to be run or unpickled;
+                attention that the cache cannot serve.
         """
         from transformers import AutoModelForCausalLM
 
@@ -96,26 +97,45 @@ class CausalLM:
         base = folder
         if (folder / "adapter_config.json").is_file():
             peft = _peft()
-            base = Path(peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
+            with library_errors(f"the adapter's config in {folder} cannot be read"):
+                base = Path(peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
+            _has_safetensors(folder, "adapter_model.safetensors")
         if not (base / "config.json").is_file():
             raise FileNotFoundError(
                 f"{base} holds no config.json; give the local folder of a model, nothing is downloaded"
             )
-        model = AutoModelForCausalLM.from_pretrained(
-            base, local_files_only=True, dtype=dtype or "auto", use_safetensors=True
-        )
-        if base != folder:
-            model = peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        _has_safetensors(base, "model*.safetensors")
+        with library_errors(f"{base} cannot be loaded"):
+            model = AutoModelForCausalLM.from_pretrained(
+                base, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype or "auto"
+            )
+            if base != folder:
+                model = peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
         return cls(model.to(device).eval(), codec)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], codec: Codec, seed: int = 0, device: str = "cpu") -> CausalLM:
-        """A model with first weights from `seed`. `config` as in a config.json, see `qwen3`."""
+        """A model with first weights from `seed`. `config` as in a config.json, see `qwen3`.
+
+        Special tokens beyond its vocabulary (those of the vocabulary the config was made for) are left out.
+
+        Raises:
+            ValueError: a config of no model that transformers has, or as for the class.
+        """
         from transformers import AutoConfig, AutoModelForCausalLM
 
+        if not isinstance(config, dict) or "model_type" not in config:
+            raise ValueError("the config has no model_type; give the content of a config.json, such as qwen3() makes")
         rest = {name: value for name, value in config.items() if name != "model_type"}
-        with torch.random.fork_rng(devices=[]):
-            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config["model_type"], **rest))
+        with library_errors(f"no model can be made from this config of {config['model_type']!r}"):
+            whole = AutoConfig.for_model(config["model_type"], **rest)
+            known = range(whole.get_text_config().vocab_size)
+            for name, instead in (("pad_token_id", codec.pad), ("bos_token_id", None), ("eos_token_id", None)):
+                ids = getattr(whole, name, None)
+                if any(i not in known for i in (ids if isinstance(ids, list) else [ids]) if i is not None):
+                    setattr(whole, name, instead)
+            with torch.random.fork_rng(devices=[]):
+                model = AutoModelForCausalLM.from_config(whole, trust_remote_code=False)
         initialise(model, seed)
         return cls(model.float().to(device).eval(), codec)
 
@@ -315,6 +335,18 @@ def outcome_loss(model: Any, ids: Tensor, mask: Tensor, labels: Tensor) -> Tenso
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
     counts = labels[:, 1:] != IGNORED
     return functional.cross_entropy(logits[counts].float(), labels[:, 1:][counts], reduction="sum")
+
+
+def _has_safetensors(folder: Path, pattern: str) -> None:
+    """Raises ValueError: only weights that would be unpickled; FileNotFoundError: none at all."""
+    if any(folder.glob(pattern)):
+        return
+    others = sorted(f.name for f in folder.glob("*") if f.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
+    if others:
+        raise ValueError(
+            f"{folder} holds its weights as {others[0]}, which unpickling would run as code; save them as safetensors"
+        )
+    raise FileNotFoundError(f"{folder} holds no {pattern}; give the local folder of a whole model")
 
 
 def _peft() -> Any:

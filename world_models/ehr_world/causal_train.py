@@ -98,9 +98,10 @@ def train(
         mixed_precision=named or ("bf16" if bf16 else "no"),
         gradient_accumulation_steps=config.accumulate,
     )
-    out.mkdir(parents=True, exist_ok=True)
     if model is None and accelerator.is_main_process and not (out / "codec").is_dir():
-        _make_codec(stays, codec, vocabulary, bins, out)
+        made = _make_codec(stays, codec, vocabulary, bins)
+        _from_nothing(made, config, architecture)  # what cannot be trained is refused before anything is written
+        _save_codec(made, out)
     accelerator.wait_for_everyone()
     tokens = load_codec(out / "codec" if model is None else model)
     data = encoded_windows(tokens, stays, config.max_tokens, config.all_tokens)
@@ -113,6 +114,7 @@ def train(
     chosen = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(chosen, lr=peak, weight_decay=config.weight_decay)
     network, optimiser = accelerator.prepare(network, optimiser)
+    out.mkdir(parents=True, exist_ok=True)
     _run(accelerator, network, optimiser, data, held, tokens, config, peak, out)
     _same_weights(accelerator, network, out)
     _write(accelerator, network, tokens, out)
@@ -193,22 +195,46 @@ def _factor(step: int, steps: int, warmup_ratio: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _make_codec(stays: list[Narrative], codec: str, vocabulary: int, bins: int, out: Path) -> None:
+def _make_codec(stays: list[Narrative], codec: str, vocabulary: int, bins: int) -> Codec:
     made = {
         "text": lambda: TextCodec(train_tokenizer((render(stay) for stay in stays), vocabulary)),
         "quantile": lambda: QuantileCodec.fit(stays, bins),
     }
     if codec not in made:
         raise ValueError(f"codec={codec!r}; there are: {', '.join(made)}")
+    return made[codec]()
+
+
+def _save_codec(codec: Codec, out: Path) -> None:
     part = out / "codec.part"
-    part.mkdir(exist_ok=True)
-    made[codec]().save(part)
+    part.mkdir(parents=True, exist_ok=True)
+    codec.save(part)
     os.replace(part, out / "codec")
+
+
+def _from_nothing(codec: Codec, config: TrainConfig, architecture: Any) -> CausalLM:
+    sized = {**architecture, "vocab_size": codec.size} if isinstance(architecture, dict) else architecture
+    return CausalLM.from_config(sized, codec, config.seed)
+
+
+def read_architecture(path: str | Path) -> Any:
+    """A Hugging Face config from its JSON file.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or no JSON in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give a JSON file with a Hugging Face config")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error}); give a JSON file with a Hugging Face config") from None
 
 
 def _network(codec: Codec, config: TrainConfig, model: str | Path | None, architecture: dict[str, Any] | None) -> Any:
     if architecture is not None:
-        lm = CausalLM.from_config({**architecture, "vocab_size": codec.size}, codec, config.seed)
+        lm = _from_nothing(codec, config, architecture)
     else:
         lm = CausalLM.from_folder(model, dtype=torch.float32, codec=codec)
     network = lm.model
@@ -320,7 +346,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = vars(parser.parse_args(arguments))
     try:
         config = TrainConfig(**{name: options[name] for name in TrainConfig.__dataclass_fields__})
-        architecture = json.loads(Path(options["config"]).read_text(encoding="utf-8")) if options["config"] else None
+        architecture = read_architecture(options["config"]) if options["config"] else None
         folder = train(
             stays_of(options["stays"], "train", options["diagnoses"]), options["out"], config, options["model"],
             architecture, options["codec"], options["vocabulary"], options["bins"],

@@ -7,19 +7,18 @@ takes base_url="http://localhost:8000/v1".
 
 from __future__ import annotations
 
-import http.client
 import json
 import logging
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
+
+from world_models.ehr_world import llm_http
 
 __all__ = ["Completion", "LLMClient", "LLMServerError", "Message"]
 
@@ -47,6 +46,11 @@ class Completion(NamedTuple):
     attempts: int
 
 
+class _Said(NamedTuple):
+    value: Any  # the answer's JSON
+    text: str
+
+
 class _Later(Exception):
     """An attempt failed in a way that may pass; after `wait_s` at least, if the server said so."""
 
@@ -59,8 +63,11 @@ class _Later(Exception):
 class LLMClient:
     """A server and how it is asked.
 
+    Nothing but LLMServerError comes out of what a server does: an answer too slow, too long or no answer at all, a
+    redirect (never followed: the API key would go with it), or JSON of any other form.
+
     Raises:
-        ValueError: a base_url that is no http(s) address, or a number outside its limits.
+        ValueError: a base_url that is no http(s) address, a key that no header can hold, or a number outside its limits.
     """
 
     base_url: str  # "http://localhost:8000/v1"
@@ -68,32 +75,40 @@ class LLMClient:
     api_key: str | None = None
     concurrency: int = 64  # requests at a time; the paper's benchmark has 64
     timeout_s: float = 120.0  # of one attempt, from connecting to the last byte
+    most_bytes: int = 1 << 24  # of one answer, headers included
     retries: int = 5  # after the first attempt
     backoff_s: float = 0.5  # before the first retry; doubles
     longest_wait_s: float = 30.0  # between two attempts, whatever the server asks for
 
     def __post_init__(self) -> None:
-        address = urllib.parse.urlsplit(self.base_url)
-        if address.scheme not in ("http", "https") or not address.netloc:
+        _check_address(self.base_url)
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
             raise ValueError(
-                f"base_url={self.base_url!r} is no http or https address, such as http://localhost:8000/v1"
+                f"api_key, {len(self.api_key)} characters, holds a line break or another character that no HTTP header "
+                "can carry; give the key alone (a key read from a file ends in a line break: strip it)"
             )
-        for name, least in (("concurrency", 1), ("retries", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
-        if not self.timeout_s > 0:
-            raise ValueError(f"timeout_s={self.timeout_s} must be above 0")
+        limits = {
+            "concurrency": (1, 10_000), "retries": (0, 1_000), "timeout_s": (1e-3, 86_400), "most_bytes": (1, 1 << 32),
+            "backoff_s": (0, 86_400), "longest_wait_s": (0, 86_400),
+        }  # fmt: skip
+        for name, (least, most) in limits.items():
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not least <= value <= most:
+                raise ValueError(f"{name}={value!r} must be a number of at least {least} and at most {most}")
 
     def __repr__(self) -> str:
         return f"LLMClient({self.base_url!r}, {self.model!r})"  # never the key
 
     def models(self) -> list[str]:
         """Names of the models that are served. Raises LLMServerError."""
-        answer, _, _ = self._ask("models", None, 0)
+        said, _ = self._ask("models", None, 0)
         try:
-            return [str(entry["id"]) for entry in answer["data"]]
+            names = [entry["id"] for entry in said.value["data"]]
         except (KeyError, TypeError):
-            raise self._nonsense("models", answer, 'an object with "data", a list of objects with "id"') from None
+            names = [None]
+        if not all(isinstance(name, str) for name in names):
+            raise self._nonsense("models", said.text, 'an object with "data", a list of objects with "id"')
+        return names
 
     def complete(
         self, prompts: Sequence[str | Sequence[Message]], max_tokens: int, temperature: float = 0.0,
@@ -108,16 +123,25 @@ class LLMClient:
 
         Raises:
             LLMServerError: an answer could not be had; requests that have not begun are dropped.
+            ValueError: `prompts` is no list, or a prompt or an option cannot be written as JSON.
         """
+        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+            raise ValueError(f"prompts is a {type(prompts).__name__}; give a list of prompts")
         fixed: dict[str, Any] = {"model": self.model, "max_tokens": max_tokens, "temperature": temperature, **options}
         if seed is not None:
             fixed["seed"] = seed
         if stop:
             fixed["stop"] = list(stop)
 
+        chat = [not isinstance(prompt, str) for prompt in prompts]
+        bodies = [
+            _written({**fixed, "messages" if talk else "prompt": prompt})
+            for prompt, talk in zip(prompts, chat, strict=True)
+        ]
+
         def one(place: int) -> Completion | LLMServerError:
             try:
-                return self._complete(prompts[place], fixed, place)
+                return self._complete(bodies[place], chat[place], place)
             except LLMServerError as error:
                 if raising:
                     raise
@@ -133,42 +157,42 @@ class LLMClient:
                 for future in futures:
                     future.cancel()
 
-    def _complete(self, prompt: str | Sequence[Message], fixed: dict[str, Any], place: int) -> Completion:
-        chat = not isinstance(prompt, str)
+    def _complete(self, body: bytes, chat: bool, place: int) -> Completion:
         path = "chat/completions" if chat else "completions"
         began = time.monotonic()
-        answer, attempts, _ = self._ask(
-            path, {**fixed, **({"messages": list(prompt)} if chat else {"prompt": prompt})}, place
-        )
+        said, attempts = self._ask(path, body, place)
         try:
-            choice = answer["choices"][0]
+            choice = said.value["choices"][0]
             text = choice["message"]["content"] if chat else choice["text"]
         except (KeyError, IndexError, TypeError):
             text = None
         if not isinstance(text, str):
             where = 'choices[0]["message"]["content"]' if chat else 'choices[0]["text"]'
-            raise self._nonsense(path, answer, f"a text at {where}")
-        usage = answer.get("usage") if isinstance(answer.get("usage"), dict) else {}
+            raise self._nonsense(path, said.text, f"a text at {where}")
+        text = text.encode("utf-8", errors="replace").decode()  # half a surrogate pair could be written nowhere
+        usage = said.value.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
         counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
         counts = [n if isinstance(n, int) else None for n in counts]
-        return Completion(text, str(choice.get("finish_reason") or ""), *counts, time.monotonic() - began, attempts)
+        finish = choice.get("finish_reason")
+        finish = finish if isinstance(finish, str) else ""
+        return Completion(text, finish, *counts, time.monotonic() - began, attempts)
 
-    def _nonsense(self, path: str, answer: object, expected: str) -> LLMServerError:
-        came = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    def _nonsense(self, path: str, came: str, expected: str) -> LLMServerError:
         return LLMServerError(
-            f"{self._url(path)} answered with {_excerpt(came)}; expected {expected}. Check that this address is an "
+            f"{self._url(path)} answered with {self._excerpt(came)}; expected {expected}. Check that this address is an "
             "OpenAI-compatible API (base_url usually ends in /v1) and not a web page or a proxy before it"
         )
 
     def _url(self, path: str) -> str:
         return f"{self.base_url.rstrip('/')}/{path}"
 
-    def _ask(self, path: str, body: dict[str, Any] | None, place: int) -> tuple[Any, int, float]:
-        """(answer, attempts, seconds waited); retries what may pass."""
-        waited = 0.0
-        for attempt in range(self.retries + 1):
+    def _ask(self, path: str, body: bytes | None, place: int) -> tuple[_Said, int]:
+        """What was said, and in which attempt; retries what may pass."""
+        attempt = 0
+        while True:
             try:
-                return self._attempt(path, body), attempt + 1, waited
+                return self._attempt(path, body), attempt + 1
             except _Later as error:
                 if attempt == self.retries:
                     raise LLMServerError(
@@ -177,65 +201,83 @@ class LLMClient:
                     ) from None
                 # requests that failed together must not come back together: a share that differs by request
                 share = zlib.crc32(f"{place}/{attempt}".encode()) / 2**32
-                wait = min(self.longest_wait_s, max(error.wait_s, self.backoff_s * 2**attempt * (0.5 + share)))
+                doubled = self.backoff_s * 2.0 ** min(attempt, 64) * (0.5 + share)
+                wait = min(self.longest_wait_s, max(error.wait_s, doubled))
                 _log.warning("%s: %s; attempt %d follows in %.1f s", self._url(path), error, attempt + 2, wait)
                 time.sleep(wait)
-                waited += wait
-        raise AssertionError("unreachable")
+            attempt += 1
 
-    def _attempt(self, path: str, body: dict[str, Any] | None) -> Any:
+    def _attempt(self, path: str, body: bytes | None) -> _Said:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._url(path), data, headers)
-        deadline = time.monotonic() + self.timeout_s
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout_s) as response:
-                raw = _read(response, deadline)
-        except urllib.error.HTTPError as error:
-            self._refused(path, error)
-        except TimeoutError:
-            raise _Later(f"no answer within {self.timeout_s:g} s") from None
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, TimeoutError):
-                raise _Later(f"no answer within {self.timeout_s:g} s") from None
-            raise _Later(f"the connection failed ({type(reason).__name__}: {reason})") from None
-        text = raw.decode("utf-8", errors="replace")
+            answer = llm_http.request(self._url(path), body, headers, self.timeout_s, self.most_bytes)
+        except llm_http.NoAnswer as error:
+            raise _Later(self._excerpt(str(error), quoted=False)) from None
+        except llm_http.TooLong:
+            raise LLMServerError(
+                f"{self._url(path)} answered with more than {self.most_bytes} bytes, which were not read; expected JSON. "
+                "Check that this address is an OpenAI-compatible API; if its answers are as long, raise most_bytes"
+            ) from None
+        text = answer.body.decode("utf-8", errors="replace")
+        if not 200 <= answer.status < 300:
+            self._refused(path, answer, text)
         try:
-            return json.loads(text)
-        except ValueError:
+            return _Said(json.loads(text), text)
+        except (ValueError, RecursionError):  # nested deeper than Python reads
             raise self._nonsense(path, text, "JSON") from None
 
-    def _refused(self, path: str, error: urllib.error.HTTPError) -> None:
-        try:
-            body = error.read(4096).decode("utf-8", errors="replace")
-        except (OSError, http.client.HTTPException):
-            body = ""
-        what = f"status {error.code} ({error.reason}): {_excerpt(body)}"
-        if error.code in _AGAIN or error.code >= 500:
-            raise _Later(what, _retry_after(error.headers.get("Retry-After"))) from None
-        hint = _HINTS.get(error.code, "the server does not take this request")
-        raise LLMServerError(
-            f"{self._url(path)} answered with {what}; expected 200 with a completion; {hint}"
+    def _refused(self, path: str, answer: llm_http.Answer, text: str) -> NoReturn:
+        what = f"status {answer.status} ({self._excerpt(answer.reason, 80, quoted=False)}): {self._excerpt(text)}"
+        if answer.status in _AGAIN or answer.status >= 500:
+            raise _Later(what, _retry_after(answer.headers.get("Retry-After")))
+        hint = _HINTS.get(answer.status, "the server does not take this request")
+        if 300 <= answer.status < 400:
+            hint = (
+                f"it sends on to {self._excerpt(answer.headers.get('Location', ''))}, which is not followed, as the API "
+                "key would go there: if that address is the server's own, give it as base_url"
+            )
+        raise LLMServerError(f"{self._url(path)} answered with {what}; expected 200 with a completion; {hint}")
+
+    def _excerpt(self, text: str, length: int = 200, quoted: bool = True) -> str:
+        """The beginning of what a server said, in one line; a server that repeats the API key does not get it logged."""
+        if self.api_key:
+            text = text.replace(self.api_key, "[the API key]")
+        text = " ".join(text.split())
+        if not text:
+            return "an empty body" if quoted else ""
+        more = f" ... ({len(text)} characters)" if len(text) > length else ""
+        return (repr(text[:length]) if quoted else repr(text[:length])[1:-1]) + more
+
+
+def _check_address(base_url: str) -> None:
+    """Raises ValueError; an address with a password in it is not repeated."""
+    try:
+        address = urllib.parse.urlsplit(base_url)
+        secret = address.username is not None or address.password is not None
+        (address.hostname or "").encode("idna")
+        usable = address.scheme in ("http", "https") and address.hostname and address.port != 0
+    except (ValueError, AttributeError, TypeError):  # a port that is no number, a host name that cannot be one
+        usable = secret = False
+    if secret:
+        raise ValueError("base_url holds a user name or password before '@'; take them out and give api_key")
+    plain = usable and base_url.isascii() and base_url.isprintable() and " " not in base_url
+    if not plain or address.query or address.fragment:
+        raise ValueError(f"base_url={base_url!r} is no http or https address, such as http://localhost:8000/v1")
+
+
+def _written(request: dict[str, Any]) -> bytes:
+    """A request as JSON. Raises ValueError."""
+    try:
+        if "messages" in request:
+            request = {**request, "messages": list(request["messages"])}
+        return json.dumps(request, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"the request cannot be written as JSON ({error}): prompts must be texts or lists of messages, and options "
+            "of numbers, texts, lists and dicts"
         ) from None
-
-
-def _read(response: Any, deadline: float) -> bytes:
-    """The whole body; a socket's own time-out starts anew with every byte, so a slow drip would never end."""
-    parts = []
-    while True:
-        part = response.read1(1 << 16)
-        if not part:
-            break
-        parts.append(part)
-        if time.monotonic() > deadline:
-            raise TimeoutError
-    whole = b"".join(parts)
-    if response.length:  # bytes that were announced and did not come
-        raise http.client.IncompleteRead(whole, response.length)
-    return whole
 
 
 def _retry_after(header: str | None) -> float:
@@ -248,14 +290,5 @@ def _retry_after(header: str | None) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, IndexError, OverflowError, OSError):
         return 0.0
-
-
-def _excerpt(text: str, length: int = 200) -> str:
-    text = " ".join(text.split())
-    return (
-        repr(text[:length]) + (f" ... ({len(text)} characters)" if len(text) > length else "")
-        if text
-        else "an empty body"
-    )

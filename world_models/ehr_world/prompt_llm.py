@@ -91,14 +91,14 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     if match:
         try:
             whole = json.loads(match[0])
-        except ValueError:
+        except (ValueError, RecursionError):  # nested deeper than Python reads
             whole = None
         if isinstance(whole, dict):
             pairs = []
             for name, value in whole.items():
                 for one in value if isinstance(value, list) else [value]:
                     one = one.get("value") if isinstance(one, dict) else one
-                    if one is not None and not isinstance(one, bool):
+                    if isinstance(one, int | float | str) and not isinstance(one, bool):
                         pairs.append((str(name), str(one)))
             return pairs
     pairs = []
