@@ -22,7 +22,7 @@ import pyarrow as pa
 from world_models.data import ehr_codes
 from world_models.data.ehr_assemble import Frames
 from world_models.data.ehr_events import canonical_inquiries, canonical_interventions
-from world_models.data.ehr_flow import Flow
+from world_models.data.ehr_flow import Flow, Ledger
 from world_models.data.ehr_tables import EhrDataError, TableSpec, find_table, read_shard_table, scan
 
 __all__ = ["MEASUREMENTS", "OUTCOMES", "batches", "outcome_batches", "read_shard"]
@@ -45,7 +45,7 @@ UNITS = {
 ICU_TYPES = {1: "coronary care", 2: "cardiac surgery recovery", 3: "medical", 4: "surgical"}
 
 
-def batches(folder: str | Path, memory_limit: str = "1GB") -> Iterator[pa.RecordBatch]:
+def batches(folder: str | Path, memory_limit: str = "1GB", ledger: Ledger | None = None) -> Iterator[pa.RecordBatch]:
     """Record batches with columns subject_id, minute, Parameter, Value.
 
     Raises:
@@ -54,7 +54,7 @@ def batches(folder: str | Path, memory_limit: str = "1GB") -> Iterator[pa.Record
     folder = Path(folder)
     path = find_table(folder, "measurements")
     if path is not None:
-        for batch in scan(path, MEASUREMENTS, memory_limit):
+        for batch in scan(path, MEASUREMENTS, memory_limit, ledger=ledger):
             yield batch.rename_columns(["subject_id", "minute", "Parameter", "Value"])
         return
     files = sorted(path for path in folder.rglob("*.txt") if path.stem.isdigit())
@@ -86,7 +86,9 @@ def _record_batch(path: Path) -> pa.RecordBatch:
     )  # fmt: skip
 
 
-def outcome_batches(folder: str | Path, memory_limit: str = "1GB") -> Iterator[pa.RecordBatch]:
+def outcome_batches(
+    folder: str | Path, memory_limit: str = "1GB", ledger: Ledger | None = None
+) -> Iterator[pa.RecordBatch]:
     """Record batches with columns subject_id, In-hospital_death, Length_of_stay (days).
 
     Raises:
@@ -98,7 +100,7 @@ def outcome_batches(folder: str | Path, memory_limit: str = "1GB") -> Iterator[p
     if not found:
         raise EhrDataError(f"{folder} holds no outcomes.csv and no Outcomes-a.txt; give the challenge's folder")
     for path in found:
-        for batch in scan(path, OUTCOMES, memory_limit):
+        for batch in scan(path, OUTCOMES, memory_limit, ledger=ledger):
             yield batch.rename_columns(["subject_id", "In-hospital_death", "Length_of_stay"])
 
 
@@ -147,7 +149,7 @@ def _raw_inquiries(rows: pd.DataFrame, epoch: pd.Timestamp, flow: Flow) -> pd.Da
     rows = rows[~(missing & rows["Parameter"].isin(["Height", "Weight"]))]
     drawn = epoch + pd.to_timedelta(rows["minute"].to_numpy(np.int64), unit="min")
     return pd.DataFrame({
-        "subject_id": rows["subject_id"].to_numpy(), "stay_id": rows["subject_id"].astype("float64").to_numpy(),
+        "subject_id": rows["subject_id"].to_numpy(), "stay_id": rows["subject_id"].to_numpy(),
         "itemid": rows["Parameter"].map(itemids).fillna(-1).astype(np.int64).to_numpy(),
         "unit": rows["Parameter"].map(UNITS).to_numpy(object), "value": rows["Value"].to_numpy(np.float64), "text": "",
         "drawn": drawn.astype("datetime64[us]"), "resulted": np.datetime64("NaT", "us"),
@@ -160,7 +162,7 @@ def _ventilation(rows: pd.DataFrame, epoch: pd.Timestamp) -> pd.DataFrame:
     rows = rows[rows["Parameter"].eq("MechVent") & (rows["Value"] == 1)]
     start = (epoch + pd.to_timedelta(rows["minute"].to_numpy(np.int64), unit="min")).astype("datetime64[us]")
     return pd.DataFrame({
-        "subject_id": rows["subject_id"].to_numpy(), "stay_id": rows["subject_id"].astype("float64").to_numpy(),
+        "subject_id": rows["subject_id"].to_numpy(), "stay_id": rows["subject_id"].to_numpy(),
         "kind": "procedure", "item": "invasive_ventilation", "start": start,
         "end": np.full(len(rows), np.datetime64("NaT", "us")), "dose": np.nan, "unit": "", "rate": np.nan,
         "rate_unit": "", "route": "", "source": "CHALLENGE2012//MechVent",

@@ -154,7 +154,8 @@ def _inquiry_code(inquiry: Inquiry) -> str:
 def _intervention_codes(done: Intervention) -> tuple[str, str]:
     """(at the start, at the end)."""
     item, number = ehr_orders.by_name().get(done.item), done.source.rpartition("//")[2]
-    itemid = item.itemids[0] if item is not None and item.itemids else number if number.isdigit() else done.item
+    told = ehr_codes.whole_number(number)
+    itemid = item.itemids[0] if item is not None and item.itemids else done.item if told is None else told
     return {
         "administration": (f"MEDICATION//{done.item}//Administered", ""),
         "prescription": (f"MEDICATION//START//{done.item}", f"MEDICATION//STOP//{done.item}"),
