@@ -57,7 +57,7 @@ def batches(folder: str | Path, memory_limit: str = "1GB", ledger: Ledger | None
         for batch in scan(path, MEASUREMENTS, memory_limit, ledger=ledger):
             yield batch.rename_columns(["subject_id", "minute", "Parameter", "Value"])
         return
-    files = sorted(path for path in folder.rglob("*.txt") if path.stem.isdigit())
+    files = sorted(path for path in folder.rglob("*.txt") if ehr_codes.whole_number(path.stem) is not None)
     if not files:
         raise EhrDataError(
             f"{folder} holds neither measurements.parquet nor records like set-a/132539.txt; give the challenge's folder"
@@ -69,17 +69,17 @@ def batches(folder: str | Path, memory_limit: str = "1GB", ledger: Ledger | None
 def _record_batch(path: Path) -> pa.RecordBatch:
     try:
         frame = pd.read_csv(path)
-        clock = frame["Time"].str.extract(r"^(\d+):(\d\d)$").astype(np.float64)
+        clock = frame["Time"].astype(str).str.extract(r"^([0-9]{1,4}):([0-9]{2})$").astype(np.float64)
         if clock.isna().any(axis=None):
             raise ValueError(f"a time is no HH:MM: {frame['Time'][clock[0].isna()].iloc[0]!r}")
         minute = (60 * clock[0] + clock[1]).astype(np.int64)
         parameter = frame["Parameter"].astype(str)
         value = frame["Value"].astype(np.float64)
-    except (KeyError, ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
+    except (KeyError, ValueError, OSError, pd.errors.ParserError) as error:
         raise EhrDataError(f"{path} is no record of the challenge (Time,Parameter,Value): {error}") from error
     return pa.RecordBatch.from_arrays(
         [
-            pa.array(np.full(len(frame), int(path.stem), np.int64)), pa.array(minute),
+            pa.array(np.full(len(frame), ehr_codes.whole_number(path.stem), np.int64)), pa.array(minute),
             pa.array(parameter.tolist(), pa.string()), pa.array(value.to_numpy()),
         ],
         names=["subject_id", "minute", "Parameter", "Value"],
@@ -111,6 +111,10 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     outcomes = read_shard_table(
         folder, TableSpec("outcomes", {"subject_id": "id", "In-hospital_death": "float", "Length_of_stay": "float"})
     )
+    # a minute beyond any record is a slip, and no time
+    untimed = ~rows["minute"].between(0, 60 * 24 * 365)
+    flow.refuse("measurements", "no minute since the start", int(untimed.sum()))
+    rows = rows[~untimed]
     static = rows[rows["Parameter"].isin(STATIC) & (rows["minute"] == 0)]
     first = static.drop_duplicates(["subject_id", "Parameter"]).pivot(
         index="subject_id", columns="Parameter", values="Value"

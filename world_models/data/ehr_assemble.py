@@ -266,5 +266,6 @@ def _diagnoses(frame: pd.DataFrame, flow: Flow) -> dict[int, list[Diagnosis]]:
             unread += 1
             continue
         by_stay.setdefault(int(row.stay_id), []).append(Diagnosis(sequence, version, code))
-    flow.refuse("diagnoses", "no stay, code or version of the ICD", unread)
+    if unread:
+        flow.refuse("diagnoses", "no stay, code or version of the ICD", unread)
     return by_stay

@@ -7,7 +7,6 @@ nothing but that path, so that joblib, Ray or a Slurm array can map it; both go 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,6 +31,7 @@ from world_models.data.ehr_tables import (
     shard_of_subject,
     write_json,
 )
+from world_models.data.episode import WIDEST_STEP_HOURS
 from world_models.data.meds_writer import write_episodes, write_table
 
 __all__ = ["Source", "prepare", "process_shard", "shard_folders", "source_flow"]
@@ -62,8 +62,10 @@ class Source:
             raise EhrDataError(
                 f"give one source, or MEDS with the tables of the same patients; given: {', '.join(given) or 'none'}"
             )
-        if not 0 < self.hours_per_step < math.inf:
-            raise EhrDataError(f"hours_per_step={self.hours_per_step} must be a number above 0; 4 is the usual one")
+        if not 0 < self.hours_per_step <= WIDEST_STEP_HOURS:
+            raise EhrDataError(
+                f"hours_per_step={self.hours_per_step} must be above 0 and at most {WIDEST_STEP_HOURS:g}; 4 is the usual one"
+            )
         if self.date_order not in (None, *DATE_ORDERS):
             raise EhrDataError(f"date_order={self.date_order!r} is none of {', '.join(DATE_ORDERS)}; give one, or nothing")
         if not 1 <= self.shards <= 1000:

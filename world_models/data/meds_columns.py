@@ -40,8 +40,10 @@ def typed(column: pa.Array, name: str, path: Path) -> pa.Array:
             column = _ids(column, name)
         elif kind == pa.timestamp("us"):
             column = _times(column)
+        elif kind == pa.float64():
+            column = _numbers(column)
         else:
-            column = column.cast(kind, safe=kind != pa.float64())
+            column = column.cast(kind)
     except (pa.ArrowException, _NotOneError) as error:
         wanted = _WANTED.get(name, f"{kind}; write it so, or leave the column out")
         bad = error if isinstance(error, _NotOneError) else f"{str(error).strip().splitlines()[0]} ({column.type})"
@@ -59,16 +61,35 @@ def _ids(column: pa.Array, name: str) -> pa.Array:
         odd = column.filter(pc.fill_null(bad, False))
         if len(odd):
             raise _NotOneError(f"{odd[0].as_py()!r}")
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if _is_text(column):
         told = pc.utf8_trim_whitespace(column.cast(pa.string()))
         told = pc.replace_substring_regex(pc.if_else(pc.equal(told, ""), None, told), r"\.0*$", "")
-        words = told.filter(pc.fill_null(pc.invert(pc.match_substring_regex(told, r"^[+-]?[0-9]{1,18}$")), False)).unique()
-        if len(words) and name == "subject_id":
-            raise _NotOneError(f"{words[0].as_py()!r}")
+        whole = r"^[+-]?[0-9]{1,18}$"
+        if name == "subject_id":
+            _refuse(told, whole)
+        words = told.filter(pc.fill_null(pc.invert(pc.match_substring_regex(told, whole)), False)).unique()
         numbers = {word: str(_number_of(word)) for word in words.to_pylist()}
         column = pa.array([numbers.get(word, word) for word in told.to_pylist()], pa.string()) if numbers else told
     whole = column.cast(pa.int64())
     return whole if name == "subject_id" else pc.fill_null(whole, NO_ID)
+
+
+def _numbers(column: pa.Array) -> pa.Array:
+    if _is_text(column):
+        _refuse(column, r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$")
+        column = pc.utf8_trim_whitespace(column)
+    return column.cast(pa.float64(), safe=False)
+
+
+def _is_text(column: pa.Array) -> bool:
+    return pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+
+
+def _refuse(column: pa.Array, pattern: str) -> None:
+    """Raises _NotOneError for the first text that does not match."""
+    odd = column.filter(pc.fill_null(pc.invert(pc.match_substring_regex(column, pattern)), False))
+    if len(odd):
+        raise _NotOneError(f"{odd[0].as_py()!r}")
 
 
 def _number_of(word: str) -> int:
@@ -82,7 +103,8 @@ def _times(column: pa.Array) -> pa.Array:
         raise _NotOneError(
             f"{told[0].as_py() if len(told) else 'nothing'} ({column.type}: seconds, or what else, since 1970?)"
         )
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if _is_text(column):
+        _refuse(column, r"^[0-9]{4}-[0-9]{2}-[0-9]{2}")
         column = column.cast(pa.timestamp("us"))
     elif pa.types.is_date(column.type):
         column = column.cast(pa.date32()).cast(pa.timestamp("us"))

@@ -148,7 +148,8 @@ def read_stays(parts: dict[str, pd.DataFrame], none: pd.DataFrame, flow: Flow) -
     for name in STAY_TEXTS:
         stays[name] = stays[name].astype(object).fillna("")
     late = _after_death(stays, parts.get("death", none))
-    flow.refuse("stays", "begins after the patient's death", int(late.sum()))
+    if late.any():
+        flow.refuse("stays", "begins after the patient's death", int(late.sum()))
     return stays[~late].reset_index(drop=True)
 
 

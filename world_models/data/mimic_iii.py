@@ -20,7 +20,7 @@ from world_models.data.ehr_events import canonical_inquiries, canonical_interven
 from world_models.data.ehr_flow import Flow
 from world_models.data.ehr_tables import TableSpec, read_shard_table
 from world_models.data.microbiology import culture_inquiries
-from world_models.data.mimic_iv import LISTED_ITEMS, charted, procedures, stack, with_patients
+from world_models.data.mimic_iv import LISTED_ITEMS, charted, item_names, procedures, stack, with_patients
 
 __all__ = ["REQUIRED", "TABLES", "read_shard"]
 
@@ -117,18 +117,13 @@ def _stays(admissions: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFrame:
     })  # fmt: skip
 
 
-def _names(itemids: pd.Series) -> list[str]:
-    items = ehr_orders.by_itemid()
-    return [items[i].name if i in items else f"input {i}" for i in itemids]
-
-
 def _intervals(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     rewritten = inputs["statusdescription"].eq("Rewritten")
     flow.refuse("inputevents_mv", "rewritten (replaced by another row)", int(rewritten.sum()))
     inputs = inputs[~rewritten]
     return pd.DataFrame({
         "subject_id": inputs["subject_id"], "stay_id": inputs["hadm_id"], "kind": "infusion",
-        "item": _names(inputs["itemid"]), "start": inputs["starttime"], "end": inputs["endtime"],
+        "item": item_names(inputs["itemid"], "input"), "start": inputs["starttime"], "end": inputs["endtime"],
         "dose": inputs["amount"], "unit": inputs["amountuom"], "rate": inputs["rate"], "rate_unit": inputs["rateuom"],
         "route": "", "source": "INFUSION//" + inputs["itemid"].astype(str), "weight_kg": inputs["patientweight"],
     })  # fmt: skip
@@ -140,7 +135,7 @@ def _moments(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     inputs = inputs[~blank]
     return pd.DataFrame({
         "subject_id": inputs["subject_id"], "stay_id": inputs["hadm_id"], "kind": "infusion",
-        "item": _names(inputs["itemid"]), "start": inputs["charttime"],
+        "item": item_names(inputs["itemid"], "input"), "start": inputs["charttime"],
         "end": pd.Series(pd.NaT, inputs.index, "datetime64[us]"), "dose": inputs["amount"],
         "unit": inputs["amountuom"], "rate": inputs["rate"], "rate_unit": inputs["rateuom"],
         "route": inputs["originalroute"].astype(object).fillna("").str.lower(),
@@ -156,9 +151,10 @@ def _prescribed(table: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     flush = name.map(ehr_orders.is_flush).astype(bool)
     flow.refuse("prescriptions", "line flush", int(flush.sum()))
     table, name = table[~flush], name[~flush]
+    dose = single_number(table["dose_val_rx"], flow, "prescriptions", "dose ordered")
     return pd.DataFrame({
         "subject_id": table["subject_id"], "stay_id": table["hadm_id"], "kind": "prescription",
         "item": [ehr_orders.item_of_drug(text) if text else "" for text in name], "start": table["startdate"],
-        "end": table["enddate"], "dose": single_number(table["dose_val_rx"], flow, "prescriptions", "dose ordered"), "unit": table["dose_unit_rx"], "rate": np.nan,
+        "end": table["enddate"], "dose": dose, "unit": table["dose_unit_rx"], "rate": np.nan,
         "rate_unit": "", "route": table["route"], "source": "MEDICATION//" + name,
     })  # fmt: skip

@@ -32,7 +32,7 @@ from world_models.data.ehr_flow import Flow
 from world_models.data.ehr_tables import EhrDataError, TableSpec, read_shard_table
 from world_models.data.microbiology import culture_inquiries
 
-__all__ = ["LISTED_ITEMS", "REQUIRED", "TABLES", "charted", "fill_doses", "procedures", "read_shard", "stack"]
+__all__ = ["LISTED_ITEMS", "REQUIRED", "TABLES", "charted", "fill_doses", "item_names", "procedures", "read_shard", "stack"]
 __all__ += ["with_patients"]
 
 REQUIRED = ("admissions", "patients")
@@ -280,19 +280,24 @@ def fill_doses(given: pd.DataFrame, orders: pd.DataFrame, flow: Flow) -> pd.Data
     return given
 
 
+def item_names(itemids: pd.Series, word: str) -> list[str]:
+    """Our name of each item id, else "<word> <id>"; "" where the id is not told."""
+    items = ehr_orders.by_itemid()
+    known = {i: items[i].name if i in items else "" if i == NO_ID else f"{word} {i}" for i in itemids.unique().tolist()}
+    return [known[i] for i in itemids.tolist()]
+
+
 def _infused(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     """inputevents; a rewritten row was replaced by another and did not run."""
     rewritten = inputs["statusdescription"].eq("Rewritten")
     flow.refuse("inputevents", "rewritten (replaced by another row)", int(rewritten.sum()))
     inputs = inputs[~rewritten]
-    items = ehr_orders.by_itemid()
-    itemids = inputs["itemid"].tolist()
     return pd.DataFrame({
         "subject_id": inputs["subject_id"], "stay_id": inputs["hadm_id"], "kind": "infusion",
-        "item": [items[i].name if i in items else f"input {i}" for i in itemids],
+        "item": item_names(inputs["itemid"], "input"),
         "start": inputs["starttime"], "end": inputs["endtime"], "dose": inputs["amount"], "unit": inputs["amountuom"],
         "rate": inputs["rate"], "rate_unit": inputs["rateuom"], "route": "",
-        "source": [f"INFUSION//{i}" for i in itemids], "weight_kg": inputs["patientweight"],
+        "source": "INFUSION//" + inputs["itemid"].astype(str), "weight_kg": inputs["patientweight"],
     })  # fmt: skip
 
 
@@ -301,11 +306,9 @@ def procedures(table: pd.DataFrame, flow: Flow, name: str = "procedureevents") -
     administrative = table["itemid"].isin(ehr_orders.ADMINISTRATIVE)
     flow.refuse(name, "administrative (family, theatre log)", int(administrative.sum()))
     table = table[~administrative]
-    items = ehr_orders.by_itemid()
-    itemids = table["itemid"].tolist()
     return pd.DataFrame({
         "subject_id": table["subject_id"], "stay_id": table["hadm_id"], "kind": "procedure",
-        "item": [items[i].name if i in items else f"procedure {i}" for i in itemids],
+        "item": item_names(table["itemid"], "procedure"),
         "start": table["starttime"], "end": table["endtime"], "dose": np.nan, "unit": "", "rate": np.nan,
-        "rate_unit": "", "route": "", "source": [f"PROCEDURE//{i}" for i in itemids],
+        "rate_unit": "", "route": "", "source": "PROCEDURE//" + table["itemid"].astype(str),
     })  # fmt: skip

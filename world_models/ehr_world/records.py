@@ -92,8 +92,11 @@ def _read(words: Vocabulary, sources: dict[str, str | Path | None]) -> tuple[Rec
     from world_models.data.ehr_filters import FilterRules, measure, select
     from world_models.data.ehr_flow import Flow
     from world_models.data.ehr_load import load_episodes
+    from world_models.data.ehr_tables import EhrDataError
 
     episodes, flow = load_episodes(**sources, hours_per_step=words.hours_per_step)
+    if not episodes:
+        raise EhrDataError(f"the source holds no stay that can be read; what became of its rows:\n{flow.diagram()}")
     measured = measure(episodes)
     good = {(s, i) for s, i in select(measured, FilterRules(), Flow())[["subject_id", "stay_id"]].itertuples(index=False)}
     stays = from_episodes(words, episodes, most=MOST)
