@@ -34,6 +34,7 @@ def typed(column: pa.Array, name: str, path: Path) -> pa.Array:
     """
     kind = TYPES[name]
     try:
+        column.validate(full=True)  # text that is none, of a damaged file
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         if kind == pa.int64():

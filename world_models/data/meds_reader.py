@@ -174,8 +174,9 @@ def read_shard(source: str | Path, flow: Flow) -> Frames:
     index = code_of.indices.to_numpy(zero_copy_only=False)
     kinds = np.array([_kind(code) for code in codes], dtype=object)
     counts = np.bincount(index, minlength=len(codes))
-    for kind in sorted({kind for kind in kinds if kind.startswith("unused ")}):
-        flow.drop("meds", kind.removeprefix("unused "), int(counts[kinds == kind].sum()))
+    for kind, n in sorted(zip(kinds.tolist(), counts.tolist(), strict=True)):
+        if kind.startswith("unused "):
+            flow.drop("meds", kind.removeprefix("unused "), n)
     used = np.array([not kind.startswith("unused ") for kind in kinds], bool)[index]
     rows = table.drop_columns("code").filter(pa.array(used)).to_pandas(date_as_object=False)
     rows["time"] = rows["time"].astype("datetime64[us]")
@@ -183,6 +184,9 @@ def read_shard(source: str | Path, flow: Flow) -> Frames:
         rows[name] = rows[name].to_numpy(np.int64)
     rows["code"] = index[used]
     del table, code_of
+    untimed = rows["time"].isna() & ~np.isin(kinds[rows["code"].to_numpy()], STATIC)
+    flow.drop("meds", "no time", int(untimed.sum()))
+    rows = rows[~untimed].reset_index(drop=True)
     rows = rows.assign(kind=pd.Categorical(kinds[rows["code"].to_numpy()]), text=rows["text_value"])
     # two that start at one moment are two: their rows are the same, and their ends tell them apart
     single = ~rows["kind"].astype(object).str.endswith((" start", " end")).astype(bool)
@@ -209,6 +213,7 @@ def read_shard(source: str | Path, flow: Flow) -> Frames:
 
 
 _WHOLE = {"MEDS_BIRTH": "birth", "MEDS_DEATH": "death", "ED_REGISTRATION": "ed"}
+STATIC = ("gender", "race")  # may stand without a time
 _FIRST = {
     "GENDER": "gender", "RACE": "race", "HOSPITAL_ADMISSION": "admission", "HOSPITAL_DISCHARGE": "discharge",
     "INFUSION_START": "infusion start", "INFUSION_END": "infusion end",
@@ -223,6 +228,8 @@ def _kind(code: str) -> str:
     lab = ehr_codes.parse_lab_code(code)
     if lab is not None:
         return lab.event if lab.itemid in ehr_codes.by_itemid() else "unused item not in the table of inquiries"
+    if parts[0] in ("INFUSION_START", "INFUSION_END") and len(parts) < 2:
+        return "unused infusion without a name"
     if parts[0] in _FIRST:
         return _FIRST[parts[0]]
     itemid = ehr_codes.whole_number(parts[-1])

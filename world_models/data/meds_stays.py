@@ -38,10 +38,9 @@ def stay_of_discharge(rows: pd.DataFrame, stays: pd.DataFrame) -> np.ndarray:
     """stay_id int64 of rows stamped at a discharge (diagnoses): the stay that ended then, else as `place_or_given`."""
     ends = stays[["subject_id", "discharged", "stay_id"]].drop_duplicates(["subject_id", "discharged"])
     keyed = pd.MultiIndex.from_frame(ends[["subject_id", "discharged"]])
-    at = keyed.get_indexer(pd.MultiIndex.from_frame(rows[["subject_id", "time"]])) if len(ends) and len(rows) else []
-    at = np.asarray(at, np.int64)
+    at = keyed.get_indexer(pd.MultiIndex.from_frame(rows[["subject_id", "time"]])) if len(ends) else np.full(len(rows), -1)
     told = (given_stay(rows, stays) == NO_ID) & (at >= 0)
-    return np.where(told, ends["stay_id"].to_numpy(np.int64)[at] if len(at) else NO_ID, place_or_given(rows, stays))
+    return np.where(told, ends["stay_id"].to_numpy(np.int64)[at] if len(ends) else NO_ID, place_or_given(rows, stays))
 
 
 def _ends_of(stays: pd.DataFrame, ends: pd.DataFrame) -> np.ndarray:

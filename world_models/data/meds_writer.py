@@ -245,7 +245,7 @@ def _episodes(columns: dict[str, list], whose: str) -> list[PatientEpisode]:
         key = (subject_id, stay_id)
         of = {name: column[i] for name, column in columns.items()} if kind or code == EPISODE_CODE else {}
         inquiries, interventions, diagnoses = events.setdefault(key, ([], [], []))
-        untold = [name for name in _TOLD.get(str(kind), ()) if of[name] is None]
+        untold = [name for name in ("subject_id", *_TOLD.get(str(kind), ())) if columns[name][i] is None]
         if untold:
             raise EhrDataError(f"{whose}, row {i}: {code} has no {', '.join(untold)}; write the file again")
         if code == EPISODE_CODE:
