@@ -48,21 +48,25 @@ def plain(name: str) -> str:
 
 def _whole(text: str) -> str:
     number = f"TRY_CAST({text} AS DECIMAL(38, 6))"
-    return f"CASE WHEN {number} = FLOOR({number}) THEN TRY_CAST({number} AS BIGINT) END"
+    pointed = f"CASE WHEN {number} = FLOOR({number}) THEN TRY_CAST({number} AS BIGINT) END"
+    return f"CASE WHEN CONTAINS({text}, '.') THEN {pointed} ELSE TRY_CAST({text} AS BIGINT) END"
 
 
 def _number(text: str, decimal_comma: bool = False) -> str:
-    english = rf"CASE WHEN REGEXP_MATCHES({text}, '^[+-]?[0-9]{{1,3}}(,[0-9]{{3}})+(\.[0-9]*)?$') THEN REPLACE({text}, ',', '') ELSE {text} END"  # noqa: E501 - SQL
-    number = f"TRY_CAST({_point(text) if decimal_comma else english} AS DOUBLE)"
+    number = f"TRY_CAST({(_point if decimal_comma else _joined)(text)} AS DOUBLE)"
     return f"CASE WHEN ISFINITE({number}) THEN {number} END"
+
+
+def _joined(text: str) -> str:
+    """A numeral whose commas separate thousands ("1,234.5") without them; other text as it is."""
+    is_one = rf"REGEXP_MATCHES({text}, '^[+-]?[0-9]{{1,3}}(,[0-9]{{3}})+(\.[0-9]*)?$')"
+    return f"CASE WHEN CONTAINS({text}, ',') AND {is_one} THEN REPLACE({text}, ',', '') ELSE {text} END"
 
 
 def _point(text: str) -> str:
     """A numeral with a decimal comma ("1.234,5") with a decimal point ("1234.5"); other text as it is."""
-    return (
-        f"CASE WHEN REGEXP_MATCHES({text}, '{_NUMERAL}') AND CONTAINS({text}, ',') "
-        f"THEN REPLACE(REPLACE({text}, '.', ''), ',', '.') ELSE {text} END"
-    )
+    is_one = f"CONTAINS({text}, ',') AND REGEXP_MATCHES({text}, '{_NUMERAL}')"
+    return f"CASE WHEN {is_one} THEN REPLACE(REPLACE({text}, '.', ''), ',', '.') ELSE {text} END"
 
 
 def _in_years(time: str) -> str:
@@ -71,12 +75,15 @@ def _in_years(time: str) -> str:
 
 def _strptime(text: str, *dates: str) -> str:
     formats = ", ".join(f"'{date}{clock}'" for date in dates for clock in _CLOCKS)
-    return f"TRY_STRPTIME({text}, [{formats}])"
+    # a word ("infinity") would be 1900-01-01
+    return f"CASE WHEN SUBSTRING({text}, 1, 1) BETWEEN '0' AND '9' THEN TRY_STRPTIME({text}, [{formats}]) END"
 
 
 def _clear_time(text: str) -> str:
     """Of a text with the year first, or the month by name."""
-    first = f"CASE WHEN REGEXP_MATCHES({text}, '^[0-9]{{4}}[-/]') THEN TRY_CAST({text} AS TIMESTAMP) END"
+    # the cast would take the PM of "02:00 PM" for a time zone
+    year_first = f"SUBSTRING({text}, 5, 1) IN ('-', '/') AND UPPER(RIGHT({text}, 1)) <> 'M'"
+    first = f"CASE WHEN {year_first} THEN TRY_CAST({text} AS TIMESTAMP) END"
     return _in_years(f"COALESCE({first}, {_strptime(text, '%Y-%m-%d', '%Y/%m/%d', '%d-%b-%Y', '%d %b %Y')})")
 
 

@@ -221,7 +221,7 @@ def read_episodes(source: str | Path | pa.Table) -> list[PatientEpisode]:
                 "written by write_episodes; read MEDS of other makers with ehr_pipeline --meds"
             )
         columns = {name: table.column(name).cast(kind).to_pylist() for name, kind in _FIELDS}
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
         raise EhrDataError(f"{whose} cannot be read as episodes ({error}); fetch or write it again") from error
     try:
         return _episodes(columns, whose)
