@@ -7,6 +7,7 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.data import small_hospital as hospital
@@ -78,6 +79,14 @@ def test_times_that_cannot_be_read_are_counted_and_a_column_of_them_refused(tmp_
             cells(tmp_path, "time", epoch)
 
 
+def test_times_with_a_zone_are_read_alike_on_every_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("TZ", "America/New_York")
+    moment = pa.array([hospital.begun(1)], pa.timestamp("us", "UTC"))
+    pq.write_table(pa.table({"subject_id": [1], "c": moment}), tmp_path / "t.parquet")
+    (batch,) = scan(tmp_path / "t.parquet", TableSpec("t", {"subject_id": "id", "c": "time"}))
+    assert batch.column("c").to_pylist() == [hospital.begun(1)]
+
+
 def test_stays_of_an_unlikely_length_are_counted(tmp_path):
     made = hospital.tables()
     for i, days in enumerate((90, 5_000)):
@@ -93,10 +102,11 @@ def test_decimal_commas(tmp_path):
         2.5, 1000.0, 1250000.5, 0.125, 0.5,
     ]  # fmt: skip
     assert cells(tmp_path, "float", "1,000", "4.1")[0] == [1000.0, 4.1]
-    assert cells(tmp_path, "float", "1,250", "2,5", "1.234,5", "7.5")[0] == [1.25, 2.5, 1234.5, 7.5]
-    assert cells(tmp_path, "amount", "1,250", "2,5", "1-2")[0] == ["1.250", "2.5", "1-2"]
-    with pytest.raises(EhrDataError, match="in c the comma of '2,5' is a decimal one and that of '1,000.5' separates"):
-        cells(tmp_path, "amount", "2,5", "1,000.5")
+    # beside a decimal comma "1,250" and "1.250" may be either
+    read, ledger = cells(tmp_path, "float", "1,250", "1.250", "2,5", "1.234,5", "1,234.5", "7.5", "0,125")
+    assert read == [None, None, 2.5, 1234.5, 1234.5, 7.5, 0.125] and ledger.repaired == {"c cannot be read: left out": 2}
+    amounts = cells(tmp_path, "amount", "1,250", "2,5", "25,000.0", "1-2")[0]
+    assert number(pd.Series(amounts)).isna().tolist() == [True, False, False, True] and amounts[1:3] == ["2.5", "25000.0"]
     read, ledger = cells(tmp_path, "float", "1e400", "nan", "inf", "many", "3")
     assert read == [None] * 4 + [3.0] and ledger.repaired == {"c cannot be read: left out": 4}
 
@@ -226,9 +236,26 @@ def test_a_folder_is_the_one_that_is_named(tmp_path, name, style):
 def test_a_censored_result_is_no_value(tmp_path):
     """'>60' stays '>60', though the table gives 60 as its number; in the unit of the item."""
     made = hospital.tables()
-    made["labevents"].loc[[0, 1, 2, 3], "value"] = [">60", "<= 3", "≥ 5.5", "LESS THAN 2,5"]
-    made["labevents"].loc[[0, 1, 2, 3], "valuenum"] = ["60", "3", "5.5", "2.5"]
+    told = [">60", "<= 3", "≥ 5.5 mEq/L", "LESS THAN 2,5", ">/=7", "Greater than or equal to 8"]
+    made["labevents"].loc[range(6), "value"] = told
+    made["labevents"].loc[range(6), "valuenum"] = ["60", "3", "5.5", "2.5", "7", "8"]
     episodes, _ = hospital.read(made, tmp_path)
     results = [(q.value, q.label, q.unit) for q in episodes[0].inquiries()]
-    censored = [(None, label, "") for label in (">60", "<=3", ">=5.5", "<2.5")]
-    assert results == [*censored, (4.1, None, "mmol/L"), (4.1, None, "mmol/L")]
+    assert results == [(None, label, "") for label in (">60", "<=3", ">=5.5", "<2.5", ">=7", ">=8")]
+
+
+@pytest.mark.parametrize(("table", "column", "hours"), [("admissions", "deathtime", 30), ("patients", "dod", 40)])
+def test_a_stay_ends_at_the_death(tmp_path, table, column, hours):
+    made = hospital.tables()
+    died = hospital.begun(1) + timedelta(hours=hours)  # 40 h after 08:00 is midnight: a date of death has no hour
+    made[table][column] = None
+    made[table].loc[0, column] = f"{died:{hospital.WRITTEN}}"
+    again = made["admissions"].iloc[:1].assign(hadm_id=7, deathtime=None)
+    for name in ("admittime", "dischtime"):
+        again[name] = f"{hospital.begun(1) + timedelta(days=40 + (name == 'dischtime')):{hospital.WRITTEN}}"
+    made["admissions"] = pd.concat([made["admissions"], again])
+    episodes, flow = hospital.read(made, tmp_path)
+    assert [e.stay_id for e in episodes] == [row[0] for row in AS_THEY_WERE], "and none begins after it"
+    e = episodes[0]
+    assert e.died == e.discharged == died and e.died_in_hospital and all(q.drawn <= died for q in e.inquiries())
+    assert flow.table("inquiries").dropped == {"after the patient's death": 6 - len(list(e.inquiries()))}

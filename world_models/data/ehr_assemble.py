@@ -20,7 +20,7 @@ from world_models.data.episode import (
     build_episode,
 )
 
-__all__ = ["Frames", "assemble", "place"]
+__all__ = ["Frames", "assemble", "before_death", "place"]
 
 STAY_TEXTS = ("race", "admission_type", "admission_location", "discharge_location")
 CHARTED_ITEMS = ("LAB//22",)  # MetaVision's item ids: a lab among them is a copy of labevents
@@ -171,6 +171,16 @@ def _clean_stays(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     stays.loc[odd, "age_years"] = np.nan
     ledger.kept += len(stays)
     return stays.sort_values(["subject_id", "started", "stay_id"], ignore_index=True)
+
+
+def before_death(stays: pd.DataFrame, subject_ids: pd.Series, deaths: pd.Series, flow: Flow) -> pd.DataFrame:
+    """The stays that do not begin after their patient's death, told by time (datetime64[us]); one at 00:00 is a date, and
+    may be any hour of that day."""
+    last = deaths.mask(deaths == deaths.dt.normalize(), deaths + pd.Timedelta(days=1))
+    late = stays["admitted"] > stays["subject_id"].map(last.groupby(subject_ids.to_numpy()).min())
+    if late.any():
+        flow.refuse("stays", "begins after the patient's death", int(late.sum()))
+    return stays[~late].reset_index(drop=True)
 
 
 def _until_death(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:

@@ -3,8 +3,9 @@
 Ids are whole numbers of any size up to int64; "25742920.0", as spreadsheets write them, is one, "12.7" is none. Times
 with the year first or with the month's name say themselves what they are. Of "02/03/2150" only other cells can tell
 which part is the day: every such cell of the table is looked at, and where none has a part above 12 the order must be
-asked for. Dates with dots have the day first, unless their column shows otherwise. A comma before exactly three digits
-("1,000") separates thousands, as English writes it, unless another cell of its column has a decimal comma ("2,5").
+asked for. Dates with dots have the day first, unless their column shows otherwise. "2,5" is two and a half and
+"1,250,000" a million and a quarter, whatever the column. "1,250" is 1250, as English writes it; but where another cell
+of the column has a decimal comma, "1,250" and "1.250" may be either, and are not read.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ YEARS = (1500, 2999)  # MIMIC shifts dates of birth 300 years back and stays int
 
 _CLOCKS = ("", " %H:%M:%S", " %H:%M", " %H:%M:%S.%f", " %I:%M:%S %p", " %I:%M %p", "T%H:%M:%S", "T%H:%M")
 _PARTS = "^([0-9]{1,2})[/.-]([0-9]{1,2})[/.-]([0-9]{4})"
-_NUMERAL = "^[+-]?[0-9.,]+$"
-_DECIMAL_COMMA = "^[+-]?[0-9.]*,([0-9]{1,2}|[0-9]{4,})$|^[+-]?0?,[0-9]+$"
-_THOUSANDS = r"^[+-]?[0-9]{1,3}(,[0-9]{3}){2,}(\.[0-9]*)?$|^[+-]?[0-9]{1,3},[0-9]{3}\.[0-9]*$"
+_DECIMAL_COMMA = r"^[+-]?([0-9]*|[1-9][0-9]{0,2}(\.[0-9]{3})+),([0-9]{1,2}|[0-9]{4,})$|^[+-]?0?,[0-9]+$"
+_THOUSANDS = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?$"
+_EITHER = "^[+-]?[1-9][0-9]{0,2}[.,][0-9]{3}$"
 
 
 class EhrDataError(ValueError):
@@ -53,20 +54,17 @@ def _whole(text: str) -> str:
 
 
 def _number(text: str, decimal_comma: bool = False) -> str:
-    number = f"TRY_CAST({(_point if decimal_comma else _joined)(text)} AS DOUBLE)"
+    number = f"TRY_CAST({_numeral(text, decimal_comma)} AS DOUBLE)"
     return f"CASE WHEN ISFINITE({number}) THEN {number} END"
 
 
-def _joined(text: str) -> str:
-    """A numeral whose commas separate thousands ("1,234.5") without them; other text as it is."""
-    is_one = rf"REGEXP_MATCHES({text}, '^[+-]?[0-9]{{1,3}}(,[0-9]{{3}})+(\.[0-9]*)?$')"
-    return f"CASE WHEN CONTAINS({text}, ',') AND {is_one} THEN REPLACE({text}, ',', '') ELSE {text} END"
-
-
-def _point(text: str) -> str:
-    """A numeral with a decimal comma ("1.234,5") with a decimal point ("1234.5"); other text as it is."""
-    is_one = f"CONTAINS({text}, ',') AND REGEXP_MATCHES({text}, '{_NUMERAL}')"
-    return f"CASE WHEN {is_one} THEN REPLACE(REPLACE({text}, '.', ''), ',', '.') ELSE {text} END"
+def _numeral(text: str, decimal_comma: bool) -> str:
+    """A number with a decimal point at most, of "1.234,5" and "1,234.5"; what may be two is marked, other text as it is."""
+    english = f"WHEN REGEXP_MATCHES({text}, '{_THOUSANDS}') THEN REPLACE({text}, ',', '')"
+    german = f"WHEN REGEXP_MATCHES({text}, '{_DECIMAL_COMMA}') THEN REPLACE(REPLACE({text}, '.', ''), ',', '.')"
+    if decimal_comma:
+        return f"CASE WHEN REGEXP_MATCHES({text}, '{_EITHER}') THEN {text} || ' or a thousandth' {german} {english} ELSE {text} END"
+    return f"CASE WHEN CONTAINS({text}, ',') THEN (CASE {german} {english} ELSE {text} END) ELSE {text} END"
 
 
 def _in_years(time: str) -> str:
@@ -102,7 +100,7 @@ def value_of(name: str, kind: str, habits: Habits | None) -> str:
     if kind == "float":
         return _number(text, habits is not None and name in habits.decimal_comma)
     if kind == "amount":
-        return _point(text) if habits is not None and name in habits.decimal_comma else text
+        return _numeral(text, habits is not None and name in habits.decimal_comma)
     if kind == "time":
         return _clear_time(text) if habits is None else _told_time(text, habits.day_first)
     return text
@@ -128,17 +126,17 @@ def find_habits(db: Any, source: str, columns: Mapping[str, str], where: str, da
         date_order: one of DATE_ORDERS, where the cells need not tell.
 
     Raises:
-        EhrDataError: the order of day and month is not told, told both ways or against `date_order`; commas mean two
-            things in one column; a column of times of which no cell can be read.
+        EhrDataError: the order of day and month is not told, told both ways or against `date_order`; a column of times of
+            which no cell can be read.
     """
     times = [name for name, kind in columns.items() if kind == "time"]
     numbers = [name for name, kind in columns.items() if kind in ("float", "amount")]
     examples = _ask(db, source, {
         **{(name, what): expression for name in times for what, expression in _date_examples(name).items()},
-        **{(name, what): expression for name in numbers for what, expression in _comma_examples(name).items()},
+        **{(name, "decimal"): f"MAX(REGEXP_MATCHES({plain(name)}, '{_DECIMAL_COMMA}'))" for name in numbers},
     })  # fmt: skip
     told = {what: [examples[name, what] for name in times if examples[name, what]] for what in ("day", "month", "either", "dots")}
-    commas = frozenset(name for name in numbers if _decimal(name, examples, where))
+    commas = frozenset(name for name in numbers if examples[name, "decimal"])
     habits = Habits(_day_first(told, where, date_order), commas)
     checked = [*times, *(name for name in numbers if columns[name] == "float")]
     counts = _ask(db, source, {
@@ -177,12 +175,6 @@ def _date_examples(name: str) -> dict[str, str]:
     }
 
 
-def _comma_examples(name: str) -> dict[str, str]:
-    text = plain(name)
-    patterns = {"decimal": _DECIMAL_COMMA, "thousands": _THOUSANDS}
-    return {what: f"MIN({text}) FILTER (REGEXP_MATCHES({text}, '{p}'))" for what, p in patterns.items()}
-
-
 def _count_unread(name: str, value: str) -> dict[str, str]:
     text = plain(name)
     example = f"MIN({text}) FILTER ({value} IS NULL)"
@@ -206,13 +198,3 @@ def _day_first(told: Mapping[str, list[str]], where: str, date_order: str | None
             f"give date_order (--date-order) as {' or '.join(DATE_ORDERS)}, or write dates as 2150-03-02 08:00:00"
         )
     return bool(day) or (bool(told["dots"]) and not month)
-
-
-def _decimal(name: str, examples: Mapping[tuple[str, str], str | None], where: str) -> bool:
-    decimal, thousands = examples[name, "decimal"], examples[name, "thousands"]
-    if decimal and thousands:
-        raise EhrDataError(
-            f"{where}: in {name} the comma of {decimal!r} is a decimal one and that of {thousands!r} separates "
-            "thousands; write numbers as 1234.5"
-        )
-    return decimal is not None

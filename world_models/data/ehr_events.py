@@ -23,8 +23,11 @@ INTERVENTION_COLUMNS = (
     "subject_id", "stay_id", "kind", "item", "start", "end", "dose", "unit", "rate", "rate_unit", "route", "source",
 )  # fmt: skip
 # A result beyond what the method can tell: kept as a label
-_COMPARED = r"^\s*([<>≤≥]=?|LESS THAN|GREATER THAN)\s*([0-9][0-9.,]*|[.,][0-9]+)\s*$"
-_SIGN = {"LESS THAN": "<", "GREATER THAN": ">", "≤": "<=", "≥": ">="}
+_COMPARED = (
+    r"^\s*([<>]\s*/?=?|[≤≥]|(?:LESS|GREATER|MORE) THAN(?: OR EQUAL TO)?|(?:BELOW|UNDER|ABOVE|OVER))\s*"
+    r"([0-9][0-9.,]*|[.,][0-9]+)(?:\s*[A-Z%].*)?$"  # the unit may follow
+)
+_BELOW = ("<", "≤", "LESS", "BELOW", "UNDER")
 WEIGHT_NOT_CHARTED_KG = 1.0
 
 
@@ -115,7 +118,9 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
 
     labels = np.full(len(raw), None, object)
     for i in np.flatnonzero(is_label.to_numpy() & plausible):
-        labels[i] = f"{_SIGN.get(signs.iloc[i], signs.iloc[i])}{values[i]:.6g}"
+        sign = signs.iloc[i]
+        equal = "=" if sign.endswith(("=", "≤", "≥", "TO")) else ""
+        labels[i] = f"{'<' if sign.startswith(_BELOW) else '>'}{equal}{values[i]:.6g}"
     drawn, resulted = raw["drawn"].to_numpy("datetime64[us]"), raw["resulted"].to_numpy("datetime64[us]")
     early = plausible & (resulted < drawn)
     flow.repair(table, "result before the draw: taken as the draw time", int(early.sum()))

@@ -66,7 +66,9 @@ def connect(memory_limit: str = "1GB", spill: str | Path | None = None):
     settings = {"memory_limit": memory_limit, "threads": 1, "preserve_insertion_order": True}
     if spill is not None:
         settings["temp_directory"] = str(spill)
-    return duckdb.connect(config=settings)
+    db = duckdb.connect(config=settings)
+    db.execute("SET GLOBAL TimeZone = 'UTC'")  # else a time with a zone is read in that of the machine
+    return db
 
 
 def _source(path: Path) -> str:

@@ -77,8 +77,9 @@ def _ids(column: pa.Array, name: str) -> pa.Array:
 
 def _numbers(column: pa.Array) -> pa.Array:
     if _is_text(column):
-        _refuse(column, r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$")
         column = pc.utf8_trim_whitespace(column)
+        column = pc.if_else(pc.equal(column, ""), None, column)
+        _refuse(column, r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$")
     return column.cast(pa.float64(), safe=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from world_models.data.ehr_assemble import STAY_TEXTS, place
+from world_models.data.ehr_assemble import STAY_TEXTS, before_death, place
 from world_models.data.ehr_cells import NO_ID
 from world_models.data.ehr_flow import Flow
 from world_models.data.ehr_tables import EhrDataError
@@ -146,18 +146,8 @@ def read_stays(parts: dict[str, pd.DataFrame], none: pd.DataFrame, flow: Flow) -
     stays["truncated"] = False
     for name in STAY_TEXTS:
         stays[name] = stays[name].astype(object).fillna("")
-    late = _after_death(stays, parts.get("death", none))
-    if late.any():
-        flow.refuse("stays", "begins after the patient's death", int(late.sum()))
-    return stays[~late].reset_index(drop=True)
-
-
-def _after_death(stays: pd.DataFrame, deaths: pd.DataFrame) -> pd.Series:
-    """Which stays begin after the patient's death; one at 00:00 is a date, and may be any hour of that day."""
-    time = deaths["time"].astype("datetime64[us]")
-    last = time.mask(time == time.dt.normalize(), time + pd.Timedelta(days=1))
-    first = last.groupby(deaths["subject_id"]).min()
-    return stays["admitted"] > stays["subject_id"].map(first)
+    deaths = parts.get("death", none)
+    return before_death(stays, deaths["subject_id"], deaths["time"].astype("datetime64[us]"), flow)
 
 
 def _known(column: pd.Series) -> np.ndarray:

@@ -20,7 +20,7 @@ from world_models.data.ehr_events import canonical_inquiries, canonical_interven
 from world_models.data.ehr_flow import Flow
 from world_models.data.ehr_tables import TableSpec, read_shard_table
 from world_models.data.microbiology import culture_inquiries
-from world_models.data.mimic_iv import LISTED_ITEMS, charted, item_names, procedures, stack, with_patients
+from world_models.data.mimic_iv import LISTED_ITEMS, charted, item_names, living, procedures, stack, with_patients
 
 __all__ = ["REQUIRED", "TABLES", "read_shard"]
 
@@ -34,7 +34,7 @@ TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (
         **_IDS, "admittime": "time", "dischtime": "time", "deathtime": "time", "admission_type": "text",
         "admission_location": "text", "discharge_location": "text", "ethnicity": "text", "edregtime": "time",
         "hospital_expire_flag": "float"}),
-    TableSpec("patients", {"subject_id": "id", "gender": "text", "dob": "time"}),
+    TableSpec("patients", {"subject_id": "id", "gender": "text", "dob": "time", "dod": "time"}, frozenset({"dod"})),
     TableSpec("diagnoses_icd", {**_IDS, "seq_num": "id", "icd9_code": "text"}),
     TableSpec("labevents", {
         **_IDS, "itemid": "id", "charttime": "time", "storetime": "time", "value": "text", "valuenum": "float",
@@ -92,21 +92,21 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     )
     diagnoses = diagnoses.assign(version="9")
     return Frames(
-        _stays(tables["admissions"], tables["patients"]),
+        _stays(tables["admissions"], tables["patients"], flow),
         diagnoses[["stay_id", "sequence", "version", "code"]],
         stack(inquiries),
         stack(interventions),
     )
 
 
-def _stays(admissions: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFrame:
+def _stays(admissions: pd.DataFrame, patients: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     stays = with_patients(admissions, patients)
     # years by the calendar: 300 of them do not fit into a difference of times
     admitted, born = stays["admittime"].dt, stays["dob"].dt
     before_birthday = (admitted.month < born.month) | ((admitted.month == born.month) & (admitted.day < born.day))
     age = (admitted.year - born.year - before_birthday).astype(np.float64)
     sex = stays["gender"].astype(object).fillna("").str.upper().str[:1]
-    return pd.DataFrame({
+    made = pd.DataFrame({
         "subject_id": stays["subject_id"], "stay_id": stays["hadm_id"], "registered": stays["edregtime"],
         "admitted": stays["admittime"], "discharged": stays["dischtime"], "died": stays["deathtime"],
         "died_in_hospital": stays["hospital_expire_flag"],
@@ -115,6 +115,7 @@ def _stays(admissions: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFrame:
         "race": stays["ethnicity"], "admission_type": stays["admission_type"],
         "admission_location": stays["admission_location"], "discharge_location": stays["discharge_location"],
     })  # fmt: skip
+    return living(made, stays["dod"], flow)
 
 
 def _intervals(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:

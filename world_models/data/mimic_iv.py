@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from world_models.data import ehr_codes, ehr_orders
-from world_models.data.ehr_assemble import Frames
+from world_models.data.ehr_assemble import Frames, before_death
 from world_models.data.ehr_cells import NO_ID
 from world_models.data.ehr_events import (
     canonical_inquiries,
@@ -32,7 +32,7 @@ from world_models.data.ehr_flow import Flow
 from world_models.data.ehr_tables import EhrDataError, TableSpec, read_shard_table
 from world_models.data.microbiology import culture_inquiries
 
-__all__ = ["LISTED_ITEMS", "REQUIRED", "TABLES", "charted", "fill_doses", "item_names", "procedures", "read_shard", "stack"]
+__all__ = ["LISTED_ITEMS", "REQUIRED", "TABLES", "charted", "fill_doses", "item_names", "living", "procedures", "read_shard", "stack"]
 __all__ += ["with_patients"]
 
 REQUIRED = ("admissions", "patients")
@@ -56,7 +56,9 @@ TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (
         **_IDS, "admittime": "time", "dischtime": "time", "deathtime": "time", "admission_type": "text",
         "admission_location": "text", "discharge_location": "text", "race": "text", "edregtime": "time",
         "hospital_expire_flag": "float"}, frozenset({"edregtime", "race"})),
-    TableSpec("patients", {"subject_id": "id", "gender": "text", "anchor_age": "float", "anchor_year": "float"}),
+    TableSpec("patients", {
+        "subject_id": "id", "gender": "text", "anchor_age": "float", "anchor_year": "float", "dod": "time"},
+        frozenset({"dod"})),
     TableSpec("diagnoses_icd", {**_IDS, "seq_num": "id", "icd_code": "text", "icd_version": "id"}),
     TableSpec("labevents", {
         **_IDS, "itemid": "id", "charttime": "time", "storetime": "time", "value": "text", "valuenum": "float",
@@ -120,7 +122,7 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
         _prescribed(tables["prescriptions"], tables["pharmacy"], flow),
     ]
     return Frames(
-        stays_of(tables["admissions"], tables["patients"]),
+        stays_of(tables["admissions"], tables["patients"], flow),
         diagnoses[["stay_id", "sequence", "version", "code"]],
         stack(inquiries),
         stack(interventions),
@@ -151,12 +153,19 @@ def with_patients(admissions: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFr
     return admissions.merge(patients, on="subject_id", how="left")
 
 
-def stays_of(admissions: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFrame:
+def living(stays: pd.DataFrame, dod: pd.Series, flow: Flow) -> pd.DataFrame:
+    """Stays (as `Frames` has them) of patients who die, by the hospital's deathtime or their date of death `dod`."""
+    inside = (dod >= stays["admitted"].dt.normalize()) & (dod < stays["discharged"].dt.normalize())
+    stays["died"] = stays["died"].where(stays["died"].notna() | ~inside, dod)
+    return before_death(stays, stays["subject_id"], dod, flow)
+
+
+def stays_of(admissions: pd.DataFrame, patients: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     """Stays as `Frames` has them. Age is the anchor age plus the years between anchor and admission."""
     stays = with_patients(admissions, patients)
     age = stays["anchor_age"] + stays["admittime"].dt.year - stays["anchor_year"]
     sex = stays["gender"].astype(object).fillna("").str.upper().str[:1]
-    return pd.DataFrame({
+    made = pd.DataFrame({
         "subject_id": stays["subject_id"], "stay_id": stays["hadm_id"], "registered": stays["edregtime"],
         "admitted": stays["admittime"], "discharged": stays["dischtime"], "died": stays["deathtime"],
         "died_in_hospital": stays["hospital_expire_flag"], "age_years": age,
@@ -164,6 +173,7 @@ def stays_of(admissions: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFrame:
         "race": stays["race"], "admission_type": stays["admission_type"],
         "admission_location": stays["admission_location"], "discharge_location": stays["discharge_location"],
     })  # fmt: skip
+    return living(made, stays["dod"], flow)
 
 
 def charted(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
