@@ -144,9 +144,9 @@ def test_a_source_without_stays_says_why(tmp_path):
     frame = hospital.meds()
     frame = frame[~frame["code"].str.startswith("HOSPITAL_DISCHARGE")]
     episodes, flow = hospital.read_meds(frame, tmp_path)
-    assert not episodes and flow.table("stays").dropped == {"no admission or discharge time": 4}
+    assert not episodes and flow.table("stays").dropped == {"no discharge time, nor one of death": 4}
     for read in (lambda: RecordedStays(tmp_path, InferringToyWard()), lambda: read_records(words(), meds=tmp_path)):
-        with pytest.raises(ValueError, match="holds no stay.*\n(.*\n)*.*4: no admission or discharge time"):
+        with pytest.raises(ValueError, match="holds no stay.*\n(.*\n)*.*4: no discharge time, nor one of death"):
             read()
     with pytest.raises(ValueError, match="there are no stays"):
         RecordedStays([], InferringToyWard())

@@ -134,8 +134,10 @@ def _clean_stays(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     open_ = stays["discharged"].isna() & stays["died"].notna()
     flow.repair("stays", "no discharge time: ends at the death", int(open_.sum()))
     stays = stays.assign(discharged=stays["discharged"].mask(open_, stays["died"]))
-    timed = stays["admitted"].notna() & stays["discharged"].notna()
-    flow.drop("stays", "no admission or discharge time", int((~timed).sum()))
+    begun = stays["admitted"].notna()
+    timed = begun & stays["discharged"].notna()
+    flow.drop("stays", "no admission time", int((~begun).sum()))
+    flow.drop("stays", "no discharge time, nor one of death", int((begun & ~timed).sum()))
     unnamed = timed & stays["stay_id"].eq(NO_ID)
     flow.drop("stays", "no stay id", int(unnamed.sum()))
     timed &= ~unnamed
