@@ -49,7 +49,9 @@ def test_times_that_say_themselves_what_they_are(tmp_path, written):
 @pytest.mark.parametrize("written", ["%d/%m/%Y %H:%M", "%m/%d/%Y %I:%M:%S %p"])
 def test_dates_that_may_be_two_are_asked_for(tmp_path, written):
     folder = hospital.write(hospital.tables(written), tmp_path / "t")
-    with pytest.raises(EhrDataError, match=r"admissions.csv: '.*2150.*' may have the day or the month first.*--date-order"):
+    with pytest.raises(
+        EhrDataError, match=r"admissions.csv: '.*2150.*' may have the day or the month first.*--date-order"
+    ):
         hospital.read(hospital.tables(written), folder)
     asked = "month_first" if written.startswith("%m") else "day_first"
     made, _ = hospital.read(hospital.tables(written), folder, date_order=asked)
@@ -104,9 +106,14 @@ def test_decimal_commas(tmp_path):
     assert cells(tmp_path, "float", "1,000", "4.1")[0] == [1000.0, 4.1]
     # beside a decimal comma "1,250" and "1.250" may be either
     read, ledger = cells(tmp_path, "float", "1,250", "1.250", "2,5", "1.234,5", "1,234.5", "7.5", "0,125")
-    assert read == [None, None, 2.5, 1234.5, 1234.5, 7.5, 0.125] and ledger.repaired == {"c cannot be read: left out": 2}
+    assert read == [None, None, 2.5, 1234.5, 1234.5, 7.5, 0.125] and ledger.repaired == {
+        "c cannot be read: left out": 2
+    }
     amounts = cells(tmp_path, "amount", "1,250", "2,5", "25,000.0", "1-2")[0]
-    assert number(pd.Series(amounts)).isna().tolist() == [True, False, False, True] and amounts[1:3] == ["2.5", "25000.0"]
+    assert number(pd.Series(amounts)).isna().tolist() == [True, False, False, True] and amounts[1:3] == [
+        "2.5",
+        "25000.0",
+    ]
     read, ledger = cells(tmp_path, "float", "1e400", "nan", "inf", "many", "3")
     assert read == [None] * 4 + [3.0] and ledger.repaired == {"c cannot be read: left out": 4}
 
@@ -199,7 +206,9 @@ def test_an_empty_table_is_an_empty_table(tmp_path, table, column, value, lost):
 
 
 def test_tables_without_rows(tmp_path):
-    made = {name: table.iloc[: 4 if name in ("admissions", "patients") else 0] for name, table in hospital.tables().items()}
+    made = {
+        name: table.iloc[: 4 if name in ("admissions", "patients") else 0] for name, table in hospital.tables().items()
+    }
     assert stays_of(hospital.read(made, tmp_path)[0]) == AS_THEY_WERE
 
 
@@ -207,7 +216,9 @@ def test_a_batch_of_which_no_row_is_wanted(tmp_path):
     batch = pa.RecordBatch.from_pydict({"subject_id": pa.array([1, 2, None], pa.int64()), "x": [1, 2, 3]})
     (tmp_path / "shards").mkdir()
     for name, keep in (("none", lambda b: (np.zeros(len(b), bool), "no")), ("some", None)):
-        ledger = deal(iter([batch.slice(0, 0), batch]), name, tmp_path / "shards", lambda s: np.zeros(len(s), int), keep)
+        ledger = deal(
+            iter([batch.slice(0, 0), batch]), name, tmp_path / "shards", lambda s: np.zeros(len(s), int), keep
+        )
         assert ledger.kept == (0 if keep else 2) and sum(ledger.dropped.values()) == 3 - ledger.kept
     with pytest.raises(EhrDataError, match="none of its 1 rows has a subject_id"):
         deal(iter([batch.slice(2)]), "nobody", tmp_path / "shards", lambda s: np.zeros(len(s), int))

@@ -42,7 +42,10 @@ def with_hadm(frame: pd.DataFrame, write) -> pd.DataFrame:
         (lambda f: with_hadm(f, lambda n: float(20000000 + n)), [20000001, 20000002, 20000003, 20000004]),
         (lambda f: with_hadm(f, lambda n: 2**53 + n), [2**53 + 1, 2**53 + 2, 2**53 + 3, 2**53 + 4]),
         (lambda f: with_hadm(f, lambda n: f"enc-{n}"), None),  # numbered by a hash
-        (lambda f: f.astype({"time": "datetime64[ns]"}).assign(time=lambda g: g["time"] + pd.Timedelta(123, "ns")), None),
+        (
+            lambda f: f.astype({"time": "datetime64[ns]"}).assign(time=lambda g: g["time"] + pd.Timedelta(123, "ns")),
+            None,
+        ),
         (lambda f: f.assign(time=f["time"].astype(str).where(f["time"].notna())), None),
         (lambda f: f.assign(subject_id=f["subject_id"].astype(str)), [1001, 2001, 3001, 4001]),
         (lambda f: f.assign(numeric_value=f["numeric_value"].astype(str).where(f["numeric_value"].notna())), None),
@@ -118,7 +121,10 @@ def stays_at(*events: tuple, hadm: bool = False) -> list[tuple[float, float]]:
             "hadm_id": np.array([i for _, i in mine], np.int64), "race": None,
         }).astype({"time": "datetime64[us]"})  # fmt: skip
 
-    parts = {"admission": frame("in", "HOSPITAL_ADMISSION//A//B"), "discharge": frame("out", "HOSPITAL_DISCHARGE//HOME")}
+    parts = {
+        "admission": frame("in", "HOSPITAL_ADMISSION//A//B"),
+        "discharge": frame("out", "HOSPITAL_DISCHARGE//HOME"),
+    }
     stays = read_stays(parts, parts["admission"].iloc[:0], Flow())
     hours = (stays[["admitted", "discharged"]] - pd.Timestamp(2150, 1, 1)) / pd.Timedelta(hours=1)
     return [(a, b if b == b else -1.0) for a, b in hours.itertuples(index=False)]
@@ -131,7 +137,10 @@ def stays_at(*events: tuple, hadm: bool = False) -> list[tuple[float, float]]:
         ([("in", 0), ("out", 5), ("in", 5), ("out", 9)], [(0, 5), (5, 9)]),
         ([("in", 0), ("in", 30), ("out", 50)], [(0, -1), (30, 50)]),
         ([("out", 1), ("in", 2), ("out", 3)], [(2, 3)]),
-        ([("in", 0, 7), ("in", 30, 8), ("out", 50, 7), ("out", 72, 8)], [(0, 50), (30, 72)]),  # they overlap by their ids
+        (
+            [("in", 0, 7), ("in", 30, 8), ("out", 50, 7), ("out", 72, 8)],
+            [(0, 50), (30, 72)],
+        ),  # they overlap by their ids
         ([("in", 0, 7), ("in", 30), ("out", 50), ("out", 72, 7)], [(0, 72), (30, 50)]),
         ([("in", 0, 7), ("out", 9, 8)], [(0, -1)]),  # another stay's end
     ],
@@ -154,7 +163,9 @@ def test_a_source_without_stays_says_why(tmp_path):
 
 def dead(frame: pd.DataFrame, hours: float, location: str = "DIED") -> pd.DataFrame:
     """Patient 1 dies so many hours into the stay."""
-    died = pd.DataFrame({"subject_id": [1], "time": [hospital.begun(1) + timedelta(hours=hours)], "code": ["MEDS_DEATH"]})
+    died = pd.DataFrame(
+        {"subject_id": [1], "time": [hospital.begun(1) + timedelta(hours=hours)], "code": ["MEDS_DEATH"]}
+    )
     frame = frame.replace({"code": {"HOSPITAL_DISCHARGE//HOME": f"HOSPITAL_DISCHARGE//{location}"}})
     frame = pd.concat([frame, died.astype({"time": "datetime64[us]"})])
     return frame.sort_values(["subject_id", "time"], kind="stable", na_position="first", ignore_index=True)
@@ -190,7 +201,9 @@ def test_an_episode_that_goes_on_after_the_death_is_read_until_then(tmp_path):
 def test_no_stay_begins_after_the_death(tmp_path):
     frame = hospital.meds()
     again = frame[frame["subject_id"] == 1].iloc[2:].assign(time=lambda f: f["time"] + pd.Timedelta(days=30))
-    frame = pd.concat([dead(frame, 72.0), again]).sort_values(["subject_id", "time"], kind="stable", na_position="first")
+    frame = pd.concat([dead(frame, 72.0), again]).sort_values(
+        ["subject_id", "time"], kind="stable", na_position="first"
+    )
     episodes, flow = hospital.read_meds(frame, tmp_path)
     assert len(episodes) == 4 and flow.table("stays").dropped == {"begins after the patient's death": 1}
 

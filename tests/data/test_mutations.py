@@ -31,12 +31,18 @@ CODES = (
     "ED_REGISTRATION", "INFUSION_START", "INFUSION_START//²", "PROCEDURE//START//²", "MEDICATION", "MEDICATION//START", "LAB",
     "LAB//" + "9" * 30, "DIAGNOSIS//ICD//²//", "DIAGNOSIS//ICD//10//",
 )  # fmt: skip
-TIMES = (pd.NaT, pd.Timestamp("2150-03-01"), pd.Timestamp("1970-01-01"), pd.Timestamp("2199-01-01"), np.datetime64(2**62, "us"))
+TIMES = (
+    pd.NaT,
+    pd.Timestamp("2150-03-01"),
+    pd.Timestamp("1970-01-01"),
+    pd.Timestamp("2199-01-01"),
+    np.datetime64(2**62, "us"),
+)
 NUMBERS = (0, -1, 7, 2**53 + 1, 1e38, np.nan, np.inf, -np.inf)
 
 
 def read_or_refused(**source) -> str:
-    """"read", or the name of the error; anything but an error of ours fails."""
+    """ "read", or the name of the error; anything but an error of ours fails."""
     try:
         episodes, flow = load_episodes(**source)
     except OURS as error:

@@ -115,7 +115,9 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     untimed = ~rows["minute"].between(0, 60 * 24 * 365)
     flow.refuse("measurements", "no minute since the start", int(untimed.sum()))
     rows = rows[~untimed]
-    flow.repair("outcomes", "outcome of a record again: the first is taken", int(outcomes["subject_id"].duplicated().sum()))
+    flow.repair(
+        "outcomes", "outcome of a record again: the first is taken", int(outcomes["subject_id"].duplicated().sum())
+    )
     static = rows[rows["Parameter"].isin(STATIC) & (rows["minute"] == 0)]
     first = static.drop_duplicates(["subject_id", "Parameter"]).pivot(
         index="subject_id", columns="Parameter", values="Value"

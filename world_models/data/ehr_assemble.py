@@ -153,7 +153,8 @@ def _clean_stays(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     endless = timed & (lasts > LONGEST_STAY)
     flow.drop("stays", f"longer than {LONGEST_STAY.days} days: check the dates", int(endless.sum()))
     timed &= ~endless
-    flow.repair("stays", f"longer than {UNUSUAL_STAY.days} days: kept, check the dates", int((timed & (lasts > UNUSUAL_STAY)).sum()))
+    unusual = timed & (lasts > UNUSUAL_STAY)
+    flow.repair("stays", f"longer than {UNUSUAL_STAY.days} days: kept, check the dates", int(unusual.sum()))
     stays = stays[timed]
     doubled = stays["stay_id"].duplicated()
     flow.drop("stays", "stay id again", int(doubled.sum()))
@@ -176,8 +177,8 @@ def _clean_stays(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
 
 
 def before_death(stays: pd.DataFrame, subject_ids: pd.Series, deaths: pd.Series, flow: Flow) -> pd.DataFrame:
-    """The stays that do not begin after their patient's death, told by time (datetime64[us]); one at 00:00 is a date, and
-    may be any hour of that day."""
+    """The stays that do not begin after their patient's death, told by time (datetime64[us]); one at 00:00 is a date,
+    and may be any hour of that day."""
     last = deaths.mask(deaths == deaths.dt.normalize(), deaths + pd.Timedelta(days=1))
     late = stays["admitted"] > stays["subject_id"].map(last.groupby(subject_ids.to_numpy()).min())
     if late.any():

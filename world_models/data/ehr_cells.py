@@ -63,7 +63,8 @@ def _numeral(text: str, decimal_comma: bool) -> str:
     english = f"WHEN REGEXP_MATCHES({text}, '{_THOUSANDS}') THEN REPLACE({text}, ',', '')"
     german = f"WHEN REGEXP_MATCHES({text}, '{_DECIMAL_COMMA}') THEN REPLACE(REPLACE({text}, '.', ''), ',', '.')"
     if decimal_comma:
-        return f"CASE WHEN REGEXP_MATCHES({text}, '{_EITHER}') THEN {text} || ' or a thousandth' {german} {english} ELSE {text} END"
+        either = f"WHEN REGEXP_MATCHES({text}, '{_EITHER}') THEN {text} || ' or a thousandth'"
+        return f"CASE {either} {german} {english} ELSE {text} END"
     return f"CASE WHEN CONTAINS({text}, ',') THEN (CASE {german} {english} ELSE {text} END) ELSE {text} END"
 
 
@@ -135,7 +136,10 @@ def find_habits(db: Any, source: str, columns: Mapping[str, str], where: str, da
         **{(name, what): expression for name in times for what, expression in _date_examples(name).items()},
         **{(name, "decimal"): f"MAX(REGEXP_MATCHES({plain(name)}, '{_DECIMAL_COMMA}'))" for name in numbers},
     })  # fmt: skip
-    told = {what: [examples[name, what] for name in times if examples[name, what]] for what in ("day", "month", "either", "dots")}
+    told = {
+        what: [examples[name, what] for name in times if examples[name, what]]
+        for what in ("day", "month", "either", "dots")
+    }
     commas = frozenset(name for name in numbers if examples[name, "decimal"])
     habits = Habits(_day_first(told, where, date_order), commas)
     checked = [*times, *(name for name in numbers if columns[name] == "float")]

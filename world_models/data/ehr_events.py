@@ -113,7 +113,9 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
     values = values * factor[codes] + offset[codes]
     convertible = np.isfinite(factor)[codes]
     flow.drop(table, "unit missing or not convertible", int((~convertible).sum()))
-    plausible = convertible & np.isfinite(values) & (is_label.to_numpy() | ((values >= low[codes]) & (values <= high[codes])))
+    plausible = (
+        convertible & np.isfinite(values) & (is_label.to_numpy() | ((values >= low[codes]) & (values <= high[codes])))
+    )
     flow.drop(table, "outside the plausible range", int((convertible & ~plausible).sum()))
 
     labels = np.full(len(raw), None, object)
@@ -141,7 +143,9 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
 
 def _pairs(first: pd.Series, second: pd.Series) -> tuple[np.ndarray, list[tuple]]:
     """The place [N] of each row's pair among the pairs met, and those; a missing second is ""."""
-    keys = pd.DataFrame({"first": first.to_numpy(), "second": second.astype(object).where(second.notna(), "").to_numpy()})
+    keys = pd.DataFrame(
+        {"first": first.to_numpy(), "second": second.astype(object).where(second.notna(), "").to_numpy()}
+    )
     codes = keys.groupby(["first", "second"], sort=False).ngroup().to_numpy(np.int64)
     return codes, list(keys.drop_duplicates().itertuples(index=False, name=None))
 
@@ -149,8 +153,8 @@ def _pairs(first: pd.Series, second: pd.Series) -> tuple[np.ndarray, list[tuple]
 def canonical_interventions(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFrame:
     """Doses and rates in our units where the table converts them (columns INTERVENTION_COLUMNS); the rest counted.
 
-    What cannot be converted keeps its own unit. A dose or rate above the item's or unit's limit, a negative one and an end before the
-    start are blanked, counted as repaired; the intervention stays.
+    What cannot be converted keeps its own unit. A dose or rate above the item's or unit's limit, a negative one and an
+    end before the start are blanked, counted as repaired; the intervention stays.
     """
     ledger = flow.table(table)
     ledger.read += len(raw)

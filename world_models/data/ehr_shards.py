@@ -67,7 +67,9 @@ class Source:
                 f"hours_per_step={self.hours_per_step} must be above 0 and at most {WIDEST_STEP_HOURS:g}; 4 is the usual one"
             )
         if self.date_order not in (None, *DATE_ORDERS):
-            raise EhrDataError(f"date_order={self.date_order!r} is none of {', '.join(DATE_ORDERS)}; give one, or nothing")
+            raise EhrDataError(
+                f"date_order={self.date_order!r} is none of {', '.join(DATE_ORDERS)}; give one, or nothing"
+            )
         if not 1 <= self.shards <= 1000:
             raise EhrDataError(f"shards={self.shards} is outside 1..1000; 1 to 1,000 patients a shard are usual")
 

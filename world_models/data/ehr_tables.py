@@ -37,8 +37,8 @@ RowFilter = Callable[["pa.RecordBatch"], "tuple[np.ndarray, str]"]
 
 @dataclass(frozen=True)
 class TableSpec:
-    """A table as its publisher names it. `columns`: name -> id, float, amount (a number as text, or a range), text or time;
-    `optional` ones may be absent."""
+    """A table as its publisher names it. `columns`: name -> id, float, amount (a number as text, or a range), text or
+    time; `optional` ones may be absent."""
 
     name: str
     columns: dict[str, str]

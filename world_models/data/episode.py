@@ -267,7 +267,9 @@ def _fail(episode: PatientEpisode, what: str, remedy: str) -> None:
 
 def _check_stay(e: PatientEpisode) -> None:
     if not 0 < e.hours_per_step <= WIDEST_STEP_HOURS:
-        _fail(e, f"hours_per_step={e.hours_per_step} must be above 0, at most {WIDEST_STEP_HOURS:g}", "4 is the usual one")
+        _fail(
+            e, f"hours_per_step={e.hours_per_step} must be above 0, at most {WIDEST_STEP_HOURS:g}", "4 is the usual one"
+        )
     if e.discharged.year > LAST_YEAR:
         _fail(e, f"discharged {e.discharged}, after the year {LAST_YEAR}", "mend the date")
     if e.discharged < e.admitted:

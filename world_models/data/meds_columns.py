@@ -116,5 +116,7 @@ def _times(column: pa.Array) -> pa.Array:
     out = pc.fill_null(pc.or_(pc.less(column, low), pc.greater_equal(column, high)), False)
     odd = column.filter(out)
     if len(odd):
-        raise _NotOneError(f"{odd[0].cast(pa.int64()).as_py()} us since 1970, outside the years {YEARS[0]} to {YEARS[1]},")
+        raise _NotOneError(
+            f"{odd[0].cast(pa.int64()).as_py()} us since 1970, outside the years {YEARS[0]} to {YEARS[1]},"
+        )
     return column

@@ -32,8 +32,8 @@ from world_models.data.ehr_flow import Flow
 from world_models.data.ehr_tables import EhrDataError, TableSpec, read_shard_table
 from world_models.data.microbiology import culture_inquiries
 
-__all__ = ["LISTED_ITEMS", "REQUIRED", "TABLES", "charted", "fill_doses", "item_names", "living", "procedures", "read_shard", "stack"]
-__all__ += ["with_patients"]
+__all__ = ["LISTED_ITEMS", "REQUIRED", "TABLES", "charted", "fill_doses", "item_names", "living", "procedures"]
+__all__ += ["read_shard", "stack", "with_patients"]
 
 REQUIRED = ("admissions", "patients")
 _IDS = {"subject_id": "id", "hadm_id": "id"}
@@ -257,10 +257,11 @@ def _prescribed(prescriptions: pd.DataFrame, pharmacy: pd.DataFrame, flow: Flow)
     flush = name.map(ehr_orders.is_flush).astype(bool)
     flow.refuse(table, "line flush", int(flush.sum()))
     orders, name = orders[~flush].reset_index(drop=True), name[~flush]
+    dose = single_number(orders["dose_val_rx"], flow, table, "dose ordered")
     raw = pd.DataFrame({
         "subject_id": orders["subject_id"], "stay_id": orders["hadm_id"], "kind": "prescription",
         "item": [ehr_orders.item_of_drug(text) if text else "" for text in name],
-        "start": orders["starttime"], "end": orders["stoptime"], "dose": single_number(orders["dose_val_rx"], flow, table, "dose ordered"),
+        "start": orders["starttime"], "end": orders["stoptime"], "dose": dose,
         "unit": orders["dose_unit_rx"], "rate": np.nan, "rate_unit": "", "route": orders["route"],
         "source": ["MEDICATION//" + text for text in name],
     })  # fmt: skip

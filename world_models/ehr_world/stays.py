@@ -3,8 +3,8 @@
 Step k of an episode is position k + 1 (position 0, the triage of a ward world, is empty). A value stands where it was
 drawn and is charted when it resulted; of several in one step the last drawn counts. Items outside the vocabulary are
 left out, and so are censored results ("<0.01", ">60"): their number is a limit, not a value to learn or to score. A stay
-ends when its patient dies. Orders whose execution the source does not tell (prescriptions) are no treatment. A dose that is unknown, or
-in a unit the ward does not know, counts as the standard one; a blood product's unit is 350 mL of red cells, or 250 mL
+ends when its patient dies. Orders whose execution the source does not tell (prescriptions) are no treatment. A dose
+that is unknown, or in a unit the ward does not know, counts as the standard one; a blood product's unit is 350 mL of red cells, or 250 mL
 of plasma or platelets; heparin is brought to a patient of 80 kg (k), as weight is not among a stay's static data.
 """
 
