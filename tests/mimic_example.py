@@ -106,6 +106,9 @@ _CHARTED = [
 _OUTPUTS = [
     dict(subject_id=1, hadm_id=11, stay_id=111, charttime="3/1/2150 12:00", storetime="3/1/2150 12:05",
          itemid=226559, value=300, valueuom="ml"),
+    # not listed; its date tells that the month is first
+    dict(subject_id=1, hadm_id=11, stay_id=111, charttime="3/13/2150 8:00", storetime="3/13/2150 8:05",
+         itemid=226588, value=20, valueuom="ml"),
 ]  # fmt: skip
 
 
@@ -197,7 +200,7 @@ _INPUTS = [
 _PROCEDURES = [
     dict(subject_id=1, hadm_id=11, stay_id=111, starttime="3/1/2150 11:00", endtime="3/2/2150 9:00", itemid=225792,
          statusdescription="FinishedRunning", orderid=70),
-    dict(subject_id=1, hadm_id=11, stay_id=111, starttime="3/1/2150 11:00", endtime="3/1/2150 11:01", itemid=228129,
+    dict(subject_id=1, hadm_id=11, stay_id=111, starttime="3/13/2150 11:00", endtime="3/13/2150 11:01", itemid=228129,
          statusdescription="FinishedRunning", orderid=71),
 ]  # fmt: skip
 

@@ -13,6 +13,7 @@ import pytest
 from tests import mimic_example
 from world_models.data import meds_reader
 from world_models.data.ehr_assemble import assemble, place
+from world_models.data.ehr_cells import NO_ID
 from world_models.data.ehr_flow import Flow
 from world_models.data.ehr_shards import Source, prepare, process_shard
 from world_models.data.ehr_tables import EhrDataError
@@ -208,7 +209,7 @@ def test_bad_meds_files(tmp_path):
     for path, words in (
         (cut, "cut short or damaged"),
         (_meds_file(tmp_path / "a.parquet", whole.drop(columns="code")), r"lacks the column\(s\) code"),
-        (_meds_file(tmp_path / "b.parquet", whole.drop(columns="value")), r"lacks the column\(s\) numeric_value"),
+        (_meds_file(tmp_path / "b.parquet", whole.drop(columns="time")), r"lacks the column\(s\) time"),
         (_meds_file(tmp_path / "c.parquet", backwards), "time runs backwards; .*: sort the file"),
         (_meds_file(tmp_path / "d.parquet", torn), "subject 2 stand in several places"),
         (tmp_path / "none.parquet", "cannot be read"),
@@ -268,7 +269,7 @@ def test_an_event_finds_the_stay_it_lies_in():
     })  # fmt: skip
     times = pd.Series([day(2), day(3), day(5), day(12), day(21), day(5)])
     found = place(pd.Series([1, 1, 1, 1, 1, 2]).to_numpy(), times.to_numpy(), stays)
-    assert [None if f != f else int(f) for f in found] == [10, 11, 10, None, 12, None]
+    assert [None if f == NO_ID else f for f in found.tolist()] == [10, 11, 10, None, 12, None]
 
 
 @pytest.mark.parametrize(

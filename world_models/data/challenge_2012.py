@@ -22,7 +22,7 @@ import pyarrow as pa
 from world_models.data import ehr_codes
 from world_models.data.ehr_assemble import Frames
 from world_models.data.ehr_events import canonical_inquiries, canonical_interventions
-from world_models.data.ehr_flow import Flow
+from world_models.data.ehr_flow import Flow, Ledger
 from world_models.data.ehr_tables import EhrDataError, TableSpec, find_table, read_shard_table, scan
 
 __all__ = ["MEASUREMENTS", "OUTCOMES", "batches", "outcome_batches", "read_shard"]
@@ -45,7 +45,7 @@ UNITS = {
 ICU_TYPES = {1: "coronary care", 2: "cardiac surgery recovery", 3: "medical", 4: "surgical"}
 
 
-def batches(folder: str | Path, memory_limit: str = "1GB") -> Iterator[pa.RecordBatch]:
+def batches(folder: str | Path, memory_limit: str = "1GB", ledger: Ledger | None = None) -> Iterator[pa.RecordBatch]:
     """Record batches with columns subject_id, minute, Parameter, Value.
 
     Raises:
@@ -54,10 +54,10 @@ def batches(folder: str | Path, memory_limit: str = "1GB") -> Iterator[pa.Record
     folder = Path(folder)
     path = find_table(folder, "measurements")
     if path is not None:
-        for batch in scan(path, MEASUREMENTS, memory_limit):
+        for batch in scan(path, MEASUREMENTS, memory_limit, ledger=ledger):
             yield batch.rename_columns(["subject_id", "minute", "Parameter", "Value"])
         return
-    files = sorted(path for path in folder.rglob("*.txt") if path.stem.isdigit())
+    files = sorted(path for path in folder.rglob("*.txt") if ehr_codes.whole_number(path.stem) is not None)
     if not files:
         raise EhrDataError(
             f"{folder} holds neither measurements.parquet nor records like set-a/132539.txt; give the challenge's folder"
@@ -69,24 +69,26 @@ def batches(folder: str | Path, memory_limit: str = "1GB") -> Iterator[pa.Record
 def _record_batch(path: Path) -> pa.RecordBatch:
     try:
         frame = pd.read_csv(path)
-        clock = frame["Time"].str.extract(r"^(\d+):(\d\d)$").astype(np.float64)
+        clock = frame["Time"].astype(str).str.extract(r"^([0-9]{1,4}):([0-9]{2})$").astype(np.float64)
         if clock.isna().any(axis=None):
             raise ValueError(f"a time is no HH:MM: {frame['Time'][clock[0].isna()].iloc[0]!r}")
         minute = (60 * clock[0] + clock[1]).astype(np.int64)
         parameter = frame["Parameter"].astype(str)
         value = frame["Value"].astype(np.float64)
-    except (KeyError, ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
+    except (KeyError, ValueError, OSError, pd.errors.ParserError) as error:
         raise EhrDataError(f"{path} is no record of the challenge (Time,Parameter,Value): {error}") from error
     return pa.RecordBatch.from_arrays(
         [
-            pa.array(np.full(len(frame), int(path.stem), np.int64)), pa.array(minute),
+            pa.array(np.full(len(frame), ehr_codes.whole_number(path.stem), np.int64)), pa.array(minute),
             pa.array(parameter.tolist(), pa.string()), pa.array(value.to_numpy()),
         ],
         names=["subject_id", "minute", "Parameter", "Value"],
     )  # fmt: skip
 
 
-def outcome_batches(folder: str | Path, memory_limit: str = "1GB") -> Iterator[pa.RecordBatch]:
+def outcome_batches(
+    folder: str | Path, memory_limit: str = "1GB", ledger: Ledger | None = None
+) -> Iterator[pa.RecordBatch]:
     """Record batches with columns subject_id, In-hospital_death, Length_of_stay (days).
 
     Raises:
@@ -98,7 +100,7 @@ def outcome_batches(folder: str | Path, memory_limit: str = "1GB") -> Iterator[p
     if not found:
         raise EhrDataError(f"{folder} holds no outcomes.csv and no Outcomes-a.txt; give the challenge's folder")
     for path in found:
-        for batch in scan(path, OUTCOMES, memory_limit):
+        for batch in scan(path, OUTCOMES, memory_limit, ledger=ledger):
             yield batch.rename_columns(["subject_id", "In-hospital_death", "Length_of_stay"])
 
 
@@ -108,6 +110,13 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     rows = read_shard_table(folder, spec)
     outcomes = read_shard_table(
         folder, TableSpec("outcomes", {"subject_id": "id", "In-hospital_death": "float", "Length_of_stay": "float"})
+    )
+    # a minute beyond any record is a slip, and no time
+    untimed = ~rows["minute"].between(0, 60 * 24 * 365)
+    flow.refuse("measurements", "no minute since the start", int(untimed.sum()))
+    rows = rows[~untimed]
+    flow.repair(
+        "outcomes", "outcome of a record again: the first is taken", int(outcomes["subject_id"].duplicated().sum())
     )
     static = rows[rows["Parameter"].isin(STATIC) & (rows["minute"] == 0)]
     first = static.drop_duplicates(["subject_id", "Parameter"]).pivot(
@@ -147,7 +156,7 @@ def _raw_inquiries(rows: pd.DataFrame, epoch: pd.Timestamp, flow: Flow) -> pd.Da
     rows = rows[~(missing & rows["Parameter"].isin(["Height", "Weight"]))]
     drawn = epoch + pd.to_timedelta(rows["minute"].to_numpy(np.int64), unit="min")
     return pd.DataFrame({
-        "subject_id": rows["subject_id"].to_numpy(), "stay_id": rows["subject_id"].astype("float64").to_numpy(),
+        "subject_id": rows["subject_id"].to_numpy(), "stay_id": rows["subject_id"].to_numpy(),
         "itemid": rows["Parameter"].map(itemids).fillna(-1).astype(np.int64).to_numpy(),
         "unit": rows["Parameter"].map(UNITS).to_numpy(object), "value": rows["Value"].to_numpy(np.float64), "text": "",
         "drawn": drawn.astype("datetime64[us]"), "resulted": np.datetime64("NaT", "us"),
@@ -160,7 +169,7 @@ def _ventilation(rows: pd.DataFrame, epoch: pd.Timestamp) -> pd.DataFrame:
     rows = rows[rows["Parameter"].eq("MechVent") & (rows["Value"] == 1)]
     start = (epoch + pd.to_timedelta(rows["minute"].to_numpy(np.int64), unit="min")).astype("datetime64[us]")
     return pd.DataFrame({
-        "subject_id": rows["subject_id"].to_numpy(), "stay_id": rows["subject_id"].astype("float64").to_numpy(),
+        "subject_id": rows["subject_id"].to_numpy(), "stay_id": rows["subject_id"].to_numpy(),
         "kind": "procedure", "item": "invasive_ventilation", "start": start,
         "end": np.full(len(rows), np.datetime64("NaT", "us")), "dose": np.nan, "unit": "", "rate": np.nan,
         "rate_unit": "", "route": "", "source": "CHALLENGE2012//MechVent",

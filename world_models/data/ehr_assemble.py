@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from world_models.data.ehr_cells import NO_ID
 from world_models.data.ehr_events import INQUIRY_COLUMNS, INTERVENTION_COLUMNS, empty
 from world_models.data.ehr_flow import Flow
 from world_models.data.episode import (
@@ -19,10 +20,11 @@ from world_models.data.episode import (
     build_episode,
 )
 
-__all__ = ["Frames", "assemble", "place"]
+__all__ = ["Frames", "assemble", "before_death", "place"]
 
 STAY_TEXTS = ("race", "admission_type", "admission_location", "discharge_location")
 CHARTED_ITEMS = ("LAB//22",)  # MetaVision's item ids: a lab among them is a copy of labevents
+UNUSUAL_STAY, LONGEST_STAY = pd.Timedelta(days=60), pd.Timedelta(days=1000)
 LONGEST_WAIT = pd.Timedelta(days=2)  # in the emergency ward; a registration longer before the admission is another visit
 
 
@@ -65,7 +67,7 @@ def assemble(frames: Frames, hours_per_step: float, flow: Flow) -> list[PatientE
         Intervention,
         ("item", "kind", "start", "end", "dose", "unit", "rate", "rate_unit", "route", "source"),
     )
-    diagnoses = _diagnoses(frames.diagnoses)
+    diagnoses = _diagnoses(frames.diagnoses, flow)
     episodes = []
     for row in stays.itertuples(index=False):
         stay_id = int(row.stay_id)
@@ -103,8 +105,8 @@ def count(episodes: list[PatientEpisode]) -> dict[str, int]:
 
 
 def place(subject_ids: np.ndarray, times: np.ndarray, stays: pd.DataFrame) -> np.ndarray:
-    """stay_id float64 [N] of the patient's stay that a time lies in; of two that overlap the later; NaN: none."""
-    found = np.full(len(subject_ids), np.nan)
+    """stay_id int64 [N] of the patient's stay that a time lies in; of two that overlap the later; NO_ID: none."""
+    found = np.full(len(subject_ids), NO_ID, np.int64)
     if not len(subject_ids) or stays.empty:
         return found
     left = pd.DataFrame({"subject_id": subject_ids, "time": times, "at": np.arange(len(subject_ids))})
@@ -129,8 +131,16 @@ def _clean_stays(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     """Stays whose times can be, with `started`, sorted."""
     ledger = flow.table("stays")
     ledger.read += len(stays)
-    timed = stays["admitted"].notna() & stays["discharged"].notna()
-    flow.drop("stays", "no admission or discharge time", int((~timed).sum()))
+    open_ = stays["discharged"].isna() & stays["died"].notna()
+    flow.repair("stays", "no discharge time: ends at the death", int(open_.sum()))
+    stays = stays.assign(discharged=stays["discharged"].mask(open_, stays["died"]))
+    begun = stays["admitted"].notna()
+    timed = begun & stays["discharged"].notna()
+    flow.drop("stays", "no admission time", int((~begun).sum()))
+    flow.drop("stays", "no discharge time, nor one of death", int((begun & ~timed).sum()))
+    unnamed = timed & stays["stay_id"].eq(NO_ID)
+    flow.drop("stays", "no stay id", int(unnamed.sum()))
+    timed &= ~unnamed
     # a discharge at 00:00 of the day of death is a date without a time
     dated = timed & (stays["discharged"] == stays["discharged"].dt.normalize()) & (stays["died"] > stays["discharged"])
     dated &= (stays["died"].dt.normalize() == stays["discharged"]) & stays["died_in_hospital"].eq(1)
@@ -138,9 +148,17 @@ def _clean_stays(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     stays = stays.assign(discharged=stays["discharged"].mask(dated, stays["died"]))
     backwards = timed & (stays["discharged"] < stays["admitted"])
     flow.drop("stays", "discharge before admission: time runs backwards", int(backwards.sum()))
-    doubled = timed & ~backwards & stays["stay_id"].duplicated()
+    timed &= ~backwards
+    lasts = stays["discharged"] - stays["admitted"]
+    endless = timed & (lasts > LONGEST_STAY)
+    flow.drop("stays", f"longer than {LONGEST_STAY.days} days: check the dates", int(endless.sum()))
+    timed &= ~endless
+    unusual = timed & (lasts > UNUSUAL_STAY)
+    flow.repair("stays", f"longer than {UNUSUAL_STAY.days} days: kept, check the dates", int(unusual.sum()))
+    stays = stays[timed]
+    doubled = stays["stay_id"].duplicated()
     flow.drop("stays", "stay id again", int(doubled.sum()))
-    stays = stays[timed & ~backwards & ~doubled].copy()
+    stays = stays[~doubled].copy()
     usable = stays["registered"].notna() & (stays["registered"] <= stays["admitted"])
     usable &= stays["admitted"] - stays["registered"] <= LONGEST_WAIT
     flow.repair("stays", "registration after or long before the admission: starts there", int(
@@ -150,6 +168,7 @@ def _clean_stays(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     early = stays["died"].notna() & (stays["died"] < stays["started"])
     flow.repair("stays", "death before the start: time of death blanked", int(early.sum()))
     stays.loc[early, "died"] = pd.NaT
+    stays = _until_death(stays, flow)
     odd = stays["age_years"].notna() & ~stays["age_years"].between(0, OLDEST_YEARS)
     flow.repair("stays", f"age outside 0..{OLDEST_YEARS:g} blanked", int(odd.sum()))
     stays.loc[odd, "age_years"] = np.nan
@@ -157,20 +176,53 @@ def _clean_stays(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     return stays.sort_values(["subject_id", "started", "stay_id"], ignore_index=True)
 
 
+def before_death(stays: pd.DataFrame, subject_ids: pd.Series, deaths: pd.Series, flow: Flow) -> pd.DataFrame:
+    """The stays that do not begin after their patient's death, told by time (datetime64[us]); one at 00:00 is a date,
+    and may be any hour of that day."""
+    last = deaths.mask(deaths == deaths.dt.normalize(), deaths + pd.Timedelta(days=1))
+    late = stays["admitted"] > stays["subject_id"].map(last.groupby(subject_ids.to_numpy()).min())
+    if late.any():
+        flow.refuse("stays", "begins after the patient's death", int(late.sum()))
+    return stays[~late].reset_index(drop=True)
+
+
+def _until_death(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+    """Stays that end when their patient dies; none that begins later."""
+    midnight = stays["died"] == stays["died"].dt.normalize()
+    dated = midnight & (stays["died"] == stays["discharged"].dt.normalize()) & (stays["died"] < stays["discharged"])
+    flow.repair("stays", "death at 00:00 of the day of discharge: taken as the discharge", int(dated.sum()))
+    stays["died"] = stays["died"].mask(dated, stays["discharged"])
+    dead = stays["died"] < stays["discharged"]
+    flow.repair("stays", "discharge after the death: ends at the death", int(dead.sum()))
+    for name in ("admitted", "discharged"):  # one may die in the emergency ward, before the admission
+        stays[name] = stays[name].mask(dead & (stays[name] > stays["died"]), stays["died"])
+    stays["died_in_hospital"] = stays["died_in_hospital"].mask(dead, 1.0)
+    since = stays["started"] > stays.groupby("subject_id")["died"].transform("min")
+    flow.drop("stays", "begins after the patient's death", int(since.sum()))
+    return stays[~since].copy()
+
+
 def _placed(events: pd.DataFrame, stays: pd.DataFrame, time: str, flow: Flow, table: str) -> pd.DataFrame:
     """Events of some stay: of the one the source names if they lie in it, else of the one they lie in."""
     flow.table(table).read += len(events)
-    window = stays.set_index("stay_id")[["started", "discharged"]].reindex(events["stay_id"].to_numpy())
     times = events[time].to_numpy("datetime64[us]")
-    inside = (times >= window["started"].to_numpy("datetime64[us]")) & (
-        times <= window["discharged"].to_numpy("datetime64[us]")
+    at = pd.Index(stays["stay_id"]).get_indexer(events["stay_id"].to_numpy())
+    inside = at >= 0
+    named = stays.iloc[at[inside]]
+    inside[inside] = (
+        (named["subject_id"].to_numpy() == events["subject_id"].to_numpy()[inside])
+        & (named["started"].to_numpy("datetime64[us]") <= times[inside])
+        & (times[inside] <= named["discharged"].to_numpy("datetime64[us]"))
     )
     other = ~inside
-    found = np.where(inside, events["stay_id"].to_numpy(np.float64), np.nan)
+    found = np.where(inside, events["stay_id"].to_numpy(np.int64), NO_ID)
     if other.any():
         found[other] = place(events["subject_id"].to_numpy()[other], times[other], stays)
-    lost = np.isnan(found)
-    flow.drop(table, "outside every stay of the patient", int(lost.sum()))
+    lost = found == NO_ID
+    died = stays.groupby("subject_id")["died"].min().reindex(events["subject_id"].to_numpy()).to_numpy("datetime64[us]")
+    dead = lost & (times > died)
+    flow.drop(table, "after the patient's death", int(dead.sum()))
+    flow.drop(table, "outside every stay of the patient", int((lost & ~dead).sum()))
     events = events.assign(stay_id=found)[~lost].reset_index(drop=True)
     flow.table(table).kept += len(events)
     return events
@@ -212,14 +264,21 @@ def _tuples(frame: pd.DataFrame, kind: type, fields: tuple[str, ...]) -> dict[in
         else:
             columns.append([None if x is None or x != x else x for x in column.tolist()])
     by_stay: dict[int, list] = {}
-    for stay_id, *values in zip(frame["stay_id"].astype(np.int64).tolist(), *columns, strict=True):
+    for stay_id, *values in zip(frame["stay_id"].tolist(), *columns, strict=True):
         by_stay.setdefault(stay_id, []).append(kind(*values))
     return by_stay
 
 
-def _diagnoses(frame: pd.DataFrame) -> dict[int, list[Diagnosis]]:
+def _diagnoses(frame: pd.DataFrame, flow: Flow) -> dict[int, list[Diagnosis]]:
     by_stay: dict[int, list[Diagnosis]] = {}
+    unread = 0
     for row in frame.itertuples(index=False):
-        sequence = None if pd.isna(row.sequence) else int(row.sequence)
-        by_stay.setdefault(int(row.stay_id), []).append(Diagnosis(sequence, str(row.version), str(row.code).strip()))
+        sequence = None if pd.isna(row.sequence) or row.sequence == NO_ID else int(row.sequence)
+        version, code = str(row.version).strip(), "" if pd.isna(row.code) else str(row.code).strip()
+        if row.stay_id == NO_ID or not version.isalnum() or not code:
+            unread += 1
+            continue
+        by_stay.setdefault(int(row.stay_id), []).append(Diagnosis(sequence, version, code))
+    if unread:
+        flow.refuse("diagnoses", "no stay, code or version of the ICD", unread)
     return by_stay

@@ -16,6 +16,7 @@ draw time (MIMIC_IV_MEDS since 2024).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from typing import NamedTuple
 from world_models.quantity import Quantity
 
 __all__ = ["INQUIRIES", "UNIT_IF_MISSING", "InquiryItem", "LabCode", "by_itemid", "by_name"]
-__all__ += ["find", "parse_lab_code"]
+__all__ += ["find", "parse_lab_code", "whole_number"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,12 @@ def by_name(name: str) -> InquiryItem:
         raise KeyError(f"no inquiry item {name!r}; near it: {', '.join(near)}") from None
 
 
+def whole_number(text: str) -> int | None:
+    """The number that a text of ASCII digits says; None for any other text ("²" is a digit to Python) and for what an
+    int64 need not hold."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
+
+
 class LabCode(NamedTuple):
     """A MEDS code that holds a value, or the time of a draw."""
 
@@ -201,7 +208,8 @@ def parse_lab_code(code: str) -> LabCode | None:
     if parts[1] in ("RESULT", "SPECIMEN_COLLECTED"):
         event = "result" if parts[1] == "RESULT" else "specimen"
         parts = parts[1:]
-    if len(parts) < 2 or not parts[1].isdigit():
+    itemid = whole_number(parts[1]) if len(parts) > 1 else None
+    if itemid is None:
         return None
     unit = "//".join(parts[2:]) if event != "specimen" else ""
-    return LabCode(int(parts[1]), "" if unit == "UNK" else unit, event)
+    return LabCode(itemid, "" if unit == "UNK" else unit, event)

@@ -1,6 +1,6 @@
 """Rows as readers give them -> values in our items and units, doses in theirs: vectorised, every row accounted for.
 
-Readers hand over two frames, whatever their source. Inquiries: subject_id, stay_id (NaN: unknown), itemid, unit, value,
+Readers hand over two frames, whatever their source. Inquiries: subject_id, stay_id (NO_ID: unknown), itemid, unit, value,
 text, drawn, resulted, source. Interventions: subject_id, stay_id, kind, item, start, end, dose, unit, rate, rate_unit,
 route, source, weight_kg. Times are datetime64[us]; a missing number is NaN, a missing time NaT, a missing text "".
 """
@@ -16,21 +16,24 @@ from world_models.data import ehr_codes, ehr_orders, ehr_units
 from world_models.data.ehr_flow import Flow
 
 __all__ = ["INQUIRY_COLUMNS", "INTERVENTION_COLUMNS", "canonical_inquiries", "canonical_interventions", "empty"]
-__all__ += ["number", "shortest_decimals"]
+__all__ += ["number", "shortest_decimals", "single_number"]
 
 INQUIRY_COLUMNS = ("subject_id", "stay_id", "item", "value", "label", "drawn", "resulted", "unit", "source")
 INTERVENTION_COLUMNS = (
     "subject_id", "stay_id", "kind", "item", "start", "end", "dose", "unit", "rate", "rate_unit", "route", "source",
 )  # fmt: skip
 # A result beyond what the method can tell: kept as a label
-_COMPARED = r"^\s*([<>]=?|LESS THAN|GREATER THAN)\s*([0-9]+(?:\.[0-9]+)?)\s*$"
-_SIGN = {"LESS THAN": "<", "GREATER THAN": ">"}
+_COMPARED = (
+    r"^\s*([<>]\s*/?=?|[≤≥]|(?:LESS|GREATER|MORE) THAN(?: OR EQUAL TO)?|(?:BELOW|UNDER|ABOVE|OVER))\s*"
+    r"([0-9][0-9.,]*|[.,][0-9]+)(?:\s*[A-Z%].*)?$"  # the unit may follow
+)
+_BELOW = ("<", "≤", "LESS", "BELOW", "UNDER")
 WEIGHT_NOT_CHARTED_KG = 1.0
 
 
 def empty(columns: tuple[str, ...]) -> pd.DataFrame:
     """A frame of no rows with the types of the others."""
-    kinds = {"subject_id": "int64", "stay_id": "float64", "value": "float64", "dose": "float64", "rate": "float64"}
+    kinds = {"subject_id": "int64", "stay_id": "int64", "value": "float64", "dose": "float64", "rate": "float64"}
     times = ("drawn", "resulted", "start", "end")
     return pd.DataFrame({
         name: pd.Series(dtype="datetime64[us]" if name in times else kinds.get(name, "object")) for name in columns
@@ -38,9 +41,23 @@ def empty(columns: tuple[str, ...]) -> pd.DataFrame:
 
 
 def number(text: pd.Series) -> pd.Series:
-    """float64 of a column of text: '1,000' is 1000; ranges ('5-10') and words are NaN."""
-    plain = text.astype("object").where(text.notna(), "").astype(str).str.strip().str.replace(",", "", regex=False)
-    return pd.to_numeric(plain, errors="coerce").astype(np.float64)
+    """float64 of a column of text: '1,000' is 1000, '2,5' is 2.5 (a comma before exactly three digits separates
+    thousands, any other is a decimal one); ranges ('5-10'), words and what is not finite are NaN."""
+    plain = text.astype("object").where(text.notna(), "").astype(str).str.strip()
+    thousands = plain.str.fullmatch(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?")
+    plain = plain.mask(thousands, plain.str.replace(",", "", regex=False))
+    plain = plain.mask(plain.str.fullmatch(r"[+-]?[0-9]*,[0-9]+"), plain.str.replace(",", ".", regex=False))
+    numeral = plain.str.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+    values = pd.to_numeric(plain.where(numeral), errors="coerce").astype(np.float64)
+    return values.where(np.isfinite(values))
+
+
+def single_number(text: pd.Series, flow: Flow, table: str, what: str) -> pd.Series:
+    """`number` of a column; what says something and is no single number is counted."""
+    values = number(text)
+    told = text.astype("object").where(text.notna(), "").astype(str).str.strip().ne("")
+    flow.repair(table, f"{what} that is no single number (a range, words): left out", int((told & values.isna()).sum()))
+    return values
 
 
 def shortest_decimals(values: np.ndarray) -> np.ndarray:
@@ -54,8 +71,9 @@ def shortest_decimals(values: np.ndarray) -> np.ndarray:
 def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFrame:
     """Values of listed items in their units and plausible ranges (columns INQUIRY_COLUMNS); the rest counted.
 
-    A number beyond the method's reach ('<0.01') becomes a label in the item's unit. Result times before the draw are
-    set to the draw, counted as repaired.
+    A number beyond the method's reach ('<0.01', and '>60' though the source gives 60 as its number) is censored, not
+    measured: it becomes a label in the item's unit. Result times before the draw are set to the draw, counted as
+    repaired.
     """
     ledger = flow.table(table)
     ledger.read += len(raw)
@@ -67,21 +85,21 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
     raw = raw[listed].reset_index(drop=True)
     raw["text"] = raw["text"].where(raw["text"].notna(), "") if "text" in raw else ""
     compared = raw["text"].astype(str).str.upper().str.extract(_COMPARED)
-    is_label = raw["value"].isna() & compared[1].notna()
+    limits = number(compared[1])
+    is_label = limits.notna()
     keep = raw["value"].notna() | is_label
     flow.drop(table, "no numeric result (text, blank or censored)", int((~keep).sum()))
     no_time = keep & raw["drawn"].isna()
     flow.drop(table, "no readable draw time", int(no_time.sum()))
     keep &= ~no_time
-    raw, compared, is_label = raw[keep], compared[keep], is_label[keep]
-    values = raw["value"].where(~is_label, pd.to_numeric(compared[1])).to_numpy(np.float64)
+    raw, signs, is_label = raw[keep], compared.loc[keep, 0], is_label[keep]
+    values = raw["value"].where(~is_label, limits[keep]).to_numpy(np.float64)
 
-    pairs = pd.MultiIndex.from_arrays([raw["itemid"].to_numpy(), raw["unit"].astype(object).fillna("").to_numpy()])
-    codes, unique = pairs.factorize()
+    codes, unique = _pairs(raw["itemid"], raw["unit"])
     factor, offset = np.full(len(unique), np.nan), np.zeros(len(unique))
     names, units = np.empty(len(unique), object), np.empty(len(unique), object)
     low, high = np.zeros(len(unique)), np.zeros(len(unique))
-    met = np.bincount(codes, minlength=len(unique)) if len(codes) else np.zeros(len(unique), int)
+    met = np.bincount(codes, minlength=len(unique))
     for k, (itemid, unit) in enumerate(unique):
         item = items[int(itemid)]
         spelt = ehr_units.spell(unit) or ehr_codes.UNIT_IF_MISSING.get(int(itemid), "")
@@ -95,19 +113,22 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
     values = values * factor[codes] + offset[codes]
     convertible = np.isfinite(factor)[codes]
     flow.drop(table, "unit missing or not convertible", int((~convertible).sum()))
-    plausible = convertible & (is_label.to_numpy() | ((values >= low[codes]) & (values <= high[codes])))
+    plausible = (
+        convertible & np.isfinite(values) & (is_label.to_numpy() | ((values >= low[codes]) & (values <= high[codes])))
+    )
     flow.drop(table, "outside the plausible range", int((convertible & ~plausible).sum()))
 
     labels = np.full(len(raw), None, object)
     for i in np.flatnonzero(is_label.to_numpy() & plausible):
-        sign = compared[0].iloc[i]
-        labels[i] = f"{_SIGN.get(sign, sign)}{values[i]:.6g}"
+        sign = signs.iloc[i]
+        equal = "=" if sign.endswith(("=", "≤", "≥", "TO")) else ""
+        labels[i] = f"{'<' if sign.startswith(_BELOW) else '>'}{equal}{values[i]:.6g}"
     drawn, resulted = raw["drawn"].to_numpy("datetime64[us]"), raw["resulted"].to_numpy("datetime64[us]")
     early = plausible & (resulted < drawn)
     flow.repair(table, "result before the draw: taken as the draw time", int(early.sum()))
     result = pd.DataFrame({
         "subject_id": raw["subject_id"].to_numpy(np.int64),
-        "stay_id": raw["stay_id"].to_numpy(np.float64),
+        "stay_id": raw["stay_id"].to_numpy(np.int64),
         "item": names[codes],
         "value": np.where(is_label, np.nan, values),
         "label": labels,
@@ -120,11 +141,20 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
     return result[plausible].reset_index(drop=True)
 
 
+def _pairs(first: pd.Series, second: pd.Series) -> tuple[np.ndarray, list[tuple]]:
+    """The place [N] of each row's pair among the pairs met, and those; a missing second is ""."""
+    keys = pd.DataFrame(
+        {"first": first.to_numpy(), "second": second.astype(object).where(second.notna(), "").to_numpy()}
+    )
+    codes = keys.groupby(["first", "second"], sort=False).ngroup().to_numpy(np.int64)
+    return codes, list(keys.drop_duplicates().itertuples(index=False, name=None))
+
+
 def canonical_interventions(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFrame:
     """Doses and rates in our units where the table converts them (columns INTERVENTION_COLUMNS); the rest counted.
 
-    What cannot be converted keeps its own unit. A rate above the item's limit, a negative dose and an end before the
-    start are blanked, counted as repaired; the intervention stays.
+    What cannot be converted keeps its own unit. A dose or rate above the item's or unit's limit, a negative one and an
+    end before the start are blanked, counted as repaired; the intervention stays.
     """
     ledger = flow.table(table)
     ledger.read += len(raw)
@@ -158,12 +188,9 @@ def _convert(
     negative = given & (values < 0)
     flow.repair(table, f"negative {name} blanked", int(negative.sum()))
     values[negative] = np.nan
-    pairs = pd.MultiIndex.from_arrays([
-        frame["item"].to_numpy(object), frame[unit_name].astype(object).fillna("").to_numpy(),
-    ])  # fmt: skip
-    codes, unique = pairs.factorize()
+    codes, unique = _pairs(frame["item"], frame[unit_name])
     units = np.empty(len(unique), object)
-    factor, limit = np.ones(len(unique)), np.full(len(unique), np.inf)
+    factor, limit = np.ones(len(unique)), np.zeros(len(unique))
     for k, (item_name, unit) in enumerate(unique):
         item = items.get(item_name)
         units[k] = ehr_units.spell_dose(unit)
@@ -171,7 +198,10 @@ def _convert(
         found = ehr_units.dose_conversion(item_name, units[k], wanted) if wanted and units[k] else None
         if found is not None:
             factor[k], units[k] = found, wanted
-            limit[k] = item.max_rate if target == "rate" and item.max_rate else np.inf
+        limits = [ehr_units.largest_amount(units[k])]
+        if found is not None:
+            limits += [item.max_rate if target == "rate" else ehr_orders.LARGEST_DOSES.get(item_name)]
+        limit[k] = min(limit for limit in limits if limit is not None)
     if target == "rate":  # mg/kg/min beside a weight of 1 kg is a slip of the unit: the number is in ug/kg/min
         slip = (weight == WEIGHT_NOT_CHARTED_KG).to_numpy() & (factor[codes] == 1000.0)
         flow.repair(table, "rate in mg/kg/min beside a weight of 1 kg: read as ug/kg/min", int(slip.sum()))

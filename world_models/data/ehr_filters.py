@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from world_models.data.ehr_codes import find, whole_number
 from world_models.data.ehr_flow import Flow
 from world_models.data.episode import PatientEpisode
 
@@ -42,19 +43,20 @@ class FilterRules:
 def measure(episodes: Iterable[PatientEpisode]) -> pd.DataFrame:
     """One row a stay: subject_id, stay_id, started, category, COUNTS, events, inquiries, interventions, drugs_ordered.
 
-    `drugs` are doses given and infusions, `drugs_ordered` prescriptions; `values` are numbers, `cultures` labels.
+    `drugs` are doses given and infusions, `drugs_ordered` prescriptions; `values` are of listed items, censored ones
+    ("<0.01") too, `cultures` all other labels.
     """
     rows = []
     for e in episodes:
         inquiries, done = list(e.inquiries()), list(e.interventions())
         kinds = [event.kind for event in done]
+        numeric = [event.value is not None or find(event.item) is not None for event in inquiries]
         primary = next((d for d in e.diagnoses if d.sequence == 1), None)
         rows.append({
             "subject_id": e.subject_id, "stay_id": e.stay_id, "started": pd.Timestamp(e.started).as_unit("us"),
             "category": "unknown" if primary is None else diagnosis_category(primary.version, primary.code),
             "length_of_stay_hours": e.length_of_stay_hours,
-            "values": sum(event.value is not None for event in inquiries),
-            "cultures": sum(event.value is None for event in inquiries),
+            "values": sum(numeric), "cultures": len(numeric) - sum(numeric),
             "drugs": sum(kind in DRUG_KINDS for kind in kinds), "drugs_ordered": kinds.count("prescription"),
             "events": len(inquiries) + len(done), "inquiries": len(inquiries), "interventions": len(done),
         })  # fmt: skip
@@ -156,10 +158,8 @@ def diagnosis_category(version: str, code: str) -> str:
     if version == "9":
         if code[0] in "EV":
             return "external" if code[0] == "E" else "contact"
-        head = code[:3]
-        if not head.isdigit():
-            return "unknown"
-        return next(name for last, name in _ICD9 if int(head) <= last)
+        head = whole_number(code[:3])
+        return "unknown" if head is None else next(name for last, name in _ICD9 if head <= last)
     if code[0] == "D":
         return "neoplasm" if code[1:3] < "50" else "blood"
     if code[0] == "H":

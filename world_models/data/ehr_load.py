@@ -22,11 +22,13 @@ def load_episodes(
     challenge2012: str | Path | None = None,
     hours_per_step: float = 4.0,
     unit_tolerance: float = 0.01,
+    date_order: str | None = None,
 ) -> tuple[list[PatientEpisode], Flow]:
     """All stays, unfiltered, by subject and start, and the flow of how they came about.
 
     `meds` may be what ehr_pipeline wrote (then nothing is converted again, and the steps are laid out anew if their
-    width is another) or any MEDS export of MIMIC; beside it, `tables` adds what MEDS leaves out.
+    width is another) or any MEDS export of MIMIC; beside it, `tables` adds what MEDS leaves out. `date_order` is needed
+    where the tables' dates do not tell whether 02/03/2150 is in February or March: see `Source`.
 
     Raises:
         EhrDataError: a source that cannot be read, or not one source.
@@ -34,7 +36,7 @@ def load_episodes(
     """
     names = {"meds": meds, "tables": tables, "mimic3": mimic3, "challenge2012": challenge2012}
     source = Source(**{name: None if path is None else str(path) for name, path in names.items()},
-                    hours_per_step=hours_per_step, shards=1)  # fmt: skip
+                    hours_per_step=hours_per_step, shards=1, date_order=date_order)  # fmt: skip
     if meds is not None and tables is None:
         files = data_files(meds)
         if all(is_episode_file(path) for path in files):

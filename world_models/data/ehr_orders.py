@@ -9,7 +9,7 @@ brands included. What is not in the table keeps the source's own name in lower c
 `AMOUNT_IF_MISSING`: in INPUTEVENTS_MV of the MIMIC-III demo every one of these item ids has this one unit. `max_rate`
 is the highest rate kept; above it the rate is dropped and counted, the infusion stays. Norepinephrine rows in mg/kg/min
 are converted; where the patient's weight is charted as 1 they are in ug/kg/min already (mimic-code,
-concepts/medication/norepinephrine.sql).
+concepts/medication/norepinephrine.sql). `LARGEST_DOSES` are the same for doses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-__all__ = ["ADMINISTRATIVE", "AMOUNT_IF_MISSING", "EXECUTED", "ORDERS", "OrderItem"]
+__all__ = ["ADMINISTRATIVE", "AMOUNT_IF_MISSING", "EXECUTED", "LARGEST_DOSES", "ORDERS", "OrderItem"]
 __all__ += ["by_itemid", "by_name", "is_flush", "item_of_drug"]
 
 
@@ -138,6 +138,36 @@ ORDERS: tuple[OrderItem, ...] = (
         "chest_tube_removed": (227712,), "cardioversion": (225464,),
     }.items()),
 )
+# fmt: on
+
+# Highest dose kept, in the item's `amount`: of one administration or order, or of an infusion as a whole. Some five to
+# ten times what is usual at most, so that above it a number is a slip of the pen or of the unit (k).
+# fmt: off
+LARGEST_DOSES: dict[str, float] = {
+    **{item.name: 20_000.0 for item in ORDERS if item.amount == "mL"}, "lactulose": 5_000,
+    "norepinephrine": 500, "epinephrine": 200, "phenylephrine": 3_000, "vasopressin": 1_000, "dopamine": 5_000,
+    "dobutamine": 5_000, "milrinone": 300, "nitroglycerin": 3_000, "nitroprusside": 1_000, "nicardipine": 1_500,
+    "esmolol": 50_000, "amiodarone": 5_000, "diltiazem": 2_000, "labetalol": 6_000, "metoprolol": 1_000,
+    "hydralazine": 500, "lisinopril": 200, "amlodipine": 100, "carvedilol": 200, "digoxin": 5, "atorvastatin": 400,
+    "aspirin": 5_000, "midodrine": 150,
+    "propofol": 30_000, "fentanyl": 50_000, "midazolam": 2_000, "dexmedetomidine": 10_000, "morphine": 2_000,
+    "hydromorphone": 1_000, "lorazepam": 1_000, "cisatracurium": 4_000, "acetaminophen": 10_000, "oxycodone": 800,
+    "haloperidol": 200, "quetiapine": 2_000, "gabapentin": 6_000, "levetiracetam": 10_000,
+    "potassium_chloride": 1_000, "magnesium_sulfate": 100, "calcium_gluconate": 200, "bicarbonate": 5_000,
+    "potassium_phosphate": 500, "sodium_phosphate": 500, "furosemide": 4_000, "bumetanide": 100,
+    "spironolactone": 1_000, "torsemide": 1_000, "insulin_glargine": 1_000, "insulin_nph": 1_000, "insulin": 3_000,
+    "levothyroxine": 2_000, "glucagon": 200, "hydrocortisone": 2_000, "methylprednisolone": 5_000, "prednisone": 1_000,
+    "dexamethasone": 1_000,
+    "heparin": 250_000, "enoxaparin": 1_000, "warfarin": 100, "phytonadione": 200, "clopidogrel": 2_000,
+    "vancomycin": 20_000, "piperacillin_tazobactam": 50, "cefepime": 20, "ceftriaxone": 20, "cefazolin": 20,
+    "ceftazidime": 20, "meropenem": 20_000, "metronidazole": 10_000, "ciprofloxacin": 5_000, "levofloxacin": 5_000,
+    "azithromycin": 5_000, "ampicillin_sulbactam": 30, "ampicillin": 30, "linezolid": 5_000, "clindamycin": 10_000,
+    "gentamicin": 3_000, "tobramycin": 3_000, "acyclovir": 10_000, "fluconazole": 5_000, "micafungin": 2_000,
+    "doxycycline": 2_000,
+    "pantoprazole": 1_000, "omeprazole": 1_000, "famotidine": 500, "ranitidine": 3_000, "octreotide": 20_000,
+    "ondansetron": 200, "metoclopramide": 500, "docusate": 5_000, "senna": 500, "bisacodyl": 200,
+    "polyethylene_glycol": 5_000, "rifaximin": 5_000, "thiamine": 5_000, "folic_acid": 200,
+}
 # fmt: on
 
 # MetaVision counts these by the dose; the amount of the last three is in mg beside a rate and in ug without, so that

@@ -27,6 +27,7 @@ from meds import CodeMetadataSchema, DatasetMetadataSchema, SubjectSplitSchema
 from tqdm import tqdm
 
 from world_models.data import ehr_codes
+from world_models.data.ehr_cells import DATE_ORDERS
 from world_models.data.ehr_filters import FilterRules, select, split_patients
 from world_models.data.ehr_flow import Flow
 from world_models.data.ehr_shards import Source, prepare, process_shard, source_flow
@@ -150,6 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shards", type=int, default=defaults["shards"], help="about 500 patients each")
     parser.add_argument("--jobs", type=int, default=1, help="shards processed at once")
     parser.add_argument("--memory-limit", default=defaults["memory_limit"], help="of DuckDB, e.g. 4GB")
+    parser.add_argument("--date-order", choices=DATE_ORDERS, help="of dates like 02/03/2150; else as the tables show")
     parser.add_argument("--no-filters", action="store_true", help="keep every stay")
     parser.add_argument("--split", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "TUNING", "HELD_OUT"))
     parser.add_argument("--seed", type=int, default=0, help="of the split")

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from world_models.data import challenge_2012, meds_reader, mimic_iii, mimic_iv
 from world_models.data.ehr_assemble import Frames, assemble
+from world_models.data.ehr_cells import DATE_ORDERS, NO_ID
 from world_models.data.ehr_filters import measure
-from world_models.data.ehr_flow import Flow
+from world_models.data.ehr_flow import Flow, Ledger
 from world_models.data.ehr_tables import (
     EhrDataError,
     clear_parts,
@@ -31,6 +31,7 @@ from world_models.data.ehr_tables import (
     shard_of_subject,
     write_json,
 )
+from world_models.data.episode import WIDEST_STEP_HOURS
 from world_models.data.meds_writer import write_episodes, write_table
 
 __all__ = ["Source", "prepare", "process_shard", "shard_folders", "source_flow"]
@@ -53,6 +54,7 @@ class Source:
     hours_per_step: float = 4.0
     shards: int = 8  # ignored for a MEDS folder, whose files are the shards
     memory_limit: str = "1GB"  # of DuckDB
+    date_order: str | None = None  # of dates like 02/03/2150 in tables: one of DATE_ORDERS; None: as the cells show
 
     def __post_init__(self) -> None:
         given = [name for name in ("meds", "tables", "mimic3", "challenge2012") if getattr(self, name) is not None]
@@ -60,8 +62,14 @@ class Source:
             raise EhrDataError(
                 f"give one source, or MEDS with the tables of the same patients; given: {', '.join(given) or 'none'}"
             )
-        if not self.hours_per_step > 0:
-            raise EhrDataError(f"hours_per_step={self.hours_per_step} must be above 0; 4 is the usual one")
+        if not 0 < self.hours_per_step <= WIDEST_STEP_HOURS:
+            raise EhrDataError(
+                f"hours_per_step={self.hours_per_step} must be above 0 and at most {WIDEST_STEP_HOURS:g}; 4 is the usual one"
+            )
+        if self.date_order not in (None, *DATE_ORDERS):
+            raise EhrDataError(
+                f"date_order={self.date_order!r} is none of {', '.join(DATE_ORDERS)}; give one, or nothing"
+            )
         if not 1 <= self.shards <= 1000:
             raise EhrDataError(f"shards={self.shards} is outside 1..1000; 1 to 1,000 patients a shard are usual")
 
@@ -99,9 +107,10 @@ def prepare(source: Source, work: Path, quiet: bool = False) -> list[Path]:
                 (shards / f"{i:04d}").mkdir(exist_ok=True)
                 write_json(shards / f"{i:04d}" / "meds.json", {"path": str(Path(path).resolve())})
             shard_of = partial(_look_up, owner)
-    for name, batches, keep in _tables(source, work):
+    for name, read, keep in _tables(source, work):
+        ledger = Ledger()
         with _bar(f"{name} rows", quiet) as bar:
-            deal(batches, name, shards, shard_of, keep, bar.update)
+            deal(read(ledger), name, shards, shard_of, keep, bar.update, ledger)
     return shard_folders(work)
 
 
@@ -117,12 +126,7 @@ def _owners(files: list[Path]) -> pd.Series:
     """subject_id -> number of its file."""
     parts = []
     for i, path in enumerate(files):
-        try:
-            ids = pq.read_table(path, columns=["subject_id"]).column(0).unique().to_numpy()
-        except (pa.ArrowException, OSError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise EhrDataError(f"{path} cannot be read ({first}); write it again by the MEDS schema") from error
-        parts.append(pd.Series(i, index=ids.astype(np.int64)))
+        parts.append(pd.Series(i, index=meds_reader.subjects(path)))
     owner = pd.concat(parts)
     twice = owner.index[owner.index.duplicated()]
     if len(twice):
@@ -133,12 +137,14 @@ def _owners(files: list[Path]) -> pd.Series:
     return owner
 
 
-def _tables(source: Source, work: Path) -> Iterator[tuple[str, Iterator[pa.RecordBatch], object]]:
-    """(name, batches, filter of rows) of every table the source has."""
-    spill = work / "spill"
+_Read = Callable[[Ledger], Iterator[pa.RecordBatch]]
+
+
+def _tables(source: Source, work: Path) -> Iterator[tuple[str, _Read, object]]:
+    """(name, its batches, counting in a ledger, filter of rows) of every table the source has."""
     if source.challenge2012 is not None:
-        yield "measurements", challenge_2012.batches(source.challenge2012, source.memory_limit), None
-        yield "outcomes", challenge_2012.outcome_batches(source.challenge2012, source.memory_limit), None
+        yield "measurements", partial(challenge_2012.batches, source.challenge2012, source.memory_limit), None
+        yield "outcomes", partial(challenge_2012.outcome_batches, source.challenge2012, source.memory_limit), None
         return
     layout = mimic_iii if source.mimic3 is not None else mimic_iv
     folder = source.mimic3 if source.mimic3 is not None else source.tables
@@ -153,8 +159,10 @@ def _tables(source: Source, work: Path) -> Iterator[tuple[str, Iterator[pa.Recor
             f"{folder} lacks the table(s) {', '.join(absent)} (as .parquet, .csv.gz or .csv); they are needed"
         )
     for name, spec in layout.TABLES.items():
-        if found[name] is not None:
-            yield name, scan(found[name], spec, source.memory_limit, spill), spec.keep
+        path = found[name]
+        if path is not None:
+            read = partial(scan, path, spec, source.memory_limit, work / "spill", source.date_order)
+            yield name, read, spec.keep
 
 
 def process_shard(folder: str | Path) -> Path:
@@ -204,8 +212,8 @@ def _joined(meds: Frames, tables: Frames, folder: Path, flow: Flow) -> Frames:
     orders = tables.interventions[tables.interventions["kind"] == "prescription"]
     ours = mimic_iv.fill_doses(ours.reset_index(drop=True), orders, flow)
     # ids of stays without hadm_id are made up: by the time of the event it is found again among the tables' stays
-    known = set(tables.stays["stay_id"].dropna())
-    values = meds.inquiries.assign(stay_id=meds.inquiries["stay_id"].where(meds.inquiries["stay_id"].isin(known)))
+    known = meds.inquiries["stay_id"].isin(tables.stays["stay_id"])
+    values = meds.inquiries.assign(stay_id=meds.inquiries["stay_id"].where(known, NO_ID))
     return Frames(
         tables.stays,
         tables.diagnoses if len(tables.diagnoses) else meds.diagnoses,
@@ -229,7 +237,7 @@ def source_flow(work: Path) -> Flow:
         if not ledger.read and not ledger.kept:
             ledger.kept = dealt["kept"]
         ledger.read = dealt["read"]
-        for reason, rows in dealt["dropped"].items():
-            ledger.dropped[reason] += rows
+        ledger.dropped.update(dealt["dropped"])
+        ledger.repaired.update(dealt["repaired"])
     total.check()
     return total

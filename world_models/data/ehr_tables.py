@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from world_models.data.ehr_cells import NO_ID, EhrDataError, Habits, find_habits, undecided, value_of
 from world_models.data.ehr_flow import Ledger
 
 if TYPE_CHECKING:
@@ -28,13 +30,6 @@ __all__ = ["EhrDataError", "RowFilter", "TableSpec", "deal", "find_table", "read
 FORMATS = (".parquet", ".csv.gz", ".csv")
 BATCH_ROWS = 65536
 BUFFER_ROWS = 400_000
-# ISO, and month first as a spreadsheet writes it: procedureevents and outputevents of the MIMIC-IV demo are so
-TIME_FORMATS = ("%Y-%m-%d %H:%M:%S", "%m/%d/%Y %H:%M", "%Y-%m-%d", "%m/%d/%Y", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S")
-
-
-class EhrDataError(ValueError):
-    """Hospital data that cannot be read: the message names the file, what is wrong and the remedy."""
-
 
 # (batch) -> the rows to keep, and the reason why the others are not
 RowFilter = Callable[["pa.RecordBatch"], "tuple[np.ndarray, str]"]
@@ -42,7 +37,8 @@ RowFilter = Callable[["pa.RecordBatch"], "tuple[np.ndarray, str]"]
 
 @dataclass(frozen=True)
 class TableSpec:
-    """A table as its publisher names it. `columns`: name -> id, float, text or time; `optional` ones may be absent."""
+    """A table as its publisher names it. `columns`: name -> id, float, amount (a number as text, or a range), text or
+    time; `optional` ones may be absent."""
 
     name: str
     columns: dict[str, str]
@@ -70,43 +66,49 @@ def connect(memory_limit: str = "1GB", spill: str | Path | None = None):
     settings = {"memory_limit": memory_limit, "threads": 1, "preserve_insertion_order": True}
     if spill is not None:
         settings["temp_directory"] = str(spill)
-    return duckdb.connect(config=settings)
+    db = duckdb.connect(config=settings)
+    db.execute("SET GLOBAL TimeZone = 'UTC'")  # else a time with a zone is read in that of the machine
+    return db
 
 
 def _source(path: Path) -> str:
-    quoted = str(path).replace("'", "''")
+    """The table as DuckDB's FROM takes it. Wildcards in the path are meant as they stand, a folder named `subject_id=1`
+    adds no column."""
+    quoted = re.sub(r"([*?\[])", r"[\1]", str(path)).replace("'", "''")
     if path.suffix == ".parquet":
-        return f"read_parquet('{quoted}')"
-    return f"read_csv('{quoted}', all_varchar=true, header=true)"
+        return f"read_parquet('{quoted}', hive_partitioning=false)"
+    return f"read_csv('{quoted}', all_varchar=true, header=true, hive_partitioning=false)"
 
 
-def _typed(name: str, kind: str) -> str:
-    raw = f'"{name}"::VARCHAR'
-    if kind == "id":  # spreadsheets and pandas write ids as 25742920.0
-        return f"TRY_CAST(TRY_CAST({raw} AS DOUBLE) AS BIGINT)"
-    if kind == "float":
-        return f"TRY_CAST({raw} AS DOUBLE)"
-    if kind == "time":
-        formats = ", ".join(f"'{text}'" for text in TIME_FORMATS)
-        return f"COALESCE(TRY_STRPTIME({raw}, [{formats}]), TRY_CAST({raw} AS TIMESTAMP))"
-    return f"NULLIF(TRIM({raw}), '')"
+def scan(
+    path: str | Path,
+    spec: TableSpec,
+    memory_limit: str = "1GB",
+    spill: Path | None = None,
+    date_order: str | None = None,
+    ledger: Ledger | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Record batches with the columns of `spec`, found whatever their case; an absent optional one is all null.
 
-
-def scan(path: str | Path, spec: TableSpec, memory_limit: str = "1GB", spill: Path | None = None) -> Iterator:
-    """Record batches with the columns of `spec`, found whatever their case; an absent optional one is all null. One pass.
+    One pass, but for a table with dates or numbers that only its other cells can tell how to read (see `ehr_cells`):
+    those are looked at first where the first such row is met. Cells that say something and cannot be read are null, and
+    counted in `ledger`.
 
     Raises:
-        EhrDataError: no such file, a column missing, a file cut short or not of its format.
+        EhrDataError: no such file, a column missing, a file cut short or not of its format; dates or commas that may
+            mean two things.
     """
     import duckdb
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     path = Path(path)
     if not path.is_file():
         raise EhrDataError(f"no file {path}; give a folder that holds the table {spec.name}")
     try:
         with connect(memory_limit, spill) as db:
-            rows = db.execute(f"DESCRIBE SELECT * FROM {_source(path)}").fetchall()
+            source = _source(path)
+            rows = db.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
             there = {row[0].lower(): row[0] for row in rows}
             missing = [name for name in spec.columns if name.lower() not in there and name not in spec.optional]
             if missing:
@@ -114,20 +116,41 @@ def scan(path: str | Path, spec: TableSpec, memory_limit: str = "1GB", spill: Pa
                     f"{path} lacks the column(s) {', '.join(missing)}; a table {spec.name} has "
                     f"{', '.join(spec.columns)}: give the table as published (found: {', '.join(there)})"
                 )
-            wanted = ", ".join(
-                f'{_typed(there[name.lower()], kind) if name.lower() in there else _null(kind)} AS "{name}"'
-                for name, kind in spec.columns.items()
-            )
-            result = db.sql(f"SELECT {wanted} FROM {_source(path)}")
-            # the name in DuckDB 2, else the one before it
-            reader = getattr(result, "to_arrow_reader", None) or result.fetch_arrow_reader
-            yield from reader(BATCH_ROWS)
+            names = {there[name.lower()]: name for name in spec.columns if name.lower() in there}
+            kinds = {theirs: spec.columns[ours] for theirs, ours in names.items()}
+
+            def read(habits: Habits | None, skip: int) -> Iterator[pa.RecordBatch]:
+                wanted = [
+                    f'{value_of(there[name.lower()], kind, habits) if name.lower() in there else _null(kind)} AS "{name}"'
+                    for name, kind in spec.columns.items()
+                ]
+                open_ = undecided(kinds) if habits is None else "FALSE"
+                result = db.cursor().sql(f'SELECT {", ".join(wanted)}, {open_} AS "{_OPEN}" FROM {source} OFFSET {skip}')
+                # the name in DuckDB 2, else the one before it
+                yield from (getattr(result, "to_arrow_reader", None) or result.fetch_arrow_reader)(BATCH_ROWS)
+
+            done = 0
+            for batch in read(None, 0):
+                if pc.any(batch.column(_OPEN)).as_py():
+                    break
+                done += batch.num_rows
+                yield batch.drop_columns(_OPEN)
+            else:
+                return
+            habits = find_habits(db, source, kinds, str(path), date_order)
+            if ledger is not None:
+                ledger.repaired.update({f"{names[c]} cannot be read: left out": n for c, n in habits.unread.items()})
+            for batch in read(habits, done):
+                yield batch.drop_columns(_OPEN)
     except (duckdb.Error, pa.ArrowException) as error:
         first = str(error).strip().splitlines()[0]
         raise EhrDataError(
             f"{path} cannot be read as a table ({first}): it is cut short, damaged or not what its name says; "
             "fetch or write it again"
         ) from error
+
+
+_OPEN = "what the row says depends on others"
 
 
 def _null(kind: str) -> str:
@@ -147,11 +170,15 @@ def deal(
     shard_of: Callable[[np.ndarray], np.ndarray],
     keep: RowFilter | None = None,
     progress: Callable[[int], None] | None = None,
+    ledger: Ledger | None = None,
 ) -> Ledger:
     """Write `<shards>/<NNNN>/<name>.parquet` of batches that have a `subject_id`; all files appear at the end at once.
 
-    `shard_of` gives -1 for a subject who is not wanted. Returns the ledger of the rows; it is also left as
-    `<shards>/../<name>.done.json`, and where that exists already nothing is read.
+    `shard_of` gives -1 for a subject who is not wanted. Returns the ledger of the rows (`ledger`, where `batches` counts
+    in one too); it is also left as `<shards>/../<name>.done.json`, and where that exists already nothing is read.
+
+    Raises:
+        EhrDataError: no row at all has a subject_id that is a whole number.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -159,10 +186,9 @@ def deal(
     done = shards.parent / f"{name}.done.json"
     if done.is_file():
         saved = json.loads(done.read_text(encoding="utf-8"))
-        ledger = Ledger(saved["read"], saved["kept"])
-        ledger.dropped.update(saved["dropped"])
-        return ledger
-    ledger = Ledger()
+        return Ledger(saved["read"], saved["kept"], Counter(saved["dropped"]), Counter(saved["repaired"]))
+    ledger = Ledger() if ledger is None else ledger
+    looked_at = nobody = 0
     writers: dict[int, pq.ParquetWriter] = {}
     held: dict[int, list[pa.RecordBatch]] = {}
     size = 0
@@ -188,20 +214,26 @@ def deal(
                 batch = batch.filter(pa.array(mask))
             subject = batch.column(batch.schema.get_field_index("subject_id"))
             known = subject.is_valid().to_numpy(zero_copy_only=False)
+            looked_at, nobody = looked_at + len(known), nobody + int((~known).sum())
             place = np.full(batch.num_rows, -1, np.int64)
             place[known] = shard_of(subject.drop_null().to_numpy(zero_copy_only=False).astype(np.int64))
             ledger.dropped["no subject_id, or a subject of no shard"] += int((place < 0).sum())
             order = np.argsort(place, kind="stable")
-            values, starts = np.unique(place[order], return_index=True)
+            values, starts, counts = np.unique(place[order], return_index=True, return_counts=True)
             sorted_batch = batch.take(pa.array(order))
-            for shard, start, stop in zip(values, starts, [*starts[1:], len(order)], strict=True):
+            for shard, start, count in zip(values.tolist(), starts.tolist(), counts.tolist(), strict=True):
                 if shard >= 0:
-                    held.setdefault(int(shard), []).append(sorted_batch.slice(start, stop - start))
-                    ledger.kept += int(stop - start)
+                    held.setdefault(shard, []).append(sorted_batch.slice(start, count))
+                    ledger.kept += count
             size += batch.num_rows
             if size >= BUFFER_ROWS:
                 flush()
                 size = 0
+        if nobody and nobody == looked_at:
+            raise EhrDataError(
+                f"table {name}: none of its {nobody} rows has a subject_id that is a whole number below 2**63; number the "
+                "patients"
+            )
         flush()
         for writer in writers.values():
             writer.close()
@@ -214,20 +246,28 @@ def deal(
         part = shards / f"{shard:04d}" / f"{name}.parquet.part"
         os.replace(part, part.with_suffix(""))
     ledger.dropped += Counter()  # zero counts go
-    write_json(done, {"read": ledger.read, "kept": ledger.kept, "dropped": dict(ledger.dropped)})
+    counts = {"dropped": dict(ledger.dropped), "repaired": dict(ledger.repaired)}
+    write_json(done, {"read": ledger.read, "kept": ledger.kept, **counts})
     return ledger
 
 
 def read_shard_table(folder: str | Path, spec: TableSpec):
-    """One table of a shard as a pandas frame; empty, with its columns, where the shard has none of it."""
+    """One table of a shard as a pandas frame; empty, with its columns, where the shard has none of it. An id that is
+    not told is `NO_ID`: as a float64 NaN would have it, the ids above 2**53 beside it lost their last digits."""
     import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     path = Path(folder) / f"{spec.name}.parquet"
     if not path.is_file():
-        kinds = {"id": "int64", "float": "float64", "time": "datetime64[us]", "text": "object"}
-        return pd.DataFrame({name: pd.Series(dtype=kinds[kind]) for name, kind in spec.columns.items()})
-    return pq.read_table(path).to_pandas(date_as_object=False)
+        kinds = {"id": "int64", "float": "float64", "time": "datetime64[us]"}
+        return pd.DataFrame({name: pd.Series(dtype=kinds.get(kind, "object")) for name, kind in spec.columns.items()})
+    table = pq.read_table(path, partitioning=None)
+    for i, column in enumerate(table.schema):
+        if column.type == pa.int64():
+            table = table.set_column(i, column.name, pc.fill_null(table.column(i), NO_ID))
+    return table.to_pandas(date_as_object=False)
 
 
 def write_json(path: Path, data: object) -> None:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from world_models.data.ehr_flow import Flow
 
-__all__ = ["CONVERSIONS", "Conversion", "UnitError", "check_units", "conversion", "dose_conversion", "spell", "spell_dose"]
+__all__ = ["CONVERSIONS", "Conversion", "UnitError", "check_units", "conversion", "dose_conversion", "largest_amount"]
+__all__ += ["spell", "spell_dose"]
 
 
 class UnitError(ValueError):
@@ -144,6 +145,9 @@ _DOSE_WORDS = {
 # CareVue writes rates without a stroke: mcgkgmin, Uhr, mLhr.
 _CAREVUE = re.compile(r"^(mcg|mg|ml|u|meq|gm|ng)(kg)?(min|hr)$")
 _SCALE = {"ng": ("g", 1e-9), "ug": ("g", 1e-6), "mg": ("g", 1e-3), "g": ("g", 1.0), "mL": ("L", 1e-3), "L": ("L", 1.0)}
+# No dose of any drug, and no rate per minute, hour or day, is above these: 1 kg, 20 L, ... of words like "tab" 10,000
+_LARGEST = {"g": 1_000.0, "L": 20.0, "[U]": 1e8, "mmol": 10_000.0, "mEq": 10_000.0}
+_LARGEST_COUNT = 10_000.0
 _MONOVALENT = frozenset({"potassium_chloride", "bicarbonate"})
 _PER = {"min": 1.0, "h": 60.0, "d": 1440.0}  # minutes
 
@@ -176,6 +180,13 @@ def dose_conversion(item: str, unit: str, to: str) -> float | None:
     if ours is None or theirs is None or ours[:2] != theirs[:2]:
         return None
     return round(ours[2] / theirs[2], 12)
+
+
+def largest_amount(unit: str) -> float:
+    """The highest dose or rate, in a unit (as `spell_dose` gives it), that is kept of a drug nobody has listed."""
+    head = unit.partition("/")[0]
+    base, scale = _SCALE.get(head, (head, 1.0))
+    return _LARGEST.get(base, _LARGEST_COUNT) / scale
 
 
 def _dose_parts(unit: str) -> tuple[str, tuple[str, ...], float] | None:

@@ -31,6 +31,8 @@ __all__ = [
 
 KINDS = ("administration", "infusion", "procedure", "prescription")
 OLDEST_YEARS = 130.0
+WIDEST_STEP_HOURS = 24.0 * 366
+LAST_YEAR = 9990  # so that a step's end is a datetime still
 LARGEST = float(np.finfo(np.float32).max)
 _NEVER = datetime.max
 
@@ -44,7 +46,7 @@ class Inquiry(NamedTuple):
 
     item: str  # our name: an item of ehr_codes, or "culture//<specimen>//<test>" or "susceptibility//..."
     value: float | None  # in `unit`
-    label: str | None  # a label outcome (an organism, "negative", "<0.01")
+    label: str | None  # a label outcome (an organism, "negative") or a censored number ("<0.01", ">60")
     drawn: datetime
     resulted: datetime | None  # None: the source does not say
     unit: str  # "" for a label
@@ -139,6 +141,11 @@ class PatientEpisode:
     def length_of_stay_hours(self) -> float:
         return (self.discharged - self.started) / timedelta(hours=1)
 
+    @property
+    def hours_alive(self) -> float:
+        """Hours from `started` to `discharged`, or to the death if that came first."""
+        return self.hours(self.discharged if self.died is None else min(self.died, self.discharged))
+
     def hours(self, time: datetime) -> float:
         """Hours from `started`."""
         return (time - self.started) / timedelta(hours=1)
@@ -213,8 +220,10 @@ def lay_out(
     Raises:
         EpisodeError: a step width that is not above 0, an event before `started`.
     """
-    if not (hours_per_step > 0 and math.isfinite(hours_per_step)):
-        raise EpisodeError(f"hours_per_step={hours_per_step} must be a finite number above 0; 4 is the usual one")
+    if not 0 < hours_per_step <= WIDEST_STEP_HOURS:
+        raise EpisodeError(
+            f"hours_per_step={hours_per_step} must be above 0 and at most {WIDEST_STEP_HOURS:g}; 4 is the usual one"
+        )
     width = timedelta(hours=hours_per_step)
     if not width:
         raise EpisodeError(f"hours_per_step={hours_per_step} is under a microsecond; give a wider step")
@@ -257,8 +266,12 @@ def _fail(episode: PatientEpisode, what: str, remedy: str) -> None:
 
 
 def _check_stay(e: PatientEpisode) -> None:
-    if not (e.hours_per_step > 0 and math.isfinite(e.hours_per_step)):
-        _fail(e, f"hours_per_step={e.hours_per_step} must be above 0", "4 is the usual one")
+    if not 0 < e.hours_per_step <= WIDEST_STEP_HOURS:
+        _fail(
+            e, f"hours_per_step={e.hours_per_step} must be above 0, at most {WIDEST_STEP_HOURS:g}", "4 is the usual one"
+        )
+    if e.discharged.year > LAST_YEAR:
+        _fail(e, f"discharged {e.discharged}, after the year {LAST_YEAR}", "mend the date")
     if e.discharged < e.admitted:
         _fail(
             e, f"discharged {e.discharged} before admitted {e.admitted}: time runs backwards", "drop or mend the stay"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from world_models.data.ehr_cells import NO_ID
 from world_models.data.ehr_flow import Flow
 
 __all__ = ["draw_times", "link_ends"]
@@ -58,11 +59,11 @@ def link_ends(
     both = pd.DataFrame({
         "subject_id": np.concatenate([starts["subject_id"], ends["subject_id"]]), "stay_id": stay_ids,
         "name": np.concatenate([frame["code"].str.split("//").str[part].str.strip() for frame in (starts, ends)]),
-        "order_id": np.concatenate([frame["order_id"].astype("float64") for frame in (starts, ends)]),
+        "order_id": np.concatenate([frame["order_id"].fillna(NO_ID).astype(np.int64) for frame in (starts, ends)]),
         "time": np.concatenate([frame["time"].to_numpy("datetime64[us]") for frame in (starts, ends)]),
         "step": np.repeat([1, -1], [len(starts), len(ends)]),
         "at": np.concatenate([np.arange(len(starts)), np.arange(len(ends))]),
-    }).fillna({"stay_id": -1.0, "order_id": -1.0})  # fmt: skip
+    })  # fmt: skip
     keys = ["subject_id", "stay_id", "name", "order_id"]
     # at one moment what ends, ends before the next begins
     both = both.sort_values([*keys, "time", "step"], kind="stable", ignore_index=True)

@@ -1,7 +1,8 @@
 """MEDS events of MIMIC -> frames of stays and events, from every export so far.
 
 MEDS 0.4 (`subject_id`, `time`, `code`, `numeric_value`, `text_value`, further columns allowed) and the demo of 2023
-(`value` for `numeric_value`). Used where they are there: hadm_id, unit, route, order_id, race. Codes: see
+(`value` for `numeric_value`). Used where they are there: numeric_value, text_value, hadm_id, unit, route, order_id,
+race; an id in words is numbered by its hash. Codes: see
 `ehr_codes.parse_lab_code` for values; HOSPITAL_ADMISSION//type//location, HOSPITAL_DISCHARGE//location,
 ED_REGISTRATION, MEDS_BIRTH, MEDS_DEATH, GENDER//F, RACE//..., DIAGNOSIS//ICD//version//code,
 MEDICATION//name//event, MEDICATION//START|STOP//name, INFUSION_START|END//itemid, PROCEDURE//START|END//itemid. The
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from world_models.data import ehr_codes, ehr_orders
@@ -29,10 +31,11 @@ from world_models.data.ehr_assemble import Frames
 from world_models.data.ehr_events import canonical_inquiries, canonical_interventions, shortest_decimals
 from world_models.data.ehr_flow import Flow
 from world_models.data.ehr_tables import EhrDataError
+from world_models.data.meds_columns import TYPES, typed
 from world_models.data.meds_links import draw_times, link_ends
-from world_models.data.meds_stays import place_or_given, read_stays, stay_of_discharge
+from world_models.data.meds_stays import given_stay, place_or_given, read_stays, stay_of_discharge
 
-__all__ = ["data_files", "iterate", "read_shard"]
+__all__ = ["data_files", "iterate", "read_shard", "subjects"]
 
 COLUMNS = ("hadm_id", "unit", "route", "order_id", "race")  # used where they are there
 BATCH_ROWS = 65536
@@ -49,9 +52,14 @@ def data_files(path: str | Path) -> list[Path]:
         return [path]
     folder = path / "data" if (path / "data").is_dir() else path
     files = sorted(folder.rglob("*.parquet")) if folder.is_dir() else []
+    files = [file for file in files if not any(_is_aside(part) for part in file.relative_to(folder).parts)]
     if not files:
         raise EhrDataError(f"no parquet file at {path}; give a MEDS file, or a folder with data/**/*.parquet")
     return files
+
+
+def _is_aside(name: str) -> bool:
+    return name == "metadata" or name.startswith(".")
 
 
 def iterate(path: str | Path) -> Iterator[pa.RecordBatch]:
@@ -59,54 +67,50 @@ def iterate(path: str | Path) -> Iterator[pa.RecordBatch]:
     checked on the way: one run of rows a subject, sorted by time.
 
     Raises:
-        EhrDataError: a column missing, a file cut short, a subject in two runs, time running backwards.
+        EhrDataError: a column missing or of a type that MEDS does not allow, a file cut short, a subject in two runs,
+            time running backwards or outside `ehr_cells.YEARS`.
     """
     path = Path(path)
+    check = _Order(path)
+    for table in _batches(path, tuple(TYPES)):
+        check(table)
+        yield from table.to_batches()
+
+
+def subjects(path: str | Path) -> np.ndarray:
+    """The subject ids int64 [N] of a file, sorted, each once; nothing else of it is read.
+
+    Raises:
+        EhrDataError: as `iterate`.
+    """
+    ids = [pc.unique(table.column("subject_id")).drop_null().to_numpy() for table in _batches(Path(path), ("subject_id",))]
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *ids]))
+
+
+def _batches(path: Path, wanted: tuple[str, ...]) -> Iterator[pa.Table]:
+    """The wanted columns of `TYPES`, null where the file has none of that name."""
     try:
         with pq.ParquetFile(path) as file:
             there = {name.lower(): name for name in file.schema_arrow.names}
-            value = next((name for name in ("numeric_value", "value") if name in there), None)
             missing = [name for name in ("subject_id", "time", "code") if name not in there]
-            missing += [] if value else ["numeric_value"]
             if missing:
                 raise EhrDataError(
                     f"{path} lacks the column(s) {', '.join(missing)} of MEDS; it has {', '.join(there)}: "
                     "write it by the MEDS schema (meds.DataSchema)"
                 )
-            names = {"subject_id": "subject_id", "time": "time", "code": "code", "numeric_value": value}
-            names.update({name: name for name in ("text_value", *COLUMNS) if name in there})
-            check = _Order(path)
-            for batch in file.iter_batches(BATCH_ROWS, columns=[there[name] for name in names.values()]):
-                table = _typed(pa.Table.from_batches([batch]), {ours: there[theirs] for ours, theirs in names.items()})
-                check(table)
-                yield from table.to_batches()
+            there.setdefault("numeric_value", there.get("value"))
+            names = {name: there[name] for name in wanted if there.get(name) is not None}
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(names.values())):
+                yield pa.table([
+                    typed(batch.column(names[name]) if name in names else pa.nulls(batch.num_rows), name, path)
+                    for name in wanted
+                ], list(wanted))  # fmt: skip
     except (pa.ArrowException, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise EhrDataError(
-            f"{path} cannot be read as parquet ({first}): it is cut short or damaged; fetch or write it again"
+            f"{path} cannot be read as parquet ({first}): it is no parquet file, or cut short or damaged; fetch or write "
+            "it again"
         ) from error
-
-
-_TYPES = {
-    "subject_id": pa.int64(), "time": pa.timestamp("us"), "code": pa.string(), "numeric_value": pa.float64(),
-    "text_value": pa.string(), "hadm_id": pa.int64(), "unit": pa.string(), "route": pa.string(),
-    "order_id": pa.int64(), "race": pa.string(),
-}  # fmt: skip
-
-
-def _typed(table: pa.Table, names: dict[str, str]) -> pa.Table:
-    columns = []
-    for name, kind in _TYPES.items():
-        if name not in names:
-            columns.append(pa.nulls(table.num_rows, kind))
-            continue
-        column = table.column(names[name])
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if kind == pa.int64() and not pa.types.is_integer(column.type):
-            column = column.cast(pa.float64(), safe=False) if not pa.types.is_string(column.type) else column
-        columns.append(column.cast(kind, safe=kind != pa.int64() and kind != pa.float64()))
-    return pa.table(dict(zip(_TYPES, columns, strict=True)))
 
 
 class _Order:
@@ -124,14 +128,15 @@ class _Order:
         subject = table.column("subject_id").to_numpy()
         if not len(subject):
             return
-        starts = subject[np.concatenate(([self.subject != subject[0]], subject[1:] != subject[:-1]))].tolist()
-        again = self.seen.intersection(starts) or {s for s in starts if starts.count(s) > 1}
+        starts = subject[np.concatenate(([self.subject != subject[0]], subject[1:] != subject[:-1]))]
+        once, times = np.unique(starts, return_counts=True)
+        again = self.seen.intersection(once.tolist()) or set(once[times > 1].tolist())
         if again:
             raise EhrDataError(
                 f"{self.path}: the rows of subject {min(again)} stand in several places; MEDS wants them together: "
                 "sort the file by subject_id, time"
             )
-        self.seen.update(starts)
+        self.seen.update(once.tolist())
         self.subject = int(subject[-1])
         rows = np.flatnonzero(table.column("time").is_valid().to_numpy())
         if len(rows):
@@ -162,20 +167,26 @@ def read_shard(source: str | Path, flow: Flow) -> Frames:
     Raises:
         EhrDataError: see `iterate`; no hadm_id beside subject ids over 9e12.
     """
-    table = pa.Table.from_batches(list(iterate(source)) or [], schema=pa.schema(list(_TYPES.items())))
+    table = pa.Table.from_batches(list(iterate(source)) or [], schema=pa.schema(list(TYPES.items())))
     flow.table("meds").read += table.num_rows
     code_of = table.column("code").combine_chunks().dictionary_encode()
     codes = np.array(code_of.dictionary.to_pylist(), dtype=object)
     index = code_of.indices.to_numpy(zero_copy_only=False)
     kinds = np.array([_kind(code) for code in codes], dtype=object)
     counts = np.bincount(index, minlength=len(codes))
-    for kind in sorted({kind for kind in kinds if kind.startswith("unused ")}):
-        flow.drop("meds", kind.removeprefix("unused "), int(counts[kinds == kind].sum()))
+    for kind, n in sorted(zip(kinds.tolist(), counts.tolist(), strict=True)):
+        if kind.startswith("unused "):
+            flow.drop("meds", kind.removeprefix("unused "), n)
     used = np.array([not kind.startswith("unused ") for kind in kinds], bool)[index]
     rows = table.drop_columns("code").filter(pa.array(used)).to_pandas(date_as_object=False)
     rows["time"] = rows["time"].astype("datetime64[us]")
+    for name in ("hadm_id", "order_id"):
+        rows[name] = rows[name].to_numpy(np.int64)
     rows["code"] = index[used]
     del table, code_of
+    untimed = rows["time"].isna() & ~np.isin(kinds[rows["code"].to_numpy()], STATIC)
+    flow.drop("meds", "no time", int(untimed.sum()))
+    rows = rows[~untimed].reset_index(drop=True)
     rows = rows.assign(kind=pd.Categorical(kinds[rows["code"].to_numpy()]), text=rows["text_value"])
     # two that start at one moment are two: their rows are the same, and their ends tell them apart
     single = ~rows["kind"].astype(object).str.endswith((" start", " end")).astype(bool)
@@ -185,9 +196,9 @@ def read_shard(source: str | Path, flow: Flow) -> Frames:
     flow.table("meds").kept += len(rows)
     rows["code"] = codes[rows["code"].to_numpy()]
     rows["numeric_value"] = shortest_decimals(rows["numeric_value"].to_numpy())
-    parts = dict(iter(rows.groupby("kind", sort=False, observed=True)))
-    none = rows.iloc[:0]
-    stays = read_stays(parts, none)
+    stays = read_stays(dict(iter(rows.groupby("kind", sort=False, observed=True))), rows.iloc[:0], flow)
+    rows["stay_id"] = given_stay(rows, stays)
+    parts, none = dict(iter(rows.groupby("kind", sort=False, observed=True))), rows.iloc[:0]
     diagnoses = parts.get("diagnosis", none)
     at = stay_of_discharge(diagnoses, stays)
     split = diagnoses["code"].str.split("//", n=3)
@@ -195,13 +206,14 @@ def read_shard(source: str | Path, flow: Flow) -> Frames:
         stays,
         pd.DataFrame(
             {"stay_id": at, "sequence": np.nan, "version": split.str[2].to_numpy(), "code": split.str[3].to_numpy()}
-        ).dropna(subset=["stay_id", "code"]),
+        ),
         canonical_inquiries(_values(parts, none, flow), flow, "meds values"),
         canonical_interventions(_done(parts, none, stays, flow), flow, "meds interventions"),
     )
 
 
 _WHOLE = {"MEDS_BIRTH": "birth", "MEDS_DEATH": "death", "ED_REGISTRATION": "ed"}
+STATIC = ("gender", "race")  # may stand without a time
 _FIRST = {
     "GENDER": "gender", "RACE": "race", "HOSPITAL_ADMISSION": "admission", "HOSPITAL_DISCHARGE": "discharge",
     "INFUSION_START": "infusion start", "INFUSION_END": "infusion end",
@@ -216,12 +228,15 @@ def _kind(code: str) -> str:
     lab = ehr_codes.parse_lab_code(code)
     if lab is not None:
         return lab.event if lab.itemid in ehr_codes.by_itemid() else "unused item not in the table of inquiries"
+    if parts[0] in ("INFUSION_START", "INFUSION_END") and len(parts) < 2:
+        return "unused infusion without a name"
     if parts[0] in _FIRST:
         return _FIRST[parts[0]]
+    itemid = ehr_codes.whole_number(parts[-1])
     if parts[0] == "DIAGNOSIS" and len(parts) >= 4 and parts[1] == "ICD":
         return "diagnosis"
-    if parts[0] == "PROCEDURE" and len(parts) == 3 and parts[1] in ("START", "END") and parts[2].isdigit():
-        administrative = int(parts[2]) in ehr_orders.ADMINISTRATIVE
+    if parts[0] == "PROCEDURE" and len(parts) == 3 and parts[1] in ("START", "END") and itemid is not None:
+        administrative = itemid in ehr_orders.ADMINISTRATIVE
         return "unused administrative procedure" if administrative else f"procedure {parts[1].lower()}"
     if parts[0] == "MEDICATION" and len(parts) >= 3:
         name = parts[2] if parts[1] in ("START", "STOP") else parts[1]
@@ -240,7 +255,7 @@ def _values(parts: dict[str, pd.DataFrame], none: pd.DataFrame, flow: Flow) -> p
     results = draw_times(parts.get("result", none), parts.get("specimen", none), flow)
     values = parts.get("value", none).assign(drawn=lambda rows: rows["time"], resulted=np.datetime64("NaT", "us"))
     types = {"drawn": "datetime64[us]", "resulted": "datetime64[us]", "subject_id": np.int64, "numeric_value": np.float64,
-             "hadm_id": np.float64, "code": object, "text": object}  # fmt: skip
+             "stay_id": np.int64, "code": object, "text": object}  # fmt: skip
     rows = {name: np.concatenate([part[name].to_numpy(kind) for part in (values, results)])
             for name, kind in types.items()}  # fmt: skip
     codes, unique = pd.factorize(rows["code"])
@@ -249,7 +264,7 @@ def _values(parts: dict[str, pd.DataFrame], none: pd.DataFrame, flow: Flow) -> p
     prefix = np.array([code.split("//")[0] + f"//{lab.itemid}" for code, lab in zip(unique, parsed, strict=True)], object)
     unit = np.array([code.unit for code in parsed], object)
     return pd.DataFrame({
-        "subject_id": rows["subject_id"], "stay_id": rows["hadm_id"], "itemid": itemid[codes], "unit": unit[codes],
+        "subject_id": rows["subject_id"], "stay_id": rows["stay_id"], "itemid": itemid[codes], "unit": unit[codes],
         "value": rows["numeric_value"], "text": rows["text"], "drawn": rows["drawn"], "resulted": rows["resulted"],
         "source": prefix[codes],
     })  # fmt: skip
@@ -275,7 +290,7 @@ def _named(rows: pd.DataFrame, kind: str, part: int) -> pd.DataFrame:
     items, by_id = ehr_orders.by_itemid(), kind in ("infusion", "procedure")
     if by_id:
         name = {"infusion": "input", "procedure": "procedure"}[kind]
-        known = [items.get(int(w)) if str(w).isdigit() else None for w in word]
+        known = [items.get(ehr_codes.whole_number(w)) for w in word]
         item = [found.name if found else f"{name} {w}" for found, w in zip(known, word, strict=True)]
         source = [f"{kind.upper()}//{w}" for w in word]
     else:
@@ -285,7 +300,7 @@ def _named(rows: pd.DataFrame, kind: str, part: int) -> pd.DataFrame:
     unit = rows["unit"].astype(object).where(rows["unit"].notna(), "").to_numpy()
     infused = kind == "infusion"
     amount_unit = [
-        ehr_orders.AMOUNT_IF_MISSING.get(int(w), found.amount) if found and infused else ""
+        ehr_orders.AMOUNT_IF_MISSING.get(ehr_codes.whole_number(w), found.amount) if found and infused else ""
         for found, w in zip(known, word, strict=True)
     ]
     if infused and "amount_unit" in rows:
@@ -294,7 +309,7 @@ def _named(rows: pd.DataFrame, kind: str, part: int) -> pd.DataFrame:
     rate_unit = [u or (found.rate if found and infused else "") for found, u in zip(known, unit, strict=True)]
     return pd.DataFrame({
         "subject_id": rows["subject_id"].to_numpy(),
-        "stay_id": rows["hadm_id"].to_numpy(np.float64, na_value=np.nan), "kind": kind, "item": item,
+        "stay_id": rows["stay_id"].to_numpy(np.int64), "kind": kind, "item": item,
         "start": rows["time"].to_numpy("datetime64[us]"), "end": rows["end"].to_numpy("datetime64[us]"),
         "dose": rows["amount"].to_numpy(np.float64), "unit": amount_unit if infused else unit,
         "rate": rows["numeric_value"].to_numpy(np.float64) if infused else np.nan,

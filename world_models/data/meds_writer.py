@@ -20,7 +20,15 @@ import pyarrow.parquet as pq
 
 from world_models.data import ehr_codes, ehr_orders
 from world_models.data.ehr_tables import EhrDataError
-from world_models.data.episode import Diagnosis, EpisodeError, Inquiry, Intervention, PatientEpisode, build_episode
+from world_models.data.episode import (
+    KINDS,
+    Diagnosis,
+    EpisodeError,
+    Inquiry,
+    Intervention,
+    PatientEpisode,
+    build_episode,
+)
 from world_models.data.meds_schema import EpisodeSchema, GeneratedTrajectorySchema
 
 __all__ = [
@@ -38,6 +46,12 @@ _FIELDS = (
     ("end_time", pa.timestamp("us")), ("kind", pa.string()), ("dose", pa.float32()), ("rate", pa.float32()),
     ("rate_unit", pa.string()), ("route", pa.string()),
 )  # fmt: skip
+_TOLD = {
+    "inquiry": ("item", "unit", "source"), "diagnosis": ("item",),
+    **dict.fromkeys(KINDS, ("item", "unit", "source", "rate_unit", "route")),
+}  # fmt: skip
+_TEXTS = ("race", "admission_type", "admission_location", "discharge_location")
+_FLAGS = ("died_in_hospital", "truncated", "sex_female")
 _SCHEMA = pa.schema(list(_FIELDS))
 _PLACE = {name: i for i, (name, _) in enumerate(_FIELDS)}
 
@@ -154,7 +168,8 @@ def _inquiry_code(inquiry: Inquiry) -> str:
 def _intervention_codes(done: Intervention) -> tuple[str, str]:
     """(at the start, at the end)."""
     item, number = ehr_orders.by_name().get(done.item), done.source.rpartition("//")[2]
-    itemid = item.itemids[0] if item is not None and item.itemids else number if number.isdigit() else done.item
+    told = ehr_codes.whole_number(number)
+    itemid = item.itemids[0] if item is not None and item.itemids else done.item if told is None else told
     return {
         "administration": (f"MEDICATION//{done.item}//Administered", ""),
         "prescription": (f"MEDICATION//START//{done.item}", f"MEDICATION//STOP//{done.item}"),
@@ -196,17 +211,30 @@ def read_episodes(source: str | Path | pa.Table) -> list[PatientEpisode]:
         EhrDataError: not such a file, or cut short.
         EpisodeError: the rows make no episode (see `PatientEpisode`).
     """
+    whose = "the table" if isinstance(source, pa.Table) else str(source)
     try:
-        table = source if isinstance(source, pa.Table) else pq.read_table(source)
+        table = source if isinstance(source, pa.Table) else pq.read_table(source, partitioning=None)
         missing = [name for name in _PLACE if name not in table.column_names]
         if missing:
             raise EhrDataError(
-                f"{'the table' if table is source else source} lacks the column(s) {', '.join(missing)}: it was not "
+                f"{whose} lacks the column(s) {', '.join(missing)}: it was not "
                 "written by write_episodes; read MEDS of other makers with ehr_pipeline --meds"
             )
-    except (pa.ArrowException, OSError) as error:
-        raise EhrDataError(f"{source} cannot be read as parquet ({error}); fetch or write it again") from error
-    columns = {name: table.column(name).to_pylist() for name in _PLACE}
+        columns = {name: table.column(name).cast(kind).to_pylist() for name, kind in _FIELDS}
+    except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
+        raise EhrDataError(f"{whose} cannot be read as episodes ({error}); fetch or write it again") from error
+    try:
+        return _episodes(columns, whose)
+    except EpisodeError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise EhrDataError(
+            f"{whose} was not written by write_episodes, or changed since: a row holds what no episode has ({error}); write "
+            "it again"
+        ) from error
+
+
+def _episodes(columns: dict[str, list], whose: str) -> list[PatientEpisode]:
     stays: dict[tuple[int, int], dict] = {}
     events: dict[tuple[int, int], tuple[list, list, list]] = {}
     for i, (subject_id, stay_id, kind, code) in enumerate(
@@ -217,6 +245,9 @@ def read_episodes(source: str | Path | pa.Table) -> list[PatientEpisode]:
         key = (subject_id, stay_id)
         of = {name: column[i] for name, column in columns.items()} if kind or code == EPISODE_CODE else {}
         inquiries, interventions, diagnoses = events.setdefault(key, ([], [], []))
+        untold = [name for name in ("subject_id", *_TOLD.get(str(kind), ())) if columns[name][i] is None]
+        if untold:
+            raise EhrDataError(f"{whose}, row {i}: {code} has no {', '.join(untold)}; write the file again")
         if code == EPISODE_CODE:
             stays[key] = {"started": of["time"], **json.loads(of["text_value"])}
         elif kind == "inquiry":
@@ -235,9 +266,15 @@ def read_episodes(source: str | Path | pa.Table) -> list[PatientEpisode]:
             )
     lost = [key for key in events if key not in stays]
     if lost:
-        raise EhrDataError(f"subject {lost[0][0]}, stay {lost[0][1]} has no row {EPISODE_CODE}; write the file again")
+        raise EhrDataError(
+            f"{whose}: subject {lost[0][0]}, stay {lost[0][1]} has no row {EPISODE_CODE}; write the file again"
+        )
     episodes = []
     for key, stay in stays.items():
+        odd = [name for name in _TEXTS if not isinstance(stay[name], str)]
+        odd += [name for name in _FLAGS if not isinstance(stay[name], bool | None)]
+        if odd:
+            raise EhrDataError(f"{whose}: subject {key[0]}, stay {key[1]}: {odd[0]}={stay[odd[0]]!r}; write the file again")
         for name in ("admitted", "discharged", "died"):
             stay[name] = None if stay[name] is None else datetime.fromisoformat(stay[name])
         parts = dict(zip(("inquiries", "interventions", "diagnoses"), events[key], strict=True))

@@ -64,7 +64,6 @@ def culture_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFrame
     resists = resists.assign(item=names, label=resists["interpretation"])
     both = pd.concat([cultures, resists], ignore_index=True)
     keys = ["subject_id", "stay_id", "item", "label", "drawn"]
-    both["stay_id"] = both["stay_id"].astype("float64")
     merged = both.groupby(keys, as_index=False, dropna=False, sort=False)["resulted"].max()
     early = merged["resulted"] < merged["drawn"]
     flow.repair(table, "result before the draw: taken as the draw time", int(early.sum()))

@@ -16,11 +16,11 @@ import pandas as pd
 
 from world_models.data import ehr_orders
 from world_models.data.ehr_assemble import Frames
-from world_models.data.ehr_events import canonical_inquiries, canonical_interventions, number
+from world_models.data.ehr_events import canonical_inquiries, canonical_interventions, single_number
 from world_models.data.ehr_flow import Flow
 from world_models.data.ehr_tables import TableSpec, read_shard_table
 from world_models.data.microbiology import culture_inquiries
-from world_models.data.mimic_iv import LISTED_ITEMS, charted, procedures, stack
+from world_models.data.mimic_iv import LISTED_ITEMS, charted, item_names, living, procedures, stack, with_patients
 
 __all__ = ["REQUIRED", "TABLES", "read_shard"]
 
@@ -34,7 +34,7 @@ TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (
         **_IDS, "admittime": "time", "dischtime": "time", "deathtime": "time", "admission_type": "text",
         "admission_location": "text", "discharge_location": "text", "ethnicity": "text", "edregtime": "time",
         "hospital_expire_flag": "float"}),
-    TableSpec("patients", {"subject_id": "id", "gender": "text", "dob": "time"}),
+    TableSpec("patients", {"subject_id": "id", "gender": "text", "dob": "time", "dod": "time"}, frozenset({"dod"})),
     TableSpec("diagnoses_icd", {**_IDS, "seq_num": "id", "icd9_code": "text"}),
     TableSpec("labevents", {
         **_IDS, "itemid": "id", "charttime": "time", "storetime": "time", "value": "text", "valuenum": "float",
@@ -46,7 +46,7 @@ TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (
         **_IDS, "charttime": "time", "spec_type_desc": "text", "org_name": "text", "ab_name": "text",
         "interpretation": "text"}),
     TableSpec("prescriptions", {
-        **_IDS, "startdate": "time", "enddate": "time", "drug_type": "text", "drug": "text", "dose_val_rx": "text",
+        **_IDS, "startdate": "time", "enddate": "time", "drug_type": "text", "drug": "text", "dose_val_rx": "amount",
         "dose_unit_rx": "text", "route": "text"}),
     TableSpec("inputevents_mv", {
         **_IDS, "itemid": "id", "starttime": "time", "endtime": "time", "amount": "float", "amountuom": "text",
@@ -90,23 +90,23 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     diagnoses = tables["diagnoses_icd"].rename(
         columns={"hadm_id": "stay_id", "seq_num": "sequence", "icd9_code": "code"}
     )
-    diagnoses = diagnoses.assign(version="9").dropna(subset=["stay_id", "code"])
+    diagnoses = diagnoses.assign(version="9")
     return Frames(
-        _stays(tables["admissions"], tables["patients"]),
+        _stays(tables["admissions"], tables["patients"], flow),
         diagnoses[["stay_id", "sequence", "version", "code"]],
         stack(inquiries),
         stack(interventions),
     )
 
 
-def _stays(admissions: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFrame:
-    stays = admissions.merge(patients, on="subject_id", how="left", validate="many_to_one")
+def _stays(admissions: pd.DataFrame, patients: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+    stays = with_patients(admissions, patients)
     # years by the calendar: 300 of them do not fit into a difference of times
     admitted, born = stays["admittime"].dt, stays["dob"].dt
     before_birthday = (admitted.month < born.month) | ((admitted.month == born.month) & (admitted.day < born.day))
     age = (admitted.year - born.year - before_birthday).astype(np.float64)
     sex = stays["gender"].astype(object).fillna("").str.upper().str[:1]
-    return pd.DataFrame({
+    made = pd.DataFrame({
         "subject_id": stays["subject_id"], "stay_id": stays["hadm_id"], "registered": stays["edregtime"],
         "admitted": stays["admittime"], "discharged": stays["dischtime"], "died": stays["deathtime"],
         "died_in_hospital": stays["hospital_expire_flag"],
@@ -115,11 +115,7 @@ def _stays(admissions: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFrame:
         "race": stays["ethnicity"], "admission_type": stays["admission_type"],
         "admission_location": stays["admission_location"], "discharge_location": stays["discharge_location"],
     })  # fmt: skip
-
-
-def _names(itemids: pd.Series) -> list[str]:
-    items = ehr_orders.by_itemid()
-    return [items[i].name if i in items else f"input {i}" for i in itemids.fillna(-1).astype(np.int64)]
+    return living(made, stays["dod"], flow)
 
 
 def _intervals(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
@@ -127,8 +123,8 @@ def _intervals(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     flow.refuse("inputevents_mv", "rewritten (replaced by another row)", int(rewritten.sum()))
     inputs = inputs[~rewritten]
     return pd.DataFrame({
-        "subject_id": inputs["subject_id"], "stay_id": inputs["hadm_id"].astype("float64"), "kind": "infusion",
-        "item": _names(inputs["itemid"]), "start": inputs["starttime"], "end": inputs["endtime"],
+        "subject_id": inputs["subject_id"], "stay_id": inputs["hadm_id"], "kind": "infusion",
+        "item": item_names(inputs["itemid"], "input"), "start": inputs["starttime"], "end": inputs["endtime"],
         "dose": inputs["amount"], "unit": inputs["amountuom"], "rate": inputs["rate"], "rate_unit": inputs["rateuom"],
         "route": "", "source": "INFUSION//" + inputs["itemid"].astype(str), "weight_kg": inputs["patientweight"],
     })  # fmt: skip
@@ -139,8 +135,8 @@ def _moments(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     flow.refuse("inputevents_cv", "neither amount nor rate (a bag hung or stopped)", int(blank.sum()))
     inputs = inputs[~blank]
     return pd.DataFrame({
-        "subject_id": inputs["subject_id"], "stay_id": inputs["hadm_id"].astype("float64"), "kind": "infusion",
-        "item": _names(inputs["itemid"]), "start": inputs["charttime"],
+        "subject_id": inputs["subject_id"], "stay_id": inputs["hadm_id"], "kind": "infusion",
+        "item": item_names(inputs["itemid"], "input"), "start": inputs["charttime"],
         "end": pd.Series(pd.NaT, inputs.index, "datetime64[us]"), "dose": inputs["amount"],
         "unit": inputs["amountuom"], "rate": inputs["rate"], "rate_unit": inputs["rateuom"],
         "route": inputs["originalroute"].astype(object).fillna("").str.lower(),
@@ -156,9 +152,10 @@ def _prescribed(table: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     flush = name.map(ehr_orders.is_flush).astype(bool)
     flow.refuse("prescriptions", "line flush", int(flush.sum()))
     table, name = table[~flush], name[~flush]
+    dose = single_number(table["dose_val_rx"], flow, "prescriptions", "dose ordered")
     return pd.DataFrame({
-        "subject_id": table["subject_id"], "stay_id": table["hadm_id"].astype("float64"), "kind": "prescription",
+        "subject_id": table["subject_id"], "stay_id": table["hadm_id"], "kind": "prescription",
         "item": [ehr_orders.item_of_drug(text) if text else "" for text in name], "start": table["startdate"],
-        "end": table["enddate"], "dose": number(table["dose_val_rx"]), "unit": table["dose_unit_rx"], "rate": np.nan,
+        "end": table["enddate"], "dose": dose, "unit": table["dose_unit_rx"], "rate": np.nan,
         "rate_unit": "", "route": table["route"], "source": "MEDICATION//" + name,
     })  # fmt: skip

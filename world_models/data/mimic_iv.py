@@ -20,17 +20,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from world_models.data import ehr_codes, ehr_orders
-from world_models.data.ehr_assemble import Frames
+from world_models.data.ehr_assemble import Frames, before_death
+from world_models.data.ehr_cells import NO_ID
 from world_models.data.ehr_events import (
     canonical_inquiries,
     canonical_interventions,
     number,
+    single_number,
 )
 from world_models.data.ehr_flow import Flow
-from world_models.data.ehr_tables import TableSpec, read_shard_table
+from world_models.data.ehr_tables import EhrDataError, TableSpec, read_shard_table
 from world_models.data.microbiology import culture_inquiries
 
-__all__ = ["LISTED_ITEMS", "REQUIRED", "TABLES", "charted", "fill_doses", "procedures", "read_shard", "stack"]
+__all__ = ["LISTED_ITEMS", "REQUIRED", "TABLES", "charted", "fill_doses", "item_names", "living", "procedures"]
+__all__ += ["read_shard", "stack", "with_patients"]
 
 REQUIRED = ("admissions", "patients")
 _IDS = {"subject_id": "id", "hadm_id": "id"}
@@ -53,7 +56,9 @@ TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (
         **_IDS, "admittime": "time", "dischtime": "time", "deathtime": "time", "admission_type": "text",
         "admission_location": "text", "discharge_location": "text", "race": "text", "edregtime": "time",
         "hospital_expire_flag": "float"}, frozenset({"edregtime", "race"})),
-    TableSpec("patients", {"subject_id": "id", "gender": "text", "anchor_age": "float", "anchor_year": "float"}),
+    TableSpec("patients", {
+        "subject_id": "id", "gender": "text", "anchor_age": "float", "anchor_year": "float", "dod": "time"},
+        frozenset({"dod"})),
     TableSpec("diagnoses_icd", {**_IDS, "seq_num": "id", "icd_code": "text", "icd_version": "id"}),
     TableSpec("labevents", {
         **_IDS, "itemid": "id", "charttime": "time", "storetime": "time", "value": "text", "valuenum": "float",
@@ -71,11 +76,11 @@ TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (
         **_IDS, "emar_id": "text", "pharmacy_id": "id", "charttime": "time", "medication": "text",
         "event_txt": "text"}),
     TableSpec("emar_detail", {
-        "subject_id": "id", "emar_id": "text", "parent_field_ordinal": "text", "dose_given": "text",
-        "dose_given_unit": "text", "infusion_rate": "text", "infusion_rate_unit": "text", "route": "text"}),
+        "subject_id": "id", "emar_id": "text", "parent_field_ordinal": "text", "dose_given": "amount",
+        "dose_given_unit": "text", "infusion_rate": "amount", "infusion_rate_unit": "text", "route": "text"}),
     TableSpec("prescriptions", {
         **_IDS, "pharmacy_id": "id", "starttime": "time", "stoptime": "time", "drug_type": "text", "drug": "text",
-        "dose_val_rx": "text", "dose_unit_rx": "text", "route": "text"}),
+        "dose_val_rx": "amount", "dose_unit_rx": "text", "route": "text"}),
     TableSpec("pharmacy", {
         **_IDS, "pharmacy_id": "id", "starttime": "time", "stoptime": "time", "medication": "text", "route": "text"}),
     TableSpec("inputevents", {
@@ -117,8 +122,8 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
         _prescribed(tables["prescriptions"], tables["pharmacy"], flow),
     ]
     return Frames(
-        stays_of(tables["admissions"], tables["patients"]),
-        diagnoses[["stay_id", "sequence", "version", "code"]].dropna(subset=["stay_id", "code"]),
+        stays_of(tables["admissions"], tables["patients"], flow),
+        diagnoses[["stay_id", "sequence", "version", "code"]],
         stack(inquiries),
         stack(interventions),
     )
@@ -133,12 +138,34 @@ def stack(frames: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled, ignore_index=True) if filled else frames[0]
 
 
-def stays_of(admissions: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFrame:
+def with_patients(admissions: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFrame:
+    """Each admission with its patient's row, where there is one.
+
+    Raises:
+        EhrDataError: a patient has several rows.
+    """
+    twice = patients.loc[patients["subject_id"].duplicated(), "subject_id"]
+    if len(twice):
+        raise EhrDataError(
+            f"table patients: subject_id {twice.iloc[0]} has {int((patients['subject_id'] == twice.iloc[0]).sum())} rows "
+            f"({twice.nunique()} such patients); a patient has one: remove the others"
+        )
+    return admissions.merge(patients, on="subject_id", how="left")
+
+
+def living(stays: pd.DataFrame, dod: pd.Series, flow: Flow) -> pd.DataFrame:
+    """Stays (as `Frames` has them) of patients who die, by the hospital's deathtime or their date of death `dod`."""
+    inside = (dod >= stays["admitted"].dt.normalize()) & (dod < stays["discharged"].dt.normalize())
+    stays["died"] = stays["died"].where(stays["died"].notna() | ~inside, dod)
+    return before_death(stays, stays["subject_id"], dod, flow)
+
+
+def stays_of(admissions: pd.DataFrame, patients: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     """Stays as `Frames` has them. Age is the anchor age plus the years between anchor and admission."""
-    stays = admissions.merge(patients, on="subject_id", how="left", validate="many_to_one")
+    stays = with_patients(admissions, patients)
     age = stays["anchor_age"] + stays["admittime"].dt.year - stays["anchor_year"]
     sex = stays["gender"].astype(object).fillna("").str.upper().str[:1]
-    return pd.DataFrame({
+    made = pd.DataFrame({
         "subject_id": stays["subject_id"], "stay_id": stays["hadm_id"], "registered": stays["edregtime"],
         "admitted": stays["admittime"], "discharged": stays["dischtime"], "died": stays["deathtime"],
         "died_in_hospital": stays["hospital_expire_flag"], "age_years": age,
@@ -146,13 +173,14 @@ def stays_of(admissions: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFrame:
         "race": stays["race"], "admission_type": stays["admission_type"],
         "admission_location": stays["admission_location"], "discharge_location": stays["discharge_location"],
     })  # fmt: skip
+    return living(made, stays["dod"], flow)
 
 
 def charted(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
     """A table of values (itemid, charttime, storetime, valueuom, valuenum or a numeric value) as raw inquiries."""
     text = table["value"] if "valuenum" in table else pd.Series("", index=table.index)
     return pd.DataFrame({
-        "subject_id": table["subject_id"], "stay_id": table["hadm_id"].astype("float64"), "itemid": table["itemid"],
+        "subject_id": table["subject_id"], "stay_id": table["hadm_id"], "itemid": table["itemid"],
         "unit": table["valueuom"], "value": table["valuenum"] if "valuenum" in table else table["value"],
         "text": text, "drawn": table["charttime"], "resulted": table["storetime"],
         "source": prefix + "//" + table["itemid"].astype(str),
@@ -163,18 +191,21 @@ def _administered(
     emar: pd.DataFrame, detail: pd.DataFrame, prescriptions: pd.DataFrame, flow: Flow
 ) -> pd.DataFrame:
     """emar rows of doses that went in. The dose is the sum of the product rows of emar_detail, where they share a unit;
-    where there is none, the dose of the order (its MAIN row, so that the join cannot fan out)."""
+    where there is none, the dose of the order (its MAIN row, so that the join cannot fan out). A dose of which one
+    product's cannot be read is not told."""
     done = emar["event_txt"].isin(ehr_orders.EXECUTED)
     flow.refuse("emar", "not executed (not given, stopped, flushed, assessed ...)", int((~done).sum()))
     flush = done & emar["medication"].astype(object).fillna("").map(ehr_orders.is_flush).astype(bool)
     flow.refuse("emar", "line flush", int(flush.sum()))
     emar = emar[done & ~flush]
     detail = detail.assign(
-        dose=number(detail["dose_given"]), rate=number(detail["infusion_rate"]),
+        dose=single_number(detail["dose_given"], flow, "emar_detail", "dose given"),
+        rate=single_number(detail["infusion_rate"], flow, "emar_detail", "infusion rate"),
         unit=detail["dose_given_unit"].astype(object).fillna(""),
         rate_unit=detail["infusion_rate_unit"].astype(object).fillna(""),
     )  # fmt: skip
-    dosed = detail[detail["dose"].notna()].groupby("emar_id")
+    unread = detail.loc[detail["dose_given"].notna() & detail["dose"].isna(), "emar_id"]
+    dosed = detail[detail["dose"].notna() & ~detail["emar_id"].isin(unread)].groupby("emar_id")
     mixed = dosed["unit"].nunique() > 1
     doses = dosed.agg(dose=("dose", "sum"), unit=("unit", "first"))[~mixed]
     flow.repair("emar", "products of one administration in several units: dose left out", int(mixed.sum()))
@@ -185,14 +216,14 @@ def _administered(
     unit = doses["unit"].reindex(by_id).to_numpy(object)
     route = routes.reindex(by_id).to_numpy(object)
 
-    main = prescriptions[prescriptions["drug_type"].eq("MAIN")].drop_duplicates("pharmacy_id")
-    main = main.dropna(subset=["pharmacy_id"]).set_index("pharmacy_id").reindex(emar["pharmacy_id"].to_numpy())
+    main = prescriptions[prescriptions["drug_type"].eq("MAIN") & prescriptions["pharmacy_id"].ne(NO_ID)]
+    main = main.drop_duplicates("pharmacy_id").set_index("pharmacy_id").reindex(emar["pharmacy_id"].to_numpy())
     ordered = number(main["dose_val_rx"]).to_numpy()
     take = np.isnan(dose) & np.isfinite(ordered)
     flow.repair("emar", "dose taken from the order", int(take.sum()))
     medication = emar["medication"].astype(object).fillna("").to_numpy()
     return pd.DataFrame({
-        "subject_id": emar["subject_id"].to_numpy(), "stay_id": emar["hadm_id"].astype("float64").to_numpy(),
+        "subject_id": emar["subject_id"].to_numpy(), "stay_id": emar["hadm_id"].to_numpy(),
         "kind": "administration", "item": [ehr_orders.item_of_drug(name) if name else "" for name in medication],
         "start": emar["charttime"].to_numpy(), "end": pd.Series(pd.NaT, index=range(len(emar)), dtype="datetime64[us]"),
         "dose": np.where(take, ordered, dose),
@@ -211,7 +242,7 @@ def _prescribed(prescriptions: pd.DataFrame, pharmacy: pd.DataFrame, flow: Flow)
     orders, table = prescriptions[main], "prescriptions"
     orders = orders.assign(name=orders["drug"])
     if len(pharmacy):
-        known = orders["pharmacy_id"].isin(pharmacy["pharmacy_id"])
+        known = orders["pharmacy_id"].isin(pharmacy["pharmacy_id"]) & orders["pharmacy_id"].ne(NO_ID)
         flow.refuse("prescriptions", "order not in pharmacy", int((~known).sum()))
         flow.table("prescriptions").read += int(known.sum())
         flow.table("prescriptions").kept += int(known.sum())
@@ -226,10 +257,11 @@ def _prescribed(prescriptions: pd.DataFrame, pharmacy: pd.DataFrame, flow: Flow)
     flush = name.map(ehr_orders.is_flush).astype(bool)
     flow.refuse(table, "line flush", int(flush.sum()))
     orders, name = orders[~flush].reset_index(drop=True), name[~flush]
+    dose = single_number(orders["dose_val_rx"], flow, table, "dose ordered")
     raw = pd.DataFrame({
-        "subject_id": orders["subject_id"], "stay_id": orders["hadm_id"].astype("float64"), "kind": "prescription",
+        "subject_id": orders["subject_id"], "stay_id": orders["hadm_id"], "kind": "prescription",
         "item": [ehr_orders.item_of_drug(text) if text else "" for text in name],
-        "start": orders["starttime"], "end": orders["stoptime"], "dose": number(orders["dose_val_rx"]),
+        "start": orders["starttime"], "end": orders["stoptime"], "dose": dose,
         "unit": orders["dose_unit_rx"], "rate": np.nan, "rate_unit": "", "route": orders["route"],
         "source": ["MEDICATION//" + text for text in name],
     })  # fmt: skip
@@ -259,19 +291,24 @@ def fill_doses(given: pd.DataFrame, orders: pd.DataFrame, flow: Flow) -> pd.Data
     return given
 
 
+def item_names(itemids: pd.Series, word: str) -> list[str]:
+    """Our name of each item id, else "<word> <id>"; "" where the id is not told."""
+    items = ehr_orders.by_itemid()
+    known = {i: items[i].name if i in items else "" if i == NO_ID else f"{word} {i}" for i in itemids.unique().tolist()}
+    return [known[i] for i in itemids.tolist()]
+
+
 def _infused(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     """inputevents; a rewritten row was replaced by another and did not run."""
     rewritten = inputs["statusdescription"].eq("Rewritten")
     flow.refuse("inputevents", "rewritten (replaced by another row)", int(rewritten.sum()))
     inputs = inputs[~rewritten]
-    items = ehr_orders.by_itemid()
-    itemids = inputs["itemid"].fillna(-1).astype(np.int64)
     return pd.DataFrame({
-        "subject_id": inputs["subject_id"], "stay_id": inputs["hadm_id"].astype("float64"), "kind": "infusion",
-        "item": [items[i].name if i in items else f"input {i}" for i in itemids],
+        "subject_id": inputs["subject_id"], "stay_id": inputs["hadm_id"], "kind": "infusion",
+        "item": item_names(inputs["itemid"], "input"),
         "start": inputs["starttime"], "end": inputs["endtime"], "dose": inputs["amount"], "unit": inputs["amountuom"],
         "rate": inputs["rate"], "rate_unit": inputs["rateuom"], "route": "",
-        "source": [f"INFUSION//{i}" for i in itemids], "weight_kg": inputs["patientweight"],
+        "source": "INFUSION//" + inputs["itemid"].astype(str), "weight_kg": inputs["patientweight"],
     })  # fmt: skip
 
 
@@ -280,11 +317,9 @@ def procedures(table: pd.DataFrame, flow: Flow, name: str = "procedureevents") -
     administrative = table["itemid"].isin(ehr_orders.ADMINISTRATIVE)
     flow.refuse(name, "administrative (family, theatre log)", int(administrative.sum()))
     table = table[~administrative]
-    items = ehr_orders.by_itemid()
-    itemids = table["itemid"].fillna(-1).astype(np.int64)
     return pd.DataFrame({
-        "subject_id": table["subject_id"], "stay_id": table["hadm_id"].astype("float64"), "kind": "procedure",
-        "item": [items[i].name if i in items else f"procedure {i}" for i in itemids],
+        "subject_id": table["subject_id"], "stay_id": table["hadm_id"], "kind": "procedure",
+        "item": item_names(table["itemid"], "procedure"),
         "start": table["starttime"], "end": table["endtime"], "dose": np.nan, "unit": "", "rate": np.nan,
-        "rate_unit": "", "route": "", "source": [f"PROCEDURE//{i}" for i in itemids],
+        "rate_unit": "", "route": "", "source": "PROCEDURE//" + table["itemid"].astype(str),
     })  # fmt: skip

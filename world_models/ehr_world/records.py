@@ -92,8 +92,11 @@ def _read(words: Vocabulary, sources: dict[str, str | Path | None]) -> tuple[Rec
     from world_models.data.ehr_filters import FilterRules, measure, select
     from world_models.data.ehr_flow import Flow
     from world_models.data.ehr_load import load_episodes
+    from world_models.data.ehr_tables import EhrDataError
 
     episodes, flow = load_episodes(**sources, hours_per_step=words.hours_per_step)
+    if not episodes:
+        raise EhrDataError(f"the source holds no stay that can be read; what became of its rows:\n{flow.diagram()}")
     measured = measure(episodes)
     good = {(s, i) for s, i in select(measured, FilterRules(), Flow())[["subject_id", "stay_id"]].itertuples(index=False)}
     stays = from_episodes(words, episodes, most=MOST)
@@ -102,13 +105,15 @@ def _read(words: Vocabulary, sources: dict[str, str | Path | None]) -> tuple[Rec
     filtered = torch.tensor([(e.subject_id, e.stay_id) in good for e in episodes])
     known = {i.name for i in words.items}
     other: dict[str, int] = {}
-    after = 0
+    after = censored = 0
     for e in episodes:
         for step in e.steps:
             late = step.index + 1 >= MOST
             for q in step.inquiries:
                 if late:
                     after += 1
+                elif q.value is None and q.item in known:
+                    censored += 1
                 elif q.value is not None and q.item not in known and q.item != "urine_output_ml":
                     other[q.item] = other.get(q.item, 0) + 1
     dropped = {table: {reason: int(n) for reason, n in ledger.dropped.items()} for table, ledger in flow.rows.items()}
@@ -118,6 +123,7 @@ def _read(words: Vocabulary, sources: dict[str, str | Path | None]) -> tuple[Rec
         "rows_dropped": {t: reasons for t, reasons in dropped.items() if reasons},
         "values_of_items_the_world_does_not_know": dict(sorted(other.items(), key=lambda x: -x[1])),
         "results_after_day_14": after,
+        "censored_results": censored,
         "values_kept_last_of_each_step": slots,
     }
 

@@ -2,8 +2,9 @@
 
 Step k of an episode is position k + 1 (position 0, the triage of a ward world, is empty). A value stands where it was
 drawn and is charted when it resulted; of several in one step the last drawn counts. Items outside the vocabulary are
-left out. Orders whose execution the source does not tell (prescriptions) are no treatment. A dose that is unknown, or
-in a unit the ward does not know, counts as the standard one; a blood product's unit is 350 mL of red cells, or 250 mL
+left out, and so are censored results ("<0.01", ">60"): their number is a limit, not a value to learn or to score. A stay
+ends when its patient dies. Orders whose execution the source does not tell (prescriptions) are no treatment. A dose
+that is unknown, or in a unit the ward does not know, counts as the standard one; a blood product's unit is 350 mL of red cells, or 250 mL
 of plasma or platelets; heparin is brought to a patient of 80 kg (k), as weight is not among a stay's static data.
 """
 
@@ -96,7 +97,7 @@ def from_episodes(
             static[b, names.index("sex_female")] = float(e.sex_female)
         _inquiries(words, items, e, limits[b], until_h, value[b], asked[b], delay[b])
         _treatments(e, limits[b], until_h, given[b])
-        whole = until_h is None and not e.truncated and math.ceil(e.length_of_stay_hours / step_h) + 1 <= limits[b]
+        whole = until_h is None and not e.truncated and math.ceil(e.hours_alive / step_h) + 1 <= limits[b]
         if whole:
             alive[b, limits[b] - 1] = not e.died_in_hospital
             home[b, limits[b] - 1] = not e.died_in_hospital
@@ -106,7 +107,8 @@ def from_episodes(
 
 
 def _positions(e: PatientEpisode, step_h: float, until_h: float | None, most: int) -> int:
-    steps = e.n_steps if until_h is None else min(e.n_steps, math.ceil(until_h / step_h - 1e-9))
+    steps = max(1, math.ceil(e.hours_alive / step_h))
+    steps = steps if until_h is None else min(steps, math.ceil(until_h / step_h - 1e-9))
     return min(most, steps + 1)
 
 

@@ -49,8 +49,10 @@ def history_of(episodes: Sequence[PatientEpisode], hour: float) -> History:
     for e in episodes:
         if e.hours_per_step != step_h:
             raise ValueError(f"stay {e.stay_id} has steps of {e.hours_per_step:g} h, others of {step_h:g} h: regrid it")
-        if e.length_of_stay_hours < hour:
-            raise ValueError(f"stay {e.stay_id} ends {e.length_of_stay_hours:.1f} h in, before hour={hour:g}")
+        if e.hours_alive < hour:
+            raise ValueError(
+                f"stay {e.stay_id} ends, or its patient dies, {e.hours_alive:.1f} h in, before hour={hour:g}"
+            )
     count = int(visits) + 1
     given = _given(episodes, hour, step_h, count)
     parts = [_inquiries(e, step_h, count) for e in episodes]

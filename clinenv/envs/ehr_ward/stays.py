@@ -23,7 +23,8 @@ class RecordedStays:
     Args:
         source: a MEDS folder or file (see `world_models.data.ehr_load`), or episodes.
         world: that can `infer`; its steps are the record's.
-        hour: of the branching point, a whole number of steps since the stay's start; shorter stays are left out.
+        hour: of the branching point, a whole number of steps since the stay's start; stays that end, or whose patient
+            dies, less than a step later are left out.
 
     Raises:
         ValueError: a world that cannot go on from a record, no stay that is long enough, or an hour between two steps.
@@ -39,7 +40,10 @@ class RecordedStays:
         if isinstance(source, str | Path):
             from world_models.data.ehr_load import load_episodes
 
-            source, _ = load_episodes(meds=source, hours_per_step=world.hours_per_step)
+            folder = source
+            source, flow = load_episodes(meds=folder, hours_per_step=world.hours_per_step)
+            if not source:
+                raise ValueError(f"{folder} holds no stay that can be read; what became of its rows:\n{flow.diagram()}")
         width = world.hours_per_step
         self.episodes = [e if e.hours_per_step == width else e.regrid(width) for e in source]
         self.hour = hour
@@ -94,10 +98,12 @@ class RecordedStays:
         return state, {n: torch.where(last[n].isnan(), x, last[n]) if n in last else x for n, x in chart.items()}
 
     def _long_enough(self, hour: float) -> list[PatientEpisode]:
+        if not self.episodes:
+            raise ValueError("there are no stays; give at least one PatientEpisode, or a MEDS folder or file")
         least = hour + self.world.hours_per_step
-        stays = [e for e in self.episodes if e.length_of_stay_hours >= least]
+        stays = [e for e in self.episodes if e.hours_alive >= least]
         if not stays:
-            longest = max((e.length_of_stay_hours for e in self.episodes), default=0.0)
+            longest = max(e.hours_alive for e in self.episodes)
             raise ValueError(
                 f"none of {len(self.episodes)} stays lasts {least:g} h, a step beyond hour={hour:g}; the longest lasts "
                 f"{longest:.0f} h: give an earlier hour"
