@@ -10,13 +10,14 @@ import gymnasium
 
 __all__ = ["ENVIRONMENTS", "WARD_WORLD", "WEIGHTS_SHA256", "register"]
 
-# SHA-256 of weights/<name>/model.safetensors, for every learned world an id may start by its name. An environment
-# refuses weights with another sum; a world that is not listed (an oracle, a folder, an object) is not checked.
+# The seal of weights/<name> (SHA-256 over config and weights: `world_models.checkpoint`), for every learned world an id may
+# start by its name. An environment refuses a folder with another; a world that is not listed (an oracle, a folder, an
+# object) is not checked.
 WEIGHTS_SHA256: dict[str, str] = {
-    "ecg-wm-small": "cf168f93bfaf6bc88878f22d5f8612ba4c6213203c8e6b25a2edda698c41517f",
-    "ehr-ward-small": "3d431a927b855201c43e49b2b55485d27201591a24e61e374149881392501109",
-    "ehr-mimic-demo-small": "cc1bfbf303a43a73cb67e03c7c6ed89aa5842f1d3c06986d74ff7b652f9baa62",
-    "cardiac-jepa-small": "56a72eaf8e8de490cce772141c9c57d762951f5567c461d4521e593c2e3b5565",
+    "ecg-wm-small": "7902822c9c0a3853c817a6e9bc698ff19cb3b610d1865ae7dbec1d958fb18103",
+    "ehr-ward-small": "7806c196badbaf1c94146b7ccd47083518891883401e37b68651994fbf376e9f",
+    "ehr-mimic-demo-small": "26cf20390eb3d2da867ae1ae2d460e1b86d44058d476e5659757aaf3034c23dc",
+    "cardiac-jepa-small": "f8df294e562eb0c18ddbe72603dfa01caf9dc82f3d8fb4b5c846b3d9c44ee1bf",
 }
 
 WARD_WORLD = "ehr-ward-small"  # in which a ward environment is made when no world is named
