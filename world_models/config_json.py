@@ -82,15 +82,15 @@ def from_json(kind: type[T], value: object, where: str) -> T:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def check_sizes(config: object, **most: int) -> None:
-    """Raises ValueError unless each of these fields is a whole number from 1 to its limit.
+def check_sizes(config: object, least: int = 1, **most: int) -> None:
+    """Raises ValueError unless each of these fields is a whole number from `least` to its limit.
 
     The limits lie far above what anyone trains; they keep a damaged or made-up file from asking for a machine's memory.
     """
     for name, limit in most.items():
         value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
-            raise ValueError(f"{name}={_told(value)} must be a whole number, 1 or more and at most {limit:,}")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= limit:
+            raise ValueError(f"{name}={_told(value)} must be a whole number, {least} or more and at most {limit:,}")
 
 
 def _converted(kind: Any, value: object, where: str) -> Any:

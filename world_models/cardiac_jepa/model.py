@@ -56,7 +56,8 @@ class WorldConfig:
     pairs: int = 2048  # pairs of visits that ECGExplain asks about
 
     def __post_init__(self) -> None:
-        check_sizes(self, label_hidden=65_536, bank=1 << 24, bank_ecgs=1 << 24, pairs=1 << 24)
+        check_sizes(self, label_hidden=65_536, bank=1 << 24)
+        check_sizes(self, least=0, bank_ecgs=1 << 24, pairs=1 << 24)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

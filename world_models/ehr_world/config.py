@@ -33,7 +33,6 @@ class SetOutcomeConfig:
         if self.backbone not in BACKBONES:
             raise ValueError(f"unknown backbone {self.backbone!r}; there are: {', '.join(BACKBONES)}")
         check_sizes(self, hidden=65_536, layers=256, query=65_536, admissions=1 << 24)
-        if not 0 <= self.rank <= 1024:
-            raise ValueError(f"rank={self.rank} must lie between 0 and 1,024")
+        check_sizes(self, least=0, rank=1024)
         if not 0 < self.longest_h < float("inf"):
             raise ValueError(f"longest_h={self.longest_h} must be above 0 h")
