@@ -14,10 +14,10 @@ __all__ = ["ENVIRONMENTS", "WARD_WORLD", "WEIGHTS_SHA256", "register"]
 # start by its name. An environment refuses a folder with another; a world that is not listed (an oracle, a folder, an
 # object) is not checked.
 WEIGHTS_SHA256: dict[str, str] = {
-    "ecg-wm-small": "7902822c9c0a3853c817a6e9bc698ff19cb3b610d1865ae7dbec1d958fb18103",
-    "ehr-ward-small": "7806c196badbaf1c94146b7ccd47083518891883401e37b68651994fbf376e9f",
-    "ehr-mimic-demo-small": "26cf20390eb3d2da867ae1ae2d460e1b86d44058d476e5659757aaf3034c23dc",
-    "cardiac-jepa-small": "f8df294e562eb0c18ddbe72603dfa01caf9dc82f3d8fb4b5c846b3d9c44ee1bf",
+    "ecg-wm-small": "448cd0fd49fb8547f6af68162f791f280368782ebfe932db071879ab858c8743",
+    "ehr-ward-small": "d5accd70a6f05c710b3a8b8c8b47e92fd11c4370a2f64ae4737eca70ca802f13",
+    "ehr-mimic-demo-small": "e9ea204809c17109bd01fca8753d5982dfa6383a287112c133a203c52e8a4b61",
+    "cardiac-jepa-small": "283971229c46bb643cfb4a3a6f440f547d8989cab42ac0e182dbb695798a645e",
 }
 
 WARD_WORLD = "ehr-ward-small"  # in which a ward environment is made when no world is named

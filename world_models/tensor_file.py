@@ -60,7 +60,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 
 def read_tensors(
-    path: str | Path, wanted: Mapping[str, Tensor] | None = None
+    path: str | Path, wanted: Mapping[str, Tensor] | None = None, optional: Mapping[str, Tensor] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a file; see `take_tensors`.
 
@@ -72,23 +72,27 @@ def read_tensors(
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     with path.open("rb") as file:
-        return take_tensors(file, path, wanted)
+        return take_tensors(file, path, wanted, optional)
 
 
 def take_tensors(
-    file: BinaryIO, path: Path, wanted: Mapping[str, Tensor] | None = None
+    file: BinaryIO,
+    path: Path,
+    wanted: Mapping[str, Tensor] | None = None,
+    optional: Mapping[str, Tensor] | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of an open file.
 
     Args:
         wanted: name -> tensor of the shape and type that must be there, also on the meta device; None: anything.
+        optional: the same of those that may be there besides.
 
     Raises:
         CheckpointError: names, shapes or types are not those wanted, a number is NaN or infinite, or the file is damaged.
     """
     header = read_header(file, path)
     if wanted is not None:
-        _check(header.tensors, {n: (t.dtype, tuple(t.shape)) for n, t in wanted.items()}, path)
+        _check(header.tensors, _kinds(wanted), _kinds(optional or {}), path)
     file.seek(0)
     try:
         tensors = load(file.read())
@@ -144,14 +148,19 @@ def read_header(file: BinaryIO, path: Path) -> Header:
     return Header(tensors, metadata)
 
 
-def _check(found: dict, wanted: dict, path: Path) -> None:
+def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+
+
+def _check(found: dict, wanted: dict, optional: dict, path: Path) -> None:
     """Raises CheckpointError unless both name the same tensors of the same types and shapes."""
     said = []
-    for word, here, there in (("lacks", wanted, found), ("adds", found, wanted)):
+    known = {**wanted, **optional}
+    for word, here, there in (("lacks", wanted, found), ("adds", found, known)):
         names = [name for name in here if name not in there]
         if names:
             said.append(f"it {word} {len(names)} tensors ({', '.join(names[:3])})")
-    for name, (kind, shape) in wanted.items():
+    for name, (kind, shape) in known.items():
         if name in found and found[name] != (kind, shape):
             there = f"{str(found[name][0]).removeprefix('torch.')} {list(found[name][1])}"
             said.append(f"{name} is {there}, not {str(kind).removeprefix('torch.')} {list(shape)}")

@@ -33,7 +33,7 @@ def made_up(snapshot: bytes, change: Callable[[dict[str, torch.Tensor]], object]
     tensors = load(body)
     header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
     change(tensors)
-    body = save(tensors, header)
+    body = save({name: tensor.clone() for name, tensor in tensors.items()}, header)
     return snapshot[: MAGIC - 32] + hashlib.sha256(body).digest() + body
 
 

@@ -10,7 +10,7 @@ import torch
 
 from tests.kills import kill_at, needs_fork
 from tests.toy_world import ToyWorld
-from world_models import catalog, checkpoint, tensor_file
+from world_models import catalog, checkpoint, sealed, tensor_file
 from world_models.checkpoint import CheckpointError
 
 
@@ -57,7 +57,7 @@ def test_the_seal_covers_every_value_of_the_config(tmp_path) -> None:
     plain = json.loads(path.read_text())
     for change in ({"steps": 3}, {"steps": 4.0}, {"kind": "other"}, {"more": None}):
         path.write_text(json.dumps({**plain, **change}))
-        with pytest.raises(CheckpointError, match="one of the two was changed"):
+        with pytest.raises(CheckpointError, match="one of them was changed"):
             checkpoint.load(tmp_path)
     path.write_text(json.dumps(dict(reversed(plain.items())), indent=7))
     assert checkpoint.load(tmp_path)[1]["steps"] == 4, "order and layout of the text mean nothing"
@@ -93,12 +93,12 @@ def test_a_save_that_is_killed_anywhere_leaves_the_old_world_or_the_new_one(tmp_
     while killed:
         folder = tmp_path / str(line)
         save(folder, 1.0)
-        killed = kill_at(line, lambda folder=folder: save(folder, 2.0), checkpoint, tensor_file)
+        killed = kill_at(line, lambda folder=folder: save(folder, 2.0), checkpoint, sealed, tensor_file)
         tensors, config = checkpoint.load(folder)
         seen.append(checkpoint.sha256(folder))
         assert tensors["a"].tolist() == [config["value"]] * 3
         if line % 4 == 0:  # so does the next save, killed where the one before may have left something half done
-            assert kill_at(line // 2, lambda folder=folder: save(folder, 1.0), checkpoint, tensor_file)
+            assert kill_at(line // 2, lambda folder=folder: save(folder, 1.0), checkpoint, sealed, tensor_file)
             assert checkpoint.sha256(folder) in (old, new)
         line += 1
     assert set(seen) == {old, new} and seen == sorted(seen, key=[old, new].index) and len(seen) > 40

@@ -112,7 +112,7 @@ def test_weights_do_not_load_under_another_vocabulary(tmp_path: Path) -> None:
     words = json.loads((demo / CONFIG).read_text())["vocabulary"]
     sealed = json.loads((ward / CONFIG).read_text())
     (ward / CONFIG).write_text(json.dumps({**sealed, "vocabulary": words}))
-    with pytest.raises(CheckpointError, match="one of the two was changed"):
+    with pytest.raises(CheckpointError, match="one of them was changed"):
         catalog.load(ward)
     checkpoint.seal(ward)
     with pytest.raises(CheckpointError, match="expected here|trained under another config.json"):
