@@ -18,6 +18,7 @@ WEIGHTS_SHA256: dict[str, str] = {
     "ehr-ward-small": "d5accd70a6f05c710b3a8b8c8b47e92fd11c4370a2f64ae4737eca70ca802f13",
     "ehr-mimic-demo-small": "e9ea204809c17109bd01fca8753d5982dfa6383a287112c133a203c52e8a4b61",
     "cardiac-jepa-small": "283971229c46bb643cfb4a3a6f440f547d8989cab42ac0e182dbb695798a645e",
+    "progression-oracle": "283971229c46bb643cfb4a3a6f440f547d8989cab42ac0e182dbb695798a645e",  # its reader's
 }
 
 WARD_WORLD = "ehr-ward-small"  # in which a ward environment is made when no world is named

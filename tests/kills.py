@@ -9,9 +9,14 @@ from types import FrameType, ModuleType
 
 import pytest
 
-__all__ = ["kill_at", "needs_fork"]
+__all__ = ["every", "kill_at", "needs_fork"]
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+
+
+def every(usual: int) -> int:
+    """Lines between two kills: CLINENV_KILL_EVERY=1 tries them all, in some minutes."""
+    return int(os.environ.get("CLINENV_KILL_EVERY", usual))
 
 
 def kill_at(line: int, run: Callable[[], object], *modules: ModuleType) -> bool:

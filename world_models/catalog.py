@@ -102,17 +102,24 @@ def load(
         factory = LOADERS[kind]
     options = (str(device), cohort, hours_per_step)
     if folder is None:
-        return _MADE.get((name, *options), lambda: _made(name, factory, None, *options))
+        world = _MADE.get((name, *options), lambda: _made(name, factory, None, *options))
+        _check_seal(name, getattr(world, "weights_sha256", None), sha256)
+        return world
     with checkpoint.opened(folder) as found:
-        if sha256 is not None and found.sha256 != sha256:
-            raise checkpoint.CheckpointError(
-                f"{folder} bears the seal {found.sha256} over its config and weights, but the registration of world {name!r} "
-                f"stands for {sha256}: a result with them would not be one of this version. Restore the released folder, or "
-                f"name the folder itself as the world: {str(folder)!r}"
-            )
+        _check_seal(name, found.sha256, sha256)
         # The seal is part of the key: a folder that was trained anew is loaded anew.
         key = (name, folder.resolve(), found.sha256, *options)
         return _MADE.get(key, lambda: _made(name, factory, found, *options))
+
+
+def _check_seal(name: str, found: str | None, registered: str | None) -> None:
+    """Raises CheckpointError unless the weights of this name bear the seal that it is registered with."""
+    if registered is not None and found is not None and found != registered:
+        raise checkpoint.CheckpointError(
+            f"config and weights of world {name!r} bear the seal {found}, but the registration of that name stands for "
+            f"{registered}: a result with them would not be one of this version. Restore the released folder, or give your "
+            "own folder as the world by its path"
+        )
 
 
 def _made(

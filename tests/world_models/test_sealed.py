@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from tests.kills import kill_at, needs_fork
+from tests.kills import every, kill_at, needs_fork
 from world_models import sealed, tensor_file
 from world_models.sealed import Form
 from world_models.tensor_file import CheckpointError, read_tensors
@@ -31,17 +31,18 @@ def values(folder: Path) -> set[float]:
 
 @needs_fork
 def test_two_files_are_replaced_as_one(tmp_path: Path) -> None:
-    seen, killed = [], True
+    seen, line, killed = [], 0, True
     while killed:
-        folder = tmp_path / str(len(seen))
+        folder = tmp_path / str(line)
         write(folder, 1.0)
-        killed = kill_at(len(seen), lambda folder=folder: write(folder, 2.0), sealed, tensor_file)
+        killed = kill_at(line, lambda folder=folder: write(folder, 2.0), sealed, tensor_file)
         found = values(folder)
         assert found in ({1.0}, {2.0})
         seen.append(found.pop())
-        if len(seen) % 5 == 0:  # over what the first left behind, half done as well
-            kill_at(len(seen) // 2, lambda folder=folder: write(folder, 3.0), sealed, tensor_file)
-            assert values(folder) in ({seen[-1]}, {3.0})
+        # over what the first left behind, half done as well
+        kill_at(line // 2, lambda folder=folder: write(folder, 3.0), sealed, tensor_file)
+        assert values(folder) in ({seen[-1]}, {3.0})
+        line += every(7)
     assert seen == sorted(seen) and set(seen) == {1.0, 2.0}
 
 

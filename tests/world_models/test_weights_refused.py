@@ -144,7 +144,7 @@ def test_mutated_folders_load_as_they_were_or_are_refused(tmp_path: Path) -> Non
     content = {name: (folder / name).read_bytes() for name in source}
     seal = checkpoint.sha256(folder)
     refused = 0
-    for trial in range(120):
+    for trial in range(80):
         name = source[trial % 2]
         whole = bytearray(content[name])
         place = int(luck.integers(len(whole) if trial % 4 else 3000))  # half of them where header and sizes stand
@@ -169,7 +169,7 @@ def test_mutated_folders_load_as_they_were_or_are_refused(tmp_path: Path) -> Non
             assert str(tmp_path) in str(error)
         else:
             assert trial % 3 == 0 or found.weights_sha256 == seal
-    assert refused > 90
+    assert refused > 60
 
 
 def test_json_is_read_strictly() -> None:
