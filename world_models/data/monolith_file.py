@@ -32,6 +32,7 @@ VERSION = 2  # 1, until version 0.1, grew and had no checksums
 COLUMNS = {"patient": "int64", "days": "float32", "age_years": "float32", "sex_female": "float32", "fold": "int8",
            "first": "bool", "record": "int64"}  # fmt: skip
 SUM = "crc32"  # of the row's number and all that stands in it
+LAID_OUT = "layout"  # JSON text and its SHA-256, as bytes
 PROGRESS = "progress"  # rows, position in the source, records skipped, checksum of the three
 BLOCK = 1024  # rows read at a time
 LAYOUT = {"version": int, "codes": str, "sampling_rate_hz": float, "samples": int, "treatments": str, "source": str,
@@ -60,7 +61,9 @@ def lay_out(path: Path, layout: Mapping[str, Any], rows: int) -> None:
     import h5py
 
     with h5py.File(path, "w", libver=_FORMAT) as file:
-        file.attrs.update({**layout, "layout_sha256": _layout_sum(layout)})
+        file.attrs.update(layout)
+        text = json.dumps(dict(layout), sort_keys=True).encode()
+        file.create_dataset(LAID_OUT, data=np.frombuffer(text + hashlib.sha256(text).digest(), np.uint8))
         for name, (shape, dtype) in {**fields(layout), SUM: ((), "uint32")}.items():
             plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             plan.set_layout(h5py.h5d.CONTIGUOUS)
@@ -103,41 +106,61 @@ def open_checked(path: Path, mode: str = "r") -> tuple[h5py.File, dict[str, Any]
 
 
 def _check(file: h5py.File, path: Path) -> dict[str, Any]:
-    import h5py
-
-    lacking = [name for name in ("ecg", "label", *COLUMNS) if file.get(name, getlink=True) is None]
+    lacking = [name for name in ("ecg", "label", *COLUMNS, LAID_OUT) if file.get(name, getlink=True) is None]
     version = file.attrs.get("version", None)
     if lacking or version is None or int(version) != VERSION:
         raise MonolithError(
             f"{path} is not a monolith of version {VERSION} (version {version}, without {', '.join(lacking) or 'nothing'}); "
             "make it again"
         )
-    layout = {name: kind(file.attrs[name]) for name, kind in LAYOUT.items()}
-    if file.attrs["layout_sha256"] != _layout_sum(layout):
-        raise MonolithError(f"{path}: its attributes are not those it was written with; make it again")
+    layout = _read_layout(file, path)
     if not layout["samples"] >= 1 or not 0 < layout["sampling_rate_hz"] < math.inf:
         raise MonolithError(f"{path} has samples={layout['samples']} at {layout['sampling_rate_hz']} Hz; make it again")
-    size, rows = path.stat().st_size, None
+    rows = None
     for name, (shape, dtype) in {**fields(layout), SUM: ((), "uint32"), PROGRESS: (None, "int64")}.items():
-        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise MonolithError(
-                f"{path}: {name} is a link to somewhere else; a monolith holds its rows itself: make it again"
-            )
-        data = file[name]
-        plan = data.id.get_create_plist()
-        if plan.get_layout() != h5py.h5d.CONTIGUOUS or plan.get_external_count():
-            raise MonolithError(
-                f"{path}: the rows of {name} are not kept in one piece in this file (chunks, external storage or a virtual "
-                "data set); make it again"
-            )
+        data = _at_hand(file, path, name)
         rows = len(data) if rows is None else rows
         wanted = (4,) if shape is None else (rows, *shape)
-        place = data.id.get_offset()
-        if data.dtype != np.dtype(dtype) or data.shape != wanted or place is None or place + data.nbytes > size:
+        if data.dtype != np.dtype(dtype) or data.shape != wanted:
             raise MonolithError(
-                f"{path}: {name} is {data.dtype} {list(data.shape)} at byte {place} of {size}, not {dtype} {list(wanted)} "
-                "within the file; make it again"
+                f"{path}: {name} is {data.dtype} {list(data.shape)}, not {dtype} {list(wanted)}; make it again"
             )
+    return layout
+
+
+def _at_hand(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+    """A data set whose content lies in this file, in one piece."""
+    import h5py
+
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise MonolithError(
+            f"{path}: {name} is a link to somewhere else; a monolith holds its rows itself: make it again"
+        )
+    data = file[name]
+    plan = data.id.get_create_plist()
+    if plan.get_layout() != h5py.h5d.CONTIGUOUS or plan.get_external_count():
+        raise MonolithError(
+            f"{path}: the content of {name} is not kept in one piece in this file (chunks, external storage or a virtual "
+            "data set); make it again"
+        )
+    place, size = data.id.get_offset(), path.stat().st_size
+    if place is None or place + data.nbytes > size:
+        raise MonolithError(
+            f"{path}: {name} is said to be {data.nbytes} bytes from byte {place} on, not within the file of {size}; make it "
+            "again"
+        )
+    return data
+
+
+def _read_layout(file: h5py.File, path: Path) -> dict[str, Any]:
+    """What the attributes tell as well; their texts stand in a heap without checksum, on which HDF5 may run in circles."""
+    content = _at_hand(file, path, LAID_OUT)[:].tobytes()
+    text, digest = content[:-32], content[-32:]
+    if hashlib.sha256(text).digest() != digest:
+        raise MonolithError(f"{path}: its layout is not the one it was written with; make it again")
+    layout = json.loads(text)
+    if {name: type(value) for name, value in layout.items()} != LAYOUT or layout["version"] != VERSION:
+        raise MonolithError(f"{path} has the layout {str(layout)[:80]}; make it again")
     return layout
 
 
@@ -242,7 +265,3 @@ def _blocks(where: np.ndarray) -> Iterator[tuple[int, int]]:
 def _summed(rows: int, position: int, skipped: int) -> np.ndarray:
     told = np.array([rows, position, skipped], "<i8")
     return np.append(told, zlib.crc32(told.tobytes())).astype("int64")
-
-
-def _layout_sum(layout: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(dict(layout), sort_keys=True).encode()).hexdigest()
