@@ -2,8 +2,8 @@
 
 The file holds one row an ECG: `ecg` float16 mV [N, 12, T] and `label` bool [N, C], and a column each of patient, days,
 age_years, sex_female, fold, first and record; `treated` where treatments are known; `crc32`, the row's checksum
-(`monolith_file`). Attributes, and `layout` with a sum of its own, name the codes (JSON), the sampling rate, the source and its licence. Float16 resolves 1 uV
-at 1 mV and 4 uV at 5 mV.
+(`monolith_file`). Attributes, and `layout` with a sum of its own, name the codes (JSON), the sampling rate, the source
+and its licence. Float16 resolves 1 uV at 1 mV and 4 uV at 5 mV.
 """
 
 from __future__ import annotations
