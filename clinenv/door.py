@@ -61,6 +61,7 @@ class Door:
         self.world = world
         self.device = torch.device(world.device)
         self.kind = observation
+        self.settings = {"observation": observation, "noise": noise, "missingness": missingness}
         self.missing = {record.name: float(record.missing.get(missingness, 0.0)) for record in task.records}
         self.action_space = action_space(task.actions, action_unit)
         self.orders = Orders(task.actions, world.orders, action_unit, self.device)

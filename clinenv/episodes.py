@@ -6,17 +6,15 @@ one after the other, as a single environment that was reset with `seed + i`.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from clinenv import snapshot as snapshots
 from clinenv.door import Door
 from clinenv.patients import Starting
 from clinenv.simulator import Simulator, Step
@@ -25,8 +23,6 @@ from world_models.inputs import admit, checked_factors
 from world_models.protocol import Chart
 
 __all__ = ["Episodes", "Running", "checked_seed", "horizon_in_steps", "row_keys"]
-
-_FORMAT = "clinenv-snapshot-1"
 
 
 class Running(NamedTuple):
@@ -198,19 +194,22 @@ class Episodes:
         return {name: value.contiguous() for name, value in checked.items()}
 
     def snapshot(self) -> bytes:
-        """State and luck of all rows as bytes (safetensors: tensors and a JSON header, nothing executable)."""
+        """State and luck of all rows as bytes; see `clinenv.snapshot`.
+
+        Raises:
+            ValueError: before the first reset.
+            SnapshotError (a ValueError): the state holds NaN or infinity where it cannot.
+        """
         if self.now is None:
             raise ValueError("there is nothing to save yet; call reset() first")
-        header = {"format": _FORMAT, "world": self.simulator.world.name, "task": self.simulator.task.name}
-        named = {f"{i:04d}": leaf.detach().cpu().contiguous().clone() for i, leaf in enumerate(tree.leaves(self.now))}
-        return save_tensors(named, {"clinenv": json.dumps(header)})
+        return snapshots.pack(self.now, snapshots.setting(self.simulator, self.door))
 
     @torch.no_grad()
     def restore(self, snapshot: bytes, luck: int | None = None) -> Any:
         """Go back to a snapshot; one of a single row fills every row, so that one patient can be branched.
 
         Args:
-            snapshot: of the same world and task.
+            snapshot: of the same world, weights, task and settings.
             luck: None keeps the luck; a number gives every row other luck from here on (what is not known of the
                 patient is drawn anew, each row for itself).
 
@@ -218,34 +217,24 @@ class Episodes:
             The observation of all rows.
 
         Raises:
-            ValueError: not a snapshot, or one of another world, task or number of rows.
+            SnapshotError (a ValueError): not a snapshot, a damaged one, or one of another world, other weights, another
+                task, other settings or another number of rows; nothing is changed then.
         """
-        tensors, header = _parse(snapshot)
-        world, task = self.simulator.world, self.simulator.task
-        if (header["world"], header["task"]) != (world.name, task.name):
-            raise ValueError(
-                f"this snapshot is of task {header['task']!r} in world {header['world']!r}, but this environment has "
-                f"{task.name!r} in {world.name!r}; make one with the same world and task"
-            )
         template = self.now if self.now is not None else self._template()
-        places = tree.leaves(template)
-        saved = [tensors[name].to(self.device) for name in sorted(tensors)]
-        fits = len(saved) == len(places) and all(
-            s.dtype == p.dtype and s.shape[1:] == p.shape[1:] for s, p in zip(saved, places, strict=True)
+        now: Running = tree.to(
+            snapshots.unpack(snapshot, snapshots.setting(self.simulator, self.door), template), self.device
         )
-        if not fits:
-            raise ValueError("this snapshot was made with another observation or another version of the world")
-        rows = saved[0].shape[0]
+        rows = tree.batch_size(now)
         if rows not in (1, self.count):
-            raise ValueError(f"this snapshot holds {rows} patients but there are {self.count} rows; save 1 or as many")
+            raise snapshots.SnapshotError(
+                f"this snapshot holds {rows} patients but there are {self.count} rows; save 1 or as many"
+            )
         if rows != self.count:
-            saved = [s.repeat_interleave(self.count, dim=0) for s in saved]
-        queue = iter(saved)
-        now: Running = tree.map_leaves(lambda _: next(queue), template)
+            now = tree.repeat(now, self.count)
         if luck is not None:
             row = torch.arange(self.count, device=self.device)
             key = keys.fold(keys.fold(keys.fold(now.state.key, "branch"), int(luck)), row)
-            now = now._replace(state=world.rekey(now.state, key))
+            now = now._replace(state=self.simulator.world.rekey(now.state, key))
         self.now, self.given, self.wanted = now, None, None
         return self.observation()
 
@@ -298,16 +287,3 @@ def checked_seed(seed: Any, rows: int) -> int:
     if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer) or not 0 <= seed <= highest:
         raise ValueError(f"seed {seed!r} is not a whole number from 0 to {highest}; give one, or None for the next patient")
     return int(seed)
-
-
-def _parse(snapshot: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of a snapshot."""
-    try:
-        size = int.from_bytes(snapshot[:8], "little")
-        header = json.loads(json.loads(snapshot[8 : 8 + size])["__metadata__"]["clinenv"])
-        tensors = load_tensors(bytes(snapshot))
-    except Exception as error:  # whatever is wrong with the bytes, the remedy is the same
-        raise ValueError("these bytes are no snapshot of an environment; pass what snapshot() returned") from error
-    if header.get("format") != _FORMAT:
-        raise ValueError(f"snapshot format {header.get('format')!r} is unknown; this version reads {_FORMAT!r}")
-    return tensors, header

@@ -10,13 +10,15 @@ import gymnasium
 
 __all__ = ["ENVIRONMENTS", "WARD_WORLD", "WEIGHTS_SHA256", "register"]
 
-# SHA-256 of weights/<name>/model.safetensors, for every learned world an id may start by its name. An environment
-# refuses weights with another sum; a world that is not listed (an oracle, a folder, an object) is not checked.
+# The seal of weights/<name> (SHA-256 over config and weights: `world_models.checkpoint`), for every learned world an id may
+# start by its name. An environment refuses a folder with another; a world that is not listed (an oracle without weights, a
+# folder, an object) is not checked.
 WEIGHTS_SHA256: dict[str, str] = {
-    "ecg-wm-small": "cf168f93bfaf6bc88878f22d5f8612ba4c6213203c8e6b25a2edda698c41517f",
-    "ehr-ward-small": "3d431a927b855201c43e49b2b55485d27201591a24e61e374149881392501109",
-    "ehr-mimic-demo-small": "cc1bfbf303a43a73cb67e03c7c6ed89aa5842f1d3c06986d74ff7b652f9baa62",
-    "cardiac-jepa-small": "56a72eaf8e8de490cce772141c9c57d762951f5567c461d4521e593c2e3b5565",
+    "ecg-wm-small": "448cd0fd49fb8547f6af68162f791f280368782ebfe932db071879ab858c8743",
+    "ehr-ward-small": "d5accd70a6f05c710b3a8b8c8b47e92fd11c4370a2f64ae4737eca70ca802f13",
+    "ehr-mimic-demo-small": "e9ea204809c17109bd01fca8753d5982dfa6383a287112c133a203c52e8a4b61",
+    "cardiac-jepa-small": "283971229c46bb643cfb4a3a6f440f547d8989cab42ac0e182dbb695798a645e",
+    "progression-oracle": "283971229c46bb643cfb4a3a6f440f547d8989cab42ac0e182dbb695798a645e",  # its reader's
 }
 
 WARD_WORLD = "ehr-ward-small"  # in which a ward environment is made when no world is named

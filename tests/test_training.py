@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from world_models import keys
+from world_models.tensor_file import CheckpointError
 from world_models.training import Schedule, _factor, _momentum, fit
 
 
@@ -52,6 +54,24 @@ def test_another_configuration_is_refused(tmp_path):
     other = torch.nn.Linear(4, 1)
     with pytest.raises(ValueError, match="another configuration"):
         fit(other, lambda step: (other.weight.sum(), {}), Schedule(2), tmp_path, "line")
+
+
+def test_damaged_progress_is_named(tmp_path):
+    module, loss = problem()
+    fit(module, loss, Schedule(4), tmp_path, "line")
+    path = tmp_path / "line.safetensors"
+    good = path.read_bytes()
+    tensors = load(good)
+    nothing = {**tensors, "exp_avg.0": torch.full_like(tensors["exp_avg.0"], float("nan"))}
+    double = {**tensors, "average.1": tensors["average.1"].double()}
+    for harmed in (b"", good[:-3], save(nothing, {"step": "4"}), save(double, {"step": "4"}), save(tensors),
+                   save(tensors, {"step": "four"}), save(tensors, {"step": "-1"})):  # fmt: skip
+        path.write_bytes(harmed)
+        other, loss = problem()
+        before = other.weight.clone()
+        with pytest.raises(CheckpointError, match="delete it or name another folder"):
+            fit(other, loss, Schedule(8), tmp_path, "line")
+        assert torch.equal(other.weight, before)
 
 
 @pytest.mark.parametrize("steps", [10, 37, 400])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from world_models import checkpoint
+from world_models.kept import Kept
 from world_models.protocol import WorldModel
 
 __all__ = ["LOADERS", "WORLDS", "Entry", "load", "weights_folder"]
@@ -51,6 +51,9 @@ LOADERS: dict[str, str] = {
 }
 
 
+_MADE: Kept[WorldModel] = Kept(32)
+
+
 def weights_folder(name: str) -> Path:
     """Where the shipped weights of a catalogued world lie."""
     entry = WORLDS[name]
@@ -71,12 +74,13 @@ def load(
     Args:
         device: where its tensors live.
         cohort: which patients it draws; None: its default.
-        sha256: what the weights must sum to; only for worlds that have weights.
+        sha256: the seal that config and weights must bear; only for worlds that have weights.
         hours_per_step: for worlds that know several; None: the world's own.
 
     Raises:
-        ValueError: an unknown name, a path that is no world's folder, a world without cohorts or with other steps, or
-            wrong weights.
+        ValueError: an unknown name, a path that is no world's folder, a world without cohorts or with other steps.
+        FileNotFoundError: a file of the folder is missing.
+        CheckpointError (a ValueError): config or weights are damaged, altered, or not those asked for.
     """
     name = str(name_or_path)
     folder: Path | None
@@ -91,31 +95,41 @@ def load(
                 f"with {checkpoint.CONFIG} and {checkpoint.WEIGHTS}"
             )
         kind = checkpoint.read_config(folder).get("kind")
-        if kind not in LOADERS:
-            raise ValueError(f"{folder / checkpoint.CONFIG} says kind={kind!r}; known kinds are {', '.join(LOADERS)}")
+        if not isinstance(kind, str) or kind not in LOADERS:
+            raise checkpoint.CheckpointError(
+                f"{folder / checkpoint.CONFIG} says kind={kind!r}; known kinds are {', '.join(LOADERS)}"
+            )
         factory = LOADERS[kind]
-    found = None if folder is None else checkpoint.sha256(folder)
-    if sha256 is not None and found is not None and found != sha256:
-        raise ValueError(
-            f"the weights of world {name!r} have SHA-256 {found}, but this version stands for {sha256}: a result with "
-            f"them would not be one of this version. Restore the released weights, or name the folder itself as the "
-            f"world: {str(folder)!r}"
+    options = (str(device), cohort, hours_per_step)
+    if folder is None:
+        world = _MADE.get((name, *options), lambda: _made(name, factory, None, *options))
+        _check_seal(name, getattr(world, "weights_sha256", None), sha256)
+        return world
+    with checkpoint.opened(folder) as found:
+        _check_seal(name, found.sha256, sha256)
+        # The seal is part of the key: a folder that was trained anew is loaded anew.
+        key = (name, folder.resolve(), found.sha256, *options)
+        return _MADE.get(key, lambda: _made(name, factory, found, *options))
+
+
+def _check_seal(name: str, found: str | None, registered: str | None) -> None:
+    """Raises CheckpointError unless the weights of this name bear the seal that it is registered with."""
+    if registered is not None and found is not None and found != registered:
+        raise checkpoint.CheckpointError(
+            f"config and weights of world {name!r} bear the seal {found}, but the registration of that name stands for "
+            f"{registered}: a result with them would not be one of this version. Restore the released folder, or give your "
+            "own folder as the world by its path"
         )
-    place = None if folder is None else folder.resolve()
-    return _made(name, factory, place, found, str(device), cohort, hours_per_step)
 
 
-@lru_cache(maxsize=32)
 def _made(
     name: str,
     factory: str,
-    folder: Path | None,
-    version: str | None,
+    folder: checkpoint.Opened | None,
     device: str,
     cohort: str | None,
     hours_per_step: float | None,
 ) -> WorldModel:
-    """`version` is the weights' sum: a folder that was trained anew is loaded anew."""
     make = _find(factory)
     arguments: dict[str, Any] = {"device": device}
     if cohort is not None:

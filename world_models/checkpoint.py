@@ -1,57 +1,127 @@
 """A world on disk: config.json, model.safetensors and CARD.md in one folder. Never a pickle.
 
-The config records the weights' SHA-256, so a folder whose two halves do not belong together is refused.
+The config bears a seal over all its values and the weights file (`sealed`): neither can be changed alone, and a released
+name stands for one seal. Loading is the same for every model: the config is checked, the model's skeleton is compared
+with the weights' header before memory is taken, then tensors go in as they are or not at all.
+
+    python -m world_models.checkpoint FOLDER    seals a folder again, after its config was changed on purpose
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
+from safetensors.torch import save
+from torch import Tensor, nn
 
-__all__ = ["CARD", "CONFIG", "WEIGHTS", "load", "read_config", "save_checkpoint", "save_tensors", "sha256"]
+from world_models.kept import Kept
+from world_models.sealed import Form, Opened, command_line
+from world_models.tensor_file import CheckpointError, replace_file, save_tensors
+
+__all__ = [
+    "CARD", "CONFIG", "WEIGHTS", "CheckpointError", "Opened", "load", "load_module", "main", "opened", "read_config",
+    "save_checkpoint", "save_tensors", "seal", "sha256",
+]  # fmt: skip
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "CARD.md"
-_SUM = "weights_sha256"
+_FORM = Form(CONFIG, (WEIGHTS,), "python -m world_models.checkpoint")
+_MODULES: Kept[nn.Module] = Kept(16)
+
+
+@contextmanager
+def opened(folder: str | Path | Opened) -> Iterator[Opened]:
+    """A folder with its seal checked; one that is open already is passed on.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        CheckpointError: the config is no JSON object, bears no seal, or its seal is not that of config and weights.
+    """
+    if isinstance(folder, Opened):
+        yield folder
+        return
+    with _FORM.opened(Path(folder)) as found:
+        yield found
 
 
 def sha256(folder: str | Path) -> str:
-    """Hexadecimal SHA-256 of the folder's model.safetensors."""
-    path = Path(folder) / WEIGHTS
-    _must_exist(path)
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    """The folder's seal, hexadecimal, after checking it. Raises as `opened`."""
+    with opened(folder) as found:
+        return found.sha256
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Tensors to a safetensors file, whole or not at all; its folder is made if there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+def load(folder: str | Path | Opened) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (on the CPU) and config of a folder, whatever they are. Raises as `opened`, and for NaN or damage."""
+    with opened(folder) as found:
+        return found.tensors(WEIGHTS), found.config
+
+
+def load_module(
+    folder: str | Path | Opened,
+    kind: str,
+    build: Callable[[dict[str, Any]], nn.Module],
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """The module of a folder, in evaluation mode; one copy of the same weights a process and device.
+
+    Args:
+        kind: what the config must say it is.
+        build: makes the module from the config without its seal and kind; it must also work on torch's meta device, where
+            shapes are compared before memory is taken. It raises ValueError for a config that it does not accept. What its
+            `from_config` names are tensors made of the config alone: the weights file must hold the same.
+
+    Returns:
+        The module, whose `weights_sha256` is the folder's seal.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        CheckpointError: config or weights are damaged, altered, or not of this model and version.
+    """
+    with opened(folder) as found:
+        return _MODULES.get((kind, found.sha256, str(device)), lambda: _module(found, kind, build, device))
+
+
+def _module(found: Opened, kind: str, build: Callable, device: torch.device | str) -> nn.Module:
+    plain = dict(found.config)
+    said = plain.pop("kind", None)
+    if said != kind:
+        raise CheckpointError(f"{found.folder / CONFIG} says kind={said!r}, not {kind!r}: give a folder of that kind")
+    try:
+        with torch.device("meta"):
+            skeleton = build(plain)
+    except Exception as error:  # the config's own ValueError, or whatever torch says of sizes that do not go together
+        raise CheckpointError(f"{found.folder / CONFIG} is no {kind} of this version: {error}") from error
+    tensors = found.tensors(WEIGHTS, skeleton.state_dict())
+    with torch.random.fork_rng(devices=[]):  # what a new module draws is overwritten, and is no one's luck
+        module = build(plain)
+    told = module.state_dict()
+    for name in getattr(module, "from_config", ()):
+        if not torch.equal(told[name], tensors[name]):
+            raise CheckpointError(
+                f"{found.folder / WEIGHTS} was trained under another {CONFIG} than lies beside it: its {name!r} is not what "
+                "the config says. Restore the folder, or train it again"
+            )
+    module.load_state_dict(tensors)
+    module.weights_sha256 = found.sha256
+    return module.to(device).eval().requires_grad_(False)
 
 
 def save_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> str:
-    """Write the three files, each to a temporary name first and then renamed; the config, which seals, comes last.
+    """Write a world, also over another: whenever this is stopped, the folder holds the old world or the new one.
 
     Args:
         tensors: name -> tensor, on any device.
         config: what the loader needs to build the model; plain JSON values.
-        card: the model card, Markdown.
+        card: the model card, Markdown; written last.
 
     Returns:
-        The weights' SHA-256.
+        The seal: SHA-256 of config and weights.
 
     Raises:
         ValueError: nothing to save, a tensor with NaN or infinity, or a config that is no JSON; nothing is written.
@@ -62,64 +132,23 @@ def save_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: M
     for name, tensor in plain.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"tensor {name!r} holds NaN or infinity; do not save a model whose training broke")
-    weights = save(plain)
-    total = hashlib.sha256(weights).hexdigest()
-    try:
-        sealed = json.dumps({**config, _SUM: total}, indent=2, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the config must hold plain JSON values: {error}") from None
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in ((WEIGHTS, weights), (CARD, card.encode()), (CONFIG, sealed.encode())):
-        _replace(folder / name, content)
+    total = _FORM.write(folder, config, (save(plain),))
+    replace_file(folder / CARD, card.encode())
     return total
 
 
-def load(
-    folder: str | Path, device: torch.device | str = "cpu", expected_sha256: str | None = None
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and config of a folder.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, or the weights' sum is not the config's or not `expected_sha256`.
-    """
-    config = read_config(folder)
-    found = sha256(folder)
-    for wanted, whose in ((config.get(_SUM), f"{CONFIG} beside it"), (expected_sha256, "the registration")):
-        if wanted is not None and wanted != found:
-            raise ValueError(
-                f"{Path(folder) / WEIGHTS} has SHA-256 {found}, but {whose} says {wanted}: the weights are not those "
-                "they claim to be. Restore the released folder, or give your own weights by their path"
-            )
-    try:
-        return load_file(Path(folder) / WEIGHTS, device=str(device)), config
-    except SafetensorError as error:
-        raise ValueError(f"{Path(folder) / WEIGHTS} is damaged ({error}); restore or train it again") from None
+def seal(folder: str | Path) -> str:
+    """Write the seal of config and weights as they are now into config.json; returns it. Raises as `Form.seal`."""
+    return _FORM.seal(Path(folder))
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """The folder's config.json."""
-    path = Path(folder) / CONFIG
-    _must_exist(path)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no JSON ({error}); restore or train the world again") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds a {type(config).__name__}, not an object; restore or train the world again")
-    return config
+    """The folder's config.json, with its seal. Raises FileNotFoundError or CheckpointError: there is none, or no JSON."""
+    return _FORM.read_json(Path(folder))
 
 
-def _must_exist(path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; a world's folder holds {CONFIG}, {WEIGHTS} and {CARD}")
+main = command_line(_FORM, "a world's folder")
 
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from world_models.tensor_file import CheckpointError, read_tensors, save_tensors
 
 __all__ = ["Schedule", "fit"]
 
@@ -57,6 +58,7 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is not finite.
+        CheckpointError: what was saved is damaged, or of another configuration; nothing is changed then.
     """
     folder.mkdir(parents=True, exist_ok=True)
     chosen = [p for p in module.parameters() if p.requires_grad] if parameters is None else parameters
@@ -130,31 +132,34 @@ def _one_cycle(step: int, steps: int, first: float, top: float, last: float) -> 
 def _save(
     folder: Path, stage: str, chosen: list[nn.Parameter], average: list[Tensor], optimiser: torch.optim.AdamW, step: int
 ) -> None:
-    tensors = {f"weight.{i}": p.detach().clone() for i, p in enumerate(chosen)}
-    tensors |= {f"average.{i}": a.clone() for i, a in enumerate(average)}
+    tensors = {f"weight.{i}": p for i, p in enumerate(chosen)} | {f"average.{i}": a for i, a in enumerate(average)}
     for i, parameter in enumerate(chosen):
         for name, value in optimiser.state.get(parameter, {}).items():
-            tensors[f"{name}.{i}"] = value.detach().clone()
-    temporary = folder / f"{stage}.part"
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"step": str(step)})
-    os.replace(temporary, folder / f"{stage}.safetensors")
+            tensors[f"{name}.{i}"] = value
+    plain = {name: value.detach().cpu().clone() for name, value in tensors.items()}
+    save_tensors(folder / f"{stage}.safetensors", plain, {"step": str(step)})
 
 
 def _load(
     folder: Path, stage: str, chosen: list[nn.Parameter], average: list[Tensor], optimiser: torch.optim.AdamW
 ) -> int:
-    from safetensors import safe_open
-
     path = folder / f"{stage}.safetensors"
     if not path.exists():
         return 0
-    tensors = load_file(path)
-    with safe_open(path, framework="pt") as file:
-        step = int(file.metadata()["step"])
+    wanted = {f"{what}.{i}": p for what in ("weight", "average") for i, p in enumerate(chosen)}
+    moments = {f"{what}.{i}": p for what in ("exp_avg", "exp_avg_sq") for i, p in enumerate(chosen)}
+    moments |= {f"step.{i}": torch.zeros(()) for i in range(len(chosen))}
+    try:
+        tensors, told = read_tensors(path, wanted, moments)
+        step = int(told.get("step", "missing"))
+        if step < 0:
+            raise ValueError(f"step {step} is below 0")
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} is damaged or was saved by another configuration ({error}); delete it or name another folder"
+        ) from None
     with torch.no_grad():
         for i, parameter in enumerate(chosen):
-            if tensors[f"weight.{i}"].shape != parameter.shape:
-                raise ValueError(f"{path} was saved by another configuration; delete it or name another folder")
             parameter.copy_(tensors[f"weight.{i}"])
             average[i].copy_(tensors[f"average.{i}"])
             state = {

@@ -10,7 +10,7 @@ Both train in a batch of patients (`SB3VecEnv`), on the chart as `EHRWard-v0` sh
 from __future__ import annotations
 
 import json
-import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save as save_tensors
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -29,14 +29,18 @@ from torch import Tensor
 
 import clinenv  # noqa: F401  (registers the ids)
 from agents.baselines.ward_rule import KNOBS, LARGEST, tuned
+from agents.sb3 import store
 from agents.sb3.vec_env import SB3VecEnv
 from clinenv.door import Door
 from clinenv.simulator import Simulator
+from world_models.checkpoint import CheckpointError
 from world_models.protocol import Chart
+from world_models.sealed import Form, command_line
 
 __all__ = ["FORMS", "KnobVecEnv", "WardPolicy", "WardPPO", "train_ward"]
 
 FORMS = ("switches", "knobs")  # what the policy puts out
+FORM = Form(store.FORM.json, (store.POLICY,), "python -m agents.sb3.ward")
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class WardPolicy:
 
     Raises:
         FileNotFoundError: the folder holds no policy.
-        ValueError: it was trained on another layout of the observation.
+        ValueError: it was trained on another layout of the observation, or is damaged or altered (CheckpointError).
     """
 
     def __init__(
@@ -150,7 +154,7 @@ def train_ward(
         progress: called after each rollout with the steps done and the recent mean return.
 
     Raises:
-        ValueError: steps below 1, or `out` holds a policy made otherwise.
+        ValueError: steps below 1, or `out` holds a policy made otherwise, or a damaged one (CheckpointError).
     """
     config = config or WardPPO()
     if steps < 1:
@@ -159,8 +163,9 @@ def train_ward(
     name = str(world) if isinstance(world, str | Path) else getattr(world, "name", type(world).__name__)
     made = {"steps": steps, "world": name, "seed": seed, "first_patient": first_patient}
     made |= json.loads(json.dumps(asdict(config)))
-    if (folder / "policy.json").exists():
-        old = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
+    if (folder / FORM.json).exists():
+        with FORM.opened(folder) as found:
+            old = found.config
         differing = [k for k, v in made.items() if old.get(k) != v]
         if differing:
             raise ValueError(f"{folder} holds a policy with another {', '.join(differing)}; choose another folder")
@@ -190,26 +195,24 @@ def train_ward(
         made["observation_names"] = list(Door(envs.unwrapped.world, envs.unwrapped.task).layout.names)
     finally:
         envs.close()
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {k: v.detach().contiguous().clone() for k, v in model.policy.state_dict().items()}
-    save_file(weights, folder / "policy.safetensors.partial")
-    os.replace(folder / "policy.safetensors.partial", folder / "policy.safetensors")
-    (folder / "policy.json.partial").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    os.replace(folder / "policy.json.partial", folder / "policy.json")
+    FORM.write(folder, made, [save_tensors(store.plain(model.policy.state_dict()))])
     return folder
 
 
 def _load(folder: Path, door: Door) -> tuple[ActorCriticPolicy, str]:
-    path = folder / "policy.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there; train a policy first with agents.sb3.ward.train_ward")
-    made = json.loads(path.read_text(encoding="utf-8"))
-    if made["observation_names"] != list(door.layout.names):
-        raise ValueError("the policy was trained on another layout of the chart; train one for this task")
-    knobs = made["form"] == "knobs"
-    box = gym.spaces.Box(-LARGEST, LARGEST, (len(KNOBS),), np.float32)
-    space = box if knobs else gym.spaces.MultiBinary(len(door.task.actions))
-    with torch.random.fork_rng(devices=[]):  # SB3 initialises what it builds from torch's global generator
-        policy = ActorCriticPolicy(door.observation_space, space, lambda _: 0.0, net_arch=list(made["net_arch"]))
-    policy.load_state_dict(load_file(folder / "policy.safetensors"))
+    if not (folder / FORM.json).exists():
+        raise FileNotFoundError(f"{folder / FORM.json} is not there; train a policy first with agents.sb3.ward.train_ward")
+    with FORM.opened(folder) as found:
+        made = found.config
+        if made.get("form") not in FORMS:
+            raise CheckpointError(f"{folder / FORM.json} has form={made.get('form')!r}; there are: {', '.join(FORMS)}")
+        if made.get("observation_names") != list(door.layout.names):
+            raise ValueError("the policy was trained on another layout of the chart; train one for this task")
+        box = gym.spaces.Box(-LARGEST, LARGEST, (len(KNOBS),), np.float32)
+        space = box if made["form"] == "knobs" else gym.spaces.MultiBinary(len(door.task.actions))
+        policy = store.filled(found, lambda: (ActorCriticPolicy, door.observation_space, space, made["net_arch"]))
     return policy, made["form"]
+
+
+if __name__ == "__main__":
+    sys.exit(command_line(FORM, "a ward policy's folder")(None))

@@ -8,6 +8,7 @@ from world_models import keys
 from world_models.cardiac_jepa.config import FULL, NARROW, JEPAConfig
 from world_models.cardiac_jepa.encoder import ConcatPoolHead, XResNet1d, _Halve, initialise
 from world_models.cardiac_jepa.projector import Projector
+from world_models.config_json import ConfigError, from_json
 
 
 def count(module: nn.Module) -> int:
@@ -92,12 +93,15 @@ def test_projector_ends_normalised_and_reads_one_patient():
 def test_config_goes_to_json_and_back_and_refuses_nonsense():
     import json
 
-    assert JEPAConfig.from_dict({**json.loads(json.dumps(NARROW.to_dict())), "weights_sha256": "x"}) == NARROW
+    plain = json.loads(json.dumps(NARROW.to_dict()))
+    assert from_json(JEPAConfig, plain, "jepa") == NARROW
+    with pytest.raises(ConfigError, match="'lattent' that this version does not know"):
+        from_json(JEPAConfig, {**plain, "lattent": 3}, "jepa")
     for wrong, words in (
         ({"regulariser": "none"}, "choose one of sigreg"),
         ({"weight": 1.0}, "lambda"),
         ({"codes": ("I10", "I10")}, "each once"),
-        ({"latent": 0}, "at least 1"),
+        ({"latent": 0}, "1 or more"),
     ):
         with pytest.raises(ValueError, match=words):
             JEPAConfig(**wrong)

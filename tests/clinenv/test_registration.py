@@ -83,6 +83,28 @@ def test_other_weights_are_refused(tmp_path, monkeypatch) -> None:
         gymnasium.make("ECGDrug-v0")
 
 
+def test_an_oracle_that_reads_with_other_weights_is_refused(monkeypatch) -> None:
+    assert catalog.load("progression-oracle", sha256=WEIGHTS_SHA256["progression-oracle"])
+    monkeypatch.setitem(WEIGHTS_SHA256, "progression-oracle", "0" * 64)
+    with pytest.raises(checkpoint.CheckpointError, match="the registration of that name stands for 000"):
+        gymnasium.make("ECGProgression-v0", world="oracle")
+
+
+def test_weights_are_summed_up_once(monkeypatch) -> None:
+    """Where a world is made for the first time; again to see that the folder is as it was."""
+    from world_models import sealed
+    from world_models.kept import Kept
+
+    calls: list[int] = []
+    honest = sealed._sum
+    monkeypatch.setattr(sealed, "_sum", lambda *given: calls.append(1) or honest(*given))
+    monkeypatch.setattr(catalog, "_MADE", Kept(4))
+    monkeypatch.setattr(checkpoint, "_MODULES", Kept(4))
+    first = gymnasium.make("EHRWard-v0").unwrapped.world
+    assert len(calls) == 1
+    assert gymnasium.make("EHRWard-v0").unwrapped.world is first and len(calls) == 2
+
+
 def test_the_shipped_weights_are_those_of_the_table() -> None:
     for name, entry in catalog.WORLDS.items():
         if entry.weights is not None:

@@ -139,4 +139,4 @@ def test_a_config_without_the_field_is_a_gru_and_an_unknown_one_is_refused(tmp_p
     checkpoint.save_checkpoint(tmp_path / "other", model.state_dict(), {**plain, "backbone": "transformer"}, "card")
     with pytest.raises(ValueError, match="train it again"):
         catalog.load(tmp_path / "other")
-    assert json.loads((tmp_path / "old" / "config.json").read_text()).keys() == {*plain, "weights_sha256"}
+    assert json.loads((tmp_path / "old" / "config.json").read_text()).keys() == {*plain, "seal_sha256"}

@@ -54,7 +54,7 @@ def progression_monolith(
     new = torch.ones(len(visits.key), dtype=torch.bool)
     new[1:] = (visits.patient[1:] != visits.patient[:-1]) | (visits.days[1:] - visits.days[:-1] > STAY_DAYS)
     source = SOURCE.format(cohort=cohort, seed=seed, patients=patients)
-    with MonolithWriter(path, CODES, SAMPLING_RATE_HZ, samples, source, treatments=TREATMENTS) as out:
+    with MonolithWriter(path, CODES, SAMPLING_RATE_HZ, samples, source, treatments=TREATMENTS, most=len(visits.key)) as out:
         starts = range(out.rows, len(visits.key), chunk)
         for start in tqdm(starts, desc="drawing ECGs", mininterval=1):
             at = slice(start, start + chunk)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from world_models.config_json import check_sizes
 from world_models.progression_quantities import CODES
 
 __all__ = ["FULL", "JEPAConfig", "NARROW", "naive", "with_inverse", "vicreg"]
@@ -22,7 +22,7 @@ class JEPAConfig:
     """Everything `CardiacJEPA` needs besides its weights.
 
     Raises:
-        ValueError: a choice that is none, a size below one, or codes that repeat.
+        ValueError: a choice that is none, a size below one or far beyond what is ever trained, or codes that repeat.
     """
 
     name: str = "cardiac-jepa-full"
@@ -58,10 +58,14 @@ class JEPAConfig:
             raise ValueError(f"codes must be given, each once; got {len(self.codes)}, {len(set(self.codes))} different")
         if len(self.stem) != 3:
             raise ValueError(f"stem needs three widths, got {self.stem}")
-        sizes = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), int)}
-        for name, size in {**sizes, "stem": min(self.stem), "blocks": min(self.blocks)}.items():
-            if size < 1 and name != "final_norm":
-                raise ValueError(f"{name} is {size}; it must be at least 1")
+        check_sizes(
+            self, inner=65_536, out=65_536, kernel=1025, projector=65_536, latent=65_536, embedding=65_536,
+            action_hidden=65_536, dynamics_hidden=65_536, dynamics_blocks=256, slices=65_536, crop_samples=1 << 20,
+        )  # fmt: skip
+        for name, limit in (("stem", 65_536), ("blocks", 256)):
+            each = getattr(self, name)
+            if not 1 <= len(each) <= 16 or not all(type(n) is int and 1 <= n <= limit for n in each):
+                raise ValueError(f"{name} is {each}; it needs 1 to 16 whole numbers from 1 to {limit:,}")
         if not 0.0 < self.weight < 1.0:
             raise ValueError(f"weight (lambda) is {self.weight}; it must lie between 0 and 1, 0.02 to 0.1 is usual")
         if not 0.0 <= self.inverse < float("inf"):
@@ -70,12 +74,6 @@ class JEPAConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> JEPAConfig:
-        """The config from what `to_dict` gave; what is no field of it (a checkpoint's sum, say) is left out."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
 
 
 FULL = JEPAConfig()

@@ -128,7 +128,8 @@ def initialise(module: nn.Module, seed: int) -> None:
     """
     generator = torch.Generator().manual_seed(seed)
     for part in module.modules():
-        if isinstance(part, nn.Conv1d | nn.Linear) and bool(part.weight.any()):
+        # A skeleton on the meta device has shapes and no values.
+        if isinstance(part, nn.Conv1d | nn.Linear) and not part.weight.is_meta and bool(part.weight.any()):
             drawn = torch.empty(part.weight.shape)
             if isinstance(part, nn.Conv1d):
                 nn.init.kaiming_normal_(drawn, nonlinearity="relu", generator=generator)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.labels import LabelModel
 from world_models.cardiac_jepa.probes import Probe, apply, crop_features
 from world_models.cardiac_jepa.state import ProgressionBelief
+from world_models.config_json import check_sizes, from_json
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.progression_quantities import DRUGS, MEASURES, ORDERS, PROCEDURES
 from world_models.protocol import Chart, Factors, History
@@ -43,7 +43,11 @@ OLDEST_YEARS = 130.0
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """Sizes of the world around its JEPA."""
+    """Sizes of the world around its JEPA.
+
+    Raises:
+        ValueError: a size below 1, or far beyond what is ever trained.
+    """
 
     name: str = "cardiac-jepa-small"
     jepa: Mapping[str, Any] = field(default_factory=dict)  # a JEPAConfig as plain values
@@ -51,6 +55,10 @@ class WorldConfig:
     bank: int = 2048  # first visits that new patients are drawn from
     bank_ecgs: int = 512  # of these, the first so many with 2.5 s of their ECG: what a latent's neighbours look like
     pairs: int = 2048  # pairs of visits that ECGExplain asks about
+
+    def __post_init__(self) -> None:
+        check_sizes(self, label_hidden=65_536, bank=1 << 24)
+        check_sizes(self, least=0, bank_ecgs=1 << 24, pairs=1 << 24)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -123,7 +131,7 @@ class CardiacJEPAWorld(nn.Module):
     def __init__(self, config: WorldConfig) -> None:
         super().__init__()
         self.config, self.name = config, config.name
-        plain = JEPAConfig.from_dict(config.jepa)
+        plain = from_json(JEPAConfig, dict(config.jepa), "jepa")
         self.codes = plain.codes
         self.reader = Reader(plain)
         self.labels = LabelModel(plain.codes, config.label_hidden)
@@ -150,13 +158,13 @@ class CardiacJEPAWorld(nn.Module):
         self.register_buffer("pair_days", torch.zeros(config.pairs))
 
     @classmethod
-    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> CardiacJEPAWorld:
+    def load(cls, folder: str | Path | checkpoint.Opened, device: torch.device | str = "cpu") -> CardiacJEPAWorld:
         """From a folder with config.json and model.safetensors. One copy of the weights a process and device.
 
         Raises:
-            ValueError: a folder whose config or weights are not this model's.
+            FileNotFoundError, CheckpointError: see `checkpoint.load_module`.
         """
-        return _loaded(str(folder), checkpoint.sha256(folder), str(device))
+        return checkpoint.load_module(folder, KIND, _build, device)
 
     @property
     def device(self) -> torch.device:
@@ -330,15 +338,5 @@ class CardiacJEPAWorld(nn.Module):
         return self.jepa.predict(latent, action, days).clamp(-LIMIT, LIMIT)
 
 
-@lru_cache(maxsize=8)
-def _loaded(folder: str, sha256: str, device: str) -> CardiacJEPAWorld:
-    tensors, config = checkpoint.load(folder, device, expected_sha256=sha256)
-    if config.get("kind") != KIND:
-        raise ValueError(f"{folder} is of kind {config.get('kind')!r}, not {KIND!r}: it holds no cardiac JEPA")
-    known = ("name", "jepa", "label_hidden", "bank", "bank_ecgs", "pairs")
-    world = CardiacJEPAWorld(WorldConfig(**{k: config[k] for k in known if k in config}))
-    try:
-        world.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{folder} does not hold a cardiac JEPA of this version ({error}); train it again") from None
-    return world.to(device).eval().requires_grad_(False)
+def _build(plain: dict[str, Any]) -> CardiacJEPAWorld:
+    return CardiacJEPAWorld(from_json(WorldConfig, plain, "the config"))

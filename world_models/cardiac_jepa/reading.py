@@ -39,6 +39,8 @@ class ReadOracle:
     ) -> None:
         self.oracle = ProgressionOracle(device=device, cohort=cohort)
         self.reader, self.labels = reader, labels
+        self.weights_sha256: str | None = None  # the seal of the folder that the reader is from
+        self.cohort = self.oracle.cohort
         config = reader.jepa.config
         self.codes = config.codes
         self.name = self.oracle.name
@@ -57,7 +59,9 @@ class ReadOracle:
     def by(cls, folder: str | Path, device: torch.device | str = "cpu", cohort: str = "clinic") -> ReadOracle:
         """With the reader of a cardiac JEPA's folder."""
         world = CardiacJEPAWorld.load(folder, device)
-        return cls(world.reader, device, cohort, world.labels)
+        made = cls(world.reader, device, cohort, world.labels)
+        made.weights_sha256 = world.weights_sha256
+        return made
 
     @property
     def jepa(self):

@@ -23,7 +23,7 @@ from world_models import checkpoint, keys, tree
 from world_models.cardiac_jepa import cohort
 from world_models.cardiac_jepa.auroc import macro_auroc
 from world_models.cardiac_jepa.card import write_card
-from world_models.cardiac_jepa.config import FULL, NARROW, JEPAConfig, with_inverse
+from world_models.cardiac_jepa.config import FULL, NARROW, with_inverse
 from world_models.cardiac_jepa.drawn import DrawnPairs, simulated_visits
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.labels import Followed, LabelModel
@@ -178,7 +178,7 @@ def finish(
         "parameters": sum(p.numel() for p in world.parameters()),
     }  # fmt: skip
     plain = {"kind": KIND, **config.to_dict()}
-    card = write_card(config.name, JEPAConfig.from_dict(config.jepa), command, source, figures)
+    card = write_card(config.name, jepa.config, command, source, figures)
     checkpoint.save_checkpoint(out, world.state_dict(), plain, card)
     return world, figures
 

@@ -1,15 +1,16 @@
 """Many ECGs with labels in one HDF5 file, written so that a killed run can go on, read into memory whole or in part.
 
-The file holds one row an ECG: `ecg` float16 mV [N, 12, T] and `label` bool [N, C] in chunks of rows, and a column each of
-patient, days, age_years, sex_female, fold, first and record; `treated` where treatments are known. Attributes name the
-codes (JSON), the sampling rate, the source and its licence. Float16 resolves 1 uV at 1 mV and 4 uV at 5 mV.
+The file holds one row an ECG: `ecg` float16 mV [N, 12, T] and `label` bool [N, C], and a column each of patient, days,
+age_years, sex_female, fold, first and record; `treated` where treatments are known; `crc32`, the row's checksum
+(`monolith_file`). Attributes, and `layout` with a sum of its own, name the codes (JSON), the sampling rate, the source
+and its licence. Float16 resolves 1 uV at 1 mV and 4 uV at 5 mV.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,24 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from world_models.data import monolith_file
 from world_models.data.ecg_pairs import Transitions, consecutive, subset_patients, transitions
+from world_models.data.monolith_file import VERSION, MonolithError
 
 __all__ = [
     "Monolith", "MonolithError", "MonolithWriter", "Transitions", "consecutive", "from_arrays", "pairs",
     "read_monolith", "read_records", "split", "stable_share", "subset_patients", "take", "transitions",
 ]  # fmt: skip
 
-VERSION = 1
-CHUNK_ROWS = 32  # 768 kB of ECG at 12 x 1000: read at once, and the slack of a small file
-GROW_ROWS = 1024
-COLUMNS = {"patient": "int64", "days": "float32", "age_years": "float32", "sex_female": "float32", "fold": "int8",
-           "first": "bool", "record": "int64"}  # fmt: skip
+GROW_ROWS = 1024  # room at first where nobody says how many rows there will be; doubled when it is full
 FOLDS = {"train": range(0, 18), "valid": range(18, 19), "test": range(19, 20)}  # as MIMIC-IV-ECG-Ext-ICD's authors use
 LARGEST_MV = 1000.0  # beyond it something is wrong with the unit; float16 ends at 65,504
-
-
-class MonolithError(ValueError):
-    """A monolith that cannot be read, written or continued; the message names the value, the limit and the remedy."""
 
 
 class Monolith(NamedTuple):
@@ -61,7 +56,9 @@ class MonolithWriter:
     """Writes PATH.part and renames it to PATH when it is closed; opened again on a PATH.part, it goes on where that ends.
 
     After every `append` the rows and the writer's place in its source are on file, so a killed process loses at most the
-    batch at hand. Space is taken in blocks laid out in advance, which leaves the file's index alone between two blocks.
+    batch at hand. The file's structure is never changed: where there is no more room, or at the end too much, another is
+    laid out, filled and renamed (`monolith_file`), for which the disk must hold both. Rows are checked against their
+    checksums before a run goes on and before the file gets its name.
     `with MonolithWriter(...) as w:` closes at the end of the block, and leaves PATH.part behind if it raises.
 
     Args:
@@ -72,24 +69,24 @@ class MonolithWriter:
         source: what the rows are and how they were chosen; PATH.part is continued only where it is the same.
         licence: the licence of the source.
         treatments: names of the columns of `treated`; empty for a source that does not tell.
+        most: how many rows there will be at most, if that is known: with room for just as many, nothing is copied.
 
     Attributes:
         rows: rows written so far. position: the `position` of the last append, 0 at first. skipped: the last `skipped`.
 
     Raises:
-        MonolithError: PATH exists, its folder does not, or PATH.part is damaged or of another layout.
+        MonolithError: PATH exists, its folder does not, or PATH.part is damaged, of another layout or being written.
     """
 
     def __init__(
         self, path: str | Path, codes: Sequence[str], rate: float, samples: int, source: str,
-        licence: str = "", treatments: Sequence[str] = (),
+        licence: str = "", treatments: Sequence[str] = (), most: int | None = None,
     ) -> None:  # fmt: skip
-        import h5py
-
         self.path = Path(path)
         self._part = self.path.with_name(self.path.name + ".part")
-        if not rate > 0 or samples < 1:
-            raise MonolithError(f"rate={rate} Hz and samples={samples} must both be above 0")
+        self._new = self.path.with_name(self.path.name + ".part.new")
+        if not 0 < rate < float("inf") or samples < 1 or (most is not None and most < 1):
+            raise MonolithError(f"rate={rate} Hz, samples={samples} and most={most} must all be finite and above 0")
         if len(set(codes)) != len(codes) or not codes:
             raise MonolithError(f"codes must be distinct and at least one, not {list(codes)}")
         if self.path.exists():
@@ -100,51 +97,58 @@ class MonolithWriter:
             "version": VERSION, "codes": json.dumps(list(codes)), "sampling_rate_hz": float(rate),
             "samples": int(samples), "treatments": json.dumps(list(treatments)), "source": source, "licence": licence,
         }  # fmt: skip
-        self._file = self._continue(h5py) if self._part.exists() else self._create(h5py)
-        progress = self._file["progress"][:]
-        self.rows, self.position, self.skipped = (int(value) for value in progress)
+        if not self._part.exists():
+            self._write(lambda: monolith_file.lay_out(self._new, self._layout, most or GROW_ROWS))
+            os.replace(self._new, self._part)
+        self._file = self._continued()
+        self._new.unlink(missing_ok=True)  # of a run that was killed while it laid out another size
 
-    def _create(self, h5py):
-        # The oldest format: newer ones mark a file as open, and one that a killed process left is then refused.
-        file = h5py.File(self._part, "w", libver="earliest")
-        file.attrs.update(self._layout)
-        shapes = {
-            "ecg": ((12, self._layout["samples"]), "float16"),
-            "label": ((len(json.loads(self._layout["codes"])),), "bool"),
-            **{name: ((), dtype) for name, dtype in COLUMNS.items()},
-        }
-        treatments = json.loads(self._layout["treatments"])
-        if treatments:
-            shapes["treated"] = ((len(treatments),), "bool")
-        for name, (shape, dtype) in shapes.items():
-            plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-            rows = CHUNK_ROWS if name == "ecg" else GROW_ROWS
-            plan.set_chunk((rows, *shape))
-            plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-            plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-            space = h5py.h5s.create_simple((0, *shape), (h5py.h5s.UNLIMITED, *shape))
-            kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
-            h5py.h5d.create(file.id, name.encode(), kind, space, plan)
-        file.create_dataset("progress", data=np.zeros(3, dtype="int64"))
-        file.flush()
-        return file
-
-    def _continue(self, h5py):
+    def _continued(self):
+        """The open PATH.part; sets how far it is written."""
         try:
-            file = h5py.File(self._part, "r+", libver="earliest")
-            found = {name: file.attrs[name].item() if hasattr(file.attrs[name], "item") else file.attrs[name]
-                     for name in self._layout}  # fmt: skip
-            sound = int(file["progress"][0]) <= min(len(file[name]) for name in ("ecg", "label", *COLUMNS))
-        except (OSError, KeyError, RuntimeError) as error:
+            file, found = monolith_file.open_checked(self._part, "r+")
+        except MonolithError as error:
+            if isinstance(error.__cause__, BlockingIOError):  # another run is at it: nothing is to be removed
+                raise
             raise MonolithError(f"{self._part} cannot be continued ({error}); remove it and start again") from error
-        other = [name for name, value in self._layout.items() if found[name] != value]
-        if other or not sound:
+        try:
+            other = [name for name, value in self._layout.items() if found[name] != value]
+            if other:
+                said = "; ".join(f"{n} there {_short(found[n])}, here {_short(self._layout[n])}" for n in other)
+                raise MonolithError(
+                    f"{self._part} was begun with another layout ({said}); remove it or give another path"
+                )
+            self.rows, self.position, self.skipped = monolith_file.read_progress(file, self._part)
+            monolith_file.verify_rows(file, self._part, self._layout, self.rows)
+        except MonolithError:
             file.close()
-            said = "; ".join(f"{n} there {_short(found[n])}, here {_short(self._layout[n])}" for n in other)
-            raise MonolithError(
-                f"{self._part} was begun with another layout ({said or 'rows missing'}); remove it or give another path"
-            )
+            raise
         return file
+
+    def _resize(self, rows: int) -> None:
+        """Room for so many rows and no more."""
+
+        def another() -> None:
+            monolith_file.lay_out(self._new, self._layout, rows)
+            new, _ = monolith_file.open_checked(self._new, "r+")
+            with new:
+                monolith_file.copy_rows(self._file, new, self._layout, self.rows)
+                monolith_file.write_progress(new, self.rows, self.position, self.skipped)
+            monolith_file.sync(self._new)
+
+        self._write(another)
+        self._file.close()
+        os.replace(self._new, self._part)
+        self._file, _ = monolith_file.open_checked(self._part, "r+")
+
+    def _write(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except (OSError, RuntimeError) as error:  # as h5py says that a disk is full or a folder read-only
+            raise MonolithError(
+                f"{self._part} cannot be written ({error}); make room or give another path, then run it again: what was "
+                "written before is kept"
+            ) from error
 
     def append(
         self, *, ecg: object, label: object, patient: object, days: object, age_years: object, sex_female: object,
@@ -181,36 +185,34 @@ class MonolithWriter:
         if not (np.abs(wave) <= LARGEST_MV).all():
             raise MonolithError(f"an ECG holds NaN or more than {LARGEST_MV:g} mV; leave it out or correct its unit")
         end = self.rows + count
-        if end > len(self._file["ecg"]):
-            size = -(-end // GROW_ROWS) * GROW_ROWS
-            for name in (*rows, "ecg"):  # the largest last: what `close` cuts off then lies at the file's end
-                self._file[name].resize(size, axis=0)
-            self._file.flush()
-        self._file["ecg"][self.rows : end] = wave.astype(np.float16)
-        for name, value in rows.items():
-            self._file[name][self.rows : end] = value
-        self._file.flush()  # the rows are on file before the count says so
-        self.rows = end
-        self.position = self.position + count if position is None else int(position)
-        self.skipped = self.skipped if skipped is None else int(skipped)
-        self._file["progress"][...] = (self.rows, self.position, self.skipped)
-        self._file.flush()
+        room = monolith_file.capacity(self._file)
+        if end > room:
+            self._resize(max(end, 2 * room))
+        position = self.position + count if position is None else int(position)
+        skipped = self.skipped if skipped is None else int(skipped)
+
+        def write() -> None:
+            monolith_file.write_rows(self._file, self.rows, {"ecg": wave.astype(np.float16), **rows})
+            monolith_file.write_progress(self._file, end, position, skipped)
+
+        self._write(write)
+        self.rows, self.position, self.skipped = end, position, skipped
 
     def close(self) -> Path:
-        """Cut the file to its rows and give it its name; returns the path.
+        """Cut the file to its rows, check them and give it its name; returns the path.
 
         Raises:
-            MonolithError: no row was written.
+            MonolithError: no row was written, or one is not what was written.
         """
         if not self._file:
             return self.path
         if self.rows == 0:
             raise MonolithError(f"no row was written to {self._part}; nothing is kept under {self.path.name}")
-        for name in self._file:
-            if name != "progress":
-                self._file[name].resize(self.rows, axis=0)
-        self._file.flush()
+        if monolith_file.capacity(self._file) != self.rows:
+            self._resize(self.rows)
+        monolith_file.verify_rows(self._file, self._part, self._layout, self.rows)
         self._file.close()
+        monolith_file.sync(self._part)
         os.replace(self._part, self.path)
         return self.path
 
@@ -232,31 +234,25 @@ def _short(value: object) -> str:
 
 
 def _open(path: str | Path):
-    import h5py
-
+    """An open monolith and its layout."""
     path = Path(path)
     if not path.is_file():
         part = path.with_name(path.name + ".part")
         hint = f"{part.name} beside it is unfinished: run its command again" if part.exists() else "give a monolith"
         raise MonolithError(f"no file {path}; {hint}")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise MonolithError(f"{path} is not an HDF5 file ({error}); make it again") from error
-    lacking = [name for name in ("ecg", "label", *COLUMNS) if name not in file]
-    if lacking or int(file.attrs.get("version", -1)) != VERSION:
-        found = file.attrs.get("version")
+    file, layout = monolith_file.open_checked(path)
+    rows, room = monolith_file.read_progress(file, path)[0], monolith_file.capacity(file)
+    if rows != room:
         file.close()
         raise MonolithError(
-            f"{path} is not a monolith of version {VERSION} (version {found}, without {', '.join(lacking) or 'nothing'}); "
-            "make it again"
+            f"{path} holds {rows} rows of {room}: it is the .part of a run that was stopped; run it again"
         )
-    return file
+    return file, layout
 
 
-def _indices(rows: object, count: int) -> np.ndarray | None:
+def _indices(rows: object, count: int) -> np.ndarray:
     if rows is None:
-        return None
+        return np.arange(count)
     if isinstance(rows, slice):
         return np.arange(count)[rows]
     index = np.asarray(rows.cpu() if isinstance(rows, Tensor) else rows)
@@ -269,26 +265,6 @@ def _indices(rows: object, count: int) -> np.ndarray | None:
     return index.astype(np.int64)
 
 
-def _gather(dataset, index: np.ndarray | None) -> Tensor:
-    """Rows of a dataset as a tensor, read in blocks straight into it: no second copy of the whole is ever held."""
-    count = len(dataset) if index is None else len(index)
-    out = np.empty((count, *dataset.shape[1:]), dtype=dataset.dtype)
-    block = 1024
-    if index is None:
-        for start in range(0, count, block):
-            dataset.read_direct(out, np.s_[start : start + block], np.s_[start : min(start + block, count)])
-        return torch.from_numpy(out)
-    order = np.argsort(index, kind="stable")
-    where = index[order]
-    start = 0
-    while start < count:
-        stop = int(np.searchsorted(where, where[start] - where[start] % block + block))
-        low, high = int(where[start]), int(where[stop - 1]) + 1
-        out[order[start:stop]] = dataset[low:high][where[start:stop] - low]
-        start = stop
-    return torch.from_numpy(out)
-
-
 def read_monolith(path: str | Path, rows: object = None) -> Monolith:
     """A monolith into memory: 24 kB an ECG of 12 x 1000.
 
@@ -296,23 +272,26 @@ def read_monolith(path: str | Path, rows: object = None) -> Monolith:
         rows: None for all; a slice, a mask [N] or row numbers, in the order wanted.
 
     Raises:
-        MonolithError: no such file, not a monolith, or rows it does not have.
+        MonolithError: no such file, not a monolith, damaged, or rows it does not have.
     """
-    with _open(path) as file:
-        index = _indices(rows, len(file["ecg"]))
-        columns = {name: _gather(file[name], index) for name in ("ecg", "label", *COLUMNS) if name != "record"}
-        return Monolith(
-            **columns,
-            treated=_gather(file["treated"], index) if "treated" in file else None,
-            codes=tuple(json.loads(file.attrs["codes"])),
-            sampling_rate_hz=float(file.attrs["sampling_rate_hz"]),
-        )
+    file, layout = _open(path)
+    with file:
+        index = _indices(rows, monolith_file.capacity(file))
+        keep = [name for name in monolith_file.fields(layout) if name != "record"]
+        found = monolith_file.read_rows(file, Path(path), layout, index, keep)
+    return Monolith(
+        **{"treated": None, **{name: torch.from_numpy(value) for name, value in found.items()}},
+        codes=tuple(json.loads(layout["codes"])),
+        sampling_rate_hz=layout["sampling_rate_hz"],
+    )
 
 
 def read_records(path: str | Path, rows: object = None) -> Tensor:
     """The source's own number of every ECG, [N] int64; -1 where there was none (`rows` as in `read_monolith`)."""
-    with _open(path) as file:
-        return _gather(file["record"], _indices(rows, len(file["record"])))
+    file, layout = _open(path)
+    with file:
+        index = _indices(rows, monolith_file.capacity(file))
+        return torch.from_numpy(monolith_file.read_rows(file, Path(path), layout, index, ("record",))["record"])
 
 
 def from_arrays(

@@ -315,7 +315,7 @@ def build(
     samples = round(rate * seconds)
     mark = hashlib.sha256(table.study[rows].tobytes() + table.label[torch.from_numpy(rows)].numpy().tobytes())
     source = f"{SOURCE}, {label_column}, {fold_column}, rows {mark.hexdigest()[:16]}"
-    writer = MonolithWriter(out, table.codes, rate, samples, source, licence=LICENCE)
+    writer = MonolithWriter(out, table.codes, rate, samples, source, licence=LICENCE, most=len(paths))
     with writer, tqdm(total=len(paths), initial=writer.position, unit=" ECGs", disable=quiet, smoothing=0.05) as bar:
         for end, (wave, kept, reason) in _blocks(root, paths, writer.position, rate, samples, workers):
             where = rows[writer.position : end]

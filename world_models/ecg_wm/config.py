@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from world_models.config_json import check_sizes
+
 __all__ = ["ECGWorldConfig", "LARGE", "SMALL"]
 
 
 @dataclass(frozen=True)
 class ECGWorldConfig:
-    """Everything `ECGWorldModel` needs besides its weights."""
+    """Everything `ECGWorldModel` needs besides its weights.
+
+    Raises:
+        ValueError: a size below 1 or far beyond what is ever trained, or steps that are no length of time.
+    """
 
     name: str = "ecg-wm-small"
     hours_per_step: float = 2.0  # h; the default step, any other can be asked for when the world is loaded
@@ -24,6 +30,14 @@ class ECGWorldConfig:
     beat_width: int = 256  # hidden width of the beat encoder and decoder
     readback_width: int = 128  # hidden width of the correction that makes a drawn ECG read as its chart
     dose_log: int = 36  # past steps whose doses a state remembers, to redo them when its unknowns are drawn anew
+
+    def __post_init__(self) -> None:
+        check_sizes(
+            self, eta=1024, drift_width=65_536, substeps=1000, flow_width=65_536, flow_steps=1000, belief_width=65_536,
+            spread_width=65_536, morphology=1024, beat_width=65_536, readback_width=65_536, dose_log=10_000,
+        )  # fmt: skip
+        if not 0 < self.hours_per_step <= 8784:
+            raise ValueError(f"hours_per_step={self.hours_per_step} must be above 0 h and at most 8784 h, a year")
 
 
 SMALL = ECGWorldConfig()

@@ -12,15 +12,15 @@ patient's kinetics and sensitivity are this project's. Research software: nothin
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from world_models import checkpoint, keys
+from world_models.config_json import from_json
 from world_models.ecg_quantities import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
 from world_models.ecg_wm import beats, latent
 from world_models.ecg_wm.belief import BeliefEncoder
@@ -40,8 +40,9 @@ from world_models.oracles.ecg_waveform import R_SHARE, beat_samples, derive_twel
 from world_models.protocol import Chart, Factors, History
 from world_models.quantity import Quantity
 
-__all__ = ["ECGWorldModel"]
+__all__ = ["KIND", "ECGWorldModel"]
 
+KIND = "ecg-wm"
 _DRAWN = tuple(q.name for q in FACTORS)
 SPREAD_OF = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "qtcf_ms")
 SAMPLES, RATE_HZ, TEMPLATE, AT_R = 5000, 500.0, 801, 300
@@ -93,7 +94,7 @@ class ECGWorldModel(nn.Module):
     @classmethod
     def load(
         cls,
-        folder: str | Path,
+        folder: str | Path | checkpoint.Opened,
         device: torch.device | str = "cpu",
         cohort: str = "typical",
         hours_per_step: float | None = None,
@@ -101,10 +102,11 @@ class ECGWorldModel(nn.Module):
         """From a folder with config.json and model.safetensors. One copy of the weights a process and device.
 
         Raises:
-            ValueError: an unknown cohort, or a folder whose config or weights are not this model's.
+            ValueError: an unknown cohort.
+            FileNotFoundError, CheckpointError: see `checkpoint.load_module`.
         """
         cohort_named(cohort)
-        return _loaded(str(folder), checkpoint.sha256(folder), str(device)).with_options(hours_per_step, cohort)
+        return checkpoint.load_module(folder, KIND, _build, device).with_options(hours_per_step, cohort)
 
     def with_options(self, hours_per_step: float | None = None, cohort: str | None = None) -> ECGWorldModel:
         """The same weights (shared, not copied) with another step or another cohort of generated patients."""
@@ -369,15 +371,5 @@ class ECGWorldModel(nn.Module):
         return self.live_by(state, self.draw_unknown(state.belief, key))
 
 
-@lru_cache(maxsize=8)
-def _loaded(folder: str, sha256: str, device: str) -> ECGWorldModel:
-    tensors, config = checkpoint.load(folder, device, expected_sha256=sha256)
-    known = {f.name for f in dataclasses.fields(ECGWorldConfig)}
-    try:
-        model = ECGWorldModel(ECGWorldConfig(**{k: v for k, v in config.items() if k in known}))
-        model.load_state_dict(tensors)
-    except (TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"{folder} does not hold an ECG world model of this version ({error}); train it again"
-        ) from None
-    return model.to(device).eval().requires_grad_(False)
+def _build(plain: dict[str, Any]) -> ECGWorldModel:
+    return ECGWorldModel(from_json(ECGWorldConfig, plain, "the config"))

@@ -21,6 +21,8 @@ class Belief(NamedTuple):
 class ECGWorldState(NamedTuple):
     """B patients, D drugs, six coordinates of u (`latent.COORDINATES`)."""
 
+    MAY_BE_NAN = ("metaboliser",)
+
     key: Tensor  # [B] int64
     t: Tensor  # [B] int64, steps since the start
     age_years: Tensor  # [B]

@@ -26,7 +26,7 @@ from world_models.ecg_wm.config import LARGE, SMALL, ECGWorldConfig
 from world_models.ecg_wm.courses import Courses, draw_courses
 from world_models.ecg_wm.inference import infer
 from world_models.ecg_wm.losses import dynamics_loss, foresight_loss, hazard_loss
-from world_models.ecg_wm.model import SPREAD_OF, ECGWorldModel
+from world_models.ecg_wm.model import KIND, SPREAD_OF, ECGWorldModel
 from world_models.ecg_wm.readback_training import train_readback
 from world_models.ecg_wm.step_error import step_errors
 from world_models.ecg_wm.vae import beat_loss
@@ -220,7 +220,7 @@ def train(
     with open(work / "metrics.jsonl", "a") as log:
         log.write(json.dumps({"stage": "calibrate", **figures, "step_errors": off}) + "\n")
     card = write_card(config, steps, batch, ludb is not None, off)
-    checkpoint.save_checkpoint(out, model.state_dict(), {"kind": "ecg-wm", **dataclasses.asdict(config)}, card)
+    checkpoint.save_checkpoint(out, model.state_dict(), {"kind": KIND, **dataclasses.asdict(config)}, card)
     return model
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from world_models.config_json import check_sizes
+
 __all__ = ["BACKBONES", "SetOutcomeConfig"]
 
 BACKBONES = ("gru", "transformer")
@@ -14,7 +16,7 @@ class SetOutcomeConfig:
     """Saved as JSON beside the weights, together with the vocabulary.
 
     Raises:
-        ValueError: an unknown backbone, or a size below 1.
+        ValueError: an unknown backbone, or a size below 1 or far beyond what is ever trained.
     """
 
     name: str = "ehr-ward-small"
@@ -30,7 +32,7 @@ class SetOutcomeConfig:
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
             raise ValueError(f"unknown backbone {self.backbone!r}; there are: {', '.join(BACKBONES)}")
-        for name in ("hidden", "layers", "query", "admissions"):
-            size = getattr(self, name)
-            if not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name}={size!r} must be a whole number, 1 or more")
+        check_sizes(self, hidden=65_536, layers=256, query=65_536, admissions=1 << 24)
+        check_sizes(self, least=0, rank=1024)
+        if not 0 < self.longest_h < float("inf"):
+            raise ValueError(f"longest_h={self.longest_h} must be above 0 h")

@@ -10,16 +10,15 @@ software, trained on a simulator or on few stays: nothing here is a clinical pre
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from world_models import checkpoint, keys, tree
+from world_models.config_json import from_json
 from world_models.ehr_world import bins
 from world_models.ehr_world.config import SetOutcomeConfig
 from world_models.ehr_world.copula import latent
@@ -68,6 +67,10 @@ class EHRWorldModel(nn.Module):
     measures: tuple[Quantity, ...] = tuple(q for q in MEASURES if q.name != "diagnosis")
     orders: tuple[Quantity, ...] = ORDERS
     factors: tuple[Quantity, ...] = (*STATIC, next(q for q in MEASURES if q.name == "complaint"))
+    from_config = (  # the vocabulary's tables: weights mean nothing under another
+        "bounds", "typical", "offset_h", "whole", "net.edges", "net.scale", "net.label", "net.largest", "net.static_mean",
+        "net.static_sd",
+    )  # fmt: skip
 
     def __init__(self, config: SetOutcomeConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
@@ -83,18 +86,19 @@ class EHRWorldModel(nn.Module):
         self.register_buffer("typical", torch.tensor([i.typical for i in vocabulary.items]))
         self.register_buffer("offset_h", torch.tensor([i.offset_h for i in vocabulary.items]))
         self.register_buffer("whole", vocabulary.is_whole())
-        self.register_buffer("numbers", (~vocabulary.is_label()).nonzero().flatten(), persistent=False)
+        numbers = [place for place, item in enumerate(vocabulary.items) if not item.labels]
+        self.register_buffer("numbers", torch.tensor(numbers, dtype=torch.int64), persistent=False)
 
     # ---- loading
 
     @classmethod
-    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> EHRWorldModel:
+    def load(cls, folder: str | Path | checkpoint.Opened, device: torch.device | str = "cpu") -> EHRWorldModel:
         """From a folder with config.json and model.safetensors. One copy of the weights a process and device.
 
         Raises:
-            ValueError: a folder whose config, vocabulary or weights are not this model's.
+            FileNotFoundError, CheckpointError: see `checkpoint.load_module`.
         """
-        return _loaded(str(folder), checkpoint.sha256(folder), str(device))
+        return checkpoint.load_module(folder, KIND, _build, device)
 
     @property
     def device(self) -> torch.device:
@@ -366,18 +370,8 @@ class EHRWorldModel(nn.Module):
         )
 
 
-@lru_cache(maxsize=8)
-def _loaded(folder: str, sha256: str, device: str) -> EHRWorldModel:
-    tensors, config = checkpoint.load(folder, device, expected_sha256=sha256)
-    if "vocabulary" not in config:
-        raise ValueError(f"{folder} holds no vocabulary; it is no learned ward of this version: train it again")
-    words = Vocabulary.from_json(config["vocabulary"])
-    known = {f.name for f in dataclasses.fields(SetOutcomeConfig)}
-    model = EHRWorldModel(SetOutcomeConfig(**{k: v for k, v in config.items() if k in known}), words)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{folder} does not hold a learned ward of this version ({error}); train it again") from None
-    return model.to(device).eval().requires_grad_(False)
-
-
+def _build(plain: dict[str, Any]) -> EHRWorldModel:
+    if "vocabulary" not in plain:
+        raise ValueError("it holds no vocabulary; train the world again")
+    sizes = {name: value for name, value in plain.items() if name not in ("vocabulary", "guesses")}
+    return EHRWorldModel(from_json(SetOutcomeConfig, sizes, "the config"), Vocabulary.from_json(plain["vocabulary"]))

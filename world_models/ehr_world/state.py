@@ -16,6 +16,8 @@ LOG = 96  # steps the log of amounts reaches back: 16 days of four-hour steps
 class EHRState(NamedTuple):
     """B patients, I inquiries, J interventions, S static features. Step numbers count positions (`events`)."""
 
+    MAY_BE_NAN = ("static",)
+
     key: Tensor  # int64 [B]
     t: Tensor  # int64 [B] steps since the start
     start_h: Tensor  # [B] hours since admission at t = 0

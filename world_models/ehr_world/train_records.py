@@ -23,10 +23,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from world_models import checkpoint, keys, tree
+from world_models import keys, tree
 from world_models.catalog import WORLDS, weights_folder
 from world_models.ehr_world import bins
-from world_models.ehr_world.config import SetOutcomeConfig
 from world_models.ehr_world.events import Stays, charted
 from world_models.ehr_world.feeder import Feeder
 from world_models.ehr_world.losses import forced, likelihood, parts
@@ -39,7 +38,7 @@ from world_models.training import Schedule, fit
 
 __all__ = [
     "Fold", "Recipe", "choose_passes", "compare", "finish_fold", "folder_of", "from_arguments", "nats_a_value", "read_sources",
-    "start_from", "train_fold", "tune",
+    "train_fold", "tune",
 ]  # fmt: skip
 
 
@@ -59,17 +58,6 @@ class Recipe:
     ahead: float = 0.7  # share of stays of which no result is shown after a random position, though all are foretold
     early: float = 1.5  # above 1 that position comes early
     fewest: int = 500  # values of an item in Challenge 2012 for its bins to be from there
-
-
-def start_from(net: SetOutcome, folder: Path) -> None:
-    """Copy the weights of a world of the same sizes and items. Raises ValueError if one does not fit by name and shape."""
-    theirs, _ = checkpoint.load(folder)
-    with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            other = theirs.get(f"net.{name}")
-            if other is None or other.shape != parameter.shape:
-                raise ValueError(f"{folder} has no weight {name} of {tuple(parameter.shape)}; give --init a learned ward")
-            parameter.copy_(other)
 
 
 def hidden(stays: Stays, share: float, step: int, seed: int) -> Stays:
@@ -195,15 +183,13 @@ def train_fold(
         ValueError: weights of `init` that do not fit, or fewer patients than folds.
     """
     recipe = recipe or Recipe()
-    plain = checkpoint.read_config(init)
-    known = {f.name for f in dataclasses.fields(SetOutcomeConfig)}
-    config = dataclasses.replace(SetOutcomeConfig(**{k: v for k, v in plain.items() if k in known}), name=name)
-    words = Vocabulary.from_json(plain["vocabulary"])
-    sum_ = _sum(checkpoint.sha256(init), dataclasses.asdict(config))
+    start = EHRWorldModel.load(init)
+    config, words = dataclasses.replace(start.config, name=name), start.vocabulary
+    sum_ = _sum(start.weights_sha256, dataclasses.asdict(config))
     kept: set[str] = set()
     with torch.random.fork_rng(devices=[]):  # every weight a new network draws is overwritten
         net = SetOutcome(config, words)
-        start_from(net, init)
+        net.load_state_dict(start.net.state_dict())
         if wide is not None and recipe.wide_steps:
             measured = numbers(words, wide.stays).sum((0, 1)).tolist()
             kept = {i.name for i, n in zip(words.items, measured, strict=True) if n >= recipe.fewest}
@@ -339,7 +325,7 @@ def read_sources(
     init: Path, work: Path, meds: Path, tables: Path | None, challenge2012: Path | None
 ) -> tuple[Records, Records | None]:
     """The stays to learn from, and those of Challenge 2012; kept in the work folder."""
-    words = Vocabulary.from_json(checkpoint.read_config(init)["vocabulary"])
+    words = EHRWorldModel.load(init).vocabulary
     records, _ = read_records(words, work, meds=meds, tables=tables)
     return records, None if challenge2012 is None else read_records(words, work, challenge2012=challenge2012)[0]
 

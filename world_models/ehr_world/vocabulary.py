@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from world_models.config_json import from_json
 from world_models.ehr_world.events import Stays
 from world_models.ward_quantities import COMPLAINTS, DISEASES, INQUIRIES, INTERVENTIONS, ORGANISMS, STATIC
 
@@ -27,6 +28,7 @@ __all__ += ["ward_specs"]
 
 # tails finer than the middle: what kills lies there
 _TAIL = (0.0, 0.001, 0.005, 0.02)
+MOST_EDGES = 1025  # of an item: many times what was ever trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,12 @@ class Item:
     sd: float
     edges: tuple[float, ...]  # on the z scale, ascending; a label's are class index - 0.5
     whole: bool  # every bin holds one reported value: draws are rounded to whole numbers
+
+    def __post_init__(self) -> None:
+        if not self.sd > 0:
+            raise ValueError(f"item {self.name!r} has sd={self.sd}, which must be above 0")
+        if not 2 <= len(self.edges) <= MOST_EDGES:
+            raise ValueError(f"item {self.name!r} has {len(self.edges)} bin edges; 2 to {MOST_EDGES} are possible")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +103,8 @@ class Vocabulary:
 
     @classmethod
     def from_json(cls, plain: dict) -> Vocabulary:
-        """Raises ValueError: not a vocabulary of this version."""
-        try:
-            items = tuple(
-                Item(**{**i, "edges": tuple(i["edges"]), "labels": tuple(i["labels"]),
-                        "normal": None if i["normal"] is None else tuple(i["normal"])})
-                for i in plain["items"]
-            )  # fmt: skip
-            return cls(
-                items,
-                tuple(Treatment(**t) for t in plain["treatments"]),
-                tuple(StaticFeature(**s) for s in plain["static"]),
-                tuple(plain["diagnoses"]),
-                float(plain["hours_per_step"]),
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"the checkpoint's vocabulary cannot be read ({error}); train the world again") from None
+        """Raises ConfigError (a ValueError): not a vocabulary of this version."""
+        return from_json(cls, plain, "the checkpoint's vocabulary")
 
     def check(self, names: Sequence[str], treatments: Sequence[str], what: str) -> None:
         """Raises ValueError if the inquiries or interventions of `what` are not this vocabulary's, in this order."""
