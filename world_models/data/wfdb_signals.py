@@ -110,8 +110,8 @@ def _stored(header: Header, group: Sequence[Signal], start: int, stop: int) -> l
     """Stored values of the signals of one file [frames * samples_a_frame], int64, from `start` until, where the file
     holds them, as many frames beyond `stop` as the largest skew takes away.
     """
-    # Not the public `wfdb.rdrecord`: it reads the header again by looser rules, so that it may open another file than
-    # the one that was checked, and reads no stretch of a record whose length is not stated.
+    # Not the public `wfdb.rdrecord`: it reads the header again by looser rules (of 'xé.dat' it opens 'x.dat', which nobody
+    # has checked; 'a.b.dat' it refuses), and reads no stretch of a record whose length is not stated.
     from wfdb.io._signal import _rd_segment
 
     held = _frames_held(header, group)
@@ -121,6 +121,8 @@ def _stored(header: Header, group: Sequence[Signal], start: int, stop: int) -> l
     path = header.base.parent.absolute() / str(group[0].file)
     if asked > 2 * MOST_SAMPLES_READ:
         raise RecordError(f"{path}: {asked} samples to read, over {2 * MOST_SAMPLES_READ}; cut the record")
+    if "::" in str(path):
+        raise RecordError(f"{path}: the wfdb library takes '::' for a file within an archive; rename the folder")
     try:
         found = _rd_segment(
             file_name=[path.name] * len(group),
@@ -142,10 +144,13 @@ def _stored(header: Header, group: Sequence[Signal], start: int, stop: int) -> l
         raise RecordError(
             f"{path} cannot be decoded as format {group[0].format} ({error}); fetch it again or correct the header"
         ) from error
-    return [
+    wanted = [
         values[(start - first) * signal.samples_a_frame :].astype(np.int64)
         for signal, values in zip(group, found, strict=True)
     ]
+    if group[0].format == 311:  # of the two bits that each 32 leave unused, wfdb takes in one
+        wanted = [(values + 512) % 1024 - 512 for values in wanted]
+    return wanted
 
 
 def _contradicts(signal: Signal, stored: np.ndarray, header: Header) -> bool:
