@@ -112,6 +112,23 @@ def test_links_pipes_and_folders_are_no_data_files(tmp_path, samples):
     _refused(header, "p.hea is no regular file")
 
 
+@pytest.mark.parametrize("name", ["xé.dat", "x.y.dat", "x+1.dat", "~x.dat", "x"])
+def test_the_file_that_was_checked_is_the_one_read(tmp_path, samples, name):
+    """Names that a laxer reading of the header would cut short, to a link that leads out of the folder."""
+    expected = read_ecg(_put(tmp_path, "r 12 500", SIGNALS, samples)).ecg_mv
+    base = _put(tmp_path, "r 12 500", [line.replace("r.dat", name) for line in SIGNALS], samples)
+    (tmp_path / "r.dat").rename(tmp_path / name)
+    for other in ("x.dat", ".dat", "x", "x.y"):
+        if other != name:
+            (tmp_path / other).symlink_to("/dev/zero")
+    np.testing.assert_array_equal(read_ecg(base).ecg_mv, expected)
+
+
+def test_a_folder_whose_name_is_taken_for_an_archive(tmp_path, samples):
+    (tmp_path / "a::b").mkdir()
+    _refused(_put(tmp_path / "a::b", "r 12 500 5000", SIGNALS, samples), "rename the folder")
+
+
 def test_segments_that_lead_nowhere(tmp_path, samples):
     base = _put(tmp_path, "r/1 12 500 5000", ["r 5000"])
     _refused(base, "empty|segments itself")
