@@ -223,7 +223,7 @@ def test_training_goes_on_where_it_was_and_the_card_says_what_it_is(made: Path, 
     assert train.main([*SMALL, "--out", str(out), "--work", str(made / "work")]) == 0
     assert checkpoint.sha256(out) == checkpoint.sha256(made / "world")
     card = (out / "CARD.md").read_text()
-    assert "Not for clinical use" in card and "No real patient's record" in card
+    assert "Not for clinical use" in card and "No other use of a real patient's record" in card
     config = json.loads((out / "config.json").read_text())
     assert config["kind"] == "cardiac-jepa" and config["bank"] == len(world.bank_latent)
 
