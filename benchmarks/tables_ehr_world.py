@@ -25,11 +25,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks import ehr_rivals_lm as lms
-from benchmarks.ehr_rivals import Boosting, by_net, spending, spent, train_set_outcome
+from benchmarks.ehr_rivals import Boosting, by_net, train_set_outcome
 from benchmarks.ehr_slots import BASELINES, Known, Prediction, Slots, all_slots, from_paths, score, simple, some_slots
 from benchmarks.ehr_tables_paper import efficiency, figure, figure_rows, hyperparameters, paper_rows, retention
 from benchmarks.ehr_ward_tables import clip, simulate
 from benchmarks.files import write_csv
+from benchmarks.spent import spending, spent
 from world_models import catalog, checkpoint, tree
 from world_models.ehr_world import records, ward_rollouts
 from world_models.ehr_world.events import Stays

@@ -121,6 +121,17 @@ def test_no_import_cycles() -> None:
         walk(module, ())
 
 
+@pytest.mark.parametrize("floor", FLOORS)
+def test_every_module_can_be_imported(floor: str) -> None:
+    """Commands that no test runs included; in a process of its own, so that no module leans on what another loaded."""
+    names = [name for name in sources() if name.split(".")[0] == floor and not name.endswith("__main__")]
+    found = subprocess.run(
+        [sys.executable, "-c", "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]", *names],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr[-2000:]
+
+
 def draws_globally(tree: ast.Module) -> list[tuple[int, str]]:
     """(line, call) of every call in the file that reads or sets a generator shared by the whole process."""
     aliases: dict[str, str] = {}  # local name -> what it stands for
