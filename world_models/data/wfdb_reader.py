@@ -17,6 +17,7 @@ The rules, all of them stated in errors and warnings:
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -93,8 +94,9 @@ def _window(
     wanted = int(round(seconds * rate))
     shortest = min(shortest, seconds)
     if length < int(shortest * rate):
+        lasts = math.floor(10 * length / rate) / 10  # 3.999 s are not "4.0 s"
         raise RecordError(
-            f"{base}: {length / rate:.1f} s of signal; at least {shortest:g} s are needed: give a longer recording"
+            f"{base}: {lasts:.1f} s of signal; at least {shortest:g} s are needed: give a longer recording"
         )
     start = max((length - wanted) // 2, 0)
     stop = min(start + wanted, length)
