@@ -37,6 +37,7 @@ SHORTEST_S = 4.0  # what the delineator needs
 BRIDGED_GAP_S = 0.04
 FLAT_MV = 0.005  # peak to peak: the resolution of a 12-bit recorder
 MOST_FLAT = 3
+CLIPPED_SHARE = 0.02  # of the samples at the very highest, or lowest, value; of 539 real recordings at most 1.3 %
 
 
 class Recording(NamedTuple):
@@ -152,6 +153,16 @@ def _check_flat(ecg: np.ndarray, missing: tuple[str, ...], base: Path, warnings:
         warnings.append(f"the leads are {typical:.3g} mV peak to peak (median), not 0.1 to 20 mV: check gain and unit")
 
 
+def _check_clipped(ecg: np.ndarray, warnings: list[str]) -> None:
+    """Warn of leads [12, T] cut off at a level, as by a full converter: their waves are lower and shorter than they were."""
+    extreme = np.stack([ecg.max(axis=1), ecg.min(axis=1)])[:, :, None]
+    share = (ecg == extreme).mean(axis=2).max(axis=0)
+    clipped = (share > CLIPPED_SHARE) & (ecg.max(axis=1) - ecg.min(axis=1) >= 10 * FLAT_MV)
+    if clipped.any():
+        named = ", ".join(name for name, is_clipped in zip(LEADS, clipped, strict=True) if is_clipped)
+        warnings.append(f"lead {named}: clipped at its highest or lowest value, so that intervals may be off")
+
+
 def read_ecg(
     path: str | Path,
     sampling_rate_hz: float = 500.0,
@@ -186,6 +197,7 @@ def read_ecg(
     ecg, missing = complete(leads, base, warnings)
     ecg = _bridge(ecg, rate, warnings)
     start, stop = _window(ecg, rate, seconds, shortest_s, base, warnings)
+    _check_clipped(ecg[:, start:stop], warnings)
     ecg = _resample(ecg, start, stop, rate, float(sampling_rate_hz))
     _check_flat(ecg, missing, base, warnings)
     age_years, sex_female = patient_of(comments, warnings)

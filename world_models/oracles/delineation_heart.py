@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["heartlike"]
+__all__ = ["heartlike", "hum_share"]
 
 _QRS_S = 0.1  # to either side of R
 # Of the real recordings: median speed between beats at most 0.07 of the beats' peak (LUDB's unscaled leads: 0.10), median
@@ -33,6 +33,7 @@ _OFF_PLANE_COST = 0.6
 # So far from R is no part of the widest QRS; of real recordings at most 0.2 a beat.
 _MISSED_S, _MISSED_SIZE, _MISSED = 0.17, 0.7, (0.4, 0.7)
 _SMOOTH = 9  # samples
+_HUM_WIDTH_HZ = 0.5
 
 
 def _ramp(x: Tensor, low: float, high: float) -> Tensor:
@@ -45,6 +46,20 @@ def _spread(leads: Tensor, usable: Tensor) -> Tensor:
     leads = leads.to(torch.float64)
     value = torch.linalg.eigvalsh(leads @ leads.transpose(1, 2)).flip(-1).clamp_min(0).sqrt()
     return value / value[:, :1].clamp_min(1e-12)
+
+
+def hum_share(leads: Tensor, beat: Tensor, fs: float) -> Tensor:
+    """Amplitude of mains hum (50 or 60 Hz, the larger) over that of the beat's largest vector, both over all leads, [B].
+
+    Args:
+        leads: [B, 8, N] at `fs`, zero where not usable.
+        beat: [B, 8, L] the median beat.
+    """
+    power = torch.fft.rfft(leads - leads.mean(-1, keepdim=True)).abs().square().sum(1)
+    f = torch.arange(power.shape[-1], device=leads.device) * (fs / leads.shape[-1])
+    lines = [(power * ((f - hz).abs() <= _HUM_WIDTH_HZ)).sum(-1) for hz in (50.0, 60.0)]
+    height = beat.square().sum(1).amax(-1).sqrt()
+    return torch.stack(lines).amax(0).sqrt() * (2.0 / leads.shape[-1]) / height.clamp_min(1e-12)
 
 
 def heartlike(
