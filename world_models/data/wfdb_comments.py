@@ -27,8 +27,16 @@ _PART = r"(\d+(?:[.,]\d+)?)\s*-?\s*([a-z][a-z./]*)"
 _LONGEST = 40  # characters of an age
 _LINE, _LINES = 2000, 200  # characters of a comment, and comments, that are looked at
 # Ages and sexes of somebody or something else.
-_OTHERS = r"(?<!gestational )(?<!father )(?<!mother )(?<!mean )(?<!maternal )(?<!paternal )(?<!mother's )(?<!father's )(?<!fetal )(?<!bone )(?<!heart )"
-_NOW = r"(?:time of\s+)?(?:the\s+)?(?:ecg|ekg|recording|acquisition|test|exam|examination|study|visit|admission|enrolment|enrollment)"
+_OTHERS = "".join(
+    f"(?<!{whose} )"
+    for whose in (
+        "gestational", "maternal", "paternal", "mother", "father", "mother's", "father's", "fetal", "bone", "heart", "mean",
+    )
+)  # fmt: skip
+_NOW = (
+    r"(?:time of\s+)?(?:the\s+)?"
+    r"(?:ecg|ekg|recording|acquisition|test|exam|examination|study|visit|admission|enrolment|enrollment)"
+)
 _NEXT_KEY = re.compile(
     r"<[^<>]*>|(?<!\w)(?:age|sex|gender)(?!\w)|(?<![\w.])[A-Za-z]\w*(?:\([^)]*\))?\s*[:=]|[;|\t#]|,(?!\s*\d)",
     re.IGNORECASE,

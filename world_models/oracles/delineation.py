@@ -44,7 +44,7 @@ _SHORTEST_S, _SLOWEST_HZ = 4.0, 100.0
 _P_ALIKE, _P_IRREGULAR = 0.62, 0.26
 _P_SHARE = 0.005  # of the QRS's largest vector
 _TRUST = 0.5  # quality from which a recording is trusted
-_HUM, _HUM_COST = (0.15, 0.25), 0.6  # mains hum over the beat (real recordings: at most 0.08) that moves QRS and QT
+_HUM, _HUM_COST = (0.045, 0.065), 0.6  # mains hum over the beat (real recordings: at most 0.023) that moves QRS and QT
 _MEASURABLE = 0.25  # quality but for the rhythm: untrusted real recordings lie above, all that is no ECG below
 # Limits in ms outside which a value is taken for a failure: those of the chart's own ranges, tightened.
 _PLAUSIBLE = {
@@ -186,7 +186,7 @@ def _measure(ecg: Tensor, fs: float, chosen: Convention) -> Delineation:
     fiducials = (onset, offset, p_onset, p_peak, t_peak, t_end)
     t_share = marks.t_height / marks.qrs_height.clamp_min(1e-9)
     heart = heartlike(ecg, leads, velocity, usable, beats.position, beat, BEFORE, t_share, INNER_HZ)
-    hum = hum_share(leads, beat, INNER_HZ)
+    hum = hum_share(beat, INNER_HZ)
     return _judge(ecg, fs, beats, beat, usable, marks, fiducials, p_alike, t_alike, heart, hum)
 
 

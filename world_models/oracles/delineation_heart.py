@@ -3,8 +3,9 @@
 What holds for every heart and for no such signal: between beats the leads are quiet, in the QRS's band and as a whole
 (a square wave is never at rest); beats hold a good part of their power in the QRS's band; the leads see a vector that
 turns (three directions, not one trace twelve times); a T wave follows; and the limb leads, which come from three
-electrodes, lie in one plane (Einthoven). And the beats that were found are all there are. The limits lie beyond the extremes of 539 real recordings and of the oracle's
-drawn ones up to 130 bpm. Gains do not matter to them: a lead may be scaled wrongly.
+electrodes, lie in one plane (Einthoven). And the beats that were found are all there are. The limits lie beyond the
+extremes of 539 real recordings and of the oracle's drawn ones up to 130 bpm. Gains do not matter to them: a lead may
+be scaled wrongly.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _OFF_PLANE_COST = 0.6
 # So far from R is no part of the widest QRS; of real recordings at most 0.2 a beat.
 _MISSED_S, _MISSED_SIZE, _MISSED = 0.17, 0.7, (0.4, 0.7)
 _SMOOTH = 9  # samples
-_HUM_WIDTH_HZ = 0.5
+_HUM_WIDTH_HZ = 0.7
 
 
 def _ramp(x: Tensor, low: float, high: float) -> Tensor:
@@ -48,18 +49,16 @@ def _spread(leads: Tensor, usable: Tensor) -> Tensor:
     return value / value[:, :1].clamp_min(1e-12)
 
 
-def hum_share(leads: Tensor, beat: Tensor, fs: float) -> Tensor:
-    """Amplitude of mains hum (50 or 60 Hz, the larger) over that of the beat's largest vector, both over all leads, [B].
+def hum_share(beat: Tensor, fs: float) -> Tensor:
+    """Amplitude of mains hum (50 or 60 Hz, the larger) over the largest vector of the median beat [B, 8, L], [B].
 
-    Args:
-        leads: [B, 8, N] at `fs`, zero where not usable.
-        beat: [B, 8, L] the median beat.
+    What hum moves the marks is what the median over the beats has left of it: all, where RR is a multiple of its period.
     """
-    power = torch.fft.rfft(leads - leads.mean(-1, keepdim=True)).abs().square().sum(1)
-    f = torch.arange(power.shape[-1], device=leads.device) * (fs / leads.shape[-1])
+    power = torch.fft.rfft(beat - beat.mean(-1, keepdim=True)).abs().square().sum(1)
+    f = torch.arange(power.shape[-1], device=beat.device) * (fs / beat.shape[-1])
     lines = [(power * ((f - hz).abs() <= _HUM_WIDTH_HZ)).sum(-1) for hz in (50.0, 60.0)]
     height = beat.square().sum(1).amax(-1).sqrt()
-    return torch.stack(lines).amax(0).sqrt() * (2.0 / leads.shape[-1]) / height.clamp_min(1e-12)
+    return torch.stack(lines).amax(0).sqrt() * (2.0 / beat.shape[-1]) / height.clamp_min(1e-12)
 
 
 def heartlike(
