@@ -105,6 +105,21 @@ def test_hum_that_moves_the_marks_is_not_trusted(hz):
         assert not got.trusted or float(got.qt_ms) == pytest.approx(QT_MS, abs=12)
 
 
+@pytest.mark.parametrize("mv", [1.0, 5.0, 15.0])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_pacemaker_spikes_in_every_lead_are_no_qrs(mv, samples):
+    plain, rate = _with_premature(0, False)
+    size = torch.tensor([0.5, 1.0, 0.3, 0.6, 0.9, 1.0, 0.8, 0.5])
+    spikes = torch.zeros(1, 8, 5000)
+    for r in range(150, 4950, 400):
+        for before in (24, 24 + 80):  # in samples before R: at the QRS onset, and at the P wave
+            spikes[0, :, r - before : r - before + samples] = mv * size[:, None]
+    got, without = delineate(plain + derive_twelve(spikes), 500.0), delineate(plain, 500.0)
+    assert got.trusted and float(got.heart_rate_bpm) == pytest.approx(rate, rel=0.005)
+    for name in ("qt_ms", "qrs_ms", "pr_ms", "qtcf_ms"):
+        assert float(getattr(got, name)) == pytest.approx(float(getattr(without, name)), abs=4), name
+
+
 def test_an_electrode_that_moves_is_no_beat():
     ecg, rate = _with_premature(0, False)
     push = torch.exp(-0.5 * ((torch.arange(120) - 60) / 8.0) ** 2)
