@@ -67,7 +67,15 @@ def test_plain_record_comes_back(tmp_path):
         ["MLI", "MLII", "MLIII", "aVR", "aVL", "aVF", "C1", "C2", "C3", "C4", "C5", "C6"],
         ["Lead I", "Lead II", "lead iii", "avr", "avl", "avf", "V1", "V2", "V3", "V4", "V5", "V6"],
         [f"MDC_ECG_LEAD_{name.upper()}" for name in LEADS],
-        ["\u2160 (mV)", "\u2161 [uV]", "\u2162", "aVR", "aVL (V)", "aVF", *(f"V{i} (\N{MICRO SIGN}V)" for i in range(1, 7))],
+        [
+            "\u2160 (mV)",
+            "\u2161 [uV]",
+            "\u2162",
+            "aVR",
+            "aVL (V)",
+            "aVF",
+            *(f"V{i} (\N{MICRO SIGN}V)" for i in range(1, 7)),
+        ],
     ],
 )
 def test_lead_names_and_order(tmp_path, names):

@@ -30,7 +30,7 @@ _LAG_S = 0.036  # beats are shifted by at most this to match the template
 _EARLY_COUNTS = 0.5  # an early beat as the first template, beside one in time: in bigeminy either kind is the half
 _SPIKE_S, _SPIKE_MV, _SPIKE_LEADS = 0.006, 0.25, 4  # half width of the median that a spike stands out of
 _SPIKE_STEP_MV = 0.2  # its steepest step from sample to sample
-_SPIKE_STEEP, _SPIKE_NOISE = 4.0, 20.0  # times the steepest step of that median nearby; times the usual distance from it
+_SPIKE_STEEP, _SPIKE_NOISE = 4.0, 20.0  # times the steepest step nearby without it; times the usual distance
 _SEEN_SIZE, _SEEN_SHARE = (
     0.3,
     0.5,
