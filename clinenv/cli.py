@@ -33,8 +33,7 @@ class _Parser(argparse.ArgumentParser):
     """Errors read like the commands' own: one line that begins with 'clinenv: error:'."""
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(2, f"clinenv: error: {message}\n")
+        self.exit(2, f"clinenv: error: {message}; {self.prog} --help lists what can be given\n")
 
 
 def _function(address: str):

@@ -20,7 +20,7 @@ import numpy as np
 
 from clinenv.counterfactual_input import Asked, asked_of, check_settings, condition_name
 from clinenv.errors import UsageError
-from clinenv.measure import can_write, check_measurable, measure_record
+from clinenv.measure import check_measurable, measure_record, outputs
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
 
 if TYPE_CHECKING:
@@ -267,10 +267,7 @@ def _load(name: str) -> Any:
 def run(given: argparse.Namespace) -> int:
     """Read, move, and only then write."""
     check_settings(given)
-    out = can_write(given.out, "--out")
-    target = can_write(given.json, "--json") if given.json else None
-    if target is not None and target.resolve() == out.resolve():
-        raise UsageError(f"--out and --json both name {out}; give two files")
+    out, target = outputs(given)
     import torch
 
     from clinenv.counterfactual_report import page

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "INTERVALS", "Measurement", "arguments", "can_write", "check_measurable", "check_rate",
-    "measure_record", "record_arguments", "run",
+    "INTERVALS", "Measurement", "arguments", "check_measurable", "check_rate", "measure_record", "outputs",
+    "record_arguments", "run",
 ]  # fmt: skip
 
 INTERVALS = (
@@ -37,6 +37,8 @@ RATE_HZ = 500.0
 SAMPLES = 5000  # ten seconds, what a world reads
 BEAT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")  # of a median beat
 BEAT_BEFORE_S, BEAT_AFTER_S = 0.35, 0.65
+RECORD_FILES = (".hea", ".dat", ".mat")
+LONGEST_NAME = 200  # bytes: a temporary name beside it has to fit, too
 
 
 @dataclass(frozen=True)
@@ -140,21 +142,47 @@ def check_measurable(found: Measurement) -> None:
     )
 
 
-def can_write(path: str | Path, flag: str) -> Path:
-    """The path, once it is known that a file can be put there: asked before an hour of work, not after.
+def outputs(given: argparse.Namespace) -> tuple[Path | None, Path | None]:
+    """Where --out and --json are to be written (None: not asked for), each known to take a file.
+
+    Asked before an hour of work, not after. The commands may run with every right, so that nothing but a plain file is
+    ever replaced, and none that they read.
 
     Raises:
-        UsageError: the folder does not exist or is not writable, or the path is a folder.
+        UsageError: the folder does not exist or is not writable, the path is a folder, a device or a file that is read,
+            or both are one file.
     """
-    target = Path(path)
-    folder = target.parent
+    out, numbers = (
+        None if path is None else _can_write(path, flag, given)
+        for flag, path in (("--out", getattr(given, "out", None)), ("--json", given.json))
+    )
+    if out is not None and numbers is not None and numbers.resolve() == out.resolve():
+        raise UsageError(f"--out and --json both name {out}; give two files")
+    return out, numbers
+
+
+def _can_write(path: str, flag: str, given: argparse.Namespace) -> Path:
+    target, folder = Path(path), Path(path).parent
+    if not path or "\0" in path or len(os.fsencode(target.name)) > LONGEST_NAME:
+        raise UsageError(f"{flag} {path[:40]!r} is no name of a file (1 to {LONGEST_NAME} bytes); give another")
     if not folder.is_dir():
         raise UsageError(f"{flag} {target}: the folder {folder} does not exist; make it first or choose another")
     if target.is_dir():
         raise UsageError(f"{flag} {target} is a folder; give the name of a file in it")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{flag} {target} is a device or a pipe, no plain file; give the name of a file")
+    if _is_read(target.resolve(), given):
+        raise UsageError(f"{flag} {target} is a file of the record or the world that is read; give another name")
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{flag} {target}: the folder {folder} is not writable; choose another")
     return target
+
+
+def _is_read(target: Path, given: argparse.Namespace) -> bool:
+    """Whether a command would write over its own input, or over another record."""
+    world = Path(getattr(given, "world", None) or "")
+    weights = target.is_file() and bool(world.parts) and target.parent == world.resolve()
+    return target.suffix.lower() in RECORD_FILES or target == Path(given.ecg).resolve() or weights
 
 
 def record_arguments(parser: argparse.ArgumentParser) -> None:
@@ -192,7 +220,7 @@ def run(given: argparse.Namespace) -> int:
     from clinenv.report import write_whole
 
     check_rate(given.rate_hz)
-    target = can_write(given.json, "--json") if given.json else None
+    _, target = outputs(given)
     found = measure_record(given.ecg, given.convention, given.rate_hz)
     if target is not None:
         write_whole(target, json.dumps(found.as_json(), indent=2, allow_nan=False) + "\n")

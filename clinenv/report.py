@@ -199,9 +199,12 @@ def write_whole(path: str | Path, text: str) -> None:
     """Write a UTF-8 file whole or not at all: under a temporary name beside it, then renamed.
 
     Raises:
-        OSError: the folder is not there or not writable; nothing is left behind.
+        OSError: the folder is not there or not writable, or the path is a device or a pipe, which renaming would do
+            away with; nothing is left behind.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{path} is no plain file; give the name of one")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "x", encoding="utf-8", newline="\n") as file:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clinenv.errors import UsageError
-from clinenv.measure import Measurement, can_write, check_measurable, measure_record
+from clinenv.measure import Measurement, check_measurable, measure_record, outputs
 from clinenv.rendering.charts import Course
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, reading
 from clinenv.simulate_input import Order, Patient, check_settings, order_of, patient_of
@@ -205,10 +205,7 @@ def _as_json(
 def run(given: argparse.Namespace) -> int:
     """Read, measure, simulate, and only then write."""
     check_settings(given)
-    out = can_write(given.out, "--out")
-    target = can_write(given.json, "--json") if given.json else None
-    if target is not None and target.resolve() == out.resolve():
-        raise UsageError(f"--out and --json both name {out}; give two files")
+    out, target = outputs(given)
     from clinenv.report import page, write_whole
     from clinenv.simulate_report import content_of
     from clinenv.worlds import about, load_world

@@ -12,7 +12,8 @@ from clinenv.measure import Measurement, check_rate, record_arguments
 
 __all__ = ["Order", "Patient", "arguments", "check_settings", "order_of", "patient_of"]
 
-MAX_HOURS, MAX_SAMPLES = 168.0, 4096
+MAX_HOURS, MAX_SAMPLES, MAX_LAMBDA = 168.0, 4096, 1000.0
+SEEDS = 1 << 64  # one a patient; from there on they would stand for those from 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ def order_of(
     if every_hours is not None:
         if not every_hours > 0:
             raise UsageError(f"--every-hours {every_hours:g} must be above 0; leave it out for a single dose")
+        if every_hours < step:  # listing such doses might take forever
+            raise UsageError(
+                f"--every-hours {every_hours:g} is less than a step of world {world.name}; give a multiple of {step:g}"
+            )
         given = [i * every_hours for i in range(math.ceil(hours / every_hours - 1e-9))]
     elif times is not None:
         try:
@@ -82,6 +87,11 @@ def order_of(
     return Order(drugs[column], column, dose_mg, tuple(given), hours)
 
 
+def _unclear(found: Measurement, what: str) -> str:
+    """The warning about an age or a sex that stands in the header and cannot be used; empty where there is none."""
+    return next((text for text in found.warnings if text.startswith(f"the header's {what}")), "")
+
+
 def patient_of(world: Any, found: Measurement, age: float | None, sex: str | None, weight: float | None) -> Patient:
     """Who the patient is: from the arguments, else from the record's header, within what this world accepts.
 
@@ -91,11 +101,11 @@ def patient_of(world: Any, found: Measurement, age: float | None, sex: str | Non
     flag = "--age" if age is not None else f"the age in the header of record {found.record},"
     age = found.age_years if age is None else age
     if age is None:
-        unclear = next((text for text in found.warnings if text.startswith("the header's age")), "")
-        said = unclear or f"the header of record {found.record} states no age"
+        said = _unclear(found, "age") or f"the header of record {found.record} states no age"
         raise UsageError(f"{said}; give it with --age YEARS")
     if sex is None and found.sex_female is None:
-        raise UsageError(f"the header of record {found.record} states no sex; give it with --sex F or --sex M")
+        said = _unclear(found, "sex") or f"the header of record {found.record} states no sex"
+        raise UsageError(f"{said}; give it with --sex F or --sex M")
     bounds = {quantity.name: quantity for quantity in world.factors}
     for said, name, value in ((flag, "age_years", age), ("--weight", "weight_kg", weight)):
         allowed = bounds.get(name)
@@ -142,5 +152,9 @@ def check_settings(given: argparse.Namespace) -> None:
         raise UsageError(f"--samples {given.samples} is outside 2 to {MAX_SAMPLES}; 32 is the default")
     if not 0 <= given.clock_hour <= 24:
         raise UsageError(f"--clock-hour {given.clock_hour:g} is outside 0 to 24; give an hour of the day")
-    if given.risk_aversion < 0:
-        raise UsageError(f"--lambda {given.risk_aversion:g} is below 0; 0 ignores the spread, 1 is the default")
+    if not 0 <= given.seed <= SEEDS - given.samples:
+        raise UsageError(f"--seed {given.seed} is outside 0 to {SEEDS - given.samples}; give a whole number within it")
+    if not 0 <= given.risk_aversion <= MAX_LAMBDA:
+        raise UsageError(
+            f"--lambda {given.risk_aversion:g} is outside 0 to {MAX_LAMBDA:g}; 0 ignores the spread, 1 is the default"
+        )

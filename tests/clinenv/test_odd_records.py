@@ -105,6 +105,55 @@ def test_ages_keep_their_unit(comments: tuple[str, ...], age: float | None, tmp_
     assert found.age_years is None if age is None else found.age_years == pytest.approx(age, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("comments", "age", "female", "said"),
+    [
+        (("Age: unknown", "Age: 45", "Sex: F"), 45.0, True, ""), (("Age: ", "Age: 45", "Sex: -", "Sex: M"), 45.0, False, ""),
+        (("Age: 45", "Age: 46", "Sex: F"), None, True, "age is stated as '45' and '46'"),
+        (("Age: 45", "Age: 45 years", "Sex: F", "Sex: Female"), 45.0, True, ""),
+        (("Age: 45", "Sex: F", "Gender: M"), 45.0, None, "sex is stated as 'F' and 'M'"),
+        (("Age at diagnosis: 45", "Age: 60", "Sex: F"), 60.0, True, ""), (("Age at death: 70", "Sex: F"), None, True, ""),
+        (("Age at the time of ECG: 45", "Sex: F"), 45.0, True, ""), (("Father age: 80", "Sex: F"), None, True, ""),
+    ],
+)  # fmt: skip
+def test_statements_that_contradict_each_other(
+    comments: tuple[str, ...], age: float | None, female: bool | None, said: str, tmp_path: Path
+) -> None:
+    from world_models.data.wfdb_reader import read_ecg
+
+    found = read_ecg(write_record(tmp_path, comments=comments))
+    assert (found.age_years, found.sex_female) == (age, female)
+    assert any(said in text for text in found.warnings) if said else not found.warnings
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_headers_in_other_encodings(encoding: str, end: str, tmp_path: Path) -> None:
+    from world_models.data.wfdb_reader import read_ecg
+
+    record = write_record(tmp_path)
+    header = record.with_suffix(".hea")
+    text = header.read_text().replace("mV", "\N{MICRO SIGN}V").replace("1000.0", "1") + "# Größe: 180 cm\n"
+    header.write_bytes(text.replace("\n", end).encode(encoding))
+    found = read_ecg(record)
+    assert (found.age_years, found.sex_female, found.warnings) == (61.0, True, ())
+    assert np.abs(found.ecg_mv.numpy() - drawn_ecg()).max() < 1e-3
+    header.write_bytes(text.encode("utf-16-le"))  # nothing says so
+    with pytest.raises(ValueError, match="NUL bytes.*saved as UTF-8"):
+        read_ecg(record)
+
+
+def test_a_clipped_lead_is_said(tmp_path: Path) -> None:
+    found = _measure(write_record(tmp_path, ecg_mv=drawn_ecg().clip(-0.3, 0.3)))
+    assert any("clipped at its highest or lowest value" in text for text in found["warnings"])
+
+
+def test_almost_four_seconds_are_not_called_four(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = write_record(tmp_path, ecg_mv=drawn_ecg()[:, :1999])
+    assert main(["measure", "--ecg", str(record)]) == 2
+    assert "3.9 s of signal; at least 4 s are needed" in capsys.readouterr().err
+
+
 def test_an_age_out_of_the_models_range_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _simulate(write_record(tmp_path, comments=("Age: 36 months", "Sex: M"))) == 2
     assert "3 is outside 18 to 100" in capsys.readouterr().err

@@ -180,3 +180,23 @@ def test_unreadable_records_are_left_out_up_to_a_share(tmp_path):
     write_record(tmp_path / "ecgs", "r2", seconds=4.0)
     with pytest.raises(RecordError, match="3 of 40"):
         read_table(tmp_path / "ecgs", table)
+
+
+def test_tables_and_outputs_that_cannot_serve(tmp_path, capsys):
+    folder, table = tmp_path / "ecgs", tmp_path / "labels.csv"
+    write_record(folder, "a")
+    for content, words in (
+        ("record,gr\xf6\xdfe\na,1\n".encode("latin-1"), "UTF-8"),
+        ("record,af\na,1\n".encode("utf-16"), "UTF-8"),
+        (b"record,af\na,1,0\n", "line 2: more values than the 2 columns"),
+    ):
+        table.write_bytes(content)
+        with pytest.raises(LabelTableError, match=words):
+            read_table(folder, table)
+    table.write_text("record,af\na,1\n")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    for out in (tmp_path / "nowhere" / "o.csv", folder, folder / "a.hea", table):
+        assert main(["--records", str(folder), "--labels", str(table), "--out", str(out)]) == 2
+        said = capsys.readouterr()
+        assert said.err.count("\n") == 1 and str(out) in said.err and not said.out
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.*")}

@@ -67,6 +67,15 @@ def test_plain_record_comes_back(tmp_path):
         ["MLI", "MLII", "MLIII", "aVR", "aVL", "aVF", "C1", "C2", "C3", "C4", "C5", "C6"],
         ["Lead I", "Lead II", "lead iii", "avr", "avl", "avf", "V1", "V2", "V3", "V4", "V5", "V6"],
         [f"MDC_ECG_LEAD_{name.upper()}" for name in LEADS],
+        [
+            "\u2160 (mV)",
+            "\u2161 [uV]",
+            "\u2162",
+            "aVR",
+            "aVL (V)",
+            "aVF",
+            *(f"V{i} (\N{MICRO SIGN}V)" for i in range(1, 7)),
+        ],
     ],
 )
 def test_lead_names_and_order(tmp_path, names):
@@ -76,11 +85,12 @@ def test_lead_names_and_order(tmp_path, names):
     assert np.abs(read_ecg(base).ecg_mv.numpy() - signal.T).max() < 3e-3
 
 
-def test_sign_of_cabrera_avr_and_other_channels(tmp_path):
+@pytest.mark.parametrize("avr", ["-aVR", "\N{MINUS SIGN}aVR", "- aVR"])
+def test_sign_of_cabrera_avr_and_other_channels(tmp_path, avr):
     signal = _ecg()
     signal[:, 3] *= -1
     wide = np.column_stack((np.random.default_rng(0).normal(size=5000), signal))
-    base = _write(tmp_path, wide, leads=["ABP", "I", "II", "III", "-aVR", *LEADS[4:]], units=["mmHg"] + ["mV"] * 12)
+    base = _write(tmp_path, wide, leads=["ABP", "I", "II", "III", avr, *LEADS[4:]], units=["mmHg"] + ["mV"] * 12)
     signal[:, 3] *= -1
     assert np.abs(read_ecg(base).ecg_mv.numpy() - signal.T).max() < 6e-4
 

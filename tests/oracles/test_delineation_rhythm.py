@@ -69,6 +69,57 @@ def test_without_premature_beats_nothing_is_set_apart():
     assert float(got.heart_rate_bpm) == pytest.approx(rate, abs=0.1)
 
 
+def _regular(rate: float) -> torch.Tensor:
+    places = torch.arange(150.0, 5000.0, 30_000 / rate).round().long()[None]
+    eight = tile(beat_template(_of(rate, 60.0, 60.0, 60.0, 40.0), default_morphology(1)), places, 5000)
+    return derive_twelve(eight + 0.01 * keys.noise(keys.from_seed(3, 1), 0, "noise", (8, 5000)))
+
+
+@pytest.mark.parametrize("rate", [180, 240, 280, 295, 300, 320, 350])
+def test_beats_too_close_to_be_told_apart_are_not_every_third_of_them(rate):
+    got = delineate(_regular(float(rate)), 500.0)
+    assert not got.trusted or float(got.heart_rate_bpm) == pytest.approx(rate, rel=0.01)
+    assert got.measurable == (rate < 290)
+
+
+@pytest.mark.parametrize("dropped", [(3,), (3, 7), (5, 6)])
+def test_a_pause_does_not_correct_the_qt_of_the_beats_without_one(dropped):
+    places = torch.tensor([[place for i, place in enumerate(range(150, 4950, 400)) if i not in dropped]])
+    eight = tile(beat_template(_of(75.0, 160.0, 95.0, 210.0, 85.0), default_morphology(1)), places, 5000)
+    got = delineate(derive_twelve(eight + 0.01 * keys.noise(keys.from_seed(3, 1), 0, "noise", (8, 5000))), 500.0)
+    rate = 60 * 500 * (places.shape[1] - 1) / float(places[0, -1] - places[0, 0])
+    assert got.trusted and float(got.heart_rate_bpm) == pytest.approx(rate, rel=0.01)
+    assert float(got.before_rr_ms) == pytest.approx(800, abs=2)
+    assert float(got.qtcf_ms) == pytest.approx(QT_MS / 0.8 ** (1 / 3), abs=8)
+
+
+@pytest.mark.parametrize("hz", [50.0, 60.0])
+def test_hum_that_moves_the_marks_is_not_trusted(hz):
+    plain, _ = _with_premature(0, False)
+    wave = torch.sin(2 * math.pi * hz * torch.arange(5000) / 500 + torch.arange(8)[:, None])
+    size = torch.tensor([0.5, 1.0, 0.2, 0.4, 0.7, 0.9, 1.1, 0.8])[:, None]
+    for mv in (0.02, 0.05, 0.13, 0.2, 0.4):
+        got = delineate(plain + derive_twelve((mv * size * wave)[None]), 500.0)
+        assert got.measurable and float(got.heart_rate_bpm) == pytest.approx(75, abs=0.5)
+        assert got.trusted == (mv <= 0.05)
+        assert not got.trusted or float(got.qt_ms) == pytest.approx(QT_MS, abs=12)
+
+
+@pytest.mark.parametrize("mv", [1.0, 5.0, 15.0])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_pacemaker_spikes_in_every_lead_are_no_qrs(mv, samples):
+    plain, rate = _with_premature(0, False)
+    size = torch.tensor([0.5, 1.0, 0.3, 0.6, 0.9, 1.0, 0.8, 0.5])
+    spikes = torch.zeros(1, 8, 5000)
+    for r in range(150, 4950, 400):
+        for before in (24, 24 + 80):  # in samples before R: at the QRS onset, and at the P wave
+            spikes[0, :, r - before : r - before + samples] = mv * size[:, None]
+    got, without = delineate(plain + derive_twelve(spikes), 500.0), delineate(plain, 500.0)
+    assert got.trusted and float(got.heart_rate_bpm) == pytest.approx(rate, rel=0.005)
+    for name in ("qt_ms", "qrs_ms", "pr_ms", "qtcf_ms"):
+        assert float(getattr(got, name)) == pytest.approx(float(getattr(without, name)), abs=4), name
+
+
 def test_an_electrode_that_moves_is_no_beat():
     ecg, rate = _with_premature(0, False)
     push = torch.exp(-0.5 * ((torch.arange(120) - 60) / 8.0) ** 2)
@@ -139,7 +190,9 @@ def test_a_heart_is_measurable_with_hum_on_it_with_a_wrong_gain_and_a_swapped_el
     ecg[3, 4] = 0.0
     ecg[4] *= 0.2
     got = delineate(ecg, 500.0)
-    assert got.measurable.all() and got.trusted.all()
+    assert got.measurable.all() and got.heart_rate_bpm.sub(72).abs().max() < 0.5
+    assert got.trusted[1:].all() and got.qt_ms[1:].sub(QT_MS).abs().max() < 8
+    assert not got.trusted[0]  # such hum stands in the median beat and moves the QRS's ends by 60 ms
 
 
 @pytest.mark.skipif(not (DATA / "ludb").is_dir(), reason=f"needs LUDB at {DATA / 'ludb'} (or CLINENV_DATA)")

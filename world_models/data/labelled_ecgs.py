@@ -242,11 +242,14 @@ def read_table(folder: str | Path, table: str | Path) -> LabelledECGs:
     folder, table = Path(folder), Path(table)
     if not table.is_file():
         raise LabelTableError(f"no table of labels at {table}; give a CSV with a column 'record' and one a label")
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = [name.strip() for name in reader.fieldnames or ()]
-        reader.fieldnames = columns
-        rows = list(reader)
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise LabelTableError(f"{table} is no CSV in UTF-8 ({error}); save it as one") from error
     names = [name for name in columns if name not in ("record", "patient")]
     if "record" not in columns or not names or len(set(columns)) != len(columns) or not rows:
         raise LabelTableError(
@@ -255,6 +258,8 @@ def read_table(folder: str | Path, table: str | Path) -> LabelledECGs:
         )
     said = []
     for line, row in enumerate(rows, start=2):
+        if None in row:
+            raise LabelTableError(f"{table} line {line}: more values than the {len(columns)} columns; correct it")
         values = {name: (row[name] or "").strip() for name in names}
         wrong = next((name for name, value in values.items() if value not in ("0", "1", "0.0", "1.0")), None)
         if wrong is not None:
@@ -274,17 +279,43 @@ def read_table(folder: str | Path, table: str | Path) -> LabelledECGs:
     return _build(list(zip(wanted, bases, strict=True)), said, names, f"{folder.name} with {table.name}", patient)
 
 
+def _writable(path: Path, read: Path | None = None) -> None:
+    """Refuse a path that no table can be put at.
+
+    Args:
+        read: the table that the labels come from.
+
+    Raises:
+        LabelTableError: no such folder; a folder, a device or a file of a record; the table that is read.
+    """
+    if not path.parent.is_dir():
+        raise LabelTableError(f"{path}: the folder {path.parent} does not exist; make it first or choose another")
+    if path.exists() and not path.is_file():
+        raise LabelTableError(f"{path} is a folder or a device; give the name of a file")
+    if path.suffix.lower() in (".hea", ".dat", ".mat") or (read is not None and path.resolve() == read.resolve()):
+        raise LabelTableError(f"{path} is read, or belongs to a record; give another name")
+
+
 def write_labels_csv(labelled: LabelledECGs, path: str | Path) -> Path:
-    """The labels as the table `read_table` takes; returns the path."""
+    """The labels as the table `read_table` takes; returns the path.
+
+    Raises:
+        LabelTableError: no table can be put there.
+    """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        people = [] if labelled.patient is None else ["patient"]
-        writer.writerow(["record", *people, *labelled.names])
-        for i, (name, row) in enumerate(zip(labelled.record, labelled.label.int().tolist(), strict=True)):
-            writer.writerow([name, *([int(labelled.patient[i])] if people else []), *row])
-    os.replace(part, path)
+    _writable(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("x", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            people = [] if labelled.patient is None else ["patient"]
+            writer.writerow(["record", *people, *labelled.names])
+            for i, (name, row) in enumerate(zip(labelled.record, labelled.label.int().tolist(), strict=True)):
+                writer.writerow([name, *([int(labelled.patient[i])] if people else []), *row])
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     return path
 
 
@@ -328,6 +359,9 @@ def main(arguments: list[str] | None = None) -> int:
     if (options.records is None) != (options.labels is None):
         parser.error("--records and --labels go together")
     try:
+        if options.out is not None:
+            table = Path(options.ludb) / "ludb.csv" if options.ludb else options.labels and Path(options.labels)
+            _writable(Path(options.out), table)
         if options.ludb:
             labelled = read_ludb(options.ludb)
         elif options.challenge:
@@ -335,7 +369,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             labelled = read_table(options.records, options.labels)
         print("\n".join(_table_text(labelled)))
-        if options.out:
+        if options.out is not None:
             print(f"labels: {write_labels_csv(labelled, options.out)}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

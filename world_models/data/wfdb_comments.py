@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = ["patient_of", "parse_age_years", "parse_sex_female"]
 
@@ -26,7 +27,16 @@ _PART = r"(\d+(?:[.,]\d+)?)\s*-?\s*([a-z][a-z./]*)"
 _LONGEST = 40  # characters of an age
 _LINE, _LINES = 2000, 200  # characters of a comment, and comments, that are looked at
 # Ages and sexes of somebody or something else.
-_OTHERS = r"(?<!gestational )(?<!maternal )(?<!paternal )(?<!mother's )(?<!father's )(?<!fetal )(?<!bone )(?<!heart )"
+_OTHERS = "".join(
+    f"(?<!{whose} )"
+    for whose in (
+        "gestational", "maternal", "paternal", "mother", "father", "mother's", "father's", "fetal", "bone", "heart", "mean",
+    )
+)  # fmt: skip
+_NOW = (
+    r"(?:time of\s+)?(?:the\s+)?"
+    r"(?:ecg|ekg|recording|acquisition|test|exam|examination|study|visit|admission|enrolment|enrollment)"
+)
 _NEXT_KEY = re.compile(
     r"<[^<>]*>|(?<!\w)(?:age|sex|gender)(?!\w)|(?<![\w.])[A-Za-z]\w*(?:\([^)]*\))?\s*[:=]|[;|\t#]|,(?!\s*\d)",
     re.IGNORECASE,
@@ -75,7 +85,7 @@ def parse_sex_female(text: str) -> bool | None:
 def _values(comments: Iterable[str], key: str) -> Iterable[tuple[str, str]]:
     """(value, the unit in brackets after the key) wherever the comments state `key`."""
     pattern = re.compile(
-        rf"(?<![A-Za-z]){_OTHERS}{key}(?:\s+at\s+[a-z ]{{1,30}})?\s*(?:[(\[_ ]\s*(\w+)\s*[)\]]?)?\s*(?:>\s*[:=]?|[:=])\s*",
+        rf"(?<![A-Za-z]){_OTHERS}{key}(?:\s+at\s+(?:the\s+)?{_NOW})?\s*(?:[(\[_ ]\s*(\w+)\s*[)\]]?)?\s*(?:>\s*[:=]?|[:=])\s*",
         re.IGNORECASE,
     )
     for line in (comment[:_LINE] for comment in comments):
@@ -88,15 +98,27 @@ def _values(comments: Iterable[str], key: str) -> Iterable[tuple[str, str]]:
 def patient_of(comments: Iterable[str], warnings: list[str]) -> tuple[float | None, bool | None]:
     """(age in years, whether female), None where the comments do not say; what cannot be understood is a warning."""
     comments = tuple(comments)[:_LINES]
-    age, sex = None, None
-    for value, unit in _values(comments, "age"):
-        age = parse_age_years(value, _UNITS.get(unit, "year"))
-        if age is None and value.lower() not in _UNSTATED:
-            warnings.append(f"the header's age {value[:40]!r} is not one age in years, months or days: age unknown")
-        break
-    for value, _ in _values(comments, "(?:sex|gender)"):
-        sex = parse_sex_female(value)
-        if sex is None and value.lower() not in _UNSTATED:
-            warnings.append(f"the header's sex {value[:40]!r} is neither female nor male in words: sex unknown")
-        break
+    age = _one(
+        [(value, parse_age_years(value, _UNITS.get(unit, "year"))) for value, unit in _values(comments, "age")],
+        "age", "is not one age in years, months or days", warnings,
+    )  # fmt: skip
+    sex = _one(
+        [(value, parse_sex_female(value)) for value, _ in _values(comments, "(?:sex|gender)")],
+        "sex", "is neither female nor male in words", warnings,
+    )  # fmt: skip
     return age, sex
+
+
+def _one(read: list[tuple[str, Any]], what: str, wrong: str, warnings: list[str]) -> Any:
+    """What all statements (as written, as read) agree on, those that say nothing left out; else None and a warning."""
+    read = [(value, meaning) for value, meaning in read if meaning is not None or value.lower() not in _UNSTATED]
+    unclear = next((value for value, meaning in read if meaning is None), None)
+    said = list(dict.fromkeys(meaning for _, meaning in read if meaning is not None))
+    if len(said) == 1 and unclear is None:
+        return said[0]
+    if len(said) > 1:
+        both = " and ".join(repr(next(value for value, meaning in read if meaning == m)[:40]) for m in said[:2])
+        warnings.append(f"the header's {what} is stated as {both}: {what} unknown")
+    elif unclear is not None:
+        warnings.append(f"the header's {what} {unclear[:40]!r} {wrong}: {what} unknown")
+    return None

@@ -6,6 +6,7 @@ stand in it, line by line, and lie within the limits below; the error names the 
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import stat
@@ -150,9 +151,13 @@ def _text(file: BinaryIO, path: Path) -> str:
     content = file.read(HEADER_BYTES + 1)
     if len(content) > HEADER_BYTES:
         raise RecordError(f"{path} is over {HEADER_BYTES} bytes, too long for a WFDB header; give a record's .hea")
-    if b"\0" in content:
-        raise RecordError(f"{path} is not a WFDB header (it holds NUL bytes); give a record's .hea")
     try:
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return content.decode("utf-16")
+        if b"\0" in content:
+            raise RecordError(
+                f"{path} is not a WFDB header (it holds NUL bytes); give a record's .hea, saved as UTF-8 text"
+            )
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return content.decode("latin-1")

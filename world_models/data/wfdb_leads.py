@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import combinations
@@ -37,7 +38,8 @@ class Lead(NamedTuple):
 
 def _canonical(label: str) -> tuple[str | None, float]:
     """A channel's name as one of LEADS (or None) and its sign: '-aVR' is aVR upside down."""
-    text = re.sub(r"[\s_.]+", "", label).upper()
+    text = unicodedata.normalize("NFKC", label).translate({0x2212: "-", 0x2013: "-"})
+    text = re.sub(r"[\s_.]+|[(\[][munµμ]?V[)\]]", "", text, flags=re.IGNORECASE).upper()
     text = re.sub(r"^(MDC)?(ECG)?(LEAD)?", "", text)
     sign = -1.0 if text.startswith("-") else 1.0
     return _ALIASES.get(text.lstrip("-")), sign

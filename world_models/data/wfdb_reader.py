@@ -17,6 +17,7 @@ The rules, all of them stated in errors and warnings:
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +37,7 @@ SHORTEST_S = 4.0  # what the delineator needs
 BRIDGED_GAP_S = 0.04
 FLAT_MV = 0.005  # peak to peak: the resolution of a 12-bit recorder
 MOST_FLAT = 3
+CLIPPED_SHARE = 0.02  # of the samples at the very highest, or lowest, value; of 539 real recordings at most 1.3 %
 
 
 class Recording(NamedTuple):
@@ -93,8 +95,9 @@ def _window(
     wanted = int(round(seconds * rate))
     shortest = min(shortest, seconds)
     if length < int(shortest * rate):
+        lasts = math.floor(10 * length / rate) / 10  # 3.999 s are not "4.0 s"
         raise RecordError(
-            f"{base}: {length / rate:.1f} s of signal; at least {shortest:g} s are needed: give a longer recording"
+            f"{base}: {lasts:.1f} s of signal; at least {shortest:g} s are needed: give a longer recording"
         )
     start = max((length - wanted) // 2, 0)
     stop = min(start + wanted, length)
@@ -150,6 +153,16 @@ def _check_flat(ecg: np.ndarray, missing: tuple[str, ...], base: Path, warnings:
         warnings.append(f"the leads are {typical:.3g} mV peak to peak (median), not 0.1 to 20 mV: check gain and unit")
 
 
+def _check_clipped(ecg: np.ndarray, warnings: list[str]) -> None:
+    """Warn of leads [12, T] cut off at a level, as by a full converter: their waves are lower and shorter than they were."""
+    extreme = np.stack([ecg.max(axis=1), ecg.min(axis=1)])[:, :, None]
+    share = (ecg == extreme).mean(axis=2).max(axis=0)
+    clipped = (share > CLIPPED_SHARE) & (ecg.max(axis=1) - ecg.min(axis=1) >= 10 * FLAT_MV)
+    if clipped.any():
+        named = ", ".join(name for name, is_clipped in zip(LEADS, clipped, strict=True) if is_clipped)
+        warnings.append(f"lead {named}: clipped at its highest or lowest value, so that intervals may be off")
+
+
 def read_ecg(
     path: str | Path,
     sampling_rate_hz: float = 500.0,
@@ -184,6 +197,7 @@ def read_ecg(
     ecg, missing = complete(leads, base, warnings)
     ecg = _bridge(ecg, rate, warnings)
     start, stop = _window(ecg, rate, seconds, shortest_s, base, warnings)
+    _check_clipped(ecg[:, start:stop], warnings)
     ecg = _resample(ecg, start, stop, rate, float(sampling_rate_hz))
     _check_flat(ecg, missing, base, warnings)
     age_years, sex_female = patient_of(comments, warnings)

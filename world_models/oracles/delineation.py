@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from world_models.oracles.delineation_beats import INNER_HZ, Beats, condition, find_beats, median_beats, stack_beats
-from world_models.oracles.delineation_heart import heartlike
+from world_models.oracles.delineation_heart import heartlike, hum_share
 from world_models.oracles.delineation_waves import (
     AFTER,
     BEFORE,
@@ -44,6 +44,7 @@ _SHORTEST_S, _SLOWEST_HZ = 4.0, 100.0
 _P_ALIKE, _P_IRREGULAR = 0.62, 0.26
 _P_SHARE = 0.005  # of the QRS's largest vector
 _TRUST = 0.5  # quality from which a recording is trusted
+_HUM, _HUM_COST = (0.045, 0.065), 0.6  # mains hum over the beat (real recordings: at most 0.023) that moves QRS and QT
 _MEASURABLE = 0.25  # quality but for the rhythm: untrusted real recordings lie above, all that is no ECG below
 # Limits in ms outside which a value is taken for a failure: those of the chart's own ranges, tightened.
 _PLAUSIBLE = {
@@ -185,7 +186,8 @@ def _measure(ecg: Tensor, fs: float, chosen: Convention) -> Delineation:
     fiducials = (onset, offset, p_onset, p_peak, t_peak, t_end)
     t_share = marks.t_height / marks.qrs_height.clamp_min(1e-9)
     heart = heartlike(ecg, leads, velocity, usable, beats.position, beat, BEFORE, t_share, INNER_HZ)
-    return _judge(ecg, fs, beats, beat, usable, marks, fiducials, p_alike, t_alike, heart)
+    hum = hum_share(beat, INNER_HZ)
+    return _judge(ecg, fs, beats, beat, usable, marks, fiducials, p_alike, t_alike, heart, hum)
 
 
 def _judge(
@@ -199,6 +201,7 @@ def _judge(
     p_alike: Tensor,
     t_alike: Tensor,
     heart: Tensor,
+    hum: Tensor,
 ) -> Delineation:
     """What may be told of the marks: NaN where a wave is absent, the quality, the trust."""
     onset, offset, p_onset, p_peak, t_peak, t_end = fiducials
@@ -237,7 +240,7 @@ def _judge(
     sane &= (qt < 1000 * usual_s) & (jt > 0)
     signal = torch.where(any_beat, signal, torch.zeros_like(signal)) * torch.where(sane, 1.0, 0.5)
     rhythm = torch.where(p_there, torch.ones_like(irregular), 1 - 0.7 * _ramp(irregular, 0.04, 0.12))
-    quality = signal * rhythm
+    quality = signal * rhythm * (1 - _HUM_COST * _ramp(hum, *_HUM))
     trusted = sane & (quality >= _TRUST) & (count >= 3)
 
     samples = torch.round(beats.position.to(torch.float64) * (fs / INNER_HZ)).long().clamp_max(ecg.shape[-1] - 1)

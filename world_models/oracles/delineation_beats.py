@@ -28,6 +28,9 @@ _T_WAVE_S = 0.36  # within this of a peak twice as fast, a peak is a T wave
 _WINDOW_S = 0.08  # half width of the QRS window compared between beats
 _LAG_S = 0.036  # beats are shifted by at most this to match the template
 _EARLY_COUNTS = 0.5  # an early beat as the first template, beside one in time: in bigeminy either kind is the half
+_SPIKE_S, _SPIKE_MV, _SPIKE_LEADS = 0.006, 0.25, 4  # half width of the median that a spike stands out of
+_SPIKE_STEP_MV = 0.2  # its steepest step from sample to sample
+_SPIKE_STEEP, _SPIKE_NOISE = 4.0, 20.0  # times the steepest step nearby without it; times the usual distance
 _SEEN_SIZE, _SEEN_SHARE = (
     0.3,
     0.5,
@@ -92,6 +95,33 @@ def _spectrum(leads: Tensor, fs: float) -> tuple[Tensor, Tensor]:
     return spectrum, torch.arange(spectrum.shape[-1], device=leads.device, dtype=leads.dtype) * (fs / length)
 
 
+def _without_spikes(leads: Tensor, fs: float) -> Tensor:
+    """Leads [B, 8, T] with a pacemaker's spikes, a few samples long and in several leads at once, taken out.
+
+    The filters would spread a spike over 20 ms, into the QRS that it starts.
+    """
+    steps = (leads[..., 1:] - leads[..., :-1]).abs() > _SPIKE_STEP_MV
+    rows = (steps.sum(1) >= _SPIKE_LEADS).any(-1)
+    if not rows.any():  # as in nearly all recordings: the medians below take half as long as all the rest
+        return leads
+    out = leads.clone()
+    out[rows] = _spikes_out(leads[rows], fs)
+    return out
+
+
+def _spikes_out(leads: Tensor, fs: float) -> Tensor:
+    half = max(1, round(_SPIKE_S * fs))
+    around = F.pad(leads, (half, half), mode="replicate").unfold(-1, 2 * half + 1, 1)
+    calm = around.median(-1).values
+    off = (leads - calm).abs()
+    steep = F.max_pool1d(F.pad((calm[..., 1:] - calm[..., :-1]).abs(), (1, 0)), 4 * half + 1, 1, 2 * half)
+    usual = off.median(-1, keepdim=True).values
+    spike = (off > _SPIKE_MV) & (off > _SPIKE_STEEP * steep) & (off > _SPIKE_NOISE * usual)
+    spike = (spike.sum(1, keepdim=True) >= _SPIKE_LEADS).to(leads.dtype)
+    spike = F.max_pool1d(spike, 2 * half + 1, 1, half) > 0
+    return torch.where(spike, calm, leads)
+
+
 def condition(ecg: Tensor, fs: float) -> tuple[Tensor, Tensor, Tensor]:
     """Resampled leads, QRS-band velocity and lead usability.
 
@@ -105,7 +135,7 @@ def condition(ecg: Tensor, fs: float) -> tuple[Tensor, Tensor, Tensor]:
     """
     leads, usable = _eight(ecg)
     length = leads.shape[-1]
-    leads = torch.where(usable.unsqueeze(-1), leads, torch.zeros_like(leads))
+    leads = _without_spikes(torch.where(usable.unsqueeze(-1), leads, torch.zeros_like(leads)), fs)
     spectrum, f = _spectrum(leads, fs)
 
     def back(gain: Tensor, rate: float) -> Tensor:

@@ -21,6 +21,7 @@ _ECTOPIC_RR = 0.8  # after less than this share of the median RR it is called pr
 _EARLY = 2 / 3  # an RR interval a third shorter than both its neighbours is early whatever the median, as in bigeminy
 _ODD, _ODD_RR = 0.7, 0.9  # correlation under which a beat is of another kind; under MEMBER it has to be early as well
 _ODD_EDGE_S = 0.25  # so near the recording's ends the filters bend the shape
+_PAUSE = 1.6  # an RR interval over that many medians lets a beat drop; the median beat is that of the others
 _FEW = 3  # beats under which a stricter choice is not made
 
 
@@ -73,7 +74,7 @@ def rhythm_of(position: Tensor, real: Tensor, member: Tensor, correlation: Tenso
     if rr.shape[1] == 0:
         return Rhythm(member, torch.zeros_like(member), *[torch.full_like(position[:, 0], torch.nan)] * 5)
     middle = masked_median(rr, both)
-    usual = masked_mean(rr, both & (rr > 0.6 * middle[:, None]) & (rr < 1.6 * middle[:, None]))
+    usual = masked_mean(rr, both & (rr > 0.6 * middle[:, None]) & (rr < _PAUSE * middle[:, None]))
     scatter = masked_median((rr - middle[:, None]).abs(), both) / usual
     before_time = early(position, real)
 
@@ -86,7 +87,8 @@ def rhythm_of(position: Tensor, real: Tensor, member: Tensor, correlation: Tenso
         member = torch.where(better.sum(-1, keepdim=True) >= _FEW, better, member)
 
     ends = both & member[:, 1:]
-    for better in (ends & ~short, ends & ~short & member[:, :-1]):
+    paused = both & (rr > _PAUSE * middle[:, None])
+    for better in (ends & ~short, ends & ~short & member[:, :-1], ends & ~short & member[:, :-1] & ~paused):
         ends = torch.where(better.any(-1, keepdim=True), better, ends)
     before = masked_mean(rr, ends)
     # The median beat shows a next QRS only where a good part of its beats have one by then: a single false or early
