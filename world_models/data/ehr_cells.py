@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-__all__ = ["DATE_ORDERS", "NO_ID", "EhrDataError", "Habits", "find_habits", "undecided", "value_of"]
+__all__ = ["DATE_ORDERS", "NO_ID", "EhrDataError", "Habits", "find_habits", "trimmed", "undecided", "value_of"]
 
 DATE_ORDERS = ("day_first", "month_first")
 NO_ID = -(2**63)  # an id that the source does not tell
@@ -52,11 +52,19 @@ def _words(words: Iterable[str]) -> str:
     return ", ".join(f"'{word}'" for word in words)
 
 
-def _plain(name: str, kind: str) -> str:
-    """The column's text, trimmed; NULL where it is blank, or of another kind than text says so (`_NOTHING`)."""
-    quoted = name.replace('"', '""')
-    text = f"""NULLIF(TRIM("{quoted}"::VARCHAR), '')"""
-    return text if kind == "text" else f"CASE WHEN UPPER({text}) NOT IN ({_words(_NOTHING)}) THEN {text} END"
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def trimmed(source: str, columns: Mapping[str, str]) -> str:
+    """The columns (name -> kind) of a table as trimmed text, as FROM takes it; NULL where a cell is blank, or of another
+    kind than text says so (`_NOTHING`). What the others of this module take for a table."""
+    cells = []
+    for name, kind in columns.items():
+        text = f"NULLIF(TRIM({_quoted(name)}::VARCHAR), '')"
+        there = text if kind == "text" else f"CASE WHEN UPPER({text}) NOT IN ({_words(_NOTHING)}) THEN {text} END"
+        cells.append(f"{there} AS {_quoted(name)}")
+    return f"(SELECT {', '.join(cells)} FROM {source})"
 
 
 def _whole(text: str) -> str:
@@ -112,7 +120,7 @@ def _told_time(text: str, day_first: bool) -> str:
 def value_of(name: str, kind: str, habits: Habits | None) -> str:
     """The cell of a column as its kind: id, float, amount (a number as text, or a range), flag (1 or 0), time or text;
     NULL where it is not one. Without habits only what every table means the same by."""
-    text = _plain(name, kind)
+    text = _quoted(name)
     if kind == "id":
         return _whole(text)
     if kind == "flag":
@@ -133,7 +141,7 @@ def undecided(columns: Mapping[str, str]) -> str:
     """Whether a row has a cell that says something, and what it says depends on the habits (or cannot be read)."""
     parts = ["FALSE"]
     for name, kind in columns.items():
-        text = _plain(name, kind)
+        text = _quoted(name)
         if kind in _CHECKED:
             parts.append(f"({text} IS NOT NULL AND {value_of(name, kind, None)} IS NULL)")
         if kind in ("float", "amount"):
@@ -147,7 +155,7 @@ def find_habits(db: Any, source: str, columns: Mapping[str, str], where: str, da
     """How a table is written, from one pass over all its cells.
 
     Args:
-        db: a DuckDB; `source` is the table in it, `columns` its names -> kinds, `where` the file's name for errors.
+        db: a DuckDB; `source` is the table in it (see `trimmed`), `columns` its names -> kinds, `where` the file's name for errors.
         date_order: one of DATE_ORDERS, where the cells need not tell.
 
     Raises:
@@ -158,7 +166,7 @@ def find_habits(db: Any, source: str, columns: Mapping[str, str], where: str, da
     numbers = [name for name, kind in columns.items() if kind in ("float", "amount")]
     examples = _ask(db, source, {
         **{(name, what): expression for name in times for what, expression in _date_examples(name).items()},
-        **{(name, "decimal"): f"MAX(REGEXP_MATCHES({_plain(name, columns[name])}, '{_DECIMAL_COMMA}'))"
+        **{(name, "decimal"): f"MAX(REGEXP_MATCHES({_quoted(name)}, '{_DECIMAL_COMMA}'))"
            for name in numbers},
     })  # fmt: skip
     told = {
@@ -175,7 +183,7 @@ def find_habits(db: Any, source: str, columns: Mapping[str, str], where: str, da
     checked = [name for name, kind in columns.items() if kind in _CHECKED]
     counts = _ask(db, source, {
         (name, what): expression for name in checked
-        for what, expression in _count_unread(_plain(name, columns[name]), value_of(name, columns[name], habits)).items()
+        for what, expression in _count_unread(_quoted(name), value_of(name, columns[name], habits)).items()
     })  # fmt: skip
     remedies = {
         "time": f"write them as 2150-03-02 08:00:00 (years {YEARS[0]} to {YEARS[1]}; seconds since 1970 are not read)",
@@ -202,7 +210,7 @@ def _ask(db: Any, source: str, expressions: Mapping[tuple[str, str], str]) -> di
 def _date_examples(name: str) -> dict[str, str]:
     """A date of numbers with the year last whose day is first, whose month is, of which either may be, or with dots; a time
     with a zone, or with none."""
-    text = _plain(name, "time")
+    text = _quoted(name)
     first, second = (f"TRY_CAST(REGEXP_EXTRACT({text}, '{_PARTS}', {i}) AS INTEGER)" for i in (1, 2))
     dots = rf"REGEXP_MATCHES({text}, '^[0-9]{{1,2}}\.[0-9]{{1,2}}\.[0-9]{{4}}')"
     low = f"{first} <= 12 AND {second} <= 12"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from world_models.data.ehr_cells import NO_ID, EhrDataError, Habits, find_habits, undecided, value_of
+from world_models.data.ehr_cells import NO_ID, EhrDataError, Habits, find_habits, trimmed, undecided, value_of
 from world_models.data.ehr_flow import Ledger
 
 if TYPE_CHECKING:
@@ -120,13 +120,15 @@ def scan(
             kinds = {theirs: spec.columns[ours] for theirs, ours in names.items()}
             _refuse_inexact(db, source, {c: types[c] for c, kind in kinds.items() if kind == "id"}, path)
 
+            cells = trimmed(source, kinds)
+
             def read(habits: Habits | None, skip: int) -> Iterator[pa.RecordBatch]:
                 wanted = [
                     f'{value_of(there[name.lower()], kind, habits) if name.lower() in there else _null(kind)} AS "{name}"'
                     for name, kind in spec.columns.items()
                 ]
                 open_ = undecided(kinds) if habits is None else "FALSE"
-                result = db.cursor().sql(f'SELECT {", ".join(wanted)}, {open_} AS "{_OPEN}" FROM {source} OFFSET {skip}')
+                result = db.cursor().sql(f'SELECT {", ".join(wanted)}, {open_} AS "{_OPEN}" FROM {cells} OFFSET {skip}')
                 # the name in DuckDB 2, else the one before it
                 yield from (getattr(result, "to_arrow_reader", None) or result.fetch_arrow_reader)(BATCH_ROWS)
 
@@ -138,7 +140,7 @@ def scan(
                 yield batch.drop_columns(_OPEN)
             else:
                 return
-            habits = find_habits(db, source, kinds, str(path), date_order)
+            habits = find_habits(db, cells, kinds, str(path), date_order)
             if ledger is not None:
                 ledger.repaired.update({f"{names[c]} cannot be read: left out": n for c, n in habits.unread.items()})
             for batch in read(habits, done):
