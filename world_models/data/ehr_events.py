@@ -25,7 +25,7 @@ INTERVENTION_COLUMNS = (
 # A result beyond what the method can tell: kept as a label
 _COMPARED = (
     r"^\s*([<>]\s*/?=?|=[<>]|[≤≥]|(?:LESS|GREATER|MORE) THAN(?: OR EQUAL TO)?|(?:BELOW|UNDER|ABOVE|OVER|LT|GT))\s*"
-    r"([+-]?(?:[0-9][0-9.,]*|[.,][0-9]+)(?:E[+-]?[0-9]+)?)(?:\s*[A-Z%µ*(\[][^<>≤≥]*)?$"  # a unit or a mark may follow
+    r"([+-]?(?:[0-9][0-9.,]*|[.,][0-9]+)(?:E[+-]?[0-9]+)?)(?:\s*[A-Z%\u039c*(\[][^<>≤≥]*)?$"  # a unit or a mark may follow; \u039c is micro
 )
 # The same signs in other alphabets and in HTML
 _SIGNS = {"＜": "<", "＞": ">", "⩽": "≤", "≦": "≤", "⩾": "≥", "≧": "≥", "&LT;": "<", "&GT;": ">", "−": "-"}
@@ -78,8 +78,8 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
     """Values of listed items in their units and plausible ranges (columns INQUIRY_COLUMNS); the rest counted.
 
     A number beyond the method's reach ('<0.01', and '>60' though the source gives 60 as its number) is censored, not
-    measured: it becomes a label in the item's unit, and is left out, counted, where its limit cannot be read. Result times before the draw are set to the draw, counted as
-    repaired.
+    measured: it becomes a label in the item's unit, and is left out, counted, where its limit cannot be read. Result times
+    before the draw are set to the draw, counted as repaired.
     """
     ledger = flow.table(table)
     ledger.read += len(raw)

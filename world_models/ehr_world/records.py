@@ -67,7 +67,8 @@ def read_records(
 ) -> tuple[Records, dict]:
     """Stays of a source on the vocabulary's items, and what was left out on the way: {"stages": ..., "dropped": ...}.
 
-    `date_order` is that of `load_episodes`. With `work`, they are kept there and read back while the source's files, the items and the steps are the same.
+    `date_order` is that of `load_episodes`. With `work`, they are kept there and read back while the source's files, the
+    items, the steps and `date_order` are the same.
 
     Raises:
         ValueError (EhrDataError, UnitError): a source that cannot be read, or holds no stay.
