@@ -150,3 +150,12 @@ def test_the_order_of_dates_goes_through_to_the_records(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "--date-order" not in said and "4 patients cannot be split into 9 folds" in said
     assert stays_of(load_episodes(tables=folder, date_order="day_first")[0]) == AS_THEY_WERE
+
+
+@pytest.mark.parametrize("row", ["1,2\n", "1,20000001,50971,,,4,4,mEq/L,x,y,z\n"])
+def test_a_row_of_another_length_is_named(tmp_path, row):
+    folder = hospital.write(hospital.tables(), tmp_path)
+    with (folder / "labevents.csv").open("a") as file:
+        file.write(row)
+    with pytest.raises(EhrDataError, match="labevents.csv .*(more or fewer cells than the header|CSV Error)"):
+        load_episodes(tables=folder)

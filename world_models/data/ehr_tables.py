@@ -114,7 +114,8 @@ def scan(
             if missing:
                 raise EhrDataError(
                     f"{path} lacks the column(s) {', '.join(missing)}; a table {spec.name} has "
-                    f"{', '.join(spec.columns)}: give the table as published (found: {', '.join(there)})"
+                    f"{', '.join(spec.columns)}: give the table as published (found: {', '.join(there)}; "
+                    "where these are not its names, a row has more or fewer cells than the header, or is cut short)"
                 )
             names = {there[name.lower()]: name for name in spec.columns if name.lower() in there}
             kinds = {theirs: spec.columns[ours] for theirs, ours in names.items()}
