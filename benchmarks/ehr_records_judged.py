@@ -80,8 +80,9 @@ def _table(slots: Slots, model: EHRWorldModel) -> dict:
 
 
 def judge_world(
-    world: str, meds: Path, tables: Path | None, out: Path, begin: int = 1, paths: int = PATHS, work: Path | None = None
-) -> dict:
+    world: str, meds: Path, tables: Path | None, out: Path, begin: int = 1, paths: int = PATHS, work: Path | None = None,
+    date_order: str | None = None,
+) -> dict:  # fmt: skip
     """Judge a world on recorded stays and write `out` (JSON), whole or not at all.
 
     Raises:
@@ -92,7 +93,7 @@ def judge_world(
         raise ValueError(f"world {world!r} is no learned ward (set_outcome); give ehr-mimic-demo-small or a folder of one")
     folder = folder_of(world)
     guesses, whence = guesses_for(model, folder)
-    records, left = read_records(model.vocabulary, work, meds=meds, tables=tables)
+    records, left = read_records(model.vocabulary, work, meds=meds, tables=tables, date_order=date_order)
     result: dict = {
         "world": str(world), "weights_sha256": checkpoint.sha256(folder), "hours_per_step": model.hours_per_step,
         "patients": len(records.subject.unique()), "stays": len(records.subject),
@@ -183,7 +184,7 @@ def judge_folds(a: argparse.Namespace) -> tuple[list[dict], list[dict]]:
     """Rows of the table (setting, subset, share of the training patients, model, scores, paired differences of the model
     against this row with 95 % intervals over patients), and the items with their counts."""
     init = folder_of(a.init)
-    records, wide = read_sources(init, a.work, a.meds, a.tables, a.challenge2012)
+    records, wide = read_sources(init, a.work, a.meds, a.tables, a.challenge2012, a.date_order)
     recipe = Recipe()
     rows: list[dict] = []
     for share in a.shares:

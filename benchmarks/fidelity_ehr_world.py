@@ -27,6 +27,7 @@ from benchmarks.ehr_records_judged import judge_folds, judge_world, told
 from benchmarks.ehr_ward_tables import Table, ceiling_of, full_trajectory, next_step
 from benchmarks.files import write_csv
 from world_models import catalog, tree
+from world_models.data.ehr_cells import DATE_ORDERS
 from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.feeder import join
 
@@ -46,6 +47,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     records = parser.add_argument_group("on recorded stays")
     records.add_argument("--meds", type=Path, help="a MEDS file or folder")
     records.add_argument("--tables", type=Path, help="MIMIC-IV tables beside --meds: doses and cultures")
+    records.add_argument("--date-order", choices=DATE_ORDERS, help="of dates like 02/03/2150 in --tables")
     records.add_argument("--records", choices=["folds"], help="train and judge a world for each fold of the patients")
     records.add_argument("--init", default="ehr-ward-small", help="with --records: the world to start from")
     records.add_argument("--challenge2012", type=Path, help="with --records: stays trained on before those of --meds")
@@ -88,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
                 print({n: round(v, 4) if isinstance(v, float) else v for n, v in r.items()})
         else:
             begin = (a.begins or [1])[0]
-            found = judge_world(a.world, a.meds, a.tables, a.out, begin, a.paths, a.work)
+            found = judge_world(a.world, a.meds, a.tables, a.out, begin, a.paths, a.work, a.date_order)
             print(told(found))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

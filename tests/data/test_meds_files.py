@@ -159,6 +159,16 @@ def test_a_source_without_stays_says_why(tmp_path):
             read()
     with pytest.raises(ValueError, match="there are no stays"):
         RecordedStays([], InferringToyWard())
+    for odd in (5, b"x", [1]):
+        with pytest.raises(ValueError, match="must be a MEDS folder or file, or a list of PatientEpisode"):
+            RecordedStays(odd, InferringToyWard())
+
+
+@pytest.mark.parametrize("hour", ["x", None, float("nan"), -4.0, True])
+def test_an_hour_that_is_none(tmp_path, hour):
+    hospital.read_meds(hospital.meds(), tmp_path)
+    with pytest.raises(ValueError, match="hour=.* must be a number from 0 up"):
+        RecordedStays(tmp_path, InferringToyWard(), hour=hour)
 
 
 def dead(frame: pd.DataFrame, hours: float, location: str = "DIED") -> pd.DataFrame:

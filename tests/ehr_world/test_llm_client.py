@@ -179,6 +179,8 @@ def test_a_body_that_breaks_off_is_tried_again(stub: Stub) -> None:
         (b"[1, 2]", "expected a text at choices"),
         (b'{"choices": [{"text": null}]}', "expected a text at choices"),
         (b"\xff\xfe\x00", "expected JSON"),
+        (b'{"choices": [{"text": "\xff"}]}', "expected JSON in UTF-8"),
+        (b'{"choices": [{"text": "a"}], "choices": [{"text": "b"}]}', "each name once in its object"),
     ],
 )
 def test_nonsense_is_named(stub: Stub, content: bytes, expected: str) -> None:

@@ -24,10 +24,16 @@ INTERVENTION_COLUMNS = (
 )  # fmt: skip
 # A result beyond what the method can tell: kept as a label
 _COMPARED = (
-    r"^\s*([<>]\s*/?=?|[≤≥]|(?:LESS|GREATER|MORE) THAN(?: OR EQUAL TO)?|(?:BELOW|UNDER|ABOVE|OVER))\s*"
-    r"([0-9][0-9.,]*|[.,][0-9]+)(?:\s*[A-Z%].*)?$"  # the unit may follow
+    r"^\s*([<>]\s*/?=?|=[<>]|[≤≥]|(?:LESS|GREATER|MORE) THAN(?: OR EQUAL TO)?|(?:BELOW|UNDER|ABOVE|OVER|LT|GT))\s*"
+    r"([+-]?(?:[0-9][0-9.,]*|[.,][0-9]+)(?:E[+-]?[0-9]+)?)(?:\s*[A-Z%\u039c*(\[][^<>≤≥]*)?$"  # a unit or a mark may follow; \u039c is micro
 )
-_BELOW = ("<", "≤", "LESS", "BELOW", "UNDER")
+# The same signs in other alphabets and in HTML
+_SIGNS = {"＜": "<", "＞": ">", "⩽": "≤", "≦": "≤", "⩾": "≥", "≧": "≥", "&LT;": "<", "&GT;": ">", "−": "-"}
+# Says a limit, whether or not its number can be read: then the number beside it is no measurement
+_LIMIT = (
+    r"[<>≤≥]|\b(?:(?:LESS|GREATER|MORE|FEWER|HIGHER|LOWER) THAN|BELOW|UNDER|ABOVE|OVER|AT LEAST|AT MOST|UP TO|LT|GT)\b"
+)
+_BELOW = ("<", "≤", "LESS", "BELOW", "UNDER", "LT")
 WEIGHT_NOT_CHARTED_KG = 1.0
 
 
@@ -72,8 +78,8 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
     """Values of listed items in their units and plausible ranges (columns INQUIRY_COLUMNS); the rest counted.
 
     A number beyond the method's reach ('<0.01', and '>60' though the source gives 60 as its number) is censored, not
-    measured: it becomes a label in the item's unit. Result times before the draw are set to the draw, counted as
-    repaired.
+    measured: it becomes a label in the item's unit, and is left out, counted, where its limit cannot be read. Result times
+    before the draw are set to the draw, counted as repaired.
     """
     ledger = flow.table(table)
     ledger.read += len(raw)
@@ -84,10 +90,13 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
     flow.drop(table, "item not in the table of inquiries", int((~listed).sum()))
     raw = raw[listed].reset_index(drop=True)
     raw["text"] = raw["text"].where(raw["text"].notna(), "") if "text" in raw else ""
-    compared = raw["text"].astype(str).str.upper().str.extract(_COMPARED)
+    said = raw["text"].astype(str).str.upper()
+    for theirs, ours in _SIGNS.items():
+        said = said.str.replace(theirs, ours, regex=False)
+    compared = said.str.extract(_COMPARED)
     limits = number(compared[1])
     is_label = limits.notna()
-    keep = raw["value"].notna() | is_label
+    keep = is_label | (raw["value"].notna() & ~said.str.contains(_LIMIT))
     flow.drop(table, "no numeric result (text, blank or censored)", int((~keep).sum()))
     no_time = keep & raw["drawn"].isna()
     flow.drop(table, "no readable draw time", int(no_time.sum()))
@@ -121,8 +130,8 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
     labels = np.full(len(raw), None, object)
     for i in np.flatnonzero(is_label.to_numpy() & plausible):
         sign = signs.iloc[i]
-        equal = "=" if sign.endswith(("=", "≤", "≥", "TO")) else ""
-        labels[i] = f"{'<' if sign.startswith(_BELOW) else '>'}{equal}{values[i]:.6g}"
+        equal = "=" if "=" in sign or sign.endswith(("≤", "≥", "TO")) else ""
+        labels[i] = f"{'<' if sign.lstrip('=').startswith(_BELOW) else '>'}{equal}{values[i]:.6g}"
     drawn, resulted = raw["drawn"].to_numpy("datetime64[us]"), raw["resulted"].to_numpy("datetime64[us]")
     early = plausible & (resulted < drawn)
     flow.repair(table, "result before the draw: taken as the draw time", int(early.sum()))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from world_models.data.ehr_cells import NO_ID, EhrDataError, Habits, find_habits, undecided, value_of
+from world_models.data.ehr_cells import NO_ID, EhrDataError, Habits, find_habits, trimmed, undecided, value_of
 from world_models.data.ehr_flow import Ledger
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ RowFilter = Callable[["pa.RecordBatch"], "tuple[np.ndarray, str]"]
 
 @dataclass(frozen=True)
 class TableSpec:
-    """A table as its publisher names it. `columns`: name -> id, float, amount (a number as text, or a range), text or
-    time; `optional` ones may be absent."""
+    """A table as its publisher names it. `columns`: name -> id, float, amount (a number as text, or a range), flag,
+    text or time; `optional` ones may be absent."""
 
     name: str
     columns: dict[str, str]
@@ -109,15 +109,19 @@ def scan(
         with connect(memory_limit, spill) as db:
             source = _source(path)
             rows = db.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
-            there = {row[0].lower(): row[0] for row in rows}
+            there, types = {row[0].lower(): row[0] for row in rows}, {row[0]: row[1] for row in rows}
             missing = [name for name in spec.columns if name.lower() not in there and name not in spec.optional]
             if missing:
                 raise EhrDataError(
                     f"{path} lacks the column(s) {', '.join(missing)}; a table {spec.name} has "
-                    f"{', '.join(spec.columns)}: give the table as published (found: {', '.join(there)})"
+                    f"{', '.join(spec.columns)}: give the table as published (found: {', '.join(there)}; "
+                    "where these are not its names, a row has more or fewer cells than the header, or is cut short)"
                 )
             names = {there[name.lower()]: name for name in spec.columns if name.lower() in there}
             kinds = {theirs: spec.columns[ours] for theirs, ours in names.items()}
+            _refuse_inexact(db, source, {c: types[c] for c, kind in kinds.items() if kind == "id"}, path)
+
+            cells = trimmed(source, kinds)
 
             def read(habits: Habits | None, skip: int) -> Iterator[pa.RecordBatch]:
                 wanted = [
@@ -125,7 +129,7 @@ def scan(
                     for name, kind in spec.columns.items()
                 ]
                 open_ = undecided(kinds) if habits is None else "FALSE"
-                result = db.cursor().sql(f'SELECT {", ".join(wanted)}, {open_} AS "{_OPEN}" FROM {source} OFFSET {skip}')
+                result = db.cursor().sql(f'SELECT {", ".join(wanted)}, {open_} AS "{_OPEN}" FROM {cells} OFFSET {skip}')
                 # the name in DuckDB 2, else the one before it
                 yield from (getattr(result, "to_arrow_reader", None) or result.fetch_arrow_reader)(BATCH_ROWS)
 
@@ -137,7 +141,7 @@ def scan(
                 yield batch.drop_columns(_OPEN)
             else:
                 return
-            habits = find_habits(db, source, kinds, str(path), date_order)
+            habits = find_habits(db, cells, kinds, str(path), date_order)
             if ledger is not None:
                 ledger.repaired.update({f"{names[c]} cannot be read: left out": n for c, n in habits.unread.items()})
             for batch in read(habits, done):
@@ -150,11 +154,26 @@ def scan(
         ) from error
 
 
+_EXACT = {"FLOAT": 2**24, "DOUBLE": 2**53}  # whole numbers up to these are told apart
+
+
+def _refuse_inexact(db, source: str, ids: dict[str, str], path: Path) -> None:
+    """Raises EhrDataError for an id that has lost digits to its column's type."""
+    for name, limit in ((name, _EXACT[kind]) for name, kind in ids.items() if kind in _EXACT):
+        quoted = '"' + name.replace('"', '""') + '"'
+        most = db.execute(f"SELECT MAX(ABS({quoted})) FILTER (ISFINITE({quoted})) FROM {source}").fetchone()[0]
+        if most is not None and most > limit:
+            raise EhrDataError(
+                f"{path}, column {name}: {most:.0f} is above {limit}, from where on its type ({ids[name]}) does not tell "
+                "ids apart; write the column as int64"
+            )
+
+
 _OPEN = "what the row says depends on others"
 
 
 def _null(kind: str) -> str:
-    return {"id": "NULL::BIGINT", "float": "NULL::DOUBLE", "time": "NULL::TIMESTAMP"}.get(kind, "NULL::VARCHAR")
+    return {"id": "NULL::BIGINT", "float": "NULL::DOUBLE", "flag": "NULL::DOUBLE", "time": "NULL::TIMESTAMP"}.get(kind, "NULL::VARCHAR")
 
 
 def shard_of_subject(subject_ids: np.ndarray, n_shards: int) -> np.ndarray:
@@ -261,7 +280,7 @@ def read_shard_table(folder: str | Path, spec: TableSpec):
 
     path = Path(folder) / f"{spec.name}.parquet"
     if not path.is_file():
-        kinds = {"id": "int64", "float": "float64", "time": "datetime64[us]"}
+        kinds = {"id": "int64", "float": "float64", "flag": "float64", "time": "datetime64[us]"}
         return pd.DataFrame({name: pd.Series(dtype=kinds.get(kind, "object")) for name, kind in spec.columns.items()})
     table = pq.read_table(path, partitioning=None)
     for i, column in enumerate(table.schema):

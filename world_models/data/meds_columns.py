@@ -23,7 +23,8 @@ _WANTED = {
     "time": "a timestamp; write it as timestamp[us], such as 2150-03-02 08:00:00",
     "numeric_value": "a number; write what is none ('<5') as text_value",
 }
-_LARGEST_EXACT = 2.0**53  # of a float64
+_LARGEST_EXACT = {16: 2.0**11, 32: 2.0**24, 64: 2.0**53}  # of a float of so many bits
+_ZONED = r"(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 
 
 def typed(column: pa.Array, name: str, path: Path) -> pa.Array:
@@ -37,6 +38,10 @@ def typed(column: pa.Array, name: str, path: Path) -> pa.Array:
         column.validate(full=True)  # text that is none, of a damaged file
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
+        if column.type == pa.string_view() or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            column = column.cast(pa.string())
+        if pa.types.is_boolean(column.type) and kind != pa.string():
+            raise _NotOneError("a boolean")
         if kind == pa.int64():
             column = _ids(column, name)
         elif kind == pa.timestamp("us"):
@@ -57,14 +62,15 @@ class _NotOneError(ValueError):
 
 
 def _ids(column: pa.Array, name: str) -> pa.Array:
+    if pa.types.is_temporal(column.type):
+        raise _NotOneError(f"a {column.type}")
     if pa.types.is_floating(column.type):
-        bad = pc.or_(pc.not_equal(pc.floor(column), column), pc.greater(pc.abs(column), _LARGEST_EXACT))
+        bad = pc.or_(pc.not_equal(pc.floor(column), column), pc.greater(pc.abs(column), _LARGEST_EXACT[column.type.bit_width]))
         odd = column.filter(pc.fill_null(bad, False))
         if len(odd):
             raise _NotOneError(f"{odd[0].as_py()!r}")
     if _is_text(column):
-        told = pc.utf8_trim_whitespace(column.cast(pa.string()))
-        told = pc.replace_substring_regex(pc.if_else(pc.equal(told, ""), None, told), r"\.0*$", "")
+        told = pc.replace_substring_regex(_trimmed(column.cast(pa.string())), r"\.0*$", "")
         whole = r"^[+-]?[0-9]{1,18}$"
         if name == "subject_id":
             _refuse(told, whole)
@@ -77,10 +83,15 @@ def _ids(column: pa.Array, name: str) -> pa.Array:
 
 def _numbers(column: pa.Array) -> pa.Array:
     if _is_text(column):
-        column = pc.utf8_trim_whitespace(column)
-        column = pc.if_else(pc.equal(column, ""), None, column)
+        column = _trimmed(column)
         _refuse(column, r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$")
     return column.cast(pa.float64(), safe=False)
+
+
+def _trimmed(column: pa.Array) -> pa.Array:
+    """Text without the blanks around it; null where there is nothing else."""
+    column = pc.utf8_trim_whitespace(column)
+    return pc.if_else(pc.equal(column, ""), None, column)
 
 
 def _is_text(column: pa.Array) -> bool:
@@ -106,8 +117,11 @@ def _times(column: pa.Array) -> pa.Array:
             f"{told[0].as_py() if len(told) else 'nothing'} ({column.type}: seconds, or what else, since 1970?)"
         )
     if _is_text(column):
+        column = _trimmed(column)
         _refuse(column, r"^[0-9]{4}-[0-9]{2}-[0-9]{2}")
-        column = column.cast(pa.timestamp("us"))
+        clock = pc.utf8_slice_codeunits(column, 10, 1000)
+        zoned = pc.any(pc.match_substring_regex(clock, _ZONED)).as_py()  # then all must be
+        column = column.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us")) if zoned else column.cast(pa.timestamp("us"))
     elif pa.types.is_date(column.type):
         column = column.cast(pa.date32()).cast(pa.timestamp("us"))
     else:

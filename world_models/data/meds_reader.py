@@ -17,6 +17,7 @@ their specimen was, the nearest before.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,15 +52,24 @@ def data_files(path: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     folder = path / "data" if (path / "data").is_dir() else path
-    files = sorted(folder.rglob("*.parquet")) if folder.is_dir() else []
-    files = [file for file in files if not any(_is_aside(part) for part in file.relative_to(folder).parts)]
+    files = sorted(_below(folder, set()))
     if not files:
         raise EhrDataError(f"no parquet file at {path}; give a MEDS file, or a folder with data/**/*.parquet")
     return files
 
 
-def _is_aside(name: str) -> bool:
-    return name == "metadata" or name.startswith(".")
+def _below(folder: Path, entered: set[Path]) -> Iterator[Path]:
+    """Parquet files of a folder and those in it, links to folders followed, each folder once."""
+    if not folder.is_dir() or folder.resolve() in entered:
+        return
+    entered.add(folder.resolve())
+    for path in folder.iterdir():
+        if path.name == "metadata" or path.name.startswith((".", "_")):  # "_": what Spark and Hadoop leave beside data
+            continue
+        if path.is_dir():
+            yield from _below(path, entered)
+        elif path.suffix.lower() == ".parquet":
+            yield path
 
 
 def iterate(path: str | Path) -> Iterator[pa.RecordBatch]:
@@ -92,6 +102,9 @@ def _batches(path: Path, wanted: tuple[str, ...]) -> Iterator[pa.Table]:
     try:
         with pq.ParquetFile(path) as file:
             there = {name.lower(): name for name in file.schema_arrow.names}
+            twice = [name for name, n in Counter(file.schema_arrow.names).items() if n > 1 and name.lower() in TYPES]
+            if twice:
+                raise EhrDataError(f"{path} has several columns {twice[0]}; MEDS has one: remove the others")
             missing = [name for name in ("subject_id", "time", "code") if name not in there]
             if missing:
                 raise EhrDataError(

@@ -33,7 +33,7 @@ TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (
     TableSpec("admissions", {
         **_IDS, "admittime": "time", "dischtime": "time", "deathtime": "time", "admission_type": "text",
         "admission_location": "text", "discharge_location": "text", "ethnicity": "text", "edregtime": "time",
-        "hospital_expire_flag": "float"}),
+        "hospital_expire_flag": "flag"}),
     TableSpec("patients", {"subject_id": "id", "gender": "text", "dob": "time", "dod": "time"}, frozenset({"dod"})),
     TableSpec("diagnoses_icd", {**_IDS, "seq_num": "id", "icd9_code": "text"}),
     TableSpec("labevents", {

@@ -55,7 +55,7 @@ TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (
     TableSpec("admissions", {
         **_IDS, "admittime": "time", "dischtime": "time", "deathtime": "time", "admission_type": "text",
         "admission_location": "text", "discharge_location": "text", "race": "text", "edregtime": "time",
-        "hospital_expire_flag": "float"}, frozenset({"edregtime", "race"})),
+        "hospital_expire_flag": "flag"}, frozenset({"edregtime", "race"})),
     TableSpec("patients", {
         "subject_id": "id", "gender": "text", "anchor_age": "float", "anchor_year": "float", "dod": "time"},
         frozenset({"dod"})),
@@ -198,6 +198,9 @@ def _administered(
     flush = done & emar["medication"].astype(object).fillna("").map(ehr_orders.is_flush).astype(bool)
     flow.refuse("emar", "line flush", int(flush.sum()))
     emar = emar[done & ~flush]
+    again = detail.duplicated() & detail["parent_field_ordinal"].notna()  # the ordinal numbers an event's products
+    flow.repair("emar_detail", "the same product of one administration again: taken once", int(again.sum()))
+    detail = detail[~again]
     detail = detail.assign(
         dose=single_number(detail["dose_given"], flow, "emar_detail", "dose given"),
         rate=single_number(detail["infusion_rate"], flow, "emar_detail", "infusion rate"),

@@ -173,7 +173,7 @@ class LLMClient:
         usage = said.value.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        counts = [n if isinstance(n, int) else None for n in counts]
+        counts = [n if type(n) is int and n >= 0 else None for n in counts]
         finish = choice.get("finish_reason")
         finish = finish if isinstance(finish, str) else ""
         return Completion(text, finish, *counts, time.monotonic() - began, attempts)
@@ -220,13 +220,13 @@ class LLMClient:
                 f"{self._url(path)} answered with more than {self.most_bytes} bytes, which were not read; expected JSON. "
                 "Check that this address is an OpenAI-compatible API; if its answers are as long, raise most_bytes"
             ) from None
-        text = answer.body.decode("utf-8", errors="replace")
+        text = answer.body.decode("utf-8", errors="replace")  # to be shown
         if not 200 <= answer.status < 300:
             self._refused(path, answer, text)
         try:
-            return _Said(json.loads(text), text)
+            return _Said(json.loads(answer.body.decode("utf-8"), object_pairs_hook=_once), text)
         except (ValueError, RecursionError):  # nested deeper than Python reads
-            raise self._nonsense(path, text, "JSON") from None
+            raise self._nonsense(path, text, "JSON in UTF-8, each name once in its object") from None
 
     def _refused(self, path: str, answer: llm_http.Answer, text: str) -> NoReturn:
         what = f"status {answer.status} ({self._excerpt(answer.reason, 80, quoted=False)}): {self._excerpt(text)}"
@@ -249,6 +249,14 @@ class LLMClient:
             return "an empty body" if quoted else ""
         more = f" ... ({len(text)} characters)" if len(text) > length else ""
         return (repr(text[:length]) if quoted else repr(text[:length])[1:-1]) + more
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs. Raises ValueError: a name is there twice, and two readers would read two answers."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a name is there twice")
+    return made
 
 
 def _check_address(base_url: str) -> None:

@@ -63,16 +63,18 @@ def read_records(
     meds: str | Path | None = None,
     tables: str | Path | None = None,
     challenge2012: str | Path | None = None,
+    date_order: str | None = None,
 ) -> tuple[Records, dict]:
     """Stays of a source on the vocabulary's items, and what was left out on the way: {"stages": ..., "dropped": ...}.
 
-    With `work`, they are kept there and read back while the source's files, the items and the steps are the same.
+    `date_order` is that of `load_episodes`. With `work`, they are kept there and read back while the source's files, the
+    items, the steps and `date_order` are the same.
 
     Raises:
         ValueError (EhrDataError, UnitError): a source that cannot be read, or holds no stay.
     """
     sources = {"meds": meds, "tables": tables, "challenge2012": challenge2012}
-    kept = None if work is None else work / f"records-{_mark(words, sources)}.safetensors"
+    kept = None if work is None else work / f"records-{_mark(words, sources, date_order)}.safetensors"
     if kept is not None and kept.exists():
         try:
             x = load_file(kept)
@@ -80,7 +82,7 @@ def read_records(
             return Records(Stays(*(x[n] for n in Stays._fields)), x["subject"], x["filtered"].bool()), left
         except (SafetensorError, KeyError):
             kept.unlink()  # cut short by a kill: read the source again
-    records, left = _read(words, sources)
+    records, left = _read(words, sources, date_order)
     if kept is not None:
         told = torch.tensor(list(json.dumps(left).encode()), dtype=torch.uint8)
         rest = {"subject": records.subject, "filtered": records.filtered, "left_out": told}
@@ -88,13 +90,13 @@ def read_records(
     return records, left
 
 
-def _read(words: Vocabulary, sources: dict[str, str | Path | None]) -> tuple[Records, dict]:
+def _read(words: Vocabulary, sources: dict[str, str | Path | None], date_order: str | None) -> tuple[Records, dict]:
     from world_models.data.ehr_filters import FilterRules, measure, select
     from world_models.data.ehr_flow import Flow
     from world_models.data.ehr_load import load_episodes
     from world_models.data.ehr_tables import EhrDataError
 
-    episodes, flow = load_episodes(**sources, hours_per_step=words.hours_per_step)
+    episodes, flow = load_episodes(**sources, hours_per_step=words.hours_per_step, date_order=date_order)
     if not episodes:
         raise EhrDataError(f"the source holds no stay that can be read; what became of its rows:\n{flow.diagram()}")
     measured = measure(episodes)
@@ -128,10 +130,11 @@ def _read(words: Vocabulary, sources: dict[str, str | Path | None]) -> tuple[Rec
     }
 
 
-def _mark(words: Vocabulary, sources: dict[str, str | Path | None]) -> str:
+def _mark(words: Vocabulary, sources: dict[str, str | Path | None], date_order: str | None) -> str:
     """A short sum of what the tensors depend on: the files by path, size and time, the items, the steps' width."""
     rows: list = [[i.name, i.unit, i.low, i.high] for i in words.items]
     rows += [[t.name, t.high] for t in words.treatments] + [words.hours_per_step, MOST]
+    rows += [date_order] if date_order else []
     for name, path in sources.items():
         if path is None:
             continue

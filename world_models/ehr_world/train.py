@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from world_models import checkpoint, keys, tree
+from world_models.data.ehr_cells import DATE_ORDERS
 from world_models.ehr_world import bins, vocabulary, ward_rollouts
 from world_models.ehr_world.card import write_card
 from world_models.ehr_world.config import SetOutcomeConfig
@@ -153,6 +154,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--source", choices=("ward", "meds"), default="ward")
     parser.add_argument("--meds", type=Path, help="MEDS folder, with --source meds")
     parser.add_argument("--tables", type=Path, help="folder of MIMIC-IV tables beside --meds")
+    parser.add_argument("--date-order", choices=DATE_ORDERS, help="of dates like 02/03/2150 in --tables")
     parser.add_argument("--challenge2012", type=Path, help="folder of its stays, trained on before those of --meds")
     parser.add_argument("--folds", type=int, default=4, help="of the patients of --meds; one is held out; 1: none")
     parser.add_argument("--fold", type=int, default=0)

@@ -322,18 +322,18 @@ def folder_of(world: str | Path) -> Path:
 
 
 def read_sources(
-    init: Path, work: Path, meds: Path, tables: Path | None, challenge2012: Path | None
+    init: Path, work: Path, meds: Path, tables: Path | None, challenge2012: Path | None, date_order: str | None = None
 ) -> tuple[Records, Records | None]:
     """The stays to learn from, and those of Challenge 2012; kept in the work folder."""
     words = EHRWorldModel.load(init).vocabulary
-    records, _ = read_records(words, work, meds=meds, tables=tables)
+    records, _ = read_records(words, work, meds=meds, tables=tables, date_order=date_order)
     return records, None if challenge2012 is None else read_records(words, work, challenge2012=challenge2012)[0]
 
 
 def from_arguments(a: argparse.Namespace, work: Path) -> dict[str, float]:
     """`train --source meds`: one fold, from reading to the saved world."""
     init = folder_of(a.init or "ehr-ward-small")
-    records, wide = read_sources(init, work, a.meds, a.tables, a.challenge2012)
+    records, wide = read_sources(init, work, a.meds, a.tables, a.challenge2012, a.date_order)
     changed = {n: v for n in ("steps", "batch", "rate") if (v := getattr(a, n)) is not None}
     recipe = dataclasses.replace(Recipe(), **changed)
     fold = train_fold(init, records, work, a.folds, a.fold, a.name or "ehr-mimic-demo-small", wide, recipe=recipe)

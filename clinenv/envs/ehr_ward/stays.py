@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class RecordedStays:
             source, flow = load_episodes(meds=folder, hours_per_step=world.hours_per_step)
             if not source:
                 raise ValueError(f"{folder} holds no stay that can be read; what became of its rows:\n{flow.diagram()}")
+        if not isinstance(source, Sequence) or not all(isinstance(e, PatientEpisode) for e in source):
+            raise ValueError(f"stays={source!r:.80} must be a MEDS folder or file, or a list of PatientEpisode")
         width = world.hours_per_step
         self.episodes = [e if e.hours_per_step == width else e.regrid(width) for e in source]
         self.hour = hour
@@ -100,6 +103,8 @@ class RecordedStays:
     def _long_enough(self, hour: float) -> list[PatientEpisode]:
         if not self.episodes:
             raise ValueError("there are no stays; give at least one PatientEpisode, or a MEDS folder or file")
+        if isinstance(hour, bool) or not isinstance(hour, Real) or not hour >= 0:
+            raise ValueError(f"hour={hour!r} must be a number from 0 up: the hours since the stay's start, in whole steps")
         least = hour + self.world.hours_per_step
         stays = [e for e in self.episodes if e.hours_alive >= least]
         if not stays:
