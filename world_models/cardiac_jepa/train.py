@@ -209,7 +209,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--batch", type=whole(2, MOST_BATCH), default=BATCH, help="pairs")
     p.add_argument("--rate", type=number(0, 10, above=True), default=RATE)
     p.add_argument("--weight", type=float, help="lambda of SIGReg; default: the preset's")
-    p.add_argument("--latent", type=whole(1, 65_536), help="size of z; default: a quarter of the published preset's")
+    p.add_argument("--latent", type=int, help="size of z; default: a quarter of the published preset's")
     p.add_argument("--inverse", type=float, help="weight of inverse dynamics; default: 3; 0: none, as published")
     p.add_argument("--device", type=command_line.device, default="cpu")
     p.add_argument("--threads", type=whole(1, MOST_THREADS), default=1)
