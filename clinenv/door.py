@@ -193,8 +193,9 @@ class Door:
         """
         if self.view is not None:
             raise ValueError(f"observation={self.kind!r} holds no row of the chart to describe; it speaks for itself")
-        flat = observation["chart"] if isinstance(observation, Mapping) else observation
-        return self.layout.describe(flat.cpu().numpy() if isinstance(flat, Tensor) else flat)
+        if isinstance(observation, Mapping) and "chart" not in observation:
+            raise ValueError(f"an observation of {', '.join(map(str, observation)) or 'nothing'} has no 'chart' to describe")
+        return self.layout.describe(observation["chart"] if isinstance(observation, Mapping) else observation)
 
     def _read(self, chart: Chart, key: Tensor, t: Tensor) -> Chart:
         """The chart as it was read, with this visit's measurement noise."""
@@ -246,7 +247,7 @@ def _shipped_encoder(device: str) -> tuple[Callable[[Tensor, Chart], Tensor], Qu
 def _asked(world: WorldModel, measured: dict[str, Quantity], name: str) -> tuple[str, ...]:
     if name not in measured:
         raise ValueError(
-            f"world {world.name!r} draws no {name}; it measures {', '.join(measured)}. Choose another observation, or a "
-            "world that draws it, such as world='oracle'"
+            f"world {world.name!r} draws no {name}; it measures {', '.join(measured)}. Choose observation='chart', or a world "
+            "of this task that draws it"
         )
     return (name,)

@@ -89,12 +89,12 @@ class ClinicalEnv(gymnasium.Env):
     @property
     def state(self) -> Any:
         """The world's state of this patient (a batch of one): for planners and judges."""
-        return self._episodes.now.state
+        return self._episodes.running.state
 
     @property
     def chart(self) -> Chart:
         """The true chart (a batch of one), without measurement noise. Read only."""
-        return dict(self._episodes.now.chart)
+        return dict(self._episodes.running.chart)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -166,6 +166,7 @@ class ClinicalEnv(gymnasium.Env):
         Raises:
             ValueError: not a snapshot of one patient in the same world and task.
         """
+        self._refuse_closed()
         observation = self._episodes.restore(snapshot, luck)
         now = self._episodes.now
         over = (now.steps >= self._episodes.horizon_steps) | self.task.terminated(now.chart)

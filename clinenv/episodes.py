@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,11 +19,14 @@ from clinenv import snapshot as snapshots
 from clinenv.door import Door
 from clinenv.patients import Starting
 from clinenv.simulator import Simulator, Step
+from clinenv.spaces import as_numbers
 from world_models import keys, tree
 from world_models.inputs import admit, checked_factors
 from world_models.protocol import Chart
 
 __all__ = ["Episodes", "Running", "checked_seed", "horizon_in_steps", "row_keys"]
+
+MOST_STEPS = 1 << 31  # of an episode: what can still be counted
 
 
 class Running(NamedTuple):
@@ -69,6 +73,13 @@ class Episodes:
     @property
     def device(self) -> torch.device:
         return self.door.device
+
+    @property
+    def running(self) -> Running:
+        """`now`. Raises gymnasium.error.ResetNeeded before the first reset."""
+        if self.now is None:
+            raise gymnasium.error.ResetNeeded("no episode has begun: call reset() first")
+        return self.now
 
     @torch.no_grad()
     def begin(
@@ -168,7 +179,13 @@ class Episodes:
 
     @torch.no_grad()
     def refusals(self, row: int) -> list[tuple[str, str]]:
-        """(order, why it was not carried out) of the last step of a row; empty before the first."""
+        """(order, why it was not carried out) of the last step of a row; empty before the first.
+
+        Raises:
+            ValueError: no such row.
+        """
+        if isinstance(row, bool) or not isinstance(row, int | np.integer) or not 0 <= row < self.count:
+            raise ValueError(f"row {row!r} is none of the {self.count} rows; give a whole number from 0 to {self.count - 1}")
         if self.wanted is None or not self.simulator.refuses:
             return []
         only = slice(row, row + 1)
@@ -184,10 +201,10 @@ class Episodes:
         for name, value in factors.items():
             quantity = self._factors.get(name)
             if quantity is not None:
-                try:
-                    value = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
-                except (TypeError, ValueError):  # text, None, or lists of unlike lengths
-                    raise ValueError(f"factor {name}={value!r} is not a number; give it in {quantity.unit}") from None
+                numbers = as_numbers(value, self.device)
+                if numbers is None:
+                    raise ValueError(f"factor {name}={value!r} is not a number; give it in {quantity.unit}")
+                value = numbers
                 value = value.expand(count, *quantity.shape) if value.shape == quantity.shape else value
             rows[name] = value
         checked = checked_factors(self.simulator.world.factors, rows, count, self.device)
@@ -219,7 +236,9 @@ class Episodes:
         Raises:
             SnapshotError (a ValueError): not a snapshot, a damaged one, or one of another world, other weights, another
                 task, other settings or another number of rows; nothing is changed then.
+            ValueError: luck that is no number a seed can be.
         """
+        luck = None if luck is None else checked_seed(luck, 1, "luck")
         template = self.now if self.now is not None else self._template()
         now: Running = tree.to(
             snapshots.unpack(snapshot, snapshots.setting(self.simulator, self.door), template), self.device
@@ -233,7 +252,7 @@ class Episodes:
             now = tree.repeat(now, self.count)
         if luck is not None:
             row = torch.arange(self.count, device=self.device)
-            key = keys.fold(keys.fold(keys.fold(now.state.key, "branch"), int(luck)), row)
+            key = keys.fold(keys.fold(keys.fold(now.state.key, "branch"), luck), row)
             now = now._replace(state=self.simulator.world.rekey(now.state, key))
         self.now, self.given, self.wanted = now, None, None
         return self.observation()
@@ -256,9 +275,10 @@ def horizon_in_steps(hours: float, hours_per_step: float) -> int:
     Raises:
         ValueError: not a positive number of hours.
     """
-    number = isinstance(hours, int | float | np.number) and not isinstance(hours, bool)
-    if not (number and math.isfinite(hours) and hours > 0):
-        raise ValueError(f"hours={hours!r} is no length of an episode; give a number over 0, such as 48")
+    number = isinstance(hours, int | float | np.integer | np.floating) and not isinstance(hours, bool)
+    if not (number and 0 < hours < MOST_STEPS * hours_per_step):  # False for NaN
+        most = f"at most {MOST_STEPS:,} steps of {hours_per_step:g} h"
+        raise ValueError(f"hours={hours!r} is no length of an episode; give a number over 0 ({most}), such as 48")
     return max(1, math.ceil(hours / hours_per_step - 1e-9))
 
 
@@ -277,7 +297,7 @@ def row_keys(seed: int | Sequence[int | None], count: int, device: torch.device)
     return torch.cat(each), np.array([s is not None for s in seeds])
 
 
-def checked_seed(seed: Any, rows: int) -> int:
+def checked_seed(seed: Any, rows: int, what: str = "seed") -> int:
     """The seed of `rows` patients, seed, seed + 1, ...: there are 2^64 of them, and none is met under two numbers.
 
     Raises:
@@ -285,5 +305,6 @@ def checked_seed(seed: Any, rows: int) -> int:
     """
     highest = 2**64 - rows
     if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer) or not 0 <= seed <= highest:
-        raise ValueError(f"seed {seed!r} is not a whole number from 0 to {highest}; give one, or None for the next patient")
+        otherwise = "the next patient" if what == "seed" else "the same"
+        raise ValueError(f"{what} {seed!r} is not a whole number from 0 to {highest}; give one, or None for {otherwise}")
     return int(seed)

@@ -14,7 +14,8 @@ from torch import Tensor
 from clinenv.task import Actions, Column, Levels, Menu, Switches
 from world_models.quantity import Quantity, by_name
 
-__all__ = ["ACTION_UNITS", "Layout", "Orders", "action_space", "layout", "pick_levels", "waveform_space"]
+__all__ = ["ACTION_UNITS", "Layout", "Orders", "action_space", "as_numbers", "layout", "pick_levels"]
+__all__ += ["waveform_space"]
 
 ACTION_UNITS = ("scaled", "mg", "units")  # "mg" and "units" are one: the amounts themselves
 
@@ -44,7 +45,10 @@ class Layout:
 
     def describe(self, observation: np.ndarray) -> dict[str, Any]:
         """Label -> value in its unit (a float, or an array [N] for a batch [N, n])."""
-        observation = np.asarray(observation, dtype=np.float32)
+        numbers = as_numbers(observation, "cpu")
+        if numbers is None or numbers.is_complex():
+            raise ValueError(f"observation {reprlib.repr(observation)} is no row of {len(self.names)} numbers; give one")
+        observation = numbers.numpy().astype(np.float32)
         if observation.shape[-1:] != (len(self.names),):
             raise ValueError(f"an observation of {len(self.names)} entries was expected, got shape {observation.shape}")
         values = observation * self.scale + self._logs(self.centre)
@@ -151,10 +155,7 @@ class Orders:
 
     def _numbers(self, actions: Any) -> Tensor:
         """The actions as a tensor of real numbers."""
-        try:
-            given = torch.as_tensor(actions if isinstance(actions, Tensor) else np.asarray(actions), device=self.device)
-        except (TypeError, ValueError):  # None, text, objects, or lists of unlike lengths
-            given = None
+        given = as_numbers(actions, self.device)
         if given is None or given.is_complex():
             raise ValueError(
                 f"actions {reprlib.repr(actions)} are no real numbers; the entries are {', '.join(self.labels[:12])}"
@@ -207,10 +208,10 @@ class Orders:
                 f"a menu takes {count} whole numbers, got {given.dtype} of shape {tuple(given.shape)}; "
                 f"the entries are {', '.join(f'{i} {label}' for i, label in enumerate(self.labels))}"
             )
-        index = given.to(torch.int64)
+        index = given.to(torch.int64)  # what is too large for it becomes negative
         outside = (index < 0) | (index >= len(self.labels))
         if bool(outside.any()):
-            raise ValueError(f"action {int(index[outside][0])} is outside the menu 0..{len(self.labels) - 1}")
+            raise ValueError(f"action {given[outside][0].item()} is outside the menu 0..{len(self.labels) - 1}")
         return index
 
     def _levels(self, given: Tensor, count: int) -> Tensor:
@@ -224,10 +225,24 @@ class Orders:
         if bool(outside.any()):
             row, entry = (int(i) for i in outside.nonzero()[0])
             raise ValueError(
-                f"level {int(index[row, entry])} for {self.labels[entry]} (row {row}) is outside "
+                f"level {given[row, entry].item()} for {self.labels[entry]} (row {row}) is outside "
                 f"0..{int(self.counts[entry]) - 1}"
             )
         return index
+
+
+def as_numbers(values: Any, device: torch.device | str) -> Tensor | None:
+    """The values as a tensor on the device; None where they are no numbers, or some of them are masked or missing."""
+    if isinstance(values, Tensor):
+        plain = values.layout == torch.strided and values.device.type != "meta"
+        given = values.detach().to(device) if plain else None
+    else:
+        try:
+            masked = [np.ma.is_masked(part) for part in (values, *(values if isinstance(values, list | tuple) else ()))]
+            given = None if any(masked) else torch.as_tensor(np.asarray(values), device=device)
+        except (TypeError, ValueError, RuntimeError):  # None, text, objects, lists of unlike lengths, tensors in lists
+            given = None
+    return given
 
 
 def pick_levels(table: Tensor, index: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from clinenv.assemble import (
     RENDER_FPS,
     RENDER_MODES,
     assemble,
+    check_flag,
     check_options,
     registered_limit,
     split_options,
@@ -79,10 +80,11 @@ class ClinicalVectorEnv(VectorEnv):
             task, num_envs, world, patients, cohort, observation, noise, missingness, hours, max_episode_steps, device,
             action_unit, render_mode, hours_per_step, uncertainty,
         )  # fmt: skip
+        check_flag("tensors", tensors)
         if tensors and isinstance(self._episodes.door.observation_space, gymnasium.spaces.Text):
             raise ValueError(f"observation={observation!r} gives strings, which are no tensors; leave tensors=False")
         self.num_envs = num_envs
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.autoreset_mode = _autoreset(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
         self.tensors = tensors
@@ -109,12 +111,12 @@ class ClinicalVectorEnv(VectorEnv):
     @property
     def state(self) -> Any:
         """The world's state of all rows: for planners and judges."""
-        return self._episodes.now.state
+        return self._episodes.running.state
 
     @property
     def chart(self) -> Chart:
         """The true chart of all rows, without measurement noise. Read only."""
-        return dict(self._episodes.now.chart)
+        return dict(self._episodes.running.chart)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -126,7 +128,7 @@ class ClinicalVectorEnv(VectorEnv):
             options: "reset_mask", and patient factors as for `ClinicalEnv.reset`, one value or one a row [N].
 
         Raises:
-            ValueError, TypeError: a mask, seed or factor that does not fit; nothing was changed then.
+            ValueError: a mask, seed or factor that does not fit; nothing was changed then.
             gymnasium.error.ClosedEnvironmentError: after `close`.
         """
         self._refuse_closed()
@@ -263,6 +265,7 @@ class ClinicalVectorEnv(VectorEnv):
         Args:
             luck: None keeps the luck, so equal actions give equal futures in all rows; a number gives each row its own.
         """
+        self._refuse_closed()
         observation = self._episodes.restore(snapshot, luck)
         now = self._episodes.now
         self._ended = (now.steps >= self._episodes.horizon_steps) | self.task.terminated(now.chart)
@@ -296,6 +299,14 @@ class ClinicalVectorEnv(VectorEnv):
             self._trend.close()
 
 
+def _autoreset(mode: Any) -> AutoresetMode:
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        known = ", ".join(repr(m.value) for m in AutoresetMode)
+        raise ValueError(f"autoreset_mode={mode!r} is unknown; choose one of {known}, or an AutoresetMode") from None
+
+
 def _reset_mask(options: Mapping[str, Any] | None, count: int) -> np.ndarray:
     """bool [N]: the rows to reset."""
     if "reset_mask" not in check_options(options):
@@ -303,7 +314,7 @@ def _reset_mask(options: Mapping[str, Any] | None, count: int) -> np.ndarray:
     mask = options["reset_mask"]
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
         kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise TypeError(f"options['reset_mask'] must be a numpy array of bool, got {kind}")
+        raise ValueError(f"options['reset_mask'] must be a numpy array of bool, got {kind}; give np.array([True, ...])")
     if mask.shape != (count,):
         raise ValueError(f"options['reset_mask'] must have the shape ({count},), got {mask.shape}")
     if not mask.any():

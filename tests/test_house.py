@@ -152,6 +152,8 @@ def draws_globally(tree: ast.Module) -> list[tuple[int, str]]:
         name = "" if "(" in written else aliases.get(head, head) + ("." + tail if tail else "")
         last = name.rpartition(".")[2]
         stdlib = name.startswith("random.") and aliases.get(head, "").split(".")[0] == "random"
+        if last in ("get_state", "getstate"):  # looks where a generator stands, and draws nothing
+            continue
         seeded = last in OWN_GENERATORS and (node.args or node.keywords)
         of_torch = re.fullmatch(r"torch(\.cuda|\.random|\.nn\.functional)?\.\w+", name) is not None
         if (

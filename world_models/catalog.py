@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Hashable
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from world_models import checkpoint
+from world_models.devices import checked_device
 from world_models.kept import Kept
 from world_models.protocol import WorldModel
 
-__all__ = ["LOADERS", "WORLDS", "Entry", "load", "weights_folder"]
+__all__ = ["LOADERS", "WORLDS", "Entry", "checked_step", "load", "weights_folder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +81,20 @@ def load(
         hours_per_step: for worlds that know several; None: the world's own.
 
     Raises:
-        ValueError: an unknown name, a path that is no world's folder, a world without cohorts or with other steps.
+        ValueError: an unknown name, a path that is no world's folder, a device that cannot be used, a world without cohorts
+            or with other steps.
         FileNotFoundError: a file of the folder is missing.
         CheckpointError (a ValueError): config or weights are damaged, altered, or not those asked for.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise ValueError(
+            f"world {name_or_path!r} is a {type(name_or_path).__name__}; give a name of the catalogue ({', '.join(WORLDS)}), a "
+            "folder, or where an environment is made the world itself"
+        )
+    device = str(checked_device(device))
+    if not isinstance(cohort, Hashable):
+        raise ValueError(f"cohort={cohort!r} is a {type(cohort).__name__}; give the name of a cohort, or a Cohort")
+    hours_per_step = None if hours_per_step is None else checked_step(hours_per_step)
     name = str(name_or_path)
     folder: Path | None
     if name in WORLDS:
@@ -89,7 +102,7 @@ def load(
         folder = weights_folder(name) if WORLDS[name].weights else None
     else:
         folder = Path(name)
-        if not folder.is_dir():
+        if not name or not folder.is_dir():
             raise ValueError(
                 f"unknown world {name!r}: it is neither a name of the catalogue ({', '.join(WORLDS)}) nor a folder "
                 f"with {checkpoint.CONFIG} and {checkpoint.WEIGHTS}"
@@ -100,7 +113,7 @@ def load(
                 f"{folder / checkpoint.CONFIG} says kind={kind!r}; known kinds are {', '.join(LOADERS)}"
             )
         factory = LOADERS[kind]
-    options = (str(device), cohort, hours_per_step)
+    options = (device, cohort, hours_per_step)
     if folder is None:
         world = _MADE.get((name, *options), lambda: _made(name, factory, None, *options))
         _check_seal(name, getattr(world, "weights_sha256", None), sha256)
@@ -110,6 +123,14 @@ def load(
         # The seal is part of the key: a folder that was trained anew is loaded anew.
         key = (name, folder.resolve(), found.sha256, *options)
         return _MADE.get(key, lambda: _made(name, factory, found, *options))
+
+
+def checked_step(hours_per_step: Any) -> float:
+    """Hours that a step can last. Raises ValueError: no finite number above 0."""
+    number = isinstance(hours_per_step, Real) and not isinstance(hours_per_step, bool)
+    if not number or not 0 < hours_per_step < float("inf"):
+        raise ValueError(f"hours_per_step={hours_per_step!r} is no length of a step; give a number above 0, such as 2")
+    return float(hours_per_step)
 
 
 def _check_seal(name: str, found: str | None, registered: str | None) -> None:

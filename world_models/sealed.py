@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +20,11 @@ from torch import Tensor
 
 from world_models.config_json import ConfigError, parse_json
 from world_models.tensor_file import CheckpointError, replace_file, take_tensors
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Form", "Opened", "command_line"]
 
@@ -74,12 +79,13 @@ class Form:
             digest.update(content)
         total = digest.hexdigest()
         folder.mkdir(parents=True, exist_ok=True)
-        self._finish(folder)
-        for name, content in zip(self.tensors, contents, strict=True):
-            replace_file(_next(folder / name), content)
-        self._write_json(folder, values, total)
-        for name in self.tensors:
-            os.replace(_next(folder / name), folder / name)
+        with _held(folder):
+            self._finish(folder)
+            for name, content in zip(self.tensors, contents, strict=True):
+                replace_file(_next(folder / name), content)
+            self._write_json(folder, values, total)
+            for name in self.tensors:
+                os.replace(_next(folder / name), folder / name)
         return total
 
     @contextmanager
@@ -90,12 +96,18 @@ class Form:
             FileNotFoundError: a file is missing.
             CheckpointError: the JSON is no object, bears no seal, or its seal is not that of what lies beside it.
         """
+        with ExitStack() as stack:
+            with _held(folder, shared=True):  # what is open then stays what it was, whoever writes later
+                opened = self._open(folder, stack)
+            yield opened
+
+    def _open(self, folder: Path, stack: ExitStack) -> Opened:
         config = self.read_json(folder)
         claimed = config.pop(_SEAL, None)
         found = ""
         for paths in self._candidates(folder):
-            with ExitStack() as stack:
-                files = {name: stack.enter_context(path.open("rb")) for name, path in paths.items()}
+            with ExitStack() as trial:
+                files = {name: trial.enter_context(path.open("rb")) for name, path in paths.items()}
                 if claimed is None:
                     raise CheckpointError(
                         f"{folder / self.json} bears no seal over itself and {' and '.join(self.tensors)}: it was written by "
@@ -103,8 +115,8 @@ class Form:
                     )
                 found = _sum(config, files)
                 if found == claimed:
-                    yield Opened(folder, config, found, files)
-                    return
+                    stack.enter_context(trial.pop_all())
+                    return Opened(folder, config, found, files)
         raise CheckpointError(
             f"{folder / self.json} bears the seal {str(claimed)[:64]}, but its values and {' and '.join(self.tensors)} beside "
             f"it sum to {found}: one of them was changed or belongs to another. Restore the folder; or, if you changed it on "
@@ -164,7 +176,8 @@ class Form:
     def _finish(self, folder: Path) -> None:
         """Bring a write that was stopped before its last rename to its end, so that another may use the same names."""
         try:
-            with self.opened(folder) as found:
+            with ExitStack() as stack:
+                found = self._open(folder, stack)
                 names = [name for name, file in found.files.items() if Path(file.name) == _next(folder / name)]
         except (FileNotFoundError, CheckpointError):  # nothing whole is here, so there is nothing to keep
             return
@@ -217,6 +230,21 @@ def _fed(digest: Any, file: BinaryIO) -> Any:
     while block := file.read(1 << 20):
         digest.update(block)
     return digest
+
+
+@contextmanager
+def _held(folder: Path, shared: bool = False) -> Iterator[None]:
+    """One process writes a folder at a time, and none reads it meanwhile; where there are no such locks, nothing is held."""
+    if fcntl is None or not folder.is_dir():
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have none
+            fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _next(path: Path) -> Path:

@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,7 +51,7 @@ def check_world(
     """
     _check_names(world, also)
     key = keys.from_seed(20240, batch, world.device)
-    generator = torch.get_rng_state().clone()
+    generators = _generators()
     first = world.initial(key)
     _check_state(first, batch, 0)
     assert torch.equal(first.key, key), "initial(key) must keep the key as the state's first leaf"
@@ -64,17 +66,20 @@ def check_world(
         assert torch.equal(action, given), "transition changed the action it was given, in place"
         _check_same(after, world.transition(state, action), "transition called twice with the same state and action")
         _check_state(after, batch, step + 1)
+        assert torch.equal(after.key, key), "transition must keep the key: a patient's luck follows from it to the end"
         _check_chart(world, world.observe(after, also), batch, also)
         chart = world.observe(after, also)
         held = tree.copy(after)
         _check_same(chart, world.observe(after, also), "observe called twice in the same state")
         _check_same(after, held, "observe changed the state it was given, in place")
         _check_side_reports(world, after, batch)
+        _check_same(after, held, "spread or support changed the state it was given, in place")
         state = after
         states.append(state)
         orders.append(action)
     _check_chart(world, world.observe(first, also), batch, also)
-    assert torch.equal(torch.get_rng_state(), generator), "the world drew from torch's global generator"
+    for whose, drawn in _generators().items():
+        assert drawn == generators[whose], f"the world drew from {whose} global generator; luck comes from world_models.keys"
 
     _check_rows(world, key, states, orders, relative, absolute, also)
     _check_luck(world, states, orders, luck)
@@ -82,12 +87,22 @@ def check_world(
     _check_refusals(world, key)
 
 
+def _generators() -> dict[str, Any]:
+    """Where the generators stand that nothing may draw from."""
+    numpy = np.random.get_state(legacy=False)["state"]
+    return {
+        "torch's": torch.get_rng_state().tolist(),
+        "numpy's": (numpy["key"].tolist(), numpy["pos"]),
+        "Python's": random.getstate(),
+    }
+
+
 def _check_names(world: WorldModel, also: Sequence[str]) -> None:
     for kind in ("measures", "orders", "factors"):
         names = [quantity.name for quantity in getattr(world, kind)]
         assert len(set(names)) == len(names), f"{kind} names one twice: {names}"
         assert all(quantity.unit for quantity in getattr(world, kind)), f"every one of {kind} needs a unit"
-    assert world.name and world.hours_per_step > 0, "a world has a name and a positive hours_per_step"
+    assert world.name and 0 < world.hours_per_step < torch.inf, "a world has a name and a positive hours_per_step"
     on_request = {q.name for q in world.measures if q.on_request}
     assert set(also) <= on_request, f"only {sorted(on_request)} can be asked for, not {sorted(also)}"
 
@@ -122,6 +137,7 @@ def _check_side_reports(world: WorldModel, state: Any, batch: int) -> None:
     for name, sd in world.spread(state).items():
         assert name in measured, f"spread names {name}, which is no measure"
         assert sd.shape == (batch,) and bool((sd >= 0).all()), f"spread of {name} must be [B] and not negative"
+        assert bool(sd.isfinite().all()), f"spread of {name} must be finite"
     support = world.support(state)
     assert support.dtype == torch.bool and support.shape == (batch,), "support must be bool [B]"
 
@@ -146,12 +162,15 @@ def _check_rows(
         for step, state in enumerate(states):
             chart, expected = world.observe(alone, also), world.observe(state, also)
             _check_same(chart, tree.take(expected, rows), f"{what}, step {step}", relative, absolute)
+            for verb in (world.spread, world.support):
+                mine, theirs = verb(alone), tree.take(verb(state), rows)
+                _check_same(mine, theirs, f"{verb.__name__} of {what}, step {step}", relative, absolute)
             if step < len(orders):
                 alone = world.transition(alone, orders[step][rows])
 
 
 def _check_luck(world: WorldModel, states: list, orders: list, luck: bool) -> None:
-    """Same key, same orders: same future. Another key: another future, and the present chart stays."""
+    """Same key, same orders: same future. Another key: the same patients, and another future."""
     here = states[len(orders) // 2]
     branch = here
     for action, later in zip(orders[len(orders) // 2 :], states[len(orders) // 2 + 1 :], strict=True):
@@ -160,6 +179,10 @@ def _check_luck(world: WorldModel, states: list, orders: list, luck: bool) -> No
     other = world.rekey(here, keys.fold(here.key, "check other luck"))
     assert torch.equal(other.key, keys.fold(here.key, "check other luck")), "rekey must put the new key into the state"
     assert torch.equal(other.t, here.t), "rekey must not move time"
+    before, after = world.observe(here), world.observe(other)
+    for name in {factor.name for factor in world.factors} & before.keys():
+        same = torch.equal(torch.nan_to_num(before[name]), torch.nan_to_num(after[name]))
+        assert same, f"rekey changed {name}: other luck, the same patients"
     _check_same(other, world.rekey(here, keys.fold(here.key, "check other luck")), "rekey called twice")
     changed = False
     for action in orders[len(orders) // 2 :]:
@@ -170,7 +193,7 @@ def _check_luck(world: WorldModel, states: list, orders: list, luck: bool) -> No
 
 
 def _check_factors(world: WorldModel, key: Tensor) -> None:
-    """A fixed factor that the chart shows under its own name shows the value it was given."""
+    """A fixed factor changes the patient, and one that the chart shows under its own name shows the value given."""
     measured = {quantity.name for quantity in world.measures if not quantity.on_request}
     for factor in world.factors:
         if factor.name in measured and factor.shape == ():
@@ -178,6 +201,10 @@ def _check_factors(world: WorldModel, key: Tensor) -> None:
             value = value.round() if factor.unit == "bool" else value
             shown = world.observe(world.initial(key, {factor.name: value}))[factor.name]
             torch.testing.assert_close(shown, value, rtol=1e-4, atol=1e-3, msg=f"factor {factor.name} was not kept")
+        ends = [torch.full((len(key), *factor.shape), end, device=key.device) for end in (factor.low, factor.high)]
+        least, most = (tree.leaves(world.initial(key, {factor.name: end})) for end in ends)
+        differ = any(not torch.equal(torch.nan_to_num(x), torch.nan_to_num(y)) for x, y in zip(least, most, strict=True))
+        assert differ, f"factor {factor.name} changes nothing: {factor.low:g} and {factor.high:g} give the same patients"
 
 
 def _check_refusals(world: WorldModel, key: Tensor) -> None:
@@ -191,7 +218,8 @@ def _check_refusals(world: WorldModel, key: Tensor) -> None:
             action[-1, column] = amount
             what = f"transition with {order.name}={amount:g} {order.unit}, outside {order.low:g} to {order.high:g}"
             _check_refused(lambda a=action: world.transition(state, a), what, order.name)
-    for wrong in (nothing[:, :-1], nothing[:-1], nothing[:, None], nothing.to(torch.complex64)):
+    wider = torch.cat([nothing, nothing[:, :1]], 1)
+    for wrong in (nothing[:, :-1], wider, nothing[:-1], nothing[:, None], nothing.to(torch.complex64)):
         what = f"transition with an action {wrong.dtype} {tuple(wrong.shape)} instead of {tuple(nothing.shape)}"
         _check_refused(lambda a=wrong: world.transition(state, a), what)
     for factor in world.factors:

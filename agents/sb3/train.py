@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -26,7 +27,9 @@ from agents.sb3 import store
 from agents.sb3.presets import Preset, preset_for
 from agents.sb3.vec_env import SB3VecEnv
 from clinenv.door import Door
+from clinenv.registration import ENVIRONMENTS
 from world_models import catalog, checkpoint
+from world_models.command_line import MOST_THREADS, folder, number, whole
 
 __all__ = ["main", "train", "weights_sum"]
 
@@ -127,6 +130,9 @@ def train(
     """
     if algo not in _ALGORITHMS:
         raise ValueError(f"algo {algo!r} is unknown; choose one of {', '.join(_ALGORITHMS)}")
+    ids = [row["id"] for row in ENVIRONMENTS]
+    if env_id not in ids and make is _make:
+        raise ValueError(f"environment {env_id!r} is none of clinenv's; choose one of {', '.join(ids)}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     preset = preset or preset_for(algo, env_id)
@@ -148,10 +154,6 @@ def train(
             raise ValueError(f"{folder} holds a policy with another {', '.join(differing)}; choose another --out")
         if old["steps_done"] >= steps:
             return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
-
     envs = make(env_id, preset, world, autoreset_mode=AutoresetMode.SAME_STEP, **env_kwargs)
     try:
         # Course and horizon are the same 24 steps for everyone and the hour is observed: the end is the end.
@@ -162,8 +164,13 @@ def train(
             top = settings["learning_rate"]
             settings["learning_rate"] = lambda remaining: top * remaining
         policy_kwargs = {"net_arch": list(preset.net_arch)}
+        if algo == "dqn" and not isinstance(vec.action_space, Discrete):
+            raise ValueError(f"dqn needs a menu, but {env_id} takes {vec.action_space}; take ppo")
         model = _ALGORITHMS[algo]("MlpPolicy", vec, seed=seed, device="cpu", policy_kwargs=policy_kwargs, **settings)
         done = store.restore(model, folder) if resume else 0
+        folder.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            (folder / "metrics.jsonl").unlink(missing_ok=True)
         vec.seed(seed + done)  # a resumed run meets new patients
         report = _Report(folder, config, steps, progress, save_every_s)
         model.learn(steps - done, callback=report, reset_num_timesteps=done == 0)
@@ -178,17 +185,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--algo", choices=sorted(_ALGORITHMS), default="ppo")
     parser.add_argument("--env", default="ECGDrug-v0", help="environment id")
     parser.add_argument("--world", default="ecg-wm-small", help="oracle, a shipped world's name, or a folder")
-    parser.add_argument("--steps", type=int, default=500_000, help="patient-steps in all")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num-envs", type=int, help="patients at once (default: the preset's)")
-    parser.add_argument("--cost-weight", type=float, help="what one unit of safety cost is worth in return")
-    parser.add_argument("--threads", type=int, default=1, help="torch threads; networks this small gain from one only")
+    parser.add_argument("--steps", type=whole(1), default=500_000, help="patient-steps in all")
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
+    parser.add_argument("--num-envs", type=whole(1, 1 << 20), help="patients at once (default: the preset's)")
+    parser.add_argument("--cost-weight", type=number(0, 1e6), help="what one unit of safety cost is worth in return")
+    parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1, help="torch threads; networks this small gain from one only")
     parser.add_argument("--fresh", action="store_true", help="start anew even if --out holds a policy")
-    parser.add_argument("--out", required=True, help="folder for the policy")
+    parser.add_argument("--out", type=folder, required=True, help="folder for the policy")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     preset = preset_for(args.algo, args.env)
-    if args.num_envs:
+    if args.num_envs is not None:
         preset = preset.but(num_envs=args.num_envs)
     if args.cost_weight is not None:
         preset = preset.but(cost_weight=args.cost_weight)
@@ -196,7 +203,7 @@ def main(argv: list[str] | None = None) -> int:
         train(
             args.out, args.steps, args.algo, args.world, args.env, preset, seed=args.seed, resume=not args.fresh
         )
-    except (ValueError, FileNotFoundError, KeyError) as error:
+    except (ValueError, OSError) as error:
         parser.exit(2, f"error: {error}\n")
     print(f"policy in {args.out}")
     return 0

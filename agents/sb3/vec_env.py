@@ -45,7 +45,7 @@ class SB3VecEnv(VecEnv):
                 f"SB3 needs same-step autoreset and this environment has {mode}; make it with "
                 "autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP"
             )
-        if cost_weight < 0:
+        if not 0 <= cost_weight < float("inf"):
             raise ValueError(f"cost_weight must be 0 or more, got {cost_weight}")
         self.env = env
         self.cost_weight = cost_weight

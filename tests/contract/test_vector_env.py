@@ -140,8 +140,8 @@ def test_factors_one_for_all_or_one_a_row() -> None:
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"reset_mask": [True, False, False]}, TypeError),
-        ({"reset_mask": np.array([1, 0, 0])}, TypeError),
+        ({"reset_mask": [True, False, False]}, ValueError),
+        ({"reset_mask": np.array([1, 0, 0])}, ValueError),
         ({"reset_mask": np.array([True])}, ValueError),
         ({"reset_mask": np.zeros(3, bool)}, ValueError),
         ({"agee": 3}, ValueError),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import save
 
 from tests.kills import every, kill_at, needs_fork
 from world_models import sealed, tensor_file
+from world_models.checkpoint import load, save_checkpoint
 from world_models.sealed import Form
 from world_models.tensor_file import CheckpointError, read_tensors
 
@@ -90,3 +92,22 @@ def test_headers_are_read_with_care(tmp_path: Path) -> None:
     assert read_tensors(path)[0]["a"].tolist() == [1.0, 1.0]
     with pytest.raises(FileNotFoundError):
         read_tensors(tmp_path / "none")
+
+
+def _save_often(folder: Path, number: int) -> None:
+    for _ in range(20):
+        save_checkpoint(folder, {"a": torch.full((20_000,), float(number))}, {"number": number}, "card")
+
+
+@needs_fork
+def test_two_processes_may_save_while_others_read(tmp_path: Path) -> None:
+    folder = tmp_path / "ü and w"
+    save_checkpoint(folder, {"a": torch.zeros(20_000)}, {"number": 0}, "card")
+    savers = [multiprocessing.get_context("fork").Process(target=_save_often, args=(folder, k)) for k in (1, 2)]
+    for saver in savers:
+        saver.start()
+    while any(saver.is_alive() for saver in savers):
+        tensors, config = load(folder)
+        assert float(tensors["a"][0]) == config["number"]
+    assert [saver.exitcode for saver in savers] == [0, 0]
+    assert sorted(path.name for path in folder.iterdir()) == ["CARD.md", "config.json", "model.safetensors"]

@@ -68,8 +68,10 @@ class JEPAConfig:
                 raise ValueError(f"{name} is {each}; it needs 1 to 16 whole numbers from 1 to {limit:,}")
         if not 0.0 < self.weight < 1.0:
             raise ValueError(f"weight (lambda) is {self.weight}; it must lie between 0 and 1, 0.02 to 0.1 is usual")
-        if not 0.0 <= self.inverse < float("inf"):
-            raise ValueError(f"inverse (weight of inverse dynamics) is {self.inverse}; give 0 (none) or more, 1 to 3 is usual")
+        if not 0.0 <= self.inverse <= 1e6:
+            raise ValueError(f"inverse (weight of inverse dynamics) is {self.inverse}; give 0 (none) to 1e6, 1 to 3 is usual")
+        if not 0.0 <= self.own_penalty <= 1e6:
+            raise ValueError(f"own_penalty is {self.own_penalty}; give 0 (none) to 1e6, 1e-3 is usual")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from world_models import checkpoint, keys, tree
+from world_models import checkpoint, command_line, keys, tree
 from world_models.cardiac_jepa import cohort
 from world_models.cardiac_jepa.auroc import macro_auroc
 from world_models.cardiac_jepa.card import write_card
@@ -30,6 +30,7 @@ from world_models.cardiac_jepa.labels import Followed, LabelModel
 from world_models.cardiac_jepa.model import KIND, CardiacJEPAWorld, Reader, WorldConfig
 from world_models.cardiac_jepa.pretrain import Pairs, PairSource, pretrain
 from world_models.cardiac_jepa.probes import fit_probe, youden
+from world_models.command_line import MOST_BATCH, MOST_THREADS, number, whole
 from world_models.data.ecg_monolith import Monolith, pairs, read_monolith
 from world_models.data.ecg_pairs import with_changes
 from world_models.oracles.progression_visits import consecutive
@@ -195,54 +196,72 @@ patients (a bank and pairs): share them only as the data's licence allows."""
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog="python -m world_models.cardiac_jepa.train", description=__doc__.split("\n")[0])
-    p.add_argument("--out", type=Path, required=True, help="folder of the world to be")
-    p.add_argument("--work", type=Path, default=Path("runs/cardiac-jepa"), help="data, progress and metrics")
+    p.add_argument("--out", type=command_line.folder, required=True, help="folder of the world to be")
+    p.add_argument("--work", type=command_line.folder, default=Path("runs/cardiac-jepa"), help="data, progress and metrics")
     p.add_argument("--data", type=Path, help="an HDF5 monolith (see world_models/data/README.md); default: simulated")
-    p.add_argument("--patients", type=int, default=PATIENTS, help="simulated, of the probe and what the world keeps; without --data")
-    p.add_argument("--drawn", type=int, default=DRAWN, help="simulated, whose pairs the JEPA learns from; without --data")
-    p.add_argument("--followed", type=int, default=FOLLOWED, help="simulated patients for the labels' process")
+    p.add_argument("--patients", type=whole(1), default=PATIENTS, help="simulated, of the probe and what the world keeps; without --data")
+    p.add_argument("--drawn", type=whole(1), default=DRAWN, help="simulated, whose pairs the JEPA learns from; without --data")
+    p.add_argument("--followed", type=whole(1), default=FOLLOWED, help="simulated patients for the labels' process")
     p.add_argument("--preset", choices=("narrow", "xresnet1d50"), default="narrow")
     p.add_argument("--name", default="cardiac-jepa-small")
-    p.add_argument("--steps", type=int, default=STEPS, help="of the JEPA")
-    p.add_argument("--label-steps", type=int, default=3000, help="of the labels' process")
-    p.add_argument("--batch", type=int, default=BATCH, help="pairs")
-    p.add_argument("--rate", type=float, default=RATE)
+    p.add_argument("--steps", type=whole(1), default=STEPS, help="of the JEPA")
+    p.add_argument("--label-steps", type=whole(1), default=3000, help="of the labels' process")
+    p.add_argument("--batch", type=whole(2, MOST_BATCH), default=BATCH, help="pairs")
+    p.add_argument("--rate", type=number(0, 10, above=True), default=RATE)
     p.add_argument("--weight", type=float, help="lambda of SIGReg; default: the preset's")
     p.add_argument("--latent", type=int, help="size of z; default: a quarter of the published preset's")
     p.add_argument("--inverse", type=float, help="weight of inverse dynamics; default: 3; 0: none, as published")
-    p.add_argument("--device", default="cpu")
-    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--device", type=command_line.device, default="cpu")
+    p.add_argument("--threads", type=whole(1, MOST_THREADS), default=1)
     return p.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     a = _arguments(argv)
+    try:
+        return _run(a)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _check_enough(m: Monolith, where: Sides, path: Path) -> None:
+    """Raises ValueError for data with a side that nothing can be learned from or judged on, before hours of training."""
+    changed = (m.label[where.valid_pairs[0]] != m.label[where.valid_pairs[1]]).any(1)
+    found = {
+        "training pairs": len(where.train_pairs[0]),
+        "first ECGs of validation patients (fold 18)": int((m.days[where.valid] == 0).sum()),
+        "validation pairs whose conditions change": int(changed.sum()),
+    }
+    lacking = [name for name, count in found.items() if not count]
+    if lacking:
+        raise ValueError(f"{path} has {len(m.fold)} ECGs and no {', no '.join(lacking)}; take more patients")
+
+
+def _run(a: argparse.Namespace) -> int:
     torch.set_num_threads(a.threads)
     jepa = dataclasses.replace(with_inverse(NARROW if a.preset == "narrow" else FULL), name=a.name)
     if a.preset == "narrow" and a.data is None:
         jepa = dataclasses.replace(jepa, dynamics_hidden=DYNAMICS_HIDDEN)
     chosen = {name: getattr(a, name) for name in ("weight", "latent", "inverse") if getattr(a, name) is not None}
-    try:
-        jepa = dataclasses.replace(jepa, **chosen)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    jepa = dataclasses.replace(jepa, **chosen)
     if a.data is not None and not a.data.is_file():
-        print(f"--data {a.data}: no such file; make one with world_models.data.mimic_iv_ecg, or leave it out", file=sys.stderr)
-        return 2
+        raise ValueError(f"--data {a.data}: no such file; make one with world_models.data.mimic_iv_ecg, or leave it out")
     if a.data is None:
         a.work.mkdir(parents=True, exist_ok=True)
     path = a.data or cohort.progression_monolith(a.work / f"progression-{a.patients}.h5", SEED, a.patients)
     try:
         m = on_codes(read_monolith(path))
     except ValueError as error:
-        print(f"--data {path}: {error}", file=sys.stderr)
-        return 2
+        raise ValueError(f"--data {path}: {error}") from None
     jepa = dataclasses.replace(jepa, codes=m.codes)
     where = sides(m)
+    _check_enough(m, where, path)
     source: Pairs
     if a.data is None:
         visits = tree.to(simulated_visits(a.work / "visits", DRAWN_SEED, a.drawn), a.device)
+        if not len(consecutive(visits)):
+            raise ValueError(f"the visits of --drawn {a.drawn} patients make no pair; draw more, some hundreds at least")
         some = with_changes(*consecutive(visits).unbind(1), visits.condition, CHANGED)
         source = DrawnPairs(visits, *some, jepa.crop_samples)
     else:

@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from world_models import checkpoint, keys
+from world_models import checkpoint, command_line, keys
+from world_models.command_line import MOST_THREADS, whole
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.beat_data import BeatSource
 from world_models.ecg_wm.card import write_card
@@ -226,19 +227,15 @@ def train(
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m world_models.ecg_wm.train", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for config.json, model.safetensors and CARD.md")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
+    parser.add_argument("--out", type=command_line.folder, required=True, help="folder for config.json, model.safetensors and CARD.md")
+    parser.add_argument("--device", type=command_line.device, default="cpu", help="cpu, cuda, cuda:1 ...")
     parser.add_argument("--size", choices=("small", "large"), default="small")
     parser.add_argument(
         "--ludb", type=Path, default=None, help="LUDB folder: adds its real beats to the beat autoencoder's"
     )
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of training steps")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads on the CPU")
+    parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=2, help="torch threads on the CPU")
     chosen = parser.parse_args(arguments)
-    if chosen.threads < 1:
-        parser.error(f"--threads {chosen.threads}: must be 1 or more")
-    if chosen.device.startswith("cuda") and not torch.cuda.is_available():
-        parser.error(f"--device {chosen.device}: torch finds no GPU here; take cpu")
     torch.set_num_threads(chosen.threads)
     config = SMALL if chosen.size == "small" else LARGE
     try:

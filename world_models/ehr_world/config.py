@@ -34,5 +34,5 @@ class SetOutcomeConfig:
             raise ValueError(f"unknown backbone {self.backbone!r}; there are: {', '.join(BACKBONES)}")
         check_sizes(self, hidden=65_536, layers=256, query=65_536, admissions=1 << 24)
         check_sizes(self, least=0, rank=1024)
-        if not 0 < self.longest_h < float("inf"):
-            raise ValueError(f"longest_h={self.longest_h} must be above 0 h")
+        if not 0 < self.longest_h <= 1e6:
+            raise ValueError(f"longest_h={self.longest_h:g} must be above 0 h and at most 1e6 h")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from world_models import checkpoint, keys, tree
+from world_models import checkpoint, command_line, keys, tree
+from world_models.command_line import MOST_BATCH, MOST_THREADS, number, whole
 from world_models.data.ehr_cells import DATE_ORDERS
 from world_models.ehr_world import bins, vocabulary, ward_rollouts
 from world_models.ehr_world.card import write_card
@@ -149,35 +149,37 @@ patients (seeds from {seed} on; validation and test patients have seeds of their
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder of the finished world")
+    parser = argparse.ArgumentParser(prog="python -m world_models.ehr_world.train", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=command_line.folder, required=True, help="folder of the finished world")
     parser.add_argument("--source", choices=("ward", "meds"), default="ward")
     parser.add_argument("--meds", type=Path, help="MEDS folder, with --source meds")
     parser.add_argument("--tables", type=Path, help="folder of MIMIC-IV tables beside --meds")
     parser.add_argument("--date-order", choices=DATE_ORDERS, help="of dates like 02/03/2150 in --tables")
     parser.add_argument("--challenge2012", type=Path, help="folder of its stays, trained on before those of --meds")
-    parser.add_argument("--folds", type=int, default=4, help="of the patients of --meds; one is held out; 1: none")
-    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--folds", type=whole(1), default=4, help="of the patients of --meds; one is held out; 1: none")
+    parser.add_argument("--fold", type=whole(0), default=0)
     parser.add_argument("--init", help="with --source meds: the world (name or folder) to start from")
-    parser.add_argument("--work", type=Path, help="shards and progress; default: OUT with '.work' appended")
-    parser.add_argument("--stays", type=int, default=24000, help="training stays drawn from the ward")
-    parser.add_argument("--held-out", type=int, default=1000, help="validation stays")
-    parser.add_argument("--confounding", type=float, default=0.0, help="the clinician's dial, with --source ward")
-    parser.add_argument("--steps", type=int, help=f"default {STEPS}; on records: passes that inner folds choose")
-    parser.add_argument("--polish", type=int, default=POLISH, help="steps of a second, lower cosine, with --source ward")
-    parser.add_argument("--batch", type=int, help=f"default {BATCH}; on records: Recipe.batch")
-    parser.add_argument("--rate", type=float, help="peak learning rate; default 2e-3; on records: Recipe.rate")
+    parser.add_argument("--work", type=command_line.folder, help="shards and progress; default: OUT with '.work' appended")
+    parser.add_argument("--stays", type=whole(1), default=24000, help="training stays drawn from the ward")
+    parser.add_argument("--held-out", type=whole(1), default=1000, help="validation stays")
+    parser.add_argument("--confounding", type=number(0, 1), default=0.0, help="the clinician's dial, with --source ward")
+    parser.add_argument("--steps", type=whole(1), help=f"default {STEPS}; on records: passes that inner folds choose")
+    parser.add_argument("--polish", type=whole(0), default=POLISH, help="steps of a second, lower cosine, with --source ward")
+    parser.add_argument("--batch", type=whole(1, MOST_BATCH), help=f"default {BATCH}; on records: Recipe.batch")
+    parser.add_argument("--rate", type=number(0, 10, above=True), help="peak learning rate; default 2e-3; on records: Recipe.rate")
     parser.add_argument("--name", help="default ehr-ward-small, or ehr-mimic-demo-small")
     parser.add_argument("--backbone", choices=("gru", "transformer"), default="gru", help="with --source ward")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", type=command_line.device, default="cpu")
+    parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1)
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.fold < arguments.folds:
         parser.error(f"--fold {arguments.fold} must lie in 0..{arguments.folds - 1}")
     if arguments.source == "meds" and arguments.meds is None:
         parser.error("--source meds needs --meds DIR")
-    if not (0 <= arguments.confounding <= 1 and math.isfinite(arguments.confounding)):
-        parser.error(f"--confounding {arguments.confounding} must lie in 0..1")
+    if arguments.source == "ward":
+        for name in ("meds", "tables", "challenge2012", "init"):
+            if getattr(arguments, name) is not None:
+                parser.error(f"--{name} {getattr(arguments, name)} goes with --source meds; add that, or leave it out")
     return arguments
 
 
@@ -185,15 +187,21 @@ def main(argv: list[str] | None = None) -> None:
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
     work = a.work or a.out.with_name(a.out.name + ".work")
-    if a.source == "meds":
-        from world_models.ehr_world.train_records import from_arguments
+    try:
+        if a.source == "meds":
+            from world_models.ehr_world.train_records import from_arguments
 
-        try:
-            print(json.dumps(from_arguments(a, work)))
-        except (ValueError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
-        return
+            figures = from_arguments(a, work)
+        else:
+            figures = _on_ward(a, work)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    print(json.dumps(figures))
+
+
+def _on_ward(a: argparse.Namespace, work: Path) -> dict[str, float]:
+    """Train on stays drawn from the ward; returns the figures of the card."""
     work.mkdir(parents=True, exist_ok=True)
     steps, batch, rate = a.steps or STEPS, a.batch or BATCH, a.rate or 2e-3
     config = dataclasses.replace(SetOutcomeConfig(), name=a.name or "ehr-ward-small", backbone=a.backbone)
@@ -205,8 +213,7 @@ def main(argv: list[str] | None = None) -> None:
         train_net(net, stays, held_out, a.polish, batch, work, 0.6 * rate, "polish")
     command = "python -m world_models.ehr_world.train --out DIR"
     command += f" --confounding {a.confounding:g}" * (a.confounding > 0) + f" --backbone {a.backbone}" * (a.backbone != "gru")
-    _, figures = finish(net, stays, held_out, a.out, command, source)
-    print(json.dumps(figures))
+    return finish(net, stays, held_out, a.out, command, source)[1]
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ __all__ += ["ward_specs"]
 
 # tails finer than the middle: what kills lies there
 _TAIL = (0.0, 0.001, 0.005, 0.02)
+MOST = 1e9  # no number of a chart is larger
 MOST_EDGES = 1025  # of an item: many times what was ever trained
-
 
 @dataclass(frozen=True, slots=True)
 class Spec:
@@ -85,6 +85,13 @@ class StaticFeature:
     low: float  # least and greatest met in training
     high: float
 
+    def __post_init__(self) -> None:
+        if not (abs(self.mean) < MOST and 0 < self.sd < MOST and -MOST < self.low <= self.high < MOST):
+            raise ValueError(
+                f"{self.name}: mean {self.mean:g}, sd {self.sd:g}, low {self.low:g} and high {self.high:g} must lie within "
+                f"{MOST:g}, sd above 0, low not above high"
+            )
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -93,6 +100,10 @@ class Vocabulary:
     static: tuple[StaticFeature, ...]
     diagnoses: tuple[str, ...]
     hours_per_step: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.hours_per_step <= 168:
+            raise ValueError(f"hours_per_step={self.hours_per_step:g} must be above 0 h and at most a week, 168 h")
 
     @property
     def bins(self) -> int:

@@ -41,6 +41,8 @@ from world_models.quantity import Quantity
 
 __all__ = ["MORPHOLOGY", "ECGDrugOracle", "ECGDrugState"]
 
+MOST_STEP_H = 168.0  # a week: nobody doses less often
+
 _FACTOR = {q.name: i for i, q in enumerate(cohorts.FACTORS)}
 
 # (low, high, softness): identity between low + softness and high - softness, tanh to the limits beyond. Within them a
@@ -91,7 +93,7 @@ class ECGDrugOracle:
         device: where all tensors live.
 
     Raises:
-        ValueError: an unknown cohort or drug, a step that is not positive.
+        ValueError: an unknown cohort or drug, a step that is not above 0 or longer than MOST_STEP_H.
     """
 
     name = "oracle"
@@ -107,8 +109,10 @@ class ECGDrugOracle:
         trial: TrialModel | str | os.PathLike[str] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not hours_per_step > 0:
-            raise ValueError(f"hours_per_step={hours_per_step} must be above 0; 2.0 is the environment's")
+        if not 0 < hours_per_step <= MOST_STEP_H:
+            raise ValueError(
+                f"hours_per_step={hours_per_step} must be above 0 and at most {MOST_STEP_H:g}; 2.0 is the environment's"
+            )
         self.device = torch.device(device)
         self.cohort = cohorts.cohort_named(cohort)
         self.hours_per_step = float(hours_per_step)
