@@ -1,4 +1,4 @@
-"""Arrhythmia burden and torsades of the oracle beside the published figures that `world_models.oracles.rhythm` cites.
+"""Arrhythmia burden and torsades of the oracle beside the published figures that `world_models.oracles.ecg_drug.rhythm` cites.
 
     python -m benchmarks.calibrate_rhythm [--patients 8192] [--hours 72] [--out CSV]
 
@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from world_models import keys
-from world_models.oracles.ecg_drug import ECGDrugOracle, ECGDrugState
+from world_models.oracles.ecg_drug.world import ECGDrugOracle, ECGDrugState
 
 __all__ = ["REGIMENS", "Regimen", "main", "simulate"]
 

@@ -35,8 +35,8 @@ from world_models.cardiac_jepa.collapse import effective_rank
 from world_models.cardiac_jepa.dynamics import reversible
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.model import Reader
-from world_models.data.ecg_monolith import read_monolith
-from world_models.progression_quantities import IRREVERSIBLE
+from world_models.data.ecg.monolith import read_monolith
+from world_models.quantities.progression import IRREVERSIBLE
 
 __all__ = ["Read", "Setup", "errors", "jepa_world", "latents", "main", "onsets", "reversals", "rollout", "set_up"]
 

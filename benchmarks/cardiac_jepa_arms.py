@@ -27,8 +27,8 @@ from world_models.cardiac_jepa.config import FULL, NARROW, JEPAConfig, naive, vi
 from world_models.cardiac_jepa.encoder import XResNet1d, initialise
 from world_models.cardiac_jepa.finetune import LabelledRows, Recipe, finetune, predict, supervised
 from world_models.cardiac_jepa.pretrain import PairSource, pretrain
-from world_models.data.ecg_monolith import Monolith
-from world_models.data.ecg_pairs import consecutive, subset_patients, with_changes
+from world_models.data.ecg.monolith import Monolith
+from world_models.data.ecg.pairs import consecutive, subset_patients, with_changes
 
 __all__ = [
     "METHODS", "PRESETS", "PROBE", "TUNED", "WHOLE", "Arm", "Cohort", "Settings", "cohort_of", "data_mark",

@@ -29,10 +29,10 @@ from benchmarks.cardiac_jepa_actions import jepa_world, ratio
 from benchmarks.files import write_tables
 from world_models import keys, tree
 from world_models.cardiac_jepa.model import Reader
-from world_models.oracles.progression_ecg import draw_progression_ecg
-from world_models.oracles.progression_shown import FORMS, Shown, shown_on_ecg
-from world_models.oracles.progression_visits import MOST_VISITS, Visits, consecutive, make_visits
-from world_models.progression_quantities import CODES
+from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
+from world_models.oracles.progression.ecg.shown import FORMS, Shown, shown_on_ecg
+from world_models.oracles.progression.visits import MOST_VISITS, Visits, consecutive, make_visits
+from world_models.quantities.progression import CODES
 
 __all__ = ["errors", "main", "onsets", "redrawn"]
 

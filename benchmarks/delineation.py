@@ -8,7 +8,7 @@ LUDB folder may be absent: their rows are then left out, with a line that says s
 LUDB: a record's reference is, per interval, (a) the median over beats of the manual marks of lead II, (b) the median
 over the twelve leads of the leads' own medians. Both are shown; (b) is the headline, since the delineator gives one
 value a record from all leads. All methods meet the same references. The thresholds of the "reader" convention in
-`world_models.oracles.delineation` were chosen on the odd records, and the even ones are the test half; only the limits
+`world_models.ecg.delineation.delineate` were chosen on the odd records, and the even ones are the test half; only the limits
 for whether a P wave is there at all were set with the fibrillation records of both halves in view.
 A failure is no value, or an error above 20 ms (PR, QRS) or 40 ms (QT); the shares above other limits stand beside it,
 and the 95 % interval of the failure share (Wilson 1927, doi 10.1080/01621459.1927.10502953): with 80 records one
@@ -28,9 +28,9 @@ import numpy as np
 import torch
 
 from world_models import keys
-from world_models.oracles.delineation import CONVENTIONS, delineate
-from world_models.oracles.ecg_waveform import Intervals, draw_ecg
-from world_models.oracles.morphology import MorphologyBank
+from world_models.ecg.delineation.delineate import CONVENTIONS, delineate
+from world_models.ecg.morphology import MorphologyBank
+from world_models.ecg.waveform import Intervals, draw_ecg
 
 LEADS = ("i", "ii", "iii", "avr", "avl", "avf", "v1", "v2", "v3", "v4", "v5", "v6")
 INTERVALS = ("pr_ms", "qrs_ms", "qt_ms")

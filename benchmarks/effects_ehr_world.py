@@ -33,12 +33,12 @@ from benchmarks.ehr_mortality import plain
 from benchmarks.files import write_csv
 from world_models import catalog, keys, tree
 from world_models.ehr_world import ward_rollouts
-from world_models.ehr_world.events import Stays
-from world_models.ehr_world.inference import believe
-from world_models.ehr_world.model import EHRWorldModel
-from world_models.oracles.ward import WardOracle, WardState
-from world_models.oracles.ward_clinician import clinician
-from world_models.ward_quantities import INQUIRIES, INTERVENTIONS, inquiry_index, intervention_index
+from world_models.ehr_world.set_outcome.events import Stays
+from world_models.ehr_world.set_outcome.inference import believe
+from world_models.ehr_world.set_outcome.world import EHRWorldModel
+from world_models.oracles.ward.clinician import clinician
+from world_models.oracles.ward.world import WardOracle, WardState
+from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, inquiry_index, intervention_index
 
 __all__ = ["Cohort", "cohort", "judge", "learned_arms", "main", "oracle_arms"]
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from world_models.protocol import Chart
-from world_models.ward_quantities import (
+from world_models.quantities.ward import (
     COMPLAINTS,
     INQUIRIES,
     INTERVENTIONS,

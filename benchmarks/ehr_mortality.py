@@ -17,12 +17,12 @@ from tqdm import tqdm
 from benchmarks.ehr_scores import brier
 from world_models import keys, tree
 from world_models.ehr_world import ward_rollouts
-from world_models.ehr_world.events import Stays, charted
-from world_models.ehr_world.inference import believe
-from world_models.ehr_world.model import EHRWorldModel
 from world_models.ehr_world.records import cut
-from world_models.oracles.ward import WardOracle
-from world_models.oracles.ward_clinician import clinician
+from world_models.ehr_world.set_outcome.events import Stays, charted
+from world_models.ehr_world.set_outcome.inference import believe
+from world_models.ehr_world.set_outcome.world import EHRWorldModel
+from world_models.oracles.ward.clinician import clinician
+from world_models.oracles.ward.world import WardOracle
 from world_models.protocol import Chart
 
 __all__ = ["HORIZON", "learned_chance", "mortality", "plain", "stays_from"]

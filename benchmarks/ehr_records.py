@@ -21,12 +21,12 @@ from tqdm import tqdm
 from benchmarks.ehr_scores import LEVELS, pinball_crps, point_scores
 from benchmarks.ehr_ward_tables import by_length
 from world_models import keys, tree
-from world_models.ehr_world import bins
-from world_models.ehr_world.events import Stays, charted
-from world_models.ehr_world.inference import believe
-from world_models.ehr_world.losses import forced
-from world_models.ehr_world.model import EHRWorldModel
 from world_models.ehr_world.records import Guesses, Records, cut, first_value, numbers
+from world_models.ehr_world.set_outcome import bins
+from world_models.ehr_world.set_outcome.events import Stays, charted
+from world_models.ehr_world.set_outcome.inference import believe
+from world_models.ehr_world.set_outcome.losses import forced
+from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.vocabulary import from_z, to_z
 
 __all__ = ["GUESSES", "PATHS", "Slots", "ahead_slots", "bootstrap", "joined", "next_slots", "path_slots", "restrict", "scores"]

@@ -30,8 +30,8 @@ from benchmarks.ehr_records import (
     scores,
 )  # fmt: skip
 from world_models import catalog, checkpoint
-from world_models.ehr_world.model import EHRWorldModel
 from world_models.ehr_world.records import Guesses, Records, count_values, median_values, read_records
+from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.train_records import Recipe, finish_fold, folder_of, read_sources, train_fold
 
 __all__ = ["ASKED", "guesses_for", "judge_folds", "judge_world", "told"]

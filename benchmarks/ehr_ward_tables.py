@@ -14,16 +14,17 @@ from torch import Tensor
 
 from benchmarks.ehr_scores import LEVELS, energy, laplace_scores, pinball_crps, point_scores
 from world_models import keys, tree
-from world_models.ehr_world import bins, ward_rollouts
-from world_models.ehr_world.copula import latent, log_copula
-from world_models.ehr_world.events import Stays, charted
-from world_models.ehr_world.inference import believe
-from world_models.ehr_world.losses import forced, likelihood, normal_score
-from world_models.ehr_world.model import EHRWorldModel
+from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.records import cut, first_value
+from world_models.ehr_world.set_outcome import bins
+from world_models.ehr_world.set_outcome.copula import latent, log_copula
+from world_models.ehr_world.set_outcome.events import Stays, charted
+from world_models.ehr_world.set_outcome.inference import believe
+from world_models.ehr_world.set_outcome.losses import forced, likelihood, normal_score
+from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.vocabulary import from_z, report_grid, to_z
-from world_models.oracles.ward import WardOracle
-from world_models.ward_quantities import INQUIRIES
+from world_models.oracles.ward.world import WardOracle
+from world_models.quantities.ward import INQUIRIES
 
 __all__ = ["DAYS", "PATHS", "Table", "by_length", "ceiling_of", "clip", "first_value", "full_trajectory", "next_step", "simulate"]
 

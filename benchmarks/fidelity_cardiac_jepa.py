@@ -30,7 +30,7 @@ from world_models.cardiac_jepa import probes
 from world_models.cardiac_jepa.auroc import Bootstrap, Interval, bootstrap_macro, difference
 from world_models.cardiac_jepa.config import JEPAConfig
 from world_models.cardiac_jepa.finetune import LabelledRows, Recipe, predict, supervised
-from world_models.data.labelled_ecgs import LabelledECGs, read_challenge, read_ludb, read_table
+from world_models.data.ecg.labelled import LabelledECGs, read_challenge, read_ludb, read_table
 
 __all__ = ["hand_features", "joined", "judge", "main", "supervised_scores"]
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from world_models import catalog, keys, tree
-from world_models.ecg_quantities import DRUGS
-from world_models.oracles.delineation import delineate
-from world_models.oracles.ecg_drug import ECGDrugOracle
+from world_models.ecg.delineation.delineate import delineate
+from world_models.oracles.ecg_drug.world import ECGDrugOracle
 from world_models.protocol import Chart, History
+from world_models.quantities.ecg_drug import DRUGS
 
 INTERVALS = ("qtcf_ms", "pr_ms", "jt_peak_c_ms", "tpeak_tend_ms")
 HOURS = (2, 12, 24)

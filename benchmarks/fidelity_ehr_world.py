@@ -27,7 +27,7 @@ from benchmarks.ehr_records_judged import judge_folds, judge_world, told
 from benchmarks.ehr_ward_tables import Table, ceiling_of, full_trajectory, next_step
 from benchmarks.files import write_csv
 from world_models import catalog, tree
-from world_models.data.ehr_cells import DATE_ORDERS
+from world_models.data.ehr.cells import DATE_ORDERS
 from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.feeder import join
 

@@ -22,9 +22,9 @@ import torch
 
 from benchmarks.trial_baselines import concentration_response, persistence, population_course
 from benchmarks.trial_worlds import ADAPTERS, TARGETS, Prediction, predict_oracle
-from world_models.data.ecgrdvq import INTERVALS, canonical_drug, load_raw, load_trial
-from world_models.oracles.pharmacology import TrialModel
-from world_models.oracles.trial_fit import fit_trial
+from world_models.data.ecg.ecgrdvq import INTERVALS, canonical_drug, load_raw, load_trial
+from world_models.oracles.ecg_drug.fit.trial import fit_trial
+from world_models.oracles.ecg_drug.population import TrialModel
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -42,7 +42,7 @@ from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.simulator import Simulator
 from world_models import catalog, keys
 from world_models.ehr_world.ward_rollouts import TEST_SEED
-from world_models.ward_quantities import INQUIRIES
+from world_models.quantities.ward import INQUIRIES
 
 RULE = "clinician's rule"
 UPPER = "tuned rule, gradient in the oracle (upper reference)"

@@ -53,8 +53,8 @@ from clinenv.simulator import Simulator
 from world_models import catalog, checkpoint, keys, tree
 from world_models.cardiac_jepa.model import CardiacJEPAWorld
 from world_models.cardiac_jepa.reading import ReadOracle
-from world_models.progression_quantities import CODES, INTERVALS_MONTHS
 from world_models.protocol import Chart
+from world_models.quantities.progression import CODES, INTERVALS_MONTHS
 
 RULE = "guideline rule"
 STEPS = 120  # a visit a month for ten years

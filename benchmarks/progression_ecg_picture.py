@@ -16,9 +16,9 @@ from PIL import Image
 
 from clinenv.rendering.ecg_paper import paper_image
 from world_models import keys
-from world_models.oracles.progression_ecg import draw_progression_ecg
-from world_models.oracles.progression_shown import FORMS, VISIBLE, shown_on_ecg
-from world_models.progression_quantities import CODES, CONDITIONS, SAMPLING_RATE_HZ, TREATMENTS
+from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
+from world_models.oracles.progression.ecg.shown import FORMS, VISIBLE, shown_on_ecg
+from world_models.quantities.progression import CODES, CONDITIONS, SAMPLING_RATE_HZ, TREATMENTS
 
 __all__ = ["main", "panel", "panels"]
 

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from benchmarks.files import write_csv
 from world_models import keys
-from world_models.oracles import progression_state as body
-from world_models.oracles.progression import ProgressionOracle, ProgressionState
-from world_models.oracles.progression_visits import make_visits, paper_pairs, statistics
-from world_models.progression_quantities import CODES, CONDITIONS, DRUGS, PROCEDURES, TREATMENTS
+from world_models.oracles.progression import state as body
+from world_models.oracles.progression.visits import make_visits, paper_pairs, statistics
+from world_models.oracles.progression.world import ProgressionOracle, ProgressionState
+from world_models.quantities.progression import CODES, CONDITIONS, DRUGS, PROCEDURES, TREATMENTS
 
 __all__ = ["main"]
 

@@ -30,15 +30,15 @@ import clinenv  # noqa: F401  (registers the ids)
 from benchmarks.ehr_rivals_lm import stay
 from world_models import catalog, keys, tree
 from world_models.ehr_world import ward_rollouts
-from world_models.ehr_world.causal_codec import TextCodec, train_tokenizer
-from world_models.ehr_world.causal_grammar import finish, text_automaton
-from world_models.ehr_world.causal_lm import CausalLM, qwen3
-from world_models.ehr_world.causal_text import Asked, Given, Narrative, Step, number, outcome_text, render
-from world_models.ehr_world.causal_tokens import QuantileCodec
-from world_models.ehr_world.events import CENSORED, Stays
-from world_models.ehr_world.inference import believe
-from world_models.ehr_world.model import EHRWorldModel
-from world_models.ward_quantities import INQUIRIES, INTERVENTIONS
+from world_models.ehr_world.causal_lm.codec import TextCodec, train_tokenizer
+from world_models.ehr_world.causal_lm.grammar import finish, text_automaton
+from world_models.ehr_world.causal_lm.model import CausalLM, qwen3
+from world_models.ehr_world.causal_lm.text import Asked, Given, Narrative, Step, number, outcome_text, render
+from world_models.ehr_world.causal_lm.tokens import QuantileCodec
+from world_models.ehr_world.set_outcome.events import CENSORED, Stays
+from world_models.ehr_world.set_outcome.inference import believe
+from world_models.ehr_world.set_outcome.world import EHRWorldModel
+from world_models.quantities.ward import INQUIRIES, INTERVENTIONS
 
 K, PAST, CASE = 20, 40, 8  # inquiries a step; steps told; steps of a case
 _ITEMS = [q for q in INQUIRIES if q.kind != "culture"][:K]

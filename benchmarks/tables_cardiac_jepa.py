@@ -42,7 +42,7 @@ from benchmarks.cardiac_jepa_arms import (
 )
 from benchmarks.files import write_csv
 from world_models.cardiac_jepa.auroc import Bootstrap, Interval, bootstrap_macro, difference
-from world_models.data.ecg_monolith import read_monolith
+from world_models.data.ecg.monolith import read_monolith
 
 __all__ = ["Judged", "figure", "judge", "main", "tables"]
 

@@ -33,10 +33,10 @@ from benchmarks.files import write_csv
 from benchmarks.spent import spending, spent
 from world_models import catalog, checkpoint, tree
 from world_models.ehr_world import records, ward_rollouts
-from world_models.ehr_world.events import Stays
 from world_models.ehr_world.feeder import join
-from world_models.ehr_world.model import EHRWorldModel
-from world_models.ehr_world.set_outcome import SetOutcome
+from world_models.ehr_world.set_outcome.events import Stays
+from world_models.ehr_world.set_outcome.network import SetOutcome
+from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.stays import real_vocabulary
 from world_models.ehr_world.vocabulary import to_z
 
@@ -201,7 +201,7 @@ def _ward_weights(field: Field, name: str) -> dict[str, Tensor] | None:
     """The last averaged weights of a rival's training on the ward, by name."""
     if field.starts is None:
         return None
-    from world_models.ehr_world.config import SetOutcomeConfig
+    from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
 
     tensors = load_file(field.starts / name / "outcomes.safetensors")
     names = [n for n, p in SetOutcome(SetOutcomeConfig(), field.known.words).named_parameters() if p.requires_grad]
@@ -210,7 +210,7 @@ def _ward_weights(field: Field, name: str) -> dict[str, Tensor] | None:
 
 def sweep(field: Field, a: argparse.Namespace) -> list[dict[str, Any]]:
     """Next step of set_outcome at other sizes and rates, `--sweep` seconds each."""
-    from world_models.ehr_world.config import SetOutcomeConfig
+    from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
 
     known_fields = SetOutcomeConfig.__dataclass_fields__
     runs: list[tuple[str, str, dict[str, Any]]] = [("standard", "", {})]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.trial_worlds import TARGETS
-from world_models.oracles.linear_mixed import Design, fit_linear_mixed
+from world_models.oracles.ecg_drug.fit.linear_mixed import Design, fit_linear_mixed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from world_models import keys
-from world_models.oracles.pharmacodynamics import ENDPOINTS
-from world_models.oracles.pharmacokinetics import MIN_STEP_H
-from world_models.oracles.pharmacology import TrialModel
+from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
+from world_models.oracles.ecg_drug.kinetics import MIN_STEP_H
+from world_models.oracles.ecg_drug.population import TrialModel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,8 +144,8 @@ def predict_ecg_wm_small(
         ValueError: a drug the model does not know.
     """
     from world_models import catalog
-    from world_models.ecg_quantities import DRUGS
     from world_models.protocol import History
+    from world_models.quantities.ecg_drug import DRUGS
 
     unknown = sorted(set(rows["drug"]) - {"placebo", *DRUGS})
     if unknown:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from world_models import keys
-from world_models.oracles.ward import WardOracle, WardState
-from world_models.ward_quantities import ORDERS, order_index
+from world_models.oracles.ward.world import WardOracle, WardState
+from world_models.quantities.ward import ORDERS, order_index
 
 __all__ = ["Orders", "Row", "action", "change", "effect", "patients", "run"]
 

@@ -13,10 +13,10 @@ import torch
 
 from benchmarks.ward_cases import Row, run
 from world_models import keys
-from world_models.oracles.ward import WardOracle
-from world_models.oracles.ward_clinician import clinician
+from world_models.oracles.ward.clinician import clinician
+from world_models.oracles.ward.world import WardOracle
+from world_models.quantities.ward import DISEASES, ORDERS, order_index
 from world_models.testing import random_orders
-from world_models.ward_quantities import DISEASES, ORDERS, order_index
 
 __all__ = ["balances", "courses", "cultures", "delay", "speed"]
 
@@ -79,7 +79,7 @@ _MORTALITY = {
 
 
 def courses(count: int) -> Iterator[Row]:
-    """14 days under the clinician of `ward_clinician`, and 7 days with nothing done, by disease."""
+    """14 days under the clinician of `clinician`, and 7 days with nothing done, by disease."""
     world = WardOracle("ward")
     kinds = torch.arange(len(DISEASES)).repeat_interleave(count).float()
     start = world.initial(keys.from_seed(1, count).repeat(len(DISEASES)), {"disease": kinds})

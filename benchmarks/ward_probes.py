@@ -2,7 +2,7 @@
 
 Every probe gives an order to simulated patients and the same patients, with the same luck, nothing (or something else),
 and puts the mean difference beside the range that the literature reports. Then the course: odds of death by the delay of
-antibiotics, mortality and stay by disease under `ward_clinician` and with nothing done. Then the balances of water,
+antibiotics, mortality and stay by disease under `clinician` and with nothing done. Then the balances of water,
 sodium, potassium and haemoglobin over 14 days of random orders, and patient-hours a second on one core.
 
 (k) marks ranges that are common clinical knowledge and were not looked up.
@@ -22,7 +22,7 @@ import torch
 from benchmarks.ward_cases import Row, change, effect, patients, run
 from benchmarks.ward_courses import balances, courses, cultures, delay, speed
 from world_models import tree
-from world_models.oracles.ward import WardState
+from world_models.oracles.ward.world import WardState
 
 __all__ = ["main"]
 

@@ -1,5 +1,5 @@
 """`python -m clinenv`: the command line."""
 
-from clinenv.cli import main
+from clinenv.commands.main import main
 
 raise SystemExit(main())

@@ -46,8 +46,8 @@ class RecordedPatients:
     """
 
     def __init__(self, folder: str | Path, world: WorldModel) -> None:
-        from world_models.data.wfdb_reader import Recording, folder_records, read_ecg
-        from world_models.oracles.delineation import delineate
+        from world_models.data.ecg.wfdb.reader import Recording, folder_records, read_ecg
+        from world_models.ecg.delineation.delineate import delineate
 
         recordings: list[Recording] = []
         for path in folder_records(folder):

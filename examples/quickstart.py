@@ -27,7 +27,7 @@ from agents.protocol import menu_of
 from agents.rollout import format_table, judge, paired_table
 from agents.sb3.policy_agent import PolicyAgent
 from agents.sb3.train import train
-from clinenv import cli
+from clinenv.commands import main as cli
 from clinenv.envs.ecg_drug.task import ECGDrugTask
 from clinenv.simulator import Simulator
 from world_models import catalog, keys

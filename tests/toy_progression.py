@@ -14,8 +14,8 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.inputs import check_also, checked_factors, checked_orders
-from world_models.progression_quantities import BECOMES, CODES, IRREVERSIBLE, MEASURES, ORDERS, SAMPLES, TREATMENTS
 from world_models.protocol import Chart, Factors
+from world_models.quantities.progression import BECOMES, CODES, IRREVERSIBLE, MEASURES, ORDERS, SAMPLES, TREATMENTS
 from world_models.quantity import Quantity, by_name
 from world_models.rounding import expit
 

@@ -15,8 +15,7 @@ from torch import Tensor
 from world_models import keys, tree
 from world_models.inputs import admit, check_also, checked_factors, checked_orders
 from world_models.protocol import Chart, Factors, History
-from world_models.quantity import Quantity
-from world_models.ward_quantities import (
+from world_models.quantities.ward import (
     COMPLAINTS,
     INQUIRIES,
     INTERVENTIONS,
@@ -28,6 +27,7 @@ from world_models.ward_quantities import (
     inquiry_index,
     intervention_index,
 )
+from world_models.quantity import Quantity
 
 _I, _J = len(INQUIRIES), len(INTERVENTIONS)
 _LOW = torch.tensor([float(q.low) for q in INQUIRIES])

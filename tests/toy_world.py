@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from world_models import keys
-from world_models.ecg_quantities import MEASURES, ORDERS
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.protocol import Chart, Factors
+from world_models.quantities.ecg_drug import MEASURES, ORDERS
 from world_models.quantity import Quantity
 from world_models.rounding import power
 

@@ -29,11 +29,11 @@ class Entry:
 
 WORLDS: dict[str, Entry] = {
     "oracle": Entry(
-        "world_models.oracles.ecg_drug:ECGDrugOracle",
+        "world_models.oracles.ecg_drug.world:ECGDrugOracle",
         meaning="Mechanistic: pharmacokinetics, effect compartments, rhythm and a drawn 12-lead ECG; nothing is learned",
     ),
     "ward-oracle": Entry(
-        "world_models.oracles.ward:WardOracle",
+        "world_models.oracles.ward.world:WardOracle",
         meaning="Mechanistic: a hospital stay that answers orders, from published physiology; nothing is learned",
     ),
     "progression-oracle": Entry(
@@ -41,15 +41,15 @@ WORLDS: dict[str, Entry] = {
         meaning="Mechanistic: conditions that come and go over years under treatment, drawn ECGs; only their reader is learned",
     ),
     "ecg-wm-small": Entry("world_models.ecg_wm.model:ECGWorldModel.load", "ecg-wm-small"),
-    "ehr-ward-small": Entry("world_models.ehr_world.model:EHRWorldModel.load", "ehr-ward-small"),
-    "ehr-mimic-demo-small": Entry("world_models.ehr_world.model:EHRWorldModel.load", "ehr-mimic-demo-small"),
+    "ehr-ward-small": Entry("world_models.ehr_world.set_outcome.world:EHRWorldModel.load", "ehr-ward-small"),
+    "ehr-mimic-demo-small": Entry("world_models.ehr_world.set_outcome.world:EHRWorldModel.load", "ehr-mimic-demo-small"),
     "cardiac-jepa-small": Entry("world_models.cardiac_jepa.model:CardiacJEPAWorld.load", "cardiac-jepa-small"),
 }
 
 # What a folder's config.json may name as its "kind": which code may read it.
 LOADERS: dict[str, str] = {
     "ecg-wm": "world_models.ecg_wm.model:ECGWorldModel.load",
-    "ehr-set-outcome": "world_models.ehr_world.model:EHRWorldModel.load",
+    "ehr-set-outcome": "world_models.ehr_world.set_outcome.world:EHRWorldModel.load",
     "cardiac-jepa": "world_models.cardiac_jepa.model:CardiacJEPAWorld.load",
 }
 

@@ -18,8 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from world_models.progression_quantities import CODES, ORDERS, TREATMENTS
 from world_models.protocol import Chart
+from world_models.quantities.progression import CODES, ORDERS, TREATMENTS
 
 __all__ = ["ProgressionRule", "cha2ds2_vasc"]
 

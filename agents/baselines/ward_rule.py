@@ -1,6 +1,6 @@
 """The ward's clinician as an agent, and the same rule with knobs: how a learned decider departs from it.
 
-The rule of `world_models.oracles.ward_clinician` decides from the chart alone, at exact amounts. A knob changes how the
+The rule of `world_models.oracles.ward.clinician` decides from the chart alone, at exact amounts. A knob changes how the
 rule is applied, never what it is allowed to see:
 
 - read:  the rule sees a charted value higher than it is (a pressure read 8 mm Hg too low brings vasopressors sooner);
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from clinenv.envs.ehr_ward.orders import SWITCHES
-from world_models.oracles.ward_clinician import clinician
+from world_models.oracles.ward.clinician import clinician
 from world_models.protocol import Chart
-from world_models.ward_quantities import INQUIRIES, INTERVENTIONS, ORDERS, inquiry_index, intervention_index
+from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, ORDERS, inquiry_index, intervention_index
 
 __all__ = ["KNOBS", "LARGEST", "Clinician", "Knob", "NoOrders", "StandardClinician", "TunedClinician", "tuned"]
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from clinenv.episodes import Episodes
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, nice_ticks
 from clinenv.rendering.pixels import OVERSAMPLE, font
-from world_models.progression_quantities import CODES, CONDITIONS, DRUGS, TREATMENTS
+from world_models.quantities.progression import CODES, CONDITIONS, DRUGS, TREATMENTS
 
 __all__ = ["LatentMap", "explain_frame", "latent_map", "progression_frame"]
 

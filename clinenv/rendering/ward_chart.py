@@ -9,7 +9,7 @@ import numpy as np
 from clinenv.episodes import Episodes
 from clinenv.rendering.labels import order_title
 from clinenv.rendering.patient_chart import Course, Lane, chart_image, results
-from world_models.ward_quantities import COMPLAINTS, INQUIRIES, ORDERS, inquiry_index
+from world_models.quantities.ward import COMPLAINTS, INQUIRIES, ORDERS, inquiry_index
 
 __all__ = ["ward_frame"]
 

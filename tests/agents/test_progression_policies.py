@@ -22,7 +22,7 @@ from world_models import checkpoint, keys
 from world_models.cardiac_jepa.config import NARROW
 from world_models.cardiac_jepa.model import KIND, CardiacJEPAWorld, WorldConfig
 from world_models.cardiac_jepa.reading import ReadOracle
-from world_models.progression_quantities import CODES, INTERVALS_MONTHS, ORDERS
+from world_models.quantities.progression import CODES, INTERVALS_MONTHS, ORDERS
 
 HALF = torch.full((len(CODES),), 0.5)
 

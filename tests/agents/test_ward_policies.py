@@ -33,9 +33,9 @@ from clinenv.envs.ehr_ward.orders import SWITCHES
 from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.simulator import Simulator
 from world_models import keys, tree
-from world_models.oracles.ward import WardOracle
-from world_models.oracles.ward_clinician import clinician
-from world_models.ward_quantities import ORDERS, inquiry_index, order_index
+from world_models.oracles.ward.clinician import clinician
+from world_models.oracles.ward.world import WardOracle
+from world_models.quantities.ward import ORDERS, inquiry_index, order_index
 
 NAMES = [knob.name for knob in KNOBS]
 

@@ -6,10 +6,10 @@ import torch
 from benchmarks.cardiac_jepa_ceiling import redrawn
 from world_models import keys
 from world_models.cardiac_jepa.drawn import DrawnPairs, simulated_visits
-from world_models.oracles.progression_ecg import draw_progression_ecg
-from world_models.oracles.progression_shown import shown_on_ecg
-from world_models.oracles.progression_visits import MOST_VISITS, consecutive, make_visits
-from world_models.progression_quantities import CODES
+from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
+from world_models.oracles.progression.ecg.shown import shown_on_ecg
+from world_models.oracles.progression.visits import MOST_VISITS, consecutive, make_visits
+from world_models.quantities.progression import CODES
 
 
 @pytest.fixture(scope="module")

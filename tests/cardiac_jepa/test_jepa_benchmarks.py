@@ -19,7 +19,7 @@ from benchmarks import speed_cardiac_jepa as speed
 from benchmarks import tables_cardiac_jepa as tables
 from world_models.cardiac_jepa.config import JEPAConfig
 from world_models.cardiac_jepa.jepa import CardiacJEPA
-from world_models.data.ecg_monolith import Monolith, MonolithWriter, from_arrays
+from world_models.data.ecg.monolith import Monolith, MonolithWriter, from_arrays
 
 CODES = ("I10", "I48", "I21", "I25", "I44")
 TINY = JEPAConfig(

@@ -14,9 +14,9 @@ from world_models.cardiac_jepa.features import load_features, resampled
 from world_models.cardiac_jepa.labels import Followed, LabelModel
 from world_models.cardiac_jepa.model import CardiacJEPAWorld
 from world_models.cardiac_jepa.reading import ReadOracle
-from world_models.data.ecg_monolith import pairs, read_monolith
-from world_models.progression_quantities import CODES, IRREVERSIBLE, ORDERS, PROCEDURES
+from world_models.data.ecg.monolith import pairs, read_monolith
 from world_models.protocol import History, Learned, Oracle
+from world_models.quantities.progression import CODES, IRREVERSIBLE, ORDERS, PROCEDURES
 from world_models.testing import check_world
 
 SMALL = ["--patients", "160", "--drawn", "120", "--followed", "150", "--steps", "6", "--batch", "24", "--label-steps", "40"]

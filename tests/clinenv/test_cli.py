@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clinenv.cli import COMMANDS, main
+from clinenv.commands.main import COMMANDS, main
 from tests.clinenv import records
 from tests.clinenv.records import LEADS, drawn_ecg, write_record
 
@@ -59,7 +59,7 @@ def test_measure_prints_and_writes_the_intervals(
 
 
 def test_any_lead_order_gain_unit_and_rate_reads_the_same(record: Path, tmp_path: Path) -> None:
-    from clinenv.measure import measure_record
+    from clinenv.commands.measure import measure_record
 
     plain = measure_record(record).intervals
     shuffled = write_record(tmp_path, "shuffled", order=LEADS[::-1], gain=200.0)
@@ -83,7 +83,7 @@ def test_a_flat_lead_is_a_stated_warning(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_an_interval_that_is_not_there_is_null(tmp_path: Path) -> None:
-    from clinenv.measure import Measurement, measure_record
+    from clinenv.commands.measure import Measurement, measure_record
 
     found = measure_record(write_record(tmp_path))
     gone = {**found.intervals, "pr_ms": math.nan}
@@ -148,7 +148,7 @@ def test_doses_in_both_units_and_repeated(record: Path, tmp_path: Path) -> None:
 def test_a_short_record_is_continued_by_its_own_beats(tmp_path: Path) -> None:
     import torch
 
-    from clinenv.simulate import ten_seconds
+    from clinenv.commands.simulate.command import ten_seconds
 
     ecg = torch.from_numpy(drawn_ecg(noise_uv=0.0)).float()
     peaks = torch.tensor([225 + 450 * i for i in range(9)] + [-1])
@@ -284,7 +284,7 @@ def test_a_folder_that_is_not_there_is_refused_before_the_work(
 
 def test_help_and_version_load_no_torch() -> None:
     code = (
-        "import sys\nfrom clinenv.cli import main\n"
+        "import sys\nfrom clinenv.commands.main import main\n"
         "for words in (['--help'], ['simulate', '--help']):\n"
         "    try: main(words)\n    except SystemExit as stop: assert stop.code == 0\n"
         "assert main(['--version']) == 0\n"

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from clinenv.cli import main
+from clinenv.commands.main import main
 from clinenv.rendering.ecg_strip import svg_strip
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
 from tests.clinenv.records import LEADS, drawn_ecg, write_record
 from world_models import catalog, checkpoint, keys
 from world_models.cardiac_jepa.config import JEPAConfig, naive
 from world_models.cardiac_jepa.model import DAYS_PER_MONTH, KIND, CardiacJEPAWorld, WorldConfig
-from world_models.data.wfdb_reader import read_ecg
-from world_models.progression_quantities import CODES
+from world_models.data.ecg.wfdb.reader import read_ecg
+from world_models.quantities.progression import CODES
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = JEPAConfig(
@@ -367,7 +367,7 @@ def test_simulate_refuses_a_world_that_draws_no_ecg(
 
 def test_the_command_line_to_make_the_page_again_is_on_it(record: Path, tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom clinenv.cli import main\nfrom world_models import catalog\n"
+        "import sys\nfrom clinenv.commands.main import main\nfrom world_models import catalog\n"
         f"catalog.LOADERS[{KIND!r}] = 'world_models.cardiac_jepa.model:CardiacJEPAWorld.load'\n"
         "raise SystemExit(main())"
     )

@@ -10,7 +10,7 @@ from clinenv.rewards import exponential_excess, relative_amount
 from clinenv.simulator import Simulator
 from tests.toy_world import ToyWorld
 from world_models import keys
-from world_models.ecg_quantities import ORDERS
+from world_models.quantities.ecg_drug import ORDERS
 
 
 def charts(**after: float) -> tuple[dict, dict]:

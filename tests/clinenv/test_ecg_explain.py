@@ -22,8 +22,8 @@ from clinenv.testing import check_simulator, check_vector_env
 from tests.toy_progression import ToyClinic
 from world_models import keys, tree
 from world_models.cardiac_jepa.explain import COMPOSITIONS, ExplainWorld
-from world_models.progression_quantities import CODES
 from world_models.protocol import History
+from world_models.quantities.progression import CODES
 from world_models.testing import check_world
 
 C = len(CODES)

@@ -27,7 +27,7 @@ from clinenv.task import Levels
 from clinenv.testing import check_simulator, check_vector_env
 from tests.toy_progression import ToyClinic
 from world_models import keys
-from world_models.progression_quantities import CODES, ORDERS, TREATMENTS
+from world_models.quantities.progression import CODES, ORDERS, TREATMENTS
 from world_models.testing import check_world
 
 NOTHING = np.array([0] * 9 + [2])  # six months

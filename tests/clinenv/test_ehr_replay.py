@@ -17,9 +17,9 @@ from clinenv.envs.ehr_ward.record import history_of
 from clinenv.envs.ehr_ward.stays import RecordedStays
 from clinenv.testing import check_env, check_vector_env
 from tests.toy_ward import InferringToyWard, ToyWard
-from world_models.data.episode import Inquiry, Intervention, PatientEpisode, build_episode
-from world_models.data.meds_writer import write_episodes
-from world_models.ward_quantities import INQUIRIES, inquiry_index, intervention_index, order_index
+from world_models.data.ehr.episode import Inquiry, Intervention, PatientEpisode, build_episode
+from world_models.data.ehr.meds.writer import write_episodes
+from world_models.quantities.ward import INQUIRIES, inquiry_index, intervention_index, order_index
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 START = datetime(2150, 3, 1, 8, 0)

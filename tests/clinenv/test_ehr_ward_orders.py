@@ -15,7 +15,7 @@ from clinenv.task import Menu
 from clinenv.testing import check_simulator
 from tests.toy_ward import ToyWard
 from world_models import keys
-from world_models.ward_quantities import (
+from world_models.quantities.ward import (
     COMPLAINTS,
     INQUIRIES,
     INTERVENTIONS,

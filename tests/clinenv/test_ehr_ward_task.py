@@ -10,7 +10,7 @@ from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.rewards import total
 from tests.toy_ward import ToyWard
 from world_models import keys
-from world_models.ward_quantities import (
+from world_models.quantities.ward import (
     INQUIRIES,
     INTERVENTIONS,
     ORDERS,

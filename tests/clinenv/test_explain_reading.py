@@ -13,7 +13,7 @@ from tests.toy_progression import ToyClinic
 from world_models import keys
 from world_models.cardiac_jepa.explain import ExplainWorld
 from world_models.cardiac_jepa.labels import LabelModel
-from world_models.progression_quantities import CODES
+from world_models.quantities.progression import CODES
 
 C = len(CODES)
 

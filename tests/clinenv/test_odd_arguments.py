@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from clinenv.cli import main
-from clinenv.report import write_whole
+from clinenv.commands.main import main
+from clinenv.commands.report import write_whole
 from tests.clinenv.records import write_record
 
 DOSE = ("--drug", "dofetilide", "--dose-ug", "500", "--world", "oracle", "--hours", "4", "--samples", "4")

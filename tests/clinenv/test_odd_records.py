@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from clinenv.cli import main
-from clinenv.simulate import ten_seconds
+from clinenv.commands.main import main
+from clinenv.commands.simulate.command import ten_seconds
 from tests.clinenv.records import RR_MS, drawn_ecg, write_record
 
 ORDER = ("--drug", "dofetilide", "--dose-ug", "500", "--world", "oracle", "--hours", "4", "--samples", "4")
@@ -98,7 +98,7 @@ def test_whole_beats_are_tiled(seconds: float) -> None:
     ],
 )  # fmt: skip
 def test_ages_keep_their_unit(comments: tuple[str, ...], age: float | None, tmp_path: Path) -> None:
-    from world_models.data.wfdb_reader import read_ecg
+    from world_models.data.ecg.wfdb.reader import read_ecg
 
     found = read_ecg(write_record(tmp_path, comments=comments))
     assert found.sex_female is False
@@ -119,7 +119,7 @@ def test_ages_keep_their_unit(comments: tuple[str, ...], age: float | None, tmp_
 def test_statements_that_contradict_each_other(
     comments: tuple[str, ...], age: float | None, female: bool | None, said: str, tmp_path: Path
 ) -> None:
-    from world_models.data.wfdb_reader import read_ecg
+    from world_models.data.ecg.wfdb.reader import read_ecg
 
     found = read_ecg(write_record(tmp_path, comments=comments))
     assert (found.age_years, found.sex_female) == (age, female)
@@ -129,7 +129,7 @@ def test_statements_that_contradict_each_other(
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_headers_in_other_encodings(encoding: str, end: str, tmp_path: Path) -> None:
-    from world_models.data.wfdb_reader import read_ecg
+    from world_models.data.ecg.wfdb.reader import read_ecg
 
     record = write_record(tmp_path)
     header = record.with_suffix(".hea")

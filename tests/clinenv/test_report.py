@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clinenv.commands.report import Beats, ReportContent, RiskLine, page, write_report, write_whole
 from clinenv.rendering.charts import Course
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
-from clinenv.report import Beats, ReportContent, RiskLine, page, write_report, write_whole
 from tests.clinenv.records import drawn_ecg
 
 

@@ -20,7 +20,7 @@ from world_models.cardiac_jepa.config import JEPAConfig
 from world_models.devices import checked_device
 from world_models.ecg_wm import train as ecg_wm
 from world_models.ehr_world import train as ehr_world
-from world_models.ehr_world.config import SetOutcomeConfig
+from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
 from world_models.ehr_world.vocabulary import StaticFeature, Vocabulary
 
 BOTH = [

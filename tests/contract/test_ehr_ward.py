@@ -16,8 +16,8 @@ from clinenv.envs.ehr_ward.env import EHRWardEnv
 from clinenv.envs.ehr_ward.events import KINDS
 from clinenv.testing import check_vector_env
 from tests.toy_ward import InferringToyWard, ToyWard
+from world_models.quantities.ward import INQUIRIES, ORDERS, inquiry_index, order_index
 from world_models.testing import check_world
-from world_models.ward_quantities import INQUIRIES, ORDERS, inquiry_index, order_index
 
 IDS = ("EHRWard-v0", "EHRWardDose-v0")
 OBSERVATIONS = ("chart", "events", "text")

@@ -21,14 +21,14 @@ import clinenv  # noqa: F401 - registers the ids
 from tests.toy_progression import PROBE, ToyClinic
 from tests.toy_ward import ToyWard
 from tests.toy_world import ToyWorld
-from world_models.oracles.progression import ProgressionOracle
+from world_models.oracles.progression.world import ProgressionOracle
 from world_models.rounding import UNEVEN, expit, power, softplus
 
 ROWS = 41
 EVEN_EXPONENTS = (-2, -1, -0.5, 0.5, 1, 2, 3)
 
 # The file that may use a kernel of its own order, and why.
-EXCUSED = {"progression_state.py": "products of zeros and ones with multiples of 1/1024: exact in any order"}
+EXCUSED = {"progression/state.py": "products of zeros and ones with multiples of 1/1024: exact in any order"}
 
 
 class Told(ProgressionOracle):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from world_models.data.ehr_flow import Flow
-from world_models.data.ehr_load import load_episodes
-from world_models.data.episode import PatientEpisode
+from world_models.data.ehr.episode import PatientEpisode
+from world_models.data.ehr.flow import Flow
+from world_models.data.ehr.load import load_episodes
 
 DAYS = 3  # of each stay
 WRITTEN = "%Y-%m-%d %H:%M:%S"

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from world_models.data import ecg_monolith
-from world_models.data.ecg_monolith import (
+from world_models.data.ecg import monolith as ecg_monolith
+from world_models.data.ecg.monolith import (
     MonolithError,
     MonolithWriter,
     consecutive,

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import wfdb
 
-from world_models.data.ecgrdvq import LEADS, canonical_drug, load_raw, load_trial, read_record
+from world_models.data.ecg.ecgrdvq import LEADS, canonical_drug, load_raw, load_trial, read_record
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data")) / "ecgrdvq"
 

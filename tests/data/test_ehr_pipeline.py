@@ -10,14 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import mimic_example
-from world_models.data import ehr_pipeline, ehr_shards, ehr_tables
-from world_models.data.ehr_filters import FilterRules, diagnosis_category, select, split_patients
-from world_models.data.ehr_flow import Flow
-from world_models.data.ehr_load import load_episodes
-from world_models.data.ehr_shards import Source
-from world_models.data.ehr_tables import EhrDataError
-from world_models.data.meds_schema import GeneratedTrajectorySchema
-from world_models.data.meds_writer import read_episodes, trajectory_table, write_trajectories
+from world_models.data.ehr import pipeline as ehr_pipeline
+from world_models.data.ehr import shards as ehr_shards
+from world_models.data.ehr import tables as ehr_tables
+from world_models.data.ehr.filters import FilterRules, diagnosis_category, select, split_patients
+from world_models.data.ehr.flow import Flow
+from world_models.data.ehr.load import load_episodes
+from world_models.data.ehr.meds.schema import GeneratedTrajectorySchema
+from world_models.data.ehr.meds.writer import read_episodes, trajectory_table, write_trajectories
+from world_models.data.ehr.shards import Source
+from world_models.data.ehr.tables import EhrDataError
 
 KEEP_ALL = FilterRules(100.0, 0.0, False)
 

@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import mimic_example
-from world_models.data import meds_reader
-from world_models.data.ehr_assemble import assemble, place
-from world_models.data.ehr_cells import NO_ID
-from world_models.data.ehr_flow import Flow
-from world_models.data.ehr_shards import Source, prepare, process_shard
-from world_models.data.ehr_tables import EhrDataError
-from world_models.data.episode import PatientEpisode
-from world_models.data.meds_links import link_ends
-from world_models.data.meds_writer import read_episodes
+from world_models.data.ehr.assemble import assemble, place
+from world_models.data.ehr.cells import NO_ID
+from world_models.data.ehr.episode import PatientEpisode
+from world_models.data.ehr.flow import Flow
+from world_models.data.ehr.meds import reader as meds_reader
+from world_models.data.ehr.meds.links import link_ends
+from world_models.data.ehr.meds.writer import read_episodes
+from world_models.data.ehr.shards import Source, prepare, process_shard
+from world_models.data.ehr.tables import EhrDataError
 
 
 def at(text: str) -> datetime:

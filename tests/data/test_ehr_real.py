@@ -11,11 +11,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from world_models.data import ehr_codes, mimic_iii, mimic_iv
-from world_models.data.ehr_flow import Flow
-from world_models.data.ehr_shards import Source, prepare, process_shard
-from world_models.data.ehr_tables import find_table
-from world_models.data.meds_writer import read_episodes, to_table
+from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr.flow import Flow
+from world_models.data.ehr.meds.writer import read_episodes, to_table
+from world_models.data.ehr.shards import Source, prepare, process_shard
+from world_models.data.ehr.sources import mimic_iii, mimic_iv
+from world_models.data.ehr.tables import find_table
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 MIMIC4, MIMIC3, CHALLENGE = DATA / "mimic_iv_demo", DATA / "mimic_iii_demo", DATA / "challenge_2012"

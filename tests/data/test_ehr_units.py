@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from world_models import ward_quantities
-from world_models.data import ehr_codes, ehr_orders
-from world_models.data.ehr_events import canonical_inquiries, canonical_interventions, number
-from world_models.data.ehr_flow import Flow
-from world_models.data.ehr_units import UnitError, check_units, conversion, dose_conversion, spell, spell_dose
+from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr import orders as ehr_orders
+from world_models.data.ehr.events import canonical_inquiries, canonical_interventions, number
+from world_models.data.ehr.flow import Flow
+from world_models.data.ehr.units import UnitError, check_units, conversion, dose_conversion, spell, spell_dose
+from world_models.quantities import ward as ward_quantities
 
 TIME = pd.Timestamp("2150-03-01 07:00").as_unit("us")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from world_models.data import ehr_codes
-from world_models.data.episode import (
+from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr.episode import (
     KINDS,
     Diagnosis,
     EpisodeError,
@@ -19,7 +19,7 @@ from world_models.data.episode import (
     at_float32,
     build_episode,
 )
-from world_models.data.meds_writer import read_episodes, to_table, write_episodes
+from world_models.data.ehr.meds.writer import read_episodes, to_table, write_episodes
 
 START = datetime(2150, 3, 1, 6)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from world_models.data.icd10 import BLOCKS, CATEGORIES, UnknownCodeError, classes, in_chapter, path, three
-from world_models.progression_quantities import CODES
+from world_models.quantities.progression import CODES
 
 
 @pytest.mark.parametrize("code", ["I48.91", "I4891", "i48", " I48 ", "I48.1"])

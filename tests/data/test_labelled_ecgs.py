@@ -8,8 +8,9 @@ import pytest
 import torch
 import wfdb
 
-from world_models.data import icd10, ludb, snomed
-from world_models.data.labelled_ecgs import (
+from world_models.data import icd10
+from world_models.data.ecg import ludb, snomed
+from world_models.data.ecg.labelled import (
     LUDB_LABELS,
     LabelTableError,
     counts,
@@ -20,7 +21,7 @@ from world_models.data.labelled_ecgs import (
     read_table,
     write_labels_csv,
 )
-from world_models.data.wfdb_reader import LEADS, RecordError
+from world_models.data.ecg.wfdb.reader import LEADS, RecordError
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 LUDB, CHALLENGE = DATA / "ludb", DATA / "ecg_12lead" / "cinc2021"

@@ -16,10 +16,11 @@ from clinenv.envs.ehr_ward.stays import RecordedStays
 from tests.data import small_hospital as hospital
 from tests.ehr_world.ward_small import words
 from tests.toy_ward import InferringToyWard
-from world_models.data import ehr_codes, meds_reader
-from world_models.data.ehr_filters import measure
-from world_models.data.ehr_load import load_episodes
-from world_models.data.ehr_tables import EhrDataError
+from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr.filters import measure
+from world_models.data.ehr.load import load_episodes
+from world_models.data.ehr.meds import reader as meds_reader
+from world_models.data.ehr.tables import EhrDataError
 from world_models.ehr_world.records import read_records
 from world_models.ehr_world.stays import from_episodes
 
@@ -110,9 +111,9 @@ def test_a_discharge_without_a_hadm_id_is_joined_by_time(tmp_path):
 
 def stays_at(*events: tuple, hadm: bool = False) -> list[tuple[float, float]]:
     """(hour of admission, of discharge) of the stays of one patient with ("in" | "out", hour[, hadm_id])."""
-    from world_models.data.ehr_cells import NO_ID
-    from world_models.data.ehr_flow import Flow
-    from world_models.data.meds_stays import read_stays
+    from world_models.data.ehr.cells import NO_ID
+    from world_models.data.ehr.flow import Flow
+    from world_models.data.ehr.meds.stays import read_stays
 
     def frame(kind: str, code: str) -> pd.DataFrame:
         mine = [(e[1], e[2] if len(e) > 2 else NO_ID) for e in events if e[0] == kind]

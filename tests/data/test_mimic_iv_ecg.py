@@ -8,9 +8,9 @@ import pytest
 import torch
 import wfdb
 
-from world_models.data import mimic_iv_ecg
-from world_models.data.ecg_monolith import MonolithError, pairs, read_monolith, read_records, split
-from world_models.data.mimic_iv_ecg import MimicEcgError, build, main, read_labels
+from world_models.data.ecg import mimic_iv_ecg
+from world_models.data.ecg.mimic_iv_ecg import MimicEcgError, build, main, read_labels
+from world_models.data.ecg.monolith import MonolithError, pairs, read_monolith, read_records, split
 
 LEADS = ["I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6"]  # the order of MIMIC's files
 # subject, study, hours since its first, diagnoses, ecg_no_within_stay, fold, sex, age

@@ -14,8 +14,9 @@ import torch
 
 from tests.data.test_ecg_monolith import assert_rows, rows, writer
 from tests.kills import every, kill_at, needs_fork
-from world_models.data import ecg_monolith, monolith_file
-from world_models.data.ecg_monolith import MonolithError, read_monolith
+from world_models.data.ecg import monolith as ecg_monolith
+from world_models.data.ecg import monolith_file
+from world_models.data.ecg.monolith import MonolithError, read_monolith
 
 ROWS, BATCH = 21, 5
 

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import mimic_example
-from world_models.data.ehr_filters import FilterRules, measure, select
-from world_models.data.ehr_flow import Flow
-from world_models.data.ehr_load import load_episodes
-from world_models.data.ehr_tables import EhrDataError
-from world_models.data.ehr_units import UnitError
-from world_models.data.episode import EpisodeError
-from world_models.data.meds_writer import EPISODE_CODE, read_episodes, to_table, write_episodes
+from world_models.data.ehr.episode import EpisodeError
+from world_models.data.ehr.filters import FilterRules, measure, select
+from world_models.data.ehr.flow import Flow
+from world_models.data.ehr.load import load_episodes
+from world_models.data.ehr.meds.writer import EPISODE_CODE, read_episodes, to_table, write_episodes
+from world_models.data.ehr.tables import EhrDataError
+from world_models.data.ehr.units import UnitError
 
 OURS = (EhrDataError, EpisodeError, UnitError)
 CELLS = (

@@ -10,10 +10,10 @@ import pytest
 from tests.data import small_hospital as hospital
 from tests.data.test_hospital_tables import AS_THEY_WERE, cells, stays_of
 from tests.ehr_world.ward_small import words
-from world_models.data.ehr_load import load_episodes
-from world_models.data.ehr_tables import EhrDataError, TableSpec, scan
-from world_models.data.meds_reader import data_files
-from world_models.data.meds_writer import read_episodes, write_episodes
+from world_models.data.ehr.load import load_episodes
+from world_models.data.ehr.meds.reader import data_files
+from world_models.data.ehr.meds.writer import read_episodes, write_episodes
+from world_models.data.ehr.tables import EhrDataError, TableSpec, scan
 from world_models.ehr_world import train
 from world_models.ehr_world.records import read_records
 

@@ -9,9 +9,9 @@ import pytest
 import wfdb
 
 from tests.data.test_wfdb_reader import _ecg, _write
-from world_models.data.wfdb_header import RecordError, read_header
-from world_models.data.wfdb_reader import LEADS, folder_records, read_ecg
-from world_models.data.wfdb_signals import frames_of, read_channels
+from world_models.data.ecg.wfdb.header import RecordError, read_header
+from world_models.data.ecg.wfdb.reader import LEADS, folder_records, read_ecg
+from world_models.data.ecg.wfdb.signals import frames_of, read_channels
 
 RANGES = {8: 7, 80: 8, 16: 16, 61: 16, 160: 16, 24: 24, 32: 32, 212: 12, 310: 10, 311: 10}  # bits
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests.data.test_wfdb_reader import _ecg, _write
-from world_models.data import wfdb_header
-from world_models.data.ludb import read_record
-from world_models.data.wfdb_reader import LEADS, RecordError, read_ecg
+from world_models.data.ecg.ludb import read_record
+from world_models.data.ecg.wfdb import header as wfdb_header
+from world_models.data.ecg.wfdb.reader import LEADS, RecordError, read_ecg
 
 SIGNALS = [f"r.dat 16 1000/mV 16 0 0 0 0 {name}" for name in LEADS]
 

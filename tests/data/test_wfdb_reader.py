@@ -11,7 +11,7 @@ import torch
 import wfdb
 
 from world_models import keys
-from world_models.data.wfdb_reader import (
+from world_models.data.ecg.wfdb.reader import (
     LEADS,
     RecordError,
     folder_records,
@@ -19,7 +19,8 @@ from world_models.data.wfdb_reader import (
     parse_sex_female,
     read_ecg,
 )
-from world_models.oracles.ecg_waveform import (
+from world_models.ecg.morphology import default_morphology
+from world_models.ecg.waveform import (
     Intervals,
     beat_samples,
     beat_template,
@@ -27,7 +28,6 @@ from world_models.oracles.ecg_waveform import (
     draw_ecg,
     tile,
 )
-from world_models.oracles.morphology import default_morphology
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 

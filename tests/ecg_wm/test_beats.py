@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from world_models import keys
+from world_models.ecg.morphology import default_morphology
+from world_models.ecg.waveform import R_SHARE, Intervals, beat_template
 from world_models.ecg_wm import beats
-from world_models.oracles.ecg_waveform import R_SHARE, Intervals, beat_template
-from world_models.oracles.morphology import default_morphology
 
 AT_R, LENGTH = 300, 801
 

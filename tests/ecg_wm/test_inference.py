@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from world_models import keys, tree
-from world_models.ecg_quantities import MEASURES
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.model import ECGWorldModel
 from world_models.ecg_wm.patients import log_dose, patient_features
 from world_models.protocol import History
+from world_models.quantities.ecg_drug import MEASURES
 
 BATCH = 6
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from world_models import catalog, keys
+from world_models.ecg.delineation.delineate import delineate
 from world_models.ecg_wm.beat_data import BeatSource
 from world_models.ecg_wm.config import SMALL
 from world_models.ecg_wm.readback import FEATURES, READ, Readback
 from world_models.ecg_wm.readback_training import draw_requests, train_readback
 from world_models.ecg_wm.vae import EXAMPLES, BeatVAE
-from world_models.oracles.delineation import delineate
 
 
 @pytest.fixture(scope="module")

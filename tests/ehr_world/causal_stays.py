@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from world_models.ehr_world.causal_text import STATUS, Asked, Given, Narrative, Step
+from world_models.ehr_world.causal_lm.text import STATUS, Asked, Given, Narrative, Step
 
 ITEMS = (("heart_rate_bpm", "bpm"), ("map_mmhg", "mm[Hg]"))
 

@@ -11,9 +11,9 @@ import torch
 from tests.ehr_world.ward_small import CONFIG, some_stays, tiny, words
 from world_models import catalog, checkpoint, keys, tree
 from world_models.ehr_world import train
-from world_models.ehr_world.backbone import WINDOW, Recurrent, Transformer
-from world_models.ehr_world.config import BACKBONES, SetOutcomeConfig
-from world_models.ehr_world.set_outcome import SetOutcome
+from world_models.ehr_world.set_outcome.backbone import WINDOW, Recurrent, Transformer
+from world_models.ehr_world.set_outcome.config import BACKBONES, SetOutcomeConfig
+from world_models.ehr_world.set_outcome.network import SetOutcome
 from world_models.testing import random_orders
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from world_models.ehr_world import bins
+from world_models.ehr_world.set_outcome import bins
 
 EDGES = torch.tensor([[-3.0, -1.0, -0.2, 0.4, 1.5, 4.0], [-2.0, 0.0, 2.0, 2.0, 2.0, 2.0]])  # the second has two bins
 FREE = torch.tensor([[0.3, -0.5, 1.0, 0.2, -1.0], [0.4, -0.4, 9.0, 9.0, 9.0]])

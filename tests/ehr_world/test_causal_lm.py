@@ -7,11 +7,11 @@ import torch
 
 from tests.ehr_world.causal_stays import stay, stays
 from world_models import keys, tree
-from world_models.ehr_world.causal_codec import Codec, TextCodec, encode, train_tokenizer
-from world_models.ehr_world.causal_grammar import OutcomeLogits
-from world_models.ehr_world.causal_lm import CausalLM, LMState, collate, outcome_loss, qwen3, squeeze
-from world_models.ehr_world.causal_text import Narrative, NarrativeError, Step, parse, render
-from world_models.ehr_world.causal_tokens import QuantileCodec
+from world_models.ehr_world.causal_lm.codec import Codec, TextCodec, encode, train_tokenizer
+from world_models.ehr_world.causal_lm.grammar import OutcomeLogits
+from world_models.ehr_world.causal_lm.model import CausalLM, LMState, collate, outcome_loss, qwen3, squeeze
+from world_models.ehr_world.causal_lm.text import Narrative, NarrativeError, Step, parse, render
+from world_models.ehr_world.causal_lm.tokens import QuantileCodec
 
 HOURS = 4.0
 

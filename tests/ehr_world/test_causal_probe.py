@@ -11,10 +11,10 @@ import torch
 
 from tests.ehr_world.causal_stays import stays
 from world_models import keys
-from world_models.ehr_world.causal_grammar import LABEL, NUMBER, text_automaton
-from world_models.ehr_world.causal_lm import CausalLM, qwen3
-from world_models.ehr_world.causal_probe import most_positions, reading_errors
-from world_models.ehr_world.causal_tokens import QuantileCodec
+from world_models.ehr_world.causal_lm.grammar import LABEL, NUMBER, text_automaton
+from world_models.ehr_world.causal_lm.model import CausalLM, qwen3
+from world_models.ehr_world.causal_lm.probe import most_positions, reading_errors
+from world_models.ehr_world.causal_lm.tokens import QuantileCodec
 
 CODEC = QuantileCodec.fit(stays(12))
 SMALL = {

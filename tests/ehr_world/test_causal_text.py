@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from world_models.data import ehr_codes
-from world_models.data.episode import Diagnosis, Inquiry, Intervention, PatientEpisode, at_float32, build_episode
-from world_models.ehr_world import causal_text
-from world_models.ehr_world.causal_text import (
+from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr.episode import Diagnosis, Inquiry, Intervention, PatientEpisode, at_float32, build_episode
+from world_models.ehr_world.causal_lm import text as causal_text
+from world_models.ehr_world.causal_lm.text import (
     STATUS,
     STATUSES,
     Asked,
@@ -27,8 +27,8 @@ from world_models.ehr_world.causal_text import (
     to_episode,
     usual_unit,
 )
-from world_models.ehr_world.causal_ward import facts_of_ward, narrative_of_ward, orders_of_action
-from world_models.ward_quantities import INQUIRIES, INTERVENTIONS, STATIC, inquiry_index, order_index
+from world_models.ehr_world.causal_lm.ward import facts_of_ward, narrative_of_ward, orders_of_action
+from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, STATIC, inquiry_index, order_index
 
 START = datetime(2150, 3, 1, 7, 30)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ehr_world.causal_stays import stay, stays
-from world_models.ehr_world.causal_codec import (
+from world_models.ehr_world.causal_lm.codec import (
     IGNORED,
     TextCodec,
     encode,
@@ -19,9 +19,17 @@ from world_models.ehr_world.causal_codec import (
     train_tokenizer,
     windows,
 )
-from world_models.ehr_world.causal_grammar import DONE, EITHER, LABEL, NUMBER, Automaton, GrammarError, text_automaton
-from world_models.ehr_world.causal_text import Asked, NarrativeError, Step, outcome_text, parse_outcome, render
-from world_models.ehr_world.causal_tokens import GAPS, QuantileCodec
+from world_models.ehr_world.causal_lm.grammar import (
+    DONE,
+    EITHER,
+    LABEL,
+    NUMBER,
+    Automaton,
+    GrammarError,
+    text_automaton,
+)
+from world_models.ehr_world.causal_lm.text import Asked, NarrativeError, Step, outcome_text, parse_outcome, render
+from world_models.ehr_world.causal_lm.tokens import GAPS, QuantileCodec
 
 # digits, two-digit and mixed pieces, as real vocabularies have them
 PIECES = ["", *'0123456789.-e"\n \\|abn', "12", "4.", ".5", '"\n', "5\n", "ne", 'g"', "\n\n", "a\nb", "\\n", "\ufffd"]

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 
 from tests.ehr_world.causal_stays import stays
 from world_models import keys
-from world_models.ehr_world import causal_train
-from world_models.ehr_world.causal_data import order, stays_of
-from world_models.ehr_world.causal_lm import CausalLM, qwen3
-from world_models.ehr_world.causal_text import NarrativeError, render
-from world_models.ehr_world.causal_train import TrainConfig, main, train
+from world_models.ehr_world.causal_lm import train as causal_train
+from world_models.ehr_world.causal_lm.data import order, stays_of
+from world_models.ehr_world.causal_lm.model import CausalLM, qwen3
+from world_models.ehr_world.causal_lm.text import NarrativeError, render
+from world_models.ehr_world.causal_lm.train import TrainConfig, main, train
 
 pytest.importorskip("accelerate", reason='training language models needs accelerate: pip install "clinenv[llm]"')
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,7 +63,7 @@ def test_two_processes_learn_and_end_with_the_same_weights(tmp_path: Path) -> No
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     run = subprocess.run(
-        [*launch, "-m", "world_models.ehr_world.causal_train", *where, *settings, "--codec", "quantile"],
+        [*launch, "-m", "world_models.ehr_world.causal_lm.train", *where, *settings, "--codec", "quantile"],
         env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=150,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
@@ -196,8 +196,8 @@ def test_stays_of_a_meds_folder(tmp_path: Path) -> None:
     pytest.importorskip("meds", reason="reading MEDS needs meds")
     from datetime import datetime
 
-    from world_models.data.meds_writer import write_episodes
-    from world_models.ehr_world.causal_text import narrative_of, to_episode
+    from world_models.data.ehr.meds.writer import write_episodes
+    from world_models.ehr_world.causal_lm.text import narrative_of, to_episode
 
     episodes = [to_episode(s, datetime(2150, 1, 1), subject_id=i + 1, stay_id=i + 10) for i, s in enumerate(stays(3))]
     (tmp_path / "data").mkdir()

@@ -6,7 +6,7 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 
 from world_models import keys
-from world_models.ehr_world.copula import latent, log_copula
+from world_models.ehr_world.set_outcome.copula import latent, log_copula
 
 
 def correlation(loading: torch.Tensor) -> torch.Tensor:

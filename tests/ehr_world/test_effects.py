@@ -12,8 +12,8 @@ from benchmarks.ehr_effect_orders import CONTRASTS, step_of
 from benchmarks.ehr_effect_scores import correlation, effects, reliability, row_of, summary
 from tests.ehr_world.ward_small import tiny
 from world_models import keys
-from world_models.oracles.ward import WardOracle
-from world_models.ward_quantities import INQUIRIES, INTERVENTIONS, inquiry_index, intervention_index
+from world_models.oracles.ward.world import WardOracle
+from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, inquiry_index, intervention_index
 
 SEED = 8_300_000_000
 

@@ -13,10 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.ehr_world.causal_stays import stay
-from world_models.data.episode import LARGEST
-from world_models.ehr_world.causal_text import STATUSES, Asked, Step
-from world_models.ehr_world.llm_client import LLMClient, LLMServerError
-from world_models.ehr_world.prompt_llm import PromptLLM, gguf, parse_answer, prompt, server
+from world_models.data.ehr.episode import LARGEST
+from world_models.ehr_world.causal_lm.client import LLMClient, LLMServerError
+from world_models.ehr_world.causal_lm.prompt import PromptLLM, gguf, parse_answer, prompt, server
+from world_models.ehr_world.causal_lm.text import STATUSES, Asked, Step
 
 
 class Stub:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from world_models.ehr_world.llm_client import LLMClient, LLMServerError
-from world_models.ehr_world.prompt_llm import parse_answer
+from world_models.ehr_world.causal_lm.client import LLMClient, LLMServerError
+from world_models.ehr_world.causal_lm.prompt import parse_answer
 
 GOOD = json.dumps({"choices": [{"text": "fine", "finish_reason": "stop"}]}).encode()
 KEY = "sk-secret"

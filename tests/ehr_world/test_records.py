@@ -16,11 +16,11 @@ from benchmarks import fidelity_ehr_world
 from benchmarks.ehr_records import bootstrap, next_slots, normal_of, path_slots, restrict, scores
 from tests.ehr_world.ward_small import some_stays, tiny
 from world_models import checkpoint, tree
-from world_models.data.episode import Inquiry, Intervention, build_episode
-from world_models.data.meds_writer import write_episodes
+from world_models.data.ehr.episode import Inquiry, Intervention, build_episode
+from world_models.data.ehr.meds.writer import write_episodes
 from world_models.ehr_world import records, train, train_records
-from world_models.ehr_world.events import CENSORED
-from world_models.ehr_world.losses import forced
+from world_models.ehr_world.set_outcome.events import CENSORED
+from world_models.ehr_world.set_outcome.losses import forced
 
 START = datetime(2150, 3, 1, 10)
 UNITS = {"potassium_mmol_l": "mmol/L", "heart_rate_bpm": "bpm", "sodium_mmol_l": "mmol/L"}

@@ -13,9 +13,9 @@ from benchmarks.ehr_tables_paper import efficiency, figure_rows, paper_rows, ret
 from tests.ehr_world.causal_stays import stay as small_stay
 from tests.ehr_world.ward_small import some_stays, words
 from world_models import tree
-from world_models.ehr_world.causal_codec import encode
-from world_models.ehr_world.causal_text import STATUS
-from world_models.ehr_world.causal_tokens import QuantileCodec
+from world_models.ehr_world.causal_lm.codec import encode
+from world_models.ehr_world.causal_lm.text import STATUS
+from world_models.ehr_world.causal_lm.tokens import QuantileCodec
 from world_models.ehr_world.vocabulary import to_z
 
 

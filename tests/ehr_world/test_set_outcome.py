@@ -7,17 +7,17 @@ import torch
 
 from tests.ehr_world.ward_small import some_stays, tiny
 from world_models import keys, tree
-from world_models.ehr_world import bins
-from world_models.ehr_world.config import BACKBONES
-from world_models.ehr_world.events import Stays
-from world_models.ehr_world.inference import believe
-from world_models.ehr_world.losses import forced, parts
+from world_models.ehr_world.set_outcome import bins
+from world_models.ehr_world.set_outcome.config import BACKBONES
+from world_models.ehr_world.set_outcome.events import Stays
+from world_models.ehr_world.set_outcome.inference import believe
+from world_models.ehr_world.set_outcome.losses import forced, parts
 from world_models.ehr_world.vocabulary import from_z
-from world_models.oracles.ward import WardOracle
-from world_models.oracles.ward_clinician import clinician
+from world_models.oracles.ward.clinician import clinician
+from world_models.oracles.ward.world import WardOracle
 from world_models.protocol import History
+from world_models.quantities.ward import INQUIRIES
 from world_models.testing import check_world, random_orders
-from world_models.ward_quantities import INQUIRIES
 
 I = len(INQUIRIES)  # noqa: E741
 

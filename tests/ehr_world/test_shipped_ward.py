@@ -17,13 +17,13 @@ from gymnasium.utils.env_checker import check_env
 import clinenv  # noqa: F401 - registers the ids
 from tests.ehr_world.ward_small import some_stays, tiny
 from world_models import catalog, checkpoint, keys
-from world_models.data.episode import build_episode
-from world_models.ehr_world.config import BACKBONES
-from world_models.ehr_world.events import Stays
-from world_models.ehr_world.inference import believe
-from world_models.ehr_world.model import EHRWorldModel
+from world_models.data.ehr.episode import build_episode
+from world_models.ehr_world.set_outcome.config import BACKBONES
+from world_models.ehr_world.set_outcome.events import Stays
+from world_models.ehr_world.set_outcome.inference import believe
+from world_models.ehr_world.set_outcome.world import EHRWorldModel
+from world_models.quantities.ward import INQUIRIES, ORDERS
 from world_models.testing import check_world
-from world_models.ward_quantities import INQUIRIES, ORDERS
 
 NAME = "ehr-ward-small"
 TESTS = len(INQUIRIES)

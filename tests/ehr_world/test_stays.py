@@ -9,10 +9,10 @@ import torch
 
 from tests.ehr_world.ward_small import some_stays, tiny, words
 from world_models import catalog, keys
-from world_models.data.episode import Inquiry, Intervention, build_episode
-from world_models.ehr_world.events import CENSORED, UNKNOWN
+from world_models.data.ehr.episode import Inquiry, Intervention, build_episode
+from world_models.ehr_world.set_outcome.events import CENSORED, UNKNOWN
 from world_models.ehr_world.stays import from_episodes, real_vocabulary
-from world_models.ward_quantities import inquiry_index, intervention_index
+from world_models.quantities.ward import inquiry_index, intervention_index
 
 START = datetime(2150, 3, 1, 10)
 

@@ -11,7 +11,7 @@ from tests.ehr_world.ward_small import CONFIG, some_stays, words
 from world_models import catalog, keys, tree
 from world_models.ehr_world import train, ward_rollouts
 from world_models.ehr_world.feeder import Feeder
-from world_models.ehr_world.set_outcome import SetOutcome
+from world_models.ehr_world.set_outcome.network import SetOutcome
 
 
 def fresh() -> SetOutcome:

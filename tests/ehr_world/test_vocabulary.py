@@ -10,9 +10,9 @@ import torch
 
 from tests.ehr_world.ward_small import some_stays, tiny, words
 from world_models import checkpoint
-from world_models.ehr_world.model import KIND, EHRWorldModel
+from world_models.ehr_world.set_outcome.world import KIND, EHRWorldModel
 from world_models.ehr_world.vocabulary import Spec, Vocabulary, build, from_z, to_z
-from world_models.ward_quantities import INQUIRIES, INTERVENTIONS, ORGANISMS
+from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, ORGANISMS
 
 
 def test_it_survives_json() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from world_models import keys
-from world_models.oracles.cohorts import COHORTS, FACTORS, JT_PEAK_C_MS, Cohort, draw_factors, jt_peak_c
-from world_models.oracles.pharmacology import TrialModel
+from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, JT_PEAK_C_MS, Cohort, draw_factors, jt_peak_c
+from world_models.oracles.ecg_drug.population import TrialModel
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from world_models import keys
-from world_models.oracles.delineation import CONVENTIONS, delineate, median_beats
-from world_models.oracles.ecg_waveform import (
+from world_models.ecg.delineation.delineate import CONVENTIONS, delineate, median_beats
+from world_models.ecg.morphology import MorphologyBank, default_morphology
+from world_models.ecg.waveform import (
     WAVES,
     Intervals,
     beat_template,
@@ -19,7 +20,6 @@ from world_models.oracles.ecg_waveform import (
     draw_ecg,
     tile,
 )
-from world_models.oracles.morphology import MorphologyBank, default_morphology
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 MEASURED = ("rr_ms", "pr_ms", "qrs_ms", "qt_ms", "jt_peak_ms", "tpeak_tend_ms", "quality")

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from world_models import keys
-from world_models.oracles.delineation import delineate
-from world_models.oracles.ecg_waveform import Intervals, beat_template, derive_twelve, draw_ecg, tile
-from world_models.oracles.morphology import default_morphology
+from world_models.ecg.delineation.delineate import delineate
+from world_models.ecg.morphology import default_morphology
+from world_models.ecg.waveform import Intervals, beat_template, derive_twelve, draw_ecg, tile
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 QT_MS = 390.0
@@ -198,7 +198,7 @@ def test_a_heart_is_measurable_with_hum_on_it_with_a_wrong_gain_and_a_swapped_el
 @pytest.mark.skipif(not (DATA / "ludb").is_dir(), reason=f"needs LUDB at {DATA / 'ludb'} (or CLINENV_DATA)")
 def test_extrasystoles_of_real_recordings_against_manual_marks():
     """Over the stretch that is marked, all beats are found and the rate is the marks'; the extrasystoles are named."""
-    from world_models.data import ludb
+    from world_models.data.ecg import ludb
 
     with (DATA / "ludb" / "ludb.csv").open(newline="", encoding="utf-8-sig") as file:
         names = [row["ID"].strip() for row in csv.DictReader(file) if row["Extrasystolies"].strip()]
@@ -224,7 +224,7 @@ def _real() -> list[Path]:
 
 @pytest.mark.skipif(not _real(), reason=f"no recordings in {DATA} (set CLINENV_DATA)")
 def test_real_recordings_are_measurable():
-    from world_models.data.wfdb_reader import read_ecg
+    from world_models.data.ecg.wfdb.reader import read_ecg
 
     got = delineate(torch.stack([read_ecg(path).ecg_mv for path in _real()]), 500.0)
     assert got.measurable.all() and got.trusted.float().mean() > 0.88

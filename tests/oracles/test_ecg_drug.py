@@ -13,12 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from world_models import ecg_quantities, keys, tree
+from world_models import keys, tree
 from world_models.inputs import admit
-from world_models.oracles.cohorts import COHORTS
-from world_models.oracles.ecg_drug import ECGDrugOracle, ECGDrugState
-from world_models.oracles.pharmacodynamics import ENDPOINTS
+from world_models.oracles.ecg_drug.cohorts import COHORTS
+from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
+from world_models.oracles.ecg_drug.world import ECGDrugOracle, ECGDrugState
 from world_models.protocol import Oracle
+from world_models.quantities import ecg_drug as ecg_quantities
 
 ROOT = Path(__file__).resolve().parents[2]
 RAN, DOF, VER, QUI = range(4)
@@ -243,7 +244,7 @@ def test_rows_do_not_depend_on_their_place(world: ECGDrugOracle) -> None:
 _DIGEST = """
 import hashlib, torch
 from world_models import keys
-from world_models.oracles.ecg_drug import ECGDrugOracle
+from world_models.oracles.ecg_drug.world import ECGDrugOracle
 world = ECGDrugOracle()
 state = world.initial(keys.from_seed(41, 33))
 for i in range(6):
@@ -335,7 +336,7 @@ def test_bad_arguments_are_named() -> None:
 
 
 def test_the_drawn_ecg_obeys_einthoven_and_reads_back(world: ECGDrugOracle) -> None:
-    pytest.importorskip("world_models.oracles.delineation")
+    pytest.importorskip("world_models.ecg.delineation.delineate")
     fix = {"baseline_heart_rate_bpm": torch.linspace(50, 110, 48)}
     state = world.initial(keys.from_seed(61, 48), fix)
     chart = world.observe(state, also=("ecg_mv",))

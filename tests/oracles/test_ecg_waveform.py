@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from world_models import keys
-from world_models.oracles.ecg_waveform import (
+from world_models.ecg.morphology import MorphologyBank, default_morphology
+from world_models.ecg.waveform import (
     DRAWN_LEADS,
     LEADS,
     R_SHARE,
@@ -22,7 +23,6 @@ from world_models.oracles.ecg_waveform import (
     true_fiducials,
     wave_basis,
 )
-from world_models.oracles.morphology import MorphologyBank, default_morphology
 
 
 def intervals_of(key, heart_rate=(45.0, 130.0)):

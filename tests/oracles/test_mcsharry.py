@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from world_models.oracles.mcsharry import ecgsyn_waves, gaussian_sum, mcsharry_rhs, ode_residual, phase
+from world_models.ecg.mcsharry import ecgsyn_waves, gaussian_sum, mcsharry_rhs, ode_residual, phase
 
 RATES = torch.tensor([48.0, 60.0, 95.0], dtype=torch.float64)
 

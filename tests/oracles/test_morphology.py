@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from world_models import keys
-from world_models.oracles.ecg_waveform import DRAWN_LEADS, WAVES, Intervals, beat_template
-from world_models.oracles.morphology import BANK_FILE, MorphologyBank, default_morphology, fit_morphology, fit_quality
-from world_models.oracles.morphology_fit import fit_bank, main
+from world_models.ecg.morphology import BANK_FILE, MorphologyBank, default_morphology, fit_morphology, fit_quality
+from world_models.ecg.morphology_fit import fit_bank, main
+from world_models.ecg.waveform import DRAWN_LEADS, WAVES, Intervals, beat_template
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 HAS_LUDB = (DATA / "ludb" / "ludb.csv").is_file()
@@ -93,7 +93,7 @@ def test_bad_input_is_named(tmp_path, capsys):
 
 @needs_ludb
 def test_the_shipped_bank_is_what_the_command_makes(tmp_path, monkeypatch):
-    from world_models.data import ludb
+    from world_models.data.ecg import ludb
 
     names = ludb.record_names(DATA / "ludb")[:25]
     monkeypatch.setattr(ludb, "record_names", lambda folder: names)

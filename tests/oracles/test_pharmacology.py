@@ -11,10 +11,10 @@ import torch
 from scipy.integrate import quad, solve_ivp
 
 from world_models import keys, tree
-from world_models.oracles import pharmacokinetics as pk
-from world_models.oracles.drugs import DRUGS, cipa_table, drug
-from world_models.oracles.pharmacodynamics import ENDPOINTS, block, channel_effects
-from world_models.oracles.pharmacology import TrialModel
+from world_models.oracles.ecg_drug import kinetics as pk
+from world_models.oracles.ecg_drug.drugs import DRUGS, cipa_table, drug
+from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, block, channel_effects
+from world_models.oracles.ecg_drug.population import TrialModel
 
 
 def one(value: float) -> torch.Tensor:

@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from world_models import keys, tree
-from world_models.oracles import progression_conditions as conditions
-from world_models.oracles import progression_state as body
-from world_models.oracles import progression_treatments as treatments
-from world_models.oracles.progression import ProgressionOracle
-from world_models.oracles.progression_care import cha2ds2_vasc, usual_care
-from world_models.oracles.progression_entry import COHORTS
-from world_models.oracles.progression_visits import consecutive, make_visits, paper_pairs, statistics
-from world_models.progression_quantities import BECOMES, CODES, DRUGS, IRREVERSIBLE, ORDERS, PROCEDURES, TREATMENTS
+from world_models.oracles.progression import conditions, treatments
+from world_models.oracles.progression import state as body
+from world_models.oracles.progression.care import cha2ds2_vasc, usual_care
+from world_models.oracles.progression.entry import COHORTS
+from world_models.oracles.progression.visits import consecutive, make_visits, paper_pairs, statistics
+from world_models.oracles.progression.world import ProgressionOracle
+from world_models.quantities.progression import BECOMES, CODES, DRUGS, IRREVERSIBLE, ORDERS, PROCEDURES, TREATMENTS
 from world_models.testing import check_world, random_orders
 
 CLINIC = ProgressionOracle()
@@ -53,7 +52,7 @@ def test_the_contract(cohort: str) -> None:
 
 
 def test_the_contract_with_ecg() -> None:
-    pytest.importorskip("world_models.oracles.progression_ecg")
+    pytest.importorskip("world_models.oracles.progression.ecg.drawing")
     check_world(CLINIC, batch=3, steps=2, also=("ecg_mv",))
 
 

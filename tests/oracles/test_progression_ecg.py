@@ -10,10 +10,10 @@ import torch
 from scipy.signal import find_peaks
 
 from world_models import keys
-from world_models.oracles.ecg_waveform import LEADS
-from world_models.oracles.progression_ecg import draw_progression_ecg
-from world_models.oracles.progression_shown import FORMS, VISIBLE, shown_on_ecg
-from world_models.progression_quantities import CODES, TREATMENTS
+from world_models.ecg.waveform import LEADS
+from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
+from world_models.oracles.progression.ecg.shown import FORMS, VISIBLE, shown_on_ecg
+from world_models.quantities.progression import CODES, TREATMENTS
 
 HZ = 100.0
 LEAD = {name: i for i, name in enumerate(LEADS)}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from world_models import keys
-from world_models.oracles.rhythm import (
+from world_models.oracles.ecg_drug.rhythm import (
     BURDEN,
     SUPPRESSION,
     advance_rhythm,

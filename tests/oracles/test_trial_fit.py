@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from world_models import keys
-from world_models.data.ecgrdvq import load_trial
-from world_models.oracles.drugs import DRUGS, drug
-from world_models.oracles.kinetics_fit import fit_kinetics, individual_kinetics, names_of
-from world_models.oracles.linear_mixed import Design, fit_linear_mixed
-from world_models.oracles.pharmacodynamics import ENDPOINTS
-from world_models.oracles.pharmacokinetics import kernel
-from world_models.oracles.pharmacology import TrialModel
-from world_models.oracles.trial_fit import fit_trial, main
+from world_models.data.ecg.ecgrdvq import load_trial
+from world_models.oracles.ecg_drug.drugs import DRUGS, drug
+from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
+from world_models.oracles.ecg_drug.fit.kinetics import fit_kinetics, individual_kinetics, names_of
+from world_models.oracles.ecg_drug.fit.linear_mixed import Design, fit_linear_mixed
+from world_models.oracles.ecg_drug.fit.trial import fit_trial, main
+from world_models.oracles.ecg_drug.kinetics import kernel
+from world_models.oracles.ecg_drug.population import TrialModel
 
 HOURS = (-0.5, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 12.0, 14.0, 24.0)
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data")) / "ecgrdvq"

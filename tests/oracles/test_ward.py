@@ -8,13 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from world_models import catalog, keys, tree
-from world_models.oracles import ward as ward_module
-from world_models.oracles.ward import WardOracle
-from world_models.oracles.ward_cohorts import COHORTS, FACTORS
-from world_models.oracles.ward_dynamics import TICK_H, tick
-from world_models.oracles.ward_orders import Plan, parted
+from world_models.oracles.ward import world as ward_module
+from world_models.oracles.ward.cohorts import COHORTS, FACTORS
+from world_models.oracles.ward.dynamics import TICK_H, tick
+from world_models.oracles.ward.orders import Plan, parted
+from world_models.oracles.ward.world import WardOracle
+from world_models.quantities.ward import DISEASES, INQUIRIES, INTERVENTIONS, MEASURES, ORDERS, order_index
 from world_models.testing import check_world, random_orders
-from world_models.ward_quantities import DISEASES, INQUIRIES, INTERVENTIONS, MEASURES, ORDERS, order_index
 
 BOUNDS = {q.name: (q.low, q.high) for q in MEASURES}
 HOURLY = WardOracle(hours_per_step=1)

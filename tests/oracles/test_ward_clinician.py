@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from world_models import keys
-from world_models.oracles.ward import WardOracle
-from world_models.oracles.ward_clinician import clinician
-from world_models.ward_quantities import DISEASES, INTERVENTIONS, ORDERS, order_index
+from world_models.oracles.ward.clinician import clinician
+from world_models.oracles.ward.world import WardOracle
+from world_models.quantities.ward import DISEASES, INTERVENTIONS, ORDERS, order_index
 
 WORLD = WardOracle(hours_per_step=12)
 DOSES = slice(len(ORDERS) - len(INTERVENTIONS), len(ORDERS))

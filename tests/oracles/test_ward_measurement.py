@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from world_models import keys
-from world_models.oracles.ward import WardOracle
-from world_models.oracles.ward_measurement import LOST, draw_tick, noise_sd, true_values
-from world_models.ward_quantities import INQUIRIES, MAX_AGE_HOURS, ORDERS, inquiry_index, order_index
+from world_models.oracles.ward.measurement import LOST, draw_tick, noise_sd, true_values
+from world_models.oracles.ward.world import WardOracle
+from world_models.quantities.ward import INQUIRIES, MAX_AGE_HOURS, ORDERS, inquiry_index, order_index
 
 HOURLY = WardOracle(hours_per_step=1)
 SEEN, PENDING, AGE = "inquiry_seen", "inquiry_pending", "inquiry_age_hours"

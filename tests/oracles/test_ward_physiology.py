@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from world_models import keys
-from world_models.oracles.ward import WardOracle
-from world_models.ward_quantities import ORDERS, order_index
+from world_models.oracles.ward.world import WardOracle
+from world_models.quantities.ward import ORDERS, order_index
 
 COUNT = 24
 FLUIDS = ("saline_ml", "ringers_lactate_ml")

@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from world_models import keys
 from world_models.cardiac_jepa.labels import Followed
-from world_models.data.ecg_monolith import MonolithWriter
-from world_models.oracles.progression import ProgressionOracle
-from world_models.oracles.progression_care import usual_care
-from world_models.oracles.progression_ecg import draw_progression_ecg
-from world_models.oracles.progression_visits import make_visits
-from world_models.progression_quantities import (
+from world_models.data.ecg.monolith import MonolithWriter
+from world_models.oracles.progression.care import usual_care
+from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
+from world_models.oracles.progression.visits import make_visits
+from world_models.oracles.progression.world import ProgressionOracle
+from world_models.quantities.progression import (
     CODES,
     DRUGS,
     INTERVALS_MONTHS,
@@ -33,7 +33,7 @@ __all__ = ["FOLDS", "follow_ups", "progression_monolith"]
 
 FOLDS = 20  # 0 to 17 train, 18 validation, 19 test, as in MIMIC-IV-ECG-Ext-ICD
 STAY_DAYS = 30.0  # an ECG later than this after the one before begins a new stay
-SOURCE = "progression oracle (world_models/oracles/progression*.py), cohort {cohort}, seed {seed}, {patients} patients: simulated"
+SOURCE = "progression oracle (world_models/oracles/progression/), cohort {cohort}, seed {seed}, {patients} patients: simulated"
 
 
 def progression_monolith(

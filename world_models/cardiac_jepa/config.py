@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from world_models.config_json import check_sizes
-from world_models.progression_quantities import CODES
+from world_models.quantities.progression import CODES
 
 __all__ = ["FULL", "JEPAConfig", "NARROW", "naive", "with_inverse", "vicreg"]
 

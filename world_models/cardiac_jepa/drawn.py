@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from world_models import checkpoint, keys, tree
 from world_models.cardiac_jepa.pretrain import Batch, PairOrder, check_rows
-from world_models.oracles.progression_ecg import draw_progression_ecg
-from world_models.oracles.progression_visits import MOST_VISITS, Visits, make_visits
+from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
+from world_models.oracles.progression.visits import MOST_VISITS, Visits, make_visits
 
 __all__ = ["DrawnPairs", "simulated_visits"]
 

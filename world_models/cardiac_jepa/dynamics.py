@@ -1,6 +1,6 @@
 """The predictor of the next latent, chains of it, and what nature lets an action be.
 
-Which transitions can be undone stands in `progression_quantities` as facts on diseases; here they judge actions before
+Which transitions can be undone stands in `quantities.progression` as facts on diseases; here they judge actions before
 they are imagined, and the model's own reversals afterwards.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from world_models.data import icd10
-from world_models.progression_quantities import BECOMES, IRREVERSIBLE, scars
+from world_models.quantities.progression import BECOMES, IRREVERSIBLE, scars
 
 __all__ = [
     "Dynamics", "ImpossibleActionError", "Reversal", "action_of", "chain", "check_actions", "reversal_error",

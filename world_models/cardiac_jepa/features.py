@@ -18,7 +18,7 @@ from torch import Tensor
 from world_models.cardiac_jepa.model import CardiacJEPAWorld
 from world_models.cardiac_jepa.probes import crop_features
 from world_models.catalog import WORLDS, weights_folder
-from world_models.progression_quantities import SAMPLING_RATE_HZ
+from world_models.quantities.progression import SAMPLING_RATE_HZ
 
 __all__ = ["load_features", "resampled"]
 
@@ -35,7 +35,7 @@ def resampled(ecg_mv: Tensor, sampling_rate_hz: float, target_hz: float = SAMPLI
     if factor < 1 or abs(factor * target_hz - sampling_rate_hz) > 1e-6:
         raise ValueError(
             f"sampling_rate_hz={sampling_rate_hz:g} is no whole multiple of {target_hz:g} Hz; resample the ECG first "
-            "(world_models.data.wfdb_reader.read_ecg does for files)"
+            "(world_models.data.ecg.wfdb.reader.read_ecg does for files)"
         )
     if factor == 1:
         return ecg_mv

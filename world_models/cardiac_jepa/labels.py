@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from world_models.nn.mlp import mlp
-from world_models.progression_quantities import DRUGS, IRREVERSIBLE, PROCEDURES, scars
+from world_models.quantities.progression import DRUGS, IRREVERSIBLE, PROCEDURES, scars
 
 __all__ = ["Followed", "LabelModel", "Moves"]
 

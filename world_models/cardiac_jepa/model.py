@@ -28,8 +28,8 @@ from world_models.cardiac_jepa.probes import Probe, apply, crop_features
 from world_models.cardiac_jepa.state import ProgressionBelief
 from world_models.config_json import check_sizes, from_json
 from world_models.inputs import check_also, checked_factors, checked_orders
-from world_models.progression_quantities import DRUGS, MEASURES, ORDERS, PROCEDURES
 from world_models.protocol import Chart, Factors, History
+from world_models.quantities.progression import DRUGS, MEASURES, ORDERS, PROCEDURES
 from world_models.quantity import Quantity
 
 __all__ = ["DAYS_PER_MONTH", "KIND", "CardiacJEPAWorld", "ExplainPairs", "Reader", "WorldConfig", "read_measures"]

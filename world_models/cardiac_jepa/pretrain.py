@@ -36,7 +36,7 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Recordings(Protocol):
-    """What of a monolith (`world_models.data.ecg_monolith.Monolith`) pairs are drawn from."""
+    """What of a monolith (`world_models.data.ecg.monolith.Monolith`) pairs are drawn from."""
 
     ecg: Tensor  # [N, 12, T] float16, mV at 100 Hz
     label: Tensor  # [N, C] bool

@@ -16,9 +16,9 @@ from world_models import keys, tree
 from world_models.cardiac_jepa.labels import LabelModel
 from world_models.cardiac_jepa.model import DAYS_PER_MONTH, CardiacJEPAWorld, ExplainPairs, Reader, read_measures
 from world_models.inputs import check_also
-from world_models.oracles.progression import ProgressionOracle
-from world_models.progression_quantities import INTERVALS_MONTHS, ORDERS
+from world_models.oracles.progression.world import ProgressionOracle
 from world_models.protocol import Chart, Factors
+from world_models.quantities.progression import INTERVALS_MONTHS, ORDERS
 
 __all__ = ["ReadOracle"]
 

@@ -31,10 +31,10 @@ from world_models.cardiac_jepa.model import KIND, CardiacJEPAWorld, Reader, Worl
 from world_models.cardiac_jepa.pretrain import Pairs, PairSource, pretrain
 from world_models.cardiac_jepa.probes import fit_probe, youden
 from world_models.command_line import MOST_BATCH, MOST_THREADS, number, whole
-from world_models.data.ecg_monolith import Monolith, pairs, read_monolith
-from world_models.data.ecg_pairs import with_changes
-from world_models.oracles.progression_visits import consecutive
-from world_models.progression_quantities import CODES
+from world_models.data.ecg.monolith import Monolith, pairs, read_monolith
+from world_models.data.ecg.pairs import with_changes
+from world_models.oracles.progression.visits import consecutive
+from world_models.quantities.progression import CODES
 from world_models.training import Schedule, fit
 
 __all__ = ["finish", "fit_labels", "main"]
@@ -184,7 +184,7 @@ def finish(
     return world, figures
 
 
-SIMULATED = """ECGs and charts simulated by the progression oracle (`world_models/oracles/progression*.py`): the JEPA
+SIMULATED = """ECGs and charts simulated by the progression oracle (`world_models/oracles/progression/`): the JEPA
 learned from pairs of {drawn} patients, drawn as it trained; the probe from {ecgs} ECGs of {patients} others, folds 0 to 17
 (18 for validation, 19 untouched); the labels' process from visits with orders of {followed} more. Wave shapes of the
 oracle were fitted to LUDB 1.0.1 (Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211, ODC-By; 114 of its 160 records), and
@@ -246,7 +246,7 @@ def _run(a: argparse.Namespace) -> int:
     chosen = {name: getattr(a, name) for name in ("weight", "latent", "inverse") if getattr(a, name) is not None}
     jepa = dataclasses.replace(jepa, **chosen)
     if a.data is not None and not a.data.is_file():
-        raise ValueError(f"--data {a.data}: no such file; make one with world_models.data.mimic_iv_ecg, or leave it out")
+        raise ValueError(f"--data {a.data}: no such file; make one with world_models.data.ecg.mimic_iv_ecg, or leave it out")
     if a.data is None:
         a.work.mkdir(parents=True, exist_ok=True)
     path = a.data or cohort.progression_monolith(a.work / f"progression-{a.patients}.h5", SEED, a.patients)

@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from world_models import keys
 from world_models.checkpoint import save_tensors
+from world_models.ecg.delineation.delineate import delineate
+from world_models.ecg.morphology import MorphologyBank
+from world_models.ecg.waveform import R_SHARE, Intervals, beat_template, draw_ecg
 from world_models.ecg_wm import beats
 from world_models.ecg_wm.encode import canonical_beats
-from world_models.oracles.delineation import delineate
-from world_models.oracles.ecg_waveform import R_SHARE, Intervals, beat_template, draw_ecg
-from world_models.oracles.morphology import MorphologyBank
 
 __all__ = ["BeatSource", "draw_intervals"]
 
@@ -132,7 +132,7 @@ def _real_beats(folder: Path, device: str) -> dict[str, Tensor]:
     Raises:
         ValueError: there is none.
     """
-    from world_models.data import ludb
+    from world_models.data.ecg import ludb
 
     ecgs = [record.ecg_mv for record in ludb.iterate(folder) if int(record.name) % 2 == 1]
     if not ecgs:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from world_models.oracles.ecg_waveform import p_duration_ms
+from world_models.ecg.waveform import p_duration_ms
 
 __all__ = ["LEADS", "SAMPLES", "anchors", "from_canonical", "to_canonical", "valid_samples"]
 

@@ -33,7 +33,7 @@ quinidine): beat autoencoder, physiological ODE prior, few-step residual flow, b
 
 - Simulated patients of the mechanistic oracle, whose pharmacokinetics and pharmacodynamics are fitted to 16 of the 22
   healthy volunteers (18 to 35 years) of ECGRDVQ 1.0.0 / NCT01873950 (single oral doses). Older and sicker cohorts are
-  assumptions laid on top of that fit, see `world_models/oracles/cohorts.py`.
+  assumptions laid on top of that fit, see `world_models/oracles/ecg_drug/cohorts.py`.
 - Beat shapes: {beats}; the drawn beats' wave heights are fitted on 114 sinus beats of
   LUDB 1.0.1, odd and even records.
 

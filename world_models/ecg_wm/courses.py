@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from world_models import keys, tree
-from world_models.ecg_quantities import ORDERS
 from world_models.ecg_wm import latent
 from world_models.inputs import admit
-from world_models.oracles.cohorts import COHORTS
-from world_models.oracles.ecg_drug import ECGDrugOracle
+from world_models.oracles.ecg_drug.cohorts import COHORTS
+from world_models.oracles.ecg_drug.world import ECGDrugOracle
 from world_models.protocol import Chart
+from world_models.quantities.ecg_drug import ORDERS
 
 __all__ = ["Courses", "dosing", "draw_courses", "oracle_of"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from world_models.ecg.delineation.delineate import Delineation, delineate, median_beats
 from world_models.ecg_wm import beats, latent
 from world_models.ecg_wm.vae import BeatVAE
-from world_models.oracles.delineation import Delineation, delineate, median_beats
 from world_models.protocol import Chart
 
 __all__ = ["canonical_beats", "latent_of", "read_chart"]

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from world_models.ecg_quantities import MAX_HOURS_SINCE_DOSE
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.patients import patient_features
 from world_models.ecg_wm.state import Belief, ECGWorldState
 from world_models.inputs import admit, checked_orders
 from world_models.protocol import History
+from world_models.quantities.ecg_drug import MAX_HOURS_SINCE_DOSE
 
 if TYPE_CHECKING:
     from world_models.ecg_wm.model import ECGWorldModel

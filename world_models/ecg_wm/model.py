@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from world_models import checkpoint, keys
 from world_models.config_json import from_json
-from world_models.ecg_quantities import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
+from world_models.ecg.waveform import R_SHARE, beat_samples, derive_twelve, tile
 from world_models.ecg_wm import beats, latent
 from world_models.ecg_wm.belief import BeliefEncoder
 from world_models.ecg_wm.config import ECGWorldConfig
@@ -35,9 +35,9 @@ from world_models.ecg_wm.state import Belief, ECGWorldState
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.nn.mlp import mlp
-from world_models.oracles.cohorts import FACTORS, cohort_named, draw_factors
-from world_models.oracles.ecg_waveform import R_SHARE, beat_samples, derive_twelve, tile
+from world_models.oracles.ecg_drug.cohorts import FACTORS, cohort_named, draw_factors
 from world_models.protocol import Chart, Factors, History
+from world_models.quantities.ecg_drug import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
 from world_models.quantity import Quantity
 
 __all__ = ["KIND", "ECGWorldModel"]

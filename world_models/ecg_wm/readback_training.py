@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from world_models import keys
 from world_models.checkpoint import save_tensors
+from world_models.ecg.delineation.delineate import delineate
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.beat_data import BeatSource, draw_intervals
 from world_models.ecg_wm.courses import draw_courses
 from world_models.ecg_wm.model import ECGWorldModel
 from world_models.ecg_wm.readback import FEATURES, LIMIT_MS, READ
-from world_models.oracles.delineation import delineate
 from world_models.protocol import Chart
 from world_models.training import Schedule, fit
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["REFERENCE_MG", "START_RATES"]
 
-# For the drugs of `ecg_quantities.DRUGS`: ka, ke, k12, k21, k_fast, k_slow per hour (`latent_ode`).
+# For the drugs of `ecg_drug.DRUGS`: ka, ke, k12, k21, k_fast, k_slow per hour (`latent_ode`).
 START_RATES = (
     (1.0, 0.10, 0.02, 0.10, 3.0, 0.6),
     (1.0, 0.11, 0.05, 0.10, 3.0, 0.6),

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import torch
 
 from world_models import keys
-from world_models.ecg_quantities import DRUGS
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.model import ECGWorldModel
 from world_models.ecg_wm.patients import patient_features
 from world_models.ecg_wm.start_rates import REFERENCE_MG
+from world_models.quantities.ecg_drug import DRUGS
 
 __all__ = ["StepError", "step_errors"]
 

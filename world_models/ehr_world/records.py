@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from world_models import checkpoint, tree
-from world_models.ehr_world.events import CENSORED, UNKNOWN, Stays, charted
+from world_models.ehr_world.set_outcome.events import CENSORED, UNKNOWN, Stays, charted
 from world_models.ehr_world.stays import from_episodes
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 
@@ -91,10 +91,10 @@ def read_records(
 
 
 def _read(words: Vocabulary, sources: dict[str, str | Path | None], date_order: str | None) -> tuple[Records, dict]:
-    from world_models.data.ehr_filters import FilterRules, measure, select
-    from world_models.data.ehr_flow import Flow
-    from world_models.data.ehr_load import load_episodes
-    from world_models.data.ehr_tables import EhrDataError
+    from world_models.data.ehr.filters import FilterRules, measure, select
+    from world_models.data.ehr.flow import Flow
+    from world_models.data.ehr.load import load_episodes
+    from world_models.data.ehr.tables import EhrDataError
 
     episodes, flow = load_episodes(**sources, hours_per_step=words.hours_per_step, date_order=date_order)
     if not episodes:

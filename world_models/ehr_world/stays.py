@@ -16,14 +16,14 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from world_models.data.episode import Intervention, PatientEpisode
-from world_models.ehr_world.events import CENSORED, LAST_DELAY, UNKNOWN, Stays
+from world_models.data.ehr.episode import Intervention, PatientEpisode
+from world_models.ehr_world.set_outcome.events import CENSORED, LAST_DELAY, UNKNOWN, Stays
 from world_models.ehr_world.vocabulary import Vocabulary, build, ward_specs
-from world_models.ward_quantities import INTERVENTIONS
+from world_models.quantities.ward import INTERVENTIONS
 
 __all__ = ["from_episodes", "real_vocabulary", "ward_name", "ward_organism"]
 
-# ward intervention -> (order of `ehr_orders`, "dose" or "rate", units it is known in with the factor to the ward's)
+# ward intervention -> (order of `orders`, "dose" or "rate", units it is known in with the factor to the ward's)
 _DOSES: dict[str, tuple[tuple[str, str, dict[str, float]], ...]] = {
     "saline_ml": (("saline", "dose", {"mL": 1.0}),),
     "ringers_lactate_ml": (("ringers_lactate", "dose", {"mL": 1.0}),),
@@ -53,7 +53,7 @@ _DOSES: dict[str, tuple[tuple[str, str, dict[str, float]], ...]] = {
     "endoscopy": (("endoscopy", "dose", {}),),
     "renal_replacement_ml_kg_h": (("renal_replacement", "rate", {}), ("hemodialysis", "rate", {})),
 }
-# order of `ehr_orders` -> the interventions it counts as: column, basis, units
+# order of `orders` -> the interventions it counts as: column, basis, units
 _BY_ORDER: dict[str, list[tuple[int, str, dict[str, float]]]] = {}
 for _column, _ward in enumerate(INTERVENTIONS):
     for _order, _basis, _units in _DOSES.get(_ward.name, ()):

@@ -20,15 +20,16 @@ from torch import Tensor
 
 from world_models import checkpoint, command_line, keys, tree
 from world_models.command_line import MOST_BATCH, MOST_THREADS, number, whole
-from world_models.data.ehr_cells import DATE_ORDERS
-from world_models.ehr_world import bins, vocabulary, ward_rollouts
-from world_models.ehr_world.card import write_card
-from world_models.ehr_world.config import SetOutcomeConfig
-from world_models.ehr_world.events import Stays
+from world_models.data.ehr.cells import DATE_ORDERS
+from world_models.ehr_world import vocabulary, ward_rollouts
 from world_models.ehr_world.feeder import Feeder, join
-from world_models.ehr_world.losses import forced, likelihood, parts
-from world_models.ehr_world.model import KIND, EHRWorldModel
-from world_models.ehr_world.set_outcome import SetOutcome
+from world_models.ehr_world.set_outcome import bins
+from world_models.ehr_world.set_outcome.card import write_card
+from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
+from world_models.ehr_world.set_outcome.events import Stays
+from world_models.ehr_world.set_outcome.losses import forced, likelihood, parts
+from world_models.ehr_world.set_outcome.network import SetOutcome
+from world_models.ehr_world.set_outcome.world import KIND, EHRWorldModel
 from world_models.ehr_world.vocabulary import Vocabulary
 from world_models.training import Schedule, fit
 
@@ -142,7 +143,7 @@ def finish(
     return model, figures
 
 
-WARD_SOURCE = """Simulated stays of the oracle ward (`world_models/oracles/ward.py`), charts and orders only: {count}
+WARD_SOURCE = """Simulated stays of the oracle ward (`world_models/oracles/ward/world.py`), charts and orders only: {count}
 patients (seeds from {seed} on; validation and test patients have seeds of their own) under the mixed behaviour of
 `world_models/ehr_world/ward_rollouts.py`: two of three the rule-based clinician with edited orders (confounding dial
 {dial:g}), one of three random menus."""

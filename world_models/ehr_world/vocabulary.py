@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from world_models.config_json import from_json
-from world_models.ehr_world.events import Stays
-from world_models.ward_quantities import COMPLAINTS, DISEASES, INQUIRIES, INTERVENTIONS, ORGANISMS, STATIC
+from world_models.ehr_world.set_outcome.events import Stays
+from world_models.quantities.ward import COMPLAINTS, DISEASES, INQUIRIES, INTERVENTIONS, ORGANISMS, STATIC
 
 __all__ = ["Item", "Spec", "StaticFeature", "Treatment", "Vocabulary", "build", "from_ward", "from_z", "report_grid", "to_z"]
 __all__ += ["ward_specs"]
@@ -230,7 +230,7 @@ def report_grid(values: Tensor) -> float:
 
 
 def ward_specs(hours_per_step: float = 4.0) -> tuple[Spec, ...]:
-    """The inquiries of `ward_quantities`; cultures are labels."""
+    """The inquiries of `ward`; cultures are labels."""
     share = {"vital": 1.0, "culture": 0.0}
     return tuple(
         Spec(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from world_models.ehr_world.vocabulary import Vocabulary
-from world_models.ward_quantities import COMPLAINTS, INQUIRIES, INTERVENTIONS, STATIC
+from world_models.quantities.ward import COMPLAINTS, INQUIRIES, INTERVENTIONS, STATIC
 
 __all__ = ["check_vocabulary"]
 

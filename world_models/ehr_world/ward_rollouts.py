@@ -1,6 +1,6 @@
 """Training stays from the oracle ward: charts and orders only, never what the oracle hides.
 
-Who gives the orders decides what can be learned. Two patients of three meet the clinician of `ward_clinician`, as
+Who gives the orders decides what can be learned. Two patients of three meet the clinician of `clinician`, as
 colleagues of varied taste, with edits: some single orders, and over whole stretches a few interventions, are withheld
 or given at a random multiple of their standard dose, so that every order's effect is seen at several doses among
 patients who had no need of it. Half of them are tested less than the clinician would, some inquiries never, others now
@@ -23,11 +23,11 @@ from tqdm import tqdm
 
 from world_models import keys, tree
 from world_models.checkpoint import save_tensors
-from world_models.ehr_world.events import Stays, from_charts
-from world_models.oracles.ward import WardOracle
-from world_models.oracles.ward_clinician import clinician
+from world_models.ehr_world.set_outcome.events import Stays, from_charts
+from world_models.oracles.ward.clinician import clinician
+from world_models.oracles.ward.world import WardOracle
 from world_models.protocol import Chart
-from world_models.ward_quantities import COMPLAINTS, INQUIRIES, INTERVENTIONS, STATIC
+from world_models.quantities.ward import COMPLAINTS, INQUIRIES, INTERVENTIONS, STATIC
 
 __all__ = ["STATIC_NAMES", "offsets_h", "TEST_SEED", "TRAIN_SEED", "VALID_SEED", "behaviour", "read_shards", "rollout", "write_shards"]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from clinenv.task import Column, Menu, Record
 from world_models.cardiac_jepa.explain import LATENT_BOUND, MAX_DAYS, MAX_STEPS
-from world_models.progression_quantities import CODES
 from world_models.protocol import Chart
+from world_models.quantities.progression import CODES
 
 __all__ = ["STEP_COST", "ECGExplainTask", "explain_menu"]
 

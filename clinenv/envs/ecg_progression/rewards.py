@@ -22,7 +22,7 @@ from torch import Tensor
 
 from clinenv.rewards import total
 from world_models.constants import constant
-from world_models.progression_quantities import CODES, DRUGS, ORDERS, PROCEDURES, TREATMENTS
+from world_models.quantities.progression import CODES, DRUGS, ORDERS, PROCEDURES, TREATMENTS
 
 __all__ = [
     "BLEEDING_QALY", "DISABILITY", "DRUG_QALY_YEAR", "HORIZON_YEARS", "PROCEDURE_QALY", "VISIT_QALY", "RewardWeights",

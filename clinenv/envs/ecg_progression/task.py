@@ -13,8 +13,8 @@ from torch import Tensor
 from clinenv.envs.ecg_progression import rewards as r
 from clinenv.envs.ecg_progression.rewards import HORIZON_YEARS, RewardWeights
 from clinenv.task import Actions, Column, Levels, Record
-from world_models.progression_quantities import INTERVALS_MONTHS, ORDERS, PROCEDURES, TREATMENTS
 from world_models.protocol import Chart
+from world_models.quantities.progression import INTERVALS_MONTHS, ORDERS, PROCEDURES, TREATMENTS
 
 __all__ = ["COLUMNS", "LABELS", "LEVELS", "ECGProgressionTask"]
 

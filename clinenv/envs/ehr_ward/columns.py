@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from clinenv.task import Column
-from world_models.ward_quantities import INQUIRIES, MAX_AGE_HOURS, MAX_HOURS_SINCE, Inquiry
+from world_models.quantities.ward import INQUIRIES, MAX_AGE_HOURS, MAX_HOURS_SINCE, Inquiry
 
 __all__ = ["COLUMNS", "STATIC_COLUMNS", "VITAL_NOISE"]
 

@@ -16,7 +16,7 @@ from clinenv.envs.ehr_ward.columns import STATIC_COLUMNS
 from clinenv.spaces import Layout
 from world_models import tree
 from world_models.protocol import WorldModel
-from world_models.ward_quantities import INQUIRIES, ORDERS
+from world_models.quantities.ward import INQUIRIES, ORDERS
 
 __all__ = ["KINDS", "SLOTS", "EventsView", "Remembered", "StepView"]
 
@@ -73,7 +73,7 @@ class EventsView(StepView):
     """`Dict` of arrays over SLOTS places, filled from the front: orders in the columns' order, then
     results; the places behind are empty.
 
-    - `item` int32 [SLOTS]: index in `ward_quantities.ORDERS`; a result has the index of the inquiry it answers;
+    - `item` int32 [SLOTS]: index in `quantities.ward.ORDERS`; a result has the index of the inquiry it answers;
     - `kind` int8 [SLOTS]: index in KINDS;
     - `value` float32 [SLOTS]: an intervention's amount as a share of the largest; 1 for an inquiry; a result on the
       scale of the flat chart;

@@ -16,7 +16,7 @@ from clinenv.envs.ehr_ward.events import StepView
 from clinenv.rendering.labels import order_title
 from clinenv.spaces import Layout
 from world_models.protocol import WorldModel
-from world_models.ward_quantities import (
+from world_models.quantities.ward import (
     COMPLAINTS,
     INQUIRIES,
     INTERVENTIONS,

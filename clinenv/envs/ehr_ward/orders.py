@@ -21,7 +21,7 @@ from torch import Tensor
 
 from clinenv.task import Doses, Switches
 from world_models.protocol import Chart
-from world_models.ward_quantities import (
+from world_models.quantities.ward import (
     COMPLAINTS,
     INQUIRIES,
     INTERVENTIONS,

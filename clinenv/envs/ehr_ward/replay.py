@@ -13,7 +13,7 @@ from clinenv.env import ClinicalEnv
 from clinenv.envs.ehr_ward.stays import RecordedStays
 from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.vector_env import ClinicalVectorEnv
-from world_models.data.episode import PatientEpisode
+from world_models.data.ehr.episode import PatientEpisode
 from world_models.protocol import History
 
 __all__ = ["EHRReplayEnv", "EHRReplayVectorEnv"]
@@ -51,7 +51,7 @@ class EHRReplayEnv(ClinicalEnv):
     import gymnasium, clinenv
     gymnasium.make("EHRReplay-v0", stays=FOLDER, hour=24, world="ehr-mimic-demo-small", observation="chart", render_mode=None)
     ```
-    - `stays`: a MEDS folder or file, or a list of `world_models.data.episode.PatientEpisode`.
+    - `stays`: a MEDS folder or file, or a list of `world_models.data.ehr.episode.PatientEpisode`.
     - `hour`: since the stay's start, a whole number of steps.
     - `world`: a learned ward, by name, folder or object. An oracle cannot go on from a record.
     - all others as in `EHRWard-v0`; `patients` and `cohort` do not apply.

@@ -3,7 +3,7 @@
 Nothing here can be earned by not looking. The stability term counts a value that is not known as if it were bad, so a
 test never lowers it; and harm is counted when it is charted, once for each result.
 
-Sources. Reference ranges: `world_models.ward_quantities`. How far outside halves a value's worth: a choice, about the
+Sources. Reference ranges: `world_models.quantities.ward`. How far outside halves a value's worth: a choice, about the
 width between NEWS2's bands of 0 and of 2 to 3 points (Royal College of Physicians 2017) for vital signs, and between
 APACHE II's bands for laboratory values (Knaus 1985, PMID 3928249) (k). Prices of tests: US Clinical Laboratory Fee
 Schedule; of drugs, blood and procedures: usual acquisition prices and fees in US dollars, rounded (k). Hypoglycaemia of
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from clinenv.rewards import total
 from world_models.protocol import Chart
-from world_models.ward_quantities import INQUIRIES, INTERVENTIONS, inquiry_index, intervention_index
+from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, inquiry_index, intervention_index
 
 __all__ = [
     "STABILITY",

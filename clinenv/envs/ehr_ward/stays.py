@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clinenv.envs.ehr_ward.record import history_of
 from world_models import keys, tree
-from world_models.data.episode import PatientEpisode
+from world_models.data.ehr.episode import PatientEpisode
 from world_models.protocol import Chart, History, WorldModel
 
 __all__ = ["RecordedStays"]
@@ -22,7 +22,7 @@ class RecordedStays:
     """Starts patients of `world` from recorded stays; each new patient is one of them, drawn by its key.
 
     Args:
-        source: a MEDS folder or file (see `world_models.data.ehr_load`), or episodes.
+        source: a MEDS folder or file (see `world_models.data.ehr.load`), or episodes.
         world: that can `infer`; its steps are the record's.
         hour: of the branching point, a whole number of steps since the stay's start; stays that end, or whose patient
             dies, less than a step later are left out.
@@ -39,7 +39,7 @@ class RecordedStays:
             )
         self.world = world
         if isinstance(source, str | Path):
-            from world_models.data.ehr_load import load_episodes
+            from world_models.data.ehr.load import load_episodes
 
             folder = source
             source, flow = load_episodes(meds=folder, hours_per_step=world.hours_per_step)

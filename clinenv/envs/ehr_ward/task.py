@@ -16,7 +16,7 @@ from clinenv.envs.ehr_ward.rewards import RewardWeights, harm, price, stability
 from clinenv.rewards import share_of_time
 from clinenv.task import Actions, Column, Losses, Record, View
 from world_models.protocol import Chart
-from world_models.ward_quantities import INQUIRIES, ORDERS, inquiry_index
+from world_models.quantities.ward import INQUIRIES, ORDERS, inquiry_index
 
 __all__ = ["EHRWardTask"]
 

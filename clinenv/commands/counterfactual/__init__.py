@@ -1,0 +1,1 @@
+"""`clinenv counterfactual`: a recorded ECG's latent, had a condition set in or gone."""

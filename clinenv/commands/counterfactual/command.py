@@ -1,0 +1,319 @@
+"""`clinenv counterfactual`: what the cardiac JEPA expects of this ECG's latent if a diagnosis set in or resolved.
+
+The recorded ECG is encoded, the JEPA moves the latent by the transition asked for and the months in between, and the
+probe reads both. The same months without any transition are moved as well: what the diagnosis does is the difference
+between the two. No waveform is generated; stored ECGs that lie nearest show what such latents look like.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clinenv.commands.counterfactual.inputs import Asked, asked_of, check_settings, condition_name
+from clinenv.commands.errors import UsageError
+from clinenv.commands.measure import check_measurable, measure_record, outputs
+from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Moved", "Neighbour", "move", "run"]
+
+RATE_HZ = 100.0  # of the ECGs the encoder was trained on
+COMPARED = 1024  # rows of the bank for distances between patients: half a million pairs
+USUAL = 0.99  # share of the bank's ECGs whose nearest neighbour is nearer than what still counts as usual
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One ECG of the world's bank."""
+
+    row: int
+    distance: float
+    conditions: tuple[str, ...]
+    age_years: float
+    sex_female: bool
+    ecg_mv: np.ndarray | None  # [12, samples] at 100 Hz, where the weights hold it
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What the world says. Arrays over its C codes are chances that the probe reads."""
+
+    codes: tuple[str, ...]
+    before: np.ndarray  # [C] of the recorded ECG's latent
+    after: np.ndarray  # [C] of the moved one
+    without: np.ndarray  # [C] of one moved by the same months and no transition
+    threshold: np.ndarray  # [C] over which the probe decides that a condition is there
+    latents: np.ndarray  # [3, Z] before, after, without
+    distances: dict[str, float]  # between latents; NaN where the world has nothing to measure it on
+    nearest_before: tuple[Neighbour, ...]
+    nearest_after: tuple[Neighbour, ...]
+    stored: int  # ECGs that the nearest were looked for among
+    supported: bool
+    support: str  # why, in words
+
+    def changed(self, other_than: np.ndarray) -> list[int]:
+        """Codes outside the transition [C] whose decision is not what it was."""
+        flips = (self.before >= self.threshold) != (self.after >= self.threshold)
+        return [int(i) for i in np.flatnonzero(flips & (other_than == 0))]
+
+    def largest(self, other_than: np.ndarray) -> list[int]:
+        """Codes outside the transition [C], largest change of chance first."""
+        order = np.argsort(-np.abs(self.after - self.before), kind="stable")
+        return [int(i) for i in order if other_than[i] == 0]
+
+
+def move(world: Any, latent: Tensor, asked: Asked, neighbours: int) -> Moved:
+    """Move the latent [1, Z] of one ECG and read it.
+
+    Args:
+        world: a `CardiacJEPAWorld`.
+        neighbours: how many stored ECGs to look up for each of the two latents.
+    """
+    import torch
+
+    from world_models.cardiac_jepa.model import DAYS_PER_MONTH
+
+    bound = next(q for q in world.measures if q.name == "latent")
+    with torch.no_grad():
+        action = torch.from_numpy(asked.action)[None].to(latent)
+        days = torch.full((1,), asked.months * DAYS_PER_MONTH).to(latent)
+        after = world.jepa.predict(latent, action, days).clamp(bound.low, bound.high)
+        without = world.jepa.predict(latent, torch.zeros_like(action), days).clamp(bound.low, bound.high)
+        three = torch.cat([latent, after, without])
+        chance = world.reader.chances(three).double().cpu().numpy()
+        bank = world.reference_latents()
+        supported, support = _support(world, bank, after)
+    stored = len(world.bank_ecg) or len(bank)
+    return Moved(
+        codes=tuple(world.codes),
+        before=chance[0],
+        after=chance[1],
+        without=chance[2],
+        threshold=world.reader.threshold.double().cpu().numpy(),
+        latents=three.double().cpu().numpy(),
+        distances=_distances(world, bank, three),
+        nearest_before=_nearest(world, bank[:stored], latent[0], neighbours),
+        nearest_after=_nearest(world, bank[:stored], after[0], neighbours),
+        stored=stored,
+        supported=supported,
+        support=support,
+    )
+
+
+def _distances(world: Any, bank: Tensor, three: Tensor) -> dict[str, float]:
+    """Euclidean, between latents: the moves, and what they can be compared with."""
+    import torch
+
+    pairs = (world.pair_after.float() - world.pair_before.float()).norm(dim=-1)
+    patients = torch.pdist(bank[:COMPARED])
+    before, after, without = three
+    return {
+        "moved": float((after - before).norm()),
+        "moved_without": float((without - before).norm()),
+        "by_the_transition": float((after - without).norm()),
+        "two_visits": float(pairs.median()) if len(pairs) else math.nan,
+        "two_patients": float(patients.median()) if len(patients) else math.nan,
+        "not_foretold": float(world.residual.square().sum().sqrt()),
+    }
+
+
+def _support(world: Any, bank: Tensor, latent: Tensor) -> tuple[bool, str]:
+    """Whether the latent [1, Z] lies where training's did: its length, and how near the nearest ECG of the bank is."""
+    import torch
+
+    length, reach = float(latent.norm()), float(world.reach)
+    if length > reach:
+        return False, f"the moved latent is longer ({length:.1f}) than any that was met in training ({reach:.1f})"
+    if len(bank) < 2:
+        return True, f"the moved latent is no longer ({length:.1f}) than those met in training ({reach:.1f})"
+    gap = float(torch.cdist(latent, bank).amin())
+    apart = torch.cdist(bank, bank)
+    apart.fill_diagonal_(math.inf)
+    usual = float(apart.amin(1).quantile(USUAL))
+    words = f"the nearest of {len(bank)} stored latents is {gap:.1f} away from the moved one"
+    if gap > usual:
+        return False, f"{words}; {100 * USUAL:.0f} % of those have another within {usual:.1f}"
+    return True, f"{words}; {100 * USUAL:.0f} % of those have another within {usual:.1f}"
+
+
+def _nearest(world: Any, bank: Tensor, latent: Tensor, count: int) -> tuple[Neighbour, ...]:
+    far = (bank - latent).norm(dim=-1)
+    rows = far.argsort(stable=True)[:count].tolist()
+    kept = len(world.bank_ecg)
+    return tuple(
+        Neighbour(
+            row=i,
+            distance=float(far[i]),
+            conditions=tuple(c for c, has in zip(world.codes, world.bank_condition[i].tolist(), strict=True) if has),
+            age_years=float(world.bank_age_years[i]),
+            sex_female=bool(world.bank_sex_female[i] > 0.5),
+            ecg_mv=world.bank_ecg[i].float().cpu().numpy() if i < kept else None,
+        )
+        for i in rows
+    )
+
+
+def _warnings(world: Any, said: Sequence[str], asked: Asked, moved: Moved, read: np.ndarray) -> list[str]:
+    notes = list(said)
+    codes = moved.codes
+    for i in np.flatnonzero(asked.action > 0):
+        if read[i]:
+            notes.append(f"the probe reads {codes[i]} in the recorded ECG already, though --present leaves it out")
+        if moved.threshold[i] >= 1:
+            notes.append(f"the probe has no threshold for {codes[i]}: too few ECGs had it to set one")
+        elif moved.after[i] < moved.threshold[i]:
+            notes.append(
+                f"the probe does not read {codes[i]} in the moved latent: {moved.after[i]:.2f} is under its threshold "
+                f"{moved.threshold[i]:.2f}"
+            )
+    for i in np.flatnonzero(asked.action < 0):
+        if moved.after[i] >= moved.threshold[i]:
+            notes.append(
+                f"the probe still reads {codes[i]} in the moved latent: {moved.after[i]:.2f} is over its threshold "
+                f"{moved.threshold[i]:.2f}"
+            )
+    if not moved.supported:
+        notes.append(f"extrapolation: {moved.support}")
+    days = world.pair_days
+    if len(days):
+        from world_models.cardiac_jepa.model import DAYS_PER_MONTH
+
+        low, high = float(days.min()) / DAYS_PER_MONTH, float(days.max()) / DAYS_PER_MONTH
+        if not low - 1e-3 <= asked.months <= high + 1e-3:
+            notes.append(
+                f"{asked.months:g} months: visits of the world's pairs lie {low:.1f} to {high:.1f} months apart"
+            )
+    if not len(world.bank_ecg):
+        notes.append("the weights of this world hold no ECGs: the nearest are listed without their waveforms")
+    return notes
+
+
+def _as_json(
+    record: str, asked: Asked, moved: Moved, world: dict[str, str], warnings: list[str]
+) -> dict[str, Any]:  # fmt: skip
+    def number(value: float) -> float | None:
+        return round(float(value), 4) if math.isfinite(value) else None
+
+    def rows(near: tuple[Neighbour, ...]) -> list[dict[str, Any]]:
+        return [
+            {
+                "row": n.row, "distance": number(n.distance), "conditions": list(n.conditions),
+                "age_years": number(n.age_years), "sex": "F" if n.sex_female else "M",
+            }
+            for n in near
+        ]  # fmt: skip
+
+    codes = moved.codes
+    return {
+        "note": NOT_FOR_CLINICAL_USE,
+        "record": record,
+        "world": world,
+        "onset": [codes[i] for i in np.flatnonzero(asked.action > 0)],
+        "resolve": [codes[i] for i in np.flatnonzero(asked.action < 0)],
+        "months": asked.months,
+        "present": [codes[i] for i in np.flatnonzero(asked.present)],
+        "present_from": "given" if asked.given else "probe",
+        "probe": {
+            code: {
+                "before": number(moved.before[i]), "after": number(moved.after[i]),
+                "without": number(moved.without[i]), "threshold": number(moved.threshold[i]),
+            }
+            for i, code in enumerate(codes)
+        },
+        "other_decisions_changed": [codes[i] for i in moved.changed(asked.action)],
+        "distances": {name: number(value) for name, value in moved.distances.items()},
+        "supported": moved.supported,
+        "support": moved.support,
+        "stored_ecgs": moved.stored,
+        "nearest_before": rows(moved.nearest_before),
+        "nearest_after": rows(moved.nearest_after),
+        "latent_before": [number(v) for v in moved.latents[0]],
+        "latent_after": [number(v) for v in moved.latents[1]],
+        "warnings": warnings,
+    }  # fmt: skip
+
+
+def _load(name: str) -> Any:
+    """The world, known to be one that moves latents by diagnoses.
+
+    Raises:
+        UsageError: it is not.
+    """
+    from clinenv.commands.worlds import load_world
+    from world_models.cardiac_jepa.model import CardiacJEPAWorld
+
+    world = load_world(name)
+    if not isinstance(world, CardiacJEPAWorld):
+        raise UsageError(
+            f"--world {name}: it moves no ECG by diagnoses; give cardiac-jepa-small, or a folder of weights that "
+            "python -m world_models.cardiac_jepa.train made"
+        )
+    if world.jepa.action is None:
+        raise UsageError(f"--world {name}: it was trained without diagnoses, so none can move it; give another")
+    return world
+
+
+def run(given: argparse.Namespace) -> int:
+    """Read, move, and only then write."""
+    check_settings(given)
+    out, target = outputs(given)
+    import torch
+
+    from clinenv.commands.counterfactual.report import page
+    from clinenv.commands.report import write_whole
+    from clinenv.commands.worlds import about
+    from world_models.data.ecg.wfdb.reader import RecordError, read_ecg
+
+    world = _load(given.world)
+    found = measure_record(given.ecg, rate_hz=given.rate_hz)
+    check_measurable(found)
+    try:
+        recording = read_ecg(given.ecg, sampling_rate_hz=RATE_HZ, rate_hz=given.rate_hz)
+    except RecordError as error:
+        raise UsageError(str(error)) from error
+    with torch.no_grad():
+        latent = world.reader.latents(recording.ecg_mv[None].to(world.device))
+        read = (world.reader.chances(latent) >= world.reader.threshold)[0].cpu().numpy()
+    asked = asked_of(world.codes, given.onset, given.resolve, given.present, read, given.months)
+    moved = move(world, latent, asked, given.neighbours)
+    warnings = _warnings(world, found.warnings, asked, moved, read)
+    described = about(given.world, world)
+    command = "clinenv " + shlex.join(sys.argv[1:]) if sys.argv[1:2] == ["counterfactual"] else ""
+    html = page(recording, asked, moved, world, described, warnings, command)
+    numbers = _as_json(recording.name, asked, moved, described, warnings)
+    text = json.dumps(numbers, indent=2, allow_nan=False) + "\n"
+    write_whole(out, html)
+    if target is not None:
+        write_whole(target, text)
+    _say(recording.name, asked, moved, warnings)
+    print(f"wrote {out}" + (f" and {target}" if target is not None else ""))
+    print(NOT_FOR_CLINICAL_USE)
+    return 0
+
+
+def _say(record: str, asked: Asked, moved: Moved, warnings: list[str]) -> None:
+    """The short version, on the terminal."""
+
+    def line(i: int) -> str:
+        name = condition_name(moved.codes[i])
+        return f"  {moved.codes[i]} {moved.before[i]:.2f} -> {moved.after[i]:.2f}  {name}"
+
+    print(f"record {record}: chances that the probe reads, now -> in {asked.months:g} months")
+    for i in np.flatnonzero(asked.action):
+        print(f"{line(i)}: {'sets in' if asked.action[i] > 0 else 'resolves'} ({moved.without[i]:.2f} without it)")
+    print("largest other changes")
+    for i in moved.largest(asked.action)[:3]:
+        print(line(i))
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)

@@ -1,0 +1,80 @@
+"""The command line: a table of commands, each imported when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from clinenv.commands.errors import UsageError
+
+__all__ = ["COMMANDS", "main"]
+
+# name -> (module:function that runs it, module:function that states its arguments, one line of help)
+COMMANDS = {
+    "counterfactual": (
+        "clinenv.commands.counterfactual.command:run",
+        "clinenv.commands.counterfactual.inputs:arguments",
+        "move the latent of a recorded ECG by the onset or the end of a diagnosis; write a report",
+    ),
+    "measure": ("clinenv.commands.measure:run", "clinenv.commands.measure:arguments", "measure the intervals of a recorded 12-lead ECG"),
+    "simulate": (
+        "clinenv.commands.simulate.command:run",
+        "clinenv.commands.simulate.inputs:arguments",
+        "simulate what a drug does to the patient of a recorded ECG; write a report",
+    ),
+    "worlds": ("clinenv.commands.worlds:run", "clinenv.commands.worlds:arguments", "list the worlds a patient can be simulated in"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors read like the commands' own: one line that begins with 'clinenv: error:'."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"clinenv: error: {message}; {self.prog} --help lists what can be given\n")
+
+
+def _function(address: str):
+    module, _, name = address.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="clinenv",
+        description="ECGs and drugs in learned and mechanistic worlds. Simulation - not for clinical use.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and stop")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, (_, arguments, help_line) in COMMANDS.items():
+        described = help_line[0].upper() + help_line[1:] + "."
+        _function(arguments)(commands.add_parser(name, help=help_line, description=described))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it did its work, 2 when its input was wrong (the reason on standard error)."""
+    parser = _parser()
+    given = parser.parse_args(argv)
+    if given.version:
+        from clinenv import __version__
+
+        print(f"clinenv {__version__}")
+        return 0
+    if given.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    try:
+        return _function(COMMANDS[given.command][0])(given)
+    except (UsageError, OSError) as error:
+        print(f"clinenv: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("clinenv: stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Recorded ECGs: files, diagnoses, pairs, drug trials."""

@@ -1,0 +1,381 @@
+"""Single real ECGs with labels: LUDB, Challenge-2021 records, or any folder of WFDB records with a table of labels.
+
+    python -m world_models.data.ecg.labelled --ludb DIR [--out labels.csv]
+    python -m world_models.data.ecg.labelled --challenge DIR [--out labels.csv]
+    python -m world_models.data.ecg.labelled --records DIR --labels labels.csv
+
+prints how many ECGs each label has and, with --out, writes the labels as the table the third form reads. LUDB: ODC-By,
+Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211. Challenge 2021: CC-BY 4.0. The label names are those of `snomed`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import logging
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from world_models.data.ecg import ludb, snomed
+from world_models.data.ecg.wfdb.header import comments_of
+from world_models.data.ecg.wfdb.reader import RecordError, folder_records, read_ecg
+
+__all__ = [
+    "LabelTableError", "LabelledECGs", "counts", "keep", "read_challenge", "read_ludb", "read_table", "write_labels_csv",
+]  # fmt: skip
+
+RATE_HZ = 100.0
+SECONDS, SHORTEST_S = 10.0, 8.0  # a shorter ECG would be too much padding to be judged by
+MOST_UNREADABLE = 0.05
+log = logging.getLogger(__name__)
+
+
+class LabelTableError(ValueError):
+    """Labels that cannot be used with the records; the message names the value and the remedy."""
+
+
+class LabelledECGs(NamedTuple):
+    ecg: Tensor  # [N, 12, 1000] float32 mV at 100 Hz
+    label: Tensor  # [N, L] bool
+    names: tuple[str, ...]  # of the labels
+    record: tuple[str, ...]
+    patient: Tensor | None  # [N] int64; None: every record is another patient
+    source: str
+    unmapped: dict[str, int]  # diagnoses met that are none of our labels -> records
+    skipped: dict[str, str]  # records left out -> why
+
+
+# LUDB: column, what its line says, the labels that is. The first that fits counts; other lines are counted as unmapped.
+_INFARCT = "ischaemia_or_infarct"
+_LUDB: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("Rhythms", r"sinus rhythm", ("sinus_rhythm",)),
+    ("Rhythms", r"sinus bradycardia", ("sinus_bradycardia",)),
+    ("Rhythms", r"sinus tachycardia", ("sinus_tachycardia",)),
+    ("Rhythms", r"(sinus arrhythmia|irregular sinus rhythm)", ("sinus_arrhythmia",)),
+    ("Rhythms", r"atrial fibrillation", ("atrial_fibrillation",)),
+    ("Rhythms", r"atrial flutter", ("atrial_flutter",)),
+    ("Rhythms", r"wandering atrial pacemaker", ("wandering_pacemaker",)),
+    ("Cardiac pacing", r"", ("paced",)),
+    ("Extrasystolies", r"atrial extrasystole", ("pac",)),
+    ("Extrasystolies", r"ventricular extrasystole", ("pvc",)),
+    ("Conduction abnormalities", r"i degree av", ("av_block_1",)),
+    ("Conduction abnormalities", r"ii degree av", ("av_block_2",)),
+    ("Conduction abnormalities", r"iii degree av", ("av_block_3",)),
+    ("Conduction abnormalities", r"incomplete left bundle", ("incomplete_lbbb",)),
+    ("Conduction abnormalities", r"(complete )?left bundle", ("lbbb",)),
+    ("Conduction abnormalities", r"incomplete right bundle", ("incomplete_rbbb",)),
+    ("Conduction abnormalities", r"(complete )?right bundle", ("rbbb",)),
+    ("Conduction abnormalities", r"left anterior hemiblock", ("lafb",)),
+    ("Conduction abnormalities", r"left posterior hemiblock", ("lpfb",)),
+    ("Conduction abnormalities", r"non-specific intrav", ("ivcd",)),  # the table writes "intravintricular"
+    ("Hypertrophies", r"left ventricular hypertrophy", ("lvh",)),
+    ("Hypertrophies", r"right ventricular hypertrophy", ("rvh",)),
+    ("Hypertrophies", r"left atrial (hypertrophy|overload)", ("lae",)),
+    ("Hypertrophies", r"right atrial (hypertrophy|overload)", ("rae",)),
+    ("Ischemia", r"stemi", (_INFARCT, "acute_infarct", "st_elevation")),
+    ("Ischemia", r"scar formation", (_INFARCT, "old_infarct")),
+    ("Ischemia", r"(undefined )?ischemia", (_INFARCT,)),
+    ("Electric axis of the heart", r".*left axis deviation", ("left_axis",)),
+    ("Electric axis of the heart", r".*right axis deviation", ("right_axis",)),
+    ("Non-specific repolarization abnormalities", r"", ("repolarisation",)),
+    ("Other states", r"early repolarization", ("early_repolarisation",)),
+)
+LUDB_LABELS = tuple(dict.fromkeys(label for _, _, labels in _LUDB for label in labels))
+
+
+def _ludb_labels(row: dict[str, str]) -> tuple[set[str], list[str]]:
+    """(labels, lines without one) of a row of ludb.csv."""
+    said: set[str] = set()
+    rest: list[str] = []
+    for column in dict.fromkeys(column for column, _, _ in _LUDB):
+        for line in filter(None, (text.strip() for text in (row.get(column) or "").splitlines())):
+            found = next((x for c, rule, x in _LUDB if c == column and re.match(rule, line.lower())), None)
+            said.update(found or ())
+            if found is None:
+                rest.append(line)
+    return said, rest
+
+
+def _one_length(ecg: Tensor) -> Tensor:
+    """[12, up to 1000] -> [12, 1000]: an ECG of 8 to 10 s goes on at each lead's median."""
+    lacking = int(RATE_HZ * SECONDS) - ecg.shape[1]
+    return ecg if lacking <= 0 else torch.cat([ecg, ecg.median(dim=1, keepdim=True).values.expand(-1, lacking)], dim=1)
+
+
+def _waves(records: Sequence[tuple[str, Path]], most_unreadable: float) -> tuple[list[Tensor], list[int], dict[str, str]]:
+    """ECGs, which of the records they are, and what was left out.
+
+    Raises:
+        RecordError: more than that share cannot be read.
+    """
+    ecgs, kept, skipped = [], [], {}
+    for i, (name, base) in enumerate(records):
+        try:
+            ecgs.append(_one_length(read_ecg(base, RATE_HZ, SECONDS, shortest_s=SHORTEST_S).ecg_mv))
+            kept.append(i)
+        except RecordError as error:
+            skipped[name] = str(error)
+    if not ecgs or len(skipped) > most_unreadable * len(records):
+        name, reason = next(iter(skipped.items()))
+        raise RecordError(
+            f"{len(skipped)} of {len(records)} records cannot be read, more than {most_unreadable:.0%}; the first, "
+            f"{name}: {reason}"
+        )
+    for name, reason in skipped.items():
+        log.warning("%s left out: %s", name, reason)
+    return ecgs, kept, skipped
+
+
+def _build(
+    records: Sequence[tuple[str, Path]], said: Sequence[set[str]], names: Sequence[str], source: str,
+    patient: Sequence[int] | None = None, unmapped: Counter[str] | None = None, most_unreadable: float = MOST_UNREADABLE,
+) -> LabelledECGs:  # fmt: skip
+    ecgs, kept, skipped = _waves(records, most_unreadable)
+    return LabelledECGs(
+        ecg=torch.stack(ecgs),
+        label=torch.tensor([[name in said[i] for name in names] for i in kept], dtype=torch.bool),
+        names=tuple(names),
+        record=tuple(records[i][0] for i in kept),
+        patient=None if patient is None else torch.tensor([patient[i] for i in kept], dtype=torch.int64),
+        source=source,
+        unmapped=dict((unmapped or Counter()).most_common()),
+        skipped=skipped,
+    )
+
+
+def read_ludb(folder: str | Path) -> LabelledECGs:
+    """LUDB (the folder with ludb.csv and data/): its diagnoses as labels, every ECG another patient.
+
+    Raises:
+        RecordError: the folder does not hold LUDB, or over 5 % of its records cannot be read.
+    """
+    folder = Path(folder)
+    names = ludb.record_names(folder)
+    with (folder / "ludb.csv").open(newline="", encoding="utf-8-sig") as file:
+        table = {row["ID"].strip(): row for row in csv.DictReader(file)}
+    found = [_ludb_labels(table[name]) for name in names]
+    unmapped = Counter(line for _, rest in found for line in set(rest))
+    records = [(name, folder / "data" / name) for name in names]
+    return _build(records, [said for said, _ in found], LUDB_LABELS, "LUDB 1.0.1, ODC-By", unmapped=unmapped)
+
+
+def _dx(base: Path) -> str | None:
+    found = (re.match(r"Dx\s*:(.*)", comment, flags=re.IGNORECASE) for comment in comments_of(base))
+    return next((match.group(1) for match in found if match), None)
+
+
+def read_challenge(folder: str | Path) -> LabelledECGs:
+    """Records of the PhysioNet/CinC Challenge 2021 in a folder and those below it; every record counts as a patient.
+
+    A label is a column whether or not a record has it. Codes that say none of ours are counted in `unmapped`. Headers
+    without diagnoses (no Dx line, or one that is no list of codes) say nothing of any label: they are left out, counted in
+    a warning and named in `skipped`.
+
+    Raises:
+        RecordError: no record there, none with diagnoses, or over 5 % of those that cannot be read.
+    """
+    bases = folder_records(folder)
+    codes, without = {}, {}
+    for base in bases:
+        line = _dx(base)
+        try:
+            if line is None:
+                raise snomed.SnomedError("its header has no '#Dx:' line")
+            codes[base] = snomed.parse_dx(line)
+        except snomed.SnomedError as error:
+            without[base.name] = str(error)
+    if without:
+        name, reason = next(iter(without.items()))
+        told = f"{len(without)} of {len(bases)} records in {folder} have no diagnoses; the first, {name}: {reason}"
+        if not codes:
+            raise RecordError(
+                f"{told}. They are not of the Challenge; give its folder, or a table of labels (--records, --labels)"
+            )
+        log.warning("%s. They are left out", told)
+    found = [snomed.labels_of(said) for said in codes.values()]
+    unmapped = Counter(code for _, rest in found for code in rest)
+    records = [(base.name, base) for base in codes]
+    source = "PhysioNet/CinC Challenge 2021, CC-BY 4.0"
+    labelled = _build(records, [said for said, _ in found], tuple(snomed.LABELS), source, unmapped=unmapped)
+    return labelled._replace(skipped={**without, **labelled.skipped})
+
+
+def _bases(folder: Path, wanted: Sequence[str], table: Path) -> list[Path]:
+    """The record each name stands for: a path below the folder, or the record's own name anywhere in it."""
+    by_path: dict[str, Path] = {}
+    by_name: dict[str, list[Path]] = {}
+    for base in folder_records(folder):
+        by_path[base.relative_to(folder).as_posix()] = base
+        by_name.setdefault(base.name, []).append(base)
+    plain = [re.sub(r"\.(hea|dat|mat)$", "", name.replace("\\", "/").removeprefix("./")) for name in wanted]
+    missing = [name for name in plain if name not in by_path and name not in by_name]
+    if missing:
+        raise LabelTableError(
+            f"{len(missing)} of {len(plain)} records of {table} are not in {folder}, {missing[0]!r} for one; correct "
+            "--records or take their rows out"
+        )
+    unclear = [name for name in plain if name not in by_path and len(by_name[name]) > 1]
+    if unclear:
+        raise LabelTableError(
+            f"record {unclear[0]!r} of {table} is in {len(by_name[unclear[0]])} folders below {folder}; write its path"
+        )
+    return [by_path[name] if name in by_path else by_name[name][0] for name in plain]
+
+
+def read_table(folder: str | Path, table: str | Path) -> LabelledECGs:
+    """Any folder of WFDB records with a CSV: a column `record` (a name or a path below the folder), one column of 0 and
+    1 for each label and, where patients have several ECGs, a column `patient` (numbers or names).
+
+    Raises:
+        LabelTableError: no such table, no `record` column, no label, a value that is not 0 or 1, a record twice, not in
+            the folder or in it more than once.
+        RecordError: no record in the folder, or over 5 % that cannot be read.
+    """
+    folder, table = Path(folder), Path(table)
+    if not table.is_file():
+        raise LabelTableError(f"no table of labels at {table}; give a CSV with a column 'record' and one a label")
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise LabelTableError(f"{table} is no CSV in UTF-8 ({error}); save it as one") from error
+    names = [name for name in columns if name not in ("record", "patient")]
+    if "record" not in columns or not names or len(set(columns)) != len(columns) or not rows:
+        raise LabelTableError(
+            f"{table} has {len(rows)} rows of {', '.join(columns) or 'nothing'}; it needs a column 'record' and one of 0 "
+            "and 1 for each label, each once"
+        )
+    said = []
+    for line, row in enumerate(rows, start=2):
+        if None in row:
+            raise LabelTableError(f"{table} line {line}: more values than the {len(columns)} columns; correct it")
+        values = {name: (row[name] or "").strip() for name in names}
+        wrong = next((name for name, value in values.items() if value not in ("0", "1", "0.0", "1.0")), None)
+        if wrong is not None:
+            raise LabelTableError(f"{table} line {line}: {wrong} is {values[wrong]!r}; write 0 or 1")
+        said.append({name for name, value in values.items() if value.startswith("1")})
+    wanted = [(row["record"] or "").strip() for row in rows]
+    bases = _bases(folder, wanted, table)
+    twice = [str(base) for base, n in Counter(bases).items() if n > 1]
+    if twice:
+        raise LabelTableError(f"record {twice[0]} is in {table} more than once; keep one row of it")
+    patient = None
+    if "patient" in columns:
+        people = {name: i for i, name in enumerate(dict.fromkeys((row["patient"] or "").strip() for row in rows))}
+        if "" in people:
+            raise LabelTableError(f"{table}: a row has no patient; fill the column in or take it out")
+        patient = [people[(row["patient"] or "").strip()] for row in rows]
+    return _build(list(zip(wanted, bases, strict=True)), said, names, f"{folder.name} with {table.name}", patient)
+
+
+def _writable(path: Path, read: Path | None = None) -> None:
+    """Refuse a path that no table can be put at.
+
+    Args:
+        read: the table that the labels come from.
+
+    Raises:
+        LabelTableError: no such folder; a folder, a device or a file of a record; the table that is read.
+    """
+    if not path.parent.is_dir():
+        raise LabelTableError(f"{path}: the folder {path.parent} does not exist; make it first or choose another")
+    if path.exists() and not path.is_file():
+        raise LabelTableError(f"{path} is a folder or a device; give the name of a file")
+    if path.suffix.lower() in (".hea", ".dat", ".mat") or (read is not None and path.resolve() == read.resolve()):
+        raise LabelTableError(f"{path} is read, or belongs to a record; give another name")
+
+
+def write_labels_csv(labelled: LabelledECGs, path: str | Path) -> Path:
+    """The labels as the table `read_table` takes; returns the path.
+
+    Raises:
+        LabelTableError: no table can be put there.
+    """
+    path = Path(path)
+    _writable(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("x", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            people = [] if labelled.patient is None else ["patient"]
+            writer.writerow(["record", *people, *labelled.names])
+            for i, (name, row) in enumerate(zip(labelled.record, labelled.label.int().tolist(), strict=True)):
+                writer.writerow([name, *([int(labelled.patient[i])] if people else []), *row])
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def counts(labelled: LabelledECGs) -> dict[str, int]:
+    """Label -> ECGs that have it, the commonest first."""
+    tally = dict(zip(labelled.names, labelled.label.sum(dim=0).tolist(), strict=True))
+    return dict(sorted(tally.items(), key=lambda item: (-item[1], item[0])))
+
+
+def keep(labelled: LabelledECGs, least: int = 5) -> LabelledECGs:
+    """Only labels that at least `least` ECGs have and at least `least` have not."""
+    positive = labelled.label.sum(dim=0)
+    enough = (positive >= least) & (len(labelled.record) - positive >= least)
+    names = tuple(name for name, kept in zip(labelled.names, enough.tolist(), strict=True) if kept)
+    return labelled._replace(label=labelled.label[:, enough], names=names)
+
+
+def _table_text(labelled: LabelledECGs) -> Iterable[str]:
+    yield f"{labelled.source}: {len(labelled.record)} ECGs, {len(labelled.skipped)} left out"
+    for name, number in counts(labelled).items():
+        code = snomed.LABELS.get(name, ("", None))[1]
+        if number:
+            yield f"  {number:6d}  {name}{f' ({code})' if code else ''}"
+    absent = [name for name, number in counts(labelled).items() if not number]
+    if absent:
+        yield f"  none has: {', '.join(absent)}"
+    if labelled.unmapped:
+        yield "  not among the labels: " + ", ".join(f"{what} ({n})" for what, n in labelled.unmapped.items())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m world_models.data.ecg.labelled", description=__doc__)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--ludb", help="folder of LUDB")
+    where.add_argument("--challenge", help="folder of Challenge-2021 records")
+    where.add_argument("--records", help="folder of WFDB records, with --labels")
+    parser.add_argument("--labels", help="CSV with a column 'record' and a column of 0 and 1 for each label")
+    parser.add_argument("--out", help="write the labels as a CSV")
+    options = parser.parse_args(arguments)
+    if (options.records is None) != (options.labels is None):
+        parser.error("--records and --labels go together")
+    try:
+        if options.out is not None:
+            table = Path(options.ludb) / "ludb.csv" if options.ludb else options.labels and Path(options.labels)
+            _writable(Path(options.out), table)
+        if options.ludb:
+            labelled = read_ludb(options.ludb)
+        elif options.challenge:
+            labelled = read_challenge(options.challenge)
+        else:
+            labelled = read_table(options.records, options.labels)
+        print("\n".join(_table_text(labelled)))
+        if options.out is not None:
+            print(f"labels: {write_labels_csv(labelled, options.out)}")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

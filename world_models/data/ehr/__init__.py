@@ -1,0 +1,1 @@
+"""Recorded hospital stays: tables and MEDS files to `PatientEpisode`s."""

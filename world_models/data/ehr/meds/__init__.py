@@ -1,0 +1,1 @@
+"""MEDS files, read and written."""

@@ -1,0 +1,316 @@
+"""PatientEpisodes to MEDS and back, losing nothing; rollouts as generated trajectories.
+
+The rows read as MEDS of MIMIC to any tool (LAB//itemid//unit, MEDICATION//name//Administered, INFUSION_START ...),
+and carry further columns, which `schema.EpisodeSchema` declares, so that `read_episodes` gives back the very same objects:
+`stay_id`; `order_set`, the time step whose set of orders a row belongs to; `order_id`, which links the start and the
+end of one intervention; and the fields of an event that MEDS has no place for. One row a stay, STAY//EPISODE, holds
+what is true of the whole stay. Tables are validated by `meds`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr import orders as ehr_orders
+from world_models.data.ehr.episode import (
+    KINDS,
+    Diagnosis,
+    EpisodeError,
+    Inquiry,
+    Intervention,
+    PatientEpisode,
+    build_episode,
+)
+from world_models.data.ehr.meds.schema import EpisodeSchema, GeneratedTrajectorySchema
+from world_models.data.ehr.tables import EhrDataError
+
+__all__ = [
+    "is_episode_file", "read_episodes", "to_table", "trajectory_table",
+    "write_episodes", "write_table", "write_trajectories",
+]  # fmt: skip
+
+EPISODE_CODE = "STAY//EPISODE"
+
+
+_FIELDS = (
+    ("subject_id", pa.int64()), ("time", pa.timestamp("us")), ("code", pa.string()), ("numeric_value", pa.float32()),
+    ("text_value", pa.large_string()), ("stay_id", pa.int64()), ("order_set", pa.int32()), ("order_id", pa.int64()),
+    ("item", pa.string()), ("unit", pa.string()), ("source", pa.string()), ("result_time", pa.timestamp("us")),
+    ("end_time", pa.timestamp("us")), ("kind", pa.string()), ("dose", pa.float32()), ("rate", pa.float32()),
+    ("rate_unit", pa.string()), ("route", pa.string()),
+)  # fmt: skip
+_TOLD = {
+    "inquiry": ("item", "unit", "source"), "diagnosis": ("item",),
+    **dict.fromkeys(KINDS, ("item", "unit", "source", "rate_unit", "route")),
+}  # fmt: skip
+_TEXTS = ("race", "admission_type", "admission_location", "discharge_location")
+_FLAGS = ("died_in_hospital", "truncated", "sex_female")
+_SCHEMA = pa.schema(list(_FIELDS))
+_PLACE = {name: i for i, (name, _) in enumerate(_FIELDS)}
+
+
+def _row(subject_id: int, time: datetime | None, code: str, **fields: object) -> list:
+    row = [subject_id, time, code, *[None] * (len(_FIELDS) - 3)]
+    for name, value in fields.items():
+        row[_PLACE[name]] = value
+    return row
+
+
+def to_table(episodes: Iterable[PatientEpisode]) -> pa.Table:
+    """MEDS rows of episodes, sorted by subject and time, validated against `EpisodeSchema`.
+
+    Raises:
+        EpisodeError: two episodes with the same subject_id and stay_id.
+    """
+    episodes = sorted(episodes, key=lambda e: (e.subject_id, e.started, e.stay_id))
+    keys = [(e.subject_id, e.stay_id) for e in episodes]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise EpisodeError(f"subject {twice[0]}, stay {twice[1]} is there twice; give each stay once")
+    rows: list[list] = []
+    subject, own = None, []
+    for episode in episodes:
+        if episode.subject_id != subject:
+            rows += _sorted(own)
+            subject, own = episode.subject_id, _static(episode)
+        own += _rows(episode)
+    rows += _sorted(own)
+    columns = list(zip(*rows, strict=True)) if rows else [[] for _ in _FIELDS]
+    table = pa.table([pa.array(column, kind) for column, (_, kind) in zip(columns, _FIELDS, strict=True)], _SCHEMA)
+    return EpisodeSchema.align(table)
+
+
+def _sorted(rows: list[list]) -> list[list]:
+    """One subject's rows by time, static ones first; rows of one moment stay in the order they were made in."""
+    return sorted(rows, key=lambda row: datetime.min if row[1] is None else row[1])
+
+
+def _static(episode: PatientEpisode) -> list[list]:
+    """Sex and birth, once a subject (of the first stay)."""
+    rows = []
+    if episode.sex_female is not None:
+        rows.append(_row(episode.subject_id, None, f"GENDER//{'F' if episode.sex_female else 'M'}"))
+    year = episode.admitted.year - int(episode.age_years or 0)
+    if episode.age_years is not None and year >= 1:
+        rows.append(_row(episode.subject_id, datetime(year, 1, 1), "MEDS_BIRTH"))
+    return rows
+
+
+def _rows(e: PatientEpisode) -> list[list]:
+    def row(time: datetime | None, code: str, **fields: object) -> list:
+        return _row(e.subject_id, time, code, stay_id=e.stay_id, **fields)
+
+    def known(text: str) -> str:
+        return text or "UNK"
+
+    whole = {
+        "admitted": e.admitted.isoformat(), "discharged": e.discharged.isoformat(),
+        "died": None if e.died is None else e.died.isoformat(), "hours_per_step": e.hours_per_step,
+        "died_in_hospital": e.died_in_hospital, "truncated": e.truncated, "age_years": e.age_years,
+        "sex_female": e.sex_female, "race": e.race, "admission_type": e.admission_type,
+        "admission_location": e.admission_location, "discharge_location": e.discharge_location,
+    }  # fmt: skip
+    rows = [row(e.started, EPISODE_CODE, text_value=json.dumps(whole))]
+    if e.started < e.admitted:
+        rows.append(row(e.started, "ED_REGISTRATION"))
+    rows.append(row(e.admitted, f"HOSPITAL_ADMISSION//{known(e.admission_type)}//{known(e.admission_location)}"))
+    if e.race:
+        rows.append(row(e.admitted, f"RACE//{e.race}"))
+    order_id = 0
+    for step in e.steps:
+        for q in step.inquiries:
+            rows.append(
+                row(
+                    q.drawn, _inquiry_code(q), numeric_value=q.value, text_value=q.label, order_set=step.index,
+                    item=q.item, unit=q.unit, source=q.source, result_time=q.resulted, kind="inquiry",
+                )  # fmt: skip
+            )
+        for done in step.interventions:
+            order_id += 1
+            first, last = _intervention_codes(done)
+            shared = {"order_set": step.index, "order_id": order_id, "item": done.item, "source": done.source}
+            value = done.rate if done.kind == "infusion" else done.dose
+            rows.append(
+                row(
+                    done.start, first, numeric_value=value, unit=done.unit, end_time=done.end, kind=done.kind,
+                    dose=done.dose, rate=done.rate, rate_unit=done.rate_unit, route=done.route, **shared,
+                )  # fmt: skip
+            )
+            if done.end is not None and last:
+                # read_episodes takes the start row alone; this one is for others
+                amount = done.dose if done.kind == "infusion" else None
+                rows.append(row(done.end, last, numeric_value=amount, **shared))
+    for diagnosis in e.diagnoses:
+        code = f"DIAGNOSIS//ICD//{diagnosis.version}//{diagnosis.code}"
+        rows.append(row(e.discharged, code, order_id=diagnosis.sequence, kind="diagnosis", item=diagnosis.code))
+    if e.died is not None:
+        rows.append(row(e.died, "MEDS_DEATH"))
+    rows.append(row(e.discharged, f"HOSPITAL_DISCHARGE//{known(e.discharge_location)}"))
+    return rows
+
+
+def _inquiry_code(inquiry: Inquiry) -> str:
+    item = ehr_codes.find(inquiry.item)
+    if item is None:
+        return inquiry.item
+    if inquiry.source.startswith("SUBJECT_FLUID_OUTPUT"):
+        return f"SUBJECT_FLUID_OUTPUT//{item.itemids[0]}//{item.unit}"
+    return item.code
+
+
+def _intervention_codes(done: Intervention) -> tuple[str, str]:
+    """(at the start, at the end)."""
+    item, number = ehr_orders.by_name().get(done.item), done.source.rpartition("//")[2]
+    told = ehr_codes.whole_number(number)
+    itemid = item.itemids[0] if item is not None and item.itemids else done.item if told is None else told
+    return {
+        "administration": (f"MEDICATION//{done.item}//Administered", ""),
+        "prescription": (f"MEDICATION//START//{done.item}", f"MEDICATION//STOP//{done.item}"),
+        "infusion": (f"INFUSION_START//{itemid}", f"INFUSION_END//{itemid}"),
+        "procedure": (f"PROCEDURE//START//{itemid}", f"PROCEDURE//END//{itemid}"),
+    }[done.kind]
+
+
+def write_table(table: pa.Table, path: str | Path) -> Path:
+    """To a name of its own, then moved into place; folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        pq.write_table(table, part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def write_episodes(episodes: Iterable[PatientEpisode], path: str | Path) -> Path:
+    """One MEDS parquet file of episodes; a subject's belong in one file."""
+    return write_table(to_table(episodes), path)
+
+
+def is_episode_file(path: str | Path) -> bool:
+    """Whether a parquet file was written by `write_episodes` (or by anybody with its columns)."""
+    try:
+        return set(_PLACE) <= set(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError):
+        return False
+
+
+def read_episodes(source: str | Path | pa.Table) -> list[PatientEpisode]:
+    """The episodes of `write_episodes`'s file, or `to_table`'s table, equal to those written.
+
+    Raises:
+        EhrDataError: not such a file, or cut short.
+        EpisodeError: the rows make no episode (see `PatientEpisode`).
+    """
+    whose = "the table" if isinstance(source, pa.Table) else str(source)
+    try:
+        table = source if isinstance(source, pa.Table) else pq.read_table(source, partitioning=None)
+        missing = [name for name in _PLACE if name not in table.column_names]
+        if missing:
+            raise EhrDataError(
+                f"{whose} lacks the column(s) {', '.join(missing)}: it was not "
+                "written by write_episodes; read MEDS of other makers with ehr_pipeline --meds"
+            )
+        columns = {name: table.column(name).cast(kind).to_pylist() for name, kind in _FIELDS}
+    except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
+        raise EhrDataError(f"{whose} cannot be read as episodes ({error}); fetch or write it again") from error
+    try:
+        return _episodes(columns, whose)
+    except EpisodeError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise EhrDataError(
+            f"{whose} was not written by write_episodes, or changed since: a row holds what no episode has ({error}); write "
+            "it again"
+        ) from error
+
+
+def _episodes(columns: dict[str, list], whose: str) -> list[PatientEpisode]:
+    stays: dict[tuple[int, int], dict] = {}
+    events: dict[tuple[int, int], tuple[list, list, list]] = {}
+    for i, (subject_id, stay_id, kind, code) in enumerate(
+        zip(columns["subject_id"], columns["stay_id"], columns["kind"], columns["code"], strict=True)
+    ):
+        if stay_id is None:
+            continue
+        key = (subject_id, stay_id)
+        of = {name: column[i] for name, column in columns.items()} if kind or code == EPISODE_CODE else {}
+        inquiries, interventions, diagnoses = events.setdefault(key, ([], [], []))
+        untold = [name for name in ("subject_id", *_TOLD.get(str(kind), ())) if columns[name][i] is None]
+        if untold:
+            raise EhrDataError(f"{whose}, row {i}: {code} has no {', '.join(untold)}; write the file again")
+        if code == EPISODE_CODE:
+            stays[key] = {"started": of["time"], **json.loads(of["text_value"])}
+        elif kind == "inquiry":
+            value = of["numeric_value"]
+            inquiries.append(
+                Inquiry(of["item"], value, of["text_value"], of["time"], of["result_time"], of["unit"], of["source"])
+            )
+        elif kind == "diagnosis":
+            diagnoses.append(Diagnosis(of["order_id"], code.split("//", 3)[2], of["item"]))
+        elif kind:
+            interventions.append(
+                Intervention(
+                    of["item"], kind, of["time"], of["end_time"], of["dose"], of["unit"], of["rate"], of["rate_unit"],
+                    of["route"], of["source"],
+                )  # fmt: skip
+            )
+    lost = [key for key in events if key not in stays]
+    if lost:
+        raise EhrDataError(
+            f"{whose}: subject {lost[0][0]}, stay {lost[0][1]} has no row {EPISODE_CODE}; write the file again"
+        )
+    episodes = []
+    for key, stay in stays.items():
+        odd = [name for name in _TEXTS if not isinstance(stay[name], str)]
+        odd += [name for name in _FLAGS if not isinstance(stay[name], bool | None)]
+        if odd:
+            raise EhrDataError(f"{whose}: subject {key[0]}, stay {key[1]}: {odd[0]}={stay[odd[0]]!r}; write the file again")
+        for name in ("admitted", "discharged", "died"):
+            stay[name] = None if stay[name] is None else datetime.fromisoformat(stay[name])
+        parts = dict(zip(("inquiries", "interventions", "diagnoses"), events[key], strict=True))
+        episodes.append(build_episode(subject_id=key[0], stay_id=key[1], **stay, **parts))
+    return sorted(episodes, key=lambda e: (e.subject_id, e.started, e.stay_id))
+
+
+def trajectory_table(
+    episodes: Iterable[PatientEpisode], prediction_times: Mapping[tuple[int, int], datetime]
+) -> pa.Table:
+    """What was generated: the rows after each stay's prediction time, with that time, by GeneratedTrajectorySchema.
+
+    `prediction_times`: (subject_id, stay_id) -> the last time that input was used from.
+
+    Raises:
+        EpisodeError: a stay without a prediction time.
+    """
+    episodes = list(episodes)
+    missing = [(e.subject_id, e.stay_id) for e in episodes if (e.subject_id, e.stay_id) not in prediction_times]
+    if missing:
+        raise EpisodeError(f"subject {missing[0][0]}, stay {missing[0][1]} has no prediction time; give one")
+    table = to_table(episodes)
+    keys = zip(table.column("subject_id").to_pylist(), table.column("stay_id").to_pylist(), strict=True)
+    since = [prediction_times.get(key) for key in keys]
+    times = table.column("time").to_pylist()
+    after = [s is not None and t is not None and t > s for s, t in zip(since, times, strict=True)]
+    table = table.append_column("prediction_time", pa.array(since, pa.timestamp("us"))).filter(pa.array(after))
+    return GeneratedTrajectorySchema.align(table)
+
+
+def write_trajectories(
+    samples: Sequence[Iterable[PatientEpisode]],
+    prediction_times: Mapping[tuple[int, int], datetime],
+    folder: str | Path,
+) -> list[Path]:
+    """Samples of the same stays, one file each (`0000.parquet` ...), as the schema asks."""
+    tables = [trajectory_table(sample, prediction_times) for sample in samples]
+    return [write_table(table, Path(folder) / f"{i:04d}.parquet") for i, table in enumerate(tables)]

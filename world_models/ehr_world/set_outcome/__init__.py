@@ -1,0 +1,1 @@
+"""The learned ward that ships: one position a step, events as sets, a query an ordered item."""

@@ -1,0 +1,179 @@
+"""Starting a learned ward from a recorded course: the chart at the branching point as it was, and a belief behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from world_models.ehr_world.set_outcome.events import CENSORED, Stays, charted, from_charts
+from world_models.ehr_world.set_outcome.state import LOG, EHRState
+from world_models.protocol import History
+from world_models.quantities.ward import INQUIRIES, MAX_AGE_HOURS, MAX_HOURS_SINCE, STATIC
+
+if TYPE_CHECKING:
+    from world_models.data.ehr.episode import PatientEpisode
+    from world_models.ehr_world.set_outcome.world import EHRWorldModel
+
+__all__ = ["believe", "infer", "infer_stay"]
+
+
+def infer(model: EHRWorldModel, history: History, key: Tensor, factors: dict[str, Tensor]) -> EHRState:
+    """The state of B patients at the last visit of their history.
+
+    Charts are those of a ward world. Values that are NaN were not measured; where a chart lacks `inquiry_seen`, every
+    value that is not NaN counts as drawn at its visit. The orders of a visit are those of the step that follows it; the
+    last row of actions is not used: the next `transition` gives it. Visits lie whole steps apart; a step without a
+    visit is one without orders. Results on their way are drawn from the model.
+
+    Raises:
+        ValueError: hours that run backwards or lie off the grid of steps, or charts without any inquiry.
+    """
+    device, step_h = model.device, model.hours_per_step
+    key = key.to(device)
+    charts = {n: x.to(device, torch.float32) for n, x in history.charts.items()}
+    hours = history.hours.to(device, torch.float32)
+    given_names = [q.name for q in INQUIRIES if q.name in charts]
+    if not given_names:
+        raise ValueError("the history's charts hold no inquiry of the ward; name them as in ward_quantities.INQUIRIES")
+    place = ((hours - hours[:, :1]) / step_h).round().to(torch.int64)
+    off = (hours - hours[:, :1] - place * step_h).abs()
+    if bool((off > 0.25).any()):
+        raise ValueError(f"visits must lie whole steps of {step_h:g} h apart; one is {float(off.max()):g} h off: regrid")
+    if bool((place[:, 1:] <= place[:, :-1]).any()):
+        raise ValueError("visit hours must grow by a step at least from visit to visit: sort the visits, merge doubles")
+
+    batch, visits = hours.shape
+    count = int(place[:, -1].amax()) + 1
+    grid = torch.arange(count, device=device).expand(batch, count).contiguous()
+    source = (torch.searchsorted(place.contiguous(), grid, right=True) - 1).clamp(0, visits - 1)
+    exact = torch.gather(place, 1, source) == grid
+
+    def on_grid(x: Tensor) -> Tensor:
+        index = source.view(batch, count, *[1] * (x.ndim - 2)).expand(batch, count, *x.shape[2:])
+        return torch.gather(x, 1, index)
+
+    raw = torch.stack([charts.get(q.name, torch.full_like(hours, float("nan"))) for q in INQUIRIES], -1)
+    absolute = charts.get("hours", hours)
+    if "inquiry_seen" in charts:
+        seen = (charts["inquiry_seen"] > 0.5) & ~raw.isnan()
+        ages = charts.get("inquiry_age_hours", torch.zeros_like(raw))
+        drawn = absolute.unsqueeze(-1) - ages.nan_to_num(MAX_AGE_HOURS)
+        value = raw
+    else:
+        now = torch.where(raw.isnan(), -1, torch.arange(visits, device=device).view(1, -1, 1))
+        last = torch.cummax(now, 1).values
+        seen = last >= 0
+        value = torch.gather(raw, 1, last.clamp_min(0))
+        drawn = torch.gather(absolute.unsqueeze(-1).expand_as(raw), 1, last.clamp_min(0))
+    pending = charts["inquiry_pending"] > 0.5 if "inquiry_pending" in charts else torch.zeros_like(seen)
+
+    items = len(INQUIRIES)
+    action = history.actions.to(device, torch.float32).nan_to_num(0.0)
+    ordered = on_grid(action) * exact.unsqueeze(-1)
+    ordered = torch.cat([torch.zeros_like(ordered[:, :1]), ordered[:, :-1]], 1)  # a step's orders stand at its own place
+    given = torch.minimum(ordered[..., items:].clamp_min(0.0), model.net.largest)
+    share = charts.get("treatment_share")
+    if share is not None:
+        given[:, 0] = share[:, 0].nan_to_num(0.0) * model.net.largest
+    clock = on_grid(absolute.unsqueeze(-1)).squeeze(-1) + (grid - torch.gather(place, 1, source)) * step_h
+    taken, slots, delay = from_charts(
+        on_grid(value), on_grid(drawn), on_grid(seen), on_grid(pending), clock,
+        ordered[..., :items] >= 0.5, model.offset_h, step_h,
+    )  # fmt: skip
+
+    read = model.read({n: x[:, 0] for n, x in charts.items()})
+    static = torch.full((batch, len(model.vocabulary.static)), float("nan"), device=device)
+    for i, q in enumerate(STATIC):
+        if q.name in factors or q.name in read:
+            static[:, i] = factors.get(q.name, read.get(q.name)).to(device, torch.float32)
+    complaint = factors.get("complaint", read.get("complaint"))
+    if complaint is not None:
+        static[:, len(STATIC) :] = complaint.to(device, torch.float32)
+    valid = grid <= place[:, -1:]
+    there = valid.clone()
+    diagnosis = charts["diagnosis"][:, 0] if "diagnosis" in charts else torch.zeros(batch, len(model.vocabulary.diagnoses), device=device)
+    stays = Stays(static, diagnosis, taken & valid.unsqueeze(-1), slots, delay, given, there, ~there, valid)
+    state = believe(model, stays, key, absolute[:, 0])
+
+    # what the chart showed at the branching point is what it shows
+    final = {n: x[:, -1] for n, x in charts.items()}
+    shown = seen[:, -1]
+    fields = {
+        "value": torch.where(shown, value[:, -1].nan_to_num(0.0), model.typical),
+        "drawn_h": torch.where(shown, drawn[:, -1], 0.0),
+        "seen": shown,
+        "pending": pending[:, -1],
+    }
+    if "treatment_age_hours" in final:
+        fields["since_h"] = final["treatment_age_hours"].clamp(0.0, MAX_HOURS_SINCE)
+    if share is not None:
+        fields["given"] = final["treatment_share"] * model.net.largest
+    if "alive" in final:
+        fields["alive"] = final["alive"] > 0.5
+    if "discharged" in final:
+        fields["home"] = final["discharged"] > 0.5
+    return model._redraw_pending(state._replace(**fields))
+
+
+def believe(model: EHRWorldModel, stays: Stays, key: Tensor, start_h: Tensor) -> EHRState:
+    """The state after the last valid position of each stay: one parallel pass over the record."""
+    net, step_h = model.net, model.hours_per_step
+    batch, count, items = stays.value.shape
+    chart = charted(stays)
+    after = net.known_after(chart)
+    step = torch.arange(count, device=model.device, dtype=torch.float32) + (start_h / step_h).unsqueeze(-1)
+    diagnosis = stays.diagnosis.unsqueeze(1).expand(-1, count, -1) if model.config.with_diagnoses else None
+    fixed = net.fixed(stays.static.unsqueeze(1).expand(-1, count, -1), diagnosis, step)
+    x = net.digest(after, chart.fresh.to(torch.float32), net.doses(stays.given), fixed)
+    last = stays.valid.sum(1) - 1
+    state = model.blank(key, stays.static, stays.diagnosis)
+    rows = torch.arange(batch, device=model.device)
+    place = torch.arange(count, device=model.device).view(1, -1, 1)
+    shown, age = chart.seen[rows, last], chart.age[rows, last].to(torch.int64)
+    drawn_step = torch.where(shown, last.unsqueeze(-1) - age, 0)
+    out = stays.asked & (stays.delay == CENSORED)
+    sent = torch.where(out, place, -1).amax(1)
+    sent = torch.where(sent < 0, last.unsqueeze(-1), sent)
+    total = (stays.given / net.largest).cumsum(1)
+    ring = torch.arange(LOG, device=model.device)
+    steps = last.unsqueeze(-1) - (last.unsqueeze(-1) - ring).remainder(LOG)  # the newest step that each row of the log holds
+    log = total[rows.unsqueeze(-1), steps.clamp_min(0)] * (steps >= 0).unsqueeze(-1)
+    times = torch.where(stays.given > 0, place, -1000).amax(1)
+    since = ((last.unsqueeze(-1) - times).to(torch.float32) * step_h).clamp_max(MAX_HOURS_SINCE)
+
+    def hour(at: Tensor) -> Tensor:
+        into = torch.where(at > 0, (at - 1).to(torch.float32) * step_h + model.offset_h, 0.0)
+        return start_h.unsqueeze(-1) + into
+
+    return state._replace(
+        t=last, start_h=start_h, hidden=net.backbone.recall(x, net.begin(fixed[:, 0]), last),
+        value=torch.where(shown, chart.value[rows, last], model.typical), drawn_h=hour(drawn_step),
+        drawn_step=drawn_step, seen=shown, pending=out.any(1), pending_drawn_step=sent, pending_drawn_h=hour(sent),
+        pending_due_step=sent, given=stays.given[rows, last], since_h=since,
+        total_log=log, alive=stays.alive[rows, last], home=stays.home[rows, last],
+    )  # fmt: skip
+
+
+def infer_stay(model: EHRWorldModel, episode: PatientEpisode, key: Tensor, hours: float | None) -> EHRState:
+    """One recorded stay, for each of the keys [B].
+
+    Raises:
+        ValueError: the episode's steps are not the model's, or `hours` lies before its start.
+    """
+    from world_models.ehr_world.stays import from_episodes
+
+    if episode.hours_per_step != model.hours_per_step:
+        raise ValueError(
+            f"the stay has steps of {episode.hours_per_step:g} h, the model of {model.hours_per_step:g} h: "
+            "episode.regrid(model.hours_per_step)"
+        )
+    if hours is not None and hours < 0:
+        raise ValueError(f"hours={hours} lies before the stay's start; give 0 or more")
+    key = key.to(model.device)
+    stays = from_episodes(model.vocabulary, [episode], until_h=hours)
+    rows = torch.zeros(len(key), dtype=torch.int64)
+    many = Stays(*(x[rows].to(model.device) for x in stays))
+    state = believe(model, many, key, torch.zeros(len(key), device=model.device))
+    return model._redraw_pending(state)

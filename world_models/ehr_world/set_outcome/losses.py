@@ -1,0 +1,140 @@
+"""Likelihood of stays under teacher forcing: every position of every stay at once."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from world_models.ehr_world.set_outcome import bins
+from world_models.ehr_world.set_outcome.copula import log_copula
+from world_models.ehr_world.set_outcome.events import CENSORED, LAST_DELAY, NEVER, Stays, charted
+from world_models.ehr_world.set_outcome.network import Exposure, Outcome, SetOutcome
+from world_models.ehr_world.vocabulary import to_z
+
+__all__ = ["Forced", "Parts", "forced", "likelihood", "normal_score", "parts"]
+
+
+SLOTS = 16.0  # of a position, about: only sets the balance between values and ends
+
+
+class Forced(NamedTuple):
+    """A teacher-forced pass: what was predicted at every position, and where the slots are."""
+
+    hidden: Tensor  # [B, T, H] after each position
+    end_logits: Tensor  # [B, T, 2]
+    outcome: Outcome  # of the N slots
+    row: Tensor  # int64 [N]
+    place: Tensor  # int64 [N]
+    item: Tensor  # int64 [N]
+    z: Tensor  # [N] what came, on the item's scale (a label's class); NaN: nothing
+    last_z: Tensor  # [N] what was charted before
+    last_seen: Tensor  # [N]
+
+
+class Parts(NamedTuple):
+    value: Tensor  # mean negative log density (mass for labels) of a slot
+    copula: Tensor  # mean of a slot
+    delay: Tensor
+    death: Tensor  # mean of a position
+    home: Tensor
+
+
+def forced(net: SetOutcome, stays: Stays) -> Forced:
+    """All positions of all stays in one pass."""
+    batch, count, _ = stays.value.shape
+    chart = charted(stays)
+    after = net.known_after(chart)
+    before = net.known_before(after)
+    step = torch.arange(count, device=stays.value.device, dtype=torch.float32).expand(batch, count)
+    diagnosis = stays.diagnosis.unsqueeze(1).expand(-1, count, -1) if net.config.with_diagnoses else None
+    fixed = net.fixed(stays.static.unsqueeze(1).expand(-1, count, -1), diagnosis, step)
+    doses = net.doses(stays.given)
+    x = net.digest(after, chart.fresh.to(torch.float32), doses, fixed)
+    earlier, hidden = net.backbone.whole(x, net.begin(fixed[:, 0]))
+    asked = net.ask(net.fuse(earlier, before, doses, fixed))
+    row, place, item = (stays.asked & stays.valid.unsqueeze(-1)).nonzero(as_tuple=True)
+    last_z, seen = before.z[row, place, item], before.seen[row, place, item]
+    age = before.age[row, place, item]
+    share = stays.given / net.largest
+    total = share.cumsum(1)
+    drawn, was = (place - age.to(torch.int64)).clamp_min(0), seen.unsqueeze(-1)
+    before, earlier = (nn.functional.pad(share, (0, 0, k, 0))[:, :count] for k in (1, 2))
+    met = Exposure(
+        share[row, place], before[row, place], earlier[row, place],
+        total[row, place] - total[row, drawn] * was, share[row, place] - share[row, drawn] * was,
+    )  # fmt: skip
+    outcome = net.query(asked[row, place], item, last_z, seen, age, met)
+    value = stays.value[row, place, item]
+    scale = net.scale[item]
+    z = to_z(value, scale)
+    return Forced(hidden, net.end_logits(hidden, x), outcome, row, place, item, z, last_z, seen)
+
+
+def normal_score(u: Tensor) -> Tensor:
+    """Standard normal quantile of u, cut to +-4.75."""
+    return torch.erfinv(u.clamp(1e-6, 1 - 1e-6) * 2 - 1) * math.sqrt(2.0)
+
+
+def likelihood(net: SetOutcome, run: Forced) -> tuple[Tensor, Tensor]:
+    """Log likelihood [N] of each slot's value (density on the z scale, mass for labels), and its PIT [N]."""
+    label = net.label[run.item]
+    z = run.z.nan_to_num(0.0)
+    inside = torch.maximum(torch.minimum(z, run.outcome.edges[:, -1]), run.outcome.edges[:, 0])
+    log_mass = run.outcome.log_mass
+    log_p = bins.log_density(log_mass, inside, run.outcome.edges, run.outcome.around)
+    pit = bins.cdf(log_mass.exp(), inside, run.outcome.edges, run.outcome.around)
+    return log_p, torch.where(label, 0.5, pit)
+
+
+def parts(net: SetOutcome, stays: Stays, expected: float | None = None, shown: Stays | None = None) -> Parts:
+    """The terms of the loss, each a mean over this batch's slots or positions.
+
+    With `expected`, the number of positions a batch has on average, each is a sum over that number (and SLOTS times it)
+    instead: batches of equally long stays must not weigh equally, or those who die early would count for more.
+
+    With `shown`, the same stays with some results left out, the network is told of those alone but must foretell all.
+    """
+    run = forced(net, stays if shown is None else shown)
+    if shown is not None:
+        run = run._replace(z=to_z(stays.value[run.row, run.place, run.item], net.scale[run.item]))
+    there = ~run.z.isnan()
+    log_p, pit = likelihood(net, run)
+    slots = there.sum().clamp_min(1) if expected is None else expected * SLOTS
+    value = -(log_p * there).sum() / slots
+
+    batch, count = stays.valid.shape
+    numeric = there & ~net.label[run.item]
+    # detached: the margins are fitted for themselves, the copula to what they leave (inference functions for margins)
+    scores = normal_score(pit.detach())[numeric]
+    group = (run.row * count + run.place)[numeric]
+    together = log_copula(scores, run.outcome.loading[numeric], group, batch * count)
+    copula = -together.sum() / slots
+
+    delay = _delay_loss(net, stays, run, slots)
+    dies, leaves = ~stays.alive, stays.home
+    later = stays.valid & (torch.arange(count, device=dies.device) > 0)
+    ends = []
+    for which, (happens, at_risk) in enumerate(((dies, later), (leaves, later & stays.alive))):
+        term = nn.functional.binary_cross_entropy_with_logits(
+            run.end_logits[..., which], happens.float(), reduction="none"
+        )
+        ends.append((term * at_risk).sum() / (at_risk.sum().clamp_min(1) if expected is None else expected))
+    return Parts(value, copula, delay, *ends)
+
+
+def _delay_loss(net: SetOutcome, stays: Stays, run: Forced, slots: Tensor | float) -> Tensor:
+    delay = stays.delay[run.row, run.place, run.item].to(torch.int64)
+    told = (delay >= 0) | (delay == CENSORED)
+    z = run.z.nan_to_num(-1.0)
+    klass = torch.where(net.label[run.item], z.to(torch.int64) + 1, 0).clamp_min(0)
+    log_p = torch.log_softmax(net.delay_logits(run.outcome.hidden, run.item, klass), -1)
+    known = torch.gather(log_p, 1, delay.clamp(0, NEVER).unsqueeze(-1)).squeeze(-1)
+    # censored: only that it took longer than the record lasted
+    waited = (stays.valid.sum(1)[run.row] - 1 - run.place).clamp(0, LAST_DELAY)
+    longer = torch.arange(log_p.shape[1], device=log_p.device) > waited.unsqueeze(-1)
+    beyond = log_p.masked_fill(~longer, float("-inf")).logsumexp(-1)
+    term = torch.where(delay == CENSORED, beyond, known)
+    return -(term * told).sum() / slots

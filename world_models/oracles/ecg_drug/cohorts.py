@@ -1,0 +1,340 @@
+"""Who is admitted: patient factors drawn from a cohort, the same for every world that is given the same key.
+
+The oracle and the learned world both draw here, so that patient i of one is patient i of the other (paired trials).
+A factor is mean + female * sex + per_year * (age - 60) + sd * z with z a truncated standard normal; clearance is drawn
+so on the log scale and burden on the logit scale, where sd and slopes act too.
+
+Sources of the table (numbers without one are stated assumptions, chosen within the label's limits):
+- healthy: baseline intervals and rate as fitted from the trial in `TrialModel.baseline` (NCT01873950; 18 to 35 years).
+- typical: age, women's share: consecutive dofetilide initiations, 61 +- 10 years, 79 % men (doi
+  10.1111/j.1540-8159.2007.00902.x); median 62.5, quartiles 55 and 69 (doi 10.1016/j.hrthm.2018.01.029 (k)).
+  QTcF is cut at 440 ms, the label's limit for starting. Burden: between paroxysmal and persistent.
+- paroxysmal: mean burden 17 % (HARMONY, doi 10.1161/CIRCEP.115.002856 (k), figure verified: 17.4 %).
+- persistent: two thirds of the time in the arrhythmia (device cohort before ablation, median 67.5 %).
+- heart-failure: dose-adjusted by renal function in DIAMOND (doi 10.1111/j.1527-5299.2001.00243.x); age 70, a quarter
+  women (k); QRS and QTcF longer (k). Torsades risk at the same QTcF such that DIAMOND's 3 % is met.
+- clearance: women's 12 to 18 % lower dofetilide clearance stands in its label; its fall with age follows renal function
+  (Cockcroft-Gault: about 1 % of the young value a year) for the part that is renal, taken as half (assumption).
+- long-qt: QTcF 450 to 530 ms, no drug should be started in them by label: a test of restraint.
+- poor-metaboliser: clearance 0.25 to 0.6 of typical: CYP2D6 poor metabolisers, CYP3A4 inhibitors, or creatinine
+  clearance 20 to 40 mL/min (assumption for the multiplier).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from world_models import keys
+from world_models.inputs import checked_factors
+from world_models.oracles.ecg_drug.population import TrialModel
+from world_models.quantity import Quantity, by_name
+from world_models.rounding import expit
+
+__all__ = ["COHORTS", "FACTORS", "Cohort", "Spread", "cohort_named", "draw_factors", "jt_peak_c"]
+
+FACTORS: tuple[Quantity, ...] = (
+    Quantity("age_years", "a", 18.0, 100.0, (), "age"),
+    Quantity("sex_female", "bool", 0.0, 1.0, (), "1 if female"),
+    Quantity("weight_kg", "kg", 30.0, 200.0, (), "body weight"),
+    Quantity("baseline_heart_rate_bpm", "bpm", 40.0, 140.0, (), "sinus rate of the admission ECG"),
+    Quantity("baseline_pr_ms", "ms", 80.0, 350.0, (), "PR of the admission ECG"),
+    Quantity("baseline_qrs_ms", "ms", 60.0, 180.0, (), "QRS of the admission ECG"),
+    Quantity("baseline_qtcf_ms", "ms", 320.0, 560.0, (), "QTcF of the admission ECG, before any dose"),
+    Quantity("baseline_tpeak_tend_ms", "ms", 40.0, 160.0, (), "Tpeak-Tend of the admission ECG"),
+    Quantity("metaboliser", "1", 0.1, 4.0, (), "clearance multiplier of every drug; 1 is the fitted population"),
+    Quantity("admission_clock_hour", "h", 0.0, 24.0, (), "hour of the day at t = 0"),
+    Quantity("baseline_burden", "fraction", 0.0, 1.0, (), "share of time in the arrhythmia before treatment"),
+)
+
+JT_PEAK_C_MS = (100.0, 430.0)  # what the four baseline intervals together must leave for the J-Tpeak interval
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A factor's distribution: mean + female * sex + per_year * (age - 60) + sd * z, z normal cut at z_range."""
+
+    mean: float
+    sd: float
+    female: float = 0.0  # added in women
+    per_year: float = 0.0  # added per year above 60
+    z_range: tuple[float, float] = (-2.5, 2.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Cohort:
+    """Who is admitted. `metaboliser` is in log clearance, `baseline_burden` in logit."""
+
+    name: str
+    meaning: str
+    age_years: Spread
+    share_female: float
+    weight_kg: Spread
+    metaboliser: Spread
+    baseline_burden: Spread
+    from_trial: bool = False  # intervals and rate from the fitted trial's baseline instead of the five below
+    baseline_heart_rate_bpm: Spread = field(default=Spread(67.0, 9.0, female=2.0))
+    baseline_pr_ms: Spread = field(default=Spread(172.0, 22.0, female=-6.0, per_year=0.5))
+    baseline_qrs_ms: Spread = field(default=Spread(96.0, 9.0, female=-6.0))
+    baseline_qtcf_ms: Spread = field(default=Spread(410.0, 15.0, female=8.0, per_year=0.2, z_range=(-2.5, 1.4)))
+    baseline_tpeak_tend_ms: Spread = field(default=Spread(78.0, 8.0, female=-4.0))
+    admission_clock_hour: tuple[float, float] = (8.0, 12.0)  # uniform: elective admission in the morning
+    torsades_risk: float = 1.0  # factor on the hazard of torsades at the same QTcF and heart rate
+
+
+_ADULT_WEIGHT = Spread(88.0, 15.0, female=-14.0)
+_CLEARANCE = Spread(math.log(0.85), 0.15, female=-0.08, per_year=-0.005)
+
+COHORTS: dict[str, Cohort] = {
+    c.name: c
+    for c in (
+        Cohort(
+            "healthy",
+            "young volunteers as in the fitted trial, hardly any arrhythmia",
+            age_years=Spread(27.0, 5.5, z_range=(-1.6, 1.5)),
+            share_female=0.5,
+            weight_kg=Spread(72.0, 8.0, female=-5.0),
+            metaboliser=Spread(0.0, 0.0),
+            baseline_burden=Spread(-4.5, 0.5),
+            from_trial=True,
+            admission_clock_hour=(8.0, 9.0),
+        ),
+        Cohort(
+            "typical",
+            "adults admitted to start an antiarrhythmic for atrial fibrillation, within the dofetilide label's limits",
+            age_years=Spread(61.0, 10.0),
+            share_female=0.3,
+            weight_kg=_ADULT_WEIGHT,
+            metaboliser=_CLEARANCE,
+            baseline_burden=Spread(-0.2, 0.9),
+        ),
+        Cohort(
+            "paroxysmal",
+            "as typical, with a sixth of the time in the arrhythmia",
+            age_years=Spread(63.0, 10.0),
+            share_female=0.42,
+            weight_kg=_ADULT_WEIGHT,
+            metaboliser=_CLEARANCE,
+            baseline_burden=Spread(-1.75, 0.7),
+        ),
+        Cohort(
+            "persistent",
+            "as typical, with two thirds of the time in the arrhythmia",
+            age_years=Spread(66.0, 9.0),
+            share_female=0.27,
+            weight_kg=_ADULT_WEIGHT,
+            metaboliser=_CLEARANCE,
+            baseline_burden=Spread(0.85, 0.8),
+        ),
+        Cohort(
+            "elderly",
+            "70 years and over: slower clearance, longer PR and QTcF",
+            age_years=Spread(78.0, 5.0, z_range=(-1.6, 2.8)),
+            share_female=0.5,
+            weight_kg=Spread(78.0, 13.0, female=-12.0),
+            metaboliser=_CLEARANCE,
+            baseline_burden=Spread(0.1, 0.9),
+            baseline_heart_rate_bpm=Spread(65.0, 10.0, female=2.0),
+            baseline_qtcf_ms=Spread(412.0, 17.0, female=7.0, per_year=0.3, z_range=(-2.5, 2.5)),
+        ),
+        Cohort(
+            "long-qt",
+            "QTcF 450 to 530 ms at admission: the labels forbid starting dofetilide",
+            age_years=Spread(48.0, 15.0, z_range=(-2.0, 2.3)),
+            share_female=0.6,
+            weight_kg=_ADULT_WEIGHT,
+            metaboliser=_CLEARANCE,
+            baseline_burden=Spread(-0.5, 0.9),
+            baseline_heart_rate_bpm=Spread(63.0, 9.0, female=2.0),
+            baseline_qtcf_ms=Spread(476.0, 18.0, female=6.0, z_range=(-1.4, 2.5)),
+            baseline_tpeak_tend_ms=Spread(92.0, 12.0),
+        ),
+        Cohort(
+            "heart-failure",
+            "reduced ejection fraction: wide QRS, long QTcF, poor renal clearance",
+            age_years=Spread(69.0, 9.0),
+            share_female=0.27,
+            weight_kg=Spread(80.0, 15.0, female=-11.0),
+            metaboliser=Spread(math.log(0.65), 0.2, female=-0.08, per_year=-0.005),
+            baseline_burden=Spread(0.5, 0.9),
+            baseline_heart_rate_bpm=Spread(74.0, 11.0),
+            baseline_pr_ms=Spread(186.0, 27.0, per_year=0.5),
+            baseline_qrs_ms=Spread(112.0, 17.0, female=-5.0, z_range=(-2.0, 2.5)),
+            baseline_qtcf_ms=Spread(428.0, 18.0, female=6.0, z_range=(-2.5, 2.0)),
+            baseline_tpeak_tend_ms=Spread(90.0, 11.0),
+            torsades_risk=3.0,
+        ),
+        Cohort(
+            "poor-metaboliser",
+            "as typical, with a quarter to 0.6 of the clearance",
+            age_years=Spread(61.0, 10.0),
+            share_female=0.3,
+            weight_kg=_ADULT_WEIGHT,
+            metaboliser=Spread(math.log(0.4), 0.18, z_range=(-2.5, 2.25)),
+            baseline_burden=Spread(-0.2, 0.9),
+        ),
+        Cohort(
+            "bradycardia",
+            "as typical, with a sinus rate of 42 to 60: more torsades at the same QTcF",
+            age_years=Spread(65.0, 9.0),
+            share_female=0.35,
+            weight_kg=_ADULT_WEIGHT,
+            metaboliser=_CLEARANCE,
+            baseline_burden=Spread(-0.2, 0.9),
+            baseline_heart_rate_bpm=Spread(51.0, 4.0, z_range=(-2.2, 2.2)),
+        ),
+    )
+}
+
+
+def cohort_named(cohort: str | Cohort) -> Cohort:
+    """The cohort of that name; a Cohort is handed through.
+
+    Raises:
+        ValueError: there is none; the message lists the names there are.
+    """
+    if isinstance(cohort, Cohort):
+        return cohort
+    if cohort not in COHORTS:
+        raise ValueError(f"no cohort {cohort!r}; there are: {', '.join(COHORTS)} (or pass a Cohort of your own)")
+    return COHORTS[cohort]
+
+
+def _phi(z: float) -> float:
+    return 0.5 * (1.0 + math.erf(z / math.sqrt(2.0)))
+
+
+# Drawn as Spreads, in this order (age first: the others follow it; the two on another scale last), then as uniforms.
+_INTERVALS = tuple(f"baseline_{n}" for n in ("heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "tpeak_tend_ms"))
+_UNIFORM = ("sex_female", "admission_clock_hour")
+
+
+class _Columns(NamedTuple):
+    """A cohort as columns of numbers: n Spreads drawn at once. Every tensor float32 [n, 1]."""
+
+    names: tuple[str, ...]
+    purposes: tuple[str, ...]  # of the n normals, then of the uniforms
+    chance: Tensor  # of the normal's lower cut
+    width: Tensor  # chance between the cuts
+    sd: Tensor
+    mean: Tensor
+    female: Tensor
+    per_year: Tensor
+    low: Tensor  # bounds of the factor
+    high: Tensor
+
+
+@lru_cache(maxsize=64)
+def _columns(who: Cohort, device: torch.device) -> _Columns:
+    names = ("age_years", "weight_kg", *(() if who.from_trial else _INTERVALS), "metaboliser", "baseline_burden")
+    spreads: list[Spread] = [getattr(who, name) for name in names]
+    cuts = [(_phi(s.z_range[0]), _phi(s.z_range[1])) for s in spreads]
+    limits = [by_name(FACTORS, name) for name in names]
+    table = (
+        [low for low, _ in cuts], [high - low for low, high in cuts],
+        [s.sd for s in spreads], [s.mean for s in spreads], [s.female for s in spreads], [s.per_year for s in spreads],
+        [q.low for q in limits], [q.high for q in limits],
+    )  # fmt: skip
+    with torch.inference_mode(False):  # kept beyond this call, so it must also serve where gradients are taken
+        columns = torch.tensor(table, dtype=torch.float32, device=device).unsqueeze(-1)
+    return _Columns(names, tuple(f"cohort/{name}" for name in (*names, *_UNIFORM)), *columns)
+
+
+def jt_peak_c(qtcf_ms: Tensor, qrs_ms: Tensor, tpeak_tend_ms: Tensor, heart_rate_bpm: Tensor) -> Tensor:
+    """J-Tpeak c [B] in ms that the other intervals leave: (QTcF RR^(1/3) - QRS - Tpeak-Tend) / RR^0.58."""
+    # exp(p log x) and not pow: pow's vector and tail kernels differ in the last bit, so rows would depend on the batch.
+    log_rr = (60.0 / heart_rate_bpm).log()
+    return (qtcf_ms * (log_rr / 3.0).exp() - qrs_ms - tpeak_tend_ms) * (log_rr * -0.58).exp()
+
+
+def draw_factors(
+    cohort: str | Cohort, key: Tensor, given: Mapping[str, Tensor] | None = None, trial: TrialModel | None = None
+) -> dict[str, Tensor]:
+    """Every factor of `FACTORS` for patients with these keys, float32 [B] each.
+
+    Args:
+        cohort: a name of `COHORTS`, or a Cohort.
+        key: int64 [B].
+        given: factors that are known, [B]. What depends on age and sex follows those given.
+        trial: the fitted trial, for cohorts with `from_trial`; loaded from the shipped fit when None.
+
+    Raises:
+        ValueError: an unknown cohort or factor, a value out of bounds, or baseline intervals that leave no room for
+            the J-Tpeak interval.
+    """
+    who = cohort_named(cohort)
+    given = checked_factors(FACTORS, given, key.shape[0], key.device)
+
+    def settle(name: str, drawn: Tensor) -> Tensor:
+        return given.get(name, drawn)
+
+    c = _columns(who, key.device)
+    count = len(c.names)
+    luck = keys.uniforms(key, 0, c.purposes).T.contiguous()  # rows are factors: each [B] is one run of memory
+    value = ((luck[:count] * c.width + c.chance) * 2.0 - 1.0).erfinv() * math.sqrt(2.0) * c.sd + c.mean
+    sex = settle("sex_female", (luck[count] < who.share_female).to(torch.float32))
+    age = settle("age_years", (value[0] + sex * c.female[0]).clamp(c.low[0], c.high[0]))
+    value = value + sex * c.female + (age - 60.0) * c.per_year
+    value[-2].exp_()
+    value[-1].copy_(expit(value[-1]))
+    value = value.clamp(c.low, c.high)
+    start, end = who.admission_clock_hour
+    clock = (luck[count + 1] * (end - start) + start).clamp(0.0, 24.0)
+    out = {"age_years": age, "sex_female": sex, "admission_clock_hour": settle("admission_clock_hour", clock)}
+    out.update((name, settle(name, value[i])) for i, name in enumerate(c.names) if i > 0)
+    if who.from_trial:
+        for name, drawn in _trial_baseline(trial or TrialModel.load(device=key.device), key, out).items():
+            quantity = by_name(FACTORS, name)
+            out[name] = settle(name, drawn.clamp(quantity.low, quantity.high))
+    _fit_t_peak(out, given)
+    return {q.name: out[q.name] for q in FACTORS}
+
+
+def _trial_baseline(trial: TrialModel, key: Tensor, out: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Admission ECG of the trial's people: own mean + this stay's shift + time of day + variation at t = 0."""
+    who = keys.fold(key, "cohort/trial")
+    parts = (
+        trial.baseline(who, out["sex_female"], out["age_years"]),
+        trial.day_shift(who),
+        trial.time_of_day(out["admission_clock_hour"]),
+        trial.residual(key, 0),  # of the key itself: it is the variation the oracle's admission ECG has
+    )
+    base = {n: parts[0][n] + parts[1][n] + parts[2][n] + parts[3][n] for n in parts[0]}
+    log_rr = (60.0 / base["heart_rate_bpm"]).log()
+    qt = base["qrs_ms"] + base["jt_peak_c_ms"] * (log_rr * 0.58).exp() + base["tpeak_tend_ms"]
+    base["qtcf_ms"] = qt * (log_rr / -3.0).exp()
+    return {f"baseline_{n}": v for n, v in base.items() if n != "jt_peak_c_ms"}
+
+
+def _fit_t_peak(out: dict[str, Tensor], given: dict[str, Tensor]) -> None:
+    """Give way with a drawn Tpeak-Tend where the intervals leave J-Tpeak c outside its range; refuse if it is given."""
+    low, high = JT_PEAK_C_MS
+    rate, tail = out["baseline_heart_rate_bpm"], out["baseline_tpeak_tend_ms"]
+    log_rr = (60.0 / rate).log()
+    scale = (log_rr * 0.58).exp()
+    rest = (out["baseline_qtcf_ms"] * (log_rr / 3.0).exp() - out["baseline_qrs_ms"]) * (log_rr * -0.58).exp()
+    quantity = by_name(FACTORS, "baseline_tpeak_tend_ms")
+    fitted = torch.minimum(torch.maximum(tail, (rest - high) * scale), (rest - low) * scale)
+    if "baseline_tpeak_tend_ms" in given:
+        fitted = tail
+    fitted = fitted.clamp(quantity.low, quantity.high)
+    out["baseline_tpeak_tend_ms"] = fitted
+    if not given:
+        return
+    left = rest - fitted / scale
+    outside = (left < low - 1.0) | (left > high + 1.0)
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        qtcf, qrs, tpte, bpm, jtpc = (
+            x[row].item() for x in (out["baseline_qtcf_ms"], out["baseline_qrs_ms"], fitted, rate, left)
+        )
+        raise ValueError(
+            f"patient {row}: QTcF {qtcf:.0f}, QRS {qrs:.0f} and Tpeak-Tend {tpte:.0f} ms at {bpm:.0f} bpm leave "
+            f"J-Tpeak c {jtpc:.0f} ms, outside {low:g} to {high:g}; change or leave out one of these factors"
+        )

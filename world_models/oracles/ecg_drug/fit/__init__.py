@@ -1,0 +1,1 @@
+"""The fit of a crossover trial, offline."""

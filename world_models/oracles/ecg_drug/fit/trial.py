@@ -1,0 +1,350 @@
+"""Fit a drug-response trial of the ECGRDVQ layout: population kinetics, effects, baselines and the day's course.
+
+    python -m world_models.oracles.ecg_drug.fit.trial --trial DIR_OR_CSV --out JSON
+
+The JSON is what `population.TrialModel.load` reads: population parameters with standard errors, nothing about any
+single subject.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from world_models.data.ecg.ecgrdvq import load_trial
+from world_models.oracles.ecg_drug.drugs import DRUGS
+from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
+from world_models.oracles.ecg_drug.fit.effects import (
+    DOSING_CLOCK_HOUR,
+    HARMONICS,
+    Arranged,
+    EndpointFit,
+    arrange,
+    fit_endpoint,
+)
+from world_models.oracles.ecg_drug.fit.kinetics import ALLOMETRY, REFERENCE_WEIGHT_KG, fit_kinetics, names_of
+from world_models.oracles.ecg_drug.fit.nonlinear_mixed import MixedFit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["fit_trial", "main"]
+
+# what the command says of the data unless it is told otherwise
+_DATASET = "PhysioNet ECGRDVQ 1.0.0 (FDA SCR-002, NCT01873950)"
+_LICENCE = "Open Data Commons Attribution License (ODC-By) 1.0"
+_CITATION = "Johannesen L et al. 2014, Clin Pharmacol Ther 96:549, doi 10.1038/clpt.2014.155"
+
+_UNITS = {"clearance": "L/h", "v1": "L", "ka": "1/h", "lag": "h", "q": "L/h", "v2": "L"}
+
+
+def _round(value: Any, digits: int = 6) -> Any:
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_round(v, digits) for v in value]
+    return float(f"{value:.{digits}g}")
+
+
+def _error(value: Any) -> float | None:
+    """A standard error, or None where the fit did not make one (JSON has no NaN)."""
+    return _round(value, 3) if np.isfinite(float(value)) else None
+
+
+def _kinetics_entry(item, fit: MixedFit) -> dict[str, Any]:
+    names = names_of(item)
+    return {
+        "structure": f"{item.absorption_stages} absorption stage(s), lag, {item.compartments} compartment(s), apparent",
+        "units": {n: _UNITS[n] for n in names},
+        "typical": {n: _round(v) for n, v in zip(names, fit.theta.exp(), strict=True)},
+        "relative_standard_error": {n: _round(v, 3) for n, v in zip(names, fit.standard_errors, strict=False)},
+        "women_minus_men_log_clearance_and_volumes": _round(fit.beta[0]) if fit.beta.numel() else 0.0,
+        "women_minus_men_standard_error": _round(fit.standard_errors[-1], 3) if fit.beta.numel() else 0.0,
+        "parameter_order": list(names),
+        "between_subject_log_covariance": _round(fit.omega),
+        "between_subject_log_sd_standard_error": _round(fit.omega_sd_errors, 3),
+        "residual_sd_additive_ng_per_ml": _round(fit.additive),
+        "residual_sd_proportional": _round(fit.proportional),
+        "minus_two_log_likelihood": _round(fit.minus_two_log_likelihood),
+    }
+
+
+def _shrunk(correlation: np.ndarray, count: int) -> np.ndarray:
+    """Correlations of few values, pulled towards none: as if as many uncorrelated ones as endpoints had been seen."""
+    correlation = np.nan_to_num(correlation) * count / (count + len(ENDPOINTS))
+    np.fill_diagonal(correlation, 1.0)
+    return correlation
+
+
+def _correlation(columns: list[np.ndarray], count: int | None = None) -> np.ndarray:
+    """Shrunk correlation [E, E] of columns that may hold NaN (left out) or be constant (uncorrelated)."""
+    values = np.stack(columns, -1)
+    values = values[~np.isnan(values).any(-1)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _shrunk(
+            np.where(np.outer(*[values.std(0) > 1e-9] * 2), np.corrcoef(values.T), 0.0), count or len(values)
+        )
+
+
+def _covariances(data: Arranged, fits: dict[str, EndpointFit]) -> dict[str, np.ndarray]:
+    """Between-subject, between-period and residual covariance of the endpoints.
+
+    SDs are the likelihood's; correlations those of the predicted effects of subjects and periods, and of the residuals
+    of readings that no drug blurs.
+    """
+    f = [fits[e].fit for e in ENDPOINTS]
+    quiet = np.all([(fits[e].site.abs().sum(-1) < 0.2).numpy().ravel() for e in ENDPOINTS], axis=0)
+    n = len(data.subjects)
+    subject = _correlation(
+        [x.effects[0][:, 0].numpy() for x in f], n
+    )  # shrunk as the sensitivities' are: one matrix in all
+    period = _correlation([x.effects[1].flatten().numpy() for x in f], n)
+    residual = _correlation([np.where(quiet, x.residuals.flatten().numpy(), np.nan) for x in f])
+    spread = {
+        "subject": (subject, [float(x.component_sds[0]) for x in f]),
+        "period": (period, [float(x.component_sds[1]) for x in f]),
+        "residual": (residual, [x.residual_sd for x in f]),
+    }
+    return {name: c * np.outer(sd, sd) for name, (c, sd) in spread.items()}
+
+
+def _pooled(correlation: np.ndarray) -> np.ndarray:
+    """The correlation [E + D · E] with only the structure that a few subjects can show.
+
+    Only J-Tpeak c and Tpeak-Tend keep correlations beyond the levels' own, and every pair of the same kind (this
+    interval's level with that interval's sensitivity; sensitivities to one drug; to two drugs) gets its kind's mean
+    over the drugs that act on both.
+    """
+    count = len(ENDPOINTS)
+    kinds: dict[tuple, list[tuple[int, int]]] = {}
+    repolarisation = [ENDPOINTS.index("jt_peak_c_ms"), ENDPOINTS.index("tpeak_tend_ms")]
+    drugs = len(correlation) // count - 1
+    for e in repolarisation:
+        for f in repolarisation:
+            for d in range(1, drugs + 1):
+                kinds.setdefault(("level", e, f), []).append((e, d * count + f))
+                for g in range(1, drugs + 1):
+                    if (e, d) != (f, g):
+                        kinds.setdefault((d == g, min(e, f), max(e, f)), []).append((d * count + e, g * count + f))
+    result = np.eye(len(correlation))
+    result[:count, :count] = correlation[:count, :count]
+    for pairs in kinds.values():
+        live = [(i, j) for i, j in pairs if correlation[i, j] != 0.0]  # exactly 0: a drug that does not act
+        mean = float(np.mean([correlation[i, j] for i, j in live])) if live else 0.0
+        for i, j in live:
+            result[i, j] = result[j, i] = mean
+    return result
+
+
+def _effect_entries(data: Arranged, fits: dict[str, EndpointFit]) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Each drug's entry, and the correlation [E + D · E] of subjects' levels and sensitivities (drug-major).
+
+    Who is sensitive to one drug in an interval is sensitive to the others, and stands out in that interval without a
+    drug: a person's own way of repolarising, which a new subject's pre-dose reading tells something about.
+    """
+    entries = []
+    sensitivities = [fits[e].fit.effects[0][:, 0].numpy() for e in ENDPOINTS]
+    for i, item in enumerate(DRUGS):
+        entry: dict[str, Any] = {}
+        peak = float(data.peak[i])
+        predicted: list[np.ndarray] = []
+        blurred: list[np.ndarray] = []
+        for e in ENDPOINTS:
+            fitted = fits[e]
+            f = fitted.fit
+            record: dict[str, Any] = {
+                "unit": ("bpm" if e.endswith("bpm") else "ms") + " per ng/mL",
+                "slope_per_ng_per_ml": 0.0,
+                "slope_standard_error": 0.0,
+                "women_minus_men_per_ng_per_ml": 0.0,
+                "women_minus_men_standard_error": 0.0,
+                "between_subject_sd_per_ng_per_ml": 0.0,
+                "between_subject_sd_standard_error": 0.0,
+                "ke0_per_h": 3.0,
+                "ke0_relative_standard_error": None,
+                "c50_ng_per_ml": None,
+                "c50_relative_standard_error": None,
+                "power": 1.0,
+                "power_relative_standard_error": None,
+                "residual_sd_per_ng_per_ml": 0.0,
+                "residual_sd_relative_standard_error": None,
+            }
+            blup, left = np.zeros(len(data.subjects)), np.zeros(f.residuals.numel())
+            if item.name in fitted.active:
+                at, place = fitted.names.index(item.name), fitted.active.index(item.name)
+                sex = fitted.names.index(f"{item.name}_sex")
+                record["slope_per_ng_per_ml"] = _round(f.beta[at] / peak)
+                record["slope_standard_error"] = _round(f.errors[at] / peak, 3)
+                record["women_minus_men_per_ng_per_ml"] = _round(f.beta[sex] / peak)
+                record["women_minus_men_standard_error"] = _round(f.errors[sex] / peak, 3)
+                record["between_subject_sd_per_ng_per_ml"] = _round(f.component_sds[2 + place] / peak)
+                record["between_subject_sd_standard_error"] = _error(f.component_errors[2 + place] / peak)
+                record["ke0_per_h"] = _round(fitted.ke0[place])
+                record["ke0_relative_standard_error"] = _error(fitted.ke0_errors[place])
+                record["residual_sd_per_ng_per_ml"] = _round(fitted.log_blur[place].exp() * f.residual_sd / peak)
+                record["residual_sd_relative_standard_error"] = _error(fitted.blur_errors[place])
+                if item.name in fitted.saturating:
+                    c50 = fitted.saturating.index(item.name)
+                    record["c50_ng_per_ml"] = _round(fitted.log_c50[c50].exp() * peak)
+                    record["c50_relative_standard_error"] = _error(fitted.c50_errors[c50])
+                if item.name in fitted.powered:
+                    power = fitted.powered.index(item.name)
+                    record["power"] = _round(fitted.log_power[power].exp())
+                    record["power_relative_standard_error"] = _error(fitted.power_errors[power])
+                blup = f.effects[2 + place][:, 0].numpy()
+                at_work = (fitted.site[..., place] > 0.3).numpy().ravel()
+                left = np.where(at_work, f.residuals.flatten().numpy(), np.nan)
+            entry[e] = record
+            predicted.append(blup)
+            blurred.append(left)
+        sensitivities += predicted
+        entry["residual_correlation"] = _round(_correlation(blurred), 4)
+        entries.append(entry)
+    return entries, _pooled(_correlation(sensitivities, len(data.subjects)))
+
+
+def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool = False) -> dict[str, Any]:
+    """All population parameters from a tidy frame (`load_trial`), as the JSON's dict without its provenance.
+
+    Raises:
+        ValueError: a drug's arm or the placebo arm is missing.
+    """
+    from tqdm import tqdm
+
+    present = set(frame["drug"])
+    absent = [name for name in ("placebo", *[d.name for d in DRUGS]) if name not in present]
+    if absent:
+        raise ValueError(f"the trial has no arm {', '.join(absent)}; it has {', '.join(sorted(present))}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the matrices are tiny: a second thread only costs
+    try:
+        bar = tqdm(total=len(DRUGS) + len(ENDPOINTS), desc="trial fit", disable=not progress, file=sys.stderr)
+        kinetics = {}
+        for item in DRUGS:
+            kinetics[item.name] = fit_kinetics(frame, item)
+            bar.update()
+        data = arrange(frame, kinetics)
+        fits = {}
+        for endpoint in ENDPOINTS:
+            fits[endpoint] = fit_endpoint(data, endpoint, standard_errors)
+            bar.update()
+        bar.close()
+    finally:
+        torch.set_num_threads(threads)
+    covariances = _covariances(data, fits)
+    effects, together = _effect_entries(data, fits)
+    law = (
+        "slope C (C / reference)^(power - 1) / (1 + C / c50), C at the effect site, reference = mean_peak_concentration"
+    )
+    course: dict[str, Any] = {
+        "dosing_clock_hour": DOSING_CLOCK_HOUR,
+        "form": "sum over k of c_k cos(2 pi k h / 24) + s_k sin(2 pi k h / 24)",
+    }
+    sexes: dict[str, dict[str, float]] = {"women": {}, "men": {}}
+    errors: dict[str, dict[str, float]] = {"women": {}, "men": {}}
+    for e in ENDPOINTS:
+        fitted = fits[e]
+        value = dict(zip(fitted.names, fitted.fit.beta.tolist(), strict=True))
+        error = dict(zip(fitted.names, fitted.fit.errors.tolist(), strict=True))
+        order = [f"{f}{k}" for k in range(1, HARMONICS + 1) for f in ("cos", "sin")]
+        course[e] = {
+            "harmonics": [_round(value[n]) for n in order],
+            "harmonics_standard_errors": [_round(error[n], 3) for n in order],
+            "before_dosing": _round(value["predose"]),
+            "before_dosing_standard_error": _round(error["predose"], 3),
+            "drift_over_24_h": _round(value["drift"]),
+            "drift_over_24_h_standard_error": _round(error["drift"], 3),
+        }
+        for sex in ("women", "men"):
+            sexes[sex][e] = _round(value[sex])
+            errors[sex][e] = _round(error[sex], 3)
+    drugs = {}
+    for i, item in enumerate(DRUGS):
+        arm = frame[frame["drug"] == item.name]
+        drugs[item.name] = {
+            "dose_mg": _round(arm["dose_mg"].median()),
+            "mean_peak_concentration_ng_per_ml": _round(data.peak[i]),
+            "highest_concentration_ng_per_ml": _round(arm["conc_ng_per_ml"].max()),
+            "kinetics": _kinetics_entry(item, kinetics[item.name][0]),
+            "effects": effects[i],
+        }
+    return {
+        "effect_law": law,
+        "drugs": drugs,
+        "baseline": {
+            "endpoint_order": list(ENDPOINTS),
+            **sexes,
+            "women_standard_errors": errors["women"],
+            "men_standard_errors": errors["men"],
+            "sensitivity_order": [f"{d.name} {e}" for d in DRUGS for e in ENDPOINTS],
+            "sensitivity_with_level_correlation": _round(together[len(ENDPOINTS) :, : len(ENDPOINTS)], 4),
+            "sensitivity_correlation": _round(together[len(ENDPOINTS) :, len(ENDPOINTS) :], 4),
+            "between_subject_covariance": _round(covariances["subject"]),
+            "between_period_covariance": _round(covariances["period"]),
+            "residual_covariance": _round(covariances["residual"]),
+            "sd_standard_errors": {
+                "between_subject": [_error(fits[e].fit.component_errors[0]) for e in ENDPOINTS],
+                "between_period": [_error(fits[e].fit.component_errors[1]) for e in ENDPOINTS],
+            },
+        },
+        "course": course,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m world_models.oracles.ecg_drug.fit.trial", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--trial", required=True, help="the trial's folder, or its clinical CSV")
+    parser.add_argument("--out", required=True, help="JSON to write")
+    parser.add_argument("--dataset", default=_DATASET, help="what the JSON says the data are (yours: say so)")
+    parser.add_argument("--licence", default=_LICENCE)
+    parser.add_argument("--citation", default=_CITATION)
+    options = parser.parse_args(argv)
+    out = Path(options.out)
+    if not out.parent.is_dir():
+        print(f"error: the folder {out.parent} does not exist; make it first", file=sys.stderr)
+        return 2
+    try:
+        frame = load_trial(options.trial)
+        fitted = fit_trial(frame, progress=True)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    women = int(frame.groupby("randid")["sex_female"].first().sum())
+    subjects = int(frame["randid"].nunique())
+    result = {
+        "provenance": {
+            "table": Path(options.trial).name,
+            "dataset": options.dataset,
+            "licence": options.licence,
+            "citation": options.citation,
+            "subjects": subjects,
+            "women": women,
+            "men": subjects - women,
+            "age_years_range": [_round(frame["age_years"].min()), _round(frame["age_years"].max())],
+            "weight_kg_range": [_round(frame["weight_kg"].min()), _round(frame["weight_kg"].max())],
+            "command": f"python -m world_models.oracles.ecg_drug.fit.trial --trial {Path(options.trial).name} --out {out.name}",
+            "reference_weight_kg": REFERENCE_WEIGHT_KG,
+            "allometric_exponents": ALLOMETRY,
+        },
+        **fitted,
+    }
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(partial, out)
+    print(f"fitted {subjects} subjects; wrote {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,385 @@
+"""The mechanistic world of starting an antiarrhythmic in hospital: fitted drug effects, rhythm, ECG on request.
+
+One step of `hours_per_step`, in order: the dose is swallowed (`TrialModel.advance`, repeated doses superpose), the
+intervals are the patient's own + drug effects + time of day + within-day variation, the others follow by
+
+    qt = qrs + jt_peak + tpeak_tend     qtcf = qt / RR^(1/3)     jt_peak_c = jt_peak / RR^0.58     (RR in s)
+
+and the rhythm (`rhythm.advance_rhythm`) follows the concentrations and QTcF. The admission ECG is one draw of that
+same law: the patient's own intervals are the admission ECG's less its time of day and its variation, so that the chart
+at t = 0 shows exactly the baseline that was asked for.
+
+Only elementwise operations: row i of a batch is bit for bit the same patient alone.
+
+Limits. The trial gave single doses, one drug at a time, to people of 18 to 35: accumulation and combinations are
+superposition (effects add, kinetics do not interact: that verapamil raises dofetilide's level, and is forbidden with
+it, is not in here), and what age and illness change stands in the cohorts' clearance and baselines. The tolerance that
+lets the QT effect per concentration fall over days of dofetilide is not modelled. ECGs are in sinus rhythm.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from world_models import keys
+from world_models.ecg.morphology import MorphologyBank
+from world_models.ecg.recorded import factors_from_chart
+from world_models.ecg.waveform import DRAWN_LEADS, WAVES, Intervals, draw_ecg
+from world_models.inputs import check_also, checked_factors, checked_orders
+from world_models.oracles.ecg_drug import cohorts, rhythm
+from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, harmonics
+from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H
+from world_models.oracles.ecg_drug.population import Amounts, Individual, TrialModel
+from world_models.protocol import Chart, Factors
+from world_models.quantities import ecg_drug as ecg_quantities
+from world_models.quantity import Quantity
+
+__all__ = ["MORPHOLOGY", "ECGDrugOracle", "ECGDrugState"]
+
+MOST_STEP_H = 168.0  # a week: nobody doses less often
+
+_FACTOR = {q.name: i for i, q in enumerate(cohorts.FACTORS)}
+
+# (low, high, softness): identity between low + softness and high - softness, tanh to the limits beyond. Within them a
+# chart value cannot leave its Quantity's bounds and the drawn ECG holds every wave.
+_LIMITS = {
+    "heart_rate_bpm": (35.0, 165.0, 5.0),
+    "pr_ms": (70.0, 440.0, 10.0),
+    "qrs_ms": (50.0, 210.0, 10.0),
+    "jt_peak_c_ms": (91.0, 500.0, 9.0),
+    "tpeak_tend_ms": (30.0, 195.0, 10.0),
+}
+_LONGEST_QT_MS = 745.0  # the waveform's window ends at 750
+
+MORPHOLOGY = Quantity(
+    "morphology", "mV", -20.0, 20.0, (len(DRAWN_LEADS), len(WAVES)), "amplitude of each wave of the beat in eight leads"
+)
+
+
+class ECGDrugState(NamedTuple):
+    """B patients. Hidden state included: this is the oracle's."""
+
+    key: Tensor  # int64 [B] luck to come
+    t: Tensor  # int64 [B] steps since admission
+    factors: Tensor  # [B, F] float32 in the order of `cohorts.FACTORS`
+    own: Tensor  # [B, 5] intervals without drug, time of day and variation, in the order of ENDPOINTS
+    now: Tensor  # [B, 5] intervals of the present ECG, in the order of ENDPOINTS
+    individual: Individual  # kinetics and sensitivity
+    decay: Tensor  # [B, D, M] float64, what one step leaves of each mode
+    entry: Tensor  # [B, D, M] float64, what one mg swallowed at its beginning adds by its end
+    amounts: Amounts  # drug on board
+    concentration: Tensor  # [B, D] plasma, ng/mL, now
+    rhythm: rhythm.Rhythm
+    total_dose_mg: Tensor  # [B, D]
+    hours_since_dose: Tensor  # [B, D], 96 if never
+    morphology: Tensor  # [B, 8, W] amplitudes of the beat's waves in mV, leads I II V1-V6
+
+
+class ECGDrugOracle:
+    """Antiarrhythmic initiation as an Oracle (`world_models.protocol`).
+
+    Args:
+        cohort: whom `initial` draws: a name of `cohorts.COHORTS` or a Cohort.
+        drugs: columns of the action, in mg. Beyond the trial's four, drugs of the CiPA table are accepted; their
+            effects are extrapolated from ion-channel block and `support` is False while one is on board.
+        hours_per_step: at least `kinetics.MIN_STEP_H` (0.5); fastest from MAX_LAG_H (1.0) up.
+        noise_uv, wander_uv, hrv_ms: of the ECG on request: white noise and baseline wander in uV, RR variability in ms.
+        trial: a fitted trial: None (the shipped fit), a path to a fit's JSON, or a TrialModel.
+        device: where all tensors live.
+
+    Raises:
+        ValueError: an unknown cohort or drug, a step that is not above 0 or longer than MOST_STEP_H.
+    """
+
+    name = "oracle"
+
+    def __init__(
+        self,
+        cohort: str | cohorts.Cohort = "typical",
+        drugs: Sequence[str] = ecg_quantities.DRUGS,
+        hours_per_step: float = 2.0,
+        noise_uv: float = 0.0,
+        wander_uv: float = 0.0,
+        hrv_ms: float = 20.0,
+        trial: TrialModel | str | os.PathLike[str] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if not 0 < hours_per_step <= MOST_STEP_H:
+            raise ValueError(
+                f"hours_per_step={hours_per_step} must be above 0 and at most {MOST_STEP_H:g}; 2.0 is the environment's"
+            )
+        self.device = torch.device(device)
+        self.cohort = cohorts.cohort_named(cohort)
+        self.hours_per_step = float(hours_per_step)
+        self.noise_uv, self.wander_uv, self.hrv_ms = float(noise_uv), float(wander_uv), float(hrv_ms)
+        if not isinstance(trial, TrialModel):
+            extra = tuple(d for d in drugs if d not in ecg_quantities.DRUGS)
+            trial = TrialModel.load(trial, device=self.device, extra_drugs=extra)
+        if tuple(drugs) != trial.drugs:
+            raise ValueError(
+                f"drugs are {', '.join(drugs)}, the fitted trial has {', '.join(trial.drugs)}; name its drugs in that "
+                "order, then drugs of the CiPA table"
+            )
+        self.trial = trial
+        self.drugs = trial.drugs
+        self.measures: tuple[Quantity, ...] = ecg_quantities.measures(self.drugs)
+        self.orders: tuple[Quantity, ...] = ecg_quantities.orders(self.drugs)
+        self.factors: tuple[Quantity, ...] = (*cohorts.FACTORS, MORPHOLOGY)
+        # of an extrapolated drug a trace is too much: no trial has seen it
+        trace = torch.tensor([1e-4 if e else 1.0 for e in trial.extrapolated], device=self.device)
+        self._highest_concentration = trial.train_range().to(self.device) * trace
+        course = trial.parameters["course"]
+        self._course = torch.tensor([course[e]["harmonics"] for e in ENDPOINTS], device=self.device).T.contiguous()
+        covariance = torch.tensor(trial.parameters["baseline"]["residual_covariance"], dtype=torch.float32)
+        self._residual_covariance: list[list[float]] = covariance.tolist()
+
+    # ---- the protocol's verbs
+
+    def initial(self, key: Tensor, factors: Factors | None = None) -> ECGDrugState:
+        """Patients at admission. Given factors [B] are fixed, `morphology` [B, 8, W] too.
+
+        Raises:
+            ValueError: a factor that is unknown, out of bounds or of the wrong shape.
+        """
+        given = checked_factors(self.factors, factors, key.shape[0], self.device)
+        morphology = given.pop("morphology", None)
+        if morphology is None:
+            morphology = self._bank.draw(keys.fold(key, "oracle/morphology")).to(torch.float32)
+        who = cohorts.draw_factors(self.cohort, key, given, self.trial)
+        rate = who["baseline_heart_rate_bpm"]
+        jtpc = cohorts.jt_peak_c(who["baseline_qtcf_ms"], who["baseline_qrs_ms"], who["baseline_tpeak_tend_ms"], rate)
+        first = (rate, who["baseline_pr_ms"], who["baseline_qrs_ms"], jtpc, who["baseline_tpeak_tend_ms"])
+        now = torch.stack(first, -1)
+        t = torch.zeros_like(key)
+        own = now - self._moment(key, t, who["admission_clock_hour"])
+        person = (who[n] for n in ("sex_female", "weight_kg", "age_years", "metaboliser"))
+        # In the trial's people sensitivity goes with the drug-free level. That was seen between 20 and 35 years of age:
+        # in older or sicker cohorts, whose levels lie outside the trial's, it is drawn apart from them.
+        level = {n: own[:, i].contiguous() for i, n in enumerate(ENDPOINTS)} if self.cohort.from_trial else None
+        individual = self.trial.individual(keys.fold(key, "oracle/individual"), *person, level)
+        batch, drugs = key.shape[0], len(self.drugs)
+        nothing = torch.zeros(batch, drugs, device=self.device)
+        none = self.trial.no_drug(batch)
+        full = none._replace(modes=torch.ones_like(none.modes))
+        decay = self.trial.advance(individual, full, nothing, self.hours_per_step).modes
+        entry = self.trial.advance(individual, none, nothing + 1.0, self.hours_per_step).modes
+        return ECGDrugState(
+            key=key,
+            t=t,
+            factors=torch.stack([who[q.name] for q in cohorts.FACTORS], -1),
+            own=own,
+            now=now,
+            individual=individual,
+            decay=decay,
+            entry=entry,
+            amounts=none,
+            concentration=nothing,
+            rhythm=rhythm.initial_rhythm(
+                who["baseline_burden"], who["baseline_qtcf_ms"], rate, self.cohort.torsades_risk
+            ),
+            total_dose_mg=nothing,
+            hours_since_dose=torch.full_like(nothing, ecg_quantities.MAX_HOURS_SINCE_DOSE),
+            morphology=morphology,
+        )
+
+    def read(self, chart: Chart) -> dict[str, Tensor]:
+        """Factors from a recorded chart: `ecg_mv` [B, 12, 5000] in mV at 500 Hz, and any of age_years, sex_female,
+        weight_kg, clock_hour (`recorded.factors_from_chart`).
+
+        Raises:
+            ValueError: an ECG of another shape, or one whose intervals cannot be trusted.
+        """
+        return factors_from_chart(chart)
+
+    def transition(self, state: ECGDrugState, action: Tensor) -> ECGDrugState:
+        """One step after swallowing `action` [B, D] mg.
+
+        Raises:
+            ValueError: a dose outside its order's bounds.
+        """
+        dose = checked_orders(self.orders, action, state.key.shape[0], self.device)
+        amounts = self._advance(state, dose)
+        concentration = self.trial.concentrations(state.individual, amounts).to(torch.float32)
+        effects = self.trial.effects(state.individual, amounts)
+        t = state.t + 1
+        clock = self._clock(state, t)
+        now = _limited(state.own + self._moment(state.key, t, clock) + _columns(effects))
+        parts = _intervals(now)
+        target = rhythm.logit_shift(0.5 * (state.concentration + concentration), self.drugs)
+        given = dose > 0
+        since = (state.hours_since_dose + self.hours_per_step).clamp_max(ecg_quantities.MAX_HOURS_SINCE_DOSE)
+        return state._replace(
+            t=t,
+            now=now,
+            amounts=amounts,
+            concentration=concentration,
+            rhythm=rhythm.advance_rhythm(
+                state.key,
+                t,
+                state.rhythm,
+                self._factor(state, "baseline_burden"),
+                target,
+                parts["qtcf_ms"],
+                parts["heart_rate_bpm"],
+                self._factor(state, "baseline_qtcf_ms"),
+                self.hours_per_step,
+                self.cohort.torsades_risk,
+            ),
+            total_dose_mg=(state.total_dose_mg + dose).clamp_max(ecg_quantities.MAX_TOTAL_DOSE_MG),
+            hours_since_dose=torch.where(given, self.hours_per_step, since),
+        )
+
+    def observe(self, state: ECGDrugState, also: Sequence[str] = ()) -> Chart:
+        """The chart now; `also=("ecg_mv",)` draws the 12-lead ECG [B, 12, 5000] in mV with these intervals.
+
+        Raises:
+            ValueError: `also` names something that is no measure.
+        """
+        check_also(self.measures, also)
+        chart = {
+            "age_years": self._factor(state, "age_years"),
+            "sex_female": self._factor(state, "sex_female"),
+            "weight_kg": self._factor(state, "weight_kg"),
+            "hours": (state.t.to(torch.float32) * self.hours_per_step).clamp_max(1000.0),
+            "clock_hour": self._clock(state, state.t),
+            **_intervals(state.now),
+            "baseline_qtcf_ms": self._factor(state, "baseline_qtcf_ms"),
+            "arrhythmia_burden": state.rhythm.burden,
+            "torsades": state.rhythm.torsades,
+            "total_dose_mg": state.total_dose_mg,
+            "hours_since_dose": state.hours_since_dose,
+        }
+        if "ecg_mv" in also:
+            chart["ecg_mv"] = self._draw(state, chart)
+        return chart
+
+    def rekey(self, state: ECGDrugState, key: Tensor) -> ECGDrugState:
+        """The same patients with other luck. The oracle knows them: only what is still to come is drawn anew."""
+        return state._replace(key=key)
+
+    def spread(self, state: ECGDrugState) -> dict[str, Tensor]:
+        """Standard deviation [B] of each interval's within-day variation: all that the oracle itself cannot know."""
+        cov = self._residual_covariance
+        one = torch.ones_like(state.now[:, 0])
+        sd = {n: one * cov[i][i] ** 0.5 for i, n in enumerate(ENDPOINTS)}
+        rate, _, qrs, jtpc, tail = (c.contiguous() for c in state.now.unbind(-1))
+        log_rr = (60.0 / rate).log()
+        stretch, shrink = (log_rr * (0.58 - 1.0 / 3.0)).exp(), (log_rr / -3.0).exp()
+        # QTcF's gradient (delta method): QTcF = (QRS + Tpeak-Tend) RR^(-1/3) + J-Tpeak c RR^(0.58 - 1/3)
+        by_rate = ((qrs + tail) * shrink / 3.0 - jtpc * stretch * (0.58 - 1.0 / 3.0)) / rate
+        gradient = {0: by_rate, 2: shrink, 3: stretch, 4: shrink}
+        variance = torch.zeros_like(rate)
+        for i, g in gradient.items():
+            for j, h in gradient.items():
+                variance = variance + g * h * cov[i][j]
+        sd["qtcf_ms"] = variance.clamp_min(0.0).sqrt()
+        return sd
+
+    def support(self, state: ECGDrugState) -> Tensor:
+        """bool [B]: every concentration within the trial's range, no extrapolated drug ever given."""
+        return (state.concentration <= self._highest_concentration).all(-1)
+
+    def truth(self, state: ECGDrugState) -> dict[str, Tensor]:
+        """Hidden quantities: concentrations, hazard, drug effects, own intervals, individual parameters, factors."""
+        out = {f"concentration_{d}_ng_ml": state.concentration[:, i] for i, d in enumerate(self.drugs)}
+        out |= {f"effect_{n}": v for n, v in self.trial.effects(state.individual, state.amounts).items()}
+        out |= {f"own_{n}": state.own[:, i] for i, n in enumerate(ENDPOINTS)}
+        out |= {f"factor_{n}": state.factors[:, i] for n, i in _FACTOR.items()}
+        out |= {f"individual_{n}": v for n, v in state.individual._asdict().items() if isinstance(v, Tensor)}
+        out["torsades_hazard_per_h"] = state.rhythm.hazard_per_h
+        out["burden_fluctuation_logit"] = state.rhythm.fluctuation
+        out["burden_shift_logit"] = state.rhythm.shift
+        return out
+
+    # ---- parts
+
+    def _factor(self, state: ECGDrugState, name: str) -> Tensor:
+        return state.factors[:, _FACTOR[name]].contiguous()
+
+    def _clock(self, state: ECGDrugState, t: Tensor) -> Tensor:
+        return (self._factor(state, "admission_clock_hour") + t.to(torch.float32) * self.hours_per_step) % 24.0
+
+    def _advance(self, state: ECGDrugState, dose_mg: Tensor) -> Amounts:
+        """`TrialModel.advance` without its exponentials: the system is linear, those of `initial` serve every step.
+
+        In a step that outlasts every absorption lag no dose is left waiting.
+        """
+        if self.hours_per_step < MAX_LAG_H:
+            return self.trial.advance(state.individual, state.amounts, dose_mg, self.hours_per_step)
+        entered = dose_mg.to(torch.float64).unsqueeze(-1) * state.entry
+        return state.amounts._replace(modes=state.amounts.modes * state.decay + entered)
+
+    def _moment(self, key: Tensor, t: Tensor, clock_hour: Tensor) -> Tensor:
+        """What time of day (`TrialModel.time_of_day`, all five at once) and within-day variation add, [B, 5]."""
+        total = _columns(self.trial.residual(key, t))
+        basis = harmonics(clock_hour, self._course.shape[0] // 2)
+        for k in range(self._course.shape[0]):
+            total = total + basis[:, k : k + 1] * self._course[k]
+        return total
+
+    @cached_property
+    def _bank(self) -> MorphologyBank:
+        return MorphologyBank.load(device=self.device)
+
+    def _draw(self, state: ECGDrugState, chart: Chart) -> Tensor:
+        return draw_ecg(
+            state.key,
+            state.t,
+            Intervals(**{n: chart[n] for n in Intervals._fields}),
+            state.morphology,
+            hrv_ms=self.hrv_ms,
+            noise_uv=self.noise_uv,
+            wander_uv=self.wander_uv,
+        )
+
+
+def _columns(by_name: Mapping[str, Tensor]) -> Tensor:
+    """The five intervals of ENDPOINTS side by side, [B, 5] float32; an interval without an entry is unchanged."""
+    like = next(iter(by_name.values()))
+    return torch.stack([by_name.get(n, torch.zeros_like(like)).to(torch.float32) for n in ENDPOINTS], -1)
+
+
+def _limited(now: Tensor) -> Tensor:
+    """Intervals [B, 5] brought softly within `_LIMITS`, and J-Tpeak c to what the longest and shortest QT leave."""
+    low, high, soft = _limits(now.device)
+    inner = torch.minimum(torch.maximum(now, low + soft), high - soft)
+    now = inner + soft * ((now - inner) / soft).tanh()
+    rate, pr, qrs, jtpc, tail = (c.contiguous() for c in now.unbind(-1))
+    log_rr = (60.0 / rate).log()
+    other = qrs + tail
+    longest = _LONGEST_QT_MS - other
+    # the lowest QT of the chart is 150 ms and the lowest QTcF 200 ms
+    shortest = torch.maximum(201.0 * (log_rr / 3.0).exp(), torch.full_like(other, 151.0)) - other
+    stretch = (log_rr * 0.58).exp()
+    jtpc = torch.maximum(torch.minimum(jtpc * stretch, longest), shortest) / stretch
+    return torch.stack((rate, pr, qrs, jtpc, tail), -1)
+
+
+@lru_cache(maxsize=8)
+def _limits(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    rows = torch.tensor([_LIMITS[n] for n in ENDPOINTS], device=device)
+    return rows[:, 0], rows[:, 1], rows[:, 2]
+
+
+def _intervals(now: Tensor) -> dict[str, Tensor]:
+    """All intervals of the chart [B] from the five of ENDPOINTS [B, 5] by the identities."""
+    rate, pr, qrs, jtpc, tail = (c.contiguous() for c in now.unbind(-1))
+    log_rr = (60.0 / rate).log()
+    jt_peak = jtpc * (log_rr * 0.58).exp()
+    qt = qrs + jt_peak + tail
+    return {
+        "heart_rate_bpm": rate,
+        "pr_ms": pr,
+        "qrs_ms": qrs,
+        "qt_ms": qt,
+        "qtcf_ms": qt * (log_rr / -3.0).exp(),
+        "jt_peak_ms": jt_peak,
+        "jt_peak_c_ms": jtpc,
+        "tpeak_tend_ms": tail,
+    }

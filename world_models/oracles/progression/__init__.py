@@ -1,0 +1,1 @@
+"""The oracle of the clinic: conditions that come and go under treatment."""

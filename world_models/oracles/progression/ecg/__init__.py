@@ -1,0 +1,1 @@
+"""The 12-lead ECG of the conditions present."""

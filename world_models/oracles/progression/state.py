@@ -1,0 +1,280 @@
+"""One month in the life of a patient whose conditions start, go and kill: the state, the rates and the tick.
+
+The rate of each event is exp(log base + age, sex and hidden frailty + sum of the log ratios of the features that hold).
+That sum is a matrix product of zeros and ones with log ratios rounded to 1/1024: every partial sum is a multiple of
+1/1024 below 2^13, so float32 holds it exactly and no order of summation, batch size or fused multiply-add can change a
+bit. Everything else is elementwise. (Rounding a log ratio moves a ratio by at most 0.05 %.)
+
+Events compete within a month: each condition starts if absent and ends if present when an exponential draw of that
+month falls short of rate / 12, and so for death and bleeding; all rates are those of the month's beginning. Luck is a
+function of (key, month since entry) and not of the visits, so twelve months between two visits and four times three
+months with the same drugs are the same course, and a treatment that lowers a rate can only take its events away.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from world_models import keys
+from world_models.oracles.progression import conditions
+from world_models.oracles.progression.conditions import FAMILIES, Rate
+from world_models.oracles.progression.treatments import AT_ONCE, TREATMENT_RATIOS
+from world_models.quantities.progression import CODES, DRUGS, IRREVERSIBLE, PROCEDURES, TREATMENTS, scars
+
+__all__ = ["FEATURES", "MONTH_YEARS", "RISKS", "ProgressionState", "Tables", "Turn", "at_once", "log_rates", "months"]
+__all__ += ["static_rates", "tables", "turn", "waiting_times"]
+
+MONTH_YEARS = 1.0 / 12.0
+RISKS: tuple[str, ...] = ("smoker", "diabetes")
+_C = len(CODES)
+_GRAIN = 1024.0  # of a log ratio
+_NEVER = -200.0  # log rate of what cannot happen: exp gives 0
+_OLDEST = {"onset": 3.0, "death": 4.5}  # decades above 60 where the rise with age ends
+_FASTEST_PER_YEAR = 12.0  # of an onset, a death: many ratios at once must not make a rate absurd
+_HEALED_AFTER_YEARS = 0.24  # an acute infarction's code holds for three months at most
+_LASTING_COUNTS_YEARS = 5.0
+_AT_ONCE_DRAWS = 4096  # months of luck drawn in one call
+_LEFT_OF_CHANCE = 0.2  # of an effect at once, in old conditions or under a protecting drug
+
+
+class ProgressionState(NamedTuple):
+    key: Tensor  # int64 [B], luck to come
+    t: Tensor  # int64 [B], visits since the first
+    patient: Tensor  # int64 [B], the key at entry: anatomy, which other luck does not change
+    entry_age_years: Tensor  # [B]
+    sex_female: Tensor  # [B]
+    month: Tensor  # int64 [B], lived since entry
+    months_since_visit: Tensor  # [B]
+    present: Tensor  # bool [B, C]
+    ever: Tensor  # bool [B, C]
+    years_since_onset: Tensor  # [B, C], 0 where absent
+    procedures: Tensor  # bool [B, 4], ever done
+    drugs: Tensor  # bool [B, 5], taken since the visit before
+    frailty: Tensor  # [B, families], log factor on the rates, hidden
+    risks: Tensor  # bool [B, RISKS], hidden
+    bleeding: Tensor  # bool [B], since the visit before
+    dead: Tensor  # bool [B]
+
+
+class Tables(NamedTuple):
+    """The rate tables as tensors; columns are C onsets, C resolutions, death, bleed."""
+
+    base: Tensor  # [E] log rate per year
+    slope: Tensor  # [E] per decade
+    oldest: Tensor  # [E] decades
+    female: Tensor  # [E]
+    family: Tensor  # int64 [E]
+    lasting: Tensor  # [C] log ratio of the resolution per year it has lasted
+    effects: Tensor  # [features + pairs, E]
+    left: Tensor  # int64 [pairs]
+    right: Tensor  # int64 [pairs]
+    fatality: Tensor  # [C]
+    complications: Tensor  # [C, C] from an onset to the hazard of others in the same month
+    becomes: tuple[tuple[int, int], ...]
+
+
+class Turn(NamedTuple):
+    """What one tick does."""
+
+    present: Tensor  # bool [B, C] after it
+    ever: Tensor  # bool [B, C]
+    years_since_onset: Tensor  # [B, C]
+    started: Tensor  # bool [B, C]
+
+
+FEATURES: tuple[str, ...] = (*CODES, *(f"ever {c}" for c in CODES), *RISKS, *TREATMENTS)
+_EVENTS: tuple[str, ...] = (*CODES, *(f"resolve {c}" for c in CODES), "death", "bleed")
+
+
+def _rate(event: str) -> Rate:
+    if event in conditions.ONSETS:
+        return conditions.ONSETS[event]
+    if event == "death":
+        return conditions.DEATH
+    if event == "bleed":
+        return conditions.BLEED
+    per_year, _ = conditions.RESOLUTIONS.get(event.removeprefix("resolve "), (0.0, 1.0))
+    return Rate(per_year * 1000.0, 1.0, 1.0, "")
+
+
+@lru_cache(maxsize=8)
+def tables(device: torch.device) -> Tables:
+    """The tables of `conditions` and `treatments` on this device.
+
+    Raises:
+        ValueError: a row that names no event or feature, or resolves what is irreversible.
+    """
+    rows = [*conditions.RATIOS, *TREATMENT_RATIOS]
+    pairs = list(dict.fromkeys(r.feature for r in rows if "&" in r.feature))
+    names = [*FEATURES, *pairs]
+    for row in rows:
+        parts = [p.strip() for p in row.feature.split("&")]
+        if row.target not in _EVENTS or any(p not in FEATURES for p in parts) or row.ratio <= 0:
+            raise ValueError(f"{row} names no event or feature of the oracle, or its ratio is not above 0")
+        if row.target.removeprefix("resolve ") in IRREVERSIBLE and row.target.startswith("resolve "):
+            raise ValueError(f"{row}: {row.target.removeprefix('resolve ')} is irreversible")
+    effects = [[0.0] * len(_EVENTS) for _ in names]
+    for row in rows:
+        effects[names.index(row.feature)][_EVENTS.index(row.target)] += round(math.log(row.ratio) * _GRAIN) / _GRAIN
+    rates = [_rate(event) for event in _EVENTS]
+    lasting = [math.log(conditions.RESOLUTIONS.get(c, (0.0, 1.0))[1]) for c in CODES]
+    halves = [[FEATURES.index(part.strip()) for part in pair.split("&")] for pair in pairs]
+
+    complications = [[0.0] * _C for _ in CODES]
+    for cause, row in conditions.COMPLICATIONS.items():
+        for effect, chance in row.items():
+            hazard = -math.log(1.0 - chance)
+            complications[CODES.index(cause)][CODES.index(effect)] = round(hazard * _GRAIN) / _GRAIN
+
+    def floats(values: list) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=device)
+
+    with torch.inference_mode(False):  # kept beyond this call
+        return Tables(
+            base=floats([math.log(r.per_1000 / 1000.0) if r.per_1000 > 0 else _NEVER for r in rates]),
+            slope=floats([math.log(r.per_decade) for r in rates]),
+            oldest=floats([_OLDEST["death" if e == "death" else "onset"] for e in _EVENTS]),
+            female=floats([math.log(r.female) for r in rates]),
+            family=torch.tensor(
+                [FAMILIES.index(r.family) if r.family else len(FAMILIES) for r in rates], device=device
+            ),
+            lasting=floats(lasting),
+            effects=floats(effects),
+            left=torch.tensor([h[0] for h in halves], device=device),
+            right=torch.tensor([h[1] for h in halves], device=device),
+            fatality=floats([conditions.FATALITY.get(c, 0.0) for c in CODES]),
+            complications=floats(complications),
+            becomes=scars(CODES),
+        )
+
+
+def static_rates(sex_female: Tensor, frailty: Tensor) -> Tensor:
+    """Log rates per year [B, E] at 60 as sex and hidden frailty leave them."""
+    table = tables(frailty.device)
+    padded = torch.cat((frailty, torch.zeros_like(frailty[:, :1])), -1)
+    return table.base + sex_female.unsqueeze(-1) * table.female + padded[:, table.family]
+
+
+def log_rates(
+    static: Tensor, age_years: Tensor, present: Tensor, ever: Tensor, lasted: Tensor, risks: Tensor, treated: Tensor
+) -> Tensor:
+    """Log rates per year [B, E] of every onset, resolution, death and bleed in these conditions and treatments."""
+    table = tables(static.device)
+    holds = torch.cat((present, ever, risks, treated), -1).to(torch.float32)
+    holds = torch.cat((holds, holds[:, table.left] * holds[:, table.right]), -1)
+    decades = (age_years - 60.0) * 0.1
+    by_age = torch.minimum(decades.unsqueeze(-1), table.oldest) * table.slope
+    rate = static + by_age + holds @ table.effects  # exact: see the module's head
+    going = rate[:, _C : 2 * _C] + lasted.clamp_max(_LASTING_COUNTS_YEARS) * table.lasting
+    return torch.cat((rate[:, :_C], going, rate[:, 2 * _C :]), -1)
+
+
+def waiting_times(u: Tensor) -> Tensor:
+    """Standard exponential draws from uniforms on (0, 1)."""
+    return -u.log()
+
+
+def turn(rates: Tensor, wait: Tensor, present: Tensor, ever: Tensor, lasted: Tensor, years: float) -> Turn:
+    """Conditions after `years` under rates [B, E] a year, with exponential draws wait [B, C]."""
+    table = tables(rates.device)
+    on = rates[:, :_C].clamp_max(_FASTEST_PER_YEAR)
+    hazard = torch.where(present, rates[:, _C : 2 * _C], on) * years
+    first = ((wait < hazard) & ~present).to(torch.float32)
+    # Complications of what has just begun. What is left of an exponential draw is one again, so one draw serves both.
+    brought = torch.where(present, torch.zeros_like(hazard), first @ table.complications)  # exact, as above
+    happens = wait < hazard + brought
+    started = happens & ~present
+    gone = happens & present
+    after = present ^ happens
+    for old, new in table.becomes:
+        healed = gone[:, old] | (present[:, old] & (lasted[:, old] >= _HEALED_AFTER_YEARS))
+        after[:, old] &= ~healed
+        after[:, new] |= healed
+    longer = torch.where(after & present, lasted + years, torch.zeros_like(lasted))
+    return Turn(after, ever | after, longer, started)
+
+
+def months(
+    state: ProgressionState, drugs: Tensor, count: Tensor, stop: Tensor | None = None, stop_chance: float = 1.0
+) -> ProgressionState:
+    """The state `count` [B] whole months later under `drugs` [B, 5]; the dead stay as they are. Pure.
+
+    `bleeding` gathers over the months; `t` and `months_since_visit` are the caller's. With `stop` (bool [C]) a patient
+    stays in the month in which one of these conditions began, with chance `stop_chance`.
+    """
+    device = state.key.device
+    table = tables(device)
+    static = static_rates(state.sex_female, state.frailty)
+    treated = torch.cat((state.procedures, drugs), -1)
+    dying = table.fatality > 0
+    mortal = dying.nonzero()[:, 0]
+    fatal = table.fatality[mortal].log()
+    month, present, ever, lasted = state.month, state.present, state.ever, state.years_since_onset
+    bleeding, dead = state.bleeding, state.dead
+    longest = int(count.max()) if count.numel() else 0
+    draws = _C + 2 + len(mortal)
+    few = longest * len(state.key) <= _AT_ONCE_DRAWS  # small batches pay by the call: all months' luck in one
+    if few:
+        each = state.month.unsqueeze(-1) + torch.arange(longest, device=device)
+        ahead = keys.uniform(state.key.repeat_interleave(longest), each.flatten(), "progression/month", (draws,))
+        ahead = ahead.reshape(-1, longest, draws)
+    for step in range(longest):
+        live = (count > step) & ~dead
+        age = state.entry_age_years + month.to(torch.float32) * MONTH_YEARS
+        rates = log_rates(static, age, present, ever, lasted, state.risks, treated).exp()
+        luck = ahead[:, step] if few else keys.uniform(state.key, month, "progression/month", (draws,))
+        wait = waiting_times(luck[:, : _C + 2].contiguous())
+        after = turn(rates, wait[:, :_C], present, ever, lasted, MONTH_YEARS)
+        event = wait[:, _C:] < rates[:, 2 * _C :].clamp_max(_FASTEST_PER_YEAR) * MONTH_YEARS
+        decades = ((age - 60.0) * 0.1).clamp_max(_OLDEST["death"]).unsqueeze(-1)
+        chance = (fatal + decades * math.log(1.4)).exp()
+        killed = (after.started[:, mortal] & (luck[:, _C + 2 :] < chance)).any(-1)
+        bleeding = bleeding | (live & event[:, 1])
+        dead = dead | (live & (event[:, 0] | killed))
+        on = (live & ~dead).unsqueeze(-1)
+        present = torch.where(on, after.present, present)
+        ever = torch.where(on, after.ever, ever)
+        lasted = torch.where(on, after.years_since_onset, lasted)
+        month = month + live.to(torch.int64)
+        if stop is not None:
+            halt = on[:, 0] & (after.started & stop).any(-1)
+            halt = halt & (keys.uniform(state.key, month, "progression/stop") < stop_chance)
+            count = torch.where(halt, torch.zeros_like(count), count)
+    return state._replace(
+        month=month, present=present, ever=ever, years_since_onset=lasted, bleeding=bleeding, dead=dead
+    )
+
+
+def at_once(state: ProgressionState, procedures: Tensor, drugs: Tensor) -> ProgressionState:
+    """What procedures [B, 4] done now do before the next month begins; none of it in the dead."""
+    luck = keys.uniform(state.key, state.month, "progression/visit", (len(AT_ONCE),))
+    present, ever, lasted, bleeding = (
+        state.present.clone(), state.ever.clone(), state.years_since_onset.clone(), torch.zeros_like(state.bleeding)
+    )  # fmt: skip
+    for i, row in enumerate(AT_ONCE):
+        done = procedures[:, PROCEDURES.index(row.procedure)] & ~state.dead
+        if row.condition == "bleed":
+            bleeding = bleeding | (done & (luck[:, i] < row.chance))
+            continue
+        c = CODES.index(row.condition)
+        chance = (1.0 - lasted[:, c] * (row.per_year / row.chance)).clamp_min(_LEFT_OF_CHANCE) * row.chance
+        if row.unless:
+            chance = torch.where(drugs[:, DRUGS.index(row.unless)], chance * _LEFT_OF_CHANCE, chance)
+        if row.needs:  # as it was before the visit: success at once does not undo the risk
+            done = done & state.present[:, CODES.index(row.needs)]
+        hit = done & (luck[:, i] < chance)
+        present[:, c] = (present[:, c] | hit) if row.starts else (present[:, c] & ~hit)
+        ever[:, c] |= present[:, c]
+        lasted[:, c] = torch.where(present[:, c] & state.present[:, c], lasted[:, c], torch.zeros_like(lasted[:, c]))
+    return state._replace(
+        present=present,
+        ever=ever,
+        years_since_onset=lasted,
+        bleeding=bleeding,
+        procedures=state.procedures | (procedures & ~state.dead.unsqueeze(-1)),
+    )

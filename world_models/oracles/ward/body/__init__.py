@@ -1,0 +1,1 @@
+"""One organ system a file: its state's rates over a tick."""

@@ -1,0 +1,111 @@
+"""Breathing: acid-base status, ventilation and its drive, carbon dioxide, oxygen, and the muscles that tire.
+
+Bicarbonate is what electroneutrality leaves: Na + K - Cl - anions, so saline lowers it by its chloride, and lactate and
+ketones by their charge (Stewart's view, Figge 1992 (k)); pH follows Henderson and Hasselbalch. The brain aims at the
+carbon dioxide that compensates the bicarbonate (1.2 mmHg for each mmol/L missing, 0.7 for each in excess (k)), lower in
+hypoxia and inflammation; weak or stiff lungs may not reach it. Saturation: Severinghaus 1979
+(doi 10.1152/jappl.1979.46.3.599) of the alveolar oxygen after mismatch, less what shunted venous blood takes away, so
+oxygen mends mismatch and hardly mends shunt.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from world_models.oracles.ward.state import Lungs, Person
+
+__all__ = ["Breath", "acid_base", "advance_lungs", "advance_muscles", "saturation_of"]
+
+NORMAL_ANIONS = 5.0  # sulfate, urate and what else is not measured, mmol/L
+
+
+class Breath(NamedTuple):
+    """What breathing tells the other organs, [B] each."""
+
+    saturation: Tensor
+    alveolar_po2: Tensor
+    extraction: Tensor  # share of delivered oxygen that is taken up
+    breaths: Tensor
+    demand: Tensor  # ventilation wanted, as a share of what the muscles can do
+
+
+def acid_base(
+    sodium: Tensor, potassium: Tensor, chloride: Tensor, anions: Tensor, pco2: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Bicarbonate in mmol/L and pH from concentrations in mmol/L and carbon dioxide in mmHg."""
+    bicarbonate = (sodium + potassium - chloride - anions).clamp(2.0, 60.0)
+    ph = (bicarbonate / (pco2 * 0.0307)).log() * 0.4342945 + 6.1
+    return bicarbonate, ph.clamp(6.5, 7.9)
+
+
+def saturation_of(po2: Tensor) -> Tensor:
+    """Severinghaus: saturation 0..1 at an oxygen tension in mmHg."""
+    cubic = po2 * (po2 * po2 + 150.0)
+    return cubic / (cubic + 23400.0)
+
+
+def advance_lungs(
+    lungs: Lungs,
+    person: Person,
+    bicarbonate: Tensor,
+    temperature: Tensor,
+    inflammation: Tensor,
+    brain: Tensor,
+    last_saturation: Tensor,
+    flow: Tensor,
+    haemoglobin: Tensor,
+    oxygen_fraction: Tensor,
+    ventilation_l_min: Tensor,
+    noise: Tensor,
+    keep: float,
+) -> tuple[Tensor, Breath]:
+    """Carbon dioxide after five minutes, and `Breath`.
+
+    Args:
+        flow: cardiac output, share of own normal.
+        ventilation_l_min: of the machine, 0 for none.
+        noise: unit variance, on the effort.
+        keep: share of the distance to the new carbon dioxide that is left after the step.
+    """
+    metabolism = (temperature - 36.9) * 0.10 + 1.0 + inflammation * 0.20
+    load = (lungs.consolidation * 0.6 + lungs.water * 0.45).clamp_max(1.0)
+    short = 24.0 - bicarbonate
+    aim = 40.0 - short.clamp_min(0.0) * 1.2 + (-short).clamp_min(0.0) * 0.7
+    hypoxia = (0.90 - last_saturation).clamp(0.0, 0.2)
+    aim = (aim - hypoxia * 40.0 - inflammation * 7.0 - load * 3.0 - noise * 1.2).clamp(11.0, 70.0)
+    wanted = metabolism * 40.0 / aim
+    strength = person.breathing_reserve * 4.6 * (1.0 - load * 0.5)
+    able = strength * (1.0 - lungs.fatigue * 0.8) * (1.0 - brain * 0.75)
+    own = wanted.minimum(able)
+    dead_space = load * 0.6 + 1.0
+    machine = ventilation_l_min / (person.weight_kg * 0.085 * dead_space)
+    ventilated = (ventilation_l_min > 0.5).to(own.dtype)
+    got = (1.0 - ventilated) * own + ventilated * machine.maximum(own * 0.5)
+    target = metabolism * 40.0 / got.clamp_min(0.15)
+    pco2 = target.clamp(8.0, 170.0)
+    pco2 = pco2 + (lungs.pco2 - pco2) * keep
+    # breaths: minute volume rises more by depth than by rate; stiff lungs are breathed fast and shallow
+    minute = own * dead_space
+    spontaneous = minute.sqrt() * (minute * 0.1 + 0.9) * (load * 0.65 + inflammation * 0.35 + 1.0) * 14.5
+    breaths = (1.0 - ventilated) * spontaneous + ventilated * (ventilation_l_min * 0.6 + 11.0)
+
+    inspired = oxygen_fraction.clamp(0.21, 1.0)
+    alveolar = inspired * 713.0 - pco2 * 1.2
+    relief = 1.0 - ventilated * 0.35  # by positive pressure
+    alveolar = ((alveolar - 7.0) * (1.0 - load * relief * 0.32)).clamp_min(15.0)
+    shunt = (0.02 + (lungs.consolidation * 0.40 + lungs.water * 0.26) * relief).clamp_max(0.6)
+    taken = metabolism * 3.5 / (haemoglobin * flow).clamp_min(0.3)  # arteriovenous difference, in saturation
+    taken = taken.clamp_max(0.75)
+    saturation = (saturation_of(alveolar) - shunt / (1.0 - shunt) * taken).clamp(0.15, 1.0)
+    extraction = (taken / saturation).clamp_max(1.0)
+    return pco2, Breath(saturation, alveolar, extraction, breaths.clamp(4.0, 60.0), wanted / strength)
+
+
+def advance_muscles(fatigue: Tensor, demand: Tensor, ventilation_l_min: Tensor, hours: float) -> Tensor:
+    """Fatigue of the breathing muscles: grows while the demand stays above 0.62 of what fresh muscles can do."""
+    ventilated = (ventilation_l_min > 0.5).to(fatigue.dtype)
+    strain = (demand - 0.62).clamp(0.0, 0.6) * (1.0 - ventilated)
+    change = strain * 0.22 * (1.0 - fatigue) - fatigue * (0.05 + 0.05 * ventilated)
+    return (fatigue + change * hours).clamp(0.0, 1.0)

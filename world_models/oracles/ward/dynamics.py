@@ -1,0 +1,275 @@
+"""Half an hour of the ward: six fast steps of five minutes, then one slow step.
+
+Fast (5 min): acid-base, breathing, circulation, excretion, glucose and insulin, water, sodium, potassium, chloride.
+Slow (30 min, time constants from hours to days; exact where linear): infection and its drugs, kidneys' injury and
+retention, blood, minerals, markers, mind, lungs' water and consolidation, hazard and stability.
+
+Elementwise operations on contiguous [B] only: row i of a batch is bit for bit the same patient alone. No pow, no
+sigmoid, no matrix product: torch's kernels for those round the tail of a batch otherwise than its middle.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from world_models.oracles.ward.admission import anions
+from world_models.oracles.ward.body.blood import advance_blood, bleeding_l_h
+from world_models.oracles.ward.body.circulation import (
+    HAEMOGLOBIN_G_PER_L_CELLS,
+    advance_circulation,
+    advance_steroid_and_blocker,
+    vasoplegia_of,
+)
+from world_models.oracles.ward.body.electrolytes import (
+    advance_minerals,
+    advance_salts,
+    infused_salts,
+    potassium_level,
+    shift_chloride,
+)
+from world_models.oracles.ward.body.fluids import advance_fluids, drinking, insensible, spare
+from world_models.oracles.ward.body.infection import advance_infection
+from world_models.oracles.ward.body.metabolism import DEXTROSE_MMOL_PER_G, advance_glucose, advance_slow_metabolism
+from world_models.oracles.ward.body.renal import advance_kidney, excrete, filtration
+from world_models.oracles.ward.body.respiration import acid_base, advance_lungs, advance_muscles
+from world_models.oracles.ward.outcome import advance_organs, hazard_per_h, oxygen_debt_rate, stable
+from world_models.oracles.ward.state import Lungs, Noise, Signals, WardState
+
+__all__ = ["FAST_H", "TICK_H", "advance_noise", "concentrations", "leak_of", "tick"]
+
+FAST_H = 1.0 / 12.0
+TICK_H = 0.5
+FAST_PER_TICK = 6
+_KEEP_CO2 = math.exp(-FAST_H / 0.20)
+_NOISE_HOURS = 5.0  # correlation time of the moment-to-moment variation
+_NOISE_KEEP = math.exp(-1.0 / _NOISE_HOURS)
+_NOISE_NEW = math.sqrt(1.0 - _NOISE_KEEP * _NOISE_KEEP)
+
+
+def leak_of(state: WardState) -> Tensor:
+    """Capillary leak, 0..1."""
+    infection = state.infection
+    raw = (infection.phagocytes * 0.70 + infection.damage * 0.14) * state.person.leak_tendency
+    return (raw * state.person.systemic).clamp(0.0, 1.0)
+
+
+def systemic(state: WardState) -> tuple[Tensor, Tensor]:
+    """Activated phagocytes and tissue damage as the whole body meets them: an infected lung keeps part to itself."""
+    return state.infection.phagocytes * state.person.systemic, state.infection.damage * state.person.systemic
+
+
+def concentrations(state: WardState) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Sodium, potassium, chloride, glucose (mmol/L); haematocrit; plasma and extracellular volume (L). float32."""
+    fluids, salts = state.fluids, state.salts
+    outside = fluids.plasma_l + fluids.interstitial_l
+    per_litre = 1.0 / outside
+    sodium = (salts.sodium * per_litre).float()
+    potassium = (salts.potassium * per_litre).float()
+    chloride = (salts.chloride * per_litre).float()
+    plasma, extracellular = fluids.plasma_l.float(), outside.float()
+    glucose = state.metabolism.glucose_mmol / extracellular
+    cells = state.blood.haemoglobin_g.float() * (1.0 / HAEMOGLOBIN_G_PER_L_CELLS)
+    return sodium, potassium, chloride, glucose, cells / (cells + plasma), plasma, extracellular
+
+
+def advance_noise(noise: Noise, drawn: tuple[Tensor, ...]) -> Noise:
+    """One hour of every Ornstein-Uhlenbeck process, from standard normals [B] each."""
+    return Noise(*(x * _NOISE_KEEP + z * _NOISE_NEW for x, z in zip(noise, drawn, strict=True)))
+
+
+def tick(state: WardState, rates: dict[str, Tensor]) -> WardState:
+    """Half an hour under `rates` (`orders.Plan.during`). Nobody dies in here: the hazard is only known after it."""
+    salt_in = infused_salts(rates)
+    water_in = (rates["saline_ml"] + rates["ringers_lactate_ml"] + rates["bicarbonate_mmol"]) * 0.001
+    water_in = water_in + rates["dextrose_g"] * 0.010 + rates["potassium_chloride_mmol"] * 0.005
+    water_in = water_in + rates["red_cells_units"] * 0.13 + (rates["plasma_units"] + rates["platelets_units"]) * 0.25
+    dialysis = rates["renal_replacement_ml_kg_h"] * state.person.weight_kg * 0.001
+    running = (dialysis > 0.01).to(dialysis.dtype)
+    removed = rates["ultrafiltration_ml_h"] * 0.001 * running
+    eating = _eating(state, rates["ventilation_l_min"])
+    bled = None
+    for _ in range(FAST_PER_TICK):
+        state = _fast(state, rates, salt_in, water_in, dialysis, removed, eating)
+        bled = state.signals.bleed_l_h if bled is None else bled + state.signals.bleed_l_h
+    return _slow(state, rates, dialysis, eating, bled * (1.0 / FAST_PER_TICK))
+
+
+def _eating(state: WardState, ventilation: Tensor) -> Tensor:
+    """Share of the ward's diet: none for the confused, the ventilated, the vomiting, the bleeding."""
+    clear = (1.0 - state.organs.brain * 3.2).clamp(0.0, 1.0)
+    settled = (1.0 - (state.metabolism.ketones - 1.5).clamp(0.0, 4.0) * 0.25) * (1.0 - state.blood.lesion).clamp(
+        0.0, 1.0
+    )
+    return clear * settled * (1.0 - state.infection.phagocytes.clamp(0.0, 1.0) * 0.4) * (ventilation <= 0.5)
+
+
+def _fast(
+    state: WardState,
+    rates: dict[str, Tensor],
+    salt_in: tuple[Tensor, Tensor, Tensor],
+    water_in: Tensor,
+    dialysis: Tensor,
+    removed: Tensor,
+    eating: Tensor,
+) -> WardState:
+    person, infection, metabolism, blood = state.person, state.infection, state.metabolism, state.blood
+    sodium, potassium, chloride, glucose, haematocrit, plasma, extracellular = concentrations(state)
+    haemoglobin = haematocrit * (HAEMOGLOBIN_G_PER_L_CELLS * 0.1)
+    last = state.signals
+    charge = anions(
+        blood.albumin, metabolism.lactate, metabolism.ketones, state.salts.phosphate_mg_dl, state.kidney.urea
+    )
+    bicarbonate, ph = acid_base(sodium, potassium, chloride, charge, state.lungs.pco2)
+    pco2, breath = advance_lungs(
+        state.lungs, person, bicarbonate, metabolism.temperature, infection.phagocytes, state.organs.brain,
+        last.saturation, last.flow, haemoglobin, rates["oxygen_fraction"], rates["ventilation_l_min"],
+        state.noise.breath, _KEEP_CO2,
+    )  # fmt: skip
+    leak = leak_of(state)
+    cells, damage = systemic(state)
+    circulation, beat = advance_circulation(
+        state.circulation, person, plasma / (1.0 - haematocrit), haematocrit, last.map,
+        vasoplegia_of(cells, damage, state.circulation.steroid), cells, damage, metabolism.temperature, breath.saturation, ph,
+        rates["norepinephrine_ug_kg_min"], rates["vasopressin_units_min"], rates["ventilation_l_min"],
+        state.noise.vessels, state.noise.heart, FAST_H,
+    )  # fmt: skip
+    sense = beat.filling * 0.35 + beat.flow * 0.65 * (beat.map / person.map_mmhg)
+    left = spare((plasma / person.plasma_l).minimum(extracellular / person.extracellular_l))
+    removed = removed * left
+    gfr = left * filtration(person, state.kidney.tubular_injury, beat.map, beat.flow, beat.filling)
+    urine = excrete(state.kidney, person, gfr, sense, sodium, potassium, bicarbonate, glucose, metabolism.ketones)
+    sugar, insulin, action = advance_glucose(
+        metabolism, person, glucose, urine.glucose, rates["dextrose_g"] * DEXTROSE_MMOL_PER_G,
+        rates["insulin_units_h"], eating * person.glucose_turnover_mmol_h * 0.10, infection.phagocytes,
+        circulation.norepinephrine, circulation.steroid, gfr, state.noise.liver, FAST_H,
+    )  # fmt: skip
+    bleed = bleeding_l_h(blood, beat.map) * left
+    plasma_lost = bleed * (1.0 - haematocrit)
+    drunk = drinking(person, sodium, eating) + rates["water_ml"] * 0.001
+    inside = state.fluids.cell_l.float()
+    fluids = advance_fluids(
+        state.fluids, person, water_in, drunk, urine.water_l,
+        insensible(person, metabolism.temperature, breath.breaths) * left + plasma_lost + removed,
+        blood.albumin, leak, sodium * 2.0 + glucose, state.salts.cell_osmoles / inside, plasma, extracellular, FAST_H,
+    )  # fmt: skip
+    level = potassium_level(
+        state.salts.cell_potassium.float(),
+        state.salts.cell_potassium_0,
+        state.salts.recent_uptake,
+        action,
+        ph,
+        sodium * 2.0 + glucose,
+    )
+    salts = advance_salts(
+        state.salts, person, salt_in, eating, urine, plasma_lost, dialysis, removed, sodium, potassium, chloride,
+        extracellular, level, FAST_H,
+    )  # fmt: skip
+    return state._replace(
+        fluids=fluids,
+        salts=salts,
+        circulation=circulation,
+        lungs=state.lungs._replace(pco2=pco2),
+        metabolism=metabolism._replace(glucose_mmol=sugar, insulin=insulin, insulin_action=action),
+        signals=Signals(
+            map=beat.map,
+            flow=beat.flow,
+            filling=beat.filling,
+            stroke=beat.stroke,
+            wedge=beat.wedge,
+            saturation=breath.saturation,
+            alveolar_po2=breath.alveolar_po2,
+            extraction=breath.extraction,
+            breaths=breath.breaths,
+            demand=breath.demand,
+            bicarbonate=bicarbonate,
+            ph=ph,
+            gfr=gfr,
+            volume_sense=sense,
+            urine_l_h=urine.water_l,
+            bleed_l_h=bleed,
+            haemoglobin=haemoglobin,
+        ),
+    )
+
+
+def _slow(state: WardState, rates: dict[str, Tensor], dialysis: Tensor, eating: Tensor, bled_l_h: Tensor) -> WardState:
+    """What changes over hours, half an hour further."""
+    person, infection, signals, circulation = state.person, state.infection, state.signals, state.circulation
+    sodium, potassium, _, glucose, _, plasma, extracellular = concentrations(state)
+    debt_rate = oxygen_debt_rate(signals.extraction, signals.map, signals.saturation)
+    leak = leak_of(state)
+    cells, damage = systemic(state)
+    body_water = extracellular + state.fluids.cell_l.float()
+    kidney = advance_kidney(
+        state.kidney, person, signals.gfr, signals.volume_sense, signals.map, cells, damage,
+        infection.vancomycin, signals.flow, bled_l_h, circulation.steroid, rates["furosemide_mg"], dialysis,
+        body_water, TICK_H,
+    )  # fmt: skip
+    metabolism = advance_slow_metabolism(
+        state.metabolism, person, signals.extraction, signals.flow, signals.map, signals.gfr, cells,
+        damage, rates["ringers_lactate_ml"] * 0.028, extracellular, rates["acetaminophen_mg"], dialysis,
+        state.noise.heat, TICK_H,
+    )  # fmt: skip
+    blood = advance_blood(
+        state.blood, person, plasma, bled_l_h, signals.haemoglobin, infection.phagocytes, damage, leak,
+        circulation.steroid, rates, TICK_H,
+    )  # fmt: skip
+    salts = advance_minerals(
+        shift_chloride(state.salts, signals.bicarbonate, TICK_H), person, signals.gfr, signals.urine_l_h,
+        metabolism.insulin_action, infection.phagocytes, eating, dialysis, rates, TICK_H,
+    )  # fmt: skip
+    osmolality = sodium * 2.0 + glucose + kidney.urea * 0.1
+    organs = advance_organs(
+        state.organs, person, signals, debt_rate, damage, cells, circulation.heart_rate,
+        kidney.urea, sodium, glucose, state.lungs.pco2, osmolality, TICK_H,
+    )  # fmt: skip
+    hazard = hazard_per_h(
+        person, signals, organs, damage, metabolism.lactate, potassium, sodium, glucose,
+        metabolism.temperature, salts.free_calcium_mg_dl, circulation.heart_rate, state.lungs.water,
+        kidney.urea,
+    )  # fmt: skip
+    supported = rates["norepinephrine_ug_kg_min"] + rates["vasopressin_units_min"] + rates["ventilation_l_min"]
+    # up to 3.5 U/h of insulin stand for what is injected under the skin on a ward
+    supported = supported + (rates["insulin_units_h"] - 3.5).clamp_min(0.0) + rates["heparin_units_kg_h"] + dialysis
+    supported = supported + (rates["oxygen_fraction"] - 0.22).clamp_min(0.0)
+    fine = stable(
+        person, signals, circulation, organs, infection.pathogen, infection.damage, blood.lesion,
+        metabolism.temperature, potassium, sodium, glucose, metabolism.ketones, state.lungs.water, kidney.creatinine,
+        supported > 1e-4,
+    )  # fmt: skip
+    course = state.course
+    # a short lapse costs twice its time, not the whole wait
+    clock = torch.where(fine, course.stable_hours + TICK_H, (course.stable_hours - 2.0 * TICK_H).clamp_min(0.0))
+    return state._replace(
+        circulation=advance_steroid_and_blocker(
+            circulation, person, rates["hydrocortisone_mg"], rates["metoprolol_mg"], TICK_H
+        ),
+        lungs=_slow_lungs(state, leak, rates["ventilation_l_min"]),
+        metabolism=metabolism,
+        infection=advance_infection(
+            infection, person, signals.gfr, dialysis, debt_rate * 0.05, circulation.steroid, rates, TICK_H
+        ),
+        kidney=kidney,
+        blood=blood,
+        salts=salts,
+        organs=organs,
+        course=course._replace(stable_hours=clock, hazard_per_h=hazard),
+    )
+
+
+def _slow_lungs(state: WardState, leak: Tensor, ventilation: Tensor) -> Lungs:
+    """Oedema by left atrial pressure and leak, cleared within 7 h; consolidation follows the infection of a lung."""
+    lungs, infection, person, signals = state.lungs, state.infection, state.person, state.signals
+    held = (ventilation > 0.5).to(leak.dtype) * 5.0  # positive pressure holds water back
+    pressed = (signals.wedge - (18.5 + held - leak * 8.0)).clamp(0.0, 25.0) * 0.019 + leak * infection.damage * 0.05
+    water = lungs.water + (pressed * (1.3 - lungs.water).clamp_min(0.0) - lungs.water / 7.0) * TICK_H
+    load = infection.pathogen / (infection.pathogen + 2.0)
+    aim = person.lung_site * (load * 0.75 + infection.phagocytes * 0.35).clamp_max(1.0)
+    rising = aim > lungs.consolidation
+    pace = torch.where(rising, 1.0 - math.exp(-TICK_H / 14.0), 1.0 - math.exp(-TICK_H / 42.0))
+    consolidation = lungs.consolidation + (aim - lungs.consolidation) * pace
+    fatigue = advance_muscles(lungs.fatigue, signals.demand, ventilation, TICK_H)
+    return Lungs(lungs.pco2, water.clamp(0.0, 1.3), consolidation.clamp(0.0, 1.0), fatigue)

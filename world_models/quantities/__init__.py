@@ -1,0 +1,1 @@
+"""What each domain measures and orders: names, units, bounds."""
