@@ -20,6 +20,7 @@ from clinenv.envs.ecg_explain.task import ECGExplainTask
 from clinenv.simulator import Simulator
 from clinenv.testing import check_simulator, check_vector_env
 from tests.toy_progression import ToyClinic
+from tests.toy_world import ToyWorld
 from world_models import keys, tree
 from world_models.cardiac_jepa.explain import COMPOSITIONS, ExplainWorld
 from world_models.protocol import History
@@ -155,11 +156,8 @@ def test_the_page_states_the_spaces_as_they_are() -> None:
 
 
 def test_a_world_without_pairs_is_told_so() -> None:
-    class Bare:
-        name, device = "bare", torch.device("cpu")
-
-    with pytest.raises(ValueError, match="'bare' has no jepa, codes, explain_pairs"):
-        explain_world(None, Bare())
+    with pytest.raises(ValueError, match="'toy' has no jepa, codes, explain_pairs"):
+        explain_world(None, ToyWorld())
     with pytest.raises(ValueError, match="chain, joint"):
         make(compose="both")
 

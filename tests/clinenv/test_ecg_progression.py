@@ -88,7 +88,7 @@ def test_it_is_n_single_environments() -> None:
 
 
 def test_a_world_that_cannot_show_it_says_so() -> None:
-    with pytest.raises(ValueError, match="draws no ecg_mv.*world='oracle'"):
+    with pytest.raises(ValueError, match="draws no ecg_mv.*a world of this task that draws it"):
         make(world=ToyClinic(draws=False), observation="ecg")
     with pytest.raises(ValueError, match="no latent.*observation='ecg'"):
         make(world=ToyClinic(latent=False), observation="latent")

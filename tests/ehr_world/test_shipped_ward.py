@@ -118,7 +118,7 @@ def spoilt(folder: Path, change) -> Path:
         (lambda c: c["vocabulary"]["static"][0].update(name="height_cm"), "static feature 0 is 'height_cm'.*'age_years'"),
         (lambda c: c["vocabulary"]["static"].pop(), "11 in all.*'12'"),
         (lambda c: c["vocabulary"]["items"][0]["edges"].reverse(), "edges of sodium_mmol_l do not ascend"),
-        (lambda c: c["vocabulary"].update(hours_per_step=0.0), "hours_per_step=0.0 must be above 0"),
+        (lambda c: c["vocabulary"].update(hours_per_step=0.0), "hours_per_step=0 must be above 0 h"),
         (lambda c: c["vocabulary"]["items"][0].pop("edges"), "vocabulary.*lacks the field 'edges'"),
         (lambda c: c.pop("vocabulary"), "holds no vocabulary.*train the world again"),
         (lambda c: c.update(hidden=64), "does not hold the tensors expected here.*train it again"),
