@@ -29,6 +29,7 @@ import torch
 
 from world_models import keys
 from world_models.ecg.delineation.delineate import CONVENTIONS, delineate
+from world_models.ecg.intervals import QT_EXPONENT
 from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.waveform import Intervals, draw_ecg
 
@@ -49,7 +50,7 @@ def draw_truth(count: int, seed: int, noise_uv: float, fs: float = 500.0, low: f
     rate = between("rate", low, high)
     rr = 60000.0 / rate
     qrs, tail = between("qrs", 75.0, 140.0), between("tail", 60.0, 130.0)
-    qt = between("qtcf", 370.0, 500.0) * (rr / 1000.0) ** (1 / 3)
+    qt = between("qtcf", 370.0, 500.0) * (rr / 1000.0) ** QT_EXPONENT
     jt = (qt - qrs - tail).clamp_min(90.0)
     pr = torch.minimum(between("pr", 110.0, 240.0), (rr - (qrs + jt + tail)).clamp_min(100.0))
     intervals = Intervals.of(rate, pr, qrs, jt, tail)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from world_models import keys
+from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.kinetics import MIN_STEP_H
 from world_models.oracles.ecg_drug.population import TrialModel
@@ -35,9 +36,9 @@ class Prediction(NamedTuple):
 def intervals_of(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Targets from the modelled endpoints: QTcF = (QRS + J-Tpeak c · RR^0.58 + Tpeak-Tend) / RR^(1/3), RR in s."""
     rr = 60.0 / np.clip(values["heart_rate_bpm"], 20.0, 250.0)
-    qt = values["qrs_ms"] + values["jt_peak_c_ms"] * rr**0.58 + values["tpeak_tend_ms"]
+    qt = values["qrs_ms"] + values["jt_peak_c_ms"] * rr**JT_PEAK_EXPONENT + values["tpeak_tend_ms"]
     return {
-        "QTcF": qt / rr ** (1 / 3),
+        "QTcF": qt / rr**QT_EXPONENT,
         "JTpc": values["jt_peak_c_ms"],
         "TpTe": values["tpeak_tend_ms"],
         "PR": values["pr_ms"],
@@ -162,11 +163,11 @@ def predict_ecg_wm_small(
         value = first[f"pre_{e}"].to_numpy(dtype=float) - course[e]["before_dosing"]
         read[e] = np.where(np.isnan(value), np.where(female, base["women"][e], base["men"][e]), value)
     rr = 60.0 / read["heart_rate_bpm"]
-    qt = read["qrs_ms"] + read["jt_peak_c_ms"] * rr**0.58 + read["tpeak_tend_ms"]
+    qt = read["qrs_ms"] + read["jt_peak_c_ms"] * rr**JT_PEAK_EXPONENT + read["tpeak_tend_ms"]
     # The reading is as many half hours before the dose as the trial's table says.
     ahead = max(int(round(-2 * float(first["pre_hour"].iloc[0]))), 0)
     clock = (course["dosing_clock_hour"] - ahead / 2) % 24.0
-    chart = {**read, "qtcf_ms": qt / rr ** (1 / 3), "clock_hour": np.full(count, clock)}
+    chart = {**read, "qtcf_ms": qt / rr**QT_EXPONENT, "clock_hour": np.full(count, clock)}
     chart |= {name: first[name].to_numpy(dtype=float) for name in ("sex_female", "weight_kg", "age_years")}
     charts = {
         name: torch.tensor(v, dtype=torch.float32).repeat_interleave(samples).unsqueeze(1) for name, v in chart.items()

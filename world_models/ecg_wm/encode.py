@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from world_models.ecg.delineation.delineate import Delineation, delineate, median_beats
+from world_models.ecg.intervals import jt_peak_scale, qt_scale
 from world_models.ecg_wm import beats, latent
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.protocol import Chart
@@ -44,7 +45,7 @@ def read_chart(vae: BeatVAE, chart: Chart) -> dict[str, Tensor]:
         "baseline_heart_rate_bpm": whole["heart_rate_bpm"],
         "baseline_pr_ms": whole["pr_ms"],
         "baseline_qrs_ms": whole["qrs_ms"],
-        "baseline_qtcf_ms": qt * rr ** (-1 / 3),
+        "baseline_qtcf_ms": qt / qt_scale(rr.log()),
         "baseline_tpeak_tend_ms": whole["tpeak_tend_ms"],
         "shape": mean,
     }
@@ -62,7 +63,7 @@ def latent_of(ecg_mv: Tensor, chart: Chart, vae: BeatVAE) -> Tensor:
         name: _filled(getattr(measured, name), name) for name in ("heart_rate_bpm", "pr_ms", "qrs_ms", "tpeak_tend_ms")
     }
     rr = torch.where(measured.before_rr_ms.isnan(), 60.0 / read["heart_rate_bpm"], measured.before_rr_ms / 1000.0)
-    read["jt_peak_c_ms"] = _filled(measured.jt_peak_ms, "jt_peak_ms") / rr**0.58
+    read["jt_peak_c_ms"] = _filled(measured.jt_peak_ms, "jt_peak_ms") / jt_peak_scale(rr.log())
     read["arrhythmia_burden"] = chart["arrhythmia_burden"]
     return torch.cat([latent.standardise(read), mean], dim=-1)
 

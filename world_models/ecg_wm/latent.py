@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from world_models.constants import constant
+from world_models.ecg.intervals import jt_peak_scale, log_rr, qt_scale
 
 __all__ = ["CENTRE", "COORDINATES", "SCALE", "intervals_of", "logit_burden", "rate_and_qtcf", "standardise"]
 
@@ -42,8 +43,8 @@ def standardise(chart: dict[str, Tensor]) -> Tensor:
 def intervals_of(u: Tensor) -> dict[str, Tensor]:
     """The chart's intervals [...] from u [..., 6]: the head on the latent. Values are clamped to LOW and HIGH."""
     rate, pr, qrs, jt_c, tpte, burden = _in_units(u)
-    log_rate = (rate * (1 / 60)).log()  # -log RR; a power of RR is the exponential of its multiple, cheaper than pow
-    stretch = (log_rate * -0.58).exp()
+    log = log_rr(rate)
+    stretch = jt_peak_scale(log)
     before_and_after = qrs + tpte
     jt = torch.minimum(jt_c * stretch, LONGEST_QT_MS - before_and_after)
     qt = before_and_after + jt
@@ -52,7 +53,7 @@ def intervals_of(u: Tensor) -> dict[str, Tensor]:
         "pr_ms": pr,
         "qrs_ms": qrs,
         "qt_ms": qt,
-        "qtcf_ms": qt * (log_rate * (1 / 3)).exp(),
+        "qtcf_ms": qt / qt_scale(log),
         "jt_peak_ms": jt,
         "jt_peak_c_ms": jt / stretch,
         "tpeak_tend_ms": tpte,
@@ -63,9 +64,9 @@ def intervals_of(u: Tensor) -> dict[str, Tensor]:
 def rate_and_qtcf(u: Tensor) -> tuple[Tensor, Tensor]:
     """Heart rate in bpm and QTcF in ms [...] of u [..., 6], as `intervals_of` gives them, without the rest."""
     rate, _, qrs, jt_c, tpte, _ = _in_units(u)
-    log_rate = (rate * (1 / 60)).log()
-    qt = torch.clamp_max(jt_c * (log_rate * -0.58).exp() + (qrs + tpte), LONGEST_QT_MS)
-    return rate, qt * (log_rate * (1 / 3)).exp()
+    log = log_rr(rate)
+    qt = torch.clamp_max(jt_c * jt_peak_scale(log) + (qrs + tpte), LONGEST_QT_MS)
+    return rate, qt / qt_scale(log)
 
 
 def _in_units(u: Tensor) -> tuple[Tensor, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from world_models.ecg.intervals import jt_peak_scale, log_rr, qt_scale
 from world_models.ecg_wm.state import ECGWorldState
 from world_models.protocol import Chart
 
@@ -29,14 +30,14 @@ def patient_features(state: ECGWorldState) -> Tensor:
 
 def baseline_chart(f: dict[str, Tensor]) -> Chart:
     """Chart of the baseline from the factors: J-Tpeak is what QTcF, QRS and Tpeak-Tend leave."""
-    rr = 60.0 / f["baseline_heart_rate_bpm"]
-    qt = f["baseline_qtcf_ms"] * rr ** (1 / 3)
+    log = log_rr(f["baseline_heart_rate_bpm"])
+    qt = f["baseline_qtcf_ms"] * qt_scale(log)
     jt = qt - f["baseline_qrs_ms"] - f["baseline_tpeak_tend_ms"]
     return {
         "heart_rate_bpm": f["baseline_heart_rate_bpm"],
         "pr_ms": f["baseline_pr_ms"],
         "qrs_ms": f["baseline_qrs_ms"],
-        "jt_peak_c_ms": jt / rr**0.58,
+        "jt_peak_c_ms": jt / jt_peak_scale(log),
         "tpeak_tend_ms": f["baseline_tpeak_tend_ms"],
         "arrhythmia_burden": f["baseline_burden"],
     }

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.ecg.intervals import jt_peak_scale, log_rr, qt_scale
 from world_models.inputs import checked_factors
 from world_models.oracles.ecg_drug.population import TrialModel
 from world_models.quantity import Quantity, by_name
@@ -248,9 +249,8 @@ def _columns(who: Cohort, device: torch.device) -> _Columns:
 
 def jt_peak_c(qtcf_ms: Tensor, qrs_ms: Tensor, tpeak_tend_ms: Tensor, heart_rate_bpm: Tensor) -> Tensor:
     """J-Tpeak c [B] in ms that the other intervals leave: (QTcF RR^(1/3) - QRS - Tpeak-Tend) / RR^0.58."""
-    # exp(p log x) and not pow: pow's vector and tail kernels differ in the last bit, so rows would depend on the batch.
-    log_rr = (60.0 / heart_rate_bpm).log()
-    return (qtcf_ms * (log_rr / 3.0).exp() - qrs_ms - tpeak_tend_ms) * (log_rr * -0.58).exp()
+    log = log_rr(heart_rate_bpm)
+    return (qtcf_ms * qt_scale(log) - qrs_ms - tpeak_tend_ms) / jt_peak_scale(log)
 
 
 def draw_factors(
@@ -306,9 +306,9 @@ def _trial_baseline(trial: TrialModel, key: Tensor, out: dict[str, Tensor]) -> d
         trial.residual(key, 0),  # of the key itself: it is the variation the oracle's admission ECG has
     )
     base = {n: parts[0][n] + parts[1][n] + parts[2][n] + parts[3][n] for n in parts[0]}
-    log_rr = (60.0 / base["heart_rate_bpm"]).log()
-    qt = base["qrs_ms"] + base["jt_peak_c_ms"] * (log_rr * 0.58).exp() + base["tpeak_tend_ms"]
-    base["qtcf_ms"] = qt * (log_rr / -3.0).exp()
+    log = log_rr(base["heart_rate_bpm"])
+    qt = base["qrs_ms"] + base["jt_peak_c_ms"] * jt_peak_scale(log) + base["tpeak_tend_ms"]
+    base["qtcf_ms"] = qt / qt_scale(log)
     return {f"baseline_{n}": v for n, v in base.items() if n != "jt_peak_c_ms"}
 
 
@@ -316,9 +316,9 @@ def _fit_t_peak(out: dict[str, Tensor], given: dict[str, Tensor]) -> None:
     """Give way with a drawn Tpeak-Tend where the intervals leave J-Tpeak c outside its range; refuse if it is given."""
     low, high = JT_PEAK_C_MS
     rate, tail = out["baseline_heart_rate_bpm"], out["baseline_tpeak_tend_ms"]
-    log_rr = (60.0 / rate).log()
-    scale = (log_rr * 0.58).exp()
-    rest = (out["baseline_qtcf_ms"] * (log_rr / 3.0).exp() - out["baseline_qrs_ms"]) * (log_rr * -0.58).exp()
+    log = log_rr(rate)
+    scale = jt_peak_scale(log)
+    rest = (out["baseline_qtcf_ms"] * qt_scale(log) - out["baseline_qrs_ms"]) / scale
     quantity = by_name(FACTORS, "baseline_tpeak_tend_ms")
     fitted = torch.minimum(torch.maximum(tail, (rest - high) * scale), (rest - low) * scale)
     if "baseline_tpeak_tend_ms" in given:

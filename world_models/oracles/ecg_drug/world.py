@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT, jt_peak_scale, log_rr, qt_scale
 from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.recorded import factors_from_chart
 from world_models.ecg.waveform import DRAWN_LEADS, WAVES, Intervals, draw_ecg
@@ -269,10 +270,11 @@ class ECGDrugOracle:
         one = torch.ones_like(state.now[:, 0])
         sd = {n: one * cov[i][i] ** 0.5 for i, n in enumerate(ENDPOINTS)}
         rate, _, qrs, jtpc, tail = (c.contiguous() for c in state.now.unbind(-1))
-        log_rr = (60.0 / rate).log()
-        stretch, shrink = (log_rr * (0.58 - 1.0 / 3.0)).exp(), (log_rr / -3.0).exp()
+        log = log_rr(rate)
+        shrink = 1.0 / qt_scale(log)
+        stretch = jt_peak_scale(log) * shrink
         # QTcF's gradient (delta method): QTcF = (QRS + Tpeak-Tend) RR^(-1/3) + J-Tpeak c RR^(0.58 - 1/3)
-        by_rate = ((qrs + tail) * shrink / 3.0 - jtpc * stretch * (0.58 - 1.0 / 3.0)) / rate
+        by_rate = ((qrs + tail) * shrink * QT_EXPONENT - jtpc * stretch * (JT_PEAK_EXPONENT - QT_EXPONENT)) / rate
         gradient = {0: by_rate, 2: shrink, 3: stretch, 4: shrink}
         variance = torch.zeros_like(rate)
         for i, g in gradient.items():
@@ -351,12 +353,12 @@ def _limited(now: Tensor) -> Tensor:
     inner = torch.minimum(torch.maximum(now, low + soft), high - soft)
     now = inner + soft * ((now - inner) / soft).tanh()
     rate, pr, qrs, jtpc, tail = (c.contiguous() for c in now.unbind(-1))
-    log_rr = (60.0 / rate).log()
+    log = log_rr(rate)
     other = qrs + tail
     longest = _LONGEST_QT_MS - other
     # the lowest QT of the chart is 150 ms and the lowest QTcF 200 ms
-    shortest = torch.maximum(201.0 * (log_rr / 3.0).exp(), torch.full_like(other, 151.0)) - other
-    stretch = (log_rr * 0.58).exp()
+    shortest = torch.maximum(201.0 * qt_scale(log), torch.full_like(other, 151.0)) - other
+    stretch = jt_peak_scale(log)
     jtpc = torch.maximum(torch.minimum(jtpc * stretch, longest), shortest) / stretch
     return torch.stack((rate, pr, qrs, jtpc, tail), -1)
 
@@ -370,15 +372,15 @@ def _limits(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 def _intervals(now: Tensor) -> dict[str, Tensor]:
     """All intervals of the chart [B] from the five of ENDPOINTS [B, 5] by the identities."""
     rate, pr, qrs, jtpc, tail = (c.contiguous() for c in now.unbind(-1))
-    log_rr = (60.0 / rate).log()
-    jt_peak = jtpc * (log_rr * 0.58).exp()
+    log = log_rr(rate)
+    jt_peak = jtpc * jt_peak_scale(log)
     qt = qrs + jt_peak + tail
     return {
         "heart_rate_bpm": rate,
         "pr_ms": pr,
         "qrs_ms": qrs,
         "qt_ms": qt,
-        "qtcf_ms": qt * (log_rr / -3.0).exp(),
+        "qtcf_ms": qt / qt_scale(log),
         "jt_peak_ms": jt_peak,
         "jt_peak_c_ms": jtpc,
         "tpeak_tend_ms": tail,
