@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Quantity", "by_name"]
+__all__ = ["DAYS_PER_MONTH", "DAYS_PER_YEAR", "Quantity", "by_name"]
+
+DAYS_PER_YEAR = 365.25  # of the Julian calendar, as epidemiology counts
+DAYS_PER_MONTH = DAYS_PER_YEAR / 12.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ from torch import Tensor
 from agents.planning.explain_fit import Fitted, distances
 from agents.planning.explain_posterior import TransitionPrior, singles_and_pairs
 from clinenv.simulator import Simulator
-from world_models.cardiac_jepa.model import DAYS_PER_MONTH
 from world_models.protocol import Chart
 from world_models.quantities.progression import DRUGS, PROCEDURES, scars
+from world_models.quantity import DAYS_PER_MONTH
 
 __all__ = ["ReadTransitions", "clues", "fit_reading"]
 

@@ -30,12 +30,11 @@ from world_models.config_json import check_sizes, from_json
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.protocol import Chart, Factors, History
 from world_models.quantities.progression import DRUGS, MEASURES, ORDERS, PROCEDURES
-from world_models.quantity import Quantity
+from world_models.quantity import DAYS_PER_MONTH, DAYS_PER_YEAR, Quantity
 
-__all__ = ["DAYS_PER_MONTH", "KIND", "CardiacJEPAWorld", "ExplainPairs", "Reader", "WorldConfig", "read_measures"]
+__all__ = ["KIND", "CardiacJEPAWorld", "ExplainPairs", "Reader", "WorldConfig", "read_measures"]
 
 KIND = "cardiac-jepa"
-DAYS_PER_MONTH = 365.25 / 12
 HOURS_PER_STEP = 4383.0  # nominal: half a year; true time is ordered
 LIMIT = 50.0  # of a latent's entries in a chart
 OLDEST_YEARS = 130.0
@@ -306,7 +305,7 @@ class CardiacJEPAWorld(nn.Module):
         if visits < 2:
             return state
         days = history.hours.to(self.device, torch.float32) / 24
-        years = (days[:, -1] - days[:, 0]) / 365.25
+        years = (days[:, -1] - days[:, 0]) / DAYS_PER_YEAR
         before = history.actions[:, :-1].to(self.device, torch.float32)
         return state._replace(
             t=torch.full_like(key, visits - 1), years=years, entry_age_years=(state.entry_age_years - years).clamp_min(18.0),

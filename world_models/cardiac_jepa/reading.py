@@ -14,11 +14,12 @@ from torch import Tensor
 
 from world_models import keys, tree
 from world_models.cardiac_jepa.labels import LabelModel
-from world_models.cardiac_jepa.model import DAYS_PER_MONTH, CardiacJEPAWorld, ExplainPairs, Reader, read_measures
+from world_models.cardiac_jepa.model import CardiacJEPAWorld, ExplainPairs, Reader, read_measures
 from world_models.inputs import check_also
 from world_models.oracles.progression.world import ProgressionOracle
 from world_models.protocol import Chart, Factors
 from world_models.quantities.progression import INTERVALS_MONTHS, ORDERS
+from world_models.quantity import DAYS_PER_MONTH
 
 __all__ = ["ReadOracle"]
 

@@ -82,7 +82,7 @@ def move(world: Any, latent: Tensor, asked: Asked, neighbours: int) -> Moved:
     """
     import torch
 
-    from world_models.cardiac_jepa.model import DAYS_PER_MONTH
+    from world_models.quantity import DAYS_PER_MONTH
 
     bound = next(q for q in world.measures if q.name == "latent")
     with torch.no_grad():
@@ -187,7 +187,7 @@ def _warnings(world: Any, said: Sequence[str], asked: Asked, moved: Moved, read:
         notes.append(f"extrapolation: {moved.support}")
     days = world.pair_days
     if len(days):
-        from world_models.cardiac_jepa.model import DAYS_PER_MONTH
+        from world_models.quantity import DAYS_PER_MONTH
 
         low, high = float(days.min()) / DAYS_PER_MONTH, float(days.max()) / DAYS_PER_MONTH
         if not low - 1e-3 <= asked.months <= high + 1e-3:

@@ -23,12 +23,12 @@ from world_models.oracles.progression.entry import Cohort
 from world_models.oracles.progression.state import ProgressionState
 from world_models.oracles.progression.world import ProgressionOracle
 from world_models.quantities.progression import CODES, PROCEDURES
+from world_models.quantity import DAYS_PER_MONTH, DAYS_PER_YEAR
 
 __all__ = ["PAPER_SHARES", "Visits", "consecutive", "make_visits", "paper_pairs", "statistics"]
 
 MOST_VISITS = 12
-DAYS_PER_MONTH = 365.25 / 12.0
-_LONGEST_GAP_DAYS = 5.0 * 365.25
+_LONGEST_GAP_DAYS = 5.0 * DAYS_PER_YEAR
 _BLOCK_MONTHS = 6  # after which those who are done are set aside
 _CHUNK = 4096  # patients simulated side by side: what fits a cache
 

@@ -10,10 +10,12 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from world_models.quantity import DAYS_PER_YEAR
+
 __all__ = ["patient_of", "parse_age_years", "parse_sex_female"]
 
 OLDEST_YEARS = 120.0
-_YEARS = {"year": 1.0, "month": 1 / 12, "week": 7 / 365.25, "day": 1 / 365.25, "hour": 1 / (24 * 365.25)}
+_YEARS = {"year": 1.0, "month": 1 / 12, "week": 7 / DAYS_PER_YEAR, "day": 1 / DAYS_PER_YEAR, "hour": 1 / (24 * DAYS_PER_YEAR)}
 _UNITS = {
     "y": "year", "yr": "year", "yrs": "year", "yo": "year", "y/o": "year", "y.o": "year", "year": "year", "years": "year", "a": "year",
     "mo": "month", "mos": "month", "mon": "month", "month": "month", "months": "month", "mth": "month", "mths": "month",
