@@ -26,7 +26,12 @@ def capabilities() -> tuple[str, ...]:
 
 def run(capability: str, threads: int) -> tuple[bool, str]:
     """Whether the tests passed, and pytest's closing line."""
-    environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability, "CLINENV_TEST_THREADS": str(threads)}
+    environment = {
+        **os.environ,
+        "ATEN_CPU_CAPABILITY": capability,
+        "CLINENV_TEST_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait for work leave the cores to the other process
+    }
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *TESTS]
     found = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if found.returncode:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 
 from tests.data.test_wfdb_reader import _ecg, _write
 from world_models.data.ecg.ludb import read_record
@@ -122,6 +123,18 @@ def test_the_file_that_was_checked_is_the_one_read(tmp_path, samples, name):
         if other != name:
             (tmp_path / other).symlink_to("/dev/zero")
     np.testing.assert_array_equal(read_ecg(base).ecg_mv, expected)
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_matlab_files(tmp_path, samples, version):
+    values = np.frombuffer(samples, "<i2").reshape(-1, len(LEADS)).T
+    scipy.io.savemat(tmp_path / "r.mat", {"val": values}, format=str(version))
+    lines = [line.replace("r.dat 16", "r.mat 16+24") for line in SIGNALS]
+    base = _put(tmp_path, f"r {len(LEADS)} 500 {values.shape[1]}", lines)
+    if version == 4:
+        assert read_ecg(base).ecg_mv.shape == (12, values.shape[1])
+    else:
+        _refused(base, "MATLAB file of version 5.*-v4")
 
 
 def test_a_folder_whose_name_is_taken_for_an_archive(tmp_path, samples):

@@ -18,6 +18,7 @@ __all__ = ["MOST_SAMPLES_READ", "Channel", "frames_of", "read_channels"]
 DEFAULT_GAIN = 200.0  # stored units per mV, the format's own default
 MOST_SAMPLES_READ = 16_000_000  # of all signals together: two minutes of twelve leads at 10 kHz
 _FLAC = (508, 516, 524)
+_MATLAB = b"MATLAB "  # how a file of version 5 and later begins, what SciPy writes unasked; version 4 is WFDB's `16+24`
 
 
 class Channel(NamedTuple):
@@ -56,6 +57,9 @@ def _frames_held(header: Header, group: Sequence[Signal]) -> int:
 
     first, across = group[0], sum(s.samples_a_frame for s in group)
     with open_inside(header.base.parent, str(first.file)) as file:
+        if file.read(len(_MATLAB)) == _MATLAB:
+            raise RecordError(f"{file.name} is a MATLAB file of version 5 or later; WFDB takes 4: save it as '-v4'")
+        file.seek(0)
         if first.format not in _FLAC:
             size = max(0, os.fstat(file.fileno()).st_size - first.offset)
             return int(size / BYTES_PER_SAMPLE[str(first.format)]) // across
