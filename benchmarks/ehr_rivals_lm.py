@@ -26,7 +26,8 @@ from benchmarks.ehr_slots import Known, Prediction, Slots, from_paths
 from benchmarks.spent import spending
 from world_models import keys, tree
 from world_models.ehr_world.causal_lm.cache import EMPTY, LMState, cache_of, joined
-from world_models.ehr_world.causal_lm.codec import TextCodec, encode, last_steps, load_codec, train_tokenizer
+from world_models.ehr_world.causal_lm.codec import TextCodec, encode, last_steps, train_tokenizer
+from world_models.ehr_world.causal_lm.codecs import load_codec
 from world_models.ehr_world.causal_lm.model import CausalLM, collate, outcome_loss, qwen3
 from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, Asked, Narrative, Step, render
 from world_models.ehr_world.causal_lm.tokens import QuantileCodec

@@ -69,14 +69,12 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def imports(module: str, path: Path, at_load_only: bool) -> set[str]:
-    """Dotted names this module imports; with `at_load_only`, those met when it loads (not in functions or typing)."""
+def imports(module: str, path: Path, typing_too: bool) -> set[str]:
+    """Dotted names this module imports, in functions too, and with `typing_too` for annotations alone."""
     names: set[str] = set()
 
     def visit(node: ast.AST) -> None:
-        if at_load_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            return
-        if at_load_only and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if not typing_too and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
@@ -101,13 +99,13 @@ def test_imports_only_go_down() -> None:
         floor = module.split(".")[0]
         above = set(FLOORS[FLOORS.index(floor) + 1 :])
         forbidden = above | (PHYSIOLOGY_NEVER if floor == "world_models" else set()) | {"tests", "examples"}
-        tops = {name.split(".")[0] for name in imports(module, path, at_load_only=False)}
+        tops = {name.split(".")[0] for name in imports(module, path, typing_too=True)}
         wrong += [f"{relative(path)} imports {top}" for top in sorted(tops & forbidden)]
     assert not wrong, "\n".join(wrong)
 
 
 def test_no_import_cycles() -> None:
-    graph = {m: imports(m, p, at_load_only=True) & sources().keys() - {m} for m, p in sources().items()}
+    graph = {m: imports(m, p, typing_too=False) & sources().keys() - {m} for m, p in sources().items()}
     done: set[str] = set()
 
     def walk(module: str, trail: tuple[str, ...]) -> None:

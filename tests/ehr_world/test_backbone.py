@@ -10,7 +10,7 @@ import torch
 
 from tests.ehr_world.ward_small import CONFIG, some_stays, tiny, words
 from world_models import catalog, checkpoint, keys, tree
-from world_models.ehr_world import train
+from world_models.ehr_world import finish, train
 from world_models.ehr_world.set_outcome.backbone import WINDOW, Recurrent, Transformer
 from world_models.ehr_world.set_outcome.config import BACKBONES, SetOutcomeConfig
 from world_models.ehr_world.set_outcome.network import SetOutcome
@@ -106,10 +106,10 @@ def test_training_lowers_the_loss_and_the_world_loads_again(name: str, tmp_path)
     with torch.random.fork_rng():
         torch.manual_seed(4)
         net = SetOutcome(config, words())
-    before = train.measure(net, stays)["nll"]
+    before = finish.measure(net, stays)["nll"]
     train.train_net(net, stays, stays, 25, 8, tmp_path / "work", 5e-3)
-    assert train.measure(net, stays)["nll"] < before - 0.1
-    model, _ = train.finish(net, stays, stays, tmp_path / "world", "command", "source")
+    assert finish.measure(net, stays)["nll"] < before - 0.1
+    model, _ = finish.finish(net, stays, stays, tmp_path / "world", "command", "source")
     loaded = catalog.load(tmp_path / "world")
     assert loaded.config.backbone == name
     key = keys.from_seed(8, 3)

@@ -10,7 +10,8 @@ from world_models import keys, tree
 from world_models.ehr_world.causal_lm.codec import Codec, TextCodec, encode, train_tokenizer
 from world_models.ehr_world.causal_lm.grammar import OutcomeLogits
 from world_models.ehr_world.causal_lm.model import CausalLM, LMState, collate, outcome_loss, qwen3, squeeze
-from world_models.ehr_world.causal_lm.text import Narrative, NarrativeError, Step, parse, render
+from world_models.ehr_world.causal_lm.parse import parse
+from world_models.ehr_world.causal_lm.text import Narrative, NarrativeError, Step, render
 from world_models.ehr_world.causal_lm.tokens import QuantileCodec
 
 HOURS = 4.0

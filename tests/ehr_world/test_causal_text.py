@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from world_models.data.ehr import codes as ehr_codes
 from world_models.data.ehr.episode import Diagnosis, Inquiry, Intervention, PatientEpisode, at_float32, build_episode
 from world_models.ehr_world.causal_lm import text as causal_text
+from world_models.ehr_world.causal_lm.parse import parse, parse_stays
 from world_models.ehr_world.causal_lm.text import (
     STATUS,
     STATUSES,
@@ -21,8 +22,6 @@ from world_models.ehr_world.causal_lm.text import (
     NarrativeError,
     Step,
     narrative_of,
-    parse,
-    parse_stays,
     render,
     to_episode,
     usual_unit,

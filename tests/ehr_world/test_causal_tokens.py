@@ -15,10 +15,10 @@ from world_models.ehr_world.causal_lm.codec import (
     TextCodec,
     encode,
     last_steps,
-    load_codec,
     train_tokenizer,
     windows,
 )
+from world_models.ehr_world.causal_lm.codecs import load_codec
 from world_models.ehr_world.causal_lm.grammar import (
     DONE,
     EITHER,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from world_models import checkpoint, keys
 from world_models.config_json import from_json
 from world_models.ecg.waveform import R_SHARE, beat_samples, derive_twelve, tile
-from world_models.ecg_wm import beats, latent
+from world_models.ecg_wm import beats, inference, latent
 from world_models.ecg_wm.belief import BeliefEncoder
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.encode import read_chart
@@ -227,9 +227,7 @@ class ECGWorldModel(nn.Module):
         Raises:
             ValueError: the first visit lacks an interval, or a factor or a dose is out of its bounds.
         """
-        from world_models.ecg_wm.inference import infer
-
-        return infer(self, history, key, checked_factors(self.factors, factors, key.shape[0], self.device))
+        return inference.infer(self, history, key, checked_factors(self.factors, factors, key.shape[0], self.device))
 
     # ---- parts ---------------------------------------------------------------------------------------------------
 

@@ -12,28 +12,25 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from world_models import checkpoint, command_line, keys, tree
+from world_models import command_line, tree
 from world_models.command_line import MOST_BATCH, MOST_THREADS, number, whole
 from world_models.data.ehr.cells import DATE_ORDERS
 from world_models.ehr_world import vocabulary, ward_rollouts
 from world_models.ehr_world.feeder import Feeder, join
-from world_models.ehr_world.set_outcome import bins
-from world_models.ehr_world.set_outcome.card import write_card
+from world_models.ehr_world.finish import finish
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
 from world_models.ehr_world.set_outcome.events import Stays
-from world_models.ehr_world.set_outcome.losses import forced, likelihood, parts
+from world_models.ehr_world.set_outcome.losses import parts
 from world_models.ehr_world.set_outcome.network import SetOutcome
-from world_models.ehr_world.set_outcome.world import KIND, EHRWorldModel
 from world_models.ehr_world.vocabulary import Vocabulary
 from world_models.training import Schedule, fit
 
-__all__ = ["finish", "fresh", "main", "measure", "train_net", "ward_stays"]
+__all__ = ["fresh", "main", "train_net", "ward_stays"]
 
 STEPS, POLISH, BATCH = 3600, 800, 32
 
@@ -88,59 +85,6 @@ def train_net(
     warm = min(100, max(1, steps // 10))
     # a batch of long stays has a large gradient by right: clipped to one length, early deaths would count for more
     fit(net, loss, Schedule(steps, rate, warm_up=warm, weight_decay=1e-3, clip=10.0, save_every_s=60.0), folder, stage)
-
-
-@torch.no_grad()
-def measure(net: SetOutcome, stays: Stays, batch: int = 50) -> dict[str, float]:
-    """Next-step likelihood on these stays, and coverage of the central 80 %: of reports spread evenly over what rounds to
-    them, as one rounded number may hold half the mass."""
-    there = stays.asked & ~stays.value.isnan()
-    grid = [vocabulary.report_grid(stays.value[..., i][there[..., i]].double()) for i in range(there.shape[-1])]
-    grid = torch.tensor(grid, device=net.edges.device)
-    total = torch.zeros(3, dtype=torch.float64)
-    for rows in stays.valid.sum(1).argsort().split(batch):
-        part = tree.take(stays, rows)
-        part = Stays(*part[:2], *(x[:, : int(part.valid.sum(1).amax())] for x in part[2:]))
-        run = forced(net, part)
-        log_p, _ = likelihood(net, run)
-        here = ~run.z.isnan() & ~net.label[run.item]
-        even = keys.uniform(keys.from_seed(1), int(rows[0]), "measure", (len(run.z),))[0].to(grid.device) - 0.5
-        near = part.value[run.row, run.place, run.item].nan_to_num(0.0) + even * grid[run.item]
-        near = vocabulary.to_z(near, net.scale[run.item])
-        near = torch.maximum(torch.minimum(near, run.outcome.edges[:, -1]), run.outcome.edges[:, 0])
-        pit = bins.cdf(run.outcome.log_mass.exp(), near, run.outcome.edges, run.outcome.around)
-        inside = (pit[here] > 0.1) & (pit[here] < 0.9)
-        total += torch.tensor([float(-log_p[here].sum()), float(inside.sum()), float(here.sum())], dtype=torch.float64)
-    nll, inside, count = total.tolist()
-    return {"nll": nll / count, "coverage80": inside / count, "values": int(count), "stays": len(stays.static)}
-
-
-def finish(
-    net: SetOutcome, stays: Stays, held_out: Stays, out: Path, command: str, source: str,
-    extra: Mapping[str, object] | None = None, figures: Mapping[str, float] | None = None, judged: str | None = None,
-) -> tuple[EHRWorldModel, dict[str, float]]:  # fmt: skip
-    """The world around a trained network, saved to `out`: admissions, triage and bounds from the training stays.
-
-    Args:
-        extra: kept in the config beside what the model needs.
-        figures: further ones for the card.
-        judged: the command that judges it, for the card; None: that of the ward's worlds.
-    """
-    config = dataclasses.replace(net.config, admissions=min(net.config.admissions, len(stays.static)))
-    model = EHRWorldModel(config, net.vocabulary)
-    model.net.load_state_dict(net.state_dict())
-    model = model.to(net.edges.device).eval().requires_grad_(False)
-    rows = torch.arange(config.admissions) * (len(stays.static) // config.admissions)
-    model.admissions.copy_(stays.static[rows])
-    model.triage.copy_(stays.asked[:, 0].float().mean(0))
-    model.most_given.fill_(float((stays.given > 0).sum(-1).amax()))
-    figures = {**measure(model.net, held_out), **(figures or {})}
-    figures["parameters"] = sum(p.numel() for p in model.parameters())
-    plain = {"kind": KIND, **dataclasses.asdict(config), "vocabulary": net.vocabulary.to_json(), **(extra or {})}
-    checkpoint.save_checkpoint(
-        out, model.state_dict(), plain, write_card(config, net.vocabulary, command, source, figures, judged)
-    )
-    return model, figures
 
 
 WARD_SOURCE = """Simulated stays of the oracle ward (`world_models/oracles/ward/world.py`), charts and orders only: {count}

@@ -26,6 +26,7 @@ from torch import Tensor
 from world_models import keys, tree
 from world_models.catalog import WORLDS, weights_folder
 from world_models.ehr_world.feeder import Feeder
+from world_models.ehr_world.finish import finish
 from world_models.ehr_world.records import Guesses, Records, fold_of, guesses_of, numbers, read_records, shares, take
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.events import Stays, charted
@@ -293,8 +294,6 @@ def finish_fold(
     fold: Fold, out: Path, meds: Path, init: Path, folds: int, number: int, wide: bool, tables: bool = True
 ) -> tuple[EHRWorldModel, dict[str, float]]:
     """The world around a fold's network, saved to `out` with what the baselines know of the training patients."""
-    from world_models.ehr_world.train import finish
-
     command = "python -m world_models.ehr_world.train --source meds --meds MEDS"
     command += f"{' --tables TABLES' if tables else ''}{' --challenge2012 DIR' if wide else ''} --init {Path(init).name}"
     command += f" --folds {folds} --fold {number} --out DIR"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clinenv.commands.counterfactual.command import Moved, Neighbour
 from clinenv.commands.counterfactual.inputs import Asked, condition_name
+from clinenv.commands.counterfactual.moved import Moved, Neighbour
 from clinenv.commands.report import CSS, table
 from clinenv.rendering.counterfactual_charts import Dots, dots_svg, map_svg
 from clinenv.rendering.ecg_paper import svg_paper

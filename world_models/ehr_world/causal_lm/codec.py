@@ -17,7 +17,7 @@ from world_models.ehr_world.causal_lm.grammar import EITHER, LABEL, NUMBER, Auto
 from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, Asked, Narrative, Step
 from world_models.quantities.ward import INQUIRIES, ORGANISMS
 
-__all__ = ["IGNORED", "Codec", "Encoded", "TextCodec", "encode", "last_steps", "load_codec", "train_tokenizer"]
+__all__ = ["IGNORED", "Codec", "Encoded", "TextCodec", "encode", "last_steps", "train_tokenizer"]
 __all__ += ["windows"]
 
 IGNORED = -100  # label of a token without loss, torch's own `ignore_index`
@@ -61,7 +61,7 @@ class Codec(Protocol):
         """The narrative without inquiries that the vocabulary has no token for, and how many those were."""
 
     def save(self, folder: str | Path) -> None:
-        """What `load_codec` reads."""
+        """What `codecs.load_codec` reads."""
 
 
 def encode(codec: Codec, narrative: Narrative, all_tokens: bool = False, before: int = -1) -> Encoded:
@@ -236,35 +236,3 @@ def write_codec(folder: str | Path, settings: dict) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
-
-
-def load_codec(folder: str | Path) -> Codec:
-    """The codec that was saved beside a model; a plain checkpoint without one is read as text through its tokenizer.
-
-    Raises:
-        FileNotFoundError: no folder, or neither a codec nor a tokenizer in it.
-        ValueError: the codec's file is damaged.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder} is no folder; give one that holds a model and its tokenizer, nothing is downloaded"
-        )
-    settings: dict = {"codec": "text"}
-    if (folder / CODEC).is_file():
-        try:
-            settings = json.loads((folder / CODEC).read_text(encoding="utf-8"))
-            name = settings["codec"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{folder / CODEC} is damaged ({error}); restore it or train again") from None
-        if name == "quantile":
-            from world_models.ehr_world.causal_lm.tokens import QuantileCodec
-
-            return QuantileCodec.from_dict(settings)
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # each of a hundred tokenizers has its own way to fail
-        raise FileNotFoundError(f"{folder} holds no tokenizer that can be read ({error})") from None
-    return TextCodec(tokenizer, settings.get("numbers_only", False), settings.get("longest", 24))

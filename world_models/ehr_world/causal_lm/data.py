@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from world_models.ehr_world.causal_lm.codec import Codec, Encoded, windows
-from world_models.ehr_world.causal_lm.text import Narrative, NarrativeError, narrative_of, read_stays
+from world_models.ehr_world.causal_lm.parse import read_stays
+from world_models.ehr_world.causal_lm.text import Narrative, NarrativeError, narrative_of
 
 __all__ = ["encoded_windows", "order", "stays_of"]
 

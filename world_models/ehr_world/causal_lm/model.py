@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from world_models import keys, tree
 from world_models.ehr_world.causal_lm.cache import EMPTY, LMState, cache_of, joined, squeeze
-from world_models.ehr_world.causal_lm.codec import IGNORED, Codec, Encoded, encode, load_codec
+from world_models.ehr_world.causal_lm.codec import IGNORED, Codec, Encoded, encode
+from world_models.ehr_world.causal_lm.codecs import load_codec
 from world_models.ehr_world.causal_lm.grammar import DONE, Automaton
 from world_models.ehr_world.causal_lm.probe import check_attention, check_reading, library_errors, most_positions
 from world_models.ehr_world.causal_lm.text import Asked, Narrative, Step

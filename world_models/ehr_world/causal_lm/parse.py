@@ -1,6 +1,8 @@
-"""The parser of `text`: lines to a narrative, or an error that names the line and what was expected there."""
+"""Texts of stays to narratives (`text` writes them), or an error that names the line and what was expected there."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from world_models.data.ehr.episode import Diagnosis
 from world_models.ehr_world.causal_lm.text import (
@@ -16,11 +18,15 @@ from world_models.ehr_world.causal_lm.text import (
     parse_outcome,
 )
 
-__all__ = ["parse_lines"]
+__all__ = ["parse", "parse_stays", "read_stays"]
 
 
-def parse_lines(text: str) -> Narrative:
-    """See `text.parse`."""
+def parse(text: str) -> Narrative:
+    """The narrative of a text: `parse(render(n)) == n` and `render(parse(text)) == text` for a text of ours.
+
+    Raises:
+        NarrativeError: names the line and what was expected there.
+    """
     if not text.endswith("\n"):
         raise NarrativeError("the text does not end with a newline: it was cut off; give the whole stay")
     lines = text[:-1].split("\n")
@@ -39,6 +45,27 @@ def parse_lines(text: str) -> Narrative:
             )
         steps.append(step)
     return Narrative(facts, diagnoses, width, tuple(steps))
+
+
+def parse_stays(text: str) -> list[Narrative]:
+    """The narratives of a text that holds several stays, an empty line between them."""
+    return [parse(stay.strip("\n") + "\n") for stay in text.split("\n\n") if stay.strip("\n")]
+
+
+def read_stays(path: str | Path) -> list[Narrative]:
+    """`parse_stays` of a file.
+
+    Raises:
+        NarrativeError: it holds no stay, or one that does not parse; names the file.
+    """
+    path = Path(path)
+    try:
+        stays = parse_stays(path.read_text(encoding="utf-8", errors="strict"))
+    except (NarrativeError, UnicodeDecodeError) as error:
+        raise NarrativeError(f"{path}: {error}") from None
+    if not stays:
+        raise NarrativeError(f"{path} holds no stay; write them with text.render, an empty line between two")
+    return stays
 
 
 def _number(text: str, line: int, what: str) -> float:

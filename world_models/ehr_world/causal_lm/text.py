@@ -32,7 +32,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import NamedTuple
 
 from world_models.data.ehr import codes as ehr_codes
@@ -40,8 +39,8 @@ from world_models.data.ehr.episode import Diagnosis, Inquiry, Intervention, Pati
 from world_models.quantities import ward as ward_quantities
 
 __all__ = ["STATUS", "STATUSES", "Asked", "Given", "Narrative", "NarrativeError", "Step", "ask_text", "context_text"]
-__all__ += ["narrative_of", "number", "orders_text", "outcome_text", "parse", "parse_outcome", "parse_stays"]
-__all__ += ["read_stays", "render", "to_episode", "usual_unit"]
+__all__ += ["narrative_of", "number", "orders_text", "outcome_text", "parse_outcome", ]
+__all__ += ["render", "to_episode", "usual_unit"]
 
 STATUS = "status"
 STATUSES = ("stays", "discharged", "died")
@@ -315,35 +314,3 @@ def render(narrative: Narrative) -> str:
                 break
             parts += [ask_text(asked.item), outcome_text(asked)]
     return "".join(parts)
-
-
-def parse(text: str) -> Narrative:
-    """The narrative of a text: `parse(render(n)) == n` and `render(parse(text)) == text` for a text of ours.
-
-    Raises:
-        NarrativeError: names the line and what was expected there.
-    """
-    from world_models.ehr_world.causal_lm.parse import parse_lines
-
-    return parse_lines(text)
-
-
-def parse_stays(text: str) -> list[Narrative]:
-    """The narratives of a text that holds several stays, an empty line between them."""
-    return [parse(stay.strip("\n") + "\n") for stay in text.split("\n\n") if stay.strip("\n")]
-
-
-def read_stays(path: str | Path) -> list[Narrative]:
-    """`parse_stays` of a file.
-
-    Raises:
-        NarrativeError: it holds no stay, or one that does not parse; names the file.
-    """
-    path = Path(path)
-    try:
-        stays = parse_stays(path.read_text(encoding="utf-8", errors="strict"))
-    except (NarrativeError, UnicodeDecodeError) as error:
-        raise NarrativeError(f"{path}: {error}") from None
-    if not stays:
-        raise NarrativeError(f"{path} holds no stay; write them with causal_text.render, an empty line between two")
-    return stays

@@ -27,7 +27,8 @@ from typing import Any
 
 import torch
 
-from world_models.ehr_world.causal_lm.codec import Codec, Encoded, TextCodec, load_codec, train_tokenizer
+from world_models.ehr_world.causal_lm.codec import Codec, Encoded, TextCodec, train_tokenizer
+from world_models.ehr_world.causal_lm.codecs import load_codec
 from world_models.ehr_world.causal_lm.data import encoded_windows, order, stays_of
 from world_models.ehr_world.causal_lm.model import CausalLM, collate, initialise, outcome_loss
 from world_models.ehr_world.causal_lm.text import Narrative, render
@@ -79,7 +80,7 @@ def train(
 
     Raises:
         ValueError: both or neither of model and architecture, or progress in `out` that another config made.
-        FileNotFoundError, NarrativeError: see `codec.load_codec`, `data.encoded_windows`.
+        FileNotFoundError, NarrativeError: see `codecs.load_codec`, `data.encoded_windows`.
         FloatingPointError: the loss is not finite.
     """
     accelerate = _accelerate()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from world_models import checkpoint, keys, tree
 from world_models.config_json import from_json
-from world_models.ehr_world.set_outcome import bins
+from world_models.ehr_world.set_outcome import bins, inference
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
 from world_models.ehr_world.set_outcome.copula import latent
 from world_models.ehr_world.set_outcome.events import LAST_DELAY
@@ -199,16 +199,12 @@ class EHRWorldModel(nn.Module):
     @torch.no_grad()
     def infer(self, history: History, key: Tensor, factors: Factors | None = None) -> EHRState:
         """Belief at the last visit of a recorded course; see `inference.infer`."""
-        from world_models.ehr_world.set_outcome.inference import infer
-
-        return infer(self, history, key, checked_factors(self.factors, factors, key.shape[0], self.device))
+        return inference.infer(self, history, key, checked_factors(self.factors, factors, key.shape[0], self.device))
 
     @torch.no_grad()
     def infer_stay(self, episode: PatientEpisode, key: Tensor, hours: float | None = None) -> EHRState:
         """Belief about one recorded stay, for every key of `key` [B], at `hours` (None: its end)."""
-        from world_models.ehr_world.set_outcome.inference import infer_stay
-
-        return infer_stay(self, episode, key, hours)
+        return inference.infer_stay(self, episode, key, hours)
 
     # ---- parts
 
