@@ -126,7 +126,7 @@ DERIVED: dict[str, tuple[float, int]] = {
     "discharges +0.05": (gain("discharge"), 2),
     "stability +0.04": (gain("stability"), 2),
     "tests +0.02": (gain("tests"), 2),
-    "learn 0.19 and": (beyond_blind("PPO in ecg-wm-small, mean of 2 seeds"), 2),
+    "learn 0.19": (beyond_blind("PPO in ecg-wm-small, mean of 2 seeds"), 2),
     "and 0.27 beyond": (beyond_blind("CEM in ecg-wm-small"), 2),
     "(1.3 to 1.4 times)": (expected_over_seen("death_72h_from_4h"), 1),
     "to 1.4 times)": (expected_over_seen("death_72h_from_24h"), 1),
