@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
 
 from world_models import keys
+from world_models.files import replacing
 from world_models.oracles.ecg_drug.world import ECGDrugOracle, ECGDrugState
 
 __all__ = ["REGIMENS", "Regimen", "main", "simulate"]
@@ -131,11 +131,10 @@ def main(argv: list[str] | None = None) -> int:
             f"{found['shift']:7.2f}{found['risk_ratio_500']:8.1f}  {r.published}"
         )
     if args.out:
-        with open(args.out + ".part", "w", encoding="utf-8", newline="") as file:
+        with replacing(args.out) as part, part.open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, fieldnames=list(rows[0]))
             table.writeheader()
             table.writerows(rows)
-        os.replace(args.out + ".part", args.out)
     return 0
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from world_models.cardiac_jepa.finetune import LabelledRows, Recipe, finetune, p
 from world_models.cardiac_jepa.pretrain import PairSource, pretrain
 from world_models.data.ecg.monolith import Monolith
 from world_models.data.ecg.pairs import consecutive, subset_patients, with_changes
+from world_models.files import write_text
 
 __all__ = [
     "METHODS", "PRESETS", "PROBE", "TUNED", "WHOLE", "Arm", "Cohort", "Settings", "cohort_of", "data_mark",
@@ -139,9 +139,7 @@ def run_arm(cohort: Cohort, method: str, share: float, settings: Settings, work:
     digest = hashlib.sha256(json.dumps([asdict(settings), method, share]).encode()).hexdigest()[:10]
     folder = work / f"{method}-{share:g}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".settings.{os.getpid()}.part"
-    part.write_text(json.dumps(asdict(settings), indent=1))
-    os.replace(part, folder / "settings.json")
+    write_text(folder / "settings.json", json.dumps(asdict(settings), indent=1))
     told = {"method": method, "share": share, "train_patients": len(m.patient[train].unique()), "train_ecgs": len(train)}
     run = _Run(cohort, train, inside, settings, share, folder, device)
     scores = run.supervised(told) if method == "supervised" else run.pretrained(method, told)

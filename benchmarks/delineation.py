@@ -32,6 +32,7 @@ from world_models.ecg.delineation.delineate import CONVENTIONS, delineate
 from world_models.ecg.intervals import QT_EXPONENT
 from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.waveform import Intervals, draw_ecg
+from world_models.files import replacing
 
 LEADS = ("i", "ii", "iii", "avr", "avl", "avf", "v1", "v2", "v3", "v4", "v5", "v6")
 INTERVALS = ("pr_ms", "qrs_ms", "qt_ms")
@@ -141,12 +142,10 @@ def wilson(failures: int, records: int) -> tuple[float, float]:
 
 def write(path: Path, rows: list[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as file:
+    with replacing(path) as part, part.open("w", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
         table.writerows(rows)
-    os.replace(temporary, path)
     print(f"\n{path}")
     widths = {k: max(len(k), *(len(str(r[k])) for r in rows)) for k in rows[0]}
     for row in [{k: k for k in rows[0]}, *rows]:

@@ -18,7 +18,6 @@ the highest correlation anybody can reach.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +35,7 @@ from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.set_outcome.events import Stays
 from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
+from world_models.files import replacing
 from world_models.oracles.ward.clinician import clinician
 from world_models.oracles.ward.world import WardOracle, WardState
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, inquiry_index, intervention_index
@@ -235,10 +235,9 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     right.invert_yaxis()
     right.set(xlim=(-1.2, 3.2), xlabel="learned effect / oracle's (95 % CI over patients; cut at -1 and 3)")
     figure.tight_layout()
-    part = path.with_name(path.stem + ".part.png")
-    figure.savefig(part, dpi=130)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=130)
     plt.close(figure)
-    os.replace(part, path)
 
 
 def _whiskers(rows: Sequence[dict[str, Any]], mean: str, name: str, scale: Sequence[float]) -> list[list[float]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 from pathlib import Path
 
 import torch
@@ -33,6 +32,7 @@ from world_models import catalog, checkpoint
 from world_models.ehr_world.records import Guesses, Records, count_values, median_values, read_records
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.train_records import Recipe, finish_fold, folder_of, read_sources, train_fold
+from world_models.files import write_text
 
 __all__ = ["ASKED", "guesses_for", "judge_folds", "judge_world", "told"]
 
@@ -145,12 +145,7 @@ def judge_world(
 
 def write_json(plain: dict, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(_plain(plain), indent=1, allow_nan=False) + "\n")
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(out, json.dumps(_plain(plain), indent=1, allow_nan=False) + "\n")
 
 
 def _fold_slots(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -38,6 +37,7 @@ from world_models.ehr_world.set_outcome.losses import forced, likelihood, normal
 from world_models.ehr_world.set_outcome.network import SetOutcome
 from world_models.ehr_world.train import fresh, train_net
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
+from world_models.files import write_text
 
 __all__ = ["Boosting", "budget_steps", "by_net", "train_set_outcome"]
 
@@ -67,9 +67,7 @@ def budget_steps(folder: Path, budget_s: float, work: Callable[[int], None], use
     one = (time.process_time() - start) / done
     steps = max(1, int((budget_s - used_s - (time.process_time() - first)) / one))
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "steps.part"
-    part.write_text(json.dumps({"budget_s": budget_s, "steps": steps, "second_a_step": one}))
-    os.replace(part, path)
+    write_text(path, json.dumps({"budget_s": budget_s, "steps": steps, "second_a_step": one}))
     return steps
 
 

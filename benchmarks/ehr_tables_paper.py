@@ -6,9 +6,10 @@ Its figures stand on MIMIC-IV, on H100s; ours on a simulated ward or a demo, on 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from world_models.files import replacing
 
 __all__ = ["efficiency", "figure", "figure_rows", "hyperparameters", "paper_rows", "retention"]
 
@@ -88,10 +89,9 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
     handles, labels = panels[0][0].get_legend_handles_labels()
     shown.legend(handles, labels, fontsize=8, loc="upper right", ncols=2)
     shown.tight_layout(rect=(0, 0, 1, 0.95))
-    part = path.with_name(path.name + ".part")
-    shown.savefig(part, dpi=120, format="png")
+    with replacing(path) as part:
+        shown.savefig(part, dpi=120, format="png")
     plt.close(shown)
-    os.replace(part, path)
 
 
 def efficiency(path: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ What each row means is told in `benchmarks.fidelity_ehr_world`, which prints the
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -23,6 +22,7 @@ from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.losses import forced, likelihood, normal_score
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.vocabulary import from_z, report_grid, to_z
+from world_models.files import replacing
 from world_models.oracles.ward.world import WardOracle
 from world_models.quantities.ward import INQUIRIES
 
@@ -234,9 +234,8 @@ def ceiling_of(work: Path, patients: int, begin: int | None) -> dict[str, Tensor
     """`oracle_ceiling`, kept in the work folder; None for 0 patients."""
     path = work / f"ceiling-{patients}-{'next' if begin is None else begin}.safetensors"
     if patients and not path.exists():
-        part = path.with_suffix(".part")
-        save_file(oracle_ceiling(patients, begin), part)
-        os.replace(part, path)
+        with replacing(path) as part:
+            save_file(oracle_ceiling(patients, begin), part)
     return load_file(path) if patients else None
 
 

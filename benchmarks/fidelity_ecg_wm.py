@@ -20,6 +20,7 @@ from torch import Tensor
 
 from world_models import catalog, keys, tree
 from world_models.ecg.delineation.delineate import delineate
+from world_models.files import replacing
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
 from world_models.protocol import Chart, History
 from world_models.quantities.ecg_drug import DRUGS
@@ -222,12 +223,10 @@ def summary(rows: list[dict]) -> list[dict]:
 
 def write(path: Path, rows: list[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    with open(temporary, "w", newline="") as file:
+    with replacing(path) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)
 
 
 def main() -> None:

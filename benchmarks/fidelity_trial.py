@@ -12,7 +12,6 @@ predictions and plot go to benchmarks/results/. Torch runs on one thread.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ import torch
 from benchmarks.trial_baselines import concentration_response, persistence, population_course
 from benchmarks.trial_worlds import ADAPTERS, TARGETS, Prediction, predict_oracle
 from world_models.data.ecg.ecgrdvq import INTERVALS, canonical_drug, load_raw, load_trial
+from world_models.files import replacing
 from world_models.oracles.ecg_drug.fit.trial import fit_trial
 from world_models.oracles.ecg_drug.population import TrialModel
 
@@ -197,9 +197,8 @@ def plot(table: pd.DataFrame, path: Path) -> None:
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    frame.to_csv(partial, index=False, float_format="%.2f")
-    os.replace(partial, path)
+    with replacing(path) as part:
+        frame.to_csv(part, index=False, float_format="%.2f")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from world_models.files import replacing
 
 __all__ = ["write_csv", "write_tables"]
 
@@ -14,12 +15,10 @@ __all__ = ["write_csv", "write_tables"]
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows to CSV, the columns in the order in which the rows first name them; floats to six significant digits."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    os.replace(partial, path)
 
 
 def write_tables(prefix: Path, tables: Mapping[str, Sequence[Mapping[str, Any]]], most: Mapping[str, int] | None = None) -> None:

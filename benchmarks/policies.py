@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -40,6 +39,7 @@ from benchmarks.files import write_csv
 from clinenv.envs.ecg_drug.task import ECGDrugTask
 from clinenv.simulator import Simulator
 from world_models import catalog, keys
+from world_models.files import replacing, write_text
 
 REFERENCE = "dofetilide label rule"
 BLIND = "dofetilide 0.25 mg every 12 h, without looking"
@@ -91,10 +91,9 @@ def plot_sweep(path: Path, rows: Sequence[Mapping[str, Any]], rule: Mapping[str,
         axis.set(title=title, xlabel="lambda")
     axes[0].legend(frameon=False, fontsize=8)
     figure.suptitle(f"CEM in the learned world judged in the oracle, {rows[0]['patients']} patients, 95 % intervals")
-    partial = path.with_name("partial-" + path.name)
-    figure.savefig(partial, dpi=130)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=130)
     plt.close(figure)
-    os.replace(partial, path)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -186,8 +185,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = {k: v for k, v in vars(args).items() if k not in ("out", "runs")}
         about = {**settings, "cost_weight": preset.cost_weight, "preset": preset.to_json(), "torch": torch.__version__}
         text = json.dumps({"arguments": about, "seconds": seconds, "rows": rows}, indent=1, default=str) + "\n"
-        (out / "policies.json.partial").write_text(text, encoding="utf-8")
-        os.replace(out / "policies.json.partial", out / "policies.json")
+        write_text(out / "policies.json", text)
 
     if not args.no_sweep:
         sweep: dict[str, Episodes] = {}

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -42,6 +41,7 @@ from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.simulator import Simulator
 from world_models import catalog, keys
 from world_models.ehr_world.ward_rollouts import TEST_SEED
+from world_models.files import write_text
 from world_models.quantities.ward import INQUIRIES
 
 RULE = "clinician's rule"
@@ -168,9 +168,7 @@ def kept(path: Path, make: Callable[[], Tensor], about: Mapping[str, Any]) -> Te
 
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, text)
 
 
 def text_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -8,7 +8,6 @@ Each panel shows the first patient, from --seed on, in whom the condition takes 
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from PIL import Image
 
 from clinenv.rendering.ecg_paper import paper_image
 from world_models import keys
+from world_models.files import replacing
 from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
 from world_models.oracles.progression.ecg.shown import FORMS, VISIBLE, shown_on_ecg
 from world_models.quantities.progression import CODES, CONDITIONS, SAMPLING_RATE_HZ, TREATMENTS
@@ -82,9 +82,8 @@ def main(arguments: list[str] | None = None) -> None:
     for i, picture in enumerate(pictures):
         sheet.paste(picture.resize(size, Image.LANCZOS), (size[0] * (i % args.columns), size[1] * (i // args.columns)))
     out = Path(args.out)
-    part = out.with_name(out.name + ".part")
-    sheet.save(part, format="PNG")
-    os.replace(part, out)
+    with replacing(out) as part:
+        sheet.save(part, format="PNG")
     print(f"{out}: {len(pictures)} ECGs")
 
 

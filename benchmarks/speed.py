@@ -31,6 +31,7 @@ import torch
 import clinenv  # noqa: F401  (registers the ids)
 from benchmarks.network_share import time_shares
 from benchmarks.peers import PEERS, measure_peer
+from world_models.files import write_text
 
 BATCHES = (1, 64, 1024, 4096)
 COURSE_STEPS = 24  # 48 h
@@ -223,9 +224,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         path = Path(args.json)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(out, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, json.dumps(out, indent=1) + "\n")
         print(f"written: {path}")
     return 0
 

@@ -38,6 +38,7 @@ from world_models.ehr_world.causal_lm.tokens import QuantileCodec
 from world_models.ehr_world.set_outcome.events import CENSORED, Stays
 from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
+from world_models.files import write_text
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS
 
 K, PAST, CASE = 20, 40, 8  # inquiries a step; steps told; steps of a case
@@ -241,9 +242,7 @@ def main(argv: list[str] | None = None) -> None:
     for row in (*told.get("outcomes", ()), *told.get("environment", ())):
         print({n: round(v, 4) if isinstance(v, float) else v for n, v in row.items()})
     a.json.parent.mkdir(parents=True, exist_ok=True)
-    part = a.json.with_name(a.json.name + ".part")
-    part.write_text(json.dumps(told, indent=1) + "\n")
-    os.replace(part, a.json)
+    write_text(a.json, json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from contextlib import contextmanager
 from pathlib import Path
+
+from world_models.files import write_text
 
 __all__ = ["spending", "spent"]
 
@@ -23,9 +24,7 @@ def spending(folder: Path):
         done = True
     finally:
         if not told["done"]:
-            part = folder / "spent.part"
-            part.write_text(json.dumps({"cpu_s": told["cpu_s"] + time.process_time() - start, "done": done}))
-            os.replace(part, path)
+            write_text(path, json.dumps({"cpu_s": told["cpu_s"] + time.process_time() - start, "done": done}))
 
 
 def spent(folder: Path) -> float:

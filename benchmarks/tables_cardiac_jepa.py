@@ -43,6 +43,7 @@ from benchmarks.cardiac_jepa_arms import (
 from benchmarks.files import write_csv
 from world_models.cardiac_jepa.auroc import Bootstrap, Interval, bootstrap_macro, difference
 from world_models.data.ecg.monolith import read_monolith
+from world_models.files import replacing
 
 __all__ = ["Judged", "figure", "judge", "main", "tables"]
 
@@ -250,9 +251,8 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
     axes[0].set_ylabel("macro AUROC")
     axes[0].legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    picture.savefig(part, format="png", dpi=120)
-    part.replace(path)
+    with replacing(path) as part:
+        picture.savefig(part, format="png", dpi=120)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:

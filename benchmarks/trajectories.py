@@ -7,7 +7,6 @@ Every id in every world it knows, seeds 0 to 3, the same random actions: observa
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 import clinenv  # noqa: F401 - registers the ids
+from world_models.files import replacing
 
 COURSES = (
     ("ECGDrug-v0", "ecg-wm-small", {}),
@@ -92,9 +92,8 @@ def main() -> None:
         arrays = course(env_id, world, options)
         found |= {f"{name}/{part}": value for part, value in arrays.items()}
         print(f"{name}: return of seeds {SEEDS} {arrays['reward'].sum():.6f}", flush=True)
-    temporary = arguments.out.with_name(f".{arguments.out.name}.tmp.npz")
-    np.savez_compressed(temporary, **found)
-    os.replace(temporary, arguments.out)
+    with replacing(arguments.out) as part:
+        np.savez_compressed(part, **found)
     if arguments.against:
         with np.load(arguments.against, allow_pickle=False) as file:
             off = differences(found, dict(file))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from benchmarks.ward_cases import Row, change, effect, patients, run
 from benchmarks.ward_courses import balances, courses, cultures, delay, speed
 from world_models import tree
+from world_models.files import replacing
 from world_models.oracles.ward.world import WardState
 
 __all__ = ["main"]
@@ -224,13 +224,11 @@ def main(argv: list[str] | None = None) -> int:
                 f"{row.probe:62s}{row.measured:12.4g} {row.unit:10s}[{row.low:g}, {row.high:g}] {row.inside:4s}{row.source}"
             )
     if not args.quick and not args.only:
-        partial = args.out.with_name(args.out.name + ".part")
-        with open(partial, "w", encoding="utf-8", newline="") as file:
+        with replacing(args.out) as part, part.open("w", encoding="utf-8", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow([*asdict(rows[0]), "inside"])
             for row in rows:
                 table.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in asdict(row).values()] + [row.inside])
-        os.replace(partial, args.out)
     print(f"{sum(r.inside == 'yes' for r in rows)} of {len(rows)} inside")
     return 0
 

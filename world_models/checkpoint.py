@@ -19,9 +19,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from world_models.files import write_text
 from world_models.kept import Kept
 from world_models.sealed import Form, Opened, command_line
-from world_models.tensor_file import CheckpointError, replace_file, save_tensors
+from world_models.tensor_file import CheckpointError, save_tensors
 
 __all__ = [
     "CARD", "CONFIG", "WEIGHTS", "CheckpointError", "Opened", "load", "load_module", "main", "opened", "read_config",
@@ -134,7 +135,7 @@ def save_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: M
             raise ValueError(f"tensor {name!r} holds NaN or infinity; do not save a model whose training broke")
     folder = Path(folder)
     total = _FORM.write(folder, config, (save(plain),))
-    replace_file(folder / CARD, card.encode())
+    write_text(folder / CARD, card)
     return total
 
 

@@ -19,7 +19,8 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from world_models.config_json import ConfigError, parse_json
-from world_models.tensor_file import CheckpointError, replace_file, take_tensors
+from world_models.files import write_bytes, write_text
+from world_models.tensor_file import CheckpointError, take_tensors
 
 try:
     import fcntl
@@ -82,7 +83,7 @@ class Form:
         with _held(folder):
             self._finish(folder)
             for name, content in zip(self.tensors, contents, strict=True):
-                replace_file(_next(folder / name), content)
+                write_bytes(_next(folder / name), content)
             self._write_json(folder, values, total)
             for name in self.tensors:
                 os.replace(_next(folder / name), folder / name)
@@ -185,7 +186,7 @@ class Form:
             os.replace(_next(folder / name), folder / name)
 
     def _write_json(self, folder: Path, config: Mapping[str, Any], total: str) -> None:
-        replace_file(folder / self.json, (json.dumps({**config, _SEAL: total}, indent=2) + "\n").encode())
+        write_text(folder / self.json, json.dumps({**config, _SEAL: total}, indent=2) + "\n")
 
     def _must_exist(self, path: Path) -> None:
         if not path.is_file():

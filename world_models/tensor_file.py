@@ -18,8 +18,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from world_models.config_json import ConfigError, parse_json
+from world_models.files import write_bytes
 
-__all__ = ["CheckpointError", "Header", "read_header", "read_tensors", "replace_file", "save_tensors", "take_tensors"]
+__all__ = ["CheckpointError", "Header", "read_header", "read_tensors", "save_tensors", "take_tensors"]
 
 LONGEST_HEADER = 16 << 20  # bytes; a header of ours has some 20 kB
 _TYPES = {
@@ -39,24 +40,11 @@ class Header(NamedTuple):
     metadata: dict[str, str]
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename it: whoever is killed, or reads meanwhile, finds old or new."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Tensors to a safetensors file, whole or not at all; its folder is made if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    replace_file(path, save(plain, None if metadata is None else dict(metadata)))
+    write_bytes(path, save(plain, None if metadata is None else dict(metadata)))
 
 
 def read_tensors(

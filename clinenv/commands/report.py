@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -14,6 +13,7 @@ import numpy as np
 from clinenv.rendering.charts import Course, beats_svg, course_svg
 from clinenv.rendering.ecg_paper import svg_paper
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, reading
+from world_models.files import write_text
 
 __all__ = ["Beats", "ReportContent", "RiskLine", "page", "write_report", "write_whole"]
 
@@ -205,14 +205,7 @@ def write_whole(path: str | Path, text: str) -> None:
     path = Path(path)
     if path.exists() and not path.is_file():
         raise FileExistsError(f"{path} is no plain file; give the name of one")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_text(path, text)
 
 
 def write_report(path: str | Path, content: ReportContent) -> None:

@@ -11,7 +11,6 @@ A run is a function of its recipe: the batch of a step is drawn from (seed, step
 from __future__ import annotations
 
 import json
-import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from world_models.cardiac_jepa.asymmetric_loss import asymmetric_loss
 from world_models.cardiac_jepa.auroc import macro_auroc
 from world_models.cardiac_jepa.encoder import initialise
 from world_models.cardiac_jepa.probes import Probe, crop_features
+from world_models.files import write_text
 
 __all__ = ["Classifier", "LabelledRows", "Recipe", "finetune", "predict", "supervised"]
 
@@ -235,9 +235,7 @@ def _same_run(folder: Path, recipe: Recipe, train: LabelledRows, valid: Labelled
         if kept != mine:
             differ = sorted(k for k in {*kept, *mine} if kept.get(k) != mine.get(k))
             raise ValueError(f"{folder} holds a run that differs in {', '.join(differ)}; delete it or name another folder")
-    part = folder / "recipe.part"
-    part.write_text(json.dumps(mine))
-    os.replace(part, path)
+    write_text(path, json.dumps(mine))
 
 
 class _Run:

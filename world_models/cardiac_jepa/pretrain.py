@@ -25,6 +25,7 @@ from world_models.cardiac_jepa.collapse import CollapseWatch
 from world_models.cardiac_jepa.config import JEPAConfig
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.reduce import BatchNorm1d, ranks
+from world_models.files import write_text
 from world_models.training import Schedule, fit
 
 __all__ = ["Batch", "PairOrder", "PairSource", "Pairs", "check_rows", "pretrain", "start_ddp"]
@@ -262,6 +263,4 @@ def _claim(folder: Path, run: dict[str, Any], writes: bool) -> None:
         return
     if writes:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps(run, indent=2), encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, json.dumps(run, indent=2))

@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +23,7 @@ from world_models.data.ecg import ludb
 from world_models.data.ecg.wfdb.reader import LEADS, RecordError
 from world_models.ecg.morphology import fit_morphology, fit_quality
 from world_models.ecg.waveform import DRAWN_LEADS, R_SHARE, WAVES, Intervals, sample_times_ms
+from world_models.files import write_bytes
 
 __all__ = ["MarkedBeat", "fit_bank", "main", "marked_beat"]
 
@@ -151,14 +150,6 @@ def fit_bank(folder: str | Path) -> tuple[Tensor, dict]:
     return heights[keep][order].contiguous(), counts | quality
 
 
-def _write(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
-
-
 def main(arguments: list[str] | None = None) -> int:
     from safetensors.torch import save
 
@@ -187,8 +178,8 @@ def main(arguments: list[str] | None = None) -> int:
         "sha256": hashlib.sha256(content).hexdigest(),
         **account,
     }
-    _write(options.out, content)
-    _write(options.out.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
+    write_bytes(options.out, content)
+    write_bytes(options.out.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
     print(json.dumps(account, indent=2))
     return 0
 

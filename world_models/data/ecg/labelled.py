@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
-import os
 import re
 import sys
 from collections import Counter
@@ -27,6 +26,7 @@ from torch import Tensor
 from world_models.data.ecg import ludb, snomed
 from world_models.data.ecg.wfdb.header import comments_of
 from world_models.data.ecg.wfdb.reader import RecordError, folder_records, read_ecg
+from world_models.files import replacing
 
 __all__ = [
     "LabelTableError", "LabelledECGs", "counts", "keep", "read_challenge", "read_ludb", "read_table", "write_labels_csv",
@@ -304,18 +304,12 @@ def write_labels_csv(labelled: LabelledECGs, path: str | Path) -> Path:
     """
     path = Path(path)
     _writable(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("x", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            people = [] if labelled.patient is None else ["patient"]
-            writer.writerow(["record", *people, *labelled.names])
-            for i, (name, row) in enumerate(zip(labelled.record, labelled.label.int().tolist(), strict=True)):
-                writer.writerow([name, *([int(labelled.patient[i])] if people else []), *row])
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with replacing(path) as part, part.open("x", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        people = [] if labelled.patient is None else ["patient"]
+        writer.writerow(["record", *people, *labelled.names])
+        for i, (name, row) in enumerate(zip(labelled.record, labelled.label.int().tolist(), strict=True)):
+            writer.writerow([name, *([int(labelled.patient[i])] if people else []), *row])
     return path
 
 

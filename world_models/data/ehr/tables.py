@@ -21,6 +21,7 @@ import numpy as np
 
 from world_models.data.ehr.cells import NO_ID, EhrDataError, Habits, find_habits, trimmed, undecided, value_of
 from world_models.data.ehr.flow import Ledger
+from world_models.files import write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -291,9 +292,7 @@ def read_shard_table(folder: str | Path, spec: TableSpec):
 
 def write_json(path: Path, data: object) -> None:
     """To a name of its own, then moved into place."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(data, indent=1), encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, json.dumps(data, indent=1))
 
 
 def clear_parts(folder: Path, patterns: Sequence[str] = ("*.part",)) -> None:

@@ -7,7 +7,6 @@ string, so that the tokens met in training are those fed in generation, whatever
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from world_models.ehr_world.causal_lm import text as causal_text
 from world_models.ehr_world.causal_lm.grammar import EITHER, LABEL, NUMBER, Automaton, text_automaton
 from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, Asked, Narrative, Step
+from world_models.files import write_text
 from world_models.quantities.ward import INQUIRIES, ORGANISMS
 
 __all__ = ["IGNORED", "Codec", "Encoded", "TextCodec", "encode", "last_steps", "train_tokenizer"]
@@ -233,6 +233,4 @@ def train_tokenizer(texts: Iterable[str], size: int = 1024) -> Any:
 def write_codec(folder: str | Path, settings: dict) -> None:
     path = Path(folder) / CODEC
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(settings, indent=1) + "\n")

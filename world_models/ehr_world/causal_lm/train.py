@@ -356,6 +356,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError, ImportError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # its threads, left running, now and then abort a process that ends
     if os.environ.get("RANK", "0") == "0":
         print(folder)
     return 0

@@ -10,7 +10,6 @@ what is true of the whole stay. Tables are validated by `meds`.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +30,7 @@ from world_models.data.ehr.episode import (
 )
 from world_models.data.ehr.meds.schema import EpisodeSchema, GeneratedTrajectorySchema
 from world_models.data.ehr.tables import EhrDataError
+from world_models.files import replacing
 
 __all__ = [
     "is_episode_file", "read_episodes", "to_table", "trajectory_table",
@@ -183,12 +183,8 @@ def write_table(table: pa.Table, path: str | Path) -> Path:
     """To a name of its own, then moved into place; folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
+    with replacing(path) as part:
         pq.write_table(table, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from world_models.data.ecg.ecgrdvq import load_trial
+from world_models.files import write_text
 from world_models.oracles.ecg_drug.drugs import DRUGS
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.fit.effects import (
@@ -339,9 +339,7 @@ def main(argv: list[str] | None = None) -> int:
         },
         **fitted,
     }
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, out)
+    write_text(out, json.dumps(result, indent=1, allow_nan=False) + "\n")
     print(f"fitted {subjects} subjects; wrote {out}")
     return 0
 
