@@ -29,7 +29,8 @@ from torch import Tensor
 from world_models.checkpoint import CheckpointError
 from world_models.sealed import Form, Opened, command_line
 
-__all__ = ["FORM", "OPTIMIZER", "POLICIES", "POLICY", "filled", "load_policy", "plain", "read_config", "restore", "save"]
+__all__ = ["FORM", "OPTIMIZER", "POLICIES", "POLICY"]
+__all__ += ["filled", "load_policy", "plain", "read_config", "restore", "save"]
 
 POLICIES: dict[str, type[BasePolicy]] = {"ppo": ActorCriticPolicy, "dqn": DQNPolicy}
 POLICY, OPTIMIZER = "policy.safetensors", "optimizer.safetensors"
