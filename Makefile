@@ -29,6 +29,7 @@ test-processors: setup
 
 lint: setup
 	$(PY) -m ruff check .
+	$(PY) -m mypy
 
 # Those that need no data of your own; the trial's are run by hand (benchmarks/README.md)
 BENCHMARKS ?= speed delineation fidelity_ecg_wm policies
@@ -37,7 +38,7 @@ bench: setup
 	set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(PY) -m benchmarks.$$name; done
 
 clean:
-	rm -rf build dist runs *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist runs *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 # The oldest supported Gymnasium, TorchRL, RLlib with Minari, each in an environment of its own: their pins clash with the
