@@ -48,7 +48,7 @@ test-oldest:
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
 	.venv-oldest/bin/python -m pip install -q "gymnasium==1.1.1" hypothesis -e .
-	.venv-oldest/bin/python -m pytest tests/contract tests/clinenv/test_registration.py tests/clinenv/test_door.py
+	.venv-oldest/bin/python -m pytest tests/contract tests/clinenv/test_registration.py tests/clinenv/test_interface.py
 
 test-torchrl: setup
 	test -x .venv-torchrl/bin/python || $(PYTHON) -m venv .venv-torchrl

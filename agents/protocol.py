@@ -7,8 +7,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from clinenv.codec import pick_levels
 from clinenv.simulator import Simulator
-from clinenv.spaces import pick_levels
 from clinenv.task import Levels, Menu
 from world_models.protocol import Chart
 

@@ -1,30 +1,24 @@
-"""Who comes to the door: patients whose baselines were recorded, drawn by their keys."""
+"""Whose course an environment runs: anything that says from a random key who the next patient is."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-from gymnasium import logger
 from torch import Tensor
 
-from world_models import keys, tree
-from world_models.protocol import Chart, WorldModel
+from world_models.protocol import Chart
 
-__all__ = ["Patients", "RecordedPatients", "Starting"]
-
-SAMPLING_RATE_HZ = 500.0
-SAMPLES = 5000
+__all__ = ["Patients", "Starting"]
 
 
+@runtime_checkable
 class Patients(Protocol):
     """Anything that says what is fixed about new patients."""
 
     def factors(self, key: Tensor) -> dict[str, Tensor]:
-        """Factors of the world for new patients: name -> [B, *shape] for keys [B]; the others are drawn. Pure.
+        """Factors of the world for new patients: name -> [B, *shape] for keys [B]; the others are sampled. Pure.
 
-        NaN where a patient's own is not known: it is drawn for that patient (`world_models.inputs.admit`).
+        NaN where a patient's own is not known: it is sampled for that patient (`world_models.inputs.admit`).
         """
 
 
@@ -32,71 +26,12 @@ class Patients(Protocol):
 class Starting(Patients, Protocol):
     """Patients who come with a course behind them, so that a world cannot just admit them."""
 
-    def begin(self, key: Tensor, factors: dict[str, Tensor]) -> tuple[Any, Chart]:
+    def choose(self, options: Any) -> tuple[Any, dict[str, Any]]:
+        """Of a reset's options: which start they ask for (as `begin` takes it; None: any), and the options left.
+
+        Raises:
+            ValueError: no such start.
+        """
+
+    def begin(self, key: Tensor, factors: dict[str, Tensor], start: Any) -> tuple[Any, Chart]:
         """The world's state of patients [B] where their course goes on, and the chart there. Pure."""
-
-
-class RecordedPatients:
-    """The WFDB records of a folder and those below it: each new patient has the ECG of one of them, drawn by its key.
-
-    What the records do not say (clearance, say, or a missing age) is drawn as for a generated patient.
-
-    Raises:
-        ValueError: a record that is no 12-lead ECG of ten seconds, or no record whose intervals can be trusted.
-    """
-
-    def __init__(self, folder: str | Path, world: WorldModel) -> None:
-        from world_models.data.ecg.wfdb.reader import Recording, folder_records, read_ecg
-        from world_models.ecg.delineation.delineate import delineate
-
-        recordings: list[Recording] = []
-        for path in folder_records(folder):
-            recording = read_ecg(path, SAMPLING_RATE_HZ)
-            seconds = recording.ecg_mv.shape[-1] / SAMPLING_RATE_HZ
-            if recording.ecg_mv.shape[-1] != SAMPLES:
-                raise ValueError(f"{path} lasts {seconds:g} s, but a patient needs 10 s; take it out of the folder")
-            for warning in recording.warnings:
-                logger.warn(f"{path}: {warning}")
-            recordings.append(recording)
-        chart: Chart = {
-            "ecg_mv": torch.stack([r.ecg_mv for r in recordings]),
-            "age_years": torch.tensor([torch.nan if r.age_years is None else r.age_years for r in recordings]),
-            "sex_female": torch.tensor([torch.nan if r.sex_female is None else 1.0 * r.sex_female for r in recordings]),
-        }
-        chart = tree.to(chart, world.device)
-        why: dict[int, str] = {}
-        marks = delineate(chart["ecg_mv"], SAMPLING_RATE_HZ)
-        for row in (~marks.trusted).nonzero().flatten().tolist():
-            why[row] = f"not measurable, quality {float(marks.quality[row]):.2f}"
-        rows = [row for row in range(len(recordings)) if row not in why]
-        factors = world.read(tree.take(chart, torch.tensor(rows, device=world.device))) if rows else {}
-        for place, row in enumerate(rows):
-            out = _out_of_range({name: value[place] for name, value in factors.items()}, world)
-            if out:
-                why[row] = out
-        left_out = "; ".join(f"{recordings[row].name} ({words})" for row, words in list(why.items())[:5])
-        kept = [place for place, row in enumerate(rows) if row not in why]
-        if not kept:
-            raise ValueError(f"no record in {folder} can be used: {left_out}; give cleaner 12-lead ECGs")
-        if why:
-            logger.warn(f"{len(why)} of {len(recordings)} records of {folder} left out: {left_out}")
-        self.names = [recordings[rows[place]].name for place in kept]
-        self._factors = tree.take(factors, torch.tensor(kept, device=world.device))
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def factors(self, key: Tensor) -> dict[str, Tensor]:
-        """The factors of one record for each key [B]; NaN where the record does not state one."""
-        row = keys.bits(key, 0, "recorded patient") % len(self.names)
-        return {name: value[row] for name, value in self._factors.items()}
-
-
-def _out_of_range(read: dict[str, Tensor], world: WorldModel) -> str:
-    """Why the world takes no such patient; empty if it does."""
-    for quantity in world.factors:
-        value = read.get(quantity.name)
-        if value is not None and bool(((value < quantity.low) | (value > quantity.high)).any()):
-            worst = float(value.flatten()[0])
-            return f"{quantity.name} {worst:g} is outside {quantity.low:g}..{quantity.high:g} {quantity.unit}"
-    return ""

@@ -1,4 +1,4 @@
-"""Simulator: a world and a task together. The only step in the house; environments and planners stand on it."""
+"""Simulator: a world and a task together. The only step in the project; environments and planners stand on it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from clinenv.task import Refusing, Task
+from clinenv.task import Task
 from world_models import keys, tree
 from world_models.protocol import Chart, Factors, WorldModel
 
@@ -24,7 +24,7 @@ class Step(NamedTuple):
     terms: dict[str, Tensor]  # name -> float32 [B]
     cost: Tensor  # float32 [B]
     terminated: Tensor  # bool [B]
-    given: Tensor | None = None  # float32 [B, A] the orders that were carried out
+    given: Tensor  # float32 [B, A] the orders that were carried out
     refused: Tensor | None = None  # bool [B, A] those that were not; None: the task refuses none
 
 
@@ -73,10 +73,10 @@ class Simulator:
         unknown = sorted(set(task.actions.names) - set(ordered))
         if unknown:
             raise ValueError(f"an action of task {task.name!r} orders {', '.join(unknown)}, which is none of {ordered}")
-        self.refuses = isinstance(task, Refusing)
 
     @property
     def device(self) -> torch.device:
+        """Where the world lives."""
         return torch.device(self.world.device)
 
     @torch.no_grad()
@@ -86,26 +86,30 @@ class Simulator:
         return state, self.world.observe(state, also)
 
     @torch.no_grad()
-    def step(self, state: Any, chart: Chart, action: Tensor, also: Sequence[str] = ()) -> Step:
+    def step(
+        self, state: Any, chart: Chart, action: Tensor, also: Sequence[str] = (), admissible: Tensor | None = None
+    ) -> Step:
         """One step of `world.hours_per_step`. What the task refuses is not carried out.
 
         Args:
             state: of B patients, with `chart` the chart that was observed in it.
             action: float32 [B, A] in the orders' units.
             also: measures on request to put into the new chart.
+            admissible: bool [B, A] what the task allows on `chart`, where that is known already.
 
         Raises:
             ValueError: the world's own, of an amount out of its order's bounds or an unknown measure.
         """
         refused = None
-        if self.refuses:
-            refused = self.task.refused(chart, action)
+        if self.task.refuses:
+            allowed = self.task.admissible(chart) if admissible is None else admissible
+            refused = self.task.refused(chart, action, allowed)
             action = torch.where(refused, 0.0, action)
         state = self.world.transition(state, action)
         after = self.world.observe(state, also)
         terms = self.task.reward(chart, action, after)
-        cost = self.task.cost(chart, action, after)
-        return Step(state, after, _sum(terms), terms, cost, self.task.terminated(after), action, refused)
+        cost, terminated = self.task.cost(chart, action, after), self.task.terminated(after)
+        return Step(state, after, _sum(terms), terms, cost, terminated, action, refused)
 
     @torch.no_grad()
     def imagine(
@@ -120,14 +124,14 @@ class Simulator:
     ) -> Imagined:
         """Try K candidate plans on `particles` possible futures of each patient.
 
-        The particles are re-keyed, so a planner never sees the luck the patient will meet; all candidates share them,
-        so their differences are paired.
+        The particles have keys of their own, so a planner never sees the future that the patient will meet; all
+        candidates share them, so their differences are paired.
 
         Args:
             state: of B patients, with `chart` their chart now.
             actions: [B, K, H, A] in the orders' units.
             particles: P, at least 1.
-            key: int64 [B], where the particles' luck comes from; by default the state's own key.
+            key: int64 [B], from which the particles' keys follow; by default the state's own key.
             discount: of each further step's reward.
             chunk: rows simulated at a time; bounds the memory, does not change the result in an oracle.
         """
@@ -138,12 +142,12 @@ class Simulator:
             raise ValueError(f"actions are for {patients} patients but the state holds {state.key.shape[0]}")
         requested = {quantity.name for quantity in self.world.measures if quantity.on_request}
         chart = {name: value for name, value in chart.items() if name not in requested}  # no waveform a particle
-        luck = keys.fold(state.key if key is None else key, "imagine")
+        base = keys.fold(state.key if key is None else key, "imagine")
         # Candidates share particles: redraw each patient's unknowns once a particle, not once a plan.
-        each = torch.arange(patients * particles, device=luck.device)
-        futures = self.world.rekey(tree.repeat(state, particles), keys.fold(luck[each // particles], each % particles))
+        each = torch.arange(patients * particles, device=base.device)
+        futures = self.world.rekey(tree.repeat(state, particles), keys.fold(base[each // particles], each % particles))
         parts = []
-        for rows in torch.arange(patients * candidates * particles, device=luck.device).split(chunk):
+        for rows in torch.arange(patients * candidates * particles, device=base.device).split(chunk):
             plan = rows // particles  # patient * K + candidate
             patient = plan // candidates
             alone = tree.take(futures, patient * particles + rows % particles)
@@ -168,7 +172,7 @@ class Simulator:
 
     @torch.no_grad()
     def rollout(self, state: Any, chart: Chart, actions: Tensor, also: Sequence[str] = ()) -> Rollout:
-        """The course of B patients under actions [B, H, A], with the luck they have."""
+        """The course of B patients under actions [B, H, A], with their own random keys."""
         if actions.ndim != 3 or actions.shape[1] < 1:
             raise ValueError(f"actions need the shape [B, H, A] with H >= 1, got {tuple(actions.shape)}")
         charts, steps, ended = [self.world.observe(state, also) if also else chart], [], []
@@ -176,8 +180,8 @@ class Simulator:
         for h in range(actions.shape[1]):
             out = self.step(state, charts[-1], actions[:, h], also)
             zero = torch.zeros_like(out.reward)
-            steps.append((tree.where(over, tree.map_leaves(lambda _, z=zero: z, out.terms), out.terms),
-                          torch.where(over, zero, out.reward), torch.where(over, zero, out.cost)))  # fmt: skip
+            terms = {name: torch.where(over, zero, term) for name, term in out.terms.items()}
+            steps.append((terms, torch.where(over, zero, out.reward), torch.where(over, zero, out.cost)))
             over = over | out.terminated
             ended.append(over)
             state = out.state
@@ -194,7 +198,7 @@ class Simulator:
     def counterfactual(
         self, state: Any, chart: Chart, a: Tensor, b: Tensor, also: Sequence[str] = ()
     ) -> tuple[Rollout, Rollout]:
-        """The same patients with the same luck under two plans [B, H, A]; equal plans give equal futures."""
+        """The same patients with the same random keys under two plans [B, H, A]: equal plans give equal futures."""
         return self.rollout(state, chart, a, also), self.rollout(state, chart, b, also)
 
 

@@ -16,7 +16,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from clinenv.door import Door
+from clinenv.interface import Interface
+from clinenv.settings import Settings
 from clinenv.simulator import Simulator
 from world_models import tree
 
@@ -39,7 +40,7 @@ class _Leaf(NamedTuple):
     may_be_nan: bool
 
 
-def setting(simulator: Simulator, door: Door) -> dict[str, Any]:
+def setting(simulator: Simulator, interface: Interface, settings: Settings) -> dict[str, Any]:
     """What must be the same where a snapshot is made and where it is restored, as JSON values."""
     world = simulator.world
     return {
@@ -49,8 +50,10 @@ def setting(simulator: Simulator, door: Door) -> dict[str, Any]:
         "cohort": _sum(getattr(world, "cohort", None)),
         "hours_per_step": float(world.hours_per_step),
         "task": simulator.task.name,
-        **door.settings,
-        "columns": _sum(door.layout.names),
+        "observation": settings.observation,
+        "noise": settings.noise,
+        "missingness": settings.missingness,
+        "columns": _sum(interface.layout.names),
     }
 
 

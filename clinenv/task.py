@@ -5,17 +5,24 @@ A task reads charts and orders only, so a learned world and an oracle are judged
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from world_models.protocol import Chart
+from world_models.protocol import Chart, WorldModel
 from world_models.quantity import Quantity
 
-__all__ = ["Actions", "Column", "Doses", "Levels", "Losses", "Menu", "Record", "Refusing", "Switches", "Task", "View"]
+if TYPE_CHECKING:  # both stand on tasks
+    from clinenv.patients import Patients
+    from clinenv.view import View
+
+__all__ = ["Actions", "Column", "Doses", "Levels", "Losses", "Menu", "Record", "Switches", "Task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,7 @@ class Menu:
     entries: tuple[tuple[str, Mapping[str, float]], ...]  # (label, {order name: amount}); orders not named are 0
 
     def __len__(self) -> int:
+        """How many entries there are to choose from."""
         return len(self.entries)
 
     @property
@@ -82,6 +90,7 @@ class Doses:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The orders, one an entry of the action."""
         return tuple(self.highest)
 
 
@@ -96,6 +105,7 @@ class Switches:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The orders, one an entry of the action."""
         return tuple(self.standard)
 
 
@@ -128,6 +138,7 @@ class Levels:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The orders, one an entry of the action."""
         return tuple(self.amounts)
 
     @property
@@ -151,75 +162,108 @@ class Levels:
 Actions = Menu | Doses | Switches | Levels
 
 
-class View(Protocol):
-    """Another form of observation than the flat chart, made from the same row of values; see `clinenv.door.Door`."""
+class Task(ABC):
+    """What is wanted, and what a decider sees and may order: subclass it (a frozen dataclass is natural).
 
-    space: Any  # gymnasium.Space of one observation
-    width: int  # numbers kept a patient beside the chart's row
-
-    def keep(self, row: Tensor, before: Tensor | None, given: Tensor | None) -> Tensor:
-        """What to remember of a step, float32 [B, width].
-
-        Args:
-            row: [B, n] the chart's row now, in units.
-            before: [B, n] that of the step before; None at the first.
-            given: [B, A] the orders carried out in between; None at the first.
-        """
-
-    def show(self, scaled: Tensor, row: Tensor, kept: Tensor) -> Any:
-        """The observation as tensors [B, ...]: from the scaled row, the row in units and what was kept."""
-
-    def release(self, observation: Any) -> Any:
-        """What `show` gave as it leaves the house: numpy arrays [B, ...], or a tuple of B objects."""
-
-
-@runtime_checkable
-class Refusing(Protocol):
-    """A task that does not carry out every order: the rest of `Task` is judged on what was carried out."""
-
-    def admissible(self, chart: Chart) -> Tensor:
-        """bool [B, A]: which orders the chart allows, each taken by itself. Becomes info["action_mask"]."""
-
-    def refused(self, chart: Chart, action: Tensor) -> Tensor:
-        """bool [B, A]: which of the orders given in action [B, A] are not carried out, for the chart or for another
-        order of the set; never one that was not given."""
-
-    def reasons(self, chart: Chart, action: Tensor) -> list[list[tuple[str, str]]]:
-        """For each of B patients (order, why it was refused), in the columns' order."""
-
-
-@runtime_checkable
-class Task(Protocol):
-    """All methods take and give batches [B], are pure, and treat every row by itself.
-
-    A task may further have `oracle`, the catalogue's name that world="oracle" means for it ("oracle" if it says
-    nothing); `losses`, a `Losses`; `views`, other observations by name (name -> function of layout and world that makes
-    a `View`), in place of "ecg" and "latent"; `read_at(chart)`, when (int64 [B], by measure) each noisy measure was
-    read, if that is not now; `clock(chart)`, hours [B] since the start, where the chart has no `hours`; `told`, names of
-    the world's `truth` that info repeats after every call (for judging: no observation holds them); `recalled`, measures
-    a picture needs of every moment (with or without the ones on request), and `paint(episodes, moments, row)`, the
-    picture uint8 [H, W, 3] made of them, oldest first; and the methods of `Refusing`.
+    All methods take and give batches [B], are pure, and treat every row by itself. What a task must say is abstract or
+    has no default; all else has the default that fits a task without the feature.
     """
 
     name: str
     orders: tuple[str, ...]  # the columns of every action; a world must take exactly these
     horizon_hours: float  # of an episode, unless the caller says otherwise
     observation: tuple[Column, ...]
-    records: tuple[Record, ...]
     actions: Actions
-    trend: tuple[str, ...]  # measures drawn over time when an episode is rendered
+    records: tuple[Record, ...] = ()
+    losses: Losses | None = None
+    trend: tuple[str, ...] = ()  # measures drawn over time when an episode is rendered
+    oracle: str = "oracle"  # the catalogue's name that world="oracle" stands for
+    told: tuple[str, ...] = ()  # of the world's `truth`, repeated in info for judging; no observation holds it
+    refuses: bool = False  # whether some orders may not be carried out: see `admissible`, `refused`, `reasons`
 
+    @abstractmethod
     def reward(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
-        """Named terms [B], always the same names; their sum is the reward. action [B, A] in the orders' units.
+        """Named terms float32 [B], always the same names; their sum is the reward.
 
         Asked once of a step that changed nothing (before is after, no orders): info names the terms from the first reset.
+
+        Args:
+            before: the chart that the orders were given on.
+            action: float32 [B, A] what was carried out, in the orders' units.
+            after: the chart one step later.
         """
 
+    @abstractmethod
     def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:
-        """Safety cost [B], never negative; kept apart from the reward."""
+        """Safety cost float32 [B], never negative; kept apart from the reward. Arguments as for `reward`."""
 
+    @abstractmethod
     def terminated(self, chart: Chart) -> Tensor:
         """bool [B]: the episode ends here."""
 
+    def clock(self, chart: Chart) -> Tensor:
+        """Hours float32 [B] since the episode began."""
+        return chart["hours"]
+
     def reread(self, chart: Chart) -> Chart:
         """The chart with its derived measures computed anew, after measurement noise was added to the others."""
+        return chart
+
+    def read_at(self, chart: Chart) -> Mapping[str, Tensor] | None:
+        """When each noisy measure was read: measure -> int64 [B], equal for equal readings. None: all of them now.
+
+        A charted value keeps the error that it was read with.
+        """
+        return None
+
+    def admissible(self, chart: Chart) -> Tensor:
+        """bool [B, A]: which orders the chart allows, each taken by itself. Becomes info["action_mask"]."""
+        some = next(iter(chart.values()))
+        return torch.ones(some.shape[0], len(self.orders), dtype=torch.bool, device=some.device)
+
+    def refused(self, chart: Chart, action: Tensor, admissible: Tensor) -> Tensor:
+        """bool [B, A]: which orders of a set are not carried out; never one that was not given.
+
+        Args:
+            chart: the orders are given on.
+            action: float32 [B, A] all orders of the set, in their units.
+            admissible: bool [B, A] what `admissible` says of the chart.
+        """
+        return (action > 0) & ~admissible
+
+    def reasons(self, chart: Chart, action: Tensor) -> list[list[tuple[str, str]]]:
+        """For each of B patients (order, why it was refused), in the columns' order."""
+        return [[] for _ in range(len(action))]
+
+    def views(self) -> Mapping[str, Callable[[WorldModel, Task], View]]:
+        """The forms of observation besides "chart": name -> function of world and task that makes a `View`."""
+        return {}
+
+    def patients_of(self, folder: str | Path, world: WorldModel) -> Patients:
+        """The patients whose records lie in a folder.
+
+        Raises:
+            ValueError: this task knows no such records; or what is wrong with them.
+        """
+        raise ValueError(
+            f'patients={folder!r}: task {self.name!r} reads no folders; use "generated" or an object with factors(key)'
+        )
+
+    def recalled(self, world: WorldModel) -> tuple[str, ...]:
+        """Measures of every moment, with or without those on request, that `paint` needs.
+
+        Raises:
+            ValueError: no pictures are painted of this world's patients.
+        """
+        raise ValueError(f"task {self.name!r} paints no pictures of world {world.name!r}; use render_mode=None")
+
+    def paint(self, episodes: Any, moments: Sequence[Mapping[str, np.ndarray]], row: int) -> np.ndarray:
+        """The picture uint8 [H, W, 3] of one row's episode.
+
+        Args:
+            episodes: the running `clinenv.episodes.Episodes`.
+            moments: oldest first: each measure of `recalled` [N, *shape], and under "orders" what was carried out
+                just before, float32 [N, A].
+            row: of N.
+        """
+        raise NotImplementedError(f"task {self.name!r} paints no pictures")

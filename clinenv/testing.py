@@ -16,10 +16,10 @@ from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
+from clinenv.codec import pick_levels
 from clinenv.simulator import Simulator, Step
-from clinenv.spaces import pick_levels
 from clinenv.task import Levels, Menu, Switches, Task
-from clinenv.testing_doors import check_closed, check_env, check_fork, check_infos, check_refusals, check_reset_refusals
+from clinenv.testing_calls import check_closed, check_env, check_fork, check_infos, check_refusals, check_reset_refusals
 from world_models import keys, tree
 from world_models.protocol import Chart, WorldModel
 from world_models.testing import random_orders
@@ -38,7 +38,7 @@ def check_task(task: Task, world: WorldModel, batch: int = 9, steps: int = 6) ->
     for step in range(steps):
         action = _orders(simulator, key, step)
         out = simulator.step(state, chart, action)
-        if simulator.refuses:
+        if simulator.task.refuses:
             _check_refusals(task, chart, action, out)
         action = out.given  # what is judged is what was carried out
         held = tree.copy((chart, action, out.chart))
@@ -61,20 +61,21 @@ def check_task(task: Task, world: WorldModel, batch: int = 9, steps: int = 6) ->
         state, chart = out.state, out.chart
 
 
-def _check_refusals(task: Any, chart: Chart, action: Tensor, out: Step) -> None:
+def _check_refusals(task: Task, chart: Chart, action: Tensor, out: Step) -> None:
     """What the chart forbids is refused, nothing else is that was not given, and every refusal has its reason."""
-    admissible, refused = task.admissible(chart), task.refused(chart, action)
+    admissible = task.admissible(chart)
+    refused = task.refused(chart, action, admissible)
     assert admissible.shape == refused.shape == action.shape, "admissible and refused are [B, A]"
     assert admissible.dtype == refused.dtype == torch.bool, "admissible and refused are bool"
     assert bool(((action > 0) | ~refused).all()), "an order that was not given cannot be refused"
     assert bool((refused | (action <= 0) | admissible).all()), "an order the chart does not allow must be refused"
-    assert torch.equal(out.refused, refused), "the step must refuse what the task refuses"
+    assert out.refused is not None and torch.equal(out.refused, refused), "the step must refuse what the task refuses"
     assert torch.equal(out.given, torch.where(refused, 0.0, action)), "what is refused is not carried out, the rest is"
-    assert not bool(task.refused(chart, out.given).any()), "what was carried out must stand by itself"
+    assert not bool(task.refused(chart, out.given, admissible).any()), "what was carried out must stand by itself"
     told = [len({order for order, _ in row}) for row in task.reasons(chart, action)]
     assert told == refused.sum(-1).tolist(), "each refused order has a reason"
     for row in (0, len(action) - 1):
-        alone = task.refused(*tree.take((chart, action), slice(row, row + 1)))
+        alone = task.refused(*tree.take((chart, action, admissible), slice(row, row + 1)))
         assert torch.equal(alone[0], refused[row]), "row i of a batch must be refused like the same patient alone"
 
 
@@ -101,14 +102,14 @@ def _orders(simulator: Simulator, key: Tensor, t: int) -> Tensor:
 
 
 def check_simulator(
-    simulator: Simulator, batch: int = 5, horizon: int = 4, exact: bool = True, luck: bool = True
+    simulator: Simulator, batch: int = 5, horizon: int = 4, exact: bool = True, stochastic: bool = True
 ) -> None:
-    """The simulator's rules: branching keeps luck, imagining hides it, candidates are paired, ends stop rewards, and no
+    """The simulator's rules: branching keeps the random keys, imagining hides them, candidates are paired, ends stop rewards, and no
     amount that its world does not take gets through.
 
     Args:
         exact: True for oracles; False compares chunked and whole imagination to rounding only.
-        luck: False for a world without chance, whose particles are all alike.
+        stochastic: False for a world without chance, whose particles are all alike.
     """
     check_task(simulator.task, simulator.world)
     key = keys.from_seed(77, batch, simulator.device)
@@ -142,13 +143,15 @@ def check_simulator(
     assert told.returns.shape == told.costs.shape == told.terminated.shape == (batch, 3, 3), "imagine gives [B, K, P]"
     assert torch.equal(told.returns[:, 0], told.returns[:, 1]), "equal candidates must meet the same particles"
     again = simulator.imagine(state, chart, twins, particles=3, chunk=4)
-    tolerance = {"rtol": 0.0, "atol": 0.0} if exact else {"rtol": 1e-3, "atol": 1e-3}
-    torch.testing.assert_close(told.returns, again.returns, **tolerance, msg="the chunk must not change the result")
-    if not luck:
+    off = 0.0 if exact else 1e-3
+    torch.testing.assert_close(
+        told.returns, again.returns, rtol=off, atol=off, msg="the chunk must not change the result"
+    )
+    if not stochastic:
         return
-    assert bool((told.returns[:, 0, 0] != told.returns[:, 0, 1]).any()), "particles must have luck of their own"
+    assert bool((told.returns[:, 0, 0] != told.returns[:, 0, 1]).any()), "particles must differ"
     other = simulator.imagine(state, chart, twins, particles=3, key=keys.fold(key, "check"))
-    assert not torch.equal(other.returns, told.returns), "another key must give the particles other luck"
+    assert not torch.equal(other.returns, told.returns), "another key must give other particles"
 
 
 def check_vector_env(
@@ -250,7 +253,7 @@ def _check_course(
     same(vector.reset(), reference.reset(), "reset without a seed")
 
 
-def _check_reproducible(vector: VectorEnv, seed: int, steps: int) -> None:
+def _check_reproducible(vector: Any, seed: int, steps: int) -> None:
     courses = []
     for _ in range(2):
         course = [vector.reset(seed=seed)]

@@ -1,4 +1,4 @@
-"""ClinicalVectorEnv: N patients as one batch of tensors, numpy at the door, autoreset written once.
+"""ClinicalVectorEnv: N patients as one batch of tensors, numpy in and out, autoreset written once.
 
 Its results, infos and their masks included, are those of Gymnasium's SyncVectorEnv over N single environments
 (`clinenv.testing.check_vector_env` proves it), at the price of one batched step.
@@ -7,7 +7,8 @@ Its results, infos and their masks included, are those of Gymnasium's SyncVector
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -16,31 +17,32 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from clinenv.assemble import (
-    RENDER_FPS,
-    RENDER_MODES,
-    assemble,
-    check_flag,
-    check_options,
-    registered_limit,
-    split_options,
-    warn_short_limit,
-)
-from clinenv.episodes import horizon_in_steps, row_keys
+from clinenv.arguments import check_flag, check_options, horizon_in_steps, row_keys
+from clinenv.assemble import assemble, registered_limit, warn_short_limit
+from clinenv.patient_env import PatientEnv
 from clinenv.rendering.trend import Trend
-from clinenv.simulator import Simulator
+from clinenv.settings import RENDER_FPS, RENDER_MODES, Settings
 from clinenv.task import Task
 from clinenv.vector_info import as_arrays, as_tensors, masked, object_rows
 from world_models import tree
-from world_models.protocol import Chart, WorldModel
+from world_models.protocol import WorldModel
 
 __all__ = ["ClinicalVectorEnv"]
 
 
-class ClinicalVectorEnv(VectorEnv):
+class _Last(NamedTuple):
+    """The last moment of rows that ended and began anew in the same step."""
+
+    observation: Any  # of all rows
+    facts: dict[str, Tensor]  # of all rows
+    ended: Tensor  # bool [N]
+
+
+class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
     """A Gymnasium vector environment over any world and task; `reset` and `step` follow Gymnasium 1.4.
 
     Args:
+        task, world: as for `ClinicalEnv`.
         num_envs: N.
         autoreset_mode: what happens when row i ends. NEXT_STEP (default, as in Gymnasium's own vector environments: what
             takes no notice of the mode, such as RLlib, means this one): it begins anew at the next step, whose action
@@ -48,75 +50,43 @@ class ClinicalVectorEnv(VectorEnv):
             `infos["final_info"]`; DISABLED: when `reset(options={"reset_mask": ...})` says so.
         tensors: give torch tensors on the device instead of numpy arrays (`final_obs` is then one tensor [N, ...]
             whose rows count where `_final_obs` holds).
-        max_episode_steps: the registry's time limit; with `hours`, the shorter one holds.
-        task, world, patients, cohort, observation, noise, missingness, hours, device, action_unit, render_mode,
-            hours_per_step, uncertainty: as for `ClinicalEnv`.
+        arguments: see `clinenv.settings.Settings`.
+
+    Raises:
+        ValueError, TypeError: an argument that is none; the message names the choices.
     """
 
     metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": RENDER_FPS}
-    _trend: Trend | None = None  # Gymnasium 1.1 closes what was refused in __init__, too
 
     def __init__(
         self,
         task: Task,
         num_envs: int = 1,
-        world: str | WorldModel = "ecg-wm-small",
-        patients: Any = "generated",
-        cohort: str | None = None,
-        observation: str = "chart",
-        noise: str = "none",
-        missingness: str = "none",
-        hours: float | None = None,
-        device: str | None = None,
-        action_unit: str = "scaled",
-        render_mode: str | None = None,
+        world: str | Path | WorldModel = "ecg-wm-small",
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         tensors: bool = False,
-        max_episode_steps: int | None = None,
-        hours_per_step: float | None = None,
-        uncertainty: bool = True,
+        **arguments: Any,
     ) -> None:
-        self._episodes = assemble(
-            task, num_envs, world, patients, cohort, observation, noise, missingness, hours, max_episode_steps, device,
-            action_unit, render_mode, hours_per_step, uncertainty,
-        )  # fmt: skip
+        settings = Settings.of(arguments)
+        self._episodes = assemble(task, num_envs, world, settings)
+        interface = self._episodes.interface
         check_flag("tensors", tensors)
-        if tensors and isinstance(self._episodes.door.observation_space, gymnasium.spaces.Text):
-            raise ValueError(f"observation={observation!r} gives strings, which are no tensors; leave tensors=False")
+        if tensors and isinstance(interface.view.space, gymnasium.spaces.Text):
+            raise ValueError(
+                f"observation={settings.observation!r} gives strings, which are no tensors; leave tensors=False"
+            )
         self.num_envs = num_envs
         self.autoreset_mode = _autoreset(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
-        self.render_mode = render_mode
+        self.render_mode = settings.render_mode
         self.tensors = tensors
-        self.single_observation_space = self._episodes.door.observation_space
-        self.single_action_space = self._episodes.door.action_space
+        self.single_observation_space = interface.view.space
+        self.single_action_space = interface.codec.space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._trend = Trend(self._episodes) if render_mode else None
+        self._trend = Trend(self._episodes) if settings.render_mode else None
         self._ended = torch.zeros(num_envs, dtype=torch.bool, device=self._episodes.device)
-        self._unchecked_limit = None if hours is not None else max_episode_steps
-
-    @property
-    def task(self) -> Task:
-        return self._episodes.simulator.task
-
-    @property
-    def world(self) -> WorldModel:
-        return self._episodes.simulator.world
-
-    @property
-    def simulator(self) -> Simulator:
-        return self._episodes.simulator
-
-    @property
-    def state(self) -> Any:
-        """The world's state of all rows: for planners and judges."""
-        return self._episodes.running.state
-
-    @property
-    def chart(self) -> Chart:
-        """The true chart of all rows, without measurement noise. Read only."""
-        return dict(self._episodes.running.chart)
+        self._unchecked_limit = None if settings.hours is not None else settings.max_episode_steps
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -131,11 +101,11 @@ class ClinicalVectorEnv(VectorEnv):
             ValueError: a mask, seed or factor that does not fit; nothing was changed then.
             gymnasium.error.ClosedEnvironmentError: after `close`.
         """
-        self._refuse_closed()
+        self._refuse(self.closed)
         episodes = self._episodes
         mask = _reset_mask(options, self.num_envs)
         chosen = np.flatnonzero(mask)
-        factors = episodes.check_factors(split_options(options), self.num_envs)
+        factors, start = episodes.options(options, self.num_envs)
         factors = {name: value[torch.as_tensor(chosen, device=episodes.device)] for name, value in factors.items()}
         if episodes.now is None and not mask.all():
             raise ValueError("reset all environments once before resetting some of them with 'reset_mask'")
@@ -148,7 +118,7 @@ class ClinicalVectorEnv(VectorEnv):
             if given is not None:
                 drawn = torch.where(torch.as_tensor(given[1], device=drawn.device), given[0], drawn)
             given = (drawn, every)
-        self._begin(chosen, given, factors)
+        self._begin(chosen, given, factors, start)
         rows = torch.as_tensor(chosen, device=episodes.device)
         self._ended = self._ended.index_fill(0, rows, False)
         if self._trend is not None:
@@ -159,7 +129,11 @@ class ClinicalVectorEnv(VectorEnv):
         return self._out(episodes.observation()), as_tensors(info) if self.tensors else as_arrays(info)
 
     def _begin(
-        self, chosen: np.ndarray, given: tuple[Tensor, np.ndarray] | None, factors: Mapping[str, Tensor]
+        self,
+        chosen: np.ndarray,
+        given: tuple[Tensor, np.ndarray] | None,
+        factors: Mapping[str, Tensor],
+        start: Any,
     ) -> None:
         """Start the chosen rows: those with a seed from it, the others with the next episode of theirs."""
         seeded = np.zeros(self.num_envs, bool) if given is None else given[1]
@@ -169,7 +143,7 @@ class ClinicalVectorEnv(VectorEnv):
                 place = torch.as_tensor(np.searchsorted(chosen, group), device=rows.device)
                 fixed = {name: value[place] for name, value in factors.items()}
                 whole = len(group) == self.num_envs
-                self._episodes.begin(None if whole else rows, None if base is None else base[0][rows], fixed)
+                self._episodes.begin(None if whole else rows, None if base is None else base[0][rows], fixed, start)
 
     @torch.no_grad()
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -183,31 +157,30 @@ class ClinicalVectorEnv(VectorEnv):
             gymnasium.error.ResetNeeded: no reset yet, or (DISABLED) a row has ended and was not reset.
             gymnasium.error.ClosedEnvironmentError: after `close`.
         """
-        self._refuse_closed()
+        self._refuse(self.closed)
         episodes, mode = self._episodes, self.autoreset_mode
         if episodes.now is None:
             raise gymnasium.error.ResetNeeded("no episode has begun: call reset() first")
-        waiting = self._ended if mode != AutoresetMode.SAME_STEP else None
-        any_waiting = waiting is not None and bool(waiting.any())
-        if any_waiting and mode == AutoresetMode.DISABLED:
-            rows = waiting.nonzero().flatten().tolist()
+        some_wait = mode != AutoresetMode.SAME_STEP and bool(self._ended.any())
+        waiting = self._ended if some_wait else None
+        if waiting is not None and mode == AutoresetMode.DISABLED:
+            which = waiting.nonzero().flatten().tolist()
             raise gymnasium.error.ResetNeeded(
-                f"environments {rows[:8]} have ended and autoreset is disabled; first "
+                f"environments {which[:8]} have ended and autoreset is disabled; first "
                 "reset(options={'reset_mask': mask})"
             )
         observation, out, truncated = episodes.step(actions)
         reward, terminated = out.reward, out.terminated
         facts = {**episodes.facts(), **episodes.verdict(out)}
-        last: tuple[Any, dict[str, Any]] | None = None
-        begun = None
-        if any_waiting:  # NEXT_STEP: what was stepped in these rows is thrown away
-            begun = waiting
+        last: _Last | None = None
+        begun = waiting
+        if begun is not None:  # NEXT_STEP: what was stepped in these rows is thrown away
             reward = torch.where(begun, 0.0, reward)
             terminated, truncated = terminated & ~begun, truncated & ~begun
         ended = terminated | truncated
         if mode == AutoresetMode.SAME_STEP and bool(ended.any()):
             begun = ended
-            last = (observation, facts)
+            last = _Last(observation, facts, ended)
         if begun is not None:
             rows = begun.nonzero().flatten()
             shown, fresh = episodes.begin(rows)
@@ -219,72 +192,57 @@ class ClinicalVectorEnv(VectorEnv):
             self._trend.add(None if begun is None else begun.cpu().numpy())
             if self.render_mode == "human":
                 self._trend.show()
-        info = self._step_info(facts, begun, last)
+        info = self._step_info(facts, last)
         if self.tensors:
             return self._out(observation), reward.clone(), terminated.clone(), truncated.clone(), info
         flags = torch.stack([terminated, truncated]).cpu().numpy()
         return self._out(observation), reward.cpu().numpy().astype(np.float64), flags[0], flags[1].copy(), info
 
-    def _step_info(
-        self,
-        facts: dict[str, Tensor],
-        begun: Tensor | None,
-        last: tuple[Any, dict[str, Tensor]] | None,
-    ) -> dict[str, Any]:
+    def _step_info(self, facts: dict[str, Tensor], last: _Last | None) -> dict[str, Any]:
         """Facts of all rows, the `last` moment of those that ended."""
         info = masked(facts, torch.ones_like(self._ended), whole=True)
         if last is not None:
-            info["final_info"] = masked(last[1], begun)
-            info["_final_info"] = info["_final_obs"] = begun
+            info["final_info"] = masked(last.facts, last.ended)
+            info["_final_info"] = info["_final_obs"] = last.ended
         info = as_tensors(info) if self.tensors else as_arrays(info)
         if last is not None:
-            info["final_obs"] = last[0] if self.tensors else object_rows(last[0], info["_final_obs"], self._out)
+            shown = last.observation
+            info["final_obs"] = shown if self.tensors else object_rows(shown, info["_final_obs"], self._out)
         return info
 
     def _out(self, observation: Any) -> Any:
         """The observation as it leaves: fresh memory, numpy unless `tensors`."""
         if self.tensors:
             return observation
-        return self._episodes.door.release(observation)
+        return self._episodes.interface.view.release(observation)
 
-    def describe(self, observation: Any) -> dict[str, np.ndarray]:
-        """What a batch of observations says, in units: {"qtcf_ms": [N], ...}."""
-        return self._episodes.door.describe(observation)
+    def action_masks(self) -> np.ndarray:
+        """bool [N, choices]: see `ClinicalEnv.action_masks`."""
+        return self._episodes.action_masks()
 
     def refusals(self, row: int) -> list[tuple[str, str]]:
         """The orders of the last step of a row that were not carried out: (order, why)."""
         return self._episodes.refusals(row)
 
-    def snapshot(self) -> bytes:
-        """State and luck of all rows, to be kept, sent or branched."""
-        return self._episodes.snapshot()
-
-    def restore(self, snapshot: bytes, luck: int | None = None) -> Any:
+    def restore(self, snapshot: bytes, seed: int | None = None) -> Any:
         """Go back to a snapshot; that of a single environment fills every row. Returns the observation there.
 
         Args:
-            luck: None keeps the luck, so equal actions give equal futures in all rows; a number gives each row its own.
+            seed: None: equal actions give equal futures in all rows; a number gives each row a future of its own.
+
+        Raises:
+            ValueError: not a snapshot of as many patients (or one) in the same world and task, or a seed that is none.
         """
-        self._refuse_closed()
-        observation = self._episodes.restore(snapshot, luck)
-        now = self._episodes.now
-        self._ended = (now.steps >= self._episodes.horizon_steps) | self.task.terminated(now.chart)
+        self._refuse(self.closed)
+        observation = self._episodes.restore(snapshot, seed)
+        self._ended = self._episodes.over()
         if self._trend is not None:
             self._trend.start()
         return self._out(observation)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """One uint8 [H, W, 3] a row; in "human" mode a window with row 0, and None."""
-        if self._trend is None:
-            gymnasium.logger.warn('render() needs a render_mode: make the environment with render_mode="rgb_array"')
-            return None
-        if self.render_mode == "human":
-            return self._trend.show()
-        return tuple(self._trend.frame(row) for row in range(self.num_envs))
-
-    def _refuse_closed(self) -> None:
-        if self.closed:
-            raise gymnasium.error.ClosedEnvironmentError("this environment was closed; make a new one")
+        return self._frames(range(self.num_envs))
 
     def _check_limits(self) -> None:
         """Warn once that the id's own time limit cuts a stay short: the world makes shorter steps than it counts on."""
@@ -295,6 +253,7 @@ class ClinicalVectorEnv(VectorEnv):
                 warn_short_limit(self.task.horizon_hours, steps, limit)
 
     def close_extras(self, **kwargs: Any) -> None:
+        """Close the window, if one is open."""
         if self._trend is not None:
             self._trend.close()
 
@@ -309,9 +268,10 @@ def _autoreset(mode: Any) -> AutoresetMode:
 
 def _reset_mask(options: Mapping[str, Any] | None, count: int) -> np.ndarray:
     """bool [N]: the rows to reset."""
-    if "reset_mask" not in check_options(options):
+    given = check_options(options)
+    if "reset_mask" not in given:
         return np.ones(count, dtype=bool)
-    mask = options["reset_mask"]
+    mask = given["reset_mask"]
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
         kind = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
         raise ValueError(f"options['reset_mask'] must be a numpy array of bool, got {kind}; give np.array([True, ...])")

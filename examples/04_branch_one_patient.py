@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
     patient.restore(here)
     assert day(patient, 4) == courses["dofetilide 0.5 mg"], "the same orders with the same luck: the same future"
     for luck in range(3):
-        patient.restore(here, luck=luck)
+        patient.restore(here, seed=luck)
         courses[f"dofetilide 0.5 mg, luck {luck}"] = day(patient, 4)
     for label, course in courses.items():
         print(f"{label:28s}" + "".join(f"{qtcf:7.0f}" for qtcf in course))

@@ -18,8 +18,8 @@ from agents.planning.cem import CEM, CEMConfig
 from agents.planning.risk import Mean, Risk
 from agents.protocol import menu_of
 from agents.rollout import admission_factors
+from clinenv.codec import pick_levels
 from clinenv.simulator import Simulator
-from clinenv.spaces import pick_levels
 from clinenv.task import Levels
 from world_models import keys
 from world_models.protocol import Chart, History

@@ -26,7 +26,7 @@ import clinenv  # noqa: F401  (registers the ids)
 from agents.sb3 import store
 from agents.sb3.presets import Preset, preset_for
 from agents.sb3.vec_env import SB3VecEnv
-from clinenv.door import Door
+from clinenv.interface import Interface
 from clinenv.registration import ENVIRONMENTS
 from world_models import catalog, checkpoint
 from world_models.command_line import MOST_THREADS, folder, number, whole
@@ -158,7 +158,7 @@ def train(
     try:
         # Course and horizon are the same 24 steps for everyone and the hour is observed: the end is the end.
         vec = SB3VecEnv(envs, cost_weight=preset.cost_weight, bootstrap_truncated=False)
-        config["observation_names"] = list(Door(envs.unwrapped.world, envs.unwrapped.task).layout.names)
+        config["observation_names"] = list(Interface(envs.unwrapped.world, envs.unwrapped.task).layout.names)
         settings = dict(preset.settings)
         if preset.decay:
             top = settings["learning_rate"]

@@ -31,7 +31,7 @@ import clinenv  # noqa: F401  (registers the ids)
 from agents.baselines.ward_rule import KNOBS, LARGEST, tuned
 from agents.sb3 import store
 from agents.sb3.vec_env import SB3VecEnv
-from clinenv.door import Door
+from clinenv.interface import Interface
 from clinenv.simulator import Simulator
 from world_models.checkpoint import CheckpointError
 from world_models.protocol import Chart
@@ -96,11 +96,11 @@ class WardPolicy:
         self, policy: str | Path | ActorCriticPolicy, simulator: Simulator, form: str = "knobs", name: str = "PPO"
     ) -> None:
         self.name = name
-        self._door = Door(simulator.world, simulator.task)
+        self._interface = Interface(simulator.world, simulator.task)
         if not isinstance(policy, ActorCriticPolicy):
-            policy, form = _load(Path(policy), self._door)
-        if tuple(policy.observation_space.shape or ()) != (len(self._door.layout.names),):
-            wanted, shown = policy.observation_space.shape, len(self._door.layout.names)
+            policy, form = _load(Path(policy), self._interface)
+        if tuple(policy.observation_space.shape or ()) != (len(self._interface.layout.names),):
+            wanted, shown = policy.observation_space.shape, len(self._interface.layout.names)
             raise ValueError(f"the policy reads {wanted} entries, the chart has {shown}; train one for this task")
         self.form = form
         self._policy = policy
@@ -115,11 +115,11 @@ class WardPolicy:
         """float32 [B, A]: orders in their units."""
         count = chart["hours"].shape[0]
         nobody = torch.zeros(count, dtype=torch.int64, device=chart["hours"].device)
-        observation, _ = self._door.observe(chart, nobody, nobody, None)
+        observation, _ = self._interface.observe(chart, nobody, nobody, None)
         choice = self._policy._predict(observation, deterministic=True)
         if self.form == "knobs":
             return tuned(chart, choice.clamp(-LARGEST, LARGEST), self._hours)
-        return self._door.orders(choice, count)
+        return self._interface.codec(choice, count)
 
 
 class _Progress(BaseCallback):
@@ -192,25 +192,25 @@ def train_ward(
             torch.nn.init.zeros_(model.policy.action_net.bias)
         vec.seed(first_patient)
         model.learn(steps, callback=_Progress(progress))
-        made["observation_names"] = list(Door(envs.unwrapped.world, envs.unwrapped.task).layout.names)
+        made["observation_names"] = list(Interface(envs.unwrapped.world, envs.unwrapped.task).layout.names)
     finally:
         envs.close()
     FORM.write(folder, made, [save_tensors(store.plain(model.policy.state_dict()))])
     return folder
 
 
-def _load(folder: Path, door: Door) -> tuple[ActorCriticPolicy, str]:
+def _load(folder: Path, interface: Interface) -> tuple[ActorCriticPolicy, str]:
     if not (folder / FORM.json).exists():
         raise FileNotFoundError(f"{folder / FORM.json} is not there; train a policy first with agents.sb3.ward.train_ward")
     with FORM.opened(folder) as found:
         made = found.config
         if made.get("form") not in FORMS:
             raise CheckpointError(f"{folder / FORM.json} has form={made.get('form')!r}; there are: {', '.join(FORMS)}")
-        if made.get("observation_names") != list(door.layout.names):
+        if made.get("observation_names") != list(interface.layout.names):
             raise ValueError("the policy was trained on another layout of the chart; train one for this task")
         box = gym.spaces.Box(-LARGEST, LARGEST, (len(KNOBS),), np.float32)
-        space = box if made["form"] == "knobs" else gym.spaces.MultiBinary(len(door.task.actions))
-        policy = store.filled(found, lambda: (ActorCriticPolicy, door.observation_space, space, made["net_arch"]))
+        space = box if made["form"] == "knobs" else gym.spaces.MultiBinary(len(interface.task.actions))
+        policy = store.filled(found, lambda: (ActorCriticPolicy, interface.view.space, space, made["net_arch"]))
     return policy, made["form"]
 
 

@@ -3,50 +3,38 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from clinenv.episodes import Episodes
-from world_models import tree
 from world_models.protocol import History
+
+if TYPE_CHECKING:
+    from clinenv.rendering.viewer import Viewer
 
 __all__ = ["Trend"]
 
-SAMPLING_RATE_HZ = 500.0
-_WARD_ALSO = ("inquiry_age_hours", "inquiry_seen", "alive", "discharged")
 _log = logging.getLogger(__name__)
 
 
 class Trend:
-    """The measures of `task.trend` and the orders since the reset, for each running patient.
-
-    A task that paints its own pictures (`Task.paint`) is asked for them; a world that draws an ECG is shown as one on
-    paper, a ward as the patient's chart.
+    """What the task recalls of every moment (`Task.recalled`), and the orders, since each running patient's reset.
 
     Raises:
-        ValueError: none of these.
+        ValueError: the task paints no pictures of this world.
     """
 
     def __init__(self, episodes: Episodes) -> None:
         world = episodes.simulator.world
-        measured = {quantity.name for quantity in world.measures}
-        self._paint = getattr(episodes.simulator.task, "paint", None)
-        self._also: tuple[str, ...] = ()
-        if self._paint is not None:
-            recalled = episodes.simulator.task.recalled
-            self._also = tuple(q.name for q in world.measures if q.on_request and q.name in recalled)
-        self._ward = "ecg_mv" not in measured and "inquiry_seen" in measured
-        if self._paint is None and not self._ward and "ecg_mv" not in measured:
-            raise ValueError(f"world {world.name!r} draws no ecg_mv: there is nothing to render; use render_mode=None")
-        self._names = ("hours", *episodes.simulator.task.trend, *(_WARD_ALSO if self._ward else ()))
-        if self._paint is not None:
-            self._names = tuple(name for name in recalled if name in measured)
+        measured = {quantity.name: quantity for quantity in world.measures}
+        self._names = tuple(name for name in episodes.simulator.task.recalled(world) if name in measured)
+        self._also = tuple(name for name in self._names if measured[name].on_request)
         self._episodes = episodes
         self._past: list[dict[str, np.ndarray]] = []
         self._since = np.zeros(episodes.count, dtype=int)  # entry of `_past` where the row's own episode began
-        self._viewer: Any = None
+        self._viewer: Viewer | None = None
         self._blind = False
 
     def start(self) -> None:
@@ -76,9 +64,10 @@ class Trend:
     @torch.no_grad()
     def _read(self) -> dict[str, np.ndarray]:
         episodes = self._episodes
-        chart = episodes.now.chart
+        now = episodes.running
+        chart = now.chart
         if self._also and not set(self._also) <= set(chart):
-            chart = {**chart, **episodes.simulator.world.observe(episodes.now.state, self._also)}
+            chart = {**chart, **episodes.simulator.world.observe(now.state, self._also)}
         moment = {n: chart[n].cpu().numpy().copy() for n in self._names}
         given = episodes.given
         moment["orders"] = np.zeros((episodes.count, 0)) if given is None else given.cpu().numpy().copy()
@@ -90,31 +79,8 @@ class Trend:
     def frame(self, row: int) -> np.ndarray:
         """uint8 [H, W, 3] of one patient."""
         if not self._past:
-            raise ValueError("there is no patient to draw yet; call reset() first")
-        if self._paint is not None:
-            return self._paint(self._episodes, self._past[self._since[row] :], row)
-        if self._ward:
-            from clinenv.rendering.ward_chart import ward_frame
-
-            return ward_frame(self._episodes, self._past[self._since[row] :], row)
-        from clinenv.rendering.ecg_paper import draw_patient
-
-        episodes = self._episodes
-        world, task = episodes.simulator.world, episodes.simulator.task
-        chart = world.observe(tree.take(episodes.now.state, slice(row, row + 1)), ("ecg_mv",))
-        past = self._past[self._since[row] :]
-        hours = np.array([moment["hours"][row] for moment in past])
-        trend = {name: (hours, np.array([moment[name][row] for moment in past])) for name in task.trend}
-        doses = [
-            (float(before["hours"][row]), f"{order.name.removesuffix('_mg')} {amount:g} {order.unit}")
-            for before, after in zip(past, past[1:], strict=False)
-            for order, amount in zip(world.orders, after["orders"][row], strict=False)
-            if amount > 0
-        ]
-        title = f"{task.name} in {world.name}, {hours[-1]:g} h after admission. Simulated; not for clinical use."
-        total = episodes.horizon_steps * float(world.hours_per_step)
-        ecg = chart["ecg_mv"][0].cpu().numpy()
-        return draw_patient(ecg, SAMPLING_RATE_HZ, trend, title, hours_total=total, doses=doses)
+            raise ValueError("there is no patient to show yet; call reset() first")
+        return self._episodes.simulator.task.paint(self._episodes, self._past[self._since[row] :], row)
 
     def show(self) -> None:
         """Row 0 in a window; where there is no display the frame is made all the same, and the log says so once."""
@@ -131,6 +97,7 @@ class Trend:
             self._viewer.show(frame)
 
     def close(self) -> None:
+        """Close the window, if one is open."""
         if self._viewer is not None:
             self._viewer.close()
             self._viewer = None

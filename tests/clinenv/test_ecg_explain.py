@@ -50,7 +50,7 @@ def true_moves(info: dict) -> list[int]:
 def test_it_keeps_the_contract_of_a_world_and_the_simulator_its_own(compose: str) -> None:
     world = ExplainWorld(ToyClinic(), compose)
     check_world(world, batch=5, steps=4, luck=False)
-    check_simulator(Simulator(world, ECGExplainTask()), batch=4, horizon=3, luck=False)
+    check_simulator(Simulator(world, ECGExplainTask()), batch=4, horizon=3, stochastic=False)
 
 
 def test_checkers_are_silent_and_it_is_n_single_environments() -> None:
@@ -142,7 +142,7 @@ def test_a_snapshot_brings_everything_back() -> None:
 
 def test_the_page_states_the_spaces_as_they_are() -> None:
     env = make()
-    page, layout = ECGExplainEnv.__doc__, env._episodes.door.layout
+    page, layout = ECGExplainEnv.__doc__, env.episodes.interface.layout
     rows = re.findall(r"^ *\| ([a-z_]+) \|" + r"(.+?)\|" * 6 + "$", page, re.MULTILINE)
     place = 0
     width = (env.observation_space.shape[0] - 50) // 3

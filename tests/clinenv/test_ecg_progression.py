@@ -18,11 +18,11 @@ from agents.planning.cem import CEMConfig
 from agents.planning.controller import WorldPlanner
 from agents.protocol import menu_of, to_orders
 from agents.rollout import judge
+from clinenv.codec import codec_of
 from clinenv.envs.ecg_progression import rewards
 from clinenv.envs.ecg_progression.env import ECGProgressionEnv, ECGProgressionVectorEnv
 from clinenv.envs.ecg_progression.task import LEVELS, ECGProgressionTask
 from clinenv.simulator import Simulator
-from clinenv.spaces import Orders, action_space
 from clinenv.task import Levels
 from clinenv.testing import check_simulator, check_vector_env
 from tests.toy_progression import ToyClinic
@@ -105,7 +105,7 @@ def test_the_labels_are_the_recorded_conditions_and_the_chart_hides_them() -> No
 
 
 def test_the_page_states_the_spaces_as_they_are() -> None:
-    layout = make()._episodes.door.layout
+    layout = make().episodes.interface.layout
     page = ECGProgressionEnv.__doc__
     rows = re.findall(r"^ *\| (\d[\d-]*) \|" + r"(.+?)\|" * 6 + "$", page, re.MULTILINE)
     last = -1
@@ -127,8 +127,8 @@ def test_the_page_states_the_spaces_as_they_are() -> None:
 
 def test_levels_are_the_amounts_they_say() -> None:
     levels = Levels({"months_to_next_visit": (1.0, 3.0), "pacemaker": (0.0, 1.0)})
-    assert action_space(levels).nvec.tolist() == [2, 2]
-    orders = Orders(LEVELS, ORDERS, "scaled", torch.device("cpu"))
+    assert codec_of(levels, ORDERS, "scaled", torch.device("cpu")).space.nvec.tolist() == [2, 2]
+    orders = codec_of(LEVELS, ORDERS, "scaled", torch.device("cpu"))
     index = torch.randint(0, 2, (20, 10), generator=torch.Generator().manual_seed(0))
     index[:, 9] = torch.arange(20) % 4
     amounts = orders(index, 20)
@@ -136,7 +136,7 @@ def test_levels_are_the_amounts_they_say() -> None:
     assert amounts[:, 9].tolist() == [(1.0, 3.0, 6.0, 12.0)[i % 4] for i in range(20)]
     table = LEVELS.table(ORDERS)
     assert torch.equal(to_orders(index, table), amounts)
-    shuffled = Orders(levels, ORDERS, "scaled", torch.device("cpu"))(np.array([[1, 1]]), 1)
+    shuffled = codec_of(levels, ORDERS, "scaled", torch.device("cpu"))(np.array([[1, 1]]), 1)
     assert shuffled[0].tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0, 3.0]
 
 
@@ -270,7 +270,7 @@ def test_the_rule_does_what_the_guidelines_say() -> None:
     task = ECGProgressionTask()
     ill = chart(condition=["I44", "I50", "I48", "I95"])
     assert float(task.cost(ill, rule.act(ill), chart())) == 0, "the rule orders nothing that its reading forbids"
-    assert not bool(task.refused(ill, rule.act(ill)).any())
+    assert not bool(task.refused(ill, rule.act(ill), task.admissible(ill)).any())
     with pytest.raises(ValueError, match="threshold"):
         ProgressionRule(1.5)
 

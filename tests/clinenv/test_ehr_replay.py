@@ -14,7 +14,7 @@ import torch
 
 import clinenv  # noqa: F401 - registers the ids
 from clinenv.envs.ehr_ward.record import history_of
-from clinenv.envs.ehr_ward.stays import RecordedStays
+from clinenv.envs.ehr_ward.recorded_stays import RecordedStays
 from clinenv.testing import check_env, check_vector_env
 from tests.toy_ward import InferringToyWard, ToyWard
 from world_models.data.ehr.episode import Inquiry, Intervention, PatientEpisode, build_episode
@@ -223,7 +223,7 @@ def test_real_stays_are_shown_as_recorded(tmp_path) -> None:
     few = table.filter(pc.is_in(table["subject_id"], value_set=pa.array(subjects)))
     pq.write_table(few, tmp_path / "few.parquet")
     stays = RecordedStays(tmp_path / "few.parquet", InferringToyWard(), hour=24.0)
-    history, checked = history_of(stays._all, 24.0), 0
+    history, checked = history_of(stays._all.stays, 24.0), 0
     for row, episode in enumerate(stays._all):
         last: dict[str, Inquiry] = {}
         for event in sorted(episode.inquiries(), key=lambda q: q.drawn):

@@ -27,6 +27,10 @@ from world_models.quantities.ward import (
 )
 
 
+def refused_on(chart, action):
+    return refused(chart, action, admissible(chart))
+
+
 def chart_with(**values: float) -> dict[str, torch.Tensor]:
     """One patient on air, awake, with these values charted and no others."""
     world = ToyWard()
@@ -61,7 +65,7 @@ def test_each_limit_forbids_beyond_it_and_only_once_charted(limit) -> None:
     )
     action = orders(**{limit.order: 1.0})
     column = order_index(limit.order)
-    assert not admissible(beyond)[0, column] and refused(beyond, action)[0, column]
+    assert not admissible(beyond)[0, column] and refused_on(beyond, action)[0, column]
     assert (limit.order, limit.reason) in reasons(beyond, action)[0]
     assert admissible(within)[0, column] and not any(why == limit.reason for _, why in reasons(within, action)[0])
     beyond["inquiry_seen"][:] = 0.0
@@ -83,7 +87,7 @@ def test_each_limit_forbids_beyond_it_and_only_once_charted(limit) -> None:
 def test_contradictions_within_a_set(set_of_orders: dict, out: str, words: str) -> None:
     chart = chart_with()
     action = orders(**set_of_orders)
-    gone = refused(chart, action)
+    gone = refused_on(chart, action)
     assert [ORDERS[i].name for i in gone[0].nonzero().flatten().tolist()] == [out]
     assert bool(admissible(chart)[0, order_index(out)]), "no matter of one order, so not in the mask"
     assert words in reasons(chart, action)[0][0][1] and len(reasons(chart, action)[0]) == 1
@@ -93,13 +97,13 @@ def test_what_is_no_contradiction_is_carried_out() -> None:
     fine = orders(
         ultrafiltration_ml_h=100, renal_replacement_ml_kg_h=25, ceftriaxone_g=2, vancomycin_mg=1250, dextrose_g=25
     )
-    assert not bool(refused(chart_with(), fine).any())
+    assert not bool(refused_on(chart_with(), fine).any())
     sugar = chart_with(glucose_mg_dl=400)
-    assert bool(refused(sugar, orders(dextrose_g=25)).any())
-    assert not bool(refused(sugar, orders(dextrose_g=25, insulin_units_h=7)).any())
+    assert bool(refused_on(sugar, orders(dextrose_g=25)).any())
+    assert not bool(refused_on(sugar, orders(dextrose_g=25, insulin_units_h=7)).any())
     # an order that the chart forbids contradicts nothing any more: insulin is out, so the sugar has none beside it
     low = chart_with(glucose_mg_dl=400, potassium_mmol_l=3.0)
-    assert refused(low, orders(dextrose_g=25, insulin_units_h=7))[0].sum() == 2
+    assert refused_on(low, orders(dextrose_g=25, insulin_units_h=7))[0].sum() == 2
 
 
 def test_bleeding_breathing_and_waiting() -> None:
@@ -178,7 +182,7 @@ def test_a_menu_entry_is_masked_by_any_of_its_orders() -> None:
     env = make(task=EHRWardTask(actions=menu))
     assert env.reset(seed=0)[1]["action_mask"].tolist() == [1, 1, 1]
     chart = chart_with(potassium_mmol_l=6.0)
-    assert env._episodes.door.orders.mask(admissible(chart)).tolist() == [[1, 1, 0]]
+    assert env.episodes.interface.codec.mask(admissible(chart)).tolist() == [[1, 1, 0]]
     assert env.step(1)[4]["refused_orders"] == 0.0
 
 
@@ -204,10 +208,10 @@ def test_a_yes_or_no_order_is_given_from_a_half() -> None:
     vital = next(i for i, q in enumerate(INQUIRIES) if q.name == "sodium_mmol_l")
     action[[vital, order_index("furosemide_mg"), order_index("endoscopy")]] = 0.49
     dose.step(action)
-    given = dose._episodes.given[0]
+    given = dose.episodes.given[0]
     assert given[vital] == 0 and given[order_index("endoscopy")] == 0
     assert float(given[order_index("furosemide_mg")]) == pytest.approx(0.49 * 240)
     action[[vital, order_index("endoscopy")]] = 0.5
     dose.step(action)
-    given = dose._episodes.given[0]
+    given = dose.episodes.given[0]
     assert given[vital] == 1 and given[order_index("endoscopy")] == 1

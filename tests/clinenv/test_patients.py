@@ -1,4 +1,4 @@
-"""`patients=`: recorded patients come to the door, and a folder that cannot be used says why."""
+"""`patients=`: recorded patients are admitted, and a folder that cannot be used says why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import clinenv  # noqa: F401 - registers the ids
-from clinenv.patients import RecordedPatients
+from clinenv.envs.ecg_drug.recorded import RecordedPatients
 from tests.clinenv.records import LEADS, QT_MS, RR_MS, drawn_ecg, write_record
 from world_models import catalog, keys
 

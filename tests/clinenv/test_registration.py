@@ -56,7 +56,7 @@ def test_the_page_states_the_spaces_as_they_are() -> None:
     from clinenv.envs.ecg_drug.env import ECGDrugEnv
     from tests.toy_world import ToyWorld
 
-    layout = ECGDrugEnv(world=ToyWorld())._episodes.door.layout
+    layout = ECGDrugEnv(world=ToyWorld()).episodes.interface.layout
     rows = re.findall(r"^ *\| (\d[\d-]*) \|" + r"(.+?)\|" * 6 + "$", ECGDrugEnv.__doc__, re.MULTILINE)
     checked = 0
     for num, label, _, low, high, centre, scale in rows:

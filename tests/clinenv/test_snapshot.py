@@ -60,7 +60,7 @@ def test_every_flipped_byte_is_found() -> None:
 def test_what_no_state_can_be_is_refused_though_its_checksum_is_right() -> None:
     here = env(2)
     kept = here.snapshot()
-    names = [name for name, tensor in load(kept[MAGIC:]).items() if tensor.is_floating_point()]
+    names = [name for name, x in load(kept[MAGIC:]).items() if x.is_floating_point() and x.numel()]
     assert len(names) > 10 and here.restore(made_up(kept, lambda t: None)) is not None
     for name in names:
         for value in (float("nan"), float("inf")):
@@ -71,7 +71,7 @@ def test_what_no_state_can_be_is_refused_though_its_checksum_is_right() -> None:
         (lambda t: t.update({n: x[:0] for n, x in t.items()}), "0 patients but there are 2"),
         (lambda t: t["steps"].fill_(-1), "steps is -1"),
         (lambda t: t.update(steps=t["steps"].int()), "another observation or another version"),
-        (lambda t: t.pop("shown"), "another observation or another version"),
+        (lambda t: t.pop("shown.row"), "another observation or another version"),
         (lambda t: t.update(extra=t["steps"]), "another observation or another version"),
         (lambda t: t.update({n: x.repeat_interleave(2, 0) for n, x in t.items()}), "4 patients but there are 2"),
     ):
@@ -128,8 +128,8 @@ def test_weights_that_were_never_saved_are_told_apart() -> None:
 
 def test_a_state_with_nan_is_not_saved() -> None:
     here = env()
-    here._episodes.now.shown[0, 0] = float("nan")
-    with pytest.raises(SnapshotError, match="shown holds nan"):
+    here.episodes.now.shown.row[0, 0] = float("nan")
+    with pytest.raises(SnapshotError, match="shown.row holds nan"):
         here.snapshot()
 
 

@@ -83,15 +83,15 @@ def test_what_needs_a_reset_says_so() -> None:
                 getattr(env, name)
 
 
-@pytest.mark.parametrize("luck", [-1, 1.5, "1", True, 2**64, [1]])
-def test_luck_is_a_seed(luck) -> None:
+@pytest.mark.parametrize("seed", [-1, 1.5, "1", True, 2**64, [1]])
+def test_a_restored_snapshot_takes_only_a_seed(seed) -> None:
     env = gymnasium.make("ECGDrug-v0", world=ToyWorld()).unwrapped
     env.reset(seed=1)
     kept = env.snapshot()
     env.step(0)
     now = env.snapshot()
-    with pytest.raises(ValueError, match="luck .* is not a whole number from 0"):
-        env.restore(kept, luck=luck)
+    with pytest.raises(ValueError, match="seed .* is not a whole number from 0"):
+        env.restore(kept, seed=seed)
     assert env.snapshot() == now
     env.close()
     with pytest.raises(gymnasium.error.ClosedEnvironmentError):

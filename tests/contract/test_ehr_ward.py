@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 import clinenv  # noqa: F401 - registers the ids
 from clinenv.envs.ehr_ward.env import EHRWardEnv
-from clinenv.envs.ehr_ward.events import KINDS
+from clinenv.envs.ehr_ward.event_view import KINDS
 from clinenv.testing import check_vector_env
 from tests.toy_ward import InferringToyWard, ToyWard
 from world_models.quantities.ward import INQUIRIES, ORDERS, inquiry_index, order_index
@@ -169,7 +169,7 @@ def test_what_was_never_ordered_says_so() -> None:
 
 
 def test_the_page_states_the_spaces_as_they_are() -> None:
-    layout = EHRWardEnv(world=ToyWard())._episodes.door.layout
+    layout = EHRWardEnv(world=ToyWard()).episodes.interface.layout
     rows = re.findall(r"^ *\| (\d[\d-]*) \|" + r"(.+?)\|" * 6 + "$", EHRWardEnv.__doc__, re.MULTILINE)
     rows = [row for row in rows if not row[1].strip().startswith("inquire_")]
     last = -1
@@ -268,7 +268,7 @@ def test_a_snapshot_brings_everything_back(observation: str) -> None:
     for other in (env, make(**kwargs).unwrapped):
         assert data_equivalence(other.restore(kept), shown, exact=True)
         assert data_equivalence([other.step(a) for a in plan[1:]], future, exact=True)
-    env.restore(kept, luck=1)
+    env.restore(kept, seed=1)
     assert not data_equivalence([env.step(a) for a in plan[1:]], future, exact=True)
 
 
@@ -307,7 +307,7 @@ def test_the_chart_is_drawn_and_frames_are_of_one_size() -> None:
     ("kwargs", "words"),
     [
         ({"observation": "ecg"}, "chart, events, text"),
-        ({"patients": "/no/such/folder"}, "folder of ECGs"),
+        ({"patients": "/no/such/folder"}, "reads no folders"),
         ({"world": "oracle", "hours_per_step": 5.5}, "whole number of hours"),
         ({"world": "oracle", "cohort": "children"}, "unknown cohort"),
         ({"world": "no-such-world"}, "ward-oracle"),

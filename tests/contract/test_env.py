@@ -196,7 +196,7 @@ def test_a_snapshot_brings_patient_luck_and_observation_back(observation: str) -
     for other in (env, make(**kwargs).unwrapped):  # the same one, and one that never saw the patient
         assert data_equivalence(other.restore(kept), shown, exact=True)
         assert data_equivalence([other.step(a) for a in (4, 4, 0, 2)], future, exact=True)
-    env.restore(kept, luck=1)
+    env.restore(kept, seed=1)
     elsewhere = [env.step(a) for a in (4, 4, 0, 2)]
     assert not data_equivalence(elsewhere, future, exact=True)
     assert env.snapshot() != kept

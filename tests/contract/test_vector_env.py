@@ -122,7 +122,7 @@ def test_a_snapshot_of_one_patient_branches_into_many() -> None:
     assert all(np.array_equal(row, shown) for row in observation)
     observation, reward, *_ = env.step(np.array([0, 0, 4, 4]))
     assert reward[0] == reward[1] != reward[2] == reward[3], "one luck: only the orders make a difference"
-    env.restore(single.snapshot(), luck=0)
+    env.restore(single.snapshot(), seed=0)
     observation, *_ = env.step(np.zeros(4, dtype=int))
     assert len({row.tobytes() for row in observation}) == 4, "other luck, and each row its own"
     kept = env.snapshot()

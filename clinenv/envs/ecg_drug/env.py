@@ -115,33 +115,33 @@ class ECGDrugEnv(ClinicalEnv):
     * v0: first version.
     """
 
-    def __init__(self, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **kwargs: Any) -> None:
-        super().__init__(ECGDrugTask() if task is None else task, world, **kwargs)
+    def __init__(self, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **arguments: Any) -> None:
+        super().__init__(ECGDrugTask() if task is None else task, world, **arguments)
 
 
 class ECGDrugContinuousEnv(ClinicalEnv):
     """`ECGDrug-v0` with milligrams instead of a menu: see `ECGDrugEnv`, "Action Space"."""
 
-    def __init__(self, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **kwargs: Any) -> None:
-        super().__init__(_continuous(task), world, **kwargs)
+    def __init__(self, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **arguments: Any) -> None:
+        super().__init__(_continuous(task), world, **arguments)
 
 
 class ECGDrugVectorEnv(ClinicalVectorEnv):
     """`ECGDrug-v0` for thousands of patients at once: see `ECGDrugEnv`, and `ClinicalVectorEnv` for its arguments."""
 
     def __init__(
-        self, num_envs: int = 1, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **kwargs: Any
+        self, num_envs: int = 1, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **arguments: Any
     ) -> None:
-        super().__init__(ECGDrugTask() if task is None else task, num_envs, world, **kwargs)
+        super().__init__(ECGDrugTask() if task is None else task, num_envs, world, **arguments)
 
 
 class ECGDrugContinuousVectorEnv(ClinicalVectorEnv):
     """`ECGDrugContinuous-v0` for thousands of patients at once."""
 
     def __init__(
-        self, num_envs: int = 1, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **kwargs: Any
+        self, num_envs: int = 1, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **arguments: Any
     ) -> None:
-        super().__init__(_continuous(task), num_envs, world, **kwargs)
+        super().__init__(_continuous(task), num_envs, world, **arguments)
 
 
 def _continuous(task: ECGDrugTask | None) -> ECGDrugTask:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from clinenv.patients import Patients
 from clinenv.rewards import exponential_excess, relative_amount, share_of_time
-from clinenv.task import Column, Doses, Menu, Record
-from world_models.protocol import Chart
+from clinenv.task import Column, Doses, Menu, Record, Task
+from clinenv.view import View
+from world_models.protocol import Chart, WorldModel
 from world_models.rounding import power
 
 __all__ = ["MENU", "SINGLE_DOSE_MG", "ECGDrugTask", "RewardWeights"]
@@ -39,7 +45,7 @@ _DAILY = tuple(DAILY_DOSE_MG[f"{drug}_mg"] for drug in DRUGS)
 
 @dataclass(frozen=True)
 class RewardWeights:
-    """How much each wish counts. The shapes are published, the weights are a choice: change them with this object."""
+    """How much each aim counts. The shapes are published, the weights are a choice: change them with this object."""
 
     rhythm: float = 10.0  # 48 h wholly in sinus rhythm
     qt_toxicity: float = 10.0  # 48 h at a hazard twice that of a normal QTc; 500 ms throughout costs 3.4
@@ -51,7 +57,7 @@ class RewardWeights:
 
 
 @dataclass(frozen=True)
-class ECGDrugTask:
+class ECGDrugTask(Task):
     """Start of an antiarrhythmic over 48 h. Judged from the chart alone, the same in every world.
 
     The cost is 1 in a step at whose end QTcF is above 500 ms or more than 60 ms above the admission ECG: the outlier
@@ -114,6 +120,7 @@ class ECGDrugTask:
         return ((qtcf > 500.0) | (qtcf - after["baseline_qtcf_ms"] > 60.0)).to(torch.float32)
 
     def terminated(self, chart: Chart) -> Tensor:
+        """bool [B]: torsades de pointes."""
         return chart["torsades"] > 0.5
 
     def reread(self, chart: Chart) -> Chart:
@@ -126,3 +133,27 @@ class ECGDrugTask:
             "qtcf_ms": qt / power(rr, 1.0 / 3.0),
             "jt_peak_c_ms": chart["jt_peak_ms"] / power(rr, 0.58),
         }
+
+    def views(self) -> Mapping[str, Callable[[WorldModel, Task], View]]:
+        """ "ecg" and "latent": see `clinenv.envs.ecg_drug.views`."""
+        from clinenv.envs.ecg_drug.views import ECG_VIEWS
+
+        return ECG_VIEWS
+
+    def patients_of(self, folder: str | Path, world: WorldModel) -> Patients:
+        """The WFDB records of a folder."""
+        from clinenv.envs.ecg_drug.recorded import RecordedPatients
+
+        return RecordedPatients(folder, world)
+
+    def recalled(self, world: WorldModel) -> tuple[str, ...]:
+        """The hour and `trend`; the world must draw an ECG."""
+        if "ecg_mv" not in {quantity.name for quantity in world.measures}:
+            raise ValueError(f"world {world.name!r} draws no ecg_mv: there is nothing to render; use render_mode=None")
+        return ("hours", *self.trend)
+
+    def paint(self, episodes: Any, moments: Sequence[Mapping[str, np.ndarray]], row: int) -> np.ndarray:
+        """uint8 [H, W, 3]: the ECG on paper, and the trend below."""
+        from clinenv.rendering.ecg_frame import ecg_frame
+
+        return ecg_frame(episodes, moments, row)

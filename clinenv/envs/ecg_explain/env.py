@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from clinenv.assemble import load_world
 from clinenv.env import ClinicalEnv
 from clinenv.envs.ecg_explain.task import ECGExplainTask
@@ -93,14 +91,14 @@ class ECGExplainEnv(ClinicalEnv):
     """
 
     def __init__(
-        self, task: ECGExplainTask | None = None, world: Any = PROGRESSION_WORLD, compose: str = "chain", **kwargs: Any
+        self,
+        task: ECGExplainTask | None = None,
+        world: Any = PROGRESSION_WORLD,
+        compose: str = "chain",
+        **arguments: Any,
     ) -> None:
-        task, world = explain_world(task, world, compose, kwargs)
-        super().__init__(task, world, **kwargs)
-
-    def action_masks(self) -> np.ndarray:
-        """bool (49,): which actions make sense, as sb3-contrib's MaskablePPO asks for it."""
-        return _masks(self)[0]
+        task, world = explain_world(task, world, compose, arguments.pop("device", None), arguments.pop("cohort", None))
+        super().__init__(task, world, **arguments)
 
 
 class ECGExplainVectorEnv(ClinicalVectorEnv):
@@ -112,31 +110,27 @@ class ECGExplainVectorEnv(ClinicalVectorEnv):
         task: ECGExplainTask | None = None,
         world: Any = PROGRESSION_WORLD,
         compose: str = "chain",
-        **kwargs: Any,
+        **arguments: Any,
     ) -> None:
-        task, world = explain_world(task, world, compose, kwargs)
-        super().__init__(task, num_envs, world, **kwargs)
-
-    def action_masks(self) -> np.ndarray:
-        """bool (num_envs, 49): see `ECGExplainEnv.action_masks`."""
-        return _masks(self)
+        task, world = explain_world(task, world, compose, arguments.pop("device", None), arguments.pop("cohort", None))
+        super().__init__(task, num_envs, world, **arguments)
 
 
 def explain_world(
-    task: ECGExplainTask | None, world: Any, compose: str = "chain", arguments: dict[str, Any] | None = None
+    task: ECGExplainTask | None,
+    world: Any,
+    compose: str = "chain",
+    device: str | None = None,
+    cohort: str | None = None,
 ) -> tuple[ECGExplainTask, ExplainWorld]:
     """The task for the world's codes, and the world with problems in it; an `ExplainWorld` is taken as it is.
-
-    Args:
-        arguments: of the environment, from which `device` and `cohort` are taken out, as the world is built here.
 
     Raises:
         ValueError: the world has no JEPA or no pairs, or an argument that does not go with it.
     """
-    arguments = {} if arguments is None else arguments
     task = ECGExplainTask() if task is None else task
     if not isinstance(world, ExplainWorld):
-        world = load_world(task, world, arguments.pop("device", None), arguments.pop("cohort", None), None)
+        world = load_world(task, world, device, cohort, None)
         missing = [name for name in ("jepa", "codes", "explain_pairs") if not hasattr(world, name)]
         if missing:
             raise ValueError(
@@ -145,7 +139,3 @@ def explain_world(
             )
         world = ExplainWorld(world, compose)
     return (task if task.codes == world.codes else replace(task, codes=world.codes)), world
-
-
-def _masks(env: ClinicalEnv | ClinicalVectorEnv) -> np.ndarray:
-    return env._episodes.door.orders.mask(env.task.admissible(env.chart)).bool().cpu().numpy()

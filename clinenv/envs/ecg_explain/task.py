@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from clinenv.task import Column, Menu, Record
+from clinenv.task import Column, Menu, Record, Task
 from world_models.cardiac_jepa.explain import LATENT_BOUND, MAX_DAYS, MAX_STEPS
-from world_models.protocol import Chart
+from world_models.protocol import Chart, WorldModel
 from world_models.quantities.progression import CODES
 
 __all__ = ["STEP_COST", "ECGExplainTask", "explain_menu"]
@@ -30,7 +30,7 @@ def explain_menu(codes: tuple[str, ...]) -> Menu:
 
 
 @dataclass(frozen=True)
-class ECGExplainTask:
+class ECGExplainTask(Task):
     """At most eight transitions, ended by "stop". Judged from the chart alone; the answer is never in it."""
 
     codes: tuple[str, ...] = CODES
@@ -38,6 +38,7 @@ class ECGExplainTask:
     horizon_hours: float = float(MAX_STEPS)
     name: str = "ECGExplain"
     oracle: str = "progression-oracle"
+    refuses: bool = True
     observation: tuple[Column, ...] = (
         Column("z_now", 0.0, 1.0, bounds=(-_Z, _Z)),
         Column("z_goal", 0.0, 1.0, bounds=(-_Z, _Z)),
@@ -50,15 +51,12 @@ class ECGExplainTask:
     records: tuple[Record, ...] = ()
     trend: tuple[str, ...] = ("distance",)
     told: tuple[str, ...] = ("explained", "found_transitions", "true_transitions", "latent_distance")
-    recalled: tuple[str, ...] = ("z_before", "z_now", "z_goal", "condition_before", "found", "distance")
+    actions: Menu = field(init=False)
+    orders: tuple[str, ...] = field(init=False)
 
-    @property
-    def actions(self) -> Menu:
-        return explain_menu(self.codes)
-
-    @property
-    def orders(self) -> tuple[str, ...]:
-        return ("stop", *(f"onset_{code}" for code in self.codes), *(f"resolution_{code}" for code in self.codes))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "actions", explain_menu(self.codes))
+        object.__setattr__(self, "orders", self.actions.names)
 
     def clock(self, chart: Chart) -> Tensor:
         """Steps [B] taken; the world counts one an hour."""
@@ -77,6 +75,7 @@ class ECGExplainTask:
         return torch.zeros_like(before["distance"])
 
     def terminated(self, chart: Chart) -> Tensor:
+        """bool [B]: stopped, or no steps are left."""
         return (chart["stopped"] > 0.5) | (chart["steps_left"] < 0.5)
 
     def admissible(self, chart: Chart) -> Tensor:
@@ -88,22 +87,18 @@ class ECGExplainTask:
         always = torch.ones_like(present[:, :1])
         return torch.cat([always, ~present, present], -1)
 
-    def refused(self, chart: Chart, action: Tensor) -> Tensor:
-        """bool [B, 2C + 1]: see `admissible`."""
-        return (action > 0) & ~self.admissible(chart)
-
     def reasons(self, chart: Chart, action: Tensor) -> list[list[tuple[str, str]]]:
         """Why each order was refused."""
         told: list[list[tuple[str, str]]] = [[] for _ in range(len(action))]
-        for row, column in self.refused(chart, action).nonzero().tolist():
+        for row, column in self.refused(chart, action, self.admissible(chart)).nonzero().tolist():
             began = column <= len(self.codes)
             code = self.codes[(column - 1) % len(self.codes)]
             told[row].append((self.orders[column], f"{code} is present already" if began else f"{code} is not present"))
         return told
 
-    def reread(self, chart: Chart) -> Chart:
-        """Nothing here is read with an error."""
-        return chart
+    def recalled(self, world: WorldModel) -> tuple[str, ...]:
+        """What the map of latents and the list of transitions show."""
+        return ("z_before", "z_now", "z_goal", "condition_before", "found", "distance")
 
     def paint(self, episodes: Any, moments: Sequence[Mapping[str, np.ndarray]], row: int) -> np.ndarray:
         """uint8 [H, W, 3]: see `clinenv.rendering.progression_chart`."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from clinenv.env import ClinicalEnv
-from clinenv.envs.ecg_progression.task import LABELS, ECGProgressionTask
+from clinenv.envs.ecg_progression.task import ECGProgressionTask
 from clinenv.vector_env import ClinicalVectorEnv
 
 __all__ = ["PROGRESSION_WORLD", "ECGProgressionEnv", "ECGProgressionVectorEnv"]
@@ -117,18 +114,9 @@ class ECGProgressionEnv(ClinicalEnv):
     """
 
     def __init__(
-        self,
-        task: ECGProgressionTask | None = None,
-        world: Any = PROGRESSION_WORLD,
-        observation: str = "chart",
-        **kwargs: Any,
+        self, task: ECGProgressionTask | None = None, world: Any = PROGRESSION_WORLD, **arguments: Any
     ) -> None:
-        task, observation = _shown(task, observation)
-        super().__init__(task, world, observation=observation, **kwargs)
-
-    def action_masks(self) -> np.ndarray:
-        """bool (22,): which levels can be had, order after order."""
-        return _masks(self)[0]
+        super().__init__(ECGProgressionTask() if task is None else task, world, **arguments)
 
 
 class ECGProgressionVectorEnv(ClinicalVectorEnv):
@@ -139,27 +127,6 @@ class ECGProgressionVectorEnv(ClinicalVectorEnv):
         num_envs: int = 1,
         task: ECGProgressionTask | None = None,
         world: Any = PROGRESSION_WORLD,
-        observation: str = "chart",
-        **kwargs: Any,
+        **arguments: Any,
     ) -> None:
-        task, observation = _shown(task, observation)
-        super().__init__(task, num_envs, world, observation=observation, **kwargs)
-
-    def action_masks(self) -> np.ndarray:
-        """bool (num_envs, 22): see `ECGProgressionEnv.action_masks`."""
-        return _masks(self)
-
-
-def _shown(task: ECGProgressionTask | None, observation: str) -> tuple[ECGProgressionTask, str]:
-    """The recorded conditions are columns like any other: "labels" is the chart of a task that shows them."""
-    task = ECGProgressionTask() if task is None else task
-    if observation == "labels":
-        return replace(task, observation=LABELS), "chart"
-    if observation not in ("chart", "ecg", "latent"):
-        raise ValueError(f"observation {observation!r} is unknown; choose one of chart, labels, ecg, latent")
-    return task, observation
-
-
-def _masks(env: ClinicalEnv | ClinicalVectorEnv) -> np.ndarray:
-    allowed = env.task.admissible(env.chart)
-    return env._episodes.door.orders.mask(allowed).bool().cpu().numpy()
+        super().__init__(ECGProgressionTask() if task is None else task, num_envs, world, **arguments)

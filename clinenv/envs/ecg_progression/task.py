@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from torch import Tensor
 
 from clinenv.envs.ecg_progression import rewards as r
 from clinenv.envs.ecg_progression.rewards import HORIZON_YEARS, RewardWeights
-from clinenv.task import Actions, Column, Levels, Record
-from world_models.protocol import Chart
+from clinenv.patients import Patients
+from clinenv.task import Actions, Column, Levels, Record, Task
+from clinenv.view import ChartView, View
+from world_models.protocol import Chart, WorldModel
 from world_models.quantities.progression import INTERVALS_MONTHS, ORDERS, PROCEDURES, TREATMENTS
 
-__all__ = ["COLUMNS", "LABELS", "LEVELS", "ECGProgressionTask"]
+__all__ = ["COLUMNS", "LEVELS", "LabelsView", "ECGProgressionTask"]
 
 LEVELS = Levels(
     {**{name: (0.0, 1.0) for name in TREATMENTS}, "months_to_next_visit": INTERVALS_MONTHS},
@@ -33,7 +36,6 @@ COLUMNS: tuple[Column, ...] = (
     Column("treated", 0.5, 0.5),
     Column("bleeding", 0.5, 0.5),
 )
-LABELS: tuple[Column, ...] = (*COLUMNS, Column("condition", 0.5, 0.5))  # the recorded diagnoses beside the ECG's reading
 
 _HOURS_PER_YEAR = 8766.0
 _STEP_HOURS = _HOURS_PER_YEAR / 2
@@ -41,8 +43,15 @@ _PACEMAKER = [q.name for q in ORDERS].index("pacemaker")
 _WHY = "the patient has a pacemaker already"
 
 
+class LabelsView(ChartView):
+    """observation="labels": the recorded diagnoses beside the ECG's reading."""
+
+    def _columns(self, task: Task) -> tuple[Column, ...]:
+        return (*task.observation, Column("condition", 0.5, 0.5))
+
+
 @dataclass(frozen=True)
-class ECGProgressionTask:
+class ECGProgressionTask(Task):
     """Ten years of visits, each ordering treatments and the time to the next. Judged from the chart alone."""
 
     actions: Actions = LEVELS
@@ -52,10 +61,10 @@ class ECGProgressionTask:
     horizon_hours: float = HORIZON_YEARS * 12 * _STEP_HOURS
     name: str = "ECGProgression"
     oracle: str = "progression-oracle"
+    refuses: bool = True
     orders: tuple[str, ...] = tuple(q.name for q in ORDERS)
     records: tuple[Record, ...] = ()
     trend: tuple[str, ...] = ("age_years", "years")
-    recalled: tuple[str, ...] = ("years", "age_years", "probe", "condition", "treated", "bleeding", "dead", "latent")
 
     def clock(self, chart: Chart) -> Tensor:
         """Hours [B] since the first visit."""
@@ -103,18 +112,26 @@ class ECGProgressionTask:
         allowed[:, _PACEMAKER] = chart["treated"][:, TREATMENTS.index("pacemaker")] < 0.5
         return allowed
 
-    def refused(self, chart: Chart, action: Tensor) -> Tensor:
-        """bool [B, A]: see `admissible`."""
-        return (action > 0) & ~self.admissible(chart)
-
     def reasons(self, chart: Chart, action: Tensor) -> list[list[tuple[str, str]]]:
         """Why each order was refused."""
-        second = self.refused(chart, action)[:, _PACEMAKER].tolist()
+        second = self.refused(chart, action, self.admissible(chart))[:, _PACEMAKER].tolist()
         return [[("pacemaker", _WHY)] if yes else [] for yes in second]
 
-    def reread(self, chart: Chart) -> Chart:
-        """Nothing is derived from anything here."""
-        return chart
+    def views(self) -> Mapping[str, Callable[[WorldModel, Task], View]]:
+        """ "labels", and what the drug environments know: "ecg" and "latent"."""
+        from clinenv.envs.ecg_drug.views import ECG_VIEWS
+
+        return {"labels": LabelsView, **ECG_VIEWS}
+
+    def patients_of(self, folder: str | Path, world: WorldModel) -> Patients:
+        """The WFDB records of a folder, for worlds that read them."""
+        from clinenv.envs.ecg_drug.recorded import RecordedPatients
+
+        return RecordedPatients(folder, world)
+
+    def recalled(self, world: WorldModel) -> tuple[str, ...]:
+        """What the time line and the map of latents show."""
+        return ("years", "age_years", "probe", "condition", "treated", "bleeding", "dead", "latent")
 
     def paint(self, episodes: Any, moments: Sequence[Mapping[str, np.ndarray]], row: int) -> np.ndarray:
         """uint8 [H, W, 3]: see `clinenv.rendering.progression_chart`."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from clinenv.env import ClinicalEnv
-from clinenv.envs.ehr_ward.orders import DOSES, switch_masks
+from clinenv.envs.ehr_ward.orders import DOSES
 from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.registration import WARD_WORLD
 from clinenv.vector_env import ClinicalVectorEnv
@@ -185,41 +183,33 @@ class EHRWardEnv(ClinicalEnv):
     * v0: first version.
     """
 
-    def __init__(self, task: EHRWardTask | None = None, world: Any = WARD_WORLD, **kwargs: Any) -> None:
-        super().__init__(EHRWardTask() if task is None else task, world, **kwargs)
-
-    def action_masks(self) -> np.ndarray:
-        """bool (138,): of each order whether 0 and whether 1 is allowed, as sb3-contrib's MaskablePPO asks for it."""
-        return switch_masks(self.chart)[0].cpu().numpy()
+    def __init__(self, task: EHRWardTask | None = None, world: Any = WARD_WORLD, **arguments: Any) -> None:
+        super().__init__(EHRWardTask() if task is None else task, world, **arguments)
 
 
 class EHRWardDoseEnv(ClinicalEnv):
     """`EHRWard-v0` with amounts instead of switches: see `EHRWardEnv`, "Action Space"."""
 
-    def __init__(self, task: EHRWardTask | None = None, world: Any = WARD_WORLD, **kwargs: Any) -> None:
-        super().__init__(_dosed(task), world, **kwargs)
+    def __init__(self, task: EHRWardTask | None = None, world: Any = WARD_WORLD, **arguments: Any) -> None:
+        super().__init__(_dosed(task), world, **arguments)
 
 
 class EHRWardVectorEnv(ClinicalVectorEnv):
     """`EHRWard-v0` for thousands of patients at once: see `EHRWardEnv`, and `ClinicalVectorEnv` for its arguments."""
 
     def __init__(
-        self, num_envs: int = 1, task: EHRWardTask | None = None, world: Any = WARD_WORLD, **kwargs: Any
+        self, num_envs: int = 1, task: EHRWardTask | None = None, world: Any = WARD_WORLD, **arguments: Any
     ) -> None:
-        super().__init__(EHRWardTask() if task is None else task, num_envs, world, **kwargs)
-
-    def action_masks(self) -> np.ndarray:
-        """bool (num_envs, 138): see `EHRWardEnv.action_masks`."""
-        return switch_masks(self.chart).cpu().numpy()
+        super().__init__(EHRWardTask() if task is None else task, num_envs, world, **arguments)
 
 
 class EHRWardDoseVectorEnv(ClinicalVectorEnv):
     """`EHRWardDose-v0` for thousands of patients at once."""
 
     def __init__(
-        self, num_envs: int = 1, task: EHRWardTask | None = None, world: Any = WARD_WORLD, **kwargs: Any
+        self, num_envs: int = 1, task: EHRWardTask | None = None, world: Any = WARD_WORLD, **arguments: Any
     ) -> None:
-        super().__init__(_dosed(task), num_envs, world, **kwargs)
+        super().__init__(_dosed(task), num_envs, world, **arguments)
 
 
 def _dosed(task: EHRWardTask | None) -> EHRWardTask:

@@ -25,13 +25,14 @@ from world_models.quantities.ward import (
     COMPLAINTS,
     INQUIRIES,
     INTERVENTIONS,
+    MAX_HOURS_SINCE,
     ORDERS,
     inquiry_index,
     intervention_index,
     order_index,
 )
 
-__all__ = ["DOSES", "LIMITS", "SWITCHES", "Limit", "admissible", "reasons", "refused", "switch_masks"]
+__all__ = ["DOSES", "LIMITS", "SWITCHES", "Limit", "admissible", "reasons", "refused"]
 
 SWITCHES = Switches({**{q.order: 1.0 for q in INQUIRIES}, **{q.name: float(q.standard) for q in INTERVENTIONS}})
 DOSES = Doses({q.name: float(q.high) for q in ORDERS})
@@ -47,6 +48,7 @@ class Limit(NamedTuple):
 
     @property
     def reason(self) -> str:
+        """Why an order is refused, in words."""
         unit = INQUIRIES[inquiry_index(self.measure)].unit
         words = next((q.meaning for q in INQUIRIES if q.name == self.measure), self.measure)
         return f"charted {words} is {self.side} {self.limit:g} {unit}"
@@ -77,7 +79,9 @@ _BLEEDS = "the patient came with bleeding, and no endoscopy has stopped it a day
 _AWAKE = "the patient is awake (charted coma scale 15) and charted oxygen saturation is 94 % or more on room air"
 _BARRED_VOLUME = "a minute volume under 3 L/min is no ventilation"
 _AWAKE_GCS, _GOOD_SPO2, _LEAST_VOLUME = 15.0, 94.0, 3.0
-_SUGAR_WITHOUT_INSULIN = 300.0
+_SUGAR_WITHOUT_INSULIN = 300.0  # mg/dL
+_HEALED_HOURS = 24.0  # after an endoscopy
+_ROOM_AIR = 0.21  # share of oxygen, as a share of the largest amount, which is 1
 
 # (order refused, orders of the set that contradict it, why)
 _BESIDE: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -90,6 +94,13 @@ _BESIDE: tuple[tuple[str, tuple[str, ...], str], ...] = (
 
 _UF, _RRT, _VENTILATION = "ultrafiltration_ml_h", "renal_replacement_ml_kg_h", "ventilation_l_min"
 _NO_RRT = "no renal replacement runs in this step"
+# columns of the chart's arrays and of the orders
+_BLEEDING = COMPLAINTS.index("bleeding")
+_ENDOSCOPY, _OXYGEN, _VENTILATOR = map(intervention_index, ("endoscopy", "oxygen_fraction", "ventilation_l_min"))
+_GCS, _SPO2, _GLUCOSE = map(inquiry_index, ("gcs", "spo2_percent", "glucose_mg_dl"))
+_ULTRAFILTRATION, _DIALYSIS, _VOLUME, _DEXTROSE, _INSULIN = map(
+    order_index, (_UF, _RRT, _VENTILATION, "dextrose_g", "insulin_units_h")
+)
 _SUGAR = f"charted glucose is above {_SUGAR_WITHOUT_INSULIN:g} mg/dL and no insulin runs"
 
 
@@ -132,16 +143,16 @@ def _onto_orders(broken: Tensor, columns: Tensor) -> Tensor:
 
 
 def _bleeding(chart: Chart) -> Tensor:
-    endoscopy = chart["treatment_age_hours"][:, intervention_index("endoscopy")]
-    stopped = (endoscopy >= 24.0) & (endoscopy < 96.0)  # the age's cap reads "never"
-    return (chart["complaint"][:, COMPLAINTS.index("bleeding")] > 0.5) & ~stopped
+    endoscopy = chart["treatment_age_hours"][:, _ENDOSCOPY]
+    stopped = (endoscopy >= _HEALED_HOURS) & (endoscopy < MAX_HOURS_SINCE)  # the age's cap reads "never"
+    return (chart["complaint"][:, _BLEEDING] > 0.5) & ~stopped
 
 
 def _awake(chart: Chart) -> Tensor:
     seen, given = chart["inquiry_seen"] > 0.5, chart["treatment_share"]
-    known = seen[:, inquiry_index("gcs")] & seen[:, inquiry_index("spo2_percent")]
-    air = given[:, intervention_index("oxygen_fraction")] <= 0.21
-    off = given[:, intervention_index("ventilation_l_min")] <= 0
+    known = seen[:, _GCS] & seen[:, _SPO2]
+    air = given[:, _OXYGEN] <= _ROOM_AIR
+    off = given[:, _VENTILATOR] <= 0
     return known & air & off & (chart["gcs"] >= _AWAKE_GCS) & (chart["spo2_percent"] >= _GOOD_SPO2)
 
 
@@ -167,41 +178,30 @@ def admissible(chart: Chart) -> Tensor:
     return ~forbidden
 
 
-def switch_masks(chart: Chart) -> Tensor:
-    """bool [B, 2 A]: of each switch whether it may stay off (always) and whether it may be on.
-
-    The order in which sb3-contrib's MaskablePPO takes the masks of a MultiBinary action.
-    """
-    on = admissible(chart)
-    return torch.stack([torch.ones_like(on), on], -1).flatten(1)
-
-
 def _contradicting(chart: Chart, left: Tensor) -> Tensor:
     """bool [B, K + 3]: which rule of the set `left` [B, A] (what the chart allows) is broken: those of _BESIDE, then
     ultrafiltration alone, a volume too small, sugar on sugar."""
     tables, on = _tables(left.device), left > 0
     beside = on[:, tables.order] & on[:, tables.others].any(-1)
-    volume = left[:, order_index(_VENTILATION)]
-    sweet = (chart["inquiry_seen"][:, inquiry_index("glucose_mg_dl")] > 0.5) & (
-        chart["glucose_mg_dl"] > _SUGAR_WITHOUT_INSULIN
-    )
+    volume = left[:, _VOLUME]
+    sweet = (chart["inquiry_seen"][:, _GLUCOSE] > 0.5) & (chart["glucose_mg_dl"] > _SUGAR_WITHOUT_INSULIN)
     alone = torch.stack(
         [
-            on[:, order_index(_UF)] & ~on[:, order_index(_RRT)],
+            on[:, _ULTRAFILTRATION] & ~on[:, _DIALYSIS],
             (volume > 0) & (volume < _LEAST_VOLUME),
-            on[:, order_index("dextrose_g")] & ~on[:, order_index("insulin_units_h")] & sweet,
+            on[:, _DEXTROSE] & ~on[:, _INSULIN] & sweet,
         ],
         -1,
     )
     return torch.cat([beside, alone], -1)
 
 
-def refused(chart: Chart, action: Tensor) -> Tensor:
-    """bool [B, A]: the orders of action [B, A] that are not carried out.
+def refused(chart: Chart, action: Tensor, allowed: Tensor) -> Tensor:
+    """bool [B, A]: the orders of action [B, A] that are not carried out; `allowed` is `admissible` of the chart.
 
     The chart is asked first; an order it forbids contradicts nothing any more.
     """
-    wrong = (action > 0) & ~admissible(chart)
+    wrong = (action > 0) & ~allowed
     clash = _contradicting(chart, torch.where(wrong, 0.0, action))
     return wrong | _onto_orders(clash, _tables(action.device).by_set)
 

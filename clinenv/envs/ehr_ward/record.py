@@ -133,7 +133,8 @@ def _inquiries(e: PatientEpisode, step_h: float, count: int) -> tuple[Tensor, Te
 
 def _read(e: PatientEpisode, step_h: float) -> list[tuple[int, float | None, float, float]]:
     """(column, number or None, hour drawn, hour it came) of what the ward knows, by draw; urine as each step's rate."""
-    found, urine = [], {}
+    found: list[tuple[int, float | None, float, float]] = []
+    urine: dict[int, float] = {}
     for event in e.inquiries():
         drawn = e.hours(event.drawn)
         if event.item == "urine_output_ml" and event.value is not None:

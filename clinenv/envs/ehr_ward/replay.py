@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from clinenv.assemble import check_options, load_world
+from clinenv.assemble import load_world
 from clinenv.env import ClinicalEnv
-from clinenv.envs.ehr_ward.stays import RecordedStays
+from clinenv.envs.ehr_ward.recorded_stays import RecordedStays
 from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.vector_env import ClinicalVectorEnv
 from world_models.data.ehr.episode import PatientEpisode
-from world_models.protocol import History
+from world_models.protocol import History, WorldModel
 
 __all__ = ["EHRReplayEnv", "EHRReplayVectorEnv"]
 
@@ -66,32 +64,21 @@ class EHRReplayEnv(ClinicalEnv):
         hour: float = 24.0,
         task: EHRWardTask | None = None,
         world: Any = _WORLD,
-        device: str | None = None,
-        hours_per_step: float | None = None,
-        **kwargs: Any,
+        **arguments: Any,
     ) -> None:
         task = EHRWardTask() if task is None else task
-        world = load_world(task, world, device, None, hours_per_step)
-        self._stays = _stays(stays, world, hour, kwargs)
-        super().__init__(task, world, patients=self._stays, **kwargs)
-        self._told: tuple[int, History] | None = None
+        world, self._stays = _recorded(task, world, stays, hour, arguments)
+        super().__init__(task, world, patients=self._stays, **arguments)
+        self._record: tuple[int, History] | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """A new patient; `options` may hold "stay_id" and "hour".
-
-        Raises:
-            ValueError: no such stay, or one too short; nothing was changed then.
-        """
-        options = _choose(self._stays, options)
-        try:
-            told = super().reset(seed=seed, options=options)
-            ids, history = self._stays.record(self.state.key)
-            self._told = ids[0], history
-            if self._trend is not None:
-                self._trend.precede(history)
-        finally:
-            self._stays.choose()
-        return told
+        """As `ClinicalEnv.reset`; `options` may hold "stay_id" and "hour"."""
+        observation, info = super().reset(seed=seed, options=options)
+        ids, history = self._stays.record(self.state.key, self._episodes.start)
+        self._record = ids[0], history
+        if self._trend is not None:
+            self._trend.precede(history)
+        return observation, info
 
     def record(self) -> tuple[int, History]:
         """Stay id of the patient of the last reset, and the record (a batch of one) up to the branching point.
@@ -99,14 +86,14 @@ class EHRReplayEnv(ClinicalEnv):
         Raises:
             ValueError: before the first reset.
         """
-        if self._told is None:
+        if self._record is None:
             raise ValueError("there is no patient yet; call reset() first")
-        return self._told
+        return self._record
 
 
 class EHRReplayVectorEnv(ClinicalVectorEnv):
     """`EHRReplay-v0` for many stays at once: see `EHRReplayEnv`. A reset's stay_id and hour hold for the rows it starts;
-    rows that begin anew by themselves draw among all stays again."""
+    rows that begin anew by themselves are any of the stays again."""
 
     def __init__(
         self,
@@ -115,46 +102,25 @@ class EHRReplayVectorEnv(ClinicalVectorEnv):
         hour: float = 24.0,
         task: EHRWardTask | None = None,
         world: Any = _WORLD,
-        device: str | None = None,
-        hours_per_step: float | None = None,
-        **kwargs: Any,
+        **arguments: Any,
     ) -> None:
         task = EHRWardTask() if task is None else task
-        world = load_world(task, world, device, None, hours_per_step)
-        self._stays = _stays(stays, world, hour, kwargs)
-        super().__init__(task, num_envs, world, patients=self._stays, **kwargs)
-
-    def reset(
-        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """As `ClinicalVectorEnv.reset`; `options` may hold "stay_id" and "hour"."""
-        options = _choose(self._stays, options)
-        try:
-            return super().reset(seed=seed, options=options)
-        finally:
-            self._stays.choose()
+        world, recorded = _recorded(task, world, stays, hour, arguments)
+        super().__init__(task, num_envs, world, patients=recorded, **arguments)
 
 
-def _stays(stays: Any, world: Any, hour: float, kwargs: Mapping[str, Any]) -> RecordedStays:
+def _recorded(
+    task: EHRWardTask, world: Any, stays: Any, hour: float, arguments: Mapping[str, Any]
+) -> tuple[WorldModel, RecordedStays]:
+    """The world and the stays of an environment's arguments."""
     for name in ("patients", "cohort"):
-        if kwargs.get(name) is not None:
+        if arguments.get(name) is not None:
             raise ValueError(
-                f"{name}={kwargs[name]!r}: the patients of EHRReplay-v0 are the recorded stays; leave it out"
+                f"{name}={arguments[name]!r}: the patients of EHRReplay-v0 are the recorded stays; leave it out"
             )
+    world = load_world(task, world, arguments.get("device"), None, arguments.get("hours_per_step"))
     if stays is None:
         raise ValueError(
             'EHRReplay-v0 needs recorded stays: stays="FOLDER or FILE in MEDS", or a list of PatientEpisode'
         )
-    return RecordedStays(stays, world, hour)
-
-
-def _choose(stays: RecordedStays, options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Hand stay_id and hour to the stays; the options that are left."""
-    left = dict(check_options(options))
-    stay_id, hour = left.pop("stay_id", None), left.pop("hour", None)
-    if stay_id is not None and (isinstance(stay_id, bool) or not isinstance(stay_id, int | np.integer)):
-        raise ValueError(f"stay_id={stay_id!r} is no whole number; give the number of a stay")
-    if hour is not None and (isinstance(hour, bool) or not isinstance(hour, int | float | np.number)):
-        raise ValueError(f"hour={hour!r} is no number; give the hours since the stay's start")
-    stays.choose(None if stay_id is None else int(stay_id), None if hour is None else float(hour))
-    return left
+    return world, RecordedStays(stays, world, hour)

@@ -24,6 +24,7 @@ from world_models.protocol import Chart
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, inquiry_index, intervention_index
 
 __all__ = [
+    "SAME_HOURS",
     "STABILITY",
     "TEST_PRICE",
     "TREATMENT_PRICE",
@@ -38,7 +39,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RewardWeights:
-    """How much each wish counts. The shapes are published, the weights are a choice: change them with this object."""
+    """How much each aim counts. The shapes are published, the weights are a choice: change them with this object."""
 
     survival: float = 20.0  # death
     discharge: float = 10.0  # going home
@@ -115,8 +116,10 @@ TREATMENT_PRICE: dict[str, float] = {
     "ultrafiltration_ml_h": 1.0,
 }
 
-# harm: what is charted, and the orders it is laid to; () whatever was ordered
-_HYPOTENSIVE = ("metoprolol_mg", "furosemide_mg", "ultrafiltration_ml_h")
+# harm: columns of what is charted, and of the orders that a low pressure is laid to
+_HYPOTENSIVE = tuple(map(intervention_index, ("metoprolol_mg", "furosemide_mg", "ultrafiltration_ml_h")))
+_GLUCOSE, _POTASSIUM, _PRESSURE = map(inquiry_index, ("glucose_mg_dl", "potassium_mmol_l", "map_mmhg"))
+SAME_HOURS = 0.01  # ages this close are of one result
 _BLAMED_HOURS = 8.0  # an order is blamed for what is charted within this time of it
 LEVEL_1_MG_DL, LEVEL_2_MG_DL = 70.0, 54.0
 HYPERKALAEMIA_MMOL_L = 6.0
@@ -142,11 +145,14 @@ def price(action: Tensor, hours: Tensor) -> tuple[Tensor, Tensor]:
 def _watched(device: torch.device) -> tuple[Tensor, ...]:
     """Of each watched measure: place, low, high, 1 / half, hours it lasts, weight (they sum to 1)."""
     rows = [INQUIRIES[inquiry_index(w.name)] for w in STABILITY]
-    total = sum(w.weight for w in STABILITY)
+    weights = sum(w.weight for w in STABILITY)
     columns = (
-        [float(q.normal[0]) for q in rows], [float(q.normal[1]) for q in rows], [1.0 / w.half for w in STABILITY],
-        [w.lasts_hours for w in STABILITY], [w.weight / total for w in STABILITY],
-    )  # fmt: skip
+        [float(q.normal[0]) for q in rows],
+        [float(q.normal[1]) for q in rows],
+        [1.0 / w.half for w in STABILITY],
+        [w.lasts_hours for w in STABILITY],
+        [w.weight / weights for w in STABILITY],
+    )
     place = torch.tensor([inquiry_index(w.name) for w in STABILITY], device=device)
     return place, *(torch.tensor(column, device=device) for column in columns)
 
@@ -165,7 +171,7 @@ def fresh(before: Chart, after: Chart) -> Tensor:
     """bool [B, I]: a result came to the chart between the two."""
     hours = (after["hours"] - before["hours"]).unsqueeze(-1)
     seen, known = after["inquiry_seen"] > 0.5, before["inquiry_seen"] > 0.5
-    newer = after["inquiry_age_hours"] < before["inquiry_age_hours"] + hours - 0.01
+    newer = after["inquiry_age_hours"] < before["inquiry_age_hours"] + hours - SAME_HOURS
     return seen & (newer | ~known)
 
 
@@ -174,14 +180,11 @@ def harm(before: Chart, after: Chart) -> Tensor:
     over 6 mmol/L; 1 for a mean pressure under 65 mm Hg within 8 h of a beta blocker, a diuretic or ultrafiltration."""
     new, since = fresh(before, after), after["treatment_age_hours"]
 
-    def charted(name: str) -> Tensor:
-        return new[:, inquiry_index(name)]
-
     glucose, potassium, pressure = after["glucose_mg_dl"], after["potassium_mmol_l"], after["map_mmhg"]
-    blamed = since[:, intervention_index(_HYPOTENSIVE[0])] <= _BLAMED_HOURS
+    blamed = since[:, _HYPOTENSIVE[0]] <= _BLAMED_HOURS
     for order in _HYPOTENSIVE[1:]:
-        blamed = blamed | (since[:, intervention_index(order)] <= _BLAMED_HOURS)
+        blamed = blamed | (since[:, order] <= _BLAMED_HOURS)
     low = (glucose < LEVEL_1_MG_DL).to(glucose.dtype) + (glucose < LEVEL_2_MG_DL).to(glucose.dtype)
-    cost = torch.where(charted("glucose_mg_dl"), low, 0.0)
-    cost = cost + (charted("potassium_mmol_l") & (potassium > HYPERKALAEMIA_MMOL_L)).to(cost.dtype)
-    return cost + (charted("map_mmhg") & (pressure < LOW_MAP_MMHG) & blamed).to(cost.dtype)
+    cost = torch.where(new[:, _GLUCOSE], low, 0.0)
+    cost = cost + (new[:, _POTASSIUM] & (potassium > HYPERKALAEMIA_MMOL_L)).to(cost.dtype)
+    return cost + (new[:, _PRESSURE] & (pressure < LOW_MAP_MMHG) & blamed).to(cost.dtype)

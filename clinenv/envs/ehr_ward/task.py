@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from clinenv.envs.ehr_ward import orders as rules
 from clinenv.envs.ehr_ward.columns import COLUMNS, VITAL_NOISE
-from clinenv.envs.ehr_ward.events import EventsView
-from clinenv.envs.ehr_ward.note import NoteView
+from clinenv.envs.ehr_ward.event_view import EventsView
+from clinenv.envs.ehr_ward.note_view import NoteView
 from clinenv.envs.ehr_ward.rewards import RewardWeights, harm, price, stability
 from clinenv.rewards import share_of_time
-from clinenv.task import Actions, Column, Losses, Record, View
-from world_models.protocol import Chart
+from clinenv.task import Actions, Column, Losses, Record, Task
+from clinenv.view import View
+from world_models.protocol import Chart, WorldModel
 from world_models.quantities.ward import INQUIRIES, ORDERS, inquiry_index
 
 __all__ = ["EHRWardTask"]
 
 _HORIZON_HOURS = 336.0
+_PAINTED = ("inquiry_age_hours", "inquiry_seen", "alive", "discharged")
+# vital signs that are charted by hand: name, place among the inquiries, value that an unknown one reads
+_READ = tuple((n, inquiry_index(n), float(INQUIRIES[inquiry_index(n)].typical)) for n in VITAL_NOISE)
 
 
 @dataclass(frozen=True)
-class EHRWardTask:
+class EHRWardTask(Task):
     """A stay of up to 14 days, until discharge or death. Judged from the chart alone, the same in every world."""
 
     actions: Actions = rules.SWITCHES
@@ -32,18 +38,29 @@ class EHRWardTask:
     horizon_hours: float = _HORIZON_HOURS
     name: str = "EHRWard"
     oracle: str = "ward-oracle"
+    refuses: bool = True
     orders: tuple[str, ...] = tuple(q.name for q in ORDERS)
     observation: tuple[Column, ...] = COLUMNS
     records: tuple[Record, ...] = ()
-    losses: Losses = Losses(tuple(q.order for q in INQUIRIES), {"some": 0.1, "much": 0.3})
+    losses: Losses | None = Losses(tuple(q.order for q in INQUIRIES), {"some": 0.1, "much": 0.3})
     trend: tuple[str, ...] = (
         "heart_rate_bpm", "map_mmhg", "spo2_percent", "temperature_c", "potassium_mmol_l", "creatinine_mg_dl",
         "glucose_mg_dl", "haemoglobin_g_dl", "lactate_mmol_l", "white_cells_k_ul",
     )  # fmt: skip
 
-    @property
-    def views(self) -> Mapping[str, Callable[..., View]]:
+    def views(self) -> Mapping[str, Callable[[WorldModel, Task], View]]:
+        """ "events" and "text": see `event_view` and `note_view`."""
         return {"events": EventsView, "text": NoteView}
+
+    def recalled(self, world: WorldModel) -> tuple[str, ...]:
+        """The hour, `trend`, and what says of which values they are known."""
+        return ("hours", *self.trend, *_PAINTED)
+
+    def paint(self, episodes: Any, moments: Sequence[Mapping[str, np.ndarray]], row: int) -> np.ndarray:
+        """uint8 [H, W, 3]: the patient's chart; see `clinenv.rendering.ward_chart`."""
+        from clinenv.rendering.ward_chart import ward_frame
+
+        return ward_frame(episodes, moments, row)
 
     def reward(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
         """Terms [B]: survival, discharge, stability, tests, treatments. action [B, A]: what was carried out."""
@@ -67,15 +84,16 @@ class EHRWardTask:
         return harm(before, after)
 
     def terminated(self, chart: Chart) -> Tensor:
+        """bool [B]: death or discharge."""
         return (chart["alive"] < 0.5) | (chart["discharged"] > 0.5)
 
     def admissible(self, chart: Chart) -> Tensor:
         """bool [B, A]; see `orders`."""
         return rules.admissible(chart)
 
-    def refused(self, chart: Chart, action: Tensor) -> Tensor:
+    def refused(self, chart: Chart, action: Tensor, admissible: Tensor) -> Tensor:
         """bool [B, A]; see `orders`."""
-        return rules.refused(chart, action)
+        return rules.refused(chart, action, admissible)
 
     def reasons(self, chart: Chart, action: Tensor) -> list[list[tuple[str, str]]]:
         """Why each order was refused; see `orders`."""
@@ -83,12 +101,11 @@ class EHRWardTask:
 
     def reread(self, chart: Chart) -> Chart:
         """Readings follow no other here; a value nobody charted has no reading error."""
-        seen = {name: chart["inquiry_seen"][:, inquiry_index(name)] > 0.5 for name in VITAL_NOISE}
-        typical = {name: float(INQUIRIES[inquiry_index(name)].typical) for name in VITAL_NOISE}
-        return {**chart, **{name: torch.where(seen[name], chart[name], typical[name]) for name in VITAL_NOISE}}
+        seen = chart["inquiry_seen"] > 0.5
+        return {**chart, **{name: torch.where(seen[:, i], chart[name], typical) for name, i, typical in _READ}}
 
     def read_at(self, chart: Chart) -> dict[str, Tensor]:
         """int64 [B] by measure: the minute at which the charted value was read, for those with a reading error."""
         drawn = chart["hours"].unsqueeze(-1) - chart["inquiry_age_hours"]
         minute = (drawn * 60.0).round().to(torch.int64)
-        return {name: minute[:, inquiry_index(name)] for name in VITAL_NOISE}
+        return {name: minute[:, i] for name, i, _ in _READ}

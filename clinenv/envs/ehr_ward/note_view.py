@@ -12,10 +12,11 @@ from typing import Any
 from gymnasium import spaces
 from torch import Tensor, cat
 
-from clinenv.envs.ehr_ward.events import StepView
+from clinenv.envs.ehr_ward.event_view import StepView
 from clinenv.rendering.labels import order_title
-from clinenv.spaces import Layout
-from world_models.protocol import WorldModel
+from clinenv.task import Task
+from clinenv.view import Kept
+from world_models.protocol import Chart, WorldModel
 from world_models.quantities.ward import (
     COMPLAINTS,
     INQUIRIES,
@@ -70,15 +71,16 @@ class NoteView(StepView):
         LONGEST, min_length=1, charset=string.ascii_letters + string.digits + string.punctuation + " \n"
     )
 
-    def __init__(self, layout: Layout, world: WorldModel) -> None:
-        super().__init__(layout, world)
+    def __init__(self, world: WorldModel, task: Task) -> None:
+        super().__init__(world, task)
         self._hours_per_step = float(world.hours_per_step)
 
-    def show(self, scaled: Tensor, row: Tensor, kept: Tensor) -> Tensor:
+    def show(self, scaled: Tensor, kept: Kept, chart: Chart) -> Tensor:
         """[B, n + width]: what the note says, as numbers; `release` makes words of them."""
-        return cat([row, kept], -1)
+        return cat(list(kept), -1)
 
     def release(self, observation: Tensor) -> Any:
+        """B notes."""
         observation = observation.cpu()
         row, past = observation[:, : -self.width], self.remembered(observation[:, -self.width :])
         return tuple(self._note(row[i], past.given[i], past.new[i]) for i in range(len(row)))  # strings: one by one
@@ -96,27 +98,30 @@ class NoteView(StepView):
             f"A {who} of {of['age_years']:.0f} years, {of['weight_kg']:.0f} kg, admitted for {came}. "
             f"Known before: {', '.join(known) if known else 'nothing of note'}.",
         ]
-        fresh, older, never, out = [], [], [], []
+        fresh: list[str] = []
+        older: list[str] = []
+        never: list[str] = []
+        out: list[str] = []
         for i, q in enumerate(INQUIRIES):
             if of[f"inquiry_pending[{i}]"] > 0.5:
                 out.append(_NAMES[i])
             if of[f"inquiry_seen[{i}]"] <= 0.5:
                 never.append(_NAMES[i])
                 continue
-            words = _result(q, _NAMES[i], of[q.name], of[f"inquiry_age_hours[{i}]"])
-            (fresh if bool(new[i]) else older).append(words)
+            said = _result(q, _NAMES[i], of[q.name], of[f"inquiry_age_hours[{i}]"])
+            (fresh if bool(new[i]) else older).append(said)
         for title, words in (("New results", fresh), ("Earlier results", older)):
             lines.append(f"{title}: {'; '.join(words) if words else 'none'}.")
         lines.append(f"Never measured: {', '.join(never) if never else 'nothing'}.")
         lines.append(f"Results awaited: {', '.join(out) if out else 'none'}.")
         doses = given[len(INQUIRIES) :].tolist()
-        now = [f"{_DRUGS[q.name]} {_number(x)} {_DRUG_UNITS[q.name]}".strip()
-               for q, x in zip(INTERVENTIONS, doses, strict=True) if x > 0]  # fmt: skip
-        before = []
-        for j, q in enumerate(INTERVENTIONS):
+        now, before = [], []
+        for j, drug in enumerate(INTERVENTIONS):
             since = of[f"treatment_age_hours[{j}]"]
-            if doses[j] <= 0 and since < MAX_HOURS_SINCE:
-                before.append(f"{_DRUGS[q.name]} {since:g} h ago")
+            if doses[j] > 0:
+                now.append(f"{_DRUGS[drug.name]} {_number(doses[j])} {_DRUG_UNITS[drug.name]}".strip())
+            elif since < MAX_HOURS_SINCE:
+                before.append(f"{_DRUGS[drug.name]} {since:g} h ago")
         step = f"in the last {self._hours_per_step:g} h"
         lines.append(f"Given {step}: {'; '.join(now) if now else 'nothing'}.")
         lines.append(f"Given before: {'; '.join(before) if before else 'nothing'}.")

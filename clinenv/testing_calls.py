@@ -1,11 +1,12 @@
-"""What a door must do with what it is handed, and say of itself: `check_env`, `check_fork`, and the parts of
-`check_vector_env` that are the same for both doors. Use them through `clinenv.testing`."""
+"""What an environment must do with what its methods are called with, and say of itself: `check_env`, `check_fork`, and
+the parts of `check_vector_env` that hold for single environments too. Use them through `clinenv.testing`."""
 
 from __future__ import annotations
 
 import multiprocessing
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -45,7 +46,8 @@ def check_env(make: Callable[[], gymnasium.Env], steps: int = 12, seed: int = 11
     try:
         _check_raises(lambda: env.step(env.action_space.sample()), gymnasium.error.ResetNeeded, "step before any reset")
         check_reset_refusals(env)
-        first = env.reset(seed=np.int64(seed))
+        numpy_seed: Any = np.int64(seed)
+        first = env.reset(seed=numpy_seed)
         assert data_equivalence(first, twin.reset(seed=seed), exact=True), "a numpy integer is a seed like any other"
         env.action_space.seed(seed)
         check_infos(env, first[1], steps)
@@ -84,9 +86,9 @@ def check_infos(env: Any, first: Mapping[str, Any], steps: int) -> None:
 def check_reset_refusals(env: Any) -> None:
     """Seeds and options that are none are refused by their value."""
     for seed in WRONG_SEEDS:
-        _check_raises(lambda s=seed: env.reset(seed=s), ValueError, f"reset(seed={seed!r})", repr(seed))
+        _check_raises(partial(env.reset, seed=seed), ValueError, f"reset(seed={seed!r})", repr(seed))
     for options, name in WRONG_OPTIONS:
-        _check_raises(lambda o=options: env.reset(options=o), ValueError, f"reset(options={options!r})", name)
+        _check_raises(partial(env.reset, options=options), ValueError, f"reset(options={options!r})", name)
 
 
 def check_refusals(env: Any, action: Any) -> None:
@@ -108,7 +110,7 @@ def check_refusals(env: Any, action: Any) -> None:
     for what, orders in wrong.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _check_raises(lambda o=orders: env.step(o), ValueError, f"step with {what} ({orders!r})")
+            _check_raises(partial(env.step, orders), ValueError, f"step with {what} ({orders!r})")
     check_reset_refusals(env)
 
 
@@ -132,7 +134,9 @@ def check_fork(make: Callable[[], gymnasium.Env], timeout_s: float = 60.0) -> No
             child.join()
     finally:
         torch.set_num_threads(threads)
-    assert not hangs, f"a forked child was not done after {timeout_s:g} s: it waits for threads that only its parent has"
+    assert not hangs, (
+        f"a forked child was not done after {timeout_s:g} s: it waits for threads that only its parent has"
+    )
     assert child.exitcode == 0, f"a forked child ended with exit code {child.exitcode}"
 
 
@@ -155,9 +159,7 @@ def _check_raises(call: Callable[[], Any], wanted: type[Exception], what: str, n
     except wanted as error:
         assert name in str(error), f"{what}: the refusal must name {name}, but says {str(error)!r}"
     except Exception as error:
-        raise AssertionError(
-            f"{what} must raise {wanted.__name__}, not {type(error).__name__} ({error})"
-        ) from error
+        raise AssertionError(f"{what} must raise {wanted.__name__}, not {type(error).__name__} ({error})") from error
     else:
         raise AssertionError(f"{what} was taken; it must raise {wanted.__name__}")
 

@@ -5,7 +5,7 @@ Also what both other forms of the ward's observation remember of a step: the ord
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from gymnasium import spaces
 from torch import Tensor
 
 from clinenv.envs.ehr_ward.columns import STATIC_COLUMNS
-from clinenv.spaces import Layout
-from world_models import tree
-from world_models.protocol import WorldModel
+from clinenv.envs.ehr_ward.rewards import SAME_HOURS
+from clinenv.task import Task
+from clinenv.view import Kept, View
+from world_models.protocol import Chart, WorldModel
 from world_models.quantities.ward import INQUIRIES, ORDERS
 
 __all__ = ["KINDS", "SLOTS", "EventsView", "Remembered", "StepView"]
@@ -32,13 +33,13 @@ class Remembered(NamedTuple):
     new: Tensor  # bool [B, I] a result came
 
 
-class StepView:
+class StepView(View):
     """Keeps the orders carried out and which results are new: float32 [B, A + I]."""
 
     width = len(ORDERS) + _TESTS
 
-    def __init__(self, layout: Layout, world: WorldModel) -> None:
-        self.layout = layout
+    def __init__(self, world: WorldModel, task: Task) -> None:
+        super().__init__(world, task)
         self.device = torch.device(world.device)
         self._age, self._seen = self.place("inquiry_age_hours[0]"), self.place("inquiry_seen[0]")
         self._hours = self.place("hours")
@@ -52,20 +53,23 @@ class StepView:
         start = self.place(f"{name}[0]")
         return row[:, start : start + count]
 
-    def keep(self, row: Tensor, before: Tensor | None, given: Tensor | None) -> Tensor:
+    def keep(self, row: Tensor, chart: Chart, last: Kept | None, given: Tensor | None) -> Tensor:
+        """float32 [B, A + I]: see the class."""
+        before = None if last is None else last.row
         seen = row[:, self._seen : self._seen + _TESTS] > 0.5
         new = seen
         if before is not None:
             age, old = (x[:, self._age : self._age + _TESTS] for x in (row, before))
             hours = (row[:, self._hours] - before[:, self._hours]).unsqueeze(-1)
             known = before[:, self._seen : self._seen + _TESTS] > 0.5
-            new = seen & ((age < old + hours - 0.01) | ~known)
+            new = seen & ((age < old + hours - SAME_HOURS) | ~known)
         if given is None:
             given = row.new_zeros(row.shape[0], len(ORDERS))
         return torch.cat([given, new.to(torch.float32)], -1)
 
     @staticmethod
     def remembered(kept: Tensor) -> Remembered:
+        """What `keep` gave, [B, A + I], by name."""
         return Remembered(kept[:, : len(ORDERS)], kept[:, len(ORDERS) :] > 0.5)
 
 
@@ -82,10 +86,10 @@ class EventsView(StepView):
     - `context` float32: static context and hours since admission, scaled as in the flat chart.
     """
 
-    def __init__(self, layout: Layout, world: WorldModel) -> None:
-        super().__init__(layout, world)
-        box = layout.box()
-        static = [i for i, name in enumerate(layout.names) if name.split("[")[0] in {c.name for c in STATIC_COLUMNS}]
+    def __init__(self, world: WorldModel, task: Task) -> None:
+        super().__init__(world, task)
+        box, names = self.layout.box(), {column.name for column in STATIC_COLUMNS}
+        static = [i for i, label in enumerate(self.layout.names) if label.split("[")[0] in names]
         self._context = [*static, self._hours]
         self._values = self.place(INQUIRIES[0].name)
         result = slice(self._values, self._values + _TESTS)
@@ -96,7 +100,7 @@ class EventsView(StepView):
                 "item": spaces.Box(0, len(ORDERS) - 1, full, np.int32),
                 "kind": spaces.Box(0, len(KINDS) - 1, full, np.int8),
                 "value": spaces.Box(low, high, full, np.float32),
-                "age_hours": spaces.Box(0.0, float(layout.high[self._age]), full, np.float32),
+                "age_hours": spaces.Box(0.0, float(self.layout.high[self._age]), full, np.float32),
                 "mask": spaces.Box(0, 1, full, np.int8),
                 "context": spaces.Box(box.low[self._context], box.high[self._context], dtype=np.float32),
             }
@@ -107,8 +111,9 @@ class EventsView(StepView):
         self._kind = torch.tensor(kinds, device=self.device)
         self._slot = torch.arange(SLOTS, device=self.device)
 
-    def show(self, scaled: Tensor, row: Tensor, kept: Tensor) -> dict[str, Tensor]:
-        past = self.remembered(kept)
+    def show(self, scaled: Tensor, kept: Kept, chart: Chart) -> dict[str, Tensor]:
+        """The arrays of the class's docstring, [B, ...]."""
+        row, past = kept.row, self.remembered(kept.more)
         there = torch.cat([past.given > 0, past.new], -1)
         value = torch.cat([past.given / self._largest, scaled[:, self._values : self._values + _TESTS]], -1)
         age = torch.cat([torch.zeros_like(past.given), row[:, self._age : self._age + _TESTS]], -1)
@@ -127,6 +132,3 @@ class EventsView(StepView):
             "mask": mask.to(torch.int8),
             "context": scaled[:, self._context].contiguous(),
         }
-
-    def release(self, observation: dict[str, Tensor]) -> Any:
-        return tree.map_leaves(lambda x: x.cpu().numpy(), observation)

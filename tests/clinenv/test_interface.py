@@ -1,4 +1,4 @@
-"""What leaves through the door: scaling, noise, missing records."""
+"""What a decider is shown: scaling, noise, missing records."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import clinenv  # noqa: F401 - registers the ids
-from clinenv.door import Door
 from clinenv.envs.ecg_drug.task import ECGDrugTask
+from clinenv.interface import Interface
+from clinenv.settings import Settings
 from tests.toy_world import ToyWorld
 from world_models import keys
 
@@ -93,7 +94,7 @@ def test_an_observation_never_leaves_its_box() -> None:
 
     for seed in range(4):
         world = Extreme()
-        door = Door(world, ECGDrugTask(), noise="ward", missingness="much")
+        interface = Interface(world, ECGDrugTask(), Settings(noise="ward", missingness="much"))
         state = world.initial(keys.from_seed(seed, 5))
-        observation, _ = door.observe(world.observe(state), state.key, state.t, None)
-        assert all(door.observation_space.contains(row) for row in observation.numpy())
+        observation, _ = interface.observe(world.observe(state), state.key, state.t, None)
+        assert all(interface.view.space.contains(row) for row in observation.numpy())
