@@ -224,7 +224,7 @@ def test_real_stays_are_shown_as_recorded(tmp_path) -> None:
     pq.write_table(few, tmp_path / "few.parquet")
     stays = RecordedStays(tmp_path / "few.parquet", InferringToyWard(), hour=24.0)
     history, checked = history_of(stays._all.stays, 24.0), 0
-    for row, episode in enumerate(stays._all):
+    for row, episode in enumerate(stays._all.stays):
         last: dict[str, Inquiry] = {}
         for event in sorted(episode.inquiries(), key=lambda q: q.drawn):
             if event.value is not None and episode.hours(event.resulted or event.drawn) <= 24.0 and event.item in UNITS:
