@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from world_models.ecg_wm import latent
-from world_models.ecg_wm.patients import patient_features
+from world_models.ecg_wm.latent_ode import Rates
 from world_models.ecg_wm.state import Belief, ECGWorldState
 from world_models.inputs import admit, checked_orders
 from world_models.protocol import History
@@ -31,16 +31,17 @@ def course(
     """
     amounts, deviation = torch.zeros_like(state.amounts), torch.zeros_like(state.deviation)
     all_amounts, all_deviations = [amounts], [deviation]
-    patient, anchor = patient_features(state), model.anchor(state)
-    rates, made_for = None, None
+    patient, anchor = state.rates.patient, model.anchor(state.measured, state.unknown)
+    rates: Rates | None = None
+    made_for = gaps[:, 0]
     clock = state.start_hour
     for i in range(1, gaps.shape[1]):
         gap = gaps[:, i]
-        if made_for is None or not torch.equal(gap, made_for):
+        if rates is None or not torch.equal(gap, made_for):
             rates, made_for = model.prior.individual(eta, patient, anchor, gap[:, None, None, None]), gap
         amounts = model.prior.dose(amounts, actions[:, i - 1])
-        amounts, deviation = model.prior.advance(rates, amounts, deviation, clock, state.start_hour, gap.unsqueeze(-1))
-        clock = clock + gap
+        prior = model.prior.advance(rates, amounts, deviation, clock, state.start_hour, gap.unsqueeze(-1))
+        amounts, deviation, clock = prior.amounts, prior.deviation, clock + gap
         all_amounts.append(amounts)
         all_deviations.append(deviation)
     return torch.stack(all_amounts, dim=1), torch.stack(all_deviations, dim=1)
@@ -86,7 +87,8 @@ def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str
     u = torch.cat([torch.where(u[:, :1].isnan(), state.measured.unsqueeze(1), u[:, :1]), u[:, 1:]], dim=1)
     typical, _ = course(model, state, torch.zeros_like(state.unknown[:, : model.config.eta]), actions, gaps)
     before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], dim=1)
-    mean, spread = model.believe(model.visit_features(state, u, typical, before, hours - hours[:, :1], gaps))
+    known = (state.rates.patient, state.measured, state.start_hour)
+    mean, spread = model.believe(model.visit_features(*known, u, typical, before, hours - hours[:, :1], gaps))
     belief = Belief(mean[:, -1], spread[:, -1])
     state = state._replace(belief=belief, unknown=model.draw_unknown(belief, key))
     eta = state.unknown[:, : model.config.eta]
@@ -95,15 +97,22 @@ def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str
 
     t = torch.round((hours[:, -1] - hours[:, 0]) / model.hours_per_step).to(torch.int64)
     log, since, total = _doses(model, state, actions, hours)
-    anchor = model.anchor(state)
-    residual = u[:, -1] - anchor - deviation[:, -1]
+    residual = u[:, -1] - state.rates.anchor - deviation[:, -1]
     amounts = model.prior.dose(amounts[:, -1], actions[:, -1])
     torsades = charts["torsades"][:, -1] if "torsades" in charts else state.torsades
-    return state._replace(
-        t=t, hours=hours[:, -1] - hours[:, 0], amounts=amounts, deviation=deviation[:, -1],
-        residual=torch.where(residual.isnan(), torch.zeros_like(residual), residual),
-        torsades=torsades, total_dose_mg=total, hours_since_dose=since, dose_log_mg=log,
-    )  # fmt: skip
+    return model.settled(
+        state._replace(
+            t=t,
+            hours=hours[:, -1] - hours[:, 0],
+            amounts=amounts,
+            deviation=deviation[:, -1],
+            residual=torch.where(residual.isnan(), torch.zeros_like(residual), residual),
+            torsades=torsades,
+            total_dose_mg=total,
+            hours_since_dose=since,
+            dose_log_mg=log,
+        )
+    )
 
 
 def _doses(model: ECGWorldModel, state: ECGWorldState, actions: Tensor, hours: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,10 +17,9 @@ from torch import Tensor
 from world_models import keys
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.courses import Courses
-from world_models.ecg_wm.flow import energy_score
+from world_models.ecg_wm.flow import autoregression, energy_score, flow_condition
 from world_models.ecg_wm.inference import course
 from world_models.ecg_wm.model import SPREAD_OF, ECGWorldModel
-from world_models.ecg_wm.patients import patient_features
 from world_models.ecg_wm.state import Belief, ECGWorldState
 
 __all__ = ["Parts", "dynamics_loss", "foresight_loss", "hazard_loss"]
@@ -64,14 +63,15 @@ def dynamics_loss(model: ECGWorldModel, data: Courses, key: Tensor, samples: int
     ).unsqueeze(-1)
     hidden[:, 0] = False
     shown = torch.where(hidden.unsqueeze(-1), float("nan"), u)
-    mean, sd = model.believe(model.visit_features(state, shown, typical, before, hours, gaps))
+    known = (state.rates.patient, state.measured, state.start_hour)
+    mean, sd = model.believe(model.visit_features(*known, shown, typical, before, hours, gaps))
 
     unknown = mean[:, -1] + sd[:, -1] * keys.normal(key, 0, "loss/unknown", (mean.shape[-1],))
     lived = state._replace(unknown=unknown)
     amounts, deviation = course(model, lived, unknown[:, :eta_size], actions, gaps)
-    residual = u - model.anchor(lived).unsqueeze(1) - deviation
+    residual = u - model.anchor(state.measured, unknown).unsqueeze(1) - deviation
 
-    memory, step_scale = model.innovation(data.hours_per_step)
+    memory, step_scale = autoregression(model.log_memory, model.log_noise, data.hours_per_step)
     innovation = torch.cat([residual[:, :1], residual[:, 1:] - memory * residual[:, :-1]], dim=1)
     scale = torch.cat([model.log_noise.exp().expand(1, -1), step_scale.expand(visits - 1, -1)])
     evidence = (0.5 * (innovation / scale).square() + scale.log()).sum((1, 2)) / visits
@@ -98,12 +98,14 @@ def _flow_loss(
     batch, visits = residual.shape[:2]
     at = 1 + torch.floor(keys.uniform(key, 0, "loss/flow_at", (4,)) * (visits - 1)).long()
     row = torch.arange(batch, device=at.device).unsqueeze(-1)
-    twin = model.with_options(hours_per_step=data.hours_per_step)
-    condition = twin.condition(
-        amounts[row, at].flatten(0, 1), residual[row, at - 1].flatten(0, 1),
-        patient_features(state).repeat_interleave(4, 0), deviation[row, at].flatten(0, 1),
-    ).detach()  # fmt: skip
-    memory, scale = (x.detach() for x in model.innovation(data.hours_per_step))
+    condition = flow_condition(
+        residual[row, at - 1].flatten(0, 1),
+        deviation[row, at].flatten(0, 1),
+        data.hours_per_step,
+        model.prior.effect(amounts[row, at].flatten(0, 1)),
+        state.rates.patient.repeat_interleave(4, 0),
+    ).detach()
+    memory, scale = (x.detach() for x in autoregression(model.log_memory, model.log_noise, data.hours_per_step))
     observed = ((residual[row, at] - memory * residual[row, at - 1]) / scale).flatten(0, 1)
     noise = keys.normal(key, 0, "loss/flow", (samples, 4, residual.shape[-1])).permute(1, 0, 2, 3).flatten(1, 2)
     drawn = model.flow(noise, condition.unsqueeze(0).expand(samples, -1, -1))
@@ -130,12 +132,12 @@ def _spread_loss(
     lived = state._replace(belief=belief, unknown=belief.mean)
     with torch.no_grad():
         amounts, deviation = course(model, lived, belief.mean[:, : model.config.eta], actions, gaps)
-        expected = latent.intervals_of(model.anchor(lived).unsqueeze(1) + deviation)
+        expected = latent.intervals_of(model.anchor(state.measured, belief.mean).unsqueeze(1) + deviation)
         real = latent.intervals_of(data.u)
     loss = hours.new_zeros(())
     for n in range(2):
         at = last + 1 + torch.floor(keys.uniform(key, n, "loss/spread_at") * (visits - 1 - last)).long()
-        moment = lived._replace(amounts=amounts[row, at], hours=hours[row, at])
+        moment = model.settled(lived._replace(amounts=amounts[row, at], hours=hours[row, at]))
         width = model.spread_of(moment, scaled=False) / 10
         error = torch.stack([(real[name] - expected[name])[row, at] for name in SPREAD_OF], dim=-1) / 10
         loss = loss + (0.5 * (error / width).square() + width.log()).mean() / 2
@@ -160,9 +162,13 @@ def foresight_loss(model: ECGWorldModel, data: Courses, key: Tensor) -> Tensor:
     _, deviation = course(model, state, state.unknown[:, : model.config.eta], twice.actions, gaps)
     scale = model.log_noise.exp().detach()
     fade = torch.exp(-gaps.cumsum(1).unsqueeze(-1) / model.log_memory.detach().exp())
-    noise = scale * torch.sqrt(1 - fade.square() + 1e-6) * keys.normal(luck, 0, "loss/foresight", (visits, data.u.shape[-1]))
-    first = (state.measured - model.anchor(state)).unsqueeze(1)
-    drawn = (model.anchor(state).unsqueeze(1) + deviation + fade * first + noise) / scale
+    noise = (
+        scale
+        * torch.sqrt(1 - fade.square() + 1e-6)
+        * keys.normal(luck, 0, "loss/foresight", (visits, data.u.shape[-1]))
+    )
+    first = (state.measured - state.rates.anchor).unsqueeze(1)
+    drawn = (state.rates.anchor.unsqueeze(1) + deviation + fade * first + noise) / scale
     one, other = drawn[: batch // 2, 1:], drawn[batch // 2 :, 1:]
     seen = data.u[:, 1:] / scale
     return (0.5 * ((one - seen).abs() + (other - seen).abs()) - 0.5 * (one - other).abs()).mean()
@@ -172,9 +178,9 @@ def hazard_loss(model: ECGWorldModel, data: Courses) -> Tensor:
     """Negative log-likelihood per patient-hour of torsades in each step, up to and including the first."""
     torsades = data.charts["torsades"]
     at_risk = torsades[:, :-1] < 0.5
-    chart = {n: data.charts[n][:, 1:] for n in ("qtcf_ms", "heart_rate_bpm")}
-    chart["baseline_qtcf_ms"] = data.charts["qtcf_ms"][:, :1]
-    cumulative = torch.exp(model.log_hazard(chart).clamp(max=5.0)) * data.hours_per_step
+    qtcf, rate = (data.charts[name] for name in ("qtcf_ms", "heart_rate_bpm"))
+    log_hazard = model.log_hazard(qtcf[:, 1:], qtcf[:, :1], rate[:, 1:])
+    cumulative = torch.exp(log_hazard.clamp(max=5.0)) * data.hours_per_step
     struck = torsades[:, 1:] > 0.5
     # log(1 - exp(-x)) for an event, -x otherwise
     log_event = torch.log(-torch.expm1(-cumulative.clamp_min(1e-12)))

@@ -26,12 +26,21 @@ from world_models.ecg_wm import beats, inference, latent
 from world_models.ecg_wm.belief import BeliefEncoder
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.encode import read_chart
-from world_models.ecg_wm.flow import ResidualFlow
-from world_models.ecg_wm.latent_ode import COMPARTMENTS, COORDS, PATIENT, PhysiologicalPrior, clock_waves
-from world_models.ecg_wm.patients import baseline_chart, log_dose, patient_features
+from world_models.ecg_wm.flow import ResidualFlow, autoregression, flow_condition
+from world_models.ecg_wm.latent_ode import (
+    CENTRAL,
+    COMPARTMENTS,
+    COORDS,
+    HOURS_PER_DAY,
+    PATIENT,
+    PhysiologicalPrior,
+    Rates,
+    clock_waves,
+)
+from world_models.ecg_wm.patients import baseline_chart, patient_features
 from world_models.ecg_wm.readback import Readback
 from world_models.ecg_wm.start_rates import REFERENCE_MG, START_RATES
-from world_models.ecg_wm.state import Belief, ECGWorldState
+from world_models.ecg_wm.state import Belief, ECGWorldState, Present
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.nn.mlp import mlp
@@ -40,13 +49,25 @@ from world_models.protocol import Chart, Factors, History
 from world_models.quantities.ecg_drug import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
 from world_models.quantity import Quantity
 
-__all__ = ["KIND", "ECGWorldModel"]
+__all__ = ["KIND", "SPREAD_OF", "ECGWorldModel", "with_dose"]
 
 KIND = "ecg-wm"
 _DRAWN = tuple(q.name for q in FACTORS)
 SPREAD_OF = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "qtcf_ms")
-SAMPLES, RATE_HZ, TEMPLATE, AT_R = 5000, 500.0, 801, 300
-LUCK = (("residual", COORDS), "torsades")  # what a step draws
+SAMPLES, RATE_HZ = 5000, 500.0  # of a synthesised ECG
+TEMPLATE, AT_R = 801, 300  # samples of one beat, and where its R peak stands
+HRV_MS = 20.0  # SD of a synthesised ECG's RR intervals: a resting adult's (k)
+ECGS_AT_ONCE = 64  # as many as stay near the cache
+LATENT_LIMIT = 50.0  # of a latent's entries in a chart
+# What training met: the oracle's cohorts end at this age and weight, and no coordinate of theirs lies so far out.
+OLDEST_YEARS, HEAVIEST_KG, WIDEST_U = 95.0, 160.0, 12.0
+# The torsades hazard bends at these QTcF, and in these units QTcF and rate enter it.
+SHORT_QTCF_MS, MIDDLE_QTCF_MS, LONG_QTCF_MS, PER_MS = 450.0, 500.0, 600.0, 100.0
+SLOW_RATE_BPM, PER_BPM = 60.0, 10.0
+NARROWEST_GATE = 0.02  # width of the gate on QTcF's rise, in units of PER_MS
+# The spread head's output in the chart's units: softplus of it times the first, plus the second.
+SPREAD_UNIT, LEAST_SPREAD = 10.0, 0.1
+STEP_STREAMS = (("residual", COORDS), "torsades")  # the random numbers of a step
 
 
 class ECGWorldModel(nn.Module):
@@ -62,11 +83,18 @@ class ECGWorldModel(nn.Module):
         latent_size = COORDS + config.morphology
         self.measures = (
             *MEASURES,
-            Quantity("latent", "1", -50.0, 50.0, (latent_size,), "u and m of the ECG", on_request=True),
+            Quantity("latent", "1", -LATENT_LIMIT, LATENT_LIMIT, (latent_size,), "u and m of the ECG", on_request=True),
         )
         self.factors = (
             *FACTORS,
-            Quantity("shape", "1", -50.0, 50.0, (config.morphology,), "latent shape of the beat, as `read` gives it"),
+            Quantity(
+                "shape",
+                "1",
+                -LATENT_LIMIT,
+                LATENT_LIMIT,
+                (config.morphology,),
+                "latent shape of the beat, as `read` gives it",
+            ),
         )
         drugs = len(DRUGS)
         self.prior = PhysiologicalPrior(config, drugs, START_RATES, REFERENCE_MG)
@@ -144,64 +172,79 @@ class ECGWorldModel(nn.Module):
 
     @torch.no_grad()
     def transition(self, state: ECGWorldState, action: Tensor) -> ECGWorldState:
-        hours = self.hours_per_step
+        """One step of `hours_per_step` after doses [B, D] mg; see `WorldModel.transition`.
+
+        Raises:
+            ValueError: an order outside its bounds.
+        """
+        hours, t = self.hours_per_step, state.t + 1
         dose = checked_orders(self.orders, action, state.key.shape[0], self.device)
-        amounts, deviation = self.prior.advance(
-            state.rates, self.prior.dose(state.amounts, dose), state.deviation,
-            state.start_hour + state.hours, state.start_hour, hours,
-        )  # fmt: skip
-        t = state.t + 1
-        condition = self.condition(amounts, state.residual, self.context(state)[0], deviation)
-        memory, scale = self.innovation(hours)
-        luck = keys.uniforms(state.key, t, LUCK)
-        drawn = self.flow(keys.to_normal(luck[:, :COORDS]), condition)
+
+        swallowed, now = self.prior.dose(state.amounts, dose), state.start_hour + state.hours
+        prior = self.prior.advance(state.rates, swallowed, state.deviation, now, state.start_hour, hours)
+
+        uniforms = keys.uniforms(state.key, t, STEP_STREAMS)
+        normals = keys.to_normal(uniforms[:, :COORDS])
+        memory, scale = autoregression(self.log_memory, self.log_noise, hours)
+        condition = flow_condition(state.residual, prior.deviation, hours, prior.effect, state.rates.patient)
+        residual = torch.addcmul(memory * state.residual, scale, self.flow(normals, condition))
+
+        u = state.rates.anchor + prior.deviation + residual
+        intervals = latent.intervals_of(u)
+        hazard = self.log_hazard(intervals["qtcf_ms"], state.baseline_qtcf_ms, intervals["heart_rate_bpm"]).exp()
+        struck = (uniforms[:, COORDS] < -torch.expm1(-hazard * hours)).to(torch.float32)
         since = (state.hours_since_dose + hours).clamp_max(MAX_HOURS_SINCE_DOSE)
-        moved = state._replace(
-            t=t, hours=state.hours + hours, amounts=amounts, deviation=deviation,
-            residual=torch.addcmul(memory * state.residual, scale, drawn),
-            total_dose_mg=state.total_dose_mg + dose, hours_since_dose=torch.where(dose > 0, hours, since),
-            dose_log_mg=log_dose(state.dose_log_mg, state.t, dose),
-        )  # fmt: skip
-        rate, qtcf = latent.rate_and_qtcf(torch.stack([self.coordinates(moved), state.measured]))
-        chart = {"heart_rate_bpm": rate[0], "qtcf_ms": qtcf[0], "baseline_qtcf_ms": qtcf[1]}
-        chance = -torch.expm1(-torch.exp(self.log_hazard(chart)) * hours)
-        struck = (luck[:, COORDS] < chance).to(torch.float32)
-        return moved._replace(torsades=torch.maximum(state.torsades, struck))
+        return state._replace(
+            t=t,
+            hours=state.hours + hours,
+            amounts=prior.amounts,
+            deviation=prior.deviation,
+            residual=residual,
+            torsades=torch.maximum(state.torsades, struck),
+            total_dose_mg=state.total_dose_mg + dose,
+            hours_since_dose=torch.where(dose > 0, hours, since),
+            dose_log_mg=with_dose(state.dose_log_mg, state.t, dose),
+            present=Present(u, intervals, prior.effect, prior.clock),
+        )
 
     @torch.no_grad()
     def observe(self, state: ECGWorldState, also: Sequence[str] = ()) -> Chart:
-        check_also(self.measures, also)
+        """The chart now; see `WorldModel.observe`. Raises ValueError: `also` names something that is no measure."""
+        if also:
+            check_also(self.measures, also)
         chart = {
             "age_years": state.age_years,
             "sex_female": state.sex_female,
             "weight_kg": state.weight_kg,
             "hours": state.hours,
-            "clock_hour": torch.remainder(state.start_hour + state.hours, 24.0),
-            **latent.intervals_of(self.coordinates(state)),
-            "baseline_qtcf_ms": latent.rate_and_qtcf(state.measured)[1],
+            "clock_hour": torch.remainder(state.start_hour + state.hours, HOURS_PER_DAY),
+            **state.present.intervals,
+            "baseline_qtcf_ms": state.baseline_qtcf_ms,
             "torsades": state.torsades,
             "total_dose_mg": state.total_dose_mg,
             "hours_since_dose": state.hours_since_dose,
         }
         if "latent" in also:
-            chart["latent"] = torch.cat([self.coordinates(state), state.shape], dim=-1).clamp(-50.0, 50.0)
+            chart["latent"] = torch.cat([state.present.u, state.shape], dim=-1).clamp(-LATENT_LIMIT, LATENT_LIMIT)
         if "ecg_mv" in also:
             chart["ecg_mv"] = self.draw(state.shape, state.key, state.t, chart)
         return chart
 
     @torch.no_grad()
     def rekey(self, state: ECGWorldState, key: Tensor) -> ECGWorldState:
-        """New luck, and a new draw of what is not known: the drug course so far is gone through again with it."""
-        u = self.coordinates(state)
+        """A new random key, and what is not known sampled anew: the drug course so far is gone through again with it."""
         fresh = self.relive(state._replace(key=key), self.draw_unknown(state.belief, key))
         # What the chart showed is known: the residual makes up the difference between the new prior and it.
-        return fresh._replace(residual=u - self.anchor(fresh) - fresh.deviation)
+        residual = state.present.u - fresh.rates.anchor - fresh.deviation
+        return fresh._replace(
+            residual=residual, present=state.present._replace(effect=self.prior.effect(fresh.amounts))
+        )
 
     @torch.no_grad()
     def expected(self, state: ECGWorldState) -> ECGWorldState:
         """The same patients as the belief's mean has them, without residual: the centre of what the model expects."""
         middle = self.relive(state, state.belief.mean)
-        return middle._replace(residual=torch.zeros_like(state.residual))
+        return self.settled(middle._replace(residual=torch.zeros_like(state.residual)))
 
     @torch.no_grad()
     def spread(self, state: ECGWorldState) -> dict[str, Tensor]:
@@ -210,11 +253,10 @@ class ECGWorldModel(nn.Module):
 
     @torch.no_grad()
     def support(self, state: ECGWorldState) -> Tensor:
-        """bool [B]: drug on board and intervals within what training met."""
-        central = state.amounts[..., 2]
-        inside = (central <= self.amount_limit).all(-1)
-        u = self.coordinates(state)[:, :-1]
-        return inside & (u.abs() < 12).all(-1) & (state.age_years <= 95) & (state.weight_kg <= 160)
+        """bool [B]: drug on board, intervals, age and weight within what training met."""
+        drug = (state.amounts[..., CENTRAL] <= self.amount_limit).all(-1)
+        intervals = (state.present.u[:, :-1].abs() < WIDEST_U).all(-1)
+        return drug & intervals & (state.age_years <= OLDEST_YEARS) & (state.weight_kg <= HEAVIEST_KG)
 
     @torch.no_grad()
     def infer(self, history: History, key: Tensor, factors: Factors | None = None) -> ECGWorldState:
@@ -236,26 +278,26 @@ class ECGWorldModel(nn.Module):
         """(object, method) of each pass through learned weights that is no module's call: timed together with those."""
         return (self.prior, "advance"), (self.prior, "individual"), (self, "log_hazard")
 
-    def coordinates(self, state: ECGWorldState) -> Tensor:
-        """u [B, 6] now."""
-        return self.context(state)[1] + state.deviation + state.residual
+    def settled(self, state: ECGWorldState) -> ECGWorldState:
+        """The state with its `present` worked out from the rest."""
+        u = state.rates.anchor + state.deviation + state.residual
+        effect, clock = self.prior.effect(state.amounts), clock_waves(state.start_hour + state.hours)
+        return state._replace(present=Present(u, latent.intervals_of(u), effect, clock))
 
-    def context(self, state: ECGWorldState) -> tuple[Tensor, Tensor]:
-        """Covariates [B, 5] and anchor [B, 6] that a living state was given with its unknowns."""
-        return state.rates.context[:, -PATIENT - COORDS : -COORDS], state.rates.context[:, -COORDS:]
-
-    def log_hazard(self, chart: Chart) -> Tensor:
-        """Log of the torsades hazard per hour [B].
+    def log_hazard(self, qtcf_ms: Tensor, baseline_qtcf_ms: Tensor, heart_rate_bpm: Tensor) -> Tensor:
+        """Log of the torsades hazard per hour [...].
 
         In QTcF linear between knots at 450 and 600 ms; in a rate under 60 bpm; and gated by the rise over the admission
         QTcF, as a long QT that a patient has always lived with is no drug's effect.
         """
         level, slope, longer, shorter, slow, middle, width = self.hazard.unbind()
-        qtcf = chart["qtcf_ms"] / 100
-        steep = longer * (qtcf - 6.0).clamp_min(0) - shorter * (4.5 - qtcf).clamp_min(0)
-        rise = qtcf - chart["baseline_qtcf_ms"] / 100
-        gate = torch.nn.functional.logsigmoid((rise - middle) / (width.abs() + 0.02))
-        return level + slope * (qtcf - 5.0) + steep + slow * (60 - chart["heart_rate_bpm"]).clamp_min(0) / 10 + gate
+        qtcf = qtcf_ms / PER_MS
+        above, below = qtcf - LONG_QTCF_MS / PER_MS, SHORT_QTCF_MS / PER_MS - qtcf
+        bends = longer * above.clamp_min(0) - shorter * below.clamp_min(0)
+        rise = qtcf - baseline_qtcf_ms / PER_MS
+        gate = nn.functional.logsigmoid((rise - middle) / (width.abs() + NARROWEST_GATE))
+        bradycardia = slow * (SLOW_RATE_BPM - heart_rate_bpm).clamp_min(0) / PER_BPM
+        return level + slope * (qtcf - MIDDLE_QTCF_MS / PER_MS) + bends + bradycardia + gate
 
     def draw(self, shape: Tensor, key: Tensor, t: Tensor, chart: Chart) -> Tensor:
         """ECG [B, 12, 5000] mV of beat shape [B, morphology] on which a delineator reads the chart's intervals."""
@@ -263,85 +305,109 @@ class ECGWorldModel(nn.Module):
         ends = beats.anchors(asked["pr_ms"], asked["qrs_ms"], asked["jt_peak_ms"], asked["tpeak_tend_ms"])
         onset = AT_R - R_SHARE * asked["qrs_ms"] * (RATE_HZ / 1000)
         parts = []
-        for rows in torch.arange(key.shape[0], device=self.device).split(64):  # 64 ECGs stay near the cache
+        for rows in torch.arange(key.shape[0], device=self.device).split(ECGS_AT_ONCE):
             template = beats.from_canonical(self.vae.decode(shape[rows]), ends[rows], onset[rows], TEMPLATE, RATE_HZ)
-            r = beat_samples(key[rows], t[rows], chart["heart_rate_bpm"][rows], hrv_ms=20.0)
+            r = beat_samples(key[rows], t[rows], chart["heart_rate_bpm"][rows], hrv_ms=HRV_MS)
             parts.append(derive_twelve(tile(template, r, SAMPLES, AT_R)))
         return torch.cat(parts)
 
     def spread_of(self, state: ECGWorldState, scaled: bool = True) -> Tensor:
         """Standard deviations [B, len(SPREAD_OF)] in the chart's units, `scaled` by the calibration or as trained."""
         features = torch.cat(
-            [self.prior.effect(state.amounts).flatten(1), self.context(state)[0], state.measured,
-             (state.hours / 24).unsqueeze(-1), state.belief.deviation, clock_waves(state.start_hour + state.hours)], dim=-1,
-        )  # fmt: skip
-        width = torch.nn.functional.softplus(self.spread_head(features)) * 10 + 0.1
+            [
+                state.present.effect,
+                state.rates.patient,
+                state.measured,
+                (state.hours / HOURS_PER_DAY).unsqueeze(-1),
+                state.belief.deviation,
+                state.present.clock,
+            ],
+            dim=-1,
+        )
+        width = nn.functional.softplus(self.spread_head(features)) * SPREAD_UNIT + LEAST_SPREAD
         return width * self.spread_scale if scaled else width
 
-    def innovation(self, hours: float) -> tuple[Tensor, Tensor]:
-        """How much of a residual is left after `hours` [6], and the scale of what the flow adds [6]."""
-        memory = torch.exp(-hours / self.log_memory.exp())
-        return memory, self.log_noise.exp() * torch.sqrt(1 - memory.square() + 1e-6)
-
-    def condition(self, amounts: Tensor, residual: Tensor, patient: Tensor, deviation: Tensor) -> Tensor:
-        """What the flow is told: the last residual, where the prior stands, length of the step, drug, patient."""
-        step = residual.new_full((residual.shape[0], 1), self.hours_per_step / 2)
-        return torch.cat([residual, deviation, step, self.prior.effect(amounts).flatten(1), patient], dim=-1)
-
-    def anchor(self, state: ECGWorldState) -> Tensor:
-        """u [B, 6] of the patient's own baseline: the admission reading less its momentary part."""
-        return state.measured + state.unknown[:, self.config.eta :] * self.correction.exp()
+    def anchor(self, measured: Tensor, unknown: Tensor) -> Tensor:
+        """u [B, 6] of the patient's own baseline: the admission reading [B, 6] less its momentary part."""
+        return measured + unknown[:, self.config.eta :] * self.correction.exp()
 
     def draw_unknown(self, belief: Belief, key: Tensor) -> Tensor:
-        luck = keys.normal(key, 0, "belief", (belief.mean.shape[-1],))
-        return belief.mean + belief.deviation * self.temperature * luck
+        """Random effects and baseline correction [B, eta + 6] of keys [B], from the belief."""
+        normals = keys.normal(key, 0, "belief", (belief.mean.shape[-1],))
+        return belief.mean + belief.deviation * self.temperature * normals
+
+    def rates_of(self, patient: Tensor, measured: Tensor, unknown: Tensor) -> Rates:
+        """The prior of patients with covariates [B, 5], admission reading [B, 6] and unknowns [B, eta + 6]."""
+        anchor = self.anchor(measured, unknown)
+        return self.prior.individual(unknown[:, : self.config.eta], patient, anchor, self.hours_per_step)
 
     def live_by(self, state: ECGWorldState, unknown: Tensor) -> ECGWorldState:
-        """The state at its start, with this draw of the unknowns."""
-        state = state._replace(unknown=unknown)
-        eta = unknown[:, : self.config.eta]
-        rates = self.prior.individual(eta, patient_features(state), self.anchor(state), self.hours_per_step)
+        """The patients before any drug, with these unknowns [B, eta + 6]. `present` is not renewed."""
+        rates = self.rates_of(state.rates.patient, state.measured, unknown)
         return state._replace(
+            unknown=unknown,
             rates=rates,
             amounts=torch.zeros_like(state.amounts),
             deviation=torch.zeros_like(state.deviation),
-            residual=state.measured - self.anchor(state),  # what the admission reading shows is known
+            residual=state.measured - rates.anchor,  # what the admission reading shows is known
         )
 
     def relive(self, state: ECGWorldState, unknown: Tensor) -> ECGWorldState:
-        """The state now, had the patient always had these unknowns [B, eta + 6]: logged doses are gone through again."""
+        """The state now, had the patients always had these unknowns [B, eta + 6]: logged doses are gone through again.
+
+        `present` is not renewed.
+        """
         fresh = self.live_by(state, unknown)
         steps = int(state.t.max()) if state.t.numel() else 0
         window = state.dose_log_mg.shape[1]
         for i in range(max(0, steps - window), steps):
             running = state.t > i
             dose = torch.where(running.unsqueeze(-1), state.dose_log_mg[:, i % window], 0.0)
-            amounts, deviation = self.prior.advance(
-                fresh.rates, self.prior.dose(fresh.amounts, dose), fresh.deviation,
-                state.start_hour + i * self.hours_per_step, state.start_hour, self.hours_per_step,
-            )  # fmt: skip
+            swallowed, hour = self.prior.dose(fresh.amounts, dose), state.start_hour + i * self.hours_per_step
+            prior = self.prior.advance(
+                fresh.rates, swallowed, fresh.deviation, hour, state.start_hour, self.hours_per_step
+            )
             fresh = fresh._replace(
-                amounts=torch.where(running[:, None, None], amounts, fresh.amounts),
-                deviation=torch.where(running[:, None], deviation, fresh.deviation),
+                amounts=torch.where(running[:, None, None], prior.amounts, fresh.amounts),
+                deviation=torch.where(running[:, None], prior.deviation, fresh.deviation),
             )
         return fresh
 
     def visit_features(
-        self, state: ECGWorldState, u: Tensor, amounts: Tensor, action: Tensor, hours: Tensor, gap: Tensor
+        self,
+        patient: Tensor,
+        measured: Tensor,
+        start_hour: Tensor,
+        u: Tensor,
+        amounts: Tensor,
+        action: Tensor,
+        hours: Tensor,
+        gap: Tensor,
     ) -> Tensor:
-        """What the belief encoder is shown of visits [B, T]: see `BeliefEncoder.features`."""
+        """What the belief encoder is shown of T visits [B, T, features], see `BeliefEncoder`.
+
+        Args:
+            patient: covariates [B, 5].
+            measured: u [B, 6] of the admission reading.
+            start_hour: clock hour of admission [B].
+            u: [B, T, 6], NaN where a coordinate was not charted.
+            amounts: [B, T, D, 6] in a typical patient.
+            action: [B, T, D] mg given at the visit before.
+            hours: [B, T] since admission.
+            gap: [B, T] h since the visit before.
+        """
         seen = ~u.isnan()
-        change = torch.where(seen, u - state.measured.unsqueeze(1), 0.0)
+        change = torch.where(seen, u - measured.unsqueeze(1), 0.0)
         count = u.shape[1]
 
         def along(x: Tensor) -> Tensor:
             return x.unsqueeze(1).expand(-1, count, -1)
 
-        times = torch.stack([hours / 24, gap / 2], dim=-1)
-        clock = clock_waves(state.start_hour.unsqueeze(1) + hours)
-        fixed = along(torch.cat([patient_features(state), state.measured], dim=-1))
-        level = self.prior.effect(amounts.flatten(0, 1)).flatten(1).unflatten(0, amounts.shape[:2])
+        times = torch.stack([hours / HOURS_PER_DAY, gap / 2], dim=-1)
+        clock = clock_waves(start_hour.unsqueeze(1) + hours)
+        fixed = along(torch.cat([patient, measured], dim=-1))
         dose = action / self.prior.reference_mg
+        level = self.prior.effect(amounts)
         return torch.cat([change, seen.to(change.dtype), level, dose, times, clock, fixed], dim=-1)
 
     def start(
@@ -349,24 +415,52 @@ class ECGWorldModel(nn.Module):
     ) -> ECGWorldState:
         """A state at t = 0 whose belief comes from the baseline alone."""
         batch, drugs = key.shape[0], len(DRUGS)
-        zero = torch.zeros_like(f["age_years"])
-        state = ECGWorldState(
-            key=key, t=torch.zeros_like(key), age_years=f["age_years"], sex_female=f["sex_female"], weight_kg=f["weight_kg"],
-            metaboliser=metaboliser, start_hour=f["admission_clock_hour"], hours=zero, measured=measured,
-            belief=None, unknown=None, rates=None,
-            amounts=measured.new_zeros(batch, drugs, COMPARTMENTS), deviation=torch.zeros_like(measured),
-            residual=torch.zeros_like(measured), shape=shape, torsades=zero,
-            total_dose_mg=measured.new_zeros(batch, drugs),
+        zero, start_hour = torch.zeros_like(f["age_years"]), f["admission_clock_hour"]
+        patient = patient_features(f["age_years"], f["sex_female"], f["weight_kg"], metaboliser)
+        amounts, none = measured.new_zeros(batch, drugs, COMPARTMENTS), measured.new_zeros(batch, drugs)
+        visit = (measured, amounts, none, zero, zero)
+        mean, deviation = self.believe(
+            self.visit_features(patient, measured, start_hour, *(part.unsqueeze(1) for part in visit))
+        )
+        belief = Belief(mean[:, -1], deviation[:, -1])
+        unknown = self.draw_unknown(belief, key)
+        rates = self.rates_of(patient, measured, unknown)
+        intervals = latent.intervals_of(measured)
+        return ECGWorldState(
+            key=key,
+            t=torch.zeros_like(key),
+            age_years=f["age_years"],
+            sex_female=f["sex_female"],
+            weight_kg=f["weight_kg"],
+            metaboliser=metaboliser,
+            start_hour=start_hour,
+            hours=zero,
+            measured=measured,
+            baseline_qtcf_ms=intervals["qtcf_ms"],
+            belief=belief,
+            unknown=unknown,
+            rates=rates,
+            amounts=amounts,
+            deviation=torch.zeros_like(measured),
+            residual=measured - rates.anchor,  # what the admission reading shows is known
+            shape=shape,
+            torsades=zero,
+            total_dose_mg=none,
             hours_since_dose=measured.new_full((batch, drugs), MAX_HOURS_SINCE_DOSE),
             dose_log_mg=measured.new_zeros(batch, self.config.dose_log, drugs),
-        )  # fmt: skip
-        nothing = measured.new_zeros(batch, 1, drugs)
-        visit = self.visit_features(
-            state, measured.unsqueeze(1), state.amounts.unsqueeze(1), nothing, zero.unsqueeze(1), zero.unsqueeze(1)
+            present=Present(measured, intervals, self.prior.effect(amounts), clock_waves(start_hour)),
         )
-        mean, deviation = self.believe(visit)
-        state = state._replace(belief=Belief(mean[:, -1], deviation[:, -1]))
-        return self.live_by(state, self.draw_unknown(state.belief, key))
+
+
+def with_dose(log_mg: Tensor, t: Tensor, dose_mg: Tensor) -> Tensor:
+    """The log [B, W, D] with a dose [B, D] added at step t [B], and the place of the next step emptied."""
+    batch, window, drugs = log_mg.shape
+    kept = log_mg.clone(memory_format=torch.contiguous_format)
+    steps = kept.view(-1, drugs)
+    first = torch.arange(0, batch * window, window, device=log_mg.device)
+    steps.index_add_(0, first + torch.remainder(t, window), dose_mg)
+    steps.index_fill_(0, first + torch.remainder(t + 1, window), 0.0)
+    return kept
 
 
 def _build(plain: dict[str, Any]) -> ECGWorldModel:

@@ -137,7 +137,7 @@ def calibrate(model: ECGWorldModel, batch: int = 2048) -> dict[str, float]:
     for i in range(24):
         middle = model.transition(middle, data.actions[:, i])
         levels.append(middle.amounts[..., 2])
-        expected = latent.intervals_of(model.anchor(middle) + middle.deviation)
+        expected = latent.intervals_of(middle.rates.anchor + middle.deviation)
         sd = model.spread_of(middle, scaled=False)
         error = torch.stack([charts[n][:, i + 1] - expected[n] for n in SPREAD_OF], dim=-1)
         wide.append((error / sd).abs())
@@ -227,7 +227,9 @@ def train(
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m world_models.ecg_wm.train", description=__doc__)
-    parser.add_argument("--out", type=command_line.folder, required=True, help="folder for config.json, model.safetensors and CARD.md")
+    parser.add_argument(
+        "--out", type=command_line.folder, required=True, help="folder for config.json, model.safetensors and CARD.md"
+    )
     parser.add_argument("--device", type=command_line.device, default="cpu", help="cpu, cuda, cuda:1 ...")
     parser.add_argument("--size", choices=("small", "large"), default="small")
     parser.add_argument(
