@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from world_models import keys, tree
-from world_models.ecg_wm import latent
+from world_models.ecg_wm import inference, latent
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.model import ECGWorldModel, with_dose
 from world_models.ecg_wm.patients import patient_features
@@ -54,7 +54,7 @@ def test_inferred_state_shows_what_was_charted_last(model):
 def test_replaying_the_log_is_living_through_it(model):
     states, _ = course(model, keys.from_seed(0, BATCH), DOSES)
     last = states[-1]
-    again = model.relive(last, last.unknown)
+    again = inference.relive(model, last, last.unknown)
     torch.testing.assert_close(again.amounts, last.amounts, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(again.deviation, last.deviation, rtol=1e-3, atol=1e-4)
 

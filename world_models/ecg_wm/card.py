@@ -59,8 +59,8 @@ calibrated on 2,048 further ones.
   ages and heart disease are extrapolated. `support` is false beyond the drug levels met in training.
 - Arrhythmia burden and torsades follow published summary figures, not records.
 - The beat's shape does not change under a drug; only its intervals do.
-- The prior goes {config.substeps} substeps a step and its rates were learned with them. QTcF one step of {hours}
-  after a first dose, less what the same rates give when they are integrated exactly (`PhysiologicalPrior.adaptive`), ms:
+- The prior goes {config.substeps} substeps a step and its rates were learned with them. QTcF in ms one step of {hours}
+  after a first dose, less what the same rates give when they are integrated exactly (`PhysiologicalPrior.adaptive`):
 
 | dose | mean | largest |
 |---|---|---|

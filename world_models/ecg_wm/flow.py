@@ -30,7 +30,7 @@ def autoregression(log_memory: Tensor, log_noise: Tensor, hours: float) -> tuple
 
 
 def flow_condition(residual: Tensor, deviation: Tensor, hours: float, effect: Tensor, patient: Tensor) -> Tensor:
-    """What the flow is told [B, 6 + 6 + 1 + D * 2 + 5]: last residual, deviation, step's length, drug effect, patient."""
+    """What the flow is told [B, 18 + D * 2]: last residual, deviation, the step's length, drug effect, patient."""
     length = residual.new_full((residual.shape[0], 1), hours / LENGTH_SCALE_H)
     return torch.cat([residual, deviation, length, effect, patient], dim=-1)
 
@@ -44,7 +44,7 @@ class ResidualFlow(nn.Module):
         self.velocity = mlp((dim + 1 + condition, width, width, dim), zero_last=True)
 
     def forward(self, noise: Tensor, condition: Tensor) -> Tensor:
-        """Residuals [..., dim] in units of their scale from standard normals [..., dim] and condition [..., condition]."""
+        """Residuals [..., dim] in units of their scale, from standard normals [..., dim] and the condition [..., n]."""
         x = noise
         for k in range(self.steps):
             s = x.new_full((*x.shape[:-1], 1), k / self.steps)

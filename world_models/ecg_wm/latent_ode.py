@@ -39,6 +39,9 @@ COMPARTMENTS = 6
 CENTRAL, SITES = 2, slice(4, 6)  # of the compartments: the central one; the fast and the slow effect site
 HOURS_PER_DAY = 24.0
 DAY_WAVES = (2 * math.pi / HOURS_PER_DAY, 4 * math.pi / HOURS_PER_DAY)  # rad/h: a day and half a day
+# 0.005 to 12 per h: half-lives of six days and of four minutes, beyond any drug taken by mouth.
+LOG_RATE_LIMITS = (math.log(0.005), math.log(12.0))
+WIDEST_CORRECTION = 3.0  # of u: what the neural part can add to a target
 RATES = ("ka", "ke", "k12", "k21", "k_fast", "k_slow")
 
 
@@ -87,6 +90,8 @@ def clocks(hours: Tensor, start_hour: Tensor) -> list[Clock]:
 class PhysiologicalPrior(nn.Module):
     """Population parameters, how random effects and covariates move them, and the integrators."""
 
+    reference_mg: Tensor  # [D] dose that amounts are counted in
+
     def __init__(
         self,
         config: ECGWorldConfig,
@@ -105,9 +110,8 @@ class PhysiologicalPrior(nn.Module):
             0.05 * _fixed_pattern(drugs * 12, config.eta).reshape(drugs, 2, COORDS, config.eta)
         )
         self.slope_patient = nn.Parameter(torch.zeros(drugs, 2, COORDS, PATIENT))
-        self.log_half = nn.Parameter(
-            torch.full((drugs,), math.log(4.0))
-        )  # effect-site level of half the possible effect
+        # effect-site level of half the possible effect
+        self.log_half = nn.Parameter(torch.full((drugs,), math.log(4.0)))
         self.daily = nn.Parameter(torch.zeros(COORDS, 4))
         self.daily_eta = nn.Parameter(0.02 * _fixed_pattern(COORDS * 4, config.eta).reshape(COORDS, 4, config.eta))
         # h; an arrhythmia's burden follows a drug far more slowly than the intervals do
@@ -118,6 +122,7 @@ class PhysiologicalPrior(nn.Module):
 
     @property
     def context_size(self) -> int:
+        """How many numbers the neural correction is told of the patient: random effects, covariates, anchor."""
         return self.config.eta + PATIENT + COORDS
 
     def individual(self, eta: Tensor, patient: Tensor, anchor: Tensor, hours: float | Tensor) -> Rates:
@@ -126,8 +131,7 @@ class PhysiologicalPrior(nn.Module):
         Random effects [B, eta], covariates [B, 5], baseline u [B, 6].
         """
         log_rate = self.log_rate + _apply(self.rate_eta, eta) + _apply(self.rate_patient, patient)
-        # 0.005 to 12 per hour: half-lives of six days and of four minutes, beyond any drug taken by mouth.
-        matrix = self._matrix(log_rate.clamp(math.log(0.005), math.log(12.0)).exp())
+        matrix = self._matrix(log_rate.clamp(*LOG_RATE_LIMITS).exp())
         effect = _apply(self.slope_eta, eta) + _apply(self.slope_patient, patient)
         return Rates(
             propagator=torch.linalg.matrix_exp(matrix * (hours / self.config.substeps)),
@@ -178,12 +182,13 @@ class PhysiologicalPrior(nn.Module):
         """
         drug = torch.bmm(level.unsqueeze(1), rates.slope.flatten(1, 2)).squeeze(1)
         day = torch.bmm(rates.daily, clock.shift.unsqueeze(-1)).squeeze(-1)
-        # The correction sees effect sites relative to the drug's reference and may not run away: tanh bounds it.
+        # The correction sees effect sites relative to the drug's reference; tanh keeps it from running away.
         patient = (rates.eta, rates.patient, rates.anchor)
         learned = self.drift(torch.cat([deviation, level, clock.now, *patient], dim=-1))
         # Zero at the start without drug, so that a patient nobody treats keeps the baseline that was measured.
         awake = (level.sum(-1) + clock.moved).clamp_max(1.0).unsqueeze(-1)
-        return torch.addcmul(drug + day, torch.tanh(learned / 3), awake, value=3.0)
+        bounded = torch.tanh(learned / WIDEST_CORRECTION)
+        return torch.addcmul(drug + day, bounded, awake, value=WIDEST_CORRECTION)
 
     def advance(
         self,
@@ -224,7 +229,7 @@ class PhysiologicalPrior(nn.Module):
 
         rates = self.individual(eta, patient, anchor, hours)
         log_rate = self.log_rate + _apply(self.rate_eta, eta) + _apply(self.rate_patient, patient)
-        matrix = self._matrix(log_rate.clamp(math.log(0.005), math.log(12.0)).exp())
+        matrix = self._matrix(log_rate.clamp(*LOG_RATE_LIMITS).exp())
 
         def field(time: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             x, v = state
@@ -252,6 +257,6 @@ def _sensitivity(x: Tensor) -> Tensor:
 
 
 def _fixed_pattern(rows: int, columns: int) -> Tensor:
-    """A fixed, spread-out start [rows, columns] in about [-1.4, 1.4] (golden-ratio sequence): no generator is called."""
+    """A fixed, spread-out start [rows, columns] in about [-1.4, 1.4] (golden-ratio sequence), without a generator."""
     index = torch.arange(1, rows * columns + 1, dtype=torch.float64)
     return (((index * 0.6180339887498949) % 1.0 - 0.5) * 2 * math.sqrt(2)).to(torch.float32).reshape(rows, columns)

@@ -2,8 +2,8 @@
 
 One step: the doses are swallowed, the ODE prior carries drug amounts and the latent's deviation from baseline over the
 step (`latent_ode`), the flow adds the stochastic residual (`flow`), the head reads intervals off the latent (`latent`),
-and, when somebody asks, the decoder draws the ECG (`vae`, `beats`). What is not known of a patient is a draw from a
-belief (`belief`), redrawn by `rekey`, so particles differ in patient as well as in luck.
+and, on request, the decoder gives the ECG (`vae`, `beats`, `synthesis`). What is not known of a patient is sampled
+from a belief (`belief`), anew by `rekey`, so particles differ in patient as well as in noise.
 
 The construction (VAE, physiological ODE prior, generative residual) follows ECG-WM (Chen et al. 2026,
 arXiv 2605.17580); that the flow acts on interval coordinates, few-step, and that the prior carries a belief about the
@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from world_models import checkpoint, keys
 from world_models.config_json import from_json
-from world_models.ecg.waveform import R_SHARE, beat_samples, derive_twelve, tile
-from world_models.ecg_wm import beats, inference, latent
-from world_models.ecg_wm.belief import BeliefEncoder
+from world_models.ecg_wm import inference, latent
+from world_models.ecg_wm.belief import BeliefEncoder, visit_features
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.encode import read_chart
 from world_models.ecg_wm.flow import ResidualFlow, autoregression, flow_condition
@@ -41,6 +40,7 @@ from world_models.ecg_wm.patients import baseline_chart, patient_features
 from world_models.ecg_wm.readback import Readback
 from world_models.ecg_wm.start_rates import REFERENCE_MG, START_RATES
 from world_models.ecg_wm.state import Belief, ECGWorldState, Present
+from world_models.ecg_wm.synthesis import synthesise
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.nn.mlp import mlp
@@ -52,14 +52,11 @@ from world_models.quantity import Quantity
 __all__ = ["KIND", "SPREAD_OF", "ECGWorldModel", "with_dose"]
 
 KIND = "ecg-wm"
-_DRAWN = tuple(q.name for q in FACTORS)
+_COHORT_FACTORS = tuple(q.name for q in FACTORS)
 SPREAD_OF = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "qtcf_ms")
-SAMPLES, RATE_HZ = 5000, 500.0  # of a synthesised ECG
-TEMPLATE, AT_R = 801, 300  # samples of one beat, and where its R peak stands
-HRV_MS = 20.0  # SD of a synthesised ECG's RR intervals: a resting adult's (k)
-ECGS_AT_ONCE = 64  # as many as stay near the cache
+SHAPE = "latent shape of the beat, as `read` gives it"
 LATENT_LIMIT = 50.0  # of a latent's entries in a chart
-# What training met: the oracle's cohorts end at this age and weight, and no coordinate of theirs lies so far out.
+# What training met: hardly a patient of the oracle's cohorts is older or heavier, or has a coordinate so far out.
 OLDEST_YEARS, HEAVIEST_KG, WIDEST_U = 95.0, 160.0, 12.0
 # The torsades hazard bends at these QTcF, and in these units QTcF and rate enter it.
 SHORT_QTCF_MS, MIDDLE_QTCF_MS, LONG_QTCF_MS, PER_MS = 450.0, 500.0, 600.0, 100.0
@@ -73,28 +70,24 @@ STEP_STREAMS = (("residual", COORDS), "torsades")  # the random numbers of a ste
 class ECGWorldModel(nn.Module):
     """The learned world. Implements `world_models.protocol.Learned`; B patients, D = 4 drugs."""
 
-    measures: tuple[Quantity, ...]
     orders = ORDERS
+    weights_sha256: str  # the seal of the folder it was loaded from; a module that was not loaded has none
+    amount_limit: Tensor  # [D] largest central amounts met in training
+    temperature: Tensor  # scalar: widens the samples of the belief; calibrated like spread_scale
+    spread_scale: Tensor  # [len(SPREAD_OF)] calibration on held-out cohorts
 
     def __init__(self, config: ECGWorldConfig, hours_per_step: float | None = None, cohort: str = "typical"):
         super().__init__()
         self.config, self.name, self.cohort = config, config.name, cohort
         self.hours_per_step = float(hours_per_step or config.hours_per_step)
         latent_size = COORDS + config.morphology
-        self.measures = (
+        self.measures: tuple[Quantity, ...] = (
             *MEASURES,
             Quantity("latent", "1", -LATENT_LIMIT, LATENT_LIMIT, (latent_size,), "u and m of the ECG", on_request=True),
         )
-        self.factors = (
+        self.factors: tuple[Quantity, ...] = (
             *FACTORS,
-            Quantity(
-                "shape",
-                "1",
-                -LATENT_LIMIT,
-                LATENT_LIMIT,
-                (config.morphology,),
-                "latent shape of the beat, as `read` gives it",
-            ),
+            Quantity("shape", "1", -LATENT_LIMIT, LATENT_LIMIT, (config.morphology,), SHAPE),
         )
         drugs = len(DRUGS)
         self.prior = PhysiologicalPrior(config, drugs, START_RATES, REFERENCE_MG)
@@ -102,9 +95,8 @@ class ECGWorldModel(nn.Module):
         self.flow = ResidualFlow(COORDS, condition, config.flow_width, config.flow_steps)
         self.log_memory = nn.Parameter(torch.zeros(COORDS))  # log h: how long a residual is remembered
         self.log_noise = nn.Parameter(torch.full((COORDS,), -1.0))  # log SD of the residual, for the evidence bound
-        self.correction = nn.Parameter(
-            torch.full((COORDS,), -1.0)
-        )  # log SD of the momentary part of a baseline reading
+        # log SD of the momentary part of a baseline reading
+        self.correction = nn.Parameter(torch.full((COORDS,), -1.0))
         self.believe = BeliefEncoder(drugs, config.eta + COORDS, config.belief_width)
         self.spread_head = mlp(
             (2 * drugs + PATIENT + COORDS + 1 + config.eta + COORDS + 4, config.spread_width, len(SPREAD_OF))
@@ -112,9 +104,9 @@ class ECGWorldModel(nn.Module):
         # log torsades hazard per h, see `log_hazard`: level, four slopes, middle and width of the gate on the rise
         self.hazard = nn.Parameter(torch.tensor([-8.0, 1.0, 1.0, 1.0, 0.0, 0.3, 0.2]))
         self.vae = BeatVAE(config)
-        self.register_buffer("amount_limit", torch.full((drugs,), 10.0))  # largest central amount met in training
-        self.register_buffer("temperature", torch.ones(()))  # widens the belief's draws; calibrated like spread_scale
-        self.register_buffer("spread_scale", torch.ones(len(SPREAD_OF)))  # calibration on held-out cohorts
+        self.register_buffer("amount_limit", torch.full((drugs,), 10.0))
+        self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("spread_scale", torch.ones(len(SPREAD_OF)))
         self.readback = Readback(config)
 
     # ---- loading -------------------------------------------------------------------------------------------------
@@ -134,7 +126,9 @@ class ECGWorldModel(nn.Module):
             FileNotFoundError, CheckpointError: see `checkpoint.load_module`.
         """
         cohort_named(cohort)
-        return checkpoint.load_module(folder, KIND, _build, device).with_options(hours_per_step, cohort)
+        module = checkpoint.load_module(folder, KIND, _build, device)
+        assert isinstance(module, ECGWorldModel)  # as `_build` makes it
+        return module.with_options(hours_per_step, cohort)
 
     def with_options(self, hours_per_step: float | None = None, cohort: str | None = None) -> ECGWorldModel:
         """The same weights (shared, not copied) with another step or another cohort of generated patients."""
@@ -146,6 +140,7 @@ class ECGWorldModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.log_noise.device
 
     # ---- the verbs -----------------------------------------------------------------------------------------------
@@ -158,7 +153,7 @@ class ECGWorldModel(nn.Module):
             ValueError: a factor is unknown or out of range.
         """
         given = checked_factors(self.factors, factors, key.shape[0], self.device)
-        f = draw_factors(self.cohort, key, {name: given[name] for name in given if name in _DRAWN})
+        f = draw_factors(self.cohort, key, {name: given[name] for name in given if name in _COHORT_FACTORS})
         unknown = torch.full_like(f["age_years"], float("nan"))
         shape = given.get("shape")
         if shape is None:
@@ -167,7 +162,7 @@ class ECGWorldModel(nn.Module):
 
     @torch.no_grad()
     def read(self, chart: Chart) -> dict[str, Tensor]:
-        """Factors from a recorded chart: `ecg_mv` [B, 12, T] at 500 Hz and whatever else of the factors stands in it."""
+        """Factors from a recorded chart: `ecg_mv` [B, 12, T] at 500 Hz, and what else of the factors stands in it."""
         return read_chart(self.vae, chart)
 
     @torch.no_grad()
@@ -227,23 +222,22 @@ class ECGWorldModel(nn.Module):
         if "latent" in also:
             chart["latent"] = torch.cat([state.present.u, state.shape], dim=-1).clamp(-LATENT_LIMIT, LATENT_LIMIT)
         if "ecg_mv" in also:
-            chart["ecg_mv"] = self.draw(state.shape, state.key, state.t, chart)
+            chart["ecg_mv"] = synthesise(self.vae, self.readback, state.shape, state.key, state.t, chart)
         return chart
 
     @torch.no_grad()
     def rekey(self, state: ECGWorldState, key: Tensor) -> ECGWorldState:
-        """A new random key, and what is not known sampled anew: the drug course so far is gone through again with it."""
-        fresh = self.relive(state._replace(key=key), self.draw_unknown(state.belief, key))
+        """A new random key, and what is not known sampled anew: the drug course so far is gone through with that."""
+        fresh = inference.relive(self, state._replace(key=key), self.sample_unknown(state.belief, key))
         # What the chart showed is known: the residual makes up the difference between the new prior and it.
         residual = state.present.u - fresh.rates.anchor - fresh.deviation
-        return fresh._replace(
-            residual=residual, present=state.present._replace(effect=self.prior.effect(fresh.amounts))
-        )
+        present = state.present._replace(effect=self.prior.effect(fresh.amounts))
+        return fresh._replace(residual=residual, present=present)
 
     @torch.no_grad()
     def expected(self, state: ECGWorldState) -> ECGWorldState:
         """The same patients as the belief's mean has them, without residual: the centre of what the model expects."""
-        middle = self.relive(state, state.belief.mean)
+        middle = inference.relive(self, state, state.belief.mean)
         return self.settled(middle._replace(residual=torch.zeros_like(state.residual)))
 
     @torch.no_grad()
@@ -299,18 +293,6 @@ class ECGWorldModel(nn.Module):
         bradycardia = slow * (SLOW_RATE_BPM - heart_rate_bpm).clamp_min(0) / PER_BPM
         return level + slope * (qtcf - MIDDLE_QTCF_MS / PER_MS) + bends + bradycardia + gate
 
-    def draw(self, shape: Tensor, key: Tensor, t: Tensor, chart: Chart) -> Tensor:
-        """ECG [B, 12, 5000] mV of beat shape [B, morphology] on which a delineator reads the chart's intervals."""
-        asked = self.readback.asked(shape, chart)
-        ends = beats.anchors(asked["pr_ms"], asked["qrs_ms"], asked["jt_peak_ms"], asked["tpeak_tend_ms"])
-        onset = AT_R - R_SHARE * asked["qrs_ms"] * (RATE_HZ / 1000)
-        parts = []
-        for rows in torch.arange(key.shape[0], device=self.device).split(ECGS_AT_ONCE):
-            template = beats.from_canonical(self.vae.decode(shape[rows]), ends[rows], onset[rows], TEMPLATE, RATE_HZ)
-            r = beat_samples(key[rows], t[rows], chart["heart_rate_bpm"][rows], hrv_ms=HRV_MS)
-            parts.append(derive_twelve(tile(template, r, SAMPLES, AT_R)))
-        return torch.cat(parts)
-
     def spread_of(self, state: ECGWorldState, scaled: bool = True) -> Tensor:
         """Standard deviations [B, len(SPREAD_OF)] in the chart's units, `scaled` by the calibration or as trained."""
         features = torch.cat(
@@ -331,7 +313,7 @@ class ECGWorldModel(nn.Module):
         """u [B, 6] of the patient's own baseline: the admission reading [B, 6] less its momentary part."""
         return measured + unknown[:, self.config.eta :] * self.correction.exp()
 
-    def draw_unknown(self, belief: Belief, key: Tensor) -> Tensor:
+    def sample_unknown(self, belief: Belief, key: Tensor) -> Tensor:
         """Random effects and baseline correction [B, eta + 6] of keys [B], from the belief."""
         normals = keys.normal(key, 0, "belief", (belief.mean.shape[-1],))
         return belief.mean + belief.deviation * self.temperature * normals
@@ -352,64 +334,6 @@ class ECGWorldModel(nn.Module):
             residual=state.measured - rates.anchor,  # what the admission reading shows is known
         )
 
-    def relive(self, state: ECGWorldState, unknown: Tensor) -> ECGWorldState:
-        """The state now, had the patients always had these unknowns [B, eta + 6]: logged doses are gone through again.
-
-        `present` is not renewed.
-        """
-        fresh = self.live_by(state, unknown)
-        steps = int(state.t.max()) if state.t.numel() else 0
-        window = state.dose_log_mg.shape[1]
-        for i in range(max(0, steps - window), steps):
-            running = state.t > i
-            dose = torch.where(running.unsqueeze(-1), state.dose_log_mg[:, i % window], 0.0)
-            swallowed, hour = self.prior.dose(fresh.amounts, dose), state.start_hour + i * self.hours_per_step
-            prior = self.prior.advance(
-                fresh.rates, swallowed, fresh.deviation, hour, state.start_hour, self.hours_per_step
-            )
-            fresh = fresh._replace(
-                amounts=torch.where(running[:, None, None], prior.amounts, fresh.amounts),
-                deviation=torch.where(running[:, None], prior.deviation, fresh.deviation),
-            )
-        return fresh
-
-    def visit_features(
-        self,
-        patient: Tensor,
-        measured: Tensor,
-        start_hour: Tensor,
-        u: Tensor,
-        amounts: Tensor,
-        action: Tensor,
-        hours: Tensor,
-        gap: Tensor,
-    ) -> Tensor:
-        """What the belief encoder is shown of T visits [B, T, features], see `BeliefEncoder`.
-
-        Args:
-            patient: covariates [B, 5].
-            measured: u [B, 6] of the admission reading.
-            start_hour: clock hour of admission [B].
-            u: [B, T, 6], NaN where a coordinate was not charted.
-            amounts: [B, T, D, 6] in a typical patient.
-            action: [B, T, D] mg given at the visit before.
-            hours: [B, T] since admission.
-            gap: [B, T] h since the visit before.
-        """
-        seen = ~u.isnan()
-        change = torch.where(seen, u - measured.unsqueeze(1), 0.0)
-        count = u.shape[1]
-
-        def along(x: Tensor) -> Tensor:
-            return x.unsqueeze(1).expand(-1, count, -1)
-
-        times = torch.stack([hours / HOURS_PER_DAY, gap / 2], dim=-1)
-        clock = clock_waves(start_hour.unsqueeze(1) + hours)
-        fixed = along(torch.cat([patient, measured], dim=-1))
-        dose = action / self.prior.reference_mg
-        level = self.prior.effect(amounts)
-        return torch.cat([change, seen.to(change.dtype), level, dose, times, clock, fixed], dim=-1)
-
     def start(
         self, key: Tensor, f: dict[str, Tensor], metaboliser: Tensor, shape: Tensor, measured: Tensor
     ) -> ECGWorldState:
@@ -418,12 +342,11 @@ class ECGWorldModel(nn.Module):
         zero, start_hour = torch.zeros_like(f["age_years"]), f["admission_clock_hour"]
         patient = patient_features(f["age_years"], f["sex_female"], f["weight_kg"], metaboliser)
         amounts, none = measured.new_zeros(batch, drugs, COMPARTMENTS), measured.new_zeros(batch, drugs)
-        visit = (measured, amounts, none, zero, zero)
-        mean, deviation = self.believe(
-            self.visit_features(patient, measured, start_hour, *(part.unsqueeze(1) for part in visit))
-        )
+        effect = self.prior.effect(amounts)
+        visit = (part.unsqueeze(1) for part in (measured, effect, none, zero, zero))
+        mean, deviation = self.believe(visit_features(patient, measured, start_hour, *visit))
         belief = Belief(mean[:, -1], deviation[:, -1])
-        unknown = self.draw_unknown(belief, key)
+        unknown = self.sample_unknown(belief, key)
         rates = self.rates_of(patient, measured, unknown)
         intervals = latent.intervals_of(measured)
         return ECGWorldState(
@@ -448,7 +371,7 @@ class ECGWorldModel(nn.Module):
             total_dose_mg=none,
             hours_since_dose=measured.new_full((batch, drugs), MAX_HOURS_SINCE_DOSE),
             dose_log_mg=measured.new_zeros(batch, self.config.dose_log, drugs),
-            present=Present(measured, intervals, self.prior.effect(amounts), clock_waves(start_hour)),
+            present=Present(measured, intervals, effect, clock_waves(start_hour)),
         )
 
 
@@ -464,4 +387,5 @@ def with_dose(log_mg: Tensor, t: Tensor, dose_mg: Tensor) -> Tensor:
 
 
 def _build(plain: dict[str, Any]) -> ECGWorldModel:
+    """The untrained module of a config.json."""
     return ECGWorldModel(from_json(ECGWorldConfig, plain, "the config"))

@@ -17,7 +17,7 @@ MIDDLE_WEIGHT_KG, LOG_WEIGHT_SPREAD = 75.0, 0.25
 
 
 def patient_features(age_years: Tensor, sex_female: Tensor, weight_kg: Tensor, metaboliser: Tensor) -> Tensor:
-    """Covariates [B, 5] on a unit scale: age, sex, log weight, log metaboliser (0 where it is NaN), whether it is known."""
+    """Covariates [B, 5] on a unit scale: age, sex, log weight, log metaboliser (0 where NaN), whether that is known."""
     known = ~metaboliser.isnan()
     log_metaboliser = torch.where(known, metaboliser, 1.0).log()
     return torch.stack(

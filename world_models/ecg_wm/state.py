@@ -47,7 +47,7 @@ class ECGWorldState(NamedTuple):
     measured: Tensor  # [B, 6] u of the baseline as it was read
     baseline_qtcf_ms: Tensor  # [B] QTcF of `measured`
     belief: Belief
-    unknown: Tensor  # [B, eta + 6] the draw from the belief that this state lives by
+    unknown: Tensor  # [B, eta + 6] the sample of the belief that this state lives by
     rates: Rates
     amounts: Tensor  # [B, D, 6] drug amounts, in reference doses
     deviation: Tensor  # [B, 6] what the prior has moved u by
