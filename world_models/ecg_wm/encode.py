@@ -33,7 +33,7 @@ def canonical_beats(ecg_mv: Tensor, measured: Delineation) -> tuple[Tensor, Tens
 
 
 def read_chart(vae: BeatVAE, chart: Chart) -> dict[str, Tensor]:
-    """Factors from a chart with `ecg_mv` [B, 12, T] at 500 Hz: intervals and shape, and age, sex, weight if they are there.
+    """Factors from a chart with `ecg_mv` [B, 12, T] at 500 Hz: intervals and shape, and age, sex, weight if there.
 
     An interval that cannot be measured (PR without a P wave) becomes a resting adult's; a row that cannot be measured
     at all comes out typical throughout: look at `delineate(...).trusted` first.

@@ -1,4 +1,4 @@
-"""Courses gone through again: a record, to the belief and the state after its last visit, and a state's log of doses."""
+"""Courses gone through again: a record, to belief and state after its last visit, and a state's log of doses."""
 
 from __future__ import annotations
 

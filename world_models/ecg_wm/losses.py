@@ -152,7 +152,7 @@ def _spread_loss(
 
 
 def foresight_loss(model: ECGWorldModel, data: Courses, key: Tensor) -> Tensor:
-    """CRPS of the whole course as foreseen from the baseline alone, in units of the residual's SD; two samples a patient.
+    """CRPS of the course as foreseen from the baseline alone, in units of the residual's SD; two samples a patient.
 
     The evidence leaves room for beliefs whose average over patients is not the prior: patients who seldom get a drug
     are then foreseen to respond as the prior does, not as its takers do. This closes the gap in the forecast itself.

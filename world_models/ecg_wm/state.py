@@ -34,8 +34,6 @@ class ECGWorldState(NamedTuple):
     Whoever changes a state by `_replace` renews its `present` (`ECGWorldModel.settled`).
     """
 
-    MAY_BE_NAN = ("metaboliser",)  # type: ignore[misc] # of the class, no field: read by snapshots
-
     key: Tensor  # [B] int64
     t: Tensor  # [B] int64, steps since the start
     age_years: Tensor  # [B]
@@ -58,3 +56,6 @@ class ECGWorldState(NamedTuple):
     hours_since_dose: Tensor  # [B, D] h, 96 when there was none
     dose_log_mg: Tensor  # [B, W, D] doses of the last W steps, step t at row t modulo W
     present: Present
+
+
+ECGWorldState.MAY_BE_NAN = ("metaboliser",)  # type: ignore[attr-defined]  # of the class: a NamedTuple has fields only
