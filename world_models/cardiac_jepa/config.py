@@ -8,7 +8,7 @@ from typing import Any
 from world_models.config_json import check_sizes
 from world_models.quantities.progression import CODES
 
-__all__ = ["FULL", "JEPAConfig", "NARROW", "naive", "with_inverse", "vicreg"]
+__all__ = ["FULL", "JEPAConfig", "NARROW", "naive", "with_inverse", "with_vicreg"]
 
 _CHOICES = {
     "regulariser": ("sigreg", "vicreg"),
@@ -59,9 +59,19 @@ class JEPAConfig:
         if len(self.stem) != 3:
             raise ValueError(f"stem needs three widths, got {self.stem}")
         check_sizes(
-            self, inner=65_536, out=65_536, kernel=1025, projector=65_536, latent=65_536, embedding=65_536,
-            action_hidden=65_536, dynamics_hidden=65_536, dynamics_blocks=256, slices=65_536, crop_samples=1 << 20,
-        )  # fmt: skip
+            self,
+            inner=65_536,
+            out=65_536,
+            kernel=1025,
+            projector=65_536,
+            latent=65_536,
+            embedding=65_536,
+            action_hidden=65_536,
+            dynamics_hidden=65_536,
+            dynamics_blocks=256,
+            slices=65_536,
+            crop_samples=1 << 20,
+        )
         for name, limit in (("stem", 65_536), ("blocks", 256)):
             each = getattr(self, name)
             if not 1 <= len(each) <= 16 or not all(type(n) is int and 1 <= n <= limit for n in each):
@@ -69,7 +79,9 @@ class JEPAConfig:
         if not 0.0 < self.weight < 1.0:
             raise ValueError(f"weight (lambda) is {self.weight}; it must lie between 0 and 1, 0.02 to 0.1 is usual")
         if not 0.0 <= self.inverse <= 1e6:
-            raise ValueError(f"inverse (weight of inverse dynamics) is {self.inverse}; give 0 (none) to 1e6, 1 to 3 is usual")
+            raise ValueError(
+                f"inverse (weight of inverse dynamics) is {self.inverse}; give 0 (none) to 1e6, 1 to 3 is usual"
+            )
         if not 0.0 <= self.own_penalty <= 1e6:
             raise ValueError(f"own_penalty is {self.own_penalty}; give 0 (none) to 1e6, 1e-3 is usual")
 
@@ -106,6 +118,6 @@ def with_inverse(config: JEPAConfig) -> JEPAConfig:
     return replace(config, name=f"{config.name}-inverse", inverse=3.0, latent=max(1, config.latent // 4))
 
 
-def vicreg(config: JEPAConfig) -> JEPAConfig:
+def with_vicreg(config: JEPAConfig) -> JEPAConfig:
     """The same model kept from collapse by VICReg, as its authors use it: on latents that no BatchNorm has scaled."""
     return replace(config, name=f"{config.name}-vicreg", regulariser="vicreg", final_norm=False)
