@@ -1,14 +1,15 @@
-"""The sizes and constants of one cardiac JEPA; saved as JSON beside the weights it made."""
+"""The sizes and constants of a cardiac JEPA and of the world around it; saved as JSON beside the weights they made."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from world_models.config_json import check_sizes
 from world_models.quantities.progression import CODES
 
-__all__ = ["FULL", "JEPAConfig", "NARROW", "naive", "with_inverse", "with_vicreg"]
+__all__ = ["FULL", "JEPAConfig", "NARROW", "WorldConfig", "naive", "with_inverse", "with_vicreg"]
 
 _CHOICES = {
     "regulariser": ("sigreg", "vicreg"),
@@ -88,6 +89,30 @@ class JEPAConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """Sizes of the world around its JEPA.
+
+    Raises:
+        ValueError: a size below 1, or far beyond what is ever trained.
+    """
+
+    name: str = "cardiac-jepa-small"
+    jepa: Mapping[str, Any] = field(default_factory=dict)  # a JEPAConfig as plain values
+    label_hidden: int = 64
+    bank: int = 2048  # first visits that new patients are sampled from
+    bank_ecgs: int = 512  # of these, the first so many with 2.5 s of their ECG: what a latent's neighbours look like
+    pairs: int = 2048  # pairs of visits that ECGExplain asks about
+
+    def __post_init__(self) -> None:
+        check_sizes(self, label_hidden=65_536, bank=1 << 24)
+        check_sizes(self, least=0, bank_ecgs=1 << 24, pairs=1 << 24)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
 
 
 FULL = JEPAConfig()

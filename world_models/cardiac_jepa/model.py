@@ -12,8 +12,7 @@ clinical prediction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,48 +20,24 @@ import torch
 from torch import Tensor, nn
 
 from world_models import checkpoint, keys, tree
-from world_models.cardiac_jepa.config import JEPAConfig
+from world_models.cardiac_jepa.config import JEPAConfig, WorldConfig
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.labels import LabelModel
 from world_models.cardiac_jepa.probes import Probe, apply, crop_features
 from world_models.cardiac_jepa.state import ProgressionBelief
-from world_models.config_json import check_sizes, from_json
+from world_models.config_json import from_json
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.protocol import Chart, Factors, History
 from world_models.quantities.progression import DRUGS, MEASURES, ORDERS, PROCEDURES
 from world_models.quantity import DAYS_PER_MONTH, DAYS_PER_YEAR, Quantity
 
-__all__ = ["KIND", "CardiacJEPAWorld", "ExplainPairs", "Reader", "WorldConfig", "read_measures"]
+__all__ = ["KIND", "CardiacJEPAWorld", "ExplainPairs", "Reader", "read_measures"]
 
 KIND = "cardiac-jepa"
 HOURS_PER_STEP = 4383.0  # nominal: half a year; true time is ordered
 HOURS_PER_DAY = 24.0
 LIMIT = 50.0  # of a latent's entries in a chart
 OLDEST_YEARS = 130.0
-
-
-@dataclass(frozen=True)
-class WorldConfig:
-    """Sizes of the world around its JEPA.
-
-    Raises:
-        ValueError: a size below 1, or far beyond what is ever trained.
-    """
-
-    name: str = "cardiac-jepa-small"
-    jepa: Mapping[str, Any] = field(default_factory=dict)  # a JEPAConfig as plain values
-    label_hidden: int = 64
-    bank: int = 2048  # first visits that new patients are sampled from
-    bank_ecgs: int = 512  # of these, the first so many with 2.5 s of their ECG: what a latent's neighbours look like
-    pairs: int = 2048  # pairs of visits that ECGExplain asks about
-
-    def __post_init__(self) -> None:
-        check_sizes(self, label_hidden=65_536, bank=1 << 24)
-        check_sizes(self, least=0, bank_ecgs=1 << 24, pairs=1 << 24)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 class ExplainPairs(NamedTuple):
@@ -132,7 +107,7 @@ class CardiacJEPAWorld(nn.Module):
 
     orders = ORDERS
     hours_per_step = HOURS_PER_STEP
-    weights_sha256: str  # the seal of the folder it was loaded from; a module that was not loaded has none
+    weights_sha256: str | None = None  # the seal of the folder it was loaded from
 
     residual: Tensor  # [Z, Z] lower Cholesky factor of what the predictor cannot foretell
     reach: Tensor  # scalar: largest norm of a latent met in training
@@ -177,9 +152,8 @@ class CardiacJEPAWorld(nn.Module):
         self.register_buffer("bank_age_years", torch.full((config.bank,), 60.0))
         self.register_buffer("bank_sex_female", torch.zeros(config.bank))
         self.register_buffer("bank_treated", torch.zeros(config.bank, len(PROCEDURES) + len(DRUGS), dtype=torch.bool))
-        self.register_buffer(
-            "bank_ecg", torch.zeros(config.bank_ecgs, 12, plain.crop_samples, dtype=torch.float16)
-        )  # mV
+        ecgs = (config.bank_ecgs, 12, plain.crop_samples)
+        self.register_buffer("bank_ecg", torch.zeros(ecgs, dtype=torch.float16))
         self.register_buffer("pair_before", torch.zeros(config.pairs, size, dtype=torch.float16))
         self.register_buffer("pair_after", torch.zeros(config.pairs, size, dtype=torch.float16))
         self.register_buffer("pair_condition", torch.zeros(config.pairs, count, dtype=torch.bool))

@@ -23,10 +23,10 @@ from world_models import checkpoint, command_line, keys, tree
 from world_models.cardiac_jepa import cohort
 from world_models.cardiac_jepa.auroc import macro_auroc
 from world_models.cardiac_jepa.card import write_card
-from world_models.cardiac_jepa.config import FULL, NARROW, with_inverse
+from world_models.cardiac_jepa.config import FULL, NARROW, WorldConfig, with_inverse
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.labels import Followed, LabelModel
-from world_models.cardiac_jepa.model import KIND, CardiacJEPAWorld, Reader, WorldConfig
+from world_models.cardiac_jepa.model import KIND, CardiacJEPAWorld, Reader
 from world_models.cardiac_jepa.pretrain import PairBatches, PairSource, pretrain
 from world_models.cardiac_jepa.probes import fit_probe, youden
 from world_models.cardiac_jepa.simulated_pairs import SimulatedPairs, simulated_visits
@@ -45,7 +45,9 @@ STEPS, BATCH, RATE = 4000, 256, 1e-3
 DYNAMICS_HIDDEN = 384  # width of the narrow preset's predictor, for which simulated pairs are enough
 CHANGED = 0.7  # least share of changed pairs among those that the JEPA sees
 PROBE_ROWS = 20_000
-VALID = 18
+VALID = 18  # the fold of validation patients
+UNKNOWN_AGE_YEARS = 60.0  # what a first visit without an age is taken for
+REACH_MARGIN = 1.05  # how far over the longest latent of training one may be
 
 
 class Sides(NamedTuple):
@@ -113,6 +115,31 @@ def _some(rows: Tensor, count: int, seed: int) -> Tensor:
     return rows[order[:count]]
 
 
+def _fit_reader(reader: Reader, m: Monolith, where: Sides) -> tuple[Tensor, Tensor]:
+    """Fit probe and thresholds; latents [N, Z] of some training ECGs, and [rows, Z] of all, NaN but for validation's."""
+    train, valid = _some(where.train, PROBE_ROWS, 1), where.valid
+    z_train = _latents(reader, m, train, "training latents")
+    z = torch.full((len(m.fold), z_train.shape[1]), float("nan"))
+    z[valid] = _latents(reader, m, valid, "validation latents")
+    with torch.enable_grad():
+        probe = fit_probe(z_train, m.label[train], (z[valid], m.label[valid]))
+    for name, value in zip(("weight", "bias", "mean", "scale"), probe, strict=True):
+        getattr(reader, f"probe_{name}").copy_(value)
+    reader.threshold.copy_(youden(reader.chances(z[valid]), m.label[valid]).nan_to_num(1.0))
+    return z_train, z
+
+
+def _keep_patients(world: CardiacJEPAWorld, m: Monolith, rows: Tensor, z: Tensor) -> None:
+    """First visits [N] that new patients are sampled from, with latents z [rows, Z]."""
+    world.bank_latent.copy_(z[rows])
+    world.bank_condition.copy_(m.label[rows])
+    world.bank_ecg.copy_(m.ecg[rows[: world.config.bank_ecgs], :, : world.bank_ecg.shape[-1]])
+    world.bank_age_years.copy_(m.age_years[rows].nan_to_num(UNKNOWN_AGE_YEARS).clamp(18, 100))
+    world.bank_sex_female.copy_(m.sex_female[rows].nan_to_num(0.0))
+    if m.treated is not None:
+        world.bank_treated.copy_(m.treated[rows])
+
+
 @torch.no_grad()
 def finish_world(
     config: WorldConfig,
@@ -131,7 +158,8 @@ def finish_world(
         judged: follow-ups that trained nothing, for the card.
     """
     where = sides(m)
-    changed = (m.label[where.valid_pairs[0]] != m.label[where.valid_pairs[1]]).any(1)
+    a, b = where.valid_pairs
+    changed = (m.label[a] != m.label[b]).any(1)
     firsts = where.valid[m.days[where.valid] == 0]
     bank, count = min(config.bank, len(firsts)), min(config.pairs, int(changed.sum()))
     config = dataclasses.replace(config, bank=bank, bank_ecgs=min(config.bank_ecgs, bank), pairs=count)
@@ -139,45 +167,24 @@ def finish_world(
     world.reader.jepa.load_state_dict(jepa.state_dict())
     world.labels.load_state_dict(labels.state_dict())
     world.eval()
-    reader = world.reader
+    z_train, z = _fit_reader(world.reader, m, where)
+    _keep_patients(world, m, _some(firsts, config.bank, 2), z)
 
-    train = _some(where.train, PROBE_ROWS, 1)
-    z_train = _latents(reader, m, train, "training latents")
-    z_valid = torch.full((len(m.fold), z_train.shape[1]), float("nan"))
-    z_valid[where.valid] = _latents(reader, m, where.valid, "validation latents")
-    with torch.enable_grad():
-        probe = fit_probe(z_train, m.label[train], (z_valid[where.valid], m.label[where.valid]))
-    for name, value in zip(("weight", "bias", "mean", "scale"), probe, strict=True):
-        getattr(reader, f"probe_{name}").copy_(value)
-    chance = reader.chances(z_valid[where.valid])
-    reader.threshold.copy_(youden(chance, m.label[where.valid]).nan_to_num(1.0))
-
-    a, b = where.valid_pairs
-    action = m.label[b].float() - m.label[a].float()
-    days = m.days[b] - m.days[a]
-    foretold = jepa.eval().predict(z_valid[a], action, days)
-    wrong = z_valid[b] - foretold
-    held = jepa.predict(z_valid[a], torch.zeros_like(action), days)
+    action, days = m.label[b].float() - m.label[a].float(), m.days[b] - m.days[a]
+    wrong = z[b] - jepa.eval().predict(z[a], action, days)
+    held = jepa.predict(z[a], torch.zeros_like(action), days)
     covariance = wrong.T @ wrong / len(wrong) + 1e-6 * torch.eye(wrong.shape[1])
     world.residual.copy_(torch.linalg.cholesky(covariance))
-    world.reach.copy_(z_train.square().sum(-1).sqrt().amax() * 1.05)
-
-    rows = _some(firsts, config.bank, 2)
-    world.bank_latent.copy_(z_valid[rows])
-    world.bank_condition.copy_(m.label[rows])
-    world.bank_ecg.copy_(m.ecg[rows[: config.bank_ecgs], :, : world.bank_ecg.shape[-1]])
-    world.bank_age_years.copy_(m.age_years[rows].nan_to_num(60.0).clamp(18, 100))
-    world.bank_sex_female.copy_(m.sex_female[rows].nan_to_num(0.0))
-    if m.treated is not None:
-        world.bank_treated.copy_(m.treated[rows])
+    world.reach.copy_(z_train.square().sum(-1).sqrt().amax() * REACH_MARGIN)
     keep = _some(changed.nonzero().squeeze(1), config.pairs, 3)
-    world.pair_before.copy_(z_valid[a[keep]])
-    world.pair_after.copy_(z_valid[b[keep]])
+    world.pair_before.copy_(z[a[keep]])
+    world.pair_after.copy_(z[b[keep]])
     world.pair_condition.copy_(m.label[a[keep]])
     world.pair_action.copy_(action[keep].to(torch.int8))
     world.pair_days.copy_(days[keep])
 
-    error, without = wrong.square().mean(1), (z_valid[b] - held).square().mean(1)
+    error, without = wrong.square().mean(1), (z[b] - held).square().mean(1)
+    chance = world.reader.chances(z[where.valid])
     figures = {
         "probe macro AUROC, validation ECGs": macro_auroc(chance, m.label[where.valid], 10),
         "prediction error, true action / none, changed pairs": float(error[changed].mean() / without[changed].mean()),

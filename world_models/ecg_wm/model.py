@@ -71,7 +71,7 @@ class ECGWorldModel(nn.Module):
     """The learned world. Implements `world_models.protocol.Learned`; B patients, D = 4 drugs."""
 
     orders = ORDERS
-    weights_sha256: str  # the seal of the folder it was loaded from; a module that was not loaded has none
+    weights_sha256: str | None = None  # the seal of the folder it was loaded from
     amount_limit: Tensor  # [D] largest central amounts met in training
     temperature: Tensor  # scalar: widens the samples of the belief; calibrated like spread_scale
     spread_scale: Tensor  # [len(SPREAD_OF)] calibration on held-out cohorts
