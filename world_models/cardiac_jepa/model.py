@@ -37,7 +37,8 @@ KIND = "cardiac-jepa"
 HOURS_PER_STEP = 4383.0  # nominal: half a year; true time is ordered
 HOURS_PER_DAY = 24.0
 LIMIT = 50.0  # of a latent's entries in a chart
-OLDEST_YEARS = 130.0
+OLDEST_YEARS = 130.0  # of a chart
+GIVEN_FROM = 0.5  # an order that is yes or no is given from a half upwards
 
 
 class ExplainPairs(NamedTuple):
@@ -103,7 +104,7 @@ class Reader(nn.Module):
 
 
 class CardiacJEPAWorld(nn.Module):
-    """The learned world. Implements `world_models.protocol.Learned`; B patients, C conditions, latents of Z entries."""
+    """The learned world, as `world_models.protocol` has it; B patients, C conditions, latents of Z entries."""
 
     orders = ORDERS
     hours_per_step = HOURS_PER_STEP
@@ -245,16 +246,16 @@ class CardiacJEPAWorld(nn.Module):
             ValueError: an order outside its bounds.
         """
         action = checked_orders(self.orders, action, len(state.key), self.device)
-        ordered = (action[:, :-1] >= 0.5).to(torch.float32)
+        ordered = (action[:, :-1] >= GIVEN_FROM).to(torch.float32)
         done, taken = ordered.split([len(PROCEDURES), len(DRUGS)], -1)
         months = action[:, -1].clamp_min(1.0)
         age = (state.entry_age_years + state.years).clamp_max(OLDEST_YEARS)
+        t, outcomes = state.t + 1, len(self.codes) + 2  # conditions, death, bleed
+        uniforms = keys.uniforms(state.key, t, (("labels", outcomes), ("ecg", state.latent.shape[1])))
+        normals = keys.to_normal(uniforms[:, outcomes:])
         moves = self.labels(state.condition, age, state.sex_female, state.ever, done, taken, months)
-        t = state.t + 1
-        u = keys.uniform(state.key, t, "labels", (len(self.codes) + 2,))
-        condition, dead, bleeding = self.labels.sample(moves, state.condition, u)
+        condition, dead, bleeding = self.labels.sample(moves, state.condition, uniforms[:, :outcomes])
         latent = self._moved(state.latent, condition - state.condition, months * DAYS_PER_MONTH)
-        normals = keys.normal(state.key, t, "ecg", (latent.shape[1],))
         after = state._replace(
             years=state.years + months / 12,
             months_since_visit=months,
@@ -273,7 +274,8 @@ class CardiacJEPAWorld(nn.Module):
     @torch.no_grad()
     def observe(self, state: ProgressionBelief, also: Sequence[str] = ()) -> Chart:
         """The chart now. Raises ValueError: `also` names something that is no measure of this world."""
-        check_also(self.measures, also)
+        if also:
+            check_also(self.measures, also)
         latent = (state.latent + state.shift).clamp(-LIMIT, LIMIT)
         chart = {
             "age_years": (state.entry_age_years + state.years).clamp_max(OLDEST_YEARS),
@@ -343,8 +345,8 @@ class CardiacJEPAWorld(nn.Module):
             years=years,
             entry_age_years=(state.entry_age_years - years).clamp_min(18.0),
             months_since_visit=((days[:, -1] - days[:, -2]) / DAYS_PER_MONTH).clamp(0.0, 24.0),
-            ever=(before[:, :, : len(PROCEDURES)] >= 0.5).any(1).to(torch.float32),
-            taken=(before[:, -1, len(PROCEDURES) : -1] >= 0.5).to(torch.float32),
+            ever=(before[:, :, : len(PROCEDURES)] >= GIVEN_FROM).any(1).to(torch.float32),
+            taken=(before[:, -1, len(PROCEDURES) : -1] >= GIVEN_FROM).to(torch.float32),
         )
 
     # ---- for counterfactuals, explanation and pictures ------------------------------------------------------------

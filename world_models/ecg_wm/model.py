@@ -68,7 +68,7 @@ STEP_STREAMS = (("residual", COORDS), "torsades")  # the random numbers of a ste
 
 
 class ECGWorldModel(nn.Module):
-    """The learned world. Implements `world_models.protocol.Learned`; B patients, D = 4 drugs."""
+    """The learned world, as `world_models.protocol` has it; B patients, D = 4 drugs."""
 
     orders = ORDERS
     weights_sha256: str | None = None  # the seal of the folder it was loaded from
