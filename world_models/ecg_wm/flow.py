@@ -15,7 +15,6 @@ from world_models.nn.mlp import mlp
 
 __all__ = ["ResidualFlow", "autoregression", "energy_score", "flow_condition"]
 
-
 LENGTH_SCALE_H = 2.0  # what the flow is told of a step's length is in units of the default step
 VARIANCE_FLOOR = 1e-6  # under the root: a residual that is remembered whole still has a gradient
 
@@ -23,7 +22,7 @@ VARIANCE_FLOOR = 1e-6  # under the root: a residual that is remembered whole sti
 def autoregression(log_memory: Tensor, log_noise: Tensor, hours: float) -> tuple[Tensor, Tensor]:
     """How much of a residual is left after `hours` [6], and the scale of what the flow adds to it [6].
 
-    So that a residual of SD exp(log_noise) keeps that SD however long the step.
+    The scale is such that a residual of SD exp(log_noise) keeps that SD however long the step.
     """
     memory = torch.exp(-hours / log_memory.exp())
     return memory, log_noise.exp() * torch.sqrt(1 - memory.square() + VARIANCE_FLOOR)

@@ -42,7 +42,6 @@ DAY_WAVES = (2 * math.pi / HOURS_PER_DAY, 4 * math.pi / HOURS_PER_DAY)  # rad/h:
 # 0.005 to 12 per h: half-lives of six days and of four minutes, beyond any drug taken by mouth.
 LOG_RATE_LIMITS = (math.log(0.005), math.log(12.0))
 WIDEST_CORRECTION = 3.0  # of u: what the neural part can add to a target
-RATES = ("ka", "ke", "k12", "k21", "k_fast", "k_slow")
 
 
 class Rates(NamedTuple):
@@ -102,7 +101,7 @@ class PhysiologicalPrior(nn.Module):
         super().__init__()
         self.config, self.drugs = config, drugs
         self.register_buffer("reference_mg", torch.tensor(reference_mg))
-        self.log_rate = nn.Parameter(torch.tensor(start_rates).log())  # [D, 6] per h
+        self.log_rate = nn.Parameter(torch.tensor(start_rates).log())  # [D, 6] per h: ka, ke, k12, k21, k_fast, k_slow
         self.rate_eta = nn.Parameter(0.05 * _fixed_pattern(drugs * 6, config.eta).reshape(drugs, 6, config.eta))
         self.rate_patient = nn.Parameter(torch.zeros(drugs, 6, PATIENT))
         self.slope = nn.Parameter(0.3 * _fixed_pattern(drugs * 2, COORDS).reshape(drugs, 2, COORDS))
