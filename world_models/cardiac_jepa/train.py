@@ -116,7 +116,7 @@ def _some(rows: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _fit_reader(reader: Reader, m: Monolith, where: Sides) -> tuple[Tensor, Tensor]:
-    """Fit probe and thresholds; latents [N, Z] of some training ECGs, and [rows, Z] of all, NaN but for validation's."""
+    """Fit probe and thresholds; latents [N, Z] of some training ECGs, and [rows, Z] of all (NaN outside validation)."""
     train, valid = _some(where.train, PROBE_ROWS, 1), where.valid
     z_train = _latents(reader, m, train, "training latents")
     z = torch.full((len(m.fold), z_train.shape[1]), float("nan"))

@@ -2,8 +2,8 @@
 
 A recurrent encoder reads the visits in order and gives, after each, mean and standard deviation of the patient's random
 effects and of the correction of a baseline that was read with error. After the last visit of a whole course it is
-trained by the evidence lower bound (Kingma & Welling 2014, arXiv 1312.6114); after every earlier visit on samples of the
-last one's belief (neural posterior estimation), so that a short history gives the wide belief it deserves.
+trained by the evidence lower bound (Kingma & Welling 2014, arXiv 1312.6114); after every earlier visit on samples of
+the last one's belief (neural posterior estimation), so that a short history gives the wide belief it deserves.
 """
 
 from __future__ import annotations

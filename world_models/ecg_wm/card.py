@@ -44,8 +44,8 @@ Open Data Commons Attribution License 1.0.
 ## Training
 
 `{command}`: {stages}, batches of {batch},
-AdamW with a cosine schedule, averaged weights kept. Patients are simulated while training and never repeated; the spread is
-calibrated on 2,048 further ones.
+AdamW with a cosine schedule, averaged weights kept. Patients are simulated while training and never repeated; the
+spread is calibrated on 2,048 further ones.
 
 ## Evaluation
 

@@ -257,8 +257,8 @@ class ECGWorldModel(nn.Module):
         """Belief after a recorded course; see `History`. The first chart is the baseline; NaN is a missing value.
 
         `factors` may hold what `read` took from the recorded ECG (`shape`) and patient factors; the rest is taken from
-        the first chart, or sampled from the cohort. Visits need not be a step apart; the state is that of the last visit
-        (its last action is not given yet: the next `transition` gives it).
+        the first chart, or sampled from the cohort. Visits need not be a step apart. The state is that of the last
+        visit, the doses in the last row of actions swallowed.
 
         Raises:
             ValueError: the first visit lacks an interval, or a factor or a dose is out of its bounds.
