@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from benchmarks.spent import spending, spent
 from world_models import checkpoint
 from world_models.cardiac_jepa import probes
-from world_models.cardiac_jepa.config import FULL, NARROW, JEPAConfig, naive, vicreg, with_inverse
+from world_models.cardiac_jepa.config import FULL, NARROW, JEPAConfig, naive, with_inverse, with_vicreg
 from world_models.cardiac_jepa.encoder import XResNet1d, initialise
-from world_models.cardiac_jepa.finetune import LabelledRows, Recipe, finetune, predict, supervised
+from world_models.cardiac_jepa.finetune import FinetuneRecipe, LabelledRows, finetune, predict, supervised
 from world_models.cardiac_jepa.pretrain import PairSource, pretrain
 from world_models.data.ecg.monolith import Monolith
 from world_models.data.ecg.pairs import consecutive, subset_patients, with_changes
@@ -42,7 +42,7 @@ VALID_FOLD, TEST_FOLD = 18, 19
 METHODS: dict[str, Callable[[JEPAConfig], JEPAConfig] | None] = {
     "ours": lambda config: config,
     "naive": naive,
-    "vicreg": vicreg,
+    "vicreg": with_vicreg,
     "inverse": with_inverse,
     "supervised": None,
     "random": None,
@@ -182,9 +182,10 @@ class _Run:
         few = cohort.valid[torch.linspace(0, len(cohort.valid) - 1, min(len(cohort.valid), s.valid_rows)).long()]
         self.choose = LabelledRows(m.ecg, m.label, few)
 
-    def recipe(self, rate: float) -> Recipe:
+    def recipe(self, rate: float) -> FinetuneRecipe:
         s = self.settings
-        return Recipe(s.at(s.finetune_steps, self.share), s.finetune_batch, rate, s.clip, crop=s.crop, seed=s.seed)
+        steps = s.at(s.finetune_steps, self.share)
+        return FinetuneRecipe(steps, s.finetune_batch, rate, s.clip, crop=s.crop, seed=s.seed)
 
     def kept(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         path = self.folder / f"{name}.safetensors"

@@ -29,7 +29,7 @@ from world_models import catalog
 from world_models.cardiac_jepa import probes
 from world_models.cardiac_jepa.auroc import Bootstrap, Interval, bootstrap_macro, difference
 from world_models.cardiac_jepa.config import JEPAConfig
-from world_models.cardiac_jepa.finetune import LabelledRows, Recipe, predict, supervised
+from world_models.cardiac_jepa.finetune import FinetuneRecipe, LabelledRows, predict, supervised
 from world_models.data.ecg.labelled import LabelledECGs, read_challenge, read_ludb, read_table
 
 __all__ = ["hand_features", "joined", "judge", "main", "supervised_scores"]
@@ -111,7 +111,7 @@ def supervised_scores(
         choose = probes.folds_of(group[rest], label[rest], min(4, len(group[rest].unique())), seed + 1) == 0
         train, valid = (LabelledRows(x.ecg, label, rest[m]) for m in (~choose, choose))
         with tempfile.TemporaryDirectory() as folder:
-            recipe = Recipe(steps, 32, rates[0], crop=config.crop_samples, seed=seed)
+            recipe = FinetuneRecipe(steps, 32, rates[0], crop=config.crop_samples, seed=seed)
             model, _, _ = supervised(fresh_encoder(config, seed), train, valid, Path(folder), recipe, rates)
         rows = (fold == f).nonzero()[:, 0]
         out[rows] = predict(model, x.ecg, rows, config.crop_samples)

@@ -19,8 +19,8 @@ from clinenv.envs.ecg_progression.task import ECGProgressionTask
 from clinenv.simulator import Simulator
 from tests.toy_progression import ToyClinic
 from world_models import checkpoint, keys
-from world_models.cardiac_jepa.config import NARROW
-from world_models.cardiac_jepa.model import KIND, CardiacJEPAWorld, WorldConfig
+from world_models.cardiac_jepa.config import NARROW, WorldConfig
+from world_models.cardiac_jepa.model import KIND, CardiacJEPAWorld
 from world_models.cardiac_jepa.reading import ReadOracle
 from world_models.quantities.progression import CODES, INTERVALS_MONTHS, ORDERS
 

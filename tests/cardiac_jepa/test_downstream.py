@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from world_models.cardiac_jepa import finetune as tuning
 from world_models.cardiac_jepa.asymmetric_loss import asymmetric_loss
 from world_models.cardiac_jepa.auroc import auroc, bootstrap_macro, difference, judged_labels, macro_auroc
-from world_models.cardiac_jepa.finetune import LabelledRows, Recipe, finetune, predict, supervised
+from world_models.cardiac_jepa.finetune import FinetuneRecipe, LabelledRows, finetune, predict, supervised
 from world_models.cardiac_jepa.probes import (
     apply,
     crop_features,
@@ -25,7 +25,7 @@ from world_models.cardiac_jepa.probes import (
 )
 
 
-def drawn(*shape: int, seed: int = 0) -> Tensor:
+def normals(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -33,12 +33,14 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_without_focus_and_clip_the_loss_is_cross_entropy() -> None:
-    x, y = drawn(50, 7) * 4, drawn(50, 7, seed=1) > 0
-    assert asymmetric_loss(x, y, 0.0, 0.0, 0.0).item() == pytest.approx(F.binary_cross_entropy_with_logits(x, y.float()).item(), rel=1e-5)
+    x, y = normals(50, 7) * 4, normals(50, 7, seed=1) > 0
+    assert asymmetric_loss(x, y, 0.0, 0.0, 0.0).item() == pytest.approx(
+        F.binary_cross_entropy_with_logits(x, y.float()).item(), rel=1e-5
+    )
 
 
 def test_the_loss_by_its_definition() -> None:
-    x, y = drawn(40, 5).double() * 3, drawn(40, 5, seed=1) > 0.5
+    x, y = normals(40, 5).double() * 3, normals(40, 5, seed=1) > 0.5
     p = torch.sigmoid(x)
     q = (p - 0.05).clamp(min=0)
     by_hand = torch.where(y, -(1 - p) * p.log(), -(q**4) * (1 - q).log()).mean()
@@ -55,7 +57,7 @@ def test_an_absent_label_under_the_clip_costs_nothing_and_its_gradient_is_no_nan
 
 
 def test_the_loss_stays_float32_under_autocast_and_checks_its_input() -> None:
-    x, y = drawn(8, 3), drawn(8, 3, seed=1) > 0
+    x, y = normals(8, 3), normals(8, 3, seed=1) > 0
     with torch.autocast("cpu", torch.bfloat16):
         assert asymmetric_loss(x.bfloat16(), y).dtype == torch.float32
     with pytest.raises(ValueError, match="one shape"):
@@ -73,12 +75,14 @@ def by_pairs(score: Tensor, label: Tensor) -> float:
 
 
 def test_auroc_equals_counting_pairs_with_ties() -> None:
-    score, label = drawn(200, 4).round(decimals=1), drawn(200, 4, seed=1) > 0.8
-    assert auroc(score, label).tolist() == pytest.approx([by_pairs(score[:, c], label[:, c]) for c in range(4)], abs=1e-12)
+    score, label = normals(200, 4).round(decimals=1), normals(200, 4, seed=1) > 0.8
+    assert auroc(score, label).tolist() == pytest.approx(
+        [by_pairs(score[:, c], label[:, c]) for c in range(4)], abs=1e-12
+    )
 
 
 def test_auroc_of_one_class_is_nan_and_stays_out_of_the_macro() -> None:
-    score, label = drawn(30, 3), drawn(30, 3, seed=1) > 0
+    score, label = normals(30, 3), normals(30, 3, seed=1) > 0
     label[:, 1] = False
     assert auroc(score, label).isnan().tolist() == [False, True, False]
     assert judged_labels(label, 3).tolist() == [True, False, True]
@@ -91,7 +95,7 @@ def test_the_bootstrap_draws_whole_patients_and_is_the_auroc_of_the_drawn_rows()
     from world_models import keys
 
     patient = torch.arange(120) // 3 * 7 + 1000
-    score, label = drawn(120, 2).round(decimals=1), drawn(120, 2, seed=1) > 0.5
+    score, label = normals(120, 2).round(decimals=1), normals(120, 2, seed=1) > 0.5
     found = bootstrap_macro(score, label, patient, draws=3, seed=5, least=5)
     key = keys.fold(keys.from_seed(5).expand(3), torch.arange(3))
     for r, mine in enumerate(keys.bits(key, 0, "bootstrap patients", (40,)) % 40):
@@ -100,8 +104,8 @@ def test_the_bootstrap_draws_whole_patients_and_is_the_auroc_of_the_drawn_rows()
 
 
 def test_bootstrap_interval_covers_and_paired_differences_are_narrower() -> None:
-    label = drawn(1500, 3, seed=1) > 0.5
-    good = label.float() + drawn(1500, 3, seed=2)
+    label = normals(1500, 3, seed=1) > 0.5
+    good = label.float() + normals(1500, 3, seed=2)
     better = good + 0.1 * label
     patient = torch.arange(1500) // 2
     a, b = (bootstrap_macro(x, label, patient, 300) for x in (good, better))
@@ -118,22 +122,22 @@ def test_a_label_whose_class_is_empty_in_a_draw_is_left_out_of_that_draw_alone()
     label = torch.zeros(40, 2, dtype=torch.bool)
     label[:20, 0] = True
     label[0, 1] = True
-    found = bootstrap_macro(drawn(40, 2), label, torch.arange(40), 200, least=1)
+    found = bootstrap_macro(normals(40, 2), label, torch.arange(40), 200, least=1)
     missing = found.draws[:, 1].isnan()
     assert 0.2 < float(missing.float().mean()) < 0.55  # (1 - 1 / 40) ** 40 = 0.36
     assert not bool(found.draws[:, 0].isnan().any())
     assert found.macro.low == found.macro.low
     with pytest.raises(ValueError, match="no label"):
-        bootstrap_macro(drawn(40, 2), label, torch.arange(40), 10, least=25)
+        bootstrap_macro(normals(40, 2), label, torch.arange(40), 10, least=25)
 
 
 # ---- probes
 
 
 def planted(count: int = 600, labels: int = 4, size: int = 10, seed: int = 0) -> tuple[Tensor, Tensor]:
-    h = drawn(count, size, seed=seed) * torch.logspace(-2, 2, size)
-    weight = drawn(labels, size, seed=99) / torch.logspace(-2, 2, size)
-    return h, (h @ weight.T + drawn(count, labels, seed=seed + 1)) > 0.5
+    h = normals(count, size, seed=seed) * torch.logspace(-2, 2, size)
+    weight = normals(labels, size, seed=99) / torch.logspace(-2, 2, size)
+    return h, (h @ weight.T + normals(count, labels, seed=seed + 1)) > 0.5
 
 
 @pytest.mark.parametrize("loss", ["bce", "asymmetric"])
@@ -153,7 +157,7 @@ def test_a_probe_is_the_optimum_of_penalised_logistic_regression() -> None:
 
 
 def test_validation_patients_choose_a_strong_penalty_where_features_are_noise() -> None:
-    h, y = drawn(60, 50), drawn(60, 1, seed=1) > 0
+    h, y = normals(60, 50), normals(60, 1, seed=1) > 0
     strong = fit_probe(h, y, None, (10.0,))
     weak = fit_probe(h, y, None, (1e-6,))
     assert strong.weight.norm() < 0.2 * weak.weight.norm()
@@ -189,7 +193,7 @@ def test_cross_validation_never_fits_a_row_with_its_own_patient() -> None:
     """Features that name the patient, labels by patient at random: a leak would read them off."""
     patient = torch.arange(240) // 4
     h = F.one_hot(patient, 60).float()
-    label = (drawn(60, 1, seed=4) > 0)[patient]
+    label = (normals(60, 1, seed=4) > 0)[patient]
     assert macro_auroc(cross_validated(h, label, patient, 4), label) < 0.6
     told, truth = planted(240, 2)
     assert macro_auroc(cross_validated(told, truth, patient, 4), truth) > 0.85
@@ -222,7 +226,7 @@ class Small(nn.Module):
 
 def test_crops_tile_the_record_and_features_leave_the_mode_alone() -> None:
     encoder = Small().eval()
-    ecg = drawn(5, 12, 1000)
+    ecg = normals(5, 12, 1000)
     by_hand = torch.stack([encoder(ecg[..., s : s + 250]) for s in (0, 250, 500, 750)]).mean(0)
     assert torch.allclose(crop_features(encoder, ecg), by_hand, atol=1e-6)
     assert crop_features(encoder, ecg[..., :600]).shape == (5, 6)
@@ -235,14 +239,14 @@ def test_crops_tile_the_record_and_features_leave_the_mode_alone() -> None:
 
 def sine_rows(count: int = 96) -> tuple[Tensor, Tensor]:
     """Label: a fast wave in lead II, over noise."""
-    label = drawn(count, 1, seed=8) > 0
+    label = normals(count, 1, seed=8) > 0
     wave = torch.sin(torch.arange(500) * 0.9)
-    ecg = drawn(count, 12, 500, seed=9)
+    ecg = normals(count, 12, 500, seed=9)
     ecg[:, 1] += 1.5 * label * wave
     return ecg.half(), label
 
 
-RECIPE = Recipe(steps=40, batch=16, rate=2e-2, checks=4)
+RECIPE = FinetuneRecipe(steps=40, batch=16, rate=2e-2, checks=4)
 
 
 def parts() -> tuple[LabelledRows, LabelledRows]:
@@ -268,7 +272,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pyt
     other.load_state_dict(built)
     real = tuning._batch
 
-    def stop(rows: LabelledRows, recipe: Recipe, step: int, device: str) -> tuple[Tensor, Tensor]:
+    def stop(rows: LabelledRows, recipe: FinetuneRecipe, step: int, device: str) -> tuple[Tensor, Tensor]:
         if step == 25:
             raise KeyboardInterrupt
         return real(rows, recipe, step, device)
@@ -288,7 +292,7 @@ def test_a_folder_with_another_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="steps"):
         finetune(Small(), train, valid, tmp_path, dataclasses.replace(RECIPE, steps=3, checks=1))
     with pytest.raises(ValueError, match="1 or more"):
-        Recipe(steps=0)
+        FinetuneRecipe(steps=0)
 
 
 def test_the_head_starts_as_the_probe(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.cardiac_jepa.two_processes import TINY, recordings
 from world_models import keys
 from world_models.cardiac_jepa.actions import BinaryAction, EmbeddedAction
 from world_models.cardiac_jepa.collapse import CollapsedError, CollapseWatch, effective_rank
-from world_models.cardiac_jepa.config import naive, vicreg
+from world_models.cardiac_jepa.config import naive, with_vicreg
 from world_models.cardiac_jepa.dynamics import (
     Dynamics,
     ImpossibleActionError,
@@ -26,7 +26,7 @@ from world_models.cardiac_jepa.probes import crop_features
 CHOSEN = ("I10", "I21", "I25", "I44", "I48")
 
 
-def draw(*shape: int, name: str = "x") -> torch.Tensor:
+def sample(*shape: int, name: str = "x") -> torch.Tensor:
     return keys.normal(keys.from_seed(0, shape[0]), 0, name, shape[1:])
 
 
@@ -34,7 +34,7 @@ def embedded() -> EmbeddedAction:
     """A projector whose codes have vectors of their own, as after training."""
     action = EmbeddedAction(CHOSEN, 8, 16)
     with torch.no_grad():
-        action.own.copy_(draw(2, 5, 8, name="own"))
+        action.own.copy_(sample(2, 5, 8, name="own"))
     return action
 
 
@@ -100,8 +100,8 @@ def test_nearest_codes_follow_the_vectors():
 
 
 def test_untrained_dynamics_change_nothing_and_then_follow_a_chain():
-    dynamics, z = Dynamics(6, 3, 16, 2), draw(4, 6)
-    assert torch.equal(dynamics(z, draw(4, 3, name="e")), z)
+    dynamics, z = Dynamics(6, 3, 16, 2), sample(4, 6)
+    assert torch.equal(dynamics(z, sample(4, 3, name="e")), z)
 
     def predict(z, action, days):
         return z + action.sum(-1, keepdim=True) + days.unsqueeze(-1)
@@ -150,17 +150,22 @@ def test_possible_actions_pass_and_values_are_checked():
 
 
 def test_what_can_be_taken_back():
-    actions = torch.stack([
-        action_of(CHOSEN, onset=["I48"]), action_of(CHOSEN, onset=["I10"]), action_of(CHOSEN, onset=["I21"]),
-        action_of(CHOSEN, resolve=["I44"]), torch.zeros(5),
-    ])  # fmt: skip
+    actions = torch.stack(
+        [
+            action_of(CHOSEN, onset=["I48"]),
+            action_of(CHOSEN, onset=["I10"]),
+            action_of(CHOSEN, onset=["I21"]),
+            action_of(CHOSEN, resolve=["I44"]),
+            torch.zeros(5),
+        ]
+    )
     assert reversible(actions, CHOSEN).tolist() == [True, False, False, True, True]
 
 
 def test_reversal_error_of_known_dynamics():
-    push = draw(5, 4, name="push")
+    push = sample(5, 4, name="push")
     actions = torch.stack([action_of(CHOSEN, onset=[c]) for c in ("I48", "I44", "I25")] + [torch.zeros(5)])
-    z, days = draw(4, 4), torch.ones(4)
+    z, days = sample(4, 4), torch.ones(4)
 
     def translation(z, action, days):
         return z + action @ push
@@ -182,13 +187,13 @@ def pair(config, rows: int = 32):
 INVERSE = replace(TINY, inverse=0.3)
 
 
-@pytest.mark.parametrize("config", [TINY, naive(TINY), vicreg(TINY), replace(TINY, action="binary"), INVERSE])
+@pytest.mark.parametrize("config", [TINY, naive(TINY), with_vicreg(TINY), replace(TINY, action="binary"), INVERSE])
 def test_loss_trains_every_part(config):
     model = CardiacJEPA(config).train()
     with torch.no_grad():  # away from the zero start, through which the action gets no gradient
-        model.dynamics.outlet[-1].weight.copy_(0.1 * draw(12, 24))
+        model.dynamics.outlet[-1].weight.copy_(0.1 * sample(12, 24))
         if model.inverse is not None:
-            model.inverse.layer.weight.copy_(0.1 * draw(3, 12, name="inverse"))
+            model.inverse.layer.weight.copy_(0.1 * sample(3, 12, name="inverse"))
     loss, metrics = model.loss(*pair(config), step=0)
     loss.backward()
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in model.parameters())
@@ -207,14 +212,14 @@ def test_loss_trains_every_part(config):
 
 def test_the_naive_model_is_told_nothing():
     model = CardiacJEPA(naive(TINY)).eval()
-    z, action = draw(3, 12), torch.eye(3)
+    z, action = sample(3, 12), torch.eye(3)
     assert torch.equal(model.predict(z, action, torch.ones(3)), model.predict(z, -action, torch.zeros(3)))
     assert not [n for n, _ in model.named_parameters() if n.startswith("action")]
 
 
 def test_inverse_dynamics_reads_what_the_difference_tells():
     action = torch.tensor([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    z_a, shift = draw(4, 12), draw(3, 12, name="shift")
+    z_a, shift = sample(4, 12), sample(3, 12, name="shift")
     z_b = z_a + action @ shift
     reader = InverseDynamics(12, 3)
     assert reader.loss(z_a, z_b, action).item() == 1.0  # untrained, nothing is read
@@ -243,11 +248,11 @@ def test_latents_of_one_patient_and_crops():
 
 def test_effective_rank():
     assert effective_rank(torch.zeros(50, 8)) == pytest.approx(1.0)
-    assert effective_rank(draw(4000, 8)) == pytest.approx(8.0, abs=0.05)
-    low = draw(500, 3) @ draw(3, 8, name="low")
+    assert effective_rank(sample(4000, 8)) == pytest.approx(8.0, abs=0.05)
+    low = sample(500, 3) @ sample(3, 8, name="low")
     assert 2.0 < effective_rank(low) < 3.01
     assert effective_rank(low + 100) == pytest.approx(effective_rank(low), rel=1e-3)
-    assert effective_rank(draw(5, 64)) <= 4.01  # no more than rows less one
+    assert effective_rank(sample(5, 64)) <= 4.01  # no more than rows less one
 
 
 def test_collapse_watch():

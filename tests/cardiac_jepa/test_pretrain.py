@@ -10,7 +10,7 @@ from torch.distributed import get_world_size
 
 from tests.cardiac_jepa.two_processes import TINY, recordings, run
 from world_models.cardiac_jepa.collapse import CollapsedError, CollapseWatch
-from world_models.cardiac_jepa.config import vicreg
+from world_models.cardiac_jepa.config import with_vicreg
 from world_models.cardiac_jepa.pretrain import PairSource, pretrain, start_ddp
 from world_models.training import Schedule
 
@@ -147,7 +147,7 @@ class _Recorder(CollapseWatch):
 def trained(folder) -> dict[str, torch.Tensor]:
     """Weights and losses of three steps, with either regulariser."""
     found: dict[str, torch.Tensor] = {}
-    for config in (replace(TINY, inverse=1.0), vicreg(TINY)):
+    for config in (replace(TINY, inverse=1.0), with_vicreg(TINY)):
         losses: list[float] = []
         model = pretrain(config, source(), f"{folder}/{config.name}", 3, 16, 1e-3, watch=_Recorder(losses))
         state = {**model.state_dict(), "prediction": torch.tensor(losses)}

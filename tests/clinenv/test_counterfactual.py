@@ -20,8 +20,8 @@ from clinenv.rendering.ecg_strip import svg_strip
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
 from tests.clinenv.records import LEADS, drawn_ecg, write_record
 from world_models import catalog, checkpoint, keys
-from world_models.cardiac_jepa.config import JEPAConfig, naive
-from world_models.cardiac_jepa.model import KIND, CardiacJEPAWorld, WorldConfig
+from world_models.cardiac_jepa.config import JEPAConfig, WorldConfig, naive
+from world_models.cardiac_jepa.model import KIND, CardiacJEPAWorld
 from world_models.data.ecg.wfdb.reader import read_ecg
 from world_models.quantities.progression import CODES
 from world_models.quantity import DAYS_PER_MONTH

@@ -28,7 +28,7 @@ def some_intervals(count: int, seed: int = 0) -> Intervals:
 
 
 def ends_of(i: Intervals) -> torch.Tensor:
-    return beats.anchors(i.pr_ms, i.qrs_ms, i.jt_peak_ms, i.tpeak_tend_ms)
+    return beats.piece_ends(i.pr_ms, i.qrs_ms, i.jt_peak_ms, i.tpeak_tend_ms)
 
 
 def test_there_and_back_is_the_same_beat():
@@ -58,7 +58,7 @@ def test_a_shape_warped_to_other_intervals_has_them():
 @given(pr=st.floats(80, 350), qrs=st.floats(60, 180), jt=st.floats(100, 450), tail=st.floats(40, 180))
 @settings(max_examples=60, deadline=None)
 def test_anchors_rise_and_span_the_intervals(pr, qrs, jt, tail):
-    ends = beats.anchors(*(torch.tensor([v]) for v in (pr, qrs, jt, tail)))[0]
+    ends = beats.piece_ends(*(torch.tensor([v]) for v in (pr, qrs, jt, tail)))[0]
     assert (ends.diff() > 0).all()
     torch.testing.assert_close(ends[6] - ends[3], torch.tensor(qrs + jt + tail), rtol=1e-5, atol=1e-3)
     torch.testing.assert_close(ends[3] - ends[1], torch.tensor(pr), rtol=1e-5, atol=1e-3)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from world_models import keys, tree
-from world_models.ecg_wm import latent
+from world_models.ecg_wm import inference, latent
 from world_models.ecg_wm.config import ECGWorldConfig
-from world_models.ecg_wm.model import ECGWorldModel
-from world_models.ecg_wm.patients import log_dose, patient_features
+from world_models.ecg_wm.model import ECGWorldModel, with_dose
+from world_models.ecg_wm.patients import patient_features
 from world_models.protocol import History
 from world_models.quantities.ecg_drug import MEASURES
 
@@ -54,7 +54,7 @@ def test_inferred_state_shows_what_was_charted_last(model):
 def test_replaying_the_log_is_living_through_it(model):
     states, _ = course(model, keys.from_seed(0, BATCH), DOSES)
     last = states[-1]
-    again = model.relive(last, last.unknown)
+    again = inference.relive(model, last, last.unknown)
     torch.testing.assert_close(again.amounts, last.amounts, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(again.deviation, last.deviation, rtol=1e-3, atol=1e-4)
 
@@ -103,7 +103,7 @@ def test_a_row_is_inferred_as_if_alone(model):
 def test_the_dose_log_is_a_ring():
     log = torch.zeros(1, 3, 1)
     for t in range(5):
-        log = log_dose(log, torch.tensor([t]), torch.full((1, 1), t + 1.0))
+        log = with_dose(log, torch.tensor([t]), torch.full((1, 1), t + 1.0))
     # steps 2, 3 and 4 gave 3, 4 and 5; the place after the last is empty, so two are remembered
     assert sorted(log.flatten().tolist()) == [0.0, 4.0, 5.0]
 
@@ -117,19 +117,18 @@ def test_intervals_keep_their_identities():
     torch.testing.assert_close(latent.standardise(chart), u, rtol=1e-3, atol=1e-3)
 
 
-def test_the_short_way_to_rate_and_qtcf_gives_what_the_whole_chart_gives():
-    u = torch.cat([6 * keys.normal(keys.from_seed(1, 200), 0, "u", (6,)), torch.full((1, 6), 100.0)])
-    rate, qtcf = latent.rate_and_qtcf(u)
-    chart = latent.intervals_of(u)
-    assert torch.equal(rate, chart["heart_rate_bpm"])
-    torch.testing.assert_close(qtcf, chart["qtcf_ms"], rtol=1e-6, atol=0)
-
-
-def test_a_living_state_keeps_what_its_patient_is(model):
-    states, _ = course(model, keys.from_seed(2, BATCH), torch.tensor([[0.0, 0.5, 0.0, 0.0], [0.0] * 4]))
-    for state in (*states, model.rekey(states[-1], keys.fold(states[-1].key, "other")), model.expected(states[-1])):
-        patient, anchor = model.context(state)
-        assert torch.equal(patient, patient_features(state)) and torch.equal(anchor, model.anchor(state))
+def test_every_state_keeps_what_follows_from_the_rest_of_it(model):
+    states, charts = course(model, keys.from_seed(2, BATCH), torch.tensor([[0.0, 0.5, 0.0, 0.0], [0.0] * 4]))
+    last = states[-1]
+    inferred = model.infer(history_of(charts, DOSES, 2.0), keys.from_seed(9, BATCH))
+    for state in (*states, model.rekey(last, keys.fold(last.key, "other")), model.expected(last), inferred):
+        patient = patient_features(state.age_years, state.sex_female, state.weight_kg, state.metaboliser)
+        assert torch.equal(state.rates.patient, patient)
+        assert torch.equal(state.rates.anchor, model.anchor(state.measured, state.unknown))
+        assert torch.equal(state.rates.eta, state.unknown[:, : model.config.eta])
+        assert torch.equal(state.baseline_qtcf_ms, latent.intervals_of(state.measured)["qtcf_ms"])
+        for kept, anew in zip(tree.leaves(state.present), tree.leaves(model.settled(state).present), strict=True):
+            torch.testing.assert_close(kept, anew, rtol=1e-5, atol=1e-5)
 
 
 def test_even_the_corners_lie_within_the_charts_bounds():

@@ -54,8 +54,8 @@ def test_mass_is_conserved_up_to_elimination_and_doses_superpose():
     prior = make_prior()
     eta, patient, anchor, amounts, deviation, start = make_patients(prior)
     rates = prior.individual(eta, patient, anchor, 2.0)
-    once, _ = prior.advance(rates, amounts, deviation, start, start, 2.0)
-    twice, _ = prior.advance(rates, 2 * amounts, deviation, start, start, 2.0)
+    once = prior.advance(rates, amounts, deviation, start, start, 2.0).amounts
+    twice = prior.advance(rates, 2 * amounts, deviation, start, start, 2.0).amounts
     torch.testing.assert_close(twice, 2 * once)
     inside = once[..., :4].sum(-1)
     assert (inside <= amounts[..., :4].sum(-1) + 1e-6).all() and (once >= -1e-6).all()
@@ -65,7 +65,7 @@ def test_nothing_moves_without_drug_at_the_same_hour():
     prior = make_prior()
     eta, patient, anchor, amounts, deviation, start = make_patients(prior)
     rates = prior.individual(eta, patient, anchor, 24.0)
-    _, moved = prior.advance(rates, torch.zeros_like(amounts), deviation, start, start, 24.0)
+    moved = prior.advance(rates, torch.zeros_like(amounts), deviation, start, start, 24.0).deviation
     # A whole day later the clock says the same: with long substeps nothing but the residue of relaxation is left.
     assert moved[:, :5].abs().max() < 1e-3
 

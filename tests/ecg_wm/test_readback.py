@@ -8,9 +8,11 @@ import torch
 from world_models import catalog, keys
 from world_models.ecg.delineation.delineate import delineate
 from world_models.ecg_wm.beat_data import BeatSource
+from world_models.ecg_wm.beats import RATE_HZ
 from world_models.ecg_wm.config import SMALL
 from world_models.ecg_wm.readback import FEATURES, READ, Readback
-from world_models.ecg_wm.readback_training import draw_requests, train_readback
+from world_models.ecg_wm.readback_training import sample_requests, train_readback
+from world_models.ecg_wm.synthesis import synthesise
 from world_models.ecg_wm.vae import EXAMPLES, BeatVAE
 
 
@@ -21,7 +23,7 @@ def world():
 
 def errors(world, shape, key, chart) -> torch.Tensor:
     """What the delineator reads off the drawn ECG less what the chart says, [B, 4] ms."""
-    read = delineate(world.draw(shape, key, torch.zeros_like(key), chart), 500.0)
+    read = delineate(synthesise(world.vae, world.readback, shape, key, torch.zeros_like(key), chart), RATE_HZ)
     return torch.stack([getattr(read, name) - chart[name] for name in READ], dim=-1)
 
 
@@ -50,7 +52,7 @@ def test_a_short_training_already_brings_reading_and_chart_together(world, tmp_p
         fresh.readback = Readback(SMALL)
     source = BeatSource(tmp_path, pipeline=64)
     key = keys.from_seed(123, 192)
-    shape, chart = draw_requests(fresh, source, key)
+    shape, chart = sample_requests(fresh, source, key)
     before = errors(fresh, shape, key, chart).abs().nanmedian(0).values
     train_readback(fresh, source, 1, 320, 200, 64, tmp_path)
     after = errors(fresh, shape, key, chart).abs().nanmedian(0).values

@@ -1,9 +1,9 @@
 """Action projectors: from what changed in the diagnoses, and the time it took, to the embedding that moves the latent.
 
-`BinaryAction` is the paper's: an MLP on a in {-1, 0, 1}^C, so that an onset and its resolution are opposite inputs and a
-day equals a year. `EmbeddedAction` is the way past it that the paper names and does not take: a learned vector for each
-onset and each resolution, made of a part of the code's own, one of its block in ICD-10 and one of its chapter, joined
-with the elapsed time. A code never seen in training is moved as its block is.
+`BinaryAction` is the paper's: an MLP on a in {-1, 0, 1}^C, so that an onset and its resolution are opposite inputs and
+a day equals a year. `EmbeddedAction` is the way past it that the paper names and does not take: a learned vector for
+each onset and each resolution, made of a part of the code's own, one of its block in ICD-10 and one of its chapter,
+joined with the elapsed time. A code never seen in training moves the latent as its block does.
 """
 
 from __future__ import annotations
@@ -41,18 +41,22 @@ class BinaryAction(nn.Module):
 
     def penalty(self) -> Tensor:
         """Nothing is held back here: zero."""
-        return self.layers[0].weight.new_zeros(())
+        return next(self.layers.parameters()).new_zeros(())
 
 
 class EmbeddedAction(nn.Module):
     """Sum of the changed codes' vectors, joined with bounded features of log1p(days), through an MLP.
 
-    Linear in the action up to the MLP, so fractions between -1 and 1 interpolate and have a gradient. Elapsed time enters
-    as sigmoids of log1p(days) about eight scales: smooth, and at most 1 however long it is.
+    Linear in the action up to the MLP, so fractions between -1 and 1 interpolate and have a gradient. Elapsed time
+    enters as sigmoids of log1p(days) about eight scales: smooth, and at most 1 however long it is.
 
     Raises:
         UnknownCodeError: a code that chapter IX of ICD-10 does not have.
     """
+
+    in_block: Tensor  # int64 [C] whose block a code is of
+    in_chapter: Tensor  # int64 [C]
+    centres: Tensor  # [8] log1p of SCALES_DAYS
 
     def __init__(self, codes: Sequence[str], embedding: int, hidden: int):
         super().__init__()
@@ -117,8 +121,8 @@ class EmbeddedAction(nn.Module):
         Known codes keep their own vectors, known blocks and chapters theirs; a new code equals its block, a new block
         its chapter.
         """
-        first: nn.Linear = self.layers[0]
-        other = EmbeddedAction(codes, self.own.shape[-1], first.out_features).to(self.own)
+        hidden = next(self.layers.parameters()).shape[0]
+        other = EmbeddedAction(codes, self.own.shape[-1], hidden).to(self.own)
         other.layers.load_state_dict(self.layers.state_dict())
         pairs = (
             (self.own, self.codes, other.own, other.codes),

@@ -1,8 +1,8 @@
 """Asymmetric loss for many labels of which few are present (Ridnik et al. 2021, arXiv:2009.14119).
 
 A present label costs (1 - p)^gamma+ (-log p). An absent one costs q^gamma- (-log(1 - q)) of the shifted probability
-q = max(p - clip, 0): easy absences fade with gamma- and vanish below the clip, so that hundreds of them do not drown one
-finding that is there. With both gammas and the clip at zero it is binary cross-entropy.
+q = max(p - clip, 0): easy absences fade with gamma- and vanish below the clip, so that hundreds of them do not drown
+one finding that is there. With both gammas and the clip at zero it is binary cross-entropy.
 """
 
 from __future__ import annotations

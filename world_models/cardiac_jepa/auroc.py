@@ -2,8 +2,8 @@
 
 AUROC is the chance that an ECG with the label scores above one without, ties counted half (Mann-Whitney). The macro
 average is the plain mean over the labels that can be judged. ECGs of one patient are not independent, so the bootstrap
-draws patients, each with all of its ECGs; a draw is a weight for every ECG, and with the ECGs sorted once a label, all
-draws' areas come from one cumulative sum of weights.
+samples patients, each with all of its ECGs; a draw is a weight for every ECG, and with the ECGs sorted once a label,
+all draws' areas come from one cumulative sum of weights.
 """
 
 from __future__ import annotations
@@ -107,9 +107,9 @@ def bootstrap_macro(
     for first in range(0, draws, _DRAWS_AT_ONCE):
         some = torch.arange(first, min(first + _DRAWS_AT_ONCE, draws))
         key = keys.fold(keys.from_seed(seed).expand(len(some)), some)
-        drawn = keys.bits(key, 0, "bootstrap patients", (count,)) % count  # [R, P]
+        sampled = keys.bits(key, 0, "bootstrap patients", (count,)) % count  # [R, P]
         times = torch.zeros(count, len(some))
-        times.T.scatter_add_(1, drawn, torch.ones(len(some), count))
+        times.T.scatter_add_(1, sampled, torch.ones(len(some), count))
         weight = times[owner]  # [N, R]
         parts.append(torch.stack([_areas(score[:, c], label[:, c].bool(), weight) for c in range(score.shape[1])], 1))
     return Bootstrap(auroc(score, label), torch.cat(parts).float(), judged)

@@ -35,11 +35,12 @@ next in, the next latent and what a linear probe reads off it out. No waveform i
 
 `{command}`
 
-An xResNet1d of blocks {config.blocks} and {config.out} channels, a three-layer projector to {config.latent}, a residual predictor of
-width {config.dynamics_hidden} told the change of {len(config.codes)} ICD-10 codes ({codes}) and the days in between;
-squared error of the predicted latent, {config.regulariser.upper()} (weight {config.weight:g}){inverse}.
-AdamW, one-cycle schedule. A linear probe (logistic) on the latent; a two-state Markov process a condition for the labels,
-fitted to visits and orders.
+An xResNet1d of blocks {config.blocks} and {config.out} channels, a three-layer projector to {config.latent}, a
+residual predictor of width {config.dynamics_hidden} told the change of {len(config.codes)} ICD-10 codes ({codes}) and
+the days in between; squared error of the predicted latent, {config.regulariser.upper()}
+(weight {config.weight:g}){inverse}.
+AdamW, one-cycle schedule. A linear probe (logistic) on the latent; a two-state Markov process a condition for the
+labels, fitted to visits and orders.
 
 ## Measured on validation patients at the end of training
 
@@ -53,7 +54,8 @@ benchmarks.cardiac_jepa_actions --world {name}`; on real ECGs of your own: `pyth
 
 ## Limits
 
-- It knows these {len(config.codes)} codes; other codes of the chapter can be given to the action's projector by their block only.
+- It knows these {len(config.codes)} codes; other codes of the chapter can be given to the action's projector by their
+  block only.
 - What an ECG does not show (hypertension, peripheral arteries, venous thrombosis) its latent does not hold.
 - The labels' process knows what is present, age, sex and treatment, not how long a condition has lasted nor any hidden
   frailty; effects of treatment are those of the simulated visits it was fitted to.

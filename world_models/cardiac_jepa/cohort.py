@@ -1,4 +1,4 @@
-"""Training data made by the progression oracle: ECGs with labels for the JEPA, visits with orders for the labels' process.
+"""Training data of the progression oracle: ECGs with labels for the JEPA, visits with orders for the labels' process.
 
 Of the oracle only what a clinic would have is used: charts, orders, ECGs; never `truth`.
 """
@@ -33,13 +33,19 @@ __all__ = ["FOLDS", "follow_ups", "progression_monolith"]
 
 FOLDS = 20  # 0 to 17 train, 18 validation, 19 test, as in MIMIC-IV-ECG-Ext-ICD
 STAY_DAYS = 30.0  # an ECG later than this after the one before begins a new stay
-SOURCE = "progression oracle (world_models/oracles/progression/), cohort {cohort}, seed {seed}, {patients} patients: simulated"
+SOURCE = (
+    "progression oracle (world_models/oracles/progression/), "
+    "cohort {cohort}, seed {seed}, {patients} patients: simulated"
+)
+WILD, RANDOM_ORDERS = 1 / 3, 0.2  # share of patients under random orders; chance of each order at a visit of theirs
 
 
 def progression_monolith(
     path: str | Path, seed: int, patients: int, cohort: str = "hospital", chunk: int = 2048, samples: int = SAMPLES
 ) -> Path:
-    """Write the ECGs of so many simulated patients to an HDF5 monolith; one that is there is kept, one broken off goes on.
+    """Write the ECGs of so many simulated patients to an HDF5 monolith.
+
+    One that is there is kept, one broken off goes on.
 
     Patients are dealt into `FOLDS` folds by their key; every ECG has so many samples at 100 Hz. Returns the path.
 
@@ -54,36 +60,52 @@ def progression_monolith(
     new = torch.ones(len(visits.key), dtype=torch.bool)
     new[1:] = (visits.patient[1:] != visits.patient[:-1]) | (visits.days[1:] - visits.days[:-1] > STAY_DAYS)
     source = SOURCE.format(cohort=cohort, seed=seed, patients=patients)
-    with MonolithWriter(path, CODES, SAMPLING_RATE_HZ, samples, source, treatments=TREATMENTS, most=len(visits.key)) as out:
+    with MonolithWriter(
+        path, CODES, SAMPLING_RATE_HZ, samples, source, treatments=TREATMENTS, most=len(visits.key)
+    ) as out:
         starts = range(out.rows, len(visits.key), chunk)
-        for start in tqdm(starts, desc="drawing ECGs", mininterval=1):
+        for start in tqdm(starts, desc="ECGs", mininterval=1):
             at = slice(start, start + chunk)
             ecg = draw_progression_ecg(
-                visits.key[at], visits.t[at], visits.condition[at], visits.age_years[at], visits.sex_female[at], visits.treated[at],
+                visits.key[at],
+                visits.t[at],
+                visits.condition[at],
+                visits.age_years[at],
+                visits.sex_female[at],
+                visits.treated[at],
                 samples,
             )
             out.append(
-                ecg=ecg, label=visits.condition[at], patient=visits.patient[at], days=visits.days[at],
-                age_years=visits.age_years[at], sex_female=visits.sex_female[at], fold=fold[at], first=new[at],
+                ecg=ecg,
+                label=visits.condition[at],
+                patient=visits.patient[at],
+                days=visits.days[at],
+                age_years=visits.age_years[at],
+                sex_female=visits.sex_female[at],
+                fold=fold[at],
+                first=new[at],
                 treated=visits.treated[at],
-            )  # fmt: skip
+            )
     return path
 
 
 @torch.no_grad()
 def follow_ups(seed: int, patients: int, visits: int = 8, cohort: str = "clinic", chunk: int = 4096) -> Followed:
-    """What charts and orders tell of so many patients' visits: two of three under usual care at intervals of their own,
-    one of three under orders that nobody reasoned about, without which a treatment's effect and its reason look alike."""
+    """What charts and orders tell of so many patients' visits.
+
+    Two of three are under usual care at intervals of their own, one of three under orders that nobody reasoned about,
+    without which a treatment's effect and its reason look alike.
+    """
     oracle = ProgressionOracle(cohort=cohort)
     intervals = torch.tensor(INTERVALS_MONTHS)
     rows: list[Followed] = []
     for key in tqdm(keys.from_seed(seed, patients).split(chunk), desc="follow-up", mininterval=1):
         state = oracle.initial(key)
         chart = oracle.observe(state)
-        wild = keys.uniform(key, 0, "wild patient") < 1 / 3
+        wild = keys.uniform(key, 0, "wild patient") < WILD
         for t in range(visits):
             order = usual_care(chart, key, t)
-            at_random = (keys.uniform(key, t, "wild orders", (len(ORDERS) - 1,)) < 0.2).to(torch.float32)
+            at_random = (keys.uniform(key, t, "wild orders", (len(ORDERS) - 1,)) < RANDOM_ORDERS).to(torch.float32)
             which = (keys.uniform(key, t, "interval") * len(intervals)).to(torch.int64)
             order = torch.where(wild.unsqueeze(-1), torch.cat([at_random, order[:, -1:]], -1), order)
             order = torch.cat([order[:, :-1], intervals[which].unsqueeze(-1)], -1)
@@ -97,7 +119,15 @@ def follow_ups(seed: int, patients: int, visits: int = 8, cohort: str = "clinic"
 def _followed(before: dict[str, Tensor], order: Tensor, after: dict[str, Tensor], alive: Tensor) -> Followed:
     done, taken = order[:, :-1].split([len(PROCEDURES), len(DRUGS)], -1)
     row = Followed(
-        before["condition"], before["age_years"], before["sex_female"], before["treated"][:, : len(PROCEDURES)], done, taken,
-        order[:, -1], after["condition"], after["dead"], after["bleeding"],
-    )  # fmt: skip
+        before["condition"],
+        before["age_years"],
+        before["sex_female"],
+        before["treated"][:, : len(PROCEDURES)],
+        done,
+        taken,
+        order[:, -1],
+        after["condition"],
+        after["dead"],
+        after["bleeding"],
+    )
     return Followed(*(x[alive] for x in row))

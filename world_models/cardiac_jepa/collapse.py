@@ -46,7 +46,8 @@ class CollapseWatch:
         self.under = dict.fromkeys(self.limits, 0)
 
     def check(self, step: int, metrics: Mapping[str, float]) -> None:
-        """
+        """Look at the metrics of a step.
+
         Raises:
             CollapsedError: a value, or NaN in its place, was under its limit `patience` times running.
         """

@@ -1,14 +1,15 @@
-"""The sizes and constants of one cardiac JEPA; saved as JSON beside the weights it made."""
+"""The sizes and constants of a cardiac JEPA and of the world around it; saved as JSON beside the weights they made."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from world_models.config_json import check_sizes
 from world_models.quantities.progression import CODES
 
-__all__ = ["FULL", "JEPAConfig", "NARROW", "naive", "with_inverse", "vicreg"]
+__all__ = ["FULL", "JEPAConfig", "NARROW", "WorldConfig", "naive", "with_inverse", "with_vicreg"]
 
 _CHOICES = {
     "regulariser": ("sigreg", "vicreg"),
@@ -59,9 +60,19 @@ class JEPAConfig:
         if len(self.stem) != 3:
             raise ValueError(f"stem needs three widths, got {self.stem}")
         check_sizes(
-            self, inner=65_536, out=65_536, kernel=1025, projector=65_536, latent=65_536, embedding=65_536,
-            action_hidden=65_536, dynamics_hidden=65_536, dynamics_blocks=256, slices=65_536, crop_samples=1 << 20,
-        )  # fmt: skip
+            self,
+            inner=65_536,
+            out=65_536,
+            kernel=1025,
+            projector=65_536,
+            latent=65_536,
+            embedding=65_536,
+            action_hidden=65_536,
+            dynamics_hidden=65_536,
+            dynamics_blocks=256,
+            slices=65_536,
+            crop_samples=1 << 20,
+        )
         for name, limit in (("stem", 65_536), ("blocks", 256)):
             each = getattr(self, name)
             if not 1 <= len(each) <= 16 or not all(type(n) is int and 1 <= n <= limit for n in each):
@@ -69,13 +80,39 @@ class JEPAConfig:
         if not 0.0 < self.weight < 1.0:
             raise ValueError(f"weight (lambda) is {self.weight}; it must lie between 0 and 1, 0.02 to 0.1 is usual")
         if not 0.0 <= self.inverse <= 1e6:
-            raise ValueError(f"inverse (weight of inverse dynamics) is {self.inverse}; give 0 (none) to 1e6, 1 to 3 is usual")
+            raise ValueError(
+                f"inverse (weight of inverse dynamics) is {self.inverse}; give 0 (none) to 1e6, 1 to 3 is usual"
+            )
         if not 0.0 <= self.own_penalty <= 1e6:
             raise ValueError(f"own_penalty is {self.own_penalty}; give 0 (none) to 1e6, 1e-3 is usual")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """Sizes of the world around its JEPA.
+
+    Raises:
+        ValueError: a size below 1, or far beyond what is ever trained.
+    """
+
+    name: str = "cardiac-jepa-small"
+    jepa: Mapping[str, Any] = field(default_factory=dict)  # a JEPAConfig as plain values
+    label_hidden: int = 64
+    bank: int = 2048  # first visits that new patients are sampled from
+    bank_ecgs: int = 512  # of these, the first so many with 2.5 s of their ECG: what a latent's neighbours look like
+    pairs: int = 2048  # pairs of visits that ECGExplain asks about
+
+    def __post_init__(self) -> None:
+        check_sizes(self, label_hidden=65_536, bank=1 << 24)
+        check_sizes(self, least=0, bank_ecgs=1 << 24, pairs=1 << 24)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
 
 
 FULL = JEPAConfig()
@@ -106,6 +143,6 @@ def with_inverse(config: JEPAConfig) -> JEPAConfig:
     return replace(config, name=f"{config.name}-inverse", inverse=3.0, latent=max(1, config.latent // 4))
 
 
-def vicreg(config: JEPAConfig) -> JEPAConfig:
+def with_vicreg(config: JEPAConfig) -> JEPAConfig:
     """The same model kept from collapse by VICReg, as its authors use it: on latents that no BatchNorm has scaled."""
     return replace(config, name=f"{config.name}-vicreg", regulariser="vicreg", final_norm=False)

@@ -16,9 +16,15 @@ from world_models.data import icd10
 from world_models.quantities.progression import BECOMES, IRREVERSIBLE, scars
 
 __all__ = [
-    "Dynamics", "ImpossibleActionError", "Reversal", "action_of", "chain", "check_actions", "reversal_error",
+    "Dynamics",
+    "ImpossibleActionError",
+    "Reversal",
+    "action_of",
+    "chain",
+    "check_actions",
+    "reversal_error",
     "reversible",
-]  # fmt: skip
+]
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]  # z [B, Z], action [B, C], days [B] -> next z [B, Z]
 
@@ -48,9 +54,10 @@ class Dynamics(nn.Module):
         super().__init__()
         self.inlet = nn.Linear(latent + embedding, hidden)
         self.blocks = nn.Sequential(*[_Block(hidden) for _ in range(blocks)])
-        self.outlet = nn.Sequential(nn.LayerNorm(hidden), nn.SiLU(), nn.Linear(hidden, latent))
-        nn.init.zeros_(self.outlet[-1].weight)
-        nn.init.zeros_(self.outlet[-1].bias)
+        last = nn.Linear(hidden, latent)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.outlet = nn.Sequential(nn.LayerNorm(hidden), nn.SiLU(), last)
 
     def forward(self, z: Tensor, e: Tensor | None = None) -> Tensor:
         """Next latent [B, latent] from z [B, latent] and the action's embedding e [B, embedding]."""
@@ -70,7 +77,8 @@ def action_of(codes: Sequence[str], onset: Sequence[str] = (), resolve: Sequence
     """The transition vector [C] that sets some codes in and resolves others; "I48.91" is read as "I48".
 
     Raises:
-        ImpossibleActionError: a code not among `codes` (the message suggests the nearest), or one both set in and resolved.
+        ImpossibleActionError: a code not among `codes` (the message suggests the nearest), or one that both sets in and
+            resolves.
     """
     codes = tuple(codes)
     action = torch.zeros(len(codes))
@@ -109,9 +117,9 @@ def check_actions(condition: Tensor, action: Tensor, codes: Sequence[str]) -> No
     """Let the transitions action [B, C] of patients with condition bool [B, C] pass, if they can happen.
 
     Raises:
-        ImpossibleActionError: names the first row and code in the way and why: a value that is not -1, 0 or 1, the onset
-            of what is there, the resolution of what is not there or never goes, or of an acute infarction without its
-            scar.
+        ImpossibleActionError: names the first row and code in the way and why: a value that is not -1, 0 or 1, the
+            onset of what is there, the resolution of what is not there or never goes, or of an acute infarction without
+            its scar.
         ValueError: shapes that do not fit each other or the codes.
     """
     codes = tuple(codes)
@@ -158,7 +166,7 @@ class Reversal(NamedTuple):
 
 @torch.no_grad()
 def reversal_error(predict: Predict, z: Tensor, action: Tensor, days: Tensor, codes: Sequence[str]) -> Reversal:
-    """How far the model comes back when a transition is taken back, apart for those nature undoes and those it does not.
+    """How far the model comes back when a transition is taken back: those that nature undoes, and those it does not.
 
     0: exactly back; 1: as far off as before. Rows without a change are left out.
     """

@@ -1,7 +1,7 @@
 """xResNet1d: from a 12-lead ECG to features, as in the benchmarks on PTB-XL and MIMIC-IV-ECG.
 
-He et al. 2019, "Bag of tricks" (doi 10.1109/CVPR.2019.00065): a stem of three convolutions, shortcuts that average before
-they project, the last scale of each block at zero. In one dimension: Strodthoff et al. 2021 (doi
+He et al. 2019, "Bag of tricks" (doi 10.1109/CVPR.2019.00065): a stem of three convolutions, shortcuts that average
+before they project, the last scale of each block at zero. In one dimension: Strodthoff et al. 2021 (doi
 10.1109/JBHI.2020.3022989), where every stage has 64 channels inside and 256 out. Without head 886,400 parameters; with
 the concatenated pooling head for 76 labels 926,412.
 """
@@ -24,7 +24,9 @@ MIN_SAMPLES = 100  # 1 s at 100 Hz: the last stage still has four positions
 _SCALE_MV = (0.128, 0.155, 0.109, 0.131, 0.098, 0.116, 0.171, 0.244, 0.254, 0.262, 0.239, 0.203)
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = True, zero: bool = False):
+def _convolution(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, relu: bool = True, zero: bool = False
+) -> nn.Sequential:
     """Convolution without bias, BatchNorm (scale zero if `zero`), and ReLU if `relu`."""
     norm = BatchNorm1d(outputs)
     if zero:
@@ -34,7 +36,7 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, relu: 
 
 
 class _Halve(nn.Module):
-    """Mean of each two samples (an odd last one stays): AvgPool1d(2, ceil_mode=True), several times as fast on a CPU."""
+    """Mean of each two samples (an odd last one stays): AvgPool1d(2, ceil_mode=True), but far faster on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         even = x.shape[-1] // 2 * 2
@@ -65,6 +67,8 @@ class _Bottleneck(nn.Module):
 class XResNet1d(nn.Module):
     """ECG [B, 12, T] in mV at 100 Hz, T from 100 samples -> features [B, out, T'] or their mean over time [B, out]."""
 
+    scale_mv: Tensor  # [1, 12, 1]
+
     def __init__(
         self,
         stem: tuple[int, int, int] = (32, 32, 64),
@@ -90,6 +94,7 @@ class XResNet1d(nn.Module):
 
     @classmethod
     def of(cls, config: JEPAConfig) -> XResNet1d:
+        """The encoder of a config."""
         return cls(config.stem, config.inner, config.out, config.blocks, config.kernel)
 
     def features(self, ecg: Tensor) -> Tensor:
@@ -106,6 +111,7 @@ class XResNet1d(nn.Module):
         return self.layers(ecg / self.scale_mv)
 
     def forward(self, ecg: Tensor) -> Tensor:
+        """The features' mean over time [B, out]. Raises as `features`."""
         return self.features(ecg).mean(-1)
 
 
@@ -117,11 +123,12 @@ class ConcatPoolHead(nn.Module):
         self.layers = nn.Sequential(BatchNorm1d(2 * inputs), nn.Dropout(dropout), nn.Linear(2 * inputs, classes))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Logits [B, classes]."""
         return self.layers(torch.cat([features.amax(-1), features.mean(-1)], dim=-1))
 
 
 def initialise(module: nn.Module, seed: int) -> None:
-    """Draw the weights of every convolution and linear layer anew from `seed`, whatever the global generator did.
+    """Sample the weights of every convolution and linear layer anew from `seed`, whatever the global generator did.
 
     He's normal for convolutions, torch's usual uniform for linear layers, biases zero. What stands at zero on purpose
     (a residual's last layer) stays there.
@@ -130,12 +137,12 @@ def initialise(module: nn.Module, seed: int) -> None:
     for part in module.modules():
         # A skeleton on the meta device has shapes and no values.
         if isinstance(part, nn.Conv1d | nn.Linear) and not part.weight.is_meta and bool(part.weight.any()):
-            drawn = torch.empty(part.weight.shape)
+            sampled = torch.empty(part.weight.shape)
             if isinstance(part, nn.Conv1d):
-                nn.init.kaiming_normal_(drawn, nonlinearity="relu", generator=generator)
+                nn.init.kaiming_normal_(sampled, nonlinearity="relu", generator=generator)
             else:
-                nn.init.kaiming_uniform_(drawn, a=5**0.5, generator=generator)
+                nn.init.kaiming_uniform_(sampled, a=5**0.5, generator=generator)
             with torch.no_grad():
-                part.weight.copy_(drawn)
+                part.weight.copy_(sampled)
                 if part.bias is not None:
                     part.bias.zero_()

@@ -1,13 +1,13 @@
 """ExplainWorld: two latents of one patient, and the transitions that a decider proposes to lead from one to the other.
 
-Diagnosis as planning. The state holds the latent reached so far; an order toggles one condition, and the JEPA's dynamics
-say where that leads. There is no chance in it: what is drawn from the key is the problem.
+Diagnosis as planning. The state holds the latent reached so far; an order toggles one condition, and the JEPA's
+dynamics say where that leads. There is no chance in it: what the key gives is the problem.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,24 +20,44 @@ __all__ = ["COMPOSITIONS", "LATENT_BOUND", "MAX_DAYS", "MAX_STEPS", "ExplainStat
 
 LATENT_BOUND = 50.0  # a projector that ends in BatchNorm stays within a few units
 MAX_STEPS = 8
-MAX_DAYS = 36525.0
+MAX_DAYS = 36525.0  # a hundred years
+LEAST_START, MOST_DISTANCE = 1e-3, 1e6  # of a squared distance between latents, and of its share
 COMPOSITIONS = ("chain", "joint")
+
+
+class Predictor(Protocol):
+    """Dynamics of latents."""
+
+    def predict(self, z: Tensor, action: Tensor, days: Tensor) -> Tensor:
+        """The next latent [B, Z] from z [B, Z], action [B, C] in {-1, 0, 1} and days [B]."""
 
 
 class HasPairs(Protocol):
     """What it takes of a world."""
 
-    name: str
-    device: torch.device
-    codes: tuple[str, ...]
-    jepa: Any  # predict(z [B, Z], action [B, C], days [B]) -> z' [B, Z]
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """ICD-10, three characters: the columns of an action."""
+
+    @property
+    def name(self) -> str:
+        """The world's name."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+
+    @property
+    def jepa(self) -> Predictor:
+        """Says where a transition leads."""
 
     def explain_pairs(self, key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """One pair a key [B]: z_before [B, Z], z_after [B, Z], condition_before bool [B, C], action float [B, C] in
-        {-1, 0, 1}, days [B]. A function of the key."""
+        """One pair a key [B], a function of it; what it holds: see `model.ExplainPairs`."""
 
 
 class ExplainState(NamedTuple):
+    """B problems, C conditions, latents of Z entries: how far each explanation is."""
+
     key: Tensor  # int64 [B]
     t: Tensor  # int64 [B]
     z_before: Tensor  # [B, Z]
@@ -96,7 +116,9 @@ class ExplainWorld:
             Quantity("z_now", latent, -bound, bound, z, "latent the transitions so far lead to"),
             Quantity("difference", latent, -2 * bound, 2 * bound, z, "z_goal - z_now"),
             Quantity("found", "1", -1.0, 1.0, c, "net transitions so far: 1 onset, -1 resolution"),
-            Quantity("distance", "1", 0.0, 1e6, (), "squared distance to the goal, as a share of that at the start"),
+            Quantity(
+                "distance", "1", 0.0, MOST_DISTANCE, (), "squared distance to the goal, as a share of that at the start"
+            ),
             Quantity("steps_left", "1", 0.0, float(MAX_STEPS), (), f"of {MAX_STEPS}"),
             Quantity("stopped", "bool", 0.0, 1.0, (), "1 once the decider has stopped"),
         )
@@ -112,7 +134,7 @@ class ExplainWorld:
         names = {q.name for q in self.factors}
         if given and set(given) != names and set(given) != {"days"}:
             missing = ", ".join(sorted(names - set(given)))
-            raise ValueError(f"a problem is given whole or drawn: {missing} is missing")
+            raise ValueError(f"a problem is given whole or sampled: {missing} is missing")
         if set(given) == names:
             before, goal, days = given["z_before"], given["z_goal"], given["days"]
             condition = given["condition_before"] > 0.5
@@ -122,10 +144,17 @@ class ExplainWorld:
             days = given.get("days", days)
         before, goal = (x.to(torch.float32).clamp(-LATENT_BOUND, LATENT_BOUND) for x in (before, goal))
         return ExplainState(
-            key, torch.zeros_like(key), before, before.clone(), goal, condition, torch.zeros_like(sought),
-            sought.to(torch.float32), days.to(torch.float32).clamp(0.0, MAX_DAYS),
+            key,
+            torch.zeros_like(key),
+            before,
+            before.clone(),
+            goal,
+            condition,
+            torch.zeros_like(sought),
+            sought.to(torch.float32),
+            days.to(torch.float32).clamp(0.0, MAX_DAYS),
             torch.zeros_like(key, dtype=torch.bool),
-        )  # fmt: skip
+        )
 
     def read(self, chart: Chart) -> dict[str, Tensor]:
         """The problem of a chart."""
@@ -133,6 +162,11 @@ class ExplainWorld:
 
     @torch.no_grad()
     def transition(self, state: ExplainState, action: Tensor) -> ExplainState:
+        """After the transitions ordered in action [B, 1 + 2 C]; those that make no sense do nothing.
+
+        Raises:
+            ValueError: an order that is neither 0 nor 1 or below.
+        """
         c = len(self.codes)
         given = checked_orders(self.orders, action, len(state.key), self.device) > 0.5
         stopped = state.stopped | given[:, 0]
@@ -153,9 +187,11 @@ class ExplainWorld:
 
     @torch.no_grad()
     def lead(self, z_before: Tensor, found: Tensor, days: Tensor) -> Tensor:
-        """The latent [B, Z] that sets of transitions found [B, C] lead to from z_before [B, Z] in days [B], without the
-        steps in between: all at once ("joint"), or one after the other in the order of the codes ("chain"). An empty set
-        leads nowhere."""
+        """The latent [B, Z] that sets of transitions found [B, C] lead to from z_before [B, Z] in days [B].
+
+        Without the steps in between: all at once ("joint"), or one after the other in the order of the codes ("chain").
+        An empty set leads nowhere.
+        """
         if self.compose == "joint":
             led = self.world.jepa.predict(z_before, found, days).clamp(-LATENT_BOUND, LATENT_BOUND)
             return torch.where((found != 0).any(-1, keepdim=True), led, z_before)
@@ -169,6 +205,7 @@ class ExplainWorld:
         return now
 
     def observe(self, state: ExplainState, also: Sequence[str] = ()) -> Chart:
+        """The chart now. Raises ValueError: `also` names something that is no measure."""
         check_also(self.measures, also)
         return {
             "z_before": state.z_before,
@@ -186,8 +223,8 @@ class ExplainWorld:
     @staticmethod
     def distance(state: ExplainState) -> Tensor:
         """[B]: |z_goal - z_now|^2 / |z_goal - z_before|^2."""
-        start = (state.z_goal - state.z_before).square().sum(-1).clamp_min(1e-3)
-        return ((state.z_goal - state.z_now).square().sum(-1) / start).clamp(max=1e6)
+        start = (state.z_goal - state.z_before).square().sum(-1).clamp_min(LEAST_START)
+        return ((state.z_goal - state.z_now).square().sum(-1) / start).clamp(max=MOST_DISTANCE)
 
     def rekey(self, state: ExplainState, key: Tensor) -> ExplainState:
         """The same problem: nothing in it is left to chance."""
@@ -201,6 +238,7 @@ class ExplainWorld:
         return state._replace(t=t, z_now=last["z_now"], found=last["found"], stopped=last["stopped"] > 0.5)
 
     def spread(self, state: ExplainState) -> dict[str, Tensor]:
+        """Nothing: there is no chance in it."""
         return {}
 
     def support(self, state: ExplainState) -> Tensor:

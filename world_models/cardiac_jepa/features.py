@@ -1,4 +1,4 @@
-"""The encoder as a feature extractor for other models, at whatever rate their ECGs are drawn.
+"""The encoder as a feature extractor for other models, at whatever rate their ECGs are sampled.
 
     features = load_features()                       # the weights that ship
     h = features(chart["ecg_mv"], 500.0)             # [B, 12, 5000] mV -> [B, D]
@@ -52,7 +52,7 @@ def resampled(ecg_mv: Tensor, sampling_rate_hz: float, target_hz: float = SAMPLI
 def load_features(
     world: str | Path = "cardiac-jepa-small", device: torch.device | str = "cpu"
 ) -> Callable[[Tensor, float], Tensor]:
-    """A function (ecg_mv [B, 12, T], sampling_rate_hz) -> features [B, D] of a cardiac JEPA's encoder, without gradient.
+    """A function (ecg_mv [B, 12, T], sampling_rate_hz) -> features [B, D] of a cardiac JEPA's encoder; no gradient.
 
     Args:
         world: a name of the catalogue or the folder of a cardiac JEPA.

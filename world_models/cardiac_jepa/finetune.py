@@ -1,11 +1,11 @@
 """All weights trained on the labels: an encoder that was pre-trained, or one from scratch (the supervised rival).
 
 Random 2.5 s crops in training, the mean over tiling crops in judging, the asymmetric loss, AdamW on OneCycle, and the
-weights of the check with the best macro AUROC on the validation patients. The published set-up lets the dynamics run at a
-peak rate of 1e-3, the supervised network at 1e-4 with a clipped gradient; `supervised` does that, and may choose among
-several rates on the validation patients, so that a rival is not beaten by its learning rate.
+weights of the check with the best macro AUROC on the validation patients. The published set-up lets the dynamics run at
+a peak rate of 1e-3, the supervised network at 1e-4 with a clipped gradient; `supervised` does that, and may choose
+among several rates on the validation patients, so that a rival is not beaten by its learning rate.
 
-A run is a function of its recipe: the batch of a step is drawn from (seed, step), and a run that was killed goes on.
+A run is a function of its recipe: the batch of a step is sampled from (seed, step), and a run that was killed goes on.
 """
 
 from __future__ import annotations
@@ -30,12 +30,16 @@ from world_models.cardiac_jepa.encoder import initialise
 from world_models.cardiac_jepa.probes import Probe, crop_features
 from world_models.files import write_text
 
-__all__ = ["Classifier", "LabelledRows", "Recipe", "finetune", "predict", "supervised"]
+__all__ = ["Classifier", "LabelledRows", "FinetuneRecipe", "finetune", "predict", "supervised"]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How the labels are learned."""
+class FinetuneRecipe:
+    """How the labels are learned.
+
+    Raises:
+        ValueError: a count below 1, or a rate or clip that is not above 0.
+    """
 
     steps: int = 2000
     batch: int = 64
@@ -70,6 +74,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, ecg: Tensor) -> Tensor:
+        """Logits [B, C] of ECGs [B, 12, T] mV."""
         return self.head(self.encoder(ecg))
 
     @torch.no_grad()
@@ -89,7 +94,10 @@ def predict(model: Classifier, ecg: Tensor, rows: Tensor, crop: int = 250, batch
     device = model.head.weight.device
     was = model.training
     model.eval()
-    out = [model.head(crop_features(model.encoder, ecg[r].to(device).float(), crop)).float().cpu() for r in rows.split(batch)]
+    out = [
+        model.head(crop_features(model.encoder, ecg[r].to(device).float(), crop)).float().cpu()
+        for r in rows.split(batch)
+    ]
     model.train(was)
     return torch.cat(out)
 
@@ -99,7 +107,7 @@ def finetune(
     train: LabelledRows,
     valid: LabelledRows,
     folder: Path,
-    recipe: Recipe,
+    recipe: FinetuneRecipe,
     probe: Probe | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Classifier, float]:
@@ -121,7 +129,7 @@ def finetune(
     model = Classifier(encoder, example.shape[1], train.label.shape[1]).to(device).train()
     model.begin(probe, train.label[train.rows].float().mean(0))
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
-    run = _Run(folder, model, optimiser)
+    run = _FinetuneRun(folder, model, optimiser)
     step = run.restore()
     if step == 0:
         run.keep_best(_judge(model, valid, recipe), 0)
@@ -159,13 +167,13 @@ def supervised(
     train: LabelledRows,
     valid: LabelledRows,
     folder: Path,
-    recipe: Recipe,
+    recipe: FinetuneRecipe,
     rates: Sequence[float] = (1e-4,),
     device: torch.device | str = "cpu",
 ) -> tuple[Classifier, float, float]:
     """The same from scratch, at the best of `rates` on the validation patients.
 
-    The encoder's weights are drawn from the recipe's seed: what they were does not matter. Default rate: the paper's.
+    The encoder's weights are sampled from the recipe's seed: what they were does not matter. Default rate: the paper's.
 
     Returns:
         the model, its validation macro AUROC, the rate that was chosen.
@@ -177,7 +185,7 @@ def supervised(
         encoder.load_state_dict(built)
         initialise(encoder, recipe.seed)
         _fresh_norms(encoder)
-        one = Recipe(**{**asdict(recipe), "rate": rate})
+        one = FinetuneRecipe(**{**asdict(recipe), "rate": rate})
         model, found = finetune(encoder, train, valid, folder / f"rate-{rate:g}", one, device=device)
         if best is None or found > best[0]:
             best = (found, rate, {n: x.detach().clone() for n, x in model.state_dict().items()})
@@ -187,7 +195,7 @@ def supervised(
     return model, best[0], best[1]
 
 
-def _cycle(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> torch.optim.lr_scheduler.OneCycleLR:
+def _cycle(optimiser: torch.optim.Optimizer, recipe: FinetuneRecipe, step: int) -> torch.optim.lr_scheduler.OneCycleLR:
     """The schedule, brought to where a run goes on."""
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=recipe.steps)
     with warnings.catch_warnings():
@@ -203,11 +211,11 @@ def _fresh_norms(module: nn.Module) -> None:
             m.reset_running_stats()
 
 
-def _judge(model: Classifier, valid: LabelledRows, recipe: Recipe) -> float:
+def _judge(model: Classifier, valid: LabelledRows, recipe: FinetuneRecipe) -> float:
     return macro_auroc(predict(model, valid.ecg, valid.rows, recipe.crop), valid.label[valid.rows])
 
 
-def _batch(train: LabelledRows, recipe: Recipe, step: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+def _batch(train: LabelledRows, recipe: FinetuneRecipe, step: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
     """Crops [B, 12, crop] and labels [B, C]; each pass over the rows in a new order, a function of (seed, step)."""
     count = len(train.rows)
     size = min(recipe.batch, count)  # a tenth of a small cohort can be smaller than a batch
@@ -225,20 +233,26 @@ def _batch(train: LabelledRows, recipe: Recipe, step: int, device: torch.device 
     return ecg.to(device), train.label[rows].to(device)
 
 
-def _same_run(folder: Path, recipe: Recipe, train: LabelledRows, valid: LabelledRows) -> None:
+def _same_run(folder: Path, recipe: FinetuneRecipe, train: LabelledRows, valid: LabelledRows) -> None:
     """Refuse a folder whose progress belongs to other settings or other rows."""
-    mine = {**asdict(recipe), "train": [len(train.rows), int(train.rows.sum())], "valid": [len(valid.rows), int(valid.rows.sum())]}
+    mine = {
+        **asdict(recipe),
+        "train": [len(train.rows), int(train.rows.sum())],
+        "valid": [len(valid.rows), int(valid.rows.sum())],
+    }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.json"
     if path.exists():
         kept = json.loads(path.read_text())
         if kept != mine:
             differ = sorted(k for k in {*kept, *mine} if kept.get(k) != mine.get(k))
-            raise ValueError(f"{folder} holds a run that differs in {', '.join(differ)}; delete it or name another folder")
+            raise ValueError(
+                f"{folder} holds a run that differs in {', '.join(differ)}; delete it or name another folder"
+            )
     write_text(path, json.dumps(mine))
 
 
-class _Run:
+class _FinetuneRun:
     """What is kept of a run: progress (weights, moments, step) and the best check's weights."""
 
     def __init__(self, folder: Path, model: Classifier, optimiser: torch.optim.AdamW) -> None:

@@ -1,9 +1,9 @@
 """Inverse dynamics: which transition moved the latent? A term that keeps in z what an action changes.
 
-Prediction alone is content with a latent of what stays, such as a person's anatomy: SIGReg asks for directions that differ
-between ECGs, not for those in which a disease shows. To read the action back off two latents is the usual remedy in
-joint-embedding planners (Sobal et al. 2025, arXiv 2502.14819). Here it is read linearly off the difference, so what a
-condition does to z adds up, as the predictor's residual wants it.
+Prediction alone is content with a latent of what stays, such as a person's anatomy: SIGReg asks for directions that
+differ between ECGs, not for those in which a disease shows. To read the action back off two latents is the usual
+remedy in joint-embedding planners (Sobal et al. 2025, arXiv 2502.14819). Here it is read linearly off the difference,
+so what a condition does to z adds up, as the predictor's residual wants it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class InverseDynamics(nn.Module):
         return self.layer(z_b - z_a)
 
     def loss(self, z_a: Tensor, z_b: Tensor, action: Tensor) -> Tensor:
-        """Share of the actions' squares that the estimate leaves, over all processes' pairs: 0 all is read, 1 nothing is."""
+        """Share of the actions' squares that the estimate leaves, over all processes' pairs; 1: nothing was read."""
         with torch.autocast(z_a.device.type, enabled=False):
             wrong = (self(z_a.float(), z_b.float()) - action).square().sum()
         both = sum_over_ranks(torch.stack([wrong, action.square().sum()]))

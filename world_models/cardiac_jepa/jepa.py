@@ -2,9 +2,9 @@
 
     L = (1 - lambda) |z_hat' - z'|^2 + lambda (SIGReg(z) + SIGReg(z'))
 
-with z = project(encode(ECG)) and z_hat' = Dyn(z, a, days). No momentum encoder, no stop-gradient: SIGReg alone keeps the
-latents apart. The ablation puts VICReg's terms, with its authors' weights, in the place of SIGReg. Past the paper, and only
-where `config.inverse` weighs it, inverse dynamics is added (`inverse.py`).
+with z = project(encode(ECG)) and z_hat' = Dyn(z, a, days). No momentum encoder, no stop-gradient: SIGReg alone keeps
+the latents apart. The ablation puts VICReg's terms, with its authors' weights, in the place of SIGReg. Past the paper,
+and only where `config.inverse` weighs it, inverse dynamics is added (`inverse.py`).
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class CardiacJEPA(nn.Module):
         return self.projector(h).float()
 
     def latent(self, ecg: Tensor) -> Tensor:
+        """Latent z [B, latent], float32, of ECGs [B, 12, T] in mV at 100 Hz."""
         return self.project(self.encode(ecg))
 
     def predict(self, z: Tensor, action: Tensor, days: Tensor) -> Tensor:
@@ -83,14 +84,14 @@ class CardiacJEPA(nn.Module):
             ecg_a, ecg_b: [B, 12, T] mV, before and after.
             action: [B, C], label after minus label before.
             days: [B] between them.
-            step: number that SIGReg's directions are drawn for, the same in every process.
+            step: number that SIGReg's directions are sampled for, the same in every process.
             measure: also the costly metrics (rank, use of the action).
 
         Returns:
-            The loss, and metrics: prediction (mean-square error), the regulariser's terms, inverse (share of the actions
-            not read back, if that is weighed), std and rank of z, rank_h of the encoder's
-            features, and zero_action_ratio: on changed pairs, the error with a zero action over that with the true one
-            (absent without changed pairs, or where the model is told no action).
+            The loss, and metrics: prediction (mean-square error), the regulariser's terms, inverse (share of the
+            actions not read back, if that is weighed), std and rank of z, rank_h of the encoder's features, and
+            zero_action_ratio: on changed pairs, the error with a zero action over that with the true one (absent
+            without changed pairs, or where the model is told no action).
         """
         h = self.encode(torch.cat([ecg_a, ecg_b]))  # one pass: both halves share BatchNorm's statistics
         z = self.project(h)
@@ -102,8 +103,8 @@ class CardiacJEPA(nn.Module):
             terms["sigreg"] = sigreg(z_a, step, self.config.slices) + sigreg(z_b, step, self.config.slices)
             total = (1 - self.config.weight) * prediction + self.config.weight * terms["sigreg"]
         else:
-            spread, covariance = zip(vicreg(z_a), vicreg(z_b), strict=True)
-            terms["variance"], terms["covariance"] = sum(spread) / 2, sum(covariance)
+            (variance_a, covariance_a), (variance_b, covariance_b) = vicreg(z_a), vicreg(z_b)
+            terms["variance"], terms["covariance"] = (variance_a + variance_b) / 2, covariance_a + covariance_b
             total = INVARIANCE * prediction + VARIANCE * terms["variance"] + COVARIANCE * terms["covariance"]
         if self.action is not None and self.config.action == "embedded":
             total = total + self.config.own_penalty * self.action.penalty()

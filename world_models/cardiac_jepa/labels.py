@@ -26,6 +26,12 @@ from world_models.quantities.progression import DRUGS, IRREVERSIBLE, PROCEDURES,
 __all__ = ["Followed", "LabelModel", "Moves"]
 
 
+# Round numbers near the clinic's middle and spread: they only set the scale the network sees.
+MIDDLE_AGE_YEARS, AGE_SPREAD_YEARS = 65.0, 15.0
+LOG_RATE_LIMITS = (-16.0, 3.0)  # per month: once in 700,000 years, and within two days
+LEAST_CHANCE = 1e-7  # of anything at the next visit, so that a logarithm of it is finite
+
+
 class Moves(NamedTuple):
     """Chances of B patients at the next visit."""
 
@@ -52,26 +58,37 @@ class Followed(NamedTuple):
 class LabelModel(nn.Module):
     """Rates from a small network on top of constants; the network's last layer starts at zero."""
 
+    lasting: Tensor  # bool [C]: without a way back
+
     def __init__(self, codes: tuple[str, ...], hidden: int = 64) -> None:
         super().__init__()
         count, procedures = len(codes), len(PROCEDURES)
         self.codes = codes
         inputs = count + 3 + 2 * procedures + len(DRUGS)
         self.rates = mlp((inputs, hidden, 2 * count + 2), zero_last=True)
-        self.usual = nn.Parameter(torch.full((2 * count + 2,), -5.0))  # log rate per month: onsets, resolutions, death, bleed
-        self.ends = nn.Parameter(torch.full((procedures, count), -4.0))  # logit that a procedure ends a condition at once
+        # log rate per month: onsets, resolutions, death, bleed
+        self.usual = nn.Parameter(torch.full((2 * count + 2,), -5.0))
+        # logit that a procedure ends a condition at once, and that it starts one
+        self.ends = nn.Parameter(torch.full((procedures, count), -4.0))
         self.starts = nn.Parameter(torch.full((procedures, count), -6.0))
         self.register_buffer("lasting", torch.tensor([c in IRREVERSIBLE for c in codes]), persistent=False)
         self.leaves = scars(codes)
 
     def forward(
-        self, condition: Tensor, age_years: Tensor, sex_female: Tensor, ever: Tensor, done: Tensor, taken: Tensor, months: Tensor
+        self,
+        condition: Tensor,
+        age_years: Tensor,
+        sex_female: Tensor,
+        ever: Tensor,
+        done: Tensor,
+        taken: Tensor,
+        months: Tensor,
     ) -> Moves:
         """Chances at the next visit; shapes as in `Followed`."""
         count = len(self.codes)
-        age = (age_years - 65) / 15
+        age = (age_years - MIDDLE_AGE_YEARS) / AGE_SPREAD_YEARS
         features = torch.cat([condition, torch.stack([age, age * age, sex_female], -1), ever, done, taken], -1)
-        log_rate = (self.usual + self.rates(features)).clamp(-16.0, 3.0)
+        log_rate = (self.usual + self.rates(features)).clamp(*LOG_RATE_LIMITS)
         on, off, ends = log_rate.exp().split([count, count, 2], -1)
         off = torch.where(self.lasting, 0.0, off)
         stays = _none(done, self.ends)  # chance that no procedure ends it
@@ -81,9 +98,10 @@ class LabelModel(nn.Module):
         usual = on / total
         present = usual + (start - usual) * left
         never = torch.exp(-ends * months.unsqueeze(-1))
-        return Moves(present.clamp(1e-7, 1 - 1e-7), *(1 - never).clamp(1e-7, 1 - 1e-7).unbind(-1))
+        dead, bleeding = (1 - never).clamp(LEAST_CHANCE, 1 - LEAST_CHANCE).unbind(-1)
+        return Moves(present.clamp(LEAST_CHANCE, 1 - LEAST_CHANCE), dead, bleeding)
 
-    def draw(self, moves: Moves, condition: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def sample(self, moves: Moves, condition: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Conditions [B, C], death and bleed [B] at the next visit (0 or 1) from uniforms u [B, C + 2]."""
         count = len(self.codes)
         after = (u[:, :count] < moves.present).to(torch.float32)

@@ -2,8 +2,8 @@
 
 One step: the orders of this visit and the time to the next move the conditions (`labels`), their change is the action
 with which the JEPA moves the latent (`jepa`), and a linear probe reads the conditions off it. Real ECGs of one state
-differ from visit to visit; what the predictor cannot foretell is drawn around its expectation (`residual`, as large as
-on patients that trained nothing) and not carried on, so that errors do not pile up in the shown latent.
+differ from visit to visit; what the predictor cannot foretell is sampled around its expectation (`residual`, as large
+as on patients that trained nothing) and not carried on, so that errors do not pile up in the shown latent.
 
 The construction (disease as the action of a JEPA on ECG pairs) follows Cardiac JEPA (the paper in the project's
 references); the label process, the elapsed time and the noise are this project's. Research software: nothing here is a
@@ -12,8 +12,7 @@ clinical prediction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,46 +20,25 @@ import torch
 from torch import Tensor, nn
 
 from world_models import checkpoint, keys, tree
-from world_models.cardiac_jepa.config import JEPAConfig
+from world_models.cardiac_jepa.config import JEPAConfig, WorldConfig
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.labels import LabelModel
 from world_models.cardiac_jepa.probes import Probe, apply, crop_features
 from world_models.cardiac_jepa.state import ProgressionBelief
-from world_models.config_json import check_sizes, from_json
+from world_models.config_json import from_json
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.protocol import Chart, Factors, History
 from world_models.quantities.progression import DRUGS, MEASURES, ORDERS, PROCEDURES
 from world_models.quantity import DAYS_PER_MONTH, DAYS_PER_YEAR, Quantity
 
-__all__ = ["KIND", "CardiacJEPAWorld", "ExplainPairs", "Reader", "WorldConfig", "read_measures"]
+__all__ = ["KIND", "CardiacJEPAWorld", "ExplainPairs", "Reader", "read_measures"]
 
 KIND = "cardiac-jepa"
 HOURS_PER_STEP = 4383.0  # nominal: half a year; true time is ordered
+HOURS_PER_DAY = 24.0
 LIMIT = 50.0  # of a latent's entries in a chart
-OLDEST_YEARS = 130.0
-
-
-@dataclass(frozen=True)
-class WorldConfig:
-    """Sizes of the world around its JEPA.
-
-    Raises:
-        ValueError: a size below 1, or far beyond what is ever trained.
-    """
-
-    name: str = "cardiac-jepa-small"
-    jepa: Mapping[str, Any] = field(default_factory=dict)  # a JEPAConfig as plain values
-    label_hidden: int = 64
-    bank: int = 2048  # first visits that new patients are drawn from
-    bank_ecgs: int = 512  # of these, the first so many with 2.5 s of their ECG: what a latent's neighbours look like
-    pairs: int = 2048  # pairs of visits that ECGExplain asks about
-
-    def __post_init__(self) -> None:
-        check_sizes(self, label_hidden=65_536, bank=1 << 24)
-        check_sizes(self, least=0, bank_ecgs=1 << 24, pairs=1 << 24)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+OLDEST_YEARS = 130.0  # of a chart
+GIVEN_FROM = 0.5  # an order that is yes or no is given from a half upwards
 
 
 class ExplainPairs(NamedTuple):
@@ -76,13 +54,26 @@ class ExplainPairs(NamedTuple):
 def read_measures(size: int, codes: Sequence[str]) -> tuple[Quantity, ...]:
     """What an encoder with a probe adds to a chart."""
     return (
-        Quantity("probe", "fraction", 0.0, 1.0, (len(codes),), "chance of each condition, read off the latent: " + " ".join(codes)),
+        Quantity(
+            "probe",
+            "fraction",
+            0.0,
+            1.0,
+            (len(codes),),
+            "chance of each condition, read off the latent: " + " ".join(codes),
+        ),
         Quantity("latent", "1", -LIMIT, LIMIT, (size,), "the ECG's latent", on_request=True),
-    )  # fmt: skip
+    )
 
 
 class Reader(nn.Module):
     """The encoder of a JEPA, its projector and a linear probe: from 12 leads at 100 Hz to latent and chances."""
+
+    probe_weight: Tensor  # [C, Z]
+    probe_bias: Tensor  # [C]
+    probe_mean: Tensor  # [Z]
+    probe_scale: Tensor  # [Z]
+    threshold: Tensor  # [C] of the probe's chance, from validation patients
 
     def __init__(self, config: JEPAConfig) -> None:
         super().__init__()
@@ -92,10 +83,11 @@ class Reader(nn.Module):
         self.register_buffer("probe_bias", torch.zeros(count))
         self.register_buffer("probe_mean", torch.zeros(size))
         self.register_buffer("probe_scale", torch.ones(size))
-        self.register_buffer("threshold", torch.full((count,), 0.5))  # of the probe's chance, from validation patients
+        self.register_buffer("threshold", torch.full((count,), 0.5))
 
     @property
     def probe(self) -> Probe:
+        """The linear probe: one chance a condition."""
         return Probe(self.probe_weight, self.probe_bias, self.probe_mean, self.probe_scale)
 
     def latents(self, ecg_mv: Tensor, chunk: int = 256) -> Tensor:
@@ -104,28 +96,33 @@ class Reader(nn.Module):
         return torch.cat(parts).clamp(-LIMIT, LIMIT)
 
     def _latent(self, ecg: Tensor) -> Tensor:
-        return crop_features(_Whole(self.jepa), ecg.to(torch.float32), self.jepa.config.crop_samples)
+        return crop_features(self.jepa.latent, ecg.to(torch.float32), self.jepa.config.crop_samples)
 
     def chances(self, latent: Tensor) -> Tensor:
         """[B, C] chance of each condition at a latent."""
         return torch.sigmoid(apply(self.probe, latent))
 
 
-class _Whole:
-    """Encoder and projector as one function, for `crop_features`."""
-
-    def __init__(self, jepa: CardiacJEPA) -> None:
-        self.jepa = jepa
-
-    def __call__(self, ecg: Tensor) -> Tensor:
-        return self.jepa.latent(ecg)
-
-
 class CardiacJEPAWorld(nn.Module):
-    """The learned world. Implements `world_models.protocol.Learned`; B patients, C conditions, latents of Z entries."""
+    """The learned world, as `world_models.protocol` has it; B patients, C conditions, latents of Z entries."""
 
     orders = ORDERS
     hours_per_step = HOURS_PER_STEP
+    weights_sha256: str | None = None  # the seal of the folder it was loaded from
+
+    residual: Tensor  # [Z, Z] lower Cholesky factor of what the predictor cannot foretell
+    reach: Tensor  # scalar: largest norm of a latent met in training
+    bank_latent: Tensor  # float16 [N, Z] first visits that new patients are sampled from
+    bank_condition: Tensor  # bool [N, C]
+    bank_age_years: Tensor  # [N]
+    bank_sex_female: Tensor  # [N]
+    bank_treated: Tensor  # bool [N, 9] procedures done, drugs taken
+    bank_ecg: Tensor  # float16 [M, 12, T] mV of the first of them
+    pair_before: Tensor  # float16 [P, Z], as in `ExplainPairs`
+    pair_after: Tensor  # float16 [P, Z]
+    pair_condition: Tensor  # bool [P, C]
+    pair_action: Tensor  # int8 [P, C]
+    pair_days: Tensor  # [P]
 
     def __init__(self, config: WorldConfig) -> None:
         super().__init__()
@@ -139,17 +136,25 @@ class CardiacJEPAWorld(nn.Module):
         self.factors = (
             Quantity("age_years", "a", 18.0, 100.0, (), "age at the first visit"),
             Quantity("sex_female", "bool", 0.0, 1.0, (), "1 if female"),
-            Quantity("condition", "bool", 0.0, 1.0, (count,), "conditions present at the first visit: " + " ".join(plain.codes)),
+            Quantity(
+                "condition",
+                "bool",
+                0.0,
+                1.0,
+                (count,),
+                "conditions present at the first visit: " + " ".join(plain.codes),
+            ),
             Quantity("latent", "1", -LIMIT, LIMIT, (size,), "latent of the first visit's ECG, as `read` gives it"),
-        )  # fmt: skip
-        self.register_buffer("residual", torch.zeros(size, size))  # lower triangle: of what the predictor cannot foretell
-        self.register_buffer("reach", torch.tensor(float("inf")))  # largest norm of a latent met in training
+        )
+        self.register_buffer("residual", torch.zeros(size, size))
+        self.register_buffer("reach", torch.tensor(float("inf")))
         self.register_buffer("bank_latent", torch.zeros(config.bank, size, dtype=torch.float16))
         self.register_buffer("bank_condition", torch.zeros(config.bank, count, dtype=torch.bool))
         self.register_buffer("bank_age_years", torch.full((config.bank,), 60.0))
         self.register_buffer("bank_sex_female", torch.zeros(config.bank))
         self.register_buffer("bank_treated", torch.zeros(config.bank, len(PROCEDURES) + len(DRUGS), dtype=torch.bool))
-        self.register_buffer("bank_ecg", torch.zeros(config.bank_ecgs, 12, plain.crop_samples, dtype=torch.float16))  # mV
+        ecgs = (config.bank_ecgs, 12, plain.crop_samples)
+        self.register_buffer("bank_ecg", torch.zeros(ecgs, dtype=torch.float16))
         self.register_buffer("pair_before", torch.zeros(config.pairs, size, dtype=torch.float16))
         self.register_buffer("pair_after", torch.zeros(config.pairs, size, dtype=torch.float16))
         self.register_buffer("pair_condition", torch.zeros(config.pairs, count, dtype=torch.bool))
@@ -163,52 +168,70 @@ class CardiacJEPAWorld(nn.Module):
         Raises:
             FileNotFoundError, CheckpointError: see `checkpoint.load_module`.
         """
-        return checkpoint.load_module(folder, KIND, _build, device)
+        module = checkpoint.load_module(folder, KIND, _build, device)
+        assert isinstance(module, CardiacJEPAWorld)  # as `_build` makes it
+        return module
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.residual.device
 
     @property
     def jepa(self) -> CardiacJEPA:
+        """Encoder, projector and dynamics."""
         return self.reader.jepa
 
     # ---- the verbs -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def initial(self, key: Tensor, factors: Factors | None = None) -> ProgressionBelief:
-        """Patients [B] at their first visit: those of the bank, drawn by key.
+        """Patients [B] at their first visit: those of the bank, sampled by key.
 
-        Conditions that are fixed move the drawn patient's latent as the JEPA would; a latent that is fixed is kept.
+        Conditions that are fixed move the sampled patient's latent as the JEPA would; a latent that is fixed is kept.
 
         Raises:
             ValueError: a factor is unknown, misshapen or out of range.
         """
         given = checked_factors(self.factors, factors, len(key), self.device)
         row = (keys.uniform(key, 0, "patient") * self.config.bank).to(torch.int64).clamp_max(self.config.bank - 1)
-        drawn = self.bank_condition[row].to(torch.float32)
-        condition = given.get("condition", drawn)
+        sampled = self.bank_condition[row].to(torch.float32)
+        condition = given.get("condition", sampled)
         latent = self.bank_latent[row].to(torch.float32)
         if "latent" in given:
             latent = given["latent"]
         elif "condition" in given:
-            latent = self._moved(latent, condition - drawn, torch.zeros(len(key), device=self.device))
+            latent = self._moved(latent, condition - sampled, torch.zeros(len(key), device=self.device))
         treated = self.bank_treated[row].to(torch.float32)
         if "latent" in given:  # a recorded ECG says nothing of what its patient takes
             treated = torch.zeros_like(treated)
         ever, taken = treated.split([len(PROCEDURES), len(DRUGS)], -1)
         none = torch.zeros(len(key), device=self.device)
         return ProgressionBelief(
-            key, torch.zeros_like(key), given.get("age_years", self.bank_age_years[row]),
-            given.get("sex_female", self.bank_sex_female[row]), none, none, condition, condition, ever, taken, none, none,
-            latent, torch.zeros_like(latent),
-        )  # fmt: skip
+            key,
+            torch.zeros_like(key),
+            given.get("age_years", self.bank_age_years[row]),
+            given.get("sex_female", self.bank_sex_female[row]),
+            none,
+            none,
+            condition,
+            condition,
+            ever,
+            taken,
+            none,
+            none,
+            latent,
+            torch.zeros_like(latent),
+        )
 
     @torch.no_grad()
     def read(self, chart: Chart) -> dict[str, Tensor]:
-        """Factors from a recorded chart: `ecg_mv` [B, 12, T] at 100 Hz becomes the latent, and, where the chart does not
-        say which conditions there are, those whose probe lies over its threshold."""
-        out = {n: chart[n].to(self.device, torch.float32) for n in ("age_years", "sex_female", "condition") if n in chart}
+        """Factors from a recorded chart: `ecg_mv` [B, 12, T] at 100 Hz becomes the latent.
+
+        Where the chart does not say which conditions there are, they are those whose probe lies over its threshold.
+        """
+        names: tuple[str, ...] = ("age_years", "sex_female", "condition")
+        out = {n: chart[n].to(self.device, torch.float32) for n in names if n in chart}
         if "ecg_mv" in chart:
             latent = self.reader.latents(chart["ecg_mv"].to(self.device))
             read = (self.reader.chances(latent) >= self.reader.threshold).to(torch.float32)
@@ -223,28 +246,36 @@ class CardiacJEPAWorld(nn.Module):
             ValueError: an order outside its bounds.
         """
         action = checked_orders(self.orders, action, len(state.key), self.device)
-        ordered = (action[:, :-1] >= 0.5).to(torch.float32)
+        ordered = (action[:, :-1] >= GIVEN_FROM).to(torch.float32)
         done, taken = ordered.split([len(PROCEDURES), len(DRUGS)], -1)
         months = action[:, -1].clamp_min(1.0)
         age = (state.entry_age_years + state.years).clamp_max(OLDEST_YEARS)
+        t, outcomes = state.t + 1, len(self.codes) + 2  # conditions, death, bleed
+        uniforms = keys.uniforms(state.key, t, (("labels", outcomes), ("ecg", state.latent.shape[1])))
+        normals = keys.to_normal(uniforms[:, outcomes:])
         moves = self.labels(state.condition, age, state.sex_female, state.ever, done, taken, months)
-        t = state.t + 1
-        u = keys.uniform(state.key, t, "labels", (len(self.codes) + 2,))
-        condition, dead, bleeding = self.labels.draw(moves, state.condition, u)
+        condition, dead, bleeding = self.labels.sample(moves, state.condition, uniforms[:, :outcomes])
         latent = self._moved(state.latent, condition - state.condition, months * DAYS_PER_MONTH)
-        luck = keys.normal(state.key, t, "ecg", (latent.shape[1],))
         after = state._replace(
-            years=state.years + months / 12, months_since_visit=months, condition=condition, believed=condition,
-            ever=torch.maximum(state.ever, done), taken=taken, bleeding=bleeding, dead=dead, latent=latent,
-            shift=luck @ self.residual.T,
-        )  # fmt: skip
+            years=state.years + months / 12,
+            months_since_visit=months,
+            condition=condition,
+            believed=condition,
+            ever=torch.maximum(state.ever, done),
+            taken=taken,
+            bleeding=bleeding,
+            dead=dead,
+            latent=latent,
+            shift=normals @ self.residual.T,
+        )
         kept = tree.where(state.dead > 0.5, state._replace(bleeding=torch.zeros_like(bleeding)), after)
         return kept._replace(t=t)
 
     @torch.no_grad()
     def observe(self, state: ProgressionBelief, also: Sequence[str] = ()) -> Chart:
         """The chart now. Raises ValueError: `also` names something that is no measure of this world."""
-        check_also(self.measures, also)
+        if also:
+            check_also(self.measures, also)
         latent = (state.latent + state.shift).clamp(-LIMIT, LIMIT)
         chart = {
             "age_years": (state.entry_age_years + state.years).clamp_max(OLDEST_YEARS),
@@ -260,11 +291,12 @@ class CardiacJEPAWorld(nn.Module):
         return chart | ({"latent": latent} if "latent" in also else {})
 
     def rekey(self, state: ProgressionBelief, key: Tensor) -> ProgressionBelief:
-        """The same patients with other luck. Conditions that an ECG alone was asked about (`infer`) are drawn anew."""
+        """The same patients with other random keys. Conditions that only an ECG told of (`infer`) are sampled anew."""
         u = keys.uniform(key, state.t, "believed", (len(self.codes),))
         return state._replace(key=key, condition=(u < state.believed).to(torch.float32))
 
     def spread(self, state: ProgressionBelief) -> dict[str, Tensor]:
+        """Nothing: the world puts no standard deviation on what it measures."""
         return {}
 
     @torch.no_grad()
@@ -279,13 +311,14 @@ class CardiacJEPAWorld(nn.Module):
         """The state at the last visit of a record: its ECG's latent, what is present, what had been done and was taken.
 
         The last chart must hold `latent` or `ecg_mv` (12 leads, 100 Hz). Conditions are the chart's; where it does not
-        tell them, they are drawn from what the probe reads, anew by every `rekey`.
+        tell them, they are sampled from what the probe reads, anew by every `rekey`.
 
         Raises:
             ValueError: the last chart shows no ECG.
         """
         last = {n: x[:, -1] for n, x in history.charts.items() if not bool(x[:, -1].isnan().any())}
-        given = {n: last[n].to(self.device, torch.float32) for n in ("age_years", "sex_female") if n in last}
+        told: tuple[str, ...] = ("age_years", "sex_female")
+        given = {n: last[n].to(self.device, torch.float32) for n in told if n in last}
         if "latent" in last:
             latent = last["latent"].to(self.device, torch.float32)
         elif "ecg_mv" in last:
@@ -297,33 +330,38 @@ class CardiacJEPAWorld(nn.Module):
             )
         chance = self.reader.chances(latent)
         known = last["condition"].to(self.device, torch.float32) if "condition" in last else None
-        drawn = (keys.uniform(key, 0, "believed", (len(self.codes),)) < chance).to(torch.float32)
-        condition = drawn if known is None else known
+        sampled = (keys.uniform(key, 0, "believed", (len(self.codes),)) < chance).to(torch.float32)
+        condition = sampled if known is None else known
         state = self.initial(key, {**given, "latent": latent, "condition": condition, **(factors or {})})
         state = state._replace(believed=chance if known is None else known)
         visits = history.hours.shape[1]
         if visits < 2:
             return state
-        days = history.hours.to(self.device, torch.float32) / 24
+        days = history.hours.to(self.device, torch.float32) / HOURS_PER_DAY
         years = (days[:, -1] - days[:, 0]) / DAYS_PER_YEAR
         before = history.actions[:, :-1].to(self.device, torch.float32)
         return state._replace(
-            t=torch.full_like(key, visits - 1), years=years, entry_age_years=(state.entry_age_years - years).clamp_min(18.0),
+            t=torch.full_like(key, visits - 1),
+            years=years,
+            entry_age_years=(state.entry_age_years - years).clamp_min(18.0),
             months_since_visit=((days[:, -1] - days[:, -2]) / DAYS_PER_MONTH).clamp(0.0, 24.0),
-            ever=(before[:, :, : len(PROCEDURES)] >= 0.5).any(1).to(torch.float32),
-            taken=(before[:, -1, len(PROCEDURES) : -1] >= 0.5).to(torch.float32),
-        )  # fmt: skip
+            ever=(before[:, :, : len(PROCEDURES)] >= GIVEN_FROM).any(1).to(torch.float32),
+            taken=(before[:, -1, len(PROCEDURES) : -1] >= GIVEN_FROM).to(torch.float32),
+        )
 
     # ---- for counterfactuals, explanation and pictures ------------------------------------------------------------
 
     @torch.no_grad()
     def explain_pairs(self, key: Tensor) -> ExplainPairs:
-        """Pairs [B] of visits whose conditions differ, of patients that trained nothing, drawn by key."""
+        """Pairs [B] of visits whose conditions differ, of patients that trained nothing, sampled by key."""
         row = (keys.uniform(key, 0, "pair") * self.config.pairs).to(torch.int64).clamp_max(self.config.pairs - 1)
         return ExplainPairs(
-            self.pair_before[row].float(), self.pair_after[row].float(), self.pair_condition[row],
-            self.pair_action[row].float(), self.pair_days[row],
-        )  # fmt: skip
+            self.pair_before[row].float(),
+            self.pair_after[row].float(),
+            self.pair_condition[row],
+            self.pair_action[row].float(),
+            self.pair_days[row],
+        )
 
     def reference_latents(self) -> Tensor:
         """[R, Z] of the bank's first visits: the background of a map."""

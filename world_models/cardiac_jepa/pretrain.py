@@ -1,10 +1,10 @@
 """Pretraining on pairs of a patient's ECGs: AdamW, OneCycle, resumable; on one machine or, under torchrun, on several.
 
-Recipe for several GPUs, with a script that calls `start_ddp`, reads its pairs and calls `pretrain`:
+On several GPUs, with a script that calls `start_ddp`, reads its pairs and calls `pretrain`:
 
     torchrun --nproc-per-node 8 script.py
 
-Each process draws its share of every batch and none of its neighbours'; BatchNorm, SIGReg and VICReg are computed over
+Each process takes its share of every batch and none of its neighbours'; BatchNorm, SIGReg and VICReg are computed over
 all shares (`reduce`), so eight processes with 64 pairs train as one with 512, lambda included.
 """
 
@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -28,31 +28,42 @@ from world_models.cardiac_jepa.reduce import BatchNorm1d, ranks
 from world_models.files import write_text
 from world_models.training import Schedule, fit
 
-__all__ = ["Batch", "PairOrder", "PairSource", "Pairs", "check_rows", "pretrain", "start_ddp"]
+__all__ = ["Batch", "PairBatches", "PairOrder", "PairSource", "check_rows", "pretrain", "start_ddp"]
 
 MEASURE_EVERY = 20  # steps, as often as `fit` logs
 NORM_BATCHES = 50  # forward passes that BatchNorm's final statistics are taken from
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+Batch: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]  # see `PairBatches.batch`
 
 
 class Recordings(Protocol):
-    """What of a monolith (`world_models.data.ecg.monolith.Monolith`) pairs are drawn from."""
-
-    ecg: Tensor  # [N, 12, T] float16, mV at 100 Hz
-    label: Tensor  # [N, C] bool
-    days: Tensor  # [N] float32
-
-
-class Pairs(Protocol):
-    """What `pretrain` draws from: `PairSource` (recorded ECGs), or `drawn.DrawnPairs` (simulated ones)."""
+    """What pairs need of a monolith (`world_models.data.ecg.monolith.Monolith`)."""
 
     @property
-    def codes(self) -> int: ...  # labels, the length of an action
+    def ecg(self) -> Tensor:
+        """float16 [N, 12, T], mV at 100 Hz."""
 
-    def __len__(self) -> int: ...
+    @property
+    def label(self) -> Tensor:
+        """bool [N, C]."""
 
-    def batch(self, step: int, size: int = 256, rank: int = 0, world: int = 1) -> Batch: ...
+    @property
+    def days(self) -> Tensor:
+        """float32 [N]."""
+
+
+class PairBatches(Protocol):
+    """What `pretrain` learns from: `PairSource` (recorded ECGs), or `simulated_pairs.SimulatedPairs`."""
+
+    @property
+    def codes(self) -> int:
+        """How many labels there are, the length of an action."""
+
+    def __len__(self) -> int:
+        """How many pairs there are."""
+
+    def batch(self, step: int, size: int = 256, rank: int = 0, world: int = 1) -> Batch:
+        """ECGs before and after [B, 12, crop] mV, action [B, C], days [B]: a function of the step."""
 
 
 def check_rows(first: Tensor, second: Tensor, rows: int) -> None:
@@ -76,7 +87,7 @@ class PairOrder:
         self._epoch: tuple[int, Tensor] = (-1, key)
 
     def batch(self, step: int, size: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
-        """int64 [B] each: the running number of every pair drawn so far, and the pair; of this process' share.
+        """int64 [B] each: the running number of every pair so far, and the pair; of this process' share.
 
         Raises:
             ValueError: a size that `world` does not divide.
@@ -129,6 +140,7 @@ class PairSource:
 
     @property
     def codes(self) -> int:
+        """How many labels the recordings have."""
         return self.recordings.label.shape[1]
 
     def batch(self, step: int, size: int = 256, rank: int = 0, world: int = 1) -> Batch:
@@ -171,7 +183,7 @@ def start_ddp() -> torch.device:
 
 def pretrain(
     config: JEPAConfig,
-    source: Pairs,
+    source: PairBatches,
     folder: str | Path,
     steps: int,
     batch: int = 512,
@@ -215,24 +227,26 @@ def pretrain(
         wrapped = nn.parallel.DistributedDataParallel(model, device_ids=gpu, broadcast_buffers=False)
     watch = CollapseWatch(from_step=min(200, steps // 4)) if watch is None else watch
 
-    def draw(step: int) -> Batch:
-        return tuple(part.to(device, non_blocking=True) for part in source.batch(step, batch, rank, world))
+    def batch_of(step: int) -> Batch:
+        found = source.batch(step, batch, rank, world)
+        ecg_a, ecg_b, action, days = (part.to(device, non_blocking=True) for part in found)
+        return ecg_a, ecg_b, action, days
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         measure = step % MEASURE_EVERY == 0 or step + 1 == steps
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            value, metrics = wrapped(*draw(step), step, measure)
+            value, metrics = wrapped(*batch_of(step), step, measure)
         watch.check(step, metrics)
         return value, metrics
 
     schedule = Schedule(steps, learning_rate=rate, weight_decay=1e-2, shape="onecycle")
     fit(model, loss, schedule, folder, "pretrain", list(model.parameters()))
-    renew_norms(model, lambda i: draw(steps + i), min(NORM_BATCHES, steps))
+    renew_norms(model, lambda i: batch_of(steps + i), min(NORM_BATCHES, steps))
     return model.eval()
 
 
 @torch.no_grad()
-def renew_norms(model: CardiacJEPA, draw: Callable[[int], Batch], batches: int) -> None:
+def renew_norms(model: CardiacJEPA, batch_of: Callable[[int], Batch], batches: int) -> None:
     """BatchNorm's running statistics as plain means over batches of the weights as they now are.
 
     The loop averages weights and keeps no statistics; those left in the layers belong to other weights.
@@ -244,7 +258,7 @@ def renew_norms(model: CardiacJEPA, draw: Callable[[int], Batch], batches: int) 
         norm.momentum = None  # torch's sign for a cumulative mean
     model.train()
     for i in range(batches):
-        ecg_a, ecg_b, _, _ = draw(i)
+        ecg_a, ecg_b, _, _ = batch_of(i)
         model.latent(torch.cat([ecg_a, ecg_b]))
     for norm, momentum in zip(norms, usual, strict=True):
         norm.momentum = momentum

@@ -18,7 +18,17 @@ from world_models import keys
 from world_models.cardiac_jepa.asymmetric_loss import asymmetric_loss
 from world_models.cardiac_jepa.auroc import macro_auroc
 
-__all__ = ["PENALTIES", "Probe", "apply", "cross_validated", "crop_features", "features", "fit_probe", "folds_of", "youden"]
+__all__ = [
+    "PENALTIES",
+    "Probe",
+    "apply",
+    "cross_validated",
+    "crop_features",
+    "features",
+    "fit_probe",
+    "folds_of",
+    "youden",
+]
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)  # of the mean loss; strongest first: each fit starts at the one before
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -63,13 +73,17 @@ def fit_probe(
             unknown loss.
     """
     if h.ndim != 2 or label.ndim != 2 or len(h) != len(label) or not len(h):
-        raise ValueError(f"features {tuple(h.shape)} and label {tuple(label.shape)} must be [N, D] and [N, C], N at least 1")
+        raise ValueError(
+            f"features {tuple(h.shape)} and label {tuple(label.shape)} must be [N, D] and [N, C], N at least 1"
+        )
     if not bool(torch.isfinite(h).all()):
         raise ValueError(f"{int((~torch.isfinite(h)).any(1).sum())} rows of features are not finite; check the encoder")
     if loss not in _LOSSES:
         raise ValueError(f"loss {loss!r} must be one of {', '.join(_LOSSES)}")
     if not penalties or (len(penalties) > 1 and valid is None):
-        raise ValueError(f"{len(penalties)} penalties need `valid`, the patients that choose among them; or give one penalty")
+        raise ValueError(
+            f"{len(penalties)} penalties need `valid`, the patients that choose among them; or give one penalty"
+        )
     mean, scale = h.double().mean(0), h.double().std(0, correction=0).clamp(min=1e-6)
     x, y = (h.double() - mean) / scale, label.double()
     share = (y.mean(0) * len(y) + 0.5) / (len(y) + 1.0)  # never 0 or 1: a label that is never there stays unlikely
@@ -87,13 +101,23 @@ def fit_probe(
 
 
 def _minimise(
-    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, penalty: float, loss: Callable[[Tensor, Tensor], Tensor], iterations: int
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    penalty: float,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    iterations: int,
 ) -> tuple[Tensor, Tensor]:
     w, b = weight.clone().requires_grad_(), bias.clone().requires_grad_()
     solver = torch.optim.LBFGS(
-        [w, b], max_iter=iterations, max_eval=iterations * 5 // 4, tolerance_grad=1e-7, history_size=10,
+        [w, b],
+        max_iter=iterations,
+        max_eval=iterations * 5 // 4,
+        tolerance_grad=1e-7,
+        history_size=10,
         line_search_fn="strong_wolfe",
-    )  # fmt: skip
+    )
 
     def closure() -> Tensor:
         solver.zero_grad()
@@ -108,7 +132,7 @@ def _minimise(
 
 
 def crop_features(encoder: Callable[[Tensor], Tensor], ecg: Tensor, crop: int | None = 250) -> Tensor:
-    """Features [B, D] of ECGs [B, 12, T]: the mean over crops that tile the record (None, or T under a crop: the whole).
+    """Features [B, D] of ECGs [B, 12, T]: the mean over crops that tile the record (crop None or above T: all).
 
     Where the crops do not divide T, the last one ends with the record and overlaps the one before.
     """
@@ -122,9 +146,13 @@ def crop_features(encoder: Callable[[Tensor], Tensor], ecg: Tensor, crop: int | 
 
 @torch.no_grad()
 def features(
-    encoder: nn.Module, ecg: Tensor, rows: Tensor | None = None, crop: int | None = 250, batch: int = 128,
+    encoder: nn.Module,
+    ecg: Tensor,
+    rows: Tensor | None = None,
+    crop: int | None = 250,
+    batch: int = 128,
     device: torch.device | str = "cpu",
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Frozen features [M, D] float32, on the CPU, of rows [M] of ECGs [N, 12, T] of any floating type.
 
     The encoder is used in evaluation mode and left in the mode it had.
@@ -152,13 +180,13 @@ def folds_of(group: Tensor, label: Tensor, folds: int, seed: int = 0) -> Tensor:
     if folds < 2 or len(names) < folds:
         raise ValueError(f"{len(names)} patients cannot be dealt into {folds} folds; ask for 2 to {len(names)}")
     has = torch.zeros(len(names), label.shape[1]).index_add_(0, owner, label.float()) > 0
-    luck = keys.uniform(keys.fold(keys.from_seed(seed).expand(len(names)), names.to(torch.int64)), 0, "fold")
+    chance = keys.uniform(keys.fold(keys.from_seed(seed).expand(len(names)), names.to(torch.int64)), 0, "fold")
     place = torch.full((len(names),), -1)
     size = torch.zeros(folds, dtype=torch.int64)
     counts = torch.zeros(folds, label.shape[1], dtype=torch.int64)
     for c in [*has.sum(0).argsort().tolist(), None]:
         mine = (place < 0) & (has[:, c] if c is not None else True)
-        for g in sorted(mine.nonzero()[:, 0].tolist(), key=lambda g: float(luck[g])):
+        for g in sorted(mine.nonzero()[:, 0].tolist(), key=lambda g: float(chance[g])):
             wanted = size if c is None else counts[:, c] * (len(names) + 1) + size
             to = int(wanted.argmin())
             place[g] = to

@@ -20,15 +20,20 @@ class Projector(nn.Module):
     def __init__(self, inputs: int, hidden: int, outputs: int, final_norm: bool = True):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(inputs, hidden, bias=False), BatchNorm1d(hidden), nn.ReLU(inplace=True),
-            nn.Linear(hidden, hidden, bias=False), BatchNorm1d(hidden), nn.ReLU(inplace=True),
+            nn.Linear(inputs, hidden, bias=False),
+            BatchNorm1d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, hidden, bias=False),
+            BatchNorm1d(hidden),
+            nn.ReLU(inplace=True),
             nn.Linear(hidden, outputs, bias=not final_norm),
-        )  # fmt: skip
+        )
         if final_norm:
             self.layers.append(BatchNorm1d(outputs, affine=False))
 
     def forward(self, h: Tensor) -> Tensor:
-        """
+        """Latents [B, outputs] of features [B, inputs].
+
         Raises:
             ValueError: one row in training mode, whose variance BatchNorm would divide by.
         """

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from world_models import keys, tree
+from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.labels import LabelModel
 from world_models.cardiac_jepa.model import CardiacJEPAWorld, ExplainPairs, Reader, read_measures
 from world_models.inputs import check_also
+from world_models.oracles.progression.state import ProgressionState
 from world_models.oracles.progression.world import ProgressionOracle
 from world_models.protocol import Chart, Factors
 from world_models.quantities.progression import INTERVALS_MONTHS, ORDERS
@@ -36,7 +38,11 @@ class ReadOracle:
     """
 
     def __init__(
-        self, reader: Reader, device: torch.device | str = "cpu", cohort: str = "clinic", labels: LabelModel | None = None
+        self,
+        reader: Reader,
+        device: torch.device | str = "cpu",
+        cohort: str = "clinic",
+        labels: LabelModel | None = None,
     ) -> None:
         self.oracle = ProgressionOracle(device=device, cohort=cohort)
         self.reader, self.labels = reader, labels
@@ -65,21 +71,29 @@ class ReadOracle:
         return made
 
     @property
-    def jepa(self):
+    def jepa(self) -> CardiacJEPA:
+        """Encoder, projector and dynamics of the reader."""
         return self.reader.jepa
 
-    def initial(self, key: Tensor, factors: Factors | None = None):
+    def initial(self, key: Tensor, factors: Factors | None = None) -> ProgressionState:
+        """The oracle's patients [B] at their first visit. Raises ValueError: a factor that the oracle refuses."""
         return self.oracle.initial(key, factors)
 
     def read(self, chart: Chart) -> dict[str, Tensor]:
+        """Factors that the oracle takes from a chart."""
         return self.oracle.read(chart)
 
-    def transition(self, state, action: Tensor):
+    def transition(self, state: ProgressionState, action: Tensor) -> ProgressionState:
+        """The oracle's next visit after orders [B, 10]. Raises ValueError: an order outside its bounds."""
         return self.oracle.transition(state, action)
 
     @torch.no_grad()
-    def observe(self, state, also: Sequence[str] = ()) -> Chart:
-        """The oracle's chart with this visit's ECG read; the waveform itself only when asked for."""
+    def observe(self, state: ProgressionState, also: Sequence[str] = ()) -> Chart:
+        """The oracle's chart with this visit's ECG read; the waveform itself only on request.
+
+        Raises:
+            ValueError: `also` names something that is no measure.
+        """
         check_also(self.measures, also)
         chart = self.oracle.observe(state, ("ecg_mv", *(n for n in also if n not in ("ecg_mv", "latent"))))
         latent = self.reader.latents(chart["ecg_mv"])
@@ -90,26 +104,31 @@ class ReadOracle:
             del chart["ecg_mv"]
         return chart
 
-    def rekey(self, state, key: Tensor):
+    def rekey(self, state: ProgressionState, key: Tensor) -> ProgressionState:
+        """The oracle's patients under other random keys [B]."""
         return self.oracle.rekey(state, key)
 
-    def spread(self, state) -> dict[str, Tensor]:
+    def spread(self, state: ProgressionState) -> dict[str, Tensor]:
+        """The oracle's: standard deviations [B] of what it is unsure of."""
         return self.oracle.spread(state)
 
-    def support(self, state) -> Tensor:
+    def support(self, state: ProgressionState) -> Tensor:
+        """bool [B]: the oracle's own."""
         return self.oracle.support(state)
 
-    def truth(self, state) -> dict[str, Tensor]:
+    def truth(self, state: ProgressionState) -> dict[str, Tensor]:
+        """The oracle's hidden quantities, for judging only."""
         return self.oracle.truth(state)
 
     @torch.no_grad()
     def explain_pairs(self, key: Tensor) -> ExplainPairs:
-        """Pairs [B] of two visits half a year or a year apart whose conditions differ, by key; nothing is ordered between.
+        """Pairs [B] of two visits half a year or a year apart whose conditions differ, by key, with no orders between.
 
         Of up to four visits the first that brought a change is taken; where none did, the last pair with no change.
         """
         state = self.oracle.initial(key)
-        kept = None  # what is kept of a patient: state before, state after, change, days
+        # what is kept of a patient: state before, state after, change, days
+        kept: tuple[ProgressionState, ProgressionState, Tensor, Tensor] | None = None
         for visit in range(TRIES):
             action = torch.zeros(len(key), len(ORDERS), device=self.device)
             long = keys.uniform(key, visit, "pair interval") < 0.5
@@ -123,7 +142,8 @@ class ReadOracle:
                 open_ = (kept[2] == 0).all(-1) & ~(now["dead"] > 0.5)
                 found = tree.where(open_, found, kept)
             kept, state = found, after
+        assert kept is not None
         before, after, change, days = kept
         charts = [self.oracle.observe(s, ("ecg_mv",)) for s in (before, after)]  # ECGs of these two visits alone
-        z = [self.reader.latents(chart["ecg_mv"]) for chart in charts]
-        return ExplainPairs(*z, charts[0]["condition"] > 0.5, change, days)
+        z_before, z_after = (self.reader.latents(chart["ecg_mv"]) for chart in charts)
+        return ExplainPairs(z_before, z_after, charts[0]["condition"] > 0.5, change, days)

@@ -55,6 +55,7 @@ class BatchNorm1d(nn.BatchNorm1d):
     """BatchNorm over the rows [B, C] or [B, C, T] of all processes; each must hold as many."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x normalised, scaled and shifted, in its shape and type."""
         if ranks()[1] == 1 or not (self.training or self.running_mean is None):
             return super().forward(x)
         wide = x.float()  # half-precision statistics lose the variance
@@ -75,6 +76,7 @@ class BatchNorm1d(nn.BatchNorm1d):
     def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
         if self.running_mean is None:
             return
+        assert self.running_var is not None and self.num_batches_tracked is not None  # torch has all three or none
         self.num_batches_tracked += 1
         share = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, share)

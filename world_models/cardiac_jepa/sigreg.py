@@ -31,12 +31,12 @@ _T = [k * _STEP for k in range(1, POINTS)]  # t = 0 adds nothing: cos is 1 there
 
 def slices(size: int, count: int, step: int, device: torch.device | str = "cpu") -> Tensor:
     """Random unit columns [size, count], a function of `step` alone: every process looks along the same ones."""
-    drawn = keys.normal(keys.from_seed(0, 1, device), step, "sigreg slices", (size, count))[0]
-    return drawn / drawn.norm(dim=0, keepdim=True)
+    columns = keys.normal(keys.from_seed(0, 1, device), step, "sigreg slices", (size, count))[0]
+    return columns / columns.norm(dim=0, keepdim=True)
 
 
 def sigreg(z: Tensor, step: int, count: int = 256) -> Tensor:
-    """The statistic of latents [B, D] of all processes together, mean over `count` directions drawn for `step`.
+    """The statistic of latents [B, D] of all processes together, mean over `count` directions sampled for `step`.
 
     In float32 also under autocast: the statistic is N times the square of small differences of means.
     """

@@ -1,10 +1,10 @@
 """Make a learned progression world: `python -m world_models.cardiac_jepa.train --out DIR [--data FILE.h5]`.
 
-Without `--data` everything is drawn from the progression oracle: a monolith of some patients (`cohort`) for the probe and
-what is kept, and pairs of many more for the JEPA, drawn as it trains (`drawn`). Stages, each resumable in the work folder:
-the monolith, the JEPA (`pretrain`), the probe on its latents, the process of the
-labels, then what the world keeps of validation patients: the spread of what the predictor cannot foretell, first visits
-to draw patients from, pairs to explain. Run the same command again after a kill.
+Without `--data` everything comes from the progression oracle: a monolith of some patients (`cohort`) for the probe and
+what is kept, and pairs of many more for the JEPA, synthesised as it trains (`simulated_pairs`). Stages, each resumable
+in the work folder: the monolith, the JEPA (`pretrain`), the probe on its latents, the process of the labels, then what
+the world keeps of validation patients: the spread of what the predictor cannot foretell, first visits to sample
+patients from, pairs to explain. Run the same command again after a kill.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from world_models import checkpoint, command_line, keys, tree
 from world_models.cardiac_jepa import cohort
 from world_models.cardiac_jepa.auroc import macro_auroc
 from world_models.cardiac_jepa.card import write_card
-from world_models.cardiac_jepa.config import FULL, NARROW, with_inverse
-from world_models.cardiac_jepa.drawn import DrawnPairs, simulated_visits
+from world_models.cardiac_jepa.config import FULL, NARROW, WorldConfig, with_inverse
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.labels import Followed, LabelModel
-from world_models.cardiac_jepa.model import KIND, CardiacJEPAWorld, Reader, WorldConfig
-from world_models.cardiac_jepa.pretrain import Pairs, PairSource, pretrain
+from world_models.cardiac_jepa.model import KIND, CardiacJEPAWorld, Reader
+from world_models.cardiac_jepa.pretrain import PairBatches, PairSource, pretrain
 from world_models.cardiac_jepa.probes import fit_probe, youden
+from world_models.cardiac_jepa.simulated_pairs import SimulatedPairs, simulated_visits
 from world_models.command_line import MOST_BATCH, MOST_THREADS, number, whole
 from world_models.data.ecg.monolith import Monolith, pairs, read_monolith
 from world_models.data.ecg.pairs import with_changes
@@ -37,15 +37,17 @@ from world_models.oracles.progression.visits import consecutive
 from world_models.quantities.progression import CODES
 from world_models.training import Schedule, fit
 
-__all__ = ["finish", "fit_labels", "main"]
+__all__ = ["finish_world", "fit_labels", "main"]
 
-SEED, DRAWN_SEED, FOLLOW_SEED, VALID_FOLLOW_SEED = 5_000_000, 6_000_000, 5_500_000_000, 5_600_000_000
-PATIENTS, DRAWN, FOLLOWED = 38_000, 300_000, 24_000
+SEED, PAIRS_SEED, FOLLOW_SEED, VALID_FOLLOW_SEED = 5_000_000, 6_000_000, 5_500_000_000, 5_600_000_000
+PATIENTS, PAIRS_PATIENTS, FOLLOWED = 38_000, 300_000, 24_000
 STEPS, BATCH, RATE = 4000, 256, 1e-3
-DYNAMICS_HIDDEN = 384  # width of the narrow preset's predictor, for which drawn pairs are enough
+DYNAMICS_HIDDEN = 384  # width of the narrow preset's predictor, for which simulated pairs are enough
 CHANGED = 0.7  # least share of changed pairs among those that the JEPA sees
 PROBE_ROWS = 20_000
-VALID = 18
+VALID = 18  # the fold of validation patients
+UNKNOWN_AGE_YEARS = 60.0  # what a first visit without an age is taken for
+REACH_MARGIN = 1.05  # how far over the longest latent of training one may be
 
 
 class Sides(NamedTuple):
@@ -77,9 +79,11 @@ def sides(m: Monolith) -> Sides:
     first, second = pairs(m)
     side = m.fold[first]
     return Sides(
-        (m.fold < VALID).nonzero().squeeze(1), (m.fold == VALID).nonzero().squeeze(1),
-        (first[side < VALID], second[side < VALID]), (first[side == VALID], second[side == VALID]),
-    )  # fmt: skip
+        (m.fold < VALID).nonzero().squeeze(1),
+        (m.fold == VALID).nonzero().squeeze(1),
+        (first[side < VALID], second[side < VALID]),
+        (first[side == VALID], second[side == VALID]),
+    )
 
 
 def fit_labels(
@@ -107,15 +111,46 @@ def _some(rows: Tensor, count: int, seed: int) -> Tensor:
     """At most `count` of these rows, evenly by chance, in no order."""
     if len(rows) <= count:
         return rows
-    luck = keys.uniform(keys.from_seed(seed, 1), 0, "rows", (len(rows),))[0]
-    return rows[luck.argsort()[:count]]
+    order = keys.uniform(keys.from_seed(seed, 1), 0, "rows", (len(rows),))[0].argsort()
+    return rows[order[:count]]
+
+
+def _fit_reader(reader: Reader, m: Monolith, where: Sides) -> tuple[Tensor, Tensor]:
+    """Fit probe and thresholds; latents [N, Z] of some training ECGs, and [rows, Z] of all (NaN outside validation)."""
+    train, valid = _some(where.train, PROBE_ROWS, 1), where.valid
+    z_train = _latents(reader, m, train, "training latents")
+    z = torch.full((len(m.fold), z_train.shape[1]), float("nan"))
+    z[valid] = _latents(reader, m, valid, "validation latents")
+    with torch.enable_grad():
+        probe = fit_probe(z_train, m.label[train], (z[valid], m.label[valid]))
+    for name, value in zip(("weight", "bias", "mean", "scale"), probe, strict=True):
+        getattr(reader, f"probe_{name}").copy_(value)
+    reader.threshold.copy_(youden(reader.chances(z[valid]), m.label[valid]).nan_to_num(1.0))
+    return z_train, z
+
+
+def _keep_patients(world: CardiacJEPAWorld, m: Monolith, rows: Tensor, z: Tensor) -> None:
+    """First visits [N] that new patients are sampled from, with latents z [rows, Z]."""
+    world.bank_latent.copy_(z[rows])
+    world.bank_condition.copy_(m.label[rows])
+    world.bank_ecg.copy_(m.ecg[rows[: world.config.bank_ecgs], :, : world.bank_ecg.shape[-1]])
+    world.bank_age_years.copy_(m.age_years[rows].nan_to_num(UNKNOWN_AGE_YEARS).clamp(18, 100))
+    world.bank_sex_female.copy_(m.sex_female[rows].nan_to_num(0.0))
+    if m.treated is not None:
+        world.bank_treated.copy_(m.treated[rows])
 
 
 @torch.no_grad()
-def finish(
-    config: WorldConfig, jepa: CardiacJEPA, labels: LabelModel, m: Monolith, out: Path, command: str, source: str,
+def finish_world(
+    config: WorldConfig,
+    jepa: CardiacJEPA,
+    labels: LabelModel,
+    m: Monolith,
+    out: Path,
+    command: str,
+    source: str,
     judged: Followed,
-) -> tuple[CardiacJEPAWorld, dict[str, float]]:  # fmt: skip
+) -> tuple[CardiacJEPAWorld, dict[str, float]]:
     """The world around a trained JEPA and label process, saved to `out`.
 
     Args:
@@ -123,7 +158,8 @@ def finish(
         judged: follow-ups that trained nothing, for the card.
     """
     where = sides(m)
-    changed = (m.label[where.valid_pairs[0]] != m.label[where.valid_pairs[1]]).any(1)
+    a, b = where.valid_pairs
+    changed = (m.label[a] != m.label[b]).any(1)
     firsts = where.valid[m.days[where.valid] == 0]
     bank, count = min(config.bank, len(firsts)), min(config.pairs, int(changed.sum()))
     config = dataclasses.replace(config, bank=bank, bank_ecgs=min(config.bank_ecgs, bank), pairs=count)
@@ -131,53 +167,33 @@ def finish(
     world.reader.jepa.load_state_dict(jepa.state_dict())
     world.labels.load_state_dict(labels.state_dict())
     world.eval()
-    reader = world.reader
+    z_train, z = _fit_reader(world.reader, m, where)
+    _keep_patients(world, m, _some(firsts, config.bank, 2), z)
 
-    train = _some(where.train, PROBE_ROWS, 1)
-    z_train = _latents(reader, m, train, "training latents")
-    z_valid = torch.full((len(m.fold), z_train.shape[1]), float("nan"))
-    z_valid[where.valid] = _latents(reader, m, where.valid, "validation latents")
-    with torch.enable_grad():
-        probe = fit_probe(z_train, m.label[train], (z_valid[where.valid], m.label[where.valid]))
-    for name, value in zip(("weight", "bias", "mean", "scale"), probe, strict=True):
-        getattr(reader, f"probe_{name}").copy_(value)
-    chance = reader.chances(z_valid[where.valid])
-    reader.threshold.copy_(youden(chance, m.label[where.valid]).nan_to_num(1.0))
-
-    a, b = where.valid_pairs
-    action = m.label[b].float() - m.label[a].float()
-    days = m.days[b] - m.days[a]
-    foretold = jepa.eval().predict(z_valid[a], action, days)
-    wrong = z_valid[b] - foretold
-    held = jepa.predict(z_valid[a], torch.zeros_like(action), days)
+    action, days = m.label[b].float() - m.label[a].float(), m.days[b] - m.days[a]
+    wrong = z[b] - jepa.eval().predict(z[a], action, days)
+    held = jepa.predict(z[a], torch.zeros_like(action), days)
     covariance = wrong.T @ wrong / len(wrong) + 1e-6 * torch.eye(wrong.shape[1])
     world.residual.copy_(torch.linalg.cholesky(covariance))
-    world.reach.copy_(z_train.square().sum(-1).sqrt().amax() * 1.05)
-
-    rows = _some(firsts, config.bank, 2)
-    world.bank_latent.copy_(z_valid[rows])
-    world.bank_condition.copy_(m.label[rows])
-    world.bank_ecg.copy_(m.ecg[rows[: config.bank_ecgs], :, : world.bank_ecg.shape[-1]])
-    world.bank_age_years.copy_(m.age_years[rows].nan_to_num(60.0).clamp(18, 100))
-    world.bank_sex_female.copy_(m.sex_female[rows].nan_to_num(0.0))
-    if m.treated is not None:
-        world.bank_treated.copy_(m.treated[rows])
+    world.reach.copy_(z_train.square().sum(-1).sqrt().amax() * REACH_MARGIN)
     keep = _some(changed.nonzero().squeeze(1), config.pairs, 3)
-    world.pair_before.copy_(z_valid[a[keep]])
-    world.pair_after.copy_(z_valid[b[keep]])
+    world.pair_before.copy_(z[a[keep]])
+    world.pair_after.copy_(z[b[keep]])
     world.pair_condition.copy_(m.label[a[keep]])
     world.pair_action.copy_(action[keep].to(torch.int8))
     world.pair_days.copy_(days[keep])
 
-    error, without = wrong.square().mean(1), (z_valid[b] - held).square().mean(1)
+    error, without = wrong.square().mean(1), (z[b] - held).square().mean(1)
+    chance = world.reader.chances(z[where.valid])
     figures = {
         "probe macro AUROC, validation ECGs": macro_auroc(chance, m.label[where.valid], 10),
         "prediction error, true action / none, changed pairs": float(error[changed].mean() / without[changed].mean()),
         "prediction error (mean square an entry; latents have variance 1)": float(error.mean()),
         "label process, nats a visit": float(labels.loss(judged)),
-        "validation ECGs": len(where.valid), "validation pairs": len(a),
+        "validation ECGs": len(where.valid),
+        "validation pairs": len(a),
         "parameters": sum(p.numel() for p in world.parameters()),
-    }  # fmt: skip
+    }
     plain = {"kind": KIND, **config.to_dict()}
     card = write_card(config.name, jepa.config, command, source, figures)
     checkpoint.save_checkpoint(out, world.state_dict(), plain, card)
@@ -185,22 +201,34 @@ def finish(
 
 
 SIMULATED = """ECGs and charts simulated by the progression oracle (`world_models/oracles/progression/`): the JEPA
-learned from pairs of {drawn} patients, drawn as it trained; the probe from {ecgs} ECGs of {patients} others, folds 0 to 17
-(18 for validation, 19 untouched); the labels' process from visits with orders of {followed} more. Wave shapes of the
-oracle were fitted to LUDB 1.0.1 (Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211, ODC-By; 114 of its 160 records), and
-the leads' fixed scales are medians over all 160. No other use of a real patient's record was made."""
-GIVEN = """{name}: {ecgs} ECGs of {patients} patients, {pairs} training pairs, folds 0 to 17 trained on, 18 for validation, 19
-untouched; visits with orders of {followed} simulated patients for the labels. The weights hold latents of validation
-patients (a bank and pairs): share them only as the data's licence allows."""
+learned from pairs of {drawn} patients, synthesised as it trained; the probe from {ecgs} ECGs of {patients} others,
+folds 0 to 17 (18 for validation, 19 untouched); the labels' process from visits with orders of {followed} more. Wave
+shapes of the oracle were fitted to LUDB 1.0.1 (Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211, ODC-By; 114 of its
+160 records), and the leads' fixed scales are medians over all 160. No other use of a real patient's record was made."""
+GIVEN = """{name}: {ecgs} ECGs of {patients} patients, {pairs} training pairs, folds 0 to 17 trained on, 18 for
+validation, 19 untouched; visits with orders of {followed} simulated patients for the labels. The weights hold latents
+of validation patients (a bank and pairs): share them only as the data's licence allows."""
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog="python -m world_models.cardiac_jepa.train", description=__doc__.split("\n")[0])
     p.add_argument("--out", type=command_line.folder, required=True, help="folder of the world to be")
-    p.add_argument("--work", type=command_line.folder, default=Path("runs/cardiac-jepa"), help="data, progress and metrics")
+    p.add_argument(
+        "--work", type=command_line.folder, default=Path("runs/cardiac-jepa"), help="data, progress and metrics"
+    )
     p.add_argument("--data", type=Path, help="an HDF5 monolith (see world_models/data/README.md); default: simulated")
-    p.add_argument("--patients", type=whole(1), default=PATIENTS, help="simulated, of the probe and what the world keeps; without --data")
-    p.add_argument("--drawn", type=whole(1), default=DRAWN, help="simulated, whose pairs the JEPA learns from; without --data")
+    p.add_argument(
+        "--patients",
+        type=whole(1),
+        default=PATIENTS,
+        help="simulated, of the probe and what the world keeps; without --data",
+    )
+    p.add_argument(
+        "--drawn",
+        type=whole(1),
+        default=PAIRS_PATIENTS,
+        help="simulated, whose pairs the JEPA learns from; without --data",
+    )
     p.add_argument("--followed", type=whole(1), default=FOLLOWED, help="simulated patients for the labels' process")
     p.add_argument("--preset", choices=("narrow", "xresnet1d50"), default="narrow")
     p.add_argument("--name", default="cardiac-jepa-small")
@@ -217,6 +245,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The command line; the process' exit code."""
     a = _arguments(argv)
     try:
         return _run(a)
@@ -226,7 +255,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check_enough(m: Monolith, where: Sides, path: Path) -> None:
-    """Raises ValueError for data with a side that nothing can be learned from or judged on, before hours of training."""
+    """Refuse data with a side that nothing can be learned from or judged on, before hours of training.
+
+    Raises:
+        ValueError: there are no such rows.
+    """
     changed = (m.label[where.valid_pairs[0]] != m.label[where.valid_pairs[1]]).any(1)
     found = {
         "training pairs": len(where.train_pairs[0]),
@@ -246,7 +279,9 @@ def _run(a: argparse.Namespace) -> int:
     chosen = {name: getattr(a, name) for name in ("weight", "latent", "inverse") if getattr(a, name) is not None}
     jepa = dataclasses.replace(jepa, **chosen)
     if a.data is not None and not a.data.is_file():
-        raise ValueError(f"--data {a.data}: no such file; make one with world_models.data.ecg.mimic_iv_ecg, or leave it out")
+        raise ValueError(
+            f"--data {a.data}: no such file; make one with world_models.data.ecg.mimic_iv_ecg, or leave it out"
+        )
     if a.data is None:
         a.work.mkdir(parents=True, exist_ok=True)
     path = a.data or cohort.progression_monolith(a.work / f"progression-{a.patients}.h5", SEED, a.patients)
@@ -257,13 +292,16 @@ def _run(a: argparse.Namespace) -> int:
     jepa = dataclasses.replace(jepa, codes=m.codes)
     where = sides(m)
     _check_enough(m, where, path)
-    source: Pairs
+    source: PairBatches
     if a.data is None:
-        visits = tree.to(simulated_visits(a.work / "visits", DRAWN_SEED, a.drawn), a.device)
+        visits = tree.to(simulated_visits(a.work / "visits", PAIRS_SEED, a.drawn), a.device)
         if not len(consecutive(visits)):
-            raise ValueError(f"the visits of --drawn {a.drawn} patients make no pair; draw more, some hundreds at least")
-        some = with_changes(*consecutive(visits).unbind(1), visits.condition, CHANGED)
-        source = DrawnPairs(visits, *some, jepa.crop_samples)
+            raise ValueError(
+                f"the visits of --drawn {a.drawn} patients make no pair; ask for more, some hundreds at least"
+            )
+        before, after = consecutive(visits).unbind(1)
+        before, after = with_changes(before, after, visits.condition, CHANGED)
+        source = SimulatedPairs(visits, before, after, jepa.crop_samples)
     else:
         source = PairSource(m, *with_changes(*where.train_pairs, m.label, CHANGED), crop=jepa.crop_samples, seed=0)
     trained = pretrain(jepa, source, a.work / f"jepa-{a.preset}", a.steps, a.batch, a.rate, 0, device=a.device).cpu()
@@ -275,15 +313,19 @@ def _run(a: argparse.Namespace) -> int:
     fit_labels(labels, seen, a.work / f"labels-{a.followed}", a.label_steps)
     text = SIMULATED if a.data is None else GIVEN
     text = text.format(
-        name=Path(path).name, ecgs=len(m.fold), patients=len(m.patient.unique()), pairs=len(where.train_pairs[0]),
-        followed=a.followed, drawn=a.drawn,
-    )  # fmt: skip
+        name=Path(path).name,
+        ecgs=len(m.fold),
+        patients=len(m.patient.unique()),
+        pairs=len(where.train_pairs[0]),
+        followed=a.followed,
+        drawn=a.drawn,
+    )
     given = f"--data {Path(path).name} " if a.data else f"--patients {a.patients} --drawn {a.drawn} "
     command = f"python -m world_models.cardiac_jepa.train {given}"
     command += f"--followed {a.followed} --preset {a.preset} --steps {a.steps} --batch {a.batch} --rate {a.rate:g} "
     command += "".join(f"--{name} {value:g} " for name, value in chosen.items()) + "--out DIR"
     judged = cohort.follow_ups(VALID_FOLLOW_SEED, 1000)
-    _, figures = finish(config, trained, labels, m, a.out, command, text, judged)
+    _, figures = finish_world(config, trained, labels, m, a.out, command, text, judged)
     for name, value in figures.items():
         print(f"{name}: {value:.4g}")
     return 0

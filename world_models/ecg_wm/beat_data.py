@@ -1,4 +1,4 @@
-"""Beats for the autoencoder: drawn by the oracle's generator on LUDB's morphologies, and as the delineator sees them.
+"""Beats for the autoencoder: from the oracle's generator on LUDB's morphologies, and as the delineator sees them.
 
 Two kinds in every batch. Clean beats are the generator's template under its own intervals. Read beats went the whole
 way that a user's ECG goes: a noisy ten-second recording, delineated, its median beat cut at the fiducials that were
@@ -21,16 +21,16 @@ from world_models.ecg.delineation.delineate import delineate
 from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.waveform import R_SHARE, Intervals, beat_template, draw_ecg
 from world_models.ecg_wm import beats
+from world_models.ecg_wm.beats import AT_R, RATE_HZ
 from world_models.ecg_wm.encode import canonical_beats
 
-__all__ = ["BeatSource", "draw_intervals"]
+__all__ = ["BeatSource", "sample_intervals"]
 
-AT_R, RATE_HZ = 300, 500.0
 READ_SEED = 3_000_000_000
 
 
-def draw_intervals(key: Tensor) -> Intervals:
-    """Intervals [B] well beyond what drugs do, each drawn on its own."""
+def sample_intervals(key: Tensor) -> Intervals:
+    """Intervals [B] well beyond what drugs do, each sampled on its own."""
 
     def between(name: str, low: float, high: float) -> Tensor:
         return low + (high - low) * keys.uniform(key, 0, f"beats/{name}")
@@ -62,13 +62,13 @@ class BeatSource:
 
     def clean(self, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Clean canonical beats [B, 8, 200] mV, with all leads [B, 8] and the samples [B, 200] that stand alone."""
-        intervals = draw_intervals(key)
-        ends = beats.anchors(intervals.pr_ms, intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms)
+        intervals = sample_intervals(key)
+        ends = beats.piece_ends(intervals.pr_ms, intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms)
         canonical = _canonical(self.bank.draw(keys.fold(key, "beats/shape")), intervals, ends)
         leads = torch.ones(key.shape[0], beats.LEADS, dtype=torch.bool, device=key.device)
         return canonical, leads, beats.valid_samples(ends, 60_000 / intervals.heart_rate_bpm)
 
-    def draw(self, key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def sample(self, key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(what the encoder sees, what the decoder must give, leads seen, samples seen), for keys [B]."""
         half = key.shape[0] // 2
         target, leads, samples = self.clean(key[:half])
@@ -102,13 +102,13 @@ class BeatSource:
         parts: list[dict[str, Tensor]] = []
         for start in tqdm(range(0, count, 64), desc="read beats", mininterval=1):
             key = keys.from_seed(READ_SEED + start, min(64, count - start), device)
-            intervals = draw_intervals(key)
+            intervals = sample_intervals(key)
             heights = self.bank.draw(keys.fold(key, "beats/shape"))
             noise = 5 + 20 * keys.uniform(key, 0, "beats/level")
             ecg = draw_ecg(key, 0, intervals, heights, noise_uv=noise, wander_uv=4 * noise)
             measured = delineate(ecg, RATE_HZ)
             seen, leads, samples = canonical_beats(ecg, measured)
-            ends = beats.anchors(intervals.pr_ms, intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms)
+            ends = beats.piece_ends(intervals.pr_ms, intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms)
             good = (
                 measured.trusted
                 & ((measured.qt_ms - intervals.qt_ms).abs() < 30)

@@ -13,15 +13,17 @@ from torch import Tensor
 
 from world_models.ecg.waveform import p_duration_ms
 
-__all__ = ["LEADS", "SAMPLES", "anchors", "from_canonical", "to_canonical", "valid_samples"]
+__all__ = ["AT_R", "LEADS", "RATE_HZ", "SAMPLES", "from_canonical", "piece_ends", "to_canonical", "valid_samples"]
 
 LEADS = 8  # I, II, V1..V6: the eight independent ones
 PIECES = (8, 32, 16, 48, 48, 32, 16)  # samples: before P, P, PR segment, QRS, J to T peak, T peak to T end, after T
 QRS_START = sum(PIECES[:3])
 SAMPLES = sum(PIECES)
+RATE_HZ = 500.0  # of the ECGs that are read, learned from and synthesised
+AT_R = 300  # sample at which a beat's template has its R peak
 
 
-def anchors(pr_ms: Tensor, qrs_ms: Tensor, jt_peak_ms: Tensor, tpeak_tend_ms: Tensor) -> Tensor:
+def piece_ends(pr_ms: Tensor, qrs_ms: Tensor, jt_peak_ms: Tensor, tpeak_tend_ms: Tensor) -> Tensor:
     """Ends of the pieces in ms from QRS onset, [B, 8]. Tails: half a P wave before P, one Tpeak-Tend past T."""
     p = p_duration_ms(pr_ms)
     peak = qrs_ms + jt_peak_ms
@@ -63,7 +65,7 @@ def to_canonical(beat_mv: Tensor, ends: Tensor, onset_sample: Tensor, sampling_r
 def from_canonical(
     canonical_mv: Tensor, ends: Tensor, onset_sample: Tensor, length: int, sampling_rate_hz: float
 ) -> Tensor:
-    """Canonical beats [B, 8, SAMPLES] drawn in time: [B, 8, length] mV.
+    """Canonical beats [B, 8, SAMPLES] spread out in time: [B, 8, length] mV.
 
     `onset_sample` [B] is where QRS onset goes. Outside the beat the first and last canonical samples go on: the
     decoder tapers both to zero.

@@ -17,7 +17,7 @@ def write_card(
     config: ECGWorldConfig, steps: dict[str, int], batch: int, real_beats: bool, off: Mapping[str, StepError]
 ) -> str:
     """CARD.md: what the model is, what it was made from, how, what it must not be used for."""
-    beats = "drawn beats and the real beats of LUDB's odd records" if real_beats else "drawn beats"
+    beats = "synthetic beats and the real beats of LUDB's odd records" if real_beats else "synthetic beats"
     command = f"python -m world_models.ecg_wm.train --out DIR{' --ludb LUDB' if real_beats else ''}"
     errors = "\n".join(f"| {n} {e.dose_mg:g} mg | {e.mean_ms:+.1f} | {e.largest_ms:.1f} |" for n, e in off.items())
     hours = f"{config.hours_per_step:g} h"
@@ -34,7 +34,7 @@ quinidine): beat autoencoder, physiological ODE prior, few-step residual flow, b
 - Simulated patients of the mechanistic oracle, whose pharmacokinetics and pharmacodynamics are fitted to 16 of the 22
   healthy volunteers (18 to 35 years) of ECGRDVQ 1.0.0 / NCT01873950 (single oral doses). Older and sicker cohorts are
   assumptions laid on top of that fit, see `world_models/oracles/ecg_drug/cohorts.py`.
-- Beat shapes: {beats}; the drawn beats' wave heights are fitted on 114 sinus beats of
+- Beat shapes: {beats}; the synthetic beats' wave heights are fitted on 114 sinus beats of
   LUDB 1.0.1, odd and even records.
 
 Attribution: ECGRDVQ, Johannesen et al. 2014, doi 10.1038/clpt.2014.155, and LUDB, Kalyakulina et al. 2020, doi
@@ -44,8 +44,8 @@ Open Data Commons Attribution License 1.0.
 ## Training
 
 `{command}`: {stages}, batches of {batch},
-AdamW with a cosine schedule, averaged weights kept. Patients are drawn while training and never repeated; the spread is
-calibrated on 2,048 further ones.
+AdamW with a cosine schedule, averaged weights kept. Patients are simulated while training and never repeated; the
+spread is calibrated on 2,048 further ones.
 
 ## Evaluation
 
@@ -59,8 +59,8 @@ calibrated on 2,048 further ones.
   ages and heart disease are extrapolated. `support` is false beyond the drug levels met in training.
 - Arrhythmia burden and torsades follow published summary figures, not records.
 - The beat's shape does not change under a drug; only its intervals do.
-- The prior goes {config.substeps} substeps a step and its rates were learned with them. QTcF one step of {hours}
-  after a first dose, less what the same rates give when they are integrated exactly (`PhysiologicalPrior.adaptive`), ms:
+- The prior goes {config.substeps} substeps a step and its rates were learned with them. QTcF in ms one step of {hours}
+  after a first dose, less what the same rates give when they are integrated exactly (`PhysiologicalPrior.adaptive`):
 
 | dose | mean | largest |
 |---|---|---|

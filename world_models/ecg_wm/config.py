@@ -28,14 +28,13 @@ class ECGWorldConfig:
     spread_width: int = 64  # hidden width of the head that says how unsure the model is
     morphology: int = 24  # latent size of the beat's shape
     beat_width: int = 256  # hidden width of the beat encoder and decoder
-    readback_width: int = 128  # hidden width of the correction that makes a drawn ECG read as its chart
-    dose_log: int = 36  # past steps whose doses a state remembers, to redo them when its unknowns are drawn anew
+    readback_width: int = 128  # hidden width of the correction that makes a synthesised ECG read as its chart
+    dose_log: int = 36  # past steps whose doses a state remembers, to redo them when its unknowns are sampled anew
 
     def __post_init__(self) -> None:
-        check_sizes(
-            self, eta=1024, drift_width=65_536, substeps=1000, flow_width=65_536, flow_steps=1000, belief_width=65_536,
-            spread_width=65_536, morphology=1024, beat_width=65_536, readback_width=65_536, dose_log=10_000,
-        )  # fmt: skip
+        widths = ("drift_width", "flow_width", "belief_width", "spread_width", "beat_width", "readback_width")
+        check_sizes(self, **dict.fromkeys(widths, 65_536))
+        check_sizes(self, eta=1024, substeps=1000, flow_steps=1000, morphology=1024, dose_log=10_000)
         if not 0 < self.hours_per_step <= 8784:
             raise ValueError(f"hours_per_step={self.hours_per_step} must be above 0 h and at most 8784 h, a year")
 

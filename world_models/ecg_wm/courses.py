@@ -13,16 +13,23 @@ from torch import Tensor
 
 from world_models import keys, tree
 from world_models.ecg_wm import latent
+from world_models.ecg_wm.start_rates import REFERENCE_MG
 from world_models.inputs import admit
 from world_models.oracles.ecg_drug.cohorts import COHORTS
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
 from world_models.protocol import Chart
 from world_models.quantities.ecg_drug import ORDERS
 
-__all__ = ["Courses", "dosing", "draw_courses", "oracle_of"]
+__all__ = ["Courses", "dosing", "sample_courses", "oracle_of"]
 
 KEPT = ("age_years", "sex_female", "weight_kg", "clock_hour", "qtcf_ms", "heart_rate_bpm", "torsades")
-FULL_DOSE_MG = (1500.0, 0.5, 120.0, 400.0)  # the trial's single doses; plans give a quarter of them up to all
+FULL_DOSE_MG = REFERENCE_MG  # the trial's single doses; plans give a quarter of them up to all
+NOTHING, SINGLE, REGIMEN, TWO_DRUGS, RANDOM = range(5)  # kinds of plan
+KIND_SHARES = (0.1, 0.3, 0.3, 0.15, 0.15)
+DOSE_INTERVALS_H = (6.0, 8.0, 12.0, 24.0)  # of regimens: as labels have them (k)
+LATEST_START_H, STARTS_AT_ONCE = 4.0, 0.6  # a regimen's first dose; the share given at admission
+RANDOM_DOSES_PER_H = 0.1  # a dose of some drug in a fifth of the two-hour steps
+METABOLISER_LOG_SD, METABOLISER_RANGE = 0.5, (0.2, 3.0)  # clearance multipliers that are told to the model
 
 
 class Courses(NamedTuple):
@@ -37,51 +44,53 @@ class Courses(NamedTuple):
 
 @lru_cache(maxsize=64)
 def oracle_of(cohort: str, hours_per_step: float, device: str = "cpu") -> ECGDrugOracle:
+    """The oracle of a cohort, made once."""
     return ECGDrugOracle(cohort=cohort, hours_per_step=hours_per_step, device=device)
 
 
 def dosing(key: Tensor, steps: int, hours_per_step: float) -> Tensor:
-    """Doses [B, steps + 1, 4] mg: none, a single dose, a regimen, two drugs' regimens, or at random; one plan a patient."""
+    """Doses [B, steps + 1, 4] mg, one plan a patient: none, one dose, a regimen, regimens of two drugs, or random."""
     batch, drugs = key.shape[0], len(FULL_DOSE_MG)
     full = torch.tensor(FULL_DOSE_MG, device=key.device)
-    kind = keys.categorical(key, 0, "plan/kind", torch.tensor([0.1, 0.3, 0.3, 0.15, 0.15], device=key.device))
+    kind = keys.categorical(key, 0, "plan/kind", torch.tensor(KIND_SHARES, device=key.device))
     step = torch.arange(steps + 1, device=key.device)
     plan = torch.zeros(batch, steps + 1, drugs, device=key.device)
     equal = torch.ones(drugs, device=key.device)
     for n in range(2):
         drug = torch.nn.functional.one_hot(keys.categorical(key, n, "plan/drug", equal), drugs)
         level = 0.25 * (1 + keys.categorical(key, n, "plan/level", torch.ones(4, device=key.device)))
-        first = torch.floor(keys.uniform(key, n, "plan/first") * 4 / hours_per_step)
-        first = torch.where((kind == 1) | (keys.uniform(key, n, "plan/late") < 0.6), 0.0, first)
-        hours = torch.tensor([6.0, 8.0, 12.0, 24.0], device=key.device)
-        every = hours[keys.categorical(key, n, "plan/every", torch.ones(4, device=key.device))] / hours_per_step
+        first = torch.floor(keys.uniform(key, n, "plan/first") * LATEST_START_H / hours_per_step)
+        first = torch.where((kind == SINGLE) | (keys.uniform(key, n, "plan/late") < STARTS_AT_ONCE), 0.0, first)
+        hours = torch.tensor(DOSE_INTERVALS_H, device=key.device)
+        every = hours[keys.categorical(key, n, "plan/every", torch.ones_like(hours))] / hours_per_step
         since = step - first.unsqueeze(-1)
         regular = (since >= 0) & (torch.remainder(since, every.unsqueeze(-1)) == 0)
         single = since == 0
-        due = torch.where((kind == 1).unsqueeze(-1), single, regular)
-        due = due & ((kind >= 1) & (kind <= 3) & ((kind == 3) | (n == 0))).unsqueeze(-1)
+        due = torch.where((kind == SINGLE).unsqueeze(-1), single, regular)
+        takes = (kind == TWO_DRUGS) | (((kind == SINGLE) | (kind == REGIMEN)) & (n == 0))
+        due = due & takes.unsqueeze(-1)
         plan = plan + due.unsqueeze(-1) * (drug * full * level.unsqueeze(-1)).unsqueeze(1)
-    # At random: what a policy that explores would do, a dose of some drug in about a fifth of the two-hour steps.
-    some = keys.uniform(key, 0, "plan/some", (steps + 1,)) < 0.2 * hours_per_step / 2
+    # At random: what a policy that explores would do.
+    some = keys.uniform(key, 0, "plan/some", (steps + 1,)) < RANDOM_DOSES_PER_H * hours_per_step
     which = torch.floor(keys.uniform(key, 0, "plan/which", (steps + 1,)) * drugs).long()
     level = 0.5 * (1 + (keys.uniform(key, 0, "plan/much", (steps + 1,)) < 0.5))
     random = (some * level).unsqueeze(-1) * torch.nn.functional.one_hot(which, drugs) * full
-    plan = torch.where((kind == 4)[:, None, None], random, plan)
+    plan = torch.where((kind == RANDOM)[:, None, None], random, plan)
     return plan.minimum(torch.tensor([order.high for order in ORDERS], device=key.device))  # two regimens of one drug
 
 
 @torch.no_grad()
-def draw_courses(
+def sample_courses(
     key: Tensor, steps: int, hours_per_step: float, cohort: str | None = None, known: float = 0.3
 ) -> Courses:
     """Courses of the patients with these keys, an equal share of every cohort (or all of one).
 
-    In a share `known` of them the metaboliser is told; the rest draw their own, and nobody is told.
+    In a share `known` of them the metaboliser is told; the others' comes from their cohort, and nobody is told.
     """
     names = [cohort] if cohort else sorted(COHORTS)
     tell = keys.uniform(key, 0, "courses/known") < known
-    drawn = torch.exp(0.5 * keys.normal(key, 0, "courses/metaboliser")).clamp(0.2, 3.0)
-    metaboliser = torch.where(tell, drawn, torch.full_like(drawn, float("nan")))
+    sampled = torch.exp(METABOLISER_LOG_SD * keys.normal(key, 0, "courses/metaboliser")).clamp(*METABOLISER_RANGE)
+    metaboliser = torch.where(tell, sampled, torch.full_like(sampled, float("nan")))
     shares = zip(names, key.chunk(len(names)), metaboliser.chunk(len(names)), strict=False)
     # Cohorts differ in whom they admit only: once admitted, all patients go through the same transition together.
     oracle = oracle_of(names[0], hours_per_step, str(key.device))

@@ -7,30 +7,33 @@ from torch import Tensor
 
 from world_models.ecg.delineation.delineate import Delineation, delineate, median_beats
 from world_models.ecg.intervals import jt_peak_scale, qt_scale
+from world_models.ecg.waveform import R_SHARE
 from world_models.ecg_wm import beats, latent
+from world_models.ecg_wm.beats import RATE_HZ
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.protocol import Chart
 
 __all__ = ["canonical_beats", "latent_of", "read_chart"]
 
-BEFORE_S, AFTER_S, RATE_HZ = 0.6, 1.0, 500.0
+BEFORE_S, AFTER_S = 0.6, 1.0  # of the R peak: what is cut out of an ECG
+FLAT_MV = 1e-3  # a lead that never leaves it was not recorded
 # What stands in for an interval that the ECG does not have (no P wave, say): a resting adult's.
 TYPICAL = {"heart_rate_bpm": 65.0, "pr_ms": 160.0, "qrs_ms": 95.0, "jt_peak_ms": 220.0, "tpeak_tend_ms": 85.0}
 
 
 def canonical_beats(ecg_mv: Tensor, measured: Delineation) -> tuple[Tensor, Tensor, Tensor]:
-    """Median beats of ECGs [B, 12, T] at 500 Hz: canonical beat [B, 8, 200] mV, leads seen [B, 8], samples seen [B, 200]."""
+    """Median beats of ECGs [B, 12, T] at 500 Hz: canonical [B, 8, 200] mV, leads seen [B, 8], samples seen [B, 200]."""
     whole = {name: _filled(getattr(measured, name), name) for name in TYPICAL}
-    ends = beats.anchors(whole["pr_ms"], whole["qrs_ms"], whole["jt_peak_ms"], whole["tpeak_tend_ms"])
+    ends = beats.piece_ends(whole["pr_ms"], whole["qrs_ms"], whole["jt_peak_ms"], whole["tpeak_tend_ms"])
     beat = median_beats(ecg_mv, measured.r_samples, RATE_HZ, BEFORE_S, AFTER_S)
-    onset = torch.nan_to_num(measured.qrs_onset_ms, nan=-0.42 * TYPICAL["qrs_ms"])  # ms from R
+    onset = torch.nan_to_num(measured.qrs_onset_ms, nan=-R_SHARE * TYPICAL["qrs_ms"])  # ms from R
     canonical = beats.to_canonical(beat, ends, (BEFORE_S * 1000 + onset) * (RATE_HZ / 1000), RATE_HZ)
-    lead_seen = beat.abs().amax(-1) > 1e-3
+    lead_seen = beat.abs().amax(-1) > FLAT_MV
     return canonical, lead_seen, beats.valid_samples(ends, 60_000 / whole["heart_rate_bpm"])
 
 
 def read_chart(vae: BeatVAE, chart: Chart) -> dict[str, Tensor]:
-    """Factors that a chart with `ecg_mv` [B, 12, T] at 500 Hz gives a world: intervals, shape, and age, sex, weight if there.
+    """Factors from a chart with `ecg_mv` [B, 12, T] at 500 Hz: intervals and shape, and age, sex, weight if there.
 
     An interval that cannot be measured (PR without a P wave) becomes a resting adult's; a row that cannot be measured
     at all comes out typical throughout: look at `delineate(...).trusted` first.

@@ -13,7 +13,25 @@ from torch import Tensor, nn
 
 from world_models.nn.mlp import mlp
 
-__all__ = ["ResidualFlow", "energy_score"]
+__all__ = ["ResidualFlow", "autoregression", "energy_score", "flow_condition"]
+
+LENGTH_SCALE_H = 2.0  # what the flow is told of a step's length is in units of the default step
+VARIANCE_FLOOR = 1e-6  # under the root: a residual that is remembered whole still has a gradient
+
+
+def autoregression(log_memory: Tensor, log_noise: Tensor, hours: float) -> tuple[Tensor, Tensor]:
+    """How much of a residual is left after `hours` [6], and the scale of what the flow adds to it [6].
+
+    The scale is such that a residual of SD exp(log_noise) keeps that SD however long the step.
+    """
+    memory = torch.exp(-hours / log_memory.exp())
+    return memory, log_noise.exp() * torch.sqrt(1 - memory.square() + VARIANCE_FLOOR)
+
+
+def flow_condition(residual: Tensor, deviation: Tensor, hours: float, effect: Tensor, patient: Tensor) -> Tensor:
+    """What the flow is told [B, 18 + D * 2]: last residual, deviation, the step's length, drug effect, patient."""
+    length = residual.new_full((residual.shape[0], 1), hours / LENGTH_SCALE_H)
+    return torch.cat([residual, deviation, length, effect, patient], dim=-1)
 
 
 class ResidualFlow(nn.Module):
@@ -25,6 +43,7 @@ class ResidualFlow(nn.Module):
         self.velocity = mlp((dim + 1 + condition, width, width, dim), zero_last=True)
 
     def forward(self, noise: Tensor, condition: Tensor) -> Tensor:
+        """Residuals [..., dim] in units of their scale, from standard normals [..., dim] and the condition [..., n]."""
         x = noise
         for k in range(self.steps):
             s = x.new_full((*x.shape[:-1], 1), k / self.steps)

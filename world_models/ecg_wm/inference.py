@@ -1,4 +1,4 @@
-"""Starting a learned world from a recorded course: the belief after the last visit, and the state that goes with it."""
+"""Courses gone through again: a record, to belief and state after its last visit, and a state's log of doses."""
 
 from __future__ import annotations
 
@@ -8,18 +8,32 @@ import torch
 from torch import Tensor
 
 from world_models.ecg_wm import latent
-from world_models.ecg_wm.patients import patient_features
+from world_models.ecg_wm.belief import visit_features
+from world_models.ecg_wm.latent_ode import HOURS_PER_DAY, Rates
 from world_models.ecg_wm.state import Belief, ECGWorldState
 from world_models.inputs import admit, checked_orders
-from world_models.protocol import History
+from world_models.protocol import Chart, History
 from world_models.quantities.ecg_drug import MAX_HOURS_SINCE_DOSE
 
 if TYPE_CHECKING:
     from world_models.ecg_wm.model import ECGWorldModel
 
-__all__ = ["course", "infer"]
+__all__ = ["course", "infer", "relive"]
 
-NAMES = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "arrhythmia_burden")
+BASELINE = {  # factor -> the measure that gives it at the first visit; a belief starts from all of them
+    "baseline_heart_rate_bpm": "heart_rate_bpm",
+    "baseline_pr_ms": "pr_ms",
+    "baseline_qrs_ms": "qrs_ms",
+    "baseline_qtcf_ms": "qtcf_ms",
+    "baseline_tpeak_tend_ms": "tpeak_tend_ms",
+}
+FIRST_VISIT = {  # what else a first visit may say; whatever it does not is sampled from the cohort
+    **BASELINE,
+    "baseline_burden": "arrhythmia_burden",
+    "age_years": "age_years",
+    "sex_female": "sex_female",
+    "weight_kg": "weight_kg",
+}
 
 
 def course(
@@ -31,19 +45,40 @@ def course(
     """
     amounts, deviation = torch.zeros_like(state.amounts), torch.zeros_like(state.deviation)
     all_amounts, all_deviations = [amounts], [deviation]
-    patient, anchor = patient_features(state), model.anchor(state)
-    rates, made_for = None, None
+    patient, anchor = state.rates.patient, model.anchor(state.measured, state.unknown)
+    rates: Rates | None = None
+    made_for = gaps[:, 0]
     clock = state.start_hour
     for i in range(1, gaps.shape[1]):
         gap = gaps[:, i]
-        if made_for is None or not torch.equal(gap, made_for):
+        if rates is None or not torch.equal(gap, made_for):
             rates, made_for = model.prior.individual(eta, patient, anchor, gap[:, None, None, None]), gap
         amounts = model.prior.dose(amounts, actions[:, i - 1])
-        amounts, deviation = model.prior.advance(rates, amounts, deviation, clock, state.start_hour, gap.unsqueeze(-1))
-        clock = clock + gap
+        prior = model.prior.advance(rates, amounts, deviation, clock, state.start_hour, gap.unsqueeze(-1))
+        amounts, deviation, clock = prior.amounts, prior.deviation, clock + gap
         all_amounts.append(amounts)
         all_deviations.append(deviation)
     return torch.stack(all_amounts, dim=1), torch.stack(all_deviations, dim=1)
+
+
+def relive(model: ECGWorldModel, state: ECGWorldState, unknown: Tensor) -> ECGWorldState:
+    """The state now, had the patients always had these unknowns [B, eta + 6]: logged doses are gone through again.
+
+    `present` is not renewed.
+    """
+    fresh = model.live_by(state, unknown)
+    steps = int(state.t.max()) if state.t.numel() else 0
+    window, hours = state.dose_log_mg.shape[1], model.hours_per_step
+    for i in range(max(0, steps - window), steps):
+        running = state.t > i
+        dose = torch.where(running.unsqueeze(-1), state.dose_log_mg[:, i % window], 0.0)
+        swallowed, clock = model.prior.dose(fresh.amounts, dose), state.start_hour + i * hours
+        prior = model.prior.advance(fresh.rates, swallowed, fresh.deviation, clock, state.start_hour, hours)
+        fresh = fresh._replace(
+            amounts=torch.where(running[:, None, None], prior.amounts, fresh.amounts),
+            deviation=torch.where(running[:, None], prior.deviation, fresh.deviation),
+        )
+    return fresh
 
 
 def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str, Tensor]) -> ECGWorldState:
@@ -54,56 +89,68 @@ def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str
     actions = checked_orders(model.orders, actions, len(actions), device).unflatten(0, history.actions.shape[:2])
     hours = history.hours.to(device, torch.float32)
     batch, visits = hours.shape
-    first = {name: value[:, 0] for name, value in charts.items()}
-    if "clock_hour" in first:
-        factors.setdefault("admission_clock_hour", torch.remainder(first["clock_hour"] - hours[:, 0], 24.0))
-    for name in ("age_years", "sex_female", "weight_kg"):
-        if name in first:
-            factors.setdefault(name, first[name])
-    baseline = {
-        "baseline_heart_rate_bpm": "heart_rate_bpm", "baseline_pr_ms": "pr_ms", "baseline_qrs_ms": "qrs_ms",
-        "baseline_qtcf_ms": "qtcf_ms", "baseline_tpeak_tend_ms": "tpeak_tend_ms", "baseline_burden": "arrhythmia_burden",
-    }  # fmt: skip
-    for factor, name in baseline.items():
-        if name in first:
-            factors.setdefault(factor, first[name])
-    missing = [f for f in baseline if f not in factors and f != "baseline_burden"]
-    unread = [f for f in baseline if f in factors and f != "baseline_burden" and bool(factors[f].isnan().any())]
-    if missing or unread:
-        raise ValueError(
-            f"the first visit must give every baseline interval; missing: {', '.join(missing + unread)}. "
-            "Measure it, or pass it in factors"
-        )
     key = key.to(device)
-    state = admit(model, key, factors)
+    state = admit(model, key, _with_first_visit(factors, charts, hours))
 
     gaps = torch.diff(hours, dim=1, prepend=hours[:, :1])
     if bool((gaps < 0).any()):
         raise ValueError(f"visit hours must not decrease; the smallest gap is {gaps.min().item():g} h: sort the visits")
-    u = latent.standardise({name: charts.get(name, torch.full_like(hours, float("nan"))) for name in NAMES})
-    # What the first visit lacks (an arrhythmia burden, say) was drawn from the cohort: the encoder has never met a first
-    # visit with a hole in it, so it is shown the draw.
+    u = latent.standardise(
+        {name: charts.get(name, torch.full_like(hours, float("nan"))) for name in latent.COORDINATES}
+    )
+    # What the first visit lacks (an arrhythmia burden, say) was sampled from the cohort: the encoder has never met a
+    # first visit with a hole in it, so it is shown the sample.
     u = torch.cat([torch.where(u[:, :1].isnan(), state.measured.unsqueeze(1), u[:, :1]), u[:, 1:]], dim=1)
     typical, _ = course(model, state, torch.zeros_like(state.unknown[:, : model.config.eta]), actions, gaps)
-    before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], dim=1)
-    mean, spread = model.believe(model.visit_features(state, u, typical, before, hours - hours[:, :1], gaps))
+    before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], dim=1) / model.prior.reference_mg
+    known = (state.rates.patient, state.measured, state.start_hour)
+    effect = model.prior.effect(typical)
+    mean, spread = model.believe(visit_features(*known, u, effect, before, hours - hours[:, :1], gaps))
     belief = Belief(mean[:, -1], spread[:, -1])
-    state = state._replace(belief=belief, unknown=model.draw_unknown(belief, key))
+    state = state._replace(belief=belief, unknown=model.sample_unknown(belief, key))
     eta = state.unknown[:, : model.config.eta]
     amounts, deviation = course(model, state, eta, actions, gaps)
     state = model.live_by(state, state.unknown)
 
     t = torch.round((hours[:, -1] - hours[:, 0]) / model.hours_per_step).to(torch.int64)
     log, since, total = _doses(model, state, actions, hours)
-    anchor = model.anchor(state)
-    residual = u[:, -1] - anchor - deviation[:, -1]
+    residual = u[:, -1] - state.rates.anchor - deviation[:, -1]
     amounts = model.prior.dose(amounts[:, -1], actions[:, -1])
     torsades = charts["torsades"][:, -1] if "torsades" in charts else state.torsades
-    return state._replace(
-        t=t, hours=hours[:, -1] - hours[:, 0], amounts=amounts, deviation=deviation[:, -1],
-        residual=torch.where(residual.isnan(), torch.zeros_like(residual), residual),
-        torsades=torsades, total_dose_mg=total, hours_since_dose=since, dose_log_mg=log,
-    )  # fmt: skip
+    return model.settled(
+        state._replace(
+            t=t,
+            hours=hours[:, -1] - hours[:, 0],
+            amounts=amounts,
+            deviation=deviation[:, -1],
+            residual=torch.where(residual.isnan(), torch.zeros_like(residual), residual),
+            torsades=torsades,
+            total_dose_mg=total,
+            hours_since_dose=since,
+            dose_log_mg=log,
+        )
+    )
+
+
+def _with_first_visit(factors: dict[str, Tensor], charts: Chart, hours: Tensor) -> dict[str, Tensor]:
+    """The factors, and what the first of the visits [B, T] says of those that are not among them.
+
+    Raises:
+        ValueError: neither gives a baseline interval.
+    """
+    first = {name: value[:, 0] for name, value in charts.items()}
+    said = {factor: first[name] for factor, name in FIRST_VISIT.items() if name in first}
+    if "clock_hour" in first:
+        said["admission_clock_hour"] = torch.remainder(first["clock_hour"] - hours[:, 0], HOURS_PER_DAY)
+    known = {**said, **factors}
+    missing = [name for name in BASELINE if name not in known]
+    unread = [name for name in BASELINE if name in known and bool(known[name].isnan().any())]
+    if missing or unread:
+        raise ValueError(
+            f"the first visit must give every baseline interval; missing: {', '.join(missing + unread)}. "
+            "Measure it, or pass it in factors"
+        )
+    return known
 
 
 def _doses(model: ECGWorldModel, state: ECGWorldState, actions: Tensor, hours: Tensor) -> tuple[Tensor, Tensor, Tensor]:

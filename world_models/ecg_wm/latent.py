@@ -14,7 +14,7 @@ from torch import Tensor
 from world_models.constants import constant
 from world_models.ecg.intervals import jt_peak_scale, log_rr, qt_scale
 
-__all__ = ["CENTRE", "COORDINATES", "SCALE", "intervals_of", "logit_burden", "rate_and_qtcf", "standardise"]
+__all__ = ["CENTRE", "COORDINATES", "SCALE", "intervals_of", "logit_burden", "standardise"]
 
 COORDINATES = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "arrhythmia_burden")
 # Round numbers near a resting adult's mean and spread: they only set the scale the networks see.
@@ -42,7 +42,10 @@ def standardise(chart: dict[str, Tensor]) -> Tensor:
 
 def intervals_of(u: Tensor) -> dict[str, Tensor]:
     """The chart's intervals [...] from u [..., 6]: the head on the latent. Values are clamped to LOW and HIGH."""
-    rate, pr, qrs, jt_c, tpte, burden = _in_units(u)
+    scale, centre, low, high = (constant(row, u.device, u.dtype) for row in (SCALE, CENTRE, LOW, HIGH))
+    # each coordinate in one run of memory
+    rows = (u * scale + centre).clamp(low, high).movedim(-1, 0).contiguous()
+    rate, pr, qrs, jt_c, tpte, burden = rows.unbind(0)
     log = log_rr(rate)
     stretch = jt_peak_scale(log)
     before_and_after = qrs + tpte
@@ -59,17 +62,3 @@ def intervals_of(u: Tensor) -> dict[str, Tensor]:
         "tpeak_tend_ms": tpte,
         "arrhythmia_burden": torch.sigmoid(burden),
     }
-
-
-def rate_and_qtcf(u: Tensor) -> tuple[Tensor, Tensor]:
-    """Heart rate in bpm and QTcF in ms [...] of u [..., 6], as `intervals_of` gives them, without the rest."""
-    rate, _, qrs, jt_c, tpte, _ = _in_units(u)
-    log = log_rr(rate)
-    qt = torch.clamp_max(jt_c * jt_peak_scale(log) + (qrs + tpte), LONGEST_QT_MS)
-    return rate, qt / qt_scale(log)
-
-
-def _in_units(u: Tensor) -> tuple[Tensor, ...]:
-    """The six coordinates [...] of u [..., 6] in their units and limits, each in one run of memory."""
-    scale, centre, low, high = (constant(row, u.device, u.dtype) for row in (SCALE, CENTRE, LOW, HIGH))
-    return (u * scale + centre).clamp(low, high).movedim(-1, 0).contiguous().unbind(0)

@@ -29,14 +29,19 @@ from world_models.constants import constant
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.nn.mlp import mlp
 
-__all__ = ["COORDS", "PATIENT", "Clock", "PhysiologicalPrior", "Rates", "clock_waves", "clocks"]
+__all__ = ["COORDS", "PATIENT", "Clock", "PhysiologicalPrior", "PriorStep", "Rates", "clock_waves", "clocks"]
 
 _START = math.log(math.e - 1)  # softplus of it is 1
 _STEEP = math.e / (math.e - 1)  # makes the slope there 1
 COORDS = 6  # coordinates of u, see `latent.COORDINATES`
 PATIENT = 5  # age, sex, log weight, log metaboliser (0 where unknown), whether the metaboliser is known
 COMPARTMENTS = 6
-RATES = ("ka", "ke", "k12", "k21", "k_fast", "k_slow")
+CENTRAL, SITES = 2, slice(4, 6)  # of the compartments: the central one; the fast and the slow effect site
+HOURS_PER_DAY = 24.0
+DAY_WAVES = (2 * math.pi / HOURS_PER_DAY, 4 * math.pi / HOURS_PER_DAY)  # rad/h: a day and half a day
+# 0.005 to 12 per h: half-lives of six days and of four minutes, beyond any drug taken by mouth.
+LOG_RATE_LIMITS = (math.log(0.005), math.log(12.0))
+WIDEST_CORRECTION = 3.0  # of u: what the neural part can add to a target
 
 
 class Rates(NamedTuple):
@@ -45,12 +50,23 @@ class Rates(NamedTuple):
     propagator: Tensor  # [B, D, 6, 6] amounts over one substep
     slope: Tensor  # [B, D, 2, 6] effect of the fast and slow site on each coordinate
     daily: Tensor  # [B, 6, 4] Fourier coefficients of the time of day
-    context: Tensor  # [B, eta + 5 + 6] what the neural parts are told of the patient
+    eta: Tensor  # [B, eta] random effects
+    patient: Tensor  # [B, 5] covariates, see `patients.patient_features`
+    anchor: Tensor  # [B, 6] u of the patient's own baseline
+
+
+class PriorStep(NamedTuple):
+    """Where the prior stands after a step."""
+
+    amounts: Tensor  # [B, D, 6] in reference doses
+    deviation: Tensor  # [B, 6] what the prior has moved u by
+    effect: Tensor  # [B, D * 2] saturated effect-site levels, see `PhysiologicalPrior.effect`
+    clock: Tensor  # [B, 4] waves of the clock hour, see `clock_waves`
 
 
 def clock_waves(hour: Tensor) -> Tensor:
     """[..., 4]: sine and cosine of the day's first two harmonics at this clock hour."""
-    angle = hour.unsqueeze(-1) * constant((2 * math.pi / 24, 4 * math.pi / 24), hour.device, hour.dtype)
+    angle = hour.unsqueeze(-1) * constant(DAY_WAVES, hour.device, hour.dtype)
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
 
 
@@ -64,13 +80,16 @@ class Clock(NamedTuple):
 
 def clocks(hours: Tensor, start_hour: Tensor) -> list[Clock]:
     """One Clock for each of n clock hours [n, B] of patients admitted at start_hour [B]."""
-    now = clock_waves(hours)
-    moved = 1 - torch.cos((hours - start_hour) * (2 * math.pi / 24))
-    return [Clock(*moment) for moment in zip(now, now - clock_waves(start_hour), moved, strict=True)]
+    waves = clock_waves(torch.cat([hours, start_hour.unsqueeze(0)]))
+    now, start = waves[:-1], waves[-1]
+    moved = 1 - torch.cos((hours - start_hour) * (2 * math.pi / HOURS_PER_DAY))
+    return [Clock(*moment) for moment in zip(now, now - start, moved, strict=True)]
 
 
 class PhysiologicalPrior(nn.Module):
     """Population parameters, how random effects and covariates move them, and the integrators."""
+
+    reference_mg: Tensor  # [D] dose that amounts are counted in
 
     def __init__(
         self,
@@ -82,7 +101,7 @@ class PhysiologicalPrior(nn.Module):
         super().__init__()
         self.config, self.drugs = config, drugs
         self.register_buffer("reference_mg", torch.tensor(reference_mg))
-        self.log_rate = nn.Parameter(torch.tensor(start_rates).log())  # [D, 6] per h
+        self.log_rate = nn.Parameter(torch.tensor(start_rates).log())  # [D, 6] per h: ka, ke, k12, k21, k_fast, k_slow
         self.rate_eta = nn.Parameter(0.05 * _fixed_pattern(drugs * 6, config.eta).reshape(drugs, 6, config.eta))
         self.rate_patient = nn.Parameter(torch.zeros(drugs, 6, PATIENT))
         self.slope = nn.Parameter(0.3 * _fixed_pattern(drugs * 2, COORDS).reshape(drugs, 2, COORDS))
@@ -90,9 +109,8 @@ class PhysiologicalPrior(nn.Module):
             0.05 * _fixed_pattern(drugs * 12, config.eta).reshape(drugs, 2, COORDS, config.eta)
         )
         self.slope_patient = nn.Parameter(torch.zeros(drugs, 2, COORDS, PATIENT))
-        self.log_half = nn.Parameter(
-            torch.full((drugs,), math.log(4.0))
-        )  # effect-site level of half the possible effect
+        # effect-site level of half the possible effect
+        self.log_half = nn.Parameter(torch.full((drugs,), math.log(4.0)))
         self.daily = nn.Parameter(torch.zeros(COORDS, 4))
         self.daily_eta = nn.Parameter(0.02 * _fixed_pattern(COORDS * 4, config.eta).reshape(COORDS, 4, config.eta))
         # h; an arrhythmia's burden follows a drug far more slowly than the intervals do
@@ -103,6 +121,7 @@ class PhysiologicalPrior(nn.Module):
 
     @property
     def context_size(self) -> int:
+        """How many numbers the neural correction is told of the patient: random effects, covariates, anchor."""
         return self.config.eta + PATIENT + COORDS
 
     def individual(self, eta: Tensor, patient: Tensor, anchor: Tensor, hours: float | Tensor) -> Rates:
@@ -111,14 +130,15 @@ class PhysiologicalPrior(nn.Module):
         Random effects [B, eta], covariates [B, 5], baseline u [B, 6].
         """
         log_rate = self.log_rate + _apply(self.rate_eta, eta) + _apply(self.rate_patient, patient)
-        # 0.005 to 12 per hour: half-lives of six days and of four minutes, beyond any drug taken by mouth.
-        matrix = self._matrix(log_rate.clamp(math.log(0.005), math.log(12.0)).exp())
+        matrix = self._matrix(log_rate.clamp(*LOG_RATE_LIMITS).exp())
         effect = _apply(self.slope_eta, eta) + _apply(self.slope_patient, patient)
         return Rates(
             propagator=torch.linalg.matrix_exp(matrix * (hours / self.config.substeps)),
             slope=self.slope * _sensitivity(effect),
             daily=self.daily + _apply(self.daily_eta, eta),
-            context=torch.cat([eta, patient, anchor], dim=-1),
+            eta=eta,
+            patient=patient,
+            anchor=anchor,
         )
 
     def _matrix(self, rate: Tensor) -> Tensor:
@@ -141,19 +161,18 @@ class PhysiologicalPrior(nn.Module):
         added = (dose_mg / self.reference_mg).unsqueeze(-1)
         return amounts + nn.functional.pad(added, (0, COMPARTMENTS - 1))
 
-    def effect(self, amounts: Tensor) -> Tensor:
-        """Saturating effect-site levels [B, D, 2]."""
-        return self._saturated(amounts, self._per_half()).view(*amounts.shape[:-1], 2)
+    def effect(self, amounts: Tensor, per_half: Tensor | None = None) -> Tensor:
+        """Saturated effect-site levels [..., D * 2] (fast, slow of each drug) of amounts [..., D, 6].
 
-    def _per_half(self) -> Tensor:
-        """One over the level of half the effect, [D * 2]."""
+        Args:
+            per_half: of `per_half`, from a caller who needs several levels.
+        """
+        sites = amounts[..., SITES].flatten(-2)  # operations on runs of two numbers take three times as long
+        return sites / (sites * (self.per_half() if per_half is None else per_half) + 1)
+
+    def per_half(self) -> Tensor:
+        """One over the effect-site level of half the possible effect, [D * 2]."""
         return torch.exp(-self.log_half).unsqueeze(-1).expand(-1, 2).flatten()
-
-    @staticmethod
-    def _saturated(amounts: Tensor, per_half: Tensor) -> Tensor:
-        """`effect` as [B, D * 2]: operations on runs of two numbers take three times as long."""
-        sites = amounts[..., 4:].flatten(-2)
-        return sites / (sites * per_half + 1)
 
     def target(self, rates: Rates, level: Tensor, clock: Clock, deviation: Tensor) -> Tensor:
         """Where the deviation [B, 6] is heading: dose effect, time of day against the start's, neural correction.
@@ -162,11 +181,13 @@ class PhysiologicalPrior(nn.Module):
         """
         drug = torch.bmm(level.unsqueeze(1), rates.slope.flatten(1, 2)).squeeze(1)
         day = torch.bmm(rates.daily, clock.shift.unsqueeze(-1)).squeeze(-1)
-        # The correction sees effect sites relative to the drug's reference and may not run away: tanh bounds it.
-        learned = self.drift(torch.cat([deviation, level, clock.now, rates.context], dim=-1))
+        # The correction sees effect sites relative to the drug's reference; tanh keeps it from running away.
+        patient = (rates.eta, rates.patient, rates.anchor)
+        learned = self.drift(torch.cat([deviation, level, clock.now, *patient], dim=-1))
         # Zero at the start without drug, so that a patient nobody treats keeps the baseline that was measured.
         awake = (level.sum(-1) + clock.moved).clamp_max(1.0).unsqueeze(-1)
-        return torch.addcmul(drug + day, torch.tanh(learned / 3), awake, value=3.0)
+        bounded = torch.tanh(learned / WIDEST_CORRECTION)
+        return torch.addcmul(drug + day, bounded, awake, value=WIDEST_CORRECTION)
 
     def advance(
         self,
@@ -176,18 +197,19 @@ class PhysiologicalPrior(nn.Module):
         clock_hour: Tensor,
         start_hour: Tensor,
         hours: float | Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Amounts [B, D, 6] and deviation [B, 6] after `hours` (a number or [B, 1]; the ones `rates` was made for)."""
+    ) -> PriorStep:
+        """The prior `hours` (a number or [B, 1]; the ones `rates` was made for) after clock_hour [B]."""
         step = hours / self.config.substeps
         keep = torch.exp(-step / self.log_tau.exp())
         passed = step[:, 0] if isinstance(step, Tensor) else step
         ends = torch.stack([clock_hour + passed * (i + 1) for i in range(self.config.substeps)])
-        per_half = self._per_half()
+        per_half = self.per_half()
         for clock in clocks(ends, start_hour):
             amounts = torch.matmul(rates.propagator, amounts.unsqueeze(-1)).squeeze(-1)
-            goal = self.target(rates, self._saturated(amounts, per_half), clock, deviation)
+            level = self.effect(amounts, per_half)
+            goal = self.target(rates, level, clock, deviation)
             deviation = torch.addcmul(goal, deviation - goal, keep)
-        return amounts, deviation
+        return PriorStep(amounts, deviation, level, clock.now)
 
     def adaptive(
         self,
@@ -206,12 +228,12 @@ class PhysiologicalPrior(nn.Module):
 
         rates = self.individual(eta, patient, anchor, hours)
         log_rate = self.log_rate + _apply(self.rate_eta, eta) + _apply(self.rate_patient, patient)
-        matrix = self._matrix(log_rate.clamp(math.log(0.005), math.log(12.0)).exp())
+        matrix = self._matrix(log_rate.clamp(*LOG_RATE_LIMITS).exp())
 
         def field(time: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             x, v = state
             clock = clocks((clock_hour + time).unsqueeze(0), start_hour)[0]
-            goal = self.target(rates, self._saturated(x, self._per_half()), clock, v)
+            goal = self.target(rates, self.effect(x), clock, v)
             return (matrix * x.unsqueeze(-2)).sum(-1), (goal - v) / self.log_tau.exp()
 
         times = torch.tensor([0.0, hours], dtype=amounts.dtype, device=amounts.device)
@@ -234,6 +256,6 @@ def _sensitivity(x: Tensor) -> Tensor:
 
 
 def _fixed_pattern(rows: int, columns: int) -> Tensor:
-    """A fixed, spread-out start [rows, columns] in about [-1.4, 1.4] (golden-ratio sequence): no generator is called."""
+    """A fixed, spread-out start [rows, columns] in about [-1.4, 1.4] (golden-ratio sequence), without a generator."""
     index = torch.arange(1, rows * columns + 1, dtype=torch.float64)
     return (((index * 0.6180339887498949) % 1.0 - 0.5) * 2 * math.sqrt(2)).to(torch.float32).reshape(rows, columns)

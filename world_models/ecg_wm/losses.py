@@ -1,8 +1,8 @@
 """What the dynamics are trained on: one loss over recorded courses, four parts.
 
-- Evidence: the log-likelihood of the whole course under the prior with random effects drawn from the belief after its
+- Evidence: the log-likelihood of the whole course under the prior with random effects sampled from the belief after its
   last visit, residuals autoregressive and normal, less the belief's divergence from the unit normal.
-- Belief: every earlier visit's belief should give that draw a high density (neural posterior estimation).
+- Belief: every earlier visit's belief should give that sample a high density (neural posterior estimation).
 - Flow: energy score of the few-step residual.
 - Spread: normal log-likelihood of what an early belief's mean left unexplained.
 """
@@ -16,22 +16,29 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.ecg_wm import latent
+from world_models.ecg_wm.belief import visit_features
 from world_models.ecg_wm.courses import Courses
-from world_models.ecg_wm.flow import energy_score
+from world_models.ecg_wm.flow import VARIANCE_FLOOR, autoregression, energy_score, flow_condition
 from world_models.ecg_wm.inference import course
 from world_models.ecg_wm.model import SPREAD_OF, ECGWorldModel
-from world_models.ecg_wm.patients import patient_features
 from world_models.ecg_wm.state import Belief, ECGWorldState
 
-__all__ = ["Parts", "dynamics_loss", "foresight_loss", "hazard_loss"]
+__all__ = ["DynamicsLoss", "dynamics_loss", "foresight_loss", "hazard_loss"]
+
+HISTORIES_WITH_HOLES, VISITS_HIDDEN = 0.5, 0.33  # shares of patients, and of such a patient's later visits
+FROM_BASELINE = 0.7  # share of patients whose spread is judged from the first visit's belief
+SPREAD_UNIT = 10.0  # ms or bpm
+MOST_LOG_HAZARD = 5.0  # per h: beyond, an event is certain within minutes
 
 
-class Parts(NamedTuple):
-    evidence: Tensor
-    divergence: Tensor
-    belief: Tensor
-    flow: Tensor
-    spread: Tensor
+class DynamicsLoss(NamedTuple):
+    """The parts of the loss, scalars, each a mean over patients and visits."""
+
+    evidence: Tensor  # nats a visit
+    divergence: Tensor  # nats a visit
+    belief: Tensor  # nats
+    flow: Tensor  # energy score, in units of the residual's scale
+    spread: Tensor  # nats
 
 
 def begin(model: ECGWorldModel, data: Courses, key: Tensor) -> ECGWorldState:
@@ -45,7 +52,7 @@ def begin(model: ECGWorldModel, data: Courses, key: Tensor) -> ECGWorldState:
     return model.start(key, factors, data.metaboliser, shape, data.u[:, 0])
 
 
-def dynamics_loss(model: ECGWorldModel, data: Courses, key: Tensor, samples: int = 6) -> Parts:
+def dynamics_loss(model: ECGWorldModel, data: Courses, key: Tensor, samples: int = 6) -> DynamicsLoss:
     """The parts, each a mean over patients and visits."""
     u, actions = data.u, data.actions
     batch, visits = u.shape[:2]
@@ -57,21 +64,21 @@ def dynamics_loss(model: ECGWorldModel, data: Courses, key: Tensor, samples: int
 
     with torch.no_grad():
         typical, _ = course(model, state, torch.zeros_like(state.unknown[:, :eta_size]), actions, gaps)
-    before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], dim=1)
-    # A third of the visits, never the first, are not charted: histories with holes must be read too.
-    hidden = keys.uniform(key, 0, "loss/hidden", (visits,)) < 0.33 * (
-        keys.uniform(key, 1, "loss/hidden") < 0.5
-    ).unsqueeze(-1)
+    before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], dim=1) / model.prior.reference_mg
+    # Some visits, never the first, are not charted: histories with holes must be read too.
+    with_holes = keys.uniform(key, 1, "loss/hidden") < HISTORIES_WITH_HOLES
+    hidden = keys.uniform(key, 0, "loss/hidden", (visits,)) < VISITS_HIDDEN * with_holes.unsqueeze(-1)
     hidden[:, 0] = False
     shown = torch.where(hidden.unsqueeze(-1), float("nan"), u)
-    mean, sd = model.believe(model.visit_features(state, shown, typical, before, hours, gaps))
+    known = (state.rates.patient, state.measured, state.start_hour)
+    mean, sd = model.believe(visit_features(*known, shown, model.prior.effect(typical), before, hours, gaps))
 
     unknown = mean[:, -1] + sd[:, -1] * keys.normal(key, 0, "loss/unknown", (mean.shape[-1],))
     lived = state._replace(unknown=unknown)
     amounts, deviation = course(model, lived, unknown[:, :eta_size], actions, gaps)
-    residual = u - model.anchor(lived).unsqueeze(1) - deviation
+    residual = u - model.anchor(state.measured, unknown).unsqueeze(1) - deviation
 
-    memory, step_scale = model.innovation(data.hours_per_step)
+    memory, step_scale = autoregression(model.log_memory, model.log_noise, data.hours_per_step)
     innovation = torch.cat([residual[:, :1], residual[:, 1:] - memory * residual[:, :-1]], dim=1)
     scale = torch.cat([model.log_noise.exp().expand(1, -1), step_scale.expand(visits - 1, -1)])
     evidence = (0.5 * (innovation / scale).square() + scale.log()).sum((1, 2)) / visits
@@ -81,7 +88,7 @@ def dynamics_loss(model: ECGWorldModel, data: Courses, key: Tensor, samples: int
 
     flow = _flow_loss(model, data, lived, amounts.detach(), deviation.detach(), residual.detach(), key, samples)
     spread = _spread_loss(model, data, state, mean.detach(), sd.detach(), actions, gaps, hours, key)
-    return Parts(evidence.mean(), divergence.mean(), density[:, :-1].sum(-1).mean(), flow, spread)
+    return DynamicsLoss(evidence.mean(), divergence.mean(), density[:, :-1].sum(-1).mean(), flow, spread)
 
 
 def _flow_loss(
@@ -98,16 +105,18 @@ def _flow_loss(
     batch, visits = residual.shape[:2]
     at = 1 + torch.floor(keys.uniform(key, 0, "loss/flow_at", (4,)) * (visits - 1)).long()
     row = torch.arange(batch, device=at.device).unsqueeze(-1)
-    twin = model.with_options(hours_per_step=data.hours_per_step)
-    condition = twin.condition(
-        amounts[row, at].flatten(0, 1), residual[row, at - 1].flatten(0, 1),
-        patient_features(state).repeat_interleave(4, 0), deviation[row, at].flatten(0, 1),
-    ).detach()  # fmt: skip
-    memory, scale = (x.detach() for x in model.innovation(data.hours_per_step))
+    condition = flow_condition(
+        residual[row, at - 1].flatten(0, 1),
+        deviation[row, at].flatten(0, 1),
+        data.hours_per_step,
+        model.prior.effect(amounts[row, at].flatten(0, 1)),
+        state.rates.patient.repeat_interleave(4, 0),
+    ).detach()
+    memory, scale = (x.detach() for x in autoregression(model.log_memory, model.log_noise, data.hours_per_step))
     observed = ((residual[row, at] - memory * residual[row, at - 1]) / scale).flatten(0, 1)
     noise = keys.normal(key, 0, "loss/flow", (samples, 4, residual.shape[-1])).permute(1, 0, 2, 3).flatten(1, 2)
-    drawn = model.flow(noise, condition.unsqueeze(0).expand(samples, -1, -1))
-    return energy_score(drawn, observed).mean()
+    sampled = model.flow(noise, condition.unsqueeze(0).expand(samples, -1, -1))
+    return energy_score(sampled, observed).mean()
 
 
 def _spread_loss(
@@ -121,49 +130,53 @@ def _spread_loss(
     hours: Tensor,
     key: Tensor,
 ) -> Tensor:
-    """How far the charts of two later visits lie from what the belief after some visit expected (in units of 10 ms or bpm)."""
+    """How far two later charts lie from what the belief after some visit expected, in units of 10 ms or bpm."""
     batch, visits = hours.shape
-    early = keys.uniform(key, 0, "loss/early") < 0.7
+    early = keys.uniform(key, 0, "loss/early") < FROM_BASELINE
     last = torch.where(early, 0, torch.floor(keys.uniform(key, 0, "loss/last") * (visits - 1)).long())
     row = torch.arange(batch, device=last.device)
     belief = Belief(mean[row, last], sd[row, last])
     lived = state._replace(belief=belief, unknown=belief.mean)
     with torch.no_grad():
         amounts, deviation = course(model, lived, belief.mean[:, : model.config.eta], actions, gaps)
-        expected = latent.intervals_of(model.anchor(lived).unsqueeze(1) + deviation)
+        expected = latent.intervals_of(model.anchor(state.measured, belief.mean).unsqueeze(1) + deviation)
         real = latent.intervals_of(data.u)
     loss = hours.new_zeros(())
     for n in range(2):
         at = last + 1 + torch.floor(keys.uniform(key, n, "loss/spread_at") * (visits - 1 - last)).long()
-        moment = lived._replace(amounts=amounts[row, at], hours=hours[row, at])
-        width = model.spread_of(moment, scaled=False) / 10
-        error = torch.stack([(real[name] - expected[name])[row, at] for name in SPREAD_OF], dim=-1) / 10
+        moment = model.settled(lived._replace(amounts=amounts[row, at], hours=hours[row, at]))
+        width = model.spread_of(moment, scaled=False) / SPREAD_UNIT
+        error = torch.stack([(real[name] - expected[name])[row, at] for name in SPREAD_OF], dim=-1) / SPREAD_UNIT
         loss = loss + (0.5 * (error / width).square() + width.log()).mean() / 2
     return loss
 
 
 def foresight_loss(model: ECGWorldModel, data: Courses, key: Tensor) -> Tensor:
-    """CRPS of the whole course as foreseen from the baseline alone, two draws a patient, in units of the residual's SD.
+    """CRPS of the course as foreseen from the baseline alone, in units of the residual's SD; two samples a patient.
 
-    The evidence leaves room for beliefs whose average over patients is not the prior: whoever gets a drug seldom is then
-    foreseen to respond as the prior does, not as its takers do. This closes the gap where it is seen, in the forecast.
+    The evidence leaves room for beliefs whose average over patients is not the prior: patients who seldom get a drug
+    are then foreseen to respond as the prior does, not as its takers do. This closes the gap in the forecast itself.
     """
     twice = Courses(
-        data.u.repeat(2, 1, 1), {n: v.repeat(2, 1) for n, v in data.charts.items()}, data.actions.repeat(2, 1, 1),
-        data.metaboliser.repeat(2), data.hours_per_step,
-    )  # fmt: skip
-    luck = torch.cat([keys.fold(key, 1), keys.fold(key, 2)])
-    state = begin(model, twice, luck)
+        data.u.repeat(2, 1, 1),
+        {n: v.repeat(2, 1) for n, v in data.charts.items()},
+        data.actions.repeat(2, 1, 1),
+        data.metaboliser.repeat(2),
+        data.hours_per_step,
+    )
+    each = torch.cat([keys.fold(key, 1), keys.fold(key, 2)])
+    state = begin(model, twice, each)
     batch, visits = twice.u.shape[:2]
-    gaps = torch.full((batch, visits), data.hours_per_step, device=luck.device)
+    gaps = torch.full((batch, visits), data.hours_per_step, device=each.device)
     gaps[:, 0] = 0
     _, deviation = course(model, state, state.unknown[:, : model.config.eta], twice.actions, gaps)
     scale = model.log_noise.exp().detach()
     fade = torch.exp(-gaps.cumsum(1).unsqueeze(-1) / model.log_memory.detach().exp())
-    noise = scale * torch.sqrt(1 - fade.square() + 1e-6) * keys.normal(luck, 0, "loss/foresight", (visits, data.u.shape[-1]))
-    first = (state.measured - model.anchor(state)).unsqueeze(1)
-    drawn = (model.anchor(state).unsqueeze(1) + deviation + fade * first + noise) / scale
-    one, other = drawn[: batch // 2, 1:], drawn[batch // 2 :, 1:]
+    normals = keys.normal(each, 0, "loss/foresight", (visits, data.u.shape[-1]))
+    noise = scale * torch.sqrt(1 - fade.square() + VARIANCE_FLOOR) * normals
+    first = (state.measured - state.rates.anchor).unsqueeze(1)
+    foreseen = (state.rates.anchor.unsqueeze(1) + deviation + fade * first + noise) / scale
+    one, other = foreseen[: batch // 2, 1:], foreseen[batch // 2 :, 1:]
     seen = data.u[:, 1:] / scale
     return (0.5 * ((one - seen).abs() + (other - seen).abs()) - 0.5 * (one - other).abs()).mean()
 
@@ -172,9 +185,9 @@ def hazard_loss(model: ECGWorldModel, data: Courses) -> Tensor:
     """Negative log-likelihood per patient-hour of torsades in each step, up to and including the first."""
     torsades = data.charts["torsades"]
     at_risk = torsades[:, :-1] < 0.5
-    chart = {n: data.charts[n][:, 1:] for n in ("qtcf_ms", "heart_rate_bpm")}
-    chart["baseline_qtcf_ms"] = data.charts["qtcf_ms"][:, :1]
-    cumulative = torch.exp(model.log_hazard(chart).clamp(max=5.0)) * data.hours_per_step
+    qtcf, rate = (data.charts[name] for name in ("qtcf_ms", "heart_rate_bpm"))
+    log_hazard = model.log_hazard(qtcf[:, 1:], qtcf[:, :1], rate[:, 1:])
+    cumulative = torch.exp(log_hazard.clamp(max=MOST_LOG_HAZARD)) * data.hours_per_step
     struck = torsades[:, 1:] > 0.5
     # log(1 - exp(-x)) for an event, -x otherwise
     log_event = torch.log(-torch.expm1(-cumulative.clamp_min(1e-12)))

@@ -2,8 +2,8 @@
 
 One step: the doses are swallowed, the ODE prior carries drug amounts and the latent's deviation from baseline over the
 step (`latent_ode`), the flow adds the stochastic residual (`flow`), the head reads intervals off the latent (`latent`),
-and, when somebody asks, the decoder draws the ECG (`vae`, `beats`). What is not known of a patient is a draw from a
-belief (`belief`), redrawn by `rekey`, so particles differ in patient as well as in luck.
+and, on request, the decoder gives the ECG (`vae`, `beats`, `synthesis`). What is not known of a patient is sampled
+from a belief (`belief`), anew by `rekey`, so particles differ in patient as well as in noise.
 
 The construction (VAE, physiological ODE prior, generative residual) follows ECG-WM (Chen et al. 2026,
 arXiv 2605.17580); that the flow acts on interval coordinates, few-step, and that the prior carries a belief about the
@@ -21,17 +21,26 @@ from torch import Tensor, nn
 
 from world_models import checkpoint, keys
 from world_models.config_json import from_json
-from world_models.ecg.waveform import R_SHARE, beat_samples, derive_twelve, tile
-from world_models.ecg_wm import beats, inference, latent
-from world_models.ecg_wm.belief import BeliefEncoder
+from world_models.ecg_wm import inference, latent
+from world_models.ecg_wm.belief import BeliefEncoder, visit_features
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.encode import read_chart
-from world_models.ecg_wm.flow import ResidualFlow
-from world_models.ecg_wm.latent_ode import COMPARTMENTS, COORDS, PATIENT, PhysiologicalPrior, clock_waves
-from world_models.ecg_wm.patients import baseline_chart, log_dose, patient_features
+from world_models.ecg_wm.flow import ResidualFlow, autoregression, flow_condition
+from world_models.ecg_wm.latent_ode import (
+    CENTRAL,
+    COMPARTMENTS,
+    COORDS,
+    HOURS_PER_DAY,
+    PATIENT,
+    PhysiologicalPrior,
+    Rates,
+    clock_waves,
+)
+from world_models.ecg_wm.patients import baseline_chart, patient_features
 from world_models.ecg_wm.readback import Readback
 from world_models.ecg_wm.start_rates import REFERENCE_MG, START_RATES
-from world_models.ecg_wm.state import Belief, ECGWorldState
+from world_models.ecg_wm.state import Belief, ECGWorldState, Present
+from world_models.ecg_wm.synthesis import synthesise
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.nn.mlp import mlp
@@ -40,33 +49,45 @@ from world_models.protocol import Chart, Factors, History
 from world_models.quantities.ecg_drug import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
 from world_models.quantity import Quantity
 
-__all__ = ["KIND", "ECGWorldModel"]
+__all__ = ["KIND", "SPREAD_OF", "ECGWorldModel", "with_dose"]
 
 KIND = "ecg-wm"
-_DRAWN = tuple(q.name for q in FACTORS)
+_COHORT_FACTORS = tuple(q.name for q in FACTORS)
 SPREAD_OF = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "qtcf_ms")
-SAMPLES, RATE_HZ, TEMPLATE, AT_R = 5000, 500.0, 801, 300
-LUCK = (("residual", COORDS), "torsades")  # what a step draws
+SHAPE = "latent shape of the beat, as `read` gives it"
+LATENT_LIMIT = 50.0  # of a latent's entries in a chart
+# What training met: hardly a patient of the oracle's cohorts is older or heavier, or has a coordinate so far out.
+OLDEST_YEARS, HEAVIEST_KG, WIDEST_U = 95.0, 160.0, 12.0
+# The torsades hazard bends at these QTcF, and in these units QTcF and rate enter it.
+SHORT_QTCF_MS, MIDDLE_QTCF_MS, LONG_QTCF_MS, PER_MS = 450.0, 500.0, 600.0, 100.0
+SLOW_RATE_BPM, PER_BPM = 60.0, 10.0
+NARROWEST_GATE = 0.02  # width of the gate on QTcF's rise, in units of PER_MS
+# The spread head's output in the chart's units: softplus of it times the first, plus the second.
+SPREAD_UNIT, LEAST_SPREAD = 10.0, 0.1
+STEP_STREAMS = (("residual", COORDS), "torsades")  # the random numbers of a step
 
 
 class ECGWorldModel(nn.Module):
-    """The learned world. Implements `world_models.protocol.Learned`; B patients, D = 4 drugs."""
+    """The learned world, as `world_models.protocol` has it; B patients, D = 4 drugs."""
 
-    measures: tuple[Quantity, ...]
     orders = ORDERS
+    weights_sha256: str | None = None  # the seal of the folder it was loaded from
+    amount_limit: Tensor  # [D] largest central amounts met in training
+    temperature: Tensor  # scalar: widens the samples of the belief; calibrated like spread_scale
+    spread_scale: Tensor  # [len(SPREAD_OF)] calibration on held-out cohorts
 
     def __init__(self, config: ECGWorldConfig, hours_per_step: float | None = None, cohort: str = "typical"):
         super().__init__()
         self.config, self.name, self.cohort = config, config.name, cohort
         self.hours_per_step = float(hours_per_step or config.hours_per_step)
         latent_size = COORDS + config.morphology
-        self.measures = (
+        self.measures: tuple[Quantity, ...] = (
             *MEASURES,
-            Quantity("latent", "1", -50.0, 50.0, (latent_size,), "u and m of the ECG", on_request=True),
+            Quantity("latent", "1", -LATENT_LIMIT, LATENT_LIMIT, (latent_size,), "u and m of the ECG", on_request=True),
         )
-        self.factors = (
+        self.factors: tuple[Quantity, ...] = (
             *FACTORS,
-            Quantity("shape", "1", -50.0, 50.0, (config.morphology,), "latent shape of the beat, as `read` gives it"),
+            Quantity("shape", "1", -LATENT_LIMIT, LATENT_LIMIT, (config.morphology,), SHAPE),
         )
         drugs = len(DRUGS)
         self.prior = PhysiologicalPrior(config, drugs, START_RATES, REFERENCE_MG)
@@ -74,9 +95,8 @@ class ECGWorldModel(nn.Module):
         self.flow = ResidualFlow(COORDS, condition, config.flow_width, config.flow_steps)
         self.log_memory = nn.Parameter(torch.zeros(COORDS))  # log h: how long a residual is remembered
         self.log_noise = nn.Parameter(torch.full((COORDS,), -1.0))  # log SD of the residual, for the evidence bound
-        self.correction = nn.Parameter(
-            torch.full((COORDS,), -1.0)
-        )  # log SD of the momentary part of a baseline reading
+        # log SD of the momentary part of a baseline reading
+        self.correction = nn.Parameter(torch.full((COORDS,), -1.0))
         self.believe = BeliefEncoder(drugs, config.eta + COORDS, config.belief_width)
         self.spread_head = mlp(
             (2 * drugs + PATIENT + COORDS + 1 + config.eta + COORDS + 4, config.spread_width, len(SPREAD_OF))
@@ -84,9 +104,9 @@ class ECGWorldModel(nn.Module):
         # log torsades hazard per h, see `log_hazard`: level, four slopes, middle and width of the gate on the rise
         self.hazard = nn.Parameter(torch.tensor([-8.0, 1.0, 1.0, 1.0, 0.0, 0.3, 0.2]))
         self.vae = BeatVAE(config)
-        self.register_buffer("amount_limit", torch.full((drugs,), 10.0))  # largest central amount met in training
-        self.register_buffer("temperature", torch.ones(()))  # widens the belief's draws; calibrated like spread_scale
-        self.register_buffer("spread_scale", torch.ones(len(SPREAD_OF)))  # calibration on held-out cohorts
+        self.register_buffer("amount_limit", torch.full((drugs,), 10.0))
+        self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("spread_scale", torch.ones(len(SPREAD_OF)))
         self.readback = Readback(config)
 
     # ---- loading -------------------------------------------------------------------------------------------------
@@ -106,7 +126,9 @@ class ECGWorldModel(nn.Module):
             FileNotFoundError, CheckpointError: see `checkpoint.load_module`.
         """
         cohort_named(cohort)
-        return checkpoint.load_module(folder, KIND, _build, device).with_options(hours_per_step, cohort)
+        module = checkpoint.load_module(folder, KIND, _build, device)
+        assert isinstance(module, ECGWorldModel)  # as `_build` makes it
+        return module.with_options(hours_per_step, cohort)
 
     def with_options(self, hours_per_step: float | None = None, cohort: str | None = None) -> ECGWorldModel:
         """The same weights (shared, not copied) with another step or another cohort of generated patients."""
@@ -118,6 +140,7 @@ class ECGWorldModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.log_noise.device
 
     # ---- the verbs -----------------------------------------------------------------------------------------------
@@ -130,7 +153,7 @@ class ECGWorldModel(nn.Module):
             ValueError: a factor is unknown or out of range.
         """
         given = checked_factors(self.factors, factors, key.shape[0], self.device)
-        f = draw_factors(self.cohort, key, {name: given[name] for name in given if name in _DRAWN})
+        f = draw_factors(self.cohort, key, {name: given[name] for name in given if name in _COHORT_FACTORS})
         unknown = torch.full_like(f["age_years"], float("nan"))
         shape = given.get("shape")
         if shape is None:
@@ -139,69 +162,83 @@ class ECGWorldModel(nn.Module):
 
     @torch.no_grad()
     def read(self, chart: Chart) -> dict[str, Tensor]:
-        """Factors from a recorded chart: `ecg_mv` [B, 12, T] at 500 Hz and whatever else of the factors stands in it."""
+        """Factors from a recorded chart: `ecg_mv` [B, 12, T] at 500 Hz, and what else of the factors stands in it."""
         return read_chart(self.vae, chart)
 
     @torch.no_grad()
     def transition(self, state: ECGWorldState, action: Tensor) -> ECGWorldState:
-        hours = self.hours_per_step
+        """One step of `hours_per_step` after doses [B, D] mg; see `WorldModel.transition`.
+
+        Raises:
+            ValueError: an order outside its bounds.
+        """
+        hours, t = self.hours_per_step, state.t + 1
         dose = checked_orders(self.orders, action, state.key.shape[0], self.device)
-        amounts, deviation = self.prior.advance(
-            state.rates, self.prior.dose(state.amounts, dose), state.deviation,
-            state.start_hour + state.hours, state.start_hour, hours,
-        )  # fmt: skip
-        t = state.t + 1
-        condition = self.condition(amounts, state.residual, self.context(state)[0], deviation)
-        memory, scale = self.innovation(hours)
-        luck = keys.uniforms(state.key, t, LUCK)
-        drawn = self.flow(keys.to_normal(luck[:, :COORDS]), condition)
+
+        swallowed, now = self.prior.dose(state.amounts, dose), state.start_hour + state.hours
+        prior = self.prior.advance(state.rates, swallowed, state.deviation, now, state.start_hour, hours)
+
+        uniforms = keys.uniforms(state.key, t, STEP_STREAMS)
+        normals = keys.to_normal(uniforms[:, :COORDS])
+        memory, scale = autoregression(self.log_memory, self.log_noise, hours)
+        condition = flow_condition(state.residual, prior.deviation, hours, prior.effect, state.rates.patient)
+        residual = torch.addcmul(memory * state.residual, scale, self.flow(normals, condition))
+
+        u = state.rates.anchor + prior.deviation + residual
+        intervals = latent.intervals_of(u)
+        hazard = self.log_hazard(intervals["qtcf_ms"], state.baseline_qtcf_ms, intervals["heart_rate_bpm"]).exp()
+        struck = (uniforms[:, COORDS] < -torch.expm1(-hazard * hours)).to(torch.float32)
         since = (state.hours_since_dose + hours).clamp_max(MAX_HOURS_SINCE_DOSE)
-        moved = state._replace(
-            t=t, hours=state.hours + hours, amounts=amounts, deviation=deviation,
-            residual=torch.addcmul(memory * state.residual, scale, drawn),
-            total_dose_mg=state.total_dose_mg + dose, hours_since_dose=torch.where(dose > 0, hours, since),
-            dose_log_mg=log_dose(state.dose_log_mg, state.t, dose),
-        )  # fmt: skip
-        rate, qtcf = latent.rate_and_qtcf(torch.stack([self.coordinates(moved), state.measured]))
-        chart = {"heart_rate_bpm": rate[0], "qtcf_ms": qtcf[0], "baseline_qtcf_ms": qtcf[1]}
-        chance = -torch.expm1(-torch.exp(self.log_hazard(chart)) * hours)
-        struck = (luck[:, COORDS] < chance).to(torch.float32)
-        return moved._replace(torsades=torch.maximum(state.torsades, struck))
+        return state._replace(
+            t=t,
+            hours=state.hours + hours,
+            amounts=prior.amounts,
+            deviation=prior.deviation,
+            residual=residual,
+            torsades=torch.maximum(state.torsades, struck),
+            total_dose_mg=state.total_dose_mg + dose,
+            hours_since_dose=torch.where(dose > 0, hours, since),
+            dose_log_mg=with_dose(state.dose_log_mg, state.t, dose),
+            present=Present(u, intervals, prior.effect, prior.clock),
+        )
 
     @torch.no_grad()
     def observe(self, state: ECGWorldState, also: Sequence[str] = ()) -> Chart:
-        check_also(self.measures, also)
+        """The chart now; see `WorldModel.observe`. Raises ValueError: `also` names something that is no measure."""
+        if also:
+            check_also(self.measures, also)
         chart = {
             "age_years": state.age_years,
             "sex_female": state.sex_female,
             "weight_kg": state.weight_kg,
             "hours": state.hours,
-            "clock_hour": torch.remainder(state.start_hour + state.hours, 24.0),
-            **latent.intervals_of(self.coordinates(state)),
-            "baseline_qtcf_ms": latent.rate_and_qtcf(state.measured)[1],
+            "clock_hour": torch.remainder(state.start_hour + state.hours, HOURS_PER_DAY),
+            **state.present.intervals,
+            "baseline_qtcf_ms": state.baseline_qtcf_ms,
             "torsades": state.torsades,
             "total_dose_mg": state.total_dose_mg,
             "hours_since_dose": state.hours_since_dose,
         }
         if "latent" in also:
-            chart["latent"] = torch.cat([self.coordinates(state), state.shape], dim=-1).clamp(-50.0, 50.0)
+            chart["latent"] = torch.cat([state.present.u, state.shape], dim=-1).clamp(-LATENT_LIMIT, LATENT_LIMIT)
         if "ecg_mv" in also:
-            chart["ecg_mv"] = self.draw(state.shape, state.key, state.t, chart)
+            chart["ecg_mv"] = synthesise(self.vae, self.readback, state.shape, state.key, state.t, chart)
         return chart
 
     @torch.no_grad()
     def rekey(self, state: ECGWorldState, key: Tensor) -> ECGWorldState:
-        """New luck, and a new draw of what is not known: the drug course so far is gone through again with it."""
-        u = self.coordinates(state)
-        fresh = self.relive(state._replace(key=key), self.draw_unknown(state.belief, key))
+        """A new random key, and what is not known sampled anew: the drug course so far is gone through with that."""
+        fresh = inference.relive(self, state._replace(key=key), self.sample_unknown(state.belief, key))
         # What the chart showed is known: the residual makes up the difference between the new prior and it.
-        return fresh._replace(residual=u - self.anchor(fresh) - fresh.deviation)
+        residual = state.present.u - fresh.rates.anchor - fresh.deviation
+        present = state.present._replace(effect=self.prior.effect(fresh.amounts))
+        return fresh._replace(residual=residual, present=present)
 
     @torch.no_grad()
     def expected(self, state: ECGWorldState) -> ECGWorldState:
         """The same patients as the belief's mean has them, without residual: the centre of what the model expects."""
-        middle = self.relive(state, state.belief.mean)
-        return middle._replace(residual=torch.zeros_like(state.residual))
+        middle = inference.relive(self, state, state.belief.mean)
+        return self.settled(middle._replace(residual=torch.zeros_like(state.residual)))
 
     @torch.no_grad()
     def spread(self, state: ECGWorldState) -> dict[str, Tensor]:
@@ -210,19 +247,18 @@ class ECGWorldModel(nn.Module):
 
     @torch.no_grad()
     def support(self, state: ECGWorldState) -> Tensor:
-        """bool [B]: drug on board and intervals within what training met."""
-        central = state.amounts[..., 2]
-        inside = (central <= self.amount_limit).all(-1)
-        u = self.coordinates(state)[:, :-1]
-        return inside & (u.abs() < 12).all(-1) & (state.age_years <= 95) & (state.weight_kg <= 160)
+        """bool [B]: drug on board, intervals, age and weight within what training met."""
+        drug = (state.amounts[..., CENTRAL] <= self.amount_limit).all(-1)
+        intervals = (state.present.u[:, :-1].abs() < WIDEST_U).all(-1)
+        return drug & intervals & (state.age_years <= OLDEST_YEARS) & (state.weight_kg <= HEAVIEST_KG)
 
     @torch.no_grad()
     def infer(self, history: History, key: Tensor, factors: Factors | None = None) -> ECGWorldState:
         """Belief after a recorded course; see `History`. The first chart is the baseline; NaN is a missing value.
 
         `factors` may hold what `read` took from the recorded ECG (`shape`) and patient factors; the rest is taken from
-        the first chart, or drawn from the cohort. Visits need not be a step apart; the state is that of the last visit
-        (its last action is not given yet: the next `transition` gives it).
+        the first chart, or sampled from the cohort. Visits need not be a step apart. The state is that of the last
+        visit, the doses in the last row of actions swallowed.
 
         Raises:
             ValueError: the first visit lacks an interval, or a factor or a dose is out of its bounds.
@@ -236,138 +272,120 @@ class ECGWorldModel(nn.Module):
         """(object, method) of each pass through learned weights that is no module's call: timed together with those."""
         return (self.prior, "advance"), (self.prior, "individual"), (self, "log_hazard")
 
-    def coordinates(self, state: ECGWorldState) -> Tensor:
-        """u [B, 6] now."""
-        return self.context(state)[1] + state.deviation + state.residual
+    def settled(self, state: ECGWorldState) -> ECGWorldState:
+        """The state with its `present` worked out from the rest."""
+        u = state.rates.anchor + state.deviation + state.residual
+        effect, clock = self.prior.effect(state.amounts), clock_waves(state.start_hour + state.hours)
+        return state._replace(present=Present(u, latent.intervals_of(u), effect, clock))
 
-    def context(self, state: ECGWorldState) -> tuple[Tensor, Tensor]:
-        """Covariates [B, 5] and anchor [B, 6] that a living state was given with its unknowns."""
-        return state.rates.context[:, -PATIENT - COORDS : -COORDS], state.rates.context[:, -COORDS:]
-
-    def log_hazard(self, chart: Chart) -> Tensor:
-        """Log of the torsades hazard per hour [B].
+    def log_hazard(self, qtcf_ms: Tensor, baseline_qtcf_ms: Tensor, heart_rate_bpm: Tensor) -> Tensor:
+        """Log of the torsades hazard per hour [...].
 
         In QTcF linear between knots at 450 and 600 ms; in a rate under 60 bpm; and gated by the rise over the admission
         QTcF, as a long QT that a patient has always lived with is no drug's effect.
         """
         level, slope, longer, shorter, slow, middle, width = self.hazard.unbind()
-        qtcf = chart["qtcf_ms"] / 100
-        steep = longer * (qtcf - 6.0).clamp_min(0) - shorter * (4.5 - qtcf).clamp_min(0)
-        rise = qtcf - chart["baseline_qtcf_ms"] / 100
-        gate = torch.nn.functional.logsigmoid((rise - middle) / (width.abs() + 0.02))
-        return level + slope * (qtcf - 5.0) + steep + slow * (60 - chart["heart_rate_bpm"]).clamp_min(0) / 10 + gate
-
-    def draw(self, shape: Tensor, key: Tensor, t: Tensor, chart: Chart) -> Tensor:
-        """ECG [B, 12, 5000] mV of beat shape [B, morphology] on which a delineator reads the chart's intervals."""
-        asked = self.readback.asked(shape, chart)
-        ends = beats.anchors(asked["pr_ms"], asked["qrs_ms"], asked["jt_peak_ms"], asked["tpeak_tend_ms"])
-        onset = AT_R - R_SHARE * asked["qrs_ms"] * (RATE_HZ / 1000)
-        parts = []
-        for rows in torch.arange(key.shape[0], device=self.device).split(64):  # 64 ECGs stay near the cache
-            template = beats.from_canonical(self.vae.decode(shape[rows]), ends[rows], onset[rows], TEMPLATE, RATE_HZ)
-            r = beat_samples(key[rows], t[rows], chart["heart_rate_bpm"][rows], hrv_ms=20.0)
-            parts.append(derive_twelve(tile(template, r, SAMPLES, AT_R)))
-        return torch.cat(parts)
+        qtcf = qtcf_ms / PER_MS
+        above, below = qtcf - LONG_QTCF_MS / PER_MS, SHORT_QTCF_MS / PER_MS - qtcf
+        bends = longer * above.clamp_min(0) - shorter * below.clamp_min(0)
+        rise = qtcf - baseline_qtcf_ms / PER_MS
+        gate = nn.functional.logsigmoid((rise - middle) / (width.abs() + NARROWEST_GATE))
+        bradycardia = slow * (SLOW_RATE_BPM - heart_rate_bpm).clamp_min(0) / PER_BPM
+        return level + slope * (qtcf - MIDDLE_QTCF_MS / PER_MS) + bends + bradycardia + gate
 
     def spread_of(self, state: ECGWorldState, scaled: bool = True) -> Tensor:
         """Standard deviations [B, len(SPREAD_OF)] in the chart's units, `scaled` by the calibration or as trained."""
         features = torch.cat(
-            [self.prior.effect(state.amounts).flatten(1), self.context(state)[0], state.measured,
-             (state.hours / 24).unsqueeze(-1), state.belief.deviation, clock_waves(state.start_hour + state.hours)], dim=-1,
-        )  # fmt: skip
-        width = torch.nn.functional.softplus(self.spread_head(features)) * 10 + 0.1
+            [
+                state.present.effect,
+                state.rates.patient,
+                state.measured,
+                (state.hours / HOURS_PER_DAY).unsqueeze(-1),
+                state.belief.deviation,
+                state.present.clock,
+            ],
+            dim=-1,
+        )
+        width = nn.functional.softplus(self.spread_head(features)) * SPREAD_UNIT + LEAST_SPREAD
         return width * self.spread_scale if scaled else width
 
-    def innovation(self, hours: float) -> tuple[Tensor, Tensor]:
-        """How much of a residual is left after `hours` [6], and the scale of what the flow adds [6]."""
-        memory = torch.exp(-hours / self.log_memory.exp())
-        return memory, self.log_noise.exp() * torch.sqrt(1 - memory.square() + 1e-6)
+    def anchor(self, measured: Tensor, unknown: Tensor) -> Tensor:
+        """u [B, 6] of the patient's own baseline: the admission reading [B, 6] less its momentary part."""
+        return measured + unknown[:, self.config.eta :] * self.correction.exp()
 
-    def condition(self, amounts: Tensor, residual: Tensor, patient: Tensor, deviation: Tensor) -> Tensor:
-        """What the flow is told: the last residual, where the prior stands, length of the step, drug, patient."""
-        step = residual.new_full((residual.shape[0], 1), self.hours_per_step / 2)
-        return torch.cat([residual, deviation, step, self.prior.effect(amounts).flatten(1), patient], dim=-1)
+    def sample_unknown(self, belief: Belief, key: Tensor) -> Tensor:
+        """Random effects and baseline correction [B, eta + 6] of keys [B], from the belief."""
+        normals = keys.normal(key, 0, "belief", (belief.mean.shape[-1],))
+        return belief.mean + belief.deviation * self.temperature * normals
 
-    def anchor(self, state: ECGWorldState) -> Tensor:
-        """u [B, 6] of the patient's own baseline: the admission reading less its momentary part."""
-        return state.measured + state.unknown[:, self.config.eta :] * self.correction.exp()
-
-    def draw_unknown(self, belief: Belief, key: Tensor) -> Tensor:
-        luck = keys.normal(key, 0, "belief", (belief.mean.shape[-1],))
-        return belief.mean + belief.deviation * self.temperature * luck
+    def rates_of(self, patient: Tensor, measured: Tensor, unknown: Tensor) -> Rates:
+        """The prior of patients with covariates [B, 5], admission reading [B, 6] and unknowns [B, eta + 6]."""
+        anchor = self.anchor(measured, unknown)
+        return self.prior.individual(unknown[:, : self.config.eta], patient, anchor, self.hours_per_step)
 
     def live_by(self, state: ECGWorldState, unknown: Tensor) -> ECGWorldState:
-        """The state at its start, with this draw of the unknowns."""
-        state = state._replace(unknown=unknown)
-        eta = unknown[:, : self.config.eta]
-        rates = self.prior.individual(eta, patient_features(state), self.anchor(state), self.hours_per_step)
+        """The patients before any drug, with these unknowns [B, eta + 6]. `present` is not renewed."""
+        rates = self.rates_of(state.rates.patient, state.measured, unknown)
         return state._replace(
+            unknown=unknown,
             rates=rates,
             amounts=torch.zeros_like(state.amounts),
             deviation=torch.zeros_like(state.deviation),
-            residual=state.measured - self.anchor(state),  # what the admission reading shows is known
+            residual=state.measured - rates.anchor,  # what the admission reading shows is known
         )
-
-    def relive(self, state: ECGWorldState, unknown: Tensor) -> ECGWorldState:
-        """The state now, had the patient always had these unknowns [B, eta + 6]: logged doses are gone through again."""
-        fresh = self.live_by(state, unknown)
-        steps = int(state.t.max()) if state.t.numel() else 0
-        window = state.dose_log_mg.shape[1]
-        for i in range(max(0, steps - window), steps):
-            running = state.t > i
-            dose = torch.where(running.unsqueeze(-1), state.dose_log_mg[:, i % window], 0.0)
-            amounts, deviation = self.prior.advance(
-                fresh.rates, self.prior.dose(fresh.amounts, dose), fresh.deviation,
-                state.start_hour + i * self.hours_per_step, state.start_hour, self.hours_per_step,
-            )  # fmt: skip
-            fresh = fresh._replace(
-                amounts=torch.where(running[:, None, None], amounts, fresh.amounts),
-                deviation=torch.where(running[:, None], deviation, fresh.deviation),
-            )
-        return fresh
-
-    def visit_features(
-        self, state: ECGWorldState, u: Tensor, amounts: Tensor, action: Tensor, hours: Tensor, gap: Tensor
-    ) -> Tensor:
-        """What the belief encoder is shown of visits [B, T]: see `BeliefEncoder.features`."""
-        seen = ~u.isnan()
-        change = torch.where(seen, u - state.measured.unsqueeze(1), 0.0)
-        count = u.shape[1]
-
-        def along(x: Tensor) -> Tensor:
-            return x.unsqueeze(1).expand(-1, count, -1)
-
-        times = torch.stack([hours / 24, gap / 2], dim=-1)
-        clock = clock_waves(state.start_hour.unsqueeze(1) + hours)
-        fixed = along(torch.cat([patient_features(state), state.measured], dim=-1))
-        level = self.prior.effect(amounts.flatten(0, 1)).flatten(1).unflatten(0, amounts.shape[:2])
-        dose = action / self.prior.reference_mg
-        return torch.cat([change, seen.to(change.dtype), level, dose, times, clock, fixed], dim=-1)
 
     def start(
         self, key: Tensor, f: dict[str, Tensor], metaboliser: Tensor, shape: Tensor, measured: Tensor
     ) -> ECGWorldState:
         """A state at t = 0 whose belief comes from the baseline alone."""
         batch, drugs = key.shape[0], len(DRUGS)
-        zero = torch.zeros_like(f["age_years"])
-        state = ECGWorldState(
-            key=key, t=torch.zeros_like(key), age_years=f["age_years"], sex_female=f["sex_female"], weight_kg=f["weight_kg"],
-            metaboliser=metaboliser, start_hour=f["admission_clock_hour"], hours=zero, measured=measured,
-            belief=None, unknown=None, rates=None,
-            amounts=measured.new_zeros(batch, drugs, COMPARTMENTS), deviation=torch.zeros_like(measured),
-            residual=torch.zeros_like(measured), shape=shape, torsades=zero,
-            total_dose_mg=measured.new_zeros(batch, drugs),
+        zero, start_hour = torch.zeros_like(f["age_years"]), f["admission_clock_hour"]
+        patient = patient_features(f["age_years"], f["sex_female"], f["weight_kg"], metaboliser)
+        amounts, none = measured.new_zeros(batch, drugs, COMPARTMENTS), measured.new_zeros(batch, drugs)
+        effect = self.prior.effect(amounts)
+        visit = (part.unsqueeze(1) for part in (measured, effect, none, zero, zero))
+        mean, deviation = self.believe(visit_features(patient, measured, start_hour, *visit))
+        belief = Belief(mean[:, -1], deviation[:, -1])
+        unknown = self.sample_unknown(belief, key)
+        rates = self.rates_of(patient, measured, unknown)
+        intervals = latent.intervals_of(measured)
+        return ECGWorldState(
+            key=key,
+            t=torch.zeros_like(key),
+            age_years=f["age_years"],
+            sex_female=f["sex_female"],
+            weight_kg=f["weight_kg"],
+            metaboliser=metaboliser,
+            start_hour=start_hour,
+            hours=zero,
+            measured=measured,
+            baseline_qtcf_ms=intervals["qtcf_ms"],
+            belief=belief,
+            unknown=unknown,
+            rates=rates,
+            amounts=amounts,
+            deviation=torch.zeros_like(measured),
+            residual=measured - rates.anchor,  # what the admission reading shows is known
+            shape=shape,
+            torsades=zero,
+            total_dose_mg=none,
             hours_since_dose=measured.new_full((batch, drugs), MAX_HOURS_SINCE_DOSE),
             dose_log_mg=measured.new_zeros(batch, self.config.dose_log, drugs),
-        )  # fmt: skip
-        nothing = measured.new_zeros(batch, 1, drugs)
-        visit = self.visit_features(
-            state, measured.unsqueeze(1), state.amounts.unsqueeze(1), nothing, zero.unsqueeze(1), zero.unsqueeze(1)
+            present=Present(measured, intervals, effect, clock_waves(start_hour)),
         )
-        mean, deviation = self.believe(visit)
-        state = state._replace(belief=Belief(mean[:, -1], deviation[:, -1]))
-        return self.live_by(state, self.draw_unknown(state.belief, key))
+
+
+def with_dose(log_mg: Tensor, t: Tensor, dose_mg: Tensor) -> Tensor:
+    """The log [B, W, D] with a dose [B, D] added at step t [B], and the place of the next step emptied."""
+    batch, window, drugs = log_mg.shape
+    kept = log_mg.clone(memory_format=torch.contiguous_format)
+    steps = kept.view(-1, drugs)
+    first = torch.arange(0, batch * window, window, device=log_mg.device)
+    steps.index_add_(0, first + torch.remainder(t, window), dose_mg)
+    steps.index_fill_(0, first + torch.remainder(t + 1, window), 0.0)
+    return kept
 
 
 def _build(plain: dict[str, Any]) -> ECGWorldModel:
+    """The untrained module of a config.json."""
     return ECGWorldModel(from_json(ECGWorldConfig, plain, "the config"))

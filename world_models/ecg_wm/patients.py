@@ -1,4 +1,4 @@
-"""What a patient is to the model: covariates, the baseline's chart, the log of doses."""
+"""What a patient is to the model: covariates and the baseline's chart."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import torch
 from torch import Tensor
 
 from world_models.ecg.intervals import jt_peak_scale, log_rr, qt_scale
-from world_models.ecg_wm.state import ECGWorldState
 from world_models.protocol import Chart
 
-__all__ = ["baseline_chart", "log_dose", "patient_features"]
+__all__ = ["baseline_chart", "patient_features"]
 
 
-def patient_features(state: ECGWorldState) -> Tensor:
-    """Covariates [B, 5] on a unit scale: age, sex, log weight, log metaboliser (0 where unknown), is it known."""
-    known = ~state.metaboliser.isnan()
-    metaboliser = torch.where(known, state.metaboliser, 1.0).log()
+# Round numbers near an adult's middle and spread: they only set the scale the networks see.
+MIDDLE_AGE_YEARS, AGE_SPREAD_YEARS = 50.0, 20.0
+MIDDLE_WEIGHT_KG, LOG_WEIGHT_SPREAD = 75.0, 0.25
+
+
+def patient_features(age_years: Tensor, sex_female: Tensor, weight_kg: Tensor, metaboliser: Tensor) -> Tensor:
+    """Covariates [B, 5] on a unit scale: age, sex, log weight, log metaboliser (0 where NaN), whether that is known."""
+    known = ~metaboliser.isnan()
+    log_metaboliser = torch.where(known, metaboliser, 1.0).log()
     return torch.stack(
         [
-            (state.age_years - 50) / 20,
-            state.sex_female - 0.5,
-            (state.weight_kg / 75).log() * 4,
-            metaboliser,
-            known.to(metaboliser),
+            (age_years - MIDDLE_AGE_YEARS) / AGE_SPREAD_YEARS,
+            sex_female - 0.5,
+            (weight_kg / MIDDLE_WEIGHT_KG).log() / LOG_WEIGHT_SPREAD,
+            log_metaboliser,
+            known.to(log_metaboliser),
         ],
         dim=-1,
     )
@@ -41,14 +45,3 @@ def baseline_chart(f: dict[str, Tensor]) -> Chart:
         "tpeak_tend_ms": f["baseline_tpeak_tend_ms"],
         "arrhythmia_burden": f["baseline_burden"],
     }
-
-
-def log_dose(log: Tensor, t: Tensor, dose: Tensor) -> Tensor:
-    """The log [B, W, D] with `dose` [B, D] added at step t [B], and the place of the next step emptied."""
-    batch, window, drugs = log.shape
-    kept = log.clone(memory_format=torch.contiguous_format)
-    steps = kept.view(-1, drugs)
-    first = torch.arange(0, batch * window, window, device=log.device)
-    steps.index_add_(0, first + torch.remainder(t, window), dose)
-    steps.index_fill_(0, first + torch.remainder(t + 1, window), 0.0)
-    return kept

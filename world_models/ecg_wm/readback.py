@@ -2,7 +2,7 @@
 
 A decoded beat has its fiducials where the decoder was told to put them, but a delineator finds them where the waves
 say: a smooth T wave peaks before its anchor, a flat P wave starts late. How far off depends on the beat's shape and
-the intervals, and is learned from decoded ECGs that were delineated, in rounds: each round draws ECGs under the
+the intervals, and is learned from decoded ECGs that were delineated, in rounds: each synthesises ECGs under the
 correction so far and adds what is still missing.
 """
 

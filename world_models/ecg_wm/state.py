@@ -7,8 +7,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from world_models.ecg_wm.latent_ode import Rates
+from world_models.protocol import Chart
 
-__all__ = ["Belief", "ECGWorldState"]
+__all__ = ["Belief", "ECGWorldState", "Present"]
 
 
 class Belief(NamedTuple):
@@ -18,10 +19,20 @@ class Belief(NamedTuple):
     deviation: Tensor  # [B, eta + 6]
 
 
-class ECGWorldState(NamedTuple):
-    """B patients, D drugs, six coordinates of u (`latent.COORDINATES`)."""
+class Present(NamedTuple):
+    """What follows from the rest of a state: worked out once, when the state is made, for all verbs that ask."""
 
-    MAY_BE_NAN = ("metaboliser",)
+    u: Tensor  # [B, 6] coordinates: anchor, deviation and residual together
+    intervals: Chart  # the chart's intervals [B] of u
+    effect: Tensor  # [B, D * 2] saturated effect-site levels
+    clock: Tensor  # [B, 4] waves of the clock hour
+
+
+class ECGWorldState(NamedTuple):
+    """B patients, D drugs, six coordinates of u (`latent.COORDINATES`).
+
+    Whoever changes a state by `_replace` renews its `present` (`ECGWorldModel.settled`).
+    """
 
     key: Tensor  # [B] int64
     t: Tensor  # [B] int64, steps since the start
@@ -32,8 +43,9 @@ class ECGWorldState(NamedTuple):
     start_hour: Tensor  # [B] clock hour of admission
     hours: Tensor  # [B] h since admission
     measured: Tensor  # [B, 6] u of the baseline as it was read
+    baseline_qtcf_ms: Tensor  # [B] QTcF of `measured`
     belief: Belief
-    unknown: Tensor  # [B, eta + 6] the draw from the belief that this state lives by
+    unknown: Tensor  # [B, eta + 6] the sample of the belief that this state lives by
     rates: Rates
     amounts: Tensor  # [B, D, 6] drug amounts, in reference doses
     deviation: Tensor  # [B, 6] what the prior has moved u by
@@ -43,3 +55,7 @@ class ECGWorldState(NamedTuple):
     total_dose_mg: Tensor  # [B, D]
     hours_since_dose: Tensor  # [B, D] h, 96 when there was none
     dose_log_mg: Tensor  # [B, W, D] doses of the last W steps, step t at row t modulo W
+    present: Present
+
+
+ECGWorldState.MAY_BE_NAN = ("metaboliser",)  # type: ignore[attr-defined]  # of the class: a NamedTuple has fields only

@@ -13,7 +13,6 @@ import torch
 from world_models import keys
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.model import ECGWorldModel
-from world_models.ecg_wm.patients import patient_features
 from world_models.ecg_wm.start_rates import REFERENCE_MG
 from world_models.quantities.ecg_drug import DRUGS
 
@@ -39,12 +38,10 @@ def step_errors(model: ECGWorldModel, patients: int = 64) -> dict[str, StepError
         state = model.initial(key)
         prior, hours, start = model.prior, model.hours_per_step, state.start_hour
         dose = torch.tensor([mg * (name == drug) for name in DRUGS], device=model.device).expand(patients, -1)
-        swallowed, anchor = prior.dose(state.amounts, dose), model.anchor(state)
-        eta = state.unknown[:, : model.config.eta]
-        fast = prior.advance(state.rates, swallowed, state.deviation, start, start, hours)[1]
-        exact = prior.adaptive(
-            eta, patient_features(state), anchor, swallowed, state.deviation, start, start, hours
-        )[1]  # fmt: skip
-        off = latent.rate_and_qtcf(anchor + fast)[1] - latent.rate_and_qtcf(anchor + exact)[1]
+        swallowed = prior.dose(state.amounts, dose)
+        _, _, _, eta, patient, anchor = state.rates
+        fast = prior.advance(state.rates, swallowed, state.deviation, start, start, hours).deviation
+        _, exact = prior.adaptive(eta, patient, anchor, swallowed, state.deviation, start, start, hours)
+        off = latent.intervals_of(anchor + fast)["qtcf_ms"] - latent.intervals_of(anchor + exact)["qtcf_ms"]
         found[drug] = StepError(mg, float(off.mean()), float(off.abs().max()))
     return found

@@ -2,8 +2,8 @@
 
 Stages, each resumable on its own: the beat autoencoder, the readback that makes its ECGs read as their chart, the
 dynamics (prior, belief, flow, spread together), the belief alone, all of it by what it foresees, the torsades hazard,
-then calibration of the spread on patients no stage has met. Data are drawn while training; every
-draw is a function of the stage and the step.
+then calibration of the spread on patients no stage has met. Data are sampled while training, each
+batch as a function of the stage and the step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from world_models.ecg_wm import latent
 from world_models.ecg_wm.beat_data import BeatSource
 from world_models.ecg_wm.card import write_card
 from world_models.ecg_wm.config import LARGE, SMALL, ECGWorldConfig
-from world_models.ecg_wm.courses import Courses, draw_courses
+from world_models.ecg_wm.courses import Courses, sample_courses
 from world_models.ecg_wm.inference import infer
 from world_models.ecg_wm.losses import dynamics_loss, foresight_loss, hazard_loss
 from world_models.ecg_wm.model import KIND, SPREAD_OF, ECGWorldModel
@@ -48,12 +48,12 @@ def _batch_key(stage: int, step: int, batch: int, device: torch.device) -> Tenso
 
 
 def train_beats(model: ECGWorldModel, source: BeatSource, steps: int, batch: int, folder: Path) -> None:
-    """The beat autoencoder; then the prior over its latents from which generated patients are drawn."""
+    """The beat autoencoder; then the prior over its latents from which generated patients are sampled."""
     parameters = [p for name, p in model.vae.named_parameters()]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         key = _batch_key(0, step, batch, model.device)
-        seen, target, leads, samples = source.draw(key)
+        seen, target, leads, samples = source.sample(key)
         mean, log_variance = model.vae.encode(seen, leads, samples)
         m = mean + (0.5 * log_variance).exp() * keys.normal(key, 0, "train/m", (mean.shape[-1],))
         rebuilt, divergence = beat_loss(model.vae.decode(m), target, mean, log_variance, beta=3e-5)
@@ -74,7 +74,7 @@ def train_dynamics(model: ECGWorldModel, steps: int, batch: int, folder: Path) -
         key = _batch_key(2, step, batch, model.device)
         # Two thirds of the batches are two days in the environment's steps; a third, a dense first half day.
         hours = (2.0, 2.0, 0.5)[step % 3]
-        data = draw_courses(key, 24, hours)
+        data = sample_courses(key, 24, hours)
         parts = dynamics_loss(model, data, keys.fold(key, "loss"))
         total = parts.evidence + parts.divergence + 0.02 * parts.belief + 0.3 * parts.flow + 0.3 * parts.spread
         return total, {name: value.item() for name, value in parts._asdict().items()}
@@ -87,7 +87,7 @@ def train_belief(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> 
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         key = _batch_key(4, step, batch, model.device)
-        parts = dynamics_loss(model, draw_courses(key, 24, (2.0, 2.0, 0.5)[step % 3]), keys.fold(key, "loss"))
+        parts = dynamics_loss(model, sample_courses(key, 24, (2.0, 2.0, 0.5)[step % 3]), keys.fold(key, "loss"))
         total = parts.evidence + parts.divergence + 0.2 * parts.belief
         return total, {name: value.item() for name, value in parts._asdict().items()}
 
@@ -100,7 +100,7 @@ def train_foresight(model: ECGWorldModel, steps: int, batch: int, folder: Path) 
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         key = _batch_key(5, step, batch, model.device)
-        data = draw_courses(key, 24, (2.0, 2.0, 0.5)[step % 3])
+        data = sample_courses(key, 24, (2.0, 2.0, 0.5)[step % 3])
         parts = dynamics_loss(model, data, keys.fold(key, "loss"))
         foresight = foresight_loss(model, data, keys.fold(key, "foresight"))
         total = (
@@ -113,7 +113,7 @@ def train_foresight(model: ECGWorldModel, steps: int, batch: int, folder: Path) 
 
 def train_hazard(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
     """The torsades hazard, from events alone: wide batches, as events are rare."""
-    pool = [draw_courses(_batch_key(3, i, batch, model.device), 24, 2.0) for i in range(16)]
+    pool = [sample_courses(_batch_key(3, i, batch, model.device), 24, 2.0) for i in range(16)]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         value = hazard_loss(model, pool[step % len(pool)])
@@ -125,7 +125,7 @@ def train_hazard(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> 
 @torch.no_grad()
 def calibrate(model: ECGWorldModel, batch: int = 2048) -> dict[str, float]:
     """Scale the spread so that its normal 90 % interval covers 90 % of new patients; note the drug levels met."""
-    data = draw_courses(keys.from_seed(CALIBRATE_SEED, batch, model.device), 24, 2.0, known=0.0)
+    data = sample_courses(keys.from_seed(CALIBRATE_SEED, batch, model.device), 24, 2.0, known=0.0)
     model.spread_scale.fill_(1.0)
     charts = {**latent.intervals_of(data.u), **data.charts}
     first = {name: value[:, :1] for name, value in charts.items()}
@@ -137,7 +137,7 @@ def calibrate(model: ECGWorldModel, batch: int = 2048) -> dict[str, float]:
     for i in range(24):
         middle = model.transition(middle, data.actions[:, i])
         levels.append(middle.amounts[..., 2])
-        expected = latent.intervals_of(model.anchor(middle) + middle.deviation)
+        expected = latent.intervals_of(middle.rates.anchor + middle.deviation)
         sd = model.spread_of(middle, scaled=False)
         error = torch.stack([charts[n][:, i + 1] - expected[n] for n in SPREAD_OF], dim=-1)
         wide.append((error / sd).abs())
@@ -195,7 +195,7 @@ def train(
 ) -> ECGWorldModel:
     """Every stage; `scale` multiplies the number of steps (a quick trial: 0.02). Writes the finished folder to `out`.
 
-    Far below 0.02 few or none of the drawn ECGs can be read yet: the model is then whole, its ECGs are not.
+    Far below 0.02 few or none of the synthesised ECGs can be read yet: the model is then whole, its ECGs are not.
 
     Raises:
         ValueError: a scale with which a stage has no step, or a LUDB folder without its beats.
@@ -204,14 +204,14 @@ def train(
     steps = steps_of(scale)
     if ludb is not None and not (ludb / "ludb.csv").is_file():
         raise FileNotFoundError(f"no ludb.csv in {ludb}; give the folder of LUDB")
-    torch.manual_seed(0)  # the networks' first weights; nothing else draws from a generator
+    torch.manual_seed(0)  # the networks' first weights; nothing else uses a generator
     model = ECGWorldModel(config).to(device)
     work = out / "training"
     batch = 192 if device == "cpu" else 1024
     source = BeatSource(work, device=device, ludb=ludb, pipeline=max(64, int(2048 * scale)))
     train_beats(model, source, steps["beats"], batch, work)
-    drawn = max(256, int(8192 * scale))
-    train_readback(model, source, READBACK_ROUNDS, drawn, steps["readback"] // READBACK_ROUNDS, 256, work)
+    ecgs = max(256, int(8192 * scale))
+    train_readback(model, source, READBACK_ROUNDS, ecgs, steps["readback"] // READBACK_ROUNDS, 256, work)
     train_dynamics(model, steps["dynamics"], batch, work)
     train_belief(model, steps["belief"], batch, work)
     train_foresight(model, steps["foresight"], batch * 2 // 3, work)
@@ -226,8 +226,11 @@ def train(
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """The command line; the process' exit code."""
     parser = argparse.ArgumentParser(prog="python -m world_models.ecg_wm.train", description=__doc__)
-    parser.add_argument("--out", type=command_line.folder, required=True, help="folder for config.json, model.safetensors and CARD.md")
+    parser.add_argument(
+        "--out", type=command_line.folder, required=True, help="folder for config.json, model.safetensors and CARD.md"
+    )
     parser.add_argument("--device", type=command_line.device, default="cpu", help="cpu, cuda, cuda:1 ...")
     parser.add_argument("--size", choices=("small", "large"), default="small")
     parser.add_argument(

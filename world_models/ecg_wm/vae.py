@@ -23,16 +23,21 @@ KERNEL = 0.25  # width of the kernel on each, as a share of the examples' spread
 class BeatVAE(nn.Module):
     """Shape of a beat [B, 8, 200] mV <-> latent m [B, morphology]."""
 
+    examples: Tensor  # [EXAMPLES, morphology]
+    centre: Tensor  # [morphology]
+    factor: Tensor  # [morphology, morphology] lower Cholesky factor of the examples' covariance
+    taper: Tensor  # [200]
+
     def __init__(self, config: ECGWorldConfig):
         super().__init__()
         self.size = config.morphology
         self.encoder = mlp((LEADS * SAMPLES + LEADS + SAMPLES, config.beat_width, config.beat_width, 2 * self.size))
         self.decoder = mlp((self.size, config.beat_width, config.beat_width, LEADS * SAMPLES))
         # Where generated patients' shapes come from: kernels on encoded training beats. A single Gaussian over them
-        # also draws shapes that no beat has (two-humped T waves), which a delineator then misreads by a whole wave.
+        # also gives shapes that no beat has (two-humped T waves), which a delineator then misreads by a whole wave.
         self.register_buffer("examples", torch.zeros(EXAMPLES, self.size))
         self.register_buffer("centre", torch.zeros(self.size))
-        self.register_buffer("factor", torch.eye(self.size))  # lower Cholesky factor of their covariance
+        self.register_buffer("factor", torch.eye(self.size))
         self.register_buffer("taper", _taper())
 
     def encode(self, beat_mv: Tensor, lead_seen: Tensor, sample_seen: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +53,7 @@ class BeatVAE(nn.Module):
         return self.decoder(m).unflatten(-1, (LEADS, SAMPLES)) * self.taper
 
     def prior(self, key: Tensor) -> Tensor:
-        """m [B, morphology] of generated patients: an example, shrunk to the centre, plus noise that gives back its spread."""
+        """m [B, morphology] of generated patients: an example, shrunk to the centre, and noise for the lost spread."""
         which = torch.floor(keys.uniform(key, 0, "beat_example") * EXAMPLES).long()
         noise = keys.normal(key, 0, "beat_shape", (self.size,)) @ self.factor.T
         return self.centre + (1 - KERNEL**2) ** 0.5 * (self.examples[which] - self.centre) + KERNEL * noise

@@ -18,6 +18,8 @@ def mlp(sizes: tuple[int, ...], zero_last: bool = False) -> nn.Sequential:
         if i < len(sizes) - 2:
             layers.append(nn.SiLU(inplace=True))
     if zero_last:
-        nn.init.zeros_(layers[-1].weight)
-        nn.init.zeros_(layers[-1].bias)
+        last = layers[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
     return nn.Sequential(*layers)

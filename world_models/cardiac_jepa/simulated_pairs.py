@@ -1,8 +1,9 @@
-"""Pairs of simulated ECGs drawn while training, each once: more patients than a file could hold, and never the same day twice.
+"""Pairs of ECGs synthesised while training: more patients than a file could hold, and never the same day twice.
 
-A predictor of latents learns what an action does from changed pairs alone, and learns some ten thousands of them by heart
-(docs/log.md). The oracle's visits are small and its ECGs quick to draw, so the visits of many patients are simulated
-once (`simulated_visits`) and their ECGs drawn batch by batch, with a fresh day's luck each time a pair comes round.
+A predictor of latents learns what an action does from changed pairs alone, and learns some ten thousands of them by
+heart (docs/log.md). The oracle's visits are small and its ECGs quick to make, so the visits of many patients are
+simulated once (`simulated_visits`) and their ECGs synthesised batch by batch, with another day's noise each time a pair
+comes round.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from world_models.cardiac_jepa.pretrain import Batch, PairOrder, check_rows
 from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
 from world_models.oracles.progression.visits import MOST_VISITS, Visits, make_visits
 
-__all__ = ["DrawnPairs", "simulated_visits"]
+__all__ = ["SimulatedPairs", "simulated_visits"]
 
 
-class DrawnPairs:
+class SimulatedPairs:
     """Batches of pairs of a simulated patient's ECGs, each a function of the step alone.
 
     Args:
-        visits: whose ECGs are drawn, on their device.
+        visits: whose ECGs are synthesised, on their device.
         first, second: int64 [P], rows of the earlier and later visits.
-        crop: samples drawn of an ECG, at 100 Hz.
+        crop: samples of an ECG, at 100 Hz.
         seed: of the order.
 
     Raises:
@@ -39,7 +40,9 @@ class DrawnPairs:
         self.days = visits.days[second] - visits.days[first]
         wrong = (self.days < 0) | (visits.patient[first] != visits.patient[second])
         if bool(wrong.any()):
-            raise ValueError(f"{int(wrong.sum())} pairs go back in time or join two patients; give a patient's earlier visit first")
+            raise ValueError(
+                f"{int(wrong.sum())} pairs go back in time or join two patients; give a patient's earlier visit first"
+            )
         self.visits, self.first, self.second, self.crop = visits, first, second, crop
         self.order = PairOrder(len(first), keys.from_seed(seed))
 
@@ -48,6 +51,7 @@ class DrawnPairs:
 
     @property
     def codes(self) -> int:
+        """How many labels the visits have."""
         return self.visits.condition.shape[1]
 
     def batch(self, step: int, size: int = 256, rank: int = 0, world: int = 1) -> Batch:
@@ -60,7 +64,7 @@ class DrawnPairs:
         device = self.visits.key.device
         place, pair = place.to(device), pair.to(device)
         before, after = (tree.take(self.visits, rows[pair]) for rows in (self.first, self.second))
-        days = MOST_VISITS * (1 + place)  # numbers of visits that no other drawing has
+        days = MOST_VISITS * (1 + place)  # numbers of visits that no other batch has
         both = tree.cat([before._replace(t=before.t + days), after._replace(t=after.t + days)])
         ecg = draw_progression_ecg(
             both.key, both.t, both.condition, both.age_years, both.sex_female, both.treated, self.crop

@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.cardiac_jepa_ceiling import redrawn
 from world_models import keys
-from world_models.cardiac_jepa.drawn import DrawnPairs, simulated_visits
+from world_models.cardiac_jepa.simulated_pairs import SimulatedPairs, simulated_visits
 from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
 from world_models.oracles.progression.ecg.shown import shown_on_ecg
 from world_models.oracles.progression.visits import MOST_VISITS, consecutive, make_visits
@@ -19,7 +19,7 @@ def visits():
 
 @pytest.fixture(scope="module")
 def source(visits):
-    return DrawnPairs(visits, *consecutive(visits)[:40].unbind(1), crop=120, seed=2)
+    return SimulatedPairs(visits, *consecutive(visits)[:40].unbind(1), crop=120, seed=2)
 
 
 def test_a_batch_is_its_steps_and_its_visits(source, visits) -> None:
@@ -62,11 +62,13 @@ def test_what_is_no_pair_is_refused(visits) -> None:
     good = consecutive(visits)[0]
     other = int((visits.patient != visits.patient[good[0]]).nonzero()[0])
     for first, second, says in (
-        ([0], [len(visits.key)], "there are"), ([], [], "equal lists"), ([int(good[1])], [int(good[0])], "back in time"),
+        ([0], [len(visits.key)], "there are"),
+        ([], [], "equal lists"),
+        ([int(good[1])], [int(good[0])], "back in time"),
         ([int(good[0])], [other], "join two patients"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=says):
-            DrawnPairs(visits, torch.tensor(first, dtype=torch.int64), torch.tensor(second, dtype=torch.int64))
+            SimulatedPairs(visits, torch.tensor(first, dtype=torch.int64), torch.tensor(second, dtype=torch.int64))
 
 
 def test_visits_are_made_in_parts_and_kept(visits, tmp_path) -> None:
