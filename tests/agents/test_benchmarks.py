@@ -9,8 +9,9 @@ import time
 import pytest
 import torch
 
-from benchmarks import policies, speed
-from benchmarks.network_share import time_shares
+from benchmarks.common import speed
+from benchmarks.common.network_share import time_shares
+from benchmarks.ecg_drug import policies
 from tests.agents.bandit_world import DialWorld
 from world_models import keys
 

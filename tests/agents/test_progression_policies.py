@@ -13,7 +13,7 @@ import torch
 from agents.baselines.progression_rule import ProgressionRule
 from agents.planning.parameter_cem import ParameterCEM
 from agents.rollout import judge
-from benchmarks import policies_progression as clinic
+from benchmarks.progression import policies as clinic
 from clinenv.envs.ecg_progression.rewards import RewardWeights
 from clinenv.envs.ecg_progression.task import ECGProgressionTask
 from clinenv.simulator import Simulator

@@ -28,7 +28,7 @@ from agents.protocol import Agent
 from agents.sb3.vec_env import SB3VecEnv
 from agents.sb3.ward import KnobVecEnv, WardPolicy, WardPPO, train_ward
 from agents.ward_rollout import stays
-from benchmarks import policies_ehr
+from benchmarks.ward import policies as policies_ehr
 from clinenv.envs.ehr_ward.orders import SWITCHES
 from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.simulator import Simulator

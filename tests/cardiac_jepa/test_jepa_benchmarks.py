@@ -12,11 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import cardiac_jepa_actions as actions
-from benchmarks import cardiac_jepa_arms as arms
-from benchmarks import fidelity_cardiac_jepa as fidelity
-from benchmarks import speed_cardiac_jepa as speed
-from benchmarks import tables_cardiac_jepa as tables
+from benchmarks.progression import actions, arms, fidelity, speed, tables
 from world_models.cardiac_jepa.config import JEPAConfig
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.data.ecg.monolith import Monolith, MonolithWriter, from_arrays

@@ -14,7 +14,7 @@ from agents.baselines.explain_nearest import MostCommon, NearestPair
 from agents.planning.explain_beam import ExplainBeam, SetFollower
 from agents.planning.explain_fit import fit, fit_metric, fit_prior, missed
 from agents.planning.explain_posterior import ExplainPosterior, TransitionPrior, singles_and_pairs
-from benchmarks import explain as benchmark
+from benchmarks.progression import explain as benchmark
 from clinenv.envs.ecg_explain.env import ECGExplainEnv, ECGExplainVectorEnv, explain_world
 from clinenv.envs.ecg_explain.task import ECGExplainTask
 from clinenv.simulator import Simulator

@@ -6,7 +6,7 @@ import torch
 from agents.planning.explain_fit import fit
 from agents.planning.explain_posterior import ExplainPosterior
 from agents.planning.explain_reading import ReadTransitions, clues, fit_reading
-from benchmarks import explain as benchmark
+from benchmarks.progression import explain as benchmark
 from clinenv.envs.ecg_explain.task import ECGExplainTask
 from clinenv.simulator import Simulator
 from tests.toy_progression import ToyClinic

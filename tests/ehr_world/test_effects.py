@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from benchmarks import effects_ehr_world as effects_module
-from benchmarks.effects_ehr_world import cohort, learned_arms, main, oracle_arms
-from benchmarks.ehr_effect_orders import CONTRASTS, step_of
-from benchmarks.ehr_effect_scores import correlation, effects, reliability, row_of, summary
+from benchmarks.ward import effects as effects_module
+from benchmarks.ward.effect_orders import CONTRASTS, step_of
+from benchmarks.ward.effect_scores import correlation, effects, reliability, row_of, summary
+from benchmarks.ward.effects import cohort, learned_arms, main, oracle_arms
 from tests.ehr_world.ward_small import tiny
 from world_models import keys
 from world_models.oracles.ward.world import WardOracle

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks import fidelity_ehr_world
-from benchmarks.ehr_records import bootstrap, next_slots, normal_of, path_slots, restrict, scores
+from benchmarks.ward import fidelity as fidelity_ehr_world
+from benchmarks.ward.records import bootstrap, next_slots, normal_of, path_slots, restrict, scores
 from tests.ehr_world.ward_small import some_stays, tiny
 from world_models import checkpoint, tree
 from world_models.data.ehr.episode import Inquiry, Intervention, build_episode

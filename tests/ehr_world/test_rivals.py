@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import ehr_rivals_lm as lms
-from benchmarks.ehr_rivals import Boosting, budget_steps, by_net, train_set_outcome
-from benchmarks.ehr_scores import laplace_scores
-from benchmarks.ehr_slots import Known, Prediction, all_slots, label_scores, score, simple, some_slots
-from benchmarks.ehr_tables_paper import efficiency, figure_rows, paper_rows, retention
+from benchmarks.ward import rivals_lm as lms
+from benchmarks.ward.paper_tables import efficiency, figure_rows, paper_rows, retention
+from benchmarks.ward.rivals import Boosting, budget_steps, by_net, train_set_outcome
+from benchmarks.ward.scores import laplace_scores
+from benchmarks.ward.slots import Known, Prediction, all_slots, label_scores, score, simple, some_slots
 from tests.ehr_world.causal_stays import stay as small_stay
 from tests.ehr_world.ward_small import some_stays, words
 from world_models import tree

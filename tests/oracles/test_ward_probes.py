@@ -6,7 +6,7 @@ import csv
 
 import pytest
 
-from benchmarks import ward_probes
+from benchmarks.ward import probes as ward_probes
 
 
 @pytest.mark.parametrize("probe", [ward_probes.potassium, ward_probes.fluid], ids=lambda p: p.__name__)

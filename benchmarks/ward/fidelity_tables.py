@@ -1,6 +1,6 @@
 """Tables of a learned ward on the oracle's stays: next step, full trajectory, and the oracle with other luck as ceiling.
 
-What each row means is told in `benchmarks.fidelity_ehr_world`, which prints them.
+What each row means is told in `benchmarks.ward.fidelity`, which prints them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.ehr_scores import LEVELS, energy, laplace_scores, pinball_crps, point_scores
+from benchmarks.ward.scores import LEVELS, energy, laplace_scores, pinball_crps, point_scores
 from world_models import keys, tree
 from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.records import cut, first_value

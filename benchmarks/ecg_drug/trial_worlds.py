@@ -200,7 +200,7 @@ def predict_ecg_wm_small(
     return Prediction(*found)
 
 
-# One entry a world: rows, samples, seed -> Prediction. `benchmarks.fidelity_trial --world` takes its names from here.
+# One entry a world: rows, samples, seed -> Prediction. `benchmarks.ecg_drug.trial --world` takes its names from here.
 ADAPTERS: dict[str, Callable[[pd.DataFrame, int, int], Prediction]] = {
     "oracle": lambda rows, samples, seed: predict_oracle(TrialModel.load(), rows, samples, seed),
     "ecg-wm-small": lambda rows, samples, seed: predict_ecg_wm_small(rows, samples, seed),

@@ -1,4 +1,4 @@
-"""The arms of `benchmarks.tables_cardiac_jepa`: what is trained on which patients, and its scores of the test ECGs.
+"""The arms of `benchmarks.progression.tables`: what is trained on which patients, and its scores of the test ECGs.
 
 An arm is a method and a share of the training patients. Its pre-training (if it has one), its probe and its fine-tuning
 lie in one folder whose name tells method, share and a digest of the settings, so that a command that was stopped goes on,
@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from benchmarks.spent import spending, spent
+from benchmarks.common.spent import spending, spent
 from world_models import checkpoint
 from world_models.cardiac_jepa import probes
 from world_models.cardiac_jepa.config import FULL, NARROW, JEPAConfig, naive, vicreg, with_inverse

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from benchmarks.trial_worlds import TARGETS
+from benchmarks.ecg_drug.trial_worlds import TARGETS
 from world_models.oracles.ecg_drug.fit.linear_mixed import Design, fit_linear_mixed
 
 if TYPE_CHECKING:

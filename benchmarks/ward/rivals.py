@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.ehr_scores import LEVELS
-from benchmarks.ehr_slots import Known, Prediction, Slots
-from benchmarks.ehr_ward_tables import by_length
-from benchmarks.spent import spending
+from benchmarks.common.spent import spending
+from benchmarks.ward.fidelity_tables import by_length
+from benchmarks.ward.scores import LEVELS
+from benchmarks.ward.slots import Known, Prediction, Slots
 from world_models import keys
 from world_models.ehr_world.feeder import Feeder
 from world_models.ehr_world.set_outcome import bins

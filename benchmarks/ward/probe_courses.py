@@ -1,6 +1,6 @@
 """Whole stays on the ward: cultures, the delay of antibiotics, mortality and stay by disease, balances, speed.
 
-Rows of `benchmarks.ward_probes`, which runs them.
+Rows of `benchmarks.ward.probes`, which runs them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.ward_cases import Row, run
+from benchmarks.ward.probe_cases import Row, run
 from world_models import keys
 from world_models.oracles.ward.clinician import clinician
 from world_models.oracles.ward.world import WardOracle

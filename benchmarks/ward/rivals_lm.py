@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.ehr_rivals import budget_steps
-from benchmarks.ehr_scores import LEVELS
-from benchmarks.ehr_slots import Known, Prediction, Slots, from_paths
-from benchmarks.spent import spending
+from benchmarks.common.spent import spending
+from benchmarks.ward.rivals import budget_steps
+from benchmarks.ward.scores import LEVELS
+from benchmarks.ward.slots import Known, Prediction, Slots, from_paths
 from world_models import keys, tree
 from world_models.ehr_world.causal_lm.cache import EMPTY, LMState, cache_of, joined
 from world_models.ehr_world.causal_lm.codec import TextCodec, encode, last_steps, train_tokenizer

@@ -97,7 +97,7 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
 def efficiency(path: Path) -> list[dict[str, Any]]:
     """Seconds a case and tokens a second, ours and the paper's. Raises FileNotFoundError: the speeds were not measured."""
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; measure it: python -m benchmarks.speed_ehr_world")
+        raise FileNotFoundError(f"{path} does not exist; measure it: python -m benchmarks.ward.speed")
     told = json.loads(path.read_text())
     rows = [
         {"model": r["model"], "parameters": r["parameters"], "batch": r["batch"], "seconds_a_case": r["seconds_a_case"],

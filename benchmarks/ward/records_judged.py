@@ -1,4 +1,4 @@
-"""Two commands of `benchmarks.fidelity_ehr_world` on recorded stays.
+"""Two commands of `benchmarks.ward.fidelity` on recorded stays.
 
 `--meds FILE_OR_DIR [--tables DIR] --world NAME_OR_DIR --out metrics.json`: a world on anybody's stays, training nothing.
 `--records folds --meds M --tables T --init WARD --folds 4 --work DIR`: a world trained for each fold of the patients and
@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.ehr_records import (
+from benchmarks.ward.records import (
     GUESSES,
     PATHS,
     Slots,

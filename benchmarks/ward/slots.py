@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.ehr_scores import energy, pinball_crps, point_scores
-from benchmarks.ehr_ward_tables import first_value
+from benchmarks.ward.fidelity_tables import first_value
+from benchmarks.ward.scores import energy, pinball_crps, point_scores
 from world_models import keys
 from world_models.ehr_world.set_outcome.events import Stays, charted
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, report_grid, to_z

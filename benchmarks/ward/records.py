@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.ehr_scores import LEVELS, pinball_crps, point_scores
-from benchmarks.ehr_ward_tables import by_length
+from benchmarks.ward.fidelity_tables import by_length
+from benchmarks.ward.scores import LEVELS, pinball_crps, point_scores
 from world_models import keys, tree
 from world_models.ehr_world.records import Guesses, Records, cut, first_value, numbers
 from world_models.ehr_world.set_outcome import bins

@@ -9,7 +9,9 @@ from typing import Any
 
 from world_models.files import replacing
 
-__all__ = ["write_csv", "write_tables"]
+__all__ = ["RESULTS", "write_csv", "write_tables"]
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
