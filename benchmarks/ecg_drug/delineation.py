@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.common.intervals import numpy_median_interval, wilson
 from benchmarks.common.results import RESULTS
 from world_models import keys
 from world_models.ecg.delineation.delineate import CONVENTIONS, delineate
@@ -124,23 +125,6 @@ def neurokit(lead: np.ndarray, fs: float, method: str) -> list[float]:
             return [np.nan] * 6
 
 
-def median_interval(error: np.ndarray, draws: int = 2000) -> tuple[float, float]:
-    """Bootstrap 95 % interval of the median over records (fixed seed)."""
-    pick = np.random.default_rng(7).integers(0, len(error), (draws, len(error)))
-    return tuple(np.percentile(np.median(error[pick], axis=1), [2.5, 97.5]))
-
-
-def wilson(failures: int, records: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share: `failures` of `records`."""
-    if records < 1:
-        return 0.0, 1.0
-    z2 = 1.959964**2
-    share, size = failures / records, records + z2
-    middle = (failures + 0.5 * z2) / size
-    half = float(np.sqrt(z2 * (records * share * (1 - share) + 0.25 * z2))) / size
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def write(path: Path, rows: list[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, part.open("w", newline="") as file:
@@ -219,7 +203,7 @@ def ludb(folder: Path, rival: bool, quick: bool) -> list[dict]:
                 for method, values in methods.items():
                     error = np.abs(values[known, column] - marks[known, column])
                     missed = np.where(np.isfinite(error), error, np.inf)
-                    low, high = median_interval(missed)
+                    low, high = numpy_median_interval(missed)
                     failures = int((missed > FAILURE_MS[name]).sum())
                     fail_low, fail_high = wilson(failures, len(missed))
                     share = {f"over_{limit}_ms": round(float((missed > limit).mean()), 3) for limit in (20, 30, 40, 60)}

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.common.intervals import numpy_mean_interval
 from benchmarks.common.results import RESULTS
 from world_models import catalog, keys, tree
 from world_models.ecg.delineation.delineate import delineate
@@ -91,12 +92,6 @@ def forecast(oracle, first: Chart, plan: Tensor, draws: int) -> list[Chart]:
     return found
 
 
-def bootstrap(values: np.ndarray, rng: np.random.Generator, draws: int = 1000) -> tuple[float, float]:
-    index = rng.integers(0, len(values), (draws, len(values)))
-    low, high = np.quantile(np.nanmean(values[index], axis=1), [0.025, 0.975])
-    return float(low), float(high)
-
-
 def particles(model, state, count: int, start: Tensor):
     """[B * count] particles of one belief, each with its own unknowns and luck."""
     many = tree.repeat(state, count)
@@ -146,7 +141,7 @@ def compare(model, oracle, patients: int, samples: int, seed: int = TEST_SEED) -
                         "chart": np.abs(own[interval].numpy() - target),
                     }
                     gap = errors["model"] - errors["population"]
-                    ci = bootstrap(gap, rng)
+                    ci = numpy_mean_interval(gap, rng)
                     rows.append({
                         "plan": name, "hours": hour, "history": label, "interval": interval, "patients": patients,
                         **{f"mae_{k}_ms": _mean(v) for k, v in errors.items()},

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from benchmarks.common.intervals import share_over_patients
 from benchmarks.common.results import RESULTS
 from benchmarks.ecg_drug.trial_baselines import concentration_response, persistence, population_course
 from benchmarks.ecg_drug.trial_worlds import ADAPTERS, TARGETS, Prediction, predict_oracle
@@ -135,14 +136,6 @@ def _course_r2(table: pd.DataFrame, drug: str, name: str) -> float:
     return float(1 - ((seen - guess) ** 2).sum() / ((seen - seen.mean()) ** 2).sum())
 
 
-def _over_subjects(inside: pd.Series, subject: pd.Series, draws: int = 2000) -> tuple[float, float]:
-    """95 % interval of a share by the bootstrap over subjects: the readings of one person are not independent."""
-    counts = inside.astype(float).groupby(subject).agg(["sum", "count"]).to_numpy()
-    drawn = counts[np.random.default_rng(0).integers(0, len(counts), (draws, len(counts)))].sum(1)
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
-    return float(low), float(high)
-
-
 def report(table: pd.DataFrame) -> pd.DataFrame:
     """One line a target and arm ('all' first): mean absolute errors, coverage with its interval, course R², readings."""
     import pandas as pd
@@ -159,7 +152,9 @@ def report(table: pd.DataFrame) -> pd.DataFrame:
                     line[f"mae_{baseline}_ms"] = (part[f"{name}_{baseline}"] - part[column]).abs().mean()
             inside = (part[column] >= part[f"{name}_q05"]) & (part[column] <= part[f"{name}_q95"])
             line["coverage_90"] = inside.mean()
-            line["coverage_low"], line["coverage_high"] = _over_subjects(inside, part["randid"])
+            people = inside.astype(float).groupby(part["randid"])  # readings of one person are not independent
+            found = share_over_patients(people.sum().to_numpy(), people.count().to_numpy().astype(float))
+            line["coverage_low"], line["coverage_high"] = found
             line["band_width_ms"] = (part[f"{name}_q95"] - part[f"{name}_q05"]).mean()
             if arm not in ("all", "placebo") and "placebo" in set(table["drug"]):
                 line["course_r2"] = _course_r2(table, arm, name)

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.common.intervals import ratio_interval
 from benchmarks.common.results import RESULTS, write_tables
 from benchmarks.progression.arms import Cohort, cohort_of
 from world_models import catalog, keys
@@ -139,23 +140,6 @@ def predict(s: Setup, z: Tensor, action: Tensor, days: Tensor) -> Tensor:
     return torch.cat([s.jepa.predict(*part) for part in parts])
 
 
-def ratio(above: Tensor, below: Tensor, patient: Tensor, draws: int, seed: int) -> dict[str, float]:
-    """Mean of `above` [N] over mean of `below` [N], with its 95 % interval over patients drawn with replacement."""
-    owner = patient.unique(return_inverse=True)[1]
-    count = int(owner.max()) + 1
-    sums = torch.zeros(2, count, dtype=torch.float64)
-    sums.index_add_(1, owner, torch.stack([above, below]).double())
-    drawn = []
-    for some in torch.arange(draws).split(256):
-        key = keys.fold(keys.from_seed(seed).expand(len(some)), some)
-        top, bottom = sums[:, keys.bits(key, 0, "bootstrap patients", (count,)) % count].sum(-1)
-        drawn.append(top / bottom)
-    found = torch.cat(drawn)
-    found = found[torch.isfinite(found)]
-    low, high = torch.quantile(found, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist() if len(found) else (float("nan"),) * 2
-    return {"value": float(above.double().sum() / below.double().sum()), "low": low, "high": high}
-
-
 def errors(s: Setup) -> list[dict[str, Any]]:
     """Rows of _error.csv."""
     m = s.cohort.data
@@ -185,7 +169,7 @@ def errors(s: Setup) -> list[dict[str, Any]]:
         if int(mine.sum()) >= (2 if code == "all" else FEWEST):
             n = {"pairs": int(mine.sum()), "patients": len(patient[mine].unique())}
             for name, rival in against.items():
-                found = ratio(true[mine], rival[mine], patient[mine], s.draws, s.seed)
+                found = ratio_interval(true[mine], rival[mine], patient[mine], s.draws, s.seed)._asdict()
                 told = {"error_true": float(true[mine].mean()), "error_other": float(rival[mine].mean())}
                 rows.append({"code": code, "change": change, "ratio": name, **found, **told, **n})
     return rows
@@ -330,7 +314,7 @@ def reversals(s: Setup) -> list[dict[str, Any]]:
     rows = []
     for name, mine in (("may be undone", may), ("may not be undone", ~may), ("all", torch.ones_like(may))):
         if bool(mine.any()):
-            found = ratio(left[mine], moved[mine], m.patient[first][mine], s.draws, s.seed)
+            found = ratio_interval(left[mine], moved[mine], m.patient[first][mine], s.draws, s.seed)._asdict()
             rows.append({"changes": name, "pairs": int(mine.sum()), **{f"reversal_error_{n}": x for n, x in found.items()}})
     return rows
 

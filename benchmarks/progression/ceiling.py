@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.common.intervals import ratio_interval
 from benchmarks.common.results import RESULTS, write_tables
-from benchmarks.progression.actions import jepa_world, ratio
+from benchmarks.progression.actions import jepa_world
 from world_models import keys, tree
 from world_models.cardiac_jepa.model import Reader
 from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
@@ -90,7 +91,7 @@ def errors(world: Any, visits: Visits, many: int, most: int, draws: int, seed: i
     rows = []
     for change, mine in (("any", starts | ends), ("onsets alone", starts & ~ends), ("resolutions alone", ends & ~starts)):
         for who, (true, none) in told.items():
-            found = ratio(true[mine], none[mine], before.patient[mine], draws, seed)
+            found = ratio_interval(true[mine], none[mine], before.patient[mine], draws, seed)._asdict()
             n = {"pairs": int(mine.sum()), "patients": len(before.patient[mine].unique())}
             error = {"error_true_action": float(true[mine].mean()), "error_no_action": float(none[mine].mean())}
             rows.append({"change": change, "foretold_by": who, **error, **{f"ratio_{k}": x for k, x in found.items()}, **n})

@@ -30,6 +30,7 @@ from agents.planning.explain_fit import Fitted, fit
 from agents.planning.explain_posterior import ExplainPosterior, whitening
 from agents.planning.explain_reading import fit_reading
 from agents.protocol import Agent, menu_of, to_orders
+from benchmarks.common.intervals import RESAMPLES, columns, mean_interval, resamples
 from benchmarks.common.results import write_csv
 from clinenv.envs.ecg_explain.env import explain_world
 from clinenv.simulator import Simulator
@@ -95,14 +96,14 @@ def answers(agent: Agent, simulator: Simulator, pairs: Pairs) -> Tensor:
 
 
 def row(
-    name: str, found: Tensor, sought: Tensor, seconds: float, ranked: Tensor | None = None, resamples: int = 2000
+    name: str, found: Tensor, sought: Tensor, seconds: float, ranked: Tensor | None = None, number: int = RESAMPLES
 ) -> dict[str, float | str]:
     """Exact-set accuracy with its 95 % bootstrap interval, over all pairs and by how many transitions there were; the
     share of the transitions proposed that are true, and of the true ones that were proposed. With the solver's best K
     sets, ranked [N, K, C]: how often the true one is among the first three, and its mean reciprocal rank (0
     beyond K)."""
     hit = (found == sought).all(-1).to(torch.float64)
-    low, high = _interval(hit, resamples)
+    _, low, high = mean_interval(hit, _resamples(len(hit), number))
     size = (sought != 0).sum(-1)
     right = ((found == sought) & (sought != 0)).sum()
     said: dict[str, float | str] = {
@@ -122,11 +123,9 @@ def row(
     return said
 
 
-def _interval(value: Tensor, resamples: int = 2000) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of value [N]."""
-    draws = keys.bits(keys.from_seed(1, resamples), 0, "explain/bootstrap", (len(value),)) % len(value)
-    low, high = torch.quantile(value[draws].mean(-1), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
+def _resamples(count: int, number: int = RESAMPLES) -> Tensor:
+    """int64 [number, count] of the pairs, the same for every solver."""
+    return resamples(count, number, 1, "explain/bootstrap")
 
 
 class _Whitened:
@@ -188,8 +187,7 @@ def compare(
         )
     for r in rows:
         gain = hits[str(r["solver"])] - hits[PRIOR]
-        r["over_prior"] = float(gain.mean())
-        r["over_prior_low"], r["over_prior_high"] = _interval(gain)
+        r |= columns("over_prior", mean_interval(gain, _resamples(len(gain))))
     first = rows[0]
     say(
         f"what the latents add to the prior, top-1, paired: {first['over_prior']:+.3f} "

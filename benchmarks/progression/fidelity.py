@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.common.intervals import Bootstrap, Interval, bootstrap_macro, difference
 from benchmarks.progression.arms import fresh_encoder, settle_norms
 from benchmarks.ward.records_judged import write_json
 from world_models import catalog
 from world_models.cardiac_jepa import probes
-from world_models.cardiac_jepa.auroc import Bootstrap, Interval, bootstrap_macro, difference
 from world_models.cardiac_jepa.config import JEPAConfig
 from world_models.cardiac_jepa.finetune import LabelledRows, Recipe, predict, supervised
 from world_models.data.ecg.labelled import LabelledECGs, read_challenge, read_ludb, read_table

@@ -43,9 +43,10 @@ from agents.sb3.policy_agent import PolicyAgent
 from agents.sb3.presets import Preset, preset_for
 from agents.sb3.train import weights_sum
 from agents.sb3.vec_env import SB3VecEnv
+from benchmarks.common.intervals import put_mean
 from benchmarks.common.results import RESULTS, write_csv
 from benchmarks.ecg_drug.policies import average, with_promise
-from benchmarks.ward.policies import put, write
+from benchmarks.ward.policies import write
 from clinenv.envs.ecg_progression.env import ECGProgressionVectorEnv
 from clinenv.envs.ecg_progression.rewards import HORIZON_YEARS
 from clinenv.envs.ecg_progression.task import LEVELS, ECGProgressionTask
@@ -169,12 +170,12 @@ def table(
     for i, row in enumerate(rows):
         name = str(row["agent"])
         row = {k: v for k, v in row.items() if not any(x in k for x in ("torsades", "qtcf", "500_ms"))}
-        put(row, "died", died[name])
-        put(row, "died_minus_reference", died[name].float() - died[rule].float())
+        put_mean(row, "died", died[name])
+        put_mean(row, "died_minus_reference", died[name].float() - died[rule].float())
         row["visits"] = float(earned[name].lengths.to(torch.float32).mean())
         row |= {f"term_{k}": float(v.mean()) for k, v in earned[name].terms.items()}
         row |= {f"promised_term_{k}": float(v.mean()) for k, v in promised[name].terms.items()}
-        put(row, "promised_minus_reference", promised[name].returns - promised[rule].returns)
+        put_mean(row, "promised_minus_reference", promised[name].returns - promised[rule].returns)
         row |= {f"ordered_{n}": float(v) for n, v in zip(LEVELS.names, earned[name].orders.mean(0), strict=True)}
         rows[i] = row
     return rows

@@ -26,8 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.common.intervals import Bootstrap, bootstrap_macro, columns, difference, ratio_interval
 from benchmarks.common.results import RESULTS, write_csv
-from benchmarks.progression.actions import ratio
 from benchmarks.progression.arms import (
     METHODS,
     PRESETS,
@@ -41,7 +41,6 @@ from benchmarks.progression.arms import (
     data_mark,
     run_arm,
 )
-from world_models.cardiac_jepa.auroc import Bootstrap, Interval, bootstrap_macro, difference
 from world_models.data.ecg.monolith import read_monolith
 from world_models.files import replacing
 
@@ -97,7 +96,7 @@ class Judged:
         """The columns of one row: each task as text, then its figure and interval."""
         told: dict[str, Any] = {title: str(self.found[task, key].macro) for task, title in TASKS.items()}
         for task in TASKS:
-            told |= _figures(task, self.found[task, key].macro)
+            told |= columns(task, self.found[task, key].macro)
         return told
 
     def has(self, key: Key) -> bool:
@@ -115,10 +114,6 @@ def judge(cohort: Cohort, arms: dict[tuple[str, float], Arm], draws: int, least:
                 label, patient = m.label[cohort.test][keep], m.patient[cohort.test][keep]
                 out.found[task, (method, protocol, share)] = bootstrap_macro(score[keep], label, patient, draws, seed, least)
     return out
-
-
-def _figures(prefix: str, x: Interval) -> dict[str, float]:
-    return {prefix: x.value, f"{prefix}_low": x.low, f"{prefix}_high": x.high}
 
 
 def _row(judged: Judged, table: str, key: Key, **first: Any) -> dict[str, Any]:
@@ -175,7 +170,7 @@ def tables(judged: Judged, shares: list[float]) -> dict[str, list[dict[str, Any]
                       for m, who in (("ours", "ours"), ("inverse", "inverse dynamics"))
                       for n, p in (("fine-tuned", TUNED), ("probe", PROBE)) if (m, share, p) != ("ours", 1.0, PROBE)]  # fmt: skip
     out["differences"] = [
-        {"difference": name, "task": TASKS[task], **_figures("macro_auroc", d), "above_zero": d.low > 0}
+        {"difference": name, "task": TASKS[task], **columns("macro_auroc", d), "above_zero": d.low > 0}
         for name, a, b in questions if judged.has(a) and judged.has(b)
         for task in TASKS
         for d in (difference(judged.found[task, a], judged.found[task, b]),)
@@ -192,7 +187,7 @@ def label_rows(judged: Judged, cohort: Cohort) -> list[dict[str, Any]]:
         if task == "monitoring":
             for c, code in enumerate(cohort.data.codes):
                 x = found.label(c)
-                told = _figures("auroc", x) if x.value == x.value else dict.fromkeys(("auroc", "auroc_low", "auroc_high"), "")
+                told = columns("auroc", x) if x.value == x.value else dict.fromkeys(("auroc", "auroc_low", "auroc_high"), "")
                 row = {"method": NAMES[method], "protocol": protocol, "share": share, "code": code, "positives": counts[c]}
                 rows.append(row | {"in_macro": bool(found.judged[c])} | told)
     return rows
@@ -218,7 +213,7 @@ def within_rows(arms: dict[tuple[str, float], Arm], cohort: Cohort) -> list[dict
                 if len(where) < (1 if code == "all" else FEWEST_CHANGES):
                     continue
                 hit, who = right[:, c][(change != 0)[:, c]], m.patient[first][where[:, 0]]
-                found = ratio(hit, torch.ones_like(hit), who, 1000, 0)
+                found = ratio_interval(hit, torch.ones_like(hit), who, 1000, 0)._asdict()
                 row = {"method": NAMES[method], "protocol": protocol, "share": share, "code": code, "changes": len(hit)}
                 rows.append(row | {f"right_way_{n}": x for n, x in found.items()})
     return rows

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from world_models import keys
+from benchmarks.common.intervals import percentile_interval, resamples_by_uniform
 
 __all__ = ["correlation", "effects", "reliability", "row_of", "summary"]
 
@@ -36,7 +36,7 @@ def correlation(a: Tensor, b: Tensor) -> float:
     return float((x * y).sum()) / scale if scale > 1e-12 else float("nan")
 
 
-def row_of(truth: Tensor, learned: Tensor, others_mean: float, draws: int = 1000) -> dict[str, Any]:
+def row_of(truth: Tensor, learned: Tensor, others_mean: float, number: int = 1000) -> dict[str, Any]:
     """Figures of a row from unit effects [B] of the oracle and of the learned ward, in the target's unit.
 
     Confidence intervals: 95 %, bootstrap over patients.
@@ -49,12 +49,11 @@ def row_of(truth: Tensor, learned: Tensor, others_mean: float, draws: int = 1000
         raise ValueError("no patient has an effect in both worlds; take more patients or more lucks")
     truth, learned = truth[both].double(), learned[both].double()
     count = len(truth)
-    pick = (keys.uniform(keys.from_seed(31, 1), 0, "bootstrap", (draws, count))[0] * count).long().clamp_max(count - 1)
+    pick = resamples_by_uniform(count, number)
     means, theirs = truth[pick].mean(1), learned[pick].mean(1)
-    levels = torch.tensor([0.025, 0.975], dtype=means.dtype)
-    low, high = torch.quantile(means, levels).tolist()
-    low_m, high_m = torch.quantile(theirs, levels).tolist()
-    low_r, high_r = torch.quantile(theirs / means, levels).tolist()
+    low, high = percentile_interval(means)
+    low_m, high_m = percentile_interval(theirs)
+    low_r, high_r = percentile_interval(theirs / means)
     mean, mine = float(truth.mean()), float(learned.mean())
     ratio = mine / mean if mean else float("nan")
     return {

@@ -36,6 +36,7 @@ from agents.protocol import Agent
 from agents.sb3.train import weights_sum
 from agents.sb3.ward import WardPolicy, WardPPO, train_ward
 from agents.ward_rollout import WardStays, stays
+from benchmarks.common.intervals import put_mean
 from benchmarks.common.results import RESULTS, write_csv
 from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.simulator import Simulator
@@ -48,20 +49,6 @@ RULE = "clinician's rule"
 UPPER = "tuned rule, gradient in the oracle (upper reference)"
 # patients that nothing else meets: CEM's, the gradient's, and PPO's (which are further folded by episode)
 SEARCH_SEED, CLIMB_SEED, PPO_SEED = 8_400_000_000, 8_500_000_000, 8_600_000_000
-
-
-def interval(values: Tensor, resamples: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of values [N] and its 95 % percentile bootstrap interval over patients."""
-    count = values.shape[0]
-    draws = keys.bits(keys.from_seed(seed, resamples), 0, "judge/bootstrap", (count,)) % count
-    means = values.to(torch.float64)[draws].mean(1)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return float(values.to(torch.float64).mean()), low, high
-
-
-def put(row: dict[str, Any], name: str, values: Tensor) -> None:
-    """The columns name, name_low, name_high."""
-    row[name], row[f"{name}_low"], row[f"{name}_high"] = interval(values.to(torch.float32))
 
 
 def mean_stays(runs: Sequence[WardStays]) -> WardStays:
@@ -81,21 +68,21 @@ def table(earned: Mapping[str, WardStays], promised: Mapping[str, WardStays], ru
     for name, got in earned.items():
         hoped, base, base_hoped = promised[name], earned[rule], promised[rule]
         row: dict[str, Any] = {"policy": name, "patients": got.returns.shape[0]}
-        put(row, "return", got.returns)
-        put(row, "return_minus_rule", got.returns - base.returns)
-        put(row, "mortality", got.died)
-        put(row, "mortality_minus_rule", got.died.to(torch.float32) - base.died.to(torch.float32))
+        put_mean(row, "return", got.returns)
+        put_mean(row, "return_minus_rule", got.returns - base.returns)
+        put_mean(row, "mortality", got.died)
+        put_mean(row, "mortality_minus_rule", got.died.to(torch.float32) - base.died.to(torch.float32))
         row["discharged"] = float(got.home.to(torch.float32).mean())
         row["hours_of_stay"] = float(got.hours.mean())
-        put(row, "harm_cost", got.costs)
-        put(row, "harm_cost_minus_rule", got.costs - base.costs)
+        put_mean(row, "harm_cost", got.costs)
+        put_mean(row, "harm_cost_minus_rule", got.costs - base.costs)
         row |= {f"term_{k}": float(v.mean()) for k, v in got.terms.items()}
         row["tests_a_day"] = float(got.orders[:, : len(INQUIRIES)].sum() / got.hours.sum() * 24.0)
         row["refused_a_day"] = float(got.refused.sum() / got.hours.sum() * 24.0)
-        put(row, "learned_return", hoped.returns)
+        put_mean(row, "learned_return", hoped.returns)
         row["learned_mortality"] = float(hoped.died.to(torch.float32).mean())
         row |= {f"learned_term_{k}": float(v.mean()) for k, v in hoped.terms.items()}
-        put(row, "learned_minus_rule", hoped.returns - base_hoped.returns)
+        put_mean(row, "learned_minus_rule", hoped.returns - base_hoped.returns)
         row["optimism"] = row["learned_return"] - row["return"]
         row["exploitation"] = row["learned_minus_rule"] - row["return_minus_rule"]
         rows.append(row)

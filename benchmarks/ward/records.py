@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.common.intervals import RESAMPLES, paired_difference
 from benchmarks.ward.fidelity_tables import by_length
 from benchmarks.ward.scores import LEVELS, pinball_crps, point_scores
 from world_models import keys, tree
@@ -29,7 +30,7 @@ from world_models.ehr_world.set_outcome.losses import forced
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.vocabulary import from_z, to_z
 
-__all__ = ["GUESSES", "PATHS", "Slots", "ahead_slots", "bootstrap", "joined", "next_slots", "path_slots", "restrict", "scores"]
+__all__ = ["GUESSES", "PATHS", "Slots", "ahead_slots", "differences", "joined", "next_slots", "path_slots", "restrict", "scores"]
 
 GUESSES = ("last_value", "first_value", "item_median")
 PATHS = 16
@@ -259,20 +260,17 @@ def _parts(slots: Slots, who: str, people: Tensor, count: int) -> dict[str, tupl
     return out
 
 
-def bootstrap(slots: Slots, one: str, other: str, draws: int = 2000, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Differences one - other with 95 % intervals, patients drawn with replacement, the same for both."""
+def differences(
+    slots: Slots, one: str, other: str, number: int = RESAMPLES, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Score -> difference one - other with its 95 % interval, the same patients resampled for both, and how many they are."""
     _, people = torch.unique(slots["subject"], return_inverse=True)
     count = int(people.amax()) + 1
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(count, (draws, count), generator=generator)
-    weight = torch.zeros(draws, count, dtype=torch.float64).scatter_add(1, drawn, torch.ones(draws, count, dtype=torch.float64))
     mine, theirs = _parts(slots, one, people, count), _parts(slots, other, people, count)
     out = {}
     for name in mine:
-        if name not in theirs:
-            continue
-        (a, n), (b, _) = mine[name], theirs[name]
-        d = ((weight @ a) - (weight @ b)) / (weight @ n).clamp_min(1.0)
-        low, high = torch.quantile(d, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-        out[name] = {"difference": float((a.sum() - b.sum()) / n.sum().clamp_min(1)), "low": low, "high": high, "patients": count}
+        if name in theirs:
+            (a, n), (b, _) = mine[name], theirs[name]
+            found = paired_difference(a, b, n, number, seed)
+            out[name] = {"difference": found.value, "low": found.low, "high": found.high, "patients": count}
     return out

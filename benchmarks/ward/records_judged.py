@@ -20,7 +20,7 @@ from benchmarks.ward.records import (
     PATHS,
     Slots,
     ahead_slots,
-    bootstrap,
+    differences,
     joined,
     next_slots,
     normal_of,
@@ -215,7 +215,7 @@ def _rows(name: str, slots: Slots, model: EHRWorldModel, records: Records, share
             if full:
                 row["horizon_h_median"] = float(part["place"].double().median()) * model.hours_per_step
             if who != "model":
-                for score, d in bootstrap(part, "model", who).items():
+                for score, d in differences(part, "model", who).items():
                     row |= {f"model_minus_{score}": d["difference"], f"{score}_low": d["low"], f"{score}_high": d["high"]}
             out.append(row)
         if full and subset == "common items, repeated" and share == 1.0:

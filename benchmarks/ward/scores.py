@@ -14,6 +14,8 @@ import math
 import torch
 from torch import Tensor
 
+from benchmarks.common.intervals import RESAMPLES, percentile_interval, resamples_by_generator
+
 __all__ = ["LEVELS", "brier", "energy", "laplace_scores", "pinball_crps", "point_scores"]
 
 LEVELS = torch.linspace(0.05, 0.95, 19)
@@ -72,7 +74,7 @@ def energy(paths: Tensor, y: Tensor, group: Tensor, groups: int) -> Tensor:
     return near - apart / 2
 
 
-def brier(chance: Tensor, died: Tensor, draws: int = 2000, bins: int = 5) -> dict[str, float]:
+def brier(chance: Tensor, died: Tensor, number: int = RESAMPLES, bins: int = 5) -> dict[str, float]:
     """Brier score beside the base rate's, with bootstrap intervals over patients, and reliability.
 
     Reliability: in each of `bins` equal groups by forecast, the observed share against the band that resampled patients
@@ -83,19 +85,19 @@ def brier(chance: Tensor, died: Tensor, draws: int = 2000, bins: int = 5) -> dic
     died = died.float()
     generator = torch.Generator().manual_seed(0)
     score, plain = (chance - died).square(), (died.mean() - died).square()
-    pick = torch.randint(len(died), (draws, len(died)), generator=generator)
+    pick = resamples_by_generator(len(died), number, generator)
     rate = died[pick].mean(-1)
     skill = 1 - score[pick].mean(-1) / (rate * (1 - rate)).clamp_min(1e-9)
     tail = 0.025 / bins
     outside, worst = 0, 0.0
     for part in chance.argsort().chunk(bins):
-        sample = chance[part][torch.randint(len(part), (draws, len(part)), generator=generator)]
+        sample = chance[part][torch.randint(len(part), (number, len(part)), generator=generator)]
         share = (torch.rand(sample.shape, generator=generator) < sample).float().mean(-1)
         low, high = torch.quantile(share, torch.tensor([tail, 1 - tail])).tolist()
         seen = float(died[part].mean())
         outside += not low <= seen <= high
         worst = max(worst, abs(seen - float(chance[part].mean())))
-    low, high = torch.quantile(skill, torch.tensor([0.025, 0.975])).tolist()
+    low, high = percentile_interval(skill)
     return {
         "brier": float(score.mean()), "brier_base_rate": float(plain.mean()),
         "skill": float(1 - score.mean() / plain.mean()), "skill_low": low, "skill_high": high,
