@@ -32,6 +32,8 @@ def test_means_are_resampled_as_they_were() -> None:
     assert tuple(found) == near(0.3046552739455365, 0.005533630921272575, 0.6214015701194875)
     hits = intervals.mean_interval((X > 0).double(), intervals.resamples(N, 500, 1, "explain/bootstrap"))
     assert tuple(hits)[1:] == near(0.33687500000000004, 0.65)
+    point, low, high = intervals.mean_interval(torch.arange(400.0))
+    assert point == 199.5 and low < point < high and high - low == pytest.approx(22.6, rel=0.15)
     row: dict[str, float] = {}
     intervals.put_mean(row, "return", X)
     assert list(row) == ["return", "return_low", "return_high"] and row["return"] == found.value

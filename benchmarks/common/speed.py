@@ -13,7 +13,6 @@ A rate is the median of `--repeats` runs of at least `--seconds` each, random ac
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -31,7 +30,7 @@ import torch
 import clinenv  # noqa: F401  (registers the ids)
 from benchmarks.common.network_share import time_shares
 from benchmarks.common.peers import PEERS, measure_peer
-from world_models.files import write_text
+from benchmarks.common.results import made_by, write_json
 
 BATCHES = (1, 64, 1024, 4096)
 COURSE_STEPS = 24  # 48 h
@@ -223,8 +222,7 @@ def main(argv: list[str] | None = None) -> int:
     out = measure(args)
     if args.json:
         path = Path(args.json)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(out, indent=1) + "\n")
+        write_json(path, out, made_by("benchmarks.common.speed", argv, {"actions, patients": 0}, args.worlds))
         print(f"written: {path}")
     return 0
 

@@ -10,17 +10,19 @@ later stop for good if QTc is above 500 ms (read 2 h after each dose).
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
 
+from benchmarks.common.results import made_by, write_csv
 from world_models import keys
-from world_models.files import replacing
 from world_models.oracles.ecg_drug.world import ECGDrugOracle, ECGDrugState
 
 __all__ = ["REGIMENS", "Regimen", "main", "simulate"]
+
+
+SEED = 20_000  # of the first patient
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def simulate(
         shift over the last 12 h; risk_ratio_500: risk of patients who ever exceed 500 ms over that of the rest.
     """
     world = ECGDrugOracle(cohort=regimen.cohort)
-    state = world.initial(keys.from_seed(20_000, patients))
+    state = world.initial(keys.from_seed(SEED, patients))
     first = world.observe(state)
     baseline = first["qtcf_ms"]
     steps, every = int(hours / world.hours_per_step), max(int(regimen.every_h / world.hours_per_step), 1)
@@ -131,10 +133,8 @@ def main(argv: list[str] | None = None) -> int:
             f"{found['shift']:7.2f}{found['risk_ratio_500']:8.1f}  {r.published}"
         )
     if args.out:
-        with replacing(args.out) as part, part.open("w", encoding="utf-8", newline="") as file:
-            table = csv.DictWriter(file, fieldnames=list(rows[0]))
-            table.writeheader()
-            table.writerows(rows)
+        made = made_by("benchmarks.ecg_drug.calibrate_rhythm", argv, {"first patient": SEED}, ["oracle"])
+        write_csv(args.out, rows, made)
     return 0
 
 

@@ -18,7 +18,6 @@ failure is 1.25 %. "delineate, reader, II" is given lead II alone, as neurokit2 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import time
 import warnings
@@ -28,18 +27,18 @@ import numpy as np
 import torch
 
 from benchmarks.common.intervals import numpy_median_interval, wilson
-from benchmarks.common.results import RESULTS
+from benchmarks.common.results import HEIGHTS, RESULTS, made_by, write_csv
 from world_models import keys
 from world_models.ecg.delineation.delineate import CONVENTIONS, delineate
 from world_models.ecg.intervals import QT_EXPONENT
 from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.waveform import Intervals, draw_ecg
-from world_models.files import replacing
 
 LEADS = ("i", "ii", "iii", "avr", "avl", "avf", "v1", "v2", "v3", "v4", "v5", "v6")
 INTERVALS = ("pr_ms", "qrs_ms", "qt_ms")
 FAILURE_MS = {"pr_ms": 20.0, "qrs_ms": 20.0, "qt_ms": 40.0}
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
+TRUTH_SEED, SPEED_SEED = 2024, 5
 TRUTH = ("heart_rate_bpm", "pr_ms", "qrs_ms", "qt_ms", "jt_peak_ms", "tpeak_tend_ms")
 
 
@@ -125,12 +124,9 @@ def neurokit(lead: np.ndarray, fs: float, method: str) -> list[float]:
             return [np.nan] * 6
 
 
-def write(path: Path, rows: list[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part, part.open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+def write(path: Path, rows: list[dict], made: dict) -> None:
+    """The table to a CSV, and printed in columns."""
+    write_csv(path, rows, made)
     print(f"\n{path}")
     widths = {k: max(len(k), *(len(str(r[k])) for r in rows)) for k in rows[0]}
     for row in [{k: k for k in rows[0]}, *rows]:
@@ -163,7 +159,7 @@ def oracle(count: int, rival: bool) -> list[dict]:
         )  # fmt: skip
 
     for noise, fs in ((15.0, 500.0), (40.0, 500.0), (15.0, 250.0)):
-        ecg, truth = draw_truth(count, 2024, noise, fs)
+        ecg, truth = draw_truth(count, TRUTH_SEED, noise, fs)
         found = delineate(ecg, fs)
         for name in TRUTH:
             add("delineate", noise, fs, name, getattr(found, name).numpy(), getattr(truth, name).numpy())
@@ -224,7 +220,7 @@ def ludb(folder: Path, rival: bool, quick: bool) -> list[dict]:
 
 def speed(rival: bool, threads: int) -> list[dict]:
     """ECGs per second of processor time (so that other users of the machine do not count), the best of five runs."""
-    ecg, _ = draw_truth(256, 5, 15.0)
+    ecg, _ = draw_truth(256, SPEED_SEED, 15.0)
     rows = []
 
     def add(method: str, batch: int, rate: float) -> None:
@@ -250,19 +246,22 @@ def speed(rival: bool, threads: int) -> list[dict]:
     return rows
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
+    """The three tables; LUDB's where its folder is."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--ludb", type=Path, default=DATA / "ludb", help="folder of LUDB 1.0.1 (WFDB)")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--threads", type=int, default=1, help="torch threads (neurokit2 uses one)")
     parser.add_argument("--quick", action="store_true", help="fewer drawn ECGs, no neurokit2 'dwt'")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     rival = _has_neurokit()
-    write(options.out / "delineation_speed.csv", speed(rival, options.threads))
-    write(options.out / "delineation_oracle.csv", oracle(128 if options.quick else 1024, rival))
+    seeds = {"drawn ECGs": TRUTH_SEED, "ECGs timed": SPEED_SEED}
+    made = made_by("benchmarks.ecg_drug.delineation", argv, seeds, files=[HEIGHTS])
+    write(options.out / "delineation_speed.csv", speed(rival, options.threads), made)
+    write(options.out / "delineation_oracle.csv", oracle(128 if options.quick else 1024, rival), made)
     if options.ludb.is_dir():
-        write(options.out / "delineation_ludb.csv", ludb(options.ludb, rival, options.quick))
+        write(options.out / "delineation_ludb.csv", ludb(options.ludb, rival, options.quick), made)
     else:
         print(f"no LUDB at {options.ludb}: give its folder with --ludb; that comparison is left out")
 

@@ -11,7 +11,6 @@ that any model can have with that information. Simulated patients throughout: no
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.intervals import numpy_mean_interval
-from benchmarks.common.results import RESULTS
+from benchmarks.common.results import RESULTS, made_by, write_csv
 from world_models import catalog, keys, tree
 from world_models.ecg.delineation.delineate import delineate
-from world_models.files import replacing
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
 from world_models.protocol import Chart, History
 from world_models.quantities.ecg_drug import DRUGS
@@ -216,15 +214,8 @@ def summary(rows: list[dict]) -> list[dict]:
     return found
 
 
-def write(path: Path, rows: list[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
+    """Write the three tables and print the pooled one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="ecg-wm-small", help="name or folder of a learned world")
     parser.add_argument("--cohort", default="typical")
@@ -232,15 +223,17 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=64, help="particles behind each band")
     parser.add_argument("--seed", type=int, default=TEST_SEED, help="of the first test patient")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(argv)
     model = catalog.load(chosen.world, cohort=chosen.cohort)
     with torch.no_grad():
         rows = compare(model, ECGDrugOracle(cohort=chosen.cohort), chosen.patients, chosen.samples, chosen.seed)
         still = drift(model, chosen.patients, chosen.seed)
     table = summary(rows)
-    write(chosen.out / "fidelity_ecg_wm.csv", rows)
-    write(chosen.out / "fidelity_ecg_wm_summary.csv", table)
-    write(chosen.out / "fidelity_ecg_wm_drift.csv", [{k: round(v, 4) for k, v in still.items()}])
+    seeds = {"test patients": chosen.seed, "population course": POPULATION_SEED, "best": BEST_SEED, "bootstrap": 0}
+    made = made_by("benchmarks.ecg_drug.fidelity", argv, seeds, [chosen.world, "oracle"])
+    write_csv(chosen.out / "fidelity_ecg_wm.csv", rows, made)
+    write_csv(chosen.out / "fidelity_ecg_wm_summary.csv", table, made)
+    write_csv(chosen.out / "fidelity_ecg_wm_drift.csv", [{k: round(v, 4) for k, v in still.items()}], made)
     for row in table:
         print("  ".join(f"{v:>20}" if isinstance(v, str) else f"{v:10.3f}" for v in row.values()))
     print(still)

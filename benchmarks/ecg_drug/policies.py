@@ -14,7 +14,6 @@ and are used again by the next run.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,42 +34,21 @@ from agents.rollout import Episodes, admission_factors, format_table, judge, pai
 from agents.sb3.policy_agent import PolicyAgent
 from agents.sb3.presets import PRESETS
 from agents.sb3.train import train, weights_sum
-from benchmarks.common.results import RESULTS, write_csv
+from benchmarks.common.paired import average, with_promise
+from benchmarks.common.results import RESULTS, made_by, write_csv, write_figure, write_json
 from clinenv.envs.ecg_drug.task import ECGDrugTask
 from clinenv.simulator import Simulator
 from world_models import catalog, keys
-from world_models.files import replacing, write_text
 
+MODULE = "benchmarks.ecg_drug.policies"
 REFERENCE = "dofetilide label rule"
 BLIND = "dofetilide 0.25 mg every 12 h, without looking"
 LAMBDAS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 
 
-def average(runs: Sequence[Episodes]) -> Episodes:
-    """Several trainings of one recipe as one decider: each patient's figures averaged over the seeds."""
-
-    def mean(name: str) -> torch.Tensor:
-        return torch.stack([getattr(r, name).to(torch.float32) for r in runs]).mean(0)
-
-    terms = {k: torch.stack([r.terms[k] for r in runs]).mean(0) for k in runs[0].terms}
-    names = ("returns", "costs", "torsades", "lengths", "max_qtcf_ms")
-    return Episodes(*(mean(n) for n in names), terms, mean("orders"))
-
-
-def with_promise(rows: list[dict[str, Any]], earned: Mapping[str, Episodes], promised: Mapping[str, Episodes]) -> None:
-    """Add to each row what the learned world promised, and the gap (promised minus earned) with its interval."""
-    names = [str(row["agent"]) for row in rows]
-    promises = {str(r["agent"]): r for r in paired_table({n: promised[n] for n in names})}
-    for row in rows:
-        name = str(row["agent"])
-        both = paired_table({"earned": earned[name], "promised": promised[name]}, reference="earned")[1]
-        for figure in ("return", "cost", "torsades"):
-            row[f"promised_{figure}"] = promises[name][figure]
-            for suffix in ("", "_low", "_high"):
-                row[f"gap_{figure}{suffix}"] = both[f"{figure}_minus_reference{suffix}"]
-
-
-def plot_sweep(path: Path, rows: Sequence[Mapping[str, Any]], rule: Mapping[str, Any]) -> None:
+def plot_sweep(
+    path: Path, rows: Sequence[Mapping[str, Any]], rule: Mapping[str, Any], made: Mapping[str, Any]
+) -> None:
     """Return, safety cost and CVaR 5 % against lambda, one line each for lambda on cost and on return."""
     import matplotlib
 
@@ -91,13 +69,12 @@ def plot_sweep(path: Path, rows: Sequence[Mapping[str, Any]], rule: Mapping[str,
         axis.set(title=title, xlabel="lambda")
     axes[0].legend(frameon=False, fontsize=8)
     figure.suptitle(f"CEM in the learned world judged in the oracle, {rows[0]['patients']} patients, 95 % intervals")
-    with replacing(path) as part:
-        figure.savefig(part, dpi=130)
+    write_figure(path, figure, made, dpi=130)
     plt.close(figure)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ecg_drug.policies", description=__doc__.split("\n")[0])
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--world", default="ecg-wm-small", help="the learned world")
     parser.add_argument("--patients", type=int, default=500)
     parser.add_argument("--steps", type=int, default=750_000, help="patient-steps of each PPO training")
@@ -113,97 +90,143 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=20_000_000, help="of the first judged patient")
     parser.add_argument("--runs", default="runs/policies", help="where trained policies are kept")
     parser.add_argument("--out", default=str(RESULTS))
-    args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    out, runs = Path(args.out), Path(args.runs)
-    out.mkdir(parents=True, exist_ok=True)
+    return parser.parse_args(argv)
 
-    preset = PRESETS["ppo"]
-    if args.cost_weight is not None:
-        preset = preset.but(cost_weight=args.cost_weight)
-    task = ECGDrugTask()
-    oracle, learned = Simulator(catalog.load("oracle"), task), Simulator(catalog.load(args.world), task)
-    horizon = round(task.horizon_hours / oracle.world.hours_per_step)
-    # "judge" keeps these patients apart from all that training, which starts from plain seeds, can meet.
-    luck = keys.fold(keys.from_seed(args.seed, args.patients), "judge")
-    factors = admission_factors(oracle.reset(luck)[1], oracle.world, learned.world)
 
-    menu = menu_of(oracle)
-    names = [q.name for q in oracle.world.orders]
-    agents: dict[str, Agent] = {
-        "no treatment": no_treatment(),
-        "random": Uniform(menu.shape[0], seed=args.seed),
-        BLIND: Regimen(menu_row(menu, names, dofetilide_mg=HALF_MG), HOURS_BETWEEN_DOSES, BLIND),
-        REFERENCE: DofetilideLabelRule(menu, names),
-    }
-    seconds: dict[str, float] = {}
-    for world in () if args.sweep_only else (args.world, "oracle"):
-        for seed in range(args.seeds if world == args.world else 1):
-            start = time.perf_counter()
-            made = (weights_sum(world) or "")[:8]
-            folder = runs / f"ppo-{Path(world).name}{made}-{preset.cost_weight:g}-{args.steps}-{seed}"
-            train(folder, args.steps, world=world, preset=preset, seed=seed)
-            own = f"PPO in {learned.world.name}, seed {seed}"
-            name = own if world == args.world else "PPO in the oracle (upper reference)"
-            agents[name] = PolicyAgent(folder, oracle, name)
-            seconds[name] = time.perf_counter() - start
-    planner = WorldPlanner(learned, args.planner, cost_weight=preset.cost_weight, seed=args.seed)
-    if args.sweep_only:
-        agents = {REFERENCE: agents[REFERENCE]}
-    else:
-        agents[f"CEM in {learned.world.name}"] = planner
+class _Judge:
+    """The judged patients, in the oracle and in the learned world, and the deciders."""
 
-    def run(agent: Agent, simulator: Simulator, count: int, label: str) -> Episodes:
-        with tqdm(total=horizon, desc=label, leave=False) as bar:
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        preset = PRESETS["ppo"]
+        self.preset = preset if args.cost_weight is None else preset.but(cost_weight=args.cost_weight)
+        task = ECGDrugTask()
+        self.oracle = Simulator(catalog.load("oracle"), task)
+        self.learned = Simulator(catalog.load(args.world), task)
+        self.name = self.learned.world.name
+        self.horizon = round(task.horizon_hours / self.oracle.world.hours_per_step)
+        # "judge" keeps these patients apart from all that training, which starts from plain seeds, can meet.
+        self.key = keys.fold(keys.from_seed(args.seed, args.patients), "judge")
+        self.factors = admission_factors(self.oracle.reset(self.key)[1], self.oracle.world, self.learned.world)
+        self.drugs = [q.name for q in self.oracle.world.orders]
+        self.seconds: dict[str, float] = {}
+
+    def rules(self) -> dict[str, Agent]:
+        """Deciders that learn nothing."""
+        menu = menu_of(self.oracle)
+        return {
+            "no treatment": no_treatment(),
+            "random": Uniform(menu.shape[0], seed=self.args.seed),
+            BLIND: Regimen(menu_row(menu, self.drugs, dofetilide_mg=HALF_MG), HOURS_BETWEEN_DOSES, BLIND),
+            REFERENCE: DofetilideLabelRule(menu, self.drugs),
+        }
+
+    def trained(self) -> dict[str, Agent]:
+        """PPO in the learned world, a decider a seed, and in the oracle; what --runs holds is used again."""
+        args, found = self.args, {}
+        for world in (args.world, "oracle"):
+            for seed in range(args.seeds if world == args.world else 1):
+                start = time.perf_counter()
+                made = (weights_sum(world) or "")[:8]
+                folder = Path(args.runs) / f"ppo-{Path(world).name}{made}-{self.preset.cost_weight:g}-{args.steps}-{seed}"
+                train(folder, args.steps, world=world, preset=self.preset, seed=seed)
+                own = f"PPO in {self.name}, seed {seed}"
+                name = own if world == args.world else "PPO in the oracle (upper reference)"
+                found[name] = PolicyAgent(folder, self.oracle, name)
+                self.seconds[name] = time.perf_counter() - start
+        return found
+
+    def planner(self, config: Any, **risk: MeanMinusSigma) -> WorldPlanner:
+        """CEM in the learned world."""
+        weight = self.preset.cost_weight
+        return WorldPlanner(self.learned, config, cost_weight=weight, seed=self.args.seed, **risk)
+
+    def run(self, agent: Agent, simulator: Simulator, count: int, label: str) -> Episodes:
+        """Courses of the first `count` patients."""
+        with tqdm(total=self.horizon, desc=label, leave=False) as bar:
             # The oracle draws its patients from the keys; the learned world is told what their admission charts show.
-            fixed = {k: v[:count] for k, v in factors.items()} if simulator is learned else None
-            return judge(agent, simulator, luck[:count], horizon, fixed, progress=lambda _: bar.update())
+            fixed = {k: v[:count] for k, v in self.factors.items()} if simulator is self.learned else None
+            return judge(agent, simulator, self.key[:count], self.horizon, fixed, progress=lambda _: bar.update())
 
-    earned: dict[str, Episodes] = {}
-    promised: dict[str, Episodes] = {}
-    for name, agent in agents.items():
-        start = time.perf_counter()
-        earned[name] = run(agent, oracle, args.patients, f"{name}: oracle")
-        seconds[f"{name}, judged"] = time.perf_counter() - start
-        promised[name] = run(agent, learned, args.patients, f"{name}: {learned.world.name}")
-    ours = [n for n in agents if n.startswith(f"PPO in {learned.world.name}")]
-    if len(ours) > 1:
-        name = f"PPO in {learned.world.name}, mean of {len(ours)} seeds"
-        earned[name], promised[name] = average([earned[n] for n in ours]), average([promised[n] for n in ours])
-    rows = paired_table(earned, reference=REFERENCE)
-    with_promise(rows, earned, promised)
-    for row in rows:
-        episodes = earned[str(row["agent"])]
-        row.update({f"term_{k}": float(v.mean()) for k, v in episodes.terms.items()})
-        row.update({f"mean_total_{n}": float(v) for n, v in zip(names, episodes.orders.mean(0), strict=True)})
-    if not args.sweep_only:
-        print(format_table(rows))
+    def both(self, agents: Mapping[str, Agent]) -> tuple[dict[str, Episodes], dict[str, Episodes]]:
+        """What each earned in the oracle and what the learned world promised; seeds of one recipe also as their mean."""
+        earned: dict[str, Episodes] = {}
+        promised: dict[str, Episodes] = {}
+        for name, agent in agents.items():
+            start = time.perf_counter()
+            earned[name] = self.run(agent, self.oracle, self.args.patients, f"{name}: oracle")
+            self.seconds[f"{name}, judged"] = time.perf_counter() - start
+            promised[name] = self.run(agent, self.learned, self.args.patients, f"{name}: {self.name}")
+        ours = [n for n in agents if n.startswith(f"PPO in {self.name}")]
+        if len(ours) > 1:
+            name = f"PPO in {self.name}, mean of {len(ours)} seeds"
+            earned[name], promised[name] = average([earned[n] for n in ours]), average([promised[n] for n in ours])
+        return earned, promised
+
+    def rows(self, earned: Mapping[str, Episodes], promised: Mapping[str, Episodes]) -> list[dict[str, Any]]:
+        """Rows of policies.csv."""
+        rows = paired_table(earned, reference=REFERENCE)
+        with_promise(rows, earned, promised)
         for row in rows:
-            gap = f"{row['gap_return']:+.2f} [{row['gap_return_low']:+.2f}, {row['gap_return_high']:+.2f}]"
-            print(f"{row['agent']:45s} promised {row['promised_return']:8.2f}  exploitation gap {gap}")
-        write_csv(out / "policies.csv", rows)
-        settings = {k: v for k, v in vars(args).items() if k not in ("out", "runs")}
-        about = {**settings, "cost_weight": preset.cost_weight, "preset": preset.to_json(), "torch": torch.__version__}
-        text = json.dumps({"arguments": about, "seconds": seconds, "rows": rows}, indent=1, default=str) + "\n"
-        write_text(out / "policies.json", text)
+            episodes = earned[str(row["agent"])]
+            row.update({f"term_{k}": float(v.mean()) for k, v in episodes.terms.items()})
+            totals = zip(self.drugs, episodes.orders.mean(0), strict=True)
+            row.update({f"mean_total_{n}": float(v) for n, v in totals})
+        return rows
 
-    if not args.no_sweep:
-        sweep: dict[str, Episodes] = {}
+    def sweep(self, reference: Episodes) -> list[dict[str, Any]]:
+        """Rows of policies_lambda.csv; the last is the reference's."""
+        count, preset = self.args.sweep_patients, PLANNERS[self.args.sweep_planner]
         # A standard deviation of four particles says little: twice as many as the preset has.
-        config = replace(PLANNERS[args.sweep_planner], particles=2 * PLANNERS[args.sweep_planner].particles)
+        config = replace(preset, particles=2 * preset.particles)
+        found: dict[str, Episodes] = {}
         for of in ("cost", "return"):
             for lam in LAMBDAS:
-                risk = {"cost_risk" if of == "cost" else "risk": MeanMinusSigma(lam)}
-                agent = WorldPlanner(learned, config, cost_weight=preset.cost_weight, seed=args.seed, **risk)
                 name = f"CEM, lambda {lam:g} on {of}"
-                sweep[name] = run(agent, oracle, args.sweep_patients, name)
-        few = Episodes(*(v if isinstance(v, dict) else v[: args.sweep_patients] for v in earned[REFERENCE]))
-        lines = paired_table({**sweep, REFERENCE: few}, reference=REFERENCE)
+                agent = self.planner(config, **{"cost_risk" if of == "cost" else "risk": MeanMinusSigma(lam)})
+                found[name] = self.run(agent, self.oracle, count, name)
+        few = Episodes(*(v if isinstance(v, dict) else v[:count] for v in reference))
+        lines = paired_table({**found, REFERENCE: few}, reference=REFERENCE)
         for line in lines:
             words = str(line["agent"]).split()
             line["lambda"], line["lambda_on"] = (words[2], words[4]) if words[0] == "CEM," else ("", "")
-        write_csv(out / "policies_lambda.csv", lines)
-        plot_sweep(out / "policies_lambda.png", lines[:-1], lines[-1])
+        return lines
+
+
+def _print(rows: Sequence[Mapping[str, Any]]) -> None:
+    print(format_table(list(rows)))
+    for row in rows:
+        gap = f"{row['gap_return']:+.2f} [{row['gap_return_low']:+.2f}, {row['gap_return_high']:+.2f}]"
+        print(f"{row['agent']:45s} promised {row['promised_return']:8.2f}  exploitation gap {gap}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train, judge, sweep and write. Returns the exit status."""
+    args = _arguments(argv)
+    torch.set_num_threads(args.threads)
+    out = Path(args.out)
+    run = _Judge(args)
+    agents = run.rules()
+    if args.sweep_only:
+        agents = {REFERENCE: agents[REFERENCE]}
+    else:
+        agents |= run.trained()
+        agents[f"CEM in {run.name}"] = run.planner(args.planner)
+    earned, promised = run.both(agents)
+    trained = {} if args.sweep_only else {f"PPO {i}": i for i in range(args.seeds)}
+    made = made_by(MODULE, argv, {"first judged patient": args.seed, "bootstrap": 0, **trained}, ["oracle", args.world])
+    if not args.sweep_only:
+        rows = run.rows(earned, promised)
+        _print(rows)
+        write_csv(out / "policies.csv", rows, made)
+        settings = {k: v for k, v in vars(args).items() if k not in ("out", "runs")}
+        preset = {"cost_weight": run.preset.cost_weight, "preset": run.preset.to_json(), "torch": torch.__version__}
+        content = {"arguments": {**settings, **preset}, "seconds": run.seconds, "rows": rows}
+        write_json(out / "policies.json", content, made)
+    if not args.no_sweep:
+        lines = run.sweep(earned[REFERENCE])
+        write_csv(out / "policies_lambda.csv", lines, made)
+        plot_sweep(out / "policies_lambda.png", lines[:-1], lines[-1], made)
         print(format_table(lines))
     return 0
 

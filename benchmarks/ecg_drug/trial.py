@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from benchmarks.common.intervals import share_over_patients
-from benchmarks.common.results import RESULTS
+from benchmarks.common.results import RESULTS, TRIAL_FIT, made_by, write_csv, write_figure
 from benchmarks.ecg_drug.trial_baselines import concentration_response, persistence, population_course
 from benchmarks.ecg_drug.trial_worlds import ADAPTERS, TARGETS, Prediction, predict_oracle
 from world_models.data.ecg.ecgrdvq import INTERVALS, canonical_drug, load_raw, load_trial
-from world_models.files import replacing
 from world_models.oracles.ecg_drug.fit.trial import fit_trial
 from world_models.oracles.ecg_drug.population import TrialModel
 
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["leave_one_out", "main", "pre_dose_rows", "predict", "report"]
 
+MODULE = "benchmarks.ecg_drug.trial"
+DECIMALS = 2  # of the tables
+LEARNED = ("ecg-wm-small",)  # adapters with weights of their own
+FEWEST_SAMPLES = 20  # a 5 % quantile needs one sample beyond it
 BASELINES = ("persistence", "population_course", "concentration_response", "concentration_response_covariate")
 DRUG_ORDER = ("placebo", "ranolazine", "dofetilide", "verapamil", "quinidine")
 
@@ -162,7 +166,7 @@ def report(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def plot(table: pd.DataFrame, path: Path) -> None:
+def plot(table: pd.DataFrame, path: Path, made: Mapping[str, Any]) -> None:
     """Mean placebo-corrected change over the hours, observed (dots) and predicted (line), target by drug."""
     import matplotlib
 
@@ -187,19 +191,18 @@ def plot(table: pd.DataFrame, path: Path) -> None:
                 axis.set_xlabel("hours after the dose")
     axes[0, 0].legend(fontsize=7)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    write_figure(path, figure, made, dpi=110)
     plt.close(figure)
 
 
-def _write(frame: pd.DataFrame, path: Path) -> None:
-    with replacing(path) as part:
-        frame.to_csv(part, index=False, float_format="%.2f")
+def _write(frame: pd.DataFrame, path: Path, made: Mapping[str, Any] | None) -> None:
+    """The frame to two decimals; what is not known stays empty."""
+    plain = frame.round(DECIMALS).astype(object)
+    write_csv(path, plain.where(plain.notna(), "").to_dict("records"), made)
 
 
-def main(argv: list[str] | None = None) -> int:
-    import pandas as pd
-
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ecg_drug.trial", description=__doc__.splitlines()[0])
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trial", required=True, help="the clinical CSV, or the folder it lies in")
     parser.add_argument("--world", default="oracle", help=f"one of {', '.join(ADAPTERS)}")
     parser.add_argument("--out", help="CSV of predictions to write")
@@ -208,52 +211,69 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=512, help="virtual twins of each subject and period")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
-    torch.set_num_threads(1)
     if not options.loso and not options.out:
         parser.error("give --out FILE, or --loso")
-    if options.samples < 20:
-        parser.error(f"--samples {options.samples} is too few for 5 % quantiles; give 20 or more")
+    if options.samples < FEWEST_SAMPLES:
+        parser.error(f"--samples {options.samples} is too few for 5 % quantiles; give {FEWEST_SAMPLES} or more")
     if options.world not in ADAPTERS:
         parser.error(f"no world {options.world!r}; choose from {', '.join(ADAPTERS)}")
     if options.out and not Path(options.out).resolve().parent.is_dir():
         parser.error(f"the folder of {options.out} does not exist; make it first")
-    try:
-        frame = load_trial(options.trial)
-        if options.loso:
-            table = leave_one_out(frame, options.samples, options.seed)
-        else:
-            labels = load_raw(options.trial)["EXTRT"].dropna().unique()
-            rows = pre_dose_rows(frame, keep_unread=True)
-            if rows.empty:
-                raise ValueError(f"{options.trial} has no times after a dose (TPT > 0); there is nothing to predict")
-            predicted = predict(options.world, rows, options.samples, options.seed)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    pd.set_option("display.width", 200)
-    if options.loso:
-        summary = report(table)
-        print(summary.round(2).to_string(index=False))
-        RESULTS.mkdir(exist_ok=True)
-        _write(summary, RESULTS / "fidelity_trial_loso.csv")
-        plot(table, RESULTS / "fidelity_trial_loso.png")
-        if options.out:
-            columns = [f"{name}{tail}" for name in TARGETS for tail in ("", "_q05", "_q95")]
-            _write(table[["randid", "drug", "hour", *columns]], Path(options.out))
-        return 0
-    label = {canonical_drug(text): text for text in labels}
-    result = pd.DataFrame({"RANDID": rows["randid"], "EXTRT": rows["drug"].map(label), "TPT": rows["hour"]})
+    return options
+
+
+def _leave_one_out(options: argparse.Namespace, argv: list[str] | None) -> None:
+    """Table and plot of the oracle refitted without each subject."""
+    table = leave_one_out(load_trial(options.trial), options.samples, options.seed)
+    summary = report(table)
+    print(summary.round(DECIMALS).to_string(index=False))
+    made = made_by(MODULE, argv, {"twins": options.seed, "bootstrap": 0})
+    _write(summary, RESULTS / "fidelity_trial_loso.csv", made)
+    plot(table, RESULTS / "fidelity_trial_loso.png", made)
+    if options.out:
+        columns = [f"{name}{tail}" for name in TARGETS for tail in ("", "_q05", "_q95")]
+        _write(table[["randid", "drug", "hour", *columns]], Path(options.out), None)
+
+
+def _predict_file(options: argparse.Namespace, argv: list[str] | None) -> None:
+    """Predictions of a world, in the trial's own words, and their errors where the outcome is known."""
+    import pandas as pd
+
+    frame = load_trial(options.trial)
+    labels = {canonical_drug(text): text for text in load_raw(options.trial)["EXTRT"].dropna().unique()}
+    rows = pre_dose_rows(frame, keep_unread=True)
+    if rows.empty:
+        raise ValueError(f"{options.trial} has no times after a dose (TPT > 0); there is nothing to predict")
+    predicted = predict(options.world, rows, options.samples, options.seed)
+    result = pd.DataFrame({"RANDID": rows["randid"], "EXTRT": rows["drug"].map(labels), "TPT": rows["hour"]})
     for name in TARGETS:
         result[name], result[f"{name}_q05"], result[f"{name}_q95"] = (part[name] for part in predicted)
-    _write(result, Path(options.out))
+    _write(result, Path(options.out), None)  # a plain table: whoever asked for predictions fixed its layout
     scored = pd.concat([rows, result[[c for c in result.columns if c not in ("RANDID", "EXTRT", "TPT")]]], axis=1)
     if scored["qtcf_ms"].notna().any():
         scored = pd.concat([scored, rivals_left_out(rows)], axis=1)
         summary = report(scored)
-        print(summary.round(2).to_string(index=False))
+        print(summary.round(DECIMALS).to_string(index=False))
         if options.summary:
-            _write(summary, Path(options.summary))
+            seeds = {"twins": options.seed, "bootstrap": 0}
+            worlds = [options.world] if options.world in LEARNED else []
+            made = made_by(MODULE, argv, seeds, worlds, [TRIAL_FIT])  # every adapter stands on the trial's fit
+            _write(summary, Path(options.summary), made)
     print(f"{len(result)} predictions of {options.world} -> {options.out}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Predict, or leave one subject out. Returns the exit status: 2 for a trial that cannot be read."""
+    import pandas as pd
+
+    options = _arguments(argv)
+    torch.set_num_threads(1)
+    pd.set_option("display.width", 200)
+    try:
+        (_leave_one_out if options.loso else _predict_file)(options, argv)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

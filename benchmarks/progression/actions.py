@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.intervals import ratio_interval
-from benchmarks.common.results import RESULTS, write_tables
+from benchmarks.common.results import RESULTS, made_by, write_tables
 from benchmarks.progression.arms import Cohort, cohort_of
 from world_models import catalog, keys
 from world_models.cardiac_jepa import probes
@@ -350,7 +350,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    write_tables(a.out, made, {"error": 3})
+    told = made_by("benchmarks.progression.actions", argv, {"other pairs, chains, bootstrap": a.seed}, [a.world])
+    write_tables(a.out, made, told, {"error": 3})
     return 0
 
 

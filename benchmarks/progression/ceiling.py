@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.intervals import ratio_interval
-from benchmarks.common.results import RESULTS, write_tables
+from benchmarks.common.results import RESULTS, made_by, write_tables
 from benchmarks.progression.actions import jepa_world
 from world_models import keys, tree
 from world_models.cardiac_jepa.model import Reader
@@ -160,7 +160,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    write_tables(a.out, made)
+    seeds = {"patients": a.seed, "other persons": OTHERS_SEED, "bootstrap": 0}
+    told = made_by("benchmarks.progression.ceiling", argv, seeds, ["progression-oracle", a.world])
+    write_tables(a.out, made, told)
     return 0
 
 

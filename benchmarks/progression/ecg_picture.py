@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from benchmarks.common.results import HEIGHTS, made_by, write_figure
 from clinenv.rendering.ecg_paper import paper_image
 from world_models import keys
-from world_models.files import replacing
 from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
 from world_models.oracles.progression.ecg.shown import FORMS, VISIBLE, shown_on_ecg
 from world_models.quantities.progression import CODES, CONDITIONS, SAMPLING_RATE_HZ, TREATMENTS
@@ -82,8 +82,8 @@ def main(arguments: list[str] | None = None) -> None:
     for i, picture in enumerate(pictures):
         sheet.paste(picture.resize(size, Image.LANCZOS), (size[0] * (i % args.columns), size[1] * (i // args.columns)))
     out = Path(args.out)
-    with replacing(out) as part:
-        sheet.save(part, format="PNG")
+    made = made_by("benchmarks.progression.ecg_picture", arguments, {"first patient": args.seed}, files=[HEIGHTS])
+    write_figure(out, sheet, made)
     print(f"{out}: {len(pictures)} ECGs")
 
 

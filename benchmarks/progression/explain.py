@@ -31,7 +31,7 @@ from agents.planning.explain_posterior import ExplainPosterior, whitening
 from agents.planning.explain_reading import fit_reading
 from agents.protocol import Agent, menu_of, to_orders
 from benchmarks.common.intervals import RESAMPLES, columns, mean_interval, resamples
-from benchmarks.common.results import write_csv
+from benchmarks.common.results import made_by, write_csv
 from clinenv.envs.ecg_explain.env import explain_world
 from clinenv.simulator import Simulator
 from world_models import keys, tree
@@ -246,7 +246,11 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"error: {error}\n")
     if args.out is not None:
-        write_csv(args.out, [{"world": world.name, "compose": args.compose, **r} for r in rows])
+        seeds = {"library": LIBRARY_SEED, "test pairs": TEST_SEED, "bootstrap": 1}
+        # the oracle's pairs are read by the shipped encoder and dynamics
+        worlds = ["progression-oracle" if args.world == "oracle" else args.world]
+        made = made_by("benchmarks.progression.explain", argv, seeds, worlds)
+        write_csv(args.out, [{"world": world.name, "compose": args.compose, **r} for r in rows], made)
         print(f"wrote {args.out}")
     return 0
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.common.intervals import Bootstrap, Interval, bootstrap_macro, difference
+from benchmarks.common.results import made_by, rounded, write_json
 from benchmarks.progression.arms import fresh_encoder, settle_norms
-from benchmarks.ward.records_judged import write_json
 from world_models import catalog
 from world_models.cardiac_jepa import probes
 from world_models.cardiac_jepa.config import JEPAConfig
@@ -237,7 +237,8 @@ def main(argv: list[str] | None = None) -> int:
         steps = a.supervised_steps if a.supervised else 0
         found = judge(world.jepa, read_all(a), a.folds, a.least, a.draws, a.seed, steps, tuple(a.supervised_rates))
         found = {"world": a.world, **found}
-        write_json(found, a.out)
+        seeds = {"folds, random encoder, bootstrap": a.seed}
+        write_json(a.out, rounded(found), made_by("benchmarks.progression.fidelity", argv, seeds, [a.world]))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

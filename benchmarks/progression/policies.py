@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -44,9 +45,8 @@ from agents.sb3.presets import Preset, preset_for
 from agents.sb3.train import weights_sum
 from agents.sb3.vec_env import SB3VecEnv
 from benchmarks.common.intervals import put_mean
-from benchmarks.common.results import RESULTS, write_csv
-from benchmarks.ecg_drug.policies import average, with_promise
-from benchmarks.ward.policies import write
+from benchmarks.common.paired import average, with_promise
+from benchmarks.common.results import RESULTS, made_by, write_csv, write_json
 from clinenv.envs.ecg_progression.env import ECGProgressionVectorEnv
 from clinenv.envs.ecg_progression.rewards import HORIZON_YEARS
 from clinenv.envs.ecg_progression.task import LEVELS, ECGProgressionTask
@@ -57,6 +57,7 @@ from world_models.cardiac_jepa.reading import ReadOracle
 from world_models.protocol import Chart
 from world_models.quantities.progression import CODES, INTERVALS_MONTHS
 
+MODULE = "benchmarks.progression.policies"
 RULE = "guideline rule"
 STEPS = 120  # a visit a month for ten years
 KNOBS = (*(f"read {code}" for code in CODES), "sure of a block", "months")
@@ -181,8 +182,8 @@ def table(
     return rows
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.progression.policies", description=__doc__.split("\n")[0])
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--world", default="cardiac-jepa-small", help="the learned world: a shipped name or a folder")
     parser.add_argument("--patients", type=int, default=1000, help="judged, in pairs")
     parser.add_argument("--valid-patients", type=int, default=300, help="of the oracle, to choose the rule's threshold")
@@ -202,98 +203,161 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("need --patients and --valid-patients of 2 or more, --steps and --seeds of 1 or more")
     if not 0 <= args.cem_patients <= args.patients or args.cem_patients == 1:
         parser.error(f"--cem-patients is 0, or 2 to --patients ({args.patients}), got {args.cem_patients}")
-    torch.set_num_threads(args.threads)
-    try:
-        world = catalog.load(args.world)
-    except (ValueError, KeyError, FileNotFoundError) as error:
-        parser.exit(2, f"error: {error}\n")
-    if not isinstance(world, CardiacJEPAWorld):
-        parser.exit(2, f"error: --world {args.world} is no cardiac JEPA; name one that is, or its folder\n")
-    learned, oracle = (Simulator(w, ECGProgressionTask()) for w in (world, OracleOfTheLiving(world.reader)))
-    made = (weights_sum(args.world) or "")[:8]
-    runs = Path(args.runs) / f"{Path(args.world).name}-{made}"
-    seconds: dict[str, float] = {}
-    def timed(what: str, make: Callable[[], Any]) -> Any:
+    return args
+
+
+class _Run:
+    """Makes and judges the deciders; what --runs holds is used again."""
+
+    def __init__(self, args: argparse.Namespace, world: CardiacJEPAWorld) -> None:
+        self.args, self.world = args, world
+        self.learned = Simulator(world, ECGProgressionTask())
+        self.oracle = Simulator(OracleOfTheLiving(world.reader), ECGProgressionTask())
+        self.weights = (weights_sum(args.world) or "")[:8]
+        self.runs = Path(args.runs) / f"{Path(args.world).name}-{self.weights}"
+        self.cpu_s: dict[str, float] = {}
+        self.families: dict[str, list[str]] = {}  # trainings of one recipe
+        self.threshold, self.valid_return = self.timed("threshold", lambda: thresholds(self.oracle, args.valid_patients))
+        preset = preset_for("ppo", "ECGProgression-v0").but(num_envs=args.num_envs)
+        # a visit is a month or a year: discounted by the visit, death is put off by being seen more often
+        self.preset = preset.but(settings={**preset.settings, "gamma": 1.0})
+        self.config = ParameterCEM(args.iterations, candidates=24, elites=6) if args.iterations else None
+        self.agents = self.rules()
+        self.add_trained()
+        # "judge" keeps these patients apart from all that training can meet
+        self.key = keys.fold(keys.from_seed(args.seed, args.patients), "judge")
+        chart = self.oracle.reset(self.key)[1]
+        self.factors = admission_factors(chart, self.oracle.world, self.learned.world)
+
+    def timed(self, what: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives; its processor time is noted."""
         start = time.process_time()
         found = make()
-        seconds[what] = time.process_time() - start
+        self.cpu_s[what] = time.process_time() - start
         return found
 
-    threshold, chosen = timed("threshold", lambda: thresholds(oracle, args.valid_patients))
-    idle = [0] * (len(LEVELS) - 1)
-    agents: dict[str, Agent] = {
-        "no treatment, every 6 months": Constant([*idle, INTERVALS_MONTHS.index(6.0)]),
-        "no treatment, every 12 months": Constant([*idle, INTERVALS_MONTHS.index(12.0)]),
-        "random": Uniform(LEVELS.counts, seed=args.seed),
-        RULE: ProgressionRule(threshold, name=RULE),
-        "guideline rule told the conditions (upper reference)": ProgressionRule(measure="condition"),
-    }
-    preset = preset_for("ppo", "ECGProgression-v0").but(num_envs=args.num_envs)
-    # a visit is a month or a year: discounted by the visit, death is put off by being seen more often
-    preset = preset.but(settings={**preset.settings, "gamma": 1.0})
-    config = ParameterCEM(args.iterations, candidates=24, elites=6) if args.iterations else None
-    families: dict[str, list[str]] = {}
+    def rules(self) -> dict[str, Agent]:
+        """Deciders that learn nothing."""
+        idle = [0] * (len(LEVELS) - 1)
+        return {
+            "no treatment, every 6 months": Constant([*idle, INTERVALS_MONTHS.index(6.0)]),
+            "no treatment, every 12 months": Constant([*idle, INTERVALS_MONTHS.index(12.0)]),
+            "random": Uniform(LEVELS.counts, seed=self.args.seed),
+            RULE: ProgressionRule(self.threshold, name=RULE),
+            "guideline rule told the conditions (upper reference)": ProgressionRule(measure="condition"),
+        }
 
-    def add(family: str, seed: int, make: Callable[[], Agent]) -> None:
+    def add(self, family: str, seed: int, make: Callable[[], Agent]) -> None:
+        """One training of a recipe."""
         name = f"{family}, seed {seed}"
-        agents[name] = timed(name, make)
-        families.setdefault(family, []).append(name)
+        self.agents[name] = self.timed(name, make)
+        self.families.setdefault(family, []).append(name)
 
-    def trained(simulator: Simulator, steps: int, seed: int, name: str) -> Agent:
-        folder = runs / f"{name}-{steps}-{args.num_envs}-{seed}"
-        return PolicyAgent(ppo(simulator, steps, seed, preset, folder, made), oracle)
+    def add_trained(self) -> None:
+        """PPO and the tuned rule of every seed, and PPO in the oracle if it is asked for."""
+        args, world = self.args, self.world.name
+        for seed in range(args.seeds):
+            self.add(f"PPO in {world}", seed, lambda s=seed: self.trained(self.learned, args.steps, s, "ppo"))
+            if self.config is not None:
+                self.add(f"rule tuned in {world}", seed, lambda s=seed: self.tuned(s))
+        if args.oracle_steps:
+            make = lambda: self.trained(self.oracle, args.oracle_steps, 0, "ppo-oracle")  # noqa: E731
+            self.add("PPO in the oracle (upper reference)", 0, make)
 
-    def tuned(seed: int) -> Agent:
-        about = {"what": "tuned rule", "weights": made, "seed": seed, "patients": args.tune_patients, **asdict(config)}
-        about["threshold"] = [round(x, 6) for x in threshold.tolist()]
-        find = lambda: {"knobs": tune(learned, threshold, config, args.tune_patients, seed)}  # noqa: E731
-        return TunedRule(threshold, kept(runs / f"tuned-{seed}", about, find)["knobs"])
+    def trained(self, simulator: Simulator, steps: int, seed: int, name: str) -> Agent:
+        """PPO in `simulator`."""
+        folder = self.runs / f"{name}-{steps}-{self.args.num_envs}-{seed}"
+        return PolicyAgent(ppo(simulator, steps, seed, self.preset, folder, self.weights), self.oracle)
 
-    for seed in range(args.seeds):
-        add(f"PPO in {world.name}", seed, lambda s=seed: trained(learned, args.steps, s, "ppo"))
-        if config is not None:
-            add(f"rule tuned in {world.name}", seed, lambda s=seed: tuned(s))
-    if args.oracle_steps:
-        add("PPO in the oracle (upper reference)", 0, lambda: trained(oracle, args.oracle_steps, 0, "ppo-oracle"))
+    def tuned(self, seed: int) -> Agent:
+        """The rule with knobs found in the learned world."""
+        assert self.config is not None
+        patients, config = self.args.tune_patients, self.config
+        about = {"what": "tuned rule", "weights": self.weights, "seed": seed, "patients": patients, **asdict(config)}
+        about["threshold"] = [round(x, 6) for x in self.threshold.tolist()]
+        find = lambda: {"knobs": tune(self.learned, self.threshold, config, patients, seed)}  # noqa: E731
+        return TunedRule(self.threshold, kept(self.runs / f"tuned-{seed}", about, find)["knobs"])
 
-    # "judge" keeps these patients apart from all that training can meet
-    luck = keys.fold(keys.from_seed(args.seed, args.patients), "judge")
-    factors = admission_factors(oracle.reset(luck)[1], oracle.world, learned.world)
-
-    def run(agent: Agent, simulator: Simulator, count: int, label: str, also: tuple[str, ...] = ()) -> Episodes:
+    def courses(
+        self, agent: Agent, simulator: Simulator, count: int, label: str, also: tuple[str, ...] = ()
+    ) -> Episodes:
+        """Courses of the first `count` judged patients."""
         # the oracle draws its patients from the keys; the learned world is told what their first charts show
-        fixed = {k: v[:count] for k, v in factors.items()} if simulator is learned else None
+        fixed = {k: v[:count] for k, v in self.factors.items()} if simulator is self.learned else None
         with tqdm(total=STEPS, desc=f"{label}: {simulator.world.name}", leave=False) as bar:
-            turn = lambda: judge(agent, simulator, luck[:count], STEPS, fixed, lambda _: bar.update(), also)  # noqa: E731
-            return timed(f"{label}, judged in {simulator.world.name}", turn)
 
-    earned = {name: run(agent, oracle, args.patients, name) for name, agent in agents.items()}
-    promised = {name: run(agent, learned, args.patients, name) for name, agent in agents.items()}
-    died = {name: e.terms["death"] < 0 for name, e in earned.items()}
-    for family, members in families.items():
-        if len(members) > 1:
-            name = f"{family}, mean of {len(members)} seeds"
-            earned[name], promised[name] = average([earned[m] for m in members]), average([promised[m] for m in members])
-            died[name] = torch.stack([died[m].float() for m in members]).mean(0)
-    rows = table(earned, promised, died)
-    if args.cem_patients:
-        name, count = f"CEM in {world.name}", args.cem_patients
-        planner = WorldPlanner(learned, CEM, cost_weight=preset.cost_weight, seed=args.seed, sees=SEEN, name=name)
-        some = {RULE: tree.take(earned[RULE], slice(count)), name: run(planner, oracle, count, name, ("latent",))}
-        said = {RULE: tree.take(promised[RULE], slice(count)), name: run(planner, learned, count, name, ("latent",))}
-        rows.append(table(some, said, {n: e.terms["death"] < 0 for n, e in some.items()})[1])
+            def turn() -> Episodes:
+                return judge(agent, simulator, self.key[:count], STEPS, fixed, lambda _: bar.update(), also)
+
+            return self.timed(f"{label}, judged in {simulator.world.name}", turn)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every decider on the same patients, seeds of one recipe also as their mean, and CEM on the first of them."""
+        count = self.args.patients
+        earned = {name: self.courses(agent, self.oracle, count, name) for name, agent in self.agents.items()}
+        promised = {name: self.courses(agent, self.learned, count, name) for name, agent in self.agents.items()}
+        died = {name: e.terms["death"] < 0 for name, e in earned.items()}
+        for family, members in self.families.items():
+            if len(members) > 1:
+                name = f"{family}, mean of {len(members)} seeds"
+                earned[name], promised[name] = (average([x[m] for m in members]) for x in (earned, promised))
+                died[name] = torch.stack([died[m].float() for m in members]).mean(0)
+        rows = table(earned, promised, died)
+        return [*rows, *self.planned(earned[RULE], promised[RULE])]
+
+    def planned(self, earned: Episodes, promised: Episodes) -> list[dict[str, Any]]:
+        """The row of CEM against the rule's courses on the same patients; none for 0 patients."""
+        name, count = f"CEM in {self.world.name}", self.args.cem_patients
+        if not count:
+            return []
+        weight, seed = self.preset.cost_weight, self.args.seed
+        planner = WorldPlanner(self.learned, CEM, cost_weight=weight, seed=seed, sees=SEEN, name=name)
+        some, said = (
+            {RULE: tree.take(rule, slice(count)), name: self.courses(planner, simulator, count, name, ("latent",))}
+            for rule, simulator in ((earned, self.oracle), (promised, self.learned))
+        )
+        return [table(some, said, {n: e.terms["death"] < 0 for n, e in some.items()})[1]]
+
+
+def _print(rows: Sequence[Mapping[str, Any]]) -> None:
     print("QALYs against ten years in health; every patient is simulated")
     for r in rows:
         cells = [f"{r[n]:7.3f} [{r[n + '_low']:.3f}, {r[n + '_high']:.3f}]" for n in ("return", "return_minus_reference")]
         more = f"died {r['died']:.3f}  cost {r['cost']:.3f}  visits {r['visits']:5.1f}  promised {r['promised_return']:.3f}"
         print(f"{r['agent']:54s} {r['patients']:5d}  {cells[0]}  minus rule {cells[1]}  {more}  gap {r['gap_return']:+.3f}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Make the deciders, judge them and write. Returns the exit status.
+
+    Raises:
+        SystemExit: a world that cannot be used.
+    """
+    args = _arguments(argv)
+    torch.set_num_threads(args.threads)
+    try:
+        world = catalog.load(args.world)
+        if not isinstance(world, CardiacJEPAWorld):
+            raise ValueError(f"--world {args.world} is no cardiac JEPA; name one that is, or its folder")
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    run = _Run(args, world)
+    rows = run.rows()
+    _print(rows)
+    seeds = {"first judged patient": args.seed, "first of validation": VALID_SEED, "first of the tuning": SEARCH_SEED}
+    seeds |= {"first of PPO": PPO_SEED, "trainings": list(range(args.seeds)), "bootstrap": 0}
+    made = made_by(MODULE, argv, seeds, ["progression-oracle", args.world])
     out = Path(args.out)
-    write_csv(out / "policies_progression.csv", rows)
+    write_csv(out / "policies_progression.csv", rows, made)
     settings = {k: v for k, v in vars(args).items() if k not in ("out", "runs")}
-    about = {**settings, "world": Path(args.world).name, "weights": made, "preset": preset.to_json(), "torch": torch.__version__}
-    knobs = {n: dict(zip(KNOBS, a.knobs.tolist(), strict=True)) for n, a in agents.items() if isinstance(a, TunedRule)}
-    found = {"valid_return_by_threshold": chosen, "knobs": knobs, "planner": asdict(CEM), "cpu_seconds": seconds}
-    write(out / "policies_progression.json", json.dumps({"arguments": about, **found, "rows": rows}, indent=1) + "\n")
+    about = {**settings, "world": Path(args.world).name, "weights": run.weights, "preset": run.preset.to_json()}
+    about["torch"] = torch.__version__
+    tuned = {n: a for n, a in run.agents.items() if isinstance(a, TunedRule)}
+    knobs = {n: dict(zip(KNOBS, a.knobs.tolist(), strict=True)) for n, a in tuned.items()}
+    found = {"valid_return_by_threshold": run.valid_return, "knobs": knobs, "planner": asdict(CEM)}
+    content = {"arguments": about, **found, "cpu_seconds": run.cpu_s, "rows": rows}
+    write_json(out / "policies_progression.json", content, made)
     return 0
 
 

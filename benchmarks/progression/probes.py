@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.common.results import RESULTS, write_csv
+from benchmarks.common.results import RESULTS, made_by, write_csv
 from world_models import keys
 from world_models.oracles.progression import state as body
 from world_models.oracles.progression.visits import make_visits, paper_pairs, statistics
@@ -213,7 +213,8 @@ def main(argv: list[str] | None = None) -> int:
     for row in rows:
         mark = " " if row["within"] else "!"
         print(f"{mark} {row['probe']:<75} {row['simulated']:>10.3g}  {row['low']:g}..{row['high']:g} {row['unit']}")
-    write_csv(options.out, rows)
+    made = made_by("benchmarks.progression.probes", argv, {"patients": 1, "patients of the life table": 7})
+    write_csv(options.out, rows, made)
     ranged = [r for r in rows if r["high"] != float("inf") and r["source"] != "no range"]
     print(f"{sum(bool(r['within']) for r in ranged)} of {len(ranged)} within their range; wrote {options.out.name}")
     return 0

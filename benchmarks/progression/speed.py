@@ -22,8 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common.results import RESULTS
-from benchmarks.ward.records_judged import write_json
+from benchmarks.common.results import RESULTS, made_by, write_json
 from world_models import catalog, keys
 from world_models.cardiac_jepa import probes
 from world_models.cardiac_jepa.config import FULL, NARROW
@@ -151,7 +150,8 @@ def main(argv: list[str] | None = None) -> int:
         "latent": found, "shares_of_a_latent_step": {f"batch {b}": _shares(found, b) for b in a.batches},
         "encoders": ecgs, "published_xresnet1d50_two_busy_cores": PUBLISHED,
     }  # fmt: skip
-    write_json(told, a.json)
+    worlds = [] if a.world == "untrained" else [a.world]
+    write_json(a.json, told, made_by("benchmarks.progression.speed", argv, {"inputs": 0}, worlds))
     for name, rate in (found | ecgs).items():
         beside = f"   published {PUBLISHED[name]:.0f}" if name in PUBLISHED else ""
         print(f"{name:<44}{rate['median']:>12.1f}  [{rate['low']:.1f} - {rate['high']:.1f}]{beside}")

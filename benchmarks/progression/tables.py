@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.intervals import Bootstrap, bootstrap_macro, columns, difference, ratio_interval
-from benchmarks.common.results import RESULTS, write_csv
+from benchmarks.common.results import RESULTS, made_by, write_csv, write_figure
 from benchmarks.progression.arms import (
     METHODS,
     PRESETS,
@@ -42,7 +42,6 @@ from benchmarks.progression.arms import (
     run_arm,
 )
 from world_models.data.ecg.monolith import read_monolith
-from world_models.files import replacing
 
 __all__ = ["Judged", "figure", "judge", "main", "tables"]
 
@@ -219,7 +218,7 @@ def within_rows(arms: dict[tuple[str, float], Arm], cohort: Cohort) -> list[dict
     return rows
 
 
-def figure(rows: list[dict[str, Any]], path: Path) -> None:
+def figure(rows: list[dict[str, Any]], path: Path, made: dict[str, Any]) -> None:
     """Figure 4: macro AUROC against the number of training patients."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -244,9 +243,7 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("macro AUROC")
     axes[0].legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        picture.savefig(part, format="png", dpi=120)
+    write_figure(path, picture, made)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -297,7 +294,8 @@ def wanted_arms(methods: list[str], fractions: list[float]) -> list[tuple[str, f
     return small + [(m, 1.0) for m in whole if m in methods and 1.0 in shares]
 
 
-def run(a: argparse.Namespace) -> list[Path]:
+def run(a: argparse.Namespace, told: dict[str, Any]) -> list[Path]:
+    """Train what is not trained yet, judge, and write; `told` is what `made_by` says. Returns the paths written."""
     path = a.data
     if path is None:
         from world_models.cardiac_jepa.cohort import progression_monolith
@@ -324,10 +322,10 @@ def run(a: argparse.Namespace) -> list[Path]:
     for name, rows in made.items():
         if rows:
             written.append(a.out.with_name(f"{a.out.name}_{name}.csv"))
-            write_csv(written[-1], rows)
+            write_csv(written[-1], rows, told)
     if made["figure4"]:
         written.append(a.out.with_name(f"{a.out.name}_figure4.png"))
-        figure(made["figure4"], written[-1])
+        figure(made["figure4"], written[-1], told)
     for name in ("table1", "table2", "table3", "differences"):
         for row in made[name]:
             print(name, {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})
@@ -338,7 +336,8 @@ def main(argv: list[str] | None = None) -> int:
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
     try:
-        for path in run(a):
+        told = made_by("benchmarks.progression.tables", argv, {"patients, shares, training": a.seed, "bootstrap": 0})
+        for path in run(a, told):
             print(path)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common.results import RESULTS, write_csv
+from benchmarks.common.results import RESULTS, made_by, write_csv, write_figure
 from benchmarks.ward.effect_orders import CONTRASTS, Contrast, step_of
 from benchmarks.ward.effect_scores import effects, reliability, row_of, summary
 from benchmarks.ward.mortality import plain
@@ -35,7 +35,6 @@ from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.set_outcome.events import Stays
 from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
-from world_models.files import replacing
 from world_models.oracles.ward.clinician import clinician
 from world_models.oracles.ward.world import WardOracle, WardState
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, inquiry_index, intervention_index
@@ -187,7 +186,7 @@ def _who(contrast: Contrast, among: Cohort, patients: int) -> Cohort:
     return Cohort(*(tree.take(x, rows) for x in among))
 
 
-def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def plot(rows: Sequence[dict[str, Any]], path: Path, made: dict[str, Any]) -> None:
     """Learned against oracle mean effects of the primary rows, each in its oracle's standard deviation or mean."""
     import matplotlib
 
@@ -234,8 +233,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
     right.invert_yaxis()
     right.set(xlim=(-1.2, 3.2), xlabel="learned effect / oracle's (95 % CI over patients; cut at -1 and 3)")
     figure.tight_layout()
-    with replacing(path) as part:
-        figure.savefig(part, dpi=130)
+    write_figure(path, figure, made, dpi=130)
     plt.close(figure)
 
 
@@ -304,8 +302,10 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"no order found ten patients among {a.candidates} candidates; raise --candidates")
     ends = [summary(rows, dial) for dial in a.dial]
     rows += ends
-    write_csv(a.out, rows)
-    plot(rows, a.out.with_suffix(".png"))
+    seeds = {"first judged patient": a.seed, "first of the others": a.seed + a.candidates, "bootstrap": 31}
+    made = made_by("benchmarks.ward.effects", argv, seeds, ["ward-oracle", *a.world])
+    write_csv(a.out, rows, made)
+    plot(rows, a.out.with_suffix(".png"), made)
     for r in ends:
         print(f"dial {r['dial']:g}: {r['population']}; median unit correlation {r['unit_correlation']:.2f}")
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common.results import RESULTS, write_csv
+from benchmarks.common.results import RESULTS, made_by, rounded, write_csv, write_json
 from benchmarks.ward.fidelity_tables import Table, ceiling_of, full_trajectory, next_step
 from benchmarks.ward.mortality import mortality
 from benchmarks.ward.records_judged import judge_folds, judge_world, told
@@ -30,6 +30,8 @@ from world_models import catalog, tree
 from world_models.data.ehr.cells import DATE_ORDERS
 from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.feeder import join
+
+MODULE = "benchmarks.ward.fidelity"
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -75,20 +77,26 @@ def main(argv: list[str] | None = None) -> int:
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
     if a.meds is None:
-        on_the_ward(a)
+        rows = on_the_ward(a)
+        seeds = {name: getattr(ward_rollouts, f"{name.upper()}_SEED") for name in ("valid", "test")}
+        made = made_by(MODULE, argv, seeds, [a.world, "ward-oracle"])
+        write_csv(a.out or RESULTS / "fidelity_ehr_world.csv", rows, made)
         return 0
     try:
         if a.records:
             a.begins = a.begins or [1, 6]
             rows, items = judge_folds(a)
             out = a.out or RESULTS / "fidelity_ehr_records.csv"
-            write_csv(out, rows)
-            write_csv(out.with_name(out.stem + "_items.csv"), items)
+            made = made_by(MODULE, argv, {"paths": 900_000_000, "bootstrap": 0}, [a.init])
+            write_csv(out, rows, made)
+            write_csv(out.with_name(out.stem + "_items.csv"), items, made)
             for r in rows:
                 print({n: round(v, 4) if isinstance(v, float) else v for n, v in r.items()})
         else:
             begin = (a.begins or [1])[0]
-            found = judge_world(a.world, a.meds, a.tables, a.out, begin, a.paths, a.work, a.date_order)
+            found = judge_world(a.world, a.meds, a.tables, begin, a.paths, a.work, a.date_order)
+            made = made_by(MODULE, argv, {"paths": 900_000_000}, [a.world])
+            write_json(a.out, rounded(found), made)
             print(told(found))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -96,7 +104,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def on_the_ward(a: argparse.Namespace) -> None:
+def on_the_ward(a: argparse.Namespace) -> list[dict]:
+    """Rows of the tables on the oracle's stays, printed."""
     model = catalog.load(a.world)
     held = {}
     for name, seed, count in (("valid", ward_rollouts.VALID_SEED, 1000), ("test", ward_rollouts.TEST_SEED, a.patients)):
@@ -119,7 +128,7 @@ def on_the_ward(a: argparse.Namespace) -> None:
         if next_s25 and r["setting"].startswith("full") and r["model"] == model.name:
             r["retention"] = r["s25"] / next_s25
         print({n: round(v, 4) if isinstance(v, float) else v for n, v in r.items()})
-    write_csv(a.out or RESULTS / "fidelity_ehr_world.csv", rows)
+    return rows
 
 
 if __name__ == "__main__":

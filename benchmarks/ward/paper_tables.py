@@ -5,11 +5,10 @@ Its figures stand on MIMIC-IV, on H100s; ours on a simulated ward or a demo, on 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from world_models.files import replacing
+from benchmarks.common.results import read_json, write_figure
 
 __all__ = ["efficiency", "figure", "figure_rows", "hyperparameters", "paper_rows", "retention"]
 
@@ -64,7 +63,7 @@ def figure_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def figure(rows: list[dict[str, Any]], path: Path) -> None:
+def figure(rows: list[dict[str, Any]], path: Path, made: dict[str, Any]) -> None:
     """Both panels of Figure 3, next step, one row of panels a set of data."""
     import matplotlib
 
@@ -89,8 +88,7 @@ def figure(rows: list[dict[str, Any]], path: Path) -> None:
     handles, labels = panels[0][0].get_legend_handles_labels()
     shown.legend(handles, labels, fontsize=8, loc="upper right", ncols=2)
     shown.tight_layout(rect=(0, 0, 1, 0.95))
-    with replacing(path) as part:
-        shown.savefig(part, dpi=120, format="png")
+    write_figure(path, shown, made)
     plt.close(shown)
 
 
@@ -98,7 +96,7 @@ def efficiency(path: Path) -> list[dict[str, Any]]:
     """Seconds a case and tokens a second, ours and the paper's. Raises FileNotFoundError: the speeds were not measured."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; measure it: python -m benchmarks.ward.speed")
-    told = json.loads(path.read_text())
+    told = read_json(path)
     rows = [
         {"model": r["model"], "parameters": r["parameters"], "batch": r["batch"], "seconds_a_case": r["seconds_a_case"],
          "tokens_a_second": r.get("tokens_a_second", ""), "outcomes_a_second": r["outcomes_a_second"], "remark": "one core"}

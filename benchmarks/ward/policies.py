@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ from agents.sb3.train import weights_sum
 from agents.sb3.ward import WardPolicy, WardPPO, train_ward
 from agents.ward_rollout import WardStays, stays
 from benchmarks.common.intervals import put_mean
-from benchmarks.common.results import RESULTS, write_csv
+from benchmarks.common.results import RESULTS, made_by, write_csv, write_json
 from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.simulator import Simulator
 from world_models import catalog, keys
@@ -45,6 +46,7 @@ from world_models.ehr_world.ward_rollouts import TEST_SEED
 from world_models.files import write_text
 from world_models.quantities.ward import INQUIRIES
 
+MODULE = "benchmarks.ward.policies"
 RULE = "clinician's rule"
 UPPER = "tuned rule, gradient in the oracle (upper reference)"
 # patients that nothing else meets: CEM's, the gradient's, and PPO's (which are further folded by episode)
@@ -149,13 +151,9 @@ def kept(path: Path, make: Callable[[], Tensor], about: Mapping[str, Any]) -> Te
             return torch.tensor(list(old["knobs"].values()), dtype=torch.float32)
     found = make()
     named = {knob.name: round(float(v), 6) for knob, v in zip(KNOBS, found, strict=True)}
-    write(path, json.dumps({"about": dict(about), "knobs": named}, indent=1) + "\n")
-    return torch.tensor(list(named.values()), dtype=torch.float32)
-
-
-def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
+    write_text(path, json.dumps({"about": dict(about), "knobs": named}, indent=1) + "\n")
+    return torch.tensor(list(named.values()), dtype=torch.float32)
 
 
 def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -172,8 +170,8 @@ def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ward.policies", description=__doc__.split("\n")[0])
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--world", default="ehr-ward-small", help="the learned ward: a shipped name or a folder")
     parser.add_argument("--patients", type=int, default=1000, help="judged, in pairs")
     parser.add_argument("--steps", type=int, default=300_000, help="patient-steps of PPO on the rule's knobs")
@@ -197,24 +195,28 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.patients < 2 or args.steps < 1 or args.seeds < 1:
         parser.error(f"need --patients >= 2, --steps and --seeds >= 1, got {args.patients}, {args.steps}, {args.seeds}")
-    torch.set_num_threads(args.threads)
-    try:
-        oracle, learned = (Simulator(catalog.load(w), EHRWardTask()) for w in ("ward-oracle", args.world))
-    except (ValueError, KeyError, FileNotFoundError) as error:
-        parser.exit(2, f"error: {error}\n")
+    return args
 
-    made = (weights_sum(args.world) or "")[:8]
-    runs, short = Path(args.runs) / f"{Path(args.world).name}-{made}", learned.world.name
-    config = ParameterCEM(args.iterations, args.candidates, max(1, args.candidates // 4))
-    seconds: dict[str, float] = {}
-    agents: dict[str, Agent] = {a.name: a for a in (NoOrders(), Clinician(), StandardClinician())}
-    families: dict[str, list[str]] = {}
 
-    def ppo(form: str, steps: int, seed: int) -> WardPolicy:
+class _Makers:
+    """Makes deciders in the learned ward (and one in the oracle); what --runs holds is used again."""
+
+    def __init__(self, args: argparse.Namespace, oracle: Simulator, learned: Simulator) -> None:
+        self.args, self.oracle, self.learned = args, oracle, learned
+        self.weights = (weights_sum(args.world) or "")[:8]
+        self.runs = Path(args.runs) / f"{Path(args.world).name}-{self.weights}"
+        self.config = ParameterCEM(args.iterations, args.candidates, max(1, args.candidates // 4))
+        self.agents: dict[str, Agent] = {a.name: a for a in (NoOrders(), Clinician(), StandardClinician())}
+        self.families: dict[str, list[str]] = {}  # trainings of one recipe
+        self.cpu_s: dict[str, float] = {}
+
+    def ppo(self, form: str, steps: int, seed: int) -> WardPolicy:
+        """PPO on the menu's switches from nothing, or on the rule's knobs from the rule."""
+        args = self.args
         # from nothing: faster, and with some reward for trying
         other = {"learning_rate": 1e-3, "ent_coef": 0.001} if form == "switches" else {}
         preset = WardPPO(form, num_envs=args.num_envs, cost_weight=args.cost_weight, **other)
-        folder = runs / f"ppo-{form}-{steps}-{args.num_envs}-{args.cost_weight:g}-{seed}"
+        folder = self.runs / f"ppo-{form}-{steps}-{args.num_envs}-{args.cost_weight:g}-{seed}"
         with tqdm(total=steps, desc=f"PPO {form} {seed}", unit="step") as bar:
 
             def said(done: int, score: float) -> None:
@@ -222,71 +224,110 @@ def main(argv: list[str] | None = None) -> int:
                 bar.update(done - bar.n)
 
             train_ward(folder, steps, args.world, preset, seed, PPO_SEED + seed * 10_000, said)
-        return WardPolicy(folder, oracle)
+        return WardPolicy(folder, self.oracle)
 
-    def cem(lam: float, seed: int) -> TunedClinician:
-        about = {**vars(config), "patients": args.cem_patients, "lambda": lam, "seed": seed, "steps": args.max_steps}
-        label = f"CEM lambda {lam:g} seed {seed}"
-        find = lambda: tune(learned, config, args.cem_patients, lam, seed, label, args.max_steps)  # noqa: E731
-        return TunedClinician(kept(runs / f"cem-{lam:g}-{seed}.json", find, about))
+    def cem(self, lam: float, seed: int) -> TunedClinician:
+        """The rule with knobs by the cross-entropy method in the learned ward."""
+        args = self.args
+        about = {**vars(self.config), "patients": args.cem_patients, "lambda": lam, "seed": seed, "steps": args.max_steps}
 
-    def gradient(world: Simulator, rounds: int, seed: int) -> TunedClinician:
-        climbing = ShrunkGradient(rounds, args.pairs, judged=max(2, args.pairs // 4))
-        about = {**vars(climbing), "strides": list(climbing.strides), "seed": seed, "steps": args.max_steps}
-        where = Path(args.runs) / "oracle" if world is oracle else runs
-        label = f"gradient in {world.world.name} seed {seed}"
-        find = lambda: ascend(world, climbing, seed, label, args.max_steps)  # noqa: E731
+        def find() -> Tensor:
+            label = f"CEM lambda {lam:g} seed {seed}"
+            return tune(self.learned, self.config, args.cem_patients, lam, seed, label, args.max_steps)
+
+        return TunedClinician(kept(self.runs / f"cem-{lam:g}-{seed}.json", find, about))
+
+    def gradient(self, world: Simulator, rounds: int, seed: int) -> TunedClinician:
+        """The rule with knobs by a shrunk gradient in `world`."""
+        climbing = ShrunkGradient(rounds, self.args.pairs, judged=max(2, self.args.pairs // 4))
+        about = {**vars(climbing), "strides": list(climbing.strides), "seed": seed, "steps": self.args.max_steps}
+        where = Path(self.args.runs) / "oracle" if world is self.oracle else self.runs
+
+        def find() -> Tensor:
+            return ascend(world, climbing, seed, f"gradient in {world.world.name} seed {seed}", self.args.max_steps)
+
         return TunedClinician(kept(where / f"gradient-{seed}.json", find, about))
 
-    def add(family: str, name: str, build: Callable[[], Agent]) -> None:
+    def add(self, family: str, name: str, build: Callable[[], Agent]) -> None:
+        """A decider by its name; the processor time of its making is noted."""
         start = time.process_time()
-        agents[name] = build()
-        seconds[name] = time.process_time() - start
-        families.setdefault(family, []).append(name)
+        self.agents[name] = build()
+        self.cpu_s[name] = time.process_time() - start
+        self.families.setdefault(family, []).append(name)
 
-    for seed in range(args.seeds):
-        tail = f", seed {seed}" if args.seeds > 1 else ""
-        if args.scratch_steps and seed == 0:
-            add("scratch", f"PPO on switches in {short}", lambda: ppo("switches", args.scratch_steps, 0))
-        add("PPO", f"PPO on the rule's knobs in {short}{tail}", lambda s=seed: ppo("knobs", args.steps, s))
-        for lam in args.lambdas:
-            name = f"tuned rule, CEM in {short}, lambda {lam:g}{tail}"
-            add(f"CEM lambda {lam:g}", name, lambda x=lam, s=seed: cem(x, s))
-        if args.rounds:
-            name = f"tuned rule, gradient in {short}{tail}"
-            add("gradient", name, lambda s=seed: gradient(learned, args.rounds, s))
-    if args.oracle_rounds:
-        add("oracle", UPPER, lambda: gradient(oracle, args.oracle_rounds, 0))
+    def add_all(self) -> None:
+        """Every decider that the arguments ask for."""
+        args, short = self.args, self.learned.world.name
+        for seed in range(args.seeds):
+            tail = f", seed {seed}" if args.seeds > 1 else ""
+            if args.scratch_steps and seed == 0:
+                self.add("scratch", f"PPO on switches in {short}", lambda: self.ppo("switches", args.scratch_steps, 0))
+            self.add("PPO", f"PPO on the rule's knobs in {short}{tail}", lambda s=seed: self.ppo("knobs", args.steps, s))
+            for lam in args.lambdas:
+                name = f"tuned rule, CEM in {short}, lambda {lam:g}{tail}"
+                self.add(f"CEM lambda {lam:g}", name, lambda x=lam, s=seed: self.cem(x, s))
+            if args.rounds:
+                name = f"tuned rule, gradient in {short}{tail}"
+                self.add("gradient", name, lambda s=seed: self.gradient(self.learned, args.rounds, s))
+        if args.oracle_rounds:
+            self.add("oracle", UPPER, lambda: self.gradient(self.oracle, args.oracle_rounds, 0))
 
-    luck = keys.from_seed(args.seed, args.patients)
-    earned: dict[str, WardStays] = {}
-    promised: dict[str, WardStays] = {}
-    for name, agent in agents.items():
-        for simulator, store in ((oracle, earned), (learned, promised)):
-            start = time.process_time()
-            with tqdm(total=args.max_steps, desc=f"{name}: {simulator.world.name}", leave=False) as bar:
-                step = lambda _, b=bar: b.update()  # noqa: E731
-                store[name] = stays(lambda chart, _, a=agent: a.act(chart), simulator, luck, args.max_steps, step)
-            seconds[f"{name}, judged in {simulator.world.name}"] = time.process_time() - start
-    single = list(agents)
-    for family, members in families.items():
-        if len(members) > 1:
-            name = f"{family} in {short}, mean of {len(members)} seeds"
-            earned[name] = mean_stays([earned[m] for m in members])
-            promised[name] = mean_stays([promised[m] for m in members])
+    def judged(self) -> tuple[dict[str, WardStays], dict[str, WardStays]]:
+        """What every decider earns in the oracle and in the learned ward; seeds of one recipe also as their mean."""
+        args, short = self.args, self.learned.world.name
+        key = keys.from_seed(args.seed, args.patients)
+        earned: dict[str, WardStays] = {}
+        promised: dict[str, WardStays] = {}
+        for name, agent in self.agents.items():
+            for simulator, store in ((self.oracle, earned), (self.learned, promised)):
+                start = time.process_time()
+                with tqdm(total=args.max_steps, desc=f"{name}: {simulator.world.name}", leave=False) as bar:
+
+                    def step(_: int, b: tqdm = bar) -> None:
+                        b.update()
+
+                    store[name] = stays(lambda chart, _, a=agent: a.act(chart), simulator, key, args.max_steps, step)
+                self.cpu_s[f"{name}, judged in {simulator.world.name}"] = time.process_time() - start
+        for family, members in self.families.items():
+            if len(members) > 1:
+                name = f"{family} in {short}, mean of {len(members)} seeds"
+                earned[name] = mean_stays([earned[m] for m in members])
+                promised[name] = mean_stays([promised[m] for m in members])
+        return earned, promised
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Make the deciders, judge them and write. Returns the exit status.
+
+    Raises:
+        SystemExit: a world that cannot be used.
+    """
+    args = _arguments(argv)
+    torch.set_num_threads(args.threads)
+    try:
+        oracle, learned = (Simulator(catalog.load(w), EHRWardTask()) for w in ("ward-oracle", args.world))
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    makers = _Makers(args, oracle, learned)
+    makers.add_all()
+    earned, promised = makers.judged()
     rows = table(earned, promised)
-    of_interest = [r for r in rows if r["policy"] in single]
+    of_interest = [r for r in rows if r["policy"] in makers.agents]
     ranks = {"all": ranking(of_interest), "near the rule": ranking([r for r in of_interest if "rule" in r["policy"]])}
     print(text_table(rows))
     print(json.dumps(ranks, indent=1))
+    seeds = {"first judged patient": args.seed, "first of CEM": SEARCH_SEED, "first of the gradient": CLIMB_SEED}
+    seeds |= {"first of PPO": PPO_SEED, "trainings": list(range(args.seeds)), "bootstrap": 0}
+    made = made_by(MODULE, argv, seeds, ["ward-oracle", args.world])
     out = Path(args.out)
-    write_csv(out / "policies_ehr.csv", rows)
+    write_csv(out / "policies_ehr.csv", rows, made)
     settings = {k: v for k, v in vars(args).items() if k not in ("out", "runs")}
-    knobs = {n: dict(zip([k.name for k in KNOBS], a.knobs.tolist(), strict=True))
-             for n, a in agents.items() if isinstance(a, TunedClinician)}  # fmt: skip
-    about = {**settings, "world": Path(args.world).name, "weights": made, "torch": torch.__version__}
-    whole = {"arguments": about, "cpu_seconds": seconds, "ranking": ranks, "knobs": knobs, "rows": rows}
-    write(out / "policies_ehr.json", json.dumps(whole, indent=1) + "\n")
+    tuned_ones = {n: a for n, a in makers.agents.items() if isinstance(a, TunedClinician)}
+    knobs = {n: dict(zip([k.name for k in KNOBS], a.knobs.tolist(), strict=True)) for n, a in tuned_ones.items()}
+    about = {**settings, "world": Path(args.world).name, "weights": makers.weights, "torch": torch.__version__}
+    whole = {"arguments": about, "cpu_seconds": makers.cpu_s, "ranking": ranks, "knobs": knobs, "rows": rows}
+    write_json(out / "policies_ehr.json", whole, made)
     return 0
 
 

@@ -11,23 +11,23 @@ sodium, potassium and haemoglobin over 14 days of random orders, and patient-hou
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from benchmarks.common.results import RESULTS
+from benchmarks.common.results import RESULTS, made_by, write_csv
 from benchmarks.ward.probe_cases import Row, change, effect, patients, run
 from benchmarks.ward.probe_courses import balances, courses, cultures, delay, speed
 from world_models import tree
-from world_models.files import replacing
 from world_models.oracles.ward.world import WardState
 
 __all__ = ["main"]
 
 RESULT = RESULTS / "ward_probes.csv"
+# of the first patient of each table
+SEEDS = {"orders": 11, "courses": 1, "balances": 2, "delay": 3, "speed": 4, "cultures": 5}
 
 
 def potassium(count: int) -> Iterator[Row]:
@@ -225,11 +225,8 @@ def main(argv: list[str] | None = None) -> int:
                 f"{row.probe:62s}{row.measured:12.4g} {row.unit:10s}[{row.low:g}, {row.high:g}] {row.inside:4s}{row.source}"
             )
     if not args.quick and not args.only:
-        with replacing(args.out) as part, part.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow([*asdict(rows[0]), "inside"])
-            for row in rows:
-                table.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in asdict(row).values()] + [row.inside])
+        made = made_by("benchmarks.ward.probes", argv, SEEDS)
+        write_csv(args.out, [asdict(row) | {"inside": row.inside} for row in rows], made)
     print(f"{sum(r.inside == 'yes' for r in rows)} of {len(rows)} inside")
     return 0
 

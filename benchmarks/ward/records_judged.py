@@ -32,7 +32,6 @@ from world_models import catalog, checkpoint
 from world_models.ehr_world.records import Guesses, Records, count_values, median_values, read_records
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.train_records import Recipe, finish_fold, folder_of, read_sources, train_fold
-from world_models.files import write_text
 
 __all__ = ["ASKED", "guesses_for", "judge_folds", "judge_world", "told"]
 
@@ -58,15 +57,6 @@ def guesses_for(model: EHRWorldModel, folder: Path) -> tuple[Guesses, str]:
     )
 
 
-def _plain(value: object) -> object:
-    """JSON without NaN: what could not be scored is null."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(v) for v in value]
-    return round(value, 6) if isinstance(value, float) and math.isfinite(value) else None if isinstance(value, float) else value
-
-
 def _table(slots: Slots, model: EHRWorldModel) -> dict:
     """Scores of the model and the guesses on these slots."""
     normal, out = normal_of(model), {}
@@ -80,13 +70,13 @@ def _table(slots: Slots, model: EHRWorldModel) -> dict:
 
 
 def judge_world(
-    world: str, meds: Path, tables: Path | None, out: Path, begin: int = 1, paths: int = PATHS, work: Path | None = None,
+    world: str, meds: Path, tables: Path | None, begin: int = 1, paths: int = PATHS, work: Path | None = None,
     date_order: str | None = None,
 ) -> dict:  # fmt: skip
-    """Judge a world on recorded stays and write `out` (JSON), whole or not at all.
+    """What a world foretells of recorded stays, as plain JSON.
 
     Raises:
-        ValueError, OSError: records or a world that cannot be read; nothing is written.
+        ValueError, OSError: records or a world that cannot be read.
     """
     model = catalog.load(world)
     if not isinstance(model, EHRWorldModel):
@@ -139,13 +129,7 @@ def judge_world(
         "full_trajectory_ahead: the same record and orders, every later outcome foretold from them alone, none fed back.",
         "Not for clinical use.",
     ]
-    write_json(result, out)
     return result
-
-
-def write_json(plain: dict, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, json.dumps(_plain(plain), indent=1, allow_nan=False) + "\n")
 
 
 def _fold_slots(

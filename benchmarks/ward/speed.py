@@ -11,7 +11,6 @@ outcomes, from the admission on; seconds of wall clock over the batch. Environme
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -27,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import clinenv  # noqa: F401  (registers the ids)
-from benchmarks.common.results import RESULTS
+from benchmarks.common.results import RESULTS, made_by, write_json
 from benchmarks.ward.rivals_lm import stay
 from world_models import catalog, keys, tree
 from world_models.ehr_world import ward_rollouts
@@ -39,7 +38,6 @@ from world_models.ehr_world.causal_lm.tokens import QuantileCodec
 from world_models.ehr_world.set_outcome.events import CENSORED, Stays
 from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
-from world_models.files import write_text
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS
 
 K, PAST, CASE = 20, 40, 8  # inquiries a step; steps told; steps of a case
@@ -242,8 +240,8 @@ def main(argv: list[str] | None = None) -> None:
     told["load_average_after"] = os.getloadavg()[0]
     for row in (*told.get("outcomes", ()), *told.get("environment", ())):
         print({n: round(v, 4) if isinstance(v, float) else v for n, v in row.items()})
-    a.json.parent.mkdir(parents=True, exist_ok=True)
-    write_text(a.json, json.dumps(told, indent=1) + "\n")
+    made = made_by("benchmarks.ward.speed", argv, {"patients": SEED}, [a.world, "ward-oracle"])
+    write_json(a.json, told, made)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.common.results import RESULTS, write_csv
+from benchmarks.common.results import RESULTS, made_by, write_csv
 from benchmarks.common.spent import spending, spent
 from benchmarks.ward import rivals_lm as lms
 from benchmarks.ward.fidelity_tables import clip, simulate
@@ -228,8 +228,8 @@ def sweep(field: Field, a: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def write(rows: list[dict[str, Any]], path: Path) -> None:
-    write_csv(path, rows)
+def write(rows: list[dict[str, Any]], path: Path, made: dict[str, Any]) -> None:
+    write_csv(path, rows, made)
     print(path)
 
 
@@ -281,23 +281,26 @@ def main(argv: list[str] | None = None) -> None:
     def out(what: str) -> Path:
         return a.prefix.with_name(f"{name}_{what}")
 
+    seeds = {"slots": a.seed, "test patients": ward_rollouts.TEST_SEED, "validation patients": ward_rollouts.VALID_SEED}
+    worlds = [a.world, *([a.records_world] if a.records_world else []), "ward-oracle"]
+    made = made_by("benchmarks.ward.tables", argv, seeds, worlds)
     if "rivals" in a.parts or "sweep" in a.parts:
         field = ward_field(a, model)
     if "rivals" in a.parts:
         rows = all_rows(field, a, model)
-        write([*rows, *paper_rows()], out("table1.csv"))  # the ward's rows are not lost should the records fail
+        write([*rows, *paper_rows()], out("table1.csv"), made)  # the ward's rows are not lost should the records fail
         if a.meds is not None:
             shipped = catalog.load(a.records_world) if a.records_world else None
             a.world_folder = a.records_world if a.records_world and Path(a.records_world).is_dir() else None
             rows += all_rows(records_field(a, model), a, shipped)
-        write([*rows, *paper_rows()], out("table1.csv"))
-        write([*retention(rows), *paper_rows(short=True)], out("table2.csv"))
-        write(figure_rows(rows), out("figure3.csv"))
-        figure(figure_rows(rows), out("figure3.png"))
+        write([*rows, *paper_rows()], out("table1.csv"), made)
+        write([*retention(rows), *paper_rows(short=True)], out("table2.csv"), made)
+        write(figure_rows(rows), out("figure3.csv"), made)
+        figure(figure_rows(rows), out("figure3.png"), made)
     if "sweep" in a.parts:
-        write([*sweep(field, a), *hyperparameters()], out("hyperparameters.csv"))
+        write([*sweep(field, a), *hyperparameters()], out("hyperparameters.csv"), made)
     if "efficiency" in a.parts:
-        write(efficiency(RESULTS / "speed_ehr_world.json"), out("efficiency.csv"))
+        write(efficiency(RESULTS / "speed_ehr_world.json"), out("efficiency.csv"), made)
 
 
 if __name__ == "__main__":

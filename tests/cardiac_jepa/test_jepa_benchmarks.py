@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.common.results import read_csv
 from benchmarks.progression import actions, arms, fidelity, speed, tables
 from world_models.cardiac_jepa.config import JEPAConfig
 from world_models.cardiac_jepa.jepa import CardiacJEPA
@@ -128,11 +128,6 @@ def test_bad_input_to_the_actions(monolith: Monolith, tmp_path: Path, monkeypatc
     assert "no cardiac JEPA" in capsys.readouterr().err and not list(tmp_path.glob("x*"))
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.slow
 def test_the_tables_have_the_papers_layout_and_go_on_where_they_stopped(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -168,8 +163,8 @@ def test_the_tables_have_the_papers_layout_and_go_on_where_they_stopped(
 
     for name in ("pretrain", "finetune", "supervised"):
         monkeypatch.setattr(arms, name, never)
-    before = Path(f"{out}_table1.csv").read_text()
-    assert tables.main(command) == 0 and Path(f"{out}_table1.csv").read_text() == before
+    before = read_csv(Path(f"{out}_table1.csv"))
+    assert tables.main(command) == 0 and read_csv(Path(f"{out}_table1.csv")) == before
     one = tmp_path / "one" / "jepa"
     assert tables.main([*command, "--arms", "naive", "--out", str(one)]) == 0
     assert not Path(f"{one}_figure4.csv").exists() and len(read_csv(Path(f"{one}_table1.csv"))) == 4

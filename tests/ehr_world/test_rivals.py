@@ -150,5 +150,5 @@ def test_layouts():
 
 
 def test_efficiency_without_speeds_says_how_to_get_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match="speed_ehr_world"):
+    with pytest.raises(FileNotFoundError, match="benchmarks.ward.speed"):
         efficiency(tmp_path / "speed.json")
