@@ -47,7 +47,15 @@ def test_ratios_resample_whole_patients_as_they_did() -> None:
 
 
 def test_paired_differences_are_resampled_as_they_were() -> None:
-    slots = {"subject": PATIENT, "y": Y, "last": X, "point/a": Y * 1.1, "point/b": X, "nll/a": X.abs(), "nll/b": Y.abs()}
+    slots = {
+        "subject": PATIENT,
+        "y": Y,
+        "last": X,
+        "point/a": Y * 1.1,
+        "point/b": X,
+        "nll/a": X.abs(),
+        "nll/b": Y.abs(),
+    }
     found = differences(slots, "a", "b", 300)
     assert tuple(found["s25"].values()) == near(0.925, 0.8421052631578947, 1.0, 14)
     assert tuple(found["nll"].values()) == near(-0.363308618159499, -0.5140950354328055, -0.2601899582410299, 14)
@@ -59,7 +67,9 @@ def test_effects_and_skill_are_resampled_as_they_were() -> None:
     assert (row["ratio_low"], row["ratio_high"]) == near(-15.707071332610944, 33.043403936732055)
     told = brier(torch.sigmoid(X), Y > 1, 200)
     # single precision: processors may differ in the last digits
-    assert (told["skill_low"], told["skill_high"]) == pytest.approx((-0.2801811099052429, 0.21452243626117706), rel=1e-5)
+    assert (told["skill_low"], told["skill_high"]) == pytest.approx(
+        (-0.2801811099052429, 0.21452243626117706), rel=1e-5
+    )
 
 
 def test_medians_shares_and_wilson_are_what_they_were() -> None:

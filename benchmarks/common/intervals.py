@@ -1,9 +1,9 @@
 """The 95 % intervals of every benchmark: percentile bootstraps over patients, paired differences, AUROC, a share's.
 
 A resample is a row of N indices drawn with replacement from N cases. Figures that are compared share the resamples, so
-that their difference is paired. There are several `resamples_*`, because each committed figure keeps the random stream it
-was first drawn from; a new benchmark takes `resamples`. AUROC intervals are those of `world_models.cardiac_jepa.auroc`.
-"""
+that their difference is paired. There are several `resamples_*`, because each committed figure keeps the random stream
+it was first drawn from; a new benchmark takes `resamples`. AUROC intervals are those of
+`world_models.cardiac_jepa.auroc`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,24 @@ from world_models import keys
 from world_models.cardiac_jepa.auroc import Bootstrap, Interval, bootstrap_macro, difference
 
 __all__ = [
-    "Bootstrap", "Interval", "bootstrap_macro", "columns", "difference", "mean_interval", "numpy_mean_interval",
-    "numpy_median_interval", "paired_difference", "percentile_interval", "put_mean", "ratio_interval", "resamples",
-    "resamples_by_generator", "resamples_by_uniform", "share_over_patients", "wilson",
-]  # fmt: skip
+    "Bootstrap",
+    "Interval",
+    "bootstrap_macro",
+    "columns",
+    "difference",
+    "mean_interval",
+    "numpy_mean_interval",
+    "numpy_median_interval",
+    "paired_difference",
+    "percentile_interval",
+    "put_mean",
+    "ratio_interval",
+    "resamples",
+    "resamples_by_generator",
+    "resamples_by_uniform",
+    "share_over_patients",
+    "wilson",
+]
 
 TAILS = (0.025, 0.975)  # of a 95 % interval
 RESAMPLES = 2000

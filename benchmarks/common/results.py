@@ -1,9 +1,8 @@
 """How the benchmarks write and read their results: whole or not at all, each with what made it.
 
-What made a result (`made_by`) stands in the result itself: in a CSV as `# ` lines before the header, one JSON object; in
-a JSON file under "made_by"; in a PNG as the text chunk of that name; in Markdown as a comment at the top. Where the code
-or the weights have changed since, the object has a "stale" that says why and what will remake the file.
-"""
+What made a result (`made_by`) stands in the result itself: in a CSV as `# ` lines before the header, one JSON object;
+in a JSON file under "made_by"; in a PNG as the text chunk of that name; in Markdown as a comment at the top. Where the
+code or the weights have changed since, the object has a "stale" that says why and what will remake the file."""
 
 from __future__ import annotations
 
@@ -25,9 +24,21 @@ from world_models import catalog, checkpoint
 from world_models.files import replacing, write_text
 
 __all__ = [
-    "HEIGHTS", "RESULTS", "TRIAL_FIT", "made_by", "provenance", "read_csv", "read_json", "rounded", "sha256_of",
-    "shipped_files", "write_csv", "write_figure", "write_json", "write_tables",
-]  # fmt: skip
+    "HEIGHTS",
+    "RESULTS",
+    "TRIAL_FIT",
+    "made_by",
+    "provenance",
+    "read_csv",
+    "read_json",
+    "rounded",
+    "sha256_of",
+    "shipped_files",
+    "write_csv",
+    "write_figure",
+    "write_json",
+    "write_tables",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -35,9 +46,14 @@ KEY = "made_by"  # in JSON files, PNG chunks and Markdown comments
 SIGNIFICANT_DIGITS = 6  # of a float in a CSV
 # distribution -> module: named where the run has loaded them
 PACKAGES = {
-    "clinenv": "clinenv", "torch": "torch", "numpy": "numpy", "gymnasium": "gymnasium",
-    "stable-baselines3": "stable_baselines3", "scikit-learn": "sklearn", "neurokit2": "neurokit2",
-}  # fmt: skip
+    "clinenv": "clinenv",
+    "torch": "torch",
+    "numpy": "numpy",
+    "gymnasium": "gymnasium",
+    "stable-baselines3": "stable_baselines3",
+    "scikit-learn": "sklearn",
+    "neurokit2": "neurokit2",
+}
 HEIGHTS = "world_models/ecg/ludb_morphology.safetensors"  # of the waves of drawn ECGs
 TRIAL_FIT = "world_models/oracles/ecg_drug/fitted_scr002.json"  # the oracle's pharmacology
 # world -> parameter files it reads besides weights of its own
@@ -67,9 +83,12 @@ def shipped_files(world: str) -> tuple[str, ...]:
 
 
 def made_by(
-    command: str, argv: Sequence[str] | None, seeds: Mapping[str, Any], worlds: Iterable[str | Path] = (),
+    command: str,
+    argv: Sequence[str] | None,
+    seeds: Mapping[str, Any],
+    worlds: Iterable[str | Path] = (),
     files: Iterable[str] = (),
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """What is making a result: command, date (UTC), versions, seeds, seals and SHA-256 of the files behind it.
 
     Args:
@@ -200,9 +219,11 @@ def _cell(value: Any) -> Any:
 
 
 def write_tables(
-    prefix: Path, tables: Mapping[str, Sequence[Mapping[str, Any]]], made: Mapping[str, Any],
+    prefix: Path,
+    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    made: Mapping[str, Any],
     most: Mapping[str, int] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Each table to PREFIX_name.csv, its path and rows printed; of those in `most` so many rows at most."""
     for name, rows in tables.items():
         path = prefix.with_name(f"{prefix.name}_{name}.csv")

@@ -14,8 +14,8 @@ __all__ = ["spending", "spent"]
 
 @contextmanager
 def spending(folder: Path):
-    """Adds the processor time of what runs inside to `folder/spent.json`, until it has once come to its end: reading what
-    is done costs nothing of the budget."""
+    """Adds the processor time of what runs inside to `folder/spent.json`, until it has once come to its end: reading
+    what is done costs nothing of the budget."""
     folder.mkdir(parents=True, exist_ok=True)
     path, done, start = folder / "spent.json", False, time.process_time()
     told = json.loads(path.read_text()) if path.exists() else {"cpu_s": 0.0, "done": False}

@@ -35,7 +35,9 @@ def path_of_step(env_id: str) -> tuple[int, int, int]:
         name = frame.f_code.co_filename
         if event != "call" or not name.startswith(tuple(str(ROOT / floor) for floor in FLOORS)):
             return
-        functions.add((name, frame.f_code.co_qualname if hasattr(frame.f_code, "co_qualname") else frame.f_code.co_name))
+        functions.add(
+            (name, frame.f_code.co_qualname if hasattr(frame.f_code, "co_qualname") else frame.f_code.co_name)
+        )
         if not files or files[-1] != name:
             files.append(name)
 

@@ -1,8 +1,8 @@
 """python -m benchmarks.common.trajectories --out FILE [--against FILE]: the same courses before and after a change.
 
-Every id in every world it knows, seeds 0 to 3, the same random actions: observations, rewards, costs and ends of 30 steps.
-`--against` compares with a file written by another version and exits with 1 where they differ by more than 1e-6.
-"""
+Every id in every world it knows, seeds 0 to 3, the same random actions: observations, rewards, costs and ends of 30
+steps. `--against` compares with a file written by another version and exits with 1 where they differ by more than
+1e-6."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def flat(observation: Any) -> np.ndarray:
 
 
 def differences(found: dict[str, np.ndarray], before: dict[str, np.ndarray]) -> dict[str, float]:
-    """The largest relative difference (absolute below 1) of each array; infinite where one lacks or differs in shape."""
+    """The largest relative difference (absolute below 1) of each array; infinite where one lacks or differs in
+    shape."""
     result = {}
     for name in sorted({*found, *before}):
         if name not in found or name not in before or found[name].shape != before[name].shape:

@@ -1,4 +1,6 @@
-"""Arrhythmia burden and torsades of the oracle beside the published figures that `world_models.oracles.ecg_drug.rhythm` cites.
+"""Arrhythmia burden and torsades of the oracle beside published figures.
+
+The figures are those that `world_models.oracles.ecg_drug.rhythm` cites.
 
     python -m benchmarks.ecg_drug.calibrate_rhythm [--patients 8192] [--hours 72] [--out CSV]
 

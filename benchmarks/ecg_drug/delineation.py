@@ -8,12 +8,11 @@ LUDB folder may be absent: their rows are then left out, with a line that says s
 LUDB: a record's reference is, per interval, (a) the median over beats of the manual marks of lead II, (b) the median
 over the twelve leads of the leads' own medians. Both are shown; (b) is the headline, since the delineator gives one
 value a record from all leads. All methods meet the same references. The thresholds of the "reader" convention in
-`world_models.ecg.delineation.delineate` were chosen on the odd records, and the even ones are the test half; only the limits
-for whether a P wave is there at all were set with the fibrillation records of both halves in view.
-A failure is no value, or an error above 20 ms (PR, QRS) or 40 ms (QT); the shares above other limits stand beside it,
-and the 95 % interval of the failure share (Wilson 1927, doi 10.1080/01621459.1927.10502953): with 80 records one
-failure is 1.25 %. "delineate, reader, II" is given lead II alone, as neurokit2 is.
-"""
+`world_models.ecg.delineation.delineate` were chosen on the odd records, and the even ones are the test half; only the
+limits for whether a P wave is there at all were set with the fibrillation records of both halves in view. A failure is
+no value, or an error above 20 ms (PR, QRS) or 40 ms (QT); the shares above other limits stand beside it, and the 95 %
+interval of the failure share (Wilson 1927, doi 10.1080/01621459.1927.10502953): with 80 records one failure is 1.25 %.
+"delineate, reader, II" is given lead II alone, as neurokit2 is."""
 
 from __future__ import annotations
 
@@ -151,12 +150,18 @@ def oracle(count: int, rival: bool) -> list[dict]:
         e = error[ok]
         rows.append(
             {
-                "method": method, "noise_uv": noise, "rate_hz": fs, "interval": name, "ecgs": len(error),
-                "no_value": int((~ok).sum()), "mean_error": round(float(e.mean()), 2),
-                "sd": round(float(e.std()), 2), "mean_absolute_error": round(float(np.abs(e).mean()), 2),
+                "method": method,
+                "noise_uv": noise,
+                "rate_hz": fs,
+                "interval": name,
+                "ecgs": len(error),
+                "no_value": int((~ok).sum()),
+                "mean_error": round(float(e.mean()), 2),
+                "sd": round(float(e.std()), 2),
+                "mean_absolute_error": round(float(np.abs(e).mean()), 2),
                 "p95_absolute_error": round(float(np.percentile(np.abs(e), 95)), 1),
             }
-        )  # fmt: skip
+        )
 
     for noise, fs in ((15.0, 500.0), (40.0, 500.0), (15.0, 250.0)):
         ecg, truth = draw_truth(count, TRUTH_SEED, noise, fs)
@@ -206,15 +211,23 @@ def ludb(folder: Path, rival: bool, quick: bool) -> list[dict]:
                     signed = values[known, column] - marks[known, column]
                     rows.append(
                         {
-                            "reference": reference, "half": half, "interval": name, "method": method,
-                            "records": int(known.sum()), "median_absolute_error_ms": round(float(np.median(missed)), 1),
-                            "ci_low": round(low, 1), "ci_high": round(high, 1),
+                            "reference": reference,
+                            "half": half,
+                            "interval": name,
+                            "method": method,
+                            "records": int(known.sum()),
+                            "median_absolute_error_ms": round(float(np.median(missed)), 1),
+                            "ci_low": round(low, 1),
+                            "ci_high": round(high, 1),
                             "median_error_ms": round(float(np.nanmedian(signed)), 1),
-                            "failures": failures, "failure_share": round(failures / len(missed), 3),
-                            "failure_ci_low": round(fail_low, 3), "failure_ci_high": round(fail_high, 3),
-                            "no_value": int((~np.isfinite(error)).sum()), **share,
+                            "failures": failures,
+                            "failure_share": round(failures / len(missed), 3),
+                            "failure_ci_low": round(fail_low, 3),
+                            "failure_ci_high": round(fail_high, 3),
+                            "no_value": int((~np.isfinite(error)).sum()),
+                            **share,
                         }
-                    )  # fmt: skip
+                    )
     return rows
 
 

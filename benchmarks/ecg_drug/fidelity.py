@@ -37,11 +37,17 @@ REPEATED = {
 # Training uses seeds from 1e9 on, calibration from 2e9. Test patients of 4e9 on were seen while stages were chosen.
 TEST_SEED, POPULATION_SEED, BEST_SEED = 6_000_000_000, 7_000_000_000, 8_000_000_000
 BASELINE = {
-    "age_years": "age_years", "sex_female": "sex_female", "weight_kg": "weight_kg",
-    "admission_clock_hour": "clock_hour", "baseline_heart_rate_bpm": "heart_rate_bpm", "baseline_pr_ms": "pr_ms",
-    "baseline_qrs_ms": "qrs_ms", "baseline_qtcf_ms": "qtcf_ms", "baseline_tpeak_tend_ms": "tpeak_tend_ms",
+    "age_years": "age_years",
+    "sex_female": "sex_female",
+    "weight_kg": "weight_kg",
+    "admission_clock_hour": "clock_hour",
+    "baseline_heart_rate_bpm": "heart_rate_bpm",
+    "baseline_pr_ms": "pr_ms",
+    "baseline_qrs_ms": "qrs_ms",
+    "baseline_qtcf_ms": "qtcf_ms",
+    "baseline_tpeak_tend_ms": "tpeak_tend_ms",
     "baseline_burden": "arrhythmia_burden",
-}  # factor -> what it is in the admission chart  # fmt: skip
+}  # factor -> what it is in the admission chart
 
 
 def plans(hours_per_step: float, steps: int) -> dict[str, Tensor]:
@@ -140,15 +146,26 @@ def compare(model, oracle, patients: int, samples: int, seed: int = TEST_SEED) -
                     }
                     gap = errors["model"] - errors["population"]
                     ci = numpy_mean_interval(gap, rng)
-                    rows.append({
-                        "plan": name, "hours": hour, "history": label, "interval": interval, "patients": patients,
-                        **{f"mae_{k}_ms": _mean(v) for k, v in errors.items()},
-                        "ratio_to_persistence": round(float(np.nanmean(errors["model"]) / np.nanmean(errors["persistence"])), 3),
-                        "model_minus_population_low": round(ci[0], 3), "model_minus_population_high": round(ci[1], 3),
-                        "coverage90": round(float(((target >= low) & (target <= high)).mean()), 4),
-                        "unreadable": round(float(np.isnan(errors["model"]).mean()), 4),
-                        "head_vs_delineator_median_ms": round(float(np.nanmedian(np.abs((read[interval] - own[interval]).numpy()))), 3),
-                    })  # fmt: skip
+                    rows.append(
+                        {
+                            "plan": name,
+                            "hours": hour,
+                            "history": label,
+                            "interval": interval,
+                            "patients": patients,
+                            **{f"mae_{k}_ms": _mean(v) for k, v in errors.items()},
+                            "ratio_to_persistence": round(
+                                float(np.nanmean(errors["model"]) / np.nanmean(errors["persistence"])), 3
+                            ),
+                            "model_minus_population_low": round(ci[0], 3),
+                            "model_minus_population_high": round(ci[1], 3),
+                            "coverage90": round(float(((target >= low) & (target <= high)).mean()), 4),
+                            "unreadable": round(float(np.isnan(errors["model"]).mean()), 4),
+                            "head_vs_delineator_median_ms": round(
+                                float(np.nanmedian(np.abs((read[interval] - own[interval]).numpy()))), 3
+                            ),
+                        }
+                    )
     return rows
 
 
@@ -175,7 +192,8 @@ def recorded(seen: list[Chart], truth: list[Chart], plan: Tensor, hours_per_step
 
 
 def drift(model, patients: int, seed: int = TEST_SEED) -> dict[str, float]:
-    """Change of heart rate and R amplitude from step 1 to step 24 without drug, mean over patients, at the same hour of day."""
+    """Change of heart rate and R amplitude from step 1 to step 24 without drug, mean over patients, at the same hour
+    of day."""
     key = keys.from_seed(seed + 1_000_000, patients)
     nothing = torch.zeros(24, len(DRUGS))
     states = run(model, model.initial(key), nothing)
@@ -193,8 +211,13 @@ def summary(rows: list[dict]) -> list[dict]:
     for history in ("baseline alone", "two post-dose ECGs"):
         for drug in (*DRUGS, "all"):
             for interval in (*INTERVALS, "all"):
-                chosen = [r for r in rows if r["history"] == history and (drug == "all" or r["plan"].startswith(drug))
-                          and (interval == "all" or r["interval"] == interval)]  # fmt: skip
+                chosen = [
+                    r
+                    for r in rows
+                    if r["history"] == history
+                    and (drug == "all" or r["plan"].startswith(drug))
+                    and (interval == "all" or r["interval"] == interval)
+                ]
                 mean = {
                     k: float(np.mean([r[k] for r in chosen]))
                     for k in (
@@ -207,10 +230,17 @@ def summary(rows: list[dict]) -> list[dict]:
                     )
                 }
                 agree = float(np.median([r["head_vs_delineator_median_ms"] for r in chosen]))
-                found.append({"history": history, "drug": drug, "interval": interval, **{k: round(v, 3) for k, v in mean.items()},
-                              "ratio_to_persistence": round(mean["mae_model_ms"] / mean["mae_persistence_ms"], 3),
-                              "best_to_persistence": round(mean["mae_best_ms"] / mean["mae_persistence_ms"], 3),
-                              "head_vs_delineator_median_ms": round(agree, 3)})  # fmt: skip
+                found.append(
+                    {
+                        "history": history,
+                        "drug": drug,
+                        "interval": interval,
+                        **{k: round(v, 3) for k, v in mean.items()},
+                        "ratio_to_persistence": round(mean["mae_model_ms"] / mean["mae_persistence_ms"], 3),
+                        "best_to_persistence": round(mean["mae_best_ms"] / mean["mae_persistence_ms"], 3),
+                        "head_vs_delineator_median_ms": round(agree, 3),
+                    }
+                )
     return found
 
 

@@ -46,9 +46,7 @@ BLIND = "dofetilide 0.25 mg every 12 h, without looking"
 LAMBDAS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 
 
-def plot_sweep(
-    path: Path, rows: Sequence[Mapping[str, Any]], rule: Mapping[str, Any], made: Mapping[str, Any]
-) -> None:
+def plot_sweep(path: Path, rows: Sequence[Mapping[str, Any]], rule: Mapping[str, Any], made: Mapping[str, Any]) -> None:
     """Return, safety cost and CVaR 5 % against lambda, one line each for lambda on cost and on return."""
     import matplotlib
 
@@ -128,7 +126,9 @@ class _Judge:
             for seed in range(args.seeds if world == args.world else 1):
                 start = time.perf_counter()
                 made = (weights_sum(world) or "")[:8]
-                folder = Path(args.runs) / f"ppo-{Path(world).name}{made}-{self.preset.cost_weight:g}-{args.steps}-{seed}"
+                folder = (
+                    Path(args.runs) / f"ppo-{Path(world).name}{made}-{self.preset.cost_weight:g}-{args.steps}-{seed}"
+                )
                 train(folder, args.steps, world=world, preset=self.preset, seed=seed)
                 own = f"PPO in {self.name}, seed {seed}"
                 name = own if world == args.world else "PPO in the oracle (upper reference)"
@@ -149,7 +149,8 @@ class _Judge:
             return judge(agent, simulator, self.key[:count], self.horizon, fixed, progress=lambda _: bar.update())
 
     def both(self, agents: Mapping[str, Agent]) -> tuple[dict[str, Episodes], dict[str, Episodes]]:
-        """What each earned in the oracle and what the learned world promised; seeds of one recipe also as their mean."""
+        """What each earned in the oracle and what the learned world promised; seeds of one recipe also as their
+        mean."""
         earned: dict[str, Episodes] = {}
         promised: dict[str, Episodes] = {}
         for name, agent in agents.items():

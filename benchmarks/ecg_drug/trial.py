@@ -141,7 +141,8 @@ def _course_r2(table: pd.DataFrame, drug: str, name: str) -> float:
 
 
 def report(table: pd.DataFrame) -> pd.DataFrame:
-    """One line a target and arm ('all' first): mean absolute errors, coverage with its interval, course R², readings."""
+    """One line a target and arm ('all' first): mean absolute errors, coverage with its interval, course R²,
+    readings."""
     import pandas as pd
 
     lines = []

@@ -84,9 +84,15 @@ def concentration_response(train: pd.DataFrame, rows: pd.DataFrame, covariate: b
             spread = float(np.nanstd(y))
             none = torch.zeros(0, dtype=torch.float64)
             fit = fit_linear_mixed(
-                lambda _, f=fixed, r=random: Design(f, r), change, torch.full((fixed.shape[-1],), torch.inf),
-                torch.tensor([0.4 * spread, 0.3 * spread]), 0.6 * spread, none, none, standard_errors=False,
-            )  # fmt: skip
+                lambda _, f=fixed, r=random: Design(f, r),
+                change,
+                torch.full((fixed.shape[-1],), torch.inf),
+                torch.tensor([0.4 * spread, 0.3 * spread]),
+                0.6 * spread,
+                none,
+                none,
+                standard_errors=False,
+            )
             own_before = rows[f"pre_{column}"].to_numpy(dtype=float)
             x = design(given, expected, rows["hour"].to_numpy(), own_before - centre)
             predicted = own_before + x @ fit.beta.numpy()

@@ -1,4 +1,4 @@
-"""Does a cardiac JEPA use its actions? `python -m benchmarks.progression.actions --world cardiac-jepa-small --data FILE.h5`.
+"""Does a cardiac JEPA use its actions? `python -m benchmarks.progression.actions --world NAME --data FILE.h5`.
 
 On the test patients (fold 19) of a monolith. Labels are read off the latent z by the world's own linear probe and
 thresholds, or by a probe fitted on folds 0-17 with thresholds from fold 18 (`--threshold`: Youden's, or as many read as
@@ -86,14 +86,21 @@ def jepa_world(name: str) -> Any:
 def latents(jepa: CardiacJEPA, ecg: Tensor, rows: Tensor, batch: int = 128) -> Tensor:
     """z [M, Z] of rows of ECGs: the mean over the crops that tile a record, as the world's reader takes it."""
     with torch.no_grad():
-        parts = [probes.crop_features(jepa.latent, ecg[some].float(), jepa.config.crop_samples) for some in rows.split(batch)]
+        parts = [
+            probes.crop_features(jepa.latent, ecg[some].float(), jepa.config.crop_samples) for some in rows.split(batch)
+        ]
     return torch.cat(parts)
 
 
 def set_up(
-    jepa: CardiacJEPA, cohort: Cohort, reader: Reader | None = None, rows: int = 20_000, threshold: str = "youden",
-    draws: int = 1000, seed: int = 0,
-) -> Setup:  # fmt: skip
+    jepa: CardiacJEPA,
+    cohort: Cohort,
+    reader: Reader | None = None,
+    rows: int = 20_000,
+    threshold: str = "youden",
+    draws: int = 1000,
+    seed: int = 0,
+) -> Setup:
     """Latents of the test ECGs, and what reads them.
 
     Args:
@@ -106,7 +113,9 @@ def set_up(
     m = cohort.data
     if tuple(jepa.config.codes) != tuple(m.codes):
         lacking = sorted(set(jepa.config.codes) ^ set(m.codes))
-        raise ValueError(f"model and data name other codes or another order; in one of them only: {', '.join(lacking) or 'none'}")
+        raise ValueError(
+            f"model and data name other codes or another order; in one of them only: {', '.join(lacking) or 'none'}"
+        )
     jepa.eval()
     z = torch.zeros(len(m.ecg), jepa.config.latent)
     z[cohort.test] = latents(jepa, m.ecg, cohort.test)
@@ -190,7 +199,9 @@ def onsets(s: Setup, most: int = 1000) -> list[dict[str, Any]]:
         usual = days[action[:, c] > 0]
         gap = float((usual if len(usual) else days).median()) if len(days) else 180.0
         without = s.cohort.test[~m.label[s.cohort.test, c]]
-        without = without[torch.linspace(0, len(without) - 1, min(most, len(without))).long()] if len(without) else without
+        without = (
+            without[torch.linspace(0, len(without) - 1, min(most, len(without))).long()] if len(without) else without
+        )
         row: dict[str, Any] = {"code": m.codes[c], "irreversible": m.codes[c] in IRREVERSIBLE}
         row |= {"test_ecgs_with": int(counts[c]), "probe_auroc": float(area[c]), "days": gap}
         if len(without):
@@ -205,7 +216,9 @@ def onsets(s: Setup, most: int = 1000) -> list[dict[str, Any]]:
         rows.append(row)
     total: dict[str, Any] = {"code": "all, mean over codes"}
     shares = [n for row in rows for n in row if n.startswith(("onset_", "control_", "others_"))]
-    for name in dict.fromkeys([*shares, "recorded_read_before", "recorded_read_predicted", "recorded_read_in_next_ecg"]):
+    for name in dict.fromkeys(
+        [*shares, "recorded_read_before", "recorded_read_predicted", "recorded_read_in_next_ecg"]
+    ):
         known = [row[name] for row in rows if isinstance(row.get(name), float)]
         total[name] = sum(known) / len(known) if known else ""
     for name, share, weight in (
@@ -293,10 +306,14 @@ def rollout(s: Setup, visits: int = 20, most: int = 4000) -> list[dict[str, Any]
 def _visit(s: Setup, k: int, z: Tensor, label: Tensor, judged: Tensor, followed: float) -> dict[str, Any]:
     score = probes.apply(s.probe, z)[:, judged]
     return {
-        "visit": k, "patients": len(z), "recorded_share": followed, "effective_rank": effective_rank(z),
-        "std": float(z.std(0).mean()), "probe_macro_auroc": macro_auroc(score, label[:, judged], 10),
+        "visit": k,
+        "patients": len(z),
+        "recorded_share": followed,
+        "effective_rank": effective_rank(z),
+        "std": float(z.std(0).mean()),
+        "probe_macro_auroc": macro_auroc(score, label[:, judged], 10),
         "labels_a_patient": float(label.float().sum(1).mean()),
-    }  # fmt: skip
+    }
 
 
 def reversals(s: Setup) -> list[dict[str, Any]]:
@@ -315,18 +332,28 @@ def reversals(s: Setup) -> list[dict[str, Any]]:
     for name, mine in (("may be undone", may), ("may not be undone", ~may), ("all", torch.ones_like(may))):
         if bool(mine.any()):
             found = ratio_interval(left[mine], moved[mine], m.patient[first][mine], s.draws, s.seed)._asdict()
-            rows.append({"changes": name, "pairs": int(mine.sum()), **{f"reversal_error_{n}": x for n, x in found.items()}})
+            rows.append(
+                {"changes": name, "pairs": int(mine.sum()), **{f"reversal_error_{n}": x for n, x in found.items()}}
+            )
     return rows
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--world", default="cardiac-jepa-small", help="a catalogued world or its folder")
-    parser.add_argument("--data", type=Path, required=True, help="a monolith of patients that the world was not trained on in fold 19")
-    parser.add_argument("--threshold", choices=("world", "youden", "prevalence"), default="world",
-                        help="world: its own probe and thresholds; the others: a probe fitted here, thresholds from fold 18")  # fmt: skip
+    parser.add_argument(
+        "--data", type=Path, required=True, help="a monolith of patients that the world was not trained on in fold 19"
+    )
+    parser.add_argument(
+        "--threshold",
+        choices=("world", "youden", "prevalence"),
+        default="world",
+        help="world: its own probe and thresholds; the others: a probe fitted here, thresholds from fold 18",
+    )
     parser.add_argument("--visits", type=int, default=20)
-    parser.add_argument("--probe-rows", type=int, default=20_000, help="training ECGs that the probe is fitted on at most")
+    parser.add_argument(
+        "--probe-rows", type=int, default=20_000, help="training ECGs that the probe is fitted on at most"
+    )
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

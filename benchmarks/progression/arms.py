@@ -1,8 +1,8 @@
 """The arms of `benchmarks.progression.tables`: what is trained on which patients, and its scores of the test ECGs.
 
-An arm is a method and a share of the training patients. Its pre-training (if it has one), its probe and its fine-tuning
-lie in one folder whose name tells method, share and a digest of the settings, so that a command that was stopped goes on,
-arms can be made on several machines and brought together, and other settings never meet old weights.
+An arm is a method and a share of the training patients. Its pre-training (if it has one), its probe and its
+fine-tuning lie in one folder whose name tells method, share and a digest of the settings, so that a command that was
+stopped goes on, arms can be made on several machines and brought together, and other settings never meet old weights.
 """
 
 from __future__ import annotations
@@ -31,9 +31,20 @@ from world_models.data.ecg.pairs import consecutive, subset_patients, with_chang
 from world_models.files import write_text
 
 __all__ = [
-    "METHODS", "PRESETS", "PROBE", "TUNED", "WHOLE", "Arm", "Cohort", "Settings", "cohort_of", "data_mark",
-    "fresh_encoder", "run_arm", "settle_norms",
-]  # fmt: skip
+    "METHODS",
+    "PRESETS",
+    "PROBE",
+    "TUNED",
+    "WHOLE",
+    "Arm",
+    "Cohort",
+    "Settings",
+    "cohort_of",
+    "data_mark",
+    "fresh_encoder",
+    "run_arm",
+    "settle_norms",
+]
 
 PROBE, TUNED, WHOLE = "Linear probe", "Finetuned", "End-to-end"
 VALID_FOLD, TEST_FOLD = 18, 19
@@ -59,14 +70,18 @@ class Settings:
     steps: int = 4000  # of pre-training on all patients
     batch: int = 256
     rate: float = 1e-3
-    changed: float = 0.6  # of the pairs that pre-training sees at least this share has a change; naive learning sees the same
+    changed: float = (
+        0.6  # of the pairs that pre-training sees at least this share has a change; naive learning sees the same
+    )
     finetune_steps: int = 2000  # on all patients; the supervised rival has as many
     finetune_batch: int = 64
     finetune_rate: float = 1e-3
     head: str = "probe"  # where the fine-tuned head starts: "probe" or "shares"
     supervised_rates: tuple[float, ...] = (1e-4, 1e-3)  # the validation patients choose
     clip: float = 1.0
-    steps_power: float = 0.5  # at a share f of the patients steps are multiplied by f to this power: fewer passes wasted
+    steps_power: float = (
+        0.5  # at a share f of the patients steps are multiplied by f to this power: fewer passes wasted
+    )
     probe_loss: str = "asymmetric"  # as published
     probe_rows: int = 40_000  # ECGs that the probe is fitted on at most
     valid_rows: int = 4000  # ECGs that checks during fine-tuning use at most
@@ -109,7 +124,10 @@ def cohort_of(m: Monolith) -> Cohort:
             raise ValueError(f"no ECG of the {name} split: folds are {sorted(set(fold.tolist()))}")
     parts = torch.stack([m.patient, split], 1).unique(dim=0)
     if len(parts) != len(m.patient.unique()):
-        raise ValueError(f"{len(parts) - len(m.patient.unique())} patients are in more than one split; folds must keep patients whole")
+        raise ValueError(
+            f"{len(parts) - len(m.patient.unique())} patients are in more than one split; "
+            "folds must keep patients whole"
+        )
     first, second = consecutive(m.patient, m.days)
     return Cohort(m, *rows, first, second)
 
@@ -140,7 +158,12 @@ def run_arm(cohort: Cohort, method: str, share: float, settings: Settings, work:
     folder = work / f"{method}-{share:g}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "settings.json", json.dumps(asdict(settings), indent=1))
-    told = {"method": method, "share": share, "train_patients": len(m.patient[train].unique()), "train_ecgs": len(train)}
+    told = {
+        "method": method,
+        "share": share,
+        "train_patients": len(m.patient[train].unique()),
+        "train_ecgs": len(train),
+    }
     run = _Run(cohort, train, inside, settings, share, folder, device)
     scores = run.supervised(told) if method == "supervised" else run.pretrained(method, told)
     return Arm(scores, told)
@@ -155,7 +178,8 @@ def fresh_encoder(config: JEPAConfig, seed: int) -> nn.Module:
 
 @torch.no_grad()
 def settle_norms(encoder: nn.Module, ecg: Tensor, rows: Tensor, crop: int, seed: int = 0) -> None:
-    """Running statistics of the norms from some of the data: without them a random encoder is a needlessly weak floor."""
+    """Running statistics of the norms from some of the data: without them a random encoder is a needlessly weak
+    floor."""
     norms = [x for x in encoder.modules() if isinstance(x, nn.modules.batchnorm._NormBase)]
     kept = [x.momentum for x in norms]
     for x in norms:
@@ -199,7 +223,9 @@ class _Run:
         def make() -> dict[str, Tensor]:
             encoder = fresh_encoder(self.config, s.seed).to(self.device)
             folder, recipe = self.folder / "train", self.recipe(s.supervised_rates[0])
-            model, found, rate = supervised(encoder, self.fit, self.choose, folder, recipe, s.supervised_rates, self.device)
+            model, found, rate = supervised(
+                encoder, self.fit, self.choose, folder, recipe, s.supervised_rates, self.device
+            )
             return {"test": predict(model, m.ecg, self.cohort.test, s.crop), "found": torch.tensor([found, rate])}
 
         made = self.kept("scores", make)
@@ -219,11 +245,20 @@ class _Run:
         keep = self.inside[self.cohort.first]
         first, second = self.cohort.first[keep], self.cohort.second[keep]
         if len(first) < 2:
-            raise ValueError(f"{len(first)} pairs at a share of {self.share:g}; the dynamics need more patients seen twice")
+            raise ValueError(
+                f"{len(first)} pairs at a share of {self.share:g}; the dynamics need more patients seen twice"
+            )
         batch = min(s.batch, len(first))
         source = PairSource(m, *with_changes(first, second, m.label, s.changed), crop=s.crop, seed=s.seed)
         jepa = pretrain(
-            variant(self.config), source, self.folder / "pretrain", s.at(s.steps, self.share), batch, s.rate, s.seed, device=self.device
+            variant(self.config),
+            source,
+            self.folder / "pretrain",
+            s.at(s.steps, self.share),
+            batch,
+            s.rate,
+            s.seed,
+            device=self.device,
         )
         return jepa.encoder.eval()
 
@@ -238,7 +273,9 @@ class _Run:
                 name: probes.features(encoder, m.ecg, some, s.crop, device=self.device)
                 for name, some in (("train", rows), ("valid", self.cohort.valid), ("test", self.cohort.test))
             }
-            probe = probes.fit_probe(h["train"], m.label[rows], (h["valid"], m.label[self.cohort.valid]), loss=s.probe_loss)
+            probe = probes.fit_probe(
+                h["train"], m.label[rows], (h["valid"], m.label[self.cohort.valid]), loss=s.probe_loss
+            )
             return {"test": probes.apply(probe, h["test"]), **{f"probe.{n}": x for n, x in probe._asdict().items()}}
 
         made = self.kept("probe", make)
@@ -250,9 +287,14 @@ class _Run:
             def tune() -> dict[str, Tensor]:
                 encoder = self.encoder(method)
                 model, found = finetune(
-                    encoder, self.fit, self.choose, self.folder / "finetune", self.recipe(s.finetune_rate),
-                    probe if s.head == "probe" else None, self.device,
-                )  # fmt: skip
+                    encoder,
+                    self.fit,
+                    self.choose,
+                    self.folder / "finetune",
+                    self.recipe(s.finetune_rate),
+                    probe if s.head == "probe" else None,
+                    self.device,
+                )
                 return {"test": predict(model, m.ecg, self.cohort.test, s.crop), "found": torch.tensor([found])}
 
             tuned = self.kept("finetuned", tune)

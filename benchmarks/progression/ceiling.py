@@ -3,11 +3,11 @@
 The progression oracle knows what a model cannot, so it can say how far short of the possible a model falls. Fresh
 patients of the oracle (a seed of their own), latents of whole records by the world's encoder.
 
-_error.csv   changed pairs of visits: mean-square error of the next latent as the model foretells it, with the true action
-             and with none; the same for a foreseer who knows the person (anatomy, every form of disease that the first
-             visit could show) and not the day's luck, nor the form of what has yet to come: the mean over --many
-             drawings, with the variance of that mean taken off. His error with no action is that of the mean over
-             drawings of the first visit. Ratios with 95 % intervals over patients.
+_error.csv   changed pairs of visits: mean-square error of the next latent as the model foretells it, with the true
+             action and with none; the same for a foreseer who knows the person (anatomy, every form of disease that
+             the first visit could show) and neither the day's chance nor the form of what has yet to come: the mean
+             over --many ECGs, with the variance of that mean taken off. The foreseer's error with no action is that
+             of the mean over ECGs of the first visit. Ratios with 95 % intervals over patients.
 _onset.csv   the onset of one code in patients without it whose ECG is not read as having it, all else the same: share
              read as having it by the world's probe and threshold in the model's foretold latent, in the latent of the
              oracle's ECG after that onset, and in the mean over drawings of it. What the oracle's own ECG does not
@@ -84,17 +84,29 @@ def errors(world: Any, visits: Visits, many: int, most: int, draws: int, seed: i
     ideal, spread = _drawings(reader, after, many, before.condition)
     still, spread_still = _drawings(reader, before, many)
     told = {
-        "model": ((jepa.predict(z_a, action, days) - z_b).square().mean(1), (jepa.predict(z_a, action * 0, days) - z_b).square().mean(1)),
-        "who knows the person": ((ideal - z_b).square().mean(1) - spread, (still - z_b).square().mean(1) - spread_still),
+        "model": (
+            (jepa.predict(z_a, action, days) - z_b).square().mean(1),
+            (jepa.predict(z_a, action * 0, days) - z_b).square().mean(1),
+        ),
+        "who knows the person": (
+            (ideal - z_b).square().mean(1) - spread,
+            (still - z_b).square().mean(1) - spread_still,
+        ),
     }
     starts, ends = (action > 0).any(1), (action < 0).any(1)
     rows = []
-    for change, mine in (("any", starts | ends), ("onsets alone", starts & ~ends), ("resolutions alone", ends & ~starts)):
+    for change, mine in (
+        ("any", starts | ends),
+        ("onsets alone", starts & ~ends),
+        ("resolutions alone", ends & ~starts),
+    ):
         for who, (true, none) in told.items():
             found = ratio_interval(true[mine], none[mine], before.patient[mine], draws, seed)._asdict()
             n = {"pairs": int(mine.sum()), "patients": len(before.patient[mine].unique())}
             error = {"error_true_action": float(true[mine].mean()), "error_no_action": float(none[mine].mean())}
-            rows.append({"change": change, "foretold_by": who, **error, **{f"ratio_{k}": x for k, x in found.items()}, **n})
+            rows.append(
+                {"change": change, "foretold_by": who, **error, **{f"ratio_{k}": x for k, x in found.items()}, **n}
+            )
     return rows
 
 
@@ -156,7 +168,10 @@ def main(argv: list[str] | None = None) -> int:
         if tuple(world.codes) != tuple(CODES):
             raise ValueError(f"world {a.world!r} has other codes than the oracle; train one on the oracle's")
         visits = make_visits(a.seed, a.patients, "hospital")
-        made = {"error": errors(world, visits, a.many, a.pairs, a.draws, 0), "onset": onsets(world, visits, a.many, a.ecgs)}
+        made = {
+            "error": errors(world, visits, a.many, a.pairs, a.draws, 0),
+            "onset": onsets(world, visits, a.many, a.ecgs),
+        }
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

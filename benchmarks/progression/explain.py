@@ -1,15 +1,15 @@
 """How often the true transitions are found: `python -m benchmarks.progression.explain --world oracle --compose joint`.
 
-`--world oracle`: pairs of patients whom no training and no choice has seen, drawn by the progression oracle, latents and
-dynamics by the shipped model. A learned world's own pairs are those it keeps of its validation patients.
+`--world oracle`: pairs of patients whom no training and no choice has seen, drawn by the progression oracle, latents
+and dynamics by the shipped model. A learned world's own pairs are those it keeps of its validation patients.
 
 Every solver gets the same changed pairs of `ECGExplain-v0`, each once, none of which is in the library of known pairs
 that the model-free ones search (a pair whose first latent is in the library is left out). A hit is the exact set of
 transitions. What a solver has to choose (the beam's penalty, the posterior's metric, prior and weights) comes from the
-pairs of the library, never from those that are judged. Rows: the dynamics with metric, prior and what the world's other
-parts read (`explain_reading`); the same without these; the prior alone (what the ECGs add is the difference), the task's
-own distance by beam and by CEM, nearest pairs by plain and by whitened latent difference, and the commonest set.
-"""
+pairs of the library, never from those that are judged. Rows: the dynamics with metric, prior and what the world's
+other parts read (`explain_reading`); the same without these; the prior alone (what the ECGs add is the difference),
+the task's own distance by beam and by CEM, nearest pairs by plain and by whitened latent difference, and the commonest
+set."""
 
 from __future__ import annotations
 
@@ -107,8 +107,12 @@ def row(
     size = (sought != 0).sum(-1)
     right = ((found == sought) & (sought != 0)).sum()
     said: dict[str, float | str] = {
-        "solver": name, "pairs": float(len(hit)), "top1": float(hit.mean()), "top1_low": low, "top1_high": high,
-    }  # fmt: skip
+        "solver": name,
+        "pairs": float(len(hit)),
+        "top1": float(hit.mean()),
+        "top1_low": low,
+        "top1_high": high,
+    }
     for label, chosen in (("1", size == 1), ("2", size == 2), ("3plus", size > 2)):
         said[f"pairs_{label}"] = float(chosen.sum())
         said[f"top1_{label}"] = float(hit[chosen].mean()) if bool(chosen.any()) else float("nan")
@@ -240,9 +244,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     try:
         task, world = explain_world(None, args.world, args.compose)
-        rows = compare(
-            Simulator(world, task), args.pairs, args.library, args.width, args.depth, not args.no_cem, print
-        )
+        rows = compare(Simulator(world, task), args.pairs, args.library, args.width, args.depth, not args.no_cem, print)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"error: {error}\n")
     if args.out is not None:

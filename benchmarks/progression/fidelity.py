@@ -1,15 +1,14 @@
 """What a cardiac JEPA's encoder knows of anybody's labelled ECGs, training nothing of it.
 
-`python -m benchmarks.progression.fidelity --records DIR --labels CSV --world cardiac-jepa-small --out metrics.json`, DIR
-WFDB records, CSV a column `record`, a column of 0 and 1 a label, and `patient` where patients have several; or `--ludb
-DIR`, `--challenge DIR`, or both together on the labels that both know.
+`python -m benchmarks.progression.fidelity --records DIR --labels CSV --world cardiac-jepa-small --out metrics.json`,
+DIR WFDB records, CSV a column `record`, a column of 0 and 1 a label, and `patient` where patients have several; or
+`--ludb DIR`, `--challenge DIR`, or both together on the labels that both know.
 
-AUROC of every label with 95 % intervals over patients, by a linear probe of the frozen features fitted in cross-validation
-by patient, the scores of all folds pooled. Beside it, in the same folds: the world's latent, an encoder of the same shape
-with random weights, features made by hand (each lead's mean, SD, extremes, slope; RR intervals), and with `--supervised`
-that encoder trained from scratch. A label with fewer than `--least` ECGs on either side is null, with the reason. Input
-that cannot be read: exit code 2, nothing written. Not for clinical use.
-"""
+AUROC of every label with 95 % intervals over patients, by a linear probe of the frozen features fitted in
+cross-validation by patient, the scores of all folds pooled. Beside it, in the same folds: the world's latent, an
+encoder of the same shape with random weights, features made by hand (each lead's mean, SD, extremes, slope; RR
+intervals), and with `--supervised` that encoder trained from scratch. A label with fewer than `--least` ECGs on either
+side is null, with the reason. Input that cannot be read: exit code 2, nothing written. Not for clinical use."""
 
 from __future__ import annotations
 
@@ -55,10 +54,15 @@ def joined(parts: list[LabelledECGs]) -> LabelledECGs:
         first = int(mine.max()) + 1
     label = torch.cat([p.label[:, [p.names.index(n) for n in names]] for p in parts])
     return LabelledECGs(
-        torch.cat([p.ecg for p in parts]), label, names, sum((p.record for p in parts), ()), torch.cat(people),
-        "; ".join(p.source for p in parts), {k: n for p in parts for k, n in p.unmapped.items()},
+        torch.cat([p.ecg for p in parts]),
+        label,
+        names,
+        sum((p.record for p in parts), ()),
+        torch.cat(people),
+        "; ".join(p.source for p in parts),
+        {k: n for p in parts for k, n in p.unmapped.items()},
         {k: n for p in parts for k, n in p.skipped.items()},
-    )  # fmt: skip
+    )
 
 
 def patients(x: LabelledECGs) -> Tensor:
@@ -67,7 +71,8 @@ def patients(x: LabelledECGs) -> Tensor:
 
 
 def hand_features(ecg: Tensor, rate_hz: float = 100.0) -> Tensor:
-    """[B, 64] of ECGs [B, 12, T] mV: each lead's mean, SD, least, greatest, mean slope; RR mean, SD, least, greatest (s).
+    """[B, 64] of ECGs [B, 12, T] mV: each lead's mean, SD, least, greatest, mean slope; RR mean, SD, least, greatest
+    (s).
 
     R peaks are the local maxima, 0.3 s apart, of the smoothed squared slope over all leads. Fewer than two: RR is zero.
     """
@@ -102,9 +107,17 @@ def _before(peak: Tensor, place: Tensor) -> Tensor:
 
 
 def supervised_scores(
-    x: LabelledECGs, label: Tensor, group: Tensor, config: JEPAConfig, folds: int, seed: int, steps: int, rates: tuple[float, ...]
+    x: LabelledECGs,
+    label: Tensor,
+    group: Tensor,
+    config: JEPAConfig,
+    folds: int,
+    seed: int,
+    steps: int,
+    rates: tuple[float, ...],
 ) -> Tensor:
-    """Logits [N, C] of the encoder trained from scratch, each fold by the others; a quarter of them chooses check and rate."""
+    """Logits [N, C] of the encoder trained from scratch, each fold by the others; a quarter of them chooses check and
+    rate."""
     fold, out = probes.folds_of(group, label, folds, seed), torch.empty(label.shape)
     for f in range(folds):
         rest = (fold != f).nonzero()[:, 0]
@@ -119,9 +132,15 @@ def supervised_scores(
 
 
 def judge(
-    jepa: Any, x: LabelledECGs, folds: int = 5, least: int = 5, draws: int = 1000, seed: int = 0, supervised_steps: int = 0,
+    jepa: Any,
+    x: LabelledECGs,
+    folds: int = 5,
+    least: int = 5,
+    draws: int = 1000,
+    seed: int = 0,
+    supervised_steps: int = 0,
     rates: tuple[float, ...] = (1e-4, 1e-3),
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The JSON's content. `jepa` is a CardiacJEPA; `supervised_steps` 0: no encoder is trained.
 
     Raises:
@@ -131,13 +150,18 @@ def judge(
     enough = (positives >= least) & (len(x.label) - positives >= least)
     if not bool(enough.any()):
         told = ", ".join(f"{n} {int(p)}" for n, p in zip(x.names, positives, strict=True))
-        raise ValueError(f"no label has {least} of the {len(x.label)} ECGs with it and {least} without ({told}); give more, or --least")
+        raise ValueError(
+            f"no label has {least} of the {len(x.label)} ECGs with it and {least} without ({told}); "
+            "give more, or --least"
+        )
     label, names = x.label[:, enough], [n for n, e in zip(x.names, enough.tolist(), strict=True) if e]
     rows, config = torch.arange(len(x.ecg)), jepa.config
     jepa.eval()
     h = probes.features(jepa.encoder, x.ecg, rows, config.crop_samples)
     with torch.no_grad():
-        z = torch.cat([probes.crop_features(jepa.latent, part.float(), config.crop_samples) for part in x.ecg.split(128)])
+        z = torch.cat(
+            [probes.crop_features(jepa.latent, part.float(), config.crop_samples) for part in x.ecg.split(128)]
+        )
     random = fresh_encoder(config, seed)
     settle_norms(random, x.ecg, rows, config.crop_samples)
     inputs = {
@@ -160,11 +184,15 @@ def judge(
         "bootstrap_draws": draws,
         "macro_auroc": {name: _plain(b.macro) for name, b in found.items()},
         "probe_minus": {name: _plain(difference(found["probe"], b)) for name, b in found.items() if name != "probe"},
-        "labels": {name: _label(name, names, int(positives[i]), found, least, len(x.ecg)) for i, name in enumerate(x.names)},
+        "labels": {
+            name: _label(name, names, int(positives[i]), found, least, len(x.ecg)) for i, name in enumerate(x.names)
+        },
     }
 
 
-def _label(name: str, names: list[str], positives: int, found: dict[str, Bootstrap], least: int, count: int) -> dict[str, Any]:
+def _label(
+    name: str, names: list[str], positives: int, found: dict[str, Bootstrap], least: int, count: int
+) -> dict[str, Any]:
     told: dict[str, Any] = {"positives": positives}
     if name not in names:
         why = f"{positives} of {count} ECGs have it; at least {least} with it and {least} without are needed"
@@ -194,7 +222,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--least", type=int, default=5, help="ECGs with and without a label for it to be judged")
     parser.add_argument("--draws", type=int, default=1000)
-    parser.add_argument("--supervised", action="store_true", help="also the same encoder trained from scratch in each fold")
+    parser.add_argument(
+        "--supervised", action="store_true", help="also the same encoder trained from scratch in each fold"
+    )
     parser.add_argument("--supervised-steps", type=int, default=300)
     parser.add_argument("--supervised-rates", type=float, nargs="+", default=[1e-4, 1e-3], help="validation chooses")
     parser.add_argument("--seed", type=int, default=0)
@@ -217,7 +247,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def told(found: dict[str, Any]) -> str:
     """The JSON in a table."""
     models = list(found["macro_auroc"])
-    lines = [f"{found['source']}: {found['records']} ECGs of {found['patients']} patients, {found['folds']} folds", NOTE]
+    lines = [
+        f"{found['source']}: {found['records']} ECGs of {found['patients']} patients, {found['folds']} folds",
+        NOTE,
+    ]
     lines.append(f"{'label':<28}{'n':>5}  " + "".join(f"{m:<24}" for m in models))
     for name, row in {"macro": {"positives": "", **found["macro_auroc"]}, **found["labels"]}.items():
         if row[models[0]] is not None:
@@ -233,7 +266,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         world: Any = catalog.load(a.world)
         if not hasattr(world, "jepa"):
-            raise ValueError(f"world {a.world!r} is no cardiac JEPA; name one, such as cardiac-jepa-small, or its folder")
+            raise ValueError(
+                f"world {a.world!r} is no cardiac JEPA; name one, such as cardiac-jepa-small, or its folder"
+            )
         steps = a.supervised_steps if a.supervised else 0
         found = judge(world.jepa, read_all(a), a.folds, a.least, a.draws, a.seed, steps, tuple(a.supervised_rates))
         found = {"world": a.world, **found}

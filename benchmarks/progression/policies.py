@@ -3,8 +3,8 @@
 Over the same patients with the same luck: no treatment with a visit every six or twelve months, random levels, the
 guideline rule, the rule told the recorded conditions (what reading the ECG costs), the rule with knobs found by the
 cross-entropy method in the learned world, PPO trained in the learned world (each seed, and their mean), PPO trained in
-the oracle (`--oracle-steps`), and CEM planning in the learned world, on the first `--cem-patients` patients, from what a
-policy sees and the latent. Everyone reads the oracle's ECGs through the learned world's own encoder and probe.
+the oracle (`--oracle-steps`), and CEM planning in the learned world, on the first `--cem-patients` patients, from what
+a policy sees and the latent. Everyone reads the oracle's ECGs through the learned world's own encoder and probe.
 
 PPO starts from nothing, the tuned rule from the rule. What the rule takes for a condition, the reader's thresholds or
 0.5, is chosen on validation patients of the oracle whom nobody else meets.
@@ -65,7 +65,8 @@ LARGEST = 4.0
 # Patients that nothing else meets; those judged are further folded by "judge".
 VALID_SEED, SEARCH_SEED, PPO_SEED = 8_700_000_000, 8_710_000_000, 8_720_000_000
 SEEN = ("age_years", "sex_female", "years", "months_since_visit", "treated", "bleeding", "latent")
-# A plan is one decision held for three years of half-yearly visits: long enough for a drug to pay, few enough to search.
+# A plan is one decision held for three years of half-yearly visits: long enough for a drug to pay, few enough to
+# search.
 CEM = CEMConfig(horizon=6, candidates=48, particles=8, iterations=3, elites=8, finalists=4, hold=True)
 
 
@@ -87,9 +88,8 @@ class OracleOfTheLiving(ReadOracle):
 class TunedRule(ProgressionRule):
     """The rule with knobs [P] (or [B, P], one set a row) in the columns of KNOBS; all at 0 it is the rule itself.
 
-    A unit of a reading knob moves a threshold by one on the logit scale (up: the rule sees the condition less often), one
-    of the last knob doubles the time to the next visit, rounded to an interval of the menu.
-    """
+    A unit of a reading knob moves a threshold by one on the logit scale (up: the rule sees the condition less often),
+    one of the last knob doubles the time to the next visit, rounded to an interval of the menu."""
 
     def __init__(self, threshold: Tensor, knobs: Tensor, sure: float = 0.8, name: str = "tuned rule") -> None:
         super().__init__(name=name)
@@ -138,7 +138,9 @@ def ppo(simulator: Simulator, steps: int, seed: int, preset: Preset, folder: Pat
     vec = SB3VecEnv(envs, cost_weight=preset.cost_weight, bootstrap_truncated=False)
     top = preset.settings["learning_rate"]
     settings = {**preset.settings, "learning_rate": (lambda left: top * left) if preset.decay else top}
-    model = PPO("MlpPolicy", vec, seed=seed, device="cpu", policy_kwargs={"net_arch": list(preset.net_arch)}, **settings)
+    model = PPO(
+        "MlpPolicy", vec, seed=seed, device="cpu", policy_kwargs={"net_arch": list(preset.net_arch)}, **settings
+    )
     vec.seed(PPO_SEED + seed * 1_000_000)
 
     def learned() -> dict[str, Tensor]:
@@ -158,7 +160,9 @@ def kept(folder: Path, about: Mapping[str, Any], make: Callable[[], Mapping[str,
         if all(old.get(name) == value for name, value in about.items()):
             return tensors
     tensors = {k: v.detach().clone().contiguous() for k, v in make().items()}
-    checkpoint.save_checkpoint(folder, tensors, about, f"# {about['what']}\n\nMade by benchmarks.progression.policies.\n")
+    checkpoint.save_checkpoint(
+        folder, tensors, about, f"# {about['what']}\n\nMade by benchmarks.progression.policies.\n"
+    )
     return tensors
 
 
@@ -217,7 +221,9 @@ class _Run:
         self.runs = Path(args.runs) / f"{Path(args.world).name}-{self.weights}"
         self.cpu_s: dict[str, float] = {}
         self.families: dict[str, list[str]] = {}  # trainings of one recipe
-        self.threshold, self.valid_return = self.timed("threshold", lambda: thresholds(self.oracle, args.valid_patients))
+        self.threshold, self.valid_return = self.timed(
+            "threshold", lambda: thresholds(self.oracle, args.valid_patients)
+        )
         preset = preset_for("ppo", "ECGProgression-v0").but(num_envs=args.num_envs)
         # a visit is a month or a year: discounted by the visit, death is put off by being seen more often
         self.preset = preset.but(settings={**preset.settings, "gamma": 1.0})
@@ -322,9 +328,12 @@ class _Run:
 def _print(rows: Sequence[Mapping[str, Any]]) -> None:
     print("QALYs against ten years in health; every patient is simulated")
     for r in rows:
-        cells = [f"{r[n]:7.3f} [{r[n + '_low']:.3f}, {r[n + '_high']:.3f}]" for n in ("return", "return_minus_reference")]
-        more = f"died {r['died']:.3f}  cost {r['cost']:.3f}  visits {r['visits']:5.1f}  promised {r['promised_return']:.3f}"
-        print(f"{r['agent']:54s} {r['patients']:5d}  {cells[0]}  minus rule {cells[1]}  {more}  gap {r['gap_return']:+.3f}")
+        cells = [
+            f"{r[n]:7.3f} [{r[n + '_low']:.3f}, {r[n + '_high']:.3f}]" for n in ("return", "return_minus_reference")
+        ]
+        more = f"died {r['died']:.3f}  cost {r['cost']:.3f}  visits {r['visits']:5.1f}"
+        promised = f"promised {r['promised_return']:.3f}  gap {r['gap_return']:+.3f}"
+        print(f"{r['agent']:54s} {r['patients']:5d}  {cells[0]}  minus rule {cells[1]}  {more}  {promised}")
 
 
 def main(argv: list[str] | None = None) -> int:

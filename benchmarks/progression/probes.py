@@ -1,4 +1,4 @@
-"""Do the oracle's patients fall ill and die as patients do? `python -m benchmarks.progression.probes [--out F] [--quick]`.
+"""Do the oracle's patients fall ill and die as patients do? `python -m benchmarks.progression.probes [--quick]`.
 
 Prevalence at the first visit, first onsets a year, deaths a year by age and sex, ratios of treatments and risk factors
 recovered by simulation, the record's pairs, and patient-months a second on one thread, each beside a published range.
@@ -36,8 +36,9 @@ PREVALENCE_PERCENT = {  # cardiology outpatients, mean age 64: registries in rou
     "I44": (3, 10), "I45": (3, 9), "I49": (5, 12), "I70": (5, 15), "I73": (4, 12), "I42": (2, 6),
 }  # fmt: skip
 ONSETS_PER_1000 = {  # first ones, general population of 65 (k)
-    "I10": (25, 60), "I21": (2.5, 8), "I25": (4, 14), "I26": (0.6, 2), "I30": (0.2, 0.6), "I48": (5, 12), "I50": (4, 12),
-    "I63": (2.5, 7), "I73": (3, 10), "I82": (1, 3), "I35": (2, 6), "I44": (2, 7), "I45": (2, 6), "I47": (1, 5),
+    "I10": (25, 60), "I21": (2.5, 8), "I25": (4, 14), "I26": (0.6, 2), "I30": (0.2, 0.6), "I48": (5, 12),
+    "I50": (4, 12), "I63": (2.5, 7), "I73": (3, 10), "I82": (1, 3), "I35": (2, 6), "I44": (2, 7), "I45": (2, 6),
+    "I47": (1, 5),
 }  # fmt: skip
 LIFE_TABLE = {  # deaths per 1,000 a year, men and women, United States 2019 (k)
     50: (4.9, 3.0), 60: (11.5, 6.9), 70: (22.9, 15.2), 80: (56.7, 41.8), 90: (162.0, 129.0),
@@ -76,9 +77,14 @@ RISKS = (
 
 def _row(probe: str, found: float, low: float, high: float, unit: str, source: str) -> dict[str, object]:
     return {
-        "probe": probe, "simulated": found, "low": low, "high": high, "within": low <= found <= high, "unit": unit,
+        "probe": probe,
+        "simulated": found,
+        "low": low,
+        "high": high,
+        "within": low <= found <= high,
+        "unit": unit,
         "source": source,
-    }  # fmt: skip
+    }
 
 
 def _patients(count: int, age: float, sex: float | None = None, seed: int = 1, **has: Tensor) -> ProgressionState:
@@ -206,8 +212,13 @@ def main(argv: list[str] | None = None) -> int:
     part = 0.1 if options.quick else 1.0
     rows: list[dict[str, object]] = []
     for probe, count in (
-        (prevalence, 6000), (onsets, 4000), (deaths, 3000), (treatments, 6000), (risks, 8000), (record, 3000),
-    ):  # fmt: skip
+        (prevalence, 6000),
+        (onsets, 4000),
+        (deaths, 3000),
+        (treatments, 6000),
+        (risks, 8000),
+        (record, 3000),
+    ):
         rows += probe(round(count * part))
     rows += speed()
     for row in rows:

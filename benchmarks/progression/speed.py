@@ -1,11 +1,10 @@
 """How fast Cardiac JEPA is: `python -m benchmarks.progression.speed --json benchmarks/results/speed_cardiac_jepa.json`.
 
-Latent steps a second (action projector, predictor, probe: one imagined visit of one patient) at batch 1, 64 and 4096, with
-the share of each part; ECGs encoded a second (10 s in four crops) at the batches up to `--encode-most`. The whole xResNet1d50
-forward, and forward and backward, at [64, 12, 1000] and [64, 12, 250] beside the figures published for two busy cores. A
-rate is the median of `--repeats` runs, all measurements interleaved, after a warm-up. `--world` a catalogued cardiac JEPA or
-its folder; "untrained": random weights of the shipped shape, which cost the same.
-"""
+Latent steps a second (action projector, predictor, probe: one imagined visit of one patient) at batch 1, 64 and 4096,
+with the share of each part; ECGs encoded a second (10 s in four crops) at the batches up to `--encode-most`. The whole
+xResNet1d50 forward, and forward and backward, at [64, 12, 1000] and [64, 12, 250] beside the figures published for two
+busy cores. A rate is the median of `--repeats` runs, all measurements interleaved, after a warm-up. `--world` a
+catalogued cardiac JEPA or its folder; "untrained": random weights of the shipped shape, which cost the same."""
 
 from __future__ import annotations
 
@@ -34,7 +33,11 @@ __all__ = ["forward_work", "latent_work", "main", "rates"]
 BATCHES = (1, 64, 4096)
 SHAPES = ((64, 12, 1000), (64, 12, 250))
 # ECGs a second of the reference xResNet1d50 on two busy cores
-PUBLISHED = {"forward [64, 12, 1000]": 94.0, "forward and backward [64, 12, 1000]": 28.0, "forward [64, 12, 250]": 180.0}
+PUBLISHED = {
+    "forward [64, 12, 1000]": 94.0,
+    "forward and backward [64, 12, 1000]": 28.0,
+    "forward [64, 12, 250]": 180.0,
+}
 RESULT = RESULTS / "speed_cardiac_jepa.json"
 
 Work = Callable[[], Any]
@@ -110,7 +113,9 @@ def _shares(found: dict[str, dict[str, float]], batch: int) -> dict[str, float]:
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--world", default="cardiac-jepa-small", help="a catalogued cardiac JEPA, its folder, or 'untrained'")
+    parser.add_argument(
+        "--world", default="cardiac-jepa-small", help="a catalogued cardiac JEPA, its folder, or 'untrained'"
+    )
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
     parser.add_argument("--encode-most", type=int, default=64, help="largest batch whose ECGs are encoded")
     parser.add_argument("--repeats", type=int, default=5)
@@ -145,11 +150,17 @@ def main(argv: list[str] | None = None) -> int:
         narrow |= {f"narrow {n}": w for n, w in forward_work(XResNet1d.of(NARROW), shape).items()}
     ecgs = rates(whole | narrow, a.seconds, a.repeats)
     told = {
-        "world": a.world, "threads": a.threads, "cores": os.cpu_count(), "torch": torch.__version__,
-        "machine": platform.machine(), "unit": "patients or ECGs a second",
-        "latent": found, "shares_of_a_latent_step": {f"batch {b}": _shares(found, b) for b in a.batches},
-        "encoders": ecgs, "published_xresnet1d50_two_busy_cores": PUBLISHED,
-    }  # fmt: skip
+        "world": a.world,
+        "threads": a.threads,
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "unit": "patients or ECGs a second",
+        "latent": found,
+        "shares_of_a_latent_step": {f"batch {b}": _shares(found, b) for b in a.batches},
+        "encoders": ecgs,
+        "published_xresnet1d50_two_busy_cores": PUBLISHED,
+    }
     worlds = [] if a.world == "untrained" else [a.world]
     write_json(a.json, told, made_by("benchmarks.progression.speed", argv, {"inputs": 0}, worlds))
     for name, rate in (found | ecgs).items():

@@ -1,19 +1,18 @@
-"""Cardiac JEPA's tables: `python -m benchmarks.progression.tables --data FILE.h5 --work DIR` (or `--patients N --seed S`).
+"""Cardiac JEPA's tables: `python -m benchmarks.progression.tables --data FILE.h5 --work DIR` (or `--patients N`).
 
-Table 1: supervised end to end, naive self-supervision (patient invariance) and the action-conditioned dynamics, by linear
-probe and fine-tuned; triage (first ECG of a stay) and monitoring (all ECGs); a row for the same with inverse dynamics, as
-shipped, which the paper does not have. Table 2: at 1 % of the training patients.
-Table 3: SIGReg against VICReg. Figure 4: 100, 10 and 1 % of the patients, pre-training restricted too. Macro AUROC over
-the labels with at least `--least` ECGs on either side, 95 % intervals from 1,000 draws of the test patients; differences
-are paired on the same draws. A random encoder's probe is the floor. The validation fold chooses the probe's penalty, the
-best check of a fine-tuning and the supervised rival's rate, and is the same at every share of the training patients.
+Table 1: supervised end to end, naive self-supervision (patient invariance) and the action-conditioned dynamics, by
+linear probe and fine-tuned; triage (first ECG of a stay) and monitoring (all ECGs); a row for the same with inverse
+dynamics, as shipped, which the paper does not have. Table 2: at 1 % of the training patients. Table 3: SIGReg against
+VICReg. Figure 4: 100, 10 and 1 % of the patients, pre-training restricted too. Macro AUROC over the labels with at
+least `--least` ECGs on either side, 95 % intervals from 1,000 draws of the test patients; differences are paired on
+the same draws. A random encoder's probe is the floor. The validation fold chooses the probe's penalty, the best check
+of a fine-tuning and the supervised rival's rate, and is the same at every share of the training patients.
 
-Written: PREFIX_table1.csv, _table2.csv, _table3.csv, _figure4.csv and .png, _differences.csv, _labels.csv, _arms.csv, and
-_within.csv: whether a patient's own changes are seen, which is what invariance to the patient should lose.
-Every arm is kept under --work: the same command goes on where it was stopped, and `--arms` makes some of them elsewhere.
+Written: PREFIX_table1.csv, _table2.csv, _table3.csv, _figure4.csv and .png, _differences.csv, _labels.csv, _arms.csv,
+and _within.csv: whether a patient's own changes are seen, which is what invariance to the patient should lose. Every
+arm is kept under --work: the same command goes on where it was stopped, and `--arms` makes some of them elsewhere.
 Rows from the paper (MIMIC-IV-ECG, other patients and labels) are marked and compare with nothing. On a GPU the same:
-`--device cuda --preset xresnet1d50 --batch 512 --steps 100000`.
-"""
+`--device cuda --preset xresnet1d50 --batch 512 --steps 100000`."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.intervals import Bootstrap, bootstrap_macro, columns, difference, ratio_interval
-from benchmarks.common.results import RESULTS, made_by, write_csv, write_figure
+from benchmarks.common.results import RESULTS, made_by, write_csv
 from benchmarks.progression.arms import (
     METHODS,
     PRESETS,
@@ -41,46 +40,12 @@ from benchmarks.progression.arms import (
     data_mark,
     run_arm,
 )
+from benchmarks.progression.paper import NAMES, NO_LABELS, NO_PATIENT, PAPER, QUESTIONS, TASKS, figure
 from world_models.data.ecg.monolith import read_monolith
 
-__all__ = ["Judged", "figure", "judge", "main", "tables"]
+__all__ = ["Judged", "judge", "main", "tables"]
 
 FEWEST_CHANGES = 20
-TASKS = {"triage": "Triage (first ECG)", "monitoring": "Monitoring (all)"}
-NAMES = {
-    "supervised": "Supervised",
-    "naive": "Naive SSL (Invariance)",
-    "ours": "Ours (Latent Dynamics)",
-    "vicreg": "Ours with VICReg",
-    "inverse": "Ours with inverse dynamics",
-    "random": "Random encoder",
-}
-NO_LABELS, NO_PATIENT = ("naive", "random"), ("supervised", "random")  # what they learn from
-# The paper's own figures: (table, method, protocol) -> triage, monitoring
-PAPER = {
-    ("table1", "supervised", WHOLE): ("0.735 [0.727 - 0.751]", "0.786 [0.776 - 0.797]"),
-    ("table1", "naive", PROBE): ("0.666 [0.656 - 0.682]", "0.698 [0.689 - 0.709]"),
-    ("table1", "naive", TUNED): ("0.679 [0.668 - 0.697]", "0.726 [0.715 - 0.737]"),
-    ("table1", "ours", PROBE): ("0.725 [0.714 - 0.742]", "0.744 [0.734 - 0.755]"),
-    ("table1", "ours", TUNED): ("0.742 [0.733 - 0.756]", "0.786 [0.777 - 0.794]"),
-    ("table2", "supervised", WHOLE): ("0.515 [0.500 - 0.526]", "0.503 [0.491 - 0.514]"),
-    ("table2", "ours", PROBE): ("0.563 [0.551 - 0.575]", "0.575 [0.560 - 0.591]"),
-    ("table2", "ours", TUNED): ("0.510 [0.498 - 0.525]", "0.507 [0.497 - 0.519]"),
-    ("table3", "vicreg", TUNED): ("0.720 [0.710 - 0.738]", "0.770 [0.759 - 0.780]"),
-    ("table3", "ours", TUNED): ("0.742 [0.733 - 0.756]", "0.786 [0.777 - 0.794]"),
-}
-# what the differences ask: (name, a, b), each (method, protocol, share)
-QUESTIONS = (
-    ("ours probe - naive probe", ("ours", PROBE, 1.0), ("naive", PROBE, 1.0)),
-    ("ours probe - random probe", ("ours", PROBE, 1.0), ("random", PROBE, 1.0)),
-    ("ours probe - supervised", ("ours", PROBE, 1.0), ("supervised", WHOLE, 1.0)),
-    ("ours fine-tuned - naive fine-tuned", ("ours", TUNED, 1.0), ("naive", TUNED, 1.0)),
-    ("inverse dynamics probe - naive probe", ("inverse", PROBE, 1.0), ("naive", PROBE, 1.0)),
-    ("inverse dynamics probe - ours probe", ("inverse", PROBE, 1.0), ("ours", PROBE, 1.0)),
-    ("SIGReg - VICReg, probe", ("ours", PROBE, 1.0), ("vicreg", PROBE, 1.0)),
-    ("SIGReg - VICReg, fine-tuned", ("ours", TUNED, 1.0), ("vicreg", TUNED, 1.0)),
-)
-
 Key = tuple[str, str, float]  # method, protocol, share
 
 
@@ -105,13 +70,18 @@ class Judged:
 def judge(cohort: Cohort, arms: dict[tuple[str, float], Arm], draws: int, least: int, seed: int = 0) -> Judged:
     """Bootstrap every arm's scores on the test ECGs, all with the same draws of patients."""
     m, out = cohort.data, Judged()
-    rows: dict[str, Tensor] = {"triage": m.first[cohort.test], "monitoring": torch.ones(len(cohort.test), dtype=torch.bool)}
+    rows: dict[str, Tensor] = {
+        "triage": m.first[cohort.test],
+        "monitoring": torch.ones(len(cohort.test), dtype=torch.bool),
+    }
     for (method, share), arm in arms.items():
         out.arms[method, share] = arm.told
         for protocol, score in arm.scores.items():
             for task, keep in rows.items():
                 label, patient = m.label[cohort.test][keep], m.patient[cohort.test][keep]
-                out.found[task, (method, protocol, share)] = bootstrap_macro(score[keep], label, patient, draws, seed, least)
+                out.found[task, (method, protocol, share)] = bootstrap_macro(
+                    score[keep], label, patient, draws, seed, least
+                )
     return out
 
 
@@ -146,7 +116,10 @@ def tables(judged: Judged, shares: list[float]) -> dict[str, list[dict[str, Any]
         for key in keys:
             first: dict[str, Any] = {}
             if table == "table1":
-                first = {"labels": "" if key[0] in NO_LABELS else "x", "patient_id": "" if key[0] in NO_PATIENT else "x"}
+                first = {
+                    "labels": "" if key[0] in NO_LABELS else "x",
+                    "patient_id": "" if key[0] in NO_PATIENT else "x",
+                }
             elif table == "table2":
                 first = {"share": least}
             else:
@@ -165,15 +138,19 @@ def tables(judged: Judged, shares: list[float]) -> dict[str, list[dict[str, Any]
     questions = [*QUESTIONS]
     for share in shares:
         named = f"at {100 * share:g} %: "
-        questions += [(f"{named}{who} {n} - supervised", (m, p, share), ("supervised", WHOLE, share))
-                      for m, who in (("ours", "ours"), ("inverse", "inverse dynamics"))
-                      for n, p in (("fine-tuned", TUNED), ("probe", PROBE)) if (m, share, p) != ("ours", 1.0, PROBE)]  # fmt: skip
+        questions += [
+            (f"{named}{who} {n} - supervised", (m, p, share), ("supervised", WHOLE, share))
+            for m, who in (("ours", "ours"), ("inverse", "inverse dynamics"))
+            for n, p in (("fine-tuned", TUNED), ("probe", PROBE))
+            if (m, share, p) != ("ours", 1.0, PROBE)
+        ]
     out["differences"] = [
         {"difference": name, "task": TASKS[task], **columns("macro_auroc", d), "above_zero": d.low > 0}
-        for name, a, b in questions if judged.has(a) and judged.has(b)
+        for name, a, b in questions
+        if judged.has(a) and judged.has(b)
         for task in TASKS
         for d in (difference(judged.found[task, a], judged.found[task, b]),)
-    ]  # fmt: skip
+    ]
     out["arms"] = list(judged.arms.values())
     return out
 
@@ -186,8 +163,18 @@ def label_rows(judged: Judged, cohort: Cohort) -> list[dict[str, Any]]:
         if task == "monitoring":
             for c, code in enumerate(cohort.data.codes):
                 x = found.label(c)
-                told = columns("auroc", x) if x.value == x.value else dict.fromkeys(("auroc", "auroc_low", "auroc_high"), "")
-                row = {"method": NAMES[method], "protocol": protocol, "share": share, "code": code, "positives": counts[c]}
+                told = (
+                    columns("auroc", x)
+                    if x.value == x.value
+                    else dict.fromkeys(("auroc", "auroc_low", "auroc_high"), "")
+                )
+                row = {
+                    "method": NAMES[method],
+                    "protocol": protocol,
+                    "share": share,
+                    "code": code,
+                    "positives": counts[c],
+                }
                 rows.append(row | {"in_macro": bool(found.judged[c])} | told)
     return rows
 
@@ -195,9 +182,9 @@ def label_rows(judged: Judged, cohort: Cohort) -> list[dict[str, Any]]:
 def within_rows(arms: dict[tuple[str, float], Arm], cohort: Cohort) -> list[dict[str, Any]]:
     """Of one patient's two ECGs, does the one with the label score higher? What invariance to the patient should lose.
 
-    A row an arm and code with `FEWEST_CHANGES` or more, and one over all changes: share of the test pairs in which the label
-    starts or resolves whose scores move the right way (0.5: chance), with the interval of its mean over patients.
-    """
+    A row an arm and code with `FEWEST_CHANGES` or more, and one over all changes: share of the test pairs in which the
+    label starts or resolves whose scores move the right way (0.5: chance), with the interval of its mean over
+    patients."""
     m, at = cohort.data, torch.full((len(cohort.data.patient),), -1)
     at[cohort.test] = torch.arange(len(cohort.test))
     keep = torch.isin(cohort.first, cohort.test)
@@ -218,50 +205,30 @@ def within_rows(arms: dict[tuple[str, float], Arm], cohort: Cohort) -> list[dict
     return rows
 
 
-def figure(rows: list[dict[str, Any]], path: Path, made: dict[str, Any]) -> None:
-    """Figure 4: macro AUROC against the number of training patients."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
-
-    picture = Figure(figsize=(9, 3.8), layout="constrained")
-    FigureCanvasAgg(picture)
-    axes = picture.subplots(1, 2, sharey=True)
-    lines = list(dict.fromkeys((r["method"], r["protocol"]) for r in rows))
-    for axis, (task, title) in zip(axes, TASKS.items(), strict=True):
-        for i, line in enumerate(lines):
-            mine = sorted((r for r in rows if (r["method"], r["protocol"]) == line), key=lambda r: r["train_patients"])
-            x, y = [r["train_patients"] for r in mine], [r[task] for r in mine]
-            spread = [[a - r[f"{task}_low"] for a, r in zip(y, mine, strict=True)],
-                      [r[f"{task}_high"] - a for a, r in zip(y, mine, strict=True)]]  # fmt: skip
-            axis.errorbar(x, y, [[max(0.0, s) for s in side] for side in spread], marker="o", capsize=3, color=f"C{i}",
-                          linestyle="--" if line[1] == PROBE else "-", label=f"{line[0]}, {line[1].lower()}")  # fmt: skip
-        ticks = sorted({(r["train_patients"], r["share"]) for r in rows})
-        axis.set(xscale="log", xlabel="training patients", title=title)
-        axis.set_xticks([n for n, _ in ticks], [f"{n:,}\n({100 * s:g} %)" for n, s in ticks])
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("macro AUROC")
-    axes[0].legend(fontsize=8)
-    write_figure(path, picture, made)
-
-
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     s = Settings("")
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, help="a monolith (HDF5)")
-    parser.add_argument("--patients", type=int, help="without --data: patients of the progression oracle, kept under --work")
+    parser.add_argument(
+        "--patients", type=int, help="without --data: patients of the progression oracle, kept under --work"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the patients, the shares of them, and the training")
     parser.add_argument("--preset", choices=sorted(PRESETS), default=s.preset)
     parser.add_argument("--steps", type=int, default=s.steps, help="of pre-training")
     parser.add_argument("--batch", type=int, default=s.batch)
     parser.add_argument("--rate", type=float, default=s.rate)
     parser.add_argument("--changed", type=float, default=s.changed, help="least share of changed pairs in pre-training")
-    parser.add_argument("--finetune-steps", type=int, default=s.finetune_steps, help="of fine-tuning, and of the supervised rival")
+    parser.add_argument(
+        "--finetune-steps", type=int, default=s.finetune_steps, help="of fine-tuning, and of the supervised rival"
+    )
     parser.add_argument("--finetune-batch", type=int, default=s.finetune_batch)
     parser.add_argument("--finetune-rate", type=float, default=s.finetune_rate)
-    parser.add_argument("--supervised-rates", type=float, nargs="+", default=list(s.supervised_rates), help="validation chooses")
-    parser.add_argument("--steps-power", type=float, default=s.steps_power, help="at a share f steps are multiplied by f ** this")
+    parser.add_argument(
+        "--supervised-rates", type=float, nargs="+", default=list(s.supervised_rates), help="validation chooses"
+    )
+    parser.add_argument(
+        "--steps-power", type=float, default=s.steps_power, help="at a share f steps are multiplied by f ** this"
+    )
     parser.add_argument("--head", choices=("probe", "shares"), default=s.head, help="where the fine-tuned head starts")
     parser.add_argument("--probe-loss", choices=("bce", "asymmetric"), default=s.probe_loss)
     parser.add_argument("--arms", nargs="+", choices=list(METHODS), default=list(METHODS))
@@ -306,9 +273,21 @@ def run(a: argparse.Namespace, told: dict[str, Any]) -> list[Path]:
             path = progression_monolith(path, a.seed, a.patients)
     cohort = cohort_of(read_monolith(path))
     settings = Settings(
-        data_mark(cohort.data), a.preset, a.steps, a.batch, a.rate, a.changed, a.finetune_steps, a.finetune_batch, a.finetune_rate, a.head,
-        tuple(a.supervised_rates), steps_power=a.steps_power, probe_loss=a.probe_loss, seed=a.seed,
-    )  # fmt: skip
+        data_mark(cohort.data),
+        a.preset,
+        a.steps,
+        a.batch,
+        a.rate,
+        a.changed,
+        a.finetune_steps,
+        a.finetune_batch,
+        a.finetune_rate,
+        a.head,
+        tuple(a.supervised_rates),
+        steps_power=a.steps_power,
+        probe_loss=a.probe_loss,
+        seed=a.seed,
+    )
     arms = {}
     for method, share in wanted_arms(a.arms, a.fractions):
         print(f"{method} at {100 * share:g} % of the patients", flush=True)

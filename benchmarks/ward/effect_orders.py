@@ -87,7 +87,8 @@ def _infected(chart: Chart) -> Tensor:
 # fmt: off
 CONTRASTS: tuple[Contrast, ...] = (
     Contrast("saline_ml", "chloride_mmol_l", 4, "BNP < 350, SpO2 >= 92",
-             lambda c: (c["bnp_pg_ml"] < 350) & (c["spo2_percent"] >= 92), "154 mmol of chloride against 102 in plasma"),
+             lambda c: (c["bnp_pg_ml"] < 350) & (c["spo2_percent"] >= 92),
+             "154 mmol of chloride against 102 in plasma"),
     Contrast("ringers_lactate_ml", "map_mmhg", 4, "MAP < 80, BNP < 350",
              lambda c: (c["map_mmhg"] < 80) & (c["bnp_pg_ml"] < 350), "a bolus acts while it lasts in plasma: hours"),
     Contrast("water_ml", "sodium_mmol_l", 4, "Na >= 140", lambda c: c["sodium_mmol_l"] >= 140,
@@ -131,7 +132,8 @@ CONTRASTS: tuple[Contrast, ...] = (
              lambda c: ((c["spo2_percent"] < 95) | _running(c, "oxygen_fraction")) & ~_running(c, "ventilation_l_min"),
              "minutes"),
     Contrast("ventilation_l_min", "pco2_mmhg", 4, "pCO2 > 45 or ventilated",
-             lambda c: (c["pco2_mmhg"] > 45) | _running(c, "ventilation_l_min"), "stores of CO2 fill and empty in an hour"),
+             lambda c: (c["pco2_mmhg"] > 45) | _running(c, "ventilation_l_min"),
+             "stores of CO2 fill and empty in an hour"),
     Contrast("acetaminophen_mg", "temperature_c", 4, "temperature > 37.8", lambda c: c["temperature_c"] > 37.8,
              "lowest 2 to 4 h after the dose"),
     Contrast("metoprolol_mg", "heart_rate_bpm", 4, "heart rate > 90", lambda c: c["heart_rate_bpm"] > 90,

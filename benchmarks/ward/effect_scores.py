@@ -57,14 +57,24 @@ def row_of(truth: Tensor, learned: Tensor, others_mean: float, number: int = 100
     mean, mine = float(truth.mean()), float(learned.mean())
     ratio = mine / mean if mean else float("nan")
     return {
-        "patients": count, "effect_oracle": mean, "oracle_low": low, "oracle_high": high, "effect_learned": mine,
-        "learned_low": low_m, "learned_high": high_m, "ratio": ratio, "ratio_low": low_r, "ratio_high": high_r,
-        "within_25_percent": int(abs(ratio - 1) <= 0.25), "same_sign": int(mine * mean > 0),
+        "patients": count,
+        "effect_oracle": mean,
+        "oracle_low": low,
+        "oracle_high": high,
+        "effect_learned": mine,
+        "learned_low": low_m,
+        "learned_high": high_m,
+        "ratio": ratio,
+        "ratio_low": low_r,
+        "ratio_high": high_r,
+        "within_25_percent": int(abs(ratio - 1) <= 0.25),
+        "same_sign": int(mine * mean > 0),
         "unit_sd_oracle": float(truth.std()) if count > 1 else 0.0,
         "unit_correlation": correlation(truth, learned),
-        "pehe": float((learned - truth).square().mean().sqrt()), "pehe_no_effect": float(truth.square().mean().sqrt()),
+        "pehe": float((learned - truth).square().mean().sqrt()),
+        "pehe_no_effect": float(truth.square().mean().sqrt()),
         "pehe_population_effect": float((truth - others_mean).square().mean().sqrt()),
-    }  # fmt: skip
+    }
 
 
 def summary(rows: Sequence[dict[str, Any]], dial: float) -> dict[str, Any]:
@@ -75,8 +85,13 @@ def summary(rows: Sequence[dict[str, Any]], dial: float) -> dict[str, Any]:
     better = sum(r["pehe"] < r["pehe_no_effect"] for r in primary)
     best = sum(r["pehe"] < r["pehe_population_effect"] for r in primary)
     return {
-        "intervention": "SUMMARY", "model": primary[0]["model"], "dial": dial, "primary": 0,
+        "intervention": "SUMMARY",
+        "model": primary[0]["model"],
+        "dial": dial,
+        "primary": 0,
         "population": f"{fine} of {len(primary)} primary rows within 25 % and right sign; PEHE below no effect in "
         f"{better}, below the population effect in {best}",
-        "within_25_percent": fine, "same_sign": sum(r["same_sign"] for r in primary), "unit_correlation": float(units),
-    }  # fmt: skip
+        "within_25_percent": fine,
+        "same_sign": sum(r["same_sign"] for r in primary),
+        "unit_correlation": float(units),
+    }

@@ -170,14 +170,26 @@ def judge(
         answer = learned_arms(model, contrast, chosen, paths)
         for h in contrast.horizons_h:
             times = "held" if contrast.setting else f"every {contrast.every_h} h" if contrast.every_h else "once"
-            rows.append({
-                "intervention": contrast.intervention, "dose": contrast.dose, "dose_unit": drug.unit, "given": times,
-                "target": contrast.target, "unit": target.unit, "horizon_h": h, "primary": int(h == contrast.horizon_h),
-                "population": contrast.population, "why": contrast.why, "model": model.name, "dial": dial,
-                **row_of(effects(truth[h]), effects(answer[h]), float(effects(other[h]).nanmean())),
-                "oracle_reliability": reliability(truth[h]) if lucks > 1 else float("nan"),
-                "without_oracle": float(truth[h][0].nanmean()), "without_learned": float(answer[h][0].nanmean()),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "intervention": contrast.intervention,
+                    "dose": contrast.dose,
+                    "dose_unit": drug.unit,
+                    "given": times,
+                    "target": contrast.target,
+                    "unit": target.unit,
+                    "horizon_h": h,
+                    "primary": int(h == contrast.horizon_h),
+                    "population": contrast.population,
+                    "why": contrast.why,
+                    "model": model.name,
+                    "dial": dial,
+                    **row_of(effects(truth[h]), effects(answer[h]), float(effects(other[h]).nanmean())),
+                    "oracle_reliability": reliability(truth[h]) if lucks > 1 else float("nan"),
+                    "without_oracle": float(truth[h][0].nanmean()),
+                    "without_learned": float(answer[h][0].nanmean()),
+                }
+            )
     return rows
 
 
@@ -211,8 +223,10 @@ def plot(rows: Sequence[dict[str, Any]], path: Path, made: dict[str, Any]) -> No
         left.errorbar(x, y, xerr=xe, yerr=ye, fmt="os^"[i % 3], ms=4, lw=0.8, color=f"C{i}", label=label)
         place = [orders.index(r["intervention"]) + 0.22 * (i - (len(dials) - 1) / 2) for r in mine]
         clipped = [min(max(r["ratio"], -1.0), 3.0) for r in mine]
-        ends = [[max(0.0, c - max(r["ratio_low"], -1.2)) for c, r in zip(clipped, mine, strict=True)],
-                [max(0.0, min(r["ratio_high"], 3.2) - c) for c, r in zip(clipped, mine, strict=True)]]  # fmt: skip
+        ends = [
+            [max(0.0, c - max(r["ratio_low"], -1.2)) for c, r in zip(clipped, mine, strict=True)],
+            [max(0.0, min(r["ratio_high"], 3.2) - c) for c, r in zip(clipped, mine, strict=True)],
+        ]
         right.errorbar(clipped, place, xerr=ends, fmt="os^"[i % 3], ms=4, lw=0.8, color=f"C{i}", label=label)
     span = max(max(abs(v) for v in left.get_xlim()), max(abs(v) for v in left.get_ylim()))
     line = torch.linspace(-span, span, 201).tolist()

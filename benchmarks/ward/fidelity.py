@@ -1,18 +1,17 @@
 """How well a learned ward foretells what orders bring: `python -m benchmarks.ward.fidelity --world ehr-ward-small`.
 
 On the oracle ward, patients never trained on (`ward_rollouts.TEST_SEED`), the orders those of the training's mixed
-behaviour. Next step: each outcome from the true history. Full trajectory: the first step's outcomes are given, then the
-world lives by its own outcomes under the recorded orders up to day 7; its point is the median of 19 paths, and paths go
-on while the record does. Baselines: last value (full trajectory: the last one given), first value of the stay, the
-item's training median. The ceiling is the oracle itself: the same hidden patient, other luck (other measurement noise,
-bleeding, physiological noise), the median of 19. Mortality: learned ward and oracle both under the plain clinician, from
-4 h and from 24 h on, deaths within 72 h.
+behaviour. Next step: each outcome from the true history. Full trajectory: the first step's outcomes are given, then
+the world lives by its own outcomes under the recorded orders up to day 7; its point is the median of 19 paths, and
+paths go on while the record does. Baselines: last value (full trajectory: the last one given), first value of the
+stay, the item's training median. The ceiling is the oracle itself: the same hidden patient, other luck (other
+measurement noise, bleeding, physiological noise), the median of 19. Mortality: learned ward and oracle both under the
+plain clinician, from 4 h and from 24 h on, deaths within 72 h.
 
 On recorded stays, any MEDS export of MIMIC, training nothing: `--meds FILE_OR_DIR [--tables DIR] --world
-ehr-mimic-demo-small --out metrics.json`. Trained and judged by folds of the patients: `--records folds --meds M --tables T
---init ehr-ward-small --folds 4 --work DIR`. Both: `records`, `records_judged`. Input that cannot be read: exit
-code 2, nothing written.
-"""
+ehr-mimic-demo-small --out metrics.json`. Trained and judged by folds of the patients: `--records folds --meds M
+--tables T --init ehr-ward-small --folds 4 --work DIR`. Both: `records`, `records_judged`. Input that cannot be read:
+exit code 2, nothing written."""
 
 from __future__ import annotations
 
@@ -52,10 +51,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     records.add_argument("--init", default="ehr-ward-small", help="with --records: the world to start from")
     records.add_argument("--challenge2012", type=Path, help="with --records: stays trained on before those of --meds")
     records.add_argument("--folds", type=int, default=4)
-    records.add_argument("--shares", nargs="+", type=float, default=[1.0], help="of the training patients: learning curve")
+    records.add_argument(
+        "--shares", nargs="+", type=float, default=[1.0], help="of the training patients: learning curve"
+    )
     records.add_argument("--paths", type=int, default=16)
     records.add_argument("--name", default="ehr-mimic-demo-small")
-    parser.add_argument("--begins", nargs="+", type=int, help="positions given to the full trajectory; 1 and 0, or 1 and 6")
+    parser.add_argument(
+        "--begins", nargs="+", type=int, help="positions given to the full trajectory; 1 and 0, or 1 and 6"
+    )
     a = parser.parse_args(argv)
     for path in (a.meds, a.tables, a.challenge2012):
         if path is not None and not path.exists():
@@ -118,7 +121,9 @@ def on_the_ward(a: argparse.Namespace) -> list[dict]:
         rows += next_step(model, held["test"], table, ceiling_of(a.work, a.ceiling, None))
     if "full" in a.parts:
         for begin in a.begins or [1, 0]:
-            rows += full_trajectory(model, held["test"], table, begin, ceiling_of(a.work, a.ceiling if begin else 0, begin))
+            rows += full_trajectory(
+                model, held["test"], table, begin, ceiling_of(a.work, a.ceiling if begin else 0, begin)
+            )
     if "death" in a.parts:
         for begin in (1, 6):
             rows += mortality(model, a.patients, begin, oracle_paths=16 if a.ceiling else 0)

@@ -1,4 +1,6 @@
-"""Tables of a learned ward on the oracle's stays: next step, full trajectory, and the oracle with other luck as ceiling.
+"""Tables of a learned ward on the oracle's stays: next step, full trajectory, and the oracle as their ceiling.
+
+The ceiling is the same hidden patient with other random keys: other noise of measurement, bleeding and physiology.
 
 What each row means is told in `benchmarks.ward.fidelity`, which prints them.
 """
@@ -6,6 +8,7 @@ What each row means is told in `benchmarks.ward.fidelity`, which prints them.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,17 +22,31 @@ from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.copula import latent, log_copula
 from world_models.ehr_world.set_outcome.events import Stays, charted
 from world_models.ehr_world.set_outcome.inference import believe
-from world_models.ehr_world.set_outcome.losses import forced, likelihood, normal_score
+from world_models.ehr_world.set_outcome.losses import Forced, forced, likelihood, normal_score
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.vocabulary import from_z, report_grid, to_z
 from world_models.files import replacing
 from world_models.oracles.ward.world import WardOracle
 from world_models.quantities.ward import INQUIRIES
 
-__all__ = ["DAYS", "PATHS", "Table", "by_length", "ceiling_of", "clip", "first_value", "full_trajectory", "next_step", "simulate"]
+__all__ = [
+    "DAYS",
+    "PATHS",
+    "Table",
+    "by_length",
+    "ceiling_of",
+    "clip",
+    "first_value",
+    "full_trajectory",
+    "next_step",
+    "simulate",
+]
 
 PATHS, DAYS, CHUNK = 19, 7, 100  # of 19 paths the second and the last but one bound 80 % of a right model's mass
 _I = len(INQUIRIES)
+PLACES = 100  # more than a stay has positions: packs stay and position into one number
+JOINT_SAMPLES = 16  # of a step's set of slots, for the energy score
+LOW_80, MEDIAN, HIGH_80 = 1, 9, 17  # of LEVELS: 10, 50 and 90 %
 
 
 def clip(stays: Stays, steps: int) -> Stays:
@@ -55,7 +72,9 @@ class Table:
         for name, guess in (("last_value", last), ("first_value", first_z), ("item_median", self.median.expand_as(z))):
             error = torch.where(there & seen, (z - guess).abs(), 0.0).nan_to_num(0.0)
             self.scale[name] = (error.sum((0, 1)) / (there & seen).sum((0, 1)).clamp_min(1)).clamp_min(0.02)
-        numbers = [i.normal if i.normal and not i.labels else (float("nan"), float("nan")) for i in model.vocabulary.items]
+        numbers = [
+            i.normal if i.normal and not i.labels else (float("nan"), float("nan")) for i in model.vocabulary.items
+        ]
         self.normal = torch.tensor(numbers)
 
     def jittered(self, y: Tensor, item: Tensor, purpose: str) -> Tensor:
@@ -89,64 +108,96 @@ def by_length(stays: Stays, chunk: int):
         yield rows, Stays(*part[:2], *(x[:, : int(length[rows].amax())] for x in part[2:]))
 
 
+class _Part(NamedTuple):
+    """What a chunk of stays gives to the next-step table."""
+
+    slots: dict[str, Tensor]  # columns [N] of its numeric slots
+    energy: Tensor  # [G] of each step's set, slots drawn jointly
+    energy_alone: Tensor  # [G] each slot drawn for itself
+    joint_nats: float  # log density of the copula, summed
+    right: Tensor  # [L] 1 where a label's likeliest class came
+
+
 @torch.no_grad()
 def next_step(model: EHRWorldModel, test: Stays, table: Table, ceiling: dict[str, Tensor] | None) -> list[dict]:
     """Rows of the next-step table."""
-    net, found = model.net, {n: [] for n in ("y", "item", "last", "first", "point", "nll", "inside", "reported", "crps", "group", "where")}
-    es, es_alone, right, labels, joint = [], [], [], [], 0.0
-    for rows, part in by_length(test, CHUNK):
-        run = forced(net, part)
-        first, place = first_value(part)
-        chart = charted(part)
-        keep = ~run.z.isnan() & ~net.label[run.item] & (run.place > 0)
-        log_p, pit = likelihood(net, run)
-        mass, edges, scale = run.outcome.log_mass.exp(), run.outcome.edges, net.scale[run.item]
-        label = net.label[run.item] & ~run.z.isnan() & (run.place > 0)
-        right.append((mass.argmax(-1) == run.z.nan_to_num(-1).long())[label].float())
-        labels.append(run.z[label])
-        q = bins.quantile(mass, LEVELS.expand(len(mass), -1), edges, run.outcome.around)
-        y = part.value[run.row, run.place, run.item]
-        spread = table.jittered(y, run.item, f"next/{int(rows[0])}")
-        last = torch.where(run.last_seen > 0, chart.value[run.row, (run.place - 1).clamp_min(0), run.item], float("nan"))
-        earlier = place[run.row, run.item] < run.place
-        start = torch.where(earlier, first[run.row, run.item], float("nan"))
-        values = {
-            "y": y, "item": run.item, "last": last, "first": start, "point": from_z(q[:, 9], scale), "nll": -log_p,
-            "inside": ((spread >= q[:, 1]) & (spread <= q[:, 17])).float(),
-            "reported": ((run.z >= q[:, 1]) & (run.z <= q[:, 17])).float(), "crps": pinball_crps(q, run.z),
-            "group": rows[run.row] * 100 + run.place, "where": (rows[run.row] * 100 + run.place) * _I + run.item,
-        }  # fmt: skip
-        for n, x in values.items():
-            found[n].append(x[keep])
-        groups, index = torch.unique(values["group"][keep], return_inverse=True)
-        joint += float(log_copula(normal_score(pit[keep]), run.outcome.loading[keep], index, len(groups)).sum())
-        load, mass_k, edges_k = run.outcome.loading[keep], mass[keep], edges[keep]
-        around_k = bins.Around(*(x[keep] for x in run.outcome.around))
-        key = keys.from_seed(77, 1)
-        for together, out in ((1.0, es), (0.0, es_alone)):
-            paths = []
-            for p in range(16):
-                shared = keys.normal(key, p, "shared", (len(groups), load.shape[1]))[0][index]
-                own = keys.normal(key, p, "own", (len(load),))[0]
-                paths.append(bins.quantile(mass_k, torch.special.ndtr(latent(load * together, shared, own)), edges_k, around_k))
-            out.append(energy(torch.stack(paths), run.z[keep], index, len(groups)))
-    x = {n: torch.cat(v) for n, v in found.items()}
+    parts = [_next_of(model, table, rows, part) for rows, part in by_length(test, CHUNK)]
+    x = _joined([p.slots for p in parts])
     low, high = table.normal[x["item"]].unbind(-1)
     row = {"model": model.name, **point_scores(x["y"], x["point"], x["last"], x["item"], low, high)}
     row |= {"nll": float(x["nll"].mean()), "coverage80": float(x["inside"].mean())}
     row |= {"coverage80_of_rounded": float(x["reported"].mean()), "crps": float(x["crps"].mean())}
-    row |= {"energy": float(torch.cat(es).mean()), "energy_independent_slots": float(torch.cat(es_alone).mean())}
-    row |= {"copula_nats_a_value": joint / len(x["y"])}
-    row |= {"label_accuracy": float(torch.cat(right).mean()), "labels": len(torch.cat(labels))}
-    guesses = {"last_value": x["last"], "first_value": x["first"], "item_median": torch.full_like(x["y"], float("nan"))}
-    table_rows = [row, *table.rows(x["y"], x["item"], x["last"], guesses, x["group"])]
+    row["energy"] = float(torch.cat([p.energy for p in parts]).mean())
+    row["energy_independent_slots"] = float(torch.cat([p.energy_alone for p in parts]).mean())
+    row["copula_nats_a_value"] = sum(p.joint_nats for p in parts) / len(x["y"])
+    right = torch.cat([p.right for p in parts])
+    row |= {"label_accuracy": float(right.mean()), "labels": len(right)}
+    guesses = {"last_value": x["last"], "first_value": x["first"], "item_median": _unknown(x["y"])}
+    out = [row, *table.rows(x["y"], x["item"], x["last"], guesses, x["group"])]
     if ceiling is not None:
-        table_rows += _against(ceiling, x, table, row["model"])
+        out += _against(ceiling, x, table, model.name)
     seen = ~x["last"].isnan()
     before = {n: v[seen] for n, v in x.items()}
-    names = {f"{row['model']} (items charted before)": before["point"], "last_value (items charted before)": before["last"]}
-    table_rows += table.rows(before["y"], before["item"], before["last"], names, before["group"])
-    return [{"setting": "next_step", **r} for r in table_rows]
+    names = {f"{model.name} (items charted before)": before["point"]}
+    names["last_value (items charted before)"] = before["last"]
+    out += table.rows(before["y"], before["item"], before["last"], names, before["group"])
+    return [{"setting": "next_step", **r} for r in out]
+
+
+def _next_of(model: EHRWorldModel, table: Table, rows: Tensor, part: Stays) -> _Part:
+    """Every slot of these stays after admission, from the true history; `rows` [B] are their numbers in the test."""
+    net = model.net
+    run = forced(net, part)
+    first, place = first_value(part)
+    chart = charted(part)
+    came = ~run.z.isnan() & (run.place > 0)
+    keep, label = came & ~net.label[run.item], came & net.label[run.item]
+    log_p, pit = likelihood(net, run)
+    mass, scale = run.outcome.log_mass.exp(), net.scale[run.item]
+    q = bins.quantile(mass, LEVELS.expand(len(mass), -1), run.outcome.edges, run.outcome.around)
+    y = part.value[run.row, run.place, run.item]
+    spread = table.jittered(y, run.item, f"next/{int(rows[0])}")
+    nan = float("nan")
+    group = rows[run.row] * PLACES + run.place
+    values = {
+        "y": y,
+        "item": run.item,
+        "last": torch.where(run.last_seen > 0, chart.value[run.row, (run.place - 1).clamp_min(0), run.item], nan),
+        "first": torch.where(place[run.row, run.item] < run.place, first[run.row, run.item], nan),
+        "point": from_z(q[:, MEDIAN], scale),
+        "nll": -log_p,
+        "inside": ((spread >= q[:, LOW_80]) & (spread <= q[:, HIGH_80])).float(),
+        "reported": ((run.z >= q[:, LOW_80]) & (run.z <= q[:, HIGH_80])).float(),
+        "crps": pinball_crps(q, run.z),
+        "group": group,
+        "where": group * _I + run.item,
+    }
+    groups, index = torch.unique(group[keep], return_inverse=True)
+    joint = float(log_copula(normal_score(pit[keep]), run.outcome.loading[keep], index, len(groups)).sum())
+    right = (mass.argmax(-1) == run.z.nan_to_num(-1).long())[label].float()
+    both = (_energy_of(run, keep, index, len(groups), together) for together in (1.0, 0.0))
+    return _Part({n: v[keep] for n, v in values.items()}, *both, joint, right)
+
+
+def _energy_of(run: Forced, keep: Tensor, index: Tensor, groups: int, together: float) -> Tensor:
+    """Energy score [G] of the kept slots, joined by `together` (0 to 1) of the copula's loadings."""
+    load, mass, edges = run.outcome.loading[keep], run.outcome.log_mass.exp()[keep], run.outcome.edges[keep]
+    around = bins.Around(*(x[keep] for x in run.outcome.around))
+    key, paths = keys.from_seed(77, 1), []
+    for p in range(JOINT_SAMPLES):
+        shared = keys.normal(key, p, "shared", (groups, load.shape[1]))[0][index]
+        own = keys.normal(key, p, "own", (len(load),))[0]
+        level = torch.special.ndtr(latent(load * together, shared, own))
+        paths.append(bins.quantile(mass, level, edges, around))
+    return energy(torch.stack(paths), run.z[keep], index, groups)
+
+
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {n: torch.cat([p[n] for p in parts]) for n in parts[0]}
+
+
+def _unknown(like: Tensor) -> Tensor:
+    return torch.full_like(like, float("nan"))
 
 
 def _against(ceiling: dict[str, Tensor], x: dict[str, Tensor], table: Table, name: str) -> list[dict]:
@@ -159,57 +210,63 @@ def _against(ceiling: dict[str, Tensor], x: dict[str, Tensor], table: Table, nam
     pick = {n: v[both] for n, v in x.items()}
     names = {"oracle_other_luck": guess[both], f"{name} (ceiling's patients)": pick["point"]}
     names["last_value (ceiling's patients)"] = pick["last"]
-    count = len(torch.unique(pick["group"] // 100))
+    count = len(torch.unique(pick["group"] // PLACES))
     return [{**r, "patients": count} for r in table.rows(pick["y"], pick["item"], pick["last"], names, pick["group"])]
 
 
 @torch.no_grad()
-def full_trajectory(model: EHRWorldModel, test: Stays, table: Table, begin: int, ceiling: dict[str, Tensor] | None) -> list[dict]:
+def full_trajectory(
+    model: EHRWorldModel, test: Stays, table: Table, begin: int, ceiling: dict[str, Tensor] | None
+) -> list[dict]:
     """Rows of the full-trajectory table: positions up to `begin` are given."""
-    test = clip(test, DAYS * 6)
-    found = {n: [] for n in ("y", "item", "last", "given", "first", "point", "inside", "crps", "group", "where")}
-    es = []
-    for rows, part in by_length(test, CHUNK):
-        part_begin = cut(part, begin)
-        paths = simulate(model, part, part_begin, begin)  # [P, B, T, I]
-        chart = charted(part)
-        first, place = first_value(part)
-        row, t, item = (part.asked & ~part.value.isnan() & part.valid.unsqueeze(-1) & ~model.net.label).nonzero(as_tuple=True)
-        late = t > begin
-        row, t, item = row[late], t[late], item[late]
-        drawn = paths[:, row, t, item]
-        ok = ~drawn.isnan().any(0)
-        row, t, item, drawn = row[ok], t[ok], item[ok], drawn[:, ok]
-        scale = model.net.scale[item]
-        z, zp = to_z(part.value[row, t, item], scale), to_z(drawn, scale)
-        even = table.jittered(part.value[row, t, item], item, f"full/{int(rows[0])}")
-        low_high = zp.sort(0).values[[1, -2]]
-        spread = (zp.unsqueeze(0) - zp.unsqueeze(1)).abs().sum((0, 1)) / (PATHS * (PATHS - 1))
-        shown = charted(part_begin)
-        given = torch.where(shown.seen[row, -1, item], shown.value[row, -1, item], float("nan"))
-        seen = chart.seen[row, t - 1, item]
-        values = {
-            "y": part.value[row, t, item], "item": item,
-            "last": torch.where(seen, chart.value[row, t - 1, item], float("nan")), "given": given,
-            "first": torch.where(place[row, item] < t, first[row, item], float("nan")),
-            "point": from_z(zp.median(0).values * 0.5 + zp.neg().median(0).values.neg() * 0.5, scale),
-            "inside": ((even >= low_high[0]) & (even <= low_high[1])).float(),
-            "crps": (zp - z).abs().mean(0) - spread / 2, "group": rows[row] * 100 + t,
-            "where": (rows[row] * 100 + t) * _I + item,
-        }  # fmt: skip
-        for n, x in values.items():
-            found[n].append(x)
-        groups, index = torch.unique(values["group"], return_inverse=True)
-        es.append(energy(zp, z, index, len(groups)))
-    x = {n: torch.cat(v) for n, v in found.items()}
+    parts = [_full_of(model, table, begin, rows, part) for rows, part in by_length(clip(test, DAYS * 6), CHUNK)]
+    x = _joined([slots for slots, _ in parts])
     low, high = table.normal[x["item"]].unbind(-1)
     row = {"model": model.name, **point_scores(x["y"], x["point"], x["last"], x["item"], low, high)}
-    row |= {"coverage80": float(x["inside"].mean()), "crps": float(x["crps"].mean()), "energy": float(torch.cat(es).mean())}
-    guesses = {"last_given_value": x["given"], "first_value": x["first"], "item_median": torch.full_like(x["y"], float("nan"))}
+    row |= {"coverage80": float(x["inside"].mean()), "crps": float(x["crps"].mean())}
+    row["energy"] = float(torch.cat([score for _, score in parts]).mean())
+    guesses = {"last_given_value": x["given"], "first_value": x["first"], "item_median": _unknown(x["y"])}
     out = [row, *table.rows(x["y"], x["item"], x["last"], guesses, x["group"])]
     if ceiling is not None:
-        out += _against(ceiling, x, table, row["model"])
+        out += _against(ceiling, x, table, model.name)
     return [{"setting": f"full_trajectory_from_{begin * 4}h", **r} for r in out]
+
+
+def _full_of(
+    model: EHRWorldModel, table: Table, begin: int, rows: Tensor, part: Stays
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Columns [N] of these stays' numeric slots after `begin`, from PATHS own courses, and each step's energy score."""
+    given_part = cut(part, begin)
+    paths = simulate(model, part, given_part, begin)  # [P, B, T, I]
+    chart, shown = charted(part), charted(given_part)
+    first, place = first_value(part)
+    there = part.asked & ~part.value.isnan() & part.valid.unsqueeze(-1) & ~model.net.label
+    row, t, item = there.nonzero(as_tuple=True)
+    late = t > begin
+    row, t, item = row[late], t[late], item[late]
+    drawn = paths[:, row, t, item]
+    ok = ~drawn.isnan().any(0)
+    row, t, item, drawn = row[ok], t[ok], item[ok], drawn[:, ok]
+    scale, y, nan = model.net.scale[item], part.value[row, t, item], float("nan")
+    z, zp = to_z(y, scale), to_z(drawn, scale)
+    even = table.jittered(y, item, f"full/{int(rows[0])}")
+    low, high = zp.sort(0).values[[1, -2]]
+    spread = (zp.unsqueeze(0) - zp.unsqueeze(1)).abs().sum((0, 1)) / (PATHS * (PATHS - 1))
+    group = rows[row] * PLACES + t
+    values = {
+        "y": y,
+        "item": item,
+        "last": torch.where(chart.seen[row, t - 1, item], chart.value[row, t - 1, item], nan),
+        "given": torch.where(shown.seen[row, -1, item], shown.value[row, -1, item], nan),
+        "first": torch.where(place[row, item] < t, first[row, item], nan),
+        "point": from_z(zp.median(0).values * 0.5 + zp.neg().median(0).values.neg() * 0.5, scale),
+        "inside": ((even >= low) & (even <= high)).float(),
+        "crps": (zp - z).abs().mean(0) - spread / 2,
+        "group": group,
+        "where": group * _I + item,
+    }
+    groups, index = torch.unique(group, return_inverse=True)
+    return values, energy(zp, z, index, len(groups))
 
 
 def simulate(model: EHRWorldModel, part: Stays, given: Stays, begin: int) -> Tensor:
@@ -241,8 +298,8 @@ def ceiling_of(work: Path, patients: int, begin: int | None) -> dict[str, Tensor
 
 @torch.no_grad()
 def oracle_ceiling(patients: int, begin: int | None) -> dict[str, Tensor]:
-    """Median over PATHS other lucks of the oracle, under the test's recorded behaviour: next step (`begin` None: each step
-    from the true hidden state), or from the state after position `begin` on."""
+    """Median over PATHS other lucks of the oracle, under the test's recorded behaviour: next step (`begin` None: each
+    step from the true hidden state), or from the state after position `begin` on."""
     world = WardOracle()
     key = keys.from_seed(ward_rollouts.TEST_SEED, patients)
     state, where, point = world.initial(key), [], []
@@ -272,6 +329,6 @@ def oracle_ceiling(patients: int, begin: int | None) -> dict[str, Tensor]:
         drawn = torch.where(came, paths.records.pending_value, float("nan")).view(-1, PATHS, _I)
         middle = (drawn.nanmedian(1).values - drawn.neg().nanmedian(1).values) / 2
         row, item = (~middle.isnan()).nonzero(as_tuple=True)
-        where.append((rows[row] * 100 + t) * _I + item)
+        where.append((rows[row] * PLACES + t) * _I + item)
         point.append(middle[row, item])
     return {"where": torch.cat(where), "point": torch.cat(point)}

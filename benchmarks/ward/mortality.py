@@ -2,11 +2,10 @@
 
 Both wards are under the plain clinician, which sees the chart of the world it works in. A path's chance of death is
 one minus the product of its chances to live through each step, on paths that live on (death itself is not drawn: it
-would only add noise); the forecast is the mean over paths. A long chain of steps magnifies small errors, so the forecast
-also stands with its log odds shifted and scaled by two numbers fitted to validation patients. Beside it: the base rate,
-gradient boosting on the chart (fitted to other patients' deaths directly, with no model of the stay), and the oracle's
-own chance with the hidden state known, which nobody who sees only charts can reach.
-"""
+would only add noise); the forecast is the mean over paths. A long chain of steps magnifies small errors, so the
+forecast also stands with its log odds shifted and scaled by two numbers fitted to validation patients. Beside it: the
+base rate, gradient boosting on the chart (fitted to other patients' deaths directly, with no model of the stay), and
+the oracle's own chance with the hidden state known, which nobody who sees only charts can reach."""
 
 from __future__ import annotations
 
@@ -104,14 +103,17 @@ def _log_odds(chance: Tensor) -> Tensor:
 
 
 def recalibration(chance: Tensor, died: Tensor) -> tuple[float, float]:
-    """Shift and slope of the log odds that make forecasts [B] likeliest (Cox 1958; Platt 1999 (k)), by Newton's method."""
+    """Shift and slope of the log odds that make forecasts [B] likeliest (Cox 1958; Platt 1999 (k)), by Newton's
+    method."""
     x = torch.stack([torch.ones_like(chance), _log_odds(chance)], -1).double()
     y, w = died.double(), torch.tensor([0.0, 1.0], dtype=torch.float64)
     for _ in range(25):
         p = torch.sigmoid(x @ w)
         pull = w - torch.tensor([0.0, 1.0], dtype=torch.float64)  # a death's worth of belief in the forecast as it is
         gradient = x.T @ (p - y) + pull
-        w = w - torch.linalg.solve(x.T @ (x * (p * (1 - p)).unsqueeze(-1)) + torch.eye(2, dtype=torch.float64), gradient)
+        w = w - torch.linalg.solve(
+            x.T @ (x * (p * (1 - p)).unsqueeze(-1)) + torch.eye(2, dtype=torch.float64), gradient
+        )
     return float(w[0]), float(w[1])
 
 

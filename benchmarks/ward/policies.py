@@ -100,9 +100,12 @@ def ranking(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     rho = float(torch.corrcoef(ranks)[0, 1]) if len(rows) > 1 else float("nan")
     best, chosen = int(real.argmax()), int(said.argmax())
     return {
-        "policies": len(rows), "spearman": rho, "regret": float(real[best] - real[chosen]),
-        "best_in_oracle": rows[best]["policy"], "best_in_learned": rows[chosen]["policy"],
-    }  # fmt: skip
+        "policies": len(rows),
+        "spearman": rho,
+        "regret": float(real[best] - real[chosen]),
+        "best_in_oracle": rows[best]["policy"],
+        "best_in_learned": rows[chosen]["policy"],
+    }
 
 
 def tune(
@@ -229,7 +232,13 @@ class _Makers:
     def cem(self, lam: float, seed: int) -> TunedClinician:
         """The rule with knobs by the cross-entropy method in the learned ward."""
         args = self.args
-        about = {**vars(self.config), "patients": args.cem_patients, "lambda": lam, "seed": seed, "steps": args.max_steps}
+        about = {
+            **vars(self.config),
+            "patients": args.cem_patients,
+            "lambda": lam,
+            "seed": seed,
+            "steps": args.max_steps,
+        }
 
         def find() -> Tensor:
             label = f"CEM lambda {lam:g} seed {seed}"
@@ -262,7 +271,9 @@ class _Makers:
             tail = f", seed {seed}" if args.seeds > 1 else ""
             if args.scratch_steps and seed == 0:
                 self.add("scratch", f"PPO on switches in {short}", lambda: self.ppo("switches", args.scratch_steps, 0))
-            self.add("PPO", f"PPO on the rule's knobs in {short}{tail}", lambda s=seed: self.ppo("knobs", args.steps, s))
+            self.add(
+                "PPO", f"PPO on the rule's knobs in {short}{tail}", lambda s=seed: self.ppo("knobs", args.steps, s)
+            )
             for lam in args.lambdas:
                 name = f"tuned rule, CEM in {short}, lambda {lam:g}{tail}"
                 self.add(f"CEM lambda {lam:g}", name, lambda x=lam, s=seed: self.cem(x, s))

@@ -1,9 +1,9 @@
 """Does the ward answer orders as patients do? `python -m benchmarks.ward.probes [--out FILE] [--quick]`.
 
-Every probe gives an order to simulated patients and the same patients, with the same luck, nothing (or something else),
-and puts the mean difference beside the range that the literature reports. Then the course: odds of death by the delay of
-antibiotics, mortality and stay by disease under `clinician` and with nothing done. Then the balances of water,
-sodium, potassium and haemoglobin over 14 days of random orders, and patient-hours a second on one core.
+Every probe gives an order to simulated patients and the same patients, with the same luck, nothing (or something
+else), and puts the mean difference beside the range that the literature reports. Then the course: odds of death by the
+delay of antibiotics, mortality and stay by disease under `clinician` and with nothing done. Then the balances of
+water, sodium, potassium and haemoglobin over 14 days of random orders, and patient-hours a second on one core.
 
 (k) marks ranges that are common clinical knowledge and were not looked up.
 """
@@ -222,7 +222,8 @@ def main(argv: list[str] | None = None) -> int:
         for row in probe(few if args.quick else count):
             rows.append(row)
             print(
-                f"{row.probe:62s}{row.measured:12.4g} {row.unit:10s}[{row.low:g}, {row.high:g}] {row.inside:4s}{row.source}"
+                f"{row.probe:62s}{row.measured:12.4g} {row.unit:10s}[{row.low:g}, {row.high:g}] "
+                f"{row.inside:4s}{row.source}"
             )
     if not args.quick and not args.only:
         made = made_by("benchmarks.ward.probes", argv, SEEDS)

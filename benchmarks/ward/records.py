@@ -2,13 +2,12 @@
 
 A slot is one number that a recorded order returned. Next step: predicted from the true history. Full trajectory: the
 record up to position `begin` is given, then the world lives by its own outcomes under the recorded orders, doses and
-length of stay; the prediction is the mixture of the PATHS' distributions, its point the median. Ahead: the same record and
-orders are given, and every later slot is foretold from them alone, in one pass, no outcome being told. Beside the world:
-`last_value` (full trajectory: the last one given), `first_value` (the stay's first, wherever it was drawn: in a full
-trajectory it may have seen more of the record than the world has), `item_median`; a guess that knows no value yet gives
-the item's median. Their distributions are Laplace, of the training patients' mean error. Medians, errors and scales are
-those of training; nothing is fitted here.
-"""
+length of stay; the prediction is the mixture of the PATHS' distributions, its point the median. Ahead: the same record
+and orders are given, and every later slot is foretold from them alone, in one pass, no outcome being told. Beside the
+world: `last_value` (full trajectory: the last one given), `first_value` (the stay's first, wherever it was drawn: in a
+full trajectory it may have seen more of the record than the world has), `item_median`; a guess that knows no value yet
+gives the item's median. Their distributions are Laplace, of the training patients' mean error. Medians, errors and
+scales are those of training; nothing is fitted here."""
 
 from __future__ import annotations
 
@@ -30,11 +29,24 @@ from world_models.ehr_world.set_outcome.losses import forced
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.vocabulary import from_z, to_z
 
-__all__ = ["GUESSES", "PATHS", "Slots", "ahead_slots", "differences", "joined", "next_slots", "path_slots", "restrict", "scores"]
+__all__ = [
+    "GUESSES",
+    "PATHS",
+    "Slots",
+    "ahead_slots",
+    "differences",
+    "joined",
+    "next_slots",
+    "path_slots",
+    "restrict",
+    "scores",
+]
 
 GUESSES = ("last_value", "first_value", "item_median")
 PATHS = 16
-Slots = dict[str, Tensor]  # columns [N]: y item last subject stay place, and point/ nll/ crps/ inside/ of every predictor
+Slots = dict[
+    str, Tensor
+]  # columns [N]: y item last subject stay place, and point/ nll/ crps/ inside/ of every predictor
 
 
 def _grid(model: EHRWorldModel) -> Tensor:
@@ -53,11 +65,18 @@ def _grid(model: EHRWorldModel) -> Tensor:
 
 
 def _columns(
-    model: EHRWorldModel, guesses: Guesses, grid: Tensor, mass: Tensor, around: bins.Around | None, y: Tensor, item: Tensor,
-    known: dict[str, Tensor], luck: int,
-) -> Slots:  # fmt: skip
-    """Predictions of N slots: the world's from its bins' mass [N, K], the guesses' from `known` name -> value (NaN: none).
-    Without `around` (a mixture of many paths' distributions) bins are even inside."""
+    model: EHRWorldModel,
+    guesses: Guesses,
+    grid: Tensor,
+    mass: Tensor,
+    around: bins.Around | None,
+    y: Tensor,
+    item: Tensor,
+    known: dict[str, Tensor],
+    luck: int,
+) -> Slots:
+    """Predictions of N slots: the world's from its bins' mass [N, K], the guesses' from `known` name -> value (NaN:
+    none). Without `around` (a mixture of many paths' distributions) bins are even inside."""
     net = model.net
     scale, edges = net.scale[item], net.edges[item]
     z = to_z(y, scale)
@@ -67,10 +86,14 @@ def _columns(
     spread = to_z(y + even * grid[item], scale)
     inside = torch.maximum(torch.minimum(z, edges[:, -1]), edges[:, 0])
     out = {
-        "y": y, "item": item, "point/model": from_z(q[:, 9], scale), "nll/model": -bins.log_density(mass.log(), inside, edges, around),
-        "crps/model": pinball_crps(q, z), "inside/model": ((spread >= q[:, 1]) & (spread <= q[:, 17])).float(),
+        "y": y,
+        "item": item,
+        "point/model": from_z(q[:, 9], scale),
+        "nll/model": -bins.log_density(mass.log(), inside, edges, around),
+        "crps/model": pinball_crps(q, z),
+        "inside/model": ((spread >= q[:, 1]) & (spread <= q[:, 17])).float(),
         "point/model_hits": _most_hits(mass, around, q, edges, scale),
-    }  # fmt: skip
+    }
     median = guesses.median[item]
     for name in GUESSES:
         value = known.get(name, torch.full_like(y, float("nan")))
@@ -85,7 +108,9 @@ def _columns(
     return out
 
 
-def _most_hits(mass: Tensor, around: bins.Around | None, q: Tensor, edges: Tensor, scale: Tensor, k: float = 0.25) -> Tensor:
+def _most_hits(
+    mass: Tensor, around: bins.Around | None, q: Tensor, edges: Tensor, scale: Tensor, k: float = 0.25
+) -> Tensor:
     """The point [N] that is likeliest to lie within k of the value, |yhat - y| <= k |y|: the best of 19 quantiles."""
     point = from_z(q, scale.unsqueeze(1))
     chances = []
@@ -121,20 +146,33 @@ def next_slots(model: EHRWorldModel, records: Records, guesses: Guesses, chunk: 
         last = torch.where(seen, chart.value[row, place - 1, item], float("nan"))
         start = torch.where(at[row, item] < place, first[row, item], float("nan"))
         slots = _columns(
-            model, guesses, grid, run.outcome.log_mass.exp()[keep], bins.Around(*(x[keep] for x in run.outcome.around)),
-            part.value[row, place, item], item, {"last_value": last, "first_value": start}, int(rows[0]),
-        )  # fmt: skip
+            model,
+            guesses,
+            grid,
+            run.outcome.log_mass.exp()[keep],
+            bins.Around(*(x[keep] for x in run.outcome.around)),
+            part.value[row, place, item],
+            item,
+            {"last_value": last, "first_value": start},
+            int(rows[0]),
+        )
         found.append(slots | {"last": last, "subject": records.subject[rows[row]], "stay": rows[row], "place": place})
     return joined(found)
 
 
 @torch.no_grad()
 def path_slots(
-    model: EHRWorldModel, records: Records, guesses: Guesses, begin: int = 1, paths: int = PATHS, chunk: int = 24,
+    model: EHRWorldModel,
+    records: Records,
+    guesses: Guesses,
+    begin: int = 1,
+    paths: int = PATHS,
+    chunk: int = 24,
     firsts: bool = False,
-) -> Slots:  # fmt: skip
-    """Numeric slots after position `begin`, under the recorded orders. With `firsts`, the first result of every inquiry is
-    charted as recorded at the end of its step, whenever that was: the world then knows what `first_value` knows."""
+) -> Slots:
+    """Numeric slots after position `begin`, under the recorded orders. With `firsts`, the first result of every
+    inquiry is charted as recorded at the end of its step, whenever that was: the world then knows what `first_value`
+    knows."""
     grid, found = _grid(model), []
     longer = (records.stays.valid.sum(1) > begin + 1).nonzero().squeeze(1)
     chunks = by_length(tree.take(records.stays, longer), chunk)
@@ -168,9 +206,16 @@ def path_slots(
                 last = torch.where(seen, shown.value[row, -1, item], float("nan"))
                 start = torch.where(at[row, item] < t, first[row, item], float("nan"))
                 slots = _columns(
-                    model, guesses, grid, mass, None, part.value[row, t, item], item,
-                    {"last_value": last, "first_value": start}, int(rows[0]) * 100 + t,
-                )  # fmt: skip
+                    model,
+                    guesses,
+                    grid,
+                    mass,
+                    None,
+                    part.value[row, t, item],
+                    item,
+                    {"last_value": last, "first_value": start},
+                    int(rows[0]) * 100 + t,
+                )
                 before = torch.where(chart.seen[row, t - 1, item], chart.value[row, t - 1, item], float("nan"))
                 slots |= {"last": before, "given": last, "subject": records.subject[rows[row]], "stay": rows[row]}
                 found.append(slots | {"place": torch.full_like(row, t)})
@@ -180,10 +225,11 @@ def path_slots(
             if bool(new.any()):
                 new, value = new.repeat(paths, 1), part.value[:, t].repeat(paths, 1)
                 state = state._replace(
-                    value=torch.where(new, value, state.value), seen=state.seen | new,
+                    value=torch.where(new, value, state.value),
+                    seen=state.seen | new,
                     drawn_step=torch.where(new, t, state.drawn_step),
                     drawn_h=torch.where(new, (t - 1) * model.hours_per_step + model.offset_h, state.drawn_h),
-                )  # fmt: skip
+                )
     if not found:
         raise ValueError(f"no stay goes on after position {begin}: nothing can be foretold; give longer stays")
     return joined(found)
@@ -193,8 +239,9 @@ def path_slots(
 def ahead_slots(
     model: EHRWorldModel, records: Records, guesses: Guesses, begin: int = 1, chunk: int = 24, firsts: bool = False
 ) -> Slots:
-    """Every numeric slot after position `begin`, foretold from the record up to it and the orders since. With `firsts`, the
-    first result of every inquiry is told as well, once its step is over: the world then knows what `first_value` knows."""
+    """Every numeric slot after position `begin`, foretold from the record up to it and the orders since. With
+    `firsts`, the first result of every inquiry is told as well, once its step is over: the world then knows what
+    `first_value` knows."""
     net, grid, found = model.net, _grid(model), []
     longer = (records.stays.valid.sum(1) > begin + 1).nonzero().squeeze(1)
     for rows, part in by_length(tree.take(records.stays, longer), chunk):
@@ -211,9 +258,16 @@ def ahead_slots(
         given = torch.where(shown.seen[row, place - 1, item], shown.value[row, place - 1, item], float("nan"))
         start = torch.where(at[row, item] < place, first[row, item], float("nan"))
         slots = _columns(
-            model, guesses, grid, run.outcome.log_mass.exp()[keep], bins.Around(*(x[keep] for x in run.outcome.around)),
-            y[keep], item, {"last_value": given, "first_value": start}, int(rows[0]),
-        )  # fmt: skip
+            model,
+            guesses,
+            grid,
+            run.outcome.log_mass.exp()[keep],
+            bins.Around(*(x[keep] for x in run.outcome.around)),
+            y[keep],
+            item,
+            {"last_value": given, "first_value": start},
+            int(rows[0]),
+        )
         last = torch.where(chart.seen[row, place - 1, item], chart.value[row, place - 1, item], float("nan"))
         slots |= {"last": last, "given": given, "subject": records.subject[rows[row]], "stay": rows[row]}
         found.append(slots | {"place": place})
@@ -251,9 +305,11 @@ def _parts(slots: Slots, who: str, people: Tensor, count: int) -> dict[str, tupl
     moved = ((y - last).abs() > 0.25 * last.abs()) & known & (last != 0)
     out = {}
     for name, value, counted in (
-        ("s25", hit, known), ("high_sensitivity_s25", hit, moved),
-        ("nll", slots.get(f"nll/{who}"), torch.ones_like(known)), ("crps", slots.get(f"crps/{who}"), torch.ones_like(known)),
-    ):  # fmt: skip
+        ("s25", hit, known),
+        ("high_sensitivity_s25", hit, moved),
+        ("nll", slots.get(f"nll/{who}"), torch.ones_like(known)),
+        ("crps", slots.get(f"crps/{who}"), torch.ones_like(known)),
+    ):
         if value is not None:
             total = torch.zeros(count, dtype=torch.float64).index_add(0, people, value.double() * counted)
             out[name] = total, torch.zeros(count, dtype=torch.float64).index_add(0, people, counted.double())
@@ -263,7 +319,8 @@ def _parts(slots: Slots, who: str, people: Tensor, count: int) -> dict[str, tupl
 def differences(
     slots: Slots, one: str, other: str, number: int = RESAMPLES, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Score -> difference one - other with its 95 % interval, the same patients resampled for both, and how many they are."""
+    """Score -> difference one - other with its 95 % interval, the same patients resampled for both, and how many they
+    are."""
     _, people = torch.unique(slots["subject"], return_inverse=True)
     count = int(people.amax()) + 1
     mine, theirs = _parts(slots, one, people, count), _parts(slots, other, people, count)

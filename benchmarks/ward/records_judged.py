@@ -1,8 +1,8 @@
 """Two commands of `benchmarks.ward.fidelity` on recorded stays.
 
-`--meds FILE_OR_DIR [--tables DIR] --world NAME_OR_DIR --out metrics.json`: a world on anybody's stays, training nothing.
-`--records folds --meds M --tables T --init WARD --folds 4 --work DIR`: a world trained for each fold of the patients and
-judged on the others, the held-out predictions of all folds pooled; `--shares` draws the learning curve.
+`--meds FILE_OR_DIR [--tables DIR] --world NAME_OR_DIR --out metrics.json`: a world on anybody's stays, training
+nothing. `--records folds --meds M --tables T --init WARD --folds 4 --work DIR`: a world trained for each fold of the
+patients and judged on the others, the held-out predictions of all folds pooled; `--shares` draws the learning curve.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks.ward.records import (
     path_slots,
     restrict,
     scores,
-)  # fmt: skip
+)
 from world_models import catalog, checkpoint
 from world_models.ehr_world.records import Guesses, Records, count_values, median_values, read_records
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
@@ -52,8 +52,8 @@ def guesses_for(model: EHRWorldModel, folder: Path) -> tuple[Guesses, str]:
         middle.append(inner[len(inner) // 2])
     flat = torch.full((count,), 0.5)
     return Guesses(torch.tensor(middle), flat, flat * 2, flat * 1.6), (
-        "the middle bin edge of the world's vocabulary; errors of 0.5, 1 and 0.8 of an item's spread in training, for the "
-        "world's config.json does not tell them"
+        "the middle bin edge of the world's vocabulary; errors of 0.5, 1 and 0.8 of an item's spread in training, for "
+        "the world's config.json does not tell them"
     )
 
 
@@ -64,15 +64,23 @@ def _table(slots: Slots, model: EHRWorldModel) -> dict:
         row = scores(slots, who, normal)
         out[who] = {n: row[n] for n in (*ASKED, "s25_macro", "crps", "nll_macro")}
     return out | {
-        "values": len(slots["y"]), "patients": len(slots["subject"].unique()), "stays": len(slots["stay"].unique()),
-        "values_that_moved_by_over_25_percent": row["moved"], "zeros_left_out_of_s": row["zeros"],
-    }  # fmt: skip
+        "values": len(slots["y"]),
+        "patients": len(slots["subject"].unique()),
+        "stays": len(slots["stay"].unique()),
+        "values_that_moved_by_over_25_percent": row["moved"],
+        "zeros_left_out_of_s": row["zeros"],
+    }
 
 
 def judge_world(
-    world: str, meds: Path, tables: Path | None, begin: int = 1, paths: int = PATHS, work: Path | None = None,
+    world: str,
+    meds: Path,
+    tables: Path | None,
+    begin: int = 1,
+    paths: int = PATHS,
+    work: Path | None = None,
     date_order: str | None = None,
-) -> dict:  # fmt: skip
+) -> dict:
     """What a world foretells of recorded stays, as plain JSON.
 
     Raises:
@@ -80,15 +88,20 @@ def judge_world(
     """
     model = catalog.load(world)
     if not isinstance(model, EHRWorldModel):
-        raise ValueError(f"world {world!r} is no learned ward (set_outcome); give ehr-mimic-demo-small or a folder of one")
+        raise ValueError(
+            f"world {world!r} is no learned ward (set_outcome); give ehr-mimic-demo-small or a folder of one"
+        )
     folder = folder_of(world)
     guesses, whence = guesses_for(model, folder)
     records, left = read_records(model.vocabulary, work, meds=meds, tables=tables, date_order=date_order)
     result: dict = {
-        "world": str(world), "weights_sha256": checkpoint.sha256(folder), "hours_per_step": model.hours_per_step,
-        "patients": len(records.subject.unique()), "stays": len(records.subject),
+        "world": str(world),
+        "weights_sha256": checkpoint.sha256(folder),
+        "hours_per_step": model.hours_per_step,
+        "patients": len(records.subject.unique()),
+        "stays": len(records.subject),
         "values": int((records.stays.asked & ~records.stays.value.isnan()).sum()),
-    }  # fmt: skip
+    }
     following = next_slots(model, records, guesses)
     if not len(following["y"]):
         raise ValueError(f"{meds} holds no value of any item that {world} knows; is it a MEDS export of MIMIC?")
@@ -96,37 +109,49 @@ def judge_world(
     told_firsts = path_slots(model, records, guesses, 0, paths, firsts=True)
     ahead = ahead_slots(model, records, guesses, begin)
     for name, slots in (
-        ("next_step", following), ("full_trajectory", own), ("full_trajectory_ahead", ahead),
+        ("next_step", following),
+        ("full_trajectory", own),
+        ("full_trajectory_ahead", ahead),
         ("full_trajectory_firsts_given", told_firsts),
-    ):  # fmt: skip
+    ):
         repeated = restrict(slots, ~slots["last"].isnan())
         if not len(repeated["y"]):
-            raise ValueError(f"{meds} holds no inquiry that was answered twice in a stay: nothing to compare; give longer stays")
+            raise ValueError(
+                f"{meds} holds no inquiry that was answered twice in a stay: nothing to compare; give longer stays"
+            )
         result[name] = _table(repeated, model)
         result[name]["first_measurements_included"] = _table(slots, model)
         filtered = records.filtered[repeated["stay"]]
-        result[name]["stays_within_the_papers_filters"] = _table(restrict(repeated, filtered), model) if filtered.any() else None
+        result[name]["stays_within_the_papers_filters"] = (
+            _table(restrict(repeated, filtered), model) if filtered.any() else None
+        )
     result["full_trajectory"] |= {
-        "given_hours": begin * model.hours_per_step, "paths": paths, "longest_h": (records.stays.valid.shape[1] - 1) * model.hours_per_step,
+        "given_hours": begin * model.hours_per_step,
+        "paths": paths,
+        "longest_h": (records.stays.valid.shape[1] - 1) * model.hours_per_step,
         "retention": result["full_trajectory"]["model"]["s25"] / max(1e-9, result["next_step"]["model"]["s25"]),
-    }  # fmt: skip
+    }
     counts = count_values(model.vocabulary, records.stays).tolist()
     medians = median_values(model.vocabulary, guesses).tolist()
     result["items"] = [
         {"name": i.name, "unit": i.unit, "repeated_values": n, "median_used": m}
-        for i, n, m in zip(model.vocabulary.items, counts, medians, strict=True) if not i.labels
-    ]  # fmt: skip
+        for i, n, m in zip(model.vocabulary.items, counts, medians, strict=True)
+        if not i.labels
+    ]
     result["left_out"] = left
     result["notes"] = [
-        "Scored: numbers that a recorded order returned after the stay's first position, where the item had been charted "
-        "before; first_measurements_included adds the others, in which a guess that knows no value gives the median; "
-        "stays_within_the_papers_filters leaves out the longest, fullest and emptiest stays of this data, as EHRWorld did.",
+        "Scored: numbers that a recorded order returned after the stay's first position, where the item had been "
+        "charted before; first_measurements_included adds the others, in which a guess that knows no value gives the "
+        "median; "
+        "stays_within_the_papers_filters leaves out the longest, fullest and emptiest stays of this data, as EHRWorld "
+        "did.",
         f"Medians and errors of the guesses: {whence}. Their distributions are Laplace.",
         "nll and crps are on the item's own scale; coverage80 spreads rounded reports over what rounds to them.",
         "full_trajectory: the record up to given_hours, then the world's own outcomes under the recorded orders. There "
-        "last_value is the last one given, but first_value is the stay's first wherever drawn, which the world may not have "
-        "been told; in full_trajectory_firsts_given the first result of every inquiry is told to the world too. "
-        "full_trajectory_ahead: the same record and orders, every later outcome foretold from them alone, none fed back.",
+        "last_value is the last one given, but first_value is the stay's first wherever drawn, which the world may not "
+        "have been told; in full_trajectory_firsts_given the first result of every inquiry is told to the world too. "
+        "full_trajectory_ahead: the same record and orders, every later outcome foretold from them alone, none fed "
+        "back.",
         "Not for clinical use.",
     ]
     return result
@@ -160,8 +185,8 @@ def _fold_slots(
 
 
 def judge_folds(a: argparse.Namespace) -> tuple[list[dict], list[dict]]:
-    """Rows of the table (setting, subset, share of the training patients, model, scores, paired differences of the model
-    against this row with 95 % intervals over patients), and the items with their counts."""
+    """Rows of the table (setting, subset, share of the training patients, model, scores, paired differences of the
+    model against this row with 95 % intervals over patients), and the items with their counts."""
     init = folder_of(a.init)
     records, wide = read_sources(init, a.work, a.meds, a.tables, a.challenge2012, a.date_order)
     recipe = Recipe()
@@ -191,19 +216,37 @@ def _rows(name: str, slots: Slots, model: EHRWorldModel, records: Records, share
     for subset, keep in subsets.items():
         part = restrict(slots, keep)
         labels = {"last_value": "last_given_value"} if full else {}
-        labels["model_hits"] = "model, points for S@25"  # the point likeliest within 25 %: no other column is meant for it
-        for who in ("model", "model_hits", *(g for g in GUESSES if not (g == "last_value" and name.endswith("firsts_given")))):
+        labels["model_hits"] = (
+            "model, points for S@25"  # the point likeliest within 25 %: no other column is meant for it
+        )
+        for who in (
+            "model",
+            "model_hits",
+            *(g for g in GUESSES if not (g == "last_value" and name.endswith("firsts_given"))),
+        ):
             row = {"setting": name, "subset": subset, "share": share, "model": labels.get(who, who)}
-            row |= {"patients": len(part["subject"].unique()), "stays": len(part["stay"].unique()), **scores(part, who, normal)}
+            row |= {
+                "patients": len(part["subject"].unique()),
+                "stays": len(part["stay"].unique()),
+                **scores(part, who, normal),
+            }
             row["items"] = len(part["item"].unique())
             if full:
                 row["horizon_h_median"] = float(part["place"].double().median()) * model.hours_per_step
             if who != "model":
                 for score, d in differences(part, "model", who).items():
-                    row |= {f"model_minus_{score}": d["difference"], f"{score}_low": d["low"], f"{score}_high": d["high"]}
+                    row |= {
+                        f"model_minus_{score}": d["difference"],
+                        f"{score}_low": d["low"],
+                        f"{score}_high": d["high"],
+                    }
             out.append(row)
         if full and subset == "common items, repeated" and share == 1.0:
-            paper = {"subset": "MIMIC-IV, other data and items", "model": "EHRWorld 14B, as published", "s25": PAPER_S25}
+            paper = {
+                "subset": "MIMIC-IV, other data and items",
+                "model": "EHRWorld 14B, as published",
+                "s25": PAPER_S25,
+            }
             out.append({"setting": name, **paper})
     return out
 
@@ -212,8 +255,9 @@ def item_rows(records: Records, model: EHRWorldModel) -> list[dict]:
     counts = count_values(model.vocabulary, records.stays).tolist()
     return [
         {"item": i.name, "unit": i.unit, "repeated_values": n, "common": n >= FEWEST}
-        for i, n in zip(model.vocabulary.items, counts, strict=True) if not i.labels
-    ]  # fmt: skip
+        for i, n in zip(model.vocabulary.items, counts, strict=True)
+        if not i.labels
+    ]
 
 
 def told(found: dict) -> str:

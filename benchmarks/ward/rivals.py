@@ -46,8 +46,8 @@ TRIAL = 8  # steps timed before training, at most
 
 
 def budget_steps(folder: Path, budget_s: float, work: Callable[[int], None], used_s: float = 0.0) -> int:
-    """Steps that `budget_s` seconds of processor time hold, from a few of them that are timed; kept in the folder, so that
-    a resumed run has the same schedule; `used_s` of it are spent already.
+    """Steps that `budget_s` seconds of processor time hold, from a few of them that are timed; kept in the folder, so
+    that a resumed run has the same schedule; `used_s` of it are spent already.
 
     Raises:
         ValueError: the folder was begun with another budget.
@@ -56,7 +56,9 @@ def budget_steps(folder: Path, budget_s: float, work: Callable[[int], None], use
     if path.exists():
         saved = json.loads(path.read_text())
         if saved["budget_s"] != budget_s:
-            raise ValueError(f"{folder} was trained for {saved['budget_s']} s, not {budget_s}: name another folder or delete it")
+            raise ValueError(
+                f"{folder} was trained for {saved['budget_s']} s, not {budget_s}: name another folder or delete it"
+            )
         return int(saved["steps"])
     first = time.process_time()
     work(0)  # the first one also sets things up
@@ -75,9 +77,16 @@ def budget_steps(folder: Path, budget_s: float, work: Callable[[int], None], use
 
 
 def train_set_outcome(
-    stays: Stays, held_out: Stays, words: Vocabulary, folder: Path, budget_s: float, batch: int = 32, rate: float = 2e-3,
-    init: dict[str, Tensor] | None = None, **sizes: Any,
-) -> SetOutcome:  # fmt: skip
+    stays: Stays,
+    held_out: Stays,
+    words: Vocabulary,
+    folder: Path,
+    budget_s: float,
+    batch: int = 32,
+    rate: float = 2e-3,
+    init: dict[str, Tensor] | None = None,
+    **sizes: Any,
+) -> SetOutcome:
     """A network of the standard sizes (but `sizes`), trained for `budget_s` seconds of processor time.
 
     Args:
@@ -121,7 +130,11 @@ def by_net(net: SetOutcome, stays: Stays, slots: Slots, known: Known, chunk: int
         at = torch.searchsorted(where, slot).clamp_max(size - 1)
         hit = where[at] == slot
         at = at[hit]
-        mass[at], edges[at], loading[at] = run.outcome.log_mass[hit].exp(), run.outcome.edges[hit], run.outcome.loading[hit]
+        mass[at], edges[at], loading[at] = (
+            run.outcome.log_mass[hit].exp(),
+            run.outcome.edges[hit],
+            run.outcome.loading[hit],
+        )
         nll[at], pit[at] = -log_p[hit], u[hit]
         for mine, its in zip(around, run.outcome.around, strict=True):
             mine[at] = its[hit]
@@ -147,8 +160,8 @@ def by_net(net: SetOutcome, stays: Stays, slots: Slots, known: Known, chunk: int
 
 
 def features(stays: Stays, known: Known) -> Tensor:
-    """[B, T, F] of every position: the chart before it, ages, its doses and those of the last day, static context, time.
-    What is not known is NaN, which the trees take as it is."""
+    """[B, T, F] of every position: the chart before it, ages, its doses and those of the last day, static context,
+    time. What is not known is NaN, which the trees take as it is."""
     chart = charted(stays)
 
     def late(x: Tensor) -> Tensor:
@@ -175,10 +188,13 @@ class Boosting:
 
     @classmethod
     def train(cls, stays: Stays, known: Known, folder: Path, budget_s: float, rows: int = 30_000) -> Boosting:
-        """Every item has an equal share of what is left of the budget; a first small model says how many trees that is."""
+        """Every item has an equal share of what is left of the budget; a first small model says how many trees that
+        is."""
         items = len(known.scale)
         models: list[list[Any]] = []
-        (folder / "spent.json").unlink(missing_ok=True)  # the trees are not kept: what an earlier run spent left nothing
+        (folder / "spent.json").unlink(
+            missing_ok=True
+        )  # the trees are not kept: what an earlier run spent left nothing
         start = time.process_time()
         with spending(folder), _one_thread():
             x = None
@@ -216,19 +232,27 @@ class Boosting:
         one = max(took[1] - took[0], 0.005) / 5
         trees = int(max(5, min(400, (share_s - sum(took)) / len(cls.levels) / one - took[0] / one)))
         same["learning_rate"] = min(0.4, max(0.06, 6.0 / trees))  # few trees have far to go each
-        return [HistGradientBoostingRegressor(loss="quantile", quantile=q, max_iter=trees, **same).fit(table, target) for q in cls.levels]
+        return [
+            HistGradientBoostingRegressor(loss="quantile", quantile=q, max_iter=trees, **same).fit(table, target)
+            for q in cls.levels
+        ]
 
     def ends(self, x: Tensor, item: int) -> Tensor:
         """[N, 3]: median and widths below and above it (one SD) on the z scale; of a label [N, 1], its class."""
         models = self.models[item]
         if not models:
             middle = to_z(self.known.median[item], self.known.scale[item])
-            return torch.stack([torch.where(x[:, item].isnan(), middle, x[:, item]), torch.ones(len(x)), torch.ones(len(x))], -1)
+            return torch.stack(
+                [torch.where(x[:, item].isnan(), middle, x[:, item]), torch.ones(len(x)), torch.ones(len(x))], -1
+            )
         told = [torch.from_numpy(np.asarray(m.predict(x.numpy()), dtype=np.float32)) for m in models]
         if bool(self.known.label[item]):
             return told[0].unsqueeze(-1)
         far, last = 1.2816, x[:, item].nan_to_num(0.0)
-        return torch.stack([last + told[0], ((told[0] - told[1]) / far).clamp_min(0.02), ((told[2] - told[0]) / far).clamp_min(0.02)], -1)
+        return torch.stack(
+            [last + told[0], ((told[0] - told[1]) / far).clamp_min(0.02), ((told[2] - told[0]) / far).clamp_min(0.02)],
+            -1,
+        )
 
     def predict(self, stays: Stays, slots: Slots) -> Prediction:
         """Next step, from the true history."""
@@ -283,4 +307,3 @@ def _one_thread():
     with threadpool_limits(torch.get_num_threads()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)
         yield
-

@@ -1,11 +1,10 @@
 """Language models of stays as rivals: the paper's causal form over text, quantile tokens after ETHOS, a naive one.
 
-Both trained ones are of Qwen3's architecture, from random weights, on windows of the training stays, for as many steps as
-the budget of processor time holds. In a next step they see what the chart holds by then, no result that was still on
-its way, and are told that the patient stays. Values of a step are drawn one after the other, so marginals come from
-several draws; of quantile tokens the bins' chances are averaged over the draws of what stands before them.
-`nll_joint` is the chain's own: of quantile tokens over the bin's width, of text over the width of the last digit written.
-"""
+Both trained ones are of Qwen3's architecture, from random weights, on windows of the training stays, for as many steps
+as the budget of processor time holds. In a next step they see what the chart holds by then, no result that was still
+on its way, and are told that the patient stays. Values of a step are drawn one after the other, so marginals come from
+several draws; of quantile tokens the bins' chances are averaged over the draws of what stands before them. `nll_joint`
+is the chain's own: of quantile tokens over the bin's width, of text over the width of the last digit written."""
 
 from __future__ import annotations
 
@@ -14,13 +13,14 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.spent import spending
+from benchmarks.ward.narratives import HOURS, WINDOW, Staying, alone, stay, steps_told, told
 from benchmarks.ward.rivals import budget_steps
 from benchmarks.ward.scores import LEVELS
 from benchmarks.ward.slots import Known, Prediction, Slots, from_paths
@@ -29,104 +29,38 @@ from world_models.ehr_world.causal_lm.cache import EMPTY, LMState, cache_of, joi
 from world_models.ehr_world.causal_lm.codec import TextCodec, encode, last_steps, train_tokenizer
 from world_models.ehr_world.causal_lm.codecs import load_codec
 from world_models.ehr_world.causal_lm.model import CausalLM, collate, outcome_loss, qwen3
-from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, Asked, Narrative, Step, render
+from world_models.ehr_world.causal_lm.text import Asked, Narrative, Step, render
 from world_models.ehr_world.causal_lm.tokens import QuantileCodec
-from world_models.ehr_world.causal_lm.ward import narrative_of_ward
 from world_models.ehr_world.feeder import Feeder
 from world_models.ehr_world.set_outcome import bins
-from world_models.ehr_world.set_outcome.events import CENSORED, NEVER, UNKNOWN, Stays
+from world_models.ehr_world.set_outcome.events import Stays
 from world_models.ehr_world.vocabulary import from_z, to_z
-from world_models.quantities.ward import COMPLAINTS, INQUIRIES, ORGANISMS, STATIC
+from world_models.quantities.ward import INQUIRIES, ORGANISMS
 from world_models.training import Schedule, fit
 
-__all__ = ["naive", "next_step", "simulate", "stay", "steps_told", "told", "train_lm"]
+__all__ = ["naive", "next_step", "simulate", "train_lm"]
 
-WINDOW = 1024  # tokens: about 6 steps of text, 27 of quantile tokens; longer ones train at half the speed
+BINS = 10  # quantile tokens of an item
+OUTCOME_TOKENS = 24  # of one outcome, at most
+LEAST_CHANCE = 1e-6  # of a bin, for its logarithm
 ITEMS = {q.name: i for i, q in enumerate(INQUIRIES)}
-_ASKED_END, _END = Asked(STATUS), Asked(STATUS, label=STATUSES[0])
-
-
-class Staying:
-    """A codec that is told, not asked, that the patient stays: each step's orders name the status, and its outcome stands
-    before the next step's orders. Stays of the ward have no gaps, so the first step told follows one untold."""
-
-    def __init__(self, codec: Any) -> None:
-        self.inner = codec
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def orders(self, step: Step, before: int, hours_per_step: float) -> list[int]:
-        end = [] if before < 0 else [*self.inner.ask(STATUS), *self.inner.outcome(_END)]
-        asked = step._replace(asked=(*step.asked, _ASKED_END))
-        return [*end, *self.inner.orders(asked, step.index - 1 if before < 0 else before, hours_per_step)]
-
-
-# ---- stays as narratives
-
-
-def stay(stays: Stays, row: int, begin: int = 0, end: int | None = None, status: bool = False, now: int | None = None) -> Narrative:
-    """Positions begin .. end - 1 of one stay. With `now`, results that came after position `now` are left out."""
-    end = int(stays.valid[row].sum()) if end is None else end
-    value, asked = stays.value[row, begin:end], stays.asked[row, begin:end]
-    if now is not None:
-        delay = stays.delay[row, begin:end].long()
-        late = torch.where(delay == UNKNOWN, 0, delay)
-        place = torch.arange(begin, end).unsqueeze(-1)
-        came = (late >= 0) & (late < NEVER) & (delay != CENSORED) & (place + late <= now)
-        value = torch.where(came, value, float("nan"))
-    made = narrative_of_ward(
-        facts(stays.static[row]), asked, value, stays.given[row, begin:end],
-        stays.alive[row, begin:end], stays.home[row, begin:end], 4.0, status,
-    )  # fmt: skip
-    return made._replace(steps=tuple(s._replace(index=s.index + begin) for s in made.steps))
-
-
-def facts(static: Tensor) -> tuple[tuple[str, float | str], ...]:
-    """As `causal_lm.ward.facts_of_ward`, without what is not known (real stays lack most)."""
-    told: list[tuple[str, float | str]] = []
-    for q, value in zip(STATIC, static.tolist(), strict=False):
-        if math.isnan(value):
-            continue
-        if q.name == "sex_female":
-            told.append(("sex", "female" if value > 0.5 else "male"))
-        elif q.unit != "bool":
-            told.append((q.name, float(f"{value:.3g}")))
-        elif value > 0.5:
-            told.append(("known", q.name))
-    complaint = static[len(STATIC) :]
-    if not bool(complaint.isnan().any()) and float(complaint.sum()) > 0:
-        told.append(("complaint", COMPLAINTS[int(complaint.argmax())]))
-    return tuple(told)
-
-
-def steps_told(stays: Stays, row: int, place: int, items: Sequence[int]) -> Step:
-    """Orders of a position, with the outcomes of these items as they came."""
-    step = stay(stays, row, place, place + 1).steps[0]
-    wanted = {INQUIRIES[i].name for i in items}
-    return step._replace(asked=tuple(a for a in step.asked if a.item in wanted))
-
-
-def told(lm: CausalLM, narratives: Sequence[Narrative], key: Tensor, room: int) -> LMState:
-    """The state of stays of which all steps were told; of a stay that is too long, the last ones."""
-    pieces, last = [], []
-    for narrative in narratives:
-        narrative = last_steps(lm.codec, lm.codec.known(narrative)[0], WINDOW - room)
-        pieces.append(encode(lm.codec, narrative).ids)
-        last.append(narrative.steps[-1].index if narrative.steps else -1)
-    width = max(len(p) for p in pieces)
-    pending = torch.tensor([[*p, *[EMPTY] * (width - len(p))] for p in pieces], dtype=torch.int64)
-    state = lm.start([n._replace(facts=(), diagnoses=(), steps=()) for n in narratives], key)
-    return state._replace(pending=pending, t=torch.tensor(last, dtype=torch.int64))
 
 
 # ---- training
 
 
 def train_lm(
-    stays: Stays, folder: Path, budget_s: float, form: str, batch: int = 4, rate: float = 2e-3, width: int = 128,
-    layers: int = 4, init: Path | None = None, levels: int = 10,
-) -> CausalLM:  # fmt: skip
+    stays: Stays,
+    folder: Path,
+    budget_s: float,
+    form: str,
+    batch: int = 4,
+    rate: float = 2e-3,
+    width: int = 128,
+    layers: int = 4,
+    init: Path | None = None,
+    levels: int = 10,
+) -> CausalLM:
     """A language model trained for `budget_s` seconds of processor time; `form` is "text" or "quantile".
 
     Args:
@@ -135,7 +69,9 @@ def train_lm(
     with spending(folder):
         start = time.process_time()
         if not (folder / "codec" / "codec.json").is_file():
-            some = [stay(stays, row, status=True) for row in range(0, len(stays.static), max(1, len(stays.static) // 400))]
+            some = [
+                stay(stays, row, status=True) for row in range(0, len(stays.static), max(1, len(stays.static) // 400))
+            ]
             _codec(form, some, init, levels).save(folder / "codec")
         codec = load_codec(folder / "codec")
         lm = CausalLM.from_config(qwen3(codec.size, width, layers, max(1, width // 32), WINDOW), codec)
@@ -153,7 +89,9 @@ def train_lm(
             return loss, {"tokens": float(mask.sum()), "outcome_tokens": float(count)}
 
         trial = copy.deepcopy(lm.model).train()
-        steps = budget_steps(folder, budget_s, lambda step: loss_of(trial, step)[0].backward(), time.process_time() - start)
+        steps = budget_steps(
+            folder, budget_s, lambda step: loss_of(trial, step)[0].backward(), time.process_time() - start
+        )
         lm.model.train().requires_grad_(True)
         schedule = Schedule(steps, rate, warm_up=max(1, min(100, steps // 10)), weight_decay=0.01)
         fit(lm.model, lambda step: loss_of(lm.model, step), schedule, folder, form)
@@ -204,66 +142,116 @@ def _windows(codec: Any, part: Stays, seed: int) -> list[Any]:
 # ---- next step
 
 
+class _Said(NamedTuple):
+    """What a language model says of N slots in P draws; filled set by set."""
+
+    values: Tensor  # [P, N] in the item's unit, or a label's class; NaN: no answer
+    joint: Tensor  # [N] nats of the value that came
+    mass: Tensor  # [N, 10] mean chances of the bins; of text all 0
+    edges: Tensor  # [N, 11] of the bins, z scale
+
+
 @torch.no_grad()
-def next_step(lm: CausalLM, stays: Stays, slots: Slots, known: Known, paths: int, chunk: int = 40, seed: int = 0) -> Prediction:
-    """Joint draws of the asked outcomes of each slot's step, from the true chart. Point: the median of `paths` draws (of
-    quantile tokens: of the bins' mean chances)."""
-    quantile = isinstance(lm.codec.inner, QuantileCodec)
-    size = len(slots.y)
-    drawn, joint = torch.full((paths, size), float("nan")), torch.full((size,), float("nan"))
-    mass, edges = torch.zeros(size, 10), torch.zeros(size, 11)
-    sets = list(_sets(slots))
-    for start in tqdm(range(0, len(sets), max(1, chunk // paths)), desc="language model, next step", mininterval=1):
-        some = sets[start : start + max(1, chunk // paths)]
-        before = [stay(stays, row, 0, place, now=place - 1) for row, place, _ in some]
-        steps = [lm.codec.known(_one(steps_told(stays, r, p, slots.item[at].tolist())))[0].steps[0] for r, p, at in some]
-        places = [_place(slots, at, step) for (_, _, at), step in zip(some, steps, strict=True)]
-        whole = [n._replace(steps=(*n.steps, s)) for n, s in zip(before, steps, strict=True)]
-        whole = [last_steps(lm.codec, lm.codec.known(n)[0], WINDOW) for n in whole]
-        for costs, step, slot in zip(lm.score(whole), steps, places, strict=True):
-            here = [(item, cost) for index, item, cost in costs if index == step.index]
-            joint[slot] = torch.tensor([_density(lm, known, slots, s, cost) for s, (_, cost) in zip(slot, here, strict=True)])
-        room = 40 + max(sum(len(lm.codec.ask(a.item)) + 24 for a in s.asked) + len(lm.codec.orders(s, 0, 4.0)) for s in steps)
-        state = told(lm, before, keys.from_seed(seed * 1_000_000 + start, len(some)), room)
-        state, _ = lm.feed(state)
-        state = lm.fork(state, paths, keys.from_seed(40_000_000 + seed + start * paths, len(some) * paths))
-        many = [s for s in steps for _ in range(paths)]
-        if quantile:
-            chances, tokens = _bins_asked(lm, state, many)
-            for i, (slot, step) in enumerate(zip(places, steps, strict=True)):
-                for j, (s, asked) in enumerate(zip(slot, step.asked, strict=True)):
-                    names = lm.codec.outcomes[asked.item]
-                    ids = [lm.codec.ids[n] for n in names]
-                    p = chances[i * paths : (i + 1) * paths, j][:, ids].mean(0)
-                    if known.label[slots.item[s]]:
-                        mass[s, : len(ids)] = p
-                    else:
-                        mass[s, : len(ids)], edges[s] = p, _edges(lm, known, int(slots.item[s]))
-                    said = [lm.codec.decode(asked.item, [t]) for t in tokens[i * paths : (i + 1) * paths, j].tolist()]
-                    drawn[:, s] = torch.tensor([_number(known, a) for a in said])
-        else:
-            _, done = lm.step(state, many, 4.0)
-            for i, slot in enumerate(places):
-                for p in range(paths):
-                    drawn[p, slot] = torch.tensor([_number(known, a) for a in done[i * paths + p].asked])
-    z = to_z(drawn, known.scale[slots.item])
+def next_step(
+    lm: CausalLM, stays: Stays, slots: Slots, known: Known, paths: int, chunk: int = 40, seed: int = 0
+) -> Prediction:
+    """Joint draws of the asked outcomes of each slot's step, from the true chart. Point: the median of `paths` draws
+    (of quantile tokens: of the bins' mean chances)."""
+    size, sets, together = len(slots.y), list(_sets(slots)), max(1, chunk // paths)
+    nan = float("nan")
+    said = _Said(
+        torch.full((paths, size), nan), torch.full((size,), nan), torch.zeros(size, BINS), torch.zeros(size, BINS + 1)
+    )
+    for start in tqdm(range(0, len(sets), together), desc="language model, next step", mininterval=1):
+        _say(lm, stays, slots, known, sets[start : start + together], said, start, seed)
+    z = to_z(said.values, known.scale[slots.item])
     label = known.label[slots.item]
-    z[:, label] = drawn[:, label]
-    if not quantile:
-        return from_paths(z, slots, known)._replace(nll_joint=joint)
-    said = from_paths(z, slots, known)
-    number = ~label & (mass.sum(-1) > 0)
+    z[:, label] = said.values[:, label]
+    plain = from_paths(z, slots, known)._replace(nll_joint=said.joint)
+    return _by_bins(plain, said, slots, known, z) if _in_quantiles(lm) else plain
+
+
+def _in_quantiles(lm: CausalLM) -> bool:
+    return isinstance(lm.codec.inner, QuantileCodec)
+
+
+def _say(
+    lm: CausalLM,
+    stays: Stays,
+    slots: Slots,
+    known: Known,
+    sets: list[tuple[int, int, Tensor]],
+    said: _Said,
+    start: int,
+    seed: int,
+) -> None:
+    """Score what came at these sets of slots, draw their outcomes, and note both in `said`."""
+    paths = len(said.values)
+    before = [stay(stays, row, 0, place, now=place - 1) for row, place, _ in sets]
+    steps = [lm.codec.known(alone(steps_told(stays, r, p, slots.item[at].tolist())))[0].steps[0] for r, p, at in sets]
+    places = [_place(slots, at, step) for (_, _, at), step in zip(sets, steps, strict=True)]
+    whole = [n._replace(steps=(*n.steps, s)) for n, s in zip(before, steps, strict=True)]
+    whole = [last_steps(lm.codec, lm.codec.known(n)[0], WINDOW) for n in whole]
+    for costs, step, slot in zip(lm.score(whole), steps, places, strict=True):
+        here = [cost for index, _, cost in costs if index == step.index]
+        density = [_density(lm, known, slots, s, cost) for s, cost in zip(slot, here, strict=True)]
+        said.joint[slot] = torch.tensor(density)
+    state = told(lm, before, keys.from_seed(seed * 1_000_000 + start, len(sets)), _room(lm, steps))
+    state, _ = lm.feed(state)
+    state = lm.fork(state, paths, keys.from_seed(40_000_000 + seed + start * paths, len(sets) * paths))
+    many = [s for s in steps for _ in range(paths)]
+    if _in_quantiles(lm):
+        _say_bins(lm, state, many, steps, places, slots, known, said)
+        return
+    _, done = lm.step(state, many, HOURS)
+    for i, slot in enumerate(places):
+        for p in range(paths):
+            said.values[p, slot] = torch.tensor([_number(known, a) for a in done[i * paths + p].asked])
+
+
+def _room(lm: CausalLM, steps: Sequence[Step]) -> int:
+    """Tokens to keep free for the longest of these steps with its outcomes."""
+    asked = (sum(len(lm.codec.ask(a.item)) + OUTCOME_TOKENS for a in s.asked) for s in steps)
+    return 40 + max(n + len(lm.codec.orders(s, 0, HOURS)) for n, s in zip(asked, steps, strict=True))
+
+
+def _say_bins(
+    lm: CausalLM,
+    state: LMState,
+    many: list[Step],
+    steps: list[Step],
+    places: list[list[int]],
+    slots: Slots,
+    known: Known,
+    said: _Said,
+) -> None:
+    """The bins' mean chances over the paths, and the value drawn on each path."""
+    paths = len(said.values)
+    chances, tokens = _bins_asked(lm, state, many)
+    for i, (slot, step) in enumerate(zip(places, steps, strict=True)):
+        mine = slice(i * paths, (i + 1) * paths)
+        for j, (s, asked) in enumerate(zip(slot, step.asked, strict=True)):
+            ids = [lm.codec.ids[n] for n in lm.codec.outcomes[asked.item]]
+            said.mass[s, : len(ids)] = chances[mine, j][:, ids].mean(0)
+            if not known.label[slots.item[s]]:
+                said.edges[s] = _edges(lm, known, int(slots.item[s]))
+            answers = [lm.codec.decode(asked.item, [t]) for t in tokens[mine, j].tolist()]
+            said.values[:, s] = torch.tensor([_number(known, a) for a in answers])
+
+
+def _by_bins(plain: Prediction, said: _Said, slots: Slots, known: Known, z: Tensor) -> Prediction:
+    """The prediction with quantiles and likelihood of the bins' mean chances in place of the draws'."""
+    mass, edges, size = said.mass, said.edges, len(slots.y)
+    number = ~known.label[slots.item] & (mass.sum(-1) > 0)
     q = torch.zeros(size, len(LEVELS))
-    q[number] = bins.quantile(mass[number] / mass[number].sum(-1, keepdim=True), LEVELS.expand(int(number.sum()), -1), edges[number])
+    q[number] = bins.quantile(
+        mass[number] / mass[number].sum(-1, keepdim=True), LEVELS.expand(int(number.sum()), -1), edges[number]
+    )
     nll, y = torch.full((size,), float("nan")), known.z(slots)
     inside = torch.maximum(torch.minimum(y, edges[:, -1]), edges[:, 0])
-    nll[number] = -bins.log_density(mass[number].clamp_min(1e-6).log(), inside[number], edges[number])
-    point = torch.where(number, from_z(q[:, 9], known.scale[slots.item]), said.point)
-    return Prediction(point, q, nll, None, z, joint)
-
-
-def _one(step: Step) -> Narrative:
-    return Narrative((), (), 4.0, (step,))
+    nll[number] = -bins.log_density(mass[number].clamp_min(LEAST_CHANCE).log(), inside[number], edges[number])
+    point = torch.where(number, from_z(q[:, 9], known.scale[slots.item]), plain.point)
+    return Prediction(point, q, nll, None, z, said.joint)
 
 
 def _sets(slots: Slots) -> Iterator[tuple[int, int, Tensor]]:
@@ -290,7 +278,7 @@ def _edges(lm: CausalLM, known: Known, item: int) -> Tensor:
     """z of an item's quantile bins [11], the last one repeated."""
     b = lm.codec.bins[f"value {INQUIRIES[item].name}"]
     z = known.edges(item, b.points[0][0], b.edges, b.points[-1][2])
-    return torch.cat([z, z[-1:].expand(11 - len(z))])
+    return torch.cat([z, z[-1:].expand(BINS + 1 - len(z))])
 
 
 def _density(lm: CausalLM, known: Known, slots: Slots, slot: int, cost: float) -> float:
@@ -312,9 +300,11 @@ def _density(lm: CausalLM, known: Known, slots: Slots, slot: int, cost: float) -
 def _bins_asked(lm: CausalLM, state: LMState, steps: list[Step]) -> tuple[Tensor, Tensor]:
     """Chances [B, K, V] of the outcome tokens of each row's inquiries, and the tokens drawn [B, K]."""
     codec, batch, most = lm.codec, len(steps), max(len(s.asked) for s in steps)
-    orders = [codec.orders(s, b, 4.0) for s, b in zip(steps, state.t.tolist(), strict=True)]
+    orders = [codec.orders(s, b, HOURS) for s, b in zip(steps, state.t.tolist(), strict=True)]
     width = max(len(o) for o in orders)
-    state = state._replace(pending=joined(state.pending, torch.tensor([[*o, *[EMPTY] * (width - len(o))] for o in orders])))
+    state = state._replace(
+        pending=joined(state.pending, torch.tensor([[*o, *[EMPTY] * (width - len(o))] for o in orders]))
+    )
     cache = cache_of(state.cache, room=width + 2 * most + 4)
     chances, tokens = torch.zeros(batch, most, codec.size), torch.full((batch, most), EMPTY)
     for place in range(most):
@@ -354,12 +344,15 @@ def simulate(lm: CausalLM, part: Stays, begin: int, known: Known, paths: int, ch
             if len(still) < len(on):
                 on = [on[j] for j in still]
                 state = tree.take(state, torch.tensor(still))
-            full = [(r, (part.asked[r, t] & ~part.value[r, t].isnan()).nonzero()[:, 0].tolist()) for r, _ in (who[i] for i in on)]
-            steps = [lm.codec.known(_one(steps_told(part, r, t, asked)))[0].steps[0].orders() for r, asked in full]
-            room = 40 + max(sum(len(lm.codec.ask(a.item)) + 24 for a in s.asked) + len(lm.codec.orders(s, 0, 4.0)) for s in steps)
+            full = [
+                (r, (part.asked[r, t] & ~part.value[r, t].isnan()).nonzero()[:, 0].tolist())
+                for r, _ in (who[i] for i in on)
+            ]
+            steps = [lm.codec.known(alone(steps_told(part, r, t, asked)))[0].steps[0].orders() for r, asked in full]
+            room = _room(lm, steps)
             if int(state.position.max()) + state.pending.shape[1] + room > WINDOW:
                 state = told(lm, [own[i] for i in on], luck[on] + t, WINDOW // 2)
-            state, done = lm.step(state, steps, 4.0)
+            state, done = lm.step(state, steps, HOURS)
             for i, step in zip(on, done, strict=True):
                 own[i] = own[i]._replace(steps=(*own[i].steps, step))
                 row, p = who[i]
@@ -371,7 +364,9 @@ def simulate(lm: CausalLM, part: Stays, begin: int, known: Known, paths: int, ch
 # ---- the naive one
 
 
-def naive(stays: Stays, slots: Slots, known: Known, outcomes: int, threads: int, told_steps: int = 4) -> tuple[Prediction, Slots, int]:
+def naive(
+    stays: Stays, slots: Slots, known: Known, outcomes: int, threads: int, told_steps: int = 4
+) -> tuple[Prediction, Slots, int]:
     """SmolLM2-135M, never trained on stays, goes on with the text of the first sets that hold `outcomes` slots; those
     slots, and how many had no usable answer.
 

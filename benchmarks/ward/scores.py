@@ -2,10 +2,9 @@
 
 S@k: share of |yhat - y| / |y| <= k %, values of zero left out and counted. SMAPE = mean 2|d| / (|y| + |yhat| + 1e-8).
 status_f1: F1 of "outside the reference range". NLL (nats, density on the item's z scale), CRPS and energy score are on
-that scale too, so that items can be averaged. High sensitivity: values that moved by more than 25 % against the last one
-charted. A baseline without a distribution of its own is given a Laplace one around its point, its scale by item the mean
-error on the validation stays.
-"""
+that scale too, so that items can be averaged. High sensitivity: values that moved by more than 25 % against the last
+one charted. A baseline without a distribution of its own is given a Laplace one around its point, its scale by item
+the mean error on the validation stays."""
 
 from __future__ import annotations
 
@@ -22,9 +21,7 @@ LEVELS = torch.linspace(0.05, 0.95, 19)
 THRESHOLD = 0.25
 
 
-def point_scores(
-    y: Tensor, yhat: Tensor, last: Tensor, item: Tensor, low: Tensor, high: Tensor
-) -> dict[str, float]:
+def point_scores(y: Tensor, yhat: Tensor, last: Tensor, item: Tensor, low: Tensor, high: Tensor) -> dict[str, float]:
     """Scores of points yhat [N] for values y [N]; `last` [N] the value charted before (NaN: none); `low` and `high` [N]
     the reference range (NaN: none)."""
     known = y != 0
@@ -61,7 +58,8 @@ def pinball_crps(quantiles: Tensor, y: Tensor) -> Tensor:
 
 
 def energy(paths: Tensor, y: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Energy score of each group's set of slots: E|X - y| - E|X - X'| / 2, with X [P, N] drawn jointly within a group."""
+    """Energy score of each group's set of slots: E|X - y| - E|X - X'| / 2, with X [P, N] drawn jointly within a
+    group."""
 
     def norm(d: Tensor) -> Tensor:
         return torch.zeros(groups).index_add(0, group, d.square()).sqrt()
@@ -77,11 +75,10 @@ def energy(paths: Tensor, y: Tensor, group: Tensor, groups: int) -> Tensor:
 def brier(chance: Tensor, died: Tensor, number: int = RESAMPLES, bins: int = 5) -> dict[str, float]:
     """Brier score beside the base rate's, with bootstrap intervals over patients, and reliability.
 
-    Reliability: in each of `bins` equal groups by forecast, the observed share against the band that resampled patients
-    show if each dies with the chance it was given (consistency resampling, Broecker & Smith 2007, doi
-    10.1175/WAF993.1 (k)); the band is 95 % for all groups together. A band drawn around the observed share instead would
-    have no width where nobody died.
-    """
+    Reliability: in each of `bins` equal groups by forecast, the observed share against the band that resampled
+    patients show if each dies with the chance it was given (consistency resampling, Broecker & Smith 2007, doi
+    10.1175/WAF993.1 (k)); the band is 95 % for all groups together. A band drawn around the observed share instead
+    would have no width where nobody died."""
     died = died.float()
     generator = torch.Generator().manual_seed(0)
     score, plain = (chance - died).square(), (died.mean() - died).square()
@@ -99,8 +96,13 @@ def brier(chance: Tensor, died: Tensor, number: int = RESAMPLES, bins: int = 5) 
         worst = max(worst, abs(seen - float(chance[part].mean())))
     low, high = percentile_interval(skill)
     return {
-        "brier": float(score.mean()), "brier_base_rate": float(plain.mean()),
-        "skill": float(1 - score.mean() / plain.mean()), "skill_low": low, "skill_high": high,
-        "base_rate": float(died.mean()), "mean_chance": float(chance.mean()),
-        "groups_outside_band_of_5": outside, "largest_gap": worst,
-    }  # fmt: skip
+        "brier": float(score.mean()),
+        "brier_base_rate": float(plain.mean()),
+        "skill": float(1 - score.mean() / plain.mean()),
+        "skill_low": low,
+        "skill_high": high,
+        "base_rate": float(died.mean()),
+        "mean_chance": float(chance.mean()),
+        "groups_outside_band_of_5": outside,
+        "largest_gap": worst,
+    }

@@ -1,8 +1,8 @@
 """Slots on which rivals are compared: the same ordered inquiries of the same patients for every one, and their scores.
 
-A slot is an inquiry of a step that had a result. Per patient whole steps are drawn until they hold enough slots, so that
-the sets of a step stay whole for the energy score, and one step with a culture more, of which only cultures are judged.
-"""
+A slot is an inquiry of a step that had a result. Per patient whole steps are drawn until they hold enough slots, so
+that the sets of a step stay whole for the energy score, and one step with a culture more, of which only cultures are
+judged."""
 
 from __future__ import annotations
 
@@ -68,8 +68,12 @@ class Known:
         seen = torch.cat([torch.zeros_like(chart.seen[:, :1]), chart.seen[:, :-1]], 1) & there
         last = torch.cat([torch.zeros_like(z[:, :1]), to_z(chart.value, self.scale)[:, :-1]], 1)
         columns = [stays.value[..., i][there[..., i]] for i in range(len(self.scale))]
-        self.median = torch.tensor([float(c.median()) if len(c) else i.typical for c, i in zip(columns, words.items, strict=True)])
-        self.mean = torch.tensor([float(c.mean()) if len(c) else i.typical for c, i in zip(columns, words.items, strict=True)])
+        self.median = torch.tensor(
+            [float(c.median()) if len(c) else i.typical for c, i in zip(columns, words.items, strict=True)]
+        )
+        self.mean = torch.tensor(
+            [float(c.mean()) if len(c) else i.typical for c, i in zip(columns, words.items, strict=True)]
+        )
         self.median[self.label], self.mean[self.label] = 0.0, 0.0
         self.grid = torch.tensor([report_grid(c.double()) if len(c) else 0.0 for c in columns])
         first = to_z(first_value(stays)[0], self.scale).unsqueeze(1)
@@ -154,17 +158,24 @@ def label_scores(y: Tensor, told: Tensor) -> dict[str, float]:
     """Precision, recall and F1 over all cultures together: a hit is the right organism, class 0 is no growth."""
     told = torch.where(told.isnan(), 0.0, told)
     hit = float(((y > 0) & (told == y)).sum())
-    found = {"label_precision": hit / max(1.0, float((told > 0).sum())), "label_recall": hit / max(1.0, float((y > 0).sum()))}
+    found = {
+        "label_precision": hit / max(1.0, float((told > 0).sum())),
+        "label_recall": hit / max(1.0, float((y > 0).sum())),
+    }
     total = sum(found.values())
     found["label_f1"] = 2 * found["label_precision"] * found["label_recall"] / total if total else 0.0
     return found | {"labels": len(y), "labels_positive": int((y > 0).sum())}
 
 
 def score(name: str, slots: Slots, said: Prediction, known: Known, full: bool = False) -> dict[str, float | str]:
-    """One row of a table; `full`: of a full trajectory, where the last value is the last one given. `average` is the mean of
-    AVERAGE, as the paper does not say of which columns its own is; NaN where there are no cultures with growth."""
+    """One row of a table; `full`: of a full trajectory, where the last value is the last one given. `average` is the
+    mean of AVERAGE, as the paper does not say of which columns its own is; NaN where there are no cultures with
+    growth."""
     number = ~known.label[slots.item]
-    s, p = slots.take(number), Prediction(*(None if x is None else x[..., number] if i == 4 else x[number] for i, x in enumerate(said)))
+    s, p = (
+        slots.take(number),
+        Prediction(*(None if x is None else x[..., number] if i == 4 else x[number] for i, x in enumerate(said))),
+    )
     lost = p.point.isnan()
     low, high = known.normal[s.item].unbind(-1)
     row: dict[str, float | str] = {"model": name}
@@ -175,7 +186,9 @@ def score(name: str, slots: Slots, said: Prediction, known: Known, full: bool = 
     moved = ((s.y - s.last).abs() > 0.25 * s.last.abs()) & (s.y != 0) & (s.last != 0)
     if bool(moved.any()):
         there = torch.where(lost, MISSING, p.point)[moved]
-        row["high_sensitivity_smape"] = float((2 * (s.y[moved] - there).abs() / (s.y[moved].abs() + there.abs() + 1e-8)).mean())
+        row["high_sensitivity_smape"] = float(
+            (2 * (s.y[moved] - there).abs() / (s.y[moved].abs() + there.abs() + 1e-8)).mean()
+        )
     row |= label_scores(slots.y[~number], said.point[~number])
     row["average"] = sum(float(row[n]) for n in AVERAGE) / len(AVERAGE) if row["labels_positive"] else float("nan")
     row["answered"] = float((~lost).float().mean())
@@ -210,4 +223,3 @@ def from_paths(z: Tensor, slots: Slots, known: Known) -> Prediction:
     y = known.z(slots)
     apart = (z.unsqueeze(0) - z.unsqueeze(1)).abs().sum((0, 1)) / max(1, count * (count - 1))
     return Prediction(point, None, None, (z - y).abs().mean(0) - apart / 2 if count > 1 else None, z)
-

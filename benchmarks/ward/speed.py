@@ -1,12 +1,12 @@
 """How fast learned wards answer: `python -m benchmarks.ward.speed --json benchmarks/results/speed_ehr_world.json`.
 
-One run, kinds interleaved, medians of `--repeats` after a warm-up. Outcomes a second: 20 inquiries a step behind 40 steps
-of 20 inquiries each, at batch 1 and 64, for set_outcome and for causal language models over text (the paper's form) and
-quantile tokens, cache of keys and values on, of about as many weights as set_outcome. The language models have random
-weights, which cost what trained ones do; their grammar is narrowed to values of the length that stays have, so that
-an answer has the tokens that a trained model would write. A case: a stay of 160 events (the paper's has 159), its own
-outcomes, from the admission on; seconds of wall clock over the batch. Environment: EHRWard-v0, random menus.
-"""
+One run, kinds interleaved, medians of `--repeats` after a warm-up. Outcomes a second: 20 inquiries a step behind 40
+steps of 20 inquiries each, at batch 1 and 64, for set_outcome and for causal language models over text (the paper's
+form) and quantile tokens, cache of keys and values on, of about as many weights as set_outcome. The language models
+have random weights, which cost what trained ones do; their grammar is narrowed to values of the length that stays
+have, so that an answer has the tokens that a trained model would write. A case: a stay of 160 events (the paper's has
+159), its own outcomes, from the admission on; seconds of wall clock over the batch. Environment: EHRWard-v0, random
+menus."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 import clinenv  # noqa: F401  (registers the ids)
 from benchmarks.common.results import RESULTS, made_by, write_json
-from benchmarks.ward.rivals_lm import stay
+from benchmarks.ward.narratives import stay
 from world_models import catalog, keys, tree
 from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.causal_lm.codec import TextCodec, train_tokenizer
@@ -59,7 +59,8 @@ def menus(steps: int) -> tuple[Tensor, Tensor]:
 def step_of(index: int, values: dict[str, float] | None) -> Step:
     """The same orders as text; with outcomes where `values` are given."""
     asked = tuple(
-        Asked(q.name, *(() if values is None else (values[q.name], None, q.unit))) for q in sorted(_ITEMS, key=lambda q: q.name)
+        Asked(q.name, *(() if values is None else (values[q.name], None, q.unit)))
+        for q in sorted(_ITEMS, key=lambda q: q.name)
     )
     first = INTERVENTIONS[0]
     return Step(index, asked, (Given(first.name, "administration", float(first.standard), first.unit),))
@@ -98,9 +99,16 @@ def set_outcome_work(model: EHRWorldModel, batch: int) -> tuple[Work, Work]:
     static = model.admissions[:1].expand(batch, -1)
     delay = torch.zeros(shape, dtype=torch.int8)
     stays = Stays(
-        static, torch.zeros(batch, len(model.vocabulary.diagnoses)), asked.expand(shape), value, delay,
-        given.expand(batch, -1, -1), there, ~there, there,
-    )  # fmt: skip
+        static,
+        torch.zeros(batch, len(model.vocabulary.diagnoses)),
+        asked.expand(shape),
+        value,
+        delay,
+        given.expand(batch, -1, -1),
+        there,
+        ~there,
+        there,
+    )
     assert not bool((stays.delay == CENSORED).any())
     key = keys.from_seed(SEED, batch)
     state = believe(model, stays, key, torch.zeros(batch))
@@ -135,19 +143,25 @@ def language_work(lm: CausalLM, batch: int, values: dict[str, float]) -> tuple[W
 
 def environment_work(world: Any, batch: int, uncertainty: bool = True) -> Work:
     env = gymnasium.make_vec(
-        "EHRWard-v0", num_envs=batch, vectorization_mode="vector_entry_point", world=world, uncertainty=uncertainty,
+        "EHRWard-v0",
+        num_envs=batch,
+        vectorization_mode="vector_entry_point",
+        world=world,
+        uncertainty=uncertainty,
         autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP,
-    )  # fmt: skip
+    )
     env.reset(seed=SEED % 2**31)
     menu = (np.random.default_rng(0).random((8, batch, *env.single_action_space.shape)) < 0.2).astype(np.int8)
     turn = iter(range(1 << 60))
     return lambda: env.step(menu[next(turn) % len(menu)])
 
 
-def measure(works: dict[Any, Work], seconds: float, repeats: int, slow_s: float, what: str) -> dict[Any, dict[str, float]]:
-    """Calls a second of each work: median, least and greatest of interleaved repeats, after a call each to warm up. What
-    takes more than `slow_s` a call is not repeated after its second time. `cpu`: the median per second of processor time,
-    for a machine that others use too."""
+def measure(
+    works: dict[Any, Work], seconds: float, repeats: int, slow_s: float, what: str
+) -> dict[Any, dict[str, float]]:
+    """Calls a second of each work: median, least and greatest of interleaved repeats, after a call each to warm up.
+    What takes more than `slow_s` a call is not repeated after its second time. `cpu`: the median per second of
+    processor time, for a machine that others use too."""
     found: dict[Any, list[float]] = {name: [] for name in works}
     used: dict[Any, list[float]] = {name: [] for name in works}
     for name, work in tqdm(works.items(), desc=f"{what}, warm-up", mininterval=1):
@@ -168,7 +182,8 @@ def measure(works: dict[Any, Work], seconds: float, repeats: int, slow_s: float,
             used[name].append(done / max(time.process_time() - cpu, 1e-9))
     middle = statistics.median
     return {
-        n: {"median": middle(x), "low": min(x), "high": max(x), "cpu": middle(used[n]), "repeats": len(x)} for n, x in found.items()
+        n: {"median": middle(x), "low": min(x), "high": max(x), "cpu": middle(used[n]), "repeats": len(x)}
+        for n, x in found.items()
     }
 
 
@@ -186,7 +201,11 @@ def outcomes(
             lm = lms.get(name.removeprefix("causal_lm, "))
             weights = sum(p.numel() for p in (model if lm is None else lm.model).parameters())
             row = {"model": name, "parameters": weights, "batch": batch, "inquiries": K, "past_steps": PAST}
-            row |= {f"outcomes_a_second{'' if n == 'median' else '_' + n}": x * K * batch for n, x in found.items() if n != "repeats"}
+            row |= {
+                f"outcomes_a_second{'' if n == 'median' else '_' + n}": x * K * batch
+                for n, x in found.items()
+                if n != "repeats"
+            }
             row |= {"repeats": found["repeats"], "seconds_a_case": 1 / case[name]["median"] / batch}
             if lm is not None:
                 told = step_of(0, values)
@@ -228,7 +247,11 @@ def main(argv: list[str] | None = None) -> None:
     a = parser.parse_args(argv)
     torch.set_num_threads(a.threads)
     model = catalog.load(a.world)
-    told: dict[str, Any] = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__, "threads": a.threads}
+    told: dict[str, Any] = {
+        "processor": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "threads": a.threads,
+    }
     told |= {"load_average_before": os.getloadavg()[0], "case_events": K * CASE, "paper_seconds_a_case": 1.29}
     told["paper_hardware"] = "H100s, 64 requests at a time: other hardware, other model"
     if "outcomes" in a.parts:

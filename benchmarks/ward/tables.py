@@ -6,8 +6,8 @@ Results `PREFIX_table1.csv` (both settings, the paper's columns and those it lac
 trajectory, retention in percent), `_figure3.csv` and `.png` (all values against those that moved by over 25 %),
 `_efficiency.csv` (from `benchmarks.ward.speed`), `_hyperparameters.csv`. Predictions are kept under --runs: the same
 command goes on where it was stopped. Points are medians: of a language model's few draws, of 8 paths of a set_outcome
-world, of one path of medians for boosting. Rows marked "other data" are the paper's own figures and compare with nothing.
-"""
+world, of one path of medians for boosting. Rows marked "other data" are the paper's own figures and compare with
+nothing."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ class Field(NamedTuple):
 def ward_field(a: argparse.Namespace, model: EHRWorldModel) -> Field:
     paths = sorted(a.work.glob("train-*.safetensors"))
     if not paths:
-        raise SystemExit(f"{a.work} holds no train-*.safetensors; make them: python -m world_models.ehr_world.train --out DIR")
+        raise SystemExit(
+            f"{a.work} holds no train-*.safetensors; make them: python -m world_models.ehr_world.train --out DIR"
+        )
     shards, have = [], 0
     for path in paths:
         if have >= a.stays:
@@ -77,7 +79,9 @@ def ward_field(a: argparse.Namespace, model: EHRWorldModel) -> Field:
         ward_rollouts.write_shards(a.work, "test", seed, 2000, size=2000)
     stays = join(ward_rollouts.read_shards(a.work, a.split))
     known = Known(model.vocabulary, shards[0])
-    return _field(a, "oracle ward", known, train, tree.take(held, slice(-256, None)), stays, a.runs / "ward", a.budget, None)
+    return _field(
+        a, "oracle ward", known, train, tree.take(held, slice(-256, None)), stays, a.runs / "ward", a.budget, None
+    )
 
 
 def records_field(a: argparse.Namespace, model: EHRWorldModel) -> Field:
@@ -90,17 +94,33 @@ def records_field(a: argparse.Namespace, model: EHRWorldModel) -> Field:
 
 
 def _field(
-    a: argparse.Namespace, data: str, known: Known, train: Stays, held: Stays, stays: Stays, runs: Path, budget: float,
+    a: argparse.Namespace,
+    data: str,
+    known: Known,
+    train: Stays,
+    held: Stays,
+    stays: Stays,
+    runs: Path,
+    budget: float,
     starts: Path | None,
-) -> Field:  # fmt: skip
+) -> Field:
     judged = tree.take(stays, slice(0, a.patients))
     long = (judged.valid.sum(1) > BEGIN + 2).nonzero()[: a.full_patients, 0]
     part = clip(tree.take(judged, long), a.days * 6)
     runs.mkdir(parents=True, exist_ok=True)
     return Field(
-        data, known, train, held, judged, some_slots(judged, known.label, a.slots, a.seed), part, all_slots(part, BEGIN),
-        runs, budget, starts,
-    )  # fmt: skip
+        data,
+        known,
+        train,
+        held,
+        judged,
+        some_slots(judged, known.label, a.slots, a.seed),
+        part,
+        all_slots(part, BEGIN),
+        runs,
+        budget,
+        starts,
+    )
 
 
 def kept(field: Field, name: str, mark: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -131,22 +151,38 @@ def world_of(net: SetOutcome, name: str) -> EHRWorldModel:
     return model.eval().requires_grad_(False)
 
 
-def judge_net(field: Field, name: str, net: SetOutcome, mark: str, full: bool = True) -> list[tuple[str, Slots, Prediction]]:
+def judge_net(
+    field: Field, name: str, net: SetOutcome, mark: str, full: bool = True
+) -> list[tuple[str, Slots, Prediction]]:
     said = kept(field, f"{name}-next", mark, lambda: by_net(net, field.judged, field.slots, field.known).save())
     out = [("next_step", field.slots, Prediction(**said))]
     if full:
         given = records.cut(field.part, BEGIN)
-        made = kept(field, f"{name}-full", mark, lambda: {"paths": simulate(world_of(net, name), field.part, given, BEGIN)})
+        made = kept(
+            field, f"{name}-full", mark, lambda: {"paths": simulate(world_of(net, name), field.part, given, BEGIN)}
+        )
         out.append(("full_trajectory", field.full, at_slots(field, made["paths"])))
     return out
 
 
 def judge_lm(field: Field, form: str, a: argparse.Namespace, init: Path | None) -> list[tuple[str, Slots, Prediction]]:
-    lm = lms.train_lm(field.train, field.runs / form, field.budget, form, init=init, rate=2e-3 if init is None else 5e-4)
+    lm = lms.train_lm(
+        field.train, field.runs / form, field.budget, form, init=init, rate=2e-3 if init is None else 5e-4
+    )
     paths, few = (a.paths_text, a.full_paths_text) if form == "text" else (a.paths_quantile, a.full_paths_quantile)
-    said = kept(field, f"{form}-next", f"{paths}", lambda: lms.next_step(lm, field.judged, field.slots, field.known, paths).save())
-    made = kept(field, f"{form}-full", f"{few}", lambda: {"paths": lms.simulate(lm, field.part, BEGIN, field.known, few)})
-    return [("next_step", field.slots, Prediction(**said)), ("full_trajectory", field.full, at_slots(field, made["paths"]))]
+    said = kept(
+        field,
+        f"{form}-next",
+        f"{paths}",
+        lambda: lms.next_step(lm, field.judged, field.slots, field.known, paths).save(),
+    )
+    made = kept(
+        field, f"{form}-full", f"{few}", lambda: {"paths": lms.simulate(lm, field.part, BEGIN, field.known, few)}
+    )
+    return [
+        ("next_step", field.slots, Prediction(**said)),
+        ("full_trajectory", field.full, at_slots(field, made["paths"])),
+    ]
 
 
 def all_rows(field: Field, a: argparse.Namespace, shipped: EHRWorldModel | None) -> list[dict[str, Any]]:
@@ -159,7 +195,9 @@ def all_rows(field: Field, a: argparse.Namespace, shipped: EHRWorldModel | None)
             row = {"data": field.data, "setting": setting}
             row |= score(name, slots, said, know, setting == "full_trajectory") | {"cpu_s": budget, "remark": remark}
             stays = field.judged if setting == "next_step" else field.part
-            rows.append(row | {"patients": len(stays.static), "horizon_h": "" if setting == "next_step" else a.days * 24})
+            rows.append(
+                row | {"patients": len(stays.static), "horizon_h": "" if setting == "next_step" else a.days * 24}
+            )
 
     if shipped is not None:
         mark = checkpoint.sha256(a.world_folder) if a.world_folder else shipped.name
@@ -171,7 +209,9 @@ def all_rows(field: Field, a: argparse.Namespace, shipped: EHRWorldModel | None)
         add("set_outcome, equal budget", judge_net(field, "set_outcome", net, ""), spent(folder))
     for form, name in (("text", "causal_lm, text"), ("quantile", "causal_lm, quantile tokens")):
         if form in a.rivals:
-            few = {"text": (a.paths_text, a.full_paths_text), "quantile": (a.paths_quantile, a.full_paths_quantile)}[form]
+            few = {"text": (a.paths_text, a.full_paths_text), "quantile": (a.paths_quantile, a.full_paths_quantile)}[
+                form
+            ]
             found = judge_lm(field, form, a, field.starts / form if field.starts else None)
             add(name, found, spent(field.runs / form), f"median of {few[0]} draws; full trajectory: of {few[1]} paths")
     if "boosting" in a.rivals:
@@ -192,7 +232,14 @@ def all_rows(field: Field, a: argparse.Namespace, shipped: EHRWorldModel | None)
             add("SmolLM2-135M, prompt only", [("next_step", slots, said)], "", remark)
             add("last_value (those outcomes)", [("next_step", slots, simple("last_value", slots, know))], 0.0)
         except ImportError as error:
-            rows.append({"data": field.data, "setting": "next_step", "model": "SmolLM2-135M, prompt only", "remark": f"not run: {error}"})
+            rows.append(
+                {
+                    "data": field.data,
+                    "setting": "next_step",
+                    "model": "SmolLM2-135M, prompt only",
+                    "remark": f"not run: {error}",
+                }
+            )
     return rows
 
 
@@ -213,8 +260,13 @@ def sweep(field: Field, a: argparse.Namespace) -> list[dict[str, Any]]:
 
     known_fields = SetOutcomeConfig.__dataclass_fields__
     runs: list[tuple[str, str, dict[str, Any]]] = [("standard", "", {})]
-    runs += [("hidden", str(n), {"hidden": n}) for n in (96, 320)] + [("layers", "1", {"layers": 1}), ("rank", "0", {"rank": 0})]
-    runs += [("learning_rate", f"{r:g}", {"rate": r}) for r in (5e-4, 1e-3, 4e-3)] + [("batch", str(b), {"batch": b}) for b in (16, 64)]
+    runs += [("hidden", str(n), {"hidden": n}) for n in (96, 320)] + [
+        ("layers", "1", {"layers": 1}),
+        ("rank", "0", {"rank": 0}),
+    ]
+    runs += [("learning_rate", f"{r:g}", {"rate": r}) for r in (5e-4, 1e-3, 4e-3)] + [
+        ("batch", str(b), {"batch": b}) for b in (16, 64)
+    ]
     runs += [("with_diagnoses", "True (tells the future)", {"with_diagnoses": True})]
     if "backbone" in known_fields:
         runs += [("backbone", "transformer", {"backbone": "transformer"})]
@@ -222,8 +274,13 @@ def sweep(field: Field, a: argparse.Namespace) -> list[dict[str, Any]]:
     for name, value, options in tqdm(runs, desc="sweep", mininterval=1):
         folder = field.runs / f"sweep-{name}-{value.split()[0] if value else ''}"
         net = train_set_outcome(field.train, field.held, field.known.words, folder, a.sweep, **options)
-        (_, slots, said), = judge_net(field, folder.name, net, f"{a.sweep}", full=False)
-        row = {"parameter": name, "value": value, **score("set_outcome", slots, said, field.known), "cpu_s": spent(folder)}
+        ((_, slots, said),) = judge_net(field, folder.name, net, f"{a.sweep}", full=False)
+        row = {
+            "parameter": name,
+            "value": value,
+            **score("set_outcome", slots, said, field.known),
+            "cpu_s": spent(folder),
+        }
         rows.append(row | {"parameters": sum(p.numel() for p in net.parameters())})
     return rows
 
@@ -236,18 +293,26 @@ def write(rows: list[dict[str, Any]], path: Path, made: dict[str, Any]) -> None:
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--world", default="ehr-ward-small", help="the shipped world of the ward, a name or a folder")
-    parser.add_argument("--records-world", help="the shipped world of records; it must not have met the fold's patients")
+    parser.add_argument(
+        "--records-world", help="the shipped world of records; it must not have met the fold's patients"
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder of the ward's shards")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the rivals' training and predictions")
-    parser.add_argument("--parts", nargs="+", default=["rivals", "sweep", "efficiency"], choices=["rivals", "sweep", "efficiency"])
+    parser.add_argument(
+        "--parts", nargs="+", default=["rivals", "sweep", "efficiency"], choices=["rivals", "sweep", "efficiency"]
+    )
     parser.add_argument("--rivals", nargs="*", default=list(RIVALS), choices=RIVALS)
-    parser.add_argument("--budget", type=float, default=600.0, help="seconds of processor time for each that is trained")
+    parser.add_argument(
+        "--budget", type=float, default=600.0, help="seconds of processor time for each that is trained"
+    )
     parser.add_argument("--sweep", type=float, default=150.0, help="the same, for each row of the hyperparameter table")
     parser.add_argument("--records-budget", type=float, default=120.0, help="the same, on the records, after the ward")
     parser.add_argument("--stays", type=int, default=24000, help="training stays that are read")
     parser.add_argument("--split", choices=("test", "valid"), default="test")
     parser.add_argument("--patients", type=int, default=150)
-    parser.add_argument("--slots", type=int, default=16, help="numbers judged of a patient in the next step, whole steps")
+    parser.add_argument(
+        "--slots", type=int, default=16, help="numbers judged of a patient in the next step, whole steps"
+    )
     parser.add_argument("--full-patients", type=int, default=30)
     parser.add_argument("--days", type=int, default=7, help="of the full trajectory")
     parser.add_argument("--paths-text", type=int, default=5)

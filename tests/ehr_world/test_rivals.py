@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.ward import narratives
 from benchmarks.ward import rivals_lm as lms
 from benchmarks.ward.paper_tables import efficiency, figure_rows, paper_rows, retention
 from benchmarks.ward.rivals import Boosting, budget_steps, by_net, train_set_outcome
@@ -75,7 +76,7 @@ def test_a_stay_that_goes_on_is_told_as_in_training():
     whole = whole._replace(steps=tuple(s._replace(index=i) for i, s in enumerate(whole.steps)))
     codec = QuantileCodec.fit([whole])
     bare = whole._replace(steps=tuple(s._replace(asked=tuple(a for a in s.asked if a.item != STATUS)) for s in whole.steps))
-    told, trained = encode(lms.Staying(codec), bare).ids, encode(codec, whole).ids
+    told, trained = encode(narratives.Staying(codec), bare).ids, encode(codec, whole).ids
     assert told == trained[: len(told)] and len(trained) - len(told) == 2  # the last status and its outcome
 
 
@@ -86,7 +87,7 @@ def test_what_had_not_come_is_not_told():
     name = words().items[item].name
 
     def holds(now: int) -> bool:
-        step = lms.stay(stays, row, 0, place + 1, now=now).steps[place]
+        step = narratives.stay(stays, row, 0, place + 1, now=now).steps[place]
         return any(a.item == name for a in step.asked)
 
     assert not holds(place) and holds(place + int(stays.delay[row, place, item]))
