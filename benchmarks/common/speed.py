@@ -54,14 +54,14 @@ def rate(work: Callable[[], int], seconds: float, repeats: int) -> dict[str, flo
     return {"median": statistics.median(found), "low": min(found), "high": max(found), "cpu": statistics.median(cpu)}
 
 
-def stepping(env: gym.vector.VectorEnv, draws: int = 16, seed: int = 0) -> Callable[[], int]:
+def stepping(env: gym.vector.VectorEnv, actions: int = 16, seed: int = 0) -> Callable[[], int]:
     """Work: one step of every environment, with actions from a small table drawn beforehand."""
     env.reset(seed=seed)
-    table = np.random.default_rng(seed).integers(env.single_action_space.n, size=(draws, env.num_envs))
+    table = np.random.default_rng(seed).integers(env.single_action_space.n, size=(actions, env.num_envs))
     turn = iter(range(10**12))
 
     def work() -> int:
-        env.step(table[next(turn) % draws])
+        env.step(table[next(turn) % actions])
         return env.num_envs
 
     return work
@@ -73,6 +73,7 @@ def course(step: Callable[[], int]) -> Callable[[], int]:
 
 
 def clinical(world: Any, batch: int, observation: str) -> gym.vector.VectorEnv:
+    """A vector environment of `batch` patients, restarted in the step in which they end."""
     return gym.make_vec(
         "ECGDrug-v0",
         num_envs=batch,
@@ -207,6 +208,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Measure, print and, with --json, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.common.speed", description=__doc__.split("\n")[0])
     parser.add_argument("--worlds", nargs="+", default=["oracle", "ecg-wm-small"])
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))

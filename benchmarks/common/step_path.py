@@ -51,6 +51,7 @@ def path_of_step(env_id: str) -> tuple[int, int, int]:
 
 
 def main() -> None:
+    """Print one line an id."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("ids", nargs="*", default=list(IDS))
     for env_id in parser.parse_args().ids:

@@ -40,6 +40,7 @@ TOLERANCE = 1e-6
 
 
 def name_of(env_id: str, world: str, arguments: dict[str, Any]) -> str:
+    """A course's name in the file: id, world and options."""
     return "/".join((env_id, world, *(f"{name}={value}" for name, value in arguments.items())))
 
 
@@ -64,6 +65,7 @@ def course(env_id: str, world: str, arguments: dict[str, Any], steps: int = STEP
 
 
 def flat(observation: Any) -> np.ndarray:
+    """An observation, a dict or an array, as one row of float64."""
     parts = observation.values() if isinstance(observation, dict) else [observation]
     return np.concatenate([np.asarray(part, np.float64).reshape(-1) for part in parts])
 
@@ -82,6 +84,7 @@ def differences(found: dict[str, np.ndarray], before: dict[str, np.ndarray]) -> 
 
 
 def main() -> None:
+    """Write the courses; with --against compare, and exit with 1 where they differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="an .npz file")
     parser.add_argument("--against", type=Path, help="a file that another version wrote")

@@ -25,6 +25,8 @@ __all__ = ["REGIMENS", "Regimen", "main", "simulate"]
 
 
 SEED = 20_000  # of the first patient
+QTC_STOP_MS, QTC_RISE = 500.0, 1.15  # dofetilide's label: halve or stop above; halve if the first dose lengthens so
+LATE_STEPS = 6  # the last 12 h
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +93,14 @@ def simulate(
         hazard = truth["torsades_hazard_per_h"]
         cumulative += 0.5 * world.hours_per_step * (before + hazard)
         qtcf = chart["qtcf_ms"]
-        over |= qtcf > 500.0
+        over |= qtcf > QTC_STOP_MS
         top = torch.maximum(top, qtcf - baseline)
         if regimen.label and step % every == 0:
             if step == 0:
-                factor = torch.where((qtcf > 500.0) | (qtcf > 1.15 * baseline), 0.5, 1.0)
+                factor = torch.where((qtcf > QTC_STOP_MS) | (qtcf > QTC_RISE * baseline), 0.5, 1.0)
             else:
-                factor = torch.where(qtcf > 500.0, 0.0, factor)
-        if step >= steps - 6:
+                factor = torch.where(qtcf > QTC_STOP_MS, 0.0, factor)
+        if step >= steps - LATE_STEPS:
             late.append((chart["arrhythmia_burden"].mean().item(), truth["burden_shift_logit"].mean().item()))
     risk = -(-cumulative).expm1()
     above, below = risk[over], risk[~over]

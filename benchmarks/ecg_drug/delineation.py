@@ -1,4 +1,4 @@
-"""How well, and how fast, ECG intervals are measured: against drawn truth, LUDB's manual marks, and neurokit2.
+"""How well, and how fast, ECG intervals are measured: against synthetic truth, LUDB's manual marks, and neurokit2.
 
     python -m benchmarks.ecg_drug.delineation [--ludb DIR] [--out DIR] [--threads N] [--quick]
 
@@ -41,8 +41,8 @@ TRUTH_SEED, SPEED_SEED = 2024, 5
 TRUTH = ("heart_rate_bpm", "pr_ms", "qrs_ms", "qt_ms", "jt_peak_ms", "tpeak_tend_ms")
 
 
-def draw_truth(count: int, seed: int, noise_uv: float, fs: float = 500.0, low: float = 45.0, high: float = 130.0):
-    """Recordings [count, 12, 10 s] and the Intervals drawn; PR is cut so that P starts after the last T has ended."""
+def synthetic_ecgs(count: int, seed: int, noise_uv: float, fs: float = 500.0, low: float = 45.0, high: float = 130.0):
+    """Recordings [count, 12, 10 s] and their Intervals; PR is cut so that P starts after the last T has ended."""
     key = keys.from_seed(seed, count)
 
     def between(name: str, a: float, b: float) -> torch.Tensor:
@@ -142,6 +142,7 @@ def _has_neurokit() -> bool:
 
 
 def oracle(count: int, rival: bool) -> list[dict]:
+    """Errors on synthetic ECGs, `count` for each noise and sampling rate: rows of delineation_oracle.csv."""
     rows = []
 
     def add(method: str, noise: float, fs: float, name: str, value: np.ndarray, truth: np.ndarray) -> None:
@@ -164,7 +165,7 @@ def oracle(count: int, rival: bool) -> list[dict]:
         )
 
     for noise, fs in ((15.0, 500.0), (40.0, 500.0), (15.0, 250.0)):
-        ecg, truth = draw_truth(count, TRUTH_SEED, noise, fs)
+        ecg, truth = synthetic_ecgs(count, TRUTH_SEED, noise, fs)
         found = delineate(ecg, fs)
         for name in TRUTH:
             add("delineate", noise, fs, name, getattr(found, name).numpy(), getattr(truth, name).numpy())
@@ -177,6 +178,12 @@ def oracle(count: int, rival: bool) -> list[dict]:
 
 
 def ludb(folder: Path, rival: bool, quick: bool) -> list[dict]:
+    """Errors against manual marks: rows of delineation_ludb.csv.
+
+    Args:
+        rival: neurokit2 is there to be compared with.
+        quick: leave out its slow method.
+    """
     numbers, ecg, lead_ii, all_leads = read_ludb(folder)
     signal = torch.tensor(ecg, dtype=torch.float32)
     methods = {}
@@ -233,7 +240,7 @@ def ludb(folder: Path, rival: bool, quick: bool) -> list[dict]:
 
 def speed(rival: bool, threads: int) -> list[dict]:
     """ECGs per second of processor time (so that other users of the machine do not count), the best of five runs."""
-    ecg, _ = draw_truth(256, SPEED_SEED, 15.0)
+    ecg, _ = synthetic_ecgs(256, SPEED_SEED, 15.0)
     rows = []
 
     def add(method: str, batch: int, rate: float) -> None:
@@ -265,11 +272,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--ludb", type=Path, default=DATA / "ludb", help="folder of LUDB 1.0.1 (WFDB)")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--threads", type=int, default=1, help="torch threads (neurokit2 uses one)")
-    parser.add_argument("--quick", action="store_true", help="fewer drawn ECGs, no neurokit2 'dwt'")
+    parser.add_argument("--quick", action="store_true", help="fewer synthetic ECGs, no neurokit2 'dwt'")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     rival = _has_neurokit()
-    seeds = {"drawn ECGs": TRUTH_SEED, "ECGs timed": SPEED_SEED}
+    seeds = {"synthetic ECGs": TRUTH_SEED, "ECGs timed": SPEED_SEED}
     made = made_by("benchmarks.ecg_drug.delineation", argv, seeds, files=[HEIGHTS])
     write(options.out / "delineation_speed.csv", speed(rival, options.threads), made)
     write(options.out / "delineation_oracle.csv", oracle(128 if options.quick else 1024, rival), made)

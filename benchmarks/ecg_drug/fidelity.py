@@ -4,7 +4,7 @@ Four drugs, a single dose and a repeated one each; after 2, 12 and 24 h the inte
 learned world's own ECG are compared with the oracle's chart, beside persistence (the patient's baseline) and the
 population-mean course (baseline + mean change of 2,000 other patients at that hour of that plan). From the baseline
 ECG alone, and again from 2 and 4 h post-dose ECGs on. From the baseline alone there is also `best`: the median over
-the oracle's own draws of everything that a patient's baseline chart does not tell, the smallest mean absolute error
+the oracle's own samples of everything that a patient's baseline chart does not tell, the smallest mean absolute error
 that any model can have with that information. Simulated patients throughout: none of it is clinical evidence.
 """
 
@@ -73,6 +73,7 @@ def run(world, state, actions: Tensor) -> list:
 
 
 def without_residual(state):
+    """The state without its moment-to-moment variation: what is expected of it."""
     return state._replace(residual=torch.zeros_like(state.residual))
 
 
@@ -84,20 +85,21 @@ def measured(chart: Chart) -> dict[str, Tensor]:
     }
 
 
-def forecast(oracle, first: Chart, plan: Tensor, draws: int) -> list[Chart]:
-    """Charts after 0, 1, ... steps of the plan: medians [B] over the oracle's draws given the admission chart alone."""
+def forecast(oracle, first: Chart, plan: Tensor, samples: int) -> list[Chart]:
+    """Charts after 0, 1, ... steps of the plan: medians [B] over the oracle's samples given the admission chart
+    alone."""
     count = first["hours"].shape[0]
-    factors = {factor: first[name].repeat_interleave(draws) for factor, name in BASELINE.items()}
-    state = oracle.initial(keys.from_seed(BEST_SEED, count * draws), factors)
+    factors = {factor: first[name].repeat_interleave(samples) for factor, name in BASELINE.items()}
+    state = oracle.initial(keys.from_seed(BEST_SEED, count * samples), factors)
     found = []
     for s in run(oracle, state, plan):
         chart = oracle.observe(s)
-        found.append({n: chart[n].reshape(count, draws).median(dim=1).values for n in INTERVALS})
+        found.append({n: chart[n].reshape(count, samples).median(dim=1).values for n in INTERVALS})
     return found
 
 
 def particles(model, state, count: int, start: Tensor):
-    """[B * count] particles of one belief, each with its own unknowns and luck."""
+    """[B * count] particles of one belief, each with its own unknowns and random keys."""
     many = tree.repeat(state, count)
     number = torch.arange(count).repeat(start.shape[0])
     return model.rekey(many, keys.fold(keys.fold(many.key, "particle"), number))

@@ -1,11 +1,11 @@
 """Deciders made in the learned world, judged in the oracle: `python -m benchmarks.ecg_drug.policies`.
 
-Over the same patients with the same luck: no treatment, random, half the label's dose of dofetilide given to everyone
-without looking at anything, the dofetilide label's rule, PPO trained in the learned
-world (several seeds), CEM planning in the learned world, and PPO trained in the oracle itself as the upper reference.
-Beside what each earned in the oracle stands what the learned world promised for the same patients: the difference is
-the exploitation gap. Then CEM's risk aversion lambda is swept, on the safety cost (mu + lambda sigma of it is charged)
-and on the return (mu - lambda sigma of it is sought): return, safety cost and CVaR 5 %.
+Over the same patients with the same random keys: no treatment, random, half the label's dose of dofetilide given to
+everyone without looking at anything, the dofetilide label's rule, PPO trained in the learned world (several seeds),
+CEM planning in the learned world, and PPO trained in the oracle itself as the upper reference. Beside what each earned
+in the oracle stands what the learned world promised for the same patients: the difference is the exploitation gap.
+Then CEM's risk aversion lambda is swept, on the safety cost (mu + lambda sigma of it is charged) and on the return (mu
+- lambda sigma of it is sought): return, safety cost and CVaR 5 %.
 
 Writes policies.csv, policies.json, policies_lambda.csv and policies_lambda.png to --out; trained policies go to --runs
 and are used again by the next run.
@@ -144,7 +144,7 @@ class _Judge:
     def run(self, agent: Agent, simulator: Simulator, count: int, label: str) -> Episodes:
         """Courses of the first `count` patients."""
         with tqdm(total=self.horizon, desc=label, leave=False) as bar:
-            # The oracle draws its patients from the keys; the learned world is told what their admission charts show.
+            # The oracle makes its patients from the keys; the learned world is told what their admission charts show.
             fixed = {k: v[:count] for k, v in self.factors.items()} if simulator is self.learned else None
             return judge(agent, simulator, self.key[:count], self.horizon, fixed, progress=lambda _: bar.update())
 

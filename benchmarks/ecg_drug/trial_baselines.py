@@ -27,10 +27,12 @@ __all__ = ["concentration_response", "persistence", "population_course"]
 
 
 def persistence(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Target -> [R] the pre-dose value of the same period, ms."""
     return {name: rows[f"pre_{column}"].to_numpy(dtype=float) for name, column in TARGETS.items()}
 
 
 def population_course(train: pd.DataFrame, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Target -> [R] the pre-dose value plus the mean change of `train` at that drug and hour, ms."""
     found = {}
     for name, column in TARGETS.items():
         change = (train[column] - train[f"pre_{column}"]).groupby([train["drug"], train["hour"]]).mean()
@@ -49,6 +51,7 @@ def _padded(frame: pd.DataFrame, columns: np.ndarray) -> torch.Tensor:
 
 
 def concentration_response(train: pd.DataFrame, rows: pd.DataFrame, covariate: bool = False) -> dict[str, np.ndarray]:
+    """Target -> [R] of the linear mixed model fitted to `train`, ms; `covariate`: with the centred pre-dose value."""
     drugs = sorted(set(train["drug"]) - {"placebo"})
     hours = sorted(train["hour"].unique())
     mean_conc = train.groupby(["drug", "hour"])["conc_ng_per_ml"].mean()

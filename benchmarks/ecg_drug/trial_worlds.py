@@ -28,6 +28,8 @@ TARGETS = {"QTcF": "qtcf_ms", "JTpc": "jt_peak_c_ms", "TpTe": "tpeak_tend_ms", "
 
 
 class Prediction(NamedTuple):
+    """Point and 90 % band of every target."""
+
     point: dict[str, np.ndarray]  # target -> [R] ms
     low: dict[str, np.ndarray]  # 5 % quantile
     high: dict[str, np.ndarray]  # 95 % quantile

@@ -53,7 +53,7 @@ class Setup(NamedTuple):
     z: Tensor  # [N, Z] of the test rows; zeros elsewhere
     probe: probes.Probe
     threshold: Tensor  # [C] on the probe's logits; NaN: the label cannot be read
-    draws: int
+    number: int  # resamples of the patients, for intervals
     seed: int
 
     @property
@@ -98,7 +98,7 @@ def set_up(
     reader: Reader | None = None,
     rows: int = 20_000,
     threshold: str = "youden",
-    draws: int = 1000,
+    number: int = 1000,
     seed: int = 0,
 ) -> Setup:
     """Latents of the test ECGs, and what reads them.
@@ -120,13 +120,13 @@ def set_up(
     z = torch.zeros(len(m.ecg), jepa.config.latent)
     z[cohort.test] = latents(jepa, m.ecg, cohort.test)
     if reader is not None:
-        return Setup(jepa, cohort, z, reader.probe, torch.logit(reader.threshold), draws, seed)
+        return Setup(jepa, cohort, z, reader.probe, torch.logit(reader.threshold), number, seed)
     train, valid = (r[torch.linspace(0, len(r) - 1, min(rows, len(r))).long()] for r in (cohort.train, cohort.valid))
     z_valid = latents(jepa, m.ecg, valid)
     probe = probes.fit_probe(latents(jepa, m.ecg, train), m.label[train], (z_valid, m.label[valid]))
     score = probes.apply(probe, z_valid)
     limit = probes.youden(score, m.label[valid]) if threshold == "youden" else _as_many(score, m.label[valid])
-    return Setup(jepa, cohort, z, probe, limit, draws, seed)
+    return Setup(jepa, cohort, z, probe, limit, number, seed)
 
 
 def _as_many(score: Tensor, label: Tensor) -> Tensor:
@@ -139,12 +139,14 @@ def _as_many(score: Tensor, label: Tensor) -> Tensor:
 
 
 def read(s: Setup, z: Tensor) -> Read:
+    """What the probe reads in latents [B, Z]."""
     logits = probes.apply(s.probe, z)
     return Read(logits, logits >= s.threshold)  # a NaN threshold reads nothing
 
 
 @torch.no_grad()
 def predict(s: Setup, z: Tensor, action: Tensor, days: Tensor) -> Tensor:
+    """Latents [B, Z] after actions [B, C] over days [B]."""
     parts = zip(z.split(4096), action.float().split(4096), days.float().split(4096), strict=True)
     return torch.cat([s.jepa.predict(*part) for part in parts])
 
@@ -178,7 +180,7 @@ def errors(s: Setup) -> list[dict[str, Any]]:
         if int(mine.sum()) >= (2 if code == "all" else FEWEST):
             n = {"pairs": int(mine.sum()), "patients": len(patient[mine].unique())}
             for name, rival in against.items():
-                found = ratio_interval(true[mine], rival[mine], patient[mine], s.draws, s.seed)._asdict()
+                found = ratio_interval(true[mine], rival[mine], patient[mine], s.number, s.seed)._asdict()
                 told = {"error_true": float(true[mine].mean()), "error_other": float(rival[mine].mean())}
                 rows.append({"code": code, "change": change, "ratio": name, **found, **told, **n})
     return rows
@@ -245,9 +247,9 @@ def _constructed(s: Setup, rows: Tensor, c: int, others: list[int], gap: float) 
     days = torch.full((len(z),), gap)
     after = read(s, predict(s, z, action, days))
     stay = (before.has[:, others] == after.has[:, others]).all(1)
-    luck = keys.uniform(keys.from_seed(s.seed), c, "other onset", tuple(label.shape))[0].masked_fill(label, -1.0)
-    luck[:, c] = -1.0
-    another = torch.zeros(label.shape).scatter_(1, luck.argmax(1, keepdim=True), 1.0)
+    chance = keys.uniform(keys.from_seed(s.seed), c, "other onset", tuple(label.shape))[0].masked_fill(label, -1.0)
+    chance[:, c] = -1.0
+    another = torch.zeros(label.shape).scatter_(1, chance.argmax(1, keepdim=True), 1.0)
     control = read(s, predict(s, z, another, days))
     same = (before.has[:, others] == control.has[:, others]).all(1)
     told |= {"cases_others_stay": int(stay.sum()), "others_stay": float(stay.float().mean())}
@@ -331,7 +333,7 @@ def reversals(s: Setup) -> list[dict[str, Any]]:
     rows = []
     for name, mine in (("may be undone", may), ("may not be undone", ~may), ("all", torch.ones_like(may))):
         if bool(mine.any()):
-            found = ratio_interval(left[mine], moved[mine], m.patient[first][mine], s.draws, s.seed)._asdict()
+            found = ratio_interval(left[mine], moved[mine], m.patient[first][mine], s.number, s.seed)._asdict()
             rows.append(
                 {"changes": name, "pairs": int(mine.sum()), **{f"reversal_error_{n}": x for n, x in found.items()}}
             )
@@ -354,25 +356,26 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--probe-rows", type=int, default=20_000, help="training ECGs that the probe is fitted on at most"
     )
-    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--resamples", "--draws", type=int, default=1000, help="of the patients, for intervals")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "cardiac_jepa_actions", help="PREFIX of the results")
     a = parser.parse_args(argv)
     if not a.data.is_file():
         parser.error(f"--data {a.data} is no file; check the path")
-    if min(a.visits, a.probe_rows, a.draws, a.threads) < 1:
-        parser.error("visits, probe-rows, draws and threads must be 1 or more")
+    if min(a.visits, a.probe_rows, a.resamples, a.threads) < 1:
+        parser.error("visits, probe-rows, resamples and threads must be 1 or more")
     return a
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Write the four tables. Returns the exit status: 2 for a world or data that cannot be used."""
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
     try:
         world = jepa_world(a.world)
         reader = world.reader if a.threshold == "world" else None
-        s = set_up(world.jepa, cohort_of(read_monolith(a.data)), reader, a.probe_rows, a.threshold, a.draws, a.seed)
+        s = set_up(world.jepa, cohort_of(read_monolith(a.data)), reader, a.probe_rows, a.threshold, a.resamples, a.seed)
         made = {"error": errors(s), "onset": onsets(s), "rollout": rollout(s, a.visits), "reversal": reversals(s)}
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -89,6 +89,7 @@ class Settings:
     seed: int = 0
 
     def at(self, steps: int, share: float) -> int:
+        """Steps at a share of the patients: at least 50, at most `steps`."""
         return min(steps, max(50, round(steps * share**self.steps_power)))
 
 

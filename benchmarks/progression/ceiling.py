@@ -10,7 +10,7 @@ _error.csv   changed pairs of visits: mean-square error of the next latent as th
              of the mean over ECGs of the first visit. Ratios with 95 % intervals over patients.
 _onset.csv   the onset of one code in patients without it whose ECG is not read as having it, all else the same: share
              read as having it by the world's probe and threshold in the model's foretold latent, in the latent of the
-             oracle's ECG after that onset, and in the mean over drawings of it. What the oracle's own ECG does not
+             oracle's ECG after that onset, and in the mean over --many of those. What the oracle's own ECG does not
              show, no faithful model can foretell.
 """
 
@@ -52,27 +52,27 @@ def redrawn(key: Tensor, other: Tensor, t: Tensor, had: Tensor, condition: Tenso
     return mine._replace(weight=torch.where(had, mine.weight, theirs.weight), forms=forms)
 
 
-def _latents(reader: Reader, who: Visits, had: Tensor | None = None, luck: int = 0, chunk: int = 512) -> Tensor:
-    """[N, Z] of ECGs of these visits; `luck` above 0: of another day. `had`: forms of all else are another person's."""
+def _latents(reader: Reader, who: Visits, had: Tensor | None = None, day: int = 0, chunk: int = 512) -> Tensor:
+    """[N, Z] of ECGs of these visits; `day` above 0: on another day. `had`: forms of all else are another person's."""
     out = []
-    others = keys.from_seed(OTHERS_SEED + luck * len(who.key), len(who.key))
+    others = keys.from_seed(OTHERS_SEED + day * len(who.key), len(who.key))
     for rows in torch.arange(len(who.key)).split(chunk):
         v = tree.take(who, rows)
-        t = v.t + MOST_VISITS * luck
+        t = v.t + MOST_VISITS * day
         shown = None if had is None else redrawn(v.key, others[rows], t, had[rows], v.condition)
         ecg = draw_progression_ecg(v.key, t, v.condition, v.age_years, v.sex_female, v.treated, shown=shown)
         out.append(reader.latents(ecg))
     return torch.cat(out)
 
 
-def _drawings(reader: Reader, who: Visits, many: int, had: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _of_many_days(reader: Reader, who: Visits, many: int, had: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean latent [N, Z] of `many` days, and the mean square by which it misses the mean of all days, [N]."""
     drawn = torch.stack([_latents(reader, who, had, 1 + i) for i in tqdm(range(many), desc="days", leave=False)])
     return drawn.mean(0), drawn.var(0).mean(1) / many
 
 
 @torch.no_grad()
-def errors(world: Any, visits: Visits, many: int, most: int, draws: int, seed: int) -> list[dict[str, Any]]:
+def errors(world: Any, visits: Visits, many: int, most: int, number: int, seed: int) -> list[dict[str, Any]]:
     """Rows of _error.csv."""
     pairs = consecutive(visits)
     pairs = pairs[(visits.condition[pairs[:, 0]] != visits.condition[pairs[:, 1]]).any(1)]
@@ -81,8 +81,8 @@ def errors(world: Any, visits: Visits, many: int, most: int, draws: int, seed: i
     reader, jepa = world.reader, world.jepa
     z_a, z_b = _latents(reader, before), _latents(reader, after)
     action, days = after.condition.float() - before.condition.float(), after.days - before.days
-    ideal, spread = _drawings(reader, after, many, before.condition)
-    still, spread_still = _drawings(reader, before, many)
+    ideal, spread = _of_many_days(reader, after, many, before.condition)
+    still, spread_still = _of_many_days(reader, before, many)
     told = {
         "model": (
             (jepa.predict(z_a, action, days) - z_b).square().mean(1),
@@ -101,7 +101,7 @@ def errors(world: Any, visits: Visits, many: int, most: int, draws: int, seed: i
         ("resolutions alone", ends & ~starts),
     ):
         for who, (true, none) in told.items():
-            found = ratio_interval(true[mine], none[mine], before.patient[mine], draws, seed)._asdict()
+            found = ratio_interval(true[mine], none[mine], before.patient[mine], number, seed)._asdict()
             n = {"pairs": int(mine.sum()), "patients": len(before.patient[mine].unique())}
             error = {"error_true_action": float(true[mine].mean()), "error_no_action": float(none[mine].mean())}
             rows.append(
@@ -127,8 +127,8 @@ def onsets(world: Any, visits: Visits, many: int, most: int) -> list[dict[str, A
         action[:, c] = 1
         later = who._replace(condition=who.condition | action.bool())
         foretold = world.jepa.predict(z[mine], action, torch.full((len(mine),), 180.0))
-        found = {"model": foretold, "oracle_ecg": _latents(reader, later, luck=many + 1)}
-        found["mean_of_oracle_ecgs"] = _drawings(reader, later, many)[0]
+        found = {"model": foretold, "oracle_ecg": _latents(reader, later, day=many + 1)}
+        found["mean_of_oracle_ecgs"] = _of_many_days(reader, later, many)[0]
         row: dict[str, Any] = {"code": code, "cases": len(mine), "threshold": float(reader.threshold[c])}
         for name, latent in found.items():
             chance = reader.chances(latent)[:, c]
@@ -148,19 +148,20 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--patients", type=int, default=3000)
     parser.add_argument("--pairs", type=int, default=1200, help="changed pairs at most")
     parser.add_argument("--ecgs", type=int, default=300, help="visits at most that every onset is tried on")
-    parser.add_argument("--many", type=int, default=8, help="drawings of each ECG, 2 or more")
-    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--many", type=int, default=8, help="days on which each ECG is taken, 2 or more")
+    parser.add_argument("--resamples", "--draws", type=int, default=1000, help="of the patients")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "cardiac_jepa_ceiling", help="PREFIX of the results")
     a = parser.parse_args(argv)
-    for name, least in (("patients", 10), ("pairs", 2), ("ecgs", 2), ("many", 2), ("draws", 1), ("threads", 1)):
+    for name, least in (("patients", 10), ("pairs", 2), ("ecgs", 2), ("many", 2), ("resamples", 1), ("threads", 1)):
         if getattr(a, name) < least:
             parser.error(f"--{name} is {getattr(a, name)}; give {least} or more")
     return a
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Write both tables. Returns the exit status: 2 for a world that cannot be used."""
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
     try:
@@ -169,7 +170,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f"world {a.world!r} has other codes than the oracle; train one on the oracle's")
         visits = make_visits(a.seed, a.patients, "hospital")
         made = {
-            "error": errors(world, visits, a.many, a.pairs, a.draws, 0),
+            "error": errors(world, visits, a.many, a.pairs, a.resamples, 0),
             "onset": onsets(world, visits, a.many, a.ecgs),
         }
     except (ValueError, OSError) as error:

@@ -62,6 +62,7 @@ def panel(code: str, form: str | None, treatments: tuple[str, ...], seed: int = 
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Paint the sheet."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", required=True, help="PNG to write")
     parser.add_argument("--codes", nargs="+", default=["none", *CODES], help="conditions; none: healthy")

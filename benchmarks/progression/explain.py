@@ -38,7 +38,7 @@ from world_models import keys, tree
 from world_models.cardiac_jepa.explain import COMPOSITIONS, MAX_STEPS, ExplainState
 from world_models.protocol import Chart
 
-__all__ = ["PENALTIES", "Pairs", "answers", "compare", "draw_pairs", "main", "row"]
+__all__ = ["PENALTIES", "Pairs", "answers", "compare", "sample_pairs", "main", "row"]
 
 PENALTIES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 CEM = CEMConfig(horizon=3, candidates=192, particles=1, iterations=3, elites=12, finalists=4, every=(), floor=0.01)
@@ -60,8 +60,9 @@ class Pairs(NamedTuple):
         return self.state.sought
 
 
-def draw_pairs(simulator: Simulator, seed: int, count: int, apart_from: Tensor | None = None) -> Pairs:
-    """Changed pairs drawn from keys, each once; those whose first latent is a row of `apart_from` [N, Z] are left out.
+def sample_pairs(simulator: Simulator, seed: int, count: int, apart_from: Tensor | None = None) -> Pairs:
+    """Changed pairs sampled from keys, each once; those whose first latent is a row of `apart_from` [N, Z] are left
+    out.
 
     Raises:
         ValueError: no changed pair is among them.
@@ -160,8 +161,8 @@ def compare(
     say: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, float | str]]:
     """One row a solver, all on the same pairs."""
-    known = draw_pairs(simulator, LIBRARY_SEED, library)
-    test = draw_pairs(simulator, TEST_SEED, pairs, known.state.z_before)
+    known = sample_pairs(simulator, LIBRARY_SEED, library)
+    test = sample_pairs(simulator, TEST_SEED, pairs, known.state.z_before)
     say(f"{len(test.sought)} changed pairs, a library of {len(known.sought)}")
     few = slice(0, min(TUNED_ON, len(known.sought)))
     penalty = _penalty(simulator, tree.take(known.chart, few), known.sought[few], width, depth)
@@ -228,6 +229,7 @@ def _solvers(
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Compare the solvers and, with --out, write. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.progression.explain", description=__doc__)
     parser.add_argument("--world", default="cardiac-jepa-small", help="a world with pairs: a name or a folder")
     parser.add_argument("--pairs", type=int, default=2000, help="pairs drawn; those that changed are judged, each once")

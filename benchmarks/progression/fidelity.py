@@ -136,7 +136,7 @@ def judge(
     x: LabelledECGs,
     folds: int = 5,
     least: int = 5,
-    draws: int = 1000,
+    number: int = 1000,
     seed: int = 0,
     supervised_steps: int = 0,
     rates: tuple[float, ...] = (1e-4, 1e-3),
@@ -173,7 +173,7 @@ def judge(
     scores = {name: probes.cross_validated(value, label, group, folds, seed) for name, value in inputs.items()}
     if supervised_steps:
         scores["supervised"] = supervised_scores(x, label, group, config, folds, seed, supervised_steps, rates)
-    found = {name: bootstrap_macro(score, label, group, draws, seed, least) for name, score in scores.items()}
+    found = {name: bootstrap_macro(score, label, group, number, seed, least) for name, score in scores.items()}
     return {
         "note": NOTE,
         "source": x.source,
@@ -181,7 +181,7 @@ def judge(
         "patients": len(group.unique()),
         "left_out": x.skipped,
         "folds": folds,
-        "bootstrap_draws": draws,
+        "bootstrap_draws": number,
         "macro_auroc": {name: _plain(b.macro) for name, b in found.items()},
         "probe_minus": {name: _plain(difference(found["probe"], b)) for name, b in found.items() if name != "probe"},
         "labels": {
@@ -205,6 +205,7 @@ def _plain(x: Interval) -> dict[str, float]:
 
 
 def read_all(a: argparse.Namespace) -> LabelledECGs:
+    """The ECGs of every source that was given, joined. Raises ValueError, OSError: unreadable, or no common label."""
     parts = [read_table(a.records, a.labels)] if a.records else []
     parts += [read_ludb(a.ludb)] if a.ludb else []
     parts += [read_challenge(a.challenge)] if a.challenge else []
@@ -221,7 +222,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="metrics.json")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--least", type=int, default=5, help="ECGs with and without a label for it to be judged")
-    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--resamples", "--draws", type=int, default=1000, help="of the patients")
     parser.add_argument(
         "--supervised", action="store_true", help="also the same encoder trained from scratch in each fold"
     )
@@ -239,8 +240,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
             parser.error(f"{path} is no folder; check the path")
     if a.labels is not None and not a.labels.is_file():
         parser.error(f"--labels {a.labels} is no file; check the path")
-    if a.folds < 2 or min(a.least, a.draws, a.supervised_steps, a.threads) < 1:
-        parser.error("--folds must be 2 or more; least, draws, supervised-steps and threads 1 or more")
+    if a.folds < 2 or min(a.least, a.resamples, a.supervised_steps, a.threads) < 1:
+        parser.error("--folds must be 2 or more; least, resamples, supervised-steps and threads 1 or more")
     return a
 
 
@@ -261,6 +262,7 @@ def told(found: dict[str, Any]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Judge and write. Returns the exit status: 2 for input that cannot be read."""
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
     try:
@@ -270,7 +272,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"world {a.world!r} is no cardiac JEPA; name one, such as cardiac-jepa-small, or its folder"
             )
         steps = a.supervised_steps if a.supervised else 0
-        found = judge(world.jepa, read_all(a), a.folds, a.least, a.draws, a.seed, steps, tuple(a.supervised_rates))
+        found = judge(world.jepa, read_all(a), a.folds, a.least, a.resamples, a.seed, steps, tuple(a.supervised_rates))
         found = {"world": a.world, **found}
         seeds = {"folds, random encoder, bootstrap": a.seed}
         write_json(a.out, rounded(found), made_by("benchmarks.progression.fidelity", argv, seeds, [a.world]))

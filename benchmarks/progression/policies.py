@@ -1,10 +1,11 @@
 """Deciders made in a learned clinic, judged in the progression oracle: `python -m benchmarks.progression.policies`.
 
-Over the same patients with the same luck: no treatment with a visit every six or twelve months, random levels, the
-guideline rule, the rule told the recorded conditions (what reading the ECG costs), the rule with knobs found by the
-cross-entropy method in the learned world, PPO trained in the learned world (each seed, and their mean), PPO trained in
-the oracle (`--oracle-steps`), and CEM planning in the learned world, on the first `--cem-patients` patients, from what
-a policy sees and the latent. Everyone reads the oracle's ECGs through the learned world's own encoder and probe.
+Over the same patients with the same random keys: no treatment with a visit every six or twelve months, random levels,
+the guideline rule, the rule told the recorded conditions (what reading the ECG costs), the rule with knobs found by
+the cross-entropy method in the learned world, PPO trained in the learned world (each seed, and their mean), PPO
+trained in the oracle (`--oracle-steps`), and CEM planning in the learned world, on the first `--cem-patients`
+patients, from what a policy sees and the latent. Everyone reads the oracle's ECGs through the learned world's own
+encoder and probe.
 
 PPO starts from nothing, the tuned rule from the rule. What the rule takes for a condition, the reader's thresholds or
 0.5, is chosen on validation patients of the oracle whom nobody else meets.
@@ -71,10 +72,11 @@ CEM = CEMConfig(horizon=6, candidates=48, particles=8, iterations=3, elites=8, f
 
 
 class OracleOfTheLiving(ReadOracle):
-    """The oracle, which draws and reads an ECG only where an episode still runs; elsewhere probe and latent are 0."""
+    """The oracle, which makes and reads an ECG only where an episode still runs; elsewhere probe and latent are 0."""
 
     @torch.no_grad()
     def observe(self, state: Any, also: Sequence[str] = ()) -> Chart:
+        """Charts as the clinic reads them; see the class."""
         chart = self.oracle.observe(state)
         runs = ((chart["dead"] < 0.5) & (chart["years"] < HORIZON_YEARS - 1e-4)).nonzero().squeeze(1)
         if len(runs) == 0:
@@ -100,6 +102,7 @@ class TunedRule(ProgressionRule):
 
     @torch.no_grad()
     def act(self, chart: Chart) -> Tensor:
+        """Orders [B, A] of the turned rule."""
         orders = super().act(chart)
         offered = torch.tensor(INTERVALS_MONTHS, device=orders.device)
         distance = (orders[:, -1:].log2() + self.stretch.reshape(-1, 1) - offered.log2()).abs()
@@ -111,8 +114,8 @@ def thresholds(oracle: Simulator, patients: int, seed: int = VALID_SEED) -> tupl
     """[C] of the rule: the reader's own or 0.5, whichever earns more on validation patients; and what each earned."""
     reader = oracle.world.reader.threshold.detach().cpu().clamp(0.01, 0.99)  # a code nobody had has no threshold
     offered = {"reader": reader, "0.5": torch.full_like(reader, 0.5)}
-    luck = keys.from_seed(seed, patients)
-    earned = {n: float(judge(ProgressionRule(x), oracle, luck, STEPS).returns.mean()) for n, x in offered.items()}
+    key = keys.from_seed(seed, patients)
+    earned = {n: float(judge(ProgressionRule(x), oracle, key, STEPS).returns.mean()) for n, x in offered.items()}
     return offered[max(earned, key=earned.get)], earned
 
 
@@ -121,9 +124,9 @@ def tune(simulator: Simulator, threshold: Tensor, config: ParameterCEM, patients
 
     def evaluate(drawn: Tensor, iteration: int) -> Tensor:
         first = SEARCH_SEED + seed * 1_000_000 + iteration * patients
-        luck = keys.from_seed(first, patients).repeat(len(drawn))
+        key = keys.from_seed(first, patients).repeat(len(drawn))
         agent = TunedRule(threshold, drawn.repeat_interleave(patients, 0))
-        return judge(agent, simulator, luck, STEPS).returns.view(len(drawn), patients)
+        return judge(agent, simulator, key, STEPS).returns.view(len(drawn), patients)
 
     with tqdm(total=config.iterations, desc=f"tuning the rule, seed {seed}") as bar:
         return search(evaluate, torch.zeros(len(KNOBS)), config, seed, None, LARGEST, lambda *_: bar.update())
@@ -288,7 +291,7 @@ class _Run:
         self, agent: Agent, simulator: Simulator, count: int, label: str, also: tuple[str, ...] = ()
     ) -> Episodes:
         """Courses of the first `count` judged patients."""
-        # the oracle draws its patients from the keys; the learned world is told what their first charts show
+        # the oracle makes its patients from the keys; the learned world is told what their first charts show
         fixed = {k: v[:count] for k, v in self.factors.items()} if simulator is self.learned else None
         with tqdm(total=STEPS, desc=f"{label}: {simulator.world.name}", leave=False) as bar:
 

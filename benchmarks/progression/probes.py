@@ -2,8 +2,8 @@
 
 Prevalence at the first visit, first onsets a year, deaths a year by age and sex, ratios of treatments and risk factors
 recovered by simulation, the record's pairs, and patient-months a second on one thread, each beside a published range.
-A ratio is that of two rates over up to 24 months in the same patients with the same luck, once with and once without:
-a paired difference, and a check that the cited effect survives everything else that happens to them.
+A ratio is that of two rates over up to 24 months in the same patients with the same random keys, once with and once
+without: a paired difference, and a check that the cited effect survives everything else that happens to them.
 
 Base rates, some ratios and the cohorts were set by looking at these very rows, so that they lie within their ranges is
 calibration kept under watch, not independent evidence. (k) marks ranges from memory, not looked up. The speed rows tell
@@ -122,6 +122,7 @@ def _rate(state: ProgressionState, outcome: str, drugs: Tensor | None = None, mo
 
 
 def treatments(count: int) -> Iterator[dict[str, object]]:
+    """Ratio of an outcome's rates with and without each treatment."""
     for name, outcome, present, before, low, high, source in TREATED:
         state = _with(count, present, before)
         drugs = torch.tensor([d == name for d in DRUGS]).expand(count, -1)
@@ -133,6 +134,7 @@ def treatments(count: int) -> Iterator[dict[str, object]]:
 
 
 def risks(count: int) -> Iterator[dict[str, object]]:
+    """Ratio of an outcome's rates with and without each condition, and over ten years of age."""
     for present, outcome, low, high, source in RISKS:
         ratio = _rate(_with(count, (present,)), outcome, months=12) / _rate(_with(count, ()), outcome, months=36)
         yield _row(f"{present} present: rate of {outcome}", ratio, low, high, "ratio", source)
@@ -141,6 +143,7 @@ def risks(count: int) -> Iterator[dict[str, object]]:
 
 
 def prevalence(count: int) -> Iterator[dict[str, object]]:
+    """Share of the patients of each cohort who have a condition at entry, per cent."""
     for cohort in ("clinic", "hospital", "community"):
         share = ProgressionOracle(cohort=cohort).initial(keys.from_seed(1, count)).present.float().mean(0) * 100.0
         for code, found in zip(CODES, share.tolist(), strict=True):
@@ -150,6 +153,7 @@ def prevalence(count: int) -> Iterator[dict[str, object]]:
 
 
 def onsets(count: int) -> Iterator[dict[str, object]]:
+    """First onsets a year at 65, per 1,000."""
     state = _patients(count, 65.0)
     for code in CODES:
         low, high = ONSETS_PER_1000.get(code, (0.0, 1000.0))
@@ -160,6 +164,7 @@ def onsets(count: int) -> Iterator[dict[str, object]]:
 
 
 def deaths(count: int) -> Iterator[dict[str, object]]:
+    """Deaths a year by age and sex, per 1,000, beside a life table."""
     for age, both in LIFE_TABLE.items():
         for sex, expected in enumerate(both):
             state = _patients(count, float(age), float(sex), seed=7)
@@ -170,6 +175,7 @@ def deaths(count: int) -> Iterator[dict[str, object]]:
 
 
 def record(count: int) -> Iterator[dict[str, object]]:
+    """Shares of changed pairs and ECGs a patient in the records of two cohorts."""
     paper = {"stable_share": 0.729, "changed_1_share": 0.326, "changed_2_share": 0.228, "changed_3_share": 0.181}
     paper |= {"changed_more_share": 0.265, "ecgs_per_patient_mean": 4.96, "ecgs_per_patient_median": 2.0}
     paper |= {"single_ecg_patients_share": 0.355}
@@ -190,6 +196,7 @@ def record(count: int) -> Iterator[dict[str, object]]:
 
 
 def speed() -> Iterator[dict[str, object]]:
+    """Patient-months a second, the best of five."""
     world = ProgressionOracle()
     for batch in (1, 64, 4096):
         state = world.initial(keys.from_seed(1, batch))
@@ -204,6 +211,7 @@ def speed() -> Iterator[dict[str, object]]:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULT, help="CSV to write")
     parser.add_argument("--quick", action="store_true", help="a tenth of the patients: figures are then noise")

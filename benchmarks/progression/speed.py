@@ -129,6 +129,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Measure, print and write. Returns the exit status: 2 for a world without a JEPA."""
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
     if a.world == "untrained":

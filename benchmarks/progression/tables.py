@@ -4,8 +4,8 @@ Table 1: supervised end to end, naive self-supervision (patient invariance) and 
 linear probe and fine-tuned; triage (first ECG of a stay) and monitoring (all ECGs); a row for the same with inverse
 dynamics, as shipped, which the paper does not have. Table 2: at 1 % of the training patients. Table 3: SIGReg against
 VICReg. Figure 4: 100, 10 and 1 % of the patients, pre-training restricted too. Macro AUROC over the labels with at
-least `--least` ECGs on either side, 95 % intervals from 1,000 draws of the test patients; differences are paired on
-the same draws. A random encoder's probe is the floor. The validation fold chooses the probe's penalty, the best check
+least `--least` ECGs on either side, 95 % intervals from 1,000 resamples of the test patients; differences are paired on
+the same ones. A random encoder's probe is the floor. The validation fold chooses the probe's penalty, the best check
 of a fine-tuning and the supervised rival's rate, and is the same at every share of the training patients.
 
 Written: PREFIX_table1.csv, _table2.csv, _table3.csv, _figure4.csv and .png, _differences.csv, _labels.csv, _arms.csv,
@@ -64,11 +64,12 @@ class Judged:
         return told
 
     def has(self, key: Key) -> bool:
+        """Whether both tasks were judged."""
         return all((task, key) in self.found for task in TASKS)
 
 
-def judge(cohort: Cohort, arms: dict[tuple[str, float], Arm], draws: int, least: int, seed: int = 0) -> Judged:
-    """Bootstrap every arm's scores on the test ECGs, all with the same draws of patients."""
+def judge(cohort: Cohort, arms: dict[tuple[str, float], Arm], number: int, least: int, seed: int = 0) -> Judged:
+    """Bootstrap every arm's scores on the test ECGs, all on the same `number` resamples of the patients."""
     m, out = cohort.data, Judged()
     rows: dict[str, Tensor] = {
         "triage": m.first[cohort.test],
@@ -80,7 +81,7 @@ def judge(cohort: Cohort, arms: dict[tuple[str, float], Arm], draws: int, least:
             for task, keep in rows.items():
                 label, patient = m.label[cohort.test][keep], m.patient[cohort.test][keep]
                 out.found[task, (method, protocol, share)] = bootstrap_macro(
-                    score[keep], label, patient, draws, seed, least
+                    score[keep], label, patient, number, seed, least
                 )
     return out
 
@@ -233,7 +234,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--probe-loss", choices=("bce", "asymmetric"), default=s.probe_loss)
     parser.add_argument("--arms", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--fractions", nargs="+", type=float, default=[1.0, 0.1, 0.01], help="of the training patients")
-    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--resamples", "--draws", type=int, default=1000, help="of the test patients")
     parser.add_argument("--least", type=int, default=10, help="ECGs with and without a label for it to count")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -248,8 +249,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"--patients {a.patients}: at least 100, that all three splits have some")
     if not all(0 < f <= 1 for f in a.fractions):
         parser.error(f"--fractions {a.fractions} must lie in (0, 1]")
-    if min(a.steps, a.batch, a.finetune_steps, a.finetune_batch, a.draws, a.least, a.threads) < 1:
-        parser.error("steps, batches, draws, least and threads must be 1 or more")
+    if min(a.steps, a.batch, a.finetune_steps, a.finetune_batch, a.resamples, a.least, a.threads) < 1:
+        parser.error("steps, batches, resamples, least and threads must be 1 or more")
     return a
 
 
@@ -292,7 +293,7 @@ def run(a: argparse.Namespace, told: dict[str, Any]) -> list[Path]:
     for method, share in wanted_arms(a.arms, a.fractions):
         print(f"{method} at {100 * share:g} % of the patients", flush=True)
         arms[method, share] = run_arm(cohort, method, share, settings, a.work, a.device)
-    judged = judge(cohort, arms, a.draws, a.least)
+    judged = judge(cohort, arms, a.resamples, a.least)
     made, written = tables(judged, sorted(set(a.fractions))), []
     made |= {"labels": label_rows(judged, cohort), "within": within_rows(arms, cohort)}
     for row in made["arms"]:
@@ -312,6 +313,7 @@ def run(a: argparse.Namespace, told: dict[str, Any]) -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Train, judge and write. Returns the exit status: 2 for data that cannot be used."""
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
     try:

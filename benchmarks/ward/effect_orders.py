@@ -48,14 +48,17 @@ class Contrast:
 
     @property
     def setting(self) -> bool:
+        """It is a rate or a setting that is held, not an amount that is given."""
         return INTERVENTIONS[intervention_index(self.intervention)].per_hour is None
 
     @property
     def dose(self) -> float:
+        """The standard dose, in the intervention's unit."""
         return float(INTERVENTIONS[intervention_index(self.intervention)].standard)
 
     @property
     def horizons_h(self) -> tuple[int, ...]:
+        """Hours after the branching point at which the target is asked."""
         return tuple(sorted({*HORIZONS_H, self.horizon_h}))
 
     def given(self, step: int) -> bool:

@@ -14,12 +14,13 @@ __all__ = ["correlation", "effects", "reliability", "row_of", "summary"]
 
 
 def effects(values: Tensor) -> Tensor:
-    """Unit effects [B] from both arms [2, B, lucks]: the mean over the lucks in which both have a value."""
+    """Unit effects [B] from both arms [2, B, streams]: the mean over the random streams in which both have a value."""
     return (values[1] - values[0]).nanmean(-1)
 
 
 def reliability(values: Tensor) -> float:
-    """Share of the variance of unit effects that is between patients: split halves of the lucks, Spearman-Brown."""
+    """Share of the variance of unit effects that is between patients: split halves of the random streams,
+    Spearman-Brown."""
     single = values[1] - values[0]
     r = correlation(single[:, ::2].nanmean(-1), single[:, 1::2].nanmean(-1))
     return 2 * r / (1 + r) if r > 0 else 0.0
@@ -46,7 +47,7 @@ def row_of(truth: Tensor, learned: Tensor, others_mean: float, number: int = 100
     """
     both = ~(truth.isnan() | learned.isnan())
     if not bool(both.any()):
-        raise ValueError("no patient has an effect in both worlds; take more patients or more lucks")
+        raise ValueError("no patient has an effect in both worlds; take more patients or more --streams")
     truth, learned = truth[both].double(), learned[both].double()
     count = len(truth)
     pick = resamples_by_uniform(count, number)

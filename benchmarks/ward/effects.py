@@ -1,16 +1,16 @@
 """What orders do, in a learned ward and in truth: `python -m benchmarks.ward.effects --world ehr-ward-small`.
 
-Patients of the oracle ward live under the plain clinician, who sees the chart alone, up to a branching point; there the
-history branches into one arm with an order and one without (`effect_orders`), all else equal. Truth is the oracle:
-the same hidden patient, the same luck in both arms, the mean of several lucks a patient; a patient's unit effect is the
-difference of what the target's inquiry reports, whose noise is that of both arms. The learned ward knows the recorded
-chart only, and answers with the mean of several paths, the same luck in both arms. Nobody dies or goes home in the
-arms, in either world: an effect is that on who stays.
+Patients of the oracle ward live under the plain clinician, who sees the chart alone, up to a branching point; there
+the history branches into one arm with an order and one without (`effect_orders`), all else equal. Truth is the oracle:
+the same hidden patient, the same random keys in both arms, the mean of several keys a patient; a patient's unit effect
+is the difference of what the target's inquiry reports, whose noise is that of both arms. The learned ward knows the
+recorded chart only, and answers with the mean of several paths, the same keys in both arms. Nobody dies or goes home
+in the arms, in either world: an effect is that on who stays.
 
 Beside the learned ward's PEHE (root mean square of the error of the unit effect; Hill 2011, doi
 10.1198/jcgs.2010.08162) stand those of a model that denies the effect and of one that knows the mean effect on other
-patients. `oracle_reliability` is the share of the oracle's unit effects that is the patient and not luck: the square of
-the highest correlation anybody can reach.
+patients. `oracle_reliability` is the share of the oracle's unit effects that is the patient and not chance: the square
+of the highest correlation anybody can reach.
 
 `--world A B --dial 0 1`: worlds trained on clinicians of different confounding, on the same patients.
 """
@@ -92,14 +92,14 @@ def _steps(contrast: Contrast) -> dict[int, int]:
 
 
 @torch.no_grad()
-def oracle_arms(world: WardOracle, contrast: Contrast, who: Cohort, lucks: int) -> dict[int, Tensor]:
-    """Horizon -> reported target [2, B, lucks] of both arms (without, with) in truth; NaN: the specimen was lost."""
+def oracle_arms(world: WardOracle, contrast: Contrast, who: Cohort, streams: int) -> dict[int, Tensor]:
+    """Horizon -> reported target [2, B, streams] of both arms (without, with) in truth; NaN: the specimen was lost."""
     batch, item = len(who.state.key), inquiry_index(contrast.target)
-    state = tree.repeat(who.state, lucks)
-    luck = keys.fold(keys.fold(state.key, "effects"), torch.arange(lucks).repeat(batch))
-    state = world.rekey(state, luck)
+    state = tree.repeat(who.state, streams)
+    key = keys.fold(keys.fold(state.key, "effects"), torch.arange(streams).repeat(batch))
+    state = world.rekey(state, key)
     arms, out, steps = tree.cat([state, state]), {}, _steps(contrast)
-    chart = tree.repeat({"treatment_share": who.chart["treatment_share"]}, lucks)
+    chart = tree.repeat({"treatment_share": who.chart["treatment_share"]}, streams)
     for step in range(1, max(steps) + 1):
         course = arms.course._replace(
             alive=torch.ones_like(arms.course.alive), discharged=torch.zeros_like(arms.course.discharged)
@@ -114,7 +114,7 @@ def oracle_arms(world: WardOracle, contrast: Contrast, who: Cohort, lucks: int) 
         if step in steps:
             taken = arms.records.pending_drawn_h[:, item] > before
             value = torch.where(taken, arms.records.pending_value[:, item], float("nan"))
-            out[steps[step]] = value.view(2, batch, lucks)
+            out[steps[step]] = value.view(2, batch, streams)
     return out
 
 
@@ -126,8 +126,8 @@ def learned_arms(model: EHRWorldModel, contrast: Contrast, who: Cohort, paths: i
         part = tree.take(Cohort(*who), rows)
         key = part.state.key
         state = tree.repeat(believe(model, part.stays, key, torch.zeros(len(key))), paths)
-        luck = keys.fold(keys.fold(state.key, "learned effects"), torch.arange(paths).repeat(len(key)))
-        state = model.rekey(state, luck)
+        path_key = keys.fold(keys.fold(state.key, "learned effects"), torch.arange(paths).repeat(len(key)))
+        state = model.rekey(state, path_key)
         arms, out = tree.cat([state, state]), {}
         chart = tree.repeat({"treatment_share": part.chart["treatment_share"]}, paths)
         there = torch.ones_like(arms.alive)
@@ -151,7 +151,7 @@ def judge(
     judged: Cohort,
     others: Cohort,
     patients: int,
-    lucks: int,
+    streams: int,
     paths: int,
 ) -> list[dict[str, Any]]:
     """Rows of one contrast, every horizon and world; none where fewer than ten patients have a use for the order."""
@@ -162,8 +162,8 @@ def judge(
             f"{contrast.intervention}: only {len(chosen.state.key)} patients with {contrast.population}; left out"
         )
         return []
-    truth = oracle_arms(world, contrast, chosen, lucks)
-    other = oracle_arms(world, contrast, rest, max(1, lucks // 2))
+    truth = oracle_arms(world, contrast, chosen, streams)
+    other = oracle_arms(world, contrast, rest, max(1, streams // 2))
     drug, target = INTERVENTIONS[intervention_index(contrast.intervention)], INQUIRIES[inquiry_index(contrast.target)]
     rows = []
     for model, dial in models:
@@ -185,7 +185,7 @@ def judge(
                     "model": model.name,
                     "dial": dial,
                     **row_of(effects(truth[h]), effects(answer[h]), float(effects(other[h]).nanmean())),
-                    "oracle_reliability": reliability(truth[h]) if lucks > 1 else float("nan"),
+                    "oracle_reliability": reliability(truth[h]) if streams > 1 else float("nan"),
                     "without_oracle": float(truth[h][0].nanmean()),
                     "without_learned": float(answer[h][0].nanmean()),
                 }
@@ -213,7 +213,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path, made: dict[str, Any]) -> No
     )
     for i, dial in enumerate(dials):
         mine = [r for r in primary if r["dial"] == dial]
-        # |effect| over its own spread between patients and luck: orders of any unit on one axis
+        # |effect| over its own spread between patients and keys: orders of any unit on one axis
         scale = [max(r["unit_sd_oracle"], 0.05 * abs(r["effect_oracle"]), 1e-9) for r in mine]
         x = [r["effect_oracle"] / s for r, s in zip(mine, scale, strict=True)]
         y = [r["effect_learned"] / s for r, s in zip(mine, scale, strict=True)]
@@ -274,7 +274,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--orders", nargs="+", help="only these interventions")
     parser.add_argument("--candidates", type=int, default=4000, help="patients among whom those of an order are sought")
     parser.add_argument("--patients", type=int, default=150, help="of an order, at most")
-    parser.add_argument("--lucks", type=int, default=8, help="of a patient in the oracle")
+    parser.add_argument("--streams", "--lucks", type=int, default=8, help="random keys of a patient in the oracle")
     parser.add_argument("--paths", type=int, default=16, help="of a patient in the learned ward")
     parser.add_argument("--seed", type=int, default=ward_rollouts.TEST_SEED + 100_000, help="of the first patient")
     parser.add_argument("--out", type=Path, default=RESULTS / "effects_ehr_world.csv")
@@ -287,13 +287,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     unknown = sorted(set(a.orders or []) - {c.intervention for c in CONTRASTS})
     if unknown:
         parser.error(f"no contrast for {', '.join(unknown)}; there are: {', '.join(c.intervention for c in CONTRASTS)}")
-    for name in ("candidates", "patients", "lucks", "paths"):
+    for name in ("candidates", "patients", "streams", "paths"):
         if getattr(a, name) < 1:
             parser.error(f"--{name} {getattr(a, name)} must be at least 1")
     return a
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Judge every order and write table and figure."""
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
     models = [(catalog.load(w), d) for w, d in zip(a.world, a.dial, strict=True)]
@@ -307,7 +308,7 @@ def main(argv: list[str] | None = None) -> None:
     others = {s: cohort(world, keys.from_seed(a.seed + a.candidates, a.candidates), s) for s in branches}
     for contrast in tqdm(chosen, desc="orders", mininterval=1):
         at = contrast.branch
-        found = judge(world, models, contrast, judged[at], others[at], a.patients, a.lucks, a.paths)
+        found = judge(world, models, contrast, judged[at], others[at], a.patients, a.streams, a.paths)
         rows += found
         for r in found:
             if r["primary"]:

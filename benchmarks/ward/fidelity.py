@@ -4,7 +4,7 @@ On the oracle ward, patients never trained on (`ward_rollouts.TEST_SEED`), the o
 behaviour. Next step: each outcome from the true history. Full trajectory: the first step's outcomes are given, then
 the world lives by its own outcomes under the recorded orders up to day 7; its point is the median of 19 paths, and
 paths go on while the record does. Baselines: last value (full trajectory: the last one given), first value of the
-stay, the item's training median. The ceiling is the oracle itself: the same hidden patient, other luck (other
+stay, the item's training median. The ceiling is the oracle itself: the same hidden patient, other random keys (other
 measurement noise, bleeding, physiological noise), the median of 19. Mortality: learned ward and oracle both under the
 plain clinician, from 4 h and from 24 h on, deaths within 72 h.
 
@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.common.results import RESULTS, made_by, rounded, write_csv, write_json
-from benchmarks.ward.fidelity_tables import Table, ceiling_of, full_trajectory, next_step
-from benchmarks.ward.mortality import mortality
+from benchmarks.ward.fidelity_tables import PATHS_SEED, Table, ceiling_of, full_trajectory, next_step
+from benchmarks.ward.mortality import TEST_OFFSET, mortality
 from benchmarks.ward.records_judged import judge_folds, judge_world, told
 from world_models import catalog, tree
 from world_models.data.ehr.cells import DATE_ORDERS
@@ -77,11 +77,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """On the oracle's stays or on recorded ones. Returns the exit status: 2 for input that cannot be read."""
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
     if a.meds is None:
         rows = on_the_ward(a)
-        seeds = {name: getattr(ward_rollouts, f"{name.upper()}_SEED") for name in ("valid", "test")}
+        seeds = {"valid": ward_rollouts.VALID_SEED, "test": ward_rollouts.TEST_SEED}
+        if "death" in a.parts:
+            seeds |= {"judged": seeds["test"] + TEST_OFFSET, "recalibrated on": seeds["valid"] + TEST_OFFSET}
         made = made_by(MODULE, argv, seeds, [a.world, "ward-oracle"])
         write_csv(a.out or RESULTS / "fidelity_ehr_world.csv", rows, made)
         return 0
@@ -90,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
             a.begins = a.begins or [1, 6]
             rows, items = judge_folds(a)
             out = a.out or RESULTS / "fidelity_ehr_records.csv"
-            made = made_by(MODULE, argv, {"paths": 900_000_000, "bootstrap": 0}, [a.init])
+            made = made_by(MODULE, argv, {"paths": PATHS_SEED, "bootstrap": 0}, [a.init])
             write_csv(out, rows, made)
             write_csv(out.with_name(out.stem + "_items.csv"), items, made)
             for r in rows:
@@ -98,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             begin = (a.begins or [1])[0]
             found = judge_world(a.world, a.meds, a.tables, begin, a.paths, a.work, a.date_order)
-            made = made_by(MODULE, argv, {"paths": 900_000_000}, [a.world])
+            made = made_by(MODULE, argv, {"paths": PATHS_SEED}, [a.world])
             write_json(a.out, rounded(found), made)
             print(told(found))
     except (ValueError, OSError) as error:

@@ -44,12 +44,14 @@ __all__ = [
 
 PATHS, DAYS, CHUNK = 19, 7, 100  # of 19 paths the second and the last but one bound 80 % of a right model's mass
 _I = len(INQUIRIES)
+PATHS_SEED = 900_000_000  # of own courses under recorded orders
 PLACES = 100  # more than a stay has positions: packs stay and position into one number
 JOINT_SAMPLES = 16  # of a step's set of slots, for the energy score
 LOW_80, MEDIAN, HIGH_80 = 1, 9, 17  # of LEVELS: 10, 50 and 90 %
 
 
 def clip(stays: Stays, steps: int) -> Stays:
+    """The admission and the first `steps` steps of each stay."""
     return Stays(*stays[:2], *(x[:, : steps + 1] for x in stays[2:]))
 
 
@@ -201,7 +203,7 @@ def _unknown(like: Tensor) -> Tensor:
 
 
 def _against(ceiling: dict[str, Tensor], x: dict[str, Tensor], table: Table, name: str) -> list[dict]:
-    """Oracle with other luck, and the model, on the slots that both have."""
+    """Oracle with other random keys, and the model, on the slots that both have."""
     slot, mine = ceiling["where"].sort()
     at = torch.searchsorted(slot, x["where"]).clamp_max(len(slot) - 1)
     both = slot[at] == x["where"]
@@ -272,7 +274,7 @@ def _full_of(
 def simulate(model: EHRWorldModel, part: Stays, given: Stays, begin: int) -> Tensor:
     """Outcomes [P, B, T, I] of paths under the recorded orders; NaN where nothing was asked."""
     batch, count, _ = part.value.shape
-    key = keys.fold(keys.from_seed(900_000_000, batch * PATHS), "paths")
+    key = keys.fold(keys.from_seed(PATHS_SEED, batch * PATHS), "paths")
     many = Stays(*(x.repeat(PATHS, *[1] * (x.ndim - 1)) for x in given))
     state = model._redraw_pending(believe(model, many, key, torch.zeros(len(key))))
     out = torch.full((PATHS * batch, count, _I), float("nan"))
@@ -298,8 +300,8 @@ def ceiling_of(work: Path, patients: int, begin: int | None) -> dict[str, Tensor
 
 @torch.no_grad()
 def oracle_ceiling(patients: int, begin: int | None) -> dict[str, Tensor]:
-    """Median over PATHS other lucks of the oracle, under the test's recorded behaviour: next step (`begin` None: each
-    step from the true hidden state), or from the state after position `begin` on."""
+    """Median over PATHS other random keys of the oracle, under the test's recorded behaviour: next step (`begin` None:
+    each step from the true hidden state), or from the state after position `begin` on."""
     world = WardOracle()
     key = keys.from_seed(ward_rollouts.TEST_SEED, patients)
     state, where, point = world.initial(key), [], []

@@ -28,6 +28,8 @@ __all__ = ["HORIZON", "learned_chance", "mortality", "plain", "stays_from"]
 
 HORIZON = 18  # steps of four hours
 _RIVAL_PATIENTS = 16000
+DEATH_SEED = 910_000_000  # of the learned ward's courses
+TEST_OFFSET = 50_000  # seeds of the judged and of the recalibrating patients, past the splits' first
 
 
 def plain(chart: Chart, key: Tensor, t: Tensor, severity: Tensor | None = None, confounding: float = 0.0) -> Tensor:
@@ -49,9 +51,9 @@ def learned_chance(model: EHRWorldModel, stays: Stays, begin: int, paths: int, c
     out = []
     for rows in tqdm(torch.arange(len(stays.static)).split(chunk), desc=f"death from {begin * 4} h", mininterval=1):
         many = tree.repeat(tree.take(cut(stays, begin), rows), paths)
-        luck = keys.fold(keys.from_seed(910_000_000 + int(rows[0]) * paths, len(rows) * paths), "death")
-        state = model._redraw_pending(believe(model, many, luck, torch.zeros(len(luck))))
-        lives = torch.ones(len(luck))
+        key = keys.fold(keys.from_seed(DEATH_SEED + int(rows[0]) * paths, len(rows) * paths), "death")
+        state = model._redraw_pending(believe(model, many, key, torch.zeros(len(key))))
+        lives = torch.ones(len(key))
         for _ in range(HORIZON):
             state = model.transition(state, clinician(model.observe(state)))
             lives = lives * (1.0 - state.death_chance)  # 0 for those at home
@@ -62,14 +64,14 @@ def learned_chance(model: EHRWorldModel, stays: Stays, begin: int, paths: int, c
 
 @torch.no_grad()
 def oracle_chance(seed: int, patients: int, there: Tensor, begin: int, paths: int) -> Tensor:
-    """Chance [B] from the hidden state: the share of `paths` other lucks that die."""
+    """Chance [B] from the hidden state: the share of `paths` other random keys that die."""
     world = WardOracle()
     state = world.initial(keys.from_seed(seed, patients))
     for _ in range(begin):
         state = world.transition(state, clinician(world.observe(state)))
     state = tree.take(state, there)
-    luck = keys.fold(state.key.repeat_interleave(paths), torch.arange(paths).repeat(len(state.key)))
-    state = world.rekey(tree.repeat(state, paths), luck)
+    other = keys.fold(state.key.repeat_interleave(paths), torch.arange(paths).repeat(len(state.key)))
+    state = world.rekey(tree.repeat(state, paths), other)
     for _ in range(HORIZON):
         state = world.transition(state, clinician(world.observe(state)))
     return (world.observe(state)["alive"] < 0.5).float().view(-1, paths).mean(1)
@@ -121,9 +123,9 @@ def mortality(
     model: EHRWorldModel, patients: int, begin: int, paths: int = 8, oracle_paths: int = 16, seed: int | None = None
 ) -> list[dict]:
     """Rows of the table of deaths within 72 h after position `begin`; `oracle_paths` 0 leaves the oracle's row out."""
-    seed = ward_rollouts.TEST_SEED + 50_000 if seed is None else seed
+    seed = ward_rollouts.TEST_SEED + TEST_OFFSET if seed is None else seed
     stays, died, there = stays_from(seed, patients, begin)
-    valid, fate, _ = stays_from(ward_rollouts.VALID_SEED + 50_000, patients, begin)
+    valid, fate, _ = stays_from(ward_rollouts.VALID_SEED + TEST_OFFSET, patients, begin)
     shift, slope = recalibration(learned_chance(model, valid, begin, paths), fate)
     plainly = learned_chance(model, stays, begin, paths)
     guesses = {
@@ -136,6 +138,6 @@ def mortality(
     named = {"setting": f"death_72h_from_{begin * 4}h", "patients": len(died), "deaths": int(died.sum())}
     rows = [{**named, "model": name, **brier(chance, died)} for name, chance in guesses.items()]
     rows[1] |= {"shift": shift, "slope": slope}
-    for row in rows[3:]:  # a share of a few lucks is 0 for most: no forecast whose reliability could be judged
+    for row in rows[3:]:  # a share of a few keys is 0 for most: no forecast whose reliability could be judged
         del row["groups_outside_band_of_5"], row["largest_gap"]
     return rows

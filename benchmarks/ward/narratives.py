@@ -35,6 +35,7 @@ class Staying:
         return getattr(self.inner, name)
 
     def orders(self, step: Step, before: int, hours_per_step: float) -> list[int]:
+        """Tokens of a step's orders; before them the outcome of the status that the step before asked for."""
         end = [] if before < 0 else [*self.inner.ask(STATUS), *self.inner.outcome(_END)]
         asked = step._replace(asked=(*step.asked, _ASKED_END))
         return [*end, *self.inner.orders(asked, step.index - 1 if before < 0 else before, hours_per_step)]

@@ -131,6 +131,7 @@ def efficiency(path: Path) -> list[dict[str, Any]]:
 
 
 def hyperparameters() -> list[dict[str, Any]]:
+    """The paper's own rows of the hyperparameter table."""
     return [
         {"parameter": p, "value": v, "model": "EHRWorld-14B", "s25": s, "label_f1": f, "average": mean, "remark": _MARK}
         for p, v, s, f, mean in _TUNED

@@ -1,10 +1,10 @@
 """Policies made in the learned ward, judged in the oracle: `python -m benchmarks.ward.policies --world ehr-ward-small`.
 
-Over the same patients with the same luck: no orders, the clinician's rule, the rule at the menu's standard amounts, PPO
-on the menu's switches from nothing, PPO on the rule's knobs from the rule (several seeds), and knobs found by the
-cross-entropy method in the learned ward, once for each lambda (sought is the mean return minus lambda times its SD over
-patients), and by a gradient shrunk term by term (`agents.planning.shrunk_gradient`). The last row has its knobs from
-that gradient in the oracle itself: what was to be had.
+Over the same patients with the same random keys: no orders, the clinician's rule, the rule at the menu's standard
+amounts, PPO on the menu's switches from nothing, PPO on the rule's knobs from the rule (several seeds), and knobs
+found by the cross-entropy method in the learned ward, once for each lambda (sought is the mean return minus lambda
+times its SD over patients), and by a gradient shrunk term by term (`agents.planning.shrunk_gradient`). The last row
+has its knobs from that gradient in the oracle itself: what was to be had.
 
 Beside what each earned in the oracle stands what it earned in the learned ward on that ward's own patients. Two gaps
 are told apart: `optimism` (learned minus oracle) holds what the world gets wrong for everybody; `exploitation` (gain on
@@ -116,8 +116,8 @@ def tune(
     def evaluate(drawn: Tensor, iteration: int) -> Tensor:
         count = drawn.shape[0]
         first = SEARCH_SEED + seed * 1_000_000 + iteration * patients
-        luck = keys.from_seed(first, patients).repeat(count)
-        found = stays(lambda chart, rows: tuned(chart, drawn[rows // patients]), simulator, luck, steps)
+        key = keys.from_seed(first, patients).repeat(count)
+        found = stays(lambda chart, rows: tuned(chart, drawn[rows // patients]), simulator, key, steps)
         return found.returns.view(count, patients)
 
     with tqdm(total=config.iterations, desc=label) as bar:
@@ -133,8 +133,8 @@ def ascend(simulator: Simulator, config: ShrunkGradient, seed: int, label: str, 
     """Knobs [P] of the rule by `climb` in `simulator`, from the rule itself, on new patients at every look."""
 
     def evaluate(drawn: Tensor, patient: Tensor, look: int) -> dict[str, Tensor]:
-        luck = keys.from_seed(CLIMB_SEED + seed * 1_000_000 + look * 10_000, int(patient.max()) + 1)[patient]
-        return stays(lambda chart, rows: tuned(chart, drawn[rows]), simulator, luck, steps).terms
+        key = keys.from_seed(CLIMB_SEED + seed * 1_000_000 + look * 10_000, int(patient.max()) + 1)[patient]
+        return stays(lambda chart, rows: tuned(chart, drawn[rows]), simulator, key, steps).terms
 
     with tqdm(total=config.rounds, desc=label) as bar:
 
@@ -160,6 +160,8 @@ def kept(path: Path, make: Callable[[], Tensor], about: Mapping[str, Any]) -> Te
 
 
 def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as fixed-width text."""
+
     def cell(row: Mapping[str, Any], name: str) -> str:
         return f"{row[name]:.2f} [{row[name + '_low']:.2f}, {row[name + '_high']:.2f}]"
 

@@ -27,6 +27,7 @@ class Row:
 
     @property
     def inside(self) -> str:
+        """ "yes" if the measured value lies within its range, else "no"."""
         return "yes" if self.low <= self.measured <= self.high else "no"
 
 
@@ -34,6 +35,7 @@ Orders = dict[str, float]
 
 
 def action(count: int, orders: Orders) -> Tensor:
+    """[count, A] the same orders for everybody."""
     given = torch.zeros(count, len(ORDERS))
     for name, amount in orders.items():
         given[:, order_index(name)] = amount
@@ -58,6 +60,7 @@ def run(world: WardOracle, state: WardState, steps: list[Orders]) -> list[WardSt
 
 
 def patients(disease: str, count: int, hours: float = 1.0, **factors: float) -> tuple[WardOracle, WardState]:
+    """The ward at steps of `hours`, and patients of one disease with these factors fixed."""
     world = WardOracle(disease.replace("_", "-"), hours_per_step=hours)
     given = {name: torch.full((count,), value) for name, value in factors.items()}
     return world, world.initial(keys.from_seed(11, count), given)

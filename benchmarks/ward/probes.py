@@ -1,6 +1,6 @@
 """Does the ward answer orders as patients do? `python -m benchmarks.ward.probes [--out FILE] [--quick]`.
 
-Every probe gives an order to simulated patients and the same patients, with the same luck, nothing (or something
+Every probe gives an order to simulated patients and the same patients, with the same random keys, nothing (or something
 else), and puts the mean difference beside the range that the literature reports. Then the course: odds of death by the
 delay of antibiotics, mortality and stay by disease under `clinician` and with nothing done. Then the balances of
 water, sodium, potassium and haemoglobin over 14 days of random orders, and patient-hours a second on one core.
@@ -31,6 +31,7 @@ SEEDS = {"orders": 11, "courses": 1, "balances": 2, "delay": 3, "speed": 4, "cul
 
 
 def potassium(count: int) -> Iterator[Row]:
+    """What potassium chloride does to the level."""
     world, state = patients("gi_bleed", count, severity=0.05, chronic_kidney_disease=0.0, chronic_heart_failure=0.0)
     low = state.salts.cell_potassium - 250.0  # a deficit that brings the level to about 3.2
     state = run(world, state._replace(salts=state.salts._replace(cell_potassium=low)), [{}] * 3)[-1]
@@ -56,6 +57,7 @@ def potassium(count: int) -> Iterator[Row]:
 
 
 def red_cells(count: int) -> Iterator[Row]:
+    """What a unit of red cells does to haemoglobin."""
     world, state = patients("gi_bleed", count, severity=0.6, weight_kg=72.0)
     state = state._replace(blood=state.blood._replace(lesion=torch.zeros_like(state.blood.lesion)))
     found, _ = effect(world, state, [{"red_cells_units": 1.0}] + [{}] * 11, [{}] * 12, "true_haemoglobin_g_dl")
@@ -63,6 +65,7 @@ def red_cells(count: int) -> Iterator[Row]:
 
 
 def pressors(count: int) -> Iterator[Row]:
+    """What norepinephrine and vasopressin do to the pressure in septic shock, and how fast it goes."""
     world, state = patients("sepsis", count, severity=0.55)
     shock = state.signals.map < 65.0
     rows = shock.nonzero()[:, 0]
@@ -99,6 +102,7 @@ def _damage(state: WardState, level: float) -> WardState:
 
 
 def fluid(count: int) -> Iterator[Row]:
+    """How much of a litre of saline stays in the plasma."""
     world, state = patients("gi_bleed", count, severity=0.0, weight_kg=75.0, chronic_heart_failure=0.0)
     state = state._replace(blood=state.blood._replace(lesion=torch.zeros_like(state.blood.lesion)))
     state = run(world, state, [{}] * 6)[-1]
@@ -120,6 +124,7 @@ def fluid(count: int) -> Iterator[Row]:
 
 
 def ketoacidosis(count: int) -> Iterator[Row]:
+    """What insulin does to glucose, potassium and ketones."""
     world, state = patients("diabetic_ketoacidosis", count, severity=0.5)
     treatment = {"insulin_units_h": 7.0, "saline_ml": 500.0}
     states = run(world, state, [treatment] * 4)
@@ -132,6 +137,7 @@ def ketoacidosis(count: int) -> Iterator[Row]:
 
 
 def kidney(count: int) -> Iterator[Row]:
+    """What furosemide does, and how creatinine rises when the kidneys fail."""
     world, state = patients("gi_bleed", count, severity=0.0, chronic_kidney_disease=0.0, chronic_heart_failure=0.0)
     state = tree.take(state, (state.signals.gfr > 80.0).nonzero()[:, 0])
     states = run(world, state, [{"furosemide_mg": 40.0}] + [{}] * 7)
@@ -160,6 +166,7 @@ def kidney(count: int) -> Iterator[Row]:
 
 
 def drugs(count: int) -> Iterator[Row]:
+    """What single doses of other drugs do."""
     world, state = patients("pneumonia", count, severity=0.2)
     on = run(world, state, [{"heparin_units_kg_h": 18.0}] * 12)[-1]
     yield Row("heparin 18 U/kg/h: PTT", float(world.truth(on)["true_ptt_s"].mean()), 60.0, 80.0, "s", "60 to 80 (k)")

@@ -18,8 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.common.intervals import RESAMPLES, paired_difference
-from benchmarks.ward.fidelity_tables import by_length
-from benchmarks.ward.scores import LEVELS, pinball_crps, point_scores
+from benchmarks.ward.fidelity_tables import HIGH_80, LOW_80, MEDIAN, PATHS_SEED, by_length
+from benchmarks.ward.scores import CLOSE, LEVELS, MOVED, pinball_crps, point_scores
 from world_models import keys, tree
 from world_models.ehr_world.records import Guesses, Records, cut, first_value, numbers
 from world_models.ehr_world.set_outcome import bins
@@ -73,7 +73,7 @@ def _columns(
     y: Tensor,
     item: Tensor,
     known: dict[str, Tensor],
-    luck: int,
+    stream: int,
 ) -> Slots:
     """Predictions of N slots: the world's from its bins' mass [N, K], the guesses' from `known` name -> value (NaN:
     none). Without `around` (a mixture of many paths' distributions) bins are even inside."""
@@ -82,16 +82,16 @@ def _columns(
     z = to_z(y, scale)
     q = bins.quantile(mass, LEVELS.expand(len(mass), -1), edges, around)
     # an interval's coverage of rounded numbers means nothing where one report holds half the mass: spread them evenly
-    even = keys.uniform(keys.from_seed(88), luck, "even", (len(y),))[0] - 0.5
+    even = keys.uniform(keys.from_seed(88), stream, "even", (len(y),))[0] - 0.5
     spread = to_z(y + even * grid[item], scale)
     inside = torch.maximum(torch.minimum(z, edges[:, -1]), edges[:, 0])
     out = {
         "y": y,
         "item": item,
-        "point/model": from_z(q[:, 9], scale),
+        "point/model": from_z(q[:, MEDIAN], scale),
         "nll/model": -bins.log_density(mass.log(), inside, edges, around),
         "crps/model": pinball_crps(q, z),
-        "inside/model": ((spread >= q[:, 1]) & (spread <= q[:, 17])).float(),
+        "inside/model": ((spread >= q[:, LOW_80]) & (spread <= q[:, HIGH_80])).float(),
         "point/model_hits": _most_hits(mass, around, q, edges, scale),
     }
     median = guesses.median[item]
@@ -109,7 +109,7 @@ def _columns(
 
 
 def _most_hits(
-    mass: Tensor, around: bins.Around | None, q: Tensor, edges: Tensor, scale: Tensor, k: float = 0.25
+    mass: Tensor, around: bins.Around | None, q: Tensor, edges: Tensor, scale: Tensor, k: float = CLOSE
 ) -> Tensor:
     """The point [N] that is likeliest to lie within k of the value, |yhat - y| <= k |y|: the best of 19 quantiles."""
     point = from_z(q, scale.unsqueeze(1))
@@ -125,10 +125,12 @@ def _most_hits(
 
 
 def joined(found: list[Slots]) -> Slots:
+    """The slots of several chunks, columns concatenated."""
     return {n: torch.cat([f[n] for f in found]) for n in found[0]}
 
 
 def restrict(slots: Slots, keep: Tensor) -> Slots:
+    """The slots for which `keep` bool [N] holds."""
     return {n: x[keep] for n, x in slots.items()}
 
 
@@ -180,12 +182,12 @@ def path_slots(
         rows = longer[rows]
         given = cut(part, begin)
         batch, count, _ = part.value.shape
-        luck = keys.fold(keys.fold(keys.from_seed(900_000_000, batch * paths), "paths"), rows.repeat(paths))
-        luck = keys.fold(luck, torch.arange(paths).repeat_interleave(batch))
+        key = keys.fold(keys.fold(keys.from_seed(PATHS_SEED, batch * paths), "paths"), rows.repeat(paths))
+        key = keys.fold(key, torch.arange(paths).repeat_interleave(batch))
         many = Stays(*(x.repeat(paths, *[1] * (x.ndim - 1)) for x in given))
-        state = model._redraw_pending(believe(model, many, luck, torch.zeros(len(luck))))
+        state = model._redraw_pending(believe(model, many, key, torch.zeros(len(key))))
         there = numbers(model.vocabulary, part)
-        on = torch.ones(len(luck), dtype=torch.bool)
+        on = torch.ones(len(key), dtype=torch.bool)
         shown, chart = charted(given), charted(part)
         first, at = first_value(part)
         for t in range(begin + 1, count):
@@ -300,9 +302,9 @@ def scores(slots: Slots, who: str, normal: Tensor) -> dict[str, float]:
 def _parts(slots: Slots, who: str, people: Tensor, count: int) -> dict[str, tuple[Tensor, Tensor]]:
     """Sum and number [patients] of what each score is a mean of."""
     y, last = slots["y"], slots["last"]
-    hit = ((slots[f"point/{who}"] - y).abs() <= 0.25 * y.abs()).double()
+    hit = ((slots[f"point/{who}"] - y).abs() <= CLOSE * y.abs()).double()
     known = y != 0
-    moved = ((y - last).abs() > 0.25 * last.abs()) & known & (last != 0)
+    moved = ((y - last).abs() > MOVED * last.abs()) & known & (last != 0)
     out = {}
     for name, value, counted in (
         ("s25", hit, known),

@@ -2,7 +2,7 @@
 
 `--meds FILE_OR_DIR [--tables DIR] --world NAME_OR_DIR --out metrics.json`: a world on anybody's stays, training
 nothing. `--records folds --meds M --tables T --init WARD --folds 4 --work DIR`: a world trained for each fold of the
-patients and judged on the others, the held-out predictions of all folds pooled; `--shares` draws the learning curve.
+patients and judged on the others, the held-out predictions of all folds pooled; `--shares` gives the learning curve.
 """
 
 from __future__ import annotations
@@ -252,6 +252,7 @@ def _rows(name: str, slots: Slots, model: EHRWorldModel, records: Records, share
 
 
 def item_rows(records: Records, model: EHRWorldModel) -> list[dict]:
+    """The numeric items with how often each was measured again in a stay."""
     counts = count_values(model.vocabulary, records.stays).tolist()
     return [
         {"item": i.name, "unit": i.unit, "repeated_values": n, "common": n >= FEWEST}

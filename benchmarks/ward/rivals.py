@@ -41,7 +41,7 @@ from world_models.files import write_text
 
 __all__ = ["Boosting", "budget_steps", "by_net", "train_set_outcome"]
 
-DRAWS = 16  # joint draws for the energy score
+JOINT_SAMPLES = 16  # joint samples for the energy score
 TRIAL = 8  # steps timed before training, at most
 
 
@@ -149,7 +149,7 @@ def by_net(net: SetOutcome, stays: Stays, slots: Slots, known: Known, chunk: int
     held = torch.zeros(groups).index_add(0, slots.group[number_only], torch.ones(int(number_only.sum())))
     joint = nll - (copula / held.clamp_min(1))[slots.group]
     key, paths = keys.from_seed(77, 1), []
-    for p in range(DRAWS):
+    for p in range(JOINT_SAMPLES):
         own = keys.normal(key, p, "own", (size,))[0]
         shared = keys.normal(key, p, "shared", (groups, max(1, rank)))[0][slots.group, :rank]
         paths.append(bins.quantile(mass, torch.special.ndtr(latent(loading, shared, own)), edges, around))
@@ -275,7 +275,7 @@ class Boosting:
         nll = 0.5 * (error / width).square() + width.log() + 0.5 * math.log(2 * math.pi)
         score = torch.erfinv(2 * LEVELS - 1) * math.sqrt(2.0)
         q = z[:, :1] + torch.where(score < 0, z[:, 1:2], z[:, 2:3]) * score
-        drawn = keys.normal(keys.from_seed(78, 1), 0, "boosting", (DRAWS, len(x)))[0]
+        drawn = keys.normal(keys.from_seed(78, 1), 0, "boosting", (JOINT_SAMPLES, len(x)))[0]
         paths = z[:, 0] + torch.where(drawn < 0, z[:, 1], z[:, 2]) * drawn
         return Prediction(point, q, nll, None, paths, nll)
 

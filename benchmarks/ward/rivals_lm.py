@@ -3,8 +3,9 @@
 Both trained ones are of Qwen3's architecture, from random weights, on windows of the training stays, for as many steps
 as the budget of processor time holds. In a next step they see what the chart holds by then, no result that was still
 on its way, and are told that the patient stays. Values of a step are drawn one after the other, so marginals come from
-several draws; of quantile tokens the bins' chances are averaged over the draws of what stands before them. `nll_joint`
-is the chain's own: of quantile tokens over the bin's width, of text over the width of the last digit written."""
+several samples; of quantile tokens the bins' chances are averaged over the samples of what stands before them.
+`nll_joint` is the chain's own: of quantile tokens over the bin's width, of text over the width of the last digit
+written."""
 
 from __future__ import annotations
 
@@ -128,9 +129,9 @@ def _codec(form: str, some: list[Narrative], init: Path | None, levels: int) -> 
 
 def _windows(codec: Any, part: Stays, seed: int) -> list[Any]:
     """A window of each stay, begun at the admission or anywhere; a function of the seed."""
-    draws = torch.rand(len(part.static), 2, generator=torch.Generator().manual_seed(seed)).tolist()
+    numbers = torch.rand(len(part.static), 2, generator=torch.Generator().manual_seed(seed)).tolist()
     found = []
-    for row, (whether, where) in enumerate(draws):
+    for row, (whether, where) in enumerate(numbers):
         count = int(part.valid[row].sum())
         fits = 8 if isinstance(codec, TextCodec) else 30
         begin = 0 if whether < 0.3 else int(where * max(1, count - fits // 2))
@@ -143,7 +144,7 @@ def _windows(codec: Any, part: Stays, seed: int) -> list[Any]:
 
 
 class _Said(NamedTuple):
-    """What a language model says of N slots in P draws; filled set by set."""
+    """What a language model says of N slots in P samples; filled set by set."""
 
     values: Tensor  # [P, N] in the item's unit, or a label's class; NaN: no answer
     joint: Tensor  # [N] nats of the value that came
@@ -155,8 +156,8 @@ class _Said(NamedTuple):
 def next_step(
     lm: CausalLM, stays: Stays, slots: Slots, known: Known, paths: int, chunk: int = 40, seed: int = 0
 ) -> Prediction:
-    """Joint draws of the asked outcomes of each slot's step, from the true chart. Point: the median of `paths` draws
-    (of quantile tokens: of the bins' mean chances)."""
+    """Joint samples of the asked outcomes of each slot's step, from the true chart. Point: the median of `paths`
+    samples (of quantile tokens: of the bins' mean chances)."""
     size, sets, together = len(slots.y), list(_sets(slots)), max(1, chunk // paths)
     nan = float("nan")
     said = _Said(
@@ -240,7 +241,7 @@ def _say_bins(
 
 
 def _by_bins(plain: Prediction, said: _Said, slots: Slots, known: Known, z: Tensor) -> Prediction:
-    """The prediction with quantiles and likelihood of the bins' mean chances in place of the draws'."""
+    """The prediction with quantiles and likelihood of the bins' mean chances in place of the samples'."""
     mass, edges, size = said.mass, said.edges, len(slots.y)
     number = ~known.label[slots.item] & (mass.sum(-1) > 0)
     q = torch.zeros(size, len(LEVELS))
@@ -335,10 +336,10 @@ def simulate(lm: CausalLM, part: Stays, begin: int, known: Known, paths: int, ch
     for rows in torch.arange(batch).split(max(1, chunk // paths)):
         own = [stay(part, r, 0, begin + 1, now=begin) for r in rows.tolist() for _ in range(paths)]
         who = [(r, p) for r in rows.tolist() for p in range(paths)]
-        luck = keys.from_seed(70_000_000 + seed + int(rows[0]) * paths, len(own))
+        key = keys.from_seed(70_000_000 + seed + int(rows[0]) * paths, len(own))
         lengths = part.valid.sum(1)
         on = [i for i, (r, _) in enumerate(who) if lengths[r] > begin + 1]
-        state = told(lm, [own[i] for i in on], luck[on], WINDOW // 2) if on else None
+        state = told(lm, [own[i] for i in on], key[on], WINDOW // 2) if on else None
         for t in tqdm(range(begin + 1, int(lengths[rows].max())), desc="language model, own outcomes", mininterval=1):
             still = [j for j, i in enumerate(on) if lengths[who[i][0]] > t]
             if len(still) < len(on):
@@ -351,7 +352,7 @@ def simulate(lm: CausalLM, part: Stays, begin: int, known: Known, paths: int, ch
             steps = [lm.codec.known(alone(steps_told(part, r, t, asked)))[0].steps[0].orders() for r, asked in full]
             room = _room(lm, steps)
             if int(state.position.max()) + state.pending.shape[1] + room > WINDOW:
-                state = told(lm, [own[i] for i in on], luck[on] + t, WINDOW // 2)
+                state = told(lm, [own[i] for i in on], key[on] + t, WINDOW // 2)
             state, done = lm.step(state, steps, HOURS)
             for i, step in zip(on, done, strict=True):
                 own[i] = own[i]._replace(steps=(*own[i].steps, step))

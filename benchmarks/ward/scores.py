@@ -15,10 +15,11 @@ from torch import Tensor
 
 from benchmarks.common.intervals import RESAMPLES, percentile_interval, resamples_by_generator
 
-__all__ = ["LEVELS", "brier", "energy", "laplace_scores", "pinball_crps", "point_scores"]
+__all__ = ["CLOSE", "LEVELS", "MOVED", "brier", "energy", "laplace_scores", "pinball_crps", "point_scores"]
 
 LEVELS = torch.linspace(0.05, 0.95, 19)
-THRESHOLD = 0.25
+CLOSE = 0.25  # S@25: relative error of a hit
+MOVED = 0.25  # high sensitivity: relative change against the last value charted
 
 
 def point_scores(y: Tensor, yhat: Tensor, last: Tensor, item: Tensor, low: Tensor, high: Tensor) -> dict[str, float]:
@@ -27,7 +28,7 @@ def point_scores(y: Tensor, yhat: Tensor, last: Tensor, item: Tensor, low: Tenso
     known = y != 0
     error = ((yhat - y).abs() / y.abs())[known]
     out = {f"s{k}": float((error <= k / 100).float().mean()) for k in (10, 15, 25)}
-    hit = ((error <= 0.25).float(), item[known])
+    hit = ((error <= CLOSE).float(), item[known])
     count = torch.zeros(int(item.max()) + 1).index_add(0, hit[1], torch.ones_like(hit[0]))
     total = torch.zeros_like(count).index_add(0, hit[1], hit[0])
     out["s25_macro"] = float((total / count)[count > 0].mean())
@@ -36,8 +37,8 @@ def point_scores(y: Tensor, yhat: Tensor, last: Tensor, item: Tensor, low: Tenso
     real, told = ((y < low) | (y > high))[ranged], ((yhat < low) | (yhat > high))[ranged]
     both = float((real & told).sum())
     out["status_f1"] = 2 * both / max(1.0, float(real.sum() + told.sum()))
-    moved = ((y - last).abs() > THRESHOLD * last.abs()) & known & (last != 0)
-    out["high_sensitivity_s25"] = float((((yhat - y).abs() / y.abs())[moved] <= 0.25).float().mean())
+    moved = ((y - last).abs() > MOVED * last.abs()) & known & (last != 0)
+    out["high_sensitivity_s25"] = float((((yhat - y).abs() / y.abs())[moved] <= CLOSE).float().mean())
     return out | {"values": len(y), "zeros": int((~known).sum()), "moved": int(moved.sum())}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ward.fidelity_tables import first_value
-from benchmarks.ward.scores import energy, pinball_crps, point_scores
+from benchmarks.ward.scores import MOVED, energy, pinball_crps, point_scores
 from world_models import keys
 from world_models.ehr_world.set_outcome.events import Stays, charted
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, report_grid, to_z
@@ -49,11 +49,12 @@ class Prediction(NamedTuple):
     quantiles: Tensor | None = None  # [N, 19] at ehr_scores.LEVELS, z scale
     nll: Tensor | None = None  # [N] of the slot alone, z scale
     crps: Tensor | None = None  # [N] where it does not follow from the quantiles
-    paths: Tensor | None = None  # [P, N] joint draws of each set, z scale
+    paths: Tensor | None = None  # [P, N] joint samples of each set, z scale
     nll_joint: Tensor | None = None  # [N] parts whose mean is nats a value of the whole sets
     inside: Tensor | None = None  # [N] 1 where an 80 % interval holds the value
 
     def save(self) -> dict[str, Tensor]:
+        """Its tensors by name, those that it has."""
         return {n: x.contiguous() for n, x in self._asdict().items() if x is not None}
 
 
@@ -87,6 +88,7 @@ class Known:
         self.normal = torch.tensor([i.normal if i.normal and not i.labels else (nan, nan) for i in words.items])
 
     def z(self, slots: Slots) -> Tensor:
+        """The slots' values [N] on their items' z scales."""
         return to_z(slots.y, self.scale[slots.item])
 
     def rounded(self, slots: Slots) -> Tensor:
@@ -121,13 +123,13 @@ def some_slots(stays: Stays, label: Tensor, per_patient: int, seed: int) -> Slot
     """Whole steps of each stay, drawn at random until they hold `per_patient` numbers, and a step with a culture."""
     there = stays.asked & ~stays.value.isnan() & stays.valid.unsqueeze(-1)
     there[:, 0] = False  # the admission's own position has no history
-    luck = torch.rand(there.shape[:2], generator=torch.Generator().manual_seed(seed))
+    chance = torch.rand(there.shape[:2], generator=torch.Generator().manual_seed(seed))
     count = (there & ~label).sum(-1)
-    order = torch.where(count > 0, luck, 2.0).argsort(1)
+    order = torch.where(count > 0, chance, 2.0).argsort(1)
     before = torch.gather(count, 1, order).cumsum(1) - torch.gather(count, 1, order)
     step = torch.zeros_like(there[..., 0]).scatter(1, order, before < per_patient) & (count > 0)
     culture = (there & label).any(-1)
-    drawn = torch.where(culture, luck, 2.0).argmin(1)
+    drawn = torch.where(culture, chance, 2.0).argmin(1)
     extra = torch.zeros_like(step)
     extra[torch.arange(len(drawn)), drawn] = culture.any(1)
     return slots_of(stays, there & ((step.unsqueeze(-1) & ~label) | ((step | extra).unsqueeze(-1) & label)))
@@ -183,7 +185,7 @@ def score(name: str, slots: Slots, said: Prediction, known: Known, full: bool = 
     if bool(lost.any()):  # no answer tells of no abnormal value either
         usual = torch.where(lost, (low + high) / 2, p.point)
         row["status_f1"] = point_scores(s.y, usual, s.last, s.item, low, high)["status_f1"]
-    moved = ((s.y - s.last).abs() > 0.25 * s.last.abs()) & (s.y != 0) & (s.last != 0)
+    moved = ((s.y - s.last).abs() > MOVED * s.last.abs()) & (s.y != 0) & (s.last != 0)
     if bool(moved.any()):
         there = torch.where(lost, MISSING, p.point)[moved]
         row["high_sensitivity_smape"] = float(
@@ -214,7 +216,7 @@ def score(name: str, slots: Slots, said: Prediction, known: Known, full: bool = 
 
 
 def from_paths(z: Tensor, slots: Slots, known: Known) -> Prediction:
-    """A prediction from joint draws [P, N] on the z scale (classes for labels) alone: median and fair CRPS."""
+    """A prediction from joint samples [P, N] on the z scale (classes for labels) alone: median and fair CRPS."""
     count = len(z)
     middle = (z.median(0).values - z.neg().median(0).values) / 2
     point = from_z(middle, known.scale[slots.item])

@@ -76,10 +76,12 @@ class FixedText(TextCodec):
         self.automaton = text_automaton(self.pieces, texts)
 
     def kind(self, item: str) -> str:
+        """Every item is a kind of its own."""
         return item
 
 
 def language_models(stays: Stays, values: dict[str, float]) -> dict[str, CausalLM]:
+    """Language models with random weights, over text and over quantile tokens, by their names."""
     some = [stay(stays, row, status=True) for row in range(len(stays.static))]
     told = Narrative((), (), 4.0, tuple(step_of(i, values) for i in range(3)))
     quantile = QuantileCodec.fit([*some, told], 10)
@@ -123,6 +125,7 @@ def set_outcome_work(model: EHRWorldModel, batch: int) -> tuple[Work, Work]:
 
 
 def language_work(lm: CausalLM, batch: int, values: dict[str, float]) -> tuple[Work, Work]:
+    """Answer a step's orders behind PAST steps; live through a case."""
     key = keys.from_seed(SEED, batch)
     bare = Narrative((("age_years", 60.0), ("sex", "female")), (), 4.0)
     state = lm.start([bare], key[:1])
@@ -142,6 +145,7 @@ def language_work(lm: CausalLM, batch: int, values: dict[str, float]) -> tuple[W
 
 
 def environment_work(world: Any, batch: int, uncertainty: bool = True) -> Work:
+    """One step of a vector environment on random menus."""
     env = gymnasium.make_vec(
         "EHRWard-v0",
         num_envs=batch,
@@ -190,6 +194,7 @@ def measure(
 def outcomes(
     model: EHRWorldModel, lms: dict[str, CausalLM], batches: list[int], values: dict[str, float], a: argparse.Namespace
 ) -> list[dict]:
+    """Rows of outcomes a second and seconds a case."""
     rows: list[dict] = []
     for batch in batches:  # a batch at a time: the caches of large ones are gigabytes
         both = {"set_outcome": set_outcome_work(model, batch)}
@@ -223,6 +228,7 @@ def outcomes(
 
 
 def environments(worlds: dict[str, Any], batches: list[int], a: argparse.Namespace) -> list[dict]:
+    """Rows of environment steps a second."""
     works = {(n, b): environment_work(w, b) for n, w in worlds.items() for b in batches}
     works |= {(f"{n}, uncertainty=False", b): environment_work(w, b, False) for n, w in worlds.items() for b in batches}
     found = measure(works, a.seconds, a.repeats, a.slow, "environment")
@@ -234,6 +240,7 @@ def environments(worlds: dict[str, Any], batches: list[int], a: argparse.Namespa
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--world", default="ehr-ward-small", help="a catalogued learned ward or its folder")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 64])

@@ -5,7 +5,7 @@ weights). Everyone trained has the same `--budget` of processor time on one thre
 Results `PREFIX_table1.csv` (both settings, the paper's columns and those it lacks), `_table2.csv` (next step, full
 trajectory, retention in percent), `_figure3.csv` and `.png` (all values against those that moved by over 25 %),
 `_efficiency.csv` (from `benchmarks.ward.speed`), `_hyperparameters.csv`. Predictions are kept under --runs: the same
-command goes on where it was stopped. Points are medians: of a language model's few draws, of 8 paths of a set_outcome
+command goes on where it was stopped. Points are medians: of a language model's few samples, of 8 paths of a set_outcome
 world, of one path of medians for boosting. Rows marked "other data" are the paper's own figures and compare with
 nothing."""
 
@@ -61,6 +61,11 @@ class Field(NamedTuple):
 
 
 def ward_field(a: argparse.Namespace, model: EHRWorldModel) -> Field:
+    """The oracle ward as a field: training, validation and judged stays.
+
+    Raises:
+        SystemExit: there are no training stays.
+    """
     paths = sorted(a.work.glob("train-*.safetensors"))
     if not paths:
         raise SystemExit(
@@ -85,6 +90,7 @@ def ward_field(a: argparse.Namespace, model: EHRWorldModel) -> Field:
 
 
 def records_field(a: argparse.Namespace, model: EHRWorldModel) -> Field:
+    """Recorded stays as a field, one fold of the patients held out."""
     found, _ = records.read_records(model.vocabulary, a.runs, a.meds, a.tables)
     out = records.fold_of(found.subject, a.folds) == a.fold
     train, test = tree.take(found.stays, ~out), tree.take(found.stays, out)
@@ -145,6 +151,7 @@ def at_slots(field: Field, paths: Tensor) -> Prediction:
 
 
 def world_of(net: SetOutcome, name: str) -> EHRWorldModel:
+    """A world around a trained network."""
     model = EHRWorldModel(net.config, net.vocabulary)
     model.net.load_state_dict(net.state_dict())
     model.name = name
@@ -154,6 +161,7 @@ def world_of(net: SetOutcome, name: str) -> EHRWorldModel:
 def judge_net(
     field: Field, name: str, net: SetOutcome, mark: str, full: bool = True
 ) -> list[tuple[str, Slots, Prediction]]:
+    """Next step and, with `full`, full trajectory of a set_outcome network: (setting, slots, prediction) each."""
     said = kept(field, f"{name}-next", mark, lambda: by_net(net, field.judged, field.slots, field.known).save())
     out = [("next_step", field.slots, Prediction(**said))]
     if full:
@@ -166,6 +174,7 @@ def judge_net(
 
 
 def judge_lm(field: Field, form: str, a: argparse.Namespace, init: Path | None) -> list[tuple[str, Slots, Prediction]]:
+    """The same of a language model, trained if it is not yet; `init`: folder of one to start from."""
     lm = lms.train_lm(
         field.train, field.runs / form, field.budget, form, init=init, rate=2e-3 if init is None else 5e-4
     )
@@ -286,11 +295,13 @@ def sweep(field: Field, a: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def write(rows: list[dict[str, Any]], path: Path, made: dict[str, Any]) -> None:
+    """The table to a CSV; its path is printed."""
     write_csv(path, rows, made)
     print(path)
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command's arguments, checked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--world", default="ehr-ward-small", help="the shipped world of the ward, a name or a folder")
     parser.add_argument(
@@ -336,6 +347,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Train, judge and write the parts that were asked for."""
     a = arguments(argv)
     torch.set_num_threads(a.threads)
     os.environ["OMP_NUM_THREADS"] = str(a.threads)

@@ -91,8 +91,8 @@ def test_the_splits_are_the_folds_and_a_patient_in_two_is_refused(monolith: Mono
 
 def test_a_perfect_model_uses_its_actions_and_a_blind_one_does_not(monolith: Monolith) -> None:
     c = arms.cohort_of(monolith)
-    perfect = actions.set_up(Perfect(), c, draws=200)
-    blind = actions.set_up(Blind(), c, draws=200)
+    perfect = actions.set_up(Perfect(), c, number=200)
+    blind = actions.set_up(Blind(), c, number=200)
     true, none = ({r["ratio"]: r for r in actions.errors(s) if r["code"] == "all"} for s in (perfect, blind))
     assert true["true / zero action"]["value"] < 0.01 and true["true / shuffled action"]["high"] < 0.01
     assert none["true / zero action"]["value"] == pytest.approx(1) and none["true / persistence"]["value"] == pytest.approx(1)
@@ -106,13 +106,13 @@ def test_a_perfect_model_uses_its_actions_and_a_blind_one_does_not(monolith: Mon
 
 
 def test_rollouts_follow_the_record_then_draw_possible_transitions(monolith: Monolith) -> None:
-    s = actions.set_up(Perfect(), arms.cohort_of(monolith), draws=50)
+    s = actions.set_up(Perfect(), arms.cohort_of(monolith), number=50)
     rows = actions.rollout(s, 8)
     assert [r["visit"] for r in rows] == list(range(9)) and rows[0]["patients"] == 40
     assert [r["recorded_share"] for r in rows] == [1.0] * VISITS + [0.0] * 5
     assert all(r["probe_macro_auroc"] > 0.99 for r in rows)  # nothing ever resolves that was not there
     assert all(0 < r["labels_a_patient"] < len(CODES) for r in rows)
-    blind = actions.rollout(actions.set_up(Blind(), arms.cohort_of(monolith), draws=50), 8)
+    blind = actions.rollout(actions.set_up(Blind(), arms.cohort_of(monolith), number=50), 8)
     assert blind[-1]["probe_macro_auroc"] < 0.85 and blind[-1]["effective_rank"] == pytest.approx(blind[0]["effective_rank"])
 
 

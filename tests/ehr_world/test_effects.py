@@ -129,7 +129,7 @@ def test_the_command_writes_rows_of_both_dials_and_a_figure(tmp_path, monkeypatc
     out = tmp_path / "effects.csv"
     orders = ["potassium_chloride_mmol", "furosemide_mg"]
     argv = ["--world", "a", "b", "--dial", "0", "1", "--orders", *orders, "--candidates", "30", "--patients", "10"]
-    main([*argv, "--lucks", "2", "--paths", "2", "--seed", str(SEED), "--out", str(out)])
+    main([*argv, "--streams", "2", "--paths", "2", "--seed", str(SEED), "--out", str(out)])
     rows = read_csv(out)
     primary = [r for r in rows if r["primary"] == "1"]
     assert {(r["intervention"], float(r["dial"])) for r in primary} == {(o, d) for o in orders for d in (0.0, 1.0)}
