@@ -3,7 +3,8 @@
 A resample is a row of N indices drawn with replacement from N cases. Figures that are compared share the resamples, so
 that their difference is paired. There are several `resamples_*`, because each committed figure keeps the random stream
 it was first drawn from; a new benchmark takes `resamples`. AUROC intervals are those of
-`world_models.cardiac_jepa.auroc`."""
+`world_models.cardiac_jepa.auroc`.
+"""
 
 from __future__ import annotations
 

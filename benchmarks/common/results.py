@@ -2,7 +2,8 @@
 
 What made a result (`made_by`) stands in the result itself: in a CSV as `# ` lines before the header, one JSON object;
 in a JSON file under "made_by"; in a PNG as the text chunk of that name; in Markdown as a comment at the top. Where the
-code or the weights have changed since, the object has a "stale" that says why and what will remake the file."""
+code or the weights have changed since, the object has a "stale" that says why and what will remake the file.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ KEY = "made_by"  # in JSON files, PNG chunks and Markdown comments
 SIGNIFICANT_DIGITS = 6  # of a float in a CSV
 # distribution -> module: named where the run has loaded them
 PACKAGES = {
-    "clinenv": "clinenv",
+    "clinenv": "world_models",  # all of it is one distribution
     "torch": "torch",
     "numpy": "numpy",
     "gymnasium": "gymnasium",

@@ -2,7 +2,8 @@
 
 Every id in every world it knows, seeds 0 to 3, the same random actions: observations, rewards, costs and ends of 30
 steps. `--against` compares with a file written by another version and exits with 1 where they differ by more than
-1e-6."""
+1e-6.
+"""
 
 from __future__ import annotations
 

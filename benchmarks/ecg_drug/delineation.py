@@ -12,7 +12,8 @@ value a record from all leads. All methods meet the same references. The thresho
 limits for whether a P wave is there at all were set with the fibrillation records of both halves in view. A failure is
 no value, or an error above 20 ms (PR, QRS) or 40 ms (QT); the shares above other limits stand beside it, and the 95 %
 interval of the failure share (Wilson 1927, doi 10.1080/01621459.1927.10502953): with 80 records one failure is 1.25 %.
-"delineate, reader, II" is given lead II alone, as neurokit2 is."""
+"delineate, reader, II" is given lead II alone, as neurokit2 is.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ transitions. What a solver has to choose (the beam's penalty, the posterior's me
 pairs of the library, never from those that are judged. Rows: the dynamics with metric, prior and what the world's
 other parts read (`explain_reading`); the same without these; the prior alone (what the ECGs add is the difference),
 the task's own distance by beam and by CEM, nearest pairs by plain and by whitened latent difference, and the commonest
-set."""
+set.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ AUROC of every label with 95 % intervals over patients, by a linear probe of the
 cross-validation by patient, the scores of all folds pooled. Beside it, in the same folds: the world's latent, an
 encoder of the same shape with random weights, features made by hand (each lead's mean, SD, extremes, slope; RR
 intervals), and with `--supervised` that encoder trained from scratch. A label with fewer than `--least` ECGs on either
-side is null, with the reason. Input that cannot be read: exit code 2, nothing written. Not for clinical use."""
+side is null, with the reason. Input that cannot be read: exit code 2, nothing written. Not for clinical use.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ Latent steps a second (action projector, predictor, probe: one imagined visit of
 with the share of each part; ECGs encoded a second (10 s in four crops) at the batches up to `--encode-most`. The whole
 xResNet1d50 forward, and forward and backward, at [64, 12, 1000] and [64, 12, 250] beside the figures published for two
 busy cores. A rate is the median of `--repeats` runs, all measurements interleaved, after a warm-up. `--world` a
-catalogued cardiac JEPA or its folder; "untrained": random weights of the shipped shape, which cost the same."""
+catalogued cardiac JEPA or its folder; "untrained": random weights of the shipped shape, which cost the same.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ Written: PREFIX_table1.csv, _table2.csv, _table3.csv, _figure4.csv and .png, _di
 and _within.csv: whether a patient's own changes are seen, which is what invariance to the patient should lose. Every
 arm is kept under --work: the same command goes on where it was stopped, and `--arms` makes some of them elsewhere.
 Rows from the paper (MIMIC-IV-ECG, other patients and labels) are marked and compare with nothing. On a GPU the same:
-`--device cuda --preset xresnet1d50 --batch 512 --steps 100000`."""
+`--device cuda --preset xresnet1d50 --batch 512 --steps 100000`.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ plain clinician, from 4 h and from 24 h on, deaths within 72 h.
 On recorded stays, any MEDS export of MIMIC, training nothing: `--meds FILE_OR_DIR [--tables DIR] --world
 ehr-mimic-demo-small --out metrics.json`. Trained and judged by folds of the patients: `--records folds --meds M
 --tables T --init ehr-ward-small --folds 4 --work DIR`. Both: `records`, `records_judged`. Input that cannot be read:
-exit code 2, nothing written."""
+exit code 2, nothing written.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ one minus the product of its chances to live through each step, on paths that li
 would only add noise); the forecast is the mean over paths. A long chain of steps magnifies small errors, so the
 forecast also stands with its log odds shifted and scaled by two numbers fitted to validation patients. Beside it: the
 base rate, gradient boosting on the chart (fitted to other patients' deaths directly, with no model of the stay), and
-the oracle's own chance with the hidden state known, which nobody who sees only charts can reach."""
+the oracle's own chance with the hidden state known, which nobody who sees only charts can reach.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ and orders are given, and every later slot is foretold from them alone, in one p
 world: `last_value` (full trajectory: the last one given), `first_value` (the stay's first, wherever it was drawn: in a
 full trajectory it may have seen more of the record than the world has), `item_median`; a guess that knows no value yet
 gives the item's median. Their distributions are Laplace, of the training patients' mean error. Medians, errors and
-scales are those of training; nothing is fitted here."""
+scales are those of training; nothing is fitted here.
+"""
 
 from __future__ import annotations
 

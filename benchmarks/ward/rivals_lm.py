@@ -5,7 +5,8 @@ as the budget of processor time holds. In a next step they see what the chart ho
 on its way, and are told that the patient stays. Values of a step are drawn one after the other, so marginals come from
 several samples; of quantile tokens the bins' chances are averaged over the samples of what stands before them.
 `nll_joint` is the chain's own: of quantile tokens over the bin's width, of text over the width of the last digit
-written."""
+written.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ S@k: share of |yhat - y| / |y| <= k %, values of zero left out and counted. SMAP
 status_f1: F1 of "outside the reference range". NLL (nats, density on the item's z scale), CRPS and energy score are on
 that scale too, so that items can be averaged. High sensitivity: values that moved by more than 25 % against the last
 one charted. A baseline without a distribution of its own is given a Laplace one around its point, its scale by item
-the mean error on the validation stays."""
+the mean error on the validation stays.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 A slot is an inquiry of a step that had a result. Per patient whole steps are drawn until they hold enough slots, so
 that the sets of a step stay whole for the energy score, and one step with a culture more, of which only cultures are
-judged."""
+judged.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ form) and quantile tokens, cache of keys and values on, of about as many weights
 have random weights, which cost what trained ones do; their grammar is narrowed to values of the length that stays
 have, so that an answer has the tokens that a trained model would write. A case: a stay of 160 events (the paper's has
 159), its own outcomes, from the admission on; seconds of wall clock over the batch. Environment: EHRWard-v0, random
-menus."""
+menus.
+"""
 
 from __future__ import annotations
 

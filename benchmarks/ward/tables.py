@@ -7,7 +7,8 @@ trajectory, retention in percent), `_figure3.csv` and `.png` (all values against
 `_efficiency.csv` (from `benchmarks.ward.speed`), `_hyperparameters.csv`. Predictions are kept under --runs: the same
 command goes on where it was stopped. Points are medians: of a language model's few samples, of 8 paths of a set_outcome
 world, of one path of medians for boosting. Rows marked "other data" are the paper's own figures and compare with
-nothing."""
+nothing.
+"""
 
 from __future__ import annotations
 
