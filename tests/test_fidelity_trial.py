@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.fidelity_trial import main, pre_dose_rows, predict, report
-from benchmarks.trial_baselines import concentration_response, persistence, population_course
-from benchmarks.trial_worlds import TARGETS
+from benchmarks.ecg_drug.trial import main, pre_dose_rows, predict, report
+from benchmarks.ecg_drug.trial_baselines import concentration_response, persistence, population_course
+from benchmarks.ecg_drug.trial_worlds import TARGETS
 from world_models.data.ecg.ecgrdvq import INTERVALS, load_trial
 
 TABLE = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[1] / "../shared/data"))

@@ -10,8 +10,6 @@ from the files in `DERIVED` with how.
 from __future__ import annotations
 
 import bisect
-import csv
-import json
 import re
 import statistics
 from collections.abc import Iterator
@@ -19,6 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from benchmarks.common.results import RESULTS, read_csv, read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,8 +48,7 @@ NOT_MEASURED: dict[str, dict[str, str]] = {
 
 
 def table(name: str) -> list[dict[str, str]]:
-    with (ROOT / "benchmarks/results" / name).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_csv(RESULTS / name)
 
 
 def row(name: str, column: str, value: str) -> dict[str, float]:
@@ -106,12 +105,12 @@ def minutes_an_arm() -> float:
 
 
 def memory_kib(world: str) -> float:
-    speed = json.loads((ROOT / "benchmarks/results/speed.json").read_text(encoding="utf-8"))
+    speed = read_json(RESULTS / "speed.json")
     return speed["memory_mb_per_env_at_4096"][world]["extra"] * 1024
 
 
 def judged_labels() -> int:
-    found = json.loads((ROOT / "benchmarks/results/fidelity_cardiac_jepa.json").read_text(encoding="utf-8"))
+    found = read_json(RESULTS / "fidelity_cardiac_jepa.json")
     return sum("note" not in label for label in found["labels"].values())
 
 
@@ -153,10 +152,12 @@ def blocks() -> list[Block]:
 def rows_of(name: str) -> list[list[float]]:
     """The numbers of a file, a row of it a list."""
     path = ROOT / ("world_models" if "/" in name else "benchmarks/results") / name
-    text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
-        return list(json_rows(json.loads(text)))
-    lines = [" ".join(row) for row in csv.reader(text.splitlines())] if path.suffix == ".csv" else text.splitlines()
+        return list(json_rows(read_json(path)))
+    if path.suffix == ".csv":
+        lines = [" ".join(row.values()) for row in read_csv(path)]
+    else:
+        lines = re.sub("<!--.*?-->", "", path.read_text(encoding="utf-8"), flags=re.DOTALL).splitlines()
     return [
         [float(n.replace(",", "")) for n in re.findall(r"(?<![\w.])[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?", line)]
         for line in lines

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import time
 
 import pytest
 import torch
 
-from benchmarks import policies, speed
-from benchmarks.network_share import time_shares
+from benchmarks.common import speed
+from benchmarks.common.network_share import time_shares
+from benchmarks.common.results import read_csv
+from benchmarks.ecg_drug import policies
 from tests.agents.bandit_world import DialWorld
 from world_models import keys
 
@@ -79,13 +80,13 @@ def test_policies_writes_every_table(tmp_path, monkeypatch):
     sizes = ["--patients", "6", "--steps", "6144", "--seeds", "2", "--sweep-patients", "3", "--planner", "fast"]
     arguments = [*sizes, "--threads", "1", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
     assert policies.main(arguments) == 0
-    rows = list(csv.DictReader((tmp_path / "policies.csv").open()))
+    rows = read_csv(tmp_path / "policies.csv")
     names = [r["agent"] for r in rows]
     assert "CEM in ecg-wm-small" in names and "PPO in ecg-wm-small, mean of 2 seeds" in names
     for row in rows:
         gap = float(row["promised_return"]) - float(row["return"])
         assert float(row["gap_return"]) == pytest.approx(gap, abs=1e-3)
-    assert len(list(csv.DictReader((tmp_path / "policies_lambda.csv").open()))) == 2 * len(policies.LAMBDAS) + 1
+    assert len(read_csv(tmp_path / "policies_lambda.csv")) == 2 * len(policies.LAMBDAS) + 1
     assert (tmp_path / "policies_lambda.png").stat().st_size > 10_000
     assert json.loads((tmp_path / "policies.json").read_text())["arguments"]["patients"] == 6
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import importlib
 import json
@@ -13,7 +12,8 @@ import torch
 from agents.baselines.progression_rule import ProgressionRule
 from agents.planning.parameter_cem import ParameterCEM
 from agents.rollout import judge
-from benchmarks import policies_progression as clinic
+from benchmarks.common.results import read_csv
+from benchmarks.progression import policies as clinic
 from clinenv.envs.ecg_progression.rewards import RewardWeights
 from clinenv.envs.ecg_progression.task import ECGProgressionTask
 from clinenv.simulator import Simulator
@@ -115,7 +115,7 @@ def test_the_command_writes_its_table_and_uses_what_it_found_before(folder, tmp_
     arguments = [*sizes.split(), "--cem-patients", "2", "--oracle-steps", "8", "--world", folder]
     arguments += ["--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
     assert clinic.main(arguments) == 0
-    rows = list(csv.DictReader((tmp_path / "policies_progression.csv").open()))
+    rows = read_csv(tmp_path / "policies_progression.csv")
     names = [r["agent"] for r in rows]
     for name in ("random", clinic.RULE, "PPO in untrained, mean of 2 seeds", "CEM in untrained"):
         assert name in names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import cardiac_jepa_actions as actions
-from benchmarks import cardiac_jepa_arms as arms
-from benchmarks import fidelity_cardiac_jepa as fidelity
-from benchmarks import speed_cardiac_jepa as speed
-from benchmarks import tables_cardiac_jepa as tables
+from benchmarks.common.results import read_csv
+from benchmarks.progression import actions, arms, fidelity, speed, tables
 from world_models.cardiac_jepa.config import JEPAConfig
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.data.ecg.monolith import Monolith, MonolithWriter, from_arrays
@@ -111,8 +107,8 @@ def test_the_splits_are_the_folds_and_a_patient_in_two_is_refused(monolith: Mono
 
 def test_a_perfect_model_uses_its_actions_and_a_blind_one_does_not(monolith: Monolith) -> None:
     c = arms.cohort_of(monolith)
-    perfect = actions.set_up(Perfect(), c, draws=200)
-    blind = actions.set_up(Blind(), c, draws=200)
+    perfect = actions.set_up(Perfect(), c, number=200)
+    blind = actions.set_up(Blind(), c, number=200)
     true, none = ({r["ratio"]: r for r in actions.errors(s) if r["code"] == "all"} for s in (perfect, blind))
     assert true["true / zero action"]["value"] < 0.01 and true["true / shuffled action"]["high"] < 0.01
     assert none["true / zero action"]["value"] == pytest.approx(1) and none["true / persistence"][
@@ -130,13 +126,13 @@ def test_a_perfect_model_uses_its_actions_and_a_blind_one_does_not(monolith: Mon
 
 
 def test_rollouts_follow_the_record_then_draw_possible_transitions(monolith: Monolith) -> None:
-    s = actions.set_up(Perfect(), arms.cohort_of(monolith), draws=50)
+    s = actions.set_up(Perfect(), arms.cohort_of(monolith), number=50)
     rows = actions.rollout(s, 8)
     assert [r["visit"] for r in rows] == list(range(9)) and rows[0]["patients"] == 40
     assert [r["recorded_share"] for r in rows] == [1.0] * VISITS + [0.0] * 5
     assert all(r["probe_macro_auroc"] > 0.99 for r in rows)  # nothing ever resolves that was not there
     assert all(0 < r["labels_a_patient"] < len(CODES) for r in rows)
-    blind = actions.rollout(actions.set_up(Blind(), arms.cohort_of(monolith), draws=50), 8)
+    blind = actions.rollout(actions.set_up(Blind(), arms.cohort_of(monolith), number=50), 8)
     assert blind[-1]["probe_macro_auroc"] < 0.85 and blind[-1]["effective_rank"] == pytest.approx(
         blind[0]["effective_rank"]
     )
@@ -152,11 +148,6 @@ def test_bad_input_to_the_actions(monolith: Monolith, tmp_path: Path, monkeypatc
     monkeypatch.setattr(actions.catalog, "load", lambda name: SimpleNamespace())
     assert actions.main(["--data", str(tmp_path / "bad.h5"), "--out", str(tmp_path / "x")]) == 2
     assert "no cardiac JEPA" in capsys.readouterr().err and not list(tmp_path.glob("x*"))
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.slow
@@ -222,8 +213,8 @@ def test_the_tables_have_the_papers_layout_and_go_on_where_they_stopped(
 
     for name in ("pretrain", "finetune", "supervised"):
         monkeypatch.setattr(arms, name, never)
-    before = Path(f"{out}_table1.csv").read_text()
-    assert tables.main(command) == 0 and Path(f"{out}_table1.csv").read_text() == before
+    before = read_csv(Path(f"{out}_table1.csv"))
+    assert tables.main(command) == 0 and read_csv(Path(f"{out}_table1.csv")) == before
     one = tmp_path / "one" / "jepa"
     assert tables.main([*command, "--arms", "naive", "--out", str(one)]) == 0
     assert not Path(f"{one}_figure4.csv").exists() and len(read_csv(Path(f"{one}_table1.csv"))) == 4

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.cardiac_jepa_ceiling import redrawn
+from benchmarks.progression.ceiling import redrawn
 from world_models import keys
 from world_models.cardiac_jepa.simulated_pairs import SimulatedPairs, simulated_visits
 from world_models.oracles.progression.ecg.drawing import draw_progression_ecg

@@ -14,7 +14,7 @@ from agents.baselines.explain_nearest import MostCommon, NearestPair
 from agents.planning.explain_beam import ExplainBeam, SetFollower
 from agents.planning.explain_fit import fit, fit_metric, fit_prior, missed
 from agents.planning.explain_posterior import ExplainPosterior, TransitionPrior, singles_and_pairs
-from benchmarks import explain as benchmark
+from benchmarks.progression import explain as benchmark
 from clinenv.envs.ecg_explain.env import ECGExplainEnv, ECGExplainVectorEnv, explain_world
 from clinenv.envs.ecg_explain.task import ECGExplainTask
 from clinenv.simulator import Simulator
@@ -166,8 +166,8 @@ def test_a_world_without_pairs_is_told_so() -> None:
 def test_beam_search_finds_what_the_nearest_pair_misses(compose: str) -> None:
     task, world = explain_world(None, ToyClinic(), compose)
     simulator = Simulator(world, task)
-    pairs = benchmark.draw_pairs(simulator, 1, 40)
-    known = benchmark.draw_pairs(simulator, 5000, 300, pairs.state.z_before)
+    pairs = benchmark.sample_pairs(simulator, 1, 40)
+    known = benchmark.sample_pairs(simulator, 5000, 300, pairs.state.z_before)
     hits = {}
     nearest = NearestPair(known.state.z_goal - known.state.z_before, known.sought)
     for solver in (ExplainBeam(simulator, width=6, depth=3), nearest, MostCommon(known.sought)):
@@ -182,7 +182,7 @@ def test_beam_search_finds_what_the_nearest_pair_misses(compose: str) -> None:
 @pytest.mark.parametrize("compose", COMPOSITIONS)
 def test_a_set_leads_where_its_steps_lead(compose: str) -> None:
     simulator = Simulator(ExplainWorld(ToyClinic(), compose), ECGExplainTask())
-    pairs = benchmark.draw_pairs(simulator, 1, 30)
+    pairs = benchmark.sample_pairs(simulator, 1, 30)
     state, left = pairs.state, pairs.sought
     while bool(left.any()):
         first = torch.zeros_like(left).scatter(1, (left != 0).to(torch.int8).argmax(-1, keepdim=True), 1.0) * left
@@ -206,8 +206,8 @@ class NoisyClinic(ToyClinic):
 @pytest.mark.parametrize("compose", COMPOSITIONS)
 def test_the_posterior_knows_which_directions_say_something(compose: str) -> None:
     simulator = Simulator(ExplainWorld(NoisyClinic(), compose), ECGExplainTask())
-    known = benchmark.draw_pairs(simulator, 5000, 200)
-    test = benchmark.draw_pairs(simulator, 1, 60, known.state.z_before)
+    known = benchmark.sample_pairs(simulator, 5000, 200)
+    test = benchmark.sample_pairs(simulator, 1, 60, known.state.z_before)
     how = fit(simulator, known.chart, known.sought)
     assert how.reciprocal_rank > how.prior_reciprocal_rank
     variance = (how.metric @ how.metric.T).diagonal()
@@ -233,7 +233,7 @@ def test_the_posterior_knows_which_directions_say_something(compose: str) -> Non
 
 def test_larger_sets_grow_and_are_looked_at_once() -> None:
     simulator = Simulator(ExplainWorld(ToyClinic()), ECGExplainTask())
-    chart = benchmark.draw_pairs(simulator, 1, 5).chart
+    chart = benchmark.sample_pairs(simulator, 1, 5).chart
     odds = torch.full((1, C), -2.0)
     odds[0, [1, 4, 9, 20]] = torch.tensor([2.0, 1.0, 0.5, 0.25])
     prior = TransitionPrior(torch.zeros(0), odds, odds)
@@ -294,8 +294,8 @@ def test_the_beam_solves_each_problem_by_itself_and_length_must_be_earned() -> N
 
 def test_the_model_free_solvers_propose_nothing_impossible() -> None:
     simulator = Simulator(ExplainWorld(ToyClinic()), ECGExplainTask())
-    pairs = benchmark.draw_pairs(simulator, 1, 60)
-    known = benchmark.draw_pairs(simulator, 5000, 200)
+    pairs = benchmark.sample_pairs(simulator, 1, 60)
+    known = benchmark.sample_pairs(simulator, 5000, 200)
     difference = known.state.z_goal - known.state.z_before
     for solver in (NearestPair(difference, known.sought, "l2"), MostCommon(known.sought)):
         after = pairs.chart["condition_before"] + solver.solve(pairs.chart)

@@ -6,7 +6,7 @@ import torch
 from agents.planning.explain_fit import fit
 from agents.planning.explain_posterior import ExplainPosterior
 from agents.planning.explain_reading import ReadTransitions, clues, fit_reading
-from benchmarks import explain as benchmark
+from benchmarks.progression import explain as benchmark
 from clinenv.envs.ecg_explain.task import ECGExplainTask
 from clinenv.simulator import Simulator
 from tests.toy_progression import ToyClinic
@@ -42,8 +42,8 @@ class Hidden(ToyClinic):
 def test_what_is_read_is_weighed_and_helps() -> None:
     world = Hidden(reads=True)
     simulator = Simulator(ExplainWorld(world, "joint"), ECGExplainTask())
-    known = benchmark.draw_pairs(simulator, 5000, 150)
-    test = benchmark.draw_pairs(simulator, 1, 50, known.state.z_before)
+    known = benchmark.sample_pairs(simulator, 5000, 150)
+    test = benchmark.sample_pairs(simulator, 1, 50, known.state.z_before)
     assert clues(world, test.chart).shape == (len(test.sought), C, 2)
     how = fit(simulator, known.chart, known.sought)
     read, tau = fit_reading(simulator, known.chart, known.sought, how)
@@ -63,7 +63,7 @@ def test_what_is_read_is_weighed_and_helps() -> None:
 def test_a_scar_belongs_to_the_infarction_that_leaves_it() -> None:
     world = Hidden(reads=False)
     simulator = Simulator(ExplainWorld(world, "joint"), ECGExplainTask())
-    known = benchmark.draw_pairs(simulator, 5000, 60)
+    known = benchmark.sample_pairs(simulator, 5000, 60)
     how = fit(simulator, known.chart, known.sought)
     read, _ = fit_reading(simulator, known.chart, known.sought, how)
     assert clues(world, known.chart).shape[-1] == 0, "a world without these parts has no clues"
@@ -81,7 +81,7 @@ def test_a_scar_belongs_to_the_infarction_that_leaves_it() -> None:
 
 def test_bad_arguments_are_named() -> None:
     simulator = Simulator(ExplainWorld(Hidden(reads=False), "joint"), ECGExplainTask())
-    known = benchmark.draw_pairs(simulator, 5000, 30)
+    known = benchmark.sample_pairs(simulator, 5000, 30)
     how = fit(simulator, known.chart, known.sought)
     with pytest.raises(ValueError, match="ridge of 0 or more, got .*-1"):
         fit_reading(simulator, known.chart, known.sought, how, ridge=-1.0)

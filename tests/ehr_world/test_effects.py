@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-import csv
 import math
 
 import pytest
 import torch
 
-from benchmarks import effects_ehr_world as effects_module
-from benchmarks.effects_ehr_world import cohort, learned_arms, main, oracle_arms
-from benchmarks.ehr_effect_orders import CONTRASTS, step_of
-from benchmarks.ehr_effect_scores import correlation, effects, reliability, row_of, summary
+from benchmarks.common.results import read_csv
+from benchmarks.ward import effects as effects_module
+from benchmarks.ward.effect_orders import CONTRASTS, step_of
+from benchmarks.ward.effect_scores import correlation, effects, reliability, row_of, summary
+from benchmarks.ward.effects import cohort, learned_arms, main, oracle_arms
 from tests.ehr_world.ward_small import tiny
 from world_models import keys
 from world_models.oracles.ward.world import WardOracle
@@ -129,8 +129,8 @@ def test_the_command_writes_rows_of_both_dials_and_a_figure(tmp_path, monkeypatc
     out = tmp_path / "effects.csv"
     orders = ["potassium_chloride_mmol", "furosemide_mg"]
     argv = ["--world", "a", "b", "--dial", "0", "1", "--orders", *orders, "--candidates", "30", "--patients", "10"]
-    main([*argv, "--lucks", "2", "--paths", "2", "--seed", str(SEED), "--out", str(out)])
-    rows = list(csv.DictReader(out.open()))
+    main([*argv, "--streams", "2", "--paths", "2", "--seed", str(SEED), "--out", str(out)])
+    rows = read_csv(out)
     primary = [r for r in rows if r["primary"] == "1"]
     assert {(r["intervention"], float(r["dial"])) for r in primary} == {(o, d) for o in orders for d in (0.0, 1.0)}
     by_dial = {d: [r["effect_oracle"] for r in primary if float(r["dial"]) == d] for d in (0.0, 1.0)}

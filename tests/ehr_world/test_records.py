@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from benchmarks import fidelity_ehr_world
-from benchmarks.ehr_records import bootstrap, next_slots, normal_of, path_slots, restrict, scores
+from benchmarks.ward import fidelity as fidelity_ehr_world
+from benchmarks.ward.records import differences, next_slots, normal_of, path_slots, restrict, scores
 from tests.ehr_world.ward_small import some_stays, tiny
 from world_models import checkpoint, tree
 from world_models.data.ehr.episode import Inquiry, Intervention, build_episode
@@ -132,9 +132,9 @@ def test_the_bootstrap_finds_what_is_better() -> None:
     y = 100 + 20 * torch.randn(4000, generator=generator)
     near, far = y + 5 * torch.randn(4000, generator=generator), y + 60 * torch.randn(4000, generator=generator)
     slots = {"y": y, "last": far, "subject": torch.arange(4000) // 100, "point/near": near, "point/far": far, "point/same": near}
-    found = bootstrap(slots, "near", "far", draws=200)["s25"]
+    found = differences(slots, "near", "far", number=200)["s25"]
     assert found["low"] > 0.3 and found["low"] < found["difference"] < found["high"] and found["patients"] == 40
-    same = bootstrap(slots, "near", "same", draws=200)["s25"]
+    same = differences(slots, "near", "same", number=200)["s25"]
     assert same["difference"] == same["low"] == same["high"] == 0.0
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import ehr_rivals_lm as lms
-from benchmarks.ehr_rivals import Boosting, budget_steps, by_net, train_set_outcome
-from benchmarks.ehr_scores import laplace_scores
-from benchmarks.ehr_slots import Known, Prediction, all_slots, label_scores, score, simple, some_slots
-from benchmarks.ehr_tables_paper import efficiency, figure_rows, paper_rows, retention
+from benchmarks.ward import narratives
+from benchmarks.ward import rivals_lm as lms
+from benchmarks.ward.paper_tables import efficiency, figure_rows, paper_rows, retention
+from benchmarks.ward.rivals import Boosting, budget_steps, by_net, train_set_outcome
+from benchmarks.ward.scores import laplace_scores
+from benchmarks.ward.slots import Known, Prediction, all_slots, label_scores, score, simple, some_slots
 from tests.ehr_world.causal_stays import stay as small_stay
 from tests.ehr_world.ward_small import some_stays, words
 from world_models import tree
@@ -75,7 +76,7 @@ def test_a_stay_that_goes_on_is_told_as_in_training():
     whole = whole._replace(steps=tuple(s._replace(index=i) for i, s in enumerate(whole.steps)))
     codec = QuantileCodec.fit([whole])
     bare = whole._replace(steps=tuple(s._replace(asked=tuple(a for a in s.asked if a.item != STATUS)) for s in whole.steps))
-    told, trained = encode(lms.Staying(codec), bare).ids, encode(codec, whole).ids
+    told, trained = encode(narratives.Staying(codec), bare).ids, encode(codec, whole).ids
     assert told == trained[: len(told)] and len(trained) - len(told) == 2  # the last status and its outcome
 
 
@@ -86,7 +87,7 @@ def test_what_had_not_come_is_not_told():
     name = words().items[item].name
 
     def holds(now: int) -> bool:
-        step = lms.stay(stays, row, 0, place + 1, now=now).steps[place]
+        step = narratives.stay(stays, row, 0, place + 1, now=now).steps[place]
         return any(a.item == name for a in step.asked)
 
     assert not holds(place) and holds(place + int(stays.delay[row, place, item]))
@@ -150,5 +151,5 @@ def test_layouts():
 
 
 def test_efficiency_without_speeds_says_how_to_get_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match="speed_ehr_world"):
+    with pytest.raises(FileNotFoundError, match="benchmarks.ward.speed"):
         efficiency(tmp_path / "speed.json")

@@ -327,7 +327,7 @@ def test_no_rows():
 @pytest.mark.skipif(not (DATA / "ludb").is_dir(), reason=f"needs LUDB at {DATA / 'ludb'} (or CLINENV_DATA)")
 def test_manual_marks_of_real_recordings():
     pytest.importorskip("wfdb")
-    from benchmarks.delineation import INTERVALS, read_ludb
+    from benchmarks.ecg_drug.delineation import INTERVALS, read_ludb
 
     _, ecg, lead_ii, all_leads = read_ludb(DATA / "ludb", halves=(0,))
     got = delineate(torch.tensor(ecg, dtype=torch.float32), 500.0, "reader")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-
 import pytest
 
-from benchmarks import ward_probes
+from benchmarks.common.results import read_csv
+from benchmarks.ward import probes as ward_probes
 
 
 @pytest.mark.parametrize("probe", [ward_probes.potassium, ward_probes.fluid], ids=lambda p: p.__name__)
@@ -17,8 +16,7 @@ def test_a_probe_finds_the_effect_on_few_patients_too(probe) -> None:
 
 
 def test_the_shipped_table_says_what_it_found() -> None:
-    with open(ward_probes.RESULTS, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(ward_probes.RESULT)
     assert len(rows) > 55 and all(row["source"] for row in rows)
     for row in rows:
         inside = float(row["low"]) <= float(row["measured"]) <= float(row["high"])

@@ -1,0 +1,1 @@
+"""Benchmarks of drugs and the ECG."""

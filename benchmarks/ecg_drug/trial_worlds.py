@@ -1,0 +1,209 @@
+"""How each world predicts a drug-response trial from what was known before the dose.
+
+`rows` is a frame with one line a post-dose time: randid, drug, period, hour, dose_mg, sex_female, age_years, weight_kg
+and `pre_<endpoint>`, the same period's pre-dose triplicate mean of every endpoint. Nothing measured after the dose
+is in it. A predictor returns `Prediction`: the point and the 5 % and 95 % quantiles of every target, rows in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from world_models import keys
+from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT
+from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
+from world_models.oracles.ecg_drug.kinetics import MIN_STEP_H
+from world_models.oracles.ecg_drug.population import TrialModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ADAPTERS", "TARGETS", "Prediction", "intervals_of", "predict_ecg_wm_small", "predict_oracle"]
+
+TARGETS = {"QTcF": "qtcf_ms", "JTpc": "jt_peak_c_ms", "TpTe": "tpeak_tend_ms", "PR": "pr_ms"}
+
+
+class Prediction(NamedTuple):
+    """Point and 90 % band of every target."""
+
+    point: dict[str, np.ndarray]  # target -> [R] ms
+    low: dict[str, np.ndarray]  # 5 % quantile
+    high: dict[str, np.ndarray]  # 95 % quantile
+
+
+def intervals_of(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Targets from the modelled endpoints: QTcF = (QRS + J-Tpeak c · RR^0.58 + Tpeak-Tend) / RR^(1/3), RR in s."""
+    rr = 60.0 / np.clip(values["heart_rate_bpm"], 20.0, 250.0)
+    qt = values["qrs_ms"] + values["jt_peak_c_ms"] * rr**JT_PEAK_EXPONENT + values["tpeak_tend_ms"]
+    return {
+        "QTcF": qt / rr**QT_EXPONENT,
+        "JTpc": values["jt_peak_c_ms"],
+        "TpTe": values["tpeak_tend_ms"],
+        "PR": values["pr_ms"],
+    }
+
+
+def _level(
+    model: TrialModel, before: np.ndarray, female: np.ndarray, hour: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior mean [P, 2E] and covariance [P, 2E, 2E] of (the subject's own level, the period's shift of it).
+
+    The pre-dose reading is level + shift + the course at that hour + the pre-dose condition + a residual; the level
+    varies between the people of a sex, the shift between periods. Endpoints that were not read keep their prior, given
+    those that were.
+    """
+    base, course, count = model.parameters["baseline"], model.parameters["course"], len(ENDPOINTS)
+    mean = np.where(female[:, None] > 0.5, [base["women"][e] for e in ENDPOINTS], [base["men"][e] for e in ENDPOINTS])
+    prior = np.zeros((2 * count, 2 * count))
+    prior[:count, :count] = base["between_subject_covariance"]
+    prior[count:, count:] = base["between_period_covariance"]
+    read = np.concatenate([np.eye(count), np.eye(count)], 1)
+    noise = np.asarray(base["residual_covariance"])
+    day = model.time_of_day(torch.tensor(course["dosing_clock_hour"] + hour))
+    shift = np.stack([day[e].numpy() + np.where(hour < 0, course[e]["before_dosing"], 0.0) for e in ENDPOINTS], -1)
+    posterior_mean = np.concatenate([mean, np.zeros_like(mean)], 1)
+    posterior = np.repeat(prior[None], len(mean), 0)
+    for i, row in enumerate(before):
+        seen = np.flatnonzero(~np.isnan(row))
+        if len(seen) == 0:
+            continue
+        h = read[seen]
+        gain = prior @ h.T @ np.linalg.inv(h @ prior @ h.T + noise[np.ix_(seen, seen)])
+        posterior_mean[i] += gain @ (row[seen] - shift[i, seen] - mean[i, seen])
+        posterior[i] = prior - gain @ h @ prior
+    return posterior_mean, posterior
+
+
+def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, seed: int = 0) -> Prediction:
+    """Monte-Carlo over virtual twins of each subject and period, conditional on the pre-dose reading; point = median.
+
+    Raises:
+        ValueError: a drug the model does not know.
+    """
+    unknown = sorted(set(rows["drug"]) - {"placebo", *model.drugs})
+    if unknown:
+        raise ValueError(f"the model has no drug {', '.join(unknown)}; it knows placebo, {', '.join(model.drugs)}")
+    periods = rows.groupby(["randid", "drug", "period"], sort=False, dropna=False)
+    first = periods.first().reset_index()
+    member = periods.ngroup().to_numpy()
+    count = len(first)
+    before = first[[f"pre_{e}" for e in ENDPOINTS]].to_numpy(dtype=float)
+    female = first["sex_female"].to_numpy(dtype=float)
+    mean, covariance = _level(model, before, female, first["pre_hour"].fillna(-0.5).to_numpy(dtype=float))
+    key = keys.from_seed(seed, count * samples)
+    width = len(ENDPOINTS)
+    z = keys.normal(key, 0, "level", (2 * width,)).to(torch.float64).numpy().reshape(count, samples, -1)
+    root = np.linalg.cholesky(covariance + 1e-6 * np.eye(2 * width))
+    drawn = mean[:, None] + np.einsum("pij,psj->psi", root, z)
+    level = drawn[..., :width] + drawn[..., width:]
+    own = {e: torch.tensor(drawn[..., i].reshape(-1), dtype=torch.float32) for i, e in enumerate(ENDPOINTS)}
+
+    def wide(name: str) -> torch.Tensor:
+        return torch.tensor(first[name].to_numpy(dtype=np.float32)).repeat_interleave(samples)
+
+    twins = model.individual(
+        key, wide("sex_female"), wide("weight_kg"), wide("age_years"), torch.ones(count * samples), own
+    )
+    dose = torch.zeros(count * samples, len(model.drugs))
+    for i, name in enumerate(model.drugs):
+        dose[:, i] = torch.where(
+            torch.tensor((first["drug"] == name).to_numpy()).repeat_interleave(samples), wide("dose_mg"), 0.0
+        )
+    nothing = model.no_drug(count * samples)
+    course = model.parameters["course"]
+    found = [{name: np.zeros(len(rows)) for name in TARGETS} for _ in range(3)]
+    for h in sorted(rows["hour"].unique()):
+        chosen = np.flatnonzero(rows["hour"].to_numpy() == h)
+        amounts = model.advance(twins, nothing, dose, max(float(h), MIN_STEP_H))
+        effects = model.effects(twins, amounts)
+        day = model.time_of_day(torch.tensor(course["dosing_clock_hour"] + float(h)))
+        residual = model.residual(key, int(round(float(h) * 60)), twins, amounts)
+        values = {}
+        for i, e in enumerate(ENDPOINTS):
+            drift = course[e]["drift_over_24_h"] * min(max(float(h), 0.0), 24.0) / 24.0
+            shift = (effects[e] + residual[e]).numpy().reshape(count, samples).astype(float)
+            values[e] = level[..., i] + shift + float(day[e]) + drift
+        for name, simulated in intervals_of(values).items():
+            for target, q in zip(found, (0.5, 0.05, 0.95), strict=True):
+                target[name][chosen] = np.quantile(simulated, q, axis=1)[member[chosen]]
+    return Prediction(*found)
+
+
+def predict_ecg_wm_small(
+    rows: pd.DataFrame, samples: int = 256, seed: int = 0, world: str = "ecg-wm-small"
+) -> Prediction:
+    """The learned world's prediction: belief from the pre-dose reading, particles over half-hour steps; point = median.
+
+    The reading is first freed of the pre-dose condition that the trial's fit found in every arm (fasting, before the
+    first activity of the day: `course[...]["before_dosing"]`), and the fit's drift over 24 h is added, as for the
+    oracle: both belong to this trial's days, not to a patient, and no world simulates them. Endpoints that were not
+    read are filled with the fit's mean for the sex. Hours are rounded to the half hour.
+
+    Raises:
+        ValueError: a drug the model does not know.
+    """
+    from world_models import catalog
+    from world_models.protocol import History
+    from world_models.quantities.ecg_drug import DRUGS
+
+    unknown = sorted(set(rows["drug"]) - {"placebo", *DRUGS})
+    if unknown:
+        raise ValueError(f"the world has no drug {', '.join(unknown)}; it knows placebo, {', '.join(DRUGS)}")
+    model = catalog.load(world, cohort="healthy").with_options(hours_per_step=0.5)
+    fitted = TrialModel.load().parameters
+    course, base = fitted["course"], fitted["baseline"]
+    periods = rows.groupby(["randid", "drug", "period"], sort=False, dropna=False)
+    first = periods.first().reset_index()
+    member, count = periods.ngroup().to_numpy(), len(first)
+    female = first["sex_female"].to_numpy(dtype=float) > 0.5
+    read = {}
+    for e in ENDPOINTS:
+        value = first[f"pre_{e}"].to_numpy(dtype=float) - course[e]["before_dosing"]
+        read[e] = np.where(np.isnan(value), np.where(female, base["women"][e], base["men"][e]), value)
+    rr = 60.0 / read["heart_rate_bpm"]
+    qt = read["qrs_ms"] + read["jt_peak_c_ms"] * rr**JT_PEAK_EXPONENT + read["tpeak_tend_ms"]
+    # The reading is as many half hours before the dose as the trial's table says.
+    ahead = max(int(round(-2 * float(first["pre_hour"].iloc[0]))), 0)
+    clock = (course["dosing_clock_hour"] - ahead / 2) % 24.0
+    chart = {**read, "qtcf_ms": qt / rr**QT_EXPONENT, "clock_hour": np.full(count, clock)}
+    chart |= {name: first[name].to_numpy(dtype=float) for name in ("sex_female", "weight_kg", "age_years")}
+    charts = {
+        name: torch.tensor(v, dtype=torch.float32).repeat_interleave(samples).unsqueeze(1) for name, v in chart.items()
+    }
+    dose = torch.zeros(count * samples, len(DRUGS))
+    for i, name in enumerate(DRUGS):
+        mg = first["dose_mg"].to_numpy(dtype=np.float32) * (first["drug"] == name).to_numpy()
+        dose[:, i] = torch.tensor(mg).repeat_interleave(samples)
+    nothing = torch.zeros_like(dose)
+    key = keys.from_seed(seed, count * samples)
+    state = model.infer(History(charts, nothing.unsqueeze(1), torch.zeros(count * samples, 1)), key)
+    steps = np.maximum(np.rint(rows["hour"].to_numpy(dtype=float) * 2).astype(int), 1)
+    found = [{name: np.zeros(len(rows)) for name in TARGETS} for _ in range(3)]
+    for _ in range(ahead):
+        state = model.transition(state, nothing)
+    for step in range(1, int(steps.max()) + 1):
+        state = model.transition(state, dose if step == 1 else nothing)
+        chosen = np.flatnonzero(steps == step)
+        if len(chosen) == 0:
+            continue
+        seen = model.observe(state)
+        share = min(step / 48, 1.0)
+        values = {
+            e: seen[e].numpy().reshape(count, samples).astype(float) + share * course[e]["drift_over_24_h"]
+            for e in ENDPOINTS
+        }
+        for name, simulated in intervals_of(values).items():
+            for target, q in zip(found, (0.5, 0.05, 0.95), strict=True):
+                target[name][chosen] = np.quantile(simulated, q, axis=1)[member[chosen]]
+    return Prediction(*found)
+
+
+# One entry a world: rows, samples, seed -> Prediction. `benchmarks.ecg_drug.trial --world` takes its names from here.
+ADAPTERS: dict[str, Callable[[pd.DataFrame, int, int], Prediction]] = {
+    "oracle": lambda rows, samples, seed: predict_oracle(TrialModel.load(), rows, samples, seed),
+    "ecg-wm-small": lambda rows, samples, seed: predict_ecg_wm_small(rows, samples, seed),
+}

@@ -1,0 +1,1 @@
+"""Benchmarks of the years of disease: the progression oracle and Cardiac JEPA."""
