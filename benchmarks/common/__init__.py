@@ -1,0 +1,1 @@
+"""What the benchmarks share, and commands over several domains."""
