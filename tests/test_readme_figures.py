@@ -137,9 +137,10 @@ def test_every_computed_figure_is_printed_somewhere(name: str) -> None:
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A small file of results that says it is stale."""
     path = tmp_path / "toy.csv"
-    made = {"made_by": {"command": "python -m toy"}, "stale": "the weights changed"}
+    made = {"command": "python -m toy", "seeds": {"patients": 7}, "stale": "the weights changed"}
+    comment = "".join(f"# {line}\n" for line in json.dumps(made, indent=1).splitlines())
     path.write_text(
-        f"# {json.dumps(made)}\nagent,batch,return,return_low,return_high\na,1,0.126,-0.001,1.5\nb,1,1234.5,1,2\n",
+        f"{comment}agent,batch,return,return_low,return_high\na,1,0.126,-0.001,1.5\nb,1,1234.5,1,2\n",
         encoding="utf-8",
     )
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
@@ -175,7 +176,7 @@ def test_a_page_names_the_files_it_reads_and_says_what_is_stale(
         pages.page("toy")
     (tmp_path / "toy.md").write_text("# Toy\n\n{{toy.csv agent=a return}}\n\n{{made toy.csv}}\n", encoding="utf-8")
     page = pages.page("toy").replace("\n", " ")
-    assert "`python -m toy`" in page and "**Stale:** toy.csv, the weights changed." in page
+    assert "`python -m toy`, seeds: patients 7." in page and "**Stale:** toy.csv, the weights changed." in page
     (tmp_path / "readme_toy.md").write_text("{{toy.csv agent=a return}}\n", encoding="utf-8")
     assert pages.block("toy") == "0.126\n\nStale: toy.csv, the weights changed.\n"
 

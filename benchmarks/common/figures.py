@@ -1,14 +1,15 @@
 """Figures out of the files of results: read a file, select one row of it, print one number of that row.
 
 A file is a list of objects whatever its kind: the rows of a CSV, the root of a JSON file, the rows of the Markdown tables of
-a card. Lines of a CSV that begin with `#` are comments; one of them may hold a JSON object, the file's provenance (`made_by`
-and, if a figure is known to be out of date, `stale`). In a JSON file provenance stands under the key `made_by`.
+a card. What made it stands in the file itself: in a CSV as a JSON object in `#` lines before the header, in a JSON file under
+the key `made_by`.
 """
 
 from __future__ import annotations
 
 import csv
 import functools
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,18 +63,16 @@ def _markdown_rows(lines: Sequence[str]) -> Iterable[Row]:
 
 
 def provenance(name: str) -> dict[str, Any]:
-    """What a file of results says of its making; empty where it says nothing."""
+    """What a file of results says of its making (`command`, `seeds`, `stale` and more); empty where it says nothing."""
     path = path_of(name)
+    found: Any = None
     if path.suffix == ".json":
-        found = load(name)[0].get("made_by", {})
-        return found if isinstance(found, dict) else {"command": found}
-    if path.suffix == ".csv":
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
-        if first.startswith("#"):
-            found = json.loads(first.lstrip("# "))
-            inner = found.get("made_by")
-            return {**found, **inner} if isinstance(inner, dict) else found
-    return {}
+        found = load(name)[0].get("made_by")
+    elif path.suffix == ".csv":
+        lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+        comment = "\n".join(line[1:] for line in lines)
+        found = json.loads(comment) if comment else None
+    return found if isinstance(found, dict) else {}
 
 
 def select(objects: Iterable[Row], words: Iterable[str]) -> tuple[Row, ...]:

@@ -125,25 +125,27 @@ def _broken(part: str) -> str:
 
 
 def made(names: Iterable[str]) -> str:
-    """Links to files of results, each with the command that made it and, if it is stale, why."""
-    by_command: dict[str, list[str]] = {}
+    """Links to files of results, with the command and the seeds that made them and, if they are stale, why."""
+    by_making: dict[str, list[str]] = {}
     for name in names:
-        by_command.setdefault(command_of(name), []).append(f"[{name}](../../benchmarks/results/{name})")
-    sentences = [f"{', '.join(links)}: {command}." for command, links in by_command.items()]
+        by_making.setdefault(making(name), []).append(f"[{name}](../../benchmarks/results/{name})")
+    sentences = [f"{', '.join(links)}: {how}." for how, links in by_making.items()]
     marks = [f"**Stale:** {name}, {reason}." for name in names if (reason := stale(name))]
     return " ".join(["*Files and commands.*", *sentences, *marks])
 
 
+def making(name: str) -> str:
+    """The command that made a file and its seeds; where it does not say, where to look."""
+    found = provenance(name)
+    if not found.get("command"):
+        return "see [benchmarks](../../benchmarks/README.md)"
+    seeds = ", ".join(f"{what} {seed}" for what, seed in found.get("seeds", {}).items())
+    return f"`{found['command']}`" + (f", seeds: {seeds}" if seeds else "")
+
+
 def stale(name: str) -> str:
     """Why a file of results is out of date; empty if it is not known to be."""
-    return str(provenance(name).get("stale") or "")
-
-
-def command_of(name: str) -> str:
-    """The command that made a file, by its provenance; where it has none, where to look."""
-    if command := provenance(name).get("command"):
-        return f"`{command}`"
-    return "see [benchmarks](../../benchmarks/README.md)"
+    return str(provenance(name).get("stale", "")).rstrip(".")
 
 
 def page(name: str) -> str:
