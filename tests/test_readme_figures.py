@@ -34,6 +34,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "a step of 2 h": "the shipped weights' step",
         "a first 0.5 mg of dofetilide": "the card's row",
         "over 500 ms or 60 ms over baseline": "the task's limits",
+        "QTcF over 500 ms": "the limit",
         "the worst 5 % of returns": "what CVaR is of",
         "CVaR 5 %": "its name",
         "0.25 mg of dofetilide every 12 h": "the policy",
