@@ -177,7 +177,7 @@ def test_a_page_names_the_files_it_reads_and_says_what_is_stale(
         pages.page("toy")
     (tmp_path / "toy.md").write_text("# Toy\n\n{{toy.csv agent=a return}}\n\n{{made toy.csv}}\n", encoding="utf-8")
     page = pages.page("toy").replace("\n", " ")
-    assert "`python -m toy`, seeds: patients 7." in page and "**Stale:** toy.csv, the weights changed." in page
+    assert "`python -m toy`, seeds: patients 7." in page and "**Stale:** the weights changed." in page
     (tmp_path / "readme_toy.md").write_text("{{toy.csv agent=a return}}\n", encoding="utf-8")
     assert pages.block("toy") == "0.126\n\nStale: toy.csv, the weights changed.\n"
 

@@ -39,6 +39,7 @@ README = ROOT / "README.md"
 SLOT = re.compile(r"\{\{(.*?)\}\}")
 EACH = re.compile(r"^\{\{each (.*?)\}\}")
 BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
+CODE = re.compile(r"`[^`]*`")
 SUFFIXES = (".csv", ".json", ".md")
 
 
@@ -67,8 +68,7 @@ class Renderer:
         each = EACH.match(source)
         if each is None:
             line = self._filled(source)
-            if line or not source:
-                yield line
+            yield from line.splitlines() if line or source else [""]
             return
         for row in self._found(shlex.split(each[1])):
             self.context = (row,)
@@ -121,17 +121,21 @@ def _broken(part: str) -> str:
     if not part or part[0] in "|#!<":
         return part
     indent = "  " if part.startswith("- ") else ""
-    return textwrap.fill(part, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    whole = CODE.sub(lambda code: code[0].replace(" ", "\0"), part)  # a command stays on one line
+    filled = textwrap.fill(whole, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return filled.replace("\0", " ")
 
 
 def made(names: Iterable[str]) -> str:
-    """Links to files of results, with the command and the seeds that made them and, if they are stale, why."""
-    by_making: dict[str, list[str]] = {}
+    """A list of these files of results, by the command and the seeds that made them and, if they are stale, why."""
+    by_making: dict[tuple[str, str], list[str]] = {}
     for name in names:
-        by_making.setdefault(making(name), []).append(f"[{name}](../../benchmarks/results/{name})")
-    sentences = [f"{', '.join(links)}: {how}." for how, links in by_making.items()]
-    marks = [f"**Stale:** {name}, {reason}." for name in names if (reason := stale(name))]
-    return " ".join(["*Files and commands.*", *sentences, *marks])
+        link = f"[{name}](../../benchmarks/results/{name})"
+        by_making.setdefault((making(name), stale(name)), []).append(link)
+    return "\n".join(
+        f"- {', '.join(links)}: {how}." + (f" **Stale:** {reason}." if reason else "")
+        for (how, reason), links in by_making.items()
+    )
 
 
 def making(name: str) -> str:
