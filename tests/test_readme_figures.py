@@ -1,236 +1,190 @@
-"""Every figure of the README's results stands in a committed file.
+"""Every figure of the README and of docs/results comes out of a committed file.
 
-A comment `<!-- figures: FILE ... -->` opens a block of the README and names the files of benchmarks/results (or, with
-a folder before it, of world_models) that hold its figures; the block ends where the next one begins. A figure is found if a
-number of these files gives it at its printed precision, as it is or as a percentage. A figure with an interval, `a [b, c]`,
-must be found with its interval in one row. What is no measured figure stands in `NOT_MEASURED` with what it is, and what derives
-from the files in `DERIVED` with how.
+The pages are what `python -m benchmarks.common.pages` writes, and no figure is typed into their text: the numbers that a
+template has outside its slots, or the README outside its generated blocks, stand in phrases that `SETTINGS` accounts for.
 """
 
 from __future__ import annotations
 
-import bisect
+import json
 import re
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from benchmarks.common.results import RESULTS, read_csv, read_json
+from benchmarks.common import figures, pages
+from benchmarks.common.derived import DERIVED
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-OPENS = re.compile(r"<!-- figures: (.*?) -->")
-NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?"
-WITH_INTERVAL = re.compile(rf"({NUMBER})(?: %)? \[({NUMBER}), ({NUMBER})\]")
-# Neither names (`code`, links, Tpeak-Tend, S@25, SmolLM2-135M, 12-lead) nor arXiv, DOI and ICD-10 numbers are figures.
-NO_FIGURE = re.compile(
-    r"`[^`]*`|\]\([^)]*\)|\b[A-Za-z@]+[A-Za-z@-]*\d[\w.-]*|\b\d+(?:-[a-z]\w*|(?:th|st|nd)\b)|\b\d{4}-\d\d-\d\d\b"
-)
+TEMPLATES = sorted(pages.TEMPLATES.glob("*.md"))
 
-# By the first file of the block: numbers that nothing measured, and what they are.
-NOT_MEASURED: dict[str, dict[str, str]] = {
-    "fidelity_ecg_wm_summary.csv": {
-        "250": "patients, the command's --patients", "2": "hours", "12": "hours", "24": "hours",
+CODE = re.compile(r"(?s:```.*?```)|(?m:^    .*$)")
+# Names are no figures: `code`, links, S@25, SmolLM2-135M, 12-lead, ICD-10
+NAME = re.compile(r"`[^`]*`|\]\([^)]*\)|\b[A-Za-z@]+[A-Za-z@-]*\d[\w.-]*|\b\d+-[a-z]\w*|\(k\)")
+
+# By file: the phrases with a number that nothing measured, and what it is.
+SETTINGS: dict[str, dict[str, str]] = {
+    "ecg_drug": {
+        "90 % prediction band": "the band's name",
+        "the 90 % band covers": "the band's name",
+        "95 % intervals": "their level",
+        "at 2, 12 and 24 h": "hours after the dose, of the command",
+        "from step 12 to step 24": "of the command",
+        "a step of 2 h": "the shipped weights' step",
+        "a first 0.5 mg of dofetilide": "the card's row",
+        "over 500 ms or 60 ms over baseline": "the task's limits",
+        "QTcF over 500 ms": "the limit",
+        "the worst 5 % of returns": "what CVaR is of",
+        "CVaR 5 %": "its name",
+        "0.25 mg of dofetilide every 12 h": "the policy",
+        "comes out within 0.1": "docs/log.md, PPO trained again",
+        "from -1 to 4 the cost": "lambdas of the rows that are named",
+        "two settings below 0": "lambdas",
+        "over 20 ms (PR, QRS) or 40 ms (QT)": "what a failure is",
     },
-    "policies.csv": {"60": "ms, the task's limit of the rise"},
-    "fidelity_ehr_world.csv": {"25 %": "what S@25 means"},
-    "fidelity_ehr_world_death.csv": {"72": "hours", "4": "hours", "24": "hours"},
-    "fidelity_ehr_records.csv": {"4": "hours", "24": "hours", "50": "per cent, a share of the learning curve"},
-    "policies_ehr.csv": {"69": "switches of the action space"},
-    "tables_ehr_world_table1.csv": {"240": "s, the command's --budget", "40": "s, the command's --records-budget"},
-    "cardiac_jepa_table1.csv": {"1,900": "patients of fold 19, one of twenty"},
-    "fidelity_cardiac_jepa.json": {"2021": "a year", "160": "records of LUDB, `records` of ludb_morphology.json"},
-    "speed.json": {"10": "s, length of an ECG", "500": "Hz"},
-}  # fmt: skip
-
-
-def table(name: str) -> list[dict[str, str]]:
-    return read_csv(RESULTS / name)
-
-
-def row(name: str, column: str, value: str) -> dict[str, float]:
-    """The numbers of the row of a table whose column holds this."""
-    found = next(r for r in table(name) if r[column] == value)
-    return {k: float(v) for k, v in found.items() if re.fullmatch(r"[-+.\de]*\d", v or "")}
-
-
-def effects(dial: str) -> list[dict[str, str]]:
-    return [r for r in table("effects_ehr_world.csv") if r["primary"] == "1" and r["dial"] == dial]
-
-
-def near_truth(dial: str) -> int:
-    return sum(r["within_25_percent"] == "1" and r["same_sign"] == "1" for r in effects(dial))
-
-
-def lower(name: str) -> int:
-    return sum(float(r["pehe"]) < float(r[name]) for r in effects("0"))
-
-
-def gain(term: str) -> float:
-    mine, rule = (
-        row("policies_ehr.csv", "policy", p) for p in ("PPO on the rule's knobs in ehr-ward-small", "clinician's rule")
-    )
-    return mine[f"term_{term}"] - rule[f"term_{term}"]
-
-
-def beyond_blind(agent: str) -> float:
-    blind = row("policies.csv", "agent", "dofetilide 0.25 mg every 12 h, without looking")
-    return row("policies.csv", "agent", agent)["return"] - blind["return"]
-
-
-def expected_over_seen(setting: str) -> float:
-    found = row("fidelity_ehr_world_death.csv", "setting", setting)
-    return found["mean_chance"] / found["base_rate"]
-
-
-def published(method: str, protocol: str) -> float:
-    rows = [r for r in table("cardiac_jepa_table1.csv") if r["data"].startswith("published")]
-    return float(
-        next(r for r in rows if r["method"].startswith(method) and r["protocol"] == protocol)["Triage (first ECG)"][:5]
-    )
-
-
-def onset_codes(least: float) -> int:
-    return sum(
-        float(r["onset_read"] or 0) > least for r in table("cardiac_jepa_actions_onset.csv") if len(r["code"]) == 3
-    )
-
-
-def minutes_an_arm() -> float:
-    whole = next(r for r in table("cardiac_jepa_arms.csv") if r["method"] == "ours" and r["share"] == "1")
-    return float(whole["pretrain_cpu_s"]) / 60
-
-
-def memory_kib(world: str) -> float:
-    speed = read_json(RESULTS / "speed.json")
-    return speed["memory_mb_per_env_at_4096"][world]["extra"] * 1024
-
-
-def judged_labels() -> int:
-    found = read_json(RESULTS / "fidelity_cardiac_jepa.json")
-    return sum("note" not in label for label in found["labels"].values())
-
-
-# What the README says in these words -> the figure, computed from a committed table, and the digits it is said with.
-DERIVED: dict[str, tuple[float, int]] = {
-    "17 of\n28 orders": (near_truth("0"), 0),
-    "28 orders within 25 % of": (len(effects("0")), 0),
-    "right sign (18 when": (near_truth("1"), 0),
-    "denies effects in 27": (lower("pehe_no_effect"), 0),
-    "mean effect in 15": (lower("pehe_population_effect"), 0),
-    "unit effects 0.42": (statistics.median(float(r["unit_correlation"]) for r in effects("0")), 2),
-    "discharges +0.05": (gain("discharge"), 2),
-    "stability +0.04": (gain("stability"), 2),
-    "tests +0.02": (gain("tests"), 2),
-    "learn 0.19": (beyond_blind("PPO in ecg-wm-small, mean of 2 seeds"), 2),
-    "and 0.27 beyond": (beyond_blind("CEM in ecg-wm-small"), 2),
-    "(1.3 to 1.4 times)": (expected_over_seen("death_72h_from_4h"), 1),
-    "to 1.4 times)": (expected_over_seen("death_72h_from_24h"), 1),
-    "lead on\nMIMIC-IV-ECG: 0.06": (published("Ours", "Linear probe") - published("Naive", "Linear probe"), 2),
-    "over 90 % for ten\n  of": (10 if onset_codes(0.9) == 10 else -1, 0),
-    "28 min of one core": (minutes_an_arm(), 0),
-    "23 labels": (judged_labels(), 0),
-    "One record is 1.25 %": (100 / 80, 2),
-    "37 kB": (memory_kib("oracle"), 0),
-    "| 36 kB": (memory_kib("ecg-wm-small"), 0),
+    "ward": {
+        "within 25 % of the true one": "what S@25 is",
+        "moved by more than 25 %": "what high-sensitivity is",
+        "80 % interval covers": "its level",
+        "within 72 h": "the horizon",
+        "95 % intervals": "their level",
+        "hour 4": "where the forecast begins",
+        "hour 24": "where the forecast begins",
+        "within 25 %": "how near",
+        "with 100 or more": "which items are common",
+        "| 25 % |": "the row's share",
+        "| 50 % |": "the row's share",
+        "| 100 % |": "the row's share",
+        "14 B": "its name",
+        "the 69 switches": "the action space",
+        "under 0.02 mean little": "a judgement of these sample sizes",
+        "fold 0": "its number",
+    },
+    "progression": {
+        "95 % intervals": "their level",
+        "fold 19 of 20": "its number",
+        "at 10 % of the patients": "the row that is named",
+        "| 100 % | 10 % | 1 % |": "the columns' shares",
+        "over 90 % for": "the threshold of the count",
+        "under 10 % for": "the threshold of the other end",
+        "Challenge 2021": "its year",
+        "men of 80": "the row's name",
+    },
+    "speed": {
+        "batch 1 ": "of the column or row",
+        "batch 64": "of the column or row",
+        "batch 1024": "of the column or row",
+        "batch 4096": "of the column or row",
+        "batch 1000": "of the row",
+        "of 10 s at 500 Hz": "an ECG's length and rate",
+        "14 B": "its name",
+    },
+    "readme_headline": {"within 25 %": "what S@25 is", "batch 4096": "of the row"},
+    "readme_limits": {"steps of 2 h": "the shipped weights' step", "0.5 mg of dofetilide": "the card's row"},
+    "README": {
+        "Python 3.10 to 3.13": "versions",
+        "every 2 h for 48 h": "the environment",
+        "69 switches (39 tests, 30 treatments), every 4 h for up to 14 days": "the environment",
+        "Intervals are 95 %": "their level",
+    },
 }
 
 
-class Block(NamedTuple):
-    files: tuple[str, ...]
-    text: str
+def plain(text: str) -> str:
+    """A template's or the README's own text on one line: without slots and generated blocks, names and code."""
+    for what in (pages.BLOCK, CODE, pages.SLOT, NAME):
+        text = what.sub(" ", text)
+    return re.sub(r"\s+", " ", text)
 
 
-def blocks() -> list[Block]:
-    parts = OPENS.split(README)
-    return [Block(tuple(files.split()), text) for files, text in zip(parts[1::2], parts[2::2], strict=True)]
+def typed(text: str, settings: dict[str, str]) -> list[str]:
+    """The numbers in it that stand in no known phrase."""
+    for phrase in sorted(settings, key=len, reverse=True):
+        text = text.replace(phrase, " ")
+    return re.findall(rf".{{0,20}}(?<![\w.]){figures.NUMBER}(?![\w]).{{0,20}}", text)
 
 
-def rows_of(name: str) -> list[list[float]]:
-    """The numbers of a file, a row of it a list."""
-    path = ROOT / ("world_models" if "/" in name else "benchmarks/results") / name
-    if path.suffix == ".json":
-        return list(json_rows(read_json(path)))
-    if path.suffix == ".csv":
-        lines = [" ".join(row.values()) for row in read_csv(path)]
-    else:
-        lines = re.sub("<!--.*?-->", "", path.read_text(encoding="utf-8"), flags=re.DOTALL).splitlines()
-    return [
-        [float(n.replace(",", "")) for n in re.findall(r"(?<![\w.])[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?", line)]
-        for line in lines
-    ]
+@pytest.mark.parametrize("path", [*TEMPLATES, ROOT / "README.md"], ids=lambda p: p.stem)
+def test_no_figure_is_typed_by_hand(path: Path) -> None:
+    text, settings = plain(path.read_text(encoding="utf-8")), SETTINGS.get(path.stem, {})
+    assert typed(text, settings) == []
+    assert [phrase for phrase in settings if phrase not in text] == [], "accounted for, but said no longer"
 
 
-def json_rows(value: object) -> Iterator[list[float]]:
-    """The numbers within each object or list, those of its objects and lists among them."""
-    if isinstance(value, dict | list):
-        inside = list(value.values() if isinstance(value, dict) else value)
-        mine = [float(v) for v in inside if isinstance(v, int | float) and not isinstance(v, bool)]
-        for part in inside:
-            for row in json_rows(part):
-                yield row
-                mine += row
-        yield mine
+def test_a_typed_figure_is_noticed() -> None:
+    text = plain(
+        "A lead of {{policies.csv return:.2f}} in 12-lead ECGs (S@25), as `0.3` was, of 6.38,\nwithin 25 % of all."
+    )
+    assert ["6.38" in found for found in typed(text, {"within 25 %": "how near"})] == [True]
 
 
-def value_and_half(figure: str) -> tuple[float, float]:
-    """A printed number and half of its last digit: 117,000 is good to 500 either way, 0.766 to 0.0005."""
-    plain = figure.replace(",", "").lstrip("+")
-    decimals = len(plain.partition(".")[2])
-    zeros = len(plain) - len(plain.rstrip("0")) if not decimals and abs(float(plain)) >= 100 else 0
-    return float(plain), 0.5 * 10.0 ** (zeros - decimals)
+def test_the_pages_are_what_their_sources_say() -> None:
+    assert pages.differences(pages.written()) == [], "run python -m benchmarks.common.pages"
 
 
-def given_by(figure: str, numbers: list[float], share: bool, rounded: bool) -> bool:
-    """Whether one of the sorted numbers rounds to the figure; a figure without a sign may be that of a negative number.
-
-    Args:
-        share: the figure is a percentage, which files give as a share of 1 or as it is.
-        rounded: a whole number may be that of a fraction; else it is a count, which files give as it is.
-    """
-    value, half = value_and_half(figure)
-    if half >= 0.5 and not (share or rounded):
-        half = 0.0
-    for sign in (1.0,) if figure[0] in "+-" else (1.0, -1.0):
-        for scale in (1.0, 100.0) if share else (1.0,):
-            at = bisect.bisect_left(numbers, (sign * value - half * 1.001) / scale - 1e-9)
-            if at < len(numbers) and numbers[at] <= (sign * value + half * 1.001) / scale + 1e-9:
-                return True
-    return False
+def test_all_pages_are_generated() -> None:
+    assert sorted(path.stem for path in (ROOT / "docs/results").glob("*")) == sorted(pages.PAGES)
+    blocks = {f"readme_{found[2]}" for found in pages.BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8"))}
+    assert {path.stem for path in TEMPLATES} == {*pages.PAGES, *blocks}
 
 
-def lacking(block: Block) -> list[str]:
-    """What the block says that its files do not."""
-    rows = [sorted(row) for name in block.files for row in rows_of(name) if row]
-    numbers = sorted(n for row in rows for n in row)
-    known, rounded = NOT_MEASURED.get(block.files[0], {}), block.files[0].startswith("speed")
-    text = block.text
-    for words in DERIVED:
-        text = text.replace(words, " ")
-    text = NO_FIGURE.sub(" ", re.sub(r"(?m)^\|[-|]+\|$", "", text))
-    missing = []
-    for found in WITH_INTERVAL.finditer(text):
-        if not any(all(given_by(f, row, "%" in found[0], rounded) for f in found.groups()) for row in rows):
-            missing.append(found[0])
-    text = WITH_INTERVAL.sub(" ", text)
-    for found in re.finditer(rf"(?<![\w.])({NUMBER})(?![\w])( %)?", text):
-        figure = found[1].rstrip(",")
-        if (figure + (found[2] or "")) not in known and not given_by(figure, numbers, bool(found[2]), rounded):
-            missing.append(f"{found[0]} in {text[max(0, found.start() - 40) : found.end() + 20]!r}")
-    return missing
+@pytest.mark.parametrize("name", DERIVED)
+def test_every_computed_figure_is_printed_somewhere(name: str) -> None:
+    assert any(re.search(rf"\{{\{{={re.escape(name)}[:}}]", path.read_text(encoding="utf-8")) for path in TEMPLATES)
 
 
-@pytest.mark.parametrize("block", blocks(), ids=lambda b: b.files[0])
-def test_every_figure_stands_in_a_file_the_block_names(block: Block) -> None:
-    assert not lacking(block)
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A small file of results that says it is stale."""
+    path = tmp_path / "toy.csv"
+    made = {"command": "python -m toy", "seeds": {"patients": 7}, "stale": "the weights changed"}
+    comment = "".join(f"# {line}\n" for line in json.dumps(made, indent=1).splitlines())
+    path.write_text(
+        f"{comment}agent,batch,return,return_low,return_high\na,1,0.126,-0.001,1.5\nb,1,1234.5,1,2\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    figures.load.cache_clear()
+    yield path
+    figures.load.cache_clear()
 
 
-@pytest.mark.parametrize("words", DERIVED)
-def test_every_derived_figure_is_what_it_derives_from(words: str) -> None:
-    assert README.count(words) == 1, "the README says it no longer, or otherwise"
-    value, digits = DERIVED[words]
-    said = re.search(NUMBER, words)[0] if "ten" not in words else "10"
-    assert float(f"{value:.{digits}f}") == float(said)
+def filled(template: str) -> str:
+    return pages.Renderer().text(template).strip()
+
+
+def test_a_slot_prints_one_number(table: Path) -> None:
+    assert filled("{{toy.csv agent=a return[]:+.2f}}") == "+0.13 [0.00, 1.50]"
+    assert filled("{{toy.csv agent=a return:.1%}} {{toy.csv agent=b return:2s}}") == "12.6 % 1,200"
+    assert filled("{{@toy.csv agent=b}}\n{{return:.0f}}") == "1234"
+    assert filled("{{each toy.csv}}| {{agent}} |") == "| a |\n| b |"
+
+
+@pytest.mark.parametrize("slot", ["toy.csv return", "toy.csv agent=c return", "toy.csv agent=a cost", "=nothing"])
+def test_a_slot_that_finds_not_one_number_is_an_error(table: Path, slot: str) -> None:
+    with pytest.raises(LookupError):
+        filled(f"{{{{{slot}}}}}")
+
+
+def test_a_page_names_the_files_it_reads_and_says_what_is_stale(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "TEMPLATES", tmp_path)
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    (tmp_path / "toy.md").write_text("# Toy\n\n{{toy.csv agent=a return}}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="toy.csv"):
+        pages.page("toy")
+    (tmp_path / "toy.md").write_text("# Toy\n\n{{toy.csv agent=a return}}\n\n{{made toy.csv}}\n", encoding="utf-8")
+    page = pages.page("toy").replace("\n", " ")
+    assert "`python -m toy`, seeds: patients 7." in page and "**Stale:** the weights changed." in page
+    (tmp_path / "readme_toy.md").write_text("{{toy.csv agent=a return}}\n", encoding="utf-8")
+    assert pages.block("toy") == "0.126\n\nStale: toy.csv, the weights changed.\n"
+
+
+def test_check_prints_differences(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pages.main(["--check"]) == 0
+    path = ROOT / "docs/results/speed.md"
+    monkeypatch.setattr(pages, "written", lambda: {path: path.read_text(encoding="utf-8") + "More.\n"})
+    assert pages.main(["--check"]) == 1
+    assert "+More." in capsys.readouterr().out

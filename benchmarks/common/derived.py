@@ -1,0 +1,142 @@
+"""Figures of the pages that stand in no file as such, each computed from files that are committed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+
+from benchmarks.common.figures import Row, figure, select
+
+__all__ = ["DERIVED", "Load"]
+
+Load = Callable[[str], Sequence[Row]]  # a file's objects by its name, as `figures.load` gives them
+
+
+def _row(load: Load, name: str, **where: str) -> Row:
+    """The only row of a file of which this is true."""
+    (found,) = select(load(name), [f"{column}={text}" for column, text in where.items()])
+    return found
+
+
+def _effects(load: Load, dial: str) -> list[Row]:
+    """The orders' primary targets, judged in the oracle ward, for one confounding dial of the training record."""
+    return [row for row in load("effects_ehr_world.csv") if row["primary"] == "1" and row["dial"] == dial]
+
+
+def _near_truth(load: Load, dial: str) -> int:
+    return sum(row["within_25_percent"] == "1" and row["same_sign"] == "1" for row in _effects(load, dial))
+
+
+def _lower_pehe_than(load: Load, rival: str) -> int:
+    return sum(float(row["pehe"]) < float(row[rival]) for row in _effects(load, "0"))
+
+
+def _ward_gain(load: Load, term: str) -> float:
+    """What one reward term adds to PPO's lead over the clinician's rule."""
+    mine = _row(load, "policies_ehr.csv", policy="PPO on the rule's knobs in ehr-ward-small")
+    rule = _row(load, "policies_ehr.csv", policy="clinician's rule")
+    return float(mine[f"term_{term}"]) - float(rule[f"term_{term}"])
+
+
+def _beyond_half_dose(load: Load, agent: str) -> float:
+    half = _row(load, "policies.csv", agent="dofetilide 0.25 mg every 12 h, without looking")
+    return float(_row(load, "policies.csv", agent=agent)["return"]) - float(half["return"])
+
+
+def _expected_over_seen(load: Load, setting: str) -> float:
+    found = _row(load, "fidelity_ehr_world_death.csv", setting=setting, model="ehr-ward-small")
+    return float(found["mean_chance"]) / float(found["base_rate"])
+
+
+def _published_lead(load: Load) -> float:
+    """Linear probe on dynamics minus on invariance, triage, as the paper prints them."""
+    ours, naive = (
+        _row(load, "cardiac_jepa_table1.csv", data="published, MIMIC-IV-ECG", method=method, protocol="Linear probe")
+        for method in ("Ours (Latent Dynamics)", "Naive SSL (Invariance)")
+    )
+    return float(ours["Triage (first ECG)"].split()[0]) - float(naive["Triage (first ECG)"].split()[0])
+
+
+def _codes_foretold(load: Load, share: float) -> list[str]:
+    """ICD-10 codes whose onset the probe reads in more than this share of the foretold latents."""
+    rows = load("cardiac_jepa_actions_onset.csv")
+    return [r["code"] for r in rows if not r["code"].startswith("all") and float(r["onset_read"] or 0) > share]
+
+
+def _arm_minutes(load: Load) -> float:
+    return float(_row(load, "cardiac_jepa_arms.csv", method="ours", share="1")["pretrain_cpu_s"]) / 60
+
+
+def _memory_kb(load: Load, world: str) -> float:
+    """Memory an environment of a batch of 4096; the file's unit is MiB, the figure's KiB."""
+    return load("speed.json")[0]["memory_mb_per_env_at_4096"][world]["extra"] * 1024
+
+
+def _judged_labels(load: Load) -> int:
+    return sum("note" not in label for label in load("fidelity_cardiac_jepa.json")[0]["labels"].values())
+
+
+def _challenge_records(load: Load) -> int:
+    """Real ECGs that are not LUDB's, whose records `ludb_morphology.json` counts."""
+    return load("fidelity_cardiac_jepa.json")[0]["records"] - load("ecg/ludb_morphology.json")[0]["records"]
+
+
+def _trial_ages(load: Load) -> str:
+    youngest, oldest = load("oracles/ecg_drug/fitted_scr002.json")[0]["provenance"]["age_years_range"]
+    return f"{youngest:.0f} to {oldest:.0f}"
+
+
+def _test_patients(load: Load) -> float:
+    """Patients of one fold of twenty, to the hundred."""
+    simulated = figure(load("weights/cardiac-jepa-small/CARD.md"), "ECGs of # others")
+    return round(int(simulated) / 20, -2)
+
+
+def _one_record(load: Load) -> float:
+    """The share of one record among the delineator's test records."""
+    rows = [r for r in load("delineation_ludb.csv") if r["half"] == "even (test)"]
+    return 1 / max(int(r["records"]) for r in rows)
+
+
+def _visits_saved(load: Load) -> float:
+    """The share of visits that the tuned knobs spare the guideline rule."""
+    tuned = _row(load, "policies_progression.csv", agent="rule tuned in cardiac-jepa-small, seed 0")
+    return 1 - float(tuned["visits"]) / float(_row(load, "policies_progression.csv", agent="guideline rule")["visits"])
+
+
+def _probes_with_a_range(load: Load) -> list[Row]:
+    return [r for r in load("progression_probes.csv") if r["source"] != "no range"]
+
+
+DERIVED: dict[str, Callable[[Load], float | str]] = {
+    "orders": lambda load: len(_effects(load, "0")),
+    "orders near truth": lambda load: _near_truth(load, "0"),
+    "orders near truth, confounded": lambda load: _near_truth(load, "1"),
+    "orders better than no effect": lambda load: _lower_pehe_than(load, "pehe_no_effect"),
+    "orders better than the mean effect": lambda load: _lower_pehe_than(load, "pehe_population_effect"),
+    "median unit correlation": lambda load: statistics.median(
+        float(r["unit_correlation"]) for r in _effects(load, "0")
+    ),
+    "ward gain by discharge": lambda load: _ward_gain(load, "discharge"),
+    "ward gain by stability": lambda load: _ward_gain(load, "stability"),
+    "ward gain by tests": lambda load: _ward_gain(load, "tests"),
+    "PPO beyond half the dose": lambda load: _beyond_half_dose(load, "PPO in ecg-wm-small, mean of 2 seeds"),
+    "CEM beyond half the dose": lambda load: _beyond_half_dose(load, "CEM in ecg-wm-small"),
+    "deaths expected over seen, 4 h": lambda load: _expected_over_seen(load, "death_72h_from_4h"),
+    "deaths expected over seen, 24 h": lambda load: _expected_over_seen(load, "death_72h_from_24h"),
+    "published lead": _published_lead,
+    "codes foretold": lambda load: len(_codes_foretold(load, 0.9)),
+    "codes foretold, names": lambda load: " ".join(_codes_foretold(load, 0.9)),
+    "codes": lambda load: sum(not r["code"].startswith("all") for r in load("cardiac_jepa_actions_onset.csv")),
+    "minutes an arm": _arm_minutes,
+    "memory, oracle": lambda load: _memory_kb(load, "oracle"),
+    "memory, ecg-wm-small": lambda load: _memory_kb(load, "ecg-wm-small"),
+    "labels of real ECGs": _judged_labels,
+    "records of the Challenge": _challenge_records,
+    "trial ages": _trial_ages,
+    "test patients of the JEPA": _test_patients,
+    "one record": _one_record,
+    "visits saved": _visits_saved,
+    "progression probes with a range": lambda load: len(_probes_with_a_range(load)),
+    "progression probes inside": lambda load: sum(r["within"] == "True" for r in _probes_with_a_range(load)),
+}

@@ -1,0 +1,138 @@
+"""Figures out of the files of results: read a file, select one row of it, print one number of that row.
+
+A file is a list of objects whatever its kind: the rows of a CSV, the root of a JSON file, the rows of the Markdown tables of
+a card. What made it stands in the file itself: in a CSV as a JSON object in `#` lines before the header, in a JSON file under
+the key `made_by`.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["NUMBER", "RESULTS", "ROOT", "figure", "load", "path_of", "printed", "provenance", "select"]
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks/results"
+
+NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?"
+FIELD = re.compile(r"(?P<name>.*?)(?:\[(?:(?P<low>[^,\]]+),(?P<high>[^\]]+))?\])?")
+Row = Mapping[str, Any]
+
+
+def path_of(name: str) -> Path:
+    """A file of benchmarks/results or, where a folder stands before the name, of world_models."""
+    return ROOT / "world_models" / name if "/" in name else RESULTS / name
+
+
+@functools.lru_cache
+def load(name: str) -> tuple[Row, ...]:
+    """The objects of a file: `policies.csv`, `speed.json`, `weights/ecg-wm-small/CARD.md`.
+
+    A card has one object more, `{"text": ...}`, in which `figure` finds numbers by the words around them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    path = path_of(name)
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        return (json.loads(text),)
+    if path.suffix == ".csv":
+        return tuple(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+    return (*_markdown_rows(text.splitlines()), {"text": text})
+
+
+def _markdown_rows(lines: Sequence[str]) -> Iterable[Row]:
+    """The rows of all tables of a Markdown text, by their column heads."""
+    heads: list[str] = []
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
+        if not cells:
+            heads = []
+        elif not heads:
+            heads = cells
+        elif not set("".join(cells)) <= set("-: "):
+            yield dict(zip(heads, cells, strict=True))
+
+
+def provenance(name: str) -> dict[str, Any]:
+    """What a file of results says of its making (`command`, `seeds`, `stale` and more); empty where it says nothing."""
+    path = path_of(name)
+    found: Any = None
+    if path.suffix == ".json":
+        found = load(name)[0].get("made_by")
+    elif path.suffix == ".csv":
+        lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+        comment = "\n".join(line[1:] for line in lines)
+        found = json.loads(comment) if comment else None
+    return found if isinstance(found, dict) else {}
+
+
+def select(objects: Iterable[Row], words: Iterable[str]) -> tuple[Row, ...]:
+    """Where these words lead, in their order: a key goes on to what stands under it, `column=text` keeps the rows of which it
+    is true. A list on the way stands for its items."""
+    found = tuple(objects)
+    for word in words:
+        key, condition, text = word.partition("=")
+        if condition:
+            found = tuple(row for row in found if key in row and str(row[key]) == text)
+        else:
+            inner = [row[key] for row in found]
+            found = tuple(item for value in inner for item in (value if isinstance(value, list) else [value]))
+    return found
+
+
+def figure(objects: Iterable[Row], field: str, spec: str = "") -> str:
+    """One field of the only one of these objects that has it, printed.
+
+    Args:
+        field: a key; with `[]` after it its interval too, `return[]` from return, return_low and return_high, or with
+            named bounds, `auroc[low,high]`. Words with a `#` for a number find it in a card's text.
+        spec: see `printed`.
+
+    Raises:
+        LookupError: no object has the field, or several have.
+    """
+    objects = tuple(objects)
+    if "#" in field:
+        words = r"\s+".join(map(re.escape, field.split())).replace(r"\#", f"({NUMBER})")
+        texts = [m[1] for row in objects for m in re.finditer(words, str(row.get("text", "")))]
+        return printed(_only(texts, field).replace(",", ""), spec)
+    parts = FIELD.fullmatch(field)
+    assert parts is not None, "the pattern takes any text"
+    name = parts["name"]
+    row = _only([row for row in objects if name in row], field)
+    value = printed(row[name], spec)
+    if not field.endswith("]"):
+        return value
+    low, high = parts["low"] or f"{name}_low", parts["high"] or f"{name}_high"
+    plain = spec.lstrip("+")
+    return f"{value} [{printed(row[low], plain)}, {printed(row[high], plain)}]"
+
+
+def _only(found: Sequence[Any], field: str) -> Any:
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} places have {field!r}, not one")
+    return found[0]
+
+
+def printed(value: object, spec: str) -> str:
+    """A value by a format of Python's, of which `%` stands apart from its number; `3s` is three significant digits, `yes` says
+    yes or no; without a format the value as its file has it."""
+    if not spec:
+        return str(value)
+    number = float(str(value))
+    if spec == "yes":
+        return "yes" if number else "no"
+    if spec.endswith("s"):
+        rounded = float(f"{number:.{int(spec[:-1])}g}")
+        return f"{rounded:,.0f}" if abs(rounded) >= 10 or rounded == int(rounded) else f"{rounded:g}"
+    text = f"{number:{spec}}".replace("%", " %")
+    return text.replace("-", "", 1) if re.fullmatch(r"-0\.?0*( %)?", text) else text
