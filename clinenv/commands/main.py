@@ -19,13 +19,21 @@ COMMANDS = {
         "clinenv.commands.counterfactual.inputs:arguments",
         "move the latent of a recorded ECG by the onset or the end of a diagnosis; write a report",
     ),
-    "measure": ("clinenv.commands.measure:run", "clinenv.commands.measure:arguments", "measure the intervals of a recorded 12-lead ECG"),
+    "measure": (
+        "clinenv.commands.measure:run",
+        "clinenv.commands.measure:arguments",
+        "measure the intervals of a recorded 12-lead ECG",
+    ),
     "simulate": (
         "clinenv.commands.simulate.command:run",
         "clinenv.commands.simulate.inputs:arguments",
         "simulate what a drug does to the patient of a recorded ECG; write a report",
     ),
-    "worlds": ("clinenv.commands.worlds:run", "clinenv.commands.worlds:arguments", "list the worlds a patient can be simulated in"),
+    "worlds": (
+        "clinenv.commands.worlds:run",
+        "clinenv.commands.worlds:arguments",
+        "list the worlds a patient can be simulated in",
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinenv.commands.errors import UsageError
-from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, reading
+from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, label_and_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +96,7 @@ def measure_record(path: str | Path, convention: str = "tangent", rate_hz: float
     intervals = {name: float(getattr(marks, name)[0]) for name in INTERVALS}
     trusted = bool(marks.trusted[0])
     warnings = list(recording.warnings)
-    missing = [reading(name)[0] for name, value in intervals.items() if not math.isfinite(value)]
+    missing = [label_and_unit(name)[0] for name, value in intervals.items() if not math.isfinite(value)]
     if missing:
         warnings.append(f"not measurable on this ECG: {', '.join(missing)}")
     beats, ectopic = int((marks.r_samples[0] >= 0).sum()), int(marks.ectopic_beats[0])
@@ -134,7 +134,11 @@ def check_measurable(found: Measurement) -> None:
     lost = [n for n in BASELINE if not math.isfinite(found.intervals[n])]
     if found.measurable and not lost:
         return
-    what = f"{', '.join(reading(n)[0] for n in lost)} cannot be measured" if lost else "nothing on it can be measured"
+    what = (
+        f"{', '.join(label_and_unit(n)[0] for n in lost)} cannot be measured"
+        if lost
+        else "nothing on it can be measured"
+    )
     why = "".join(f" ({w})" for w in found.warnings if "check gain and unit" in w)
     raise UsageError(
         f"record {found.record}: {what} (quality {found.quality:.2f}){why}, so there is no baseline to start from; give a "
@@ -226,7 +230,7 @@ def run(given: argparse.Namespace) -> int:
         write_whole(target, json.dumps(found.as_json(), indent=2, allow_nan=False) + "\n")
     print(f"record {found.record} ({found.convention} convention)")
     for name, value in found.intervals.items():
-        label, unit = reading(name)
+        label, unit = label_and_unit(name)
         print(f"  {label:<12} {f'{value:7.0f} {unit}' if math.isfinite(value) else '      - (not measurable)'}")
     print(f"  {'Quality':<12} {found.quality:7.2f} ({'trusted' if found.trusted else 'do not trust'})")
     for warning in found.warnings:

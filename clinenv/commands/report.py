@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
-from clinenv.rendering.charts import Course, beats_svg, course_svg
 from clinenv.rendering.ecg_paper import svg_paper
-from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, reading
+from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, label_and_unit
+from clinenv.rendering.simulation_charts import IntervalCourse, beats_svg, course_svg
 from world_models.files import write_text
 
 __all__ = ["Beats", "ReportContent", "RiskLine", "page", "write_report", "write_whole"]
@@ -52,7 +52,7 @@ class ReportContent:
     sampling_rate_hz: float
     after: str  # which moment ecg_after is, in words
     beats: Beats | None
-    courses: Mapping[str, Course]
+    courses: Mapping[str, IntervalCourse]
     dose_hours: tuple[float, ...]
     risk: tuple[RiskLine, ...]
     model: tuple[tuple[str, str], ...]  # what made these numbers and what it was trained on
@@ -113,7 +113,7 @@ def _number(value: float, unit: str) -> str:
     return f"{value:.0f} {unit}".strip() if math.isfinite(value) else "not measurable"
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]], right: int | None = None, wide: bool = True) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: int | None = None, wide: bool = True) -> str:
     """An HTML table; column `right` holds numbers. Cells are escaped here."""
 
     def cells(tag: str, row: tuple[str, ...]) -> str:
@@ -124,8 +124,8 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]], right: int | None 
     return f'<div class="scroll"><table{"" if wide else " class=narrow"}>{top}<tbody>{body}</tbody></table></div>'
 
 
-def _course_card(name: str, course: Course, dose_hours: tuple[float, ...]) -> str:
-    label, unit = reading(name)
+def _course_card(name: str, course: IntervalCourse, dose_hours: tuple[float, ...]) -> str:
+    label, unit = label_and_unit(name)
     words = ""
     if np.isfinite(course.median).any():
         change = course.median - course.median[0]
@@ -180,7 +180,7 @@ def page(content: ReportContent) -> str:
         out.append(beats_svg(b.beats, b.leads, b.sampling_rate_hz, b.before_s) + "</figure></section>")
     out.append('<section><h2>Measured on the recorded ECG</h2><div class="card">')
     out.append(f"<p>{escape(c.quality)}</p>")
-    rows = [(reading(name)[0], _number(value, reading(name)[1])) for name, value in c.intervals.items()]
+    rows = [(label_and_unit(name)[0], _number(value, label_and_unit(name)[1])) for name, value in c.intervals.items()]
     out.append(table(("Interval", "Value"), rows, right=1, wide=False) + "</div></section>")
     out.append('<section><h2>What made these numbers</h2><div class="card">')
     out.append(table(("", ""), list(c.model)))

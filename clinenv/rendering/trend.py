@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import numpy as np
 import torch
 
 from clinenv.episodes import Episodes
+from clinenv.rendering.ecg_paper import ecg_frame
+from clinenv.rendering.viewer import Viewer
+from clinenv.rendering.ward_chart import ward_frame
 from world_models import tree
 from world_models.protocol import History
 
 __all__ = ["Trend"]
 
-SAMPLING_RATE_HZ = 500.0
+SAMPLING_RATE_HZ = 500.0  # of the ECGs of every world whose task paints nothing itself
 _WARD_ALSO = ("inquiry_age_hours", "inquiry_seen", "alive", "discharged")
 _log = logging.getLogger(__name__)
 
@@ -22,11 +24,11 @@ _log = logging.getLogger(__name__)
 class Trend:
     """The measures of `task.trend` and the orders since the reset, for each running patient.
 
-    A task that paints its own pictures (`Task.paint`) is asked for them; a world that draws an ECG is shown as one on
+    A task that paints its own pictures (`Task.paint`) is asked for them; a world with an ECG is shown as one on
     paper, a ward as the patient's chart.
 
     Raises:
-        ValueError: none of these.
+        ValueError: the world and the task offer none of these.
     """
 
     def __init__(self, episodes: Episodes) -> None:
@@ -39,15 +41,15 @@ class Trend:
             self._also = tuple(q.name for q in world.measures if q.on_request and q.name in recalled)
         self._ward = "ecg_mv" not in measured and "inquiry_seen" in measured
         if self._paint is None and not self._ward and "ecg_mv" not in measured:
-            raise ValueError(f"world {world.name!r} draws no ecg_mv: there is nothing to render; use render_mode=None")
+            raise ValueError(f"world {world.name!r} has no ecg_mv, so there is nothing to render; use render_mode=None")
         self._names = ("hours", *episodes.simulator.task.trend, *(_WARD_ALSO if self._ward else ()))
         if self._paint is not None:
             self._names = tuple(name for name in recalled if name in measured)
         self._episodes = episodes
         self._past: list[dict[str, np.ndarray]] = []
         self._since = np.zeros(episodes.count, dtype=int)  # entry of `_past` where the row's own episode began
-        self._viewer: Any = None
-        self._blind = False
+        self._viewer: Viewer | None = None
+        self._blind = False  # no window can be opened here, and the log has said so
 
     def start(self) -> None:
         """All rows begin anew."""
@@ -55,7 +57,7 @@ class Trend:
         self._since[:] = 0
 
     def precede(self, history: History) -> None:
-        """Put a record in front of the first moment, whose visit is the record's last: for a single patient."""
+        """Put the visits of a record in front of the first moment, which is its last visit: for a single patient."""
         orders = history.actions.cpu().numpy()
         earlier = []
         for visit in range(orders.shape[1] - 1):
@@ -76,9 +78,10 @@ class Trend:
     @torch.no_grad()
     def _read(self) -> dict[str, np.ndarray]:
         episodes = self._episodes
-        chart = episodes.now.chart
+        now = episodes.running
+        chart = now.chart
         if self._also and not set(self._also) <= set(chart):
-            chart = {**chart, **episodes.simulator.world.observe(episodes.now.state, self._also)}
+            chart = {**chart, **episodes.simulator.world.observe(now.state, self._also)}
         moment = {n: chart[n].cpu().numpy().copy() for n in self._names}
         given = episodes.given
         moment["orders"] = np.zeros((episodes.count, 0)) if given is None else given.cpu().numpy().copy()
@@ -88,20 +91,23 @@ class Trend:
 
     @torch.no_grad()
     def frame(self, row: int) -> np.ndarray:
-        """uint8 [H, W, 3] of one patient."""
+        """uint8 [H, W, 3] of one patient.
+
+        Raises:
+            ValueError: nothing has begun yet.
+        """
         if not self._past:
-            raise ValueError("there is no patient to draw yet; call reset() first")
+            raise ValueError("there is no patient to render yet; call reset() first")
         if self._paint is not None:
             return self._paint(self._episodes, self._past[self._since[row] :], row)
         if self._ward:
-            from clinenv.rendering.ward_chart import ward_frame
-
             return ward_frame(self._episodes, self._past[self._since[row] :], row)
-        from clinenv.rendering.ecg_paper import draw_patient
+        return self._ecg_frame(row)
 
+    def _ecg_frame(self, row: int) -> np.ndarray:
         episodes = self._episodes
         world, task = episodes.simulator.world, episodes.simulator.task
-        chart = world.observe(tree.take(episodes.now.state, slice(row, row + 1)), ("ecg_mv",))
+        chart = world.observe(tree.take(episodes.running.state, slice(row, row + 1)), ("ecg_mv",))
         past = self._past[self._since[row] :]
         hours = np.array([moment["hours"][row] for moment in past])
         trend = {name: (hours, np.array([moment[name][row] for moment in past])) for name in task.trend}
@@ -114,14 +120,12 @@ class Trend:
         title = f"{task.name} in {world.name}, {hours[-1]:g} h after admission. Simulated; not for clinical use."
         total = episodes.horizon_steps * float(world.hours_per_step)
         ecg = chart["ecg_mv"][0].cpu().numpy()
-        return draw_patient(ecg, SAMPLING_RATE_HZ, trend, title, hours_total=total, doses=doses)
+        return ecg_frame(ecg, SAMPLING_RATE_HZ, trend, title, hours_total=total, doses=doses)
 
     def show(self) -> None:
-        """Row 0 in a window; where there is no display the frame is made all the same, and the log says so once."""
+        """Row 0 in a window; without a display the frame is made all the same, and a warning is logged once."""
         frame = self.frame(0)
         if self._viewer is None and not self._blind:
-            from clinenv.rendering.viewer import Viewer
-
             try:
                 self._viewer = Viewer(self._episodes.simulator.task.name)
             except RuntimeError as error:
@@ -131,6 +135,7 @@ class Trend:
             self._viewer.show(frame)
 
     def close(self) -> None:
+        """Close the window, if there is one."""
         if self._viewer is not None:
             self._viewer.close()
             self._viewer = None

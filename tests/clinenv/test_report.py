@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from clinenv.commands.report import Beats, ReportContent, RiskLine, page, write_report, write_whole
-from clinenv.rendering.charts import Course
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
+from clinenv.rendering.simulation_charts import IntervalCourse
 from tests.clinenv.records import drawn_ecg
 
 
@@ -22,7 +22,7 @@ def content() -> ReportContent:
     ecg = drawn_ecg()
     hours = np.arange(0.0, 26.0, 2.0)
     middle = 420 + 60 * np.exp(-(((hours - 4) / 4) ** 2))
-    course = Course(hours, middle, middle - 12, middle + 20, 419.0)
+    course = IntervalCourse(hours, middle, middle - 12, middle + 20, 419.0)
     return ReportContent(
         title="Dofetilide 500 µg <simulated>",
         regimen="dofetilide 500 µg at 0 h",

@@ -228,6 +228,7 @@ def run(given: argparse.Namespace) -> int:
     """Read, move, and only then write."""
     check_settings(given)
     out, target = outputs(given)
+    assert out is not None, "argparse asks for --out or has a default"
     import torch
 
     from clinenv.commands.counterfactual.report import page
@@ -270,7 +271,7 @@ def _say(record: str, asked: Asked, moved: Moved, warnings: list[str]) -> None:
         return f"  {moved.codes[i]} {moved.before[i]:.2f} -> {moved.after[i]:.2f}  {name}"
 
     print(f"record {record}: chances that the probe reads, now -> in {asked.months:g} months")
-    for i in np.flatnonzero(asked.action):
+    for i in np.flatnonzero(asked.action).tolist():
         print(f"{line(i)}: {'sets in' if asked.action[i] > 0 else 'resolves'} ({moved.without[i]:.2f} without it)")
     print("largest other changes")
     for i in moved.largest(asked.action)[:3]:

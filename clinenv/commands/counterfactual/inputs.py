@@ -89,12 +89,19 @@ def asked_of(
 def arguments(parser: argparse.ArgumentParser) -> None:
     """State the arguments of `clinenv counterfactual`."""
     add = parser.add_argument
-    codes = {"nargs": "+", "action": "extend", "default": [], "metavar": "CODE"}
     record_arguments(parser)
-    add("--onset", help="diagnoses that set in, ICD-10 codes of chapter I: I48, or I48.91", **codes)
-    add("--resolve", help="diagnoses that go", **codes)
-    add("--present", nargs="*", action="extend", metavar="CODE",
-        help="diagnoses the patient has; none after it: none (default: what the probe reads in the ECG)")  # fmt: skip
+    for flag, words in (
+        ("--onset", "diagnoses that set in, ICD-10 codes of chapter IX (I00 to I99), such as I48 or I48.91"),
+        ("--resolve", "diagnoses that resolve"),
+    ):
+        add(flag, nargs="+", action="extend", default=[], metavar="CODE", help=words)
+    add(
+        "--present",
+        nargs="*",
+        action="extend",
+        metavar="CODE",
+        help="diagnoses the patient has; without a code: none of them (default: those the probe reads in the ECG)",
+    )
     add("--months", type=float, default=6.0, help="from the ECG to the one imagined, 0 to 24 (default 6)")
     add("--world", default="cardiac-jepa-small", help="a name or a folder of weights (default cardiac-jepa-small)")
     add("--neighbours", type=int, default=3, metavar="N", help="stored ECGs shown for each latent (default 3)")

@@ -141,7 +141,9 @@ def _probe(asked: Asked, moved: Moved) -> str:
     order = [int(i) for i in np.flatnonzero(action)] + moved.largest(action)
     rows = [
         Dots(
-            _label(codes[i]) if action[i] == 0 else codes[i],  # the title names it; in bold it would reach into the chart
+            _label(codes[i])
+            if action[i] == 0
+            else codes[i],  # the title names it; in bold it would reach into the chart
             moved.before[i],
             moved.after[i],
             moved.without[i],
@@ -211,7 +213,7 @@ def _distance(asked: Asked, moved: Moved, world: Any) -> str:
 
 
 def _map(asked: Asked, moved: Moved, world: Any) -> str:
-    from clinenv.rendering.progression_chart import latent_map
+    from clinenv.rendering.latent_map import latent_map
 
     plane = latent_map(world)
     assert plane is not None, "a cardiac JEPA's world has reference latents"

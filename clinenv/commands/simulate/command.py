@@ -20,8 +20,8 @@ import numpy as np
 from clinenv.commands.errors import UsageError
 from clinenv.commands.measure import Measurement, check_measurable, measure_record, outputs
 from clinenv.commands.simulate.inputs import Order, Patient, check_settings, order_of, patient_of
-from clinenv.rendering.charts import Course
-from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, reading
+from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, label_and_unit
+from clinenv.rendering.simulation_charts import IntervalCourse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ QTCF_LIMIT_MS, RISE_LIMIT_MS = 500.0, 60.0  # the top classes of ICH E14
 class Result:
     """What the samples did. Arrays over the steps, hour 0 first."""
 
-    courses: dict[str, Course]
+    courses: dict[str, IntervalCourse]
     torsades: np.ndarray  # [samples] bool: at any hour
     highest_qtcf_ms: np.ndarray  # [samples], after hour 0
     largest_rise_ms: np.ndarray  # [samples], of QTcF over the recorded ECG's
@@ -94,7 +94,7 @@ def simulate(
     low, high = np.quantile(np.stack(list(over.values())), (0.05, 0.95), axis=2)
     return Result(
         courses={
-            name: Course(hours, np.median(values, axis=1), low[i], high[i], found.intervals[name])
+            name: IntervalCourse(hours, np.median(values, axis=1), low[i], high[i], found.intervals[name])
             for i, (name, values) in enumerate(over.items())
         },
         torsades=torch.stack([c["torsades"] for c in charts]).bool().any(0).cpu().numpy(),
@@ -206,6 +206,7 @@ def run(given: argparse.Namespace) -> int:
     """Read, measure, simulate, and only then write."""
     check_settings(given)
     out, target = outputs(given)
+    assert out is not None, "argparse asks for --out or has a default"
     from clinenv.commands.report import page, write_whole
     from clinenv.commands.simulate.report import content_of
     from clinenv.commands.worlds import about, load_world
@@ -246,7 +247,7 @@ def _say(found: Measurement, order: Order, result: Result, risk: Mapping, warnin
     times = ", ".join(f"{t:g}" for t in order.times)
     print(f"record {found.record}: {order.drug} {order.dose_mg:g} mg at {times} h")
     for name, course in list(result.courses.items())[:6]:
-        label, unit = reading(name)
+        label, unit = label_and_unit(name)
         i = int(np.flatnonzero(course.hours == result.peak_hour)[0])
         print(
             f"  {label:<11} {course.median[0]:5.0f} -> {course.median[i]:5.0f} {unit:<3} "

@@ -103,7 +103,8 @@ def patient_of(world: Any, found: Measurement, age: float | None, sex: str | Non
     if age is None:
         said = _unclear(found, "age") or f"the header of record {found.record} states no age"
         raise UsageError(f"{said}; give it with --age YEARS")
-    if sex is None and found.sex_female is None:
+    female = found.sex_female if sex is None else sex == "F"
+    if female is None:
         said = _unclear(found, "sex") or f"the header of record {found.record} states no sex"
         raise UsageError(f"{said}; give it with --sex F or --sex M")
     bounds = {quantity.name: quantity for quantity in world.factors}
@@ -114,7 +115,7 @@ def patient_of(world: Any, found: Measurement, age: float | None, sex: str | Non
                 f"{said} {value:g} is outside {allowed.low:g} to {allowed.high:g}, the range of world {world.name}; "
                 "give a value within it"
             )
-    return Patient(float(age), found.sex_female if sex is None else sex == "F", weight)
+    return Patient(float(age), female, weight)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
