@@ -4,47 +4,48 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from clinenv.commands.errors import UsageError
 
 __all__ = ["COMMANDS", "main"]
 
 # name -> (module:function that runs it, module:function that states its arguments, one line of help)
-COMMANDS = {
+COMMANDS: dict[str, tuple[str, str, str]] = {
     "counterfactual": (
         "clinenv.commands.counterfactual.command:run",
-        "clinenv.commands.counterfactual.inputs:arguments",
-        "move the latent of a recorded ECG by the onset or the end of a diagnosis; write a report",
+        "clinenv.commands.counterfactual.inputs:add_arguments",
+        "move the latent of a recorded ECG by the onset or the resolution of a diagnosis; write a report",
     ),
     "measure": (
         "clinenv.commands.measure:run",
-        "clinenv.commands.measure:arguments",
+        "clinenv.commands.measure:add_arguments",
         "measure the intervals of a recorded 12-lead ECG",
     ),
     "simulate": (
         "clinenv.commands.simulate.command:run",
-        "clinenv.commands.simulate.inputs:arguments",
-        "simulate what a drug does to the patient of a recorded ECG; write a report",
+        "clinenv.commands.simulate.inputs:add_arguments",
+        "simulate the effect of a drug on the patient of a recorded ECG; write a report",
     ),
     "worlds": (
         "clinenv.commands.worlds:run",
-        "clinenv.commands.worlds:arguments",
-        "list the worlds a patient can be simulated in",
+        "clinenv.commands.worlds:add_arguments",
+        "list the worlds in which a patient can be simulated",
     ),
 }
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors read like the commands' own: one line that begins with 'clinenv: error:'."""
+    """Errors look like the commands' own: one line that begins with 'clinenv: error:'."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"clinenv: error: {message}; {self.prog} --help lists what can be given\n")
+        self.exit(2, f"clinenv: error: {message}; {self.prog} --help lists the arguments\n")
 
 
-def _function(address: str):
+def _function(address: str) -> Callable[..., Any]:
+    """The function at "module:name"."""
     module, _, name = address.partition(":")
     return getattr(import_module(module), name)
 
@@ -56,9 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, (_, arguments, help_line) in COMMANDS.items():
+    for name, (_, add_arguments, help_line) in COMMANDS.items():
         described = help_line[0].upper() + help_line[1:] + "."
-        _function(arguments)(commands.add_parser(name, help=help_line, description=described))
+        _function(add_arguments)(commands.add_parser(name, help=help_line, description=described))
     return parser
 
 

@@ -75,15 +75,16 @@ def dots_svg(rows: Sequence[Dots]) -> str:
             f'<circle cx="{a:.1f}" cy="{y:g}" r="5" fill="none" stroke="{BEFORE}" stroke-width="2"/>'
             f'<circle cx="{b:.1f}" cy="{y:g}" r="4.2" fill="{AFTER}"/>'
             f'<circle cx="{x_of(row.without):.1f}" cy="{y:g}" r="2.4" fill="{SERIES}">'
-            f"<title>{escape(row.label)}: {row.before:.2f} before, {row.after:.2f} after, {row.without:.2f} by time alone, "
-            f"threshold {row.threshold:.2f}</title></circle>"
+            f"<title>{escape(row.label)}: {row.before:.2f} before, {row.after:.2f} after, "
+            f"{row.without:.2f} by time alone, threshold {row.threshold:.2f}</title></circle>"
         )
         was, now = row.before >= row.threshold, row.after >= row.threshold
         if was != now:
             words, right = "read now" if now else "no longer read", max(a, b, limit)
             anchor, x = ("start", right + 9) if right < _RIGHT - _WORDS else ("end", min(a, b, limit) - 9)
             parts.append(
-                f'<text x="{x:.1f}" y="{y + 4:g}" fill="{WARNING}" font-size="11.5" text-anchor="{anchor}">{words}</text>'
+                f'<text x="{x:.1f}" y="{y + 4:g}" fill="{WARNING}" font-size="11.5" text-anchor="{anchor}">'
+                f"{words}</text>"
             )
     return "".join(parts) + "</svg>"
 

@@ -58,7 +58,8 @@ def svg_strip(ecg_mv: np.ndarray, sampling_rate_hz: float, title: str = "", pref
         f'stroke-linejoin="round"/>{"".join(names)}'
         f'<text x="2.5" y="5.2" fill="{svg.INK}" font-size="3.8" font-weight="600">{escape(title)}</text>'
         f'<text x="2.5" y="{height - 1.6:g}" fill="{svg.INK}" font-size="3">25 mm/s &#160; 10 mm/mV '
-        f'&#160; all leads: the same {seconds:g} s</text><text x="{width - 2.5:g}" y="{height - 1.6:g}" fill="{svg.WARNING}" '
-        f'font-size="3" text-anchor="end">{NOT_FOR_CLINICAL_USE}</text></svg>'
+        f"&#160; all leads: the same {seconds:g} s</text>"
+        f'<text x="{width - 2.5:g}" y="{height - 1.6:g}" fill="{svg.WARNING}" font-size="3" text-anchor="end">'
+        f"{NOT_FOR_CLINICAL_USE}</text></svg>"
     )
     return "".join(parts)

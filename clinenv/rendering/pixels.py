@@ -11,9 +11,20 @@ from typing import NamedTuple, TypeAlias
 from PIL import Image, ImageDraw, ImageFont
 
 __all__ = [
-    "BACKGROUND", "BLUE", "DOSE", "FAINT", "GRID", "INK", "OVERSAMPLE", "WARNING", "Box", "Colour", "Word", "font",
+    "BACKGROUND",
+    "BLUE",
+    "DOSE",
+    "FAINT",
+    "GRID",
+    "INK",
+    "OVERSAMPLE",
+    "WARNING",
+    "Box",
+    "Colour",
+    "Word",
+    "font",
     "write_words",
-]  # fmt: skip
+]
 
 Colour: TypeAlias = tuple[int, int, int]  # RGB, 0 to 255
 Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom in px of the true size

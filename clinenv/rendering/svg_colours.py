@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 __all__ = [
-    "AFTER", "BEFORE", "CARD", "DOSE", "GRID", "GRID_BOLD", "INK", "MUTED", "PAPER", "RECORDED", "RULE", "SERIES",
+    "AFTER",
+    "BEFORE",
+    "CARD",
+    "DOSE",
+    "GRID",
+    "GRID_BOLD",
+    "INK",
+    "MUTED",
+    "PAPER",
+    "RECORDED",
+    "RULE",
+    "SERIES",
     "WARNING",
-]  # fmt: skip
+]
 
 INK, MUTED, RULE, CARD = "var(--ink,#14141c)", "var(--muted,#5d6068)", "var(--rule,#e2e2e8)", "var(--card,#fff)"
 PAPER, GRID, GRID_BOLD = "var(--paper,#fffaf7)", "var(--grid,#fae1db)", "var(--grid-bold,#eeb4ac)"
