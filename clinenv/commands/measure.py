@@ -134,14 +134,11 @@ def check_measurable(found: Measurement) -> None:
     Raises:
         UsageError: no beat, or not the intervals a baseline needs.
     """
-    lost = [n for n in BASELINE if not math.isfinite(found.intervals[n])]
+    lost = [name for name in BASELINE if not math.isfinite(found.intervals[name])]
     if found.measurable and not lost:
         return
-    what = (
-        f"{', '.join(label_and_unit(n)[0] for n in lost)} cannot be measured"
-        if lost
-        else "nothing on it can be measured"
-    )
+    labels = ", ".join(label_and_unit(name)[0] for name in lost)
+    what = f"{labels} cannot be measured" if lost else "nothing on it can be measured"
     why = "".join(f" ({w})" for w in found.warnings if "check gain and unit" in w)
     raise UsageError(
         f"record {found.record}: {what} (quality {found.quality:.2f}){why}, so there is no baseline to start from; "
@@ -150,7 +147,7 @@ def check_measurable(found: Measurement) -> None:
 
 
 def add_record_arguments(parser: argparse.ArgumentParser) -> None:
-    """State what every command that reads a record is told of it."""
+    """State the arguments of every command that reads a record."""
     parser.add_argument("--ecg", required=True, metavar="RECORD", help="a WFDB record, with or without .hea")
     parser.add_argument(
         "--rate-hz", type=float, metavar="HZ", help="sampling rate of the record (default: as its header states)"
