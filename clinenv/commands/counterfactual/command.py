@@ -23,13 +23,14 @@ from clinenv.commands.errors import UsageError
 from clinenv.commands.measure import check_measurable, measure_record
 from clinenv.commands.output import output_paths, write_whole
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
+from world_models.quantities.progression import SAMPLING_RATE_HZ
+from world_models.quantity import DAYS_PER_MONTH, by_name
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["move_latent", "run"]
 
-RATE_HZ = 100.0  # of the ECGs the encoder was trained on
 PRINTED = 3  # of the other conditions, on the terminal
 ROUNDING_MONTHS = 1e-3  # months are kept as days in float32
 COMPARED = 1024  # rows of the bank for distances between patients: half a million pairs
@@ -47,9 +48,7 @@ def move_latent(world: Any, latent: Tensor, transition: Transition, neighbours: 
     """
     import torch
 
-    from world_models.quantity import DAYS_PER_MONTH
-
-    bound = next(q for q in world.measures if q.name == "latent")
+    bound = by_name(world.measures, "latent")
     with torch.no_grad():
         action = torch.from_numpy(transition.action)[None].to(latent)
         days = torch.full((1,), transition.months * DAYS_PER_MONTH).to(latent)
@@ -156,8 +155,6 @@ def _warnings(
         notes.append(f"extrapolation: {moved.support}")
     days = world.pair_days
     if len(days):
-        from world_models.quantity import DAYS_PER_MONTH
-
         low, high = float(days.min()) / DAYS_PER_MONTH, float(days.max()) / DAYS_PER_MONTH
         if not low - ROUNDING_MONTHS <= transition.months <= high + ROUNDING_MONTHS:
             notes.append(
@@ -263,7 +260,7 @@ def run(given: argparse.Namespace) -> int:
     found = measure_record(given.ecg, rate_hz=given.rate_hz)
     check_measurable(found)
     try:
-        recording = read_ecg(given.ecg, sampling_rate_hz=RATE_HZ, rate_hz=given.rate_hz)
+        recording = read_ecg(given.ecg, sampling_rate_hz=SAMPLING_RATE_HZ, rate_hz=given.rate_hz)
     except RecordError as error:
         raise UsageError(str(error)) from error
     with torch.no_grad():

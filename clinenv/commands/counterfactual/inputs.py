@@ -11,6 +11,8 @@ import numpy as np
 
 from clinenv.commands.errors import UsageError
 from clinenv.commands.measure import add_record_arguments, check_rate
+from world_models.data import icd10
+from world_models.quantities.progression import CONDITIONS
 
 __all__ = ["Transition", "add_arguments", "check_settings", "condition_name", "transition_of"]
 
@@ -29,9 +31,6 @@ class Transition:
 
 def condition_name(code: str) -> str:
     """A code in words; empty for one that no table names."""
-    from world_models.data import icd10
-    from world_models.quantities.progression import CONDITIONS
-
     return CONDITIONS.get(code) or icd10.CATEGORIES.get(code, "")
 
 
@@ -138,7 +137,7 @@ def check_settings(given: argparse.Namespace) -> None:
     """Refuse a question without a transition, and settings out of range.
 
     Raises:
-        UsageError: it is one.
+        UsageError: there is no transition, or a setting is out of range.
     """
     if not given.onset and not given.resolve:
         raise UsageError(

@@ -16,6 +16,7 @@ from clinenv.rendering.counterfactual_charts import Dots, dots_svg, map_svg
 from clinenv.rendering.ecg_paper import svg_paper
 from clinenv.rendering.ecg_strip import svg_strip
 from clinenv.rendering.latent_map import latent_map
+from world_models.quantities.progression import SAMPLING_RATE_HZ
 
 if TYPE_CHECKING:
     from world_models.data.ecg.wfdb.reader import Recording
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["page"]
 
 MOST_DOTS = 24  # rows of the chart; the table has every code
-STORED_RATE_HZ = 100.0  # of the ECGs in the world's bank
 DISCLAIMER = "Nothing here is a statement about a person or a ground for a decision about one."
 _OWN_CSS = """
 .move{display:grid;grid-template-columns:minmax(300px,1fr) minmax(300px,1fr);gap:12px}
@@ -259,6 +259,6 @@ def _sheets(head: str, near: Sequence[Neighbour], prefix: str) -> str:
         if n.ecg_mv is None:
             out.append(f'<div class="card"><p>Stored ECG {n.row}: {caption}</p></div>')
             continue
-        sheet = svg_strip(n.ecg_mv, STORED_RATE_HZ, f"Stored ECG {n.row} - another patient: {who}", f"{prefix}{i}")
+        sheet = svg_strip(n.ecg_mv, SAMPLING_RATE_HZ, f"Stored ECG {n.row} - another patient: {who}", f"{prefix}{i}")
         out.append(f'<figure><div class="scroll">{sheet}</div><figcaption>{caption}</figcaption></figure>')
     return "".join(out) + "</section>"

@@ -181,7 +181,7 @@ def check_settings(given: argparse.Namespace) -> None:
     """Refuse 'nan' and 'inf', which float() accepts, and settings out of range.
 
     Raises:
-        UsageError: one of them is.
+        UsageError: there is such a value.
     """
     for name, value in vars(given).items():
         if isinstance(value, float) and not math.isfinite(value):
