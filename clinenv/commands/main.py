@@ -12,6 +12,8 @@ from clinenv.commands.errors import UsageError
 
 __all__ = ["COMMANDS", "main"]
 
+INTERRUPTED = 130  # exit code of a command stopped from the keyboard: 128 + SIGINT, as shells have it
+
 # name -> (module:function that runs it, module:function that states its arguments, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "counterfactual": (
@@ -64,7 +66,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it did its work, 2 when its input was wrong (the reason on standard error)."""
+    """Run one command.
+
+    Returns:
+        0 when it did its work, 2 when its input was wrong (the reason is on standard error), `INTERRUPTED`.
+    """
     parser = _parser()
     given = parser.parse_args(argv)
     if given.version:
@@ -82,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("clinenv: stopped", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ LEFT = 10.0  # where the ten seconds begin; the calibration pulse stands left of
 ROWS = (25.0, 55.0, 85.0, 115.0)  # baselines: three rows of leads, then the rhythm strip
 COLUMNS, COLUMN_S = 4, 2.5  # of leads, and how long each shows
 STRIP_S = COLUMNS * COLUMN_S
-_EDGE = 0.5  # no trace comes nearer to the border
+EDGE = 0.5  # no trace comes nearer to the border
+NAME_RIGHT, NAME_UP = 1.2, 8.3  # a lead's name on a page: from its left end and up from its baseline
+SIDE, TITLE_DOWN, FOOT_UP = 2.5, 5.2, 1.6  # the title and the small print on a page: from the borders
 
 PIXELS_PER_MM = 4
 TREND_HEIGHT = 240  # px, below the paper
@@ -79,7 +81,7 @@ def _traces(ecg: np.ndarray, hz: float, strip: Strip) -> list[Trace]:
     y = ROWS[strip.row] - MM_PER_MV * ecg[strip.lead, first:last]
     x = LEFT + MM_PER_SECOND * np.arange(first, last) / hz
     good = np.isfinite(y)
-    y = np.clip(y, _EDGE, HEIGHT - _EDGE)
+    y = np.clip(y, EDGE, HEIGHT - EDGE)
     return [(x[piece], y[piece]) for piece in unbroken(good) if piece.stop - piece.start > 1]
 
 
@@ -213,19 +215,23 @@ def svg_paper(ecg_mv: np.ndarray, sampling_rate_hz: float, title: str = "", pref
     traces = [_calibration(row) for row in ROWS]
     for strip in STRIPS:
         traces += _traces(ecg, sampling_rate_hz, strip)
-        x, y = LEFT + strip.start_s * MM_PER_SECOND, ROWS[strip.row] - 8.3
-        parts.append(f'<text x="{x + 1.2:g}" y="{y:g}" fill="{svg.INK}" font-weight="600">{LEADS[strip.lead]}</text>')
+        x, y = LEFT + strip.start_s * MM_PER_SECOND, ROWS[strip.row] - NAME_UP
+        parts.append(
+            f'<text x="{x + NAME_RIGHT:g}" y="{y:g}" fill="{svg.INK}" font-weight="600">{LEADS[strip.lead]}</text>'
+        )
         if strip.start_s > 0:
             parts.append(f'<path d="M{x:g} {y - 1:g}v4" stroke="{svg.INK}" stroke-width=".2" opacity=".6"/>')
     parts.append(
         f'<path transform="scale(.01)" d="{path_data(traces)}" fill="none" stroke="{svg.INK}" stroke-width="28" '
         'stroke-linejoin="round"/>'
     )
-    foot = HEIGHT - 1.6
-    parts.append(f'<text x="2.5" y="5.2" fill="{svg.INK}" font-size="3.8" font-weight="600">{escape(title)}</text>')
-    parts.append(f'<text x="2.5" y="{foot:g}" fill="{svg.INK}" font-size="3">25 mm/s &#160; 10 mm/mV</text>')
+    foot = HEIGHT - FOOT_UP
     parts.append(
-        f'<text x="{WIDTH - 2.5:g}" y="{foot:g}" fill="{svg.WARNING}" font-size="3" text-anchor="end">'
+        f'<text x="{SIDE:g}" y="{TITLE_DOWN:g}" fill="{svg.INK}" font-size="3.8" font-weight="600">{escape(title)}</text>'
+    )
+    parts.append(f'<text x="{SIDE:g}" y="{foot:g}" fill="{svg.INK}" font-size="3">25 mm/s &#160; 10 mm/mV</text>')
+    parts.append(
+        f'<text x="{WIDTH - SIDE:g}" y="{foot:g}" fill="{svg.WARNING}" font-size="3" text-anchor="end">'
         f"{NOT_FOR_CLINICAL_USE}</text></svg>"
     )
     return "".join(parts)

@@ -11,7 +11,19 @@ from html import escape
 import numpy as np
 
 from clinenv.rendering import svg_colours as svg
-from clinenv.rendering.ecg_paper import LEADS, MM_PER_MV, MM_PER_SECOND, checked_ecg, open_sheet
+from clinenv.rendering.ecg_paper import (
+    EDGE,
+    FOOT_UP,
+    LEADS,
+    MM_PER_MV,
+    MM_PER_SECOND,
+    NAME_RIGHT,
+    NAME_UP,
+    SIDE,
+    TITLE_DOWN,
+    checked_ecg,
+    open_sheet,
+)
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
 from clinenv.rendering.traces import path_data, unbroken
 
@@ -19,7 +31,7 @@ __all__ = ["svg_strip"]
 
 # The layout, in mm.
 TOP, ROW, BOTTOM = 22.0, 25.0, 18.0  # to the first baseline, from one to the next, below the last
-LEFT, EDGE = 5.0, 0.5  # margin at the sides; how near a trace may come to the border
+LEFT = 5.0  # margin at the sides
 SQUARE = 5.0  # of the bold grid
 COLUMNS, ROWS = 4, 3
 
@@ -48,18 +60,20 @@ def svg_strip(ecg_mv: np.ndarray, sampling_rate_hz: float, title: str = "", pref
         traces += [(x[piece], y[piece]) for piece in unbroken(np.isfinite(y))]
         # over the traces, with a rim of paper: a tall R wave of the row below must not hide the name
         names.append(
-            f'<text x="{left + 1.2:g}" y="{base - 8.3:g}" fill="{svg.INK}" font-weight="600" paint-order="stroke" '
+            f'<text x="{left + NAME_RIGHT:g}" y="{base - NAME_UP:g}" fill="{svg.INK}" font-weight="600" paint-order="stroke" '
             f'stroke="{svg.PAPER}" stroke-width="1.2" stroke-linejoin="round">{name}</text>'
         )
         if lead >= ROWS:
-            parts.append(f'<path d="M{left:g} {base - 9.3:g}v4" stroke="{svg.INK}" stroke-width=".2" opacity=".6"/>')
+            parts.append(
+                f'<path d="M{left:g} {base - NAME_UP - 1:g}v4" stroke="{svg.INK}" stroke-width=".2" opacity=".6"/>'
+            )
     parts.append(
         f'<path transform="scale(.01)" d="{path_data(traces)}" fill="none" stroke="{svg.INK}" stroke-width="28" '
         f'stroke-linejoin="round"/>{"".join(names)}'
-        f'<text x="2.5" y="5.2" fill="{svg.INK}" font-size="3.8" font-weight="600">{escape(title)}</text>'
-        f'<text x="2.5" y="{height - 1.6:g}" fill="{svg.INK}" font-size="3">25 mm/s &#160; 10 mm/mV '
+        f'<text x="{SIDE:g}" y="{TITLE_DOWN:g}" fill="{svg.INK}" font-size="3.8" font-weight="600">{escape(title)}</text>'
+        f'<text x="{SIDE:g}" y="{height - FOOT_UP:g}" fill="{svg.INK}" font-size="3">25 mm/s &#160; 10 mm/mV '
         f"&#160; all leads: the same {seconds:g} s</text>"
-        f'<text x="{width - 2.5:g}" y="{height - 1.6:g}" fill="{svg.WARNING}" font-size="3" text-anchor="end">'
+        f'<text x="{width - SIDE:g}" y="{height - FOOT_UP:g}" fill="{svg.WARNING}" font-size="3" text-anchor="end">'
         f"{NOT_FOR_CLINICAL_USE}</text></svg>"
     )
     return "".join(parts)
