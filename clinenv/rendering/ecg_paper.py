@@ -21,11 +21,12 @@ from clinenv.rendering.panels import trend_image
 from clinenv.rendering.pixels import OVERSAMPLE, WARNING, Colour, font
 from clinenv.rendering.traces import path_data, unbroken
 
-__all__ = ["LEADS", "checked_ecg", "ecg_frame", "open_sheet", "paper_image", "svg_paper"]
+__all__ = ["LEADS", "checked_ecg", "close_sheet", "ecg_frame", "open_sheet", "paper_image", "svg_paper"]
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 MM_PER_SECOND = 25.0
 MM_PER_MV = 10.0
+SCALES = "25 mm/s &#160; 10 mm/mV"  # the same, as small print of an SVG
 
 # The layout, in mm: the sheet's sides are multiples of 5, so that the bold lines meet the border.
 WIDTH, HEIGHT = 265.0, 135.0
@@ -184,7 +185,7 @@ def ecg_frame(
 
 
 def open_sheet(width_mm: float, height_mm: float, title: str, prefix: str) -> str:
-    """The beginning of an inline SVG true to scale, as far as the empty paper; `</svg>` is left to the caller.
+    """The beginning of an inline SVG true to scale, as far as the empty paper; `close_sheet` ends it.
 
     `prefix` keeps the ids of two sheets on one page apart.
     """
@@ -199,6 +200,27 @@ def open_sheet(width_mm: float, height_mm: float, title: str, prefix: str) -> st
         f'<path d="M5 0H0V5" fill="none" stroke="{svg.GRID_BOLD}" stroke-width=".24"/></pattern></defs>'
         f'<rect width="{width_mm:g}" height="{height_mm:g}" fill="{svg.PAPER}"/>'
         f'<rect width="{width_mm:g}" height="{height_mm:g}" fill="url(#{prefix}-bold)"/>'
+    )
+
+
+def close_sheet(
+    width_mm: float, height_mm: float, traces: Sequence[Trace], title: str, small_print: str, over: str = ""
+) -> str:
+    """The rest of an SVG that `open_sheet` began: the traces, what lies over them, the title, the foot.
+
+    Args:
+        small_print: at the foot, as SVG text.
+        over: SVG elements on top of the traces.
+    """
+    foot = height_mm - FOOT_UP
+    return (
+        f'<path transform="scale(.01)" d="{path_data(traces)}" fill="none" stroke="{svg.INK}" stroke-width="28" '
+        f'stroke-linejoin="round"/>{over}'
+        f'<text x="{SIDE:g}" y="{TITLE_DOWN:g}" fill="{svg.INK}" font-size="3.8" font-weight="600">'
+        f"{escape(title)}</text>"
+        f'<text x="{SIDE:g}" y="{foot:g}" fill="{svg.INK}" font-size="3">{small_print}</text>'
+        f'<text x="{width_mm - SIDE:g}" y="{foot:g}" fill="{svg.WARNING}" font-size="3" text-anchor="end">'
+        f"{NOT_FOR_CLINICAL_USE}</text></svg>"
     )
 
 
@@ -221,17 +243,5 @@ def svg_paper(ecg_mv: np.ndarray, sampling_rate_hz: float, title: str = "", pref
         )
         if strip.start_s > 0:
             parts.append(f'<path d="M{x:g} {y - 1:g}v4" stroke="{svg.INK}" stroke-width=".2" opacity=".6"/>')
-    parts.append(
-        f'<path transform="scale(.01)" d="{path_data(traces)}" fill="none" stroke="{svg.INK}" stroke-width="28" '
-        'stroke-linejoin="round"/>'
-    )
-    foot = HEIGHT - FOOT_UP
-    parts.append(
-        f'<text x="{SIDE:g}" y="{TITLE_DOWN:g}" fill="{svg.INK}" font-size="3.8" font-weight="600">{escape(title)}</text>'
-    )
-    parts.append(f'<text x="{SIDE:g}" y="{foot:g}" fill="{svg.INK}" font-size="3">25 mm/s &#160; 10 mm/mV</text>')
-    parts.append(
-        f'<text x="{WIDTH - SIDE:g}" y="{foot:g}" fill="{svg.WARNING}" font-size="3" text-anchor="end">'
-        f"{NOT_FOR_CLINICAL_USE}</text></svg>"
-    )
+    parts.append(close_sheet(WIDTH, HEIGHT, traces, title, SCALES))
     return "".join(parts)

@@ -6,26 +6,23 @@ for that, so every lead shows the whole crop.
 
 from __future__ import annotations
 
-from html import escape
-
 import numpy as np
 
 from clinenv.rendering import svg_colours as svg
 from clinenv.rendering.ecg_paper import (
     EDGE,
-    FOOT_UP,
     LEADS,
     MM_PER_MV,
     MM_PER_SECOND,
     NAME_RIGHT,
     NAME_UP,
-    SIDE,
-    TITLE_DOWN,
+    SCALES,
+    Trace,
     checked_ecg,
+    close_sheet,
     open_sheet,
 )
-from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
-from clinenv.rendering.traces import path_data, unbroken
+from clinenv.rendering.traces import unbroken
 
 __all__ = ["svg_strip"]
 
@@ -51,7 +48,7 @@ def svg_strip(ecg_mv: np.ndarray, sampling_rate_hz: float, title: str = "", pref
     width = SQUARE * np.ceil((2 * LEFT + COLUMNS * wide) / SQUARE)  # so that the bold lines meet the border
     height = SQUARE * np.ceil((TOP + (ROWS - 1) * ROW + BOTTOM) / SQUARE)
     parts = [open_sheet(width, height, title, prefix)]
-    traces: list[tuple[np.ndarray, np.ndarray]] = []
+    traces: list[Trace] = []
     names = []
     for lead, name in enumerate(LEADS):
         left, base = LEFT + lead // ROWS * wide, TOP + lead % ROWS * ROW
@@ -60,20 +57,13 @@ def svg_strip(ecg_mv: np.ndarray, sampling_rate_hz: float, title: str = "", pref
         traces += [(x[piece], y[piece]) for piece in unbroken(np.isfinite(y))]
         # over the traces, with a rim of paper: a tall R wave of the row below must not hide the name
         names.append(
-            f'<text x="{left + NAME_RIGHT:g}" y="{base - NAME_UP:g}" fill="{svg.INK}" font-weight="600" paint-order="stroke" '
-            f'stroke="{svg.PAPER}" stroke-width="1.2" stroke-linejoin="round">{name}</text>'
+            f'<text x="{left + NAME_RIGHT:g}" y="{base - NAME_UP:g}" fill="{svg.INK}" font-weight="600" '
+            f'paint-order="stroke" stroke="{svg.PAPER}" stroke-width="1.2" stroke-linejoin="round">{name}</text>'
         )
         if lead >= ROWS:
             parts.append(
                 f'<path d="M{left:g} {base - NAME_UP - 1:g}v4" stroke="{svg.INK}" stroke-width=".2" opacity=".6"/>'
             )
-    parts.append(
-        f'<path transform="scale(.01)" d="{path_data(traces)}" fill="none" stroke="{svg.INK}" stroke-width="28" '
-        f'stroke-linejoin="round"/>{"".join(names)}'
-        f'<text x="{SIDE:g}" y="{TITLE_DOWN:g}" fill="{svg.INK}" font-size="3.8" font-weight="600">{escape(title)}</text>'
-        f'<text x="{SIDE:g}" y="{height - FOOT_UP:g}" fill="{svg.INK}" font-size="3">25 mm/s &#160; 10 mm/mV '
-        f"&#160; all leads: the same {seconds:g} s</text>"
-        f'<text x="{width - SIDE:g}" y="{height - FOOT_UP:g}" fill="{svg.WARNING}" font-size="3" text-anchor="end">'
-        f"{NOT_FOR_CLINICAL_USE}</text></svg>"
-    )
+    small_print = f"{SCALES} &#160; all leads: the same {seconds:g} s"
+    parts.append(close_sheet(width, height, traces, title, small_print, over="".join(names)))
     return "".join(parts)
