@@ -1,10 +1,10 @@
 """Every figure of the README's results stands in a committed file.
 
 A comment `<!-- figures: FILE ... -->` opens a block of the README and names the files of benchmarks/results (or, with
-a folder before it, of world_models) that hold its figures; the block ends where the next one begins. A figure is found if a
-number of these files gives it at its printed precision, as it is or as a percentage. A figure with an interval, `a [b, c]`,
-must be found with its interval in one row. What is no measured figure stands in `NOT_MEASURED` with what it is, and what derives
-from the files in `DERIVED` with how.
+a folder before it, of world_models) that hold its figures; the block ends where the next one begins. A figure is found
+if a number of these files gives it at its printed precision, as it is or as a percentage. A figure with an interval,
+`a [b, c]`, must be found with its interval in one row. What is no measured figure stands in `NOT_MEASURED` with what it
+is, and what derives from the files in `DERIVED` with how.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ NO_FIGURE = re.compile(
 # By the first file of the block: numbers that nothing measured, and what they are.
 NOT_MEASURED: dict[str, dict[str, str]] = {
     "fidelity_ecg_wm_summary.csv": {
-        "250": "patients, the command's --patients", "2": "hours", "12": "hours", "24": "hours",
+        "250": "patients, the command's --patients",
+        "2": "hours",
+        "12": "hours",
+        "24": "hours",
     },
     "policies.csv": {"60": "ms, the task's limit of the rise"},
     "fidelity_ehr_world.csv": {"25 %": "what S@25 means"},
@@ -44,7 +47,7 @@ NOT_MEASURED: dict[str, dict[str, str]] = {
     "cardiac_jepa_table1.csv": {"1,900": "patients of fold 19, one of twenty"},
     "fidelity_cardiac_jepa.json": {"2021": "a year", "160": "records of LUDB, `records` of ludb_morphology.json"},
     "speed.json": {"10": "s, length of an ECG", "500": "Hz"},
-}  # fmt: skip
+}
 
 
 def table(name: str) -> list[dict[str, str]]:

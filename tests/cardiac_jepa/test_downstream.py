@@ -34,7 +34,9 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 def test_without_focus_and_clip_the_loss_is_cross_entropy() -> None:
     x, y = drawn(50, 7) * 4, drawn(50, 7, seed=1) > 0
-    assert asymmetric_loss(x, y, 0.0, 0.0, 0.0).item() == pytest.approx(F.binary_cross_entropy_with_logits(x, y.float()).item(), rel=1e-5)
+    assert asymmetric_loss(x, y, 0.0, 0.0, 0.0).item() == pytest.approx(
+        F.binary_cross_entropy_with_logits(x, y.float()).item(), rel=1e-5
+    )
 
 
 def test_the_loss_by_its_definition() -> None:
@@ -74,7 +76,9 @@ def by_pairs(score: Tensor, label: Tensor) -> float:
 
 def test_auroc_equals_counting_pairs_with_ties() -> None:
     score, label = drawn(200, 4).round(decimals=1), drawn(200, 4, seed=1) > 0.8
-    assert auroc(score, label).tolist() == pytest.approx([by_pairs(score[:, c], label[:, c]) for c in range(4)], abs=1e-12)
+    assert auroc(score, label).tolist() == pytest.approx(
+        [by_pairs(score[:, c], label[:, c]) for c in range(4)], abs=1e-12
+    )
 
 
 def test_auroc_of_one_class_is_nan_and_stays_out_of_the_macro() -> None:

@@ -62,9 +62,11 @@ def test_what_is_no_pair_is_refused(visits) -> None:
     good = consecutive(visits)[0]
     other = int((visits.patient != visits.patient[good[0]]).nonzero()[0])
     for first, second, says in (
-        ([0], [len(visits.key)], "there are"), ([], [], "equal lists"), ([int(good[1])], [int(good[0])], "back in time"),
+        ([0], [len(visits.key)], "there are"),
+        ([], [], "equal lists"),
+        ([int(good[1])], [int(good[0])], "back in time"),
         ([int(good[0])], [other], "join two patients"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=says):
             DrawnPairs(visits, torch.tensor(first, dtype=torch.int64), torch.tensor(second, dtype=torch.int64))
 

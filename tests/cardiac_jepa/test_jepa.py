@@ -150,10 +150,15 @@ def test_possible_actions_pass_and_values_are_checked():
 
 
 def test_what_can_be_taken_back():
-    actions = torch.stack([
-        action_of(CHOSEN, onset=["I48"]), action_of(CHOSEN, onset=["I10"]), action_of(CHOSEN, onset=["I21"]),
-        action_of(CHOSEN, resolve=["I44"]), torch.zeros(5),
-    ])  # fmt: skip
+    actions = torch.stack(
+        [
+            action_of(CHOSEN, onset=["I48"]),
+            action_of(CHOSEN, onset=["I10"]),
+            action_of(CHOSEN, onset=["I21"]),
+            action_of(CHOSEN, resolve=["I44"]),
+            torch.zeros(5),
+        ]
+    )
     assert reversible(actions, CHOSEN).tolist() == [True, False, False, True, True]
 
 

@@ -23,9 +23,20 @@ from world_models.data.ecg.monolith import Monolith, MonolithWriter, from_arrays
 
 CODES = ("I10", "I48", "I21", "I25", "I44")
 TINY = JEPAConfig(
-    name="tiny", codes=CODES, stem=(4, 4, 8), inner=4, out=8, blocks=(1, 1, 1, 1), projector=8, latent=8, embedding=8,
-    action_hidden=8, dynamics_hidden=16, dynamics_blocks=1, slices=16,
-)  # fmt: skip
+    name="tiny",
+    codes=CODES,
+    stem=(4, 4, 8),
+    inner=4,
+    out=8,
+    blocks=(1, 1, 1, 1),
+    projector=8,
+    latent=8,
+    embedding=8,
+    action_hidden=8,
+    dynamics_hidden=16,
+    dynamics_blocks=1,
+    slices=16,
+)
 VISITS = 4
 
 
@@ -43,10 +54,15 @@ def cohort(patients: int = 160, samples: int = 300, seed: int = 0) -> dict:
     ecg[:, : len(CODES)] += label.float()[..., None]
     person = torch.arange(patients).repeat_interleave(VISITS)
     return {
-        "ecg": ecg, "label": label, "patient": person * 1_000_003, "days": torch.arange(VISITS).repeat(patients) * 90.0,
-        "age_years": torch.full((len(label),), 60.0), "sex_female": torch.zeros(len(label)), "fold": person % 20,
+        "ecg": ecg,
+        "label": label,
+        "patient": person * 1_000_003,
+        "days": torch.arange(VISITS).repeat(patients) * 90.0,
+        "age_years": torch.full((len(label),), 60.0),
+        "sex_female": torch.zeros(len(label)),
+        "fold": person % 20,
         "first": torch.arange(VISITS).repeat(patients) % 2 == 0,
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +115,14 @@ def test_a_perfect_model_uses_its_actions_and_a_blind_one_does_not(monolith: Mon
     blind = actions.set_up(Blind(), c, draws=200)
     true, none = ({r["ratio"]: r for r in actions.errors(s) if r["code"] == "all"} for s in (perfect, blind))
     assert true["true / zero action"]["value"] < 0.01 and true["true / shuffled action"]["high"] < 0.01
-    assert none["true / zero action"]["value"] == pytest.approx(1) and none["true / persistence"]["value"] == pytest.approx(1)
+    assert none["true / zero action"]["value"] == pytest.approx(1) and none["true / persistence"][
+        "value"
+    ] == pytest.approx(1)
     total, nothing = actions.onsets(perfect)[-1], actions.onsets(blind)[-1]
     # the threshold is the lowest of some validation ECGs that have the label: a few others lie under it
-    assert total["onset_read_if_others_stay_pooled"] > 0.9 and total["others_stay"] > 0.95 and total["control_read"] < 0.05
+    assert (
+        total["onset_read_if_others_stay_pooled"] > 0.9 and total["others_stay"] > 0.95 and total["control_read"] < 0.05
+    )
     assert total["recorded_read_predicted_pooled"] > 0.9 and total["recorded_read_in_next_ecg_pooled"] > 0.9
     assert nothing["onset_read"] == 0
     assert all(r["reversal_error_value"] < 1e-6 for r in actions.reversals(perfect))
@@ -117,7 +137,9 @@ def test_rollouts_follow_the_record_then_draw_possible_transitions(monolith: Mon
     assert all(r["probe_macro_auroc"] > 0.99 for r in rows)  # nothing ever resolves that was not there
     assert all(0 < r["labels_a_patient"] < len(CODES) for r in rows)
     blind = actions.rollout(actions.set_up(Blind(), arms.cohort_of(monolith), draws=50), 8)
-    assert blind[-1]["probe_macro_auroc"] < 0.85 and blind[-1]["effective_rank"] == pytest.approx(blind[0]["effective_rank"])
+    assert blind[-1]["probe_macro_auroc"] < 0.85 and blind[-1]["effective_rank"] == pytest.approx(
+        blind[0]["effective_rank"]
+    )
 
 
 def test_bad_input_to_the_actions(monolith: Monolith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -143,15 +165,43 @@ def test_the_tables_have_the_papers_layout_and_go_on_where_they_stopped(
 ) -> None:
     monkeypatch.setitem(arms.PRESETS, "narrow", TINY)
     out = tmp_path / "out" / "jepa"
-    command = ["--data", str(file), "--work", str(tmp_path / "work"), "--out", str(out), "--steps", "4", "--batch", "32"]
-    command += ["--finetune-steps", "4", "--supervised-rates", "1e-3", "--draws", "50", "--least", "2", "--fractions", "1", "0.2"]
+    command = [
+        "--data",
+        str(file),
+        "--work",
+        str(tmp_path / "work"),
+        "--out",
+        str(out),
+        "--steps",
+        "4",
+        "--batch",
+        "32",
+    ]
+    command += [
+        "--finetune-steps",
+        "4",
+        "--supervised-rates",
+        "1e-3",
+        "--draws",
+        "50",
+        "--least",
+        "2",
+        "--fractions",
+        "1",
+        "0.2",
+    ]
     assert tables.main(command) == 0
     table = [r for r in read_csv(Path(f"{out}_table1.csv")) if r["data"] == "this run"]
     assert [(r["method"], r["protocol"]) for r in table] == [
-        ("Supervised", "End-to-end"), ("Naive SSL (Invariance)", "Linear probe"), ("Naive SSL (Invariance)", "Finetuned"),
-        ("Ours (Latent Dynamics)", "Linear probe"), ("Ours (Latent Dynamics)", "Finetuned"),
-        ("Ours with inverse dynamics", "Linear probe"), ("Ours with inverse dynamics", "Finetuned"), ("Random encoder", "Linear probe"),
-    ]  # fmt: skip
+        ("Supervised", "End-to-end"),
+        ("Naive SSL (Invariance)", "Linear probe"),
+        ("Naive SSL (Invariance)", "Finetuned"),
+        ("Ours (Latent Dynamics)", "Linear probe"),
+        ("Ours (Latent Dynamics)", "Finetuned"),
+        ("Ours with inverse dynamics", "Linear probe"),
+        ("Ours with inverse dynamics", "Finetuned"),
+        ("Random encoder", "Linear probe"),
+    ]
     assert table[0]["labels"] == "x" and table[0]["patient_id"] == "" and table[1]["labels"] == ""
     for r in table:
         assert float(r["monitoring_low"]) <= float(r["monitoring"]) <= float(r["monitoring_high"])
@@ -186,7 +236,12 @@ def test_a_patients_own_changes_are_seen_by_scores_that_follow_them(monolith: Mo
     first = (people[:, None] == people[None]).float()
     scores = {"follows": label, "the patient's mean": first @ label / first.sum(1, keepdim=True), "opposite": -label}
     found = tables.within_rows({("ours", 1.0): arms.Arm(scores, {})}, cohort)
-    assert {r["code"] for r in found} == {"I48", "I21", "I44", "all"}  # what only comes changes too seldom for a row of its own
+    assert {r["code"] for r in found} == {
+        "I48",
+        "I21",
+        "I44",
+        "all",
+    }  # what only comes changes too seldom for a row of its own
     for protocol, share in (("follows", 1.0), ("the patient's mean", 0.0), ("opposite", 0.0)):
         mine = [r for r in found if r["protocol"] == protocol]
         assert len(mine) == 4 and all(r["right_way_value"] == share for r in mine)
@@ -234,7 +289,18 @@ def tiny_world(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fidelity_on_a_folder_of_records(tmp_path: Path, tiny_world: None) -> None:
     table = write_records(tmp_path / "records")
     out = tmp_path / "metrics.json"
-    command = ["--records", str(tmp_path / "records"), "--labels", str(table), "--out", str(out), "--folds", "3", "--draws", "100"]
+    command = [
+        "--records",
+        str(tmp_path / "records"),
+        "--labels",
+        str(table),
+        "--out",
+        str(out),
+        "--folds",
+        "3",
+        "--draws",
+        "100",
+    ]
     assert fidelity.main([*command, "--supervised", "--supervised-steps", "4", "--supervised-rates", "1e-3"]) == 0
     found = json.loads(out.read_text())
     assert "Not for clinical use" in found["note"]
@@ -246,7 +312,9 @@ def test_fidelity_on_a_folder_of_records(tmp_path: Path, tiny_world: None) -> No
     assert found["probe_minus"]["random_encoder"]["low"] <= found["probe_minus"]["random_encoder"]["auroc"]
 
 
-def test_fidelity_with_bad_input_writes_nothing(tmp_path: Path, tiny_world: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fidelity_with_bad_input_writes_nothing(
+    tmp_path: Path, tiny_world: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = write_records(tmp_path / "records", 12)
     out, records = tmp_path / "metrics.json", ["--records", str(tmp_path / "records")]
     text = table.read_text()
@@ -281,7 +349,9 @@ def test_hand_features_count_the_beats() -> None:
 def test_sources_are_joined_on_their_common_labels() -> None:
     def source(names: tuple[str, ...], count: int, patient: Tensor | None) -> fidelity.LabelledECGs:
         label = torch.ones(count, len(names), dtype=torch.bool)
-        return fidelity.LabelledECGs(torch.zeros(count, 12, 1000), label, names, ("r",) * count, patient, names[0], {}, {})
+        return fidelity.LabelledECGs(
+            torch.zeros(count, 12, 1000), label, names, ("r",) * count, patient, names[0], {}, {}
+        )
 
     both = fidelity.joined([source(("af", "pvc"), 3, None), source(("pvc", "lbbb"), 2, torch.tensor([7, 7]))])
     assert both.names == ("pvc",) and both.label.shape == (5, 1) and both.patient.tolist() == [0, 1, 2, 3, 3]
@@ -294,7 +364,12 @@ def test_speed_measures_every_part(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(speed, "FULL", TINY)
     monkeypatch.setattr(speed, "SHAPES", ((2, 12, 250),))
     out = tmp_path / "speed.json"
-    assert speed.main(["--world", "untrained", "--batches", "1", "4", "--repeats", "1", "--seconds", "0.01", "--json", str(out)]) == 0
+    assert (
+        speed.main(
+            ["--world", "untrained", "--batches", "1", "4", "--repeats", "1", "--seconds", "0.01", "--json", str(out)]
+        )
+        == 0
+    )
     found = json.loads(out.read_text())
     assert all(r["median"] > 0 for r in (found["latent"] | found["encoders"]).values())
     assert set(found["shares_of_a_latent_step"]["batch 4"]) >= {"action projector", "predictor", "probe"}

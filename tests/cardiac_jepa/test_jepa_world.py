@@ -19,7 +19,20 @@ from world_models.protocol import History, Learned, Oracle
 from world_models.quantities.progression import CODES, IRREVERSIBLE, ORDERS, PROCEDURES
 from world_models.testing import check_world
 
-SMALL = ["--patients", "160", "--drawn", "120", "--followed", "150", "--steps", "6", "--batch", "24", "--label-steps", "40"]
+SMALL = [
+    "--patients",
+    "160",
+    "--drawn",
+    "120",
+    "--followed",
+    "150",
+    "--steps",
+    "6",
+    "--batch",
+    "24",
+    "--label-steps",
+    "40",
+]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +111,8 @@ def test_irreversible_conditions_stay_and_an_infarction_leaves_a_scar() -> None:
 
 
 def test_rates_are_recovered_from_visits(tmp_path: Path) -> None:
-    # patients with one code that sets in at 0.02 and resolves at 0.1 a month, resolved at once by a procedure half the time
+    # patients with one code that sets in at 0.02 and resolves at 0.1 a month, resolved at once by a procedure half the
+    # time
     count, c = 20_000, CODES.index("I48")
     key = keys.from_seed(77, count)
     seen = a_visit(count)
@@ -206,7 +220,9 @@ def test_pairs_to_explain_hold_a_change_of_patients_that_trained_nothing(made: P
     assert float(there.min()) >= 0 and float(there.max()) <= 1
     drawn = ReadOracle.by(made / "world").explain_pairs(keys.from_seed(8, 6))
     there = drawn.condition.float() + drawn.action
-    assert float(there.min()) >= 0 and float(there.max()) <= 1 and float((drawn.action != 0).any(1).float().mean()) > 0.3
+    assert (
+        float(there.min()) >= 0 and float(there.max()) <= 1 and float((drawn.action != 0).any(1).float().mean()) > 0.3
+    )
 
 
 def test_the_monolith_resumes_and_its_patients_keep_to_one_fold(made: Path, tmp_path: Path) -> None:
@@ -236,7 +252,9 @@ def test_other_models_get_features_at_their_own_rate(made: Path) -> None:
     assert torch.allclose(resampled(slow, 500.0)[..., 20:-20], at_100[..., 20:-20], atol=0.01)
     fast = torch.sin(2 * torch.pi * 120.0 * t).expand(1, 12, -1)  # above what 100 Hz can hold: gone, not folded back
     assert float(resampled(fast, 500.0)[..., 20:-20].abs().max()) < 0.02
-    assert features(slow, 500.0).shape == (2, 128) and torch.allclose(features(slow, 500.0), features(at_100, 100.0), atol=0.1)
+    assert features(slow, 500.0).shape == (2, 128) and torch.allclose(
+        features(slow, 500.0), features(at_100, 100.0), atol=0.1
+    )
     with pytest.raises(ValueError, match="no whole multiple of 100 Hz"):
         features(slow, 360.0)
 
@@ -250,7 +268,10 @@ def test_data_of_other_codes_is_cut_to_those_of_the_worlds(made: Path) -> None:
 
 
 def test_a_missing_monolith_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main(["--data", str(tmp_path / "no.h5"), "--out", str(tmp_path / "w"), "--work", str(tmp_path / "r")]) == 2
+    assert (
+        train.main(["--data", str(tmp_path / "no.h5"), "--out", str(tmp_path / "w"), "--work", str(tmp_path / "r")])
+        == 2
+    )
     assert "no such file" in capsys.readouterr().err and not (tmp_path / "w").exists() and not (tmp_path / "r").exists()
 
 

@@ -15,9 +15,21 @@ from world_models import keys
 from world_models.cardiac_jepa.config import JEPAConfig
 
 TINY = JEPAConfig(
-    name="tiny", codes=("I10", "I44", "I48"), stem=(8, 8, 8), inner=8, out=16, blocks=(1, 1), projector=16, latent=12,
-    embedding=8, action_hidden=16, dynamics_hidden=24, dynamics_blocks=1, slices=32, crop_samples=128,
-)  # fmt: skip
+    name="tiny",
+    codes=("I10", "I44", "I48"),
+    stem=(8, 8, 8),
+    inner=8,
+    out=16,
+    blocks=(1, 1),
+    projector=16,
+    latent=12,
+    embedding=8,
+    action_hidden=16,
+    dynamics_hidden=24,
+    dynamics_blocks=1,
+    slices=32,
+    crop_samples=128,
+)
 
 
 class Recordings(NamedTuple):
