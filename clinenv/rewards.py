@@ -1,4 +1,4 @@
-"""Reusable terms of a reward: pure functions of tensors [B], each with the source of its shape."""
+"""Reusable terms of a reward: pure functions of tensors, each with the source of its form."""
 
 from __future__ import annotations
 
@@ -38,14 +38,19 @@ def exponential_excess(value: Tensor, threshold: float, growth: float, per: floa
 
 
 def relative_amount(action: Tensor, reference: tuple[float, ...]) -> Tensor:
-    """Sum [B] over the orders of action [B, A] / reference; explicit adds, so that it never depends on the batch."""
+    """Sum [B] over the orders of action [B, A] / reference; explicit adds, so that it never depends on the batch.
+
+    Raises:
+        ValueError: the action has not as many columns as there are reference amounts.
+    """
     if action.shape[-1] != len(reference):
         raise ValueError(f"action has {action.shape[-1]} columns but there are {len(reference)} reference amounts")
     dtype = action.dtype if action.is_floating_point() else torch.float32
-    total, *others = (action * constant(tuple(1.0 / amount for amount in reference), action.device, dtype)).unbind(-1)
-    for share in others:
-        total = total + share
-    return total
+    inverse = constant(tuple(1.0 / amount for amount in reference), action.device, dtype)
+    amount, *others = (action * inverse).unbind(-1)
+    for other in others:
+        amount = amount + other
+    return amount
 
 
 def total(values: Tensor) -> Tensor:

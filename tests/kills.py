@@ -20,9 +20,9 @@ def every(usual: int) -> int:
 
 
 def kill_at(line: int, run: Callable[[], object], *modules: ModuleType) -> bool:
-    """`run` in a child that dies before the line executed as number `line` of these modules; False if it came to its end.
+    """`run` in a child that dies before the line executed as number `line` of these modules.
 
-    Nothing of the child is cleaned up: no `finally`, no buffer, no handle.
+    False if it came to its end. Nothing of the child is cleaned up: no `finally`, no buffer, no handle.
     """
     files = {module.__file__ for module in modules}
     child = os.fork()

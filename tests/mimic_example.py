@@ -1,4 +1,4 @@
-"""A hospital of two patients in the exact raw layout of MIMIC-IV, with its traps, and the MEDS its exporters make of it.
+"""A hospital of two patients in the exact raw layout of MIMIC-IV, with its traps, and the MEDS its exporters make.
 
 Made up from end to end. Patient 1: one stay through the emergency ward, with every kind of event. Patient 2: two stays.
 """
@@ -63,9 +63,15 @@ _STAYS = [
 
 def _lab(subject, hadm, itemid, draw, store, value, unit, number=True):
     return dict(
-        subject_id=subject, hadm_id=hadm, itemid=itemid, charttime=draw, storetime=store, value=str(value),
-        valuenum=value if number else None, valueuom=unit,
-    )  # fmt: skip
+        subject_id=subject,
+        hadm_id=hadm,
+        itemid=itemid,
+        charttime=draw,
+        storetime=store,
+        value=str(value),
+        valuenum=value if number else None,
+        valueuom=unit,
+    )
 
 
 _LABS = [
@@ -87,9 +93,17 @@ _LABS = [
 
 def _chart(itemid, time, value, unit):
     return dict(
-        subject_id=1, hadm_id=11, stay_id=111, charttime=time, storetime=time, itemid=itemid, value=str(value),
-        valuenum=value, valueuom=unit, warning=0,
-    )  # fmt: skip
+        subject_id=1,
+        hadm_id=11,
+        stay_id=111,
+        charttime=time,
+        storetime=time,
+        itemid=itemid,
+        value=str(value),
+        valuenum=value,
+        valueuom=unit,
+        warning=0,
+    )
 
 
 _CHARTED = [
@@ -112,12 +126,23 @@ _OUTPUTS = [
 ]  # fmt: skip
 
 
-def _culture(organism, antibiotic, interpretation, comments, store, specimen="BLOOD CULTURE", draw="2150-03-01 07:30:00"):
+def _culture(
+    organism, antibiotic, interpretation, comments, store, specimen="BLOOD CULTURE", draw="2150-03-01 07:30:00"
+):
     return dict(
-        subject_id=1, hadm_id=11, micro_specimen_id=5, charttime=draw, chartdate="2150-03-01 00:00:00",
-        storetime=store, spec_type_desc=specimen, test_name=f"{specimen.title()}, Routine", org_name=organism,
-        ab_name=antibiotic, interpretation=interpretation, comments=comments,
-    )  # fmt: skip
+        subject_id=1,
+        hadm_id=11,
+        micro_specimen_id=5,
+        charttime=draw,
+        chartdate="2150-03-01 00:00:00",
+        storetime=store,
+        spec_type_desc=specimen,
+        test_name=f"{specimen.title()}, Routine",
+        org_name=organism,
+        ab_name=antibiotic,
+        interpretation=interpretation,
+        comments=comments,
+    )
 
 
 _CULTURES = [
@@ -131,9 +156,17 @@ _CULTURES = [
 
 def _order(pharmacy_id, drug, start, stop, dose, unit, route, kind="MAIN"):
     return dict(
-        subject_id=1, hadm_id=11, pharmacy_id=pharmacy_id, starttime=start, stoptime=stop, drug_type=kind, drug=drug,
-        dose_val_rx=dose, dose_unit_rx=unit, route=route,
-    )  # fmt: skip
+        subject_id=1,
+        hadm_id=11,
+        pharmacy_id=pharmacy_id,
+        starttime=start,
+        stoptime=stop,
+        drug_type=kind,
+        drug=drug,
+        dose_val_rx=dose,
+        dose_unit_rx=unit,
+        route=route,
+    )
 
 
 _ORDERS = [
@@ -152,9 +185,14 @@ _PHARMACY = [
 
 def _given(emar_id, pharmacy_id, drug, time, event="Administered"):
     return dict(
-        subject_id=1, hadm_id=11, emar_id=emar_id, pharmacy_id=pharmacy_id, charttime=time, medication=drug,
+        subject_id=1,
+        hadm_id=11,
+        emar_id=emar_id,
+        pharmacy_id=pharmacy_id,
+        charttime=time,
+        medication=drug,
         event_txt=event,
-    )  # fmt: skip
+    )
 
 
 def _detail(emar_id, parent, dose=None, unit=None, route=None):
@@ -182,10 +220,21 @@ _DETAIL = [
 
 def _infusion(itemid, start, end, amount, amount_unit, rate, rate_unit, order, weight=80.0, status="FinishedRunning"):
     return dict(
-        subject_id=1, hadm_id=11, stay_id=111, starttime=start, endtime=end, itemid=itemid, amount=amount,
-        amountuom=amount_unit, rate=rate, rateuom=rate_unit, orderid=order, linkorderid=order, patientweight=weight,
+        subject_id=1,
+        hadm_id=11,
+        stay_id=111,
+        starttime=start,
+        endtime=end,
+        itemid=itemid,
+        amount=amount,
+        amountuom=amount_unit,
+        rate=rate,
+        rateuom=rate_unit,
+        orderid=order,
+        linkorderid=order,
+        patientweight=weight,
         statusdescription=status,
-    )  # fmt: skip
+    )
 
 
 _INPUTS = [
@@ -216,10 +265,17 @@ ROWS = {
         dict(subject_id=2, hadm_id=21, seq_num=1, icd_code="I509", icd_version=10),
         dict(subject_id=2, hadm_id=22, seq_num=1, icd_code="N179", icd_version=10),
     ],
-    "labevents": _LABS, "chartevents": _CHARTED, "outputevents": _OUTPUTS, "microbiologyevents": _CULTURES,
-    "prescriptions": _ORDERS, "pharmacy": _PHARMACY, "emar": _EMAR, "emar_detail": _DETAIL, "inputevents": _INPUTS,
+    "labevents": _LABS,
+    "chartevents": _CHARTED,
+    "outputevents": _OUTPUTS,
+    "microbiologyevents": _CULTURES,
+    "prescriptions": _ORDERS,
+    "pharmacy": _PHARMACY,
+    "emar": _EMAR,
+    "emar_detail": _DETAIL,
+    "inputevents": _INPUTS,
     "procedureevents": _PROCEDURES,
-}  # fmt: skip
+}
 ICU = ("chartevents", "outputevents", "inputevents", "procedureevents")
 
 
@@ -256,8 +312,16 @@ def as_meds(style: str) -> pd.DataFrame:
                 continue
             number = None if value is None else row.get(value)
             told = {name: row.get(column) for name, column in extra.items()} if style == "new" else {}
-            out.append({"subject_id": row["subject_id"], "time": moment, "code": code(row), "numeric_value": number,
-                        "hadm_id": row.get("hadm_id"), **told})  # fmt: skip
+            out.append(
+                {
+                    "subject_id": row["subject_id"],
+                    "time": moment,
+                    "code": code(row),
+                    "numeric_value": number,
+                    "hadm_id": row.get("hadm_id"),
+                    **told,
+                }
+            )
 
     def unit(row: dict) -> str:
         return row.get("valueuom") or "UNK"

@@ -25,17 +25,41 @@ LONG_FILES: dict[str, str] = {}
 GLOBAL_RANDOMNESS: dict[str, str] = {}
 
 DRAWS = {
-    "bernoulli", "manual_seed", "multinomial", "normal", "poisson", "rand", "rand_like", "randint", "randint_like",
-    "randn", "randn_like", "randperm", "seed",
-}  # fmt: skip
+    "bernoulli",
+    "manual_seed",
+    "multinomial",
+    "normal",
+    "poisson",
+    "rand",
+    "rand_like",
+    "randint",
+    "randint_like",
+    "randn",
+    "randn_like",
+    "randperm",
+    "seed",
+}
 IN_PLACE_DRAWS = {
-    "bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_", "random_", "uniform_",
-}  # fmt: skip
+    "bernoulli_",
+    "cauchy_",
+    "exponential_",
+    "geometric_",
+    "log_normal_",
+    "normal_",
+    "random_",
+    "uniform_",
+}
 OWN_GENERATORS = {"default_rng", "Random", "SeedSequence", "Generator", "PCG64"}  # fine once they are given a seed
 SUFFIX_UNITS = {
-    "ms": {"ms"}, "bpm": {"bpm"}, "mg": {"mg"}, "mv": {"mV"}, "kg": {"kg"}, "years": {"a"}, "hours": {"h"},
+    "ms": {"ms"},
+    "bpm": {"bpm"},
+    "mg": {"mg"},
+    "mv": {"mV"},
+    "kg": {"kg"},
+    "years": {"a"},
+    "hours": {"h"},
     "hour": {"h"},
-}  # fmt: skip
+}
 
 
 @cache
@@ -124,9 +148,16 @@ def test_every_module_can_be_imported(floor: str) -> None:
     """Commands that no test runs included; in a process of its own, so that no module leans on what another loaded."""
     names = [name for name in sources() if name.split(".")[0] == floor and not name.endswith("__main__")]
     found = subprocess.run(
-        [sys.executable, "-c", "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]", *names],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]",
+            *names,
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert found.returncode == 0, found.stderr[-2000:]
 
 

@@ -1,7 +1,8 @@
 """A small honest clinic for tests: conditions come and go by constant hazards, the probe reads them with noise.
 
-It keeps every rule of `world_models.protocol` and measures and takes what the progression worlds do. Its latent moves by
-a fixed direction a code, so that what is built on a latent that answers to transitions can be tested without a network.
+It keeps every rule of `world_models.protocol` and measures and takes what the progression worlds do. Its latent moves
+by a fixed direction a code, so that what is built on a latent that answers to transitions can be tested without a
+network.
 """
 
 from __future__ import annotations
@@ -75,9 +76,17 @@ class ToyClinic:
         ill = keys.uniform(key, 0, "toy conditions", (C,)) < 0.15
         none = torch.zeros(len(key), len(TREATMENTS), dtype=torch.bool)
         return ToyClinicState(
-            key, torch.zeros_like(key), drawn["age_years"], drawn["sex_female"], zero, zero.clone(), ill, none,
-            key != key, key != key,
-        )  # fmt: skip
+            key,
+            torch.zeros_like(key),
+            drawn["age_years"],
+            drawn["sex_female"],
+            zero,
+            zero.clone(),
+            ill,
+            none,
+            key != key,
+            key != key,
+        )
 
     def read(self, chart: Chart) -> dict[str, Tensor]:
         return {q.name: chart[q.name] for q in FACTORS if q.name in chart}
@@ -101,10 +110,17 @@ class ToyClinic:
         dies = (v[:, 0] < self.hazard * years) & alive
         bleeds = (v[:, 1] < (0.01 + 0.03 * given[:, -1].float()) * years) & alive
         return ToyClinicState(
-            state.key, t, state.age, state.female, state.years + years * alive, torch.where(alive, months, state.months),
+            state.key,
+            t,
+            state.age,
+            state.female,
+            state.years + years * alive,
+            torch.where(alive, months, state.months),
             torch.where(alive.unsqueeze(-1), condition, state.condition),
-            torch.where(alive.unsqueeze(-1), treated, state.treated), bleeds, state.dead | dies,
-        )  # fmt: skip
+            torch.where(alive.unsqueeze(-1), treated, state.treated),
+            bleeds,
+            state.dead | dies,
+        )
 
     def observe(self, state: ToyClinicState, also: Sequence[str] = ()) -> Chart:
         check_also(self.measures, also)

@@ -31,8 +31,11 @@ from world_models.quantity import Quantity
 
 _I, _J = len(INQUIRIES), len(INTERVENTIONS)
 _LOW = torch.tensor([float(q.low) for q in INQUIRIES])
-_LOW = torch.where(_LOW.double() < torch.tensor([float(q.low) for q in INQUIRIES], dtype=torch.float64),
-                   torch.nextafter(_LOW, torch.tensor(torch.inf)), _LOW)  # fmt: skip
+_LOW = torch.where(
+    _LOW.double() < torch.tensor([float(q.low) for q in INQUIRIES], dtype=torch.float64),
+    torch.nextafter(_LOW, torch.tensor(torch.inf)),
+    _LOW,
+)
 _HIGH = torch.tensor([float(q.high) for q in INQUIRIES])
 _TYPICAL = torch.tensor([float(q.typical) for q in INQUIRIES])
 _WIDTH = torch.tensor([max(float(q.normal[1] - q.normal[0]), 0.1) for q in INQUIRIES])
@@ -100,10 +103,23 @@ class ToyWard:
         vital = _VITAL.expand(len(key), -1)
         here = torch.ones(len(key), dtype=torch.bool)
         return ToyWardState(
-            key, torch.zeros_like(key), torch.zeros(len(key)), static, complaint, body,
-            torch.where(vital, body, _TYPICAL), nil, vital.clone(), no, nil.clone(), nil.clone(),
-            torch.zeros(len(key), _J), torch.full((len(key), _J), MAX_HOURS_SINCE), here, ~here,
-        )  # fmt: skip
+            key,
+            torch.zeros_like(key),
+            torch.zeros(len(key)),
+            static,
+            complaint,
+            body,
+            torch.where(vital, body, _TYPICAL),
+            nil,
+            vital.clone(),
+            no,
+            nil.clone(),
+            nil.clone(),
+            torch.zeros(len(key), _J),
+            torch.full((len(key), _J), MAX_HOURS_SINCE),
+            here,
+            ~here,
+        )
 
     def read(self, chart: Chart) -> dict[str, Tensor]:
         return {q.name: chart[q.name] for q in STATIC if q.name in chart}
@@ -133,11 +149,18 @@ class ToyWard:
         dies = keys.uniform(state.key, t, "toy ward death") < self.hazard
         leaves = (keys.uniform(state.key, t, "toy ward home") < self.leaves) & ~dies
         moved = state._replace(
-            body=body, value=torch.where(came, coming, state.value), drawn_h=torch.where(came, coming_h, state.drawn_h),
-            seen=state.seen | came, pending=waits & ~came, coming=coming, coming_h=coming_h, given=given,
+            body=body,
+            value=torch.where(came, coming, state.value),
+            drawn_h=torch.where(came, coming_h, state.drawn_h),
+            seen=state.seen | came,
+            pending=waits & ~came,
+            coming=coming,
+            coming_h=coming_h,
+            given=given,
             since_h=torch.where(given > 0, 0.0, (state.since_h + self.hours_per_step).clamp_max(MAX_HOURS_SINCE)),
-            alive=~dies, home=leaves,
-        )  # fmt: skip
+            alive=~dies,
+            home=leaves,
+        )
         return tree.where(state.alive & ~state.home, moved, state)._replace(t=t)
 
     def observe(self, state: ToyWardState, also: Sequence[str] = ()) -> Chart:
@@ -184,8 +207,14 @@ class InferringToyWard(ToyWard):
         value = torch.where(seen, value.nan_to_num(0.0), _TYPICAL)
         start = last["hours"]
         return state._replace(
-            start_h=start, value=value, body=value.clone(), seen=seen,
+            start_h=start,
+            value=value,
+            body=value.clone(),
+            seen=seen,
             drawn_h=torch.where(seen, start.unsqueeze(-1) - last["inquiry_age_hours"], 0.0),
-            pending=last["inquiry_pending"] > 0.5, coming=value.clone(), coming_h=start.unsqueeze(-1).expand_as(value),
-            given=last["treatment_share"] * _LARGEST, since_h=last["treatment_age_hours"].clone(),
-        )  # fmt: skip
+            pending=last["inquiry_pending"] > 0.5,
+            coming=value.clone(),
+            coming_h=start.unsqueeze(-1).expand_as(value),
+            given=last["treatment_share"] * _LARGEST,
+            since_h=last["treatment_age_hours"].clone(),
+        )

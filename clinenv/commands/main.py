@@ -4,39 +4,50 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from clinenv.commands.errors import UsageError
 
 __all__ = ["COMMANDS", "main"]
 
+INTERRUPTED = 130  # exit code of a command stopped from the keyboard: 128 + SIGINT, as shells have it
+
 # name -> (module:function that runs it, module:function that states its arguments, one line of help)
-COMMANDS = {
+COMMANDS: dict[str, tuple[str, str, str]] = {
     "counterfactual": (
         "clinenv.commands.counterfactual.command:run",
-        "clinenv.commands.counterfactual.inputs:arguments",
-        "move the latent of a recorded ECG by the onset or the end of a diagnosis; write a report",
+        "clinenv.commands.counterfactual.inputs:add_arguments",
+        "move the latent of a recorded ECG by the onset or the resolution of a diagnosis; write a report",
     ),
-    "measure": ("clinenv.commands.measure:run", "clinenv.commands.measure:arguments", "measure the intervals of a recorded 12-lead ECG"),
+    "measure": (
+        "clinenv.commands.measure:run",
+        "clinenv.commands.measure:add_arguments",
+        "measure the intervals of a recorded 12-lead ECG",
+    ),
     "simulate": (
         "clinenv.commands.simulate.command:run",
-        "clinenv.commands.simulate.inputs:arguments",
-        "simulate what a drug does to the patient of a recorded ECG; write a report",
+        "clinenv.commands.simulate.inputs:add_arguments",
+        "simulate the effect of a drug on the patient of a recorded ECG; write a report",
     ),
-    "worlds": ("clinenv.commands.worlds:run", "clinenv.commands.worlds:arguments", "list the worlds a patient can be simulated in"),
+    "worlds": (
+        "clinenv.commands.worlds:run",
+        "clinenv.commands.worlds:add_arguments",
+        "list the worlds in which a patient can be simulated",
+    ),
 }
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors read like the commands' own: one line that begins with 'clinenv: error:'."""
+    """Errors look like the commands' own: one line that begins with 'clinenv: error:'."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"clinenv: error: {message}; {self.prog} --help lists what can be given\n")
+        self.exit(2, f"clinenv: error: {message}; {self.prog} --help lists the arguments\n")
 
 
-def _function(address: str):
+def _function(address: str) -> Callable[..., Any]:
+    """The function at "module:name"."""
     module, _, name = address.partition(":")
     return getattr(import_module(module), name)
 
@@ -48,14 +59,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="print the version and stop")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, (_, arguments, help_line) in COMMANDS.items():
+    for name, (_, add_arguments, help_line) in COMMANDS.items():
         described = help_line[0].upper() + help_line[1:] + "."
-        _function(arguments)(commands.add_parser(name, help=help_line, description=described))
+        _function(add_arguments)(commands.add_parser(name, help=help_line, description=described))
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it did its work, 2 when its input was wrong (the reason on standard error)."""
+    """Run one command.
+
+    Returns:
+        0 when it did its work, 2 when its input was wrong (the reason is on standard error), `INTERRUPTED`.
+    """
     parser = _parser()
     given = parser.parse_args(argv)
     if given.version:
@@ -73,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("clinenv: stopped", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

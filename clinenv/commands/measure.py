@@ -1,26 +1,32 @@
-"""`clinenv measure`: the intervals of a recorded 12-lead ECG, with a word on whether to trust them."""
+"""`clinenv measure`: the intervals of a recorded 12-lead ECG, and whether to trust them."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinenv.commands.errors import UsageError
-from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, reading
+from clinenv.commands.output import output_paths, write_whole
+from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, label_and_unit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "INTERVALS", "Measurement", "arguments", "check_measurable", "check_rate", "measure_record", "outputs",
-    "record_arguments", "run",
-]  # fmt: skip
+    "INTERVALS",
+    "Measurement",
+    "add_arguments",
+    "add_record_arguments",
+    "check_measurable",
+    "check_rate",
+    "measure_record",
+    "run",
+]
 
 INTERVALS = (
     "heart_rate_bpm",
@@ -33,12 +39,8 @@ INTERVALS = (
     "tpeak_tend_ms",
 )
 BASELINE = ("heart_rate_bpm", "qrs_ms", "qtcf_ms", "tpeak_tend_ms")  # what a patient's course starts from
-RATE_HZ = 500.0
+RATE_HZ = 500.0  # at which ECGs are measured, and worlds read them
 SAMPLES = 5000  # ten seconds, what a world reads
-BEAT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")  # of a median beat
-BEAT_BEFORE_S, BEAT_AFTER_S = 0.35, 0.65
-RECORD_FILES = (".hea", ".dat", ".mat")
-LONGEST_NAME = 200  # bytes: a temporary name beside it has to fit, too
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,9 @@ def measure_record(path: str | Path, convention: str = "tangent", rate_hz: float
     """Read a WFDB record (any lead order, gain and rate) and measure it.
 
     Args:
-        convention: "tangent", by which the worlds and the drug trial measure, or "reader", where cardiologists put their
-            marks (P starts some 10 ms earlier, T ends some 14 ms later); see `world_models.ecg.delineation.delineate`.
+        convention: "tangent", by which the worlds and the drug trial measure, or "reader", where cardiologists put
+            their marks (P starts some 10 ms earlier, T ends some 14 ms later); see
+            `world_models.ecg.delineation.delineate`.
         rate_hz: at which the record was sampled, where its header does not state it.
 
     Raises:
@@ -96,14 +99,14 @@ def measure_record(path: str | Path, convention: str = "tangent", rate_hz: float
     intervals = {name: float(getattr(marks, name)[0]) for name in INTERVALS}
     trusted = bool(marks.trusted[0])
     warnings = list(recording.warnings)
-    missing = [reading(name)[0] for name, value in intervals.items() if not math.isfinite(value)]
+    missing = [label_and_unit(name)[0] for name, value in intervals.items() if not math.isfinite(value)]
     if missing:
         warnings.append(f"not measurable on this ECG: {', '.join(missing)}")
     beats, ectopic = int((marks.r_samples[0] >= 0).sum()), int(marks.ectopic_beats[0])
     if ectopic:
         warnings.append(
-            f"ectopy or an irregular rhythm: {ectopic} of {beats} beats are premature or of another shape; the heart rate "
-            "counts all beats, QT and its correction are those of the others and of the RR before them"
+            f"ectopy or an irregular rhythm: {ectopic} of {beats} beats are premature or of another shape; the heart "
+            "rate counts all beats, QT and its correction are those of the others and of the RR before them"
         )
     measurable = bool(marks.measurable[0])
     if not measurable:
@@ -131,102 +134,64 @@ def check_measurable(found: Measurement) -> None:
     Raises:
         UsageError: no beat, or not the intervals a baseline needs.
     """
-    lost = [n for n in BASELINE if not math.isfinite(found.intervals[n])]
+    lost = [name for name in BASELINE if not math.isfinite(found.intervals[name])]
     if found.measurable and not lost:
         return
-    what = f"{', '.join(reading(n)[0] for n in lost)} cannot be measured" if lost else "nothing on it can be measured"
+    labels = ", ".join(label_and_unit(name)[0] for name in lost)
+    what = f"{labels} cannot be measured" if lost else "nothing on it can be measured"
     why = "".join(f" ({w})" for w in found.warnings if "check gain and unit" in w)
     raise UsageError(
-        f"record {found.record}: {what} (quality {found.quality:.2f}){why}, so there is no baseline to start from; give a "
-        "cleaner recording, or correct its header"
+        f"record {found.record}: {what} (quality {found.quality:.2f}){why}, so there is no baseline to start from; "
+        "give a cleaner recording, or correct its header"
     )
 
 
-def outputs(given: argparse.Namespace) -> tuple[Path | None, Path | None]:
-    """Where --out and --json are to be written (None: not asked for), each known to take a file.
-
-    Asked before an hour of work, not after. The commands may run with every right, so that nothing but a plain file is
-    ever replaced, and none that they read.
-
-    Raises:
-        UsageError: the folder does not exist or is not writable, the path is a folder, a device or a file that is read,
-            or both are one file.
-    """
-    out, numbers = (
-        None if path is None else _can_write(path, flag, given)
-        for flag, path in (("--out", getattr(given, "out", None)), ("--json", given.json))
-    )
-    if out is not None and numbers is not None and numbers.resolve() == out.resolve():
-        raise UsageError(f"--out and --json both name {out}; give two files")
-    return out, numbers
-
-
-def _can_write(path: str, flag: str, given: argparse.Namespace) -> Path:
-    target, folder = Path(path), Path(path).parent
-    if not path or "\0" in path or len(os.fsencode(target.name)) > LONGEST_NAME:
-        raise UsageError(f"{flag} {path[:40]!r} is no name of a file (1 to {LONGEST_NAME} bytes); give another")
-    if not folder.is_dir():
-        raise UsageError(f"{flag} {target}: the folder {folder} does not exist; make it first or choose another")
-    if target.is_dir():
-        raise UsageError(f"{flag} {target} is a folder; give the name of a file in it")
-    if target.exists() and not target.is_file():
-        raise UsageError(f"{flag} {target} is a device or a pipe, no plain file; give the name of a file")
-    if _is_read(target.resolve(), given):
-        raise UsageError(f"{flag} {target} is a file of the record or the world that is read; give another name")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"{flag} {target}: the folder {folder} is not writable; choose another")
-    return target
-
-
-def _is_read(target: Path, given: argparse.Namespace) -> bool:
-    """Whether a command would write over its own input, or over another record."""
-    world = Path(getattr(given, "world", None) or "")
-    weights = target.is_file() and bool(world.parts) and target.parent == world.resolve()
-    return target.suffix.lower() in RECORD_FILES or target == Path(given.ecg).resolve() or weights
-
-
-def record_arguments(parser: argparse.ArgumentParser) -> None:
-    """State what every command that reads a record is told of it."""
+def add_record_arguments(parser: argparse.ArgumentParser) -> None:
+    """State the arguments of every command that reads a record."""
     parser.add_argument("--ecg", required=True, metavar="RECORD", help="a WFDB record, with or without .hea")
     parser.add_argument(
-        "--rate-hz", type=float, metavar="HZ", help="rate at which it was sampled (default: as its header states)"
+        "--rate-hz", type=float, metavar="HZ", help="sampling rate of the record (default: as its header states)"
     )
 
 
 def check_rate(rate_hz: float | None) -> None:
-    """Refuse a rate that is no positive number.
+    """Refuse a sampling rate that is not a positive number.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is not one.
     """
     if rate_hz is not None and not 0 < rate_hz < math.inf:
         raise UsageError(f"--rate-hz {rate_hz:g} is not above 0; give the rate at which the record was sampled")
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """State the arguments of `clinenv measure`."""
-    record_arguments(parser)
-    parser.add_argument("--json", metavar="OUT", help="write the numbers to this file, too")
+    add_record_arguments(parser)
+    parser.add_argument("--json", metavar="OUT", help="also write the numbers to this file")
     parser.add_argument(
         "--convention",
         choices=("reader", "tangent"),
         default="reader",
-        help="where waves end: as cardiologists mark them (default), or by the tangent, as drug trials and the worlds do",
+        help="where waves begin and end: as cardiologists mark them (reader, the default), or by the tangent, as drug "
+        "trials and the worlds measure",
     )
 
 
 def run(given: argparse.Namespace) -> int:
-    """Measure, print, and write JSON when asked to."""
-    from clinenv.commands.report import write_whole
+    """Measure, print, and write JSON when asked to.
 
+    Raises:
+        UsageError: an argument or the record cannot be used.
+        OSError: the file cannot be written.
+    """
     check_rate(given.rate_hz)
-    _, target = outputs(given)
+    _, target = output_paths(given)
     found = measure_record(given.ecg, given.convention, given.rate_hz)
     if target is not None:
         write_whole(target, json.dumps(found.as_json(), indent=2, allow_nan=False) + "\n")
     print(f"record {found.record} ({found.convention} convention)")
     for name, value in found.intervals.items():
-        label, unit = reading(name)
+        label, unit = label_and_unit(name)
         print(f"  {label:<12} {f'{value:7.0f} {unit}' if math.isfinite(value) else '      - (not measurable)'}")
     print(f"  {'Quality':<12} {found.quality:7.2f} ({'trusted' if found.trusted else 'do not trust'})")
     for warning in found.warnings:

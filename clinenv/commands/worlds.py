@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clinenv.commands.errors import UsageError
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
 
-__all__ = ["about", "arguments", "load_world", "run"]
+if TYPE_CHECKING:
+    from world_models.protocol import WorldModel
 
-_LONGEST = 700  # characters of one section of a card on the report
+__all__ = ["about", "add_arguments", "load_world", "run"]
+
+_LONGEST = 700  # characters that a report shows of one section of a card
 _SECTIONS = re.compile(r"train|data|fit|limit|intend|use|licen[cs]e|attribut|model|what|architect", re.IGNORECASE)
 
 
-def load_world(name: str) -> Any:
+def load_world(name: str) -> WorldModel[Any]:
     """A world by its name, or from a folder with weights; a released name must come with the released weights.
 
     Raises:
@@ -76,7 +79,7 @@ def _fit(meaning: str, provenance: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def about(name: str, world: Any) -> dict[str, str]:
+def about(name: str, world: WorldModel[Any]) -> dict[str, str]:
     """What a report says of the world: what it is, what it was trained on, which weights."""
     rows = {"World": world.name}
     folder = _folder(name)
@@ -94,8 +97,8 @@ def about(name: str, world: Any) -> dict[str, str]:
     return rows
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """`clinenv worlds` takes none."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """State the arguments of `clinenv worlds`: there are none."""
 
 
 def run(given: argparse.Namespace) -> int:

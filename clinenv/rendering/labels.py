@@ -1,8 +1,19 @@
-"""How a chart's names read on paper: `qtcf_ms` is "QTcF" in "ms"."""
+"""How names of a chart and of orders are shown to people: `qtcf_ms` is "QTcF" in "ms"; and ticks of axes."""
 
 from __future__ import annotations
 
-__all__ = ["LIMITS", "NOT_FOR_CLINICAL_USE", "hour_ticks", "least_span", "nice_ticks", "order_title", "reading"]
+from world_models.quantities.progression import CONDITIONS
+
+__all__ = [
+    "LIMITS",
+    "NOT_FOR_CLINICAL_USE",
+    "condition_label",
+    "hour_ticks",
+    "label_and_unit",
+    "least_span",
+    "nice_ticks",
+    "order_title",
+]
 
 NOT_FOR_CLINICAL_USE = "Simulation - not for clinical use"
 
@@ -25,9 +36,11 @@ _UNITS = {"ms": "ms", "bpm": "bpm", "mg": "mg", "mv": "mV", "kg": "kg", "years":
 # The line a reader looks for: 500 ms QTcF stops a drug by its label (dofetilide) and is the top class of ICH E14.
 LIMITS = {"qtcf_ms": 500.0}
 
+_LEAST_SPANS, _LEAST_SPAN = {"ms": 20.0, "bpm": 10.0}, 0.1  # by unit; of any other
 
-def reading(name: str) -> tuple[str, str]:
-    """(what it is called, its unit); a name that is not known is read from its own words and ending."""
+
+def label_and_unit(name: str) -> tuple[str, str]:
+    """(label, unit) of a chart's name; an unknown name is put into words, its unit taken from its ending."""
     stem, _, suffix = name.rpartition("_")
     unit = _UNITS.get(suffix, "")
     if name in _NAMES:
@@ -37,9 +50,20 @@ def reading(name: str) -> tuple[str, str]:
 
 
 _ORDER_UNITS = (
-    "_ug_kg_min", "_units_kg_h", "_ml_kg_h", "_units_min", "_units_h", "_ml_h", "_l_min", "_fraction", "_mmol", "_units",
-    "_ml", "_mg", "_g",
-)  # fmt: skip
+    "_ug_kg_min",
+    "_units_kg_h",
+    "_ml_kg_h",
+    "_units_min",
+    "_units_h",
+    "_ml_h",
+    "_l_min",
+    "_fraction",
+    "_mmol",
+    "_units",
+    "_ml",
+    "_mg",
+    "_g",
+)  # as order names end; the longer ones first, for some end in a shorter one
 
 
 def order_title(name: str) -> str:
@@ -49,8 +73,8 @@ def order_title(name: str) -> str:
 
 
 def least_span(name: str) -> float:
-    """The smallest range a trend's axis shows, so that measuring noise is not drawn as a mountain range."""
-    return {"ms": 20.0, "bpm": 10.0}.get(reading(name)[1], 0.1)
+    """The smallest range a trend's axis shows, so that measurement noise does not look like a mountain range."""
+    return _LEAST_SPANS.get(label_and_unit(name)[1], _LEAST_SPAN)
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -68,3 +92,9 @@ def hour_ticks(end: float, count: int = 5) -> list[float]:
     """Hours from 0 to `end` in steps a ward counts in: 1, 2, 3, 6, 12, 24, ..."""
     step = next((s for s in (0.5, 1, 2, 3, 6, 12, 24, 48) if end / s <= count), 24 * max(round(end / 24 / count), 3))
     return [i * float(step) for i in range(int(end / step + 1e-9) + 1)]
+
+
+def condition_label(code: str, longest: int = 28) -> str:
+    """A condition's code and its name, cut to `longest` letters: "I10  essential hypertension"."""
+    name = CONDITIONS.get(code, "").split(" (")[0]
+    return f"{code}  {name}" if len(name) <= longest else f"{code}  {name[: longest - 1].rstrip()}…"

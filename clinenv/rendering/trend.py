@@ -43,7 +43,7 @@ class Trend:
         self._since[:] = 0
 
     def precede(self, history: History) -> None:
-        """Put a record in front of the first moment, whose visit is the record's last: for a single patient."""
+        """Put the visits of a record in front of the first moment, which is its last visit: for a single patient."""
         orders = history.actions.cpu().numpy()
         earlier = []
         for visit in range(orders.shape[1] - 1):
@@ -77,17 +77,19 @@ class Trend:
 
     @torch.no_grad()
     def frame(self, row: int) -> np.ndarray:
-        """uint8 [H, W, 3] of one patient."""
+        """uint8 [H, W, 3] of one patient.
+
+        Raises:
+            ValueError: nothing has begun yet.
+        """
         if not self._past:
             raise ValueError("there is no patient to show yet; call reset() first")
         return self._episodes.simulator.task.paint(self._episodes, self._past[self._since[row] :], row)
 
     def show(self) -> None:
-        """Row 0 in a window; where there is no display the frame is made all the same, and the log says so once."""
+        """Row 0 in a window; without a display the frame is made all the same, and a warning is logged once."""
         frame = self.frame(0)
         if self._viewer is None and not self._blind:
-            from clinenv.rendering.viewer import Viewer
-
             try:
                 self._viewer = Viewer(self._episodes.simulator.task.name)
             except RuntimeError as error:

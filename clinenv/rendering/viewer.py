@@ -1,9 +1,14 @@
-"""`render_mode="human"`: the frames of `draw_patient` in a window of the standard library's Tk."""
+"""`render_mode="human"`: the frames of an episode in a window of the standard library's Tk."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    from PIL import ImageTk
 
 __all__ = ["Viewer"]
 
@@ -33,7 +38,7 @@ class Viewer:
                 f'render_mode="human" needs a display and there is none ({error}); use render_mode="rgb_array"'
             ) from error
         self._to_photo = ImageTk.PhotoImage
-        self._photo = None
+        self._photo: ImageTk.PhotoImage | None = None
         self._open = True
         self._root.title(title)
         self._root.protocol("WM_DELETE_WINDOW", self.close)
@@ -44,8 +49,9 @@ class Viewer:
         """Put frame (uint8 [H, W, 3]) in the window; does nothing once the user has closed it."""
         if not self._open:
             return
-        self._photo = self._to_photo(Image.fromarray(frame), master=self._root)  # kept: Tk holds no reference
-        self._label.configure(image=self._photo)
+        photo = self._to_photo(Image.fromarray(frame), master=self._root)
+        self._photo = photo  # kept: Tk holds no reference
+        self._label.configure(image=photo)
         self._root.update_idletasks()
         self._root.update()
 

@@ -43,7 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         world = CardiacJEPAWorld(config)
-    world.reader.probe_weight.copy_(0.1 * keys.normal(keys.from_seed(1), 0, "test", tuple(world.reader.probe_weight.shape))[0])
+    world.reader.probe_weight.copy_(
+        0.1 * keys.normal(keys.from_seed(1), 0, "test", tuple(world.reader.probe_weight.shape))[0]
+    )
     world.bank_condition.copy_(keys.uniform(keys.from_seed(2), 0, "test", tuple(world.bank_condition.shape))[0] < 0.15)
     world.reach.fill_(1e3)  # a file holds no infinity
     out = tmp_path_factory.mktemp("clinic") / "untrained"

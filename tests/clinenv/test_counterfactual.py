@@ -40,9 +40,10 @@ def _normal(what: str, *shape: int) -> torch.Tensor:
 
 
 def _world(folder: Path, record: Path, ecgs: int = ECGS, plain: JEPAConfig = PLAIN) -> CardiacJEPAWorld:
-    """A world of random weights, but for the probe: it reads I10 and I25 in the record, and I48 and I44 once I48 sets in.
+    """A world of random weights, but for the probe.
 
-    The first row of its bank is the record itself.
+    It reads I10 and I25 in the record, and I48 and I44 once I48 sets in. The first row of its bank is the record
+    itself.
     """
     world = CardiacJEPAWorld(
         WorldConfig("tiny-jepa", plain.to_dict(), 8, bank=BANK, bank_ecgs=ecgs, pairs=PAIRS)
@@ -239,10 +240,19 @@ def test_the_page_stands_alone_and_says_what_it_must(record: Path, folder: Path,
     assert len(ids) == len(set(ids)) and all(t.startswith("#") for t in re.findall(r"url\(([^)]*)\)", html))
     assert len(html.encode()) < 2_000_000 and html.count('class="paper"') == 5
     said = (
-        "If I48 and I50 set in", "No waveform is generated", "no prediction for this person", "other patients",
-        "read by the probe", "None: &lt;random&gt; weights", "prefers-color-scheme:dark", "atrial fibrillation and flutter",
-        f"{found['distances']['moved']:.2f}", "read now", "In support", checkpoint.sha256(folder),
-    )  # fmt: skip
+        "If I48 and I50 set in",
+        "No waveform is generated",
+        "no prediction for this person",
+        "other patients",
+        "read by the probe",
+        "None: &lt;random&gt; weights",
+        "prefers-color-scheme:dark",
+        "atrial fibrillation and flutter",
+        f"{found['distances']['moved']:.2f}",
+        "read now",
+        "In support",
+        checkpoint.sha256(folder),
+    )
     for words in said:
         assert words in html, words
     assert html.count(NOT_FOR_CLINICAL_USE) >= 6 and "<random>" not in html
@@ -289,9 +299,13 @@ def test_a_strip_holds_every_sample_and_leaves_gaps(record: Path) -> None:
     ],
 )
 def test_a_bad_argument_is_refused(
-    more: tuple[str, ...], words: tuple[str, ...], record: Path, folder: Path, tmp_path: Path,
+    more: tuple[str, ...],
+    words: tuple[str, ...],
+    record: Path,
+    folder: Path,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     assert ask(record, folder, tmp_path, *more) == 2
     error = capsys.readouterr().err
     assert error.startswith("clinenv: error: ") and error.count("\n") == 1, error

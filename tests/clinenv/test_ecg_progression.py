@@ -1,4 +1,4 @@
-"""ECGProgression: the task's terms, what is refused, levels as an action, the rule, planners and PPO, and the picture."""
+"""ECGProgression: the task's terms, what is refused, levels as an action, the rule, planners, PPO and the picture."""
 
 from __future__ import annotations
 
@@ -193,7 +193,9 @@ def test_the_terms_are_quality_adjusted_life_years() -> None:
     treated = task.reward(before, given(beta_blocker=1.0, cardioversion=1.0), after)
     assert float(treated["treatment_burden"]) == pytest.approx(-(0.006 * 0.5 + 0.004), rel=1e-5)
     halves = sum(
-        float(task.reward(chart(condition=["I20"], years=a), given(), chart(condition=["I20"], years=b))["disease_burden"])
+        float(
+            task.reward(chart(condition=["I20"], years=a), given(), chart(condition=["I20"], years=b))["disease_burden"]
+        )
         for a, b in ((1.0, 1.25), (1.25, 1.5))
     )
     whole = task.reward(chart(condition=["I20"]), given(), chart(condition=["I20"], years=1.5))
@@ -265,7 +267,9 @@ def test_the_rule_does_what_the_guidelines_say() -> None:
     assert low["ace_inhibitor"] == low["diuretic"] == low["beta_blocker"] == 0
     block = orders(condition=["I44", "I50"])
     assert block["pacemaker"] == 1 and orders(condition=["I44"], treated=["pacemaker"])["pacemaker"] == 0
-    assert orders(condition=["I21"])["revascularisation"] == 1 and orders(condition=["I21"])["months_to_next_visit"] == 1
+    assert (
+        orders(condition=["I21"])["revascularisation"] == 1 and orders(condition=["I21"])["months_to_next_visit"] == 1
+    )
     assert float(cha2ds2_vasc(chart(age_years=80, sex_female=1.0), chart(condition=["I63"])["condition"] > 0.5)) == 5
     task = ECGProgressionTask()
     ill = chart(condition=["I44", "I50", "I48", "I95"])
@@ -340,7 +344,13 @@ def test_a_planner_sees_what_it_is_told_to_see() -> None:
         sees=("age_years", "sex_female", "years", "probe", "latent"),
     )
     judge(planner, simulator, keys.from_seed(0, 3), 2, also=("latent",))
-    assert shown[0] == {"age_years": (3, 1), "sex_female": (3, 1), "years": (3, 1), "probe": (3, 1, 24), "latent": (3, 1, 12)}
+    assert shown[0] == {
+        "age_years": (3, 1),
+        "sex_female": (3, 1),
+        "years": (3, 1),
+        "probe": (3, 1, 24),
+        "latent": (3, 1, 12),
+    }
     assert shown[1]["latent"] == (3, 2, 12) and "condition" not in shown[1]
 
 

@@ -54,9 +54,17 @@ def stay(stay_id: int = 1, days: float = 4.0, extra: tuple = (), age: float = 70
     ]
     end = at(24 * days)
     return build_episode(
-        subject_id=stay_id, stay_id=stay_id, started=START, admitted=START, discharged=end, inquiries=asked,
-        interventions=done, age_years=age, sex_female=True, died_in_hospital=False,
-    )  # fmt: skip
+        subject_id=stay_id,
+        stay_id=stay_id,
+        started=START,
+        admitted=START,
+        discharged=end,
+        inquiries=asked,
+        interventions=done,
+        age_years=age,
+        sex_female=True,
+        died_in_hospital=False,
+    )
 
 
 def make(**kwargs) -> gymnasium.Env:
@@ -149,9 +157,13 @@ def test_the_picture_shows_the_record_before_the_branching_point() -> None:
 def test_a_vector_draws_each_patient_from_the_branching_point_on() -> None:
     """The record before it is in the single environment's picture alone."""
     many = gymnasium.make_vec(
-        "EHRReplay-v0", num_envs=3, vectorization_mode="vector_entry_point", stays=[stay(1), stay(2, age=50.0)],
-        world=InferringToyWard(hazard=0.0, leaves=0.0), render_mode="rgb_array",
-    )  # fmt: skip
+        "EHRReplay-v0",
+        num_envs=3,
+        vectorization_mode="vector_entry_point",
+        stays=[stay(1), stay(2, age=50.0)],
+        world=InferringToyWard(hazard=0.0, leaves=0.0),
+        render_mode="rgb_array",
+    )
     many.reset(seed=[0, 1, 2], options={"stay_id": 2})
     single = make(render_mode="rgb_array").unwrapped
     single.reset(seed=1, options={"stay_id": 2})
@@ -197,7 +209,12 @@ def test_it_is_n_single_environments() -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"stay_id": 1.5}, "stay_id=1.5"), ({"stay_id": "x"}, "stay_id='x'"), ({"hour": "noon"}, "hour='noon'"), ([1], "is a list")],
+    [
+        ({"stay_id": 1.5}, "stay_id=1.5"),
+        ({"stay_id": "x"}, "stay_id='x'"),
+        ({"hour": "noon"}, "hour='noon'"),
+        ([1], "is a list"),
+    ],
 )
 def test_a_stay_and_hour_that_are_none_are_refused(options, words: str) -> None:
     with pytest.raises(ValueError, match=words):

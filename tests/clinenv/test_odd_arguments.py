@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clinenv.commands.main import main
-from clinenv.commands.report import write_whole
+from clinenv.commands.output import write_whole
 from tests.clinenv.records import write_record
 
 DOSE = ("--drug", "dofetilide", "--dose-ug", "500", "--world", "oracle", "--hours", "4", "--samples", "4")
@@ -40,12 +40,18 @@ def test_outputs_replace_neither_an_input_nor_a_device(
     flag, more = COMMANDS[command]
     before = {path.name: path.read_bytes() for path in tmp_path.glob("rec.*")}
     cases = {
-        "rec.hea": "is read", "rec.dat": "is read", "other.HEA": "is read", "link.json": "is read", "pipe": "no plain file",
-        "nowhere/x": "does not exist", "x" * 256: "no name of a file", "a\0b": "no name of a file",
-    }  # fmt: skip
+        "rec.hea": "is read",
+        "rec.dat": "is read",
+        "other.HEA": "is read",
+        "link.json": "is read",
+        "pipe": "not a plain file",
+        "nowhere/x": "does not exist",
+        "x" * 256: "not a file name",
+        "a\0b": "not a file name",
+    }
     for name, words in cases.items():
         assert words in _refused(capsys, command, "--ecg", str(record), *more, flag, str(tmp_path / name))
-    assert "no name of a file" in _refused(capsys, command, "--ecg", str(record), *more, flag, "")
+    assert "not a file name" in _refused(capsys, command, "--ecg", str(record), *more, flag, "")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     assert before == {path.name: path.read_bytes() for path in tmp_path.glob("rec.*")}
     assert {path.name for path in tmp_path.iterdir()} == {"rec.hea", "rec.dat", "pipe", "link.json"}
@@ -62,7 +68,7 @@ def test_the_weights_that_are_read_are_no_output(tmp_path: Path, capsys: pytest.
 
 def test_a_device_is_not_renamed_over(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(FileExistsError, match="no plain file"):
+    with pytest.raises(FileExistsError, match="not a plain file"):
         write_whole(tmp_path / "pipe", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
@@ -70,11 +76,15 @@ def test_a_device_is_not_renamed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--every-hours", "1e-320"), "less than a step"), (("--every-hours", "1e-9"), "give a multiple of 2"),
-        (("--seed", "-1"), "--seed -1 is outside 0 to"), (("--seed", str(2**64)), "outside 0 to 18446744073709551612"),
-        (("--lambda", "1e308"), "outside 0 to 1000"), (("--sex", "X"), "choose from"), (("--dose-mg", "1"), "not allowed"),
+        (("--every-hours", "1e-320"), "less than a step"),
+        (("--every-hours", "1e-9"), "give a multiple of 2"),
+        (("--seed", "-1"), "--seed -1 is outside 0 to"),
+        (("--seed", str(2**64)), "outside 0 to 18446744073709551612"),
+        (("--lambda", "1e308"), "outside 0 to 1000"),
+        (("--sex", "X"), "choose from"),
+        (("--dose-mg", "1"), "not allowed"),
     ],
-)  # fmt: skip
+)
 def test_options_out_of_range(
     more: tuple[str, ...], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

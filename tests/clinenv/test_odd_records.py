@@ -90,13 +90,21 @@ def test_whole_beats_are_tiled(seconds: float) -> None:
 @pytest.mark.parametrize(
     ("comments", "age"),
     [
-        (("Age: 36 months", "Sex: M"), 3.0), (("Age: 90 days", "Sex: M"), 0.246), (("Age: 18-29", "Sex: M"), None),
-        (("Age: 65, Sex: Male",), 65.0), (("<age>: 25  <sex>: M  <diagnoses>: (none)",), 25.0),
-        (("Age (months): 36, Gender: male",), 3.0), (("age=044Y;sex=m",), 44.0), (("Sex: Male Age: 30",), 30.0),
-        (("Gestational age: 32 weeks", "Sex: M"), None), (("Age: 1 year, 6 months", "Sex: M"), 1.5),
-        (("Age: 56,5 Sex: M",), 56.5), (("Age: 30 to 40", "Sex: man"), None), (("<age> 51 <sex> M",), 51.0),
+        (("Age: 36 months", "Sex: M"), 3.0),
+        (("Age: 90 days", "Sex: M"), 0.246),
+        (("Age: 18-29", "Sex: M"), None),
+        (("Age: 65, Sex: Male",), 65.0),
+        (("<age>: 25  <sex>: M  <diagnoses>: (none)",), 25.0),
+        (("Age (months): 36, Gender: male",), 3.0),
+        (("age=044Y;sex=m",), 44.0),
+        (("Sex: Male Age: 30",), 30.0),
+        (("Gestational age: 32 weeks", "Sex: M"), None),
+        (("Age: 1 year, 6 months", "Sex: M"), 1.5),
+        (("Age: 56,5 Sex: M",), 56.5),
+        (("Age: 30 to 40", "Sex: man"), None),
+        (("<age> 51 <sex> M",), 51.0),
     ],
-)  # fmt: skip
+)
 def test_ages_keep_their_unit(comments: tuple[str, ...], age: float | None, tmp_path: Path) -> None:
     from world_models.data.ecg.wfdb.reader import read_ecg
 
@@ -108,14 +116,17 @@ def test_ages_keep_their_unit(comments: tuple[str, ...], age: float | None, tmp_
 @pytest.mark.parametrize(
     ("comments", "age", "female", "said"),
     [
-        (("Age: unknown", "Age: 45", "Sex: F"), 45.0, True, ""), (("Age: ", "Age: 45", "Sex: -", "Sex: M"), 45.0, False, ""),
+        (("Age: unknown", "Age: 45", "Sex: F"), 45.0, True, ""),
+        (("Age: ", "Age: 45", "Sex: -", "Sex: M"), 45.0, False, ""),
         (("Age: 45", "Age: 46", "Sex: F"), None, True, "age is stated as '45' and '46'"),
         (("Age: 45", "Age: 45 years", "Sex: F", "Sex: Female"), 45.0, True, ""),
         (("Age: 45", "Sex: F", "Gender: M"), 45.0, None, "sex is stated as 'F' and 'M'"),
-        (("Age at diagnosis: 45", "Age: 60", "Sex: F"), 60.0, True, ""), (("Age at death: 70", "Sex: F"), None, True, ""),
-        (("Age at the time of ECG: 45", "Sex: F"), 45.0, True, ""), (("Father age: 80", "Sex: F"), None, True, ""),
+        (("Age at diagnosis: 45", "Age: 60", "Sex: F"), 60.0, True, ""),
+        (("Age at death: 70", "Sex: F"), None, True, ""),
+        (("Age at the time of ECG: 45", "Sex: F"), 45.0, True, ""),
+        (("Father age: 80", "Sex: F"), None, True, ""),
     ],
-)  # fmt: skip
+)
 def test_statements_that_contradict_each_other(
     comments: tuple[str, ...], age: float | None, female: bool | None, said: str, tmp_path: Path
 ) -> None:

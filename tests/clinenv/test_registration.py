@@ -44,9 +44,15 @@ def test_the_page_has_every_section() -> None:
     from clinenv.envs.ecg_drug.env import ECGDrugEnv
 
     for section in (
-        "Description", "Action Space", "Observation Space", "Rewards", "Starting State", "Episode End", "Arguments",
+        "Description",
+        "Action Space",
+        "Observation Space",
+        "Rewards",
+        "Starting State",
+        "Episode End",
+        "Arguments",
         "Version History",
-    ):  # fmt: skip
+    ):
         assert f"## {section}" in ECGDrugEnv.__doc__
     assert "Not for clinical use" in ECGDrugEnv.__doc__
 

@@ -10,9 +10,9 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from clinenv.rendering.charts import Course, beats_svg, course_svg
-from clinenv.rendering.ecg_paper import HEIGHT, LEFT, ROWS, STRIPS, WIDTH, draw_patient, svg_paper
-from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, hour_ticks, nice_ticks, reading
+from clinenv.rendering.ecg_paper import HEIGHT, LEFT, ROWS, STRIPS, WIDTH, ecg_frame, svg_paper
+from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, hour_ticks, label_and_unit, nice_ticks
+from clinenv.rendering.simulation_charts import IntervalCourse, beats_svg, course_svg
 from clinenv.rendering.viewer import Viewer
 from tests.clinenv.records import LEADS, drawn_ecg
 
@@ -31,16 +31,16 @@ def ecg() -> np.ndarray:
 
 def test_a_frame_has_one_size_whatever_is_on_it(ecg: np.ndarray) -> None:
     frames = [
-        draw_patient(ecg, 500, TREND, "a patient", 48, [(0.0, "dofetilide 0.5 mg")]),
-        draw_patient(ecg[:, :1200], 250.0, {}, ""),
-        draw_patient(ecg, 500, {f"thing_{i}_ms": ([0.0], [float(i)]) for i in range(9)}),
+        ecg_frame(ecg, 500, TREND, "a patient", 48, [(0.0, "dofetilide 0.5 mg")]),
+        ecg_frame(ecg[:, :1200], 250.0, {}, ""),
+        ecg_frame(ecg, 500, {f"thing_{i}_ms": ([0.0], [float(i)]) for i in range(9)}),
     ]
     assert {f.shape for f in frames} == {(780, 1060, 3)}
     assert all(f.dtype == np.uint8 and f.flags.writeable for f in frames)
 
 
 def test_a_frame_shows_the_ecg(ecg: np.ndarray) -> None:
-    drawn, empty = (draw_patient(x, 500, {})[:540].max(axis=2) < 90 for x in (ecg, np.zeros_like(ecg)))
+    drawn, empty = (ecg_frame(x, 500, {})[:540].max(axis=2) < 90 for x in (ecg, np.zeros_like(ecg)))
     r_wave_row = round((ROWS[3] - 10 * 0.7) * 4)  # 0.7 mV up in the rhythm strip: only an R wave reaches there
     beats = np.flatnonzero(np.diff(drawn[r_wave_row, round(LEFT * 4) :].astype(int)) == 1)
     assert len(beats) == 11  # ten seconds at an RR of 0.9 s, the first R at 0.45 s
@@ -50,17 +50,17 @@ def test_a_frame_shows_the_ecg(ecg: np.ndarray) -> None:
 
 
 def test_a_frame_is_drawn_in_time_for_a_video(ecg: np.ndarray) -> None:
-    draw_patient(ecg, 500, TREND)
+    ecg_frame(ecg, 500, TREND)
     took = []
     for _ in range(5):
         begin = time.process_time()
-        draw_patient(ecg, 500, TREND)
+        ecg_frame(ecg, 500, TREND)
         took.append(time.process_time() - begin)
     assert min(took) < 0.15  # of processor time: the machine may be busy
 
 
 def test_equal_input_gives_equal_frames(ecg: np.ndarray) -> None:
-    assert np.array_equal(draw_patient(ecg, 500, TREND, "x"), draw_patient(ecg, 500, TREND, "x"))
+    assert np.array_equal(ecg_frame(ecg, 500, TREND, "x"), ecg_frame(ecg, 500, TREND, "x"))
 
 
 def test_the_svg_is_true_to_scale_and_complete(ecg: np.ndarray) -> None:
@@ -84,7 +84,7 @@ def test_a_gap_in_the_signal_is_a_gap_on_the_paper(ecg: np.ndarray) -> None:
     split, gone = 1, 1  # the rhythm strip falls in two, V2 is not drawn
     assert svg_paper(broken, 500).count("M") == svg_paper(ecg, 500).count("M") + split - gone
     assert "nan" not in svg_paper(broken, 500)
-    draw_patient(broken, 500, {})
+    ecg_frame(broken, 500, {})
 
 
 @pytest.mark.parametrize(("shape", "hz"), [((8, 5000), 500.0), ((12, 1), 500.0), ((12,), 500.0), ((12, 100), 0.0)])
@@ -95,12 +95,12 @@ def test_what_is_no_ecg_is_refused(shape: tuple[int, ...], hz: float) -> None:
 
 def test_a_trend_of_unequal_length_is_refused(ecg: np.ndarray) -> None:
     with pytest.raises(ValueError, match="qtcf_ms"):
-        draw_patient(ecg, 500, {"qtcf_ms": ([0.0, 1.0], [420.0])})
+        ecg_frame(ecg, 500, {"qtcf_ms": ([0.0, 1.0], [420.0])})
 
 
 def test_a_course_shows_band_doses_and_limit() -> None:
     middle = np.array([420.0, 480.0, np.nan, 430.0])
-    course = Course(np.array([0.0, 2.0, 4.0, 6.0]), middle, middle - 10, middle + 15, 418.0)
+    course = IntervalCourse(np.array([0.0, 2.0, 4.0, 6.0]), middle, middle - 10, middle + 15, 418.0)
     svg = course_svg("qtcf_ms", course, (0.0, 2.0))
     root = ElementTree.fromstring(svg)
     titles = [e.text for e in root.iter() if e.tag.endswith("title")]
@@ -117,9 +117,9 @@ def test_beats_lie_over_each_other() -> None:
 
 
 def test_words_and_ticks() -> None:
-    assert reading("qtcf_ms") == ("QTcF", "ms")
-    assert reading("weight_kg") == ("Weight", "kg")
-    assert reading("arrhythmia_burden") == ("Arrhythmia burden", "")
+    assert label_and_unit("qtcf_ms") == ("QTcF", "ms")
+    assert label_and_unit("weight_kg") == ("Weight", "kg")
+    assert label_and_unit("arrhythmia_burden") == ("Arrhythmia burden", "")
     assert hour_ticks(24) == [0, 6, 12, 18, 24]
     for low, high in ((412.3, 497.0), (0.0, 1.0), (0.01, 0.04), (-3.0, 1800.0)):
         ticks = nice_ticks(low, high)

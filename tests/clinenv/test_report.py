@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clinenv.commands.report import Beats, ReportContent, RiskLine, page, write_report, write_whole
-from clinenv.rendering.charts import Course
+from clinenv.commands.output import write_whole
+from clinenv.commands.simulate.page import MedianBeats, ReportContent, RiskLine, page
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
+from clinenv.rendering.simulation_charts import IntervalCourse
 from tests.clinenv.records import drawn_ecg
 
 
@@ -22,19 +23,18 @@ def content() -> ReportContent:
     ecg = drawn_ecg()
     hours = np.arange(0.0, 26.0, 2.0)
     middle = 420 + 60 * np.exp(-(((hours - 4) / 4) ** 2))
-    course = Course(hours, middle, middle - 12, middle + 20, 419.0)
+    course = IntervalCourse(hours, middle, middle - 12, middle + 20, 419.0)
     return ReportContent(
         title="Dofetilide 500 µg <simulated>",
         regimen="dofetilide 500 µg at 0 h",
         patient=(("Age", "61 years"), ("Name", "<script>alert(1)</script>")),
         intervals={"heart_rate_bpm": 66.7, "pr_ms": math.nan, "qtcf_ms": 414.4},
         quality="Quality 0.9 of 1",
-        trusted=True,
         ecg_before_mv=ecg,
         ecg_after_mv=ecg,
         sampling_rate_hz=500.0,
         after="4 h after the ECG",
-        beats=Beats({"recorded": ecg[:3, :500], "model": ecg[3:6, :500]}, ("II", "V2", "V5"), 500.0, 0.35),
+        beats=MedianBeats({"recorded": ecg[:3, :500], "model": ecg[3:6, :500]}, ("II", "V2", "V5"), 500.0, 0.35),
         courses={"qtcf_ms": course, "pr_ms": course._replace(measured=math.nan)},
         dose_hours=(0.0,),
         risk=(RiskLine("QTcF above 500 ms", "3 %", "1 of 32 samples"),),
@@ -100,11 +100,11 @@ def test_writing_is_whole_or_not_at_all(content: ReportContent, tmp_path: Path) 
     path = tmp_path / "report.html"
     path.write_text("the old one")
     with pytest.raises(ValueError):
-        write_report(path, dataclasses.replace(content, ecg_after_mv=np.zeros((8, 100))))
+        write_whole(path, page(dataclasses.replace(content, ecg_after_mv=np.zeros((8, 100)))))
     with pytest.raises(UnicodeEncodeError):
         write_whole(path, "half \ud800 of it")
     assert path.read_text() == "the old one" and list(tmp_path.iterdir()) == [path]
-    write_report(path, content)
+    write_whole(path, page(content))
     assert list(tmp_path.iterdir()) == [path]
     raw = path.read_bytes()
     assert raw.startswith(b"<!doctype html>") and len(raw) < 2_000_000
@@ -113,4 +113,4 @@ def test_writing_is_whole_or_not_at_all(content: ReportContent, tmp_path: Path) 
 
 def test_a_missing_folder_is_an_error(content: ReportContent, tmp_path: Path) -> None:
     with pytest.raises(OSError):
-        write_report(tmp_path / "nowhere" / "report.html", content)
+        write_whole(tmp_path / "nowhere" / "report.html", page(content))

@@ -1,4 +1,4 @@
-"""What an environment or a training command is asked for is refused by its value, before anything is made or written."""
+"""What an environment or a training command is asked for is refused by its value, before anything is made."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BOTH = [
     ({"device": ""}, "device='' cannot be used here"),
     ({"device": 5}, "device=5 is a int, no name of a device"),
     ({"uncertainty": "no"}, "uncertainty='no' is neither True nor False"),
-    ({"patients": None}, "patients=None is a NoneType; give \"generated\""),
+    ({"patients": None}, 'patients=None is a NoneType; give "generated"'),
     ({"patients": [1]}, r"patients=\[1\] is a list"),
 ]
 VECTOR = [
@@ -77,7 +77,10 @@ def test_a_world_that_is_given_is_checked_like_a_name() -> None:
 
 
 def test_what_needs_a_reset_says_so() -> None:
-    for env in (gymnasium.make("ECGDrug-v0", world=ToyWorld()).unwrapped, gymnasium.make_vec("ECGDrug-v0", world=ToyWorld())):
+    for env in (
+        gymnasium.make("ECGDrug-v0", world=ToyWorld()).unwrapped,
+        gymnasium.make_vec("ECGDrug-v0", world=ToyWorld()),
+    ):
         for name in ("state", "chart"):
             with pytest.raises(gymnasium.error.ResetNeeded, match="call reset"):
                 getattr(env, name)
@@ -129,32 +132,64 @@ def test_the_number_in_the_message_is_the_number_given() -> None:
         env.step(np.uint64(2**64 - 1))
 
 
-@pytest.mark.parametrize(("said", "words"), [("a", "no row of 25 numbers"), ({}, "no 'chart'"), (np.zeros(3), r"shape \(3,\)")])
+@pytest.mark.parametrize(
+    ("said", "words"), [("a", "no row of 25 numbers"), ({}, "no 'chart'"), (np.zeros(3), r"shape \(3,\)")]
+)
 def test_what_is_no_observation_cannot_be_described(said, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         gymnasium.make("ECGDrug-v0", world=ToyWorld()).unwrapped.describe(said)
 
 
-COMMANDS = {ecg_wm.main: [], jepa.main: ["--patients", "2"], ehr_world.main: ["--stays", "4"], sb3.main: ["--world", "oracle"]}
+COMMANDS = {
+    ecg_wm.main: [],
+    jepa.main: ["--patients", "2"],
+    ehr_world.main: ["--stays", "4"],
+    sb3.main: ["--world", "oracle"],
+}
 WRONG = [
-    *((main, *more) for main in COMMANDS for more in (("--threads", "0"), ("--threads", "9" * 24), ("--out", "FILE"), ("--out", ""))),
+    *(
+        (main, *more)
+        for main in COMMANDS
+        for more in (("--threads", "0"), ("--threads", "9" * 24), ("--out", "FILE"), ("--out", ""))
+    ),
     *((main, "--device", name) for main in (ecg_wm.main, jepa.main, ehr_world.main) for name in ("tpu", "meta", "")),
-    *((jepa.main, f"--{name}", "0") for name in ("patients", "drawn", "followed", "steps", "label-steps", "batch", "rate")),
+    *(
+        (jepa.main, f"--{name}", "0")
+        for name in ("patients", "drawn", "followed", "steps", "label-steps", "batch", "rate")
+    ),
     *((jepa.main, "--rate", value) for value in ("-1", "nan", "inf")),
-    *((ehr_world.main, f"--{name}", value) for name in ("stays", "held-out", "steps", "batch", "rate") for value in ("0", "-1")),
-    (ehr_world.main, "--polish", "-1"), (ehr_world.main, "--confounding", "nan"), (ehr_world.main, "--init", "nope"),
-    (ehr_world.main, "--meds", "nowhere"), (ehr_world.main, "--work", "FILE"), (jepa.main, "--work", "FILE"),
+    *(
+        (ehr_world.main, f"--{name}", value)
+        for name in ("stays", "held-out", "steps", "batch", "rate")
+        for value in ("0", "-1")
+    ),
+    (ehr_world.main, "--polish", "-1"),
+    (ehr_world.main, "--confounding", "nan"),
+    (ehr_world.main, "--init", "nope"),
+    (ehr_world.main, "--meds", "nowhere"),
+    (ehr_world.main, "--work", "FILE"),
+    (jepa.main, "--work", "FILE"),
     *((sb3.main, f"--{name}", "0") for name in ("steps", "num-envs")),
-    (sb3.main, "--seed", "-1"), (sb3.main, "--cost-weight", "nan"), (sb3.main, "--env", "CartPole-v1"),
-    (sb3.main, "--env", ""), (sb3.main, "--algo", "dqn", "--env", "ECGDrugContinuous-v0"),
-]  # fmt: skip
+    (sb3.main, "--seed", "-1"),
+    (sb3.main, "--cost-weight", "nan"),
+    (sb3.main, "--env", "CartPole-v1"),
+    (sb3.main, "--env", ""),
+    (sb3.main, "--algo", "dqn", "--env", "ECGDrugContinuous-v0"),
+]
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: f"{wrong[0].__module__} {' '.join(wrong[1:])[:40]}")
-def test_training_commands_write_nothing_when_refused(wrong: tuple, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_training_commands_write_nothing_when_refused(
+    wrong: tuple, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     main, *more = wrong
     (tmp_path / "file").write_text("mine")
-    given = ["--out", str(tmp_path / "out"), *COMMANDS[main], *(str(tmp_path / "file") if a == "FILE" else a for a in more)]
+    given = [
+        "--out",
+        str(tmp_path / "out"),
+        *COMMANDS[main],
+        *(str(tmp_path / "file") if a == "FILE" else a for a in more),
+    ]
     with pytest.raises(SystemExit) as ended:
         main(given)
     assert ended.value.code == 2

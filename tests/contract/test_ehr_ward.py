@@ -272,10 +272,14 @@ def test_a_snapshot_brings_everything_back(observation: str) -> None:
     assert not data_equivalence([env.step(a) for a in plan[1:]], future, exact=True)
 
 
-@pytest.mark.parametrize(("env_id", "observation", "policy"), [
-    ("EHRWard-v0", "chart", "MlpPolicy"), ("EHRWard-v0", "events", "MultiInputPolicy"),
-    ("EHRWardDose-v0", "chart", "MlpPolicy"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("env_id", "observation", "policy"),
+    [
+        ("EHRWard-v0", "chart", "MlpPolicy"),
+        ("EHRWard-v0", "events", "MultiInputPolicy"),
+        ("EHRWardDose-v0", "chart", "MlpPolicy"),
+    ],
+)
 def test_ppo_trains(env_id: str, observation: str, policy: str) -> None:
     sb3 = pytest.importorskip("stable_baselines3")
     env = make(env_id, observation=observation)

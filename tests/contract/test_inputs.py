@@ -48,7 +48,9 @@ def test_the_checks_themselves() -> None:
     orders = (Quantity("dose_mg", "mg", 0.0, 0.1), Quantity("pause_months", "month", 1.0, 24.0))
     given = torch.tensor([[0.1, 0.0], [0.0, 24.0]], dtype=torch.float64)
     taken = checked_orders(orders, given, 2, "cpu")
-    assert taken.dtype == torch.float32 and torch.equal(taken, given.float()), "the bounds themselves, and nothing, are fine"
+    assert taken.dtype == torch.float32 and torch.equal(taken, given.float()), (
+        "the bounds themselves, and nothing, are fine"
+    )
     for wrong in ([[0.0, 0.0]], given[:1], given[0], None):
         with pytest.raises(ValueError, match="action"):
             checked_orders(orders, wrong, 2, "cpu")
@@ -185,9 +187,13 @@ def test_a_wards_time_can_be_shown() -> None:
 def test_a_ward_with_shorter_steps_says_that_its_stay_is_cut() -> None:
     hourly = ToyWard(hours_per_step=1.0)
     for env in (make("EHRWard-v0", world=hourly), vector(env_id="EHRWard-v0", world=hourly)):
-        with pytest.warns(UserWarning, match="336 h takes 336 steps, but the id's time limit is 84.*max_episode_steps=336"):
+        with pytest.warns(
+            UserWarning, match="336 h takes 336 steps, but the id's time limit is 84.*max_episode_steps=336"
+        ):
             env.reset(seed=0)
-    whole = vector(1, env_id="EHRWard-v0", world=ToyWard(hours_per_step=1.0, hazard=0.0, leaves=0.0), max_episode_steps=336)
+    whole = vector(
+        1, env_id="EHRWard-v0", world=ToyWard(hours_per_step=1.0, hazard=0.0, leaves=0.0), max_episode_steps=336
+    )
     whole.reset(seed=0)
     ends = [whole.step(np.zeros((1, 69), np.int8))[3][0] for _ in range(336)]
     assert ends.index(True) == 335

@@ -1,4 +1,4 @@
-"""Monoliths that were killed, damaged or made up: what is read is what was written, or one kind of error says why not."""
+"""Monoliths that were killed, damaged or made up: what is read is what was written, or one error says why not."""
 
 from __future__ import annotations
 

@@ -140,7 +140,15 @@ def test_language_models_are_trained_and_asked(tmp_path, form):
 
 def test_layouts():
     same = {"data": "ward", "model": "a", "remark": "", "patients": 3, "horizon_h": 168}
-    near = {**same, "setting": "next_step", "s25": 0.8, "status_f1": 0.5, "label_f1": 0.4, "average": 0.6, "high_sensitivity_s25": 0.5}
+    near = {
+        **same,
+        "setting": "next_step",
+        "s25": 0.8,
+        "status_f1": 0.5,
+        "label_f1": 0.4,
+        "average": 0.6,
+        "high_sensitivity_s25": 0.5,
+    }
     near |= {"smape": 0.1, "high_sensitivity_smape": 0.3, "moved": 4, "values": 9}
     far = {**near, "setting": "full_trajectory", "s25": 0.6, "label_f1": 0.0}
     (row,) = retention([near, far])

@@ -25,9 +25,13 @@ def lab(item: str, value: float, drawn: float, resulted: float | None, unit: str
     return Inquiry(item, value, None, at(drawn), None if resulted is None else at(resulted), unit, "LAB//1")
 
 
-def dose(item: str, start: float, end: float | None, amount: float | None, unit: str, rate=None, rate_unit="") -> Intervention:
+def dose(
+    item: str, start: float, end: float | None, amount: float | None, unit: str, rate=None, rate_unit=""
+) -> Intervention:
     kind = "administration" if end is None else "infusion"
-    return Intervention(item, kind, at(start), None if end is None else at(end), amount, unit, rate, rate_unit, "", "X//1")
+    return Intervention(
+        item, kind, at(start), None if end is None else at(end), amount, unit, rate, rate_unit, "", "X//1"
+    )
 
 
 def stay(**changes):
@@ -46,9 +50,16 @@ def stay(**changes):
         Intervention("metoprolol", "prescription", at(9), None, 25.0, "mg", None, "", "", "X//1"),
     ]
     given = {
-        "subject_id": 1, "stay_id": 2, "admitted": START, "discharged": at(41), "died_in_hospital": False,
-        "age_years": 61.0, "sex_female": True, "inquiries": inquiries, "interventions": interventions,
-    }  # fmt: skip
+        "subject_id": 1,
+        "stay_id": 2,
+        "admitted": START,
+        "discharged": at(41),
+        "died_in_hospital": False,
+        "age_years": 61.0,
+        "sex_female": True,
+        "inquiries": inquiries,
+        "interventions": interventions,
+    }
     return build_episode(started=START, **{**given, **changes})
 
 

@@ -65,7 +65,10 @@ def test_a_finished_world_loads_and_answers_as_before(tmp_path) -> None:
 def test_batches_are_a_function_of_the_step() -> None:
     feed, again = Feeder(some_stays(), 8), Feeder(some_stays(), 8)
     for step in (13, 2, 7):
-        assert all(torch.equal(x, y) for x, y in zip(map(torch.nan_to_num, feed(step)), map(torch.nan_to_num, again(step)), strict=True))
+        assert all(
+            torch.equal(x, y)
+            for x, y in zip(map(torch.nan_to_num, feed(step)), map(torch.nan_to_num, again(step)), strict=True)
+        )
     seen = torch.cat([feed(i).static for i in range(feed.per_epoch)])
     assert len(torch.unique(seen, dim=0)) == len(torch.unique(some_stays().static, dim=0))
 

@@ -25,7 +25,7 @@ def _of(*ms: float) -> Intervals:
 
 
 def _with_premature(every: int, ventricular: bool, step: int = 400, coupling: int = 230) -> tuple[torch.Tensor, float]:
-    """[1, 12, 5000] in which each `every`-th normal beat is followed by a premature one and a full pause, and the rate."""
+    """[1, 12, 5000] where each `every`-th normal beat is followed by a premature one and a full pause, and the rate."""
     place, beats, early, count = 150, [], [], 0
     while place < 4950:
         beats.append(place)
@@ -148,10 +148,13 @@ def _no_ecgs() -> dict[str, torch.Tensor]:
     for hz in (0.5, 1.0, 1.2, 2.0, 3.0, 5.0, 8.0, 10.0, 17.0, 25.0, 40.0, 50.0, 60.0):
         turn = 2 * math.pi * hz * time
         shapes = {
-            "sine": turn.sin(), "square": (turn + 0.1).sin().sign(), "sawtooth": 2 * ((hz * time) % 1) - 1,
-            "triangle": 4 * ((hz * time) % 1 - 0.5).abs() - 1, "pulses": ((hz * time) % 1 < 0.03).float(),
+            "sine": turn.sin(),
+            "square": (turn + 0.1).sin().sign(),
+            "sawtooth": 2 * ((hz * time) % 1) - 1,
+            "triangle": 4 * ((hz * time) % 1 - 0.5).abs() - 1,
+            "pulses": ((hz * time) % 1 < 0.03).float(),
             "bells": torch.exp(-0.5 * (((hz * time) % 1 - 0.5) / hz / 0.02) ** 2),
-        }  # fmt: skip
+        }
         for name, trace in shapes.items():
             found[f"{name} {hz:g}"] = _twelve(trace)
             found[f"{name} {hz:g}, sizes and noise"] = sizes * trace + 0.01 * torch.randn(12, 5000, generator=luck)

@@ -50,7 +50,7 @@ CASES = [
     ("acute-kidney-injury", 0.8, "sodium_phosphate_mmol", [0.0, 5.0, 20.0], "true_phosphate_mg_dl", True),
     ("acute-kidney-injury", 0.8, "calcium_gluconate_g", [0.0, 1.0, 4.0], "true_calcium_mg_dl", True),
     ("heart-failure", 0.6, "ventilation_l_min", [4.0, 8.0, 14.0], "lungs_pco2", False),
-]  # fmt: skip
+]
 
 
 @cache

@@ -1,1 +1,1 @@
-"""`clinenv counterfactual`: a recorded ECG's latent, had a condition set in or gone."""
+"""`clinenv counterfactual`: the latent of a recorded ECG, had a condition set in or resolved."""

@@ -1,7 +1,7 @@
-"""`clinenv simulate`: what a drug does to the intervals of the patient whose ECG was recorded, as many samples see it.
+"""`clinenv simulate`: what a drug does to the intervals of the patient whose ECG was recorded, over many samples.
 
-The samples share the patient (the recorded ECG, age, sex, weight) and differ in all the ECG does not tell: kinetics,
-sensitivity, the day's variation. Their spread is the band.
+The samples share the patient (the recorded ECG, age, sex, weight) and differ in what the ECG does not tell: kinetics,
+sensitivity, variation within the day. Their spread is the band.
 """
 
 from __future__ import annotations
@@ -11,48 +11,105 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clinenv.commands.errors import UsageError
-from clinenv.commands.measure import Measurement, check_measurable, measure_record, outputs
-from clinenv.commands.simulate.inputs import Order, Patient, check_settings, order_of, patient_of
-from clinenv.rendering.charts import Course
-from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, reading
+from clinenv.commands.measure import SAMPLES, Measurement, check_measurable, measure_record
+from clinenv.commands.output import output_paths, write_whole
+from clinenv.commands.simulate.inputs import Patient, Regimen, check_settings, patient_of, regimen_of
+from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, label_and_unit
+from clinenv.rendering.simulation_charts import IntervalCourse
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Result", "risk_of", "run", "simulate", "ten_seconds"]
+    from world_models.protocol import WorldModel
+
+__all__ = ["SimulationResult", "risk_of", "run", "simulate", "ten_seconds"]
 
 COURSES = ("heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "jt_peak_c_ms", "tpeak_tend_ms", "qt_ms", "jt_peak_ms")
+PRINTED_COURSES = COURSES[:6]
+BAND = (0.05, 0.95)  # quantiles of the samples
 QTCF_LIMIT_MS, RISE_LIMIT_MS = 500.0, 60.0  # the top classes of ICH E14
+Z_95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
+AGE_GAP_YEARS, QTCF_GAP_MS = 1.0, 10.0  # between what was given or simulated and the record: more is worth a warning
 
 
 @dataclass(frozen=True)
-class Result:
+class SimulationResult:
     """What the samples did. Arrays over the steps, hour 0 first."""
 
-    courses: dict[str, Course]
+    courses: dict[str, IntervalCourse]
     torsades: np.ndarray  # [samples] bool: at any hour
     highest_qtcf_ms: np.ndarray  # [samples], after hour 0
     largest_rise_ms: np.ndarray  # [samples], of QTcF over the recorded ECG's
     supported: np.ndarray  # [samples] bool: never beyond what the world was fitted or trained on
     peak_hour: float  # of the median QTcF, after hour 0
-    ecg_before_mv: Tensor  # [12, 5000] as the world draws the patient before any dose
+    ecg_before_mv: Tensor  # [12, 5000] as the world synthesises the patient's ECG before any dose
     ecg_after_mv: Tensor  # [12, 5000] at the peak, of the sample nearest to the median
 
 
 def simulate(
-    world: Any, found: Measurement, patient: Patient, order: Order, samples: int, seed: int, clock_hour: float | None
-) -> Result:
-    """Run `samples` of this patient under this order.
+    world: WorldModel[Any],
+    found: Measurement,
+    patient: Patient,
+    regimen: Regimen,
+    samples: int,
+    seed: int,
+    clock_hour: float | None,
+) -> SimulationResult:
+    """Run `samples` of this patient under this regimen.
+
+    Args:
+        seed: of the first sample; the others have the seeds after it.
+        clock_hour: hour of the day at the ECG; None: each sample has its own.
 
     Raises:
         UsageError: the world cannot start from this ECG.
+    """
+    import torch
+
+    from world_models import tree
+
+    with torch.no_grad():
+        state = _admitted(world, found, patient, samples, seed, clock_hour)
+        states, supported = _course(world, state, regimen, samples)
+        charts = [world.observe(state) for state in states]
+        hours = np.arange(len(charts)) * world.hours_per_step
+        over = {n: torch.stack([c[n] for c in charts]).double().cpu().numpy() for n in COURSES}  # [steps + 1, samples]
+        median = np.median(over["qtcf_ms"], axis=1)
+        peak = 1 + int(median[1:].argmax())
+        nearest = int(np.abs(over["qtcf_ms"][peak] - median[peak]).argmin())
+        alone = slice(nearest, nearest + 1)
+        before, after = (world.observe(tree.take(states[i], alone), ("ecg_mv",))["ecg_mv"][0].cpu() for i in (0, peak))
+    baseline = charts[0]["baseline_qtcf_ms"].double().cpu().numpy()
+    low, high = np.quantile(np.stack(list(over.values())), BAND, axis=2)
+    return SimulationResult(
+        courses={
+            name: IntervalCourse(hours, np.median(values, axis=1), low[i], high[i], found.intervals[name])
+            for i, (name, values) in enumerate(over.items())
+        },
+        torsades=torch.stack([c["torsades"] for c in charts]).bool().any(0).cpu().numpy(),
+        highest_qtcf_ms=over["qtcf_ms"][1:].max(axis=0),
+        largest_rise_ms=(over["qtcf_ms"][1:] - baseline).max(axis=0),
+        supported=supported.cpu().numpy(),
+        peak_hour=float(hours[peak]),
+        ecg_before_mv=before,
+        ecg_after_mv=after,
+    )
+
+
+def _admitted(
+    world: WorldModel[Any], found: Measurement, patient: Patient, samples: int, seed: int, clock_hour: float | None
+) -> Any:
+    """The world's state of `samples` patients with this ECG.
+
+    Raises:
+        UsageError: the world cannot start from it.
     """
     import torch
 
@@ -62,55 +119,38 @@ def simulate(
     chart = {"ecg_mv": ten_seconds(found.ecg_mv, found.r_samples)[None].to(world.device)}
     known = {"age_years": patient.age_years, "sex_female": float(patient.sex_female), "weight_kg": patient.weight_kg}
     chart |= {n: torch.tensor([v], device=world.device) for n, v in known.items() if v is not None}
-    with torch.no_grad():
-        try:
-            factors = dict(world.read(chart))
-            if clock_hour is not None and "admission_clock_hour" in {q.name for q in world.factors}:
-                factors["admission_clock_hour"] = torch.tensor([clock_hour], device=world.device)
-            key = keys.from_seed(seed, samples, world.device)
-            state = admit(world, key, tree.repeat(factors, samples))
-        except ValueError as error:
-            raise UsageError(f"world {world.name} cannot start from record {found.record}: {error}") from error
-        action = torch.zeros(samples, len(world.orders), device=world.device)
-        doses = {round(t / world.hours_per_step) for t in order.times}
-        states, charts = [state], [world.observe(state)]
-        supported = torch.ones(samples, dtype=torch.bool, device=world.device)
-        for step in range(round(order.hours / world.hours_per_step)):
-            given = action.clone()
-            if step in doses:
-                given[:, order.column] = order.dose_mg
-            state = world.transition(state, given)
-            supported &= world.support(state)
-            states.append(state)
-            charts.append(world.observe(state))
-        hours = np.arange(len(charts)) * world.hours_per_step
-        over = {n: torch.stack([c[n] for c in charts]).double().cpu().numpy() for n in COURSES}  # [steps + 1, samples]
-        middle = np.median(over["qtcf_ms"], axis=1)
-        peak = 1 + int(middle[1:].argmax())
-        row = int(np.abs(over["qtcf_ms"][peak] - middle[peak]).argmin())
-        alone = slice(row, row + 1)
-        drawn = [world.observe(tree.take(states[i], alone), ("ecg_mv",))["ecg_mv"][0].cpu() for i in (0, peak)]
-    baseline = charts[0]["baseline_qtcf_ms"].double().cpu().numpy()
-    low, high = np.quantile(np.stack(list(over.values())), (0.05, 0.95), axis=2)
-    return Result(
-        courses={
-            name: Course(hours, np.median(values, axis=1), low[i], high[i], found.intervals[name])
-            for i, (name, values) in enumerate(over.items())
-        },
-        torsades=torch.stack([c["torsades"] for c in charts]).bool().any(0).cpu().numpy(),
-        highest_qtcf_ms=over["qtcf_ms"][1:].max(axis=0),
-        largest_rise_ms=(over["qtcf_ms"][1:] - baseline).max(axis=0),
-        supported=supported.cpu().numpy(),
-        peak_hour=float(hours[peak]),
-        ecg_before_mv=drawn[0],
-        ecg_after_mv=drawn[1],
-    )
+    try:
+        factors = dict(world.read(chart))
+        if clock_hour is not None and "admission_clock_hour" in {q.name for q in world.factors}:
+            factors["admission_clock_hour"] = torch.tensor([clock_hour], device=world.device)
+        return admit(world, keys.from_seed(seed, samples, world.device), tree.repeat(factors, samples))
+    except ValueError as error:
+        raise UsageError(f"world {world.name} cannot start from record {found.record}: {error}") from error
 
 
-def ten_seconds(ecg_mv: Tensor, r_samples: Tensor, samples: int = 5000) -> Tensor:
+def _course(world: WorldModel[Any], state: Any, regimen: Regimen, samples: int) -> tuple[list[Any], Tensor]:
+    """The states at every step, the first included, and bool [samples] who always was within the world's support."""
+    import torch
+
+    nothing = torch.zeros(samples, len(world.orders), device=world.device)
+    dose = nothing.clone()
+    dose[:, regimen.column] = regimen.dose_mg
+    dose_steps = {round(t / world.hours_per_step) for t in regimen.dose_hours}
+    states = [state]
+    supported = torch.ones(samples, dtype=torch.bool, device=world.device)
+    for step in range(round(regimen.hours / world.hours_per_step)):
+        states.append(world.transition(states[-1], dose if step in dose_steps else nothing))
+        supported &= world.support(states[-1])
+    return states, supported
+
+
+def ten_seconds(ecg_mv: Tensor, r_samples: Tensor, samples: int = SAMPLES) -> Tensor:
     """The ECG [12, T] as the [12, 5000] a world reads: cut, or a shorter one continued by its own beats.
 
-    It goes on as it did a whole number of beats before, so the rhythm keeps its step where a copy begins.
+    The continuation repeats a whole number of beats, so the rhythm keeps its step where a copy begins.
+
+    Args:
+        r_samples: int64 [K] R peaks in samples, padded with -1.
     """
     import torch
 
@@ -128,14 +168,14 @@ def ten_seconds(ecg_mv: Tensor, r_samples: Tensor, samples: int = 5000) -> Tenso
 
 def _share(hits: np.ndarray) -> dict[str, float | int]:
     """A probability from counts, with Wilson's 95 % interval (doi 10.1080/01621459.1927.10502953)."""
-    count, hit, z = len(hits), int(hits.sum()), 1.959964
+    count, hit, z = len(hits), int(hits.sum()), Z_95
     p = hit / count
     centre, half = p + z * z / (2 * count), z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
     low, high = ((centre + sign * half) / (1 + z * z / count) for sign in (-1, 1))
     return {"probability": p, "low": max(low, 0.0), "high": min(high, 1.0), "samples": hit, "of": count}
 
 
-def risk_of(result: Result, risk_aversion: float) -> dict[str, Any]:
+def risk_of(result: SimulationResult, risk_aversion: float) -> dict[str, Any]:
     """The risk numbers: shares of the samples, and S = mean + lambda * SD of the largest QTcF rise (ECG-WM's score)."""
     mean, sd = float(result.largest_rise_ms.mean()), float(result.largest_rise_ms.std(ddof=1))
     return {
@@ -146,15 +186,15 @@ def risk_of(result: Result, risk_aversion: float) -> dict[str, Any]:
     }
 
 
-def _warnings(found: Measurement, patient: Patient, order: Order, result: Result, world_name: str) -> list[str]:
+def _warnings(found: Measurement, patient: Patient, result: SimulationResult, world_name: str) -> list[str]:
     notes = list(found.warnings)
-    if found.age_years is not None and abs(found.age_years - patient.age_years) > 1:
+    if found.age_years is not None and abs(found.age_years - patient.age_years) > AGE_GAP_YEARS:
         notes.append(f"age {patient.age_years:g} was given, the record's header says {found.age_years:g}")
     if found.sex_female is not None and found.sex_female != patient.sex_female:
         notes.append("the record's header states the other sex than was given")
     if patient.weight_kg is None:
         notes.append("weight not given: each sample draws one from the cohort")
-    if found.ecg_mv.shape[1] < 5000:
+    if found.ecg_mv.shape[1] < SAMPLES:
         notes.append("the recording is shorter than ten seconds: continued by its own beats for the world to read")
     beyond = int((~result.supported).sum())
     if beyond:
@@ -164,89 +204,114 @@ def _warnings(found: Measurement, patient: Patient, order: Order, result: Result
         )
     start = result.courses["qtcf_ms"].median[0]
     gap = start - found.intervals["qtcf_ms"]
-    if math.isfinite(gap) and abs(gap) > 10:
+    if math.isfinite(gap) and abs(gap) > QTCF_GAP_MS:
         notes.append(f"the world starts {abs(gap):.0f} ms {'above' if gap > 0 else 'below'} the measured QTcF")
     return notes
 
 
-def _as_json(
-    found: Measurement, patient: Patient, order: Order, result: Result, risk: Mapping, given: argparse.Namespace,
-    world: Mapping[str, str], warnings: list[str],
-) -> dict[str, Any]:  # fmt: skip
-    def rounded(values: Any) -> Any:
-        if isinstance(values, Mapping):
-            return {name: rounded(value) for name, value in values.items()}
-        if isinstance(values, np.ndarray):
-            return [rounded(float(value)) for value in values]
-        return (round(values, 4) if math.isfinite(values) else None) if isinstance(values, float) else values
+def _rounded(values: Any) -> Any:
+    """Numbers of any nesting to four decimals, None where they are not finite."""
+    if isinstance(values, Mapping):
+        return {name: _rounded(value) for name, value in values.items()}
+    if isinstance(values, np.ndarray):
+        return [_rounded(float(value)) for value in values]
+    return (round(values, 4) if math.isfinite(values) else None) if isinstance(values, float) else values
 
+
+def _as_json(
+    found: Measurement,
+    patient: Patient,
+    regimen: Regimen,
+    result: SimulationResult,
+    risk: Mapping[str, Any],
+    given: argparse.Namespace,
+    world: Mapping[str, str],
+    warnings: list[str],
+) -> dict[str, Any]:
     return {
         "note": NOT_FOR_CLINICAL_USE,
         "record": found.record,
         "measured": found.as_json(),
         "patient": {
-            "age_years": patient.age_years, "sex": "F" if patient.sex_female else "M", "weight_kg": patient.weight_kg,
+            "age_years": patient.age_years,
+            "sex": "F" if patient.sex_female else "M",
+            "weight_kg": patient.weight_kg,
         },
-        "order": {"drug": order.drug, "dose_mg": order.dose_mg, "times_h": list(order.times), "hours": order.hours},
+        "order": {
+            "drug": regimen.drug,
+            "dose_mg": regimen.dose_mg,
+            "times_h": list(regimen.dose_hours),
+            "hours": regimen.hours,
+        },
         "world": dict(world),
         "samples": given.samples,
         "seed": given.seed,
-        "hours": rounded(result.courses["qtcf_ms"].hours),
+        "hours": _rounded(result.courses["qtcf_ms"].hours),
         "courses": {
-            name: {"median": rounded(c.median), "p05": rounded(c.low), "p95": rounded(c.high)}
+            name: {"median": _rounded(c.median), "p05": _rounded(c.low), "p95": _rounded(c.high)}
             for name, c in result.courses.items()
         },
         "peak_hour": result.peak_hour,
-        "risk": rounded(risk),
+        "risk": _rounded(risk),
         "warnings": warnings,
-    }  # fmt: skip
+    }
 
 
 def run(given: argparse.Namespace) -> int:
-    """Read, measure, simulate, and only then write."""
+    """Read, measure, simulate, and only then write.
+
+    Raises:
+        UsageError: an argument, the record or the world cannot be used.
+        OSError: a file cannot be written.
+    """
     check_settings(given)
-    out, target = outputs(given)
-    from clinenv.commands.report import page, write_whole
-    from clinenv.commands.simulate.report import content_of
+    out, target = output_paths(given)
+    assert out is not None, "--out is required"
+    from clinenv.commands.simulate.content import content_of
+    from clinenv.commands.simulate.page import page
     from clinenv.commands.worlds import about, load_world
 
     world = load_world(given.world)
     lacking = sorted({*COURSES, "ecg_mv"} - {q.name for q in world.measures})
     if lacking:
         raise UsageError(
-            f"--world {given.world}: this world has no {', '.join(lacking)}, so no drug's course on the ECG can be simulated "
-            "in it; take ecg-wm-small or oracle"
+            f"--world {given.world}: this world has no {', '.join(lacking)}, so no drug's course on the ECG can be "
+            "simulated in it; take ecg-wm-small or oracle"
         )
     dose_mg = given.dose_mg if given.dose_mg is not None else given.dose_ug / 1000.0
-    order = order_of(world, given.drug, dose_mg, given.every_hours, given.times, given.hours)
+    regimen = regimen_of(world, given.drug, dose_mg, given.every_hours, given.times, given.hours)
     found = measure_record(given.ecg, rate_hz=given.rate_hz)
     check_measurable(found)
     patient = patient_of(world, found, given.age, given.sex, given.weight)
-    result = simulate(world, found, patient, order, given.samples, given.seed, given.clock_hour)
+    result = simulate(world, found, patient, regimen, given.samples, given.seed, given.clock_hour)
     risk = risk_of(result, given.risk_aversion)
     described = about(given.world, world)
-    warnings = _warnings(found, patient, order, result, world.name)
+    warnings = _warnings(found, patient, result, world.name)
     command = "clinenv " + shlex.join(sys.argv[1:]) if sys.argv[1:2] == ["simulate"] else ""
-    content = content_of(found, patient, order, result, risk, described, warnings, given, command)
-    html = page(content)
-    numbers = json.dumps(
-        _as_json(found, patient, order, result, risk, given, described, warnings), indent=2, allow_nan=False
-    )
+    html = page(content_of(found, patient, regimen, result, risk, described, warnings, given, command))
+    numbers = _as_json(found, patient, regimen, result, risk, given, described, warnings)
+    text = json.dumps(numbers, indent=2, allow_nan=False) + "\n"
     write_whole(out, html)
     if target is not None:
-        write_whole(target, numbers + "\n")
-    _say(found, order, result, risk, warnings)
+        write_whole(target, text)
+    _print_summary(found, regimen, result, risk, warnings)
     print(f"wrote {out}" + (f" and {target}" if target is not None else ""))
     print(NOT_FOR_CLINICAL_USE)
     return 0
 
 
-def _say(found: Measurement, order: Order, result: Result, risk: Mapping, warnings: list[str]) -> None:
-    """The short version, on the terminal."""
-    times = ", ".join(f"{t:g}" for t in order.times)
-    print(f"record {found.record}: {order.drug} {order.dose_mg:g} mg at {times} h")
-    for name, course in list(result.courses.items())[:6]:
-        label, unit = reading(name)
+def _print_summary(
+    found: Measurement,
+    regimen: Regimen,
+    result: SimulationResult,
+    risk: Mapping[str, Any],
+    warnings: Sequence[str],
+) -> None:
+    times = ", ".join(f"{t:g}" for t in regimen.dose_hours)
+    print(f"record {found.record}: {regimen.drug} {regimen.dose_mg:g} mg at {times} h")
+    for name in PRINTED_COURSES:
+        course = result.courses[name]
+        label, unit = label_and_unit(name)
         i = int(np.flatnonzero(course.hours == result.peak_hour)[0])
         print(
             f"  {label:<11} {course.median[0]:5.0f} -> {course.median[i]:5.0f} {unit:<3} "

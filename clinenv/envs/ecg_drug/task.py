@@ -154,6 +154,6 @@ class ECGDrugTask(Task):
 
     def paint(self, episodes: Any, moments: Sequence[Mapping[str, np.ndarray]], row: int) -> np.ndarray:
         """uint8 [H, W, 3]: the ECG on paper, and the trend below."""
-        from clinenv.rendering.ecg_frame import ecg_frame
+        from clinenv.rendering.drug_chart import drug_frame
 
-        return ecg_frame(episodes, moments, row)
+        return drug_frame(episodes, moments, row)

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 
 from clinenv.episodes import Episodes
-from clinenv.rendering.ecg_paper import draw_patient
+from clinenv.rendering.ecg_paper import ecg_frame
 from world_models import tree
 
-__all__ = ["ecg_frame"]
+__all__ = ["drug_frame"]
 
 SAMPLING_RATE_HZ = 500.0
 
 
 @torch.no_grad()
-def ecg_frame(episodes: Episodes, moments: Sequence[Mapping[str, np.ndarray]], row: int) -> np.ndarray:
+def drug_frame(episodes: Episodes, moments: Sequence[Mapping[str, np.ndarray]], row: int) -> np.ndarray:
     """uint8 [H, W, 3] of one row; the arguments are those of `Task.paint`."""
     world, task = episodes.simulator.world, episodes.simulator.task
     chart = world.observe(tree.take(episodes.running.state, slice(row, row + 1)), ("ecg_mv",))
@@ -32,4 +32,4 @@ def ecg_frame(episodes: Episodes, moments: Sequence[Mapping[str, np.ndarray]], r
     title = f"{task.name} in {world.name}, {hours[-1]:g} h after admission. Simulated; not for clinical use."
     total = episodes.horizon_steps * float(world.hours_per_step)
     ecg = chart["ecg_mv"][0].cpu().numpy()
-    return draw_patient(ecg, SAMPLING_RATE_HZ, trend, title, hours_total=total, doses=doses)
+    return ecg_frame(ecg, SAMPLING_RATE_HZ, trend, title, hours_total=total, doses=doses)

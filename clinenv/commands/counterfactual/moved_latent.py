@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Moved", "Neighbour"]
+__all__ = ["MovedLatent", "Neighbour"]
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
-class Moved:
-    """What the world says. Arrays over its C codes are chances that the probe reads."""
+class MovedLatent:
+    """Before and after the move. Arrays over the world's C codes are probabilities that the probe reads."""
 
     codes: tuple[str, ...]
     before: np.ndarray  # [C] of the recorded ECG's latent
     after: np.ndarray  # [C] of the moved one
     without: np.ndarray  # [C] of one moved by the same months and no transition
-    threshold: np.ndarray  # [C] over which the probe decides that a condition is there
+    threshold: np.ndarray  # [C] from which the probe decides that a condition is there; 1: it has none
     latents: np.ndarray  # [3, Z] before, after, without
     distances: dict[str, float]  # between latents; NaN where the world has nothing to measure it on
     nearest_before: tuple[Neighbour, ...]
@@ -38,12 +38,12 @@ class Moved:
     supported: bool
     support: str  # why, in words
 
-    def changed(self, other_than: np.ndarray) -> list[int]:
+    def changed(self, action: np.ndarray) -> list[int]:
         """Codes outside the transition [C] whose decision is not what it was."""
         flips = (self.before >= self.threshold) != (self.after >= self.threshold)
-        return [int(i) for i in np.flatnonzero(flips & (other_than == 0))]
+        return [int(i) for i in np.flatnonzero(flips & (action == 0))]
 
-    def largest(self, other_than: np.ndarray) -> list[int]:
-        """Codes outside the transition [C], largest change of chance first."""
+    def largest(self, action: np.ndarray) -> list[int]:
+        """Codes outside the transition [C], largest change of probability first."""
         order = np.argsort(-np.abs(self.after - self.before), kind="stable")
-        return [int(i) for i in order if other_than[i] == 0]
+        return [int(i) for i in order if action[i] == 0]
