@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from world_models.protocol import Chart
 from world_models.quantity import Quantity
 
-__all__ = ["Actions", "Column", "Doses", "Levels", "Losses", "Menu", "Record", "Refusing", "Switches", "Task", "View"]
+__all__ = ["Actions", "Column", "Doses", "Levels", "Losses", "Menu", "Outcomes", "Record", "Refusing", "Switches", "Task", "View"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +173,16 @@ class View(Protocol):
         """What `show` gave as it leaves the house: numpy arrays [B, ...], or a tuple of B objects."""
 
 
+class Outcomes(NamedTuple):
+    """What became of patients, name -> float32 [B], in a step or over a whole episode.
+
+    Figures to judge deciders by: unlike the reward and the cost, none of them is what a policy is trained on.
+    """
+
+    totals: dict[str, Tensor]  # events (1.0 where it happened) and amounts: an episode adds them up
+    peaks: dict[str, Tensor]  # levels, those of the first chart included: an episode keeps the highest
+
+
 @runtime_checkable
 class Refusing(Protocol):
     """A task that does not carry out every order: the rest of `Task` is judged on what was carried out."""
@@ -195,10 +205,10 @@ class Task(Protocol):
     A task may further have `oracle`, the catalogue's name that world="oracle" means for it ("oracle" if it says
     nothing); `losses`, a `Losses`; `views`, other observations by name (name -> function of layout and world that makes
     a `View`), in place of "ecg" and "latent"; `read_at(chart)`, when (int64 [B], by measure) each noisy measure was
-    read, if that is not now; `clock(chart)`, hours [B] since the start, where the chart has no `hours`; `told`, names of
-    the world's `truth` that info repeats after every call (for judging: no observation holds them); `recalled`, measures
-    a picture needs of every moment (with or without the ones on request), and `paint(episodes, moments, row)`, the
-    picture uint8 [H, W, 3] made of them, oldest first; and the methods of `Refusing`.
+    read, if that is not now; `told`, names of the world's `truth` that info repeats after every call (for judging: no
+    observation holds them); `recalled`, measures a picture needs of every moment (with or without the ones on request),
+    and `paint(episodes, moments, row)`, the picture uint8 [H, W, 3] made of them, oldest first; and the methods of
+    `Refusing`.
     """
 
     name: str
@@ -220,6 +230,14 @@ class Task(Protocol):
 
     def terminated(self, chart: Chart) -> Tensor:
         """bool [B]: the episode ends here."""
+
+    def clock(self, chart: Chart) -> Tensor:
+        """Hours [B] since the start."""
+        return chart["hours"]
+
+    def outcomes(self, before: Chart, action: Tensor, after: Chart) -> Outcomes:
+        """What became of the patients in this step, always the same names. action [B, A]: what was carried out."""
+        return Outcomes({}, {})
 
     def reread(self, chart: Chart) -> Chart:
         """The chart with its derived measures computed anew, after measurement noise was added to the others."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from clinenv.task import Column, Menu
+from clinenv.task import Column, Menu, Task
 from world_models import keys
 from world_models.quantity import Quantity
 
@@ -87,7 +87,7 @@ class InferringDialWorld(DialWorld):
         return DialState(key, t, history.charts["dial_turns"][:, -1], history.charts["path_turns"][:, -1])
 
 
-class DialTask:
+class DialTask(Task):
     name = "dial"
     orders = ("turn_mg",)
     horizon_hours = STEPS * 2.0

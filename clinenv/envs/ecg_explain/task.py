@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clinenv.task import Column, Menu, Record
+from clinenv.task import Column, Menu, Outcomes, Record
 from world_models.cardiac_jepa.explain import LATENT_BOUND, MAX_DAYS, MAX_STEPS
 from world_models.protocol import Chart
 from world_models.quantities.progression import CODES
@@ -75,6 +75,10 @@ class ECGExplainTask:
     def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:
         """Nothing here does harm."""
         return torch.zeros_like(before["distance"])
+
+    def outcomes(self, before: Chart, action: Tensor, after: Chart) -> Outcomes:
+        """None: whether the answer is right stands in the world's truth, never in a chart."""
+        return Outcomes({}, {})
 
     def terminated(self, chart: Chart) -> Tensor:
         return (chart["stopped"] > 0.5) | (chart["steps_left"] < 0.5)

@@ -14,7 +14,7 @@ from clinenv.envs.ehr_ward.events import EventsView
 from clinenv.envs.ehr_ward.note import NoteView
 from clinenv.envs.ehr_ward.rewards import RewardWeights, harm, price, stability
 from clinenv.rewards import share_of_time
-from clinenv.task import Actions, Column, Losses, Record, View
+from clinenv.task import Actions, Column, Losses, Outcomes, Record, View
 from world_models.protocol import Chart
 from world_models.quantities.ward import INQUIRIES, ORDERS, inquiry_index
 
@@ -65,6 +65,16 @@ class EHRWardTask:
     def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:
         """Harm charted in the step; see `rewards.harm`."""
         return harm(before, after)
+
+    def clock(self, chart: Chart) -> Tensor:
+        """Hours [B] since admission."""
+        return chart["hours"]
+
+    def outcomes(self, before: Chart, action: Tensor, after: Chart) -> Outcomes:
+        """Totals: died, discharged, and hours, the length of the stay."""
+        died = (before["alive"] - after["alive"]).clamp(min=0.0)
+        left = (after["discharged"] - before["discharged"]).clamp(min=0.0)
+        return Outcomes({"died": died, "discharged": left, "hours": after["hours"] - before["hours"]}, {})
 
     def terminated(self, chart: Chart) -> Tensor:
         return (chart["alive"] < 0.5) | (chart["discharged"] > 0.5)
