@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from agents.rollout import admission_factors
 from clinenv.simulator import Simulator
 from clinenv.task import Levels, Menu
 from world_models import keys
-from world_models.protocol import Chart, History, Learned
+from world_models.protocol import Chart, History
 
 __all__ = ["PRESETS", "WorldPlanner"]
 
@@ -31,6 +31,14 @@ PRESETS: dict[str, CEMConfig] = {
     "small": CEMConfig(horizon=8, candidates=32, particles=4, iterations=2, elites=6, finalists=4, replan_every=2),
     "careful": CEMConfig(horizon=12, candidates=48, particles=8, iterations=3, elites=8, finalists=6, replan_every=1),
 }
+
+
+@runtime_checkable
+class _Infers(Protocol):
+    """A world that forms a belief from a recorded course."""
+
+    def infer(self, history: History, key: Tensor) -> Any:
+        """State of the patients [B] at the last visit of their history; unknowns come from key [B]."""
 
 
 @dataclass
@@ -188,7 +196,7 @@ class WorldPlanner:
         world, task = self.simulator.world, self.simulator.task
         charts = [{n: v[rows] for n, v in c.items()} for c in memory.charts[len(memory.charts) - 1 - visits :]]
         orders = [o[rows] for o in memory.orders[len(memory.orders) - visits :]] if visits else []
-        if isinstance(world, Learned):
+        if isinstance(world, _Infers):
             hours = torch.stack([task.clock(c) for c in charts], 1)
             nothing = torch.zeros(rows.shape[0], len(task.orders), device=rows.device)
             history = History(

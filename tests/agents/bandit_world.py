@@ -77,8 +77,6 @@ class DialWorld:
 class InferringDialWorld(DialWorld):
     """The same, with `infer`; it records what it was asked."""
 
-    config = None
-
     def __init__(self, drift: float = 0.0) -> None:
         super().__init__(drift)
         self.asked: list = []
