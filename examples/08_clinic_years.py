@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     for agent in (ProgressionRule(threshold), PolicyAgent(model.policy, truth)):
         found = judge(agent, truth, luck, args.max_steps)
         results[agent.name] = float(found.returns.mean())
-        died = 100 * (found.terms["death"] < 0).float().mean()
+        died = 100 * found.outcomes.totals["died"].mean()
         print(f"{agent.name:16s} return {results[agent.name]:6.3f}  died {died:4.1f} %  harm {found.costs.mean():.2f}  "
               f"visits {found.lengths.float().mean():.1f}")  # fmt: skip
     return results

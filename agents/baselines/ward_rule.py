@@ -126,6 +126,9 @@ class _Stateless:
     def reset(self, mask: Tensor | None = None) -> None:
         """Nothing is remembered."""
 
+    def narrow(self, rows: Tensor) -> None:
+        """All patients are alike to it."""
+
 
 class NoOrders(_Stateless):
     """Neither tests nor treatments."""
@@ -166,13 +169,28 @@ class StandardClinician(Clinician):
 
 
 class TunedClinician(_Stateless):
-    """The rule with fixed knobs [P] (float32), the same for every patient and step."""
+    """The rule with fixed knobs float32 [P], the same for every patient, or [B, P], each patient's own.
+
+    Raises:
+        ValueError: another number of knobs.
+    """
 
     def __init__(self, knobs: Tensor, hours_per_step: float = 4.0, name: str = "tuned rule") -> None:
-        if knobs.shape != (len(KNOBS),):
+        if knobs.ndim not in (1, 2) or knobs.shape[-1] != len(KNOBS):
             raise ValueError(f"the rule has {len(KNOBS)} knobs, got {tuple(knobs.shape)}; see KNOBS")
         self.knobs, self.hours_per_step, self.name = knobs, hours_per_step, name
+        self._here = knobs  # of the patients in the batch
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        """Begin with all patients again; single ones need nothing forgotten."""
+        if mask is None:
+            self._here = self.knobs
+
+    def narrow(self, rows: Tensor) -> None:
+        """Go on with the knobs of these rows [K]."""
+        if self.knobs.ndim == 2:
+            self._here = self._here[rows]
 
     def act(self, chart: Chart) -> Tensor:
         """float32 [B, A]: orders in their units."""
-        return tuned(chart, self.knobs.to(chart["hours"].device), self.hours_per_step)
+        return tuned(chart, self._here.to(chart["hours"].device), self.hours_per_step)

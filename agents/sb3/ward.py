@@ -110,6 +110,9 @@ class WardPolicy:
     def reset(self, mask: Tensor | None = None) -> None:
         """The policy remembers nothing."""
 
+    def narrow(self, rows: Tensor) -> None:
+        """All patients are alike to it."""
+
     @torch.no_grad()
     def act(self, chart: Chart) -> Tensor:
         """float32 [B, A]: orders in their units."""

@@ -88,8 +88,8 @@ def test_fear_of_an_uncertain_cost_prefers_the_certain_one():
         judge(WorldPlanner(simulator, config, cost_weight=1.0, cost_risk=MeanMinusSigma(lam)), simulator, key, STEPS)
         for lam in (-1.0, 1.0)
     )
-    assert torch.equal(shy.orders[:, 0], torch.full((12,), 1.0 * STEPS))
-    assert float(bold.orders.mean()) > 1.9 * STEPS
+    assert torch.equal(shy.ordered[:, 0], torch.full((12,), 1.0 * STEPS))
+    assert float(bold.ordered.mean()) > 1.9 * STEPS
 
 
 def test_takes_any_risk_and_every_preset():

@@ -24,10 +24,10 @@ from agents.baselines.ward_rule import (
 from agents.planning.parameter_cem import ParameterCEM, search
 from agents.planning.risk import MeanMinusSigma
 from agents.planning.shrunk_gradient import ShrunkGradient, climb, shrunk
-from agents.protocol import Agent
+from agents.protocol import Agent, Narrowable
+from agents.rollout import judge
 from agents.sb3.vec_env import SB3VecEnv
 from agents.sb3.ward import KnobVecEnv, WardPolicy, WardPPO, train_ward
-from agents.ward_rollout import stays
 from benchmarks import policies_ehr
 from clinenv.envs.ehr_ward.orders import SWITCHES
 from clinenv.envs.ehr_ward.task import EHRWardTask
@@ -54,10 +54,6 @@ def charts(simulator):
         out = simulator.step(state, chart, clinician(chart))
         state, chart = out.state, out.chart
     return first, chart
-
-
-def by(agent):
-    return lambda chart, _: agent.act(chart)
 
 
 def knobs(**turned):
@@ -118,15 +114,43 @@ def test_agents_and_the_standard_amounts(charts):
 
 def test_a_stay_judged_in_a_batch_is_the_stay_alone(simulator):
     key = keys.from_seed(77, 12)
-    together = stays(by(Clinician()), simulator, key, 20)
-    alone = stays(by(Clinician()), simulator, key[4:5], 20)
-    for name in ("returns", "costs", "steps", "died", "home", "hours", "orders"):
-        assert torch.equal(getattr(together, name)[4:5], getattr(alone, name)), name
+    together, alone = (judge(Clinician(), simulator, k, 20) for k in (key, key[4:5]))
+    assert all(torch.equal(a[4:5], b) for a, b in zip(tree.leaves(together), tree.leaves(alone), strict=True))
+    became = together.outcomes.totals
     torch.testing.assert_close(together.returns, torch.stack(list(together.terms.values())).sum(0))
-    assert not bool((together.died & together.home).any()) and bool(together.home.any())
-    assert torch.equal(together.hours, together.steps * 4.0)
+    assert float((became["died"] * became["discharged"]).sum()) == 0.0 < float(became["discharged"].sum())
+    assert torch.equal(became["hours"], together.lengths * 4.0)
     with pytest.raises(ValueError, match="steps >= 1"):
-        stays(by(Clinician()), simulator, key, 0)
+        judge(Clinician(), simulator, key, 0)
+
+
+def test_who_has_left_is_dropped_and_changes_nothing(simulator):
+    class Whole:  # cannot be narrowed: carried along
+        name = "whole"
+
+        def __init__(self, agent):
+            self.agent, self.rows = agent, []
+
+        def reset(self, mask=None):
+            self.agent.reset(mask)
+
+        def act(self, chart):
+            self.rows.append(len(chart["hours"]))
+            return self.agent.act(chart)
+
+    class Narrowed(Whole):
+        def narrow(self, rows):
+            self.agent.narrow(rows)
+
+    key = keys.from_seed(77, 12)
+    each = 0.3 * keys.normal(keys.from_seed(5, 12), 0, "test", (len(KNOBS),))
+    whole, narrowed = Whole(TunedClinician(each)), Narrowed(TunedClinician(each))
+    assert isinstance(narrowed, Narrowable) and not isinstance(whole, Narrowable)
+    carried, dropped = (judge(agent, simulator, key, 30) for agent in (whole, narrowed))
+    assert all(torch.equal(a, b) for a, b in zip(tree.leaves(carried), tree.leaves(dropped), strict=True))
+    assert min(whole.rows) == 12 > min(narrowed.rows)
+    again = judge(narrowed, simulator, key, 30)
+    assert torch.equal(again.returns, dropped.returns), "a reset begins with all patients"
 
 
 def test_the_search_finds_a_hill_and_risk_moves_it():

@@ -281,7 +281,7 @@ def test_every_kind_of_agent_can_be_judged() -> None:
     rule = judge(ProgressionRule(), simulator, luck, 40)
     chance = judge(Uniform(LEVELS.counts), simulator, luck, 120)
     watching = judge(Constant([0] * 9 + [3]), simulator, luck, 12)
-    assert watching.lengths.max() == 10 and watching.orders[:, :9].sum() == 0
+    assert watching.lengths.max() == 10 and watching.ordered[:, :9].sum() == 0
     assert float(rule.terms["treatment_burden"].mean()) > float(chance.terms["treatment_burden"].mean())
     first = Uniform(LEVELS.counts)
     drawn = torch.cat([first.act(chart()) for _ in range(300)])
