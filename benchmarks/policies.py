@@ -31,14 +31,14 @@ from agents.planning.controller import PRESETS as PLANNERS
 from agents.planning.controller import WorldPlanner
 from agents.planning.risk import MeanMinusSigma
 from agents.protocol import Agent, menu_of
-from agents.rollout import Episodes, admission_factors, format_table, judge, paired_table
+from agents.rollout import EpisodeResults, admission_factors, format_table, judge, mean_results, paired_table
 from agents.sb3.policy_agent import PolicyAgent
 from agents.sb3.presets import PRESETS
 from agents.sb3.train import train, weights_sum
 from benchmarks.files import write_csv
 from clinenv.envs.ecg_drug.task import ECGDrugTask
 from clinenv.simulator import Simulator
-from world_models import catalog, keys
+from world_models import catalog, keys, tree
 from world_models.files import replacing, write_text
 
 REFERENCE = "dofetilide label rule"
@@ -46,25 +46,16 @@ BLIND = "dofetilide 0.25 mg every 12 h, without looking"
 LAMBDAS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 
 
-def average(runs: Sequence[Episodes]) -> Episodes:
-    """Several trainings of one recipe as one decider: each patient's figures averaged over the seeds."""
-
-    def mean(name: str) -> torch.Tensor:
-        return torch.stack([getattr(r, name).to(torch.float32) for r in runs]).mean(0)
-
-    terms = {k: torch.stack([r.terms[k] for r in runs]).mean(0) for k in runs[0].terms}
-    names = ("returns", "costs", "torsades", "lengths", "max_qtcf_ms")
-    return Episodes(*(mean(n) for n in names), terms, mean("orders"))
-
-
-def with_promise(rows: list[dict[str, Any]], earned: Mapping[str, Episodes], promised: Mapping[str, Episodes]) -> None:
+def with_promise(
+    rows: list[dict[str, Any]], earned: Mapping[str, EpisodeResults], promised: Mapping[str, EpisodeResults]
+) -> None:
     """Add to each row what the learned world promised, and the gap (promised minus earned) with its interval."""
     names = [str(row["agent"]) for row in rows]
     promises = {str(r["agent"]): r for r in paired_table({n: promised[n] for n in names})}
     for row in rows:
         name = str(row["agent"])
         both = paired_table({"earned": earned[name], "promised": promised[name]}, reference="earned")[1]
-        for figure in ("return", "cost", "torsades"):
+        for figure in ("return", "cost", *earned[name].outcomes.totals):
             row[f"promised_{figure}"] = promises[name][figure]
             for suffix in ("", "_low", "_high"):
                 row[f"gap_{figure}{suffix}"] = both[f"{figure}_minus_reference{suffix}"]
@@ -153,14 +144,14 @@ def main(argv: list[str] | None = None) -> int:
     else:
         agents[f"CEM in {learned.world.name}"] = planner
 
-    def run(agent: Agent, simulator: Simulator, count: int, label: str) -> Episodes:
+    def run(agent: Agent, simulator: Simulator, count: int, label: str) -> EpisodeResults:
         with tqdm(total=horizon, desc=label, leave=False) as bar:
             # The oracle draws its patients from the keys; the learned world is told what their admission charts show.
             fixed = {k: v[:count] for k, v in factors.items()} if simulator is learned else None
             return judge(agent, simulator, luck[:count], horizon, fixed, progress=lambda _: bar.update())
 
-    earned: dict[str, Episodes] = {}
-    promised: dict[str, Episodes] = {}
+    earned: dict[str, EpisodeResults] = {}
+    promised: dict[str, EpisodeResults] = {}
     for name, agent in agents.items():
         start = time.perf_counter()
         earned[name] = run(agent, oracle, args.patients, f"{name}: oracle")
@@ -169,13 +160,13 @@ def main(argv: list[str] | None = None) -> int:
     ours = [n for n in agents if n.startswith(f"PPO in {learned.world.name}")]
     if len(ours) > 1:
         name = f"PPO in {learned.world.name}, mean of {len(ours)} seeds"
-        earned[name], promised[name] = average([earned[n] for n in ours]), average([promised[n] for n in ours])
+        earned[name], promised[name] = mean_results([earned[n] for n in ours]), mean_results([promised[n] for n in ours])
     rows = paired_table(earned, reference=REFERENCE)
     with_promise(rows, earned, promised)
     for row in rows:
         episodes = earned[str(row["agent"])]
         row.update({f"term_{k}": float(v.mean()) for k, v in episodes.terms.items()})
-        row.update({f"mean_total_{n}": float(v) for n, v in zip(names, episodes.orders.mean(0), strict=True)})
+        row.update({f"mean_total_{n}": float(v) for n, v in zip(names, episodes.ordered.mean(0), strict=True)})
     if not args.sweep_only:
         print(format_table(rows))
         for row in rows:
@@ -188,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
         write_text(out / "policies.json", text)
 
     if not args.no_sweep:
-        sweep: dict[str, Episodes] = {}
+        sweep: dict[str, EpisodeResults] = {}
         # A standard deviation of four particles says little: twice as many as the preset has.
         config = replace(PLANNERS[args.sweep_planner], particles=2 * PLANNERS[args.sweep_planner].particles)
         for of in ("cost", "return"):
@@ -197,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
                 agent = WorldPlanner(learned, config, cost_weight=preset.cost_weight, seed=args.seed, **risk)
                 name = f"CEM, lambda {lam:g} on {of}"
                 sweep[name] = run(agent, oracle, args.sweep_patients, name)
-        few = Episodes(*(v if isinstance(v, dict) else v[: args.sweep_patients] for v in earned[REFERENCE]))
+        few = tree.take(earned[REFERENCE], slice(args.sweep_patients))
         lines = paired_table({**sweep, REFERENCE: few}, reference=REFERENCE)
         for line in lines:
             words = str(line["agent"]).split()
