@@ -38,13 +38,13 @@ from agents.planning.cem import CEMConfig
 from agents.planning.controller import WorldPlanner
 from agents.planning.parameter_cem import ParameterCEM, search
 from agents.protocol import Agent
-from agents.rollout import Episodes, admission_factors, judge, paired_table
+from agents.rollout import EpisodeResults, admission_factors, judge, mean_results, paired_table
 from agents.sb3.policy_agent import PolicyAgent
 from agents.sb3.presets import Preset, preset_for
 from agents.sb3.train import weights_sum
 from agents.sb3.vec_env import SB3VecEnv
 from benchmarks.files import write_csv
-from benchmarks.policies import average, with_promise
+from benchmarks.policies import with_promise
 from benchmarks.policies_ehr import put, write
 from clinenv.envs.ecg_progression.env import ECGProgressionVectorEnv
 from clinenv.envs.ecg_progression.rewards import HORIZON_YEARS
@@ -161,21 +161,22 @@ def kept(folder: Path, about: Mapping[str, Any], make: Callable[[], Mapping[str,
 
 
 def table(
-    earned: Mapping[str, Episodes], promised: Mapping[str, Episodes], died: Mapping[str, Tensor], rule: str = RULE
+    earned: Mapping[str, EpisodeResults], promised: Mapping[str, EpisodeResults], rule: str = RULE
 ) -> list[dict[str, Any]]:
     """One row an agent, all judged on the same patients."""
     rows = paired_table(earned, reference=rule)
     with_promise(rows, earned, promised)
     for i, row in enumerate(rows):
         name = str(row["agent"])
-        row = {k: v for k, v in row.items() if not any(x in k for x in ("torsades", "qtcf", "500_ms"))}
-        put(row, "died", died[name])
-        put(row, "died_minus_reference", died[name].float() - died[rule].float())
+        row = {k: v for k, v in row.items() if "died" not in k}  # stands further on, without a gap
+        died, died_by_rule = (earned[n].outcomes.totals["died"] for n in (name, rule))
+        put(row, "died", died)
+        put(row, "died_minus_reference", died - died_by_rule)
         row["visits"] = float(earned[name].lengths.to(torch.float32).mean())
         row |= {f"term_{k}": float(v.mean()) for k, v in earned[name].terms.items()}
         row |= {f"promised_term_{k}": float(v.mean()) for k, v in promised[name].terms.items()}
         put(row, "promised_minus_reference", promised[name].returns - promised[rule].returns)
-        row |= {f"ordered_{n}": float(v) for n, v in zip(LEVELS.names, earned[name].orders.mean(0), strict=True)}
+        row |= {f"ordered_{n}": float(v) for n, v in zip(LEVELS.names, earned[name].ordered.mean(0), strict=True)}
         rows[i] = row
     return rows
 
@@ -259,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
     luck = keys.fold(keys.from_seed(args.seed, args.patients), "judge")
     factors = admission_factors(oracle.reset(luck)[1], oracle.world, learned.world)
 
-    def run(agent: Agent, simulator: Simulator, count: int, label: str, also: tuple[str, ...] = ()) -> Episodes:
+    def run(agent: Agent, simulator: Simulator, count: int, label: str, also: tuple[str, ...] = ()) -> EpisodeResults:
         # the oracle draws its patients from the keys; the learned world is told what their first charts show
         fixed = {k: v[:count] for k, v in factors.items()} if simulator is learned else None
         with tqdm(total=STEPS, desc=f"{label}: {simulator.world.name}", leave=False) as bar:
@@ -268,19 +269,17 @@ def main(argv: list[str] | None = None) -> int:
 
     earned = {name: run(agent, oracle, args.patients, name) for name, agent in agents.items()}
     promised = {name: run(agent, learned, args.patients, name) for name, agent in agents.items()}
-    died = {name: e.terms["death"] < 0 for name, e in earned.items()}
     for family, members in families.items():
         if len(members) > 1:
             name = f"{family}, mean of {len(members)} seeds"
-            earned[name], promised[name] = average([earned[m] for m in members]), average([promised[m] for m in members])
-            died[name] = torch.stack([died[m].float() for m in members]).mean(0)
-    rows = table(earned, promised, died)
+            earned[name], promised[name] = (mean_results([run[m] for m in members]) for run in (earned, promised))
+    rows = table(earned, promised)
     if args.cem_patients:
         name, count = f"CEM in {world.name}", args.cem_patients
         planner = WorldPlanner(learned, CEM, cost_weight=preset.cost_weight, seed=args.seed, sees=SEEN, name=name)
         some = {RULE: tree.take(earned[RULE], slice(count)), name: run(planner, oracle, count, name, ("latent",))}
         said = {RULE: tree.take(promised[RULE], slice(count)), name: run(planner, learned, count, name, ("latent",))}
-        rows.append(table(some, said, {n: e.terms["death"] < 0 for n, e in some.items()})[1])
+        rows.append(table(some, said)[1])
     print("QALYs against ten years in health; every patient is simulated")
     for r in rows:
         cells = [f"{r[n]:7.3f} [{r[n + '_low']:.3f}, {r[n + '_high']:.3f}]" for n in ("return", "return_minus_reference")]
