@@ -31,8 +31,8 @@ class PolicyAgent:
 
     def __init__(self, policy: str | Path | BasePolicy, simulator: Simulator, name: str = "PPO") -> None:
         self.name = name
-        self._door = Door(simulator.world, simulator.task)
-        names = list(self._door.layout.names)
+        self._interface = Door(simulator.world, simulator.task)
+        names = list(self._interface.layout.names)
         if not isinstance(policy, BasePolicy):
             policy, config = load_policy(Path(policy), simulator.device)
             if config["observation_names"] != names:
@@ -52,8 +52,8 @@ class PolicyAgent:
         """int64 [B] rows of the menu, or float [B, A] mg for a continuous policy."""
         some = next(iter(chart.values()))
         nobody = torch.zeros(some.shape[0], dtype=torch.int64, device=some.device)
-        observation, _ = self._door.observe(chart, nobody, nobody, None)
+        observation, _ = self._interface.observe(chart, nobody, nobody, None)
         choice = self._policy._predict(observation.to(self._policy.device), deterministic=True)
         if choice.is_floating_point():
-            return self._door.orders(choice.clamp(-1.0, 1.0), some.shape[0])
+            return self._interface.orders(choice.clamp(-1.0, 1.0), some.shape[0])
         return choice.to(some.device)

@@ -30,11 +30,12 @@ from torch import Tensor
 import clinenv  # noqa: F401  (registers the ids)
 from agents.baselines.ward_rule import KNOBS, LARGEST, tuned
 from agents.sb3 import store
-from agents.sb3.vec_env import SB3VecEnv
+from agents.sb3.vec_env import SB3VecEnv, clinical
 from clinenv.door import Door
+from clinenv.envs.ehr_ward.orders import SWITCHES
 from clinenv.simulator import Simulator
 from world_models.checkpoint import CheckpointError
-from world_models.protocol import Chart
+from world_models.protocol import Chart, WorldModel
 from world_models.sealed import Form, command_line
 
 __all__ = ["FORMS", "KnobVecEnv", "WardPolicy", "WardPPO", "train_ward"]
@@ -72,11 +73,13 @@ class KnobVecEnv(SB3VecEnv):
     def __init__(self, env: VectorEnv, cost_weight: float = 0.0) -> None:
         super().__init__(env, cost_weight, bootstrap_truncated=False)
         self.action_space = gym.spaces.Box(-LARGEST, LARGEST, (len(KNOBS),), np.float32)
-        self._hours = float(env.unwrapped.world.hours_per_step)
+        self._patients = clinical(env)
+        self._hours = float(self._patients.world.hours_per_step)
 
     def step_wait(self) -> VecEnvStepReturn:
+        """As in `SB3VecEnv`, with the orders that the rule gives with these knobs."""
         knobs = torch.as_tensor(np.asarray(self._actions, np.float32))
-        self._actions = tuned(self.env.unwrapped.chart, knobs, self._hours).numpy()
+        self._actions = tuned(self._patients.chart, knobs, self._hours).numpy()
         return super().step_wait()
 
 
@@ -96,11 +99,11 @@ class WardPolicy:
         self, policy: str | Path | ActorCriticPolicy, simulator: Simulator, form: str = "knobs", name: str = "PPO"
     ) -> None:
         self.name = name
-        self._door = Door(simulator.world, simulator.task)
+        self._interface = Door(simulator.world, simulator.task)
         if not isinstance(policy, ActorCriticPolicy):
-            policy, form = _load(Path(policy), self._door)
-        if tuple(policy.observation_space.shape or ()) != (len(self._door.layout.names),):
-            wanted, shown = policy.observation_space.shape, len(self._door.layout.names)
+            policy, form = _load(Path(policy), self._interface)
+        if tuple(policy.observation_space.shape or ()) != (len(self._interface.layout.names),):
+            wanted, shown = policy.observation_space.shape, len(self._interface.layout.names)
             raise ValueError(f"the policy reads {wanted} entries, the chart has {shown}; train one for this task")
         self.form = form
         self._policy = policy
@@ -118,11 +121,11 @@ class WardPolicy:
         """float32 [B, A]: orders in their units."""
         count = chart["hours"].shape[0]
         nobody = torch.zeros(count, dtype=torch.int64, device=chart["hours"].device)
-        observation, _ = self._door.observe(chart, nobody, nobody, None)
+        observation, _ = self._interface.observe(chart, nobody, nobody, None)
         choice = self._policy._predict(observation, deterministic=True)
         if self.form == "knobs":
             return tuned(chart, choice.clamp(-LARGEST, LARGEST), self._hours)
-        return self._door.orders(choice, count)
+        return self._interface.orders(choice, count)
 
 
 class _Progress(BaseCallback):
@@ -142,7 +145,7 @@ class _Progress(BaseCallback):
 def train_ward(
     out: str | Path,
     steps: int,
-    world: Any = "ehr-ward-small",
+    world: str | Path | WorldModel = "ehr-ward-small",
     config: WardPPO | None = None,
     seed: int = 0,
     first_patient: int = 0,
@@ -163,8 +166,8 @@ def train_ward(
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     folder = Path(out)
-    name = str(world) if isinstance(world, str | Path) else getattr(world, "name", type(world).__name__)
-    made = {"steps": steps, "world": name, "seed": seed, "first_patient": first_patient}
+    name = str(world) if isinstance(world, str | Path) else world.name
+    made: dict[str, Any] = {"steps": steps, "world": name, "seed": seed, "first_patient": first_patient}
     made |= json.loads(json.dumps(asdict(config)))
     if (folder / FORM.json).exists():
         with FORM.opened(folder) as found:
@@ -173,47 +176,73 @@ def train_ward(
         if differing:
             raise ValueError(f"{folder} holds a policy with another {', '.join(differing)}; choose another folder")
         return folder
-    unit = {"action_unit": "units"} if config.form == "knobs" else {}
-    env_id = "EHRWardDose-v0" if config.form == "knobs" else "EHRWard-v0"
+    knobs = config.form == "knobs"
+    settings: dict[str, Any] = {"world": world, "autoreset_mode": AutoresetMode.SAME_STEP}
+    if knobs:
+        settings["action_unit"] = "units"
     envs = gym.make_vec(
-        env_id, num_envs=config.num_envs, vectorization_mode="vector_entry_point", world=world,
-        autoreset_mode=AutoresetMode.SAME_STEP, **unit,
-    )  # fmt: skip
-    batch = min(config.batch_size, config.n_steps * config.num_envs)
+        "EHRWardDose-v0" if knobs else "EHRWard-v0",
+        num_envs=config.num_envs,
+        vectorization_mode="vector_entry_point",
+        **settings,
+    )
     try:
-        knobs = config.form == "knobs"
         vec = KnobVecEnv(envs, config.cost_weight) if knobs else SB3VecEnv(envs, config.cost_weight, False)
-        settings = {"log_std_init": config.log_std} if knobs else {}
-        model = PPO(
-            "MlpPolicy", vec, seed=seed, device="cpu", n_steps=config.n_steps, batch_size=batch,
-            n_epochs=config.n_epochs, learning_rate=lambda left: config.learning_rate * left, gamma=config.gamma,
-            gae_lambda=config.gae_lambda, ent_coef=config.ent_coef, target_kl=config.target_kl,
-            policy_kwargs={"net_arch": list(config.net_arch), **settings},
-        )  # fmt: skip
-        if knobs:  # begin as the rule
-            torch.nn.init.zeros_(model.policy.action_net.weight)
-            torch.nn.init.zeros_(model.policy.action_net.bias)
+        model = _untrained(config, vec, seed)
         vec.seed(first_patient)
         model.learn(steps, callback=_Progress(progress))
-        made["observation_names"] = list(Door(envs.unwrapped.world, envs.unwrapped.task).layout.names)
+        patients = clinical(envs)
+        made["observation_names"] = list(Door(patients.world, patients.task).layout.names)
     finally:
         envs.close()
     FORM.write(folder, made, [save_tensors(store.plain(model.policy.state_dict()))])
     return folder
 
 
-def _load(folder: Path, door: Door) -> tuple[ActorCriticPolicy, str]:
+def _untrained(config: WardPPO, vec: SB3VecEnv, seed: int) -> PPO:
+    """PPO before its first step; on the knobs, the policy is the rule."""
+    policy: dict[str, Any] = {"net_arch": list(config.net_arch)}
+    if config.form == "knobs":
+        policy["log_std_init"] = config.log_std
+    model = PPO(
+        "MlpPolicy",
+        vec,
+        seed=seed,
+        device="cpu",
+        n_steps=config.n_steps,
+        batch_size=min(config.batch_size, config.n_steps * config.num_envs),
+        n_epochs=config.n_epochs,
+        learning_rate=lambda left: config.learning_rate * left,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+        ent_coef=config.ent_coef,
+        target_kl=config.target_kl,
+        policy_kwargs=policy,
+    )
+    if config.form == "knobs":
+        last = model.policy.action_net
+        assert isinstance(last, torch.nn.Linear)
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.zeros_(last.bias)
+    return model
+
+
+def _load(folder: Path, interface: Door) -> tuple[ActorCriticPolicy, str]:
+    """The policy of a folder, and its form."""
     if not (folder / FORM.json).exists():
-        raise FileNotFoundError(f"{folder / FORM.json} is not there; train a policy first with agents.sb3.ward.train_ward")
+        raise FileNotFoundError(
+            f"{folder / FORM.json} is not there; train a policy first with agents.sb3.ward.train_ward"
+        )
     with FORM.opened(folder) as found:
         made = found.config
         if made.get("form") not in FORMS:
             raise CheckpointError(f"{folder / FORM.json} has form={made.get('form')!r}; there are: {', '.join(FORMS)}")
-        if made.get("observation_names") != list(door.layout.names):
+        if made.get("observation_names") != list(interface.layout.names):
             raise ValueError("the policy was trained on another layout of the chart; train one for this task")
         box = gym.spaces.Box(-LARGEST, LARGEST, (len(KNOBS),), np.float32)
-        space = box if made["form"] == "knobs" else gym.spaces.MultiBinary(len(door.task.actions))
-        policy = store.filled(found, lambda: (ActorCriticPolicy, door.observation_space, space, made["net_arch"]))
+        space = box if made["form"] == "knobs" else gym.spaces.MultiBinary(len(SWITCHES))
+        policy = store.filled(found, lambda: (ActorCriticPolicy, interface.observation_space, space, made["net_arch"]))
+    assert isinstance(policy, ActorCriticPolicy)
     return policy, made["form"]
 
 
