@@ -142,6 +142,9 @@ def mean_results(runs: Sequence[EpisodeResults]) -> EpisodeResults:
     return tree.map_leaves(mean, runs[0], *runs[1:])
 
 
+_EDGES = (0.025, 0.975)  # of a 95 % interval
+
+
 def _mean(values: Tensor) -> Tensor:
     return values.mean(-1)
 
@@ -150,7 +153,7 @@ def _interval(values: Tensor, resamples: Tensor, statistic: Callable[[Tensor], T
     """statistic([..., N]) of all patients and its 95 % percentile bootstrap interval; resamples int64 [R, N]."""
     values = values.to(torch.float64)
     point = float(statistic(values))
-    low, high = torch.quantile(statistic(values[resamples]), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = torch.quantile(statistic(values[resamples]), torch.tensor(_EDGES, dtype=torch.float64)).tolist()
     return point, low, high
 
 
@@ -239,5 +242,7 @@ def _cell(row: Mapping[str, float | str], column: _Column) -> str:
     if column.figure not in row:
         return ""
     low_and_high = [name for name in (f"{column.figure}_low", f"{column.figure}_high") if name in row]
-    point, *interval = (f"{float(row[name]) * column.scale:.{column.digits}f}" for name in (column.figure, *low_and_high))
+    point, *interval = (
+        f"{float(row[name]) * column.scale:.{column.digits}f}" for name in (column.figure, *low_and_high)
+    )
     return f"{point}{column.unit}" + (f" [{', '.join(interval)}]" if interval else "")

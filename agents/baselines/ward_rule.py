@@ -27,6 +27,10 @@ from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, ORDERS, inqui
 __all__ = ["KNOBS", "LARGEST", "Clinician", "Knob", "NoOrders", "StandardClinician", "TunedClinician", "tuned"]
 
 LARGEST = 3.0  # a knob turns no further than this, either way
+STEP_HOURS = 4.0  # of the ward's worlds as they ship
+GIVEN_FROM = 0.5  # of the standard amount: a smaller one is not given where only that can be had
+# One unit of a knob, in the logarithm of a dose and of the time between two of a test; a choice
+DOSE_SIZE, WAIT_SIZE = 0.4, 0.8
 
 
 class Knob(NamedTuple):
@@ -39,6 +43,7 @@ class Knob(NamedTuple):
 
     @property
     def name(self) -> str:
+        """Of the knob in tables and files."""
         return f"{self.kind} {self.target}"
 
 
@@ -60,9 +65,9 @@ _DOSED = (
 KNOBS: tuple[Knob, ...] = (
     *(Knob("read", name, size, False) for name, size in _ADDED.items()),
     *(Knob("read", name, size, True) for name, size in _MULTIPLIED.items()),
-    *(Knob("dose", name, 0.4, True) for name in _DOSED),
+    *(Knob("dose", name, DOSE_SIZE, True) for name in _DOSED),
     # vital signs are taken every step, for next to nothing: no knob
-    *(Knob("wait", q.name, 0.8, True) for q in INQUIRIES if q.kind != "vital"),
+    *(Knob("wait", q.name, WAIT_SIZE, True) for q in INQUIRIES if q.kind != "vital"),
 )
 
 _READ = tuple(k for k in KNOBS if k.kind == "read")
@@ -91,7 +96,7 @@ def _highest(device: torch.device) -> Tensor:
     return torch.tensor([float(q.high) for q in INTERVENTIONS], device=device)
 
 
-def tuned(chart: Chart, knobs: Tensor, hours_per_step: float = 4.0) -> Tensor:
+def tuned(chart: Chart, knobs: Tensor, hours_per_step: float = STEP_HOURS) -> Tensor:
     """Orders [B, A] of the rule with knobs [B, P] (or [P], for all rows) in the columns of KNOBS.
 
     Raises:
@@ -143,7 +148,7 @@ class NoOrders(_Stateless):
 class Clinician(_Stateless):
     """The rule, at the amounts it decides."""
 
-    def __init__(self, hours_per_step: float = 4.0, name: str = "clinician's rule") -> None:
+    def __init__(self, hours_per_step: float = STEP_HOURS, name: str = "clinician's rule") -> None:
         self.hours_per_step, self.name = hours_per_step, name
 
     def act(self, chart: Chart) -> Tensor:
@@ -154,14 +159,14 @@ class Clinician(_Stateless):
 class StandardClinician(Clinician):
     """The rule where only standard amounts can be had (`EHRWard-v0`): an order is given from half of one upwards."""
 
-    def __init__(self, hours_per_step: float = 4.0, name: str = "rule at standard amounts") -> None:
+    def __init__(self, hours_per_step: float = STEP_HOURS, name: str = "rule at standard amounts") -> None:
         super().__init__(hours_per_step, name)
         self._standard = torch.tensor([float(SWITCHES.standard[q.name]) for q in ORDERS])
 
     def act(self, chart: Chart) -> Tensor:
         """float32 [B, A]: every order is 0 or its standard amount."""
         standard = self._standard.to(chart["hours"].device)
-        return (super().act(chart) >= 0.5 * standard) * standard
+        return (super().act(chart) >= GIVEN_FROM * standard) * standard
 
     def switches(self, chart: Chart) -> Tensor:
         """int8 [B, A]: the same as an action of `EHRWard-v0`."""
@@ -175,7 +180,7 @@ class TunedClinician(_Stateless):
         ValueError: another number of knobs.
     """
 
-    def __init__(self, knobs: Tensor, hours_per_step: float = 4.0, name: str = "tuned rule") -> None:
+    def __init__(self, knobs: Tensor, hours_per_step: float = STEP_HOURS, name: str = "tuned rule") -> None:
         if knobs.ndim not in (1, 2) or knobs.shape[-1] != len(KNOBS):
             raise ValueError(f"the rule has {len(KNOBS)} knobs, got {tuple(knobs.shape)}; see KNOBS")
         self.knobs, self.hours_per_step, self.name = knobs, hours_per_step, name

@@ -1,7 +1,7 @@
 """What a planner may plan: how plans are first believed in, sampled, refitted to the best of them, and become orders.
 
-A plan is a row of numbers, one a place. The two spaces here are categorical: a place holds a choice, and the belief about
-it is a probability of each of M choices. Choice 0 is "nothing" wherever there is such a choice.
+A plan is a row of numbers, one a place. The two spaces here are categorical: a place holds a choice, and the belief
+about it is a probability of each of M choices. Choice 0 is "nothing" wherever there is such a choice.
 """
 
 from __future__ import annotations
