@@ -15,6 +15,7 @@ from world_models import catalog, keys
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Trains, judges, and returns the mean return of each decider."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="ehr-ward-small", help="to train in; or oracle")
     parser.add_argument("--steps", type=int, default=200_000, help="patient-steps of training")

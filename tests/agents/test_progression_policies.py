@@ -43,7 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         world = CardiacJEPAWorld(config)
-    world.reader.probe_weight.copy_(0.1 * keys.normal(keys.from_seed(1), 0, "test", tuple(world.reader.probe_weight.shape))[0])
+    world.reader.probe_weight.copy_(
+        0.1 * keys.normal(keys.from_seed(1), 0, "test", tuple(world.reader.probe_weight.shape))[0]
+    )
     world.bank_condition.copy_(keys.uniform(keys.from_seed(2), 0, "test", tuple(world.bank_condition.shape))[0] < 0.15)
     world.reach.fill_(1e3)  # a file holds no infinity
     out = tmp_path_factory.mktemp("clinic") / "untrained"
@@ -100,8 +102,8 @@ def test_tuning_finds_what_is_paid_for_and_can_be_repeated(monkeypatch) -> None:
     simulator = Simulator(ToyClinic(draws=False), task)
     config = ParameterCEM(iterations=3, candidates=8, elites=2)
     knobs = clinic.tune(simulator, HALF, config, 6, seed=0)
-    luck = keys.fold(keys.from_seed(0, 16), "judge")
-    tuned, rule = (judge(a, simulator, luck, 30) for a in (clinic.TunedRule(HALF, knobs), ProgressionRule(HALF)))
+    patients = keys.fold(keys.from_seed(0, 16), "judge")
+    tuned, rule = (judge(a, simulator, patients, 30) for a in (clinic.TunedRule(HALF, knobs), ProgressionRule(HALF)))
     assert float(tuned.lengths.float().mean()) < float(rule.lengths.float().mean())
     assert float(tuned.returns.mean()) > float(rule.returns.mean())
     short = ParameterCEM(iterations=1, candidates=2, elites=1)

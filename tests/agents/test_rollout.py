@@ -102,7 +102,9 @@ def test_outcomes_are_added_up_and_the_highest_kept_until_the_end():
 
     path = {"path_turns": torch.tensor([[1.0] * 4 + [0.0] * 4, [0.0] * 7 + [1.0], [2.0] * 8])}
     episodes = judge(Constant(1), Simulator(DialWorld(), Watched()), keys.from_seed(0, 3), STEPS, factors=path)
-    assert episodes.outcomes.totals["turned"].tolist() == episodes.outcomes.peaks["furthest"].tolist() == [4.0, 1.0, 8.0]
+    assert (
+        episodes.outcomes.totals["turned"].tolist() == episodes.outcomes.peaks["furthest"].tolist() == [4.0, 1.0, 8.0]
+    )
     mean = mean_results([episodes, episodes._replace(returns=episodes.returns + 2.0)])
     assert torch.equal(mean.returns, episodes.returns + 1.0) and mean.lengths.tolist() == [4.0, 1.0, 8.0]
 
