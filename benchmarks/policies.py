@@ -24,11 +24,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from agents.baselines.constant import Regimen, no_treatment
+from agents.baselines.constant import FixedRegimen, no_treatment
 from agents.baselines.ecg_rules import HALF_MG, HOURS_BETWEEN_DOSES, DofetilideLabelRule, menu_row
 from agents.baselines.uniform import Uniform
-from agents.planning.controller import PRESETS as PLANNERS
-from agents.planning.controller import WorldPlanner
+from agents.planning.controller import PLANNER_PRESETS, WorldPlanner
 from agents.planning.risk import MeanMinusSigma
 from agents.protocol import Agent, menu_of
 from agents.rollout import EpisodeResults, admission_factors, format_table, judge, mean_results, paired_table
@@ -124,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     agents: dict[str, Agent] = {
         "no treatment": no_treatment(),
         "random": Uniform(menu.shape[0], seed=args.seed),
-        BLIND: Regimen(menu_row(menu, names, dofetilide_mg=HALF_MG), HOURS_BETWEEN_DOSES, BLIND),
+        BLIND: FixedRegimen(menu_row(menu, names, dofetilide_mg=HALF_MG), HOURS_BETWEEN_DOSES, BLIND),
         REFERENCE: DofetilideLabelRule(menu, names),
     }
     seconds: dict[str, float] = {}
@@ -181,7 +180,8 @@ def main(argv: list[str] | None = None) -> int:
     if not args.no_sweep:
         sweep: dict[str, EpisodeResults] = {}
         # A standard deviation of four particles says little: twice as many as the preset has.
-        config = replace(PLANNERS[args.sweep_planner], particles=2 * PLANNERS[args.sweep_planner].particles)
+        usual = PLANNER_PRESETS[args.sweep_planner]
+        config = replace(usual, particles=2 * usual.particles)
         for of in ("cost", "return"):
             for lam in LAMBDAS:
                 risk = {"cost_risk" if of == "cost" else "risk": MeanMinusSigma(lam)}
