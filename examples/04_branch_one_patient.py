@@ -1,4 +1,4 @@
-"""One patient at one moment, several futures: snapshot, restore, other orders and the same chance, or the same orders and another."""
+"""One patient at one moment, several futures: snapshot, restore; other orders, or the same and another chance."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 Sources (k unless a number is given): atrial fibrillation, ESC 2020 (doi 10.1093/eurheartj/ehaa612): anticoagulation
 from a CHA2DS2-VASc of 2 in men and 3 in women (Lip 2010, doi 10.1378/chest.09-1584), rhythm control by cardioversion,
-then drugs, then ablation; heart failure, ESC 2021 (doi 10.1093/eurheartj/ehab368): ACE inhibitor and beta-blocker, diuretic
-against congestion; hypertension, ESC/ESH 2018 (doi 10.1093/eurheartj/ehy339): ACE inhibitor first, a diuretic with it;
-chronic coronary syndromes, ESC 2019 (doi 10.1093/eurheartj/ehz425), and infarction, ESC 2017 (doi
+then drugs, then ablation; heart failure, ESC 2021 (doi 10.1093/eurheartj/ehab368): ACE inhibitor and beta-blocker,
+diuretic against congestion; hypertension, ESC/ESH 2018 (doi 10.1093/eurheartj/ehy339): ACE inhibitor first, a diuretic
+with it; chronic coronary syndromes, ESC 2019 (doi 10.1093/eurheartj/ehz425), and infarction, ESC 2017 (doi
 10.1093/eurheartj/ehx393): beta-blocker, ACE inhibitor, revascularisation; pacing, ESC 2021 (doi
 10.1093/eurheartj/ehab364): high-degree block and sick sinus; pulmonary embolism, ESC 2019 (doi
 10.1093/eurheartj/ehz405): anticoagulation. Intervals between visits are a choice in their spirit.

@@ -23,10 +23,10 @@ from clinenv.task import Levels, Menu
 from world_models import keys
 from world_models.protocol import Chart, History
 
-__all__ = ["PRESETS", "WorldPlanner"]
+__all__ = ["PLANNER_PRESETS", "WorldPlanner"]
 
 # Steps imagined a patient and decision: about 400, 1,200 and 14,000.
-PRESETS: dict[str, CEMConfig] = {
+PLANNER_PRESETS: dict[str, CEMConfig] = {
     "fast": CEMConfig(horizon=6, candidates=30, particles=4, iterations=1, elites=4, finalists=3, replan_every=2),
     "small": CEMConfig(horizon=8, candidates=32, particles=4, iterations=2, elites=6, finalists=4, replan_every=2),
     "careful": CEMConfig(horizon=12, candidates=48, particles=8, iterations=3, elites=8, finalists=6, replan_every=1),
@@ -58,7 +58,7 @@ class WorldPlanner:
 
     Args:
         simulator: the world it believes in and the task it is judged by; the task needs a menu, or levels.
-        config: how hard to think; one of `PRESETS` by name, or a `CEMConfig`.
+        config: how hard to think; one of `PLANNER_PRESETS` by name, or a `CEMConfig`.
         risk: how samples of the return become one number.
         cost_weight: what one unit of safety cost is worth in return (a Lagrange multiplier, 0 ignores cost).
         cost_risk: how samples of minus the cost become one number. `MeanMinusSigma(lam)` here charges
@@ -92,9 +92,9 @@ class WorldPlanner:
         sees: Sequence[str] | None = None,
     ) -> None:
         if isinstance(config, str):
-            if config not in PRESETS:
-                raise ValueError(f"no planner preset {config!r}; there are: {', '.join(PRESETS)}")
-            config = PRESETS[config]
+            if config not in PLANNER_PRESETS:
+                raise ValueError(f"no planner preset {config!r}; there are: {', '.join(PLANNER_PRESETS)}")
+            config = PLANNER_PRESETS[config]
         if cost_weight < 0:
             raise ValueError(f"cost_weight must be 0 or more, got {cost_weight}; a negative one would reward harm")
         self.simulator = simulator

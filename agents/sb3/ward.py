@@ -38,9 +38,9 @@ from world_models.checkpoint import CheckpointError
 from world_models.protocol import Chart, WorldModel
 from world_models.sealed import Form, command_line
 
-__all__ = ["FORMS", "KnobVecEnv", "WardPolicy", "WardPPO", "train_ward"]
+__all__ = ["OUTPUTS", "KnobVecEnv", "WardPolicy", "WardPPO", "train_ward"]
 
-FORMS = ("switches", "knobs")  # what the policy puts out
+OUTPUTS = ("switches", "knobs")  # what the policy puts out
 FORM = Form(store.FORM.json, (store.POLICY,), "python -m agents.sb3.ward")
 
 
@@ -63,8 +63,8 @@ class WardPPO:
     net_arch: tuple[int, ...] = (64, 64)
 
     def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise ValueError(f"form {self.form!r} is unknown; choose one of {', '.join(FORMS)}")
+        if self.form not in OUTPUTS:
+            raise ValueError(f"form {self.form!r} is unknown; choose one of {', '.join(OUTPUTS)}")
 
 
 class KnobVecEnv(SB3VecEnv):
@@ -235,8 +235,10 @@ def _load(folder: Path, interface: Door) -> tuple[ActorCriticPolicy, str]:
         )
     with FORM.opened(folder) as found:
         made = found.config
-        if made.get("form") not in FORMS:
-            raise CheckpointError(f"{folder / FORM.json} has form={made.get('form')!r}; there are: {', '.join(FORMS)}")
+        if made.get("form") not in OUTPUTS:
+            raise CheckpointError(
+                f"{folder / FORM.json} has form={made.get('form')!r}; there are: {', '.join(OUTPUTS)}"
+            )
         if made.get("observation_names") != list(interface.layout.names):
             raise ValueError("the policy was trained on another layout of the chart; train one for this task")
         box = gym.spaces.Box(-LARGEST, LARGEST, (len(KNOBS),), np.float32)

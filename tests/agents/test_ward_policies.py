@@ -154,9 +154,9 @@ def test_who_has_left_is_dropped_and_changes_nothing(simulator):
 
 
 def test_the_search_finds_a_hill_and_risk_moves_it():
-    def evaluate(drawn, iteration):  # patients differ more, the further parameter 1 is turned
+    def evaluate(tried, iteration):  # patients differ more, the further parameter 1 is turned
         noise = keys.normal(keys.from_seed(iteration, 64), 0, "hill")
-        return -(drawn[:, :1] - 1.0).square() + drawn[:, 1:2] * 0.6 + drawn[:, 1:2].clamp(min=0.0) * noise
+        return -(tried[:, :1] - 1.0).square() + tried[:, 1:2] * 0.6 + tried[:, 1:2].clamp(min=0.0) * noise
 
     config = ParameterCEM(iterations=30, candidates=32, elites=8)
     found = search(evaluate, torch.zeros(2), config, limit=2.0)
@@ -169,11 +169,11 @@ def test_the_search_finds_a_hill_and_risk_moves_it():
 
 
 def test_the_gradient_keeps_what_is_certain_and_leaves_what_is_noise():
-    def evaluate(drawn, patient, look):
+    def evaluate(tried, patient, look):
         each = keys.from_seed(1000 * look, 4000)[patient]
-        tests = -(drawn[:, 0] - 1.0).square() * 0.1
+        tests = -(tried[:, 0] - 1.0).square() * 0.1
         # who dies: a coin that any change of any parameter throws anew, and that no parameter makes better
-        thrown = keys.uniform(keys.fold(each, (drawn.sum(1) * 1e4).long()), 0, "coin")
+        thrown = keys.uniform(keys.fold(each, (tried.sum(1) * 1e4).long()), 0, "coin")
         return {"tests": tests, "fate": torch.where(thrown < 0.05, -30.0, 0.0)}
 
     config = ShrunkGradient(rounds=3, pairs=400, judged=100)
@@ -183,8 +183,8 @@ def test_the_gradient_keeps_what_is_certain_and_leaves_what_is_noise():
     assert float(shrunk(slope, error).abs().max()) == 0.0
     torch.testing.assert_close(shrunk(slope, torch.full((3,), 1e-4)), slope, rtol=1e-4, atol=0.0)
 
-    def quiet(drawn, patient, look):
-        return {"tests": evaluate(drawn, patient, look)["tests"]}
+    def quiet(tried, patient, look):
+        return {"tests": evaluate(tried, patient, look)["tests"]}
 
     alone = climb(quiet, torch.zeros(8), config, limit=3.0)
     assert float(alone[0]) > 0.6 and float(alone[1:].abs().max()) < 0.4
@@ -286,8 +286,8 @@ def test_an_unknown_world_is_refused_before_anything_is_written(tmp_path, capsys
 
 def test_ward_examples(tmp_path, capsys):
     chart = tmp_path / "chart.png"
-    drawn = ["--world", "oracle", "--hours", "24", "--out", str(chart)]
-    total = importlib.import_module("examples.06_ward_chart").main(drawn)
+    arguments = ["--world", "oracle", "--hours", "24", "--out", str(chart)]
+    total = importlib.import_module("examples.06_ward_chart").main(arguments)
     said = capsys.readouterr().out
     assert f"return {total:.2f}" in said and chart.read_bytes()[:4] == b"\x89PNG" and len(list(tmp_path.iterdir())) == 1
     sizes = "--world oracle --steps 32 --num-envs 8 --patients 4 --max-steps 3".split()
