@@ -159,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     ours = [n for n in agents if n.startswith(f"PPO in {learned.world.name}")]
     if len(ours) > 1:
         name = f"PPO in {learned.world.name}, mean of {len(ours)} seeds"
-        earned[name], promised[name] = mean_results([earned[n] for n in ours]), mean_results([promised[n] for n in ours])
+        earned[name], promised[name] = (mean_results([x[n] for n in ours]) for x in (earned, promised))
     rows = paired_table(earned, reference=REFERENCE)
     with_promise(rows, earned, promised)
     for row in rows:

@@ -272,7 +272,7 @@ def main(argv: list[str] | None = None) -> int:
     for family, members in families.items():
         if len(members) > 1:
             name = f"{family}, mean of {len(members)} seeds"
-            earned[name], promised[name] = (mean_results([run[m] for m in members]) for run in (earned, promised))
+            earned[name], promised[name] = (mean_results([x[m] for m in members]) for x in (earned, promised))
     rows = table(earned, promised)
     if args.cem_patients:
         name, count = f"CEM in {world.name}", args.cem_patients
