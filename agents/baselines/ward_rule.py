@@ -56,11 +56,26 @@ _MULTIPLIED = {
     "urea_nitrogen_mg_dl": 0.3, "urine_output_ml_h": 0.3, "bnp_pg_ml": 0.5, "beta_hydroxybutyrate_mmol_l": 0.4,
 }  # fmt: skip
 _DOSED = (
-    "saline_ml", "ringers_lactate_ml", "norepinephrine_ug_kg_min", "vasopressin_units_min", "hydrocortisone_mg",
-    "piperacillin_tazobactam_g", "vancomycin_mg", "ceftriaxone_g", "meropenem_g", "furosemide_mg", "insulin_units_h",
-    "dextrose_g", "potassium_chloride_mmol", "bicarbonate_mmol", "ventilation_l_min", "acetaminophen_mg",
-    "metoprolol_mg", "renal_replacement_ml_kg_h", "ultrafiltration_ml_h",
-)  # fmt: skip
+    "saline_ml",
+    "ringers_lactate_ml",
+    "norepinephrine_ug_kg_min",
+    "vasopressin_units_min",
+    "hydrocortisone_mg",
+    "piperacillin_tazobactam_g",
+    "vancomycin_mg",
+    "ceftriaxone_g",
+    "meropenem_g",
+    "furosemide_mg",
+    "insulin_units_h",
+    "dextrose_g",
+    "potassium_chloride_mmol",
+    "bicarbonate_mmol",
+    "ventilation_l_min",
+    "acetaminophen_mg",
+    "metoprolol_mg",
+    "renal_replacement_ml_kg_h",
+    "ultrafiltration_ml_h",
+)
 
 KNOBS: tuple[Knob, ...] = (
     *(Knob("read", name, size, False) for name, size in _ADDED.items()),

@@ -141,10 +141,15 @@ def fit(
     best = int(gain.argmax())
     i, j, t = best // (len(shrinkages) * len(taus)), best // len(taus) % len(shrinkages), best % len(taus)
     return Fitted(
-        fit_prior(condition, sought, days, smoothings[i]), fit_metric(errors, shrinkages[j]), taus[t], smoothings[i],
-        shrinkages[j], float(gain.flatten()[best]), fit_prior(condition, sought, days, smoothings[int(alone.argmax())]),
-        float(alone.max()),
-    )  # fmt: skip
+        prior=fit_prior(condition, sought, days, smoothings[i]),
+        metric=fit_metric(errors, shrinkages[j]),
+        tau=taus[t],
+        smoothing=smoothings[i],
+        shrinkage=shrinkages[j],
+        reciprocal_rank=float(gain.flatten()[best]),
+        prior_alone=fit_prior(condition, sought, days, smoothings[int(alone.argmax())]),
+        prior_reciprocal_rank=float(alone.max()),
+    )
 
 
 def distances(
