@@ -15,7 +15,20 @@ from torch import Tensor
 from world_models.protocol import Chart
 from world_models.quantity import Quantity
 
-__all__ = ["Actions", "Column", "Doses", "Levels", "Losses", "Menu", "Outcomes", "Record", "Refusing", "Switches", "Task", "View"]
+__all__ = [
+    "Actions",
+    "Column",
+    "Doses",
+    "Levels",
+    "Losses",
+    "Menu",
+    "Outcomes",
+    "Record",
+    "Refusing",
+    "Switches",
+    "Task",
+    "View",
+]
 
 
 @dataclass(frozen=True, slots=True)
