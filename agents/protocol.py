@@ -12,7 +12,7 @@ from clinenv.simulator import Simulator
 from clinenv.task import Levels, Menu
 from world_models.protocol import Chart
 
-__all__ = ["Agent", "menu_of", "to_orders"]
+__all__ = ["Agent", "Narrowable", "menu_of", "to_orders"]
 
 
 @runtime_checkable
@@ -31,6 +31,14 @@ class Agent(Protocol):
     def act(self, chart: Chart) -> Tensor:
         """The decision for every row: int64 [B], rows of the task's menu; int64 [B, D], a level of each of the task's
         D orders; or float [B, A], the orders in their units."""
+
+
+@runtime_checkable
+class Narrowable(Agent, Protocol):
+    """An agent that can go on with some of its patients: whoever judges it drops those whose episode has ended."""
+
+    def narrow(self, rows: Tensor) -> None:
+        """From now on the charts hold the rows int64 [K] alone, in this order, of those they held; until `reset`."""
 
 
 def menu_of(simulator: Simulator) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Judge agents: whole courses of many patients at once, the same patients and luck for everyone, with intervals."""
+"""Judge agents: whole episodes of many patients at once, the same patients and chance for everyone, with intervals."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ import torch
 from torch import Tensor
 
 from agents.planning.risk import CVaR
-from agents.protocol import Agent, menu_of, to_orders
-from clinenv.simulator import Simulator
+from agents.protocol import Agent, Narrowable, menu_of, to_orders
+from clinenv.simulator import Simulator, Step
+from clinenv.task import Outcomes, Task
 from world_models import keys as keys_
+from world_models import tree
 from world_models.protocol import Chart, Factors, WorldModel
 
-__all__ = ["Episodes", "admission_factors", "format_table", "judge", "paired_table"]
+__all__ = ["EpisodeResults", "admission_factors", "format_table", "judge", "mean_results", "paired_table"]
 
 
-class Episodes(NamedTuple):
-    """One course a patient. All tensors [N] on the CPU, in the order of the keys."""
+class EpisodeResults(NamedTuple):
+    """One episode a patient. All tensors [N] on the CPU, in the order of the keys."""
 
     returns: Tensor  # sum of rewards, undiscounted
     costs: Tensor  # sum of safety costs
-    torsades: Tensor  # bool
     lengths: Tensor  # int64 steps until the end
-    max_qtcf_ms: Tensor  # over all visits, the first included; NaN where the chart has no QTcF
     terms: dict[str, Tensor]  # sum of each named reward term
-    orders: Tensor  # [N, A]: total of each order over the course
+    outcomes: Outcomes  # what the task says became of the patients
+    ordered: Tensor  # [N, A]: total of each order as the agent gave it
+    given: Tensor  # [N, A]: total of each order that was carried out
+    refused: Tensor  # how many orders the task refused
 
 
 def admission_factors(chart: Chart, *worlds: WorldModel) -> dict[str, Tensor]:
@@ -37,12 +40,11 @@ def admission_factors(chart: Chart, *worlds: WorldModel) -> dict[str, Tensor]:
     """
     found = {}
     for quantity in worlds[0].factors:
-        others = [next((q for q in w.factors if q.name == quantity.name), None) for w in worlds]
+        takes = [q for world in worlds for q in world.factors if q.name == quantity.name]
         short = quantity.name.removeprefix("baseline_").removeprefix("admission_")
         source = next((n for n in (quantity.name, short, "arrhythmia_" + short) if n in chart), None)
-        if source is not None and None not in others:
-            low, high = max(q.low for q in others), min(q.high for q in others)
-            found[quantity.name] = chart[source].clamp(low, high)
+        if source is not None and len(takes) == len(worlds):
+            found[quantity.name] = chart[source].clamp(max(q.low for q in takes), min(q.high for q in takes))
     return found
 
 
@@ -55,10 +57,11 @@ def judge(
     factors: Factors | None = None,
     progress: Callable[[int], None] | None = None,
     also: Sequence[str] = (),
-) -> Episodes:
+) -> EpisodeResults:
     """Run `agent` on the patients of `keys` int64 [N] for at most `steps` steps.
 
-    Two agents judged with equal keys meet the same patients with the same luck: their results are paired row by row.
+    Two agents judged with equal keys meet the same patients and the same chance: their results are paired row by row.
+    What became of the patients besides is what the task's `outcomes` names.
 
     Args:
         factors: fixed for all runs, name -> [N].
@@ -70,56 +73,92 @@ def judge(
     """
     if keys.ndim != 1 or keys.shape[0] == 0 or steps < 1:
         raise ValueError(f"judge needs keys [N >= 1] and steps >= 1, got {tuple(keys.shape)} and {steps}")
-    count = keys.shape[0]
+    count, device = keys.shape[0], keys.device
     menu = menu_of(simulator)
     agent.reset()
     state, chart = simulator.reset(keys, factors, also)
 
-    device = keys.device
-    returns, costs = torch.zeros(count, device=device), torch.zeros(count, device=device)
-    lengths = torch.zeros(count, dtype=torch.int64, device=device)
-    alive = torch.ones(count, dtype=torch.bool, device=device)
-    torsades = torch.zeros(count, dtype=torch.bool, device=device)
-    max_qtcf = chart["qtcf_ms"].clone() if "qtcf_ms" in chart else torch.full((count,), torch.nan, device=device)
-    terms: dict[str, Tensor] = {}
-    total_orders: Tensor | None = None
-
+    patients = torch.arange(count, device=device)  # those in the batch
+    here = torch.ones(count, dtype=torch.bool, device=device)  # whose episode goes on
+    tally = _Tally(simulator.task, count)
     for step in range(steps):
-        orders = to_orders(agent.act(chart).to(device), menu)
+        ordered = to_orders(agent.act(chart).to(device), menu)
         # Who has left gets nothing more: the row is carried along only to keep the batch whole.
-        orders = orders * alive.unsqueeze(-1)
-        out = simulator.step(state, chart, orders, also)
+        ordered = ordered * here.unsqueeze(-1)
+        out = simulator.step(state, chart, ordered, also)
+        tally.add(patients, here, chart, ordered, out)
         state, chart = out.state, out.chart
-        live = alive.to(torch.float32)
-        returns += live * out.reward
-        costs += live * out.cost
-        for name, value in out.terms.items():
-            terms[name] = terms.get(name, torch.zeros_like(returns)) + live * value
-        total_orders = orders.clone() if total_orders is None else total_orders + orders
-        lengths += alive
-        if "qtcf_ms" in chart:
-            max_qtcf = torch.where(alive, torch.maximum(max_qtcf, chart["qtcf_ms"]), max_qtcf)
-        if "torsades" in chart:
-            torsades |= alive & (chart["torsades"] > 0.5)
-        alive = alive & ~out.terminated
+        here = here & ~out.terminated
         if progress is not None:
             progress(step + 1)
-        if not bool(alive.any()):
+        if not bool(here.any()):
             break
-    result = (returns, costs, torsades, lengths, max_qtcf, terms, total_orders)
-    return Episodes(*({k: v.cpu() for k, v in x.items()} if isinstance(x, dict) else x.cpu() for x in result))
+        if isinstance(agent, Narrowable) and not bool(here.all()):
+            rows = here.nonzero().squeeze(1)
+            agent.narrow(rows)
+            state, chart = tree.take(state, rows), tree.take(chart, rows)
+            patients, here = patients[rows], here[rows]
+    return tally.results()
 
 
-def _interval(values: Tensor, draws: Tensor, statistic: Callable[[Tensor], Tensor]) -> tuple[float, float, float]:
-    """statistic([..., N]) of all patients and its 95 % percentile bootstrap interval; draws int64 [R, N]."""
+class _Tally:
+    """What is added up over the episodes of N patients."""
+
+    def __init__(self, task: Task, count: int) -> None:
+        self._task, self._count = task, count
+        self._figures: dict[str, Tensor] = {}
+        self._terms: dict[str, Tensor] = {}
+        self._totals: dict[str, Tensor] = {}
+        self._peaks: dict[str, Tensor] = {}
+
+    def add(self, patients: Tensor, here: Tensor, before: Chart, ordered: Tensor, out: Step) -> None:
+        """One step of a batch of patients int64 [B], of which those count that are still here bool [B]."""
+        assert out.given is not None  # a simulator says what it carried out
+        outcomes = self._task.outcomes(before, out.given, out.chart)
+        figures = {"returns": out.reward, "costs": out.cost, "ordered": ordered, "given": out.given}
+        figures["lengths"] = torch.ones_like(patients)
+        figures["refused"] = torch.zeros_like(out.cost) if out.refused is None else out.refused.sum(-1).to(out.cost)
+        for sums, step in ((self._figures, figures), (self._terms, out.terms), (self._totals, outcomes.totals)):
+            for name, value in step.items():
+                if name not in sums:
+                    sums[name] = value.new_zeros(self._count, *value.shape[1:])
+                sums[name][patients[here]] += value[here]
+        for name, value in outcomes.peaks.items():
+            peak = self._peaks.setdefault(name, value.new_full((self._count,), -torch.inf))
+            peak[patients[here]] = torch.maximum(peak[patients[here]], value[here])
+
+    def results(self) -> EpisodeResults:
+        """Of all patients, on the CPU."""
+        outcomes = Outcomes(self._totals, self._peaks)
+        return tree.to(EpisodeResults(terms=self._terms, outcomes=outcomes, **self._figures), "cpu")
+
+
+def mean_results(runs: Sequence[EpisodeResults]) -> EpisodeResults:
+    """Several trainings of one recipe as one decider: each patient's figures float32 averaged over the runs."""
+
+    def mean(*values: Tensor) -> Tensor:
+        return torch.stack([value.to(torch.float32) for value in values]).mean(0)
+
+    return tree.map_leaves(mean, runs[0], *runs[1:])
+
+
+_EDGES = (0.025, 0.975)  # of a 95 % interval
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean(-1)
+
+
+def _interval(values: Tensor, resamples: Tensor, statistic: Callable[[Tensor], Tensor]) -> tuple[float, float, float]:
+    """statistic([..., N]) of all patients and its 95 % percentile bootstrap interval; resamples int64 [R, N]."""
     values = values.to(torch.float64)
     point = float(statistic(values))
-    low, high = torch.quantile(statistic(values[draws]), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    low, high = torch.quantile(statistic(values[resamples]), torch.tensor(_EDGES, dtype=torch.float64)).tolist()
     return point, low, high
 
 
 def paired_table(
-    results: Mapping[str, Episodes],
+    results: Mapping[str, EpisodeResults],
     reference: str | None = None,
     resamples: int = 2000,
     seed: int = 0,
@@ -127,8 +166,9 @@ def paired_table(
 ) -> list[dict[str, float | str]]:
     """One row an agent: means with 95 % bootstrap intervals over patients, and paired differences to `reference`.
 
-    The columns of a figure x are x, x_low, x_high; differences are `x_minus_reference` with the same suffixes. Every
-    agent meets the same resampled patients. `return_cvar` is the mean return of the worst `alpha` share of patients.
+    Figures are return, cost, the total of each outcome of the task, and `return_cvar`, the mean return of the worst
+    `alpha` share of patients. The columns of a figure x are x, x_low, x_high; differences are `x_minus_reference` with
+    the same suffixes. Of an outcome's peak there is the mean alone. Every agent meets the same resampled patients.
 
     Raises:
         ValueError: agents were judged on different numbers of patients, or the reference is not among them.
@@ -139,64 +179,70 @@ def paired_table(
     if reference is not None and reference not in results:
         raise ValueError(f"reference {reference!r} was not judged; there are: {', '.join(results)}")
     count = next(iter(sizes.values()))
-    # Every row of `draws` is one resample of the patients.
-    draws = keys_.bits(keys_.from_seed(seed, resamples), 0, "judge/bootstrap", (count,)) % count
-    tail = CVaR(alpha)
-
-    def mean(x: Tensor) -> Tensor:
-        return x.mean(-1)
-
+    # Every row is one resample of the patients.
+    sampled = keys_.bits(keys_.from_seed(seed, resamples), 0, "judge/bootstrap", (count,)) % count
     rows: list[dict[str, float | str]] = []
     for name, episodes in results.items():
         row: dict[str, float | str] = {"agent": name, "patients": count}
-        figures = {
-            "return": (episodes.returns, mean),
-            "cost": (episodes.costs, mean),
-            "torsades": (episodes.torsades.to(torch.float32), mean),
-            "return_cvar": (episodes.returns, tail),
-        }
-        for figure, (values, statistic) in figures.items():
-            row[figure], row[f"{figure}_low"], row[f"{figure}_high"] = _interval(values, draws, statistic)
-        row["max_qtcf_ms"] = float(episodes.max_qtcf_ms.mean())
-        row["share_over_500_ms"] = float((episodes.max_qtcf_ms > 500).to(torch.float32).mean())
+        figures = _figures(episodes)
+        for figure, values in figures.items():
+            row[figure], row[f"{figure}_low"], row[f"{figure}_high"] = _interval(values, sampled, _mean)
+        tail = _interval(episodes.returns, sampled, CVaR(alpha))
+        row["return_cvar"], row["return_cvar_low"], row["return_cvar_high"] = tail
+        row.update({peak: float(values.mean()) for peak, values in episodes.outcomes.peaks.items()})
         if reference is not None:
-            base = results[reference]
-            pairs = {
-                "return": episodes.returns - base.returns,
-                "cost": episodes.costs - base.costs,
-                "torsades": episodes.torsades.to(torch.float32) - base.torsades.to(torch.float32),
-            }
-            for figure, values in pairs.items():
+            base = _figures(results[reference])
+            for figure, values in figures.items():
                 at = f"{figure}_minus_reference"
-                row[at], row[f"{at}_low"], row[f"{at}_high"] = _interval(values, draws, mean)
+                row[at], row[f"{at}_low"], row[f"{at}_high"] = _interval(values - base[figure], sampled, _mean)
         rows.append(row)
     return rows
 
 
+def _figures(episodes: EpisodeResults) -> dict[str, Tensor]:
+    """What is compared between agents, name -> [N]."""
+    return {"return": episodes.returns, "cost": episodes.costs, **episodes.outcomes.totals}
+
+
+class _Column(NamedTuple):
+    """A column of the printed table."""
+
+    figure: str
+    heading: str
+    scale: float = 1.0
+    digits: int = 2
+    unit: str = ""
+
+
+_COLUMNS = (
+    _Column("return", "return"),
+    _Column("cost", "safety cost"),
+    _Column("torsades", "torsades, %", 100.0, 1),
+    _Column("died", "died, %", 100.0, 1),
+    _Column("discharged", "discharged, %", 100.0, 1),
+    _Column("hours", "hours", digits=0),
+    _Column("return_cvar", "CVaR return"),
+    _Column("max_qtcf_ms", "max QTcF", digits=0, unit=" ms"),
+    _Column("return_minus_reference", "return minus reference"),
+)
+
+
 def format_table(rows: list[dict[str, float | str]]) -> str:
-    """The table as fixed-width text: estimate [95 % interval]."""
-
-    def cell(row: dict[str, float | str], figure: str, scale: float = 1.0, digits: int = 2) -> str:
-        if figure not in row:
-            return ""
-        point, low, high = (float(row[k]) * scale for k in (figure, f"{figure}_low", f"{figure}_high"))
-        return f"{point:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-    head = ["agent", "return", "safety cost", "torsades, %", "CVaR return", "max QTcF", "return minus reference"]
-    lines = [head]
-    for row in rows:
-        lines.append(
-            [
-                str(row["agent"]),
-                cell(row, "return"),
-                cell(row, "cost"),
-                cell(row, "torsades", 100.0, 1),
-                cell(row, "return_cvar"),
-                f"{float(row['max_qtcf_ms']):.0f} ms",
-                cell(row, "return_minus_reference"),
-            ]
-        )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    """The table as fixed-width text: estimate [95 % interval], of the figures that the rows have."""
+    columns = [column for column in _COLUMNS if any(column.figure in row for row in rows)]
+    lines = [["agent", *(column.heading for column in columns)]]
+    lines += [[str(row["agent"]), *(_cell(row, column) for column in columns)] for row in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = ["  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     text.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(text)
+
+
+def _cell(row: Mapping[str, float | str], column: _Column) -> str:
+    if column.figure not in row:
+        return ""
+    low_and_high = [name for name in (f"{column.figure}_low", f"{column.figure}_high") if name in row]
+    point, *interval = (
+        f"{float(row[name]) * column.scale:.{column.digits}f}" for name in (column.figure, *low_and_high)
+    )
+    return f"{point}{column.unit}" + (f" [{', '.join(interval)}]" if interval else "")

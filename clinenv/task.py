@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # both stand on tasks
     from clinenv.patients import Patients
     from clinenv.view import View
 
-__all__ = ["Actions", "Column", "Doses", "Levels", "Losses", "Menu", "Record", "Switches", "Task"]
+__all__ = ["Actions", "Column", "Doses", "Levels", "Losses", "Menu", "Outcomes", "Record", "Switches", "Task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +162,16 @@ class Levels:
 Actions = Menu | Doses | Switches | Levels
 
 
+class Outcomes(NamedTuple):
+    """What became of patients, name -> float32 [B], in a step or over a whole episode.
+
+    Figures to judge deciders by: unlike the reward and the cost, none of them is what a policy is trained on.
+    """
+
+    totals: dict[str, Tensor]  # events (1.0 where it happened) and amounts: an episode adds them up
+    peaks: dict[str, Tensor]  # levels, those of the first chart included: an episode keeps the highest
+
+
 class Task(ABC):
     """What is wanted, and what a decider sees and may order: subclass it (a frozen dataclass is natural).
 
@@ -204,6 +214,10 @@ class Task(ABC):
     def clock(self, chart: Chart) -> Tensor:
         """Hours float32 [B] since the episode began."""
         return chart["hours"]
+
+    def outcomes(self, before: Chart, action: Tensor, after: Chart) -> Outcomes:
+        """What became of the patients in this step, always the same names. Arguments as for `reward`."""
+        return Outcomes({}, {})
 
     def reread(self, chart: Chart) -> Chart:
         """The chart with its derived measures computed anew, after measurement noise was added to the others."""

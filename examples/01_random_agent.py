@@ -10,6 +10,7 @@ import clinenv  # noqa: F401  (registers the ids)
 
 
 def main(argv: list[str] | None = None) -> float:
+    """Prints a line a step; returns the sum of rewards."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="ecg-wm-small", help="or oracle")
     args = parser.parse_args(argv)

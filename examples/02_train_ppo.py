@@ -13,6 +13,7 @@ from agents.sb3.vec_env import SB3VecEnv
 
 
 def main(argv: list[str] | None = None) -> float:
+    """Trains, then prints one course; returns its sum of rewards."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="ecg-wm-small", help="or oracle")
     parser.add_argument("--steps", type=int, default=200_000)
@@ -20,9 +21,12 @@ def main(argv: list[str] | None = None) -> float:
     args = parser.parse_args(argv)
 
     patients = gymnasium.make_vec(
-        "ECGDrug-v0", num_envs=args.num_envs, vectorization_mode="vector_entry_point", world=args.world,
+        "ECGDrug-v0",
+        num_envs=args.num_envs,
+        vectorization_mode="vector_entry_point",
+        world=args.world,
         autoreset_mode=AutoresetMode.SAME_STEP,  # as SB3 wants it
-    )  # fmt: skip
+    )
     # What one step of QTcF over 500 ms is worth in reward; the course ends at 48 h and nothing counts after it.
     vec_env = SB3VecEnv(patients, cost_weight=0.2, bootstrap_truncated=False)
     model = PPO("MlpPolicy", vec_env, n_steps=24, batch_size=1024, learning_rate=1e-3, seed=0, verbose=1, device="cpu")

@@ -1,4 +1,4 @@
-"""One patient at one moment, several futures: snapshot, restore, other orders with the same luck or with new luck."""
+"""One patient at one moment, several futures: snapshot, restore; other orders, or the same and another chance."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def day(env: gymnasium.Env, first: int) -> list[float]:
 
 
 def main(argv: list[str] | None = None) -> dict[str, list[float]]:
+    """Prints and returns the QTcF of the next 12 h, one course a future."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="ecg-wm-small", help="or oracle")
     args = parser.parse_args(argv)
@@ -35,10 +36,10 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
         patient.restore(here)
         courses[label] = day(patient, number)
     patient.restore(here)
-    assert day(patient, 4) == courses["dofetilide 0.5 mg"], "the same orders with the same luck: the same future"
-    for luck in range(3):
-        patient.restore(here, seed=luck)
-        courses[f"dofetilide 0.5 mg, luck {luck}"] = day(patient, 4)
+    assert day(patient, 4) == courses["dofetilide 0.5 mg"], "the same orders and the same chance: the same future"
+    for number in range(3):
+        patient.restore(here, seed=number)
+        courses[f"dofetilide 0.5 mg, chance {number}"] = day(patient, 4)
     for label, course in courses.items():
         print(f"{label:28s}" + "".join(f"{qtcf:7.0f}" for qtcf in course))
     env.close()

@@ -14,6 +14,7 @@ from agents.baselines.ward_rule import StandardClinician
 
 
 def main(argv: list[str] | None = None) -> float:
+    """Writes the chart; returns the sum of rewards."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="ehr-ward-small", help="or oracle")
     parser.add_argument("--seed", type=int, default=11)

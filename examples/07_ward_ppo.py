@@ -7,14 +7,15 @@ import argparse
 import torch
 
 from agents.baselines.ward_rule import Clinician
+from agents.rollout import judge
 from agents.sb3.ward import WardPolicy, WardPPO, train_ward
-from agents.ward_rollout import stays
 from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.simulator import Simulator
 from world_models import catalog, keys
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Trains, judges, and returns the mean return of each decider."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="ehr-ward-small", help="to train in; or oracle")
     parser.add_argument("--steps", type=int, default=200_000, help="patient-steps of training")
@@ -30,12 +31,12 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     folder = train_ward(args.out, args.steps, args.world, WardPPO(num_envs=args.num_envs), progress=said)
     truth = Simulator(catalog.load("ward-oracle"), EHRWardTask())
-    luck = keys.fold(keys.from_seed(0, args.patients), "judge")  # patients that training cannot meet
+    patients = keys.fold(keys.from_seed(0, args.patients), "judge")  # patients that training cannot meet
     results = {}
     for agent in (Clinician(), WardPolicy(folder, truth)):
-        judged = stays(lambda chart, _, a=agent: a.act(chart), truth, luck, args.max_steps)
+        judged = judge(agent, truth, patients, args.max_steps)
         results[agent.name] = float(judged.returns.mean())
-        died, harm = 100 * judged.died.float().mean(), judged.costs.mean()
+        died, harm = 100 * judged.outcomes.totals["died"].mean(), judged.costs.mean()
         print(f"{agent.name:20s} return {results[agent.name]:6.2f}  died {died:4.1f} %  harm {harm:.2f}")
     return results
 

@@ -20,6 +20,7 @@ from world_models.cardiac_jepa.reading import ReadOracle
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Trains, judges, and returns the mean return of each decider."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="cardiac-jepa-small", help="to train in: a shipped name or a folder")
     parser.add_argument("--steps", type=int, default=16_384, help="patient-visits of training; 300,000 are worth more")
@@ -41,16 +42,16 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
     # The oracle's ECGs, read by the encoder and probe that the policy was trained on.
     truth = Simulator(ReadOracle(world.reader), ECGProgressionTask())
-    luck = keys.fold(keys.from_seed(0, args.patients), "judge")  # patients that training cannot meet
+    judged = keys.fold(keys.from_seed(0, args.patients), "judge")  # patients that training cannot meet
     threshold = world.reader.threshold.clamp(0.01, 0.99)
     results = {}
     print("Simulated patients, judged in the oracle; QALYs against ten years in health:")
     for agent in (ProgressionRule(threshold), PolicyAgent(model.policy, truth)):
-        found = judge(agent, truth, luck, args.max_steps)
+        found = judge(agent, truth, judged, args.max_steps)
         results[agent.name] = float(found.returns.mean())
-        died = 100 * (found.terms["death"] < 0).float().mean()
-        print(f"{agent.name:16s} return {results[agent.name]:6.3f}  died {died:4.1f} %  harm {found.costs.mean():.2f}  "
-              f"visits {found.lengths.float().mean():.1f}")  # fmt: skip
+        died = 100 * found.outcomes.totals["died"].mean()
+        rest = f"harm {found.costs.mean():.2f}  visits {found.lengths.float().mean():.1f}"
+        print(f"{agent.name:16s} return {results[agent.name]:6.3f}  died {died:4.1f} %  {rest}")
     return results
 
 

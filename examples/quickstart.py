@@ -1,8 +1,8 @@
 """From nothing to a judged policy in a few minutes: `python -m examples.quickstart`.
 
-1. PPO learns in the learned world, on patients it draws.
-2. The policy, no treatment, chance and the dofetilide label's rule treat the same patients, with the same luck, in the
-   mechanistic oracle that none of them has seen.
+1. PPO learns in the learned world, on patients it generates.
+2. The policy, no treatment, random orders and the dofetilide label's rule treat the same patients, with the same
+   random keys, in the mechanistic oracle that none of them has seen.
 3. One patient's ECG is written as a WFDB record, read back as a recorded ECG would be, and simulated on dofetilide.
 
 Writes into --out: the policy, table.csv, report.html. Research software: no output is a clinical finding.
@@ -52,6 +52,7 @@ def write_record(folder: Path, name: str, simulator: Simulator, key: torch.Tenso
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The three parts in turn; the exit status is not 0 where one failed."""
     parser = argparse.ArgumentParser(prog="python -m examples.quickstart", description=__doc__.split("\n")[0])
     parser.add_argument("--world", default="ecg-wm-small", help="where PPO learns")
     parser.add_argument("--steps", type=int, default=300_000, help="patient-steps of training")
@@ -81,9 +82,9 @@ def main(argv: list[str] | None = None) -> int:
         REFERENCE: DofetilideLabelRule(menu, [q.name for q in oracle.world.orders]),
         f"PPO from {learned.name}": PolicyAgent(out / "ppo", oracle),
     }
-    luck = keys.fold(keys.from_seed(0, args.patients), "judge")
+    patients = keys.fold(keys.from_seed(0, args.patients), "judge")
     horizon = round(task.horizon_hours / oracle.world.hours_per_step)
-    results = {name: judge(agent, oracle, luck, horizon) for name, agent in tqdm(agents.items(), unit="decider")}
+    results = {name: judge(agent, oracle, patients, horizon) for name, agent in tqdm(agents.items(), unit="decider")}
     rows = paired_table(results, reference=REFERENCE)
     print(format_table(rows))
     print(f"(mean [95 % interval] over patients; reference: the {REFERENCE})")
@@ -95,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     os.replace(partial, out / "table.csv")
 
     print("\n3. One ECG, read from its record and simulated on dofetilide 500 micrograms")
-    who = write_record(out, "patient", oracle, luck[:1])
+    who = write_record(out, "patient", oracle, patients[:1])
     report = out / "report.html"
     order = ["--drug", "dofetilide", "--dose-ug", "500", "--hours", "24", "--world", args.world]
     failed = cli.main(["simulate", *who, *order, "--out", str(report)])

@@ -30,6 +30,8 @@ _GOES = torch.tensor([0.0 if code in IRREVERSIBLE else 1.0 for code in CODES])
 class ToyJEPA:
     """Dyn(z, a, days) = z + a W + a drift with the days; W [C, Z] is fixed, its rows are told apart easily."""
 
+    inverse = None  # it reads no transition
+
     def __init__(self) -> None:
         self.directions = 2.0 * keys.normal(keys.from_seed(3), 0, "toy directions", (C, Z))[0]
 
@@ -61,6 +63,7 @@ class ToyClinic:
     factors = FACTORS
     hours_per_step = 4383.0
     codes = CODES
+    reader = labels = None
 
     def __init__(self, device: str = "cpu", hazard: float = 0.02, draws: bool = True, latent: bool = True) -> None:
         self.device = torch.device(device)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from world_models.protocol import Chart
 
-__all__ = ["Constant", "Regimen", "no_treatment"]
+__all__ = ["Constant", "FixedRegimen", "no_treatment"]
 
 _SLACK_H = 1e-3  # hours are float32 sums of steps
 
@@ -38,7 +38,7 @@ class Constant:
         return torch.full((some.shape[0],), self.index, dtype=torch.int64, device=some.device)
 
 
-class Regimen:
+class FixedRegimen:
     """One row of the task's menu every so many hours from admission on, whatever the chart says.
 
     Args:

@@ -94,6 +94,7 @@ class DofetilideLabelRule:
         self._course: _Course | None = None
 
     def reset(self, mask: Tensor | None = None) -> None:
+        """Forget every course, or those of mask bool [B]: their next chart is the baseline visit."""
         if mask is None or self._course is None:
             self._course = None
             return

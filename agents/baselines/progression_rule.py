@@ -1,10 +1,10 @@
 """A cardiologist's rules for `ECGProgression-v0`: what guidelines say to do with what the ECG's probe reads.
 
-Sources (k unless a number is given): atrial fibrillation, ESC 2020 (doi 10.1093/eurheartj/ehaa612): anticoagulation from
-a CHA2DS2-VASc of 2 in men and 3 in women (Lip 2010, doi 10.1378/chest.09-1584), rhythm control by cardioversion, then
-drugs, then ablation; heart failure, ESC 2021 (doi 10.1093/eurheartj/ehab368): ACE inhibitor and beta-blocker, diuretic
-against congestion; hypertension, ESC/ESH 2018 (doi 10.1093/eurheartj/ehy339): ACE inhibitor first, a diuretic with it;
-chronic coronary syndromes, ESC 2019 (doi 10.1093/eurheartj/ehz425), and infarction, ESC 2017 (doi
+Sources (k unless a number is given): atrial fibrillation, ESC 2020 (doi 10.1093/eurheartj/ehaa612): anticoagulation
+from a CHA2DS2-VASc of 2 in men and 3 in women (Lip 2010, doi 10.1378/chest.09-1584), rhythm control by cardioversion,
+then drugs, then ablation; heart failure, ESC 2021 (doi 10.1093/eurheartj/ehab368): ACE inhibitor and beta-blocker,
+diuretic against congestion; hypertension, ESC/ESH 2018 (doi 10.1093/eurheartj/ehy339): ACE inhibitor first, a diuretic
+with it; chronic coronary syndromes, ESC 2019 (doi 10.1093/eurheartj/ehz425), and infarction, ESC 2017 (doi
 10.1093/eurheartj/ehx393): beta-blocker, ACE inhibitor, revascularisation; pacing, ESC 2021 (doi
 10.1093/eurheartj/ehab364): high-degree block and sick sinus; pulmonary embolism, ESC 2019 (doi
 10.1093/eurheartj/ehz405): anticoagulation. Intervals between visits are a choice in their spirit.
@@ -23,21 +23,31 @@ from world_models.quantities.progression import CODES, ORDERS, TREATMENTS
 
 __all__ = ["ProgressionRule", "cha2ds2_vasc"]
 
+# CHA2DS2-VASc (Lip 2010): a point from each age on, and the scores from which to anticoagulate (ESC 2020)
+POINT_FROM_YEARS = (65.0, 75.0)
+ANTICOAGULATE_MEN, ANTICOAGULATE_WOMEN = 2.0, 3.0
+# Time to the next visit, the first that holds; a choice
+MONTHS_AFTER_AN_EVENT, MONTHS_WATCHED, MONTHS_ILL, MONTHS_WELL = 1.0, 3.0, 6.0, 12.0
+# A reading of I49 is sick sinus or something else: so much of it counts towards a pacemaker; a choice
+SICK_SINUS_SHARE = 0.9
+
 _COLUMN = {q.name: i for i, q in enumerate(ORDERS)}
-
-
-def _points(has: Tensor, age_years: Tensor, female: Tensor) -> Tensor:
-    def one(*codes: str) -> Tensor:
-        return torch.stack([has[:, CODES.index(code)] for code in codes], -1).any(-1).to(torch.float32)
-
-    age = (age_years >= 65).to(torch.float32) + (age_years >= 75).to(torch.float32)
-    return (one("I50", "I42") + one("I10", "I11") + 2.0 * one("I63") + one("I21", "I25", "I70", "I73") + age
-            + female)  # fmt: skip
 
 
 def cha2ds2_vasc(chart: Chart, has: Tensor) -> Tensor:
     """Score [B], 0 to 8 (no chart here shows diabetes), from age, sex and the conditions has bool [B, C]."""
-    return _points(has, chart["age_years"], (chart["sex_female"] > 0.5).to(torch.float32))
+
+    def one(*codes: str) -> Tensor:
+        return _any_of(has, *codes).to(torch.float32)
+
+    age, very_old = ((chart["age_years"] >= years).to(torch.float32) for years in POINT_FROM_YEARS)
+    heart = one("I50", "I42") + one("I10", "I11") + 2.0 * one("I63") + one("I21", "I25", "I70", "I73")
+    return heart + (age + very_old) + (chart["sex_female"] > 0.5).to(torch.float32)
+
+
+def _any_of(has: Tensor, *codes: str) -> Tensor:
+    """bool [B]: whether one of the codes is among the conditions has bool [B, C]."""
+    return torch.stack([has[:, CODES.index(code)] for code in codes], -1).any(-1)
 
 
 class ProgressionRule:
@@ -76,20 +86,20 @@ class ProgressionRule:
         done = chart["treated"] > 0.5
 
         def any_of(*codes: str) -> Tensor:
-            return torch.stack([has[:, CODES.index(code)] for code in codes], -1).any(-1)
+            return _any_of(has, *codes)
 
         def had(treatment: str) -> Tensor:
             return done[:, TREATMENTS.index(treatment)]
 
-        surely = torch.maximum(read[:, CODES.index("I44")], 0.9 * read[:, CODES.index("I49")]) > self.sure
+        slowest = torch.maximum(read[:, CODES.index("I44")], SICK_SINUS_SHARE * read[:, CODES.index("I49")])
         fibrillates, low, failing = any_of("I48"), any_of("I95"), any_of("I50", "I42")
         ischaemic = any_of("I20", "I21")
-        pacemaker = surely & ~had("pacemaker")
+        pacemaker = (slowest > self.sure) & ~had("pacemaker")
         slow = any_of("I44") & ~had("pacemaker") & ~pacemaker  # what slows conduction further is kept from these
         bled = chart["bleeding"] > 0.5
 
         score = cha2ds2_vasc(chart, has)
-        needs = torch.where(chart["sex_female"] > 0.5, 3.0, 2.0)
+        needs = torch.where(chart["sex_female"] > 0.5, ANTICOAGULATE_WOMEN, ANTICOAGULATE_MEN)
         # fibrillation that has gone may come back: who was anticoagulated for it stays so
         anticoagulant = ((fibrillates | had("anticoagulant")) & (score >= needs)) | any_of("I26", "I82")
         cardioversion = fibrillates & ~had("cardioversion")
@@ -109,7 +119,8 @@ class ProgressionRule:
         soon = any_of("I21", "I26", "I30") | bled | cardioversion | pacemaker
         watched = any_of("I48", "I50", "I42", "I44", "I47", "I20", "I95", "I31", "I82")
         known = has.any(-1)
-        months = torch.where(soon, 1.0, torch.where(watched, 3.0, torch.where(known, 6.0, 12.0)))
+        months = torch.where(known, MONTHS_ILL, MONTHS_WELL)
+        months = torch.where(soon, MONTHS_AFTER_AN_EVENT, torch.where(watched, MONTHS_WATCHED, months))
         orders = torch.zeros(read.shape[0], len(ORDERS), device=read.device)
         for name, yes in given.items():
             orders[:, _COLUMN[name]] = yes.to(torch.float32)

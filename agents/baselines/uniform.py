@@ -18,7 +18,7 @@ class Uniform:
 
     Args:
         choices: rows of the menu, M; or for each of D orders how many levels it has (`Levels.counts`).
-        seed: of the agent's own luck; it has nothing to do with the patients'.
+        seed: of the agent's own random stream; it has nothing to do with the patients'.
     """
 
     name = "random"
@@ -35,7 +35,7 @@ class Uniform:
         self._key: Tensor | None = None
 
     def reset(self, mask: Tensor | None = None) -> None:
-        """None starts the agent's luck from the beginning; single rows need nothing forgotten."""
+        """None starts the agent's random stream from the beginning; single rows need nothing forgotten."""
         if mask is None:
             self._decision, self._key = 0, None
 
@@ -46,9 +46,9 @@ class Uniform:
             self._key = keys.from_seed(self.seed, some.shape[0], some.device)
         if self.levels:
             counts = torch.tensor(self.levels, device=some.device)
-            drawn = keys.bits(self._key, self._decision, "agent/uniform", (len(self.levels),)) % counts
+            levels = keys.bits(self._key, self._decision, "agent/uniform", (len(self.levels),)) % counts
             self._decision += 1
-            return drawn
+            return levels
         equal = torch.ones(self.choices, device=some.device)
         choice = keys.categorical(self._key, self._decision, "agent/uniform", equal)
         self._decision += 1

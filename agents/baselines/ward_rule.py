@@ -27,6 +27,10 @@ from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, ORDERS, inqui
 __all__ = ["KNOBS", "LARGEST", "Clinician", "Knob", "NoOrders", "StandardClinician", "TunedClinician", "tuned"]
 
 LARGEST = 3.0  # a knob turns no further than this, either way
+STEP_HOURS = 4.0  # of the ward's worlds as they ship
+GIVEN_FROM = 0.5  # of the standard amount: a smaller one is not given where only that can be had
+# One unit of a knob, in the logarithm of a dose and of the time between two of a test; a choice
+DOSE_SIZE, WAIT_SIZE = 0.4, 0.8
 
 
 class Knob(NamedTuple):
@@ -39,6 +43,7 @@ class Knob(NamedTuple):
 
     @property
     def name(self) -> str:
+        """Of the knob in tables and files."""
         return f"{self.kind} {self.target}"
 
 
@@ -51,18 +56,33 @@ _MULTIPLIED = {
     "urea_nitrogen_mg_dl": 0.3, "urine_output_ml_h": 0.3, "bnp_pg_ml": 0.5, "beta_hydroxybutyrate_mmol_l": 0.4,
 }  # fmt: skip
 _DOSED = (
-    "saline_ml", "ringers_lactate_ml", "norepinephrine_ug_kg_min", "vasopressin_units_min", "hydrocortisone_mg",
-    "piperacillin_tazobactam_g", "vancomycin_mg", "ceftriaxone_g", "meropenem_g", "furosemide_mg", "insulin_units_h",
-    "dextrose_g", "potassium_chloride_mmol", "bicarbonate_mmol", "ventilation_l_min", "acetaminophen_mg",
-    "metoprolol_mg", "renal_replacement_ml_kg_h", "ultrafiltration_ml_h",
-)  # fmt: skip
+    "saline_ml",
+    "ringers_lactate_ml",
+    "norepinephrine_ug_kg_min",
+    "vasopressin_units_min",
+    "hydrocortisone_mg",
+    "piperacillin_tazobactam_g",
+    "vancomycin_mg",
+    "ceftriaxone_g",
+    "meropenem_g",
+    "furosemide_mg",
+    "insulin_units_h",
+    "dextrose_g",
+    "potassium_chloride_mmol",
+    "bicarbonate_mmol",
+    "ventilation_l_min",
+    "acetaminophen_mg",
+    "metoprolol_mg",
+    "renal_replacement_ml_kg_h",
+    "ultrafiltration_ml_h",
+)
 
 KNOBS: tuple[Knob, ...] = (
     *(Knob("read", name, size, False) for name, size in _ADDED.items()),
     *(Knob("read", name, size, True) for name, size in _MULTIPLIED.items()),
-    *(Knob("dose", name, 0.4, True) for name in _DOSED),
+    *(Knob("dose", name, DOSE_SIZE, True) for name in _DOSED),
     # vital signs are taken every step, for next to nothing: no knob
-    *(Knob("wait", q.name, 0.8, True) for q in INQUIRIES if q.kind != "vital"),
+    *(Knob("wait", q.name, WAIT_SIZE, True) for q in INQUIRIES if q.kind != "vital"),
 )
 
 _READ = tuple(k for k in KNOBS if k.kind == "read")
@@ -91,7 +111,7 @@ def _highest(device: torch.device) -> Tensor:
     return torch.tensor([float(q.high) for q in INTERVENTIONS], device=device)
 
 
-def tuned(chart: Chart, knobs: Tensor, hours_per_step: float = 4.0) -> Tensor:
+def tuned(chart: Chart, knobs: Tensor, hours_per_step: float = STEP_HOURS) -> Tensor:
     """Orders [B, A] of the rule with knobs [B, P] (or [P], for all rows) in the columns of KNOBS.
 
     Raises:
@@ -126,6 +146,9 @@ class _Stateless:
     def reset(self, mask: Tensor | None = None) -> None:
         """Nothing is remembered."""
 
+    def narrow(self, rows: Tensor) -> None:
+        """All patients are alike to it."""
+
 
 class NoOrders(_Stateless):
     """Neither tests nor treatments."""
@@ -140,7 +163,7 @@ class NoOrders(_Stateless):
 class Clinician(_Stateless):
     """The rule, at the amounts it decides."""
 
-    def __init__(self, hours_per_step: float = 4.0, name: str = "clinician's rule") -> None:
+    def __init__(self, hours_per_step: float = STEP_HOURS, name: str = "clinician's rule") -> None:
         self.hours_per_step, self.name = hours_per_step, name
 
     def act(self, chart: Chart) -> Tensor:
@@ -151,14 +174,14 @@ class Clinician(_Stateless):
 class StandardClinician(Clinician):
     """The rule where only standard amounts can be had (`EHRWard-v0`): an order is given from half of one upwards."""
 
-    def __init__(self, hours_per_step: float = 4.0, name: str = "rule at standard amounts") -> None:
+    def __init__(self, hours_per_step: float = STEP_HOURS, name: str = "rule at standard amounts") -> None:
         super().__init__(hours_per_step, name)
         self._standard = torch.tensor([float(SWITCHES.standard[q.name]) for q in ORDERS])
 
     def act(self, chart: Chart) -> Tensor:
         """float32 [B, A]: every order is 0 or its standard amount."""
         standard = self._standard.to(chart["hours"].device)
-        return (super().act(chart) >= 0.5 * standard) * standard
+        return (super().act(chart) >= GIVEN_FROM * standard) * standard
 
     def switches(self, chart: Chart) -> Tensor:
         """int8 [B, A]: the same as an action of `EHRWard-v0`."""
@@ -166,13 +189,28 @@ class StandardClinician(Clinician):
 
 
 class TunedClinician(_Stateless):
-    """The rule with fixed knobs [P] (float32), the same for every patient and step."""
+    """The rule with fixed knobs float32 [P], the same for every patient, or [B, P], each patient's own.
 
-    def __init__(self, knobs: Tensor, hours_per_step: float = 4.0, name: str = "tuned rule") -> None:
-        if knobs.shape != (len(KNOBS),):
+    Raises:
+        ValueError: another number of knobs.
+    """
+
+    def __init__(self, knobs: Tensor, hours_per_step: float = STEP_HOURS, name: str = "tuned rule") -> None:
+        if knobs.ndim not in (1, 2) or knobs.shape[-1] != len(KNOBS):
             raise ValueError(f"the rule has {len(KNOBS)} knobs, got {tuple(knobs.shape)}; see KNOBS")
         self.knobs, self.hours_per_step, self.name = knobs, hours_per_step, name
+        self._here = knobs  # of the patients in the batch
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        """Begin with all patients again; single ones need nothing forgotten."""
+        if mask is None:
+            self._here = self.knobs
+
+    def narrow(self, rows: Tensor) -> None:
+        """Go on with the knobs of these rows [K]."""
+        if self.knobs.ndim == 2:
+            self._here = self._here[rows]
 
     def act(self, chart: Chart) -> Tensor:
         """float32 [B, A]: orders in their units."""
-        return tuned(chart, self.knobs.to(chart["hours"].device), self.hours_per_step)
+        return tuned(chart, self._here.to(chart["hours"].device), self.hours_per_step)

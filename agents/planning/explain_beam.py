@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from clinenv.envs.ecg_explain.task import ECGExplainTask
 from clinenv.simulator import Simulator
 from world_models import keys, tree
 from world_models.cardiac_jepa.explain import MAX_STEPS
@@ -39,7 +40,7 @@ class ExplainBeam:
         max_rows: states tried at once; problems are taken in groups so that memory stays bounded.
 
     Raises:
-        ValueError: a width, depth or max_rows below 1, or a negative penalty.
+        ValueError: a width, depth or max_rows below 1, a negative penalty, or a simulator of another task.
     """
 
     def __init__(
@@ -53,7 +54,11 @@ class ExplainBeam:
     ) -> None:
         if min(width, depth, max_rows) < 1:
             raise ValueError(f"width, depth and max_rows must be at least 1, got {width}, {depth}, {max_rows}")
-        penalty = float(simulator.task.step_cost if penalty is None else penalty)
+        task: object = simulator.task
+        if not isinstance(task, ECGExplainTask):
+            raise ValueError(f"beam search needs a simulator of ECGExplainTask, got one of {simulator.task.name}")
+        self._task = task
+        penalty = float(task.step_cost if penalty is None else penalty)
         if penalty < 0:
             raise ValueError(f"penalty must be 0 or more, got {penalty}; a negative one would reward length")
         self.simulator, self.width, self.depth, self.penalty = simulator, width, depth, penalty
@@ -68,7 +73,7 @@ class ExplainBeam:
         return torch.cat([self._search(tree.take(chart, part)) for part in rows.split(group)])
 
     def _search(self, chart: Chart) -> Tensor:
-        world, task = self.simulator.world, self.simulator.task
+        world, task = self.simulator.world, self._task
         count, moves = chart["days"].shape[0], len(self._moves)
         key = keys.from_seed(0, count, chart["days"].device)  # nothing here is left to chance
         state: Any = world.initial(key, world.read(chart))

@@ -12,14 +12,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from agents.planning.explain_posterior import TransitionPrior, missed_by_sets, singles_and_pairs, whitening
+from agents.planning.explain_posterior import (
+    TransitionPrior,
+    explain_world_of,
+    missed_by_sets,
+    singles_and_pairs,
+    whitening,
+)
 from clinenv.simulator import Simulator
 from world_models import tree
 from world_models.protocol import Chart
 
 __all__ = ["SHRINKAGES", "SMOOTHINGS", "TAUS", "Fitted", "distances", "fit", "fit_metric", "fit_prior", "missed"]
 
-SMOOTHINGS = (3.0, 10.0, 30.0)  # pairs that each rate is drawn to its neighbours with
+SMOOTHINGS = (3.0, 10.0, 30.0)  # pairs that each rate is pulled to its neighbours with
 SHRINKAGES = (0.05, 0.2, 0.5, 1.0)
 TAUS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0)
 DAYS_GROUPS = 3
@@ -43,8 +49,8 @@ def fit_prior(
 ) -> TransitionPrior:
     """From known pairs: condition [N, C] at the first ECG, action [N, C] in {-1, 0, 1}, days [N].
 
-    Each condition's rate is that among those at risk, drawn to the rate of all conditions, and within each of `groups`
-    equal parts of the pairs by days drawn to the condition's own. Rates among pairs that changed are rates among pairs
+    Each condition's rate is that among those at risk, pulled to the rate of all conditions, and within each of `groups`
+    equal parts of the pairs by days pulled to the condition's own. Rates among pairs that changed are rates among pairs
     that changed: where the pairs given are those alone, so must be the ones explained.
 
     Raises:
@@ -73,11 +79,11 @@ def fit_prior(
 @torch.no_grad()
 def missed(simulator: Simulator, chart: Chart, sought: Tensor) -> Tensor:
     """[N, Z]: the second latent less the one that the true transitions [N, C] lead to."""
-    return chart["z_goal"] - simulator.world.lead(chart["z_before"], sought, chart["days"])
+    return chart["z_goal"] - explain_world_of(simulator).lead(chart["z_before"], sought, chart["days"])
 
 
 def fit_metric(errors: Tensor, shrinkage: float = 0.2) -> Tensor:
-    """Lower triangle [Z, Z] of the covariance of errors [N, Z], drawn to the sphere of the same trace.
+    """Lower triangle [Z, Z] of the covariance of errors [N, Z], pulled to the sphere of the same trace.
 
     Linear shrinkage as of Ledoit & Wolf 2004 (k): fewer pairs than a covariance has entries leave its smallest
     directions far too small, and a distance lives on those. The mean is not taken off: a bias is an error too.
@@ -107,7 +113,7 @@ def fit(
     """From known pairs at their start, chart and their true transitions sought [N, C].
 
     The choice is by the mean reciprocal rank of the true set among all sets of one and two, which is less a matter of
-    luck than how often it comes first.
+    chance than how often it comes first.
 
     Raises:
         ValueError: fewer pairs than folds, or fewer than two folds.
@@ -135,10 +141,15 @@ def fit(
     best = int(gain.argmax())
     i, j, t = best // (len(shrinkages) * len(taus)), best // len(taus) % len(shrinkages), best % len(taus)
     return Fitted(
-        fit_prior(condition, sought, days, smoothings[i]), fit_metric(errors, shrinkages[j]), taus[t], smoothings[i],
-        shrinkages[j], float(gain.flatten()[best]), fit_prior(condition, sought, days, smoothings[int(alone.argmax())]),
-        float(alone.max()),
-    )  # fmt: skip
+        prior=fit_prior(condition, sought, days, smoothings[i]),
+        metric=fit_metric(errors, shrinkages[j]),
+        tau=taus[t],
+        smoothing=smoothings[i],
+        shrinkage=shrinkages[j],
+        reciprocal_rank=float(gain.flatten()[best]),
+        prior_alone=fit_prior(condition, sought, days, smoothings[int(alone.argmax())]),
+        prior_reciprocal_rank=float(alone.max()),
+    )
 
 
 def distances(

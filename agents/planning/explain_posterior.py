@@ -18,10 +18,18 @@ from torch import Tensor
 
 from clinenv.simulator import Simulator
 from world_models import tree
-from world_models.cardiac_jepa.explain import MAX_STEPS
+from world_models.cardiac_jepa.explain import MAX_STEPS, ExplainWorld
 from world_models.protocol import Chart
 
-__all__ = ["ExplainPosterior", "SetScore", "TransitionPrior", "missed_by_sets", "singles_and_pairs", "whitening"]
+__all__ = [
+    "ExplainPosterior",
+    "SetScore",
+    "TransitionPrior",
+    "explain_world_of",
+    "missed_by_sets",
+    "singles_and_pairs",
+    "whitening",
+]
 
 
 class TransitionPrior(NamedTuple):
@@ -38,10 +46,11 @@ class TransitionPrior(NamedTuple):
 
     @property
     def codes(self) -> int:
+        """C, the number of conditions."""
         return self.onset.shape[-1]
 
     def of_sets(self, chart: Chart, changed: Tensor) -> Tensor:
-        """[B, M] log odds of the sets changed bool [B, M, C], or [M, C] for all problems; transitions are independent."""
+        """Log odds [B, M] of the sets changed bool [B, M, C], or [M, C] for all; transitions are independent."""
         odds = self.log_odds(chart["condition_before"], chart["days"])
         return (odds.unsqueeze(1) * changed).sum(-1)
 
@@ -50,9 +59,11 @@ class SetScore(Protocol):
     """What is said for a set of transitions besides where it leads."""
 
     @property
-    def codes(self) -> int: ...  # conditions
+    def codes(self) -> int:
+        """C, the number of conditions."""
 
-    def of_sets(self, chart: Chart, changed: Tensor) -> Tensor: ...  # [B, M] for sets bool [B, M, C] or [M, C]
+    def of_sets(self, chart: Chart, changed: Tensor) -> Tensor:
+        """Score [B, M] of the sets changed bool [B, M, C], or [M, C] for all problems; higher is likelier."""
 
 
 class ExplainPosterior:
@@ -72,8 +83,8 @@ class ExplainPosterior:
         max_rows: latents tried at once; problems are taken in groups so that memory stays bounded.
 
     Raises:
-        ValueError: a width or max_rows below 1, a depth that no episode has time for, a negative tau, or a metric or
-            prior of other sizes than the world's.
+        ValueError: a width or max_rows below 1, a depth that no episode has time for, a negative tau, a metric or prior
+            of other sizes than the world's, or a simulator of another world.
     """
 
     def __init__(
@@ -95,7 +106,7 @@ class ExplainPosterior:
             raise ValueError(f"tau must be 0 or more, got {tau}; a negative one would reward error")
         self.simulator, self.prior, self.tau, self.name = simulator, prior, float(tau), name
         self.width, self.depth, self.max_rows = width, depth, max_rows
-        self.codes = len(simulator.world.codes)
+        self.codes = len(explain_world_of(simulator).codes)
         if prior.codes != self.codes:
             raise ValueError(f"the prior is of {prior.codes} conditions, the world of {self.codes}")
         size = next(q.shape[0] for q in simulator.world.measures if q.name == "z_goal")
@@ -151,6 +162,17 @@ class ExplainPosterior:
         return answer
 
 
+def explain_world_of(simulator: Simulator) -> ExplainWorld:
+    """The simulator's world, in which a decider proposes transitions.
+
+    Raises:
+        ValueError: it is another world.
+    """
+    if not isinstance(simulator.world, ExplainWorld):
+        raise ValueError(f"explanations need a simulator of ExplainWorld, got one of {type(simulator.world).__name__}")
+    return simulator.world
+
+
 def singles_and_pairs(codes: int, depth: int = 2, device: torch.device | str = "cpu") -> Tensor:
     """bool [M, C]: each condition that may change, and with a depth of 2 each two of them."""
     one = torch.eye(codes, dtype=torch.bool, device=device)
@@ -166,7 +188,7 @@ def missed_by_sets(simulator: Simulator, chart: Chart, changed: Tensor) -> Tenso
     found = changed * (1.0 - 2.0 * condition).unsqueeze(1)
     times = found.shape[1]
     before = chart["z_before"].repeat_interleave(times, 0)
-    led = simulator.world.lead(before, found.flatten(0, 1), days.repeat_interleave(times, 0))
+    led = explain_world_of(simulator).lead(before, found.flatten(0, 1), days.repeat_interleave(times, 0))
     return chart["z_goal"].unsqueeze(1) - led.reshape(len(days), times, -1)
 
 

@@ -1,8 +1,8 @@
-"""The cross-entropy method over the parameters of a policy: draw some, try each on the same patients, keep the best.
+"""The cross-entropy method over the parameters of a policy: sample, try each on the same patients, keep the best.
 
 Rubinstein 1999, doi 10.1023/A:1010091220143, with a diagonal normal proposal and a smoothed refit. Unlike
 `agents.planning.cem` it decides once, before any patient comes. Every candidate of an iteration meets the same patients
-with the same luck, and the next iteration meets others, so that no candidate lives on a lucky draw.
+with the same chance, and the next iteration meets others, so that no candidate lives on chance.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import Tensor
 from agents.planning.risk import Mean, Risk
 from world_models import keys
 
-__all__ = ["ParameterCEM", "search"]
+__all__ = ["EvaluateParameters", "ParameterCEM", "search"]
 
 # (parameters [K, P], iteration) -> returns [K, N] of the iteration's N patients
-Evaluate = Callable[[Tensor, int], Tensor]
+EvaluateParameters = Callable[[Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ParameterCEM:
     """How long to search: iterations * candidates * patients courses."""
 
     iterations: int = 16
-    candidates: int = 32  # drawn in pairs on both sides of the mean
+    candidates: int = 32  # sampled in pairs on both sides of the mean
     elites: int = 8
     spread: float = 0.5  # SD of the first proposal
     least_spread: float = 0.1  # below it a refit does not go: with noisy scores a proposal shrinks by chance
@@ -42,7 +42,7 @@ class ParameterCEM:
 
 
 def search(
-    evaluate: Evaluate,
+    evaluate: EvaluateParameters,
     start: Tensor,
     config: ParameterCEM,
     seed: int = 0,
@@ -55,7 +55,7 @@ def search(
     Args:
         evaluate: returns of each candidate on the iteration's patients.
         start: [P] first mean.
-        seed: of the drawing.
+        seed: of the sampling.
         risk: how a candidate's returns become one score, higher is better (default: the mean).
         limit: parameters stay within -limit .. limit.
         progress: called with the iteration and the mean score of its candidates.
@@ -65,11 +65,11 @@ def search(
     key = keys.fold(keys.from_seed(seed, config.candidates // 2), "agent/parameters")
     for iteration in range(config.iterations):
         noise = keys.normal(key, iteration, "candidates", (len(start),)).to(start)
-        drawn = mean + sd * torch.cat([noise, -noise])
+        candidates = mean + sd * torch.cat([noise, -noise])
         if limit is not None:
-            drawn = drawn.clamp(-limit, limit)
-        score = risk(evaluate(drawn, iteration))
-        best = drawn[score.topk(config.elites).indices]
+            candidates = candidates.clamp(-limit, limit)
+        score = risk(evaluate(candidates, iteration))
+        best = candidates[score.topk(config.elites).indices]
         mean = mean + config.rate * (best.mean(0) - mean)
         spread = ((best - mean).square().mean(0)).sqrt()
         sd = (sd + config.spread_rate * (spread - sd)).clamp_min(config.least_spread)

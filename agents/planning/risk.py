@@ -18,6 +18,8 @@ __all__ = ["CVaR", "Mean", "MeanMinusSigma", "Risk"]
 
 @runtime_checkable
 class Risk(Protocol):
+    """Anything called as below."""
+
     def __call__(self, samples: Tensor) -> Tensor:
         """[..., P] samples of a return -> [...] score, higher is better."""
 

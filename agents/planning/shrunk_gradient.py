@@ -1,6 +1,6 @@
 """Uphill in a policy's parameters by a gradient that believes each reward term only as far as its noise allows.
 
-Every patient is met twice with the same luck, with the parameters moved by +z and by -z, z a normal draw of his own
+Every patient is met twice with the same chance, with the parameters moved by +z and by -z, z a normal sample of his own
 (antithetic evolution strategies: Salimans 2017, arXiv 1703.03864). Half the difference, regressed on z, is the slope.
 A return mixes what is almost certain (what a test costs) with what hardly is (who dies), and the second drowns the
 first. So the gradient is taken term by term, each shrunk towards 0 by empirical Bayes (James & Stein 1961; Efron &
@@ -9,7 +9,7 @@ Morris 1973, doi 10.2307/2284155): of a term whose slopes are no larger than the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from world_models import keys
 __all__ = ["ShrunkGradient", "climb", "shrunk"]
 
 # (parameters [N, P], int64 [N] which patient of the look, look) -> name -> [N], terms that add up to the return.
-# Equal patients of an equal look meet equal luck.
+# Equal patients of an equal look meet equal chance.
 EvaluateTerms = Callable[[Tensor, Tensor, int], Mapping[str, Tensor]]
 
 
@@ -59,7 +59,7 @@ def climb(
     Args:
         evaluate: the return's terms.
         start: [P].
-        seed: of the drawing.
+        seed: of the sampling.
         limit: parameters stay within -limit .. limit.
         together: terms that are one fate (death, discharge) and are summed before anything else.
         progress: called with the round and the gain of its stride.
@@ -82,9 +82,9 @@ def climb(
             tried = torch.stack([here, *(here + gradient / size * stride for stride in config.strides)])
             tried = _within(tried, limit)
             found = evaluate(tried.repeat_interleave(config.judged, 0), judged.repeat(len(tried)), 2 * look + 1)
-            gains = sum(found.values()).view(len(tried), config.judged)
+            gains = _total(list(found.values())).view(len(tried), config.judged)
             gains = gains - gains[:1]  # paired with staying
-            # a stride is worth what it gained less its standard error: the best of several lucky ones is not enough
+            # a stride is worth what it gained less its standard error: the best of several by chance is not enough
             score = gains.mean(1) - gains.std(1, correction=0) / config.judged**0.5
             best = int(score.argmax())
             here, gain = tried[best], float(gains[best].mean())
@@ -95,11 +95,15 @@ def climb(
     return here
 
 
+def _total(terms: Sequence[Tensor]) -> Tensor:
+    return sum(terms[1:], terms[0])
+
+
 def _within(parameters: Tensor, limit: float | None) -> Tensor:
     return parameters if limit is None else parameters.clamp(-limit, limit)
 
 
 def _grouped(terms: Mapping[str, Tensor], together: tuple[tuple[str, ...], ...]) -> list[Tensor]:
     joined = {name for group in together for name in group}
-    groups = [sum(terms[name] for name in group) for group in together]
+    groups = [_total([terms[name] for name in group]) for group in together]
     return [*groups, *(value for name, value in terms.items() if name not in joined)]

@@ -20,6 +20,7 @@ class Preset:
     settings: dict[str, Any] = field(default_factory=dict)  # arguments of SB3's class
 
     def to_json(self) -> dict[str, Any]:
+        """The fields as plain values."""
         return asdict(self)
 
     def but(self, **changes: Any) -> Preset:
@@ -69,11 +70,18 @@ DQN = Preset(
 PRESETS: dict[str, Preset] = {"ppo": PPO, "dqn": DQN}
 
 # Ten years are 10 to 120 visits, and treatments act slowly. No discount: one a visit would pay for short intervals. The
-# cost is worth what a major bleed or a forbidden drug costs in QALYs, about. Ten levels are chosen at once, so exploration
-# needs no more.
+# cost is worth what a major bleed or a forbidden drug costs in QALYs, about. Ten levels are chosen at once, so
+# exploration needs no more.
 PROGRESSION_PPO = PPO.but(
     cost_weight=0.03,
-    settings={**PPO.settings, "n_steps": 32, "batch_size": 1024, "learning_rate": 5e-4, "gamma": 1.0, "ent_coef": 0.003},
+    settings={
+        **PPO.settings,
+        "n_steps": 32,
+        "batch_size": 1024,
+        "learning_rate": 5e-4,
+        "gamma": 1.0,
+        "ent_coef": 0.003,
+    },
 )
 
 # At most eight steps, most of the reward in the first two.

@@ -1,11 +1,11 @@
 """A trained SB3 policy on disk: safetensors and JSON, no pickle, so that loading one runs nobody's code.
 
-    policy.safetensors     the policy's parameters
-    optimizer.safetensors  the optimiser's moments, to go on training
-    policy.json            the algorithm, its preset, the layout of the observation, how far training got, and the seal
-                           over all three (`world_models.sealed`)
+policy.safetensors     the policy's parameters
+optimizer.safetensors  the optimiser's moments, to go on training
+policy.json            the algorithm, its preset, the layout of the observation, how far training got, and the seal
+                       over all three (`world_models.sealed`)
 
-    python -m agents.sb3.store FOLDER    seals a folder of an earlier version, or one that was changed on purpose
+python -m agents.sb3.store FOLDER    seals a folder of an earlier version, or one that was changed on purpose
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def save(model: BaseAlgorithm, folder: Path, config: dict[str, Any]) -> None:
     config = {
         **config,
         "steps_done": int(model.num_timesteps),
-        "updates_done": int(getattr(model, "_n_updates", 0)),
+        "updates_done": int(model._n_updates),
         "observation": _box_to_json(model.observation_space),
         "action": _action_to_json(model.action_space),
     }
@@ -104,8 +104,15 @@ def load_policy(folder: Path, device: torch.device | str = "cpu") -> tuple[BaseP
     read_config(folder)
     with FORM.opened(folder) as found:
         config = found.config
-        policy = filled(found, lambda: (POLICIES[config["algo"]], _box_from_json(config["observation"]),
-                                        _action_from_json(config["action"]), config["preset"]["net_arch"]))  # fmt: skip
+        policy = filled(
+            found,
+            lambda: (
+                POLICIES[config["algo"]],
+                _box_from_json(config["observation"]),
+                _action_from_json(config["action"]),
+                config["preset"]["net_arch"],
+            ),
+        )
     policy.set_training_mode(False)
     return policy.to(device), config
 
@@ -156,7 +163,9 @@ def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _count(config: Mapping[str, Any], name: str, folder: Path) -> int:
     value = config.get(name)
     if type(value) is not int or value < 0:
-        raise CheckpointError(f"{folder / FORM.json} has {name}={value!r}, not a whole number of at least 0; train it again")
+        raise CheckpointError(
+            f"{folder / FORM.json} has {name}={value!r}, not a whole number of at least 0; train it again"
+        )
     return value
 
 
@@ -166,7 +175,7 @@ def _action_to_json(space: spaces.Space) -> dict[str, Any]:
     if isinstance(space, spaces.MultiDiscrete):
         return {"levels": [int(n) for n in space.nvec]}
     if isinstance(space, spaces.MultiBinary):
-        return {"switches": int(space.n)}
+        return {"switches": int(np.prod(space.n))}
     return _box_to_json(space)
 
 
@@ -178,7 +187,9 @@ def _action_from_json(action: dict[str, Any]) -> spaces.Space:
     return spaces.MultiBinary(action["switches"]) if "switches" in action else _box_from_json(action)
 
 
-def _box_to_json(box: spaces.Box) -> dict[str, Any]:
+def _box_to_json(box: spaces.Space) -> dict[str, Any]:
+    if not isinstance(box, spaces.Box):
+        raise ValueError(f"a policy is kept for spaces of numbers, and this one's is {box}")
     return {"low": np.asarray(box.low).tolist(), "high": np.asarray(box.high).tolist()}
 
 

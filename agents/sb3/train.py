@@ -25,11 +25,12 @@ from tqdm import tqdm
 import clinenv  # noqa: F401  (registers the ids)
 from agents.sb3 import store
 from agents.sb3.presets import Preset, preset_for
-from agents.sb3.vec_env import SB3VecEnv
+from agents.sb3.vec_env import SB3VecEnv, clinical
 from clinenv.interface import Interface
 from clinenv.registration import ENVIRONMENTS
 from world_models import catalog, checkpoint
 from world_models.command_line import MOST_THREADS, folder, number, whole
+from world_models.protocol import WorldModel
 
 __all__ = ["main", "train", "weights_sum"]
 
@@ -83,7 +84,7 @@ class _Report(BaseCallback):
         self.metrics.close()
 
 
-def weights_sum(world: Any) -> str | None:
+def weights_sum(world: str | Path | WorldModel) -> str | None:
     """SHA-256 of a learned world's weights, for a world given by its name or folder; None where there are none."""
     if not isinstance(world, str):
         return None
@@ -94,7 +95,7 @@ def weights_sum(world: Any) -> str | None:
     return checkpoint.sha256(folder) if folder.is_dir() else None
 
 
-def _make(env_id: str, preset: Preset, world: Any, **kwargs: Any) -> VectorEnv:
+def _make(env_id: str, preset: Preset, world: str | Path | WorldModel, **kwargs: Any) -> VectorEnv:
     return gym.make_vec(
         env_id, num_envs=preset.num_envs, vectorization_mode="vector_entry_point", world=world, **kwargs
     )
@@ -104,7 +105,7 @@ def train(
     out: str | Path,
     steps: int,
     algo: str = "ppo",
-    world: Any = "ecg-wm-small",
+    world: str | Path | WorldModel = "ecg-wm-small",
     env_id: str = "ECGDrug-v0",
     preset: Preset | None = None,
     seed: int = 0,
@@ -140,7 +141,7 @@ def train(
     config = {
         "algo": algo,
         "env_id": env_id,
-        "world": world if isinstance(world, str) else getattr(world, "name", type(world).__name__),
+        "world": world if isinstance(world, str) else world.name,
         "world_sha256": weights_sum(world),
         "preset": json.loads(json.dumps(preset.to_json())),
         "seed": seed,
@@ -158,7 +159,8 @@ def train(
     try:
         # Course and horizon are the same 24 steps for everyone and the hour is observed: the end is the end.
         vec = SB3VecEnv(envs, cost_weight=preset.cost_weight, bootstrap_truncated=False)
-        config["observation_names"] = list(Interface(envs.unwrapped.world, envs.unwrapped.task).layout.names)
+        patients = clinical(envs)
+        config["observation_names"] = list(Interface(patients.world, patients.task).layout.names)
         settings = dict(preset.settings)
         if preset.decay:
             top = settings["learning_rate"]
@@ -181,6 +183,7 @@ def train(
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The command line; the exit status is 2 where nothing could be trained, and the message says why."""
     parser = argparse.ArgumentParser(prog="python -m agents.sb3.train", description=__doc__)
     parser.add_argument("--algo", choices=sorted(_ALGORITHMS), default="ppo")
     parser.add_argument("--env", default="ECGDrug-v0", help="environment id")
@@ -189,7 +192,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
     parser.add_argument("--num-envs", type=whole(1, 1 << 20), help="patients at once (default: the preset's)")
     parser.add_argument("--cost-weight", type=number(0, 1e6), help="what one unit of safety cost is worth in return")
-    parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1, help="torch threads; networks this small gain from one only")
+    threads = "torch threads; networks this small gain from one only"
+    parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1, help=threads)
     parser.add_argument("--fresh", action="store_true", help="start anew even if --out holds a policy")
     parser.add_argument("--out", type=folder, required=True, help="folder for the policy")
     args = parser.parse_args(argv)
@@ -200,9 +204,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.cost_weight is not None:
         preset = preset.but(cost_weight=args.cost_weight)
     try:
-        train(
-            args.out, args.steps, args.algo, args.world, args.env, preset, seed=args.seed, resume=not args.fresh
-        )
+        train(args.out, args.steps, args.algo, args.world, args.env, preset, seed=args.seed, resume=not args.fresh)
     except (ValueError, OSError) as error:
         parser.exit(2, f"error: {error}\n")
     print(f"policy in {args.out}")

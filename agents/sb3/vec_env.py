@@ -1,4 +1,4 @@
-"""ClinicalVectorEnv as a Stable-Baselines3 VecEnv: one batch, no processes, numpy at the door.
+"""ClinicalVectorEnv as a Stable-Baselines3 VecEnv: one batch, no processes, numpy on the outside.
 
 SB3 wants same-step autoreset with the last observation of an episode under `terminal_observation`, the reason of its
 end under `TimeLimit.truncated`, and takes no gymnasium VectorEnv.
@@ -16,7 +16,9 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-__all__ = ["SB3VecEnv"]
+from clinenv.vector_env import ClinicalVectorEnv
+
+__all__ = ["SB3VecEnv", "clinical"]
 
 
 def _array(value: Any) -> Any:
@@ -26,8 +28,21 @@ def _array(value: Any) -> Any:
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
 
 
+def clinical(env: VectorEnv) -> ClinicalVectorEnv:
+    """The batch of patients beneath the wrappers.
+
+    Raises:
+        TypeError: it is none of clinenv's.
+    """
+    if not isinstance(env.unwrapped, ClinicalVectorEnv):
+        raise TypeError(f"this needs a vector environment of clinenv, got {type(env.unwrapped).__name__}")
+    return env.unwrapped
+
+
 class SB3VecEnv(VecEnv):
-    """Args:
+    """A batch of patients as SB3's algorithms take it.
+
+    Args:
         env: a gymnasium VectorEnv made with autoreset_mode=AutoresetMode.SAME_STEP whose info has `cost` [N] (all of
             ours do).
         cost_weight: the reward SB3 sees is reward - cost_weight * cost (a fixed Lagrange multiplier).
@@ -39,7 +54,7 @@ class SB3VecEnv(VecEnv):
     """
 
     def __init__(self, env: VectorEnv, cost_weight: float = 0.0, bootstrap_truncated: bool = True) -> None:
-        mode = env.metadata.get("autoreset_mode", getattr(env, "autoreset_mode", None))
+        mode = env.metadata.get("autoreset_mode")
         if mode != AutoresetMode.SAME_STEP:
             raise ValueError(
                 f"SB3 needs same-step autoreset and this environment has {mode}; make it with "
@@ -55,7 +70,7 @@ class SB3VecEnv(VecEnv):
         self._return = np.zeros(env.num_envs)  # of the reward as the task gives it, without the cost
         self._cost = np.zeros(env.num_envs)
         self._length = np.zeros(env.num_envs, dtype=np.int64)
-        self._extra: dict[str, list[Any]] = {}  # attributes set for single rows
+        self._of_rows: dict[str, dict[int, Any]] = {}  # attributes set for single rows, by name and row
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> VecEnvObs:
@@ -63,11 +78,12 @@ class SB3VecEnv(VecEnv):
         seeds, options = self._seeds, [o for o in self._options if o]
         if len({repr(o) for o in options}) > 1:
             raise ValueError("all rows of a batch share their reset options; pass one dict to set_options")
-        given = None if any(s is None for s in seeds) else [int(s) for s in seeds]
+        known = [int(s) for s in seeds if s is not None]
+        seed: Any = known if len(known) == len(seeds) else None  # gymnasium takes lists, and types one number alone
         # Consecutive seeds are what one number means to the batch.
-        if given is not None and given == list(range(given[0], given[0] + len(given))):
-            given = given[0]
-        obs, _ = self.env.reset(seed=given, options=options[0] if options else None)
+        if seed is not None and known == list(range(known[0], known[0] + len(known))):
+            seed = known[0]
+        obs, _ = self.env.reset(seed=seed, options=options[0] if options else None)
         self._reset_seeds()
         self._reset_options()
         self._return[:], self._cost[:], self._length[:] = 0.0, 0.0, 0
@@ -75,9 +91,15 @@ class SB3VecEnv(VecEnv):
         return _array(obs)
 
     def step_async(self, actions: np.ndarray) -> None:
+        """Keep the actions [N, ...] for `step_wait`."""
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
+        """Observations [N, ...], rewards less the weighed cost float32 [N], ends bool [N], and an info a row.
+
+        A row that ended shows its next patient; its info has `terminal_observation`, `TimeLimit.truncated` and
+        `episode`: return (without the cost), length, seconds since the start, and summed cost.
+        """
         obs, reward, terminated, truncated, info = self.env.step(self._actions)
         reward, terminated, truncated = _array(reward), _array(terminated), _array(truncated)
         done = np.logical_or(terminated, truncated)
@@ -108,25 +130,22 @@ class SB3VecEnv(VecEnv):
         return cost
 
     def close(self) -> None:
+        """Close the environment beneath."""
         self.env.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        rows = list(self._get_indices(indices))
-        if attr_name in self._extra:
-            return [self._extra[attr_name][i] for i in rows]
-        value = getattr(self.env, attr_name)
-        return [value for _ in rows]
+        """The attribute of each row: its own where `set_attr` gave it one, else the batch's."""
+        own = self._of_rows.get(attr_name, {})
+        return [own[i] if i in own else getattr(self.env, attr_name) for i in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set on the whole batch when `indices` is None; otherwise kept for those rows (read back by get_attr)."""
         rows = list(self._get_indices(indices))
         if len(rows) == self.num_envs:
-            self._extra.pop(attr_name, None)
+            self._of_rows.pop(attr_name, None)
             setattr(self.env, attr_name, value)
-            return
-        kept = self._extra.setdefault(attr_name, [getattr(self.env, attr_name, None)] * self.num_envs)
-        for i in rows:
-            kept[i] = value
+        else:
+            self._of_rows.setdefault(attr_name, {}).update({i: value for i in rows})
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
@@ -144,5 +163,6 @@ class SB3VecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[np.ndarray | None]:
+        """A picture uint8 [H, W, 3] a row, or None where the environment renders nothing."""
         frames = self.env.render()
-        return list(frames) if frames is not None else [None] * self.num_envs
+        return [None] * self.num_envs if frames is None else [np.asarray(frame) for frame in frames]

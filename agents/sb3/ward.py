@@ -30,16 +30,17 @@ from torch import Tensor
 import clinenv  # noqa: F401  (registers the ids)
 from agents.baselines.ward_rule import KNOBS, LARGEST, tuned
 from agents.sb3 import store
-from agents.sb3.vec_env import SB3VecEnv
+from agents.sb3.vec_env import SB3VecEnv, clinical
+from clinenv.envs.ehr_ward.orders import SWITCHES
 from clinenv.interface import Interface
 from clinenv.simulator import Simulator
 from world_models.checkpoint import CheckpointError
-from world_models.protocol import Chart
+from world_models.protocol import Chart, WorldModel
 from world_models.sealed import Form, command_line
 
-__all__ = ["FORMS", "KnobVecEnv", "WardPolicy", "WardPPO", "train_ward"]
+__all__ = ["OUTPUTS", "KnobVecEnv", "WardPolicy", "WardPPO", "train_ward"]
 
-FORMS = ("switches", "knobs")  # what the policy puts out
+OUTPUTS = ("switches", "knobs")  # what the policy puts out
 FORM = Form(store.FORM.json, (store.POLICY,), "python -m agents.sb3.ward")
 
 
@@ -62,8 +63,8 @@ class WardPPO:
     net_arch: tuple[int, ...] = (64, 64)
 
     def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise ValueError(f"form {self.form!r} is unknown; choose one of {', '.join(FORMS)}")
+        if self.form not in OUTPUTS:
+            raise ValueError(f"form {self.form!r} is unknown; choose one of {', '.join(OUTPUTS)}")
 
 
 class KnobVecEnv(SB3VecEnv):
@@ -72,11 +73,13 @@ class KnobVecEnv(SB3VecEnv):
     def __init__(self, env: VectorEnv, cost_weight: float = 0.0) -> None:
         super().__init__(env, cost_weight, bootstrap_truncated=False)
         self.action_space = gym.spaces.Box(-LARGEST, LARGEST, (len(KNOBS),), np.float32)
-        self._hours = float(env.unwrapped.world.hours_per_step)
+        self._patients = clinical(env)
+        self._hours = float(self._patients.world.hours_per_step)
 
     def step_wait(self) -> VecEnvStepReturn:
+        """As in `SB3VecEnv`, with the orders that the rule gives with these knobs."""
         knobs = torch.as_tensor(np.asarray(self._actions, np.float32))
-        self._actions = tuned(self.env.unwrapped.chart, knobs, self._hours).numpy()
+        self._actions = tuned(self._patients.chart, knobs, self._hours).numpy()
         return super().step_wait()
 
 
@@ -110,6 +113,9 @@ class WardPolicy:
     def reset(self, mask: Tensor | None = None) -> None:
         """The policy remembers nothing."""
 
+    def narrow(self, rows: Tensor) -> None:
+        """All patients are alike to it."""
+
     @torch.no_grad()
     def act(self, chart: Chart) -> Tensor:
         """float32 [B, A]: orders in their units."""
@@ -139,7 +145,7 @@ class _Progress(BaseCallback):
 def train_ward(
     out: str | Path,
     steps: int,
-    world: Any = "ehr-ward-small",
+    world: str | Path | WorldModel = "ehr-ward-small",
     config: WardPPO | None = None,
     seed: int = 0,
     first_patient: int = 0,
@@ -160,8 +166,8 @@ def train_ward(
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     folder = Path(out)
-    name = str(world) if isinstance(world, str | Path) else getattr(world, "name", type(world).__name__)
-    made = {"steps": steps, "world": name, "seed": seed, "first_patient": first_patient}
+    name = str(world) if isinstance(world, str | Path) else world.name
+    made: dict[str, Any] = {"steps": steps, "world": name, "seed": seed, "first_patient": first_patient}
     made |= json.loads(json.dumps(asdict(config)))
     if (folder / FORM.json).exists():
         with FORM.opened(folder) as found:
@@ -170,47 +176,75 @@ def train_ward(
         if differing:
             raise ValueError(f"{folder} holds a policy with another {', '.join(differing)}; choose another folder")
         return folder
-    unit = {"action_unit": "units"} if config.form == "knobs" else {}
-    env_id = "EHRWardDose-v0" if config.form == "knobs" else "EHRWard-v0"
+    knobs = config.form == "knobs"
+    settings: dict[str, Any] = {"world": world, "autoreset_mode": AutoresetMode.SAME_STEP}
+    if knobs:
+        settings["action_unit"] = "units"
     envs = gym.make_vec(
-        env_id, num_envs=config.num_envs, vectorization_mode="vector_entry_point", world=world,
-        autoreset_mode=AutoresetMode.SAME_STEP, **unit,
-    )  # fmt: skip
-    batch = min(config.batch_size, config.n_steps * config.num_envs)
+        "EHRWardDose-v0" if knobs else "EHRWard-v0",
+        num_envs=config.num_envs,
+        vectorization_mode="vector_entry_point",
+        **settings,
+    )
     try:
-        knobs = config.form == "knobs"
         vec = KnobVecEnv(envs, config.cost_weight) if knobs else SB3VecEnv(envs, config.cost_weight, False)
-        settings = {"log_std_init": config.log_std} if knobs else {}
-        model = PPO(
-            "MlpPolicy", vec, seed=seed, device="cpu", n_steps=config.n_steps, batch_size=batch,
-            n_epochs=config.n_epochs, learning_rate=lambda left: config.learning_rate * left, gamma=config.gamma,
-            gae_lambda=config.gae_lambda, ent_coef=config.ent_coef, target_kl=config.target_kl,
-            policy_kwargs={"net_arch": list(config.net_arch), **settings},
-        )  # fmt: skip
-        if knobs:  # begin as the rule
-            torch.nn.init.zeros_(model.policy.action_net.weight)
-            torch.nn.init.zeros_(model.policy.action_net.bias)
+        model = _untrained(config, vec, seed)
         vec.seed(first_patient)
         model.learn(steps, callback=_Progress(progress))
-        made["observation_names"] = list(Interface(envs.unwrapped.world, envs.unwrapped.task).layout.names)
+        patients = clinical(envs)
+        made["observation_names"] = list(Interface(patients.world, patients.task).layout.names)
     finally:
         envs.close()
     FORM.write(folder, made, [save_tensors(store.plain(model.policy.state_dict()))])
     return folder
 
 
+def _untrained(config: WardPPO, vec: SB3VecEnv, seed: int) -> PPO:
+    """PPO before its first step; on the knobs, the policy is the rule."""
+    policy: dict[str, Any] = {"net_arch": list(config.net_arch)}
+    if config.form == "knobs":
+        policy["log_std_init"] = config.log_std
+    model = PPO(
+        "MlpPolicy",
+        vec,
+        seed=seed,
+        device="cpu",
+        n_steps=config.n_steps,
+        batch_size=min(config.batch_size, config.n_steps * config.num_envs),
+        n_epochs=config.n_epochs,
+        learning_rate=lambda left: config.learning_rate * left,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+        ent_coef=config.ent_coef,
+        target_kl=config.target_kl,
+        policy_kwargs=policy,
+    )
+    if config.form == "knobs":
+        last = model.policy.action_net
+        assert isinstance(last, torch.nn.Linear)
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.zeros_(last.bias)
+    return model
+
+
 def _load(folder: Path, interface: Interface) -> tuple[ActorCriticPolicy, str]:
+    """The policy of a folder, and its form."""
     if not (folder / FORM.json).exists():
-        raise FileNotFoundError(f"{folder / FORM.json} is not there; train a policy first with agents.sb3.ward.train_ward")
+        raise FileNotFoundError(
+            f"{folder / FORM.json} is not there; train a policy first with agents.sb3.ward.train_ward"
+        )
     with FORM.opened(folder) as found:
         made = found.config
-        if made.get("form") not in FORMS:
-            raise CheckpointError(f"{folder / FORM.json} has form={made.get('form')!r}; there are: {', '.join(FORMS)}")
+        if made.get("form") not in OUTPUTS:
+            raise CheckpointError(
+                f"{folder / FORM.json} has form={made.get('form')!r}; there are: {', '.join(OUTPUTS)}"
+            )
         if made.get("observation_names") != list(interface.layout.names):
             raise ValueError("the policy was trained on another layout of the chart; train one for this task")
         box = gym.spaces.Box(-LARGEST, LARGEST, (len(KNOBS),), np.float32)
-        space = box if made["form"] == "knobs" else gym.spaces.MultiBinary(len(interface.task.actions))
+        space = box if made["form"] == "knobs" else gym.spaces.MultiBinary(len(SWITCHES))
         policy = store.filled(found, lambda: (ActorCriticPolicy, interface.view.space, space, made["net_arch"]))
+    assert isinstance(policy, ActorCriticPolicy)
     return policy, made["form"]
 
 

@@ -23,22 +23,21 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from agents.baselines.constant import Regimen, no_treatment
+from agents.baselines.constant import FixedRegimen, no_treatment
 from agents.baselines.ecg_rules import HALF_MG, HOURS_BETWEEN_DOSES, DofetilideLabelRule, menu_row
 from agents.baselines.uniform import Uniform
-from agents.planning.controller import PRESETS as PLANNERS
-from agents.planning.controller import WorldPlanner
+from agents.planning.controller import PLANNER_PRESETS, WorldPlanner
 from agents.planning.risk import MeanMinusSigma
 from agents.protocol import Agent, menu_of
-from agents.rollout import Episodes, admission_factors, format_table, judge, paired_table
+from agents.rollout import EpisodeResults, admission_factors, format_table, judge, mean_results, paired_table
 from agents.sb3.policy_agent import PolicyAgent
 from agents.sb3.presets import PRESETS
 from agents.sb3.train import train, weights_sum
-from benchmarks.common.paired import average, with_promise
+from benchmarks.common.paired import with_promise
 from benchmarks.common.results import RESULTS, made_by, write_csv, write_figure, write_json
 from clinenv.envs.ecg_drug.task import ECGDrugTask
 from clinenv.simulator import Simulator
-from world_models import catalog, keys
+from world_models import catalog, keys, tree
 
 MODULE = "benchmarks.ecg_drug.policies"
 REFERENCE = "dofetilide label rule"
@@ -115,7 +114,7 @@ class _Judge:
         return {
             "no treatment": no_treatment(),
             "random": Uniform(menu.shape[0], seed=self.args.seed),
-            BLIND: Regimen(menu_row(menu, self.drugs, dofetilide_mg=HALF_MG), HOURS_BETWEEN_DOSES, BLIND),
+            BLIND: FixedRegimen(menu_row(menu, self.drugs, dofetilide_mg=HALF_MG), HOURS_BETWEEN_DOSES, BLIND),
             REFERENCE: DofetilideLabelRule(menu, self.drugs),
         }
 
@@ -141,18 +140,18 @@ class _Judge:
         weight = self.preset.cost_weight
         return WorldPlanner(self.learned, config, cost_weight=weight, seed=self.args.seed, **risk)
 
-    def run(self, agent: Agent, simulator: Simulator, count: int, label: str) -> Episodes:
+    def run(self, agent: Agent, simulator: Simulator, count: int, label: str) -> EpisodeResults:
         """Courses of the first `count` patients."""
         with tqdm(total=self.horizon, desc=label, leave=False) as bar:
             # The oracle makes its patients from the keys; the learned world is told what their admission charts show.
             fixed = {k: v[:count] for k, v in self.factors.items()} if simulator is self.learned else None
             return judge(agent, simulator, self.key[:count], self.horizon, fixed, progress=lambda _: bar.update())
 
-    def both(self, agents: Mapping[str, Agent]) -> tuple[dict[str, Episodes], dict[str, Episodes]]:
+    def both(self, agents: Mapping[str, Agent]) -> tuple[dict[str, EpisodeResults], dict[str, EpisodeResults]]:
         """What each earned in the oracle and what the learned world promised; seeds of one recipe also as their
         mean."""
-        earned: dict[str, Episodes] = {}
-        promised: dict[str, Episodes] = {}
+        earned: dict[str, EpisodeResults] = {}
+        promised: dict[str, EpisodeResults] = {}
         for name, agent in agents.items():
             start = time.perf_counter()
             earned[name] = self.run(agent, self.oracle, self.args.patients, f"{name}: oracle")
@@ -161,32 +160,34 @@ class _Judge:
         ours = [n for n in agents if n.startswith(f"PPO in {self.name}")]
         if len(ours) > 1:
             name = f"PPO in {self.name}, mean of {len(ours)} seeds"
-            earned[name], promised[name] = average([earned[n] for n in ours]), average([promised[n] for n in ours])
+            earned[name], promised[name] = (mean_results([x[n] for n in ours]) for x in (earned, promised))
         return earned, promised
 
-    def rows(self, earned: Mapping[str, Episodes], promised: Mapping[str, Episodes]) -> list[dict[str, Any]]:
+    def rows(
+        self, earned: Mapping[str, EpisodeResults], promised: Mapping[str, EpisodeResults]
+    ) -> list[dict[str, Any]]:
         """Rows of policies.csv."""
         rows = paired_table(earned, reference=REFERENCE)
         with_promise(rows, earned, promised)
         for row in rows:
             episodes = earned[str(row["agent"])]
             row.update({f"term_{k}": float(v.mean()) for k, v in episodes.terms.items()})
-            totals = zip(self.drugs, episodes.orders.mean(0), strict=True)
+            totals = zip(self.drugs, episodes.ordered.mean(0), strict=True)
             row.update({f"mean_total_{n}": float(v) for n, v in totals})
         return rows
 
-    def sweep(self, reference: Episodes) -> list[dict[str, Any]]:
+    def sweep(self, reference: EpisodeResults) -> list[dict[str, Any]]:
         """Rows of policies_lambda.csv; the last is the reference's."""
-        count, preset = self.args.sweep_patients, PLANNERS[self.args.sweep_planner]
+        count, preset = self.args.sweep_patients, PLANNER_PRESETS[self.args.sweep_planner]
         # A standard deviation of four particles says little: twice as many as the preset has.
         config = replace(preset, particles=2 * preset.particles)
-        found: dict[str, Episodes] = {}
+        found: dict[str, EpisodeResults] = {}
         for of in ("cost", "return"):
             for lam in LAMBDAS:
                 name = f"CEM, lambda {lam:g} on {of}"
                 agent = self.planner(config, **{"cost_risk" if of == "cost" else "risk": MeanMinusSigma(lam)})
                 found[name] = self.run(agent, self.oracle, count, name)
-        few = Episodes(*(v if isinstance(v, dict) else v[:count] for v in reference))
+        few = tree.take(reference, slice(count))
         lines = paired_table({**found, REFERENCE: few}, reference=REFERENCE)
         for line in lines:
             words = str(line["agent"]).split()

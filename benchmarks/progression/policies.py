@@ -40,13 +40,13 @@ from agents.planning.cem import CEMConfig
 from agents.planning.controller import WorldPlanner
 from agents.planning.parameter_cem import ParameterCEM, search
 from agents.protocol import Agent
-from agents.rollout import Episodes, admission_factors, judge, paired_table
+from agents.rollout import EpisodeResults, admission_factors, judge, mean_results, paired_table
 from agents.sb3.policy_agent import PolicyAgent
 from agents.sb3.presets import Preset, preset_for
 from agents.sb3.train import weights_sum
 from agents.sb3.vec_env import SB3VecEnv
 from benchmarks.common.intervals import put_mean
-from benchmarks.common.paired import average, with_promise
+from benchmarks.common.paired import with_promise
 from benchmarks.common.results import RESULTS, made_by, write_csv, write_json
 from clinenv.envs.ecg_progression.env import ECGProgressionVectorEnv
 from clinenv.envs.ecg_progression.rewards import HORIZON_YEARS
@@ -170,21 +170,22 @@ def kept(folder: Path, about: Mapping[str, Any], make: Callable[[], Mapping[str,
 
 
 def table(
-    earned: Mapping[str, Episodes], promised: Mapping[str, Episodes], died: Mapping[str, Tensor], rule: str = RULE
+    earned: Mapping[str, EpisodeResults], promised: Mapping[str, EpisodeResults], rule: str = RULE
 ) -> list[dict[str, Any]]:
     """One row an agent, all judged on the same patients."""
     rows = paired_table(earned, reference=rule)
     with_promise(rows, earned, promised)
     for i, row in enumerate(rows):
         name = str(row["agent"])
-        row = {k: v for k, v in row.items() if not any(x in k for x in ("torsades", "qtcf", "500_ms"))}
-        put_mean(row, "died", died[name])
-        put_mean(row, "died_minus_reference", died[name].float() - died[rule].float())
+        row = {k: v for k, v in row.items() if "died" not in k}  # stands further on, without a gap
+        died, died_by_rule = (earned[n].outcomes.totals["died"] for n in (name, rule))
+        put_mean(row, "died", died)
+        put_mean(row, "died_minus_reference", died - died_by_rule)
         row["visits"] = float(earned[name].lengths.to(torch.float32).mean())
         row |= {f"term_{k}": float(v.mean()) for k, v in earned[name].terms.items()}
         row |= {f"promised_term_{k}": float(v.mean()) for k, v in promised[name].terms.items()}
         put_mean(row, "promised_minus_reference", promised[name].returns - promised[rule].returns)
-        row |= {f"ordered_{n}": float(v) for n, v in zip(LEVELS.names, earned[name].orders.mean(0), strict=True)}
+        row |= {f"ordered_{n}": float(v) for n, v in zip(LEVELS.names, earned[name].ordered.mean(0), strict=True)}
         rows[i] = row
     return rows
 
@@ -289,13 +290,13 @@ class _Run:
 
     def courses(
         self, agent: Agent, simulator: Simulator, count: int, label: str, also: tuple[str, ...] = ()
-    ) -> Episodes:
+    ) -> EpisodeResults:
         """Courses of the first `count` judged patients."""
         # the oracle makes its patients from the keys; the learned world is told what their first charts show
         fixed = {k: v[:count] for k, v in self.factors.items()} if simulator is self.learned else None
         with tqdm(total=STEPS, desc=f"{label}: {simulator.world.name}", leave=False) as bar:
 
-            def turn() -> Episodes:
+            def turn() -> EpisodeResults:
                 return judge(agent, simulator, self.key[:count], STEPS, fixed, lambda _: bar.update(), also)
 
             return self.timed(f"{label}, judged in {simulator.world.name}", turn)
@@ -305,16 +306,14 @@ class _Run:
         count = self.args.patients
         earned = {name: self.courses(agent, self.oracle, count, name) for name, agent in self.agents.items()}
         promised = {name: self.courses(agent, self.learned, count, name) for name, agent in self.agents.items()}
-        died = {name: e.terms["death"] < 0 for name, e in earned.items()}
         for family, members in self.families.items():
             if len(members) > 1:
                 name = f"{family}, mean of {len(members)} seeds"
-                earned[name], promised[name] = (average([x[m] for m in members]) for x in (earned, promised))
-                died[name] = torch.stack([died[m].float() for m in members]).mean(0)
-        rows = table(earned, promised, died)
+                earned[name], promised[name] = (mean_results([x[m] for m in members]) for x in (earned, promised))
+        rows = table(earned, promised)
         return [*rows, *self.planned(earned[RULE], promised[RULE])]
 
-    def planned(self, earned: Episodes, promised: Episodes) -> list[dict[str, Any]]:
+    def planned(self, earned: EpisodeResults, promised: EpisodeResults) -> list[dict[str, Any]]:
         """The row of CEM against the rule's courses on the same patients; none for 0 patients."""
         name, count = f"CEM in {self.world.name}", self.args.cem_patients
         if not count:
@@ -325,7 +324,7 @@ class _Run:
             {RULE: tree.take(rule, slice(count)), name: self.courses(planner, simulator, count, name, ("latent",))}
             for rule, simulator in ((earned, self.oracle), (promised, self.learned))
         )
-        return [table(some, said, {n: e.terms["death"] < 0 for n, e in some.items()})[1]]
+        return [table(some, said)[1]]
 
 
 def _print(rows: Sequence[Mapping[str, Any]]) -> None:

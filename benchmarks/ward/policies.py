@@ -29,14 +29,14 @@ from scipy.stats import rankdata
 from torch import Tensor
 from tqdm import tqdm
 
-from agents.baselines.ward_rule import KNOBS, LARGEST, Clinician, NoOrders, StandardClinician, TunedClinician, tuned
+from agents.baselines.ward_rule import KNOBS, LARGEST, Clinician, NoOrders, StandardClinician, TunedClinician
 from agents.planning.parameter_cem import ParameterCEM, search
 from agents.planning.risk import MeanMinusSigma
 from agents.planning.shrunk_gradient import ShrunkGradient, climb
 from agents.protocol import Agent
+from agents.rollout import EpisodeResults, judge, mean_results
 from agents.sb3.train import weights_sum
 from agents.sb3.ward import WardPolicy, WardPPO, train_ward
-from agents.ward_rollout import WardStays, stays
 from benchmarks.common.intervals import put_mean
 from benchmarks.common.results import RESULTS, made_by, write_csv, write_json
 from clinenv.envs.ehr_ward.task import EHRWardTask
@@ -53,36 +53,28 @@ UPPER = "tuned rule, gradient in the oracle (upper reference)"
 SEARCH_SEED, CLIMB_SEED, PPO_SEED = 8_400_000_000, 8_500_000_000, 8_600_000_000
 
 
-def mean_stays(runs: Sequence[WardStays]) -> WardStays:
-    """Several trainings of one recipe as one decider: each patient's figures averaged over the seeds."""
-    columns = []
-    for parts in zip(*runs, strict=True):
-        if isinstance(parts[0], dict):
-            columns.append({name: torch.stack([p[name] for p in parts]).mean(0) for name in parts[0]})
-        else:
-            columns.append(torch.stack([p.to(torch.float32) for p in parts]).mean(0))
-    return WardStays(*columns)
-
-
-def table(earned: Mapping[str, WardStays], promised: Mapping[str, WardStays], rule: str = RULE) -> list[dict[str, Any]]:
+def table(
+    earned: Mapping[str, EpisodeResults], promised: Mapping[str, EpisodeResults], rule: str = RULE
+) -> list[dict[str, Any]]:
     """One row a policy; `earned` in the oracle, `promised` in the learned ward, each paired within itself."""
     rows = []
     for name, got in earned.items():
         hoped, base, base_hoped = promised[name], earned[rule], promised[rule]
+        became, hours = got.outcomes.totals, got.outcomes.totals["hours"]
         row: dict[str, Any] = {"policy": name, "patients": got.returns.shape[0]}
         put_mean(row, "return", got.returns)
         put_mean(row, "return_minus_rule", got.returns - base.returns)
-        put_mean(row, "mortality", got.died)
-        put_mean(row, "mortality_minus_rule", got.died.to(torch.float32) - base.died.to(torch.float32))
-        row["discharged"] = float(got.home.to(torch.float32).mean())
-        row["hours_of_stay"] = float(got.hours.mean())
+        put_mean(row, "mortality", became["died"])
+        put_mean(row, "mortality_minus_rule", became["died"] - base.outcomes.totals["died"])
+        row["discharged"] = float(became["discharged"].mean())
+        row["hours_of_stay"] = float(hours.mean())
         put_mean(row, "harm_cost", got.costs)
         put_mean(row, "harm_cost_minus_rule", got.costs - base.costs)
         row |= {f"term_{k}": float(v.mean()) for k, v in got.terms.items()}
-        row["tests_a_day"] = float(got.orders[:, : len(INQUIRIES)].sum() / got.hours.sum() * 24.0)
-        row["refused_a_day"] = float(got.refused.sum() / got.hours.sum() * 24.0)
+        row["tests_a_day"] = float(got.given[:, : len(INQUIRIES)].sum() / hours.sum() * 24.0)
+        row["refused_a_day"] = float(got.refused.sum() / hours.sum() * 24.0)
         put_mean(row, "learned_return", hoped.returns)
-        row["learned_mortality"] = float(hoped.died.to(torch.float32).mean())
+        row["learned_mortality"] = float(hoped.outcomes.totals["died"].mean())
         row |= {f"learned_term_{k}": float(v.mean()) for k, v in hoped.terms.items()}
         put_mean(row, "learned_minus_rule", hoped.returns - base_hoped.returns)
         row["optimism"] = row["learned_return"] - row["return"]
@@ -117,8 +109,8 @@ def tune(
         count = drawn.shape[0]
         first = SEARCH_SEED + seed * 1_000_000 + iteration * patients
         key = keys.from_seed(first, patients).repeat(count)
-        found = stays(lambda chart, rows: tuned(chart, drawn[rows // patients]), simulator, key, steps)
-        return found.returns.view(count, patients)
+        agent = TunedClinician(drawn.repeat_interleave(patients, 0))
+        return judge(agent, simulator, key, steps).returns.view(count, patients)
 
     with tqdm(total=config.iterations, desc=label) as bar:
 
@@ -134,7 +126,7 @@ def ascend(simulator: Simulator, config: ShrunkGradient, seed: int, label: str, 
 
     def evaluate(drawn: Tensor, patient: Tensor, look: int) -> dict[str, Tensor]:
         key = keys.from_seed(CLIMB_SEED + seed * 1_000_000 + look * 10_000, int(patient.max()) + 1)[patient]
-        return stays(lambda chart, rows: tuned(chart, drawn[rows]), simulator, key, steps).terms
+        return judge(TunedClinician(drawn), simulator, key, steps).terms
 
     with tqdm(total=config.rounds, desc=label) as bar:
 
@@ -285,12 +277,12 @@ class _Makers:
         if args.oracle_rounds:
             self.add("oracle", UPPER, lambda: self.gradient(self.oracle, args.oracle_rounds, 0))
 
-    def judged(self) -> tuple[dict[str, WardStays], dict[str, WardStays]]:
+    def judged(self) -> tuple[dict[str, EpisodeResults], dict[str, EpisodeResults]]:
         """What every decider earns in the oracle and in the learned ward; seeds of one recipe also as their mean."""
         args, short = self.args, self.learned.world.name
         key = keys.from_seed(args.seed, args.patients)
-        earned: dict[str, WardStays] = {}
-        promised: dict[str, WardStays] = {}
+        earned: dict[str, EpisodeResults] = {}
+        promised: dict[str, EpisodeResults] = {}
         for name, agent in self.agents.items():
             for simulator, store in ((self.oracle, earned), (self.learned, promised)):
                 start = time.process_time()
@@ -299,13 +291,13 @@ class _Makers:
                     def step(_: int, b: tqdm = bar) -> None:
                         b.update()
 
-                    store[name] = stays(lambda chart, _, a=agent: a.act(chart), simulator, key, args.max_steps, step)
+                    store[name] = judge(agent, simulator, key, args.max_steps, progress=step)
                 self.cpu_s[f"{name}, judged in {simulator.world.name}"] = time.process_time() - start
         for family, members in self.families.items():
             if len(members) > 1:
                 name = f"{family} in {short}, mean of {len(members)} seeds"
-                earned[name] = mean_stays([earned[m] for m in members])
-                promised[name] = mean_stays([promised[m] for m in members])
+                earned[name] = mean_results([earned[m] for m in members])
+                promised[name] = mean_results([promised[m] for m in members])
         return earned, promised
 
 

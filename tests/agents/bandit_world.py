@@ -1,7 +1,7 @@
 """The smallest world and task with a known best course: a dial to be turned along a path that the chart shows.
 
-The dial starts at 0 and each order adds to it (and luck moves it, where `drift` is above 0). Patient i's path is a
-fixed sequence of increments drawn from its key; the reward is minus the squared distance to the path after each step,
+The dial starts at 0 and each order adds to it (and chance moves it, where `drift` is above 0). Patient i's path is a
+fixed sequence of increments sampled from its key; the reward is minus the squared distance to the path after each step,
 so a plan has to be right from its first step and the best return without drift is 0.
 """
 
@@ -52,8 +52,8 @@ class DialWorld:
         return {"path_turns": chart["path_turns"]}
 
     def transition(self, state, action):
-        luck = keys.normal(state.key, state.t, "drift") * self.drift
-        return state._replace(t=state.t + 1, dial=state.dial + action[:, 0] + luck)
+        moved = keys.normal(state.key, state.t, "drift") * self.drift
+        return state._replace(t=state.t + 1, dial=state.dial + action[:, 0] + moved)
 
     def observe(self, state, also=()):
         hours = state.t.to(torch.float32) * self.hours_per_step

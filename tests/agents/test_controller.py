@@ -8,7 +8,7 @@ import torch
 from agents.baselines.constant import Constant, no_treatment
 from agents.baselines.uniform import Uniform
 from agents.planning.cem import CEMConfig
-from agents.planning.controller import PRESETS, WorldPlanner
+from agents.planning.controller import PLANNER_PRESETS, WorldPlanner
 from agents.planning.risk import CVaR, MeanMinusSigma
 from agents.protocol import Agent
 from agents.rollout import judge
@@ -88,13 +88,13 @@ def test_fear_of_an_uncertain_cost_prefers_the_certain_one():
         judge(WorldPlanner(simulator, config, cost_weight=1.0, cost_risk=MeanMinusSigma(lam)), simulator, key, STEPS)
         for lam in (-1.0, 1.0)
     )
-    assert torch.equal(shy.orders[:, 0], torch.full((12,), 1.0 * STEPS))
-    assert float(bold.orders.mean()) > 1.9 * STEPS
+    assert torch.equal(shy.ordered[:, 0], torch.full((12,), 1.0 * STEPS))
+    assert float(bold.ordered.mean()) > 1.9 * STEPS
 
 
 def test_takes_any_risk_and_every_preset():
     simulator = Simulator(DialWorld(drift=0.5), DialTask())
-    for preset in PRESETS:
+    for preset in PLANNER_PRESETS:
         planner = WorldPlanner(simulator, preset, risk=CVaR(0.25))
         assert judge(planner, simulator, keys.from_seed(0, 2), 2).returns.shape == (2,)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from agents.baselines.constant import Regimen
+from agents.baselines.constant import FixedRegimen
 from agents.baselines.ecg_rules import DofetilideLabelRule, menu_row
 from agents.protocol import Agent, to_orders
 
@@ -113,11 +113,11 @@ def test_orders_of_an_index_and_of_milligrams():
 
 
 def test_a_regimen_gives_its_dose_by_the_clock_alone():
-    blind = Regimen(HALF, 12.0)
+    blind = FixedRegimen(HALF, 12.0)
     assert isinstance(blind, Agent)
     assert [i for i, g in enumerate(course(blind, [400.0, 900.0] * 12)) if g == HALF] == [0, 6, 12, 18]
     hour = sum(torch.full((24,), 0.1)) * 5  # a float32 sum that is not quite twelve
     assert hour != 12.0 and blind.act(visit(float(hour), [400.0] * 3)).tolist() == [HALF] * 3
     for index, hours in ((-1, 12.0), (1, 0.0), (1, float("nan"))):
         with pytest.raises(ValueError, match="above 0"):
-            Regimen(index, hours)
+            FixedRegimen(index, hours)

@@ -31,7 +31,7 @@ def test_plan_with_cem():
 def test_branch_one_patient():
     courses = run("04_branch_one_patient")
     assert max(courses["dofetilide 0.5 mg"]) > max(courses["nothing"])
-    assert courses["dofetilide 0.5 mg, luck 0"] != courses["dofetilide 0.5 mg, luck 1"]
+    assert courses["dofetilide 0.5 mg, chance 0"] != courses["dofetilide 0.5 mg, chance 1"]
 
 
 def test_your_own_trial():

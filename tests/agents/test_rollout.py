@@ -8,8 +8,9 @@ import torch
 
 from agents.baselines.constant import Constant, no_treatment
 from agents.baselines.uniform import Uniform
-from agents.rollout import Episodes, format_table, judge, paired_table
+from agents.rollout import EpisodeResults, format_table, judge, mean_results, paired_table
 from clinenv.simulator import Simulator
+from clinenv.task import Outcomes
 from tests.agents.bandit_world import STEPS, DialTask, DialWorld
 from world_models import keys
 
@@ -23,7 +24,7 @@ def test_same_agent_same_keys_same_episodes(simulator):
     key = keys.from_seed(0, 20)
     agent = Uniform(3, seed=4)
     first, second = (judge(agent, simulator, key, STEPS) for _ in range(2))
-    assert torch.equal(first.returns, second.returns) and torch.equal(first.orders, second.orders)
+    assert torch.equal(first.returns, second.returns) and torch.equal(first.ordered, second.ordered)
 
 
 def test_patients_do_not_depend_on_each_other(simulator):
@@ -33,10 +34,10 @@ def test_patients_do_not_depend_on_each_other(simulator):
     assert float(together.returns[7]) == float(alone.returns[0])
 
 
-def test_pairing_takes_the_luck_out_of_a_difference():
+def test_pairing_takes_chance_out_of_a_difference():
     class Costless(DialTask):
         def reward(self, before, action, after):
-            return {"luck": after["dial_turns"] - before["dial_turns"]}
+            return {"chance": after["dial_turns"] - before["dial_turns"]}
 
     simulator = Simulator(DialWorld(drift=5.0), Costless())
     key = keys.from_seed(1, 50)
@@ -52,7 +53,8 @@ def test_terms_sum_to_the_return_and_steps_are_counted(simulator):
     assert torch.allclose(sum(episodes.terms.values()), episodes.returns, rtol=1e-5)
     assert episodes.lengths.tolist() == [STEPS] * 5
     assert episodes.costs.tolist() == [float(STEPS)] * 5
-    assert episodes.orders.tolist() == [[2.0 * STEPS]] * 5
+    assert episodes.ordered.tolist() == episodes.given.tolist() == [[2.0 * STEPS]] * 5
+    assert episodes.refused.tolist() == [0.0] * 5 and episodes.outcomes == Outcomes({}, {})
 
 
 def test_nothing_counts_after_the_end():
@@ -63,13 +65,14 @@ def test_nothing_counts_after_the_end():
     simulator = Simulator(DialWorld(), Short())
     path = {"path_turns": torch.ones(2, STEPS)}
     episodes = judge(Constant(2), simulator, keys.from_seed(0, 2), STEPS, factors=path)
-    assert episodes.lengths.tolist() == [2, 2] and episodes.orders.tolist() == [[4.0]] * 2
+    assert episodes.lengths.tolist() == [2, 2] and episodes.ordered.tolist() == [[4.0]] * 2
     assert episodes.returns.tolist() == [-5.0] * 2  # (2 - 1)^2 + (4 - 2)^2
 
 
 def _episodes(returns):
     zero = torch.zeros(len(returns))
-    return Episodes(torch.tensor(returns), zero, zero.bool(), zero.long(), zero, {}, zero.unsqueeze(1))
+    outcomes = Outcomes({"torsades": zero + 0.5}, {"max_qtcf_ms": zero + 510.0})
+    return EpisodeResults(torch.tensor(returns), zero, zero.long(), {}, outcomes, *[zero.unsqueeze(1)] * 2, zero)
 
 
 def test_table_equals_numpy():
@@ -81,7 +84,29 @@ def test_table_equals_numpy():
     assert rows[0]["return_high"] == pytest.approx(values.mean() + half, abs=0.02)
     assert rows[0]["return_cvar"] == pytest.approx(np.sort(values)[:20].mean(), abs=1e-5)
     assert rows[1]["return_minus_reference"] == pytest.approx(1.0, abs=1e-5)
-    assert "return minus reference" in format_table(rows)
+    assert rows[1]["torsades"] == rows[1]["torsades_low"] == 0.5 and rows[1]["torsades_minus_reference"] == 0.0
+    assert rows[0]["max_qtcf_ms"] == 510.0 and "max_qtcf_ms_low" not in rows[0]
+    head, _, first, _ = format_table(rows).splitlines()
+    assert "return minus reference" in head and "50.0 [50.0, 50.0]" in first and "510 ms" in first
+    assert "torsades" in head and "discharged" not in head
+
+
+def test_outcomes_are_added_up_and_the_highest_kept_until_the_end():
+    class Watched(DialTask):
+        def outcomes(self, before, action, after):
+            turned = after["dial_turns"] - before["dial_turns"]
+            return Outcomes({"turned": turned}, {"furthest": torch.maximum(before["dial_turns"], after["dial_turns"])})
+
+        def terminated(self, chart):
+            return chart["dial_turns"] >= chart["path_turns"].sum(-1)
+
+    path = {"path_turns": torch.tensor([[1.0] * 4 + [0.0] * 4, [0.0] * 7 + [1.0], [2.0] * 8])}
+    episodes = judge(Constant(1), Simulator(DialWorld(), Watched()), keys.from_seed(0, 3), STEPS, factors=path)
+    assert (
+        episodes.outcomes.totals["turned"].tolist() == episodes.outcomes.peaks["furthest"].tolist() == [4.0, 1.0, 8.0]
+    )
+    mean = mean_results([episodes, episodes._replace(returns=episodes.returns + 2.0)])
+    assert torch.equal(mean.returns, episodes.returns + 1.0) and mean.lengths.tolist() == [4.0, 1.0, 8.0]
 
 
 def test_refuses_unpaired_results_and_empty_runs(simulator):

@@ -44,9 +44,9 @@ def folder(model: PPO, tmp_path: Path) -> Path:
 
 
 def test_what_is_saved_is_loaded(model: PPO, folder: Path) -> None:
-    luck = torch.random.get_rng_state()
+    generator = torch.random.get_rng_state()
     policy, config = store.load_policy(folder)
-    assert torch.equal(torch.random.get_rng_state(), luck)
+    assert torch.equal(torch.random.get_rng_state(), generator)
     assert config["steps_done"] == 4
     for name, tensor in model.policy.state_dict().items():
         assert torch.equal(policy.state_dict()[name], tensor)
@@ -55,11 +55,11 @@ def test_what_is_saved_is_loaded(model: PPO, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["policy.json", "policy.safetensors", "optimizer.safetensors"])
 def test_a_changed_file_is_refused(model: PPO, folder: Path, name: str) -> None:
-    luck = np.random.default_rng(1)
+    random = np.random.default_rng(1)
     content = (folder / name).read_bytes()
     for _ in range(40):
         harmed = bytearray(content)
-        harmed[int(luck.integers(len(content)))] ^= 1 << int(luck.integers(7))
+        harmed[int(random.integers(len(content)))] ^= 1 << int(random.integers(7))
         (folder / name).write_bytes(harmed)
         for read in (store.load_policy, lambda f: store.restore(model, f)):
             try:

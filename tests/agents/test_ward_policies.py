@@ -23,10 +23,10 @@ from agents.baselines.ward_rule import (
 from agents.planning.parameter_cem import ParameterCEM, search
 from agents.planning.risk import MeanMinusSigma
 from agents.planning.shrunk_gradient import ShrunkGradient, climb, shrunk
-from agents.protocol import Agent
+from agents.protocol import Agent, Narrowable
+from agents.rollout import judge
 from agents.sb3.vec_env import SB3VecEnv
 from agents.sb3.ward import KnobVecEnv, WardPolicy, WardPPO, train_ward
-from agents.ward_rollout import stays
 from benchmarks.common.results import read_csv
 from benchmarks.ward import policies as policies_ehr
 from clinenv.envs.ehr_ward.orders import SWITCHES
@@ -54,10 +54,6 @@ def charts(simulator):
         out = simulator.step(state, chart, clinician(chart))
         state, chart = out.state, out.chart
     return first, chart
-
-
-def by(agent):
-    return lambda chart, _: agent.act(chart)
 
 
 def knobs(**turned):
@@ -118,21 +114,49 @@ def test_agents_and_the_standard_amounts(charts):
 
 def test_a_stay_judged_in_a_batch_is_the_stay_alone(simulator):
     key = keys.from_seed(77, 12)
-    together = stays(by(Clinician()), simulator, key, 20)
-    alone = stays(by(Clinician()), simulator, key[4:5], 20)
-    for name in ("returns", "costs", "steps", "died", "home", "hours", "orders"):
-        assert torch.equal(getattr(together, name)[4:5], getattr(alone, name)), name
+    together, alone = (judge(Clinician(), simulator, k, 20) for k in (key, key[4:5]))
+    assert all(torch.equal(a[4:5], b) for a, b in zip(tree.leaves(together), tree.leaves(alone), strict=True))
+    became = together.outcomes.totals
     torch.testing.assert_close(together.returns, torch.stack(list(together.terms.values())).sum(0))
-    assert not bool((together.died & together.home).any()) and bool(together.home.any())
-    assert torch.equal(together.hours, together.steps * 4.0)
+    assert float((became["died"] * became["discharged"]).sum()) == 0.0 < float(became["discharged"].sum())
+    assert torch.equal(became["hours"], together.lengths * 4.0)
     with pytest.raises(ValueError, match="steps >= 1"):
-        stays(by(Clinician()), simulator, key, 0)
+        judge(Clinician(), simulator, key, 0)
+
+
+def test_who_has_left_is_dropped_and_changes_nothing(simulator):
+    class Whole:  # cannot be narrowed: carried along
+        name = "whole"
+
+        def __init__(self, agent):
+            self.agent, self.rows = agent, []
+
+        def reset(self, mask=None):
+            self.agent.reset(mask)
+
+        def act(self, chart):
+            self.rows.append(len(chart["hours"]))
+            return self.agent.act(chart)
+
+    class Narrowed(Whole):
+        def narrow(self, rows):
+            self.agent.narrow(rows)
+
+    key = keys.from_seed(77, 12)
+    each = 0.3 * keys.normal(keys.from_seed(5, 12), 0, "test", (len(KNOBS),))
+    whole, narrowed = Whole(TunedClinician(each)), Narrowed(TunedClinician(each))
+    assert isinstance(narrowed, Narrowable) and not isinstance(whole, Narrowable)
+    carried, dropped = (judge(agent, simulator, key, 30) for agent in (whole, narrowed))
+    assert all(torch.equal(a, b) for a, b in zip(tree.leaves(carried), tree.leaves(dropped), strict=True))
+    assert min(whole.rows) == 12 > min(narrowed.rows)
+    again = judge(narrowed, simulator, key, 30)
+    assert torch.equal(again.returns, dropped.returns), "a reset begins with all patients"
 
 
 def test_the_search_finds_a_hill_and_risk_moves_it():
-    def evaluate(drawn, iteration):  # patients differ more, the further parameter 1 is turned
+    def evaluate(tried, iteration):  # patients differ more, the further parameter 1 is turned
         noise = keys.normal(keys.from_seed(iteration, 64), 0, "hill")
-        return -(drawn[:, :1] - 1.0).square() + drawn[:, 1:2] * 0.6 + drawn[:, 1:2].clamp(min=0.0) * noise
+        return -(tried[:, :1] - 1.0).square() + tried[:, 1:2] * 0.6 + tried[:, 1:2].clamp(min=0.0) * noise
 
     config = ParameterCEM(iterations=30, candidates=32, elites=8)
     found = search(evaluate, torch.zeros(2), config, limit=2.0)
@@ -145,11 +169,11 @@ def test_the_search_finds_a_hill_and_risk_moves_it():
 
 
 def test_the_gradient_keeps_what_is_certain_and_leaves_what_is_noise():
-    def evaluate(drawn, patient, look):
+    def evaluate(tried, patient, look):
         each = keys.from_seed(1000 * look, 4000)[patient]
-        tests = -(drawn[:, 0] - 1.0).square() * 0.1
+        tests = -(tried[:, 0] - 1.0).square() * 0.1
         # who dies: a coin that any change of any parameter throws anew, and that no parameter makes better
-        thrown = keys.uniform(keys.fold(each, (drawn.sum(1) * 1e4).long()), 0, "coin")
+        thrown = keys.uniform(keys.fold(each, (tried.sum(1) * 1e4).long()), 0, "coin")
         return {"tests": tests, "fate": torch.where(thrown < 0.05, -30.0, 0.0)}
 
     config = ShrunkGradient(rounds=3, pairs=400, judged=100)
@@ -159,8 +183,8 @@ def test_the_gradient_keeps_what_is_certain_and_leaves_what_is_noise():
     assert float(shrunk(slope, error).abs().max()) == 0.0
     torch.testing.assert_close(shrunk(slope, torch.full((3,), 1e-4)), slope, rtol=1e-4, atol=0.0)
 
-    def quiet(drawn, patient, look):
-        return {"tests": evaluate(drawn, patient, look)["tests"]}
+    def quiet(tried, patient, look):
+        return {"tests": evaluate(tried, patient, look)["tests"]}
 
     alone = climb(quiet, torch.zeros(8), config, limit=3.0)
     assert float(alone[0]) > 0.6 and float(alone[1:].abs().max()) < 0.4
@@ -260,8 +284,8 @@ def test_an_unknown_world_is_refused_before_anything_is_written(tmp_path, capsys
 
 def test_ward_examples(tmp_path, capsys):
     chart = tmp_path / "chart.png"
-    drawn = ["--world", "oracle", "--hours", "24", "--out", str(chart)]
-    total = importlib.import_module("examples.06_ward_chart").main(drawn)
+    arguments = ["--world", "oracle", "--hours", "24", "--out", str(chart)]
+    total = importlib.import_module("examples.06_ward_chart").main(arguments)
     said = capsys.readouterr().out
     assert f"return {total:.2f}" in said and chart.read_bytes()[:4] == b"\x89PNG" and len(list(tmp_path.iterdir())) == 1
     sizes = "--world oracle --steps 32 --num-envs 8 --patients 4 --max-steps 3".split()

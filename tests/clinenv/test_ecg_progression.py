@@ -285,7 +285,7 @@ def test_every_kind_of_agent_can_be_judged() -> None:
     rule = judge(ProgressionRule(), simulator, luck, 40)
     chance = judge(Uniform(LEVELS.counts), simulator, luck, 120)
     watching = judge(Constant([0] * 9 + [3]), simulator, luck, 12)
-    assert watching.lengths.max() == 10 and watching.orders[:, :9].sum() == 0
+    assert watching.lengths.max() == 10 and watching.ordered[:, :9].sum() == 0
     assert float(rule.terms["treatment_burden"].mean()) > float(chance.terms["treatment_burden"].mean())
     first = Uniform(LEVELS.counts)
     drawn = torch.cat([first.act(chart()) for _ in range(300)])
@@ -320,14 +320,14 @@ def test_cem_plans_over_levels(hold: bool) -> None:
     later = planner.act(out.chart)  # from a warm start
     assert float(later[:, :9].sum()) <= 6 + 3, "nobody is ill any more: little is worth its burden"
     planner.reset()
-    assert torch.equal(planner.act(now), orders), "the planner's luck begins anew with it"
+    assert torch.equal(planner.act(now), orders), "the planner's random stream begins anew with it"
     if hold:
-        plan = planner._decode(torch.ones(1, 10, dtype=torch.int64) * torch.tensor([1] * 9 + [0]))
+        plan = planner._space.orders(torch.ones(1, 10, dtype=torch.int64) * torch.tensor([1] * 9 + [0]))
         assert plan[0, 0, :4].tolist() == [1.0] * 4 and not plan[0, 1:, :4].any() and bool((plan[0, :, 4:9] == 1).all())
     with pytest.raises(ValueError, match="not among its levels: 1, 3, 6, 12"):
         WorldPlanner(simulator, config, fixed={"months_to_next_visit": 5.0})
     searched = WorldPlanner(simulator, config, fixed={})
-    assert searched._menu.shape == (10, 4, 10) and not bool(searched._menu[9].isnan().any())
+    assert bool((searched._space.prior(1)[0, -1] > 0).all()), "the interval is searched"
 
 
 def test_a_planner_sees_what_it_is_told_to_see() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clinenv.patients import Patients
 from clinenv.rewards import exponential_excess, relative_amount, share_of_time
-from clinenv.task import Column, Doses, Menu, Record, Task
+from clinenv.task import Column, Doses, Menu, Outcomes, Record, Task
 from clinenv.view import View
 from world_models.protocol import Chart, WorldModel
 from world_models.rounding import power
@@ -118,6 +118,13 @@ class ECGDrugTask(Task):
         """1.0 where QTcF > 500 ms or > 60 ms above the admission ECG after the step, else 0.0."""
         qtcf = after["qtcf_ms"]
         return ((qtcf > 500.0) | (qtcf - after["baseline_qtcf_ms"] > 60.0)).to(torch.float32)
+
+    def outcomes(self, before: Chart, action: Tensor, after: Chart) -> Outcomes:
+        """Total: torsades. Peaks: max_qtcf_ms; share_over_500_ms, 1.0 from the first QTcF above 500 ms on."""
+        highest = torch.maximum(before["qtcf_ms"], after["qtcf_ms"])
+        over = (highest > 500.0).to(torch.float32)
+        began = (after["torsades"] - before["torsades"]).clamp(min=0.0)
+        return Outcomes({"torsades": began}, {"max_qtcf_ms": highest, "share_over_500_ms": over})
 
     def terminated(self, chart: Chart) -> Tensor:
         """bool [B]: torsades de pointes."""

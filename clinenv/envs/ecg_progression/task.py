@@ -14,7 +14,7 @@ from torch import Tensor
 from clinenv.envs.ecg_progression import rewards as r
 from clinenv.envs.ecg_progression.rewards import HORIZON_YEARS, RewardWeights
 from clinenv.patients import Patients
-from clinenv.task import Actions, Column, Levels, Record, Task
+from clinenv.task import Actions, Column, Levels, Outcomes, Record, Task
 from clinenv.view import ChartView, View
 from world_models.protocol import Chart, WorldModel
 from world_models.quantities.progression import INTERVALS_MONTHS, ORDERS, PROCEDURES, TREATMENTS
@@ -101,6 +101,10 @@ class ECGProgressionTask(Task):
     def terminated(self, chart: Chart) -> Tensor:
         """Death, or ten years (to an hour: years are sums of months)."""
         return (chart["dead"] > 0.5) | (chart["years"] >= HORIZON_YEARS - 1e-4)
+
+    def outcomes(self, before: Chart, action: Tensor, after: Chart) -> Outcomes:
+        """Total: died."""
+        return Outcomes({"died": (after["dead"] - before["dead"]).clamp(min=0.0)}, {})
 
     def admissible(self, chart: Chart) -> Tensor:
         """bool [B, A]: everything but a second pacemaker.

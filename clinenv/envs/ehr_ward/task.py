@@ -16,7 +16,7 @@ from clinenv.envs.ehr_ward.event_view import EventsView
 from clinenv.envs.ehr_ward.note_view import NoteView
 from clinenv.envs.ehr_ward.rewards import RewardWeights, harm, price, stability
 from clinenv.rewards import share_of_time
-from clinenv.task import Actions, Column, Losses, Record, Task
+from clinenv.task import Actions, Column, Losses, Outcomes, Record, Task
 from clinenv.view import View
 from world_models.protocol import Chart, WorldModel
 from world_models.quantities.ward import INQUIRIES, ORDERS, inquiry_index
@@ -82,6 +82,12 @@ class EHRWardTask(Task):
     def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:
         """Harm charted in the step; see `rewards.harm`."""
         return harm(before, after)
+
+    def outcomes(self, before: Chart, action: Tensor, after: Chart) -> Outcomes:
+        """Totals: died, discharged, and hours, the length of the stay."""
+        died = (before["alive"] - after["alive"]).clamp(min=0.0)
+        left = (after["discharged"] - before["discharged"]).clamp(min=0.0)
+        return Outcomes({"died": died, "discharged": left, "hours": after["hours"] - before["hours"]}, {})
 
     def terminated(self, chart: Chart) -> Tensor:
         """bool [B]: death or discharge."""
