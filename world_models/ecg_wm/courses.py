@@ -13,6 +13,7 @@ from torch import Tensor
 
 from world_models import keys, tree
 from world_models.ecg_wm import latent
+from world_models.ecg_wm.start_rates import REFERENCE_MG
 from world_models.inputs import admit
 from world_models.oracles.ecg_drug.cohorts import COHORTS
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
@@ -22,7 +23,6 @@ from world_models.quantities.ecg_drug import ORDERS
 __all__ = ["Courses", "dosing", "draw_courses", "oracle_of"]
 
 KEPT = ("age_years", "sex_female", "weight_kg", "clock_hour", "qtcf_ms", "heart_rate_bpm", "torsades")
-FULL_DOSE_MG = (1500.0, 0.5, 120.0, 400.0)  # the trial's single doses; plans give a quarter of them up to all
 
 
 class Courses(NamedTuple):
@@ -42,8 +42,8 @@ def oracle_of(cohort: str, hours_per_step: float, device: str = "cpu") -> ECGDru
 
 def dosing(key: Tensor, steps: int, hours_per_step: float) -> Tensor:
     """Doses [B, steps + 1, 4] mg: none, a single dose, a regimen, two drugs' regimens, or at random; one plan a patient."""
-    batch, drugs = key.shape[0], len(FULL_DOSE_MG)
-    full = torch.tensor(FULL_DOSE_MG, device=key.device)
+    batch, drugs = key.shape[0], len(REFERENCE_MG)
+    full = torch.tensor(REFERENCE_MG, device=key.device)
     kind = keys.categorical(key, 0, "plan/kind", torch.tensor([0.1, 0.3, 0.3, 0.15, 0.15], device=key.device))
     step = torch.arange(steps + 1, device=key.device)
     plan = torch.zeros(batch, steps + 1, drugs, device=key.device)

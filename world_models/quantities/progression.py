@@ -57,7 +57,8 @@ def scars(codes: Sequence[str]) -> tuple[tuple[int, int], ...]:
 
 
 PROCEDURES: tuple[str, ...] = ("cardioversion", "ablation", "pacemaker", "revascularisation")  # done at the visit
-DRUGS: tuple[str, ...] = ("antiarrhythmic", "beta_blocker", "ace_inhibitor", "diuretic", "anticoagulant")  # until the next
+# taken until the next visit
+DRUGS: tuple[str, ...] = ("antiarrhythmic", "beta_blocker", "ace_inhibitor", "diuretic", "anticoagulant")
 TREATMENTS: tuple[str, ...] = (*PROCEDURES, *DRUGS)
 INTERVALS_MONTHS: tuple[float, ...] = (1.0, 3.0, 6.0, 12.0)  # to the next visit, as the tasks offer them
 

@@ -28,10 +28,11 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.oracles.ecg_drug import kinetics as pk
-from world_models.oracles.ecg_drug.drugs import cipa_table, drug
+from world_models.oracles.ecg_drug.cipa import cipa_table
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, channel_effects, daily_course, saturating
 from world_models.oracles.ecg_drug.fit.kinetics import ALLOMETRY, REFERENCE_WEIGHT_KG, names_of
 from world_models.oracles.ecg_drug.kinetics import Amounts
+from world_models.quantities.drugs import drug
 
 __all__ = ["Amounts", "Individual", "TrialModel"]
 
@@ -232,7 +233,7 @@ class TrialModel:
                     value["v1"],
                     value.get("q"),
                     value.get("v2"),
-                    item.absorption_stages,
+                    item.kinetics.absorption_stages,
                     ke0,
                 )
             )

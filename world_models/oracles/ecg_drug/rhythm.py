@@ -3,7 +3,7 @@
 Burden. With episodes starting at rate a and ending at rate b the long-run share of time in the arrhythmia is
 a / (a + b), so its logit is log(a / b): a drug that multiplies the starting rate by r and the ending rate by c shifts
 the logit by log(r) - log(c). Both ratios can be read from trials as ratios of cumulative hazards, log(S_drug) /
-log(S_control). Each drug's shift is a Hill curve of its plasma concentration; shifts of several drugs saturate
+log(S_control). Each drug's shift is a Hill curve of its plasma concentration (`quantities.drugs`); shifts of several drugs saturate
 together. The shift sets in with a time constant (91 % of the dofetilide conversions that happen within three days
 happen within 36 h, 70 % within 24 h), and an Ornstein-Uhlenbeck process on the logit moves the burden over hours.
 
@@ -46,27 +46,14 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.quantities.drugs import ANTIARRHYTHMICS, Suppression
 from world_models.rounding import expit, softplus
 
-__all__ = ["BURDEN", "SUPPRESSION", "TORSADES", "BurdenLaw", "Rhythm", "Suppression", "TorsadesLaw"]
+__all__ = ["BURDEN", "SUPPRESSION", "TORSADES", "BurdenLaw", "Rhythm", "TorsadesLaw"]
 __all__ += ["advance_rhythm", "initial_rhythm", "logit_shift", "torsades_hazard"]
 
 
-@dataclass(frozen=True, slots=True)
-class Suppression:
-    """Shift of the burden's logit: greatest * C^hill / (C^hill + half^hill)."""
-
-    greatest: float  # logit units
-    half_ng_ml: float  # plasma concentration of half the effect
-    hill: float
-
-
-SUPPRESSION: dict[str, Suppression] = {
-    "dofetilide": Suppression(3.0, 1.38, 2.0),  # 2.1 at the 2.1 ng/mL that 500 ug bid averages, 1.1 at half of it
-    "quinidine": Suppression(3.0, 2060.0, 1.5),  # 2.0 at the 3200 ng/mL that 400 mg every 6 h averages
-    "ranolazine": Suppression(0.9, 930.0, 2.0),  # 0.5 at the 1000 ng/mL that 750 mg bid averages
-    "verapamil": Suppression(0.4, 70.0, 1.0),  # 0.15 at the 42 ng/mL that 240 mg a day averages
-}
+SUPPRESSION: dict[str, Suppression] = {d.name: d.suppression for d in ANTIARRHYTHMICS}
 
 
 @dataclass(frozen=True, slots=True)

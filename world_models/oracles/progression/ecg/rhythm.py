@@ -151,7 +151,7 @@ def beats_of(
     # Respiratory arrhythmia fades with age; fibrillation has none of it.
     height = ((0.055 - 0.0005 * (age - 20.0)).clamp(0.012, 0.06) * (0.5 + rhythm.person[:, 4])).unsqueeze(-1)
     height = torch.where(free.unsqueeze(-1), height, 0.1 * height)
-    breath_hz = (0.2 + 0.12 * u[:, 7:8])
+    breath_hz = 0.2 + 0.12 * u[:, 7:8]
     angle = 2.0 * math.pi * (breath_hz * rr * index + u[:, 8:9])
     breath = torch.sin(angle)
     spread = 1.0 + height * breath + 0.01 * n * free.unsqueeze(-1)

@@ -276,5 +276,3 @@ def ectopic_heights(s: Signs, shown: Shown) -> Tensor:
         out[:, :, T] += per_lead(out, t) * chosen.unsqueeze(-1)
     out[:, :, QRS] += 0.15 * s.heights[:, :, QRS]
     return out
-
-
