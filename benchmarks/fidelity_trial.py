@@ -25,6 +25,7 @@ from world_models.data.ecg.ecgrdvq import INTERVALS, canonical_drug, load_raw, l
 from world_models.files import replacing
 from world_models.oracles.ecg_drug.fit.trial import fit_trial
 from world_models.oracles.ecg_drug.population import TrialModel
+from world_models.quantities.ecg_drug import DRUGS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ __all__ = ["leave_one_out", "main", "pre_dose_rows", "predict", "report"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BASELINES = ("persistence", "population_course", "concentration_response", "concentration_response_covariate")
-DRUG_ORDER = ("placebo", "ranolazine", "dofetilide", "verapamil", "quinidine")
+DRUG_ORDER = ("placebo", *DRUGS)
 
 
 def pre_dose_rows(frame: pd.DataFrame, keep_unread: bool = False) -> pd.DataFrame:
