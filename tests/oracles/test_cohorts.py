@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from world_models import keys
-from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, JT_PEAK_C_MS, Cohort, draw_factors, jt_peak_c
+from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, JT_PEAK_C_MS, ECGDrugCohort, draw_factors, jt_peak_c
 from world_models.oracles.ecg_drug.population import TrialModel
 
 
@@ -133,6 +133,6 @@ def test_unknown_cohort_lists_those_there_are_and_own_cohorts_work() -> None:
     with pytest.raises(ValueError, match="heart-failure"):
         draw_factors("martians", keys.from_seed(1, 1))
     mine = COHORTS["typical"]
-    assert isinstance(mine, Cohort)
+    assert isinstance(mine, ECGDrugCohort)
     key = keys.from_seed(1, 3)
     assert torch.equal(draw_factors(mine, key)["weight_kg"], draw_factors("typical", key)["weight_kg"])

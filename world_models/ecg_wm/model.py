@@ -35,7 +35,8 @@ from world_models.ecg_wm.state import Belief, ECGWorldState
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.nn.mlp import mlp
-from world_models.oracles.ecg_drug.cohorts import FACTORS, cohort_named, draw_factors
+from world_models.oracles.cohort import cohort_named
+from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, draw_factors
 from world_models.protocol import Chart, Factors, History
 from world_models.quantities.ecg_drug import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
 from world_models.quantity import Quantity
@@ -105,7 +106,7 @@ class ECGWorldModel(nn.Module):
             ValueError: an unknown cohort.
             FileNotFoundError, CheckpointError: see `checkpoint.load_module`.
         """
-        cohort_named(cohort)
+        cohort_named(COHORTS, cohort)
         return checkpoint.load_module(folder, KIND, _build, device).with_options(hours_per_step, cohort)
 
     def with_options(self, hours_per_step: float | None = None, cohort: str | None = None) -> ECGWorldModel:

@@ -33,6 +33,7 @@ from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.recorded import factors_from_chart
 from world_models.ecg.waveform import DRAWN_LEADS, WAVES, Intervals, draw_ecg
 from world_models.inputs import check_also, checked_factors, checked_orders
+from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug import cohorts, rhythm
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, harmonics
 from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H
@@ -86,7 +87,7 @@ class ECGDrugOracle:
     """Antiarrhythmic initiation as an Oracle (`world_models.protocol`).
 
     Args:
-        cohort: whom `initial` draws: a name of `cohorts.COHORTS` or a Cohort.
+        cohort: whom `initial` draws: a name of `cohorts.COHORTS` or a ECGDrugCohort.
         drugs: columns of the action, in mg. Beyond the trial's four, drugs of the CiPA table are accepted; their
             effects are extrapolated from ion-channel block and `support` is False while one is on board.
         hours_per_step: at least `kinetics.MIN_STEP_H` (0.5); fastest from MAX_LAG_H (1.0) up.
@@ -102,7 +103,7 @@ class ECGDrugOracle:
 
     def __init__(
         self,
-        cohort: str | cohorts.Cohort = "typical",
+        cohort: str | cohorts.ECGDrugCohort = "typical",
         drugs: Sequence[str] = ecg_quantities.DRUGS,
         hours_per_step: float = 2.0,
         noise_uv: float = 0.0,
@@ -116,7 +117,7 @@ class ECGDrugOracle:
                 f"hours_per_step={hours_per_step} must be above 0 and at most {MOST_STEP_H:g}; 2.0 is the environment's"
             )
         self.device = torch.device(device)
-        self.cohort = cohorts.cohort_named(cohort)
+        self.cohort = cohort_named(cohorts.COHORTS, cohort)
         self.hours_per_step = float(hours_per_step)
         self.noise_uv, self.wander_uv, self.hrv_ms = float(noise_uv), float(wander_uv), float(hrv_ms)
         if not isinstance(trial, TrialModel):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.oracles.cohort import normal_cdf
 from world_models.oracles.progression import state as body
 from world_models.oracles.progression.care import history_of_treatment
 from world_models.oracles.progression.conditions import ACUTE, FAMILIES, RESOLUTIONS
@@ -25,7 +26,7 @@ from world_models.oracles.progression.state import ProgressionState
 from world_models.quantities.progression import CODES
 from world_models.quantity import Quantity
 
-__all__ = ["COHORTS", "FACTORS", "Cohort", "cohort_named", "enter"]
+__all__ = ["COHORTS", "FACTORS", "ProgressionCohort", "enter"]
 
 FACTORS: tuple[Quantity, ...] = (
     Quantity("age_years", "a", 18.0, 95.0, (), "age at the first visit"),
@@ -41,7 +42,7 @@ _C = len(CODES)
 
 
 @dataclass(frozen=True, slots=True)
-class Cohort:
+class ProgressionCohort:
     name: str
     meaning: str
     age_mean_years: float
@@ -63,15 +64,15 @@ class Cohort:
 
 _CARDIAC = {"I10": 1.25, "I25": 2.0, "I34": 1.4, "I35": 1.4, "I44": 1.8, "I45": 1.5, "I48": 1.9, "I49": 1.8, "I50": 1.6}
 
-COHORTS: dict[str, Cohort] = {
+COHORTS: dict[str, ProgressionCohort] = {
     c.name: c
     for c in (
-        Cohort("community", "adults of 40 to 90 as they live", 60.0, 14.0, (40.0, 90.0), 0.52, 0.18, 0.12),
-        Cohort(
+        ProgressionCohort("community", "adults of 40 to 90 as they live", 60.0, 14.0, (40.0, 90.0), 0.52, 0.18, 0.12),
+        ProgressionCohort(
             "clinic", "cardiology outpatients, many of them sent for something new", 64.0, 12.0, (40.0, 90.0),
             0.47, 0.20, 0.18, 1.2, _CARDIAC, crisis=3.0, comes_ill=True, event_visits=0.5,
         ),
-        Cohort(
+        ProgressionCohort(
             "hospital", "inpatients and emergencies: sicker, ECGs days to months apart", 66.0, 14.0, (40.0, 93.0),
             0.47, 0.24, 0.25, 1.3, log_frailty=0.45, crisis=9.0, comes_ill=True, event_visits=0.95, same_stay=0.45,
             gap_median_days=400.0, gap_log_sd=1.0,
@@ -80,30 +81,13 @@ COHORTS: dict[str, Cohort] = {
 }  # fmt: skip
 
 
-def cohort_named(cohort: str | Cohort) -> Cohort:
-    """The cohort of that name; a Cohort is handed through.
-
-    Raises:
-        ValueError: there is none; the message lists the names there are.
-    """
-    if isinstance(cohort, Cohort):
-        return cohort
-    if cohort not in COHORTS:
-        raise ValueError(f"no cohort {cohort!r}; there are: {', '.join(COHORTS)} (or pass a Cohort of your own)")
-    return COHORTS[cohort]
-
-
-def _phi(z: float) -> float:
-    return 0.5 * (1.0 + math.erf(z / math.sqrt(2.0)))
-
-
-def enter(cohort: Cohort, key: Tensor, given: Mapping[str, Tensor]) -> ProgressionState:
+def enter(cohort: ProgressionCohort, key: Tensor, given: Mapping[str, Tensor]) -> ProgressionState:
     """Patients [B] at their first visit; `given` factors are fixed.
 
     Conditions that are given replace those suffered; hidden frailty stays as drawn, it is not inferred from them.
     """
     batch, device = key.shape[0], key.device
-    low, high = (_phi((a - cohort.age_mean_years) / cohort.age_sd_years) for a in cohort.age_range_years)
+    low, high = (normal_cdf((a - cohort.age_mean_years) / cohort.age_sd_years) for a in cohort.age_range_years)
     luck = keys.uniform(key, 0, "progression/entry", (4,))
     age = keys.to_normal(luck[:, 0] * (high - low) + low) * cohort.age_sd_years + cohort.age_mean_years
     age = given.get("age_years", age.clamp(*cohort.age_range_years))
@@ -146,7 +130,7 @@ def enter(cohort: Cohort, key: Tensor, given: Mapping[str, Tensor]) -> Progressi
 
 
 def _suffered(
-    cohort: Cohort, key: Tensor, age: Tensor, sex: Tensor, frailty: Tensor, risks: Tensor
+    cohort: ProgressionCohort, key: Tensor, age: Tensor, sex: Tensor, frailty: Tensor, risks: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Conditions present, ever had, and years since onset [B, C] at `age`, lived from 35 on."""
     device = key.device

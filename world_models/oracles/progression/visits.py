@@ -1,7 +1,7 @@
 """A record of visits under usual care, made from the oracle: who was seen when, with what, on what.
 
 Patients are seen by the clinician of `care`; the next ECG is days later in the same stay, or after a gap of
-days to years, or earlier, because something acute began (`Cohort.event_visits`): then it is taken in the month of the
+days to years, or earlier, because something acute began (`ProgressionCohort.event_visits`): then it is taken in the month of the
 onset, as emergency ECGs are. How many ECGs a patient has is drawn apart from his disease: median 2, mean about 4, at
 most 12 (the record it stands for, MIMIC-IV-ECG: median 2, mean 4.96, 36 % with one). Death ends the record.
 
@@ -19,7 +19,7 @@ from world_models import keys, tree
 from world_models.oracles.progression import state as body
 from world_models.oracles.progression.care import usual_care
 from world_models.oracles.progression.conditions import ACUTE
-from world_models.oracles.progression.entry import Cohort
+from world_models.oracles.progression.entry import ProgressionCohort
 from world_models.oracles.progression.state import ProgressionState
 from world_models.oracles.progression.world import ProgressionOracle
 from world_models.quantities.progression import CODES, PROCEDURES
@@ -50,7 +50,7 @@ class Visits(NamedTuple):
     t: Tensor  # int64 [N], visit number: with key, what the ECG is drawn from
 
 
-def make_visits(seed: int, patients: int, cohort: str | Cohort = "clinic") -> Visits:
+def make_visits(seed: int, patients: int, cohort: str | ProgressionCohort = "clinic") -> Visits:
     """The record of `patients` patients under usual care; patient i is the key of `keys.from_seed(seed + i)`.
 
     Raises:

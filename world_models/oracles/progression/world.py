@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from world_models.inputs import check_also, checked_factors, checked_orders
+from world_models.oracles.cohort import cohort_named
 from world_models.oracles.progression import state as body
-from world_models.oracles.progression.entry import FACTORS, Cohort, cohort_named, enter
+from world_models.oracles.progression.entry import COHORTS, FACTORS, ProgressionCohort, enter
 from world_models.oracles.progression.state import ProgressionState
 from world_models.protocol import Chart, Factors
 from world_models.quantities.progression import CODES, MEASURES, ORDERS, PROCEDURES, SAMPLES, TREATMENTS
@@ -41,7 +42,7 @@ class ProgressionOracle:
 
     Args:
         device: where all tensors live.
-        cohort: "clinic", "hospital", "community" (`entry.COHORTS`) or a Cohort.
+        cohort: "clinic", "hospital", "community" (`entry.COHORTS`) or a ProgressionCohort.
 
     Raises:
         ValueError: an unknown cohort.
@@ -53,9 +54,9 @@ class ProgressionOracle:
     factors = FACTORS
     hours_per_step = 4383.0  # half a year, nominal
 
-    def __init__(self, device: torch.device | str = "cpu", cohort: str | Cohort = "clinic") -> None:
+    def __init__(self, device: torch.device | str = "cpu", cohort: str | ProgressionCohort = "clinic") -> None:
         self.device = torch.device(device)
-        self.cohort = cohort_named(cohort)
+        self.cohort = cohort_named(COHORTS, cohort)
 
     def initial(self, key: Tensor, factors: Factors | None = None) -> ProgressionState:
         """Patients at the first visit. Given factors [B] are fixed.

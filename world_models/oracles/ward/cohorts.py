@@ -21,11 +21,12 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.inputs import checked_factors
+from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ward.state import Person
 from world_models.quantities.ward import COMPLAINTS, DISEASES, ORGANISMS, STATIC
 from world_models.quantity import Quantity, by_name
 
-__all__ = ["COHORTS", "FACTORS", "WardCohort", "cohort_named", "draw_complaint", "draw_factors", "draw_person"]
+__all__ = ["COHORTS", "FACTORS", "WardCohort", "draw_complaint", "draw_factors", "draw_person"]
 
 FACTORS: tuple[Quantity, ...] = (
     *STATIC,
@@ -91,15 +92,6 @@ COHORTS: dict[str, WardCohort] = {
 }
 
 
-def cohort_named(cohort: str | WardCohort) -> WardCohort:
-    """The cohort of that name; a WardCohort is handed through. Raises ValueError: unknown name."""
-    if isinstance(cohort, WardCohort):
-        return cohort
-    if cohort not in COHORTS:
-        raise ValueError(f"unknown cohort {cohort!r}; known are: {', '.join(COHORTS)}")
-    return COHORTS[cohort]
-
-
 def _z(key: Tensor, name: str) -> Tensor:
     return keys.normal(key, 0, f"ward/{name}").clamp(-2.5, 2.5)
 
@@ -122,7 +114,7 @@ def draw_factors(cohort: str | WardCohort, key: Tensor, given: Mapping[str, Tens
     Raises:
         ValueError: an unknown cohort or factor, a wrong shape, a value out of bounds, or an index that is no integer.
     """
-    who = cohort_named(cohort)
+    who = cohort_named(COHORTS, cohort)
     given = checked_factors(FACTORS, given, key.shape[0], key.device)
     for name in ("disease", "organism"):
         if name in given and bool((given[name] != given[name].round()).any()):

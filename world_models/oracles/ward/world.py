@@ -24,6 +24,7 @@ from torch import Tensor
 
 from world_models import keys, tree
 from world_models.inputs import check_also, checked_orders
+from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ward import cohorts as ward_cohorts
 from world_models.oracles.ward.admission import arrive
 from world_models.oracles.ward.body.infection import killing
@@ -90,7 +91,7 @@ class WardOracle:
     ) -> None:
         if not 1 <= hours_per_step <= 12 or float(hours_per_step) != round(hours_per_step):
             raise ValueError(f"hours_per_step={hours_per_step} must be a whole number of hours from 1 to 12; try 4")
-        self.cohort = ward_cohorts.cohort_named(cohort)
+        self.cohort = cohort_named(ward_cohorts.COHORTS, cohort)
         self.hours_per_step = float(hours_per_step)
         self.device = torch.device(device)
         self._largest = torch.tensor([float(q.high) for q in INTERVENTIONS], device=self.device)
