@@ -36,7 +36,7 @@ from world_models.ecg_wm.vae import BeatVAE
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.nn.mlp import mlp
 from world_models.oracles.cohort import cohort_named
-from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, draw_factors
+from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, sample_factors
 from world_models.protocol import Chart, Factors, History
 from world_models.quantities.ecg_drug import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
 from world_models.quantity import Quantity
@@ -131,7 +131,7 @@ class ECGWorldModel(nn.Module):
             ValueError: a factor is unknown or out of range.
         """
         given = checked_factors(self.factors, factors, key.shape[0], self.device)
-        f = draw_factors(self.cohort, key, {name: given[name] for name in given if name in _DRAWN})
+        f = sample_factors(self.cohort, key, {name: given[name] for name in given if name in _DRAWN})
         unknown = torch.full_like(f["age_years"], float("nan"))
         shape = given.get("shape")
         if shape is None:

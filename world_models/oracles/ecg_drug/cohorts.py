@@ -39,7 +39,7 @@ from world_models.oracles.ecg_drug.population import TrialModel
 from world_models.quantity import Quantity, by_name
 from world_models.rounding import expit
 
-__all__ = ["COHORTS", "FACTORS", "ECGDrugCohort", "Spread", "draw_factors", "jt_peak_c"]
+__all__ = ["COHORTS", "FACTORS", "ECGDrugCohort", "Spread", "sample_factors", "jt_peak_c"]
 
 FACTORS: tuple[Quantity, ...] = (
     Quantity("age_years", "a", 18.0, 100.0, (), "age"),
@@ -237,7 +237,7 @@ def jt_peak_c(qtcf_ms: Tensor, qrs_ms: Tensor, tpeak_tend_ms: Tensor, heart_rate
     return (qtcf_ms * qt_scale(log) - qrs_ms - tpeak_tend_ms) / jt_peak_scale(log)
 
 
-def draw_factors(
+def sample_factors(
     cohort: str | ECGDrugCohort, key: Tensor, given: Mapping[str, Tensor] | None = None, trial: TrialModel | None = None
 ) -> dict[str, Tensor]:
     """Every factor of `FACTORS` for patients with these keys, float32 [B] each.

@@ -153,7 +153,7 @@ class ECGDrugOracle:
         morphology = given.pop("morphology", None)
         if morphology is None:
             morphology = self._bank.draw(keys.fold(key, "oracle/morphology")).to(torch.float32)
-        who = cohorts.draw_factors(self.cohort, key, given, self.trial)
+        who = cohorts.sample_factors(self.cohort, key, given, self.trial)
         rate = who["baseline_heart_rate_bpm"]
         jtpc = cohorts.jt_peak_c(who["baseline_qtcf_ms"], who["baseline_qrs_ms"], who["baseline_tpeak_tend_ms"], rate)
         first = (rate, who["baseline_pr_ms"], who["baseline_qrs_ms"], jtpc, who["baseline_tpeak_tend_ms"])

@@ -43,7 +43,7 @@ def anions(albumin: Tensor, lactate: Tensor, ketones: Tensor, phosphate: Tensor,
 
 
 def arrive(key: Tensor, person: Person) -> Body:
-    """The state of every organ at admission, for people of `cohorts.draw_person`."""
+    """The state of every organ at admission, for people of `cohorts.sample_person`."""
     d, s = person.disease, person.severity
     one = torch.ones_like(s)
     zero = torch.zeros_like(s)

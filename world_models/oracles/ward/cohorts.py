@@ -26,7 +26,7 @@ from world_models.oracles.ward.state import Person
 from world_models.quantities.ward import COMPLAINTS, DISEASES, ORGANISMS, STATIC
 from world_models.quantity import Quantity, by_name
 
-__all__ = ["COHORTS", "FACTORS", "WardCohort", "draw_complaint", "draw_factors", "draw_person"]
+__all__ = ["COHORTS", "FACTORS", "WardCohort", "sample_complaint", "sample_factors", "sample_person"]
 
 FACTORS: tuple[Quantity, ...] = (
     *STATIC,
@@ -105,7 +105,7 @@ def _by(index: Tensor, rows: tuple) -> Tensor:
     return torch.tensor(rows, dtype=torch.float32, device=index.device)[index.to(torch.int64)]
 
 
-def draw_factors(cohort: str | WardCohort, key: Tensor, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def sample_factors(cohort: str | WardCohort, key: Tensor, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Every factor of FACTORS for patients with these keys, float32 [B] each.
 
     Args:
@@ -142,14 +142,14 @@ def draw_factors(cohort: str | WardCohort, key: Tensor, given: Mapping[str, Tens
     return dict(zip((q.name for q in FACTORS), found, strict=True))
 
 
-def draw_complaint(key: Tensor, disease: Tensor) -> Tensor:
+def sample_complaint(key: Tensor, disease: Tensor) -> Tensor:
     """Why the patient came, one-hot [B, C]: a hint at the disease, not a diagnosis."""
     index = keys.categorical(key, 0, "ward/complaint", _by(disease, _COMPLAINT))
     return (index.unsqueeze(-1) == torch.arange(len(COMPLAINTS), device=key.device)).to(torch.float32)
 
 
-def draw_person(key: Tensor, who: Mapping[str, Tensor]) -> Person:
-    """The hidden person behind the factors of `draw_factors`."""
+def sample_person(key: Tensor, who: Mapping[str, Tensor]) -> Person:
+    """The hidden person behind the factors of `sample_factors`."""
     age, female, weight = who["age_years"], who["sex_female"], who["weight_kg"]
     disease, organism, severity = who["disease"], who["organism"], who["severity"]
     kidney, diabetes, heart = who["chronic_kidney_disease"], who["diabetes"], who["chronic_heart_failure"]

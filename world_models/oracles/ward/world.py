@@ -105,7 +105,7 @@ class WardOracle:
         Raises:
             ValueError: a factor that is unknown, out of bounds or of the wrong shape.
         """
-        state = _at_the_door(key, ward_cohorts.draw_factors(self.cohort, key, factors))
+        state = _at_the_door(key, ward_cohorts.sample_factors(self.cohort, key, factors))
         t = state.t
         nothing, run = _nothing(key), _program(self.device)
         with torch.inference_mode():  # a fifth faster on small batches
@@ -260,9 +260,9 @@ class WardOracle:
 
 def _at_the_door(key: Tensor, who: dict[str, Tensor]) -> WardState:
     """Patients with these factors, before anything is measured."""
-    person = ward_cohorts.draw_person(key, who)
+    person = ward_cohorts.sample_person(key, who)
     factors = torch.stack([who[q.name] for q in ward_cohorts.FACTORS], -1)
-    complaint = ward_cohorts.draw_complaint(key, who["disease"])
+    complaint = ward_cohorts.sample_complaint(key, who["disease"])
     return WardState(key, torch.zeros_like(key), factors, complaint, person, *arrive(key, person), blank_records(key))
 
 
@@ -275,7 +275,7 @@ def _nothing(key: Tensor) -> dict[str, Tensor]:
 def _program(device: torch.device) -> Program:
     """`dynamics.tick`, recorded."""
     key = keys.from_seed(0, 1, device)
-    return Program(tick, _at_the_door(key, ward_cohorts.draw_factors("ward", key)), _nothing(key))
+    return Program(tick, _at_the_door(key, ward_cohorts.sample_factors("ward", key)), _nothing(key))
 
 
 def _from_here(state: WardState) -> WardState:

@@ -23,7 +23,7 @@ from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.waveform import WAVES
 
 __all__ = ["LEFT_ATRIUM", "P", "PR_LEVEL", "QRS", "RIGHT_ATRIUM", "ST", "ST_T", "T", "Anatomy", "at_visit"]
-__all__ += ["draw_anatomy", "per_lead", "to_axis", "turned"]
+__all__ += ["sample_anatomy", "per_lead", "to_axis", "turned"]
 
 P, QRS = slice(0, 3), slice(3, 11)
 RIGHT_ATRIUM, LEFT_ATRIUM, PR_LEVEL, ST, ST_T, T = 0, 1, 2, 11, 12, 13
@@ -107,7 +107,7 @@ def to_axis(heights: Tensor, degrees: float, weight: Tensor) -> Tensor:
     return torch.cat((heights[:, :, P], qrs, heights[:, :, ST:]), dim=2)
 
 
-def draw_anatomy(key: Tensor, age_years: Tensor, sex_female: Tensor) -> Anatomy:
+def sample_anatomy(key: Tensor, age_years: Tensor, sex_female: Tensor) -> Anatomy:
     """The hearts of keys [B] at ages [B] (years) and sexes [B] (1 female)."""
     bank = _normal_beats(key.device)
     u = keys.uniforms(key, 0, _DRAWS)

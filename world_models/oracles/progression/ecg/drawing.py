@@ -17,7 +17,7 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.ecg.waveform import Intervals, derive_twelve
-from world_models.oracles.progression.ecg.anatomy import at_visit, draw_anatomy
+from world_models.oracles.progression.ecg.anatomy import at_visit, sample_anatomy
 from world_models.oracles.progression.ecg.beats import (
     SAMPLING_RATE_HZ,
     atrial_template,
@@ -160,7 +160,7 @@ def draw_progression_ecg(
         return out
     shown = shown_on_ecg(key, t, condition.to(torch.bool)) if shown is None else shown
     paced = is_paced(shown, drugs)
-    signs = apply_signs(at_visit(key, t, draw_anatomy(key, age_years, sex_female)), shown, drugs, paced)
+    signs = apply_signs(at_visit(key, t, sample_anatomy(key, age_years, sex_female)), shown, drugs, paced)
     rhythm = rhythm_of(key, t, shown, drugs, paced, signs.rate_bpm)
     beats = beats_of(key, t, shown, rhythm, paced, signs.pr_ms, signs.qrs_ms, age_years, samples)
     chunk = _CHUNK.get(key.device.type, _CHUNK_ELSEWHERE)
