@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from world_models import keys
 from world_models.ecg.morphology import BANK_FILE, MorphologyBank, default_morphology, fit_morphology, fit_quality
 from world_models.ecg.morphology_fit import fit_bank, main
-from world_models.ecg.waveform import DRAWN_LEADS, WAVES, Intervals, beat_template
+from world_models.ecg.waveform import INDEPENDENT_LEADS, WAVES, Intervals, beat_template
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 HAS_LUDB = (DATA / "ludb" / "ludb.csv").is_file()
@@ -44,7 +44,7 @@ def test_draw_is_varied_measurable_and_stateless():
     assert ((t > 0.05).sum(-1) >= 4).all()
     qrs = drawn[..., 2:10].abs().amax((1, 2))
     assert (qrs > 0.2).all()
-    away = [i for i, name in enumerate(DRAWN_LEADS) if name != "V1"]
+    away = [i for i, name in enumerate(INDEPENDENT_LEADS) if name != "V1"]
     assert (drawn[:, away, WAVES.index("P_biphasic")] == 0).all()
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys
-from world_models.ecg.waveform import DRAWN_LEADS, R_SHARE, WAVES, Intervals, sample_times_ms, wave_basis
+from world_models.ecg.waveform import INDEPENDENT_LEADS, R_SHARE, WAVES, Intervals, sample_times_ms, wave_basis
 
 __all__ = ["BANK_FILE", "MorphologyBank", "default_morphology", "fit_morphology", "fit_quality"]
 
@@ -73,10 +73,10 @@ def fit_morphology(median_beat: Tensor, intervals: Intervals, sampling_rate_hz: 
         ValueError: the beat's leads or length are not those of `beat_template`.
     """
     basis = wave_basis(intervals, sampling_rate_hz)
-    if median_beat.shape != (basis.shape[0], len(DRAWN_LEADS), basis.shape[2]):
+    if median_beat.shape != (basis.shape[0], len(INDEPENDENT_LEADS), basis.shape[2]):
         raise ValueError(
-            f"median_beat is {tuple(median_beat.shape)}, must be {(basis.shape[0], len(DRAWN_LEADS), basis.shape[2])}: "
-            f"leads {', '.join(DRAWN_LEADS)} on the window of beat_template at {sampling_rate_hz:g} Hz"
+            f"median_beat is {tuple(median_beat.shape)}, must be {(basis.shape[0], len(INDEPENDENT_LEADS), basis.shape[2])}: "
+            f"leads {', '.join(INDEPENDENT_LEADS)} on the window of beat_template at {sampling_rate_hz:g} Hz"
         )
     weights = _window(intervals, sampling_rate_hz)
     seconds = sample_times_ms(sampling_rate_hz, basis.device).to(torch.float64) * 1e-3
@@ -96,7 +96,7 @@ def fit_morphology(median_beat: Tensor, intervals: Intervals, sampling_rate_hz: 
     held = torch.zeros(size, dtype=torch.float64, device=basis.device)
     held[_BIPHASIC] = 1e9
     plain = _solve(matrix + torch.diag(held), right)
-    is_v1 = torch.tensor([name == "V1" for name in DRAWN_LEADS], device=basis.device)
+    is_v1 = torch.tensor([name == "V1" for name in INDEPENDENT_LEADS], device=basis.device)
     heights = torch.where(is_v1, every, plain)[:, : len(WAVES)].transpose(1, 2)
     heights[..., _BIPHASIC] = heights[..., _BIPHASIC] * is_v1
     return _tame(heights).to(torch.float32).contiguous()
@@ -147,7 +147,7 @@ class MorphologyBank(NamedTuple):
         with safe_open(str(path), framework="pt") as file:
             waves = (file.metadata() or {}).get("waves", "")
             heights = file.get_tensor("heights_mv")
-        if waves != ",".join(WAVES) or heights.shape[1:] != (len(DRAWN_LEADS), len(WAVES)):
+        if waves != ",".join(WAVES) or heights.shape[1:] != (len(INDEPENDENT_LEADS), len(WAVES)):
             raise ValueError(
                 f"{path} holds waves {waves or 'unnamed'}, this generator draws {','.join(WAVES)}; fit the bank again"
             )
@@ -162,12 +162,12 @@ class MorphologyBank(NamedTuple):
         pick = (keys.uniform(key, 0, "morphology_pick") * self.heights_mv.shape[0]).to(torch.int64)
         pick = pick.clamp_max(self.heights_mv.shape[0] - 1)
         gain = torch.exp(variation * keys.normal(key, 0, "morphology_gain")).reshape(-1, 1, 1)
-        parts = torch.exp(variation * keys.normal(key, 0, "morphology_parts", (len(DRAWN_LEADS), 3)))
+        parts = torch.exp(variation * keys.normal(key, 0, "morphology_parts", (len(INDEPENDENT_LEADS), 3)))
         group = [0 if i <= _BIPHASIC else 2 if i >= _ST else 1 for i in range(len(WAVES))]
         return self.heights_mv[pick] * gain * parts[..., group]
 
 
-# A plain normal ECG (heights in mV; rows DRAWN_LEADS, columns WAVES): for tests and examples. Varied, real shapes come
+# A plain normal ECG (heights in mV; rows INDEPENDENT_LEADS, columns WAVES): for tests and examples. Varied, real shapes come
 # from the bank.
 _NORMAL = (
     (0.07, 0.00, -0.03, -0.02, 0.16, 0.62, 0.30, -0.06, -0.06, 0.00, 0.00, 0.01, 0.22),

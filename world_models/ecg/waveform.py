@@ -28,7 +28,7 @@ from torch import Tensor
 from world_models import keys
 
 __all__ = [
-    "DRAWN_LEADS",
+    "INDEPENDENT_LEADS",
     "LEADS",
     "WAVES",
     "Fiducials",
@@ -36,7 +36,7 @@ __all__ = [
     "beat_samples",
     "beat_template",
     "derive_twelve",
-    "draw_ecg",
+    "synthesise_ecg",
     "p_duration_ms",
     "sample_times_ms",
     "tile",
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-DRAWN_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+INDEPENDENT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 WAVES = ("P", "P_biphasic", *(f"QRS_{i}" for i in range(1, 9)), "ST", "ST_T", "T")
 
 # The window around R. Waves that reach outside are cut: it holds PR up to 450 ms and QT up to 750 ms
@@ -171,12 +171,12 @@ def wave_basis(intervals: Intervals, sampling_rate_hz: float = 500.0) -> Tensor:
 
 
 def beat_template(intervals: Intervals, morphology: Tensor, sampling_rate_hz: float = 500.0) -> Tensor:
-    """Isolated beats in mV, [B, 8, L] (leads `DRAWN_LEADS`), from 0.6 s before R to 1.0 s after.
+    """Isolated beats in mV, [B, 8, L] (leads `INDEPENDENT_LEADS`), from 0.6 s before R to 1.0 s after.
 
     morphology [B, 8, W] holds the height in mV of every wave (`WAVES`) in every drawn lead.
     """
     pieces, length = _pieces(intervals, sampling_rate_hz)
-    beat = morphology.new_zeros(morphology.shape[0], len(DRAWN_LEADS), length)
+    beat = morphology.new_zeros(morphology.shape[0], len(INDEPENDENT_LEADS), length)
     for start, stop, columns, shapes in pieces:
         part = beat[:, :, start:stop]
         for i, column in enumerate(columns):
@@ -284,7 +284,7 @@ def tile(template: Tensor, r_samples: Tensor, samples: int, at_r: int | None = N
 
 
 def derive_twelve(eight: Tensor, out: Tensor | None = None) -> Tensor:
-    """The standard twelve leads [B, 12, T] (`LEADS`) from the eight independent ones [B, 8, T] (`DRAWN_LEADS`).
+    """The standard twelve leads [B, 12, T] (`LEADS`) from the eight independent ones [B, 8, T] (`INDEPENDENT_LEADS`).
 
     Einthoven: III = II - I. Goldberger: aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2. Differentiable;
     `out` [B, 12, T] is written to where it is given.
@@ -320,7 +320,7 @@ def _is_off(value: float | Tensor) -> bool:
     return not isinstance(value, Tensor) and value == 0.0
 
 
-def draw_ecg(
+def synthesise_ecg(
     key: Tensor,
     t: int | Tensor,
     intervals: Intervals,

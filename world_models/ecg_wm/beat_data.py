@@ -19,7 +19,7 @@ from world_models import keys
 from world_models.checkpoint import save_tensors
 from world_models.ecg.delineation.delineate import delineate
 from world_models.ecg.morphology import MorphologyBank
-from world_models.ecg.waveform import R_SHARE, Intervals, beat_template, draw_ecg
+from world_models.ecg.waveform import R_SHARE, Intervals, beat_template, synthesise_ecg
 from world_models.ecg_wm import beats
 from world_models.ecg_wm.encode import canonical_beats
 
@@ -105,7 +105,7 @@ class BeatSource:
             intervals = draw_intervals(key)
             heights = self.bank.draw(keys.fold(key, "beats/shape"))
             noise = 5 + 20 * keys.uniform(key, 0, "beats/level")
-            ecg = draw_ecg(key, 0, intervals, heights, noise_uv=noise, wander_uv=4 * noise)
+            ecg = synthesise_ecg(key, 0, intervals, heights, noise_uv=noise, wander_uv=4 * noise)
             measured = delineate(ecg, RATE_HZ)
             seen, leads, samples = canonical_beats(ecg, measured)
             ends = beats.anchors(intervals.pr_ms, intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms)

@@ -31,7 +31,7 @@ from world_models import keys
 from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT, jt_peak_scale, log_rr, qt_scale
 from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.recorded import factors_from_chart
-from world_models.ecg.waveform import DRAWN_LEADS, WAVES, Intervals, draw_ecg
+from world_models.ecg.waveform import INDEPENDENT_LEADS, WAVES, Intervals, synthesise_ecg
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug import cohorts, rhythm
@@ -60,7 +60,7 @@ _LIMITS = {
 _LONGEST_QT_MS = 745.0  # the waveform's window ends at 750
 
 MORPHOLOGY = Quantity(
-    "morphology", "mV", -20.0, 20.0, (len(DRAWN_LEADS), len(WAVES)), "amplitude of each wave of the beat in eight leads"
+    "morphology", "mV", -20.0, 20.0, (len(INDEPENDENT_LEADS), len(WAVES)), "amplitude of each wave of the beat in eight leads"
 )
 
 
@@ -258,7 +258,7 @@ class ECGDrugOracle:
             "hours_since_dose": state.hours_since_dose,
         }
         if "ecg_mv" in also:
-            chart["ecg_mv"] = self._draw(state, chart)
+            chart["ecg_mv"] = self._synthesise(state, chart)
         return chart
 
     def rekey(self, state: ECGDrugState, key: Tensor) -> ECGDrugState:
@@ -330,8 +330,8 @@ class ECGDrugOracle:
     def _bank(self) -> MorphologyBank:
         return MorphologyBank.load(device=self.device)
 
-    def _draw(self, state: ECGDrugState, chart: Chart) -> Tensor:
-        return draw_ecg(
+    def _synthesise(self, state: ECGDrugState, chart: Chart) -> Tensor:
+        return synthesise_ecg(
             state.key,
             state.t,
             Intervals(**{n: chart[n] for n in Intervals._fields}),

@@ -119,9 +119,9 @@ class ProgressionOracle:
             "dead": state.dead.to(torch.float32),
         }
         if "ecg_mv" in also:
-            from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
+            from world_models.oracles.progression.ecg.synthesis import synthesise_progression_ecg
 
-            chart["ecg_mv"] = draw_progression_ecg(
+            chart["ecg_mv"] = synthesise_progression_ecg(
                 state.patient, state.t, state.present, age, state.sex_female, treated, SAMPLES
             )
         return chart

@@ -30,7 +30,7 @@ from world_models.oracles.progression.ecg.shown import Shown, shown_on_ecg
 from world_models.oracles.progression.ecg.signs import Signs, apply_signs, ectopic_heights
 from world_models.quantities.progression import CODES, SAMPLES, TREATMENTS
 
-__all__ = ["draw_progression_ecg"]
+__all__ = ["synthesise_progression_ecg"]
 
 _CHUNK = {"cpu": 128}  # ECGs laid down at once: fewer, and the cost of starting each operation shows
 _CHUNK_ELSEWHERE = 4096
@@ -126,7 +126,7 @@ def _drawn(
     return eight.add_(_noise(key, t, samples))
 
 
-def draw_progression_ecg(
+def synthesise_progression_ecg(
     key: Tensor,
     t: Tensor,
     condition: Tensor,
