@@ -55,7 +55,7 @@ def draw_truth(count: int, seed: int, noise_uv: float, fs: float = 500.0, low: f
     jt = (qt - qrs - tail).clamp_min(90.0)
     pr = torch.minimum(between("pr", 110.0, 240.0), (rr - (qrs + jt + tail)).clamp_min(100.0))
     intervals = Intervals.of(rate, pr, qrs, jt, tail)
-    morphology = MorphologyBank.load().draw(keys.fold(key, "morphology"))
+    morphology = MorphologyBank.load().sample(keys.fold(key, "morphology"))
     ecg = synthesise_ecg(key, 0, intervals, morphology, sampling_rate_hz=fs, noise_uv=noise_uv, wander_uv=50.0)
     return ecg, intervals
 

@@ -48,7 +48,7 @@ def tangent_foot(t, x, peak, step):
 @pytest.fixture(scope="module")
 def cohort():
     key = keys.from_seed(5, 40)
-    return key, intervals_of(key), MorphologyBank.load().draw(key)
+    return key, intervals_of(key), MorphologyBank.load().sample(key)
 
 
 def test_einthoven_and_order(cohort):
@@ -157,7 +157,7 @@ def test_hrv_has_the_size_asked_for_and_is_the_keys():
 def test_row_of_a_batch_equals_the_patient_alone(size):
     key = keys.from_seed(9, 64)
     intervals = intervals_of(key, heart_rate=(30.0, 220.0))
-    morphology = MorphologyBank.load().draw(key)
+    morphology = MorphologyBank.load().sample(key)
     hrv = 10.0 + 40.0 * keys.uniform(key, 0, "hrv")
     when = torch.arange(64)
     options = {"noise_uv": 15.0, "wander_uv": 50.0}
@@ -167,7 +167,7 @@ def test_row_of_a_batch_equals_the_patient_alone(size):
         part = slice(start, start + size)
         alone = synthesise_ecg(key[part], when[part], rows(intervals, part), morphology[part], hrv_ms=hrv[part], **options)
         assert torch.equal(alone, whole[part])
-    assert torch.equal(MorphologyBank.load().draw(key[5:6])[0], morphology[5])
+    assert torch.equal(MorphologyBank.load().sample(key[5:6])[0], morphology[5])
 
 
 def test_tile_is_superposition():

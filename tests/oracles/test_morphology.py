@@ -37,8 +37,8 @@ def test_bank_is_shaped_attributed_and_intact():
 
 def test_draw_is_varied_measurable_and_stateless():
     key = keys.from_seed(0, 500)
-    drawn = MorphologyBank.load().draw(key)
-    assert torch.equal(drawn[17:20], MorphologyBank.load().draw(key[17:20]))
+    drawn = MorphologyBank.load().sample(key)
+    assert torch.equal(drawn[17:20], MorphologyBank.load().sample(key[17:20]))
     assert len({tuple(row) for row in drawn[:, 1].round(decimals=4).tolist()}) == 500
     t = drawn[..., WAVES.index("T")].abs()
     assert ((t > 0.05).sum(-1) >= 4).all()
@@ -50,7 +50,7 @@ def test_draw_is_varied_measurable_and_stateless():
 
 def test_fit_recovers_a_drawn_beat_despite_offset_drift_and_noise():
     key = keys.from_seed(1, 20)
-    intervals, truth = _intervals(key), MorphologyBank.load().draw(key)
+    intervals, truth = _intervals(key), MorphologyBank.load().sample(key)
     beat = beat_template(intervals, truth)
     drift = torch.linspace(-0.2, 0.3, beat.shape[-1])
     fitted = fit_morphology(beat + drift + 0.005 * keys.noise(key, 0, "n", tuple(beat.shape[1:])), intervals)
@@ -63,7 +63,7 @@ def test_fit_recovers_a_drawn_beat_despite_offset_drift_and_noise():
 def test_fit_row_equals_the_patient_alone():
     key = keys.from_seed(2, 64)
     intervals = _intervals(key)
-    beat = beat_template(intervals, MorphologyBank.load().draw(key)) + 0.01
+    beat = beat_template(intervals, MorphologyBank.load().sample(key)) + 0.01
     whole = fit_morphology(beat, intervals)
     for part in (slice(0, 1), slice(63, 64), slice(10, 17)):
         assert torch.equal(fit_morphology(beat[part], Intervals(*(x[part] for x in intervals))), whole[part])

@@ -153,7 +153,7 @@ class MorphologyBank(NamedTuple):
             )
         return cls(heights.to(device))
 
-    def draw(self, key: Tensor, variation: float = 0.1) -> Tensor:
+    def sample(self, key: Tensor, variation: float = 0.1) -> Tensor:
         """A morphology for each key, [B, 8, W]: a real beat, its heights varied log-normally.
 
         One gain for the whole ECG, and one per lead for each of P, QRS and ST-T (so that shapes within a wave, and

@@ -64,7 +64,7 @@ class BeatSource:
         """Clean canonical beats [B, 8, 200] mV, with all leads [B, 8] and the samples [B, 200] that stand alone."""
         intervals = draw_intervals(key)
         ends = beats.anchors(intervals.pr_ms, intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms)
-        canonical = _canonical(self.bank.draw(keys.fold(key, "beats/shape")), intervals, ends)
+        canonical = _canonical(self.bank.sample(keys.fold(key, "beats/shape")), intervals, ends)
         leads = torch.ones(key.shape[0], beats.LEADS, dtype=torch.bool, device=key.device)
         return canonical, leads, beats.valid_samples(ends, 60_000 / intervals.heart_rate_bpm)
 
@@ -103,7 +103,7 @@ class BeatSource:
         for start in tqdm(range(0, count, 64), desc="read beats", mininterval=1):
             key = keys.from_seed(READ_SEED + start, min(64, count - start), device)
             intervals = draw_intervals(key)
-            heights = self.bank.draw(keys.fold(key, "beats/shape"))
+            heights = self.bank.sample(keys.fold(key, "beats/shape"))
             noise = 5 + 20 * keys.uniform(key, 0, "beats/level")
             ecg = synthesise_ecg(key, 0, intervals, heights, noise_uv=noise, wander_uv=4 * noise)
             measured = delineate(ecg, RATE_HZ)

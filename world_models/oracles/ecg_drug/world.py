@@ -152,7 +152,7 @@ class ECGDrugOracle:
         given = checked_factors(self.factors, factors, key.shape[0], self.device)
         morphology = given.pop("morphology", None)
         if morphology is None:
-            morphology = self._bank.draw(keys.fold(key, "oracle/morphology")).to(torch.float32)
+            morphology = self._bank.sample(keys.fold(key, "oracle/morphology")).to(torch.float32)
         who = cohorts.sample_factors(self.cohort, key, given, self.trial)
         rate = who["baseline_heart_rate_bpm"]
         jtpc = cohorts.jt_peak_c(who["baseline_qtcf_ms"], who["baseline_qrs_ms"], who["baseline_tpeak_tend_ms"], rate)
