@@ -49,7 +49,7 @@ from world_models import keys
 from world_models.quantities.drugs import ANTIARRHYTHMICS, Suppression
 from world_models.rounding import expit, softplus
 
-__all__ = ["BURDEN", "SUPPRESSION", "TORSADES", "BurdenLaw", "Rhythm", "TorsadesLaw"]
+__all__ = ["BURDEN", "SUPPRESSION", "TORSADES", "BurdenLaw", "ArrhythmiaState", "TorsadesLaw"]
 __all__ += ["advance_rhythm", "initial_rhythm", "logit_shift", "torsades_hazard"]
 
 
@@ -90,8 +90,8 @@ BURDEN = BurdenLaw()
 TORSADES = TorsadesLaw()
 
 
-class Rhythm(NamedTuple):
-    """Rhythm of B patients, all float32 [B]."""
+class ArrhythmiaState(NamedTuple):
+    """ArrhythmiaState of B patients, all float32 [B]."""
 
     fluctuation: Tensor  # Ornstein-Uhlenbeck process on the logit of the burden
     shift: Tensor  # logit shift by drugs that has set in
@@ -143,17 +143,17 @@ def torsades_hazard(
 
 def initial_rhythm(
     baseline_burden: Tensor, baseline_qtcf_ms: Tensor, heart_rate_bpm: Tensor, risk: float = 1.0
-) -> Rhythm:
+) -> ArrhythmiaState:
     """At admission: the patient's own burden, no drug's shift, no torsades yet."""
     zero = torch.zeros_like(baseline_burden)
     hazard = torsades_hazard(baseline_qtcf_ms, heart_rate_bpm, baseline_qtcf_ms, risk)
-    return Rhythm(zero, zero, baseline_burden, hazard, zero)
+    return ArrhythmiaState(zero, zero, baseline_burden, hazard, zero)
 
 
 def advance_rhythm(
     key: Tensor,
     t: Tensor,
-    rhythm: Rhythm,
+    rhythm: ArrhythmiaState,
     baseline_burden: Tensor,
     shift_target: Tensor,
     qtcf_ms: Tensor,
@@ -161,7 +161,7 @@ def advance_rhythm(
     baseline_qtcf_ms: Tensor,
     hours: float,
     risk: float = 1.0,
-) -> Rhythm:
+) -> ArrhythmiaState:
     """The rhythm `hours` later.
 
     Args:
@@ -184,4 +184,4 @@ def advance_rhythm(
     cumulative = (hazard + rhythm.hazard_per_h) * (0.5 * hours)
     strikes = keys.uniform(key, t, "rhythm/torsades") < -(-cumulative).expm1()
     torsades = torch.maximum(rhythm.torsades, strikes.to(torch.float32))
-    return Rhythm(fluctuation, shift, burden, hazard, torsades)
+    return ArrhythmiaState(fluctuation, shift, burden, hazard, torsades)

@@ -60,7 +60,12 @@ _LIMITS = {
 _LONGEST_QT_MS = 745.0  # the waveform's window ends at 750
 
 MORPHOLOGY = Quantity(
-    "morphology", "mV", -20.0, 20.0, (len(INDEPENDENT_LEADS), len(WAVES)), "amplitude of each wave of the beat in eight leads"
+    "morphology",
+    "mV",
+    -20.0,
+    20.0,
+    (len(INDEPENDENT_LEADS), len(WAVES)),
+    "amplitude of each wave of the beat in eight leads",
 )
 
 
@@ -77,7 +82,7 @@ class ECGDrugState(NamedTuple):
     entry: Tensor  # [B, D, M] float64, what one mg swallowed at its beginning adds by its end
     amounts: Amounts  # drug on board
     concentration: Tensor  # [B, D] plasma, ng/mL, now
-    rhythm: rhythm.Rhythm
+    rhythm: rhythm.ArrhythmiaState
     total_dose_mg: Tensor  # [B, D]
     hours_since_dose: Tensor  # [B, D], 96 if never
     morphology: Tensor  # [B, 8, W] amplitudes of the beat's waves in mV, leads I II V1-V6

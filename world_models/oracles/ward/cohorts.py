@@ -105,7 +105,9 @@ def _by(index: Tensor, rows: tuple) -> Tensor:
     return torch.tensor(rows, dtype=torch.float32, device=index.device)[index.to(torch.int64)]
 
 
-def sample_factors(cohort: str | WardCohort, key: Tensor, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def sample_factors(
+    cohort: str | WardCohort, key: Tensor, given: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Every factor of FACTORS for patients with these keys, float32 [B] each.
 
     Args:

@@ -24,7 +24,7 @@ from world_models.ecg.waveform import R_SHARE
 from world_models.oracles.progression.ecg.beats import SAMPLING_RATE_HZ, TICKS_PER_SECOND
 from world_models.oracles.progression.ecg.shown import Shown
 
-__all__ = ["Beats", "Rhythm", "atrial_waves", "beats_of", "is_paced", "rhythm_of"]
+__all__ = ["BeatTimes", "Rhythm", "atrial_waves", "beats_of", "is_paced", "rhythm_of"]
 
 _SHORTEST_RR_S = 0.27
 _LEAD_IN_S = 1.0  # beats before the recording lend it their tails
@@ -49,7 +49,7 @@ class Rhythm(NamedTuple):
     person: Tensor  # [B, 6] uniforms of the person
 
 
-class Beats(NamedTuple):
+class BeatTimes(NamedTuple):
     """Where waves start; K and M events, in ticks of 5 ms from the recording's start."""
 
     r_ticks: Tensor  # int64 [B, K]
@@ -135,7 +135,7 @@ def _premature(key: Tensor, t: Tensor, shown: Shown, free: Tensor, count: int) -
 def beats_of(
     key: Tensor, t: Tensor, shown: Shown, rhythm: Rhythm, paced: Tensor, pr_ms: Tensor, qrs_ms: Tensor, age: Tensor,
     samples: int,
-) -> Beats:  # fmt: skip
+) -> BeatTimes:  # fmt: skip
     """Times of all beats around recordings of `samples`; pr_ms and qrs_ms [B] of conducted beats."""
     seconds = samples / SAMPLING_RATE_HZ
     count = int(math.ceil((seconds + _LEAD_IN_S + 0.5) / _SHORTEST_RR_S)) + 4
@@ -185,7 +185,7 @@ def beats_of(
     p_ticks = torch.round(p * TICKS_PER_SECOND).to(torch.int64)
     hidden = pvc & ~rhythm.decoupled.unsqueeze(-1)
     p_gain = (rhythm.p_visible.unsqueeze(-1) & ~hidden).to(torch.float32) * (1.0 + 0.03 * breath)
-    return Beats(r_ticks, kind, gain, p_ticks, p_gain)
+    return BeatTimes(r_ticks, kind, gain, p_ticks, p_gain)
 
 
 def atrial_waves(key: Tensor, t: Tensor, fluttering: Tensor, cycle_draw: Tensor, samples: int) -> Tensor:

@@ -25,7 +25,7 @@ from world_models.oracles.progression.ecg.beats import (
     pacing_spike,
     ventricular_template,
 )
-from world_models.oracles.progression.ecg.rhythm import Beats, Rhythm, atrial_waves, beats_of, is_paced, rhythm_of
+from world_models.oracles.progression.ecg.rhythm import BeatTimes, Rhythm, atrial_waves, beats_of, is_paced, rhythm_of
 from world_models.oracles.progression.ecg.shown import Shown, shown_on_ecg
 from world_models.oracles.progression.ecg.signs import Signs, apply_signs, ectopic_heights
 from world_models.quantities.progression import CODES, SAMPLES, TREATMENTS
@@ -104,7 +104,7 @@ def _shown_rows(shown: Shown, rows: slice | Tensor) -> Shown:
 
 
 def _drawn(
-    key: Tensor, t: Tensor, shown: Shown, signs: Signs, rhythm: Rhythm, beats: Beats, paced: Tensor, samples: int
+    key: Tensor, t: Tensor, shown: Shown, signs: Signs, rhythm: Rhythm, beats: BeatTimes, paced: Tensor, samples: int
 ) -> Tensor:
     """The eight leads of one chunk, [B, 8, samples]."""
     own = ventricular_template(_intervals(signs, rhythm.rr_s, signs.qrs_ms), signs.heights)
@@ -167,6 +167,6 @@ def synthesise_progression_ecg(
     for start in range(0, len(key), chunk):
         rows = slice(start, min(start + chunk, len(key)))
         part = _shown_rows(shown, rows), _rows(signs, rows), Rhythm(*(x[rows] for x in rhythm))
-        eight = _drawn(key[rows], t[rows], *part, Beats(*(x[rows] for x in beats)), paced[rows], samples)
+        eight = _drawn(key[rows], t[rows], *part, BeatTimes(*(x[rows] for x in beats)), paced[rows], samples)
         derive_twelve(eight, out=out[rows])
     return out
