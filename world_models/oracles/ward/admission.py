@@ -18,7 +18,6 @@ from world_models.oracles.ward.body.respiration import NORMAL_ANIONS
 from world_models.oracles.ward.state import (
     Blood,
     Circulation,
-    Course,
     Fluids,
     Infection,
     Kidney,
@@ -29,11 +28,14 @@ from world_models.oracles.ward.state import (
     Person,
     Salts,
     Signals,
+    StayStatus,
 )
 
 __all__ = ["anions", "arrive"]
 
-Body = tuple[Fluids, Salts, Circulation, Lungs, Metabolism, Infection, Kidney, Blood, Organs, Course, Noise, Signals]
+Body = tuple[
+    Fluids, Salts, Circulation, Lungs, Metabolism, Infection, Kidney, Blood, Organs, StayStatus, Noise, Signals
+]
 
 
 def anions(albumin: Tensor, lactate: Tensor, ketones: Tensor, phosphate: Tensor, urea: Tensor) -> Tensor:
@@ -172,7 +174,7 @@ def arrive(key: Tensor, person: Person) -> Body:
     bnp = 35.0 + failure * (500.0 + 700.0 * s) * vary("bnp", 0.3) + infected * 80.0 * s
     alt = 22.0 * vary("alt", 0.3) + failure * 25.0 * s + infected * 30.0 * s * s
     organs = Organs(troponin, bnp, alt, 0.6 * vary("bilirubin", 0.25) + damage * 0.6, fog, zero)
-    course = Course(zero, zero, one, zero)
+    course = StayStatus(zero, zero, one, zero)
     noise = Noise(*(keys.normal(key, 0, "ward/arrive/noise", (5,)).clamp(-3.0, 3.0).T.contiguous().unbind(0)))
     signals = Signals(
         map=person.map_mmhg * (1.0 - 0.15 * s),

@@ -23,7 +23,7 @@ __all__ = [
     "TRACE",
     "Blood",
     "Circulation",
-    "Course",
+    "StayStatus",
     "Fluids",
     "Infection",
     "Kidney",
@@ -184,7 +184,7 @@ class Organs(NamedTuple):
     debt: Tensor  # accumulated oxygen debt, arbitrary units
 
 
-class Course(NamedTuple):
+class StayStatus(NamedTuple):
     stable_hours: Tensor  # of unbroken stability
     hazard_per_h: Tensor  # of death, now
     alive: Tensor  # 1 or 0
@@ -253,7 +253,7 @@ class WardState(NamedTuple):
     kidney: Kidney
     blood: Blood
     organs: Organs
-    course: Course
+    course: StayStatus
     noise: Noise
     signals: Signals
     records: Records

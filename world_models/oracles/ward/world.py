@@ -39,7 +39,7 @@ from world_models.oracles.ward.measurement import (
     noise_sd,
     true_values,
 )
-from world_models.oracles.ward.orders import Plan, parted
+from world_models.oracles.ward.prescribing import Prescription, parted
 from world_models.oracles.ward.state import WardState
 from world_models.program import Program
 from world_models.protocol import Chart, Factors
@@ -137,7 +137,7 @@ class WardOracle:
         t = state.t + 1
         key = state.key
         start_h = state.t.to(torch.float32) * self.hours_per_step
-        plan, run = Plan(given, self.hours_per_step), _program(self.device)
+        plan, run = Prescription(given, self.hours_per_step), _program(self.device)
         shaken = keys.normal(key, t, "ward/noise", (hours, len(state.noise)))
         shaken = shaken.permute(1, 2, 0).contiguous()
         rebled = self._rebleeding(state, t)
@@ -268,7 +268,7 @@ def _at_the_door(key: Tensor, who: dict[str, Tensor]) -> WardState:
 
 def _nothing(key: Tensor) -> dict[str, Tensor]:
     """Half an hour without treatment."""
-    return Plan(torch.zeros(key.shape[0], len(INTERVENTIONS), device=key.device), 1.0).during(0.0, TICK_H)
+    return Prescription(torch.zeros(key.shape[0], len(INTERVENTIONS), device=key.device), 1.0).during(0.0, TICK_H)
 
 
 @lru_cache(maxsize=8)
