@@ -81,7 +81,7 @@ def advance_noise(noise: Noise, drawn: tuple[Tensor, ...]) -> Noise:
 
 
 def tick(state: WardState, rates: dict[str, Tensor]) -> WardState:
-    """Half an hour under `rates` (`orders.Prescription.during`). Nobody dies in here: the hazard is only known after it."""
+    """Half an hour under `rates` (`Prescription.during`). Nobody dies in here: the hazard is only known after it."""
     salt_in = infused_salts(rates)
     water_in = (rates["saline_ml"] + rates["ringers_lactate_ml"] + rates["bicarbonate_mmol"]) * 0.001
     water_in = water_in + rates["dextrose_g"] * 0.010 + rates["potassium_chloride_mmol"] * 0.005

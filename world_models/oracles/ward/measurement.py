@@ -31,8 +31,8 @@ from world_models.oracles.ward.dynamics import TICK_H, concentrations
 from world_models.oracles.ward.state import Records, WardState
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, MAX_HOURS_SINCE, inquiry_index
 
-__all__ = ["LOST", "Draw", "advance_biology", "blank_records", "draw_tick", "file_results", "growth"]
-__all__ += ["latest_draw", "noise_sd", "true_values"]
+__all__ = ["LOST", "Specimens", "advance_biology", "blank_records", "collection_tick", "file_results", "growth"]
+__all__ += ["collection_ticks", "noise_sd", "true_values"]
 
 LOST = 0.02  # share of specimens that never give a result
 BIOLOGY_H = 24.0
@@ -143,7 +143,7 @@ def advance_biology(records: Records, key: Tensor, t: Tensor, hours: float) -> R
     return records._replace(biological=records.biological * keep + drawn * math.sqrt(1.0 - keep * keep))
 
 
-def latest_draw(ticks: int) -> int:
+def collection_ticks(ticks: int) -> int:
     """How many half hours of a step of `ticks` blood may be drawn in."""
     return max(1, int(ticks * 0.6))
 
@@ -155,9 +155,9 @@ def noise_sd(values: Tensor) -> Tensor:
     return values.abs() * variance.sqrt()
 
 
-def draw_tick(key: Tensor, t: Tensor, ticks: int) -> Tensor:
+def collection_tick(key: Tensor, t: Tensor, ticks: int) -> Tensor:
     """The half hour of the step, int64 [B], in which blood is drawn: somewhere in its first three fifths."""
-    choices = latest_draw(ticks)
+    choices = collection_ticks(ticks)
     return (keys.uniform(key, t, "ward/venepuncture") * choices).to(torch.int64).clamp_max(choices - 1)
 
 
@@ -239,7 +239,7 @@ def growth(state: WardState, key: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     return in_blood, in_urine
 
 
-class Draw:
+class Specimens:
     """The inquiries of one step, from order to result."""
 
     def __init__(self, state: WardState, asked: Tensor, t: Tensor) -> None:
@@ -252,7 +252,7 @@ class Draw:
         self.cultures = {inquiry_index("blood_culture"): blood, inquiry_index("urine_culture"): urine}
         self.values = torch.zeros_like(state.records.value)
 
-    def take(self, state: WardState, now: Tensor) -> None:
+    def collect(self, state: WardState, now: Tensor) -> None:
         """Blood is drawn from the rows where now [B] holds."""
         self.values = torch.where(now.unsqueeze(-1), true_values(state), self.values)
 
@@ -278,10 +278,10 @@ class Draw:
             columns[index] = value
         return torch.stack(columns, -1).maximum(table["low"]).minimum(table["high"])
 
-    def times(self, drawn_at: Tensor, start_h: Tensor, hours: float) -> tuple[Tensor, Tensor]:
-        """Hours since admission of draw and result, [B, I]; `drawn_at` int64 [B] is the tick of the venepuncture."""
+    def times(self, collected_at: Tensor, start_h: Tensor, hours: float) -> tuple[Tensor, Tensor]:
+        """Hours since admission of draw and result, [B, I]; `collected_at` int64 [B] is the tick of the venepuncture."""
         table = self.table
-        blood = (start_h + drawn_at.to(torch.float32) * TICK_H).unsqueeze(-1)
+        blood = (start_h + collected_at.to(torch.float32) * TICK_H).unsqueeze(-1)
         end = (start_h + hours).unsqueeze(-1)
         drawn = torch.where(table["vital"], end, torch.where(table["culture"], start_h.unsqueeze(-1), blood))
         spread = (keys.normal(self.key, self.t, "ward/turnaround", (len(INQUIRIES),)) * 0.3).exp()
@@ -299,9 +299,9 @@ class Draw:
         return keys.uniform(self.key, self.t, "ward/time to positivity").unsqueeze(-1)
 
 
-def file_results(records: Records, draw: Draw, values: Tensor, drawn: Tensor, due: Tensor, end_h: Tensor) -> Records:
+def file_results(records: Records, specimens: Specimens, values: Tensor, drawn: Tensor, due: Tensor, end_h: Tensor) -> Records:
     """The chart at the step's end (hours since admission [B]): what has come is charted, the rest is pending."""
-    new = draw.asked
+    new = specimens.asked
     pending_value = torch.where(new, values, records.pending_value)
     pending_drawn = torch.where(new, drawn, records.pending_drawn_h)
     pending_due = torch.where(new, due, records.pending_due_h)

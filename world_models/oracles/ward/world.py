@@ -30,12 +30,12 @@ from world_models.oracles.ward.admission import arrive
 from world_models.oracles.ward.body.infection import killing
 from world_models.oracles.ward.dynamics import TICK_H, advance_noise, concentrations, leak_of, tick
 from world_models.oracles.ward.measurement import (
-    Draw,
+    Specimens,
     advance_biology,
     blank_records,
-    draw_tick,
+    collection_tick,
     file_results,
-    latest_draw,
+    collection_ticks,
     noise_sd,
     true_values,
 )
@@ -115,7 +115,7 @@ class WardOracle:
         vital = torch.tensor(
             [q.kind == "vital" and q.name != "urine_output_ml_h" for q in INQUIRIES], device=self.device
         )
-        triage = Draw(state, vital.expand(key.shape[0], -1), t)
+        triage = Specimens(state, vital.expand(key.shape[0], -1), t)
         values = triage.results(state, state.signals.urine_l_h * 1000.0)
         now = torch.zeros(key.shape[0], device=self.device)
         drawn, due = triage.times(t, now, 0.0)
@@ -141,15 +141,15 @@ class WardOracle:
         shaken = keys.normal(key, t, "ward/noise", (hours, len(state.noise)))
         shaken = shaken.permute(1, 2, 0).contiguous()
         rebled = self._rebleeding(state, t)
-        draw = Draw(state, asked, t)
-        last_draw = latest_draw(hours * _TICKS_PER_HOUR)
-        drawn_at = draw_tick(key, t, hours * _TICKS_PER_HOUR)
+        specimens = Specimens(state, asked, t)
+        collecting = collection_ticks(hours * _TICKS_PER_HOUR)
+        collected_at = collection_tick(key, t, hours * _TICKS_PER_HOUR)
         now = state._replace(blood=state.blood._replace(lesion=rebled))
         hazard = torch.zeros_like(start_h)
         with torch.inference_mode():
             for half in range(hours * _TICKS_PER_HOUR):
-                if half < last_draw:
-                    draw.take(now, drawn_at == half)
+                if half < collecting:
+                    specimens.collect(now, collected_at == half)
                 if half % _TICKS_PER_HOUR == 0:
                     now = now._replace(noise=advance_noise(now.noise, shaken[half // _TICKS_PER_HOUR].unbind(0)))
                 now = run(now, plan.during(half * TICK_H, TICK_H))
@@ -157,9 +157,9 @@ class WardOracle:
         urine = (now.fluids.urine_l - state.fluids.urine_l).float() * (1000.0 / self.hours_per_step)
         records = advance_biology(now.records, key, t, self.hours_per_step)
         now = now._replace(records=records)
-        values = draw.results(now, urine)
-        drawn, due = draw.times(drawn_at, start_h, self.hours_per_step)
-        records = file_results(records, draw, values, drawn, due, start_h + self.hours_per_step)
+        values = specimens.results(now, urine)
+        drawn, due = specimens.times(collected_at, start_h, self.hours_per_step)
+        records = file_results(records, specimens, values, drawn, due, start_h + self.hours_per_step)
         since = (records.since_h + self.hours_per_step).clamp_max(MAX_HOURS_SINCE)
         records = records._replace(given=given, since_h=torch.where(given > 0.0, 0.0, since))
         dies = keys.uniform(key, t, "ward/death") < -(-hazard).expm1()

@@ -50,7 +50,7 @@ def potassium_shift(insulin_action: Tensor, ph: Tensor, osmolality: Tensor) -> T
 
 
 def infused_salts(rates: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Sodium, potassium and chloride that infusions bring, mmol/h, from the rates of `orders.Prescription.during`."""
+    """Sodium, potassium and chloride that infusions bring, mmol/h, from the rates of `Prescription.during`."""
     saline, ringer = rates["saline_ml"] * 0.001, rates["ringers_lactate_ml"] * 0.001
     kcl, red, plasma = rates["potassium_chloride_mmol"], rates["red_cells_units"], rates["plasma_units"]
     platelets, bicarbonate = rates["platelets_units"], rates["bicarbonate_mmol"]
