@@ -1,6 +1,6 @@
-"""Wave heights of real beats: a bank fitted on LUDB to draw patients from, and the fit of one's own recording.
+"""Wave heights of real beats: a bank fitted on LUDB to sample patients from, and the fit of one's own recording.
 
-A morphology is [8, W]: the height in mV of each wave of `waveform.WAVES` in each drawn lead. The shipped bank
+A morphology is [8, W]: the height in mV of each wave of `waveform.WAVES` in each independent lead. The shipped bank
 (`ludb_morphology.safetensors`, made by `morphology_fit.py`) holds those of real sinus beats of LUDB 1.0.1 (ODC-By;
 Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211): heights alone, no signal, age, sex or record number.
 """
@@ -64,7 +64,7 @@ def fit_morphology(median_beat: Tensor, intervals: Intervals, sampling_rate_hz: 
     """Wave heights [B, 8, W] of recorded beats: ridge least squares on the generator's own waves.
 
     Args:
-        median_beat: [B, 8, L] mV, the drawn leads on `beat_template`'s window (R_SHARE of the QRS before the R index
+        median_beat: [B, 8, L] mV, the independent leads on `beat_template`'s window (R_SHARE of the QRS before the R index
             lies the QRS onset). An offset and a slope per lead are fitted along and dropped.
         intervals: what the beat measures; the fit looks from 40 ms before the P onset to just past the T end.
         sampling_rate_hz: of `median_beat`.
@@ -107,11 +107,11 @@ def fit_quality(
 ) -> tuple[Tensor, Tensor]:
     """Explained share of the variance (R²), pooled over leads: of the whole beat [B] and from J point to T end [B].
 
-    The offset and slope that separate recording and drawn beat are taken out per lead by least squares first.
+    The offset and slope that separate recording and synthesised beat are taken out per lead by least squares first.
     """
     grid = sample_times_ms(sampling_rate_hz, heights.device).to(torch.float64)
-    drawn = (heights.to(torch.float64).unsqueeze(-1) * wave_basis(intervals, sampling_rate_hz).unsqueeze(1)).sum(2)
-    left = median_beat.to(torch.float64) - drawn
+    made = (heights.to(torch.float64).unsqueeze(-1) * wave_basis(intervals, sampling_rate_hz).unsqueeze(1)).sum(2)
+    left = median_beat.to(torch.float64) - made
     whole = _window(intervals, sampling_rate_hz).unsqueeze(1)
     mean_t = (whole * grid).sum(-1, keepdim=True) / whole.sum(-1, keepdim=True)
     t = (grid - mean_t) * whole
@@ -149,7 +149,7 @@ class MorphologyBank(NamedTuple):
             heights = file.get_tensor("heights_mv")
         if waves != ",".join(WAVES) or heights.shape[1:] != (len(INDEPENDENT_LEADS), len(WAVES)):
             raise ValueError(
-                f"{path} holds waves {waves or 'unnamed'}, this generator draws {','.join(WAVES)}; fit the bank again"
+                f"{path} holds waves {waves or 'unnamed'}, this generator makes {','.join(WAVES)}; fit the bank again"
             )
         return cls(heights.to(device))
 

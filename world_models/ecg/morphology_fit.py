@@ -29,7 +29,7 @@ __all__ = ["MarkedBeat", "fit_bank", "main", "marked_beat"]
 
 LEAST_BEATS = 3
 LEAST_R2, LEAST_R2_LATE = 0.90, 0.70
-LEAST_T_MV, LEAST_T_LEADS = 0.07, 5  # T measurable in at least five of the eight drawn leads
+LEAST_T_MV, LEAST_T_LEADS = 0.07, 5  # T measurable in at least five of the eight independent leads
 LEAST_P_MV, LEAST_R_MV = 0.03, 0.3  # in lead II, and in the largest lead
 PLAUSIBLE_MS = {"pr_ms": (90, 320), "qrs_ms": (60, 200), "jt_peak_ms": (90, 350), "tpeak_tend_ms": (45, 180)}
 

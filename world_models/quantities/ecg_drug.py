@@ -35,7 +35,7 @@ def orders(drugs: Sequence[str] = DRUGS) -> tuple[Quantity, ...]:
 
 
 def measures(drugs: Sequence[str] = DRUGS) -> tuple[Quantity, ...]:
-    """The chart for these drugs; `ecg_mv` is drawn on request only."""
+    """The chart for these drugs; `ecg_mv` is made on request only."""
     per_drug = (len(drugs),)
     names = ", ".join(drugs)
     return (

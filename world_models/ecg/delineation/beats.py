@@ -17,7 +17,7 @@ from world_models.ecg.delineation.rhythm import MEMBER, RhythmFindings, early, r
 
 __all__ = ["INNER_HZ", "FoundBeats", "condition", "find_beats", "median_beats", "stack_beats"]
 
-INNER_HZ = 500.0  # rate at which beats are drawn together and measured
+INNER_HZ = 500.0  # rate at which beats are brought together and measured
 _SEARCH_HZ = 250.0  # rate of the QRS band, in which beats are found and aligned
 _FLAT_SHARE = 0.01  # a lead under this share of the strongest lead's scatter carries nothing
 _FLAT_MV = 1e-4

@@ -4,7 +4,7 @@ The steps: band-pass by FFT; beats on the spatial velocity; alignment by correla
 kind of beat from ectopic ones; the median beat; P, QRS and T on it (`beats`, `waves`).
 
 Where a wave ends is a convention, not a fact of the signal, and two conventions differ by 10 to 20 ms on the same
-beat. `convention="tangent"` (what drug studies measure, and what `ecg.waveform` draws): the T end and the P onset are
+beat. `convention="tangent"` (what drug studies measure, and what `ecg.waveform` makes): the T end and the P onset are
 where the tangent at the steepest place meets the baseline. `convention="reader"`: where cardiologists put their marks
 in LUDB (Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211), later on T and earlier on P, read lead by lead with the
 leads' median (`votes`); its thresholds were chosen on the odd-numbered half of 160 LUDB records.

@@ -4,7 +4,7 @@ What holds for every heart and for no such signal: between beats the leads are q
 (a square wave is never at rest); beats hold a good part of their power in the QRS's band; the leads see a vector that
 turns (three directions, not one trace twelve times); a T wave follows; and the limb leads, which come from three
 electrodes, lie in one plane (Einthoven). And the beats that were found are all there are. The limits lie beyond the
-extremes of 539 real recordings and of the oracle's drawn ones up to 130 bpm. Gains do not matter to them: a lead may
+extremes of 539 real recordings and of the oracle's simulated ones up to 130 bpm. Gains do not matter to them: a lead may
 be scaled wrongly.
 """
 

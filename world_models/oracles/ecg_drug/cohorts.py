@@ -1,7 +1,7 @@
-"""Who is admitted: patient factors drawn from a cohort, the same for every world that is given the same key.
+"""Who is admitted: patient factors sampled from a cohort, the same for every world that is given the same key.
 
-The oracle and the learned world both draw here, so that patient i of one is patient i of the other (paired trials).
-A factor is mean + female * sex + per_year * (age - 60) + sd * z with z a truncated standard normal; clearance is drawn
+The oracle and the learned world both sample here, so that patient i of one is patient i of the other (paired trials).
+A factor is mean + female * sex + per_year * (age - 60) + sd * z with z a truncated standard normal; clearance is sampled
 so on the log scale and burden on the logit scale, where sd and slopes act too.
 
 Sources of the table (numbers without one are stated assumptions, chosen within the label's limits):
@@ -195,13 +195,13 @@ COHORTS: dict[str, ECGDrugCohort] = {
 }
 
 
-# Drawn as Spreads, in this order (age first: the others follow it; the two on another scale last), then as uniforms.
+# Sampled as Spreads, in this order (age first: the others follow it; the two on another scale last), then as uniforms.
 _INTERVALS = tuple(f"baseline_{n}" for n in ("heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "tpeak_tend_ms"))
 _UNIFORM = ("sex_female", "admission_clock_hour")
 
 
 class _Columns(NamedTuple):
-    """A cohort as columns of numbers: n Spreads drawn at once. Every tensor float32 [n, 1]."""
+    """A cohort as columns of numbers: n Spreads sampled at once. Every tensor float32 [n, 1]."""
 
     names: tuple[str, ...]
     purposes: tuple[str, ...]  # of the n normals, then of the uniforms
@@ -255,27 +255,27 @@ def sample_factors(
     who = cohort_named(COHORTS, cohort)
     given = checked_factors(FACTORS, given, key.shape[0], key.device)
 
-    def settle(name: str, drawn: Tensor) -> Tensor:
-        return given.get(name, drawn)
+    def settle(name: str, sampled: Tensor) -> Tensor:
+        return given.get(name, sampled)
 
     c = _columns(who, key.device)
     count = len(c.names)
-    luck = keys.uniforms(key, 0, c.purposes).T.contiguous()  # rows are factors: each [B] is one run of memory
-    value = ((luck[:count] * c.width + c.chance) * 2.0 - 1.0).erfinv() * math.sqrt(2.0) * c.sd + c.mean
-    sex = settle("sex_female", (luck[count] < who.share_female).to(torch.float32))
+    u = keys.uniforms(key, 0, c.purposes).T.contiguous()  # rows are factors: each [B] is one run of memory
+    value = ((u[:count] * c.width + c.chance) * 2.0 - 1.0).erfinv() * math.sqrt(2.0) * c.sd + c.mean
+    sex = settle("sex_female", (u[count] < who.share_female).to(torch.float32))
     age = settle("age_years", (value[0] + sex * c.female[0]).clamp(c.low[0], c.high[0]))
     value = value + sex * c.female + (age - 60.0) * c.per_year
     value[-2].exp_()
     value[-1].copy_(expit(value[-1]))
     value = value.clamp(c.low, c.high)
     start, end = who.admission_clock_hour
-    clock = (luck[count + 1] * (end - start) + start).clamp(0.0, 24.0)
+    clock = (u[count + 1] * (end - start) + start).clamp(0.0, 24.0)
     out = {"age_years": age, "sex_female": sex, "admission_clock_hour": settle("admission_clock_hour", clock)}
     out.update((name, settle(name, value[i])) for i, name in enumerate(c.names) if i > 0)
     if who.from_trial:
-        for name, drawn in _trial_baseline(trial or TrialModel.load(device=key.device), key, out).items():
+        for name, sampled in _trial_baseline(trial or TrialModel.load(device=key.device), key, out).items():
             quantity = by_name(FACTORS, name)
-            out[name] = settle(name, drawn.clamp(quantity.low, quantity.high))
+            out[name] = settle(name, sampled.clamp(quantity.low, quantity.high))
     _fit_t_peak(out, given)
     return {q.name: out[q.name] for q in FACTORS}
 
@@ -297,7 +297,7 @@ def _trial_baseline(trial: TrialModel, key: Tensor, out: dict[str, Tensor]) -> d
 
 
 def _fit_t_peak(out: dict[str, Tensor], given: dict[str, Tensor]) -> None:
-    """Give way with a drawn Tpeak-Tend where the intervals leave J-Tpeak c outside its range; refuse if it is given."""
+    """Give way with a sampled Tpeak-Tend where the intervals leave J-Tpeak c outside its range; refuse if it is given."""
     low, high = JT_PEAK_C_MS
     rate, tail = out["baseline_heart_rate_bpm"], out["baseline_tpeak_tend_ms"]
     log = log_rr(rate)

@@ -40,7 +40,9 @@ EXTRA_KA_PER_H = 1.0
 EXTRA_HALF_LIFE_H = 8.0
 EXTRA_KE0_PER_H = 3.0
 EXTRA_LOG_SPREAD = 0.3  # between people, of an added drug's clearance: about that of the fitted ones
-SLOTS_PER_DRUG = 6  # log parameters of a drug at most: a fixed draw, so that adding drugs changes nobody's luck
+SLOTS_PER_DRUG = (
+    6  # log parameters of a drug at most: a fixed number, so that adding drugs changes no one's random numbers
+)
 
 
 class Individual(NamedTuple):
@@ -187,10 +189,10 @@ class TrialModel:
         metaboliser: Tensor,
         level: dict[str, Tensor] | None = None,
     ) -> Individual:
-        """Draw people's kinetics and sensitivities from keys [B].
+        """Sample people's kinetics and sensitivities from keys [B].
 
         Sensitivities go with the person's own drug-free level (a longer Tpeak-Tend answers more) and with one another
-        across drugs. `level` gives that level per endpoint where it is known; else it is what `baseline` draws from
+        across drugs. `level` gives that level per endpoint where it is known; else it is what `baseline` samples from
         the same key.
 
         `metaboliser` multiplies the clearance of every drug (1 = typical). Weight acts by allometry on clearance and
@@ -311,13 +313,13 @@ class TrialModel:
         del age_years
         side = sex_female.to(torch.float32).unsqueeze(-1)
         mean = self._women * side + self._men * (1.0 - side)
-        drawn = mean + _times(self._subject_root, keys.normal(key, 0, "baseline", (len(ENDPOINTS),)))
-        return {e: drawn[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
+        sampled = mean + _times(self._subject_root, keys.normal(key, 0, "baseline", (len(ENDPOINTS),)))
+        return {e: sampled[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
 
     def day_shift(self, key: Tensor) -> dict[str, Tensor]:
         """How this stay's level differs from the person's own mean, [B] per endpoint (between-period variation)."""
-        drawn = _times(self._day_root, keys.normal(key, 0, "day", (len(ENDPOINTS),)))
-        return {e: drawn[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
+        sampled = _times(self._day_root, keys.normal(key, 0, "day", (len(ENDPOINTS),)))
+        return {e: sampled[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
 
     def residual(
         self, key: Tensor, t: int | Tensor, individual: Individual | None = None, amounts: Amounts | None = None
@@ -327,14 +329,14 @@ class TrialModel:
         With `individual` and `amounts`, also what drugs add: flat and notched T waves make J-Tpeak and Tpeak-Tend
         scatter in proportion to the (saturated) effect-site concentration, in opposite directions.
         """
-        drawn = _times(self._residual_root, keys.normal(key, t, "residual", (len(ENDPOINTS),)))
+        sampled = _times(self._residual_root, keys.normal(key, t, "residual", (len(ENDPOINTS),)))
         if individual is not None and amounts is not None:
             sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts)
             sites = saturating(sites, torch.ones_like(sites), *individual[5:]).to(torch.float32)
             z = keys.normal(key, t, "drug residual", (len(self.fitted), len(ENDPOINTS)))
             for i in range(len(self.fitted)):
-                drawn = drawn + _times(self._slopes[i]["noise_root"], z[:, i]) * sites[:, i]
-        return {e: drawn[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
+                sampled = sampled + _times(self._slopes[i]["noise_root"], z[:, i]) * sites[:, i]
+        return {e: sampled[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
 
     def train_range(self) -> Tensor:
         """Highest concentration [D] the fit has seen, float32, in `concentration_units`; added drugs: 4 free Cmax."""

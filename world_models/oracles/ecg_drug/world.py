@@ -5,7 +5,7 @@ intervals are the patient's own + drug effects + time of day + within-day variat
 
     qt = qrs + jt_peak + tpeak_tend     qtcf = qt / RR^(1/3)     jt_peak_c = jt_peak / RR^0.58     (RR in s)
 
-and the rhythm (`rhythm.advance_rhythm`) follows the concentrations and QTcF. The admission ECG is one draw of that
+and the rhythm (`rhythm.advance_rhythm`) follows the concentrations and QTcF. The admission ECG is one sample of that
 same law: the patient's own intervals are the admission ECG's less its time of day and its variation, so that the chart
 at t = 0 shows exactly the baseline that was asked for.
 
@@ -49,7 +49,7 @@ MOST_STEP_H = 168.0  # a week: nobody doses less often
 _FACTOR = {q.name: i for i, q in enumerate(cohorts.FACTORS)}
 
 # (low, high, softness): identity between low + softness and high - softness, tanh to the limits beyond. Within them a
-# chart value cannot leave its Quantity's bounds and the drawn ECG holds every wave.
+# chart value cannot leave its Quantity's bounds and the synthesised ECG holds every wave.
 _LIMITS = {
     "heart_rate_bpm": (35.0, 165.0, 5.0),
     "pr_ms": (70.0, 440.0, 10.0),
@@ -72,7 +72,7 @@ MORPHOLOGY = Quantity(
 class ECGDrugState(NamedTuple):
     """B patients. Hidden state included: this is the oracle's."""
 
-    key: Tensor  # int64 [B] luck to come
+    key: Tensor  # int64 [B] random numbers to come
     t: Tensor  # int64 [B] steps since admission
     factors: Tensor  # [B, F] float32 in the order of `cohorts.FACTORS`
     own: Tensor  # [B, 5] intervals without drug, time of day and variation, in the order of ENDPOINTS
@@ -92,7 +92,7 @@ class ECGDrugOracle:
     """Antiarrhythmic initiation as an Oracle (`world_models.protocol`).
 
     Args:
-        cohort: whom `initial` draws: a name of `cohorts.COHORTS` or a ECGDrugCohort.
+        cohort: whom `initial` admits: a name of `cohorts.COHORTS` or an ECGDrugCohort.
         drugs: columns of the action, in mg. Beyond the trial's four, drugs of the CiPA table are accepted; their
             effects are extrapolated from ion-channel block and `support` is False while one is on board.
         hours_per_step: at least `kinetics.MIN_STEP_H` (0.5); fastest from MAX_LAG_H (1.0) up.
@@ -167,7 +167,7 @@ class ECGDrugOracle:
         own = now - self._moment(key, t, who["admission_clock_hour"])
         person = (who[n] for n in ("sex_female", "weight_kg", "age_years", "metaboliser"))
         # In the trial's people sensitivity goes with the drug-free level. That was seen between 20 and 35 years of age:
-        # in older or sicker cohorts, whose levels lie outside the trial's, it is drawn apart from them.
+        # in older or sicker cohorts, whose levels lie outside the trial's, it is sampled apart from them.
         level = {n: own[:, i].contiguous() for i, n in enumerate(ENDPOINTS)} if self.cohort.from_trial else None
         individual = self.trial.individual(keys.fold(key, "oracle/individual"), *person, level)
         batch, drugs = key.shape[0], len(self.drugs)
@@ -243,7 +243,7 @@ class ECGDrugOracle:
         )
 
     def observe(self, state: ECGDrugState, also: Sequence[str] = ()) -> Chart:
-        """The chart now; `also=("ecg_mv",)` draws the 12-lead ECG [B, 12, 5000] in mV with these intervals.
+        """The chart now; `also=("ecg_mv",)` adds the 12-lead ECG [B, 12, 5000] in mV with these intervals.
 
         Raises:
             ValueError: `also` names something that is no measure.
@@ -267,7 +267,7 @@ class ECGDrugOracle:
         return chart
 
     def rekey(self, state: ECGDrugState, key: Tensor) -> ECGDrugState:
-        """The same patients with other luck. The oracle knows them: only what is still to come is drawn anew."""
+        """The same patients with other random numbers. The oracle knows them: only what is to come changes."""
         return state._replace(key=key)
 
     def spread(self, state: ECGDrugState) -> dict[str, Tensor]:

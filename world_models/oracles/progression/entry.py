@@ -1,6 +1,6 @@
 """Who comes to the first visit: a life from 35 lived under the same rates, then seen.
 
-Age, sex, smoking, diabetes and hidden frailties are drawn from the key; the conditions are not drawn but suffered:
+Age, sex, smoking, diabetes and hidden frailties are sampled from the key; the conditions are not sampled but suffered:
 yearly steps from 35 to a year before entry, monthly steps in the last year, under the rates of `state`,
 without treatment and without death (who comes has lived). So prevalences, their correlations and their rise with age
 follow from the table of rates. `referral` multiplies the rates of the years before: a cardiology clinic sees those
@@ -84,15 +84,15 @@ COHORTS: dict[str, ProgressionCohort] = {
 def enter(cohort: ProgressionCohort, key: Tensor, given: Mapping[str, Tensor]) -> ProgressionState:
     """Patients [B] at their first visit; `given` factors are fixed.
 
-    Conditions that are given replace those suffered; hidden frailty stays as drawn, it is not inferred from them.
+    Conditions that are given replace those suffered; hidden frailty stays as sampled, it is not inferred from them.
     """
     batch, device = key.shape[0], key.device
     low, high = (normal_cdf((a - cohort.age_mean_years) / cohort.age_sd_years) for a in cohort.age_range_years)
-    luck = keys.uniform(key, 0, "progression/entry", (4,))
-    age = keys.to_normal(luck[:, 0] * (high - low) + low) * cohort.age_sd_years + cohort.age_mean_years
+    u = keys.uniform(key, 0, "progression/entry", (4,))
+    age = keys.to_normal(u[:, 0] * (high - low) + low) * cohort.age_sd_years + cohort.age_mean_years
     age = given.get("age_years", age.clamp(*cohort.age_range_years))
-    sex = given.get("sex_female", (luck[:, 1] < cohort.share_female).to(torch.float32))
-    risks = torch.stack((luck[:, 2] < cohort.share_smokers, luck[:, 3] < cohort.share_diabetes), -1)
+    sex = given.get("sex_female", (u[:, 1] < cohort.share_female).to(torch.float32))
+    risks = torch.stack((u[:, 2] < cohort.share_smokers, u[:, 3] < cohort.share_diabetes), -1)
     normal = keys.normal(key, 0, "progression/frailty", (len(FAMILIES) + 1,))
     own_sd = math.sqrt(_FRAILTY_SD**2 - _SHARED_SD**2)
     # the mean factor is 1: less half the variance
@@ -153,8 +153,8 @@ def _suffered(
         step = 1.0 if yearly else body.MONTH_YEARS
         before = (back - 12) + 1.0 if yearly else back * body.MONTH_YEARS
         then = age - before
-        luck = keys.uniform(key, back, "progression/past", (2 * _C,))
-        wait = body.waiting_times(luck)
+        u = keys.uniform(key, back, "progression/past", (2 * _C,))
+        wait = body.waiting_times(u)
         rates = body.log_rates(
             static if yearly else static + crisis, then, present, ever, lasted, risks, untreated
         ).exp()

@@ -5,9 +5,9 @@ That sum is a matrix product of zeros and ones with log ratios rounded to 1/1024
 1/1024 below 2^13, so float32 holds it exactly and no order of summation, batch size or fused multiply-add can change a
 bit. Everything else is elementwise. (Rounding a log ratio moves a ratio by at most 0.05 %.)
 
-Events compete within a month: each condition starts if absent and ends if present when an exponential draw of that
-month falls short of rate / 12, and so for death and bleeding; all rates are those of the month's beginning. Luck is a
-function of (key, month since entry) and not of the visits, so twelve months between two visits and four times three
+Events compete within a month: each condition starts if absent and ends if present when an exponential number of that
+month falls short of rate / 12, and so for death and bleeding; all rates are those of the month's beginning. Random
+numbers are functions of (key, month since entry) and not of the visits, so twelve months between two visits and four times three
 months with the same drugs are the same course, and a treatment that lowers a rate can only take its events away.
 """
 
@@ -38,14 +38,14 @@ _OLDEST = {"onset": 3.0, "death": 4.5}  # decades above 60 where the rise with a
 _FASTEST_PER_YEAR = 12.0  # of an onset, a death: many ratios at once must not make a rate absurd
 _HEALED_AFTER_YEARS = 0.24  # an acute infarction's code holds for three months at most
 _LASTING_COUNTS_YEARS = 5.0
-_AT_ONCE_DRAWS = 4096  # months of luck drawn in one call
+_AT_ONCE_MONTHS = 4096  # months whose random numbers are made in one call
 _LEFT_OF_CHANCE = 0.2  # of an effect at once, in old conditions or under a protecting drug
 
 
 class ProgressionState(NamedTuple):
-    key: Tensor  # int64 [B], luck to come
+    key: Tensor  # int64 [B], random numbers to come
     t: Tensor  # int64 [B], visits since the first
-    patient: Tensor  # int64 [B], the key at entry: anatomy, which other luck does not change
+    patient: Tensor  # int64 [B], the key at entry: anatomy, which `rekey` does not change
     entry_age_years: Tensor  # [B]
     sex_female: Tensor  # [B]
     month: Tensor  # int64 [B], lived since entry
@@ -175,17 +175,17 @@ def log_rates(
 
 
 def waiting_times(u: Tensor) -> Tensor:
-    """Standard exponential draws from uniforms on (0, 1)."""
+    """Standard exponentials [...] from uniforms [...] on (0, 1)."""
     return -u.log()
 
 
 def turn(rates: Tensor, wait: Tensor, present: Tensor, ever: Tensor, lasted: Tensor, years: float) -> Turn:
-    """Conditions after `years` under rates [B, E] a year, with exponential draws wait [B, C]."""
+    """Conditions after `years` under rates [B, E] a year, with standard exponentials wait [B, C]."""
     table = tables(rates.device)
     on = rates[:, :_C].clamp_max(_FASTEST_PER_YEAR)
     hazard = torch.where(present, rates[:, _C : 2 * _C], on) * years
     first = ((wait < hazard) & ~present).to(torch.float32)
-    # Complications of what has just begun. What is left of an exponential draw is one again, so one draw serves both.
+    # Complications of what has just begun. What is left of an exponential number is one again, so one serves both.
     brought = torch.where(present, torch.zeros_like(hazard), first @ table.complications)  # exact, as above
     happens = wait < hazard + brought
     started = happens & ~present
@@ -217,23 +217,23 @@ def months(
     month, present, ever, lasted = state.month, state.present, state.ever, state.years_since_onset
     bleeding, dead = state.bleeding, state.dead
     longest = int(count.max()) if count.numel() else 0
-    draws = _C + 2 + len(mortal)
-    few = longest * len(state.key) <= _AT_ONCE_DRAWS  # small batches pay by the call: all months' luck in one
+    numbers = _C + 2 + len(mortal)
+    few = longest * len(state.key) <= _AT_ONCE_MONTHS  # small batches pay by the call: all months' numbers in one
     if few:
         each = state.month.unsqueeze(-1) + torch.arange(longest, device=device)
-        ahead = keys.uniform(state.key.repeat_interleave(longest), each.flatten(), "progression/month", (draws,))
-        ahead = ahead.reshape(-1, longest, draws)
+        ahead = keys.uniform(state.key.repeat_interleave(longest), each.flatten(), "progression/month", (numbers,))
+        ahead = ahead.reshape(-1, longest, numbers)
     for step in range(longest):
         live = (count > step) & ~dead
         age = state.entry_age_years + month.to(torch.float32) * MONTH_YEARS
         rates = log_rates(static, age, present, ever, lasted, state.risks, treated).exp()
-        luck = ahead[:, step] if few else keys.uniform(state.key, month, "progression/month", (draws,))
-        wait = waiting_times(luck[:, : _C + 2].contiguous())
+        u = ahead[:, step] if few else keys.uniform(state.key, month, "progression/month", (numbers,))
+        wait = waiting_times(u[:, : _C + 2].contiguous())
         after = turn(rates, wait[:, :_C], present, ever, lasted, MONTH_YEARS)
         event = wait[:, _C:] < rates[:, 2 * _C :].clamp_max(_FASTEST_PER_YEAR) * MONTH_YEARS
         decades = ((age - 60.0) * 0.1).clamp_max(_OLDEST["death"]).unsqueeze(-1)
         chance = (fatal + decades * math.log(1.4)).exp()
-        killed = (after.started[:, mortal] & (luck[:, _C + 2 :] < chance)).any(-1)
+        killed = (after.started[:, mortal] & (u[:, _C + 2 :] < chance)).any(-1)
         bleeding = bleeding | (live & event[:, 1])
         dead = dead | (live & (event[:, 0] | killed))
         on = (live & ~dead).unsqueeze(-1)
@@ -252,14 +252,14 @@ def months(
 
 def at_once(state: ProgressionState, procedures: Tensor, drugs: Tensor) -> ProgressionState:
     """What procedures [B, 4] done now do before the next month begins; none of it in the dead."""
-    luck = keys.uniform(state.key, state.month, "progression/visit", (len(AT_ONCE),))
+    u = keys.uniform(state.key, state.month, "progression/visit", (len(AT_ONCE),))
     present, ever, lasted, bleeding = (
         state.present.clone(), state.ever.clone(), state.years_since_onset.clone(), torch.zeros_like(state.bleeding)
     )  # fmt: skip
     for i, row in enumerate(AT_ONCE):
         done = procedures[:, PROCEDURES.index(row.procedure)] & ~state.dead
         if row.condition == "bleed":
-            bleeding = bleeding | (done & (luck[:, i] < row.chance))
+            bleeding = bleeding | (done & (u[:, i] < row.chance))
             continue
         c = CODES.index(row.condition)
         chance = (1.0 - lasted[:, c] * (row.per_year / row.chance)).clamp_min(_LEFT_OF_CHANCE) * row.chance
@@ -267,7 +267,7 @@ def at_once(state: ProgressionState, procedures: Tensor, drugs: Tensor) -> Progr
             chance = torch.where(drugs[:, DRUGS.index(row.unless)], chance * _LEFT_OF_CHANCE, chance)
         if row.needs:  # as it was before the visit: success at once does not undo the risk
             done = done & state.present[:, CODES.index(row.needs)]
-        hit = done & (luck[:, i] < chance)
+        hit = done & (u[:, i] < chance)
         present[:, c] = (present[:, c] | hit) if row.starts else (present[:, c] & ~hit)
         ever[:, c] |= present[:, c]
         lasted[:, c] = torch.where(present[:, c] & state.present[:, c], lasted[:, c], torch.zeros_like(lasted[:, c]))

@@ -6,8 +6,8 @@ drugs, with competing onsets, resolutions, bleeds and death (`state.months`); th
 Rates and effects with their sources stand in `conditions` and `treatments`, who comes to the
 first visit in `entry`.
 
-Luck is a function of the month since entry: visits at other times, or other treatments, meet the same luck, so that two
-courses differ by what was done alone. Row i of a batch is bit for bit the same patient alone.
+Random numbers are functions of the month since entry: visits at other times, or other treatments, meet the same ones,
+so that two courses differ by what was done alone. Row i of a batch is bit for bit the same patient alone.
 
 `hours_per_step` is nominal (half a year): the time to the next visit is an order. The dead stay as they died; their
 later visits change `t` alone.
@@ -99,7 +99,7 @@ class ProgressionOracle:
         )
 
     def observe(self, state: ProgressionState, also: Sequence[str] = ()) -> Chart:
-        """The chart now; `also=("ecg_mv",)` draws the 12-lead ECG [B, 12, 1000] in mV.
+        """The chart now; `also=("ecg_mv",)` adds the 12-lead ECG [B, 12, 1000] in mV.
 
         Raises:
             ValueError: `also` names something that is no measure.
@@ -127,7 +127,7 @@ class ProgressionOracle:
         return chart
 
     def rekey(self, state: ProgressionState, key: Tensor) -> ProgressionState:
-        """The same patients with other luck. The oracle knows them: only what is still to come is drawn anew."""
+        """The same patients with other random numbers. The oracle knows them: only what is to come changes."""
         return state._replace(key=key)
 
     def spread(self, state: ProgressionState) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The body at the door: what each disease has done by the time of admission, growing with its severity.
+"""The body at admission: what each disease has done by then, growing with its severity.
 
 Typical deficits: diabetic ketoacidosis 5 to 8 L of water, 7 to 10 mmol/kg sodium, 3 to 5 mmol/kg potassium (k); heart
 failure 3 to 7 L of excess extracellular water; gastrointestinal bleeding 10 to 35 % of the red cells; acute kidney

@@ -5,7 +5,7 @@ hyperglycaemic crises, restrictive transfusion at 7 g/dL; from memory (k)). It r
 with `confounding=0` what it orders depends on the chart alone. Above 0 it also acts on a severity that no chart shows, as
 a good eye at the bedside does: sicker patients get more and earlier, which biases whoever learns effects from its record.
 
-`variation` makes colleagues of it: doses, thresholds and zeal for tests then differ by patient and by step, drawn from
+`variation` makes colleagues of it: doses, thresholds and zeal for tests then differ by patient and by step, as functions of
 keys, so that a record of its orders has the overlap that learning needs.
 """
 

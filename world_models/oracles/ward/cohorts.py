@@ -75,7 +75,7 @@ class WardCohort:
     name: str
     meaning: str
     mix: tuple[float, ...]  # weights in the order of DISEASES
-    severity: tuple[float, float] = (0.0, 1.0)  # drawn from its lower end more often than from its upper
+    severity: tuple[float, float] = (0.0, 1.0)  # sampled from its lower end more often than from its upper
 
 
 def _only(disease: str) -> tuple[float, ...]:
@@ -122,9 +122,9 @@ def sample_factors(
         if name in given and bool((given[name] != given[name].round()).any()):
             raise ValueError(f"factor {name!r} is an index: give whole numbers")
 
-    def settle(name: str, drawn: Tensor) -> Tensor:
+    def settle(name: str, sampled: Tensor) -> Tensor:
         quantity = by_name(FACTORS, name)
-        return given.get(name, drawn.to(torch.float32).clamp(quantity.low, quantity.high))
+        return given.get(name, sampled.to(torch.float32).clamp(quantity.low, quantity.high))
 
     mix = torch.tensor(who.mix, device=key.device)
     disease = settle("disease", keys.categorical(key, 0, "ward/disease", mix))

@@ -75,9 +75,9 @@ def concentrations(state: WardState) -> tuple[Tensor, Tensor, Tensor, Tensor, Te
     return sodium, potassium, chloride, glucose, cells / (cells + plasma), plasma, extracellular
 
 
-def advance_noise(noise: Noise, drawn: tuple[Tensor, ...]) -> Noise:
+def advance_noise(noise: Noise, normals: tuple[Tensor, ...]) -> Noise:
     """One hour of every Ornstein-Uhlenbeck process, from standard normals [B] each."""
-    return Noise(*(x * _NOISE_KEEP + z * _NOISE_NEW for x, z in zip(noise, drawn, strict=True)))
+    return Noise(*(x * _NOISE_KEEP + z * _NOISE_NEW for x, z in zip(noise, normals, strict=True)))
 
 
 def tick(state: WardState, rates: dict[str, Tensor]) -> WardState:

@@ -1,6 +1,6 @@
-"""Inquiries: when a specimen is drawn, what its result is, and when it comes.
+"""Inquiries: when a specimen is collected, what its result is, and when it comes.
 
-Vital signs are read at the end of the step. Cultures are drawn at its beginning, before what is ordered with them. All
+Vital signs are read at the end of the step. Cultures are collected at its beginning, before what is ordered with them. All
 other tests share one venepuncture of the step, at a random half hour in its first three fifths, and come back after the
 time of their kind; what comes after the step's end is pending. A second order while one is pending is refused (it would
 be cancelled as a duplicate), one specimen in fifty is lost and never comes.
@@ -13,7 +13,7 @@ their movement is the disease, which the state holds.
 
 Turnaround in hours (k): gas at the point of care 0.15; haematology 0.6; chemistry 1.0; coagulation 1.1; markers 1.3, each
 times a log-normal factor of 30 %. A culture that grows is reported after 24 to 36 h, one that does not after 48 h. It
-grows by the load in the patient at the draw, less readily under drugs that kill the organism.
+grows by the load in the patient at collection, less readily under drugs that kill the organism.
 """
 
 from __future__ import annotations
@@ -139,12 +139,12 @@ def blank_records(key: Tensor) -> Records:
 def advance_biology(records: Records, key: Tensor, t: Tensor, hours: float) -> Records:
     """The slow biological part of every measure, a step further."""
     keep = math.exp(-hours / BIOLOGY_H)
-    drawn = keys.normal(key, t, "ward/biology", (len(INQUIRIES),))
-    return records._replace(biological=records.biological * keep + drawn * math.sqrt(1.0 - keep * keep))
+    fresh = keys.normal(key, t, "ward/biology", (len(INQUIRIES),))
+    return records._replace(biological=records.biological * keep + fresh * math.sqrt(1.0 - keep * keep))
 
 
 def collection_ticks(ticks: int) -> int:
-    """How many half hours of a step of `ticks` blood may be drawn in."""
+    """How many half hours of a step of `ticks` blood may be collected in."""
     return max(1, int(ticks * 0.6))
 
 
@@ -156,7 +156,7 @@ def noise_sd(values: Tensor) -> Tensor:
 
 
 def collection_tick(key: Tensor, t: Tensor, ticks: int) -> Tensor:
-    """The half hour of the step, int64 [B], in which blood is drawn: somewhere in its first three fifths."""
+    """The half hour of the step, int64 [B], in which blood is collected: somewhere in its first three fifths."""
     choices = collection_ticks(ticks)
     return (keys.uniform(key, t, "ward/venepuncture") * choices).to(torch.int64).clamp_max(choices - 1)
 
@@ -227,7 +227,7 @@ def _tension(saturation: Tensor) -> Tensor:
 
 
 def growth(state: WardState, key: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Results [B] of a blood and a urine culture drawn now: 0 for no growth, else the organism's index."""
+    """Results [B] of a blood and a urine culture collected now: 0 for no growth, else the organism's index."""
     infection, person = state.infection, state.person
     square = infection.pathogen * infection.pathogen
     spared = 1.0 - killing(infection, person) * (0.85 / GREATEST_KILL_PER_H)
@@ -253,7 +253,7 @@ class Specimens:
         self.values = torch.zeros_like(state.records.value)
 
     def collect(self, state: WardState, now: Tensor) -> None:
-        """Blood is drawn from the rows where now [B] holds."""
+        """Blood is collected from the rows where now [B] holds."""
         self.values = torch.where(now.unsqueeze(-1), true_values(state), self.values)
 
     def results(self, state: WardState, urine_ml_h: Tensor) -> Tensor:
@@ -279,11 +279,11 @@ class Specimens:
         return torch.stack(columns, -1).maximum(table["low"]).minimum(table["high"])
 
     def times(self, collected_at: Tensor, start_h: Tensor, hours: float) -> tuple[Tensor, Tensor]:
-        """Hours since admission of draw and result, [B, I]; `collected_at` int64 [B] is the tick of the venepuncture."""
+        """Hours since admission of collection and result, [B, I]; `collected_at` int64 [B] is the tick of the venepuncture."""
         table = self.table
         blood = (start_h + collected_at.to(torch.float32) * TICK_H).unsqueeze(-1)
         end = (start_h + hours).unsqueeze(-1)
-        drawn = torch.where(table["vital"], end, torch.where(table["culture"], start_h.unsqueeze(-1), blood))
+        collected = torch.where(table["vital"], end, torch.where(table["culture"], start_h.unsqueeze(-1), blood))
         spread = (keys.normal(self.key, self.t, "ward/turnaround", (len(INQUIRIES),)) * 0.3).exp()
         wait = table["turnaround"] * spread
         grows = torch.zeros_like(wait)
@@ -293,17 +293,19 @@ class Specimens:
             found = (value > 0).unsqueeze(-1)
             grows = torch.where(mask, torch.where(found, 24.0 + 12.0 * self._early(), 48.0), grows)
         wait = torch.where(table["culture"], grows, wait)
-        return drawn, drawn + wait
+        return collected, collected + wait
 
     def _early(self) -> Tensor:
         return keys.uniform(self.key, self.t, "ward/time to positivity").unsqueeze(-1)
 
 
-def file_results(records: Records, specimens: Specimens, values: Tensor, drawn: Tensor, due: Tensor, end_h: Tensor) -> Records:
+def file_results(
+    records: Records, specimens: Specimens, values: Tensor, collected: Tensor, due: Tensor, end_h: Tensor
+) -> Records:
     """The chart at the step's end (hours since admission [B]): what has come is charted, the rest is pending."""
     new = specimens.asked
     pending_value = torch.where(new, values, records.pending_value)
-    pending_drawn = torch.where(new, drawn, records.pending_drawn_h)
+    pending_drawn = torch.where(new, collected, records.pending_drawn_h)
     pending_due = torch.where(new, due, records.pending_due_h)
     waiting = records.pending | new
     came = waiting & (pending_due <= end_h.unsqueeze(-1))

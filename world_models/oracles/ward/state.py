@@ -192,7 +192,7 @@ class StayStatus(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Ornstein-Uhlenbeck processes, unit variance, redrawn every hour."""
+    """Ornstein-Uhlenbeck processes, unit variance, moved every hour."""
 
     vessels: Tensor
     heart: Tensor
@@ -227,7 +227,7 @@ class Records(NamedTuple):
     """What the chart knows: [B, I] each, in the order of INQUIRIES; given and since are [B, J] (INTERVENTIONS)."""
 
     value: Tensor  # last result
-    drawn_h: Tensor  # when it was drawn, hours since admission
+    drawn_h: Tensor  # when its specimen was collected, hours since admission
     seen: Tensor  # bool
     pending: Tensor  # bool
     pending_value: Tensor

@@ -1,6 +1,6 @@
 """The mechanistic ward: a hospital stay that answers orders, with known counterfactual truth.
 
-One step of `hours_per_step`: the orders are read (`orders`), blood is drawn at its time, the body runs in half
+One step of `hours_per_step`: the orders are read (`prescribing`), blood is collected at its time, the body runs in half
 hours of six five-minute steps (`dynamics`), vital signs are read at the end, results that are due are charted
 (`measurement`). At the end of the step death strikes by the hazard added up over it, and the stable go home. The
 dead and the discharged stand still: only the clock goes on.
@@ -34,8 +34,8 @@ from world_models.oracles.ward.measurement import (
     advance_biology,
     blank_records,
     collection_tick,
-    file_results,
     collection_ticks,
+    file_results,
     noise_sd,
     true_values,
 )
@@ -70,7 +70,7 @@ class WardOracle:
     """A hospital stay as an Oracle (`world_models.protocol`).
 
     Args:
-        cohort: whom `initial` draws: a name of `cohorts.COHORTS` or a WardCohort.
+        cohort: whom `initial` admits: a name of `cohorts.COHORTS` or a WardCohort.
         hours_per_step: a whole number of hours, 1 to 12.
         device: where all tensors live.
 
@@ -105,7 +105,7 @@ class WardOracle:
         Raises:
             ValueError: a factor that is unknown, out of bounds or of the wrong shape.
         """
-        state = _at_the_door(key, ward_cohorts.sample_factors(self.cohort, key, factors))
+        state = _admitted(key, ward_cohorts.sample_factors(self.cohort, key, factors))
         t = state.t
         nothing, run = _nothing(key), _program(self.device)
         with torch.inference_mode():  # a fifth faster on small batches
@@ -118,8 +118,8 @@ class WardOracle:
         triage = Specimens(state, vital.expand(key.shape[0], -1), t)
         values = triage.results(state, state.signals.urine_l_h * 1000.0)
         now = torch.zeros(key.shape[0], device=self.device)
-        drawn, due = triage.times(t, now, 0.0)
-        return state._replace(records=file_results(state.records, triage, values, drawn, due, now))
+        collected, due = triage.times(t, now, 0.0)
+        return state._replace(records=file_results(state.records, triage, values, collected, due, now))
 
     def read(self, chart: Chart) -> dict[str, Tensor]:
         """Factors from a recorded chart: those of STATIC that it holds."""
@@ -158,8 +158,8 @@ class WardOracle:
         records = advance_biology(now.records, key, t, self.hours_per_step)
         now = now._replace(records=records)
         values = specimens.results(now, urine)
-        drawn, due = specimens.times(collected_at, start_h, self.hours_per_step)
-        records = file_results(records, specimens, values, drawn, due, start_h + self.hours_per_step)
+        collected, due = specimens.times(collected_at, start_h, self.hours_per_step)
+        records = file_results(records, specimens, values, collected, due, start_h + self.hours_per_step)
         since = (records.since_h + self.hours_per_step).clamp_max(MAX_HOURS_SINCE)
         records = records._replace(given=given, since_h=torch.where(given > 0.0, 0.0, since))
         dies = keys.uniform(key, t, "ward/death") < -(-hazard).expm1()
@@ -201,7 +201,7 @@ class WardOracle:
         return chart
 
     def rekey(self, state: WardState, key: Tensor) -> WardState:
-        """The same patients with other luck. The oracle knows them: only what is still to come is drawn anew."""
+        """The same patients with other random numbers. The oracle knows them: only what is to come changes."""
         return state._replace(key=key)
 
     def spread(self, state: WardState) -> dict[str, Tensor]:
@@ -258,7 +258,7 @@ class WardOracle:
         return torch.where(opens, torch.maximum(blood.lesion, person.severity * 0.5 + 0.25), blood.lesion)
 
 
-def _at_the_door(key: Tensor, who: dict[str, Tensor]) -> WardState:
+def _admitted(key: Tensor, who: dict[str, Tensor]) -> WardState:
     """Patients with these factors, before anything is measured."""
     person = ward_cohorts.sample_person(key, who)
     factors = torch.stack([who[q.name] for q in ward_cohorts.FACTORS], -1)
@@ -275,7 +275,7 @@ def _nothing(key: Tensor) -> dict[str, Tensor]:
 def _program(device: torch.device) -> Program:
     """`dynamics.tick`, recorded."""
     key = keys.from_seed(0, 1, device)
-    return Program(tick, _at_the_door(key, ward_cohorts.sample_factors("ward", key)), _nothing(key))
+    return Program(tick, _admitted(key, ward_cohorts.sample_factors("ward", key)), _nothing(key))
 
 
 def _from_here(state: WardState) -> WardState:

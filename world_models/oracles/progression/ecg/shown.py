@@ -1,4 +1,4 @@
-"""Which of the conditions present an ECG shows, how strongly, and in which form: luck of the person and of the day.
+"""Which of the conditions present an ECG shows, how strongly, and in which form: by chance of the person and of the day.
 
 A condition that is present need not show: an old infarction may leave no Q wave, a paroxysm may be over. `VISIBLE`
 says how often. What form a condition takes (which territory, which block, which arrhythmia) belongs to the person, so
@@ -66,7 +66,7 @@ FORMS: dict[str, tuple[tuple[str, float], ...]] = {
     "I49": (("ventricular_beats", 0.45), ("atrial_beats", 0.25), ("sick_sinus", 0.30)),
     "ectopic": (("outflow", 0.4), ("left_ventricle", 0.35), ("right_ventricle", 0.25)),
 }
-_FORM_DRAWS = tuple(f"form/{name}" for name in FORMS)
+_FORM_PURPOSES = tuple(f"form/{name}" for name in FORMS)
 
 
 class Shown(NamedTuple):
@@ -97,7 +97,7 @@ class Shown(NamedTuple):
 def shown_on_ecg(key: Tensor, t: Tensor, condition: Tensor) -> Shown:
     """What the ECGs [B] of visits t show of the conditions present, bool [B, C]."""
     count = len(CODES)
-    person = keys.uniforms(key, 0, (("shown/always", count), ("shown/strength", count), *_FORM_DRAWS))
+    person = keys.uniforms(key, 0, (("shown/always", count), ("shown/strength", count), *_FORM_PURPOSES))
     today = keys.uniforms(key, t, (("shown/today", count), ("shown/strength_today", count)))
     always = torch.tensor([VISIBLE[c].always for c in CODES], device=key.device)
     share = torch.tensor([VISIBLE[c].share for c in CODES], device=key.device)

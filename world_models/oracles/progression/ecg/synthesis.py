@@ -3,7 +3,7 @@
 The key gives the anatomy (`anatomy.py`) and the form each condition takes (`shown.py`); key and
 visit number give what the day adds. Conditions edit wave heights and intervals (`signs.py`) and choose the
 rhythm (`rhythm.py`); beats are laid down (`beats.py`), then come f waves, noise and baseline
-wander. Eight leads are drawn, four derived, so Einthoven's law holds for everything, noise included.
+wander. Eight leads are synthesised, four derived, so Einthoven's law holds for everything, noise included.
 
 A row's bits are the same in every batch: elementwise operations and gathers, nothing summed over the batch.
 """
@@ -55,7 +55,9 @@ def _checked(
                 f"{len(CODES)} conditions, {len(TREATMENTS)} treatments"
             )
     if not 10 <= samples <= 360_000:
-        raise ValueError(f"samples={samples} must be 10 to 360000 (100 a second); draw longer recordings in parts")
+        raise ValueError(
+            f"samples={samples} must be 10 to 360000 (100 a second); synthesise longer recordings in parts"
+        )
 
 
 def _intervals(signs: Signs, rr_s: Tensor, qrs_ms: Tensor) -> Intervals:
@@ -85,13 +87,13 @@ def _noise(key: Tensor, t: Tensor, samples: int) -> Tensor:
 
 
 def _focus(signs: Signs, shown: Shown, rhythm: Rhythm, kind: Tensor) -> Tensor:
-    """Templates of the ventricular focus [B, 8, L], drawn only for those who have such a beat."""
+    """Templates of the ventricular focus [B, 8, L], made only for those who have such a beat."""
     rows = torch.nonzero((kind > 0).any(1)).squeeze(-1)
     few, theirs, rr = _rows(signs, rows), _shown_rows(shown, rows), rhythm.rr_s[rows]
     wide_ms = few.qrs_ms.clamp_min(118.0) + 26.0
-    drawn = ventricular_template(_intervals(few, rr, wide_ms), ectopic_heights(few, theirs))
-    out = drawn.new_zeros(kind.shape[0], *drawn.shape[1:])
-    out[rows] = drawn
+    templates = ventricular_template(_intervals(few, rr, wide_ms), ectopic_heights(few, theirs))
+    out = templates.new_zeros(kind.shape[0], *templates.shape[1:])
+    out[rows] = templates
     return out
 
 
@@ -103,7 +105,7 @@ def _shown_rows(shown: Shown, rows: slice | Tensor) -> Shown:
     return Shown(shown.weight[rows], shown.present[rows], {name: value[rows] for name, value in shown.forms.items()})
 
 
-def _drawn(
+def _eight_leads(
     key: Tensor, t: Tensor, shown: Shown, signs: Signs, rhythm: Rhythm, beats: BeatTimes, paced: Tensor, samples: int
 ) -> Tensor:
     """The eight leads of one chunk, [B, 8, samples]."""
@@ -121,7 +123,7 @@ def _drawn(
     )
     waving = torch.nonzero(rhythm.fibrillating | rhythm.fluttering).squeeze(-1)
     if len(waving):
-        waves = atrial_waves(key[waving], t[waving], rhythm.fluttering[waving], rhythm.draws[waving, 3], samples)
+        waves = atrial_waves(key[waving], t[waving], rhythm.fluttering[waving], rhythm.day[waving, 3], samples)
         eight[waving] += waves
     return eight.add_(_noise(key, t, samples))
 
@@ -147,7 +149,7 @@ def synthesise_progression_ecg(
         treated: bool [B, 9] (`progression.TREATMENTS`): drugs taken, procedures ever done. A pacemaker paces
             where block of high degree or a sick sinus is among the conditions.
         samples: length; 100 a second.
-        shown: what the ECGs show, of [B] patients; default: `shown_on_ecg(key, t, condition)`, the person's own luck.
+        shown: what the ECGs show, of [B] patients; default: `shown_on_ecg(key, t, condition)`, by the person's own chance.
 
     Raises:
         ValueError: a shape does not fit, or `samples` is not within 10 to 360000.
@@ -167,6 +169,6 @@ def synthesise_progression_ecg(
     for start in range(0, len(key), chunk):
         rows = slice(start, min(start + chunk, len(key)))
         part = _shown_rows(shown, rows), _rows(signs, rows), Rhythm(*(x[rows] for x in rhythm))
-        eight = _drawn(key[rows], t[rows], *part, BeatTimes(*(x[rows] for x in beats)), paced[rows], samples)
+        eight = _eight_leads(key[rows], t[rows], *part, BeatTimes(*(x[rows] for x in beats)), paced[rows], samples)
         derive_twelve(eight, out=out[rows])
     return out

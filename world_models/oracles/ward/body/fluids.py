@@ -76,11 +76,11 @@ def advance_fluids(
     loss = (urine_l_h + other_out_l_h) * hours
     urine = (urine_l_h * hours).double()
     gain, loss, net = gain.double(), loss.double(), (gain - loss - outward * hours).double()
-    moved, drawn = (outward * hours).double(), (swelling * hours).double()
+    moved, imbibed = (outward * hours).double(), (swelling * hours).double()
     return Fluids(
         plasma_l=fluids.plasma_l + net,
-        interstitial_l=fluids.interstitial_l + (moved - drawn),
-        cell_l=fluids.cell_l + drawn,
+        interstitial_l=fluids.interstitial_l + (moved - imbibed),
+        cell_l=fluids.cell_l + imbibed,
         in_l=fluids.in_l + gain,
         out_l=fluids.out_l + loss,
         urine_l=fluids.urine_l + urine,
