@@ -165,11 +165,17 @@ class ECGDrugOracle:
         now = torch.stack(first, -1)
         t = torch.zeros_like(key)
         own = now - self._moment(key, t, who["admission_clock_hour"])
-        person = (who[n] for n in ("sex_female", "weight_kg", "age_years", "metaboliser"))
         # In the trial's people sensitivity goes with the drug-free level. That was seen between 20 and 35 years of age:
         # in older or sicker cohorts, whose levels lie outside the trial's, it is sampled apart from them.
         level = {n: own[:, i].contiguous() for i, n in enumerate(ENDPOINTS)} if self.cohort.from_trial else None
-        individual = self.trial.individual(keys.fold(key, "oracle/individual"), *person, level)
+        individual = self.trial.individual(
+            keys.fold(key, "oracle/individual"),
+            who["sex_female"],
+            who["weight_kg"],
+            who["age_years"],
+            who["metaboliser"],
+            level,
+        )
         batch, drugs = key.shape[0], len(self.drugs)
         nothing = torch.zeros(batch, drugs, device=self.device)
         none = self.trial.no_drug(batch)

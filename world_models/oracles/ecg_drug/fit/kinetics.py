@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from world_models.oracles.ecg_drug.fit.nonlinear_mixed import MixedFit, fit_mixed
-from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H, Kinetics, kernel, kinetics
+from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H, Kinetics, kernel, kinetics_of
 from world_models.quantities.drugs import Drug
 
 if TYPE_CHECKING:
@@ -38,16 +38,7 @@ def names_of(drug: Drug) -> tuple[str, ...]:
 def individual_kinetics(drug: Drug, log_parameters: Tensor, ke0: list[Tensor]) -> Kinetics:
     """Modes and coefficients from log parameters [..., P] in the order of `names_of`."""
     value = {name: log_parameters[..., i].exp() for i, name in enumerate(names_of(drug))}
-    return kinetics(
-        value["ka"],
-        value["lag"],
-        value["clearance"],
-        value["v1"],
-        value.get("q"),
-        value.get("v2"),
-        drug.kinetics.absorption_stages,
-        ke0,
-    )
+    return kinetics_of(value, drug.kinetics.absorption_stages, ke0)
 
 
 def fit_kinetics(frame: pd.DataFrame, drug: Drug, sex_effect: bool = False) -> tuple[MixedFit, list]:
