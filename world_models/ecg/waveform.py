@@ -280,6 +280,7 @@ def tile(template: Tensor, r_samples: Tensor, samples: int, at_r: int | None = N
         place = (moments - torch.gather(beats, 1, beat)).add_(at_r).clamp_(0, length - 1)
         wave = torch.gather(table, 2, place.unsqueeze(1).expand(-1, leads, -1))
         out = wave if out is None else out.add_(wave)
+    assert out is not None  # there is at least one offset
     return out
 
 

@@ -44,31 +44,31 @@ def cha2ds2_vasc(age_years: Tensor, sex_female: Tensor, condition: Tensor) -> Te
 def _chances(age_years: Tensor, sex_female: Tensor, condition: Tensor) -> dict[str, Tensor]:
     """Chance [B] of each treatment in an average clinician's hands, harms and habits left out."""
 
-    def ladder(*steps: tuple[Tensor | None, float]) -> Tensor:
-        """The chance of the last step that holds."""
-        chance = torch.full_like(age_years, steps[0][1])
-        for holds, value in steps[1:]:
+    def ladder(usual: float, *steps: tuple[Tensor, float]) -> Tensor:
+        """The chance of the last step that holds, `usual` where none does."""
+        chance = torch.full_like(age_years, usual)
+        for holds, value in steps:
             chance = torch.where(holds, torch.full_like(chance, value), chance)
         return chance
 
     has = lambda *codes: _has(condition, *codes)  # noqa: E731
     risk = cha2ds2_vasc(age_years, sex_female, condition) >= 2.0
     return {
-        "cardioversion": ladder((None, 0.0), (has("I48"), 0.08), (has("I47"), 0.08)),
-        "ablation": ladder((None, 0.0), (has("I48", "I47"), 0.035)),
-        "pacemaker": ladder((None, 0.002), (has("I49"), 0.01), (has("I44"), 0.05)),
-        "revascularisation": ladder((None, 0.002), (has("I25"), 0.02), (has("I20"), 0.30), (has("I21"), 0.60)),
-        "antiarrhythmic": ladder((None, 0.01), (has("I49"), 0.03), (has("I48"), 0.22), (has("I47"), 0.25)),
+        "cardioversion": ladder(0.0, (has("I48"), 0.08), (has("I47"), 0.08)),
+        "ablation": ladder(0.0, (has("I48", "I47"), 0.035)),
+        "pacemaker": ladder(0.002, (has("I49"), 0.01), (has("I44"), 0.05)),
+        "revascularisation": ladder(0.002, (has("I25"), 0.02), (has("I20"), 0.30), (has("I21"), 0.60)),
+        "antiarrhythmic": ladder(0.01, (has("I49"), 0.03), (has("I48"), 0.22), (has("I47"), 0.25)),
         "beta_blocker": ladder(
-            (None, 0.05), (has("I10"), 0.20), (has("I47", "I48"), 0.65), (has("I20", "I25"), 0.65),
+            0.05, (has("I10"), 0.20), (has("I47", "I48"), 0.65), (has("I20", "I25"), 0.65),
             (has("I21", "I50", "I42"), 0.82),
         ),
         "ace_inhibitor": ladder(
-            (None, 0.05), (has("I10"), 0.50), (has("I25", "I73"), 0.60), (has("I11", "I21"), 0.70),
+            0.05, (has("I10"), 0.50), (has("I25", "I73"), 0.60), (has("I11", "I21"), 0.70),
             (has("I50", "I42"), 0.80),
         ),
-        "diuretic": ladder((None, 0.03), (has("I10"), 0.28), (has("I11", "I27", "I35"), 0.45), (has("I50"), 0.82)),
-        "anticoagulant": ladder((None, 0.03), (has("I48"), 0.35), (has("I48") & risk, 0.72), (has("I26", "I82"), 0.92)),
+        "diuretic": ladder(0.03, (has("I10"), 0.28), (has("I11", "I27", "I35"), 0.45), (has("I50"), 0.82)),
+        "anticoagulant": ladder(0.03, (has("I48"), 0.35), (has("I48") & risk, 0.72), (has("I26", "I82"), 0.92)),
     }  # fmt: skip
 
 

@@ -126,8 +126,8 @@ def tables(device: torch.device) -> Tables:
     halves = [[FEATURES.index(part.strip()) for part in pair.split("&")] for pair in pairs]
 
     complications = [[0.0] * _C for _ in CODES]
-    for cause, row in conditions.COMPLICATIONS.items():
-        for effect, chance in row.items():
+    for cause, brings in conditions.COMPLICATIONS.items():
+        for effect, chance in brings.items():
             hazard = -math.log(1.0 - chance)
             complications[CODES.index(cause)][CODES.index(effect)] = round(hazard * _GRAIN) / _GRAIN
 

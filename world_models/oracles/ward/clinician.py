@@ -109,18 +109,20 @@ def clinician(
     Raises:
         ValueError: confounding without severity, or variation without key and t.
     """
-    if confounding > 0 and severity is None:
-        raise ValueError(
-            f"confounding={confounding} needs the hidden severity [B]; pass truth(state)['severity'] or use 0"
-        )
-    if variation > 0 and (key is None or t is None):
-        raise ValueError(f"variation={variation} needs key and t, int64 [B]; pass state.key and state.t or use 0")
     view = _View(chart)
     nothing = torch.zeros_like(chart["hours"])
-    alarm = nothing if confounding <= 0 else severity.to(nothing.dtype) * confounding
+    alarm = nothing
+    if confounding > 0:
+        if severity is None:
+            raise ValueError(
+                f"confounding={confounding} needs the hidden severity [B]; pass truth(state)['severity'] or use 0"
+            )
+        alarm = severity.to(nothing.dtype) * confounding
     style = torch.zeros(len(nothing), 3, device=nothing.device)
     mood = torch.zeros(len(nothing), len(ORDERS), device=nothing.device)
     if variation > 0:
+        if key is None or t is None:
+            raise ValueError(f"variation={variation} needs key and t, int64 [B]; pass state.key and state.t or use 0")
         style = keys.normal(key, 0, "clinician/style", (3,)) * variation
         mood = keys.normal(key, t, "clinician/mood", (len(ORDERS),)) * variation
     doses = _Doses(nothing, hours_per_step)

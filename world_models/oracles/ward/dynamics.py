@@ -90,10 +90,11 @@ def tick(state: WardState, rates: dict[str, Tensor]) -> WardState:
     running = (dialysis > 0.01).to(dialysis.dtype)
     removed = rates["ultrafiltration_ml_h"] * 0.001 * running
     eating = _eating(state, rates["ventilation_l_min"])
-    bled = None
+    bled: Tensor | None = None
     for _ in range(FAST_PER_TICK):
         state = _fast(state, rates, salt_in, water_in, dialysis, removed, eating)
         bled = state.signals.bleed_l_h if bled is None else bled + state.signals.bleed_l_h
+    assert bled is not None
     return _slow(state, rates, dialysis, eating, bled * (1.0 / FAST_PER_TICK))
 
 

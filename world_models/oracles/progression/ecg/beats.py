@@ -95,6 +95,7 @@ def lay_down(
         size = torch.gather(gain, 1, beat).mul_(place < length)
         laid = wave(ventricular, place.clamp_(0, length - 1).add_(torch.gather(offset, 1, beat)), size)
         out = laid if out is None else out.add_(laid)
+    assert out is not None
     beat = (torch.searchsorted(p_ticks, moments, right=True) - 1).clamp_min_(0)
     place = torch.gather(p_ticks, 1, beat).neg_().add_(moments)
     size = torch.gather(p_gain, 1, beat).mul_(place < _ATRIAL)

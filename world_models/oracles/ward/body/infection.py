@@ -41,11 +41,12 @@ def damped(amount: Tensor, anti: Tensor) -> Tensor:
 
 def killing(infection: Infection, person: Person) -> Tensor:
     """Killing by the antibiotics on board, an hour, 0 to GREATEST_KILL_PER_H."""
-    spared = None
+    spared: Tensor | None = None
     for name in ANTIBIOTICS:
-        c = getattr(infection, name) / getattr(person, f"ec50_{name}")
+        c: Tensor = getattr(infection, name) / getattr(person, f"ec50_{name}")
         left = 1.0 / (c * c + 1.0)
         spared = left if spared is None else spared * left
+    assert spared is not None
     return (1.0 - spared) * GREATEST_KILL_PER_H
 
 
