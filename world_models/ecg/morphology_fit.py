@@ -151,6 +151,7 @@ def fit_bank(folder: str | Path) -> tuple[Tensor, dict]:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """The command. Returns the exit code: 2 where the folder cannot be read or the bank not be written."""
     from safetensors.torch import save
 
     parser = argparse.ArgumentParser(description="Fit the wave heights of LUDB's sinus beats.")

@@ -37,6 +37,8 @@ SOURCES: dict[str, str] = {
 
 
 class Rate(NamedTuple):
+    """How often an event happens, and what age, sex and hidden frailty make of it."""
+
     per_1000: float  # a year, man of 60
     per_decade: float
     female: float
@@ -44,10 +46,12 @@ class Rate(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    target: str
-    feature: str
+    """By what a feature multiplies the rate of an event."""
+
+    target: str  # a code, "resolve CODE", "death" or "bleed"
+    feature: str  # of `state.FEATURES`, or two of them joined by " & "
     ratio: float
-    source: str
+    source: str  # a key of SOURCES
 
 
 FAMILIES: tuple[str, ...] = ("vascular", "rhythm", "muscle", "thrombosis", "inflammation", "survival")

@@ -43,6 +43,8 @@ _C = len(CODES)
 
 @dataclass(frozen=True, slots=True)
 class ProgressionCohort:
+    """Who comes to the first visit, and how his or her ECGs follow one another. Age is a normal cut to its range."""
+
     name: str
     meaning: str
     age_mean_years: float

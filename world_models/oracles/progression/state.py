@@ -43,6 +43,8 @@ _LEFT_OF_CHANCE = 0.2  # of an effect at once, in old conditions or under a prot
 
 
 class ProgressionState(NamedTuple):
+    """B patients between two visits; C conditions (`CODES`). Hidden state included: this is the oracle's."""
+
     key: Tensor  # int64 [B], random numbers to come
     t: Tensor  # int64 [B], visits since the first
     patient: Tensor  # int64 [B], the key at entry: anatomy, which `rekey` does not change

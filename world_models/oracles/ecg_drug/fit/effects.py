@@ -106,6 +106,8 @@ def effect_site(data: Arranged, ke0: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class EndpointFit:
+    """One endpoint's fit; drugs that do not act on it are left out."""
+
     fit: LinearFit
     names: list[str]  # of the fixed effects
     active: list[str]  # drugs with a slope, in the order of the slopes' variances and of log ke0

@@ -28,6 +28,8 @@ class Design:
 
 @dataclass(frozen=True)
 class LinearFit:
+    """Estimates of a linear mixed model: N subjects, R rows, F fixed effects, K components, P nonlinear parameters."""
+
     beta: Tensor  # [F]
     errors: Tensor  # [F] standard errors
     component_sds: Tensor  # [K]

@@ -301,6 +301,7 @@ def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool 
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The command. Returns the exit code: 2 where the trial cannot be read or fitted."""
     parser = argparse.ArgumentParser(
         prog="python -m world_models.oracles.ecg_drug.fit.trial", description=__doc__.splitlines()[0]
     )

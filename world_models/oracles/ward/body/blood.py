@@ -25,10 +25,12 @@ HEPARIN_RATE_H = 0.60
 
 
 def inr_of(blood: Blood) -> Tensor:
+    """International normalised ratio [B]: 1 + 0.3 (1/F - 1), a little more under heparin."""
     return (1.0 / blood.factors.clamp_min(0.05) - 1.0) * 0.3 + 1.0 + blood.heparin.clamp_max(3.0) * 0.05
 
 
 def ptt_of(blood: Blood) -> Tensor:
+    """Activated partial thromboplastin time [B] in s: exponential in heparin, longer with few clotting factors."""
     thin = (1.0 / blood.factors.clamp_min(0.05) - 1.0) * 0.12 + 1.0
     return (blood.heparin * 1.65).clamp_max(1.9).exp() * thin * 29.0
 
