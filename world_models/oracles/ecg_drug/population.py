@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,9 +31,9 @@ from world_models import keys
 from world_models.oracles.ecg_drug import kinetics as pk
 from world_models.oracles.ecg_drug.cipa import CipaDrug, cipa_table
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, channel_effects, daily_course, saturating
-from world_models.oracles.ecg_drug.fit.kinetics import ALLOMETRY, REFERENCE_WEIGHT_KG, names_of
+from world_models.oracles.ecg_drug.fit.kinetics import REFERENCE_WEIGHT_KG
+from world_models.oracles.ecg_drug.fitted import FittedDrug, host, root, times, wide
 from world_models.oracles.ecg_drug.kinetics import Amounts
-from world_models.quantities.drugs import drug
 
 __all__ = ["Amounts", "Individual", "TrialModel"]
 
@@ -60,94 +59,9 @@ class Individual(NamedTuple):
     per_reference: Tensor  # [B, D, E] mL/ng: 1 over the concentration at which the power changes nothing
 
 
-Matrix = tuple[tuple[float, ...], ...]  # on the host: zeros are skipped, and no element is fetched from a device
-
-
-def _host(matrix: Any) -> Matrix:
-    """An array [P, Q] as a Matrix."""
-    return tuple(tuple(float(value) for value in row) for row in np.asarray(matrix, dtype=float))
-
-
-def _times(matrix: Matrix, z: Tensor) -> Tensor:
-    """matrix [P, P] @ z [..., P], as a fixed chain of adds: a matrix product's rounding may depend on the batch."""
-    rows = []
-    for weights in matrix:
-        total: Tensor | None = None
-        for j, weight in enumerate(weights):
-            if weight != 0.0:
-                part = z[..., j] * weight
-                total = part if total is None else total + part
-        rows.append(torch.zeros_like(z[..., 0]) if total is None else total)
-    return torch.stack(rows, -1)
-
-
-def _root(covariance: Any) -> np.ndarray:
-    """A lower-triangular root of a covariance that may be singular (parameters without spread)."""
-    matrix = np.asarray(covariance, dtype=float)
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    half = vectors * np.sqrt(np.clip(values, 0.0, None))
-    root = np.asarray(np.linalg.qr(half.T, mode="r")).T
-    return np.where(np.abs(root) < 1e-12, 0.0, root)
-
-
-def _wide(values: Any, device: torch.device) -> Tensor:
-    """Float64 on the device."""
-    return torch.as_tensor(np.asarray(values, dtype=float), dtype=torch.float64, device=device)
-
-
-class FittedDrug(NamedTuple):
-    """One drug's entry of a fit. P parameters of `names_of`, E endpoints; tensors float64."""
-
-    stages: int
-    names: tuple[str, ...]  # of the P parameters
-    log_typical: Tensor  # [P]
-    root: Matrix  # [P, P], of the between-subject covariance of the logs
-    sex: float  # women minus men, log clearance and volumes
-    ke0: tuple[float, ...]  # E, per h
-    slope: Tensor  # [E] ms (bpm) per ng/mL, as the rest
-    slope_sex: Tensor  # [E] women minus men
-    slope_sd: Tensor  # [E] between people
-    per_c50: Tensor  # [E]
-    power: Tensor  # [E]
-    per_reference: Tensor  # [E]
-    noise_root: Matrix  # [E, E] of the residual that the drug adds, per ng/mL
-
-    @classmethod
-    def of(cls, name: str, entry: Mapping[str, Any], device: torch.device) -> FittedDrug:
-        """From the drug's entry in the fit's JSON."""
-        names, kinetics = names_of(drug(name)), entry["kinetics"]
-        effects = [entry["effects"][e] for e in ENDPOINTS]
-        noise = np.asarray(entry["effects"]["residual_correlation"])
-        blur = np.array([x["residual_sd_per_ng_per_ml"] for x in effects])
-        return cls(
-            stages=drug(name).kinetics.absorption_stages,
-            names=names,
-            log_typical=_wide([math.log(kinetics["typical"][n]) for n in names], device),
-            root=_host(_root(kinetics["between_subject_log_covariance"])),
-            sex=float(kinetics["women_minus_men_log_clearance_and_volumes"]),
-            ke0=tuple(float(x["ke0_per_h"]) for x in effects),
-            slope=_wide([x["slope_per_ng_per_ml"] for x in effects], device),
-            slope_sex=_wide([x["women_minus_men_per_ng_per_ml"] for x in effects], device),
-            slope_sd=_wide([x["between_subject_sd_per_ng_per_ml"] for x in effects], device),
-            per_c50=_wide([0.0 if x["c50_ng_per_ml"] is None else 1.0 / x["c50_ng_per_ml"] for x in effects], device),
-            power=_wide([x["power"] for x in effects], device),
-            per_reference=_wide([1.0 / entry["mean_peak_concentration_ng_per_ml"]] * len(ENDPOINTS), device),
-            # the root of so small a covariance is taken in finer units: `_root` calls what is below 1e-12 zero
-            noise_root=_host(_root(noise * blur * blur[:, None] * 1e6) / 1e3),
-        )
-
-    def kinetics(self, z: Tensor, side: Tensor, log_weight: Tensor, log_metaboliser: Tensor) -> pk.Kinetics:
-        """People's kinetics from standard normals z [B, P], sex (+-0.5), log weight and log clearance factor [B]."""
-        eta = _times(self.root, z)
-        value: dict[str, Tensor] = {}
-        for p, parameter in enumerate(self.names):
-            log = self.log_typical[p] + eta[:, p]
-            if parameter in ALLOMETRY:
-                log = log + ALLOMETRY[parameter] * log_weight + self.sex * side
-            if parameter == "clearance":
-                log = log + log_metaboliser
-            value[parameter] = torch.exp(log)
-        return pk.kinetics_of(value, self.stages, [torch.full_like(side, rate) for rate in self.ke0])
+def _by_endpoint(columns: Tensor) -> dict[str, Tensor]:
+    """Columns [B, E] by the endpoints' names, [B] each."""
+    return {e: columns[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
 
 
 class TrialModel:
@@ -188,12 +102,12 @@ class TrialModel:
         # standardised sensitivities given the level's standardised deviations: regression and what is left over
         regression = sensitive @ np.linalg.pinv(level / np.outer(scale, scale))
         left = np.asarray(base["sensitivity_correlation"], dtype=float) - regression @ sensitive.T
-        self._on_level, self._sensitivity_root = _host(regression), _host(_root(left))
-        self._level_sd = _wide(scale, self.device)
+        self._on_level, self._sensitivity_root = host(regression), host(root(left))
+        self._level_sd = wide(scale, self.device)
         self._women, self._men = (narrow([base[sex][e] for e in ENDPOINTS]) for sex in ("women", "men"))
-        self._subject_root = _host(_root(base["between_subject_covariance"]))
-        self._day_root = _host(_root(base["between_period_covariance"]))
-        self._residual_root = _host(_root(base["residual_covariance"]))
+        self._subject_root = host(root(base["between_subject_covariance"]))
+        self._day_root = host(root(base["between_period_covariance"]))
+        self._residual_root = host(root(base["residual_covariance"]))
         self._course = {e: narrow(parameters["course"][e]["harmonics"]) for e in ENDPOINTS}
 
     @classmethod
@@ -281,7 +195,7 @@ class TrialModel:
             level = self.baseline(key, sex_female, age_years)
         known = torch.stack([level[e] for e in ENDPOINTS], -1)
         deviation = (known - self._mean_level(sex_female)).to(torch.float64) / self._level_sd
-        return _times(self._on_level, deviation) + _times(self._sensitivity_root, s.reshape(len(key), -1))
+        return times(self._on_level, deviation) + times(self._sensitivity_root, s.reshape(len(key), -1))
 
     def _mean_level(self, sex_female: Tensor) -> Tensor:
         """Mean drug-free level [B, E] of people of this sex."""
@@ -306,26 +220,33 @@ class TrialModel:
         """Plasma concentrations [B, D] float32 in `concentration_units` (ng/mL; added drugs nM, free)."""
         return pk.concentration(pk.Kinetics(*individual[:4]), amounts).to(torch.float32)
 
-    def effects_by_drug(self, individual: Individual, amounts: Amounts) -> dict[str, Tensor]:
-        """Change of each endpoint that each drug makes, [B, D] float32 (ms; heart rate bpm)."""
+    def _changes(self, individual: Individual, amounts: Amounts) -> Tensor:
+        """Change [B, D, E] float32 that each drug makes of each endpoint."""
         sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts)
         change = saturating(sites, *individual[4:])
-        found = {e: change[..., i] for i, e in enumerate(ENDPOINTS)}
         if self.extra:
             first = len(self.fitted)
             added = [channel_effects(item, sites[:, first + i, 0]) for i, item in enumerate(self.extra)]
-            found = {e: torch.cat([v[:, :first], torch.stack([a[e] for a in added], -1)], -1) for e, v in found.items()}
-        return {e: v.to(torch.float32).contiguous() for e, v in found.items()}
+            rows = [torch.stack([row[e] for e in ENDPOINTS], -1) for row in added]
+            change = torch.cat([change[:, :first], torch.stack(rows, 1)], 1)
+        return change.to(torch.float32)
+
+    def effects_by_drug(self, individual: Individual, amounts: Amounts) -> dict[str, Tensor]:
+        """Change of each endpoint that each drug makes, [B, D] float32 (ms; heart rate bpm)."""
+        changes = self._changes(individual, amounts)
+        return {e: changes[..., i].contiguous() for i, e in enumerate(ENDPOINTS)}
+
+    def total_effects(self, individual: Individual, amounts: Amounts) -> Tensor:
+        """Change [B, E] float32 of each endpoint, in the order of ENDPOINTS: the drugs' changes, added."""
+        changes = self._changes(individual, amounts)
+        total = changes[:, 0]
+        for i in range(1, changes.shape[1]):
+            total = total + changes[:, i]
+        return total
 
     def effects(self, individual: Individual, amounts: Amounts) -> dict[str, Tensor]:
-        """Change of each endpoint [B] float32: the drugs' changes, added."""
-        totals = {}
-        for endpoint, change in self.effects_by_drug(individual, amounts).items():
-            total = change[:, 0]
-            for i in range(1, change.shape[1]):
-                total = total + change[:, i]
-            totals[endpoint] = total
-        return totals
+        """`total_effects` by endpoint, [B] each."""
+        return _by_endpoint(self.total_effects(individual, amounts))
 
     def time_of_day(self, clock_hour: Tensor) -> dict[str, Tensor]:
         """Course over the day [B] per endpoint, period 24 h, around a daily mean of zero; differences of it count."""
@@ -334,32 +255,35 @@ class TrialModel:
     def baseline(self, key: Tensor, sex_female: Tensor, age_years: Tensor) -> dict[str, Tensor]:
         """A person's own drug-free means [B] per endpoint, at the daily mean. Age has no effect (trial: 20 to 35)."""
         del age_years
-        sampled = self._mean_level(sex_female) + _times(
-            self._subject_root, keys.normal(key, 0, "baseline", (len(ENDPOINTS),))
-        )
-        return {e: sampled[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
+        own = times(self._subject_root, keys.normal(key, 0, "baseline", (len(ENDPOINTS),)))
+        return _by_endpoint(self._mean_level(sex_female) + own)
 
     def day_shift(self, key: Tensor) -> dict[str, Tensor]:
         """How this stay's level differs from the person's own mean, [B] per endpoint (between-period variation)."""
-        sampled = _times(self._day_root, keys.normal(key, 0, "day", (len(ENDPOINTS),)))
-        return {e: sampled[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
+        return _by_endpoint(times(self._day_root, keys.normal(key, 0, "day", (len(ENDPOINTS),))))
 
     def residual(
         self, key: Tensor, t: int | Tensor, individual: Individual | None = None, amounts: Amounts | None = None
     ) -> dict[str, Tensor]:
-        """Within-day variation of a triplicate mean at time index t, [B] per endpoint; correlated among them, no drift.
+        """`residuals` by endpoint, [B] each."""
+        return _by_endpoint(self.residuals(key, t, individual, amounts))
+
+    def residuals(
+        self, key: Tensor, t: int | Tensor, individual: Individual | None = None, amounts: Amounts | None = None
+    ) -> Tensor:
+        """Within-day variation of a triplicate mean at time index t, [B, E]; correlated among endpoints, no drift.
 
         With `individual` and `amounts`, also what drugs add: flat and notched T waves make J-Tpeak and Tpeak-Tend
         scatter in proportion to the (saturated) effect-site concentration, in opposite directions.
         """
-        sampled = _times(self._residual_root, keys.normal(key, t, "residual", (len(ENDPOINTS),)))
+        sampled = times(self._residual_root, keys.normal(key, t, "residual", (len(ENDPOINTS),)))
         if individual is not None and amounts is not None:
             sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts)
             sites = saturating(sites, torch.ones_like(sites), *individual[5:]).to(torch.float32)
             z = keys.normal(key, t, "drug residual", (len(self.fitted), len(ENDPOINTS)))
-            for i in range(len(self.fitted)):
-                sampled = sampled + _times(self._fits[i].noise_root, z[:, i]) * sites[:, i]
-        return {e: sampled[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
+            for i, own in enumerate(self._fits):
+                sampled = sampled + times(own.noise_root, z[:, i]) * sites[:, i]
+        return sampled
 
     def train_range(self) -> Tensor:
         """Highest concentration [D] the fit has seen, float32, in `concentration_units`; added drugs: 4 free Cmax."""

@@ -150,6 +150,14 @@ def initial_rhythm(
     return ArrhythmiaState(zero, zero, baseline_burden, hazard, zero)
 
 
+@lru_cache(maxsize=32)
+def _pace(hours: float) -> tuple[float, float, float]:
+    """Of a step: what is left of the fluctuation, SD of what is added to it, and what is left of the way to the shift."""
+    keep = float(torch.tensor(-hours / BURDEN.fluctuation_hours, dtype=torch.float64).exp())
+    lag = float(torch.tensor(-hours / BURDEN.onset_hours, dtype=torch.float64).exp())
+    return keep, BURDEN.fluctuation_sd * (1.0 - keep * keep) ** 0.5, lag
+
+
 def advance_rhythm(
     key: Tensor,
     t: Tensor,
@@ -171,10 +179,8 @@ def advance_rhythm(
         hours: length of the step; both processes are exact in it.
         risk: the cohort's factor on the hazard of torsades.
     """
-    keep = float(torch.tensor(-hours / BURDEN.fluctuation_hours, dtype=torch.float64).exp())
-    shock = BURDEN.fluctuation_sd * (1.0 - keep * keep) ** 0.5
+    keep, shock, lag = _pace(hours)
     fluctuation = rhythm.fluctuation * keep + keys.normal(key, t, "rhythm/burden") * shock
-    lag = float(torch.tensor(-hours / BURDEN.onset_hours, dtype=torch.float64).exp())
     shift = shift_target + (rhythm.shift - shift_target) * lag
     start = baseline_burden.clamp(BURDEN.floor, 1.0 - BURDEN.floor)
     logit = (start / (1.0 - start)).log()

@@ -20,8 +20,8 @@ lets the QT effect per concentration fall over days of dofetilide is not modelle
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -35,6 +35,7 @@ from world_models.ecg.waveform import INDEPENDENT_LEADS, WAVES, Intervals, synth
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug import cohorts, rhythm
+from world_models.oracles.ecg_drug.chart import chart_intervals, limited, rate_and_qtcf
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, harmonics
 from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H
 from world_models.oracles.ecg_drug.population import Amounts, Individual, TrialModel
@@ -47,17 +48,6 @@ __all__ = ["MORPHOLOGY", "ECGDrugOracle", "ECGDrugState"]
 MOST_STEP_H = 168.0  # a week: nobody doses less often
 
 _FACTOR = {q.name: i for i, q in enumerate(cohorts.FACTORS)}
-
-# (low, high, softness): identity between low + softness and high - softness, tanh to the limits beyond. Within them a
-# chart value cannot leave its Quantity's bounds and the synthesised ECG holds every wave.
-_LIMITS = {
-    "heart_rate_bpm": (35.0, 165.0, 5.0),
-    "pr_ms": (70.0, 440.0, 10.0),
-    "qrs_ms": (50.0, 210.0, 10.0),
-    "jt_peak_c_ms": (91.0, 500.0, 9.0),
-    "tpeak_tend_ms": (30.0, 195.0, 10.0),
-}
-_LONGEST_QT_MS = 745.0  # the waveform's window ends at 750
 
 MORPHOLOGY = Quantity(
     "morphology",
@@ -219,11 +209,10 @@ class ECGDrugOracle:
         dose = checked_orders(self.orders, action, state.key.shape[0], self.device)
         amounts = self._advance(state, dose)
         concentration = self.trial.concentrations(state.individual, amounts).to(torch.float32)
-        effects = self.trial.effects(state.individual, amounts)
+        effects = self.trial.total_effects(state.individual, amounts)
         t = state.t + 1
-        clock = self._clock(state, t)
-        now = _limited(state.own + self._moment(state.key, t, clock) + _columns(effects))
-        parts = _intervals(now)
+        now = limited(state.own + self._moment(state.key, t, self._clock(state, t)) + effects)
+        rate, qtcf = rate_and_qtcf(now)
         target = rhythm.logit_shift(0.5 * (state.concentration + concentration), self.drugs)
         given = dose > 0
         since = (state.hours_since_dose + self.hours_per_step).clamp_max(ecg_quantities.MAX_HOURS_SINCE_DOSE)
@@ -238,8 +227,8 @@ class ECGDrugOracle:
                 state.rhythm,
                 self._factor(state, "baseline_burden"),
                 target,
-                parts["qtcf_ms"],
-                parts["heart_rate_bpm"],
+                qtcf,
+                rate,
                 self._factor(state, "baseline_qtcf_ms"),
                 self.hours_per_step,
                 self.cohort.torsades_risk,
@@ -261,7 +250,7 @@ class ECGDrugOracle:
             "weight_kg": self._factor(state, "weight_kg"),
             "hours": (state.t.to(torch.float32) * self.hours_per_step).clamp_max(1000.0),
             "clock_hour": self._clock(state, state.t),
-            **_intervals(state.now),
+            **chart_intervals(state.now),
             "baseline_qtcf_ms": self._factor(state, "baseline_qtcf_ms"),
             "arrhythmia_burden": state.rhythm.burden,
             "torsades": state.rhythm.torsades,
@@ -331,7 +320,7 @@ class ECGDrugOracle:
 
     def _moment(self, key: Tensor, t: Tensor, clock_hour: Tensor) -> Tensor:
         """What time of day (`TrialModel.time_of_day`, all five at once) and within-day variation add, [B, 5]."""
-        total = _columns(self.trial.residual(key, t))
+        total = self.trial.residuals(key, t)
         basis = harmonics(clock_hour, self._course.shape[0] // 2)
         for k in range(self._course.shape[0]):
             total = total + basis[:, k : k + 1] * self._course[k]
@@ -351,49 +340,3 @@ class ECGDrugOracle:
             noise_uv=self.noise_uv,
             wander_uv=self.wander_uv,
         )
-
-
-def _columns(by_name: Mapping[str, Tensor]) -> Tensor:
-    """The five intervals of ENDPOINTS side by side, [B, 5] float32; an interval without an entry is unchanged."""
-    like = next(iter(by_name.values()))
-    return torch.stack([by_name.get(n, torch.zeros_like(like)).to(torch.float32) for n in ENDPOINTS], -1)
-
-
-def _limited(now: Tensor) -> Tensor:
-    """Intervals [B, 5] brought softly within `_LIMITS`, and J-Tpeak c to what the longest and shortest QT leave."""
-    low, high, soft = _limits(now.device)
-    inner = torch.minimum(torch.maximum(now, low + soft), high - soft)
-    now = inner + soft * ((now - inner) / soft).tanh()
-    rate, pr, qrs, jtpc, tail = (c.contiguous() for c in now.unbind(-1))
-    log = log_rr(rate)
-    other = qrs + tail
-    longest = _LONGEST_QT_MS - other
-    # the lowest QT of the chart is 150 ms and the lowest QTcF 200 ms
-    shortest = torch.maximum(201.0 * qt_scale(log), torch.full_like(other, 151.0)) - other
-    stretch = jt_peak_scale(log)
-    jtpc = torch.maximum(torch.minimum(jtpc * stretch, longest), shortest) / stretch
-    return torch.stack((rate, pr, qrs, jtpc, tail), -1)
-
-
-@lru_cache(maxsize=8)
-def _limits(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    rows = torch.tensor([_LIMITS[n] for n in ENDPOINTS], device=device)
-    return rows[:, 0], rows[:, 1], rows[:, 2]
-
-
-def _intervals(now: Tensor) -> dict[str, Tensor]:
-    """All intervals of the chart [B] from the five of ENDPOINTS [B, 5] by the identities."""
-    rate, pr, qrs, jtpc, tail = (c.contiguous() for c in now.unbind(-1))
-    log = log_rr(rate)
-    jt_peak = jtpc * jt_peak_scale(log)
-    qt = qrs + jt_peak + tail
-    return {
-        "heart_rate_bpm": rate,
-        "pr_ms": pr,
-        "qrs_ms": qrs,
-        "qt_ms": qt,
-        "qtcf_ms": qt / qt_scale(log),
-        "jt_peak_ms": jt_peak,
-        "jt_peak_c_ms": jtpc,
-        "tpeak_tend_ms": tail,
-    }
