@@ -21,6 +21,7 @@ from world_models.quantities.progression import CODES, DRUGS, PROCEDURES, TREATM
 
 __all__ = ["cha2ds2_vasc", "history_of_treatment", "usual_care"]
 
+_COLUMN = {code: i for i, code in enumerate(CODES)}
 _TASTE_SD = 0.8  # of a clinician's log odds for a treatment
 _PERSISTENCE = 1.6  # log odds that a drug already taken gains, and one not taken loses half of
 _MONTHS = (1.0, 3.0, 6.0, 12.0)
@@ -28,9 +29,9 @@ _MONTHS = (1.0, 3.0, 6.0, 12.0)
 
 def _has(condition: Tensor, *codes: str) -> Tensor:
     """bool [B]: any of these is present."""
-    found = condition[:, CODES.index(codes[0])] > 0.5
+    found = condition[:, _COLUMN[codes[0]]] > 0.5
     for code in codes[1:]:
-        found = found | (condition[:, CODES.index(code)] > 0.5)
+        found = found | (condition[:, _COLUMN[code]] > 0.5)
     return found
 
 

@@ -148,6 +148,7 @@ def _suffered(
     present = torch.zeros(key.shape[0], _C, dtype=torch.bool, device=device)
     ever, lasted = present.clone(), torch.zeros(key.shape[0], _C, device=device)
     untreated = torch.zeros(key.shape[0], 9, dtype=torch.bool, device=device)
+    becomes = body.tables(device).becomes
     oldest = float(age.max()) if age.numel() else _BEGINS
     years = min(_LONGEST_YEARS, max(0, math.ceil(oldest - 1.0 - _BEGINS)))
     for back in range(years + 12, 0, -1):  # the last twelve steps are months
@@ -165,7 +166,7 @@ def _suffered(
         if yearly:  # what starts within a long step may also end in it; on average half of it is left
             ends = after.started & (wait[:, _C:] < rates[:, _C : 2 * _C] * (0.5 * step))
             now = now & ~ends
-            for old, new in body.tables(device).becomes:
+            for old, new in becomes:
                 now[:, new] |= ends[:, old]
         lived = ((then >= _BEGINS) & ~came).unsqueeze(-1)
         ever = torch.where(lived, after.ever | now, ever)

@@ -23,7 +23,7 @@ from torch import Tensor
 from world_models import keys
 from world_models.oracles.progression import conditions
 from world_models.oracles.progression.conditions import FAMILIES, Rate
-from world_models.oracles.progression.treatments import AT_ONCE, TREATMENT_RATIOS
+from world_models.oracles.progression.treatments import AT_ONCE, TREATMENT_RATIOS, AtOnce
 from world_models.quantities.progression import CODES, DRUGS, IRREVERSIBLE, PROCEDURES, TREATMENTS, scars
 
 __all__ = ["FEATURES", "MONTH_YEARS", "RISKS", "ProgressionState", "Tables", "Turn", "at_once", "log_rates", "months"]
@@ -36,9 +36,10 @@ _GRAIN = 1024.0  # of a log ratio
 _NEVER = -200.0  # log rate of what cannot happen: exp gives 0
 _OLDEST = {"onset": 3.0, "death": 4.5}  # decades above 60 where the rise with age ends
 _FASTEST_PER_YEAR = 12.0  # of an onset, a death: many ratios at once must not make a rate absurd
+_FATALITY_PER_DECADE = math.log(1.4)  # log ratio of dying at an onset for each decade of age (k)
 _HEALED_AFTER_YEARS = 0.24  # an acute infarction's code holds for three months at most
 _LASTING_COUNTS_YEARS = 5.0
-_AT_ONCE_MONTHS = 4096  # months whose random numbers are made in one call
+_MONTHS_IN_ONE_CALL = 4096  # months whose random numbers are made in one call
 _LEFT_OF_CHANCE = 0.2  # of an effect at once, in old conditions or under a protecting drug
 
 
@@ -75,7 +76,8 @@ class Tables(NamedTuple):
     effects: Tensor  # [features + pairs, E]
     left: Tensor  # int64 [pairs]
     right: Tensor  # int64 [pairs]
-    fatality: Tensor  # [C]
+    mortal: Tensor  # int64 [F], the conditions whose onset may kill
+    log_fatality: Tensor  # [F]
     complications: Tensor  # [C, C] from an onset to the hazard of others in the same month
     becomes: tuple[tuple[int, int], ...]
 
@@ -133,6 +135,8 @@ def tables(device: torch.device) -> Tables:
             hazard = -math.log(1.0 - chance)
             complications[CODES.index(cause)][CODES.index(effect)] = round(hazard * _GRAIN) / _GRAIN
 
+    mortal = [c for c, code in enumerate(CODES) if conditions.FATALITY.get(code, 0.0) > 0.0]
+
     def floats(values: list) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=device)
 
@@ -149,7 +153,8 @@ def tables(device: torch.device) -> Tables:
             effects=floats(effects),
             left=torch.tensor([h[0] for h in halves], device=device),
             right=torch.tensor([h[1] for h in halves], device=device),
-            fatality=floats([conditions.FATALITY.get(c, 0.0) for c in CODES]),
+            mortal=torch.tensor(mortal, device=device),
+            log_fatality=floats([conditions.FATALITY[CODES[c]] for c in mortal]).log(),
             complications=floats(complications),
             becomes=scars(CODES),
         )
@@ -213,14 +218,12 @@ def months(
     table = tables(device)
     static = static_rates(state.sex_female, state.frailty)
     treated = torch.cat((state.procedures, drugs), -1)
-    dying = table.fatality > 0
-    mortal = dying.nonzero()[:, 0]
-    fatal = table.fatality[mortal].log()
+    mortal = table.mortal
     month, present, ever, lasted = state.month, state.present, state.ever, state.years_since_onset
     bleeding, dead = state.bleeding, state.dead
     longest = int(count.max()) if count.numel() else 0
     numbers = _C + 2 + len(mortal)
-    few = longest * len(state.key) <= _AT_ONCE_MONTHS  # small batches pay by the call: all months' numbers in one
+    few = longest * len(state.key) <= _MONTHS_IN_ONE_CALL  # small batches pay by the call: all months' numbers in one
     if few:
         each = state.month.unsqueeze(-1) + torch.arange(longest, device=device)
         ahead = keys.uniform(state.key.repeat_interleave(longest), each.flatten(), "progression/month", (numbers,))
@@ -234,7 +237,7 @@ def months(
         after = turn(rates, wait[:, :_C], present, ever, lasted, MONTH_YEARS)
         event = wait[:, _C:] < rates[:, 2 * _C :].clamp_max(_FASTEST_PER_YEAR) * MONTH_YEARS
         decades = ((age - 60.0) * 0.1).clamp_max(_OLDEST["death"]).unsqueeze(-1)
-        chance = (fatal + decades * math.log(1.4)).exp()
+        chance = (table.log_fatality + decades * _FATALITY_PER_DECADE).exp()
         killed = (after.started[:, mortal] & (u[:, _C + 2 :] < chance)).any(-1)
         bleeding = bleeding | (live & event[:, 1])
         dead = dead | (live & (event[:, 0] | killed))
@@ -252,31 +255,44 @@ def months(
     )
 
 
+# each row of AT_ONCE with its columns: of the procedure, the condition (None: a bleed), the sparing drug, the one needed
+_AT_ONCE: tuple[tuple[AtOnce, int, int | None, int | None, int | None], ...] = tuple(
+    (
+        row,
+        PROCEDURES.index(row.procedure),
+        None if row.condition == "bleed" else CODES.index(row.condition),
+        DRUGS.index(row.unless) if row.unless else None,
+        CODES.index(row.needs) if row.needs else None,
+    )
+    for row in AT_ONCE
+)
+
+
 def at_once(state: ProgressionState, procedures: Tensor, drugs: Tensor) -> ProgressionState:
     """What procedures [B, 4] done now do before the next month begins; none of it in the dead."""
     u = keys.uniform(state.key, state.month, "progression/visit", (len(AT_ONCE),))
     present, ever, lasted, bleeding = (
         state.present.clone(), state.ever.clone(), state.years_since_onset.clone(), torch.zeros_like(state.bleeding)
     )  # fmt: skip
-    for i, row in enumerate(AT_ONCE):
-        done = procedures[:, PROCEDURES.index(row.procedure)] & ~state.dead
-        if row.condition == "bleed":
+    alive, nothing = ~state.dead, torch.zeros_like(lasted[:, 0])
+    for i, (row, procedure, c, unless, needs) in enumerate(_AT_ONCE):
+        done = procedures[:, procedure] & alive
+        if c is None:
             bleeding = bleeding | (done & (u[:, i] < row.chance))
             continue
-        c = CODES.index(row.condition)
         chance = (1.0 - lasted[:, c] * (row.per_year / row.chance)).clamp_min(_LEFT_OF_CHANCE) * row.chance
-        if row.unless:
-            chance = torch.where(drugs[:, DRUGS.index(row.unless)], chance * _LEFT_OF_CHANCE, chance)
-        if row.needs:  # as it was before the visit: success at once does not undo the risk
-            done = done & state.present[:, CODES.index(row.needs)]
+        if unless is not None:
+            chance = torch.where(drugs[:, unless], chance * _LEFT_OF_CHANCE, chance)
+        if needs is not None:  # as it was before the visit: success at once does not undo the risk
+            done = done & state.present[:, needs]
         hit = done & (u[:, i] < chance)
         present[:, c] = (present[:, c] | hit) if row.starts else (present[:, c] & ~hit)
         ever[:, c] |= present[:, c]
-        lasted[:, c] = torch.where(present[:, c] & state.present[:, c], lasted[:, c], torch.zeros_like(lasted[:, c]))
+        lasted[:, c] = torch.where(present[:, c] & state.present[:, c], lasted[:, c], nothing)
     return state._replace(
         present=present,
         ever=ever,
         years_since_onset=lasted,
         bleeding=bleeding,
-        procedures=state.procedures | (procedures & ~state.dead.unsqueeze(-1)),
+        procedures=state.procedures | (procedures & alive.unsqueeze(-1)),
     )

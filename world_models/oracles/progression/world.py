@@ -26,6 +26,7 @@ from torch import Tensor
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.progression import state as body
+from world_models.oracles.progression.ecg.synthesis import synthesise_progression_ecg
 from world_models.oracles.progression.entry import COHORTS, FACTORS, ProgressionCohort, enter
 from world_models.oracles.progression.state import ProgressionState
 from world_models.protocol import Chart, Factors
@@ -119,8 +120,6 @@ class ProgressionOracle:
             "dead": state.dead.to(torch.float32),
         }
         if "ecg_mv" in also:
-            from world_models.oracles.progression.ecg.synthesis import synthesise_progression_ecg
-
             chart["ecg_mv"] = synthesise_progression_ecg(
                 state.patient, state.t, state.present, age, state.sex_female, treated, SAMPLES
             )

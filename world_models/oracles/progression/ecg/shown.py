@@ -18,6 +18,9 @@ from world_models.quantities.progression import CODES
 __all__ = ["FORMS", "VISIBLE", "Shown", "Visible", "shown_on_ecg"]
 
 
+_COLUMN = {code: i for i, code in enumerate(CODES)}
+
+
 class Visible(NamedTuple):
     """Shares between 0 and 1; on average always + (1 - always) * share of the ECGs show the condition."""
 
@@ -66,6 +69,7 @@ FORMS: dict[str, tuple[tuple[str, float], ...]] = {
     "I49": (("ventricular_beats", 0.45), ("atrial_beats", 0.25), ("sick_sinus", 0.30)),
     "ectopic": (("outflow", 0.4), ("left_ventricle", 0.35), ("right_ventricle", 0.25)),
 }
+_FORM_INDEX = {(name, form): i for name, kinds in FORMS.items() for i, (form, _) in enumerate(kinds)}
 _FORM_PURPOSES = tuple(f"form/{name}" for name in FORMS)
 
 
@@ -78,11 +82,11 @@ class Shown(NamedTuple):
 
     def of(self, code: str) -> Tensor:
         """Strength [B] with which a condition shows."""
-        return self.weight[:, CODES.index(code)]
+        return self.weight[:, _COLUMN[code]]
 
     def has(self, code: str) -> Tensor:
         """bool [B]: the condition is present, shown or not."""
-        return self.present[:, CODES.index(code)]
+        return self.present[:, _COLUMN[code]]
 
     def sees(self, code: str, form: str | None = None) -> Tensor:
         """bool [B]: the condition shows (in this form)."""
@@ -91,7 +95,7 @@ class Shown(NamedTuple):
 
     def is_form(self, name: str, form: str) -> Tensor:
         """bool [B]: the form this patient's condition takes whenever it is there."""
-        return self.forms[name] == [f for f, _ in FORMS[name]].index(form)
+        return self.forms[name] == _FORM_INDEX[name, form]
 
 
 def shown_on_ecg(key: Tensor, t: Tensor, condition: Tensor) -> Shown:
