@@ -51,7 +51,9 @@ _INTERVALS: dict[str, tuple[float, float]] = {
     "urine_culture": (400.0, 400.0),
 }
 
+# yes or no, whole units, and settings read off a monitor do not vary with taste
 _SETTLED = ("endoscopy", "oxygen_fraction", "ventilation_l_min", "red_cells_units", "plasma_units", "platelets_units")
+DOSE_LOG_SD, DOSE_LOG_LIMIT = 0.25, 0.6  # of all other doses between colleagues, at variation 1
 
 
 @lru_cache(maxsize=8)
@@ -61,27 +63,38 @@ def _interval_rows(device: torch.device) -> tuple[Tensor, Tensor]:
     return calm, busy
 
 
+@lru_cache(maxsize=8)
+def _limits(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Largest amounts [J], and which interventions are settled, bool [J]."""
+    highest = torch.tensor([float(q.high) for q in INTERVENTIONS], device=device)
+    return highest, torch.tensor([q.name in _SETTLED for q in INTERVENTIONS], device=device)
+
+
 class _View:
     """The chart, as the rules ask it. Values never resulted read as typical, so no rule fires on them."""
 
     def __init__(self, chart: Chart) -> None:
         self.chart = chart
         self.ages = chart["inquiry_age_hours"]
+        self.each_age = self.ages.unbind(-1)
+        self.each_since = chart["treatment_age_hours"].unbind(-1)
+        self.each_share = chart["treatment_share"].unbind(-1)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.chart[name]
 
     def age(self, name: str) -> Tensor:
-        return self.ages[:, inquiry_index(name)]
+        """Hours since the charted value was collected."""
+        return self.each_age[inquiry_index(name)]
 
     def since(self, name: str) -> Tensor:
         """Hours since it was last given; 96 if never."""
-        return self.chart["treatment_age_hours"][:, intervention_index(name)]
+        return self.each_since[intervention_index(name)]
 
     def running(self, name: str) -> Tensor:
         """What was given in the last step, in the order's unit."""
         index = intervention_index(name)
-        return self.chart["treatment_share"][:, index] * float(INTERVENTIONS[index].high)
+        return self.each_share[index] * float(INTERVENTIONS[index].high)
 
     def complains(self, of: str) -> Tensor:
         return self.chart["complaint"][:, COMPLAINTS.index(of)] > 0.5
@@ -138,12 +151,10 @@ def clinician(
     if variation > 0:
         noise = mood[:, : len(INQUIRIES)]
         asked = (asked | (noise > 2.0 * max(variation, 0.5))) & (noise > -2.0 * max(variation, 0.5))
-    amounts = doses.columns() * (mood[:, len(INQUIRIES) :] * 0.25).clamp(-0.6, 0.6).exp()
-    highest = torch.tensor([float(q.high) for q in INTERVENTIONS], device=nothing.device)
-    amounts = torch.minimum(amounts, highest)
-    # yes or no, whole units, and settings read off a monitor do not vary with taste
-    for name in _SETTLED:
-        amounts[:, intervention_index(name)] = doses.amounts[name].minimum(highest[intervention_index(name)])
+    decided = doses.columns()
+    taste = (mood[:, len(INQUIRIES) :] * DOSE_LOG_SD).clamp(-DOSE_LOG_LIMIT, DOSE_LOG_LIMIT).exp()
+    highest, settled = _limits(nothing.device)
+    amounts = torch.where(settled, decided, decided * taste).minimum(highest)
     here = ((chart["alive"] > 0.5) & (chart["discharged"] < 0.5)).unsqueeze(-1)
     return torch.cat([asked.to(nothing.dtype), amounts], -1) * here
 

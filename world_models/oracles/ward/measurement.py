@@ -35,8 +35,10 @@ __all__ = ["LOST", "Specimens", "advance_biology", "blank_records", "collection_
 __all__ += ["collection_ticks", "noise_sd", "true_values"]
 
 LOST = 0.02  # share of specimens that never give a result
-BIOLOGY_H = 24.0
+BIOLOGY_H = 24.0  # time constant of the slow biological variation (k)
 NEVER = 1e6
+GROWTH_H, GROWTH_SPREAD_H, NO_GROWTH_H = 24.0, 12.0, 48.0  # a culture that grows is reported after 24 to 36 h (k)
+TURNAROUND_LOG_SD = 0.3  # (k)
 
 # measure -> (biological CV, analytical CV, resolution of the report)
 _NOISE: dict[str, tuple[float, float, float]] = {
@@ -86,6 +88,11 @@ _SHARES = {
     "sbp_mmhg": ("map_mmhg", 0.35),
     "dbp_mmhg": ("map_mmhg", 0.35),
 }
+_BLOOD_CULTURE, _URINE_CULTURE = inquiry_index("blood_culture"), inquiry_index("urine_culture")
+_ANION_GAP = inquiry_index("anion_gap_mmol_l")
+_SODIUM, _CHLORIDE, _BICARBONATE = (
+    inquiry_index(n) for n in ("sodium_mmol_l", "chloride_mmol_l", "bicarbonate_mmol_l")
+)
 _TURNAROUND_H = {"gas": 0.15, "haematology": 0.6, "chemistry": 1.0, "coagulation": 1.1, "marker": 1.3}
 
 
@@ -249,7 +256,7 @@ class Specimens:
         keep = keys.uniform(state.key, t, "ward/lost specimen", (len(INQUIRIES),)) >= LOST
         self.asked = asked & ~state.records.pending & (keep | self.table["vital"])
         blood, urine = growth(state, state.key, t)
-        self.cultures = {inquiry_index("blood_culture"): blood, inquiry_index("urine_culture"): urine}
+        self.cultures = {_BLOOD_CULTURE: blood, _URINE_CULTURE: urine}
         self.values = torch.zeros_like(state.records.value)
 
     def collect(self, state: WardState, now: Tensor) -> None:
@@ -270,10 +277,7 @@ class Specimens:
         step = table["resolution"]
         reported = (reported / step).round() * step
         columns = list(reported.unbind(-1))
-        sodium, chloride, bicarbonate = (
-            columns[inquiry_index(n)] for n in ("sodium_mmol_l", "chloride_mmol_l", "bicarbonate_mmol_l")
-        )
-        columns[inquiry_index("anion_gap_mmol_l")] = sodium - chloride - bicarbonate
+        columns[_ANION_GAP] = columns[_SODIUM] - columns[_CHLORIDE] - columns[_BICARBONATE]
         for index, value in self.cultures.items():
             columns[index] = value
         return torch.stack(columns, -1).maximum(table["low"]).minimum(table["high"])
@@ -284,19 +288,14 @@ class Specimens:
         blood = (start_h + collected_at.to(torch.float32) * TICK_H).unsqueeze(-1)
         end = (start_h + hours).unsqueeze(-1)
         collected = torch.where(table["vital"], end, torch.where(table["culture"], start_h.unsqueeze(-1), blood))
-        spread = (keys.normal(self.key, self.t, "ward/turnaround", (len(INQUIRIES),)) * 0.3).exp()
+        spread = (keys.normal(self.key, self.t, "ward/turnaround", (len(INQUIRIES),)) * TURNAROUND_LOG_SD).exp()
         wait = table["turnaround"] * spread
         grows = torch.zeros_like(wait)
+        positive = GROWTH_H + GROWTH_SPREAD_H * keys.uniform(self.key, self.t, "ward/time to positivity")
         for index, value in self.cultures.items():
-            mask = torch.zeros_like(table["culture"])
-            mask[index] = True
-            found = (value > 0).unsqueeze(-1)
-            grows = torch.where(mask, torch.where(found, 24.0 + 12.0 * self._early(), 48.0), grows)
+            grows[:, index] = torch.where(value > 0, positive, NO_GROWTH_H)
         wait = torch.where(table["culture"], grows, wait)
         return collected, collected + wait
-
-    def _early(self) -> Tensor:
-        return keys.uniform(self.key, self.t, "ward/time to positivity").unsqueeze(-1)
 
 
 def file_results(

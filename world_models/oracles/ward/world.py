@@ -34,7 +34,6 @@ from world_models.oracles.ward.measurement import (
     advance_biology,
     blank_records,
     collection_tick,
-    collection_ticks,
     file_results,
     noise_sd,
     true_values,
@@ -59,6 +58,7 @@ from world_models.rounding import expit
 __all__ = ["WardOracle", "WardState"]
 
 _STATIC = {q.name: i for i, q in enumerate(STATIC)}
+_GI_BLEED = float(DISEASES.index("gi_bleed"))
 _TICKS_PER_HOUR = round(1.0 / TICK_H)
 _ORGANS = (
     "person", "fluids", "salts", "circulation", "lungs", "metabolism", "infection", "kidney", "blood", "organs", "course",
@@ -95,6 +95,8 @@ class WardOracle:
         self.hours_per_step = float(hours_per_step)
         self.device = torch.device(device)
         self._largest = torch.tensor([float(q.high) for q in INTERVENTIONS], device=self.device)
+        at_triage = [q.kind == "vital" and q.name != "urine_output_ml_h" for q in INQUIRIES]
+        self._at_triage = torch.tensor(at_triage, device=self.device)
 
     # ---- the protocol's verbs
 
@@ -112,10 +114,7 @@ class WardOracle:
             for _ in range(_TICKS_PER_HOUR):
                 state = run(state, nothing)
         state = tree.copy(_from_here(state))  # ordinary tensors again
-        vital = torch.tensor(
-            [q.kind == "vital" and q.name != "urine_output_ml_h" for q in INQUIRIES], device=self.device
-        )
-        triage = Specimens(state, vital.expand(key.shape[0], -1), t)
+        triage = Specimens(state, self._at_triage.expand(key.shape[0], -1), t)
         values = triage.results(state, state.signals.urine_l_h * 1000.0)
         now = torch.zeros(key.shape[0], device=self.device)
         collected, due = triage.times(t, now, 0.0)
@@ -142,13 +141,13 @@ class WardOracle:
         shaken = shaken.permute(1, 2, 0).contiguous()
         rebled = self._rebleeding(state, t)
         specimens = Specimens(state, asked, t)
-        collecting = collection_ticks(hours * _TICKS_PER_HOUR)
         collected_at = collection_tick(key, t, hours * _TICKS_PER_HOUR)
+        collecting = set(collected_at.tolist())  # true values are worked out only where blood is collected
         now = state._replace(blood=state.blood._replace(lesion=rebled))
         hazard = torch.zeros_like(start_h)
         with torch.inference_mode():
             for half in range(hours * _TICKS_PER_HOUR):
-                if half < collecting:
+                if half in collecting:
                     specimens.collect(now, collected_at == half)
                 if half % _TICKS_PER_HOUR == 0:
                     now = now._replace(noise=advance_noise(now.noise, shaken[half // _TICKS_PER_HOUR].unbind(0)))
@@ -249,7 +248,7 @@ class WardOracle:
     def _rebleeding(self, state: WardState, t: Tensor) -> Tensor:
         """The lesion at the step's start: a closed one may reopen, less often with time, acid suppression, endoscopy."""
         blood, person = state.blood, state.person
-        bleeder = (person.disease == float(DISEASES.index("gi_bleed"))).to(torch.float32)
+        bleeder = (person.disease == _GI_BLEED).to(torch.float32)
         hours = state.t.to(torch.float32) * self.hours_per_step
         rate = bleeder * (person.severity * 0.010 + 0.002) * (hours * (-1.0 / 60.0)).exp()
         rate = rate * (1.0 - blood.lesion_treated * 0.85)
