@@ -19,6 +19,7 @@ from world_models.oracles.ward.state import TRACE, Kidney, Person
 from world_models.rounding import expit
 
 __all__ = ["FUROSEMIDE_CL_L_H_KG", "FUROSEMIDE_V_L_KG", "Urine", "advance_kidney", "excrete", "filtration"]
+__all__ += ["usual_creatinine", "usual_urea"]
 
 FUROSEMIDE_CL_L_H_KG = 4.6 * 0.06
 FUROSEMIDE_V_L_KG = 0.15
@@ -26,6 +27,20 @@ INTAKE_SODIUM_MMOL_H = 4.4  # of the ward's diet, for 80 kg
 INTAKE_POTASSIUM_MMOL_H = 2.9
 KETONE_EXCRETION = 0.13  # share of the filtered ketones
 ACID_MMOL_H = 1.6  # fixed acid of metabolism that stays outside cells, for 80 kg
+
+
+DL_H_PER_ML_MIN = 0.6  # a clearance in mL/min as dL/h
+UREA_CLEARANCE = 0.5  # of urea over filtration, in those who are not avid for water (k)
+
+
+def usual_creatinine(person: Person) -> Tensor:
+    """Creatinine [B] in mg/dL at which the own normal kidneys excrete what is made."""
+    return person.creatinine_mg_h / (person.gfr_ml_min * DL_H_PER_ML_MIN)
+
+
+def usual_urea(person: Person) -> Tensor:
+    """Urea nitrogen [B] in mg/dL, likewise."""
+    return person.urea_mg_h / (person.gfr_ml_min * (DL_H_PER_ML_MIN * UREA_CLEARANCE))
 
 
 class Urine(NamedTuple):

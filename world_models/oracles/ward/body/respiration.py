@@ -16,8 +16,11 @@ from torch import Tensor
 
 from world_models.oracles.ward.state import Lungs, Person
 
-__all__ = ["Breath", "acid_base", "advance_lungs", "advance_muscles", "saturation_of"]
+__all__ = ["Breath", "acid_base", "advance_lungs", "advance_muscles", "henderson_hasselbalch", "saturation_of"]
 
+CO2_SOLUBILITY = 0.0307  # mmol/L per mmHg, of plasma at 37 C (k)
+PK = 6.1  # of carbonic acid in plasma (k)
+LOG10_E = 0.4342945
 NORMAL_ANIONS = 5.0  # sulfate, urate and what else is not measured, mmol/L
 
 
@@ -36,8 +39,12 @@ def acid_base(
 ) -> tuple[Tensor, Tensor]:
     """Bicarbonate in mmol/L and pH from concentrations in mmol/L and carbon dioxide in mmHg."""
     bicarbonate = (sodium + potassium - chloride - anions).clamp(2.0, 60.0)
-    ph = (bicarbonate / (pco2 * 0.0307)).log() * 0.4342945 + 6.1
-    return bicarbonate, ph.clamp(6.5, 7.9)
+    return bicarbonate, henderson_hasselbalch(bicarbonate, pco2).clamp(6.5, 7.9)
+
+
+def henderson_hasselbalch(bicarbonate: Tensor, pco2: Tensor) -> Tensor:
+    """pH of bicarbonate in mmol/L and carbon dioxide in mmHg."""
+    return (bicarbonate / (pco2 * CO2_SOLUBILITY)).log() * LOG10_E + PK
 
 
 def saturation_of(po2: Tensor) -> Tensor:
