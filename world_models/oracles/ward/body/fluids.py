@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from world_models.oracles.ward.body.normal import SODIUM_MMOL_L, TEMPERATURE_C
 from world_models.oracles.ward.state import Fluids, Person
 
 __all__ = ["advance_fluids", "drinking", "insensible", "spare"]
@@ -30,12 +31,16 @@ def spare(share_of_normal: Tensor) -> Tensor:
 
 def insensible(person: Person, temperature: Tensor, breaths: Tensor) -> Tensor:
     """Water lost by skin and lungs, L/h: 0.4 mL/kg/h, a tenth more a degree, more with fast breathing."""
-    return person.weight_kg * 0.0004 * ((temperature - 36.9) * 0.1 + (breaths - 15.0) * 0.015 + 1.0).clamp(0.5, 2.5)
+    return (
+        person.weight_kg
+        * 0.0004
+        * ((temperature - TEMPERATURE_C) * 0.1 + (breaths - 15.0) * 0.015 + 1.0).clamp(0.5, 2.5)
+    )
 
 
 def drinking(person: Person, sodium: Tensor, awake: Tensor) -> Tensor:
     """Water by mouth, L/h: 1.3 mL/kg/h for the awake, more with thirst."""
-    return person.weight_kg * 0.0013 * awake * ((sodium - 140.0) * 0.16 + 1.0).clamp(0.15, 3.0)
+    return person.weight_kg * 0.0013 * awake * ((sodium - SODIUM_MMOL_L) * 0.16 + 1.0).clamp(0.15, 3.0)
 
 
 def advance_fluids(

@@ -29,13 +29,16 @@ ANTIBIOTICS: dict[str, tuple[float, float, float, str, float, float]] = {
     "ceftriaxone": (0.15, 0.95, 0.45, "ceftriaxone_g", 1000.0, 0.1),
     "meropenem": (0.30, 13.0, 0.75, "meropenem_g", 1000.0, 0.9),
 }
+DAMPING = 0.28  # C-infinity of Reynolds 2006
+CAPACITY = 20.0  # 10^6/mL, P-infinity
+STEROID_HALF_MG = 100.0  # hydrocortisone on board, of half its effect on recruitment (k)
 GREATEST_KILL_PER_H = 0.45
 EXTINCT = 2e-4  # below this load the last of them die
 
 
 def damped(amount: Tensor, anti: Tensor) -> Tensor:
     """f of Reynolds 2006: what the anti-inflammatory mediator leaves of a pro-inflammatory amount."""
-    share = anti * (1.0 / 0.28)
+    share = anti * (1.0 / DAMPING)
     return amount / (share * share + 1.0)
 
 
@@ -71,7 +74,7 @@ def advance_infection(
 
     load, cells, damage, anti = now.pathogen, now.phagocytes, now.damage, now.anti
     active = damped(cells, anti)
-    calm = 1.0 - steroid_mg / (steroid_mg + 100.0) * 0.15
+    calm = 1.0 - steroid_mg / (steroid_mg + STEROID_HALF_MG) * 0.15
     recruit = damped(cells * 0.01 + load * 0.1 + damage * 0.010, anti) * calm
     d_cells = recruit * 0.08 / (recruit + 0.12) - cells * 0.045
     square = active * active
@@ -84,7 +87,7 @@ def advance_infection(
     grown = load * (net * hours).clamp(-4.0, 1.0).exp()
     grown = grown * (grown > EXTINCT).to(grown.dtype)
     return present._replace(
-        pathogen=grown.clamp_max(20.0),
+        pathogen=grown.clamp_max(CAPACITY),
         phagocytes=(cells + d_cells * hours).clamp(0.0, 1.5),
         damage=(damage + d_damage * hours).clamp(0.0, 4.0),
         anti=(anti + d_anti * hours).clamp(0.05, 1.0),
