@@ -38,7 +38,9 @@ def _drawn(count: int, seed: int = 3, fs: float = 500.0, seconds: float = 10.0, 
     pr = torch.minimum(between("pr", 120.0, 230.0), (rr - qrs - jt - tail).clamp_min(100.0))
     truth = Intervals.of(rate, pr, qrs, jt, tail)
     morphology = MorphologyBank.load().sample(keys.fold(key, "morphology"))
-    ecg = synthesise_ecg(key, 0, truth, morphology, seconds=seconds, sampling_rate_hz=fs, noise_uv=noise_uv, wander_uv=50.0)
+    ecg = synthesise_ecg(
+        key, 0, truth, morphology, seconds=seconds, sampling_rate_hz=fs, noise_uv=noise_uv, wander_uv=50.0
+    )
     return ecg, truth
 
 

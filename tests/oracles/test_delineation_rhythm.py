@@ -25,7 +25,7 @@ def _of(*ms: float) -> Intervals:
 
 
 def _with_premature(every: int, ventricular: bool, step: int = 400, coupling: int = 230) -> tuple[torch.Tensor, float]:
-    """[1, 12, 5000] in which each `every`-th normal beat is followed by a premature one and a full pause, and the rate."""
+    """[1, 12, 5000] in which each `every`-th normal beat is followed by a premature one and a pause; and the rate."""
     place, beats, early, count = 150, [], [], 0
     while place < 4950:
         beats.append(place)

@@ -165,7 +165,9 @@ def test_row_of_a_batch_equals_the_patient_alone(size):
     assert torch.isfinite(whole).all()
     for start in (0, 13, 50):
         part = slice(start, start + size)
-        alone = synthesise_ecg(key[part], when[part], rows(intervals, part), morphology[part], hrv_ms=hrv[part], **options)
+        alone = synthesise_ecg(
+            key[part], when[part], rows(intervals, part), morphology[part], hrv_ms=hrv[part], **options
+        )
         assert torch.equal(alone, whole[part])
     assert torch.equal(MorphologyBank.load().sample(key[5:6])[0], morphology[5])
 
@@ -207,7 +209,11 @@ def test_other_sampling_rates_draw_the_same_beat(rate):
     other = beat_template(intervals, default_morphology(2), rate)
     step = int(1000 / rate)
     assert torch.allclose(fine[..., ::step], other, atol=1e-5)
-    assert synthesise_ecg(key, 0, intervals, default_morphology(2), sampling_rate_hz=rate).shape == (2, 12, int(10 * rate))
+    assert synthesise_ecg(key, 0, intervals, default_morphology(2), sampling_rate_hz=rate).shape == (
+        2,
+        12,
+        int(10 * rate),
+    )
 
 
 def test_basis_and_template_agree_and_are_differentiable():

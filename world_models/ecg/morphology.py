@@ -64,7 +64,8 @@ def fit_morphology(median_beat: Tensor, intervals: Intervals, sampling_rate_hz: 
     """Wave heights [B, 8, W] of recorded beats: ridge least squares on the generator's own waves.
 
     Args:
-        median_beat: [B, 8, L] mV, the independent leads on `beat_template`'s window (R_SHARE of the QRS before the R index
+        median_beat: [B, 8, L] mV, the independent leads on `beat_template`'s window (R_SHARE of the QRS before the R
+        index
             lies the QRS onset). An offset and a slope per lead are fitted along and dropped.
         intervals: what the beat measures; the fit looks from 40 ms before the P onset to just past the T end.
         sampling_rate_hz: of `median_beat`.
@@ -73,10 +74,11 @@ def fit_morphology(median_beat: Tensor, intervals: Intervals, sampling_rate_hz: 
         ValueError: the beat's leads or length are not those of `beat_template`.
     """
     basis = wave_basis(intervals, sampling_rate_hz)
-    if median_beat.shape != (basis.shape[0], len(INDEPENDENT_LEADS), basis.shape[2]):
+    wanted = (basis.shape[0], len(INDEPENDENT_LEADS), basis.shape[2])
+    if median_beat.shape != wanted:
         raise ValueError(
-            f"median_beat is {tuple(median_beat.shape)}, must be {(basis.shape[0], len(INDEPENDENT_LEADS), basis.shape[2])}: "
-            f"leads {', '.join(INDEPENDENT_LEADS)} on the window of beat_template at {sampling_rate_hz:g} Hz"
+            f"median_beat is {tuple(median_beat.shape)}, must be {wanted}: leads {', '.join(INDEPENDENT_LEADS)} on the "
+            f"window of beat_template at {sampling_rate_hz:g} Hz"
         )
     weights = _window(intervals, sampling_rate_hz)
     seconds = sample_times_ms(sampling_rate_hz, basis.device).to(torch.float64) * 1e-3
@@ -167,8 +169,8 @@ class MorphologyBank(NamedTuple):
         return self.heights_mv[pick] * gain * parts[..., group]
 
 
-# A plain normal ECG (heights in mV; rows INDEPENDENT_LEADS, columns WAVES): for tests and examples. Varied, real shapes come
-# from the bank.
+# A plain normal ECG (heights in mV; rows INDEPENDENT_LEADS, columns WAVES): for tests and examples. Varied, real shapes
+# come from the bank.
 _NORMAL = (
     (0.07, 0.00, -0.03, -0.02, 0.16, 0.62, 0.30, -0.06, -0.06, 0.00, 0.00, 0.01, 0.22),
     (0.13, 0.00, -0.04, -0.02, 0.28, 1.00, 0.52, -0.10, -0.08, 0.00, 0.01, 0.02, 0.30),

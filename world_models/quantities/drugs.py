@@ -1,8 +1,9 @@
 """The antiarrhythmics: everything that is a property of one drug, in one table. A new drug is a new row here.
 
 Derived from it: orders and dose bounds (`quantities.ecg_drug`), the environment's menu and dose scale, what the trial
-fit assumes of each drug (`oracles.ecg_drug.fit`), the suppression of the arrhythmia (`oracles.ecg_drug.rhythm`) and where
-training of the learned world starts (`ecg_wm.start_rates`). Fitted parameters do not stand here but in the fit's JSON.
+fit assumes of each drug (`oracles.ecg_drug.fit`), the suppression of the arrhythmia (`oracles.ecg_drug.rhythm`) and
+where training of the learned world starts (`ecg_wm.start_rates`). Fitted parameters do not stand here but in the fit's
+JSON.
 
 The order of the rows is the order of the action's columns: a new drug goes to the end.
 """

@@ -1,7 +1,7 @@
 """What the antiarrhythmic worlds measure and what can be ordered in them: one table for oracle and learned world.
 
-Bounds are those of the chart, wide enough for any patient; `world_models.oracles.ecg_drug.cohorts.FACTORS` holds the narrower
-ones a caller may fix at admission.
+Bounds are those of the chart, wide enough for any patient; `world_models.oracles.ecg_drug.cohorts.FACTORS` holds the
+narrower ones a caller may fix at admission.
 """
 
 from __future__ import annotations

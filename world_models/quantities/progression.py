@@ -1,8 +1,8 @@
-"""What the progression worlds know of a patient and what can be ordered in them: one table for oracle and learned world.
+"""What the progression worlds know of a patient and what can be ordered: one table for oracle and learned world.
 
 Conditions are three-character ICD-10 codes of chapter IX, the label set of MIMIC-IV-ECG cut to what the progression
-oracle simulates. `IRREVERSIBLE` and `BECOMES` say which transitions nature does not undo; they are facts about diseases,
-not about any model, so that a model's reversal can be tested against them.
+oracle simulates. `IRREVERSIBLE` and `BECOMES` say which transitions nature does not undo; they are facts about
+diseases, not about any model, so that a model's reversal can be tested against them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Who is admitted: patient factors sampled from a cohort, the same for every world that is given the same key.
 
 The oracle and the learned world both sample here, so that patient i of one is patient i of the other (paired trials).
-A factor is mean + female * sex + per_year * (age - 60) + sd * z with z a truncated standard normal; clearance is sampled
-so on the log scale and burden on the logit scale, where sd and slopes act too.
+A factor is mean + female * sex + per_year * (age - 60) + sd * z with z a truncated standard normal; clearance is
+sampled so on the log scale and burden on the logit scale, where sd and slopes act too.
 
 Sources of the table (numbers without one are stated assumptions, chosen within the label's limits):
 - healthy: baseline intervals and rate as fitted from the trial in `TrialModel.baseline` (NCT01873950; 18 to 35 years).
@@ -297,7 +297,7 @@ def _trial_baseline(trial: TrialModel, key: Tensor, out: dict[str, Tensor]) -> d
 
 
 def _fit_t_peak(out: dict[str, Tensor], given: dict[str, Tensor]) -> None:
-    """Give way with a sampled Tpeak-Tend where the intervals leave J-Tpeak c outside its range; refuse if it is given."""
+    """Give way with a sampled Tpeak-Tend where the intervals leave J-Tpeak c out of range; refuse if it is given."""
     low, high = JT_PEAK_C_MS
     rate, tail = out["baseline_heart_rate_bpm"], out["baseline_tpeak_tend_ms"]
     log = log_rr(rate)

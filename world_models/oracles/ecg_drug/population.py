@@ -182,7 +182,7 @@ class TrialModel:
         )
 
     def _law(self, fitted: list[Tensor], batch: int) -> Tensor:
-        """A number of the effects' law [B, D, E] from that of each fitted drug [E]; 1 for added drugs, which use none."""
+        """A number of the effects' law [B, D, E] from each fitted drug's [E]; 1 for added drugs, which use none."""
         rows = [*fitted, *(torch.ones_like(fitted[0]) for _ in self.extra)]
         return torch.stack([row.expand(batch, -1) for row in rows], 1)
 

@@ -3,9 +3,10 @@
 Burden. With episodes starting at rate a and ending at rate b the long-run share of time in the arrhythmia is
 a / (a + b), so its logit is log(a / b): a drug that multiplies the starting rate by r and the ending rate by c shifts
 the logit by log(r) - log(c). Both ratios can be read from trials as ratios of cumulative hazards, log(S_drug) /
-log(S_control). Each drug's shift is a Hill curve of its plasma concentration (`quantities.drugs`); shifts of several drugs saturate
-together. The shift sets in with a time constant (91 % of the dofetilide conversions that happen within three days
-happen within 36 h, 70 % within 24 h), and an Ornstein-Uhlenbeck process on the logit moves the burden over hours.
+log(S_control). Each drug's shift is a Hill curve of its plasma concentration (`quantities.drugs`); shifts of several
+drugs saturate together. The shift sets in with a time constant (91 % of the dofetilide conversions that happen within
+three days happen within 36 h, 70 % within 24 h), and an Ornstein-Uhlenbeck process on the logit moves the burden over
+hours.
 
 Published (drug / control) and the logit shift it gives:
 
@@ -152,7 +153,7 @@ def initial_rhythm(
 
 @lru_cache(maxsize=32)
 def _pace(hours: float) -> tuple[float, float, float]:
-    """Of a step: what is left of the fluctuation, SD of what is added to it, and what is left of the way to the shift."""
+    """Of a step: what is left of the fluctuation, SD of what is added to it, what is left of the way to the shift."""
     keep = float(torch.tensor(-hours / BURDEN.fluctuation_hours, dtype=torch.float64).exp())
     lag = float(torch.tensor(-hours / BURDEN.onset_hours, dtype=torch.float64).exp())
     return keep, BURDEN.fluctuation_sd * (1.0 - keep * keep) ** 0.5, lag

@@ -7,8 +7,9 @@ bit. Everything else is elementwise. (Rounding a log ratio moves a ratio by at m
 
 Events compete within a month: each condition starts if absent and ends if present when an exponential number of that
 month falls short of rate / 12, and so for death and bleeding; all rates are those of the month's beginning. Random
-numbers are functions of (key, month since entry) and not of the visits, so twelve months between two visits and four times three
-months with the same drugs are the same course, and a treatment that lowers a rate can only take its events away.
+numbers are functions of (key, month since entry) and not of the visits, so twelve months between two visits and four
+times three months with the same drugs are the same course, and a treatment that lowers a rate can only take its events
+away.
 """
 
 from __future__ import annotations
@@ -255,7 +256,8 @@ def months(
     )
 
 
-# each row of AT_ONCE with its columns: of the procedure, the condition (None: a bleed), the sparing drug, the one needed
+# each row of AT_ONCE with its columns: of the procedure, the condition (None: a bleed), the sparing drug, the one
+# needed
 _AT_ONCE: tuple[tuple[AtOnce, int, int | None, int | None, int | None], ...] = tuple(
     (
         row,

@@ -1,9 +1,9 @@
 """A record of visits under usual care, made from the oracle: who was seen when, with what, on what.
 
 Patients are seen by the clinician of `care`; the next ECG is days later in the same stay, or after a gap of
-days to years, or earlier, because something acute began (`ProgressionCohort.event_visits`): then it is taken in the month of the
-onset, as emergency ECGs are. How many ECGs a patient has does not depend on the disease: median 2, mean about 4, at
-most 12 (the record it stands for, MIMIC-IV-ECG: median 2, mean 4.96, 36 % with one). Death ends the record.
+days to years, or earlier, because something acute began (`ProgressionCohort.event_visits`): then it is taken in the
+month of the onset, as emergency ECGs are. How many ECGs a patient has does not depend on the disease: median 2, mean
+about 4, at most 12 (the record it stands for, MIMIC-IV-ECG: median 2, mean 4.96, 36 % with one). Death ends the record.
 
 `paper_pairs` picks consecutive pairs so that their label changes have the statistics of that record.
 """
@@ -147,9 +147,9 @@ def paper_pairs(
 ) -> Tensor:
     """Rows int64 [K, 2] of consecutive pairs, thinned so that none, one, two, ... labels change with these shares.
 
-    Sampled without replacement, in the record's order. The last share is for that many changes or more. Without `count`,
-    as many as the scarcest class allows, so the shares are met. With it, that many: what a class lacks is taken from
-    the class with one change less, and `statistics(visits, pairs)` says what was reached.
+    Sampled without replacement, in the record's order. The last share is for that many changes or more. Without
+    `count`, as many as the scarcest class allows, so the shares are met. With it, that many: what a class lacks is
+    taken from the class with one change less, and `statistics(visits, pairs)` says what was reached.
 
     Raises:
         ValueError: a class of which the record has no pair, or fewer pairs than `count` asks for.

@@ -1,12 +1,13 @@
 """A clinician for the ward: a pure function from chart to orders, with a dial for confounding.
 
-Plain rules as on a general ward with an intensive care unit (thresholds: Surviving Sepsis Campaign 2021, ADA consensus on
-hyperglycaemic crises, restrictive transfusion at 7 g/dL; from memory (k)). It reads what is charted and nothing else, so
-with `confounding=0` what it orders depends on the chart alone. Above 0 it also acts on a severity that no chart shows, as
-a good eye at the bedside does: sicker patients get more and earlier, which biases whoever learns effects from its record.
+Plain rules as on a general ward with an intensive care unit (thresholds: Surviving Sepsis Campaign 2021, ADA consensus
+on hyperglycaemic crises, restrictive transfusion at 7 g/dL; from memory (k)). It reads what is charted and nothing
+else, so with `confounding=0` what it orders depends on the chart alone. Above 0 it also acts on a severity that no
+chart shows, as a good eye at the bedside does: sicker patients get more and earlier, which biases whoever learns
+effects from its record.
 
-`variation` makes colleagues of it: doses, thresholds and zeal for tests then differ by patient and by step, as functions of
-keys, so that a record of its orders has the overlap that learning needs.
+`variation` makes colleagues of it: doses, thresholds and zeal for tests then differ by patient and by step, as
+functions of keys, so that a record of its orders has the overlap that learning needs.
 """
 
 from __future__ import annotations

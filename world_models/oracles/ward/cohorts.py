@@ -6,9 +6,9 @@ Organisms: sepsis by the shares of community-onset bacteraemia, half Gram-negati
 Gram-positive (k). Concentrations of half the killing are multiples of the usual inhibitory concentrations (k): a
 susceptible organism is killed by ordinary doses, a resistant one by none that can be ordered.
 
-Body water: 0.60 (men) or 0.50 (women) of the weight, less 1.5 per mille of it a year above 40, 0.37 of it extracellular;
-plasma 43 or 40 mL/kg (k). Creatinine production (28 - 0.2 age) mg/kg/day, 0.85 of it in women (Cockcroft & Gault 1976,
-doi 10.1159/000180580). Glucose turnover 2 mg/kg/min (k).
+Body water: 0.60 (men) or 0.50 (women) of the weight, less 1.5 per mille of it a year above 40, 0.37 of it
+extracellular; plasma 43 or 40 mL/kg (k). Creatinine production (28 - 0.2 age) mg/kg/day, 0.85 of it in women (Cockcroft
+& Gault 1976, doi 10.1159/000180580). Glucose turnover 2 mg/kg/min (k).
 """
 
 from __future__ import annotations

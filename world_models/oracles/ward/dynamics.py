@@ -133,7 +133,8 @@ def _fast(
     cells, damage = systemic(state)
     circulation, beat = advance_circulation(
         state.circulation, person, plasma / (1.0 - haematocrit), haematocrit, last.map,
-        vasoplegia_of(cells, damage, state.circulation.steroid), cells, damage, metabolism.temperature, breath.saturation, ph,
+        vasoplegia_of(cells, damage, state.circulation.steroid), cells, damage, metabolism.temperature,
+        breath.saturation, ph,
         rates["norepinephrine_ug_kg_min"], rates["vasopressin_units_min"], rates["ventilation_l_min"],
         state.noise.vessels, state.noise.heart, FAST_H,
     )  # fmt: skip

@@ -1,9 +1,9 @@
 """Inquiries: when a specimen is collected, what its result is, and when it comes.
 
-Vital signs are read at the end of the step. Cultures are collected at its beginning, before what is ordered with them. All
-other tests share one venepuncture of the step, at a random half hour in its first three fifths, and come back after the
-time of their kind; what comes after the step's end is pending. A second order while one is pending is refused (it would
-be cancelled as a duplicate), one specimen in fifty is lost and never comes.
+Vital signs are read at the end of the step. Cultures are collected at its beginning, before what is ordered with them.
+All other tests share one venepuncture of the step, at a random half hour in its first three fifths, and come back after
+the time of their kind; what comes after the step's end is pending. A second order while one is pending is refused (it
+would be cancelled as a duplicate), one specimen in fifty is lost and never comes.
 
 Noise: log-normal, a biological part that moves slowly (Ornstein-Uhlenbeck, 24 h) and an analytical part of every
 specimen; what is measured together shares it (haematocrit and haemoglobin, the three pressures). Within-person CV after
@@ -11,9 +11,9 @@ the EFLM database and Ricos 1999 (doi 10.1080/00365519950185229), analytical CV 
 lactate and markers of inflammation have far smaller biological CV here than in the healthy (34 %, 27 %): over a stay
 their movement is the disease, which the state holds.
 
-Turnaround in hours (k): gas at the point of care 0.15; haematology 0.6; chemistry 1.0; coagulation 1.1; markers 1.3, each
-times a log-normal factor of 30 %. A culture that grows is reported after 24 to 36 h, one that does not after 48 h. It
-grows by the load in the patient at collection, less readily under drugs that kill the organism.
+Turnaround in hours (k): gas at the point of care 0.15; haematology 0.6; chemistry 1.0; coagulation 1.1; markers 1.3,
+each times a log-normal factor of 30 %. A culture that grows is reported after 24 to 36 h, one that does not after 48 h.
+It grows by the load in the patient at collection, less readily under drugs that kill the organism.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def collection_tick(key: Tensor, t: Tensor, ticks: int) -> Tensor:
 
 
 def true_values(state: WardState, urine_ml_h: Tensor | None = None) -> Tensor:
-    """What perfect instruments would read now, [B, I]; cultures read 0 here (`growth`), the anion gap is the true one."""
+    """What perfect instruments would read now, [B, I]; cultures read 0 (`growth`), the anion gap is the true one."""
     sodium, potassium, chloride, glucose, haematocrit, _, _ = concentrations(state)
     salts, kidney, blood, organs, signals = state.salts, state.kidney, state.blood, state.organs, state.signals
     haemoglobin = haematocrit * 33.5
@@ -283,7 +283,7 @@ class Specimens:
         return torch.stack(columns, -1).maximum(table["low"]).minimum(table["high"])
 
     def times(self, collected_at: Tensor, start_h: Tensor, hours: float) -> tuple[Tensor, Tensor]:
-        """Hours since admission of collection and result, [B, I]; `collected_at` int64 [B] is the tick of the venepuncture."""
+        """Hours since admission of collection and result [B, I]; `collected_at` int64 [B]: tick of the venepuncture."""
         table = self.table
         blood = (start_h + collected_at.to(torch.float32) * TICK_H).unsqueeze(-1)
         end = (start_h + hours).unsqueeze(-1)

@@ -5,9 +5,9 @@ haemoglobin, glucose, sodium, temperature, tissue damage, consciousness; age and
 that mortality by disease, with the clinician of `clinician` and with nothing done, lies where published in-hospital
 mortality does (`benchmarks.ward_probes`).
 
-A patient goes home after 24 to 48 h (by chance) of stability without any organ support: criteria after Halm 1998 (k): heart
-rate, pressure, breathing rate, saturation on room air, temperature and mind; with electrolytes, glucose and haemoglobin
-in bounds, no open bleeding and no more infection than the host handles.
+A patient goes home after 24 to 48 h (by chance) of stability without any organ support: criteria after Halm 1998 (k):
+heart rate, pressure, breathing rate, saturation on room air, temperature and mind; with electrolytes, glucose and
+haemoglobin in bounds, no open bleeding and no more infection than the host handles.
 """
 
 from __future__ import annotations

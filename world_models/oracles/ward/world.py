@@ -10,8 +10,8 @@ show. `truth` gives them to a judge.
 
 Limits. A teaching-size body: one tissue, one lung, one kidney, no rhythm disturbance beyond the rate, no second
 infection, no allergy, no surgery; drugs beyond the menu do not exist. Parameters are population values from the
-literature or marked (k) in their files, tuned so that the probes of `benchmarks.ward_probes` lie in published ranges; no
-part is fitted to patients' records.
+literature or marked (k) in their files, tuned so that the probes of `benchmarks.ward_probes` lie in published ranges;
+no part is fitted to patients' records.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ _STATIC = {q.name: i for i, q in enumerate(STATIC)}
 _GI_BLEED = float(DISEASES.index("gi_bleed"))
 _TICKS_PER_HOUR = round(1.0 / TICK_H)
 _ORGANS = (
-    "person", "fluids", "salts", "circulation", "lungs", "metabolism", "infection", "kidney", "blood", "organs", "course",
-    "signals",
+    "person", "fluids", "salts", "circulation", "lungs", "metabolism", "infection", "kidney", "blood", "organs",
+    "course", "signals",
 )  # fmt: skip
 
 
@@ -246,7 +246,7 @@ class WardOracle:
     # ---- parts
 
     def _rebleeding(self, state: WardState, t: Tensor) -> Tensor:
-        """The lesion at the step's start: a closed one may reopen, less often with time, acid suppression, endoscopy."""
+        """The lesion at the step's start: a closed one may reopen, less with time, acid suppression, endoscopy."""
         blood, person = state.blood, state.person
         bleeder = (person.disease == _GI_BLEED).to(torch.float32)
         hours = state.t.to(torch.float32) * self.hours_per_step

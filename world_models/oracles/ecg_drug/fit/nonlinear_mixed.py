@@ -79,7 +79,7 @@ def _posterior_modes(
     proportional: float,
     largest_spread: float,
 ) -> Tensor:
-    """Each subject's eta [N, free], by four damped Gauss-Newton steps from `eta` [N, P] towards its posterior's mode."""
+    """Each subject's eta [N, free], by four damped Gauss-Newton steps from `eta` [N, P] to its posterior's mode."""
     eta = eta.clone()
     for _ in range(4):
         f, full = _jacobian(predict, base + eta)

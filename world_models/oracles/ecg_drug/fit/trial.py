@@ -30,7 +30,7 @@ from world_models.oracles.ecg_drug.fit.effects import (
 )
 from world_models.oracles.ecg_drug.fit.kinetics import ALLOMETRY, REFERENCE_WEIGHT_KG, fit_kinetics, names_of
 from world_models.oracles.ecg_drug.fit.nonlinear_mixed import MixedFit
-from world_models.quantities.drugs import ANTIARRHYTHMICS
+from world_models.quantities.drugs import ANTIARRHYTHMICS, Drug
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,10 +60,10 @@ def _error(value: Any) -> float | None:
     return _round(value, 3) if np.isfinite(float(value)) else None
 
 
-def _kinetics_entry(item, fit: MixedFit) -> dict[str, Any]:
-    names = names_of(item)
+def _kinetics_entry(item: Drug, fit: MixedFit) -> dict[str, Any]:
+    names, stages, compartments = names_of(item), item.kinetics.absorption_stages, item.kinetics.compartments
     return {
-        "structure": f"{item.kinetics.absorption_stages} absorption stage(s), lag, {item.kinetics.compartments} compartment(s), apparent",
+        "structure": f"{stages} absorption stage(s), lag, {compartments} compartment(s), apparent",
         "units": {n: _UNITS[n] for n in names},
         "typical": {n: _round(v) for n, v in zip(names, fit.theta.exp(), strict=True)},
         "relative_standard_error": {n: _round(v, 3) for n, v in zip(names, fit.standard_errors, strict=False)},
@@ -334,7 +334,7 @@ def main(argv: list[str] | None = None) -> int:
             "men": subjects - women,
             "age_years_range": [_round(frame["age_years"].min()), _round(frame["age_years"].max())],
             "weight_kg_range": [_round(frame["weight_kg"].min()), _round(frame["weight_kg"].max())],
-            "command": f"python -m world_models.oracles.ecg_drug.fit.trial --trial {Path(options.trial).name} --out {out.name}",
+            "command": f"{parser.prog} --trial {Path(options.trial).name} --out {out.name}",
             "reference_weight_kg": REFERENCE_WEIGHT_KG,
             "allometric_exponents": ALLOMETRY,
         },

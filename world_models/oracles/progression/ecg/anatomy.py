@@ -6,8 +6,9 @@ clusters as the bank has beats. Age and sex move them as in the normal limits of
 J Electrocardiol 47:914): the axis turns left with age and T flattens; women have smaller voltages, shorter QRS, longer
 QTc and lower T in V2-V4.
 
-One tensor `heights` [B, 8, 14] in mV holds every wave of the eight independent leads: columns `P` (right atrium, left atrium,
-atrial repolarisation), `QRS` (eight Gaussians side by side), `ST`, `ST_T`, `T`. Conditions edit it; then the recording is synthesised.
+One tensor `heights` [B, 8, 14] in mV holds every wave of the eight independent leads: columns `P` (right atrium, left
+atrium, atrial repolarisation), `QRS` (eight Gaussians side by side), `ST`, `ST_T`, `T`. Conditions edit it; then the
+recording is synthesised.
 """
 
 from __future__ import annotations

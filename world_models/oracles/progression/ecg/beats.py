@@ -4,8 +4,8 @@ Ventricular beats use the waves of `waveform.py` (intervals exact by constructio
 so they can be dissociated from the ventricles, hidden, or fibrillate: right and left atrium are two Gaussians side by
 side, one bump at normal duration and bifid when P is long, and a level between P and QRS can be lowered (pericarditis).
 
-Templates are kept at 200 Hz and recordings synthesised at 100 Hz, so beats land within 2.5 ms of their time. Elementwise
-operations and gathers only: a row's bits do not depend on the batch.
+Templates are kept at 200 Hz and recordings synthesised at 100 Hz, so beats land within 2.5 ms of their time.
+Elementwise operations and gathers only: a row's bits do not depend on the batch.
 """
 
 from __future__ import annotations

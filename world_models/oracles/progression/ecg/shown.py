@@ -1,4 +1,4 @@
-"""Which of the conditions present an ECG shows, how strongly, and in which form: by chance of the person and of the day.
+"""Which of the conditions present an ECG shows, how strongly and in which form: chance of person and day.
 
 A condition that is present need not show: an old infarction may leave no Q wave, a paroxysm may be over. `VISIBLE`
 says how often. What form a condition takes (which territory, which block, which arrhythmia) belongs to the person, so

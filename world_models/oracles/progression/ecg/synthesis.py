@@ -149,7 +149,8 @@ def synthesise_progression_ecg(
         treated: bool [B, 9] (`progression.TREATMENTS`): drugs taken, procedures ever done. A pacemaker paces
             where block of high degree or a sick sinus is among the conditions.
         samples: length; 100 a second.
-        shown: what the ECGs show, of [B] patients; default: `shown_on_ecg(key, t, condition)`, by the person's own chance.
+        shown: what the ECGs show, of [B] patients; default: `shown_on_ecg(key, t, condition)`, by the person's own
+        chance.
 
     Raises:
         ValueError: a shape does not fit, or `samples` is not within 10 to 360000.

@@ -1,8 +1,8 @@
 """Blood: red cells and their loss, clotting, heparin, white cells, platelets, albumin, C-reactive protein.
 
-Haemoglobin is a mass with a ledger: units bring 60 g, bleeding takes it at its concentration, marrow and spleen hold each
-other in balance (life span 115 days (k)). Clotting factors are one share of normal with 30 h of renewal; INR
-1 + 0.3 (1/F - 1); PTT grows as exp(1.65 x heparin in U/mL): 18 U/kg/h come to 0.5 U/mL and 60 to 80 s (k). CRP: made in
+Haemoglobin is a mass with a ledger: units bring 60 g, bleeding takes it at its concentration, marrow and spleen hold
+each other in balance (life span 115 days (k)). Clotting factors are one share of normal with 30 h of renewal; INR 1 +
+0.3 (1/F - 1); PTT grows as exp(1.65 x heparin in U/mL): 18 U/kg/h come to 0.5 U/mL and 60 to 80 s (k). CRP: made in
 step with inflammation after 6 h, half-life 19 h (k). Bleeding follows the open lesion, the pressure and the clotting;
 acid suppression and endoscopy close it (k).
 """

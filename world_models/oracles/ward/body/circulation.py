@@ -4,8 +4,8 @@ Filling is the stressed blood volume (a Guyton view: total less what the veins h
 enlarges and tone and pressors shrink). Stroke volume saturates in filling, falls with afterload (the more the weaker
 the heart), and pressure = venous pressure + flow x resistance. The baroreflex has 5 to 10 minutes.
 
-Norepinephrine acts on log resistance by an Emax law of the effect-site rate. Its half-life grows with severity from 2 to
-6.8 min (Beloeil 2005, doi 10.1093/bja/aei259), its effect falls with acidosis and with organ damage (Oualha 2014,
+Norepinephrine acts on log resistance by an Emax law of the effect-site rate. Its half-life grows with severity from 2
+to 6.8 min (Beloeil 2005, doi 10.1093/bja/aei259), its effect falls with acidosis and with organ damage (Oualha 2014,
 PMC4239982: largest rise 32 mmHg with up to three failing organs, 12 with more).
 """
 

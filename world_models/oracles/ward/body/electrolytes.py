@@ -1,9 +1,9 @@
 """Sodium, potassium, chloride, and the slower magnesium, phosphate and calcium.
 
 Potassium moves between the extracellular space and cells towards a level set by the cells' own content (a deficit of
-about 250 mmol for the first mmol/L (k)), what they have newly taken up, insulin, pH (1 % up for each 0.01 below 7.40 (k))
-and tonicity. Chloride leaves cells against bicarbonate when that is high and enters when it is low: the cells' share of
-buffering.
+about 250 mmol for the first mmol/L (k)), what they have newly taken up, insulin, pH (1 % up for each 0.01 below 7.40
+(k)) and tonicity. Chloride leaves cells against bicarbonate when that is high and enters when it is low: the cells'
+share of buffering.
 
 Contents: saline Na 154 Cl 154; Ringer's lactate Na 130 K 4 Cl 109 lactate 28; 8.4 % bicarbonate Na 1 mmol/mL; a unit of
 red cells Na 20 K 5, of plasma Na 40 K 1, of platelets Na 35 K 1 mmol (k).
@@ -98,7 +98,8 @@ def advance_salts(
         infused: sodium, potassium, chloride in mmol/h.
         eating: share of the ward's diet that is eaten.
         plasma_lost_l_h: by bleeding.
-        dialysis_l_h: effluent; the fluid holds Na at 140, K 3.5, Cl 102 (bicarbonate near 26). removed_l_h: ultrafiltration.
+        dialysis_l_h: effluent; the fluid holds Na at 140, K 3.5, Cl 102 (bicarbonate near 26).
+        removed_l_h: ultrafiltration.
         sodium, potassium, chloride: concentrations now. level: of `potassium_level`.
     """
     size = person.weight_kg * PER_80_KG * eating

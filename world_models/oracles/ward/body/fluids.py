@@ -2,8 +2,8 @@
 
 Between plasma and interstitium fluid moves towards a share of the extracellular water that albumin holds in the vessels
 and leaky capillaries lose: out fast, back slowly (two-volume kinetics with expandable walls; Hahn 2020, doi
-10.1111/aas.13533: 50 to 60 % of a crystalloid stays in the plasma while it runs, 15 to 20 % half an hour later). Between
-interstitium and cells water follows osmolality, within a quarter of an hour.
+10.1111/aas.13533: 50 to 60 % of a crystalloid stays in the plasma while it runs, 15 to 20 % half an hour later).
+Between interstitium and cells water follows osmolality, within a quarter of an hour.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
-"""Infection and inflammation: the four-variable model of Reynolds 2006 with antibiotics, in the unit of 10^6/mL and hours.
+"""Infection and inflammation: the four-variable model of Reynolds 2006 with antibiotics; 10^6/mL and hours.
 
     P' = P (growth (1 - P/20) - 0.6 s / (0.002 + 0.01 P) - 1.8 host f(N) - kill)        s = 0.005
     N' = 0.08 R / (0.12 + R) - 0.045 N,     R = f(0.01 N + 0.1 P + k D)                   activated phagocytes
     D' = 0.17 f(N)^2 / (0.25^2 + f(N)^2) - 0.018 D + ischaemia                             tissue damage
     C' = 0.0125 + 0.04 f(N + 16 D) / (1 + f(N + 16 D)) - 0.1 C,   f(x) = x / (1 + (C / 0.28)^2)
 
-after Reynolds 2006 (J Theor Biol 242:220). Its published damage term is a switch of sixth order that, once thrown, keeps
-inflammation going without any pathogen; a ward needs patients who recover when the infection is treated, so damage is
-graded here (order 2, half at 0.25 instead of 0.06), heals with 55 h and feeds back by k = 0.010 instead of 0.02.
+after Reynolds 2006 (J Theor Biol 242:220). Its published damage term is a switch of sixth order that, once thrown,
+keeps inflammation going without any pathogen; a ward needs patients who recover when the infection is treated, so
+damage is graded here (order 2, half at 0.25 instead of 0.06), heals with 55 h and feeds back by k = 0.010 instead of
+0.02.
 
 Killing by antibiotics: sigmoid Emax (order 2) of each concentration, combined as independent, 0.45/h at most (k).
-Kinetics: one compartment, litres per kg and L/h at a filtration of 100 mL/min, share of it renal: piperacillin 0.25, 12,
-0.7; vancomycin 0.7, 4.8, 0.9; ceftriaxone 0.15, 0.95, 0.45; meropenem 0.3, 13, 0.75 (k).
+Kinetics: one compartment, litres per kg and L/h at a filtration of 100 mL/min, share of it renal: piperacillin 0.25,
+12, 0.7; vancomycin 0.7, 4.8, 0.9; ceftriaxone 0.15, 0.95, 0.45; meropenem 0.3, 13, 0.75 (k).
 """
 
 from __future__ import annotations

@@ -92,7 +92,10 @@ def advance_slow_metabolism(
     noise: Tensor,
     hours: float,
 ) -> Metabolism:
-    """Ketones, resistance to insulin, lactate, temperature and acetaminophen over `hours`; `cell_lactate_mmol_h` is infused lactate."""
+    """Ketones, resistance to insulin, lactate, temperature and acetaminophen over `hours`.
+
+    `cell_lactate_mmol_h` is infused lactate.
+    """
     effect = now.insulin_action * person.insulin_sensitivity
     low = effect / 3.6
     made = 1.0 / (1.0 + low * low * low * low) * (1.0 + phagocytes * 0.3)
