@@ -81,11 +81,11 @@ def advance_fluids(
     loss = (urine_l_h + other_out_l_h) * hours
     urine = (urine_l_h * hours).double()
     gain, loss, net = gain.double(), loss.double(), (gain - loss - outward * hours).double()
-    moved, imbibed = (outward * hours).double(), (swelling * hours).double()
+    moved, into_cells = (outward * hours).double(), (swelling * hours).double()
     return Fluids(
         plasma_l=fluids.plasma_l + net,
-        interstitial_l=fluids.interstitial_l + (moved - imbibed),
-        cell_l=fluids.cell_l + imbibed,
+        interstitial_l=fluids.interstitial_l + (moved - into_cells),
+        cell_l=fluids.cell_l + into_cells,
         in_l=fluids.in_l + gain,
         out_l=fluids.out_l + loss,
         urine_l=fluids.urine_l + urine,
