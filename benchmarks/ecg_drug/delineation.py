@@ -32,7 +32,7 @@ from world_models import keys
 from world_models.ecg.delineation.delineate import CONVENTIONS, delineate
 from world_models.ecg.intervals import QT_EXPONENT
 from world_models.ecg.morphology import MorphologyBank
-from world_models.ecg.waveform import Intervals, draw_ecg
+from world_models.ecg.waveform import Intervals, synthesise_ecg
 
 LEADS = ("i", "ii", "iii", "avr", "avl", "avf", "v1", "v2", "v3", "v4", "v5", "v6")
 INTERVALS = ("pr_ms", "qrs_ms", "qt_ms")
@@ -56,8 +56,8 @@ def synthetic_ecgs(count: int, seed: int, noise_uv: float, fs: float = 500.0, lo
     jt = (qt - qrs - tail).clamp_min(90.0)
     pr = torch.minimum(between("pr", 110.0, 240.0), (rr - (qrs + jt + tail)).clamp_min(100.0))
     intervals = Intervals.of(rate, pr, qrs, jt, tail)
-    morphology = MorphologyBank.load().draw(keys.fold(key, "morphology"))
-    ecg = draw_ecg(key, 0, intervals, morphology, sampling_rate_hz=fs, noise_uv=noise_uv, wander_uv=50.0)
+    morphology = MorphologyBank.load().sample(keys.fold(key, "morphology"))
+    ecg = synthesise_ecg(key, 0, intervals, morphology, sampling_rate_hz=fs, noise_uv=noise_uv, wander_uv=50.0)
     return ecg, intervals
 
 

@@ -23,17 +23,16 @@ from world_models import catalog, keys, tree
 from world_models.ecg.delineation.delineate import delineate
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
 from world_models.protocol import Chart, History
+from world_models.quantities.drugs import ANTIARRHYTHMICS
 from world_models.quantities.ecg_drug import DRUGS
 
 INTERVALS = ("qtcf_ms", "pr_ms", "jt_peak_c_ms", "tpeak_tend_ms")
 HOURS = (2, 12, 24)
-SINGLE_MG = {"ranolazine": 1500.0, "dofetilide": 0.5, "verapamil": 120.0, "quinidine": 400.0}
+SINGLE_MG = {d.name: d.trial_dose_mg for d in ANTIARRHYTHMICS}
+# mg and hours between doses: twice a day, three times where the label's day holds more than two
 REPEATED = {
-    "ranolazine": (1000.0, 12),
-    "dofetilide": (0.5, 12),
-    "verapamil": (120.0, 8),
-    "quinidine": (400.0, 8),
-}  # mg, h
+    d.name: (d.largest_single_mg, 12 if d.largest_daily_mg <= 2 * d.largest_single_mg else 8) for d in ANTIARRHYTHMICS
+}
 # Training uses seeds from 1e9 on, calibration from 2e9. Test patients of 4e9 on were seen while stages were chosen.
 TEST_SEED, POPULATION_SEED, BEST_SEED = 6_000_000_000, 7_000_000_000, 8_000_000_000
 BASELINE = {

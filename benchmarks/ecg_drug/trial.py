@@ -27,6 +27,7 @@ from benchmarks.ecg_drug.trial_worlds import ADAPTERS, TARGETS, Prediction, pred
 from world_models.data.ecg.ecgrdvq import INTERVALS, canonical_drug, load_raw, load_trial
 from world_models.oracles.ecg_drug.fit.trial import fit_trial
 from world_models.oracles.ecg_drug.population import TrialModel
+from world_models.quantities.ecg_drug import DRUGS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,7 @@ DECIMALS = 2  # of the tables
 LEARNED = ("ecg-wm-small",)  # adapters with weights of their own
 FEWEST_SAMPLES = 20  # a 5 % quantile needs one sample beyond it
 BASELINES = ("persistence", "population_course", "concentration_response", "concentration_response_covariate")
-DRUG_ORDER = ("placebo", "ranolazine", "dofetilide", "verapamil", "quinidine")
+DRUG_ORDER = ("placebo", *DRUGS)
 
 
 def pre_dose_rows(frame: pd.DataFrame, keep_unread: bool = False) -> pd.DataFrame:

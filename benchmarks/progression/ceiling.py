@@ -30,8 +30,8 @@ from benchmarks.common.results import RESULTS, made_by, write_tables
 from benchmarks.progression.actions import jepa_world
 from world_models import keys, tree
 from world_models.cardiac_jepa.model import Reader
-from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
 from world_models.oracles.progression.ecg.shown import FORMS, Shown, shown_on_ecg
+from world_models.oracles.progression.ecg.synthesis import synthesise_progression_ecg
 from world_models.oracles.progression.visits import MOST_VISITS, Visits, consecutive, make_visits
 from world_models.quantities.progression import CODES
 
@@ -60,7 +60,7 @@ def _latents(reader: Reader, who: Visits, had: Tensor | None = None, day: int = 
         v = tree.take(who, rows)
         t = v.t + MOST_VISITS * day
         shown = None if had is None else redrawn(v.key, others[rows], t, had[rows], v.condition)
-        ecg = draw_progression_ecg(v.key, t, v.condition, v.age_years, v.sex_female, v.treated, shown=shown)
+        ecg = synthesise_progression_ecg(v.key, t, v.condition, v.age_years, v.sex_female, v.treated, shown=shown)
         out.append(reader.latents(ecg))
     return torch.cat(out)
 

@@ -16,8 +16,8 @@ from PIL import Image
 from benchmarks.common.results import HEIGHTS, made_by, write_figure
 from clinenv.rendering.ecg_paper import paper_image
 from world_models import keys
-from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
 from world_models.oracles.progression.ecg.shown import FORMS, VISIBLE, shown_on_ecg
+from world_models.oracles.progression.ecg.synthesis import synthesise_progression_ecg
 from world_models.quantities.progression import CODES, CONDITIONS, SAMPLING_RATE_HZ, TREATMENTS
 
 __all__ = ["main", "panel", "panels"]
@@ -54,7 +54,7 @@ def panel(code: str, form: str | None, treatments: tuple[str, ...], seed: int = 
     treated = torch.tensor([[name in treatments for name in TREATMENTS]])
     age, female = 40.0 + 40.0 * keys.uniform(key, 0, "picture/age"), keys.uniform(key, 0, "picture/sex").round()
     one = slice(row, row + 1)
-    ecg = draw_progression_ecg(key[one], t[one], condition[one], age[one], female[one], treated)
+    ecg = synthesise_progression_ecg(key[one], t[one], condition[one], age[one], female[one], treated)
     name = CONDITIONS.get(code, "no condition")
     extra = [f"({form})"] * bool(form) + [f"+ {x}" for x in treatments]
     words = " ".join((code, name, *extra))

@@ -6,8 +6,8 @@ import torch
 from benchmarks.progression.ceiling import redrawn
 from world_models import keys
 from world_models.cardiac_jepa.simulated_pairs import SimulatedPairs, simulated_visits
-from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
 from world_models.oracles.progression.ecg.shown import shown_on_ecg
+from world_models.oracles.progression.ecg.synthesis import synthesise_progression_ecg
 from world_models.oracles.progression.visits import MOST_VISITS, consecutive, make_visits
 from world_models.quantities.progression import CODES
 
@@ -32,7 +32,7 @@ def test_a_batch_is_its_steps_and_its_visits(source, visits) -> None:
     assert torch.equal(action, visits.condition[second].float() - visits.condition[first].float())
     assert torch.equal(days, visits.days[second] - visits.days[first]) and bool((days >= 0).all())
     v, t = visits, visits.t[second] + MOST_VISITS * (1 + place)
-    drawn = draw_progression_ecg(
+    drawn = synthesise_progression_ecg(
         v.key[second], t, v.condition[second], v.age_years[second], v.sex_female[second], v.treated[second], 120
     )
     assert torch.equal(ecg_b, drawn)

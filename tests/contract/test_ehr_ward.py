@@ -313,7 +313,7 @@ def test_the_chart_is_drawn_and_frames_are_of_one_size() -> None:
         ({"observation": "ecg"}, "chart, events, text"),
         ({"patients": "/no/such/folder"}, "reads no folders"),
         ({"world": "oracle", "hours_per_step": 5.5}, "whole number of hours"),
-        ({"world": "oracle", "cohort": "children"}, "unknown cohort"),
+        ({"world": "oracle", "cohort": "children"}, "no cohort"),
         ({"world": "no-such-world"}, "ward-oracle"),
     ],
 )

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from world_models import keys
-from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, JT_PEAK_C_MS, Cohort, draw_factors, jt_peak_c
+from world_models.oracles.ecg_drug.cohorts import (
+    COHORTS,
+    FACTORS,
+    JT_PEAK_C_MS,
+    ECGDrugCohort,
+    jt_peak_c,
+    sample_factors,
+)
 from world_models.oracles.ecg_drug.population import TrialModel
 
 
@@ -21,7 +28,7 @@ def trial() -> TrialModel:
 
 @pytest.mark.parametrize("cohort", COHORTS)
 def test_every_factor_is_within_bounds_and_leaves_a_j_tpeak(cohort: str, trial: TrialModel) -> None:
-    drawn = draw_factors(cohort, keys.from_seed(1, 4000), trial=trial)
+    drawn = sample_factors(cohort, keys.from_seed(1, 4000), trial=trial)
     assert list(drawn) == [q.name for q in FACTORS]
     for q in FACTORS:
         value = drawn[q.name]
@@ -40,14 +47,14 @@ def test_every_factor_is_within_bounds_and_leaves_a_j_tpeak(cohort: str, trial: 
 @pytest.mark.parametrize("cohort", COHORTS)
 def test_row_equals_the_patient_alone_bit_for_bit(cohort: str, batch: int, trial: TrialModel) -> None:
     key = keys.from_seed(5, 300)
-    many, few = draw_factors(cohort, key, trial=trial), draw_factors(cohort, key[:batch], trial=trial)
+    many, few = sample_factors(cohort, key, trial=trial), sample_factors(cohort, key[:batch], trial=trial)
     for name in many:
         assert torch.equal(many[name][:batch], few[name]), name
 
 
 def test_factors_drawn_at_once_are_the_bits_of_each_drawn_alone() -> None:
     who, key = COHORTS["elderly"], keys.from_seed(7, 99)
-    drawn = draw_factors(who, key)
+    drawn = sample_factors(who, key)
 
     def alone(name: str) -> torch.Tensor:
         spread = getattr(who, name)
@@ -67,7 +74,7 @@ def test_factors_drawn_at_once_are_the_bits_of_each_drawn_alone() -> None:
 
 
 def test_cohorts_are_what_they_say(trial: TrialModel) -> None:
-    drawn = {c: draw_factors(c, keys.from_seed(9, 4000), trial=trial) for c in COHORTS}
+    drawn = {c: sample_factors(c, keys.from_seed(9, 4000), trial=trial) for c in COHORTS}
     typical = drawn["typical"]
     assert typical["baseline_qtcf_ms"].quantile(0.97) < 445  # the label's limit for starting
     assert 0.25 < typical["sex_female"].mean() < 0.35
@@ -100,7 +107,7 @@ def test_given_factors_are_honoured(age: float, sex: float, qtcf: float, clock: 
         "baseline_qtcf_ms": torch.full((6,), qtcf),
         "admission_clock_hour": torch.full((6,), clock),
     }
-    drawn = draw_factors("typical", key, fix)
+    drawn = sample_factors("typical", key, fix)
     assert torch.equal(drawn["age_years"], fix["age_years"])
     assert torch.equal(drawn["sex_female"], fix["sex_female"])
     assert torch.equal(drawn["baseline_qtcf_ms"], fix["baseline_qtcf_ms"])
@@ -125,14 +132,14 @@ def test_given_factors_are_honoured(age: float, sex: float, qtcf: float, clock: 
 )
 def test_bad_factors_are_named_with_limit_and_remedy(factors: dict, words: list[str]) -> None:
     with pytest.raises(ValueError) as caught:
-        draw_factors("typical", keys.from_seed(1, 1), factors)
+        sample_factors("typical", keys.from_seed(1, 1), factors)
     assert all(w in str(caught.value) for w in words), caught.value
 
 
 def test_unknown_cohort_lists_those_there_are_and_own_cohorts_work() -> None:
     with pytest.raises(ValueError, match="heart-failure"):
-        draw_factors("martians", keys.from_seed(1, 1))
+        sample_factors("martians", keys.from_seed(1, 1))
     mine = COHORTS["typical"]
-    assert isinstance(mine, Cohort)
+    assert isinstance(mine, ECGDrugCohort)
     key = keys.from_seed(1, 3)
-    assert torch.equal(draw_factors(mine, key)["weight_kg"], draw_factors("typical", key)["weight_kg"])
+    assert torch.equal(sample_factors(mine, key)["weight_kg"], sample_factors("typical", key)["weight_kg"])

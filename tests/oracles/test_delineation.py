@@ -17,7 +17,7 @@ from world_models.ecg.waveform import (
     Intervals,
     beat_template,
     derive_twelve,
-    draw_ecg,
+    synthesise_ecg,
     tile,
 )
 
@@ -37,8 +37,10 @@ def _drawn(count: int, seed: int = 3, fs: float = 500.0, seconds: float = 10.0, 
     jt = (between("qtcf", 370.0, 480.0) * (rr / 1000.0) ** (1 / 3) - qrs - tail).clamp_min(90.0)
     pr = torch.minimum(between("pr", 120.0, 230.0), (rr - qrs - jt - tail).clamp_min(100.0))
     truth = Intervals.of(rate, pr, qrs, jt, tail)
-    morphology = MorphologyBank.load().draw(keys.fold(key, "morphology"))
-    ecg = draw_ecg(key, 0, truth, morphology, seconds=seconds, sampling_rate_hz=fs, noise_uv=noise_uv, wander_uv=50.0)
+    morphology = MorphologyBank.load().sample(keys.fold(key, "morphology"))
+    ecg = synthesise_ecg(
+        key, 0, truth, morphology, seconds=seconds, sampling_rate_hz=fs, noise_uv=noise_uv, wander_uv=50.0
+    )
     return ecg, truth
 
 
@@ -151,7 +153,7 @@ def test_noise_a_flat_lead_and_two_seconds_are_flagged(drawn, convention):
     truth = Intervals.of(
         torch.tensor([60.0, 70.0, 80.0] * 2), *(torch.full((6,), x) for x in (160.0, 95.0, 200.0, 85.0))
     )
-    ecg = draw_ecg(keys.from_seed(2, 6), 0, truth, default_morphology(6), noise_uv=15.0)
+    ecg = synthesise_ecg(keys.from_seed(2, 6), 0, truth, default_morphology(6), noise_uv=15.0)
     for nothing in (0.0, torch.nan):
         ecg[..., 1000:] = nothing
         got = delineate(ecg, 500.0, convention)
@@ -262,9 +264,9 @@ def test_a_long_qt_is_not_drawn_to_the_usual():
     qrs, tail = 80.0 + 60.0 * keys.uniform(key, 0, "qrs"), 80.0 + 70.0 * keys.uniform(key, 0, "tail")
     qt = torch.minimum(560.0 + 80.0 * keys.uniform(key, 0, "qt"), 60000.0 / rate - 160.0)
     truth = Intervals.of(rate, torch.full((96,), 150.0), qrs, qt - qrs - tail, tail)
-    morphology = MorphologyBank.load().draw(keys.fold(key, "morphology"))
+    morphology = MorphologyBank.load().sample(keys.fold(key, "morphology"))
     for convention in CONVENTIONS:
-        got = delineate(draw_ecg(key, 0, truth, morphology, noise_uv=15.0), 500.0, convention)
+        got = delineate(synthesise_ecg(key, 0, truth, morphology, noise_uv=15.0), 500.0, convention)
         assert ((got.qt_ms - truth.qt_ms).abs() > 40).float().mean() < 0.03
 
 

@@ -14,7 +14,7 @@ import torch
 from world_models import keys
 from world_models.ecg.delineation.delineate import delineate
 from world_models.ecg.morphology import default_morphology
-from world_models.ecg.waveform import Intervals, beat_template, derive_twelve, draw_ecg, tile
+from world_models.ecg.waveform import Intervals, beat_template, derive_twelve, synthesise_ecg, tile
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 QT_MS = 390.0
@@ -184,7 +184,7 @@ def test_what_no_heart_made_is_neither_trusted_nor_measurable():
 
 def test_a_heart_is_measurable_with_hum_on_it_with_a_wrong_gain_and_a_swapped_electrode():
     truth = Intervals.of(*(torch.full((6,), v) for v in (72.0, 160.0, 95.0, 210.0, 85.0)))
-    ecg = draw_ecg(keys.from_seed(4, 6), 0, truth, default_morphology(6), noise_uv=15.0)
+    ecg = synthesise_ecg(keys.from_seed(4, 6), 0, truth, default_morphology(6), noise_uv=15.0)
     hum = 0.3 * (2 * math.pi * 50 * torch.arange(5000) / 500).sin()
     ecg[0] += derive_twelve(torch.linspace(-1, 1, 8)[None, :, None] * hum)[0]
     ecg[1] *= torch.linspace(0.3, 3.0, 12)[:, None]  # each lead scaled by itself

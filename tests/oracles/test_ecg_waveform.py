@@ -9,7 +9,7 @@ import torch
 from world_models import keys
 from world_models.ecg.morphology import MorphologyBank, default_morphology
 from world_models.ecg.waveform import (
-    DRAWN_LEADS,
+    INDEPENDENT_LEADS,
     LEADS,
     R_SHARE,
     WAVES,
@@ -17,8 +17,8 @@ from world_models.ecg.waveform import (
     beat_samples,
     beat_template,
     derive_twelve,
-    draw_ecg,
     sample_times_ms,
+    synthesise_ecg,
     tile,
     true_fiducials,
     wave_basis,
@@ -48,19 +48,19 @@ def tangent_foot(t, x, peak, step):
 @pytest.fixture(scope="module")
 def cohort():
     key = keys.from_seed(5, 40)
-    return key, intervals_of(key), MorphologyBank.load().draw(key)
+    return key, intervals_of(key), MorphologyBank.load().sample(key)
 
 
 def test_einthoven_and_order(cohort):
     key, intervals, morphology = cohort
-    ecg = draw_ecg(key, 0, intervals, morphology, noise_uv=15.0, wander_uv=60.0)
+    ecg = synthesise_ecg(key, 0, intervals, morphology, noise_uv=15.0, wander_uv=60.0)
     assert ecg.shape == (40, 12, 5000) and ecg.dtype == torch.float32
     lead = {name: ecg[:, i] for i, name in enumerate(LEADS)}
     assert (lead["II"] - lead["I"] - lead["III"]).abs().max() < 1e-6
     assert (lead["aVR"] + lead["aVL"] + lead["aVF"]).abs().max() < 2e-6
     assert (lead["aVR"] + (lead["I"] + lead["II"]) / 2).abs().max() < 1e-6
     assert (lead["aVL"] - (lead["I"] - lead["III"]) / 2).abs().max() < 2e-6
-    eight = torch.stack([lead[name] for name in DRAWN_LEADS], dim=1)
+    eight = torch.stack([lead[name] for name in INDEPENDENT_LEADS], dim=1)
     assert torch.equal(derive_twelve(eight), ecg)
 
 
@@ -89,7 +89,7 @@ def test_isolated_beat_measures_what_was_asked(cohort):
                 assert end - t[peak] == pytest.approx(tpeak_tend, abs=1.0)
                 assert end - onset == pytest.approx(qt, abs=1.0)
                 checked += 1
-            if DRAWN_LEADS[lead] != "V1" and float(morphology[b, lead, WAVES.index("P")]) > 0.03:
+            if INDEPENDENT_LEADS[lead] != "V1" and float(morphology[b, lead, WAVES.index("P")]) > 0.03:
                 early = np.flatnonzero(t < onset)
                 p_peak = early[np.argmax(np.abs(x[early]))]
                 assert onset - tangent_foot(t, x, p_peak, -2000) == pytest.approx(pr, abs=1.0)
@@ -101,7 +101,7 @@ def test_drawn_strip_measures_what_was_asked(cohort):
     """On the noise-free 500 Hz strip itself, lead II, a beat whose T and P stand free."""
     key, _, morphology = cohort
     intervals = intervals_of(key, heart_rate=(50.0, 62.0))
-    strip = draw_ecg(key, 0, intervals, morphology, hrv_ms=20.0)[:, 1].numpy().astype(np.float64)
+    strip = synthesise_ecg(key, 0, intervals, morphology, hrv_ms=20.0)[:, 1].numpy().astype(np.float64)
     r = beat_samples(key, 0, intervals.heart_rate_bpm, hrv_ms=20.0)
     truth = true_fiducials(intervals, r)
     t = np.arange(5000) * 2.0
@@ -157,17 +157,19 @@ def test_hrv_has_the_size_asked_for_and_is_the_keys():
 def test_row_of_a_batch_equals_the_patient_alone(size):
     key = keys.from_seed(9, 64)
     intervals = intervals_of(key, heart_rate=(30.0, 220.0))
-    morphology = MorphologyBank.load().draw(key)
+    morphology = MorphologyBank.load().sample(key)
     hrv = 10.0 + 40.0 * keys.uniform(key, 0, "hrv")
     when = torch.arange(64)
     options = {"noise_uv": 15.0, "wander_uv": 50.0}
-    whole = draw_ecg(key, when, intervals, morphology, hrv_ms=hrv, **options)
+    whole = synthesise_ecg(key, when, intervals, morphology, hrv_ms=hrv, **options)
     assert torch.isfinite(whole).all()
     for start in (0, 13, 50):
         part = slice(start, start + size)
-        alone = draw_ecg(key[part], when[part], rows(intervals, part), morphology[part], hrv_ms=hrv[part], **options)
+        alone = synthesise_ecg(
+            key[part], when[part], rows(intervals, part), morphology[part], hrv_ms=hrv[part], **options
+        )
         assert torch.equal(alone, whole[part])
-    assert torch.equal(MorphologyBank.load().draw(key[5:6])[0], morphology[5])
+    assert torch.equal(MorphologyBank.load().sample(key[5:6])[0], morphology[5])
 
 
 def test_tile_is_superposition():
@@ -189,14 +191,14 @@ def test_tile_is_superposition():
 
 def test_noise_and_wander_have_the_size_asked_for(cohort):
     key, intervals, morphology = cohort
-    clean = draw_ecg(key, 0, intervals, morphology)
-    noise = draw_ecg(key, 0, intervals, morphology, noise_uv=15.0) - clean
+    clean = synthesise_ecg(key, 0, intervals, morphology)
+    noise = synthesise_ecg(key, 0, intervals, morphology, noise_uv=15.0) - clean
     assert float(noise[:, 6:].std()) * 1000 == pytest.approx(15.0, rel=0.02)
-    wander = draw_ecg(key, 0, intervals, morphology, wander_uv=50.0) - clean
+    wander = synthesise_ecg(key, 0, intervals, morphology, wander_uv=50.0) - clean
     assert float(wander[:, 6:].pow(2).mean().sqrt()) * 1000 == pytest.approx(50.0, rel=0.2)
     power = torch.fft.rfft(wander[:, 6:]).abs().pow(2).mean((0, 1))
     assert float(power[:11].sum() / power.sum()) > 0.95  # below 1 Hz
-    assert torch.equal(clean, draw_ecg(key, 0, intervals, morphology))
+    assert torch.equal(clean, synthesise_ecg(key, 0, intervals, morphology))
 
 
 @pytest.mark.parametrize("rate", [100.0, 250.0, 1000.0])
@@ -207,7 +209,11 @@ def test_other_sampling_rates_draw_the_same_beat(rate):
     other = beat_template(intervals, default_morphology(2), rate)
     step = int(1000 / rate)
     assert torch.allclose(fine[..., ::step], other, atol=1e-5)
-    assert draw_ecg(key, 0, intervals, default_morphology(2), sampling_rate_hz=rate).shape == (2, 12, int(10 * rate))
+    assert synthesise_ecg(key, 0, intervals, default_morphology(2), sampling_rate_hz=rate).shape == (
+        2,
+        12,
+        int(10 * rate),
+    )
 
 
 def test_basis_and_template_agree_and_are_differentiable():
@@ -232,4 +238,4 @@ def test_bad_heart_rate_is_named():
 def test_empty_batch():
     key = keys.from_seed(0, 0)
     intervals = Intervals(*(torch.zeros(0) for _ in range(6)))
-    assert draw_ecg(key, 0, intervals, default_morphology(0)).shape == (0, 12, 5000)
+    assert synthesise_ecg(key, 0, intervals, default_morphology(0)).shape == (0, 12, 5000)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from world_models import keys
 from world_models.ecg.morphology import BANK_FILE, MorphologyBank, default_morphology, fit_morphology, fit_quality
 from world_models.ecg.morphology_fit import fit_bank, main
-from world_models.ecg.waveform import DRAWN_LEADS, WAVES, Intervals, beat_template
+from world_models.ecg.waveform import INDEPENDENT_LEADS, WAVES, Intervals, beat_template
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 HAS_LUDB = (DATA / "ludb" / "ludb.csv").is_file()
@@ -37,20 +37,20 @@ def test_bank_is_shaped_attributed_and_intact():
 
 def test_draw_is_varied_measurable_and_stateless():
     key = keys.from_seed(0, 500)
-    drawn = MorphologyBank.load().draw(key)
-    assert torch.equal(drawn[17:20], MorphologyBank.load().draw(key[17:20]))
+    drawn = MorphologyBank.load().sample(key)
+    assert torch.equal(drawn[17:20], MorphologyBank.load().sample(key[17:20]))
     assert len({tuple(row) for row in drawn[:, 1].round(decimals=4).tolist()}) == 500
     t = drawn[..., WAVES.index("T")].abs()
     assert ((t > 0.05).sum(-1) >= 4).all()
     qrs = drawn[..., 2:10].abs().amax((1, 2))
     assert (qrs > 0.2).all()
-    away = [i for i, name in enumerate(DRAWN_LEADS) if name != "V1"]
+    away = [i for i, name in enumerate(INDEPENDENT_LEADS) if name != "V1"]
     assert (drawn[:, away, WAVES.index("P_biphasic")] == 0).all()
 
 
 def test_fit_recovers_a_drawn_beat_despite_offset_drift_and_noise():
     key = keys.from_seed(1, 20)
-    intervals, truth = _intervals(key), MorphologyBank.load().draw(key)
+    intervals, truth = _intervals(key), MorphologyBank.load().sample(key)
     beat = beat_template(intervals, truth)
     drift = torch.linspace(-0.2, 0.3, beat.shape[-1])
     fitted = fit_morphology(beat + drift + 0.005 * keys.noise(key, 0, "n", tuple(beat.shape[1:])), intervals)
@@ -63,7 +63,7 @@ def test_fit_recovers_a_drawn_beat_despite_offset_drift_and_noise():
 def test_fit_row_equals_the_patient_alone():
     key = keys.from_seed(2, 64)
     intervals = _intervals(key)
-    beat = beat_template(intervals, MorphologyBank.load().draw(key)) + 0.01
+    beat = beat_template(intervals, MorphologyBank.load().sample(key)) + 0.01
     whole = fit_morphology(beat, intervals)
     for part in (slice(0, 1), slice(63, 64), slice(10, 17)):
         assert torch.equal(fit_morphology(beat[part], Intervals(*(x[part] for x in intervals))), whole[part])

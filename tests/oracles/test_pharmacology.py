@@ -12,9 +12,10 @@ from scipy.integrate import quad, solve_ivp
 
 from world_models import keys, tree
 from world_models.oracles.ecg_drug import kinetics as pk
-from world_models.oracles.ecg_drug.drugs import DRUGS, cipa_table, drug
+from world_models.oracles.ecg_drug.cipa import cipa_table
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, block, channel_effects
 from world_models.oracles.ecg_drug.population import TrialModel
+from world_models.quantities.drugs import ANTIARRHYTHMICS, drug
 
 
 def one(value: float) -> torch.Tensor:
@@ -280,4 +281,4 @@ def test_bad_input_names_itself(tmp_path):
     model = TrialModel.load()
     with pytest.raises(ValueError, match="3 columns"):
         model.advance(people(model, 2)[1], model.no_drug(2), torch.zeros(2, 3), 2.0)
-    assert [d.name for d in DRUGS] == list(model.drugs)
+    assert [d.name for d in ANTIARRHYTHMICS] == list(model.drugs)

@@ -52,7 +52,7 @@ def test_the_contract(cohort: str) -> None:
 
 
 def test_the_contract_with_ecg() -> None:
-    pytest.importorskip("world_models.oracles.progression.ecg.drawing")
+    pytest.importorskip("world_models.oracles.progression.ecg.synthesis")
     check_world(CLINIC, batch=3, steps=2, also=("ecg_mv",))
 
 

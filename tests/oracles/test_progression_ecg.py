@@ -11,8 +11,8 @@ from scipy.signal import find_peaks
 
 from world_models import keys
 from world_models.ecg.waveform import LEADS
-from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
 from world_models.oracles.progression.ecg.shown import FORMS, VISIBLE, shown_on_ecg
+from world_models.oracles.progression.ecg.synthesis import synthesise_progression_ecg
 from world_models.quantities.progression import CODES, TREATMENTS
 
 HZ = 100.0
@@ -36,7 +36,7 @@ def rows(case, index):
 
 
 def draw(case):
-    return draw_progression_ecg(*case)
+    return synthesise_progression_ecg(*case)
 
 
 def seen(case, code, form=None, group=None):
@@ -284,9 +284,9 @@ def test_a_condition_that_does_not_show_leaves_the_ecg_alone():
 def test_bad_input_is_refused():
     case = patients(3)
     with pytest.raises(ValueError, match="condition is .*must be"):
-        draw_progression_ecg(case[0], case[1], case[2][:, :5], *case[3:])
+        synthesise_progression_ecg(case[0], case[1], case[2][:, :5], *case[3:])
     with pytest.raises(ValueError, match="treated is"):
-        draw_progression_ecg(*case[:5], case[5][:2])
+        synthesise_progression_ecg(*case[:5], case[5][:2])
     with pytest.raises(ValueError, match="samples=3"):
-        draw_progression_ecg(*case, samples=3)
-    assert draw_progression_ecg(*case, samples=250).shape == (3, 12, 250)
+        synthesise_progression_ecg(*case, samples=3)
+    assert synthesise_progression_ecg(*case, samples=250).shape == (3, 12, 250)

@@ -13,13 +13,13 @@ import torch
 
 from world_models import keys
 from world_models.data.ecg.ecgrdvq import load_trial
-from world_models.oracles.ecg_drug.drugs import DRUGS, drug
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.fit.kinetics import fit_kinetics, individual_kinetics, names_of
 from world_models.oracles.ecg_drug.fit.linear_mixed import Design, fit_linear_mixed
 from world_models.oracles.ecg_drug.fit.trial import fit_trial, main
 from world_models.oracles.ecg_drug.kinetics import kernel
 from world_models.oracles.ecg_drug.population import TrialModel
+from world_models.quantities.drugs import ANTIARRHYTHMICS, drug
 
 HOURS = (-0.5, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 12.0, 14.0, 24.0)
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data")) / "ecgrdvq"
@@ -69,7 +69,7 @@ def refitted():
 
 def test_population_kinetics_come_back(refitted):
     truth, _, found = refitted
-    for item in DRUGS:
+    for item in ANTIARRHYTHMICS:
         a, b = truth["drugs"][item.name]["kinetics"], found["drugs"][item.name]["kinetics"]
         for name in ("clearance", "v1"):
             assert b["typical"][name] == pytest.approx(a["typical"][name], rel=0.2), (item.name, name)

@@ -15,7 +15,7 @@ from world_models import keys
 from world_models.cardiac_jepa.labels import Followed
 from world_models.data.ecg.monolith import MonolithWriter
 from world_models.oracles.progression.care import usual_care
-from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
+from world_models.oracles.progression.ecg.synthesis import synthesise_progression_ecg
 from world_models.oracles.progression.visits import make_visits
 from world_models.oracles.progression.world import ProgressionOracle
 from world_models.quantities.progression import (
@@ -66,7 +66,7 @@ def progression_monolith(
         starts = range(out.rows, len(visits.key), chunk)
         for start in tqdm(starts, desc="ECGs", mininterval=1):
             at = slice(start, start + chunk)
-            ecg = draw_progression_ecg(
+            ecg = synthesise_progression_ecg(
                 visits.key[at],
                 visits.t[at],
                 visits.condition[at],

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from world_models import checkpoint, keys, tree
 from world_models.cardiac_jepa.pretrain import Batch, PairOrder, check_rows
-from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
+from world_models.oracles.progression.ecg.synthesis import synthesise_progression_ecg
 from world_models.oracles.progression.visits import MOST_VISITS, Visits, make_visits
 
 __all__ = ["SimulatedPairs", "simulated_visits"]
@@ -66,7 +66,7 @@ class SimulatedPairs:
         before, after = (tree.take(self.visits, rows[pair]) for rows in (self.first, self.second))
         days = MOST_VISITS * (1 + place)  # numbers of visits that no other batch has
         both = tree.cat([before._replace(t=before.t + days), after._replace(t=after.t + days)])
-        ecg = draw_progression_ecg(
+        ecg = synthesise_progression_ecg(
             both.key, both.t, both.condition, both.age_years, both.sex_female, both.treated, self.crop
         )
         return ecg[: len(pair)], ecg[len(pair) :], after.condition.float() - before.condition.float(), self.days[pair]

@@ -1,1 +1,1 @@
-"""The 12-lead ECG itself: drawn, fitted, measured. No patient, no drug."""
+"""The 12-lead ECG itself: synthesised, fitted, measured. No patient, no drug."""

@@ -6,8 +6,8 @@ z is pushed up and down as it passes the angles of P, Q, R, S and T:
     dz/dt = - sum_i a_i d_i exp(-d_i^2 / (2 b_i^2)) - (z - z0),    d_i = theta - theta_i wrapped to (-pi, pi].
 
 Without the last term the solution is z = sum_i alpha_i exp(-d_i^2 / (2 b_i^2)) with alpha_i = a_i b_i^2 / omega (Sameni
-2007, doi 10.1155/2007/43407), so drawing a wave needs no integration. The right-hand side is for judging a wave that
-something else has drawn: `ode_residual` is the physics penalty.
+2007, doi 10.1155/2007/43407), so a wave needs no integration. The right-hand side is for judging a wave that
+something else has made: `ode_residual` is the physics penalty.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Wave heights of real beats: a bank fitted on LUDB to draw patients from, and the fit of one's own recording.
+"""Wave heights of real beats: a bank fitted on LUDB to sample patients from, and the fit of one's own recording.
 
-A morphology is [8, W]: the height in mV of each wave of `waveform.WAVES` in each drawn lead. The shipped bank
+A morphology is [8, W]: the height in mV of each wave of `waveform.WAVES` in each independent lead. The shipped bank
 (`ludb_morphology.safetensors`, made by `morphology_fit.py`) holds those of real sinus beats of LUDB 1.0.1 (ODC-By;
 Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211): heights alone, no signal, age, sex or record number.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys
-from world_models.ecg.waveform import DRAWN_LEADS, R_SHARE, WAVES, Intervals, sample_times_ms, wave_basis
+from world_models.ecg.waveform import INDEPENDENT_LEADS, R_SHARE, WAVES, Intervals, sample_times_ms, wave_basis
 
 __all__ = ["BANK_FILE", "MorphologyBank", "default_morphology", "fit_morphology", "fit_quality"]
 
@@ -64,7 +64,8 @@ def fit_morphology(median_beat: Tensor, intervals: Intervals, sampling_rate_hz: 
     """Wave heights [B, 8, W] of recorded beats: ridge least squares on the generator's own waves.
 
     Args:
-        median_beat: [B, 8, L] mV, the drawn leads on `beat_template`'s window (R_SHARE of the QRS before the R index
+        median_beat: [B, 8, L] mV, the independent leads on `beat_template`'s window (R_SHARE of the QRS before the R
+        index
             lies the QRS onset). An offset and a slope per lead are fitted along and dropped.
         intervals: what the beat measures; the fit looks from 40 ms before the P onset to just past the T end.
         sampling_rate_hz: of `median_beat`.
@@ -73,10 +74,11 @@ def fit_morphology(median_beat: Tensor, intervals: Intervals, sampling_rate_hz: 
         ValueError: the beat's leads or length are not those of `beat_template`.
     """
     basis = wave_basis(intervals, sampling_rate_hz)
-    if median_beat.shape != (basis.shape[0], len(DRAWN_LEADS), basis.shape[2]):
+    wanted = (basis.shape[0], len(INDEPENDENT_LEADS), basis.shape[2])
+    if median_beat.shape != wanted:
         raise ValueError(
-            f"median_beat is {tuple(median_beat.shape)}, must be {(basis.shape[0], len(DRAWN_LEADS), basis.shape[2])}: "
-            f"leads {', '.join(DRAWN_LEADS)} on the window of beat_template at {sampling_rate_hz:g} Hz"
+            f"median_beat is {tuple(median_beat.shape)}, must be {wanted}: leads {', '.join(INDEPENDENT_LEADS)} on the "
+            f"window of beat_template at {sampling_rate_hz:g} Hz"
         )
     weights = _window(intervals, sampling_rate_hz)
     seconds = sample_times_ms(sampling_rate_hz, basis.device).to(torch.float64) * 1e-3
@@ -96,7 +98,7 @@ def fit_morphology(median_beat: Tensor, intervals: Intervals, sampling_rate_hz: 
     held = torch.zeros(size, dtype=torch.float64, device=basis.device)
     held[_BIPHASIC] = 1e9
     plain = _solve(matrix + torch.diag(held), right)
-    is_v1 = torch.tensor([name == "V1" for name in DRAWN_LEADS], device=basis.device)
+    is_v1 = torch.tensor([name == "V1" for name in INDEPENDENT_LEADS], device=basis.device)
     heights = torch.where(is_v1, every, plain)[:, : len(WAVES)].transpose(1, 2)
     heights[..., _BIPHASIC] = heights[..., _BIPHASIC] * is_v1
     return _tame(heights).to(torch.float32).contiguous()
@@ -107,11 +109,11 @@ def fit_quality(
 ) -> tuple[Tensor, Tensor]:
     """Explained share of the variance (R²), pooled over leads: of the whole beat [B] and from J point to T end [B].
 
-    The offset and slope that separate recording and drawn beat are taken out per lead by least squares first.
+    The offset and slope that separate recording and synthesised beat are taken out per lead by least squares first.
     """
     grid = sample_times_ms(sampling_rate_hz, heights.device).to(torch.float64)
-    drawn = (heights.to(torch.float64).unsqueeze(-1) * wave_basis(intervals, sampling_rate_hz).unsqueeze(1)).sum(2)
-    left = median_beat.to(torch.float64) - drawn
+    made = (heights.to(torch.float64).unsqueeze(-1) * wave_basis(intervals, sampling_rate_hz).unsqueeze(1)).sum(2)
+    left = median_beat.to(torch.float64) - made
     whole = _window(intervals, sampling_rate_hz).unsqueeze(1)
     mean_t = (whole * grid).sum(-1, keepdim=True) / whole.sum(-1, keepdim=True)
     t = (grid - mean_t) * whole
@@ -147,13 +149,13 @@ class MorphologyBank(NamedTuple):
         with safe_open(str(path), framework="pt") as file:
             waves = (file.metadata() or {}).get("waves", "")
             heights = file.get_tensor("heights_mv")
-        if waves != ",".join(WAVES) or heights.shape[1:] != (len(DRAWN_LEADS), len(WAVES)):
+        if waves != ",".join(WAVES) or heights.shape[1:] != (len(INDEPENDENT_LEADS), len(WAVES)):
             raise ValueError(
-                f"{path} holds waves {waves or 'unnamed'}, this generator draws {','.join(WAVES)}; fit the bank again"
+                f"{path} holds waves {waves or 'unnamed'}, this generator makes {','.join(WAVES)}; fit the bank again"
             )
         return cls(heights.to(device))
 
-    def draw(self, key: Tensor, variation: float = 0.1) -> Tensor:
+    def sample(self, key: Tensor, variation: float = 0.1) -> Tensor:
         """A morphology for each key, [B, 8, W]: a real beat, its heights varied log-normally.
 
         One gain for the whole ECG, and one per lead for each of P, QRS and ST-T (so that shapes within a wave, and
@@ -162,13 +164,13 @@ class MorphologyBank(NamedTuple):
         pick = (keys.uniform(key, 0, "morphology_pick") * self.heights_mv.shape[0]).to(torch.int64)
         pick = pick.clamp_max(self.heights_mv.shape[0] - 1)
         gain = torch.exp(variation * keys.normal(key, 0, "morphology_gain")).reshape(-1, 1, 1)
-        parts = torch.exp(variation * keys.normal(key, 0, "morphology_parts", (len(DRAWN_LEADS), 3)))
+        parts = torch.exp(variation * keys.normal(key, 0, "morphology_parts", (len(INDEPENDENT_LEADS), 3)))
         group = [0 if i <= _BIPHASIC else 2 if i >= _ST else 1 for i in range(len(WAVES))]
         return self.heights_mv[pick] * gain * parts[..., group]
 
 
-# A plain normal ECG (heights in mV; rows DRAWN_LEADS, columns WAVES): for tests and examples. Varied, real shapes come
-# from the bank.
+# A plain normal ECG (heights in mV; rows INDEPENDENT_LEADS, columns WAVES): for tests and examples. Varied, real shapes
+# come from the bank.
 _NORMAL = (
     (0.07, 0.00, -0.03, -0.02, 0.16, 0.62, 0.30, -0.06, -0.06, 0.00, 0.00, 0.01, 0.22),
     (0.13, 0.00, -0.04, -0.02, 0.28, 1.00, 0.52, -0.10, -0.08, 0.00, 0.01, 0.02, 0.30),

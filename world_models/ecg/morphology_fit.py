@@ -22,14 +22,14 @@ from torch import Tensor
 from world_models.data.ecg import ludb
 from world_models.data.ecg.wfdb.reader import LEADS, RecordError
 from world_models.ecg.morphology import fit_morphology, fit_quality
-from world_models.ecg.waveform import DRAWN_LEADS, R_SHARE, WAVES, Intervals, sample_times_ms
+from world_models.ecg.waveform import INDEPENDENT_LEADS, R_SHARE, WAVES, Intervals, sample_times_ms
 from world_models.files import write_bytes
 
 __all__ = ["MarkedBeat", "fit_bank", "main", "marked_beat"]
 
 LEAST_BEATS = 3
 LEAST_R2, LEAST_R2_LATE = 0.90, 0.70
-LEAST_T_MV, LEAST_T_LEADS = 0.07, 5  # T measurable in at least five of the eight drawn leads
+LEAST_T_MV, LEAST_T_LEADS = 0.07, 5  # T measurable in at least five of the eight independent leads
 LEAST_P_MV, LEAST_R_MV = 0.03, 0.3  # in lead II, and in the largest lead
 PLAUSIBLE_MS = {"pr_ms": (90, 320), "qrs_ms": (60, 200), "jt_peak_ms": (90, 350), "tpeak_tend_ms": (45, 180)}
 
@@ -79,12 +79,12 @@ def marked_beat(record: ludb.LudbRecord) -> MarkedBeat | None:
     rr = float(np.median(np.diff(marks[:, 5]))) / per_ms
     grid = sample_times_ms(ludb.SAMPLING_RATE_HZ)
     before = int(-grid[0] * per_ms)
-    ecg = record.ecg_mv.numpy()[[LEADS.index(name) for name in DRAWN_LEADS]]
+    ecg = record.ecg_mv.numpy()[[LEADS.index(name) for name in INDEPENDENT_LEADS]]
     cut = []
     for row in marks:
         r = int(round(row[1] + R_SHARE * qrs * per_ms))
         start, stop = r - before, r - before + grid.numel()
-        piece = np.full((len(DRAWN_LEADS), grid.numel()), np.nan)
+        piece = np.full((len(INDEPENDENT_LEADS), grid.numel()), np.nan)
         a, b = max(start, 0), min(stop, ecg.shape[1])
         piece[:, a - start : b - start] = ecg[:, a:b]
         onset = int(row[1])
@@ -134,7 +134,7 @@ def fit_bank(folder: str | Path) -> tuple[Tensor, dict]:
     qrs = [i for i, name in enumerate(WAVES) if name.startswith("QRS")]
     good = (whole >= LEAST_R2) & (late >= LEAST_R2_LATE)
     shows = (heights[..., t].abs() >= LEAST_T_MV).sum(-1) >= LEAST_T_LEADS
-    shows &= heights[:, DRAWN_LEADS.index("II"), p] >= LEAST_P_MV
+    shows &= heights[:, INDEPENDENT_LEADS.index("II"), p] >= LEAST_P_MV
     shows &= heights[..., qrs].abs().amax((1, 2)) >= LEAST_R_MV
     keep = good & shows
     counts |= {"poor_fit": int((~good).sum()), "unmeasurable_wave": int((good & ~shows).sum()), "kept": int(keep.sum())}
@@ -151,6 +151,7 @@ def fit_bank(folder: str | Path) -> tuple[Tensor, dict]:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """The command. Returns the exit code: 2 where the folder cannot be read or the bank not be written."""
     from safetensors.torch import save
 
     parser = argparse.ArgumentParser(description="Fit the wave heights of LUDB's sinus beats.")
@@ -165,10 +166,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (RecordError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    content = save({"heights_mv": heights}, metadata={"waves": ",".join(WAVES), "leads": ",".join(DRAWN_LEADS)})
+    content = save({"heights_mv": heights}, metadata={"waves": ",".join(WAVES), "leads": ",".join(INDEPENDENT_LEADS)})
     card = {
         "what": "heights in mV of the waves of real sinus beats, [N, 8 leads, waves]; no signal, age, sex or record id",
-        "leads": DRAWN_LEADS,
+        "leads": INDEPENDENT_LEADS,
         "waves": WAVES,
         "made_by": "python -m world_models.ecg.morphology_fit",
         "source": "Lobachevsky University Electrocardiography Database (LUDB) 1.0.1, PhysioNet",

@@ -23,7 +23,7 @@ def factors_from_chart(chart: Chart) -> dict[str, Tensor]:
     """Factors of `cohorts.FACTORS` (float32 [B]) and `morphology` [B, 8, W] from a recorded chart.
 
     `ecg_mv` [B, 12, 5000] is mV at 500 Hz; age_years, sex_female, weight_kg and clock_hour are passed on. An interval
-    that is not there to be measured (PR without a P wave) is NaN: `world_models.inputs.admit` has it drawn.
+    that is not there to be measured (PR without a P wave) is NaN: `world_models.inputs.admit` has it sampled.
 
     Raises:
         ValueError: an ECG of another shape, or one whose intervals cannot be trusted.

@@ -10,7 +10,7 @@ One beat is a sum of waves, each a fixed shape placed by the intervals and scale
 - ST: a level reached at the J point that dies out with zero slope at the T peak, and a bend between J and T peak.
 
 (The Gaussian sum is the closed solution of McSharry's dynamical model, doi 10.1109/TBME.2003.808805, noted by Sameni
-2007, doi 10.1155/2007/43407; see `mcsharry.py`.) Eight leads are drawn, four derived, so Einthoven's law holds.
+2007, doi 10.1155/2007/43407; see `mcsharry.py`.) Eight leads are synthesised, four derived, so Einthoven's law holds.
 
 Within one ECG every beat is the same template, moved to the beat's R sample and added to its neighbours; heart-rate
 variability moves beats and changes no interval. Only elementwise operations and gathers: row i of a batch is bit for
@@ -28,7 +28,7 @@ from torch import Tensor
 from world_models import keys
 
 __all__ = [
-    "DRAWN_LEADS",
+    "INDEPENDENT_LEADS",
     "LEADS",
     "WAVES",
     "Fiducials",
@@ -36,7 +36,7 @@ __all__ = [
     "beat_samples",
     "beat_template",
     "derive_twelve",
-    "draw_ecg",
+    "synthesise_ecg",
     "p_duration_ms",
     "sample_times_ms",
     "tile",
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-DRAWN_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+INDEPENDENT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 WAVES = ("P", "P_biphasic", *(f"QRS_{i}" for i in range(1, 9)), "ST", "ST_T", "T")
 
 # The window around R. Waves that reach outside are cut: it holds PR up to 450 ms and QT up to 750 ms
@@ -64,7 +64,7 @@ _T_REACH = 4.5  # T is cut this many sigma after its peak (4e-5 of its height)
 _P_REACH = 4.0
 _ST_RISE = 0.4  # the ST level is reached over this last share of the QRS
 _QRS_PRE_MS, _QRS_POST_MS = 110.0, 150.0  # the stretch of the window in which the QRS is computed (QRS <= 258 ms)
-_CHUNK = {"cpu": 32}  # ECGs drawn at once: on a CPU 5 MB of eight leads stay near the cache
+_CHUNK = {"cpu": 32}  # ECGs synthesised at once: on a CPU 5 MB of eight leads stay near the cache
 _CHUNK_ELSEWHERE = 1024
 _RATES_BPM = (5.0, 400.0)
 
@@ -171,12 +171,12 @@ def wave_basis(intervals: Intervals, sampling_rate_hz: float = 500.0) -> Tensor:
 
 
 def beat_template(intervals: Intervals, morphology: Tensor, sampling_rate_hz: float = 500.0) -> Tensor:
-    """Isolated beats in mV, [B, 8, L] (leads `DRAWN_LEADS`), from 0.6 s before R to 1.0 s after.
+    """Isolated beats in mV, [B, 8, L] (leads `INDEPENDENT_LEADS`), from 0.6 s before R to 1.0 s after.
 
-    morphology [B, 8, W] holds the height in mV of every wave (`WAVES`) in every drawn lead.
+    morphology [B, 8, W] holds the height in mV of every wave (`WAVES`) in every independent lead.
     """
     pieces, length = _pieces(intervals, sampling_rate_hz)
-    beat = morphology.new_zeros(morphology.shape[0], len(DRAWN_LEADS), length)
+    beat = morphology.new_zeros(morphology.shape[0], len(INDEPENDENT_LEADS), length)
     for start, stop, columns, shapes in pieces:
         part = beat[:, :, start:stop]
         for i, column in enumerate(columns):
@@ -217,22 +217,22 @@ def beat_samples(
         )
     rr = 60.0 / heart_rate_bpm.to(torch.float32).unsqueeze(-1)
     count = int(math.ceil(seconds * fastest / 60.0)) + 2 * margin + 1
-    draws = keys.uniform(key, t, "beat_times", (5,))
-    first = draws[:, 0:1] * rr
+    u = keys.uniform(key, t, "beat_times", (5,))
+    first = u[:, 0:1] * rr
     # Beats on the grid that fall on a sample of the recording (the last half sample rounds out of it).
     n_inside = torch.floor((seconds - 0.51 / sampling_rate_hz - first) / rr) + 1
     index = torch.arange(-margin, count - margin, dtype=torch.float32, device=key.device)
     last = (n_inside - 1).clamp_min(1.0)
 
     sd = torch.minimum(_column(hrv_ms, key) * 1e-3, 0.08 * rr)
-    respiratory = torch.minimum(0.2 + 0.13 * draws[:, 1:2], 0.4 / rr)
-    slow = 0.07 + 0.05 * draws[:, 2:3]
+    respiratory = torch.minimum(0.2 + 0.13 * u[:, 1:2], 0.4 / rr)
+    slow = 0.07 + 0.05 * u[:, 2:3]
 
     def moved(place: Tensor) -> Tensor:
         """Displacement in s of the beat at `place`. A wave of height A and frequency f gives RR a standard deviation
         of sqrt(2) A sin(pi f RR); the shares 0.8 and 0.6 add in quadrature to `sd`."""
         total = torch.zeros_like(place)
-        for share, frequency, phase in ((0.8, respiratory, draws[:, 3:4]), (0.6, slow, draws[:, 4:5])):
+        for share, frequency, phase in ((0.8, respiratory, u[:, 3:4]), (0.6, slow, u[:, 4:5])):
             height = share * sd / (math.sqrt(2.0) * torch.sin(math.pi * frequency * rr))
             total = total + height * torch.sin(2.0 * math.pi * (frequency * rr * place + phase))
         return total
@@ -280,11 +280,12 @@ def tile(template: Tensor, r_samples: Tensor, samples: int, at_r: int | None = N
         place = (moments - torch.gather(beats, 1, beat)).add_(at_r).clamp_(0, length - 1)
         wave = torch.gather(table, 2, place.unsqueeze(1).expand(-1, leads, -1))
         out = wave if out is None else out.add_(wave)
+    assert out is not None  # there is at least one offset
     return out
 
 
 def derive_twelve(eight: Tensor, out: Tensor | None = None) -> Tensor:
-    """The standard twelve leads [B, 12, T] (`LEADS`) from the eight independent ones [B, 8, T] (`DRAWN_LEADS`).
+    """The standard twelve leads [B, 12, T] (`LEADS`) from the eight independent ones [B, 8, T] (`INDEPENDENT_LEADS`).
 
     Einthoven: III = II - I. Goldberger: aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2. Differentiable;
     `out` [B, 12, T] is written to where it is given.
@@ -303,14 +304,14 @@ def derive_twelve(eight: Tensor, out: Tensor | None = None) -> Tensor:
 
 def _wander(key: Tensor, t: int | Tensor, samples: int, sampling_rate_hz: float) -> Tensor:
     """Baseline wander of unit standard deviation over time, [B, 8, T]: three sinusoids of 0.15 to 0.5 Hz."""
-    draws = keys.uniform(key, t, "wander", (3,))
+    u = keys.uniform(key, t, "wander", (3,))
     phases = keys.uniform(key, t, "wander_phase", (8, 3)) * (2.0 * math.pi)
     gains = keys.normal(key, t, "wander_gain", (8, 3)) * math.sqrt(2.0 / 3.0)
     across, along = gains * torch.sin(phases), gains * torch.cos(phases)
     seconds = torch.arange(samples, dtype=torch.float32, device=key.device) / sampling_rate_hz
     out = torch.zeros(key.shape[0], 8, samples, device=key.device)
     for i in range(3):
-        angle = (2.0 * math.pi * (0.15 + 0.35 * draws[:, i : i + 1])) * seconds
+        angle = (2.0 * math.pi * (0.15 + 0.35 * u[:, i : i + 1])) * seconds
         out += along[:, :, i : i + 1] * torch.sin(angle).unsqueeze(1)
         out += across[:, :, i : i + 1] * torch.cos(angle).unsqueeze(1)
     return out
@@ -320,7 +321,7 @@ def _is_off(value: float | Tensor) -> bool:
     return not isinstance(value, Tensor) and value == 0.0
 
 
-def draw_ecg(
+def synthesise_ecg(
     key: Tensor,
     t: int | Tensor,
     intervals: Intervals,
@@ -335,11 +336,11 @@ def draw_ecg(
     """12-lead ECGs in mV, float32 [B, 12, seconds * sampling_rate_hz], standard lead order.
 
     Args:
-        key, t: the patients' keys [B] and the step: the luck of R positions, noise and wander.
+        key, t: the patients' keys [B] and the step: the random stream of R positions, noise and wander.
         intervals: what the ECG must measure.
-        morphology: heights in mV [B, 8, W] of the waves in the drawn leads.
+        morphology: heights in mV [B, 8, W] of the waves in the independent leads.
         hrv_ms: standard deviation of RR; a number or [B].
-        noise_uv: standard deviation of the sample noise of the drawn leads; a number or [B].
+        noise_uv: standard deviation of the sample noise of the independent leads; a number or [B].
         wander_uv: standard deviation of the baseline wander; a number or [B].
     """
     batch, samples = key.shape[0], int(round(seconds * sampling_rate_hz))

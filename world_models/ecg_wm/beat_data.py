@@ -19,7 +19,7 @@ from world_models import keys
 from world_models.checkpoint import save_tensors
 from world_models.ecg.delineation.delineate import delineate
 from world_models.ecg.morphology import MorphologyBank
-from world_models.ecg.waveform import R_SHARE, Intervals, beat_template, draw_ecg
+from world_models.ecg.waveform import R_SHARE, Intervals, beat_template, synthesise_ecg
 from world_models.ecg_wm import beats
 from world_models.ecg_wm.beats import AT_R, RATE_HZ
 from world_models.ecg_wm.encode import canonical_beats
@@ -64,7 +64,7 @@ class BeatSource:
         """Clean canonical beats [B, 8, 200] mV, with all leads [B, 8] and the samples [B, 200] that stand alone."""
         intervals = sample_intervals(key)
         ends = beats.piece_ends(intervals.pr_ms, intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms)
-        canonical = _canonical(self.bank.draw(keys.fold(key, "beats/shape")), intervals, ends)
+        canonical = _canonical(self.bank.sample(keys.fold(key, "beats/shape")), intervals, ends)
         leads = torch.ones(key.shape[0], beats.LEADS, dtype=torch.bool, device=key.device)
         return canonical, leads, beats.valid_samples(ends, 60_000 / intervals.heart_rate_bpm)
 
@@ -103,9 +103,9 @@ class BeatSource:
         for start in tqdm(range(0, count, 64), desc="read beats", mininterval=1):
             key = keys.from_seed(READ_SEED + start, min(64, count - start), device)
             intervals = sample_intervals(key)
-            heights = self.bank.draw(keys.fold(key, "beats/shape"))
+            heights = self.bank.sample(keys.fold(key, "beats/shape"))
             noise = 5 + 20 * keys.uniform(key, 0, "beats/level")
-            ecg = draw_ecg(key, 0, intervals, heights, noise_uv=noise, wander_uv=4 * noise)
+            ecg = synthesise_ecg(key, 0, intervals, heights, noise_uv=noise, wander_uv=4 * noise)
             measured = delineate(ecg, RATE_HZ)
             seen, leads, samples = canonical_beats(ecg, measured)
             ends = beats.piece_ends(intervals.pr_ms, intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms)

@@ -23,7 +23,6 @@ from world_models.quantities.ecg_drug import ORDERS
 __all__ = ["Courses", "dosing", "sample_courses", "oracle_of"]
 
 KEPT = ("age_years", "sex_female", "weight_kg", "clock_hour", "qtcf_ms", "heart_rate_bpm", "torsades")
-FULL_DOSE_MG = REFERENCE_MG  # the trial's single doses; plans give a quarter of them up to all
 NOTHING, SINGLE, REGIMEN, TWO_DRUGS, RANDOM = range(5)  # kinds of plan
 KIND_SHARES = (0.1, 0.3, 0.3, 0.15, 0.15)
 DOSE_INTERVALS_H = (6.0, 8.0, 12.0, 24.0)  # of regimens: as labels have them (k)
@@ -50,8 +49,8 @@ def oracle_of(cohort: str, hours_per_step: float, device: str = "cpu") -> ECGDru
 
 def dosing(key: Tensor, steps: int, hours_per_step: float) -> Tensor:
     """Doses [B, steps + 1, 4] mg, one plan a patient: none, one dose, a regimen, regimens of two drugs, or random."""
-    batch, drugs = key.shape[0], len(FULL_DOSE_MG)
-    full = torch.tensor(FULL_DOSE_MG, device=key.device)
+    batch, drugs = key.shape[0], len(REFERENCE_MG)
+    full = torch.tensor(REFERENCE_MG, device=key.device)
     kind = keys.categorical(key, 0, "plan/kind", torch.tensor(KIND_SHARES, device=key.device))
     step = torch.arange(steps + 1, device=key.device)
     plan = torch.zeros(batch, steps + 1, drugs, device=key.device)

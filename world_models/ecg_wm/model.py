@@ -44,7 +44,8 @@ from world_models.ecg_wm.synthesis import synthesise
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.nn.mlp import mlp
-from world_models.oracles.ecg_drug.cohorts import FACTORS, cohort_named, draw_factors
+from world_models.oracles.cohort import cohort_named
+from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, sample_factors
 from world_models.protocol import Chart, Factors, History
 from world_models.quantities.ecg_drug import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
 from world_models.quantity import Quantity
@@ -125,7 +126,7 @@ class ECGWorldModel(nn.Module):
             ValueError: an unknown cohort.
             FileNotFoundError, CheckpointError: see `checkpoint.load_module`.
         """
-        cohort_named(cohort)
+        cohort_named(COHORTS, cohort)
         module = checkpoint.load_module(folder, KIND, _build, device)
         assert isinstance(module, ECGWorldModel)  # as `_build` makes it
         return module.with_options(hours_per_step, cohort)
@@ -153,7 +154,7 @@ class ECGWorldModel(nn.Module):
             ValueError: a factor is unknown or out of range.
         """
         given = checked_factors(self.factors, factors, key.shape[0], self.device)
-        f = draw_factors(self.cohort, key, {name: given[name] for name in given if name in _COHORT_FACTORS})
+        f = sample_factors(self.cohort, key, {name: given[name] for name in given if name in _COHORT_FACTORS})
         unknown = torch.full_like(f["age_years"], float("nan"))
         shape = given.get("shape")
         if shape is None:

@@ -1,22 +1,20 @@
 """What the antiarrhythmic worlds measure and what can be ordered in them: one table for oracle and learned world.
 
-Bounds are those of the chart, wide enough for any patient; `world_models.oracles.ecg_drug.cohorts.FACTORS` holds the narrower
-ones a caller may fix at admission.
+Bounds are those of the chart, wide enough for any patient; `world_models.oracles.ecg_drug.cohorts.FACTORS` holds the
+narrower ones a caller may fix at admission.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from world_models.quantities.drugs import ANTIARRHYTHMICS
 from world_models.quantity import Quantity
 
 __all__ = ["DOSE_LIMIT_MG", "DRUGS", "MAX_HOURS_SINCE_DOSE", "MEASURES", "ORDERS", "measures", "orders"]
 
-DRUGS = ("ranolazine", "dofetilide", "verapamil", "quinidine")
-
-# One order never exceeds this. Above both the trial's single doses (1500, 0.5, 120, 400 mg) and the labels' largest
-# single doses (1000, 0.5, 120, 600 mg), so that an overdose can be simulated and a typing error cannot.
-DOSE_LIMIT_MG = {"ranolazine": 2000.0, "dofetilide": 1.0, "verapamil": 240.0, "quinidine": 800.0}
+DRUGS: tuple[str, ...] = tuple(d.name for d in ANTIARRHYTHMICS)
+DOSE_LIMIT_MG: dict[str, float] = {d.name: d.order_limit_mg for d in ANTIARRHYTHMICS}
 
 OTHER_DOSE_LIMIT = 4.0  # CiPA's own range is up to four times the free Cmax
 
@@ -26,8 +24,8 @@ MAX_TOTAL_DOSE_MG = 1e6
 
 
 def orders(drugs: Sequence[str] = DRUGS) -> tuple[Quantity, ...]:
-    """One order a drug, in the order of `drugs`: mg for the four; for others `NAME_doses`, in units of the dose that
-    peaks at the therapeutic free Cmax (the CiPA table knows no mg)."""
+    """One order a drug, in the order of `drugs`: mg for the antiarrhythmics of the table; `NAME_doses` for others, in
+    units of the dose that peaks at the therapeutic free Cmax (the CiPA table knows no mg)."""
     return tuple(
         Quantity(f"{d}_mg", "mg", 0.0, DOSE_LIMIT_MG[d], (), f"oral dose of {d} given now")
         if d in DOSE_LIMIT_MG
@@ -37,7 +35,7 @@ def orders(drugs: Sequence[str] = DRUGS) -> tuple[Quantity, ...]:
 
 
 def measures(drugs: Sequence[str] = DRUGS) -> tuple[Quantity, ...]:
-    """The chart for these drugs; `ecg_mv` is drawn on request only."""
+    """The chart for these drugs; `ecg_mv` is made on request only."""
     per_drug = (len(drugs),)
     names = ", ".join(drugs)
     return (

@@ -1,8 +1,8 @@
-"""What the progression worlds know of a patient and what can be ordered in them: one table for oracle and learned world.
+"""What the progression worlds know of a patient and what can be ordered: one table for oracle and learned world.
 
 Conditions are three-character ICD-10 codes of chapter IX, the label set of MIMIC-IV-ECG cut to what the progression
-oracle simulates. `IRREVERSIBLE` and `BECOMES` say which transitions nature does not undo; they are facts about diseases,
-not about any model, so that a model's reversal can be tested against them.
+oracle simulates. `IRREVERSIBLE` and `BECOMES` say which transitions nature does not undo; they are facts about
+diseases, not about any model, so that a model's reversal can be tested against them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def scars(codes: Sequence[str]) -> tuple[tuple[int, int], ...]:
 
 
 PROCEDURES: tuple[str, ...] = ("cardioversion", "ablation", "pacemaker", "revascularisation")  # done at the visit
-DRUGS: tuple[str, ...] = ("antiarrhythmic", "beta_blocker", "ace_inhibitor", "diuretic", "anticoagulant")  # until the next
+# taken until the next visit
+DRUGS: tuple[str, ...] = ("antiarrhythmic", "beta_blocker", "ace_inhibitor", "diuretic", "anticoagulant")
 TREATMENTS: tuple[str, ...] = (*PROCEDURES, *DRUGS)
 INTERVALS_MONTHS: tuple[float, ...] = (1.0, 3.0, 6.0, 12.0)  # to the next visit, as the tasks offer them
 

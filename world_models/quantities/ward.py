@@ -25,8 +25,10 @@ COMPLAINTS = ("fever", "dyspnoea", "hyperglycaemia", "bleeding", "oliguria", "we
 # What grows, if anything does; also the result of a culture (0: no growth).
 ORGANISMS = ("none", "gram_positive_susceptible", "mrsa", "gram_negative_susceptible", "gram_negative_resistant")
 
-_UNIT_SUFFIXES = ("_mmol_l", "_mg_dl", "_g_dl", "_u_l", "_mg_l", "_ng_l", "_pg_ml", "_k_ul", "_percent", "_mmhg", "_bpm")
-_UNIT_SUFFIXES += ("_min", "_ml_h", "_s", "_c")
+_UNIT_SUFFIXES: tuple[str, ...] = (
+    "_mmol_l", "_mg_dl", "_g_dl", "_u_l", "_mg_l", "_ng_l", "_pg_ml", "_k_ul", "_percent", "_mmhg", "_bpm", "_min",
+    "_ml_h", "_s", "_c",
+)  # fmt: skip
 
 MAX_AGE_HOURS = 336.0  # of a charted value; "never" reads the same
 MAX_HOURS_SINCE = 96.0  # since an intervention; "never" reads the same

@@ -16,31 +16,22 @@ from clinenv.rewards import exponential_excess, relative_amount, share_of_time
 from clinenv.task import Column, Doses, Menu, Outcomes, Record, Task
 from clinenv.view import View
 from world_models.protocol import Chart, WorldModel
+from world_models.quantities.drugs import ANTIARRHYTHMICS
 from world_models.rounding import power
 
 __all__ = ["MENU", "SINGLE_DOSE_MG", "ECGDrugTask", "RewardWeights"]
 
-DRUGS = ("ranolazine", "dofetilide", "verapamil", "quinidine")
-
-# (label, orders): two dose levels a drug, of the US labels' tablet strengths and regimens (k).
+# Two usual doses of each drug, in the order of the table.
 MENU = Menu(
     (
         ("nothing", {}),
-        ("ranolazine 500 mg", {"ranolazine_mg": 500.0}),
-        ("ranolazine 1000 mg", {"ranolazine_mg": 1000.0}),
-        ("dofetilide 0.25 mg", {"dofetilide_mg": 0.25}),
-        ("dofetilide 0.5 mg", {"dofetilide_mg": 0.5}),
-        ("verapamil 80 mg", {"verapamil_mg": 80.0}),
-        ("verapamil 120 mg", {"verapamil_mg": 120.0}),
-        ("quinidine sulfate 200 mg", {"quinidine_mg": 200.0}),
-        ("quinidine sulfate 400 mg", {"quinidine_mg": 400.0}),
+        *((f"{d.menu_name} {mg:g} mg", {f"{d.name}_mg": mg}) for d in ANTIARRHYTHMICS for mg in d.menu_mg),
     )
 )
 
-# Largest single dose of the labels' regimens (k); a day holds two of ranolazine and dofetilide, four of the others.
-SINGLE_DOSE_MG = {"ranolazine_mg": 1000.0, "dofetilide_mg": 0.5, "verapamil_mg": 120.0, "quinidine_mg": 400.0}
-DAILY_DOSE_MG = {"ranolazine_mg": 2000.0, "dofetilide_mg": 1.0, "verapamil_mg": 480.0, "quinidine_mg": 1600.0}
-_DAILY = tuple(DAILY_DOSE_MG[f"{drug}_mg"] for drug in DRUGS)
+SINGLE_DOSE_MG = {f"{d.name}_mg": d.largest_single_mg for d in ANTIARRHYTHMICS}
+DAILY_DOSE_MG = {f"{d.name}_mg": d.largest_daily_mg for d in ANTIARRHYTHMICS}
+_DAILY = tuple(DAILY_DOSE_MG.values())
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,7 @@ class ECGDrugTask(Task):
     weights: RewardWeights = field(default_factory=RewardWeights)
     horizon_hours: float = 48.0
     name: str = "ECGDrug"
-    orders: tuple[str, ...] = tuple(f"{drug}_mg" for drug in DRUGS)
+    orders: tuple[str, ...] = tuple(DAILY_DOSE_MG)
 
     # noise_sd: repeatability of the same ECG variable within the triplicates of trial NCT01873950 (pooled over all
     # subjects, drugs and times; doi 10.1038/clpt.2014.155): heart rate 2.8 bpm, PR 5.3, QRS 3.9, J-Tpeak 4.7,
@@ -91,7 +82,7 @@ class ECGDrugTask(Task):
         Column("arrhythmia_burden", 0.5, 0.5),
         Column("torsades", 0.5, 0.5),
         # more than ten daily doses, or longer ago than two days, reads as that
-        Column("total_dose_mg", _DAILY, _DAILY, bounds=((0.0,) * 4, tuple(10 * dose for dose in _DAILY))),
+        Column("total_dose_mg", _DAILY, _DAILY, bounds=((0.0,) * len(_DAILY), tuple(10 * dose for dose in _DAILY))),
         Column("hours_since_dose", 12.0, 12.0, bounds=(0.0, 48.0)),
     )
     records: tuple[Record, ...] = (Record("ecg", {"some": 0.2, "much": 0.5}, ("ecg_mv",)),)

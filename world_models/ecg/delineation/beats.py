@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from world_models.ecg.delineation.rhythm import MEMBER, Rhythm, early, rhythm_of
+from world_models.ecg.delineation.rhythm import MEMBER, RhythmFindings, early, rhythm_of
 
-__all__ = ["INNER_HZ", "Beats", "condition", "find_beats", "median_beats", "stack_beats"]
+__all__ = ["INNER_HZ", "FoundBeats", "condition", "find_beats", "median_beats", "stack_beats"]
 
-INNER_HZ = 500.0  # rate at which beats are drawn together and measured
+INNER_HZ = 500.0  # rate at which beats are brought together and measured
 _SEARCH_HZ = 250.0  # rate of the QRS band, in which beats are found and aligned
 _FLAT_SHARE = 0.01  # a lead under this share of the strongest lead's scatter carries nothing
 _FLAT_MV = 1e-4
@@ -37,12 +37,12 @@ _SEEN_SIZE, _SEEN_SHARE = (
 )  # an odd beat shows, at this share of a usual beat's size, in this share of the leads
 
 
-class Beats(NamedTuple):
+class FoundBeats(NamedTuple):
     """The beats of B recordings, at most K each, in order of time; places not used have `kept` false."""
 
     position: Tensor  # [B, K] R peak in samples at 500 Hz, int64; -1 where there is no beat
     correlation: Tensor  # [B, K] with the template in the QRS band, 0 where there is no beat
-    rhythm: Rhythm
+    rhythm: RhythmFindings
 
 
 def _raised(f: Tensor, low: float, high: float) -> Tensor:
@@ -240,7 +240,7 @@ def _centred(a: Tensor) -> Tensor:
     return a - a.mean(-1, keepdim=True)
 
 
-def find_beats(leads: Tensor, velocity: Tensor, usable: Tensor) -> Beats:
+def find_beats(leads: Tensor, velocity: Tensor, usable: Tensor) -> FoundBeats:
     """R peaks of conditioned recordings (see `condition`), aligned by correlation, ectopic kinds marked off."""
     index, real = _peaks(velocity, usable)
     position, correlation, member, real = _align(velocity, index, real, usable)
@@ -259,7 +259,7 @@ def find_beats(leads: Tensor, velocity: Tensor, usable: Tensor) -> Beats:
     real = real & (position >= 0) & (position < leads.shape[-1])
     position = torch.where(real, position, torch.full_like(position, -1))
     member, ectopic = member & (position >= 0), rhythm.ectopic & real
-    return Beats(position, correlation, rhythm._replace(member=member, ectopic=ectopic))
+    return FoundBeats(position, correlation, rhythm._replace(member=member, ectopic=ectopic))
 
 
 def stack_beats(leads: Tensor, position: Tensor, use: Tensor, before: int, after: int, fs: float = INNER_HZ) -> Tensor:

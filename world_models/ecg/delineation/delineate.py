@@ -4,7 +4,7 @@ The steps: band-pass by FFT; beats on the spatial velocity; alignment by correla
 kind of beat from ectopic ones; the median beat; P, QRS and T on it (`beats`, `waves`).
 
 Where a wave ends is a convention, not a fact of the signal, and two conventions differ by 10 to 20 ms on the same
-beat. `convention="tangent"` (what drug studies measure, and what `ecg.waveform` draws): the T end and the P onset are
+beat. `convention="tangent"` (what drug studies measure, and what `ecg.waveform` makes): the T end and the P onset are
 where the tangent at the steepest place meets the baseline. `convention="reader"`: where cardiologists put their marks
 in LUDB (Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211), later on T and earlier on P, read lead by lead with the
 leads' median (`votes`); its thresholds were chosen on the odd-numbered half of 160 LUDB records.
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from world_models.ecg.delineation.beats import INNER_HZ, Beats, condition, find_beats, median_beats, stack_beats
+from world_models.ecg.delineation.beats import INNER_HZ, FoundBeats, condition, find_beats, median_beats, stack_beats
 from world_models.ecg.delineation.heart import heartlike, hum_share
 from world_models.ecg.delineation.waves import (
     AFTER,
@@ -134,7 +134,7 @@ def _mean(rungs: Tensor, names: tuple, chosen: tuple) -> Tensor:
     return torch.stack([rungs[:, names.index(name)] for name in chosen]).mean(0)
 
 
-def _agreement(signal: Tensor, beats: Beats, start: Tensor, length: int) -> Tensor:
+def _agreement(signal: Tensor, beats: FoundBeats, start: Tensor, length: int) -> Tensor:
     """How alike one wave is from beat to beat, [B] in -1..1: mean correlation of each member's stretch of `signal`
     [B, N] (from `start` [B] samples after R) with the mean of the others; 0 where there are not two of them."""
     at = beats.position.unsqueeze(-1) + start.round().long().view(-1, 1, 1) + torch.arange(length, device=signal.device)
@@ -193,7 +193,7 @@ def _measure(ecg: Tensor, fs: float, chosen: Convention) -> Delineation:
 def _judge(
     ecg: Tensor,
     fs: float,
-    beats: Beats,
+    beats: FoundBeats,
     beat: Tensor,
     usable: Tensor,
     marks: Ladders,

@@ -4,8 +4,8 @@ What holds for every heart and for no such signal: between beats the leads are q
 (a square wave is never at rest); beats hold a good part of their power in the QRS's band; the leads see a vector that
 turns (three directions, not one trace twelve times); a T wave follows; and the limb leads, which come from three
 electrodes, lie in one plane (Einthoven). And the beats that were found are all there are. The limits lie beyond the
-extremes of 539 real recordings and of the oracle's drawn ones up to 130 bpm. Gains do not matter to them: a lead may
-be scaled wrongly.
+extremes of 539 real recordings and of the oracle's simulated ones up to 130 bpm. Gains do not matter to them: a lead
+may be scaled wrongly.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import Tensor
 __all__ = ["heartlike", "hum_share"]
 
 _QRS_S = 0.1  # to either side of R
-# Of the real recordings: median speed between beats at most 0.07 of the beats' peak (LUDB's unscaled leads: 0.10), median
-# distance from rest at most 0.22 of the largest, band share at least 0.17, third direction (of the whole and of the
-# median beat, which noise does not turn) at least 0.03 of the first, T at least 0.036 of the QRS, limb leads out of
+# Of the real recordings: median speed between beats at most 0.07 of the beats' peak (LUDB's unscaled leads: 0.10),
+# median distance from rest at most 0.22 of the largest, band share at least 0.17, third direction (of the whole and of
+# the median beat, which noise does not turn) at least 0.03 of the first, T at least 0.036 of the QRS, limb leads out of
 # their plane by at most 0.009 of the largest direction.
 _RESTLESS = (0.12, 0.25)
 _AWAY, _LARGEST = (0.40, 0.55), 0.98  # a quantile: artefacts are larger than beats
@@ -30,8 +30,8 @@ _DIRECTIONS, _AROUND_R = (0.012, 0.025), (100, 200)  # samples before and after 
 _T_SHARE = (0.005, 0.02)
 _OFF_PLANE = (0.05, 0.15)
 _OFF_PLANE_COST = 0.6
-# Peaks as fast as beats that were not taken for one, per beat: over 290 bpm QRS complexes stand too close to be told apart.
-# So far from R is no part of the widest QRS; of real recordings at most 0.2 a beat.
+# Peaks as fast as beats that were not taken for one, per beat: over 290 bpm QRS complexes stand too close to be told
+# apart. So far from R is no part of the widest QRS; of real recordings at most 0.2 a beat.
 _MISSED_S, _MISSED_SIZE, _MISSED = 0.17, 0.7, (0.4, 0.7)
 _SMOOTH = 9  # samples
 _HUM_WIDTH_HZ = 0.7
@@ -42,7 +42,7 @@ def _ramp(x: Tensor, low: float, high: float) -> Tensor:
 
 
 def _spread(leads: Tensor, usable: Tensor) -> Tensor:
-    """Square roots of the scatter's eigenvalues [B, C], largest first, relative to it; leads not usable count as none."""
+    """Square roots of the scatter's eigenvalues [B, C], relative to it, largest first; unusable leads count as none."""
     leads = (leads - leads.mean(-1, keepdim=True)) * usable.unsqueeze(-1)
     leads = leads.to(torch.float64)
     value = torch.linalg.eigvalsh(leads @ leads.transpose(1, 2)).flip(-1).clamp_min(0).sqrt()
@@ -52,7 +52,8 @@ def _spread(leads: Tensor, usable: Tensor) -> Tensor:
 def hum_share(beat: Tensor, fs: float) -> Tensor:
     """Amplitude of mains hum (50 or 60 Hz, the larger) over the largest vector of the median beat [B, 8, L], [B].
 
-    What hum moves the marks is what the median over the beats has left of it: all, where RR is a multiple of its period.
+    What hum moves the marks is what the median over the beats has left of it: all, where RR is a multiple of its
+    period.
     """
     power = torch.fft.rfft(beat - beat.mean(-1, keepdim=True)).abs().square().sum(1)
     f = torch.arange(power.shape[-1], device=beat.device) * (fs / beat.shape[-1])

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["MEMBER", "Rhythm", "early", "masked_mean", "masked_median", "rhythm_of"]
+__all__ = ["MEMBER", "RhythmFindings", "early", "masked_mean", "masked_median", "rhythm_of"]
 
 MEMBER = 0.85  # correlation with the template from which a beat counts as one of the dominant kind
 _CROWDED = 0.85  # RR intervals under this share of the lower third's are too few to show in the median beat
@@ -25,7 +25,7 @@ _PAUSE = 1.6  # an RR interval over that many medians lets a beat drop; the medi
 _FEW = 3  # beats under which a stricter choice is not made
 
 
-class Rhythm(NamedTuple):
+class RhythmFindings(NamedTuple):
     """Of at most K beats a recording."""
 
     member: Tensor  # [B, K] bool: of the dominant kind and undisturbed, so part of the median beat
@@ -61,7 +61,9 @@ def early(position: Tensor, real: Tensor) -> Tensor:
     return F.pad(both & (rr < _EARLY * around) & around.isfinite(), (1, 0))
 
 
-def rhythm_of(position: Tensor, real: Tensor, member: Tensor, correlation: Tensor, fs: float, samples: int) -> Rhythm:
+def rhythm_of(
+    position: Tensor, real: Tensor, member: Tensor, correlation: Tensor, fs: float, samples: int
+) -> RhythmFindings:
     """The rhythm of beats at `position` [B, K] (in samples at `fs`, in order of time, the `real` ones first).
 
     Args:
@@ -72,7 +74,7 @@ def rhythm_of(position: Tensor, real: Tensor, member: Tensor, correlation: Tenso
     both = real[:, 1:] & real[:, :-1]
     rr = torch.where(both, position[:, 1:] - position[:, :-1], torch.zeros_like(position[:, 1:])) * (1000 / fs)
     if rr.shape[1] == 0:
-        return Rhythm(member, torch.zeros_like(member), *[torch.full_like(position[:, 0], torch.nan)] * 5)
+        return RhythmFindings(member, torch.zeros_like(member), *[torch.full_like(position[:, 0], torch.nan)] * 5)
     middle = masked_median(rr, both)
     usual = masked_mean(rr, both & (rr > 0.6 * middle[:, None]) & (rr < _PAUSE * middle[:, None]))
     scatter = masked_median((rr - middle[:, None]).abs(), both) / usual
@@ -97,7 +99,7 @@ def rhythm_of(position: Tensor, real: Tensor, member: Tensor, correlation: Tenso
     after = torch.where(followed, rr, torch.full_like(rr, torch.inf)).sort(-1).values
     third = after.gather(-1, followed.sum(-1, keepdim=True).clamp_max(after.shape[-1] - 1) // 3)
     after = torch.where(after >= _CROWDED * third, after, torch.full_like(after, torch.inf)).amin(-1)
-    return Rhythm(
+    return RhythmFindings(
         member=member,
         ectopic=ectopic,
         rr_ms=masked_mean(rr, both),

@@ -71,5 +71,6 @@ def highest(x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lowest(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Smallest value [B] of x [B, L] between the places low and high [B]; 0 where none lies between."""
     value = highest(-x, low, high)[0]
     return torch.where(torch.isfinite(value), -value, torch.zeros_like(value))

@@ -38,8 +38,9 @@ _STEP_MS = 2.0
 _HOLD = 3  # a QRS bound is where the velocity stays low for 2 * _HOLD + 1 samples
 _QRS_SPAN = (-70, 90)  # samples about R beyond which no QRS is sought
 _VOTE_LATE = 5  # samples by which the mean of a lead's own onset rungs lies behind the onset
-# T peaks this long after the QRS onset at RR 1 s, on LUDB's odd records 326 ms with 9 % scatter. The weight is to tell T
-# from what is no T (the end of a QRS, the next P) and five times as wide: at 0.3 it drew QT over 550 ms to the ST hump.
+# T peaks this long after the QRS onset at RR 1 s, on LUDB's odd records 326 ms with 9 % scatter. The weight is to tell
+# T from what is no T (the end of a QRS, the next P) and five times as wide: at 0.3 it drew QT over 550 ms to the ST
+# hump.
 _T_PEAK_MS, _T_SPREAD = 326.0, 0.45
 _ROUGH = 1.5  # a lead rougher than this many times the typical lead counts less for P and T
 _T_REACH, _P_REACH = 50, 25  # samples to either side over which T and P stand out from a chord

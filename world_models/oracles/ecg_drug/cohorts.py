@@ -1,8 +1,8 @@
-"""Who is admitted: patient factors drawn from a cohort, the same for every world that is given the same key.
+"""Who is admitted: patient factors sampled from a cohort, the same for every world that is given the same key.
 
-The oracle and the learned world both draw here, so that patient i of one is patient i of the other (paired trials).
-A factor is mean + female * sex + per_year * (age - 60) + sd * z with z a truncated standard normal; clearance is drawn
-so on the log scale and burden on the logit scale, where sd and slopes act too.
+The oracle and the learned world both sample here, so that patient i of one is patient i of the other (paired trials).
+A factor is mean + female * sex + per_year * (age - 60) + sd * z with z a truncated standard normal; clearance is
+sampled so on the log scale and burden on the logit scale, where sd and slopes act too.
 
 Sources of the table (numbers without one are stated assumptions, chosen within the label's limits):
 - healthy: baseline intervals and rate as fitted from the trial in `TrialModel.baseline` (NCT01873950; 18 to 35 years).
@@ -34,11 +34,12 @@ from torch import Tensor
 from world_models import keys
 from world_models.ecg.intervals import jt_peak_scale, log_rr, qt_scale
 from world_models.inputs import checked_factors
+from world_models.oracles.cohort import cohort_named, normal_cdf
 from world_models.oracles.ecg_drug.population import TrialModel
 from world_models.quantity import Quantity, by_name
 from world_models.rounding import expit
 
-__all__ = ["COHORTS", "FACTORS", "Cohort", "Spread", "cohort_named", "draw_factors", "jt_peak_c"]
+__all__ = ["COHORTS", "FACTORS", "ECGDrugCohort", "Spread", "sample_factors", "jt_peak_c"]
 
 FACTORS: tuple[Quantity, ...] = (
     Quantity("age_years", "a", 18.0, 100.0, (), "age"),
@@ -69,7 +70,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Cohort:
+class ECGDrugCohort:
     """Who is admitted. `metaboliser` is in log clearance, `baseline_burden` in logit."""
 
     name: str
@@ -92,10 +93,10 @@ class Cohort:
 _ADULT_WEIGHT = Spread(88.0, 15.0, female=-14.0)
 _CLEARANCE = Spread(math.log(0.85), 0.15, female=-0.08, per_year=-0.005)
 
-COHORTS: dict[str, Cohort] = {
+COHORTS: dict[str, ECGDrugCohort] = {
     c.name: c
     for c in (
-        Cohort(
+        ECGDrugCohort(
             "healthy",
             "young volunteers as in the fitted trial, hardly any arrhythmia",
             age_years=Spread(27.0, 5.5, z_range=(-1.6, 1.5)),
@@ -106,7 +107,7 @@ COHORTS: dict[str, Cohort] = {
             from_trial=True,
             admission_clock_hour=(8.0, 9.0),
         ),
-        Cohort(
+        ECGDrugCohort(
             "typical",
             "adults admitted to start an antiarrhythmic for atrial fibrillation, within the dofetilide label's limits",
             age_years=Spread(61.0, 10.0),
@@ -115,7 +116,7 @@ COHORTS: dict[str, Cohort] = {
             metaboliser=_CLEARANCE,
             baseline_burden=Spread(-0.2, 0.9),
         ),
-        Cohort(
+        ECGDrugCohort(
             "paroxysmal",
             "as typical, with a sixth of the time in the arrhythmia",
             age_years=Spread(63.0, 10.0),
@@ -124,7 +125,7 @@ COHORTS: dict[str, Cohort] = {
             metaboliser=_CLEARANCE,
             baseline_burden=Spread(-1.75, 0.7),
         ),
-        Cohort(
+        ECGDrugCohort(
             "persistent",
             "as typical, with two thirds of the time in the arrhythmia",
             age_years=Spread(66.0, 9.0),
@@ -133,7 +134,7 @@ COHORTS: dict[str, Cohort] = {
             metaboliser=_CLEARANCE,
             baseline_burden=Spread(0.85, 0.8),
         ),
-        Cohort(
+        ECGDrugCohort(
             "elderly",
             "70 years and over: slower clearance, longer PR and QTcF",
             age_years=Spread(78.0, 5.0, z_range=(-1.6, 2.8)),
@@ -144,7 +145,7 @@ COHORTS: dict[str, Cohort] = {
             baseline_heart_rate_bpm=Spread(65.0, 10.0, female=2.0),
             baseline_qtcf_ms=Spread(412.0, 17.0, female=7.0, per_year=0.3, z_range=(-2.5, 2.5)),
         ),
-        Cohort(
+        ECGDrugCohort(
             "long-qt",
             "QTcF 450 to 530 ms at admission: the labels forbid starting dofetilide",
             age_years=Spread(48.0, 15.0, z_range=(-2.0, 2.3)),
@@ -156,7 +157,7 @@ COHORTS: dict[str, Cohort] = {
             baseline_qtcf_ms=Spread(476.0, 18.0, female=6.0, z_range=(-1.4, 2.5)),
             baseline_tpeak_tend_ms=Spread(92.0, 12.0),
         ),
-        Cohort(
+        ECGDrugCohort(
             "heart-failure",
             "reduced ejection fraction: wide QRS, long QTcF, poor renal clearance",
             age_years=Spread(69.0, 9.0),
@@ -171,7 +172,7 @@ COHORTS: dict[str, Cohort] = {
             baseline_tpeak_tend_ms=Spread(90.0, 11.0),
             torsades_risk=3.0,
         ),
-        Cohort(
+        ECGDrugCohort(
             "poor-metaboliser",
             "as typical, with a quarter to 0.6 of the clearance",
             age_years=Spread(61.0, 10.0),
@@ -180,7 +181,7 @@ COHORTS: dict[str, Cohort] = {
             metaboliser=Spread(math.log(0.4), 0.18, z_range=(-2.5, 2.25)),
             baseline_burden=Spread(-0.2, 0.9),
         ),
-        Cohort(
+        ECGDrugCohort(
             "bradycardia",
             "as typical, with a sinus rate of 42 to 60: more torsades at the same QTcF",
             age_years=Spread(65.0, 9.0),
@@ -194,30 +195,13 @@ COHORTS: dict[str, Cohort] = {
 }
 
 
-def cohort_named(cohort: str | Cohort) -> Cohort:
-    """The cohort of that name; a Cohort is handed through.
-
-    Raises:
-        ValueError: there is none; the message lists the names there are.
-    """
-    if isinstance(cohort, Cohort):
-        return cohort
-    if cohort not in COHORTS:
-        raise ValueError(f"no cohort {cohort!r}; there are: {', '.join(COHORTS)} (or pass a Cohort of your own)")
-    return COHORTS[cohort]
-
-
-def _phi(z: float) -> float:
-    return 0.5 * (1.0 + math.erf(z / math.sqrt(2.0)))
-
-
-# Drawn as Spreads, in this order (age first: the others follow it; the two on another scale last), then as uniforms.
+# Sampled as Spreads, in this order (age first: the others follow it; the two on another scale last), then as uniforms.
 _INTERVALS = tuple(f"baseline_{n}" for n in ("heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "tpeak_tend_ms"))
 _UNIFORM = ("sex_female", "admission_clock_hour")
 
 
 class _Columns(NamedTuple):
-    """A cohort as columns of numbers: n Spreads drawn at once. Every tensor float32 [n, 1]."""
+    """A cohort as columns of numbers: n Spreads sampled at once. Every tensor float32 [n, 1]."""
 
     names: tuple[str, ...]
     purposes: tuple[str, ...]  # of the n normals, then of the uniforms
@@ -232,10 +216,10 @@ class _Columns(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _columns(who: Cohort, device: torch.device) -> _Columns:
+def _columns(who: ECGDrugCohort, device: torch.device) -> _Columns:
     names = ("age_years", "weight_kg", *(() if who.from_trial else _INTERVALS), "metaboliser", "baseline_burden")
     spreads: list[Spread] = [getattr(who, name) for name in names]
-    cuts = [(_phi(s.z_range[0]), _phi(s.z_range[1])) for s in spreads]
+    cuts = [(normal_cdf(s.z_range[0]), normal_cdf(s.z_range[1])) for s in spreads]
     limits = [by_name(FACTORS, name) for name in names]
     table = (
         [low for low, _ in cuts], [high - low for low, high in cuts],
@@ -253,13 +237,13 @@ def jt_peak_c(qtcf_ms: Tensor, qrs_ms: Tensor, tpeak_tend_ms: Tensor, heart_rate
     return (qtcf_ms * qt_scale(log) - qrs_ms - tpeak_tend_ms) / jt_peak_scale(log)
 
 
-def draw_factors(
-    cohort: str | Cohort, key: Tensor, given: Mapping[str, Tensor] | None = None, trial: TrialModel | None = None
+def sample_factors(
+    cohort: str | ECGDrugCohort, key: Tensor, given: Mapping[str, Tensor] | None = None, trial: TrialModel | None = None
 ) -> dict[str, Tensor]:
     """Every factor of `FACTORS` for patients with these keys, float32 [B] each.
 
     Args:
-        cohort: a name of `COHORTS`, or a Cohort.
+        cohort: a name of `COHORTS`, or a ECGDrugCohort.
         key: int64 [B].
         given: factors that are known, [B]. What depends on age and sex follows those given.
         trial: the fitted trial, for cohorts with `from_trial`; loaded from the shipped fit when None.
@@ -268,30 +252,30 @@ def draw_factors(
         ValueError: an unknown cohort or factor, a value out of bounds, or baseline intervals that leave no room for
             the J-Tpeak interval.
     """
-    who = cohort_named(cohort)
+    who = cohort_named(COHORTS, cohort)
     given = checked_factors(FACTORS, given, key.shape[0], key.device)
 
-    def settle(name: str, drawn: Tensor) -> Tensor:
-        return given.get(name, drawn)
+    def settle(name: str, sampled: Tensor) -> Tensor:
+        return given.get(name, sampled)
 
     c = _columns(who, key.device)
     count = len(c.names)
-    luck = keys.uniforms(key, 0, c.purposes).T.contiguous()  # rows are factors: each [B] is one run of memory
-    value = ((luck[:count] * c.width + c.chance) * 2.0 - 1.0).erfinv() * math.sqrt(2.0) * c.sd + c.mean
-    sex = settle("sex_female", (luck[count] < who.share_female).to(torch.float32))
+    u = keys.uniforms(key, 0, c.purposes).T.contiguous()  # rows are factors: each [B] is one run of memory
+    value = ((u[:count] * c.width + c.chance) * 2.0 - 1.0).erfinv() * math.sqrt(2.0) * c.sd + c.mean
+    sex = settle("sex_female", (u[count] < who.share_female).to(torch.float32))
     age = settle("age_years", (value[0] + sex * c.female[0]).clamp(c.low[0], c.high[0]))
     value = value + sex * c.female + (age - 60.0) * c.per_year
     value[-2].exp_()
     value[-1].copy_(expit(value[-1]))
     value = value.clamp(c.low, c.high)
     start, end = who.admission_clock_hour
-    clock = (luck[count + 1] * (end - start) + start).clamp(0.0, 24.0)
+    clock = (u[count + 1] * (end - start) + start).clamp(0.0, 24.0)
     out = {"age_years": age, "sex_female": sex, "admission_clock_hour": settle("admission_clock_hour", clock)}
     out.update((name, settle(name, value[i])) for i, name in enumerate(c.names) if i > 0)
     if who.from_trial:
-        for name, drawn in _trial_baseline(trial or TrialModel.load(device=key.device), key, out).items():
+        for name, sampled in _trial_baseline(trial or TrialModel.load(device=key.device), key, out).items():
             quantity = by_name(FACTORS, name)
-            out[name] = settle(name, drawn.clamp(quantity.low, quantity.high))
+            out[name] = settle(name, sampled.clamp(quantity.low, quantity.high))
     _fit_t_peak(out, given)
     return {q.name: out[q.name] for q in FACTORS}
 
@@ -313,7 +297,7 @@ def _trial_baseline(trial: TrialModel, key: Tensor, out: dict[str, Tensor]) -> d
 
 
 def _fit_t_peak(out: dict[str, Tensor], given: dict[str, Tensor]) -> None:
-    """Give way with a drawn Tpeak-Tend where the intervals leave J-Tpeak c outside its range; refuse if it is given."""
+    """Give way with a sampled Tpeak-Tend where the intervals leave J-Tpeak c out of range; refuse if it is given."""
     low, high = JT_PEAK_C_MS
     rate, tail = out["baseline_heart_rate_bpm"], out["baseline_tpeak_tend_ms"]
     log = log_rr(rate)

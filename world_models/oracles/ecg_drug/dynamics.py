@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from world_models import rounding
-from world_models.oracles.ecg_drug.drugs import CipaDrug
+from world_models.oracles.ecg_drug.cipa import CipaDrug
 
 __all__ = ["ENDPOINTS", "block", "channel_effects", "daily_course", "harmonics", "saturating"]
 

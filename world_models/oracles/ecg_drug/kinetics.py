@@ -18,6 +18,7 @@ concentration by 1e-4 of itself per half-life or so. Coefficients nearly cancel 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -34,8 +35,9 @@ __all__ = [
     "effect_modes",
     "effect_sites",
     "empty",
-    "kinetics",
     "kernel",
+    "kinetics",
+    "kinetics_of",
 ]
 
 STAGE_SPLIT = 0.005
@@ -131,6 +133,20 @@ def kinetics(
     return Kinetics(torch.cat([rates, sites], -1), lag, plasma, effect)
 
 
+def kinetics_of(parameters: Mapping[str, Tensor], stages: int, ke0: list[Tensor]) -> Kinetics:
+    """`kinetics` of parameters by their names in a fit: clearance, v1, ka, lag, and for two compartments q and v2."""
+    return kinetics(
+        parameters["ka"],
+        parameters["lag"],
+        parameters["clearance"],
+        parameters["v1"],
+        parameters.get("q"),
+        parameters.get("v2"),
+        stages,
+        ke0,
+    )
+
+
 def effect_modes(rates: Tensor, plasma: Tensor, ke0: Tensor) -> tuple[Tensor, Tensor]:
     """Effect compartments on a plasma curve: rates [..., E] (kept off the plasma's) and coefficients [..., E, 5].
 
@@ -172,11 +188,10 @@ def kernel(kin: Kinetics, hours: Tensor) -> tuple[Tensor, Tensor]:
 
 def empty(batch: int, drugs: int, modes: int, device: torch.device | str) -> Amounts:
     """Nothing on board."""
-    shape = {"dtype": torch.float64, "device": device}
     return Amounts(
-        torch.zeros(batch, drugs, modes, **shape),
-        torch.zeros(batch, drugs, SLOTS, **shape),
-        torch.zeros(batch, drugs, SLOTS, **shape),
+        torch.zeros(batch, drugs, modes, dtype=torch.float64, device=device),
+        torch.zeros(batch, drugs, SLOTS, dtype=torch.float64, device=device),
+        torch.zeros(batch, drugs, SLOTS, dtype=torch.float64, device=device),
     )
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,9 +29,10 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.oracles.ecg_drug import kinetics as pk
-from world_models.oracles.ecg_drug.drugs import cipa_table, drug
+from world_models.oracles.ecg_drug.cipa import CipaDrug, cipa_table
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, channel_effects, daily_course, saturating
-from world_models.oracles.ecg_drug.fit.kinetics import ALLOMETRY, REFERENCE_WEIGHT_KG, names_of
+from world_models.oracles.ecg_drug.fit.kinetics import REFERENCE_WEIGHT_KG
+from world_models.oracles.ecg_drug.fitted import FittedDrug, host, root, times, wide
 from world_models.oracles.ecg_drug.kinetics import Amounts
 
 __all__ = ["Amounts", "Individual", "TrialModel"]
@@ -39,7 +41,9 @@ EXTRA_KA_PER_H = 1.0
 EXTRA_HALF_LIFE_H = 8.0
 EXTRA_KE0_PER_H = 3.0
 EXTRA_LOG_SPREAD = 0.3  # between people, of an added drug's clearance: about that of the fitted ones
-SLOTS_PER_DRUG = 6  # log parameters of a drug at most: a fixed draw, so that adding drugs changes nobody's luck
+SLOTS_PER_DRUG = (
+    6  # log parameters of a drug at most: a fixed number, so that adding drugs changes no one's random numbers
+)
 
 
 class Individual(NamedTuple):
@@ -55,33 +59,9 @@ class Individual(NamedTuple):
     per_reference: Tensor  # [B, D, E] mL/ng: 1 over the concentration at which the power changes nothing
 
 
-Matrix = tuple[tuple[float, ...], ...]  # on the host: zeros are skipped, and no element is fetched from a device
-
-
-def _host(matrix: Any) -> Matrix:
-    return tuple(tuple(float(value) for value in row) for row in np.asarray(matrix, dtype=float))
-
-
-def _times(matrix: Matrix, z: Tensor) -> Tensor:
-    """matrix [P, P] @ z [..., P], as a fixed chain of adds: a matrix product's rounding may depend on the batch."""
-    rows = []
-    for weights in matrix:
-        total = None
-        for j, weight in enumerate(weights):
-            if weight != 0.0:
-                part = z[..., j] * weight
-                total = part if total is None else total + part
-        rows.append(torch.zeros_like(z[..., 0]) if total is None else total)
-    return torch.stack(rows, -1)
-
-
-def _root(covariance: Any) -> np.ndarray:
-    """A lower-triangular root of a covariance that may be singular (parameters without spread)."""
-    matrix = np.asarray(covariance, dtype=float)
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    half = vectors * np.sqrt(np.clip(values, 0.0, None))
-    root = np.linalg.qr(half.T, mode="r").T
-    return np.where(np.abs(root) < 1e-12, 0.0, root)
+def _by_endpoint(columns: Tensor) -> dict[str, Tensor]:
+    """Columns [B, E] by the endpoints' names, [B] each."""
+    return {e: columns[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
 
 
 class TrialModel:
@@ -111,34 +91,10 @@ class TrialModel:
         self.concentration_units = ("ng/mL",) * len(fitted) + ("nM free",) * len(self.extra)
         self.modes = pk.BASE_MODES + len(ENDPOINTS)
 
-        def wide(values: Any) -> Tensor:
-            return torch.as_tensor(np.asarray(values, dtype=float), dtype=torch.float64, device=self.device)
-
         def narrow(values: Any) -> Tensor:
             return torch.as_tensor(np.asarray(values, dtype=float), dtype=torch.float32, device=self.device)
 
-        self._log_typical, self._pk_root, self._sex, self._slopes = [], [], [], []
-        for name in fitted:
-            entry = parameters["drugs"][name]
-            names = names_of(drug(name))
-            self._log_typical.append(wide([math.log(entry["kinetics"]["typical"][n]) for n in names]))
-            self._pk_root.append(_host(_root(entry["kinetics"]["between_subject_log_covariance"])))
-            self._sex.append(float(entry["kinetics"]["women_minus_men_log_clearance_and_volumes"]))
-            effects = [entry["effects"][e] for e in ENDPOINTS]
-            sd = np.array([x["between_subject_sd_per_ng_per_ml"] for x in effects])
-            noise = np.asarray(entry["effects"]["residual_correlation"])
-            blur = np.array([x["residual_sd_per_ng_per_ml"] for x in effects])
-            self._slopes.append({
-                "mean": wide([x["slope_per_ng_per_ml"] for x in effects]),
-                "sex": wide([x["women_minus_men_per_ng_per_ml"] for x in effects]),
-                "sd": wide(sd),
-                "power": wide([x["power"] for x in effects]),
-                "per_reference": wide([1.0 / entry["mean_peak_concentration_ng_per_ml"]] * len(ENDPOINTS)),
-                "ke0": [float(x["ke0_per_h"]) for x in effects],
-                "noise_root": _host(_root(noise * blur * blur[:, None] * 1e6) / 1e3),
-                "per_c50": wide([0.0 if x["c50_ng_per_ml"] is None else 1.0 / x["c50_ng_per_ml"] for x in effects]),
-            })  # fmt: skip
-
+        self._fits = tuple(FittedDrug.of(name, parameters["drugs"][name], self.device) for name in fitted)
         base = parameters["baseline"]
         level = np.asarray(base["between_subject_covariance"], dtype=float)
         scale = np.sqrt(np.diag(level))
@@ -146,17 +102,20 @@ class TrialModel:
         # standardised sensitivities given the level's standardised deviations: regression and what is left over
         regression = sensitive @ np.linalg.pinv(level / np.outer(scale, scale))
         left = np.asarray(base["sensitivity_correlation"], dtype=float) - regression @ sensitive.T
-        self._on_level, self._sensitivity_root = _host(regression), _host(_root(left))
-        self._level_sd = wide(scale)
+        self._on_level, self._sensitivity_root = host(regression), host(root(left))
+        self._level_sd = wide(scale, self.device)
         self._women, self._men = (narrow([base[sex][e] for e in ENDPOINTS]) for sex in ("women", "men"))
-        self._subject_root = _host(_root(base["between_subject_covariance"]))
-        self._day_root = _host(_root(base["between_period_covariance"]))
-        self._residual_root = _host(_root(base["residual_covariance"]))
+        self._subject_root = host(root(base["between_subject_covariance"]))
+        self._day_root = host(root(base["between_period_covariance"]))
+        self._residual_root = host(root(base["residual_covariance"]))
         self._course = {e: narrow(parameters["course"][e]["harmonics"]) for e in ENDPOINTS}
 
     @classmethod
     def load(
-        cls, path: str | Path | None = None, device: torch.device | str = "cpu", extra_drugs: tuple[str, ...] = ()
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        device: torch.device | str = "cpu",
+        extra_drugs: tuple[str, ...] = (),
     ) -> TrialModel:
         """From a JSON that `trial` wrote; without a path, the shipped fit of ECGRDVQ (SCR-002).
 
@@ -186,81 +145,62 @@ class TrialModel:
         metaboliser: Tensor,
         level: dict[str, Tensor] | None = None,
     ) -> Individual:
-        """Draw people's kinetics and sensitivities from keys [B].
+        """Sample people's kinetics and sensitivities from keys [B].
 
         Sensitivities go with the person's own drug-free level (a longer Tpeak-Tend answers more) and with one another
-        across drugs. `level` gives that level per endpoint where it is known; else it is what `baseline` draws from
+        across drugs. `level` gives that level per endpoint where it is known; else it is what `baseline` samples from
         the same key.
 
         `metaboliser` multiplies the clearance of every drug (1 = typical). Weight acts by allometry on clearance and
         volumes. `age_years` has no effect: the trial's people were 20 to 35 years old and say nothing about it.
         """
-        d = len(self.fitted)
+        d, e = len(self.fitted), len(ENDPOINTS)
         z = keys.normal(key, 0, "pk", (d, SLOTS_PER_DRUG)).to(torch.float64)
-        s = keys.normal(key, 0, "pd", (d, len(ENDPOINTS))).to(torch.float64)
         log_weight = (weight_kg.to(torch.float64) / REFERENCE_WEIGHT_KG).log()
         log_metaboliser = metaboliser.to(torch.float64).log()
         side = sex_female.to(torch.float64) - 0.5
-        if level is None:
-            level = self.baseline(key, sex_female, age_years)
-        mean = self._women * sex_female.to(torch.float32).unsqueeze(-1) + self._men * (
-            1.0 - sex_female.to(torch.float32)
-        ).unsqueeze(-1)
-        deviation = (torch.stack([level[e] for e in ENDPOINTS], -1) - mean).to(torch.float64) / self._level_sd
-        sensitivity = _times(self._on_level, deviation) + _times(self._sensitivity_root, s.reshape(len(key), -1))
+        sensitivity = self._sensitivity(key, sex_female, age_years, level)
         parts: list[pk.Kinetics] = []
         slopes: list[Tensor] = []
-        laws: dict[str, list[Tensor]] = {"per_c50": [], "power": [], "per_reference": []}
-        for i, name in enumerate(self.fitted):
-            item, own = drug(name), self._slopes[i]
-            names = names_of(item)
-            eta = _times(self._pk_root[i], z[:, i, : len(names)])
-            value: dict[str, Tensor] = {}
-            for p, parameter in enumerate(names):
-                log = self._log_typical[i][p] + eta[:, p]
-                if parameter in ALLOMETRY:
-                    log = log + ALLOMETRY[parameter] * log_weight + self._sex[i] * side
-                if parameter == "clearance":
-                    log = log + log_metaboliser
-                value[parameter] = torch.exp(log)
-            ke0 = [torch.full_like(side, rate) for rate in own["ke0"]]
-            parts.append(
-                pk.kinetics(
-                    value["ka"],
-                    value["lag"],
-                    value["clearance"],
-                    value["v1"],
-                    value.get("q"),
-                    value.get("v2"),
-                    item.absorption_stages,
-                    ke0,
-                )
-            )
-            slopes.append(
-                own["mean"]
-                + own["sex"] * side.unsqueeze(-1)
-                + own["sd"] * sensitivity[:, i * len(ENDPOINTS) : (i + 1) * len(ENDPOINTS)]
-            )
-            for law, values in laws.items():
-                values.append(own[law].expand(len(key), -1))
+        for i, own in enumerate(self._fits):
+            parts.append(own.kinetics(z[:, i, : len(own.names)], side, log_weight, log_metaboliser))
+            spread = own.slope_sd * sensitivity[:, i * e : (i + 1) * e]
+            slopes.append(own.slope + own.slope_sex * side.unsqueeze(-1) + spread)
         for item in self.extra:
-            eta = keys.normal(key, 0, f"pk {item.name}", ()).to(torch.float64) * EXTRA_LOG_SPREAD
-            k = math.log(2.0) / EXTRA_HALF_LIFE_H
-            clearance = torch.exp(math.log(k) + eta + log_metaboliser)  # of a volume of 1 L: only the shape counts
-            one = torch.ones_like(clearance)
-            kin = pk.kinetics(
-                one * EXTRA_KA_PER_H, 0 * one, clearance, one, None, None, 1, [one * EXTRA_KE0_PER_H] * len(ENDPOINTS)
-            )
-            peak_at = math.log(EXTRA_KA_PER_H / k) / (EXTRA_KA_PER_H - k)
-            scale = item.free_cmax_nm / (
-                1000.0 * math.exp(-k * peak_at)
-            )  # the typical single unit peaks at the free Cmax
-            parts.append(kin._replace(plasma=kin.plasma * scale, effect=kin.effect * scale))
-            slopes.append(torch.zeros(len(key), len(ENDPOINTS), dtype=torch.float64, device=self.device))
-            for values in laws.values():
-                values.append(torch.ones_like(slopes[-1]))
-        stacked = [torch.stack([part[f] for part in parts], 1).contiguous() for f in range(4)]
-        return Individual(*stacked, torch.stack(slopes, 1), *(torch.stack(values, 1) for values in laws.values()))
+            parts.append(_extrapolated_kinetics(key, item, log_metaboliser))
+            slopes.append(torch.zeros(len(key), e, dtype=torch.float64, device=self.device))
+        rates, lag_h, plasma, effect = (torch.stack(each, 1).contiguous() for each in zip(*parts, strict=True))
+        return Individual(
+            rates,
+            lag_h,
+            plasma,
+            effect,
+            torch.stack(slopes, 1),
+            self._law([own.per_c50 for own in self._fits], len(key)),
+            self._law([own.power for own in self._fits], len(key)),
+            self._law([own.per_reference for own in self._fits], len(key)),
+        )
+
+    def _law(self, fitted: list[Tensor], batch: int) -> Tensor:
+        """A number of the effects' law [B, D, E] from each fitted drug's [E]; 1 for added drugs, which use none."""
+        rows = [*fitted, *(torch.ones_like(fitted[0]) for _ in self.extra)]
+        return torch.stack([row.expand(batch, -1) for row in rows], 1)
+
+    def _sensitivity(
+        self, key: Tensor, sex_female: Tensor, age_years: Tensor, level: dict[str, Tensor] | None
+    ) -> Tensor:
+        """Standardised sensitivities [B, D * E] of people whose drug-free level is given or sampled from the key."""
+        s = keys.normal(key, 0, "pd", (len(self.fitted), len(ENDPOINTS))).to(torch.float64)
+        if level is None:
+            level = self.baseline(key, sex_female, age_years)
+        known = torch.stack([level[e] for e in ENDPOINTS], -1)
+        deviation = (known - self._mean_level(sex_female)).to(torch.float64) / self._level_sd
+        return times(self._on_level, deviation) + times(self._sensitivity_root, s.reshape(len(key), -1))
+
+    def _mean_level(self, sex_female: Tensor) -> Tensor:
+        """Mean drug-free level [B, E] of people of this sex."""
+        side = sex_female.to(torch.float32).unsqueeze(-1)
+        return self._women * side + self._men * (1.0 - side)
 
     def no_drug(self, batch: int) -> Amounts:
         """Nothing on board in `batch` people."""
@@ -280,26 +220,33 @@ class TrialModel:
         """Plasma concentrations [B, D] float32 in `concentration_units` (ng/mL; added drugs nM, free)."""
         return pk.concentration(pk.Kinetics(*individual[:4]), amounts).to(torch.float32)
 
-    def effects_by_drug(self, individual: Individual, amounts: Amounts) -> dict[str, Tensor]:
-        """Change of each endpoint that each drug makes, [B, D] float32 (ms; heart rate bpm)."""
+    def _changes(self, individual: Individual, amounts: Amounts) -> Tensor:
+        """Change [B, D, E] float32 that each drug makes of each endpoint."""
         sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts)
         change = saturating(sites, *individual[4:])
-        found = {e: change[..., i] for i, e in enumerate(ENDPOINTS)}
         if self.extra:
             first = len(self.fitted)
             added = [channel_effects(item, sites[:, first + i, 0]) for i, item in enumerate(self.extra)]
-            found = {e: torch.cat([v[:, :first], torch.stack([a[e] for a in added], -1)], -1) for e, v in found.items()}
-        return {e: v.to(torch.float32).contiguous() for e, v in found.items()}
+            rows = [torch.stack([row[e] for e in ENDPOINTS], -1) for row in added]
+            change = torch.cat([change[:, :first], torch.stack(rows, 1)], 1)
+        return change.to(torch.float32)
+
+    def effects_by_drug(self, individual: Individual, amounts: Amounts) -> dict[str, Tensor]:
+        """Change of each endpoint that each drug makes, [B, D] float32 (ms; heart rate bpm)."""
+        changes = self._changes(individual, amounts)
+        return {e: changes[..., i].contiguous() for i, e in enumerate(ENDPOINTS)}
+
+    def total_effects(self, individual: Individual, amounts: Amounts) -> Tensor:
+        """Change [B, E] float32 of each endpoint, in the order of ENDPOINTS: the drugs' changes, added."""
+        changes = self._changes(individual, amounts)
+        total = changes[:, 0]
+        for i in range(1, changes.shape[1]):
+            total = total + changes[:, i]
+        return total
 
     def effects(self, individual: Individual, amounts: Amounts) -> dict[str, Tensor]:
-        """Change of each endpoint [B] float32: the drugs' changes, added."""
-        totals = {}
-        for endpoint, change in self.effects_by_drug(individual, amounts).items():
-            total = change[:, 0]
-            for i in range(1, change.shape[1]):
-                total = total + change[:, i]
-            totals[endpoint] = total
-        return totals
+        """`total_effects` by endpoint, [B] each."""
+        return _by_endpoint(self.total_effects(individual, amounts))
 
     def time_of_day(self, clock_hour: Tensor) -> dict[str, Tensor]:
         """Course over the day [B] per endpoint, period 24 h, around a daily mean of zero; differences of it count."""
@@ -308,32 +255,35 @@ class TrialModel:
     def baseline(self, key: Tensor, sex_female: Tensor, age_years: Tensor) -> dict[str, Tensor]:
         """A person's own drug-free means [B] per endpoint, at the daily mean. Age has no effect (trial: 20 to 35)."""
         del age_years
-        side = sex_female.to(torch.float32).unsqueeze(-1)
-        mean = self._women * side + self._men * (1.0 - side)
-        drawn = mean + _times(self._subject_root, keys.normal(key, 0, "baseline", (len(ENDPOINTS),)))
-        return {e: drawn[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
+        own = times(self._subject_root, keys.normal(key, 0, "baseline", (len(ENDPOINTS),)))
+        return _by_endpoint(self._mean_level(sex_female) + own)
 
     def day_shift(self, key: Tensor) -> dict[str, Tensor]:
         """How this stay's level differs from the person's own mean, [B] per endpoint (between-period variation)."""
-        drawn = _times(self._day_root, keys.normal(key, 0, "day", (len(ENDPOINTS),)))
-        return {e: drawn[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
+        return _by_endpoint(times(self._day_root, keys.normal(key, 0, "day", (len(ENDPOINTS),))))
 
     def residual(
         self, key: Tensor, t: int | Tensor, individual: Individual | None = None, amounts: Amounts | None = None
     ) -> dict[str, Tensor]:
-        """Within-day variation of a triplicate mean at time index t, [B] per endpoint; correlated among them, no drift.
+        """`residuals` by endpoint, [B] each."""
+        return _by_endpoint(self.residuals(key, t, individual, amounts))
+
+    def residuals(
+        self, key: Tensor, t: int | Tensor, individual: Individual | None = None, amounts: Amounts | None = None
+    ) -> Tensor:
+        """Within-day variation of a triplicate mean at time index t, [B, E]; correlated among endpoints, no drift.
 
         With `individual` and `amounts`, also what drugs add: flat and notched T waves make J-Tpeak and Tpeak-Tend
         scatter in proportion to the (saturated) effect-site concentration, in opposite directions.
         """
-        drawn = _times(self._residual_root, keys.normal(key, t, "residual", (len(ENDPOINTS),)))
+        sampled = times(self._residual_root, keys.normal(key, t, "residual", (len(ENDPOINTS),)))
         if individual is not None and amounts is not None:
             sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts)
             sites = saturating(sites, torch.ones_like(sites), *individual[5:]).to(torch.float32)
             z = keys.normal(key, t, "drug residual", (len(self.fitted), len(ENDPOINTS)))
-            for i in range(len(self.fitted)):
-                drawn = drawn + _times(self._slopes[i]["noise_root"], z[:, i]) * sites[:, i]
-        return {e: drawn[:, i].contiguous() for i, e in enumerate(ENDPOINTS)}
+            for i, own in enumerate(self._fits):
+                sampled = sampled + times(own.noise_root, z[:, i]) * sites[:, i]
+        return sampled
 
     def train_range(self) -> Tensor:
         """Highest concentration [D] the fit has seen, float32, in `concentration_units`; added drugs: 4 free Cmax."""
@@ -341,3 +291,17 @@ class TrialModel:
         return torch.tensor(
             seen + [4.0 * item.free_cmax_nm for item in self.extra], dtype=torch.float32, device=self.device
         )
+
+
+def _extrapolated_kinetics(key: Tensor, item: CipaDrug, log_metaboliser: Tensor) -> pk.Kinetics:
+    """Of a drug without a fit, [B]: one unit of dose is what peaks at the free Cmax in a typical person (nM)."""
+    eta = keys.normal(key, 0, f"pk {item.name}", ()).to(torch.float64) * EXTRA_LOG_SPREAD
+    k = math.log(2.0) / EXTRA_HALF_LIFE_H
+    clearance = torch.exp(math.log(k) + eta + log_metaboliser)  # of a volume of 1 L: only the shape counts
+    one = torch.ones_like(clearance)
+    kin = pk.kinetics(
+        one * EXTRA_KA_PER_H, 0 * one, clearance, one, None, None, 1, [one * EXTRA_KE0_PER_H] * len(ENDPOINTS)
+    )
+    peak_at = math.log(EXTRA_KA_PER_H / k) / (EXTRA_KA_PER_H - k)
+    scale = item.free_cmax_nm / (1000.0 * math.exp(-k * peak_at))
+    return kin._replace(plasma=kin.plasma * scale, effect=kin.effect * scale)

@@ -3,9 +3,10 @@
 Burden. With episodes starting at rate a and ending at rate b the long-run share of time in the arrhythmia is
 a / (a + b), so its logit is log(a / b): a drug that multiplies the starting rate by r and the ending rate by c shifts
 the logit by log(r) - log(c). Both ratios can be read from trials as ratios of cumulative hazards, log(S_drug) /
-log(S_control). Each drug's shift is a Hill curve of its plasma concentration; shifts of several drugs saturate
-together. The shift sets in with a time constant (91 % of the dofetilide conversions that happen within three days
-happen within 36 h, 70 % within 24 h), and an Ornstein-Uhlenbeck process on the logit moves the burden over hours.
+log(S_control). Each drug's shift is a Hill curve of its plasma concentration (`quantities.drugs`); shifts of several
+drugs saturate together. The shift sets in with a time constant (91 % of the dofetilide conversions that happen within
+three days happen within 36 h, 70 % within 24 h), and an Ornstein-Uhlenbeck process on the logit moves the burden over
+hours.
 
 Published (drug / control) and the logit shift it gives:
 
@@ -46,27 +47,14 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.quantities.drugs import ANTIARRHYTHMICS, Suppression
 from world_models.rounding import expit, softplus
 
-__all__ = ["BURDEN", "SUPPRESSION", "TORSADES", "BurdenLaw", "Rhythm", "Suppression", "TorsadesLaw"]
+__all__ = ["BURDEN", "SUPPRESSION", "TORSADES", "BurdenLaw", "ArrhythmiaState", "TorsadesLaw"]
 __all__ += ["advance_rhythm", "initial_rhythm", "logit_shift", "torsades_hazard"]
 
 
-@dataclass(frozen=True, slots=True)
-class Suppression:
-    """Shift of the burden's logit: greatest * C^hill / (C^hill + half^hill)."""
-
-    greatest: float  # logit units
-    half_ng_ml: float  # plasma concentration of half the effect
-    hill: float
-
-
-SUPPRESSION: dict[str, Suppression] = {
-    "dofetilide": Suppression(3.0, 1.38, 2.0),  # 2.1 at the 2.1 ng/mL that 500 ug bid averages, 1.1 at half of it
-    "quinidine": Suppression(3.0, 2060.0, 1.5),  # 2.0 at the 3200 ng/mL that 400 mg every 6 h averages
-    "ranolazine": Suppression(0.9, 930.0, 2.0),  # 0.5 at the 1000 ng/mL that 750 mg bid averages
-    "verapamil": Suppression(0.4, 70.0, 1.0),  # 0.15 at the 42 ng/mL that 240 mg a day averages
-}
+SUPPRESSION: dict[str, Suppression] = {d.name: d.suppression for d in ANTIARRHYTHMICS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +91,8 @@ BURDEN = BurdenLaw()
 TORSADES = TorsadesLaw()
 
 
-class Rhythm(NamedTuple):
-    """Rhythm of B patients, all float32 [B]."""
+class ArrhythmiaState(NamedTuple):
+    """ArrhythmiaState of B patients, all float32 [B]."""
 
     fluctuation: Tensor  # Ornstein-Uhlenbeck process on the logit of the burden
     shift: Tensor  # logit shift by drugs that has set in
@@ -156,17 +144,25 @@ def torsades_hazard(
 
 def initial_rhythm(
     baseline_burden: Tensor, baseline_qtcf_ms: Tensor, heart_rate_bpm: Tensor, risk: float = 1.0
-) -> Rhythm:
+) -> ArrhythmiaState:
     """At admission: the patient's own burden, no drug's shift, no torsades yet."""
     zero = torch.zeros_like(baseline_burden)
     hazard = torsades_hazard(baseline_qtcf_ms, heart_rate_bpm, baseline_qtcf_ms, risk)
-    return Rhythm(zero, zero, baseline_burden, hazard, zero)
+    return ArrhythmiaState(zero, zero, baseline_burden, hazard, zero)
+
+
+@lru_cache(maxsize=32)
+def _pace(hours: float) -> tuple[float, float, float]:
+    """Of a step: what is left of the fluctuation, SD of what is added to it, what is left of the way to the shift."""
+    keep = float(torch.tensor(-hours / BURDEN.fluctuation_hours, dtype=torch.float64).exp())
+    lag = float(torch.tensor(-hours / BURDEN.onset_hours, dtype=torch.float64).exp())
+    return keep, BURDEN.fluctuation_sd * (1.0 - keep * keep) ** 0.5, lag
 
 
 def advance_rhythm(
     key: Tensor,
     t: Tensor,
-    rhythm: Rhythm,
+    rhythm: ArrhythmiaState,
     baseline_burden: Tensor,
     shift_target: Tensor,
     qtcf_ms: Tensor,
@@ -174,7 +170,7 @@ def advance_rhythm(
     baseline_qtcf_ms: Tensor,
     hours: float,
     risk: float = 1.0,
-) -> Rhythm:
+) -> ArrhythmiaState:
     """The rhythm `hours` later.
 
     Args:
@@ -184,10 +180,8 @@ def advance_rhythm(
         hours: length of the step; both processes are exact in it.
         risk: the cohort's factor on the hazard of torsades.
     """
-    keep = float(torch.tensor(-hours / BURDEN.fluctuation_hours, dtype=torch.float64).exp())
-    shock = BURDEN.fluctuation_sd * (1.0 - keep * keep) ** 0.5
+    keep, shock, lag = _pace(hours)
     fluctuation = rhythm.fluctuation * keep + keys.normal(key, t, "rhythm/burden") * shock
-    lag = float(torch.tensor(-hours / BURDEN.onset_hours, dtype=torch.float64).exp())
     shift = shift_target + (rhythm.shift - shift_target) * lag
     start = baseline_burden.clamp(BURDEN.floor, 1.0 - BURDEN.floor)
     logit = (start / (1.0 - start)).log()
@@ -197,4 +191,4 @@ def advance_rhythm(
     cumulative = (hazard + rhythm.hazard_per_h) * (0.5 * hours)
     strikes = keys.uniform(key, t, "rhythm/torsades") < -(-cumulative).expm1()
     torsades = torch.maximum(rhythm.torsades, strikes.to(torch.float32))
-    return Rhythm(fluctuation, shift, burden, hazard, torsades)
+    return ArrhythmiaState(fluctuation, shift, burden, hazard, torsades)

@@ -5,7 +5,7 @@ intervals are the patient's own + drug effects + time of day + within-day variat
 
     qt = qrs + jt_peak + tpeak_tend     qtcf = qt / RR^(1/3)     jt_peak_c = jt_peak / RR^0.58     (RR in s)
 
-and the rhythm (`rhythm.advance_rhythm`) follows the concentrations and QTcF. The admission ECG is one draw of that
+and the rhythm (`rhythm.advance_rhythm`) follows the concentrations and QTcF. The admission ECG is one sample of that
 same law: the patient's own intervals are the admission ECG's less its time of day and its variation, so that the chart
 at t = 0 shows exactly the baseline that was asked for.
 
@@ -20,8 +20,8 @@ lets the QT effect per concentration fall over days of dofetilide is not modelle
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -31,9 +31,11 @@ from world_models import keys
 from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT, jt_peak_scale, log_rr, qt_scale
 from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.recorded import factors_from_chart
-from world_models.ecg.waveform import DRAWN_LEADS, WAVES, Intervals, draw_ecg
+from world_models.ecg.waveform import INDEPENDENT_LEADS, WAVES, Intervals, synthesise_ecg
 from world_models.inputs import check_also, checked_factors, checked_orders
+from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug import cohorts, rhythm
+from world_models.oracles.ecg_drug.chart import chart_intervals, limited, rate_and_qtcf
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, harmonics
 from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H
 from world_models.oracles.ecg_drug.population import Amounts, Individual, TrialModel
@@ -47,26 +49,20 @@ MOST_STEP_H = 168.0  # a week: nobody doses less often
 
 _FACTOR = {q.name: i for i, q in enumerate(cohorts.FACTORS)}
 
-# (low, high, softness): identity between low + softness and high - softness, tanh to the limits beyond. Within them a
-# chart value cannot leave its Quantity's bounds and the drawn ECG holds every wave.
-_LIMITS = {
-    "heart_rate_bpm": (35.0, 165.0, 5.0),
-    "pr_ms": (70.0, 440.0, 10.0),
-    "qrs_ms": (50.0, 210.0, 10.0),
-    "jt_peak_c_ms": (91.0, 500.0, 9.0),
-    "tpeak_tend_ms": (30.0, 195.0, 10.0),
-}
-_LONGEST_QT_MS = 745.0  # the waveform's window ends at 750
-
 MORPHOLOGY = Quantity(
-    "morphology", "mV", -20.0, 20.0, (len(DRAWN_LEADS), len(WAVES)), "amplitude of each wave of the beat in eight leads"
+    "morphology",
+    "mV",
+    -20.0,
+    20.0,
+    (len(INDEPENDENT_LEADS), len(WAVES)),
+    "amplitude of each wave of the beat in eight leads",
 )
 
 
 class ECGDrugState(NamedTuple):
     """B patients. Hidden state included: this is the oracle's."""
 
-    key: Tensor  # int64 [B] luck to come
+    key: Tensor  # int64 [B] random numbers to come
     t: Tensor  # int64 [B] steps since admission
     factors: Tensor  # [B, F] float32 in the order of `cohorts.FACTORS`
     own: Tensor  # [B, 5] intervals without drug, time of day and variation, in the order of ENDPOINTS
@@ -76,7 +72,7 @@ class ECGDrugState(NamedTuple):
     entry: Tensor  # [B, D, M] float64, what one mg swallowed at its beginning adds by its end
     amounts: Amounts  # drug on board
     concentration: Tensor  # [B, D] plasma, ng/mL, now
-    rhythm: rhythm.Rhythm
+    rhythm: rhythm.ArrhythmiaState
     total_dose_mg: Tensor  # [B, D]
     hours_since_dose: Tensor  # [B, D], 96 if never
     morphology: Tensor  # [B, 8, W] amplitudes of the beat's waves in mV, leads I II V1-V6
@@ -86,7 +82,7 @@ class ECGDrugOracle:
     """Antiarrhythmic initiation as an Oracle (`world_models.protocol`).
 
     Args:
-        cohort: whom `initial` draws: a name of `cohorts.COHORTS` or a Cohort.
+        cohort: whom `initial` admits: a name of `cohorts.COHORTS` or an ECGDrugCohort.
         drugs: columns of the action, in mg. Beyond the trial's four, drugs of the CiPA table are accepted; their
             effects are extrapolated from ion-channel block and `support` is False while one is on board.
         hours_per_step: at least `kinetics.MIN_STEP_H` (0.5); fastest from MAX_LAG_H (1.0) up.
@@ -102,7 +98,7 @@ class ECGDrugOracle:
 
     def __init__(
         self,
-        cohort: str | cohorts.Cohort = "typical",
+        cohort: str | cohorts.ECGDrugCohort = "typical",
         drugs: Sequence[str] = ecg_quantities.DRUGS,
         hours_per_step: float = 2.0,
         noise_uv: float = 0.0,
@@ -116,7 +112,7 @@ class ECGDrugOracle:
                 f"hours_per_step={hours_per_step} must be above 0 and at most {MOST_STEP_H:g}; 2.0 is the environment's"
             )
         self.device = torch.device(device)
-        self.cohort = cohorts.cohort_named(cohort)
+        self.cohort = cohort_named(cohorts.COHORTS, cohort)
         self.hours_per_step = float(hours_per_step)
         self.noise_uv, self.wander_uv, self.hrv_ms = float(noise_uv), float(wander_uv), float(hrv_ms)
         if not isinstance(trial, TrialModel):
@@ -151,19 +147,25 @@ class ECGDrugOracle:
         given = checked_factors(self.factors, factors, key.shape[0], self.device)
         morphology = given.pop("morphology", None)
         if morphology is None:
-            morphology = self._bank.draw(keys.fold(key, "oracle/morphology")).to(torch.float32)
-        who = cohorts.draw_factors(self.cohort, key, given, self.trial)
+            morphology = self._bank.sample(keys.fold(key, "oracle/morphology")).to(torch.float32)
+        who = cohorts.sample_factors(self.cohort, key, given, self.trial)
         rate = who["baseline_heart_rate_bpm"]
         jtpc = cohorts.jt_peak_c(who["baseline_qtcf_ms"], who["baseline_qrs_ms"], who["baseline_tpeak_tend_ms"], rate)
         first = (rate, who["baseline_pr_ms"], who["baseline_qrs_ms"], jtpc, who["baseline_tpeak_tend_ms"])
         now = torch.stack(first, -1)
         t = torch.zeros_like(key)
         own = now - self._moment(key, t, who["admission_clock_hour"])
-        person = (who[n] for n in ("sex_female", "weight_kg", "age_years", "metaboliser"))
         # In the trial's people sensitivity goes with the drug-free level. That was seen between 20 and 35 years of age:
-        # in older or sicker cohorts, whose levels lie outside the trial's, it is drawn apart from them.
+        # in older or sicker cohorts, whose levels lie outside the trial's, it is sampled apart from them.
         level = {n: own[:, i].contiguous() for i, n in enumerate(ENDPOINTS)} if self.cohort.from_trial else None
-        individual = self.trial.individual(keys.fold(key, "oracle/individual"), *person, level)
+        individual = self.trial.individual(
+            keys.fold(key, "oracle/individual"),
+            who["sex_female"],
+            who["weight_kg"],
+            who["age_years"],
+            who["metaboliser"],
+            level,
+        )
         batch, drugs = key.shape[0], len(self.drugs)
         nothing = torch.zeros(batch, drugs, device=self.device)
         none = self.trial.no_drug(batch)
@@ -207,11 +209,10 @@ class ECGDrugOracle:
         dose = checked_orders(self.orders, action, state.key.shape[0], self.device)
         amounts = self._advance(state, dose)
         concentration = self.trial.concentrations(state.individual, amounts).to(torch.float32)
-        effects = self.trial.effects(state.individual, amounts)
+        effects = self.trial.total_effects(state.individual, amounts)
         t = state.t + 1
-        clock = self._clock(state, t)
-        now = _limited(state.own + self._moment(state.key, t, clock) + _columns(effects))
-        parts = _intervals(now)
+        now = limited(state.own + self._moment(state.key, t, self._clock(state, t)) + effects)
+        rate, qtcf = rate_and_qtcf(now)
         target = rhythm.logit_shift(0.5 * (state.concentration + concentration), self.drugs)
         given = dose > 0
         since = (state.hours_since_dose + self.hours_per_step).clamp_max(ecg_quantities.MAX_HOURS_SINCE_DOSE)
@@ -226,8 +227,8 @@ class ECGDrugOracle:
                 state.rhythm,
                 self._factor(state, "baseline_burden"),
                 target,
-                parts["qtcf_ms"],
-                parts["heart_rate_bpm"],
+                qtcf,
+                rate,
                 self._factor(state, "baseline_qtcf_ms"),
                 self.hours_per_step,
                 self.cohort.torsades_risk,
@@ -237,7 +238,7 @@ class ECGDrugOracle:
         )
 
     def observe(self, state: ECGDrugState, also: Sequence[str] = ()) -> Chart:
-        """The chart now; `also=("ecg_mv",)` draws the 12-lead ECG [B, 12, 5000] in mV with these intervals.
+        """The chart now; `also=("ecg_mv",)` adds the 12-lead ECG [B, 12, 5000] in mV with these intervals.
 
         Raises:
             ValueError: `also` names something that is no measure.
@@ -249,7 +250,7 @@ class ECGDrugOracle:
             "weight_kg": self._factor(state, "weight_kg"),
             "hours": (state.t.to(torch.float32) * self.hours_per_step).clamp_max(1000.0),
             "clock_hour": self._clock(state, state.t),
-            **_intervals(state.now),
+            **chart_intervals(state.now),
             "baseline_qtcf_ms": self._factor(state, "baseline_qtcf_ms"),
             "arrhythmia_burden": state.rhythm.burden,
             "torsades": state.rhythm.torsades,
@@ -257,11 +258,11 @@ class ECGDrugOracle:
             "hours_since_dose": state.hours_since_dose,
         }
         if "ecg_mv" in also:
-            chart["ecg_mv"] = self._draw(state, chart)
+            chart["ecg_mv"] = self._synthesise(state, chart)
         return chart
 
     def rekey(self, state: ECGDrugState, key: Tensor) -> ECGDrugState:
-        """The same patients with other luck. The oracle knows them: only what is still to come is drawn anew."""
+        """The same patients with other random numbers. The oracle knows them: only what is to come changes."""
         return state._replace(key=key)
 
     def spread(self, state: ECGDrugState) -> dict[str, Tensor]:
@@ -319,7 +320,7 @@ class ECGDrugOracle:
 
     def _moment(self, key: Tensor, t: Tensor, clock_hour: Tensor) -> Tensor:
         """What time of day (`TrialModel.time_of_day`, all five at once) and within-day variation add, [B, 5]."""
-        total = _columns(self.trial.residual(key, t))
+        total = self.trial.residuals(key, t)
         basis = harmonics(clock_hour, self._course.shape[0] // 2)
         for k in range(self._course.shape[0]):
             total = total + basis[:, k : k + 1] * self._course[k]
@@ -329,8 +330,8 @@ class ECGDrugOracle:
     def _bank(self) -> MorphologyBank:
         return MorphologyBank.load(device=self.device)
 
-    def _draw(self, state: ECGDrugState, chart: Chart) -> Tensor:
-        return draw_ecg(
+    def _synthesise(self, state: ECGDrugState, chart: Chart) -> Tensor:
+        return synthesise_ecg(
             state.key,
             state.t,
             Intervals(**{n: chart[n] for n in Intervals._fields}),
@@ -339,49 +340,3 @@ class ECGDrugOracle:
             noise_uv=self.noise_uv,
             wander_uv=self.wander_uv,
         )
-
-
-def _columns(by_name: Mapping[str, Tensor]) -> Tensor:
-    """The five intervals of ENDPOINTS side by side, [B, 5] float32; an interval without an entry is unchanged."""
-    like = next(iter(by_name.values()))
-    return torch.stack([by_name.get(n, torch.zeros_like(like)).to(torch.float32) for n in ENDPOINTS], -1)
-
-
-def _limited(now: Tensor) -> Tensor:
-    """Intervals [B, 5] brought softly within `_LIMITS`, and J-Tpeak c to what the longest and shortest QT leave."""
-    low, high, soft = _limits(now.device)
-    inner = torch.minimum(torch.maximum(now, low + soft), high - soft)
-    now = inner + soft * ((now - inner) / soft).tanh()
-    rate, pr, qrs, jtpc, tail = (c.contiguous() for c in now.unbind(-1))
-    log = log_rr(rate)
-    other = qrs + tail
-    longest = _LONGEST_QT_MS - other
-    # the lowest QT of the chart is 150 ms and the lowest QTcF 200 ms
-    shortest = torch.maximum(201.0 * qt_scale(log), torch.full_like(other, 151.0)) - other
-    stretch = jt_peak_scale(log)
-    jtpc = torch.maximum(torch.minimum(jtpc * stretch, longest), shortest) / stretch
-    return torch.stack((rate, pr, qrs, jtpc, tail), -1)
-
-
-@lru_cache(maxsize=8)
-def _limits(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    rows = torch.tensor([_LIMITS[n] for n in ENDPOINTS], device=device)
-    return rows[:, 0], rows[:, 1], rows[:, 2]
-
-
-def _intervals(now: Tensor) -> dict[str, Tensor]:
-    """All intervals of the chart [B] from the five of ENDPOINTS [B, 5] by the identities."""
-    rate, pr, qrs, jtpc, tail = (c.contiguous() for c in now.unbind(-1))
-    log = log_rr(rate)
-    jt_peak = jtpc * jt_peak_scale(log)
-    qt = qrs + jt_peak + tail
-    return {
-        "heart_rate_bpm": rate,
-        "pr_ms": pr,
-        "qrs_ms": qrs,
-        "qt_ms": qt,
-        "qtcf_ms": qt / qt_scale(log),
-        "jt_peak_ms": jt_peak,
-        "jt_peak_c_ms": jtpc,
-        "tpeak_tend_ms": tail,
-    }

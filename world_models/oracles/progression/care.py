@@ -1,6 +1,6 @@
 """Usual care: a clinician who reads the chart and mostly follows the guidelines, each in his own way.
 
-Drugs and procedures are drawn with chances that depend on the conditions charted, on what is taken already (treatment
+Drugs and procedures are ordered with chances that depend on the conditions charted, on what is taken already (treatment
 tends to go on), on harms (hypotension, heart block, a bleed) and on a taste of the patient's clinician that no chart
 shows. So in the same state treatment varies, as it must for its effects to be learnable, and nothing hidden of the
 patient drives it: given the chart, orders are as good as randomised.
@@ -21,6 +21,7 @@ from world_models.quantities.progression import CODES, DRUGS, PROCEDURES, TREATM
 
 __all__ = ["cha2ds2_vasc", "history_of_treatment", "usual_care"]
 
+_COLUMN = {code: i for i, code in enumerate(CODES)}
 _TASTE_SD = 0.8  # of a clinician's log odds for a treatment
 _PERSISTENCE = 1.6  # log odds that a drug already taken gains, and one not taken loses half of
 _MONTHS = (1.0, 3.0, 6.0, 12.0)
@@ -28,9 +29,9 @@ _MONTHS = (1.0, 3.0, 6.0, 12.0)
 
 def _has(condition: Tensor, *codes: str) -> Tensor:
     """bool [B]: any of these is present."""
-    found = condition[:, CODES.index(codes[0])] > 0.5
+    found = condition[:, _COLUMN[codes[0]]] > 0.5
     for code in codes[1:]:
-        found = found | (condition[:, CODES.index(code)] > 0.5)
+        found = found | (condition[:, _COLUMN[code]] > 0.5)
     return found
 
 
@@ -44,31 +45,31 @@ def cha2ds2_vasc(age_years: Tensor, sex_female: Tensor, condition: Tensor) -> Te
 def _chances(age_years: Tensor, sex_female: Tensor, condition: Tensor) -> dict[str, Tensor]:
     """Chance [B] of each treatment in an average clinician's hands, harms and habits left out."""
 
-    def ladder(*steps: tuple[Tensor | None, float]) -> Tensor:
-        """The chance of the last step that holds."""
-        chance = torch.full_like(age_years, steps[0][1])
-        for holds, value in steps[1:]:
+    def ladder(usual: float, *steps: tuple[Tensor, float]) -> Tensor:
+        """The chance of the last step that holds, `usual` where none does."""
+        chance = torch.full_like(age_years, usual)
+        for holds, value in steps:
             chance = torch.where(holds, torch.full_like(chance, value), chance)
         return chance
 
     has = lambda *codes: _has(condition, *codes)  # noqa: E731
     risk = cha2ds2_vasc(age_years, sex_female, condition) >= 2.0
     return {
-        "cardioversion": ladder((None, 0.0), (has("I48"), 0.08), (has("I47"), 0.08)),
-        "ablation": ladder((None, 0.0), (has("I48", "I47"), 0.035)),
-        "pacemaker": ladder((None, 0.002), (has("I49"), 0.01), (has("I44"), 0.05)),
-        "revascularisation": ladder((None, 0.002), (has("I25"), 0.02), (has("I20"), 0.30), (has("I21"), 0.60)),
-        "antiarrhythmic": ladder((None, 0.01), (has("I49"), 0.03), (has("I48"), 0.22), (has("I47"), 0.25)),
+        "cardioversion": ladder(0.0, (has("I48"), 0.08), (has("I47"), 0.08)),
+        "ablation": ladder(0.0, (has("I48", "I47"), 0.035)),
+        "pacemaker": ladder(0.002, (has("I49"), 0.01), (has("I44"), 0.05)),
+        "revascularisation": ladder(0.002, (has("I25"), 0.02), (has("I20"), 0.30), (has("I21"), 0.60)),
+        "antiarrhythmic": ladder(0.01, (has("I49"), 0.03), (has("I48"), 0.22), (has("I47"), 0.25)),
         "beta_blocker": ladder(
-            (None, 0.05), (has("I10"), 0.20), (has("I47", "I48"), 0.65), (has("I20", "I25"), 0.65),
+            0.05, (has("I10"), 0.20), (has("I47", "I48"), 0.65), (has("I20", "I25"), 0.65),
             (has("I21", "I50", "I42"), 0.82),
         ),
         "ace_inhibitor": ladder(
-            (None, 0.05), (has("I10"), 0.50), (has("I25", "I73"), 0.60), (has("I11", "I21"), 0.70),
+            0.05, (has("I10"), 0.50), (has("I25", "I73"), 0.60), (has("I11", "I21"), 0.70),
             (has("I50", "I42"), 0.80),
         ),
-        "diuretic": ladder((None, 0.03), (has("I10"), 0.28), (has("I11", "I27", "I35"), 0.45), (has("I50"), 0.82)),
-        "anticoagulant": ladder((None, 0.03), (has("I48"), 0.35), (has("I48") & risk, 0.72), (has("I26", "I82"), 0.92)),
+        "diuretic": ladder(0.03, (has("I10"), 0.28), (has("I11", "I27", "I35"), 0.45), (has("I50"), 0.82)),
+        "anticoagulant": ladder(0.03, (has("I48"), 0.35), (has("I48") & risk, 0.72), (has("I26", "I82"), 0.92)),
     }  # fmt: skip
 
 
@@ -80,12 +81,12 @@ def _odds(chance: Tensor) -> Tensor:
 def usual_care(chart: Chart, key: Tensor, t: Tensor | int) -> Tensor:
     """Orders [B, 10] of `progression.ORDERS` for a chart, by the clinician of key [B] at visit t.
 
-    The clinician's taste is a function of `key` alone, the rest of his luck of (key, t).
+    The clinician's taste is a function of `key` alone, the rest of (key, t).
     """
     condition, treated = chart["condition"], chart["treated"]
     chances = _chances(chart["age_years"], chart["sex_female"], condition)
     taste = keys.normal(key, 0, "progression care/taste", (len(TREATMENTS),)) * _TASTE_SD
-    luck = keys.uniform(key, t, "progression care/luck", (len(TREATMENTS) + 1,))
+    u = keys.uniform(key, t, "progression care/luck", (len(TREATMENTS) + 1,))
     low, block = _has(condition, "I95"), _has(condition, "I44", "I49")
     paced = treated[:, PROCEDURES.index("pacemaker")] > 0.5
     against = {
@@ -104,10 +105,10 @@ def usual_care(chart: Chart, key: Tensor, t: Tensor | int) -> Tensor:
         if name in DRUGS:
             odds = odds + _PERSISTENCE * (1.5 * (treated[:, i] > 0.5) - 0.5)
         likely = 1.0 / (1.0 + (-odds).exp())
-        orders.append(((luck[:, i] < likely) & (chances[name] > 0.0)).to(torch.float32))
+        orders.append(((u[:, i] < likely) & (chances[name] > 0.0)).to(torch.float32))
     acute = _has(condition, "I21", "I26", "I30", "I63", "I31")
     ill = _has(condition, "I50", "I47", "I20", "I82", "I95") | _has(condition, "I48")
-    place = luck[:, -1] * 0.999 + acute.to(torch.float32) * -0.75 + ill.to(torch.float32) * -0.3 + 0.3
+    place = u[:, -1] * 0.999 + acute.to(torch.float32) * -0.75 + ill.to(torch.float32) * -0.3 + 0.3
     months = torch.full_like(place, _MONTHS[0])
     for edge, value in ((0.15, _MONTHS[1]), (0.5, _MONTHS[2]), (0.9, _MONTHS[3])):
         months = torch.where(place > edge, torch.full_like(months, value), months)
@@ -118,15 +119,15 @@ def history_of_treatment(
     key: Tensor, age_years: Tensor, sex_female: Tensor, condition: Tensor, ever: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What was done before entry: procedures bool [B, 4] and drugs bool [B, 5]; a function of key and conditions."""
-    luck = keys.uniform(key, 0, "progression care/history", (len(TREATMENTS),))
+    u = keys.uniform(key, 0, "progression care/history", (len(TREATMENTS),))
     chances = _chances(age_years, sex_female, condition)
     taste = keys.normal(key, 0, "progression care/taste", (len(TREATMENTS),)) * _TASTE_SD
-    drugs = [luck[:, i] < 1.0 / (1.0 + (-_odds(chances[n]) - taste[:, i]).exp()) for i, n in enumerate(TREATMENTS)][4:]
+    drugs = [u[:, i] < 1.0 / (1.0 + (-_odds(chances[n]) - taste[:, i]).exp()) for i, n in enumerate(TREATMENTS)][4:]
     af, ischaemia, block = _has(ever, "I48", "I47"), _has(ever, "I20", "I21"), _has(condition, "I44")
     done = (
-        af & (luck[:, 0] < 0.25),
-        af & (luck[:, 1] < 0.10),
-        block & (luck[:, 2] < 0.25),
-        ischaemia & (luck[:, 3] < 0.5),
+        af & (u[:, 0] < 0.25),
+        af & (u[:, 1] < 0.10),
+        block & (u[:, 2] < 0.25),
+        ischaemia & (u[:, 3] < 0.5),
     )
     return torch.stack(done, -1), torch.stack(drugs, -1)

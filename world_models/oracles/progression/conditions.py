@@ -1,10 +1,10 @@
 """How the conditions start, go and kill: rates per year and what age, sex and other conditions make of them.
 
 A rate is per_1000 / 1000 a year for a man of 60 without anything else, times `per_decade` for each ten years above
-60 (onsets: up to 90), times `female` in women, times the ratio of every feature that holds. Features are conditions present
-("I10"), conditions ever had ("ever I48"), hidden risks ("smoker", "diabetes"), treatments and pairs of these
-("I48 & anticoagulant"); `treatments` adds the treatments' rows. Targets are onsets ("I48"), resolutions
-("resolve I48"), "death" and "bleed".
+60 (onsets: up to 90), times `female` in women, times the ratio of every feature that holds. Features are conditions
+present ("I10"), conditions ever had ("ever I48"), hidden risks ("smoker", "diabetes"), treatments and pairs of these
+("I48 & anticoagulant"); `treatments` adds the treatments' rows. Targets are onsets ("I48"), resolutions ("resolve
+I48"), "death" and "bleed".
 
 Sources stand beside each row by name and in `SOURCES` in full; "(k)": from memory, not looked up. Base rates were set
 so that simulated incidence and prevalence meet the figures of `benchmarks/progression_probes.py`: they are calibrated,
@@ -37,6 +37,8 @@ SOURCES: dict[str, str] = {
 
 
 class Rate(NamedTuple):
+    """How often an event happens, and what age, sex and hidden frailty make of it."""
+
     per_1000: float  # a year, man of 60
     per_decade: float
     female: float
@@ -44,10 +46,12 @@ class Rate(NamedTuple):
 
 
 class Ratio(NamedTuple):
-    target: str
-    feature: str
+    """By what a feature multiplies the rate of an event."""
+
+    target: str  # a code, "resolve CODE", "death" or "bleed"
+    feature: str  # of `state.FEATURES`, or two of them joined by " & "
     ratio: float
-    source: str
+    source: str  # a key of SOURCES
 
 
 FAMILIES: tuple[str, ...] = ("vascular", "rhythm", "muscle", "thrombosis", "inflammation", "survival")

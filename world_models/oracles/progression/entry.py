@@ -1,6 +1,6 @@
 """Who comes to the first visit: a life from 35 lived under the same rates, then seen.
 
-Age, sex, smoking, diabetes and hidden frailties are drawn from the key; the conditions are not drawn but suffered:
+Age, sex, smoking, diabetes and hidden frailties are sampled from the key; the conditions are not sampled but suffered:
 yearly steps from 35 to a year before entry, monthly steps in the last year, under the rates of `state`,
 without treatment and without death (who comes has lived). So prevalences, their correlations and their rise with age
 follow from the table of rates. `referral` multiplies the rates of the years before: a cardiology clinic sees those
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.oracles.cohort import normal_cdf
 from world_models.oracles.progression import state as body
 from world_models.oracles.progression.care import history_of_treatment
 from world_models.oracles.progression.conditions import ACUTE, FAMILIES, RESOLUTIONS
@@ -25,7 +26,7 @@ from world_models.oracles.progression.state import ProgressionState
 from world_models.quantities.progression import CODES
 from world_models.quantity import Quantity
 
-__all__ = ["COHORTS", "FACTORS", "Cohort", "cohort_named", "enter"]
+__all__ = ["COHORTS", "FACTORS", "ProgressionCohort", "enter"]
 
 FACTORS: tuple[Quantity, ...] = (
     Quantity("age_years", "a", 18.0, 95.0, (), "age at the first visit"),
@@ -41,7 +42,9 @@ _C = len(CODES)
 
 
 @dataclass(frozen=True, slots=True)
-class Cohort:
+class ProgressionCohort:
+    """Who comes to the first visit, and how his or her ECGs follow one another. Age is a normal cut to its range."""
+
     name: str
     meaning: str
     age_mean_years: float
@@ -63,15 +66,15 @@ class Cohort:
 
 _CARDIAC = {"I10": 1.25, "I25": 2.0, "I34": 1.4, "I35": 1.4, "I44": 1.8, "I45": 1.5, "I48": 1.9, "I49": 1.8, "I50": 1.6}
 
-COHORTS: dict[str, Cohort] = {
+COHORTS: dict[str, ProgressionCohort] = {
     c.name: c
     for c in (
-        Cohort("community", "adults of 40 to 90 as they live", 60.0, 14.0, (40.0, 90.0), 0.52, 0.18, 0.12),
-        Cohort(
+        ProgressionCohort("community", "adults of 40 to 90 as they live", 60.0, 14.0, (40.0, 90.0), 0.52, 0.18, 0.12),
+        ProgressionCohort(
             "clinic", "cardiology outpatients, many of them sent for something new", 64.0, 12.0, (40.0, 90.0),
             0.47, 0.20, 0.18, 1.2, _CARDIAC, crisis=3.0, comes_ill=True, event_visits=0.5,
         ),
-        Cohort(
+        ProgressionCohort(
             "hospital", "inpatients and emergencies: sicker, ECGs days to months apart", 66.0, 14.0, (40.0, 93.0),
             0.47, 0.24, 0.25, 1.3, log_frailty=0.45, crisis=9.0, comes_ill=True, event_visits=0.95, same_stay=0.45,
             gap_median_days=400.0, gap_log_sd=1.0,
@@ -80,35 +83,18 @@ COHORTS: dict[str, Cohort] = {
 }  # fmt: skip
 
 
-def cohort_named(cohort: str | Cohort) -> Cohort:
-    """The cohort of that name; a Cohort is handed through.
-
-    Raises:
-        ValueError: there is none; the message lists the names there are.
-    """
-    if isinstance(cohort, Cohort):
-        return cohort
-    if cohort not in COHORTS:
-        raise ValueError(f"no cohort {cohort!r}; there are: {', '.join(COHORTS)} (or pass a Cohort of your own)")
-    return COHORTS[cohort]
-
-
-def _phi(z: float) -> float:
-    return 0.5 * (1.0 + math.erf(z / math.sqrt(2.0)))
-
-
-def enter(cohort: Cohort, key: Tensor, given: Mapping[str, Tensor]) -> ProgressionState:
+def enter(cohort: ProgressionCohort, key: Tensor, given: Mapping[str, Tensor]) -> ProgressionState:
     """Patients [B] at their first visit; `given` factors are fixed.
 
-    Conditions that are given replace those suffered; hidden frailty stays as drawn, it is not inferred from them.
+    Conditions that are given replace those suffered; hidden frailty stays as sampled, it is not inferred from them.
     """
     batch, device = key.shape[0], key.device
-    low, high = (_phi((a - cohort.age_mean_years) / cohort.age_sd_years) for a in cohort.age_range_years)
-    luck = keys.uniform(key, 0, "progression/entry", (4,))
-    age = keys.to_normal(luck[:, 0] * (high - low) + low) * cohort.age_sd_years + cohort.age_mean_years
+    low, high = (normal_cdf((a - cohort.age_mean_years) / cohort.age_sd_years) for a in cohort.age_range_years)
+    u = keys.uniform(key, 0, "progression/entry", (4,))
+    age = keys.to_normal(u[:, 0] * (high - low) + low) * cohort.age_sd_years + cohort.age_mean_years
     age = given.get("age_years", age.clamp(*cohort.age_range_years))
-    sex = given.get("sex_female", (luck[:, 1] < cohort.share_female).to(torch.float32))
-    risks = torch.stack((luck[:, 2] < cohort.share_smokers, luck[:, 3] < cohort.share_diabetes), -1)
+    sex = given.get("sex_female", (u[:, 1] < cohort.share_female).to(torch.float32))
+    risks = torch.stack((u[:, 2] < cohort.share_smokers, u[:, 3] < cohort.share_diabetes), -1)
     normal = keys.normal(key, 0, "progression/frailty", (len(FAMILIES) + 1,))
     own_sd = math.sqrt(_FRAILTY_SD**2 - _SHARED_SD**2)
     # the mean factor is 1: less half the variance
@@ -146,7 +132,7 @@ def enter(cohort: Cohort, key: Tensor, given: Mapping[str, Tensor]) -> Progressi
 
 
 def _suffered(
-    cohort: Cohort, key: Tensor, age: Tensor, sex: Tensor, frailty: Tensor, risks: Tensor
+    cohort: ProgressionCohort, key: Tensor, age: Tensor, sex: Tensor, frailty: Tensor, risks: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Conditions present, ever had, and years since onset [B, C] at `age`, lived from 35 on."""
     device = key.device
@@ -162,6 +148,7 @@ def _suffered(
     present = torch.zeros(key.shape[0], _C, dtype=torch.bool, device=device)
     ever, lasted = present.clone(), torch.zeros(key.shape[0], _C, device=device)
     untreated = torch.zeros(key.shape[0], 9, dtype=torch.bool, device=device)
+    becomes = body.tables(device).becomes
     oldest = float(age.max()) if age.numel() else _BEGINS
     years = min(_LONGEST_YEARS, max(0, math.ceil(oldest - 1.0 - _BEGINS)))
     for back in range(years + 12, 0, -1):  # the last twelve steps are months
@@ -169,8 +156,8 @@ def _suffered(
         step = 1.0 if yearly else body.MONTH_YEARS
         before = (back - 12) + 1.0 if yearly else back * body.MONTH_YEARS
         then = age - before
-        luck = keys.uniform(key, back, "progression/past", (2 * _C,))
-        wait = body.waiting_times(luck)
+        u = keys.uniform(key, back, "progression/past", (2 * _C,))
+        wait = body.waiting_times(u)
         rates = body.log_rates(
             static if yearly else static + crisis, then, present, ever, lasted, risks, untreated
         ).exp()
@@ -179,7 +166,7 @@ def _suffered(
         if yearly:  # what starts within a long step may also end in it; on average half of it is left
             ends = after.started & (wait[:, _C:] < rates[:, _C : 2 * _C] * (0.5 * step))
             now = now & ~ends
-            for old, new in body.tables(device).becomes:
+            for old, new in becomes:
                 now[:, new] |= ends[:, old]
         lived = ((then >= _BEGINS) & ~came).unsqueeze(-1)
         ever = torch.where(lived, after.ever | now, ever)

@@ -5,10 +5,11 @@ That sum is a matrix product of zeros and ones with log ratios rounded to 1/1024
 1/1024 below 2^13, so float32 holds it exactly and no order of summation, batch size or fused multiply-add can change a
 bit. Everything else is elementwise. (Rounding a log ratio moves a ratio by at most 0.05 %.)
 
-Events compete within a month: each condition starts if absent and ends if present when an exponential draw of that
-month falls short of rate / 12, and so for death and bleeding; all rates are those of the month's beginning. Luck is a
-function of (key, month since entry) and not of the visits, so twelve months between two visits and four times three
-months with the same drugs are the same course, and a treatment that lowers a rate can only take its events away.
+Events compete within a month: each condition starts if absent and ends if present when an exponential number of that
+month falls short of rate / 12, and so for death and bleeding; all rates are those of the month's beginning. Random
+numbers are functions of (key, month since entry) and not of the visits, so twelve months between two visits and four
+times three months with the same drugs are the same course, and a treatment that lowers a rate can only take its events
+away.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import Tensor
 from world_models import keys
 from world_models.oracles.progression import conditions
 from world_models.oracles.progression.conditions import FAMILIES, Rate
-from world_models.oracles.progression.treatments import AT_ONCE, TREATMENT_RATIOS
+from world_models.oracles.progression.treatments import AT_ONCE, TREATMENT_RATIOS, AtOnce
 from world_models.quantities.progression import CODES, DRUGS, IRREVERSIBLE, PROCEDURES, TREATMENTS, scars
 
 __all__ = ["FEATURES", "MONTH_YEARS", "RISKS", "ProgressionState", "Tables", "Turn", "at_once", "log_rates", "months"]
@@ -36,16 +37,19 @@ _GRAIN = 1024.0  # of a log ratio
 _NEVER = -200.0  # log rate of what cannot happen: exp gives 0
 _OLDEST = {"onset": 3.0, "death": 4.5}  # decades above 60 where the rise with age ends
 _FASTEST_PER_YEAR = 12.0  # of an onset, a death: many ratios at once must not make a rate absurd
+_FATALITY_PER_DECADE = math.log(1.4)  # log ratio of dying at an onset for each decade of age (k)
 _HEALED_AFTER_YEARS = 0.24  # an acute infarction's code holds for three months at most
 _LASTING_COUNTS_YEARS = 5.0
-_AT_ONCE_DRAWS = 4096  # months of luck drawn in one call
+_MONTHS_IN_ONE_CALL = 4096  # months whose random numbers are made in one call
 _LEFT_OF_CHANCE = 0.2  # of an effect at once, in old conditions or under a protecting drug
 
 
 class ProgressionState(NamedTuple):
-    key: Tensor  # int64 [B], luck to come
+    """B patients between two visits; C conditions (`CODES`). Hidden state included: this is the oracle's."""
+
+    key: Tensor  # int64 [B], random numbers to come
     t: Tensor  # int64 [B], visits since the first
-    patient: Tensor  # int64 [B], the key at entry: anatomy, which other luck does not change
+    patient: Tensor  # int64 [B], the key at entry: anatomy, which `rekey` does not change
     entry_age_years: Tensor  # [B]
     sex_female: Tensor  # [B]
     month: Tensor  # int64 [B], lived since entry
@@ -73,7 +77,8 @@ class Tables(NamedTuple):
     effects: Tensor  # [features + pairs, E]
     left: Tensor  # int64 [pairs]
     right: Tensor  # int64 [pairs]
-    fatality: Tensor  # [C]
+    mortal: Tensor  # int64 [F], the conditions whose onset may kill
+    log_fatality: Tensor  # [F]
     complications: Tensor  # [C, C] from an onset to the hazard of others in the same month
     becomes: tuple[tuple[int, int], ...]
 
@@ -126,10 +131,12 @@ def tables(device: torch.device) -> Tables:
     halves = [[FEATURES.index(part.strip()) for part in pair.split("&")] for pair in pairs]
 
     complications = [[0.0] * _C for _ in CODES]
-    for cause, row in conditions.COMPLICATIONS.items():
-        for effect, chance in row.items():
+    for cause, brings in conditions.COMPLICATIONS.items():
+        for effect, chance in brings.items():
             hazard = -math.log(1.0 - chance)
             complications[CODES.index(cause)][CODES.index(effect)] = round(hazard * _GRAIN) / _GRAIN
+
+    mortal = [c for c, code in enumerate(CODES) if conditions.FATALITY.get(code, 0.0) > 0.0]
 
     def floats(values: list) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=device)
@@ -147,7 +154,8 @@ def tables(device: torch.device) -> Tables:
             effects=floats(effects),
             left=torch.tensor([h[0] for h in halves], device=device),
             right=torch.tensor([h[1] for h in halves], device=device),
-            fatality=floats([conditions.FATALITY.get(c, 0.0) for c in CODES]),
+            mortal=torch.tensor(mortal, device=device),
+            log_fatality=floats([conditions.FATALITY[CODES[c]] for c in mortal]).log(),
             complications=floats(complications),
             becomes=scars(CODES),
         )
@@ -175,17 +183,17 @@ def log_rates(
 
 
 def waiting_times(u: Tensor) -> Tensor:
-    """Standard exponential draws from uniforms on (0, 1)."""
+    """Standard exponentials [...] from uniforms [...] on (0, 1)."""
     return -u.log()
 
 
 def turn(rates: Tensor, wait: Tensor, present: Tensor, ever: Tensor, lasted: Tensor, years: float) -> Turn:
-    """Conditions after `years` under rates [B, E] a year, with exponential draws wait [B, C]."""
+    """Conditions after `years` under rates [B, E] a year, with standard exponentials wait [B, C]."""
     table = tables(rates.device)
     on = rates[:, :_C].clamp_max(_FASTEST_PER_YEAR)
     hazard = torch.where(present, rates[:, _C : 2 * _C], on) * years
     first = ((wait < hazard) & ~present).to(torch.float32)
-    # Complications of what has just begun. What is left of an exponential draw is one again, so one draw serves both.
+    # Complications of what has just begun. What is left of an exponential number is one again, so one serves both.
     brought = torch.where(present, torch.zeros_like(hazard), first @ table.complications)  # exact, as above
     happens = wait < hazard + brought
     started = happens & ~present
@@ -211,29 +219,27 @@ def months(
     table = tables(device)
     static = static_rates(state.sex_female, state.frailty)
     treated = torch.cat((state.procedures, drugs), -1)
-    dying = table.fatality > 0
-    mortal = dying.nonzero()[:, 0]
-    fatal = table.fatality[mortal].log()
+    mortal = table.mortal
     month, present, ever, lasted = state.month, state.present, state.ever, state.years_since_onset
     bleeding, dead = state.bleeding, state.dead
     longest = int(count.max()) if count.numel() else 0
-    draws = _C + 2 + len(mortal)
-    few = longest * len(state.key) <= _AT_ONCE_DRAWS  # small batches pay by the call: all months' luck in one
+    numbers = _C + 2 + len(mortal)
+    few = longest * len(state.key) <= _MONTHS_IN_ONE_CALL  # small batches pay by the call: all months' numbers in one
     if few:
         each = state.month.unsqueeze(-1) + torch.arange(longest, device=device)
-        ahead = keys.uniform(state.key.repeat_interleave(longest), each.flatten(), "progression/month", (draws,))
-        ahead = ahead.reshape(-1, longest, draws)
+        ahead = keys.uniform(state.key.repeat_interleave(longest), each.flatten(), "progression/month", (numbers,))
+        ahead = ahead.reshape(-1, longest, numbers)
     for step in range(longest):
         live = (count > step) & ~dead
         age = state.entry_age_years + month.to(torch.float32) * MONTH_YEARS
         rates = log_rates(static, age, present, ever, lasted, state.risks, treated).exp()
-        luck = ahead[:, step] if few else keys.uniform(state.key, month, "progression/month", (draws,))
-        wait = waiting_times(luck[:, : _C + 2].contiguous())
+        u = ahead[:, step] if few else keys.uniform(state.key, month, "progression/month", (numbers,))
+        wait = waiting_times(u[:, : _C + 2].contiguous())
         after = turn(rates, wait[:, :_C], present, ever, lasted, MONTH_YEARS)
         event = wait[:, _C:] < rates[:, 2 * _C :].clamp_max(_FASTEST_PER_YEAR) * MONTH_YEARS
         decades = ((age - 60.0) * 0.1).clamp_max(_OLDEST["death"]).unsqueeze(-1)
-        chance = (fatal + decades * math.log(1.4)).exp()
-        killed = (after.started[:, mortal] & (luck[:, _C + 2 :] < chance)).any(-1)
+        chance = (table.log_fatality + decades * _FATALITY_PER_DECADE).exp()
+        killed = (after.started[:, mortal] & (u[:, _C + 2 :] < chance)).any(-1)
         bleeding = bleeding | (live & event[:, 1])
         dead = dead | (live & (event[:, 0] | killed))
         on = (live & ~dead).unsqueeze(-1)
@@ -250,31 +256,45 @@ def months(
     )
 
 
+# each row of AT_ONCE with its columns: of the procedure, the condition (None: a bleed), the sparing drug, the one
+# needed
+_AT_ONCE: tuple[tuple[AtOnce, int, int | None, int | None, int | None], ...] = tuple(
+    (
+        row,
+        PROCEDURES.index(row.procedure),
+        None if row.condition == "bleed" else CODES.index(row.condition),
+        DRUGS.index(row.unless) if row.unless else None,
+        CODES.index(row.needs) if row.needs else None,
+    )
+    for row in AT_ONCE
+)
+
+
 def at_once(state: ProgressionState, procedures: Tensor, drugs: Tensor) -> ProgressionState:
     """What procedures [B, 4] done now do before the next month begins; none of it in the dead."""
-    luck = keys.uniform(state.key, state.month, "progression/visit", (len(AT_ONCE),))
+    u = keys.uniform(state.key, state.month, "progression/visit", (len(AT_ONCE),))
     present, ever, lasted, bleeding = (
         state.present.clone(), state.ever.clone(), state.years_since_onset.clone(), torch.zeros_like(state.bleeding)
     )  # fmt: skip
-    for i, row in enumerate(AT_ONCE):
-        done = procedures[:, PROCEDURES.index(row.procedure)] & ~state.dead
-        if row.condition == "bleed":
-            bleeding = bleeding | (done & (luck[:, i] < row.chance))
+    alive, nothing = ~state.dead, torch.zeros_like(lasted[:, 0])
+    for i, (row, procedure, c, unless, needs) in enumerate(_AT_ONCE):
+        done = procedures[:, procedure] & alive
+        if c is None:
+            bleeding = bleeding | (done & (u[:, i] < row.chance))
             continue
-        c = CODES.index(row.condition)
         chance = (1.0 - lasted[:, c] * (row.per_year / row.chance)).clamp_min(_LEFT_OF_CHANCE) * row.chance
-        if row.unless:
-            chance = torch.where(drugs[:, DRUGS.index(row.unless)], chance * _LEFT_OF_CHANCE, chance)
-        if row.needs:  # as it was before the visit: success at once does not undo the risk
-            done = done & state.present[:, CODES.index(row.needs)]
-        hit = done & (luck[:, i] < chance)
+        if unless is not None:
+            chance = torch.where(drugs[:, unless], chance * _LEFT_OF_CHANCE, chance)
+        if needs is not None:  # as it was before the visit: success at once does not undo the risk
+            done = done & state.present[:, needs]
+        hit = done & (u[:, i] < chance)
         present[:, c] = (present[:, c] | hit) if row.starts else (present[:, c] & ~hit)
         ever[:, c] |= present[:, c]
-        lasted[:, c] = torch.where(present[:, c] & state.present[:, c], lasted[:, c], torch.zeros_like(lasted[:, c]))
+        lasted[:, c] = torch.where(present[:, c] & state.present[:, c], lasted[:, c], nothing)
     return state._replace(
         present=present,
         ever=ever,
         years_since_onset=lasted,
         bleeding=bleeding,
-        procedures=state.procedures | (procedures & ~state.dead.unsqueeze(-1)),
+        procedures=state.procedures | (procedures & alive.unsqueeze(-1)),
     )

@@ -1,9 +1,9 @@
 """A record of visits under usual care, made from the oracle: who was seen when, with what, on what.
 
 Patients are seen by the clinician of `care`; the next ECG is days later in the same stay, or after a gap of
-days to years, or earlier, because something acute began (`Cohort.event_visits`): then it is taken in the month of the
-onset, as emergency ECGs are. How many ECGs a patient has is drawn apart from his disease: median 2, mean about 4, at
-most 12 (the record it stands for, MIMIC-IV-ECG: median 2, mean 4.96, 36 % with one). Death ends the record.
+days to years, or earlier, because something acute began (`ProgressionCohort.event_visits`): then it is taken in the
+month of the onset, as emergency ECGs are. How many ECGs a patient has does not depend on the disease: median 2, mean
+about 4, at most 12 (the record it stands for, MIMIC-IV-ECG: median 2, mean 4.96, 36 % with one). Death ends the record.
 
 `paper_pairs` picks consecutive pairs so that their label changes have the statistics of that record.
 """
@@ -19,7 +19,7 @@ from world_models import keys, tree
 from world_models.oracles.progression import state as body
 from world_models.oracles.progression.care import usual_care
 from world_models.oracles.progression.conditions import ACUTE
-from world_models.oracles.progression.entry import Cohort
+from world_models.oracles.progression.entry import ProgressionCohort
 from world_models.oracles.progression.state import ProgressionState
 from world_models.oracles.progression.world import ProgressionOracle
 from world_models.quantities.progression import CODES, PROCEDURES
@@ -47,10 +47,10 @@ class Visits(NamedTuple):
     condition: Tensor  # bool [N, C]
     treated: Tensor  # bool [N, 9]: drugs taken since the visit before, procedures ever
     key: Tensor  # int64 [N], of the patient
-    t: Tensor  # int64 [N], visit number: with key, what the ECG is drawn from
+    t: Tensor  # int64 [N], visit number: with key, what the ECG is synthesised from
 
 
-def make_visits(seed: int, patients: int, cohort: str | Cohort = "clinic") -> Visits:
+def make_visits(seed: int, patients: int, cohort: str | ProgressionCohort = "clinic") -> Visits:
     """The record of `patients` patients under usual care; patient i is the key of `keys.from_seed(seed + i)`.
 
     Raises:
@@ -100,10 +100,10 @@ def _until_next(
 ) -> tuple[ProgressionState, Tensor]:
     """The state and the day of the next ECG: in the same stay, at the planned gap, or at an acute onset before it."""
     cohort, key, visit = world.cohort, state.key, state.t
-    luck = keys.uniform(key, visit, "progression visits/gap", (3,))
-    same = luck[:, 0] < cohort.same_stay
-    gap = (keys.to_normal(luck[:, 1]) * cohort.gap_log_sd).exp() * cohort.gap_median_days
-    gap = torch.where(same, 0.3 + 9.7 * luck[:, 1], gap.clamp(10.0, _LONGEST_GAP_DAYS))
+    u = keys.uniform(key, visit, "progression visits/gap", (3,))
+    same = u[:, 0] < cohort.same_stay
+    gap = (keys.to_normal(u[:, 1]) * cohort.gap_log_sd).exp() * cohort.gap_median_days
+    gap = torch.where(same, 0.3 + 9.7 * u[:, 1], gap.clamp(10.0, _LONGEST_GAP_DAYS))
     # a stay is coded as one: its ECGs share their labels unless it runs over a month's edge
     next_day = days + gap
     last = (next_day / DAYS_PER_MONTH).to(torch.int64)
@@ -120,7 +120,7 @@ def _until_next(
         ahead = body.months(part, drugs[rows], target - part.month, acute, cohort.event_visits)
         came[rows] = (ahead.month < target) & ~ahead.dead
         after = tree.put(after, rows, ahead)
-    jitter = after.month.to(torch.float32) * DAYS_PER_MONTH + luck[:, 2] * 0.5
+    jitter = after.month.to(torch.float32) * DAYS_PER_MONTH + u[:, 2] * 0.5
     day = torch.where(came & (after.month < last), torch.maximum(jitter, days + 0.3), next_day)
     moved = wanted & ~state.dead
     after = after._replace(
@@ -147,9 +147,9 @@ def paper_pairs(
 ) -> Tensor:
     """Rows int64 [K, 2] of consecutive pairs, thinned so that none, one, two, ... labels change with these shares.
 
-    Drawn without replacement, in the record's order. The last share is for that many changes or more. Without `count`,
-    as many as the scarcest class allows, so the shares are met. With it, that many: what a class lacks is taken from
-    the class with one change less, and `statistics(visits, pairs)` says what was reached.
+    Sampled without replacement, in the record's order. The last share is for that many changes or more. Without
+    `count`, as many as the scarcest class allows, so the shares are met. With it, that many: what a class lacks is
+    taken from the class with one change less, and `statistics(visits, pairs)` says what was reached.
 
     Raises:
         ValueError: a class of which the record has no pair, or fewer pairs than `count` asks for.
@@ -172,11 +172,11 @@ def paper_pairs(
             lacking = asked - wanted[i]
         if lacking:
             raise ValueError(f"count={count} asks for {lacking} stable pairs more than the record has; {more}")
-    luck = keys.uniform(keys.from_seed(seed), 0, "progression visits/pairs", (len(pairs),))[0]
+    u = keys.uniform(keys.from_seed(seed), 0, "progression visits/pairs", (len(pairs),))[0]
     taken = torch.zeros(len(pairs), dtype=torch.bool)
     for i, number in enumerate(wanted):
         of_kind = (kind == i).nonzero()[:, 0]
-        taken[of_kind[luck[of_kind].argsort()[:number]]] = True
+        taken[of_kind[u[of_kind].argsort()[:number]]] = True
     return pairs[taken.nonzero()[:, 0]]
 
 

@@ -6,8 +6,8 @@ drugs, with competing onsets, resolutions, bleeds and death (`state.months`); th
 Rates and effects with their sources stand in `conditions` and `treatments`, who comes to the
 first visit in `entry`.
 
-Luck is a function of the month since entry: visits at other times, or other treatments, meet the same luck, so that two
-courses differ by what was done alone. Row i of a batch is bit for bit the same patient alone.
+Random numbers are functions of the month since entry: visits at other times, or other treatments, meet the same ones,
+so that two courses differ by what was done alone. Row i of a batch is bit for bit the same patient alone.
 
 `hours_per_step` is nominal (half a year): the time to the next visit is an order. The dead stay as they died; their
 later visits change `t` alone.
@@ -24,8 +24,10 @@ import torch
 from torch import Tensor
 
 from world_models.inputs import check_also, checked_factors, checked_orders
+from world_models.oracles.cohort import cohort_named
 from world_models.oracles.progression import state as body
-from world_models.oracles.progression.entry import FACTORS, Cohort, cohort_named, enter
+from world_models.oracles.progression.ecg.synthesis import synthesise_progression_ecg
+from world_models.oracles.progression.entry import COHORTS, FACTORS, ProgressionCohort, enter
 from world_models.oracles.progression.state import ProgressionState
 from world_models.protocol import Chart, Factors
 from world_models.quantities.progression import CODES, MEASURES, ORDERS, PROCEDURES, SAMPLES, TREATMENTS
@@ -41,7 +43,7 @@ class ProgressionOracle:
 
     Args:
         device: where all tensors live.
-        cohort: "clinic", "hospital", "community" (`entry.COHORTS`) or a Cohort.
+        cohort: "clinic", "hospital", "community" (`entry.COHORTS`) or a ProgressionCohort.
 
     Raises:
         ValueError: an unknown cohort.
@@ -53,9 +55,9 @@ class ProgressionOracle:
     factors = FACTORS
     hours_per_step = 4383.0  # half a year, nominal
 
-    def __init__(self, device: torch.device | str = "cpu", cohort: str | Cohort = "clinic") -> None:
+    def __init__(self, device: torch.device | str = "cpu", cohort: str | ProgressionCohort = "clinic") -> None:
         self.device = torch.device(device)
-        self.cohort = cohort_named(cohort)
+        self.cohort = cohort_named(COHORTS, cohort)
 
     def initial(self, key: Tensor, factors: Factors | None = None) -> ProgressionState:
         """Patients at the first visit. Given factors [B] are fixed.
@@ -98,7 +100,7 @@ class ProgressionOracle:
         )
 
     def observe(self, state: ProgressionState, also: Sequence[str] = ()) -> Chart:
-        """The chart now; `also=("ecg_mv",)` draws the 12-lead ECG [B, 12, 1000] in mV.
+        """The chart now; `also=("ecg_mv",)` adds the 12-lead ECG [B, 12, 1000] in mV.
 
         Raises:
             ValueError: `also` names something that is no measure.
@@ -118,15 +120,13 @@ class ProgressionOracle:
             "dead": state.dead.to(torch.float32),
         }
         if "ecg_mv" in also:
-            from world_models.oracles.progression.ecg.drawing import draw_progression_ecg
-
-            chart["ecg_mv"] = draw_progression_ecg(
+            chart["ecg_mv"] = synthesise_progression_ecg(
                 state.patient, state.t, state.present, age, state.sex_female, treated, SAMPLES
             )
         return chart
 
     def rekey(self, state: ProgressionState, key: Tensor) -> ProgressionState:
-        """The same patients with other luck. The oracle knows them: only what is still to come is drawn anew."""
+        """The same patients with other random numbers. The oracle knows them: only what is to come changes."""
         return state._replace(key=key)
 
     def spread(self, state: ProgressionState) -> dict[str, Tensor]:

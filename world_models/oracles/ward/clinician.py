@@ -1,12 +1,13 @@
 """A clinician for the ward: a pure function from chart to orders, with a dial for confounding.
 
-Plain rules as on a general ward with an intensive care unit (thresholds: Surviving Sepsis Campaign 2021, ADA consensus on
-hyperglycaemic crises, restrictive transfusion at 7 g/dL; from memory (k)). It reads what is charted and nothing else, so
-with `confounding=0` what it orders depends on the chart alone. Above 0 it also acts on a severity that no chart shows, as
-a good eye at the bedside does: sicker patients get more and earlier, which biases whoever learns effects from its record.
+Plain rules as on a general ward with an intensive care unit (thresholds: Surviving Sepsis Campaign 2021, ADA consensus
+on hyperglycaemic crises, restrictive transfusion at 7 g/dL; from memory (k)). It reads what is charted and nothing
+else, so with `confounding=0` what it orders depends on the chart alone. Above 0 it also acts on a severity that no
+chart shows, as a good eye at the bedside does: sicker patients get more and earlier, which biases whoever learns
+effects from its record.
 
-`variation` makes colleagues of it: doses, thresholds and zeal for tests then differ by patient and by step, drawn from
-keys, so that a record of its orders has the overlap that learning needs.
+`variation` makes colleagues of it: doses, thresholds and zeal for tests then differ by patient and by step, as
+functions of keys, so that a record of its orders has the overlap that learning needs.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.oracles.ward.bedside import ChartView, Decisions
 from world_models.protocol import Chart
 from world_models.quantities.ward import (
-    COMPLAINTS,
     INQUIRIES,
     INTERVENTIONS,
     ORDERS,
     inquiry_index,
-    intervention_index,
 )
 
 __all__ = ["clinician"]
@@ -51,7 +51,9 @@ _INTERVALS: dict[str, tuple[float, float]] = {
     "urine_culture": (400.0, 400.0),
 }
 
+# yes or no, whole units, and settings read off a monitor do not vary with taste
 _SETTLED = ("endoscopy", "oxygen_fraction", "ventilation_l_min", "red_cells_units", "plasma_units", "platelets_units")
+DOSE_LOG_SD, DOSE_LOG_LIMIT = 0.25, 0.6  # of all other doses between colleagues, at variation 1
 
 
 @lru_cache(maxsize=8)
@@ -61,30 +63,11 @@ def _interval_rows(device: torch.device) -> tuple[Tensor, Tensor]:
     return calm, busy
 
 
-class _View:
-    """The chart, as the rules ask it. Values never resulted read as typical, so no rule fires on them."""
-
-    def __init__(self, chart: Chart) -> None:
-        self.chart = chart
-        self.ages = chart["inquiry_age_hours"]
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.chart[name]
-
-    def age(self, name: str) -> Tensor:
-        return self.ages[:, inquiry_index(name)]
-
-    def since(self, name: str) -> Tensor:
-        """Hours since it was last given; 96 if never."""
-        return self.chart["treatment_age_hours"][:, intervention_index(name)]
-
-    def running(self, name: str) -> Tensor:
-        """What was given in the last step, in the order's unit."""
-        index = intervention_index(name)
-        return self.chart["treatment_share"][:, index] * float(INTERVENTIONS[index].high)
-
-    def complains(self, of: str) -> Tensor:
-        return self.chart["complaint"][:, COMPLAINTS.index(of)] > 0.5
+@lru_cache(maxsize=8)
+def _limits(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Largest amounts [J], and which interventions are settled, bool [J]."""
+    highest = torch.tensor([float(q.high) for q in INTERVENTIONS], device=device)
+    return highest, torch.tensor([q.name in _SETTLED for q in INTERVENTIONS], device=device)
 
 
 def clinician(
@@ -109,21 +92,23 @@ def clinician(
     Raises:
         ValueError: confounding without severity, or variation without key and t.
     """
-    if confounding > 0 and severity is None:
-        raise ValueError(
-            f"confounding={confounding} needs the hidden severity [B]; pass truth(state)['severity'] or use 0"
-        )
-    if variation > 0 and (key is None or t is None):
-        raise ValueError(f"variation={variation} needs key and t, int64 [B]; pass state.key and state.t or use 0")
-    view = _View(chart)
+    view = ChartView(chart)
     nothing = torch.zeros_like(chart["hours"])
-    alarm = nothing if confounding <= 0 else severity.to(nothing.dtype) * confounding
+    alarm = nothing
+    if confounding > 0:
+        if severity is None:
+            raise ValueError(
+                f"confounding={confounding} needs the hidden severity [B]; pass truth(state)['severity'] or use 0"
+            )
+        alarm = severity.to(nothing.dtype) * confounding
     style = torch.zeros(len(nothing), 3, device=nothing.device)
     mood = torch.zeros(len(nothing), len(ORDERS), device=nothing.device)
     if variation > 0:
+        if key is None or t is None:
+            raise ValueError(f"variation={variation} needs key and t, int64 [B]; pass state.key and state.t or use 0")
         style = keys.normal(key, 0, "clinician/style", (3,)) * variation
         mood = keys.normal(key, t, "clinician/mood", (len(ORDERS),)) * variation
-    doses = _Doses(nothing, hours_per_step)
+    doses = Decisions(nothing, hours_per_step)
     zeal, wet, hurry = style.unbind(-1)
     _circulation(view, doses, alarm, wet * 3.0)
     _infection(view, doses, alarm, hurry * 4.0)
@@ -136,46 +121,19 @@ def clinician(
     if variation > 0:
         noise = mood[:, : len(INQUIRIES)]
         asked = (asked | (noise > 2.0 * max(variation, 0.5))) & (noise > -2.0 * max(variation, 0.5))
-    amounts = doses.columns() * (mood[:, len(INQUIRIES) :] * 0.25).clamp(-0.6, 0.6).exp()
-    highest = torch.tensor([float(q.high) for q in INTERVENTIONS], device=nothing.device)
-    amounts = torch.minimum(amounts, highest)
-    # yes or no, whole units, and settings read off a monitor do not vary with taste
-    for name in _SETTLED:
-        amounts[:, intervention_index(name)] = doses.amounts[name].minimum(highest[intervention_index(name)])
+    decided = doses.columns()
+    taste = (mood[:, len(INQUIRIES) :] * DOSE_LOG_SD).clamp(-DOSE_LOG_LIMIT, DOSE_LOG_LIMIT).exp()
+    highest, settled = _limits(nothing.device)
+    amounts = torch.where(settled, decided, decided * taste).minimum(highest)
     here = ((chart["alive"] > 0.5) & (chart["discharged"] < 0.5)).unsqueeze(-1)
     return torch.cat([asked.to(nothing.dtype), amounts], -1) * here
 
 
-class _Doses:
-    """Amounts being decided, one [B] an intervention; the largest that any rule asks for counts."""
-
-    def __init__(self, nothing: Tensor, hours: float) -> None:
-        self.hours = hours
-        self.nothing = nothing
-        self.amounts = {q.name: nothing for q in INTERVENTIONS}
-
-    def give(self, name: str, when: Tensor, amount: Tensor | float) -> None:
-        wanted = torch.where(when, torch.as_tensor(amount, dtype=self.nothing.dtype, device=self.nothing.device), 0.0)
-        self.amounts[name] = torch.maximum(self.amounts[name], wanted)
-
-    def every(self, name: str, view: _View, when: Tensor, amount: Tensor | float, hours: float) -> None:
-        """A dose each `hours`: due once the last lies that long back at the step's start (steps may be coarser)."""
-        due = view.since(name) + self.hours >= hours - 0.01
-        times = max(1.0, round(self.hours / hours)) if self.hours > hours else 1.0
-        self.give(name, when & due, torch.as_tensor(amount, dtype=self.nothing.dtype) * times)
-
-    def stop(self, name: str, when: Tensor) -> None:
-        self.amounts[name] = torch.where(when, 0.0, self.amounts[name])
-
-    def columns(self) -> Tensor:
-        return torch.stack([self.amounts[q.name].expand_as(self.nothing) for q in INTERVENTIONS], -1)
-
-
-def _wet_lungs(view: _View) -> Tensor:
+def _wet_lungs(view: ChartView) -> Tensor:
     return (view["bnp_pg_ml"] > 350.0) | ((view["chronic_heart_failure"] > 0.5) & (view["spo2_percent"] < 92.0))
 
 
-def _circulation(view: _View, doses: _Doses, alarm: Tensor, wet: Tensor) -> None:
+def _circulation(view: ChartView, doses: Decisions, alarm: Tensor, wet: Tensor) -> None:
     pressure, lactate = view["map_mmhg"], view["lactate_mmol_l"]
     low = pressure < 65.0 + alarm * 8.0 + wet
     poor = (lactate > 3.0) & (view.age("lactate_mmol_l") < 12.0)
@@ -209,7 +167,7 @@ def _circulation(view: _View, doses: _Doses, alarm: Tensor, wet: Tensor) -> None
     doses.every("metoprolol_mg", view, calm, 5.0, 6.0)
 
 
-def _infection(view: _View, doses: _Doses, alarm: Tensor, hurry: Tensor) -> None:
+def _infection(view: ChartView, doses: Decisions, alarm: Tensor, hurry: Tensor) -> None:
     hot = view["temperature_c"] > 38.0
     crp, white = view["crp_mg_l"], view["white_cells_k_ul"]
     inflamed = (crp > 70.0 - hurry * 5.0) | ((white > 12.5) & (crp > 30.0))
@@ -242,7 +200,7 @@ def _infection(view: _View, doses: _Doses, alarm: Tensor, hurry: Tensor) -> None
     doses.give("vancomycin_mg", cover & due, dose)
 
 
-def _breathing(view: _View, doses: _Doses, alarm: Tensor) -> None:
+def _breathing(view: ChartView, doses: Decisions, alarm: Tensor) -> None:
     saturation, now = view["spo2_percent"], view.running("oxygen_fraction").clamp_min(0.21)
     wanted = now + torch.where(saturation < 88.0, 0.25, torch.where(saturation < 91.5, 0.12, 0.0)) * (1.0 + alarm * 0.3)
     wanted = wanted - torch.where(saturation >= 96.0, 0.15, torch.where(saturation >= 94.0, 0.06, 0.0))
@@ -261,7 +219,7 @@ def _breathing(view: _View, doses: _Doses, alarm: Tensor) -> None:
     doses.give("ventilation_l_min", start | stay, want)
 
 
-def _sugar(view: _View, doses: _Doses) -> None:
+def _sugar(view: ChartView, doses: Decisions) -> None:
     glucose, ketones, weight = view["glucose_mg_dl"], view["beta_hydroxybutyrate_mmol_l"], view["weight_kg"]
     potassium, diabetic = view["potassium_mmol_l"], view["diabetes"] > 0.5
     scale = doses.hours / 4.0
@@ -295,7 +253,7 @@ def _sugar(view: _View, doses: _Doses) -> None:
     doses.give("dextrose_g", low, 30.0)
 
 
-def _kidneys_and_salts(view: _View, doses: _Doses, alarm: Tensor) -> None:
+def _kidneys_and_salts(view: ChartView, doses: Decisions, alarm: Tensor) -> None:
     potassium, sodium, creatinine = view["potassium_mmol_l"], view["sodium_mmol_l"], view["creatinine_mg_dl"]
     recent = view.age("potassium_mmol_l") < 14.0
     scale = doses.hours / 4.0
@@ -332,7 +290,7 @@ def _kidneys_and_salts(view: _View, doses: _Doses, alarm: Tensor) -> None:
     doses.give("ultrafiltration_ml_h", dialysed & wet & (view["map_mmhg"] > 68.0), 120.0)
 
 
-def _blood(view: _View, doses: _Doses, alarm: Tensor, liberal: Tensor) -> None:
+def _blood(view: ChartView, doses: Decisions, alarm: Tensor, liberal: Tensor) -> None:
     bleeding = view.complains("bleeding")
     haemoglobin = view["haemoglobin_g_dl"]
     recent = view.age("haemoglobin_g_dl") < 14.0
@@ -352,7 +310,7 @@ def _blood(view: _View, doses: _Doses, alarm: Tensor, liberal: Tensor) -> None:
     doses.give("endoscopy", bleeding & ready & ((never & (view["hours"] < 60.0)) | again), 1.0)
 
 
-def _inquiries(view: _View, alarm: Tensor, zeal: Tensor, hours: float) -> Tensor:
+def _inquiries(view: ChartView, alarm: Tensor, zeal: Tensor, hours: float) -> Tensor:
     """bool [B, I]: what is due by its interval, and what a finding calls for."""
     calm, busy = _interval_rows(view.ages.device)
     support = (view.running("norepinephrine_ug_kg_min") > 0) | (view.running("ventilation_l_min") > 0)

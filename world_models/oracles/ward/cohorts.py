@@ -6,9 +6,9 @@ Organisms: sepsis by the shares of community-onset bacteraemia, half Gram-negati
 Gram-positive (k). Concentrations of half the killing are multiples of the usual inhibitory concentrations (k): a
 susceptible organism is killed by ordinary doses, a resistant one by none that can be ordered.
 
-Body water: 0.60 (men) or 0.50 (women) of the weight, less 1.5 per mille of it a year above 40, 0.37 of it extracellular;
-plasma 43 or 40 mL/kg (k). Creatinine production (28 - 0.2 age) mg/kg/day, 0.85 of it in women (Cockcroft & Gault 1976,
-doi 10.1159/000180580). Glucose turnover 2 mg/kg/min (k).
+Body water: 0.60 (men) or 0.50 (women) of the weight, less 1.5 per mille of it a year above 40, 0.37 of it
+extracellular; plasma 43 or 40 mL/kg (k). Creatinine production (28 - 0.2 age) mg/kg/day, 0.85 of it in women (Cockcroft
+& Gault 1976, doi 10.1159/000180580). Glucose turnover 2 mg/kg/min (k).
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.inputs import checked_factors
+from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ward.state import Person
 from world_models.quantities.ward import COMPLAINTS, DISEASES, ORGANISMS, STATIC
 from world_models.quantity import Quantity, by_name
 
-__all__ = ["COHORTS", "FACTORS", "WardCohort", "cohort_named", "draw_complaint", "draw_factors", "draw_person"]
+__all__ = ["COHORTS", "FACTORS", "WardCohort", "sample_complaint", "sample_factors", "sample_person"]
 
 FACTORS: tuple[Quantity, ...] = (
     *STATIC,
@@ -74,7 +75,7 @@ class WardCohort:
     name: str
     meaning: str
     mix: tuple[float, ...]  # weights in the order of DISEASES
-    severity: tuple[float, float] = (0.0, 1.0)  # drawn from its lower end more often than from its upper
+    severity: tuple[float, float] = (0.0, 1.0)  # sampled from its lower end more often than from its upper
 
 
 def _only(disease: str) -> tuple[float, ...]:
@@ -91,15 +92,6 @@ COHORTS: dict[str, WardCohort] = {
 }
 
 
-def cohort_named(cohort: str | WardCohort) -> WardCohort:
-    """The cohort of that name; a WardCohort is handed through. Raises ValueError: unknown name."""
-    if isinstance(cohort, WardCohort):
-        return cohort
-    if cohort not in COHORTS:
-        raise ValueError(f"unknown cohort {cohort!r}; known are: {', '.join(COHORTS)}")
-    return COHORTS[cohort]
-
-
 def _z(key: Tensor, name: str) -> Tensor:
     return keys.normal(key, 0, f"ward/{name}").clamp(-2.5, 2.5)
 
@@ -113,7 +105,9 @@ def _by(index: Tensor, rows: tuple) -> Tensor:
     return torch.tensor(rows, dtype=torch.float32, device=index.device)[index.to(torch.int64)]
 
 
-def draw_factors(cohort: str | WardCohort, key: Tensor, given: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def sample_factors(
+    cohort: str | WardCohort, key: Tensor, given: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Every factor of FACTORS for patients with these keys, float32 [B] each.
 
     Args:
@@ -122,15 +116,15 @@ def draw_factors(cohort: str | WardCohort, key: Tensor, given: Mapping[str, Tens
     Raises:
         ValueError: an unknown cohort or factor, a wrong shape, a value out of bounds, or an index that is no integer.
     """
-    who = cohort_named(cohort)
+    who = cohort_named(COHORTS, cohort)
     given = checked_factors(FACTORS, given, key.shape[0], key.device)
     for name in ("disease", "organism"):
         if name in given and bool((given[name] != given[name].round()).any()):
             raise ValueError(f"factor {name!r} is an index: give whole numbers")
 
-    def settle(name: str, drawn: Tensor) -> Tensor:
+    def settle(name: str, sampled: Tensor) -> Tensor:
         quantity = by_name(FACTORS, name)
-        return given.get(name, drawn.to(torch.float32).clamp(quantity.low, quantity.high))
+        return given.get(name, sampled.to(torch.float32).clamp(quantity.low, quantity.high))
 
     mix = torch.tensor(who.mix, device=key.device)
     disease = settle("disease", keys.categorical(key, 0, "ward/disease", mix))
@@ -150,14 +144,14 @@ def draw_factors(cohort: str | WardCohort, key: Tensor, given: Mapping[str, Tens
     return dict(zip((q.name for q in FACTORS), found, strict=True))
 
 
-def draw_complaint(key: Tensor, disease: Tensor) -> Tensor:
+def sample_complaint(key: Tensor, disease: Tensor) -> Tensor:
     """Why the patient came, one-hot [B, C]: a hint at the disease, not a diagnosis."""
     index = keys.categorical(key, 0, "ward/complaint", _by(disease, _COMPLAINT))
     return (index.unsqueeze(-1) == torch.arange(len(COMPLAINTS), device=key.device)).to(torch.float32)
 
 
-def draw_person(key: Tensor, who: Mapping[str, Tensor]) -> Person:
-    """The hidden person behind the factors of `draw_factors`."""
+def sample_person(key: Tensor, who: Mapping[str, Tensor]) -> Person:
+    """The hidden person behind the factors of `sample_factors`."""
     age, female, weight = who["age_years"], who["sex_female"], who["weight_kg"]
     disease, organism, severity = who["disease"], who["organism"], who["severity"]
     kidney, diabetes, heart = who["chronic_kidney_disease"], who["diabetes"], who["chronic_heart_failure"]

@@ -75,13 +75,13 @@ def concentrations(state: WardState) -> tuple[Tensor, Tensor, Tensor, Tensor, Te
     return sodium, potassium, chloride, glucose, cells / (cells + plasma), plasma, extracellular
 
 
-def advance_noise(noise: Noise, drawn: tuple[Tensor, ...]) -> Noise:
+def advance_noise(noise: Noise, normals: tuple[Tensor, ...]) -> Noise:
     """One hour of every Ornstein-Uhlenbeck process, from standard normals [B] each."""
-    return Noise(*(x * _NOISE_KEEP + z * _NOISE_NEW for x, z in zip(noise, drawn, strict=True)))
+    return Noise(*(x * _NOISE_KEEP + z * _NOISE_NEW for x, z in zip(noise, normals, strict=True)))
 
 
 def tick(state: WardState, rates: dict[str, Tensor]) -> WardState:
-    """Half an hour under `rates` (`orders.Plan.during`). Nobody dies in here: the hazard is only known after it."""
+    """Half an hour under `rates` (`Prescription.during`). Nobody dies in here: the hazard is only known after it."""
     salt_in = infused_salts(rates)
     water_in = (rates["saline_ml"] + rates["ringers_lactate_ml"] + rates["bicarbonate_mmol"]) * 0.001
     water_in = water_in + rates["dextrose_g"] * 0.010 + rates["potassium_chloride_mmol"] * 0.005
@@ -90,10 +90,11 @@ def tick(state: WardState, rates: dict[str, Tensor]) -> WardState:
     running = (dialysis > 0.01).to(dialysis.dtype)
     removed = rates["ultrafiltration_ml_h"] * 0.001 * running
     eating = _eating(state, rates["ventilation_l_min"])
-    bled = None
+    bled: Tensor | None = None
     for _ in range(FAST_PER_TICK):
         state = _fast(state, rates, salt_in, water_in, dialysis, removed, eating)
         bled = state.signals.bleed_l_h if bled is None else bled + state.signals.bleed_l_h
+    assert bled is not None
     return _slow(state, rates, dialysis, eating, bled * (1.0 / FAST_PER_TICK))
 
 
@@ -132,7 +133,8 @@ def _fast(
     cells, damage = systemic(state)
     circulation, beat = advance_circulation(
         state.circulation, person, plasma / (1.0 - haematocrit), haematocrit, last.map,
-        vasoplegia_of(cells, damage, state.circulation.steroid), cells, damage, metabolism.temperature, breath.saturation, ph,
+        vasoplegia_of(cells, damage, state.circulation.steroid), cells, damage, metabolism.temperature,
+        breath.saturation, ph,
         rates["norepinephrine_ug_kg_min"], rates["vasopressin_units_min"], rates["ventilation_l_min"],
         state.noise.vessels, state.noise.heart, FAST_H,
     )  # fmt: skip

@@ -1,9 +1,9 @@
-"""Inquiries: when a specimen is drawn, what its result is, and when it comes.
+"""Inquiries: when a specimen is collected, what its result is, and when it comes.
 
-Vital signs are read at the end of the step. Cultures are drawn at its beginning, before what is ordered with them. All
-other tests share one venepuncture of the step, at a random half hour in its first three fifths, and come back after the
-time of their kind; what comes after the step's end is pending. A second order while one is pending is refused (it would
-be cancelled as a duplicate), one specimen in fifty is lost and never comes.
+Vital signs are read at the end of the step. Cultures are collected at its beginning, before what is ordered with them.
+All other tests share one venepuncture of the step, at a random half hour in its first three fifths, and come back after
+the time of their kind; what comes after the step's end is pending. A second order while one is pending is refused (it
+would be cancelled as a duplicate), one specimen in fifty is lost and never comes.
 
 Noise: log-normal, a biological part that moves slowly (Ornstein-Uhlenbeck, 24 h) and an analytical part of every
 specimen; what is measured together shares it (haematocrit and haemoglobin, the three pressures). Within-person CV after
@@ -11,9 +11,9 @@ the EFLM database and Ricos 1999 (doi 10.1080/00365519950185229), analytical CV 
 lactate and markers of inflammation have far smaller biological CV here than in the healthy (34 %, 27 %): over a stay
 their movement is the disease, which the state holds.
 
-Turnaround in hours (k): gas at the point of care 0.15; haematology 0.6; chemistry 1.0; coagulation 1.1; markers 1.3, each
-times a log-normal factor of 30 %. A culture that grows is reported after 24 to 36 h, one that does not after 48 h. It
-grows by the load in the patient at the draw, less readily under drugs that kill the organism.
+Turnaround in hours (k): gas at the point of care 0.15; haematology 0.6; chemistry 1.0; coagulation 1.1; markers 1.3,
+each times a log-normal factor of 30 %. A culture that grows is reported after 24 to 36 h, one that does not after 48 h.
+It grows by the load in the patient at collection, less readily under drugs that kill the organism.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ from world_models.oracles.ward.dynamics import TICK_H, concentrations
 from world_models.oracles.ward.state import Records, WardState
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, MAX_HOURS_SINCE, inquiry_index
 
-__all__ = ["LOST", "Draw", "advance_biology", "blank_records", "draw_tick", "file_results", "growth"]
-__all__ += ["latest_draw", "noise_sd", "true_values"]
+__all__ = ["LOST", "Specimens", "advance_biology", "blank_records", "collection_tick", "file_results", "growth"]
+__all__ += ["collection_ticks", "noise_sd", "true_values"]
 
 LOST = 0.02  # share of specimens that never give a result
-BIOLOGY_H = 24.0
+BIOLOGY_H = 24.0  # time constant of the slow biological variation (k)
 NEVER = 1e6
+GROWTH_H, GROWTH_SPREAD_H, NO_GROWTH_H = 24.0, 12.0, 48.0  # a culture that grows is reported after 24 to 36 h (k)
+TURNAROUND_LOG_SD = 0.3  # (k)
 
 # measure -> (biological CV, analytical CV, resolution of the report)
 _NOISE: dict[str, tuple[float, float, float]] = {
@@ -86,6 +88,11 @@ _SHARES = {
     "sbp_mmhg": ("map_mmhg", 0.35),
     "dbp_mmhg": ("map_mmhg", 0.35),
 }
+_BLOOD_CULTURE, _URINE_CULTURE = inquiry_index("blood_culture"), inquiry_index("urine_culture")
+_ANION_GAP = inquiry_index("anion_gap_mmol_l")
+_SODIUM, _CHLORIDE, _BICARBONATE = (
+    inquiry_index(n) for n in ("sodium_mmol_l", "chloride_mmol_l", "bicarbonate_mmol_l")
+)
 _TURNAROUND_H = {"gas": 0.15, "haematology": 0.6, "chemistry": 1.0, "coagulation": 1.1, "marker": 1.3}
 
 
@@ -139,12 +146,12 @@ def blank_records(key: Tensor) -> Records:
 def advance_biology(records: Records, key: Tensor, t: Tensor, hours: float) -> Records:
     """The slow biological part of every measure, a step further."""
     keep = math.exp(-hours / BIOLOGY_H)
-    drawn = keys.normal(key, t, "ward/biology", (len(INQUIRIES),))
-    return records._replace(biological=records.biological * keep + drawn * math.sqrt(1.0 - keep * keep))
+    fresh = keys.normal(key, t, "ward/biology", (len(INQUIRIES),))
+    return records._replace(biological=records.biological * keep + fresh * math.sqrt(1.0 - keep * keep))
 
 
-def latest_draw(ticks: int) -> int:
-    """How many half hours of a step of `ticks` blood may be drawn in."""
+def collection_ticks(ticks: int) -> int:
+    """How many half hours of a step of `ticks` blood may be collected in."""
     return max(1, int(ticks * 0.6))
 
 
@@ -155,14 +162,14 @@ def noise_sd(values: Tensor) -> Tensor:
     return values.abs() * variance.sqrt()
 
 
-def draw_tick(key: Tensor, t: Tensor, ticks: int) -> Tensor:
-    """The half hour of the step, int64 [B], in which blood is drawn: somewhere in its first three fifths."""
-    choices = latest_draw(ticks)
+def collection_tick(key: Tensor, t: Tensor, ticks: int) -> Tensor:
+    """The half hour of the step, int64 [B], in which blood is collected: somewhere in its first three fifths."""
+    choices = collection_ticks(ticks)
     return (keys.uniform(key, t, "ward/venepuncture") * choices).to(torch.int64).clamp_max(choices - 1)
 
 
 def true_values(state: WardState, urine_ml_h: Tensor | None = None) -> Tensor:
-    """What perfect instruments would read now, [B, I]; cultures read 0 here (`growth`), the anion gap is the true one."""
+    """What perfect instruments would read now, [B, I]; cultures read 0 (`growth`), the anion gap is the true one."""
     sodium, potassium, chloride, glucose, haematocrit, _, _ = concentrations(state)
     salts, kidney, blood, organs, signals = state.salts, state.kidney, state.blood, state.organs, state.signals
     haemoglobin = haematocrit * 33.5
@@ -227,7 +234,7 @@ def _tension(saturation: Tensor) -> Tensor:
 
 
 def growth(state: WardState, key: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Results [B] of a blood and a urine culture drawn now: 0 for no growth, else the organism's index."""
+    """Results [B] of a blood and a urine culture collected now: 0 for no growth, else the organism's index."""
     infection, person = state.infection, state.person
     square = infection.pathogen * infection.pathogen
     spared = 1.0 - killing(infection, person) * (0.85 / GREATEST_KILL_PER_H)
@@ -239,7 +246,7 @@ def growth(state: WardState, key: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     return in_blood, in_urine
 
 
-class Draw:
+class Specimens:
     """The inquiries of one step, from order to result."""
 
     def __init__(self, state: WardState, asked: Tensor, t: Tensor) -> None:
@@ -249,11 +256,11 @@ class Draw:
         keep = keys.uniform(state.key, t, "ward/lost specimen", (len(INQUIRIES),)) >= LOST
         self.asked = asked & ~state.records.pending & (keep | self.table["vital"])
         blood, urine = growth(state, state.key, t)
-        self.cultures = {inquiry_index("blood_culture"): blood, inquiry_index("urine_culture"): urine}
+        self.cultures = {_BLOOD_CULTURE: blood, _URINE_CULTURE: urine}
         self.values = torch.zeros_like(state.records.value)
 
-    def take(self, state: WardState, now: Tensor) -> None:
-        """Blood is drawn from the rows where now [B] holds."""
+    def collect(self, state: WardState, now: Tensor) -> None:
+        """Blood is collected from the rows where now [B] holds."""
         self.values = torch.where(now.unsqueeze(-1), true_values(state), self.values)
 
     def results(self, state: WardState, urine_ml_h: Tensor) -> Tensor:
@@ -270,40 +277,34 @@ class Draw:
         step = table["resolution"]
         reported = (reported / step).round() * step
         columns = list(reported.unbind(-1))
-        sodium, chloride, bicarbonate = (
-            columns[inquiry_index(n)] for n in ("sodium_mmol_l", "chloride_mmol_l", "bicarbonate_mmol_l")
-        )
-        columns[inquiry_index("anion_gap_mmol_l")] = sodium - chloride - bicarbonate
+        columns[_ANION_GAP] = columns[_SODIUM] - columns[_CHLORIDE] - columns[_BICARBONATE]
         for index, value in self.cultures.items():
             columns[index] = value
         return torch.stack(columns, -1).maximum(table["low"]).minimum(table["high"])
 
-    def times(self, drawn_at: Tensor, start_h: Tensor, hours: float) -> tuple[Tensor, Tensor]:
-        """Hours since admission of draw and result, [B, I]; `drawn_at` int64 [B] is the tick of the venepuncture."""
+    def times(self, collected_at: Tensor, start_h: Tensor, hours: float) -> tuple[Tensor, Tensor]:
+        """Hours since admission of collection and result [B, I]; `collected_at` int64 [B]: tick of the venepuncture."""
         table = self.table
-        blood = (start_h + drawn_at.to(torch.float32) * TICK_H).unsqueeze(-1)
+        blood = (start_h + collected_at.to(torch.float32) * TICK_H).unsqueeze(-1)
         end = (start_h + hours).unsqueeze(-1)
-        drawn = torch.where(table["vital"], end, torch.where(table["culture"], start_h.unsqueeze(-1), blood))
-        spread = (keys.normal(self.key, self.t, "ward/turnaround", (len(INQUIRIES),)) * 0.3).exp()
+        collected = torch.where(table["vital"], end, torch.where(table["culture"], start_h.unsqueeze(-1), blood))
+        spread = (keys.normal(self.key, self.t, "ward/turnaround", (len(INQUIRIES),)) * TURNAROUND_LOG_SD).exp()
         wait = table["turnaround"] * spread
         grows = torch.zeros_like(wait)
+        positive = GROWTH_H + GROWTH_SPREAD_H * keys.uniform(self.key, self.t, "ward/time to positivity")
         for index, value in self.cultures.items():
-            mask = torch.zeros_like(table["culture"])
-            mask[index] = True
-            found = (value > 0).unsqueeze(-1)
-            grows = torch.where(mask, torch.where(found, 24.0 + 12.0 * self._early(), 48.0), grows)
+            grows[:, index] = torch.where(value > 0, positive, NO_GROWTH_H)
         wait = torch.where(table["culture"], grows, wait)
-        return drawn, drawn + wait
-
-    def _early(self) -> Tensor:
-        return keys.uniform(self.key, self.t, "ward/time to positivity").unsqueeze(-1)
+        return collected, collected + wait
 
 
-def file_results(records: Records, draw: Draw, values: Tensor, drawn: Tensor, due: Tensor, end_h: Tensor) -> Records:
+def file_results(
+    records: Records, specimens: Specimens, values: Tensor, collected: Tensor, due: Tensor, end_h: Tensor
+) -> Records:
     """The chart at the step's end (hours since admission [B]): what has come is charted, the rest is pending."""
-    new = draw.asked
+    new = specimens.asked
     pending_value = torch.where(new, values, records.pending_value)
-    pending_drawn = torch.where(new, drawn, records.pending_drawn_h)
+    pending_drawn = torch.where(new, collected, records.pending_drawn_h)
     pending_due = torch.where(new, due, records.pending_due_h)
     waiting = records.pending | new
     came = waiting & (pending_due <= end_h.unsqueeze(-1))

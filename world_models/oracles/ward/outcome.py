@@ -5,9 +5,9 @@ haemoglobin, glucose, sodium, temperature, tissue damage, consciousness; age and
 that mortality by disease, with the clinician of `clinician` and with nothing done, lies where published in-hospital
 mortality does (`benchmarks.ward_probes`).
 
-A patient goes home after 24 to 48 h (drawn) of stability without any organ support: criteria after Halm 1998 (k): heart
-rate, pressure, breathing rate, saturation on room air, temperature and mind; with electrolytes, glucose and haemoglobin
-in bounds, no open bleeding and no more infection than the host handles.
+A patient goes home after 24 to 48 h (by chance) of stability without any organ support: criteria after Halm 1998 (k):
+heart rate, pressure, breathing rate, saturation on room air, temperature and mind; with electrolytes, glucose and
+haemoglobin in bounds, no open bleeding and no more infection than the host handles.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import math
 import torch
 from torch import Tensor
 
+from world_models.oracles.ward.body.renal import usual_creatinine
 from world_models.oracles.ward.state import Circulation, Organs, Person, Signals
 
 __all__ = ["advance_organs", "hazard_per_h", "oxygen_debt_rate", "stable"]
@@ -121,7 +122,7 @@ def stable(
     supported: Tensor,
 ) -> Tensor:
     """bool [B]: fit for the clock of discharge to run now. `supported`: on oxygen, pressors, ventilator or the like."""
-    usual = person.creatinine_mg_h / (person.gfr_ml_min * 0.6)
+    usual = usual_creatinine(person)
     fine = (circulation.heart_rate <= 106.0) & (signals.map >= 64.0) & (signals.breaths <= 24.0)
     fine = fine & (signals.saturation >= 0.895) & (temperature <= 37.9) & (organs.brain < 0.22)
     fine = fine & (potassium > 3.0) & (potassium < 5.8) & (sodium > 126.0) & (sodium < 151.0)

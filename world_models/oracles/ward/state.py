@@ -23,7 +23,7 @@ __all__ = [
     "TRACE",
     "Blood",
     "Circulation",
-    "Course",
+    "StayStatus",
     "Fluids",
     "Infection",
     "Kidney",
@@ -112,6 +112,8 @@ class Salts(NamedTuple):
 
 
 class Circulation(NamedTuple):
+    """Heart rate, reflex and the drugs at heart and vessels. float32 [B] each, as all below."""
+
     heart_rate: Tensor  # bpm
     tone: Tensor  # baroreflex, -1..1
     norepinephrine: Tensor  # effect site, as the infusion rate it equals, ug/kg/min
@@ -121,6 +123,8 @@ class Circulation(NamedTuple):
 
 
 class Lungs(NamedTuple):
+    """Carbon dioxide, and what makes breathing hard."""
+
     pco2: Tensor  # mmHg
     water: Tensor  # excess lung water, 1 is flooding
     consolidation: Tensor  # 0..1
@@ -128,6 +132,8 @@ class Lungs(NamedTuple):
 
 
 class Metabolism(NamedTuple):
+    """Glucose, insulin, ketones, lactate, heat, and acetaminophen."""
+
     glucose_mmol: Tensor  # in the extracellular space
     insulin: Tensor  # plasma, mU/L
     insulin_action: Tensor  # at the tissues, mU/L
@@ -152,6 +158,8 @@ class Infection(NamedTuple):
 
 
 class Kidney(NamedTuple):
+    """Injury, what is retained, and furosemide."""
+
     tubular_injury: Tensor  # share of nephrons that do not work, 0..1
     creatinine: Tensor  # mg/dL
     urea: Tensor  # urea nitrogen, mg/dL
@@ -160,6 +168,8 @@ class Kidney(NamedTuple):
 
 
 class Blood(NamedTuple):
+    """Red cells with their ledger, clotting, white cells, proteins, and an open lesion if there is one."""
+
     haemoglobin_g: Tensor  # circulating mass, float64
     haemoglobin_in: Tensor  # ledger, float64
     haemoglobin_out: Tensor
@@ -176,6 +186,8 @@ class Blood(NamedTuple):
 
 
 class Organs(NamedTuple):
+    """Markers of suffering organs, the mind, and the oxygen debt."""
+
     troponin: Tensor  # ng/L
     bnp: Tensor  # pg/mL
     alt: Tensor  # U/L
@@ -184,7 +196,9 @@ class Organs(NamedTuple):
     debt: Tensor  # accumulated oxygen debt, arbitrary units
 
 
-class Course(NamedTuple):
+class StayStatus(NamedTuple):
+    """How the stay goes: towards discharge, or death."""
+
     stable_hours: Tensor  # of unbroken stability
     hazard_per_h: Tensor  # of death, now
     alive: Tensor  # 1 or 0
@@ -192,7 +206,7 @@ class Course(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Ornstein-Uhlenbeck processes, unit variance, redrawn every hour."""
+    """Ornstein-Uhlenbeck processes, unit variance, moved every hour."""
 
     vessels: Tensor
     heart: Tensor
@@ -227,7 +241,7 @@ class Records(NamedTuple):
     """What the chart knows: [B, I] each, in the order of INQUIRIES; given and since are [B, J] (INTERVENTIONS)."""
 
     value: Tensor  # last result
-    drawn_h: Tensor  # when it was drawn, hours since admission
+    drawn_h: Tensor  # when its specimen was collected, hours since admission
     seen: Tensor  # bool
     pending: Tensor  # bool
     pending_value: Tensor
@@ -239,6 +253,8 @@ class Records(NamedTuple):
 
 
 class WardState(NamedTuple):
+    """B patients. Hidden state included: this is the oracle's."""
+
     key: Tensor  # int64 [B]
     t: Tensor  # int64 [B]
     factors: Tensor  # [B, F] in the order of `cohorts.FACTORS`
@@ -253,7 +269,7 @@ class WardState(NamedTuple):
     kidney: Kidney
     blood: Blood
     organs: Organs
-    course: Course
+    course: StayStatus
     noise: Noise
     signals: Signals
     records: Records

@@ -1,6 +1,6 @@
 """The mechanistic ward: a hospital stay that answers orders, with known counterfactual truth.
 
-One step of `hours_per_step`: the orders are read (`orders`), blood is drawn at its time, the body runs in half
+One step of `hours_per_step`: the orders are read (`prescribing`), blood is collected at its time, the body runs in half
 hours of six five-minute steps (`dynamics`), vital signs are read at the end, results that are due are charted
 (`measurement`). At the end of the step death strikes by the hazard added up over it, and the stable go home. The
 dead and the discharged stand still: only the clock goes on.
@@ -10,8 +10,8 @@ show. `truth` gives them to a judge.
 
 Limits. A teaching-size body: one tissue, one lung, one kidney, no rhythm disturbance beyond the rate, no second
 infection, no allergy, no surgery; drugs beyond the menu do not exist. Parameters are population values from the
-literature or marked (k) in their files, tuned so that the probes of `benchmarks.ward_probes` lie in published ranges; no
-part is fitted to patients' records.
+literature or marked (k) in their files, tuned so that the probes of `benchmarks.ward_probes` lie in published ranges;
+no part is fitted to patients' records.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from torch import Tensor
 
 from world_models import keys, tree
 from world_models.inputs import check_also, checked_orders
+from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ward import cohorts as ward_cohorts
 from world_models.oracles.ward.admission import arrive
 from world_models.oracles.ward.body.infection import killing
 from world_models.oracles.ward.dynamics import TICK_H, advance_noise, concentrations, leak_of, tick
 from world_models.oracles.ward.measurement import (
-    Draw,
+    Specimens,
     advance_biology,
     blank_records,
-    draw_tick,
+    collection_tick,
     file_results,
-    latest_draw,
     noise_sd,
     true_values,
 )
-from world_models.oracles.ward.orders import Plan, parted
+from world_models.oracles.ward.prescribing import Prescription, parted
 from world_models.oracles.ward.state import WardState
 from world_models.program import Program
 from world_models.protocol import Chart, Factors
@@ -58,10 +58,11 @@ from world_models.rounding import expit
 __all__ = ["WardOracle", "WardState"]
 
 _STATIC = {q.name: i for i, q in enumerate(STATIC)}
+_GI_BLEED = float(DISEASES.index("gi_bleed"))
 _TICKS_PER_HOUR = round(1.0 / TICK_H)
 _ORGANS = (
-    "person", "fluids", "salts", "circulation", "lungs", "metabolism", "infection", "kidney", "blood", "organs", "course",
-    "signals",
+    "person", "fluids", "salts", "circulation", "lungs", "metabolism", "infection", "kidney", "blood", "organs",
+    "course", "signals",
 )  # fmt: skip
 
 
@@ -69,7 +70,7 @@ class WardOracle:
     """A hospital stay as an Oracle (`world_models.protocol`).
 
     Args:
-        cohort: whom `initial` draws: a name of `cohorts.COHORTS` or a WardCohort.
+        cohort: whom `initial` admits: a name of `cohorts.COHORTS` or a WardCohort.
         hours_per_step: a whole number of hours, 1 to 12.
         device: where all tensors live.
 
@@ -90,10 +91,12 @@ class WardOracle:
     ) -> None:
         if not 1 <= hours_per_step <= 12 or float(hours_per_step) != round(hours_per_step):
             raise ValueError(f"hours_per_step={hours_per_step} must be a whole number of hours from 1 to 12; try 4")
-        self.cohort = ward_cohorts.cohort_named(cohort)
+        self.cohort = cohort_named(ward_cohorts.COHORTS, cohort)
         self.hours_per_step = float(hours_per_step)
         self.device = torch.device(device)
         self._largest = torch.tensor([float(q.high) for q in INTERVENTIONS], device=self.device)
+        at_triage = [q.kind == "vital" and q.name != "urine_output_ml_h" for q in INQUIRIES]
+        self._at_triage = torch.tensor(at_triage, device=self.device)
 
     # ---- the protocol's verbs
 
@@ -104,21 +107,18 @@ class WardOracle:
         Raises:
             ValueError: a factor that is unknown, out of bounds or of the wrong shape.
         """
-        state = _at_the_door(key, ward_cohorts.draw_factors(self.cohort, key, factors))
+        state = _admitted(key, ward_cohorts.sample_factors(self.cohort, key, factors))
         t = state.t
         nothing, run = _nothing(key), _program(self.device)
         with torch.inference_mode():  # a fifth faster on small batches
             for _ in range(_TICKS_PER_HOUR):
                 state = run(state, nothing)
         state = tree.copy(_from_here(state))  # ordinary tensors again
-        vital = torch.tensor(
-            [q.kind == "vital" and q.name != "urine_output_ml_h" for q in INQUIRIES], device=self.device
-        )
-        triage = Draw(state, vital.expand(key.shape[0], -1), t)
+        triage = Specimens(state, self._at_triage.expand(key.shape[0], -1), t)
         values = triage.results(state, state.signals.urine_l_h * 1000.0)
         now = torch.zeros(key.shape[0], device=self.device)
-        drawn, due = triage.times(t, now, 0.0)
-        return state._replace(records=file_results(state.records, triage, values, drawn, due, now))
+        collected, due = triage.times(t, now, 0.0)
+        return state._replace(records=file_results(state.records, triage, values, collected, due, now))
 
     def read(self, chart: Chart) -> dict[str, Tensor]:
         """Factors from a recorded chart: those of STATIC that it holds."""
@@ -136,19 +136,19 @@ class WardOracle:
         t = state.t + 1
         key = state.key
         start_h = state.t.to(torch.float32) * self.hours_per_step
-        plan, run = Plan(given, self.hours_per_step), _program(self.device)
+        plan, run = Prescription(given, self.hours_per_step), _program(self.device)
         shaken = keys.normal(key, t, "ward/noise", (hours, len(state.noise)))
         shaken = shaken.permute(1, 2, 0).contiguous()
         rebled = self._rebleeding(state, t)
-        draw = Draw(state, asked, t)
-        last_draw = latest_draw(hours * _TICKS_PER_HOUR)
-        drawn_at = draw_tick(key, t, hours * _TICKS_PER_HOUR)
+        specimens = Specimens(state, asked, t)
+        collected_at = collection_tick(key, t, hours * _TICKS_PER_HOUR)
+        collecting = set(collected_at.tolist())  # true values are worked out only where blood is collected
         now = state._replace(blood=state.blood._replace(lesion=rebled))
         hazard = torch.zeros_like(start_h)
         with torch.inference_mode():
             for half in range(hours * _TICKS_PER_HOUR):
-                if half < last_draw:
-                    draw.take(now, drawn_at == half)
+                if half in collecting:
+                    specimens.collect(now, collected_at == half)
                 if half % _TICKS_PER_HOUR == 0:
                     now = now._replace(noise=advance_noise(now.noise, shaken[half // _TICKS_PER_HOUR].unbind(0)))
                 now = run(now, plan.during(half * TICK_H, TICK_H))
@@ -156,9 +156,9 @@ class WardOracle:
         urine = (now.fluids.urine_l - state.fluids.urine_l).float() * (1000.0 / self.hours_per_step)
         records = advance_biology(now.records, key, t, self.hours_per_step)
         now = now._replace(records=records)
-        values = draw.results(now, urine)
-        drawn, due = draw.times(drawn_at, start_h, self.hours_per_step)
-        records = file_results(records, draw, values, drawn, due, start_h + self.hours_per_step)
+        values = specimens.results(now, urine)
+        collected, due = specimens.times(collected_at, start_h, self.hours_per_step)
+        records = file_results(records, specimens, values, collected, due, start_h + self.hours_per_step)
         since = (records.since_h + self.hours_per_step).clamp_max(MAX_HOURS_SINCE)
         records = records._replace(given=given, since_h=torch.where(given > 0.0, 0.0, since))
         dies = keys.uniform(key, t, "ward/death") < -(-hazard).expm1()
@@ -200,7 +200,7 @@ class WardOracle:
         return chart
 
     def rekey(self, state: WardState, key: Tensor) -> WardState:
-        """The same patients with other luck. The oracle knows them: only what is still to come is drawn anew."""
+        """The same patients with other random numbers. The oracle knows them: only what is to come changes."""
         return state._replace(key=key)
 
     def spread(self, state: WardState) -> dict[str, Tensor]:
@@ -246,9 +246,9 @@ class WardOracle:
     # ---- parts
 
     def _rebleeding(self, state: WardState, t: Tensor) -> Tensor:
-        """The lesion at the step's start: a closed one may reopen, less often with time, acid suppression, endoscopy."""
+        """The lesion at the step's start: a closed one may reopen, less with time, acid suppression, endoscopy."""
         blood, person = state.blood, state.person
-        bleeder = (person.disease == float(DISEASES.index("gi_bleed"))).to(torch.float32)
+        bleeder = (person.disease == _GI_BLEED).to(torch.float32)
         hours = state.t.to(torch.float32) * self.hours_per_step
         rate = bleeder * (person.severity * 0.010 + 0.002) * (hours * (-1.0 / 60.0)).exp()
         rate = rate * (1.0 - blood.lesion_treated * 0.85)
@@ -257,24 +257,24 @@ class WardOracle:
         return torch.where(opens, torch.maximum(blood.lesion, person.severity * 0.5 + 0.25), blood.lesion)
 
 
-def _at_the_door(key: Tensor, who: dict[str, Tensor]) -> WardState:
+def _admitted(key: Tensor, who: dict[str, Tensor]) -> WardState:
     """Patients with these factors, before anything is measured."""
-    person = ward_cohorts.draw_person(key, who)
+    person = ward_cohorts.sample_person(key, who)
     factors = torch.stack([who[q.name] for q in ward_cohorts.FACTORS], -1)
-    complaint = ward_cohorts.draw_complaint(key, who["disease"])
+    complaint = ward_cohorts.sample_complaint(key, who["disease"])
     return WardState(key, torch.zeros_like(key), factors, complaint, person, *arrive(key, person), blank_records(key))
 
 
 def _nothing(key: Tensor) -> dict[str, Tensor]:
     """Half an hour without treatment."""
-    return Plan(torch.zeros(key.shape[0], len(INTERVENTIONS), device=key.device), 1.0).during(0.0, TICK_H)
+    return Prescription(torch.zeros(key.shape[0], len(INTERVENTIONS), device=key.device), 1.0).during(0.0, TICK_H)
 
 
 @lru_cache(maxsize=8)
 def _program(device: torch.device) -> Program:
     """`dynamics.tick`, recorded."""
     key = keys.from_seed(0, 1, device)
-    return Program(tick, _at_the_door(key, ward_cohorts.draw_factors("ward", key)), _nothing(key))
+    return Program(tick, _admitted(key, ward_cohorts.sample_factors("ward", key)), _nothing(key))
 
 
 def _from_here(state: WardState) -> WardState:

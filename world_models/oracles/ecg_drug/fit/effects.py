@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from world_models.oracles.ecg_drug.drugs import DRUGS
 from world_models.oracles.ecg_drug.dynamics import harmonics
 from world_models.oracles.ecg_drug.fit.kinetics import individual_kinetics
 from world_models.oracles.ecg_drug.fit.linear_mixed import Design, LinearFit, fit_linear_mixed
 from world_models.oracles.ecg_drug.fit.nonlinear_mixed import MixedFit
 from world_models.oracles.ecg_drug.kinetics import effect_modes
+from world_models.quantities.drugs import ANTIARRHYTHMICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,14 +34,9 @@ _HARMONIC_SD = 10.0  # ms (bpm): prior SD of the first harmonic's coefficients, 
 KE0_FLOOR_PER_H = 0.5  # slower ones fit a subject's drift over the day, not a drug's delay
 _KE0_START_PER_H, _KE0_SD = 2.0, 0.6  # log-normal prior on what an effect-compartment rate has above the floor
 _C50_START, _C50_SD = 3.0, 0.7  # log-normal prior on C50 over the mean peak concentration
-SATURATING = {("quinidine", "jt_peak_c_ms"), ("quinidine", "tpeak_tend_ms"), ("dofetilide", "tpeak_tend_ms")}
 _BLUR_START, _BLUR_SD = 0.5, 1.0  # log-normal prior on a drug's own noise at the mean peak, over the common residual SD
 _SHIFT_SD = 5.0  # prior SD of the pre-dose condition and of the drift over the first 24 h
 _POWER_SD = 0.2  # log-normal prior around 1
-POWERED = {
-    ("dofetilide", "tpeak_tend_ms"),
-    ("quinidine", "tpeak_tend_ms"),
-}  # where the effect grows faster than the concentration
 _SEX_SLOPE_SD = 20.0  # ms at the mean peak: ridge on the difference between women's and men's slopes
 
 
@@ -65,7 +60,7 @@ def arrange(frame: pd.DataFrame, kinetics: dict[str, tuple[MixedFit, list]]) -> 
 
     subjects = sorted(frame["randid"].unique())
     hours = sorted(frame["hour"].unique())
-    arms = ["placebo", *[d.name for d in DRUGS]]
+    arms = ["placebo", *[d.name for d in ANTIARRHYTHMICS]]
     grid = frame.drop_duplicates(["randid", "drug", "hour"]).set_index(["randid", "drug", "hour"])
     index = [(s, a, h) for s in subjects for a in arms for h in hours]
     grid = grid.reindex(index)
@@ -76,7 +71,7 @@ def arrange(frame: pd.DataFrame, kinetics: dict[str, tuple[MixedFit, list]]) -> 
     }
     female = frame.groupby("randid")["sex_female"].first().loc[subjects].to_numpy(dtype=float)
     rates, plasma, lags, peak = [], [], [], []
-    for item in DRUGS:
+    for item in ANTIARRHYTHMICS:
         fit, fitted = kinetics[item.name]
         rows = torch.tensor([fitted.index(s) if s in fitted else -1 for s in subjects])
         phi = torch.where(rows.unsqueeze(-1) >= 0, fit.phi[rows.clamp_min(0)], fit.theta)
@@ -111,6 +106,8 @@ def effect_site(data: Arranged, ke0: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class EndpointFit:
+    """One endpoint's fit; drugs that do not act on it are left out."""
+
     fit: LinearFit
     names: list[str]  # of the fixed effects
     active: list[str]  # drugs with a slope, in the order of the slopes' variances and of log ke0
@@ -134,15 +131,15 @@ def fit_endpoint(
 
     The square root of 2 is Akaike's criterion for one parameter.
     """
-    everything = list(range(len(DRUGS)))
+    everything = list(range(len(ANTIARRHYTHMICS)))
     first = _fit(data, endpoint, everything, False)
-    at = [first.names.index(DRUGS[i].name) for i in everything]
+    at = [first.names.index(ANTIARRHYTHMICS[i].name) for i in everything]
     z = [abs(float(first.fit.beta[a] / first.fit.errors[a])) for a in at]
     return _fit(data, endpoint, [i for i in everything if z[i] >= threshold], standard_errors)
 
 
 def _fit(data: Arranged, endpoint: str, active: list[int], standard_errors: bool) -> EndpointFit:
-    n, d, t, k = len(data.subjects), len(DRUGS), len(data.hours), len(active)
+    n, d, t, k = len(data.subjects), len(ANTIARRHYTHMICS), len(data.hours), len(active)
     y = data.values[endpoint]
     rows = (1 + d) * t
     sexes = torch.stack([data.female, 1 - data.female], -1).unsqueeze(1).expand(n, rows, 2)
@@ -160,8 +157,8 @@ def _fit(data: Arranged, endpoint: str, active: list[int], standard_errors: bool
     course = course.repeat(1 + d, 1).unsqueeze(0).expand(n, rows, -1)
     period = torch.eye(1 + d, dtype=torch.float64).repeat_interleave(t, 0).unsqueeze(0).expand(n, rows, -1)
     one = torch.ones(n, rows, 1, dtype=torch.float64)
-    sat = [i for i in active if (DRUGS[i].name, endpoint) in SATURATING]
-    powered = [i for i in active if (DRUGS[i].name, endpoint) in POWERED]
+    sat = [i for i in active if endpoint in ANTIARRHYTHMICS[i].saturating]
+    powered = [i for i in active if endpoint in ANTIARRHYTHMICS[i].steepening]
     sizes = [k, len(sat), len(powered), k]
     sex_sign = (data.female - 0.5).view(n, 1, 1)
 
@@ -189,7 +186,7 @@ def _fit(data: Arranged, endpoint: str, active: list[int], standard_errors: bool
         extra = (blocks * log_blur.exp()).square().sum(-1)
         return Design(fixed, (one, period, *[blocks[..., i : i + 1] for i in range(k)]), (1 + extra).sqrt())
 
-    acting = [DRUGS[i].name for i in active]
+    acting = [ANTIARRHYTHMICS[i].name for i in active]
     names = ["women", "men", *order, "predose", "drift", *acting, *[f"{name}_sex" for name in acting]]
     prior = torch.tensor(
         [torch.inf, torch.inf, *course_sd, *[torch.inf] * k, *[_SEX_SLOPE_SD] * k], dtype=torch.float64
@@ -211,8 +208,8 @@ def _fit(data: Arranged, endpoint: str, active: list[int], standard_errors: bool
         fit,
         names,
         acting,
-        [DRUGS[i].name for i in sat],
-        [DRUGS[i].name for i in powered],
+        [ANTIARRHYTHMICS[i].name for i in sat],
+        [ANTIARRHYTHMICS[i].name for i in powered],
         ke0,
         ke0_errors * log_ke0.exp() / ke0,
         log_c50,

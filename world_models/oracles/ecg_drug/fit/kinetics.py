@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from world_models.oracles.ecg_drug.drugs import Drug
 from world_models.oracles.ecg_drug.fit.nonlinear_mixed import MixedFit, fit_mixed
-from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H, Kinetics, kernel, kinetics
+from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H, Kinetics, kernel, kinetics_of
+from world_models.quantities.drugs import Drug
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,18 +19,8 @@ __all__ = ["ALLOMETRY", "REFERENCE_WEIGHT_KG", "fit_kinetics", "individual_kinet
 REFERENCE_WEIGHT_KG = 70.0
 ALLOMETRY = {"clearance": 0.75, "v1": 1.0, "q": 0.75, "v2": 1.0}  # Anderson & Holford 2008, PMID 17914927
 
-# where the search starts (typical literature values, apparent, 70 kg); the result does not depend on them
-_START = {
-    "ranolazine": {"clearance": 60.0, "v1": 600.0, "ka": 1.0, "lag": 0.2},
-    "dofetilide": {"clearance": 20.0, "v1": 130.0, "q": 15.0, "v2": 60.0, "ka": 1.0, "lag": 0.3},
-    "verapamil": {"clearance": 240.0, "v1": 800.0, "q": 120.0, "v2": 1150.0, "ka": 5.0, "lag": 0.3},
-    "quinidine": {"clearance": 21.0, "v1": 150.0, "q": 15.0, "v2": 60.0, "ka": 2.0, "lag": 0.2},
-}
-_SPREAD = {"clearance": 0.3, "v1": 0.3, "ka": 0.5, "q": 0.0, "v2": 0.0, "lag": 0.0}
-_LAG_SPREAD = {
-    "dofetilide": 0.5,
-    "quinidine": 0.5,
-}  # the lag differs between people where it shows (-2 log L falls by 71 and 96)
+# between-subject log SD where the search starts; 0: everyone has the typical value. The lag's stands with the drug.
+_SPREAD = {"clearance": 0.3, "v1": 0.3, "ka": 0.5, "q": 0.0, "v2": 0.0}
 # priors on the log scale for what a single dose over 24 h barely shows
 _PRIOR_SD = {"q": 0.5, "v2": 0.5, "lag": 0.5}
 _SEX_PRIOR_SD = 0.15
@@ -38,22 +28,17 @@ _SEX_PRIOR_SD = 0.15
 
 def names_of(drug: Drug) -> tuple[str, ...]:
     """The drug's parameters, in the order of the fit's log vector."""
-    return ("clearance", "v1", "ka", "lag") if drug.compartments == 1 else ("clearance", "v1", "ka", "lag", "q", "v2")
+    return (
+        ("clearance", "v1", "ka", "lag")
+        if drug.kinetics.compartments == 1
+        else ("clearance", "v1", "ka", "lag", "q", "v2")
+    )
 
 
 def individual_kinetics(drug: Drug, log_parameters: Tensor, ke0: list[Tensor]) -> Kinetics:
     """Modes and coefficients from log parameters [..., P] in the order of `names_of`."""
     value = {name: log_parameters[..., i].exp() for i, name in enumerate(names_of(drug))}
-    return kinetics(
-        value["ka"],
-        value["lag"],
-        value["clearance"],
-        value["v1"],
-        value.get("q"),
-        value.get("v2"),
-        drug.absorption_stages,
-        ke0,
-    )
+    return kinetics_of(value, drug.kinetics.absorption_stages, ke0)
 
 
 def fit_kinetics(frame: pd.DataFrame, drug: Drug, sex_effect: bool = False) -> tuple[MixedFit, list]:
@@ -101,9 +86,9 @@ def fit_kinetics(frame: pd.DataFrame, drug: Drug, sex_effect: bool = False) -> t
         plasma, _ = kernel(individual_kinetics(drug, phi, []), hours)
         return plasma * dose.repeat(len(phi) // len(dose)).unsqueeze(-1)
 
-    start = torch.tensor([_START[drug.name][name] for name in names], dtype=torch.float64).log()
+    start = torch.tensor([getattr(drug.kinetics, name) for name in names], dtype=torch.float64).log()
     spread = torch.tensor(
-        [_LAG_SPREAD.get(drug.name, 0.0) if name == "lag" else _SPREAD[name] for name in names], dtype=torch.float64
+        [drug.kinetics.lag_log_sd if name == "lag" else _SPREAD[name] for name in names], dtype=torch.float64
     )
     floor = 0.002 * float(torch.nan_to_num(y).max())
     prior_sd = torch.tensor(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ class Design:
 
 @dataclass(frozen=True)
 class LinearFit:
+    """Estimates of a linear mixed model: N subjects, R rows, F fixed effects, K components, P nonlinear parameters."""
+
     beta: Tensor  # [F]
     errors: Tensor  # [F] standard errors
     component_sds: Tensor  # [K]
@@ -61,17 +64,70 @@ def fit_linear_mixed(
         standard_errors: False skips those of the variance components and nonlinear parameters (a Hessian).
     """
     seen = ~y.isnan()
-    mask = seen.to(torch.float64)
     y0 = torch.where(seen, y, torch.zeros_like(y)).to(torch.float64)
-    k, precision = len(sds), prior_sd.to(torch.float64) ** -2
+    k = len(sds)
     start = torch.cat([sds.log(), torch.tensor([residual_sd]).log(), nonlinear]).to(torch.float64)
-    centre, width = (
-        start.clone(),
-        torch.cat([torch.full((k,), 1.5), torch.tensor([torch.inf]), nonlinear_prior_sd]).to(torch.float64),
+    width = torch.cat([torch.full((k,), 1.5), torch.tensor([torch.inf]), nonlinear_prior_sd]).to(torch.float64)
+    problem = _Problem(
+        columns, y0, seen.to(torch.float64), prior_sd.to(torch.float64) ** -2, start.clone(), width, components=k
+    )
+    best = _search(problem, start, iterations)
+    with torch.no_grad():
+        solved = problem.solve(best)
+        design, weight = solved.design, solved.weight
+        errors = torch.linalg.inv(solved.information).diagonal().clamp_min(0).sqrt()
+        rest = (y0 - design.fixed @ solved.beta) * weight.squeeze(-1)
+        right = torch.einsum("nrc,nr->nc", solved.z, rest).unsqueeze(-1)
+        u = torch.linalg.solve(solved.small, right).squeeze(-1) / solved.noise
+        residuals = torch.where(seen, rest - torch.einsum("nrc,nc->nr", solved.z, u), torch.full_like(rest, torch.nan))
+        effects, at = [], 0
+        for i, block in enumerate(design.random):
+            effects.append(u[:, at : at + block.shape[-1]] * best[i].exp())
+            at += block.shape[-1]
+    search_errors = _search_errors(problem, best) if standard_errors else torch.full_like(best, torch.nan)
+    return LinearFit(
+        solved.beta,
+        errors,
+        best[:k].exp(),
+        best[:k].exp() * search_errors[:k],
+        float(best[k].exp()),
+        best[k + 1 :],
+        search_errors[k + 1 :],
+        tuple(effects),
+        residuals,
+        float(solved.value),
     )
 
-    def solve(vector: Tensor):
-        design = columns(vector[k + 1 :])
+
+class _Solved(NamedTuple):
+    """The model at one point of the search, its fixed effects solved for."""
+
+    value: Tensor  # minus two log likelihood and log priors
+    beta: Tensor  # [F]
+    information: Tensor  # [F, F]
+    design: Design
+    z: Tensor  # [N, R, C] all random columns, scaled and weighted
+    small: Tensor  # [N, C, C] Woodbury's inner matrix
+    noise: Tensor  # residual variance
+    weight: Tensor  # [N, R, 1] 1 over the row's noise scale, 0 where missing
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What the search minimises over a vector: K log SDs, the log residual SD, P nonlinear parameters."""
+
+    columns: Callable[[Tensor], Design]
+    y: Tensor  # [N, R], 0 where missing
+    mask: Tensor  # [N, R]
+    precision: Tensor  # [F] of the priors on fixed effects
+    centre: Tensor  # [K + 1 + P] of the priors on the vector
+    width: Tensor  # [K + 1 + P] their SDs
+    components: int  # K
+
+    def solve(self, vector: Tensor) -> _Solved:
+        """The likelihood of the vector [K + 1 + P]; differentiable."""
+        k, mask, y0 = self.components, self.mask, self.y
+        design = self.columns(vector[k + 1 :])
         scale = torch.ones_like(y0) if design.noise_scale is None else design.noise_scale
         weight = (mask / scale).unsqueeze(-1)
         x = design.fixed * weight
@@ -86,7 +142,7 @@ def fit_linear_mixed(
         gram = torch.einsum("nrf,nrg->fg", right, right) / noise
         half = torch.linalg.solve_triangular(factor, zr, upper=False)
         gram = gram - torch.einsum("ncf,ncg->fg", half, half) / noise**2
-        information = gram[:-1, :-1] + torch.diag(precision)
+        information = gram[:-1, :-1] + torch.diag(self.precision)
         chol = torch.linalg.cholesky(information)
         beta = torch.cholesky_solve(gram[:-1, -1:], chol).squeeze(-1)
         quadratic = gram[-1, -1] - (gram[:-1, -1] * beta).sum()
@@ -96,9 +152,12 @@ def fit_linear_mixed(
             + 2 * torch.diagonal(factor, dim1=-2, dim2=-1).log().sum()
         )
         value = logdet + quadratic + 2 * chol.diagonal().log().sum()
-        value = value + (((vector - centre) / width) ** 2).sum()
-        return value, beta, information, design, z, small, noise, weight
+        value = value + (((vector - self.centre) / self.width) ** 2).sum()
+        return _Solved(value, beta, information, design, z, small, noise, weight)
 
+
+def _search(problem: _Problem, start: Tensor, iterations: int) -> Tensor:
+    """The vector [K + 1 + P] of the smallest value, from `start`."""
     vector = start.clone().requires_grad_()
     optimiser = torch.optim.LBFGS(
         [vector], max_iter=iterations, tolerance_change=1e-4, tolerance_grad=1e-3, line_search_fn="strong_wolfe"
@@ -106,37 +165,17 @@ def fit_linear_mixed(
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        value = solve(vector)[0]
+        value = problem.solve(vector).value
         value.backward()
         return value
 
     optimiser.step(closure)
-    best = vector.detach()
-    with torch.no_grad():
-        value, beta, information, design, z, small, noise, weight = solve(best)
-        errors = torch.linalg.inv(information).diagonal().clamp_min(0).sqrt()
-        rest = (y0 - design.fixed @ beta) * weight.squeeze(-1)
-        u = torch.linalg.solve(small, torch.einsum("nrc,nr->nc", z, rest).unsqueeze(-1)).squeeze(-1) / noise
-        residuals = torch.where(seen, rest - torch.einsum("nrc,nc->nr", z, u), torch.full_like(rest, torch.nan))
-        effects, at = [], 0
-        for i, block in enumerate(design.random):
-            effects.append(u[:, at : at + block.shape[-1]] * best[i].exp())
-            at += block.shape[-1]
-    search_errors = torch.full_like(best, torch.nan)
-    if standard_errors:
-        hessian = torch.autograd.functional.hessian(lambda v: solve(v)[0], best) / 2
-        values, vectors = torch.linalg.eigh(hessian)
-        inverse = (vectors / values.clamp_min(1e-6)) @ vectors.T
-        search_errors = inverse.diagonal().clamp_min(0).sqrt()
-    return LinearFit(
-        beta,
-        errors,
-        best[:k].exp(),
-        best[:k].exp() * search_errors[:k],
-        float(best[k].exp()),
-        best[k + 1 :],
-        search_errors[k + 1 :],
-        tuple(effects),
-        residuals,
-        float(value),
-    )
+    return vector.detach()
+
+
+def _search_errors(problem: _Problem, best: Tensor) -> Tensor:
+    """Standard errors [K + 1 + P] from the curvature at the optimum."""
+    hessian = torch.autograd.functional.hessian(lambda v: problem.solve(v).value, best) / 2
+    values, vectors = torch.linalg.eigh(hessian)
+    inverse = (vectors / values.clamp_min(1e-6)) @ vectors.T
+    return inverse.diagonal().clamp_min(0).sqrt()

@@ -21,6 +21,9 @@ from torch import Tensor
 __all__ = ["MixedFit", "fit_mixed"]
 
 
+LOG_2_PI = 1.8378770664093453
+
+
 @dataclass(frozen=True)
 class MixedFit:
     """Estimates on the log scale, float64. P parameters, C covariate effects, N subjects."""
@@ -64,7 +67,46 @@ def _residual_sds(error2: Tensor, f: Tensor, mask: Tensor, additive: float, prop
     return math.sqrt(a2), math.sqrt(b2)
 
 
-def fit_mixed(
+def _posterior_modes(
+    predict: Callable[[Tensor], Tensor],
+    y: Tensor,
+    mask: Tensor,
+    base: Tensor,
+    eta: Tensor,
+    free: Tensor,
+    prior: Tensor,
+    additive: float,
+    proportional: float,
+    largest_spread: float,
+) -> Tensor:
+    """Each subject's eta [N, free], by four damped Gauss-Newton steps from `eta` [N, P] to its posterior's mode."""
+    eta = eta.clone()
+    for _ in range(4):
+        f, full = _jacobian(predict, base + eta)
+        weight = mask / (additive**2 + (proportional * f) ** 2)
+        jac = full[:, :, free]
+        hessian = torch.einsum("ntp,nt,ntq->npq", jac, weight, jac) + prior
+        gradient = torch.einsum("ntp,nt->np", jac, weight * (y - f)) - eta[:, free] @ prior
+        step = torch.linalg.solve(hessian, gradient)
+        size = step.norm(dim=1, keepdim=True)
+        eta[:, free] = (eta[:, free] + step * (0.7 / size).clamp_max(1.0)).clamp(
+            -3 * largest_spread, 3 * largest_spread
+        )
+    return eta[:, free]
+
+
+def _omega_errors(omega: Tensor, mean: Tensor, free: Tensor, parameters: int) -> Tensor:
+    """Large-sample standard errors [P] of the between-subject SDs; 0 for parameters without spread.
+
+    How much of each omega was seen rather than assumed: the shrinkage enters the effective number of subjects.
+    """
+    seen_share = ((mean**2).mean(0) / omega.diagonal()).clamp(0.05, 1.0)
+    errors = torch.zeros(parameters, dtype=omega.dtype)
+    errors[free] = omega.diagonal().sqrt() / torch.sqrt(2 * len(mean) * seen_share)
+    return errors
+
+
+def fit_mixed(  # noqa: PLR0915 - one round reads from top to bottom, and its parts share a dozen tensors
     predict: Callable[[Tensor], Tensor],
     y: Tensor,
     start: Tensor,
@@ -111,17 +153,9 @@ def fit_mixed(
         used += 1
         base = theta + offsets + (design * beta).sum(-1)
         prior = torch.linalg.inv(omega)
-        for _ in range(4):  # posterior modes
-            f, full = _jacobian(predict, base + eta)
-            weight = mask / (additive**2 + (proportional * f) ** 2)
-            jac = full[:, :, free]
-            hessian = torch.einsum("ntp,nt,ntq->npq", jac, weight, jac) + prior
-            gradient = torch.einsum("ntp,nt->np", jac, weight * (y - f)) - eta[:, free] @ prior
-            step = torch.linalg.solve(hessian, gradient)
-            size = step.norm(dim=1, keepdim=True)
-            eta[:, free] = (eta[:, free] + step * (0.7 / size).clamp_max(1.0)).clamp(
-                -3 * largest_spread, 3 * largest_spread
-            )
+        eta[:, free] = _posterior_modes(
+            predict, y, mask, base, eta, free, prior, additive, proportional, largest_spread
+        )
         f, full = _jacobian(predict, base + eta)
         jac = full[:, :, free]
         variance = additive**2 + (proportional * f) ** 2
@@ -143,7 +177,7 @@ def fit_mixed(
         mean = torch.einsum("npq,ntq,nt->np", posterior, jac, mask / variance * remaining)
         logdet = torch.linalg.slogdet(marginal)[1] - (1 - mask).sum(1) * torch.log(torch.tensor(1e18, dtype=y.dtype))
         fitted = torch.linalg.solve(marginal, remaining.unsqueeze(-1)).squeeze(-1)
-        minus2 = float((logdet + (remaining * fitted).sum(1) + mask.sum(1) * 1.8378770664093453).sum())
+        minus2 = float((logdet + (remaining * fitted).sum(1) + mask.sum(1) * LOG_2_PI).sum())
         new_omega = (torch.einsum("np,nq->pq", mean, mean) + posterior.sum(0)) / subjects
         if used > 10:
             new_omega = 0.5 * (new_omega + omega)
@@ -169,9 +203,6 @@ def fit_mixed(
     errors = torch.linalg.inv(information).diagonal().clamp_min(0).sqrt()
     whole = torch.zeros(parameters, parameters, dtype=y.dtype)
     whole[free.unsqueeze(1), free] = omega
-    # how much of each omega was seen rather than assumed: the shrinkage enters the effective number of subjects
-    seen_share = ((mean**2).mean(0) / omega.diagonal()).clamp(0.05, 1.0)
-    omega_errors = torch.zeros(parameters, dtype=y.dtype)
-    omega_errors[free] = omega.diagonal().sqrt() / torch.sqrt(2 * subjects * seen_share)
+    omega_errors = _omega_errors(omega, mean, free, parameters)
     phi = theta + offsets + (design * beta).sum(-1) + eta
     return MixedFit(theta, beta, errors, whole, omega_errors, additive, proportional, eta, phi, minus2, used)

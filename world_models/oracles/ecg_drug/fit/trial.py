@@ -19,7 +19,6 @@ import torch
 
 from world_models.data.ecg.ecgrdvq import load_trial
 from world_models.files import write_text
-from world_models.oracles.ecg_drug.drugs import DRUGS
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.fit.effects import (
     DOSING_CLOCK_HOUR,
@@ -31,6 +30,7 @@ from world_models.oracles.ecg_drug.fit.effects import (
 )
 from world_models.oracles.ecg_drug.fit.kinetics import ALLOMETRY, REFERENCE_WEIGHT_KG, fit_kinetics, names_of
 from world_models.oracles.ecg_drug.fit.nonlinear_mixed import MixedFit
+from world_models.quantities.drugs import ANTIARRHYTHMICS, Drug
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,10 +60,10 @@ def _error(value: Any) -> float | None:
     return _round(value, 3) if np.isfinite(float(value)) else None
 
 
-def _kinetics_entry(item, fit: MixedFit) -> dict[str, Any]:
-    names = names_of(item)
+def _kinetics_entry(item: Drug, fit: MixedFit) -> dict[str, Any]:
+    names, stages, compartments = names_of(item), item.kinetics.absorption_stages, item.kinetics.compartments
     return {
-        "structure": f"{item.absorption_stages} absorption stage(s), lag, {item.compartments} compartment(s), apparent",
+        "structure": f"{stages} absorption stage(s), lag, {compartments} compartment(s), apparent",
         "units": {n: _UNITS[n] for n in names},
         "typical": {n: _round(v) for n, v in zip(names, fit.theta.exp(), strict=True)},
         "relative_standard_error": {n: _round(v, 3) for n, v in zip(names, fit.standard_errors, strict=False)},
@@ -153,7 +153,7 @@ def _effect_entries(data: Arranged, fits: dict[str, EndpointFit]) -> tuple[list[
     """
     entries = []
     sensitivities = [fits[e].fit.effects[0][:, 0].numpy() for e in ENDPOINTS]
-    for i, item in enumerate(DRUGS):
+    for i, item in enumerate(ANTIARRHYTHMICS):
         entry: dict[str, Any] = {}
         peak = float(data.peak[i])
         predicted: list[np.ndarray] = []
@@ -221,15 +221,15 @@ def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool 
     from tqdm import tqdm
 
     present = set(frame["drug"])
-    absent = [name for name in ("placebo", *[d.name for d in DRUGS]) if name not in present]
+    absent = [name for name in ("placebo", *[d.name for d in ANTIARRHYTHMICS]) if name not in present]
     if absent:
         raise ValueError(f"the trial has no arm {', '.join(absent)}; it has {', '.join(sorted(present))}")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the matrices are tiny: a second thread only costs
     try:
-        bar = tqdm(total=len(DRUGS) + len(ENDPOINTS), desc="trial fit", disable=not progress, file=sys.stderr)
+        bar = tqdm(total=len(ANTIARRHYTHMICS) + len(ENDPOINTS), desc="trial fit", disable=not progress, file=sys.stderr)
         kinetics = {}
-        for item in DRUGS:
+        for item in ANTIARRHYTHMICS:
             kinetics[item.name] = fit_kinetics(frame, item)
             bar.update()
         data = arrange(frame, kinetics)
@@ -268,7 +268,7 @@ def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool 
             sexes[sex][e] = _round(value[sex])
             errors[sex][e] = _round(error[sex], 3)
     drugs = {}
-    for i, item in enumerate(DRUGS):
+    for i, item in enumerate(ANTIARRHYTHMICS):
         arm = frame[frame["drug"] == item.name]
         drugs[item.name] = {
             "dose_mg": _round(arm["dose_mg"].median()),
@@ -285,7 +285,7 @@ def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool 
             **sexes,
             "women_standard_errors": errors["women"],
             "men_standard_errors": errors["men"],
-            "sensitivity_order": [f"{d.name} {e}" for d in DRUGS for e in ENDPOINTS],
+            "sensitivity_order": [f"{d.name} {e}" for d in ANTIARRHYTHMICS for e in ENDPOINTS],
             "sensitivity_with_level_correlation": _round(together[len(ENDPOINTS) :, : len(ENDPOINTS)], 4),
             "sensitivity_correlation": _round(together[len(ENDPOINTS) :, len(ENDPOINTS) :], 4),
             "between_subject_covariance": _round(covariances["subject"]),
@@ -301,6 +301,7 @@ def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool 
 
 
 def main(argv: list[str] | None = None) -> int:
+    """The command. Returns the exit code: 2 where the trial cannot be read or fitted."""
     parser = argparse.ArgumentParser(
         prog="python -m world_models.oracles.ecg_drug.fit.trial", description=__doc__.splitlines()[0]
     )
@@ -333,7 +334,7 @@ def main(argv: list[str] | None = None) -> int:
             "men": subjects - women,
             "age_years_range": [_round(frame["age_years"].min()), _round(frame["age_years"].max())],
             "weight_kg_range": [_round(frame["weight_kg"].min()), _round(frame["weight_kg"].max())],
-            "command": f"python -m world_models.oracles.ecg_drug.fit.trial --trial {Path(options.trial).name} --out {out.name}",
+            "command": f"{parser.prog} --trial {Path(options.trial).name} --out {out.name}",
             "reference_weight_kg": REFERENCE_WEIGHT_KG,
             "allometric_exponents": ALLOMETRY,
         },

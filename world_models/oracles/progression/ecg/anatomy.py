@@ -6,8 +6,9 @@ clusters as the bank has beats. Age and sex move them as in the normal limits of
 J Electrocardiol 47:914): the axis turns left with age and T flattens; women have smaller voltages, shorter QRS, longer
 QTc and lower T in V2-V4.
 
-One tensor `heights` [B, 8, 14] in mV holds every wave of the eight drawn leads: columns `P` (right atrium, left atrium,
-atrial repolarisation), `QRS` (eight Gaussians side by side), `ST`, `ST_T`, `T`. Conditions edit it; then it is drawn.
+One tensor `heights` [B, 8, 14] in mV holds every wave of the eight independent leads: columns `P` (right atrium, left
+atrium, atrial repolarisation), `QRS` (eight Gaussians side by side), `ST`, `ST_T`, `T`. Conditions edit it; then the
+recording is synthesised.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.waveform import WAVES
 
 __all__ = ["LEFT_ATRIUM", "P", "PR_LEVEL", "QRS", "RIGHT_ATRIUM", "ST", "ST_T", "T", "Anatomy", "at_visit"]
-__all__ += ["draw_anatomy", "per_lead", "to_axis", "turned"]
+__all__ += ["sample_anatomy", "per_lead", "to_axis", "turned"]
 
 P, QRS = slice(0, 3), slice(3, 11)
 RIGHT_ATRIUM, LEFT_ATRIUM, PR_LEVEL, ST, ST_T, T = 0, 1, 2, 11, 12, 13
@@ -31,11 +32,11 @@ _LIMB, _CHEST = slice(0, 2), slice(2, 8)
 _ROOT3 = 3.0**0.5
 
 _GROUPS = (0, 0, 0, *(1,) * 8, 2, 2, 2)  # the columns that vary together: P, QRS, ST-T
-_DRAWS = (
+_PURPOSES = (
     ("anatomy/pick", 2), "anatomy/blend", "anatomy/voltage", ("anatomy/parts", 24), ("anatomy/shape", 8),
     "anatomy/axis", "anatomy/rate", "anatomy/pr", "anatomy/qrs", "anatomy/p", "anatomy/qtc", "anatomy/tpte",
 )  # fmt: skip
-_VISIT = ("visit/turn", "visit/chest", "visit/rate", "visit/pr", "visit/qtc", ("visit/parts", 24))
+_VISIT_PURPOSES = ("visit/turn", "visit/chest", "visit/rate", "visit/pr", "visit/qtc", ("visit/parts", 24))
 
 
 class Anatomy(NamedTuple):
@@ -75,7 +76,7 @@ def _normal_beats(device: torch.device) -> Tensor:
 
 
 def per_lead(heights: Tensor, values: Tensor | tuple[float, ...]) -> Tensor:
-    """Eight numbers, one a drawn lead, or rows of them [B, 8], as [1 or B, 8] beside `heights`."""
+    """Eight numbers, one an independent lead, or rows of them [B, 8], as [1 or B, 8] beside `heights`."""
     return torch.as_tensor(values, dtype=torch.float32, device=heights.device).reshape(-1, 8)
 
 
@@ -107,10 +108,10 @@ def to_axis(heights: Tensor, degrees: float, weight: Tensor) -> Tensor:
     return torch.cat((heights[:, :, P], qrs, heights[:, :, ST:]), dim=2)
 
 
-def draw_anatomy(key: Tensor, age_years: Tensor, sex_female: Tensor) -> Anatomy:
+def sample_anatomy(key: Tensor, age_years: Tensor, sex_female: Tensor) -> Anatomy:
     """The hearts of keys [B] at ages [B] (years) and sexes [B] (1 female)."""
     bank = _normal_beats(key.device)
-    u = keys.uniforms(key, 0, _DRAWS)
+    u = keys.uniforms(key, 0, _PURPOSES)
     n = keys.to_normal(u)
     old = ((age_years - 50.0) / 30.0).clamp(-1.2, 1.6)
     female = sex_female
@@ -149,7 +150,7 @@ def at_visit(key: Tensor, t: Tensor, anatomy: Anatomy) -> Anatomy:
     Axis +-3.5 degrees, chest electrodes up to a quarter of their distance, heights +-4 %, rate +-6 bpm, PR +-4 ms,
     QTc +-5 ms (standard deviations; k).
     """
-    n = keys.to_normal(keys.uniforms(key, t, _VISIT))
+    n = keys.to_normal(keys.uniforms(key, t, _VISIT_PURPOSES))
     tilt = n[:, 0] * (3.5 * torch.pi / 180.0)
     heights = turned(anatomy.heights, torch.cos(tilt), torch.sin(tilt))
     shift = (n[:, 1] * 0.1).clamp(-0.25, 0.25).reshape(-1, 1, 1)

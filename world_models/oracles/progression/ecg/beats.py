@@ -4,8 +4,8 @@ Ventricular beats use the waves of `waveform.py` (intervals exact by constructio
 so they can be dissociated from the ventricles, hidden, or fibrillate: right and left atrium are two Gaussians side by
 side, one bump at normal duration and bifid when P is long, and a level between P and QRS can be lowered (pericarditis).
 
-Templates are kept at 200 Hz and recordings drawn at 100 Hz, so beats land within 2.5 ms of their time. Elementwise
-operations and gathers only: a row's bits do not depend on the batch.
+Templates are kept at 200 Hz and recordings synthesised at 100 Hz, so beats land within 2.5 ms of their time.
+Elementwise operations and gathers only: a row's bits do not depend on the batch.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def lay_down(
     moments = (torch.arange(samples, device=r_ticks.device) * TICKS_PER_SAMPLE).expand(batch, -1).contiguous()
 
     def wave(table: Tensor, place: Tensor, size: Tensor) -> Tensor:
-        drawn = torch.gather(table, 2, place.unsqueeze(1).expand(-1, table.shape[1], -1))
-        return drawn.mul_(size.unsqueeze(1))
+        laid = torch.gather(table, 2, place.unsqueeze(1).expand(-1, table.shape[1], -1))
+        return laid.mul_(size.unsqueeze(1))
 
     current = (torch.searchsorted(r_ticks, moments + BEFORE, right=True) - 1).clamp_min_(0)
     base, offset = BEFORE - r_ticks, kind * length
@@ -93,8 +93,9 @@ def lay_down(
     for beat in (current, (current - 1).clamp_min(0)):  # a beat outlasts the start of the next, not of the one after
         place = torch.gather(base, 1, beat).add_(moments)
         size = torch.gather(gain, 1, beat).mul_(place < length)
-        drawn = wave(ventricular, place.clamp_(0, length - 1).add_(torch.gather(offset, 1, beat)), size)
-        out = drawn if out is None else out.add_(drawn)
+        laid = wave(ventricular, place.clamp_(0, length - 1).add_(torch.gather(offset, 1, beat)), size)
+        out = laid if out is None else out.add_(laid)
+    assert out is not None
     beat = (torch.searchsorted(p_ticks, moments, right=True) - 1).clamp_min_(0)
     place = torch.gather(p_ticks, 1, beat).neg_().add_(moments)
     size = torch.gather(p_gain, 1, beat).mul_(place < _ATRIAL)

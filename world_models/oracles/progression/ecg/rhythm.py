@@ -24,16 +24,23 @@ from world_models.ecg.waveform import R_SHARE
 from world_models.oracles.progression.ecg.beats import SAMPLING_RATE_HZ, TICKS_PER_SECOND
 from world_models.oracles.progression.ecg.shown import Shown
 
-__all__ = ["Beats", "Rhythm", "atrial_waves", "beats_of", "is_paced", "rhythm_of"]
+__all__ = ["BeatTimes", "Rhythm", "atrial_waves", "beats_of", "is_paced", "rhythm_of"]
 
 _SHORTEST_RR_S = 0.27
 _LEAD_IN_S = 1.0  # beats before the recording lend it their tails
 _PREMATURE = 0.38  # of the RR by which a ventricular extrasystole comes early
-_DRAWS = (
+_PURPOSES = (
     "rhythm/first", "rhythm/fast", "rhythm/af_rate", "rhythm/cycle", "rhythm/ratio", "rhythm/phase", "rhythm/forced",
     "rhythm/breath", "rhythm/breath_phase", "rhythm/sinus_under",
 )  # fmt: skip
-_PERSON = ("rhythm/escape", "rhythm/often", "rhythm/grouping", "rhythm/slow", "rhythm/variability", "rhythm/wenckebach")
+_PERSON_PURPOSES = (
+    "rhythm/escape",
+    "rhythm/often",
+    "rhythm/grouping",
+    "rhythm/slow",
+    "rhythm/variability",
+    "rhythm/wenckebach",
+)
 
 
 class Rhythm(NamedTuple):
@@ -45,11 +52,11 @@ class Rhythm(NamedTuple):
     p_visible: Tensor  # bool [B]
     wide: Tensor  # bool [B]: every beat is the ventricular focus's
     rr_s: Tensor  # float32 [B] mean RR of conducted beats
-    draws: Tensor  # [B, 10] uniforms of the day
+    day: Tensor  # [B, 10] uniforms of the day
     person: Tensor  # [B, 6] uniforms of the person
 
 
-class Beats(NamedTuple):
+class BeatTimes(NamedTuple):
     """Where waves start; K and M events, in ticks of 5 ms from the recording's start."""
 
     r_ticks: Tensor  # int64 [B, K]
@@ -70,7 +77,7 @@ def rhythm_of(
     key: Tensor, t: Tensor, shown: Shown, treated: dict[str, Tensor], paced: Tensor, sinus_bpm: Tensor
 ) -> Rhythm:
     """Modes and rate of recordings [B]; `sinus_bpm` [B] is the sinus rate with what conditions and drugs did to it."""
-    u, person = keys.uniforms(key, t, _DRAWS), keys.uniforms(key, 0, _PERSON)
+    u, person = keys.uniforms(key, t, _PURPOSES), keys.uniforms(key, 0, _PERSON_PURPOSES)
     beta = treated["beta_blocker"]
     vt = shown.sees("I47", "ventricular") & ~paced
     fibrillating = shown.sees("I48", "fibrillation")
@@ -103,7 +110,7 @@ def rhythm_of(
         p_visible=~(fibrillating | fluttering | svt),
         wide=vt | (third & ~junctional),
         rr_s=60.0 / rate.clamp(27.0, 215.0),
-        draws=u,
+        day=u,
         person=person,
     )
 
@@ -135,11 +142,11 @@ def _premature(key: Tensor, t: Tensor, shown: Shown, free: Tensor, count: int) -
 def beats_of(
     key: Tensor, t: Tensor, shown: Shown, rhythm: Rhythm, paced: Tensor, pr_ms: Tensor, qrs_ms: Tensor, age: Tensor,
     samples: int,
-) -> Beats:  # fmt: skip
+) -> BeatTimes:  # fmt: skip
     """Times of all beats around recordings of `samples`; pr_ms and qrs_ms [B] of conducted beats."""
     seconds = samples / SAMPLING_RATE_HZ
     count = int(math.ceil((seconds + _LEAD_IN_S + 0.5) / _SHORTEST_RR_S)) + 4
-    u, rr = rhythm.draws, rhythm.rr_s.unsqueeze(-1)
+    u, rr = rhythm.day, rhythm.rr_s.unsqueeze(-1)
     af = rhythm.fibrillating & ~rhythm.decoupled & ~paced
     regular = rhythm.decoupled | paced | rhythm.fluttering | (rhythm.rr_s < 0.41)
     free = ~regular & ~rhythm.wide
@@ -151,7 +158,7 @@ def beats_of(
     # Respiratory arrhythmia fades with age; fibrillation has none of it.
     height = ((0.055 - 0.0005 * (age - 20.0)).clamp(0.012, 0.06) * (0.5 + rhythm.person[:, 4])).unsqueeze(-1)
     height = torch.where(free.unsqueeze(-1), height, 0.1 * height)
-    breath_hz = (0.2 + 0.12 * u[:, 7:8])
+    breath_hz = 0.2 + 0.12 * u[:, 7:8]
     angle = 2.0 * math.pi * (breath_hz * rr * index + u[:, 8:9])
     breath = torch.sin(angle)
     spread = 1.0 + height * breath + 0.01 * n * free.unsqueeze(-1)
@@ -185,10 +192,10 @@ def beats_of(
     p_ticks = torch.round(p * TICKS_PER_SECOND).to(torch.int64)
     hidden = pvc & ~rhythm.decoupled.unsqueeze(-1)
     p_gain = (rhythm.p_visible.unsqueeze(-1) & ~hidden).to(torch.float32) * (1.0 + 0.03 * breath)
-    return Beats(r_ticks, kind, gain, p_ticks, p_gain)
+    return BeatTimes(r_ticks, kind, gain, p_ticks, p_gain)
 
 
-def atrial_waves(key: Tensor, t: Tensor, fluttering: Tensor, cycle_draw: Tensor, samples: int) -> Tensor:
+def atrial_waves(key: Tensor, t: Tensor, fluttering: Tensor, cycle_u: Tensor, samples: int) -> Tensor:
     """Fibrillation's or flutter's waves in mV, [B, 8, samples], for patients in one of them.
 
     Fibrillation: two waves of 5 to 8 Hz (a person's own rate) whose rate and size drift. Flutter: a sawtooth, steep up
@@ -212,7 +219,7 @@ def atrial_waves(key: Tensor, t: Tensor, fluttering: Tensor, cycle_draw: Tensor,
     one = (across * lead[:, :8] * size).unsqueeze(-1) * first.unsqueeze(1)
     fibrillation = one + (along * lead[:, 8:] * size).unsqueeze(-1) * second.unsqueeze(1)
 
-    phase = torch.remainder(seconds / (0.19 + 0.045 * cycle_draw.unsqueeze(-1)) + u[:, 4:5], 1.0)
+    phase = torch.remainder(seconds / (0.19 + 0.045 * cycle_u.unsqueeze(-1)) + u[:, 4:5], 1.0)
     saw = torch.where(phase < 0.25, phase * 8.0 - 1.0, 1.0 - (phase - 0.25) * (2.0 / 0.75))
     saw = saw + 0.25 * torch.sin(turn * phase)
     sizes = torch.tensor((-0.02, -0.13, 0.09, 0.05, 0.02, -0.02, -0.03, -0.04), device=key.device)

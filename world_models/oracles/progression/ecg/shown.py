@@ -1,4 +1,4 @@
-"""Which of the conditions present an ECG shows, how strongly, and in which form: luck of the person and of the day.
+"""Which of the conditions present an ECG shows, how strongly and in which form: chance of person and day.
 
 A condition that is present need not show: an old infarction may leave no Q wave, a paroxysm may be over. `VISIBLE`
 says how often. What form a condition takes (which territory, which block, which arrhythmia) belongs to the person, so
@@ -16,6 +16,9 @@ from world_models import keys
 from world_models.quantities.progression import CODES
 
 __all__ = ["FORMS", "VISIBLE", "Shown", "Visible", "shown_on_ecg"]
+
+
+_COLUMN = {code: i for i, code in enumerate(CODES)}
 
 
 class Visible(NamedTuple):
@@ -66,7 +69,8 @@ FORMS: dict[str, tuple[tuple[str, float], ...]] = {
     "I49": (("ventricular_beats", 0.45), ("atrial_beats", 0.25), ("sick_sinus", 0.30)),
     "ectopic": (("outflow", 0.4), ("left_ventricle", 0.35), ("right_ventricle", 0.25)),
 }
-_FORM_DRAWS = tuple(f"form/{name}" for name in FORMS)
+_FORM_INDEX = {(name, form): i for name, kinds in FORMS.items() for i, (form, _) in enumerate(kinds)}
+_FORM_PURPOSES = tuple(f"form/{name}" for name in FORMS)
 
 
 class Shown(NamedTuple):
@@ -78,11 +82,11 @@ class Shown(NamedTuple):
 
     def of(self, code: str) -> Tensor:
         """Strength [B] with which a condition shows."""
-        return self.weight[:, CODES.index(code)]
+        return self.weight[:, _COLUMN[code]]
 
     def has(self, code: str) -> Tensor:
         """bool [B]: the condition is present, shown or not."""
-        return self.present[:, CODES.index(code)]
+        return self.present[:, _COLUMN[code]]
 
     def sees(self, code: str, form: str | None = None) -> Tensor:
         """bool [B]: the condition shows (in this form)."""
@@ -91,13 +95,13 @@ class Shown(NamedTuple):
 
     def is_form(self, name: str, form: str) -> Tensor:
         """bool [B]: the form this patient's condition takes whenever it is there."""
-        return self.forms[name] == [f for f, _ in FORMS[name]].index(form)
+        return self.forms[name] == _FORM_INDEX[name, form]
 
 
 def shown_on_ecg(key: Tensor, t: Tensor, condition: Tensor) -> Shown:
     """What the ECGs [B] of visits t show of the conditions present, bool [B, C]."""
     count = len(CODES)
-    person = keys.uniforms(key, 0, (("shown/always", count), ("shown/strength", count), *_FORM_DRAWS))
+    person = keys.uniforms(key, 0, (("shown/always", count), ("shown/strength", count), *_FORM_PURPOSES))
     today = keys.uniforms(key, t, (("shown/today", count), ("shown/strength_today", count)))
     always = torch.tensor([VISIBLE[c].always for c in CODES], device=key.device)
     share = torch.tensor([VISIBLE[c].share for c in CODES], device=key.device)

@@ -54,7 +54,7 @@ class Signs:
         """Adds `rows` (mV a lead) times weight [B] to one column."""
         self.heights[:, :, column] += per_lead(self.heights, rows) * weight.unsqueeze(-1)
 
-    def scale(self, column: int | slice, rows: Row | float, change: Tensor) -> None:
+    def scale(self, column: int | slice, rows: tuple[float, ...] | float, change: Tensor) -> None:
         """Multiplies a column, or a group of them, by 1 + rows * change [B]."""
         rows = (rows,) * 8 if isinstance(rows, float) else rows
         factor = 1.0 + per_lead(self.heights, rows) * change.unsqueeze(-1)
@@ -276,5 +276,3 @@ def ectopic_heights(s: Signs, shown: Shown) -> Tensor:
         out[:, :, T] += per_lead(out, t) * chosen.unsqueeze(-1)
     out[:, :, QRS] += 0.15 * s.heights[:, :, QRS]
     return out
-
-

@@ -1,8 +1,8 @@
 """Blood: red cells and their loss, clotting, heparin, white cells, platelets, albumin, C-reactive protein.
 
-Haemoglobin is a mass with a ledger: units bring 60 g, bleeding takes it at its concentration, marrow and spleen hold each
-other in balance (life span 115 days (k)). Clotting factors are one share of normal with 30 h of renewal; INR
-1 + 0.3 (1/F - 1); PTT grows as exp(1.65 x heparin in U/mL): 18 U/kg/h come to 0.5 U/mL and 60 to 80 s (k). CRP: made in
+Haemoglobin is a mass with a ledger: units bring 60 g, bleeding takes it at its concentration, marrow and spleen hold
+each other in balance (life span 115 days (k)). Clotting factors are one share of normal with 30 h of renewal; INR 1 +
+0.3 (1/F - 1); PTT grows as exp(1.65 x heparin in U/mL): 18 U/kg/h come to 0.5 U/mL and 60 to 80 s (k). CRP: made in
 step with inflammation after 6 h, half-life 19 h (k). Bleeding follows the open lesion, the pressure and the clotting;
 acid suppression and endoscopy close it (k).
 """
@@ -20,24 +20,30 @@ __all__ = ["HAEMOGLOBIN_G_PER_UNIT", "advance_blood", "bleeding_l_h", "inr_of", 
 
 HAEMOGLOBIN_G_PER_UNIT = 60.0
 LIFE_SPAN_H = 115.0 * 24.0
+PTT_S = 29.0  # normal activated partial thromboplastin time (k)
+WHITE_CELLS_H, PLATELETS_H, FACTORS_H, ALBUMIN_H, CRP_DRIVE_H = 9.0, 40.0, 30.0, 60.0, 6.0  # time constants (k)
+CRP_PER_H = 0.0365  # half-life 19 h
+ACID_HALF_MG, ACID_HALF_LIFE_H = 30.0, 14.0  # of the proton-pump inhibitor's effect (k)
 HEPARIN_V_L_KG = 0.06
 HEPARIN_RATE_H = 0.60
 
 
 def inr_of(blood: Blood) -> Tensor:
+    """International normalised ratio [B]: 1 + 0.3 (1/F - 1), a little more under heparin."""
     return (1.0 / blood.factors.clamp_min(0.05) - 1.0) * 0.3 + 1.0 + blood.heparin.clamp_max(3.0) * 0.05
 
 
 def ptt_of(blood: Blood) -> Tensor:
+    """Activated partial thromboplastin time [B] in s: exponential in heparin, longer with few clotting factors."""
     thin = (1.0 / blood.factors.clamp_min(0.05) - 1.0) * 0.12 + 1.0
-    return (blood.heparin * 1.65).clamp_max(1.9).exp() * thin * 29.0
+    return (blood.heparin * 1.65).clamp_max(1.9).exp() * thin * PTT_S
 
 
 def bleeding_l_h(blood: Blood, pressure: Tensor) -> Tensor:
     """Whole blood lost by the open lesion, L/h."""
     poor = (inr_of(blood) - 1.2).clamp(0.0, 4.0) * 0.35 + (90.0 - blood.platelets).clamp_min(0.0) * 0.008
     poor = poor + blood.heparin.clamp_max(3.0) * 1.2
-    acid = 1.0 - blood.acid_suppression / (blood.acid_suppression + 30.0) * 0.35
+    acid = 1.0 - blood.acid_suppression / (blood.acid_suppression + ACID_HALF_MG) * 0.35
     return blood.lesion * 0.27 * (pressure / 90.0).clamp(0.1, 1.5) * (poor + 1.0) * acid
 
 
@@ -67,29 +73,33 @@ def advance_blood(
     gain, loss = born + given, worn + bled
 
     aim = person.white_cells * (1.0 + phagocytes * 2.3 + steroid_mg / (steroid_mg + 100.0) * 0.35)
-    white = aim + (now.white_cells - aim) * math.exp(-hours / 9.0)
+    white = aim + (now.white_cells - aim) * math.exp(-hours / WHITE_CELLS_H)
     aim = person.platelets * (1.05 - severe * 0.75).clamp_min(0.08)
-    platelets = aim + (now.platelets - aim) * math.exp(-hours / 40.0)
+    platelets = aim + (now.platelets - aim) * math.exp(-hours / PLATELETS_H)
     platelets = platelets * (1.0 - lost * (0.6 * hours)) + rates["platelets_units"] * (hours * 170.0) / blood_l
-    factors = now.factors + ((1.0 - now.factors) / 30.0 - now.factors * severe * 0.045 - now.factors * lost) * hours
+    factors = (
+        now.factors + ((1.0 - now.factors) / FACTORS_H - now.factors * severe * 0.045 - now.factors * lost) * hours
+    )
     factors = factors + rates["plasma_units"] * (hours * 0.25) / plasma_l * (1.05 - now.factors)
     settled = rates["heparin_units_kg_h"] / (1000.0 * HEPARIN_V_L_KG * HEPARIN_RATE_H)
     settled = settled / person.drug_clearance + TRACE
     heparin = settled + (now.heparin - settled) * (person.drug_clearance * (-hours * HEPARIN_RATE_H)).exp()
 
     aim = person.albumin_g_dl * (1.0 - phagocytes * 0.32 - leak * 0.15)
-    albumin = aim + (now.albumin - aim) * math.exp(-hours / 60.0)
+    albumin = aim + (now.albumin - aim) * math.exp(-hours / ALBUMIN_H)
     albumin = albumin * (1.0 - lost * (0.5 * hours)) + rates["plasma_units"] * hours * 0.9 / (plasma_l * 10.0)
-    drive = phagocytes + (now.crp_drive - phagocytes) * math.exp(-hours / 6.0)
+    drive = phagocytes + (now.crp_drive - phagocytes) * math.exp(-hours / CRP_DRIVE_H)
     made = drive * 19.0 + 0.06
-    crp = made / 0.0365 + (now.crp - made / 0.0365) * math.exp(-hours * 0.0365)
+    crp = made / CRP_PER_H + (now.crp - made / CRP_PER_H) * math.exp(-hours * CRP_PER_H)
 
-    suppression = now.acid_suppression * math.exp(-hours * math.log(2.0) / 14.0) + rates["pantoprazole_mg"] * hours
+    suppression = (
+        now.acid_suppression * math.exp(-hours * math.log(2.0) / ACID_HALF_LIFE_H) + rates["pantoprazole_mg"] * hours
+    )
     clot = (1.0 / (1.0 + (inr_of(now) - 1.2).clamp_min(0.0))) * (now.platelets / 100.0).clamp_max(1.0)
     clot = clot / (1.0 + now.heparin.clamp_max(3.0) * 2.0)
     # haemostasis by the endoscopist works within the time of the procedure (1/2 an hour at the bleeding vessel)
     scoped = rates["endoscopy"].clamp_max(2.0)
-    shut = 0.075 * clot * (1.0 + suppression / (suppression + 30.0)) + scoped * 2.4
+    shut = 0.075 * clot * (1.0 + suppression / (suppression + ACID_HALF_MG)) + scoped * 2.4
     lesion = now.lesion * (shut * -hours).exp()
     treated = now.lesion_treated + (1.0 - now.lesion_treated) * (scoped * hours).clamp_max(1.0) * 0.85
     return Blood(

@@ -1,9 +1,9 @@
 """Sodium, potassium, chloride, and the slower magnesium, phosphate and calcium.
 
 Potassium moves between the extracellular space and cells towards a level set by the cells' own content (a deficit of
-about 250 mmol for the first mmol/L (k)), what they have newly taken up, insulin, pH (1 % up for each 0.01 below 7.40 (k))
-and tonicity. Chloride leaves cells against bicarbonate when that is high and enters when it is low: the cells' share of
-buffering.
+about 250 mmol for the first mmol/L (k)), what they have newly taken up, insulin, pH (1 % up for each 0.01 below 7.40
+(k)) and tonicity. Chloride leaves cells against bicarbonate when that is high and enters when it is low: the cells'
+share of buffering.
 
 Contents: saline Na 154 Cl 154; Ringer's lactate Na 130 K 4 Cl 109 lactate 28; 8.4 % bicarbonate Na 1 mmol/mL; a unit of
 red cells Na 20 K 5, of plasma Na 40 K 1, of platelets Na 35 K 1 mmol (k).
@@ -15,12 +15,19 @@ import math
 
 from torch import Tensor
 
+from world_models.oracles.ward.body.normal import BICARBONATE_MMOL_L, PER_80_KG, POTASSIUM_MMOL_L
 from world_models.oracles.ward.body.renal import INTAKE_POTASSIUM_MMOL_H, INTAKE_SODIUM_MMOL_H, Urine
 from world_models.oracles.ward.state import Person, Salts
 
 __all__ = ["advance_minerals", "advance_salts", "infused_salts", "potassium_level"]
 __all__ += ["CELL_DEFICIT_MMOL", "CELL_EXCESS_MMOL", "potassium_shift", "shift_chloride"]
 
+CALCIUM_MG_DL = 6.2  # free, in health (k)
+DIALYSATE_SODIUM, DIALYSATE_POTASSIUM, DIALYSATE_CHLORIDE = 140.0, 3.5, 102.0  # mmol/L
+SALINE_MMOL_L = 154.0  # sodium, and chloride
+RINGER_SODIUM, RINGER_POTASSIUM, RINGER_CHLORIDE = 130.0, 4.0, 109.0  # mmol/L
+BUFFERED_MMOL = 4.0  # chloride that leaves cells for each mmol/L of bicarbonate (k)
+BUFFERING_H = 2.0  # (k)
 UPTAKE_PER_H = 3.2  # of the extracellular excess of potassium
 CELL_DEFICIT_MMOL = 820.0  # e-fold change of the level for this loss of the cells' content
 CELL_EXCESS_MMOL = 350.0  # and for this gain
@@ -40,7 +47,7 @@ def potassium_level(
     gain = cell_potassium - normal_cell_potassium
     content = gain.clamp_min(0.0) / CELL_EXCESS_MMOL + gain.clamp_max(0.0) / CELL_DEFICIT_MMOL
     content = content + recent_uptake.clamp(-120.0, 120.0) / QUICK_MMOL
-    return (content + potassium_shift(insulin_action, ph, osmolality)).clamp(-1.6, 1.0).exp() * 4.2
+    return (content + potassium_shift(insulin_action, ph, osmolality)).clamp(-1.6, 1.0).exp() * POTASSIUM_MMOL_L
 
 
 def potassium_shift(insulin_action: Tensor, ph: Tensor, osmolality: Tensor) -> Tensor:
@@ -50,15 +57,22 @@ def potassium_shift(insulin_action: Tensor, ph: Tensor, osmolality: Tensor) -> T
 
 
 def infused_salts(rates: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Sodium, potassium and chloride that infusions bring, mmol/h, from the rates of `orders.Plan.during`."""
+    """Sodium, potassium and chloride that infusions bring, mmol/h, from the rates of `Prescription.during`."""
     saline, ringer = rates["saline_ml"] * 0.001, rates["ringers_lactate_ml"] * 0.001
     kcl, red, plasma = rates["potassium_chloride_mmol"], rates["red_cells_units"], rates["plasma_units"]
     platelets, bicarbonate = rates["platelets_units"], rates["bicarbonate_mmol"]
     carrier = kcl * 0.005  # litres of saline that potassium chloride comes in
-    sodium = (saline + carrier) * 154.0 + ringer * 130.0 + bicarbonate
+    sodium = (saline + carrier) * SALINE_MMOL_L + ringer * RINGER_SODIUM + bicarbonate
     sodium = sodium + rates["sodium_phosphate_mmol"] * (4.0 / 3.0) + red * 20.0 + plasma * 40.0 + platelets * 35.0
-    potassium = kcl + ringer * 4.0 + red * 5.0 + plasma + platelets
-    chloride = (saline + carrier) * 154.0 + ringer * 109.0 + kcl + red * 16.0 + plasma * 25.0 + platelets * 22.0
+    potassium = kcl + ringer * RINGER_POTASSIUM + red * 5.0 + plasma + platelets
+    chloride = (
+        (saline + carrier) * SALINE_MMOL_L
+        + ringer * RINGER_CHLORIDE
+        + kcl
+        + red * 16.0
+        + plasma * 25.0
+        + platelets * 22.0
+    )
     return sodium, potassium, chloride
 
 
@@ -84,19 +98,20 @@ def advance_salts(
         infused: sodium, potassium, chloride in mmol/h.
         eating: share of the ward's diet that is eaten.
         plasma_lost_l_h: by bleeding.
-        dialysis_l_h: effluent; the fluid holds Na at 140, K 3.5, Cl 102 (bicarbonate near 26). removed_l_h: ultrafiltration.
+        dialysis_l_h: effluent; the fluid holds Na at 140, K 3.5, Cl 102 (bicarbonate near 26).
+        removed_l_h: ultrafiltration.
         sodium, potassium, chloride: concentrations now. level: of `potassium_level`.
     """
-    size = person.weight_kg * 0.0125 * eating
+    size = person.weight_kg * PER_80_KG * eating
     gone = plasma_lost_l_h + removed_l_h
     in_sodium = infused[0] + size * INTAKE_SODIUM_MMOL_H
-    out_sodium = urine.sodium + gone * sodium + dialysis_l_h * (sodium - 140.0)
+    out_sodium = urine.sodium + gone * sodium + dialysis_l_h * (sodium - DIALYSATE_SODIUM)
     in_potassium = infused[1] + size * INTAKE_POTASSIUM_MMOL_H
-    out_potassium = urine.potassium + gone * potassium + dialysis_l_h * (potassium - 3.5)
+    out_potassium = urine.potassium + gone * potassium + dialysis_l_h * (potassium - DIALYSATE_POTASSIUM)
     into_cells = (potassium - level) * extracellular_l * UPTAKE_PER_H
     # the diet's salt is eaten as chloride of both; what the kidney balances is the fixed acid
     in_chloride = infused[2] + size * (INTAKE_SODIUM_MMOL_H + INTAKE_POTASSIUM_MMOL_H)
-    out_chloride = urine.chloride + gone * chloride + dialysis_l_h * (chloride - 102.0)
+    out_chloride = urine.chloride + gone * chloride + dialysis_l_h * (chloride - DIALYSATE_CHLORIDE)
 
     gain_na, loss_na = (in_sodium * hours).double(), (out_sodium * hours).double()
     gain_k, loss_k = (in_potassium * hours).double(), (out_potassium * hours).double()
@@ -116,8 +131,8 @@ def advance_salts(
 
 def shift_chloride(salts: Salts, bicarbonate: Tensor, hours: float) -> Salts:
     """Buffering by cells: chloride out of them against bicarbonate, 4 mmol each mmol/L above 24, within 2 hours."""
-    aim = (bicarbonate - 24.0) * 4.0
-    step = (aim - salts.chloride_shift) * (1.0 - math.exp(-hours / 2.0))
+    aim = (bicarbonate - BICARBONATE_MMOL_L) * BUFFERED_MMOL
+    step = (aim - salts.chloride_shift) * (1.0 - math.exp(-hours / BUFFERING_H))
     return salts._replace(chloride=salts.chloride + step.double(), chloride_shift=salts.chloride_shift + step)
 
 
@@ -156,7 +171,7 @@ def advance_minerals(
     change_p = change_p - dialysis_l_h * phosphate / (weight * 0.9)
     calcium = salts.free_calcium_mg_dl
     bound = (rates["red_cells_units"] + rates["plasma_units"]) * 15.0 / (weight * 2.5)
-    aim = 6.2 - phagocytes * 0.9 - (phosphate - 4.5).clamp(0.0, 10.0) * 0.12
+    aim = CALCIUM_MG_DL - phagocytes * 0.9 - (phosphate - 4.5).clamp(0.0, 10.0) * 0.12
     change_c = rates["calcium_gluconate_g"] * 93.0 / (weight * 2.5) - bound + (aim - calcium) / 9.0
     return salts._replace(
         magnesium_mg_dl=(magnesium + change * hours).clamp(0.3, 12.0),

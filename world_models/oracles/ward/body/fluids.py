@@ -2,8 +2,8 @@
 
 Between plasma and interstitium fluid moves towards a share of the extracellular water that albumin holds in the vessels
 and leaky capillaries lose: out fast, back slowly (two-volume kinetics with expandable walls; Hahn 2020, doi
-10.1111/aas.13533: 50 to 60 % of a crystalloid stays in the plasma while it runs, 15 to 20 % half an hour later). Between
-interstitium and cells water follows osmolality, within a quarter of an hour.
+10.1111/aas.13533: 50 to 60 % of a crystalloid stays in the plasma while it runs, 15 to 20 % half an hour later).
+Between interstitium and cells water follows osmolality, within a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from world_models.oracles.ward.body.normal import SODIUM_MMOL_L, TEMPERATURE_C
 from world_models.oracles.ward.state import Fluids, Person
 
 __all__ = ["advance_fluids", "drinking", "insensible", "spare"]
@@ -30,12 +31,16 @@ def spare(share_of_normal: Tensor) -> Tensor:
 
 def insensible(person: Person, temperature: Tensor, breaths: Tensor) -> Tensor:
     """Water lost by skin and lungs, L/h: 0.4 mL/kg/h, a tenth more a degree, more with fast breathing."""
-    return person.weight_kg * 0.0004 * ((temperature - 36.9) * 0.1 + (breaths - 15.0) * 0.015 + 1.0).clamp(0.5, 2.5)
+    return (
+        person.weight_kg
+        * 0.0004
+        * ((temperature - TEMPERATURE_C) * 0.1 + (breaths - 15.0) * 0.015 + 1.0).clamp(0.5, 2.5)
+    )
 
 
 def drinking(person: Person, sodium: Tensor, awake: Tensor) -> Tensor:
     """Water by mouth, L/h: 1.3 mL/kg/h for the awake, more with thirst."""
-    return person.weight_kg * 0.0013 * awake * ((sodium - 140.0) * 0.16 + 1.0).clamp(0.15, 3.0)
+    return person.weight_kg * 0.0013 * awake * ((sodium - SODIUM_MMOL_L) * 0.16 + 1.0).clamp(0.15, 3.0)
 
 
 def advance_fluids(
@@ -76,11 +81,11 @@ def advance_fluids(
     loss = (urine_l_h + other_out_l_h) * hours
     urine = (urine_l_h * hours).double()
     gain, loss, net = gain.double(), loss.double(), (gain - loss - outward * hours).double()
-    moved, drawn = (outward * hours).double(), (swelling * hours).double()
+    moved, into_cells = (outward * hours).double(), (swelling * hours).double()
     return Fluids(
         plasma_l=fluids.plasma_l + net,
-        interstitial_l=fluids.interstitial_l + (moved - drawn),
-        cell_l=fluids.cell_l + drawn,
+        interstitial_l=fluids.interstitial_l + (moved - into_cells),
+        cell_l=fluids.cell_l + into_cells,
         in_l=fluids.in_l + gain,
         out_l=fluids.out_l + loss,
         urine_l=fluids.urine_l + urine,

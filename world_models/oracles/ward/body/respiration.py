@@ -14,10 +14,19 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from world_models.oracles.ward.body.normal import BICARBONATE_MMOL_L, TEMPERATURE_C, VENTILATED_L_MIN
 from world_models.oracles.ward.state import Lungs, Person
 
-__all__ = ["Breath", "acid_base", "advance_lungs", "advance_muscles", "saturation_of"]
+__all__ = ["Breath", "acid_base", "advance_lungs", "advance_muscles", "henderson_hasselbalch", "saturation_of"]
 
+PCO2_MMHG = 40.0  # in health (k)
+COMPENSATION_LOW, COMPENSATION_HIGH = 1.2, 0.7  # mmHg for each mmol/L of bicarbonate missing, or in excess (k)
+INSPIRED_MMHG = 713.0  # barometric pressure less water vapour at 37 C
+ROOM_AIR = 0.21
+FATIGUES_ABOVE = 0.62  # share of what fresh muscles can do (k)
+CO2_SOLUBILITY = 0.0307  # mmol/L per mmHg, of plasma at 37 C (k)
+PK = 6.1  # of carbonic acid in plasma (k)
+LOG10_E = 0.4342945
 NORMAL_ANIONS = 5.0  # sulfate, urate and what else is not measured, mmol/L
 
 
@@ -36,8 +45,12 @@ def acid_base(
 ) -> tuple[Tensor, Tensor]:
     """Bicarbonate in mmol/L and pH from concentrations in mmol/L and carbon dioxide in mmHg."""
     bicarbonate = (sodium + potassium - chloride - anions).clamp(2.0, 60.0)
-    ph = (bicarbonate / (pco2 * 0.0307)).log() * 0.4342945 + 6.1
-    return bicarbonate, ph.clamp(6.5, 7.9)
+    return bicarbonate, henderson_hasselbalch(bicarbonate, pco2).clamp(6.5, 7.9)
+
+
+def henderson_hasselbalch(bicarbonate: Tensor, pco2: Tensor) -> Tensor:
+    """pH of bicarbonate in mmol/L and carbon dioxide in mmHg."""
+    return (bicarbonate / (pco2 * CO2_SOLUBILITY)).log() * LOG10_E + PK
 
 
 def saturation_of(po2: Tensor) -> Tensor:
@@ -69,21 +82,21 @@ def advance_lungs(
         noise: unit variance, on the effort.
         keep: share of the distance to the new carbon dioxide that is left after the step.
     """
-    metabolism = (temperature - 36.9) * 0.10 + 1.0 + inflammation * 0.20
+    metabolism = (temperature - TEMPERATURE_C) * 0.10 + 1.0 + inflammation * 0.20
     load = (lungs.consolidation * 0.6 + lungs.water * 0.45).clamp_max(1.0)
-    short = 24.0 - bicarbonate
-    aim = 40.0 - short.clamp_min(0.0) * 1.2 + (-short).clamp_min(0.0) * 0.7
+    short = BICARBONATE_MMOL_L - bicarbonate
+    aim = PCO2_MMHG - short.clamp_min(0.0) * COMPENSATION_LOW + (-short).clamp_min(0.0) * COMPENSATION_HIGH
     hypoxia = (0.90 - last_saturation).clamp(0.0, 0.2)
     aim = (aim - hypoxia * 40.0 - inflammation * 7.0 - load * 3.0 - noise * 1.2).clamp(11.0, 70.0)
-    wanted = metabolism * 40.0 / aim
+    wanted = metabolism * PCO2_MMHG / aim
     strength = person.breathing_reserve * 4.6 * (1.0 - load * 0.5)
     able = strength * (1.0 - lungs.fatigue * 0.8) * (1.0 - brain * 0.75)
     own = wanted.minimum(able)
     dead_space = load * 0.6 + 1.0
     machine = ventilation_l_min / (person.weight_kg * 0.085 * dead_space)
-    ventilated = (ventilation_l_min > 0.5).to(own.dtype)
+    ventilated = (ventilation_l_min > VENTILATED_L_MIN).to(own.dtype)
     got = (1.0 - ventilated) * own + ventilated * machine.maximum(own * 0.5)
-    target = metabolism * 40.0 / got.clamp_min(0.15)
+    target = metabolism * PCO2_MMHG / got.clamp_min(0.15)
     pco2 = target.clamp(8.0, 170.0)
     pco2 = pco2 + (lungs.pco2 - pco2) * keep
     # breaths: minute volume rises more by depth than by rate; stiff lungs are breathed fast and shallow
@@ -91,8 +104,8 @@ def advance_lungs(
     spontaneous = minute.sqrt() * (minute * 0.1 + 0.9) * (load * 0.65 + inflammation * 0.35 + 1.0) * 14.5
     breaths = (1.0 - ventilated) * spontaneous + ventilated * (ventilation_l_min * 0.6 + 11.0)
 
-    inspired = oxygen_fraction.clamp(0.21, 1.0)
-    alveolar = inspired * 713.0 - pco2 * 1.2
+    inspired = oxygen_fraction.clamp(ROOM_AIR, 1.0)
+    alveolar = inspired * INSPIRED_MMHG - pco2 * 1.2
     relief = 1.0 - ventilated * 0.35  # by positive pressure
     alveolar = ((alveolar - 7.0) * (1.0 - load * relief * 0.32)).clamp_min(15.0)
     shunt = (0.02 + (lungs.consolidation * 0.40 + lungs.water * 0.26) * relief).clamp_max(0.6)
@@ -105,7 +118,7 @@ def advance_lungs(
 
 def advance_muscles(fatigue: Tensor, demand: Tensor, ventilation_l_min: Tensor, hours: float) -> Tensor:
     """Fatigue of the breathing muscles: grows while the demand stays above 0.62 of what fresh muscles can do."""
-    ventilated = (ventilation_l_min > 0.5).to(fatigue.dtype)
-    strain = (demand - 0.62).clamp(0.0, 0.6) * (1.0 - ventilated)
+    ventilated = (ventilation_l_min > VENTILATED_L_MIN).to(fatigue.dtype)
+    strain = (demand - FATIGUES_ABOVE).clamp(0.0, 0.6) * (1.0 - ventilated)
     change = strain * 0.22 * (1.0 - fatigue) - fatigue * (0.05 + 0.05 * ventilated)
     return (fatigue + change * hours).clamp(0.0, 1.0)

@@ -3,7 +3,7 @@
 The key gives the anatomy (`anatomy.py`) and the form each condition takes (`shown.py`); key and
 visit number give what the day adds. Conditions edit wave heights and intervals (`signs.py`) and choose the
 rhythm (`rhythm.py`); beats are laid down (`beats.py`), then come f waves, noise and baseline
-wander. Eight leads are drawn, four derived, so Einthoven's law holds for everything, noise included.
+wander. Eight leads are synthesised, four derived, so Einthoven's law holds for everything, noise included.
 
 A row's bits are the same in every batch: elementwise operations and gathers, nothing summed over the batch.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.ecg.waveform import Intervals, derive_twelve
-from world_models.oracles.progression.ecg.anatomy import at_visit, draw_anatomy
+from world_models.oracles.progression.ecg.anatomy import at_visit, sample_anatomy
 from world_models.oracles.progression.ecg.beats import (
     SAMPLING_RATE_HZ,
     atrial_template,
@@ -25,12 +25,12 @@ from world_models.oracles.progression.ecg.beats import (
     pacing_spike,
     ventricular_template,
 )
-from world_models.oracles.progression.ecg.rhythm import Beats, Rhythm, atrial_waves, beats_of, is_paced, rhythm_of
+from world_models.oracles.progression.ecg.rhythm import BeatTimes, Rhythm, atrial_waves, beats_of, is_paced, rhythm_of
 from world_models.oracles.progression.ecg.shown import Shown, shown_on_ecg
 from world_models.oracles.progression.ecg.signs import Signs, apply_signs, ectopic_heights
 from world_models.quantities.progression import CODES, SAMPLES, TREATMENTS
 
-__all__ = ["draw_progression_ecg"]
+__all__ = ["synthesise_progression_ecg"]
 
 _CHUNK = {"cpu": 128}  # ECGs laid down at once: fewer, and the cost of starting each operation shows
 _CHUNK_ELSEWHERE = 4096
@@ -55,7 +55,9 @@ def _checked(
                 f"{len(CODES)} conditions, {len(TREATMENTS)} treatments"
             )
     if not 10 <= samples <= 360_000:
-        raise ValueError(f"samples={samples} must be 10 to 360000 (100 a second); draw longer recordings in parts")
+        raise ValueError(
+            f"samples={samples} must be 10 to 360000 (100 a second); synthesise longer recordings in parts"
+        )
 
 
 def _intervals(signs: Signs, rr_s: Tensor, qrs_ms: Tensor) -> Intervals:
@@ -85,13 +87,13 @@ def _noise(key: Tensor, t: Tensor, samples: int) -> Tensor:
 
 
 def _focus(signs: Signs, shown: Shown, rhythm: Rhythm, kind: Tensor) -> Tensor:
-    """Templates of the ventricular focus [B, 8, L], drawn only for those who have such a beat."""
+    """Templates of the ventricular focus [B, 8, L], made only for those who have such a beat."""
     rows = torch.nonzero((kind > 0).any(1)).squeeze(-1)
     few, theirs, rr = _rows(signs, rows), _shown_rows(shown, rows), rhythm.rr_s[rows]
     wide_ms = few.qrs_ms.clamp_min(118.0) + 26.0
-    drawn = ventricular_template(_intervals(few, rr, wide_ms), ectopic_heights(few, theirs))
-    out = drawn.new_zeros(kind.shape[0], *drawn.shape[1:])
-    out[rows] = drawn
+    templates = ventricular_template(_intervals(few, rr, wide_ms), ectopic_heights(few, theirs))
+    out = templates.new_zeros(kind.shape[0], *templates.shape[1:])
+    out[rows] = templates
     return out
 
 
@@ -103,8 +105,8 @@ def _shown_rows(shown: Shown, rows: slice | Tensor) -> Shown:
     return Shown(shown.weight[rows], shown.present[rows], {name: value[rows] for name, value in shown.forms.items()})
 
 
-def _drawn(
-    key: Tensor, t: Tensor, shown: Shown, signs: Signs, rhythm: Rhythm, beats: Beats, paced: Tensor, samples: int
+def _eight_leads(
+    key: Tensor, t: Tensor, shown: Shown, signs: Signs, rhythm: Rhythm, beats: BeatTimes, paced: Tensor, samples: int
 ) -> Tensor:
     """The eight leads of one chunk, [B, 8, samples]."""
     own = ventricular_template(_intervals(signs, rhythm.rr_s, signs.qrs_ms), signs.heights)
@@ -121,12 +123,12 @@ def _drawn(
     )
     waving = torch.nonzero(rhythm.fibrillating | rhythm.fluttering).squeeze(-1)
     if len(waving):
-        waves = atrial_waves(key[waving], t[waving], rhythm.fluttering[waving], rhythm.draws[waving, 3], samples)
+        waves = atrial_waves(key[waving], t[waving], rhythm.fluttering[waving], rhythm.day[waving, 3], samples)
         eight[waving] += waves
     return eight.add_(_noise(key, t, samples))
 
 
-def draw_progression_ecg(
+def synthesise_progression_ecg(
     key: Tensor,
     t: Tensor,
     condition: Tensor,
@@ -147,7 +149,8 @@ def draw_progression_ecg(
         treated: bool [B, 9] (`progression.TREATMENTS`): drugs taken, procedures ever done. A pacemaker paces
             where block of high degree or a sick sinus is among the conditions.
         samples: length; 100 a second.
-        shown: what the ECGs show, of [B] patients; default: `shown_on_ecg(key, t, condition)`, the person's own luck.
+        shown: what the ECGs show, of [B] patients; default: `shown_on_ecg(key, t, condition)`, by the person's own
+        chance.
 
     Raises:
         ValueError: a shape does not fit, or `samples` is not within 10 to 360000.
@@ -160,13 +163,13 @@ def draw_progression_ecg(
         return out
     shown = shown_on_ecg(key, t, condition.to(torch.bool)) if shown is None else shown
     paced = is_paced(shown, drugs)
-    signs = apply_signs(at_visit(key, t, draw_anatomy(key, age_years, sex_female)), shown, drugs, paced)
+    signs = apply_signs(at_visit(key, t, sample_anatomy(key, age_years, sex_female)), shown, drugs, paced)
     rhythm = rhythm_of(key, t, shown, drugs, paced, signs.rate_bpm)
     beats = beats_of(key, t, shown, rhythm, paced, signs.pr_ms, signs.qrs_ms, age_years, samples)
     chunk = _CHUNK.get(key.device.type, _CHUNK_ELSEWHERE)
     for start in range(0, len(key), chunk):
         rows = slice(start, min(start + chunk, len(key)))
         part = _shown_rows(shown, rows), _rows(signs, rows), Rhythm(*(x[rows] for x in rhythm))
-        eight = _drawn(key[rows], t[rows], *part, Beats(*(x[rows] for x in beats)), paced[rows], samples)
+        eight = _eight_leads(key[rows], t[rows], *part, BeatTimes(*(x[rows] for x in beats)), paced[rows], samples)
         derive_twelve(eight, out=out[rows])
     return out

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS
 
-__all__ = ["NAMES", "Plan", "parted"]
+__all__ = ["NAMES", "Prescription", "parted"]
 
 NAMES = tuple(q.name for q in INTERVENTIONS)
 
@@ -31,7 +31,7 @@ def parted(action: Tensor) -> tuple[Tensor, Tensor]:
     return action[:, : len(INQUIRIES)] >= 0.5, action[:, len(INQUIRIES) :].contiguous()
 
 
-class Plan:
+class Prescription:
     """What runs when, of amounts [B, J] given over a step of `hours`."""
 
     def __init__(self, given: Tensor, hours: float) -> None:
