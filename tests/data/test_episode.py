@@ -14,8 +14,8 @@ from world_models.data.ehr.episode import (
     KINDS,
     Diagnosis,
     EpisodeError,
-    Inquiry,
-    Intervention,
+    InquiryEvent,
+    InterventionEvent,
     at_float32,
     build_episode,
 )
@@ -24,15 +24,17 @@ from world_models.data.ehr.meds.writer import read_episodes, to_table, write_epi
 START = datetime(2150, 3, 1, 6)
 
 
-def potassium(hours: float, value: float | None = 4.1, label: str | None = None, delay: float | None = 1.0) -> Inquiry:
+def potassium(
+    hours: float, value: float | None = 4.1, label: str | None = None, delay: float | None = 1.0
+) -> InquiryEvent:
     drawn = START + timedelta(hours=hours)
     resulted = None if delay is None else drawn + timedelta(hours=delay)
-    return Inquiry("potassium_mmol_l", value, label, drawn, resulted, "mmol/L", "LAB//50971")
+    return InquiryEvent("potassium_mmol_l", value, label, drawn, resulted, "mmol/L", "LAB//50971")
 
 
-def saline(hours: float, **fields) -> Intervention:
+def saline(hours: float, **fields) -> InterventionEvent:
     start = START + timedelta(hours=hours)
-    made = Intervention("saline", "infusion", start, None, 500.0, "mL", None, "", "", "INFUSION//225158")
+    made = InterventionEvent("saline", "infusion", start, None, 500.0, "mL", None, "", "", "INFUSION//225158")
     return made._replace(**fields)
 
 
@@ -121,7 +123,7 @@ def inquiries(draw):
     drawn = START + timedelta(hours=draw(hours))
     delay = draw(st.none() | st.floats(0, 400))
     value = draw(st.none() | numbers)
-    return Inquiry(
+    return InquiryEvent(
         draw(items), value, draw(words) if value is None else None, drawn,
         None if delay is None else drawn + timedelta(hours=delay), draw(words), draw(words),
     )  # fmt: skip
@@ -132,7 +134,7 @@ def interventions(draw):
     start = START + timedelta(hours=draw(hours))
     lasts = draw(st.none() | st.floats(0, 400))
     amount = st.none() | numbers.map(abs)
-    return Intervention(
+    return InterventionEvent(
         draw(words), draw(st.sampled_from(KINDS)), start, None if lasts is None else start + timedelta(hours=lasts),
         draw(amount), draw(words), draw(amount), draw(words), draw(words), draw(words),
     )  # fmt: skip

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from world_models.data.ehr import codes as ehr_codes
-from world_models.data.ehr.episode import Diagnosis, Inquiry, Intervention, PatientEpisode, at_float32, build_episode
+from world_models.data.ehr.episode import (
+    Diagnosis,
+    InquiryEvent,
+    InterventionEvent,
+    PatientEpisode,
+    at_float32,
+    build_episode,
+)
 from world_models.ehr_world.causal_lm import text as causal_text
 from world_models.ehr_world.causal_lm.parse import parse, parse_stays
 from world_models.ehr_world.causal_lm.text import (
@@ -81,9 +88,9 @@ def test_text_to_events_to_text_loses_nothing(narrative: Narrative) -> None:
 def episodes(draw: st.DrawFn) -> PatientEpisode:
     minute = st.integers(0, 40 * 60 - 1).map(lambda m: START + timedelta(minutes=m))
     inquiries = [
-        Inquiry(item, at_float32(draw(amounts)), None, draw(minute), None, usual_unit(item), "LAB//1")
+        InquiryEvent(item, at_float32(draw(amounts)), None, draw(minute), None, usual_unit(item), "LAB//1")
         if item is not None
-        else Inquiry(
+        else InquiryEvent(
             "culture//blood//aerobic",
             None,
             draw(st.sampled_from(["negative", 'e. "coli"', "4.2"])),
@@ -95,7 +102,7 @@ def episodes(draw: st.DrawFn) -> PatientEpisode:
         for item in draw(st.lists(st.sampled_from(["sodium_mmol_l", "ph", None]), max_size=6))
     ]
     interventions = [
-        Intervention(
+        InterventionEvent(
             "norepinephrine", "infusion", at, at + timedelta(minutes=draw(st.integers(0, 600))),
             draw(st.none() | amounts.map(at_float32)), "mg", draw(st.none() | amounts.map(at_float32)), "ug/kg/min", "iv", "x",
         )

@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from world_models.data.ehr.episode import Intervention, PatientEpisode
+from world_models.data.ehr.episode import InterventionEvent, PatientEpisode
 from world_models.ehr_world.set_outcome.events import CENSORED, LAST_DELAY, UNKNOWN, Stays
 from world_models.ehr_world.vocabulary import Vocabulary, build, ward_specs
 from world_models.quantities.ward import INTERVENTIONS
@@ -197,7 +197,7 @@ def _overlaps(begin: float, end: float, step_h: float, limit: int) -> list[tuple
 
 
 def _amount(
-    event: Intervention, basis: str, units: dict[str, float], standard: float, hours: float, overlap: float, step_h: float
+    event: InterventionEvent, basis: str, units: dict[str, float], standard: float, hours: float, overlap: float, step_h: float
 ) -> float:
     share = overlap / hours if hours > 0 else 1.0
     if basis == "rate":

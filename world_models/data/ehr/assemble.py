@@ -12,8 +12,8 @@ from world_models.data.ehr.cells import NO_ID
 from world_models.data.ehr.episode import (
     OLDEST_YEARS,
     Diagnosis,
-    Inquiry,
-    Intervention,
+    InquiryEvent,
+    InterventionEvent,
     PatientEpisode,
     build_episode,
 )
@@ -25,7 +25,9 @@ __all__ = ["Frames", "assemble", "before_death", "place"]
 STAY_TEXTS = ("race", "admission_type", "admission_location", "discharge_location")
 CHARTED_ITEMS = ("LAB//22",)  # MetaVision's item ids: a lab among them is a copy of labevents
 UNUSUAL_STAY, LONGEST_STAY = pd.Timedelta(days=60), pd.Timedelta(days=1000)
-LONGEST_WAIT = pd.Timedelta(days=2)  # in the emergency ward; a registration longer before the admission is another visit
+LONGEST_WAIT = pd.Timedelta(
+    days=2
+)  # in the emergency ward; a registration longer before the admission is another visit
 
 
 @dataclass
@@ -61,10 +63,10 @@ def assemble(frames: Frames, hours_per_step: float, flow: Flow) -> list[PatientE
     inquiries = _without_doubles(inquiries, keys, flow, "inquiries", "same item, draw time and value again")
     same = [name for name in interventions.columns if name != "subject_id"]
     interventions = _without_doubles(interventions, same, flow, "interventions", "exact double")
-    by_stay = _tuples(inquiries, Inquiry, ("item", "value", "label", "drawn", "resulted", "unit", "source"))
+    by_stay = _tuples(inquiries, InquiryEvent, ("item", "value", "label", "drawn", "resulted", "unit", "source"))
     done_by_stay = _tuples(
         interventions,
-        Intervention,
+        InterventionEvent,
         ("item", "kind", "start", "end", "dose", "unit", "rate", "rate_unit", "route", "source"),
     )
     diagnoses = _diagnoses(frames.diagnoses, flow)

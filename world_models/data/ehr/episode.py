@@ -21,8 +21,8 @@ __all__ = [
     "KINDS",
     "Diagnosis",
     "EpisodeError",
-    "Inquiry",
-    "Intervention",
+    "InquiryEvent",
+    "InterventionEvent",
     "PatientEpisode",
     "TimeStep",
     "at_float32",
@@ -41,7 +41,7 @@ class EpisodeError(ValueError):
     """A stay that cannot be: the message names the value, the limit and the remedy."""
 
 
-class Inquiry(NamedTuple):
+class InquiryEvent(NamedTuple):
     """One value asked for. Exactly one of `value` and `label` is given."""
 
     item: str  # our name: an item of ehr_codes, or "culture//<specimen>//<test>" or "susceptibility//..."
@@ -57,7 +57,7 @@ class Inquiry(NamedTuple):
         return (self.drawn, self.item, _number(self.value), self.label or "", resulted, self.unit, self.source)
 
 
-class Intervention(NamedTuple):
+class InterventionEvent(NamedTuple):
     """One thing done. `dose` is an amount in `unit`, `rate` an amount per time in `rate_unit`; either may be unknown."""
 
     item: str  # our name (ehr_orders), or the source's own, lower case
@@ -94,8 +94,8 @@ class TimeStep(NamedTuple):
 
     index: int
     start: datetime
-    inquiries: tuple[Inquiry, ...]
-    interventions: tuple[Intervention, ...]
+    inquiries: tuple[InquiryEvent, ...]
+    interventions: tuple[InterventionEvent, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +150,10 @@ class PatientEpisode:
         """Hours from `started`."""
         return (time - self.started) / timedelta(hours=1)
 
-    def inquiries(self) -> Iterator[Inquiry]:
+    def inquiries(self) -> Iterator[InquiryEvent]:
         return (inquiry for step in self.steps for inquiry in step.inquiries)
 
-    def interventions(self) -> Iterator[Intervention]:
+    def interventions(self) -> Iterator[InterventionEvent]:
         return (intervention for step in self.steps for intervention in step.interventions)
 
     def regrid(self, hours_per_step: float) -> PatientEpisode:
@@ -162,8 +162,8 @@ class PatientEpisode:
 
     def with_events(
         self,
-        inquiries: Iterable[Inquiry],
-        interventions: Iterable[Intervention],
+        inquiries: Iterable[InquiryEvent],
+        interventions: Iterable[InterventionEvent],
         hours_per_step: float | None = None,
     ) -> PatientEpisode:
         """The same stay with other events."""
@@ -189,8 +189,8 @@ def build_episode(
     *,
     started: datetime,
     hours_per_step: float = 4.0,
-    inquiries: Iterable[Inquiry] = (),
-    interventions: Iterable[Intervention] = (),
+    inquiries: Iterable[InquiryEvent] = (),
+    interventions: Iterable[InterventionEvent] = (),
     diagnoses: Iterable[Diagnosis] = (),
     **stay: object,
 ) -> PatientEpisode:
@@ -211,8 +211,8 @@ def build_episode(
 def lay_out(
     started: datetime,
     hours_per_step: float,
-    inquiries: Iterable[Inquiry],
-    interventions: Iterable[Intervention],
+    inquiries: Iterable[InquiryEvent],
+    interventions: Iterable[InterventionEvent],
     whose: str = "the stay",
 ) -> tuple[TimeStep, ...]:
     """Events as sorted sets on steps of `hours_per_step` from `started`.
@@ -227,7 +227,7 @@ def lay_out(
     width = timedelta(hours=hours_per_step)
     if not width:
         raise EpisodeError(f"hours_per_step={hours_per_step} is under a microsecond; give a wider step")
-    by_step: dict[int, tuple[set[Inquiry], set[Intervention]]] = {}
+    by_step: dict[int, tuple[set[InquiryEvent], set[InterventionEvent]]] = {}
     for which, events in enumerate((inquiries, interventions)):
         for event in events:
             time = event.start if which else event.drawn
@@ -241,15 +241,15 @@ def lay_out(
         TimeStep(
             index,
             started + index * width,
-            tuple(sorted(by_step[index][0], key=Inquiry.order)),
-            tuple(sorted(by_step[index][1], key=Intervention.order)),
+            tuple(sorted(by_step[index][0], key=InquiryEvent.order)),
+            tuple(sorted(by_step[index][1], key=InterventionEvent.order)),
         )
         for index in sorted(by_step)
     )
 
 
-def _rounded(event: Inquiry | Intervention) -> Inquiry | Intervention:
-    if isinstance(event, Inquiry):
+def _rounded(event: InquiryEvent | InterventionEvent) -> InquiryEvent | InterventionEvent:
+    if isinstance(event, InquiryEvent):
         value = None if event.value is None else at_float32(event.value)
         return event if value == event.value else event._replace(value=value)
     dose, rate = (None if x is None else at_float32(x) for x in (event.dose, event.rate))
@@ -317,6 +317,6 @@ def _check_step(e: PatientEpisode, step: TimeStep, stop: datetime) -> None:
         for number in (event.dose, event.rate):
             if number is not None and not (number >= 0 and number == at_float32(number)):
                 _fail(e, f"{event.item} has dose or rate {number!r}", "use a finite number from 0 up, or None")
-    for events, order in ((step.inquiries, Inquiry.order), (step.interventions, Intervention.order)):
+    for events, order in ((step.inquiries, InquiryEvent.order), (step.interventions, InterventionEvent.order)):
         if list(events) != sorted(set(events), key=order):
             _fail(e, f"step {step.index} is unsorted or holds doubles", "use build_episode")

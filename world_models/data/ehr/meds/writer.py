@@ -23,8 +23,8 @@ from world_models.data.ehr.episode import (
     KINDS,
     Diagnosis,
     EpisodeError,
-    Inquiry,
-    Intervention,
+    InquiryEvent,
+    InterventionEvent,
     PatientEpisode,
     build_episode,
 )
@@ -129,8 +129,16 @@ def _rows(e: PatientEpisode) -> list[list]:
         for q in step.inquiries:
             rows.append(
                 row(
-                    q.drawn, _inquiry_code(q), numeric_value=q.value, text_value=q.label, order_set=step.index,
-                    item=q.item, unit=q.unit, source=q.source, result_time=q.resulted, kind="inquiry",
+                    q.drawn,
+                    _inquiry_code(q),
+                    numeric_value=q.value,
+                    text_value=q.label,
+                    order_set=step.index,
+                    item=q.item,
+                    unit=q.unit,
+                    source=q.source,
+                    result_time=q.resulted,
+                    kind="inquiry",
                 )  # fmt: skip
             )
         for done in step.interventions:
@@ -140,8 +148,17 @@ def _rows(e: PatientEpisode) -> list[list]:
             value = done.rate if done.kind == "infusion" else done.dose
             rows.append(
                 row(
-                    done.start, first, numeric_value=value, unit=done.unit, end_time=done.end, kind=done.kind,
-                    dose=done.dose, rate=done.rate, rate_unit=done.rate_unit, route=done.route, **shared,
+                    done.start,
+                    first,
+                    numeric_value=value,
+                    unit=done.unit,
+                    end_time=done.end,
+                    kind=done.kind,
+                    dose=done.dose,
+                    rate=done.rate,
+                    rate_unit=done.rate_unit,
+                    route=done.route,
+                    **shared,
                 )  # fmt: skip
             )
             if done.end is not None and last:
@@ -157,7 +174,7 @@ def _rows(e: PatientEpisode) -> list[list]:
     return rows
 
 
-def _inquiry_code(inquiry: Inquiry) -> str:
+def _inquiry_code(inquiry: InquiryEvent) -> str:
     item = ehr_codes.find(inquiry.item)
     if item is None:
         return inquiry.item
@@ -166,7 +183,7 @@ def _inquiry_code(inquiry: Inquiry) -> str:
     return item.code
 
 
-def _intervention_codes(done: Intervention) -> tuple[str, str]:
+def _intervention_codes(done: InterventionEvent) -> tuple[str, str]:
     """(at the start, at the end)."""
     item, number = ehr_orders.by_name().get(done.item), done.source.rpartition("//")[2]
     told = ehr_codes.whole_number(number)
@@ -250,15 +267,25 @@ def _episodes(columns: dict[str, list], whose: str) -> list[PatientEpisode]:
         elif kind == "inquiry":
             value = of["numeric_value"]
             inquiries.append(
-                Inquiry(of["item"], value, of["text_value"], of["time"], of["result_time"], of["unit"], of["source"])
+                InquiryEvent(
+                    of["item"], value, of["text_value"], of["time"], of["result_time"], of["unit"], of["source"]
+                )
             )
         elif kind == "diagnosis":
             diagnoses.append(Diagnosis(of["order_id"], code.split("//", 3)[2], of["item"]))
         elif kind:
             interventions.append(
-                Intervention(
-                    of["item"], kind, of["time"], of["end_time"], of["dose"], of["unit"], of["rate"], of["rate_unit"],
-                    of["route"], of["source"],
+                InterventionEvent(
+                    of["item"],
+                    kind,
+                    of["time"],
+                    of["end_time"],
+                    of["dose"],
+                    of["unit"],
+                    of["rate"],
+                    of["rate_unit"],
+                    of["route"],
+                    of["source"],
                 )  # fmt: skip
             )
     lost = [key for key in events if key not in stays]
@@ -271,7 +298,9 @@ def _episodes(columns: dict[str, list], whose: str) -> list[PatientEpisode]:
         odd = [name for name in _TEXTS if not isinstance(stay[name], str)]
         odd += [name for name in _FLAGS if not isinstance(stay[name], bool | None)]
         if odd:
-            raise EhrDataError(f"{whose}: subject {key[0]}, stay {key[1]}: {odd[0]}={stay[odd[0]]!r}; write the file again")
+            raise EhrDataError(
+                f"{whose}: subject {key[0]}, stay {key[1]}: {odd[0]}={stay[odd[0]]!r}; write the file again"
+            )
         for name in ("admitted", "discharged", "died"):
             stay[name] = None if stay[name] is None else datetime.fromisoformat(stay[name])
         parts = dict(zip(("inquiries", "interventions", "diagnoses"), events[key], strict=True))
