@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr import inquiry_items
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.meds.writer import read_episodes, to_table
 from world_models.data.ehr.shards import Source, prepare, process_shard
@@ -77,7 +77,7 @@ def check_medians(episodes, at_least: int) -> None:
     wrong = {i: m for i, (m, _) in checked.items() if not MEDIANS[i][0] <= m <= MEDIANS[i][1]}
     assert not wrong, wrong
     for item, (median, _) in found.items():
-        quantity = ehr_codes.by_name(item)
+        quantity = inquiry_items.by_name(item)
         assert quantity.low <= median <= quantity.high
 
 

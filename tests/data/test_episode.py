@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr import inquiry_items
 from world_models.data.ehr.episode import (
     KINDS,
     Diagnosis,
@@ -115,7 +115,7 @@ def test_steps_laid_out_by_hand_are_checked():
 words = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\x00"), max_size=8)
 numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
 hours = st.floats(0, 47.99)
-items = st.sampled_from([item.name for item in ehr_codes.INQUIRIES] + ["culture//blood//routine"])
+items = st.sampled_from([item.name for item in inquiry_items.INQUIRY_ITEMS] + ["culture//blood//routine"])
 
 
 @st.composite

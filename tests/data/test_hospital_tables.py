@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data import small_hospital as hospital
+from world_models.data.ehr.canonical_events import canonical_interventions, number
 from world_models.data.ehr.cells import NO_ID
-from world_models.data.ehr.events import canonical_interventions, number
 from world_models.data.ehr.flow import Flow, Ledger
 from world_models.data.ehr.tables import EhrDataError, TableSpec, deal, read_shard_table, scan
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr import inquiry_items
 from world_models.data.ehr.episode import (
     Diagnosis,
     InquiryEvent,
@@ -151,8 +151,8 @@ def test_the_form_itself() -> None:
 
 
 def test_the_two_tables_agree_on_units() -> None:
-    shared = [q for q in INQUIRIES if ehr_codes.find(q.name) is not None]
-    assert len(shared) > 25 and all(ehr_codes.by_name(q.name).unit == q.unit for q in shared)
+    shared = [q for q in INQUIRIES if inquiry_items.find(q.name) is not None]
+    assert len(shared) > 25 and all(inquiry_items.by_name(q.name).unit == q.unit for q in shared)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from world_models.data.ehr.canonical_events import INQUIRY_COLUMNS, INTERVENTION_COLUMNS, empty
 from world_models.data.ehr.cells import NO_ID
 from world_models.data.ehr.episode import (
     OLDEST_YEARS,
@@ -17,7 +18,6 @@ from world_models.data.ehr.episode import (
     PatientEpisode,
     build_episode,
 )
-from world_models.data.ehr.events import INQUIRY_COLUMNS, INTERVENTION_COLUMNS, empty
 from world_models.data.ehr.flow import Flow
 
 __all__ = ["Frames", "assemble", "before_death", "place"]
@@ -34,7 +34,7 @@ LONGEST_WAIT = pd.Timedelta(
 class Frames:
     """What a reader gives. `stays`: subject_id, stay_id, registered, admitted, discharged, died, died_in_hospital
     (1, 0 or NaN), age_years, sex_female (1, 0 or NaN), truncated and STAY_TEXTS; `diagnoses`: stay_id, sequence,
-    version, code; the events as `events` leaves them."""
+    version, code; the events as `canonical_events` leaves them."""
 
     stays: pd.DataFrame
     diagnoses: pd.DataFrame = field(

@@ -44,7 +44,7 @@ class EpisodeError(ValueError):
 class InquiryEvent(NamedTuple):
     """One value asked for. Exactly one of `value` and `label` is given."""
 
-    item: str  # our name: an item of ehr_codes, or "culture//<specimen>//<test>" or "susceptibility//..."
+    item: str  # our name: an item of inquiry_items, or "culture//<specimen>//<test>" or "susceptibility//..."
     value: float | None  # in `unit`
     label: str | None  # a label outcome (an organism, "negative") or a censored number ("<0.01", ">60")
     drawn: datetime
@@ -60,7 +60,7 @@ class InquiryEvent(NamedTuple):
 class InterventionEvent(NamedTuple):
     """One thing done. `dose` is an amount in `unit`, `rate` an amount per time in `rate_unit`; either may be unknown."""
 
-    item: str  # our name (ehr_orders), or the source's own, lower case
+    item: str  # our name (intervention_items), or the source's own, lower case
     kind: str  # one of KINDS; a prescription is an order whose execution the source does not tell
     start: datetime
     end: datetime | None  # None: at once, or not told

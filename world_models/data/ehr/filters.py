@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from world_models.data.ehr.codes import find, whole_number
 from world_models.data.ehr.episode import PatientEpisode
 from world_models.data.ehr.flow import Flow
+from world_models.data.ehr.inquiry_items import find, whole_number
 
 __all__ = ["FilterRules", "diagnosis_category", "measure", "select", "split_patients"]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from world_models.data.ehr.events import INQUIRY_COLUMNS, empty
+from world_models.data.ehr.canonical_events import INQUIRY_COLUMNS, empty
 from world_models.data.ehr.flow import Flow
 
 __all__ = ["COMMENT_LABELS", "culture_inquiries"]

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from meds import CodeMetadataSchema, DatasetMetadataSchema, SubjectSplitSchema
 from tqdm import tqdm
 
-from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr import inquiry_items
 from world_models.data.ehr.cells import DATE_ORDERS
 from world_models.data.ehr.episode import EpisodeError
 from world_models.data.ehr.filters import FilterRules, select, split_patients
@@ -114,7 +114,7 @@ def _write(folders: list[Path], kept: pd.DataFrame, sides: dict[int, str], final
             write_table(table, final / "data" / f"{folder.name}.parquet")
     split = pa.table({"subject_id": subjects, "split": [sides[int(s)] for s in subjects.to_pylist()]})
     write_table(SubjectSplitSchema.align(split), final / "metadata" / "subject_splits.parquet")
-    names = {item.code: f"{item.name}, {item.unit}" for item in ehr_codes.INQUIRIES}
+    names = {item.code: f"{item.name}, {item.unit}" for item in inquiry_items.INQUIRY_ITEMS}
     known = sorted(codes)
     described = pa.table(
         {

@@ -34,7 +34,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr import inquiry_items
 from world_models.data.ehr.episode import Diagnosis, InquiryEvent, InterventionEvent, PatientEpisode, build_episode
 from world_models.quantities import ward as ward_quantities
 
@@ -108,7 +108,7 @@ def usual_unit(item: str) -> str | None:
     try:
         return ward_quantities.INQUIRIES[ward_quantities.inquiry_index(item)].unit
     except KeyError:
-        known = ehr_codes.find(item)
+        known = inquiry_items.find(item)
         return None if known is None else known.unit
 
 

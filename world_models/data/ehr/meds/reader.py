@@ -27,14 +27,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from world_models.data.ehr import codes as ehr_codes
-from world_models.data.ehr import orders as ehr_orders
+from world_models.data.ehr import inquiry_items, intervention_items
 from world_models.data.ehr.assemble import Frames
-from world_models.data.ehr.events import canonical_inquiries, canonical_interventions, shortest_decimals
+from world_models.data.ehr.canonical_events import canonical_inquiries, canonical_interventions, shortest_decimals
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.meds.columns import TYPES, typed
+from world_models.data.ehr.meds.hospital_stays import given_stay, place_or_given, read_stays, stay_of_discharge
 from world_models.data.ehr.meds.links import draw_times, link_ends
-from world_models.data.ehr.meds.stays import given_stay, place_or_given, read_stays, stay_of_discharge
 from world_models.data.ehr.tables import EhrDataError
 
 __all__ = ["data_files", "iterate", "read_shard", "subjects"]
@@ -239,28 +238,28 @@ def _kind(code: str) -> str:
     if code in _WHOLE:
         return _WHOLE[code]
     parts = code.split("//")
-    lab = ehr_codes.parse_lab_code(code)
+    lab = inquiry_items.parse_lab_code(code)
     if lab is not None:
-        return lab.event if lab.itemid in ehr_codes.by_itemid() else "unused item not in the table of inquiries"
+        return lab.event if lab.itemid in inquiry_items.by_itemid() else "unused item not in the table of inquiries"
     if parts[0] in ("INFUSION_START", "INFUSION_END") and len(parts) < 2:
         return "unused infusion without a name"
     if parts[0] in _FIRST:
         return _FIRST[parts[0]]
-    itemid = ehr_codes.whole_number(parts[-1])
+    itemid = inquiry_items.whole_number(parts[-1])
     if parts[0] == "DIAGNOSIS" and len(parts) >= 4 and parts[1] == "ICD":
         return "diagnosis"
     if parts[0] == "PROCEDURE" and len(parts) == 3 and parts[1] in ("START", "END") and itemid is not None:
-        administrative = itemid in ehr_orders.ADMINISTRATIVE
+        administrative = itemid in intervention_items.ADMINISTRATIVE
         return "unused administrative procedure" if administrative else f"procedure {parts[1].lower()}"
     if parts[0] == "MEDICATION" and len(parts) >= 3:
         name = parts[2] if parts[1] in ("START", "STOP") else parts[1]
-        if ehr_orders.is_flush(name):
+        if intervention_items.is_flush(name):
             return "unused line flush"
         if name in ("UNK", ""):
             return "unused medication without a name"
         if parts[1] in ("START", "STOP"):
             return f"order {'start' if parts[1] == 'START' else 'end'}"
-        return "given" if parts[2] in ehr_orders.EXECUTED else "unused medication not executed"
+        return "given" if parts[2] in intervention_items.EXECUTED else "unused medication not executed"
     return f"unused code {parts[0]}{' (billing)' if parts[:2] == ['PROCEDURE', 'ICD'] else ''}"
 
 
@@ -273,7 +272,7 @@ def _values(parts: dict[str, pd.DataFrame], none: pd.DataFrame, flow: Flow) -> p
     rows = {name: np.concatenate([part[name].to_numpy(kind) for part in (values, results)])
             for name, kind in types.items()}  # fmt: skip
     codes, unique = pd.factorize(rows["code"])
-    parsed = [ehr_codes.parse_lab_code(code) for code in unique]
+    parsed = [inquiry_items.parse_lab_code(code) for code in unique]
     itemid = np.array([code.itemid for code in parsed], np.int64)
     prefix = np.array([code.split("//")[0] + f"//{lab.itemid}" for code, lab in zip(unique, parsed, strict=True)], object)
     unit = np.array([code.unit for code in parsed], object)
@@ -301,20 +300,20 @@ def _done(parts: dict[str, pd.DataFrame], none: pd.DataFrame, stays: pd.DataFram
 def _named(rows: pd.DataFrame, kind: str, part: int) -> pd.DataFrame:
     """Rows with `end`, `amount` (and of infusions the rate as numeric_value) as raw interventions."""
     word = rows["code"].str.split("//").str[part].str.strip().to_numpy(object)
-    items, by_id = ehr_orders.by_itemid(), kind in ("infusion", "procedure")
+    items, by_id = intervention_items.by_itemid(), kind in ("infusion", "procedure")
     if by_id:
         name = {"infusion": "input", "procedure": "procedure"}[kind]
-        known = [items.get(ehr_codes.whole_number(w)) for w in word]
+        known = [items.get(inquiry_items.whole_number(w)) for w in word]
         item = [found.name if found else f"{name} {w}" for found, w in zip(known, word, strict=True)]
         source = [f"{kind.upper()}//{w}" for w in word]
     else:
         known = [None] * len(word)
-        item = [ehr_orders.item_of_drug(w) for w in word]
+        item = [intervention_items.item_of_drug(w) for w in word]
         source = [f"MEDICATION//{w}" for w in word]
     unit = rows["unit"].astype(object).where(rows["unit"].notna(), "").to_numpy()
     infused = kind == "infusion"
     amount_unit = [
-        ehr_orders.AMOUNT_IF_MISSING.get(ehr_codes.whole_number(w), found.amount) if found and infused else ""
+        intervention_items.AMOUNT_IF_MISSING.get(inquiry_items.whole_number(w), found.amount) if found and infused else ""
         for found, w in zip(known, word, strict=True)
     ]
     if infused and "amount_unit" in rows:

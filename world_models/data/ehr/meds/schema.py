@@ -18,7 +18,7 @@ class EpisodeSchema(DataSchema):
     stay_id: Required(pa.int64(), nullable=True)
     order_set: Required(pa.int32(), nullable=True)  # time step: rows that share it were ordered together
     order_id: Required(pa.int64(), nullable=True)  # of an intervention, within its stay: start and end share it
-    item: Optional(pa.string())  # our name (ehr_codes, ehr_orders)
+    item: Optional(pa.string())  # our name (inquiry_items, intervention_items)
     unit: Optional(pa.string())  # of numeric_value of an inquiry, of `dose` of an intervention
     source: Optional(pa.string())  # the code it had in the source
     result_time: Optional(pa.timestamp("us"))

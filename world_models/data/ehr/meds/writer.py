@@ -17,8 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from world_models.data.ehr import codes as ehr_codes
-from world_models.data.ehr import orders as ehr_orders
+from world_models.data.ehr import inquiry_items, intervention_items
 from world_models.data.ehr.episode import (
     KINDS,
     Diagnosis,
@@ -175,7 +174,7 @@ def _rows(e: PatientEpisode) -> list[list]:
 
 
 def _inquiry_code(inquiry: InquiryEvent) -> str:
-    item = ehr_codes.find(inquiry.item)
+    item = inquiry_items.find(inquiry.item)
     if item is None:
         return inquiry.item
     if inquiry.source.startswith("SUBJECT_FLUID_OUTPUT"):
@@ -185,8 +184,8 @@ def _inquiry_code(inquiry: InquiryEvent) -> str:
 
 def _intervention_codes(done: InterventionEvent) -> tuple[str, str]:
     """(at the start, at the end)."""
-    item, number = ehr_orders.by_name().get(done.item), done.source.rpartition("//")[2]
-    told = ehr_codes.whole_number(number)
+    item, number = intervention_items.by_name().get(done.item), done.source.rpartition("//")[2]
+    told = inquiry_items.whole_number(number)
     itemid = item.itemids[0] if item is not None and item.itemids else done.item if told is None else told
     return {
         "administration": (f"MEDICATION//{done.item}//Administered", ""),

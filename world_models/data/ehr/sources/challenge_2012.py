@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr import inquiry_items
 from world_models.data.ehr.assemble import Frames
-from world_models.data.ehr.events import canonical_inquiries, canonical_interventions
+from world_models.data.ehr.canonical_events import canonical_inquiries, canonical_interventions
 from world_models.data.ehr.flow import Flow, Ledger
 from world_models.data.ehr.tables import EhrDataError, TableSpec, find_table, read_shard_table, scan
 
@@ -57,7 +57,7 @@ def batches(folder: str | Path, memory_limit: str = "1GB", ledger: Ledger | None
         for batch in scan(path, MEASUREMENTS, memory_limit, ledger=ledger):
             yield batch.rename_columns(["subject_id", "minute", "Parameter", "Value"])
         return
-    files = sorted(path for path in folder.rglob("*.txt") if ehr_codes.whole_number(path.stem) is not None)
+    files = sorted(path for path in folder.rglob("*.txt") if inquiry_items.whole_number(path.stem) is not None)
     if not files:
         raise EhrDataError(
             f"{folder} holds neither measurements.parquet nor records like set-a/132539.txt; give the challenge's folder"
@@ -79,7 +79,7 @@ def _record_batch(path: Path) -> pa.RecordBatch:
         raise EhrDataError(f"{path} is no record of the challenge (Time,Parameter,Value): {error}") from error
     return pa.RecordBatch.from_arrays(
         [
-            pa.array(np.full(len(frame), ehr_codes.whole_number(path.stem), np.int64)), pa.array(minute),
+            pa.array(np.full(len(frame), inquiry_items.whole_number(path.stem), np.int64)), pa.array(minute),
             pa.array(parameter.tolist(), pa.string()), pa.array(value.to_numpy()),
         ],
         names=["subject_id", "minute", "Parameter", "Value"],
@@ -145,7 +145,7 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
 
 
 def _raw_inquiries(rows: pd.DataFrame, epoch: pd.Timestamp, flow: Flow) -> pd.DataFrame:
-    itemids = {name: item.itemids[0] for item in ehr_codes.INQUIRIES for name in item.challenge}
+    itemids = {name: item.itemids[0] for item in inquiry_items.INQUIRY_ITEMS for name in item.challenge}
     static = rows["Parameter"].isin([name for name in STATIC if name not in ("Height", "Weight")])
     flow.refuse("measurements", "static (age, sex, unit)", int(static.sum()))
     ventilated = rows["Parameter"].eq("MechVent")

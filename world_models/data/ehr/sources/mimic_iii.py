@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from world_models.data.ehr import orders as ehr_orders
+from world_models.data.ehr import intervention_items
 from world_models.data.ehr.assemble import Frames
-from world_models.data.ehr.events import canonical_inquiries, canonical_interventions, single_number
+from world_models.data.ehr.canonical_events import canonical_inquiries, canonical_interventions, single_number
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.microbiology import culture_inquiries
 from world_models.data.ehr.sources.mimic_iv import (
@@ -157,13 +157,13 @@ def _prescribed(table: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     flow.refuse("prescriptions", "diluent or additive of another order", int((~main).sum()))
     table = table[main]
     name = table["drug"].astype(object).fillna("")
-    flush = name.map(ehr_orders.is_flush).astype(bool)
+    flush = name.map(intervention_items.is_flush).astype(bool)
     flow.refuse("prescriptions", "line flush", int(flush.sum()))
     table, name = table[~flush], name[~flush]
     dose = single_number(table["dose_val_rx"], flow, "prescriptions", "dose ordered")
     return pd.DataFrame({
         "subject_id": table["subject_id"], "stay_id": table["hadm_id"], "kind": "prescription",
-        "item": [ehr_orders.item_of_drug(text) if text else "" for text in name], "start": table["startdate"],
+        "item": [intervention_items.item_of_drug(text) if text else "" for text in name], "start": table["startdate"],
         "end": table["enddate"], "dose": dose, "unit": table["dose_unit_rx"], "rate": np.nan,
         "rate_unit": "", "route": table["route"], "source": "MEDICATION//" + name,
     })  # fmt: skip

@@ -19,16 +19,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from world_models.data.ehr import codes as ehr_codes
-from world_models.data.ehr import orders as ehr_orders
+from world_models.data.ehr import inquiry_items, intervention_items
 from world_models.data.ehr.assemble import Frames, before_death
-from world_models.data.ehr.cells import NO_ID
-from world_models.data.ehr.events import (
+from world_models.data.ehr.canonical_events import (
     canonical_inquiries,
     canonical_interventions,
     number,
     single_number,
 )
+from world_models.data.ehr.cells import NO_ID
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.microbiology import culture_inquiries
 from world_models.data.ehr.tables import EhrDataError, TableSpec, read_shard_table
@@ -49,7 +48,7 @@ def _items_only(listed: Callable[[], dict], reason: str):
     return keep
 
 
-LISTED_ITEMS = _items_only(ehr_codes.by_itemid, "item not in the table of inquiries")
+LISTED_ITEMS = _items_only(inquiry_items.by_itemid, "item not in the table of inquiries")
 
 # fmt: off
 TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (
@@ -194,9 +193,9 @@ def _administered(
     """emar rows of doses that went in. The dose is the sum of the product rows of emar_detail, where they share a unit;
     where there is none, the dose of the order (its MAIN row, so that the join cannot fan out). A dose of which one
     product's cannot be read is not told."""
-    done = emar["event_txt"].isin(ehr_orders.EXECUTED)
+    done = emar["event_txt"].isin(intervention_items.EXECUTED)
     flow.refuse("emar", "not executed (not given, stopped, flushed, assessed ...)", int((~done).sum()))
-    flush = done & emar["medication"].astype(object).fillna("").map(ehr_orders.is_flush).astype(bool)
+    flush = done & emar["medication"].astype(object).fillna("").map(intervention_items.is_flush).astype(bool)
     flow.refuse("emar", "line flush", int(flush.sum()))
     emar = emar[done & ~flush]
     again = detail.duplicated() & detail["parent_field_ordinal"].notna()  # the ordinal numbers an event's products
@@ -228,7 +227,7 @@ def _administered(
     medication = emar["medication"].astype(object).fillna("").to_numpy()
     return pd.DataFrame({
         "subject_id": emar["subject_id"].to_numpy(), "stay_id": emar["hadm_id"].to_numpy(),
-        "kind": "administration", "item": [ehr_orders.item_of_drug(name) if name else "" for name in medication],
+        "kind": "administration", "item": [intervention_items.item_of_drug(name) if name else "" for name in medication],
         "start": emar["charttime"].to_numpy(), "end": pd.Series(pd.NaT, index=range(len(emar)), dtype="datetime64[us]"),
         "dose": np.where(take, ordered, dose),
         "unit": np.where(take, main["dose_unit_rx"].to_numpy(object), unit),
@@ -258,13 +257,13 @@ def _prescribed(prescriptions: pd.DataFrame, pharmacy: pd.DataFrame, flow: Flow)
         orders["name"] = orders["medication"].where(orders["medication"].notna(), orders["drug"])
         orders["route"] = orders["route"].where(orders["route"].notna(), orders["route_rx"])
     name = orders["name"].astype(object).fillna("")
-    flush = name.map(ehr_orders.is_flush).astype(bool)
+    flush = name.map(intervention_items.is_flush).astype(bool)
     flow.refuse(table, "line flush", int(flush.sum()))
     orders, name = orders[~flush].reset_index(drop=True), name[~flush]
     dose = single_number(orders["dose_val_rx"], flow, table, "dose ordered")
     raw = pd.DataFrame({
         "subject_id": orders["subject_id"], "stay_id": orders["hadm_id"], "kind": "prescription",
-        "item": [ehr_orders.item_of_drug(text) if text else "" for text in name],
+        "item": [intervention_items.item_of_drug(text) if text else "" for text in name],
         "start": orders["starttime"], "end": orders["stoptime"], "dose": dose,
         "unit": orders["dose_unit_rx"], "rate": np.nan, "rate_unit": "", "route": orders["route"],
         "source": ["MEDICATION//" + text for text in name],
@@ -297,7 +296,7 @@ def fill_doses(given: pd.DataFrame, orders: pd.DataFrame, flow: Flow) -> pd.Data
 
 def item_names(itemids: pd.Series, word: str) -> list[str]:
     """Our name of each item id, else "<word> <id>"; "" where the id is not told."""
-    items = ehr_orders.by_itemid()
+    items = intervention_items.by_itemid()
     known = {i: items[i].name if i in items else "" if i == NO_ID else f"{word} {i}" for i in itemids.unique().tolist()}
     return [known[i] for i in itemids.tolist()]
 
@@ -318,7 +317,7 @@ def _infused(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
 
 def procedures(table: pd.DataFrame, flow: Flow, name: str = "procedureevents") -> pd.DataFrame:
     """procedureevents as raw interventions."""
-    administrative = table["itemid"].isin(ehr_orders.ADMINISTRATIVE)
+    administrative = table["itemid"].isin(intervention_items.ADMINISTRATIVE)
     flow.refuse(name, "administrative (family, theatre log)", int(administrative.sum()))
     table = table[~administrative]
     return pd.DataFrame({

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from world_models.quantity import Quantity
 
-__all__ = ["INQUIRIES", "UNIT_IF_MISSING", "InquiryItem", "LabCode", "by_itemid", "by_name"]
+__all__ = ["INQUIRY_ITEMS", "UNIT_IF_MISSING", "InquiryItem", "LabCode", "by_itemid", "by_name"]
 __all__ += ["find", "parse_lab_code", "whole_number"]
 
 
@@ -55,7 +55,7 @@ def _i(name, unit, low, high, ref_low, ref_high, itemids, challenge=()) -> Inqui
 
 
 # fmt: off
-INQUIRIES: tuple[InquiryItem, ...] = (
+INQUIRY_ITEMS: tuple[InquiryItem, ...] = (
     # chemistry
     _i("sodium_mmol_l", "mmol/L", 90, 200, 133, 145, (50983, 50824, 52623, 52455, 220645, 226534), ("Na",)),
     _i("potassium_mmol_l", "mmol/L", 1, 12, 3.3, 5.1, (50971, 50822, 52610, 52452, 227442, 227464), ("K",)),
@@ -156,12 +156,12 @@ UNIT_IF_MISSING: dict[int, str] = {
 @cache
 def by_itemid() -> dict[int, InquiryItem]:
     """MIMIC itemid -> item."""
-    return {itemid: item for item in INQUIRIES for itemid in item.itemids}
+    return {itemid: item for item in INQUIRY_ITEMS for itemid in item.itemids}
 
 
 @cache
 def _names() -> dict[str, InquiryItem]:
-    return {item.name: item for item in INQUIRIES}
+    return {item.name: item for item in INQUIRY_ITEMS}
 
 
 def find(name: str) -> InquiryItem | None:

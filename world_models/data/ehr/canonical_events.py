@@ -12,8 +12,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from world_models.data.ehr import codes as ehr_codes
-from world_models.data.ehr import orders as ehr_orders
+from world_models.data.ehr import inquiry_items, intervention_items
 from world_models.data.ehr import units as ehr_units
 from world_models.data.ehr.flow import Flow
 
@@ -87,7 +86,7 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
     ledger.read += len(raw)
     if raw.empty:
         return empty(INQUIRY_COLUMNS)
-    items = ehr_codes.by_itemid()
+    items = inquiry_items.by_itemid()
     listed = raw["itemid"].isin(list(items))
     flow.drop(table, "item not in the table of inquiries", int((~listed).sum()))
     raw = raw[listed].reset_index(drop=True)
@@ -113,7 +112,7 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
     met = np.bincount(codes, minlength=len(unique))
     for k, (itemid, unit) in enumerate(unique):
         item = items[int(itemid)]
-        spelt = ehr_units.spell(unit) or ehr_codes.UNIT_IF_MISSING.get(int(itemid), "")
+        spelt = ehr_units.spell(unit) or inquiry_items.UNIT_IF_MISSING.get(int(itemid), "")
         names[k], units[k], low[k], high[k] = item.name, item.unit, item.low, item.high
         flow.values[item.name] += int(met[k])
         found = ehr_units.conversion(item.name, spelt, item.unit) if spelt else None
@@ -193,7 +192,7 @@ def _convert(
     frame: pd.DataFrame, name: str, unit_name: str, target: str, weight: pd.Series, flow: Flow, table: str
 ) -> None:
     """In place: `frame[name]` and its unit into the unit the order's table names, pair by pair."""
-    items = ehr_orders.by_name()
+    items = intervention_items.by_name()
     values = frame[name].to_numpy(np.float64).copy()
     given = np.isfinite(values)
     negative = given & (values < 0)
@@ -211,7 +210,7 @@ def _convert(
             factor[k], units[k] = found, wanted
         limits = [ehr_units.largest_amount(units[k])]
         if found is not None:
-            limits += [item.max_rate if target == "rate" else ehr_orders.LARGEST_DOSES.get(item_name)]
+            limits += [item.max_rate if target == "rate" else intervention_items.LARGEST_DOSES.get(item_name)]
         limit[k] = min(limit for limit in limits if limit is not None)
     if target == "rate":  # mg/kg/min beside a weight of 1 kg is a slip of the unit: the number is in ug/kg/min
         slip = (weight == WEIGHT_NOT_CHARTED_KG).to_numpy() & (factor[codes] == 1000.0)
