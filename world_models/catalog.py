@@ -13,7 +13,7 @@ from typing import Any
 from world_models import checkpoint
 from world_models.devices import checked_device
 from world_models.kept import Kept
-from world_models.protocol import WorldModel
+from world_models.protocol import HasWeights, WorldModel
 
 __all__ = ["LOADERS", "WORLDS", "Entry", "checked_step", "load", "weights_folder"]
 
@@ -116,7 +116,7 @@ def load(
     options = (device, cohort, hours_per_step)
     if folder is None:
         world = _MADE.get((name, *options), lambda: _made(name, factory, None, *options))
-        _check_seal(name, getattr(world, "weights_sha256", None), sha256)
+        _check_seal(name, world.weights_sha256 if isinstance(world, HasWeights) else None, sha256)
         return world
     with checkpoint.opened(folder) as found:
         _check_seal(name, found.sha256, sha256)

@@ -21,10 +21,8 @@ from world_models import tree
 __all__ = ["Program"]
 
 # operations that take a number in the place of a tensor, and give the same bits either way
-_ELEMENTWISE = {
-    operator.add, operator.sub, operator.mul, operator.truediv, operator.gt, operator.ge, operator.lt, operator.le,
-    torch.where,
-}  # fmt: skip
+_COMPARISONS = {operator.gt, operator.ge, operator.lt, operator.le}
+_ELEMENTWISE = {operator.add, operator.sub, operator.mul, operator.truediv, *_COMPARISONS, torch.where}
 
 _IN_PLACE_BINARY = {operator.add: "add_", operator.sub: "sub_", operator.mul: "mul_", operator.truediv: "div_"}
 _IN_PLACE_UNARY = {"clamp", "clamp_min", "clamp_max", "exp", "log", "sqrt", "abs", "reciprocal", "expm1", "log1p"}
@@ -50,7 +48,7 @@ class Program:
         following = iter(proxies)
         result = function(*tree.map_leaves(lambda _: next(following), example))
         ends: list[fx.Node] = []
-        tree.map_leaves(lambda x, p: ends.append(p.node) or x, example[0], result)
+        tree.map_leaves(lambda _, proxy: ends.append(proxy.node), example[0], result)
         graph.output(tuple(ends))
         _share(graph)
         graph.eliminate_dead_code()

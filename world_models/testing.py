@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -222,24 +223,24 @@ def _check_refusals(world: WorldModel, key: Tensor) -> None:
             action = nothing.clone()
             action[-1, column] = amount
             what = f"transition with {order.name}={amount:g} {order.unit}, outside {order.low:g} to {order.high:g}"
-            _check_refused(lambda a=action: world.transition(state, a), what, order.name)
+            _check_refused(partial(world.transition, state, action), what, order.name)
     wider = torch.cat([nothing, nothing[:, :1]], 1)
     for wrong in (nothing[:, :-1], wider, nothing[:-1], nothing[:, None], nothing.to(torch.complex64)):
         what = f"transition with an action {wrong.dtype} {tuple(wrong.shape)} instead of {tuple(nothing.shape)}"
-        _check_refused(lambda a=wrong: world.transition(state, a), what)
+        _check_refused(partial(world.transition, state, wrong), what)
     for factor in world.factors:
         values = [factor.low - 1.0 - abs(factor.low), factor.high + 1.0 + abs(factor.high), torch.inf, torch.nan]
         for value in (*values, 0.5) if factor.unit == "bool" else values:
             given = torch.full((batch, *factor.shape), value, device=key.device)
             what = f"initial with {factor.name}={value:g} {factor.unit}, outside {factor.low:g} to {factor.high:g}"
-            _check_refused(lambda n=factor.name, v=given: world.initial(key, {n: v}), what, factor.name)
+            _check_refused(partial(world.initial, key, {factor.name: given}), what, factor.name)
         given = torch.full((batch + 1, *factor.shape), factor.low, device=key.device)
         what = f"initial with {factor.name} of {batch + 1} patients instead of {batch}"
-        _check_refused(lambda n=factor.name, v=given: world.initial(key, {n: v}), what, factor.name)
+        _check_refused(partial(world.initial, key, {factor.name: given}), what, factor.name)
     unknown = "no_such_name"
     given = torch.zeros(batch, device=key.device)
-    _check_refused(lambda: world.initial(key, {unknown: given}), f"initial with the factor {unknown}", unknown)
-    _check_refused(lambda: world.observe(state, (unknown,)), f"observe with also=({unknown!r},)", unknown)
+    _check_refused(partial(world.initial, key, {unknown: given}), f"initial with the factor {unknown}", unknown)
+    _check_refused(partial(world.observe, state, (unknown,)), f"observe with also=({unknown!r},)", unknown)
 
 
 def _check_refused(call: Callable[[], Any], what: str, name: str = "") -> None:

@@ -122,7 +122,7 @@ class _Whole:
 
 
 class CardiacJEPAWorld(nn.Module):
-    """The learned world. Implements `world_models.protocol.Learned`; B patients, C conditions, latents of Z entries."""
+    """The learned world. Implements `world_models.protocol.LearnedWorld`; B patients, C conditions, latents of Z entries."""
 
     orders = ORDERS
     hours_per_step = HOURS_PER_STEP

@@ -50,7 +50,7 @@ LUCK = (("residual", COORDS), "torsades")  # what a step draws
 
 
 class ECGWorldModel(nn.Module):
-    """The learned world. Implements `world_models.protocol.Learned`; B patients, D = 4 drugs."""
+    """The learned world. Implements `world_models.protocol.LearnedWorld`; B patients, D = 4 drugs."""
 
     measures: tuple[Quantity, ...]
     orders = ORDERS
