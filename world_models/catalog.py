@@ -30,7 +30,10 @@ class Entry:
 WORLDS: dict[str, Entry] = {
     "oracle": Entry(
         "world_models.oracles.ecg_drug.world:ECGDrugOracle",
-        meaning="Mechanistic: pharmacokinetics, effect compartments, rhythm and a drawn 12-lead ECG; nothing is learned",
+        meaning=(
+            "Mechanistic: pharmacokinetics, effect compartments, rhythm and a synthesised 12-lead ECG; nothing is "
+            "learned"
+        ),
     ),
     "ward-oracle": Entry(
         "world_models.oracles.ward.world:WardOracle",
@@ -38,11 +41,16 @@ WORLDS: dict[str, Entry] = {
     ),
     "progression-oracle": Entry(
         "world_models.cardiac_jepa.reading:ReadOracle.shipped",
-        meaning="Mechanistic: conditions that come and go over years under treatment, drawn ECGs; only their reader is learned",
+        meaning=(
+            "Mechanistic: conditions that come and go over years under treatment, synthesised ECGs; only their reader "
+            "is learned"
+        ),
     ),
     "ecg-wm-small": Entry("world_models.ecg_wm.model:ECGWorldModel.load", "ecg-wm-small"),
     "ehr-ward-small": Entry("world_models.ehr_world.set_outcome.world:EHRWorldModel.load", "ehr-ward-small"),
-    "ehr-mimic-demo-small": Entry("world_models.ehr_world.set_outcome.world:EHRWorldModel.load", "ehr-mimic-demo-small"),
+    "ehr-mimic-demo-small": Entry(
+        "world_models.ehr_world.set_outcome.world:EHRWorldModel.load", "ehr-mimic-demo-small"
+    ),
     "cardiac-jepa-small": Entry("world_models.cardiac_jepa.model:CardiacJEPAWorld.load", "cardiac-jepa-small"),
 }
 
@@ -53,12 +61,16 @@ LOADERS: dict[str, str] = {
     "cardiac-jepa": "world_models.cardiac_jepa.model:CardiacJEPAWorld.load",
 }
 
-
 _MADE: Kept[WorldModel] = Kept(32)
 
 
 def weights_folder(name: str) -> Path:
-    """Where the shipped weights of a catalogued world lie."""
+    """Where the shipped weights of a catalogued world lie.
+
+    Raises:
+        KeyError: no world of the catalogue.
+        ValueError: a world without weights.
+    """
     entry = WORLDS[name]
     if entry.weights is None:
         raise ValueError(f"world {name!r} has no weights")
@@ -76,20 +88,20 @@ def load(
 
     Args:
         device: where its tensors live.
-        cohort: which patients it draws; None: its default.
+        cohort: which patients it samples; None: its default.
         sha256: the seal that config and weights must bear; only for worlds that have weights.
         hours_per_step: for worlds that know several; None: the world's own.
 
     Raises:
-        ValueError: an unknown name, a path that is no world's folder, a device that cannot be used, a world without cohorts
-            or with other steps.
+        ValueError: an unknown name, a path that is no world's folder, a device that cannot be used, a world without
+            cohorts or with other steps.
         FileNotFoundError: a file of the folder is missing.
         CheckpointError (a ValueError): config or weights are damaged, altered, or not those asked for.
     """
     if not isinstance(name_or_path, str | Path):
         raise ValueError(
-            f"world {name_or_path!r} is a {type(name_or_path).__name__}; give a name of the catalogue ({', '.join(WORLDS)}), a "
-            "folder, or where an environment is made the world itself"
+            f"world {name_or_path!r} is a {type(name_or_path).__name__}; give a name of the catalogue "
+            f"({', '.join(WORLDS)}), a folder, or where an environment is made the world itself"
         )
     device = str(checked_device(device))
     if not isinstance(cohort, Hashable):
@@ -138,8 +150,8 @@ def _check_seal(name: str, found: str | None, registered: str | None) -> None:
     if registered is not None and found is not None and found != registered:
         raise checkpoint.CheckpointError(
             f"config and weights of world {name!r} bear the seal {found}, but the registration of that name stands for "
-            f"{registered}: a result with them would not be one of this version. Restore the released folder, or give your "
-            "own folder as the world by its path"
+            f"{registered}: a result with them would not be one of this version. Restore the released folder, or give "
+            "your own folder as the world by its path"
         )
 
 
@@ -162,8 +174,8 @@ def _made(
     world = make(**arguments) if folder is None else make(folder, **arguments)
     if hours_per_step is not None and world.hours_per_step != hours_per_step:
         raise ValueError(
-            f"hours_per_step={hours_per_step:g}: world {name!r} makes steps of {world.hours_per_step:g} h and no other; "
-            "leave it out, or take a world that knows several (an oracle)"
+            f"hours_per_step={hours_per_step:g}: world {name!r} makes steps of {world.hours_per_step:g} h and no "
+            "other; leave it out, or take a world that knows several (an oracle)"
         )
     return world
 

@@ -1,9 +1,9 @@
 """A pure function of tensors, recorded once and replayed as a flat list of operations.
 
-Python writes physiology readably, but on small batches the ward's time is overhead: `x * 0.3` costs three times `x * y`,
-as torch wraps and casts the number at every call, and the six fast steps of a half hour compute many things six times
-over. Recording (torch.fx) lets this be taken out: numbers become zero-dimensional tensors of the right type, equal
-subexpressions are computed once, and a result that nobody needs again is overwritten by the next. Every remaining
+Python writes physiology readably, but on small batches the ward's time is overhead: `x * 0.3` costs three times
+`x * y`, as torch wraps and casts the number at every call, and the six fast steps of a half hour compute many things
+six times over. Recording (torch.fx) lets this be taken out: numbers become zero-dimensional tensors of the right type,
+equal subexpressions are computed once, and a result that nobody needs again is overwritten by the next. Every remaining
 operation is the same kernel on the same values, so the result is bit for bit that of the function itself.
 """
 

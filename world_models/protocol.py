@@ -1,7 +1,7 @@
 """What a world is: the verbs that every learned model and every oracle answers to, and the rules they keep.
 
 Letters in shapes: B patients, T visits, A orders (columns of an action); `*shape` is a Quantity's own, () for a scalar.
-Numbers are float32 in the unit of their Quantity, keys and times int64, and all of a world's tensors live on its device.
+Numbers are float32 in the unit of their Quantity, keys and times int64; all of a world's tensors are on its device.
 
 The rules, which `world_models.testing.check_world` checks:
 
@@ -17,8 +17,8 @@ The rules, which `world_models.testing.check_world` checks:
   and the remedy. `world_models.inputs` has these checks; call them first thing in the verb.
 - **No task.** A world never learns who asks: no Gymnasium, no reward, no policy in here.
 
-What only some worlds have stands in small protocols of its own: `SupportsInfer`, `HasWeights`, `HasConfig`, `HasCohort`,
-`HasTrial`. Ask with isinstance, which is true of any object with those members, whatever it inherits from:
+What only some worlds have stands in small protocols of its own: `SupportsInfer`, `HasWeights`, `HasConfig`,
+`HasCohort`, `HasTrial`. Ask with isinstance, which is true of any object with those members, whatever it inherits from:
 
     seal = world.weights_sha256 if isinstance(world, HasWeights) else None
 """
