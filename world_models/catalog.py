@@ -108,23 +108,7 @@ def load(
         raise ValueError(f"cohort={cohort!r} is a {type(cohort).__name__}; give the name of a cohort, or a Cohort")
     hours_per_step = None if hours_per_step is None else checked_step(hours_per_step)
     name = str(name_or_path)
-    folder: Path | None
-    if name in WORLDS:
-        factory = WORLDS[name].factory
-        folder = weights_folder(name) if WORLDS[name].weights else None
-    else:
-        folder = Path(name)
-        if not name or not folder.is_dir():
-            raise ValueError(
-                f"unknown world {name!r}: it is neither a name of the catalogue ({', '.join(WORLDS)}) nor a folder "
-                f"with {checkpoint.CONFIG} and {checkpoint.WEIGHTS}"
-            )
-        kind = checkpoint.read_config(folder).get("kind")
-        if not isinstance(kind, str) or kind not in LOADERS:
-            raise checkpoint.CheckpointError(
-                f"{folder / checkpoint.CONFIG} says kind={kind!r}; known kinds are {', '.join(LOADERS)}"
-            )
-        factory = LOADERS[kind]
+    factory, folder = _source(name)
     options = (device, cohort, hours_per_step)
     if folder is None:
         world = _MADE.get((name, *options), lambda: _made(name, factory, None, *options))
@@ -135,6 +119,30 @@ def load(
         # The seal is part of the key: a folder that was trained anew is loaded anew.
         key = (name, folder.resolve(), found.sha256, *options)
         return _MADE.get(key, lambda: _made(name, factory, found, *options))
+
+
+def _source(name: str) -> tuple[str, Path | None]:
+    """The factory of a world by its name or folder, and the folder of its weights (None: it has none).
+
+    Raises:
+        ValueError: neither a name of the catalogue nor a folder.
+        FileNotFoundError: the folder has no config.
+        CheckpointError: its config is damaged, or of a kind that is not known.
+    """
+    if name in WORLDS:
+        return WORLDS[name].factory, weights_folder(name) if WORLDS[name].weights else None
+    folder = Path(name)
+    if not name or not folder.is_dir():
+        raise ValueError(
+            f"unknown world {name!r}: it is neither a name of the catalogue ({', '.join(WORLDS)}) nor a folder "
+            f"with {checkpoint.CONFIG} and {checkpoint.WEIGHTS}"
+        )
+    kind = checkpoint.read_config(folder).get("kind")
+    if not isinstance(kind, str) or kind not in LOADERS:
+        raise checkpoint.CheckpointError(
+            f"{folder / checkpoint.CONFIG} says kind={kind!r}; known kinds are {', '.join(LOADERS)}"
+        )
+    return LOADERS[kind], folder
 
 
 def checked_step(hours_per_step: Any) -> float:
