@@ -226,14 +226,14 @@ def test_real_stays_are_shown_as_recorded(tmp_path) -> None:
     history, checked = history_of(stays._all, 24.0), 0
     for row, episode in enumerate(stays._all):
         last: dict[str, InquiryEvent] = {}
-        for event in sorted(episode.inquiries(), key=lambda q: q.drawn):
-            if event.value is not None and episode.hours(event.resulted or event.drawn) <= 24.0 and event.item in UNITS:
+        for event in sorted(episode.inquiries(), key=lambda q: q.collected):
+            if event.value is not None and episode.hours(event.resulted or event.collected) <= 24.0 and event.item in UNITS:
                 last[event.item] = event
         for name, event in last.items():
             q = INQUIRIES[inquiry_index(name)]
             expected = min(max(event.value, q.low), q.high)
             assert float(history.charts[name][row, -1]) == pytest.approx(expected, rel=1e-6), (name, row)
-            age = 24.0 - episode.hours(event.drawn)
+            age = 24.0 - episode.hours(event.collected)
             assert float(history.charts["inquiry_age_hours"][row, -1, inquiry_index(name)]) == pytest.approx(
                 age, abs=1e-3
             )

@@ -101,7 +101,7 @@ def test_meds_demo_makes_sense(demo):
     assert sum(len(step.inquiries) for e in episodes for step in e.steps) > 10_000
     check_medians(episodes, at_least=30)
     assert all(e.age_years and 18 <= e.age_years <= 100 for e in episodes)
-    lost = flow.table("inquiries").dropped["same item, draw time and value again"]
+    lost = flow.table("inquiries").dropped["same item, collection time and value again"]
     assert 0.02 < lost / flow.table("inquiries").read < 0.3  # charted copies of labs
     kinds = {i.kind for e in episodes for i in e.interventions()}
     assert kinds == {"administration", "infusion", "procedure", "prescription"}
@@ -132,7 +132,7 @@ def test_the_same_stay_through_meds_and_through_tables(demo):
         assert {(d.version, d.code.lstrip("0")) for d in a.diagnoses} == {
             (d.version, d.code.lstrip("0")) for d in b.diagnoses
         }
-        outputs = [{(q.drawn, q.value) for q in e.inquiries() if q.item == "urine_output_ml"} for e in (a, b)]
+        outputs = [{(q.collected, q.value) for q in e.inquiries() if q.item == "urine_output_ml"} for e in (a, b)]
         assert outputs[0] == outputs[1]
         urine += len(outputs[0])
         done = [{(i.item, i.start, i.source) for i in e.interventions() if i.kind == "procedure"} for e in (a, b)]
@@ -154,7 +154,7 @@ def test_tables_demo(demo):
     _, (episodes, flow) = demo
     assert flow.table("pharmacy").repaired["end before start: end blanked"] > 0
     cultures = [q for e in episodes for q in e.inquiries() if q.item.startswith("culture//")]
-    waits = [(q.resulted - q.drawn) / timedelta(hours=1) for q in cultures if q.resulted is not None]
+    waits = [(q.resulted - q.collected) / timedelta(hours=1) for q in cultures if q.resulted is not None]
     assert len(cultures) > 80 and 20 < np.median(waits) < 120
     assert {q.label for q in cultures} >= {"negative", "escherichia coli"}
     dosed = [i for e in episodes for i in e.interventions() if i.kind == "prescription"]

@@ -17,7 +17,7 @@ def rows(*values, itemid=50931):
     return pd.DataFrame({
         "subject_id": 1, "stay_id": 11.0, "itemid": itemid, "unit": [unit for _, unit in values],
         "value": [float(v) if not isinstance(v, str) else np.nan for v, _ in values],
-        "text": [v if isinstance(v, str) else "" for v, _ in values], "drawn": TIME,
+        "text": [v if isinstance(v, str) else "" for v, _ in values], "collected": TIME,
         "resulted": TIME + pd.Timedelta(hours=1), "source": "LAB//x",
     })  # fmt: skip
 
@@ -133,9 +133,9 @@ def test_implausible_values_and_results_before_their_draw():
     raw["resulted"] = TIME - pd.Timedelta(hours=2)
     flow = Flow()
     got = canonical_inquiries(raw, flow, "labs")
-    assert got["value"].tolist() == [135.0] and (got["resulted"] == got["drawn"]).all()
+    assert got["value"].tolist() == [135.0] and (got["resulted"] == got["collected"]).all()
     assert flow.table("labs").dropped == {"outside the plausible range": 1}
-    assert flow.table("labs").repaired == {"result before the draw: taken as the draw time": 1}
+    assert flow.table("labs").repaired == {"result before the collection: taken as the collection time": 1}
 
 
 def test_rates_of_norepinephrine():

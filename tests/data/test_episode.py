@@ -27,9 +27,9 @@ START = datetime(2150, 3, 1, 6)
 def potassium(
     hours: float, value: float | None = 4.1, label: str | None = None, delay: float | None = 1.0
 ) -> InquiryEvent:
-    drawn = START + timedelta(hours=hours)
-    resulted = None if delay is None else drawn + timedelta(hours=delay)
-    return InquiryEvent("potassium_mmol_l", value, label, drawn, resulted, "mmol/L", "LAB//50971")
+    collected = START + timedelta(hours=hours)
+    resulted = None if delay is None else collected + timedelta(hours=delay)
+    return InquiryEvent("potassium_mmol_l", value, label, collected, resulted, "mmol/L", "LAB//50971")
 
 
 def saline(hours: float, **fields) -> InterventionEvent:
@@ -81,7 +81,7 @@ def test_float32_keeps_short_decimals_short(value):
         ({"started": START + timedelta(hours=5)}, "after admitted"),
         ({"died": START - timedelta(days=1)}, "time runs backwards"),
         ({"inquiries": [potassium(-1)]}, "time runs backwards"),
-        ({"inquiries": [potassium(1, delay=-0.5)]}, "before it was drawn"),
+        ({"inquiries": [potassium(1, delay=-0.5)]}, "before it was collected"),
         ({"inquiries": [potassium(49)]}, "after discharge"),
         ({"inquiries": [potassium(1, None)]}, "exactly one of value and label"),
         ({"inquiries": [potassium(1, 4.0, "<5")]}, "exactly one of value and label"),
@@ -120,12 +120,12 @@ items = st.sampled_from([item.name for item in inquiry_items.INQUIRY_ITEMS] + ["
 
 @st.composite
 def inquiries(draw):
-    drawn = START + timedelta(hours=draw(hours))
+    collected = START + timedelta(hours=draw(hours))
     delay = draw(st.none() | st.floats(0, 400))
     value = draw(st.none() | numbers)
     return InquiryEvent(
-        draw(items), value, draw(words) if value is None else None, drawn,
-        None if delay is None else drawn + timedelta(hours=delay), draw(words), draw(words),
+        draw(items), value, draw(words) if value is None else None, collected,
+        None if delay is None else collected + timedelta(hours=delay), draw(words), draw(words),
     )  # fmt: skip
 
 

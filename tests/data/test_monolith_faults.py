@@ -89,15 +89,15 @@ def test_flipped_bytes_are_found_or_mean_nothing(whole: Path) -> None:
     """Where the structure stands each flip in turn, elsewhere a seeded sample, and files cut short."""
     content = whole.read_bytes()
     truth = read_monolith(whole)
-    luck = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     refused = 0
     for trial in range(200):
         harmed = bytearray(content)
-        place = int(luck.integers(6200 if trial % 2 else len(content)))
+        place = int(rng.integers(6200 if trial % 2 else len(content)))
         if trial % 8 == 7:
             del harmed[place:]
         else:
-            harmed[place] ^= 1 << int(luck.integers(8))
+            harmed[place] ^= 1 << int(rng.integers(8))
         whole.write_bytes(harmed)
         try:
             found = read_monolith(whole)

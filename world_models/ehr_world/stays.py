@@ -121,8 +121,8 @@ def _inquiries(
         place = step.index + 1
         if place >= limit:
             break
-        for event in sorted(step.inquiries, key=lambda q: q.drawn):
-            if until_h is not None and e.hours(event.drawn) >= until_h:
+        for event in sorted(step.inquiries, key=lambda q: q.collected):
+            if until_h is not None and e.hours(event.collected) >= until_h:
                 continue
             name, number = ward_name(event.item, event.label), event.value
             if name == "urine_output_ml":  # one voided volume; the ward's is the step's mean rate

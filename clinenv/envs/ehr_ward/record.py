@@ -135,7 +135,7 @@ def _read(e: PatientEpisode, step_h: float) -> list[tuple[int, float | None, flo
     """(column, number or None, hour drawn, hour it came) of what the ward knows, by draw; urine as each step's rate."""
     found, urine = [], {}
     for event in e.inquiries():
-        drawn = e.hours(event.drawn)
+        drawn = e.hours(event.collected)
         if event.item == "urine_output_ml" and event.value is not None:
             urine[int(drawn // step_h)] = urine.get(int(drawn // step_h), 0.0) + event.value
             continue

@@ -51,19 +51,19 @@ def assemble(frames: Frames, hours_per_step: float, flow: Flow) -> list[PatientE
         EpisodeError: hours_per_step is not above 0.
     """
     stays = _clean_stays(frames.stays, flow)
-    inquiries = _placed(frames.inquiries, stays, "drawn", flow, "inquiries")
+    inquiries = _placed(frames.inquiries, stays, "collected", flow, "inquiries")
     inquiries = _with_gcs(inquiries, flow)
     interventions = _placed(frames.interventions, stays, "start", flow, "interventions")
-    keys = ["stay_id", "item", "value", "label", "drawn"]
+    keys = ["stay_id", "item", "value", "label", "collected"]
     # of two copies the laboratory's before the charted one, then the one that knows its result time
     charted = inquiries["source"].str.startswith(CHARTED_ITEMS)
     inquiries = inquiries.assign(charted=charted).sort_values(
         ["charted", "resulted", "source"], kind="stable", na_position="last"
     )
-    inquiries = _without_doubles(inquiries, keys, flow, "inquiries", "same item, draw time and value again")
+    inquiries = _without_doubles(inquiries, keys, flow, "inquiries", "same item, collection time and value again")
     same = [name for name in interventions.columns if name != "subject_id"]
     interventions = _without_doubles(interventions, same, flow, "interventions", "exact double")
-    by_stay = _tuples(inquiries, InquiryEvent, ("item", "value", "label", "drawn", "resulted", "unit", "source"))
+    by_stay = _tuples(inquiries, InquiryEvent, ("item", "value", "label", "collected", "resulted", "unit", "source"))
     done_by_stay = _tuples(
         interventions,
         InterventionEvent,
@@ -242,8 +242,8 @@ def _with_gcs(inquiries: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     parts = inquiries[inquiries["item"].isin(["gcs_eye", "gcs_verbal", "gcs_motor"]) & inquiries["value"].notna()]
     if parts.empty:
         return inquiries
-    parts = parts.drop_duplicates(["stay_id", "drawn", "item"])
-    sums = parts.groupby(["subject_id", "stay_id", "drawn"], as_index=False).agg(
+    parts = parts.drop_duplicates(["stay_id", "collected", "item"])
+    sums = parts.groupby(["subject_id", "stay_id", "collected"], as_index=False).agg(
         value=("value", "sum"), parts=("value", "size"), resulted=("resulted", "max")
     )
     sums = sums[sums["parts"] == 3].drop(columns="parts")

@@ -1,7 +1,7 @@
 """Rows as readers give them -> values in our items and units, doses in theirs: vectorised, every row accounted for.
 
 Readers hand over two frames, whatever their source. Inquiries: subject_id, stay_id (NO_ID: unknown), itemid, unit, value,
-text, drawn, resulted, source. Interventions: subject_id, stay_id, kind, item, start, end, dose, unit, rate, rate_unit,
+text, collected, resulted, source. Interventions: subject_id, stay_id, kind, item, start, end, dose, unit, rate, rate_unit,
 route, source, weight_kg. Times are datetime64[us]; a missing number is NaN, a missing time NaT, a missing text "".
 """
 
@@ -19,7 +19,7 @@ from world_models.data.ehr.flow import Flow
 __all__ = ["INQUIRY_COLUMNS", "INTERVENTION_COLUMNS", "canonical_inquiries", "canonical_interventions", "empty"]
 __all__ += ["number", "shortest_decimals", "single_number"]
 
-INQUIRY_COLUMNS = ("subject_id", "stay_id", "item", "value", "label", "drawn", "resulted", "unit", "source")
+INQUIRY_COLUMNS = ("subject_id", "stay_id", "item", "value", "label", "collected", "resulted", "unit", "source")
 INTERVENTION_COLUMNS = (
     "subject_id", "stay_id", "kind", "item", "start", "end", "dose", "unit", "rate", "rate_unit", "route", "source",
 )  # fmt: skip
@@ -41,7 +41,7 @@ WEIGHT_NOT_CHARTED_KG = 1.0
 def empty(columns: tuple[str, ...]) -> pd.DataFrame:
     """A frame of no rows with the types of the others."""
     kinds = {"subject_id": "int64", "stay_id": "int64", "value": "float64", "dose": "float64", "rate": "float64"}
-    times = ("drawn", "resulted", "start", "end")
+    times = ("collected", "resulted", "start", "end")
     return pd.DataFrame({
         name: pd.Series(dtype="datetime64[us]" if name in times else kinds.get(name, "object")) for name in columns
     })  # fmt: skip
@@ -79,8 +79,8 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
     """Values of listed items in their units and plausible ranges (columns INQUIRY_COLUMNS); the rest counted.
 
     A number beyond the method's reach ('<0.01', and '>60' though the source gives 60 as its number) is censored, not
-    measured: it becomes a label in the item's unit, and is left out, counted, where its limit cannot be read. Result times
-    before the draw are set to the draw, counted as repaired.
+    measured: it becomes a label in the item's unit, and is left out, counted, where its limit cannot be read. Result
+    times before the collection are set to it, counted as repaired.
     """
     ledger = flow.table(table)
     ledger.read += len(raw)
@@ -99,8 +99,8 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
     is_label = limits.notna()
     keep = is_label | (raw["value"].notna() & ~said.str.contains(_LIMIT))
     flow.drop(table, "no numeric result (text, blank or censored)", int((~keep).sum()))
-    no_time = keep & raw["drawn"].isna()
-    flow.drop(table, "no readable draw time", int(no_time.sum()))
+    no_time = keep & raw["collected"].isna()
+    flow.drop(table, "no readable collection time", int(no_time.sum()))
     keep &= ~no_time
     raw, signs, is_label = raw[keep], compared.loc[keep, 0], is_label[keep]
     values = raw["value"].where(~is_label, limits[keep]).to_numpy(np.float64)
@@ -133,17 +133,17 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
         sign = signs.iloc[i]
         equal = "=" if "=" in sign or sign.endswith(("≤", "≥", "TO")) else ""
         labels[i] = f"{'<' if sign.lstrip('=').startswith(_BELOW) else '>'}{equal}{values[i]:.6g}"
-    drawn, resulted = raw["drawn"].to_numpy("datetime64[us]"), raw["resulted"].to_numpy("datetime64[us]")
-    early = plausible & (resulted < drawn)
-    flow.repair(table, "result before the draw: taken as the draw time", int(early.sum()))
+    collected, resulted = raw["collected"].to_numpy("datetime64[us]"), raw["resulted"].to_numpy("datetime64[us]")
+    early = plausible & (resulted < collected)
+    flow.repair(table, "result before the collection: taken as the collection time", int(early.sum()))
     result = pd.DataFrame({
         "subject_id": raw["subject_id"].to_numpy(np.int64),
         "stay_id": raw["stay_id"].to_numpy(np.int64),
         "item": names[codes],
         "value": np.where(is_label, np.nan, values),
         "label": labels,
-        "drawn": drawn,
-        "resulted": np.where(early, drawn, resulted),
+        "collected": collected,
+        "resulted": np.where(early, collected, resulted),
         "unit": np.where(is_label, "", units[codes]),
         "source": raw["source"].to_numpy(object),
     })  # fmt: skip

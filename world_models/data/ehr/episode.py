@@ -1,6 +1,6 @@
 """PatientEpisode: one stay in hospital, as orders and what came of them, whatever the data came from.
 
-An inquiry asks for a value (a lab, a vital sign, a culture) and has a draw time and a result time of its own; an
+An inquiry asks for a value (a lab, a vital sign, a culture) and has a collection time and a result time of its own; an
 intervention (a drug, an infusion, a procedure) changes the patient and returns nothing. Both stand in time steps as
 sets: sorted tuples without doubles, so that equal stays are equal objects. A step without events is not stored.
 
@@ -47,14 +47,14 @@ class InquiryEvent(NamedTuple):
     item: str  # our name: an item of inquiry_items, or "culture//<specimen>//<test>" or "susceptibility//..."
     value: float | None  # in `unit`
     label: str | None  # a label outcome (an organism, "negative") or a censored number ("<0.01", ">60")
-    drawn: datetime
+    collected: datetime
     resulted: datetime | None  # None: the source does not say
     unit: str  # "" for a label
     source: str  # the code it had in the source, unit left out: "LAB//50971"
 
     def order(self) -> tuple:
         resulted = self.resulted or _NEVER
-        return (self.drawn, self.item, _number(self.value), self.label or "", resulted, self.unit, self.source)
+        return (self.collected, self.item, _number(self.value), self.label or "", resulted, self.unit, self.source)
 
 
 class InterventionEvent(NamedTuple):
@@ -90,7 +90,7 @@ class Diagnosis(NamedTuple):
 
 
 class TimeStep(NamedTuple):
-    """All that was drawn or started in [start, start + hours_per_step)."""
+    """All that was collected or started in [start, start + hours_per_step)."""
 
     index: int
     start: datetime
@@ -230,7 +230,7 @@ def lay_out(
     by_step: dict[int, tuple[set[InquiryEvent], set[InterventionEvent]]] = {}
     for which, events in enumerate((inquiries, interventions)):
         for event in events:
-            time = event.start if which else event.drawn
+            time = event.start if which else event.collected
             if time < started:
                 raise EpisodeError(
                     f"{whose}: {event.item} at {time} lies before the start {started}: time runs backwards; "
@@ -291,16 +291,16 @@ def _check_stay(e: PatientEpisode) -> None:
 
 def _check_step(e: PatientEpisode, step: TimeStep, stop: datetime) -> None:
     for event in step.inquiries:
-        if not step.start <= event.drawn < stop or event.drawn > e.discharged:
-            _fail(e, f"{event.item} drawn {event.drawn}, outside its step or after discharge", "drop it or regrid")
-        if event.resulted is not None and event.resulted < event.drawn:
+        if not step.start <= event.collected < stop or event.collected > e.discharged:
+            _fail(e, f"{event.item} collected {event.collected}, outside its step or after discharge", "drop it or regrid")
+        if event.resulted is not None and event.resulted < event.collected:
             _fail(
                 e,
-                f"{event.item} resulted {event.resulted} before it was drawn {event.drawn}: time runs backwards",
-                "set the result time to None or to the draw time",
+                f"{event.item} resulted {event.resulted} before it was collected {event.collected}: time runs backwards",
+                "set the result time to None or to the collection time",
             )
         if (event.value is None) == (event.label is None):
-            _fail(e, f"{event.item} at {event.drawn} needs exactly one of value and label", "drop empty results")
+            _fail(e, f"{event.item} at {event.collected} needs exactly one of value and label", "drop empty results")
         if event.value is not None and event.value != at_float32(event.value):
             _fail(e, f"{event.item}={event.value!r} is not held at float32 precision", "use build_episode")
     for event in step.interventions:

@@ -125,9 +125,9 @@ def split_patients(
     if measures.empty:
         return {}
     first = measures.sort_values(["subject_id", "started", "stay_id"]).drop_duplicates("subject_id")
-    luck = keys.fold(keys.from_seed(seed), "patient split").expand(len(first))
-    draws = keys.uniform(keys.fold(luck, torch.from_numpy(first["subject_id"].to_numpy(np.int64))), 0, "split")
-    line = first.assign(draw=draws.numpy()).sort_values(["category", "draw", "subject_id"])
+    key = keys.fold(keys.from_seed(seed), "patient split").expand(len(first))
+    chance = keys.uniform(keys.fold(key, torch.from_numpy(first["subject_id"].to_numpy(np.int64))), 0, "split")
+    line = first.assign(chance=chance.numpy()).sort_values(["category", "chance", "subject_id"])
     given, result = np.zeros(3), {}
     for i, subject_id in enumerate(line["subject_id"].tolist(), 1):
         side = int(np.argmax(np.array(shares) * i - given))

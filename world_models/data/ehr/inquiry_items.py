@@ -4,14 +4,14 @@ One row an item. `low` and `high` are plausible: outside them a value is a slip 
 `ref_low` and `ref_high` are the adult reference range: what MIMIC-IV's own labevents columns print for most patients
 (k), for vital signs HR 60-100, MAP 70-105, SBP 90-140, RR 12-20, SpO2 95-100, T 36.1-38.0; None where none is agreed.
 Item ids were checked against `d_labitems` of the MIMIC-IV demo and `D_ITEMS` of the MIMIC-III demo. Lab items are of
-blood; a charted copy of a lab (ids above 220000) has the same draw time and value and is taken once.
+blood; a charted copy of a lab (ids above 220000) has the same collection time and value and is taken once.
 
 Names, units and spelling are those of `quantities.ward` where the ward measures the same thing; `troponin_ng_l` is
 troponin T, `urine_output_ml` one charted volume (the ward's is a rate).
 
 MEDS codes are read as every export so far writes them: `LAB//{itemid}//{unit}` (the demo of 2023, and charted values
 to this day) and `LAB//RESULT//{itemid}//{unit}` at the result time with `LAB//SPECIMEN_COLLECTED//{itemid}` at the
-draw time (MIMIC_IV_MEDS since 2024).
+collection time (MIMIC_IV_MEDS since 2024).
 """
 
 from __future__ import annotations
@@ -189,11 +189,11 @@ def whole_number(text: str) -> int | None:
 
 
 class LabCode(NamedTuple):
-    """A MEDS code that holds a value, or the time of a draw."""
+    """A MEDS code that holds a value, or the time of a collection."""
 
     itemid: int
     unit: str  # "" where the code has none or UNK
-    event: str  # "value" (at its draw), "result" (at its result time), "specimen" (the draw alone)
+    event: str  # "value" (when collected), "result" (when resulted), "specimen" (the collection alone)
 
 
 def parse_lab_code(code: str) -> LabCode | None:

@@ -140,7 +140,7 @@ def narrative_of(
     steps = []
     for step in episode.steps:
         asked = []
-        for q in sorted(step.inquiries, key=lambda q: (q.item, q.drawn)):
+        for q in sorted(step.inquiries, key=lambda q: (q.item, q.collected)):
             if q.item == STATUS:
                 raise NarrativeError(f"stay {episode.stay_id} has an item {STATUS!r}; that name is taken, rename it")
             asked.append(Asked(q.item, rounded(q.value), q.label, q.unit if q.label is None else ""))

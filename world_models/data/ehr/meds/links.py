@@ -1,4 +1,4 @@
-"""What MEDS tells apart and we need together: a result and its draw, a start and its end."""
+"""What MEDS tells apart and we need together: a result and its specimen, a start and its end."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import pandas as pd
 from world_models.data.ehr.cells import NO_ID
 from world_models.data.ehr.flow import Flow
 
-__all__ = ["draw_times", "link_ends"]
+__all__ = ["collection_times", "link_ends"]
 
-LONGEST_LAB = pd.Timedelta(days=30)  # from draw to result
+LONGEST_LAB = pd.Timedelta(days=30)  # from collection to result
 
 
-def draw_times(results: pd.DataFrame, specimens: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    """`results` (rows of LAB//RESULT, at the result time) with `drawn` and `resulted`.
+def collection_times(results: pd.DataFrame, specimens: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+    """`results` (rows of LAB//RESULT, at the result time) with `collected` and `resulted`.
 
     Of one patient and item, the n-th result is the n-th specimen's where there are as many of both and none is early;
-    else the last specimen's before it. Without any, the draw is taken as the result time, counted.
+    else the last specimen's before it. Without any, it counts as collected at its result time, counted.
     """
     if results.empty:
-        return results.assign(drawn=results["time"], resulted=results["time"])
+        return results.assign(collected=results["time"], resulted=results["time"])
     left = results.assign(item=results["code"].str.split("//").str[2], at=np.arange(len(results)))
     left = left.sort_values("time", kind="stable")
     right = pd.DataFrame({
@@ -41,11 +41,11 @@ def draw_times(results: pd.DataFrame, specimens: pd.DataFrame, flow: Flow) -> pd
     whole = good.groupby([nth["subject_id"], nth["item"]]).transform("all")
     nth = nth.set_index("at")
     last = last.set_index("at")["specimen"]
-    drawn = nth["specimen"].where(whole.to_numpy(), last.reindex(nth.index)).reindex(range(len(results)))
-    alone = drawn.isna()
-    flow.repair("meds", "result without a specimen: drawn at its result time", int(alone.sum()))
+    collected = nth["specimen"].where(whole.to_numpy(), last.reindex(nth.index)).reindex(range(len(results)))
+    alone = collected.isna()
+    flow.repair("meds", "result without a specimen: collected at its result time", int(alone.sum()))
     resulted = results["time"].to_numpy("datetime64[us]")
-    return results.assign(drawn=np.where(alone, resulted, drawn.to_numpy("datetime64[us]")), resulted=resulted)
+    return results.assign(collected=np.where(alone, resulted, collected.to_numpy("datetime64[us]")), resulted=resulted)
 
 
 def link_ends(

@@ -11,8 +11,8 @@ rest is counted as not used.
 What the format leaves out: stays are found from admissions and discharges in order of time where there is no hadm_id
 (their id is then 1000 * subject_id + 1, 2, ...); a dose of a medication is not there (`mimic_iv.fill_doses` takes it
 from prescriptions); an end belongs to a start for certain only where nothing else of that name runs, or an order_id
-says so: else the end and the amount are left out, counted. Result times without draw times (LAB//RESULT) are drawn when
-their specimen was, the nearest before.
+says so: else the end and the amount are left out, counted. A result without a collection time (LAB//RESULT) was collected when
+its specimen was, the nearest before.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from world_models.data.ehr.canonical_events import canonical_inquiries, canonica
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.meds.columns import TYPES, typed
 from world_models.data.ehr.meds.hospital_stays import given_stay, place_or_given, read_stays, stay_of_discharge
-from world_models.data.ehr.meds.links import draw_times, link_ends
+from world_models.data.ehr.meds.links import collection_times, link_ends
 from world_models.data.ehr.tables import EhrDataError
 
 __all__ = ["data_files", "iterate", "read_shard", "subjects"]
@@ -264,10 +264,10 @@ def _kind(code: str) -> str:
 
 
 def _values(parts: dict[str, pd.DataFrame], none: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    """Raw inquiries of values at their draw, and of results whose draw is their specimen's."""
-    results = draw_times(parts.get("result", none), parts.get("specimen", none), flow)
-    values = parts.get("value", none).assign(drawn=lambda rows: rows["time"], resulted=np.datetime64("NaT", "us"))
-    types = {"drawn": "datetime64[us]", "resulted": "datetime64[us]", "subject_id": np.int64, "numeric_value": np.float64,
+    """Raw inquiries of values at their collection, and of results collected when their specimen was."""
+    results = collection_times(parts.get("result", none), parts.get("specimen", none), flow)
+    values = parts.get("value", none).assign(collected=lambda rows: rows["time"], resulted=np.datetime64("NaT", "us"))
+    types = {"collected": "datetime64[us]", "resulted": "datetime64[us]", "subject_id": np.int64, "numeric_value": np.float64,
              "stay_id": np.int64, "code": object, "text": object}  # fmt: skip
     rows = {name: np.concatenate([part[name].to_numpy(kind) for part in (values, results)])
             for name, kind in types.items()}  # fmt: skip
@@ -278,7 +278,7 @@ def _values(parts: dict[str, pd.DataFrame], none: pd.DataFrame, flow: Flow) -> p
     unit = np.array([code.unit for code in parsed], object)
     return pd.DataFrame({
         "subject_id": rows["subject_id"], "stay_id": rows["stay_id"], "itemid": itemid[codes], "unit": unit[codes],
-        "value": rows["numeric_value"], "text": rows["text"], "drawn": rows["drawn"], "resulted": rows["resulted"],
+        "value": rows["numeric_value"], "text": rows["text"], "collected": rows["collected"], "resulted": rows["resulted"],
         "source": prefix[codes],
     })  # fmt: skip
 

@@ -128,7 +128,7 @@ def _rows(e: PatientEpisode) -> list[list]:
         for q in step.inquiries:
             rows.append(
                 row(
-                    q.drawn,
+                    q.collected,
                     _inquiry_code(q),
                     numeric_value=q.value,
                     text_value=q.label,

@@ -154,12 +154,12 @@ def _raw_inquiries(rows: pd.DataFrame, epoch: pd.Timestamp, flow: Flow) -> pd.Da
     missing = rows["Value"] == -1
     flow.refuse("measurements", "-1: missing", int((missing & rows["Parameter"].isin(["Height", "Weight"])).sum()))
     rows = rows[~(missing & rows["Parameter"].isin(["Height", "Weight"]))]
-    drawn = epoch + pd.to_timedelta(rows["minute"].to_numpy(np.int64), unit="min")
+    collected = epoch + pd.to_timedelta(rows["minute"].to_numpy(np.int64), unit="min")
     return pd.DataFrame({
         "subject_id": rows["subject_id"].to_numpy(), "stay_id": rows["subject_id"].to_numpy(),
         "itemid": rows["Parameter"].map(itemids).fillna(-1).astype(np.int64).to_numpy(),
         "unit": rows["Parameter"].map(UNITS).to_numpy(object), "value": rows["Value"].to_numpy(np.float64), "text": "",
-        "drawn": drawn.astype("datetime64[us]"), "resulted": np.datetime64("NaT", "us"),
+        "collected": collected.astype("datetime64[us]"), "resulted": np.datetime64("NaT", "us"),
         "source": ("CHALLENGE2012//" + rows["Parameter"]).to_numpy(object),
     })  # fmt: skip
 

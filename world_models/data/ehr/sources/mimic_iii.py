@@ -77,7 +77,7 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     tables = {name: read_shard_table(folder, spec) for name, spec in TABLES.items()}
     micro = tables["microbiologyevents"].rename(
         columns={
-            "hadm_id": "stay_id", "charttime": "drawn", "spec_type_desc": "specimen", "org_name": "organism",
+            "hadm_id": "stay_id", "charttime": "collected", "spec_type_desc": "specimen", "org_name": "organism",
             "ab_name": "antibiotic",
         }  # fmt: skip
     )

@@ -3,7 +3,7 @@
 Needed: admissions, patients. The rest is read where it is there: diagnoses_icd, labevents, microbiologyevents, emar,
 emar_detail, prescriptions, pharmacy, chartevents, inputevents, procedureevents, outputevents.
 
-Johnson 2023, doi 10.1038/s41597-022-01899-x. Traps, each with a test: a lab's draw is charttime and its result
+Johnson 2023, doi 10.1038/s41597-022-01899-x. Traps, each with a test: a lab is collected at charttime and its result
 storetime; labevents.hadm_id may be null (the stay is then found by time); emar joined to prescriptions on pharmacy_id
 fans out unless drug_type is MAIN; emar_detail has a parent row and one row a product; infusions rewritten or paused
 are marked in statusdescription; billing codes of procedures have a date only and are left out.
@@ -108,7 +108,7 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     ]
     micro = tables["microbiologyevents"].rename(
         columns={
-            "hadm_id": "stay_id", "charttime": "drawn", "storetime": "resulted", "spec_type_desc": "specimen",
+            "hadm_id": "stay_id", "charttime": "collected", "storetime": "resulted", "spec_type_desc": "specimen",
             "test_name": "test", "org_name": "organism", "ab_name": "antibiotic",
         }  # fmt: skip
     )
@@ -182,7 +182,7 @@ def charted(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
     return pd.DataFrame({
         "subject_id": table["subject_id"], "stay_id": table["hadm_id"], "itemid": table["itemid"],
         "unit": table["valueuom"], "value": table["valuenum"] if "valuenum" in table else table["value"],
-        "text": text, "drawn": table["charttime"], "resulted": table["storetime"],
+        "text": text, "collected": table["charttime"], "resulted": table["storetime"],
         "source": prefix + "//" + table["itemid"].astype(str),
     })  # fmt: skip
 
