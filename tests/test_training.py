@@ -64,8 +64,15 @@ def test_damaged_progress_is_named(tmp_path):
     tensors = load(good)
     nothing = {**tensors, "exp_avg.0": torch.full_like(tensors["exp_avg.0"], float("nan"))}
     double = {**tensors, "average.1": tensors["average.1"].double()}
-    for harmed in (b"", good[:-3], save(nothing, {"step": "4"}), save(double, {"step": "4"}), save(tensors),
-                   save(tensors, {"step": "four"}), save(tensors, {"step": "-1"})):  # fmt: skip
+    for harmed in (
+        b"",
+        good[:-3],
+        save(nothing, {"step": "4"}),
+        save(double, {"step": "4"}),
+        save(tensors),
+        save(tensors, {"step": "four"}),
+        save(tensors, {"step": "-1"}),
+    ):
         path.write_bytes(harmed)
         other, loss = problem()
         before = other.weight.clone()

@@ -22,33 +22,72 @@ def begun(patient: int) -> datetime:
 def tables(written: str = WRITTEN) -> dict[str, pd.DataFrame]:
     """Patients 1 to 4, one stay each (20000001 ...), 6 potassiums and 3 doses of furosemide; times as `written`."""
     at = lambda n, hours: (begun(n) + timedelta(hours=hours)).strftime(written)  # noqa: E731
-    rows: dict[str, list[dict]] = {name: [] for name in ("admissions", "patients", "labevents", "emar", "emar_detail",
-                                                         "prescriptions")}  # fmt: skip
+    rows: dict[str, list[dict]] = {
+        name: [] for name in ("admissions", "patients", "labevents", "emar", "emar_detail", "prescriptions")
+    }
     for n in range(1, 5):
         stay = {"subject_id": n, "hadm_id": 20000000 + n}
         rows["patients"].append({"subject_id": n, "gender": "FM"[n % 2], "anchor_age": 60, "anchor_year": 2150})
-        rows["admissions"].append({
-            **stay, "admittime": at(n, 0), "dischtime": at(n, 24 * DAYS), "deathtime": None, "admission_type": "URGENT",
-            "admission_location": "CLINIC", "discharge_location": "HOME", "hospital_expire_flag": 0,
-        })  # fmt: skip
+        rows["admissions"].append(
+            {
+                **stay,
+                "admittime": at(n, 0),
+                "dischtime": at(n, 24 * DAYS),
+                "deathtime": None,
+                "admission_type": "URGENT",
+                "admission_location": "CLINIC",
+                "discharge_location": "HOME",
+                "hospital_expire_flag": 0,
+            }
+        )
         for k in range(6):
-            rows["labevents"].append({
-                **stay, "itemid": 50971, "charttime": at(n, 1 + 8 * k), "storetime": at(n, 2 + 8 * k), "value": "4.1",
-                "valuenum": "4.1", "valueuom": "mEq/L",
-            })  # fmt: skip
+            rows["labevents"].append(
+                {
+                    **stay,
+                    "itemid": 50971,
+                    "charttime": at(n, 1 + 8 * k),
+                    "storetime": at(n, 2 + 8 * k),
+                    "value": "4.1",
+                    "valuenum": "4.1",
+                    "valueuom": "mEq/L",
+                }
+            )
         for k in range(3):
-            rows["emar"].append({
-                **stay, "emar_id": f"{n}-{k}", "pharmacy_id": None, "charttime": at(n, 6 + 8 * k),
-                "medication": "Furosemide", "event_txt": "Administered",
-            })  # fmt: skip
-            rows["emar_detail"].append({
-                "subject_id": n, "emar_id": f"{n}-{k}", "parent_field_ordinal": "1.1", "dose_given": "40",
-                "dose_given_unit": "mg", "infusion_rate": None, "infusion_rate_unit": None, "route": "IV",
-            })  # fmt: skip
-        rows["prescriptions"].append({
-            **stay, "pharmacy_id": 1000 * n, "starttime": at(n, 5), "stoptime": at(n, 60), "drug_type": "MAIN",
-            "drug": "Furosemide", "dose_val_rx": "40", "dose_unit_rx": "mg", "route": "IV",
-        })  # fmt: skip
+            rows["emar"].append(
+                {
+                    **stay,
+                    "emar_id": f"{n}-{k}",
+                    "pharmacy_id": None,
+                    "charttime": at(n, 6 + 8 * k),
+                    "medication": "Furosemide",
+                    "event_txt": "Administered",
+                }
+            )
+            rows["emar_detail"].append(
+                {
+                    "subject_id": n,
+                    "emar_id": f"{n}-{k}",
+                    "parent_field_ordinal": "1.1",
+                    "dose_given": "40",
+                    "dose_given_unit": "mg",
+                    "infusion_rate": None,
+                    "infusion_rate_unit": None,
+                    "route": "IV",
+                }
+            )
+        rows["prescriptions"].append(
+            {
+                **stay,
+                "pharmacy_id": 1000 * n,
+                "starttime": at(n, 5),
+                "stoptime": at(n, 60),
+                "drug_type": "MAIN",
+                "drug": "Furosemide",
+                "dose_val_rx": "40",
+                "dose_unit_rx": "mg",
+                "route": "IV",
+            }
+        )
     return {name: pd.DataFrame(table) for name, table in rows.items()}
 
 

@@ -37,10 +37,16 @@ def rows(start: int, count: int, samples: int = 50) -> dict:
     number = np.arange(start, start + count)
     wave = np.sin(number[:, None, None] + np.arange(12)[:, None] + 0.1 * np.arange(samples)).astype(np.float32)
     return {
-        "ecg": wave, "label": (number[:, None] >> np.arange(3)) % 2 == 1, "patient": number // 3, "days": number % 3 * 7.5,
-        "age_years": 40.0 + number, "sex_female": np.where(number % 5 == 0, np.nan, number % 2), "fold": number // 3 % 20,
-        "first": number % 3 == 0, "record": 1000 + number,
-    }  # fmt: skip
+        "ecg": wave,
+        "label": (number[:, None] >> np.arange(3)) % 2 == 1,
+        "patient": number // 3,
+        "days": number % 3 * 7.5,
+        "age_years": 40.0 + number,
+        "sex_female": np.where(number % 5 == 0, np.nan, number % 2),
+        "fold": number // 3 % 20,
+        "first": number % 3 == 0,
+        "record": 1000 + number,
+    }
 
 
 def writer(path: Path, **other) -> MonolithWriter:
@@ -52,7 +58,9 @@ def assert_rows(path: Path, count: int) -> None:
     assert torch.equal(m.ecg, torch.from_numpy(truth["ecg"]).half())
     for name in ("label", "patient", "days", "age_years", "sex_female", "fold", "first"):
         expected = torch.as_tensor(truth[name])
-        assert torch.equal(torch.nan_to_num(getattr(m, name).double(), -1), torch.nan_to_num(expected.double(), -1)), name
+        assert torch.equal(torch.nan_to_num(getattr(m, name).double(), -1), torch.nan_to_num(expected.double(), -1)), (
+            name
+        )
     assert read_records(path).tolist() == truth["record"].tolist()
     assert (m.codes, m.sampling_rate_hz, m.treated) == (CODES, 100.0, None)
 
@@ -80,9 +88,11 @@ def test_rows_are_chosen_in_the_order_asked(tmp_path):
     whole = read_monolith(path)
     index = torch.tensor([2999, 0, 7, 7, 1500, 1024, 1023])
     for choice, expected in (
-        (index, index), (slice(2900, None, 7), torch.arange(2900, 3000, 7)),
-        (whole.fold == 4, torch.nonzero(whole.fold == 4)[:, 0]), ([], torch.zeros(0, dtype=torch.int64)),
-    ):  # fmt: skip
+        (index, index),
+        (slice(2900, None, 7), torch.arange(2900, 3000, 7)),
+        (whole.fold == 4, torch.nonzero(whole.fold == 4)[:, 0]),
+        ([], torch.zeros(0, dtype=torch.int64)),
+    ):
         part = read_monolith(path, torch.tensor(choice, dtype=torch.int64) if choice == [] else choice)
         assert torch.equal(part.ecg, whole.ecg[expected]) and torch.equal(part.patient, whole.patient[expected])
         assert torch.equal(read_records(path, expected), 1000 + expected)
@@ -122,9 +132,12 @@ while True:
 def test_a_killed_process_loses_only_the_batch_at_hand(tmp_path):
     path = tmp_path / "m.h5"
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(path), str(ROOT)], stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        [sys.executable, "-c", KILLED, str(path), str(ROOT)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     process.stdout.readline()
     time.sleep(0.15)
     process.send_signal(signal.SIGKILL)
@@ -140,9 +153,14 @@ def test_a_killed_process_loses_only_the_batch_at_hand(tmp_path):
 
 @pytest.mark.parametrize(
     ("other", "word"),
-    [({"codes": ("I10",)}, "codes"), ({"rate": 500}, "sampling_rate_hz"), ({"samples": 51}, "samples"),
-     ({"source": "another"}, "source"), ({"treatments": ("pacemaker",)}, "treatments")],
-)  # fmt: skip
+    [
+        ({"codes": ("I10",)}, "codes"),
+        ({"rate": 500}, "sampling_rate_hz"),
+        ({"samples": 51}, "samples"),
+        ({"source": "another"}, "source"),
+        ({"treatments": ("pacemaker",)}, "treatments"),
+    ],
+)
 def test_a_part_of_another_layout_is_refused(tmp_path, other, word):
     path = tmp_path / "m.h5"
     w = writer(path)
@@ -245,7 +263,13 @@ def test_subsets_are_nested_by_patient_and_of_their_size():
 
 
 def test_arrays_are_checked():
-    good = {"ecg": np.zeros((2, 12, 8)), "label": np.zeros((2, 3)), "patient": [1, 1], "days": [0.0, 1.0], "codes": CODES}
+    good = {
+        "ecg": np.zeros((2, 12, 8)),
+        "label": np.zeros((2, 3)),
+        "patient": [1, 1],
+        "days": [0.0, 1.0],
+        "codes": CODES,
+    }
     assert from_arrays(**good).ecg.dtype == torch.float16
     for wrong in ({"ecg": np.zeros((2, 8, 12))}, {"codes": ("I10",)}, {"patient": [1]}, {"treated": np.zeros((3, 9))}):
         with pytest.raises(MonolithError, match="shape"):

@@ -74,7 +74,9 @@ def test_loading_straight_into_memory(dataset, raw):
     made, flow = load_episodes(tables=raw)
     assert own == made and flow.stages[-1].episodes == 3
     fine, flow = load_episodes(meds=dataset[0], hours_per_step=1.0)
-    assert [e.regrid(4.0) for e in fine] == made and flow.stages[-1].inquiries == sum(len(list(e.inquiries())) for e in own)
+    assert [e.regrid(4.0) for e in fine] == made and flow.stages[-1].inquiries == sum(
+        len(list(e.inquiries())) for e in own
+    )
     with pytest.raises(EhrDataError, match="no parquet file"):
         load_episodes(meds=dataset[0] / "nothing")
 
@@ -177,8 +179,20 @@ def test_sources_exclude_each_other():
 
 
 def test_the_command(raw, tmp_path, capsys):
-    arguments = ["--tables", str(raw), "--out", str(tmp_path / "o"), "--hours-per-step", "6", "--no-filters", "--quiet",
-                 "--jobs", "2", "--shards", "2"]  # fmt: skip
+    arguments = [
+        "--tables",
+        str(raw),
+        "--out",
+        str(tmp_path / "o"),
+        "--hours-per-step",
+        "6",
+        "--no-filters",
+        "--quiet",
+        "--jobs",
+        "2",
+        "--shards",
+        "2",
+    ]
     assert ehr_pipeline.main(arguments) == 0
     printed = capsys.readouterr().out
     assert "3 episodes" in printed and "peak memory" in printed
@@ -204,14 +218,22 @@ def test_rollouts_are_generated_trajectories(dataset, tmp_path):
 
 def measures(n: int, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
-    return pd.DataFrame({
-        "subject_id": rng.integers(0, n // 2, n), "stay_id": np.arange(n),
-        "started": pd.Timestamp("2150-01-01") + pd.to_timedelta(rng.integers(0, 10**6, n), unit="min"),
-        "category": rng.choice(["circulatory", "infection", "injury"], n, p=[0.6, 0.3, 0.1]),
-        "length_of_stay_hours": rng.exponential(100, n), "values": rng.poisson(200, n),
-        "cultures": rng.poisson(3, n), "drugs": rng.poisson(2, n), "drugs_ordered": rng.poisson(5, n),
-        "events": rng.poisson(250, n), "inquiries": 1, "interventions": 1,
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "subject_id": rng.integers(0, n // 2, n),
+            "stay_id": np.arange(n),
+            "started": pd.Timestamp("2150-01-01") + pd.to_timedelta(rng.integers(0, 10**6, n), unit="min"),
+            "category": rng.choice(["circulatory", "infection", "injury"], n, p=[0.6, 0.3, 0.1]),
+            "length_of_stay_hours": rng.exponential(100, n),
+            "values": rng.poisson(200, n),
+            "cultures": rng.poisson(3, n),
+            "drugs": rng.poisson(2, n),
+            "drugs_ordered": rng.poisson(5, n),
+            "events": rng.poisson(250, n),
+            "inquiries": 1,
+            "interventions": 1,
+        }
+    )
 
 
 def test_the_papers_filters():
@@ -233,8 +255,9 @@ def test_the_papers_filters():
 def test_patients_are_split_not_stays():
     whole = measures(3000)
     sides = split_patients(whole, (0.7, 0.1, 0.2), seed=3)
-    assert set(sides) == set(whole["subject_id"]) and sides == split_patients(whole.sample(frac=1, random_state=1),
-                                                                             (0.7, 0.1, 0.2), seed=3)  # fmt: skip
+    assert set(sides) == set(whole["subject_id"]) and sides == split_patients(
+        whole.sample(frac=1, random_state=1), (0.7, 0.1, 0.2), seed=3
+    )
     assert sides != split_patients(whole, (0.7, 0.1, 0.2), seed=4)
     first = whole.sort_values(["subject_id", "started"]).drop_duplicates("subject_id")
     for _, group in first.groupby("category"):
@@ -246,9 +269,19 @@ def test_patients_are_split_not_stays():
 
 @pytest.mark.parametrize(
     ("version", "code", "category"),
-    [("9", "0389", "infection"), ("9", "4280", "circulatory"), ("9", "V3000", "contact"), ("9", "E8780", "external"),
-     ("10", "I509", "circulatory"), ("10", "D509", "blood"), ("10", "D12", "neoplasm"), ("10", "T8111", "injury"),
-     ("9", "x", "unknown"), ("10", "", "unknown"), ("9", "99859", "injury")],
-)  # fmt: skip
+    [
+        ("9", "0389", "infection"),
+        ("9", "4280", "circulatory"),
+        ("9", "V3000", "contact"),
+        ("9", "E8780", "external"),
+        ("10", "I509", "circulatory"),
+        ("10", "D509", "blood"),
+        ("10", "D12", "neoplasm"),
+        ("10", "T8111", "injury"),
+        ("9", "x", "unknown"),
+        ("10", "", "unknown"),
+        ("9", "99859", "injury"),
+    ],
+)
 def test_categories_of_diagnoses(version, code, category):
     assert diagnosis_category(version, code) == category

@@ -53,7 +53,9 @@ def meds(request, tmp_path_factory) -> tuple[str, dict[int, PatientEpisode], Flo
 
 
 def values(e: PatientEpisode, item: str) -> list:
-    return [(q.collected.isoformat(" "), q.value if q.label is None else q.label) for q in e.inquiries() if q.item == item]
+    return [
+        (q.collected.isoformat(" "), q.value if q.label is None else q.label) for q in e.inquiries() if q.item == item
+    ]
 
 
 def test_the_stay_as_a_whole(tables):
@@ -98,8 +100,9 @@ def test_cultures_are_labels_with_their_delay(tables):
     assert values(e, "culture//urine//urine, routine") == [("2150-03-01 07:30:00", "negative")]
     assert not [q for q in e.inquiries() if "sputum" in q.item or "swab" in q.item]
     assert flow.table("microbiologyevents").dropped == {
-        "no collection time (date only)": 1, "no organism and no readable comment (often blanked)": 1,
-    }  # fmt: skip
+        "no collection time (date only)": 1,
+        "no organism and no readable comment (often blanked)": 1,
+    }
 
 
 def test_doses_given(tables):
@@ -111,8 +114,10 @@ def test_doses_given(tables):
     ]
     ordered = [i for i in tables[0][11].interventions() if i.kind == "prescription"]
     assert [(i.item, i.dose, i.end is None) for i in ordered] == [
-        ("ceftriaxone", 1.0, False), ("insulin", None, False), ("furosemide", 40.0, True),
-    ]  # fmt: skip
+        ("ceftriaxone", 1.0, False),
+        ("insulin", None, False),
+        ("furosemide", 40.0, True),
+    ]
 
 
 def test_infusions_and_procedures(tables):
@@ -132,12 +137,14 @@ def only(e: PatientEpisode, with_results: bool, exact_ends: bool):
     """What MEDS holds of a stay: no microbiology, no doses given; in the old form no results, links or texts."""
     inquiries = {
         (q.item, q.value, q.collected, q.unit, q.source, q.resulted if with_results and "LAB" in q.source else None)
-        for q in e.inquiries() if q.source != "MICROBIOLOGY" and (with_results or q.label is None)
-    }  # fmt: skip
+        for q in e.inquiries()
+        if q.source != "MICROBIOLOGY" and (with_results or q.label is None)
+    }
     interventions = {
         (i.item, i.kind, i.start, i.source, i.rate, i.rate_unit, *((i.end, i.dose, i.unit) if exact_ends else ()))
-        for i in e.interventions() if i.kind in ("infusion", "procedure") or not exact_ends
-    }  # fmt: skip
+        for i in e.interventions()
+        if i.kind in ("infusion", "procedure") or not exact_ends
+    }
     return inquiries, interventions
 
 
@@ -149,12 +156,26 @@ def test_the_same_stay_through_meds_and_through_tables(tables, meds):
     assert mine.keys() == theirs.keys() and (not new or tables[0].keys() == episodes.keys())
     for key, e in mine.items():
         other = theirs[key]
-        for name in ("started", "discharged", "died", "died_in_hospital", "age_years", "sex_female", "admission_type",
-                     "admission_location", "discharge_location", *(["race"] if new else [])):  # fmt: skip
+        for name in (
+            "started",
+            "discharged",
+            "died",
+            "died_in_hospital",
+            "age_years",
+            "sex_female",
+            "admission_type",
+            "admission_location",
+            "discharge_location",
+            *(["race"] if new else []),
+        ):
             assert getattr(e, name) == getattr(other, name), name
         assert {d[1:] for d in e.diagnoses} == {d[1:] for d in other.diagnoses}
-        charted = {q.item for q in e.inquiries() if q.item in ("heart_rate_bpm", "temperature_c", "gcs", "gcs_eye",
-                   "gcs_verbal", "gcs_motor", "urine_output_ml")}  # fmt: skip
+        charted = {
+            q.item
+            for q in e.inquiries()
+            if q.item
+            in ("heart_rate_bpm", "temperature_c", "gcs", "gcs_eye", "gcs_verbal", "gcs_motor", "urine_output_ml")
+        }
         rates = {i.start for i in e.interventions() if i.rate == 0.15}  # told by a weight that MEDS does not link
         for ours, told in zip(only(e, new, new), only(other, new, new), strict=True):
             # MEDS has no result times of charted values, and (new form) no specimen for a result that came before it
@@ -240,9 +261,20 @@ def test_order_is_checked_across_batches(tmp_path, monkeypatch):
 
 def test_the_challenge_as_physionet_lays_it_out(tmp_path):
     (tmp_path / "set-a").mkdir()
-    record = ["00:00,RecordID,7", "00:00,Age,54", "00:00,Gender,0", "00:00,Height,-1", "00:00,ICUType,4",
-              "00:00,Weight,80", "00:07,HR,73", "13:30,Temp,36.9", "13:30,HR,0", "47:59,FiO2,0.5", "02:00,MechVent,1",
-              "03:00,Mg,2.1"]  # fmt: skip
+    record = [
+        "00:00,RecordID,7",
+        "00:00,Age,54",
+        "00:00,Gender,0",
+        "00:00,Height,-1",
+        "00:00,ICUType,4",
+        "00:00,Weight,80",
+        "00:07,HR,73",
+        "13:30,Temp,36.9",
+        "13:30,HR,0",
+        "47:59,FiO2,0.5",
+        "02:00,MechVent,1",
+        "03:00,Mg,2.1",
+    ]
     (tmp_path / "set-a" / "7.txt").write_text("\n".join(["Time,Parameter,Value", *record]))
     (tmp_path / "Outcomes-a.csv").write_text("unused")
     outcomes = tmp_path / "Outcomes-a.txt"
@@ -252,9 +284,12 @@ def test_the_challenge_as_physionet_lays_it_out(tmp_path):
     assert (e.subject_id, e.age_years, e.sex_female, e.admission_type) == (7, 54.0, True, "surgical")
     assert e.died_in_hospital and e.truncated and e.n_steps == 12
     assert [(q.item, q.value, e.hours(q.collected)) for q in e.inquiries()] == [
-        ("weight_kg", 80.0, 0.0), ("heart_rate_bpm", 73.0, pytest.approx(7 / 60)), ("magnesium_mg_dl", 2.1, 3.0),
-        ("temperature_c", 36.9, 13.5), ("fio2_fraction", 0.5, pytest.approx(47 + 59 / 60)),
-    ]  # fmt: skip
+        ("weight_kg", 80.0, 0.0),
+        ("heart_rate_bpm", 73.0, pytest.approx(7 / 60)),
+        ("magnesium_mg_dl", 2.1, 3.0),
+        ("temperature_c", 36.9, 13.5),
+        ("fio2_fraction", 0.5, pytest.approx(47 + 59 / 60)),
+    ]
     assert [(i.item, e.hours(i.start)) for i in e.interventions()] == [("invasive_ventilation", 2.0)]
     (tmp_path / "set-a" / "8.txt").write_text("Time,Parameter,Value\nnoon,HR,73\n")
     with pytest.raises(EhrDataError, match="8.txt is no record of the challenge.*noon"):
@@ -263,10 +298,14 @@ def test_the_challenge_as_physionet_lays_it_out(tmp_path):
 
 def test_an_event_finds_the_stay_it_lies_in():
     day = lambda n: pd.Timestamp(f"2150-01-{n:02d}").as_unit("us")  # noqa: E731
-    stays = pd.DataFrame({
-        "subject_id": [1, 1, 1, 2], "stay_id": [10.0, 11.0, 12.0, 20.0],
-        "started": [day(1), day(3), day(20), day(1)], "discharged": [day(10), day(4), day(22), day(2)],
-    })  # fmt: skip
+    stays = pd.DataFrame(
+        {
+            "subject_id": [1, 1, 1, 2],
+            "stay_id": [10.0, 11.0, 12.0, 20.0],
+            "started": [day(1), day(3), day(20), day(1)],
+            "discharged": [day(10), day(4), day(22), day(2)],
+        }
+    )
     times = pd.Series([day(2), day(3), day(5), day(12), day(21), day(5)])
     found = place(pd.Series([1, 1, 1, 1, 1, 2]).to_numpy(), times.to_numpy(), stays)
     assert [None if f == NO_ID else f for f in found.tolist()] == [10, 11, 10, None, 12, None]
@@ -286,11 +325,16 @@ def test_an_event_finds_the_stay_it_lies_in():
 def test_ends_are_linked_where_they_are_certain(events, linked):
     def frame(kind):
         times = [n for k, n in events if k == kind]
-        return pd.DataFrame({
-            "subject_id": 1, "code": "INFUSION_START//225158", "order_id": pd.array([None] * len(times), "Int64"),
-            "time": pd.to_datetime([f"2150-01-01 {n:02d}:00" for n in times]).astype("datetime64[us]"),
-            "numeric_value": [float(n) for n in times], "unit": None,
-        })  # fmt: skip
+        return pd.DataFrame(
+            {
+                "subject_id": 1,
+                "code": "INFUSION_START//225158",
+                "order_id": pd.array([None] * len(times), "Int64"),
+                "time": pd.to_datetime([f"2150-01-01 {n:02d}:00" for n in times]).astype("datetime64[us]"),
+                "numeric_value": [float(n) for n in times],
+                "unit": None,
+            }
+        )
 
     starts, ends = frame("s"), frame("e")
     got = link_ends(starts, ends, pd.Series(1.0, range(len(events))).to_numpy(), 1, Flow(), "infusion")

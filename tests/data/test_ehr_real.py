@@ -23,7 +23,9 @@ MIMIC4, MIMIC3, CHALLENGE = DATA / "mimic_iv_demo", DATA / "mimic_iii_demo", DAT
 MEDS = MIMIC4 / "meds_events.parquet"
 needs_mimic4 = pytest.mark.skipif(not MEDS.is_file(), reason=f"no MIMIC-IV demo at {MIMIC4} (set CLINENV_DATA)")
 needs_mimic3 = pytest.mark.skipif(not MIMIC3.is_dir(), reason=f"no MIMIC-III demo at {MIMIC3} (set CLINENV_DATA)")
-needs_challenge = pytest.mark.skipif(not CHALLENGE.is_dir(), reason=f"no Challenge 2012 at {CHALLENGE} (set CLINENV_DATA)")
+needs_challenge = pytest.mark.skipif(
+    not CHALLENGE.is_dir(), reason=f"no Challenge 2012 at {CHALLENGE} (set CLINENV_DATA)"
+)
 
 # What a ward's median may be: wide enough for the sick, too narrow for a wrong unit.
 MEDIANS = {
@@ -125,8 +127,17 @@ def test_the_same_stay_through_meds_and_through_tables(demo):
     ends = wrong_ends = starts = wrong_starts = urine = 0
     for key, a in through_meds.items():
         b = through_tables[key]
-        for name in ("started", "discharged", "died", "died_in_hospital", "age_years", "sex_female", "admission_type",
-                     "admission_location", "discharge_location"):  # fmt: skip
+        for name in (
+            "started",
+            "discharged",
+            "died",
+            "died_in_hospital",
+            "age_years",
+            "sex_female",
+            "admission_type",
+            "admission_location",
+            "discharge_location",
+        ):
             assert getattr(a, name) == getattr(b, name), (key, name)
         # the shared tables went through a spreadsheet, which took the zeros off ICD-9 codes
         assert {(d.version, d.code.lstrip("0")) for d in a.diagnoses} == {
@@ -140,8 +151,9 @@ def test_the_same_stay_through_meds_and_through_tables(demo):
         begun = [{(i.item, i.start) for i in e.interventions() if i.kind == "prescription"} for e in (a, b)]
         starts += len(begun[1])
         wrong_starts += len(begun[0] ^ begun[1])
-        closed = [{(i.item, i.start, i.end) for i in e.interventions() if i.kind == "prescription" and i.end}
-                  for e in (a, b)]  # fmt: skip
+        closed = [
+            {(i.item, i.start, i.end) for i in e.interventions() if i.kind == "prescription" and i.end} for e in (a, b)
+        ]
         ends += len(closed[0])
         wrong_ends += len(closed[0] - closed[1])
     assert urine > 300 and starts > 1000 and ends > 300

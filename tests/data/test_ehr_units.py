@@ -14,12 +14,19 @@ TIME = pd.Timestamp("2150-03-01 07:00").as_unit("us")
 
 
 def rows(*values, itemid=50931):
-    return pd.DataFrame({
-        "subject_id": 1, "stay_id": 11.0, "itemid": itemid, "unit": [unit for _, unit in values],
-        "value": [float(v) if not isinstance(v, str) else np.nan for v, _ in values],
-        "text": [v if isinstance(v, str) else "" for v, _ in values], "collected": TIME,
-        "resulted": TIME + pd.Timedelta(hours=1), "source": "LAB//x",
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "subject_id": 1,
+            "stay_id": 11.0,
+            "itemid": itemid,
+            "unit": [unit for _, unit in values],
+            "value": [float(v) if not isinstance(v, str) else np.nan for v, _ in values],
+            "text": [v if isinstance(v, str) else "" for v, _ in values],
+            "collected": TIME,
+            "resulted": TIME + pd.Timedelta(hours=1),
+            "source": "LAB//x",
+        }
+    )
 
 
 def convert(value, unit, itemid):
@@ -69,18 +76,26 @@ def test_every_order_speaks_its_own_units_once():
     for item in intervention_items.INTERVENTION_ITEMS:
         assert spell_dose(item.amount) == item.amount and spell_dose(item.rate) == item.rate
     itemids = [i for item in intervention_items.INTERVENTION_ITEMS for i in item.itemids]
-    assert len(itemids) == len(set(itemids)) and len(intervention_items.by_name()) == len(intervention_items.INTERVENTION_ITEMS)
+    assert len(itemids) == len(set(itemids)) and len(intervention_items.by_name()) == len(
+        intervention_items.INTERVENTION_ITEMS
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "item"),
     [
-        ("HYDROmorphone (Dilaudid)", "hydromorphone"), ("CefTRIAXone", "ceftriaxone"), ("0.9% Sodium Chloride", "saline"),
-        ("Insulin Glargine", "insulin_glargine"), ("Insulin", "insulin"), ("Levophed-k", "norepinephrine"),
-        ("Albuterol 0.083% Neb Soln", "albuterol"), ("Sevelamer  CARBONATE", "sevelamer carbonate"),
-        ("norepinephrine", "norepinephrine"), ("Metoprolol Succinate XL", "metoprolol"),
+        ("HYDROmorphone (Dilaudid)", "hydromorphone"),
+        ("CefTRIAXone", "ceftriaxone"),
+        ("0.9% Sodium Chloride", "saline"),
+        ("Insulin Glargine", "insulin_glargine"),
+        ("Insulin", "insulin"),
+        ("Levophed-k", "norepinephrine"),
+        ("Albuterol 0.083% Neb Soln", "albuterol"),
+        ("Sevelamer  CARBONATE", "sevelamer carbonate"),
+        ("norepinephrine", "norepinephrine"),
+        ("Metoprolol Succinate XL", "metoprolol"),
     ],
-)  # fmt: skip
+)
 def test_names_of_drugs(name, item):
     assert intervention_items.item_of_drug(name) == item and intervention_items.item_of_drug(item) == item
 
@@ -88,12 +103,16 @@ def test_names_of_drugs(name, item):
 @pytest.mark.parametrize(
     ("item", "unit", "to", "factor"),
     [
-        ("norepinephrine", "mg/kg/min", "ug/kg/min", 1000.0), ("vasopressin", "[U]/min", "[U]/h", 60.0),
-        ("cefazolin", "mg", "g", 0.001), ("potassium_chloride", "mEq", "mmol", 1.0), ("fentanyl", "ug/h", "mg/d", 0.024),
-        ("calcium_gluconate", "mEq", "mmol", None), ("norepinephrine", "ug/min", "ug/kg/min", None),
+        ("norepinephrine", "mg/kg/min", "ug/kg/min", 1000.0),
+        ("vasopressin", "[U]/min", "[U]/h", 60.0),
+        ("cefazolin", "mg", "g", 0.001),
+        ("potassium_chloride", "mEq", "mmol", 1.0),
+        ("fentanyl", "ug/h", "mg/d", 0.024),
+        ("calcium_gluconate", "mEq", "mmol", None),
+        ("norepinephrine", "ug/min", "ug/kg/min", None),
         ("insulin", "mL", "[U]", None),
     ],
-)  # fmt: skip
+)
 def test_doses_convert_only_within_a_kind(item, unit, to, factor):
     found = dose_conversion(item, unit, to)
     assert (found is None) == (factor is None) and (factor is None or found == pytest.approx(factor))
@@ -122,8 +141,9 @@ def test_mixed_units_are_converted_where_known_and_counted_where_not():
 
 def test_results_beyond_the_method_become_labels_in_our_unit():
     flow = Flow()
-    got = canonical_inquiries(rows(("<0.01", "ng/mL"), ("GREATER THAN 25", "ng/mL"), ("HEMOLYZED", "ng/mL"),
-                                   itemid=51003), flow, "labs")  # fmt: skip
+    got = canonical_inquiries(
+        rows(("<0.01", "ng/mL"), ("GREATER THAN 25", "ng/mL"), ("HEMOLYZED", "ng/mL"), itemid=51003), flow, "labs"
+    )
     assert got["label"].tolist() == ["<10", ">25000"] and got["value"].isna().all()
     assert flow.table("labs").dropped == {"no numeric result (text, blank or censored)": 1}
 
@@ -139,12 +159,23 @@ def test_implausible_values_and_results_before_their_draw():
 
 
 def test_rates_of_norepinephrine():
-    raw = pd.DataFrame({
-        "subject_id": 1, "stay_id": 11.0, "kind": "infusion", "item": "norepinephrine", "start": TIME,
-        "end": TIME + pd.Timedelta(hours=1), "dose": [1.0, -1.0, 2.0, 1.0], "unit": ["mg", "mg", None, "vials"],
-        "rate": [0.1, 0.0002, 0.15, 99.0], "rate_unit": ["mcg/kg/min", "mg/kg/min", "mg/kg/min", "mcg/kg/min"],
-        "route": "", "source": "x", "weight_kg": [80.0, 80.0, 1.0, 80.0],
-    })  # fmt: skip
+    raw = pd.DataFrame(
+        {
+            "subject_id": 1,
+            "stay_id": 11.0,
+            "kind": "infusion",
+            "item": "norepinephrine",
+            "start": TIME,
+            "end": TIME + pd.Timedelta(hours=1),
+            "dose": [1.0, -1.0, 2.0, 1.0],
+            "unit": ["mg", "mg", None, "vials"],
+            "rate": [0.1, 0.0002, 0.15, 99.0],
+            "rate_unit": ["mcg/kg/min", "mg/kg/min", "mg/kg/min", "mcg/kg/min"],
+            "route": "",
+            "source": "x",
+            "weight_kg": [80.0, 80.0, 1.0, 80.0],
+        }
+    )
     flow = Flow()
     got = canonical_interventions(raw, flow, "inputs")
     assert got["rate"].tolist()[:3] == pytest.approx([0.1, 0.2, 0.15]) and np.isnan(got["rate"].iloc[3])

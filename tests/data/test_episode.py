@@ -39,10 +39,17 @@ def saline(hours: float, **fields) -> InterventionEvent:
 
 
 def stay(**fields):
-    return build_episode(**{
-        "subject_id": 1, "stay_id": 11, "started": START, "admitted": START + timedelta(hours=4),
-        "discharged": START + timedelta(hours=48), "hours_per_step": 4.0, **fields,
-    })  # fmt: skip
+    return build_episode(
+        **{
+            "subject_id": 1,
+            "stay_id": 11,
+            "started": START,
+            "admitted": START + timedelta(hours=4),
+            "discharged": START + timedelta(hours=48),
+            "hours_per_step": 4.0,
+            **fields,
+        }
+    )
 
 
 def test_events_land_in_the_step_they_were_drawn_or_started_in():
@@ -124,9 +131,14 @@ def inquiries(draw):
     delay = draw(st.none() | st.floats(0, 400))
     value = draw(st.none() | numbers)
     return InquiryEvent(
-        draw(items), value, draw(words) if value is None else None, collected,
-        None if delay is None else collected + timedelta(hours=delay), draw(words), draw(words),
-    )  # fmt: skip
+        draw(items),
+        value,
+        draw(words) if value is None else None,
+        collected,
+        None if delay is None else collected + timedelta(hours=delay),
+        draw(words),
+        draw(words),
+    )
 
 
 @st.composite
@@ -135,9 +147,17 @@ def interventions(draw):
     lasts = draw(st.none() | st.floats(0, 400))
     amount = st.none() | numbers.map(abs)
     return InterventionEvent(
-        draw(words), draw(st.sampled_from(KINDS)), start, None if lasts is None else start + timedelta(hours=lasts),
-        draw(amount), draw(words), draw(amount), draw(words), draw(words), draw(words),
-    )  # fmt: skip
+        draw(words),
+        draw(st.sampled_from(KINDS)),
+        start,
+        None if lasts is None else start + timedelta(hours=lasts),
+        draw(amount),
+        draw(words),
+        draw(amount),
+        draw(words),
+        draw(words),
+        draw(words),
+    )
 
 
 @st.composite
@@ -146,15 +166,22 @@ def stays(draw, stay_id=11):
         Diagnosis, st.none() | st.integers(1, 40), st.sampled_from(["9", "10"]), st.text("0123456789EIV/", min_size=1)
     )
     return stay(
-        subject_id=draw(st.integers(-(2**62), 2**62)), stay_id=stay_id,
+        subject_id=draw(st.integers(-(2**62), 2**62)),
+        stay_id=stay_id,
         hours_per_step=draw(st.floats(0.1, 100)),
-        inquiries=draw(st.lists(inquiries(), max_size=5)), interventions=draw(st.lists(interventions(), max_size=4)),
+        inquiries=draw(st.lists(inquiries(), max_size=5)),
+        interventions=draw(st.lists(interventions(), max_size=4)),
         diagnoses=draw(st.lists(diagnosis, max_size=4)),
         died=draw(st.none() | st.floats(0, 1000).map(lambda h: START + timedelta(hours=h))),
-        died_in_hospital=draw(st.none() | st.booleans()), truncated=draw(st.booleans()),
-        age_years=draw(st.none() | st.floats(0, 120)), sex_female=draw(st.none() | st.booleans()), race=draw(words),
-        admission_type=draw(words), admission_location=draw(words), discharge_location=draw(words),
-    )  # fmt: skip
+        died_in_hospital=draw(st.none() | st.booleans()),
+        truncated=draw(st.booleans()),
+        age_years=draw(st.none() | st.floats(0, 120)),
+        sex_female=draw(st.none() | st.booleans()),
+        race=draw(words),
+        admission_type=draw(words),
+        admission_location=draw(words),
+        discharge_location=draw(words),
+    )
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

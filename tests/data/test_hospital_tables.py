@@ -101,8 +101,12 @@ def test_stays_of_an_unlikely_length_are_counted(tmp_path):
 
 def test_decimal_commas(tmp_path):
     assert number(pd.Series(["2,5", "1,000", "1,250,000.5", "0,125", ",5", "1,5-2"])).tolist()[:5] == [
-        2.5, 1000.0, 1250000.5, 0.125, 0.5,
-    ]  # fmt: skip
+        2.5,
+        1000.0,
+        1250000.5,
+        0.125,
+        0.5,
+    ]
     assert cells(tmp_path, "float", "1,000", "4.1")[0] == [1000.0, 4.1]
     # beside a decimal comma "1,250" and "1.250" may be either
     read, ledger = cells(tmp_path, "float", "1,250", "1.250", "2,5", "1.234,5", "1,234.5", "7.5", "0,125")
@@ -154,10 +158,22 @@ def test_a_dose_with_one_product_unread_is_not_the_sum_of_the_others(tmp_path):
      ("some drug", "mg", 1e6, 1.1e6), ("some drug", "tab", 1e4, 2e4), ("some drug", "[U]", 1e8, np.inf)],
 )  # fmt: skip
 def test_doses_have_limits(item, unit, kept, dropped):
-    raw = pd.DataFrame({
-        "subject_id": 1, "stay_id": 11, "kind": "administration", "item": item, "start": pd.Timestamp("2150-01-01"),
-        "end": pd.NaT, "dose": [kept, dropped], "unit": unit, "rate": np.nan, "rate_unit": "", "route": "", "source": "x",
-    })  # fmt: skip
+    raw = pd.DataFrame(
+        {
+            "subject_id": 1,
+            "stay_id": 11,
+            "kind": "administration",
+            "item": item,
+            "start": pd.Timestamp("2150-01-01"),
+            "end": pd.NaT,
+            "dose": [kept, dropped],
+            "unit": unit,
+            "rate": np.nan,
+            "rate_unit": "",
+            "route": "",
+            "source": "x",
+        }
+    )
     flow = Flow()
     got = canonical_interventions(raw, flow, "t")["dose"]
     assert got.notna().tolist() == [True, False] and flow.table("t").repaired == {"dose above the limit blanked": 1}

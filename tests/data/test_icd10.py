@@ -27,7 +27,8 @@ def test_the_oracles_codes_are_known():
 
 
 @pytest.mark.parametrize(
-    ("code", "near"), [("I17", "I16"), ("I90.1", "I89"), ("J48", "I48"), ("X", "I"), ("", "I"), ("I4", "I"), ("48", "I48")]
+    ("code", "near"),
+    [("I17", "I16"), ("I90.1", "I89"), ("J48", "I48"), ("X", "I"), ("", "I"), ("I4", "I"), ("48", "I48")],
 )
 def test_unknown_codes_are_named_with_the_nearest(code, near):
     with pytest.raises(UnknownCodeError, match=near) as caught:

@@ -36,9 +36,15 @@ def write_record(folder: Path, name: str, seconds: float = 10.0, dx: str | None 
     one, two = wave[:2]
     signal = np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2, *wave[2:]])
     wfdb.wrsamp(
-        name, fs=500, units=["mV"] * 12, sig_name=list(LEADS), p_signal=signal.T, fmt=["16"] * 12,
-        comments=None if dx is None else ["Age: 50", "Sex: Male", f"Dx: {dx}"], write_dir=str(folder),
-    )  # fmt: skip
+        name,
+        fs=500,
+        units=["mV"] * 12,
+        sig_name=list(LEADS),
+        p_signal=signal.T,
+        fmt=["16"] * 12,
+        comments=None if dx is None else ["Age: 50", "Sex: Male", f"Dx: {dx}"],
+        write_dir=str(folder),
+    )
 
 
 def test_every_label_is_known_and_its_category_exists():
@@ -49,7 +55,12 @@ def test_every_label_is_known_and_its_category_exists():
         assert code is None or icd10.three(code) == code
     assert (snomed.icd10_of("atrial_flutter"), snomed.icd10_of("paced")) == ("I48", None)
     # Pairs that the Challenge scores as one
-    for a, b in (("733534002", "164909002"), ("713427006", "59118001"), ("284470004", "63593006"), ("427172004", "17338001")):
+    for a, b in (
+        ("733534002", "164909002"),
+        ("713427006", "59118001"),
+        ("284470004", "63593006"),
+        ("427172004", "17338001"),
+    ):
         assert snomed.SCORED[a] == snomed.SCORED[b]
 
 
@@ -82,10 +93,22 @@ def test_ludb_labels_are_its_table(tmp_path):
         assert column["lafb"][i] == ("Left anterior hemiblock" in record.conduction)
     assert not (column["lbbb"] & column["incomplete_lbbb"]).any()
     assert (column["st_elevation"] <= column["ischaemia_or_infarct"]).all()
-    for label in ("atrial_fibrillation", "sinus_bradycardia", "av_block_1", "lafb", "pvc", "pac", "lvh", "lae", "old_infarct"):
+    for label in (
+        "atrial_fibrillation",
+        "sinus_bradycardia",
+        "av_block_1",
+        "lafb",
+        "pvc",
+        "pac",
+        "lvh",
+        "lae",
+        "old_infarct",
+    ):
         assert column[label].any(), label
     # No diagnosis of rhythm, conduction or infarction is lost
-    assert all(line.startswith(("Electric axis", "Left ventricular overload", "Aberrant")) for line in labelled.unmapped)
+    assert all(
+        line.startswith(("Electric axis", "Left ventricular overload", "Aberrant")) for line in labelled.unmapped
+    )
     common = keep(labelled, least=5)
     assert {"atrial_fibrillation", "lafb", "av_block_1"} < set(common.names) < set(labelled.names)
     assert min(counts(common).values()) >= 5 and common.label.shape == (n, len(common.names))

@@ -76,16 +76,27 @@ def first_epoch(frame: pd.DataFrame) -> pd.DataFrame:
     [
         (first_epoch, r"column time: 3786912000 \(int64: seconds, .*since 1970\?\) is not a timestamp"),
         (lambda f: first_epoch(f).astype({"time": "float64"}), r"column time: 3786912000.0 \(double"),
-        (lambda f: f.assign(time=f["time"].dt.strftime("%d/%m/%Y %H:%M")), "column time: '01/01/2090 00:00' is not a timesta"),
-        (lambda f: f.assign(time=f["time"] + np.timedelta64(4000 * 365, "D").astype("timedelta64[us]")), "outside the years 1500 to 2999"),
-        (lambda f: f.assign(subject_id="P" + f["subject_id"].astype(str)), "column subject_id: 'P1' is not a whole number"),
+        (
+            lambda f: f.assign(time=f["time"].dt.strftime("%d/%m/%Y %H:%M")),
+            "column time: '01/01/2090 00:00' is not a timesta",
+        ),
+        (
+            lambda f: f.assign(time=f["time"] + np.timedelta64(4000 * 365, "D").astype("timedelta64[us]")),
+            "outside the years 1500 to 2999",
+        ),
+        (
+            lambda f: f.assign(subject_id="P" + f["subject_id"].astype(str)),
+            "column subject_id: 'P1' is not a whole number",
+        ),
         (lambda f: f.assign(subject_id=f["subject_id"] + 0.5), "column subject_id: 1.5 is not a whole number"),
-        (lambda f: f.assign(numeric_value=f["numeric_value"].map(lambda x: None if x != x else "<5")),
-         "column numeric_value: '<5' is not a number; write what is none .* as text_value"),
+        (
+            lambda f: f.assign(numeric_value=f["numeric_value"].map(lambda x: None if x != x else "<5")),
+            "column numeric_value: '<5' is not a number; write what is none .* as text_value",
+        ),
         (lambda f: f.assign(code=[[c] for c in f["code"]]), "column code: .*list.* is not string"),
         (lambda f: f.drop(columns="code"), r"lacks the column\(s\) code"),
     ],
-)  # fmt: skip
+)
 def test_the_true_reason_is_given(tmp_path, change, words_):
     frame = change(hospital.meds())
     with pytest.raises(EhrDataError, match=words_) as caught:
@@ -117,10 +128,15 @@ def stays_at(*events: tuple, hadm: bool = False) -> list[tuple[float, float]]:
 
     def frame(kind: str, code: str) -> pd.DataFrame:
         mine = [(e[1], e[2] if len(e) > 2 else NO_ID) for e in events if e[0] == kind]
-        return pd.DataFrame({
-            "subject_id": 1, "time": [datetime(2150, 1, 1) + timedelta(hours=h) for h, _ in mine], "code": code,
-            "hadm_id": np.array([i for _, i in mine], np.int64), "race": None,
-        }).astype({"time": "datetime64[us]"})  # fmt: skip
+        return pd.DataFrame(
+            {
+                "subject_id": 1,
+                "time": [datetime(2150, 1, 1) + timedelta(hours=h) for h, _ in mine],
+                "code": code,
+                "hadm_id": np.array([i for _, i in mine], np.int64),
+                "race": None,
+            }
+        ).astype({"time": "datetime64[us]"})
 
     parts = {
         "admission": frame("in", "HOSPITAL_ADMISSION//A//B"),
@@ -240,10 +256,14 @@ def test_censored_results_are_neither_learned_nor_scored(tmp_path):
 
 def test_many_patients_take_time_in_proportion(tmp_path):
     def seconds(n: int) -> float:
-        table = pa.table({
-            "subject_id": np.arange(n), "time": pa.array(np.full(n, np.datetime64("2150-01-01", "us"))),
-            "code": ["LAB//50971//mEq/L"] * n, "numeric_value": np.ones(n, np.float32),
-        })  # fmt: skip
+        table = pa.table(
+            {
+                "subject_id": np.arange(n),
+                "time": pa.array(np.full(n, np.datetime64("2150-01-01", "us"))),
+                "code": ["LAB//50971//mEq/L"] * n,
+                "numeric_value": np.ones(n, np.float32),
+            }
+        )
         pq.write_table(table, tmp_path / "m.parquet")
         began = time.process_time()
         assert sum(batch.num_rows for batch in meds_reader.iterate(tmp_path / "m.parquet")) == n

@@ -1,4 +1,5 @@
-"""Monoliths that were killed, damaged or made up: what is read is what was written, or one kind of error says why not."""
+"""Monoliths that were killed, damaged or made up: what is read is what was written, or one kind of error says why
+not."""
 
 from __future__ import annotations
 

@@ -21,16 +21,66 @@ from world_models.data.ehr.units import UnitError
 
 OURS = (EhrDataError, EpisodeError, UnitError)
 CELLS = (
-    "", "²", "٣", "nan", "inf", "-inf", "-1", "0", "1e400", "9" * 400, "9223372036854775808", "9007199254740993", "2,5",
-    "1,000", "1.234,5", "infinity", "0000-00-00", "9999-12-31 23:59:59", "0001-01-01", "294247-01-01", "2150-02-30",
-    "31/12/2150 10:00", "12/31/2150 10:00", "2150-03-01 10:00:00+02:00", "None", "___", "a//b", "//", "LAB//²//mEq/L", "\x00",
-    "é", "<5", ">1e5", "1-2", "'", '"', "true", "12.7", "1e3", " 11 ",
-)  # fmt: skip
+    "",
+    "²",
+    "٣",
+    "nan",
+    "inf",
+    "-inf",
+    "-1",
+    "0",
+    "1e400",
+    "9" * 400,
+    "9223372036854775808",
+    "9007199254740993",
+    "2,5",
+    "1,000",
+    "1.234,5",
+    "infinity",
+    "0000-00-00",
+    "9999-12-31 23:59:59",
+    "0001-01-01",
+    "294247-01-01",
+    "2150-02-30",
+    "31/12/2150 10:00",
+    "12/31/2150 10:00",
+    "2150-03-01 10:00:00+02:00",
+    "None",
+    "___",
+    "a//b",
+    "//",
+    "LAB//²//mEq/L",
+    "\x00",
+    "é",
+    "<5",
+    ">1e5",
+    "1-2",
+    "'",
+    '"',
+    "true",
+    "12.7",
+    "1e3",
+    " 11 ",
+)
 CODES = (
-    "HOSPITAL_ADMISSION", "HOSPITAL_DISCHARGE", "HOSPITAL_DISCHARGE//DIED", "MEDS_DEATH", "MEDS_BIRTH", "GENDER", "RACE",
-    "ED_REGISTRATION", "INFUSION_START", "INFUSION_START//²", "PROCEDURE//START//²", "MEDICATION", "MEDICATION//START", "LAB",
-    "LAB//" + "9" * 30, "DIAGNOSIS//ICD//²//", "DIAGNOSIS//ICD//10//",
-)  # fmt: skip
+    "HOSPITAL_ADMISSION",
+    "HOSPITAL_DISCHARGE",
+    "HOSPITAL_DISCHARGE//DIED",
+    "MEDS_DEATH",
+    "MEDS_BIRTH",
+    "GENDER",
+    "RACE",
+    "ED_REGISTRATION",
+    "INFUSION_START",
+    "INFUSION_START//²",
+    "PROCEDURE//START//²",
+    "MEDICATION",
+    "MEDICATION//START",
+    "LAB",
+    "LAB//" + "9" * 30,
+    "DIAGNOSIS//ICD//²//",
+    "DIAGNOSIS//ICD//10//",
+)
 TIMES = (
     pd.NaT,
     pd.Timestamp("2150-03-01"),
@@ -129,12 +179,23 @@ def test_episode_files(own, tmp_path):
         frame = whole.to_pandas()
         if seed % 2:
             text = frame.at[told[0], "text_value"]
-            frame.at[told[0], "text_value"] = rng.choice([
-                "", "{}", "[]", text[:-3], text.replace("4.0", "1e300"), text.replace("4.0", '"x"'), text.replace("null", "5"),
-                text.replace("2150", "²150"), text.replace("true", '"no"'), text.replace('"race"', '"rac"'),
-                text.replace("2150-03-05", "9999-12-31"), text.replace("2150-03-01T10:00:00", "2150-03-01T10:00:00+02:00"),
-                text.replace('"WHITE"', "7"),
-            ])  # fmt: skip
+            frame.at[told[0], "text_value"] = rng.choice(
+                [
+                    "",
+                    "{}",
+                    "[]",
+                    text[:-3],
+                    text.replace("4.0", "1e300"),
+                    text.replace("4.0", '"x"'),
+                    text.replace("null", "5"),
+                    text.replace("2150", "²150"),
+                    text.replace("true", '"no"'),
+                    text.replace('"race"', '"rac"'),
+                    text.replace("2150-03-05", "9999-12-31"),
+                    text.replace("2150-03-01T10:00:00", "2150-03-01T10:00:00+02:00"),
+                    text.replace('"WHITE"', "7"),
+                ]
+            )
         else:
             frame = changed(frame, rng, 2)
         frame.to_parquet(path, index=False)

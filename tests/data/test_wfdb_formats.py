@@ -70,8 +70,17 @@ def test_records_that_the_wfdb_package_wrote(tmp_path, fmt):
     bits = int(fmt[1:]) if fmt.startswith("5") else RANGES[int(fmt)]
     top = 1 << (bits - 1)
     stored = np.random.default_rng(1).integers(-top + 1, top, (400, 3))
-    wfdb.wrsamp("r", fs=500, units=["mV"] * 3, sig_name=["a", "b", "c"], d_signal=stored, fmt=[fmt] * 3,
-                adc_gain=[100.0] * 3, baseline=[4] * 3, write_dir=str(tmp_path))  # fmt: skip
+    wfdb.wrsamp(
+        "r",
+        fs=500,
+        units=["mV"] * 3,
+        sig_name=["a", "b", "c"],
+        d_signal=stored,
+        fmt=[fmt] * 3,
+        adc_gain=[100.0] * 3,
+        baseline=[4] * 3,
+        write_dir=str(tmp_path),
+    )
     header, warnings = read_header(tmp_path / "r"), []
     for start, stop in ((0, 400), (17, 130), (399, 400)):
         found = np.stack([c.values for c in read_channels(header, start, stop, frames_of(header), warnings)], 1)

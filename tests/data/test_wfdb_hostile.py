@@ -67,7 +67,7 @@ def _refused(base: Path, match: str, within_s: float = 1.0) -> None:
         ("r 13 500 5000", None, "states 13 signals, but 12 signal lines follow"),
         ("r/12 12 500 5000", None, "segment 1: length '16' is no|does not exist|states 5000 samples, its segments"),
     ],
-)  # fmt: skip
+)
 def test_headers_beyond_their_limits(tmp_path, samples, first, line, match):
     _refused(_put(tmp_path, first, [line or SIGNALS[0], *SIGNALS[1:]], samples), match)
 
@@ -225,9 +225,12 @@ def test_damaged_records_are_read_or_give_one_named_error(tmp_path, samples):
     flac = _write(cut, _ecg()[:, :8], "f", leads=[*LEADS[:2], *LEADS[6:]], fmt="516")
     (cut / "r.hea").write_text("r/2 8 500 10000\nf 5000\nf 5000\n# Age: 50\n")
     targets = [
-        (plain / "r", plain / "r.hea"), (plain / "r", plain / "r.dat"), (cut / "r", cut / "r.hea"),
-        (cut / "r", flac.with_suffix(".hea")), (cut / "r", flac.with_suffix(".dat")),
-    ]  # fmt: skip
+        (plain / "r", plain / "r.hea"),
+        (plain / "r", plain / "r.dat"),
+        (cut / "r", cut / "r.hea"),
+        (cut / "r", flac.with_suffix(".hea")),
+        (cut / "r", flac.with_suffix(".dat")),
+    ]
     read, refused, start = 0, 0, time.process_time()
     for k in range(300):
         base, target = targets[k % len(targets)]

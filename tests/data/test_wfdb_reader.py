@@ -42,10 +42,17 @@ def _ecg(rate=500.0, seconds=10.0):
 def _write(folder, signal, name="rec", rate=500, leads=LEADS, units=None, gain=None, comments=(), fmt="16"):
     gain = gain or [1000.0] * signal.shape[1]
     wfdb.wrsamp(
-        name, fs=rate, units=units or ["mV"] * signal.shape[1], sig_name=list(leads), p_signal=signal,
-        fmt=[fmt] * signal.shape[1], adc_gain=gain, baseline=[7] * signal.shape[1], comments=list(comments),
+        name,
+        fs=rate,
+        units=units or ["mV"] * signal.shape[1],
+        sig_name=list(leads),
+        p_signal=signal,
+        fmt=[fmt] * signal.shape[1],
+        adc_gain=gain,
+        baseline=[7] * signal.shape[1],
+        comments=list(comments),
         write_dir=str(folder),
-    )  # fmt: skip
+    )
     return folder / name
 
 
@@ -263,7 +270,15 @@ def test_header_without_gain_is_said(tmp_path):
 
 def test_age_and_sex_in_their_many_forms():
     assert [parse_age_years(x) for x in ("56", ">89", "300", "NaN", "", "61.5", "-4", "999")] == [
-        56.0, 90.0, 90.0, None, None, 61.5, None, None]  # fmt: skip
+        56.0,
+        90.0,
+        90.0,
+        None,
+        None,
+        61.5,
+        None,
+        None,
+    ]
     sexes = {"F": True, "Female": True, " male": False, "M": False, "Unknown": None, "": None}
     assert {x: parse_sex_female(x) for x in sexes} == sexes
 

@@ -1,4 +1,5 @@
-"""Several files under one seal: replaced as one wherever the writer is killed, and refused when one of them is changed."""
+"""Several files under one seal: replaced as one wherever the writer is killed, and refused when one of them is
+changed."""
 
 from __future__ import annotations
 
@@ -79,12 +80,23 @@ def test_headers_are_read_with_care(tmp_path: Path) -> None:
         return len(text).to_bytes(8, "little") + text + body
 
     for content in (
-        b"", b"\xff" * 8, good[:5], (1 << 60).to_bytes(8, "little") + good[8:], good + b"\0", told([1]), told({"a": 1}),
-        told({"a": {**entry, "dtype": "F128"}}), told({"a": {**entry, "dtype": ["F32"]}}), told({"a": {**entry, "shape": "ab"}}),
-        told({"a": {**entry, "shape": [1 << 62, 4]}}), told({"a": {**entry, "shape": [-1, -2]}}),
-        told({"a": {**entry, "data_offsets": [0, 1 << 40]}}), told({"a": {**entry, "data_offsets": [0]}}),
-        told({"a": entry, "b": entry}), told({"__metadata__": 3, "a": entry}),
-    ):  # fmt: skip
+        b"",
+        b"\xff" * 8,
+        good[:5],
+        (1 << 60).to_bytes(8, "little") + good[8:],
+        good + b"\0",
+        told([1]),
+        told({"a": 1}),
+        told({"a": {**entry, "dtype": "F128"}}),
+        told({"a": {**entry, "dtype": ["F32"]}}),
+        told({"a": {**entry, "shape": "ab"}}),
+        told({"a": {**entry, "shape": [1 << 62, 4]}}),
+        told({"a": {**entry, "shape": [-1, -2]}}),
+        told({"a": {**entry, "data_offsets": [0, 1 << 40]}}),
+        told({"a": {**entry, "data_offsets": [0]}}),
+        told({"a": entry, "b": entry}),
+        told({"__metadata__": 3, "a": entry}),
+    ):
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"x\.safetensors"):
             read_tensors(path)

@@ -60,9 +60,16 @@ def test_a_sealed_config_that_is_not_the_models_is_refused(name: str, tmp_path: 
     assert catalog.load(folder).weights_sha256 == checkpoint.sha256(catalog.weights_folder(name))
     size = SIZE[name]
     for value, words in (
-        ("96", "of type int, not '96'"), (True, "not True"), (None, "not None"), (96.0, r"not 96\.0"), ([96], "not"),
-        (0, "1 or more"), (-1, "1 or more"), (1 << 40, "at most"), (61, "does not hold the tensors expected"),
-    ):  # fmt: skip
+        ("96", "of type int, not '96'"),
+        (True, "not True"),
+        (None, "not None"),
+        (96.0, r"not 96\.0"),
+        ([96], "not"),
+        (0, "1 or more"),
+        (-1, "1 or more"),
+        (1 << 40, "at most"),
+        (61, "does not hold the tensors expected"),
+    ):
         (folder / CONFIG).write_text(good)
         with pytest.raises(CheckpointError, match=words) as caught:
             catalog.load(with_config(folder, lambda c, value=value: c.update({size: value})))
@@ -174,9 +181,14 @@ def test_mutated_folders_load_as_they_were_or_are_refused(tmp_path: Path) -> Non
 
 def test_json_is_read_strictly() -> None:
     for text, words in (
-        ('{"a": 1, "a": 2}', "'a' is given twice"), ('{"a": NaN}', "no finite number"), ('{"a": 1e999}', "no finite number"),
-        ("[" * 100_000, "no JSON"), ("[1]", "holds a list"), (b"\xff", "no JSON"), ('{"a": ' + "9" * 5000 + "}", "no JSON"),
-    ):  # fmt: skip
+        ('{"a": 1, "a": 2}', "'a' is given twice"),
+        ('{"a": NaN}', "no finite number"),
+        ('{"a": 1e999}', "no finite number"),
+        ("[" * 100_000, "no JSON"),
+        ("[1]", "holds a list"),
+        (b"\xff", "no JSON"),
+        ('{"a": ' + "9" * 5000 + "}", "no JSON"),
+    ):
         with pytest.raises(ConfigError, match=words):
             parse_json(text, "it")
     assert from_json(ECGWorldConfig, {"hours_per_step": 1}, "it").hours_per_step == 1.0

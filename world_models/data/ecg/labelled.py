@@ -29,8 +29,15 @@ from world_models.data.ecg.wfdb.reader import RecordError, folder_records, read_
 from world_models.files import replacing
 
 __all__ = [
-    "LabelTableError", "LabelledECGs", "counts", "keep", "read_challenge", "read_ludb", "read_table", "write_labels_csv",
-]  # fmt: skip
+    "LabelTableError",
+    "LabelledECGs",
+    "counts",
+    "keep",
+    "read_challenge",
+    "read_ludb",
+    "read_table",
+    "write_labels_csv",
+]
 
 RATE_HZ = 100.0
 SECONDS, SHORTEST_S = 10.0, 8.0  # a shorter ECG would be too much padding to be judged by
@@ -110,7 +117,9 @@ def _one_length(ecg: Tensor) -> Tensor:
     return ecg if lacking <= 0 else torch.cat([ecg, ecg.median(dim=1, keepdim=True).values.expand(-1, lacking)], dim=1)
 
 
-def _waves(records: Sequence[tuple[str, Path]], most_unreadable: float) -> tuple[list[Tensor], list[int], dict[str, str]]:
+def _waves(
+    records: Sequence[tuple[str, Path]], most_unreadable: float
+) -> tuple[list[Tensor], list[int], dict[str, str]]:
     """ECGs, which of the records they are, and what was left out.
 
     Raises:
@@ -135,9 +144,14 @@ def _waves(records: Sequence[tuple[str, Path]], most_unreadable: float) -> tuple
 
 
 def _build(
-    records: Sequence[tuple[str, Path]], said: Sequence[set[str]], names: Sequence[str], source: str,
-    patient: Sequence[int] | None = None, unmapped: Counter[str] | None = None, most_unreadable: float = MOST_UNREADABLE,
-) -> LabelledECGs:  # fmt: skip
+    records: Sequence[tuple[str, Path]],
+    said: Sequence[set[str]],
+    names: Sequence[str],
+    source: str,
+    patient: Sequence[int] | None = None,
+    unmapped: Counter[str] | None = None,
+    most_unreadable: float = MOST_UNREADABLE,
+) -> LabelledECGs:
     ecgs, kept, skipped = _waves(records, most_unreadable)
     return LabelledECGs(
         ecg=torch.stack(ecgs),
@@ -176,8 +190,8 @@ def read_challenge(folder: str | Path) -> LabelledECGs:
     """Records of the PhysioNet/CinC Challenge 2021 in a folder and those below it; every record counts as a patient.
 
     A label is a column whether or not a record has it. Codes that say none of ours are counted in `unmapped`. Headers
-    without diagnoses (no Dx line, or one that is no list of codes) say nothing of any label: they are left out, counted in
-    a warning and named in `skipped`.
+    without diagnoses (no Dx line, or one that is no list of codes) say nothing of any label: they are left out, counted
+    in a warning and named in `skipped`.
 
     Raises:
         RecordError: no record there, none with diagnoses, or over 5 % of those that cannot be read.
@@ -253,8 +267,8 @@ def read_table(folder: str | Path, table: str | Path) -> LabelledECGs:
     names = [name for name in columns if name not in ("record", "patient")]
     if "record" not in columns or not names or len(set(columns)) != len(columns) or not rows:
         raise LabelTableError(
-            f"{table} has {len(rows)} rows of {', '.join(columns) or 'nothing'}; it needs a column 'record' and one of 0 "
-            "and 1 for each label, each once"
+            f"{table} has {len(rows)} rows of {', '.join(columns) or 'nothing'}; it needs a column 'record' and one of "
+            "0 and 1 for each label, each once"
         )
     said = []
     for line, row in enumerate(rows, start=2):

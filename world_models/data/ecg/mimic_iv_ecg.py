@@ -3,13 +3,14 @@
     python -m world_models.data.ecg.mimic_iv_ecg --root DIR --labels records_w_diag_icd10.csv --out FILE.h5
 
 DIR holds `record_list.csv` and `files/p1000/p10000032/s40689238/40689238.hea, .dat` (Gow 2023, doi 10.13026/4nqg-sb35,
-ODbL); the table is Strodthoff 2024, doi 10.1093/ehjdh/ztae039 (credentialed access). Labels are the categories of ICD-10
-chapter IX in one of its columns of diagnoses. Rows are sorted by patient, then time. A run that was stopped goes on
-when its command is given again.
+ODbL); the table is Strodthoff 2024, doi 10.1093/ehjdh/ztae039 (credentialed access). Labels are the categories of
+ICD-10 chapter IX in one of its columns of diagnoses. Rows are sorted by patient, then time. A run that was stopped goes
+on when its command is given again.
 
-Traps: an empty list says that no diagnosis is linked (the ECG was in no stay), not that the patient is healthy: such rows
-are left out unless --undiagnosed keeps them. Triage is `ecg_no_within_stay` 0; it is -1 outside a stay. Sex "missing" and an
-absent age are NaN; ages above 89 are not real. Dates are shifted, a patient's all by the same. The files' lead order is
+Traps: an empty list says that no diagnosis is linked (the ECG was in no stay), not that the patient is healthy: such
+rows are left out unless --undiagnosed keeps them. Triage is `ecg_no_within_stay` 0; it is -1 outside a stay. Sex
+"missing" and an absent age are NaN; ages above 89 are not real. Dates are shifted, a patient's all by the same. The
+files' lead order is
 I, II, III, aVR, aVF, aVL: leads are taken by name.
 """
 
@@ -83,7 +84,8 @@ class Flow(NamedTuple):
                 f"{title}:",
                 f"{found.patients:9,d}  patients, {found.singletons:,d} with one ECG, at most {found.most_ecgs}",
                 f"{found.pairs:9,d}  consecutive pairs",
-                f"{found.changed:9,d}  changed, of {found.changed_patients:,d} patients; {found.stable_share:.1%} stable",
+                f"{found.changed:9,d}  changed, of {found.changed_patients:,d} patients; {found.stable_share:.1%} "
+                "stable",
                 f"           labels that change in a changed pair: {sizes or 'none'}",
                 f"           codes an ECG: {found.codes_per_ecg:.2f}",
             ]
@@ -111,7 +113,9 @@ def _parse_lists(column: pd.Series, name: str) -> tuple[pd.Series, list[list[str
     code, texts = pd.factorize(column.fillna("[]").str.strip().replace("", "[]"))
     lists = []
     for text in texts:
-        if _PLAIN_LIST.fullmatch(text):  # all of the real file is like this; parsing it as Python takes ten times as long
+        if _PLAIN_LIST.fullmatch(
+            text
+        ):  # all of the real file is like this; parsing it as Python takes ten times as long
             lists.append(re.findall(r"'([^']*)'", text))
             continue
         try:
@@ -123,8 +127,8 @@ def _parse_lists(column: pd.Series, name: str) -> tuple[pd.Series, list[list[str
             row = int(np.argmax(np.asarray(code) == len(lists)))
             shown = text if len(text) < 60 else text[:60] + "..."
             raise MimicEcgError(
-                f"{name} is {shown!r} in row {row + 2}; it must be a list such as ['I4891', 'E785'] or []: fetch the table "
-                "again"
+                f"{name} is {shown!r} in row {row + 2}; it must be a list such as ['I4891', 'E785'] or []: fetch the "
+                "table again"
             )
         lists.append(list(value))
     return pd.Series(code), lists
@@ -138,7 +142,9 @@ def _multi_hot(lists: list[list[str]], codes: tuple[str, ...] | None) -> tuple[T
         raise MimicEcgError(f"the table of labels holds an {error}") from error
     codes = met if codes is None else tuple(codes)
     if not codes:
-        raise MimicEcgError("no diagnosis of chapter IX (I00 to I99) in the table of labels; give another column or table")
+        raise MimicEcgError(
+            "no diagnosis of chapter IX (I00 to I99) in the table of labels; give another column or table"
+        )
     column = {code: i for i, code in enumerate(codes)}
     each = {code: column.get(three(code)) for code in {code for given in lists for code in given} if in_chapter(code)}
     hot = [(i, each[code]) for i, given in enumerate(lists) for code in given if each.get(code) is not None]
@@ -149,7 +155,10 @@ def _multi_hot(lists: list[list[str]], codes: tuple[str, ...] | None) -> tuple[T
 
 
 def read_labels(
-    path: str | Path, label_column: str = "all_diag_all", fold_column: str = "fold", codes: tuple[str, ...] | None = None
+    path: str | Path,
+    label_column: str = "all_diag_all",
+    fold_column: str = "fold",
+    codes: tuple[str, ...] | None = None,
 ) -> Table:
     """records_w_diag_icd10.csv, checked and sorted by patient and time.
 
@@ -159,8 +168,8 @@ def read_labels(
         codes: the label set; by default every category of chapter IX in the column (76 in version 1.0.1 (k)).
 
     Raises:
-        MimicEcgError: no such file, columns missing, a diagnosis that is no list or an unknown code, a study twice, a time
-            that is none, a fold outside 0 to 19, a patient in two folds.
+        MimicEcgError: no such file, columns missing, a diagnosis that is no list or an unknown code, a study twice, a
+            time that is none, a fold outside 0 to 19, a patient in two folds.
     """
     path = Path(path)
     if not path.is_file():
@@ -184,7 +193,9 @@ def read_labels(
     time = pd.to_datetime(frame["ecg_time"], errors="coerce")
     if time.isna().any():
         row = int(time.isna().idxmax())
-        raise MimicEcgError(f"ecg_time is {frame['ecg_time'][row]!r} in row {row + 2}; write it like 2180-05-07 12:01:00")
+        raise MimicEcgError(
+            f"ecg_time is {frame['ecg_time'][row]!r} in row {row + 2}; write it like 2180-05-07 12:01:00"
+        )
     fold = pd.to_numeric(frame[fold_column], errors="coerce").fillna(-1)
     if not fold.isin(range(20)).all():
         row = int((~fold.isin(range(20))).idxmax())
@@ -192,8 +203,8 @@ def read_labels(
     split = fold.groupby(frame["subject_id"]).nunique() > 1
     if split.any():
         raise MimicEcgError(
-            f"{int(split.sum())} patients stand in more than one {fold_column}, {split.idxmax()} for one: train and test "
-            "would share them; fetch the table again"
+            f"{int(split.sum())} patients stand in more than one {fold_column}, {split.idxmax()} for one: train and "
+            "test would share them; fetch the table again"
         )
     patient = frame["subject_id"].to_numpy(np.int64)
     seconds = (time - pd.Timestamp("1900-01-01")).dt.total_seconds().to_numpy()
@@ -229,7 +240,9 @@ def _record_paths(root: Path, table: Table, rows: np.ndarray) -> list[str | None
         there = list(pd.read_csv(listed, nrows=0).columns)
         if not {"study_id", "path"} <= set(there):
             raise MimicEcgError(f"{listed} lacks study_id or path; it has {', '.join(there)}: fetch it again")
-        known = pd.read_csv(listed, usecols=["study_id", "path"]).drop_duplicates("study_id").set_index("study_id")["path"]
+        known = (
+            pd.read_csv(listed, usecols=["study_id", "path"]).drop_duplicates("study_id").set_index("study_id")["path"]
+        )
         paths = known.reindex(table.study[rows]).tolist()
     else:
         people = table.patient[torch.from_numpy(rows)].tolist()
@@ -274,10 +287,20 @@ def _blocks(root: Path, paths: list[str], start: int, rate: float, samples: int,
 
 
 def build(
-    root: str | Path, labels: str | Path, out: str | Path, *, rate: float = 100.0, seconds: float = 10.0, workers: int = 2,
-    limit: int | None = None, label_column: str = "all_diag_all", fold_column: str = "fold", undiagnosed: bool = False,
-    most_missing: float = 0.01, quiet: bool = True,
-) -> Flow:  # fmt: skip
+    root: str | Path,
+    labels: str | Path,
+    out: str | Path,
+    *,
+    rate: float = 100.0,
+    seconds: float = 10.0,
+    workers: int = 2,
+    limit: int | None = None,
+    label_column: str = "all_diag_all",
+    fold_column: str = "fold",
+    undiagnosed: bool = False,
+    most_missing: float = 0.01,
+    quiet: bool = True,
+) -> Flow:
     """Read, check, convert and write; a run that was stopped is continued where it was given the same arguments.
 
     Args:
@@ -301,7 +324,9 @@ def build(
     table = read_labels(labels, label_column, fold_column)
     chosen = np.flatnonzero(np.ones(len(table.study), bool) if undiagnosed else table.diagnosed.numpy())[:limit]
     if not len(chosen):
-        raise MimicEcgError(f"no row of {labels} has a diagnosis in {label_column}; give another column, or --undiagnosed")
+        raise MimicEcgError(
+            f"no row of {labels} has a diagnosis in {label_column}; give another column, or --undiagnosed"
+        )
     found = _record_paths(root, table, chosen)
     rows = chosen[[path is not None for path in found]]
     paths = [path for path in found if path is not None]
@@ -323,15 +348,18 @@ def build(
             # Judged against all records, so that one bad block does not stop a run of eight hundred thousand.
             if skipped > most_missing * len(paths):
                 raise MimicEcgError(
-                    f"{skipped} of {len(paths)} records cannot be read, more than {most_missing:.1%}; the last: {reason}. "
-                    "Fetch them again, or allow it with --most-missing"
+                    f"{skipped} of {len(paths)} records cannot be read, more than {most_missing:.1%}; the last: "
+                    f"{reason}. Fetch them again, or allow it with --most-missing"
                 )
             index = torch.from_numpy(where[kept])
             columns = ("label", "patient", "days", "age_years", "sex_female", "fold", "first")
             writer.append(
-                ecg=wave, **{name: getattr(table, name)[index] for name in columns}, record=table.study[where[kept]],
-                position=end, skipped=skipped,
-            )  # fmt: skip
+                ecg=wave,
+                **{name: getattr(table, name)[index] for name in columns},
+                record=table.study[where[kept]],
+                position=end,
+                skipped=skipped,
+            )
             bar.update(len(where))
     return _flow(table, len(chosen), missing, writer, out)
 
@@ -340,20 +368,27 @@ def _flow(table: Table, chosen: int, missing: int, writer: MonolithWriter, out: 
     place = pd.Series(np.arange(len(table.study)), index=table.study)
     kept = torch.from_numpy(place[read_records(out).numpy()].to_numpy(np.int64))
     return Flow(
-        rows=len(table.study), out_of_order=table.out_of_order, diagnosed=int(table.diagnosed.sum()),
-        chapter=int(table.label.any(dim=1).sum()), codes=len(table.codes), chosen=chosen, missing=missing,
-        unreadable=writer.skipped, written=writer.rows,
+        rows=len(table.study),
+        out_of_order=table.out_of_order,
+        diagnosed=int(table.diagnosed.sum()),
+        chapter=int(table.label.any(dim=1).sum()),
+        codes=len(table.codes),
+        chosen=chosen,
+        missing=missing,
+        unreadable=writer.skipped,
+        written=writer.rows,
         whole=transitions(table.label, table.patient, table.days),
         kept=transitions(table.label[kept], table.patient[kept], table.days[kept]),
-    )  # fmt: skip
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m world_models.data.ecg.mimic_iv_ecg", description=__doc__,
+        prog="python -m world_models.data.ecg.mimic_iv_ecg",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--root", required=True, help="folder of MIMIC-IV-ECG: record_list.csv and files/")
     parser.add_argument("--labels", required=True, help="records_w_diag_icd10.csv")
     parser.add_argument("--out", required=True, help="the monolith to write")

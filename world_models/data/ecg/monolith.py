@@ -23,9 +23,21 @@ from world_models.data.ecg.monolith_file import VERSION, MonolithError
 from world_models.data.ecg.pairs import Transitions, consecutive, subset_patients, transitions
 
 __all__ = [
-    "Monolith", "MonolithError", "MonolithWriter", "Transitions", "consecutive", "from_arrays", "pairs",
-    "read_monolith", "read_records", "split", "stable_share", "subset_patients", "take", "transitions",
-]  # fmt: skip
+    "Monolith",
+    "MonolithError",
+    "MonolithWriter",
+    "Transitions",
+    "consecutive",
+    "from_arrays",
+    "pairs",
+    "read_monolith",
+    "read_records",
+    "split",
+    "stable_share",
+    "subset_patients",
+    "take",
+    "transitions",
+]
 
 GROW_ROWS = 1024  # room at first where nobody says how many rows there will be; doubled when it is full
 FOLDS = {"train": range(0, 18), "valid": range(18, 19), "test": range(19, 20)}  # as MIMIC-IV-ECG-Ext-ICD's authors use
@@ -53,12 +65,13 @@ def _array(value: object, dtype: str) -> np.ndarray:
 
 
 class MonolithWriter:
-    """Writes PATH.part and renames it to PATH when it is closed; opened again on a PATH.part, it goes on where that ends.
+    """Writes PATH.part and renames it to PATH when it is closed; opened again on a PATH.part, it goes on where that
+    ends.
 
-    After every `append` the rows and the writer's place in its source are on file, so a killed process loses at most the
-    batch at hand. The file's structure is never changed: where there is no more room, or at the end too much, another is
-    laid out, filled and renamed (`monolith_file`), for which the disk must hold both. Rows are checked against their
-    checksums before a run goes on and before the file gets its name.
+    After every `append` the rows and the writer's place in its source are on file, so a killed process loses at most
+    the batch at hand. The file's structure is never changed: where there is no more room, or at the end too much,
+    another is laid out, filled and renamed (`monolith_file`), for which the disk must hold both. Rows are checked
+    against their checksums before a run goes on and before the file gets its name.
     `with MonolithWriter(...) as w:` closes at the end of the block, and leaves PATH.part behind if it raises.
 
     Args:
@@ -79,9 +92,16 @@ class MonolithWriter:
     """
 
     def __init__(
-        self, path: str | Path, codes: Sequence[str], rate: float, samples: int, source: str,
-        licence: str = "", treatments: Sequence[str] = (), most: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        path: str | Path,
+        codes: Sequence[str],
+        rate: float,
+        samples: int,
+        source: str,
+        licence: str = "",
+        treatments: Sequence[str] = (),
+        most: int | None = None,
+    ) -> None:
         self.path = Path(path)
         self._part = self.path.with_name(self.path.name + ".part")
         self._new = self.path.with_name(self.path.name + ".part.new")
@@ -94,9 +114,14 @@ class MonolithWriter:
         if not self.path.parent.is_dir():
             raise MonolithError(f"no folder {self.path.parent}; make it first")
         self._layout = {
-            "version": VERSION, "codes": json.dumps(list(codes)), "sampling_rate_hz": float(rate),
-            "samples": int(samples), "treatments": json.dumps(list(treatments)), "source": source, "licence": licence,
-        }  # fmt: skip
+            "version": VERSION,
+            "codes": json.dumps(list(codes)),
+            "sampling_rate_hz": float(rate),
+            "samples": int(samples),
+            "treatments": json.dumps(list(treatments)),
+            "source": source,
+            "licence": licence,
+        }
         if not self._part.exists():
             self._write(lambda: monolith_file.lay_out(self._new, self._layout, most or GROW_ROWS))
             os.replace(self._new, self._part)
@@ -146,15 +171,26 @@ class MonolithWriter:
             write()
         except (OSError, RuntimeError) as error:  # as h5py says that a disk is full or a folder read-only
             raise MonolithError(
-                f"{self._part} cannot be written ({error}); make room or give another path, then run it again: what was "
-                "written before is kept"
+                f"{self._part} cannot be written ({error}); make room or give another path, then run it again: what "
+                "was written before is kept"
             ) from error
 
     def append(
-        self, *, ecg: object, label: object, patient: object, days: object, age_years: object, sex_female: object,
-        fold: object, first: object, treated: object = None, record: object = None,
-        position: int | None = None, skipped: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        ecg: object,
+        label: object,
+        patient: object,
+        days: object,
+        age_years: object,
+        sex_female: object,
+        fold: object,
+        first: object,
+        treated: object = None,
+        record: object = None,
+        position: int | None = None,
+        skipped: int | None = None,
+    ) -> None:
         """Add rows (arrays or tensors, [n, ...] as in `Monolith`) and note how far the source has been read.
 
         Args:
@@ -167,8 +203,15 @@ class MonolithWriter:
         """
         if not self._file:
             raise MonolithError(f"the writer of {self.path} is closed; open another for more rows")
-        given = {"patient": patient, "days": days, "age_years": age_years, "sex_female": sex_female, "fold": fold,
-                 "first": first, "label": label}  # fmt: skip
+        given = {
+            "patient": patient,
+            "days": days,
+            "age_years": age_years,
+            "sex_female": sex_female,
+            "fold": fold,
+            "first": first,
+            "label": label,
+        }
         wave = np.asarray(ecg.cpu() if isinstance(ecg, Tensor) else ecg)
         count = len(wave)
         given["record"] = np.full(count, -1) if record is None else record
@@ -295,10 +338,19 @@ def read_records(path: str | Path, rows: object = None) -> Tensor:
 
 
 def from_arrays(
-    *, ecg: object, label: object, patient: object, days: object, codes: Sequence[str],
-    age_years: object = None, sex_female: object = None, fold: object = None, first: object = None,
-    treated: object = None, sampling_rate_hz: float = 100.0,
-) -> Monolith:  # fmt: skip
+    *,
+    ecg: object,
+    label: object,
+    patient: object,
+    days: object,
+    codes: Sequence[str],
+    age_years: object = None,
+    sex_female: object = None,
+    fold: object = None,
+    first: object = None,
+    treated: object = None,
+    sampling_rate_hz: float = 100.0,
+) -> Monolith:
     """A monolith made in memory of arrays or tensors, checked and cast.
 
     What is left out: age and sex NaN, fold 0, `first` the earliest ECG of each patient.

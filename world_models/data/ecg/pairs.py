@@ -83,7 +83,8 @@ def transitions(label: Tensor, patient: Tensor, days: Tensor) -> Transitions:
 
 
 def subset_patients(patient: Tensor, share: float, seed: int) -> Tensor:
-    """Mask [N] of the rows of a share of the patients, chosen by patient number: with one seed the 1 % are among the 10 %.
+    """Mask [N] of the rows of a share of the patients, chosen by patient number: with one seed the 1 % are among the 10
+    %.
 
     At least one patient is chosen; the number is the share rounded to the nearest.
 
@@ -104,8 +105,8 @@ def subset_patients(patient: Tensor, share: float, seed: int) -> Tensor:
 def with_changes(before: Tensor, after: Tensor, label: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """The pairs [P], those whose labels change repeated until they make up at least `share` of all (never fewer).
 
-    A predictor learns what an action does from changed pairs alone, and most pairs of a record are stable: seen in their
-    natural numbers they teach it first of all to stand still.
+    A predictor learns what an action does from changed pairs alone, and most pairs of a record are stable: seen in
+    their natural numbers they teach it first of all to stand still.
 
     Args:
         label: [N, C] bool of the rows that `before` and `after` name.

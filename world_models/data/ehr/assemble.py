@@ -163,9 +163,11 @@ def _clean_stays(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     stays = stays[~doubled].copy()
     usable = stays["registered"].notna() & (stays["registered"] <= stays["admitted"])
     usable &= stays["admitted"] - stays["registered"] <= LONGEST_WAIT
-    flow.repair("stays", "registration after or long before the admission: starts there", int(
-        (stays["registered"].notna() & ~usable).sum()
-    ))  # fmt: skip
+    flow.repair(
+        "stays",
+        "registration after or long before the admission: starts there",
+        int((stays["registered"].notna() & ~usable).sum()),
+    )
     stays["started"] = stays["registered"].where(usable, stays["admitted"])
     early = stays["died"].notna() & (stays["died"] < stays["started"])
     flow.repair("stays", "death before the start: time of death blanked", int(early.sum()))

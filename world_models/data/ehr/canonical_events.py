@@ -1,8 +1,9 @@
 """Rows as readers give them -> values in our items and units, doses in theirs: vectorised, every row accounted for.
 
-Readers hand over two frames, whatever their source. Inquiries: subject_id, stay_id (NO_ID: unknown), itemid, unit, value,
-text, collected, resulted, source. Interventions: subject_id, stay_id, kind, item, start, end, dose, unit, rate, rate_unit,
-route, source, weight_kg. Times are datetime64[us]; a missing number is NaN, a missing time NaT, a missing text "".
+Readers hand over two frames, whatever their source. Inquiries: subject_id, stay_id (NO_ID: unknown), itemid, unit,
+value, text, collected, resulted, source. Interventions: subject_id, stay_id, kind, item, start, end, dose, unit, rate,
+rate_unit, route, source, weight_kg. Times are datetime64[us]; a missing number is NaN, a missing time NaT, a missing
+text "".
 """
 
 from __future__ import annotations
@@ -21,8 +22,19 @@ __all__ += ["number", "shortest_decimals", "single_number"]
 
 INQUIRY_COLUMNS = ("subject_id", "stay_id", "item", "value", "label", "collected", "resulted", "unit", "source")
 INTERVENTION_COLUMNS = (
-    "subject_id", "stay_id", "kind", "item", "start", "end", "dose", "unit", "rate", "rate_unit", "route", "source",
-)  # fmt: skip
+    "subject_id",
+    "stay_id",
+    "kind",
+    "item",
+    "start",
+    "end",
+    "dose",
+    "unit",
+    "rate",
+    "rate_unit",
+    "route",
+    "source",
+)
 # A result beyond what the method can tell: kept as a label
 _COMPARED = (
     r"^\s*([<>]\s*/?=?|=[<>]|[≤≥]|(?:LESS|GREATER|MORE) THAN(?: OR EQUAL TO)?|(?:BELOW|UNDER|ABOVE|OVER|LT|GT))\s*"
@@ -42,9 +54,9 @@ def empty(columns: tuple[str, ...]) -> pd.DataFrame:
     """A frame of no rows with the types of the others."""
     kinds = {"subject_id": "int64", "stay_id": "int64", "value": "float64", "dose": "float64", "rate": "float64"}
     times = ("collected", "resulted", "start", "end")
-    return pd.DataFrame({
-        name: pd.Series(dtype="datetime64[us]" if name in times else kinds.get(name, "object")) for name in columns
-    })  # fmt: skip
+    return pd.DataFrame(
+        {name: pd.Series(dtype="datetime64[us]" if name in times else kinds.get(name, "object")) for name in columns}
+    )
 
 
 def number(text: pd.Series) -> pd.Series:
@@ -136,17 +148,19 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
     collected, resulted = raw["collected"].to_numpy("datetime64[us]"), raw["resulted"].to_numpy("datetime64[us]")
     early = plausible & (resulted < collected)
     flow.repair(table, "result before the collection: taken as the collection time", int(early.sum()))
-    result = pd.DataFrame({
-        "subject_id": raw["subject_id"].to_numpy(np.int64),
-        "stay_id": raw["stay_id"].to_numpy(np.int64),
-        "item": names[codes],
-        "value": np.where(is_label, np.nan, values),
-        "label": labels,
-        "collected": collected,
-        "resulted": np.where(early, collected, resulted),
-        "unit": np.where(is_label, "", units[codes]),
-        "source": raw["source"].to_numpy(object),
-    })  # fmt: skip
+    result = pd.DataFrame(
+        {
+            "subject_id": raw["subject_id"].to_numpy(np.int64),
+            "stay_id": raw["stay_id"].to_numpy(np.int64),
+            "item": names[codes],
+            "value": np.where(is_label, np.nan, values),
+            "label": labels,
+            "collected": collected,
+            "resulted": np.where(early, collected, resulted),
+            "unit": np.where(is_label, "", units[codes]),
+            "source": raw["source"].to_numpy(object),
+        }
+    )
     ledger.kept += int(plausible.sum())
     return result[plausible].reset_index(drop=True)
 

@@ -58,7 +58,8 @@ class InquiryEvent(NamedTuple):
 
 
 class InterventionEvent(NamedTuple):
-    """One thing done. `dose` is an amount in `unit`, `rate` an amount per time in `rate_unit`; either may be unknown."""
+    """One thing done. `dose` is an amount in `unit`, `rate` an amount per time in `rate_unit`; either may be
+    unknown."""
 
     item: str  # our name (intervention_items), or the source's own, lower case
     kind: str  # one of KINDS; a prescription is an order whose execution the source does not tell
@@ -73,9 +74,17 @@ class InterventionEvent(NamedTuple):
 
     def order(self) -> tuple:
         return (
-            self.start, self.kind, self.item, self.end or _NEVER, _number(self.dose), _number(self.rate),
-            self.unit, self.rate_unit, self.route, self.source,
-        )  # fmt: skip
+            self.start,
+            self.kind,
+            self.item,
+            self.end or _NEVER,
+            _number(self.dose),
+            _number(self.rate),
+            self.unit,
+            self.rate_unit,
+            self.route,
+            self.source,
+        )
 
 
 class Diagnosis(NamedTuple):
@@ -292,11 +301,14 @@ def _check_stay(e: PatientEpisode) -> None:
 def _check_step(e: PatientEpisode, step: TimeStep, stop: datetime) -> None:
     for event in step.inquiries:
         if not step.start <= event.collected < stop or event.collected > e.discharged:
-            _fail(e, f"{event.item} collected {event.collected}, outside its step or after discharge", "drop it or regrid")
+            _fail(
+                e, f"{event.item} collected {event.collected}, outside its step or after discharge", "drop it or regrid"
+            )
         if event.resulted is not None and event.resulted < event.collected:
             _fail(
                 e,
-                f"{event.item} resulted {event.resulted} before it was collected {event.collected}: time runs backwards",
+                f"{event.item} resulted {event.resulted} before it was collected {event.collected}: time runs "
+                "backwards",
                 "set the result time to None or to the collection time",
             )
         if (event.value is None) == (event.label is None):

@@ -52,14 +52,22 @@ def measure(episodes: Iterable[PatientEpisode]) -> pd.DataFrame:
         kinds = [event.kind for event in done]
         numeric = [event.value is not None or find(event.item) is not None for event in inquiries]
         primary = next((d for d in e.diagnoses if d.sequence == 1), None)
-        rows.append({
-            "subject_id": e.subject_id, "stay_id": e.stay_id, "started": pd.Timestamp(e.started).as_unit("us"),
-            "category": "unknown" if primary is None else diagnosis_category(primary.version, primary.code),
-            "length_of_stay_hours": e.length_of_stay_hours,
-            "values": sum(numeric), "cultures": len(numeric) - sum(numeric),
-            "drugs": sum(kind in DRUG_KINDS for kind in kinds), "drugs_ordered": kinds.count("prescription"),
-            "events": len(inquiries) + len(done), "inquiries": len(inquiries), "interventions": len(done),
-        })  # fmt: skip
+        rows.append(
+            {
+                "subject_id": e.subject_id,
+                "stay_id": e.stay_id,
+                "started": pd.Timestamp(e.started).as_unit("us"),
+                "category": "unknown" if primary is None else diagnosis_category(primary.version, primary.code),
+                "length_of_stay_hours": e.length_of_stay_hours,
+                "values": sum(numeric),
+                "cultures": len(numeric) - sum(numeric),
+                "drugs": sum(kind in DRUG_KINDS for kind in kinds),
+                "drugs_ordered": kinds.count("prescription"),
+                "events": len(inquiries) + len(done),
+                "inquiries": len(inquiries),
+                "interventions": len(done),
+            }
+        )
     columns = ["subject_id", "stay_id", "started", "category", *COUNTS, "drugs_ordered", "events"]
     return pd.DataFrame(rows, columns=[*columns, "inquiries", "interventions"])
 
@@ -100,9 +108,13 @@ def select(measures: pd.DataFrame, rules: FilterRules, flow: Flow) -> pd.DataFra
 
 def _stage(flow: Flow, name: str, left: pd.DataFrame, reasons: Mapping[str, int]) -> None:
     flow.stage(
-        name, reasons, patients=left["subject_id"].nunique(), episodes=len(left),
-        inquiries=left["inquiries"].sum(), interventions=left["interventions"].sum(),
-    )  # fmt: skip
+        name,
+        reasons,
+        patients=left["subject_id"].nunique(),
+        episodes=len(left),
+        inquiries=left["inquiries"].sum(),
+        interventions=left["interventions"].sum(),
+    )
 
 
 def split_patients(

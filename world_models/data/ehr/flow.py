@@ -105,8 +105,8 @@ class Flow:
             lost = ledger.read - ledger.kept - sum(ledger.dropped.values())
             if lost:
                 raise ValueError(
-                    f"table {name}: {ledger.read} rows read, {ledger.kept} kept, {sum(ledger.dropped.values())} dropped "
-                    f"with a reason; {lost} unaccounted for: the reader must count them"
+                    f"table {name}: {ledger.read} rows read, {ledger.kept} kept, {sum(ledger.dropped.values())} "
+                    f"dropped with a reason; {lost} unaccounted for: the reader must count them"
                 )
 
     def as_dict(self) -> dict:

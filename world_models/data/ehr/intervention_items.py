@@ -183,7 +183,8 @@ AMOUNT_IF_MISSING: dict[int, str] = {
 # procedureevents that change nobody: family meetings, calls, the way to theatre and back.
 ADMINISTRATIVE = frozenset({228125, 228127, 228128, 228129, 228130, 225469, 225470})
 
-# event_txt of emar that says a dose went in; every other ("Not Given", "Hold Dose", "Flushed", "Stopped" ...) is not one.
+# event_txt of emar that says a dose went in; every other ("Not Given", "Hold Dose", "Flushed", "Stopped" ...) is not
+# one.
 EXECUTED = frozenset({
     "Administered", "Administered Bolus from IV Drip", "Administered in Other Location", "Applied",
     "Applied in Other Location", "Delayed Administered", "Delayed Applied", "Delayed Started", "Partial Administered",

@@ -35,17 +35,25 @@ def load_episodes(
         UnitError: an item lost more than `unit_tolerance` of its values to units.
     """
     names = {"meds": meds, "tables": tables, "mimic3": mimic3, "challenge2012": challenge2012}
-    source = Source(**{name: None if path is None else str(path) for name, path in names.items()},
-                    hours_per_step=hours_per_step, shards=1, date_order=date_order)  # fmt: skip
+    source = Source(
+        **{name: None if path is None else str(path) for name, path in names.items()},
+        hours_per_step=hours_per_step,
+        shards=1,
+        date_order=date_order,
+    )
     if meds is not None and tables is None:
         files = data_files(meds)
         if all(is_episode_file(path) for path in files):
             own = [e for path in files for e in read_episodes(path)]
             own = [e if e.hours_per_step == hours_per_step else e.regrid(hours_per_step) for e in own]
             flow = Flow()
-            flow.stage("stays", patients=len({e.subject_id for e in own}), episodes=len(own),
-                       inquiries=sum(len(step.inquiries) for e in own for step in e.steps),
-                       interventions=sum(len(step.interventions) for e in own for step in e.steps))  # fmt: skip
+            flow.stage(
+                "stays",
+                patients=len({e.subject_id for e in own}),
+                episodes=len(own),
+                inquiries=sum(len(step.inquiries) for e in own for step in e.steps),
+                interventions=sum(len(step.interventions) for e in own for step in e.steps),
+            )
             return sorted(own, key=_order), flow
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

@@ -29,13 +29,14 @@ COMMENT_LABELS: tuple[tuple[str, str], ...] = (
     (r"\bNEGATIVE (?:FOR|BY)|^NEGATIVE|^NON-?REACTIVE|NOT DETECTED|NOT ISOLATED", "negative"),
     (r"YEAST|FUNGAL", "yeast"),
     (r"POSITIVE|REACTIVE|\bDETECTED\b|ISOLATED", "positive"),
-)  # fmt: skip
+)
 CANCELLED_ORGANISMS = ("cancelled",)
 
 
 def culture_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFrame:
-    """Frame INQUIRY_COLUMNS from columns subject_id, stay_id, collected, resulted, specimen, test, organism, antibiotic,
-    interpretation, comments (text; "" or None for none). Without comments (MIMIC-III) no organism means no growth."""
+    """Frame INQUIRY_COLUMNS from columns subject_id, stay_id, collected, resulted, specimen, test, organism,
+    antibiotic, interpretation, comments (text; "" or None for none). Without comments (MIMIC-III) no organism means no
+    growth."""
     ledger = flow.table(table)
     ledger.read += len(raw)
     if raw.empty:

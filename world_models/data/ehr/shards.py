@@ -39,9 +39,11 @@ __all__ = ["Source", "prepare", "process_shard", "shard_folders", "source_flow"]
 
 # table of MIMIC-IV -> the kind of intervention that is then taken from it, not from MEDS
 KIND_OF_TABLE = {
-    "prescriptions": "prescription", "procedureevents": "procedure", "inputevents": "infusion",
+    "prescriptions": "prescription",
+    "procedureevents": "procedure",
+    "inputevents": "infusion",
     "emar": "administration",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Source:
             )
         if not 0 < self.hours_per_step <= WIDEST_STEP_HOURS:
             raise EhrDataError(
-                f"hours_per_step={self.hours_per_step} must be above 0 and at most {WIDEST_STEP_HOURS:g}; 4 is the usual one"
+                f"hours_per_step={self.hours_per_step} must be above 0 and at most {WIDEST_STEP_HOURS:g}; 4 is the "
+                "usual one"
             )
         if self.date_order not in (None, *DATE_ORDERS):
             raise EhrDataError(

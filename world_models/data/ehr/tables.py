@@ -26,7 +26,16 @@ from world_models.files import write_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["EhrDataError", "RowFilter", "TableSpec", "deal", "find_table", "read_shard_table", "scan", "shard_of_subject"]
+__all__ = [
+    "EhrDataError",
+    "RowFilter",
+    "TableSpec",
+    "deal",
+    "find_table",
+    "read_shard_table",
+    "scan",
+    "shard_of_subject",
+]
 
 FORMATS = (".parquet", ".csv.gz", ".csv")
 BATCH_ROWS = 65536
@@ -165,8 +174,8 @@ def _refuse_inexact(db, source: str, ids: dict[str, str], path: Path) -> None:
         most = db.execute(f"SELECT MAX(ABS({quoted})) FILTER (ISFINITE({quoted})) FROM {source}").fetchone()[0]
         if most is not None and most > limit:
             raise EhrDataError(
-                f"{path}, column {name}: {most:.0f} is above {limit}, from where on its type ({ids[name]}) does not tell "
-                "ids apart; write the column as int64"
+                f"{path}, column {name}: {most:.0f} is above {limit}, from where on its type ({ids[name]}) does not "
+                "tell ids apart; write the column as int64"
             )
 
 
@@ -174,7 +183,9 @@ _OPEN = "what the row says depends on others"
 
 
 def _null(kind: str) -> str:
-    return {"id": "NULL::BIGINT", "float": "NULL::DOUBLE", "flag": "NULL::DOUBLE", "time": "NULL::TIMESTAMP"}.get(kind, "NULL::VARCHAR")
+    return {"id": "NULL::BIGINT", "float": "NULL::DOUBLE", "flag": "NULL::DOUBLE", "time": "NULL::TIMESTAMP"}.get(
+        kind, "NULL::VARCHAR"
+    )
 
 
 def shard_of_subject(subject_ids: np.ndarray, n_shards: int) -> np.ndarray:
@@ -194,8 +205,9 @@ def deal(
 ) -> Ledger:
     """Write `<shards>/<NNNN>/<name>.parquet` of batches that have a `subject_id`; all files appear at the end at once.
 
-    `shard_of` gives -1 for a subject who is not wanted. Returns the ledger of the rows (`ledger`, where `batches` counts
-    in one too); it is also left as `<shards>/../<name>.done.json`, and where that exists already nothing is read.
+    `shard_of` gives -1 for a subject who is not wanted. Returns the ledger of the rows (`ledger`, where `batches`
+    counts in one too); it is also left as `<shards>/../<name>.done.json`, and where that exists already nothing is
+    read.
 
     Raises:
         EhrDataError: no row at all has a subject_id that is a whole number.
@@ -251,8 +263,8 @@ def deal(
                 size = 0
         if nobody and nobody == looked_at:
             raise EhrDataError(
-                f"table {name}: none of its {nobody} rows has a subject_id that is a whole number below 2**63; number the "
-                "patients"
+                f"table {name}: none of its {nobody} rows has a subject_id that is a whole number below 2**63; number "
+                "the patients"
             )
         flush()
         for writer in writers.values():

@@ -15,13 +15,44 @@ from world_models.quantity import DAYS_PER_YEAR
 __all__ = ["patient_of", "parse_age_years", "parse_sex_female"]
 
 OLDEST_YEARS = 120.0
-_YEARS = {"year": 1.0, "month": 1 / 12, "week": 7 / DAYS_PER_YEAR, "day": 1 / DAYS_PER_YEAR, "hour": 1 / (24 * DAYS_PER_YEAR)}
+_YEARS = {
+    "year": 1.0,
+    "month": 1 / 12,
+    "week": 7 / DAYS_PER_YEAR,
+    "day": 1 / DAYS_PER_YEAR,
+    "hour": 1 / (24 * DAYS_PER_YEAR),
+}
 _UNITS = {
-    "y": "year", "yr": "year", "yrs": "year", "yo": "year", "y/o": "year", "y.o": "year", "year": "year", "years": "year", "a": "year",
-    "mo": "month", "mos": "month", "mon": "month", "month": "month", "months": "month", "mth": "month", "mths": "month",
-    "w": "week", "wk": "week", "wks": "week", "week": "week", "weeks": "week", "d": "day", "day": "day", "days": "day",
-    "h": "hour", "hr": "hour", "hrs": "hour", "hour": "hour", "hours": "hour",
-}  # fmt: skip
+    "y": "year",
+    "yr": "year",
+    "yrs": "year",
+    "yo": "year",
+    "y/o": "year",
+    "y.o": "year",
+    "year": "year",
+    "years": "year",
+    "a": "year",
+    "mo": "month",
+    "mos": "month",
+    "mon": "month",
+    "month": "month",
+    "months": "month",
+    "mth": "month",
+    "mths": "month",
+    "w": "week",
+    "wk": "week",
+    "wks": "week",
+    "week": "week",
+    "weeks": "week",
+    "d": "day",
+    "day": "day",
+    "days": "day",
+    "h": "hour",
+    "hr": "hour",
+    "hrs": "hour",
+    "hour": "hour",
+    "hours": "hour",
+}
 _DICOM = {"D": "day", "W": "week", "M": "month", "Y": "year"}
 _UNSTATED = {"", "nan", "none", "null", "unknown", "unk", "n/a", "na", "u", "x", "?", "-", "not stated"}
 _BARE = r"\d+(?:[.,]\d+)?"
@@ -32,9 +63,19 @@ _LINE, _LINES = 2000, 200  # characters of a comment, and comments, that are loo
 _OTHERS = "".join(
     f"(?<!{whose} )"
     for whose in (
-        "gestational", "maternal", "paternal", "mother", "father", "mother's", "father's", "fetal", "bone", "heart", "mean",
+        "gestational",
+        "maternal",
+        "paternal",
+        "mother",
+        "father",
+        "mother's",
+        "father's",
+        "fetal",
+        "bone",
+        "heart",
+        "mean",
     )
-)  # fmt: skip
+)
 _NOW = (
     r"(?:time of\s+)?(?:the\s+)?"
     r"(?:ecg|ekg|recording|acquisition|test|exam|examination|study|visit|admission|enrolment|enrollment)"
@@ -102,12 +143,16 @@ def patient_of(comments: Iterable[str], warnings: list[str]) -> tuple[float | No
     comments = tuple(comments)[:_LINES]
     age = _one(
         [(value, parse_age_years(value, _UNITS.get(unit, "year"))) for value, unit in _values(comments, "age")],
-        "age", "is not one age in years, months or days", warnings,
-    )  # fmt: skip
+        "age",
+        "is not one age in years, months or days",
+        warnings,
+    )
     sex = _one(
         [(value, parse_sex_female(value)) for value, _ in _values(comments, "(?:sex|gender)")],
-        "sex", "is neither female nor male in words", warnings,
-    )  # fmt: skip
+        "sex",
+        "is neither female nor male in words",
+        warnings,
+    )
     return age, sex
 
 

@@ -120,8 +120,8 @@ def _plain_name(name: str, where: str) -> str | None:
     """The name of a file beside the header; None for '~', which stands for none."""
     if name in (".", "..") or "/" in name or "\\" in name or ":" in name:
         raise RecordError(
-            f"{where}: the file {name[:60]!r} is outside the record's own folder; put all its files into one folder and name "
-            "them without a path"
+            f"{where}: the file {name[:60]!r} is outside the record's own folder; put all its files into one folder "
+            "and name them without a path"
         )
     return None if name == "~" else name
 
@@ -205,9 +205,7 @@ def _signal(line: str, where: str) -> Signal:
         if match.group(2):
             baseline = _whole(match.group(2), "baseline", where, -(1 << 31), (1 << 31) - 1)
     names = ("ADC resolution", "ADC zero", "first value", "checksum", "block size")
-    numbers = [
-        _whole(text, name, where, -(1 << 32), 1 << 32) for text, name in zip(fields[3:8], names, strict=False)
-    ]  # fmt: skip
+    numbers = [_whole(text, name, where, -(1 << 32), 1 << 32) for text, name in zip(fields[3:8], names, strict=False)]
     numbers += [0] * (5 - len(numbers))
     return Signal(
         file=None if fmt == "0" else _plain_name(fields[0], where),

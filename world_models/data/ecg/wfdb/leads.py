@@ -82,8 +82,8 @@ def leads_of(channels: Sequence[Channel], base: Path, warnings: list[str]) -> di
         unit = (signal.unit or "mV").strip().lower()
         if unit not in _MV:
             raise RecordError(
-                f"{base}: lead {signal.label} is in unit {signal.unit!r}; known are mV, uV, nV and V: state one of them in "
-                "the header"
+                f"{base}: lead {signal.label} is in unit {signal.unit!r}; known are mV, uV, nV and V: state one of "
+                "them in the header"
             )
         if signal.gain is None:
             no_gain.append(name)
@@ -91,7 +91,8 @@ def leads_of(channels: Sequence[Channel], base: Path, warnings: list[str]) -> di
         found[name] = Lead(values * (sign * scale), signal.samples_a_frame)
     if no_gain:
         warnings.append(
-            f"the header states no gain for {', '.join(no_gain)}: {DEFAULT_GAIN:g} units per mV taken, check the amplitudes"
+            f"the header states no gain for {', '.join(no_gain)}: {DEFAULT_GAIN:g} units per mV taken, check the "
+            "amplitudes"
         )
     return found
 
@@ -121,9 +122,7 @@ def one_rate(leads: dict[str, Lead], frame_hz: float, warnings: list[str]) -> tu
     return found, frame_hz * most
 
 
-def complete(
-    found: dict[str, np.ndarray], base: Path, warnings: list[str]
-) -> tuple[np.ndarray, tuple[str, ...]]:  # fmt: skip
+def complete(found: dict[str, np.ndarray], base: Path, warnings: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """All leads [12, T] in standard order, and the names of the limb leads that were derived.
 
     A limb lead that is not there, or not all the time, follows from any two others (Einthoven, Goldberger).

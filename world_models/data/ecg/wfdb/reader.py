@@ -154,7 +154,8 @@ def _check_flat(ecg: np.ndarray, missing: tuple[str, ...], base: Path, warnings:
 
 
 def _check_clipped(ecg: np.ndarray, warnings: list[str]) -> None:
-    """Warn of leads [12, T] cut off at a level, as by a full converter: their waves are lower and shorter than they were."""
+    """Warn of leads [12, T] cut off at a level, as by a full converter: their waves are lower and shorter than they
+    were."""
     extreme = np.stack([ecg.max(axis=1), ecg.min(axis=1)])[:, :, None]
     share = (ecg == extreme).mean(axis=2).max(axis=0)
     clipped = (share > CLIPPED_SHARE) & (ecg.max(axis=1) - ecg.min(axis=1) >= 10 * FLAT_MV)

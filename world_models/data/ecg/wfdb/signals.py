@@ -42,11 +42,13 @@ def _groups(header: Header) -> list[list[Signal]]:
     for group in groups:
         if len({(s.format, s.offset) for s in group}) > 1:
             raise RecordError(
-                f"{header.base}.hea: signals of the file {group[0].file} differ in format or byte offset; correct the header"
+                f"{header.base}.hea: signals of the file {group[0].file} differ in format or byte offset; correct the "
+                "header"
             )
         if group[0].format in _FLAC and len({s.samples_a_frame for s in group}) > 1:
             raise RecordError(
-                f"{header.base}.hea: signals of the FLAC file {group[0].file} differ in samples a frame; correct the header"
+                f"{header.base}.hea: signals of the FLAC file {group[0].file} differ in samples a frame; correct the "
+                "header"
             )
     return groups
 
@@ -103,8 +105,8 @@ def read_channels(header: Header, start: int, stop: int, frames: int, warnings: 
             whole = start == 0 and stop == frames and signal.skew == 0
             if whole and _contradicts(signal, stored[: frames * signal.samples_a_frame], header):
                 warnings.append(
-                    f"signal {signal.label or len(found) + 1}: the samples' checksum is not the header's; the file may be "
-                    "damaged"
+                    f"signal {signal.label or len(found) + 1}: the samples' checksum is not the header's; the file may "
+                    "be damaged"
                 )
             found.append(Channel(signal, _physical(signal, stored, stop - start)))
     return found
@@ -114,8 +116,8 @@ def _stored(header: Header, group: Sequence[Signal], start: int, stop: int) -> l
     """Stored values of the signals of one file [frames * samples_a_frame], int64, from `start` until, where the file
     holds them, as many frames beyond `stop` as the largest skew takes away.
     """
-    # Not the public `wfdb.rdrecord`: it reads the header again by looser rules (of 'xé.dat' it opens 'x.dat', which nobody
-    # has checked; 'a.b.dat' it refuses), and reads no stretch of a record whose length is not stated.
+    # Not the public `wfdb.rdrecord`: it reads the header again by looser rules (of 'xé.dat' it opens 'x.dat', which
+    # nobody has checked; 'a.b.dat' it refuses), and reads no stretch of a record whose length is not stated.
     from wfdb.io._signal import _rd_segment
 
     held = _frames_held(header, group)

@@ -20,9 +20,7 @@ def place_or_given(rows: pd.DataFrame, stays: pd.DataFrame) -> np.ndarray:
     """stay_id int64 of rows: that of their hadm_id, else of the stay they lie in, else NO_ID."""
     timed = stays.dropna(subset=["admitted", "discharged"])
     started = timed["registered"].where(timed["registered"] <= timed["admitted"], timed["admitted"])
-    found = place(
-        rows["subject_id"].to_numpy(), rows["time"].to_numpy("datetime64[us]"), timed.assign(started=started)
-    )
+    found = place(rows["subject_id"].to_numpy(), rows["time"].to_numpy("datetime64[us]"), timed.assign(started=started))
     given = given_stay(rows, stays)
     return np.where(given == NO_ID, found, given)
 
@@ -38,7 +36,11 @@ def stay_of_discharge(rows: pd.DataFrame, stays: pd.DataFrame) -> np.ndarray:
     """stay_id int64 of rows stamped at a discharge (diagnoses): the stay that ended then, else as `place_or_given`."""
     ends = stays[["subject_id", "discharged", "stay_id"]].drop_duplicates(["subject_id", "discharged"])
     keyed = pd.MultiIndex.from_frame(ends[["subject_id", "discharged"]])
-    at = keyed.get_indexer(pd.MultiIndex.from_frame(rows[["subject_id", "time"]])) if len(ends) else np.full(len(rows), -1)
+    at = (
+        keyed.get_indexer(pd.MultiIndex.from_frame(rows[["subject_id", "time"]]))
+        if len(ends)
+        else np.full(len(rows), -1)
+    )
     told = (given_stay(rows, stays) == NO_ID) & (at >= 0)
     return np.where(told, ends["stay_id"].to_numpy(np.int64)[at] if len(ends) else NO_ID, place_or_given(rows, stays))
 
@@ -96,18 +98,25 @@ def read_stays(parts: dict[str, pd.DataFrame], none: pd.DataFrame, flow: Flow) -
     """
     admissions = parts.get("admission", none).sort_values(["subject_id", "time"], kind="stable")
     discharges = parts.get("discharge", none).sort_values("time", kind="stable")
-    stays = pd.DataFrame({
-        "subject_id": admissions["subject_id"].to_numpy(), "admitted": admissions["time"].to_numpy("datetime64[us]"),
-        "hadm_id": admissions["hadm_id"].to_numpy(np.int64), "race": admissions["race"].to_numpy(),
-    })  # fmt: skip
+    stays = pd.DataFrame(
+        {
+            "subject_id": admissions["subject_id"].to_numpy(),
+            "admitted": admissions["time"].to_numpy("datetime64[us]"),
+            "hadm_id": admissions["hadm_id"].to_numpy(np.int64),
+            "race": admissions["race"].to_numpy(),
+        }
+    )
     split = admissions["code"].str.split("//")
     stays["admission_type"] = _known(split.str[1])
     stays["admission_location"] = _known(split.str[2])
-    ends = pd.DataFrame({
-        "subject_id": discharges["subject_id"].to_numpy(), "hadm_id": discharges["hadm_id"].to_numpy(np.int64),
-        "discharged": discharges["time"].to_numpy("datetime64[us]"),
-        "discharge_location": _known(discharges["code"].str.split("//").str[1]),
-    })  # fmt: skip
+    ends = pd.DataFrame(
+        {
+            "subject_id": discharges["subject_id"].to_numpy(),
+            "hadm_id": discharges["hadm_id"].to_numpy(np.int64),
+            "discharged": discharges["time"].to_numpy("datetime64[us]"),
+            "discharge_location": _known(discharges["code"].str.split("//").str[1]),
+        }
+    )
     at = _ends_of(stays, ends)
     there = at >= 0
     for name, empty in (("discharged", np.datetime64("NaT", "us")), ("discharge_location", "")):
@@ -159,9 +168,13 @@ def _nearest(stays: pd.DataFrame, rows: pd.DataFrame, name: str) -> pd.DataFrame
     right = pd.DataFrame({"subject_id": rows["subject_id"].to_numpy(), name: rows["time"].to_numpy("datetime64[us]")})
     right = right.dropna().sort_values(name)
     return pd.merge_asof(
-        stays, right, left_on="admitted", right_on=name, by="subject_id",
+        stays,
+        right,
+        left_on="admitted",
+        right_on=name,
+        by="subject_id",
         direction="forward" if name == "death" else "backward",
-    )  # fmt: skip
+    )
 
 
 def _registered(stays: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -169,21 +182,31 @@ def _registered(stays: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     seen = pd.DataFrame({"subject_id": rows["subject_id"].to_numpy(), "at": rows["time"].to_numpy("datetime64[us]")})
     admissions = stays[["subject_id", "stay_id", "admitted"]].sort_values("admitted", kind="stable")
     seen = pd.merge_asof(
-        seen.dropna().sort_values("at"), admissions, left_on="at", right_on="admitted", by="subject_id",
+        seen.dropna().sort_values("at"),
+        admissions,
+        left_on="at",
+        right_on="admitted",
+        by="subject_id",
         direction="forward",
-    )  # fmt: skip
+    )
     return stays.assign(registered=stays["stay_id"].map(seen.groupby("stay_id")["at"].max()).astype("datetime64[us]"))
 
 
 def _races(stays: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
     """RACE//... written at the admission, or once without a time."""
     word = pd.Series(rows["code"].str.split("//", n=1).str[1].to_numpy(object), dtype=object)
-    keyed = pd.DataFrame({
-        "subject_id": rows["subject_id"].to_numpy(), "time": rows["time"].to_numpy("datetime64[us]"), "word": word,
-    })  # fmt: skip
+    keyed = pd.DataFrame(
+        {
+            "subject_id": rows["subject_id"].to_numpy(),
+            "time": rows["time"].to_numpy("datetime64[us]"),
+            "word": word,
+        }
+    )
     at = stays.merge(
-        keyed.dropna().drop_duplicates(["subject_id", "time"]), how="left",
-        left_on=["subject_id", "admitted"], right_on=["subject_id", "time"],
-    )["word"]  # fmt: skip
+        keyed.dropna().drop_duplicates(["subject_id", "time"]),
+        how="left",
+        left_on=["subject_id", "admitted"],
+        right_on=["subject_id", "time"],
+    )["word"]
     once = keyed[keyed["time"].isna()].drop_duplicates("subject_id").set_index("subject_id")["word"]
     return pd.Series(np.where(at.isna(), stays["subject_id"].map(once), at), stays.index, dtype=object)

@@ -11,8 +11,8 @@ rest is counted as not used.
 What the format leaves out: stays are found from admissions and discharges in order of time where there is no hadm_id
 (their id is then 1000 * subject_id + 1, 2, ...); a dose of a medication is not there (`mimic_iv.fill_doses` takes it
 from prescriptions); an end belongs to a start for certain only where nothing else of that name runs, or an order_id
-says so: else the end and the amount are left out, counted. A result without a collection time (LAB//RESULT) was collected when
-its specimen was, the nearest before.
+says so: else the end and the amount are left out, counted. A result without a collection time (LAB//RESULT) was
+collected when its specimen was, the nearest before.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ def subjects(path: str | Path) -> np.ndarray:
     Raises:
         EhrDataError: as `iterate`.
     """
-    ids = [pc.unique(table.column("subject_id")).drop_null().to_numpy() for table in _batches(Path(path), ("subject_id",))]
+    ids = [
+        pc.unique(table.column("subject_id")).drop_null().to_numpy() for table in _batches(Path(path), ("subject_id",))
+    ]
     return np.unique(np.concatenate([np.zeros(0, np.int64), *ids]))
 
 
@@ -114,15 +116,18 @@ def _batches(path: Path, wanted: tuple[str, ...]) -> Iterator[pa.Table]:
             there.setdefault("numeric_value", there.get("value"))
             names = {name: there[name] for name in wanted if there.get(name) is not None}
             for batch in file.iter_batches(BATCH_ROWS, columns=list(names.values())):
-                yield pa.table([
-                    typed(batch.column(names[name]) if name in names else pa.nulls(batch.num_rows), name, path)
-                    for name in wanted
-                ], list(wanted))  # fmt: skip
+                yield pa.table(
+                    [
+                        typed(batch.column(names[name]) if name in names else pa.nulls(batch.num_rows), name, path)
+                        for name in wanted
+                    ],
+                    list(wanted),
+                )
     except (pa.ArrowException, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise EhrDataError(
-            f"{path} cannot be read as parquet ({first}): it is no parquet file, or cut short or damaged; fetch or write "
-            "it again"
+            f"{path} cannot be read as parquet ({first}): it is no parquet file, or cut short or damaged; fetch or "
+            "write it again"
         ) from error
 
 
@@ -163,8 +168,8 @@ class _Order:
                 i = int(bad[0])
                 raise EhrDataError(
                     f"{self.path}, row {self.row + rows[i]}: subject {whose[i]} at {_when(time[i])} after "
-                    f"{_when(earlier[i])}: time runs backwards; MEDS wants each subject's rows sorted by time: sort the "
-                    "file by subject_id, time"
+                    f"{_when(earlier[i])}: time runs backwards; MEDS wants each subject's rows sorted by time: sort "
+                    "the file by subject_id, time"
                 )
             self.timed = (int(whose[-1]), int(time[-1]))
         self.row += len(subject)
@@ -228,9 +233,13 @@ def read_shard(source: str | Path, flow: Flow) -> Frames:
 _WHOLE = {"MEDS_BIRTH": "birth", "MEDS_DEATH": "death", "ED_REGISTRATION": "ed"}
 STATIC = ("gender", "race")  # may stand without a time
 _FIRST = {
-    "GENDER": "gender", "RACE": "race", "HOSPITAL_ADMISSION": "admission", "HOSPITAL_DISCHARGE": "discharge",
-    "INFUSION_START": "infusion start", "INFUSION_END": "infusion end",
-}  # fmt: skip
+    "GENDER": "gender",
+    "RACE": "race",
+    "HOSPITAL_ADMISSION": "admission",
+    "HOSPITAL_DISCHARGE": "discharge",
+    "INFUSION_START": "infusion start",
+    "INFUSION_END": "infusion end",
+}
 
 
 def _kind(code: str) -> str:
@@ -267,20 +276,38 @@ def _values(parts: dict[str, pd.DataFrame], none: pd.DataFrame, flow: Flow) -> p
     """Raw inquiries of values at their collection, and of results collected when their specimen was."""
     results = collection_times(parts.get("result", none), parts.get("specimen", none), flow)
     values = parts.get("value", none).assign(collected=lambda rows: rows["time"], resulted=np.datetime64("NaT", "us"))
-    types = {"collected": "datetime64[us]", "resulted": "datetime64[us]", "subject_id": np.int64, "numeric_value": np.float64,
-             "stay_id": np.int64, "code": object, "text": object}  # fmt: skip
-    rows = {name: np.concatenate([part[name].to_numpy(kind) for part in (values, results)])
-            for name, kind in types.items()}  # fmt: skip
+    types = {
+        "collected": "datetime64[us]",
+        "resulted": "datetime64[us]",
+        "subject_id": np.int64,
+        "numeric_value": np.float64,
+        "stay_id": np.int64,
+        "code": object,
+        "text": object,
+    }
+    rows = {
+        name: np.concatenate([part[name].to_numpy(kind) for part in (values, results)]) for name, kind in types.items()
+    }
     codes, unique = pd.factorize(rows["code"])
     parsed = [inquiry_items.parse_lab_code(code) for code in unique]
     itemid = np.array([code.itemid for code in parsed], np.int64)
-    prefix = np.array([code.split("//")[0] + f"//{lab.itemid}" for code, lab in zip(unique, parsed, strict=True)], object)
+    prefix = np.array(
+        [code.split("//")[0] + f"//{lab.itemid}" for code, lab in zip(unique, parsed, strict=True)], object
+    )
     unit = np.array([code.unit for code in parsed], object)
-    return pd.DataFrame({
-        "subject_id": rows["subject_id"], "stay_id": rows["stay_id"], "itemid": itemid[codes], "unit": unit[codes],
-        "value": rows["numeric_value"], "text": rows["text"], "collected": rows["collected"], "resulted": rows["resulted"],
-        "source": prefix[codes],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "subject_id": rows["subject_id"],
+            "stay_id": rows["stay_id"],
+            "itemid": itemid[codes],
+            "unit": unit[codes],
+            "value": rows["numeric_value"],
+            "text": rows["text"],
+            "collected": rows["collected"],
+            "resulted": rows["resulted"],
+            "source": prefix[codes],
+        }
+    )
 
 
 def _done(parts: dict[str, pd.DataFrame], none: pd.DataFrame, stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
@@ -313,19 +340,28 @@ def _named(rows: pd.DataFrame, kind: str, part: int) -> pd.DataFrame:
     unit = rows["unit"].astype(object).where(rows["unit"].notna(), "").to_numpy()
     infused = kind == "infusion"
     amount_unit = [
-        intervention_items.AMOUNT_IF_MISSING.get(inquiry_items.whole_number(w), found.amount) if found and infused else ""
+        intervention_items.AMOUNT_IF_MISSING.get(inquiry_items.whole_number(w), found.amount)
+        if found and infused
+        else ""
         for found, w in zip(known, word, strict=True)
     ]
     if infused and "amount_unit" in rows:
         told = rows["amount_unit"].astype(object).where(rows["amount_unit"].notna(), "").to_numpy()
         amount_unit = np.where(told == "", np.array(amount_unit, object), told)
     rate_unit = [u or (found.rate if found and infused else "") for found, u in zip(known, unit, strict=True)]
-    return pd.DataFrame({
-        "subject_id": rows["subject_id"].to_numpy(),
-        "stay_id": rows["stay_id"].to_numpy(np.int64), "kind": kind, "item": item,
-        "start": rows["time"].to_numpy("datetime64[us]"), "end": rows["end"].to_numpy("datetime64[us]"),
-        "dose": rows["amount"].to_numpy(np.float64), "unit": amount_unit if infused else unit,
-        "rate": rows["numeric_value"].to_numpy(np.float64) if infused else np.nan,
-        "rate_unit": rate_unit if infused else "", "source": source,
-        "route": rows["route"].astype(object).where(rows["route"].notna(), "").to_numpy(),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "subject_id": rows["subject_id"].to_numpy(),
+            "stay_id": rows["stay_id"].to_numpy(np.int64),
+            "kind": kind,
+            "item": item,
+            "start": rows["time"].to_numpy("datetime64[us]"),
+            "end": rows["end"].to_numpy("datetime64[us]"),
+            "dose": rows["amount"].to_numpy(np.float64),
+            "unit": amount_unit if infused else unit,
+            "rate": rows["numeric_value"].to_numpy(np.float64) if infused else np.nan,
+            "rate_unit": rate_unit if infused else "",
+            "source": source,
+            "route": rows["route"].astype(object).where(rows["route"].notna(), "").to_numpy(),
+        }
+    )

@@ -1,10 +1,10 @@
 """PatientEpisodes to MEDS and back, losing nothing; rollouts as generated trajectories.
 
 The rows read as MEDS of MIMIC to any tool (LAB//itemid//unit, MEDICATION//name//Administered, INFUSION_START ...),
-and carry further columns, which `schema.EpisodeSchema` declares, so that `read_episodes` gives back the very same objects:
-`stay_id`; `order_set`, the time step whose set of orders a row belongs to; `order_id`, which links the start and the
-end of one intervention; and the fields of an event that MEDS has no place for. One row a stay, STAY//EPISODE, holds
-what is true of the whole stay. Tables are validated by `meds`.
+and carry further columns, which `schema.EpisodeSchema` declares, so that `read_episodes` gives back the very same
+objects: `stay_id`; `order_set`, the time step whose set of orders a row belongs to; `order_id`, which links the start
+and the end of one intervention; and the fields of an event that MEDS has no place for. One row a stay, STAY//EPISODE,
+holds what is true of the whole stay. Tables are validated by `meds`.
 """
 
 from __future__ import annotations
@@ -32,24 +32,43 @@ from world_models.data.ehr.tables import EhrDataError
 from world_models.files import replacing
 
 __all__ = [
-    "is_episode_file", "read_episodes", "to_table", "trajectory_table",
-    "write_episodes", "write_table", "write_trajectories",
-]  # fmt: skip
+    "is_episode_file",
+    "read_episodes",
+    "to_table",
+    "trajectory_table",
+    "write_episodes",
+    "write_table",
+    "write_trajectories",
+]
 
 EPISODE_CODE = "STAY//EPISODE"
 
 
 _FIELDS = (
-    ("subject_id", pa.int64()), ("time", pa.timestamp("us")), ("code", pa.string()), ("numeric_value", pa.float32()),
-    ("text_value", pa.large_string()), ("stay_id", pa.int64()), ("order_set", pa.int32()), ("order_id", pa.int64()),
-    ("item", pa.string()), ("unit", pa.string()), ("source", pa.string()), ("result_time", pa.timestamp("us")),
-    ("end_time", pa.timestamp("us")), ("kind", pa.string()), ("dose", pa.float32()), ("rate", pa.float32()),
-    ("rate_unit", pa.string()), ("route", pa.string()),
-)  # fmt: skip
+    ("subject_id", pa.int64()),
+    ("time", pa.timestamp("us")),
+    ("code", pa.string()),
+    ("numeric_value", pa.float32()),
+    ("text_value", pa.large_string()),
+    ("stay_id", pa.int64()),
+    ("order_set", pa.int32()),
+    ("order_id", pa.int64()),
+    ("item", pa.string()),
+    ("unit", pa.string()),
+    ("source", pa.string()),
+    ("result_time", pa.timestamp("us")),
+    ("end_time", pa.timestamp("us")),
+    ("kind", pa.string()),
+    ("dose", pa.float32()),
+    ("rate", pa.float32()),
+    ("rate_unit", pa.string()),
+    ("route", pa.string()),
+)
 _TOLD = {
-    "inquiry": ("item", "unit", "source"), "diagnosis": ("item",),
+    "inquiry": ("item", "unit", "source"),
+    "diagnosis": ("item",),
     **dict.fromkeys(KINDS, ("item", "unit", "source", "rate_unit", "route")),
-}  # fmt: skip
+}
 _TEXTS = ("race", "admission_type", "admission_location", "discharge_location")
 _FLAGS = ("died_in_hospital", "truncated", "sex_female")
 _SCHEMA = pa.schema(list(_FIELDS))
@@ -111,12 +130,19 @@ def _rows(e: PatientEpisode) -> list[list]:
         return text or "UNK"
 
     whole = {
-        "admitted": e.admitted.isoformat(), "discharged": e.discharged.isoformat(),
-        "died": None if e.died is None else e.died.isoformat(), "hours_per_step": e.hours_per_step,
-        "died_in_hospital": e.died_in_hospital, "truncated": e.truncated, "age_years": e.age_years,
-        "sex_female": e.sex_female, "race": e.race, "admission_type": e.admission_type,
-        "admission_location": e.admission_location, "discharge_location": e.discharge_location,
-    }  # fmt: skip
+        "admitted": e.admitted.isoformat(),
+        "discharged": e.discharged.isoformat(),
+        "died": None if e.died is None else e.died.isoformat(),
+        "hours_per_step": e.hours_per_step,
+        "died_in_hospital": e.died_in_hospital,
+        "truncated": e.truncated,
+        "age_years": e.age_years,
+        "sex_female": e.sex_female,
+        "race": e.race,
+        "admission_type": e.admission_type,
+        "admission_location": e.admission_location,
+        "discharge_location": e.discharge_location,
+    }
     rows = [row(e.started, EPISODE_CODE, text_value=json.dumps(whole))]
     if e.started < e.admitted:
         rows.append(row(e.started, "ED_REGISTRATION"))
@@ -138,7 +164,7 @@ def _rows(e: PatientEpisode) -> list[list]:
                     source=q.source,
                     result_time=q.resulted,
                     kind="inquiry",
-                )  # fmt: skip
+                )
             )
         for done in step.interventions:
             order_id += 1
@@ -158,7 +184,7 @@ def _rows(e: PatientEpisode) -> list[list]:
                     rate_unit=done.rate_unit,
                     route=done.route,
                     **shared,
-                )  # fmt: skip
+                )
             )
             if done.end is not None and last:
                 # read_episodes takes the start row alone; this one is for others
@@ -242,8 +268,8 @@ def read_episodes(source: str | Path | pa.Table) -> list[PatientEpisode]:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise EhrDataError(
-            f"{whose} was not written by write_episodes, or changed since: a row holds what no episode has ({error}); write "
-            "it again"
+            f"{whose} was not written by write_episodes, or changed since: a row holds what no episode has ({error}); "
+            "write it again"
         ) from error
 
 
@@ -285,7 +311,7 @@ def _episodes(columns: dict[str, list], whose: str) -> list[PatientEpisode]:
                     of["rate_unit"],
                     of["route"],
                     of["source"],
-                )  # fmt: skip
+                )
             )
     lost = [key for key in events if key not in stays]
     if lost:

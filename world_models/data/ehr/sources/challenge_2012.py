@@ -32,8 +32,8 @@ RECORD_HOURS = 48
 STATIC = ("Age", "Gender", "Height", "ICUType", "Weight", "RecordID")
 MEASUREMENTS = TableSpec("measurements", {"RecordID": "id", "minute": "id", "Parameter": "text", "Value": "float"})
 OUTCOMES = TableSpec("outcomes", {"RecordID": "id", "In-hospital_death": "float", "Length_of_stay": "float"})
-# The units the challenge's description gives its parameters, but for magnesium: it says mmol/L, and the median of 2.0 is
-# the one of mg/dL, as the same hospital reports it elsewhere.
+# The units the challenge's description gives its parameters, but for magnesium: it says mmol/L, and the median of 2.0
+# is the one of mg/dL, as the same hospital reports it elsewhere.
 UNITS = {
     "Na": "mEq/L", "K": "mEq/L", "HCO3": "mmol/L", "BUN": "mg/dL", "Creatinine": "mg/dL", "Glucose": "mg/dL",
     "Mg": "mg/dL", "Albumin": "g/dL", "Lactate": "mmol/L", "ALT": "IU/L", "AST": "IU/L", "ALP": "IU/L",
@@ -60,7 +60,8 @@ def batches(folder: str | Path, memory_limit: str = "1GB", ledger: Ledger | None
     files = sorted(path for path in folder.rglob("*.txt") if inquiry_items.whole_number(path.stem) is not None)
     if not files:
         raise EhrDataError(
-            f"{folder} holds neither measurements.parquet nor records like set-a/132539.txt; give the challenge's folder"
+            f"{folder} holds neither measurements.parquet nor records like set-a/132539.txt; give the challenge's "
+            "folder"
         )
     for path in files:
         yield _record_batch(path)
@@ -79,11 +80,13 @@ def _record_batch(path: Path) -> pa.RecordBatch:
         raise EhrDataError(f"{path} is no record of the challenge (Time,Parameter,Value): {error}") from error
     return pa.RecordBatch.from_arrays(
         [
-            pa.array(np.full(len(frame), inquiry_items.whole_number(path.stem), np.int64)), pa.array(minute),
-            pa.array(parameter.tolist(), pa.string()), pa.array(value.to_numpy()),
+            pa.array(np.full(len(frame), inquiry_items.whole_number(path.stem), np.int64)),
+            pa.array(minute),
+            pa.array(parameter.tolist(), pa.string()),
+            pa.array(value.to_numpy()),
         ],
         names=["subject_id", "minute", "Parameter", "Value"],
-    )  # fmt: skip
+    )
 
 
 def outcome_batches(
@@ -128,13 +131,24 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     stays = stays.merge(outcomes.drop_duplicates("subject_id"), on="subject_id", how="left")
     epoch = pd.Timestamp(EPOCH).as_unit("us")
     ages = stays["Age"].where(stays["Age"] < 90, 90.0).where(stays["Age"].notna())
-    frames_stays = pd.DataFrame({
-        "subject_id": stays["subject_id"], "stay_id": stays["subject_id"], "registered": pd.NaT, "admitted": epoch,
-        "discharged": epoch + pd.Timedelta(hours=RECORD_HOURS), "died": pd.NaT,
-        "died_in_hospital": stays["In-hospital_death"], "age_years": ages, "sex_female": 1.0 - stays["Gender"],
-        "truncated": True, "race": "", "admission_type": stays["ICUType"].map(ICU_TYPES), "admission_location": "",
-        "discharge_location": "",
-    })  # fmt: skip
+    frames_stays = pd.DataFrame(
+        {
+            "subject_id": stays["subject_id"],
+            "stay_id": stays["subject_id"],
+            "registered": pd.NaT,
+            "admitted": epoch,
+            "discharged": epoch + pd.Timedelta(hours=RECORD_HOURS),
+            "died": pd.NaT,
+            "died_in_hospital": stays["In-hospital_death"],
+            "age_years": ages,
+            "sex_female": 1.0 - stays["Gender"],
+            "truncated": True,
+            "race": "",
+            "admission_type": stays["ICUType"].map(ICU_TYPES),
+            "admission_location": "",
+            "discharge_location": "",
+        }
+    )
     for name in ("registered", "died", "admitted", "discharged"):
         frames_stays[name] = frames_stays[name].astype("datetime64[us]")
     return Frames(
@@ -155,22 +169,38 @@ def _raw_inquiries(rows: pd.DataFrame, epoch: pd.Timestamp, flow: Flow) -> pd.Da
     flow.refuse("measurements", "-1: missing", int((missing & rows["Parameter"].isin(["Height", "Weight"])).sum()))
     rows = rows[~(missing & rows["Parameter"].isin(["Height", "Weight"]))]
     collected = epoch + pd.to_timedelta(rows["minute"].to_numpy(np.int64), unit="min")
-    return pd.DataFrame({
-        "subject_id": rows["subject_id"].to_numpy(), "stay_id": rows["subject_id"].to_numpy(),
-        "itemid": rows["Parameter"].map(itemids).fillna(-1).astype(np.int64).to_numpy(),
-        "unit": rows["Parameter"].map(UNITS).to_numpy(object), "value": rows["Value"].to_numpy(np.float64), "text": "",
-        "collected": collected.astype("datetime64[us]"), "resulted": np.datetime64("NaT", "us"),
-        "source": ("CHALLENGE2012//" + rows["Parameter"]).to_numpy(object),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "subject_id": rows["subject_id"].to_numpy(),
+            "stay_id": rows["subject_id"].to_numpy(),
+            "itemid": rows["Parameter"].map(itemids).fillna(-1).astype(np.int64).to_numpy(),
+            "unit": rows["Parameter"].map(UNITS).to_numpy(object),
+            "value": rows["Value"].to_numpy(np.float64),
+            "text": "",
+            "collected": collected.astype("datetime64[us]"),
+            "resulted": np.datetime64("NaT", "us"),
+            "source": ("CHALLENGE2012//" + rows["Parameter"]).to_numpy(object),
+        }
+    )
 
 
 def _ventilation(rows: pd.DataFrame, epoch: pd.Timestamp) -> pd.DataFrame:
     """Every charting of MechVent = 1 is a moment on the ventilator; when it ended is not told."""
     rows = rows[rows["Parameter"].eq("MechVent") & (rows["Value"] == 1)]
     start = (epoch + pd.to_timedelta(rows["minute"].to_numpy(np.int64), unit="min")).astype("datetime64[us]")
-    return pd.DataFrame({
-        "subject_id": rows["subject_id"].to_numpy(), "stay_id": rows["subject_id"].to_numpy(),
-        "kind": "procedure", "item": "invasive_ventilation", "start": start,
-        "end": np.full(len(rows), np.datetime64("NaT", "us")), "dose": np.nan, "unit": "", "rate": np.nan,
-        "rate_unit": "", "route": "", "source": "CHALLENGE2012//MechVent",
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "subject_id": rows["subject_id"].to_numpy(),
+            "stay_id": rows["subject_id"].to_numpy(),
+            "kind": "procedure",
+            "item": "invasive_ventilation",
+            "start": start,
+            "end": np.full(len(rows), np.datetime64("NaT", "us")),
+            "dose": np.nan,
+            "unit": "",
+            "rate": np.nan,
+            "rate_unit": "",
+            "route": "",
+            "source": "CHALLENGE2012//MechVent",
+        }
+    )

@@ -77,9 +77,12 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     tables = {name: read_shard_table(folder, spec) for name, spec in TABLES.items()}
     micro = tables["microbiologyevents"].rename(
         columns={
-            "hadm_id": "stay_id", "charttime": "collected", "spec_type_desc": "specimen", "org_name": "organism",
+            "hadm_id": "stay_id",
+            "charttime": "collected",
+            "spec_type_desc": "specimen",
+            "org_name": "organism",
             "ab_name": "antibiotic",
-        }  # fmt: skip
+        }
     )
     micro = micro.assign(test="culture", comments="", resulted=pd.Series(pd.NaT, micro.index, "datetime64[us]"))
     outputs = tables["outputevents"].assign(valueuom=tables["outputevents"]["valueuom"].fillna("ml"))
@@ -92,9 +95,10 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
         canonical_interventions(_intervals(tables["inputevents_mv"], flow), flow, "inputevents_mv"),
         canonical_interventions(_moments(tables["inputevents_cv"], flow), flow, "inputevents_cv"),
         canonical_interventions(_prescribed(tables["prescriptions"], flow), flow, "prescriptions"),
-        canonical_interventions(procedures(tables["procedureevents_mv"], flow, "procedureevents_mv"), flow,
-                                "procedureevents_mv"),
-    ]  # fmt: skip
+        canonical_interventions(
+            procedures(tables["procedureevents_mv"], flow, "procedureevents_mv"), flow, "procedureevents_mv"
+        ),
+    ]
     diagnoses = tables["diagnoses_icd"].rename(
         columns={"hadm_id": "stay_id", "seq_num": "sequence", "icd9_code": "code"}
     )
@@ -114,15 +118,24 @@ def _stays(admissions: pd.DataFrame, patients: pd.DataFrame, flow: Flow) -> pd.D
     before_birthday = (admitted.month < born.month) | ((admitted.month == born.month) & (admitted.day < born.day))
     age = (admitted.year - born.year - before_birthday).astype(np.float64)
     sex = stays["gender"].astype(object).fillna("").str.upper().str[:1]
-    made = pd.DataFrame({
-        "subject_id": stays["subject_id"], "stay_id": stays["hadm_id"], "registered": stays["edregtime"],
-        "admitted": stays["admittime"], "discharged": stays["dischtime"], "died": stays["deathtime"],
-        "died_in_hospital": stays["hospital_expire_flag"],
-        "age_years": age.where(age <= OLDEST_TOLD_YEARS, OLDEST_TOLD_YEARS + 1).where(stays["dob"].notna()),
-        "sex_female": np.where(sex == "F", 1.0, np.where(sex == "M", 0.0, np.nan)), "truncated": False,
-        "race": stays["ethnicity"], "admission_type": stays["admission_type"],
-        "admission_location": stays["admission_location"], "discharge_location": stays["discharge_location"],
-    })  # fmt: skip
+    made = pd.DataFrame(
+        {
+            "subject_id": stays["subject_id"],
+            "stay_id": stays["hadm_id"],
+            "registered": stays["edregtime"],
+            "admitted": stays["admittime"],
+            "discharged": stays["dischtime"],
+            "died": stays["deathtime"],
+            "died_in_hospital": stays["hospital_expire_flag"],
+            "age_years": age.where(age <= OLDEST_TOLD_YEARS, OLDEST_TOLD_YEARS + 1).where(stays["dob"].notna()),
+            "sex_female": np.where(sex == "F", 1.0, np.where(sex == "M", 0.0, np.nan)),
+            "truncated": False,
+            "race": stays["ethnicity"],
+            "admission_type": stays["admission_type"],
+            "admission_location": stays["admission_location"],
+            "discharge_location": stays["discharge_location"],
+        }
+    )
     return living(made, stays["dod"], flow)
 
 
@@ -130,26 +143,45 @@ def _intervals(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     rewritten = inputs["statusdescription"].eq("Rewritten")
     flow.refuse("inputevents_mv", "rewritten (replaced by another row)", int(rewritten.sum()))
     inputs = inputs[~rewritten]
-    return pd.DataFrame({
-        "subject_id": inputs["subject_id"], "stay_id": inputs["hadm_id"], "kind": "infusion",
-        "item": item_names(inputs["itemid"], "input"), "start": inputs["starttime"], "end": inputs["endtime"],
-        "dose": inputs["amount"], "unit": inputs["amountuom"], "rate": inputs["rate"], "rate_unit": inputs["rateuom"],
-        "route": "", "source": "INFUSION//" + inputs["itemid"].astype(str), "weight_kg": inputs["patientweight"],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "subject_id": inputs["subject_id"],
+            "stay_id": inputs["hadm_id"],
+            "kind": "infusion",
+            "item": item_names(inputs["itemid"], "input"),
+            "start": inputs["starttime"],
+            "end": inputs["endtime"],
+            "dose": inputs["amount"],
+            "unit": inputs["amountuom"],
+            "rate": inputs["rate"],
+            "rate_unit": inputs["rateuom"],
+            "route": "",
+            "source": "INFUSION//" + inputs["itemid"].astype(str),
+            "weight_kg": inputs["patientweight"],
+        }
+    )
 
 
 def _moments(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     blank = inputs["amount"].isna() & inputs["rate"].isna()
     flow.refuse("inputevents_cv", "neither amount nor rate (a bag hung or stopped)", int(blank.sum()))
     inputs = inputs[~blank]
-    return pd.DataFrame({
-        "subject_id": inputs["subject_id"], "stay_id": inputs["hadm_id"], "kind": "infusion",
-        "item": item_names(inputs["itemid"], "input"), "start": inputs["charttime"],
-        "end": pd.Series(pd.NaT, inputs.index, "datetime64[us]"), "dose": inputs["amount"],
-        "unit": inputs["amountuom"], "rate": inputs["rate"], "rate_unit": inputs["rateuom"],
-        "route": inputs["originalroute"].astype(object).fillna("").str.lower(),
-        "source": "INFUSION//" + inputs["itemid"].astype(str),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "subject_id": inputs["subject_id"],
+            "stay_id": inputs["hadm_id"],
+            "kind": "infusion",
+            "item": item_names(inputs["itemid"], "input"),
+            "start": inputs["charttime"],
+            "end": pd.Series(pd.NaT, inputs.index, "datetime64[us]"),
+            "dose": inputs["amount"],
+            "unit": inputs["amountuom"],
+            "rate": inputs["rate"],
+            "rate_unit": inputs["rateuom"],
+            "route": inputs["originalroute"].astype(object).fillna("").str.lower(),
+            "source": "INFUSION//" + inputs["itemid"].astype(str),
+        }
+    )
 
 
 def _prescribed(table: pd.DataFrame, flow: Flow) -> pd.DataFrame:
@@ -161,9 +193,19 @@ def _prescribed(table: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     flow.refuse("prescriptions", "line flush", int(flush.sum()))
     table, name = table[~flush], name[~flush]
     dose = single_number(table["dose_val_rx"], flow, "prescriptions", "dose ordered")
-    return pd.DataFrame({
-        "subject_id": table["subject_id"], "stay_id": table["hadm_id"], "kind": "prescription",
-        "item": [intervention_items.item_of_drug(text) if text else "" for text in name], "start": table["startdate"],
-        "end": table["enddate"], "dose": dose, "unit": table["dose_unit_rx"], "rate": np.nan,
-        "rate_unit": "", "route": table["route"], "source": "MEDICATION//" + name,
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "subject_id": table["subject_id"],
+            "stay_id": table["hadm_id"],
+            "kind": "prescription",
+            "item": [intervention_items.item_of_drug(text) if text else "" for text in name],
+            "start": table["startdate"],
+            "end": table["enddate"],
+            "dose": dose,
+            "unit": table["dose_unit_rx"],
+            "rate": np.nan,
+            "rate_unit": "",
+            "route": table["route"],
+            "source": "MEDICATION//" + name,
+        }
+    )

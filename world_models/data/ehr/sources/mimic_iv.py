@@ -108,9 +108,14 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     ]
     micro = tables["microbiologyevents"].rename(
         columns={
-            "hadm_id": "stay_id", "charttime": "collected", "storetime": "resulted", "spec_type_desc": "specimen",
-            "test_name": "test", "org_name": "organism", "ab_name": "antibiotic",
-        }  # fmt: skip
+            "hadm_id": "stay_id",
+            "charttime": "collected",
+            "storetime": "resulted",
+            "spec_type_desc": "specimen",
+            "test_name": "test",
+            "org_name": "organism",
+            "ab_name": "antibiotic",
+        }
     )
     inquiries.append(culture_inquiries(micro, flow, "microbiologyevents"))
     interventions = [
@@ -147,8 +152,8 @@ def with_patients(admissions: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFr
     twice = patients.loc[patients["subject_id"].duplicated(), "subject_id"]
     if len(twice):
         raise EhrDataError(
-            f"table patients: subject_id {twice.iloc[0]} has {int((patients['subject_id'] == twice.iloc[0]).sum())} rows "
-            f"({twice.nunique()} such patients); a patient has one: remove the others"
+            f"table patients: subject_id {twice.iloc[0]} has {int((patients['subject_id'] == twice.iloc[0]).sum())} "
+            f"rows ({twice.nunique()} such patients); a patient has one: remove the others"
         )
     return admissions.merge(patients, on="subject_id", how="left")
 
@@ -165,31 +170,46 @@ def stays_of(admissions: pd.DataFrame, patients: pd.DataFrame, flow: Flow) -> pd
     stays = with_patients(admissions, patients)
     age = stays["anchor_age"] + stays["admittime"].dt.year - stays["anchor_year"]
     sex = stays["gender"].astype(object).fillna("").str.upper().str[:1]
-    made = pd.DataFrame({
-        "subject_id": stays["subject_id"], "stay_id": stays["hadm_id"], "registered": stays["edregtime"],
-        "admitted": stays["admittime"], "discharged": stays["dischtime"], "died": stays["deathtime"],
-        "died_in_hospital": stays["hospital_expire_flag"], "age_years": age,
-        "sex_female": np.where(sex == "F", 1.0, np.where(sex == "M", 0.0, np.nan)), "truncated": False,
-        "race": stays["race"], "admission_type": stays["admission_type"],
-        "admission_location": stays["admission_location"], "discharge_location": stays["discharge_location"],
-    })  # fmt: skip
+    made = pd.DataFrame(
+        {
+            "subject_id": stays["subject_id"],
+            "stay_id": stays["hadm_id"],
+            "registered": stays["edregtime"],
+            "admitted": stays["admittime"],
+            "discharged": stays["dischtime"],
+            "died": stays["deathtime"],
+            "died_in_hospital": stays["hospital_expire_flag"],
+            "age_years": age,
+            "sex_female": np.where(sex == "F", 1.0, np.where(sex == "M", 0.0, np.nan)),
+            "truncated": False,
+            "race": stays["race"],
+            "admission_type": stays["admission_type"],
+            "admission_location": stays["admission_location"],
+            "discharge_location": stays["discharge_location"],
+        }
+    )
     return living(made, stays["dod"], flow)
 
 
 def charted(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
     """A table of values (itemid, charttime, storetime, valueuom, valuenum or a numeric value) as raw inquiries."""
     text = table["value"] if "valuenum" in table else pd.Series("", index=table.index)
-    return pd.DataFrame({
-        "subject_id": table["subject_id"], "stay_id": table["hadm_id"], "itemid": table["itemid"],
-        "unit": table["valueuom"], "value": table["valuenum"] if "valuenum" in table else table["value"],
-        "text": text, "collected": table["charttime"], "resulted": table["storetime"],
-        "source": prefix + "//" + table["itemid"].astype(str),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "subject_id": table["subject_id"],
+            "stay_id": table["hadm_id"],
+            "itemid": table["itemid"],
+            "unit": table["valueuom"],
+            "value": table["valuenum"] if "valuenum" in table else table["value"],
+            "text": text,
+            "collected": table["charttime"],
+            "resulted": table["storetime"],
+            "source": prefix + "//" + table["itemid"].astype(str),
+        }
+    )
 
 
-def _administered(
-    emar: pd.DataFrame, detail: pd.DataFrame, prescriptions: pd.DataFrame, flow: Flow
-) -> pd.DataFrame:
+def _administered(emar: pd.DataFrame, detail: pd.DataFrame, prescriptions: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     """emar rows of doses that went in. The dose is the sum of the product rows of emar_detail, where they share a unit;
     where there is none, the dose of the order (its MAIN row, so that the join cannot fan out). A dose of which one
     product's cannot be read is not told."""
@@ -206,13 +226,15 @@ def _administered(
         rate=single_number(detail["infusion_rate"], flow, "emar_detail", "infusion rate"),
         unit=detail["dose_given_unit"].astype(object).fillna(""),
         rate_unit=detail["infusion_rate_unit"].astype(object).fillna(""),
-    )  # fmt: skip
+    )
     unread = detail.loc[detail["dose_given"].notna() & detail["dose"].isna(), "emar_id"]
     dosed = detail[detail["dose"].notna() & ~detail["emar_id"].isin(unread)].groupby("emar_id")
     mixed = dosed["unit"].nunique() > 1
     doses = dosed.agg(dose=("dose", "sum"), unit=("unit", "first"))[~mixed]
     flow.repair("emar", "products of one administration in several units: dose left out", int(mixed.sum()))
-    rates = detail[detail["rate"].notna()].groupby("emar_id").agg(rate=("rate", "first"), rate_unit=("rate_unit", "first"))
+    rates = (
+        detail[detail["rate"].notna()].groupby("emar_id").agg(rate=("rate", "first"), rate_unit=("rate_unit", "first"))
+    )
     routes = detail.groupby("emar_id")["route"].first()
     by_id = emar["emar_id"].to_numpy()
     dose = doses["dose"].reindex(by_id).to_numpy(np.float64)
@@ -225,16 +247,22 @@ def _administered(
     take = np.isnan(dose) & np.isfinite(ordered)
     flow.repair("emar", "dose taken from the order", int(take.sum()))
     medication = emar["medication"].astype(object).fillna("").to_numpy()
-    return pd.DataFrame({
-        "subject_id": emar["subject_id"].to_numpy(), "stay_id": emar["hadm_id"].to_numpy(),
-        "kind": "administration", "item": [intervention_items.item_of_drug(name) if name else "" for name in medication],
-        "start": emar["charttime"].to_numpy(), "end": pd.Series(pd.NaT, index=range(len(emar)), dtype="datetime64[us]"),
-        "dose": np.where(take, ordered, dose),
-        "unit": np.where(take, main["dose_unit_rx"].to_numpy(object), unit),
-        "rate": rates["rate"].reindex(by_id).to_numpy(), "rate_unit": rates["rate_unit"].reindex(by_id).to_numpy(),
-        "route": np.where(pd.isna(route), main["route"].to_numpy(object), route),
-        "source": ["MEDICATION//" + name for name in medication],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "subject_id": emar["subject_id"].to_numpy(),
+            "stay_id": emar["hadm_id"].to_numpy(),
+            "kind": "administration",
+            "item": [intervention_items.item_of_drug(name) if name else "" for name in medication],
+            "start": emar["charttime"].to_numpy(),
+            "end": pd.Series(pd.NaT, index=range(len(emar)), dtype="datetime64[us]"),
+            "dose": np.where(take, ordered, dose),
+            "unit": np.where(take, main["dose_unit_rx"].to_numpy(object), unit),
+            "rate": rates["rate"].reindex(by_id).to_numpy(),
+            "rate_unit": rates["rate_unit"].reindex(by_id).to_numpy(),
+            "route": np.where(pd.isna(route), main["route"].to_numpy(object), route),
+            "source": ["MEDICATION//" + name for name in medication],
+        }
+    )
 
 
 def _prescribed(prescriptions: pd.DataFrame, pharmacy: pd.DataFrame, flow: Flow) -> pd.DataFrame:
@@ -250,10 +278,16 @@ def _prescribed(prescriptions: pd.DataFrame, pharmacy: pd.DataFrame, flow: Flow)
         flow.table("prescriptions").read += int(known.sum())
         flow.table("prescriptions").kept += int(known.sum())
         doses = orders[known].drop_duplicates("pharmacy_id")
-        orders, table = pharmacy.merge(
-            doses[["pharmacy_id", "drug", "dose_val_rx", "dose_unit_rx", "route"]],
-            on="pharmacy_id", how="left", suffixes=("", "_rx"), validate="many_to_one",
-        ), "pharmacy"  # fmt: skip
+        orders, table = (
+            pharmacy.merge(
+                doses[["pharmacy_id", "drug", "dose_val_rx", "dose_unit_rx", "route"]],
+                on="pharmacy_id",
+                how="left",
+                suffixes=("", "_rx"),
+                validate="many_to_one",
+            ),
+            "pharmacy",
+        )
         orders["name"] = orders["medication"].where(orders["medication"].notna(), orders["drug"])
         orders["route"] = orders["route"].where(orders["route"].notna(), orders["route_rx"])
     name = orders["name"].astype(object).fillna("")
@@ -261,13 +295,22 @@ def _prescribed(prescriptions: pd.DataFrame, pharmacy: pd.DataFrame, flow: Flow)
     flow.refuse(table, "line flush", int(flush.sum()))
     orders, name = orders[~flush].reset_index(drop=True), name[~flush]
     dose = single_number(orders["dose_val_rx"], flow, table, "dose ordered")
-    raw = pd.DataFrame({
-        "subject_id": orders["subject_id"], "stay_id": orders["hadm_id"], "kind": "prescription",
-        "item": [intervention_items.item_of_drug(text) if text else "" for text in name],
-        "start": orders["starttime"], "end": orders["stoptime"], "dose": dose,
-        "unit": orders["dose_unit_rx"], "rate": np.nan, "rate_unit": "", "route": orders["route"],
-        "source": ["MEDICATION//" + text for text in name],
-    })  # fmt: skip
+    raw = pd.DataFrame(
+        {
+            "subject_id": orders["subject_id"],
+            "stay_id": orders["hadm_id"],
+            "kind": "prescription",
+            "item": [intervention_items.item_of_drug(text) if text else "" for text in name],
+            "start": orders["starttime"],
+            "end": orders["stoptime"],
+            "dose": dose,
+            "unit": orders["dose_unit_rx"],
+            "rate": np.nan,
+            "rate_unit": "",
+            "route": orders["route"],
+            "source": ["MEDICATION//" + text for text in name],
+        }
+    )
     return canonical_interventions(raw, flow, table)
 
 
@@ -306,13 +349,23 @@ def _infused(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     rewritten = inputs["statusdescription"].eq("Rewritten")
     flow.refuse("inputevents", "rewritten (replaced by another row)", int(rewritten.sum()))
     inputs = inputs[~rewritten]
-    return pd.DataFrame({
-        "subject_id": inputs["subject_id"], "stay_id": inputs["hadm_id"], "kind": "infusion",
-        "item": item_names(inputs["itemid"], "input"),
-        "start": inputs["starttime"], "end": inputs["endtime"], "dose": inputs["amount"], "unit": inputs["amountuom"],
-        "rate": inputs["rate"], "rate_unit": inputs["rateuom"], "route": "",
-        "source": "INFUSION//" + inputs["itemid"].astype(str), "weight_kg": inputs["patientweight"],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "subject_id": inputs["subject_id"],
+            "stay_id": inputs["hadm_id"],
+            "kind": "infusion",
+            "item": item_names(inputs["itemid"], "input"),
+            "start": inputs["starttime"],
+            "end": inputs["endtime"],
+            "dose": inputs["amount"],
+            "unit": inputs["amountuom"],
+            "rate": inputs["rate"],
+            "rate_unit": inputs["rateuom"],
+            "route": "",
+            "source": "INFUSION//" + inputs["itemid"].astype(str),
+            "weight_kg": inputs["patientweight"],
+        }
+    )
 
 
 def procedures(table: pd.DataFrame, flow: Flow, name: str = "procedureevents") -> pd.DataFrame:
@@ -320,9 +373,19 @@ def procedures(table: pd.DataFrame, flow: Flow, name: str = "procedureevents") -
     administrative = table["itemid"].isin(intervention_items.ADMINISTRATIVE)
     flow.refuse(name, "administrative (family, theatre log)", int(administrative.sum()))
     table = table[~administrative]
-    return pd.DataFrame({
-        "subject_id": table["subject_id"], "stay_id": table["hadm_id"], "kind": "procedure",
-        "item": item_names(table["itemid"], "procedure"),
-        "start": table["starttime"], "end": table["endtime"], "dose": np.nan, "unit": "", "rate": np.nan,
-        "rate_unit": "", "route": "", "source": "PROCEDURE//" + table["itemid"].astype(str),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "subject_id": table["subject_id"],
+            "stay_id": table["hadm_id"],
+            "kind": "procedure",
+            "item": item_names(table["itemid"], "procedure"),
+            "start": table["starttime"],
+            "end": table["endtime"],
+            "dose": np.nan,
+            "unit": "",
+            "rate": np.nan,
+            "rate_unit": "",
+            "route": "",
+            "source": "PROCEDURE//" + table["itemid"].astype(str),
+        }
+    )
