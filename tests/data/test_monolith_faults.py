@@ -15,8 +15,7 @@ import torch
 
 from tests.data.test_ecg_monolith import assert_rows, rows, writer
 from tests.kills import every, kill_at, needs_fork
-from world_models.data.ecg import monolith as ecg_monolith
-from world_models.data.ecg import monolith_file
+from world_models.data.ecg import monolith_file, monolith_writer
 from world_models.data.ecg.monolith import MonolithError, read_monolith
 
 ROWS, BATCH = 21, 5
@@ -33,7 +32,7 @@ def write_all(path: Path, **other) -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ecg_monolith, "GROW_ROWS", 6)  # then there are two growths and a cut at the end
+    monkeypatch.setattr(monolith_writer, "GROW_ROWS", 6)  # then there are two growths and a cut at the end
 
 
 @pytest.fixture
@@ -49,9 +48,9 @@ def test_a_run_killed_anywhere_goes_on_to_the_same_file(tmp_path: Path, small: N
     line, killed, resumed = 0, True, 0
     while killed:
         path = tmp_path / f"{line}.h5"
-        killed = kill_at(line, lambda path=path: write_all(path, most=most), ecg_monolith, monolith_file)
+        killed = kill_at(line, lambda path=path: write_all(path, most=most), monolith_writer, monolith_file)
         resumed += path.with_name(path.name + ".part").exists()
-        kill_at(line // 3, lambda path=path: write_all(path, most=most), ecg_monolith, monolith_file)
+        kill_at(line // 3, lambda path=path: write_all(path, most=most), monolith_writer, monolith_file)
         write_all(path, most=most)
         assert_rows(path, ROWS)
         assert not list(tmp_path.glob(f"{line}.h5.*")), "nothing half done is left"

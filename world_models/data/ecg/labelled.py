@@ -50,6 +50,8 @@ class LabelTableError(ValueError):
 
 
 class LabelledECGs(NamedTuple):
+    """N ECGs of 10 s with L labels each, and where they are from."""
+
     ecg: Tensor  # [N, 12, 1000] float32 mV at 100 Hz
     label: Tensor  # [N, L] bool
     names: tuple[str, ...]  # of the labels
@@ -320,10 +322,10 @@ def write_labels_csv(labelled: LabelledECGs, path: str | Path) -> Path:
     _writable(path)
     with replacing(path) as part, part.open("x", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        people = [] if labelled.patient is None else ["patient"]
-        writer.writerow(["record", *people, *labelled.names])
+        people = None if labelled.patient is None else labelled.patient.tolist()
+        writer.writerow(["record", *([] if people is None else ["patient"]), *labelled.names])
         for i, (name, row) in enumerate(zip(labelled.record, labelled.label.int().tolist(), strict=True)):
-            writer.writerow([name, *([int(labelled.patient[i])] if people else []), *row])
+            writer.writerow([name, *([] if people is None else [people[i]]), *row])
     return path
 
 

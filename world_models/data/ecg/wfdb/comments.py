@@ -22,37 +22,14 @@ _YEARS = {
     "day": 1 / DAYS_PER_YEAR,
     "hour": 1 / (24 * DAYS_PER_YEAR),
 }
-_UNITS = {
-    "y": "year",
-    "yr": "year",
-    "yrs": "year",
-    "yo": "year",
-    "y/o": "year",
-    "y.o": "year",
-    "year": "year",
-    "years": "year",
-    "a": "year",
-    "mo": "month",
-    "mos": "month",
-    "mon": "month",
-    "month": "month",
-    "months": "month",
-    "mth": "month",
-    "mths": "month",
-    "w": "week",
-    "wk": "week",
-    "wks": "week",
-    "week": "week",
-    "weeks": "week",
-    "d": "day",
-    "day": "day",
-    "days": "day",
-    "h": "hour",
-    "hr": "hour",
-    "hrs": "hour",
-    "hour": "hour",
-    "hours": "hour",
+_SPELLINGS = {
+    "year": "y yr yrs yo y/o y.o year years a",
+    "month": "mo mos mon month months mth mths",
+    "week": "w wk wks week weeks",
+    "day": "d day days",
+    "hour": "h hr hrs hour hours",
 }
+_UNITS = {spelling: unit for unit, spellings in _SPELLINGS.items() for spelling in spellings.split()}
 _DICOM = {"D": "day", "W": "week", "M": "month", "Y": "year"}
 _UNSTATED = {"", "nan", "none", "null", "unknown", "unk", "n/a", "na", "u", "x", "?", "-", "not stated"}
 _BARE = r"\d+(?:[.,]\d+)?"
@@ -128,7 +105,8 @@ def parse_sex_female(text: str) -> bool | None:
 def _values(comments: Iterable[str], key: str) -> Iterable[tuple[str, str]]:
     """(value, the unit in brackets after the key) wherever the comments state `key`."""
     pattern = re.compile(
-        rf"(?<![A-Za-z]){_OTHERS}{key}(?:\s+at\s+(?:the\s+)?{_NOW})?\s*(?:[(\[_ ]\s*(\w+)\s*[)\]]?)?\s*(?:>\s*[:=]?|[:=])\s*",
+        rf"(?<![A-Za-z]){_OTHERS}{key}(?:\s+at\s+(?:the\s+)?{_NOW})?\s*"
+        r"(?:[(\[_ ]\s*(\w+)\s*[)\]]?)?\s*(?:>\s*[:=]?|[:=])\s*",
         re.IGNORECASE,
     )
     for line in (comment[:_LINE] for comment in comments):

@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 __all__ = [
     "FORMATS",
-    "Header",
+    "WfdbHeader",
     "RecordError",
     "Segment",
     "Signal",
@@ -69,11 +69,15 @@ class Signal(NamedTuple):
 
 
 class Segment(NamedTuple):
+    """One segment line of a record in segments."""
+
     name: str | None  # of the record it is; None: a gap
     frames: int
 
 
-class Header(NamedTuple):
+class WfdbHeader(NamedTuple):
+    """All that a .hea file states, checked."""
+
     base: Path  # the record's path without extension
     rate_hz: float | None  # frames a second; None: not stated
     frames: int | None  # None: not stated
@@ -251,7 +255,7 @@ def comments_of(base: Path) -> tuple[str, ...]:
     return _lines(base.parent / (base.name + ".hea"), segment=False)[1]
 
 
-def read_header(base: Path, segment: bool = False) -> Header:
+def read_header(base: Path, segment: bool = False) -> WfdbHeader:
     """Read `base`.hea.
 
     Args:
@@ -287,7 +291,7 @@ def read_header(base: Path, segment: bool = False) -> Header:
             f"{where}: the first line states {stated} {what}s, but {len(lines) - 1} {what} lines follow; add the lines "
             "that are missing, take out the others, or correct the number"
         )
-    return Header(
+    return WfdbHeader(
         base=base,
         rate_hz=rate,
         frames=frames or None,

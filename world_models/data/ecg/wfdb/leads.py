@@ -32,6 +32,8 @@ _SWAPPED_MV, _SWAPPED_SHARE = 0.05, 0.25  # SD of what a limb lead is off what t
 
 
 class Lead(NamedTuple):
+    """One lead of a record, at its own rate."""
+
     mv: np.ndarray  # [T] float64, NaN where there is no sample
     samples_a_frame: int
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from world_models.data.ecg.wfdb.header import Header, RecordError, read_header
+from world_models.data.ecg.wfdb.header import RecordError, WfdbHeader, read_header
 from world_models.data.ecg.wfdb.leads import Lead, leads_of, one_rate
 from world_models.data.ecg.wfdb.signals import MOST_SAMPLES_READ, frames_of, read_channels
 
@@ -77,7 +77,7 @@ def read_leads(
     return leads, hz, comments
 
 
-def _pattern(header: Header) -> Header:
+def _pattern(header: WfdbHeader) -> WfdbHeader:
     """The header whose signal lines say how many samples a frame has: of a record in segments the first one's."""
     for segment in header.segments:
         if segment.name is not None:
@@ -85,14 +85,14 @@ def _pattern(header: Header) -> Header:
     return header
 
 
-def _segment(header: Header, name: str) -> Header:
+def _segment(header: WfdbHeader, name: str) -> WfdbHeader:
     part = read_header(header.base.parent / name, segment=True)
     if part.segments:
         raise RecordError(f"{header.base}: its segment {name} is in segments itself; join them")
     return part
 
 
-def _frame_hz(header: Header, pattern: Header, given_hz: float | None, warnings: list[str]) -> float:
+def _frame_hz(header: WfdbHeader, pattern: WfdbHeader, given_hz: float | None, warnings: list[str]) -> float:
     """Frames a second: from the leads' rate, if that is given, else as the header states."""
     per_frame = max(s.samples_a_frame for s in pattern.signals)
     if given_hz is None and header.rate_hz is None:
@@ -102,6 +102,7 @@ def _frame_hz(header: Header, pattern: Header, given_hz: float | None, warnings:
         )
     stated_hz = None if header.rate_hz is None else header.rate_hz * per_frame
     rate = stated_hz if given_hz is None else given_hz
+    assert rate is not None  # one of the two is there
     low, high = RATE_LIMITS_HZ
     if not low <= rate <= high:
         said = "sampling rate" if given_hz is None else "the given sampling rate"
@@ -112,7 +113,7 @@ def _frame_hz(header: Header, pattern: Header, given_hz: float | None, warnings:
     return rate / per_frame
 
 
-def _overlapping(header: Header, start: int, stop: int) -> list[tuple[Header, int]]:
+def _overlapping(header: WfdbHeader, start: int, stop: int) -> list[tuple[WfdbHeader, int]]:
     """The segments between the frames `start` and `stop`, each with the frame at which it starts."""
     wanted, at = [], 0
     for segment in header.segments:
