@@ -54,7 +54,7 @@ def stay(**fields):
 
 def test_events_land_in_the_step_they_were_drawn_or_started_in():
     e = stay(inquiries=[potassium(3.999), potassium(4.0), potassium(47.9)], interventions=[saline(4.0)])
-    assert [step.index for step in e.steps] == [0, 1, 11]
+    assert [step.number for step in e.steps] == [0, 1, 11]
     assert e.steps[1].start == START + timedelta(hours=4)
     assert (len(e.steps[0].interventions), len(e.steps[1].interventions)) == (0, 1)
     assert e.n_steps == 12 and e.length_of_stay_hours == 48 and e.hours(e.admitted) == 4
@@ -70,7 +70,7 @@ def test_a_step_is_a_set_whatever_the_order_of_its_events():
 def test_regrid_moves_events_and_loses_none():
     e = stay(inquiries=[potassium(h) for h in (0, 1, 5, 9.5, 40)], interventions=[saline(h) for h in (2, 12)])
     fine = e.regrid(1.0)
-    assert [step.index for step in fine.steps] == [0, 1, 2, 5, 9, 12, 40]
+    assert [step.number for step in fine.steps] == [0, 1, 2, 5, 9, 12, 40]
     assert sorted(fine.inquiries()) == sorted(e.inquiries()) and fine.regrid(4.0) == e
 
 

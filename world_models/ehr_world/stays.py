@@ -118,7 +118,7 @@ def _inquiries(
 ) -> None:  # fmt: skip
     step_h = words.hours_per_step
     for step in e.steps:
-        place = step.index + 1
+        place = step.number + 1
         if place >= limit:
             break
         for event in sorted(step.inquiries, key=lambda q: q.collected):
@@ -144,7 +144,7 @@ def _inquiries(
             late = UNKNOWN
             if event.resulted is not None:
                 resulted = e.hours(event.resulted)
-                late = min(max(int(resulted // step_h) - step.index, 0), LAST_DELAY)
+                late = min(max(int(resulted // step_h) - step.number, 0), LAST_DELAY)
                 if (until_h is not None and resulted > until_h) or place + late >= limit:
                     late = CENSORED
             if name == "urine_output_ml_h" and asked[place, column]:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -52,7 +52,8 @@ class InquiryEvent(NamedTuple):
     unit: str  # "" for a label
     source: str  # the code it had in the source, unit left out: "LAB//50971"
 
-    def order(self) -> tuple:
+    def sort_key(self) -> tuple[Any, ...]:
+        """By collection time, then item, value and all the rest."""
         resulted = self.resulted or _NEVER
         return (self.collected, self.item, _number(self.value), self.label or "", resulted, self.unit, self.source)
 
@@ -72,7 +73,8 @@ class InterventionEvent(NamedTuple):
     route: str
     source: str
 
-    def order(self) -> tuple:
+    def sort_key(self) -> tuple[Any, ...]:
+        """By start, then kind, item and all the rest."""
         return (
             self.start,
             self.kind,
@@ -94,14 +96,15 @@ class Diagnosis(NamedTuple):
     version: str  # "9" or "10" of the ICD
     code: str
 
-    def order(self) -> tuple:
+    def sort_key(self) -> tuple[Any, ...]:
+        """By rank; what has none comes last."""
         return (math.inf if self.sequence is None else self.sequence, self.version, self.code)
 
 
 class TimeStep(NamedTuple):
     """All that was collected or started in [start, start + hours_per_step)."""
 
-    index: int
+    number: int  # from 0
     start: datetime
     inquiries: tuple[InquiryEvent, ...]
     interventions: tuple[InterventionEvent, ...]
@@ -134,11 +137,11 @@ class PatientEpisode:
         width = timedelta(hours=self.hours_per_step)
         last = -1
         for step in self.steps:
-            if step.index <= last:
-                _fail(self, f"step {step.index} stands after step {last}", "sort the steps by index")
-            last = step.index
-            if step.start != self.started + step.index * width:
-                _fail(self, f"step {step.index} starts at {step.start}", "use build_episode to lay out the steps")
+            if step.number <= last:
+                _fail(self, f"step {step.number} stands after step {last}", "sort the steps by number")
+            last = step.number
+            if step.start != self.started + step.number * width:
+                _fail(self, f"step {step.number} starts at {step.start}", "use build_episode to lay out the steps")
             _check_step(self, step, step.start + width)
 
     @property
@@ -148,6 +151,7 @@ class PatientEpisode:
 
     @property
     def length_of_stay_hours(self) -> float:
+        """Hours from `started` to `discharged`."""
         return (self.discharged - self.started) / timedelta(hours=1)
 
     @property
@@ -160,13 +164,15 @@ class PatientEpisode:
         return (time - self.started) / timedelta(hours=1)
 
     def inquiries(self) -> Iterator[InquiryEvent]:
+        """All inquiries, step by step."""
         return (inquiry for step in self.steps for inquiry in step.inquiries)
 
     def interventions(self) -> Iterator[InterventionEvent]:
+        """All interventions, step by step."""
         return (intervention for step in self.steps for intervention in step.interventions)
 
     def regrid(self, hours_per_step: float) -> PatientEpisode:
-        """The same stay on steps of another width."""
+        """The same stay on steps of another width. Raises EpisodeError for a width that cannot be."""
         return self.with_events(self.inquiries(), self.interventions(), hours_per_step)
 
     def with_events(
@@ -175,7 +181,11 @@ class PatientEpisode:
         interventions: Iterable[InterventionEvent],
         hours_per_step: float | None = None,
     ) -> PatientEpisode:
-        """The same stay with other events."""
+        """The same stay with other events, and steps of another width where one is given.
+
+        Raises:
+            EpisodeError: as `build_episode`.
+        """
         width = self.hours_per_step if hours_per_step is None else hours_per_step
         steps = lay_out(self.started, width, inquiries, interventions, f"stay {self.stay_id}")
         return replace(self, hours_per_step=width, steps=steps)
@@ -201,9 +211,13 @@ def build_episode(
     inquiries: Iterable[InquiryEvent] = (),
     interventions: Iterable[InterventionEvent] = (),
     diagnoses: Iterable[Diagnosis] = (),
-    **stay: object,
+    **stay: Any,
 ) -> PatientEpisode:
     """A checked episode from loose events: numbers to float32, doubles removed, events laid out in steps.
+
+    Args:
+        started: the origin of the steps.
+        stay: the other fields of `PatientEpisode`, but `steps`.
 
     Raises:
         EpisodeError: time runs backwards, an event lies outside [started, discharged], a value is not finite, ...
@@ -212,7 +226,7 @@ def build_episode(
         started=started,
         hours_per_step=float(hours_per_step),
         steps=lay_out(started, float(hours_per_step), inquiries, interventions, f"stay {stay.get('stay_id')}"),
-        diagnoses=tuple(sorted(set(diagnoses), key=Diagnosis.order)),
+        diagnoses=tuple(sorted(set(diagnoses), key=Diagnosis.sort_key)),
         **stay,
     )
 
@@ -236,33 +250,39 @@ def lay_out(
     width = timedelta(hours=hours_per_step)
     if not width:
         raise EpisodeError(f"hours_per_step={hours_per_step} is under a microsecond; give a wider step")
-    by_step: dict[int, tuple[set[InquiryEvent], set[InterventionEvent]]] = {}
-    for which, events in enumerate((inquiries, interventions)):
-        for event in events:
-            time = event.start if which else event.collected
-            if time < started:
-                raise EpisodeError(
-                    f"{whose}: {event.item} at {time} lies before the start {started}: time runs backwards; "
-                    "drop the event or move the start"
-                )
-            by_step.setdefault((time - started) // width, (set(), set()))[which].add(_rounded(event))
+
+    def step_of(item: str, time: datetime) -> int:
+        if time < started:
+            raise EpisodeError(
+                f"{whose}: {item} at {time} lies before the start {started}: time runs backwards; "
+                "drop the event or move the start"
+            )
+        return (time - started) // width
+
+    asked: dict[int, set[InquiryEvent]] = {}
+    for inquiry in inquiries:
+        here = asked.setdefault(step_of(inquiry.item, inquiry.collected), set())
+        value = _at_float32(inquiry.value)
+        here.add(inquiry if value == inquiry.value else inquiry._replace(value=value))
+    done: dict[int, set[InterventionEvent]] = {}
+    for intervention in interventions:
+        there = done.setdefault(step_of(intervention.item, intervention.start), set())
+        dose, rate = _at_float32(intervention.dose), _at_float32(intervention.rate)
+        same = (dose, rate) == (intervention.dose, intervention.rate)
+        there.add(intervention if same else intervention._replace(dose=dose, rate=rate))
     return tuple(
         TimeStep(
-            index,
-            started + index * width,
-            tuple(sorted(by_step[index][0], key=InquiryEvent.order)),
-            tuple(sorted(by_step[index][1], key=InterventionEvent.order)),
+            number,
+            started + number * width,
+            tuple(sorted(asked.get(number, ()), key=InquiryEvent.sort_key)),
+            tuple(sorted(done.get(number, ()), key=InterventionEvent.sort_key)),
         )
-        for index in sorted(by_step)
+        for number in sorted(asked.keys() | done.keys())
     )
 
 
-def _rounded(event: InquiryEvent | InterventionEvent) -> InquiryEvent | InterventionEvent:
-    if isinstance(event, InquiryEvent):
-        value = None if event.value is None else at_float32(event.value)
-        return event if value == event.value else event._replace(value=value)
-    dose, rate = (None if x is None else at_float32(x) for x in (event.dose, event.rate))
-    return event if (dose, rate) == (event.dose, event.rate) else event._replace(dose=dose, rate=rate)
+def _at_float32(value: float | None) -> float | None:
+    return None if value is None else at_float32(value)
 
 
 def _number(value: float | None) -> float:
@@ -270,7 +290,7 @@ def _number(value: float | None) -> float:
     return -math.inf if value is None else value
 
 
-def _fail(episode: PatientEpisode, what: str, remedy: str) -> None:
+def _fail(episode: PatientEpisode, what: str, remedy: str) -> NoReturn:
     raise EpisodeError(f"subject {episode.subject_id}, stay {episode.stay_id}: {what}; {remedy}")
 
 
@@ -294,41 +314,48 @@ def _check_stay(e: PatientEpisode) -> None:
     for diagnosis in e.diagnoses:
         if not diagnosis.version.isalnum() or not diagnosis.code:
             _fail(e, f"diagnosis {diagnosis}", "give the version as '9' or '10', and a code")
-    if list(e.diagnoses) != sorted(set(e.diagnoses), key=Diagnosis.order):
+    if list(e.diagnoses) != sorted(set(e.diagnoses), key=Diagnosis.sort_key):
         _fail(e, "diagnoses are unsorted or doubled", "use build_episode")
 
 
 def _check_step(e: PatientEpisode, step: TimeStep, stop: datetime) -> None:
-    for event in step.inquiries:
-        if not step.start <= event.collected < stop or event.collected > e.discharged:
-            _fail(
-                e, f"{event.item} collected {event.collected}, outside its step or after discharge", "drop it or regrid"
-            )
-        if event.resulted is not None and event.resulted < event.collected:
-            _fail(
-                e,
-                f"{event.item} resulted {event.resulted} before it was collected {event.collected}: time runs "
-                "backwards",
-                "set the result time to None or to the collection time",
-            )
-        if (event.value is None) == (event.label is None):
-            _fail(e, f"{event.item} at {event.collected} needs exactly one of value and label", "drop empty results")
-        if event.value is not None and event.value != at_float32(event.value):
-            _fail(e, f"{event.item}={event.value!r} is not held at float32 precision", "use build_episode")
-    for event in step.interventions:
-        if event.kind not in KINDS:
-            _fail(e, f"{event.item} is of kind {event.kind!r}", f"use one of {', '.join(KINDS)}")
-        if not step.start <= event.start < stop or event.start > e.discharged:
-            _fail(e, f"{event.item} starts {event.start}, outside its step or after discharge", "drop it or regrid")
-        if event.end is not None and event.end < event.start:
-            _fail(
-                e,
-                f"{event.item} ends {event.end} before it starts {event.start}: time runs backwards",
-                "set the end to None",
-            )
-        for number in (event.dose, event.rate):
-            if number is not None and not (number >= 0 and number == at_float32(number)):
-                _fail(e, f"{event.item} has dose or rate {number!r}", "use a finite number from 0 up, or None")
-    for events, order in ((step.inquiries, InquiryEvent.order), (step.interventions, InterventionEvent.order)):
-        if list(events) != sorted(set(events), key=order):
-            _fail(e, f"step {step.index} is unsorted or holds doubles", "use build_episode")
+    for inquiry in step.inquiries:
+        if not step.start <= inquiry.collected < stop:
+            _fail(e, f"{inquiry.item} collected {inquiry.collected}, outside its step", "drop it or regrid")
+        _check_inquiry(e, inquiry)
+    for intervention in step.interventions:
+        if not step.start <= intervention.start < stop:
+            _fail(e, f"{intervention.item} starts {intervention.start}, outside its step", "drop it or regrid")
+        _check_intervention(e, intervention)
+    sorted_once = list(step.inquiries) == sorted(set(step.inquiries), key=InquiryEvent.sort_key)
+    if not sorted_once or list(step.interventions) != sorted(set(step.interventions), key=InterventionEvent.sort_key):
+        _fail(e, f"step {step.number} is unsorted or holds doubles", "use build_episode")
+
+
+def _check_inquiry(e: PatientEpisode, event: InquiryEvent) -> None:
+    if event.collected > e.discharged:
+        _fail(e, f"{event.item} collected {event.collected}, after discharge", "drop it")
+    if event.resulted is not None and event.resulted < event.collected:
+        _fail(
+            e,
+            f"{event.item} resulted {event.resulted} before it was collected {event.collected}: time runs backwards",
+            "set the result time to None or to the collection time",
+        )
+    if (event.value is None) == (event.label is None):
+        _fail(e, f"{event.item} at {event.collected} needs exactly one of value and label", "drop empty results")
+    if event.value is not None and event.value != at_float32(event.value):
+        _fail(e, f"{event.item}={event.value!r} is not held at float32 precision", "use build_episode")
+
+
+def _check_intervention(e: PatientEpisode, event: InterventionEvent) -> None:
+    if event.kind not in KINDS:
+        _fail(e, f"{event.item} is of kind {event.kind!r}", f"use one of {', '.join(KINDS)}")
+    if event.start > e.discharged:
+        _fail(e, f"{event.item} starts {event.start}, after discharge", "drop it")
+    if event.end is not None and event.end < event.start:
+        _fail(
+            e, f"{event.item} ends {event.end} before it starts {event.start}: time runs backwards", "set end to None"
+        )
+    for number in (event.dose, event.rate):
+        if number is not None and not (number >= 0 and number == at_float32(number)):
+            _fail(e, f"{event.item} has dose or rate {number!r}", "use a finite number from 0 up, or None")

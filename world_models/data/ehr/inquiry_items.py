@@ -47,6 +47,7 @@ class InquiryItem:
 
     @property
     def quantity(self) -> Quantity:
+        """Name, unit and plausible range as a Quantity."""
         return Quantity(self.name, self.unit, self.low, self.high)
 
 

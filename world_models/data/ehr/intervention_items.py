@@ -24,6 +24,8 @@ __all__ += ["by_itemid", "by_name", "is_flush", "item_of_drug"]
 
 @dataclass(frozen=True, slots=True)
 class InterventionItem:
+    """One thing that can be given to a patient or done."""
+
     name: str
     amount: str  # unit of a dose; "" where the sources have none in common
     rate: str  # unit of an infusion's rate; "" where it is not infused by rate

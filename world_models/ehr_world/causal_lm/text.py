@@ -150,7 +150,7 @@ def narrative_of(
             Given(i.item, i.kind, rounded(i.dose), i.unit, rounded(i.rate), i.rate_unit, _duration(i), i.route)
             for i in step.interventions
         ]
-        steps.append(Step(step.index, tuple(asked), tuple(sorted(given, key=Given.order))))
+        steps.append(Step(step.number, tuple(asked), tuple(sorted(given, key=Given.order))))
     return Narrative(tuple(facts), episode.diagnoses if diagnoses else (), episode.hours_per_step, tuple(steps))
 
 

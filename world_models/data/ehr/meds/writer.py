@@ -158,7 +158,7 @@ def _rows(e: PatientEpisode) -> list[list]:
                     _inquiry_code(q),
                     numeric_value=q.value,
                     text_value=q.label,
-                    order_set=step.index,
+                    order_set=step.number,
                     item=q.item,
                     unit=q.unit,
                     source=q.source,
@@ -169,7 +169,7 @@ def _rows(e: PatientEpisode) -> list[list]:
         for done in step.interventions:
             order_id += 1
             first, last = _intervention_codes(done)
-            shared = {"order_set": step.index, "order_id": order_id, "item": done.item, "source": done.source}
+            shared = {"order_set": step.number, "order_id": order_id, "item": done.item, "source": done.source}
             value = done.rate if done.kind == "infusion" else done.dose
             rows.append(
                 row(
