@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from world_models.data.ehr.meds.writer import write_episodes, write_table
 from world_models.data.ehr.sources import challenge_2012, mimic_iii, mimic_iv
 from world_models.data.ehr.tables import (
     EhrDataError,
+    RowFilter,
     clear_parts,
     deal,
     find_table,
@@ -141,10 +143,10 @@ def _owners(files: list[Path]) -> pd.Series:
     return owner
 
 
-_Read = Callable[[Ledger], Iterator[pa.RecordBatch]]
+_Read: TypeAlias = Callable[[Ledger], Iterator[pa.RecordBatch]]
 
 
-def _tables(source: Source, work: Path) -> Iterator[tuple[str, _Read, object]]:
+def _tables(source: Source, work: Path) -> Iterator[tuple[str, _Read, RowFilter | None]]:
     """(name, its batches, counting in a ledger, filter of rows) of every table the source has."""
     if source.challenge2012 is not None:
         yield "measurements", partial(challenge_2012.batches, source.challenge2012, source.memory_limit), None

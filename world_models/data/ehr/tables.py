@@ -142,10 +142,10 @@ def scan(
             cells = trimmed(source, kinds)
 
             def read(habits: Habits | None, skip: int) -> Iterator[pa.RecordBatch]:
-                wanted = [
-                    f'{value_of(there[name.lower()], kind, habits) if name.lower() in there else _null(kind)} AS "{name}"'
-                    for name, kind in spec.columns.items()
-                ]
+                wanted = []
+                for name, kind in spec.columns.items():
+                    theirs = there.get(name.lower())
+                    wanted.append(f'{_null(kind) if theirs is None else value_of(theirs, kind, habits)} AS "{name}"')
                 open_ = undecided(kinds) if habits is None else "FALSE"
                 result = db.cursor().sql(f'SELECT {", ".join(wanted)}, {open_} AS "{_OPEN}" FROM {cells} OFFSET {skip}')
                 # the name in DuckDB 2, else the one before it
@@ -179,7 +179,8 @@ def _refuse_inexact(db: duckdb.DuckDBPyConnection, source: str, ids: dict[str, s
     """Raises EhrDataError for an id that has lost digits to its column's type."""
     for name, limit in ((name, _EXACT[kind]) for name, kind in ids.items() if kind in _EXACT):
         quoted = '"' + name.replace('"', '""') + '"'
-        most = db.execute(f"SELECT MAX(ABS({quoted})) FILTER (ISFINITE({quoted})) FROM {source}").fetchone()[0]
+        row = db.execute(f"SELECT MAX(ABS({quoted})) FILTER (ISFINITE({quoted})) FROM {source}").fetchone()
+        most = None if row is None else row[0]
         if most is not None and most > limit:
             raise EhrDataError(
                 f"{path}, column {name}: {most:.0f} is above {limit}, from where on its type ({ids[name]}) does not "

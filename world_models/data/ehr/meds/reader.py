@@ -18,8 +18,9 @@ collected when its specimen was, the nearest before.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ from world_models.data.ehr import inquiry_items, intervention_items
 from world_models.data.ehr.assemble import Frames
 from world_models.data.ehr.canonical_events import canonical_inquiries, canonical_interventions, shortest_decimals
 from world_models.data.ehr.flow import Flow
+from world_models.data.ehr.intervention_items import InterventionItem
 from world_models.data.ehr.meds.columns import TYPES, typed
 from world_models.data.ehr.meds.hospital_stays import given_stay, place_or_given, read_stays, stay_of_discharge
 from world_models.data.ehr.meds.links import collection_times, link_ends
@@ -136,7 +138,8 @@ class _Order:
     anywhere in the run: some exports sort them last."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.row, self.seen = path, 0, set()
+        self.path, self.row = path, 0
+        self.seen: set[int] = set()
         self.subject: int | None = None  # of the row before
         self.timed: tuple[int, int] | None = None  # subject and time of the last row with a time
 
@@ -276,7 +279,7 @@ def _values(parts: dict[str, pd.DataFrame], none: pd.DataFrame, flow: Flow) -> p
     """Raw inquiries of values at their collection, and of results collected when their specimen was."""
     results = collection_times(parts.get("result", none), parts.get("specimen", none), flow)
     values = parts.get("value", none).assign(collected=lambda rows: rows["time"], resulted=np.datetime64("NaT", "us"))
-    types = {
+    types: dict[str, Any] = {
         "collected": "datetime64[us]",
         "resulted": "datetime64[us]",
         "subject_id": np.int64,
@@ -289,12 +292,11 @@ def _values(parts: dict[str, pd.DataFrame], none: pd.DataFrame, flow: Flow) -> p
         name: np.concatenate([part[name].to_numpy(kind) for part in (values, results)]) for name, kind in types.items()
     }
     codes, unique = pd.factorize(rows["code"])
-    parsed = [inquiry_items.parse_lab_code(code) for code in unique]
-    itemid = np.array([code.itemid for code in parsed], np.int64)
-    prefix = np.array(
-        [code.split("//")[0] + f"//{lab.itemid}" for code, lab in zip(unique, parsed, strict=True)], object
-    )
-    unit = np.array([code.unit for code in parsed], object)
+    labs = [lab for lab in map(inquiry_items.parse_lab_code, unique) if lab is not None]
+    assert len(labs) == len(unique)  # `_kind` lets no other code be a value or a result
+    itemid = np.array([lab.itemid for lab in labs], np.int64)
+    prefix = _objects(f"{code.split('//')[0]}//{lab.itemid}" for code, lab in zip(unique, labs, strict=True))
+    unit = _objects(lab.unit for lab in labs)
     return pd.DataFrame(
         {
             "subject_id": rows["subject_id"],
@@ -327,28 +329,25 @@ def _done(parts: dict[str, pd.DataFrame], none: pd.DataFrame, stays: pd.DataFram
 def _named(rows: pd.DataFrame, kind: str, part: int) -> pd.DataFrame:
     """Rows with `end`, `amount` (and of infusions the rate as numeric_value) as raw interventions."""
     word = rows["code"].str.split("//").str[part].str.strip().to_numpy(object)
-    items, by_id = intervention_items.by_itemid(), kind in ("infusion", "procedure")
-    if by_id:
-        name = {"infusion": "input", "procedure": "procedure"}[kind]
-        known = [items.get(inquiry_items.whole_number(w)) for w in word]
-        item = [found.name if found else f"{name} {w}" for found, w in zip(known, word, strict=True)]
+    itemids = [inquiry_items.whole_number(w) for w in word]
+    known: list[InterventionItem | None] = [None] * len(word)
+    if kind in ("infusion", "procedure"):
+        items, unlisted = intervention_items.by_itemid(), "input" if kind == "infusion" else "procedure"
+        known = [None if itemid is None else items.get(itemid) for itemid in itemids]
+        item = [f"{unlisted} {w}" if found is None else found.name for found, w in zip(known, word, strict=True)]
         source = [f"{kind.upper()}//{w}" for w in word]
     else:
-        known = [None] * len(word)
         item = [intervention_items.item_of_drug(w) for w in word]
         source = [f"MEDICATION//{w}" for w in word]
-    unit = rows["unit"].astype(object).where(rows["unit"].notna(), "").to_numpy()
+    unit = _text(rows["unit"])
     infused = kind == "infusion"
-    amount_unit = [
-        intervention_items.AMOUNT_IF_MISSING.get(inquiry_items.whole_number(w), found.amount)
-        if found and infused
-        else ""
-        for found, w in zip(known, word, strict=True)
-    ]
-    if infused and "amount_unit" in rows:
-        told = rows["amount_unit"].astype(object).where(rows["amount_unit"].notna(), "").to_numpy()
-        amount_unit = np.where(told == "", np.array(amount_unit, object), told)
-    rate_unit = [u or (found.rate if found and infused else "") for found, u in zip(known, unit, strict=True)]
+    rate_unit = _objects(u or (found.rate if found and infused else "") for found, u in zip(known, unit, strict=True))
+    if infused:
+        usual = zip(known, itemids, strict=True)
+        unit = _objects("" if found is None else _amount_unit(found, itemid) for found, itemid in usual)
+        if "amount_unit" in rows:
+            told = _text(rows["amount_unit"])
+            unit = np.where(told == "", unit, told)
     return pd.DataFrame(
         {
             "subject_id": rows["subject_id"].to_numpy(),
@@ -358,10 +357,25 @@ def _named(rows: pd.DataFrame, kind: str, part: int) -> pd.DataFrame:
             "start": rows["time"].to_numpy("datetime64[us]"),
             "end": rows["end"].to_numpy("datetime64[us]"),
             "dose": rows["amount"].to_numpy(np.float64),
-            "unit": amount_unit if infused else unit,
+            "unit": unit,
             "rate": rows["numeric_value"].to_numpy(np.float64) if infused else np.nan,
             "rate_unit": rate_unit if infused else "",
             "source": source,
-            "route": rows["route"].astype(object).where(rows["route"].notna(), "").to_numpy(),
+            "route": _text(rows["route"]),
         }
     )
+
+
+def _amount_unit(item: InterventionItem, itemid: int | None) -> str:
+    """The unit of an infusion's amount where the source leaves it out."""
+    return item.amount if itemid is None else intervention_items.AMOUNT_IF_MISSING.get(itemid, item.amount)
+
+
+def _text(column: pd.Series) -> np.ndarray:
+    """A column [N] object of text, "" where there is none."""
+    return column.astype(object).where(column.notna(), "").to_numpy()
+
+
+def _objects(values: Iterable[object]) -> np.ndarray:
+    """Values as an array [N] object."""
+    return np.array(list(values), dtype=object)

@@ -4,7 +4,8 @@
 defines it; that package is not needed to write it and brings a workflow engine along, so it is stated here again.
 """
 
-# no `from __future__ import annotations` here: flexible_schema reads the annotations as objects
+# no `from __future__ import annotations` here: flexible_schema reads the annotations as objects, which are no types
+# mypy: disable-error-code="valid-type"
 import pyarrow as pa
 from flexible_schema import Optional, Required
 from meds import DataSchema
