@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -36,39 +38,12 @@ logger = logging.getLogger(__name__)
 
 CLINICAL_FILES = ("SCR-002.Clinical.Data.csv", "SCR-003.Clinical.Data.csv")
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-INTERVALS = (
-    "heart_rate_bpm",
-    "rr_ms",
-    "pr_ms",
-    "qrs_ms",
-    "qt_ms",
-    "jt_peak_ms",
-    "tpeak_tend_ms",
-    "qtcf_ms",
-    "jt_peak_c_ms",
-)
+INTERVALS: tuple[str, ...] = ("heart_rate_bpm", "rr_ms", "pr_ms", "qrs_ms", "qt_ms", "jt_peak_ms", "tpeak_tend_ms")
+INTERVALS += ("qtcf_ms", "jt_peak_c_ms")
 
 _REQUIRED = (
-    "EGREFID",
-    "RANDID",
-    "SEX",
-    "AGE",
-    "WGHT",
-    "VISIT",
-    "EXTRT",
-    "EXDOSE",
-    "EXDOSU",
-    "TPT",
-    "PCTEST",
-    "PCSTRESN",
-    "PCSTRESU",
-    "RR",
-    "PR",
-    "QT",
-    "QRS",
-    "JTPEAK",
-    "TPEAKTEND",
-)
+    "EGREFID RANDID SEX AGE WGHT VISIT EXTRT EXDOSE EXDOSU TPT PCTEST PCSTRESN PCSTRESU RR PR QT QRS JTPEAK TPEAKTEND"
+).split()
 _MG = {"mg": 1.0, "ug": 1e-3, "µg": 1e-3, "mcg": 1e-3, "g": 1e3}
 _NG_PER_ML = {
     "ng/ml": 1.0,
@@ -230,8 +205,8 @@ def load_trial(path: str | Path, analytes: bool = False) -> pd.DataFrame:
             "qt_ms": raw["QT"],
             "jt_peak_ms": raw["JTPEAK"],
             "tpeak_tend_ms": raw["TPEAKTEND"],
-            "qtcf_ms": raw["QT"] / rr_s ** (1 / 3),
-            "jt_peak_c_ms": raw["JTPEAK"] / rr_s**0.58,
+            "qtcf_ms": raw["QT"] / rr_s**QT_EXPONENT,
+            "jt_peak_c_ms": raw["JTPEAK"] / rr_s**JT_PEAK_EXPONENT,
         }
     )
     keys = ["randid", "drug", "period", "hour"]

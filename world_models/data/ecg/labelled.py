@@ -28,16 +28,8 @@ from world_models.data.ecg.wfdb.header import comments_of
 from world_models.data.ecg.wfdb.reader import RecordError, folder_records, read_ecg
 from world_models.files import replacing
 
-__all__ = [
-    "LabelTableError",
-    "LabelledECGs",
-    "counts",
-    "keep",
-    "read_challenge",
-    "read_ludb",
-    "read_table",
-    "write_labels_csv",
-]
+__all__ = ["LabelTableError", "LabelledECGs", "counts", "keep", "read_challenge", "read_ludb", "read_table"]
+__all__ += ["write_labels_csv"]
 
 RATE_HZ = 100.0
 SECONDS, SHORTEST_S = 10.0, 8.0  # a shorter ECG would be too much padding to be judged by

@@ -23,6 +23,7 @@ from world_models.data.ecg.wfdb.reader import LEADS, RecordError, parse_age_year
 __all__ = ["AnnotatedBeats", "LudbRecord", "iterate", "pair_marks", "read_record", "record_names"]
 
 SAMPLING_RATE_HZ = 500.0
+SECONDS = 10.0  # length of every record
 MARK_BYTES = 1 << 20  # of one lead's marks; they have a few hundred
 _WAVE = {"p": 0, "N": 1, "t": 2}
 
@@ -143,7 +144,7 @@ def _marks(base: Path, lead: str) -> AnnotatedBeats:
 
 def _read(folder: Path, name: str, row: dict[str, str]) -> LudbRecord:
     base = folder / "data" / name
-    recording = read_ecg(base, SAMPLING_RATE_HZ, 10.0)
+    recording = read_ecg(base, SAMPLING_RATE_HZ, SECONDS)
     beats = {lead: _marks(base, lead) for lead in LEADS}
     return LudbRecord(
         name=name,

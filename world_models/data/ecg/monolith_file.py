@@ -23,23 +23,8 @@ import numpy as np
 if TYPE_CHECKING:
     import h5py
 
-__all__ = [
-    "COLUMNS",
-    "VERSION",
-    "MonolithError",
-    "capacity",
-    "copy_rows",
-    "fields",
-    "lay_out",
-    "open_checked",
-    "read_progress",
-    "read_rows",
-    "row_sums",
-    "sync",
-    "verify_rows",
-    "write_progress",
-    "write_rows",
-]
+__all__ = ["COLUMNS", "VERSION", "MonolithError", "capacity", "copy_rows", "fields", "lay_out", "open_checked"]
+__all__ += ["read_progress", "read_rows", "row_sums", "sync", "verify_rows", "write_progress", "write_rows"]
 
 VERSION = 2  # 1, until version 0.1, grew and had no checksums
 COLUMNS = {

@@ -22,24 +22,13 @@ __all__ = ["INQUIRY_COLUMNS", "INTERVENTION_COLUMNS", "canonical_inquiries", "ca
 __all__ += ["number", "shortest_decimals", "single_number"]
 
 INQUIRY_COLUMNS = ("subject_id", "stay_id", "item", "value", "label", "collected", "resulted", "unit", "source")
-INTERVENTION_COLUMNS = (
-    "subject_id",
-    "stay_id",
-    "kind",
-    "item",
-    "start",
-    "end",
-    "dose",
-    "unit",
-    "rate",
-    "rate_unit",
-    "route",
-    "source",
-)
+INTERVENTION_COLUMNS: tuple[str, ...] = ("subject_id", "stay_id", "kind", "item", "start", "end", "dose", "unit", "rate", "rate_unit")
+INTERVENTION_COLUMNS += ("route", "source")
 # A result beyond what the method can tell: kept as a label
 _COMPARED = (
     r"^\s*([<>]\s*/?=?|=[<>]|[≤≥]|(?:LESS|GREATER|MORE) THAN(?: OR EQUAL TO)?|(?:BELOW|UNDER|ABOVE|OVER|LT|GT))\s*"
-    r"([+-]?(?:[0-9][0-9.,]*|[.,][0-9]+)(?:E[+-]?[0-9]+)?)(?:\s*[A-Z%\u039c*(\[][^<>≤≥]*)?$"  # a unit or a mark may follow; \u039c is micro
+    r"([+-]?(?:[0-9][0-9.,]*|[.,][0-9]+)(?:E[+-]?[0-9]+)?)"
+    r"(?:\s*[A-Z%\u039c*(\[][^<>≤≥]*)?$"  # a unit or a mark may follow; \u039c is micro
 )
 # The same signs in other alphabets and in HTML
 _SIGNS = {"＜": "<", "＞": ">", "⩽": "≤", "≦": "≤", "⩾": "≥", "≧": "≥", "&LT;": "<", "&GT;": ">", "−": "-"}
@@ -49,6 +38,7 @@ _LIMIT = (
 )
 _BELOW = ("<", "≤", "LESS", "BELOW", "UNDER", "LT")
 WEIGHT_NOT_CHARTED_KG = 1.0
+UG_PER_MG = 1000.0
 
 
 def empty(columns: tuple[str, ...]) -> pd.DataFrame:
@@ -132,7 +122,8 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
 
 
 def _numeric_results(raw: pd.DataFrame, flow: Flow, table: str) -> tuple[pd.DataFrame, pd.Series, np.ndarray]:
-    """The rows with a number and a collection time, their signs ('<', NaN where the number is measured), the numbers."""
+    """The rows with a number and a collection time, their signs ('<', NaN where the number is measured), the
+    numbers."""
     text = raw["text"].where(raw["text"].notna(), "") if "text" in raw else pd.Series("", index=raw.index)
     said = text.astype(str).str.upper()
     for theirs, ours in _SIGNS.items():
@@ -250,7 +241,7 @@ def _convert(
             listed = item.max_rate if target == "rate" else intervention_items.LARGEST_DOSES.get(item_name)
             limit[k] = limit[k] if listed is None else min(limit[k], listed)
     if target == "rate":  # mg/kg/min beside a weight of 1 kg is a slip of the unit: the number is in ug/kg/min
-        slip = (weight == WEIGHT_NOT_CHARTED_KG).to_numpy() & (factor[codes] == 1000.0)
+        slip = (weight == WEIGHT_NOT_CHARTED_KG).to_numpy() & (factor[codes] == UG_PER_MG)
         flow.repair(table, "rate in mg/kg/min beside a weight of 1 kg: read as ug/kg/min", int(slip.sum()))
         values = values * np.where(slip, 1.0, factor[codes])
     else:

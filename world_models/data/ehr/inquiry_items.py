@@ -148,7 +148,7 @@ UNIT_IF_MISSING: dict[int, str] = {
     51237: "1", 51675: "1", 227467: "1",  # INR
     50820: "1", 223830: "1",  # pH
     225664: "mg/dL", 226537: "mg/dL",  # glucose at the finger, in whole blood
-    50817: "%", 223835: "%", 50816: "%",  # FiO2; a fraction among the per cents falls out of range and is dropped, counted
+    50817: "%", 223835: "%", 50816: "%",  # FiO2; a fraction among the per cents is out of range: dropped, counted
     220739: "1", 223900: "1", 223901: "1", 198: "1", 228096: "1",  # Glasgow coma scale, RASS
     226531: "lb", 225695: "mg/dL", 227429: "ng/mL",
 }  # fmt: skip

@@ -87,7 +87,8 @@ INTERVENTION_ITEMS: tuple[InterventionItem, ...] = (
     _dosed("acetaminophen", 228315, r"(acetaminophen|tylenol)"), _dosed("oxycodone"), _dosed("haloperidol", 221824),
     _dosed("quetiapine"), _dosed("gabapentin"), _dosed("levetiracetam", 228316, r"(levetiracetam|keppra)"),
     # electrolytes, kidney, sugar
-    InterventionItem("potassium_chloride", "mmol", "mmol/h", (225166, 227536), r"(potassium chloride|potassium chl|kcl)", 200),
+    InterventionItem(
+        "potassium_chloride", "mmol", "mmol/h", (225166, 227536), r"(potassium chloride|potassium chl|kcl)", 200),
     InterventionItem("magnesium_sulfate", "g", "g/h", (222011,), r"magnesium sulfate", 50),
     InterventionItem("calcium_gluconate", "g", "g/h", (221456, 227525), r"calcium gluconate", 50),
     InterventionItem("bicarbonate", "mmol", "mmol/h", (220995,), r"sodium bicarbonate", 1000),
@@ -123,8 +124,10 @@ INTERVENTION_ITEMS: tuple[InterventionItem, ...] = (
     _dosed("docusate", None, r"docusate"), _dosed("senna"), _dosed("bisacodyl"),
     _dosed("polyethylene_glycol", None, r"polyethylene glycol", "g"), _dosed("rifaximin"),
     InterventionItem("albuterol_ipratropium", "", "", (), r"ipratropium.?(-|/).?albuterol"),
-    InterventionItem("albuterol", "", "", (), r"albuterol"), InterventionItem("ipratropium", "", "", (), r"ipratropium"),
-    _dosed("thiamine", 225833), _dosed("folic_acid", 225832), InterventionItem("multivitamins", "", "", (), r"multivitamin"),
+    InterventionItem("albuterol", "", "", (), r"albuterol"),
+    InterventionItem("ipratropium", "", "", (), r"ipratropium"),
+    _dosed("thiamine", 225833), _dosed("folic_acid", 225832),
+    InterventionItem("multivitamins", "", "", (), r"multivitamin"),
     # procedures
     *(InterventionItem(name, "", "", itemids) for name, itemids in {
         "invasive_ventilation": (225792,), "noninvasive_ventilation": (225794,), "intubation": (224385,),

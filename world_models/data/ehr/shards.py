@@ -26,6 +26,7 @@ from world_models.data.ehr.flow import Flow, Ledger
 from world_models.data.ehr.meds import reader as meds_reader
 from world_models.data.ehr.meds.writer import write_episodes, write_table
 from world_models.data.ehr.sources import challenge_2012, mimic_iii, mimic_iv
+from world_models.data.ehr.sources.mimic_frames import stack
 from world_models.data.ehr.tables import (
     EhrDataError,
     RowFilter,
@@ -223,8 +224,8 @@ def _joined(meds: Frames, tables: Frames, folder: Path, flow: Flow) -> Frames:
     return Frames(
         tables.stays,
         tables.diagnoses if len(tables.diagnoses) else meds.diagnoses,
-        mimic_iv.stack([values, tables.inquiries]),
-        mimic_iv.stack([ours, tables.interventions]),
+        stack([values, tables.inquiries]),
+        stack([ours, tables.interventions]),
     )
 
 

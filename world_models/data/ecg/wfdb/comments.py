@@ -15,6 +15,8 @@ from world_models.quantity import DAYS_PER_YEAR
 __all__ = ["patient_of", "parse_age_years", "parse_sex_female"]
 
 OLDEST_YEARS = 120.0
+OVER_89_YEARS = 90.0  # how an age that is told as "over 89" is read
+PTBXL_OVER_89 = 300  # PTB-XL's code for it
 _YEARS = {
     "year": 1.0,
     "month": 1 / 12,
@@ -79,7 +81,7 @@ def parse_age_years(text: str, unit: str = "year") -> float | None:
     over = re.fullmatch(r"(?:>=?|over|above)\s*(\d{2})\s*([a-z./]*)|(\d{2})\s*([a-z./]*)\s*\+", said)
     if over:
         number, word = over.group(1) or over.group(3), over.group(2) or over.group(4)
-        return 90.0 if number in ("89", "90") and _UNITS.get(word or unit, word) == "year" else None
+        return OVER_89_YEARS if number in ("89", "90") and _UNITS.get(word or unit, word) == "year" else None
     parts = rf"{_BARE}|{_PART}(?:\s*(?:,|and)?\s*{_PART})*"
     if len(said) > _LONGEST or not re.fullmatch(parts, said):
         return None
@@ -89,7 +91,7 @@ def parse_age_years(text: str, unit: str = "year") -> float | None:
         if size is None or size >= last:  # an unknown unit, or years after months: not one age
             return None
         years, last = years + float(number.replace(",", ".")) * size, size
-    return 90.0 if years == 300 else _plausible(years)
+    return OVER_89_YEARS if years == PTBXL_OVER_89 else _plausible(years)
 
 
 def _plausible(years: float) -> float | None:

@@ -28,6 +28,8 @@ _ALIASES |= {f"C{i}": f"V{i}" for i in range(1, 7)}  # the IEC's older names
 _ALIASES |= {"1": "I", "2": "II", "3": "III", "DI": "I", "DII": "II", "DIII": "III", "D1": "I", "D2": "II", "D3": "III",
              "LI": "I", "LII": "II", "LIII": "III", "MLI": "I", "MLII": "II", "MLIII": "III", "VR": "aVR", "VL": "aVL",
              "VF": "aVF", "MV1": "V1", "MV2": "V2", "MV3": "V3", "MV4": "V4", "MV5": "V5", "MV6": "V6"}  # fmt: skip
+_RANGE_ERROR = 1e-3  # of a range of 1, in leads that were scaled to it
+_EINTHOVEN_ERROR = 0.05  # SD of II - I - III as a share of III's, below which they obey Einthoven's law
 _SWAPPED_MV, _SWAPPED_SHARE = 0.05, 0.25  # SD of what a limb lead is off what two others imply
 
 
@@ -55,12 +57,12 @@ def _gains_are_ranges(channels: Sequence[Channel]) -> bool:
     if len(channels) < 3 or len({len(c.values) for c in channels}) > 1 or np.ptp(gains) == 0:
         return False
     signal = np.stack([c.values for c in channels])
-    if not np.isfinite(signal).all() or np.abs(np.ptp(signal, axis=1) - 1.0).max() > 1e-3:
+    if not np.isfinite(signal).all() or np.abs(np.ptp(signal, axis=1) - 1.0).max() > _RANGE_ERROR:
         return False
     limb = {_canonical(c.signal.label)[0]: c.values * gain for c, gain in zip(channels, gains, strict=True)}
     if not {"I", "II", "III"} <= limb.keys():
         return False
-    return bool(np.std(limb["II"] - limb["I"] - limb["III"]) < 0.05 * np.std(limb["III"]))
+    return bool(np.std(limb["II"] - limb["I"] - limb["III"]) < _EINTHOVEN_ERROR * np.std(limb["III"]))
 
 
 def leads_of(channels: Sequence[Channel], base: Path, warnings: list[str]) -> dict[str, Lead]:

@@ -294,7 +294,8 @@ class _LooseStay:
             self.interventions.append(InterventionEvent(row["item"], kind, row["time"], row["end_time"], *amounts))
 
     def episode(self, subject_id: int, stay_id: int, whose: str) -> PatientEpisode:
-        """The checked episode. Raises EhrDataError for facts of a wrong type or none, EpisodeError for those that clash."""
+        """The checked episode. Raises EhrDataError for facts of a wrong type or none, EpisodeError for those that
+        clash."""
         here = f"{whose}: subject {subject_id}, stay {stay_id}"
         if self.facts is None:
             raise EhrDataError(f"{here} has no row {EPISODE_CODE}; write the file again")

@@ -29,6 +29,9 @@ __all__ = ["MEASUREMENTS", "OUTCOMES", "batches", "outcome_batches", "read_shard
 
 EPOCH = datetime(2000, 1, 1)
 RECORD_HOURS = 48
+LONGEST_RECORD_MINUTES = 365 * 24 * 60  # a minute beyond it is a slip of the pen
+OLDEST_TOLD_YEARS = 90.0  # what is older is told as this
+MISSING = -1.0
 STATIC = ("Age", "Gender", "Height", "ICUType", "Weight", "RecordID")
 MEASUREMENTS = TableSpec("measurements", {"RecordID": "id", "minute": "id", "Parameter": "text", "Value": "float"})
 OUTCOMES = TableSpec("outcomes", {"RecordID": "id", "In-hospital_death": "float", "Length_of_stay": "float"})
@@ -114,8 +117,7 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     outcomes = read_shard_table(
         folder, TableSpec("outcomes", {"subject_id": "id", "In-hospital_death": "float", "Length_of_stay": "float"})
     )
-    # a minute beyond any record is a slip, and no time
-    untimed = ~rows["minute"].between(0, 60 * 24 * 365)
+    untimed = ~rows["minute"].between(0, LONGEST_RECORD_MINUTES)
     flow.refuse("measurements", "no minute since the start", int(untimed.sum()))
     rows = rows[~untimed]
     flow.repair(
@@ -130,7 +132,7 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     stays = stays.merge(first, left_on="subject_id", right_index=True, how="left")
     stays = stays.merge(outcomes.drop_duplicates("subject_id"), on="subject_id", how="left")
     epoch = pd.Timestamp(EPOCH).as_unit("us")
-    ages = stays["Age"].where(stays["Age"] < 90, 90.0).where(stays["Age"].notna())
+    ages = stays["Age"].where(stays["Age"] < OLDEST_TOLD_YEARS, OLDEST_TOLD_YEARS).where(stays["Age"].notna())
     frames_stays = pd.DataFrame(
         {
             "subject_id": stays["subject_id"],
@@ -159,15 +161,16 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
 
 
 def _raw_inquiries(rows: pd.DataFrame, epoch: pd.Timestamp, flow: Flow) -> pd.DataFrame:
+    """All measurements but the static ones and the ventilator's as raw inquiries."""
     itemids = {name: item.itemids[0] for item in inquiry_items.INQUIRY_ITEMS for name in item.challenge}
     static = rows["Parameter"].isin([name for name in STATIC if name not in ("Height", "Weight")])
     flow.refuse("measurements", "static (age, sex, unit)", int(static.sum()))
     ventilated = rows["Parameter"].eq("MechVent")
     flow.refuse("measurements", "ventilation: counted under interventions", int(ventilated.sum()))
     rows = rows[~static & ~ventilated]
-    missing = rows["Value"] == -1
-    flow.refuse("measurements", "-1: missing", int((missing & rows["Parameter"].isin(["Height", "Weight"])).sum()))
-    rows = rows[~(missing & rows["Parameter"].isin(["Height", "Weight"]))]
+    missing = rows["Value"].eq(MISSING) & rows["Parameter"].isin(["Height", "Weight"])
+    flow.refuse("measurements", "-1: missing", int(missing.sum()))
+    rows = rows[~missing]
     collected = epoch + pd.to_timedelta(rows["minute"].to_numpy(np.int64), unit="min")
     return pd.DataFrame(
         {
