@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import mimic_example
+from tests.data.small_hospital import SAME_EITHER_WAY
 from world_models.data.ehr.assemble import assemble, place
 from world_models.data.ehr.cells import NO_ID
 from world_models.data.ehr.episode import PatientEpisode
@@ -156,18 +157,7 @@ def test_the_same_stay_through_meds_and_through_tables(tables, meds):
     assert mine.keys() == theirs.keys() and (not new or tables[0].keys() == episodes.keys())
     for key, e in mine.items():
         other = theirs[key]
-        for name in (
-            "started",
-            "discharged",
-            "died",
-            "died_in_hospital",
-            "age_years",
-            "sex_female",
-            "admission_type",
-            "admission_location",
-            "discharge_location",
-            *(["race"] if new else []),
-        ):
+        for name in (*SAME_EITHER_WAY, *(["race"] if new else [])):
             assert getattr(e, name) == getattr(other, name), name
         assert {d[1:] for d in e.diagnoses} == {d[1:] for d in other.diagnoses}
         charted = {

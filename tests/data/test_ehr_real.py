@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from tests.data.small_hospital import SAME_EITHER_WAY
 from world_models.data.ehr import inquiry_items
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.meds.writer import read_episodes, to_table
@@ -127,17 +128,7 @@ def test_the_same_stay_through_meds_and_through_tables(demo):
     ends = wrong_ends = starts = wrong_starts = urine = 0
     for key, a in through_meds.items():
         b = through_tables[key]
-        for name in (
-            "started",
-            "discharged",
-            "died",
-            "died_in_hospital",
-            "age_years",
-            "sex_female",
-            "admission_type",
-            "admission_location",
-            "discharge_location",
-        ):
+        for name in SAME_EITHER_WAY:
             assert getattr(a, name) == getattr(b, name), (key, name)
         # the shared tables went through a spreadsheet, which took the zeros off ICD-9 codes
         assert {(d.version, d.code.lstrip("0")) for d in a.diagnoses} == {

@@ -22,7 +22,18 @@ __all__ = ["INQUIRY_COLUMNS", "INTERVENTION_COLUMNS", "canonical_inquiries", "ca
 __all__ += ["number", "shortest_decimals", "single_number"]
 
 INQUIRY_COLUMNS = ("subject_id", "stay_id", "item", "value", "label", "collected", "resulted", "unit", "source")
-INTERVENTION_COLUMNS: tuple[str, ...] = ("subject_id", "stay_id", "kind", "item", "start", "end", "dose", "unit", "rate", "rate_unit")
+INTERVENTION_COLUMNS: tuple[str, ...] = (
+    "subject_id",
+    "stay_id",
+    "kind",
+    "item",
+    "start",
+    "end",
+    "dose",
+    "unit",
+    "rate",
+    "rate_unit",
+)
 INTERVENTION_COLUMNS += ("route", "source")
 # A result beyond what the method can tell: kept as a label
 _COMPARED = (

@@ -173,22 +173,9 @@ class PatientEpisode:
 
     def regrid(self, hours_per_step: float) -> PatientEpisode:
         """The same stay on steps of another width. Raises EpisodeError for a width that cannot be."""
-        return self.with_events(self.inquiries(), self.interventions(), hours_per_step)
-
-    def with_events(
-        self,
-        inquiries: Iterable[InquiryEvent],
-        interventions: Iterable[InterventionEvent],
-        hours_per_step: float | None = None,
-    ) -> PatientEpisode:
-        """The same stay with other events, and steps of another width where one is given.
-
-        Raises:
-            EpisodeError: as `build_episode`.
-        """
-        width = self.hours_per_step if hours_per_step is None else hours_per_step
-        steps = lay_out(self.started, width, inquiries, interventions, f"stay {self.stay_id}")
-        return replace(self, hours_per_step=width, steps=steps)
+        whose = f"stay {self.stay_id}"
+        steps = lay_out(self.started, hours_per_step, self.inquiries(), self.interventions(), whose)
+        return replace(self, hours_per_step=hours_per_step, steps=steps)
 
 
 def at_float32(value: float) -> float:
@@ -300,15 +287,17 @@ def _check_stay(e: PatientEpisode) -> None:
             e, f"hours_per_step={e.hours_per_step} must be above 0, at most {WIDEST_STEP_HOURS:g}", "4 is the usual one"
         )
     if e.discharged.year > LAST_YEAR:
-        _fail(e, f"discharged {e.discharged}, after the year {LAST_YEAR}", "mend the date")
+        _fail(e, f"discharged {e.discharged}, after the year {LAST_YEAR}", "correct the date")
     if e.discharged < e.admitted:
         _fail(
-            e, f"discharged {e.discharged} before admitted {e.admitted}: time runs backwards", "drop or mend the stay"
+            e,
+            f"discharged {e.discharged} before admitted {e.admitted}: time runs backwards",
+            "drop or correct the stay",
         )
     if e.started > e.admitted:
         _fail(e, f"started {e.started} after admitted {e.admitted}", "start at the admission")
     if e.died is not None and e.died < e.started:
-        _fail(e, f"died {e.died} before the start {e.started}: time runs backwards", "drop or mend the stay")
+        _fail(e, f"died {e.died} before the start {e.started}: time runs backwards", "drop or correct the stay")
     if e.age_years is not None and not 0 <= e.age_years <= OLDEST_YEARS:
         _fail(e, f"age {e.age_years} years is outside 0..{OLDEST_YEARS:g}", "give the age at admission, or None")
     for diagnosis in e.diagnoses:

@@ -51,9 +51,7 @@ class InquiryItem:
         return Quantity(self.name, self.unit, self.low, self.high)
 
 
-def _i(name, unit, low, high, ref_low, ref_high, itemids, challenge=()) -> InquiryItem:  # noqa: PLR0913
-    return InquiryItem(name, unit, low, high, ref_low, ref_high, itemids, challenge)
-
+_i = InquiryItem  # so that a row of the table is a line
 
 # fmt: off
 INQUIRY_ITEMS: tuple[InquiryItem, ...] = (

@@ -252,8 +252,8 @@ def read_episodes(source: str | Path | pa.Table) -> list[PatientEpisode]:
         missing = [name for name in _PLACE if name not in table.column_names]
         if missing:
             raise EhrDataError(
-                f"{whose} lacks the column(s) {', '.join(missing)}: it was not "
-                "written by write_episodes; read MEDS of other makers with ehr_pipeline --meds"
+                f"{whose} lacks the column(s) {', '.join(missing)}: it was not written by write_episodes; read MEDS of "
+                "other makers with python -m world_models.data.ehr.pipeline --meds"
             )
         columns = {name: table.column(name).cast(kind).to_pylist() for name, kind in _FIELDS}
     except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:

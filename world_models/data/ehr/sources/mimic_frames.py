@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from world_models.data.ehr.cells import NO_ID
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.tables import EhrDataError
 
-__all__ = ["charted", "drug_orders", "infusions", "item_names", "listed_items", "main_prescriptions", "procedures"]
+__all__ = ["charted", "drug_orders", "infusions", "item_columns", "listed_items", "main_prescriptions", "procedures"]
 __all__ += ["stack", "stays_of"]
 
 
@@ -154,10 +155,7 @@ def infusions(inputs: pd.DataFrame, flow: Flow, name: str) -> pd.DataFrame:
     inputs = inputs[~rewritten]
     return pd.DataFrame(
         {
-            "subject_id": inputs["subject_id"],
-            "stay_id": inputs["hadm_id"],
-            "kind": "infusion",
-            "item": item_names(inputs["itemid"], "input"),
+            **item_columns(inputs, "infusion", "input"),
             "start": inputs["starttime"],
             "end": inputs["endtime"],
             "dose": inputs["amount"],
@@ -165,7 +163,6 @@ def infusions(inputs: pd.DataFrame, flow: Flow, name: str) -> pd.DataFrame:
             "rate": inputs["rate"],
             "rate_unit": inputs["rateuom"],
             "route": "",
-            "source": "INFUSION//" + inputs["itemid"].astype(str),
             "weight_kg": inputs["patientweight"],
         }
     )
@@ -178,10 +175,7 @@ def procedures(table: pd.DataFrame, flow: Flow, name: str) -> pd.DataFrame:
     table = table[~administrative]
     return pd.DataFrame(
         {
-            "subject_id": table["subject_id"],
-            "stay_id": table["hadm_id"],
-            "kind": "procedure",
-            "item": item_names(table["itemid"], "procedure"),
+            **item_columns(table, "procedure", "procedure"),
             "start": table["starttime"],
             "end": table["endtime"],
             "dose": np.nan,
@@ -189,13 +183,29 @@ def procedures(table: pd.DataFrame, flow: Flow, name: str) -> pd.DataFrame:
             "rate": np.nan,
             "rate_unit": "",
             "route": "",
-            "source": "PROCEDURE//" + table["itemid"].astype(str),
         }
     )
 
 
-def item_names(itemids: pd.Series, word: str) -> list[str]:
-    """Our name of each item id, else "<word> <id>"; "" where the id is not told."""
+def item_columns(table: pd.DataFrame, kind: str, unlisted: str) -> dict[str, Any]:
+    """Whose, in which stay, and what: columns of raw interventions from subject_id, hadm_id and itemid.
+
+    Args:
+        kind: one of `episode.KINDS`.
+        unlisted: an item that is not in the table of interventions is named "<unlisted> <itemid>".
+    """
+    return {
+        "subject_id": table["subject_id"],
+        "stay_id": table["hadm_id"],
+        "kind": kind,
+        "item": _item_names(table["itemid"], unlisted),
+        "source": f"{kind.upper()}//" + table["itemid"].astype(str),
+    }
+
+
+def _item_names(itemids: pd.Series, unlisted: str) -> list[str]:
+    """Our name of each item id, else "<unlisted> <id>"; "" where the id is not told."""
     items = intervention_items.by_itemid()
-    known = {i: items[i].name if i in items else "" if i == NO_ID else f"{word} {i}" for i in itemids.unique().tolist()}
+    known = {i: items[i].name if i in items else f"{unlisted} {i}" for i in itemids.unique().tolist()}
+    known[NO_ID] = ""
     return [known[i] for i in itemids.tolist()]

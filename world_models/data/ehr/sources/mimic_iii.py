@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from world_models.data.ehr.assemble import Frames
+from world_models.data.ehr.assemble import Frames, calendar_years
 from world_models.data.ehr.canonical_events import canonical_inquiries, canonical_interventions
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.microbiology import culture_inquiries
@@ -22,7 +21,7 @@ from world_models.data.ehr.sources.mimic_frames import (
     charted,
     drug_orders,
     infusions,
-    item_names,
+    item_columns,
     listed_items,
     main_prescriptions,
     procedures,
@@ -116,11 +115,9 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
 
 
 def _age_years(stays: pd.DataFrame) -> pd.Series:
-    """Years by the calendar, as 300 of them do not fit into a difference of times; over the oldest told one more."""
-    admitted, born = stays["admittime"].dt, stays["dob"].dt
-    before_birthday = (admitted.month < born.month) | ((admitted.month == born.month) & (admitted.day < born.day))
-    age = (admitted.year - born.year - before_birthday).astype(np.float64)
-    return age.where(age <= OLDEST_TOLD_YEARS, OLDEST_TOLD_YEARS + 1).where(stays["dob"].notna())
+    """Years at the admission; those over the oldest that are told count as one more than it."""
+    age = calendar_years(stays["dob"], stays["admittime"])
+    return age.where(age.isna() | (age <= OLDEST_TOLD_YEARS), OLDEST_TOLD_YEARS + 1)
 
 
 def _moments(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
@@ -130,10 +127,7 @@ def _moments(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     inputs = inputs[~blank]
     return pd.DataFrame(
         {
-            "subject_id": inputs["subject_id"],
-            "stay_id": inputs["hadm_id"],
-            "kind": "infusion",
-            "item": item_names(inputs["itemid"], "input"),
+            **item_columns(inputs, "infusion", "input"),
             "start": inputs["charttime"],
             "end": pd.Series(pd.NaT, inputs.index, "datetime64[us]"),
             "dose": inputs["amount"],
@@ -141,6 +135,5 @@ def _moments(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
             "rate": inputs["rate"],
             "rate_unit": inputs["rateuom"],
             "route": inputs["originalroute"].astype(object).fillna("").str.lower(),
-            "source": "INFUSION//" + inputs["itemid"].astype(str),
         }
     )
