@@ -16,8 +16,8 @@ def test_a_row_alone_meets_the_same_luck(seed, row, t):
     batch = keys.from_seed(seed, 64)
     alone = keys.from_seed(seed + row)
     assert torch.equal(batch[row : row + 1], alone)
-    for draw in (keys.normal, keys.uniform, keys.noise):
-        assert torch.equal(draw(batch, t, "a", (5,))[row : row + 1], draw(alone, t, "a", (5,)))
+    for sample in (keys.normal, keys.uniform, keys.noise):
+        assert torch.equal(sample(batch, t, "a", (5,))[row : row + 1], sample(alone, t, "a", (5,)))
     assert torch.equal(keys.fold(batch, 7)[row : row + 1], keys.fold(alone, torch.tensor([7])))
 
 
@@ -42,8 +42,8 @@ def test_a_number_folds_in_like_a_tensor_of_it():
 
 def test_moments_and_independence():
     key = keys.from_seed(1, 200_000)
-    for draw in (keys.normal, keys.noise):
-        x, y = draw(key, 0, "x", (1,))[:, 0], draw(key, 1, "x", (1,))[:, 0]
+    for sample in (keys.normal, keys.noise):
+        x, y = sample(key, 0, "x", (1,))[:, 0], sample(key, 1, "x", (1,))[:, 0]
         assert abs(x.mean()) < 0.01 and abs(x.std() - 1) < 0.01 and abs((x * y).mean()) < 0.01
     u = keys.uniform(key, 0, "u")
     assert 0 < u.min() and u.max() < 1 and abs(u.mean() - 0.5) < 0.005

@@ -13,7 +13,7 @@ from typing import Any
 from world_models import checkpoint
 from world_models.devices import checked_device
 from world_models.kept import Kept
-from world_models.protocol import WorldModel
+from world_models.protocol import HasWeights, WorldModel
 
 __all__ = ["LOADERS", "WORLDS", "Entry", "checked_step", "load", "weights_folder"]
 
@@ -30,7 +30,10 @@ class Entry:
 WORLDS: dict[str, Entry] = {
     "oracle": Entry(
         "world_models.oracles.ecg_drug.world:ECGDrugOracle",
-        meaning="Mechanistic: pharmacokinetics, effect compartments, rhythm and a drawn 12-lead ECG; nothing is learned",
+        meaning=(
+            "Mechanistic: pharmacokinetics, effect compartments, rhythm and a synthesised 12-lead ECG; nothing is "
+            "learned"
+        ),
     ),
     "ward-oracle": Entry(
         "world_models.oracles.ward.world:WardOracle",
@@ -38,11 +41,16 @@ WORLDS: dict[str, Entry] = {
     ),
     "progression-oracle": Entry(
         "world_models.cardiac_jepa.reading:ReadOracle.shipped",
-        meaning="Mechanistic: conditions that come and go over years under treatment, drawn ECGs; only their reader is learned",
+        meaning=(
+            "Mechanistic: conditions that come and go over years under treatment, synthesised ECGs; only their reader "
+            "is learned"
+        ),
     ),
     "ecg-wm-small": Entry("world_models.ecg_wm.model:ECGWorldModel.load", "ecg-wm-small"),
     "ehr-ward-small": Entry("world_models.ehr_world.set_outcome.world:EHRWorldModel.load", "ehr-ward-small"),
-    "ehr-mimic-demo-small": Entry("world_models.ehr_world.set_outcome.world:EHRWorldModel.load", "ehr-mimic-demo-small"),
+    "ehr-mimic-demo-small": Entry(
+        "world_models.ehr_world.set_outcome.world:EHRWorldModel.load", "ehr-mimic-demo-small"
+    ),
     "cardiac-jepa-small": Entry("world_models.cardiac_jepa.model:CardiacJEPAWorld.load", "cardiac-jepa-small"),
 }
 
@@ -53,12 +61,16 @@ LOADERS: dict[str, str] = {
     "cardiac-jepa": "world_models.cardiac_jepa.model:CardiacJEPAWorld.load",
 }
 
-
 _MADE: Kept[WorldModel] = Kept(32)
 
 
 def weights_folder(name: str) -> Path:
-    """Where the shipped weights of a catalogued world lie."""
+    """Where the shipped weights of a catalogued world lie.
+
+    Raises:
+        KeyError: no world of the catalogue.
+        ValueError: a world without weights.
+    """
     entry = WORLDS[name]
     if entry.weights is None:
         raise ValueError(f"world {name!r} has no weights")
@@ -76,53 +88,61 @@ def load(
 
     Args:
         device: where its tensors live.
-        cohort: which patients it draws; None: its default.
+        cohort: which patients it samples; None: its default.
         sha256: the seal that config and weights must bear; only for worlds that have weights.
         hours_per_step: for worlds that know several; None: the world's own.
 
     Raises:
-        ValueError: an unknown name, a path that is no world's folder, a device that cannot be used, a world without cohorts
-            or with other steps.
+        ValueError: an unknown name, a path that is no world's folder, a device that cannot be used, a world without
+            cohorts or with other steps.
         FileNotFoundError: a file of the folder is missing.
         CheckpointError (a ValueError): config or weights are damaged, altered, or not those asked for.
     """
     if not isinstance(name_or_path, str | Path):
         raise ValueError(
-            f"world {name_or_path!r} is a {type(name_or_path).__name__}; give a name of the catalogue ({', '.join(WORLDS)}), a "
-            "folder, or where an environment is made the world itself"
+            f"world {name_or_path!r} is a {type(name_or_path).__name__}; give a name of the catalogue "
+            f"({', '.join(WORLDS)}), a folder, or where an environment is made the world itself"
         )
     device = str(checked_device(device))
     if not isinstance(cohort, Hashable):
         raise ValueError(f"cohort={cohort!r} is a {type(cohort).__name__}; give the name of a cohort, or a Cohort")
     hours_per_step = None if hours_per_step is None else checked_step(hours_per_step)
     name = str(name_or_path)
-    folder: Path | None
-    if name in WORLDS:
-        factory = WORLDS[name].factory
-        folder = weights_folder(name) if WORLDS[name].weights else None
-    else:
-        folder = Path(name)
-        if not name or not folder.is_dir():
-            raise ValueError(
-                f"unknown world {name!r}: it is neither a name of the catalogue ({', '.join(WORLDS)}) nor a folder "
-                f"with {checkpoint.CONFIG} and {checkpoint.WEIGHTS}"
-            )
-        kind = checkpoint.read_config(folder).get("kind")
-        if not isinstance(kind, str) or kind not in LOADERS:
-            raise checkpoint.CheckpointError(
-                f"{folder / checkpoint.CONFIG} says kind={kind!r}; known kinds are {', '.join(LOADERS)}"
-            )
-        factory = LOADERS[kind]
+    factory, folder = _source(name)
     options = (device, cohort, hours_per_step)
     if folder is None:
         world = _MADE.get((name, *options), lambda: _made(name, factory, None, *options))
-        _check_seal(name, getattr(world, "weights_sha256", None), sha256)
+        _check_seal(name, world.weights_sha256 if isinstance(world, HasWeights) else None, sha256)
         return world
     with checkpoint.opened(folder) as found:
         _check_seal(name, found.sha256, sha256)
         # The seal is part of the key: a folder that was trained anew is loaded anew.
         key = (name, folder.resolve(), found.sha256, *options)
         return _MADE.get(key, lambda: _made(name, factory, found, *options))
+
+
+def _source(name: str) -> tuple[str, Path | None]:
+    """The factory of a world by its name or folder, and the folder of its weights (None: it has none).
+
+    Raises:
+        ValueError: neither a name of the catalogue nor a folder.
+        FileNotFoundError: the folder has no config.
+        CheckpointError: its config is damaged, or of a kind that is not known.
+    """
+    if name in WORLDS:
+        return WORLDS[name].factory, weights_folder(name) if WORLDS[name].weights else None
+    folder = Path(name)
+    if not name or not folder.is_dir():
+        raise ValueError(
+            f"unknown world {name!r}: it is neither a name of the catalogue ({', '.join(WORLDS)}) nor a folder "
+            f"with {checkpoint.CONFIG} and {checkpoint.WEIGHTS}"
+        )
+    kind = checkpoint.read_config(folder).get("kind")
+    if not isinstance(kind, str) or kind not in LOADERS:
+        raise checkpoint.CheckpointError(
+            f"{folder / checkpoint.CONFIG} says kind={kind!r}; known kinds are {', '.join(LOADERS)}"
+        )
+    return LOADERS[kind], folder
 
 
 def checked_step(hours_per_step: Any) -> float:
@@ -138,8 +158,8 @@ def _check_seal(name: str, found: str | None, registered: str | None) -> None:
     if registered is not None and found is not None and found != registered:
         raise checkpoint.CheckpointError(
             f"config and weights of world {name!r} bear the seal {found}, but the registration of that name stands for "
-            f"{registered}: a result with them would not be one of this version. Restore the released folder, or give your "
-            "own folder as the world by its path"
+            f"{registered}: a result with them would not be one of this version. Restore the released folder, or give "
+            "your own folder as the world by its path"
         )
 
 
@@ -162,8 +182,8 @@ def _made(
     world = make(**arguments) if folder is None else make(folder, **arguments)
     if hours_per_step is not None and world.hours_per_step != hours_per_step:
         raise ValueError(
-            f"hours_per_step={hours_per_step:g}: world {name!r} makes steps of {world.hours_per_step:g} h and no other; "
-            "leave it out, or take a world that knows several (an oracle)"
+            f"hours_per_step={hours_per_step:g}: world {name!r} makes steps of {world.hours_per_step:g} h and no "
+            "other; leave it out, or take a world that knows several (an oracle)"
         )
     return world
 

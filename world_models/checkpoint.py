@@ -1,8 +1,8 @@
 """A world on disk: config.json, model.safetensors and CARD.md in one folder. Never a pickle.
 
-The config bears a seal over all its values and the weights file (`sealed`): neither can be changed alone, and a released
-name stands for one seal. Loading is the same for every model: the config is checked, the model's skeleton is compared
-with the weights' header before memory is taken, then tensors go in as they are or not at all.
+The config bears a seal over all its values and the weights file (`sealed`): neither can be changed alone, and a
+released name stands for one seal. Loading is the same for every model: the config is checked, the model's skeleton is
+compared with the weights' header before memory is taken, then tensors go in as they are or not at all.
 
     python -m world_models.checkpoint FOLDER    seals a folder again, after its config was changed on purpose
 """
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors.torch import save
@@ -24,16 +24,15 @@ from world_models.kept import Kept
 from world_models.sealed import Form, Opened, command_line
 from world_models.tensor_file import CheckpointError, save_tensors
 
-__all__ = [
-    "CARD", "CONFIG", "WEIGHTS", "CheckpointError", "Opened", "load", "load_module", "main", "opened", "read_config",
-    "save_checkpoint", "save_tensors", "seal", "sha256",
-]  # fmt: skip
+__all__ = ["CARD", "CONFIG", "WEIGHTS", "CheckpointError", "Opened", "load", "load_module", "main", "opened"]
+__all__ += ["read_config", "save_checkpoint", "save_tensors", "seal", "sha256"]
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "CARD.md"
 _FORM = Form(CONFIG, (WEIGHTS,), "python -m world_models.checkpoint")
 _MODULES: Kept[nn.Module] = Kept(16)
+M = TypeVar("M", bound=nn.Module)
 
 
 @contextmanager
@@ -66,29 +65,30 @@ def load(folder: str | Path | Opened) -> tuple[dict[str, Tensor], dict[str, Any]
 def load_module(
     folder: str | Path | Opened,
     kind: str,
-    build: Callable[[dict[str, Any]], nn.Module],
+    build: Callable[[dict[str, Any]], M],
     device: torch.device | str = "cpu",
-) -> nn.Module:
+) -> M:
     """The module of a folder, in evaluation mode; one copy of the same weights a process and device.
 
     Args:
         kind: what the config must say it is.
-        build: makes the module from the config without its seal and kind; it must also work on torch's meta device, where
-            shapes are compared before memory is taken. It raises ValueError for a config that it does not accept. What its
-            `from_config` names are tensors made of the config alone: the weights file must hold the same.
+        build: makes the module from the config without its seal and kind; it must also work on torch's meta device,
+            where shapes are compared before memory is taken. It raises ValueError for a config that it does not accept.
+            What its `from_config` names are tensors made of the config alone: the weights file must hold the same.
 
     Returns:
-        The module, whose `weights_sha256` is the folder's seal.
+        The module, whose `weights_sha256` is the folder's seal (`world_models.protocol.HasWeights`).
 
     Raises:
         FileNotFoundError: a file is missing.
         CheckpointError: config or weights are damaged, altered, or not of this model and version.
     """
     with opened(folder) as found:
-        return _MODULES.get((kind, found.sha256, str(device)), lambda: _module(found, kind, build, device))
+        module = _MODULES.get((kind, found.sha256, str(device)), lambda: _module(found, kind, build, device))
+        return cast(M, module)  # one kind is built by one function
 
 
-def _module(found: Opened, kind: str, build: Callable, device: torch.device | str) -> nn.Module:
+def _module(found: Opened, kind: str, build: Callable[[dict[str, Any]], M], device: torch.device | str) -> M:
     plain = dict(found.config)
     said = plain.pop("kind", None)
     if said != kind:
@@ -99,17 +99,17 @@ def _module(found: Opened, kind: str, build: Callable, device: torch.device | st
     except Exception as error:  # the config's own ValueError, or whatever torch says of sizes that do not go together
         raise CheckpointError(f"{found.folder / CONFIG} is no {kind} of this version: {error}") from error
     tensors = found.tensors(WEIGHTS, skeleton.state_dict())
-    with torch.random.fork_rng(devices=[]):  # what a new module draws is overwritten, and is no one's luck
+    with torch.random.fork_rng(devices=[]):  # what a new module samples is overwritten: the caller's generator stays
         module = build(plain)
     told = module.state_dict()
     for name in getattr(module, "from_config", ()):
         if not torch.equal(told[name], tensors[name]):
             raise CheckpointError(
-                f"{found.folder / WEIGHTS} was trained under another {CONFIG} than lies beside it: its {name!r} is not what "
-                "the config says. Restore the folder, or train it again"
+                f"{found.folder / WEIGHTS} was trained under another {CONFIG} than lies beside it: its {name!r} is not "
+                "what the config says. Restore the folder, or train it again"
             )
     module.load_state_dict(tensors)
-    module.weights_sha256 = found.sha256
+    module.weights_sha256 = found.sha256  # type: ignore[assignment]  # nn.Module declares tensors and modules alone
     return module.to(device).eval().requires_grad_(False)
 
 
@@ -145,11 +145,16 @@ def seal(folder: str | Path) -> str:
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """The folder's config.json, with its seal. Raises FileNotFoundError or CheckpointError: there is none, or no JSON."""
+    """The folder's config.json, with its seal.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CheckpointError: it is no JSON object.
+    """
     return _FORM.read_json(Path(folder))
 
 
-main = command_line(_FORM, "a world's folder")
+main = command_line(_FORM, "a world's folder")  # (arguments) -> exit status: `python -m world_models.checkpoint`
 
 if __name__ == "__main__":
     sys.exit(main())

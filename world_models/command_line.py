@@ -42,8 +42,8 @@ def number(least: float, most: float, above: bool = False) -> Callable[[str], fl
             value = math.nan
         if not ((value > least if above else value >= least) and value <= most):
             raise argparse.ArgumentTypeError(
-                f"{text} is not a number {'above' if above else 'from'} {least:g} {'and at most' if above else 'to'} {most:g}; "
-                "give one"
+                f"{text} is not a number {'above' if above else 'from'} {least:g} {'and at most' if above else 'to'} "
+                f"{most:g}; give one"
             )
         return value
 

@@ -1,4 +1,4 @@
-"""JSON to a configuration and no further: what is unknown, missing or of another type is an error that names the field."""
+"""JSON to a configuration and no further: an unknown, missing or mistyped field is an error that names it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 __all__ = ["ConfigError", "check_sizes", "from_json", "parse_json"]
 
-T = TypeVar("T")
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+T = TypeVar("T", bound=_Dataclass)
 
 
 class ConfigError(ValueError):
-    """JSON that is no configuration of this version; the message names the field, what is there and what is expected."""
+    """JSON that is no configuration of this version; the message names the field, what it holds and what it should."""
 
 
 def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
@@ -66,9 +71,8 @@ def from_json(kind: type[T], value: object, where: str) -> T:
             f"{where} has a field {unknown[0]!r} that this version does not know; it knows {', '.join(known)}. Use the "
             "version that wrote it, or take the field out"
         )
-    needed = [
-        n for n, f in known.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
+    nothing = dataclasses.MISSING
+    needed = [name for name, f in known.items() if f.default is nothing and f.default_factory is nothing]
     missing = [name for name in needed if name not in value]
     if missing:
         raise ConfigError(f"{where} lacks the field {missing[0]!r}; restore or make it again")
@@ -94,6 +98,7 @@ def check_sizes(config: object, least: int = 1, **most: int) -> None:
 
 
 def _converted(kind: Any, value: object, where: str) -> Any:
+    """The value as a field of this type. Raises ConfigError: it is of another."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None:
@@ -101,18 +106,28 @@ def _converted(kind: Any, value: object, where: str) -> Any:
         (kind,) = (part for part in parts if part is not type(None))
         return _converted(kind, value, where)
     if origin is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"{where} must be a list, not {_told(value)}")
-        each = [parts[0]] * len(value) if parts[-1] is Ellipsis else list(parts)
-        if len(value) != len(each):
-            raise ConfigError(f"{where} must be a list of {len(each)}, not of {len(value)}")
-        return tuple(_converted(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(each, value, strict=True)))
+        return _tuple(parts, value, where)
     if origin is Mapping:
         if not isinstance(value, dict):
             raise ConfigError(f"{where} must be an object, not {_told(value)}")
         return value
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return from_json(kind, value, where)
+    return _plain(kind, value, where)
+
+
+def _tuple(parts: tuple[Any, ...], value: object, where: str) -> tuple[Any, ...]:
+    """A JSON list as the tuple of these types; (T, ...) is of any length."""
+    if not isinstance(value, list):
+        raise ConfigError(f"{where} must be a list, not {_told(value)}")
+    each = [parts[0]] * len(value) if parts[-1] is Ellipsis else list(parts)
+    if len(value) != len(each):
+        raise ConfigError(f"{where} must be a list of {len(each)}, not of {len(value)}")
+    return tuple(_converted(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(each, value, strict=True)))
+
+
+def _plain(kind: type, value: object, where: str) -> object:
+    """A text, number or truth value of this very type; a whole number also stands for a float."""
     if kind is float and type(value) is int:
         try:
             return float(value)

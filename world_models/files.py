@@ -12,9 +12,9 @@ __all__ = ["replacing", "write_bytes", "write_text"]
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary name to write to, which becomes `path` when the block ends well; whoever is killed leaves the old file.
+    """A temporary name to write to, renamed to `path` when the block ends without an error; else the old file stays.
 
-    It ends as `path` does, since some writers go by that.
+    It ends as `path` does, since some writers choose the format by the suffix.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")

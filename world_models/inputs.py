@@ -1,7 +1,7 @@
 """What a caller may hand to a world's verbs, checked in one place, so that every world refuses the same things.
 
-A world calls `checked_factors` in `initial`, `checked_orders` in `transition` and `check_also` in `observe`. Each looks at
-its whole batch in one comparison, whose result is waited for once: on a GPU that wait is the price of a refusal.
+A world calls `checked_factors` in `initial`, `checked_orders` in `transition` and `check_also` in `observe`. Each
+compares its whole batch at once and waits for one result: on a GPU that wait is the price of a refusal.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from world_models import tree
-from world_models.protocol import Factors, WorldModel
+from world_models.protocol import Factors, S, WorldModel
 from world_models.quantity import Quantity
 
 __all__ = ["admit", "check_also", "checked_factors", "checked_orders"]
@@ -27,7 +27,7 @@ def checked_factors(
 
     Args:
         factors: those the world lets a caller fix.
-        given: name -> tensor [B, *shape]; a name that is missing is drawn by the world.
+        given: name -> tensor [B, *shape]; the world samples the factors that are left out.
 
     Raises:
         ValueError: an unknown factor, no real numbers, another shape, or a value (NaN is one) outside the Quantity's
@@ -55,7 +55,7 @@ def checked_factors(
         said = f"{value:g} is neither 0 nor 1"
         if quantity.unit != "bool":
             said = f"{value:g} {quantity.unit} is outside {quantity.low:g} to {quantity.high:g} {quantity.unit}"
-        raise ValueError(f"factor {name}={said} (patient {row}); correct it, or leave it out to have it drawn")
+        raise ValueError(f"factor {name}={said} (patient {row}); correct it, or leave it out to have it sampled")
     return checked
 
 
@@ -74,7 +74,9 @@ def checked_orders(orders: tuple[Quantity, ...], action: Any, batch: int, device
     shape = (batch, len(orders))
     action = _real("action", action, f"a tensor of shape {shape}, one column for each order")
     if tuple(action.shape) != shape:
-        raise ValueError(f"action has shape {tuple(action.shape)}; give {shape}: {batch} patients, {len(orders)} columns")
+        raise ValueError(
+            f"action has shape {tuple(action.shape)}; give {shape}: {batch} patients, {len(orders)} columns"
+        )
     action = action.to(device, torch.float32)
     if torch.compiler.is_compiling():
         return action
@@ -104,21 +106,25 @@ def check_also(measures: tuple[Quantity, ...], also: Sequence[str]) -> None:
         raise ValueError(f"no measure {', '.join(map(str, unknown))}; there are: {', '.join(sorted(known))}")
 
 
-def admit(world: WorldModel, key: Tensor, factors: Factors) -> Any:
-    """The state of `world.initial` for patients of whom not the same is known: where a factor is NaN it is drawn.
+def admit(world: WorldModel[S], key: Tensor, factors: Factors) -> S:
+    """The state of `world.initial` for patients of whom not the same is known: a factor that is NaN is sampled.
 
     Records say different things of different patients, but a factor is given to a world for all rows or for none. So
     the rows are admitted in groups of whom the same is known.
 
     Args:
+        key: int64 [B].
         factors: name -> [B, *shape]; a row with a NaN anywhere in its value does not state this factor.
+
+    Raises:
+        ValueError: as `world.initial`.
     """
     unknown = {n: v.isnan().reshape(len(key), -1).any(-1) for n, v in factors.items() if v.is_floating_point()}
     unknown = {name: rows for name, rows in unknown.items() if bool(rows.any())}
     if not unknown:
         return world.initial(key, factors or None)
     pattern = torch.stack([rows.to(torch.int64) << bit for bit, rows in enumerate(unknown.values())]).sum(0)
-    state: Any = None
+    state: S | None = None
     for kind in pattern.unique().tolist():
         rows = (pattern == kind).nonzero().flatten()
         left_out = {name for bit, name in enumerate(unknown) if kind >> bit & 1}
@@ -127,6 +133,7 @@ def admit(world: WorldModel, key: Tensor, factors: Factors) -> Any:
         if state is None:  # a place for every row, each of which is filled by its own group
             state = tree.take(part, torch.zeros_like(pattern))
         state = tree.put(state, rows, part)
+    assert state is not None  # a pattern has at least one kind of row
     return state
 
 

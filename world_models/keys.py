@@ -1,7 +1,10 @@
 """Stateless randomness: one int64 key a patient, and every number a pure function of (key, t, purpose).
 
-No global generator is ever called, so a row of a batch meets the same luck as the same patient alone, a branch can
-keep its luck (same key) or be given new luck (`fold`), and a state is all there is to save.
+No global generator is ever called. So a row of a batch gets the same random numbers as the same patient alone, a branch
+can keep its random stream (same key) or be given another (`fold`), and a state is all there is to save.
+
+Shapes: B patients; `*shape` is that of one patient's numbers. `t` is a step, or int64 [B] of them. The `purpose` is a
+name that keeps streams apart: two calls for one key, t and purpose are the same numbers.
 
 The generator is splitmix64 (Steele, Lea & Flood 2014, doi 10.1145/2660193.2660195) in wrapping int64 arithmetic.
 """
@@ -92,8 +95,8 @@ def bits(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...] = ()
     """63 random bits, int64 [B, *shape], for this key at time t and for this purpose."""
     base = fold(fold(key, purpose), t)
     count = math.prod(shape)
-    drawn = _mix(base.unsqueeze(-1) + _counters(count, key.device))
-    return drawn.bitwise_and_((1 << 63) - 1).reshape(*key.shape, *shape)
+    words = _mix(base.unsqueeze(-1) + _counters(count, key.device))
+    return words.bitwise_and_((1 << 63) - 1).reshape(*key.shape, *shape)
 
 
 def uniform(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...] = ()) -> Tensor:
@@ -148,7 +151,7 @@ def bernoulli(key: Tensor, t: int | Tensor, purpose: str, probability: Tensor) -
 
 
 def categorical(key: Tensor, t: int | Tensor, purpose: str, probabilities: Tensor) -> Tensor:
-    """Index int64 [B] drawn from probabilities [C] or [B, C] (they need not sum to one)."""
+    """Index int64 [B] sampled by probabilities [C] or [B, C] (they need not sum to one)."""
     edges = torch.cumsum(probabilities, dim=-1)
     point = uniform(key, t, purpose).unsqueeze(-1) * edges[..., -1:]
     return (point >= edges).sum(-1).clamp_max(probabilities.shape[-1] - 1)

@@ -1,9 +1,9 @@
 """A pure function of tensors, recorded once and replayed as a flat list of operations.
 
-Python writes physiology readably, but on small batches the ward's time is overhead: `x * 0.3` costs three times `x * y`,
-as torch wraps and casts the number at every call, and the six fast steps of a half hour compute many things six times
-over. Recording (torch.fx) lets this be taken out: numbers become zero-dimensional tensors of the right type, equal
-subexpressions are computed once, and a result that nobody needs again is overwritten by the next. Every remaining
+Python writes physiology readably, but on small batches the ward's time is overhead: `x * 0.3` costs three times
+`x * y`, as torch wraps and casts the number at every call, and the six fast steps of a half hour compute many things
+six times over. Recording (torch.fx) lets this be taken out: numbers become zero-dimensional tensors of the right type,
+equal subexpressions are computed once, and a result that nobody needs again is overwritten by the next. Every remaining
 operation is the same kernel on the same values, so the result is bit for bit that of the function itself.
 """
 
@@ -21,10 +21,8 @@ from world_models import tree
 __all__ = ["Program"]
 
 # operations that take a number in the place of a tensor, and give the same bits either way
-_ELEMENTWISE = {
-    operator.add, operator.sub, operator.mul, operator.truediv, operator.gt, operator.ge, operator.lt, operator.le,
-    torch.where,
-}  # fmt: skip
+_COMPARISONS = {operator.gt, operator.ge, operator.lt, operator.le}
+_ELEMENTWISE = {operator.add, operator.sub, operator.mul, operator.truediv, *_COMPARISONS, torch.where}
 
 _IN_PLACE_BINARY = {operator.add: "add_", operator.sub: "sub_", operator.mul: "mul_", operator.truediv: "div_"}
 _IN_PLACE_UNARY = {"clamp", "clamp_min", "clamp_max", "exp", "log", "sqrt", "abs", "reciprocal", "expm1", "log1p"}
@@ -50,7 +48,7 @@ class Program:
         following = iter(proxies)
         result = function(*tree.map_leaves(lambda _: next(following), example))
         ends: list[fx.Node] = []
-        tree.map_leaves(lambda x, p: ends.append(p.node) or x, example[0], result)
+        tree.map_leaves(lambda _, proxy: ends.append(proxy.node), example[0], result)
         graph.output(tuple(ends))
         _share(graph)
         graph.eliminate_dead_code()

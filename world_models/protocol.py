@@ -1,15 +1,26 @@
-"""What a world is: the verbs every learned model and every oracle answers to, and their rules.
+"""What a world is: the verbs that every learned model and every oracle answers to, and the rules they keep.
 
-Rules, checked by `world_models.testing.check_world`:
-- a state is a NamedTuple of batch-first tensors whose first two leaves are `key` (int64 [B]) and `t` (int64 [B],
-  steps since the start); it is never changed in place;
-- `transition`, `observe` and `initial` are pure: noise comes from `world_models.keys` alone, so equal inputs give
-  equal outputs, and row i of a batch equals the same patient alone (oracle: bit for bit; learned: 1e-4 relative);
-- every chart value lies within its Quantity's bounds;
-- what a caller hands in is never bent into shape: `initial` refuses factors, `transition` amounts and `observe` names
-  that are unknown, of another shape, no real numbers, NaN or out of their Quantity's bounds, with a ValueError that
-  names value, limit and remedy. `world_models.inputs` holds the checks, to be called first thing in these verbs;
-- a world never learns who asks: no gymnasium, no reward, no policy in here.
+Letters in shapes: B patients, T visits, A orders (columns of an action); `*shape` is a Quantity's own, () for a scalar.
+Numbers are float32 in the unit of their Quantity, keys and times int64; all of a world's tensors are on its device.
+
+The rules, which `world_models.testing.check_world` checks:
+
+- **State.** A NamedTuple of batch-first tensors, nested at will, whose first two leaves are `key` and `t` (`State`).
+  It is never changed in place and holds everything a course depends on: saved, it is a snapshot.
+- **Purity.** `initial`, `transition`, `observe` and `rekey` are functions of their arguments alone. Noise comes from
+  `world_models.keys`, never from a global generator, so equal arguments give equal results.
+- **Rows are independent.** Row i of a batch equals the same patient alone: bit for bit in an oracle, within 1e-4
+  relative in a learned world, whose matrix products round differently with the size of the batch.
+- **Bounds.** Every value in a chart lies within its Quantity's bounds.
+- **Inputs are refused, never adjusted.** `initial` refuses factors, `transition` amounts and `observe` names that are
+  unknown, of another shape, not real numbers, NaN or out of bounds, with a ValueError that names the value, the limit
+  and the remedy. `world_models.inputs` has these checks; call them first thing in the verb.
+- **No task.** A world never learns who asks: no Gymnasium, no reward, no policy in here.
+
+What only some worlds have stands in small protocols of its own: `SupportsInfer`, `HasWeights`, `HasConfig`,
+`HasCohort`, `HasTrial`. Ask with isinstance, which is true of any object with those members, whatever it inherits from:
+
+    seal = world.weights_sha256 if isinstance(world, HasWeights) else None
 """
 
 from __future__ import annotations
@@ -22,11 +33,31 @@ from torch import Tensor
 
 from world_models.quantity import Quantity
 
-__all__ = ["Chart", "Factors", "History", "Learned", "Oracle", "WorldModel"]
+__all__ = ["Chart", "Factors", "HasCohort", "HasConfig", "HasTrial", "HasWeights", "History", "LearnedWorld", "Oracle"]
+__all__ += ["State", "SupportsInfer", "WorldModel"]
 
-S = TypeVar("S", bound=NamedTuple)
 Chart = dict[str, Tensor]  # what can be measured now: name -> [B, *shape]
 Factors = Mapping[str, Tensor]  # what is fixed about a patient: name -> [B, *shape]
+
+
+class State(Protocol):
+    """B patients at one moment, as a world's NamedTuple holds them; each world adds leaves of its own.
+
+    A floating-point leaf that may be unknown (NaN) is listed by name in the class attribute `MAY_BE_NAN`; a snapshot
+    refuses NaN anywhere else.
+    """
+
+    @property
+    def key(self) -> Tensor:
+        """int64 [B]: the patients' random keys, from which all of their noise follows."""
+
+    @property
+    def t(self) -> Tensor:
+        """int64 [B]: steps since the start."""
+
+
+S = TypeVar("S", bound=State)
+S_co = TypeVar("S_co", bound=State, covariant=True)
 
 
 class History(NamedTuple):
@@ -43,44 +74,80 @@ class History(NamedTuple):
 
 @runtime_checkable
 class WorldModel(Protocol[S]):
-    """A patient simulator over batches. All tensors live on `device`."""
+    """A patient simulator over batches; the module's docstring states the rules that its verbs keep."""
 
-    name: str
-    measures: tuple[Quantity, ...]  # what `observe` can put in a chart
-    orders: tuple[Quantity, ...]  # one a column of the action
-    factors: tuple[Quantity, ...]  # what `initial` lets a caller fix
-    hours_per_step: float
-    device: torch.device
+    @property
+    def name(self) -> str:
+        """What reports and snapshots call it: "oracle", "ehr-ward-small"."""
+
+    @property
+    def measures(self) -> tuple[Quantity, ...]:
+        """What `observe` can put in a chart; names are unique."""
+
+    @property
+    def orders(self) -> tuple[Quantity, ...]:
+        """What can be ordered, one Quantity a column of the action; 0 orders nothing, whatever the least amount."""
+
+    @property
+    def factors(self) -> tuple[Quantity, ...]:
+        """What `initial` lets a caller fix about a patient."""
+
+    @property
+    def hours_per_step(self) -> float:
+        """Hours that one transition simulates, above 0; nominal where the action chooses the time to the next visit."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors live. Keys and states must be there; factors and actions are moved there."""
 
     def initial(self, key: Tensor, factors: Factors | None = None) -> S:
-        """Patients [B] at t = 0 from keys [B]; a factor that is given is fixed, all others are drawn from the key.
+        """Patients at t = 0. Pure.
+
+        Args:
+            key: int64 [B], one a patient.
+            factors: name -> [B, *shape] of what is fixed about them; whatever is left out is sampled from the key.
 
         Raises:
-            ValueError: a factor that is unknown, of another shape, or with a value (NaN is one) out of its bounds.
+            ValueError: a factor that is unknown, of another shape, not real, or with a value (NaN is one) out of its
+                bounds. `world_models.inputs.admit` takes factors that are NaN where a patient's is not known.
         """
 
     def read(self, chart: Chart) -> dict[str, Tensor]:
         """What this world can take from a recorded chart (an ECG, say) as factors for `initial`.
 
-        NaN where the chart of a row does not say it; `world_models.inputs.admit` has those rows drawn.
+        Args:
+            chart: name -> [B, *shape], any of `measures`, also those on request.
+
+        Returns:
+            Name -> [B, *shape], NaN in the rows whose chart does not say it; `world_models.inputs.admit` has those
+            sampled.
         """
 
     def transition(self, state: S, action: Tensor) -> S:
-        """One step of `hours_per_step` after the orders in action [B, A]; pure; t grows by one.
+        """The patients one step of `hours_per_step` later, t grown by one. Pure.
+
+        Args:
+            action: [B, A] amounts in the orders' units, given at the beginning of the step.
 
         Raises:
             ValueError: an action of another shape, or an amount that is neither 0 nor within its order's bounds.
         """
 
     def observe(self, state: S, also: Sequence[str] = ()) -> Chart:
-        """Every measure that is not `on_request`, and those on request that `also` names.
+        """What can be measured now: name -> [B, *shape], within the bounds of its Quantity. Pure.
+
+        Args:
+            also: names of measures `on_request` (costly ones, such as an ECG) to put in besides all others.
 
         Raises:
             ValueError: `also` names something that is no measure.
         """
 
     def rekey(self, state: S, key: Tensor) -> S:
-        """The same patients with other luck: what is not known of them is drawn anew from key [B]."""
+        """The same patients at the same t, whose future and unknowns follow from other keys, int64 [B]. Pure.
+
+        What the world does not know of a patient is sampled anew; what is fixed about them, or was measured, stays.
+        """
 
     def spread(self, state: S) -> dict[str, Tensor]:
         """Standard deviation [B] of the model's prediction for each measure it is unsure of, in the measure's unit."""
@@ -90,17 +157,61 @@ class WorldModel(Protocol[S]):
 
 
 @runtime_checkable
-class Learned(WorldModel[S], Protocol[S]):
-    """A trained world: it can also start from what was recorded of a real patient."""
+class SupportsInfer(Protocol[S_co]):
+    """What can start from a recorded course of a patient, and not only from the factors at t = 0."""
 
-    config: Any
+    def infer(self, history: History, key: Tensor, factors: Factors | None = None) -> S_co:
+        """Belief about the patients at the last visit of their history, before its action is given. Pure.
 
-    def infer(self, history: History, key: Tensor, factors: Factors | None = None) -> S:
-        """Belief about these patients at the last visit of their history; unknowns are drawn from key [B].
+        Args:
+            history: T visits of B patients.
+            key: int64 [B]; what the history leaves unknown is sampled from it.
+            factors: name -> [B, *shape] of what is known besides.
 
         Raises:
-            ValueError: factors as in `initial`, or a history the world cannot go on from.
+            ValueError: factors as in `WorldModel.initial`, or a history the world cannot go on from.
         """
+
+
+@runtime_checkable
+class HasConfig(Protocol):
+    """What was built from a configuration: a frozen dataclass, of which a snapshot keeps the checksum."""
+
+    @property
+    def config(self) -> Any:
+        """The dataclass; every world has one of its own."""
+
+
+@runtime_checkable
+class HasWeights(Protocol):
+    """What was loaded from a sealed folder of weights (`world_models.checkpoint`)."""
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """The folder's seal, hexadecimal SHA-256 over config and weights; None: the weights were never saved."""
+
+
+@runtime_checkable
+class HasCohort(Protocol):
+    """What samples its patients from a cohort that can be chosen."""
+
+    @property
+    def cohort(self) -> Any:
+        """The cohort's name, or the dataclass that defines it."""
+
+
+@runtime_checkable
+class HasTrial(Protocol):
+    """What was fitted to a clinical trial."""
+
+    @property
+    def trial(self) -> Any:
+        """The fit (`oracles.ecg_drug.population.TrialModel`); its `parameters["provenance"]` names the data."""
+
+
+@runtime_checkable
+class LearnedWorld(WorldModel[S], SupportsInfer[S], HasConfig, Protocol[S]):
+    """A trained world: it has a configuration, and can also start from what was recorded of a real patient."""
 
 
 @runtime_checkable
@@ -108,4 +219,4 @@ class Oracle(WorldModel[S], Protocol[S]):
     """A mechanistic world whose hidden state is known."""
 
     def truth(self, state: S) -> dict[str, Tensor]:
-        """Hidden quantities, for judging only; never in the chart."""
+        """Hidden quantities, name -> [B, ...]: for judging and for tests only, never in the chart."""

@@ -46,7 +46,7 @@ class Opened:
     def tensors(
         self, name: str, wanted: Mapping[str, Tensor] | None = None, optional: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """The tensors of a file, on the CPU; see `tensor_file.take_tensors`. Raises CheckpointError: not those wanted."""
+        """The tensors of a file, on the CPU; arguments and errors are those of `tensor_file.take_tensors`."""
         return take_tensors(self.files[name], self.folder / name, wanted, optional)[0]
 
 
@@ -108,20 +108,21 @@ class Form:
         found = ""
         for paths in self._candidates(folder):
             with ExitStack() as trial:
-                files = {name: trial.enter_context(path.open("rb")) for name, path in paths.items()}
+                files: dict[str, BinaryIO] = {n: trial.enter_context(path.open("rb")) for n, path in paths.items()}
                 if claimed is None:
                     raise CheckpointError(
-                        f"{folder / self.json} bears no seal over itself and {' and '.join(self.tensors)}: it was written by "
-                        f"an earlier version or by hand. If it is as you want it, seal it: {self.command} {folder}"
+                        f"{folder / self.json} bears no seal over itself and {' and '.join(self.tensors)}: it was "
+                        f"written by an earlier version or by hand. If it is as you want it, seal it: {self.command} "
+                        f"{folder}"
                     )
                 found = _sum(config, files)
                 if found == claimed:
                     stack.enter_context(trial.pop_all())
                     return Opened(folder, config, found, files)
         raise CheckpointError(
-            f"{folder / self.json} bears the seal {str(claimed)[:64]}, but its values and {' and '.join(self.tensors)} beside "
-            f"it sum to {found}: one of them was changed or belongs to another. Restore the folder; or, if you changed it on "
-            f"purpose, seal it again: {self.command} {folder}"
+            f"{folder / self.json} bears the seal {str(claimed)[:64]}, but its values and {' and '.join(self.tensors)} "
+            f"beside it sum to {found}: one of them was changed or belongs to another. Restore the folder; or, if you "
+            f"changed it on purpose, seal it again: {self.command} {folder}"
         )
 
     def seal(self, folder: Path) -> str:
@@ -139,8 +140,8 @@ class Form:
             alone = _fed(hashlib.sha256(), next(iter(files.values()))).hexdigest()
             if earlier not in (None, alone):
                 raise CheckpointError(
-                    f"{folder / self.json} was sealed for a {self.tensors[0]} of SHA-256 {str(earlier)[:64]}, but the one "
-                    f"beside it has {alone}: the two do not belong together. Restore the folder"
+                    f"{folder / self.json} was sealed for a {self.tensors[0]} of SHA-256 {str(earlier)[:64]}, but the "
+                    f"one beside it has {alone}: the two do not belong together. Restore the folder"
                 )
             total = _sum(config, files)
         self._write_json(folder, config, total)
@@ -165,7 +166,7 @@ class Form:
             raise CheckpointError(str(error)) from None
 
     def _candidates(self, folder: Path) -> list[dict[str, Path]]:
-        """Which files may be meant: the usual ones, or, after a write that was stopped, those that wait for their names."""
+        """Which files may be meant: the usual ones, or those that an interrupted write left waiting for their names."""
         usual = {name: folder / name for name in self.tensors}
         waiting = {name: _next(path) if _next(path).is_file() else path for name, path in usual.items()}
         there = [paths for paths in (usual, waiting) if all(path.is_file() for path in paths.values())]
@@ -195,8 +196,8 @@ class Form:
             )
 
 
-def command_line(form: Form, what: str) -> Callable[[list[str] | None], int]:
-    """A `main` that seals the folder it is given; it returns the exit status."""
+def command_line(form: Form, what: str) -> Callable[..., int]:
+    """A `main(arguments=None)` that seals the folder it is given and returns the exit status."""
 
     def main(arguments: list[str] | None = None) -> int:
         parser = argparse.ArgumentParser(prog=form.command, description=f"Seal {what} that was changed on purpose.")
@@ -235,7 +236,7 @@ def _fed(digest: Any, file: BinaryIO) -> Any:
 
 @contextmanager
 def _held(folder: Path, shared: bool = False) -> Iterator[None]:
-    """One process writes a folder at a time, and none reads it meanwhile; where there are no such locks, nothing is held."""
+    """One process writes a folder at a time, and none reads it meanwhile; without file locks, nothing is held."""
     if fcntl is None or not folder.is_dir():
         yield
         return

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -20,23 +20,32 @@ from torch import Tensor
 from world_models.config_json import ConfigError, parse_json
 from world_models.files import write_bytes
 
-__all__ = ["CheckpointError", "Header", "read_header", "read_tensors", "save_tensors", "take_tensors"]
+__all__ = ["CheckpointError", "TensorHeader", "read_header", "read_tensors", "save_tensors", "take_tensors"]
 
 LONGEST_HEADER = 16 << 20  # bytes; a header of ours has some 20 kB
 _TYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_Kinds: TypeAlias = dict[str, tuple[torch.dtype, tuple[int, ...]]]  # name -> type and shape
 
 
 class CheckpointError(ValueError):
     """Weights that cannot be used: damaged, altered, or of something else. The message says which, and the remedy."""
 
 
-class Header(NamedTuple):
+class TensorHeader(NamedTuple):
     """What a safetensors file says it holds."""
 
-    tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]]
+    tensors: _Kinds
     metadata: dict[str, str]
 
 
@@ -76,7 +85,7 @@ def take_tensors(
         optional: the same of those that may be there besides.
 
     Raises:
-        CheckpointError: names, shapes or types are not those wanted, a number is NaN or infinite, or the file is damaged.
+        CheckpointError: names, shapes or types are not those wanted, a number is not finite, or the file is damaged.
     """
     header = read_header(file, path)
     if wanted is not None:
@@ -96,7 +105,7 @@ def take_tensors(
     return tensors, header.metadata
 
 
-def read_header(file: BinaryIO, path: Path) -> Header:
+def read_header(file: BinaryIO, path: Path) -> TensorHeader:
     """What the file says it holds, for as many bytes as it has.
 
     Raises:
@@ -107,8 +116,8 @@ def read_header(file: BinaryIO, path: Path) -> Header:
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(size - 8, LONGEST_HEADER):
         raise CheckpointError(
-            f"{path} is damaged: {size} bytes long, it says its header has {length} (of at most {LONGEST_HEADER}); restore "
-            "or make it again"
+            f"{path} is damaged: {size} bytes long, it says its header has {length} (of at most {LONGEST_HEADER}); "
+            "restore or make it again"
         )
     try:
         entries = parse_json(file.read(length), f"the header of {path}")
@@ -117,7 +126,8 @@ def read_header(file: BinaryIO, path: Path) -> Header:
     metadata = entries.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CheckpointError(f"{path} is damaged: its metadata are no texts; restore or make it again")
-    tensors, end = {}, 0
+    tensors: _Kinds = {}
+    end = 0
     for name, entry in entries.items():
         try:
             kind, shape, (start, stop) = _TYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
@@ -133,28 +143,28 @@ def read_header(file: BinaryIO, path: Path) -> Header:
         raise CheckpointError(
             f"{path} is damaged: {size} bytes long, its header tells of {8 + length + end}; restore or make it again"
         )
-    return Header(tensors, metadata)
+    return TensorHeader(tensors, metadata)
 
 
-def _kinds(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+def _kinds(tensors: Mapping[str, Tensor]) -> _Kinds:
     return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
 
 
-def _check(found: dict, wanted: dict, optional: dict, path: Path) -> None:
+def _check(found: _Kinds, wanted: _Kinds, optional: _Kinds, path: Path) -> None:
     """Raises CheckpointError unless both name the same tensors of the same types and shapes."""
     said = []
     known = {**wanted, **optional}
-    for word, here, there in (("lacks", wanted, found), ("adds", found, known)):
-        names = [name for name in here if name not in there]
+    for word, some, others in (("lacks", wanted, found), ("adds", found, known)):
+        names = [name for name in some if name not in others]
         if names:
             said.append(f"it {word} {len(names)} tensors ({', '.join(names[:3])})")
     for name, (kind, shape) in known.items():
         if name in found and found[name] != (kind, shape):
-            there = f"{str(found[name][0]).removeprefix('torch.')} {list(found[name][1])}"
-            said.append(f"{name} is {there}, not {str(kind).removeprefix('torch.')} {list(shape)}")
+            here = f"{str(found[name][0]).removeprefix('torch.')} {list(found[name][1])}"
+            said.append(f"{name} is {here}, not {str(kind).removeprefix('torch.')} {list(shape)}")
     if said:
         more = f"; and {len(said) - 3} more" if len(said) > 3 else ""
         raise CheckpointError(
-            f"{path} does not hold the tensors expected here: {'; '.join(said[:3])}{more}. Restore it, use the version that "
-            "made it, or train it again"
+            f"{path} does not hold the tensors expected here: {'; '.join(said[:3])}{more}. Restore it, use the version "
+            "that made it, or train it again"
         )

@@ -1,13 +1,14 @@
 """check_world: the contract of `world_models.protocol`, for our worlds and for yours.
 
-    from world_models.testing import check_world
-    check_world(MyWorld())
+from world_models.testing import check_world
+check_world(MyWorld())
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from world_models import keys, tree
 from world_models.protocol import Chart, WorldModel
 
 __all__ = ["check_world", "random_orders"]
+
+_OTHER = "check other luck"  # the purpose of the other keys that `rekey` is checked with
 
 
 def random_orders(world: WorldModel, key: Tensor, t: int, share: float = 1.0, given: float = 0.5) -> Tensor:
@@ -37,9 +40,9 @@ def check_world(
     relative: float = 0.0,
     absolute: float = 0.0,
     also: Sequence[str] = (),
-    luck: bool = True,
+    stochastic: bool = True,
 ) -> None:
-    """Raise an AssertionError that says which rule the world breaks.
+    """Check every rule of `world_models.protocol` on a batch of generated patients.
 
     Args:
         batch: patients simulated side by side.
@@ -47,7 +50,10 @@ def check_world(
         relative, absolute: how much row i of a batch may differ from the same patient alone; 0: not by one bit
             (oracles), 1e-4 and 1e-3 for learned worlds.
         also: measures on request to check too.
-        luck: False for a world without chance, where other luck changes nothing.
+        stochastic: False for a world without randomness, where another key changes nothing.
+
+    Raises:
+        AssertionError: a rule is broken; the message says which, and where.
     """
     _check_names(world, also)
     key = keys.from_seed(20240, batch, world.device)
@@ -66,7 +72,7 @@ def check_world(
         assert torch.equal(action, given), "transition changed the action it was given, in place"
         _check_same(after, world.transition(state, action), "transition called twice with the same state and action")
         _check_state(after, batch, step + 1)
-        assert torch.equal(after.key, key), "transition must keep the key: a patient's luck follows from it to the end"
+        assert torch.equal(after.key, key), "transition must keep the key: a patient's noise follows from it to the end"
         _check_chart(world, world.observe(after, also), batch, also)
         chart = world.observe(after, also)
         held = tree.copy(after)
@@ -78,17 +84,18 @@ def check_world(
         states.append(state)
         orders.append(action)
     _check_chart(world, world.observe(first, also), batch, also)
-    for whose, drawn in _generators().items():
-        assert drawn == generators[whose], f"the world drew from {whose} global generator; luck comes from world_models.keys"
+    for whose, position in _generators().items():
+        said = f"the world called {whose} global generator; random numbers come from world_models.keys"
+        assert position == generators[whose], said
 
     _check_rows(world, key, states, orders, relative, absolute, also)
-    _check_luck(world, states, orders, luck)
+    _check_keys(world, states, orders, stochastic)
     _check_factors(world, key)
     _check_refusals(world, key)
 
 
 def _generators() -> dict[str, Any]:
-    """Where the generators stand that nothing may draw from."""
+    """Where the global generators stand, which nothing may call."""
     numpy = np.random.get_state(legacy=False)["state"]
     return {
         "torch's": torch.get_rng_state().tolist(),
@@ -151,7 +158,13 @@ def _check_same(a: Any, b: Any, what: str, relative: float = 0.0, absolute: floa
 
 
 def _check_rows(
-    world: WorldModel, key: Tensor, states: list, orders: list, relative: float, absolute: float, also: Sequence[str]
+    world: WorldModel,
+    key: Tensor,
+    states: list[Any],
+    orders: list[Tensor],
+    relative: float,
+    absolute: float,
+    also: Sequence[str],
 ) -> None:
     """Row i of a batch equals the same patient alone, and equals itself in a shuffled batch."""
     batch = key.shape[0]
@@ -169,27 +182,31 @@ def _check_rows(
                 alone = world.transition(alone, orders[step][rows])
 
 
-def _check_luck(world: WorldModel, states: list, orders: list, luck: bool) -> None:
+def _check_keys(world: WorldModel, states: list[Any], orders: list[Tensor], stochastic: bool) -> None:
     """Same key, same orders: same future. Another key: the same patients, and another future."""
     here = states[len(orders) // 2]
     branch = here
     for action, later in zip(orders[len(orders) // 2 :], states[len(orders) // 2 + 1 :], strict=True):
         branch = world.transition(branch, action)
-        _check_same(world.observe(branch), world.observe(later), "the same luck and orders from a kept state")
-    other = world.rekey(here, keys.fold(here.key, "check other luck"))
-    assert torch.equal(other.key, keys.fold(here.key, "check other luck")), "rekey must put the new key into the state"
+        _check_same(world.observe(branch), world.observe(later), "the same keys and orders from a kept state")
+    other = world.rekey(here, keys.fold(here.key, _OTHER))
+    assert torch.equal(other.key, keys.fold(here.key, _OTHER)), "rekey must put the new key into the state"
     assert torch.equal(other.t, here.t), "rekey must not move time"
     before, after = world.observe(here), world.observe(other)
     for name in {factor.name for factor in world.factors} & before.keys():
-        same = torch.equal(torch.nan_to_num(before[name]), torch.nan_to_num(after[name]))
-        assert same, f"rekey changed {name}: other luck, the same patients"
-    _check_same(other, world.rekey(here, keys.fold(here.key, "check other luck")), "rekey called twice")
+        assert _equal(before[name], after[name]), f"rekey changed {name}: another key, the same patients"
+    _check_same(other, world.rekey(here, keys.fold(here.key, _OTHER)), "rekey called twice")
     changed = False
     for action in orders[len(orders) // 2 :]:
         here, other = world.transition(here, action), world.transition(other, action)
         a, b = world.observe(here), world.observe(other)
         changed = changed or any(not torch.equal(a[name], b[name]) for name in a)
-    assert changed or not luck, "rekey gave the same future: the world's noise does not follow the state's key"
+    assert changed or not stochastic, "rekey gave the same future: the world's noise does not follow the state's key"
+
+
+def _equal(x: Tensor, y: Tensor) -> bool:
+    """The same numbers, NaN where the other has NaN or 0."""
+    return torch.equal(torch.nan_to_num(x), torch.nan_to_num(y))
 
 
 def _check_factors(world: WorldModel, key: Tensor) -> None:
@@ -206,10 +223,12 @@ def _check_factors(world: WorldModel, key: Tensor) -> None:
             least, most = (tree.leaves(world.initial(key, {factor.name: end})) for end in ends)
         except ValueError as error:  # one that a world takes only together with others, which it must name
             others = [q.name for q in world.factors if q.name != factor.name]
-            assert any(name in str(error) for name in others), f"factor {factor.name} within its bounds was refused: {error}"
+            said = f"factor {factor.name} within its bounds was refused: {error}"
+            assert any(name in str(error) for name in others), said
             continue
-        differ = any(not torch.equal(torch.nan_to_num(x), torch.nan_to_num(y)) for x, y in zip(least, most, strict=True))
-        assert differ, f"factor {factor.name} changes nothing: {factor.low:g} and {factor.high:g} give the same patients"
+        alike = (_equal(x, y) for x, y in zip(least, most, strict=True))
+        said = f"factor {factor.name} changes nothing: {factor.low:g} and {factor.high:g} give the same patients"
+        assert not all(alike), said
 
 
 def _check_refusals(world: WorldModel, key: Tensor) -> None:
@@ -222,24 +241,24 @@ def _check_refusals(world: WorldModel, key: Tensor) -> None:
             action = nothing.clone()
             action[-1, column] = amount
             what = f"transition with {order.name}={amount:g} {order.unit}, outside {order.low:g} to {order.high:g}"
-            _check_refused(lambda a=action: world.transition(state, a), what, order.name)
+            _check_refused(partial(world.transition, state, action), what, order.name)
     wider = torch.cat([nothing, nothing[:, :1]], 1)
     for wrong in (nothing[:, :-1], wider, nothing[:-1], nothing[:, None], nothing.to(torch.complex64)):
         what = f"transition with an action {wrong.dtype} {tuple(wrong.shape)} instead of {tuple(nothing.shape)}"
-        _check_refused(lambda a=wrong: world.transition(state, a), what)
+        _check_refused(partial(world.transition, state, wrong), what)
     for factor in world.factors:
         values = [factor.low - 1.0 - abs(factor.low), factor.high + 1.0 + abs(factor.high), torch.inf, torch.nan]
         for value in (*values, 0.5) if factor.unit == "bool" else values:
             given = torch.full((batch, *factor.shape), value, device=key.device)
             what = f"initial with {factor.name}={value:g} {factor.unit}, outside {factor.low:g} to {factor.high:g}"
-            _check_refused(lambda n=factor.name, v=given: world.initial(key, {n: v}), what, factor.name)
+            _check_refused(partial(world.initial, key, {factor.name: given}), what, factor.name)
         given = torch.full((batch + 1, *factor.shape), factor.low, device=key.device)
         what = f"initial with {factor.name} of {batch + 1} patients instead of {batch}"
-        _check_refused(lambda n=factor.name, v=given: world.initial(key, {n: v}), what, factor.name)
+        _check_refused(partial(world.initial, key, {factor.name: given}), what, factor.name)
     unknown = "no_such_name"
     given = torch.zeros(batch, device=key.device)
-    _check_refused(lambda: world.initial(key, {unknown: given}), f"initial with the factor {unknown}", unknown)
-    _check_refused(lambda: world.observe(state, (unknown,)), f"observe with also=({unknown!r},)", unknown)
+    _check_refused(partial(world.initial, key, {unknown: given}), f"initial with the factor {unknown}", unknown)
+    _check_refused(partial(world.observe, state, (unknown,)), f"observe with also=({unknown!r},)", unknown)
 
 
 def _check_refused(call: Callable[[], Any], what: str, name: str = "") -> None:

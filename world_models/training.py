@@ -25,9 +25,21 @@ from world_models.tensor_file import CheckpointError, read_tensors, save_tensors
 __all__ = ["Schedule", "fit"]
 
 
+_LEAST_RATE = 0.01  # of the peak, where the cosine ends
+_LOG_EVERY = 20  # steps
+# torch.optim.lr_scheduler.OneCycleLR's defaults: first and last rate as shares of the peak; AdamW's first beta
+_CYCLE_FIRST, _CYCLE_LAST = 1 / 25, 1 / 25e4
+_CYCLE_TURN = 0.3  # share of the steps until the peak
+_BETA_HIGH, _BETA_LOW = 0.95, 0.85
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """How one stage is trained."""
+    """How one stage is trained.
+
+    Raises:
+        ValueError: a shape that there is not.
+    """
 
     steps: int
     learning_rate: float = 2e-3  # peak, reached after the warm-up, down to a hundredth along a cosine
@@ -86,10 +98,10 @@ def fit(
             if torch.isfinite(norm):
                 optimiser.step()
             with torch.no_grad():
-                decay = min(schedule.average, (step + 1) / (step + 10))
+                decay = min(schedule.average, (step + 1) / (step + 10))  # short at first: the start is forgotten
                 torch._foreach_lerp_(average, [p.detach() for p in chosen], 1 - decay)
             bar.update()
-            if step % 20 == 0 or step + 1 == schedule.steps:
+            if step % _LOG_EVERY == 0 or step + 1 == schedule.steps:
                 row = {"stage": stage, "step": step, "loss": value.item(), "gradient": norm.item(), **metrics}
                 log.write(json.dumps(row) + "\n")
                 log.flush()
@@ -107,24 +119,26 @@ def fit(
 def _factor(step: int, schedule: Schedule) -> float:
     """Learning rate at `step` as a share of its peak."""
     if schedule.shape == "onecycle":
-        return _one_cycle(step, schedule.steps, 1 / 25, 1.0, 1 / 25e4)
+        return _one_cycle(step, schedule.steps, _CYCLE_FIRST, 1.0, _CYCLE_LAST)
     if step < schedule.warm_up:
         return (step + 1) / schedule.warm_up
     share = (step - schedule.warm_up) / max(1, schedule.steps - schedule.warm_up)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
+    return _LEAST_RATE + (1 - _LEAST_RATE) * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def _momentum(step: int, schedule: Schedule, usual: float) -> float:
     """AdamW's first beta at `step`: in a cycle it is low while the rate is high."""
-    return _one_cycle(step, schedule.steps, 0.95, 0.85, 0.95) if schedule.shape == "onecycle" else usual
+    if schedule.shape != "onecycle":
+        return usual
+    return _one_cycle(step, schedule.steps, _BETA_HIGH, _BETA_LOW, _BETA_HIGH)
 
 
 def _one_cycle(step: int, steps: int, first: float, top: float, last: float) -> float:
-    """From first to top over three tenths of the steps, then to last, along cosines (Smith & Topin 2019, arXiv 1708.07120).
+    """From first to top over three tenths of the steps, then to last, along cosines.
 
-    Shares and defaults are those of torch.optim.lr_scheduler.OneCycleLR.
+    Smith & Topin 2019, arXiv 1708.07120. Shares and defaults are those of torch.optim.lr_scheduler.OneCycleLR.
     """
-    turn, end = 0.3 * steps - 1, steps - 1
+    turn, end = _CYCLE_TURN * steps - 1, steps - 1
     a, b, share = (first, top, step / turn) if step <= turn else (top, last, (step - turn) / max(1e-9, end - turn))
     return b + (a - b) * 0.5 * (1 + math.cos(math.pi * min(1.0, share))) if turn > 0 else top
 
@@ -146,8 +160,8 @@ def _load(
     path = folder / f"{stage}.safetensors"
     if not path.exists():
         return 0
-    wanted = {f"{what}.{i}": p for what in ("weight", "average") for i, p in enumerate(chosen)}
-    moments = {f"{what}.{i}": p for what in ("exp_avg", "exp_avg_sq") for i, p in enumerate(chosen)}
+    wanted: dict[str, Tensor] = {f"{what}.{i}": p for what in ("weight", "average") for i, p in enumerate(chosen)}
+    moments: dict[str, Tensor] = {f"{what}.{i}": p for what in ("exp_avg", "exp_avg_sq") for i, p in enumerate(chosen)}
     moments |= {f"step.{i}": torch.zeros(()) for i in range(len(chosen))}
     try:
         tensors, told = read_tensors(path, wanted, moments)

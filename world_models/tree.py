@@ -1,28 +1,45 @@
-"""Batch surgery on states: NamedTuples (nested at will) and dicts of tensors, batch first."""
+"""Batch surgery on states: trees of tensors, batch first.
+
+A tree is a tensor, None, or a NamedTuple, tuple or dict of trees, nested at will. Every function here returns a tree of
+the same structure and changes none in place.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-T = TypeVar("T")
+T = TypeVar("T")  # a tree: what goes in as some NamedTuple comes out as the same
 
 __all__ = ["batch_size", "cat", "copy", "leaves", "map_leaves", "put", "repeat", "take", "to", "where"]
 
 
-def map_leaves(function: Callable[..., Tensor], tree: T, *rest: T) -> T:
-    """Apply `function` to the tensors that stand in the same place of each tree; None stays None."""
+def map_leaves(function: Callable[..., Any], tree: T, *rest: T) -> T:
+    """Apply `function` to the tensors that stand in the same place of each tree; None stays None.
+
+    Args:
+        function: takes one tensor of each tree, and gives what shall stand in their place: a tensor, as a rule.
+        tree: the structure comes from this one.
+        rest: trees of the same structure.
+
+    Raises:
+        TypeError: the tree holds something else.
+    """
+    return cast(T, _mapped(function, tree, rest))
+
+
+def _mapped(function: Callable[..., Any], tree: Any, rest: tuple[Any, ...]) -> Any:
     if tree is None:
         return None
     if isinstance(tree, Tensor):
         return function(tree, *rest)
     if isinstance(tree, dict):
-        return {k: map_leaves(function, v, *(r[k] for r in rest)) for k, v in tree.items()}
+        return {k: _mapped(function, v, tuple(r[k] for r in rest)) for k, v in tree.items()}
     if isinstance(tree, tuple):
-        parts = [map_leaves(function, v, *(r[i] for r in rest)) for i, v in enumerate(tree)]
+        parts = [_mapped(function, v, tuple(r[i] for r in rest)) for i, v in enumerate(tree)]
         return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     raise TypeError(f"a state holds tensors, NamedTuples, tuples and dicts, not {type(tree).__name__}")
 
@@ -30,30 +47,32 @@ def map_leaves(function: Callable[..., Tensor], tree: T, *rest: T) -> T:
 def leaves(tree: Any) -> list[Tensor]:
     """Every tensor of the tree, in order."""
     found: list[Tensor] = []
-    map_leaves(lambda x: found.append(x) or x, tree)
+    _mapped(found.append, tree, ())
     return found
 
 
 def batch_size(tree: Any) -> int:
+    """Rows of the tree, told by its first tensor."""
     return leaves(tree)[0].shape[0]
 
 
 def _spread(mask: Tensor, like: Tensor) -> Tensor:
+    """mask [B] as [B, 1, ...], to stand beside `like` [B, ...]."""
     return mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim))
 
 
 def where(mask: Tensor, if_true: T, if_false: T) -> T:
-    """Row by row: the rows of `if_true` where mask [B] holds, else the rows of `if_false`."""
+    """Row by row: the rows of `if_true` where mask (bool [B]) holds, else the rows of `if_false`."""
     return map_leaves(lambda a, b: torch.where(_spread(mask, a), a, b), if_true, if_false)
 
 
 def take(tree: T, index: Tensor | slice) -> T:
-    """The rows at `index` (int64 [N] or a slice)."""
+    """The rows at `index` (int64 [N], bool [B] or a slice)."""
     return map_leaves(lambda x: x[index], tree)
 
 
 def put(tree: T, index: Tensor, rows: T) -> T:
-    """A copy of the tree with the rows at `index` [N] replaced by `rows` [N, ...]."""
+    """A copy of the tree with the rows at `index` (int64 [N]) replaced by `rows` [N, ...]."""
     return map_leaves(lambda x, r: x.index_copy(0, index, r), tree, rows)
 
 
@@ -63,13 +82,15 @@ def repeat(tree: T, times: int) -> T:
 
 
 def cat(trees: Sequence[T]) -> T:
-    """Batches one after the other."""
+    """Batches one after the other: [B1, ...], [B2, ...] -> [B1 + B2, ...]."""
     return map_leaves(lambda *xs: torch.cat(xs, dim=0), trees[0], *trees[1:])
 
 
 def copy(tree: T) -> T:
+    """A tree of tensors of its own, with the same values."""
     return map_leaves(torch.clone, tree)
 
 
 def to(tree: T, device: torch.device | str) -> T:
+    """The tree on that device; tensors that are there already are passed on."""
     return map_leaves(lambda x: x.to(device), tree)

@@ -15,7 +15,7 @@ from world_models.cardiac_jepa.labels import Followed, LabelModel
 from world_models.cardiac_jepa.model import CardiacJEPAWorld
 from world_models.cardiac_jepa.reading import ReadOracle
 from world_models.data.ecg.monolith import pairs, read_monolith
-from world_models.protocol import History, Learned, Oracle
+from world_models.protocol import History, LearnedWorld, Oracle
 from world_models.quantities.progression import CODES, IRREVERSIBLE, ORDERS, PROCEDURES
 from world_models.testing import check_world
 
@@ -149,7 +149,7 @@ def test_rates_are_recovered_from_visits(tmp_path: Path) -> None:
 
 
 def test_the_world_keeps_the_contract(world: CardiacJEPAWorld) -> None:
-    assert isinstance(world, Learned)
+    assert isinstance(world, LearnedWorld)
     check_world(world, relative=1e-4, absolute=1e-3, also=("latent",))
 
 

@@ -49,7 +49,7 @@ def true_moves(info: dict) -> list[int]:
 @pytest.mark.parametrize("compose", COMPOSITIONS)
 def test_it_keeps_the_contract_of_a_world_and_the_simulator_its_own(compose: str) -> None:
     world = ExplainWorld(ToyClinic(), compose)
-    check_world(world, batch=5, steps=4, luck=False)
+    check_world(world, batch=5, steps=4, stochastic=False)
     check_simulator(Simulator(world, ECGExplainTask()), batch=4, horizon=3, stochastic=False)
 
 

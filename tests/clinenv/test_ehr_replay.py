@@ -17,7 +17,7 @@ from clinenv.envs.ehr_ward.record import history_of
 from clinenv.envs.ehr_ward.recorded_stays import RecordedStays
 from clinenv.testing import check_env, check_vector_env
 from tests.toy_ward import InferringToyWard, ToyWard
-from world_models.data.ehr.episode import Inquiry, Intervention, PatientEpisode, build_episode
+from world_models.data.ehr.episode import InquiryEvent, InterventionEvent, PatientEpisode, build_episode
 from world_models.data.ehr.meds.writer import write_episodes
 from world_models.quantities.ward import INQUIRIES, inquiry_index, intervention_index, order_index
 
@@ -30,15 +30,15 @@ def at(hours: float) -> datetime:
     return START + timedelta(hours=hours)
 
 
-def lab(item: str, value: float, drawn: float, came: float | None = None, unit: str | None = None) -> Inquiry:
-    return Inquiry(item, value, None, at(drawn), None if came is None else at(came), unit or UNITS[item], "LAB//1")
+def lab(item: str, value: float, drawn: float, came: float | None = None, unit: str | None = None) -> InquiryEvent:
+    return InquiryEvent(item, value, None, at(drawn), None if came is None else at(came), unit or UNITS[item], "LAB//1")
 
 
 def stay(stay_id: int = 1, days: float = 4.0, extra: tuple = (), age: float = 70.0) -> PatientEpisode:
     done = [
-        Intervention("furosemide", "administration", at(9), None, 40.0, "mg", None, "", "IV", "x"),
-        Intervention("norepinephrine", "infusion", at(14), at(22), None, "", 0.1, "ug/kg/min", "IV", "x"),
-        Intervention("furosemide", "administration", at(40), None, 80.0, "mg", None, "", "IV", "x"),
+        InterventionEvent("furosemide", "administration", at(9), None, 40.0, "mg", None, "", "IV", "x"),
+        InterventionEvent("norepinephrine", "infusion", at(14), at(22), None, "", 0.1, "ug/kg/min", "IV", "x"),
+        InterventionEvent("furosemide", "administration", at(40), None, 80.0, "mg", None, "", "IV", "x"),
     ]
     asked = [
         lab("potassium_mmol_l", 4.0, 1.0, 2.0),
@@ -46,10 +46,10 @@ def stay(stay_id: int = 1, days: float = 4.0, extra: tuple = (), age: float = 70
         lab("potassium_mmol_l", 6.6, 23.0, 25.0),
         lab("heart_rate_bpm", 88.0 + stay_id, 20.5),
         lab("heart_rate_bpm", 200.0, 30.0),
-        Inquiry("culture//blood_culture//aerobic", None, "ESCHERICHIA COLI", at(3), at(30), "", "MICRO//1"),
-        Inquiry("culture//urine//routine", None, "no growth", at(2), at(20), "", "MICRO//2"),
-        Inquiry("urine_output_ml", 200.0, None, at(17), None, "mL", "OUT//1"),
-        Inquiry("urine_output_ml", 120.0, None, at(19), None, "mL", "OUT//1"),
+        InquiryEvent("culture//blood_culture//aerobic", None, "ESCHERICHIA COLI", at(3), at(30), "", "MICRO//1"),
+        InquiryEvent("culture//urine//routine", None, "no growth", at(2), at(20), "", "MICRO//2"),
+        InquiryEvent("urine_output_ml", 200.0, None, at(17), None, "mL", "OUT//1"),
+        InquiryEvent("urine_output_ml", 120.0, None, at(19), None, "mL", "OUT//1"),
         *extra,
     ]
     end = at(24 * days)
@@ -240,17 +240,17 @@ def test_real_stays_are_shown_as_recorded(tmp_path) -> None:
     few = table.filter(pc.is_in(table["subject_id"], value_set=pa.array(subjects)))
     pq.write_table(few, tmp_path / "few.parquet")
     stays = RecordedStays(tmp_path / "few.parquet", InferringToyWard(), hour=24.0)
-    history, checked = history_of(stays._all.stays, 24.0), 0
-    for row, episode in enumerate(stays._all.stays):
-        last: dict[str, Inquiry] = {}
-        for event in sorted(episode.inquiries(), key=lambda q: q.drawn):
-            if event.value is not None and episode.hours(event.resulted or event.drawn) <= 24.0 and event.item in UNITS:
+    history, checked = history_of(stays._all, 24.0), 0
+    for row, episode in enumerate(stays._all):
+        last: dict[str, InquiryEvent] = {}
+        for event in sorted(episode.inquiries(), key=lambda q: q.collected):
+            if event.value is not None and episode.hours(event.resulted or event.collected) <= 24.0 and event.item in UNITS:
                 last[event.item] = event
         for name, event in last.items():
             q = INQUIRIES[inquiry_index(name)]
             expected = min(max(event.value, q.low), q.high)
             assert float(history.charts[name][row, -1]) == pytest.approx(expected, rel=1e-6), (name, row)
-            age = 24.0 - episode.hours(event.drawn)
+            age = 24.0 - episode.hours(event.collected)
             assert float(history.charts["inquiry_age_hours"][row, -1, inquiry_index(name)]) == pytest.approx(
                 age, abs=1e-3
             )

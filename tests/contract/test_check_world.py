@@ -83,9 +83,9 @@ class Timeless(ToyWorld):
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
-        (DrawsFromNumpy, "drew from numpy's global generator"),
-        (DrawsFromPython, "drew from Python's global generator"),
-        (DrawsFromTorch, "drew from torch's global generator"),
+        (DrawsFromNumpy, "called numpy's global generator"),
+        (DrawsFromPython, "called Python's global generator"),
+        (DrawsFromTorch, "called torch's global generator"),
         (LosesItsKey, "transition must keep the key"),
         (IgnoresWhatNoChartShows, "factor metaboliser changes nothing: 0.25 and 4"),
         (OtherPatients, "rekey changed age_years"),

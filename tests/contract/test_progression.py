@@ -37,7 +37,7 @@ def test_worlds_and_tasks(name: str) -> None:
     check_world(world, batch=5, steps=4, relative=relative, absolute=absolute)
     check_simulator(Simulator(world, ECGProgressionTask()), batch=4, horizon=3, exact=relative == 0.0)
     task, pairs = explain_world(None, world)
-    check_world(pairs, batch=5, steps=4, relative=relative, absolute=absolute, luck=False)
+    check_world(pairs, batch=5, steps=4, relative=relative, absolute=absolute, stochastic=False)
     check_simulator(Simulator(pairs, task), batch=4, horizon=3, exact=relative == 0.0, stochastic=False)
 
 

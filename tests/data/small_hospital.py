@@ -15,7 +15,13 @@ DAYS = 3  # of each stay
 WRITTEN = "%Y-%m-%d %H:%M:%S"
 
 
+# what a stay read from MEDS and the same read from tables have in common
+SAME_EITHER_WAY = ("started", "discharged", "died", "died_in_hospital", "age_years", "sex_female")
+SAME_EITHER_WAY += ("admission_type", "admission_location", "discharge_location")
+
+
 def begun(patient: int) -> datetime:
+    """When the patient of this number, 1 to 4, is admitted."""
     return datetime(2150, 3, 1 + patient, 8)
 
 
@@ -92,6 +98,7 @@ def tables(written: str = WRITTEN) -> dict[str, pd.DataFrame]:
 
 
 def write(made: dict[str, pd.DataFrame], folder: Path) -> Path:
+    """Tables as CSV files in a folder; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in made.items():
         table.to_csv(folder / f"{name}.csv", index=False)
@@ -99,6 +106,7 @@ def write(made: dict[str, pd.DataFrame], folder: Path) -> Path:
 
 
 def read(made: dict[str, pd.DataFrame], folder: Path, **options) -> tuple[list[PatientEpisode], Flow]:
+    """Episodes and flow of tables, written to a folder first; `options` are those of `load_episodes`."""
     return load_episodes(tables=write(made, folder), **options)
 
 
@@ -115,6 +123,7 @@ def meds() -> pd.DataFrame:
 
 
 def read_meds(frame: pd.DataFrame, folder: Path) -> tuple[list[PatientEpisode], Flow]:
+    """Episodes and flow of MEDS rows, written to a folder first."""
     folder.mkdir(parents=True, exist_ok=True)
     frame.to_parquet(folder / "m.parquet", index=False)
     return load_episodes(meds=folder / "m.parquet")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from world_models.data.ecg import monolith as ecg_monolith
+from world_models.data.ecg import monolith_writer
 from world_models.data.ecg.monolith import (
     MonolithError,
     MonolithWriter,
@@ -66,7 +66,7 @@ def assert_rows(path: Path, count: int) -> None:
 
 
 def test_what_is_written_is_read_and_only_the_closed_file_has_its_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(ecg_monolith, "GROW_ROWS", 64)
+    monkeypatch.setattr(monolith_writer, "GROW_ROWS", 64)
     path = tmp_path / "m.h5"
     with writer(path, licence="ODbL") as w:
         for start in range(0, 150, 15):
@@ -119,8 +119,8 @@ KILLED = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from tests.data.test_ecg_monolith import rows, writer
-from world_models.data import ecg_monolith
-ecg_monolith.GROW_ROWS = 64
+from world_models.data.ecg import monolith_writer
+monolith_writer.GROW_ROWS = 64
 from pathlib import Path
 w = writer(Path(sys.argv[1]))
 while True:

@@ -217,19 +217,19 @@ def test_rollouts_are_generated_trajectories(dataset, tmp_path):
 
 
 def measures(n: int, seed: int = 0) -> pd.DataFrame:
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     return pd.DataFrame(
         {
-            "subject_id": draw.integers(0, n // 2, n),
+            "subject_id": rng.integers(0, n // 2, n),
             "stay_id": np.arange(n),
-            "started": pd.Timestamp("2150-01-01") + pd.to_timedelta(draw.integers(0, 10**6, n), unit="min"),
-            "category": draw.choice(["circulatory", "infection", "injury"], n, p=[0.6, 0.3, 0.1]),
-            "length_of_stay_hours": draw.exponential(100, n),
-            "values": draw.poisson(200, n),
-            "cultures": draw.poisson(3, n),
-            "drugs": draw.poisson(2, n),
-            "drugs_ordered": draw.poisson(5, n),
-            "events": draw.poisson(250, n),
+            "started": pd.Timestamp("2150-01-01") + pd.to_timedelta(rng.integers(0, 10**6, n), unit="min"),
+            "category": rng.choice(["circulatory", "infection", "injury"], n, p=[0.6, 0.3, 0.1]),
+            "length_of_stay_hours": rng.exponential(100, n),
+            "values": rng.poisson(200, n),
+            "cultures": rng.poisson(3, n),
+            "drugs": rng.poisson(2, n),
+            "drugs_ordered": rng.poisson(5, n),
+            "events": rng.poisson(250, n),
             "inquiries": 1,
             "interventions": 1,
         }

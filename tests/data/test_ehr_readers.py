@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import mimic_example
+from tests.data.small_hospital import SAME_EITHER_WAY
 from world_models.data.ehr.assemble import assemble, place
 from world_models.data.ehr.cells import NO_ID
 from world_models.data.ehr.episode import PatientEpisode
@@ -53,7 +54,9 @@ def meds(request, tmp_path_factory) -> tuple[str, dict[int, PatientEpisode], Flo
 
 
 def values(e: PatientEpisode, item: str) -> list:
-    return [(q.drawn.isoformat(" "), q.value if q.label is None else q.label) for q in e.inquiries() if q.item == item]
+    return [
+        (q.collected.isoformat(" "), q.value if q.label is None else q.label) for q in e.inquiries() if q.item == item
+    ]
 
 
 def test_the_stay_as_a_whole(tables):
@@ -70,14 +73,14 @@ def test_the_stay_as_a_whole(tables):
 def test_labs_keep_their_draw_and_their_result(tables):
     e, flow = tables[0][11], tables[1]
     assert values(e, "potassium_mmol_l") == [("2150-03-01 07:00:00", 3.1), ("2150-03-01 13:00:00", 3.9)]
-    by_time = {q.drawn: q for q in e.inquiries() if q.item == "potassium_mmol_l"}
+    by_time = {q.collected: q for q in e.inquiries() if q.item == "potassium_mmol_l"}
     late = by_time[at("2150-03-01 13:00:00")]  # hadm_id null: found by its time; the charted copy is not there twice
     assert late.resulted == at("2150-03-01 14:00:00") and late.source == "LAB//50971"
     assert values(e, "troponin_ng_l") == [("2150-03-01 07:00:00", "<10")]
     assert values(e, "creatinine_mg_dl") == [("2150-03-02 07:00:00", 1.4)] and values(e, "sodium_mmol_l") == []
     assert values(e, "inr") == [("2150-03-02 07:00:00", 1.3)]
     white = next(q for q in e.inquiries() if q.item == "white_cells_k_ul")
-    assert white.resulted == white.drawn
+    assert white.resulted == white.collected
     assert flow.table("labevents").dropped["outside the plausible range"] == 1
     assert flow.table("inquiries").dropped["outside every stay of the patient"] == 1
 
@@ -98,7 +101,7 @@ def test_cultures_are_labels_with_their_delay(tables):
     assert values(e, "culture//urine//urine, routine") == [("2150-03-01 07:30:00", "negative")]
     assert not [q for q in e.inquiries() if "sputum" in q.item or "swab" in q.item]
     assert flow.table("microbiologyevents").dropped == {
-        "no draw time (date only)": 1,
+        "no collection time (date only)": 1,
         "no organism and no readable comment (often blanked)": 1,
     }
 
@@ -134,7 +137,7 @@ def test_infusions_and_procedures(tables):
 def only(e: PatientEpisode, with_results: bool, exact_ends: bool):
     """What MEDS holds of a stay: no microbiology, no doses given; in the old form no results, links or texts."""
     inquiries = {
-        (q.item, q.value, q.drawn, q.unit, q.source, q.resulted if with_results and "LAB" in q.source else None)
+        (q.item, q.value, q.collected, q.unit, q.source, q.resulted if with_results and "LAB" in q.source else None)
         for q in e.inquiries()
         if q.source != "MICROBIOLOGY" and (with_results or q.label is None)
     }
@@ -154,18 +157,7 @@ def test_the_same_stay_through_meds_and_through_tables(tables, meds):
     assert mine.keys() == theirs.keys() and (not new or tables[0].keys() == episodes.keys())
     for key, e in mine.items():
         other = theirs[key]
-        for name in (
-            "started",
-            "discharged",
-            "died",
-            "died_in_hospital",
-            "age_years",
-            "sex_female",
-            "admission_type",
-            "admission_location",
-            "discharge_location",
-            *(["race"] if new else []),
-        ):
+        for name in (*SAME_EITHER_WAY, *(["race"] if new else [])):
             assert getattr(e, name) == getattr(other, name), name
         assert {d[1:] for d in e.diagnoses} == {d[1:] for d in other.diagnoses}
         charted = {
@@ -176,7 +168,7 @@ def test_the_same_stay_through_meds_and_through_tables(tables, meds):
         }
         rates = {i.start for i in e.interventions() if i.rate == 0.15}  # told by a weight that MEDS does not link
         for ours, told in zip(only(e, new, new), only(other, new, new), strict=True):
-            # MEDS has no result times of charted values, and (new form) no draw for a result that came before it
+            # MEDS has no result times of charted values, and (new form) no specimen for a result that came before it
             ours = {row[:5] if row[0] in charted else row for row in ours if row[2] not in rates}
             told = {row[:5] if row[0] in charted else row for row in told if row[2] not in rates}
             ours = {row for row in ours if row[0] != "white_cells_k_ul" or not new}
@@ -281,7 +273,7 @@ def test_the_challenge_as_physionet_lays_it_out(tmp_path):
     (e,) = read_episodes(process_shard(prepare(source, tmp_path / "work", quiet=True)[0]))
     assert (e.subject_id, e.age_years, e.sex_female, e.admission_type) == (7, 54.0, True, "surgical")
     assert e.died_in_hospital and e.truncated and e.n_steps == 12
-    assert [(q.item, q.value, e.hours(q.drawn)) for q in e.inquiries()] == [
+    assert [(q.item, q.value, e.hours(q.collected)) for q in e.inquiries()] == [
         ("weight_kg", 80.0, 0.0),
         ("heart_rate_bpm", 73.0, pytest.approx(7 / 60)),
         ("magnesium_mg_dl", 2.1, 3.0),

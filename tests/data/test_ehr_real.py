@@ -11,7 +11,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from world_models.data.ehr import codes as ehr_codes
+from tests.data.small_hospital import SAME_EITHER_WAY
+from world_models.data.ehr import inquiry_items
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.meds.writer import read_episodes, to_table
 from world_models.data.ehr.shards import Source, prepare, process_shard
@@ -79,7 +80,7 @@ def check_medians(episodes, at_least: int) -> None:
     wrong = {i: m for i, (m, _) in checked.items() if not MEDIANS[i][0] <= m <= MEDIANS[i][1]}
     assert not wrong, wrong
     for item, (median, _) in found.items():
-        quantity = ehr_codes.by_name(item)
+        quantity = inquiry_items.by_name(item)
         assert quantity.low <= median <= quantity.high
 
 
@@ -103,7 +104,7 @@ def test_meds_demo_makes_sense(demo):
     assert sum(len(step.inquiries) for e in episodes for step in e.steps) > 10_000
     check_medians(episodes, at_least=30)
     assert all(e.age_years and 18 <= e.age_years <= 100 for e in episodes)
-    lost = flow.table("inquiries").dropped["same item, draw time and value again"]
+    lost = flow.table("inquiries").dropped["same item, collection time and value again"]
     assert 0.02 < lost / flow.table("inquiries").read < 0.3  # charted copies of labs
     kinds = {i.kind for e in episodes for i in e.interventions()}
     assert kinds == {"administration", "infusion", "procedure", "prescription"}
@@ -127,23 +128,13 @@ def test_the_same_stay_through_meds_and_through_tables(demo):
     ends = wrong_ends = starts = wrong_starts = urine = 0
     for key, a in through_meds.items():
         b = through_tables[key]
-        for name in (
-            "started",
-            "discharged",
-            "died",
-            "died_in_hospital",
-            "age_years",
-            "sex_female",
-            "admission_type",
-            "admission_location",
-            "discharge_location",
-        ):
+        for name in SAME_EITHER_WAY:
             assert getattr(a, name) == getattr(b, name), (key, name)
         # the shared tables went through a spreadsheet, which took the zeros off ICD-9 codes
         assert {(d.version, d.code.lstrip("0")) for d in a.diagnoses} == {
             (d.version, d.code.lstrip("0")) for d in b.diagnoses
         }
-        outputs = [{(q.drawn, q.value) for q in e.inquiries() if q.item == "urine_output_ml"} for e in (a, b)]
+        outputs = [{(q.collected, q.value) for q in e.inquiries() if q.item == "urine_output_ml"} for e in (a, b)]
         assert outputs[0] == outputs[1]
         urine += len(outputs[0])
         done = [{(i.item, i.start, i.source) for i in e.interventions() if i.kind == "procedure"} for e in (a, b)]
@@ -166,7 +157,7 @@ def test_tables_demo(demo):
     _, (episodes, flow) = demo
     assert flow.table("pharmacy").repaired["end before start: end blanked"] > 0
     cultures = [q for e in episodes for q in e.inquiries() if q.item.startswith("culture//")]
-    waits = [(q.resulted - q.drawn) / timedelta(hours=1) for q in cultures if q.resulted is not None]
+    waits = [(q.resulted - q.collected) / timedelta(hours=1) for q in cultures if q.resulted is not None]
     assert len(cultures) > 80 and 20 < np.median(waits) < 120
     assert {q.label for q in cultures} >= {"negative", "escherichia coli"}
     dosed = [i for e in episodes for i in e.interventions() if i.kind == "prescription"]

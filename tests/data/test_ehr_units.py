@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from world_models.data.ehr import codes as ehr_codes
-from world_models.data.ehr import orders as ehr_orders
-from world_models.data.ehr.events import canonical_inquiries, canonical_interventions, number
+from world_models.data.ehr import inquiry_items, intervention_items
+from world_models.data.ehr.canonical_events import canonical_inquiries, canonical_interventions, number
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.units import UnitError, check_units, conversion, dose_conversion, spell, spell_dose
 from world_models.quantities import ward as ward_quantities
@@ -23,7 +22,7 @@ def rows(*values, itemid=50931):
             "unit": [unit for _, unit in values],
             "value": [float(v) if not isinstance(v, str) else np.nan for v, _ in values],
             "text": [v if isinstance(v, str) else "" for v, _ in values],
-            "drawn": TIME,
+            "collected": TIME,
             "resulted": TIME + pd.Timedelta(hours=1),
             "source": "LAB//x",
         }
@@ -62,22 +61,24 @@ def test_known_conversions(itemid, value, unit, expected):
 
 
 def test_every_item_speaks_its_own_unit_and_agrees_with_the_ward():
-    for item in ehr_codes.INQUIRIES:
+    for item in inquiry_items.INQUIRY_ITEMS:
         assert spell(item.unit) == item.unit and conversion(item.name, item.unit, item.unit) == (1.0, 0.0)
         assert item.low < item.high and (item.ref_low is None or item.ref_low <= item.ref_high <= item.high)
-        assert ehr_codes.parse_lab_code(item.code).itemid in item.itemids
-    ours = {item.name: item.unit for item in ehr_codes.INQUIRIES}
+        assert inquiry_items.parse_lab_code(item.code).itemid in item.itemids
+    ours = {item.name: item.unit for item in inquiry_items.INQUIRY_ITEMS}
     shared = [q for q in ward_quantities.INQUIRIES if q.name in ours]
     assert len(shared) >= 30 and {q.name: q.unit for q in shared} == {q.name: ours[q.name] for q in shared}
-    itemids = [i for item in ehr_codes.INQUIRIES for i in item.itemids]
+    itemids = [i for item in inquiry_items.INQUIRY_ITEMS for i in item.itemids]
     assert len(itemids) == len(set(itemids))
 
 
 def test_every_order_speaks_its_own_units_once():
-    for item in ehr_orders.ORDERS:
+    for item in intervention_items.INTERVENTION_ITEMS:
         assert spell_dose(item.amount) == item.amount and spell_dose(item.rate) == item.rate
-    itemids = [i for item in ehr_orders.ORDERS for i in item.itemids]
-    assert len(itemids) == len(set(itemids)) and len(ehr_orders.by_name()) == len(ehr_orders.ORDERS)
+    itemids = [i for item in intervention_items.INTERVENTION_ITEMS for i in item.itemids]
+    assert len(itemids) == len(set(itemids)) and len(intervention_items.by_name()) == len(
+        intervention_items.INTERVENTION_ITEMS
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_every_order_speaks_its_own_units_once():
     ],
 )
 def test_names_of_drugs(name, item):
-    assert ehr_orders.item_of_drug(name) == item and ehr_orders.item_of_drug(item) == item
+    assert intervention_items.item_of_drug(name) == item and intervention_items.item_of_drug(item) == item
 
 
 @pytest.mark.parametrize(
@@ -161,9 +162,9 @@ def test_implausible_values_and_results_before_their_draw():
     raw["resulted"] = TIME - pd.Timedelta(hours=2)
     flow = Flow()
     got = canonical_inquiries(raw, flow, "labs")
-    assert got["value"].tolist() == [135.0] and (got["resulted"] == got["drawn"]).all()
+    assert got["value"].tolist() == [135.0] and (got["resulted"] == got["collected"]).all()
     assert flow.table("labs").dropped == {"outside the plausible range": 1}
-    assert flow.table("labs").repaired == {"result before the draw: taken as the draw time": 1}
+    assert flow.table("labs").repaired == {"result before the collection: taken as the collection time": 1}
 
 
 def test_rates_of_norepinephrine():

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr import inquiry_items
 from world_models.data.ehr.episode import (
     KINDS,
     Diagnosis,
     EpisodeError,
-    Inquiry,
-    Intervention,
+    InquiryEvent,
+    InterventionEvent,
     at_float32,
     build_episode,
 )
@@ -24,15 +24,17 @@ from world_models.data.ehr.meds.writer import read_episodes, to_table, write_epi
 START = datetime(2150, 3, 1, 6)
 
 
-def potassium(hours: float, value: float | None = 4.1, label: str | None = None, delay: float | None = 1.0) -> Inquiry:
-    drawn = START + timedelta(hours=hours)
-    resulted = None if delay is None else drawn + timedelta(hours=delay)
-    return Inquiry("potassium_mmol_l", value, label, drawn, resulted, "mmol/L", "LAB//50971")
+def potassium(
+    hours: float, value: float | None = 4.1, label: str | None = None, delay: float | None = 1.0
+) -> InquiryEvent:
+    collected = START + timedelta(hours=hours)
+    resulted = None if delay is None else collected + timedelta(hours=delay)
+    return InquiryEvent("potassium_mmol_l", value, label, collected, resulted, "mmol/L", "LAB//50971")
 
 
-def saline(hours: float, **fields) -> Intervention:
+def saline(hours: float, **fields) -> InterventionEvent:
     start = START + timedelta(hours=hours)
-    made = Intervention("saline", "infusion", start, None, 500.0, "mL", None, "", "", "INFUSION//225158")
+    made = InterventionEvent("saline", "infusion", start, None, 500.0, "mL", None, "", "", "INFUSION//225158")
     return made._replace(**fields)
 
 
@@ -52,7 +54,7 @@ def stay(**fields):
 
 def test_events_land_in_the_step_they_were_drawn_or_started_in():
     e = stay(inquiries=[potassium(3.999), potassium(4.0), potassium(47.9)], interventions=[saline(4.0)])
-    assert [step.index for step in e.steps] == [0, 1, 11]
+    assert [step.number for step in e.steps] == [0, 1, 11]
     assert e.steps[1].start == START + timedelta(hours=4)
     assert (len(e.steps[0].interventions), len(e.steps[1].interventions)) == (0, 1)
     assert e.n_steps == 12 and e.length_of_stay_hours == 48 and e.hours(e.admitted) == 4
@@ -68,7 +70,7 @@ def test_a_step_is_a_set_whatever_the_order_of_its_events():
 def test_regrid_moves_events_and_loses_none():
     e = stay(inquiries=[potassium(h) for h in (0, 1, 5, 9.5, 40)], interventions=[saline(h) for h in (2, 12)])
     fine = e.regrid(1.0)
-    assert [step.index for step in fine.steps] == [0, 1, 2, 5, 9, 12, 40]
+    assert [step.number for step in fine.steps] == [0, 1, 2, 5, 9, 12, 40]
     assert sorted(fine.inquiries()) == sorted(e.inquiries()) and fine.regrid(4.0) == e
 
 
@@ -86,7 +88,7 @@ def test_float32_keeps_short_decimals_short(value):
         ({"started": START + timedelta(hours=5)}, "after admitted"),
         ({"died": START - timedelta(days=1)}, "time runs backwards"),
         ({"inquiries": [potassium(-1)]}, "time runs backwards"),
-        ({"inquiries": [potassium(1, delay=-0.5)]}, "before it was drawn"),
+        ({"inquiries": [potassium(1, delay=-0.5)]}, "before it was collected"),
         ({"inquiries": [potassium(49)]}, "after discharge"),
         ({"inquiries": [potassium(1, None)]}, "exactly one of value and label"),
         ({"inquiries": [potassium(1, 4.0, "<5")]}, "exactly one of value and label"),
@@ -120,20 +122,20 @@ def test_steps_laid_out_by_hand_are_checked():
 words = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\x00"), max_size=8)
 numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
 hours = st.floats(0, 47.99)
-items = st.sampled_from([item.name for item in ehr_codes.INQUIRIES] + ["culture//blood//routine"])
+items = st.sampled_from([item.name for item in inquiry_items.INQUIRY_ITEMS] + ["culture//blood//routine"])
 
 
 @st.composite
 def inquiries(draw):
-    drawn = START + timedelta(hours=draw(hours))
+    collected = START + timedelta(hours=draw(hours))
     delay = draw(st.none() | st.floats(0, 400))
     value = draw(st.none() | numbers)
-    return Inquiry(
+    return InquiryEvent(
         draw(items),
         value,
         draw(words) if value is None else None,
-        drawn,
-        None if delay is None else drawn + timedelta(hours=delay),
+        collected,
+        None if delay is None else collected + timedelta(hours=delay),
         draw(words),
         draw(words),
     )
@@ -144,7 +146,7 @@ def interventions(draw):
     start = START + timedelta(hours=draw(hours))
     lasts = draw(st.none() | st.floats(0, 400))
     amount = st.none() | numbers.map(abs)
-    return Intervention(
+    return InterventionEvent(
         draw(words),
         draw(st.sampled_from(KINDS)),
         start,

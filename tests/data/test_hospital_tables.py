@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data import small_hospital as hospital
+from world_models.data.ehr.canonical_events import canonical_interventions, number
 from world_models.data.ehr.cells import NO_ID
-from world_models.data.ehr.events import canonical_interventions, number
 from world_models.data.ehr.flow import Flow, Ledger
 from world_models.data.ehr.tables import EhrDataError, TableSpec, deal, read_shard_table, scan
 
@@ -214,7 +214,7 @@ def test_a_patient_has_one_row(tmp_path, change):
     ("table", "column", "value", "lost"),
     [
         ("labevents", "valuenum", None, ("labevents", "no numeric result (text, blank or censored)", 24)),
-        ("labevents", "charttime", None, ("labevents", "no readable draw time", 24)),
+        ("labevents", "charttime", None, ("labevents", "no readable collection time", 24)),
         ("labevents", "itemid", 1, ("labevents", "item not in the table of inquiries", 24)),
         ("emar", "medication", None, ("emar", "no name", 12)),
         ("emar", "event_txt", "Not Given", ("emar", "not executed (not given, stopped, flushed, assessed ...)", 12)),
@@ -291,5 +291,5 @@ def test_a_stay_ends_at_the_death(tmp_path, table, column, hours):
     episodes, flow = hospital.read(made, tmp_path)
     assert [e.stay_id for e in episodes] == [row[0] for row in AS_THEY_WERE], "and none begins after it"
     e = episodes[0]
-    assert e.died == e.discharged == died and e.died_in_hospital and all(q.drawn <= died for q in e.inquiries())
+    assert e.died == e.discharged == died and e.died_in_hospital and all(q.collected <= died for q in e.inquiries())
     assert flow.table("inquiries").dropped == {"after the patient's death": 6 - len(list(e.inquiries()))}

@@ -16,7 +16,7 @@ from clinenv.envs.ehr_ward.stays import RecordedStays
 from tests.data import small_hospital as hospital
 from tests.ehr_world.ward_small import words
 from tests.toy_ward import InferringToyWard
-from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr import inquiry_items
 from world_models.data.ehr.filters import measure
 from world_models.data.ehr.load import load_episodes
 from world_models.data.ehr.meds import reader as meds_reader
@@ -124,7 +124,7 @@ def stays_at(*events: tuple, hadm: bool = False) -> list[tuple[float, float]]:
     """(hour of admission, of discharge) of the stays of one patient with ("in" | "out", hour[, hadm_id])."""
     from world_models.data.ehr.cells import NO_ID
     from world_models.data.ehr.flow import Flow
-    from world_models.data.ehr.meds.stays import read_stays
+    from world_models.data.ehr.meds.hospital_stays import read_stays
 
     def frame(kind: str, code: str) -> pd.DataFrame:
         mine = [(e[1], e[2] if len(e) > 2 else NO_ID) for e in events if e[0] == kind]
@@ -274,8 +274,8 @@ def test_many_patients_take_time_in_proportion(tmp_path):
 
 @pytest.mark.parametrize("text", ["²", "٣", "9" * 30, "", "-1", "1.0"])
 def test_what_is_a_whole_number(text):
-    assert ehr_codes.whole_number(text) is None and ehr_codes.whole_number("50971") == 50971
-    assert ehr_codes.parse_lab_code(f"LAB//{text}//mEq/L") is None
+    assert inquiry_items.whole_number(text) is None and inquiry_items.whole_number("50971") == 50971
+    assert inquiry_items.parse_lab_code(f"LAB//{text}//mEq/L") is None
 
 
 def test_digits_that_are_none_break_nothing(tmp_path):

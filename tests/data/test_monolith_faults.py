@@ -1,4 +1,5 @@
-"""Monoliths that were killed, damaged or made up: what is read is what was written, or one error says why not."""
+"""Monoliths that were killed, damaged or made up: what is read is what was written, or one kind of error says why
+not."""
 
 from __future__ import annotations
 
@@ -14,8 +15,7 @@ import torch
 
 from tests.data.test_ecg_monolith import assert_rows, rows, writer
 from tests.kills import every, kill_at, needs_fork
-from world_models.data.ecg import monolith as ecg_monolith
-from world_models.data.ecg import monolith_file
+from world_models.data.ecg import monolith_file, monolith_writer
 from world_models.data.ecg.monolith import MonolithError, read_monolith
 
 ROWS, BATCH = 21, 5
@@ -32,7 +32,7 @@ def write_all(path: Path, **other) -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ecg_monolith, "GROW_ROWS", 6)  # then there are two growths and a cut at the end
+    monkeypatch.setattr(monolith_writer, "GROW_ROWS", 6)  # then there are two growths and a cut at the end
 
 
 @pytest.fixture
@@ -48,9 +48,9 @@ def test_a_run_killed_anywhere_goes_on_to_the_same_file(tmp_path: Path, small: N
     line, killed, resumed = 0, True, 0
     while killed:
         path = tmp_path / f"{line}.h5"
-        killed = kill_at(line, lambda path=path: write_all(path, most=most), ecg_monolith, monolith_file)
+        killed = kill_at(line, lambda path=path: write_all(path, most=most), monolith_writer, monolith_file)
         resumed += path.with_name(path.name + ".part").exists()
-        kill_at(line // 3, lambda path=path: write_all(path, most=most), ecg_monolith, monolith_file)
+        kill_at(line // 3, lambda path=path: write_all(path, most=most), monolith_writer, monolith_file)
         write_all(path, most=most)
         assert_rows(path, ROWS)
         assert not list(tmp_path.glob(f"{line}.h5.*")), "nothing half done is left"
@@ -89,15 +89,15 @@ def test_flipped_bytes_are_found_or_mean_nothing(whole: Path) -> None:
     """Where the structure stands each flip in turn, elsewhere a seeded sample, and files cut short."""
     content = whole.read_bytes()
     truth = read_monolith(whole)
-    luck = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     refused = 0
     for trial in range(200):
         harmed = bytearray(content)
-        place = int(luck.integers(6200 if trial % 2 else len(content)))
+        place = int(rng.integers(6200 if trial % 2 else len(content)))
         if trial % 8 == 7:
             del harmed[place:]
         else:
-            harmed[place] ^= 1 << int(luck.integers(8))
+            harmed[place] ^= 1 << int(rng.integers(8))
         whole.write_bytes(harmed)
         try:
             found = read_monolith(whole)

@@ -104,18 +104,18 @@ def read_or_refused(**source) -> str:
     return "read"
 
 
-def change(frame: pd.DataFrame, luck: random.Random) -> pd.DataFrame:
+def change(frame: pd.DataFrame, rng: random.Random) -> pd.DataFrame:
     """One change: a cell mostly, else a column or rows."""
-    column, kind = luck.choice(list(frame.columns)), luck.random()
+    column, kind = rng.choice(list(frame.columns)), rng.random()
     if kind < 0.7 and len(frame):
-        row, place = luck.randrange(len(frame)), list(frame.columns).index(column)
+        row, place = rng.randrange(len(frame)), list(frame.columns).index(column)
         if pd.api.types.is_datetime64_any_dtype(frame[column]):
-            value = luck.choice(TIMES)
+            value = rng.choice(TIMES)
         elif pd.api.types.is_numeric_dtype(frame[column]):
-            value = luck.choice(NUMBERS)
+            value = rng.choice(NUMBERS)
             frame = frame.astype({column: "float64"}) if frame[column].dtype.kind != "f" else frame
         else:
-            value = luck.choice(CELLS + CODES)
+            value = rng.choice(CELLS + CODES)
             frame = frame.astype({column: object})
         frame = frame.copy()
         frame.iat[row, place] = value
@@ -128,13 +128,13 @@ def change(frame: pd.DataFrame, luck: random.Random) -> pd.DataFrame:
         return frame.assign(**{column: frame[column].astype(str)})
     if kind < 0.9:
         return frame.iloc[:0]
-    return frame.sample(frac=luck.choice([0.6, 1.5]), replace=True, random_state=luck.randrange(99)).sort_index()
+    return frame.sample(frac=rng.choice([0.6, 1.5]), replace=True, random_state=rng.randrange(99)).sort_index()
 
 
-def changed(frame: pd.DataFrame, luck: random.Random, most: int) -> pd.DataFrame:
-    for _ in range(luck.randint(1, most)):
+def changed(frame: pd.DataFrame, rng: random.Random, most: int) -> pd.DataFrame:
+    for _ in range(rng.randint(1, most)):
         if len(frame.columns) > 1:
-            frame = change(frame, luck)
+            frame = change(frame, rng)
     return frame.reset_index(drop=True)
 
 
@@ -142,12 +142,12 @@ def test_meds_files(tmp_path):
     path, outcomes = tmp_path / "m.parquet", []
     whole = {style: mimic_example.as_meds(style) for style in ("old", "new")}
     for seed in range(40):
-        luck = random.Random(seed)
-        changed(whole[luck.choice(["old", "new"])], luck, 3).to_parquet(path, index=False)
+        rng = random.Random(seed)
+        changed(whole[rng.choice(["old", "new"])], rng, 3).to_parquet(path, index=False)
         if seed % 10 == 0:
             data = bytearray(path.read_bytes())
             for _ in range(3):
-                data[luck.randrange(len(data))] = luck.randrange(256)
+                data[rng.randrange(len(data))] = rng.randrange(256)
             path.write_bytes(bytes(data))
         outcomes.append(read_or_refused(meds=path))
     assert {"read", "EhrDataError"} <= set(outcomes) and outcomes.count("read") > 10
@@ -155,10 +155,10 @@ def test_meds_files(tmp_path):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_mimic_tables(tmp_path, seed):
-    luck = random.Random(seed)
+    rng = random.Random(seed)
     mimic_example.write(tmp_path, "parquet")
-    for name in luck.sample(sorted(mimic_example.ROWS), 3):
-        frame = changed(mimic_example.table(name), luck, 2)
+    for name in rng.sample(sorted(mimic_example.ROWS), 3):
+        frame = changed(mimic_example.table(name), rng, 2)
         (tmp_path / f"{name}.parquet").unlink()
         frame.to_csv(tmp_path / f"{name}.csv", index=False)
     read_or_refused(tables=tmp_path)
@@ -175,11 +175,11 @@ def test_episode_files(own, tmp_path):
     whole = pq.read_table(own)
     told = [i for i, code in enumerate(whole.column("code").to_pylist()) if code == EPISODE_CODE]
     for seed in range(80):
-        luck = random.Random(seed)
+        rng = random.Random(seed)
         frame = whole.to_pandas()
         if seed % 2:
             text = frame.at[told[0], "text_value"]
-            frame.at[told[0], "text_value"] = luck.choice(
+            frame.at[told[0], "text_value"] = rng.choice(
                 [
                     "",
                     "{}",
@@ -197,7 +197,7 @@ def test_episode_files(own, tmp_path):
                 ]
             )
         else:
-            frame = changed(frame, luck, 2)
+            frame = changed(frame, rng, 2)
         frame.to_parquet(path, index=False)
         outcomes.append(read_or_refused(meds=path))
     assert {"read", "EhrDataError", "EpisodeError"} <= set(outcomes)

@@ -190,34 +190,34 @@ def test_comments_made_to_be_slow(tmp_path, samples):
         assert time.process_time() - start < 1.0
 
 
-def _mutated(content: bytes, luck: random.Random) -> bytes:
+def _mutated(content: bytes, rng: random.Random) -> bytes:
     """A few random edits: bytes changed, taken out, doubled, or fields and numbers of the header exchanged."""
     data = bytearray(content)
-    for _ in range(luck.choice((1, 1, 2, 5))):
-        place = luck.randrange(len(data)) if data else 0
-        edit = luck.randrange(6)
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        place = rng.randrange(len(data)) if data else 0
+        edit = rng.randrange(6)
         if edit == 0 and data:
-            data[place] = luck.randrange(256)
+            data[place] = rng.randrange(256)
         elif edit == 1:
-            del data[place : place + luck.choice((1, 3, 100))]
+            del data[place : place + rng.choice((1, 3, 100))]
         elif edit == 2:
-            data[place:place] = data[place : place + luck.choice((1, 20, 400))]
+            data[place:place] = data[place : place + rng.choice((1, 20, 400))]
         elif edit == 3:
-            data[place:place] = luck.choice(
+            data[place:place] = rng.choice(
                 (b"/", b"x999", b":7", b"+3", b"(", b"-1", b"1e9", b"\n", b" ", b"~", b"\xff")
             )
         elif edit == 4:
             del data[place:]
         else:
             fields = bytes(data).split(b" ")
-            i, j = luck.randrange(len(fields)), luck.randrange(len(fields))
+            i, j = rng.randrange(len(fields)), rng.randrange(len(fields))
             fields[i], fields[j] = fields[j], fields[i]
             data = bytearray(b" ".join(fields))
     return bytes(data)
 
 
 def test_damaged_records_are_read_or_give_one_named_error(tmp_path, samples):
-    luck = random.Random(20)
+    rng = random.Random(20)
     plain, cut = tmp_path / "plain", tmp_path / "cut"
     plain.mkdir()
     cut.mkdir()
@@ -235,7 +235,7 @@ def test_damaged_records_are_read_or_give_one_named_error(tmp_path, samples):
     for k in range(300):
         base, target = targets[k % len(targets)]
         whole = target.read_bytes()
-        target.write_bytes(_mutated(whole, luck))
+        target.write_bytes(_mutated(whole, rng))
         try:
             found = read_ecg(base)
             read += 1

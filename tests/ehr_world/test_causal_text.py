@@ -9,8 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from world_models.data.ehr import codes as ehr_codes
-from world_models.data.ehr.episode import Diagnosis, Inquiry, Intervention, PatientEpisode, at_float32, build_episode
+from world_models.data.ehr import inquiry_items
+from world_models.data.ehr.episode import (
+    Diagnosis,
+    InquiryEvent,
+    InterventionEvent,
+    PatientEpisode,
+    at_float32,
+    build_episode,
+)
 from world_models.ehr_world.causal_lm import text as causal_text
 from world_models.ehr_world.causal_lm.parse import parse, parse_stays
 from world_models.ehr_world.causal_lm.text import (
@@ -81,9 +88,9 @@ def test_text_to_events_to_text_loses_nothing(narrative: Narrative) -> None:
 def episodes(draw: st.DrawFn) -> PatientEpisode:
     minute = st.integers(0, 40 * 60 - 1).map(lambda m: START + timedelta(minutes=m))
     inquiries = [
-        Inquiry(item, at_float32(draw(amounts)), None, draw(minute), None, usual_unit(item), "LAB//1")
+        InquiryEvent(item, at_float32(draw(amounts)), None, draw(minute), None, usual_unit(item), "LAB//1")
         if item is not None
-        else Inquiry(
+        else InquiryEvent(
             "culture//blood//aerobic",
             None,
             draw(st.sampled_from(["negative", 'e. "coli"', "4.2"])),
@@ -95,17 +102,9 @@ def episodes(draw: st.DrawFn) -> PatientEpisode:
         for item in draw(st.lists(st.sampled_from(["sodium_mmol_l", "ph", None]), max_size=6))
     ]
     interventions = [
-        Intervention(
-            "norepinephrine",
-            "infusion",
-            at,
-            at + timedelta(minutes=draw(st.integers(0, 600))),
-            draw(st.none() | amounts.map(at_float32)),
-            "mg",
-            draw(st.none() | amounts.map(at_float32)),
-            "ug/kg/min",
-            "iv",
-            "x",
+        InterventionEvent(
+            "norepinephrine", "infusion", at, at + timedelta(minutes=draw(st.integers(0, 600))),
+            draw(st.none() | amounts.map(at_float32)), "mg", draw(st.none() | amounts.map(at_float32)), "ug/kg/min", "iv", "x",
         )
         for at in draw(st.lists(minute, max_size=3))
     ]
@@ -164,8 +163,8 @@ def test_the_form_itself() -> None:
 
 
 def test_the_two_tables_agree_on_units() -> None:
-    shared = [q for q in INQUIRIES if ehr_codes.find(q.name) is not None]
-    assert len(shared) > 25 and all(ehr_codes.by_name(q.name).unit == q.unit for q in shared)
+    shared = [q for q in INQUIRIES if inquiry_items.find(q.name) is not None]
+    assert len(shared) > 25 and all(inquiry_items.by_name(q.name).unit == q.unit for q in shared)
 
 
 @pytest.mark.parametrize(

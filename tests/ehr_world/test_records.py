@@ -16,7 +16,7 @@ from benchmarks.ward import fidelity as fidelity_ehr_world
 from benchmarks.ward.records import differences, next_slots, normal_of, path_slots, restrict, scores
 from tests.ehr_world.ward_small import some_stays, tiny
 from world_models import checkpoint, tree
-from world_models.data.ehr.episode import Inquiry, Intervention, build_episode
+from world_models.data.ehr.episode import InquiryEvent, InterventionEvent, build_episode
 from world_models.data.ehr.meds.writer import write_episodes
 from world_models.ehr_world import records, train, train_records
 from world_models.ehr_world.set_outcome.events import CENSORED
@@ -38,8 +38,8 @@ def stay(subject: int, shift: float = 0.0):
             if k % every == 0:
                 value = level * (1 + 0.02 * ((subject * 7 + k * 5) % 11 - 5)) + shift * (k >= 4)
                 when = START + timedelta(hours=4 * k + 1)
-                inquiries.append(Inquiry(name, round(value, 1), None, when, None, UNITS[name], "LAB//1"))
-    saline = Intervention("saline", "infusion", START, START + timedelta(hours=4), 500.0, "mL", None, "", "", "X//1")
+                inquiries.append(InquiryEvent(name, round(value, 1), None, when, None, UNITS[name], "LAB//1"))
+    saline = InterventionEvent("saline", "infusion", START, START + timedelta(hours=4), 500.0, "mL", None, "", "", "X//1")
     return build_episode(
         started=START,
         subject_id=subject,

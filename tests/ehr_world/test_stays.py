@@ -9,7 +9,7 @@ import torch
 
 from tests.ehr_world.ward_small import some_stays, tiny, words
 from world_models import catalog, keys
-from world_models.data.ehr.episode import Inquiry, Intervention, build_episode
+from world_models.data.ehr.episode import InquiryEvent, InterventionEvent, build_episode
 from world_models.ehr_world.set_outcome.events import CENSORED, UNKNOWN
 from world_models.ehr_world.stays import from_episodes, real_vocabulary
 from world_models.quantities.ward import inquiry_index, intervention_index
@@ -21,17 +21,13 @@ def at(hours: float) -> datetime:
     return START + timedelta(hours=hours)
 
 
-def lab(item: str, value: float, drawn: float, resulted: float | None, unit: str) -> Inquiry:
-    return Inquiry(item, value, None, at(drawn), None if resulted is None else at(resulted), unit, "LAB//1")
+def lab(item: str, value: float, drawn: float, resulted: float | None, unit: str) -> InquiryEvent:
+    return InquiryEvent(item, value, None, at(drawn), None if resulted is None else at(resulted), unit, "LAB//1")
 
 
-def dose(
-    item: str, start: float, end: float | None, amount: float | None, unit: str, rate=None, rate_unit=""
-) -> Intervention:
+def dose(item: str, start: float, end: float | None, amount: float | None, unit: str, rate=None, rate_unit="") -> InterventionEvent:
     kind = "administration" if end is None else "infusion"
-    return Intervention(
-        item, kind, at(start), None if end is None else at(end), amount, unit, rate, rate_unit, "", "X//1"
-    )
+    return InterventionEvent(item, kind, at(start), None if end is None else at(end), amount, unit, rate, rate_unit, "", "X//1")
 
 
 def stay(**changes):
@@ -41,13 +37,13 @@ def stay(**changes):
         lab("creatinine_mg_dl", 1.3, 5.0, None, "mg/dL"),
         lab("urine_output_ml", 100.0, 6.0, None, "mL"),
         lab("urine_output_ml", 60.0, 7.0, None, "mL"),
-        Inquiry("culture//blood culture//routine", None, "staph aureus coag +", at(1), at(31), "", "MICRO//1"),
+        InquiryEvent("culture//blood culture//routine", None, "staph aureus coag +", at(1), at(31), "", "MICRO//1"),
     ]
     interventions = [
         dose("saline", 2.0, 6.0, 1000.0, "mL"),  # half of it in each of two steps
         dose("norepinephrine", 4.0, 6.0, None, "", 0.2, "ug/kg/min"),  # half the step: mean rate 0.1
         dose("furosemide", 9.0, None, 40.0, "mg"),
-        Intervention("metoprolol", "prescription", at(9), None, 25.0, "mg", None, "", "", "X//1"),
+        InterventionEvent("metoprolol", "prescription", at(9), None, 25.0, "mg", None, "", "", "X//1"),
     ]
     given = {
         "subject_id": 1,

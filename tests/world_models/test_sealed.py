@@ -1,4 +1,5 @@
-"""Several files under one seal: replaced as one wherever the writer is killed, refused when one of them is changed."""
+"""Several files under one seal: replaced as one wherever the writer is killed, and refused when one of them is
+changed."""
 
 from __future__ import annotations
 

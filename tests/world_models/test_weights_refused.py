@@ -145,7 +145,7 @@ def test_weights_do_not_load_under_another_vocabulary(tmp_path: Path) -> None:
 
 def test_mutated_folders_load_as_they_were_or_are_refused(tmp_path: Path) -> None:
     """Bytes flipped, cut, doubled and put in, with the old seal and with a new one."""
-    luck = np.random.default_rng(7)
+    rng = np.random.default_rng(7)
     source = checkpoint.WEIGHTS, checkpoint.CONFIG
     folder = copied("ehr-ward-small", tmp_path / "w")
     content = {name: (folder / name).read_bytes() for name in source}
@@ -154,16 +154,16 @@ def test_mutated_folders_load_as_they_were_or_are_refused(tmp_path: Path) -> Non
     for trial in range(80):
         name = source[trial % 2]
         whole = bytearray(content[name])
-        place = int(luck.integers(len(whole) if trial % 4 else 3000))  # half of them where header and sizes stand
+        place = int(rng.integers(len(whole) if trial % 4 else 3000))  # half of them where header and sizes stand
         match trial % 5:
             case 0 | 1:
-                whole[place] ^= 1 << int(luck.integers(8))
+                whole[place] ^= 1 << int(rng.integers(8))
             case 2:
                 del whole[place:]
             case 3:
                 whole[place:place] = whole[place : place + 40]
             case 4:
-                whole[place : place + 3] = luck.bytes(3)
+                whole[place : place + 3] = rng.bytes(3)
         for other in source:
             (folder / other).write_bytes(content[other])
         (folder / name).write_bytes(whole)

@@ -1,5 +1,3 @@
 """The earlier name of `world_models.data.ehr.load`, as documents and notebooks give it."""
 
-from world_models.data.ehr.load import load_episodes
-
-__all__ = ["load_episodes"]
+from world_models.data.ehr.load import *  # noqa: F403 - all that it exports

@@ -1,4 +1,5 @@
-"""ICD-10 chapter IX (diseases of the circulatory system): which three-character codes there are, and what is above them.
+"""ICD-10 chapter IX (diseases of the circulatory system): which three-character codes there are, and what is above
+them.
 
 Two editions are meant at once. ICD-10-CM (MIMIC-IV; the release of April 2026) has I16, I1A, I5A, I75, I76 and I96 that
 the WHO's edition (2019) has not; the WHO's has I64 and I98. The blocks are named once for both: "I10-I16" is the WHO's
@@ -68,7 +69,7 @@ def _plain(code: str) -> str:
 
 
 def _number(two: str) -> int:
-    """"48" -> 48; a letter counts as a ten, so that "1A" comes after "19"."""
+    """ "48" -> 48; a letter counts as a ten, so that "1A" comes after "19"."""
     return 10 * int(two[0]) + min(int(two[1], 36), 10)
 
 

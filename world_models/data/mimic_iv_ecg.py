@@ -1,8 +1,6 @@
 """The command under its earlier name; it lives in `world_models.data.ecg.mimic_iv_ecg`."""
 
-import sys
-
 from world_models.data.ecg.mimic_iv_ecg import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -110,7 +110,7 @@ def _read(words: Vocabulary, sources: dict[str, str | Path | None], date_order: 
     after = censored = 0
     for e in episodes:
         for step in e.steps:
-            late = step.index + 1 >= MOST
+            late = step.number + 1 >= MOST
             for q in step.inquiries:
                 if late:
                     after += 1

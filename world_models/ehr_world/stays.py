@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from world_models.data.ehr.episode import Intervention, PatientEpisode
+from world_models.data.ehr.episode import InterventionEvent, PatientEpisode
 from world_models.ehr_world.set_outcome.events import CENSORED, LAST_DELAY, UNKNOWN, Stays
 from world_models.ehr_world.vocabulary import Vocabulary, build, ward_specs
 from world_models.quantities.ward import INTERVENTIONS
@@ -118,11 +118,11 @@ def _inquiries(
 ) -> None:  # fmt: skip
     step_h = words.hours_per_step
     for step in e.steps:
-        place = step.index + 1
+        place = step.number + 1
         if place >= limit:
             break
-        for event in sorted(step.inquiries, key=lambda q: q.drawn):
-            if until_h is not None and e.hours(event.drawn) >= until_h:
+        for event in sorted(step.inquiries, key=lambda q: q.collected):
+            if until_h is not None and e.hours(event.collected) >= until_h:
                 continue
             name, number = ward_name(event.item, event.label), event.value
             if name == "urine_output_ml":  # one voided volume; the ward's is the step's mean rate
@@ -144,7 +144,7 @@ def _inquiries(
             late = UNKNOWN
             if event.resulted is not None:
                 resulted = e.hours(event.resulted)
-                late = min(max(int(resulted // step_h) - step.index, 0), LAST_DELAY)
+                late = min(max(int(resulted // step_h) - step.number, 0), LAST_DELAY)
                 if (until_h is not None and resulted > until_h) or place + late >= limit:
                     late = CENSORED
             if name == "urine_output_ml_h" and asked[place, column]:
@@ -197,7 +197,7 @@ def _overlaps(begin: float, end: float, step_h: float, limit: int) -> list[tuple
 
 
 def _amount(
-    event: Intervention, basis: str, units: dict[str, float], standard: float, hours: float, overlap: float, step_h: float
+    event: InterventionEvent, basis: str, units: dict[str, float], standard: float, hours: float, overlap: float, step_h: float
 ) -> float:
     share = overlap / hours if hours > 0 else 1.0
     if basis == "rate":

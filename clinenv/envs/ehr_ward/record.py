@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from world_models.data.ehr.episode import Inquiry, PatientEpisode
+from world_models.data.ehr.episode import InquiryEvent, PatientEpisode
 from world_models.ehr_world.stays import from_episodes, ward_name, ward_organism
 from world_models.ehr_world.vocabulary import StaticFeature, Treatment, Vocabulary, ward_specs
 from world_models.protocol import History
@@ -136,7 +136,7 @@ def _read(e: PatientEpisode, step_h: float) -> list[tuple[int, float | None, flo
     found: list[tuple[int, float | None, float, float]] = []
     urine: dict[int, float] = {}
     for event in e.inquiries():
-        drawn = e.hours(event.drawn)
+        drawn = e.hours(event.collected)
         if event.item == "urine_output_ml" and event.value is not None:
             urine[int(drawn // step_h)] = urine.get(int(drawn // step_h), 0.0) + event.value
             continue
@@ -151,7 +151,7 @@ def _read(e: PatientEpisode, step_h: float) -> list[tuple[int, float | None, flo
     return sorted(found, key=lambda event: (event[2], event[3]))
 
 
-def _number(e: PatientEpisode, event: Inquiry, column: int) -> float | None:
+def _number(e: PatientEpisode, event: InquiryEvent, column: int) -> float | None:
     q = INQUIRIES[column]
     if q.kind == "culture":
         return ward_organism(event.label)

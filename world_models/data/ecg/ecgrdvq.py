@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -36,20 +38,12 @@ logger = logging.getLogger(__name__)
 
 CLINICAL_FILES = ("SCR-002.Clinical.Data.csv", "SCR-003.Clinical.Data.csv")
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-INTERVALS = (
-    "heart_rate_bpm",
-    "rr_ms",
-    "pr_ms",
-    "qrs_ms",
-    "qt_ms",
-    "jt_peak_ms",
-    "tpeak_tend_ms",
-    "qtcf_ms",
-    "jt_peak_c_ms",
-)
+INTERVALS: tuple[str, ...] = ("heart_rate_bpm", "rr_ms", "pr_ms", "qrs_ms", "qt_ms", "jt_peak_ms", "tpeak_tend_ms")
+INTERVALS += ("qtcf_ms", "jt_peak_c_ms")
 
-_REQUIRED = ("EGREFID", "RANDID", "SEX", "AGE", "WGHT", "VISIT", "EXTRT", "EXDOSE", "EXDOSU", "TPT",
-             "PCTEST", "PCSTRESN", "PCSTRESU", "RR", "PR", "QT", "QRS", "JTPEAK", "TPEAKTEND")  # fmt: skip
+_REQUIRED = (
+    "EGREFID RANDID SEX AGE WGHT VISIT EXTRT EXDOSE EXDOSU TPT PCTEST PCSTRESN PCSTRESU RR PR QT QRS JTPEAK TPEAKTEND"
+).split()
 _MG = {"mg": 1.0, "ug": 1e-3, "µg": 1e-3, "mcg": 1e-3, "g": 1e3}
 _NG_PER_ML = {
     "ng/ml": 1.0,
@@ -192,14 +186,29 @@ def load_trial(path: str | Path, analytes: bool = False) -> pd.DataFrame:
     if not sex.isin(["F", "M"]).all():
         raise ValueError(f"SEX holds {sorted(set(raw['SEX'].astype(str)) - {'F', 'M'})}; use F or M")
     rr_s = raw["RR"] / 1000.0
-    tidy = pd.DataFrame({
-        "randid": raw["RANDID"], "drug": raw["drug"], "period": raw["VISIT"], "hour": raw["TPT"],
-        "sex_female": (sex == "F").astype(np.float64), "age_years": raw["AGE"], "weight_kg": raw["WGHT"],
-        "dose_mg": raw["dose_mg"], "conc_ng_per_ml": raw["conc_ng_per_ml"], "replicates": raw["QT"].notna().astype(int),
-        "heart_rate_bpm": 60.0 / rr_s, "rr_ms": raw["RR"], "pr_ms": raw["PR"], "qrs_ms": raw["QRS"], "qt_ms": raw["QT"],
-        "jt_peak_ms": raw["JTPEAK"], "tpeak_tend_ms": raw["TPEAKTEND"],
-        "qtcf_ms": raw["QT"] / rr_s ** (1 / 3), "jt_peak_c_ms": raw["JTPEAK"] / rr_s**0.58,
-    })  # fmt: skip
+    tidy = pd.DataFrame(
+        {
+            "randid": raw["RANDID"],
+            "drug": raw["drug"],
+            "period": raw["VISIT"],
+            "hour": raw["TPT"],
+            "sex_female": (sex == "F").astype(np.float64),
+            "age_years": raw["AGE"],
+            "weight_kg": raw["WGHT"],
+            "dose_mg": raw["dose_mg"],
+            "conc_ng_per_ml": raw["conc_ng_per_ml"],
+            "replicates": raw["QT"].notna().astype(int),
+            "heart_rate_bpm": 60.0 / rr_s,
+            "rr_ms": raw["RR"],
+            "pr_ms": raw["PR"],
+            "qrs_ms": raw["QRS"],
+            "qt_ms": raw["QT"],
+            "jt_peak_ms": raw["JTPEAK"],
+            "tpeak_tend_ms": raw["TPEAKTEND"],
+            "qtcf_ms": raw["QT"] / rr_s**QT_EXPONENT,
+            "jt_peak_c_ms": raw["JTPEAK"] / rr_s**JT_PEAK_EXPONENT,
+        }
+    )
     keys = ["randid", "drug", "period", "hour"]
     rest = [name for name in tidy.columns if name not in keys]
     grouped = tidy.groupby(keys, as_index=False, dropna=False)

@@ -28,9 +28,8 @@ from world_models.data.ecg.wfdb.header import comments_of
 from world_models.data.ecg.wfdb.reader import RecordError, folder_records, read_ecg
 from world_models.files import replacing
 
-__all__ = [
-    "LabelTableError", "LabelledECGs", "counts", "keep", "read_challenge", "read_ludb", "read_table", "write_labels_csv",
-]  # fmt: skip
+__all__ = ["LabelTableError", "LabelledECGs", "counts", "keep", "read_challenge", "read_ludb", "read_table"]
+__all__ += ["write_labels_csv"]
 
 RATE_HZ = 100.0
 SECONDS, SHORTEST_S = 10.0, 8.0  # a shorter ECG would be too much padding to be judged by
@@ -43,6 +42,8 @@ class LabelTableError(ValueError):
 
 
 class LabelledECGs(NamedTuple):
+    """N ECGs of 10 s with L labels each, and where they are from."""
+
     ecg: Tensor  # [N, 12, 1000] float32 mV at 100 Hz
     label: Tensor  # [N, L] bool
     names: tuple[str, ...]  # of the labels
@@ -110,7 +111,9 @@ def _one_length(ecg: Tensor) -> Tensor:
     return ecg if lacking <= 0 else torch.cat([ecg, ecg.median(dim=1, keepdim=True).values.expand(-1, lacking)], dim=1)
 
 
-def _waves(records: Sequence[tuple[str, Path]], most_unreadable: float) -> tuple[list[Tensor], list[int], dict[str, str]]:
+def _waves(
+    records: Sequence[tuple[str, Path]], most_unreadable: float
+) -> tuple[list[Tensor], list[int], dict[str, str]]:
     """ECGs, which of the records they are, and what was left out.
 
     Raises:
@@ -135,9 +138,14 @@ def _waves(records: Sequence[tuple[str, Path]], most_unreadable: float) -> tuple
 
 
 def _build(
-    records: Sequence[tuple[str, Path]], said: Sequence[set[str]], names: Sequence[str], source: str,
-    patient: Sequence[int] | None = None, unmapped: Counter[str] | None = None, most_unreadable: float = MOST_UNREADABLE,
-) -> LabelledECGs:  # fmt: skip
+    records: Sequence[tuple[str, Path]],
+    said: Sequence[set[str]],
+    names: Sequence[str],
+    source: str,
+    patient: Sequence[int] | None = None,
+    unmapped: Counter[str] | None = None,
+    most_unreadable: float = MOST_UNREADABLE,
+) -> LabelledECGs:
     ecgs, kept, skipped = _waves(records, most_unreadable)
     return LabelledECGs(
         ecg=torch.stack(ecgs),
@@ -176,8 +184,8 @@ def read_challenge(folder: str | Path) -> LabelledECGs:
     """Records of the PhysioNet/CinC Challenge 2021 in a folder and those below it; every record counts as a patient.
 
     A label is a column whether or not a record has it. Codes that say none of ours are counted in `unmapped`. Headers
-    without diagnoses (no Dx line, or one that is no list of codes) say nothing of any label: they are left out, counted in
-    a warning and named in `skipped`.
+    without diagnoses (no Dx line, or one that is no list of codes) say nothing of any label: they are left out, counted
+    in a warning and named in `skipped`.
 
     Raises:
         RecordError: no record there, none with diagnoses, or over 5 % of those that cannot be read.
@@ -253,8 +261,8 @@ def read_table(folder: str | Path, table: str | Path) -> LabelledECGs:
     names = [name for name in columns if name not in ("record", "patient")]
     if "record" not in columns or not names or len(set(columns)) != len(columns) or not rows:
         raise LabelTableError(
-            f"{table} has {len(rows)} rows of {', '.join(columns) or 'nothing'}; it needs a column 'record' and one of 0 "
-            "and 1 for each label, each once"
+            f"{table} has {len(rows)} rows of {', '.join(columns) or 'nothing'}; it needs a column 'record' and one of "
+            "0 and 1 for each label, each once"
         )
     said = []
     for line, row in enumerate(rows, start=2):
@@ -306,10 +314,10 @@ def write_labels_csv(labelled: LabelledECGs, path: str | Path) -> Path:
     _writable(path)
     with replacing(path) as part, part.open("x", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        people = [] if labelled.patient is None else ["patient"]
-        writer.writerow(["record", *people, *labelled.names])
+        people = None if labelled.patient is None else labelled.patient.tolist()
+        writer.writerow(["record", *([] if people is None else ["patient"]), *labelled.names])
         for i, (name, row) in enumerate(zip(labelled.record, labelled.label.int().tolist(), strict=True)):
-            writer.writerow([name, *([int(labelled.patient[i])] if people else []), *row])
+            writer.writerow([name, *([] if people is None else [people[i]]), *row])
     return path
 
 

@@ -20,14 +20,15 @@ from torch import Tensor
 from world_models.data.ecg.wfdb.header import open_inside
 from world_models.data.ecg.wfdb.reader import LEADS, RecordError, parse_age_years, parse_sex_female, read_ecg
 
-__all__ = ["Beats", "LudbRecord", "iterate", "pair_marks", "read_record", "record_names"]
+__all__ = ["AnnotatedBeats", "LudbRecord", "iterate", "pair_marks", "read_record", "record_names"]
 
 SAMPLING_RATE_HZ = 500.0
+SECONDS = 10.0  # length of every record
 MARK_BYTES = 1 << 20  # of one lead's marks; they have a few hundred
 _WAVE = {"p": 0, "N": 1, "t": 2}
 
 
-class Beats(NamedTuple):
+class AnnotatedBeats(NamedTuple):
     """The marked beats of one lead, in samples; each [K] float64, NaN where a mark is absent. One row a QRS."""
 
     p_onset: np.ndarray
@@ -42,9 +43,11 @@ class Beats(NamedTuple):
 
 
 class LudbRecord(NamedTuple):
+    """One record: its ECG, the cardiologists' marks, and what its headers and table say."""
+
     name: str
     ecg_mv: Tensor  # [12, 5000] float32, standard order
-    beats: dict[str, Beats]  # lead (as in LEADS) -> its marks
+    beats: dict[str, AnnotatedBeats]  # lead (as in LEADS) -> its marks
     rhythm: tuple[str, ...]  # e.g. ("Sinus rhythm",)
     pacing: tuple[str, ...]  # empty without a pacemaker
     conduction: tuple[str, ...]
@@ -79,7 +82,7 @@ def _waves(samples: Sequence[int], symbols: Sequence[str]) -> list[tuple[int, fl
     return found
 
 
-def pair_marks(samples: Sequence[int], symbols: Sequence[str]) -> Beats:
+def pair_marks(samples: Sequence[int], symbols: Sequence[str]) -> AnnotatedBeats:
     """Marks of one lead -> beats: to each QRS the last P since the QRS before it and the first T until the next."""
     waves = _waves(samples, symbols)
     places = [i for i, wave in enumerate(waves) if wave[0] == 1]
@@ -92,7 +95,7 @@ def pair_marks(samples: Sequence[int], symbols: Sequence[str]) -> Beats:
         for column, wave in ((0, p), (3, waves[place]), (6, t)):
             if wave is not None:
                 rows[k, column : column + 3] = wave[1:]
-    return Beats(*rows.T)
+    return AnnotatedBeats(*rows.T)
 
 
 def _table(folder: Path) -> dict[str, dict[str, str]]:
@@ -121,7 +124,7 @@ def record_names(folder: str | Path) -> list[str]:
     return names
 
 
-def _marks(base: Path, lead: str) -> Beats:
+def _marks(base: Path, lead: str) -> AnnotatedBeats:
     """The marks of one lead, from a file of the record's own folder."""
     import wfdb
 
@@ -141,7 +144,7 @@ def _marks(base: Path, lead: str) -> Beats:
 
 def _read(folder: Path, name: str, row: dict[str, str]) -> LudbRecord:
     base = folder / "data" / name
-    recording = read_ecg(base, SAMPLING_RATE_HZ, 10.0)
+    recording = read_ecg(base, SAMPLING_RATE_HZ, SECONDS)
     beats = {lead: _marks(base, lead) for lead in LEADS}
     return LudbRecord(
         name=name,

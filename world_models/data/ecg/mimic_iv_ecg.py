@@ -3,56 +3,52 @@
     python -m world_models.data.ecg.mimic_iv_ecg --root DIR --labels records_w_diag_icd10.csv --out FILE.h5
 
 DIR holds `record_list.csv` and `files/p1000/p10000032/s40689238/40689238.hea, .dat` (Gow 2023, doi 10.13026/4nqg-sb35,
-ODbL); the table is Strodthoff 2024, doi 10.1093/ehjdh/ztae039 (credentialed access). Labels are the categories of ICD-10
-chapter IX in one of its columns of diagnoses. Rows are sorted by patient, then time. A run that was stopped goes on
-when its command is given again.
+ODbL); the table is Strodthoff 2024, doi 10.1093/ehjdh/ztae039 (credentialed access). Labels are the categories of
+ICD-10 chapter IX in one of its columns of diagnoses. Rows are sorted by patient, then time. A run that was stopped goes
+on when its command is given again.
 
-Traps: an empty list says that no diagnosis is linked (the ECG was in no stay), not that the patient is healthy: such rows
-are left out unless --undiagnosed keeps them. Triage is `ecg_no_within_stay` 0; it is -1 outside a stay. Sex "missing" and an
-absent age are NaN; ages above 89 are not real. Dates are shifted, a patient's all by the same. The files' lead order is
-I, II, III, aVR, aVF, aVL: leads are taken by name.
+Traps: an empty list says that no diagnosis is linked (the ECG was in no stay), not that the patient is healthy: such
+rows are left out unless --undiagnosed keeps them. Triage is `ecg_no_within_stay` 0; it is -1 outside a stay. Sex
+"missing" and an absent age are NaN; ages above 89 are not real. Dates are shifted, a patient's all by the same. The
+files' lead order is I, II, III, aVR, aVF, aVL: leads are taken by name.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import hashlib
-import re
 import sys
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
+from world_models.data.ecg.mimic_iv_ecg_labels import (
+    FOLD_COLUMNS,
+    LABEL_COLUMNS,
+    LabelTable,
+    MimicEcgError,
+    read_labels,
+)
 from world_models.data.ecg.monolith import MonolithError, MonolithWriter, Transitions, read_records, transitions
 from world_models.data.ecg.wfdb.reader import RecordError, read_ecg
-from world_models.data.icd10 import UnknownCodeError, classes, in_chapter, three
 
-__all__ = ["Flow", "MimicEcgError", "Table", "build", "read_labels"]
+__all__ = ["ConversionFlow", "LabelTable", "MimicEcgError", "build", "read_labels"]
 
-LABEL_COLUMNS = ("all_diag_all", "all_diag_hosp", "ed_diag_ed", "ed_diag_hosp", "hosp_diag_hosp")
-FOLD_COLUMNS = ("fold", "strat_fold")
-COLUMNS = ("study_id", "subject_id", "ecg_time", "gender", "age", "ecg_no_within_stay")
-_PLAIN_LIST = re.compile(r"\[(?:'[A-Za-z0-9.]*'(?:, (?=')|(?=\])))*\]")
 BLOCK = 64  # records a task of a worker and an append
 SOURCE = "MIMIC-IV-ECG 1.0 with MIMIC-IV-ECG-Ext-ICD"
+_Block: TypeAlias = tuple[np.ndarray, np.ndarray, str]  # what `_read_block` returns
 LICENCE = "ODbL 1.0 (ECGs); PhysioNet Credentialed Health Data License 1.5.0 (labels)"
 
 
-class MimicEcgError(ValueError):
-    """Files that are not in the layout; the message names the value, the limit and the remedy."""
-
-
-class Flow(NamedTuple):
+class ConversionFlow(NamedTuple):
     """How many ECGs went in, how many are left, and what changes between those that are."""
 
     rows: int  # of the table
@@ -83,145 +79,15 @@ class Flow(NamedTuple):
                 f"{title}:",
                 f"{found.patients:9,d}  patients, {found.singletons:,d} with one ECG, at most {found.most_ecgs}",
                 f"{found.pairs:9,d}  consecutive pairs",
-                f"{found.changed:9,d}  changed, of {found.changed_patients:,d} patients; {found.stable_share:.1%} stable",
+                f"{found.changed:9,d}  changed, of {found.changed_patients:,d} patients; {found.stable_share:.1%} "
+                "stable",
                 f"           labels that change in a changed pair: {sizes or 'none'}",
                 f"           codes an ECG: {found.codes_per_ecg:.2f}",
             ]
         return "\n".join(lines)
 
 
-class Table(NamedTuple):
-    """The labels' table, sorted by patient and time."""
-
-    study: np.ndarray  # [N] int64
-    patient: Tensor  # [N] int64
-    days: Tensor  # [N] float32 since the patient's first ECG in the table
-    age_years: Tensor  # [N] float32, NaN unknown
-    sex_female: Tensor  # [N] float32, NaN unknown
-    fold: Tensor  # [N] int8
-    first: Tensor  # [N] bool
-    diagnosed: Tensor  # [N] bool
-    label: Tensor  # [N, C] bool
-    codes: tuple[str, ...]
-    out_of_order: int
-
-
-def _parse_lists(column: pd.Series, name: str) -> tuple[pd.Series, list[list[str]]]:
-    """(which distinct list each row has, the distinct lists): many rows of one stay share one."""
-    code, texts = pd.factorize(column.fillna("[]").str.strip().replace("", "[]"))
-    lists = []
-    for text in texts:
-        if _PLAIN_LIST.fullmatch(text):  # all of the real file is like this; parsing it as Python takes ten times as long
-            lists.append(re.findall(r"'([^']*)'", text))
-            continue
-        try:
-            value = ast.literal_eval(text)
-            sound = isinstance(value, list | tuple | set) and all(isinstance(x, str) for x in value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            sound = False
-        if not sound:
-            row = int(np.argmax(np.asarray(code) == len(lists)))
-            shown = text if len(text) < 60 else text[:60] + "..."
-            raise MimicEcgError(
-                f"{name} is {shown!r} in row {row + 2}; it must be a list such as ['I4891', 'E785'] or []: fetch the table "
-                "again"
-            )
-        lists.append(list(value))
-    return pd.Series(code), lists
-
-
-def _multi_hot(lists: list[list[str]], codes: tuple[str, ...] | None) -> tuple[Tensor, tuple[str, ...]]:
-    """[U, C] bool of the distinct lists, and the codes."""
-    try:
-        met = classes(lists)
-    except UnknownCodeError as error:
-        raise MimicEcgError(f"the table of labels holds an {error}") from error
-    codes = met if codes is None else tuple(codes)
-    if not codes:
-        raise MimicEcgError("no diagnosis of chapter IX (I00 to I99) in the table of labels; give another column or table")
-    column = {code: i for i, code in enumerate(codes)}
-    each = {code: column.get(three(code)) for code in {code for given in lists for code in given} if in_chapter(code)}
-    hot = [(i, each[code]) for i, given in enumerate(lists) for code in given if each.get(code) is not None]
-    label = torch.zeros(len(lists), len(codes), dtype=torch.bool)
-    if hot:
-        label[tuple(torch.tensor(hot).T)] = True
-    return label, codes
-
-
-def read_labels(
-    path: str | Path, label_column: str = "all_diag_all", fold_column: str = "fold", codes: tuple[str, ...] | None = None
-) -> Table:
-    """records_w_diag_icd10.csv, checked and sorted by patient and time.
-
-    Args:
-        label_column: which of the columns of diagnoses; `all_diag_all` is the one to train on.
-        fold_column: "fold" (the benchmark's) or "strat_fold".
-        codes: the label set; by default every category of chapter IX in the column (76 in version 1.0.1 (k)).
-
-    Raises:
-        MimicEcgError: no such file, columns missing, a diagnosis that is no list or an unknown code, a study twice, a time
-            that is none, a fold outside 0 to 19, a patient in two folds.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MimicEcgError(f"no table of labels at {path}; give records_w_diag_icd10.csv of MIMIC-IV-ECG-Ext-ICD")
-    there = list(pd.read_csv(path, nrows=0).columns)
-    wanted = [*COLUMNS, label_column, fold_column]
-    lacking = [name for name in wanted if name not in there]
-    if lacking:
-        raise MimicEcgError(
-            f"{path} lacks {', '.join(lacking)}; it has {', '.join(there)}: give records_w_diag_icd10.csv, with "
-            f"--label-column one of {', '.join(LABEL_COLUMNS)} and --fold-column one of {', '.join(FOLD_COLUMNS)}"
-        )
-    frame = pd.read_csv(path, usecols=wanted, dtype={label_column: "string", "gender": "string", "ecg_time": "string"})
-    if frame.empty:
-        raise MimicEcgError(f"{path} has no rows; fetch it again")
-    which, lists = _parse_lists(frame[label_column], label_column)
-    hot, codes = _multi_hot(lists, codes)
-    twice = frame["study_id"][frame["study_id"].duplicated()]
-    if len(twice):
-        raise MimicEcgError(f"study_id {twice.iloc[0]} stands in {path} more than once; fetch the table again")
-    time = pd.to_datetime(frame["ecg_time"], errors="coerce")
-    if time.isna().any():
-        row = int(time.isna().idxmax())
-        raise MimicEcgError(f"ecg_time is {frame['ecg_time'][row]!r} in row {row + 2}; write it like 2180-05-07 12:01:00")
-    fold = pd.to_numeric(frame[fold_column], errors="coerce").fillna(-1)
-    if not fold.isin(range(20)).all():
-        row = int((~fold.isin(range(20))).idxmax())
-        raise MimicEcgError(f"{fold_column} is {frame[fold_column][row]!r} in row {row + 2}; folds are 0 to 19")
-    split = fold.groupby(frame["subject_id"]).nunique() > 1
-    if split.any():
-        raise MimicEcgError(
-            f"{int(split.sum())} patients stand in more than one {fold_column}, {split.idxmax()} for one: train and test "
-            "would share them; fetch the table again"
-        )
-    patient = frame["subject_id"].to_numpy(np.int64)
-    seconds = (time - pd.Timestamp("1900-01-01")).dt.total_seconds().to_numpy()
-    order = np.lexsort((frame["study_id"].to_numpy(), seconds, patient))
-    backwards = (np.diff(seconds) < 0) & (np.diff(patient) == 0)
-    first_time = pd.Series(seconds).groupby(patient).transform("min").to_numpy()
-    sex = frame["gender"].str.strip().str.upper().map({"F": 1.0, "M": 0.0}).astype("float32")
-
-    def column(values: object, dtype: torch.dtype) -> Tensor:
-        return torch.from_numpy(np.array(values)[order]).to(dtype)
-
-    lengths = np.array([len(given) for given in lists])
-    return Table(
-        study=frame["study_id"].to_numpy(np.int64)[order],
-        patient=column(patient, torch.int64),
-        days=column((seconds - first_time) / 86_400.0, torch.float32),
-        age_years=column(pd.to_numeric(frame["age"], errors="coerce"), torch.float32),
-        sex_female=column(sex, torch.float32),
-        fold=column(fold, torch.int8),
-        first=column(frame["ecg_no_within_stay"] == 0, torch.bool),
-        diagnosed=column(lengths[which] > 0, torch.bool),
-        label=hot[torch.from_numpy(which.to_numpy()[order].astype(np.int64))],
-        codes=codes,
-        out_of_order=len(np.unique(patient[1:][backwards])),
-    )
-
-
-def _record_paths(root: Path, table: Table, rows: np.ndarray) -> list[str | None]:
+def _record_paths(root: Path, table: LabelTable, rows: np.ndarray) -> list[str | None]:
     """Each row's record below `root`, without extension: from record_list.csv, or built where there is no list; None
     where neither the list nor the disk has it."""
     listed = root / "record_list.csv"
@@ -229,7 +95,9 @@ def _record_paths(root: Path, table: Table, rows: np.ndarray) -> list[str | None
         there = list(pd.read_csv(listed, nrows=0).columns)
         if not {"study_id", "path"} <= set(there):
             raise MimicEcgError(f"{listed} lacks study_id or path; it has {', '.join(there)}: fetch it again")
-        known = pd.read_csv(listed, usecols=["study_id", "path"]).drop_duplicates("study_id").set_index("study_id")["path"]
+        known = (
+            pd.read_csv(listed, usecols=["study_id", "path"]).drop_duplicates("study_id").set_index("study_id")["path"]
+        )
         paths = known.reindex(table.study[rows]).tolist()
     else:
         people = table.patient[torch.from_numpy(rows)].tolist()
@@ -237,7 +105,7 @@ def _record_paths(root: Path, table: Table, rows: np.ndarray) -> list[str | None
     return [str(p) if isinstance(p, str) and (root / (p + ".hea")).is_file() else None for p in paths]
 
 
-def _read_block(root: str, paths: list[str], rate: float, samples: int) -> tuple[np.ndarray, np.ndarray, str]:
+def _read_block(root: str, paths: list[str], rate: float, samples: int) -> _Block:
     """(float16 [k, 12, samples], which of the paths they are [k], why the first of the others is not among them)."""
     torch.set_num_threads(1)
     waves, kept, reason = [], [], ""
@@ -254,7 +122,9 @@ def _read_block(root: str, paths: list[str], rate: float, samples: int) -> tuple
     return wave, np.array(kept, np.int64), reason
 
 
-def _blocks(root: Path, paths: list[str], start: int, rate: float, samples: int, workers: int) -> Iterator:
+def _blocks(
+    root: Path, paths: list[str], start: int, rate: float, samples: int, workers: int
+) -> Iterator[tuple[int, _Block]]:
     """(end of the block, what `_read_block` returned) in order; few blocks wait in memory at a time."""
     blocks = [(i, min(i + BLOCK, len(paths))) for i in range(start, len(paths), BLOCK)]
     if workers <= 1:
@@ -263,7 +133,7 @@ def _blocks(root: Path, paths: list[str], start: int, rate: float, samples: int,
         return
     # Spawned, not forked: torch and HDF5 have threads and locks of their own here.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting: deque = deque()
+        waiting: deque[tuple[int, Future[_Block]]] = deque()
         for low, high in blocks:
             waiting.append((high, pool.submit(_read_block, str(root), paths[low:high], rate, samples)))
             if len(waiting) > 4 * workers:
@@ -274,10 +144,20 @@ def _blocks(root: Path, paths: list[str], start: int, rate: float, samples: int,
 
 
 def build(
-    root: str | Path, labels: str | Path, out: str | Path, *, rate: float = 100.0, seconds: float = 10.0, workers: int = 2,
-    limit: int | None = None, label_column: str = "all_diag_all", fold_column: str = "fold", undiagnosed: bool = False,
-    most_missing: float = 0.01, quiet: bool = True,
-) -> Flow:  # fmt: skip
+    root: str | Path,
+    labels: str | Path,
+    out: str | Path,
+    *,
+    rate: float = 100.0,
+    seconds: float = 10.0,
+    workers: int = 2,
+    limit: int | None = None,
+    label_column: str = "all_diag_all",
+    fold_column: str = "fold",
+    undiagnosed: bool = False,
+    most_missing: float = 0.01,
+    quiet: bool = True,
+) -> ConversionFlow:
     """Read, check, convert and write; a run that was stopped is continued where it was given the same arguments.
 
     Args:
@@ -301,7 +181,9 @@ def build(
     table = read_labels(labels, label_column, fold_column)
     chosen = np.flatnonzero(np.ones(len(table.study), bool) if undiagnosed else table.diagnosed.numpy())[:limit]
     if not len(chosen):
-        raise MimicEcgError(f"no row of {labels} has a diagnosis in {label_column}; give another column, or --undiagnosed")
+        raise MimicEcgError(
+            f"no row of {labels} has a diagnosis in {label_column}; give another column, or --undiagnosed"
+        )
     found = _record_paths(root, table, chosen)
     rows = chosen[[path is not None for path in found]]
     paths = [path for path in found if path is not None]
@@ -320,40 +202,50 @@ def build(
         for end, (wave, kept, reason) in _blocks(root, paths, writer.position, rate, samples, workers):
             where = rows[writer.position : end]
             skipped = writer.skipped + len(where) - len(kept)
-            # Judged against all records, so that one bad block does not stop a run of eight hundred thousand.
+            # judged against all records, so that one bad block does not stop a run of eight hundred thousand
             if skipped > most_missing * len(paths):
                 raise MimicEcgError(
-                    f"{skipped} of {len(paths)} records cannot be read, more than {most_missing:.1%}; the last: {reason}. "
-                    "Fetch them again, or allow it with --most-missing"
+                    f"{skipped} of {len(paths)} records cannot be read, more than {most_missing:.1%}; the last: "
+                    f"{reason}. Fetch them again, or allow it with --most-missing"
                 )
             index = torch.from_numpy(where[kept])
             columns = ("label", "patient", "days", "age_years", "sex_female", "fold", "first")
             writer.append(
-                ecg=wave, **{name: getattr(table, name)[index] for name in columns}, record=table.study[where[kept]],
-                position=end, skipped=skipped,
-            )  # fmt: skip
+                ecg=wave,
+                **{name: getattr(table, name)[index] for name in columns},
+                record=table.study[where[kept]],
+                position=end,
+                skipped=skipped,
+            )
             bar.update(len(where))
     return _flow(table, len(chosen), missing, writer, out)
 
 
-def _flow(table: Table, chosen: int, missing: int, writer: MonolithWriter, out: Path) -> Flow:
+def _flow(table: LabelTable, chosen: int, missing: int, writer: MonolithWriter, out: Path) -> ConversionFlow:
     place = pd.Series(np.arange(len(table.study)), index=table.study)
     kept = torch.from_numpy(place[read_records(out).numpy()].to_numpy(np.int64))
-    return Flow(
-        rows=len(table.study), out_of_order=table.out_of_order, diagnosed=int(table.diagnosed.sum()),
-        chapter=int(table.label.any(dim=1).sum()), codes=len(table.codes), chosen=chosen, missing=missing,
-        unreadable=writer.skipped, written=writer.rows,
+    return ConversionFlow(
+        rows=len(table.study),
+        out_of_order=table.out_of_order,
+        diagnosed=int(table.diagnosed.sum()),
+        chapter=int(table.label.any(dim=1).sum()),
+        codes=len(table.codes),
+        chosen=chosen,
+        missing=missing,
+        unreadable=writer.skipped,
+        written=writer.rows,
         whole=transitions(table.label, table.patient, table.days),
         kept=transitions(table.label[kept], table.patient[kept], table.days[kept]),
-    )  # fmt: skip
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m world_models.data.ecg.mimic_iv_ecg", description=__doc__,
+        prog="python -m world_models.data.ecg.mimic_iv_ecg",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--root", required=True, help="folder of MIMIC-IV-ECG: record_list.csv and files/")
     parser.add_argument("--labels", required=True, help="records_w_diag_icd10.csv")
     parser.add_argument("--out", required=True, help="the monolith to write")

@@ -2,9 +2,9 @@
 
 HDF5 does not grow its data sets in one step, so a file that grows while its writer is killed may be unreadable or hold
 rows of nothing. Here all space and all metadata are on file before the first row; whoever needs another size lays out
-another file and renames it. Data sets are contiguous and lie in the file itself: one that says its rows are elsewhere (a
-soft or external link, external storage, a virtual data set) is refused, for it would read what its reader may and its
-author may not.
+another file and renames it. Data sets are contiguous and lie in the file itself: one that says its rows are elsewhere
+(a soft or external link, external storage, a virtual data set) is refused, for it would read what its reader may and
+its author may not.
 """
 
 from __future__ import annotations
@@ -23,20 +23,32 @@ import numpy as np
 if TYPE_CHECKING:
     import h5py
 
-__all__ = [
-    "COLUMNS", "VERSION", "MonolithError", "capacity", "copy_rows", "fields", "lay_out", "open_checked", "read_progress",
-    "read_rows", "row_sums", "sync", "verify_rows", "write_progress", "write_rows",
-]  # fmt: skip
+__all__ = ["COLUMNS", "VERSION", "MonolithError", "capacity", "copy_rows", "fields", "lay_out", "open_checked"]
+__all__ += ["read_progress", "read_rows", "row_sums", "sync", "verify_rows", "write_progress", "write_rows"]
 
 VERSION = 2  # 1, until version 0.1, grew and had no checksums
-COLUMNS = {"patient": "int64", "days": "float32", "age_years": "float32", "sex_female": "float32", "fold": "int8",
-           "first": "bool", "record": "int64"}  # fmt: skip
+COLUMNS = {
+    "patient": "int64",
+    "days": "float32",
+    "age_years": "float32",
+    "sex_female": "float32",
+    "fold": "int8",
+    "first": "bool",
+    "record": "int64",
+}
 SUM = "crc32"  # of the row's number and all that stands in it
 LAID_OUT = "layout"  # JSON text and its SHA-256, as bytes
 PROGRESS = "progress"  # rows, position in the source, records skipped, checksum of the three
 BLOCK = 1024  # rows read at a time
-LAYOUT = {"version": int, "codes": str, "sampling_rate_hz": float, "samples": int, "treatments": str, "source": str,
-          "licence": str}  # fmt: skip
+LAYOUT = {
+    "version": int,
+    "codes": str,
+    "sampling_rate_hz": float,
+    "samples": int,
+    "treatments": str,
+    "source": str,
+    "licence": str,
+}
 # Metadata with checksums of their own, and no mark of an open file, which a killed process would leave behind.
 _FORMAT = ("v108", "v108")
 
@@ -110,8 +122,8 @@ def _check(file: h5py.File, path: Path) -> dict[str, Any]:
     version = file.attrs.get("version", None)
     if lacking or version is None or int(version) != VERSION:
         raise MonolithError(
-            f"{path} is not a monolith of version {VERSION} (version {version}, without {', '.join(lacking) or 'nothing'}); "
-            "make it again"
+            f"{path} is not a monolith of version {VERSION} (version {version}, without "
+            f"{', '.join(lacking) or 'nothing'}); make it again"
         )
     layout = _read_layout(file, path)
     if not layout["samples"] >= 1 or not 0 < layout["sampling_rate_hz"] < math.inf:
@@ -140,20 +152,21 @@ def _at_hand(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     plan = data.id.get_create_plist()
     if plan.get_layout() != h5py.h5d.CONTIGUOUS or plan.get_external_count():
         raise MonolithError(
-            f"{path}: the content of {name} is not kept in one piece in this file (chunks, external storage or a virtual "
-            "data set); make it again"
+            f"{path}: the content of {name} is not kept in one piece in this file (chunks, external storage or a "
+            "virtual data set); make it again"
         )
     place, size = data.id.get_offset(), path.stat().st_size
     if place is None or place + data.nbytes > size:
         raise MonolithError(
-            f"{path}: {name} is said to be {data.nbytes} bytes from byte {place} on, not within the file of {size}; make it "
-            "again"
+            f"{path}: {name} is said to be {data.nbytes} bytes from byte {place} on, not within the file of {size}; "
+            "make it again"
         )
     return data
 
 
 def _read_layout(file: h5py.File, path: Path) -> dict[str, Any]:
-    """What the attributes tell as well; their texts stand in a heap without checksum, on which HDF5 may run in circles."""
+    """What the attributes tell as well; their texts stand in a heap without checksum, on which HDF5 may run in
+    circles."""
     content = _at_hand(file, path, LAID_OUT)[:].tobytes()
     text, digest = content[:-32], content[-32:]
     if hashlib.sha256(text).digest() != digest:
@@ -217,7 +230,8 @@ def row_sums(numbers: np.ndarray, rows: Mapping[str, np.ndarray]) -> np.ndarray:
 def read_rows(
     file: h5py.File, path: Path, layout: Mapping[str, Any], index: np.ndarray, keep: Collection[str]
 ) -> dict[str, np.ndarray]:
-    """What `keep` names of the rows of these numbers, in this order; all of each row is read and checked, a block at a time.
+    """What `keep` names of the rows of these numbers, in this order; all of each row is read and checked, a block at a
+    time.
 
     Raises:
         MonolithError: a row is not what was written.

@@ -83,9 +83,10 @@ def transitions(label: Tensor, patient: Tensor, days: Tensor) -> Transitions:
 
 
 def subset_patients(patient: Tensor, share: float, seed: int) -> Tensor:
-    """Mask [N] of the rows of a share of the patients, drawn by patient number: with one seed the 1 % are among the 10 %.
+    """Mask [N] of the rows of a share of the patients, chosen by patient number: with one seed the 1 % are among the 10
+    %.
 
-    At least one patient is drawn; the number is the share rounded to the nearest.
+    At least one patient is chosen; the number is the share rounded to the nearest.
 
     Raises:
         ValueError: `share` is not in (0, 1], or there is no patient.
@@ -94,18 +95,18 @@ def subset_patients(patient: Tensor, share: float, seed: int) -> Tensor:
         raise ValueError(f"share={share} of the patients must be above 0 and at most 1")
     people, row = torch.unique(patient, return_inverse=True)
     if not len(people):
-        raise ValueError("no patient to draw from; give at least one row")
-    luck = keys.bits(keys.fold(people.to(torch.int64), int(seed)), 0, "subset of patients")
+        raise ValueError("no patient to choose from; give at least one row")
+    chance = keys.bits(keys.fold(people.to(torch.int64), int(seed)), 0, "subset of patients")
     rank = torch.empty(len(people), dtype=torch.int64)
-    rank[torch.argsort(luck.cpu(), stable=True)] = torch.arange(len(people))
+    rank[torch.argsort(chance.cpu(), stable=True)] = torch.arange(len(people))
     return (rank < max(1, round(share * len(people))))[row.cpu()].to(patient.device)
 
 
 def with_changes(before: Tensor, after: Tensor, label: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """The pairs [P], those whose labels change repeated until they make up at least `share` of all (never fewer).
 
-    A predictor learns what an action does from changed pairs alone, and most pairs of a record are stable: seen in their
-    natural numbers they teach it first of all to stand still.
+    A predictor learns what an action does from changed pairs alone, and most pairs of a record are stable: seen in
+    their natural numbers they teach it first of all to stand still.
 
     Args:
         label: [N, C] bool of the rows that `before` and `after` name.

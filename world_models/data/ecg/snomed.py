@@ -1,8 +1,9 @@
 """SNOMED CT codes of ECG findings, as the PhysioNet/CinC Challenge 2021 writes them, to the labels used here.
 
-Codes and names are the Challenge's own tables (dx_mapping_scored.csv and dx_mapping_unscored.csv of its evaluation code,
-github.com/physionetchallenges/evaluation-2021; Reyna 2021, doi 10.23919/CinC53138.2021.9662687 (k)): all 30 scored
-diagnoses and those unscored that say one of our labels or imply it. Pairs that the Challenge scores as one are one label.
+Codes and names are the Challenge's own tables (dx_mapping_scored.csv and dx_mapping_unscored.csv of its evaluation
+code, github.com/physionetchallenges/evaluation-2021; Reyna 2021, doi 10.23919/CinC53138.2021.9662687 (k)): all 30
+scored diagnoses and those unscored that say one of our labels or imply it. Pairs that the Challenge scores as one are
+one label.
 
 A label has a category of ICD-10 chapter IX only where that category *means* the finding. A sinus bradycardia is R00, a
 pacemaker Z95, an axis or a T wave no diagnosis at all; a voltage criterion is not a hypertrophied heart, and an ECG

@@ -8,36 +8,38 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from world_models.data.ehr.canonical_events import INQUIRY_COLUMNS, INTERVENTION_COLUMNS, empty
 from world_models.data.ehr.cells import NO_ID
 from world_models.data.ehr.episode import (
     OLDEST_YEARS,
     Diagnosis,
-    Inquiry,
-    Intervention,
+    InquiryEvent,
+    InterventionEvent,
     PatientEpisode,
     build_episode,
 )
-from world_models.data.ehr.events import INQUIRY_COLUMNS, INTERVENTION_COLUMNS, empty
 from world_models.data.ehr.flow import Flow
 
-__all__ = ["Frames", "assemble", "before_death", "place"]
+__all__ = ["Frames", "assemble", "before_death", "calendar_years", "count", "place"]
 
 STAY_TEXTS = ("race", "admission_type", "admission_location", "discharge_location")
 CHARTED_ITEMS = ("LAB//22",)  # MetaVision's item ids: a lab among them is a copy of labevents
 UNUSUAL_STAY, LONGEST_STAY = pd.Timedelta(days=60), pd.Timedelta(days=1000)
-LONGEST_WAIT = pd.Timedelta(days=2)  # in the emergency ward; a registration longer before the admission is another visit
+# in the emergency ward; a registration longer before the admission is another visit
+LONGEST_WAIT = pd.Timedelta(days=2)
 
 
 @dataclass
 class Frames:
-    """What a reader gives. `stays`: subject_id, stay_id, registered, admitted, discharged, died, died_in_hospital
-    (1, 0 or NaN), age_years, sex_female (1, 0 or NaN), truncated and STAY_TEXTS; `diagnoses`: stay_id, sequence,
-    version, code; the events as `events` leaves them."""
+    """What a reader gives of one shard."""
 
+    # subject_id, stay_id, registered, admitted, discharged, died, died_in_hospital (1, 0 or NaN), age_years,
+    # sex_female (1, 0 or NaN), truncated and STAY_TEXTS
     stays: pd.DataFrame
     diagnoses: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(columns=["stay_id", "sequence", "version", "code"])
     )
+    # as `canonical_events` leaves them
     inquiries: pd.DataFrame = field(default_factory=lambda: empty(INQUIRY_COLUMNS))
     interventions: pd.DataFrame = field(default_factory=lambda: empty(INTERVENTION_COLUMNS))
 
@@ -49,22 +51,22 @@ def assemble(frames: Frames, hours_per_step: float, flow: Flow) -> list[PatientE
         EpisodeError: hours_per_step is not above 0.
     """
     stays = _clean_stays(frames.stays, flow)
-    inquiries = _placed(frames.inquiries, stays, "drawn", flow, "inquiries")
+    inquiries = _placed(frames.inquiries, stays, "collected", flow, "inquiries")
     inquiries = _with_gcs(inquiries, flow)
     interventions = _placed(frames.interventions, stays, "start", flow, "interventions")
-    keys = ["stay_id", "item", "value", "label", "drawn"]
+    keys = ["stay_id", "item", "value", "label", "collected"]
     # of two copies the laboratory's before the charted one, then the one that knows its result time
     charted = inquiries["source"].str.startswith(CHARTED_ITEMS)
     inquiries = inquiries.assign(charted=charted).sort_values(
         ["charted", "resulted", "source"], kind="stable", na_position="last"
     )
-    inquiries = _without_doubles(inquiries, keys, flow, "inquiries", "same item, draw time and value again")
+    inquiries = _without_doubles(inquiries, keys, flow, "inquiries", "same item, collection time and value again")
     same = [name for name in interventions.columns if name != "subject_id"]
     interventions = _without_doubles(interventions, same, flow, "interventions", "exact double")
-    by_stay = _tuples(inquiries, Inquiry, ("item", "value", "label", "drawn", "resulted", "unit", "source"))
+    by_stay = _tuples(inquiries, InquiryEvent, ("item", "value", "label", "collected", "resulted", "unit", "source"))
     done_by_stay = _tuples(
         interventions,
-        Intervention,
+        InterventionEvent,
         ("item", "kind", "start", "end", "dose", "unit", "rate", "rate_unit", "route", "source"),
     )
     diagnoses = _diagnoses(frames.diagnoses, flow)
@@ -131,49 +133,66 @@ def _clean_stays(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     """Stays whose times can be, with `started`, sorted."""
     ledger = flow.table("stays")
     ledger.read += len(stays)
-    open_ = stays["discharged"].isna() & stays["died"].notna()
-    flow.repair("stays", "no discharge time: ends at the death", int(open_.sum()))
-    stays = stays.assign(discharged=stays["discharged"].mask(open_, stays["died"]))
-    begun = stays["admitted"].notna()
-    timed = begun & stays["discharged"].notna()
-    flow.drop("stays", "no admission time", int((~begun).sum()))
-    flow.drop("stays", "no discharge time, nor one of death", int((begun & ~timed).sum()))
-    unnamed = timed & stays["stay_id"].eq(NO_ID)
-    flow.drop("stays", "no stay id", int(unnamed.sum()))
-    timed &= ~unnamed
-    # a discharge at 00:00 of the day of death is a date without a time
-    dated = timed & (stays["discharged"] == stays["discharged"].dt.normalize()) & (stays["died"] > stays["discharged"])
-    dated &= (stays["died"].dt.normalize() == stays["discharged"]) & stays["died_in_hospital"].eq(1)
-    flow.repair("stays", "discharge at 00:00 of the day of death: taken as the death", int(dated.sum()))
-    stays = stays.assign(discharged=stays["discharged"].mask(dated, stays["died"]))
-    backwards = timed & (stays["discharged"] < stays["admitted"])
-    flow.drop("stays", "discharge before admission: time runs backwards", int(backwards.sum()))
-    timed &= ~backwards
-    lasts = stays["discharged"] - stays["admitted"]
-    endless = timed & (lasts > LONGEST_STAY)
-    flow.drop("stays", f"longer than {LONGEST_STAY.days} days: check the dates", int(endless.sum()))
-    timed &= ~endless
-    unusual = timed & (lasts > UNUSUAL_STAY)
-    flow.repair("stays", f"longer than {UNUSUAL_STAY.days} days: kept, check the dates", int(unusual.sum()))
-    stays = stays[timed]
-    doubled = stays["stay_id"].duplicated()
-    flow.drop("stays", "stay id again", int(doubled.sum()))
-    stays = stays[~doubled].copy()
-    usable = stays["registered"].notna() & (stays["registered"] <= stays["admitted"])
-    usable &= stays["admitted"] - stays["registered"] <= LONGEST_WAIT
-    flow.repair("stays", "registration after or long before the admission: starts there", int(
-        (stays["registered"].notna() & ~usable).sum()
-    ))  # fmt: skip
-    stays["started"] = stays["registered"].where(usable, stays["admitted"])
-    early = stays["died"].notna() & (stays["died"] < stays["started"])
-    flow.repair("stays", "death before the start: time of death blanked", int(early.sum()))
-    stays.loc[early, "died"] = pd.NaT
-    stays = _until_death(stays, flow)
+    stays = _until_death(_started(_possible(_ended(stays, flow), flow), flow), flow)
     odd = stays["age_years"].notna() & ~stays["age_years"].between(0, OLDEST_YEARS)
     flow.repair("stays", f"age outside 0..{OLDEST_YEARS:g} blanked", int(odd.sum()))
     stays.loc[odd, "age_years"] = np.nan
     ledger.kept += len(stays)
     return stays.sort_values(["subject_id", "started", "stay_id"], ignore_index=True)
+
+
+def _ended(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+    """Stays with the time of their end, where a death tells it; those without begin, end or id are left out."""
+    open_ = stays["discharged"].isna() & stays["died"].notna()
+    flow.repair("stays", "no discharge time: ends at the death", int(open_.sum()))
+    stays = stays.assign(discharged=stays["discharged"].mask(open_, stays["died"]))
+    begun, ended, named = stays["admitted"].notna(), stays["discharged"].notna(), stays["stay_id"].ne(NO_ID)
+    flow.drop("stays", "no admission time", int((~begun).sum()))
+    flow.drop("stays", "no discharge time, nor one of death", int((begun & ~ended).sum()))
+    flow.drop("stays", "no stay id", int((begun & ended & ~named).sum()))
+    stays = stays[begun & ended & named]
+    # a discharge at 00:00 of the day of death is a date without a time
+    dated = (stays["discharged"] == stays["discharged"].dt.normalize()) & (stays["died"] > stays["discharged"])
+    dated &= (stays["died"].dt.normalize() == stays["discharged"]) & stays["died_in_hospital"].eq(1)
+    flow.repair("stays", "discharge at 00:00 of the day of death: taken as the death", int(dated.sum()))
+    return stays.assign(discharged=stays["discharged"].mask(dated, stays["died"]))
+
+
+def _possible(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+    """Stays that last neither less than nothing nor for years, each id once."""
+    lasts = stays["discharged"] - stays["admitted"]
+    backwards, endless = lasts < pd.Timedelta(0), lasts > LONGEST_STAY
+    flow.drop("stays", "discharge before admission: time runs backwards", int(backwards.sum()))
+    flow.drop("stays", f"longer than {LONGEST_STAY.days} days: check the dates", int(endless.sum()))
+    unusual = (lasts > UNUSUAL_STAY) & ~endless
+    flow.repair("stays", f"longer than {UNUSUAL_STAY.days} days: kept, check the dates", int(unusual.sum()))
+    stays = stays[~backwards & ~endless]
+    doubled = stays["stay_id"].duplicated()
+    flow.drop("stays", "stay id again", int(doubled.sum()))
+    return stays[~doubled].copy()
+
+
+def _started(stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+    """Adds `started`: the registration in the emergency ward where it can be this stay's, else the admission."""
+    usable = stays["registered"].notna() & (stays["registered"] <= stays["admitted"])
+    usable &= stays["admitted"] - stays["registered"] <= LONGEST_WAIT
+    refused = stays["registered"].notna() & ~usable
+    flow.repair("stays", "registration after or long before the admission: starts there", int(refused.sum()))
+    stays["started"] = stays["registered"].where(usable, stays["admitted"])
+    early = stays["died"].notna() & (stays["died"] < stays["started"])
+    flow.repair("stays", "death before the start: time of death blanked", int(early.sum()))
+    stays.loc[early, "died"] = pd.NaT
+    return stays
+
+
+def calendar_years(since: pd.Series, until: pd.Series) -> pd.Series:
+    """Whole years [N] float64 between two times, NaN without the first.
+
+    By the calendar, as the 300 years that MIMIC puts between some do not fit into a difference of times.
+    """
+    then, now = since.dt, until.dt
+    before_birthday = (now.month < then.month) | ((now.month == then.month) & (now.day < then.day))
+    return (now.year - then.year - before_birthday).astype(np.float64).where(since.notna())
 
 
 def before_death(stays: pd.DataFrame, subject_ids: pd.Series, deaths: pd.Series, flow: Flow) -> pd.DataFrame:
@@ -240,8 +259,8 @@ def _with_gcs(inquiries: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     parts = inquiries[inquiries["item"].isin(["gcs_eye", "gcs_verbal", "gcs_motor"]) & inquiries["value"].notna()]
     if parts.empty:
         return inquiries
-    parts = parts.drop_duplicates(["stay_id", "drawn", "item"])
-    sums = parts.groupby(["subject_id", "stay_id", "drawn"], as_index=False).agg(
+    parts = parts.drop_duplicates(["stay_id", "collected", "item"])
+    sums = parts.groupby(["subject_id", "stay_id", "collected"], as_index=False).agg(
         value=("value", "sum"), parts=("value", "size"), resulted=("resulted", "max")
     )
     sums = sums[sums["parts"] == 3].drop(columns="parts")

@@ -2,7 +2,8 @@
 
 Ids are whole numbers of any size up to int64; "25742920.0", as spreadsheets write them, is one, "12.7" is none, nor is
 "2.57E+07", whose last digits are gone. Times with the year first or with the month's name say themselves what they are;
-those with a zone become UTC, and a table in which only some have one is refused. Of "02/03/2150" only other cells can tell
+those with a zone become UTC, and a table in which only some have one is refused. Of "02/03/2150" only other cells can
+tell
 which part is the day: every such cell of the table is looked at, and where none has a part above 12 the order must be
 asked for. Dates with dots have the day first, unless their column shows otherwise. "2,5" is two and a half and
 "1,250,000" a million and a quarter, whatever the column. "1,250" is 1250, as English writes it; but where another cell
@@ -57,8 +58,8 @@ def _quoted(name: str) -> str:
 
 
 def trimmed(source: str, columns: Mapping[str, str]) -> str:
-    """The columns (name -> kind) of a table as trimmed text, as FROM takes it; NULL where a cell is blank, or of another
-    kind than text says so (`_NOTHING`). What the others of this module take for a table."""
+    """The columns (name -> kind) of a table as trimmed text, as FROM takes it; NULL where a cell is blank, or of
+    another kind than text says so (`_NOTHING`). What the others of this module take for a table."""
     cells = []
     for name, kind in columns.items():
         text = f"NULLIF(TRIM({_quoted(name)}::VARCHAR), '')"
@@ -83,7 +84,8 @@ def _number(text: str, decimal_comma: bool = False) -> str:
 
 
 def _numeral(text: str, decimal_comma: bool) -> str:
-    """A number with a decimal point at most, of "1.234,5" and "1,234.5"; what may be two is marked, other text as it is."""
+    """A number with a decimal point at most, of "1.234,5" and "1,234.5"; what may be two is marked, other text as it
+    is."""
     english = f"WHEN REGEXP_MATCHES({text}, '{_THOUSANDS}') THEN REPLACE({text}, ',', '')"
     german = f"WHEN REGEXP_MATCHES({text}, '{_DECIMAL_COMMA}') THEN REPLACE(REPLACE({text}, '.', ''), ',', '.')"
     if decimal_comma:
@@ -155,7 +157,8 @@ def find_habits(db: Any, source: str, columns: Mapping[str, str], where: str, da
     """How a table is written, from one pass over all its cells.
 
     Args:
-        db: a DuckDB; `source` is the table in it (see `trimmed`), `columns` its names -> kinds, `where` the file's name for errors.
+        db: a DuckDB; `source` is the table in it (see `trimmed`), `columns` its names -> kinds, `where` the file's name
+            for errors.
         date_order: one of DATE_ORDERS, where the cells need not tell.
 
     Raises:
@@ -164,27 +167,35 @@ def find_habits(db: Any, source: str, columns: Mapping[str, str], where: str, da
     """
     times = [name for name, kind in columns.items() if kind == "time"]
     numbers = [name for name, kind in columns.items() if kind in ("float", "amount")]
-    examples = _ask(db, source, {
-        **{(name, what): expression for name in times for what, expression in _date_examples(name).items()},
-        **{(name, "decimal"): f"MAX(REGEXP_MATCHES({_quoted(name)}, '{_DECIMAL_COMMA}'))"
-           for name in numbers},
-    })  # fmt: skip
+    examples = _ask(
+        db,
+        source,
+        {
+            **{(name, what): expression for name in times for what, expression in _date_examples(name).items()},
+            **{(name, "decimal"): f"MAX(REGEXP_MATCHES({_quoted(name)}, '{_DECIMAL_COMMA}'))" for name in numbers},
+        },
+    )
     told = {
         what: [examples[name, what] for name in times if examples[name, what]]
         for what in ("day", "month", "either", "dots", "zoned", "bare")
     }
     if told["zoned"] and told["bare"]:
         raise EhrDataError(
-            f"{where}: {told['zoned'][0]!r} has a time zone and {told['bare'][0]!r} has none; write all times with their "
-            "zone, or all without"
+            f"{where}: {told['zoned'][0]!r} has a time zone and {told['bare'][0]!r} has none; write all times with "
+            "their zone, or all without"
         )
     commas = frozenset(name for name in numbers if examples[name, "decimal"])
     habits = Habits(_day_first(told, where, date_order), commas)
     checked = [name for name, kind in columns.items() if kind in _CHECKED]
-    counts = _ask(db, source, {
-        (name, what): expression for name in checked
-        for what, expression in _count_unread(_quoted(name), value_of(name, columns[name], habits)).items()
-    })  # fmt: skip
+    counts = _ask(
+        db,
+        source,
+        {
+            (name, what): expression
+            for name in checked
+            for what, expression in _count_unread(_quoted(name), value_of(name, columns[name], habits)).items()
+        },
+    )
     remedies = {
         "time": f"write them as 2150-03-02 08:00:00 (years {YEARS[0]} to {YEARS[1]}; seconds since 1970 are not read)",
         "id": "write whole numbers below 2**63 with all their digits",
@@ -208,8 +219,8 @@ def _ask(db: Any, source: str, expressions: Mapping[tuple[str, str], str]) -> di
 
 
 def _date_examples(name: str) -> dict[str, str]:
-    """A date of numbers with the year last whose day is first, whose month is, of which either may be, or with dots; a time
-    with a zone, or with none."""
+    """A date of numbers with the year last whose day is first, whose month is, of which either may be, or with dots; a
+    time with a zone, or with none."""
     text = _quoted(name)
     first, second = (f"TRY_CAST(REGEXP_EXTRACT({text}, '{_PARTS}', {i}) AS INTEGER)" for i in (1, 2))
     dots = rf"REGEXP_MATCHES({text}, '^[0-9]{{1,2}}\.[0-9]{{1,2}}\.[0-9]{{4}}')"
@@ -242,7 +253,8 @@ def _day_first(told: Mapping[str, list[str]], where: str, date_order: str | None
         return date_order == "day_first"
     if not (day or month) and told["either"]:
         raise EhrDataError(
-            f"{where}: {told['either'][0]!r} may have the day or the month first, and no date of the table tells which; "
-            f"give date_order (--date-order) as {' or '.join(DATE_ORDERS)}, or write dates as 2150-03-02 08:00:00"
+            f"{where}: {told['either'][0]!r} may have the day or the month first, and no date of the table tells "
+            f"which; give date_order (--date-order) as {' or '.join(DATE_ORDERS)}, or write dates as 2150-03-02 "
+            "08:00:00"
         )
     return bool(day) or (bool(told["dots"]) and not month)

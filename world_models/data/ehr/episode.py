@@ -1,6 +1,6 @@
 """PatientEpisode: one stay in hospital, as orders and what came of them, whatever the data came from.
 
-An inquiry asks for a value (a lab, a vital sign, a culture) and has a draw time and a result time of its own; an
+An inquiry asks for a value (a lab, a vital sign, a culture) and has a collection time and a result time of its own; an
 intervention (a drug, an infusion, a procedure) changes the patient and returns nothing. Both stand in time steps as
 sets: sorted tuples without doubles, so that equal stays are equal objects. A step without events is not stored.
 
@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -21,8 +21,8 @@ __all__ = [
     "KINDS",
     "Diagnosis",
     "EpisodeError",
-    "Inquiry",
-    "Intervention",
+    "InquiryEvent",
+    "InterventionEvent",
     "PatientEpisode",
     "TimeStep",
     "at_float32",
@@ -41,26 +41,28 @@ class EpisodeError(ValueError):
     """A stay that cannot be: the message names the value, the limit and the remedy."""
 
 
-class Inquiry(NamedTuple):
+class InquiryEvent(NamedTuple):
     """One value asked for. Exactly one of `value` and `label` is given."""
 
-    item: str  # our name: an item of ehr_codes, or "culture//<specimen>//<test>" or "susceptibility//..."
+    item: str  # our name: an item of inquiry_items, or "culture//<specimen>//<test>" or "susceptibility//..."
     value: float | None  # in `unit`
     label: str | None  # a label outcome (an organism, "negative") or a censored number ("<0.01", ">60")
-    drawn: datetime
+    collected: datetime
     resulted: datetime | None  # None: the source does not say
     unit: str  # "" for a label
     source: str  # the code it had in the source, unit left out: "LAB//50971"
 
-    def order(self) -> tuple:
+    def sort_key(self) -> tuple[Any, ...]:
+        """By collection time, then item, value and all the rest."""
         resulted = self.resulted or _NEVER
-        return (self.drawn, self.item, _number(self.value), self.label or "", resulted, self.unit, self.source)
+        return (self.collected, self.item, _number(self.value), self.label or "", resulted, self.unit, self.source)
 
 
-class Intervention(NamedTuple):
-    """One thing done. `dose` is an amount in `unit`, `rate` an amount per time in `rate_unit`; either may be unknown."""
+class InterventionEvent(NamedTuple):
+    """One thing done. `dose` is an amount in `unit`, `rate` an amount per time in `rate_unit`; either may be
+    unknown."""
 
-    item: str  # our name (ehr_orders), or the source's own, lower case
+    item: str  # our name (intervention_items), or the source's own, lower case
     kind: str  # one of KINDS; a prescription is an order whose execution the source does not tell
     start: datetime
     end: datetime | None  # None: at once, or not told
@@ -71,11 +73,20 @@ class Intervention(NamedTuple):
     route: str
     source: str
 
-    def order(self) -> tuple:
+    def sort_key(self) -> tuple[Any, ...]:
+        """By start, then kind, item and all the rest."""
         return (
-            self.start, self.kind, self.item, self.end or _NEVER, _number(self.dose), _number(self.rate),
-            self.unit, self.rate_unit, self.route, self.source,
-        )  # fmt: skip
+            self.start,
+            self.kind,
+            self.item,
+            self.end or _NEVER,
+            _number(self.dose),
+            _number(self.rate),
+            self.unit,
+            self.rate_unit,
+            self.route,
+            self.source,
+        )
 
 
 class Diagnosis(NamedTuple):
@@ -85,17 +96,18 @@ class Diagnosis(NamedTuple):
     version: str  # "9" or "10" of the ICD
     code: str
 
-    def order(self) -> tuple:
+    def sort_key(self) -> tuple[Any, ...]:
+        """By rank; what has none comes last."""
         return (math.inf if self.sequence is None else self.sequence, self.version, self.code)
 
 
 class TimeStep(NamedTuple):
-    """All that was drawn or started in [start, start + hours_per_step)."""
+    """All that was collected or started in [start, start + hours_per_step)."""
 
-    index: int
+    number: int  # from 0
     start: datetime
-    inquiries: tuple[Inquiry, ...]
-    interventions: tuple[Intervention, ...]
+    inquiries: tuple[InquiryEvent, ...]
+    interventions: tuple[InterventionEvent, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +137,11 @@ class PatientEpisode:
         width = timedelta(hours=self.hours_per_step)
         last = -1
         for step in self.steps:
-            if step.index <= last:
-                _fail(self, f"step {step.index} stands after step {last}", "sort the steps by index")
-            last = step.index
-            if step.start != self.started + step.index * width:
-                _fail(self, f"step {step.index} starts at {step.start}", "use build_episode to lay out the steps")
+            if step.number <= last:
+                _fail(self, f"step {step.number} stands after step {last}", "sort the steps by number")
+            last = step.number
+            if step.start != self.started + step.number * width:
+                _fail(self, f"step {step.number} starts at {step.start}", "use build_episode to lay out the steps")
             _check_step(self, step, step.start + width)
 
     @property
@@ -139,6 +151,7 @@ class PatientEpisode:
 
     @property
     def length_of_stay_hours(self) -> float:
+        """Hours from `started` to `discharged`."""
         return (self.discharged - self.started) / timedelta(hours=1)
 
     @property
@@ -150,26 +163,19 @@ class PatientEpisode:
         """Hours from `started`."""
         return (time - self.started) / timedelta(hours=1)
 
-    def inquiries(self) -> Iterator[Inquiry]:
+    def inquiries(self) -> Iterator[InquiryEvent]:
+        """All inquiries, step by step."""
         return (inquiry for step in self.steps for inquiry in step.inquiries)
 
-    def interventions(self) -> Iterator[Intervention]:
+    def interventions(self) -> Iterator[InterventionEvent]:
+        """All interventions, step by step."""
         return (intervention for step in self.steps for intervention in step.interventions)
 
     def regrid(self, hours_per_step: float) -> PatientEpisode:
-        """The same stay on steps of another width."""
-        return self.with_events(self.inquiries(), self.interventions(), hours_per_step)
-
-    def with_events(
-        self,
-        inquiries: Iterable[Inquiry],
-        interventions: Iterable[Intervention],
-        hours_per_step: float | None = None,
-    ) -> PatientEpisode:
-        """The same stay with other events."""
-        width = self.hours_per_step if hours_per_step is None else hours_per_step
-        steps = lay_out(self.started, width, inquiries, interventions, f"stay {self.stay_id}")
-        return replace(self, hours_per_step=width, steps=steps)
+        """The same stay on steps of another width. Raises EpisodeError for a width that cannot be."""
+        whose = f"stay {self.stay_id}"
+        steps = lay_out(self.started, hours_per_step, self.inquiries(), self.interventions(), whose)
+        return replace(self, hours_per_step=hours_per_step, steps=steps)
 
 
 def at_float32(value: float) -> float:
@@ -189,12 +195,16 @@ def build_episode(
     *,
     started: datetime,
     hours_per_step: float = 4.0,
-    inquiries: Iterable[Inquiry] = (),
-    interventions: Iterable[Intervention] = (),
+    inquiries: Iterable[InquiryEvent] = (),
+    interventions: Iterable[InterventionEvent] = (),
     diagnoses: Iterable[Diagnosis] = (),
-    **stay: object,
+    **stay: Any,
 ) -> PatientEpisode:
     """A checked episode from loose events: numbers to float32, doubles removed, events laid out in steps.
+
+    Args:
+        started: the origin of the steps.
+        stay: the other fields of `PatientEpisode`, but `steps`.
 
     Raises:
         EpisodeError: time runs backwards, an event lies outside [started, discharged], a value is not finite, ...
@@ -203,7 +213,7 @@ def build_episode(
         started=started,
         hours_per_step=float(hours_per_step),
         steps=lay_out(started, float(hours_per_step), inquiries, interventions, f"stay {stay.get('stay_id')}"),
-        diagnoses=tuple(sorted(set(diagnoses), key=Diagnosis.order)),
+        diagnoses=tuple(sorted(set(diagnoses), key=Diagnosis.sort_key)),
         **stay,
     )
 
@@ -211,8 +221,8 @@ def build_episode(
 def lay_out(
     started: datetime,
     hours_per_step: float,
-    inquiries: Iterable[Inquiry],
-    interventions: Iterable[Intervention],
+    inquiries: Iterable[InquiryEvent],
+    interventions: Iterable[InterventionEvent],
     whose: str = "the stay",
 ) -> tuple[TimeStep, ...]:
     """Events as sorted sets on steps of `hours_per_step` from `started`.
@@ -227,33 +237,39 @@ def lay_out(
     width = timedelta(hours=hours_per_step)
     if not width:
         raise EpisodeError(f"hours_per_step={hours_per_step} is under a microsecond; give a wider step")
-    by_step: dict[int, tuple[set[Inquiry], set[Intervention]]] = {}
-    for which, events in enumerate((inquiries, interventions)):
-        for event in events:
-            time = event.start if which else event.drawn
-            if time < started:
-                raise EpisodeError(
-                    f"{whose}: {event.item} at {time} lies before the start {started}: time runs backwards; "
-                    "drop the event or move the start"
-                )
-            by_step.setdefault((time - started) // width, (set(), set()))[which].add(_rounded(event))
+
+    def step_of(item: str, time: datetime) -> int:
+        if time < started:
+            raise EpisodeError(
+                f"{whose}: {item} at {time} lies before the start {started}: time runs backwards; "
+                "drop the event or move the start"
+            )
+        return (time - started) // width
+
+    asked: dict[int, set[InquiryEvent]] = {}
+    for inquiry in inquiries:
+        here = asked.setdefault(step_of(inquiry.item, inquiry.collected), set())
+        value = _at_float32(inquiry.value)
+        here.add(inquiry if value == inquiry.value else inquiry._replace(value=value))
+    done: dict[int, set[InterventionEvent]] = {}
+    for intervention in interventions:
+        there = done.setdefault(step_of(intervention.item, intervention.start), set())
+        dose, rate = _at_float32(intervention.dose), _at_float32(intervention.rate)
+        same = (dose, rate) == (intervention.dose, intervention.rate)
+        there.add(intervention if same else intervention._replace(dose=dose, rate=rate))
     return tuple(
         TimeStep(
-            index,
-            started + index * width,
-            tuple(sorted(by_step[index][0], key=Inquiry.order)),
-            tuple(sorted(by_step[index][1], key=Intervention.order)),
+            number,
+            started + number * width,
+            tuple(sorted(asked.get(number, ()), key=InquiryEvent.sort_key)),
+            tuple(sorted(done.get(number, ()), key=InterventionEvent.sort_key)),
         )
-        for index in sorted(by_step)
+        for number in sorted(asked.keys() | done.keys())
     )
 
 
-def _rounded(event: Inquiry | Intervention) -> Inquiry | Intervention:
-    if isinstance(event, Inquiry):
-        value = None if event.value is None else at_float32(event.value)
-        return event if value == event.value else event._replace(value=value)
-    dose, rate = (None if x is None else at_float32(x) for x in (event.dose, event.rate))
-    return event if (dose, rate) == (event.dose, event.rate) else event._replace(dose=dose, rate=rate)
+def _at_float32(value: float | None) -> float | None:
+    return None if value is None else at_float32(value)
 
 
 def _number(value: float | None) -> float:
@@ -261,7 +277,7 @@ def _number(value: float | None) -> float:
     return -math.inf if value is None else value
 
 
-def _fail(episode: PatientEpisode, what: str, remedy: str) -> None:
+def _fail(episode: PatientEpisode, what: str, remedy: str) -> NoReturn:
     raise EpisodeError(f"subject {episode.subject_id}, stay {episode.stay_id}: {what}; {remedy}")
 
 
@@ -271,52 +287,64 @@ def _check_stay(e: PatientEpisode) -> None:
             e, f"hours_per_step={e.hours_per_step} must be above 0, at most {WIDEST_STEP_HOURS:g}", "4 is the usual one"
         )
     if e.discharged.year > LAST_YEAR:
-        _fail(e, f"discharged {e.discharged}, after the year {LAST_YEAR}", "mend the date")
+        _fail(e, f"discharged {e.discharged}, after the year {LAST_YEAR}", "correct the date")
     if e.discharged < e.admitted:
         _fail(
-            e, f"discharged {e.discharged} before admitted {e.admitted}: time runs backwards", "drop or mend the stay"
+            e,
+            f"discharged {e.discharged} before admitted {e.admitted}: time runs backwards",
+            "drop or correct the stay",
         )
     if e.started > e.admitted:
         _fail(e, f"started {e.started} after admitted {e.admitted}", "start at the admission")
     if e.died is not None and e.died < e.started:
-        _fail(e, f"died {e.died} before the start {e.started}: time runs backwards", "drop or mend the stay")
+        _fail(e, f"died {e.died} before the start {e.started}: time runs backwards", "drop or correct the stay")
     if e.age_years is not None and not 0 <= e.age_years <= OLDEST_YEARS:
         _fail(e, f"age {e.age_years} years is outside 0..{OLDEST_YEARS:g}", "give the age at admission, or None")
     for diagnosis in e.diagnoses:
         if not diagnosis.version.isalnum() or not diagnosis.code:
             _fail(e, f"diagnosis {diagnosis}", "give the version as '9' or '10', and a code")
-    if list(e.diagnoses) != sorted(set(e.diagnoses), key=Diagnosis.order):
+    if list(e.diagnoses) != sorted(set(e.diagnoses), key=Diagnosis.sort_key):
         _fail(e, "diagnoses are unsorted or doubled", "use build_episode")
 
 
 def _check_step(e: PatientEpisode, step: TimeStep, stop: datetime) -> None:
-    for event in step.inquiries:
-        if not step.start <= event.drawn < stop or event.drawn > e.discharged:
-            _fail(e, f"{event.item} drawn {event.drawn}, outside its step or after discharge", "drop it or regrid")
-        if event.resulted is not None and event.resulted < event.drawn:
-            _fail(
-                e,
-                f"{event.item} resulted {event.resulted} before it was drawn {event.drawn}: time runs backwards",
-                "set the result time to None or to the draw time",
-            )
-        if (event.value is None) == (event.label is None):
-            _fail(e, f"{event.item} at {event.drawn} needs exactly one of value and label", "drop empty results")
-        if event.value is not None and event.value != at_float32(event.value):
-            _fail(e, f"{event.item}={event.value!r} is not held at float32 precision", "use build_episode")
-    for event in step.interventions:
-        if event.kind not in KINDS:
-            _fail(e, f"{event.item} is of kind {event.kind!r}", f"use one of {', '.join(KINDS)}")
-        if not step.start <= event.start < stop or event.start > e.discharged:
-            _fail(e, f"{event.item} starts {event.start}, outside its step or after discharge", "drop it or regrid")
-        if event.end is not None and event.end < event.start:
-            _fail(
-                e,
-                f"{event.item} ends {event.end} before it starts {event.start}: time runs backwards",
-                "set the end to None",
-            )
-        for number in (event.dose, event.rate):
-            if number is not None and not (number >= 0 and number == at_float32(number)):
-                _fail(e, f"{event.item} has dose or rate {number!r}", "use a finite number from 0 up, or None")
-    for events, order in ((step.inquiries, Inquiry.order), (step.interventions, Intervention.order)):
-        if list(events) != sorted(set(events), key=order):
-            _fail(e, f"step {step.index} is unsorted or holds doubles", "use build_episode")
+    for inquiry in step.inquiries:
+        if not step.start <= inquiry.collected < stop:
+            _fail(e, f"{inquiry.item} collected {inquiry.collected}, outside its step", "drop it or regrid")
+        _check_inquiry(e, inquiry)
+    for intervention in step.interventions:
+        if not step.start <= intervention.start < stop:
+            _fail(e, f"{intervention.item} starts {intervention.start}, outside its step", "drop it or regrid")
+        _check_intervention(e, intervention)
+    sorted_once = list(step.inquiries) == sorted(set(step.inquiries), key=InquiryEvent.sort_key)
+    if not sorted_once or list(step.interventions) != sorted(set(step.interventions), key=InterventionEvent.sort_key):
+        _fail(e, f"step {step.number} is unsorted or holds doubles", "use build_episode")
+
+
+def _check_inquiry(e: PatientEpisode, event: InquiryEvent) -> None:
+    if event.collected > e.discharged:
+        _fail(e, f"{event.item} collected {event.collected}, after discharge", "drop it")
+    if event.resulted is not None and event.resulted < event.collected:
+        _fail(
+            e,
+            f"{event.item} resulted {event.resulted} before it was collected {event.collected}: time runs backwards",
+            "set the result time to None or to the collection time",
+        )
+    if (event.value is None) == (event.label is None):
+        _fail(e, f"{event.item} at {event.collected} needs exactly one of value and label", "drop empty results")
+    if event.value is not None and event.value != at_float32(event.value):
+        _fail(e, f"{event.item}={event.value!r} is not held at float32 precision", "use build_episode")
+
+
+def _check_intervention(e: PatientEpisode, event: InterventionEvent) -> None:
+    if event.kind not in KINDS:
+        _fail(e, f"{event.item} is of kind {event.kind!r}", f"use one of {', '.join(KINDS)}")
+    if event.start > e.discharged:
+        _fail(e, f"{event.item} starts {event.start}, after discharge", "drop it")
+    if event.end is not None and event.end < event.start:
+        _fail(
+            e, f"{event.item} ends {event.end} before it starts {event.start}: time runs backwards", "set end to None"
+        )
+    for number in (event.dose, event.rate):
+        if number is not None and not (number >= 0 and number == at_float32(number)):
+            _fail(e, f"{event.item} has dose or rate {number!r}", "use a finite number from 0 up, or None")

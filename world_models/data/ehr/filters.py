@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from world_models.data.ehr.codes import find, whole_number
 from world_models.data.ehr.episode import PatientEpisode
 from world_models.data.ehr.flow import Flow
+from world_models.data.ehr.inquiry_items import find, whole_number
 
 __all__ = ["FilterRules", "diagnosis_category", "measure", "select", "split_patients"]
 
@@ -52,14 +52,22 @@ def measure(episodes: Iterable[PatientEpisode]) -> pd.DataFrame:
         kinds = [event.kind for event in done]
         numeric = [event.value is not None or find(event.item) is not None for event in inquiries]
         primary = next((d for d in e.diagnoses if d.sequence == 1), None)
-        rows.append({
-            "subject_id": e.subject_id, "stay_id": e.stay_id, "started": pd.Timestamp(e.started).as_unit("us"),
-            "category": "unknown" if primary is None else diagnosis_category(primary.version, primary.code),
-            "length_of_stay_hours": e.length_of_stay_hours,
-            "values": sum(numeric), "cultures": len(numeric) - sum(numeric),
-            "drugs": sum(kind in DRUG_KINDS for kind in kinds), "drugs_ordered": kinds.count("prescription"),
-            "events": len(inquiries) + len(done), "inquiries": len(inquiries), "interventions": len(done),
-        })  # fmt: skip
+        rows.append(
+            {
+                "subject_id": e.subject_id,
+                "stay_id": e.stay_id,
+                "started": pd.Timestamp(e.started).as_unit("us"),
+                "category": "unknown" if primary is None else diagnosis_category(primary.version, primary.code),
+                "length_of_stay_hours": e.length_of_stay_hours,
+                "values": sum(numeric),
+                "cultures": len(numeric) - sum(numeric),
+                "drugs": sum(kind in DRUG_KINDS for kind in kinds),
+                "drugs_ordered": kinds.count("prescription"),
+                "events": len(inquiries) + len(done),
+                "inquiries": len(inquiries),
+                "interventions": len(done),
+            }
+        )
     columns = ["subject_id", "stay_id", "started", "category", *COUNTS, "drugs_ordered", "events"]
     return pd.DataFrame(rows, columns=[*columns, "inquiries", "interventions"])
 
@@ -100,9 +108,13 @@ def select(measures: pd.DataFrame, rules: FilterRules, flow: Flow) -> pd.DataFra
 
 def _stage(flow: Flow, name: str, left: pd.DataFrame, reasons: Mapping[str, int]) -> None:
     flow.stage(
-        name, reasons, patients=left["subject_id"].nunique(), episodes=len(left),
-        inquiries=left["inquiries"].sum(), interventions=left["interventions"].sum(),
-    )  # fmt: skip
+        name,
+        reasons,
+        patients=left["subject_id"].nunique(),
+        episodes=len(left),
+        inquiries=left["inquiries"].sum(),
+        interventions=left["interventions"].sum(),
+    )
 
 
 def split_patients(
@@ -125,9 +137,9 @@ def split_patients(
     if measures.empty:
         return {}
     first = measures.sort_values(["subject_id", "started", "stay_id"]).drop_duplicates("subject_id")
-    luck = keys.fold(keys.from_seed(seed), "patient split").expand(len(first))
-    draws = keys.uniform(keys.fold(luck, torch.from_numpy(first["subject_id"].to_numpy(np.int64))), 0, "split")
-    line = first.assign(draw=draws.numpy()).sort_values(["category", "draw", "subject_id"])
+    key = keys.fold(keys.from_seed(seed), "patient split").expand(len(first))
+    chance = keys.uniform(keys.fold(key, torch.from_numpy(first["subject_id"].to_numpy(np.int64))), 0, "split")
+    line = first.assign(chance=chance.numpy()).sort_values(["category", "chance", "subject_id"])
     given, result = np.zeros(3), {}
     for i, subject_id in enumerate(line["subject_id"].tolist(), 1):
         side = int(np.argmax(np.array(shares) * i - given))

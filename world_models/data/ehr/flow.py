@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Flow", "Ledger", "Stage"]
 
@@ -23,6 +24,20 @@ class Ledger:
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)  # reason -> rows
     repaired: Counter[str] = field(default_factory=Counter)  # what was mended in rows that were kept -> rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values, the commonest reasons first."""
+        return {
+            "read": self.read,
+            "kept": self.kept,
+            "dropped": dict(self.dropped.most_common()),
+            "repaired": dict(self.repaired.most_common()),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Ledger:
+        """From what `as_dict` gives."""
+        return cls(data["read"], data["kept"], Counter(data["dropped"]), Counter(data["repaired"]))
 
 
 @dataclass
@@ -49,6 +64,7 @@ class Flow:
         self.unknown_units: dict[str, Counter[str]] = {}
 
     def table(self, name: str) -> Ledger:
+        """The ledger of a table, made when it is first asked for."""
         return self.rows.setdefault(name, Ledger())
 
     def drop(self, table: str, reason: str, rows: int) -> None:
@@ -78,6 +94,7 @@ class Flow:
         return found
 
     def note(self, text: str) -> None:
+        """Remember a sentence for the reader, once."""
         if text not in self.notes:
             self.notes.append(text)
 
@@ -105,21 +122,14 @@ class Flow:
             lost = ledger.read - ledger.kept - sum(ledger.dropped.values())
             if lost:
                 raise ValueError(
-                    f"table {name}: {ledger.read} rows read, {ledger.kept} kept, {sum(ledger.dropped.values())} dropped "
-                    f"with a reason; {lost} unaccounted for: the reader must count them"
+                    f"table {name}: {ledger.read} rows read, {ledger.kept} kept, {sum(ledger.dropped.values())} "
+                    f"dropped with a reason; {lost} unaccounted for: the reader must count them"
                 )
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values: what flow.json holds."""
         return {
-            "rows": {
-                name: {
-                    "read": ledger.read,
-                    "kept": ledger.kept,
-                    "dropped": dict(ledger.dropped.most_common()),
-                    "repaired": dict(ledger.repaired.most_common()),
-                }
-                for name, ledger in self.rows.items()
-            },
+            "rows": {name: ledger.as_dict() for name, ledger in self.rows.items()},
             "stages": [
                 {
                     "name": stage.name,
@@ -137,10 +147,10 @@ class Flow:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping) -> Flow:
+    def from_dict(cls, data: Mapping[str, Any]) -> Flow:
+        """From what `as_dict` gives."""
         flow = cls()
-        for name, row in data["rows"].items():
-            flow.rows[name] = Ledger(row["read"], row["kept"], Counter(row["dropped"]), Counter(row["repaired"]))
+        flow.rows = {name: Ledger.from_dict(row) for name, row in data["rows"].items()}
         flow.stages = [Stage(**{**stage, "dropped": Counter(stage["dropped"])}) for stage in data["stages"]]
         flow.notes = list(data["notes"])
         flow.values = Counter(data["values"])
@@ -149,6 +159,7 @@ class Flow:
 
     @classmethod
     def read(cls, path: str | Path) -> Flow:
+        """From a flow.json."""
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
     def diagram(self, reasons: int = 8) -> str:

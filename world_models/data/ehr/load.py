@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from datetime import datetime
 from pathlib import Path
 
+from world_models.data.ehr.assemble import count
 from world_models.data.ehr.episode import PatientEpisode
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.meds.reader import data_files
@@ -26,7 +28,7 @@ def load_episodes(
 ) -> tuple[list[PatientEpisode], Flow]:
     """All stays, unfiltered, by subject and start, and the flow of how they came about.
 
-    `meds` may be what ehr_pipeline wrote (then nothing is converted again, and the steps are laid out anew if their
+    `meds` may be what `pipeline` wrote (then nothing is converted again, and the steps are laid out anew if their
     width is another) or any MEDS export of MIMIC; beside it, `tables` adds what MEDS leaves out. `date_order` is needed
     where the tables' dates do not tell whether 02/03/2150 is in February or March: see `Source`.
 
@@ -34,18 +36,22 @@ def load_episodes(
         EhrDataError: a source that cannot be read, or not one source.
         UnitError: an item lost more than `unit_tolerance` of its values to units.
     """
-    names = {"meds": meds, "tables": tables, "mimic3": mimic3, "challenge2012": challenge2012}
-    source = Source(**{name: None if path is None else str(path) for name, path in names.items()},
-                    hours_per_step=hours_per_step, shards=1, date_order=date_order)  # fmt: skip
+    source = Source(
+        meds=_text(meds),
+        tables=_text(tables),
+        mimic3=_text(mimic3),
+        challenge2012=_text(challenge2012),
+        hours_per_step=hours_per_step,
+        shards=1,
+        date_order=date_order,
+    )
     if meds is not None and tables is None:
         files = data_files(meds)
         if all(is_episode_file(path) for path in files):
             own = [e for path in files for e in read_episodes(path)]
             own = [e if e.hours_per_step == hours_per_step else e.regrid(hours_per_step) for e in own]
             flow = Flow()
-            flow.stage("stays", patients=len({e.subject_id for e in own}), episodes=len(own),
-                       inquiries=sum(len(step.inquiries) for e in own for step in e.steps),
-                       interventions=sum(len(step.interventions) for e in own for step in e.steps))  # fmt: skip
+            flow.stage("stays", None, **count(own))
             return sorted(own, key=_order), flow
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -56,5 +62,9 @@ def load_episodes(
     return sorted(episodes, key=_order), flow
 
 
-def _order(e: PatientEpisode) -> tuple:
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _order(e: PatientEpisode) -> tuple[int, datetime, int]:
     return (e.subject_id, e.started, e.stay_id)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from world_models.data.ehr.events import INQUIRY_COLUMNS, empty
+from world_models.data.ehr.canonical_events import INQUIRY_COLUMNS, empty
 from world_models.data.ehr.flow import Flow
 
 __all__ = ["COMMENT_LABELS", "culture_inquiries"]
@@ -29,19 +29,20 @@ COMMENT_LABELS: tuple[tuple[str, str], ...] = (
     (r"\bNEGATIVE (?:FOR|BY)|^NEGATIVE|^NON-?REACTIVE|NOT DETECTED|NOT ISOLATED", "negative"),
     (r"YEAST|FUNGAL", "yeast"),
     (r"POSITIVE|REACTIVE|\bDETECTED\b|ISOLATED", "positive"),
-)  # fmt: skip
+)
 CANCELLED_ORGANISMS = ("cancelled",)
 
 
 def culture_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFrame:
-    """Frame INQUIRY_COLUMNS from columns subject_id, stay_id, drawn, resulted, specimen, test, organism, antibiotic,
-    interpretation, comments (text; "" or None for none). Without comments (MIMIC-III) no organism means no growth."""
+    """Frame INQUIRY_COLUMNS from columns subject_id, stay_id, collected, resulted, specimen, test, organism,
+    antibiotic, interpretation, comments (text; "" or None for none). Without comments (MIMIC-III) no organism means no
+    growth."""
     ledger = flow.table(table)
     ledger.read += len(raw)
     if raw.empty:
         return empty(INQUIRY_COLUMNS)
-    dated = raw["drawn"].notna()
-    flow.drop(table, "no draw time (date only)", int((~dated).sum()))
+    dated = raw["collected"].notna()
+    flow.drop(table, "no collection time (date only)", int((~dated).sum()))
     raw = raw[dated].copy()
     for name in ("specimen", "test", "organism", "antibiotic", "interpretation", "comments"):
         plain = raw[name].astype(object).where(raw[name].notna(), "").astype(str)
@@ -63,11 +64,11 @@ def culture_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFrame
     names = "susceptibility//" + resists["organism"] + "//" + resists["antibiotic"].str.lower()
     resists = resists.assign(item=names, label=resists["interpretation"])
     both = pd.concat([cultures, resists], ignore_index=True)
-    keys = ["subject_id", "stay_id", "item", "label", "drawn"]
+    keys = ["subject_id", "stay_id", "item", "label", "collected"]
     merged = both.groupby(keys, as_index=False, dropna=False, sort=False)["resulted"].max()
-    early = merged["resulted"] < merged["drawn"]
-    flow.repair(table, "result before the draw: taken as the draw time", int(early.sum()))
-    merged.loc[early, "resulted"] = merged.loc[early, "drawn"]
+    early = merged["resulted"] < merged["collected"]
+    flow.repair(table, "result before the collection: taken as the collection time", int(early.sum()))
+    merged.loc[early, "resulted"] = merged.loc[early, "collected"]
     merged = merged.assign(value=float("nan"), unit="", source="MICROBIOLOGY")
     return merged[list(INQUIRY_COLUMNS)]
 

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from meds import CodeMetadataSchema, DatasetMetadataSchema, SubjectSplitSchema
 from tqdm import tqdm
 
-from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr import inquiry_items
 from world_models.data.ehr.cells import DATE_ORDERS
 from world_models.data.ehr.episode import EpisodeError
 from world_models.data.ehr.filters import FilterRules, select, split_patients
@@ -114,7 +114,7 @@ def _write(folders: list[Path], kept: pd.DataFrame, sides: dict[int, str], final
             write_table(table, final / "data" / f"{folder.name}.parquet")
     split = pa.table({"subject_id": subjects, "split": [sides[int(s)] for s in subjects.to_pylist()]})
     write_table(SubjectSplitSchema.align(split), final / "metadata" / "subject_splits.parquet")
-    names = {item.code: f"{item.name}, {item.unit}" for item in ehr_codes.INQUIRIES}
+    names = {item.code: f"{item.name}, {item.unit}" for item in inquiry_items.INQUIRY_ITEMS}
     known = sorted(codes)
     described = pa.table(
         {
@@ -125,7 +125,8 @@ def _write(folders: list[Path], kept: pd.DataFrame, sides: dict[int, str], final
     )
     write_table(CodeMetadataSchema.align(described), final / "metadata" / "codes.parquet")
     metadata = {
-        "dataset_name": "PatientEpisodes of " + ", ".join(
+        "dataset_name": "PatientEpisodes of "
+        + ", ".join(
             name for name in ("meds", "tables", "mimic3", "challenge2012") if getattr(source, name) is not None
         ),
         "etl_name": "clinenv world_models.data.ehr.pipeline",
@@ -133,7 +134,7 @@ def _write(folders: list[Path], kept: pd.DataFrame, sides: dict[int, str], final
         "raw_source_id_columns": ["stay_id", "order_id", "source"],
         "code_modifier_columns": ["unit", "rate_unit", "route", "kind"],
         "other_extension_columns": ["order_set", "item", "result_time", "end_time", "dose", "rate"],
-    }  # fmt: skip
+    }
     DatasetMetadataSchema.validate(metadata)
     write_json(final / "metadata" / "dataset.json", metadata)
 
@@ -153,7 +154,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--memory-limit", default=defaults["memory_limit"], help="of DuckDB, e.g. 4GB")
     parser.add_argument("--date-order", choices=DATE_ORDERS, help="of dates like 02/03/2150; else as the tables show")
     parser.add_argument("--no-filters", action="store_true", help="keep every stay")
-    parser.add_argument("--split", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "TUNING", "HELD_OUT"))
+    parser.add_argument(
+        "--split", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "TUNING", "HELD_OUT")
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the split")
     parser.add_argument("--unit-tolerance", type=float, default=0.01, help="share of an item's values lost to units")
     parser.add_argument("--keep-work", action="store_true", help="leave the shards in OUT/.work")
@@ -164,9 +167,16 @@ def main(arguments: list[str] | None = None) -> int:
         source = Source(**{field.name: getattr(asked, field.name) for field in fields(Source)})
         rules = FilterRules(100.0, 0.0, False) if asked.no_filters else FilterRules()
         flow = run(
-            source, asked.out, rules, tuple(asked.split), asked.seed, asked.unit_tolerance, asked.jobs,
-            asked.keep_work, asked.quiet,
-        )  # fmt: skip
+            source,
+            asked.out,
+            rules,
+            tuple(asked.split),
+            asked.seed,
+            asked.unit_tolerance,
+            asked.jobs,
+            asked.keep_work,
+            asked.quiet,
+        )
     except (EhrDataError, EpisodeError, UnitError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -25,8 +26,10 @@ from world_models.data.ehr.flow import Flow, Ledger
 from world_models.data.ehr.meds import reader as meds_reader
 from world_models.data.ehr.meds.writer import write_episodes, write_table
 from world_models.data.ehr.sources import challenge_2012, mimic_iii, mimic_iv
+from world_models.data.ehr.sources.mimic_frames import stack
 from world_models.data.ehr.tables import (
     EhrDataError,
+    RowFilter,
     clear_parts,
     deal,
     find_table,
@@ -39,9 +42,11 @@ __all__ = ["Source", "prepare", "process_shard", "shard_folders", "source_flow"]
 
 # table of MIMIC-IV -> the kind of intervention that is then taken from it, not from MEDS
 KIND_OF_TABLE = {
-    "prescriptions": "prescription", "procedureevents": "procedure", "inputevents": "infusion",
+    "prescriptions": "prescription",
+    "procedureevents": "procedure",
+    "inputevents": "infusion",
     "emar": "administration",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,8 @@ class Source:
             )
         if not 0 < self.hours_per_step <= WIDEST_STEP_HOURS:
             raise EhrDataError(
-                f"hours_per_step={self.hours_per_step} must be above 0 and at most {WIDEST_STEP_HOURS:g}; 4 is the usual one"
+                f"hours_per_step={self.hours_per_step} must be above 0 and at most {WIDEST_STEP_HOURS:g}; 4 is the "
+                "usual one"
             )
         if self.date_order not in (None, *DATE_ORDERS):
             raise EhrDataError(
@@ -138,10 +144,10 @@ def _owners(files: list[Path]) -> pd.Series:
     return owner
 
 
-_Read = Callable[[Ledger], Iterator[pa.RecordBatch]]
+_Read: TypeAlias = Callable[[Ledger], Iterator[pa.RecordBatch]]
 
 
-def _tables(source: Source, work: Path) -> Iterator[tuple[str, _Read, object]]:
+def _tables(source: Source, work: Path) -> Iterator[tuple[str, _Read, RowFilter | None]]:
     """(name, its batches, counting in a ledger, filter of rows) of every table the source has."""
     if source.challenge2012 is not None:
         yield "measurements", partial(challenge_2012.batches, source.challenge2012, source.memory_limit), None
@@ -218,8 +224,8 @@ def _joined(meds: Frames, tables: Frames, folder: Path, flow: Flow) -> Frames:
     return Frames(
         tables.stays,
         tables.diagnoses if len(tables.diagnoses) else meds.diagnoses,
-        mimic_iv.stack([values, tables.inquiries]),
-        mimic_iv.stack([ours, tables.interventions]),
+        stack([values, tables.inquiries]),
+        stack([ours, tables.interventions]),
     )
 
 

@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -24,16 +25,28 @@ from world_models.data.ehr.flow import Ledger
 from world_models.files import write_text
 
 if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-__all__ = ["EhrDataError", "RowFilter", "TableSpec", "deal", "find_table", "read_shard_table", "scan", "shard_of_subject"]
+__all__ = [
+    "EhrDataError",
+    "RowFilter",
+    "TableSpec",
+    "deal",
+    "find_table",
+    "read_shard_table",
+    "scan",
+    "shard_of_subject",
+]
 
 FORMATS = (".parquet", ".csv.gz", ".csv")
 BATCH_ROWS = 65536
 BUFFER_ROWS = 400_000
 
 # (batch) -> the rows to keep, and the reason why the others are not
-RowFilter = Callable[["pa.RecordBatch"], "tuple[np.ndarray, str]"]
+RowFilter: TypeAlias = "Callable[[pa.RecordBatch], tuple[np.ndarray, str]]"
 
 
 @dataclass(frozen=True)
@@ -60,11 +73,15 @@ def find_table(folder: str | Path, name: str) -> Path | None:
     return None
 
 
-def connect(memory_limit: str = "1GB", spill: str | Path | None = None):
+def connect(memory_limit: str = "1GB", spill: str | Path | None = None) -> duckdb.DuckDBPyConnection:
     """A DuckDB of its own in memory, one thread, that spills to `spill` beyond `memory_limit`."""
     import duckdb
 
-    settings = {"memory_limit": memory_limit, "threads": 1, "preserve_insertion_order": True}
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": memory_limit,
+        "threads": 1,
+        "preserve_insertion_order": True,
+    }
     if spill is not None:
         settings["temp_directory"] = str(spill)
     db = duckdb.connect(config=settings)
@@ -125,10 +142,10 @@ def scan(
             cells = trimmed(source, kinds)
 
             def read(habits: Habits | None, skip: int) -> Iterator[pa.RecordBatch]:
-                wanted = [
-                    f'{value_of(there[name.lower()], kind, habits) if name.lower() in there else _null(kind)} AS "{name}"'
-                    for name, kind in spec.columns.items()
-                ]
+                wanted = []
+                for name, kind in spec.columns.items():
+                    theirs = there.get(name.lower())
+                    wanted.append(f'{_null(kind) if theirs is None else value_of(theirs, kind, habits)} AS "{name}"')
                 open_ = undecided(kinds) if habits is None else "FALSE"
                 result = db.cursor().sql(f'SELECT {", ".join(wanted)}, {open_} AS "{_OPEN}" FROM {cells} OFFSET {skip}')
                 # the name in DuckDB 2, else the one before it
@@ -158,15 +175,16 @@ def scan(
 _EXACT = {"FLOAT": 2**24, "DOUBLE": 2**53}  # whole numbers up to these are told apart
 
 
-def _refuse_inexact(db, source: str, ids: dict[str, str], path: Path) -> None:
+def _refuse_inexact(db: duckdb.DuckDBPyConnection, source: str, ids: dict[str, str], path: Path) -> None:
     """Raises EhrDataError for an id that has lost digits to its column's type."""
     for name, limit in ((name, _EXACT[kind]) for name, kind in ids.items() if kind in _EXACT):
         quoted = '"' + name.replace('"', '""') + '"'
-        most = db.execute(f"SELECT MAX(ABS({quoted})) FILTER (ISFINITE({quoted})) FROM {source}").fetchone()[0]
+        row = db.execute(f"SELECT MAX(ABS({quoted})) FILTER (ISFINITE({quoted})) FROM {source}").fetchone()
+        most = None if row is None else row[0]
         if most is not None and most > limit:
             raise EhrDataError(
-                f"{path}, column {name}: {most:.0f} is above {limit}, from where on its type ({ids[name]}) does not tell "
-                "ids apart; write the column as int64"
+                f"{path}, column {name}: {most:.0f} is above {limit}, from where on its type ({ids[name]}) does not "
+                "tell ids apart; write the column as int64"
             )
 
 
@@ -174,7 +192,9 @@ _OPEN = "what the row says depends on others"
 
 
 def _null(kind: str) -> str:
-    return {"id": "NULL::BIGINT", "float": "NULL::DOUBLE", "flag": "NULL::DOUBLE", "time": "NULL::TIMESTAMP"}.get(kind, "NULL::VARCHAR")
+    return {"id": "NULL::BIGINT", "float": "NULL::DOUBLE", "flag": "NULL::DOUBLE", "time": "NULL::TIMESTAMP"}.get(
+        kind, "NULL::VARCHAR"
+    )
 
 
 def shard_of_subject(subject_ids: np.ndarray, n_shards: int) -> np.ndarray:
@@ -194,36 +214,21 @@ def deal(
 ) -> Ledger:
     """Write `<shards>/<NNNN>/<name>.parquet` of batches that have a `subject_id`; all files appear at the end at once.
 
-    `shard_of` gives -1 for a subject who is not wanted. Returns the ledger of the rows (`ledger`, where `batches` counts
-    in one too); it is also left as `<shards>/../<name>.done.json`, and where that exists already nothing is read.
+    `shard_of` gives -1 for a subject who is not wanted. Returns the ledger of the rows (`ledger`, where `batches`
+    counts in one too); it is also left as `<shards>/../<name>.done.json`, and where that exists already nothing is
+    read.
 
     Raises:
         EhrDataError: no row at all has a subject_id that is a whole number.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     done = shards.parent / f"{name}.done.json"
     if done.is_file():
-        saved = json.loads(done.read_text(encoding="utf-8"))
-        return Ledger(saved["read"], saved["kept"], Counter(saved["dropped"]), Counter(saved["repaired"]))
+        return Ledger.from_dict(json.loads(done.read_text(encoding="utf-8")))
     ledger = Ledger() if ledger is None else ledger
     looked_at = nobody = 0
-    writers: dict[int, pq.ParquetWriter] = {}
-    held: dict[int, list[pa.RecordBatch]] = {}
-    size = 0
-
-    def flush() -> None:
-        for shard, parts in held.items():
-            table = pa.Table.from_batches(parts)
-            if shard not in writers:
-                folder = shards / f"{shard:04d}"
-                folder.mkdir(parents=True, exist_ok=True)
-                writers[shard] = pq.ParquetWriter(folder / f"{name}.parquet.part", table.schema)
-            writers[shard].write_table(table)
-        held.clear()
-
-    try:
+    with _ShardFiles(name, shards) as files:
         for batch in batches:
             ledger.read += batch.num_rows
             if progress is not None:
@@ -232,46 +237,98 @@ def deal(
                 mask, reason = keep(batch)
                 ledger.dropped[reason] += int((~mask).sum())
                 batch = batch.filter(pa.array(mask))
-            subject = batch.column(batch.schema.get_field_index("subject_id"))
-            known = subject.is_valid().to_numpy(zero_copy_only=False)
+            place, known = _places(batch, shard_of)
             looked_at, nobody = looked_at + len(known), nobody + int((~known).sum())
-            place = np.full(batch.num_rows, -1, np.int64)
-            place[known] = shard_of(subject.drop_null().to_numpy(zero_copy_only=False).astype(np.int64))
             ledger.dropped["no subject_id, or a subject of no shard"] += int((place < 0).sum())
-            order = np.argsort(place, kind="stable")
-            values, starts, counts = np.unique(place[order], return_index=True, return_counts=True)
-            sorted_batch = batch.take(pa.array(order))
-            for shard, start, count in zip(values.tolist(), starts.tolist(), counts.tolist(), strict=True):
-                if shard >= 0:
-                    held.setdefault(shard, []).append(sorted_batch.slice(start, count))
-                    ledger.kept += count
-            size += batch.num_rows
-            if size >= BUFFER_ROWS:
-                flush()
-                size = 0
+            ledger.kept += files.add(batch, place)
         if nobody and nobody == looked_at:
             raise EhrDataError(
-                f"table {name}: none of its {nobody} rows has a subject_id that is a whole number below 2**63; number the "
-                "patients"
+                f"table {name}: none of its {nobody} rows has a subject_id that is a whole number below 2**63; number "
+                "the patients"
             )
-        flush()
-        for writer in writers.values():
-            writer.close()
-    except BaseException:
-        for shard, writer in writers.items():
-            writer.close()
-            (shards / f"{shard:04d}" / f"{name}.parquet.part").unlink(missing_ok=True)
-        raise
-    for shard in writers:
-        part = shards / f"{shard:04d}" / f"{name}.parquet.part"
-        os.replace(part, part.with_suffix(""))
     ledger.dropped += Counter()  # zero counts go
-    counts = {"dropped": dict(ledger.dropped), "repaired": dict(ledger.repaired)}
-    write_json(done, {"read": ledger.read, "kept": ledger.kept, **counts})
+    write_json(done, ledger.as_dict())
     return ledger
 
 
-def read_shard_table(folder: str | Path, spec: TableSpec):
+def _places(batch: pa.RecordBatch, shard_of: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The shard [N] of each row, -1 for none; whether the row has a subject_id, bool [N]."""
+    subject = batch.column(batch.schema.get_field_index("subject_id"))
+    known = subject.is_valid().to_numpy(zero_copy_only=False)
+    place = np.full(batch.num_rows, -1, np.int64)
+    place[known] = shard_of(subject.drop_null().to_numpy(zero_copy_only=False).astype(np.int64))
+    return place, known
+
+
+class _ShardFiles:
+    """One table's parquet file in each shard, buffered; all get their names when the block ends without an error."""
+
+    def __init__(self, name: str, shards: Path) -> None:
+        self._name, self._shards = name, shards
+        self._writers: dict[int, pq.ParquetWriter] = {}
+        self._held: dict[int, list[pa.RecordBatch]] = {}
+        self._rows = 0  # buffered, those of no shard counted
+
+    def add(self, batch: pa.RecordBatch, place: np.ndarray) -> int:
+        """Deal out the rows by their shard [N], -1 for none; returns how many have one."""
+        import pyarrow as pa
+
+        order = np.argsort(place, kind="stable")
+        values, starts, counts = np.unique(place[order], return_index=True, return_counts=True)
+        ordered = batch.take(pa.array(order))
+        dealt = 0
+        for shard, start, count in zip(values.tolist(), starts.tolist(), counts.tolist(), strict=True):
+            if shard >= 0:
+                self._held.setdefault(shard, []).append(ordered.slice(start, count))
+                dealt += count
+        self._rows += batch.num_rows
+        if self._rows >= BUFFER_ROWS:
+            self._flush()
+        return dealt
+
+    def _part(self, shard: int) -> Path:
+        return self._shards / f"{shard:04d}" / f"{self._name}.parquet.part"
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for shard, parts in self._held.items():
+            table = pa.Table.from_batches(parts)
+            if shard not in self._writers:
+                self._part(shard).parent.mkdir(parents=True, exist_ok=True)
+                self._writers[shard] = pq.ParquetWriter(self._part(shard), table.schema)
+            self._writers[shard].write_table(table)
+        self._held.clear()
+        self._rows = 0
+
+    def __enter__(self) -> _ShardFiles:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+                for writer in self._writers.values():
+                    writer.close()
+        except BaseException:
+            self._discard()
+            raise
+        if kind is not None:
+            self._discard()
+            return
+        for shard in self._writers:
+            os.replace(self._part(shard), self._part(shard).with_suffix(""))
+
+    def _discard(self) -> None:
+        for shard, writer in self._writers.items():
+            writer.close()
+            self._part(shard).unlink(missing_ok=True)
+
+
+def read_shard_table(folder: str | Path, spec: TableSpec) -> pd.DataFrame:
     """One table of a shard as a pandas frame; empty, with its columns, where the shard has none of it. An id that is
     not told is `NO_ID`: as a float64 NaN would have it, the ids above 2**53 beside it lost their last digits."""
     import pandas as pd

@@ -35,8 +35,8 @@ _SPELLINGS: dict[str, str] = {
     "mg/l": "mg/L", "ug/ml": "ug/mL", "mcg/ml": "ug/mL", "ng/ml": "ng/mL", "ng/l": "ng/L", "pg/ml": "pg/mL",
     "ug/l": "ug/L", "mcg/l": "ug/L",
     "umol/l": "umol/L", "micromol/l": "umol/L", "iu/l": "U/L", "u/l": "U/L", "unit/l": "U/L", "units/l": "U/L",
-    "k/ul": "10*3/uL", "10*3/ul": "10*3/uL", "10^3/ul": "10*3/uL", "10*9/l": "10*3/uL", "10^9/l": "10*3/uL", "thou/ul": "10*3/uL",
-    "x10e9/l": "10*3/uL", "#/ul": "#/uL",
+    "k/ul": "10*3/uL", "10*3/ul": "10*3/uL", "10^3/ul": "10*3/uL", "10*9/l": "10*3/uL", "10^9/l": "10*3/uL",
+    "thou/ul": "10*3/uL", "x10e9/l": "10*3/uL", "#/ul": "#/uL",
     "m/ul": "10*6/uL", "10*6/ul": "10*6/uL", "10^6/ul": "10*6/uL", "10*12/l": "10*6/uL",
     "mmhg": "mm[Hg]", "mm[hg]": "mm[Hg]", "kpa": "kPa", "cmh2o": "cm[H2O]", "cm[h2o]": "cm[H2O]",
     "%": "%", "percent": "%", "fraction": "fraction",
@@ -131,7 +131,7 @@ def check_units(flow: Flow, tolerance: float = 0.01) -> None:
     if bad:
         raise UnitError(
             f"mixed units: more than {tolerance:g} of an item's values have a unit that cannot be converted: "
-            f"{'; '.join(bad)}; add the conversion to ehr_units.CONVERSIONS, correct the table, or raise the tolerance"
+            f"{'; '.join(bad)}; add the conversion to units.CONVERSIONS, correct the table, or raise the tolerance"
         )
 
 

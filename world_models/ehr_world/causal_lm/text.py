@@ -34,8 +34,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from world_models.data.ehr import codes as ehr_codes
-from world_models.data.ehr.episode import Diagnosis, Inquiry, Intervention, PatientEpisode, build_episode
+from world_models.data.ehr import inquiry_items
+from world_models.data.ehr.episode import Diagnosis, InquiryEvent, InterventionEvent, PatientEpisode, build_episode
 from world_models.quantities import ward as ward_quantities
 
 __all__ = ["STATUS", "STATUSES", "Asked", "Given", "Narrative", "NarrativeError", "Step", "ask_text", "context_text"]
@@ -108,7 +108,7 @@ def usual_unit(item: str) -> str | None:
     try:
         return ward_quantities.INQUIRIES[ward_quantities.inquiry_index(item)].unit
     except KeyError:
-        known = ehr_codes.find(item)
+        known = inquiry_items.find(item)
         return None if known is None else known.unit
 
 
@@ -140,7 +140,7 @@ def narrative_of(
     steps = []
     for step in episode.steps:
         asked = []
-        for q in sorted(step.inquiries, key=lambda q: (q.item, q.drawn)):
+        for q in sorted(step.inquiries, key=lambda q: (q.item, q.collected)):
             if q.item == STATUS:
                 raise NarrativeError(f"stay {episode.stay_id} has an item {STATUS!r}; that name is taken, rename it")
             asked.append(Asked(q.item, rounded(q.value), q.label, q.unit if q.label is None else ""))
@@ -150,7 +150,7 @@ def narrative_of(
             Given(i.item, i.kind, rounded(i.dose), i.unit, rounded(i.rate), i.rate_unit, _duration(i), i.route)
             for i in step.interventions
         ]
-        steps.append(Step(step.index, tuple(asked), tuple(sorted(given, key=Given.order))))
+        steps.append(Step(step.number, tuple(asked), tuple(sorted(given, key=Given.order))))
     return Narrative(tuple(facts), episode.diagnoses if diagnoses else (), episode.hours_per_step, tuple(steps))
 
 
@@ -160,7 +160,7 @@ def _end(episode: PatientEpisode) -> str:
     return STATUSES[0] if episode.truncated else STATUSES[1]
 
 
-def _duration(done: Intervention) -> float | None:
+def _duration(done: InterventionEvent) -> float | None:
     return None if done.end is None else round((done.end - done.start) / timedelta(hours=1), 4)
 
 
@@ -178,10 +178,10 @@ def to_episode(narrative: Narrative, started: datetime, subject_id: int = 0, sta
         for a, at in _spread([a for a in step.asked if a.item != STATUS], lambda a: a.item, start, width):
             if not a.known:
                 raise NarrativeError(f"step {step.index}: {a.item} has no outcome yet; generate it or drop the inquiry")
-            inquiries.append(Inquiry(a.item, a.value, a.label, at, None, a.unit, ""))
+            inquiries.append(InquiryEvent(a.item, a.value, a.label, at, None, a.unit, ""))
         for g, at in _spread(step.given, lambda g: g, start, width):
             stop = None if g.hours is None else at + timedelta(hours=g.hours)
-            interventions.append(Intervention(g.item, g.kind, at, stop, *g[2:6], g.route, ""))
+            interventions.append(InterventionEvent(g.item, g.kind, at, stop, *g[2:6], g.route, ""))
         end = next((a.label for a in step.asked if a.item == STATUS and a.label), STATUSES[0])
     discharged = started + width * (narrative.steps[-1].index + 1 if narrative.steps else 0)
     stay: dict[str, object] = {name: value for name, value in narrative.facts if name in _TEXTS}

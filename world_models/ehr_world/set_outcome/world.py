@@ -58,7 +58,7 @@ class Luck(NamedTuple):
 
 
 class EHRWorldModel(nn.Module):
-    """The learned ward, form `set_outcome`. Implements `world_models.protocol.Learned`.
+    """The learned ward, form `set_outcome`. Implements `world_models.protocol.LearnedWorld`.
 
     Raises:
         ValueError: the vocabulary is not that of the ward (`ward`): names, units, limits.

@@ -15,13 +15,23 @@ from world_models.quantity import DAYS_PER_YEAR
 __all__ = ["patient_of", "parse_age_years", "parse_sex_female"]
 
 OLDEST_YEARS = 120.0
-_YEARS = {"year": 1.0, "month": 1 / 12, "week": 7 / DAYS_PER_YEAR, "day": 1 / DAYS_PER_YEAR, "hour": 1 / (24 * DAYS_PER_YEAR)}
-_UNITS = {
-    "y": "year", "yr": "year", "yrs": "year", "yo": "year", "y/o": "year", "y.o": "year", "year": "year", "years": "year", "a": "year",
-    "mo": "month", "mos": "month", "mon": "month", "month": "month", "months": "month", "mth": "month", "mths": "month",
-    "w": "week", "wk": "week", "wks": "week", "week": "week", "weeks": "week", "d": "day", "day": "day", "days": "day",
-    "h": "hour", "hr": "hour", "hrs": "hour", "hour": "hour", "hours": "hour",
-}  # fmt: skip
+OVER_89_YEARS = 90.0  # how an age that is told as "over 89" is read
+PTBXL_OVER_89 = 300  # PTB-XL's code for it
+_YEARS = {
+    "year": 1.0,
+    "month": 1 / 12,
+    "week": 7 / DAYS_PER_YEAR,
+    "day": 1 / DAYS_PER_YEAR,
+    "hour": 1 / (24 * DAYS_PER_YEAR),
+}
+_SPELLINGS = {
+    "year": "y yr yrs yo y/o y.o year years a",
+    "month": "mo mos mon month months mth mths",
+    "week": "w wk wks week weeks",
+    "day": "d day days",
+    "hour": "h hr hrs hour hours",
+}
+_UNITS = {spelling: unit for unit, spellings in _SPELLINGS.items() for spelling in spellings.split()}
 _DICOM = {"D": "day", "W": "week", "M": "month", "Y": "year"}
 _UNSTATED = {"", "nan", "none", "null", "unknown", "unk", "n/a", "na", "u", "x", "?", "-", "not stated"}
 _BARE = r"\d+(?:[.,]\d+)?"
@@ -32,9 +42,19 @@ _LINE, _LINES = 2000, 200  # characters of a comment, and comments, that are loo
 _OTHERS = "".join(
     f"(?<!{whose} )"
     for whose in (
-        "gestational", "maternal", "paternal", "mother", "father", "mother's", "father's", "fetal", "bone", "heart", "mean",
+        "gestational",
+        "maternal",
+        "paternal",
+        "mother",
+        "father",
+        "mother's",
+        "father's",
+        "fetal",
+        "bone",
+        "heart",
+        "mean",
     )
-)  # fmt: skip
+)
 _NOW = (
     r"(?:time of\s+)?(?:the\s+)?"
     r"(?:ecg|ekg|recording|acquisition|test|exam|examination|study|visit|admission|enrolment|enrollment)"
@@ -61,7 +81,7 @@ def parse_age_years(text: str, unit: str = "year") -> float | None:
     over = re.fullmatch(r"(?:>=?|over|above)\s*(\d{2})\s*([a-z./]*)|(\d{2})\s*([a-z./]*)\s*\+", said)
     if over:
         number, word = over.group(1) or over.group(3), over.group(2) or over.group(4)
-        return 90.0 if number in ("89", "90") and _UNITS.get(word or unit, word) == "year" else None
+        return OVER_89_YEARS if number in ("89", "90") and _UNITS.get(word or unit, word) == "year" else None
     parts = rf"{_BARE}|{_PART}(?:\s*(?:,|and)?\s*{_PART})*"
     if len(said) > _LONGEST or not re.fullmatch(parts, said):
         return None
@@ -71,7 +91,7 @@ def parse_age_years(text: str, unit: str = "year") -> float | None:
         if size is None or size >= last:  # an unknown unit, or years after months: not one age
             return None
         years, last = years + float(number.replace(",", ".")) * size, size
-    return 90.0 if years == 300 else _plausible(years)
+    return OVER_89_YEARS if years == PTBXL_OVER_89 else _plausible(years)
 
 
 def _plausible(years: float) -> float | None:
@@ -87,7 +107,8 @@ def parse_sex_female(text: str) -> bool | None:
 def _values(comments: Iterable[str], key: str) -> Iterable[tuple[str, str]]:
     """(value, the unit in brackets after the key) wherever the comments state `key`."""
     pattern = re.compile(
-        rf"(?<![A-Za-z]){_OTHERS}{key}(?:\s+at\s+(?:the\s+)?{_NOW})?\s*(?:[(\[_ ]\s*(\w+)\s*[)\]]?)?\s*(?:>\s*[:=]?|[:=])\s*",
+        rf"(?<![A-Za-z]){_OTHERS}{key}(?:\s+at\s+(?:the\s+)?{_NOW})?\s*"
+        r"(?:[(\[_ ]\s*(\w+)\s*[)\]]?)?\s*(?:>\s*[:=]?|[:=])\s*",
         re.IGNORECASE,
     )
     for line in (comment[:_LINE] for comment in comments):
@@ -102,12 +123,16 @@ def patient_of(comments: Iterable[str], warnings: list[str]) -> tuple[float | No
     comments = tuple(comments)[:_LINES]
     age = _one(
         [(value, parse_age_years(value, _UNITS.get(unit, "year"))) for value, unit in _values(comments, "age")],
-        "age", "is not one age in years, months or days", warnings,
-    )  # fmt: skip
+        "age",
+        "is not one age in years, months or days",
+        warnings,
+    )
     sex = _one(
         [(value, parse_sex_female(value)) for value, _ in _values(comments, "(?:sex|gender)")],
-        "sex", "is neither female nor male in words", warnings,
-    )  # fmt: skip
+        "sex",
+        "is neither female nor male in words",
+        warnings,
+    )
     return age, sex
 
 

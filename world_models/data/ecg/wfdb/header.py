@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 __all__ = [
     "FORMATS",
-    "Header",
+    "WfdbHeader",
     "RecordError",
     "Segment",
     "Signal",
@@ -69,11 +69,15 @@ class Signal(NamedTuple):
 
 
 class Segment(NamedTuple):
+    """One segment line of a record in segments."""
+
     name: str | None  # of the record it is; None: a gap
     frames: int
 
 
-class Header(NamedTuple):
+class WfdbHeader(NamedTuple):
+    """All that a .hea file states, checked."""
+
     base: Path  # the record's path without extension
     rate_hz: float | None  # frames a second; None: not stated
     frames: int | None  # None: not stated
@@ -120,8 +124,8 @@ def _plain_name(name: str, where: str) -> str | None:
     """The name of a file beside the header; None for '~', which stands for none."""
     if name in (".", "..") or "/" in name or "\\" in name or ":" in name:
         raise RecordError(
-            f"{where}: the file {name[:60]!r} is outside the record's own folder; put all its files into one folder and name "
-            "them without a path"
+            f"{where}: the file {name[:60]!r} is outside the record's own folder; put all its files into one folder "
+            "and name them without a path"
         )
     return None if name == "~" else name
 
@@ -205,9 +209,7 @@ def _signal(line: str, where: str) -> Signal:
         if match.group(2):
             baseline = _whole(match.group(2), "baseline", where, -(1 << 31), (1 << 31) - 1)
     names = ("ADC resolution", "ADC zero", "first value", "checksum", "block size")
-    numbers = [
-        _whole(text, name, where, -(1 << 32), 1 << 32) for text, name in zip(fields[3:8], names, strict=False)
-    ]  # fmt: skip
+    numbers = [_whole(text, name, where, -(1 << 32), 1 << 32) for text, name in zip(fields[3:8], names, strict=False)]
     numbers += [0] * (5 - len(numbers))
     return Signal(
         file=None if fmt == "0" else _plain_name(fields[0], where),
@@ -253,7 +255,7 @@ def comments_of(base: Path) -> tuple[str, ...]:
     return _lines(base.parent / (base.name + ".hea"), segment=False)[1]
 
 
-def read_header(base: Path, segment: bool = False) -> Header:
+def read_header(base: Path, segment: bool = False) -> WfdbHeader:
     """Read `base`.hea.
 
     Args:
@@ -289,7 +291,7 @@ def read_header(base: Path, segment: bool = False) -> Header:
             f"{where}: the first line states {stated} {what}s, but {len(lines) - 1} {what} lines follow; add the lines "
             "that are missing, take out the others, or correct the number"
         )
-    return Header(
+    return WfdbHeader(
         base=base,
         rate_hz=rate,
         frames=frames or None,

@@ -28,10 +28,14 @@ _ALIASES |= {f"C{i}": f"V{i}" for i in range(1, 7)}  # the IEC's older names
 _ALIASES |= {"1": "I", "2": "II", "3": "III", "DI": "I", "DII": "II", "DIII": "III", "D1": "I", "D2": "II", "D3": "III",
              "LI": "I", "LII": "II", "LIII": "III", "MLI": "I", "MLII": "II", "MLIII": "III", "VR": "aVR", "VL": "aVL",
              "VF": "aVF", "MV1": "V1", "MV2": "V2", "MV3": "V3", "MV4": "V4", "MV5": "V5", "MV6": "V6"}  # fmt: skip
+_RANGE_ERROR = 1e-3  # of a range of 1, in leads that were scaled to it
+_EINTHOVEN_ERROR = 0.05  # SD of II - I - III as a share of III's, below which they obey Einthoven's law
 _SWAPPED_MV, _SWAPPED_SHARE = 0.05, 0.25  # SD of what a limb lead is off what two others imply
 
 
 class Lead(NamedTuple):
+    """One lead of a record, at its own rate."""
+
     mv: np.ndarray  # [T] float64, NaN where there is no sample
     samples_a_frame: int
 
@@ -53,12 +57,12 @@ def _gains_are_ranges(channels: Sequence[Channel]) -> bool:
     if len(channels) < 3 or len({len(c.values) for c in channels}) > 1 or np.ptp(gains) == 0:
         return False
     signal = np.stack([c.values for c in channels])
-    if not np.isfinite(signal).all() or np.abs(np.ptp(signal, axis=1) - 1.0).max() > 1e-3:
+    if not np.isfinite(signal).all() or np.abs(np.ptp(signal, axis=1) - 1.0).max() > _RANGE_ERROR:
         return False
     limb = {_canonical(c.signal.label)[0]: c.values * gain for c, gain in zip(channels, gains, strict=True)}
     if not {"I", "II", "III"} <= limb.keys():
         return False
-    return bool(np.std(limb["II"] - limb["I"] - limb["III"]) < 0.05 * np.std(limb["III"]))
+    return bool(np.std(limb["II"] - limb["I"] - limb["III"]) < _EINTHOVEN_ERROR * np.std(limb["III"]))
 
 
 def leads_of(channels: Sequence[Channel], base: Path, warnings: list[str]) -> dict[str, Lead]:
@@ -82,8 +86,8 @@ def leads_of(channels: Sequence[Channel], base: Path, warnings: list[str]) -> di
         unit = (signal.unit or "mV").strip().lower()
         if unit not in _MV:
             raise RecordError(
-                f"{base}: lead {signal.label} is in unit {signal.unit!r}; known are mV, uV, nV and V: state one of them in "
-                "the header"
+                f"{base}: lead {signal.label} is in unit {signal.unit!r}; known are mV, uV, nV and V: state one of "
+                "them in the header"
             )
         if signal.gain is None:
             no_gain.append(name)
@@ -91,7 +95,8 @@ def leads_of(channels: Sequence[Channel], base: Path, warnings: list[str]) -> di
         found[name] = Lead(values * (sign * scale), signal.samples_a_frame)
     if no_gain:
         warnings.append(
-            f"the header states no gain for {', '.join(no_gain)}: {DEFAULT_GAIN:g} units per mV taken, check the amplitudes"
+            f"the header states no gain for {', '.join(no_gain)}: {DEFAULT_GAIN:g} units per mV taken, check the "
+            "amplitudes"
         )
     return found
 
@@ -121,9 +126,7 @@ def one_rate(leads: dict[str, Lead], frame_hz: float, warnings: list[str]) -> tu
     return found, frame_hz * most
 
 
-def complete(
-    found: dict[str, np.ndarray], base: Path, warnings: list[str]
-) -> tuple[np.ndarray, tuple[str, ...]]:  # fmt: skip
+def complete(found: dict[str, np.ndarray], base: Path, warnings: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """All leads [12, T] in standard order, and the names of the limb leads that were derived.
 
     A limb lead that is not there, or not all the time, follows from any two others (Einthoven, Goldberger).

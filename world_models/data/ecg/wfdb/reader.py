@@ -36,6 +36,7 @@ __all__ = ["LEADS", "RecordError", "Recording", "folder_records", "parse_age_yea
 SHORTEST_S = 4.0  # what the delineator needs
 BRIDGED_GAP_S = 0.04
 FLAT_MV = 0.005  # peak to peak: the resolution of a 12-bit recorder
+USUAL_MV = (0.1, 20.0)  # peak to peak, median over the leads
 MOST_FLAT = 3
 CLIPPED_SHARE = 0.02  # of the samples at the very highest, or lowest, value; of 539 real recordings at most 1.3 %
 
@@ -149,12 +150,16 @@ def _check_flat(ecg: np.ndarray, missing: tuple[str, ...], base: Path, warnings:
         )
     warnings.extend(f"lead {name} is flat (under {FLAT_MV * 1000:g} uV peak to peak)" for name in flat)
     typical = float(np.median(spread))
-    if not 0.1 <= typical <= 20.0:
-        warnings.append(f"the leads are {typical:.3g} mV peak to peak (median), not 0.1 to 20 mV: check gain and unit")
+    low, high = USUAL_MV
+    if not low <= typical <= high:
+        warnings.append(
+            f"the leads are {typical:.3g} mV peak to peak (median), not {low:g} to {high:g} mV: check gain and unit"
+        )
 
 
 def _check_clipped(ecg: np.ndarray, warnings: list[str]) -> None:
-    """Warn of leads [12, T] cut off at a level, as by a full converter: their waves are lower and shorter than they were."""
+    """Warn of leads [12, T] cut off at a level, as by a full converter: their waves are lower and shorter than they
+    were."""
     extreme = np.stack([ecg.max(axis=1), ecg.min(axis=1)])[:, :, None]
     share = (ecg == extreme).mean(axis=2).max(axis=0)
     clipped = (share > CLIPPED_SHARE) & (ecg.max(axis=1) - ecg.min(axis=1) >= 10 * FLAT_MV)

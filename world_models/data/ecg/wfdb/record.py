@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from world_models.data.ecg.wfdb.header import Header, RecordError, read_header
+from world_models.data.ecg.wfdb.header import RecordError, WfdbHeader, read_header
 from world_models.data.ecg.wfdb.leads import Lead, leads_of, one_rate
 from world_models.data.ecg.wfdb.signals import MOST_SAMPLES_READ, frames_of, read_channels
 
@@ -39,7 +39,8 @@ def read_leads(
         )
     if header.frames is not None and header.frames != total and header.segments:
         raise RecordError(
-            f"{base}: the first line states {header.frames} samples, its segments have {total} together; correct the header"
+            f"{base}: the first line states {header.frames} samples, its segments have {total} together; correct the "
+            "header"
         )
     frame_hz = _frame_hz(header, pattern, rate_hz, warnings)
     across = sum(s.samples_a_frame for s in pattern.signals)
@@ -51,8 +52,8 @@ def read_leads(
         skew = max(s.skew for s in part.signals) if part.signals else 0
         if skew > MOST_SKEW_S * frame_hz:
             raise RecordError(
-                f"{part.base}.hea: a skew of {skew} samples is {skew / frame_hz:.1f} s, over {MOST_SKEW_S:g} s; correct the "
-                "header"
+                f"{part.base}.hea: a skew of {skew} samples is {skew / frame_hz:.1f} s, over {MOST_SKEW_S:g} s; "
+                "correct the header"
             )
         said: list[str] = []
         if skew:
@@ -61,9 +62,7 @@ def read_leads(
         first, last = max(start - at, 0), min(start + length - at, frames)
         channels = read_channels(part, first, last, frames, said)
         for name, lead in leads_of(channels, part.base, said).items():
-            whole = found.setdefault(
-                name, Lead(np.full(length * lead.samples_a_frame, np.nan), lead.samples_a_frame)
-            )  # fmt: skip
+            whole = found.setdefault(name, Lead(np.full(length * lead.samples_a_frame, np.nan), lead.samples_a_frame))
             if whole.samples_a_frame != lead.samples_a_frame:
                 raise RecordError(
                     f"{part.base}: lead {name} has {lead.samples_a_frame} samples a frame, before it had "
@@ -78,7 +77,7 @@ def read_leads(
     return leads, hz, comments
 
 
-def _pattern(header: Header) -> Header:
+def _pattern(header: WfdbHeader) -> WfdbHeader:
     """The header whose signal lines say how many samples a frame has: of a record in segments the first one's."""
     for segment in header.segments:
         if segment.name is not None:
@@ -86,23 +85,24 @@ def _pattern(header: Header) -> Header:
     return header
 
 
-def _segment(header: Header, name: str) -> Header:
+def _segment(header: WfdbHeader, name: str) -> WfdbHeader:
     part = read_header(header.base.parent / name, segment=True)
     if part.segments:
         raise RecordError(f"{header.base}: its segment {name} is in segments itself; join them")
     return part
 
 
-def _frame_hz(header: Header, pattern: Header, given_hz: float | None, warnings: list[str]) -> float:
+def _frame_hz(header: WfdbHeader, pattern: WfdbHeader, given_hz: float | None, warnings: list[str]) -> float:
     """Frames a second: from the leads' rate, if that is given, else as the header states."""
     per_frame = max(s.samples_a_frame for s in pattern.signals)
     if given_hz is None and header.rate_hz is None:
         raise RecordError(
-            f"{header.base}: the header states no sampling rate; give it with --rate-hz HZ (rate_hz= in Python), or write "
-            "it on the header's first line"
+            f"{header.base}: the header states no sampling rate; give it with --rate-hz HZ (rate_hz= in Python), or "
+            "write it on the header's first line"
         )
     stated_hz = None if header.rate_hz is None else header.rate_hz * per_frame
     rate = stated_hz if given_hz is None else given_hz
+    assert rate is not None  # one of the two is there
     low, high = RATE_LIMITS_HZ
     if not low <= rate <= high:
         said = "sampling rate" if given_hz is None else "the given sampling rate"
@@ -113,7 +113,7 @@ def _frame_hz(header: Header, pattern: Header, given_hz: float | None, warnings:
     return rate / per_frame
 
 
-def _overlapping(header: Header, start: int, stop: int) -> list[tuple[Header, int]]:
+def _overlapping(header: WfdbHeader, start: int, stop: int) -> list[tuple[WfdbHeader, int]]:
     """The segments between the frames `start` and `stop`, each with the frame at which it starts."""
     wanted, at = [], 0
     for segment in header.segments:
@@ -122,15 +122,16 @@ def _overlapping(header: Header, start: int, stop: int) -> list[tuple[Header, in
         at += segment.frames
     if len(wanted) > MOST_SEGMENTS_READ:
         raise RecordError(
-            f"{header.base}: {len(wanted)} segments in the {READ_AT_MOST_S:g} s read, over {MOST_SEGMENTS_READ}; join them"
+            f"{header.base}: {len(wanted)} segments in the {READ_AT_MOST_S:g} s read, over {MOST_SEGMENTS_READ}; join "
+            "them"
         )
     found = []
     for segment, at in wanted:
         part = _segment(header, str(segment.name))
         if None not in (part.rate_hz, header.rate_hz) and part.rate_hz != header.rate_hz:
             raise RecordError(
-                f"{part.base}: {part.rate_hz:g} Hz, but the record {header.base.name} states {header.rate_hz:g} Hz; correct "
-                "one of the two"
+                f"{part.base}: {part.rate_hz:g} Hz, but the record {header.base.name} states {header.rate_hz:g} Hz; "
+                "correct one of the two"
             )
         if frames_of(part) != segment.frames:
             raise RecordError(

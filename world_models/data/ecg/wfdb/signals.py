@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from world_models.data.ecg.wfdb.header import FORMATS, Header, RecordError, Signal, open_inside
+from world_models.data.ecg.wfdb.header import FORMATS, RecordError, Signal, WfdbHeader, open_inside
 
 __all__ = ["MOST_SAMPLES_READ", "Channel", "frames_of", "read_channels"]
 
@@ -28,7 +28,7 @@ class Channel(NamedTuple):
     values: np.ndarray  # [frames * samples_a_frame] float64 in the signal's unit, NaN where there is no sample
 
 
-def _groups(header: Header) -> list[list[Signal]]:
+def _groups(header: WfdbHeader) -> list[list[Signal]]:
     """The signals by the file they share; signals of one file stand one after the other in each frame."""
     groups: list[list[Signal]] = []
     for signal in header.signals:
@@ -42,16 +42,18 @@ def _groups(header: Header) -> list[list[Signal]]:
     for group in groups:
         if len({(s.format, s.offset) for s in group}) > 1:
             raise RecordError(
-                f"{header.base}.hea: signals of the file {group[0].file} differ in format or byte offset; correct the header"
+                f"{header.base}.hea: signals of the file {group[0].file} differ in format or byte offset; correct the "
+                "header"
             )
         if group[0].format in _FLAC and len({s.samples_a_frame for s in group}) > 1:
             raise RecordError(
-                f"{header.base}.hea: signals of the FLAC file {group[0].file} differ in samples a frame; correct the header"
+                f"{header.base}.hea: signals of the FLAC file {group[0].file} differ in samples a frame; correct the "
+                "header"
             )
     return groups
 
 
-def _frames_held(header: Header, group: Sequence[Signal]) -> int:
+def _frames_held(header: WfdbHeader, group: Sequence[Signal]) -> int:
     """How many whole frames the file of a group holds."""
     from wfdb.io._signal import BYTES_PER_SAMPLE
 
@@ -63,7 +65,7 @@ def _frames_held(header: Header, group: Sequence[Signal]) -> int:
         if first.format not in _FLAC:
             size = max(0, os.fstat(file.fileno()).st_size - first.offset)
             return int(size / BYTES_PER_SAMPLE[str(first.format)]) // across
-        import soundfile
+        import soundfile  # type: ignore[import-untyped]  # has no stubs
 
         try:
             return max(0, soundfile.info(file).frames - first.offset) // first.samples_a_frame
@@ -71,7 +73,7 @@ def _frames_held(header: Header, group: Sequence[Signal]) -> int:
             raise RecordError(f"{file.name} is no FLAC file ({error}); fetch it again") from error
 
 
-def frames_of(header: Header) -> int:
+def frames_of(header: WfdbHeader) -> int:
     """The length of a record that is not in segments: as stated, else what its files hold.
 
     Raises:
@@ -88,7 +90,7 @@ def frames_of(header: Header) -> int:
     return least if header.frames is None else header.frames
 
 
-def read_channels(header: Header, start: int, stop: int, frames: int, warnings: list[str]) -> list[Channel]:
+def read_channels(header: WfdbHeader, start: int, stop: int, frames: int, warnings: list[str]) -> list[Channel]:
     """Frames `start` to `stop` of every signal of a record of that many `frames`, skew taken out, in physical units.
 
     Raises:
@@ -103,19 +105,19 @@ def read_channels(header: Header, start: int, stop: int, frames: int, warnings: 
             whole = start == 0 and stop == frames and signal.skew == 0
             if whole and _contradicts(signal, stored[: frames * signal.samples_a_frame], header):
                 warnings.append(
-                    f"signal {signal.label or len(found) + 1}: the samples' checksum is not the header's; the file may be "
-                    "damaged"
+                    f"signal {signal.label or len(found) + 1}: the samples' checksum is not the header's; the file may "
+                    "be damaged"
                 )
             found.append(Channel(signal, _physical(signal, stored, stop - start)))
     return found
 
 
-def _stored(header: Header, group: Sequence[Signal], start: int, stop: int) -> list[np.ndarray]:
+def _stored(header: WfdbHeader, group: Sequence[Signal], start: int, stop: int) -> list[np.ndarray]:
     """Stored values of the signals of one file [frames * samples_a_frame], int64, from `start` until, where the file
     holds them, as many frames beyond `stop` as the largest skew takes away.
     """
-    # Not the public `wfdb.rdrecord`: it reads the header again by looser rules (of 'xé.dat' it opens 'x.dat', which nobody
-    # has checked; 'a.b.dat' it refuses), and reads no stretch of a record whose length is not stated.
+    # Not the public `wfdb.rdrecord`: it reads the header again by looser rules (of 'xé.dat' it opens 'x.dat', which
+    # nobody has checked; 'a.b.dat' it refuses), and reads no stretch of a record whose length is not stated.
     from wfdb.io._signal import _rd_segment
 
     held = _frames_held(header, group)
@@ -157,7 +159,7 @@ def _stored(header: Header, group: Sequence[Signal], start: int, stop: int) -> l
     return wanted
 
 
-def _contradicts(signal: Signal, stored: np.ndarray, header: Header) -> bool:
+def _contradicts(signal: Signal, stored: np.ndarray, header: WfdbHeader) -> bool:
     """Whether the header states another checksum. One that is 0 for every signal was never computed."""
     stated = signal.checksum
     return stated is not None and any(s.checksum for s in header.signals) and (int(stored.sum()) - stated) % 65536 != 0

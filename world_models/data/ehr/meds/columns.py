@@ -14,10 +14,17 @@ from world_models.data.ehr.cells import NO_ID, YEARS, EhrDataError
 __all__ = ["TYPES", "typed"]
 
 TYPES: dict[str, pa.DataType] = {
-    "subject_id": pa.int64(), "time": pa.timestamp("us"), "code": pa.string(), "numeric_value": pa.float64(),
-    "text_value": pa.string(), "hadm_id": pa.int64(), "unit": pa.string(), "route": pa.string(),
-    "order_id": pa.int64(), "race": pa.string(),
-}  # fmt: skip
+    "subject_id": pa.int64(),
+    "time": pa.timestamp("us"),
+    "code": pa.string(),
+    "numeric_value": pa.float64(),
+    "text_value": pa.string(),
+    "hadm_id": pa.int64(),
+    "unit": pa.string(),
+    "route": pa.string(),
+    "order_id": pa.int64(),
+    "race": pa.string(),
+}
 _WANTED = {
     "subject_id": "a whole number below 2**63; number the subjects",
     "time": "a timestamp; write it as timestamp[us], such as 2150-03-02 08:00:00",
@@ -65,7 +72,9 @@ def _ids(column: pa.Array, name: str) -> pa.Array:
     if pa.types.is_temporal(column.type):
         raise _NotOneError(f"a {column.type}")
     if pa.types.is_floating(column.type):
-        bad = pc.or_(pc.not_equal(pc.floor(column), column), pc.greater(pc.abs(column), _LARGEST_EXACT[column.type.bit_width]))
+        bad = pc.or_(
+            pc.not_equal(pc.floor(column), column), pc.greater(pc.abs(column), _LARGEST_EXACT[column.type.bit_width])
+        )
         odd = column.filter(pc.fill_null(bad, False))
         if len(odd):
             raise _NotOneError(f"{odd[0].as_py()!r}")
@@ -121,7 +130,11 @@ def _times(column: pa.Array) -> pa.Array:
         _refuse(column, r"^[0-9]{4}-[0-9]{2}-[0-9]{2}")
         clock = pc.utf8_slice_codeunits(column, 10, 1000)
         zoned = pc.any(pc.match_substring_regex(clock, _ZONED)).as_py()  # then all must be
-        column = column.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us")) if zoned else column.cast(pa.timestamp("us"))
+        column = (
+            column.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us"))
+            if zoned
+            else column.cast(pa.timestamp("us"))
+        )
     elif pa.types.is_date(column.type):
         column = column.cast(pa.date32()).cast(pa.timestamp("us"))
     else:

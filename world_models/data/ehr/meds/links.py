@@ -1,4 +1,4 @@
-"""What MEDS tells apart and we need together: a result and its draw, a start and its end."""
+"""What MEDS tells apart and we need together: a result and its specimen, a start and its end."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ import pandas as pd
 from world_models.data.ehr.cells import NO_ID
 from world_models.data.ehr.flow import Flow
 
-__all__ = ["draw_times", "link_ends"]
+__all__ = ["collection_times", "link_ends"]
 
-LONGEST_LAB = pd.Timedelta(days=30)  # from draw to result
+LONGEST_LAB = pd.Timedelta(days=30)  # from collection to result
 
 
-def draw_times(results: pd.DataFrame, specimens: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    """`results` (rows of LAB//RESULT, at the result time) with `drawn` and `resulted`.
+def collection_times(results: pd.DataFrame, specimens: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+    """`results` (rows of LAB//RESULT, at the result time) with `collected` and `resulted`.
 
     Of one patient and item, the n-th result is the n-th specimen's where there are as many of both and none is early;
-    else the last specimen's before it. Without any, the draw is taken as the result time, counted.
+    else the last specimen's before it. Without any, it counts as collected at its result time, counted.
     """
     if results.empty:
-        return results.assign(drawn=results["time"], resulted=results["time"])
+        return results.assign(collected=results["time"], resulted=results["time"])
     left = results.assign(item=results["code"].str.split("//").str[2], at=np.arange(len(results)))
     left = left.sort_values("time", kind="stable")
-    right = pd.DataFrame({
-        "subject_id": specimens["subject_id"].to_numpy(),
-        "item": specimens["code"].str.split("//").str[2].to_numpy(object),
-        "specimen": specimens["time"].to_numpy("datetime64[us]"),
-    }).sort_values("specimen", kind="stable")  # fmt: skip
+    right = pd.DataFrame(
+        {
+            "subject_id": specimens["subject_id"].to_numpy(),
+            "item": specimens["code"].str.split("//").str[2].to_numpy(object),
+            "specimen": specimens["time"].to_numpy("datetime64[us]"),
+        }
+    ).sort_values("specimen", kind="stable")
     keys = ["subject_id", "item"]
     last = pd.merge_asof(
         left[["at", "time", *keys]], right, left_on="time", right_on="specimen", by=keys, tolerance=LONGEST_LAB
@@ -41,11 +43,11 @@ def draw_times(results: pd.DataFrame, specimens: pd.DataFrame, flow: Flow) -> pd
     whole = good.groupby([nth["subject_id"], nth["item"]]).transform("all")
     nth = nth.set_index("at")
     last = last.set_index("at")["specimen"]
-    drawn = nth["specimen"].where(whole.to_numpy(), last.reindex(nth.index)).reindex(range(len(results)))
-    alone = drawn.isna()
-    flow.repair("meds", "result without a specimen: drawn at its result time", int(alone.sum()))
+    collected = nth["specimen"].where(whole.to_numpy(), last.reindex(nth.index)).reindex(range(len(results)))
+    alone = collected.isna()
+    flow.repair("meds", "result without a specimen: collected at its result time", int(alone.sum()))
     resulted = results["time"].to_numpy("datetime64[us]")
-    return results.assign(drawn=np.where(alone, resulted, drawn.to_numpy("datetime64[us]")), resulted=resulted)
+    return results.assign(collected=np.where(alone, resulted, collected.to_numpy("datetime64[us]")), resulted=resulted)
 
 
 def link_ends(
@@ -56,14 +58,17 @@ def link_ends(
     `stay_ids` [starts + ends]; `part`: which part of the code names the thing. Certain is: of that patient, stay, name
     and order_id, from the start until the end, nothing else ran. The others keep no end and no amount, counted.
     """
-    both = pd.DataFrame({
-        "subject_id": np.concatenate([starts["subject_id"], ends["subject_id"]]), "stay_id": stay_ids,
-        "name": np.concatenate([frame["code"].str.split("//").str[part].str.strip() for frame in (starts, ends)]),
-        "order_id": np.concatenate([frame["order_id"].fillna(NO_ID).astype(np.int64) for frame in (starts, ends)]),
-        "time": np.concatenate([frame["time"].to_numpy("datetime64[us]") for frame in (starts, ends)]),
-        "step": np.repeat([1, -1], [len(starts), len(ends)]),
-        "at": np.concatenate([np.arange(len(starts)), np.arange(len(ends))]),
-    })  # fmt: skip
+    both = pd.DataFrame(
+        {
+            "subject_id": np.concatenate([starts["subject_id"], ends["subject_id"]]),
+            "stay_id": stay_ids,
+            "name": np.concatenate([frame["code"].str.split("//").str[part].str.strip() for frame in (starts, ends)]),
+            "order_id": np.concatenate([frame["order_id"].fillna(NO_ID).astype(np.int64) for frame in (starts, ends)]),
+            "time": np.concatenate([frame["time"].to_numpy("datetime64[us]") for frame in (starts, ends)]),
+            "step": np.repeat([1, -1], [len(starts), len(ends)]),
+            "at": np.concatenate([np.arange(len(starts)), np.arange(len(ends))]),
+        }
+    )
     keys = ["subject_id", "stay_id", "name", "order_id"]
     # at one moment what ends, ends before the next begins
     both = both.sort_values([*keys, "time", "step"], kind="stable", ignore_index=True)
@@ -78,8 +83,11 @@ def link_ends(
         pair = pair[cluster]
     else:
         pair = np.zeros(0, bool)
-    flow.repair("meds", f"{what}: end not linked to its start (several at once): left out",
-                int((~pair & (both["step"] == -1)).sum()))  # fmt: skip
+    flow.repair(
+        "meds",
+        f"{what}: end not linked to its start (several at once): left out",
+        int((~pair & (both["step"] == -1)).sum()),
+    )
     begun, ended = both[pair & (both["step"] == 1)], both[pair & (both["step"] == -1)]
     end = np.full(len(starts), np.datetime64("NaT", "us"))
     amount = np.full(len(starts), np.nan)

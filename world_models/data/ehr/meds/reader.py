@@ -11,15 +11,16 @@ rest is counted as not used.
 What the format leaves out: stays are found from admissions and discharges in order of time where there is no hadm_id
 (their id is then 1000 * subject_id + 1, 2, ...); a dose of a medication is not there (`mimic_iv.fill_doses` takes it
 from prescriptions); an end belongs to a start for certain only where nothing else of that name runs, or an order_id
-says so: else the end and the amount are left out, counted. Result times without draw times (LAB//RESULT) are drawn when
-their specimen was, the nearest before.
+says so: else the end and the amount are left out, counted. A result without a collection time (LAB//RESULT) was
+collected when its specimen was, the nearest before.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,14 +28,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from world_models.data.ehr import codes as ehr_codes
-from world_models.data.ehr import orders as ehr_orders
+from world_models.data.ehr import inquiry_items, intervention_items
 from world_models.data.ehr.assemble import Frames
-from world_models.data.ehr.events import canonical_inquiries, canonical_interventions, shortest_decimals
+from world_models.data.ehr.canonical_events import canonical_inquiries, canonical_interventions, shortest_decimals
 from world_models.data.ehr.flow import Flow
+from world_models.data.ehr.intervention_items import InterventionItem
 from world_models.data.ehr.meds.columns import TYPES, typed
-from world_models.data.ehr.meds.links import draw_times, link_ends
-from world_models.data.ehr.meds.stays import given_stay, place_or_given, read_stays, stay_of_discharge
+from world_models.data.ehr.meds.hospital_stays import given_stay, place_or_given, read_stays, stay_of_discharge
+from world_models.data.ehr.meds.links import collection_times, link_ends
 from world_models.data.ehr.tables import EhrDataError
 
 __all__ = ["data_files", "iterate", "read_shard", "subjects"]
@@ -94,7 +95,9 @@ def subjects(path: str | Path) -> np.ndarray:
     Raises:
         EhrDataError: as `iterate`.
     """
-    ids = [pc.unique(table.column("subject_id")).drop_null().to_numpy() for table in _batches(Path(path), ("subject_id",))]
+    ids = [
+        pc.unique(table.column("subject_id")).drop_null().to_numpy() for table in _batches(Path(path), ("subject_id",))
+    ]
     return np.unique(np.concatenate([np.zeros(0, np.int64), *ids]))
 
 
@@ -115,15 +118,18 @@ def _batches(path: Path, wanted: tuple[str, ...]) -> Iterator[pa.Table]:
             there.setdefault("numeric_value", there.get("value"))
             names = {name: there[name] for name in wanted if there.get(name) is not None}
             for batch in file.iter_batches(BATCH_ROWS, columns=list(names.values())):
-                yield pa.table([
-                    typed(batch.column(names[name]) if name in names else pa.nulls(batch.num_rows), name, path)
-                    for name in wanted
-                ], list(wanted))  # fmt: skip
+                yield pa.table(
+                    [
+                        typed(batch.column(names[name]) if name in names else pa.nulls(batch.num_rows), name, path)
+                        for name in wanted
+                    ],
+                    list(wanted),
+                )
     except (pa.ArrowException, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise EhrDataError(
-            f"{path} cannot be read as parquet ({first}): it is no parquet file, or cut short or damaged; fetch or write "
-            "it again"
+            f"{path} cannot be read as parquet ({first}): it is no parquet file, or cut short or damaged; fetch or "
+            "write it again"
         ) from error
 
 
@@ -132,7 +138,8 @@ class _Order:
     anywhere in the run: some exports sort them last."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.row, self.seen = path, 0, set()
+        self.path, self.row = path, 0
+        self.seen: set[int] = set()
         self.subject: int | None = None  # of the row before
         self.timed: tuple[int, int] | None = None  # subject and time of the last row with a time
 
@@ -164,8 +171,8 @@ class _Order:
                 i = int(bad[0])
                 raise EhrDataError(
                     f"{self.path}, row {self.row + rows[i]}: subject {whose[i]} at {_when(time[i])} after "
-                    f"{_when(earlier[i])}: time runs backwards; MEDS wants each subject's rows sorted by time: sort the "
-                    "file by subject_id, time"
+                    f"{_when(earlier[i])}: time runs backwards; MEDS wants each subject's rows sorted by time: sort "
+                    "the file by subject_id, time"
                 )
             self.timed = (int(whose[-1]), int(time[-1]))
         self.row += len(subject)
@@ -229,9 +236,13 @@ def read_shard(source: str | Path, flow: Flow) -> Frames:
 _WHOLE = {"MEDS_BIRTH": "birth", "MEDS_DEATH": "death", "ED_REGISTRATION": "ed"}
 STATIC = ("gender", "race")  # may stand without a time
 _FIRST = {
-    "GENDER": "gender", "RACE": "race", "HOSPITAL_ADMISSION": "admission", "HOSPITAL_DISCHARGE": "discharge",
-    "INFUSION_START": "infusion start", "INFUSION_END": "infusion end",
-}  # fmt: skip
+    "GENDER": "gender",
+    "RACE": "race",
+    "HOSPITAL_ADMISSION": "admission",
+    "HOSPITAL_DISCHARGE": "discharge",
+    "INFUSION_START": "infusion start",
+    "INFUSION_END": "infusion end",
+}
 
 
 def _kind(code: str) -> str:
@@ -239,49 +250,66 @@ def _kind(code: str) -> str:
     if code in _WHOLE:
         return _WHOLE[code]
     parts = code.split("//")
-    lab = ehr_codes.parse_lab_code(code)
+    lab = inquiry_items.parse_lab_code(code)
     if lab is not None:
-        return lab.event if lab.itemid in ehr_codes.by_itemid() else "unused item not in the table of inquiries"
+        return lab.event if lab.itemid in inquiry_items.by_itemid() else "unused item not in the table of inquiries"
     if parts[0] in ("INFUSION_START", "INFUSION_END") and len(parts) < 2:
         return "unused infusion without a name"
     if parts[0] in _FIRST:
         return _FIRST[parts[0]]
-    itemid = ehr_codes.whole_number(parts[-1])
+    itemid = inquiry_items.whole_number(parts[-1])
     if parts[0] == "DIAGNOSIS" and len(parts) >= 4 and parts[1] == "ICD":
         return "diagnosis"
     if parts[0] == "PROCEDURE" and len(parts) == 3 and parts[1] in ("START", "END") and itemid is not None:
-        administrative = itemid in ehr_orders.ADMINISTRATIVE
+        administrative = itemid in intervention_items.ADMINISTRATIVE
         return "unused administrative procedure" if administrative else f"procedure {parts[1].lower()}"
     if parts[0] == "MEDICATION" and len(parts) >= 3:
         name = parts[2] if parts[1] in ("START", "STOP") else parts[1]
-        if ehr_orders.is_flush(name):
+        if intervention_items.is_flush(name):
             return "unused line flush"
         if name in ("UNK", ""):
             return "unused medication without a name"
         if parts[1] in ("START", "STOP"):
             return f"order {'start' if parts[1] == 'START' else 'end'}"
-        return "given" if parts[2] in ehr_orders.EXECUTED else "unused medication not executed"
+        return "given" if parts[2] in intervention_items.EXECUTED else "unused medication not executed"
     return f"unused code {parts[0]}{' (billing)' if parts[:2] == ['PROCEDURE', 'ICD'] else ''}"
 
 
 def _values(parts: dict[str, pd.DataFrame], none: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    """Raw inquiries of values at their draw, and of results whose draw is their specimen's."""
-    results = draw_times(parts.get("result", none), parts.get("specimen", none), flow)
-    values = parts.get("value", none).assign(drawn=lambda rows: rows["time"], resulted=np.datetime64("NaT", "us"))
-    types = {"drawn": "datetime64[us]", "resulted": "datetime64[us]", "subject_id": np.int64, "numeric_value": np.float64,
-             "stay_id": np.int64, "code": object, "text": object}  # fmt: skip
-    rows = {name: np.concatenate([part[name].to_numpy(kind) for part in (values, results)])
-            for name, kind in types.items()}  # fmt: skip
+    """Raw inquiries of values at their collection, and of results collected when their specimen was."""
+    results = collection_times(parts.get("result", none), parts.get("specimen", none), flow)
+    values = parts.get("value", none).assign(collected=lambda rows: rows["time"], resulted=np.datetime64("NaT", "us"))
+    types: dict[str, Any] = {
+        "collected": "datetime64[us]",
+        "resulted": "datetime64[us]",
+        "subject_id": np.int64,
+        "numeric_value": np.float64,
+        "stay_id": np.int64,
+        "code": object,
+        "text": object,
+    }
+    rows = {
+        name: np.concatenate([part[name].to_numpy(kind) for part in (values, results)]) for name, kind in types.items()
+    }
     codes, unique = pd.factorize(rows["code"])
-    parsed = [ehr_codes.parse_lab_code(code) for code in unique]
-    itemid = np.array([code.itemid for code in parsed], np.int64)
-    prefix = np.array([code.split("//")[0] + f"//{lab.itemid}" for code, lab in zip(unique, parsed, strict=True)], object)
-    unit = np.array([code.unit for code in parsed], object)
-    return pd.DataFrame({
-        "subject_id": rows["subject_id"], "stay_id": rows["stay_id"], "itemid": itemid[codes], "unit": unit[codes],
-        "value": rows["numeric_value"], "text": rows["text"], "drawn": rows["drawn"], "resulted": rows["resulted"],
-        "source": prefix[codes],
-    })  # fmt: skip
+    labs = [lab for lab in map(inquiry_items.parse_lab_code, unique) if lab is not None]
+    assert len(labs) == len(unique)  # `_kind` lets no other code be a value or a result
+    itemid = np.array([lab.itemid for lab in labs], np.int64)
+    prefix = _objects(f"{code.split('//')[0]}//{lab.itemid}" for code, lab in zip(unique, labs, strict=True))
+    unit = _objects(lab.unit for lab in labs)
+    return pd.DataFrame(
+        {
+            "subject_id": rows["subject_id"],
+            "stay_id": rows["stay_id"],
+            "itemid": itemid[codes],
+            "unit": unit[codes],
+            "value": rows["numeric_value"],
+            "text": rows["text"],
+            "collected": rows["collected"],
+            "resulted": rows["resulted"],
+            "source": prefix[codes],
+        }
+    )
 
 
 def _done(parts: dict[str, pd.DataFrame], none: pd.DataFrame, stays: pd.DataFrame, flow: Flow) -> pd.DataFrame:
@@ -301,32 +329,53 @@ def _done(parts: dict[str, pd.DataFrame], none: pd.DataFrame, stays: pd.DataFram
 def _named(rows: pd.DataFrame, kind: str, part: int) -> pd.DataFrame:
     """Rows with `end`, `amount` (and of infusions the rate as numeric_value) as raw interventions."""
     word = rows["code"].str.split("//").str[part].str.strip().to_numpy(object)
-    items, by_id = ehr_orders.by_itemid(), kind in ("infusion", "procedure")
-    if by_id:
-        name = {"infusion": "input", "procedure": "procedure"}[kind]
-        known = [items.get(ehr_codes.whole_number(w)) for w in word]
-        item = [found.name if found else f"{name} {w}" for found, w in zip(known, word, strict=True)]
+    itemids = [inquiry_items.whole_number(w) for w in word]
+    known: list[InterventionItem | None] = [None] * len(word)
+    if kind in ("infusion", "procedure"):
+        items, unlisted = intervention_items.by_itemid(), "input" if kind == "infusion" else "procedure"
+        known = [None if itemid is None else items.get(itemid) for itemid in itemids]
+        item = [f"{unlisted} {w}" if found is None else found.name for found, w in zip(known, word, strict=True)]
         source = [f"{kind.upper()}//{w}" for w in word]
     else:
-        known = [None] * len(word)
-        item = [ehr_orders.item_of_drug(w) for w in word]
+        item = [intervention_items.item_of_drug(w) for w in word]
         source = [f"MEDICATION//{w}" for w in word]
-    unit = rows["unit"].astype(object).where(rows["unit"].notna(), "").to_numpy()
+    unit = _text(rows["unit"])
     infused = kind == "infusion"
-    amount_unit = [
-        ehr_orders.AMOUNT_IF_MISSING.get(ehr_codes.whole_number(w), found.amount) if found and infused else ""
-        for found, w in zip(known, word, strict=True)
-    ]
-    if infused and "amount_unit" in rows:
-        told = rows["amount_unit"].astype(object).where(rows["amount_unit"].notna(), "").to_numpy()
-        amount_unit = np.where(told == "", np.array(amount_unit, object), told)
-    rate_unit = [u or (found.rate if found and infused else "") for found, u in zip(known, unit, strict=True)]
-    return pd.DataFrame({
-        "subject_id": rows["subject_id"].to_numpy(),
-        "stay_id": rows["stay_id"].to_numpy(np.int64), "kind": kind, "item": item,
-        "start": rows["time"].to_numpy("datetime64[us]"), "end": rows["end"].to_numpy("datetime64[us]"),
-        "dose": rows["amount"].to_numpy(np.float64), "unit": amount_unit if infused else unit,
-        "rate": rows["numeric_value"].to_numpy(np.float64) if infused else np.nan,
-        "rate_unit": rate_unit if infused else "", "source": source,
-        "route": rows["route"].astype(object).where(rows["route"].notna(), "").to_numpy(),
-    })  # fmt: skip
+    rate_unit = _objects(u or (found.rate if found and infused else "") for found, u in zip(known, unit, strict=True))
+    if infused:
+        usual = zip(known, itemids, strict=True)
+        unit = _objects("" if found is None else _amount_unit(found, itemid) for found, itemid in usual)
+        if "amount_unit" in rows:
+            told = _text(rows["amount_unit"])
+            unit = np.where(told == "", unit, told)
+    return pd.DataFrame(
+        {
+            "subject_id": rows["subject_id"].to_numpy(),
+            "stay_id": rows["stay_id"].to_numpy(np.int64),
+            "kind": kind,
+            "item": item,
+            "start": rows["time"].to_numpy("datetime64[us]"),
+            "end": rows["end"].to_numpy("datetime64[us]"),
+            "dose": rows["amount"].to_numpy(np.float64),
+            "unit": unit,
+            "rate": rows["numeric_value"].to_numpy(np.float64) if infused else np.nan,
+            "rate_unit": rate_unit if infused else "",
+            "source": source,
+            "route": _text(rows["route"]),
+        }
+    )
+
+
+def _amount_unit(item: InterventionItem, itemid: int | None) -> str:
+    """The unit of an infusion's amount where the source leaves it out."""
+    return item.amount if itemid is None else intervention_items.AMOUNT_IF_MISSING.get(itemid, item.amount)
+
+
+def _text(column: pd.Series) -> np.ndarray:
+    """A column [N] object of text, "" where there is none."""
+    return column.astype(object).where(column.notna(), "").to_numpy()
+
+
+def _objects(values: Iterable[object]) -> np.ndarray:
+    """Values as an array [N] object."""
+    return np.array(list(values), dtype=object)

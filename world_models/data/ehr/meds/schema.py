@@ -4,7 +4,8 @@
 defines it; that package is not needed to write it and brings a workflow engine along, so it is stated here again.
 """
 
-# no `from __future__ import annotations` here: flexible_schema reads the annotations as objects
+# no `from __future__ import annotations` here: flexible_schema reads the annotations as objects, which are no types
+# mypy: disable-error-code="valid-type"
 import pyarrow as pa
 from flexible_schema import Optional, Required
 from meds import DataSchema
@@ -18,7 +19,7 @@ class EpisodeSchema(DataSchema):
     stay_id: Required(pa.int64(), nullable=True)
     order_set: Required(pa.int32(), nullable=True)  # time step: rows that share it were ordered together
     order_id: Required(pa.int64(), nullable=True)  # of an intervention, within its stay: start and end share it
-    item: Optional(pa.string())  # our name (ehr_codes, ehr_orders)
+    item: Optional(pa.string())  # our name (inquiry_items, intervention_items)
     unit: Optional(pa.string())  # of numeric_value of an inquiry, of `dose` of an intervention
     source: Optional(pa.string())  # the code it had in the source
     result_time: Optional(pa.timestamp("us"))

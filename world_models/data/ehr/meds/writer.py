@@ -1,30 +1,31 @@
 """PatientEpisodes to MEDS and back, losing nothing; rollouts as generated trajectories.
 
 The rows read as MEDS of MIMIC to any tool (LAB//itemid//unit, MEDICATION//name//Administered, INFUSION_START ...),
-and carry further columns, which `schema.EpisodeSchema` declares, so that `read_episodes` gives back the very same objects:
-`stay_id`; `order_set`, the time step whose set of orders a row belongs to; `order_id`, which links the start and the
-end of one intervention; and the fields of an event that MEDS has no place for. One row a stay, STAY//EPISODE, holds
-what is true of the whole stay. Tables are validated by `meds`.
+and carry further columns, which `schema.EpisodeSchema` declares, so that `read_episodes` gives back the very same
+objects: `stay_id`; `order_set`, the time step whose set of orders a row belongs to; `order_id`, which links the start
+and the end of one intervention; and the fields of an event that MEDS has no place for. One row a stay, STAY//EPISODE,
+holds what is true of the whole stay. Tables are validated by `meds`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from world_models.data.ehr import codes as ehr_codes
-from world_models.data.ehr import orders as ehr_orders
+from world_models.data.ehr import inquiry_items, intervention_items
 from world_models.data.ehr.episode import (
     KINDS,
     Diagnosis,
     EpisodeError,
-    Inquiry,
-    Intervention,
+    InquiryEvent,
+    InterventionEvent,
     PatientEpisode,
     build_episode,
 )
@@ -32,33 +33,46 @@ from world_models.data.ehr.meds.schema import EpisodeSchema, GeneratedTrajectory
 from world_models.data.ehr.tables import EhrDataError
 from world_models.files import replacing
 
-__all__ = [
-    "is_episode_file", "read_episodes", "to_table", "trajectory_table",
-    "write_episodes", "write_table", "write_trajectories",
-]  # fmt: skip
+__all__ = ["is_episode_file", "read_episodes", "to_table", "trajectory_table", "write_episodes", "write_table"]
+__all__ += ["write_trajectories"]
 
 EPISODE_CODE = "STAY//EPISODE"
-
+UNKNOWN = "UNK"  # as MEDS of MIMIC writes what is not known
+_Row: TypeAlias = list[Any]  # one value of each of _FIELDS
 
 _FIELDS = (
-    ("subject_id", pa.int64()), ("time", pa.timestamp("us")), ("code", pa.string()), ("numeric_value", pa.float32()),
-    ("text_value", pa.large_string()), ("stay_id", pa.int64()), ("order_set", pa.int32()), ("order_id", pa.int64()),
-    ("item", pa.string()), ("unit", pa.string()), ("source", pa.string()), ("result_time", pa.timestamp("us")),
-    ("end_time", pa.timestamp("us")), ("kind", pa.string()), ("dose", pa.float32()), ("rate", pa.float32()),
-    ("rate_unit", pa.string()), ("route", pa.string()),
-)  # fmt: skip
+    ("subject_id", pa.int64()),
+    ("time", pa.timestamp("us")),
+    ("code", pa.string()),
+    ("numeric_value", pa.float32()),
+    ("text_value", pa.large_string()),
+    ("stay_id", pa.int64()),
+    ("order_set", pa.int32()),
+    ("order_id", pa.int64()),
+    ("item", pa.string()),
+    ("unit", pa.string()),
+    ("source", pa.string()),
+    ("result_time", pa.timestamp("us")),
+    ("end_time", pa.timestamp("us")),
+    ("kind", pa.string()),
+    ("dose", pa.float32()),
+    ("rate", pa.float32()),
+    ("rate_unit", pa.string()),
+    ("route", pa.string()),
+)
 _TOLD = {
-    "inquiry": ("item", "unit", "source"), "diagnosis": ("item",),
+    "inquiry": ("item", "unit", "source"),
+    "diagnosis": ("item",),
     **dict.fromkeys(KINDS, ("item", "unit", "source", "rate_unit", "route")),
-}  # fmt: skip
+}
 _TEXTS = ("race", "admission_type", "admission_location", "discharge_location")
 _FLAGS = ("died_in_hospital", "truncated", "sex_female")
 _SCHEMA = pa.schema(list(_FIELDS))
 _PLACE = {name: i for i, (name, _) in enumerate(_FIELDS)}
 
 
-def _row(subject_id: int, time: datetime | None, code: str, **fields: object) -> list:
-    row = [subject_id, time, code, *[None] * (len(_FIELDS) - 3)]
+def _row(subject_id: int, time: datetime | None, code: str, **fields: object) -> _Row:
+    row: _Row = [subject_id, time, code, *[None] * (len(_FIELDS) - 3)]
     for name, value in fields.items():
         row[_PLACE[name]] = value
     return row
@@ -75,25 +89,26 @@ def to_table(episodes: Iterable[PatientEpisode]) -> pa.Table:
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise EpisodeError(f"subject {twice[0]}, stay {twice[1]} is there twice; give each stay once")
-    rows: list[list] = []
-    subject, own = None, []
+    rows: list[_Row] = []
+    own: list[_Row] = []
+    subject = None
     for episode in episodes:
         if episode.subject_id != subject:
             rows += _sorted(own)
             subject, own = episode.subject_id, _static(episode)
         own += _rows(episode)
     rows += _sorted(own)
-    columns = list(zip(*rows, strict=True)) if rows else [[] for _ in _FIELDS]
+    columns: list[Any] = list(zip(*rows, strict=True)) if rows else [[] for _ in _FIELDS]
     table = pa.table([pa.array(column, kind) for column, (_, kind) in zip(columns, _FIELDS, strict=True)], _SCHEMA)
     return EpisodeSchema.align(table)
 
 
-def _sorted(rows: list[list]) -> list[list]:
+def _sorted(rows: list[_Row]) -> list[_Row]:
     """One subject's rows by time, static ones first; rows of one moment stay in the order they were made in."""
     return sorted(rows, key=lambda row: datetime.min if row[1] is None else row[1])
 
 
-def _static(episode: PatientEpisode) -> list[list]:
+def _static(episode: PatientEpisode) -> list[_Row]:
     """Sex and birth, once a subject (of the first stay)."""
     rows = []
     if episode.sex_female is not None:
@@ -104,61 +119,84 @@ def _static(episode: PatientEpisode) -> list[list]:
     return rows
 
 
-def _rows(e: PatientEpisode) -> list[list]:
-    def row(time: datetime | None, code: str, **fields: object) -> list:
-        return _row(e.subject_id, time, code, stay_id=e.stay_id, **fields)
-
-    def known(text: str) -> str:
-        return text or "UNK"
-
+def _rows(e: PatientEpisode) -> list[_Row]:
+    """All rows of one stay, in the order in which rows of one moment shall stand."""
     whole = {
-        "admitted": e.admitted.isoformat(), "discharged": e.discharged.isoformat(),
-        "died": None if e.died is None else e.died.isoformat(), "hours_per_step": e.hours_per_step,
-        "died_in_hospital": e.died_in_hospital, "truncated": e.truncated, "age_years": e.age_years,
-        "sex_female": e.sex_female, "race": e.race, "admission_type": e.admission_type,
-        "admission_location": e.admission_location, "discharge_location": e.discharge_location,
-    }  # fmt: skip
-    rows = [row(e.started, EPISODE_CODE, text_value=json.dumps(whole))]
+        "admitted": e.admitted.isoformat(),
+        "discharged": e.discharged.isoformat(),
+        "died": None if e.died is None else e.died.isoformat(),
+        **{name: getattr(e, name) for name in ("hours_per_step", "died_in_hospital", "truncated", "age_years")},
+        **{name: getattr(e, name) for name in ("sex_female", *_TEXTS)},
+    }
+    rows = [_stay_row(e, e.started, EPISODE_CODE, text_value=json.dumps(whole))]
     if e.started < e.admitted:
-        rows.append(row(e.started, "ED_REGISTRATION"))
-    rows.append(row(e.admitted, f"HOSPITAL_ADMISSION//{known(e.admission_type)}//{known(e.admission_location)}"))
+        rows.append(_stay_row(e, e.started, "ED_REGISTRATION"))
+    kind, place = e.admission_type or UNKNOWN, e.admission_location or UNKNOWN
+    rows.append(_stay_row(e, e.admitted, f"HOSPITAL_ADMISSION//{kind}//{place}"))
     if e.race:
-        rows.append(row(e.admitted, f"RACE//{e.race}"))
+        rows.append(_stay_row(e, e.admitted, f"RACE//{e.race}"))
     order_id = 0
     for step in e.steps:
-        for q in step.inquiries:
-            rows.append(
-                row(
-                    q.drawn, _inquiry_code(q), numeric_value=q.value, text_value=q.label, order_set=step.index,
-                    item=q.item, unit=q.unit, source=q.source, result_time=q.resulted, kind="inquiry",
-                )  # fmt: skip
-            )
-        for done in step.interventions:
+        rows += [_inquiry_row(e, step.number, inquiry) for inquiry in step.inquiries]
+        for intervention in step.interventions:
             order_id += 1
-            first, last = _intervention_codes(done)
-            shared = {"order_set": step.index, "order_id": order_id, "item": done.item, "source": done.source}
-            value = done.rate if done.kind == "infusion" else done.dose
-            rows.append(
-                row(
-                    done.start, first, numeric_value=value, unit=done.unit, end_time=done.end, kind=done.kind,
-                    dose=done.dose, rate=done.rate, rate_unit=done.rate_unit, route=done.route, **shared,
-                )  # fmt: skip
-            )
-            if done.end is not None and last:
-                # read_episodes takes the start row alone; this one is for others
-                amount = done.dose if done.kind == "infusion" else None
-                rows.append(row(done.end, last, numeric_value=amount, **shared))
+            rows += _intervention_rows(e, step.number, order_id, intervention)
     for diagnosis in e.diagnoses:
         code = f"DIAGNOSIS//ICD//{diagnosis.version}//{diagnosis.code}"
-        rows.append(row(e.discharged, code, order_id=diagnosis.sequence, kind="diagnosis", item=diagnosis.code))
+        own = {"order_id": diagnosis.sequence, "kind": "diagnosis", "item": diagnosis.code}
+        rows.append(_stay_row(e, e.discharged, code, **own))
     if e.died is not None:
-        rows.append(row(e.died, "MEDS_DEATH"))
-    rows.append(row(e.discharged, f"HOSPITAL_DISCHARGE//{known(e.discharge_location)}"))
+        rows.append(_stay_row(e, e.died, "MEDS_DEATH"))
+    rows.append(_stay_row(e, e.discharged, f"HOSPITAL_DISCHARGE//{e.discharge_location or UNKNOWN}"))
     return rows
 
 
-def _inquiry_code(inquiry: Inquiry) -> str:
-    item = ehr_codes.find(inquiry.item)
+def _stay_row(e: PatientEpisode, time: datetime, code: str, **fields: object) -> _Row:
+    return _row(e.subject_id, time, code, stay_id=e.stay_id, **fields)
+
+
+def _inquiry_row(e: PatientEpisode, number: int, inquiry: InquiryEvent) -> _Row:
+    return _stay_row(
+        e,
+        inquiry.collected,
+        _inquiry_code(inquiry),
+        numeric_value=inquiry.value,
+        text_value=inquiry.label,
+        order_set=number,
+        item=inquiry.item,
+        unit=inquiry.unit,
+        source=inquiry.source,
+        result_time=inquiry.resulted,
+        kind="inquiry",
+    )
+
+
+def _intervention_rows(e: PatientEpisode, number: int, order_id: int, done: InterventionEvent) -> list[_Row]:
+    """The start, which `read_episodes` takes alone, and for other readers the end."""
+    first, last = _intervention_codes(done)
+    shared = {"order_set": number, "order_id": order_id, "item": done.item, "source": done.source}
+    start = _stay_row(
+        e,
+        done.start,
+        first,
+        numeric_value=done.rate if done.kind == "infusion" else done.dose,
+        unit=done.unit,
+        end_time=done.end,
+        kind=done.kind,
+        dose=done.dose,
+        rate=done.rate,
+        rate_unit=done.rate_unit,
+        route=done.route,
+        **shared,
+    )
+    if done.end is None or not last:
+        return [start]
+    amount = done.dose if done.kind == "infusion" else None
+    return [start, _stay_row(e, done.end, last, numeric_value=amount, **shared)]
+
+
+def _inquiry_code(inquiry: InquiryEvent) -> str:
+    item = inquiry_items.find(inquiry.item)
     if item is None:
         return inquiry.item
     if inquiry.source.startswith("SUBJECT_FLUID_OUTPUT"):
@@ -166,10 +204,10 @@ def _inquiry_code(inquiry: Inquiry) -> str:
     return item.code
 
 
-def _intervention_codes(done: Intervention) -> tuple[str, str]:
+def _intervention_codes(done: InterventionEvent) -> tuple[str, str]:
     """(at the start, at the end)."""
-    item, number = ehr_orders.by_name().get(done.item), done.source.rpartition("//")[2]
-    told = ehr_codes.whole_number(number)
+    item, number = intervention_items.by_name().get(done.item), done.source.rpartition("//")[2]
+    told = inquiry_items.whole_number(number)
     itemid = item.itemids[0] if item is not None and item.itemids else done.item if told is None else told
     return {
         "administration": (f"MEDICATION//{done.item}//Administered", ""),
@@ -214,8 +252,8 @@ def read_episodes(source: str | Path | pa.Table) -> list[PatientEpisode]:
         missing = [name for name in _PLACE if name not in table.column_names]
         if missing:
             raise EhrDataError(
-                f"{whose} lacks the column(s) {', '.join(missing)}: it was not "
-                "written by write_episodes; read MEDS of other makers with ehr_pipeline --meds"
+                f"{whose} lacks the column(s) {', '.join(missing)}: it was not written by write_episodes; read MEDS of "
+                "other makers with python -m world_models.data.ehr.pipeline --meds"
             )
         columns = {name: table.column(name).cast(kind).to_pylist() for name, kind in _FIELDS}
     except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
@@ -226,56 +264,70 @@ def read_episodes(source: str | Path | pa.Table) -> list[PatientEpisode]:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise EhrDataError(
-            f"{whose} was not written by write_episodes, or changed since: a row holds what no episode has ({error}); write "
-            "it again"
+            f"{whose} was not written by write_episodes, or changed since: a row holds what no episode has ({error}); "
+            "write it again"
         ) from error
 
 
-def _episodes(columns: dict[str, list], whose: str) -> list[PatientEpisode]:
-    stays: dict[tuple[int, int], dict] = {}
-    events: dict[tuple[int, int], tuple[list, list, list]] = {}
-    for i, (subject_id, stay_id, kind, code) in enumerate(
-        zip(columns["subject_id"], columns["stay_id"], columns["kind"], columns["code"], strict=True)
-    ):
+@dataclass
+class _LooseStay:
+    """What the rows of one stay say, before they are an episode."""
+
+    facts: dict[str, Any] | None = None  # of its row EPISODE_CODE
+    inquiries: list[InquiryEvent] = field(default_factory=list)
+    interventions: list[InterventionEvent] = field(default_factory=list)
+    diagnoses: list[Diagnosis] = field(default_factory=list)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """One row, as column -> value; a row of no kind is for other readers."""
+        kind, code = row["kind"], row["code"]
+        if code == EPISODE_CODE:
+            self.facts = {"started": row["time"], **json.loads(row["text_value"])}
+        elif kind == "inquiry":
+            value, label = row["numeric_value"], row["text_value"]
+            when, told = row["time"], row["result_time"]
+            self.inquiries.append(InquiryEvent(row["item"], value, label, when, told, row["unit"], row["source"]))
+        elif kind == "diagnosis":
+            self.diagnoses.append(Diagnosis(row["order_id"], code.split("//", 3)[2], row["item"]))
+        elif kind:
+            amounts = (row[name] for name in ("dose", "unit", "rate", "rate_unit", "route", "source"))
+            self.interventions.append(InterventionEvent(row["item"], kind, row["time"], row["end_time"], *amounts))
+
+    def episode(self, subject_id: int, stay_id: int, whose: str) -> PatientEpisode:
+        """The checked episode. Raises EhrDataError for facts of a wrong type or none, EpisodeError for those that
+        clash."""
+        here = f"{whose}: subject {subject_id}, stay {stay_id}"
+        if self.facts is None:
+            raise EhrDataError(f"{here} has no row {EPISODE_CODE}; write the file again")
+        facts = dict(self.facts)
+        odd = [name for name in _TEXTS if not isinstance(facts[name], str)]
+        odd += [name for name in _FLAGS if not isinstance(facts[name], bool | None)]
+        if odd:
+            raise EhrDataError(f"{here}: {odd[0]}={facts[odd[0]]!r}; write the file again")
+        for name in ("admitted", "discharged", "died"):
+            facts[name] = None if facts[name] is None else datetime.fromisoformat(facts[name])
+        return build_episode(
+            subject_id=subject_id,
+            stay_id=stay_id,
+            inquiries=self.inquiries,
+            interventions=self.interventions,
+            diagnoses=self.diagnoses,
+            **facts,
+        )
+
+
+def _episodes(columns: dict[str, list[Any]], whose: str) -> list[PatientEpisode]:
+    stays: dict[tuple[int, int], _LooseStay] = {}
+    for i, (stay_id, kind, code) in enumerate(zip(columns["stay_id"], columns["kind"], columns["code"], strict=True)):
         if stay_id is None:
             continue
-        key = (subject_id, stay_id)
-        of = {name: column[i] for name, column in columns.items()} if kind or code == EPISODE_CODE else {}
-        inquiries, interventions, diagnoses = events.setdefault(key, ([], [], []))
         untold = [name for name in ("subject_id", *_TOLD.get(str(kind), ())) if columns[name][i] is None]
         if untold:
             raise EhrDataError(f"{whose}, row {i}: {code} has no {', '.join(untold)}; write the file again")
-        if code == EPISODE_CODE:
-            stays[key] = {"started": of["time"], **json.loads(of["text_value"])}
-        elif kind == "inquiry":
-            value = of["numeric_value"]
-            inquiries.append(
-                Inquiry(of["item"], value, of["text_value"], of["time"], of["result_time"], of["unit"], of["source"])
-            )
-        elif kind == "diagnosis":
-            diagnoses.append(Diagnosis(of["order_id"], code.split("//", 3)[2], of["item"]))
-        elif kind:
-            interventions.append(
-                Intervention(
-                    of["item"], kind, of["time"], of["end_time"], of["dose"], of["unit"], of["rate"], of["rate_unit"],
-                    of["route"], of["source"],
-                )  # fmt: skip
-            )
-    lost = [key for key in events if key not in stays]
-    if lost:
-        raise EhrDataError(
-            f"{whose}: subject {lost[0][0]}, stay {lost[0][1]} has no row {EPISODE_CODE}; write the file again"
-        )
-    episodes = []
-    for key, stay in stays.items():
-        odd = [name for name in _TEXTS if not isinstance(stay[name], str)]
-        odd += [name for name in _FLAGS if not isinstance(stay[name], bool | None)]
-        if odd:
-            raise EhrDataError(f"{whose}: subject {key[0]}, stay {key[1]}: {odd[0]}={stay[odd[0]]!r}; write the file again")
-        for name in ("admitted", "discharged", "died"):
-            stay[name] = None if stay[name] is None else datetime.fromisoformat(stay[name])
-        parts = dict(zip(("inquiries", "interventions", "diagnoses"), events[key], strict=True))
-        episodes.append(build_episode(subject_id=key[0], stay_id=key[1], **stay, **parts))
+        stay = stays.setdefault((columns["subject_id"][i], stay_id), _LooseStay())
+        if kind or code == EPISODE_CODE:
+            stay.add({name: column[i] for name, column in columns.items()})
+    episodes = [stay.episode(*key, whose) for key, stay in stays.items()]
     return sorted(episodes, key=lambda e: (e.subject_id, e.started, e.stay_id))
 
 

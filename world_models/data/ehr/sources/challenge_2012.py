@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from world_models.data.ehr import codes as ehr_codes
+from world_models.data.ehr import inquiry_items
 from world_models.data.ehr.assemble import Frames
-from world_models.data.ehr.events import canonical_inquiries, canonical_interventions
+from world_models.data.ehr.canonical_events import canonical_inquiries, canonical_interventions
 from world_models.data.ehr.flow import Flow, Ledger
 from world_models.data.ehr.tables import EhrDataError, TableSpec, find_table, read_shard_table, scan
 
@@ -29,11 +29,14 @@ __all__ = ["MEASUREMENTS", "OUTCOMES", "batches", "outcome_batches", "read_shard
 
 EPOCH = datetime(2000, 1, 1)
 RECORD_HOURS = 48
+LONGEST_RECORD_MINUTES = 365 * 24 * 60  # a minute beyond it is a slip of the pen
+OLDEST_TOLD_YEARS = 90.0  # what is older is told as this
+MISSING = -1.0
 STATIC = ("Age", "Gender", "Height", "ICUType", "Weight", "RecordID")
 MEASUREMENTS = TableSpec("measurements", {"RecordID": "id", "minute": "id", "Parameter": "text", "Value": "float"})
 OUTCOMES = TableSpec("outcomes", {"RecordID": "id", "In-hospital_death": "float", "Length_of_stay": "float"})
-# The units the challenge's description gives its parameters, but for magnesium: it says mmol/L, and the median of 2.0 is
-# the one of mg/dL, as the same hospital reports it elsewhere.
+# The units the challenge's description gives its parameters, but for magnesium: it says mmol/L, and the median of 2.0
+# is the one of mg/dL, as the same hospital reports it elsewhere.
 UNITS = {
     "Na": "mEq/L", "K": "mEq/L", "HCO3": "mmol/L", "BUN": "mg/dL", "Creatinine": "mg/dL", "Glucose": "mg/dL",
     "Mg": "mg/dL", "Albumin": "g/dL", "Lactate": "mmol/L", "ALT": "IU/L", "AST": "IU/L", "ALP": "IU/L",
@@ -57,10 +60,11 @@ def batches(folder: str | Path, memory_limit: str = "1GB", ledger: Ledger | None
         for batch in scan(path, MEASUREMENTS, memory_limit, ledger=ledger):
             yield batch.rename_columns(["subject_id", "minute", "Parameter", "Value"])
         return
-    files = sorted(path for path in folder.rglob("*.txt") if ehr_codes.whole_number(path.stem) is not None)
+    files = sorted(path for path in folder.rglob("*.txt") if inquiry_items.whole_number(path.stem) is not None)
     if not files:
         raise EhrDataError(
-            f"{folder} holds neither measurements.parquet nor records like set-a/132539.txt; give the challenge's folder"
+            f"{folder} holds neither measurements.parquet nor records like set-a/132539.txt; give the challenge's "
+            "folder"
         )
     for path in files:
         yield _record_batch(path)
@@ -79,11 +83,13 @@ def _record_batch(path: Path) -> pa.RecordBatch:
         raise EhrDataError(f"{path} is no record of the challenge (Time,Parameter,Value): {error}") from error
     return pa.RecordBatch.from_arrays(
         [
-            pa.array(np.full(len(frame), ehr_codes.whole_number(path.stem), np.int64)), pa.array(minute),
-            pa.array(parameter.tolist(), pa.string()), pa.array(value.to_numpy()),
+            pa.array(np.full(len(frame), inquiry_items.whole_number(path.stem), np.int64)),
+            pa.array(minute),
+            pa.array(parameter.tolist(), pa.string()),
+            pa.array(value.to_numpy()),
         ],
         names=["subject_id", "minute", "Parameter", "Value"],
-    )  # fmt: skip
+    )
 
 
 def outcome_batches(
@@ -111,8 +117,7 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     outcomes = read_shard_table(
         folder, TableSpec("outcomes", {"subject_id": "id", "In-hospital_death": "float", "Length_of_stay": "float"})
     )
-    # a minute beyond any record is a slip, and no time
-    untimed = ~rows["minute"].between(0, 60 * 24 * 365)
+    untimed = ~rows["minute"].between(0, LONGEST_RECORD_MINUTES)
     flow.refuse("measurements", "no minute since the start", int(untimed.sum()))
     rows = rows[~untimed]
     flow.repair(
@@ -127,14 +132,25 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     stays = stays.merge(first, left_on="subject_id", right_index=True, how="left")
     stays = stays.merge(outcomes.drop_duplicates("subject_id"), on="subject_id", how="left")
     epoch = pd.Timestamp(EPOCH).as_unit("us")
-    ages = stays["Age"].where(stays["Age"] < 90, 90.0).where(stays["Age"].notna())
-    frames_stays = pd.DataFrame({
-        "subject_id": stays["subject_id"], "stay_id": stays["subject_id"], "registered": pd.NaT, "admitted": epoch,
-        "discharged": epoch + pd.Timedelta(hours=RECORD_HOURS), "died": pd.NaT,
-        "died_in_hospital": stays["In-hospital_death"], "age_years": ages, "sex_female": 1.0 - stays["Gender"],
-        "truncated": True, "race": "", "admission_type": stays["ICUType"].map(ICU_TYPES), "admission_location": "",
-        "discharge_location": "",
-    })  # fmt: skip
+    ages = stays["Age"].where(stays["Age"] < OLDEST_TOLD_YEARS, OLDEST_TOLD_YEARS).where(stays["Age"].notna())
+    frames_stays = pd.DataFrame(
+        {
+            "subject_id": stays["subject_id"],
+            "stay_id": stays["subject_id"],
+            "registered": pd.NaT,
+            "admitted": epoch,
+            "discharged": epoch + pd.Timedelta(hours=RECORD_HOURS),
+            "died": pd.NaT,
+            "died_in_hospital": stays["In-hospital_death"],
+            "age_years": ages,
+            "sex_female": 1.0 - stays["Gender"],
+            "truncated": True,
+            "race": "",
+            "admission_type": stays["ICUType"].map(ICU_TYPES),
+            "admission_location": "",
+            "discharge_location": "",
+        }
+    )
     for name in ("registered", "died", "admitted", "discharged"):
         frames_stays[name] = frames_stays[name].astype("datetime64[us]")
     return Frames(
@@ -145,32 +161,49 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
 
 
 def _raw_inquiries(rows: pd.DataFrame, epoch: pd.Timestamp, flow: Flow) -> pd.DataFrame:
-    itemids = {name: item.itemids[0] for item in ehr_codes.INQUIRIES for name in item.challenge}
+    """All measurements but the static ones and the ventilator's as raw inquiries."""
+    itemids = {name: item.itemids[0] for item in inquiry_items.INQUIRY_ITEMS for name in item.challenge}
     static = rows["Parameter"].isin([name for name in STATIC if name not in ("Height", "Weight")])
     flow.refuse("measurements", "static (age, sex, unit)", int(static.sum()))
     ventilated = rows["Parameter"].eq("MechVent")
     flow.refuse("measurements", "ventilation: counted under interventions", int(ventilated.sum()))
     rows = rows[~static & ~ventilated]
-    missing = rows["Value"] == -1
-    flow.refuse("measurements", "-1: missing", int((missing & rows["Parameter"].isin(["Height", "Weight"])).sum()))
-    rows = rows[~(missing & rows["Parameter"].isin(["Height", "Weight"]))]
-    drawn = epoch + pd.to_timedelta(rows["minute"].to_numpy(np.int64), unit="min")
-    return pd.DataFrame({
-        "subject_id": rows["subject_id"].to_numpy(), "stay_id": rows["subject_id"].to_numpy(),
-        "itemid": rows["Parameter"].map(itemids).fillna(-1).astype(np.int64).to_numpy(),
-        "unit": rows["Parameter"].map(UNITS).to_numpy(object), "value": rows["Value"].to_numpy(np.float64), "text": "",
-        "drawn": drawn.astype("datetime64[us]"), "resulted": np.datetime64("NaT", "us"),
-        "source": ("CHALLENGE2012//" + rows["Parameter"]).to_numpy(object),
-    })  # fmt: skip
+    missing = rows["Value"].eq(MISSING) & rows["Parameter"].isin(["Height", "Weight"])
+    flow.refuse("measurements", "-1: missing", int(missing.sum()))
+    rows = rows[~missing]
+    collected = epoch + pd.to_timedelta(rows["minute"].to_numpy(np.int64), unit="min")
+    return pd.DataFrame(
+        {
+            "subject_id": rows["subject_id"].to_numpy(),
+            "stay_id": rows["subject_id"].to_numpy(),
+            "itemid": rows["Parameter"].map(itemids).fillna(-1).astype(np.int64).to_numpy(),
+            "unit": rows["Parameter"].map(UNITS).to_numpy(object),
+            "value": rows["Value"].to_numpy(np.float64),
+            "text": "",
+            "collected": collected.astype("datetime64[us]"),
+            "resulted": np.datetime64("NaT", "us"),
+            "source": ("CHALLENGE2012//" + rows["Parameter"]).to_numpy(object),
+        }
+    )
 
 
 def _ventilation(rows: pd.DataFrame, epoch: pd.Timestamp) -> pd.DataFrame:
     """Every charting of MechVent = 1 is a moment on the ventilator; when it ended is not told."""
     rows = rows[rows["Parameter"].eq("MechVent") & (rows["Value"] == 1)]
     start = (epoch + pd.to_timedelta(rows["minute"].to_numpy(np.int64), unit="min")).astype("datetime64[us]")
-    return pd.DataFrame({
-        "subject_id": rows["subject_id"].to_numpy(), "stay_id": rows["subject_id"].to_numpy(),
-        "kind": "procedure", "item": "invasive_ventilation", "start": start,
-        "end": np.full(len(rows), np.datetime64("NaT", "us")), "dose": np.nan, "unit": "", "rate": np.nan,
-        "rate_unit": "", "route": "", "source": "CHALLENGE2012//MechVent",
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "subject_id": rows["subject_id"].to_numpy(),
+            "stay_id": rows["subject_id"].to_numpy(),
+            "kind": "procedure",
+            "item": "invasive_ventilation",
+            "start": start,
+            "end": np.full(len(rows), np.datetime64("NaT", "us")),
+            "dose": np.nan,
+            "unit": "",
+            "rate": np.nan,
+            "rate_unit": "",
+            "route": "",
+            "source": "CHALLENGE2012//MechVent",
+        }
+    )

@@ -11,22 +11,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from world_models.data.ehr import orders as ehr_orders
-from world_models.data.ehr.assemble import Frames
-from world_models.data.ehr.events import canonical_inquiries, canonical_interventions, single_number
+from world_models.data.ehr.assemble import Frames, calendar_years
+from world_models.data.ehr.canonical_events import canonical_inquiries, canonical_interventions
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.microbiology import culture_inquiries
-from world_models.data.ehr.sources.mimic_iv import (
-    LISTED_ITEMS,
+from world_models.data.ehr.sources.mimic_frames import (
     charted,
-    item_names,
-    living,
+    drug_orders,
+    infusions,
+    item_columns,
+    listed_items,
+    main_prescriptions,
     procedures,
     stack,
-    with_patients,
+    stays_of,
 )
 from world_models.data.ehr.tables import TableSpec, read_shard_table
 
@@ -46,10 +46,10 @@ TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (
     TableSpec("diagnoses_icd", {**_IDS, "seq_num": "id", "icd9_code": "text"}),
     TableSpec("labevents", {
         **_IDS, "itemid": "id", "charttime": "time", "storetime": "time", "value": "text", "valuenum": "float",
-        "valueuom": "text"}, frozenset({"storetime"}), LISTED_ITEMS),
+        "valueuom": "text"}, frozenset({"storetime"}), listed_items),
     TableSpec("outputevents", {
         **_IDS, "itemid": "id", "charttime": "time", "storetime": "time", "value": "float", "valueuom": "text"},
-        keep=LISTED_ITEMS),
+        keep=listed_items),
     TableSpec("microbiologyevents", {
         **_IDS, "charttime": "time", "spec_type_desc": "text", "org_name": "text", "ab_name": "text",
         "interpretation": "text"}),
@@ -77,9 +77,12 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     tables = {name: read_shard_table(folder, spec) for name, spec in TABLES.items()}
     micro = tables["microbiologyevents"].rename(
         columns={
-            "hadm_id": "stay_id", "charttime": "drawn", "spec_type_desc": "specimen", "org_name": "organism",
+            "hadm_id": "stay_id",
+            "charttime": "collected",
+            "spec_type_desc": "specimen",
+            "org_name": "organism",
             "ab_name": "antibiotic",
-        }  # fmt: skip
+        }
     )
     micro = micro.assign(test="culture", comments="", resulted=pd.Series(pd.NaT, micro.index, "datetime64[us]"))
     outputs = tables["outputevents"].assign(valueuom=tables["outputevents"]["valueuom"].fillna("ml"))
@@ -88,82 +91,49 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
         canonical_inquiries(charted(outputs, "SUBJECT_FLUID_OUTPUT"), flow, "outputevents"),
         culture_inquiries(micro, flow, "microbiologyevents"),
     ]
+    orders = main_prescriptions(tables["prescriptions"], flow).rename(
+        columns={"drug": "name", "startdate": "starttime", "enddate": "stoptime"}
+    )
     interventions = [
-        canonical_interventions(_intervals(tables["inputevents_mv"], flow), flow, "inputevents_mv"),
+        canonical_interventions(infusions(tables["inputevents_mv"], flow, "inputevents_mv"), flow, "inputevents_mv"),
         canonical_interventions(_moments(tables["inputevents_cv"], flow), flow, "inputevents_cv"),
-        canonical_interventions(_prescribed(tables["prescriptions"], flow), flow, "prescriptions"),
-        canonical_interventions(procedures(tables["procedureevents_mv"], flow, "procedureevents_mv"), flow,
-                                "procedureevents_mv"),
-    ]  # fmt: skip
+        canonical_interventions(drug_orders(orders, flow, "prescriptions"), flow, "prescriptions"),
+        canonical_interventions(
+            procedures(tables["procedureevents_mv"], flow, "procedureevents_mv"), flow, "procedureevents_mv"
+        ),
+    ]
     diagnoses = tables["diagnoses_icd"].rename(
         columns={"hadm_id": "stay_id", "seq_num": "sequence", "icd9_code": "code"}
     )
     diagnoses = diagnoses.assign(version="9")
     return Frames(
-        _stays(tables["admissions"], tables["patients"], flow),
+        stays_of(tables["admissions"], tables["patients"], _age_years, "ethnicity", flow),
         diagnoses[["stay_id", "sequence", "version", "code"]],
         stack(inquiries),
         stack(interventions),
     )
 
 
-def _stays(admissions: pd.DataFrame, patients: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    stays = with_patients(admissions, patients)
-    # years by the calendar: 300 of them do not fit into a difference of times
-    admitted, born = stays["admittime"].dt, stays["dob"].dt
-    before_birthday = (admitted.month < born.month) | ((admitted.month == born.month) & (admitted.day < born.day))
-    age = (admitted.year - born.year - before_birthday).astype(np.float64)
-    sex = stays["gender"].astype(object).fillna("").str.upper().str[:1]
-    made = pd.DataFrame({
-        "subject_id": stays["subject_id"], "stay_id": stays["hadm_id"], "registered": stays["edregtime"],
-        "admitted": stays["admittime"], "discharged": stays["dischtime"], "died": stays["deathtime"],
-        "died_in_hospital": stays["hospital_expire_flag"],
-        "age_years": age.where(age <= OLDEST_TOLD_YEARS, OLDEST_TOLD_YEARS + 1).where(stays["dob"].notna()),
-        "sex_female": np.where(sex == "F", 1.0, np.where(sex == "M", 0.0, np.nan)), "truncated": False,
-        "race": stays["ethnicity"], "admission_type": stays["admission_type"],
-        "admission_location": stays["admission_location"], "discharge_location": stays["discharge_location"],
-    })  # fmt: skip
-    return living(made, stays["dod"], flow)
-
-
-def _intervals(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    rewritten = inputs["statusdescription"].eq("Rewritten")
-    flow.refuse("inputevents_mv", "rewritten (replaced by another row)", int(rewritten.sum()))
-    inputs = inputs[~rewritten]
-    return pd.DataFrame({
-        "subject_id": inputs["subject_id"], "stay_id": inputs["hadm_id"], "kind": "infusion",
-        "item": item_names(inputs["itemid"], "input"), "start": inputs["starttime"], "end": inputs["endtime"],
-        "dose": inputs["amount"], "unit": inputs["amountuom"], "rate": inputs["rate"], "rate_unit": inputs["rateuom"],
-        "route": "", "source": "INFUSION//" + inputs["itemid"].astype(str), "weight_kg": inputs["patientweight"],
-    })  # fmt: skip
+def _age_years(stays: pd.DataFrame) -> pd.Series:
+    """Years at the admission; those over the oldest that are told count as one more than it."""
+    age = calendar_years(stays["dob"], stays["admittime"])
+    return age.where(age.isna() | (age <= OLDEST_TOLD_YEARS), OLDEST_TOLD_YEARS + 1)
 
 
 def _moments(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+    """inputevents as CareVue charts them, each row a moment, as raw interventions."""
     blank = inputs["amount"].isna() & inputs["rate"].isna()
     flow.refuse("inputevents_cv", "neither amount nor rate (a bag hung or stopped)", int(blank.sum()))
     inputs = inputs[~blank]
-    return pd.DataFrame({
-        "subject_id": inputs["subject_id"], "stay_id": inputs["hadm_id"], "kind": "infusion",
-        "item": item_names(inputs["itemid"], "input"), "start": inputs["charttime"],
-        "end": pd.Series(pd.NaT, inputs.index, "datetime64[us]"), "dose": inputs["amount"],
-        "unit": inputs["amountuom"], "rate": inputs["rate"], "rate_unit": inputs["rateuom"],
-        "route": inputs["originalroute"].astype(object).fillna("").str.lower(),
-        "source": "INFUSION//" + inputs["itemid"].astype(str),
-    })  # fmt: skip
-
-
-def _prescribed(table: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    main = table["drug_type"].eq("MAIN")
-    flow.refuse("prescriptions", "diluent or additive of another order", int((~main).sum()))
-    table = table[main]
-    name = table["drug"].astype(object).fillna("")
-    flush = name.map(ehr_orders.is_flush).astype(bool)
-    flow.refuse("prescriptions", "line flush", int(flush.sum()))
-    table, name = table[~flush], name[~flush]
-    dose = single_number(table["dose_val_rx"], flow, "prescriptions", "dose ordered")
-    return pd.DataFrame({
-        "subject_id": table["subject_id"], "stay_id": table["hadm_id"], "kind": "prescription",
-        "item": [ehr_orders.item_of_drug(text) if text else "" for text in name], "start": table["startdate"],
-        "end": table["enddate"], "dose": dose, "unit": table["dose_unit_rx"], "rate": np.nan,
-        "rate_unit": "", "route": table["route"], "source": "MEDICATION//" + name,
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            **item_columns(inputs, "infusion", "input"),
+            "start": inputs["charttime"],
+            "end": pd.Series(pd.NaT, inputs.index, "datetime64[us]"),
+            "dose": inputs["amount"],
+            "unit": inputs["amountuom"],
+            "rate": inputs["rate"],
+            "rate_unit": inputs["rateuom"],
+            "route": inputs["originalroute"].astype(object).fillna("").str.lower(),
+        }
+    )

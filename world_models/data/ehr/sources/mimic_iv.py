@@ -3,7 +3,7 @@
 Needed: admissions, patients. The rest is read where it is there: diagnoses_icd, labevents, microbiologyevents, emar,
 emar_detail, prescriptions, pharmacy, chartevents, inputevents, procedureevents, outputevents.
 
-Johnson 2023, doi 10.1038/s41597-022-01899-x. Traps, each with a test: a lab's draw is charttime and its result
+Johnson 2023, doi 10.1038/s41597-022-01899-x. Traps, each with a test: a lab is collected at charttime and its result
 storetime; labevents.hadm_id may be null (the stay is then found by time); emar joined to prescriptions on pharmacy_id
 fans out unless drug_type is MAIN; emar_detail has a parent row and one row a product; infusions rewritten or paused
 are marked in statusdescription; billing codes of procedures have a date only and are left out.
@@ -11,45 +11,34 @@ are marked in statusdescription; billing codes of procedures have a date only an
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from world_models.data.ehr import codes as ehr_codes
-from world_models.data.ehr import orders as ehr_orders
-from world_models.data.ehr.assemble import Frames, before_death
+from world_models.data.ehr import intervention_items
+from world_models.data.ehr.assemble import Frames
+from world_models.data.ehr.canonical_events import canonical_inquiries, canonical_interventions, number, single_number
 from world_models.data.ehr.cells import NO_ID
-from world_models.data.ehr.events import (
-    canonical_inquiries,
-    canonical_interventions,
-    number,
-    single_number,
-)
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.microbiology import culture_inquiries
-from world_models.data.ehr.tables import EhrDataError, TableSpec, read_shard_table
+from world_models.data.ehr.sources.mimic_frames import (
+    charted,
+    drug_orders,
+    infusions,
+    listed_items,
+    main_prescriptions,
+    procedures,
+    stack,
+    stays_of,
+)
+from world_models.data.ehr.tables import TableSpec, read_shard_table
 
-__all__ = ["LISTED_ITEMS", "REQUIRED", "TABLES", "charted", "fill_doses", "item_names", "living", "procedures"]
-__all__ += ["read_shard", "stack", "with_patients"]
+__all__ = ["REQUIRED", "TABLES", "fill_doses", "read_shard"]
 
 REQUIRED = ("admissions", "patients")
 _IDS = {"subject_id": "id", "hadm_id": "id"}
 
-
-def _items_only(listed: Callable[[], dict], reason: str):
-    def keep(batch: pa.RecordBatch) -> tuple[np.ndarray, str]:
-        wanted = pa.array(sorted(listed()), pa.int64())
-        itemid = batch.column(batch.schema.get_field_index("itemid"))
-        return pc.is_in(itemid, value_set=wanted).to_numpy(zero_copy_only=False), reason
-
-    return keep
-
-
-LISTED_ITEMS = _items_only(ehr_codes.by_itemid, "item not in the table of inquiries")
 
 # fmt: off
 TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (
@@ -63,13 +52,13 @@ TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (
     TableSpec("diagnoses_icd", {**_IDS, "seq_num": "id", "icd_code": "text", "icd_version": "id"}),
     TableSpec("labevents", {
         **_IDS, "itemid": "id", "charttime": "time", "storetime": "time", "value": "text", "valuenum": "float",
-        "valueuom": "text"}, keep=LISTED_ITEMS),
+        "valueuom": "text"}, keep=listed_items),
     TableSpec("chartevents", {
         **_IDS, "itemid": "id", "charttime": "time", "storetime": "time", "value": "text", "valuenum": "float",
-        "valueuom": "text"}, keep=LISTED_ITEMS),
+        "valueuom": "text"}, keep=listed_items),
     TableSpec("outputevents", {
         **_IDS, "itemid": "id", "charttime": "time", "storetime": "time", "value": "float", "valueuom": "text"},
-        keep=LISTED_ITEMS),
+        keep=listed_items),
     TableSpec("microbiologyevents", {
         **_IDS, "charttime": "time", "storetime": "time", "spec_type_desc": "text", "test_name": "text",
         "org_name": "text", "ab_name": "text", "interpretation": "text", "comments": "text"}),
@@ -109,21 +98,28 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     ]
     micro = tables["microbiologyevents"].rename(
         columns={
-            "hadm_id": "stay_id", "charttime": "drawn", "storetime": "resulted", "spec_type_desc": "specimen",
-            "test_name": "test", "org_name": "organism", "ab_name": "antibiotic",
-        }  # fmt: skip
+            "hadm_id": "stay_id",
+            "charttime": "collected",
+            "storetime": "resulted",
+            "spec_type_desc": "specimen",
+            "test_name": "test",
+            "org_name": "organism",
+            "ab_name": "antibiotic",
+        }
     )
     inquiries.append(culture_inquiries(micro, flow, "microbiologyevents"))
     interventions = [
         canonical_interventions(
             _administered(tables["emar"], tables["emar_detail"], tables["prescriptions"], flow), flow, "emar"
         ),
-        canonical_interventions(_infused(tables["inputevents"], flow), flow, "inputevents"),
-        canonical_interventions(procedures(tables["procedureevents"], flow), flow, "procedureevents"),
+        canonical_interventions(infusions(tables["inputevents"], flow, "inputevents"), flow, "inputevents"),
+        canonical_interventions(
+            procedures(tables["procedureevents"], flow, "procedureevents"), flow, "procedureevents"
+        ),
         _prescribed(tables["prescriptions"], tables["pharmacy"], flow),
     ]
     return Frames(
-        stays_of(tables["admissions"], tables["patients"], flow),
+        stays_of(tables["admissions"], tables["patients"], _age_years, "race", flow),
         diagnoses[["stay_id", "sequence", "version", "code"]],
         stack(inquiries),
         stack(interventions),
@@ -133,70 +129,18 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
 _AT_NEED = ("labevents", "chartevents", "outputevents")  # the large ones, one at a time
 
 
-def stack(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """Concatenated; empty ones only where all are."""
-    filled = [frame for frame in frames if len(frame)]
-    return pd.concat(filled, ignore_index=True) if filled else frames[0]
+def _age_years(stays: pd.DataFrame) -> pd.Series:
+    """The anchor age plus the years between anchor and admission."""
+    return stays["anchor_age"] + stays["admittime"].dt.year - stays["anchor_year"]
 
 
-def with_patients(admissions: pd.DataFrame, patients: pd.DataFrame) -> pd.DataFrame:
-    """Each admission with its patient's row, where there is one.
-
-    Raises:
-        EhrDataError: a patient has several rows.
-    """
-    twice = patients.loc[patients["subject_id"].duplicated(), "subject_id"]
-    if len(twice):
-        raise EhrDataError(
-            f"table patients: subject_id {twice.iloc[0]} has {int((patients['subject_id'] == twice.iloc[0]).sum())} rows "
-            f"({twice.nunique()} such patients); a patient has one: remove the others"
-        )
-    return admissions.merge(patients, on="subject_id", how="left")
-
-
-def living(stays: pd.DataFrame, dod: pd.Series, flow: Flow) -> pd.DataFrame:
-    """Stays (as `Frames` has them) of patients who die, by the hospital's deathtime or their date of death `dod`."""
-    inside = (dod >= stays["admitted"].dt.normalize()) & (dod < stays["discharged"].dt.normalize())
-    stays["died"] = stays["died"].where(stays["died"].notna() | ~inside, dod)
-    return before_death(stays, stays["subject_id"], dod, flow)
-
-
-def stays_of(admissions: pd.DataFrame, patients: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    """Stays as `Frames` has them. Age is the anchor age plus the years between anchor and admission."""
-    stays = with_patients(admissions, patients)
-    age = stays["anchor_age"] + stays["admittime"].dt.year - stays["anchor_year"]
-    sex = stays["gender"].astype(object).fillna("").str.upper().str[:1]
-    made = pd.DataFrame({
-        "subject_id": stays["subject_id"], "stay_id": stays["hadm_id"], "registered": stays["edregtime"],
-        "admitted": stays["admittime"], "discharged": stays["dischtime"], "died": stays["deathtime"],
-        "died_in_hospital": stays["hospital_expire_flag"], "age_years": age,
-        "sex_female": np.where(sex == "F", 1.0, np.where(sex == "M", 0.0, np.nan)), "truncated": False,
-        "race": stays["race"], "admission_type": stays["admission_type"],
-        "admission_location": stays["admission_location"], "discharge_location": stays["discharge_location"],
-    })  # fmt: skip
-    return living(made, stays["dod"], flow)
-
-
-def charted(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
-    """A table of values (itemid, charttime, storetime, valueuom, valuenum or a numeric value) as raw inquiries."""
-    text = table["value"] if "valuenum" in table else pd.Series("", index=table.index)
-    return pd.DataFrame({
-        "subject_id": table["subject_id"], "stay_id": table["hadm_id"], "itemid": table["itemid"],
-        "unit": table["valueuom"], "value": table["valuenum"] if "valuenum" in table else table["value"],
-        "text": text, "drawn": table["charttime"], "resulted": table["storetime"],
-        "source": prefix + "//" + table["itemid"].astype(str),
-    })  # fmt: skip
-
-
-def _administered(
-    emar: pd.DataFrame, detail: pd.DataFrame, prescriptions: pd.DataFrame, flow: Flow
-) -> pd.DataFrame:
+def _administered(emar: pd.DataFrame, detail: pd.DataFrame, prescriptions: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     """emar rows of doses that went in. The dose is the sum of the product rows of emar_detail, where they share a unit;
     where there is none, the dose of the order (its MAIN row, so that the join cannot fan out). A dose of which one
     product's cannot be read is not told."""
-    done = emar["event_txt"].isin(ehr_orders.EXECUTED)
+    done = emar["event_txt"].isin(intervention_items.EXECUTED)
     flow.refuse("emar", "not executed (not given, stopped, flushed, assessed ...)", int((~done).sum()))
-    flush = done & emar["medication"].astype(object).fillna("").map(ehr_orders.is_flush).astype(bool)
+    flush = done & emar["medication"].astype(object).fillna("").map(intervention_items.is_flush).astype(bool)
     flow.refuse("emar", "line flush", int(flush.sum()))
     emar = emar[done & ~flush]
     again = detail.duplicated() & detail["parent_field_ordinal"].notna()  # the ordinal numbers an event's products
@@ -207,13 +151,15 @@ def _administered(
         rate=single_number(detail["infusion_rate"], flow, "emar_detail", "infusion rate"),
         unit=detail["dose_given_unit"].astype(object).fillna(""),
         rate_unit=detail["infusion_rate_unit"].astype(object).fillna(""),
-    )  # fmt: skip
+    )
     unread = detail.loc[detail["dose_given"].notna() & detail["dose"].isna(), "emar_id"]
     dosed = detail[detail["dose"].notna() & ~detail["emar_id"].isin(unread)].groupby("emar_id")
     mixed = dosed["unit"].nunique() > 1
     doses = dosed.agg(dose=("dose", "sum"), unit=("unit", "first"))[~mixed]
     flow.repair("emar", "products of one administration in several units: dose left out", int(mixed.sum()))
-    rates = detail[detail["rate"].notna()].groupby("emar_id").agg(rate=("rate", "first"), rate_unit=("rate_unit", "first"))
+    rates = (
+        detail[detail["rate"].notna()].groupby("emar_id").agg(rate=("rate", "first"), rate_unit=("rate_unit", "first"))
+    )
     routes = detail.groupby("emar_id")["route"].first()
     by_id = emar["emar_id"].to_numpy()
     dose = doses["dose"].reindex(by_id).to_numpy(np.float64)
@@ -226,50 +172,46 @@ def _administered(
     take = np.isnan(dose) & np.isfinite(ordered)
     flow.repair("emar", "dose taken from the order", int(take.sum()))
     medication = emar["medication"].astype(object).fillna("").to_numpy()
-    return pd.DataFrame({
-        "subject_id": emar["subject_id"].to_numpy(), "stay_id": emar["hadm_id"].to_numpy(),
-        "kind": "administration", "item": [ehr_orders.item_of_drug(name) if name else "" for name in medication],
-        "start": emar["charttime"].to_numpy(), "end": pd.Series(pd.NaT, index=range(len(emar)), dtype="datetime64[us]"),
-        "dose": np.where(take, ordered, dose),
-        "unit": np.where(take, main["dose_unit_rx"].to_numpy(object), unit),
-        "rate": rates["rate"].reindex(by_id).to_numpy(), "rate_unit": rates["rate_unit"].reindex(by_id).to_numpy(),
-        "route": np.where(pd.isna(route), main["route"].to_numpy(object), route),
-        "source": ["MEDICATION//" + name for name in medication],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "subject_id": emar["subject_id"].to_numpy(),
+            "stay_id": emar["hadm_id"].to_numpy(),
+            "kind": "administration",
+            "item": [intervention_items.item_of_drug(name) if name else "" for name in medication],
+            "start": emar["charttime"].to_numpy(),
+            "end": pd.Series(pd.NaT, index=range(len(emar)), dtype="datetime64[us]"),
+            "dose": np.where(take, ordered, dose),
+            "unit": np.where(take, main["dose_unit_rx"].to_numpy(object), unit),
+            "rate": rates["rate"].reindex(by_id).to_numpy(),
+            "rate_unit": rates["rate_unit"].reindex(by_id).to_numpy(),
+            "route": np.where(pd.isna(route), main["route"].to_numpy(object), route),
+            "source": ["MEDICATION//" + name for name in medication],
+        }
+    )
 
 
 def _prescribed(prescriptions: pd.DataFrame, pharmacy: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     """Orders of the pharmacy, one row each, with the dose of their MAIN prescription row; without the pharmacy's table
     the MAIN rows themselves."""
-    main = prescriptions["drug_type"].eq("MAIN")
-    flow.refuse("prescriptions", "diluent or additive of another order", int((~main).sum()))
-    orders, table = prescriptions[main], "prescriptions"
-    orders = orders.assign(name=orders["drug"])
-    if len(pharmacy):
-        known = orders["pharmacy_id"].isin(pharmacy["pharmacy_id"]) & orders["pharmacy_id"].ne(NO_ID)
-        flow.refuse("prescriptions", "order not in pharmacy", int((~known).sum()))
-        flow.table("prescriptions").read += int(known.sum())
-        flow.table("prescriptions").kept += int(known.sum())
-        doses = orders[known].drop_duplicates("pharmacy_id")
-        orders, table = pharmacy.merge(
-            doses[["pharmacy_id", "drug", "dose_val_rx", "dose_unit_rx", "route"]],
-            on="pharmacy_id", how="left", suffixes=("", "_rx"), validate="many_to_one",
-        ), "pharmacy"  # fmt: skip
-        orders["name"] = orders["medication"].where(orders["medication"].notna(), orders["drug"])
-        orders["route"] = orders["route"].where(orders["route"].notna(), orders["route_rx"])
-    name = orders["name"].astype(object).fillna("")
-    flush = name.map(ehr_orders.is_flush).astype(bool)
-    flow.refuse(table, "line flush", int(flush.sum()))
-    orders, name = orders[~flush].reset_index(drop=True), name[~flush]
-    dose = single_number(orders["dose_val_rx"], flow, table, "dose ordered")
-    raw = pd.DataFrame({
-        "subject_id": orders["subject_id"], "stay_id": orders["hadm_id"], "kind": "prescription",
-        "item": [ehr_orders.item_of_drug(text) if text else "" for text in name],
-        "start": orders["starttime"], "end": orders["stoptime"], "dose": dose,
-        "unit": orders["dose_unit_rx"], "rate": np.nan, "rate_unit": "", "route": orders["route"],
-        "source": ["MEDICATION//" + text for text in name],
-    })  # fmt: skip
-    return canonical_interventions(raw, flow, table)
+    orders = main_prescriptions(prescriptions, flow)
+    if not len(pharmacy):
+        raw = drug_orders(orders.assign(name=orders["drug"]), flow, "prescriptions")
+        return canonical_interventions(raw, flow, "prescriptions")
+    known = orders["pharmacy_id"].isin(pharmacy["pharmacy_id"]) & orders["pharmacy_id"].ne(NO_ID)
+    flow.refuse("prescriptions", "order not in pharmacy", int((~known).sum()))
+    flow.table("prescriptions").read += int(known.sum())
+    flow.table("prescriptions").kept += int(known.sum())
+    doses = orders[known].drop_duplicates("pharmacy_id")
+    orders = pharmacy.merge(
+        doses[["pharmacy_id", "drug", "dose_val_rx", "dose_unit_rx", "route"]],
+        on="pharmacy_id",
+        how="left",
+        suffixes=("", "_rx"),
+        validate="many_to_one",
+    )
+    orders["name"] = orders["medication"].where(orders["medication"].notna(), orders["drug"])
+    orders["route"] = orders["route"].where(orders["route"].notna(), orders["route_rx"])
+    return canonical_interventions(drug_orders(orders, flow, "pharmacy"), flow, "pharmacy")
 
 
 def fill_doses(given: pd.DataFrame, orders: pd.DataFrame, flow: Flow) -> pd.DataFrame:
@@ -293,37 +235,3 @@ def fill_doses(given: pd.DataFrame, orders: pd.DataFrame, flow: Flow) -> pd.Data
     given.loc[rows[blank], "route"] = merged["route"].to_numpy()[blank]
     flow.repair("interventions", "dose of an administration taken from its order", len(rows))
     return given
-
-
-def item_names(itemids: pd.Series, word: str) -> list[str]:
-    """Our name of each item id, else "<word> <id>"; "" where the id is not told."""
-    items = ehr_orders.by_itemid()
-    known = {i: items[i].name if i in items else "" if i == NO_ID else f"{word} {i}" for i in itemids.unique().tolist()}
-    return [known[i] for i in itemids.tolist()]
-
-
-def _infused(inputs: pd.DataFrame, flow: Flow) -> pd.DataFrame:
-    """inputevents; a rewritten row was replaced by another and did not run."""
-    rewritten = inputs["statusdescription"].eq("Rewritten")
-    flow.refuse("inputevents", "rewritten (replaced by another row)", int(rewritten.sum()))
-    inputs = inputs[~rewritten]
-    return pd.DataFrame({
-        "subject_id": inputs["subject_id"], "stay_id": inputs["hadm_id"], "kind": "infusion",
-        "item": item_names(inputs["itemid"], "input"),
-        "start": inputs["starttime"], "end": inputs["endtime"], "dose": inputs["amount"], "unit": inputs["amountuom"],
-        "rate": inputs["rate"], "rate_unit": inputs["rateuom"], "route": "",
-        "source": "INFUSION//" + inputs["itemid"].astype(str), "weight_kg": inputs["patientweight"],
-    })  # fmt: skip
-
-
-def procedures(table: pd.DataFrame, flow: Flow, name: str = "procedureevents") -> pd.DataFrame:
-    """procedureevents as raw interventions."""
-    administrative = table["itemid"].isin(ehr_orders.ADMINISTRATIVE)
-    flow.refuse(name, "administrative (family, theatre log)", int(administrative.sum()))
-    table = table[~administrative]
-    return pd.DataFrame({
-        "subject_id": table["subject_id"], "stay_id": table["hadm_id"], "kind": "procedure",
-        "item": item_names(table["itemid"], "procedure"),
-        "start": table["starttime"], "end": table["endtime"], "dose": np.nan, "unit": "", "rate": np.nan,
-        "rate_unit": "", "route": "", "source": "PROCEDURE//" + table["itemid"].astype(str),
-    })  # fmt: skip

@@ -4,14 +4,14 @@ One row an item. `low` and `high` are plausible: outside them a value is a slip 
 `ref_low` and `ref_high` are the adult reference range: what MIMIC-IV's own labevents columns print for most patients
 (k), for vital signs HR 60-100, MAP 70-105, SBP 90-140, RR 12-20, SpO2 95-100, T 36.1-38.0; None where none is agreed.
 Item ids were checked against `d_labitems` of the MIMIC-IV demo and `D_ITEMS` of the MIMIC-III demo. Lab items are of
-blood; a charted copy of a lab (ids above 220000) has the same draw time and value and is taken once.
+blood; a charted copy of a lab (ids above 220000) has the same collection time and value and is taken once.
 
 Names, units and spelling are those of `quantities.ward` where the ward measures the same thing; `troponin_ng_l` is
 troponin T, `urine_output_ml` one charted volume (the ward's is a rate).
 
 MEDS codes are read as every export so far writes them: `LAB//{itemid}//{unit}` (the demo of 2023, and charted values
 to this day) and `LAB//RESULT//{itemid}//{unit}` at the result time with `LAB//SPECIMEN_COLLECTED//{itemid}` at the
-draw time (MIMIC_IV_MEDS since 2024).
+collection time (MIMIC_IV_MEDS since 2024).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from world_models.quantity import Quantity
 
-__all__ = ["INQUIRIES", "UNIT_IF_MISSING", "InquiryItem", "LabCode", "by_itemid", "by_name"]
+__all__ = ["INQUIRY_ITEMS", "UNIT_IF_MISSING", "InquiryItem", "LabCode", "by_itemid", "by_name"]
 __all__ += ["find", "parse_lab_code", "whole_number"]
 
 
@@ -47,15 +47,14 @@ class InquiryItem:
 
     @property
     def quantity(self) -> Quantity:
+        """Name, unit and plausible range as a Quantity."""
         return Quantity(self.name, self.unit, self.low, self.high)
 
 
-def _i(name, unit, low, high, ref_low, ref_high, itemids, challenge=()) -> InquiryItem:  # noqa: PLR0913
-    return InquiryItem(name, unit, low, high, ref_low, ref_high, itemids, challenge)
-
+_i = InquiryItem  # so that a row of the table is a line
 
 # fmt: off
-INQUIRIES: tuple[InquiryItem, ...] = (
+INQUIRY_ITEMS: tuple[InquiryItem, ...] = (
     # chemistry
     _i("sodium_mmol_l", "mmol/L", 90, 200, 133, 145, (50983, 50824, 52623, 52455, 220645, 226534), ("Na",)),
     _i("potassium_mmol_l", "mmol/L", 1, 12, 3.3, 5.1, (50971, 50822, 52610, 52452, 227442, 227464), ("K",)),
@@ -147,7 +146,7 @@ UNIT_IF_MISSING: dict[int, str] = {
     51237: "1", 51675: "1", 227467: "1",  # INR
     50820: "1", 223830: "1",  # pH
     225664: "mg/dL", 226537: "mg/dL",  # glucose at the finger, in whole blood
-    50817: "%", 223835: "%", 50816: "%",  # FiO2; a fraction among the per cents falls out of range and is dropped, counted
+    50817: "%", 223835: "%", 50816: "%",  # FiO2; a fraction among the per cents is out of range: dropped, counted
     220739: "1", 223900: "1", 223901: "1", 198: "1", 228096: "1",  # Glasgow coma scale, RASS
     226531: "lb", 225695: "mg/dL", 227429: "ng/mL",
 }  # fmt: skip
@@ -156,12 +155,12 @@ UNIT_IF_MISSING: dict[int, str] = {
 @cache
 def by_itemid() -> dict[int, InquiryItem]:
     """MIMIC itemid -> item."""
-    return {itemid: item for item in INQUIRIES for itemid in item.itemids}
+    return {itemid: item for item in INQUIRY_ITEMS for itemid in item.itemids}
 
 
 @cache
 def _names() -> dict[str, InquiryItem]:
-    return {item.name: item for item in INQUIRIES}
+    return {item.name: item for item in INQUIRY_ITEMS}
 
 
 def find(name: str) -> InquiryItem | None:
@@ -189,11 +188,11 @@ def whole_number(text: str) -> int | None:
 
 
 class LabCode(NamedTuple):
-    """A MEDS code that holds a value, or the time of a draw."""
+    """A MEDS code that holds a value, or the time of a collection."""
 
     itemid: int
     unit: str  # "" where the code has none or UNK
-    event: str  # "value" (at its draw), "result" (at its result time), "specimen" (the draw alone)
+    event: str  # "value" (when collected), "result" (when resulted), "specimen" (the collection alone)
 
 
 def parse_lab_code(code: str) -> LabCode | None:

@@ -1,33 +1,45 @@
 """Rows as readers give them -> values in our items and units, doses in theirs: vectorised, every row accounted for.
 
-Readers hand over two frames, whatever their source. Inquiries: subject_id, stay_id (NO_ID: unknown), itemid, unit, value,
-text, drawn, resulted, source. Interventions: subject_id, stay_id, kind, item, start, end, dose, unit, rate, rate_unit,
-route, source, weight_kg. Times are datetime64[us]; a missing number is NaN, a missing time NaT, a missing text "".
+Readers hand over two frames, whatever their source. Inquiries: subject_id, stay_id (NO_ID: unknown), itemid, unit,
+value, text, collected, resulted, source. Interventions: subject_id, stay_id, kind, item, start, end, dose, unit, rate,
+rate_unit, route, source, weight_kg. Times are datetime64[us]; a missing number is NaN, a missing time NaT, a missing
+text "".
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from world_models.data.ehr import codes as ehr_codes
-from world_models.data.ehr import orders as ehr_orders
+from world_models.data.ehr import inquiry_items, intervention_items
 from world_models.data.ehr import units as ehr_units
 from world_models.data.ehr.flow import Flow
 
 __all__ = ["INQUIRY_COLUMNS", "INTERVENTION_COLUMNS", "canonical_inquiries", "canonical_interventions", "empty"]
 __all__ += ["number", "shortest_decimals", "single_number"]
 
-INQUIRY_COLUMNS = ("subject_id", "stay_id", "item", "value", "label", "drawn", "resulted", "unit", "source")
-INTERVENTION_COLUMNS = (
-    "subject_id", "stay_id", "kind", "item", "start", "end", "dose", "unit", "rate", "rate_unit", "route", "source",
-)  # fmt: skip
+INQUIRY_COLUMNS = ("subject_id", "stay_id", "item", "value", "label", "collected", "resulted", "unit", "source")
+INTERVENTION_COLUMNS: tuple[str, ...] = (
+    "subject_id",
+    "stay_id",
+    "kind",
+    "item",
+    "start",
+    "end",
+    "dose",
+    "unit",
+    "rate",
+    "rate_unit",
+)
+INTERVENTION_COLUMNS += ("route", "source")
 # A result beyond what the method can tell: kept as a label
 _COMPARED = (
     r"^\s*([<>]\s*/?=?|=[<>]|[≤≥]|(?:LESS|GREATER|MORE) THAN(?: OR EQUAL TO)?|(?:BELOW|UNDER|ABOVE|OVER|LT|GT))\s*"
-    r"([+-]?(?:[0-9][0-9.,]*|[.,][0-9]+)(?:E[+-]?[0-9]+)?)(?:\s*[A-Z%\u039c*(\[][^<>≤≥]*)?$"  # a unit or a mark may follow; \u039c is micro
+    r"([+-]?(?:[0-9][0-9.,]*|[.,][0-9]+)(?:E[+-]?[0-9]+)?)"
+    r"(?:\s*[A-Z%\u039c*(\[][^<>≤≥]*)?$"  # a unit or a mark may follow; \u039c is micro
 )
 # The same signs in other alphabets and in HTML
 _SIGNS = {"＜": "<", "＞": ">", "⩽": "≤", "≦": "≤", "⩾": "≥", "≧": "≥", "&LT;": "<", "&GT;": ">", "−": "-"}
@@ -37,15 +49,16 @@ _LIMIT = (
 )
 _BELOW = ("<", "≤", "LESS", "BELOW", "UNDER", "LT")
 WEIGHT_NOT_CHARTED_KG = 1.0
+UG_PER_MG = 1000.0
 
 
 def empty(columns: tuple[str, ...]) -> pd.DataFrame:
     """A frame of no rows with the types of the others."""
     kinds = {"subject_id": "int64", "stay_id": "int64", "value": "float64", "dose": "float64", "rate": "float64"}
-    times = ("drawn", "resulted", "start", "end")
-    return pd.DataFrame({
-        name: pd.Series(dtype="datetime64[us]" if name in times else kinds.get(name, "object")) for name in columns
-    })  # fmt: skip
+    times = ("collected", "resulted", "start", "end")
+    return pd.DataFrame(
+        {name: pd.Series(dtype="datetime64[us]" if name in times else kinds.get(name, "object")) for name in columns}
+    )
 
 
 def number(text: pd.Series) -> pd.Series:
@@ -80,79 +93,104 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
     """Values of listed items in their units and plausible ranges (columns INQUIRY_COLUMNS); the rest counted.
 
     A number beyond the method's reach ('<0.01', and '>60' though the source gives 60 as its number) is censored, not
-    measured: it becomes a label in the item's unit, and is left out, counted, where its limit cannot be read. Result times
-    before the draw are set to the draw, counted as repaired.
+    measured: it becomes a label in the item's unit, and is left out, counted, where its limit cannot be read. Result
+    times before the collection are set to it, counted as repaired.
     """
     ledger = flow.table(table)
     ledger.read += len(raw)
     if raw.empty:
         return empty(INQUIRY_COLUMNS)
-    items = ehr_codes.by_itemid()
-    listed = raw["itemid"].isin(list(items))
+    listed = raw["itemid"].isin(list(inquiry_items.by_itemid()))
     flow.drop(table, "item not in the table of inquiries", int((~listed).sum()))
-    raw = raw[listed].reset_index(drop=True)
-    raw["text"] = raw["text"].where(raw["text"].notna(), "") if "text" in raw else ""
-    said = raw["text"].astype(str).str.upper()
-    for theirs, ours in _SIGNS.items():
-        said = said.str.replace(theirs, ours, regex=False)
-    compared = said.str.extract(_COMPARED)
-    limits = number(compared[1])
-    is_label = limits.notna()
-    keep = is_label | (raw["value"].notna() & ~said.str.contains(_LIMIT))
-    flow.drop(table, "no numeric result (text, blank or censored)", int((~keep).sum()))
-    no_time = keep & raw["drawn"].isna()
-    flow.drop(table, "no readable draw time", int(no_time.sum()))
-    keep &= ~no_time
-    raw, signs, is_label = raw[keep], compared.loc[keep, 0], is_label[keep]
-    values = raw["value"].where(~is_label, limits[keep]).to_numpy(np.float64)
-
-    codes, unique = _pairs(raw["itemid"], raw["unit"])
-    factor, offset = np.full(len(unique), np.nan), np.zeros(len(unique))
-    names, units = np.empty(len(unique), object), np.empty(len(unique), object)
-    low, high = np.zeros(len(unique)), np.zeros(len(unique))
-    met = np.bincount(codes, minlength=len(unique))
-    for k, (itemid, unit) in enumerate(unique):
-        item = items[int(itemid)]
-        spelt = ehr_units.spell(unit) or ehr_codes.UNIT_IF_MISSING.get(int(itemid), "")
-        names[k], units[k], low[k], high[k] = item.name, item.unit, item.low, item.high
-        flow.values[item.name] += int(met[k])
-        found = ehr_units.conversion(item.name, spelt, item.unit) if spelt else None
-        if found is None:
-            flow.unknown_units.setdefault(item.name, Counter())[spelt] += int(met[k])
-        else:
-            factor[k], offset[k] = found
-    values = values * factor[codes] + offset[codes]
-    convertible = np.isfinite(factor)[codes]
+    raw, signs, values = _numeric_results(raw[listed].reset_index(drop=True), flow, table)
+    censored = signs.notna().to_numpy()
+    pair, met = _pairs(raw["itemid"], raw["unit"])
+    units = _item_units(met, np.bincount(pair, minlength=len(met)), flow)
+    values = values * units.factor[pair] + units.offset[pair]
+    convertible = np.isfinite(units.factor)[pair]
     flow.drop(table, "unit missing or not convertible", int((~convertible).sum()))
-    plausible = (
-        convertible & np.isfinite(values) & (is_label.to_numpy() | ((values >= low[codes]) & (values <= high[codes])))
-    )
+    in_range = (values >= units.low[pair]) & (values <= units.high[pair])
+    plausible = convertible & np.isfinite(values) & (censored | in_range)
     flow.drop(table, "outside the plausible range", int((convertible & ~plausible).sum()))
-
-    labels = np.full(len(raw), None, object)
-    for i in np.flatnonzero(is_label.to_numpy() & plausible):
-        sign = signs.iloc[i]
-        equal = "=" if "=" in sign or sign.endswith(("≤", "≥", "TO")) else ""
-        labels[i] = f"{'<' if sign.lstrip('=').startswith(_BELOW) else '>'}{equal}{values[i]:.6g}"
-    drawn, resulted = raw["drawn"].to_numpy("datetime64[us]"), raw["resulted"].to_numpy("datetime64[us]")
-    early = plausible & (resulted < drawn)
-    flow.repair(table, "result before the draw: taken as the draw time", int(early.sum()))
-    result = pd.DataFrame({
-        "subject_id": raw["subject_id"].to_numpy(np.int64),
-        "stay_id": raw["stay_id"].to_numpy(np.int64),
-        "item": names[codes],
-        "value": np.where(is_label, np.nan, values),
-        "label": labels,
-        "drawn": drawn,
-        "resulted": np.where(early, drawn, resulted),
-        "unit": np.where(is_label, "", units[codes]),
-        "source": raw["source"].to_numpy(object),
-    })  # fmt: skip
+    collected, resulted = raw["collected"].to_numpy("datetime64[us]"), raw["resulted"].to_numpy("datetime64[us]")
+    early = plausible & (resulted < collected)
+    flow.repair(table, "result before the collection: taken as the collection time", int(early.sum()))
+    result = pd.DataFrame(
+        {
+            "subject_id": raw["subject_id"].to_numpy(np.int64),
+            "stay_id": raw["stay_id"].to_numpy(np.int64),
+            "item": units.name[pair],
+            "value": np.where(censored, np.nan, values),
+            "label": _labels(signs, values, censored & plausible),
+            "collected": collected,
+            "resulted": np.where(early, collected, resulted),
+            "unit": np.where(censored, "", units.unit[pair]),
+            "source": raw["source"].to_numpy(object),
+        }
+    )
     ledger.kept += int(plausible.sum())
     return result[plausible].reset_index(drop=True)
 
 
-def _pairs(first: pd.Series, second: pd.Series) -> tuple[np.ndarray, list[tuple]]:
+def _numeric_results(raw: pd.DataFrame, flow: Flow, table: str) -> tuple[pd.DataFrame, pd.Series, np.ndarray]:
+    """The rows with a number and a collection time, their signs ('<', NaN where the number is measured), the
+    numbers."""
+    text = raw["text"].where(raw["text"].notna(), "") if "text" in raw else pd.Series("", index=raw.index)
+    said = text.astype(str).str.upper()
+    for theirs, ours in _SIGNS.items():
+        said = said.str.replace(theirs, ours, regex=False)
+    compared = said.str.extract(_COMPARED)
+    limits = number(compared[1])
+    keep = limits.notna() | (raw["value"].notna() & ~said.str.contains(_LIMIT))
+    flow.drop(table, "no numeric result (text, blank or censored)", int((~keep).sum()))
+    no_time = keep & raw["collected"].isna()
+    flow.drop(table, "no readable collection time", int(no_time.sum()))
+    keep &= ~no_time
+    values = raw["value"].where(limits.isna(), limits)
+    return raw[keep], compared[0].where(limits.notna())[keep], values[keep].to_numpy(np.float64)
+
+
+class _ItemUnits(NamedTuple):
+    """What each of K pairs of item and source unit becomes: value = factor * theirs + offset, in `unit`."""
+
+    name: np.ndarray  # [K] object
+    unit: np.ndarray  # [K] object
+    factor: np.ndarray  # [K] float64, NaN where there is no conversion
+    offset: np.ndarray  # [K] float64
+    low: np.ndarray  # [K] float64, plausible in `unit`
+    high: np.ndarray  # [K] float64
+
+
+def _item_units(pairs: list[tuple[Any, ...]], counts: np.ndarray, flow: Flow) -> _ItemUnits:
+    """The conversion of each (itemid, unit); values met, and those of unknown units, are counted in the flow."""
+    items, size = inquiry_items.by_itemid(), len(pairs)
+    made = _ItemUnits(
+        np.empty(size, object), np.empty(size, object), np.full(size, np.nan), *(np.zeros(size) for _ in range(3))
+    )
+    for k, (itemid, unit) in enumerate(pairs):
+        item = items[int(itemid)]
+        spelt = ehr_units.spell(unit) or inquiry_items.UNIT_IF_MISSING.get(int(itemid), "")
+        made.name[k], made.unit[k], made.low[k], made.high[k] = item.name, item.unit, item.low, item.high
+        flow.values[item.name] += int(counts[k])
+        found = ehr_units.conversion(item.name, spelt, item.unit) if spelt else None
+        if found is None:
+            flow.unknown_units.setdefault(item.name, Counter())[spelt] += int(counts[k])
+        else:
+            made.factor[k], made.offset[k] = found
+    return made
+
+
+def _labels(signs: pd.Series, values: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Labels [N] object of censored values, '<0.01' or '>=60'; None in the rows that are not among `which`."""
+    labels = np.full(len(values), None, object)
+    for i in np.flatnonzero(which):
+        sign = signs.iloc[i]
+        equal = "=" if "=" in sign or sign.endswith(("≤", "≥", "TO")) else ""
+        labels[i] = f"{'<' if sign.lstrip('=').startswith(_BELOW) else '>'}{equal}{values[i]:.6g}"
+    return labels
+
+
+def _pairs(first: pd.Series, second: pd.Series) -> tuple[np.ndarray, list[tuple[Any, ...]]]:
     """The place [N] of each row's pair among the pairs met, and those; a missing second is ""."""
     keys = pd.DataFrame(
         {"first": first.to_numpy(), "second": second.astype(object).where(second.notna(), "").to_numpy()}
@@ -193,7 +231,7 @@ def _convert(
     frame: pd.DataFrame, name: str, unit_name: str, target: str, weight: pd.Series, flow: Flow, table: str
 ) -> None:
     """In place: `frame[name]` and its unit into the unit the order's table names, pair by pair."""
-    items = ehr_orders.by_name()
+    items = intervention_items.by_name()
     values = frame[name].to_numpy(np.float64).copy()
     given = np.isfinite(values)
     negative = given & (values < 0)
@@ -209,12 +247,12 @@ def _convert(
         found = ehr_units.dose_conversion(item_name, units[k], wanted) if wanted and units[k] else None
         if found is not None:
             factor[k], units[k] = found, wanted
-        limits = [ehr_units.largest_amount(units[k])]
-        if found is not None:
-            limits += [item.max_rate if target == "rate" else ehr_orders.LARGEST_DOSES.get(item_name)]
-        limit[k] = min(limit for limit in limits if limit is not None)
+        limit[k] = ehr_units.largest_amount(units[k])
+        if found is not None and item is not None:
+            listed = item.max_rate if target == "rate" else intervention_items.LARGEST_DOSES.get(item_name)
+            limit[k] = limit[k] if listed is None else min(limit[k], listed)
     if target == "rate":  # mg/kg/min beside a weight of 1 kg is a slip of the unit: the number is in ug/kg/min
-        slip = (weight == WEIGHT_NOT_CHARTED_KG).to_numpy() & (factor[codes] == 1000.0)
+        slip = (weight == WEIGHT_NOT_CHARTED_KG).to_numpy() & (factor[codes] == UG_PER_MG)
         flow.repair(table, "rate in mg/kg/min beside a weight of 1 kg: read as ug/kg/min", int(slip.sum()))
         values = values * np.where(slip, 1.0, factor[codes])
     else:

@@ -18,12 +18,14 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-__all__ = ["ADMINISTRATIVE", "AMOUNT_IF_MISSING", "EXECUTED", "LARGEST_DOSES", "ORDERS", "OrderItem"]
+__all__ = ["ADMINISTRATIVE", "AMOUNT_IF_MISSING", "EXECUTED", "LARGEST_DOSES", "INTERVENTION_ITEMS", "InterventionItem"]
 __all__ += ["by_itemid", "by_name", "is_flush", "item_of_drug"]
 
 
 @dataclass(frozen=True, slots=True)
-class OrderItem:
+class InterventionItem:
+    """One thing that can be given to a patient or done."""
+
     name: str
     amount: str  # unit of a dose; "" where the sources have none in common
     rate: str  # unit of an infusion's rate; "" where it is not infused by rate
@@ -32,16 +34,16 @@ class OrderItem:
     max_rate: float | None = None  # in `rate`
 
 
-def _fluid(name: str, itemids: tuple[int, ...], pattern: str = "") -> OrderItem:
-    return OrderItem(name, "mL", "mL/h", itemids, pattern, 10000)
+def _fluid(name: str, itemids: tuple[int, ...], pattern: str = "") -> InterventionItem:
+    return InterventionItem(name, "mL", "mL/h", itemids, pattern, 10000)
 
 
-def _dosed(name: str, itemid: int | None = None, pattern: str = "", unit: str = "mg") -> OrderItem:
-    return OrderItem(name, unit, "", (itemid,) if itemid else (), pattern or name.replace("_", " "))
+def _dosed(name: str, itemid: int | None = None, pattern: str = "", unit: str = "mg") -> InterventionItem:
+    return InterventionItem(name, unit, "", (itemid,) if itemid else (), pattern or name.replace("_", " "))
 
 
 # fmt: off
-ORDERS: tuple[OrderItem, ...] = (
+INTERVENTION_ITEMS: tuple[InterventionItem, ...] = (
     # fluids and blood
     _fluid("saline", (225158, 30018), r"(sodium chloride 0\.9 ?%|0\.9 ?% sodium chloride|ns$|normal saline)"),
     _fluid("saline_0_45", (225159,), r"(sodium chloride 0\.45|0\.45 ?% sodium chloride|1/2 ns)"),
@@ -56,51 +58,52 @@ ORDERS: tuple[OrderItem, ...] = (
     _fluid("platelets", (225170, 226369), r"platelets"),
     _fluid("cryoprecipitate", (225171, 226371), r"cryo"),
     # heart and vessels
-    OrderItem("norepinephrine", "mg", "ug/kg/min", (221906, 30120), r"(norepinephrine|levophed)", 10),
-    OrderItem("epinephrine", "mg", "ug/kg/min", (221289, 30119), r"(epinephrine|adrenalin)", 10),
-    OrderItem("phenylephrine", "mg", "ug/kg/min", (221749, 30128), r"(phenylephrine|neosyn|neo-syn)", 50),
-    OrderItem("vasopressin", "[U]", "[U]/h", (222315, 30051), r"vasopressin", 30),
-    OrderItem("dopamine", "mg", "ug/kg/min", (221662, 30043), r"dopamine", 100),
-    OrderItem("dobutamine", "mg", "ug/kg/min", (221653, 30042), r"dobutamine", 100),
-    OrderItem("milrinone", "mg", "ug/kg/min", (221986, 30125), r"milrinone", 5),
-    OrderItem("nitroglycerin", "mg", "ug/kg/min", (222056, 30121), r"nitroglycerin", 30),
-    OrderItem("nitroprusside", "mg", "ug/kg/min", (222051, 30050), r"(nitroprusside|nipride)", 30),
-    OrderItem("nicardipine", "mg", "ug/kg/min", (222042, 30178), r"nicardipine", 50),
-    OrderItem("esmolol", "mg", "ug/kg/min", (221429, 30117), r"esmolol", 1000),
-    OrderItem("amiodarone", "mg", "mg/min", (221347, 228339, 30112), r"amiodarone", 50),
-    OrderItem("diltiazem", "mg", "mg/h", (221468,), r"diltiazem", 100),
-    OrderItem("labetalol", "mg", "mg/min", (225153, 30122), r"labetalol", 50),
+    InterventionItem("norepinephrine", "mg", "ug/kg/min", (221906, 30120), r"(norepinephrine|levophed)", 10),
+    InterventionItem("epinephrine", "mg", "ug/kg/min", (221289, 30119), r"(epinephrine|adrenalin)", 10),
+    InterventionItem("phenylephrine", "mg", "ug/kg/min", (221749, 30128), r"(phenylephrine|neosyn|neo-syn)", 50),
+    InterventionItem("vasopressin", "[U]", "[U]/h", (222315, 30051), r"vasopressin", 30),
+    InterventionItem("dopamine", "mg", "ug/kg/min", (221662, 30043), r"dopamine", 100),
+    InterventionItem("dobutamine", "mg", "ug/kg/min", (221653, 30042), r"dobutamine", 100),
+    InterventionItem("milrinone", "mg", "ug/kg/min", (221986, 30125), r"milrinone", 5),
+    InterventionItem("nitroglycerin", "mg", "ug/kg/min", (222056, 30121), r"nitroglycerin", 30),
+    InterventionItem("nitroprusside", "mg", "ug/kg/min", (222051, 30050), r"(nitroprusside|nipride)", 30),
+    InterventionItem("nicardipine", "mg", "ug/kg/min", (222042, 30178), r"nicardipine", 50),
+    InterventionItem("esmolol", "mg", "ug/kg/min", (221429, 30117), r"esmolol", 1000),
+    InterventionItem("amiodarone", "mg", "mg/min", (221347, 228339, 30112), r"amiodarone", 50),
+    InterventionItem("diltiazem", "mg", "mg/h", (221468,), r"diltiazem", 100),
+    InterventionItem("labetalol", "mg", "mg/min", (225153, 30122), r"labetalol", 50),
     _dosed("metoprolol", 225974, r"(metoprolol|lopressor)"), _dosed("hydralazine", 221828), _dosed("lisinopril"),
     _dosed("amlodipine"), _dosed("carvedilol"), _dosed("digoxin"), _dosed("atorvastatin"), _dosed("aspirin"),
     _dosed("midodrine"),
     # sedation and pain
-    OrderItem("propofol", "mg", "ug/kg/min", (222168, 30131), r"(propofol|diprivan)", 500),
-    OrderItem("fentanyl", "ug", "ug/h", (221744, 225942, 30118), r"fentanyl", 2000),
-    OrderItem("midazolam", "mg", "mg/h", (221668, 30124), r"(midazolam|versed)", 100),
-    OrderItem("dexmedetomidine", "ug", "ug/kg/h", (225150, 229420), r"(dexmedetomidine|precedex)", 10),
-    OrderItem("morphine", "mg", "mg/h", (225154, 30126), r"morphine", 100),
-    OrderItem("hydromorphone", "mg", "mg/h", (221833,), r"(hydromorphone|dilaudid)", 50),
-    OrderItem("lorazepam", "mg", "mg/h", (221385, 30141), r"(lorazepam|ativan)", 50),
-    OrderItem("cisatracurium", "mg", "mg/kg/h", (30114,), r"(cisatracurium|nimbex)", 5),
+    InterventionItem("propofol", "mg", "ug/kg/min", (222168, 30131), r"(propofol|diprivan)", 500),
+    InterventionItem("fentanyl", "ug", "ug/h", (221744, 225942, 30118), r"fentanyl", 2000),
+    InterventionItem("midazolam", "mg", "mg/h", (221668, 30124), r"(midazolam|versed)", 100),
+    InterventionItem("dexmedetomidine", "ug", "ug/kg/h", (225150, 229420), r"(dexmedetomidine|precedex)", 10),
+    InterventionItem("morphine", "mg", "mg/h", (225154, 30126), r"morphine", 100),
+    InterventionItem("hydromorphone", "mg", "mg/h", (221833,), r"(hydromorphone|dilaudid)", 50),
+    InterventionItem("lorazepam", "mg", "mg/h", (221385, 30141), r"(lorazepam|ativan)", 50),
+    InterventionItem("cisatracurium", "mg", "mg/kg/h", (30114,), r"(cisatracurium|nimbex)", 5),
     _dosed("acetaminophen", 228315, r"(acetaminophen|tylenol)"), _dosed("oxycodone"), _dosed("haloperidol", 221824),
     _dosed("quetiapine"), _dosed("gabapentin"), _dosed("levetiracetam", 228316, r"(levetiracetam|keppra)"),
     # electrolytes, kidney, sugar
-    OrderItem("potassium_chloride", "mmol", "mmol/h", (225166, 227536), r"(potassium chloride|potassium chl|kcl)", 200),
-    OrderItem("magnesium_sulfate", "g", "g/h", (222011,), r"magnesium sulfate", 50),
-    OrderItem("calcium_gluconate", "g", "g/h", (221456, 227525), r"calcium gluconate", 50),
-    OrderItem("bicarbonate", "mmol", "mmol/h", (220995,), r"sodium bicarbonate", 1000),
-    OrderItem("potassium_phosphate", "mmol", "mmol/h", (225834,), r"(potassium phosphate|k phos)", 100),
-    OrderItem("sodium_phosphate", "mmol", "mmol/h", (225835,), r"(sodium phosphate|na phos)", 100),
+    InterventionItem(
+        "potassium_chloride", "mmol", "mmol/h", (225166, 227536), r"(potassium chloride|potassium chl|kcl)", 200),
+    InterventionItem("magnesium_sulfate", "g", "g/h", (222011,), r"magnesium sulfate", 50),
+    InterventionItem("calcium_gluconate", "g", "g/h", (221456, 227525), r"calcium gluconate", 50),
+    InterventionItem("bicarbonate", "mmol", "mmol/h", (220995,), r"sodium bicarbonate", 1000),
+    InterventionItem("potassium_phosphate", "mmol", "mmol/h", (225834,), r"(potassium phosphate|k phos)", 100),
+    InterventionItem("sodium_phosphate", "mmol", "mmol/h", (225835,), r"(sodium phosphate|na phos)", 100),
     _fluid("potassium_chloride_premix", (227522,)), _fluid("magnesium_sulfate_premix", (227523,)),
-    OrderItem("furosemide", "mg", "mg/h", (221794, 228340, 30123), r"(furosemide|lasix)", 200),
+    InterventionItem("furosemide", "mg", "mg/h", (221794, 228340, 30123), r"(furosemide|lasix)", 200),
     _dosed("bumetanide"), _dosed("spironolactone"), _dosed("torsemide"),
-    OrderItem("insulin_glargine", "[U]", "", (223260,), r"(insulin.*glargine|glargine|lantus)"),
-    OrderItem("insulin_nph", "[U]", "", (223259,), r"(insulin.*nph|nph)"),
-    OrderItem("insulin", "[U]", "[U]/h", (223258, 223262, 30045), r"(insulin|humalog|humulin|novolog)", 200),
+    InterventionItem("insulin_glargine", "[U]", "", (223260,), r"(insulin.*glargine|glargine|lantus)"),
+    InterventionItem("insulin_nph", "[U]", "", (223259,), r"(insulin.*nph|nph)"),
+    InterventionItem("insulin", "[U]", "[U]/h", (223258, 223262, 30045), r"(insulin|humalog|humulin|novolog)", 200),
     _dosed("levothyroxine", unit="ug"), _dosed("glucagon"),
     _dosed("hydrocortisone"), _dosed("methylprednisolone"), _dosed("prednisone"), _dosed("dexamethasone"),
     # clotting
-    OrderItem("heparin", "[U]", "[U]/h", (225152, 225975, 30025), r"heparin", 10000),
+    InterventionItem("heparin", "[U]", "[U]/h", (225152, 225975, 30025), r"heparin", 10000),
     _dosed("enoxaparin", 225906, r"(enoxaparin|lovenox)"), _dosed("warfarin", 225913, r"(warfarin|coumadin)"),
     _dosed("phytonadione", 227535, r"(phytonadione|vitamin k)"), _dosed("clopidogrel"),
     # infection
@@ -114,17 +117,19 @@ ORDERS: tuple[OrderItem, ...] = (
     _dosed("gentamicin", 225875), _dosed("tobramycin", 225902), _dosed("acyclovir", 225837),
     _dosed("fluconazole", 225869), _dosed("micafungin", 225885), _dosed("doxycycline", 225865),
     # gut and lung
-    OrderItem("pantoprazole", "mg", "mg/h", (225910,), r"(pantoprazole|protonix)", 50),
+    InterventionItem("pantoprazole", "mg", "mg/h", (225910,), r"(pantoprazole|protonix)", 50),
     _dosed("omeprazole", 227694), _dosed("famotidine", 225907, r"(famotidine|pepcid)"), _dosed("ranitidine", 225911),
-    OrderItem("octreotide", "ug", "ug/h", (225155, 30133), r"(octreotide|sandostatin)", 500),
+    InterventionItem("octreotide", "ug", "ug/h", (225155, 30133), r"(octreotide|sandostatin)", 500),
     _dosed("ondansetron", None, r"(ondansetron|zofran)"), _dosed("metoclopramide"), _dosed("lactulose", None, "", "mL"),
     _dosed("docusate", None, r"docusate"), _dosed("senna"), _dosed("bisacodyl"),
     _dosed("polyethylene_glycol", None, r"polyethylene glycol", "g"), _dosed("rifaximin"),
-    OrderItem("albuterol_ipratropium", "", "", (), r"ipratropium.?(-|/).?albuterol"),
-    OrderItem("albuterol", "", "", (), r"albuterol"), OrderItem("ipratropium", "", "", (), r"ipratropium"),
-    _dosed("thiamine", 225833), _dosed("folic_acid", 225832), OrderItem("multivitamins", "", "", (), r"multivitamin"),
+    InterventionItem("albuterol_ipratropium", "", "", (), r"ipratropium.?(-|/).?albuterol"),
+    InterventionItem("albuterol", "", "", (), r"albuterol"),
+    InterventionItem("ipratropium", "", "", (), r"ipratropium"),
+    _dosed("thiamine", 225833), _dosed("folic_acid", 225832),
+    InterventionItem("multivitamins", "", "", (), r"multivitamin"),
     # procedures
-    *(OrderItem(name, "", "", itemids) for name, itemids in {
+    *(InterventionItem(name, "", "", itemids) for name, itemids in {
         "invasive_ventilation": (225792,), "noninvasive_ventilation": (225794,), "intubation": (224385,),
         "extubation": (227194,), "hemodialysis": (225441,), "renal_replacement": (225802,),
         "arterial_line": (225752,), "central_line": (224263, 224264, 224267, 224268, 224560, 224269),
@@ -144,7 +149,7 @@ ORDERS: tuple[OrderItem, ...] = (
 # ten times what is usual at most, so that above it a number is a slip of the pen or of the unit (k).
 # fmt: off
 LARGEST_DOSES: dict[str, float] = {
-    **{item.name: 20_000.0 for item in ORDERS if item.amount == "mL"}, "lactulose": 5_000,
+    **{item.name: 20_000.0 for item in INTERVENTION_ITEMS if item.amount == "mL"}, "lactulose": 5_000,
     "norepinephrine": 500, "epinephrine": 200, "phenylephrine": 3_000, "vasopressin": 1_000, "dopamine": 5_000,
     "dobutamine": 5_000, "milrinone": 300, "nitroglycerin": 3_000, "nitroprusside": 1_000, "nicardipine": 1_500,
     "esmolol": 50_000, "amiodarone": 5_000, "diltiazem": 2_000, "labetalol": 6_000, "metoprolol": 1_000,
@@ -183,7 +188,8 @@ AMOUNT_IF_MISSING: dict[int, str] = {
 # procedureevents that change nobody: family meetings, calls, the way to theatre and back.
 ADMINISTRATIVE = frozenset({228125, 228127, 228128, 228129, 228130, 225469, 225470})
 
-# event_txt of emar that says a dose went in; every other ("Not Given", "Hold Dose", "Flushed", "Stopped" ...) is not one.
+# event_txt of emar that says a dose went in; every other ("Not Given", "Hold Dose", "Flushed", "Stopped" ...) is not
+# one.
 EXECUTED = frozenset({
     "Administered", "Administered Bolus from IV Drip", "Administered in Other Location", "Applied",
     "Applied in Other Location", "Delayed Administered", "Delayed Applied", "Delayed Started", "Partial Administered",
@@ -192,20 +198,20 @@ EXECUTED = frozenset({
 
 
 @cache
-def by_itemid() -> dict[int, OrderItem]:
+def by_itemid() -> dict[int, InterventionItem]:
     """MIMIC itemid -> item."""
-    return {itemid: item for item in ORDERS for itemid in item.itemids}
+    return {itemid: item for item in INTERVENTION_ITEMS for itemid in item.itemids}
 
 
 @cache
-def by_name() -> dict[str, OrderItem]:
+def by_name() -> dict[str, InterventionItem]:
     """Our name -> item."""
-    return {item.name: item for item in ORDERS}
+    return {item.name: item for item in INTERVENTION_ITEMS}
 
 
 @cache
 def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
-    return tuple((re.compile(item.pattern), item.name) for item in ORDERS if item.pattern)
+    return tuple((re.compile(item.pattern), item.name) for item in INTERVENTION_ITEMS if item.pattern)
 
 
 @cache
