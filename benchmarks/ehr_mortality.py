@@ -18,7 +18,7 @@ from benchmarks.ehr_scores import brier
 from world_models import keys, tree
 from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.records import cut
-from world_models.ehr_world.set_outcome.events import Stays, charted
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.oracles.ward.clinician import clinician

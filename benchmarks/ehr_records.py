@@ -23,7 +23,7 @@ from benchmarks.ehr_ward_tables import by_length
 from world_models import keys, tree
 from world_models.ehr_world.records import Guesses, Records, cut, first_value, numbers
 from world_models.ehr_world.set_outcome import bins
-from world_models.ehr_world.set_outcome.events import Stays, charted
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.losses import forced
 from world_models.ehr_world.set_outcome.world import EHRWorldModel

@@ -34,7 +34,7 @@ from world_models.ehr_world.causal_lm.tokens import QuantileCodec
 from world_models.ehr_world.causal_lm.ward import narrative_of_ward
 from world_models.ehr_world.feeder import Feeder
 from world_models.ehr_world.set_outcome import bins
-from world_models.ehr_world.set_outcome.events import CENSORED, NEVER, UNKNOWN, Stays
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, NEVER, UNKNOWN, Stays
 from world_models.ehr_world.vocabulary import from_z, to_z
 from world_models.quantities.ward import COMPLAINTS, INQUIRIES, ORGANISMS, STATIC
 from world_models.training import Schedule, fit

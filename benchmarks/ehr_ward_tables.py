@@ -17,7 +17,7 @@ from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.records import cut, first_value
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.copula import latent, log_copula
-from world_models.ehr_world.set_outcome.events import Stays, charted
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.losses import forced, likelihood, normal_score
 from world_models.ehr_world.set_outcome.world import EHRWorldModel

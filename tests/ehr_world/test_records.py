@@ -19,7 +19,7 @@ from world_models import checkpoint, tree
 from world_models.data.ehr.episode import Inquiry, Intervention, build_episode
 from world_models.data.ehr.meds.writer import write_episodes
 from world_models.ehr_world import records, train, train_records
-from world_models.ehr_world.set_outcome.events import CENSORED
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED
 from world_models.ehr_world.set_outcome.losses import forced
 
 START = datetime(2150, 3, 1, 10)

@@ -9,7 +9,7 @@ from tests.ehr_world.ward_small import some_stays, tiny
 from world_models import keys, tree
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.config import BACKBONES
-from world_models.ehr_world.set_outcome.events import Stays
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.losses import forced, parts
 from world_models.ehr_world.vocabulary import from_z

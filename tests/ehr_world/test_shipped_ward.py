@@ -19,7 +19,7 @@ from tests.ehr_world.ward_small import some_stays, tiny
 from world_models import catalog, checkpoint, keys
 from world_models.data.ehr.episode import build_episode
 from world_models.ehr_world.set_outcome.config import BACKBONES
-from world_models.ehr_world.set_outcome.events import Stays
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.quantities.ward import INQUIRIES, ORDERS

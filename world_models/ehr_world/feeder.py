@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from world_models import tree
-from world_models.ehr_world.set_outcome.events import Stays, pad
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, pad
 
 __all__ = ["Feeder", "join"]
 

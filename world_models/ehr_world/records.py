@@ -1,7 +1,7 @@
 """Recorded stays ready for training and judging: read once, kept as tensors, split by patient.
 
-What `stays.from_episodes` says holds here too. A source that does not tell when a result came counts as charted in the
-step of its draw (`events.charted` reads it so), and here its delay is written down as 0, so that a world trained on
+What `episode_tensors.from_episodes` says holds here too. A source that does not tell when a result came counts as charted in the
+step of its draw (`stay_tensors.charted` reads it so), and here its delay is written down as 0, so that a world trained on
 such records charts its own answers the same way.
 """
 
@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from world_models import checkpoint, tree
-from world_models.ehr_world.set_outcome.events import CENSORED, UNKNOWN, Stays, charted
-from world_models.ehr_world.stays import from_episodes
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, UNKNOWN, Stays, charted
+from world_models.ehr_world.episode_tensors import from_episodes
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 
 __all__ = ["Guesses", "Records", "cut", "first_value", "fold_of", "guesses_of", "numbers", "read_records"]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from world_models.config_json import from_json
-from world_models.ehr_world.set_outcome.events import Stays
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.quantities.ward import COMPLAINTS, DISEASES, INQUIRIES, INTERVENTIONS, ORGANISMS, STATIC
 
 __all__ = ["Item", "Spec", "StaticFeature", "Treatment", "Vocabulary", "build", "from_ward", "from_z", "report_grid", "to_z"]

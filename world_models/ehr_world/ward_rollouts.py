@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from world_models import keys, tree
 from world_models.checkpoint import save_tensors
-from world_models.ehr_world.set_outcome.events import Stays, from_charts
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, from_charts
 from world_models.oracles.ward.clinician import clinician
 from world_models.oracles.ward.world import WardOracle
 from world_models.protocol import Chart

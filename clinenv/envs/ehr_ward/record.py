@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from world_models.data.ehr.episode import Inquiry, PatientEpisode
-from world_models.ehr_world.stays import from_episodes, ward_name, ward_organism
+from world_models.ehr_world.episode_tensors import from_episodes, ward_name, ward_organism
 from world_models.ehr_world.vocabulary import StaticFeature, Treatment, Vocabulary, ward_specs
 from world_models.protocol import History
 from world_models.quantities.ward import (

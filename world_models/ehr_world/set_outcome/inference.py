@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from world_models.ehr_world.set_outcome.events import CENSORED, Stays, charted, from_charts
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, Stays, charted, from_charts
 from world_models.ehr_world.set_outcome.state import LOG, EHRState
 from world_models.protocol import History
 from world_models.quantities.ward import INQUIRIES, MAX_AGE_HOURS, MAX_HOURS_SINCE, STATIC
@@ -162,7 +162,7 @@ def infer_stay(model: EHRWorldModel, episode: PatientEpisode, key: Tensor, hours
     Raises:
         ValueError: the episode's steps are not the model's, or `hours` lies before its start.
     """
-    from world_models.ehr_world.stays import from_episodes
+    from world_models.ehr_world.episode_tensors import from_episodes
 
     if episode.hours_per_step != model.hours_per_step:
         raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.copula import log_copula
-from world_models.ehr_world.set_outcome.events import CENSORED, LAST_DELAY, NEVER, Stays, charted
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, LAST_DELAY, NEVER, Stays, charted
 from world_models.ehr_world.set_outcome.network import Exposure, Outcome, SetOutcome
 from world_models.ehr_world.vocabulary import to_z
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.backbone import Cache, Recurrent, Transformer
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
-from world_models.ehr_world.set_outcome.events import NEVER, Charted
+from world_models.ehr_world.set_outcome.stay_tensors import NEVER, Charted
 from world_models.ehr_world.vocabulary import Vocabulary, to_z
 
 __all__ = ["Exposure", "Outcome", "SetOutcome", "Known"]

@@ -14,7 +14,7 @@ LOG = 96  # steps the log of amounts reaches back: 16 days of four-hour steps
 
 
 class EHRState(NamedTuple):
-    """B patients, I inquiries, J interventions, S static features. Step numbers count positions (`events`)."""
+    """B patients, I inquiries, J interventions, S static features. Step numbers count positions (`stay_tensors`)."""
 
     MAY_BE_NAN = ("static",)
 

@@ -22,7 +22,7 @@ from world_models.config_json import from_json
 from world_models.ehr_world.set_outcome import bins, inference
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
 from world_models.ehr_world.set_outcome.copula import latent
-from world_models.ehr_world.set_outcome.events import LAST_DELAY
+from world_models.ehr_world.set_outcome.stay_tensors import LAST_DELAY
 from world_models.ehr_world.set_outcome.network import Exposure, Known, Outcome, SetOutcome
 from world_models.ehr_world.set_outcome.state import LOG, EHRState
 from world_models.ehr_world.vocabulary import Vocabulary, from_z

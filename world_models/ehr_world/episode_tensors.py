@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from world_models.data.ehr.episode import Intervention, PatientEpisode
-from world_models.ehr_world.set_outcome.events import CENSORED, LAST_DELAY, UNKNOWN, Stays
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, LAST_DELAY, UNKNOWN, Stays
 from world_models.ehr_world.vocabulary import Vocabulary, build, ward_specs
 from world_models.quantities.ward import INTERVENTIONS
 

@@ -40,7 +40,7 @@ class Charted(NamedTuple):
 
     value: Tensor  # [B, T, I] last value that has come; 0 where none has
     seen: Tensor  # bool [B, T, I]
-    age: Tensor  # [B, T, I] steps since that value was drawn; 0 where none has come
+    age: Tensor  # [B, T, I] steps since its specimen was collected; 0 where none has come
     fresh: Tensor  # bool [B, T, I] it came in this very step
 
 

@@ -8,7 +8,7 @@ import torch
 from tests.ehr_world.ward_small import some_stays
 from world_models import keys
 from world_models.ehr_world import ward_rollouts
-from world_models.ehr_world.set_outcome.events import CENSORED, LAST_DELAY, NEVER, charted, pad
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, LAST_DELAY, NEVER, charted, pad
 from world_models.oracles.ward.world import WardOracle
 from world_models.quantities.ward import INQUIRIES, inquiry_index
 
