@@ -32,8 +32,8 @@ from benchmarks.ehr_mortality import plain
 from benchmarks.files import write_csv
 from world_models import catalog, keys, tree
 from world_models.ehr_world import ward_rollouts
-from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.set_outcome.inference import believe
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.files import replacing
 from world_models.oracles.ward.clinician import clinician

@@ -23,9 +23,9 @@ from benchmarks.ehr_ward_tables import by_length
 from world_models import keys, tree
 from world_models.ehr_world.records import Guesses, Records, cut, first_value, numbers
 from world_models.ehr_world.set_outcome import bins
-from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.losses import forced
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.vocabulary import from_z, to_z
 
@@ -144,7 +144,7 @@ def path_slots(
         luck = keys.fold(keys.fold(keys.from_seed(900_000_000, batch * paths), "paths"), rows.repeat(paths))
         luck = keys.fold(luck, torch.arange(paths).repeat_interleave(batch))
         many = Stays(*(x.repeat(paths, *[1] * (x.ndim - 1)) for x in given))
-        state = model._redraw_pending(believe(model, many, luck, torch.zeros(len(luck))))
+        state = model.resample_pending(believe(model, many, luck, torch.zeros(len(luck))))
         there = numbers(model.vocabulary, part)
         on = torch.ones(len(luck), dtype=torch.bool)
         shown, chart = charted(given), charted(part)
@@ -161,7 +161,7 @@ def path_slots(
             row, item = there[:, t].nonzero(as_tuple=True)
             if len(row):
                 many_row = (torch.arange(paths).unsqueeze(1) * batch + row).flatten()
-                out = model._ask(state, state.t + 1, doses, many_row, item.repeat(paths))
+                out = model.outcomes(state, state.t + 1, doses, many_row, item.repeat(paths))
                 mass = out.log_mass.exp().view(paths, len(row), -1).mean(0)
                 seen = shown.seen[row, -1, item]
                 last = torch.where(seen, shown.value[row, -1, item], float("nan"))

@@ -35,8 +35,8 @@ from world_models.ehr_world.causal_lm.grammar import finish, text_automaton
 from world_models.ehr_world.causal_lm.model import CausalLM, qwen3
 from world_models.ehr_world.causal_lm.text import Asked, Given, Narrative, Step, number, outcome_text, render
 from world_models.ehr_world.causal_lm.tokens import QuantileCodec
-from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, Stays
 from world_models.ehr_world.set_outcome.inference import believe
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, Stays
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.files import write_text
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS

@@ -33,11 +33,11 @@ from benchmarks.files import write_csv
 from benchmarks.spent import spending, spent
 from world_models import catalog, checkpoint, tree
 from world_models.ehr_world import records, ward_rollouts
-from world_models.ehr_world.feeder import join
-from world_models.ehr_world.set_outcome.stay_tensors import Stays
-from world_models.ehr_world.set_outcome.network import SetOutcome
-from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.episode_tensors import real_vocabulary
+from world_models.ehr_world.feeder import join
+from world_models.ehr_world.set_outcome.network import SetOutcome
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
+from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.vocabulary import to_z
 
 RESULTS = Path(__file__).parent / "results"

@@ -10,8 +10,8 @@ import torch
 from tests.ehr_world.ward_small import some_stays, tiny, words
 from world_models import catalog, keys
 from world_models.data.ehr.episode import Inquiry, Intervention, build_episode
-from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, UNKNOWN
 from world_models.ehr_world.episode_tensors import from_episodes, real_vocabulary
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, UNKNOWN
 from world_models.quantities.ward import inquiry_index, intervention_index
 
 START = datetime(2150, 3, 1, 10)

@@ -19,8 +19,8 @@ from world_models import checkpoint, tree
 from world_models.data.ehr.episode import Inquiry, Intervention, build_episode
 from world_models.data.ehr.meds.writer import write_episodes
 from world_models.ehr_world import records, train, train_records
-from world_models.ehr_world.set_outcome.stay_tensors import CENSORED
 from world_models.ehr_world.set_outcome.losses import forced
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED
 
 START = datetime(2150, 3, 1, 10)
 UNITS = {"potassium_mmol_l": "mmol/L", "heart_rate_bpm": "bpm", "sodium_mmol_l": "mmol/L"}

@@ -12,9 +12,9 @@ from world_models import checkpoint, keys, tree
 from world_models.ehr_world import vocabulary
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.card import write_card
-from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.set_outcome.losses import forced, likelihood
 from world_models.ehr_world.set_outcome.network import SetOutcome
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.set_outcome.world import KIND, EHRWorldModel
 
 __all__ = ["finish", "measure"]

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from world_models import checkpoint, tree
-from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, UNKNOWN, Stays, charted
 from world_models.ehr_world.episode_tensors import from_episodes
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, UNKNOWN, Stays, charted
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 
 __all__ = ["Guesses", "Records", "cut", "first_value", "fold_of", "guesses_of", "numbers", "read_records"]

@@ -24,9 +24,9 @@ from world_models.ehr_world import vocabulary, ward_rollouts
 from world_models.ehr_world.feeder import Feeder, join
 from world_models.ehr_world.finish import finish
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
-from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.set_outcome.losses import parts
 from world_models.ehr_world.set_outcome.network import SetOutcome
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.vocabulary import Vocabulary
 from world_models.training import Schedule, fit
 

@@ -25,15 +25,15 @@ from torch import Tensor
 
 from world_models import keys, tree
 from world_models.catalog import WORLDS, weights_folder
+from world_models.ehr_world.episode_tensors import real_vocabulary
 from world_models.ehr_world.feeder import Feeder
 from world_models.ehr_world.finish import finish
 from world_models.ehr_world.records import Guesses, Records, fold_of, guesses_of, numbers, read_records, shares, take
 from world_models.ehr_world.set_outcome import bins
-from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.set_outcome.losses import forced, likelihood, parts
 from world_models.ehr_world.set_outcome.network import SetOutcome
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
-from world_models.ehr_world.episode_tensors import real_vocabulary
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 from world_models.training import Schedule, fit
 

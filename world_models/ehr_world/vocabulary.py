@@ -15,6 +15,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -105,8 +106,9 @@ class Vocabulary:
         if not 0 < self.hours_per_step <= 168:
             raise ValueError(f"hours_per_step={self.hours_per_step:g} must be above 0 h and at most a week, 168 h")
 
-    @property
+    @cached_property
     def bins(self) -> int:
+        """Bins of the item that has most."""
         return max(len(item.edges) for item in self.items) - 1
 
     def to_json(self) -> dict:

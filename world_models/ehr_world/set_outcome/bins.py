@@ -67,7 +67,9 @@ def _share_below(z: Tensor, left: Tensor, right: Tensor, around: Around | None) 
         return even
     cut = _cut(left, right, around)
     t = (z.maximum(left).minimum(right) - around.location) / cut.scale
-    share = ((logsigmoid(torch.where(cut.flip, -t, t)) - cut.upper).exp() - cut.ratio) / (1 - cut.ratio).clamp_min(_TINY)
+    share = ((logsigmoid(torch.where(cut.flip, -t, t)) - cut.upper).exp() - cut.ratio) / (1 - cut.ratio).clamp_min(
+        _TINY
+    )
     share = torch.where(cut.flip, 1 - share, share).clamp(0.0, 1.0)
     return torch.where(cut.even, even, share)
 

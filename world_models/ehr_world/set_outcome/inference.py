@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, Stays, charted, from_charts
+from world_models.ehr_world.set_outcome.admission import blank
+from world_models.ehr_world.set_outcome.network import StepInputs
 from world_models.ehr_world.set_outcome.state import LOG, EHRState
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, Stays, charted, from_charts
 from world_models.protocol import History
 from world_models.quantities.ward import INQUIRIES, MAX_AGE_HOURS, MAX_HOURS_SINCE, STATIC
 
@@ -40,7 +42,9 @@ def infer(model: EHRWorldModel, history: History, key: Tensor, factors: dict[str
     place = ((hours - hours[:, :1]) / step_h).round().to(torch.int64)
     off = (hours - hours[:, :1] - place * step_h).abs()
     if bool((off > 0.25).any()):
-        raise ValueError(f"visits must lie whole steps of {step_h:g} h apart; one is {float(off.max()):g} h off: regrid")
+        raise ValueError(
+            f"visits must lie whole steps of {step_h:g} h apart; one is {float(off.max()):g} h off: regrid"
+        )
     if bool((place[:, 1:] <= place[:, :-1]).any()):
         raise ValueError("visit hours must grow by a step at least from visit to visit: sort the visits, merge doubles")
 
@@ -72,7 +76,9 @@ def infer(model: EHRWorldModel, history: History, key: Tensor, factors: dict[str
     items = len(INQUIRIES)
     action = history.actions.to(device, torch.float32).nan_to_num(0.0)
     ordered = on_grid(action) * exact.unsqueeze(-1)
-    ordered = torch.cat([torch.zeros_like(ordered[:, :1]), ordered[:, :-1]], 1)  # a step's orders stand at its own place
+    ordered = torch.cat(
+        [torch.zeros_like(ordered[:, :1]), ordered[:, :-1]], 1
+    )  # a step's orders stand at its own place
     given = torch.minimum(ordered[..., items:].clamp_min(0.0), model.net.largest)
     share = charts.get("treatment_share")
     if share is not None:
@@ -93,7 +99,11 @@ def infer(model: EHRWorldModel, history: History, key: Tensor, factors: dict[str
         static[:, len(STATIC) :] = complaint.to(device, torch.float32)
     valid = grid <= place[:, -1:]
     there = valid.clone()
-    diagnosis = charts["diagnosis"][:, 0] if "diagnosis" in charts else torch.zeros(batch, len(model.vocabulary.diagnoses), device=device)
+    diagnosis = (
+        charts["diagnosis"][:, 0]
+        if "diagnosis" in charts
+        else torch.zeros(batch, len(model.vocabulary.diagnoses), device=device)
+    )
     stays = Stays(static, diagnosis, taken & valid.unsqueeze(-1), slots, delay, given, there, ~there, valid)
     state = believe(model, stays, key, absolute[:, 0])
 
@@ -114,7 +124,7 @@ def infer(model: EHRWorldModel, history: History, key: Tensor, factors: dict[str
         fields["alive"] = final["alive"] > 0.5
     if "discharged" in final:
         fields["home"] = final["discharged"] > 0.5
-    return model._redraw_pending(state._replace(**fields))
+    return model.resample_pending(state._replace(**fields))
 
 
 def believe(model: EHRWorldModel, stays: Stays, key: Tensor, start_h: Tensor) -> EHRState:
@@ -122,13 +132,13 @@ def believe(model: EHRWorldModel, stays: Stays, key: Tensor, start_h: Tensor) ->
     net, step_h = model.net, model.hours_per_step
     batch, count, items = stays.value.shape
     chart = charted(stays)
-    after = net.known_after(chart)
     step = torch.arange(count, device=model.device, dtype=torch.float32) + (start_h / step_h).unsqueeze(-1)
-    diagnosis = stays.diagnosis.unsqueeze(1).expand(-1, count, -1) if model.config.with_diagnoses else None
-    fixed = net.fixed(stays.static.unsqueeze(1).expand(-1, count, -1), diagnosis, step)
-    x = net.digest(after, chart.fresh.to(torch.float32), net.doses(stays.given), fixed)
+    static, diagnosis = (x.unsqueeze(1).expand(-1, count, -1) for x in (stays.static, stays.diagnosis))
+    fixed = net.fixed(static, diagnosis, step)
+    after = net.chart(chart.value, chart.seen, chart.age)
+    x = net.digest(chart.fresh.to(torch.float32), StepInputs(after, net.doses(stays.given), fixed))
     last = stays.valid.sum(1) - 1
-    state = model.blank(key, stays.static, stays.diagnosis)
+    state = blank(model, key, stays.static, stays.diagnosis)
     rows = torch.arange(batch, device=model.device)
     place = torch.arange(count, device=model.device).view(1, -1, 1)
     shown, age = chart.seen[rows, last], chart.age[rows, last].to(torch.int64)
@@ -138,7 +148,9 @@ def believe(model: EHRWorldModel, stays: Stays, key: Tensor, start_h: Tensor) ->
     sent = torch.where(sent < 0, last.unsqueeze(-1), sent)
     total = (stays.given / net.largest).cumsum(1)
     ring = torch.arange(LOG, device=model.device)
-    steps = last.unsqueeze(-1) - (last.unsqueeze(-1) - ring).remainder(LOG)  # the newest step that each row of the log holds
+    steps = last.unsqueeze(-1) - (last.unsqueeze(-1) - ring).remainder(
+        LOG
+    )  # the newest step that each row of the log holds
     log = total[rows.unsqueeze(-1), steps.clamp_min(0)] * (steps >= 0).unsqueeze(-1)
     times = torch.where(stays.given > 0, place, -1000).amax(1)
     since = ((last.unsqueeze(-1) - times).to(torch.float32) * step_h).clamp_max(MAX_HOURS_SINCE)
@@ -176,4 +188,4 @@ def infer_stay(model: EHRWorldModel, episode: PatientEpisode, key: Tensor, hours
     rows = torch.zeros(len(key), dtype=torch.int64)
     many = Stays(*(x[rows].to(model.device) for x in stays))
     state = believe(model, many, key, torch.zeros(len(key), device=model.device))
-    return model._redraw_pending(state)
+    return model.resample_pending(state)
