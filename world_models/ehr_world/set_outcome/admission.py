@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,20 +15,26 @@ from world_models.quantities.ward import MAX_HOURS_SINCE, STATIC
 if TYPE_CHECKING:
     from world_models.ehr_world.set_outcome.world import EHRWorldModel
 
-__all__ = ["admit", "blank"]
+__all__ = ["admit", "blank", "static_context"]
 
 NEAR = 0.33  # standard deviations of a static feature: an admission that far off is still alike (our choice)
 MOST_DISTANCE = 160.0  # squares of NEAR, summed; further admissions count no less, or none of them might count at all
 
 
-def admit(model: EHRWorldModel, key: Tensor, given: dict[str, Tensor]) -> Tensor:
-    """Static context [B, S]: a row of the table, likelier the nearer it is to the factors `given` [B], which replace it."""
-    wanted = torch.full((key.shape[0], model.admissions.shape[1]), float("nan"), device=model.device)
+def static_context(model: EHRWorldModel, given: Mapping[str, Tensor], batch: int) -> Tensor:
+    """Static context [B, S] that holds the factors `given` [B] and [B, complaints], and NaN for the rest."""
+    static = torch.full((batch, len(model.vocabulary.static)), float("nan"), device=model.device)
     for i, q in enumerate(STATIC):
         if q.name in given:
-            wanted[:, i] = given[q.name]
+            static[:, i] = given[q.name]
     if "complaint" in given:
-        wanted[:, len(STATIC) :] = given["complaint"]
+        static[:, len(STATIC) :] = given["complaint"]
+    return static
+
+
+def admit(model: EHRWorldModel, key: Tensor, given: dict[str, Tensor]) -> Tensor:
+    """Static context [B, S]: a row of the table, likelier the nearer it is to the factors `given` [B], which replace it."""
+    wanted = static_context(model, given, key.shape[0])
     far = (model.admissions - wanted.unsqueeze(1)) / model.net.static_sd
     weight = torch.exp(-0.5 * (far.nan_to_num(0.0) / NEAR).square().sum(-1).clamp_max(MOST_DISTANCE))
     row = keys.categorical(key, 0, "admission", weight)
