@@ -10,7 +10,7 @@ from world_models import keys, tree
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.config import BACKBONES
 from world_models.ehr_world.set_outcome.inference import believe
-from world_models.ehr_world.set_outcome.losses import forced, parts
+from world_models.ehr_world.set_outcome.losses import forced, stay_losses
 from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.vocabulary import from_z
 from world_models.oracles.ward.clinician import clinician
@@ -73,7 +73,7 @@ def test_teacher_forcing_equals_stepping(backbone: str) -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_loss_is_finite_and_moves_every_weight(backbone: str) -> None:
     net = tiny(0, backbone).net.requires_grad_(True)
-    found = parts(net, some_stays())
+    found = stay_losses(net, some_stays())
     sum(found).backward()
     still = [n for n, p in net.named_parameters() if p.grad is None or not bool(torch.isfinite(p.grad).all())]
     assert not still
@@ -212,8 +212,8 @@ def test_a_loss_over_an_expected_count_adds_up_whatever_the_batches() -> None:
     """Stays sorted by length into batches weigh as they do together: who dies early does not count for more."""
     net, stays = tiny().net, some_stays()
     order = stays.valid.sum(1).argsort()
-    whole = parts(net, stays, 100.0)
-    halves = [parts(net, tree.take(stays, rows), 100.0) for rows in order.chunk(2)]
+    whole = stay_losses(net, stays, 100.0)
+    halves = [stay_losses(net, tree.take(stays, rows), 100.0) for rows in order.chunk(2)]
     for name, total, *pieces in zip(whole._fields, whole, *halves, strict=True):
         torch.testing.assert_close(total, sum(pieces), rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 

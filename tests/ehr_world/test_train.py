@@ -30,7 +30,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch) -> None
     whole = fresh()
     train.train_net(whole, stays, stays, 12, 8, tmp_path / "whole")
 
-    plain, calls = train.parts, []
+    plain, calls = train.stay_losses, []
 
     def dies(net, batch, expected=None):
         calls.append(1)
@@ -38,10 +38,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch) -> None
             raise Killed
         return plain(net, batch, expected)
 
-    monkeypatch.setattr(train, "parts", dies)
+    monkeypatch.setattr(train, "stay_losses", dies)
     with pytest.raises(Killed):
         train.train_net(fresh(), stays, stays, 12, 8, tmp_path / "cut")
-    monkeypatch.setattr(train, "parts", plain)
+    monkeypatch.setattr(train, "stay_losses", plain)
     resumed = fresh()
     train.train_net(resumed, stays, stays, 12, 8, tmp_path / "cut")
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):

@@ -24,7 +24,7 @@ from world_models.ehr_world import vocabulary, ward_rollouts
 from world_models.ehr_world.feeder import Feeder, join
 from world_models.ehr_world.finish import finish
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
-from world_models.ehr_world.set_outcome.losses import parts
+from world_models.ehr_world.set_outcome.losses import stay_losses
 from world_models.ehr_world.set_outcome.network import SetOutcome
 from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.vocabulary import Vocabulary
@@ -74,12 +74,12 @@ def train_net(
     watch = Stays(*watch[:2], *(x[:, : int(watch.valid.sum(1).amax())] for x in watch[2:]))
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        found = parts(net, feed(step), expected)
+        found = stay_losses(net, feed(step), expected)
         total = found.value + found.copula + 0.3 * found.delay + found.death + found.home
         metrics = {name: float(value.detach()) for name, value in found._asdict().items()}
         if step % 200 == 0 or step + 1 == steps:
             with torch.no_grad():
-                metrics |= {f"valid_{n}": float(v) for n, v in parts(net, watch)._asdict().items()}
+                metrics |= {f"valid_{n}": float(v) for n, v in stay_losses(net, watch)._asdict().items()}
         return total, metrics
 
     warm = min(100, max(1, steps // 10))

@@ -30,7 +30,7 @@ from world_models.ehr_world.feeder import Feeder
 from world_models.ehr_world.finish import finish
 from world_models.ehr_world.records import Guesses, Records, fold_of, guesses_of, numbers, read_records, shares, take
 from world_models.ehr_world.set_outcome import bins
-from world_models.ehr_world.set_outcome.losses import forced, likelihood, parts
+from world_models.ehr_world.set_outcome.losses import forced, likelihood, stay_losses
 from world_models.ehr_world.set_outcome.network import SetOutcome
 from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
@@ -96,7 +96,7 @@ def tune(
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         part = hidden(feed(step), recipe.hide, step, 7_000 + seed)
-        found = parts(net, part, expected, looked_ahead(part, recipe.ahead, recipe.early, step, 9_000 + seed))
+        found = stay_losses(net, part, expected, looked_ahead(part, recipe.ahead, recipe.early, step, 9_000 + seed))
         total = found.value + found.copula + 0.3 * found.delay
         if ends:
             total = total + found.death + found.home

@@ -14,7 +14,7 @@ from world_models.ehr_world.set_outcome.network import ChartFeatures, Exposure, 
 from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, LAST_DELAY, NEVER, Stays, charted
 from world_models.ehr_world.vocabulary import to_z
 
-__all__ = ["Forced", "Parts", "forced", "likelihood", "normal_score", "parts"]
+__all__ = ["Forced", "StayLosses", "forced", "likelihood", "normal_score", "stay_losses"]
 
 
 SLOTS = 16.0  # of a position, about: only sets the balance between values and ends
@@ -35,7 +35,7 @@ class Forced(NamedTuple):
     last_seen: Tensor  # [N]
 
 
-class Parts(NamedTuple):
+class StayLosses(NamedTuple):
     value: Tensor  # mean negative log density (mass for labels) of a slot
     copula: Tensor  # mean of a slot
     delay: Tensor
@@ -90,7 +90,7 @@ def likelihood(net: SetOutcome, run: Forced) -> tuple[Tensor, Tensor]:
     return log_p, torch.where(label, 0.5, pit)
 
 
-def parts(net: SetOutcome, stays: Stays, expected: float | None = None, shown: Stays | None = None) -> Parts:
+def stay_losses(net: SetOutcome, stays: Stays, expected: float | None = None, shown: Stays | None = None) -> StayLosses:
     """The terms of the loss, each a mean over this batch's slots or positions.
 
     With `expected`, the number of positions a batch has on average, each is a sum over that number (and SLOTS times it)
@@ -123,7 +123,7 @@ def parts(net: SetOutcome, stays: Stays, expected: float | None = None, shown: S
             run.end_logits[..., which], happens.float(), reduction="none"
         )
         ends.append((term * at_risk).sum() / (at_risk.sum().clamp_min(1) if expected is None else expected))
-    return Parts(value, copula, delay, *ends)
+    return StayLosses(value, copula, delay, *ends)
 
 
 def _delay_loss(net: SetOutcome, stays: Stays, run: Forced, slots: Tensor | float) -> Tensor:

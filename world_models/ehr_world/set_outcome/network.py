@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.backbone import Backbone, Cache, Recurrent, Transformer
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
-from world_models.ehr_world.set_outcome.stay_tensors import NEVER, Charted, previous
+from world_models.ehr_world.set_outcome.stay_tensors import NEVER, previous
 from world_models.ehr_world.vocabulary import Vocabulary, to_z
 
 __all__ = ["ChartFeatures", "Exposure", "Outcome", "SetOutcome", "StepInputs"]
