@@ -21,7 +21,7 @@ from tqdm import tqdm
 from benchmarks.ehr_scores import LEVELS, pinball_crps, point_scores
 from benchmarks.ehr_ward_tables import by_length
 from world_models import keys, tree
-from world_models.ehr_world.records import Guesses, Records, cut, first_value, numbers
+from world_models.ehr_world.records import Guesses, StayRecords, cut, first_value, numbers
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.losses import forced
@@ -107,7 +107,7 @@ def restrict(slots: Slots, keep: Tensor) -> Slots:
 
 
 @torch.no_grad()
-def next_slots(model: EHRWorldModel, records: Records, guesses: Guesses, chunk: int = 24) -> Slots:
+def next_slots(model: EHRWorldModel, records: StayRecords, guesses: Guesses, chunk: int = 24) -> Slots:
     """Every numeric slot after admission, predicted from the true history."""
     net, grid, found = model.net, _grid(model), []
     for rows, part in by_length(records.stays, chunk):
@@ -129,7 +129,7 @@ def next_slots(model: EHRWorldModel, records: Records, guesses: Guesses, chunk: 
 
 @torch.no_grad()
 def path_slots(
-    model: EHRWorldModel, records: Records, guesses: Guesses, begin: int = 1, paths: int = PATHS, chunk: int = 24,
+    model: EHRWorldModel, records: StayRecords, guesses: Guesses, begin: int = 1, paths: int = PATHS, chunk: int = 24,
     firsts: bool = False,
 ) -> Slots:  # fmt: skip
     """Numeric slots after position `begin`, under the recorded orders. With `firsts`, the first result of every inquiry is
@@ -190,7 +190,7 @@ def path_slots(
 
 @torch.no_grad()
 def ahead_slots(
-    model: EHRWorldModel, records: Records, guesses: Guesses, begin: int = 1, chunk: int = 24, firsts: bool = False
+    model: EHRWorldModel, records: StayRecords, guesses: Guesses, begin: int = 1, chunk: int = 24, firsts: bool = False
 ) -> Slots:
     """Every numeric slot after position `begin`, foretold from the record up to it and the orders since. With `firsts`, the
     first result of every inquiry is told as well, once its step is over: the world then knows what `first_value` knows."""

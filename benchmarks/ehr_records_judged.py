@@ -29,9 +29,9 @@ from benchmarks.ehr_records import (
     scores,
 )  # fmt: skip
 from world_models import catalog, checkpoint
-from world_models.ehr_world.records import Guesses, Records, count_values, median_values, read_records
+from world_models.ehr_world.records import Guesses, StayRecords, count_values, median_values, read_records
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
-from world_models.ehr_world.train_records import Recipe, finish_fold, folder_of, read_sources, train_fold
+from world_models.ehr_world.train_records import RecordsRecipe, finish_fold, folder_of, read_sources, train_fold
 from world_models.files import write_text
 
 __all__ = ["ASKED", "guesses_for", "judge_folds", "judge_world", "told"]
@@ -149,7 +149,7 @@ def write_json(plain: dict, out: Path) -> None:
 
 
 def _fold_slots(
-    a: argparse.Namespace, fold: int, share: float, init: Path, records: Records, wide: Records | None, recipe: Recipe
+    a: argparse.Namespace, fold: int, share: float, init: Path, records: StayRecords, wide: StayRecords | None, recipe: RecordsRecipe
 ) -> tuple[dict[str, Slots], EHRWorldModel]:
     """One fold: trained (or loaded), saved, and its predictions of the held-out patients."""
     made = train_fold(init, records, a.work, a.folds, fold, a.name, wide, share, recipe)
@@ -180,7 +180,7 @@ def judge_folds(a: argparse.Namespace) -> tuple[list[dict], list[dict]]:
     against this row with 95 % intervals over patients), and the items with their counts."""
     init = folder_of(a.init)
     records, wide = read_sources(init, a.work, a.meds, a.tables, a.challenge2012, a.date_order)
-    recipe = Recipe()
+    recipe = RecordsRecipe()
     rows: list[dict] = []
     for share in a.shares:
         found: dict[str, list[Slots]] = {}
@@ -193,7 +193,7 @@ def judge_folds(a: argparse.Namespace) -> tuple[list[dict], list[dict]]:
     return rows, item_rows(records, model)
 
 
-def _rows(name: str, slots: Slots, model: EHRWorldModel, records: Records, share: float) -> list[dict]:
+def _rows(name: str, slots: Slots, model: EHRWorldModel, records: StayRecords, share: float) -> list[dict]:
     normal = normal_of(model)
     counts = count_values(model.vocabulary, records.stays)
     common = (counts >= FEWEST)[slots["item"]] & ~slots["last"].isnan()
@@ -224,7 +224,7 @@ def _rows(name: str, slots: Slots, model: EHRWorldModel, records: Records, share
     return out
 
 
-def item_rows(records: Records, model: EHRWorldModel) -> list[dict]:
+def item_rows(records: StayRecords, model: EHRWorldModel) -> list[dict]:
     counts = count_values(model.vocabulary, records.stays).tolist()
     return [
         {"item": i.name, "unit": i.unit, "repeated_values": n, "common": n >= FEWEST}

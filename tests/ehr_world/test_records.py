@@ -139,7 +139,7 @@ def test_the_bootstrap_finds_what_is_better() -> None:
 
 
 def test_a_fold_is_trained_on_its_patients_alone_and_resumed(meds, init, tmp_path) -> None:
-    recipe = dataclasses.replace(train_records.Recipe(), steps=4, wide_steps=2, batch=4, fewest=5)
+    recipe = dataclasses.replace(train_records.RecordsRecipe(), steps=4, wide_steps=2, batch=4, fewest=5)
     whole, wide = read(meds), read(meds)
     made = train_records.train_fold(init, whole, tmp_path, 3, 1, wide=wide, recipe=recipe)
     held, trained = set(made.held_out.subject.tolist()), set(made.train.subject.tolist())
@@ -195,7 +195,7 @@ def test_what_cannot_be_read_ends_with_2_and_writes_nothing(meds, init, tmp_path
 
 
 def test_a_world_of_records_starts_and_steps(meds, init, tmp_path) -> None:
-    recipe = dataclasses.replace(train_records.Recipe(), steps=1, batch=4)
+    recipe = dataclasses.replace(train_records.RecordsRecipe(), steps=1, batch=4)
     made = train_records.train_fold(init, read(meds), tmp_path / "work", 1, 0, recipe=recipe)
     assert made.held_out is None and len(made.train.subject) == 12
     model, _ = train_records.finish_fold(made, tmp_path / "out", meds, init, 1, 0, False)
@@ -211,7 +211,7 @@ def test_a_world_of_records_starts_and_steps(meds, init, tmp_path) -> None:
 
 def test_passes_are_chosen_by_the_training_patients_alone(meds, init, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(train_records, "PASSES", (2.0, 6.0))
-    recipe = dataclasses.replace(train_records.Recipe(), batch=4)
+    recipe = dataclasses.replace(train_records.RecordsRecipe(), batch=4)
     whole = read(meds)
     made = train_records.train_fold(init, whole, tmp_path / "a", 3, 1, recipe=recipe)
     assert set(made.chosen) == {2.0, 6.0} and all(math.isfinite(v) for v in made.chosen.values())

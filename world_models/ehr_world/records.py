@@ -23,13 +23,13 @@ from world_models.ehr_world.episode_tensors import from_episodes
 from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, UNKNOWN, Stays, charted
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 
-__all__ = ["Guesses", "Records", "cut", "first_value", "fold_of", "guesses_of", "numbers", "read_records"]
+__all__ = ["Guesses", "StayRecords", "cut", "first_value", "fold_of", "guesses_of", "numbers", "read_records"]
 __all__ += ["common_items", "count_values", "median_values", "shares", "take"]
 
 MOST = 85  # positions of a stay: 14 days of 4 h, and the admission
 
 
-class Records(NamedTuple):
+class StayRecords(NamedTuple):
     """B recorded stays."""
 
     stays: Stays
@@ -53,8 +53,8 @@ class Guesses(NamedTuple):
         return cls(*(torch.tensor(plain[name], dtype=torch.float32) for name in cls._fields))
 
 
-def take(records: Records, rows: Tensor) -> Records:
-    return Records(tree.take(records.stays, rows), records.subject[rows], records.filtered[rows])
+def take(records: StayRecords, rows: Tensor) -> StayRecords:
+    return StayRecords(tree.take(records.stays, rows), records.subject[rows], records.filtered[rows])
 
 
 def read_records(
@@ -64,7 +64,7 @@ def read_records(
     tables: str | Path | None = None,
     challenge2012: str | Path | None = None,
     date_order: str | None = None,
-) -> tuple[Records, dict]:
+) -> tuple[StayRecords, dict]:
     """Stays of a source on the vocabulary's items, and what was left out on the way: {"stages": ..., "dropped": ...}.
 
     `date_order` is that of `load_episodes`. With `work`, they are kept there and read back while the source's files, the
@@ -79,7 +79,7 @@ def read_records(
         try:
             x = load_file(kept)
             left = json.loads(bytes(x["left_out"].tolist()))
-            return Records(Stays(*(x[n] for n in Stays._fields)), x["subject"], x["filtered"].bool()), left
+            return StayRecords(Stays(*(x[n] for n in Stays._fields)), x["subject"], x["filtered"].bool()), left
         except (SafetensorError, KeyError):
             kept.unlink()  # cut short by a kill: read the source again
     records, left = _read(words, sources, date_order)
@@ -90,7 +90,7 @@ def read_records(
     return records, left
 
 
-def _read(words: Vocabulary, sources: dict[str, str | Path | None], date_order: str | None) -> tuple[Records, dict]:
+def _read(words: Vocabulary, sources: dict[str, str | Path | None], date_order: str | None) -> tuple[StayRecords, dict]:
     from world_models.data.ehr.filters import FilterRules, measure, select
     from world_models.data.ehr.flow import Flow
     from world_models.data.ehr.load import load_episodes
@@ -120,7 +120,7 @@ def _read(words: Vocabulary, sources: dict[str, str | Path | None], date_order: 
                     other[q.item] = other.get(q.item, 0) + 1
     dropped = {table: {reason: int(n) for reason, n in ledger.dropped.items()} for table, ledger in flow.rows.items()}
     slots = int((stays.asked & ~stays.value.isnan()).sum())
-    return Records(stays, subject, filtered), {
+    return StayRecords(stays, subject, filtered), {
         "stages": [{"name": s.name, "patients": s.patients, "stays": s.episodes} for s in flow.stages],
         "rows_dropped": {t: reasons for t, reasons in dropped.items() if reasons},
         "values_of_items_the_world_does_not_know": dict(sorted(other.items(), key=lambda x: -x[1])),

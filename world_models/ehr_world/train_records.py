@@ -28,7 +28,7 @@ from world_models.catalog import WORLDS, weights_folder
 from world_models.ehr_world.episode_tensors import real_vocabulary
 from world_models.ehr_world.feeder import Feeder
 from world_models.ehr_world.finish import finish
-from world_models.ehr_world.records import Guesses, Records, fold_of, guesses_of, numbers, read_records, shares, take
+from world_models.ehr_world.records import Guesses, StayRecords, fold_of, guesses_of, numbers, read_records, shares, take
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.losses import forced, likelihood, stay_losses
 from world_models.ehr_world.set_outcome.network import SetOutcome
@@ -38,13 +38,13 @@ from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 from world_models.training import Schedule, fit
 
 __all__ = [
-    "Fold", "Recipe", "choose_passes", "compare", "finish_fold", "folder_of", "from_arguments", "nats_a_value", "read_sources",
+    "Fold", "RecordsRecipe", "choose_passes", "compare", "finish_fold", "folder_of", "from_arguments", "nats_a_value", "read_sources",
     "train_fold", "tune",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RecordsRecipe:
     """How a world is fitted to records. The defaults were chosen on patients inside the training folds."""
 
     wide_steps: int = 800  # on Challenge 2012
@@ -86,7 +86,7 @@ def looked_ahead(stays: Stays, share: float, early: float, step: int, seed: int)
 
 
 def tune(
-    net: SetOutcome, stays: Stays, recipe: Recipe, folder: Path, stage: str, steps: int, rate: float, batch: int,
+    net: SetOutcome, stays: Stays, recipe: RecordsRecipe, folder: Path, stage: str, steps: int, rate: float, batch: int,
     ends: bool, seed: int = 0,
 ) -> None:  # fmt: skip
     """Fit to the stays; leaves the averaged weights in the net. `ends` False: the record stops before the patient leaves,
@@ -112,7 +112,7 @@ INNER_FOLDS = 3
 
 
 def choose_passes(
-    init: Path, train: Records, work: Path, name: str, wide: Records | None, recipe: Recipe
+    init: Path, train: StayRecords, work: Path, name: str, wide: StayRecords | None, recipe: RecordsRecipe
 ) -> tuple[float, dict[float, float]]:
     """How many passes over these patients foretell others of them best, and `nats_a_value` of each choice.
 
@@ -131,7 +131,7 @@ def choose_passes(
 
 
 @torch.no_grad()
-def nats_a_value(worlds: list[tuple[SetOutcome, Stays]], recipe: Recipe) -> float:
+def nats_a_value(worlds: list[tuple[SetOutcome, Stays]], recipe: RecordsRecipe) -> float:
     """Negative log likelihood a value, z scale: mean of the next step's and that of results withheld from a position on."""
     total = torch.zeros(2, dtype=torch.float64)
     count = 0
@@ -152,8 +152,8 @@ class Fold(NamedTuple):
     """What one fold's training leaves."""
 
     net: SetOutcome
-    train: Records
-    held_out: Records | None  # None: all patients were trained on
+    train: StayRecords
+    held_out: StayRecords | None  # None: all patients were trained on
     guesses: Guesses
     chosen: dict[float, float] = {}  # passes -> nats a value, where they were chosen
 
@@ -170,8 +170,8 @@ def _sum_of_stays(stays: Stays) -> str:
 
 
 def train_fold(
-    init: Path, records: Records, work: Path, folds: int, fold: int, name: str = "ehr-mimic-demo-small",
-    wide: Records | None = None, share: float = 1.0, recipe: Recipe | None = None,
+    init: Path, records: StayRecords, work: Path, folds: int, fold: int, name: str = "ehr-mimic-demo-small",
+    wide: StayRecords | None = None, share: float = 1.0, recipe: RecordsRecipe | None = None,
 ) -> Fold:  # fmt: skip
     """The network of one fold, trained on a share of its training patients; `folds` 1 trains on all patients.
 
@@ -183,7 +183,7 @@ def train_fold(
     Raises:
         ValueError: weights of `init` that do not fit, or fewer patients than folds.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or RecordsRecipe()
     start = EHRWorldModel.load(init)
     config, words = dataclasses.replace(start.config, name=name), start.vocabulary
     sum_ = _sum(start.weights_sha256, dataclasses.asdict(config))
@@ -322,7 +322,7 @@ def folder_of(world: str | Path) -> Path:
 
 def read_sources(
     init: Path, work: Path, meds: Path, tables: Path | None, challenge2012: Path | None, date_order: str | None = None
-) -> tuple[Records, Records | None]:
+) -> tuple[StayRecords, StayRecords | None]:
     """The stays to learn from, and those of Challenge 2012; kept in the work folder."""
     words = EHRWorldModel.load(init).vocabulary
     records, _ = read_records(words, work, meds=meds, tables=tables, date_order=date_order)
@@ -334,6 +334,6 @@ def from_arguments(a: argparse.Namespace, work: Path) -> dict[str, float]:
     init = folder_of(a.init or "ehr-ward-small")
     records, wide = read_sources(init, work, a.meds, a.tables, a.challenge2012, a.date_order)
     changed = {n: v for n in ("steps", "batch", "rate") if (v := getattr(a, n)) is not None}
-    recipe = dataclasses.replace(Recipe(), **changed)
+    recipe = dataclasses.replace(RecordsRecipe(), **changed)
     fold = train_fold(init, records, work, a.folds, a.fold, a.name or "ehr-mimic-demo-small", wide, recipe=recipe)
     return finish_fold(fold, a.out, a.meds, init, a.folds, a.fold, wide is not None, a.tables is not None)[1]
