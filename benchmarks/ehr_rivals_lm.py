@@ -29,7 +29,7 @@ from world_models.ehr_world.causal_lm.cache import EMPTY, LMState, cache_of, joi
 from world_models.ehr_world.causal_lm.codec import TextCodec, encode, last_steps, train_tokenizer
 from world_models.ehr_world.causal_lm.codecs import load_codec
 from world_models.ehr_world.causal_lm.model import CausalLM, collate, outcome_loss, qwen3
-from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, Asked, Narrative, Step, render
+from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, AskedItem, Narrative, NarrativeStep, render
 from world_models.ehr_world.causal_lm.tokens import QuantileCodec
 from world_models.ehr_world.causal_lm.ward import narrative_of_ward
 from world_models.ehr_world.feeder import Feeder
@@ -43,7 +43,7 @@ __all__ = ["naive", "next_step", "simulate", "stay", "steps_told", "told", "trai
 
 WINDOW = 1024  # tokens: about 6 steps of text, 27 of quantile tokens; longer ones train at half the speed
 ITEMS = {q.name: i for i, q in enumerate(INQUIRIES)}
-_ASKED_END, _END = Asked(STATUS), Asked(STATUS, label=STATUSES[0])
+_ASKED_END, _END = AskedItem(STATUS), AskedItem(STATUS, label=STATUSES[0])
 
 
 class Staying:
@@ -56,7 +56,7 @@ class Staying:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def orders(self, step: Step, before: int, hours_per_step: float) -> list[int]:
+    def orders(self, step: NarrativeStep, before: int, hours_per_step: float) -> list[int]:
         end = [] if before < 0 else [*self.inner.ask(STATUS), *self.inner.outcome(_END)]
         asked = step._replace(asked=(*step.asked, _ASKED_END))
         return [*end, *self.inner.orders(asked, step.index - 1 if before < 0 else before, hours_per_step)]
@@ -100,7 +100,7 @@ def facts(static: Tensor) -> tuple[tuple[str, float | str], ...]:
     return tuple(told)
 
 
-def steps_told(stays: Stays, row: int, place: int, items: Sequence[int]) -> Step:
+def steps_told(stays: Stays, row: int, place: int, items: Sequence[int]) -> NarrativeStep:
     """Orders of a position, with the outcomes of these items as they came."""
     step = stay(stays, row, place, place + 1).steps[0]
     wanted = {INQUIRIES[i].name for i in items}
@@ -262,7 +262,7 @@ def next_step(lm: CausalLM, stays: Stays, slots: Slots, known: Known, paths: int
     return Prediction(point, q, nll, None, z, joint)
 
 
-def _one(step: Step) -> Narrative:
+def _one(step: NarrativeStep) -> Narrative:
     return Narrative((), (), 4.0, (step,))
 
 
@@ -272,13 +272,13 @@ def _sets(slots: Slots) -> Iterator[tuple[int, int, Tensor]]:
         yield int(slots.row[at[0]]), int(slots.place[at[0]]), at
 
 
-def _place(slots: Slots, at: Tensor, step: Step) -> list[int]:
+def _place(slots: Slots, at: Tensor, step: NarrativeStep) -> list[int]:
     """Slots in the order in which the step asks."""
     where = {int(slots.item[s]): int(s) for s in at}
     return [where[ITEMS[a.item]] for a in step.asked]
 
 
-def _number(known: Known, asked: Asked) -> float:
+def _number(known: Known, asked: AskedItem) -> float:
     """A value in its unit or a class, as a number."""
     if asked.label is not None:
         return float(ORGANISMS.index(asked.label)) if asked.label in ORGANISMS else float("nan")
@@ -309,7 +309,7 @@ def _density(lm: CausalLM, known: Known, slots: Slots, slot: int, cost: float) -
     return cost + math.log(max(float(ends[1] - ends[0]), 1e-7))
 
 
-def _bins_asked(lm: CausalLM, state: LMState, steps: list[Step]) -> tuple[Tensor, Tensor]:
+def _bins_asked(lm: CausalLM, state: LMState, steps: list[NarrativeStep]) -> tuple[Tensor, Tensor]:
     """Chances [B, K, V] of the outcome tokens of each row's inquiries, and the tokens drawn [B, K]."""
     codec, batch, most = lm.codec, len(steps), max(len(s.asked) for s in steps)
     orders = [codec.orders(s, b, 4.0) for s, b in zip(steps, state.t.tolist(), strict=True)]

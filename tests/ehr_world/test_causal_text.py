@@ -16,11 +16,11 @@ from world_models.ehr_world.causal_lm.parse import parse, parse_stays
 from world_models.ehr_world.causal_lm.text import (
     STATUS,
     STATUSES,
-    Asked,
+    AskedItem,
     Given,
     Narrative,
     NarrativeError,
-    Step,
+    NarrativeStep,
     narrative_of,
     render,
     to_episode,
@@ -40,11 +40,11 @@ amounts = st.floats(0, 1e6, width=32)
 def narratives(draw: st.DrawFn) -> Narrative:
     """Any narrative, however odd its names."""
 
-    def asked() -> Asked:
+    def asked() -> AskedItem:
         item = draw(st.one_of(words, st.sampled_from(["potassium_mmol_l", "hour 4", "give | x", "a = b"])))
         if draw(st.booleans()):
-            return Asked(item, label=draw(words))
-        return Asked(item, draw(numbers), None, draw(st.one_of(st.just(usual_unit(item) or ""), words)))
+            return AskedItem(item, label=draw(words))
+        return AskedItem(item, draw(numbers), None, draw(st.one_of(st.just(usual_unit(item) or ""), words)))
 
     def given_one() -> Given:
         some = st.none() | numbers
@@ -55,7 +55,7 @@ def narratives(draw: st.DrawFn) -> Narrative:
     width = draw(st.sampled_from([1 / 60, 0.25, 1.0, 4.0, 12.0]))
     index = sorted(draw(st.sets(st.integers(0, 300), max_size=3)))
     steps = tuple(
-        Step(
+        NarrativeStep(
             i,
             tuple(asked() for _ in range(draw(st.integers(0, 3)))),
             tuple(given_one() for _ in range(draw(st.integers(0, 2)))),
@@ -127,9 +127,9 @@ def test_an_episode_of_the_text_reads_the_same(episode: PatientEpisode, diagnose
 
 
 def test_the_form_itself() -> None:
-    step = Step(
+    step = NarrativeStep(
         2,
-        (Asked("heart_rate_bpm", 112.0, None, "bpm"), Asked("odd", 3.5, None, "mg/L"), Asked(STATUS, label="stays")),
+        (AskedItem("heart_rate_bpm", 112.0, None, "bpm"), AskedItem("odd", 3.5, None, "mg/L"), AskedItem(STATUS, label="stays")),
         (Given("norepinephrine", "infusion", None, "", 0.1, "ug/kg/min", 3.5, "iv"),),
     )
     told = Narrative((("age_years", 63.0), ("code", "12")), (Diagnosis(1, "10", "A419"),), 4.0, (step,))
@@ -172,7 +172,7 @@ def test_a_cut_text_and_an_unknown_outcome_are_refused() -> None:
     with pytest.raises(NarrativeError, match="cut off"):
         parse("patient | step 4")
     with pytest.raises(NarrativeError, match="no outcome yet"):
-        to_episode(Narrative((), (), 4.0, (Step(0, (Asked("ph"),)),)), START)
+        to_episode(Narrative((), (), 4.0, (NarrativeStep(0, (AskedItem("ph"),)),)), START)
     with pytest.raises(NarrativeError, match="not finite"):
         causal_text.number(float("nan"))
 
@@ -199,8 +199,8 @@ def test_a_stay_of_the_ward() -> None:
     assert [(a.item, a.value, a.label) for a in told.steps[0].asked] == [
         ("blood_culture", None, "mrsa"), ("ph", 7.312, None), (STATUS, None, "stays"),
     ]  # fmt: skip
-    assert told.steps[1] == Step(
-        1, (Asked(STATUS, label="discharged"),), (Given("saline_ml", "administration", 1000.0, "mL"),)
+    assert told.steps[1] == NarrativeStep(
+        1, (AskedItem(STATUS, label="discharged"),), (Given("saline_ml", "administration", 1000.0, "mL"),)
     )
     assert len(told.steps) == 2 and ("sex", "female") in told.facts and ("age_years", 71.2) in told.facts
     assert parse(render(told)) == told
@@ -209,6 +209,6 @@ def test_a_stay_of_the_ward() -> None:
     action[order_index("inquire_ph")] = 1
     action[order_index("norepinephrine_ug_kg_min")] = 0.1
     step = orders_of_action(action, 4)
-    assert step.asked == (Asked("ph"), Asked(STATUS)) and step.given[0].rate == 0.1
+    assert step.asked == (AskedItem("ph"), AskedItem(STATUS)) and step.given[0].rate == 0.1
     with pytest.raises(NarrativeError, match="columns, got 3"):
         orders_of_action(action[:3], 0)

@@ -28,7 +28,16 @@ from world_models.catalog import WORLDS, weights_folder
 from world_models.ehr_world.episode_tensors import real_vocabulary
 from world_models.ehr_world.feeder import Feeder
 from world_models.ehr_world.finish import finish
-from world_models.ehr_world.records import Guesses, StayRecords, fold_of, guesses_of, numbers, read_records, shares, take
+from world_models.ehr_world.records import (
+    Guesses,
+    StayRecords,
+    fold_of,
+    guesses_of,
+    numbers,
+    read_records,
+    shares,
+    take,
+)
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.losses import forced, likelihood, stay_losses
 from world_models.ehr_world.set_outcome.network import SetOutcome

@@ -228,7 +228,7 @@ class LLMClient:
         except (ValueError, RecursionError):  # nested deeper than Python reads
             raise self._nonsense(path, text, "JSON in UTF-8, each name once in its object") from None
 
-    def _refused(self, path: str, answer: llm_http.Answer, text: str) -> NoReturn:
+    def _refused(self, path: str, answer: llm_http.Reply, text: str) -> NoReturn:
         what = f"status {answer.status} ({self._excerpt(answer.reason, 80, quoted=False)}): {self._excerpt(text)}"
         if answer.status in _AGAIN or answer.status >= 500:
             raise _Later(what, _retry_after(answer.headers.get("Retry-After")))

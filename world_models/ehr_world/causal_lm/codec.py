@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from world_models.ehr_world.causal_lm import text as causal_text
 from world_models.ehr_world.causal_lm.grammar import EITHER, LABEL, NUMBER, Automaton, text_automaton
-from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, Asked, Narrative, Step
+from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, AskedItem, Narrative, NarrativeStep
 from world_models.files import write_text
 from world_models.quantities.ward import INQUIRIES, ORGANISMS
 
@@ -42,19 +42,19 @@ class Codec(Protocol):
     def context(self, narrative: Narrative) -> list[int]:
         """Tokens before the first step."""
 
-    def orders(self, step: Step, before: int, hours_per_step: float) -> list[int]:
+    def orders(self, step: NarrativeStep, before: int, hours_per_step: float) -> list[int]:
         """Tokens of a step before its outcomes; `before` is the index of the step before, -1 for none."""
 
     def ask(self, item: str) -> list[int]:
         """Tokens before an outcome."""
 
-    def outcome(self, asked: Asked) -> list[int]:
+    def outcome(self, asked: AskedItem) -> list[int]:
         """Tokens of an outcome, its end among them."""
 
     def kind(self, item: str) -> str:
         """Which start of the automaton an item's outcome has."""
 
-    def decode(self, item: str, tokens: Sequence[int], where: float = 0.5) -> Asked:
+    def decode(self, item: str, tokens: Sequence[int], where: float = 0.5) -> AskedItem:
         """An outcome from its tokens; `where` (0 to 1) is the place within a bin, if there are bins."""
 
     def known(self, narrative: Narrative) -> tuple[Narrative, int]:
@@ -114,7 +114,7 @@ def windows(codec: Codec, narrative: Narrative, limit: int, all_tokens: bool = F
 def last_steps(codec: Codec, narrative: Narrative, limit: int) -> Narrative:
     """The context and as many of the last steps as `limit` tokens hold: to start a stay anew that outgrew its model."""
     room = limit - len(codec.context(narrative))
-    kept: list[Step] = []
+    kept: list[NarrativeStep] = []
     bare = narrative._replace(facts=(), diagnoses=())
     for place in range(len(narrative.steps) - 1, -1, -1):
         before = narrative.steps[place - 1].index if place else -1
@@ -159,14 +159,14 @@ class TextCodec:
         start = self.tokenizer.bos_token_id
         return ([] if start is None else [start]) + self.tokens(causal_text.context_text(narrative))
 
-    def orders(self, step: Step, before: int, hours_per_step: float) -> list[int]:
+    def orders(self, step: NarrativeStep, before: int, hours_per_step: float) -> list[int]:
         lines = causal_text.orders_text(step, hours_per_step).splitlines(keepends=True)
         return [token for line in lines for token in self.tokens(line)]
 
     def ask(self, item: str) -> list[int]:
         return self.tokens(causal_text.ask_text(item))
 
-    def outcome(self, asked: Asked) -> list[int]:
+    def outcome(self, asked: AskedItem) -> list[int]:
         return self.tokens(causal_text.outcome_text(asked))
 
     def kind(self, item: str) -> str:
@@ -181,7 +181,7 @@ class TextCodec:
     def known(self, narrative: Narrative) -> tuple[Narrative, int]:
         return narrative, 0  # text has words for everything
 
-    def decode(self, item: str, tokens: Sequence[int], where: float = 0.5) -> Asked:
+    def decode(self, item: str, tokens: Sequence[int], where: float = 0.5) -> AskedItem:
         return causal_text.parse_outcome(item, "".join(self.pieces[t] for t in tokens))
 
     def save(self, folder: str | Path) -> None:

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from typing import Any, NamedTuple, NoReturn
 
-__all__ = ["Answer", "NoAnswer", "TooLong", "request"]
+__all__ = ["Reply", "NoAnswer", "TooLong", "request"]
 
 ERROR_BYTES = 4096  # of the body of a refusal: it is only shown
 
@@ -28,14 +28,14 @@ class TooLong(Exception):
     """More bytes came than were allowed."""
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     status: int
     reason: str
     headers: http.client.HTTPMessage
     body: bytes  # of a status other than 2xx its first `ERROR_BYTES`
 
 
-def request(url: str, data: bytes | None, headers: dict[str, str], timeout_s: float, most_bytes: int) -> Answer:
+def request(url: str, data: bytes | None, headers: dict[str, str], timeout_s: float, most_bytes: int) -> Reply:
     """GET, or with `data` POST. Proxies are those of the environment, as everywhere in Python.
 
     A name's look-up is the system's and keeps no deadline of ours; each address it gives may take `timeout_s` to connect.
@@ -48,10 +48,10 @@ def request(url: str, data: bytes | None, headers: dict[str, str], timeout_s: fl
     opener = urllib.request.build_opener(_NoRedirects, _HTTP(limits), _HTTPS(limits))
     try:
         with opener.open(urllib.request.Request(url, data, headers), timeout=timeout_s) as response:
-            return Answer(response.status, response.reason, response.headers, _whole(response))
+            return Reply(response.status, response.reason, response.headers, _whole(response))
     except urllib.error.HTTPError as error:
         with error:
-            return Answer(error.code, str(error.reason), error.headers, _beginning(error))
+            return Reply(error.code, str(error.reason), error.headers, _beginning(error))
     except TimeoutError:
         _late(timeout_s)
     except urllib.error.URLError as error:

@@ -25,7 +25,7 @@ from world_models.ehr_world.causal_lm.codec import IGNORED, Codec, Encoded, enco
 from world_models.ehr_world.causal_lm.codecs import load_codec
 from world_models.ehr_world.causal_lm.grammar import DONE, Automaton
 from world_models.ehr_world.causal_lm.probe import check_attention, check_reading, library_errors, most_positions
-from world_models.ehr_world.causal_lm.text import Asked, Narrative, Step
+from world_models.ehr_world.causal_lm.text import AskedItem, Narrative, NarrativeStep
 
 __all__ = ["CausalLM", "LMState", "collate", "initialise", "outcome_loss", "qwen3", "squeeze"]
 
@@ -157,7 +157,7 @@ class CausalLM:
         pending = self._padded([self.codec.context(n) for n in narratives])
         return LMState(key.to(self.device), zeros - 1, zeros, mask, pending, ())
 
-    def remember(self, state: LMState, steps: Sequence[Step], hours_per_step: float) -> LMState:
+    def remember(self, state: LMState, steps: Sequence[NarrativeStep], hours_per_step: float) -> LMState:
         """A step [B] with its true outcomes is told. Raises NarrativeError where an outcome is missing."""
         pieces = []
         for step, before in zip(steps, state.t.tolist(), strict=True):
@@ -174,8 +174,8 @@ class CausalLM:
 
     @torch.no_grad()
     def step(
-        self, state: LMState, orders: Sequence[Step], hours_per_step: float, temperature: float = 1.0
-    ) -> tuple[LMState, list[Step]]:
+        self, state: LMState, orders: Sequence[NarrativeStep], hours_per_step: float, temperature: float = 1.0
+    ) -> tuple[LMState, list[NarrativeStep]]:
         """The outcomes of a step's orders [B], drawn one after the other; each always parses.
 
         Args:
@@ -188,7 +188,7 @@ class CausalLM:
         t = torch.tensor([step.index for step in orders], dtype=torch.int64, device=self.device)
         pieces = [self.codec.orders(step, b, hours_per_step) for step, b in zip(orders, state.t.tolist(), strict=True)]
         state = self._tell(state, pieces)._replace(t=t)
-        done: list[list[Asked]] = [[] for _ in orders]
+        done: list[list[AskedItem]] = [[] for _ in orders]
         asks = sum(len(self.codec.ask(a.item)) + 4 for a in max((s.asked for s in orders), key=len))
         cache = cache_of(state.cache, room=state.pending.shape[1] + asks)
         for place in range(max(len(step.asked) for step in orders)):

@@ -38,8 +38,24 @@ from world_models.data.ehr import codes as ehr_codes
 from world_models.data.ehr.episode import Diagnosis, Inquiry, Intervention, PatientEpisode, build_episode
 from world_models.quantities import ward as ward_quantities
 
-__all__ = ["STATUS", "STATUSES", "Asked", "Given", "Narrative", "NarrativeError", "Step", "ask_text", "context_text"]
-__all__ += ["narrative_of", "number", "orders_text", "outcome_text", "parse_outcome", ]
+__all__ = [
+    "STATUS",
+    "STATUSES",
+    "AskedItem",
+    "Given",
+    "Narrative",
+    "NarrativeError",
+    "NarrativeStep",
+    "ask_text",
+    "context_text",
+]
+__all__ += [
+    "narrative_of",
+    "number",
+    "orders_text",
+    "outcome_text",
+    "parse_outcome",
+]
 __all__ += ["render", "to_episode", "usual_unit"]
 
 STATUS = "status"
@@ -55,7 +71,7 @@ class NarrativeError(ValueError):
     """A stay that cannot be written, or a text that is none; the message names the line and what was expected."""
 
 
-class Asked(NamedTuple):
+class AskedItem(NamedTuple):
     """An inquiry and its outcome: a value in `unit`, or a label, or (both None) not known yet."""
 
     item: str
@@ -84,14 +100,14 @@ class Given(NamedTuple):
         return tuple(-math.inf if field is None else field for field in self)
 
 
-class Step(NamedTuple):
+class NarrativeStep(NamedTuple):
     index: int  # the step begins index * hours_per_step after the start
-    asked: tuple[Asked, ...] = ()
+    asked: tuple[AskedItem, ...] = ()
     given: tuple[Given, ...] = ()
 
-    def orders(self) -> Step:
+    def orders(self) -> NarrativeStep:
         """The same orders, their outcomes not known yet."""
-        return self._replace(asked=tuple(Asked(a.item) for a in self.asked))
+        return self._replace(asked=tuple(AskedItem(a.item) for a in self.asked))
 
 
 class Narrative(NamedTuple):
@@ -100,7 +116,7 @@ class Narrative(NamedTuple):
     facts: tuple[tuple[str, float | str], ...]  # what is known at admission: name (no blank in it) and value
     diagnoses: tuple[Diagnosis, ...]
     hours_per_step: float
-    steps: tuple[Step, ...] = ()
+    steps: tuple[NarrativeStep, ...] = ()
 
 
 def usual_unit(item: str) -> str | None:
@@ -143,14 +159,14 @@ def narrative_of(
         for q in sorted(step.inquiries, key=lambda q: (q.item, q.drawn)):
             if q.item == STATUS:
                 raise NarrativeError(f"stay {episode.stay_id} has an item {STATUS!r}; that name is taken, rename it")
-            asked.append(Asked(q.item, rounded(q.value), q.label, q.unit if q.label is None else ""))
+            asked.append(AskedItem(q.item, rounded(q.value), q.label, q.unit if q.label is None else ""))
         if status:
-            asked.append(Asked(STATUS, label=_end(episode) if step is episode.steps[-1] else STATUSES[0]))
+            asked.append(AskedItem(STATUS, label=_end(episode) if step is episode.steps[-1] else STATUSES[0]))
         given = [
             Given(i.item, i.kind, rounded(i.dose), i.unit, rounded(i.rate), i.rate_unit, _duration(i), i.route)
             for i in step.interventions
         ]
-        steps.append(Step(step.index, tuple(asked), tuple(sorted(given, key=Given.order))))
+        steps.append(NarrativeStep(step.index, tuple(asked), tuple(sorted(given, key=Given.order))))
     return Narrative(tuple(facts), episode.diagnoses if diagnoses else (), episode.hours_per_step, tuple(steps))
 
 
@@ -250,7 +266,7 @@ def _fact(value: float | str) -> str:
     return f'"{_escape(value)}"' if _NUMBER.fullmatch(value) else _escape(value)
 
 
-def orders_text(step: Step, hours_per_step: float) -> str:
+def orders_text(step: NarrativeStep, hours_per_step: float) -> str:
     """The lines of a step before its outcomes."""
     lines = [f"hour {number(round(step.index * hours_per_step, 4))}"]
     if step.asked:
@@ -275,7 +291,7 @@ def ask_text(item: str) -> str:
     return f"{_escape(item)} = "
 
 
-def outcome_text(asked: Asked) -> str:
+def outcome_text(asked: AskedItem) -> str:
     """The outcome and the end of its line: what a model is trained to write.
 
     Raises:
@@ -289,7 +305,7 @@ def outcome_text(asked: Asked) -> str:
     return number(asked.value) + ("" if usual else f" {_escape(asked.unit)}") + "\n"
 
 
-def parse_outcome(item: str, text: str, line: int = 1) -> Asked:
+def parse_outcome(item: str, text: str, line: int = 1) -> AskedItem:
     """An outcome from its text, with or without its newline.
 
     Raises:
@@ -297,11 +313,11 @@ def parse_outcome(item: str, text: str, line: int = 1) -> Asked:
     """
     body = text[:-1] if text.endswith("\n") else text
     if len(body) >= 2 and body[0] == body[-1] == '"' and '"' not in body[1:-1]:
-        return Asked(item, label=_unescape(body[1:-1], line))
+        return AskedItem(item, label=_unescape(body[1:-1], line))
     digits, blank, unit = body.partition(" ")
     if not _NUMBER.fullmatch(digits) or not math.isfinite(float(digits)):
         raise NarrativeError(f"line {line}: {item} = {text!r}; expected a finite number, or a label in quotes")
-    return Asked(item, float(digits), None, _unescape(unit, line) if blank else (usual_unit(item) or ""))
+    return AskedItem(item, float(digits), None, _unescape(unit, line) if blank else (usual_unit(item) or ""))
 
 
 def render(narrative: Narrative) -> str:

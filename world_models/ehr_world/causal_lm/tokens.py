@@ -22,7 +22,7 @@ import numpy as np
 from world_models.data.ehr.episode import at_float32
 from world_models.ehr_world.causal_lm.codec import encode, write_codec
 from world_models.ehr_world.causal_lm.grammar import DONE, finish
-from world_models.ehr_world.causal_lm.text import Asked, Given, Narrative, NarrativeError, Step, usual_unit
+from world_models.ehr_world.causal_lm.text import AskedItem, Given, Narrative, NarrativeError, NarrativeStep, usual_unit
 
 __all__ = ["GAPS", "QuantileCodec"]
 
@@ -150,7 +150,7 @@ class QuantileCodec:
                 tokens += [self.ids[f"fact:{name}"], self.ids[f"q{self.bins[key].index(value)}"]]
         return tokens + [self._token(f"icd:{d.version}:{d.code[:3]}") for d in narrative.diagnoses]
 
-    def orders(self, step: Step, before: int, hours_per_step: float) -> list[int]:
+    def orders(self, step: NarrativeStep, before: int, hours_per_step: float) -> list[int]:
         gap = step.index - before
         if gap < 1:
             raise NarrativeError(f"step {step.index} stands after step {before}: time runs backwards; sort the steps")
@@ -171,7 +171,7 @@ class QuantileCodec:
             )
         return [self.ids[f"ask:{item}"]]
 
-    def outcome(self, asked: Asked) -> list[int]:
+    def outcome(self, asked: AskedItem) -> list[int]:
         if asked.label is not None:
             return [self._token(f"label:{asked.label}")]
         if asked.value is None:
@@ -183,13 +183,13 @@ class QuantileCodec:
         self.ask(item)
         return item
 
-    def decode(self, item: str, tokens: Sequence[int], where: float = 0.5) -> Asked:
+    def decode(self, item: str, tokens: Sequence[int], where: float = 0.5) -> AskedItem:
         name = self.names[tokens[0]]
         if name.startswith("label:"):
-            return Asked(item, label=name[6:])
+            return AskedItem(item, label=name[6:])
         if not name.startswith("q") or f"value {item}" not in self.bins:
             raise NarrativeError(f"token {name!r} is no outcome of {item!r}")
-        return Asked(item, self.bins[f"value {item}"].value(int(name[1:]), where), None, usual_unit(item) or "")
+        return AskedItem(item, self.bins[f"value {item}"].value(int(name[1:]), where), None, usual_unit(item) or "")
 
     def narrative(self, tokens: Sequence[int], hours_per_step: float) -> Narrative:
         """The stay that tokens tell, medians for quantiles. Raises NarrativeError where they are no stay."""
@@ -202,7 +202,7 @@ class QuantileCodec:
             following = names[at] if at < len(names) else ""
             if head == "gap":
                 index += int(rest)
-                steps.append(Step(index))
+                steps.append(NarrativeStep(index))
             elif head == "fact" and f"fact {rest}" in self.bins:
                 facts.append((rest, self.bins[f"fact {rest}"].value(int(following[1:]), 0.5)))
                 at += 1
