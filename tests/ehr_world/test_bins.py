@@ -63,7 +63,9 @@ def test_the_cdf_is_the_integral_of_the_density() -> None:
 
 def test_values_beyond_the_edges_count_for_the_outer_bins() -> None:
     assert bins.bin_of(torch.tensor([-9.0, 9.0]), EDGES).tolist() == [0, 1]
-    assert bins.cdf(masses(True).exp(), torch.tensor([-9.0, 9.0]), EDGES).tolist() == pytest.approx([0.0, 1.0], abs=1e-6)
+    assert bins.cdf(masses(True).exp(), torch.tensor([-9.0, 9.0]), EDGES).tolist() == pytest.approx(
+        [0.0, 1.0], abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("location", [-40.0, -2.9, 0.1, 3.0, 60.0])

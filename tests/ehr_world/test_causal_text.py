@@ -129,7 +129,11 @@ def test_an_episode_of_the_text_reads_the_same(episode: PatientEpisode, diagnose
 def test_the_form_itself() -> None:
     step = NarrativeStep(
         2,
-        (AskedItem("heart_rate_bpm", 112.0, None, "bpm"), AskedItem("odd", 3.5, None, "mg/L"), AskedItem(STATUS, label="stays")),
+        (
+            AskedItem("heart_rate_bpm", 112.0, None, "bpm"),
+            AskedItem("odd", 3.5, None, "mg/L"),
+            AskedItem(STATUS, label="stays"),
+        ),
         (Given("norepinephrine", "infusion", None, "", 0.1, "ug/kg/min", 3.5, "iv"),),
     )
     told = Narrative((("age_years", 63.0), ("code", "12")), (Diagnosis(1, "10", "A419"),), 4.0, (step,))

@@ -195,14 +195,19 @@ def test_quantiles_share_the_values_out_and_stay_in_their_bin(quantile_codec: Qu
 
 
 def test_an_item_with_few_values_keeps_them_all() -> None:
-    told = [stay(0)._replace(steps=(NarrativeStep(0, (AskedItem("gcs", float(v), None, "1"),)),)) for v in [15] * 50 + [14, 3, 9]]
+    told = [
+        stay(0)._replace(steps=(NarrativeStep(0, (AskedItem("gcs", float(v), None, "1"),)),))
+        for v in [15] * 50 + [14, 3, 9]
+    ]
     codec = QuantileCodec.fit(told, 5)
     for value in (3.0, 9.0, 14.0, 15.0):
         assert codec.decode("gcs", codec.outcome(AskedItem("gcs", value, None, "1"))).value == value
 
 
 def test_what_training_never_met(quantile_codec: QuantileCodec) -> None:
-    odd = stay(0)._replace(steps=(NarrativeStep(3, (AskedItem("ph", 7.3, None, "1"), AskedItem("status", label="eloped"))),))
+    odd = stay(0)._replace(
+        steps=(NarrativeStep(3, (AskedItem("ph", 7.3, None, "1"), AskedItem("status", label="eloped"))),)
+    )
     with pytest.raises(NarrativeError, match="no inquiry 'ph'.*leave it out"):
         quantile_codec.encode(odd)
     kept, lost = quantile_codec.known(odd)

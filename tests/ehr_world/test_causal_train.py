@@ -218,7 +218,9 @@ def test_stays_of_a_meds_folder(tmp_path: Path) -> None:
         (None, "does not exist"),
     ],
 )  # fmt: skip
-def test_a_config_that_cannot_be_trained_is_refused_before_anything_is_written(config, reason, tmp_path, capsys) -> None:  # noqa: ANN001
+def test_a_config_that_cannot_be_trained_is_refused_before_anything_is_written(
+    config, reason, tmp_path, capsys
+) -> None:  # noqa: ANN001
     (tmp_path / "stays.txt").write_text("\n".join(render(s) for s in stays(3)), encoding="utf-8")
     if config is not None:
         (tmp_path / "config.json").write_bytes(config.encode("utf-8", "surrogateescape"))

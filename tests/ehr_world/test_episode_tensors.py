@@ -25,9 +25,13 @@ def lab(item: str, value: float, drawn: float, resulted: float | None, unit: str
     return Inquiry(item, value, None, at(drawn), None if resulted is None else at(resulted), unit, "LAB//1")
 
 
-def dose(item: str, start: float, end: float | None, amount: float | None, unit: str, rate=None, rate_unit="") -> Intervention:
+def dose(
+    item: str, start: float, end: float | None, amount: float | None, unit: str, rate=None, rate_unit=""
+) -> Intervention:
     kind = "administration" if end is None else "infusion"
-    return Intervention(item, kind, at(start), None if end is None else at(end), amount, unit, rate, rate_unit, "", "X//1")
+    return Intervention(
+        item, kind, at(start), None if end is None else at(end), amount, unit, rate, rate_unit, "", "X//1"
+    )
 
 
 def stay(**changes):

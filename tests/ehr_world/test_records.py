@@ -30,7 +30,11 @@ def stay(subject: int, shift: float = 0.0):
     """Potassium and sodium every 8 h, heart rate every 4 h, saline once; numbers differ by patient and hour."""
     inquiries, steps = [], 8
     for k in range(steps):
-        for name, level, every in (("heart_rate_bpm", 80.0, 1), ("potassium_mmol_l", 4.0, 2), ("sodium_mmol_l", 138.0, 2)):
+        for name, level, every in (
+            ("heart_rate_bpm", 80.0, 1),
+            ("potassium_mmol_l", 4.0, 2),
+            ("sodium_mmol_l", 138.0, 2),
+        ):
             if k % every == 0:
                 value = level * (1 + 0.02 * ((subject * 7 + k * 5) % 11 - 5)) + shift * (k >= 4)
                 when = START + timedelta(hours=4 * k + 1)
@@ -131,7 +135,14 @@ def test_the_bootstrap_finds_what_is_better() -> None:
     generator = torch.Generator().manual_seed(0)
     y = 100 + 20 * torch.randn(4000, generator=generator)
     near, far = y + 5 * torch.randn(4000, generator=generator), y + 60 * torch.randn(4000, generator=generator)
-    slots = {"y": y, "last": far, "subject": torch.arange(4000) // 100, "point/near": near, "point/far": far, "point/same": near}
+    slots = {
+        "y": y,
+        "last": far,
+        "subject": torch.arange(4000) // 100,
+        "point/near": near,
+        "point/far": far,
+        "point/same": near,
+    }
     found = bootstrap(slots, "near", "far", draws=200)["s25"]
     assert found["low"] > 0.3 and found["low"] < found["difference"] < found["high"] and found["patients"] == 40
     same = bootstrap(slots, "near", "same", draws=200)["s25"]
@@ -166,11 +177,23 @@ def test_the_commands_from_records_to_metrics(meds, init, tmp_path) -> None:
     assert len(medians) == len(world().vocabulary.items)
     metrics = tmp_path / "metrics.json"
     for source in (meds, meds.parent):
-        assert fidelity_ehr_world.main(["--meds", str(source), "--world", str(out), "--out", str(metrics), "--paths", "2"]) == 0
+        assert (
+            fidelity_ehr_world.main(["--meds", str(source), "--world", str(out), "--out", str(metrics), "--paths", "2"])
+            == 0
+        )
         found = json.loads(metrics.read_text())
         for table in ("next_step", "full_trajectory"):
             for who in ("model", "last_value", "first_value", "item_median"):
-                assert {"s10", "s15", "s25", "smape", "status_f1", "nll", "coverage80", "high_sensitivity_s25"} <= found[table][who].keys()
+                assert {
+                    "s10",
+                    "s15",
+                    "s25",
+                    "smape",
+                    "status_f1",
+                    "nll",
+                    "coverage80",
+                    "high_sensitivity_s25",
+                } <= found[table][who].keys()
                 assert 0 <= found[table][who]["s25"] <= 1
         assert found["patients"] == 12 and found["stays"] == 12 and found["values"] == 12 * 16
         metrics.unlink()
@@ -206,7 +229,10 @@ def test_a_world_of_records_starts_and_steps(meds, init, tmp_path) -> None:
     state = loaded.transition(state, torch.ones(4, len(loaded.orders)) * 0.0 + (torch.arange(len(loaded.orders)) < 30))
     chart = loaded.observe(state)
     assert all(bool(torch.isfinite(x).all()) for x in chart.values()) and float(chart["inquiry_seen"].sum()) > 0
-    assert all(torch.equal(a, b) for a, b in zip(tree.leaves(model.net.state_dict()), tree.leaves(loaded.net.state_dict()), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(tree.leaves(model.net.state_dict()), tree.leaves(loaded.net.state_dict()), strict=True)
+    )
 
 
 def test_passes_are_chosen_by_the_training_patients_alone(meds, init, tmp_path, monkeypatch) -> None:
@@ -216,11 +242,15 @@ def test_passes_are_chosen_by_the_training_patients_alone(meds, init, tmp_path, 
     made = train_records.train_fold(init, whole, tmp_path / "a", 3, 1, recipe=recipe)
     assert set(made.chosen) == {2.0, 6.0} and all(math.isfinite(v) for v in made.chosen.values())
     held = torch.isin(whole.subject, made.held_out.subject).view(-1, 1, 1)
-    strange = whole._replace(stays=whole.stays._replace(value=torch.where(held, whole.stays.value * 1.3, whole.stays.value)))
+    strange = whole._replace(
+        stays=whole.stays._replace(value=torch.where(held, whole.stays.value * 1.3, whole.stays.value))
+    )
     other = train_records.train_fold(init, strange, tmp_path / "b", 3, 1, recipe=recipe)
     assert other.chosen == made.chosen  # nothing of a held-out patient chose anything
     best = min(made.chosen, key=made.chosen.get)
     told = train_records.train_fold(init, whole, tmp_path / "a", 3, 1, recipe=dataclasses.replace(recipe, passes=best))
-    assert told.chosen == {} and all(torch.equal(a, b) for a, b in zip(made.net.parameters(), told.net.parameters(), strict=True))
+    assert told.chosen == {} and all(
+        torch.equal(a, b) for a, b in zip(made.net.parameters(), told.net.parameters(), strict=True)
+    )
     few = train_records.choose_passes(init, made.held_out, tmp_path / "c", "x", None, recipe)
     assert few == (6.0, {})  # four patients cannot be divided: the middle of the list

@@ -74,7 +74,9 @@ def test_a_stay_that_goes_on_is_told_as_in_training():
     whole = small_stay(3, steps=4)
     whole = whole._replace(steps=tuple(s._replace(index=i) for i, s in enumerate(whole.steps)))
     codec = QuantileCodec.fit([whole])
-    bare = whole._replace(steps=tuple(s._replace(asked=tuple(a for a in s.asked if a.item != STATUS)) for s in whole.steps))
+    bare = whole._replace(
+        steps=tuple(s._replace(asked=tuple(a for a in s.asked if a.item != STATUS)) for s in whole.steps)
+    )
     told, trained = encode(lms.Staying(codec), bare).ids, encode(codec, whole).ids
     assert told == trained[: len(told)] and len(trained) - len(told) == 2  # the last status and its outcome
 
@@ -139,7 +141,15 @@ def test_language_models_are_trained_and_asked(tmp_path, form):
 
 def test_layouts():
     same = {"data": "ward", "model": "a", "remark": "", "patients": 3, "horizon_h": 168}
-    near = {**same, "setting": "next_step", "s25": 0.8, "status_f1": 0.5, "label_f1": 0.4, "average": 0.6, "high_sensitivity_s25": 0.5}
+    near = {
+        **same,
+        "setting": "next_step",
+        "s25": 0.8,
+        "status_f1": 0.5,
+        "label_f1": 0.4,
+        "average": 0.6,
+        "high_sensitivity_s25": 0.5,
+    }
     near |= {"smape": 0.1, "high_sensitivity_smape": 0.3, "moved": 4, "values": 9}
     far = {**near, "setting": "full_trajectory", "s25": 0.6, "label_f1": 0.0}
     (row,) = retention([near, far])

@@ -88,7 +88,9 @@ def test_who_has_died_or_left_stays_as_they_were(backbone: str) -> None:
     for t in range(3):
         state = model.transition(state, random_orders(model, state.key, t, share=0.3, given=0.3))
     on = torch.tensor([True, False, True, False])
-    state = state._replace(alive=torch.tensor([True, False, True, True]), home=torch.tensor([False, False, False, True]))
+    state = state._replace(
+        alive=torch.tensor([True, False, True, True]), home=torch.tensor([False, False, False, True])
+    )
     action = random_orders(model, state.key, 7, given=0.9)
     after = model.transition(state, action)
     for name, before, now in zip(state._fields, state, after, strict=True):
@@ -115,7 +117,10 @@ def test_the_spread_is_that_of_every_number_asked_at_once() -> None:
     for i in numbers[::9]:
         item = torch.full((150,), i)
         outcome = model.outcomes(state, state.t + 1, torch.zeros_like(state.given), torch.arange(150), item)
-        low, high = from_z(bins.quantile(outcome.log_mass.exp(), ends, outcome.edges, outcome.around), model.net.scale[item].unsqueeze(1)).T
+        low, high = from_z(
+            bins.quantile(outcome.log_mass.exp(), ends, outcome.edges, outcome.around),
+            model.net.scale[item].unsqueeze(1),
+        ).T
         torch.testing.assert_close(told[INQUIRIES[i].name], (high - low) / 2, rtol=1e-4, atol=1e-5)
 
 
@@ -194,7 +199,9 @@ def test_rekey_redraws_what_is_on_its_way_and_keeps_the_chart() -> None:
     other = model.rekey(state, keys.from_seed(99, 32))
     assert bool(state.pending.any())
     assert not torch.equal(state.pending_value, other.pending_value)
-    assert all(torch.equal(a, b) for a, b in zip(model.observe(state).values(), model.observe(other).values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.observe(state).values(), model.observe(other).values(), strict=True)
+    )
     assert bool((other.pending_due_step > other.t.unsqueeze(-1))[other.pending].all())
 
 

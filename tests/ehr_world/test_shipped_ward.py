@@ -113,9 +113,15 @@ def spoilt(folder: Path, change) -> Path:
         (lambda c: c["vocabulary"]["treatments"].pop(), "29 interventions.*adds.*'ultrafiltration_ml_h'"),
         (lambda c: c["vocabulary"]["items"][1].update(unit="mg/dL"), "potassium_mmol_l has unit 'mg/dL'.*'mmol/L'"),
         (lambda c: c["vocabulary"]["items"][1].update(high=99.0), "potassium_mmol_l has high 99.0, this version"),
-        (lambda c: c["vocabulary"]["treatments"][0].update(unit="L"), "saline_ml has unit 'L', this version's ward 'mL'"),
+        (
+            lambda c: c["vocabulary"]["treatments"][0].update(unit="L"),
+            "saline_ml has unit 'L', this version's ward 'mL'",
+        ),
         (lambda c: c["vocabulary"]["treatments"][0].update(high=4.0), "saline_ml has high 4.0, this version's.*4000"),
-        (lambda c: c["vocabulary"]["static"][0].update(name="height_cm"), "static feature 0 is 'height_cm'.*'age_years'"),
+        (
+            lambda c: c["vocabulary"]["static"][0].update(name="height_cm"),
+            "static feature 0 is 'height_cm'.*'age_years'",
+        ),
         (lambda c: c["vocabulary"]["static"].pop(), "11 in all.*'12'"),
         (lambda c: c["vocabulary"]["items"][0]["edges"].reverse(), "edges of sodium_mmol_l do not ascend"),
         (lambda c: c["vocabulary"].update(hours_per_step=0.0), "hours_per_step=0 must be above 0 h"),

@@ -53,7 +53,9 @@ def test_nobody_is_charted_after_death_or_discharge() -> None:
 
 def test_padding_changes_nothing() -> None:
     stays = some_stays()
-    assert all(torch.equal(a.nan_to_num(-1.0), b.nan_to_num(-1.0)) for a, b in zip(pad(pad(stays, 30), 9), stays, strict=True))
+    assert all(
+        torch.equal(a.nan_to_num(-1.0), b.nan_to_num(-1.0)) for a, b in zip(pad(pad(stays, 30), 9), stays, strict=True)
+    )
 
 
 def test_the_oracles_truth_is_never_asked_without_confounding(monkeypatch) -> None:

@@ -26,7 +26,7 @@ class Killed(Exception):
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch) -> None:
     stays = some_stays()
-    monkeypatch.setattr(train, "Schedule", lambda *a, **k: dataclasses.replace(_schedule(*a, **k), save_every_s=0.0))
+    monkeypatch.setattr(train, "schedule", lambda *a, **k: dataclasses.replace(_schedule(*a, **k), save_every_s=0.0))
     whole = fresh()
     train.train_net(whole, stays, stays, 12, 8, tmp_path / "whole")
 
@@ -48,7 +48,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch) -> None
         assert torch.equal(a, b)
 
 
-_schedule = train.Schedule
+_schedule = train.schedule
 
 
 def test_a_finished_world_loads_and_answers_as_before(tmp_path) -> None:
@@ -65,7 +65,10 @@ def test_a_finished_world_loads_and_answers_as_before(tmp_path) -> None:
 def test_batches_are_a_function_of_the_step() -> None:
     feed, again = Feeder(some_stays(), 8), Feeder(some_stays(), 8)
     for step in (13, 2, 7):
-        assert all(torch.equal(x, y) for x, y in zip(map(torch.nan_to_num, feed(step)), map(torch.nan_to_num, again(step)), strict=True))
+        assert all(
+            torch.equal(x, y)
+            for x, y in zip(map(torch.nan_to_num, feed(step)), map(torch.nan_to_num, again(step)), strict=True)
+        )
     seen = torch.cat([feed(i).static for i in range(feed.per_epoch)])
     assert len(torch.unique(seen, dim=0)) == len(torch.unique(some_stays().static, dim=0))
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from world_models import keys, tree
 from world_models.catalog import WORLDS, weights_folder
 from world_models.ehr_world.episode_tensors import real_vocabulary
-from world_models.ehr_world.feeder import Feeder
+from world_models.ehr_world.feeder import Feeder, schedule
 from world_models.ehr_world.finish import finish
 from world_models.ehr_world.records import (
     Guesses,
@@ -41,15 +41,19 @@ from world_models.ehr_world.records import (
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.losses import forced, likelihood, stay_losses
 from world_models.ehr_world.set_outcome.network import SetOutcome
-from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted, trim
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
-from world_models.training import Schedule, fit
+from world_models.training import fit
 
 __all__ = [
     "Fold", "RecordsRecipe", "choose_passes", "compare", "finish_fold", "folder_of", "from_arguments", "nats_a_value", "read_sources",
     "train_fold", "tune",
 ]  # fmt: skip
+
+
+LEAST_STEPS = 10
+JUDGED_AT_ONCE = 24  # stays
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,9 @@ class RecordsRecipe:
     wide_steps: int = 800  # on Challenge 2012
     wide_rate: float = 1e-3
     wide_batch: int = 64
-    passes: float | None = None  # over the training patients' stays, for each order of the data; None: see `choose_passes`
+    passes: float | None = (
+        None  # over the training patients' stays, for each order of the data; None: see `choose_passes`
+    )
     steps: int | None = None  # instead of passes
     rate: float = 5e-4
     batch: int = 12
@@ -68,6 +74,13 @@ class RecordsRecipe:
     ahead: float = 0.7  # share of stays of which no result is shown after a random position, though all are foretold
     early: float = 1.5  # above 1 that position comes early
     fewest: int = 500  # values of an item in Challenge 2012 for its bins to be from there
+
+    def steps_over(self, stays: int) -> int:
+        """Steps on so many training stays: `steps`, or those of `passes` over them."""
+        if self.steps:
+            return self.steps
+        assert self.passes is not None, "chosen before"
+        return max(LEAST_STEPS, round(self.passes * stays / self.batch))
 
 
 def hidden(stays: Stays, share: float, step: int, seed: int) -> Stays:
@@ -83,7 +96,7 @@ def looked_ahead(stays: Stays, share: float, early: float, step: int, seed: int)
     """The stays as shown when everything after a random position is to be foretold from what came until then.
 
     Under the next step's likelihood alone a world learns to lean on the last value, which is good for one step and bad for
-    forty: so some stays' results are withheld from a position on. Its chart ages meanwhile, as nobody draws what was ordered.
+    forty: so some stays' results are withheld from a position on. Its chart ages meanwhile, as nothing that was ordered is collected.
     """
     if share <= 0:
         return stays
@@ -106,16 +119,13 @@ def tune(
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         part = hidden(feed(step), recipe.hide, step, 7_000 + seed)
         found = stay_losses(net, part, expected, looked_ahead(part, recipe.ahead, recipe.early, step, 9_000 + seed))
-        total = found.value + found.copula + 0.3 * found.delay
-        if ends:
-            total = total + found.death + found.home
         metrics = {name: float(value.detach()) for name, value in found._asdict().items()}
-        return total, metrics
+        return found.total(ends), metrics
 
-    warm = min(100, max(1, steps // 10))
-    fit(net, loss, Schedule(steps, rate, warm_up=warm, weight_decay=1e-2, clip=10.0, average=0.99, save_every_s=30.0), folder, stage)
+    fit(net, loss, schedule(steps, rate, WEIGHT_DECAY, save_every_s=30.0, average=AVERAGE), folder, stage)
 
 
+WEIGHT_DECAY, AVERAGE = 1e-2, 0.99  # of the weights; of the running average of weights
 PASSES = (6.0, 12.0, 24.0)  # to choose from
 INNER_FOLDS = 3
 
@@ -134,9 +144,13 @@ def choose_passes(
     found = {}
     for passes in PASSES:
         of = dataclasses.replace(recipe, passes=passes)
-        made = [train_fold(init, train, work, INNER_FOLDS, inner, name, wide, recipe=of) for inner in range(INNER_FOLDS)]
-        found[passes] = nats_a_value([(one.net, one.held_out.stays) for one in made], recipe)
-    return min(found, key=found.get), found
+        judged = []
+        for inner in range(INNER_FOLDS):
+            fold = train_fold(init, train, work, INNER_FOLDS, inner, name, wide, recipe=of)
+            assert fold.held_out is not None, "with several folds one is held out"
+            judged.append((fold.net, fold.held_out.stays))
+        found[passes] = nats_a_value(judged, recipe)
+    return min(found, key=lambda passes: found[passes]), found
 
 
 @torch.no_grad()
@@ -145,9 +159,8 @@ def nats_a_value(worlds: list[tuple[SetOutcome, Stays]], recipe: RecordsRecipe) 
     total = torch.zeros(2, dtype=torch.float64)
     count = 0
     for net, stays in worlds:
-        for number, rows in enumerate(stays.valid.sum(1).argsort().split(24)):
-            part = tree.take(stays, rows)
-            part = Stays(*part[:2], *(x[:, : int(part.valid.sum(1).amax())] for x in part[2:]))
+        for number, rows in enumerate(stays.valid.sum(1).argsort().split(JUDGED_AT_ONCE)):
+            part = trim(tree.take(stays, rows))
             for i, shown in enumerate((part, looked_ahead(part, 1.0, recipe.early, number, 0))):
                 run = forced(net, shown)
                 run = run._replace(z=to_z(part.value[run.row, run.place, run.item], net.scale[run.item]))
@@ -197,42 +210,62 @@ def train_fold(
     config, words = dataclasses.replace(start.config, name=name), start.vocabulary
     sum_ = _sum(start.weights_sha256, dataclasses.asdict(config))
     kept: set[str] = set()
-    with torch.random.fork_rng(devices=[]):  # every weight a new network draws is overwritten
+    with torch.random.fork_rng(devices=[]):  # every first weight of a new network is overwritten
         net = SetOutcome(config, words)
         net.load_state_dict(start.net.state_dict())
         if wide is not None and recipe.wide_steps:
-            measured = numbers(words, wide.stays).sum((0, 1)).tolist()
-            kept = {i.name for i, n in zip(words.items, measured, strict=True) if n >= recipe.fewest}
-            words = real_vocabulary(words, [wide.stays], fewest=recipe.fewest)
-            net = moved(net, words)
-            of_wide = ("hide", "fewest", "ahead", "early")
-            told = {n: v for n, v in dataclasses.asdict(recipe).items() if n.startswith("wide") or n in of_wide}
-            sum_ = _sum(sum_, told, _sum_of_stays(wide.stays))
-            tune(net, wide.stays, recipe, work / f"wide-{sum_}", "wide", recipe.wide_steps, recipe.wide_rate,
-                 recipe.wide_batch, ends=False)  # fmt: skip
-        held_out, train = None, records
-        if folds > 1:
-            own = fold_of(records.subject, folds) == fold
-            held_out, train = take(records, own.nonzero().squeeze(1)), take(records, (~own).nonzero().squeeze(1))
-        if share < 1:
-            train = take(train, shares(train.subject, share, seed=fold).nonzero().squeeze(1))
+            net, words, kept, sum_ = _on_wide(net, words, wide, recipe, work, sum_)
+        train, held_out = _divided(records, folds, fold, share)
         chosen: dict[float, float] = {}
         if recipe.passes is None and recipe.steps is None:
             passes, chosen = choose_passes(init, train, work, name, wide, recipe)
             recipe = dataclasses.replace(recipe, passes=passes)
         words = real_vocabulary(words, [train.stays], keep=kept)
         sum_ = _sum(sum_, dataclasses.asdict(recipe), _sum_of_stays(train.stays))
-        steps = recipe.steps or max(10, round(recipe.passes * len(train.subject) / recipe.batch))
+        steps = recipe.steps_over(len(train.subject))
         nets = []
         for order in range(recipe.orders):
             one = moved(net, words)
             tune(one, train.stays, recipe, work / f"fold-{fold}-of-{folds}-{sum_}", f"tune-{order}", steps,
                  recipe.rate, recipe.batch, ends=True, seed=order)  # fmt: skip
             nets.append(one)
-    with torch.no_grad():
-        for together in zip(*(n.parameters() for n in nets), strict=True):
-            together[0].copy_(torch.stack(list(together)).mean(0))
+    _average(nets)
     return Fold(nets[0], train, held_out, guesses_of(words, train.stays), chosen)
+
+
+def _on_wide(
+    net: SetOutcome, words: Vocabulary, wide: StayRecords, recipe: RecordsRecipe, work: Path, sum_: str
+) -> tuple[SetOutcome, Vocabulary, set[str], str]:
+    """Trained on Challenge 2012: the network, its vocabulary, names of items whose bins are from there, and the sum of
+    all that this depends on."""
+    measured = numbers(words, wide.stays).sum((0, 1)).tolist()
+    kept = {i.name for i, n in zip(words.items, measured, strict=True) if n >= recipe.fewest}
+    words = real_vocabulary(words, [wide.stays], fewest=recipe.fewest)
+    net = moved(net, words)
+    of_wide = ("hide", "fewest", "ahead", "early")
+    told = {n: v for n, v in dataclasses.asdict(recipe).items() if n.startswith("wide") or n in of_wide}
+    sum_ = _sum(sum_, told, _sum_of_stays(wide.stays))
+    folder = work / f"wide-{sum_}"
+    tune(net, wide.stays, recipe, folder, "wide", recipe.wide_steps, recipe.wide_rate, recipe.wide_batch, ends=False)
+    return net, words, kept, sum_
+
+
+def _divided(records: StayRecords, folds: int, fold: int, share: float) -> tuple[StayRecords, StayRecords | None]:
+    """A share of the fold's training patients, and who is held out."""
+    train, held_out = records, None
+    if folds > 1:
+        own = fold_of(records.subject, folds) == fold
+        held_out, train = take(records, own.nonzero().squeeze(1)), take(records, (~own).nonzero().squeeze(1))
+    if share < 1:
+        train = take(train, shares(train.subject, share, seed=fold).nonzero().squeeze(1))
+    return train, held_out
+
+
+@torch.no_grad()
+def _average(nets: list[SetOutcome]) -> None:
+    """The first network's weights become the mean of all."""
+    for together in zip(*(n.parameters() for n in nets), strict=True):
+        together[0].copy_(torch.stack(list(together)).mean(0))
 
 
 def moved(net: SetOutcome, words: Vocabulary) -> SetOutcome:
@@ -257,9 +290,8 @@ def moved(net: SetOutcome, words: Vocabulary) -> SetOutcome:
 def compare(net: SetOutcome, stays: Stays, guesses: Guesses) -> dict[str, float]:
     """Next step on values that were charted before: S@25 of the median and of the last value, and both likelihoods."""
     hits, total = torch.zeros(4, dtype=torch.float64), 0
-    for rows in stays.valid.sum(1).argsort().split(24):
-        part = tree.take(stays, rows)
-        part = Stays(*part[:2], *(x[:, : int(part.valid.sum(1).amax())] for x in part[2:]))
+    for rows in stays.valid.sum(1).argsort().split(JUDGED_AT_ONCE):
+        part = trim(tree.take(stays, rows))
         run, chart = forced(net, part), charted(part)
         keep = ~run.z.isnan() & ~net.label[run.item] & (run.place > 0) & (run.last_seen > 0)
         row, place, item = run.row[keep], run.place[keep], run.item[keep]
@@ -304,7 +336,9 @@ def finish_fold(
 ) -> tuple[EHRWorldModel, dict[str, float]]:
     """The world around a fold's network, saved to `out` with what the baselines know of the training patients."""
     command = "python -m world_models.ehr_world.train --source meds --meds MEDS"
-    command += f"{' --tables TABLES' if tables else ''}{' --challenge2012 DIR' if wide else ''} --init {Path(init).name}"
+    command += (
+        f"{' --tables TABLES' if tables else ''}{' --challenge2012 DIR' if wide else ''} --init {Path(init).name}"
+    )
     command += f" --folds {folds} --fold {number} --out DIR"
     held = "none was held out: its figures below are of the training stays" if fold.held_out is None else (
         f"the patients of fold {number} of {folds} ({len(fold.held_out.subject.unique())}) were held out")  # fmt: skip

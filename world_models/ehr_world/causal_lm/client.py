@@ -38,6 +38,8 @@ class LLMServerError(RuntimeError):
 
 
 class Completion(NamedTuple):
+    """A model's answer to one prompt, and what it took."""
+
     text: str
     finish_reason: str  # "stop", "length", ...; "" where the server does not say
     prompt_tokens: int | None  # as the server counts
@@ -172,11 +174,10 @@ class LLMClient:
         text = text.encode("utf-8", errors="replace").decode()  # half a surrogate pair could be written nowhere
         usage = said.value.get("usage")
         usage = usage if isinstance(usage, dict) else {}
-        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        counts = [n if type(n) is int and n >= 0 else None for n in counts]
+        asked, written = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
         finish = choice.get("finish_reason")
         finish = finish if isinstance(finish, str) else ""
-        return Completion(text, finish, *counts, time.monotonic() - began, attempts)
+        return Completion(text, finish, asked, written, time.monotonic() - began, attempts)
 
     def _nonsense(self, path: str, came: str, expected: str) -> LLMServerError:
         return LLMServerError(
@@ -249,6 +250,10 @@ class LLMClient:
             return "an empty body" if quoted else ""
         more = f" ... ({len(text)} characters)" if len(text) > length else ""
         return (repr(text[:length]) if quoted else repr(text[:length])[1:-1]) + more
+
+
+def _count(said: Any) -> int | None:
+    return said if type(said) is int and said >= 0 else None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

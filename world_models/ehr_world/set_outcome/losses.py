@@ -18,6 +18,7 @@ __all__ = ["Forced", "StayLosses", "forced", "likelihood", "normal_score", "stay
 
 
 SLOTS = 16.0  # of a position, about: only sets the balance between values and ends
+DELAY_WEIGHT = 0.3  # against values: when a result comes matters less than what it says
 LEAST_TAIL = 1e-6  # of a probability integral transform, before it becomes a normal score
 
 
@@ -36,11 +37,18 @@ class Forced(NamedTuple):
 
 
 class StayLosses(NamedTuple):
+    """The terms of the loss, each a number; `stay_losses` says what each is a mean of."""
+
     value: Tensor  # mean negative log density (mass for labels) of a slot
     copula: Tensor  # mean of a slot
     delay: Tensor
     death: Tensor  # mean of a position
     home: Tensor
+
+    def total(self, ends: bool = True) -> Tensor:
+        """Their weighted sum; without `ends` death and discharge do not count."""
+        total = self.value + self.copula + DELAY_WEIGHT * self.delay
+        return total + self.death + self.home if ends else total
 
 
 def forced(net: SetOutcome, stays: Stays) -> Forced:

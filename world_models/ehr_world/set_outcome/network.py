@@ -53,7 +53,7 @@ class Exposure(NamedTuple):
     now: Tensor  # in the step
     before: Tensor  # in the step before it
     earlier: Tensor  # in the one before that
-    since: Tensor  # summed over all steps after the one its last charted value was drawn in, this step's with them
+    since: Tensor  # summed over all steps after the one its last charted value was collected in, this step's with them
     change: Tensor  # now, against that step
 
 

@@ -252,10 +252,10 @@ class EHRWorldModel(nn.Module):
     ) -> Exposure:
         """What slots (row, item), int64 [...], met when `share` [B, J] is given in step `step` [B]."""
         now = share[row]
-        drawn = torch.maximum(state.drawn_step[row, item], step[row] - LOG + 2)  # the log reaches no further back
+        collected = torch.maximum(state.drawn_step[row, item], step[row] - LOG + 2)  # the log reaches no further back
         seen = state.seen[row, item].unsqueeze(-1)
-        then = self._total(state, drawn, row)
-        that = then - self._total(state, drawn - 1, row)
+        then = self._total(state, collected, row)
+        that = then - self._total(state, collected - 1, row)
         since = recent.total[row] + now - then * seen
         return Exposure(now, recent.before[row], recent.earlier[row], since, now - that * seen)
 
