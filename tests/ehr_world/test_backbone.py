@@ -1,4 +1,4 @@
-"""Both backbones: steps against the parallel pass, rows against the single, what is carried, and what a config may say."""
+"""Both backbones: steps against the parallel pass, rows against the single, what is carried, what a config may say."""
 
 from __future__ import annotations
 

@@ -165,10 +165,15 @@ def test_transformers_generate_takes_the_grammar_too(lm: CausalLM) -> None:
     for seed_logits in (0.5, 3.0):
         guard = OutcomeLogits(lm.codec.automaton, [lm.codec.kind(item)], len(ids), lm.codec.longest, lm.codec.pad)
         out = lm.model.generate(
-            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.int64), logits_processor=[guard],
-            max_new_tokens=lm.codec.longest + 1, do_sample=False, repetition_penalty=seed_logits,
-            eos_token_id=lm.codec.pad, pad_token_id=lm.codec.pad,
-        )[0, len(ids) :].tolist()  # fmt: skip
+            torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
+            logits_processor=[guard],
+            max_new_tokens=lm.codec.longest + 1,
+            do_sample=False,
+            repetition_penalty=seed_logits,
+            eos_token_id=lm.codec.pad,
+            pad_token_id=lm.codec.pad,
+        )[0, len(ids) :].tolist()
         assert out[-1] == lm.codec.pad and lm.codec.decode(item, out[:-1]).known
 
 

@@ -1,4 +1,4 @@
-"""Which architectures the cache of filled rows serves: tried on a few tokens, refused with the reason; nothing runs code."""
+"""Which architectures the cache of filled rows serves: tried on a few tokens, refused with a reason; no code runs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ from world_models.ehr_world.causal_lm.tokens import QuantileCodec
 
 CODEC = QuantileCodec.fit(stays(12))
 SMALL = {
-    "vocab_size": CODEC.size, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 1024,
-}  # fmt: skip
+    "vocab_size": CODEC.size,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 1024,
+}
 SHORT_NAMES = {"vocab_size": CODEC.size, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 1024}
 SERVED = {
     "qwen3": {**SMALL, "head_dim": 8},
@@ -30,15 +35,23 @@ SERVED = {
     "bloom": {"vocab_size": CODEC.size, "hidden_size": 32, "n_layer": 2, "n_head": 4},  # no position_ids, and right
     "falcon": {**SMALL, "alibi": True},
     "opt": {
-        "vocab_size": CODEC.size, "hidden_size": 32, "word_embed_proj_dim": 32, "num_hidden_layers": 2, "ffn_dim": 64,
-        "num_attention_heads": 4, "max_position_embeddings": 1024,
+        "vocab_size": CODEC.size,
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "num_hidden_layers": 2,
+        "ffn_dim": 64,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 1024,
     },
-}  # fmt: skip
+}
 REFUSED = {
     "mpt": ({"vocab_size": CODEC.size, "d_model": 32, "n_layers": 2, "n_heads": 4}, "batch with a longer stay"),
     "bart": (
         {
-            "vocab_size": CODEC.size, "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4,
+            "vocab_size": CODEC.size,
+            "d_model": 32,
+            "decoder_layers": 2,
+            "decoder_attention_heads": 4,
             "decoder_ffn_dim": 64,
         },
         "batch with a longer stay",
@@ -48,14 +61,17 @@ REFUSED = {
     "mamba": ({"vocab_size": CODEC.size, "hidden_size": 32, "num_hidden_layers": 2}, "needs full attention"),
     "gpt_neo": (
         {
-            "vocab_size": CODEC.size, "hidden_size": 32, "num_layers": 2, "num_heads": 4,
+            "vocab_size": CODEC.size,
+            "hidden_size": 32,
+            "num_layers": 2,
+            "num_heads": 4,
             "attention_types": [[["global", "local"], 1]],
         },
         "needs full attention",
     ),
     "qwen9": (SMALL, "no model can be made"),
     "llama": ({**SMALL, "num_attention_heads": 5}, "no model can be made|fed piece by piece"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", SERVED)
@@ -145,7 +161,7 @@ def test_an_adapter_that_would_be_unpickled_is_refused(tmp_path) -> None:  # noq
         CausalLM.from_folder(tmp_path / "adapter", codec=CODEC)
 
 
-# ---------------------------------------------------------------------- the grammar of an outcome, character by character
+# ------------------------------------------------------------------ the grammar of an outcome, character by character
 
 CHARACTERS = sorted(set(string.printable) - {"\x0b", "\x0c"} | {"ä", "µ", "\u2028"})
 RIGHT = {  # exponents are negative: the tables end at 1e6

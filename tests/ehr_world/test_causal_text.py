@@ -96,18 +96,37 @@ def episodes(draw: st.DrawFn) -> PatientEpisode:
     ]
     interventions = [
         Intervention(
-            "norepinephrine", "infusion", at, at + timedelta(minutes=draw(st.integers(0, 600))),
-            draw(st.none() | amounts.map(at_float32)), "mg", draw(st.none() | amounts.map(at_float32)), "ug/kg/min", "iv", "x",
+            "norepinephrine",
+            "infusion",
+            at,
+            at + timedelta(minutes=draw(st.integers(0, 600))),
+            draw(st.none() | amounts.map(at_float32)),
+            "mg",
+            draw(st.none() | amounts.map(at_float32)),
+            "ug/kg/min",
+            "iv",
+            "x",
         )
         for at in draw(st.lists(minute, max_size=3))
-    ]  # fmt: skip
+    ]
     died = draw(st.booleans())
     end = START + timedelta(hours=44)
     return build_episode(
-        started=START, admitted=START, discharged=end, subject_id=1, stay_id=2, inquiries=inquiries,
-        interventions=interventions, diagnoses=[Diagnosis(1, "10", "A419")], age_years=63.0, sex_female=True,
-        race="WHITE", died=end if died else None, died_in_hospital=died, hours_per_step=draw(st.sampled_from([1 / 60, 4.0])),
-    )  # fmt: skip
+        started=START,
+        admitted=START,
+        discharged=end,
+        subject_id=1,
+        stay_id=2,
+        inquiries=inquiries,
+        interventions=interventions,
+        diagnoses=[Diagnosis(1, "10", "A419")],
+        age_years=63.0,
+        sex_female=True,
+        race="WHITE",
+        died=end if died else None,
+        died_in_hospital=died,
+        hours_per_step=draw(st.sampled_from([1 / 60, 4.0])),
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -138,7 +157,8 @@ def test_the_form_itself() -> None:
     )
     told = Narrative((("age_years", 63.0), ("code", "12")), (Diagnosis(1, "10", "A419"),), 4.0, (step,))
     assert render(told) == (
-        'patient | age_years 63 | code "12" | step 4\ndiagnoses | 1 10 A419\nhour 8\nask | heart_rate_bpm | odd | status\n'
+        'patient | age_years 63 | code "12" | step 4\ndiagnoses | 1 10 A419\nhour 8\n'
+        "ask | heart_rate_bpm | odd | status\n"
         "give | norepinephrine | infusion | rate 0.1 ug/kg/min | for 3.5 | route iv\n"
         'heart_rate_bpm = 112\nodd = 3.5 mg/L\nstatus = "stays"\n'
     )
@@ -201,8 +221,10 @@ def test_a_stay_of_the_ward() -> None:
         4.0,
     )
     assert [(a.item, a.value, a.label) for a in told.steps[0].asked] == [
-        ("blood_culture", None, "mrsa"), ("ph", 7.312, None), (STATUS, None, "stays"),
-    ]  # fmt: skip
+        ("blood_culture", None, "mrsa"),
+        ("ph", 7.312, None),
+        (STATUS, None, "stays"),
+    ]
     assert told.steps[1] == NarrativeStep(
         1, (AskedItem(STATUS, label="discharged"),), (Given("saline_ml", "administration", 1000.0, "mL"),)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -144,7 +145,9 @@ def test_windows_hold_every_outcome_once(text_codec: TextCodec) -> None:
         windows(text_codec, told, 20)
 
 
-def test_codecs_are_saved_and_damage_is_named(text_codec: TextCodec, quantile_codec: QuantileCodec, tmp_path) -> None:  # noqa: ANN001
+def test_codecs_are_saved_and_damage_is_named(
+    text_codec: TextCodec, quantile_codec: QuantileCodec, tmp_path: Path
+) -> None:
     for name, codec in (("text", text_codec), ("quantile", quantile_codec)):
         codec.save(tmp_path / name)
         again = load_codec(tmp_path / name)

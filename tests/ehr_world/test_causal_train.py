@@ -64,8 +64,12 @@ def test_two_processes_learn_and_end_with_the_same_weights(tmp_path: Path) -> No
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     run = subprocess.run(
         [*launch, "-m", "world_models.ehr_world.causal_lm.train", *where, *settings, "--codec", "quantile"],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=150,
-    )  # fmt: skip
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     found = losses(tmp_path / "out")
     assert len(found) == 8 and found[-1] < found[0] - 0.3
@@ -217,7 +221,7 @@ def test_stays_of_a_meds_folder(tmp_path: Path) -> None:
         ("\udcff", "is no JSON"),
         (None, "does not exist"),
     ],
-)  # fmt: skip
+)
 def test_a_config_that_cannot_be_trained_is_refused_before_anything_is_written(
     config, reason, tmp_path, capsys
 ) -> None:  # noqa: ANN001

@@ -50,9 +50,16 @@ def stay(**changes):
         Intervention("metoprolol", "prescription", at(9), None, 25.0, "mg", None, "", "", "X//1"),
     ]
     given = {
-        "subject_id": 1, "stay_id": 2, "admitted": START, "discharged": at(41), "died_in_hospital": False,
-        "age_years": 61.0, "sex_female": True, "inquiries": inquiries, "interventions": interventions,
-    }  # fmt: skip
+        "subject_id": 1,
+        "stay_id": 2,
+        "admitted": START,
+        "discharged": at(41),
+        "died_in_hospital": False,
+        "age_years": 61.0,
+        "sex_female": True,
+        "inquiries": inquiries,
+        "interventions": interventions,
+    }
     return build_episode(started=START, **{**given, **changes})
 
 

@@ -255,7 +255,8 @@ def test_a_damaged_answer_is_read_as_far_as_it_can_be_and_never_raises() -> None
     dice = random.Random(0)
     written = (
         'heart_rate_bpm = 82\nculture//blood//aerobic = "negative"\nheart_rate_bpm = 84\nstatus = "stays"',
-        '```json\n{"heart_rate_bpm": [82, {"value": 84}], "culture//blood//aerobic": "negative", "status": "died"}\n```',
+        '```json\n{"heart_rate_bpm": [82, {"value": 84}], '
+        '"culture//blood//aerobic": "negative", "status": "died"}\n```',
     )
     for text in written:
         whole = parse_answer(text, ITEMS)

@@ -167,10 +167,18 @@ def test_an_answer_of_just_the_size_is_read(raw: Raw) -> None:
         b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
         b'{"choices": [{"text": ' + b"[" * 900 + b"]" * 900 + b"}]}",
         b"1" * 6000,
-        b'{"choices": {"0": 1}}', b'{"choices": "text"}', b'{"choices": [null]}', b'{"choices": [[["text"]]]}',
-        b'{"choices": []}', b'{"choices": [{"text": {"a": 1}}]}', b"null", b'"text"', b"NaN", b"true",
+        b'{"choices": {"0": 1}}',
+        b'{"choices": "text"}',
+        b'{"choices": [null]}',
+        b'{"choices": [[["text"]]]}',
+        b'{"choices": []}',
+        b'{"choices": [{"text": {"a": 1}}]}',
+        b"null",
+        b'"text"',
+        b"NaN",
+        b"true",
     ],
-)  # fmt: skip
+)
 def test_json_of_any_form_is_named(raw: Raw, body: bytes) -> None:
     raw.pieces = lambda: iter([answer(body)])
     with pytest.raises(LLMServerError, match="expected"):
@@ -191,12 +199,22 @@ def test_odd_but_usable_answers(raw: Raw) -> None:
 @pytest.mark.parametrize(
     "sent",
     [
-        b"", b"\r\n", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n", b"HTTP/9.9 200 OK\r\n\r\n",
-        HEAD + b"Content-Length: 1000\r\n\r\n{}", CHUNKED + b"zz\r\n{}\r\n", CHUNKED + b"-5\r\n{}\r\n", CHUNKED,
-        HEAD + b"X: 1\r\n" * 200 + b"\r\n", HEAD + b"X: " + b"y" * 70_000 + b"\r\n\r\n", b"\x16\x03\x01\x02\x00" * 50,
+        b"",
+        b"\r\n",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1\r\n\r\n",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/9.9 200 OK\r\n\r\n",
+        HEAD + b"Content-Length: 1000\r\n\r\n{}",
+        CHUNKED + b"zz\r\n{}\r\n",
+        CHUNKED + b"-5\r\n{}\r\n",
+        CHUNKED,
+        HEAD + b"X: 1\r\n" * 200 + b"\r\n",
+        HEAD + b"X: " + b"y" * 70_000 + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00" * 50,
         b"HTTP/1.1 99999999999999999999 OK\r\n\r\n",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_http_is_a_failed_connection(raw: Raw, sent: bytes) -> None:
     raw.pieces = lambda: iter([sent])
     with pytest.raises(LLMServerError, match="the connection failed|status"):
@@ -247,10 +265,20 @@ def test_a_key_that_no_header_holds_is_refused_unshown(key: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "http://x:port/v1", "http://x:99999/v1", "http://[::1/v1", "http:///v1", "http://x/v1?a=1", "http://x/v1#a",
-        "http://x/v 1", "http://x/v1\n", "file:///etc/passwd", "http://" + "a" * 80 + ".de/v1", "", None,
+        "http://x:port/v1",
+        "http://x:99999/v1",
+        "http://[::1/v1",
+        "http:///v1",
+        "http://x/v1?a=1",
+        "http://x/v1#a",
+        "http://x/v 1",
+        "http://x/v1\n",
+        "file:///etc/passwd",
+        "http://" + "a" * 80 + ".de/v1",
+        "",
+        None,
     ],
-)  # fmt: skip
+)
 def test_an_address_that_cannot_be_asked_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="no http or https address"):
         client(url)
@@ -265,10 +293,16 @@ def test_a_password_in_the_address_is_refused_unshown() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"timeout_s": float("inf")}, {"timeout_s": float("nan")}, {"timeout_s": "2"}, {"most_bytes": 0},
-        {"backoff_s": -1.0}, {"longest_wait_s": float("nan")}, {"retries": 10**9}, {"concurrency": None},
+        {"timeout_s": float("inf")},
+        {"timeout_s": float("nan")},
+        {"timeout_s": "2"},
+        {"most_bytes": 0},
+        {"backoff_s": -1.0},
+        {"longest_wait_s": float("nan")},
+        {"retries": 10**9},
+        {"concurrency": None},
     ],
-)  # fmt: skip
+)
 def test_numbers_outside_their_limits_are_refused(settings: dict) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(settings))}=.*at least .* and at most"):
         client("http://x/v1", **settings)

@@ -41,10 +41,17 @@ def stay(subject: int, shift: float = 0.0):
                 inquiries.append(Inquiry(name, round(value, 1), None, when, None, UNITS[name], "LAB//1"))
     saline = Intervention("saline", "infusion", START, START + timedelta(hours=4), 500.0, "mL", None, "", "", "X//1")
     return build_episode(
-        started=START, subject_id=subject, stay_id=subject, admitted=START, discharged=START + timedelta(hours=4 * steps),
-        died_in_hospital=False, age_years=50.0 + subject, sex_female=subject % 2 == 0, inquiries=inquiries,
+        started=START,
+        subject_id=subject,
+        stay_id=subject,
+        admitted=START,
+        discharged=START + timedelta(hours=4 * steps),
+        died_in_hospital=False,
+        age_years=50.0 + subject,
+        sex_female=subject % 2 == 0,
+        inquiries=inquiries,
         interventions=[saline],
-    )  # fmt: skip
+    )
 
 
 @lru_cache(maxsize=1)
@@ -169,8 +176,26 @@ def test_a_fold_is_trained_on_its_patients_alone_and_resumed(meds, init, tmp_pat
 
 def test_the_commands_from_records_to_metrics(meds, init, tmp_path) -> None:
     out = tmp_path / "world"
-    train.main(["--source", "meds", "--meds", str(meds), "--init", str(init), "--folds", "3", "--fold", "0",
-                "--steps", "3", "--batch", "4", "--out", str(out)])  # fmt: skip
+    train.main(
+        [
+            "--source",
+            "meds",
+            "--meds",
+            str(meds),
+            "--init",
+            str(init),
+            "--folds",
+            "3",
+            "--fold",
+            "0",
+            "--steps",
+            "3",
+            "--batch",
+            "4",
+            "--out",
+            str(out),
+        ]
+    )
     card = (out / "CARD.md").read_text()
     assert "Open Database License" in card and "Not for clinical use" in card and "fold 0 of 3" in card
     medians = checkpoint.read_config(out)["guesses"]["median"]

@@ -29,7 +29,7 @@ def test_the_contract(backbone: str) -> None:
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_teacher_forcing_equals_stepping(backbone: str) -> None:
-    """A stay that the world itself lived, read in one parallel pass, gives every step's predictions and its last state."""
+    """A stay that the world itself lived, read in one parallel pass, gives every prediction and its last state."""
     model = tiny(0, backbone)
     state = model.initial(keys.from_seed(9, 5))
     static, steps, states, answers = state.static, 6, [state], []
@@ -148,9 +148,10 @@ def recorded(steps: int = 7) -> tuple[History, dict]:
     charts.append(world.observe(state))
     actions.append(torch.zeros_like(actions[-1]))
     history = History(
-        {n: torch.stack([c[n] for c in charts], 1) for n in charts[0]}, torch.stack(actions, 1),
+        {n: torch.stack([c[n] for c in charts], 1) for n in charts[0]},
+        torch.stack(actions, 1),
         torch.stack([c["hours"] for c in charts], 1),
-    )  # fmt: skip
+    )
     return history, charts[-1]
 
 

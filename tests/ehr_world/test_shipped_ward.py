@@ -83,9 +83,17 @@ def test_a_stay_of_which_only_the_door_is_known_answers_every_test(which: str, r
 def test_a_recorded_stay_is_taken_over_at_its_very_first_hour(which: str) -> None:
     start = datetime(2150, 3, 1, 8)
     episode = build_episode(
-        subject_id=1, stay_id=1, started=start, admitted=start, discharged=start + timedelta(hours=40), inquiries=[],
-        interventions=[], age_years=70.0, sex_female=True, died_in_hospital=False,
-    )  # fmt: skip
+        subject_id=1,
+        stay_id=1,
+        started=start,
+        admitted=start,
+        discharged=start + timedelta(hours=40),
+        inquiries=[],
+        interventions=[],
+        age_years=70.0,
+        sex_female=True,
+        died_in_hospital=False,
+    )
     model = tiny(0, which)
     state = model.infer_stay(episode, keys.from_seed(3, 4), hours=0.0)
     assert state.t.tolist() == [0] * 4 and not bool(state.seen.any())

@@ -14,7 +14,7 @@ from world_models.quantities.ward import INQUIRIES, inquiry_index
 
 
 def test_slots_and_delays_give_back_the_oracles_charts() -> None:
-    """What `charted` makes of draws and delays is the last value, whether seen, that the oracle charted, step by step."""
+    """What `charted` makes of specimens and delays is the last value, whether seen, that the oracle charted."""
     seen_charts = []
 
     def record(chart, key, t, severity, confounding):

@@ -1,11 +1,12 @@
 """Real stays as tensors: `PatientEpisode`s on the ward's inquiries and interventions.
 
 Step k of an episode is position k + 1 (position 0, the triage of a ward world, is empty). A value stands where it was
-collected and is charted when it resulted; of several in one step the one collected last counts. Items outside the vocabulary are
-left out, and so are censored results ("<0.01", ">60"): their number is a limit, not a value to learn or to score. A stay
-ends when its patient dies. Orders whose execution the source does not tell (prescriptions) are no treatment. A dose
-that is unknown, or in a unit the ward does not know, counts as the standard one; a blood product's unit is 350 mL of red cells, or 250 mL
-of plasma or platelets; heparin is brought to a patient of 80 kg (k), as weight is not among a stay's static data.
+collected and is charted when it resulted; of several in one step the one collected last counts. Items outside the
+vocabulary are left out, and so are censored results ("<0.01", ">60"): their number is a limit, not a value to learn or
+to score. A stay ends when its patient dies. Orders whose execution the source does not tell (prescriptions) are no
+treatment. A dose that is unknown, or in a unit the ward does not know, counts as the standard one; a blood product's
+unit is 350 mL of red cells, or 250 mL of plasma or platelets (k); heparin is brought to a patient of 80 kg (k), as
+weight is not among a stay's static data.
 """
 
 from __future__ import annotations
@@ -114,9 +115,15 @@ def _positions(e: PatientEpisode, step_h: float, until_h: float | None, most: in
 
 
 def _inquiries(
-    words: Vocabulary, items: dict[str, int], e: PatientEpisode, limit: int, until_h: float | None, value: Tensor,
-    asked: Tensor, delay: Tensor,
-) -> None:  # fmt: skip
+    words: Vocabulary,
+    items: dict[str, int],
+    e: PatientEpisode,
+    limit: int,
+    until_h: float | None,
+    value: Tensor,
+    asked: Tensor,
+    delay: Tensor,
+) -> None:
     """Writes an episode's results into its rows [T, I]. Raises ValueError: a value in another unit than the item's."""
     for step in e.steps:
         place = step.index + 1
@@ -138,7 +145,7 @@ def _inquiries(
 
 
 def _result(words: Vocabulary, items: dict[str, int], e: PatientEpisode, event: Inquiry) -> tuple[str, float | None]:
-    """The ward's name of what was asked, and the result in its unit, within the chart's bounds; None: none to be kept."""
+    """The ward's name of what was asked, and the result in its unit, within the chart's bounds; None: not kept."""
     name, number = ward_name(event.item, event.label), event.value
     if name == "urine_output_ml":  # one voided volume; the ward's is the step's mean rate
         name, number = "urine_output_ml_h", None if number is None else number / words.hours_per_step
@@ -156,7 +163,7 @@ def _result(words: Vocabulary, items: dict[str, int], e: PatientEpisode, event: 
 
 
 def _delay(e: PatientEpisode, event: Inquiry, place: int, limit: int, until_h: float | None) -> int:
-    """Steps from the collection at position `place` to the result; UNKNOWN, or CENSORED: it came after the record's end."""
+    """Steps from the collection at position `place` to the result; UNKNOWN, or CENSORED: after the record's end."""
     if event.resulted is None:
         return UNKNOWN
     resulted = e.hours(event.resulted)
@@ -245,6 +252,8 @@ def real_vocabulary(
         one = [s._replace(asked=s.asked[..., i : i + 1], value=s.value[..., i : i + 1]) for s in shards]
         items.append(build([spec], [], [], [], one, base.hours_per_step).items[0])
     made = build([], base.treatments, static, base.diagnoses, shards, base.hours_per_step)
-    kept = tuple(new if bool(~torch.cat([s.static[:, i] for s in shards]).isnan().all()) else old
-                 for i, (new, old) in enumerate(zip(made.static, base.static, strict=True)))  # fmt: skip
+    kept = tuple(
+        new if bool(~torch.cat([s.static[:, i] for s in shards]).isnan().all()) else old
+        for i, (new, old) in enumerate(zip(made.static, base.static, strict=True))
+    )
     return Vocabulary(tuple(items), base.treatments, kept, base.diagnoses, base.hours_per_step)

@@ -30,8 +30,8 @@ def schedule(
 ) -> Schedule:
     """Warm-up and cosine of a run of `steps`; `average` as in `Schedule`, None for its default.
 
-    A batch of long stays has a large gradient by right: clipped to one length, early deaths would count for more. So the
-    limit is one that few batches meet.
+    A batch of long stays has a large gradient by right: clipped to one length, early deaths would count for more. So
+    the limit is one that few batches meet.
     """
     warm = min(WARM_UP, max(1, steps // 10))
     made = Schedule(steps, rate, warm_up=warm, weight_decay=weight_decay, clip=CLIP, save_every_s=save_every_s)

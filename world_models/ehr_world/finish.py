@@ -22,8 +22,10 @@ __all__ = ["finish", "measure"]
 
 @torch.no_grad()
 def measure(net: SetOutcome, stays: Stays, batch: int = 50) -> dict[str, float]:
-    """Next-step likelihood on these stays, and coverage of the central 80 %: of reports spread evenly over what rounds to
-    them, as one rounded number may hold half the mass."""
+    """Next-step likelihood on these stays, and coverage of the central 80 %.
+
+    That is of reports spread evenly over what rounds to them, as one rounded number may hold half the mass.
+    """
     there = stays.asked & ~stays.value.isnan()
     steps = [vocabulary.report_grid(stays.value[..., i][there[..., i]].double()) for i in range(there.shape[-1])]
     grid = torch.tensor(steps, device=net.edges.device)
@@ -45,9 +47,16 @@ def measure(net: SetOutcome, stays: Stays, batch: int = 50) -> dict[str, float]:
 
 
 def finish(
-    net: SetOutcome, stays: Stays, held_out: Stays, out: Path, command: str, source: str,
-    extra: Mapping[str, object] | None = None, figures: Mapping[str, float] | None = None, judged: str | None = None,
-) -> tuple[EHRWorldModel, dict[str, float]]:  # fmt: skip
+    net: SetOutcome,
+    stays: Stays,
+    held_out: Stays,
+    out: Path,
+    command: str,
+    source: str,
+    extra: Mapping[str, object] | None = None,
+    figures: Mapping[str, float] | None = None,
+    judged: str | None = None,
+) -> tuple[EHRWorldModel, dict[str, float]]:
     """The world around a trained network, saved to `out`: admissions, triage and bounds from the training stays.
 
     Args:

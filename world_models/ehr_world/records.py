@@ -1,8 +1,8 @@
 """Recorded stays ready for training and judging: read once, kept as tensors, split by patient.
 
-What `episode_tensors.from_episodes` says holds here too. A source that does not tell when a result came counts as charted in the
-step that collected it (`stay_tensors.charted` reads it so), and here its delay is written down as 0, so that a world trained on
-such records charts its own answers the same way.
+What `episode_tensors.from_episodes` says holds here too. A source that does not tell when a result came counts as
+charted in the step that collected it (`stay_tensors.charted` reads it so), and here its delay is written down as 0, so
+that a world trained on such records charts its own answers the same way.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def read_records(
 ) -> tuple[StayRecords, dict]:
     """Stays of a source on the vocabulary's items, and what was left out on the way: {"stages": ..., "dropped": ...}.
 
-    `date_order` is that of `load_episodes`. With `work`, they are kept there and read back while the source's files, the
-    items, the steps and `date_order` are the same.
+    `date_order` is that of `load_episodes`. With `work`, they are kept there and read back while the source's files,
+    the items, the steps and `date_order` are the same.
 
     Raises:
         ValueError (EhrDataError, UnitError): a source that cannot be read, or holds no stay.

@@ -70,11 +70,19 @@ def fresh(config: SetOutcomeConfig, words: Vocabulary) -> SetOutcome:
 
 
 def train_net(
-    net: SetOutcome, stays: Stays, held_out: Stays, steps: int, batch: int, folder: Path, rate: float = RATE,
+    net: SetOutcome,
+    stays: Stays,
+    held_out: Stays,
+    steps: int,
+    batch: int,
+    folder: Path,
+    rate: float = RATE,
     stage: str = "outcomes",
-) -> None:  # fmt: skip
-    """Fit the network to the stays; leaves the averaged weights in it. Resumes from `folder`; a stage that is done there
-    is loaded."""
+) -> None:
+    """Fit the network to the stays; leaves the averaged weights in it.
+
+    Resumes from `folder`; a stage that is done there is loaded.
+    """
     feed = Feeder(stays, batch, seed=len(stage))
     expected = float(stays.valid.sum()) / len(stays.static) * min(batch, len(stays.static))
     watch = trim(tree.take(held_out, slice(0, WATCHED)))
@@ -90,7 +98,8 @@ def train_net(
     fit(net, loss, schedule(steps, rate, WEIGHT_DECAY, save_every_s=60.0), folder, stage)
 
 
-WARD_SOURCE = """Simulated stays of the oracle ward (`world_models/oracles/ward/world.py`), charts and orders only: {count}
+WARD_SOURCE = """Simulated stays of the oracle ward (`world_models/oracles/ward/world.py`), charts and orders only: \
+{count}
 patients (seeds from {seed} on; validation and test patients have seeds of their own) under the mixed behaviour of
 `world_models/ehr_world/ward_rollouts.py`: two of three the rule-based clinician with edited orders (confounding dial
 {dial:g}), one of three random menus."""
@@ -144,7 +153,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line: trains, writes the world, and prints the figures of its card as JSON. Exits with 2 on errors."""
+    """The command line: trains, writes the world, prints the figures of its card as JSON. Exits with 2 on errors."""
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
     work = a.work or a.out.with_name(a.out.name + ".work")

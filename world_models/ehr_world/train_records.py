@@ -2,9 +2,9 @@
 
 Three steps, each resumable and kept in the work folder under a sum of what it depends on:
 1. the weights of `--init`, a world trained on the oracle ward;
-2. optionally the 4,000 stays of Challenge 2012 (48 h, no drugs, ends unknown): what real values and their noise are like;
-3. the training patients: a few passes (how many, folds inside these patients choose), item columns hidden at random, the
-   running average of the weights kept; with `orders` above 1, runs over several orders whose weights are averaged.
+2. optionally the 4,000 stays of Challenge 2012 (48 h, no drugs, ends unknown): how real values and their noise look;
+3. the training patients: a few passes (how many, folds inside these patients choose), item columns hidden at random,
+   the running average of the weights kept; with `orders` above 1, runs over several orders whose weights are averaged.
 
 Bins of items that Challenge 2012 holds are from there, others from the training patients: nothing of a held-out patient
 is in the vocabulary, the baselines or the weights.
@@ -23,11 +23,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from world_models import keys, tree
+from world_models import keys
 from world_models.catalog import WORLDS, weights_folder
 from world_models.ehr_world.episode_tensors import real_vocabulary
 from world_models.ehr_world.feeder import Feeder, schedule
 from world_models.ehr_world.finish import finish
+from world_models.ehr_world.judging import compare, looked_ahead, nats_a_value
 from world_models.ehr_world.records import (
     Guesses,
     StayRecords,
@@ -38,22 +39,19 @@ from world_models.ehr_world.records import (
     shares,
     take,
 )
-from world_models.ehr_world.set_outcome import bins
-from world_models.ehr_world.set_outcome.losses import forced, likelihood, stay_losses
+from world_models.ehr_world.set_outcome.losses import stay_losses
 from world_models.ehr_world.set_outcome.network import SetOutcome
-from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted, trim
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
-from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
+from world_models.ehr_world.vocabulary import Vocabulary
 from world_models.training import fit
 
-__all__ = [
-    "Fold", "RecordsRecipe", "choose_passes", "compare", "finish_fold", "folder_of", "from_arguments", "nats_a_value", "read_sources",
-    "train_fold", "tune",
-]  # fmt: skip
+__all__ = ["Fold", "RecordsRecipe", "choose_passes", "finish_fold", "folder_of", "from_arguments", "read_sources"]
+__all__ += ["train_fold", "tune"]
 
 
 LEAST_STEPS = 10
-JUDGED_AT_ONCE = 24  # stays
+WEIGHT_DECAY, AVERAGE = 1e-2, 0.99  # of the weights; of the running average of weights
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,7 @@ class RecordsRecipe:
     wide_steps: int = 800  # on Challenge 2012
     wide_rate: float = 1e-3
     wide_batch: int = 64
-    passes: float | None = (
-        None  # over the training patients' stays, for each order of the data; None: see `choose_passes`
-    )
+    passes: float | None = None  # over the training stays, for each order of the data; None: see `choose_passes`
     steps: int | None = None  # instead of passes
     rate: float = 5e-4
     batch: int = 12
@@ -92,27 +88,22 @@ def hidden(stays: Stays, share: float, step: int, seed: int) -> Stays:
     return stays._replace(asked=stays.asked & keep.unsqueeze(1))
 
 
-def looked_ahead(stays: Stays, share: float, early: float, step: int, seed: int) -> Stays:
-    """The stays as shown when everything after a random position is to be foretold from what came until then.
-
-    Under the next step's likelihood alone a world learns to lean on the last value, which is good for one step and bad for
-    forty: so some stays' results are withheld from a position on. Its chart ages meanwhile, as nothing that was ordered is collected.
-    """
-    if share <= 0:
-        return stays
-    batch, count, _ = stays.value.shape
-    u = keys.uniform(keys.from_seed(seed, batch), step, "look ahead", (2,))
-    last = 1 + ((stays.valid.sum(1) - 1).clamp_min(1) * u[:, 0] ** early).floor()
-    withheld = (torch.arange(count) >= last.unsqueeze(1)) & (u[:, 1] < share).unsqueeze(1)
-    return stays._replace(value=torch.where(withheld.unsqueeze(-1), float("nan"), stays.value))
-
-
 def tune(
-    net: SetOutcome, stays: Stays, recipe: RecordsRecipe, folder: Path, stage: str, steps: int, rate: float, batch: int,
-    ends: bool, seed: int = 0,
-) -> None:  # fmt: skip
-    """Fit to the stays; leaves the averaged weights in the net. `ends` False: the record stops before the patient leaves,
-    so death and discharge are not learned from it."""
+    net: SetOutcome,
+    stays: Stays,
+    recipe: RecordsRecipe,
+    folder: Path,
+    stage: str,
+    steps: int,
+    rate: float,
+    batch: int,
+    ends: bool,
+    seed: int = 0,
+) -> None:
+    """Fit to the stays; leaves the averaged weights in the net.
+
+    `ends` False: the record stops before the patient leaves, so death and discharge are not learned from it.
+    """
     feed = Feeder(stays, min(batch, len(stays.static)), seed=1000 + seed)
     expected = float(stays.valid.sum()) / len(stays.static) * feed.batch
 
@@ -125,7 +116,6 @@ def tune(
     fit(net, loss, schedule(steps, rate, WEIGHT_DECAY, save_every_s=30.0, average=AVERAGE), folder, stage)
 
 
-WEIGHT_DECAY, AVERAGE = 1e-2, 0.99  # of the weights; of the running average of weights
 PASSES = (6.0, 12.0, 24.0)  # to choose from
 INNER_FOLDS = 3
 
@@ -149,25 +139,8 @@ def choose_passes(
             fold = train_fold(init, train, work, INNER_FOLDS, inner, name, wide, recipe=of)
             assert fold.held_out is not None, "with several folds one is held out"
             judged.append((fold.net, fold.held_out.stays))
-        found[passes] = nats_a_value(judged, recipe)
+        found[passes] = nats_a_value(judged, recipe.early)
     return min(found, key=lambda passes: found[passes]), found
-
-
-@torch.no_grad()
-def nats_a_value(worlds: list[tuple[SetOutcome, Stays]], recipe: RecordsRecipe) -> float:
-    """Negative log likelihood a value, z scale: mean of the next step's and that of results withheld from a position on."""
-    total = torch.zeros(2, dtype=torch.float64)
-    count = 0
-    for net, stays in worlds:
-        for number, rows in enumerate(stays.valid.sum(1).argsort().split(JUDGED_AT_ONCE)):
-            part = trim(tree.take(stays, rows))
-            for i, shown in enumerate((part, looked_ahead(part, 1.0, recipe.early, number, 0))):
-                run = forced(net, shown)
-                run = run._replace(z=to_z(part.value[run.row, run.place, run.item], net.scale[run.item]))
-                log_p, there = likelihood(net, run)[0], ~run.z.isnan()
-                total[i] -= log_p[there].double().sum()
-                count += int(there.sum()) * (i == 0)
-    return float(total.sum()) / (2 * max(1, count))
 
 
 class Fold(NamedTuple):
@@ -192,9 +165,16 @@ def _sum_of_stays(stays: Stays) -> str:
 
 
 def train_fold(
-    init: Path, records: StayRecords, work: Path, folds: int, fold: int, name: str = "ehr-mimic-demo-small",
-    wide: StayRecords | None = None, share: float = 1.0, recipe: RecordsRecipe | None = None,
-) -> Fold:  # fmt: skip
+    init: Path,
+    records: StayRecords,
+    work: Path,
+    folds: int,
+    fold: int,
+    name: str = "ehr-mimic-demo-small",
+    wide: StayRecords | None = None,
+    share: float = 1.0,
+    recipe: RecordsRecipe | None = None,
+) -> Fold:
     """The network of one fold, trained on a share of its training patients; `folds` 1 trains on all patients.
 
     Args:
@@ -226,8 +206,18 @@ def train_fold(
         nets = []
         for order in range(recipe.orders):
             one = moved(net, words)
-            tune(one, train.stays, recipe, work / f"fold-{fold}-of-{folds}-{sum_}", f"tune-{order}", steps,
-                 recipe.rate, recipe.batch, ends=True, seed=order)  # fmt: skip
+            tune(
+                one,
+                train.stays,
+                recipe,
+                work / f"fold-{fold}-of-{folds}-{sum_}",
+                f"tune-{order}",
+                steps,
+                recipe.rate,
+                recipe.batch,
+                ends=True,
+                seed=order,
+            )
             nets.append(one)
     _average(nets)
     return Fold(nets[0], train, held_out, guesses_of(words, train.stays), chosen)
@@ -286,32 +276,6 @@ def moved(net: SetOutcome, words: Vocabulary) -> SetOutcome:
     return other
 
 
-@torch.no_grad()
-def compare(net: SetOutcome, stays: Stays, guesses: Guesses) -> dict[str, float]:
-    """Next step on values that were charted before: S@25 of the median and of the last value, and both likelihoods."""
-    hits, total = torch.zeros(4, dtype=torch.float64), 0
-    for rows in stays.valid.sum(1).argsort().split(JUDGED_AT_ONCE):
-        part = trim(tree.take(stays, rows))
-        run, chart = forced(net, part), charted(part)
-        keep = ~run.z.isnan() & ~net.label[run.item] & (run.place > 0) & (run.last_seen > 0)
-        row, place, item = run.row[keep], run.place[keep], run.item[keep]
-        edges, log_mass = run.outcome.edges[keep], run.outcome.log_mass[keep]
-        around = bins.Around(*(x[keep] for x in run.outcome.around))
-        y, last = part.value[row, place, item], chart.value[row, place - 1, item]
-        point = from_z(bins.quantile(log_mass.exp(), torch.full((len(y),), 0.5), edges, around), net.scale[item])
-        z = torch.maximum(torch.minimum(run.z[keep], edges[:, -1]), edges[:, 0])
-        scale = guesses.last_value[item]
-        far = (run.z[keep] - (run.last_z[keep])).abs()
-        found = (
-            ((point - y).abs() <= 0.25 * y.abs()).float(), ((last - y).abs() <= 0.25 * y.abs()).float(),
-            -bins.log_density(log_mass, z, edges, around), (2 * scale).log() + far / scale,
-        )  # fmt: skip
-        hits += torch.stack([f.double().sum() for f in found])
-        total += len(y)
-    names = ("s25", "s25_last_value", "nll_repeated", "nll_last_value")
-    return {n: float(v) for n, v in zip(names, hits / max(1, total), strict=True)} | {"repeated_values": total}
-
-
 SOURCE = """{trained} recorded stays of {patients} patients of {name}, unfiltered, cut at 14 days;
 {held}.
 Starting point: {init}{wide}.
@@ -340,22 +304,35 @@ def finish_fold(
         f"{' --tables TABLES' if tables else ''}{' --challenge2012 DIR' if wide else ''} --init {Path(init).name}"
     )
     command += f" --folds {folds} --fold {number} --out DIR"
-    held = "none was held out: its figures below are of the training stays" if fold.held_out is None else (
-        f"the patients of fold {number} of {folds} ({len(fold.held_out.subject.unique())}) were held out")  # fmt: skip
+    held = (
+        "none was held out: its figures below are of the training stays"
+        if fold.held_out is None
+        else (f"the patients of fold {number} of {folds} ({len(fold.held_out.subject.unique())}) were held out")
+    )
     source = SOURCE.format(
-        trained=len(fold.train.subject), patients=len(fold.train.subject.unique()), name=Path(meds).name, held=held,
-        init=Path(init).name, wide=", then the 4,000 stays of Challenge 2012 (48 h)" if wide else "",
+        trained=len(fold.train.subject),
+        patients=len(fold.train.subject.unique()),
+        name=Path(meds).name,
+        held=held,
+        init=Path(init).name,
+        wide=", then the 4,000 stays of Challenge 2012 (48 h)" if wide else "",
         attribution=WIDE if wide else "",
-    )  # fmt: skip
+    )
     judged = fold.train if fold.held_out is None else fold.held_out
     known = fold.net.usual.to(fold.train.stays.static)
     static = torch.where(fold.train.stays.static.isnan(), known, fold.train.stays.static)
     train = fold.train.stays._replace(static=static)
     return finish(
-        fold.net, train, judged.stays, out, command, source, extra={"guesses": fold.guesses.to_json()},
+        fold.net,
+        train,
+        judged.stays,
+        out,
+        command,
+        source,
+        extra={"guesses": fold.guesses.to_json()},
         figures=compare(fold.net, judged.stays, fold.guesses),
         judged="python -m benchmarks.fidelity_ehr_world --records folds --meds MEDS --tables TABLES --work DIR",
-    )  # fmt: skip
+    )
 
 
 def folder_of(world: str | Path) -> Path:

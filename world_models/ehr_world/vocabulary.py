@@ -51,7 +51,7 @@ HAIR = 1e-6  # of a value: how far the outer edges lie beyond the outer values w
 GRIDS = (1.0, 0.1, 0.01, 0.001)  # steps that values may be reported in, in their units
 ON_GRID, NEARLY_ALL = 1e-4, 0.999  # a value this near to the grid lies on it; a share of the values
 # usual time from a step's start to the collection, as a share of the step: vitals at its end, cultures at its start,
-# blood at the mean of the half hours of a four-hour step in which the oracle ward takes it (`oracles/ward/measurement.py`)
+# blood at the mean of the half hours of a four-hour step in which the oracle takes it (`oracles/ward/measurement.py`)
 COLLECTED_AT = {"vital": 1.0, "culture": 0.0}
 BLOOD_COLLECTED_AT = 0.19
 STATIC_NAMES = (*(q.name for q in STATIC), *(f"complaint_{c}" for c in COMPLAINTS))
@@ -118,8 +118,8 @@ class StaticFeature:
     def __post_init__(self) -> None:
         if not (abs(self.mean) < MOST and 0 < self.sd < MOST and -MOST < self.low <= self.high < MOST):
             raise ValueError(
-                f"{self.name}: mean {self.mean:g}, sd {self.sd:g}, low {self.low:g} and high {self.high:g} must lie within "
-                f"{MOST:g}, sd above 0, low not above high"
+                f"{self.name}: mean {self.mean:g}, sd {self.sd:g}, low {self.low:g} and high {self.high:g} must lie "
+                f"within {MOST:g}, sd above 0, low not above high"
             )
 
 
@@ -256,7 +256,7 @@ def _shift(spec: Spec, values: Tensor) -> float | None:
 
 
 def _raw_edges(values: Tensor, grid: float, bins: int) -> Tensor:
-    """Edges of up to `bins` bins in the values' unit, ascending, halfway between points of the grid (0: there is none)."""
+    """Edges of up to `bins` bins in the values' unit, ascending, halfway between points of the grid (0: none)."""
     least, most = float(values.amin()), float(values.amax())
     middle = torch.linspace(_TAIL[-1], 1 - _TAIL[-1], bins - 2 * (len(_TAIL) - 1) + 1, dtype=torch.float64).tolist()
     levels = sorted({*_TAIL, *middle, *(1 - p for p in _TAIL)})

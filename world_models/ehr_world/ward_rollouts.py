@@ -74,7 +74,7 @@ def behaviour(chart: Chart, key: Tensor, t: Tensor, severity: Tensor | None = No
 
     menu = (keys.uniform(key, 0, "behaviour/menu") < MENU_PATIENTS).unsqueeze(-1)
     menu_asked, menu_given = _menu(chart, dose, key, t)
-    # oxygen and ventilator still follow the bedside: without them the third that meets menus would be short of breath only
+    # oxygen and ventilator still follow the bedside: else those who meet menus would be short of breath and little else
     for name in ("oxygen_fraction", "ventilation_l_min"):
         column = [q.name for q in INTERVENTIONS].index(name)
         follows = keys.uniform(key, t, f"behaviour/{name}") < FOLLOWED
@@ -192,9 +192,15 @@ def rollout(
     index = torch.minimum(torch.arange(steps + 1).expand(shape), last.unsqueeze(-1)).unsqueeze(-1)
     still = {n: torch.gather(x, 1, index.expand_as(x)) for n, x in charts.items()}
     taken, value, delay = from_charts(
-        still["value"], still["drawn_h"], still["seen"] > 0.5, still["pending"] > 0.5,
-        torch.arange(steps + 1).expand(shape) * hours, asked, offsets_h(hours), hours,
-    )  # fmt: skip
+        still["value"],
+        still["drawn_h"],
+        still["seen"] > 0.5,
+        still["pending"] > 0.5,
+        torch.arange(steps + 1).expand(shape) * hours,
+        asked,
+        offsets_h(hours),
+        hours,
+    )
     return Stays(static, diagnosis, taken & valid.unsqueeze(-1), value, delay, given, alive, home, valid)
 
 

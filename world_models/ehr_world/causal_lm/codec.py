@@ -236,9 +236,11 @@ def train_tokenizer(texts: Iterable[str], size: int = 1024) -> Any:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=["<pad>", "<start>"], show_progress=False,
+        vocab_size=size,
+        special_tokens=["<pad>", "<start>"],
+        show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<start>")
 

@@ -139,7 +139,7 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, *args: Any, limits: _Limits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limits = limits
-        self.response_class = functools.partial(_Response, limits=limits)  # type: ignore[assignment] # it is only called
+        self.response_class = functools.partial(_Response, limits=limits)  # type: ignore[assignment] # only called
 
     def send(self, data: Any) -> None:
         if self.sock is not None:  # connecting has the time-out of the whole request

@@ -40,11 +40,20 @@ def qwen3(vocabulary: int, width: int = 128, layers: int = 4, heads: int = 4, co
     a processor than all the rest.
     """
     return {
-        "model_type": "qwen3", "vocab_size": vocabulary, "hidden_size": width, "intermediate_size": 3 * width,
-        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads,
-        "head_dim": width // heads, "max_position_embeddings": context, "tie_word_embeddings": True,
-        "bos_token_id": None, "eos_token_id": None, "pad_token_id": 0,
-    }  # fmt: skip
+        "model_type": "qwen3",
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "head_dim": width // heads,
+        "max_position_embeddings": context,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": 0,
+    }
 
 
 def initialise(model: torch.nn.Module, seed: int = 0, spread: float = 0.02, only: str = "") -> None:

@@ -38,9 +38,9 @@ _NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?"
 _VALUE = re.compile(rf"[~<>≈≤≥\s]*({_NUMBER})")
 _SYSTEM = (
     "You simulate a patient in hospital. You are given what is known of the patient, the record so far (each step: its "
-    "hour, the inquiries asked, the interventions given, then the outcomes of the inquiries), and the orders of the next "
-    "step. Predict the outcome of every inquiry of the next step. Reply with one line an inquiry, in the order asked, "
-    "as 'name = value': a number in the unit named in it, or a short text in double quotes. No other words."
+    "hour, the inquiries asked, the interventions given, then the outcomes of the inquiries), and the orders of the "
+    "next step. Predict the outcome of every inquiry of the next step. Reply with one line an inquiry, in the order "
+    "asked, as 'name = value': a number in the unit named in it, or a short text in double quotes. No other words."
 )
 
 

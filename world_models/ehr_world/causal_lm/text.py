@@ -217,10 +217,20 @@ def to_episode(narrative: Narrative, started: datetime, subject_id: int = 0, sta
             stay[name] = value
     died = end == STATUSES[2]
     return build_episode(
-        started=started, admitted=started, discharged=discharged, hours_per_step=narrative.hours_per_step,
-        inquiries=inquiries, interventions=interventions, diagnoses=narrative.diagnoses, subject_id=subject_id,
-        stay_id=stay_id, died=discharged if died else None, died_in_hospital=died, truncated=end == STATUSES[0], **stay,
-    )  # fmt: skip
+        started=started,
+        admitted=started,
+        discharged=discharged,
+        hours_per_step=narrative.hours_per_step,
+        inquiries=inquiries,
+        interventions=interventions,
+        diagnoses=narrative.diagnoses,
+        subject_id=subject_id,
+        stay_id=stay_id,
+        died=discharged if died else None,
+        died_in_hospital=died,
+        truncated=end == STATUSES[0],
+        **stay,
+    )
 
 
 def _spread(

@@ -163,7 +163,7 @@ class QuantileCodec:
         return tokens + [self._token(f"icd:{d.version}:{d.code[:3]}") for d in narrative.diagnoses]
 
     def orders(self, step: NarrativeStep, before: int, hours_per_step: float) -> list[int]:
-        """The gap since the step `before`, then interventions with their amounts; inquiries stand beside their outcomes.
+        """The gap since the step `before`, then interventions with amounts; inquiries stand beside their outcomes.
 
         Raises:
             NarrativeError: the step is not after `before`.
@@ -203,7 +203,7 @@ class QuantileCodec:
         return item
 
     def decode(self, item: str, tokens: Sequence[int], where: float = 0.5) -> AskedItem:
-        """The outcome of its token, a value from `where` (0 to 1) in its quantile. Raises NarrativeError: no outcome."""
+        """The outcome of its token, a value from `where` (0 to 1) in its bin. Raises NarrativeError: no outcome."""
         name = self.names[tokens[0]]
         if name.startswith("label:"):
             return AskedItem(item, label=name[6:])

@@ -70,10 +70,16 @@ class TrainConfig:
 
 
 def train(
-    stays: list[Narrative], out: str | Path, config: TrainConfig, model: str | Path | None = None,
-    architecture: dict[str, Any] | None = None, codec: str = "text", vocabulary: int = 1024, bins: int = 10,
+    stays: list[Narrative],
+    out: str | Path,
+    config: TrainConfig,
+    model: str | Path | None = None,
+    architecture: dict[str, Any] | None = None,
+    codec: str = "text",
+    vocabulary: int = 1024,
+    bins: int = 10,
     valid: list[Narrative] | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Train and write `out/model`; returns that folder. Runs in every process of an accelerate launch.
 
     Args:
@@ -128,9 +134,16 @@ def train(
 
 
 def _run(
-    accelerator: Any, network: Any, optimiser: Any, data: list[Window], held: list[Window], codec: Codec,
-    config: TrainConfig, peak: float, out: Path,
-) -> None:  # fmt: skip
+    accelerator: Any,
+    network: Any,
+    optimiser: Any,
+    data: list[Window],
+    held: list[Window],
+    codec: Codec,
+    config: TrainConfig,
+    peak: float,
+    out: Path,
+) -> None:
     world, rank = accelerator.num_processes, accelerator.process_index
     whole = config.batch_size * config.accumulate * world  # windows of one step
     per_epoch = math.ceil(len(data) / whole)
@@ -355,10 +368,16 @@ def main(arguments: list[str] | None = None) -> int:
         config = TrainConfig(**{name: options[name] for name in TrainConfig.__dataclass_fields__})
         architecture = read_architecture(options["config"]) if options["config"] else None
         folder = train(
-            stays_of(options["stays"], "train", options["diagnoses"]), options["out"], config, options["model"],
-            architecture, options["codec"], options["vocabulary"], options["bins"],
+            stays_of(options["stays"], "train", options["diagnoses"]),
+            options["out"],
+            config,
+            options["model"],
+            architecture,
+            options["codec"],
+            options["vocabulary"],
+            options["bins"],
             stays_of(options["valid"], "tuning", options["diagnoses"]) if options["valid"] else None,
-        )  # fmt: skip
+        )
     except (ValueError, FileNotFoundError, ImportError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

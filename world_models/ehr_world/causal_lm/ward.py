@@ -81,7 +81,8 @@ def narrative_of_ward(
 
     Args:
         facts: see `facts_of_ward`.
-        asked: bool [T, I] a specimen was collected in the step. value: [T, I] its result, NaN where none came (then it is left out).
+        asked: bool [T, I] a specimen was collected in the step.
+        value: [T, I] its result, NaN where none came (then it is left out).
         given: [T, J] amounts. alive, home: bool [T] after the step; the stay ends where one says so.
         significant: digits kept of a value.
     """

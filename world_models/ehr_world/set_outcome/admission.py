@@ -1,4 +1,4 @@
-"""How a learned ward's patients begin: static context from a table of training admissions, and a chart without a result."""
+"""How a learned ward's patients begin: static context from a table of training admissions, and an empty chart."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def static_context(model: EHRWorldModel, given: Mapping[str, Tensor], batch: int
 
 
 def admit(model: EHRWorldModel, key: Tensor, given: dict[str, Tensor]) -> Tensor:
-    """Static context [B, S]: a row of the table, likelier the nearer it is to the factors `given` [B], which replace it."""
+    """Static context [B, S]: a row of the table, likelier the nearer to the factors `given` [B], which replace it."""
     wanted = static_context(model, given, key.shape[0])
     far = (model.admissions - wanted.unsqueeze(1)) / model.net.static_sd
     weight = torch.exp(-0.5 * (far.nan_to_num(0.0) / NEAR).square().sum(-1).clamp_max(MOST_DISTANCE))

@@ -1,4 +1,4 @@
-"""Starting a learned ward from a recorded course: the chart at the branching point as it was, and a belief behind it."""
+"""Starting a learned ward from a recorded course: the chart at the branching point, and a belief behind it."""
 
 from __future__ import annotations
 
@@ -112,9 +112,14 @@ def _visits(charts: dict[str, Tensor], hours: Tensor) -> _Visits:
 
 
 def _stays(
-    model: EHRWorldModel, charts: dict[str, Tensor], factors: dict[str, Tensor], grid: _Grid, visits: _Visits,
-    action: Tensor, hours: Tensor,
-) -> Stays:  # fmt: skip
+    model: EHRWorldModel,
+    charts: dict[str, Tensor],
+    factors: dict[str, Tensor],
+    grid: _Grid,
+    visits: _Visits,
+    action: Tensor,
+    hours: Tensor,
+) -> Stays:
     """The courses as stays [B, T]; `action` [B, V, A], `hours` [B, V] since admission."""
     batch, items, step_h = len(hours), len(INQUIRIES), model.hours_per_step
     # a step's orders stand at its own place
@@ -198,12 +203,23 @@ def believe(model: EHRWorldModel, stays: Stays, key: Tensor, start_h: Tensor) ->
         return start_h.unsqueeze(-1) + into
 
     return state._replace(
-        t=last, start_h=start_h, hidden=net.backbone.recall(x, net.begin(fixed[:, 0]), last),
-        value=torch.where(shown, chart.value[rows, last], model.typical), drawn_h=hour(drawn_step),
-        drawn_step=drawn_step, seen=shown, pending=out.any(1), pending_drawn_step=sent, pending_drawn_h=hour(sent),
-        pending_due_step=sent, given=stays.given[rows, last], since_h=since,
-        total_log=log, alive=stays.alive[rows, last], home=stays.home[rows, last],
-    )  # fmt: skip
+        t=last,
+        start_h=start_h,
+        hidden=net.backbone.recall(x, net.begin(fixed[:, 0]), last),
+        value=torch.where(shown, chart.value[rows, last], model.typical),
+        drawn_h=hour(drawn_step),
+        drawn_step=drawn_step,
+        seen=shown,
+        pending=out.any(1),
+        pending_drawn_step=sent,
+        pending_drawn_h=hour(sent),
+        pending_due_step=sent,
+        given=stays.given[rows, last],
+        since_h=since,
+        total_log=log,
+        alive=stays.alive[rows, last],
+        home=stays.home[rows, last],
+    )
 
 
 def infer_stay(model: EHRWorldModel, episode: PatientEpisode, key: Tensor, hours: float | None) -> EHRState:

@@ -170,7 +170,7 @@ class SetOutcome(nn.Module):
         return to_z(value, self.scale).clamp(-MOST_Z, MOST_Z)
 
     def fixed(self, static: Tensor, diagnosis: Tensor, step: Tensor) -> Tensor:
-        """Static context [..., S], discharge diagnoses [..., D] where the config conditions on them, and time, [..., F];
+        """Static context [..., S], diagnoses [..., D] (if the config conditions on them) and time as features [..., F];
         `step` [...] is the position's number."""
         lacking = static.isnan()
         plain = torch.where(lacking, 0.0, (static - self.static_mean) / self.static_sd)
@@ -180,7 +180,7 @@ class SetOutcome(nn.Module):
         return torch.cat([*parts, diagnosis] if self.config.with_diagnoses else parts, -1)
 
     def doses(self, given: Tensor) -> Tensor:
-        """Interventions [..., J] in their units as features [..., 3 J]: share of the largest, its root, given or not."""
+        """Interventions [..., J] in their units as features [..., 3 J]: share of the largest, its root, if given."""
         share = given / self.largest
         return torch.cat([share, share.clamp_min(0.0).sqrt(), (given > 0).to(share.dtype)], -1)
 
@@ -192,7 +192,7 @@ class SetOutcome(nn.Module):
         return torch.cat([z, chart.seen, age, (z.abs() - 1.0).clamp_min(0.0)], -1)
 
     def chart(self, value: Tensor, seen: Tensor, age: Tensor) -> ChartFeatures:
-        """Features of a chart [..., I]: last values in their units, whether there is one (bool), and its age in steps."""
+        """Features of a chart [..., I]: last values in their units, whether there is one (bool), its age in steps."""
         there = seen.to(torch.float32)
         return ChartFeatures(self.z_of(value) * there, there, age * there)
 
@@ -301,5 +301,5 @@ class SetOutcome(nn.Module):
         return push + off * (amounts * self.effect_slope(item)).sum(-1)
 
     def delay_logits(self, hidden: Tensor, item: Tensor, klass: Tensor) -> Tensor:
-        """Logits [N, DELAYS] of how many steps later a result comes; `klass` [N]: 1 + a label's class, 0 for numbers."""
+        """Logits [N, DELAYS] of how many steps later a result comes; `klass` [N]: 1 + a label's class, or 0."""
         return self.delay(hidden) + self.delay_class(item * (1 + self.bin_count) + klass)

@@ -60,8 +60,10 @@ def previous(x: Tensor) -> Tensor:
 
 
 def charted(stays: Stays) -> Charted:
-    """The chart after each position, from specimens and delays; of two results that come together the one whose specimen
-    was collected later counts."""
+    """The chart after each position, from specimens and delays.
+
+    Of two results that come together the one whose specimen was collected later counts.
+    """
     batch, count, items = stays.value.shape
     place = torch.arange(count, device=stays.value.device).view(1, -1, 1)
     delay = stays.delay.to(torch.int64)
@@ -90,7 +92,7 @@ def from_charts(
     """The slots of a charted record.
 
     Args:
-        value, drawn_h, seen, pending: [B, T, I] as charted after each position; `drawn_h` hours since admission at which
+        value, drawn_h, seen, pending: [B, T, I] as charted after each position; `drawn_h`: hours since admission when
             the value's specimen was collected.
         hours: [B, T] of the positions.
         asked: bool [B, T, I] what the orders of each position's step asked for (position 0: nothing).

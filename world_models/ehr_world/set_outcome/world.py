@@ -80,9 +80,17 @@ class EHRWorldModel(nn.Module):
     orders: tuple[Quantity, ...] = ORDERS
     factors: tuple[Quantity, ...] = (*STATIC, next(q for q in MEASURES if q.name == "complaint"))
     from_config = (  # the vocabulary's tables: weights mean nothing under another
-        "bounds", "typical", "offset_h", "whole", "net.edges", "net.scale", "net.label", "net.largest", "net.static_mean",
+        "bounds",
+        "typical",
+        "offset_h",
+        "whole",
+        "net.edges",
+        "net.scale",
+        "net.label",
+        "net.largest",
+        "net.static_mean",
         "net.static_sd",
-    )  # fmt: skip
+    )
 
     admissions: Tensor  # [config.admissions, S] static context of training patients
     triage: Tensor  # [I] share of admissions that measure it on arrival
@@ -234,7 +242,7 @@ class EHRWorldModel(nn.Module):
         return self.net.chart(state.value, state.seen, age)
 
     def _inputs(self, state: EHRState, step: Tensor, given: Tensor) -> StepInputs:
-        """What the network reads of the step `step` [B] that follows the state, under the interventions `given` [B, J]."""
+        """What the network reads of the step `step` [B] that follows the state, under interventions `given` [B, J]."""
         chart, position = self._chart(state, step), step.to(torch.float32) + state.start_h / self.hours_per_step
         return StepInputs(chart, self.net.doses(given), self.net.fixed(state.static, state.diagnosis, position))
 
@@ -260,7 +268,7 @@ class EHRWorldModel(nn.Module):
         return Exposure(now, recent.before[row], recent.earlier[row], since, now - that * seen)
 
     def outcomes(self, state: EHRState, step: Tensor, given: Tensor, row: Tensor, item: Tensor) -> Outcome:
-        """Predictions for slots (row, item), int64 [N], of the step `step` [B] under the interventions `given` [B, J]."""
+        """Predictions for slots (row, item), int64 [N], of the step `step` [B] under interventions `given` [B, J]."""
         met = self._exposure(state, step, given / self.net.largest, self._recent(state, step), row, item)
         return self.net.outcomes(state.hidden, self._inputs(state, step, given), row, item, met)
 
@@ -328,7 +336,7 @@ class EHRWorldModel(nn.Module):
     def _collected(
         self, state: EHRState, asked: Tensor, step: Tensor, at: tuple[Tensor, Tensor], value: Tensor, delay: Tensor
     ) -> EHRState:
-        """The state with the step's specimens on their way: `value` and `delay` [N] of the slots `at`, those `asked` for."""
+        """The state with the step's specimens on their way: `value`, `delay` [N] of the slots `at`, those `asked`."""
         begins_h = state.start_h + (step - 1).clamp_min(0).to(torch.float32) * self.hours_per_step
         first = (step == 0).unsqueeze(-1)
         drawn_h = torch.where(first, state.start_h.unsqueeze(-1), begins_h.unsqueeze(-1) + self.offset_h)
