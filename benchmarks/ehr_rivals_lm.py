@@ -31,7 +31,7 @@ from world_models.ehr_world.causal_lm.codecs import load_codec
 from world_models.ehr_world.causal_lm.model import CausalLM, collate, outcome_loss, qwen3
 from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, AskedItem, Narrative, NarrativeStep, render
 from world_models.ehr_world.causal_lm.tokens import QuantileCodec
-from world_models.ehr_world.causal_lm.ward import narrative_of_ward
+from world_models.ehr_world.causal_lm.ward_narratives import narrative_of_ward
 from world_models.ehr_world.feeder import Feeder
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, NEVER, UNKNOWN, Stays
@@ -83,7 +83,7 @@ def stay(stays: Stays, row: int, begin: int = 0, end: int | None = None, status:
 
 
 def facts(static: Tensor) -> tuple[tuple[str, float | str], ...]:
-    """As `causal_lm.ward.facts_of_ward`, without what is not known (real stays lack most)."""
+    """As `causal_lm.ward_narratives.facts_of_ward`, without what is not known (real stays lack most)."""
     told: list[tuple[str, float | str]] = []
     for q, value in zip(STATIC, static.tolist(), strict=False):
         if math.isnan(value):

@@ -26,7 +26,7 @@ from world_models.ehr_world.causal_lm.text import (
     to_episode,
     usual_unit,
 )
-from world_models.ehr_world.causal_lm.ward import facts_of_ward, narrative_of_ward, orders_of_action
+from world_models.ehr_world.causal_lm.ward_narratives import facts_of_ward, narrative_of_ward, orders_of_action
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, STATIC, inquiry_index, order_index
 
 START = datetime(2150, 3, 1, 7, 30)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from world_models.ehr_world.set_outcome.admission import blank, static_context
+from world_models.ehr_world.set_outcome.arrivals import blank, static_context
 from world_models.ehr_world.set_outcome.network import StepInputs
 from world_models.ehr_world.set_outcome.state import LOG, EHRState
 from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, Stays, charted, from_charts, previous

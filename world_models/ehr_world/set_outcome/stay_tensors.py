@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["CENSORED", "LAST_DELAY", "NEVER", "UNKNOWN", "Charted", "Slots", "Stays"]
+__all__ = ["CENSORED", "LAST_DELAY", "NEVER", "UNKNOWN", "Charted", "StaySlots", "Stays"]
 __all__ += ["charted", "first_positions", "from_charts", "pad", "previous", "trim"]
 
 LAST_DELAY = 14  # steps; a later result counts as this late
@@ -46,7 +46,7 @@ class Charted(NamedTuple):
     fresh: Tensor  # bool [B, T, I] it came in this very step
 
 
-class Slots(NamedTuple):
+class StaySlots(NamedTuple):
     """What a record says of each item at each position, [B, T, I]; fields as in `Stays`."""
 
     asked: Tensor  # bool
@@ -88,7 +88,7 @@ def from_charts(
     asked: Tensor,
     offset_h: Tensor,
     hours_per_step: float,
-) -> Slots:
+) -> StaySlots:
     """The slots of a charted record.
 
     Args:
@@ -121,7 +121,7 @@ def from_charts(
     last = torch.where(open_slot, place, -1).amax(1, keepdim=True)
     out = open_slot & (place == last) & pending[:, -1:]
     delay = torch.where(open_slot, torch.where(out, CENSORED, NEVER).to(torch.int8), delay)
-    return Slots(found | taken, values, delay)
+    return StaySlots(found | taken, values, delay)
 
 
 def first_positions(stays: Stays, count: int) -> Stays:

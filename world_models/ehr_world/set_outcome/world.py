@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from world_models import checkpoint, keys, tree
 from world_models.config_json import from_json
 from world_models.ehr_world.set_outcome import bins, inference
-from world_models.ehr_world.set_outcome.admission import admit, blank
+from world_models.ehr_world.set_outcome.arrivals import admit, blank
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
 from world_models.ehr_world.set_outcome.copula import latent
 from world_models.ehr_world.set_outcome.network import ChartFeatures, Exposure, Outcome, SetOutcome, StepInputs
