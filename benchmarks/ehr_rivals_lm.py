@@ -59,7 +59,7 @@ class Staying:
     def orders(self, step: NarrativeStep, before: int, hours_per_step: float) -> list[int]:
         end = [] if before < 0 else [*self.inner.ask(STATUS), *self.inner.outcome(_END)]
         asked = step._replace(asked=(*step.asked, _ASKED_END))
-        return [*end, *self.inner.orders(asked, step.index - 1 if before < 0 else before, hours_per_step)]
+        return [*end, *self.inner.orders(asked, step.number - 1 if before < 0 else before, hours_per_step)]
 
 
 # ---- stays as narratives
@@ -79,7 +79,7 @@ def stay(stays: Stays, row: int, begin: int = 0, end: int | None = None, status:
         facts(stays.static[row]), asked, value, stays.given[row, begin:end],
         stays.alive[row, begin:end], stays.home[row, begin:end], 4.0, status,
     )  # fmt: skip
-    return made._replace(steps=tuple(s._replace(index=s.index + begin) for s in made.steps))
+    return made._replace(steps=tuple(s._replace(number=s.number + begin) for s in made.steps))
 
 
 def facts(static: Tensor) -> tuple[tuple[str, float | str], ...]:
@@ -113,7 +113,7 @@ def told(lm: CausalLM, narratives: Sequence[Narrative], key: Tensor, room: int) 
     for narrative in narratives:
         narrative = last_steps(lm.codec, lm.codec.known(narrative)[0], WINDOW - room)
         pieces.append(encode(lm.codec, narrative).ids)
-        last.append(narrative.steps[-1].index if narrative.steps else -1)
+        last.append(narrative.steps[-1].number if narrative.steps else -1)
     width = max(len(p) for p in pieces)
     pending = torch.tensor([[*p, *[EMPTY] * (width - len(p))] for p in pieces], dtype=torch.int64)
     state = lm.start([n._replace(facts=(), diagnoses=(), steps=()) for n in narratives], key)
@@ -221,7 +221,7 @@ def next_step(lm: CausalLM, stays: Stays, slots: Slots, known: Known, paths: int
         whole = [n._replace(steps=(*n.steps, s)) for n, s in zip(before, steps, strict=True)]
         whole = [last_steps(lm.codec, lm.codec.known(n)[0], WINDOW) for n in whole]
         for costs, step, slot in zip(lm.score(whole), steps, places, strict=True):
-            here = [(item, cost) for index, item, cost in costs if index == step.index]
+            here = [(item, cost) for index, item, cost in costs if index == step.number]
             joint[slot] = torch.tensor([_density(lm, known, slots, s, cost) for s, (_, cost) in zip(slot, here, strict=True)])
         room = 40 + max(sum(len(lm.codec.ask(a.item)) + 24 for a in s.asked) + len(lm.codec.orders(s, 0, 4.0)) for s in steps)
         state = told(lm, before, keys.from_seed(seed * 1_000_000 + start, len(some)), room)

@@ -174,7 +174,7 @@ def test_tokens_to_events_to_tokens(quantile_codec: QuantileCodec, number: int) 
     tokens = quantile_codec.encode(stay(number, 6))
     told = quantile_codec.narrative(tokens, 4.0)
     assert quantile_codec.encode(told) == tokens
-    assert [s.index for s in told.steps] == [s.index for s in stay(number, 6).steps]
+    assert [s.number for s in told.steps] == [s.number for s in stay(number, 6).steps]
     true = [a for s in stay(number, 6).steps for a in s.asked]
     assert [(a.item, a.label) for s in told.steps for a in s.asked] == [(a.item, a.label) for a in true]
     names = [quantile_codec.names[t] for t in tokens]

@@ -85,7 +85,7 @@ def encode(codec: Codec, narrative: Narrative, all_tokens: bool = False, before:
         for piece, counts in pieces:
             ids += piece
             labels += piece if counts or all_tokens else [IGNORED] * len(piece)
-        before = step.index
+        before = step.number
     return Encoded(ids, labels)
 
 
@@ -104,13 +104,13 @@ def windows(codec: Codec, narrative: Narrative, limit: int, all_tokens: bool = F
         told = Encoded(told.ids[extra:], told.labels[extra:])
         if len(context) + len(told.ids) > limit:
             raise causal_text.NarrativeError(
-                f"step {step.index} has {len(told.ids)} tokens and the context {len(context)}, together over the limit "
-                f"of {limit}; raise max_tokens or take narrower steps (regrid)"
+                f"step {step.number} has {len(told.ids)} tokens and the context {len(context)}, together over the "
+                f"limit of {limit}; raise max_tokens or take narrower steps (regrid)"
             )
         if len(ids) + len(told.ids) > limit:
             found.append(Encoded(ids, labels))
             ids, labels = list(context), [IGNORED] * len(context)
-        ids, labels, before = ids + told.ids, labels + told.labels, step.index
+        ids, labels, before = ids + told.ids, labels + told.labels, step.number
     found.append(Encoded(ids, labels))
     return [e for e in found if any(label != IGNORED for label in e.labels)]
 
@@ -121,7 +121,7 @@ def last_steps(codec: Codec, narrative: Narrative, limit: int) -> Narrative:
     kept: list[NarrativeStep] = []
     bare = narrative._replace(facts=(), diagnoses=())
     for place in range(len(narrative.steps) - 1, -1, -1):
-        before = narrative.steps[place - 1].index if place else -1
+        before = narrative.steps[place - 1].number if place else -1
         step = encode(codec, bare._replace(steps=(narrative.steps[place],)), before=before)
         room -= len(step.ids) - len(codec.context(bare))
         if room < 0:

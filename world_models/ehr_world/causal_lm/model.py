@@ -175,7 +175,7 @@ class CausalLM:
             for asked in step.asked:
                 tokens += [*self.codec.ask(asked.item), *self.codec.outcome(asked)]
             pieces.append(tokens)
-        t = torch.tensor([step.index for step in steps], dtype=torch.int64, device=self.device)
+        t = torch.tensor([step.number for step in steps], dtype=torch.int64, device=self.device)
         return self._tell(state, pieces)._replace(t=t)
 
     def fork(self, state: LMState, times: int, key: Tensor) -> LMState:
@@ -195,7 +195,7 @@ class CausalLM:
         Returns:
             The state with orders and outcomes told, and the steps with their outcomes.
         """
-        t = torch.tensor([step.index for step in orders], dtype=torch.int64, device=self.device)
+        t = torch.tensor([step.number for step in orders], dtype=torch.int64, device=self.device)
         pieces = [self.codec.orders(step, b, hours_per_step) for step, b in zip(orders, state.t.tolist(), strict=True)]
         state = self._tell(state, pieces)._replace(t=t)
         done: list[list[AskedItem]] = [[] for _ in orders]
@@ -317,11 +317,11 @@ class CausalLM:
             costs, place, before = [], len(self.codec.context(narrative)), -1
             for step in narrative.steps:
                 place += len(self.codec.orders(step, before, narrative.hours_per_step))
-                before = step.index
+                before = step.number
                 for asked in step.asked:
                     place += len(self.codec.ask(asked.item))
                     length = len(self.codec.outcome(asked))
-                    costs.append((step.index, asked.item, sum(cost[row][place - 1 : place - 1 + length])))
+                    costs.append((step.number, asked.item, sum(cost[row][place - 1 : place - 1 + length])))
                     place += length
             found.append(costs)
         return found

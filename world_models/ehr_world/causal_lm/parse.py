@@ -39,9 +39,10 @@ def parse(text: str) -> Narrative:
     steps: list[NarrativeStep] = []
     while at < len(lines):
         step, at = _step(lines, at, width)
-        if steps and step.index <= steps[-1].index:
+        if steps and step.number <= steps[-1].number:
             raise NarrativeError(
-                f"line {at}: step {step.index} stands after step {steps[-1].index}: time runs backwards; sort the steps"
+                f"line {at}: step {step.number} stands after step {steps[-1].number}: time runs backwards; "
+                "sort the steps"
             )
         steps.append(step)
     return Narrative(facts, diagnoses, width, tuple(steps))

@@ -107,8 +107,7 @@ class Given(NamedTuple):
 class NarrativeStep(NamedTuple):
     """A step's orders, and their outcomes where they are known."""
 
-    # the step begins index * hours_per_step after the start; as a field it hides tuple.index, which nobody calls
-    index: int  # type: ignore[assignment]
+    number: int  # the step begins number * hours_per_step after the start
     asked: tuple[AskedItem, ...] = ()
     given: tuple[Given, ...] = ()
 
@@ -197,10 +196,12 @@ def to_episode(narrative: Narrative, started: datetime, subject_id: int = 0, sta
     width = timedelta(hours=narrative.hours_per_step)
     inquiries, interventions, end = [], [], STATUSES[0]
     for step in narrative.steps:
-        start = started + step.index * width
+        start = started + step.number * width
         for a, at in _spread([a for a in step.asked if a.item != STATUS], lambda a: a.item, start, width):
             if not a.known:
-                raise NarrativeError(f"step {step.index}: {a.item} has no outcome yet; generate it or drop the inquiry")
+                raise NarrativeError(
+                    f"step {step.number}: {a.item} has no outcome yet; generate it or drop the inquiry"
+                )
             inquiries.append(Inquiry(a.item, a.value, a.label, at, None, a.unit, ""))
         for g, at in _spread(step.given, lambda g: g, start, width):
             stop = None if g.hours is None else at + timedelta(hours=g.hours)
@@ -208,7 +209,7 @@ def to_episode(narrative: Narrative, started: datetime, subject_id: int = 0, sta
                 Intervention(g.item, g.kind, at, stop, g.dose, g.unit, g.rate, g.rate_unit, g.route, "")
             )
         end = next((a.label for a in step.asked if a.item == STATUS and a.label), STATUSES[0])
-    discharged = started + width * (narrative.steps[-1].index + 1 if narrative.steps else 0)
+    discharged = started + width * (narrative.steps[-1].number + 1 if narrative.steps else 0)
     stay: dict[str, object] = {name: value for name, value in narrative.facts if name in _TEXTS}
     for name, value in narrative.facts:
         if name == "sex":
@@ -289,7 +290,7 @@ def _fact(value: float | str) -> str:
 
 def orders_text(step: NarrativeStep, hours_per_step: float) -> str:
     """The lines of a step before its outcomes."""
-    lines = [f"hour {number(round(step.index * hours_per_step, 4))}"]
+    lines = [f"hour {number(round(step.number * hours_per_step, 4))}"]
     if step.asked:
         lines.append(" | ".join(["ask", *(_escape(a.item) for a in step.asked)]))
     for g in step.given:

@@ -168,9 +168,9 @@ class QuantileCodec:
         Raises:
             NarrativeError: the step is not after `before`.
         """
-        gap = step.index - before
+        gap = step.number - before
         if gap < 1:
-            raise NarrativeError(f"step {step.index} stands after step {before}: time runs backwards; sort the steps")
+            raise NarrativeError(f"step {step.number} stands after step {before}: time runs backwards; sort the steps")
         tokens = [self.ids[f"gap:{GAPS[bisect.bisect_right(GAPS, gap) - 1]}"]]
         for given in step.given:
             tokens.append(self._token(f"give:{given.item}"))

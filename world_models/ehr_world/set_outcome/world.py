@@ -50,6 +50,7 @@ AT_ONCE = 128  # patients: what a pass over all their items leaves behind then s
 CENTRAL_68 = (0.1587, 0.8413)  # one standard deviation to each side of a normal's middle (k)
 LEAST_TAIL = 1e-6  # probabilities at which a value is read off lie this far from 0 and 1
 IMPOSSIBLE = -1e9  # a logit
+MOST_HOURS = next(q.high for q in MEASURES if q.name == "hours")
 
 
 class Chances(NamedTuple):
@@ -177,7 +178,7 @@ class EHRWorldModel(nn.Module):
         chart = {q.name: plain[:, i].clamp(q.low, q.high) for i, q in enumerate(STATIC)}
         chart |= {
             "complaint": plain[:, len(STATIC) :].clamp(0.0, 1.0),
-            "hours": hours.clamp(0.0, 10000.0),
+            "hours": hours.clamp(0.0, MOST_HOURS),
             "alive": state.alive.to(torch.float32),
             "discharged": state.home.to(torch.float32),
         }
