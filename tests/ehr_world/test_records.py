@@ -114,7 +114,7 @@ def test_predictions_do_not_look_ahead(meds, tmp_path) -> None:
     other = write_episodes([stay(s, shift=9.0) for s in range(1, 13)], tmp_path / "other.parquet")
     ours, theirs = read(meds), read(other)  # the same until position 4
     a, b = (next_slots(world(), x, guesses) for x in (ours, theirs))
-    early = a["place"] <= 5  # position 5 is foretold from 4 and before
+    early = a["place"] <= 5  # position 5 is predicted from 4 and before
     assert int(early.sum()) > 50 and torch.equal(a["point/model"][early], b["point/model"][early])
     assert not torch.equal(a["point/model"], b["point/model"]) and not torch.equal(a["y"], b["y"])
     a, b = (path_slots(world(), x, guesses, begin=4, paths=3) for x in (ours, theirs))

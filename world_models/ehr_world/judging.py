@@ -1,4 +1,4 @@
-"""How well a network foretells recorded stays: the next step, and what is withheld from a position on."""
+"""How well a network predicts recorded stays: the next step, and what is withheld from a position on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLOSE = 0.25  # of a value: S@25 counts what is no further off
 
 
 def looked_ahead(stays: Stays, share: float, early: float, step: int, seed: int) -> Stays:
-    """The stays as shown when everything after a random position is to be foretold from what came until then.
+    """The stays as shown when everything after a random position is to be predicted from what came until then.
 
     Under the next step's likelihood alone a world learns to lean on the last value, which is good for one step and bad
     for forty: so some stays' results are withheld from a position on. The chart ages meanwhile, as nothing that was

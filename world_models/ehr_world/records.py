@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from world_models.data.ehr.episode import PatientEpisode
 
 __all__ = ["Guesses", "StayRecords", "cut", "first_value", "fold_of", "guesses_of", "numbers", "read_records"]
-__all__ += ["common_items", "count_values", "median_values", "shares", "take"]
+__all__ += ["count_values", "median_values", "shares", "take"]
 
 MOST = 85  # positions of a stay: 14 days of 4 h, and the admission
 MEDIAN_ERROR = 0.8  # mean absolute error of a standard normal's median: sqrt(2 / pi) (k)
@@ -242,8 +242,3 @@ def shares(subject: Tensor, share: float, seed: int) -> Tensor:
     rank = torch.empty(len(people), dtype=torch.int64)
     rank[torch.randperm(len(people), generator=torch.Generator().manual_seed(seed))] = torch.arange(len(people))
     return (rank < max(1, round(share * len(people))))[place]
-
-
-def common_items(counts: Sequence[int], fewest: int = 100) -> list[int]:
-    """Items with at least `fewest` repeated measurements."""
-    return [i for i, n in enumerate(counts) if n >= fewest]

@@ -67,7 +67,7 @@ class RecordsRecipe:
     batch: int = 12
     orders: int = 1  # runs whose weights are averaged
     hide: float = 0.2  # share of a stay's item columns whose values are hidden from the chart and the loss
-    ahead: float = 0.7  # share of stays of which no result is shown after a random position, though all are foretold
+    ahead: float = 0.7  # share of stays of which no result is shown after a random position, though all are predicted
     early: float = 1.5  # above 1 that position comes early
     fewest: int = 500  # values of an item in Challenge 2012 for its bins to be from there
 
@@ -123,7 +123,7 @@ INNER_FOLDS = 3
 def choose_passes(
     init: Path, train: StayRecords, work: Path, name: str, wide: StayRecords | None, recipe: RecordsRecipe
 ) -> tuple[float, dict[float, float]]:
-    """How many passes over these patients foretell others of them best, and `nats_a_value` of each choice.
+    """How many passes over these patients predict others of them best, and `nats_a_value` of each choice.
 
     It trains nine times, for a few hundred stays; with many thousands give `steps` instead, and nothing is chosen.
     Patients held out by the caller are not in `train`, so what judges the world chose nothing. Too few patients to be

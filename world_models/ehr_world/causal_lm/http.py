@@ -1,6 +1,6 @@
 """One HTTP request whose whole answer, from connecting to the last byte, headers included, has a deadline and a size.
 
-A socket's own time-out starts anew with every byte and `http.client` reads as long as a server likes to talk, so both
+A socket's own time-out starts again with every byte and `http.client` reads as long as a server likes to talk, so both
 limits stand where bytes come in. No redirect is followed: it would carry the API key to a place that nobody named.
 """
 

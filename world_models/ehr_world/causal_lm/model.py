@@ -278,7 +278,7 @@ class CausalLM:
         position = (state.position.unsqueeze(1) + torch.cumsum(seen, 1) - 1).clamp_min(0)
         if int(position.max()) >= self.limit:
             raise ValueError(
-                f"a stay has {int(position.max()) + 1} tokens and the model {self.limit} positions; start it anew from "
+                f"a stay has {int(position.max()) + 1} tokens and the model {self.limit} positions; start again from "
                 "its last steps (codec.last_steps), or take a model with a longer context"
             )
         mask = torch.cat([state.mask, seen], 1)

@@ -104,7 +104,7 @@ def stay_losses(net: SetOutcome, stays: Stays, expected: float | None = None, sh
     With `expected`, the number of positions a batch has on average, each is a sum over that number (and SLOTS times it)
     instead: batches of equally long stays must not weigh equally, or those who die early would count for more.
 
-    With `shown`, the same stays with some results left out, the network is told of those alone but must foretell all.
+    With `shown`, the same stays with some results left out, the network is told of those alone but must predict all.
     """
     run = forced(net, stays if shown is None else shown)
     if shown is not None:

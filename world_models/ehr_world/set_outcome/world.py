@@ -196,7 +196,7 @@ class EHRWorldModel(nn.Module):
     @torch.no_grad()
     def rekey(self, state: EHRState, key: Tensor) -> EHRState:
         """The same charts with another random stream. Unknown is what is still to come and what specimens on their way
-        will say: both are sampled anew, given all that is charted by now."""
+        will say: both are sampled again, given all that is charted by now."""
         return self.resample_pending(state._replace(key=key.to(self.device)))
 
     @torch.no_grad()
