@@ -116,7 +116,7 @@ def windows(codec: Codec, narrative: Narrative, limit: int, all_tokens: bool = F
 
 
 def last_steps(codec: Codec, narrative: Narrative, limit: int) -> Narrative:
-    """The context and as many of the last steps as `limit` tokens hold: to start again a stay that outgrew its model."""
+    """The context and as many of the last steps as `limit` tokens hold: to restart a stay that outgrew its model."""
     room = limit - len(codec.context(narrative))
     kept: list[NarrativeStep] = []
     bare = narrative._replace(facts=(), diagnoses=())
