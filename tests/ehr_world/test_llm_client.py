@@ -285,7 +285,7 @@ def test_the_baseline_asks_and_counts(stub: Stub) -> None:
     )
     stub.answer = lambda body, n: said(body, "heart_rate_bpm = 91") if "hour 36" in str(body) else (400, {}, b"")
     llm = PromptLLM(server(client(stub)))
-    first, second = llm.step([so_far, so_far], [orders, orders._replace(index=8)])
+    first, second = llm.step([so_far, so_far], [orders, orders._replace(number=8)])
     assert first.asked == (AskedItem("heart_rate_bpm", 91.0, None, "bpm"), AskedItem("status"))
     assert second.asked == orders.asked, "a failed request leaves its outcomes unknown"
     assert (llm.inquiries, llm.missing, llm.failed) == (4, 3, 1)
