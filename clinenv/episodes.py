@@ -23,7 +23,7 @@ from clinenv.simulator import Simulator, Step
 from clinenv.view import Kept
 from world_models import keys, tree
 from world_models.inputs import admit, checked_factors
-from world_models.protocol import Chart
+from world_models.protocol import Chart, Oracle
 
 __all__ = ["Episodes", "Running"]
 
@@ -163,7 +163,7 @@ class Episodes:
         facts = {"hours": task.clock(moment.chart), "support": world.support(moment.state)}
         if self.settings.uncertainty:
             facts.update({f"spread_{name}": sd for name, sd in world.spread(moment.state).items()})
-        if task.told:
+        if task.told and isinstance(world, Oracle):
             truth = world.truth(moment.state)
             facts.update({name: truth[name] for name in task.told})
         if task.refuses:

@@ -20,6 +20,7 @@ from clinenv.interface import Interface
 from clinenv.settings import Settings
 from clinenv.simulator import Simulator
 from world_models import tree
+from world_models.protocol import HasCohort, HasConfig, HasWeights
 
 __all__ = ["SnapshotError", "pack", "setting", "unpack"]
 
@@ -46,8 +47,8 @@ def setting(simulator: Simulator, interface: Interface, settings: Settings) -> d
     return {
         "world": world.name,
         "weights": _weights(world),
-        "config": _sum(getattr(world, "config", None)),
-        "cohort": _sum(getattr(world, "cohort", None)),
+        "config": _sum(world.config if isinstance(world, HasConfig) else None),
+        "cohort": _sum(world.cohort if isinstance(world, HasCohort) else None),
         "hours_per_step": float(world.hours_per_step),
         "task": simulator.task.name,
         "observation": settings.observation,
@@ -157,7 +158,7 @@ def _check_numbers(leaves: list[_Leaf]) -> None:
 
 def _weights(world: Any) -> str | None:
     """The seal of a world's weights; of a module that was never saved, the sum of its tensors; None without any."""
-    sealed = getattr(world, "weights_sha256", None)
+    sealed = world.weights_sha256 if isinstance(world, HasWeights) else None
     if sealed is not None or not isinstance(world, nn.Module):
         return sealed
     digest = hashlib.sha256()
@@ -171,7 +172,8 @@ def _sum(value: Any) -> str | None:
     """A short word for a dataclass, a name, or names; the same for the same."""
     if value is None or isinstance(value, str):
         return value
-    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else list(value)
+    made = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    plain = dataclasses.asdict(value) if made else list(value)
     name = f"{plain['name']} " if isinstance(plain, dict) and isinstance(plain.get("name"), str) else ""
     return name + hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -248,7 +248,7 @@ def _check_course(
             same(vector.reset(options=options[0]), reference.reset(options=options[1]), f"masked reset at {step}")
             assert "reset_mask" in options[0], "reset must not change the options it is given"
     assert ends > 0, f"{mode}: no episode ended in {steps} steps, so autoreset was not tested; take more steps"
-    seeds = [seed + 100 + i for i in range(vector.num_envs)]
+    seeds: Any = [seed + 100 + i for i in range(vector.num_envs)]
     same(vector.reset(seed=seeds), reference.reset(seed=seeds), "reset with a list of seeds")
     same(vector.reset(), reference.reset(), "reset without a seed")
 

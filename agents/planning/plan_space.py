@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from clinenv.spaces import pick_levels
+from clinenv.codec import pick_levels
 from clinenv.task import Levels
 from world_models import keys
 

@@ -32,8 +32,8 @@ from benchmarks.ward.effect_scores import effects, reliability, row_of, summary
 from benchmarks.ward.mortality import plain
 from world_models import catalog, keys, tree
 from world_models.ehr_world import ward_rollouts
-from world_models.ehr_world.set_outcome.events import Stays
 from world_models.ehr_world.set_outcome.inference import believe
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.oracles.ward.clinician import clinician
 from world_models.oracles.ward.world import WardOracle, WardState

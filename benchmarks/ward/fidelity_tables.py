@@ -20,9 +20,9 @@ from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.records import cut, first_value
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.copula import latent, log_copula
-from world_models.ehr_world.set_outcome.events import Stays, charted
 from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.losses import Forced, forced, likelihood, normal_score
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.vocabulary import from_z, report_grid, to_z
 from world_models.files import replacing
@@ -276,7 +276,7 @@ def simulate(model: EHRWorldModel, part: Stays, given: Stays, begin: int) -> Ten
     batch, count, _ = part.value.shape
     key = keys.fold(keys.from_seed(PATHS_SEED, batch * PATHS), "paths")
     many = Stays(*(x.repeat(PATHS, *[1] * (x.ndim - 1)) for x in given))
-    state = model._redraw_pending(believe(model, many, key, torch.zeros(len(key))))
+    state = model.resample_pending(believe(model, many, key, torch.zeros(len(key))))
     out = torch.full((PATHS * batch, count, _I), float("nan"))
     asked = part.asked.repeat(PATHS, 1, 1)
     doses = part.given.repeat(PATHS, 1, 1)

@@ -18,8 +18,8 @@ from benchmarks.ward.scores import brier
 from world_models import keys, tree
 from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.records import cut
-from world_models.ehr_world.set_outcome.events import Stays, charted
 from world_models.ehr_world.set_outcome.inference import believe
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.oracles.ward.clinician import clinician
 from world_models.oracles.ward.world import WardOracle
@@ -53,7 +53,7 @@ def learned_chance(model: EHRWorldModel, stays: Stays, begin: int, paths: int, c
     for rows in tqdm(torch.arange(len(stays.static)).split(chunk), desc=f"death from {begin * 4} h", mininterval=1):
         many = tree.repeat(tree.take(cut(stays, begin), rows), paths)
         key = keys.fold(keys.from_seed(DEATH_SEED + int(rows[0]) * paths, len(rows) * paths), "death")
-        state = model._redraw_pending(believe(model, many, key, torch.zeros(len(key))))
+        state = model.resample_pending(believe(model, many, key, torch.zeros(len(key))))
         lives = torch.ones(len(key))
         for _ in range(HORIZON):
             state = model.transition(state, clinician(model.observe(state)))

@@ -12,16 +12,16 @@ from torch import Tensor
 from world_models.ehr_world.causal_lm.cache import EMPTY, LMState
 from world_models.ehr_world.causal_lm.codec import encode, last_steps
 from world_models.ehr_world.causal_lm.model import CausalLM
-from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, Asked, Narrative, Step
-from world_models.ehr_world.causal_lm.ward import narrative_of_ward
-from world_models.ehr_world.set_outcome.events import CENSORED, NEVER, UNKNOWN, Stays
+from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, AskedItem, Narrative, NarrativeStep
+from world_models.ehr_world.causal_lm.ward_narratives import narrative_of_ward
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, NEVER, UNKNOWN, Stays
 from world_models.quantities.ward import COMPLAINTS, INQUIRIES, STATIC
 
 __all__ = ["HOURS", "WINDOW", "Staying", "alone", "facts", "stay", "steps_told", "told"]
 
 HOURS = 4.0  # of a step
 WINDOW = 1024  # tokens: about 6 steps of text, 27 of quantile tokens; longer ones train at half the speed
-_ASKED_END, _END = Asked(STATUS), Asked(STATUS, label=STATUSES[0])
+_ASKED_END, _END = AskedItem(STATUS), AskedItem(STATUS, label=STATUSES[0])
 
 
 class Staying:
@@ -34,11 +34,11 @@ class Staying:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def orders(self, step: Step, before: int, hours_per_step: float) -> list[int]:
+    def orders(self, step: NarrativeStep, before: int, hours_per_step: float) -> list[int]:
         """Tokens of a step's orders; before them the outcome of the status that the step before asked for."""
         end = [] if before < 0 else [*self.inner.ask(STATUS), *self.inner.outcome(_END)]
         asked = step._replace(asked=(*step.asked, _ASKED_END))
-        return [*end, *self.inner.orders(asked, step.index - 1 if before < 0 else before, hours_per_step)]
+        return [*end, *self.inner.orders(asked, step.number - 1 if before < 0 else before, hours_per_step)]
 
 
 def stay(
@@ -63,11 +63,11 @@ def stay(
         HOURS,
         status,
     )
-    return made._replace(steps=tuple(s._replace(index=s.index + begin) for s in made.steps))
+    return made._replace(steps=tuple(s._replace(number=s.number + begin) for s in made.steps))
 
 
 def facts(static: Tensor) -> tuple[tuple[str, float | str], ...]:
-    """As `causal_lm.ward.facts_of_ward`, without what is not known (real stays lack most)."""
+    """As `causal_lm.ward_narratives.facts_of_ward`, without what is not known (real stays lack most)."""
     told: list[tuple[str, float | str]] = []
     for q, value in zip(STATIC, static.tolist(), strict=False):
         if math.isnan(value):
@@ -84,7 +84,7 @@ def facts(static: Tensor) -> tuple[tuple[str, float | str], ...]:
     return tuple(told)
 
 
-def steps_told(stays: Stays, row: int, place: int, items: Sequence[int]) -> Step:
+def steps_told(stays: Stays, row: int, place: int, items: Sequence[int]) -> NarrativeStep:
     """Orders of a position, with the outcomes of these items as they came."""
     step = stay(stays, row, place, place + 1).steps[0]
     wanted = {INQUIRIES[i].name for i in items}
@@ -97,13 +97,13 @@ def told(lm: CausalLM, narratives: Sequence[Narrative], key: Tensor, room: int) 
     for narrative in narratives:
         narrative = last_steps(lm.codec, lm.codec.known(narrative)[0], WINDOW - room)
         pieces.append(encode(lm.codec, narrative).ids)
-        last.append(narrative.steps[-1].index if narrative.steps else -1)
+        last.append(narrative.steps[-1].number if narrative.steps else -1)
     width = max(len(p) for p in pieces)
     pending = torch.tensor([[*p, *[EMPTY] * (width - len(p))] for p in pieces], dtype=torch.int64)
     state = lm.start([n._replace(facts=(), diagnoses=(), steps=()) for n in narratives], key)
     return state._replace(pending=pending, t=torch.tensor(last, dtype=torch.int64))
 
 
-def alone(step: Step) -> Narrative:
+def alone(step: NarrativeStep) -> Narrative:
     """A narrative of one step of four hours and nothing else."""
     return Narrative((), (), HOURS, (step,))

@@ -22,11 +22,11 @@ from benchmarks.common.intervals import RESAMPLES, paired_difference
 from benchmarks.ward.fidelity_tables import HIGH_80, LOW_80, MEDIAN, PATHS_SEED, by_length
 from benchmarks.ward.scores import CLOSE, LEVELS, MOVED, pinball_crps, point_scores
 from world_models import keys, tree
-from world_models.ehr_world.records import Guesses, Records, cut, first_value, numbers
+from world_models.ehr_world.records import Guesses, StayRecords, cut, first_value, numbers
 from world_models.ehr_world.set_outcome import bins
-from world_models.ehr_world.set_outcome.events import Stays, charted
 from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.losses import forced
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.vocabulary import from_z, to_z
 
@@ -136,7 +136,7 @@ def restrict(slots: Slots, keep: Tensor) -> Slots:
 
 
 @torch.no_grad()
-def next_slots(model: EHRWorldModel, records: Records, guesses: Guesses, chunk: int = 24) -> Slots:
+def next_slots(model: EHRWorldModel, records: StayRecords, guesses: Guesses, chunk: int = 24) -> Slots:
     """Every numeric slot after admission, predicted from the true history."""
     net, grid, found = model.net, _grid(model), []
     for rows, part in by_length(records.stays, chunk):
@@ -166,7 +166,7 @@ def next_slots(model: EHRWorldModel, records: Records, guesses: Guesses, chunk: 
 @torch.no_grad()
 def path_slots(
     model: EHRWorldModel,
-    records: Records,
+    records: StayRecords,
     guesses: Guesses,
     begin: int = 1,
     paths: int = PATHS,
@@ -186,7 +186,7 @@ def path_slots(
         key = keys.fold(keys.fold(keys.from_seed(PATHS_SEED, batch * paths), "paths"), rows.repeat(paths))
         key = keys.fold(key, torch.arange(paths).repeat_interleave(batch))
         many = Stays(*(x.repeat(paths, *[1] * (x.ndim - 1)) for x in given))
-        state = model._redraw_pending(believe(model, many, key, torch.zeros(len(key))))
+        state = model.resample_pending(believe(model, many, key, torch.zeros(len(key))))
         there = numbers(model.vocabulary, part)
         on = torch.ones(len(key), dtype=torch.bool)
         shown, chart = charted(given), charted(part)
@@ -203,7 +203,7 @@ def path_slots(
             row, item = there[:, t].nonzero(as_tuple=True)
             if len(row):
                 many_row = (torch.arange(paths).unsqueeze(1) * batch + row).flatten()
-                out = model._ask(state, state.t + 1, doses, many_row, item.repeat(paths))
+                out = model.outcomes(state, state.t + 1, doses, many_row, item.repeat(paths))
                 mass = out.log_mass.exp().view(paths, len(row), -1).mean(0)
                 seen = shown.seen[row, -1, item]
                 last = torch.where(seen, shown.value[row, -1, item], float("nan"))
@@ -240,7 +240,7 @@ def path_slots(
 
 @torch.no_grad()
 def ahead_slots(
-    model: EHRWorldModel, records: Records, guesses: Guesses, begin: int = 1, chunk: int = 24, firsts: bool = False
+    model: EHRWorldModel, records: StayRecords, guesses: Guesses, begin: int = 1, chunk: int = 24, firsts: bool = False
 ) -> Slots:
     """Every numeric slot after position `begin`, foretold from the record up to it and the orders since. With
     `firsts`, the first result of every inquiry is told as well, once its step is over: the world then knows what

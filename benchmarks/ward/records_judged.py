@@ -29,9 +29,9 @@ from benchmarks.ward.records import (
     scores,
 )
 from world_models import catalog, checkpoint
-from world_models.ehr_world.records import Guesses, Records, count_values, median_values, read_records
+from world_models.ehr_world.records import Guesses, StayRecords, count_values, median_values, read_records
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
-from world_models.ehr_world.train_records import Recipe, finish_fold, folder_of, read_sources, train_fold
+from world_models.ehr_world.train_records import RecordsRecipe, finish_fold, folder_of, read_sources, train_fold
 
 __all__ = ["ASKED", "guesses_for", "judge_folds", "judge_world", "told"]
 
@@ -158,7 +158,7 @@ def judge_world(
 
 
 def _fold_slots(
-    a: argparse.Namespace, fold: int, share: float, init: Path, records: Records, wide: Records | None, recipe: Recipe
+    a: argparse.Namespace, fold: int, share: float, init: Path, records: StayRecords, wide: StayRecords | None, recipe: RecordsRecipe
 ) -> tuple[dict[str, Slots], EHRWorldModel]:
     """One fold: trained (or loaded), saved, and its predictions of the held-out patients."""
     made = train_fold(init, records, a.work, a.folds, fold, a.name, wide, share, recipe)
@@ -189,7 +189,7 @@ def judge_folds(a: argparse.Namespace) -> tuple[list[dict], list[dict]]:
     model against this row with 95 % intervals over patients), and the items with their counts."""
     init = folder_of(a.init)
     records, wide = read_sources(init, a.work, a.meds, a.tables, a.challenge2012, a.date_order)
-    recipe = Recipe()
+    recipe = RecordsRecipe()
     rows: list[dict] = []
     for share in a.shares:
         found: dict[str, list[Slots]] = {}
@@ -202,7 +202,7 @@ def judge_folds(a: argparse.Namespace) -> tuple[list[dict], list[dict]]:
     return rows, item_rows(records, model)
 
 
-def _rows(name: str, slots: Slots, model: EHRWorldModel, records: Records, share: float) -> list[dict]:
+def _rows(name: str, slots: Slots, model: EHRWorldModel, records: StayRecords, share: float) -> list[dict]:
     normal = normal_of(model)
     counts = count_values(model.vocabulary, records.stays)
     common = (counts >= FEWEST)[slots["item"]] & ~slots["last"].isnan()
@@ -251,7 +251,7 @@ def _rows(name: str, slots: Slots, model: EHRWorldModel, records: Records, share
     return out
 
 
-def item_rows(records: Records, model: EHRWorldModel) -> list[dict]:
+def item_rows(records: StayRecords, model: EHRWorldModel) -> list[dict]:
     """The numeric items with how often each was measured again in a stay."""
     counts = count_values(model.vocabulary, records.stays).tolist()
     return [

@@ -32,9 +32,9 @@ from world_models.ehr_world.feeder import Feeder
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
 from world_models.ehr_world.set_outcome.copula import latent, log_copula
-from world_models.ehr_world.set_outcome.events import Stays, charted
-from world_models.ehr_world.set_outcome.losses import forced, likelihood, normal_score, parts
+from world_models.ehr_world.set_outcome.losses import forced, likelihood, normal_score, stay_losses
 from world_models.ehr_world.set_outcome.network import SetOutcome
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.train import fresh, train_net
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 from world_models.files import write_text
@@ -101,7 +101,7 @@ def train_set_outcome(
     feed = Feeder(stays, batch, seed=1)
 
     def work(step: int) -> None:
-        found = parts(trial, feed(step))
+        found = stay_losses(trial, feed(step))
         (found.value + found.copula + found.delay + found.death + found.home).backward()
 
     with spending(folder):

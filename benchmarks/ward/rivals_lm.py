@@ -31,11 +31,11 @@ from world_models.ehr_world.causal_lm.cache import EMPTY, LMState, cache_of, joi
 from world_models.ehr_world.causal_lm.codec import TextCodec, encode, last_steps, train_tokenizer
 from world_models.ehr_world.causal_lm.codecs import load_codec
 from world_models.ehr_world.causal_lm.model import CausalLM, collate, outcome_loss, qwen3
-from world_models.ehr_world.causal_lm.text import Asked, Narrative, Step, render
+from world_models.ehr_world.causal_lm.text import AskedItem, Narrative, NarrativeStep, render
 from world_models.ehr_world.causal_lm.tokens import QuantileCodec
 from world_models.ehr_world.feeder import Feeder
 from world_models.ehr_world.set_outcome import bins
-from world_models.ehr_world.set_outcome.events import Stays
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.vocabulary import from_z, to_z
 from world_models.quantities.ward import INQUIRIES, ORGANISMS
 from world_models.training import Schedule, fit
@@ -195,7 +195,7 @@ def _say(
     whole = [n._replace(steps=(*n.steps, s)) for n, s in zip(before, steps, strict=True)]
     whole = [last_steps(lm.codec, lm.codec.known(n)[0], WINDOW) for n in whole]
     for costs, step, slot in zip(lm.score(whole), steps, places, strict=True):
-        here = [cost for index, _, cost in costs if index == step.index]
+        here = [cost for index, _, cost in costs if index == step.number]
         density = [_density(lm, known, slots, s, cost) for s, cost in zip(slot, here, strict=True)]
         said.joint[slot] = torch.tensor(density)
     state = told(lm, before, keys.from_seed(seed * 1_000_000 + start, len(sets)), _room(lm, steps))
@@ -211,7 +211,7 @@ def _say(
             said.values[p, slot] = torch.tensor([_number(known, a) for a in done[i * paths + p].asked])
 
 
-def _room(lm: CausalLM, steps: Sequence[Step]) -> int:
+def _room(lm: CausalLM, steps: Sequence[NarrativeStep]) -> int:
     """Tokens to keep free for the longest of these steps with its outcomes."""
     asked = (sum(len(lm.codec.ask(a.item)) + OUTCOME_TOKENS for a in s.asked) for s in steps)
     return 40 + max(n + len(lm.codec.orders(s, 0, HOURS)) for n, s in zip(asked, steps, strict=True))
@@ -220,8 +220,8 @@ def _room(lm: CausalLM, steps: Sequence[Step]) -> int:
 def _say_bins(
     lm: CausalLM,
     state: LMState,
-    many: list[Step],
-    steps: list[Step],
+    many: list[NarrativeStep],
+    steps: list[NarrativeStep],
     places: list[list[int]],
     slots: Slots,
     known: Known,
@@ -262,13 +262,13 @@ def _sets(slots: Slots) -> Iterator[tuple[int, int, Tensor]]:
         yield int(slots.row[at[0]]), int(slots.place[at[0]]), at
 
 
-def _place(slots: Slots, at: Tensor, step: Step) -> list[int]:
+def _place(slots: Slots, at: Tensor, step: NarrativeStep) -> list[int]:
     """Slots in the order in which the step asks."""
     where = {int(slots.item[s]): int(s) for s in at}
     return [where[ITEMS[a.item]] for a in step.asked]
 
 
-def _number(known: Known, asked: Asked) -> float:
+def _number(known: Known, asked: AskedItem) -> float:
     """A value in its unit or a class, as a number."""
     if asked.label is not None:
         return float(ORGANISMS.index(asked.label)) if asked.label in ORGANISMS else float("nan")
@@ -299,7 +299,7 @@ def _density(lm: CausalLM, known: Known, slots: Slots, slot: int, cost: float) -
     return cost + math.log(max(float(ends[1] - ends[0]), 1e-7))
 
 
-def _bins_asked(lm: CausalLM, state: LMState, steps: list[Step]) -> tuple[Tensor, Tensor]:
+def _bins_asked(lm: CausalLM, state: LMState, steps: list[NarrativeStep]) -> tuple[Tensor, Tensor]:
     """Chances [B, K, V] of the outcome tokens of each row's inquiries, and the tokens drawn [B, K]."""
     codec, batch, most = lm.codec, len(steps), max(len(s.asked) for s in steps)
     orders = [codec.orders(s, b, HOURS) for s, b in zip(steps, state.t.tolist(), strict=True)]

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.ward.fidelity_tables import first_value
 from benchmarks.ward.scores import MOVED, energy, pinball_crps, point_scores
 from world_models import keys
-from world_models.ehr_world.set_outcome.events import Stays, charted
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, report_grid, to_z
 
 __all__ = ["Known", "Prediction", "Slots", "all_slots", "label_scores", "score", "simple", "slots_of", "some_slots"]

@@ -34,10 +34,18 @@ from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.causal_lm.codec import TextCodec, train_tokenizer
 from world_models.ehr_world.causal_lm.grammar import finish, text_automaton
 from world_models.ehr_world.causal_lm.model import CausalLM, qwen3
-from world_models.ehr_world.causal_lm.text import Asked, Given, Narrative, Step, number, outcome_text, render
+from world_models.ehr_world.causal_lm.text import (
+    AskedItem,
+    Given,
+    Narrative,
+    NarrativeStep,
+    number,
+    outcome_text,
+    render,
+)
 from world_models.ehr_world.causal_lm.tokens import QuantileCodec
-from world_models.ehr_world.set_outcome.events import CENSORED, Stays
 from world_models.ehr_world.set_outcome.inference import believe
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, Stays
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS
 
@@ -57,14 +65,14 @@ def menus(steps: int) -> tuple[Tensor, Tensor]:
     return asked, given
 
 
-def step_of(index: int, values: dict[str, float] | None) -> Step:
+def step_of(index: int, values: dict[str, float] | None) -> NarrativeStep:
     """The same orders as text; with outcomes where `values` are given."""
     asked = tuple(
-        Asked(q.name, *(() if values is None else (values[q.name], None, q.unit)))
+        AskedItem(q.name, *(() if values is None else (values[q.name], None, q.unit)))
         for q in sorted(_ITEMS, key=lambda q: q.name)
     )
     first = INTERVENTIONS[0]
-    return Step(index, asked, (Given(first.name, "administration", float(first.standard), first.unit),))
+    return NarrativeStep(index, asked, (Given(first.name, "administration", float(first.standard), first.unit),))
 
 
 class FixedText(TextCodec):
@@ -73,7 +81,7 @@ class FixedText(TextCodec):
     def __init__(self, tokenizer: Any, values: dict[str, float]) -> None:
         super().__init__(tokenizer)
         units = {q.name: q.unit for q in _ITEMS}
-        texts = {n: [outcome_text(Asked(n, v, None, units[n]))] for n, v in values.items()}
+        texts = {n: [outcome_text(AskedItem(n, v, None, units[n]))] for n, v in values.items()}
         self.automaton = text_automaton(self.pieces, texts)
 
     def kind(self, item: str) -> str:

@@ -34,11 +34,11 @@ from benchmarks.ward.rivals import Boosting, by_net, train_set_outcome
 from benchmarks.ward.slots import BASELINES, Known, Prediction, Slots, all_slots, from_paths, score, simple, some_slots
 from world_models import catalog, checkpoint, tree
 from world_models.ehr_world import records, ward_rollouts
+from world_models.ehr_world.episode_tensors import real_vocabulary
 from world_models.ehr_world.feeder import join
-from world_models.ehr_world.set_outcome.events import Stays
 from world_models.ehr_world.set_outcome.network import SetOutcome
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
-from world_models.ehr_world.stays import real_vocabulary
 from world_models.ehr_world.vocabulary import to_z
 
 BEGIN = 1  # positions 0 and 1 are given to a full trajectory

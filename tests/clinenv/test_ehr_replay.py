@@ -240,8 +240,8 @@ def test_real_stays_are_shown_as_recorded(tmp_path) -> None:
     few = table.filter(pc.is_in(table["subject_id"], value_set=pa.array(subjects)))
     pq.write_table(few, tmp_path / "few.parquet")
     stays = RecordedStays(tmp_path / "few.parquet", InferringToyWard(), hour=24.0)
-    history, checked = history_of(stays._all, 24.0), 0
-    for row, episode in enumerate(stays._all):
+    history, checked = history_of(stays._all.stays, 24.0), 0
+    for row, episode in enumerate(stays._all.stays):
         last: dict[str, InquiryEvent] = {}
         for event in sorted(episode.inquiries(), key=lambda q: q.collected):
             if event.value is not None and episode.hours(event.resulted or event.collected) <= 24.0 and event.item in UNITS:

@@ -21,8 +21,8 @@ from world_models.data.ehr.filters import measure
 from world_models.data.ehr.load import load_episodes
 from world_models.data.ehr.meds import reader as meds_reader
 from world_models.data.ehr.tables import EhrDataError
+from world_models.ehr_world.episode_tensors import from_episodes
 from world_models.ehr_world.records import read_records
-from world_models.ehr_world.stays import from_episodes
 
 LENGTHS = [24.0 * hospital.DAYS] * 4
 

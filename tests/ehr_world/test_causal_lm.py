@@ -11,7 +11,7 @@ from world_models.ehr_world.causal_lm.codec import Codec, TextCodec, encode, tra
 from world_models.ehr_world.causal_lm.grammar import OutcomeLogits
 from world_models.ehr_world.causal_lm.model import CausalLM, LMState, collate, outcome_loss, qwen3, squeeze
 from world_models.ehr_world.causal_lm.parse import parse
-from world_models.ehr_world.causal_lm.text import Narrative, NarrativeError, Step, render
+from world_models.ehr_world.causal_lm.text import Narrative, NarrativeError, NarrativeStep, render
 from world_models.ehr_world.causal_lm.tokens import QuantileCodec
 
 HOURS = 4.0
@@ -74,7 +74,7 @@ def test_outcomes_always_parse_and_rows_are_themselves_alone(lm: CausalLM) -> No
     key = keys.from_seed(11, 5)
     state = lm.start(told, key)
     alone = [lm.start([n], key[i : i + 1]) for i, n in enumerate(told)]
-    done: list[list[Step]] = [[] for _ in told]
+    done: list[list[NarrativeStep]] = [[] for _ in told]
     for t in range(3):
         orders = [n.steps[t].orders() for n in told]
         state, steps = lm.step(state, orders, HOURS, temperature=2.0)
@@ -101,7 +101,7 @@ def test_luck_is_the_key_and_a_branch_does_not_disturb(lm: CausalLM) -> None:
     assert all(torch.equal(a, b) for a, b in zip(tree.leaves(held), tree.leaves(state), strict=True)), (
         "a state was changed"
     )
-    assert int(after.t[0]) == orders[0].index
+    assert int(after.t[0]) == orders[0].number
     many = lm.fork(state, 8, keys.from_seed(100, 16))
     _, samples = lm.step(many, [o for o in orders for _ in range(8)], HOURS, temperature=3.0)
     assert len(set(samples[:8])) > 1, "samples of one stay differ by key"
@@ -113,10 +113,10 @@ def test_luck_is_the_key_and_a_branch_does_not_disturb(lm: CausalLM) -> None:
 def test_steps_without_inquiries_and_uneven_batches(lm: CausalLM) -> None:
     told = stays(2)
     state = lm.start(told, keys.from_seed(5, 2))
-    quiet = Step(0, (), told[0].steps[1].given)
+    quiet = NarrativeStep(0, (), told[0].steps[1].given)
     state, steps = lm.step(state, [quiet, told[1].steps[0]], HOURS)
     assert steps[0] == quiet and all(a.known for a in steps[1].asked)
-    state, steps = lm.step(state, [quiet._replace(index=1), quiet._replace(index=2)], HOURS)
+    state, steps = lm.step(state, [quiet._replace(number=1), quiet._replace(number=2)], HOURS)
     state, steps = lm.step(state, [n.steps[-1] for n in told], HOURS)
     assert all(a.known for s in steps for a in s.asked)
 
@@ -124,7 +124,7 @@ def test_steps_without_inquiries_and_uneven_batches(lm: CausalLM) -> None:
 def test_likelihoods_are_those_of_the_loss(lm: CausalLM) -> None:
     told = stays(3)
     scores = lm.score(told)
-    assert [[(s.index, a.item) for s in n.steps for a in s.asked] for n in told] == [
+    assert [[(s.number, a.item) for s in n.steps for a in s.asked] for n in told] == [
         [x[:2] for x in row] for row in scores
     ]
     with torch.no_grad():

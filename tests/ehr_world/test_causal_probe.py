@@ -1,7 +1,4 @@
-"""Which architectures the cache of filled rows serves: tried on a few tokens, refused with the reason.
-
-Nothing runs code.
-"""
+"""Which architectures the cache of filled rows serves: tried on a few tokens, refused with a reason; no code runs."""
 
 from __future__ import annotations
 
@@ -164,7 +161,7 @@ def test_an_adapter_that_would_be_unpickled_is_refused(tmp_path) -> None:  # noq
         CausalLM.from_folder(tmp_path / "adapter", codec=CODEC)
 
 
-# ---- the grammar of an outcome, character by character
+# ------------------------------------------------------------------ the grammar of an outcome, character by character
 
 CHARACTERS = sorted(set(string.printable) - {"\x0b", "\x0c"} | {"ä", "µ", "\u2028"})
 RIGHT = {  # exponents are negative: the tables end at 1e6

@@ -23,17 +23,17 @@ from world_models.ehr_world.causal_lm.parse import parse, parse_stays
 from world_models.ehr_world.causal_lm.text import (
     STATUS,
     STATUSES,
-    Asked,
+    AskedItem,
     Given,
     Narrative,
     NarrativeError,
-    Step,
+    NarrativeStep,
     narrative_of,
     render,
     to_episode,
     usual_unit,
 )
-from world_models.ehr_world.causal_lm.ward import facts_of_ward, narrative_of_ward, orders_of_action
+from world_models.ehr_world.causal_lm.ward_narratives import facts_of_ward, narrative_of_ward, orders_of_action
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, STATIC, inquiry_index, order_index
 
 START = datetime(2150, 3, 1, 7, 30)
@@ -47,11 +47,11 @@ amounts = st.floats(0, 1e6, width=32)
 def narratives(draw: st.DrawFn) -> Narrative:
     """Any narrative, however odd its names."""
 
-    def asked() -> Asked:
+    def asked() -> AskedItem:
         item = draw(st.one_of(words, st.sampled_from(["potassium_mmol_l", "hour 4", "give | x", "a = b"])))
         if draw(st.booleans()):
-            return Asked(item, label=draw(words))
-        return Asked(item, draw(numbers), None, draw(st.one_of(st.just(usual_unit(item) or ""), words)))
+            return AskedItem(item, label=draw(words))
+        return AskedItem(item, draw(numbers), None, draw(st.one_of(st.just(usual_unit(item) or ""), words)))
 
     def given_one() -> Given:
         some = st.none() | numbers
@@ -62,7 +62,7 @@ def narratives(draw: st.DrawFn) -> Narrative:
     width = draw(st.sampled_from([1 / 60, 0.25, 1.0, 4.0, 12.0]))
     index = sorted(draw(st.sets(st.integers(0, 300), max_size=3)))
     steps = tuple(
-        Step(
+        NarrativeStep(
             i,
             tuple(asked() for _ in range(draw(st.integers(0, 3)))),
             tuple(given_one() for _ in range(draw(st.integers(0, 2)))),
@@ -103,8 +103,16 @@ def episodes(draw: st.DrawFn) -> PatientEpisode:
     ]
     interventions = [
         InterventionEvent(
-            "norepinephrine", "infusion", at, at + timedelta(minutes=draw(st.integers(0, 600))),
-            draw(st.none() | amounts.map(at_float32)), "mg", draw(st.none() | amounts.map(at_float32)), "ug/kg/min", "iv", "x",
+            "norepinephrine",
+            "infusion",
+            at,
+            at + timedelta(minutes=draw(st.integers(0, 600))),
+            draw(st.none() | amounts.map(at_float32)),
+            "mg",
+            draw(st.none() | amounts.map(at_float32)),
+            "ug/kg/min",
+            "iv",
+            "x",
         )
         for at in draw(st.lists(minute, max_size=3))
     ]
@@ -145,15 +153,19 @@ def test_an_episode_of_the_text_reads_the_same(episode: PatientEpisode, diagnose
 
 
 def test_the_form_itself() -> None:
-    step = Step(
+    step = NarrativeStep(
         2,
-        (Asked("heart_rate_bpm", 112.0, None, "bpm"), Asked("odd", 3.5, None, "mg/L"), Asked(STATUS, label="stays")),
+        (
+            AskedItem("heart_rate_bpm", 112.0, None, "bpm"),
+            AskedItem("odd", 3.5, None, "mg/L"),
+            AskedItem(STATUS, label="stays"),
+        ),
         (Given("norepinephrine", "infusion", None, "", 0.1, "ug/kg/min", 3.5, "iv"),),
     )
     told = Narrative((("age_years", 63.0), ("code", "12")), (Diagnosis(1, "10", "A419"),), 4.0, (step,))
     assert render(told) == (
-        'patient | age_years 63 | code "12" | step 4\n'
-        "diagnoses | 1 10 A419\nhour 8\nask | heart_rate_bpm | odd | status\n"
+        'patient | age_years 63 | code "12" | step 4\ndiagnoses | 1 10 A419\nhour 8\n'
+        "ask | heart_rate_bpm | odd | status\n"
         "give | norepinephrine | infusion | rate 0.1 ug/kg/min | for 3.5 | route iv\n"
         'heart_rate_bpm = 112\nodd = 3.5 mg/L\nstatus = "stays"\n'
     )
@@ -191,7 +203,7 @@ def test_a_cut_text_and_an_unknown_outcome_are_refused() -> None:
     with pytest.raises(NarrativeError, match="cut off"):
         parse("patient | step 4")
     with pytest.raises(NarrativeError, match="no outcome yet"):
-        to_episode(Narrative((), (), 4.0, (Step(0, (Asked("ph"),)),)), START)
+        to_episode(Narrative((), (), 4.0, (NarrativeStep(0, (AskedItem("ph"),)),)), START)
     with pytest.raises(NarrativeError, match="not finite"):
         causal_text.number(float("nan"))
 
@@ -220,8 +232,8 @@ def test_a_stay_of_the_ward() -> None:
         ("ph", 7.312, None),
         (STATUS, None, "stays"),
     ]
-    assert told.steps[1] == Step(
-        1, (Asked(STATUS, label="discharged"),), (Given("saline_ml", "administration", 1000.0, "mL"),)
+    assert told.steps[1] == NarrativeStep(
+        1, (AskedItem(STATUS, label="discharged"),), (Given("saline_ml", "administration", 1000.0, "mL"),)
     )
     assert len(told.steps) == 2 and ("sex", "female") in told.facts and ("age_years", 71.2) in told.facts
     assert parse(render(told)) == told
@@ -230,6 +242,6 @@ def test_a_stay_of_the_ward() -> None:
     action[order_index("inquire_ph")] = 1
     action[order_index("norepinephrine_ug_kg_min")] = 0.1
     step = orders_of_action(action, 4)
-    assert step.asked == (Asked("ph"), Asked(STATUS)) and step.given[0].rate == 0.1
+    assert step.asked == (AskedItem("ph"), AskedItem(STATUS)) and step.given[0].rate == 0.1
     with pytest.raises(NarrativeError, match="columns, got 3"):
         orders_of_action(action[:3], 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,7 +29,14 @@ from world_models.ehr_world.causal_lm.grammar import (
     GrammarError,
     text_automaton,
 )
-from world_models.ehr_world.causal_lm.text import Asked, NarrativeError, Step, outcome_text, parse_outcome, render
+from world_models.ehr_world.causal_lm.text import (
+    AskedItem,
+    NarrativeError,
+    NarrativeStep,
+    outcome_text,
+    parse_outcome,
+    render,
+)
 from world_models.ehr_world.causal_lm.tokens import GAPS, QuantileCodec
 
 # digits, two-digit and mixed pieces, as real vocabularies have them
@@ -82,7 +90,7 @@ def test_the_grammar_reads_what_is_written() -> None:
         return [ids[c] for c in text]
 
     for value in (4.0, -0.25, 112.5, 1e-05, 123456789.0):
-        assert AUTOMATON.accepts(NUMBER, spelled(outcome_text(Asked("ph", value, None, "1")))), value
+        assert AUTOMATON.accepts(NUMBER, spelled(outcome_text(AskedItem("ph", value, None, "1")))), value
     assert AUTOMATON.accepts(EITHER, [ids["12"], ids[".5"], ids["\n"]])
     assert AUTOMATON.accepts(EITHER, spelled('"a \\\\b"\n')) and AUTOMATON.accepts(
         EITHER, [ids['"'], ids["ne"], ids['g"'], ids["\n"]]
@@ -137,7 +145,9 @@ def test_windows_hold_every_outcome_once(text_codec: TextCodec) -> None:
         windows(text_codec, told, 20)
 
 
-def test_codecs_are_saved_and_damage_is_named(text_codec: TextCodec, quantile_codec: QuantileCodec, tmp_path) -> None:  # noqa: ANN001
+def test_codecs_are_saved_and_damage_is_named(
+    text_codec: TextCodec, quantile_codec: QuantileCodec, tmp_path: Path
+) -> None:
     for name, codec in (("text", text_codec), ("quantile", quantile_codec)):
         codec.save(tmp_path / name)
         again = load_codec(tmp_path / name)
@@ -164,7 +174,7 @@ def test_tokens_to_events_to_tokens(quantile_codec: QuantileCodec, number: int) 
     tokens = quantile_codec.encode(stay(number, 6))
     told = quantile_codec.narrative(tokens, 4.0)
     assert quantile_codec.encode(told) == tokens
-    assert [s.index for s in told.steps] == [s.index for s in stay(number, 6).steps]
+    assert [s.number for s in told.steps] == [s.number for s in stay(number, 6).steps]
     true = [a for s in stay(number, 6).steps for a in s.asked]
     assert [(a.item, a.label) for s in told.steps for a in s.asked] == [(a.item, a.label) for a in true]
     names = [quantile_codec.names[t] for t in tokens]
@@ -173,7 +183,7 @@ def test_tokens_to_events_to_tokens(quantile_codec: QuantileCodec, number: int) 
 
 def test_quantiles_share_the_values_out_and_stay_in_their_bin(quantile_codec: QuantileCodec) -> None:
     told = [
-        s.steps[0]._replace(asked=(Asked("ph", v, None, "1"),))
+        s.steps[0]._replace(asked=(AskedItem("ph", v, None, "1"),))
         for v, s in zip(torch.linspace(7, 7.5, 101).tolist(), stays(101), strict=True)
     ]
     codec = QuantileCodec.fit([stay(i)._replace(steps=(step,)) for i, step in enumerate(told)], n_bins=10)
@@ -182,26 +192,31 @@ def test_quantiles_share_the_values_out_and_stay_in_their_bin(quantile_codec: Qu
     for token in range(codec.ids["q0"], codec.ids["q9"] + 1):
         values = [codec.decode("ph", [token], where).value for where in (0.0, 0.2, 0.5, 0.8, 1.0)]
         assert values == sorted(values)
-        assert {codec.outcome(Asked("ph", v, None, "1"))[0] for v in values} == {token}
-    far = codec.decode("ph", codec.outcome(Asked("ph", 6.0, None, "1"))).value
+        assert {codec.outcome(AskedItem("ph", v, None, "1"))[0] for v in values} == {token}
+    far = codec.decode("ph", codec.outcome(AskedItem("ph", 6.0, None, "1"))).value
     assert 7.0 <= far <= 7.05, "a value below all of training falls into the first bin"
 
 
 def test_an_item_with_few_values_keeps_them_all() -> None:
-    told = [stay(0)._replace(steps=(Step(0, (Asked("gcs", float(v), None, "1"),)),)) for v in [15] * 50 + [14, 3, 9]]
+    told = [
+        stay(0)._replace(steps=(NarrativeStep(0, (AskedItem("gcs", float(v), None, "1"),)),))
+        for v in [15] * 50 + [14, 3, 9]
+    ]
     codec = QuantileCodec.fit(told, 5)
     for value in (3.0, 9.0, 14.0, 15.0):
-        assert codec.decode("gcs", codec.outcome(Asked("gcs", value, None, "1"))).value == value
+        assert codec.decode("gcs", codec.outcome(AskedItem("gcs", value, None, "1"))).value == value
 
 
 def test_what_training_never_met(quantile_codec: QuantileCodec) -> None:
-    odd = stay(0)._replace(steps=(Step(3, (Asked("ph", 7.3, None, "1"), Asked("status", label="eloped"))),))
+    odd = stay(0)._replace(
+        steps=(NarrativeStep(3, (AskedItem("ph", 7.3, None, "1"), AskedItem("status", label="eloped"))),)
+    )
     with pytest.raises(NarrativeError, match="no inquiry 'ph'.*leave it out"):
         quantile_codec.encode(odd)
     kept, lost = quantile_codec.known(odd)
     assert lost == 1 and quantile_codec.names[quantile_codec.encode(kept)[-1]] == "label:?"
     with pytest.raises(NarrativeError, match="time runs backwards"):
-        quantile_codec.orders(Step(3), 3, 4.0)
+        quantile_codec.orders(NarrativeStep(3), 3, 4.0)
     with pytest.raises(ValueError, match="at least 2"):
         QuantileCodec.fit(stays(3), 1)
     with pytest.raises(NarrativeError, match="no outcome"):

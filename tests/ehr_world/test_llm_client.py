@@ -16,7 +16,7 @@ from tests.ehr_world.causal_stays import stay
 from world_models.data.ehr.episode import LARGEST
 from world_models.ehr_world.causal_lm.client import LLMClient, LLMServerError
 from world_models.ehr_world.causal_lm.prompt import PromptLLM, gguf, parse_answer, prompt, server
-from world_models.ehr_world.causal_lm.text import STATUSES, Asked, Step
+from world_models.ehr_world.causal_lm.text import STATUSES, AskedItem, NarrativeStep
 
 
 class Stub:
@@ -255,8 +255,8 @@ def test_a_damaged_answer_is_read_as_far_as_it_can_be_and_never_raises() -> None
     dice = random.Random(0)
     written = (
         'heart_rate_bpm = 82\nculture//blood//aerobic = "negative"\nheart_rate_bpm = 84\nstatus = "stays"',
-        '```json\n{"heart_rate_bpm": [82, {"value": 84}], "culture//blood//aerobic": "negative", '
-        '"status": "died"}\n```',
+        '```json\n{"heart_rate_bpm": [82, {"value": 84}], '
+        '"culture//blood//aerobic": "negative", "status": "died"}\n```',
     )
     for text in written:
         whole = parse_answer(text, ITEMS)
@@ -277,7 +277,7 @@ def test_a_damaged_answer_is_read_as_far_as_it_can_be_and_never_raises() -> None
 
 def test_the_baseline_asks_and_counts(stub: Stub) -> None:
     so_far = stay(1)
-    orders = Step(9, (Asked("heart_rate_bpm"), Asked("status")))
+    orders = NarrativeStep(9, (AskedItem("heart_rate_bpm"), AskedItem("status")))
     messages = prompt(so_far, orders, last_steps=2)
     text = messages[1]["content"]
     assert (
@@ -285,19 +285,19 @@ def test_the_baseline_asks_and_counts(stub: Stub) -> None:
     )
     stub.answer = lambda body, n: said(body, "heart_rate_bpm = 91") if "hour 36" in str(body) else (400, {}, b"")
     llm = PromptLLM(server(client(stub)))
-    first, second = llm.step([so_far, so_far], [orders, orders._replace(index=8)])
-    assert first.asked == (Asked("heart_rate_bpm", 91.0, None, "bpm"), Asked("status"))
+    first, second = llm.step([so_far, so_far], [orders, orders._replace(number=8)])
+    assert first.asked == (AskedItem("heart_rate_bpm", 91.0, None, "bpm"), AskedItem("status"))
     assert second.asked == orders.asked, "a failed request leaves its outcomes unknown"
     assert (llm.inquiries, llm.missing, llm.failed) == (4, 3, 1)
 
 
 def test_a_text_to_go_on_with(stub: Stub) -> None:
-    orders = Step(9, (Asked("heart_rate_bpm"), Asked("status")))
+    orders = NarrativeStep(9, (AskedItem("heart_rate_bpm"), AskedItem("status")))
     stub.answer = lambda body, n: said(body, '91\nstatus = "died"\nhour 40\nheart_rate_bpm = 7\n')
     llm = PromptLLM(server(client(stub)), style="continue")
     assert llm.step([stay(1)], [orders])[0].asked == (
-        Asked("heart_rate_bpm", 91.0, None, "bpm"),
-        Asked("status", label="died"),
+        AskedItem("heart_rate_bpm", 91.0, None, "bpm"),
+        AskedItem("status", label="died"),
     )
     assert stub.seen[0]["prompt"].endswith("hour 36\nask | heart_rate_bpm | status\nheart_rate_bpm = ")
     with pytest.raises(ValueError, match="there are: chat, continue"):

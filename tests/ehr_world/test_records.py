@@ -19,8 +19,8 @@ from world_models import checkpoint, tree
 from world_models.data.ehr.episode import InquiryEvent, InterventionEvent, build_episode
 from world_models.data.ehr.meds.writer import write_episodes
 from world_models.ehr_world import records, train, train_records
-from world_models.ehr_world.set_outcome.events import CENSORED
 from world_models.ehr_world.set_outcome.losses import forced
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED
 
 START = datetime(2150, 3, 1, 10)
 UNITS = {"potassium_mmol_l": "mmol/L", "heart_rate_bpm": "bpm", "sodium_mmol_l": "mmol/L"}
@@ -114,7 +114,7 @@ def test_predictions_do_not_look_ahead(meds, tmp_path) -> None:
     other = write_episodes([stay(s, shift=9.0) for s in range(1, 13)], tmp_path / "other.parquet")
     ours, theirs = read(meds), read(other)  # the same until position 4
     a, b = (next_slots(world(), x, guesses) for x in (ours, theirs))
-    early = a["place"] <= 5  # position 5 is foretold from 4 and before
+    early = a["place"] <= 5  # position 5 is predicted from 4 and before
     assert int(early.sum()) > 50 and torch.equal(a["point/model"][early], b["point/model"][early])
     assert not torch.equal(a["point/model"], b["point/model"]) and not torch.equal(a["y"], b["y"])
     a, b = (path_slots(world(), x, guesses, begin=4, paths=3) for x in (ours, theirs))
@@ -150,7 +150,7 @@ def test_the_bootstrap_finds_what_is_better() -> None:
 
 
 def test_a_fold_is_trained_on_its_patients_alone_and_resumed(meds, init, tmp_path) -> None:
-    recipe = dataclasses.replace(train_records.Recipe(), steps=4, wide_steps=2, batch=4, fewest=5)
+    recipe = dataclasses.replace(train_records.RecordsRecipe(), steps=4, wide_steps=2, batch=4, fewest=5)
     whole, wide = read(meds), read(meds)
     made = train_records.train_fold(init, whole, tmp_path, 3, 1, wide=wide, recipe=recipe)
     held, trained = set(made.held_out.subject.tolist()), set(made.train.subject.tolist())
@@ -236,7 +236,7 @@ def test_what_cannot_be_read_ends_with_2_and_writes_nothing(meds, init, tmp_path
 
 
 def test_a_world_of_records_starts_and_steps(meds, init, tmp_path) -> None:
-    recipe = dataclasses.replace(train_records.Recipe(), steps=1, batch=4)
+    recipe = dataclasses.replace(train_records.RecordsRecipe(), steps=1, batch=4)
     made = train_records.train_fold(init, read(meds), tmp_path / "work", 1, 0, recipe=recipe)
     assert made.held_out is None and len(made.train.subject) == 12
     model, _ = train_records.finish_fold(made, tmp_path / "out", meds, init, 1, 0, False)
@@ -255,7 +255,7 @@ def test_a_world_of_records_starts_and_steps(meds, init, tmp_path) -> None:
 
 def test_passes_are_chosen_by_the_training_patients_alone(meds, init, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(train_records, "PASSES", (2.0, 6.0))
-    recipe = dataclasses.replace(train_records.Recipe(), batch=4)
+    recipe = dataclasses.replace(train_records.RecordsRecipe(), batch=4)
     whole = read(meds)
     made = train_records.train_fold(init, whole, tmp_path / "a", 3, 1, recipe=recipe)
     assert set(made.chosen) == {2.0, 6.0} and all(math.isfinite(v) for v in made.chosen.values())

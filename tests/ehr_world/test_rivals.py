@@ -73,7 +73,7 @@ def test_baselines_have_laplace_distributions():
 
 def test_a_stay_that_goes_on_is_told_as_in_training():
     whole = small_stay(3, steps=4)
-    whole = whole._replace(steps=tuple(s._replace(index=i) for i, s in enumerate(whole.steps)))
+    whole = whole._replace(steps=tuple(s._replace(number=i) for i, s in enumerate(whole.steps)))
     codec = QuantileCodec.fit([whole])
     bare = whole._replace(steps=tuple(s._replace(asked=tuple(a for a in s.asked if a.item != STATUS)) for s in whole.steps))
     told, trained = encode(narratives.Staying(codec), bare).ids, encode(codec, whole).ids

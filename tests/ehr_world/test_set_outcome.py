@@ -9,9 +9,9 @@ from tests.ehr_world.ward_small import some_stays, tiny
 from world_models import keys, tree
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.config import BACKBONES
-from world_models.ehr_world.set_outcome.events import Stays
 from world_models.ehr_world.set_outcome.inference import believe
-from world_models.ehr_world.set_outcome.losses import forced, parts
+from world_models.ehr_world.set_outcome.losses import forced, stay_losses
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.vocabulary import from_z
 from world_models.oracles.ward.clinician import clinician
 from world_models.oracles.ward.world import WardOracle
@@ -29,7 +29,7 @@ def test_the_contract(backbone: str) -> None:
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_teacher_forcing_equals_stepping(backbone: str) -> None:
-    """A stay the world itself lived, read in one parallel pass, gives each step's predictions and its last state."""
+    """A stay that the world itself lived, read in one parallel pass, gives every prediction and its last state."""
     model = tiny(0, backbone)
     state = model.initial(keys.from_seed(9, 5))
     static, steps, states, answers = state.static, 6, [state], []
@@ -50,7 +50,7 @@ def test_teacher_forcing_equals_stepping(backbone: str) -> None:
         action = random_orders(model, state.key, t, share=0.3, given=0.3)
         asked = (action[:, :I] >= 0.5) & ~state.pending
         row, item = asked.nonzero(as_tuple=True)
-        answers.append((row, item, model._ask(state, state.t + 1, action[:, I:], row, item).log_mass))
+        answers.append((row, item, model.outcomes(state, state.t + 1, action[:, I:], row, item).log_mass))
         state = model.transition(state, action)
         on = torch.ones_like(state.alive)
         state = state._replace(alive=on, home=~on)  # nobody leaves, so that every step is lived
@@ -73,7 +73,7 @@ def test_teacher_forcing_equals_stepping(backbone: str) -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_loss_is_finite_and_moves_every_weight(backbone: str) -> None:
     net = tiny(0, backbone).net.requires_grad_(True)
-    found = parts(net, some_stays())
+    found = stay_losses(net, some_stays())
     sum(found).backward()
     still = [n for n, p in net.named_parameters() if p.grad is None or not bool(torch.isfinite(p.grad).all())]
     assert not still
@@ -116,7 +116,7 @@ def test_the_spread_is_that_of_every_number_asked_at_once() -> None:
     assert list(told) == [INQUIRIES[i].name for i in numbers]
     for i in numbers[::9]:
         item = torch.full((150,), i)
-        outcome = model._ask(state, state.t + 1, torch.zeros_like(state.given), torch.arange(150), item)
+        outcome = model.outcomes(state, state.t + 1, torch.zeros_like(state.given), torch.arange(150), item)
         low, high = from_z(
             bins.quantile(outcome.log_mass.exp(), ends, outcome.edges, outcome.around),
             model.net.scale[item].unsqueeze(1),
@@ -130,8 +130,8 @@ def test_draws_follow_the_heads_margins() -> None:
     state = state._replace(key=keys.fold(state.key, torch.arange(6000)))
     item = torch.full((6000,), [q.name for q in INQUIRIES].index("heart_rate_bpm"))
     row = torch.arange(6000)
-    outcome = model._ask(state, state.t + 1, state.given, row, item)
-    drawn = model._draw(outcome, row, item, model._luck(state.key, state.t + 1, "outcome"))
+    outcome = model.outcomes(state, state.t + 1, state.given, row, item)
+    drawn = model._sample_values(outcome, row, item, model._chances(state.key, state.t + 1, "outcome"))
     z = model.net.z_of(drawn.unsqueeze(-1).expand(-1, I))[:, item[0]]
     share = torch.bincount(bins.bin_of(z, outcome.edges), minlength=outcome.log_mass.shape[1]) / 6000
     torch.testing.assert_close(share, outcome.log_mass[0].exp(), atol=0.02, rtol=0)
@@ -220,8 +220,8 @@ def test_a_loss_over_an_expected_count_adds_up_whatever_the_batches() -> None:
     """Stays sorted by length into batches weigh as they do together: who dies early does not count for more."""
     net, stays = tiny().net, some_stays()
     order = stays.valid.sum(1).argsort()
-    whole = parts(net, stays, 100.0)
-    halves = [parts(net, tree.take(stays, rows), 100.0) for rows in order.chunk(2)]
+    whole = stay_losses(net, stays, 100.0)
+    halves = [stay_losses(net, tree.take(stays, rows), 100.0) for rows in order.chunk(2)]
     for name, total, *pieces in zip(whole._fields, whole, *halves, strict=True):
         torch.testing.assert_close(total, sum(pieces), rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
@@ -240,9 +240,9 @@ def test_an_interventions_straight_way_moves_its_item_alone() -> None:
     given[0, dose] = model.net.largest[dose]
     state = model.transition(state, torch.cat([torch.zeros(2, I), given], -1))
     row, item = torch.tensor([0, 0, 1]), torch.tensor([heart, heart + 1, heart])
-    outcome = model._ask(state, state.t + 1, torch.zeros(2, 30), row, item)
+    outcome = model.outcomes(state, state.t + 1, torch.zeros(2, 30), row, item)
     z = bins.quantile(outcome.log_mass.exp(), torch.full((3,), 0.5), outcome.edges, outcome.around)
-    plain = model._ask(state._replace(total_log=state.total_log * 0), state.t + 1, torch.zeros(2, 30), row, item)
+    plain = model.outcomes(state._replace(total_log=state.total_log * 0), state.t + 1, torch.zeros(2, 30), row, item)
     without = bins.quantile(plain.log_mass.exp(), torch.full((3,), 0.5), plain.edges, plain.around)
     assert float(z[0] - without[0]) == pytest.approx(0.8, abs=0.25)
     torch.testing.assert_close(z[1:], without[1:])

@@ -19,8 +19,8 @@ from tests.ehr_world.ward_small import some_stays, tiny
 from world_models import catalog, checkpoint, keys
 from world_models.data.ehr.episode import build_episode
 from world_models.ehr_world.set_outcome.config import BACKBONES
-from world_models.ehr_world.set_outcome.events import Stays
 from world_models.ehr_world.set_outcome.inference import believe
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.quantities.ward import INQUIRIES, ORDERS
 from world_models.testing import check_world
@@ -67,7 +67,7 @@ def test_a_stay_of_which_only_the_door_is_known_answers_every_test(which: str, r
     stays = some_stays()
     door = Stays(*stays[:2], *(x[:, :1] for x in stays[2:]))
     door = door if recorded else door._replace(asked=torch.zeros_like(door.asked))
-    state = model._redraw_pending(believe(model, door, keys.from_seed(1, 48), torch.zeros(48)))
+    state = model.resample_pending(believe(model, door, keys.from_seed(1, 48), torch.zeros(48)))
     assert state.t.tolist() == [0] * 48 and bool(state.seen.any()) == recorded
     every = torch.cat([torch.ones(48, TESTS), torch.zeros(48, len(ORDERS) - TESTS)], -1)
     after = model.transition(state, every)

@@ -26,11 +26,11 @@ class Killed(Exception):
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch) -> None:
     stays = some_stays()
-    monkeypatch.setattr(train, "Schedule", lambda *a, **k: dataclasses.replace(_schedule(*a, **k), save_every_s=0.0))
+    monkeypatch.setattr(train, "schedule", lambda *a, **k: dataclasses.replace(_schedule(*a, **k), save_every_s=0.0))
     whole = fresh()
     train.train_net(whole, stays, stays, 12, 8, tmp_path / "whole")
 
-    plain, calls = train.parts, []
+    plain, calls = train.stay_losses, []
 
     def dies(net, batch, expected=None):
         calls.append(1)
@@ -38,17 +38,17 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch) -> None
             raise Killed
         return plain(net, batch, expected)
 
-    monkeypatch.setattr(train, "parts", dies)
+    monkeypatch.setattr(train, "stay_losses", dies)
     with pytest.raises(Killed):
         train.train_net(fresh(), stays, stays, 12, 8, tmp_path / "cut")
-    monkeypatch.setattr(train, "parts", plain)
+    monkeypatch.setattr(train, "stay_losses", plain)
     resumed = fresh()
     train.train_net(resumed, stays, stays, 12, 8, tmp_path / "cut")
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-_schedule = train.Schedule
+_schedule = train.schedule
 
 
 def test_a_finished_world_loads_and_answers_as_before(tmp_path) -> None:

@@ -10,7 +10,7 @@ import torch
 from world_models import keys
 from world_models.ehr_world import vocabulary, ward_rollouts
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
-from world_models.ehr_world.set_outcome.events import Stays
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 
 CONFIG = SetOutcomeConfig(name="tiny", hidden=24, query=16, admissions=16)

@@ -127,9 +127,7 @@ class ECGWorldModel(nn.Module):
             FileNotFoundError, CheckpointError: see `checkpoint.load_module`.
         """
         cohort_named(COHORTS, cohort)
-        module = checkpoint.load_module(folder, KIND, _build, device)
-        assert isinstance(module, ECGWorldModel)  # as `_build` makes it
-        return module.with_options(hours_per_step, cohort)
+        return checkpoint.load_module(folder, KIND, _build, device).with_options(hours_per_step, cohort)
 
     def with_options(self, hours_per_step: float | None = None, cohort: str | None = None) -> ECGWorldModel:
         """The same weights (shared, not copied) with another step or another cohort of generated patients."""

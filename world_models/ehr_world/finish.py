@@ -12,9 +12,9 @@ from world_models import checkpoint, keys, tree
 from world_models.ehr_world import vocabulary
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.card import write_card
-from world_models.ehr_world.set_outcome.events import Stays
 from world_models.ehr_world.set_outcome.losses import forced, likelihood
 from world_models.ehr_world.set_outcome.network import SetOutcome
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, trim
 from world_models.ehr_world.set_outcome.world import KIND, EHRWorldModel
 
 __all__ = ["finish", "measure"]
@@ -22,15 +22,16 @@ __all__ = ["finish", "measure"]
 
 @torch.no_grad()
 def measure(net: SetOutcome, stays: Stays, batch: int = 50) -> dict[str, float]:
-    """Next-step likelihood on these stays, and coverage of the central 80 %: of reports spread evenly over what rounds to
-    them, as one rounded number may hold half the mass."""
+    """Next-step likelihood on these stays, and coverage of the central 80 %.
+
+    That is of reports spread evenly over what rounds to them, as one rounded number may hold half the mass.
+    """
     there = stays.asked & ~stays.value.isnan()
-    grid = [vocabulary.report_grid(stays.value[..., i][there[..., i]].double()) for i in range(there.shape[-1])]
-    grid = torch.tensor(grid, device=net.edges.device)
+    steps = [vocabulary.report_grid(stays.value[..., i][there[..., i]].double()) for i in range(there.shape[-1])]
+    grid = torch.tensor(steps, device=net.edges.device)
     total = torch.zeros(3, dtype=torch.float64)
     for rows in stays.valid.sum(1).argsort().split(batch):
-        part = tree.take(stays, rows)
-        part = Stays(*part[:2], *(x[:, : int(part.valid.sum(1).amax())] for x in part[2:]))
+        part = trim(tree.take(stays, rows))
         run = forced(net, part)
         log_p, _ = likelihood(net, run)
         here = ~run.z.isnan() & ~net.label[run.item]
@@ -46,9 +47,16 @@ def measure(net: SetOutcome, stays: Stays, batch: int = 50) -> dict[str, float]:
 
 
 def finish(
-    net: SetOutcome, stays: Stays, held_out: Stays, out: Path, command: str, source: str,
-    extra: Mapping[str, object] | None = None, figures: Mapping[str, float] | None = None, judged: str | None = None,
-) -> tuple[EHRWorldModel, dict[str, float]]:  # fmt: skip
+    net: SetOutcome,
+    stays: Stays,
+    held_out: Stays,
+    out: Path,
+    command: str,
+    source: str,
+    extra: Mapping[str, object] | None = None,
+    figures: Mapping[str, float] | None = None,
+    judged: str | None = None,
+) -> tuple[EHRWorldModel, dict[str, float]]:
     """The world around a trained network, saved to `out`: admissions, triage and bounds from the training stays.
 
     Args:

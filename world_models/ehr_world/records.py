@@ -1,8 +1,8 @@
 """Recorded stays ready for training and judging: read once, kept as tensors, split by patient.
 
-What `stays.from_episodes` says holds here too. A source that does not tell when a result came counts as charted in the
-step of its draw (`events.charted` reads it so), and here its delay is written down as 0, so that a world trained on
-such records charts its own answers the same way.
+What `episode_tensors.from_episodes` says holds here too. A source that does not tell when a result came counts as
+charted in the step that collected it (`stay_tensors.charted` reads it so), and here its delay is written down as 0, so
+that a world trained on such records charts its own answers the same way.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -19,17 +19,22 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from world_models import checkpoint, tree
-from world_models.ehr_world.set_outcome.events import CENSORED, UNKNOWN, Stays, charted
-from world_models.ehr_world.stays import from_episodes
+from world_models.ehr_world.episode_tensors import from_episodes
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, UNKNOWN, Stays, charted, first_positions, previous
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 
-__all__ = ["Guesses", "Records", "cut", "first_value", "fold_of", "guesses_of", "numbers", "read_records"]
-__all__ += ["common_items", "count_values", "median_values", "shares", "take"]
+if TYPE_CHECKING:
+    from world_models.data.ehr.episode import PatientEpisode
+
+__all__ = ["Guesses", "StayRecords", "cut", "first_value", "fold_of", "guesses_of", "numbers", "read_records"]
+__all__ += ["count_values", "median_values", "shares", "take"]
 
 MOST = 85  # positions of a stay: 14 days of 4 h, and the admission
+MEDIAN_ERROR = 0.8  # mean absolute error of a standard normal's median: sqrt(2 / pi) (k)
+LEAST_ERROR = 0.02  # standard deviations of an item: no baseline counts as better
 
 
-class Records(NamedTuple):
+class StayRecords(NamedTuple):
     """B recorded stays."""
 
     stays: Stays
@@ -46,15 +51,18 @@ class Guesses(NamedTuple):
     item_median: Tensor  # of `median`
 
     def to_json(self) -> dict[str, list[float]]:
+        """What `from_json` reads, to six decimals."""
         return {name: [round(float(x), 6) for x in row] for name, row in self._asdict().items()}
 
     @classmethod
     def from_json(cls, plain: dict[str, list[float]]) -> Guesses:
+        """The guesses in a world's config."""
         return cls(*(torch.tensor(plain[name], dtype=torch.float32) for name in cls._fields))
 
 
-def take(records: Records, rows: Tensor) -> Records:
-    return Records(tree.take(records.stays, rows), records.subject[rows], records.filtered[rows])
+def take(records: StayRecords, rows: Tensor) -> StayRecords:
+    """The records at `rows` (int64 [N])."""
+    return StayRecords(tree.take(records.stays, rows), records.subject[rows], records.filtered[rows])
 
 
 def read_records(
@@ -64,11 +72,11 @@ def read_records(
     tables: str | Path | None = None,
     challenge2012: str | Path | None = None,
     date_order: str | None = None,
-) -> tuple[Records, dict]:
+) -> tuple[StayRecords, dict]:
     """Stays of a source on the vocabulary's items, and what was left out on the way: {"stages": ..., "dropped": ...}.
 
-    `date_order` is that of `load_episodes`. With `work`, they are kept there and read back while the source's files, the
-    items, the steps and `date_order` are the same.
+    `date_order` is that of `load_episodes`. With `work`, they are kept there and read back while the source's files,
+    the items, the steps and `date_order` are the same.
 
     Raises:
         ValueError (EhrDataError, UnitError): a source that cannot be read, or holds no stay.
@@ -79,7 +87,7 @@ def read_records(
         try:
             x = load_file(kept)
             left = json.loads(bytes(x["left_out"].tolist()))
-            return Records(Stays(*(x[n] for n in Stays._fields)), x["subject"], x["filtered"].bool()), left
+            return StayRecords(Stays(*(x[n] for n in Stays._fields)), x["subject"], x["filtered"].bool()), left
         except (SafetensorError, KeyError):
             kept.unlink()  # cut short by a kill: read the source again
     records, left = _read(words, sources, date_order)
@@ -90,43 +98,57 @@ def read_records(
     return records, left
 
 
-def _read(words: Vocabulary, sources: dict[str, str | Path | None], date_order: str | None) -> tuple[Records, dict]:
+def _read(words: Vocabulary, sources: dict[str, str | Path | None], date_order: str | None) -> tuple[StayRecords, dict]:
     from world_models.data.ehr.filters import FilterRules, measure, select
     from world_models.data.ehr.flow import Flow
     from world_models.data.ehr.load import load_episodes
     from world_models.data.ehr.tables import EhrDataError
 
-    episodes, flow = load_episodes(**sources, hours_per_step=words.hours_per_step, date_order=date_order)
+    episodes, flow = load_episodes(
+        meds=sources["meds"],
+        tables=sources["tables"],
+        challenge2012=sources["challenge2012"],
+        hours_per_step=words.hours_per_step,
+        date_order=date_order,
+    )
     if not episodes:
         raise EhrDataError(f"the source holds no stay that can be read; what became of its rows:\n{flow.diagram()}")
     measured = measure(episodes)
-    good = {(s, i) for s, i in select(measured, FilterRules(), Flow())[["subject_id", "stay_id"]].itertuples(index=False)}
+    good = {
+        (s, i) for s, i in select(measured, FilterRules(), Flow())[["subject_id", "stay_id"]].itertuples(index=False)
+    }
     stays = from_episodes(words, episodes, most=MOST)
     stays = stays._replace(delay=torch.where(stays.asked & (stays.delay == UNKNOWN), 0, stays.delay).to(torch.int8))
     subject = torch.tensor([e.subject_id for e in episodes], dtype=torch.int64)
     filtered = torch.tensor([(e.subject_id, e.stay_id) in good for e in episodes])
+    dropped = {table: {reason: int(n) for reason, n in ledger.dropped.items()} for table, ledger in flow.rows.items()}
+    slots = int((stays.asked & ~stays.value.isnan()).sum())
+    return StayRecords(stays, subject, filtered), {
+        "stages": [{"name": s.name, "patients": s.patients, "stays": s.episodes} for s in flow.stages],
+        "rows_dropped": {t: reasons for t, reasons in dropped.items() if reasons},
+        **_left_out(words, episodes),
+        "values_kept_last_of_each_step": slots,
+    }
+
+
+def _left_out(words: Vocabulary, episodes: Sequence[PatientEpisode]) -> dict[str, Any]:
+    """Results that the tensors of these episodes do not hold, counted by why."""
     known = {i.name for i in words.items}
     other: dict[str, int] = {}
     after = censored = 0
     for e in episodes:
         for step in e.steps:
-            late = step.number + 1 >= MOST
             for q in step.inquiries:
-                if late:
+                if step.number + 1 >= MOST:
                     after += 1
                 elif q.value is None and q.item in known:
                     censored += 1
                 elif q.value is not None and q.item not in known and q.item != "urine_output_ml":
                     other[q.item] = other.get(q.item, 0) + 1
-    dropped = {table: {reason: int(n) for reason, n in ledger.dropped.items()} for table, ledger in flow.rows.items()}
-    slots = int((stays.asked & ~stays.value.isnan()).sum())
-    return Records(stays, subject, filtered), {
-        "stages": [{"name": s.name, "patients": s.patients, "stays": s.episodes} for s in flow.stages],
-        "rows_dropped": {t: reasons for t, reasons in dropped.items() if reasons},
+    return {
         "values_of_items_the_world_does_not_know": dict(sorted(other.items(), key=lambda x: -x[1])),
         "results_after_day_14": after,
         "censored_results": censored,
-        "values_kept_last_of_each_step": slots,
     }
 
 
@@ -161,7 +183,7 @@ def fold_of(subject: Tensor, folds: int, seed: int = 0) -> Tensor:
 
 def cut(stays: Stays, begin: int) -> Stays:
     """The record as it stood after position `begin`: what had not resulted by then is on its way."""
-    given = Stays(*stays[:2], *(x[:, : begin + 1] for x in stays[2:]))
+    given = first_positions(stays, begin + 1)
     place = torch.arange(begin + 1).view(1, -1, 1)
     out = given.asked & (given.delay > 0) & (place + given.delay.to(torch.int64) > begin)
     return given._replace(
@@ -175,7 +197,7 @@ def numbers(words: Vocabulary, stays: Stays) -> Tensor:
 
 
 def first_value(stays: Stays) -> tuple[Tensor, Tensor]:
-    """First value [B, I] of the stay (NaN: none) and the position it was drawn at."""
+    """First value [B, I] of the stay (NaN: none) and the position that collected it."""
     there = stays.asked & ~stays.value.isnan()
     place = there.to(torch.int8).argmax(1)
     value = torch.gather(stays.value, 1, place.unsqueeze(1)).squeeze(1)
@@ -183,23 +205,24 @@ def first_value(stays: Stays) -> tuple[Tensor, Tensor]:
 
 
 def guesses_of(words: Vocabulary, stays: Stays) -> Guesses:
-    """The baselines' medians and mean errors from training stays; an item without values keeps z = 0 and an error of 0.8,
-    the mean error of a standard normal's median."""
+    """The baselines' medians and mean errors from training stays; an item without values keeps z = 0 and
+    an error of MEDIAN_ERROR."""
     scale, there = words.scale_table(), numbers(words, stays)
     z = to_z(stays.value, scale).nan_to_num(0.0)
     chart = charted(stays)
-    seen = torch.cat([torch.zeros_like(chart.seen[:, :1]), chart.seen[:, :-1]], 1)
-    last = torch.cat([torch.zeros_like(z[:, :1]), to_z(chart.value, scale)[:, :-1]], 1)
+    seen, last = previous(chart.seen), previous(to_z(chart.value, scale))
     first, place = first_value(stays)
     later = torch.arange(z.shape[1]).view(1, -1, 1) > place.unsqueeze(1)
     count = len(words.items)
-    middle = torch.stack([z[..., i][there[..., i]].median() if there[..., i].any() else torch.tensor(0.0) for i in range(count)])
+    middle = torch.stack(
+        [z[..., i][there[..., i]].median() if there[..., i].any() else torch.tensor(0.0) for i in range(count)]
+    )
     errors = []
     pairs = ((last, seen), (to_z(first, scale).unsqueeze(1).nan_to_num(0.0), later), (middle, torch.ones_like(seen)))
     for guess, known in pairs:
         counted = there & known
         total, n = ((z - guess).abs() * counted).sum((0, 1)), counted.sum((0, 1))
-        errors.append(torch.where(n > 0, total / n.clamp_min(1), 0.8).clamp_min(0.02))
+        errors.append(torch.where(n > 0, total / n.clamp_min(1), MEDIAN_ERROR).clamp_min(LEAST_ERROR))
     return Guesses(middle, *errors)
 
 
@@ -210,9 +233,7 @@ def median_values(words: Vocabulary, guesses: Guesses) -> Tensor:
 
 def count_values(words: Vocabulary, stays: Stays) -> Tensor:
     """int64 [I]: values of each item that were charted before in their stay."""
-    chart = charted(stays)
-    seen = torch.cat([torch.zeros_like(chart.seen[:, :1]), chart.seen[:, :-1]], 1)
-    return (numbers(words, stays) & seen).sum((0, 1))
+    return (numbers(words, stays) & previous(charted(stays).seen)).sum((0, 1))
 
 
 def shares(subject: Tensor, share: float, seed: int) -> Tensor:
@@ -221,8 +242,3 @@ def shares(subject: Tensor, share: float, seed: int) -> Tensor:
     rank = torch.empty(len(people), dtype=torch.int64)
     rank[torch.randperm(len(people), generator=torch.Generator().manual_seed(seed))] = torch.arange(len(people))
     return (rank < max(1, round(share * len(people))))[place]
-
-
-def common_items(counts: Sequence[int], fewest: int = 100) -> list[int]:
-    """Items with at least `fewest` repeated measurements."""
-    return [i for i, n in enumerate(counts) if n >= fewest]

@@ -2,9 +2,9 @@
 
 Three steps, each resumable and kept in the work folder under a sum of what it depends on:
 1. the weights of `--init`, a world trained on the oracle ward;
-2. optionally the 4,000 stays of Challenge 2012 (48 h, no drugs, ends unknown): what real values and their noise are like;
-3. the training patients: a few passes (how many, folds inside these patients choose), item columns hidden at random, the
-   running average of the weights kept; with `orders` above 1, runs over several orders whose weights are averaged.
+2. optionally the 4,000 stays of Challenge 2012 (48 h, no drugs, ends unknown): how real values and their noise look;
+3. the training patients: a few passes (how many, folds inside these patients choose), item columns hidden at random,
+   the running average of the weights kept; with `orders` above 1, runs over several orders whose weights are averaged.
 
 Bins of items that Challenge 2012 holds are from there, others from the training patients: nothing of a held-out patient
 is in the vocabulary, the baselines or the weights.
@@ -23,42 +23,60 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from world_models import keys, tree
+from world_models import keys
 from world_models.catalog import WORLDS, weights_folder
-from world_models.ehr_world.feeder import Feeder
+from world_models.ehr_world.episode_tensors import real_vocabulary
+from world_models.ehr_world.feeder import Feeder, schedule
 from world_models.ehr_world.finish import finish
-from world_models.ehr_world.records import Guesses, Records, fold_of, guesses_of, numbers, read_records, shares, take
-from world_models.ehr_world.set_outcome import bins
-from world_models.ehr_world.set_outcome.events import Stays, charted
-from world_models.ehr_world.set_outcome.losses import forced, likelihood, parts
+from world_models.ehr_world.judging import compare, looked_ahead, nats_a_value
+from world_models.ehr_world.records import (
+    Guesses,
+    StayRecords,
+    fold_of,
+    guesses_of,
+    numbers,
+    read_records,
+    shares,
+    take,
+)
+from world_models.ehr_world.set_outcome.losses import stay_losses
 from world_models.ehr_world.set_outcome.network import SetOutcome
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
-from world_models.ehr_world.stays import real_vocabulary
-from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
-from world_models.training import Schedule, fit
+from world_models.ehr_world.vocabulary import Vocabulary
+from world_models.training import fit
 
-__all__ = [
-    "Fold", "Recipe", "choose_passes", "compare", "finish_fold", "folder_of", "from_arguments", "nats_a_value", "read_sources",
-    "train_fold", "tune",
-]  # fmt: skip
+__all__ = ["Fold", "RecordsRecipe", "choose_passes", "finish_fold", "folder_of", "from_arguments", "read_sources"]
+__all__ += ["train_fold", "tune"]
+
+
+LEAST_STEPS = 10
+WEIGHT_DECAY, AVERAGE = 1e-2, 0.99  # of the weights; of the running average of weights
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RecordsRecipe:
     """How a world is fitted to records. The defaults were chosen on patients inside the training folds."""
 
     wide_steps: int = 800  # on Challenge 2012
     wide_rate: float = 1e-3
     wide_batch: int = 64
-    passes: float | None = None  # over the training patients' stays, for each order of the data; None: see `choose_passes`
+    passes: float | None = None  # over the training stays, for each order of the data; None: see `choose_passes`
     steps: int | None = None  # instead of passes
     rate: float = 5e-4
     batch: int = 12
     orders: int = 1  # runs whose weights are averaged
     hide: float = 0.2  # share of a stay's item columns whose values are hidden from the chart and the loss
-    ahead: float = 0.7  # share of stays of which no result is shown after a random position, though all are foretold
+    ahead: float = 0.7  # share of stays of which no result is shown after a random position, though all are predicted
     early: float = 1.5  # above 1 that position comes early
     fewest: int = 500  # values of an item in Challenge 2012 for its bins to be from there
+
+    def steps_over(self, stays: int) -> int:
+        """Steps on so many training stays: `steps`, or those of `passes` over them."""
+        if self.steps:
+            return self.steps
+        assert self.passes is not None, "chosen before"
+        return max(LEAST_STEPS, round(self.passes * stays / self.batch))
 
 
 def hidden(stays: Stays, share: float, step: int, seed: int) -> Stays:
@@ -70,41 +88,32 @@ def hidden(stays: Stays, share: float, step: int, seed: int) -> Stays:
     return stays._replace(asked=stays.asked & keep.unsqueeze(1))
 
 
-def looked_ahead(stays: Stays, share: float, early: float, step: int, seed: int) -> Stays:
-    """The stays as shown when everything after a random position is to be foretold from what came until then.
-
-    Under the next step's likelihood alone a world learns to lean on the last value, which is good for one step and bad for
-    forty: so some stays' results are withheld from a position on. Its chart ages meanwhile, as nobody draws what was ordered.
-    """
-    if share <= 0:
-        return stays
-    batch, count, _ = stays.value.shape
-    u = keys.uniform(keys.from_seed(seed, batch), step, "look ahead", (2,))
-    last = 1 + ((stays.valid.sum(1) - 1).clamp_min(1) * u[:, 0] ** early).floor()
-    withheld = (torch.arange(count) >= last.unsqueeze(1)) & (u[:, 1] < share).unsqueeze(1)
-    return stays._replace(value=torch.where(withheld.unsqueeze(-1), float("nan"), stays.value))
-
-
 def tune(
-    net: SetOutcome, stays: Stays, recipe: Recipe, folder: Path, stage: str, steps: int, rate: float, batch: int,
-    ends: bool, seed: int = 0,
-) -> None:  # fmt: skip
-    """Fit to the stays; leaves the averaged weights in the net. `ends` False: the record stops before the patient leaves,
-    so death and discharge are not learned from it."""
+    net: SetOutcome,
+    stays: Stays,
+    recipe: RecordsRecipe,
+    folder: Path,
+    stage: str,
+    steps: int,
+    rate: float,
+    batch: int,
+    ends: bool,
+    seed: int = 0,
+) -> None:
+    """Fit to the stays; leaves the averaged weights in the net.
+
+    `ends` False: the record stops before the patient leaves, so death and discharge are not learned from it.
+    """
     feed = Feeder(stays, min(batch, len(stays.static)), seed=1000 + seed)
     expected = float(stays.valid.sum()) / len(stays.static) * feed.batch
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         part = hidden(feed(step), recipe.hide, step, 7_000 + seed)
-        found = parts(net, part, expected, looked_ahead(part, recipe.ahead, recipe.early, step, 9_000 + seed))
-        total = found.value + found.copula + 0.3 * found.delay
-        if ends:
-            total = total + found.death + found.home
+        found = stay_losses(net, part, expected, looked_ahead(part, recipe.ahead, recipe.early, step, 9_000 + seed))
         metrics = {name: float(value.detach()) for name, value in found._asdict().items()}
-        return total, metrics
+        return found.total(ends), metrics
 
-    warm = min(100, max(1, steps // 10))
-    fit(net, loss, Schedule(steps, rate, warm_up=warm, weight_decay=1e-2, clip=10.0, average=0.99, save_every_s=30.0), folder, stage)
+    fit(net, loss, schedule(steps, rate, WEIGHT_DECAY, save_every_s=30.0, average=AVERAGE), folder, stage)
 
 
 PASSES = (6.0, 12.0, 24.0)  # to choose from
@@ -112,9 +121,9 @@ INNER_FOLDS = 3
 
 
 def choose_passes(
-    init: Path, train: Records, work: Path, name: str, wide: Records | None, recipe: Recipe
+    init: Path, train: StayRecords, work: Path, name: str, wide: StayRecords | None, recipe: RecordsRecipe
 ) -> tuple[float, dict[float, float]]:
-    """How many passes over these patients foretell others of them best, and `nats_a_value` of each choice.
+    """How many passes over these patients predict others of them best, and `nats_a_value` of each choice.
 
     It trains nine times, for a few hundred stays; with many thousands give `steps` instead, and nothing is chosen.
     Patients held out by the caller are not in `train`, so what judges the world chose nothing. Too few patients to be
@@ -125,35 +134,21 @@ def choose_passes(
     found = {}
     for passes in PASSES:
         of = dataclasses.replace(recipe, passes=passes)
-        made = [train_fold(init, train, work, INNER_FOLDS, inner, name, wide, recipe=of) for inner in range(INNER_FOLDS)]
-        found[passes] = nats_a_value([(one.net, one.held_out.stays) for one in made], recipe)
-    return min(found, key=found.get), found
-
-
-@torch.no_grad()
-def nats_a_value(worlds: list[tuple[SetOutcome, Stays]], recipe: Recipe) -> float:
-    """Negative log likelihood a value, z scale: mean of the next step's and that of results withheld from a position on."""
-    total = torch.zeros(2, dtype=torch.float64)
-    count = 0
-    for net, stays in worlds:
-        for number, rows in enumerate(stays.valid.sum(1).argsort().split(24)):
-            part = tree.take(stays, rows)
-            part = Stays(*part[:2], *(x[:, : int(part.valid.sum(1).amax())] for x in part[2:]))
-            for i, shown in enumerate((part, looked_ahead(part, 1.0, recipe.early, number, 0))):
-                run = forced(net, shown)
-                run = run._replace(z=to_z(part.value[run.row, run.place, run.item], net.scale[run.item]))
-                log_p, there = likelihood(net, run)[0], ~run.z.isnan()
-                total[i] -= log_p[there].double().sum()
-                count += int(there.sum()) * (i == 0)
-    return float(total.sum()) / (2 * max(1, count))
+        judged = []
+        for inner in range(INNER_FOLDS):
+            fold = train_fold(init, train, work, INNER_FOLDS, inner, name, wide, recipe=of)
+            assert fold.held_out is not None, "with several folds one is held out"
+            judged.append((fold.net, fold.held_out.stays))
+        found[passes] = nats_a_value(judged, recipe.early)
+    return min(found, key=lambda passes: found[passes]), found
 
 
 class Fold(NamedTuple):
     """What one fold's training leaves."""
 
     net: SetOutcome
-    train: Records
-    held_out: Records | None  # None: all patients were trained on
+    train: StayRecords
+    held_out: StayRecords | None  # None: all patients were trained on
     guesses: Guesses
     chosen: dict[float, float] = {}  # passes -> nats a value, where they were chosen
 
@@ -170,9 +165,16 @@ def _sum_of_stays(stays: Stays) -> str:
 
 
 def train_fold(
-    init: Path, records: Records, work: Path, folds: int, fold: int, name: str = "ehr-mimic-demo-small",
-    wide: Records | None = None, share: float = 1.0, recipe: Recipe | None = None,
-) -> Fold:  # fmt: skip
+    init: Path,
+    records: StayRecords,
+    work: Path,
+    folds: int,
+    fold: int,
+    name: str = "ehr-mimic-demo-small",
+    wide: StayRecords | None = None,
+    share: float = 1.0,
+    recipe: RecordsRecipe | None = None,
+) -> Fold:
     """The network of one fold, trained on a share of its training patients; `folds` 1 trains on all patients.
 
     Args:
@@ -183,47 +185,77 @@ def train_fold(
     Raises:
         ValueError: weights of `init` that do not fit, or fewer patients than folds.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or RecordsRecipe()
     start = EHRWorldModel.load(init)
     config, words = dataclasses.replace(start.config, name=name), start.vocabulary
     sum_ = _sum(start.weights_sha256, dataclasses.asdict(config))
     kept: set[str] = set()
-    with torch.random.fork_rng(devices=[]):  # every weight a new network draws is overwritten
+    with torch.random.fork_rng(devices=[]):  # every first weight of a new network is overwritten
         net = SetOutcome(config, words)
         net.load_state_dict(start.net.state_dict())
         if wide is not None and recipe.wide_steps:
-            measured = numbers(words, wide.stays).sum((0, 1)).tolist()
-            kept = {i.name for i, n in zip(words.items, measured, strict=True) if n >= recipe.fewest}
-            words = real_vocabulary(words, [wide.stays], fewest=recipe.fewest)
-            net = moved(net, words)
-            of_wide = ("hide", "fewest", "ahead", "early")
-            told = {n: v for n, v in dataclasses.asdict(recipe).items() if n.startswith("wide") or n in of_wide}
-            sum_ = _sum(sum_, told, _sum_of_stays(wide.stays))
-            tune(net, wide.stays, recipe, work / f"wide-{sum_}", "wide", recipe.wide_steps, recipe.wide_rate,
-                 recipe.wide_batch, ends=False)  # fmt: skip
-        held_out, train = None, records
-        if folds > 1:
-            own = fold_of(records.subject, folds) == fold
-            held_out, train = take(records, own.nonzero().squeeze(1)), take(records, (~own).nonzero().squeeze(1))
-        if share < 1:
-            train = take(train, shares(train.subject, share, seed=fold).nonzero().squeeze(1))
+            net, words, kept, sum_ = _on_wide(net, words, wide, recipe, work, sum_)
+        train, held_out = _divided(records, folds, fold, share)
         chosen: dict[float, float] = {}
         if recipe.passes is None and recipe.steps is None:
             passes, chosen = choose_passes(init, train, work, name, wide, recipe)
             recipe = dataclasses.replace(recipe, passes=passes)
         words = real_vocabulary(words, [train.stays], keep=kept)
         sum_ = _sum(sum_, dataclasses.asdict(recipe), _sum_of_stays(train.stays))
-        steps = recipe.steps or max(10, round(recipe.passes * len(train.subject) / recipe.batch))
+        steps = recipe.steps_over(len(train.subject))
         nets = []
         for order in range(recipe.orders):
             one = moved(net, words)
-            tune(one, train.stays, recipe, work / f"fold-{fold}-of-{folds}-{sum_}", f"tune-{order}", steps,
-                 recipe.rate, recipe.batch, ends=True, seed=order)  # fmt: skip
+            tune(
+                one,
+                train.stays,
+                recipe,
+                work / f"fold-{fold}-of-{folds}-{sum_}",
+                f"tune-{order}",
+                steps,
+                recipe.rate,
+                recipe.batch,
+                ends=True,
+                seed=order,
+            )
             nets.append(one)
-    with torch.no_grad():
-        for together in zip(*(n.parameters() for n in nets), strict=True):
-            together[0].copy_(torch.stack(list(together)).mean(0))
+    _average(nets)
     return Fold(nets[0], train, held_out, guesses_of(words, train.stays), chosen)
+
+
+def _on_wide(
+    net: SetOutcome, words: Vocabulary, wide: StayRecords, recipe: RecordsRecipe, work: Path, sum_: str
+) -> tuple[SetOutcome, Vocabulary, set[str], str]:
+    """Trained on Challenge 2012: the network, its vocabulary, names of items whose bins are from there, and the sum of
+    all that this depends on."""
+    measured = numbers(words, wide.stays).sum((0, 1)).tolist()
+    kept = {i.name for i, n in zip(words.items, measured, strict=True) if n >= recipe.fewest}
+    words = real_vocabulary(words, [wide.stays], fewest=recipe.fewest)
+    net = moved(net, words)
+    of_wide = ("hide", "fewest", "ahead", "early")
+    told = {n: v for n, v in dataclasses.asdict(recipe).items() if n.startswith("wide") or n in of_wide}
+    sum_ = _sum(sum_, told, _sum_of_stays(wide.stays))
+    folder = work / f"wide-{sum_}"
+    tune(net, wide.stays, recipe, folder, "wide", recipe.wide_steps, recipe.wide_rate, recipe.wide_batch, ends=False)
+    return net, words, kept, sum_
+
+
+def _divided(records: StayRecords, folds: int, fold: int, share: float) -> tuple[StayRecords, StayRecords | None]:
+    """A share of the fold's training patients, and who is held out."""
+    train, held_out = records, None
+    if folds > 1:
+        own = fold_of(records.subject, folds) == fold
+        held_out, train = take(records, own.nonzero().squeeze(1)), take(records, (~own).nonzero().squeeze(1))
+    if share < 1:
+        train = take(train, shares(train.subject, share, seed=fold).nonzero().squeeze(1))
+    return train, held_out
+
+
+@torch.no_grad()
+def _average(nets: list[SetOutcome]) -> None:
+    """The first network's weights become the mean of all."""
+    for together in zip(*(n.parameters() for n in nets), strict=True):
+        together[0].copy_(torch.stack(list(together)).mean(0))
 
 
 def moved(net: SetOutcome, words: Vocabulary) -> SetOutcome:
@@ -242,33 +274,6 @@ def moved(net: SetOutcome, words: Vocabulary) -> SetOutcome:
         for mine, theirs in zip(other.parameters(), net.parameters(), strict=True):
             mine.copy_(theirs)
     return other
-
-
-@torch.no_grad()
-def compare(net: SetOutcome, stays: Stays, guesses: Guesses) -> dict[str, float]:
-    """Next step on values that were charted before: S@25 of the median and of the last value, and both likelihoods."""
-    hits, total = torch.zeros(4, dtype=torch.float64), 0
-    for rows in stays.valid.sum(1).argsort().split(24):
-        part = tree.take(stays, rows)
-        part = Stays(*part[:2], *(x[:, : int(part.valid.sum(1).amax())] for x in part[2:]))
-        run, chart = forced(net, part), charted(part)
-        keep = ~run.z.isnan() & ~net.label[run.item] & (run.place > 0) & (run.last_seen > 0)
-        row, place, item = run.row[keep], run.place[keep], run.item[keep]
-        edges, log_mass = run.outcome.edges[keep], run.outcome.log_mass[keep]
-        around = bins.Around(*(x[keep] for x in run.outcome.around))
-        y, last = part.value[row, place, item], chart.value[row, place - 1, item]
-        point = from_z(bins.quantile(log_mass.exp(), torch.full((len(y),), 0.5), edges, around), net.scale[item])
-        z = torch.maximum(torch.minimum(run.z[keep], edges[:, -1]), edges[:, 0])
-        scale = guesses.last_value[item]
-        far = (run.z[keep] - (run.last_z[keep])).abs()
-        found = (
-            ((point - y).abs() <= 0.25 * y.abs()).float(), ((last - y).abs() <= 0.25 * y.abs()).float(),
-            -bins.log_density(log_mass, z, edges, around), (2 * scale).log() + far / scale,
-        )  # fmt: skip
-        hits += torch.stack([f.double().sum() for f in found])
-        total += len(y)
-    names = ("s25", "s25_last_value", "nll_repeated", "nll_last_value")
-    return {n: float(v) for n, v in zip(names, hits / max(1, total), strict=True)} | {"repeated_values": total}
 
 
 SOURCE = """{trained} recorded stays of {patients} patients of {name}, unfiltered, cut at 14 days;
@@ -295,24 +300,39 @@ def finish_fold(
 ) -> tuple[EHRWorldModel, dict[str, float]]:
     """The world around a fold's network, saved to `out` with what the baselines know of the training patients."""
     command = "python -m world_models.ehr_world.train --source meds --meds MEDS"
-    command += f"{' --tables TABLES' if tables else ''}{' --challenge2012 DIR' if wide else ''} --init {Path(init).name}"
+    command += (
+        f"{' --tables TABLES' if tables else ''}{' --challenge2012 DIR' if wide else ''} --init {Path(init).name}"
+    )
     command += f" --folds {folds} --fold {number} --out DIR"
-    held = "none was held out: its figures below are of the training stays" if fold.held_out is None else (
-        f"the patients of fold {number} of {folds} ({len(fold.held_out.subject.unique())}) were held out")  # fmt: skip
+    held = (
+        "none was held out: its figures below are of the training stays"
+        if fold.held_out is None
+        else (f"the patients of fold {number} of {folds} ({len(fold.held_out.subject.unique())}) were held out")
+    )
     source = SOURCE.format(
-        trained=len(fold.train.subject), patients=len(fold.train.subject.unique()), name=Path(meds).name, held=held,
-        init=Path(init).name, wide=", then the 4,000 stays of Challenge 2012 (48 h)" if wide else "",
+        trained=len(fold.train.subject),
+        patients=len(fold.train.subject.unique()),
+        name=Path(meds).name,
+        held=held,
+        init=Path(init).name,
+        wide=", then the 4,000 stays of Challenge 2012 (48 h)" if wide else "",
         attribution=WIDE if wide else "",
-    )  # fmt: skip
+    )
     judged = fold.train if fold.held_out is None else fold.held_out
     known = fold.net.usual.to(fold.train.stays.static)
     static = torch.where(fold.train.stays.static.isnan(), known, fold.train.stays.static)
     train = fold.train.stays._replace(static=static)
     return finish(
-        fold.net, train, judged.stays, out, command, source, extra={"guesses": fold.guesses.to_json()},
+        fold.net,
+        train,
+        judged.stays,
+        out,
+        command,
+        source,
+        extra={"guesses": fold.guesses.to_json()},
         figures=compare(fold.net, judged.stays, fold.guesses),
         judged="python -m benchmarks.fidelity_ehr_world --records folds --meds MEDS --tables TABLES --work DIR",
-    )  # fmt: skip
+    )
 
 
 def folder_of(world: str | Path) -> Path:
@@ -322,7 +342,7 @@ def folder_of(world: str | Path) -> Path:
 
 def read_sources(
     init: Path, work: Path, meds: Path, tables: Path | None, challenge2012: Path | None, date_order: str | None = None
-) -> tuple[Records, Records | None]:
+) -> tuple[StayRecords, StayRecords | None]:
     """The stays to learn from, and those of Challenge 2012; kept in the work folder."""
     words = EHRWorldModel.load(init).vocabulary
     records, _ = read_records(words, work, meds=meds, tables=tables, date_order=date_order)
@@ -334,6 +354,6 @@ def from_arguments(a: argparse.Namespace, work: Path) -> dict[str, float]:
     init = folder_of(a.init or "ehr-ward-small")
     records, wide = read_sources(init, work, a.meds, a.tables, a.challenge2012, a.date_order)
     changed = {n: v for n in ("steps", "batch", "rate") if (v := getattr(a, n)) is not None}
-    recipe = dataclasses.replace(Recipe(), **changed)
+    recipe = dataclasses.replace(RecordsRecipe(), **changed)
     fold = train_fold(init, records, work, a.folds, a.fold, a.name or "ehr-mimic-demo-small", wide, recipe=recipe)
     return finish_fold(fold, a.out, a.meds, init, a.folds, a.fold, wide is not None, a.tables is not None)[1]

@@ -14,6 +14,7 @@ benchmarks'); a patient of one is never a patient of another.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,89 +24,137 @@ from tqdm import tqdm
 
 from world_models import keys, tree
 from world_models.checkpoint import save_tensors
-from world_models.ehr_world.set_outcome.events import Stays, from_charts
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, from_charts, trim
+from world_models.ehr_world.vocabulary import collection_share
 from world_models.oracles.ward.clinician import clinician
 from world_models.oracles.ward.world import WardOracle
 from world_models.protocol import Chart
-from world_models.quantities.ward import COMPLAINTS, INQUIRIES, INTERVENTIONS, STATIC
+from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, STATIC
 
-__all__ = ["STATIC_NAMES", "offsets_h", "TEST_SEED", "TRAIN_SEED", "VALID_SEED", "behaviour", "read_shards", "rollout", "write_shards"]
+__all__ = ["offsets_h", "TEST_SEED", "TRAIN_SEED", "VALID_SEED", "behaviour", "read_shards", "rollout", "write_shards"]
 
 TRAIN_SEED, VALID_SEED, TEST_SEED = 3_000_000_000, 4_000_000_000, 7_000_000_000
 _I, _J = len(INQUIRIES), len(INTERVENTIONS)
-# usual hours from a step's start to the draw, as a share of the step: vitals at its end, cultures at its start
-_OFFSET_SHARE = {"vital": 1.0, "culture": 0.0}
 _DOSES = torch.tensor([0.25, 0.5, 1.0, 1.0, 1.5, 2.0])  # multiples of the standard dose
-_STRETCHES = 3
+HOURS_PER_STEP = 4.0  # of the ward
+
+# The mixed behaviour: chances and shares of our choosing, wide enough that every order is seen with and without need.
+LEAST_VARIATION, VARIED = 0.35, 0.55  # of a colleague's variation; above this the clinician's own variation applies
+WITHHELD, EDITED = 0.006, 0.018  # chance of an intervention in each step: left out; left out or given
+_STRETCHES, LATEST_STRETCH, LONGEST_STRETCH = 3, 40, 8  # a patient's; steps
+STRETCH_WITHHELD = 0.35  # of stretches; in the others the intervention is given
+THINNED = 0.5  # of patients
+NEVER_VITAL, NEVER_OTHER, SKIPPED = 0.08, 0.3, 0.25  # of their inquiries: never asked, and left out of a step
+ASKED = 0.03  # of all inquiries that nobody ordered, in each step
+MENU_PATIENTS = 1.0 / 3.0
+OFTEN, TESTS = (0.02, 0.10), (0.08, 0.4)  # least, and width of the range, of a patient's appetite
+KEPT = 0.75  # of settings, in each step
+MENU_ASKED = {"vital": 0.9, "culture": 0.05}  # in each step, by kind; others by the patient's appetite
+FOLLOWED = 0.9  # of steps in which a menu's oxygen and ventilator are the clinician's
+
+
+# orders(chart, key, t, severity, confounding) -> [B, A]
+Behaviour = Callable[[Chart, Tensor, Tensor, Tensor | None, float], Tensor]
 
 
 def offsets_h(hours_per_step: float) -> Tensor:
-    """Usual hours [I] from a step's start to the draw."""
-    return torch.tensor([_OFFSET_SHARE.get(q.kind, 0.19) for q in INQUIRIES]) * hours_per_step
-
+    """Usual hours [I] from a step's start to the collection of each inquiry's specimen."""
+    return torch.tensor([collection_share(q.kind) for q in INQUIRIES]) * hours_per_step
 
 
 def behaviour(chart: Chart, key: Tensor, t: Tensor, severity: Tensor | None = None, confounding: float = 0.0) -> Tensor:
     """Orders [B, A] of the mixed behaviour of this module, a function of the chart, the key and the step."""
-    batch = key.shape[0]
-    high = torch.tensor([float(q.high) for q in INTERVENTIONS])
-    standard = torch.tensor([float(q.standard) for q in INTERVENTIONS])
-    varied = 0.35 + 0.65 * keys.uniform(key, 0, "behaviour/variation")
-    base = clinician(chart, 4.0, confounding, severity, key, t, 1.0)
-    plain = clinician(chart, 4.0, confounding, severity, key, t, 0.0)
-    orders = torch.where((varied > 0.55).unsqueeze(-1), base, plain)
-    asked, given = orders[:, :_I], orders[:, _I:]
+    varied = LEAST_VARIATION + (1.0 - LEAST_VARIATION) * keys.uniform(key, 0, "behaviour/variation")
+    base = clinician(chart, HOURS_PER_STEP, confounding, severity, key, t, 1.0)
+    plain = clinician(chart, HOURS_PER_STEP, confounding, severity, key, t, 0.0)
+    orders = torch.where((varied > VARIED).unsqueeze(-1), base, plain)
+    dose = _random_doses(key, t)
+    given = _edited(orders[:, _I:], dose, key, t)
+    asked = _thinned(orders[:, :_I], key, t)
 
+    menu = (keys.uniform(key, 0, "behaviour/menu") < MENU_PATIENTS).unsqueeze(-1)
+    menu_asked, menu_given = _menu(chart, dose, key, t)
+    # oxygen and ventilator still follow the bedside: else those who meet menus would be short of breath and little else
+    for name in ("oxygen_fraction", "ventilation_l_min"):
+        column = [q.name for q in INTERVENTIONS].index(name)
+        follows = keys.uniform(key, t, f"behaviour/{name}") < FOLLOWED
+        menu_given[:, column] = torch.where(follows, given[:, column], menu_given[:, column])
+    given = torch.where(menu, menu_given, given)
+    asked = torch.where(menu, menu_asked, asked)
+    return torch.cat([asked, given], -1)
+
+
+def _limits() -> tuple[Tensor, Tensor]:
+    """Largest and standard amounts [J]."""
+    high = torch.tensor([float(q.high) for q in INTERVENTIONS])
+    return high, torch.tensor([float(q.standard) for q in INTERVENTIONS])
+
+
+def _random_doses(key: Tensor, t: Tensor) -> Tensor:
+    """[B, J] a random multiple of each standard dose."""
+    high, standard = _limits()
     pick = (keys.uniform(key, t, "behaviour/dose", (_J,)) * len(_DOSES)).long()
-    dose = torch.minimum(_DOSES[pick] * standard, high)
+    return torch.minimum(_DOSES[pick] * standard, high)
+
+
+def _edited(given: Tensor, dose: Tensor, key: Tensor, t: Tensor) -> Tensor:
+    """Interventions [B, J] with single ones withheld or given at `dose`, and so for whole stretches of steps."""
+    high, standard = _limits()
     coin = keys.uniform(key, t, "behaviour/edit", (_J,))
-    given = torch.where(coin < 0.006, 0.0, torch.where(coin < 0.018, dose, given))
+    given = torch.where(coin < WITHHELD, 0.0, torch.where(coin < EDITED, dose, given))
     # stretches: one intervention each, withheld or forced over one to eight steps
     which = (keys.uniform(key, 0, "behaviour/which", (_STRETCHES,)) * _J).long()
-    begin = (keys.uniform(key, 0, "behaviour/begin", (_STRETCHES,)).square() * 40).long()
-    length = 1 + (keys.uniform(key, 0, "behaviour/length", (_STRETCHES,)) * 8).long()
+    begin = (keys.uniform(key, 0, "behaviour/begin", (_STRETCHES,)).square() * LATEST_STRETCH).long()
+    length = 1 + (keys.uniform(key, 0, "behaviour/length", (_STRETCHES,)) * LONGEST_STRETCH).long()
     level = _DOSES[(keys.uniform(key, 0, "behaviour/level", (_STRETCHES,)) * len(_DOSES)).long()]
-    withheld = keys.uniform(key, 0, "behaviour/withheld", (_STRETCHES,)) < 0.35
+    withheld = keys.uniform(key, 0, "behaviour/withheld", (_STRETCHES,)) < STRETCH_WITHHELD
     running = (t.unsqueeze(-1) >= begin) & (t.unsqueeze(-1) < begin + length)
     forced = torch.where(withheld, 0.0, torch.minimum(level * standard[which], high[which]))
     place = torch.arange(_J).view(1, 1, -1) == which.unsqueeze(-1)
     hit = place & running.unsqueeze(-1)
-    given = torch.where(hit.any(1), (hit * forced.unsqueeze(-1)).amax(1), given)
-    vital = torch.tensor([q.kind == "vital" for q in INQUIRIES])
-    thinned = (keys.uniform(key, 0, "behaviour/thin") < 0.5).unsqueeze(-1)
-    never = keys.uniform(key, 0, "behaviour/never", (_I,)) < torch.where(vital, 0.08, 0.3)
-    skipped = keys.uniform(key, t, "behaviour/skip", (_I,)) < 0.25
-    asked = torch.where(thinned & (never | skipped), 0.0, asked)
-    asked = torch.where(keys.uniform(key, t, "behaviour/ask", (_I,)) < 0.03, 1.0, asked)
+    return torch.where(hit.any(1), (hit * forced.unsqueeze(-1)).amax(1), given)
 
-    # random menus: each patient has an own appetite; a setting is kept or changed, an amount is given now and then
-    menu = keys.uniform(key, 0, "behaviour/menu") < 1.0 / 3.0
-    often = 0.02 + 0.10 * keys.uniform(key, 0, "behaviour/often")
+
+def _thinned(asked: Tensor, key: Tensor, t: Tensor) -> Tensor:
+    """Inquiries [B, I]: of half of the patients fewer, of all now and then one more."""
+    vital = torch.tensor([q.kind == "vital" for q in INQUIRIES])
+    thinned = (keys.uniform(key, 0, "behaviour/thin") < THINNED).unsqueeze(-1)
+    never = keys.uniform(key, 0, "behaviour/never", (_I,)) < torch.where(vital, NEVER_VITAL, NEVER_OTHER)
+    skipped = keys.uniform(key, t, "behaviour/skip", (_I,)) < SKIPPED
+    asked = torch.where(thinned & (never | skipped), 0.0, asked)
+    return torch.where(keys.uniform(key, t, "behaviour/ask", (_I,)) < ASKED, 1.0, asked)
+
+
+def _menu(chart: Chart, dose: Tensor, key: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Random inquiries [B, I] and interventions [B, J]: each patient has an appetite of its own; a setting is kept or
+    changed, an amount is given now and then."""
+    high, _ = _limits()
+    often = OFTEN[0] + OFTEN[1] * keys.uniform(key, 0, "behaviour/often")
     setting = torch.tensor([q.per_hour is None for q in INTERVENTIONS])
     last = chart["treatment_share"] * high
-    stay = (keys.uniform(key, t, "behaviour/keep", (_J,)) < 0.75) & setting & (last > 0)
+    stay = (keys.uniform(key, t, "behaviour/keep", (_J,)) < KEPT) & setting & (last > 0)
     start = keys.uniform(key, t, "behaviour/start", (_J,)) < often.unsqueeze(-1)
-    random_given = torch.where(stay, last, torch.where(start, dose, 0.0))
-    tests = 0.08 + 0.4 * keys.uniform(key, 0, "behaviour/tests").unsqueeze(-1)
-    share = torch.tensor([0.9 if q.kind == "vital" else 0.05 if q.kind == "culture" else 0.0 for q in INQUIRIES])
-    random_asked = (keys.uniform(key, t, "behaviour/inquire", (_I,)) < torch.where(share > 0, share, tests)).float()
-    # oxygen and ventilator still follow the bedside: without them the third that meets menus would be short of breath only
-    for name in ("oxygen_fraction", "ventilation_l_min"):
-        column = [q.name for q in INTERVENTIONS].index(name)
-        random_given[:, column] = torch.where(keys.uniform(key, t, f"behaviour/{name}") < 0.9, given[:, column], random_given[:, column])
-    given = torch.where(menu.unsqueeze(-1), random_given, given)
-    asked = torch.where(menu.unsqueeze(-1), random_asked, asked)
-    return torch.cat([asked, given], -1).reshape(batch, -1)
+    given = torch.where(stay, last, torch.where(start, dose, 0.0))
+    tests = TESTS[0] + TESTS[1] * keys.uniform(key, 0, "behaviour/tests").unsqueeze(-1)
+    share = torch.tensor([MENU_ASKED.get(q.kind, 0.0) for q in INQUIRIES])
+    chance = torch.where(share > 0, share, tests)
+    return (keys.uniform(key, t, "behaviour/inquire", (_I,)) < chance).float(), given
 
 
 @torch.no_grad()
-def rollout(key: Tensor, steps: int = 84, confounding: float = 0.0, orders=behaviour, world: WardOracle | None = None) -> Stays:
+def rollout(
+    key: Tensor,
+    steps: int = 84,
+    confounding: float = 0.0,
+    orders: Behaviour = behaviour,
+    world: WardOracle | None = None,
+) -> Stays:
     """Stays [B] of the oracle from keys [B] under `orders(chart, key, t, severity, confounding)`."""
     world = world or WardOracle()
     hours, batch = world.hours_per_step, key.shape[0]
     state = world.initial(key)
     shape = (batch, steps + 1)
-    charts = {n: torch.zeros(*shape, _I) for n in ("value", "drawn", "seen", "pending")}
+    charts = {n: torch.zeros(*shape, _I) for n in ("value", "drawn_h", "seen", "pending")}
     asked, given = torch.zeros(*shape, _I, dtype=torch.bool), torch.zeros(*shape, _J)
     alive, home = torch.ones(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
     valid = torch.zeros(shape, dtype=torch.bool)
@@ -117,7 +166,7 @@ def rollout(key: Tensor, steps: int = 84, confounding: float = 0.0, orders=behav
 
     def note(place: int) -> None:
         charts["value"][rows, place] = torch.stack([chart[q.name] for q in INQUIRIES], -1)
-        charts["drawn"][rows, place] = (chart["hours"].unsqueeze(-1) - chart["inquiry_age_hours"])
+        charts["drawn_h"][rows, place] = chart["hours"].unsqueeze(-1) - chart["inquiry_age_hours"]
         charts["seen"][rows, place] = chart["inquiry_seen"]
         charts["pending"][rows, place] = chart["inquiry_pending"]
 
@@ -143,9 +192,15 @@ def rollout(key: Tensor, steps: int = 84, confounding: float = 0.0, orders=behav
     index = torch.minimum(torch.arange(steps + 1).expand(shape), last.unsqueeze(-1)).unsqueeze(-1)
     still = {n: torch.gather(x, 1, index.expand_as(x)) for n, x in charts.items()}
     taken, value, delay = from_charts(
-        still["value"], still["drawn"], still["seen"] > 0.5, still["pending"] > 0.5,
-        torch.arange(steps + 1).expand(shape) * hours, asked, offsets_h(hours), hours,
-    )  # fmt: skip
+        still["value"],
+        still["drawn_h"],
+        still["seen"] > 0.5,
+        still["pending"] > 0.5,
+        torch.arange(steps + 1).expand(shape) * hours,
+        asked,
+        offsets_h(hours),
+        hours,
+    )
     return Stays(static, diagnosis, taken & valid.unsqueeze(-1), value, delay, given, alive, home, valid)
 
 
@@ -162,9 +217,7 @@ def write_shards(folder: Path, name: str, seed: int, count: int, confounding: fl
         if path.exists():
             continue
         stays = rollout(keys.from_seed(seed + i * size, min(size, count - i * size)), confounding=confounding)
-        length = int(stays.valid.sum(1).amax())
-        stays = Stays(stays.static, stays.diagnosis, *(x[:, :length] for x in stays[2:]))
-        save_tensors(path, stays._asdict())
+        save_tensors(path, trim(stays)._asdict())
 
 
 def read_shards(folder: Path, name: str) -> list[Stays]:
@@ -173,7 +226,3 @@ def read_shards(folder: Path, name: str) -> list[Stays]:
     if not paths:
         raise FileNotFoundError(f"{folder} holds no {name}-*.safetensors; make them with --source ward")
     return [Stays(**load_file(path)) for path in paths]
-
-
-_COMPLAINT_NAMES = tuple(f"complaint_{c}" for c in COMPLAINTS)
-STATIC_NAMES = (*(q.name for q in STATIC), *_COMPLAINT_NAMES)

@@ -111,8 +111,10 @@ def _shipped_encoder(device: str) -> tuple[Callable[[Chart], Tensor], Quantity]:
     """The learned latent of any world's ECG, and its bounds."""
     from world_models import catalog
     from world_models.ecg_wm.encode import latent_of
+    from world_models.ecg_wm.model import ECGWorldModel
 
     learned = catalog.load(SHIPPED, device, sha256=WEIGHTS_SHA256.get(SHIPPED))
+    assert isinstance(learned, ECGWorldModel)
     latent = by_name(learned.measures, "latent")
 
     def encode(chart: Chart) -> Tensor:

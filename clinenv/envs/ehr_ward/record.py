@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from world_models.data.ehr.episode import InquiryEvent, PatientEpisode
-from world_models.ehr_world.stays import from_episodes, ward_name, ward_organism
-from world_models.ehr_world.vocabulary import StaticFeature, Treatment, Vocabulary, ward_specs
+from world_models.ehr_world.episode_tensors import from_episodes, ward_name, ward_organism
+from world_models.ehr_world.vocabulary import StaticFeature, Treatment, Vocabulary
 from world_models.protocol import History
 from world_models.quantities.ward import (
     COMPLAINTS,
@@ -95,7 +95,7 @@ def history_of(episodes: Sequence[PatientEpisode], hour: float) -> History:
 def _given(episodes: Sequence[PatientEpisode], hour: float, step_h: float, count: int) -> Tensor:
     """Amounts [N, T, J] given in the step that ends at each visit."""
     words = Vocabulary(
-        ward_specs(step_h),
+        (),  # inquiries are read by `_inquiries`, as they came to the chart
         tuple(Treatment(q.name, q.unit, float(q.high)) for q in INTERVENTIONS),
         tuple(StaticFeature(q.name, 0.0, 1.0, q.low, q.high) for q in STATIC),
         (),

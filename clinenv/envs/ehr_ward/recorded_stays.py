@@ -15,7 +15,7 @@ from clinenv.arguments import check_options
 from clinenv.envs.ehr_ward.record import history_of
 from world_models import keys, tree
 from world_models.data.ehr.episode import PatientEpisode
-from world_models.protocol import Chart, History, WorldModel
+from world_models.protocol import Chart, History, SupportsInfer, WorldModel
 
 __all__ = ["RecordedStays", "StayStart"]
 
@@ -41,12 +41,13 @@ class RecordedStays:
     """
 
     def __init__(self, source: str | Path | Sequence[PatientEpisode], world: WorldModel, hour: float = 24.0) -> None:
-        if not callable(getattr(world, "infer", None)):
+        if not isinstance(world, SupportsInfer):
             raise ValueError(
                 f"world {world.name!r} cannot go on from a record: only a learned world has a belief about a patient "
                 'whose body nobody wrote down (infer); use world="ehr-ward-small", or EHRWard-v0 for generated patients'
             )
-        self.world = world
+        self.world: WorldModel[Any] = world
+        self._infer = world.infer
         width = world.hours_per_step
         self.episodes = [e if e.hours_per_step == width else e.regrid(width) for e in _read(source, width)]
         self.hour = hour
@@ -96,7 +97,7 @@ class RecordedStays:
     def begin(self, key: Tensor, factors: dict[str, Tensor], start: StayStart | None) -> tuple[Any, Chart]:
         """The world's belief at the branching point, and the chart there: the record's where it says anything."""
         _, history = self.record(key, start)
-        state = self.world.infer(history, key, factors or None)
+        state = self._infer(history, key, factors or None)
         chart = self.world.observe(state)
         last = {name: value[:, -1] for name, value in history.charts.items() if name in chart}
         return state, {n: torch.where(last[n].isnan(), x, last[n]) if n in last else x for n, x in chart.items()}

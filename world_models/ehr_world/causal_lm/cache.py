@@ -32,6 +32,8 @@ def cache_of(layers: tuple[tuple[Tensor, Tensor], ...], room: int = 0) -> Any:
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
     class Roomy(DynamicLayer):
+        both: list[Tensor]  # keys and values, with room behind them
+
         def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
             begin = self.get_seq_length()
             end = begin + key_states.shape[-2]
@@ -49,11 +51,14 @@ def cache_of(layers: tuple[tuple[Tensor, Tensor], ...], room: int = 0) -> Any:
     if room:
         cache.layer_class_to_replicate = Roomy
     for layer_keys, layer_values in layers:
-        layer = Roomy() if room else DynamicLayer()
-        layer.lazy_initialization(layer_keys, layer_values)
+        layer: DynamicLayer
         if room:
-            place = layer_keys.shape[-2] + room
-            layer.both = [_grown(x, x, place) for x in (layer_keys, layer_values)]
+            layer = roomy = Roomy()
+            layer.lazy_initialization(layer_keys, layer_values)
+            roomy.both = [_grown(x, x, layer_keys.shape[-2] + room) for x in (layer_keys, layer_values)]
+        else:
+            layer = DynamicLayer()
+            layer.lazy_initialization(layer_keys, layer_values)
         layer.keys, layer.values = layer_keys, layer_values
         cache.layers.append(layer)
     return cache

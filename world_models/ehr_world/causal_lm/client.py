@@ -27,10 +27,12 @@ _log = logging.getLogger(__name__)
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 _HINTS = {
     400: "the request was refused: is the prompt longer than the model's context, or an option unknown to this server?",
-    401: "check the API key", 403: "check the API key and what it may use",
+    401: "check the API key",
+    403: "check the API key and what it may use",
     404: "check base_url (it usually ends in /v1) and the model's name (LLMClient.models() lists those served)",
-    413: "the prompt is too large for this server", 422: "an option or a message has a form this server does not take",
-}  # fmt: skip
+    413: "the prompt is too large for this server",
+    422: "an option or a message has a form this server does not take",
+}
 
 
 class LLMServerError(RuntimeError):
@@ -38,6 +40,8 @@ class LLMServerError(RuntimeError):
 
 
 class Completion(NamedTuple):
+    """A model's answer to one prompt, and what it took."""
+
     text: str
     finish_reason: str  # "stop", "length", ...; "" where the server does not say
     prompt_tokens: int | None  # as the server counts
@@ -67,7 +71,7 @@ class LLMClient:
     redirect (never followed: the API key would go with it), or JSON of any other form.
 
     Raises:
-        ValueError: a base_url that is no http(s) address, a key that no header can hold, or a number outside its limits.
+        ValueError: a base_url that is no http(s) address, a key that no header can hold, or a number off limits.
     """
 
     base_url: str  # "http://localhost:8000/v1"
@@ -88,9 +92,13 @@ class LLMClient:
                 "can carry; give the key alone (a key read from a file ends in a line break: strip it)"
             )
         limits = {
-            "concurrency": (1, 10_000), "retries": (0, 1_000), "timeout_s": (1e-3, 86_400), "most_bytes": (1, 1 << 32),
-            "backoff_s": (0, 86_400), "longest_wait_s": (0, 86_400),
-        }  # fmt: skip
+            "concurrency": (1, 10_000),
+            "retries": (0, 1_000),
+            "timeout_s": (1e-3, 86_400),
+            "most_bytes": (1, 1 << 32),
+            "backoff_s": (0, 86_400),
+            "longest_wait_s": (0, 86_400),
+        }
         for name, (least, most) in limits.items():
             value = getattr(self, name)
             if not isinstance(value, int | float) or not least <= value <= most:
@@ -111,9 +119,15 @@ class LLMClient:
         return names
 
     def complete(
-        self, prompts: Sequence[str | Sequence[Message]], max_tokens: int, temperature: float = 0.0,
-        seed: int | None = None, stop: Sequence[str] = (), raising: bool = True, **options: Any,
-    ) -> list[Completion | LLMServerError]:  # fmt: skip
+        self,
+        prompts: Sequence[str | Sequence[Message]],
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        raising: bool = True,
+        **options: Any,
+    ) -> list[Completion | LLMServerError]:
         """One completion a prompt, in the prompts' order, `concurrency` at a time.
 
         Args:
@@ -172,16 +186,15 @@ class LLMClient:
         text = text.encode("utf-8", errors="replace").decode()  # half a surrogate pair could be written nowhere
         usage = said.value.get("usage")
         usage = usage if isinstance(usage, dict) else {}
-        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        counts = [n if type(n) is int and n >= 0 else None for n in counts]
+        asked, written = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
         finish = choice.get("finish_reason")
         finish = finish if isinstance(finish, str) else ""
-        return Completion(text, finish, *counts, time.monotonic() - began, attempts)
+        return Completion(text, finish, asked, written, time.monotonic() - began, attempts)
 
     def _nonsense(self, path: str, came: str, expected: str) -> LLMServerError:
         return LLMServerError(
-            f"{self._url(path)} answered with {self._excerpt(came)}; expected {expected}. Check that this address is an "
-            "OpenAI-compatible API (base_url usually ends in /v1) and not a web page or a proxy before it"
+            f"{self._url(path)} answered with {self._excerpt(came)}; expected {expected}. Check that this address is "
+            "an OpenAI-compatible API (base_url usually ends in /v1) and not a web page or a proxy before it"
         )
 
     def _url(self, path: str) -> str:
@@ -196,8 +209,8 @@ class LLMClient:
             except _Later as error:
                 if attempt == self.retries:
                     raise LLMServerError(
-                        f"{self._url(path)} gave no answer in {attempt + 1} attempts; the last: {error}. Check that the "
-                        "server runs and is not overloaded; lower concurrency, or raise timeout_s or retries"
+                        f"{self._url(path)} gave no answer in {attempt + 1} attempts; the last: {error}. Check that "
+                        "the server runs and is not overloaded; lower concurrency, or raise timeout_s or retries"
                     ) from None
                 # requests that failed together must not come back together: a share that differs by request
                 share = zlib.crc32(f"{place}/{attempt}".encode()) / 2**32
@@ -217,8 +230,9 @@ class LLMClient:
             raise _Later(self._excerpt(str(error), quoted=False)) from None
         except llm_http.TooLong:
             raise LLMServerError(
-                f"{self._url(path)} answered with more than {self.most_bytes} bytes, which were not read; expected JSON. "
-                "Check that this address is an OpenAI-compatible API; if its answers are as long, raise most_bytes"
+                f"{self._url(path)} answered with more than {self.most_bytes} bytes, which were not read; expected "
+                "JSON. Check that this address is an OpenAI-compatible API; if its answers are so long, raise "
+                "most_bytes"
             ) from None
         text = answer.body.decode("utf-8", errors="replace")  # to be shown
         if not 200 <= answer.status < 300:
@@ -228,20 +242,20 @@ class LLMClient:
         except (ValueError, RecursionError):  # nested deeper than Python reads
             raise self._nonsense(path, text, "JSON in UTF-8, each name once in its object") from None
 
-    def _refused(self, path: str, answer: llm_http.Answer, text: str) -> NoReturn:
+    def _refused(self, path: str, answer: llm_http.Reply, text: str) -> NoReturn:
         what = f"status {answer.status} ({self._excerpt(answer.reason, 80, quoted=False)}): {self._excerpt(text)}"
         if answer.status in _AGAIN or answer.status >= 500:
             raise _Later(what, _retry_after(answer.headers.get("Retry-After")))
         hint = _HINTS.get(answer.status, "the server does not take this request")
         if 300 <= answer.status < 400:
             hint = (
-                f"it sends on to {self._excerpt(answer.headers.get('Location', ''))}, which is not followed, as the API "
-                "key would go there: if that address is the server's own, give it as base_url"
+                f"it sends on to {self._excerpt(answer.headers.get('Location', ''))}, which is not followed, as the "
+                "API key would go there: if that address is the server's own, give it as base_url"
             )
         raise LLMServerError(f"{self._url(path)} answered with {what}; expected 200 with a completion; {hint}")
 
     def _excerpt(self, text: str, length: int = 200, quoted: bool = True) -> str:
-        """The beginning of what a server said, in one line; a server that repeats the API key does not get it logged."""
+        """The beginning of what a server said, in one line; an API key that the server repeats is not logged."""
         if self.api_key:
             text = text.replace(self.api_key, "[the API key]")
         text = " ".join(text.split())
@@ -249,6 +263,10 @@ class LLMClient:
             return "an empty body" if quoted else ""
         more = f" ... ({len(text)} characters)" if len(text) > length else ""
         return (repr(text[:length]) if quoted else repr(text[:length])[1:-1]) + more
+
+
+def _count(said: Any) -> int | None:
+    return said if type(said) is int and said >= 0 else None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from world_models.ehr_world.causal_lm.codec import Codec, Encoded, windows
+from world_models.ehr_world.causal_lm.codec import Codec, windows
 from world_models.ehr_world.causal_lm.parse import read_stays
 from world_models.ehr_world.causal_lm.text import Narrative, NarrativeError, narrative_of
 
-__all__ = ["encoded_windows", "order", "stays_of"]
+__all__ = ["Window", "encoded_windows", "order", "stays_of"]
 
 _log = logging.getLogger(__name__)
+
+
+class Window(NamedTuple):
+    """A `codec.Encoded` as arrays, which take a fraction of the memory of lists."""
+
+    ids: np.ndarray  # int32 [N]
+    labels: np.ndarray  # int32 [N]
 
 
 def stays_of(path: str | Path, split: str | None = "train", diagnoses: bool = False) -> list[Narrative]:
@@ -49,18 +57,19 @@ def stays_of(path: str | Path, split: str | None = "train", diagnoses: bool = Fa
     return stays
 
 
-def encoded_windows(codec: Codec, stays: Iterable[Narrative], limit: int, all_tokens: bool = False) -> list[Encoded]:
-    """Every stay in windows of at most `limit` tokens (`codec.windows`), as int32 arrays.
+def encoded_windows(codec: Codec, stays: Iterable[Narrative], limit: int, all_tokens: bool = False) -> list[Window]:
+    """Every stay in windows of at most `limit` tokens (`codec.windows`).
 
     Raises:
         NarrativeError: nothing to learn from, or a step that is too long.
     """
-    found, lost = [], 0
+    found: list[Window] = []
+    lost = 0
     for stay in stays:
         stay, unknown = codec.known(stay)
         lost += unknown
         for e in windows(codec, stay, limit, all_tokens):
-            found.append(Encoded(np.array(e.ids, np.int32), np.array(e.labels, np.int32)))
+            found.append(Window(np.array(e.ids, np.int32), np.array(e.labels, np.int32)))
     if lost:
         _log.warning("%d inquiries are of items that the vocabulary does not know; they were left out", lost)
     if not found:

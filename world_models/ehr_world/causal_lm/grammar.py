@@ -43,6 +43,7 @@ class Automaton:
     starts: Mapping[str, int]  # kind of outcome -> state
 
     def to(self, device: torch.device | str) -> Automaton:
+        """The same automaton, its tables on the device."""
         return Automaton(self.next.to(device), self.after.to(device), self.left.to(device), self.starts)
 
     def start(self, name: str) -> int:

@@ -1,6 +1,6 @@
-"""One HTTP request whose whole answer, from connecting to the last byte and headers included, has a deadline and a size.
+"""One HTTP request whose whole answer, from connecting to the last byte, headers included, has a deadline and a size.
 
-A socket's own time-out starts anew with every byte and `http.client` reads as long as a server likes to talk, so both
+A socket's own time-out starts again with every byte and `http.client` reads as long as a server likes to talk, so both
 limits stand where bytes come in. No redirect is followed: it would carry the API key to a place that nobody named.
 """
 
@@ -13,11 +13,13 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from typing import Any, NamedTuple, NoReturn
+from email.message import Message
+from typing import IO, Any, NamedTuple, NoReturn
 
-__all__ = ["Answer", "NoAnswer", "TooLong", "request"]
+__all__ = ["Reply", "NoAnswer", "TooLong", "request"]
 
 ERROR_BYTES = 4096  # of the body of a refusal: it is only shown
+PIECE_BYTES = 1 << 16  # read at a time
 
 
 class NoAnswer(Exception):
@@ -28,17 +30,20 @@ class TooLong(Exception):
     """More bytes came than were allowed."""
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
+    """What a server answered."""
+
     status: int
     reason: str
-    headers: http.client.HTTPMessage
+    headers: Message
     body: bytes  # of a status other than 2xx its first `ERROR_BYTES`
 
 
-def request(url: str, data: bytes | None, headers: dict[str, str], timeout_s: float, most_bytes: int) -> Answer:
+def request(url: str, data: bytes | None, headers: dict[str, str], timeout_s: float, most_bytes: int) -> Reply:
     """GET, or with `data` POST. Proxies are those of the environment, as everywhere in Python.
 
-    A name's look-up is the system's and keeps no deadline of ours; each address it gives may take `timeout_s` to connect.
+    Looking up a name is the system's business and keeps no deadline of ours; each address found may take `timeout_s` to
+    connect.
 
     Raises:
         NoAnswer: nothing came, or not all of it, or what came is no HTTP.
@@ -48,10 +53,10 @@ def request(url: str, data: bytes | None, headers: dict[str, str], timeout_s: fl
     opener = urllib.request.build_opener(_NoRedirects, _HTTP(limits), _HTTPS(limits))
     try:
         with opener.open(urllib.request.Request(url, data, headers), timeout=timeout_s) as response:
-            return Answer(response.status, response.reason, response.headers, _whole(response))
+            return Reply(response.status, response.reason, response.headers, _whole(response))
     except urllib.error.HTTPError as error:
         with error:
-            return Answer(error.code, str(error.reason), error.headers, _beginning(error))
+            return Reply(error.code, str(error.reason), error.headers, _beginning(error))
     except TimeoutError:
         _late(timeout_s)
     except urllib.error.URLError as error:
@@ -69,7 +74,7 @@ def _late(timeout_s: float) -> NoReturn:
 
 def _whole(response: http.client.HTTPResponse) -> bytes:
     # piece by piece: `read` makes room at once for as many bytes as the server says will come
-    body = b"".join(iter(functools.partial(response.read1, 1 << 16), b""))
+    body = b"".join(iter(functools.partial(response.read1, PIECE_BYTES), b""))
     if response.length:  # bytes that were announced and did not come
         raise http.client.IncompleteRead(body, response.length)
     return body
@@ -134,7 +139,7 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, *args: Any, limits: _Limits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limits = limits
-        self.response_class = functools.partial(_Response, limits=limits)
+        self.response_class = functools.partial(_Response, limits=limits)  # type: ignore[assignment] # only called
 
     def send(self, data: Any) -> None:
         if self.sock is not None:  # connecting has the time-out of the whole request
@@ -152,7 +157,7 @@ class _HTTP(urllib.request.HTTPHandler):
         self._limits = limits
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Connection, req, limits=self._limits)
+        return self.do_open(functools.partial(_Connection, limits=self._limits), req)
 
 
 class _HTTPS(urllib.request.HTTPSHandler):
@@ -161,13 +166,15 @@ class _HTTPS(urllib.request.HTTPSHandler):
         self._limits = limits
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_SecureConnection, req, limits=self._limits)
+        return self.do_open(functools.partial(_SecureConnection, limits=self._limits), req)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Leaves every redirect to the default, which raises it as the HTTPError it is."""
 
-    def http_error_302(self, *_: Any) -> None:
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage
+    ) -> None:
         return None
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302

@@ -23,13 +23,14 @@ from world_models import keys, tree
 from world_models.ehr_world.causal_lm.cache import EMPTY, LMState, cache_of, joined, squeeze
 from world_models.ehr_world.causal_lm.codec import IGNORED, Codec, Encoded, encode
 from world_models.ehr_world.causal_lm.codecs import load_codec
+from world_models.ehr_world.causal_lm.data import Window
 from world_models.ehr_world.causal_lm.grammar import DONE, Automaton
 from world_models.ehr_world.causal_lm.probe import check_attention, check_reading, library_errors, most_positions
-from world_models.ehr_world.causal_lm.text import Asked, Narrative, Step
+from world_models.ehr_world.causal_lm.text import AskedItem, Narrative, NarrativeStep
 
 __all__ = ["CausalLM", "LMState", "collate", "initialise", "outcome_loss", "qwen3", "squeeze"]
 
-_FILLING = 1 / 3  # share of the cache at which it is squeezed
+_FILLING, _SHORT = 1 / 3, 64  # share of the cache at which it is squeezed, and places below which that does not pay
 
 
 def qwen3(vocabulary: int, width: int = 128, layers: int = 4, heads: int = 4, context: int = 4096) -> dict[str, Any]:
@@ -39,23 +40,32 @@ def qwen3(vocabulary: int, width: int = 128, layers: int = 4, heads: int = 4, co
     a processor than all the rest.
     """
     return {
-        "model_type": "qwen3", "vocab_size": vocabulary, "hidden_size": width, "intermediate_size": 3 * width,
-        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads,
-        "head_dim": width // heads, "max_position_embeddings": context, "tie_word_embeddings": True,
-        "bos_token_id": None, "eos_token_id": None, "pad_token_id": 0,
-    }  # fmt: skip
+        "model_type": "qwen3",
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "head_dim": width // heads,
+        "max_position_embeddings": context,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": 0,
+    }
 
 
 def initialise(model: torch.nn.Module, seed: int = 0, spread: float = 0.02, only: str = "") -> None:
     """Matrices (those whose name holds `only`) anew: normal with this standard deviation, a function of seed and name.
 
-    Libraries draw first weights from the global generator; this makes them the same in every process.
+    Libraries sample first weights from the global generator; this makes them the same in every process.
     """
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2 and only in name:
             key = keys.from_seed(seed, device=parameter.device)
-            drawn = keys.normal(key, 0, f"causal_lm/{name}", tuple(parameter.shape))[0]
-            parameter.data.copy_(drawn.mul_(spread))
+            first = keys.normal(key, 0, f"causal_lm/{name}", tuple(parameter.shape))[0]
+            parameter.data.copy_(first.mul_(spread))
 
 
 class CausalLM:
@@ -107,7 +117,7 @@ class CausalLM:
             )
         _has_safetensors(base, "model*.safetensors")
         with library_errors(f"{base} cannot be loaded"):
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 base, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype or "auto"
             )
             if base != folder:
@@ -157,7 +167,7 @@ class CausalLM:
         pending = self._padded([self.codec.context(n) for n in narratives])
         return LMState(key.to(self.device), zeros - 1, zeros, mask, pending, ())
 
-    def remember(self, state: LMState, steps: Sequence[Step], hours_per_step: float) -> LMState:
+    def remember(self, state: LMState, steps: Sequence[NarrativeStep], hours_per_step: float) -> LMState:
         """A step [B] with its true outcomes is told. Raises NarrativeError where an outcome is missing."""
         pieces = []
         for step, before in zip(steps, state.t.tolist(), strict=True):
@@ -165,18 +175,18 @@ class CausalLM:
             for asked in step.asked:
                 tokens += [*self.codec.ask(asked.item), *self.codec.outcome(asked)]
             pieces.append(tokens)
-        t = torch.tensor([step.index for step in steps], dtype=torch.int64, device=self.device)
+        t = torch.tensor([step.number for step in steps], dtype=torch.int64, device=self.device)
         return self._tell(state, pieces)._replace(t=t)
 
     def fork(self, state: LMState, times: int, key: Tensor) -> LMState:
-        """Each stay `times` times in a run, with the luck of key [B * times]: samples of what may come."""
+        """Each stay `times` times in a run, with the random streams of key [B * times]: samples of what may come."""
         return tree.repeat(state, times)._replace(key=key.to(self.device))
 
     @torch.no_grad()
     def step(
-        self, state: LMState, orders: Sequence[Step], hours_per_step: float, temperature: float = 1.0
-    ) -> tuple[LMState, list[Step]]:
-        """The outcomes of a step's orders [B], drawn one after the other; each always parses.
+        self, state: LMState, orders: Sequence[NarrativeStep], hours_per_step: float, temperature: float = 1.0
+    ) -> tuple[LMState, list[NarrativeStep]]:
+        """The outcomes of a step's orders [B], sampled one after the other; each always parses.
 
         Args:
             orders: of each stay; outcomes that stand in them are not read.
@@ -185,10 +195,10 @@ class CausalLM:
         Returns:
             The state with orders and outcomes told, and the steps with their outcomes.
         """
-        t = torch.tensor([step.index for step in orders], dtype=torch.int64, device=self.device)
+        t = torch.tensor([step.number for step in orders], dtype=torch.int64, device=self.device)
         pieces = [self.codec.orders(step, b, hours_per_step) for step, b in zip(orders, state.t.tolist(), strict=True)]
         state = self._tell(state, pieces)._replace(t=t)
-        done: list[list[Asked]] = [[] for _ in orders]
+        done: list[list[AskedItem]] = [[] for _ in orders]
         asks = sum(len(self.codec.ask(a.item)) + 4 for a in max((s.asked for s in orders), key=len))
         cache = cache_of(state.cache, room=state.pending.shape[1] + asks)
         for place in range(max(len(step.asked) for step in orders)):
@@ -197,7 +207,7 @@ class CausalLM:
             for row, item in enumerate(items):
                 if item is not None:
                     done[row].append(self.codec.decode(item, tokens[row], where[row]))
-        if state.mask.shape[1] > 64 and state.mask.float().mean() < 1 - _FILLING:
+        if state.mask.shape[1] > _SHORT and state.mask.float().mean() < 1 - _FILLING:
             state = squeeze(state)
         return state, [step._replace(asked=tuple(a)) for step, a in zip(orders, done, strict=True)]
 
@@ -268,8 +278,8 @@ class CausalLM:
         position = (state.position.unsqueeze(1) + torch.cumsum(seen, 1) - 1).clamp_min(0)
         if int(position.max()) >= self.limit:
             raise ValueError(
-                f"a stay has {int(position.max()) + 1} tokens and the model {self.limit} positions; start it anew from "
-                "its last steps (causal_codec.last_steps), or take a model with a longer context"
+                f"a stay has {int(position.max()) + 1} tokens and the model {self.limit} positions; start again from "
+                "its last steps (codec.last_steps), or take a model with a longer context"
             )
         mask = torch.cat([state.mask, seen], 1)
         last = (count - 1).clamp_min(0)
@@ -307,26 +317,29 @@ class CausalLM:
             costs, place, before = [], len(self.codec.context(narrative)), -1
             for step in narrative.steps:
                 place += len(self.codec.orders(step, before, narrative.hours_per_step))
-                before = step.index
+                before = step.number
                 for asked in step.asked:
                     place += len(self.codec.ask(asked.item))
                     length = len(self.codec.outcome(asked))
-                    costs.append((step.index, asked.item, sum(cost[row][place - 1 : place - 1 + length])))
+                    costs.append((step.number, asked.item, sum(cost[row][place - 1 : place - 1 + length])))
                     place += length
             found.append(costs)
         return found
 
 
-def collate(encoded: Sequence[Encoded], pad: int, limit: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def collate(
+    encoded: Sequence[Encoded] | Sequence[Window], pad: int, limit: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """ids, attention mask, labels: int64 [B, N], filled at the right; cut at `limit` tokens."""
     longest = min(max(len(e.ids) for e in encoded), limit or 1 << 60)
     ids = torch.full((len(encoded), longest), pad, dtype=torch.int64)
     labels = torch.full((len(encoded), longest), IGNORED, dtype=torch.int64)
     mask = torch.zeros((len(encoded), longest), dtype=torch.int64)
-    for row, e in enumerate(encoded):
-        count = min(len(e.ids), longest)
-        ids[row, :count] = torch.as_tensor(e.ids[:count], dtype=torch.int64)
-        labels[row, :count] = torch.as_tensor(e.labels[:count], dtype=torch.int64)
+    for row in range(len(encoded)):
+        some = encoded[row]
+        count = min(len(some.ids), longest)
+        ids[row, :count] = torch.as_tensor(some.ids[:count], dtype=torch.int64)
+        labels[row, :count] = torch.as_tensor(some.labels[:count], dtype=torch.int64)
         mask[row, :count] = 1
     return ids, mask, labels
 

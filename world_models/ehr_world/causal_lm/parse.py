@@ -8,11 +8,11 @@ from world_models.data.ehr.episode import Diagnosis
 from world_models.ehr_world.causal_lm.text import (
     _NUMBER,
     NARROWEST_STEP_HOURS,
-    Asked,
+    AskedItem,
     Given,
     Narrative,
     NarrativeError,
-    Step,
+    NarrativeStep,
     _unescape,
     ask_text,
     parse_outcome,
@@ -36,12 +36,13 @@ def parse(text: str) -> Narrative:
     if at < len(lines) and lines[at].startswith("diagnoses | "):
         diagnoses = tuple(_diagnosis(field, at + 1) for field in lines[at].split(" | ")[1:])
         at += 1
-    steps: list[Step] = []
+    steps: list[NarrativeStep] = []
     while at < len(lines):
         step, at = _step(lines, at, width)
-        if steps and step.index <= steps[-1].index:
+        if steps and step.number <= steps[-1].number:
             raise NarrativeError(
-                f"line {at}: step {step.index} stands after step {steps[-1].index}: time runs backwards; sort the steps"
+                f"line {at}: step {step.number} stands after step {steps[-1].number}: time runs backwards; "
+                "sort the steps"
             )
         steps.append(step)
     return Narrative(facts, diagnoses, width, tuple(steps))
@@ -101,7 +102,7 @@ def _diagnosis(field: str, line: int) -> Diagnosis:
     return Diagnosis(None if parts[0] == "-" else int(parts[0]), parts[1], _unescape(parts[2], line))
 
 
-def _step(lines: list[str], at: int, width: float) -> tuple[Step, int]:
+def _step(lines: list[str], at: int, width: float) -> tuple[NarrativeStep, int]:
     """The step that begins at lines[at], and where the next one does."""
     if not lines[at].startswith("hour "):
         raise NarrativeError(f"line {at + 1}: {lines[at][:60]!r}; expected 'hour HOURS', the head of a step")
@@ -118,7 +119,7 @@ def _step(lines: list[str], at: int, width: float) -> tuple[Step, int]:
     while at < len(lines) and lines[at].startswith("give | "):
         given.append(_given(lines[at], at + 1))
         at += 1
-    asked: list[Asked] = []
+    asked: list[AskedItem] = []
     for item in items:
         if at == len(lines) or not lines[at].startswith(ask_text(item)):
             break
@@ -127,25 +128,29 @@ def _step(lines: list[str], at: int, width: float) -> tuple[Step, int]:
     if at < len(lines) and not lines[at].startswith("hour "):
         expected = f"the outcome of {items[len(asked)]!r}" if len(asked) < len(items) else "the next step, 'hour HOURS'"
         raise NarrativeError(f"line {at + 1}: {lines[at][:60]!r}; expected {expected}")
-    asked += [Asked(item) for item in items[len(asked) :]]
-    return Step(index, tuple(asked), tuple(given)), at
+    asked += [AskedItem(item) for item in items[len(asked) :]]
+    return NarrativeStep(index, tuple(asked), tuple(given)), at
 
 
 def _given(line: str, at: int) -> Given:
     fields = line.split(" | ")
     if len(fields) < 3:
         raise NarrativeError(f"line {at}: {line[:60]!r}; expected 'give | ITEM | KIND | ...'")
-    found: dict[str, object] = {}
+    given = Given(_unescape(fields[1], at), _unescape(fields[2], at))
     for field in fields[3:]:
         word, _, rest = field.partition(" ")
         if word in ("dose", "rate"):
-            amount, _, unit = rest.partition(" ")
-            found[word] = None if amount == "?" else _number(amount, at, word)
-            found["unit" if word == "dose" else "rate_unit"] = _unescape(unit, at)
+            digits, _, unit = rest.partition(" ")
+            amount, unit = None if digits == "?" else _number(digits, at, word), _unescape(unit, at)
+            given = (
+                given._replace(dose=amount, unit=unit)
+                if word == "dose"
+                else given._replace(rate=amount, rate_unit=unit)
+            )
         elif word == "for":
-            found["hours"] = _number(rest, at, word)
+            given = given._replace(hours=_number(rest, at, word))
         elif word == "route":
-            found["route"] = _unescape(rest, at)
+            given = given._replace(route=_unescape(rest, at))
         else:
             raise NarrativeError(f"line {at}: {field!r}; expected dose, rate, for or route")
-    return Given(_unescape(fields[1], at), _unescape(fields[2], at), **found)
+    return given

@@ -1,8 +1,8 @@
 """Whether a language model can be read step by step in batches: tried out when it is loaded, on a few tokens.
 
-A signature does not tell. Some models take no places (`position_ids`) and yet number a row without its filling, as Bloom
-does; others count the filling in (MPT) or look ahead (BERT). So the same tokens are read in one piece, in two, and in two
-beside a longer row with filling between: the three must give the same logits but for rounding.
+A signature does not tell. Some models take no places (`position_ids`) and yet number a row without its filling, as
+Bloom does; others count the filling in (MPT) or look ahead (BERT). So the same tokens are read in one piece, in two,
+and in two beside a longer row with filling between: the three must give the same logits but for rounding.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def most_positions(config: Any) -> int:
     most = getattr(text, "max_position_embeddings", None)
     most = most if isinstance(most, int) and most > 0 else 1 << 60
     rope = getattr(text, "rope_parameters", None) or {}
-    # LongRoPE turns all rows, and the keys of the cache not, when the longest row passes the length it was stretched from
+    # LongRoPE turns all rows, but not the keys of the cache, once the longest row passes the length it was made for
     if rope.get("rope_type") == "longrope":
         most = min(most, rope.get("original_max_position_embeddings") or most)
     return most
@@ -82,7 +82,7 @@ def check_reading(lm: CausalLM) -> None:
 
 @torch.no_grad()
 def reading_errors(lm: CausalLM) -> tuple[float, float]:
-    """Largest error of a logit, in standard deviations of the logits: read in two pieces; in two with filling between."""
+    """Largest error of a logit, in standard deviations of the logits: in two pieces; in two with filling between."""
     training = lm.model.training
     lm.model.eval()
     try:

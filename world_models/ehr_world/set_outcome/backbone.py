@@ -12,15 +12,36 @@ copied from state to state. A position sees itself and WINDOW - 1 before it, so 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["WINDOW", "Cache", "Recurrent", "Transformer"]
+__all__ = ["WINDOW", "Backbone", "Cache", "Recurrent", "Transformer"]
 
 WINDOW = 128  # positions, that before the admission among them
 HEADS, WIDTH = 4, 32  # of the attention; one key and one value of WIDTH serve all heads
+ROTARY_BASE = 1000.0  # below the usual 10,000 (Su et al.), as stays are short
+
+
+class Backbone(Protocol):
+    """What both forms do. `carried` is a Tensor of the GRU's and a `Cache` of the transformer's."""
+
+    def begin(self, first: Tensor) -> Any:
+        """Carried before the admission, from the static context [B, ...]."""
+
+    def top(self, carried: Any) -> Tensor:
+        """h [B, H] after the last position."""
+
+    def whole(self, x: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+        """h before and after every position, [B, T, H] each, of digests x [B, T, H]."""
+
+    def recall(self, x: Tensor, first: Tensor, last: Tensor) -> Any:
+        """Carried after position `last` int64 [B] of each row."""
+
+    def step(self, x: Tensor, carried: Any, place: Tensor) -> tuple[Tensor, Any]:
+        """(h [B, H], carried) after one more position of digest x [B, H]; `place` int64 [B] is its number."""
 
 
 class Recurrent(nn.GRU):
@@ -76,6 +97,10 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(hidden) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
 
+    @property
+    def _blocks(self) -> Iterable[Block]:
+        return cast("Iterable[Block]", self.layers)
+
     def begin(self, first: Tensor) -> Cache:
         """Carried before the admission, from [B, H]."""
         kept = first.new_zeros(len(first), len(self.layers), WINDOW, 2 * WIDTH)
@@ -113,7 +138,7 @@ class Transformer(nn.Module):
         back = place.unsqueeze(1) - place
         hides = (back < 0) | (back >= WINDOW)
         kept = []
-        for layer in self.layers:
+        for layer in self._blocks:
             query, pair = layer.project(x, place)
             kept.append(pair)
             x = layer.finish(x, attend(query, pair, hides))
@@ -124,7 +149,7 @@ class Transformer(nn.Module):
         hides = torch.arange(used, device=x.device) > place.view(-1, 1, 1)  # later rows of a young ring are empty
         slot = place.remainder(WINDOW).view(-1, 1, 1).expand(-1, 1, 2 * WIDTH)
         x, rings = x.unsqueeze(1), []
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self._blocks):
             query, pair = layer.project(x, place.unsqueeze(-1))
             rings.append(kept[:, i].scatter(1, slot, pair))
             x = layer.finish(x, attend(query, rings[-1][:, :used], hides))
@@ -133,6 +158,8 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
+    """One layer of the transformer: attention and a perceptron, each behind a norm of its own."""
+
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(hidden)
@@ -149,15 +176,16 @@ class Block(nn.Module):
         return query, torch.cat([turn(key, place), value], -1)
 
     def finish(self, x: Tensor, seen: Tensor) -> Tensor:
+        """The layer's output [B, T, H], from its input and what attention saw [B, T, HEADS * WIDTH]."""
         x = x + self.project_out(seen)
         return x + self.mlp(x)
 
 
 def turn(x: Tensor, place: Tensor) -> Tensor:
-    """Rotary positions: pair i of x [..., WIDTH] turned by place [...] / 1000^(2i / WIDTH), so that a product of two
-    turned vectors depends on the distance of their places. The base is below the usual 10,000, as stays are short."""
+    """Rotary positions: pair i of x [..., WIDTH] turned by place [...] / ROTARY_BASE^(2i / WIDTH), so that a product of
+    two turned vectors depends on the distance of their places."""
     half = x.shape[-1] // 2
-    rate = torch.exp(torch.arange(half, dtype=torch.float32, device=x.device) * (-math.log(1000.0) / half))
+    rate = torch.exp(torch.arange(half, dtype=torch.float32, device=x.device) * (-math.log(ROTARY_BASE) / half))
     angle = place.unsqueeze(-1).to(torch.float32) * rate
     cosine, sine = angle.cos(), angle.sin()
     a, b = x[..., :half], x[..., half:]

@@ -6,7 +6,7 @@ bin by bin by free logits. The base is a logistic in t + bend t^3, t the distanc
 the logistic, 0.017 all but the normal distribution (Page 1977, doi 10.2307/2346872 (k)), more has lighter tails still.
 
 Inside a bin the density is that of the plain logistic there, cut to the bin, but never narrower than a quarter of it:
-outer bins are wide, and spread evenly over them a sick patient's next pressure would be drawn far below any that was
+outer bins are wide, and spread evenly over them a sick patient's next pressure would fall far below any that was
 met. Without `around` it is even.
 """
 
@@ -24,6 +24,8 @@ _TINY = 1e-7
 _NARROWEST = 0.25  # of a bin's width: the scale of the density inside
 _EVEN = 0.02  # a bin of fewer scales than this is as good as even
 _FAR = 30.0  # scales: beyond, the base has no mass worth telling apart
+_LEAST_MASS = 1e-5  # of the base in a bin: free logits can always raise it
+_LEAST_SHARE = 1e-30  # before its logarithm
 
 
 class Around(NamedTuple):
@@ -67,7 +69,9 @@ def _share_below(z: Tensor, left: Tensor, right: Tensor, around: Around | None) 
         return even
     cut = _cut(left, right, around)
     t = (z.maximum(left).minimum(right) - around.location) / cut.scale
-    share = ((logsigmoid(torch.where(cut.flip, -t, t)) - cut.upper).exp() - cut.ratio) / (1 - cut.ratio).clamp_min(_TINY)
+    share = ((logsigmoid(torch.where(cut.flip, -t, t)) - cut.upper).exp() - cut.ratio) / (1 - cut.ratio).clamp_min(
+        _TINY
+    )
     share = torch.where(cut.flip, 1 - share, share).clamp(0.0, 1.0)
     return torch.where(cut.even, even, share)
 
@@ -79,7 +83,7 @@ def _at_share(share: Tensor, left: Tensor, right: Tensor, around: Around | None)
         return even
     cut = _cut(left, right, around)
     p = torch.where(cut.flip, 1 - share, share)
-    log_p = cut.upper + (cut.ratio + p * (1 - cut.ratio)).clamp_min(1e-30).log()
+    log_p = cut.upper + (cut.ratio + p * (1 - cut.ratio)).clamp_min(_LEAST_SHARE).log()
     t = log_p - torch.log(-torch.expm1(log_p.clamp_max(-_TINY)))
     z = around.location + cut.scale * torch.where(cut.flip, -t, t)
     return torch.where(cut.even, even, z.maximum(left).minimum(right))
@@ -96,7 +100,7 @@ def log_masses(free: Tensor, around: Around, edges: Tensor, based: Tensor) -> Te
     # where an item has fewer bins than K its last real bin also ends at +inf
     last = real & (torch.arange(width.shape[1], device=edges.device) == real.sum(-1, keepdim=True) - 1)
     upper = torch.where(last, 1.0, at[:, 1:])
-    base = (upper - at[:, :-1]).clamp_min(0.0) + 1e-5
+    base = (upper - at[:, :-1]).clamp_min(0.0) + _LEAST_MASS
     logits = torch.where(based.unsqueeze(-1), base.log() + free, free)
     return torch.log_softmax(logits.masked_fill(~real, float("-inf")), -1)
 

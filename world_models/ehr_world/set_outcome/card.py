@@ -11,9 +11,13 @@ __all__ = ["write_card"]
 
 
 def write_card(
-    config: SetOutcomeConfig, words: Vocabulary, command: str, source: str, figures: Mapping[str, float | int],
+    config: SetOutcomeConfig,
+    words: Vocabulary,
+    command: str,
+    source: str,
+    figures: Mapping[str, float | int],
     judged: str | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """CARD.md: what the model is, what it was made from, how, what it must not be used for.
 
     Args:
@@ -47,8 +51,10 @@ inquiries return, when results come, death and discharge. Static context {contex
 
 `{command}`
 
-One position per step, events pooled as a set, {config.layers}-layer {backbone} of {config.hidden}, a query per ordered item over
-quantile bins, a Gaussian copula of rank {config.rank} over the slots of a step. AdamW, cosine schedule, averaged weights.
+One position per step, events pooled as a set, {config.layers}-layer {backbone} of {config.hidden}, \
+a query per ordered item over
+quantile bins, a Gaussian copula of rank {config.rank} over the slots of a step. \
+AdamW, cosine schedule, averaged weights.
 
 ## Measured on validation stays at the end of training (next step, true history)
 

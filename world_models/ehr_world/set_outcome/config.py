@@ -25,7 +25,7 @@ class SetOutcomeConfig:
     query: int = 128  # width of the query head
     rank: int = 8  # of the copula
     with_diagnoses: bool = False  # condition on discharge diagnoses: they tell the future
-    admissions: int = 1024  # rows of the table that generated patients are drawn from
+    admissions: int = 1024  # rows of the table that generated patients are sampled from
     longest_h: float = 336.0  # of a training stay
     backbone: str = "gru"  # or "transformer": see `backbone`
 

@@ -1,4 +1,4 @@
-"""A Gaussian copula of low rank over the slots of one step: what is drawn together errs together.
+"""A Gaussian copula of low rank over the slots of one step: what is sampled together errs together.
 
 Slot i carries a loading vector l_i [R]. Its latent is (l_i . f + e_i) / sqrt(1 + |l_i|^2) with f ~ N(0, I_R) shared by
 the step and e_i ~ N(0, 1) of its own: unit variance, correlation l_i . l_j / sqrt((1 + |l_i|^2)(1 + |l_j|^2)). With

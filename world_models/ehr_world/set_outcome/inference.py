@@ -1,16 +1,18 @@
-"""Starting a learned ward from a recorded course: the chart at the branching point as it was, and a belief behind it."""
+"""Starting a learned ward from a recorded course: the chart at the branching point, and a belief behind it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from world_models.ehr_world.set_outcome.events import CENSORED, Stays, charted, from_charts
+from world_models.ehr_world.set_outcome.arrivals import blank, static_context
+from world_models.ehr_world.set_outcome.network import StepInputs
 from world_models.ehr_world.set_outcome.state import LOG, EHRState
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, Stays, charted, from_charts, previous
 from world_models.protocol import History
-from world_models.quantities.ward import INQUIRIES, MAX_AGE_HOURS, MAX_HOURS_SINCE, STATIC
+from world_models.quantities.ward import INQUIRIES, MAX_AGE_HOURS, MAX_HOURS_SINCE
 
 if TYPE_CHECKING:
     from world_models.data.ehr.episode import PatientEpisode
@@ -18,117 +20,169 @@ if TYPE_CHECKING:
 
 __all__ = ["believe", "infer", "infer_stay"]
 
+OFF_GRID_H = 0.25  # hours a visit may lie off a whole step
+LONG_AGO = -1000  # a step from which on MAX_HOURS_SINCE have passed
+
+
+class _Grid(NamedTuple):
+    """Visits [B, V] laid on every step [B, T] from the first to the last of anyone's."""
+
+    place: Tensor  # int64 [B, V] the visits' steps, from 0
+    source: Tensor  # int64 [B, T] the last visit by then
+    exact: Tensor  # bool [B, T] there is a visit in this very step
+
+    def spread(self, x: Tensor) -> Tensor:
+        """x [B, V, ...] of the visits on the grid [B, T, ...], each until the next."""
+        batch, count = self.source.shape
+        index = self.source.view(batch, count, *[1] * (x.ndim - 2)).expand(batch, count, *x.shape[2:])
+        return torch.gather(x, 1, index)
+
+
+class _Visits(NamedTuple):
+    """What the charts of the visits show, [B, V, I]."""
+
+    value: Tensor
+    drawn_h: Tensor  # hours since admission when the value's specimen was collected
+    seen: Tensor  # bool
+    pending: Tensor  # bool
+
 
 def infer(model: EHRWorldModel, history: History, key: Tensor, factors: dict[str, Tensor]) -> EHRState:
     """The state of B patients at the last visit of their history.
 
     Charts are those of a ward world. Values that are NaN were not measured; where a chart lacks `inquiry_seen`, every
-    value that is not NaN counts as drawn at its visit. The orders of a visit are those of the step that follows it; the
-    last row of actions is not used: the next `transition` gives it. Visits lie whole steps apart; a step without a
-    visit is one without orders. Results on their way are drawn from the model.
+    value that is not NaN counts as collected at its visit. The orders of a visit are those of the step that follows it;
+    the last row of actions is not used: the next `transition` gives it. Visits lie whole steps apart; a step without a
+    visit is one without orders. Results on their way are sampled from the model.
 
     Raises:
         ValueError: hours that run backwards or lie off the grid of steps, or charts without any inquiry.
     """
-    device, step_h = model.device, model.hours_per_step
-    key = key.to(device)
+    device = model.device
     charts = {n: x.to(device, torch.float32) for n, x in history.charts.items()}
     hours = history.hours.to(device, torch.float32)
-    given_names = [q.name for q in INQUIRIES if q.name in charts]
-    if not given_names:
+    if not any(q.name in charts for q in INQUIRIES):
         raise ValueError("the history's charts hold no inquiry of the ward; name them as in ward_quantities.INQUIRIES")
+    grid = _grid(hours, model.hours_per_step)
+    since_admission = charts.get("hours", hours)
+    visits = _visits(charts, since_admission)
+    action = history.actions.to(device, torch.float32).nan_to_num(0.0)
+    state = believe(
+        model,
+        _stays(model, charts, factors, grid, visits, action, since_admission),
+        key.to(device),
+        since_admission[:, 0],
+    )
+    return model.resample_pending(_as_shown(model, state, charts, visits))
+
+
+def _grid(hours: Tensor, step_h: float) -> _Grid:
+    """Raises ValueError: visits that do not lie whole steps apart, or not in order."""
     place = ((hours - hours[:, :1]) / step_h).round().to(torch.int64)
     off = (hours - hours[:, :1] - place * step_h).abs()
-    if bool((off > 0.25).any()):
-        raise ValueError(f"visits must lie whole steps of {step_h:g} h apart; one is {float(off.max()):g} h off: regrid")
+    if bool((off > OFF_GRID_H).any()):
+        raise ValueError(
+            f"visits must lie whole steps of {step_h:g} h apart; one is {float(off.max()):g} h off: regrid"
+        )
     if bool((place[:, 1:] <= place[:, :-1]).any()):
         raise ValueError("visit hours must grow by a step at least from visit to visit: sort the visits, merge doubles")
-
     batch, visits = hours.shape
     count = int(place[:, -1].amax()) + 1
-    grid = torch.arange(count, device=device).expand(batch, count).contiguous()
-    source = (torch.searchsorted(place.contiguous(), grid, right=True) - 1).clamp(0, visits - 1)
-    exact = torch.gather(place, 1, source) == grid
+    steps = torch.arange(count, device=hours.device).expand(batch, count).contiguous()
+    source = (torch.searchsorted(place.contiguous(), steps, right=True) - 1).clamp(0, visits - 1)
+    return _Grid(place, source, torch.gather(place, 1, source) == steps)
 
-    def on_grid(x: Tensor) -> Tensor:
-        index = source.view(batch, count, *[1] * (x.ndim - 2)).expand(batch, count, *x.shape[2:])
-        return torch.gather(x, 1, index)
 
+def _visits(charts: dict[str, Tensor], hours: Tensor) -> _Visits:
+    """`hours` [B, V] are those since admission."""
     raw = torch.stack([charts.get(q.name, torch.full_like(hours, float("nan"))) for q in INQUIRIES], -1)
-    absolute = charts.get("hours", hours)
     if "inquiry_seen" in charts:
         seen = (charts["inquiry_seen"] > 0.5) & ~raw.isnan()
         ages = charts.get("inquiry_age_hours", torch.zeros_like(raw))
-        drawn = absolute.unsqueeze(-1) - ages.nan_to_num(MAX_AGE_HOURS)
+        drawn_h = hours.unsqueeze(-1) - ages.nan_to_num(MAX_AGE_HOURS)
         value = raw
     else:
-        now = torch.where(raw.isnan(), -1, torch.arange(visits, device=device).view(1, -1, 1))
+        now = torch.where(raw.isnan(), -1, torch.arange(hours.shape[1], device=hours.device).view(1, -1, 1))
         last = torch.cummax(now, 1).values
         seen = last >= 0
         value = torch.gather(raw, 1, last.clamp_min(0))
-        drawn = torch.gather(absolute.unsqueeze(-1).expand_as(raw), 1, last.clamp_min(0))
+        drawn_h = torch.gather(hours.unsqueeze(-1).expand_as(raw), 1, last.clamp_min(0))
     pending = charts["inquiry_pending"] > 0.5 if "inquiry_pending" in charts else torch.zeros_like(seen)
+    return _Visits(value, drawn_h, seen, pending)
 
-    items = len(INQUIRIES)
-    action = history.actions.to(device, torch.float32).nan_to_num(0.0)
-    ordered = on_grid(action) * exact.unsqueeze(-1)
-    ordered = torch.cat([torch.zeros_like(ordered[:, :1]), ordered[:, :-1]], 1)  # a step's orders stand at its own place
+
+def _stays(
+    model: EHRWorldModel,
+    charts: dict[str, Tensor],
+    factors: dict[str, Tensor],
+    grid: _Grid,
+    visits: _Visits,
+    action: Tensor,
+    hours: Tensor,
+) -> Stays:
+    """The courses as stays [B, T]; `action` [B, V, A], `hours` [B, V] since admission."""
+    batch, items, step_h = len(hours), len(INQUIRIES), model.hours_per_step
+    # a step's orders stand at its own place
+    ordered = previous(grid.spread(action) * grid.exact.unsqueeze(-1))
     given = torch.minimum(ordered[..., items:].clamp_min(0.0), model.net.largest)
-    share = charts.get("treatment_share")
-    if share is not None:
-        given[:, 0] = share[:, 0].nan_to_num(0.0) * model.net.largest
-    clock = on_grid(absolute.unsqueeze(-1)).squeeze(-1) + (grid - torch.gather(place, 1, source)) * step_h
-    taken, slots, delay = from_charts(
-        on_grid(value), on_grid(drawn), on_grid(seen), on_grid(pending), clock,
-        ordered[..., :items] >= 0.5, model.offset_h, step_h,
-    )  # fmt: skip
-
-    read = model.read({n: x[:, 0] for n, x in charts.items()})
-    static = torch.full((batch, len(model.vocabulary.static)), float("nan"), device=device)
-    for i, q in enumerate(STATIC):
-        if q.name in factors or q.name in read:
-            static[:, i] = factors.get(q.name, read.get(q.name)).to(device, torch.float32)
-    complaint = factors.get("complaint", read.get("complaint"))
-    if complaint is not None:
-        static[:, len(STATIC) :] = complaint.to(device, torch.float32)
-    valid = grid <= place[:, -1:]
+    if "treatment_share" in charts:
+        given[:, 0] = charts["treatment_share"][:, 0].nan_to_num(0.0) * model.net.largest
+    steps = torch.arange(grid.source.shape[1], device=hours.device)
+    clock = grid.spread(hours.unsqueeze(-1)).squeeze(-1) + (steps - torch.gather(grid.place, 1, grid.source)) * step_h
+    slots = from_charts(
+        value=grid.spread(visits.value),
+        drawn_h=grid.spread(visits.drawn_h),
+        seen=grid.spread(visits.seen),
+        pending=grid.spread(visits.pending),
+        hours=clock,
+        asked=ordered[..., :items] >= 0.5,
+        offset_h=model.offset_h,
+        hours_per_step=step_h,
+    )
+    static = static_context(model, model.read({n: x[:, 0] for n, x in charts.items()}) | factors, batch)
+    if "diagnosis" in charts:
+        diagnosis = charts["diagnosis"][:, 0]
+    else:
+        diagnosis = torch.zeros(batch, len(model.vocabulary.diagnoses), device=hours.device)
+    valid = steps <= grid.place[:, -1:]
     there = valid.clone()
-    diagnosis = charts["diagnosis"][:, 0] if "diagnosis" in charts else torch.zeros(batch, len(model.vocabulary.diagnoses), device=device)
-    stays = Stays(static, diagnosis, taken & valid.unsqueeze(-1), slots, delay, given, there, ~there, valid)
-    state = believe(model, stays, key, absolute[:, 0])
+    asked = slots.asked & valid.unsqueeze(-1)
+    return Stays(static, diagnosis, asked, slots.value, slots.delay, given, there, ~there, valid)
 
-    # what the chart showed at the branching point is what it shows
+
+def _as_shown(model: EHRWorldModel, state: EHRState, charts: dict[str, Tensor], visits: _Visits) -> EHRState:
+    """The state, showing what the chart showed at the branching point."""
+    seen = visits.seen[:, -1]
+    state = state._replace(
+        value=torch.where(seen, visits.value[:, -1].nan_to_num(0.0), model.typical),
+        drawn_h=torch.where(seen, visits.drawn_h[:, -1], 0.0),
+        seen=seen,
+        pending=visits.pending[:, -1],
+    )
     final = {n: x[:, -1] for n, x in charts.items()}
-    shown = seen[:, -1]
-    fields = {
-        "value": torch.where(shown, value[:, -1].nan_to_num(0.0), model.typical),
-        "drawn_h": torch.where(shown, drawn[:, -1], 0.0),
-        "seen": shown,
-        "pending": pending[:, -1],
-    }
     if "treatment_age_hours" in final:
-        fields["since_h"] = final["treatment_age_hours"].clamp(0.0, MAX_HOURS_SINCE)
-    if share is not None:
-        fields["given"] = final["treatment_share"] * model.net.largest
+        state = state._replace(since_h=final["treatment_age_hours"].clamp(0.0, MAX_HOURS_SINCE))
+    if "treatment_share" in final:
+        state = state._replace(given=final["treatment_share"] * model.net.largest)
     if "alive" in final:
-        fields["alive"] = final["alive"] > 0.5
+        state = state._replace(alive=final["alive"] > 0.5)
     if "discharged" in final:
-        fields["home"] = final["discharged"] > 0.5
-    return model._redraw_pending(state._replace(**fields))
+        state = state._replace(home=final["discharged"] > 0.5)
+    return state
 
 
 def believe(model: EHRWorldModel, stays: Stays, key: Tensor, start_h: Tensor) -> EHRState:
     """The state after the last valid position of each stay: one parallel pass over the record."""
     net, step_h = model.net, model.hours_per_step
-    batch, count, items = stays.value.shape
+    batch, count, _ = stays.value.shape
     chart = charted(stays)
-    after = net.known_after(chart)
     step = torch.arange(count, device=model.device, dtype=torch.float32) + (start_h / step_h).unsqueeze(-1)
-    diagnosis = stays.diagnosis.unsqueeze(1).expand(-1, count, -1) if model.config.with_diagnoses else None
-    fixed = net.fixed(stays.static.unsqueeze(1).expand(-1, count, -1), diagnosis, step)
-    x = net.digest(after, chart.fresh.to(torch.float32), net.doses(stays.given), fixed)
+    static, diagnosis = (x.unsqueeze(1).expand(-1, count, -1) for x in (stays.static, stays.diagnosis))
+    fixed = net.fixed(static, diagnosis, step)
+    after = net.chart(chart.value, chart.seen, chart.age)
+    x = net.digest(chart.fresh.to(torch.float32), StepInputs(after, net.doses(stays.given), fixed))
     last = stays.valid.sum(1) - 1
-    state = model.blank(key, stays.static, stays.diagnosis)
+    state = blank(model, key, stays.static, stays.diagnosis)
     rows = torch.arange(batch, device=model.device)
     place = torch.arange(count, device=model.device).view(1, -1, 1)
     shown, age = chart.seen[rows, last], chart.age[rows, last].to(torch.int64)
@@ -138,9 +192,10 @@ def believe(model: EHRWorldModel, stays: Stays, key: Tensor, start_h: Tensor) ->
     sent = torch.where(sent < 0, last.unsqueeze(-1), sent)
     total = (stays.given / net.largest).cumsum(1)
     ring = torch.arange(LOG, device=model.device)
-    steps = last.unsqueeze(-1) - (last.unsqueeze(-1) - ring).remainder(LOG)  # the newest step that each row of the log holds
+    # the newest step that each row of the log holds
+    steps = last.unsqueeze(-1) - (last.unsqueeze(-1) - ring).remainder(LOG)
     log = total[rows.unsqueeze(-1), steps.clamp_min(0)] * (steps >= 0).unsqueeze(-1)
-    times = torch.where(stays.given > 0, place, -1000).amax(1)
+    times = torch.where(stays.given > 0, place, LONG_AGO).amax(1)
     since = ((last.unsqueeze(-1) - times).to(torch.float32) * step_h).clamp_max(MAX_HOURS_SINCE)
 
     def hour(at: Tensor) -> Tensor:
@@ -148,12 +203,23 @@ def believe(model: EHRWorldModel, stays: Stays, key: Tensor, start_h: Tensor) ->
         return start_h.unsqueeze(-1) + into
 
     return state._replace(
-        t=last, start_h=start_h, hidden=net.backbone.recall(x, net.begin(fixed[:, 0]), last),
-        value=torch.where(shown, chart.value[rows, last], model.typical), drawn_h=hour(drawn_step),
-        drawn_step=drawn_step, seen=shown, pending=out.any(1), pending_drawn_step=sent, pending_drawn_h=hour(sent),
-        pending_due_step=sent, given=stays.given[rows, last], since_h=since,
-        total_log=log, alive=stays.alive[rows, last], home=stays.home[rows, last],
-    )  # fmt: skip
+        t=last,
+        start_h=start_h,
+        hidden=net.backbone.recall(x, net.begin(fixed[:, 0]), last),
+        value=torch.where(shown, chart.value[rows, last], model.typical),
+        drawn_h=hour(drawn_step),
+        drawn_step=drawn_step,
+        seen=shown,
+        pending=out.any(1),
+        pending_drawn_step=sent,
+        pending_drawn_h=hour(sent),
+        pending_due_step=sent,
+        given=stays.given[rows, last],
+        since_h=since,
+        total_log=log,
+        alive=stays.alive[rows, last],
+        home=stays.home[rows, last],
+    )
 
 
 def infer_stay(model: EHRWorldModel, episode: PatientEpisode, key: Tensor, hours: float | None) -> EHRState:
@@ -162,7 +228,7 @@ def infer_stay(model: EHRWorldModel, episode: PatientEpisode, key: Tensor, hours
     Raises:
         ValueError: the episode's steps are not the model's, or `hours` lies before its start.
     """
-    from world_models.ehr_world.stays import from_episodes
+    from world_models.ehr_world.episode_tensors import from_episodes
 
     if episode.hours_per_step != model.hours_per_step:
         raise ValueError(
@@ -176,4 +242,4 @@ def infer_stay(model: EHRWorldModel, episode: PatientEpisode, key: Tensor, hours
     rows = torch.zeros(len(key), dtype=torch.int64)
     many = Stays(*(x[rows].to(model.device) for x in stays))
     state = believe(model, many, key, torch.zeros(len(key), device=model.device))
-    return model._redraw_pending(state)
+    return model.resample_pending(state)

@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.copula import log_copula
-from world_models.ehr_world.set_outcome.events import CENSORED, LAST_DELAY, NEVER, Stays, charted
-from world_models.ehr_world.set_outcome.network import Exposure, Outcome, SetOutcome
+from world_models.ehr_world.set_outcome.network import ChartFeatures, Exposure, Outcome, SetOutcome, StepInputs
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, LAST_DELAY, NEVER, Stays, charted
 from world_models.ehr_world.vocabulary import to_z
 
-__all__ = ["Forced", "Parts", "forced", "likelihood", "normal_score", "parts"]
+__all__ = ["Forced", "StayLosses", "forced", "likelihood", "normal_score", "stay_losses"]
 
 
 SLOTS = 16.0  # of a position, about: only sets the balance between values and ends
+DELAY_WEIGHT = 0.3  # against values: when a result comes matters less than what it says
+LEAST_TAIL = 1e-6  # of a probability integral transform, before it becomes a normal score
 
 
 class Forced(NamedTuple):
@@ -34,48 +36,55 @@ class Forced(NamedTuple):
     last_seen: Tensor  # [N]
 
 
-class Parts(NamedTuple):
+class StayLosses(NamedTuple):
+    """The terms of the loss, each a number; `stay_losses` says what each is a mean of."""
+
     value: Tensor  # mean negative log density (mass for labels) of a slot
     copula: Tensor  # mean of a slot
     delay: Tensor
     death: Tensor  # mean of a position
     home: Tensor
 
+    def total(self, ends: bool = True) -> Tensor:
+        """Their weighted sum; without `ends` death and discharge do not count."""
+        total = self.value + self.copula + DELAY_WEIGHT * self.delay
+        return total + self.death + self.home if ends else total
+
 
 def forced(net: SetOutcome, stays: Stays) -> Forced:
     """All positions of all stays in one pass."""
     batch, count, _ = stays.value.shape
     chart = charted(stays)
-    after = net.known_after(chart)
-    before = net.known_before(after)
+    after = net.chart(chart.value, chart.seen, chart.age)
+    before = net.chart_before(after)
     step = torch.arange(count, device=stays.value.device, dtype=torch.float32).expand(batch, count)
-    diagnosis = stays.diagnosis.unsqueeze(1).expand(-1, count, -1) if net.config.with_diagnoses else None
-    fixed = net.fixed(stays.static.unsqueeze(1).expand(-1, count, -1), diagnosis, step)
-    doses = net.doses(stays.given)
-    x = net.digest(after, chart.fresh.to(torch.float32), doses, fixed)
+    static, diagnosis = (x.unsqueeze(1).expand(-1, count, -1) for x in (stays.static, stays.diagnosis))
+    fixed = net.fixed(static, diagnosis, step)
+    inputs = StepInputs(before, net.doses(stays.given), fixed)
+    x = net.digest(chart.fresh.to(torch.float32), inputs._replace(chart=after))
     earlier, hidden = net.backbone.whole(x, net.begin(fixed[:, 0]))
-    asked = net.ask(net.fuse(earlier, before, doses, fixed))
+    asked = net.ask(net.fuse(earlier, inputs))
     row, place, item = (stays.asked & stays.valid.unsqueeze(-1)).nonzero(as_tuple=True)
-    last_z, seen = before.z[row, place, item], before.seen[row, place, item]
-    age = before.age[row, place, item]
-    share = stays.given / net.largest
-    total = share.cumsum(1)
-    drawn, was = (place - age.to(torch.int64)).clamp_min(0), seen.unsqueeze(-1)
+    last = ChartFeatures(*(part[row, place, item] for part in before))
+    met = _exposure(stays.given / net.largest, row, place, last)
+    outcome = net.query(asked[row, place], item, last, met)
+    z = to_z(stays.value[row, place, item], net.scale[item])
+    return Forced(hidden, net.end_logits(hidden, x), outcome, row, place, item, z, last.z, last.seen)
+
+
+def _exposure(share: Tensor, row: Tensor, place: Tensor, last: ChartFeatures) -> Exposure:
+    """What slots [N] met, of what is given at every position, `share` [B, T, J] of the largest amounts."""
+    count, total = share.shape[1], share.cumsum(1)
+    collected, seen = (place - last.age.to(torch.int64)).clamp_min(0), last.seen.unsqueeze(-1)
     before, earlier = (nn.functional.pad(share, (0, 0, k, 0))[:, :count] for k in (1, 2))
-    met = Exposure(
-        share[row, place], before[row, place], earlier[row, place],
-        total[row, place] - total[row, drawn] * was, share[row, place] - share[row, drawn] * was,
-    )  # fmt: skip
-    outcome = net.query(asked[row, place], item, last_z, seen, age, met)
-    value = stays.value[row, place, item]
-    scale = net.scale[item]
-    z = to_z(value, scale)
-    return Forced(hidden, net.end_logits(hidden, x), outcome, row, place, item, z, last_z, seen)
+    now = share[row, place]
+    since = total[row, place] - total[row, collected] * seen
+    return Exposure(now, before[row, place], earlier[row, place], since, now - share[row, collected] * seen)
 
 
 def normal_score(u: Tensor) -> Tensor:
-    """Standard normal quantile of u, cut to +-4.75."""
-    return torch.erfinv(u.clamp(1e-6, 1 - 1e-6) * 2 - 1) * math.sqrt(2.0)
+    """Standard normal quantile of u [...], cut to +-4.75."""
+    return torch.erfinv(u.clamp(LEAST_TAIL, 1 - LEAST_TAIL) * 2 - 1) * math.sqrt(2.0)
 
 
 def likelihood(net: SetOutcome, run: Forced) -> tuple[Tensor, Tensor]:
@@ -89,13 +98,13 @@ def likelihood(net: SetOutcome, run: Forced) -> tuple[Tensor, Tensor]:
     return log_p, torch.where(label, 0.5, pit)
 
 
-def parts(net: SetOutcome, stays: Stays, expected: float | None = None, shown: Stays | None = None) -> Parts:
+def stay_losses(net: SetOutcome, stays: Stays, expected: float | None = None, shown: Stays | None = None) -> StayLosses:
     """The terms of the loss, each a mean over this batch's slots or positions.
 
     With `expected`, the number of positions a batch has on average, each is a sum over that number (and SLOTS times it)
     instead: batches of equally long stays must not weigh equally, or those who die early would count for more.
 
-    With `shown`, the same stays with some results left out, the network is told of those alone but must foretell all.
+    With `shown`, the same stays with some results left out, the network is told of those alone but must predict all.
     """
     run = forced(net, stays if shown is None else shown)
     if shown is not None:
@@ -122,7 +131,7 @@ def parts(net: SetOutcome, stays: Stays, expected: float | None = None, shown: S
             run.end_logits[..., which], happens.float(), reduction="none"
         )
         ends.append((term * at_risk).sum() / (at_risk.sum().clamp_min(1) if expected is None else expected))
-    return Parts(value, copula, delay, *ends)
+    return StayLosses(value, copula, delay, *ends)
 
 
 def _delay_loss(net: SetOutcome, stays: Stays, run: Forced, slots: Tensor | float) -> Tensor:

@@ -16,14 +16,35 @@ import torch
 from torch import Tensor, nn
 
 from world_models.ehr_world.set_outcome import bins
-from world_models.ehr_world.set_outcome.backbone import Cache, Recurrent, Transformer
+from world_models.ehr_world.set_outcome.backbone import Backbone, Cache, Recurrent, Transformer
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
-from world_models.ehr_world.set_outcome.events import NEVER, Charted
+from world_models.ehr_world.set_outcome.stay_tensors import NEVER, previous
 from world_models.ehr_world.vocabulary import Vocabulary, to_z
 
-__all__ = ["Exposure", "Outcome", "SetOutcome", "Known"]
+__all__ = ["ChartFeatures", "Exposure", "Outcome", "SetOutcome", "StepInputs"]
 
-DELAYS = NEVER + 1
+DELAYS = NEVER + 1  # classes of a result's delay
+
+# How numbers enter and leave the network: choices of ours, none of them tuned. The shipped weights stand on each.
+MOST_Z = 8.0  # on an item's scale; values further off read as this far
+MOST_STATIC_SD = 5.0  # of a static feature, the same
+LOG_TIME_SCALE, WEEK_STEPS = 0.25, 42.0  # a position's number: its logarithm, and in weeks of four-hour steps
+AGE_SCALE = 0.5  # per step, before the logarithm of a value's age
+SLOW_FADE, FAST_FADE = 0.25, 0.5  # per step: a last value's weight fades as exp(-rate * age)
+VALUE_FEATURES = 6  # of an item's last value, see `SetOutcome.query`
+EFFECT_GAIN, SLOPE_GAIN = 8.0, 2.0  # a table entry has far to go at a rate of learning that suits the rest
+MOST_SINCE = 4.0  # shares of the largest amount summed since the last value
+MOST_SLOPE_Z = 3.0  # how far off the item counts for an effect's slope
+LOG_SCALE = (-6.0, 3.0)  # limits of the base's log scale
+LOG_BEND, BEND_UNIT = (-5.0, 3.0), 0.01  # of the base's log bend, which is told in this unit
+LABEL_SCALE = 1e4  # of a label's base: so wide that its bins are even
+
+# first weights
+TABLE_GAIN, OUT_GAIN = 0.5, 0.1  # smaller than the library's: items begin alike, and near the base
+LOG_SCALE_START = -1.0  # narrower than the marginal
+KEEP_START = 1.5  # before the sigmoid: keeps most of the last value
+LOADING_SD = 0.2  # of the copula's loadings
+END_STARTS = (-4.0, -3.5)  # log odds of death and discharge within a step
 
 
 class Exposure(NamedTuple):
@@ -32,16 +53,24 @@ class Exposure(NamedTuple):
     now: Tensor  # in the step
     before: Tensor  # in the step before it
     earlier: Tensor  # in the one before that
-    since: Tensor  # summed over all steps after the one its last charted value was drawn in, this step's with them
+    since: Tensor  # summed over all steps after the one its last charted value was collected in, this step's with them
     change: Tensor  # now, against that step
 
 
-class Known(NamedTuple):
-    """What the chart holds when a step begins, or once it has ended: [..., I] each."""
+class ChartFeatures(NamedTuple):
+    """The chart as the network reads it, when a step begins or once it has ended: [..., I] each."""
 
     z: Tensor  # last value on its scale, 0 where none has come; a label's class
     seen: Tensor  # 0 or 1
-    age: Tensor  # steps since it was drawn
+    age: Tensor  # steps since its specimen was collected
+
+
+class StepInputs(NamedTuple):
+    """All that the network reads of a step beside what the backbone carries."""
+
+    chart: ChartFeatures  # [..., I]
+    doses: Tensor  # [..., 3 J] of `SetOutcome.doses`
+    fixed: Tensor  # [..., F] of `SetOutcome.fixed`
 
 
 class Outcome(NamedTuple):
@@ -55,23 +84,28 @@ class Outcome(NamedTuple):
 
 
 class SetOutcome(nn.Module):
+    """Weights of the form `set_outcome`, and the tables of its vocabulary as buffers.
+
+    I items, J interventions, S static features, K bins, H and Q the config's `hidden` and `query`, R its `rank`.
+    """
+
+    edges: Tensor  # [I, K + 1]
+    scale: Tensor  # [I, 4]
+    label: Tensor  # bool [I]
+    largest: Tensor  # [J] in the interventions' units
+    static_mean: Tensor  # [S]
+    static_sd: Tensor  # [S]
+    static_low: Tensor  # [S] least and greatest met in training
+    static_high: Tensor  # [S]
+    usual: Tensor  # [S] what an unknown feature reads as
+
     def __init__(self, config: SetOutcomeConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
-        self.config, self.vocabulary = config, vocabulary
+        self.config, self.vocabulary, self.bin_count = config, vocabulary, vocabulary.bins
         items, doses, static = len(vocabulary.items), len(vocabulary.treatments), len(vocabulary.static)
-        hidden, query, rank, count = config.hidden, config.query, config.rank, vocabulary.bins
+        hidden, query = config.hidden, config.query
         fixed = 2 * static + 2 + (len(vocabulary.diagnoses) if config.with_diagnoses else 0)
-        self.register_buffer("edges", vocabulary.edge_table())
-        self.register_buffer("scale", vocabulary.scale_table())
-        self.register_buffer("label", vocabulary.is_label())
-        self.register_buffer("largest", torch.tensor([t.high for t in vocabulary.treatments]))
-        self.register_buffer("static_mean", torch.tensor([s.mean for s in vocabulary.static]))
-        self.register_buffer("static_sd", torch.tensor([s.sd for s in vocabulary.static]))
-        # Not weights, but on their device: what training met, and what an unknown one reads as (a yes or no: no).
-        usual = [0.0 if (s.low, s.high) == (0.0, 1.0) else s.mean for s in vocabulary.static]
-        rows = {"static_low": [s.low for s in vocabulary.static], "static_high": [s.high for s in vocabulary.static]}
-        for name, row in {**rows, "usual": usual}.items():
-            self.register_buffer(name, torch.tensor(row), persistent=False)
+        self._register_tables()
         recurrent = config.backbone == "gru"
         begun = config.layers * hidden if recurrent else hidden
         self.begin = nn.Sequential(nn.Linear(fixed, hidden), nn.GELU(), nn.Linear(hidden, begun))
@@ -87,126 +121,185 @@ class SetOutcome(nn.Module):
         self.ask = nn.Linear(hidden, query)
         self.gain = nn.Embedding(items, query)
         self.item = nn.Embedding(items, query)
-        self.last = nn.Linear(6, query)
+        self.last = nn.Linear(VALUE_FEATURES, query)
         self.norm = nn.LayerNorm(query)
         self.mix = nn.Sequential(nn.Linear(query, query), nn.GELU(), nn.Linear(query, query))
         self.norm_out = nn.LayerNorm(query)
-        self.width = count + 4 + rank
+        self.width = self.bin_count + 4 + config.rank
         self.out = nn.Linear(query, self.width)
         self.out_item = nn.Embedding(items, self.width)
         self.delay = nn.Linear(query, DELAYS)
-        self.delay_class = nn.Embedding(items * (1 + max(1, count)), DELAYS)
+        self.delay_class = nn.Embedding(items * (1 + max(1, self.bin_count)), DELAYS)
         # what each intervention moves each item by, per share: a straight way beside the deep one, for rare pairs
         self.effect = nn.Embedding(items, len(Exposure._fields) * doses)
         self.effect_slope = nn.Embedding(items, len(Exposure._fields) * doses)  # by how far off the item was
+        self._first_weights()
+
+    def _register_tables(self) -> None:
+        vocabulary = self.vocabulary
+        self.register_buffer("edges", vocabulary.edge_table())
+        self.register_buffer("scale", vocabulary.scale_table())
+        self.register_buffer("label", vocabulary.is_label())
+        self.register_buffer("largest", torch.tensor([t.high for t in vocabulary.treatments]))
+        self.register_buffer("static_mean", torch.tensor([s.mean for s in vocabulary.static]))
+        self.register_buffer("static_sd", torch.tensor([s.sd for s in vocabulary.static]))
+        # Not weights, but on their device: what training met, and what an unknown one reads as (a yes or no: no).
+        usual = [0.0 if (s.low, s.high) == (0.0, 1.0) else s.mean for s in vocabulary.static]
+        rows = {"static_low": [s.low for s in vocabulary.static], "static_high": [s.high for s in vocabulary.static]}
+        for name, row in {**rows, "usual": usual}.items():
+            self.register_buffer(name, torch.tensor(row), persistent=False)
+
+    @torch.no_grad()
+    def _first_weights(self) -> None:
         for table in (self.out_item, self.delay_class, self.effect, self.effect_slope):
             nn.init.zeros_(table.weight)
-        with torch.no_grad():
-            self.gain.weight.mul_(0.5)
-            self.item.weight.mul_(0.5)
-            self.out.weight.mul_(0.1)
-            self.out.bias.zero_()
-            self.out.bias[count + 1] = -1.0  # log scale: narrower than the marginal
-            self.out.bias[count + 2] = 1.5  # keeps most of the last value
-            self.out_item.weight[:, count + 4 :].normal_(std=0.2, generator=torch.Generator().manual_seed(1))
-            self.ends[-1].bias.copy_(torch.tensor([-4.0, -3.5]))
+        self.gain.weight.mul_(TABLE_GAIN)
+        self.item.weight.mul_(TABLE_GAIN)
+        self.out.weight.mul_(OUT_GAIN)
+        self.out.bias.zero_()
+        self.out.bias[self.bin_count + 1] = LOG_SCALE_START
+        self.out.bias[self.bin_count + 2] = KEEP_START
+        loading = self.out_item.weight[:, self.bin_count + 4 :]
+        loading.normal_(std=LOADING_SD, generator=torch.Generator().manual_seed(1))
+        self.get_parameter("ends.2.bias").copy_(torch.tensor(END_STARTS))
 
     # ---- features
 
     def z_of(self, value: Tensor) -> Tensor:
-        """Values [..., I] on their scales, cut to +-8."""
-        return to_z(value, self.scale).clamp(-8.0, 8.0)
+        """Values [..., I] on their scales, cut to +-MOST_Z."""
+        return to_z(value, self.scale).clamp(-MOST_Z, MOST_Z)
 
-    def fixed(self, static: Tensor, diagnosis: Tensor | None, step: Tensor) -> Tensor:
-        """Static context and time, [..., F]; `step` [...] is the position's number."""
+    def fixed(self, static: Tensor, diagnosis: Tensor, step: Tensor) -> Tensor:
+        """Static context [..., S], diagnoses [..., D] (if the config conditions on them) and time as features [..., F];
+        `step` [...] is the position's number."""
         lacking = static.isnan()
-        plain = torch.where(lacking, 0.0, (static - self.static_mean) / self.static_sd).clamp(-5.0, 5.0)
-        time = torch.stack([step.log1p() * 0.25, step / 42.0], -1)
+        plain = torch.where(lacking, 0.0, (static - self.static_mean) / self.static_sd)
+        plain = plain.clamp(-MOST_STATIC_SD, MOST_STATIC_SD)
+        time = torch.stack([step.log1p() * LOG_TIME_SCALE, step / WEEK_STEPS], -1)
         parts = [plain, lacking.to(plain.dtype), time]
-        return torch.cat(parts if diagnosis is None else [*parts, diagnosis], -1)
+        return torch.cat([*parts, diagnosis] if self.config.with_diagnoses else parts, -1)
 
     def doses(self, given: Tensor) -> Tensor:
+        """Interventions [..., J] in their units as features [..., 3 J]: share of the largest, its root, if given."""
         share = given / self.largest
         return torch.cat([share, share.clamp_min(0.0).sqrt(), (given > 0).to(share.dtype)], -1)
 
-    def chart_features(self, known: Known) -> Tensor:
-        z = known.z * known.seen
-        return torch.cat([z, known.seen, (known.age * 0.5).log1p() * known.seen, (z.abs() - 1.0).clamp_min(0.0)], -1)
+    @staticmethod
+    def chart_row(chart: ChartFeatures) -> Tensor:
+        """The chart as one row [..., 4 I]: value, seen, age, and how far beyond one unit of its scale the value is."""
+        z = chart.z * chart.seen
+        age = (chart.age * AGE_SCALE).log1p() * chart.seen
+        return torch.cat([z, chart.seen, age, (z.abs() - 1.0).clamp_min(0.0)], -1)
+
+    def chart(self, value: Tensor, seen: Tensor, age: Tensor) -> ChartFeatures:
+        """Features of a chart [..., I]: last values in their units, whether there is one (bool), its age in steps."""
+        there = seen.to(torch.float32)
+        return ChartFeatures(self.z_of(value) * there, there, age * there)
+
+    @staticmethod
+    def chart_before(after: ChartFeatures) -> ChartFeatures:
+        """The chart as each position's step began: the position before, one step older."""
+        seen = previous(after.seen)
+        return ChartFeatures(previous(after.z), seen, (previous(after.age) + 1.0) * seen)
 
     # ---- parts
 
     @property
-    def backbone(self) -> Recurrent | Transformer:
+    def backbone(self) -> Backbone:
+        """What the config names."""
         return self.gru if self.config.backbone == "gru" else self.transformer
 
     def start(self, fixed: Tensor) -> Tensor | Cache:
         """What the backbone carries before the admission, from the static context [B, F]."""
         return self.backbone.begin(self.begin(fixed))
 
-    def digest(self, known: Known, fresh: Tensor, doses: Tensor, fixed: Tensor) -> Tensor:
-        """x_t [..., H] from the chart after the step, which results are fresh, and what was given."""
-        new = torch.cat([fresh, fresh * known.z], -1)
-        return self.pool_out(self.pool(torch.cat([self.chart_features(known), new, doses, fixed], -1)))
+    def digest(self, fresh: Tensor, inputs: StepInputs) -> Tensor:
+        """x_t [..., H] from the chart after the step, which of its results are `fresh` [..., I], and what was given."""
+        chart, doses, fixed = inputs
+        new = torch.cat([fresh, fresh * chart.z], -1)
+        return self.pool_out(self.pool(torch.cat([self.chart_row(chart), new, doses, fixed], -1)))
 
-    def fuse(self, hidden: Tensor, known: Known, doses: Tensor, fixed: Tensor) -> Tensor:
-        """p_t [..., H]: the state once the step's interventions were fed in."""
-        inner = self.fuse_in(torch.cat([hidden, self.chart_features(known), doses, fixed], -1))
+    def fuse(self, hidden: Tensor, inputs: StepInputs) -> Tensor:
+        """p_t [..., H] from h [..., H]: the state once the step's interventions were fed in."""
+        chart, doses, fixed = inputs
+        inner = self.fuse_in(torch.cat([hidden, self.chart_row(chart), doses, fixed], -1))
         return hidden + self.fuse_out(nn.functional.gelu(inner))
 
     def end_logits(self, hidden: Tensor, x: Tensor) -> Tensor:
         """Logits [..., 2] of death in the step, and of discharge if alive."""
         return self.ends(torch.cat([hidden, x], -1))
 
-    def query(self, asked: Tensor, item: Tensor, z: Tensor, seen: Tensor, age: Tensor, met: Exposure) -> Outcome:
+    def outcomes(
+        self, carried: Tensor | Cache, inputs: StepInputs, row: Tensor, item: Tensor, met: Exposure
+    ) -> Outcome:
+        """Outcomes of slots (row, item), int64 [N] each, of the step that follows what the backbone carries.
+
+        Args:
+            inputs: [B, ...] of that step, its chart as the step begins.
+            met: [N, J].
+        """
+        asked = self.ask(self.fuse(self.backbone.top(carried), inputs))
+        chart = inputs.chart
+        last = ChartFeatures(chart.z[row, item], chart.seen[row, item], chart.age[row, item])
+        return self.query(asked[row], item, last, met)
+
+    def take_in(
+        self, carried: Tensor | Cache, inputs: StepInputs, fresh: Tensor, step: Tensor
+    ) -> tuple[Tensor | Cache, Tensor]:
+        """What the backbone carries after the step `step` int64 [B], and the step's `end_logits` [B, 2].
+
+        Args:
+            inputs: [B, ...] of that step, its chart as the step ends.
+            fresh: [B, I] 1 where a result came in this step.
+        """
+        x = self.digest(fresh, inputs)
+        hidden, carried = self.backbone.step(x, carried, step)
+        return carried, self.end_logits(hidden, x)
+
+    def query(self, asked: Tensor, item: Tensor, last: ChartFeatures, met: Exposure) -> Outcome:
         """Outcomes of N slots; or of every item in turn of B patients, N = B * I, without a copy of `asked` for each.
 
         Args:
-            asked: [N, query], `self.ask(p_t)` of each slot's position; or [B, 1, query].
+            asked: [N, Q], `self.ask(p_t)` of each slot's position; or [B, 1, Q].
             item: int64 [N], or [I].
-            z, seen, age: [N], or [B, I], of the item in the chart before the step.
+            last: [N], or [B, I], of the item in the chart before the step.
             met: interventions since that value, [N, J] or [B, I, J].
         """
-        value = z * seen
+        value = last.z * last.seen
         features = torch.stack(
-            [value, value.abs(), seen, (age * 0.5).log1p() * seen, value * (-age * 0.25).exp(), (-age * 0.5).exp() * seen],
+            [
+                value,
+                value.abs(),
+                last.seen,
+                (last.age * AGE_SCALE).log1p() * last.seen,
+                value * (-last.age * SLOW_FADE).exp(),
+                (-last.age * FAST_FADE).exp() * last.seen,
+            ],
             -1,
         )
         hidden = asked * (1.0 + self.gain(item)) + self.item(item) + self.last(features)
         hidden = hidden + self.mix(self.norm(hidden))
         hidden = self.norm_out(hidden)
         out = self.out(hidden) + self.out_item(item)
-        # times 8: a table entry has far to go at a rate of learning that suits the rest
-        amounts = torch.cat(met._replace(since=met.since.clamp(0.0, 4.0)), -1)
-        push = 8.0 * (amounts * self.effect(item)).sum(-1)
-        push = push + 2.0 * value.clamp(-3.0, 3.0) * (amounts * self.effect_slope(item)).sum(-1)
-        if z.ndim == 2:
-            item = item.expand(z.shape).flatten()
-            hidden, out, push, value = (x.flatten(0, 1) for x in (hidden, out, push, value))
-        count = self.vocabulary.bins
-        free = out[:, :count]
-        moved, log_scale, keep, log_bend = out[:, count : count + 4].unbind(-1)
+        push = self._push(item, value, met)
+        if value.ndim == 2:
+            item = item.expand(value.shape).flatten()
+            hidden, out, push, value = hidden.flatten(0, 1), out.flatten(0, 1), push.flatten(0, 1), value.flatten(0, 1)
+        moved, log_scale, keep, log_bend = out[:, self.bin_count : self.bin_count + 4].unbind(-1)
         location = torch.sigmoid(keep) * value + moved + push
         edges, label = self.edges[item], self.label[item]
-        bend = 0.01 * log_bend.clamp(-5.0, 3.0).exp()
-        around = bins.Around(location, torch.where(label, 1e4, log_scale.clamp(-6.0, 3.0).exp()), bend)
-        log_mass = bins.log_masses(free, around, edges, ~label)
-        return Outcome(log_mass, edges, out[:, count + 4 :] * (~label).unsqueeze(-1), hidden, around)
+        scale = torch.where(label, LABEL_SCALE, log_scale.clamp(*LOG_SCALE).exp())
+        around = bins.Around(location, scale, BEND_UNIT * log_bend.clamp(*LOG_BEND).exp())
+        log_mass = bins.log_masses(out[:, : self.bin_count], around, edges, ~label)
+        return Outcome(log_mass, edges, out[:, self.bin_count + 4 :] * (~label).unsqueeze(-1), hidden, around)
+
+    def _push(self, item: Tensor, value: Tensor, met: Exposure) -> Tensor:
+        """What the interventions move each slot's location by, on the item's scale: [N] or [B, I]."""
+        amounts = torch.cat(met._replace(since=met.since.clamp(0.0, MOST_SINCE)), -1)
+        push = EFFECT_GAIN * (amounts * self.effect(item)).sum(-1)
+        off = SLOPE_GAIN * value.clamp(-MOST_SLOPE_Z, MOST_SLOPE_Z)
+        return push + off * (amounts * self.effect_slope(item)).sum(-1)
 
     def delay_logits(self, hidden: Tensor, item: Tensor, klass: Tensor) -> Tensor:
-        """Logits [N, DELAYS] of how many steps later a result comes; `klass` [N]: 1 + a label's class, 0 for numbers."""
-        return self.delay(hidden) + self.delay_class(item * (1 + self.vocabulary.bins) + klass)
-
-    def known_after(self, chart: Charted) -> Known:
-        """The chart after each position as features: [B, T, I]."""
-        seen = chart.seen.to(torch.float32)
-        return Known(self.z_of(chart.value) * seen, seen, chart.age)
-
-    @staticmethod
-    def known_before(after: Known) -> Known:
-        """The chart as each position's step began: the position before, one step older."""
-
-        def late(x: Tensor) -> Tensor:
-            return torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1)
-
-        seen = late(after.seen)
-        return Known(late(after.z), seen, (late(after.age) + 1.0) * seen)
+        """Logits [N, DELAYS] of how many steps later a result comes; `klass` [N]: 1 + a label's class, or 0."""
+        return self.delay(hidden) + self.delay_class(item * (1 + self.bin_count) + klass)

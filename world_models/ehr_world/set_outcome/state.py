@@ -14,9 +14,7 @@ LOG = 96  # steps the log of amounts reaches back: 16 days of four-hour steps
 
 
 class EHRState(NamedTuple):
-    """B patients, I inquiries, J interventions, S static features. Step numbers count positions (`events`)."""
-
-    MAY_BE_NAN = ("static",)
+    """B patients, I inquiries, J interventions, S static features. Step numbers count positions (`stay_tensors`)."""
 
     key: Tensor  # int64 [B]
     t: Tensor  # int64 [B] steps since the start
@@ -25,11 +23,11 @@ class EHRState(NamedTuple):
     diagnosis: Tensor  # [B, D] 0 or 1; used only by a model that conditions on diagnoses
     hidden: Tensor | Cache  # what the backbone carries; of a GRU [B, layers, H]
     value: Tensor  # [B, I] last result; typical while none has come
-    drawn_h: Tensor  # [B, I] hours since admission when it was drawn
+    drawn_h: Tensor  # [B, I] hours since admission when its specimen was collected
     drawn_step: Tensor  # int64 [B, I]
     seen: Tensor  # bool [B, I]
     pending: Tensor  # bool [B, I]
-    pending_value: Tensor  # [B, I] drawn already, shown once due
+    pending_value: Tensor  # [B, I] sampled already, shown once due
     pending_drawn_h: Tensor  # [B, I]
     pending_drawn_step: Tensor  # int64 [B, I]
     pending_due_step: Tensor  # int64 [B, I]
@@ -39,3 +37,7 @@ class EHRState(NamedTuple):
     alive: Tensor  # bool [B]
     home: Tensor  # bool [B]
     death_chance: Tensor  # [B] that the model gave to death in the step just past
+
+
+# read by `clinenv.snapshot`; mypy knows no attributes of a NamedTuple's class but its fields
+EHRState.MAY_BE_NAN = ("static",)  # type: ignore[attr-defined]

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, Asked, Given, Narrative, NarrativeError, Step
+from world_models.ehr_world.causal_lm.text import (
+    STATUS,
+    STATUSES,
+    AskedItem,
+    Given,
+    Narrative,
+    NarrativeError,
+    NarrativeStep,
+)
 from world_models.quantities.ward import COMPLAINTS, INQUIRIES, INTERVENTIONS, ORGANISMS, STATIC
 
 __all__ = ["facts_of_ward", "narrative_of_ward", "orders_of_action"]
@@ -31,7 +39,7 @@ def facts_of_ward(static: Mapping[str, float], complaint: int | None = None) -> 
     return tuple(facts)
 
 
-def orders_of_action(action: Tensor, index: int, status: bool = True) -> Step:
+def orders_of_action(action: Tensor, index: int, status: bool = True) -> NarrativeStep:
     """A step's orders from one patient's action [A] of the ward, the outcomes not known yet."""
     chosen = action.detach().tolist()
     if len(chosen) != len(INQUIRIES) + len(INTERVENTIONS):
@@ -39,8 +47,10 @@ def orders_of_action(action: Tensor, index: int, status: bool = True) -> Step:
             f"an action of the ward has {len(INQUIRIES) + len(INTERVENTIONS)} columns, got {len(chosen)}"
         )
     asked = sorted(q.name for q, on in zip(INQUIRIES, chosen, strict=False) if on > 0.5)
-    return Step(
-        index, tuple(Asked(name) for name in [*asked, *([STATUS] if status else [])]), _given(chosen[len(INQUIRIES) :])
+    return NarrativeStep(
+        index,
+        tuple(AskedItem(name) for name in [*asked, *([STATUS] if status else [])]),
+        _given(chosen[len(INQUIRIES) :]),
     )
 
 
@@ -67,11 +77,12 @@ def narrative_of_ward(
     status: bool = True,
     significant: int = 4,
 ) -> Narrative:
-    """One patient's stay. An outcome stands in the step whose orders drew it, whenever it was charted.
+    """One patient's stay. An outcome stands in the step that ordered it, whenever it was charted.
 
     Args:
         facts: see `facts_of_ward`.
-        asked: bool [T, I] drawn in the step. value: [T, I] its result, NaN where none came (then it is left out).
+        asked: bool [T, I] a specimen was collected in the step.
+        value: [T, I] its result, NaN where none came (then it is left out).
         given: [T, J] amounts. alive, home: bool [T] after the step; the stay ends where one says so.
         significant: digits kept of a value.
     """
@@ -85,13 +96,13 @@ def narrative_of_ward(
         for i in sorted((i for i, on in enumerate(found[t]) if on), key=lambda i: INQUIRIES[i].name):
             name, x = INQUIRIES[i].name, values[t][i]
             if kinds[i] == "culture":
-                outcomes.append(Asked(name, label=ORGANISMS[round(x)]))
+                outcomes.append(AskedItem(name, label=ORGANISMS[round(x)]))
             else:
-                outcomes.append(Asked(name, float(f"{x:.{significant}g}"), None, INQUIRIES[i].unit))
+                outcomes.append(AskedItem(name, float(f"{x:.{significant}g}"), None, INQUIRIES[i].unit))
         end = STATUSES[2] if not living[t] else STATUSES[1] if gone[t] else STATUSES[0]
         if status:
-            outcomes.append(Asked(STATUS, label=end))
-        steps.append(Step(t, tuple(outcomes), _given(amounts[t])))
+            outcomes.append(AskedItem(STATUS, label=end))
+        steps.append(NarrativeStep(t, tuple(outcomes), _given(amounts[t])))
         if end != STATUSES[0]:
             break
     return Narrative(facts, (), hours_per_step, tuple(steps))

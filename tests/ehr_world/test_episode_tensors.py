@@ -10,8 +10,8 @@ import torch
 from tests.ehr_world.ward_small import some_stays, tiny, words
 from world_models import catalog, keys
 from world_models.data.ehr.episode import InquiryEvent, InterventionEvent, build_episode
-from world_models.ehr_world.set_outcome.events import CENSORED, UNKNOWN
-from world_models.ehr_world.stays import from_episodes, real_vocabulary
+from world_models.ehr_world.episode_tensors import from_episodes, real_vocabulary
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, UNKNOWN
 from world_models.quantities.ward import inquiry_index, intervention_index
 
 START = datetime(2150, 3, 1, 10)
@@ -25,9 +25,13 @@ def lab(item: str, value: float, drawn: float, resulted: float | None, unit: str
     return InquiryEvent(item, value, None, at(drawn), None if resulted is None else at(resulted), unit, "LAB//1")
 
 
-def dose(item: str, start: float, end: float | None, amount: float | None, unit: str, rate=None, rate_unit="") -> InterventionEvent:
+def dose(
+    item: str, start: float, end: float | None, amount: float | None, unit: str, rate=None, rate_unit=""
+) -> InterventionEvent:
     kind = "administration" if end is None else "infusion"
-    return InterventionEvent(item, kind, at(start), None if end is None else at(end), amount, unit, rate, rate_unit, "", "X//1")
+    return InterventionEvent(
+        item, kind, at(start), None if end is None else at(end), amount, unit, rate, rate_unit, "", "X//1"
+    )
 
 
 def stay(**changes):

@@ -1,11 +1,12 @@
 """Real stays as tensors: `PatientEpisode`s on the ward's inquiries and interventions.
 
 Step k of an episode is position k + 1 (position 0, the triage of a ward world, is empty). A value stands where it was
-drawn and is charted when it resulted; of several in one step the last drawn counts. Items outside the vocabulary are
-left out, and so are censored results ("<0.01", ">60"): their number is a limit, not a value to learn or to score. A stay
-ends when its patient dies. Orders whose execution the source does not tell (prescriptions) are no treatment. A dose
-that is unknown, or in a unit the ward does not know, counts as the standard one; a blood product's unit is 350 mL of red cells, or 250 mL
-of plasma or platelets; heparin is brought to a patient of 80 kg (k), as weight is not among a stay's static data.
+collected and is charted when it resulted; of several in one step the one collected last counts. Items outside the
+vocabulary are left out, and so are censored results ("<0.01", ">60"): their number is a limit, not a value to learn or
+to score. A stay ends when its patient dies. Orders whose execution the source does not tell (prescriptions) are no
+treatment. A dose that is unknown, or in a unit the ward does not know, counts as the standard one; a blood product's
+unit is 350 mL of red cells, or 250 mL of plasma or platelets (k); heparin is brought to a patient of 80 kg (k), as
+weight is not among a stay's static data.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from world_models.data.ehr.episode import InterventionEvent, PatientEpisode
-from world_models.ehr_world.set_outcome.events import CENSORED, LAST_DELAY, UNKNOWN, Stays
+from world_models.data.ehr.episode import InquiryEvent, InterventionEvent, PatientEpisode
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, LAST_DELAY, UNKNOWN, Stays
 from world_models.ehr_world.vocabulary import Vocabulary, build, ward_specs
 from world_models.quantities.ward import INTERVENTIONS
 
@@ -58,6 +59,7 @@ _BY_ORDER: dict[str, list[tuple[int, str, dict[str, float]]]] = {}
 for _column, _ward in enumerate(INTERVENTIONS):
     for _order, _basis, _units in _DOSES.get(_ward.name, ()):
         _BY_ORDER.setdefault(_order, []).append((_column, _basis, _units))
+OLDEST = 100.0  # years; the ward knows nobody older
 _NEGATIVE = ("negative", "no growth", "no significant growth", "mixed flora")
 _POSITIVE_COCCI = ("staph", "strep", "enterococc", "gram positive")
 
@@ -65,7 +67,7 @@ _POSITIVE_COCCI = ("staph", "strep", "enterococc", "gram positive")
 def from_episodes(
     words: Vocabulary, episodes: Sequence[PatientEpisode], until_h: float | None = None, most: int = 85
 ) -> Stays:
-    """Stays [B] on up to `most` positions; what was drawn, given or resulted after `until_h` is not in them.
+    """Stays [B] on up to `most` positions; what was collected, given or resulted after `until_h` is not in them.
 
     Raises:
         ValueError: no episodes, steps of another width, or a value in another unit than the vocabulary's.
@@ -92,7 +94,7 @@ def from_episodes(
     alive, home = torch.ones_like(valid), torch.zeros_like(valid)
     for b, e in enumerate(episodes):
         if e.age_years is not None:
-            static[b, names.index("age_years")] = min(e.age_years, 100.0)
+            static[b, names.index("age_years")] = min(e.age_years, OLDEST)
         if e.sex_female is not None:
             static[b, names.index("sex_female")] = float(e.sex_female)
         _inquiries(words, items, e, limits[b], until_h, value[b], asked[b], delay[b])
@@ -113,10 +115,16 @@ def _positions(e: PatientEpisode, step_h: float, until_h: float | None, most: in
 
 
 def _inquiries(
-    words: Vocabulary, items: dict[str, int], e: PatientEpisode, limit: int, until_h: float | None, value: Tensor,
-    asked: Tensor, delay: Tensor,
-) -> None:  # fmt: skip
-    step_h = words.hours_per_step
+    words: Vocabulary,
+    items: dict[str, int],
+    e: PatientEpisode,
+    limit: int,
+    until_h: float | None,
+    value: Tensor,
+    asked: Tensor,
+    delay: Tensor,
+) -> None:
+    """Writes an episode's results into its rows [T, I]. Raises ValueError: a value in another unit than the item's."""
     for step in e.steps:
         place = step.number + 1
         if place >= limit:
@@ -124,29 +132,11 @@ def _inquiries(
         for event in sorted(step.inquiries, key=lambda q: q.collected):
             if until_h is not None and e.hours(event.collected) >= until_h:
                 continue
-            name, number = ward_name(event.item, event.label), event.value
-            if name == "urine_output_ml":  # one voided volume; the ward's is the step's mean rate
-                name, number = "urine_output_ml_h", None if number is None else number / step_h
-            if name not in items:
-                continue
-            column = items[name]
-            item = words.items[column]
-            if item.labels:
-                number = ward_organism(event.label)
-            elif number is not None and event.item == item.name and event.unit != item.unit:
-                raise ValueError(
-                    f"stay {e.stay_id}: {event.item} is in {event.unit!r}, the vocabulary's is {item.unit!r}; read it "
-                    "through world_models.data, which converts units"
-                )
+            name, number = _result(words, items, e, event)
             if number is None:
                 continue
-            number = min(max(number, item.low), item.high)
-            late = UNKNOWN
-            if event.resulted is not None:
-                resulted = e.hours(event.resulted)
-                late = min(max(int(resulted // step_h) - step.number, 0), LAST_DELAY)
-                if (until_h is not None and resulted > until_h) or place + late >= limit:
-                    late = CENSORED
+            column = items[name]
+            late = _delay(e, event, place, limit, until_h)
             if name == "urine_output_ml_h" and asked[place, column]:
                 number += float(value[place, column].nan_to_num(0.0))
             asked[place, column] = True
@@ -154,12 +144,41 @@ def _inquiries(
             delay[place, column] = late
 
 
+def _result(words: Vocabulary, items: dict[str, int], e: PatientEpisode, event: InquiryEvent) -> tuple[str, float | None]:
+    """The ward's name of what was asked, and the result in its unit, within the chart's bounds; None: not kept."""
+    name, number = ward_name(event.item, event.label), event.value
+    if name == "urine_output_ml":  # one voided volume; the ward's is the step's mean rate
+        name, number = "urine_output_ml_h", None if number is None else number / words.hours_per_step
+    if name not in items:
+        return name, None
+    item = words.items[items[name]]
+    if item.labels:
+        number = ward_organism(event.label)
+    elif number is not None and event.item == item.name and event.unit != item.unit:
+        raise ValueError(
+            f"stay {e.stay_id}: {event.item} is in {event.unit!r}, the vocabulary's is {item.unit!r}; read it through "
+            "world_models.data, which converts units"
+        )
+    return name, None if number is None else min(max(number, item.low), item.high)
+
+
+def _delay(e: PatientEpisode, event: InquiryEvent, place: int, limit: int, until_h: float | None) -> int:
+    """Steps from the collection at position `place` to the result; UNKNOWN, or CENSORED: after the record's end."""
+    if event.resulted is None:
+        return UNKNOWN
+    resulted = e.hours(event.resulted)
+    late = min(max(int(resulted // e.hours_per_step) - (place - 1), 0), LAST_DELAY)
+    return CENSORED if (until_h is not None and resulted > until_h) or place + late >= limit else late
+
+
 def ward_name(item: str, label: str | None) -> str:
     """The ward's name of a culture; other names are their own."""
     if label is None or not item.startswith("culture//"):
         return item
     specimen = item.split("//")[1]
-    return "blood_culture" if specimen.startswith("blood") else "urine_culture" if specimen.startswith("urine") else item
+    return (
+        "blood_culture" if specimen.startswith("blood") else "urine_culture" if specimen.startswith("urine") else item
+    )
 
 
 def ward_organism(label: str | None) -> float | None:
@@ -197,7 +216,13 @@ def _overlaps(begin: float, end: float, step_h: float, limit: int) -> list[tuple
 
 
 def _amount(
-    event: InterventionEvent, basis: str, units: dict[str, float], standard: float, hours: float, overlap: float, step_h: float
+    event: InterventionEvent,
+    basis: str,
+    units: dict[str, float],
+    standard: float,
+    hours: float,
+    overlap: float,
+    step_h: float,
 ) -> float:
     share = overlap / hours if hours > 0 else 1.0
     if basis == "rate":
@@ -227,6 +252,8 @@ def real_vocabulary(
         one = [s._replace(asked=s.asked[..., i : i + 1], value=s.value[..., i : i + 1]) for s in shards]
         items.append(build([spec], [], [], [], one, base.hours_per_step).items[0])
     made = build([], base.treatments, static, base.diagnoses, shards, base.hours_per_step)
-    kept = tuple(new if bool(~torch.cat([s.static[:, i] for s in shards]).isnan().all()) else old
-                 for i, (new, old) in enumerate(zip(made.static, base.static, strict=True)))  # fmt: skip
+    kept = tuple(
+        new if bool(~torch.cat([s.static[:, i] for s in shards]).isnan().all()) else old
+        for i, (new, old) in enumerate(zip(made.static, base.static, strict=True))
+    )
     return Vocabulary(tuple(items), base.treatments, kept, base.diagnoses, base.hours_per_step)

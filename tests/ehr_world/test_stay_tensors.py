@@ -8,13 +8,13 @@ import torch
 from tests.ehr_world.ward_small import some_stays
 from world_models import keys
 from world_models.ehr_world import ward_rollouts
-from world_models.ehr_world.set_outcome.events import CENSORED, LAST_DELAY, NEVER, charted, pad
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, LAST_DELAY, NEVER, charted, pad
 from world_models.oracles.ward.world import WardOracle
 from world_models.quantities.ward import INQUIRIES, inquiry_index
 
 
 def test_slots_and_delays_give_back_the_oracles_charts() -> None:
-    """What `charted` makes of draws and delays: the last value the oracle charted, and whether seen, each step."""
+    """What `charted` makes of specimens and delays is the last value, whether seen, that the oracle charted."""
     seen_charts = []
 
     def record(chart, key, t, severity, confounding):
