@@ -1,25 +1,20 @@
 """Figures out of the files of results: read a file, select one row of it, print one number of that row.
 
-A file is a list of objects whatever its kind: the rows of a CSV, the root of a JSON file, the rows of the Markdown tables of
-a card. What made it stands in the file itself: in a CSV as a JSON object in `#` lines before the header, in a JSON file under
-the key `made_by`.
+A file is a list of objects whatever its kind: the rows of a CSV, the root of a JSON file, the rows of the Markdown tables
+of a card.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
-import itertools
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NUMBER", "RESULTS", "ROOT", "figure", "load", "path_of", "printed", "provenance", "select"]
+from benchmarks.common.results import RESULTS, ROOT, read_csv, read_json
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks/results"
+__all__ = ["NUMBER", "RESULTS", "ROOT", "figure", "load", "path_of", "printed", "select"]
 
 NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?"
 FIELD = re.compile(r"(?P<name>.*?)(?:\[(?:(?P<low>[^,\]]+),(?P<high>[^\]]+))?\])?")
@@ -41,11 +36,11 @@ def load(name: str) -> tuple[Row, ...]:
         FileNotFoundError: there is no such file.
     """
     path = path_of(name)
-    text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
-        return (json.loads(text),)
+        return (read_json(path),)
     if path.suffix == ".csv":
-        return tuple(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+        return tuple(read_csv(path))
+    text = path.read_text(encoding="utf-8")
     return (*_markdown_rows(text.splitlines()), {"text": text})
 
 
@@ -60,19 +55,6 @@ def _markdown_rows(lines: Sequence[str]) -> Iterable[Row]:
             heads = cells
         elif not set("".join(cells)) <= set("-: "):
             yield dict(zip(heads, cells, strict=True))
-
-
-def provenance(name: str) -> dict[str, Any]:
-    """What a file of results says of its making (`command`, `seeds`, `stale` and more); empty where it says nothing."""
-    path = path_of(name)
-    found: Any = None
-    if path.suffix == ".json":
-        found = load(name)[0].get("made_by")
-    elif path.suffix == ".csv":
-        lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
-        comment = "\n".join(line[1:] for line in lines)
-        found = json.loads(comment) if comment else None
-    return found if isinstance(found, dict) else {}
 
 
 def select(objects: Iterable[Row], words: Iterable[str]) -> tuple[Row, ...]:

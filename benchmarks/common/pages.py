@@ -27,7 +27,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from benchmarks.common.derived import DERIVED
-from benchmarks.common.figures import RESULTS, ROOT, Row, figure, load, path_of, printed, provenance, select
+from benchmarks.common.figures import Row, figure, load, path_of, printed, select
+from benchmarks.common.results import RESULTS, ROOT, provenance
 from world_models.files import write_text
 
 __all__ = ["PAGES", "TEMPLATES", "main", "written"]
@@ -139,17 +140,16 @@ def made(names: Iterable[str]) -> str:
 
 
 def making(name: str) -> str:
-    """The command that made a file and its seeds; where it does not say, where to look."""
-    found = provenance(name)
-    if not found.get("command"):
-        return "see [benchmarks](../../benchmarks/README.md)"
-    seeds = ", ".join(f"{what} {seed}" for what, seed in found.get("seeds", {}).items())
+    """The command that made a file of results, and its seeds."""
+    found = provenance(path_of(name))
+    seeds = ", ".join(f"{what} {seed}" for what, seed in found["seeds"].items())
     return f"`{found['command']}`" + (f", seeds: {seeds}" if seeds else "")
 
 
 def stale(name: str) -> str:
     """Why a file of results is out of date; empty if it is not known to be."""
-    return str(provenance(name).get("stale", "")).rstrip(".")
+    path = path_of(name)
+    return str(provenance(path).get("stale", "")).rstrip(".") if path.parent == RESULTS else ""
 
 
 def page(name: str) -> str:

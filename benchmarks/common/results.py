@@ -21,12 +21,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from world_models import catalog, checkpoint
 from world_models.files import replacing, write_text
 
 __all__ = [
     "HEIGHTS",
     "RESULTS",
+    "ROOT",
     "TRIAL_FIT",
     "made_by",
     "provenance",
@@ -77,6 +77,8 @@ def sha256_of(path: Path) -> str:
 
 def shipped_files(world: str) -> tuple[str, ...]:
     """Weight and parameter files of a catalogued world, as paths from the project's root."""
+    from world_models import catalog, checkpoint
+
     name = READER.get(world, world)
     weights = catalog.WORLDS[name].weights
     own = (f"world_models/weights/{weights}/{checkpoint.WEIGHTS}",) if weights else ()
@@ -103,6 +105,8 @@ def made_by(
         A dict of plain JSON. "seals": name -> seal of the shipped weights; "files": path -> SHA-256 of what ships;
         "own_weights": folder -> seal, of worlds that do not ship.
     """
+    from world_models import catalog, checkpoint  # torch, which readers of results need not load
+
     arguments = [_without_folder(a) for a in (sys.argv[1:] if argv is None else argv)]
     named = list(dict.fromkeys(str(w) for w in worlds))
     shipped = [w for w in named if w in catalog.WORLDS]

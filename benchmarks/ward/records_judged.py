@@ -158,7 +158,13 @@ def judge_world(
 
 
 def _fold_slots(
-    a: argparse.Namespace, fold: int, share: float, init: Path, records: StayRecords, wide: StayRecords | None, recipe: RecordsRecipe
+    a: argparse.Namespace,
+    fold: int,
+    share: float,
+    init: Path,
+    records: StayRecords,
+    wide: StayRecords | None,
+    recipe: RecordsRecipe,
 ) -> tuple[dict[str, Slots], EHRWorldModel]:
     """One fold: trained (or loaded), saved, and its predictions of the held-out patients."""
     made = train_fold(init, records, a.work, a.folds, fold, a.name, wide, share, recipe)

@@ -244,7 +244,11 @@ def test_real_stays_are_shown_as_recorded(tmp_path) -> None:
     for row, episode in enumerate(stays._all.stays):
         last: dict[str, InquiryEvent] = {}
         for event in sorted(episode.inquiries(), key=lambda q: q.collected):
-            if event.value is not None and episode.hours(event.resulted or event.collected) <= 24.0 and event.item in UNITS:
+            if (
+                event.value is not None
+                and episode.hours(event.resulted or event.collected) <= 24.0
+                and event.item in UNITS
+            ):
                 last[event.item] = event
         for name, event in last.items():
             q = INQUIRIES[inquiry_index(name)]

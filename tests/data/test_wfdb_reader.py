@@ -35,7 +35,9 @@ DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] /
 def _ecg(rate=500.0, seconds=10.0):
     """[T, 12] mV."""
     intervals = Intervals.of(*(torch.tensor([v]) for v in (72.0, 160.0, 96.0, 210.0, 80.0)))
-    drawn = synthesise_ecg(keys.from_seed(1), 0, intervals, default_morphology(1), seconds=seconds, sampling_rate_hz=rate)
+    drawn = synthesise_ecg(
+        keys.from_seed(1), 0, intervals, default_morphology(1), seconds=seconds, sampling_rate_hz=rate
+    )
     return drawn[0].T.numpy().astype(np.float64)
 
 

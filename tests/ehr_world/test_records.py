@@ -39,7 +39,9 @@ def stay(subject: int, shift: float = 0.0):
                 value = level * (1 + 0.02 * ((subject * 7 + k * 5) % 11 - 5)) + shift * (k >= 4)
                 when = START + timedelta(hours=4 * k + 1)
                 inquiries.append(InquiryEvent(name, round(value, 1), None, when, None, UNITS[name], "LAB//1"))
-    saline = InterventionEvent("saline", "infusion", START, START + timedelta(hours=4), 500.0, "mL", None, "", "", "X//1")
+    saline = InterventionEvent(
+        "saline", "infusion", START, START + timedelta(hours=4), 500.0, "mL", None, "", "", "X//1"
+    )
     return build_episode(
         started=START,
         subject_id=subject,
@@ -142,7 +144,14 @@ def test_the_bootstrap_finds_what_is_better() -> None:
     generator = torch.Generator().manual_seed(0)
     y = 100 + 20 * torch.randn(4000, generator=generator)
     near, far = y + 5 * torch.randn(4000, generator=generator), y + 60 * torch.randn(4000, generator=generator)
-    slots = {"y": y, "last": far, "subject": torch.arange(4000) // 100, "point/near": near, "point/far": far, "point/same": near}
+    slots = {
+        "y": y,
+        "last": far,
+        "subject": torch.arange(4000) // 100,
+        "point/near": near,
+        "point/far": far,
+        "point/same": near,
+    }
     found = differences(slots, "near", "far", number=200)["s25"]
     assert found["low"] > 0.3 and found["low"] < found["difference"] < found["high"] and found["patients"] == 40
     same = differences(slots, "near", "same", number=200)["s25"]

@@ -75,7 +75,9 @@ def test_a_stay_that_goes_on_is_told_as_in_training():
     whole = small_stay(3, steps=4)
     whole = whole._replace(steps=tuple(s._replace(number=i) for i, s in enumerate(whole.steps)))
     codec = QuantileCodec.fit([whole])
-    bare = whole._replace(steps=tuple(s._replace(asked=tuple(a for a in s.asked if a.item != STATUS)) for s in whole.steps))
+    bare = whole._replace(
+        steps=tuple(s._replace(asked=tuple(a for a in s.asked if a.item != STATUS)) for s in whole.steps)
+    )
     told, trained = encode(narratives.Staying(codec), bare).ids, encode(codec, whole).ids
     assert told == trained[: len(told)] and len(trained) - len(told) == 2  # the last status and its outcome
 

@@ -144,7 +144,9 @@ def _inquiries(
             delay[place, column] = late
 
 
-def _result(words: Vocabulary, items: dict[str, int], e: PatientEpisode, event: InquiryEvent) -> tuple[str, float | None]:
+def _result(
+    words: Vocabulary, items: dict[str, int], e: PatientEpisode, event: InquiryEvent
+) -> tuple[str, float | None]:
     """The ward's name of what was asked, and the result in its unit, within the chart's bounds; None: not kept."""
     name, number = ward_name(event.item, event.label), event.value
     if name == "urine_output_ml":  # one voided volume; the ward's is the step's mean rate
