@@ -1,5 +1,5 @@
-"""Clinical environments for Gymnasium over learned and mechanistic patients. Importing registers the ids, and sees to it
-that forked children can use torch (`clinenv.forking`), no more.
+"""Clinical environments for Gymnasium over learned and mechanistic patients. Importing registers the ids, and sees to
+it that forked children can use torch (`clinenv.forking`), no more.
 
 `import clinenv; gymnasium.make("ECGDrug-v0")`. Nothing heavy is imported before the first `make`.
 """

@@ -1,4 +1,5 @@
-"""What a caller hands in: numbers, flags, seeds, options and lengths, taken as they are meant or refused by their name."""
+"""What a caller hands in: numbers, flags, seeds, options and lengths, taken as they are meant or refused by their
+name."""
 
 from __future__ import annotations
 

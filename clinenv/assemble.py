@@ -70,8 +70,8 @@ def _patients(task: Task, world: WorldModel, patients: Any) -> Patients | None:
         return task.patients_of(patients, world)
     if not isinstance(patients, Patients):
         raise ValueError(
-            f'patients={patients!r} is a {type(patients).__name__}; give "generated", a folder of ECGs, or an object with '
-            "factors(key)"
+            f'patients={patients!r} is a {type(patients).__name__}; give "generated", a folder of ECGs, or an object '
+            "with factors(key)"
         )
     return patients
 
@@ -92,8 +92,8 @@ def load_world(
         )
     if not isinstance(world, WorldModel):
         raise ValueError(
-            f"world={world!r} is no world; give a name ({', '.join(catalog.WORLDS)}), a folder with weights, or an object "
-            "with what `world_models.protocol.WorldModel` names"
+            f"world={world!r} is no world; give a name ({', '.join(catalog.WORLDS)}), a folder with weights, or an "
+            "object with what `world_models.protocol.WorldModel` names"
         )
     if device is not None and checked_device(device).type != torch.device(world.device).type:
         raise ValueError(f"device={device!r}, but the world given lives on {world.device}; build it there instead")
@@ -110,8 +110,8 @@ def load_world(
 def warn_short_limit(hours: float, steps: int, limit: int) -> None:
     """Say that two time limits disagree."""
     logger.warn(
-        f"an episode of {hours:g} h takes {steps} steps, but the id's time limit is {limit}, and the shorter holds: pass "
-        f"max_episode_steps={steps} as well"
+        f"an episode of {hours:g} h takes {steps} steps, but the id's time limit is {limit}, and the shorter holds: "
+        f"pass max_episode_steps={steps} as well"
     )
 
 

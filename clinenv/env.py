@@ -59,8 +59,8 @@ class ClinicalEnv(PatientEnv, gymnasium.Env[Any, Any]):
             options: patient factors to fix, flat or under "factors": {"age_years": 70, "sex_female": 1}.
 
         Raises:
-            ValueError: a seed that is none, options that are no mapping, an unknown factor, or one out of range; nothing
-                has changed then.
+            ValueError: a seed that is none, options that are no mapping, an unknown factor, or one out of range;
+                nothing has changed then.
             gymnasium.error.ClosedEnvironmentError: after `close`.
         """
         self._refuse(self._closed)

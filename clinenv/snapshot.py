@@ -1,4 +1,5 @@
-"""Running episodes as bytes and back: a checksum over everything, and the name of all that the numbers mean anything in.
+"""Running episodes as bytes and back: a checksum over everything, and the name of all that the numbers mean anything
+in.
 
 magic line | SHA-256 of the rest | safetensors: one tensor for each leaf, and a JSON header; nothing executable
 """
@@ -85,8 +86,9 @@ def unpack(snapshot: bytes, about: Mapping[str, Any], template: T) -> T:
     for name, here in about.items():
         if made_in.get(name) != here:
             raise SnapshotError(
-                f"this snapshot was made with another {name}: {_told(made_in.get(name))} there, {_told(here)} here; make the "
-                f"environment as the one was made that took it (world {made_in.get('world')!r}, task {made_in.get('task')!r})"
+                f"this snapshot was made with another {name}: {_told(made_in.get(name))} there, {_told(here)} here; "
+                f"make the environment as the one was made that took it (world {made_in.get('world')!r}, task "
+                f"{made_in.get('task')!r})"
             )
     places = list(_leaves(template))
     if {leaf.name: _kind(leaf.tensor) for leaf in places} != {name: _kind(tensor) for name, tensor in tensors.items()}:
@@ -147,8 +149,8 @@ def _check_numbers(leaves: list[_Leaf]) -> None:
             wrong = tensor.isinf() if may_be_nan else ~tensor.isfinite()
             if bool(wrong.any()):
                 raise SnapshotError(
-                    f"{name} holds {float(tensor[wrong][0])}, which no patient's state can (a state lists under MAY_BE_NAN "
-                    "which of its fields may be unknown); go back to an earlier snapshot"
+                    f"{name} holds {float(tensor[wrong][0])}, which no patient's state can (a state lists under "
+                    "MAY_BE_NAN which of its fields may be unknown); go back to an earlier snapshot"
                 )
         elif tensor.dtype == torch.bool and bool((tensor.view(torch.uint8) > 1).any()):
             raise SnapshotError(f"{name} holds bytes that are neither true nor false; go back to an earlier snapshot")

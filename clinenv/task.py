@@ -195,7 +195,8 @@ class Task(ABC):
     def reward(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
         """Named terms float32 [B], always the same names; their sum is the reward.
 
-        Asked once of a step that changed nothing (before is after, no orders): info names the terms from the first reset.
+        Asked once of a step that changed nothing (before is after, no orders): info names the terms from the first
+        reset.
 
         Args:
             before: the chart that the orders were given on.

@@ -104,8 +104,8 @@ def _orders(simulator: Simulator, key: Tensor, t: int) -> Tensor:
 def check_simulator(
     simulator: Simulator, batch: int = 5, horizon: int = 4, exact: bool = True, stochastic: bool = True
 ) -> None:
-    """The simulator's rules: branching keeps the random keys, imagining hides them, candidates are paired, ends stop rewards, and no
-    amount that its world does not take gets through.
+    """The simulator's rules: branching keeps the random keys, imagining hides them, candidates are paired, ends stop
+    rewards, and no amount that its world does not take gets through.
 
     Args:
         exact: True for oracles; False compares chunked and whole imagination to rounding only.
@@ -167,8 +167,9 @@ def check_vector_env(
 
     Proves spaces and metadata, next-step autoreset where no mode is asked for, the three modes as Gymnasium 1.4 defines
     them, `final_obs`, `final_info` and all masks, row i equal to the single environment across autoresets, equal seeds
-    giving equal courses, a partial reset, the same infos at reset and step, that seeds, options and actions that are none
-    are refused, that nothing works after `close`, and that nothing that was returned is changed or shared by a later call.
+    giving equal courses, a partial reset, the same infos at reset and step, that seeds, options and actions that are
+    none are refused, that nothing works after `close`, and that nothing that was returned is changed or shared by a
+    later call.
 
     Args:
         make_vector: called with num_envs and autoreset_mode.

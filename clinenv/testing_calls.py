@@ -29,9 +29,9 @@ WRONG_OPTIONS: tuple[tuple[Any, str], ...] = (  # and what the refusal names
 def check_env(make: Callable[[], gymnasium.Env], steps: int = 12, seed: int = 11) -> None:
     """A single environment's rules beyond those of Gymnasium's own checker.
 
-    Proves that its id has a time limit, that info holds the same names and kinds of values at reset and step (zero where
-    nothing was judged yet), that seeds, options and actions that are none are refused with a ValueError and leave no
-    trace, that a step needs a reset, and that nothing works after `close`, which may be called twice.
+    Proves that its id has a time limit, that info holds the same names and kinds of values at reset and step (zero
+    where nothing was judged yet), that seeds, options and actions that are none are refused with a ValueError and leave
+    no trace, that a step needs a reset, and that nothing works after `close`, which may be called twice.
 
     Args:
         make: one environment, as `gymnasium.make` gives it or bare.
@@ -76,8 +76,8 @@ def check_infos(env: Any, first: Mapping[str, Any], steps: int) -> None:
         now = _form({name: value for name, value in info.items() if not name.lstrip("_").startswith("final_")})
         differing = sorted(name for name in form.keys() | now.keys() if form.get(name) != now.get(name))
         assert not differing, (
-            f"info of a step and of a reset differ in {', '.join(differing)}: the same names and kinds of values belong in "
-            "both, neutral where nothing happened yet"
+            f"info of a step and of a reset differ in {', '.join(differing)}: the same names and kinds of values "
+            "belong in both, neutral where nothing happened yet"
         )
         if np.ndim(terminated) == 0 and (terminated or truncated):
             env.reset()

@@ -44,9 +44,9 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
     Args:
         task, world: as for `ClinicalEnv`.
         num_envs: N.
-        autoreset_mode: what happens when row i ends. NEXT_STEP (default, as in Gymnasium's own vector environments: what
-            takes no notice of the mode, such as RLlib, means this one): it begins anew at the next step, whose action
-            it ignores; SAME_STEP: at once, its last observation and info stand in `infos["final_obs"]` and
+        autoreset_mode: what happens when row i ends. NEXT_STEP (default, as in Gymnasium's own vector environments:
+            what takes no notice of the mode, such as RLlib, means this one): it begins anew at the next step, whose
+            action it ignores; SAME_STEP: at once, its last observation and info stand in `infos["final_obs"]` and
             `infos["final_info"]`; DISABLED: when `reset(options={"reset_mask": ...})` says so.
         tensors: give torch tensors on the device instead of numpy arrays (`final_obs` is then one tensor [N, ...]
             whose rows count where `_final_obs` holds).

@@ -64,7 +64,7 @@ def object_rows(observation: Any, mask: np.ndarray, release: Callable[[Any], Any
     """Object array [N]: the single observation of each row where mask [N] holds, None elsewhere.
 
     Args:
-        observation: tensors [N, ...], as the door gives them.
+        observation: tensors [N, ...], as a view shows them.
         release: makes of such tensors what leaves the house.
     """
     rows = np.full(len(mask), None, dtype=object)

@@ -1,7 +1,8 @@
 """Every figure of the README and of docs/results comes out of a committed file.
 
-The pages are what `python -m benchmarks.common.pages` writes, and no figure is typed into their text: the numbers that a
-template has outside its slots, or the README outside its generated blocks, stand in phrases that `SETTINGS` accounts for.
+The pages are what `python -m benchmarks.common.pages` writes, and no figure is typed into their text: the numbers that
+a template has outside its slots, or the README outside its generated blocks, stand in phrases that `SETTINGS` accounts
+for.
 """
 
 from __future__ import annotations

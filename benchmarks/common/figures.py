@@ -1,7 +1,7 @@
 """Figures out of the files of results: read a file, select one row of it, print one number of that row.
 
-A file is a list of objects whatever its kind: the rows of a CSV, the root of a JSON file, the rows of the Markdown tables
-of a card.
+A file is a list of objects whatever its kind: the rows of a CSV, the root of a JSON file, the rows of the Markdown
+tables of a card.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def _markdown_rows(lines: Sequence[str]) -> Iterable[Row]:
 
 
 def select(objects: Iterable[Row], words: Iterable[str]) -> tuple[Row, ...]:
-    """Where these words lead, in their order: a key goes on to what stands under it, `column=text` keeps the rows of which it
-    is true. A list on the way stands for its items."""
+    """Where these words lead, in their order: a key goes on to what stands under it, `column=text` keeps the rows of
+    which it is true. A list on the way stands for its items."""
     found = tuple(objects)
     for word in words:
         key, condition, text = word.partition("=")
@@ -106,8 +106,8 @@ def _only(found: Sequence[Any], field: str) -> Any:
 
 
 def printed(value: object, spec: str) -> str:
-    """A value by a format of Python's, of which `%` stands apart from its number; `3s` is three significant digits, `yes` says
-    yes or no; without a format the value as its file has it."""
+    """A value by a format of Python's, of which `%` stands apart from its number; `3s` is three significant digits,
+    `yes` says yes or no; without a format the value as its file has it."""
     if not spec:
         return str(value)
     number = float(str(value))

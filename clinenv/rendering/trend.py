@@ -90,6 +90,8 @@ class Trend:
         """Row 0 in a window; without a display the frame is made all the same, and a warning is logged once."""
         frame = self.frame(0)
         if self._viewer is None and not self._blind:
+            from clinenv.rendering.viewer import Viewer
+
             try:
                 self._viewer = Viewer(self._episodes.simulator.task.name)
             except RuntimeError as error:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from clinenv.envs.ehr_ward.stays import RecordedStays
+from clinenv.envs.ehr_ward.recorded_stays import RecordedStays
 from tests.data import small_hospital as hospital
 from tests.ehr_world.ward_small import words
 from tests.toy_ward import InferringToyWard
@@ -207,9 +207,9 @@ def test_a_stay_ends_at_the_death(tmp_path, location):
     assert flow.table("stays").repaired == {"discharge after the death: ends at the death": 1}
     assert flow.table("inquiries").dropped == {"after the patient's death": 2}
     stays = RecordedStays(tmp_path, InferringToyWard(), hour=24.0)
-    stays.choose(1001, 24.0)
+    stays.choose({"stay_id": 1001, "hour": 24.0})
     with pytest.raises(ValueError, match="no stay 1001 of at least 32 h"):
-        stays.choose(1001, 28.0)
+        stays.choose({"stay_id": 1001, "hour": 28.0})
 
 
 def test_an_episode_that_goes_on_after_the_death_is_read_until_then(tmp_path):

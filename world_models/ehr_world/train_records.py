@@ -280,7 +280,7 @@ SOURCE = """{trained} recorded stays of {patients} patients of {name}, unfiltere
 {held}.
 Starting point: {init}{wide}.
 Where a record does not say when a result came, it counts as charted in the step of its draw. Of static context a record
-tells age and sex alone; nothing is measured at the door (admission), for no record says so.
+tells age and sex alone; nothing is measured at admission, for no record says so.
 
 Attribution. MIMIC-IV Clinical Database Demo 2.2 and MIMIC-IV demo in MEDS 0.0.1: Johnson A, Bulgarelli L, Pollard T,
 Horng S, Celi LA, Mark R (2023), PhysioNet, doi 10.13026/dp1f-ex47 (k), made available under the Open Data Commons

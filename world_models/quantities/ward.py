@@ -83,7 +83,7 @@ INQUIRIES: tuple[Inquiry, ...] = (
     Inquiry("albumin_g_dl", "g/dL", 0.5, 6, 4.0, (3.5, 5.5), "chemistry", "serum albumin"),
     Inquiry("alt_u_l", "U/L", 3, 15000, 22, (10, 40), "chemistry", "alanine aminotransferase"),
     Inquiry("bilirubin_mg_dl", "mg/dL", 0.1, 50, 0.6, (0.3, 1.2), "chemistry", "total bilirubin"),
-    Inquiry("beta_hydroxybutyrate_mmol_l", "mmol/L", 0.01, 20, 0.1, (0.02, 0.3), "chemistry", "serum 3-hydroxybutyrate"),
+    Inquiry("beta_hydroxybutyrate_mmol_l", "mmol/L", 0.01, 20, 0.1, (0.02, 0.3), "chemistry", "serum 3-hydroxybutyrate"),  # noqa: E501
     Inquiry("crp_mg_l", "mg/L", 0.1, 700, 2, (0, 8), "marker", "C-reactive protein"),
     Inquiry("troponin_ng_l", "ng/L", 1, 50000, 8, (0, 19), "marker", "high-sensitivity troponin T"),
     Inquiry("bnp_pg_ml", "pg/mL", 1, 10000, 35, (0, 100), "marker", "B-type natriuretic peptide"),

@@ -25,14 +25,15 @@ class RecordedPatients:
     What the records do not say (clearance, say, or a missing age) is sampled as for a generated patient.
 
     Raises:
-        ValueError: a world that draws no ECG, a record that is no 12-lead ECG of ten seconds, or no record whose intervals can be trusted.
+        ValueError: a world that draws no ECG, a record that is no 12-lead ECG of ten seconds, or no record whose
+        intervals can be trusted.
     """
 
     def __init__(self, folder: str | Path, world: WorldModel) -> None:
         if "ecg_mv" not in {quantity.name for quantity in world.measures}:
             raise ValueError(
-                f"patients={folder!r}: a folder of ECGs needs a world that draws them, and {world.name!r} does not; use "
-                '"generated" or an object with factors(key)'
+                f"patients={folder!r}: a folder of ECGs needs a world that draws them, and {world.name!r} does not; "
+                'use "generated" or an object with factors(key)'
             )
         recordings: list[Recording] = []
         for path in folder_records(folder):

@@ -72,8 +72,8 @@ class ECGExplainEnv(ClinicalEnv):
 
     ## Information
     After every call `hours` (the steps taken), `action_mask`, `support`, and for judging: `explained` (found equals the
-    true set), `found_transitions` and `true_transitions` (int8, one a code), `latent_distance` (1 at the start); `cost`,
-    `refused_orders` and `reward_<term>` of the last step, 0 after a reset.
+    true set), `found_transitions` and `true_transitions` (int8, one a code), `latent_distance` (1 at the start);
+    `cost`, `refused_orders` and `reward_<term>` of the last step, 0 after a reset.
 
     ## Arguments
     ```python
@@ -102,7 +102,8 @@ class ECGExplainEnv(ClinicalEnv):
 
 
 class ECGExplainVectorEnv(ClinicalVectorEnv):
-    """`ECGExplain-v0` for thousands of pairs at once: see `ECGExplainEnv`, and `ClinicalVectorEnv` for its arguments."""
+    """`ECGExplain-v0` for thousands of pairs at once: see `ECGExplainEnv`, and `ClinicalVectorEnv` for its
+    arguments."""
 
     def __init__(
         self,

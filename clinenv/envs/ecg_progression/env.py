@@ -25,8 +25,8 @@ class ECGProgressionEnv(ClinicalEnv):
     **Not for clinical use.**
 
     ## Action Space
-    `MultiDiscrete([2] * 9 + [4])`: nine treatments, each given (1) or not (0), and the time to the next visit. Treatments
-    alone would be MultiBinary; one MultiDiscrete holds both, and Stable-Baselines3 takes it.
+    `MultiDiscrete([2] * 9 + [4])`: nine treatments, each given (1) or not (0), and the time to the next visit.
+    Treatments alone would be MultiBinary; one MultiDiscrete holds both, and Stable-Baselines3 takes it.
 
     | Num | Order | Levels |
     |-----|-------|--------|
@@ -42,8 +42,8 @@ class ECGProgressionEnv(ClinicalEnv):
     | 9 | months_to_next_visit | 1, 3, 6, 12 |
 
     `info["action_mask"]` (int8, 22) has one place a level, order after order: 0 where it cannot be had. Only a second
-    pacemaker is refused. Everything else is carried out, sensible or not: a mask that knew the diagnoses would tell them.
-    `action_masks()` gives it as sb3-contrib's MaskablePPO asks for it.
+    pacemaker is refused. Everything else is carried out, sensible or not: a mask that knew the diagnoses would tell
+    them. `action_masks()` gives it as sb3-contrib's MaskablePPO asks for it.
 
     ## Observation Space
     `Box(38,)` float32. Entries are scaled, (value - centre) / scale; `env.unwrapped.describe(observation)` gives them
@@ -59,16 +59,16 @@ class ECGProgressionEnv(ClinicalEnv):
     | 28-36 | treated | bool | 0 | 1 | 0.5 | 0.5 |
     | 37 | bleeding | bool | 0 | 1 | 0.5 | 0.5 |
 
-    (probe: probability of each condition, read from the ECG's latent by a linear probe, in the order I10 I11 I20 I21 I25
-    I26 I27 I30 I31 I34 I35 I42 I44 I45 I47 I48 I49 I50 I51 I63 I70 I73 I82 I95; treated: drugs taken since the last
+    (probe: probability of each condition, read from the ECG's latent by a linear probe, in the order I10 I11 I20 I21
+    I25 I26 I27 I30 I31 I34 I35 I42 I44 I45 I47 I48 I49 I50 I51 I63 I70 I73 I82 I95; treated: drugs taken since the last
     visit, procedures ever done, in the order of the actions; bleeding: a major bleed since the last visit.)
 
     What the patient has is not in it: an ECG does not show a pressure, and shows a flutter only while it lasts.
 
     - `observation="labels"`: `Box(62,)`, the recorded conditions (0 or 1) after the rest.
     - `observation="latent"`: the ECG's latent after the rest.
-    - `observation="ecg"`: a `Dict` of `chart` (the Box above) and `ecg` (12 leads of ten seconds at 100 Hz, mV, one flat
-      row), in worlds that draw one: the oracle.
+    - `observation="ecg"`: a `Dict` of `chart` (the Box above) and `ecg` (12 leads of ten seconds at 100 Hz, mV, one
+      flat row), in worlds that draw one: the oracle.
 
     ## Rewards
     In quality-adjusted life years (QALY), none above 0: the sum of an episode is the QALYs lived within the ten years

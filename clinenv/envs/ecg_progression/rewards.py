@@ -77,7 +77,7 @@ BLEEDING_QALY = 0.030  # lost by a major bleed: two months at a utility lower by
 
 @dataclass(frozen=True)
 class RewardWeights:
-    """How much each wish counts: 1 is a QALY for a QALY. Change them with this object."""
+    """How much each aim counts: 1 is a QALY for a QALY. Change them with this object."""
 
     disease_burden: float = 1.0
     death: float = 1.0

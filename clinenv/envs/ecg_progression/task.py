@@ -1,4 +1,5 @@
-"""What is wanted of ten years in a cardiology clinic: life, little disease, little treatment, few visits, no bleeding."""
+"""What is wanted of ten years in a cardiology clinic: life, little disease, little treatment, few visits, no
+bleeding."""
 
 from __future__ import annotations
 

@@ -15,15 +15,32 @@ __all__ = ["COLUMNS", "STATIC_COLUMNS", "VITAL_NOISE"]
 
 # SD of a vital sign's charting by hand (k): a hurried count, a rounded pressure, a probe that slipped
 VITAL_NOISE = {
-    "heart_rate_bpm": 3.0, "map_mmhg": 3.0, "sbp_mmhg": 4.0, "dbp_mmhg": 3.0, "respiratory_rate_min": 2.0,
-    "spo2_percent": 1.0, "temperature_c": 0.2,
-}  # fmt: skip
+    "heart_rate_bpm": 3.0,
+    "map_mmhg": 3.0,
+    "sbp_mmhg": 4.0,
+    "dbp_mmhg": 3.0,
+    "respiratory_rate_min": 2.0,
+    "spo2_percent": 1.0,
+    "temperature_c": 0.2,
+}
 
 _SKEWED = (
-    "urea_nitrogen_mg_dl", "creatinine_mg_dl", "glucose_mg_dl", "alt_u_l", "bilirubin_mg_dl",
-    "beta_hydroxybutyrate_mmol_l", "crp_mg_l", "troponin_ng_l", "bnp_pg_ml", "white_cells_k_ul", "platelets_k_ul", "inr",
-    "ptt_s", "lactate_mmol_l", "po2_mmhg",
-)  # fmt: skip
+    "urea_nitrogen_mg_dl",
+    "creatinine_mg_dl",
+    "glucose_mg_dl",
+    "alt_u_l",
+    "bilirubin_mg_dl",
+    "beta_hydroxybutyrate_mmol_l",
+    "crp_mg_l",
+    "troponin_ng_l",
+    "bnp_pg_ml",
+    "white_cells_k_ul",
+    "platelets_k_ul",
+    "inr",
+    "ptt_s",
+    "lactate_mmol_l",
+    "po2_mmhg",
+)
 _FEW = {
     "gcs": (12.0, 3.0),
     "blood_culture": (2.0, 2.0),

@@ -58,11 +58,11 @@ class EHRWardEnv(ClinicalEnv):
     and an endoscopy, is ordered from 0.5. With `action_unit="units"` it is a Box of the amounts themselves.
 
     `info["action_mask"]` (int8, 69) is 1 where the chart allows an order: not potassium above a charted 5.5 mmol/L, not
-    insulin below a charted glucose of 70 mg/dL or potassium of 3.3 mmol/L, not heparin in a bleeding patient, not a test
-    whose result is awaited, and so on. Orders that contradict others of the same set (a beta blocker beside a
+    insulin below a charted glucose of 70 mg/dL or potassium of 3.3 mmol/L, not heparin in a bleeding patient, not a
+    test whose result is awaited, and so on. Orders that contradict others of the same set (a beta blocker beside a
     vasopressor, ultrafiltration without renal replacement, two beta-lactams) are no matter of one entry and so not in
-    the mask. Neither kind is carried out: `info["refused_orders"]` counts them, `env.unwrapped.refusals()` says why, and
-    nothing is paid for them. `env.action_space.sample(mask=2 * info["action_mask"])` draws from what is allowed.
+    the mask. Neither kind is carried out: `info["refused_orders"]` counts them, `env.unwrapped.refusals()` says why,
+    and nothing is paid for them. `env.action_space.sample(mask=2 * info["action_mask"])` draws from what is allowed.
 
     ## Observation Space
     `Box(229,)` float32. Entries are scaled, (value - centre) / scale, where "(log)" stands by natural logarithms;
@@ -137,8 +137,8 @@ class EHRWardEnv(ClinicalEnv):
     The sum of five terms, each also in info as `reward_<term>`:
     - *survival*: minus 20 for death;
     - *discharge*: 10 for going home;
-    - *stability*: minus 30 for 14 days with no watched value in its reference range, in proportion; a watched value that
-      is not known, or too old, counts as out of it, so that a test never lowers this term;
+    - *stability*: minus 30 for 14 days with no watched value in its reference range, in proportion; a watched value
+      that is not known, or too old, counts as out of it, so that a test never lowers this term;
     - *tests*, *treatments*: minus 1 for 1000 US dollars.
 
     `info["cost"]`, apart from the reward, counts harm as it is charted: a glucose under 70 mg/dL (twice under 54), a
@@ -148,8 +148,8 @@ class EHRWardEnv(ClinicalEnv):
     ## Starting State
     A patient of the cohort, drawn from the seed, with vital signs taken.
     `reset(options={"age_years": 70, "diabetes": 1})` fixes what you name (age_years, sex_female, weight_kg,
-    chronic_kidney_disease, diabetes, chronic_heart_failure; in the oracle also disease, organism and severity); the rest
-    is drawn. To start from a recorded stay see `EHRReplay-v0`.
+    chronic_kidney_disease, diabetes, chronic_heart_failure; in the oracle also disease, organism and severity); the
+    rest is drawn. To start from a recorded stay see `EHRReplay-v0`.
 
     ## Episode End
     Terminated by death or discharge; truncated after 14 days: 84 steps of four hours, the id's time limit. A world with

@@ -30,8 +30,10 @@ __all__ = ["NoteView"]
 
 LONGEST = 12000  # characters; with every value charted and every order given a note has some 9000
 _CONDITIONS = {
-    "chronic_kidney_disease": "chronic kidney disease", "diabetes": "diabetes", "chronic_heart_failure": "heart failure",
-}  # fmt: skip
+    "chronic_kidney_disease": "chronic kidney disease",
+    "diabetes": "diabetes",
+    "chronic_heart_failure": "heart failure",
+}
 _UNITS = {"mm[Hg]": "mmHg", "Cel": "C", "10*3/uL": "10^3/uL", "1": "", "[U]/h": "units/h", "[U]/min": "units/min"}
 _UNITS |= {"[U]/kg/h": "units/kg/h", "bool": "", "fraction": ""}
 _SHORT = {"ph": "pH", "gcs": "GCS", "inr": "INR", "crp": "CRP", "alt": "ALT", "bnp": "BNP", "ptt": "PTT", "map": "MAP"}

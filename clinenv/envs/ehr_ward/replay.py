@@ -47,7 +47,8 @@ class EHRReplayEnv(ClinicalEnv):
     ## Arguments
     ```python
     import gymnasium, clinenv
-    gymnasium.make("EHRReplay-v0", stays=FOLDER, hour=24, world="ehr-mimic-demo-small", observation="chart", render_mode=None)
+    gymnasium.make("EHRReplay-v0", stays=FOLDER, hour=24, world="ehr-mimic-demo-small", observation="chart",
+                   render_mode=None)
     ```
     - `stays`: a MEDS folder or file, or a list of `world_models.data.ehr.episode.PatientEpisode`.
     - `hour`: since the stay's start, a whole number of steps.
@@ -92,8 +93,8 @@ class EHRReplayEnv(ClinicalEnv):
 
 
 class EHRReplayVectorEnv(ClinicalVectorEnv):
-    """`EHRReplay-v0` for many stays at once: see `EHRReplayEnv`. A reset's stay_id and hour hold for the rows it starts;
-    rows that begin anew by themselves are any of the stays again."""
+    """`EHRReplay-v0` for many stays at once: see `EHRReplayEnv`. A reset's stay_id and hour hold for the rows it
+    starts; rows that begin anew by themselves are any of the stays again."""
 
     def __init__(
         self,
