@@ -1,4 +1,4 @@
-"""The house rules, read off the source: floors, cycles, randomness, units, weight of the import, size of a file."""
+"""The rules of the project, read off its source: floors, circles, randomness, units, weight of the import, sizes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ import os
 import re
 import subprocess
 import sys
-from functools import cache
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-FLOORS = ("world_models", "clinenv", "agents", "benchmarks")  # lowest first: imports go only to the left
-PHYSIOLOGY_NEVER = {"gymnasium", "gym", "pettingzoo", "stable_baselines3", "clinenv", "agents", "benchmarks"}
-MAX_LINES = 400
+from tests.house import (
+    FLOORS,
+    ROOT,
+    TYPED,
+    cycles,
+    imports,
+    long_files,
+    looked_up_on_tasks,
+    relative,
+    sources,
+    syntax,
+    tracked,
+    undocumented,
+)
 
-# Files that may be longer, each with its reason.
-LONG_FILES: dict[str, str] = {}
+PHYSIOLOGY_NEVER = {"gymnasium", "gym", "pettingzoo", "stable_baselines3", "clinenv", "agents", "benchmarks"}
 
 # Files that may draw from a global generator, each with its reason. Training scripts and tests may as they are.
 GLOBAL_RANDOMNESS: dict[str, str] = {}
@@ -62,61 +69,6 @@ SUFFIX_UNITS = {
 }
 
 
-@cache
-def tracked() -> tuple[Path, ...]:
-    """The files git knows or would take; in a tree without git, those of our folders."""
-    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    try:
-        names = subprocess.run(command, capture_output=True, check=True).stdout.decode().split("\0")
-    except (OSError, subprocess.CalledProcessError):
-        return tuple(p for top in (*FLOORS, "examples", "tests") for p in (ROOT / top).rglob("*") if p.is_file())
-    return tuple(ROOT / name for name in names if name and (ROOT / name).is_file())
-
-
-@cache
-def sources() -> dict[str, Path]:
-    """Every Python file of the four floors: module name -> path."""
-    found = {}
-    for path in tracked():
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        if path.suffix == ".py" and parts[0] in FLOORS:
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-@cache
-def syntax(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-
-
-def relative(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
-def imports(module: str, path: Path, typing_too: bool) -> set[str]:
-    """Dotted names this module imports, in functions too, and with `typing_too` for annotations alone."""
-    names: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
-        if not typing_too and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            return
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-            base = node.module or ""
-            if node.level:
-                up = package.split(".")
-                base = ".".join([*up[: len(up) - node.level + 1], *([node.module] if node.module else [])])
-            full = {f"{base}.{alias.name}" for alias in node.names}
-            names.update(full & sources().keys() or {base})
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(syntax(path))
-    return names
-
-
 def test_imports_only_go_down() -> None:
     wrong = []
     for module, path in sources().items():
@@ -128,19 +80,20 @@ def test_imports_only_go_down() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_import_cycles() -> None:
-    graph = {m: imports(m, p, typing_too=False) & sources().keys() - {m} for m, p in sources().items()}
-    done: set[str] = set()
+def test_no_circles_of_imports() -> None:
+    assert not cycles(), "\n".join(cycles())
 
-    def walk(module: str, trail: tuple[str, ...]) -> None:
-        assert module not in trail, "import cycle: " + " -> ".join((*trail[trail.index(module) :], module))
-        if module not in done:
-            for other in sorted(graph[module]):
-                walk(other, (*trail, module))
-            done.add(module)
 
-    for module in sorted(graph):
-        walk(module, ())
+def test_a_file_can_be_read_in_one_sitting() -> None:
+    assert not long_files(), "\n".join(long_files())
+
+
+def test_what_is_public_has_a_docstring() -> None:
+    assert not undocumented(), "\n".join(undocumented())
+
+
+def test_tasks_are_not_asked_for_members_by_name() -> None:
+    assert not looked_up_on_tasks(), "\n".join(looked_up_on_tasks())
 
 
 @pytest.mark.parametrize("floor", FLOORS)
@@ -227,8 +180,8 @@ def test_the_randomness_scan_itself(code: str, count: int) -> None:
 
 
 def importable() -> list[str]:
-    """The library's modules (not the scripts that are run as __main__, nor doors to optional packages)."""
-    return [m for m in sources() if m.split(".")[0] in FLOORS[:3] and not m.endswith("__main__") and "torchrl" not in m]
+    """The library's modules (not the scripts that are run as __main__, nor what needs optional packages)."""
+    return [m for m in sources() if m.split(".")[0] in TYPED and not m.endswith("__main__") and "torchrl" not in m]
 
 
 def test_every_quantity_has_a_unit_that_its_name_agrees_with() -> None:
@@ -273,12 +226,6 @@ def test_no_path_of_somebodys_machine_in_a_tracked_file() -> None:
             if machine.search(line):
                 wrong.append(f"{relative(path)}:{number}: {line.strip()[:100]}")
     assert not wrong, "\n".join(wrong)
-
-
-def test_a_file_can_be_read_in_one_sitting() -> None:
-    lengths = {relative(p): len(p.read_text(encoding="utf-8").splitlines()) for p in tracked() if p.suffix == ".py"}
-    long = {name: lines for name, lines in lengths.items() if lines > MAX_LINES and name not in LONG_FILES}
-    assert not long, f"over {MAX_LINES} lines: {long}"
 
 
 def test_no_file_shadows_the_standard_library() -> None:
