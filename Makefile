@@ -29,6 +29,7 @@ test-processors: setup
 
 lint: setup
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
 # Those that need no data of your own; the trial's are run by hand (benchmarks/README.md)
