@@ -67,6 +67,8 @@ class Episodes:
         self.given: Tensor | None = None  # float32 [B, A] the orders carried out in the last step
         self.wanted: tuple[Chart, Tensor] | None = None  # the chart before the last step, and what was ordered on it
         self.start: Any = None  # of the patients who began last: what `Starting` made of the options
+        world = simulator.world
+        self._truth = world.truth if simulator.task.told and isinstance(world, Oracle) else None
         self._admissible: Tensor | None = None  # of the chart now, once it was asked for
         self._judged: tuple[str, ...] | None = None  # what `verdict` says, by name
 
@@ -163,8 +165,8 @@ class Episodes:
         facts = {"hours": task.clock(moment.chart), "support": world.support(moment.state)}
         if self.settings.uncertainty:
             facts.update({f"spread_{name}": sd for name, sd in world.spread(moment.state).items()})
-        if task.told and isinstance(world, Oracle):
-            truth = world.truth(moment.state)
+        if self._truth is not None:
+            truth = self._truth(moment.state)
             facts.update({name: truth[name] for name in task.told})
         if task.refuses:
             allowed = self._allowed() if fresh is None else task.admissible(fresh.chart)

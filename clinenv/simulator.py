@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clinenv.task import Task
 from world_models import keys, tree
-from world_models.protocol import Chart, Factors, WorldModel
+from world_models.protocol import Chart, Factors, Oracle, WorldModel
 
 __all__ = ["Imagined", "Rollout", "Simulator", "Step"]
 
@@ -69,6 +69,11 @@ class Simulator:
             raise ValueError(
                 f"task {task.name!r} gives the orders {', '.join(task.orders)}, but world {world.name!r} takes "
                 f"{', '.join(ordered)}; names and their order must agree"
+            )
+        if task.told and not isinstance(world, Oracle):
+            raise ValueError(
+                f"task {task.name!r} repeats {', '.join(task.told)} of a world's truth, and world "
+                f"{world.name!r} tells none"
             )
         unknown = sorted(set(task.actions.names) - set(ordered))
         if unknown:
