@@ -1,4 +1,8 @@
-"""Deciders judged twice on the same patients: in the oracle, and in the learned world that they were made in."""
+"""Deciders judged twice on the same patients: in the oracle, and in the learned world that they were made in.
+
+The exploitation gap is what the learned world promised minus what was earned in the oracle. The ward's table tells two
+parts of it apart (`benchmarks.ward.policies`): what the world gets wrong for everybody, and what a policy made of that.
+"""
 
 from __future__ import annotations
 

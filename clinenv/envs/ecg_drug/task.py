@@ -15,6 +15,7 @@ from clinenv.patients import Patients
 from clinenv.rewards import exponential_excess, relative_amount, share_of_time
 from clinenv.task import Column, Doses, Menu, Outcomes, Record, Task
 from clinenv.view import View
+from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT
 from world_models.protocol import Chart, WorldModel
 from world_models.quantities.drugs import ANTIARRHYTHMICS
 from world_models.rounding import power
@@ -128,8 +129,8 @@ class ECGDrugTask(Task):
         return {
             **chart,
             "qt_ms": qt,
-            "qtcf_ms": qt / power(rr, 1.0 / 3.0),
-            "jt_peak_c_ms": chart["jt_peak_ms"] / power(rr, 0.58),
+            "qtcf_ms": qt / power(rr, QT_EXPONENT),
+            "jt_peak_c_ms": chart["jt_peak_ms"] / power(rr, JT_PEAK_EXPONENT),
         }
 
     def views(self) -> Mapping[str, Callable[[WorldModel, Task], View]]:

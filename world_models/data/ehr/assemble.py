@@ -1,4 +1,5 @@
-"""Stays and events -> PatientEpisodes: each event to the stay it lies in, doubles removed, steps laid out."""
+"""Stays and events -> PatientEpisodes: each event to the stay it lies in, doubles removed. `episode.build_episode` lays out
+the steps."""
 
 from __future__ import annotations
 

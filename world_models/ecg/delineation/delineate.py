@@ -32,6 +32,7 @@ from world_models.ecg.delineation.waves import (
     Ladders,
     ladders,
 )
+from world_models.ecg.intervals import QT_EXPONENT
 from world_models.rounding import power
 
 __all__ = ["CONVENTIONS", "Convention", "Delineation", "delineate", "median_beats"]
@@ -257,7 +258,7 @@ def _judge(
         pr_ms=onset - p_onset,
         qrs_ms=qrs,
         qt_ms=qt,
-        qtcf_ms=qt / power(before_s, 1 / 3),
+        qtcf_ms=qt / power(before_s, QT_EXPONENT),
         jt_peak_ms=jt,
         jt_peak_c_ms=jt / power(before_s, 0.58),
         tpeak_tend_ms=tail,
