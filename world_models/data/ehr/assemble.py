@@ -1,5 +1,5 @@
-"""Stays and events -> PatientEpisodes: each event to the stay it lies in, doubles removed. `episode.build_episode` lays out
-the steps."""
+"""Stays and events -> PatientEpisodes: each event to the stay it lies in, doubles removed. The steps are laid out by
+`episode.build_episode`."""
 
 from __future__ import annotations
 
