@@ -65,7 +65,7 @@ def _frames_held(header: WfdbHeader, group: Sequence[Signal]) -> int:
         if first.format not in _FLAC:
             size = max(0, os.fstat(file.fileno()).st_size - first.offset)
             return int(size / BYTES_PER_SAMPLE[str(first.format)]) // across
-        import soundfile  # type: ignore[import-untyped]  # has no stubs
+        import soundfile
 
         try:
             return max(0, soundfile.info(file).frames - first.offset) // first.samples_a_frame
