@@ -47,7 +47,7 @@ class Prediction(NamedTuple):
     """What a rival says of N slots; None where its form does not give it."""
 
     point: Tensor  # [N] median in the item's unit, likeliest class of a label; NaN: no answer
-    quantiles: Tensor | None = None  # [N, 19] at ehr_scores.LEVELS, z scale
+    quantiles: Tensor | None = None  # [N, 19] at `scores.LEVELS`, z scale
     nll: Tensor | None = None  # [N] of the slot alone, z scale
     crps: Tensor | None = None  # [N] where it does not follow from the quantiles
     paths: Tensor | None = None  # [P, N] joint samples of each set, z scale

@@ -3,7 +3,7 @@
 Typical deficits: diabetic ketoacidosis 5 to 8 L of water, 7 to 10 mmol/kg sodium, 3 to 5 mmol/kg potassium (k); heart
 failure 3 to 7 L of excess extracellular water; gastrointestinal bleeding 10 to 35 % of the red cells; acute kidney
 injury half to nine tenths of the nephrons, for days; sepsis and pneumonia a load and an inflammation of a day. The
-state is then run for an hour without orders (`ward.WardOracle.initial`), so that fast signals agree with the rest.
+state is then run for an hour without orders (`world.WardOracle.initial`), so that fast signals agree with the rest.
 """
 
 from __future__ import annotations

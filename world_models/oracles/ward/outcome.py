@@ -3,7 +3,7 @@
 The log hazard is a sum of how far each sign leaves what the body bears: pressure, lactate, pH, potassium, saturation,
 haemoglobin, glucose, sodium, temperature, tissue damage, consciousness; age and frailty multiply it. Slopes are set so
 that mortality by disease, with the clinician of `clinician` and with nothing done, lies where published in-hospital
-mortality does (`benchmarks.ward_probes`).
+mortality does (`benchmarks.ward.probes`).
 
 A patient goes home after 24 to 48 h (by chance) of stability without any organ support: criteria after Halm 1998 (k):
 heart rate, pressure, breathing rate, saturation on room air, temperature and mind; with electrolytes, glucose and
