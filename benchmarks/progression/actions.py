@@ -35,7 +35,8 @@ from world_models.cardiac_jepa.auroc import auroc, judged_labels, macro_auroc
 from world_models.cardiac_jepa.collapse import effective_rank
 from world_models.cardiac_jepa.dynamics import reversible
 from world_models.cardiac_jepa.jepa import CardiacJEPA
-from world_models.cardiac_jepa.model import Reader
+from world_models.cardiac_jepa.model import CardiacJEPAWorld, Reader
+from world_models.cardiac_jepa.reading import ReadOracle
 from world_models.data.ecg.monolith import read_monolith
 from world_models.quantities.progression import IRREVERSIBLE
 
@@ -71,14 +72,14 @@ class Read(NamedTuple):
     has: Tensor  # bool; False where there is no threshold
 
 
-def jepa_world(name: str) -> Any:
+def jepa_world(name: str) -> CardiacJEPAWorld | ReadOracle:
     """A catalogued world with a JEPA, or that of a folder.
 
     Raises:
         ValueError: it has none.
     """
     world = catalog.load(name)
-    if not hasattr(world, "jepa"):
+    if not isinstance(world, CardiacJEPAWorld | ReadOracle):
         raise ValueError(f"world {name!r} is no cardiac JEPA; name one, such as cardiac-jepa-small, or its folder")
     return world
 
