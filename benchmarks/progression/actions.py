@@ -28,7 +28,7 @@ from torch import Tensor
 
 from benchmarks.common.intervals import ratio_interval
 from benchmarks.common.results import RESULTS, made_by, write_tables
-from benchmarks.progression.arms import Cohort, cohort_of
+from benchmarks.progression.arms import SplitCohort, cohort_of
 from world_models import catalog, keys
 from world_models.cardiac_jepa import probes
 from world_models.cardiac_jepa.auroc import auroc, judged_labels, macro_auroc
@@ -50,7 +50,7 @@ class Setup(NamedTuple):
     """A model, the cohort, its latents, and what reads labels from them."""
 
     jepa: CardiacJEPA
-    cohort: Cohort
+    cohort: SplitCohort
     z: Tensor  # [N, Z] of the test rows; zeros elsewhere
     probe: probes.Probe
     threshold: Tensor  # [C] on the probe's logits; NaN: the label cannot be read
@@ -95,7 +95,7 @@ def latents(jepa: CardiacJEPA, ecg: Tensor, rows: Tensor, batch: int = 128) -> T
 
 def set_up(
     jepa: CardiacJEPA,
-    cohort: Cohort,
+    cohort: SplitCohort,
     reader: Reader | None = None,
     rows: int = 20_000,
     threshold: str = "youden",
