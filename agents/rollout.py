@@ -12,8 +12,7 @@ from agents.planning.risk import CVaR
 from agents.protocol import Agent, Narrowable, menu_of, to_orders
 from clinenv.simulator import Simulator, Step
 from clinenv.task import Outcomes, Task
-from world_models import keys as keys_
-from world_models import tree
+from world_models import bootstrap, tree
 from world_models.protocol import Chart, Factors, WorldModel
 
 __all__ = ["EpisodeResults", "admission_factors", "format_table", "judge", "mean_results", "paired_table"]
@@ -142,25 +141,21 @@ def mean_results(runs: Sequence[EpisodeResults]) -> EpisodeResults:
     return tree.map_leaves(mean, runs[0], *runs[1:])
 
 
-_EDGES = (0.025, 0.975)  # of a 95 % interval
-
-
 def _mean(values: Tensor) -> Tensor:
     return values.mean(-1)
 
 
-def _interval(values: Tensor, resamples: Tensor, statistic: Callable[[Tensor], Tensor]) -> tuple[float, float, float]:
-    """statistic([..., N]) of all patients and its 95 % percentile bootstrap interval; resamples int64 [R, N]."""
+def _interval(values: Tensor, chosen: Tensor, statistic: Callable[[Tensor], Tensor]) -> tuple[float, float, float]:
+    """statistic([..., N]) of all patients and its 95 % percentile bootstrap interval; chosen int64 [R, N]."""
     values = values.to(torch.float64)
     point = float(statistic(values))
-    low, high = torch.quantile(statistic(values[resamples]), torch.tensor(_EDGES, dtype=torch.float64)).tolist()
-    return point, low, high
+    return point, *bootstrap.percentile_interval(statistic(values[chosen]))
 
 
 def paired_table(
     results: Mapping[str, EpisodeResults],
     reference: str | None = None,
-    resamples: int = 2000,
+    resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
     alpha: float = 0.05,
 ) -> list[dict[str, float | str]]:
@@ -179,8 +174,7 @@ def paired_table(
     if reference is not None and reference not in results:
         raise ValueError(f"reference {reference!r} was not judged; there are: {', '.join(results)}")
     count = next(iter(sizes.values()))
-    # Every row is one resample of the patients.
-    sampled = keys_.bits(keys_.from_seed(seed, resamples), 0, "judge/bootstrap", (count,)) % count
+    sampled = bootstrap.resamples(count, resamples, seed)
     rows: list[dict[str, float | str]] = []
     for name, episodes in results.items():
         row: dict[str, float | str] = {"agent": name, "patients": count}

@@ -65,7 +65,7 @@ def object_rows(observation: Any, mask: np.ndarray, release: Callable[[Any], Any
 
     Args:
         observation: tensors [N, ...], as a view shows them.
-        release: makes of such tensors what leaves the house.
+        release: makes of such tensors what is handed out.
     """
     rows = np.full(len(mask), None, dtype=object)
     chosen = np.flatnonzero(mask)

@@ -12,7 +12,7 @@ from typing import Any
 
 from world_models import checkpoint
 from world_models.devices import checked_device
-from world_models.kept import Kept
+from world_models.kept import LastMade
 from world_models.protocol import HasWeights, WorldModel
 
 __all__ = ["LOADERS", "WORLDS", "Entry", "checked_step", "load", "weights_folder"]
@@ -61,7 +61,7 @@ LOADERS: dict[str, str] = {
     "cardiac-jepa": "world_models.cardiac_jepa.model:CardiacJEPAWorld.load",
 }
 
-_MADE: Kept[WorldModel] = Kept(32)
+_MADE: LastMade[WorldModel] = LastMade(32)
 
 
 def weights_folder(name: str) -> Path:

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from world_models.files import write_text
-from world_models.kept import Kept
+from world_models.kept import LastMade
 from world_models.sealed import Form, Opened, command_line
 from world_models.tensor_file import CheckpointError, save_tensors
 
@@ -31,7 +31,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "CARD.md"
 _FORM = Form(CONFIG, (WEIGHTS,), "python -m world_models.checkpoint")
-_MODULES: Kept[nn.Module] = Kept(16)
+_MODULES: LastMade[nn.Module] = LastMade(16)
 M = TypeVar("M", bound=nn.Module)
 
 

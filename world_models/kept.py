@@ -6,12 +6,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-__all__ = ["Kept"]
+__all__ = ["LastMade"]
 
 T = TypeVar("T")
 
 
-class Kept(Generic[T]):
+class LastMade(Generic[T]):
     """Keeps the `most` things asked for last. Unlike `lru_cache`, what is needed for making is no part of the key."""
 
     def __init__(self, most: int) -> None:

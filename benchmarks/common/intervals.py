@@ -2,8 +2,8 @@
 
 A resample is a row of N indices drawn with replacement from N cases. Figures that are compared share the resamples, so
 that their difference is paired. There are several `resamples_*`, because each committed figure keeps the random stream
-it was first drawn from; a new benchmark takes `resamples`. AUROC intervals are those of
-`world_models.cardiac_jepa.auroc`.
+it was first drawn from; a new benchmark takes `resamples`, which is that of `world_models.bootstrap`, as in
+`agents.rollout`. AUROC intervals are those of `world_models.cardiac_jepa.auroc`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from world_models import keys
-from world_models.cardiac_jepa.auroc import Bootstrap, Interval, bootstrap_macro, difference
+from world_models.bootstrap import RESAMPLES, TAILS, Interval, percentile_interval, resamples
+from world_models.cardiac_jepa.auroc import Bootstrap, bootstrap_macro, difference
 
 __all__ = [
+    "RESAMPLES",
     "Bootstrap",
     "Interval",
     "bootstrap_macro",
@@ -38,17 +40,10 @@ __all__ = [
     "wilson",
 ]
 
-TAILS = (0.025, 0.975)  # of a 95 % interval
-RESAMPLES = 2000
 Z_95 = 1.959964  # standard normal quantile at 0.975
 AT_ONCE = 256  # resamples held in memory together, where cases are many
 
 # ---- resamples
-
-
-def resamples(count: int, number: int = RESAMPLES, seed: int = 0, purpose: str = "judge/bootstrap") -> Tensor:
-    """int64 [number, count]: indices below `count`; a function of the arguments alone."""
-    return keys.bits(keys.from_seed(seed, number), 0, purpose, (count,)) % count
 
 
 def resamples_by_uniform(count: int, number: int) -> Tensor:
@@ -70,14 +65,6 @@ def _resamples_in_parts(count: int, number: int, seed: int) -> Iterator[Tensor]:
 
 
 # ---- intervals
-
-
-def percentile_interval(values: Tensor) -> tuple[float, float]:
-    """The middle 95 % of a statistic's values [R] over the resamples; NaN where there are none."""
-    if not len(values):
-        return float("nan"), float("nan")
-    low, high = torch.quantile(values, torch.tensor(TAILS, dtype=values.dtype)).tolist()
-    return low, high
 
 
 def mean_interval(values: Tensor, chosen: Tensor | None = None) -> Interval:

@@ -21,7 +21,7 @@ from benchmarks.common.results import made_by, write_csv
 from world_models import keys
 from world_models.oracles.ecg_drug.world import ECGDrugOracle, ECGDrugState
 
-__all__ = ["REGIMENS", "Regimen", "main", "simulate"]
+__all__ = ["REGIMENS", "PublishedRegimen", "main", "simulate"]
 
 
 SEED = 20_000  # of the first patient
@@ -30,7 +30,7 @@ LATE_STEPS = 6  # the last 12 h
 
 
 @dataclass(frozen=True, slots=True)
-class Regimen:
+class PublishedRegimen:
     """A fixed order: `dose_mg` of `drug` every `every_h`, adjusted by the dofetilide label's rule or not."""
 
     cohort: str
@@ -42,26 +42,38 @@ class Regimen:
 
 
 _DOF = "TdP 0.8 % label (k), 1.2 % of 1404 loadings; shift 2.1 (DIAMOND)"
-REGIMENS: tuple[Regimen, ...] = (
-    Regimen("typical", None, 0.0, 12.0, False, "TdP none in placebo arms; shift 0"),
-    Regimen("typical", "dofetilide", 0.5, 12.0, True, _DOF),
-    Regimen("typical", "dofetilide", 0.5, 12.0, False, "not adjusted: no published figure"),
-    Regimen("typical", "dofetilide", 0.25, 12.0, False, "shift about 1.0 (SAFIRE-D conversion, dose-response)"),
-    Regimen("typical", "dofetilide", 0.125, 12.0, False, "shift about 0.5 (SAFIRE-D conversion, dose-response)"),
-    Regimen("typical", "quinidine", 400.0, 6.0, True, "TdP 0.9 % of 342 loadings stopped at QTc 500 (Potpara)"),
-    Regimen("typical", "quinidine", 400.0, 6.0, False, "not adjusted: no published figure; shift 2.0"),
-    Regimen("typical", "quinidine", 200.0, 6.0, True, "TdP none in 501 on 200-400 mg every 6 h (Schwaab 2009)"),
-    Regimen("typical", "ranolazine", 750.0, 12.0, False, "TdP none; shift 0.5 (RAFFAELLO)"),
-    Regimen("typical", "verapamil", 80.0, 8.0, False, "TdP none; shift 0.15"),
-    Regimen("heart-failure", "dofetilide", 0.5, 12.0, True, "TdP 3 % of 762 (DIAMOND, dose by renal function)"),
-    Regimen("heart-failure", "dofetilide", 0.25, 12.0, True, "TdP 3 % of 762 (DIAMOND, dose by renal function)"),
-    Regimen("long-qt", None, 0.0, 12.0, False, "-"),
-    Regimen("long-qt", "dofetilide", 0.5, 12.0, True, "contraindicated by label"),
+REGIMENS: tuple[PublishedRegimen, ...] = (
+    PublishedRegimen("typical", None, 0.0, 12.0, False, "TdP none in placebo arms; shift 0"),
+    PublishedRegimen("typical", "dofetilide", 0.5, 12.0, True, _DOF),
+    PublishedRegimen("typical", "dofetilide", 0.5, 12.0, False, "not adjusted: no published figure"),
+    PublishedRegimen(
+        "typical", "dofetilide", 0.25, 12.0, False, "shift about 1.0 (SAFIRE-D conversion, dose-response)"
+    ),
+    PublishedRegimen(
+        "typical", "dofetilide", 0.125, 12.0, False, "shift about 0.5 (SAFIRE-D conversion, dose-response)"
+    ),
+    PublishedRegimen(
+        "typical", "quinidine", 400.0, 6.0, True, "TdP 0.9 % of 342 loadings stopped at QTc 500 (Potpara)"
+    ),
+    PublishedRegimen("typical", "quinidine", 400.0, 6.0, False, "not adjusted: no published figure; shift 2.0"),
+    PublishedRegimen(
+        "typical", "quinidine", 200.0, 6.0, True, "TdP none in 501 on 200-400 mg every 6 h (Schwaab 2009)"
+    ),
+    PublishedRegimen("typical", "ranolazine", 750.0, 12.0, False, "TdP none; shift 0.5 (RAFFAELLO)"),
+    PublishedRegimen("typical", "verapamil", 80.0, 8.0, False, "TdP none; shift 0.15"),
+    PublishedRegimen(
+        "heart-failure", "dofetilide", 0.5, 12.0, True, "TdP 3 % of 762 (DIAMOND, dose by renal function)"
+    ),
+    PublishedRegimen(
+        "heart-failure", "dofetilide", 0.25, 12.0, True, "TdP 3 % of 762 (DIAMOND, dose by renal function)"
+    ),
+    PublishedRegimen("long-qt", None, 0.0, 12.0, False, "-"),
+    PublishedRegimen("long-qt", "dofetilide", 0.5, 12.0, True, "contraindicated by label"),
 )
 
 
 def simulate(
-    regimen: Regimen, patients: int, hours: float, on_step: Callable[[ECGDrugState], None] | None = None
+    regimen: PublishedRegimen, patients: int, hours: float, on_step: Callable[[ECGDrugState], None] | None = None
 ) -> dict[str, float]:
     """Run one regimen and sum it up.
 

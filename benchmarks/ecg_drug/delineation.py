@@ -31,10 +31,10 @@ from benchmarks.common.results import HEIGHTS, RESULTS, made_by, write_csv
 from world_models import keys
 from world_models.ecg.delineation.delineate import CONVENTIONS, delineate
 from world_models.ecg.intervals import QT_EXPONENT
+from world_models.ecg.lead_names import LEADS
 from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.waveform import Intervals, synthesise_ecg
 
-LEADS = ("i", "ii", "iii", "avr", "avl", "avf", "v1", "v2", "v3", "v4", "v5", "v6")
 INTERVALS = ("pr_ms", "qrs_ms", "qt_ms")
 FAILURE_MS = {"pr_ms": 20.0, "qrs_ms": 20.0, "qt_ms": 40.0}
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
@@ -72,7 +72,7 @@ def read_ludb(folder: Path, halves: tuple[int, ...] = (0, 1)) -> tuple[np.ndarra
     for row, number in enumerate(numbers):
         record = wfdb.rdrecord(str(folder / str(number)))
         ecg.append(record.p_signal.T)
-        for column, lead in enumerate(LEADS):
+        for column, lead in enumerate(name.lower() for name in LEADS):
             leads[row, column] = _manual(wfdb.rdann(str(folder / str(number)), lead), record.fs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -23,7 +23,7 @@ import torch
 from benchmarks.common.intervals import share_over_patients
 from benchmarks.common.results import RESULTS, TRIAL_FIT, made_by, write_csv, write_figure
 from benchmarks.ecg_drug.trial_baselines import concentration_response, persistence, population_course
-from benchmarks.ecg_drug.trial_worlds import ADAPTERS, TARGETS, Prediction, predict_oracle
+from benchmarks.ecg_drug.trial_worlds import ADAPTERS, TARGETS, TrialPrediction, predict_oracle
 from world_models.data.ecg.ecgrdvq import INTERVALS, canonical_drug, load_raw, load_trial
 from world_models.oracles.ecg_drug.fit.trial import fit_trial
 from world_models.oracles.ecg_drug.population import TrialModel
@@ -55,7 +55,7 @@ def pre_dose_rows(frame: pd.DataFrame, keep_unread: bool = False) -> pd.DataFram
 
 def predict(
     world_name: str, rows: pd.DataFrame, samples: int = 512, seed: int = 0, model: TrialModel | None = None
-) -> Prediction:
+) -> TrialPrediction:
     """Predictions of a world for rows of `pre_dose_rows`. Post-dose values that the rows carry are taken off first.
 
     `model` puts another fit in the place of the shipped oracle.

@@ -2,7 +2,8 @@
 
 `rows` is a frame with one line a post-dose time: randid, drug, period, hour, dose_mg, sex_female, age_years, weight_kg
 and `pre_<endpoint>`, the same period's pre-dose triplicate mean of every endpoint. Nothing measured after the dose
-is in it. A predictor returns `Prediction`: the point and the 5 % and 95 % quantiles of every target, rows in order.
+is in it. A predictor returns a `TrialPrediction`: the point and the 5 % and 95 % quantiles of every target, rows in
+order.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from world_models.oracles.ecg_drug.population import TrialModel
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ADAPTERS", "TARGETS", "Prediction", "intervals_of", "predict_ecg_wm_small", "predict_oracle"]
+__all__ = ["ADAPTERS", "TARGETS", "TrialPrediction", "intervals_of", "predict_ecg_wm_small", "predict_oracle"]
 
 TARGETS = {"QTcF": "qtcf_ms", "JTpc": "jt_peak_c_ms", "TpTe": "tpeak_tend_ms", "PR": "pr_ms"}
 
 
-class Prediction(NamedTuple):
+class TrialPrediction(NamedTuple):
     """Point and 90 % band of every target."""
 
     point: dict[str, np.ndarray]  # target -> [R] ms
@@ -78,7 +79,7 @@ def _level(
     return posterior_mean, posterior
 
 
-def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, seed: int = 0) -> Prediction:
+def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, seed: int = 0) -> TrialPrediction:
     """Monte-Carlo over virtual twins of each subject and period, conditional on the pre-dose reading; point = median.
 
     Raises:
@@ -130,12 +131,12 @@ def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, se
         for name, simulated in intervals_of(values).items():
             for target, q in zip(found, (0.5, 0.05, 0.95), strict=True):
                 target[name][chosen] = np.quantile(simulated, q, axis=1)[member[chosen]]
-    return Prediction(*found)
+    return TrialPrediction(*found)
 
 
 def predict_ecg_wm_small(
     rows: pd.DataFrame, samples: int = 256, seed: int = 0, world: str = "ecg-wm-small"
-) -> Prediction:
+) -> TrialPrediction:
     """The learned world's prediction: belief from the pre-dose reading, particles over half-hour steps; point = median.
 
     The reading is first freed of the pre-dose condition that the trial's fit found in every arm (fasting, before the
@@ -199,11 +200,11 @@ def predict_ecg_wm_small(
         for name, simulated in intervals_of(values).items():
             for target, q in zip(found, (0.5, 0.05, 0.95), strict=True):
                 target[name][chosen] = np.quantile(simulated, q, axis=1)[member[chosen]]
-    return Prediction(*found)
+    return TrialPrediction(*found)
 
 
-# One entry a world: rows, samples, seed -> Prediction. `benchmarks.ecg_drug.trial --world` takes its names from here.
-ADAPTERS: dict[str, Callable[[pd.DataFrame, int, int], Prediction]] = {
+# One entry a world: rows, samples, seed -> prediction. `benchmarks.ecg_drug.trial --world` takes its names from here.
+ADAPTERS: dict[str, Callable[[pd.DataFrame, int, int], TrialPrediction]] = {
     "oracle": lambda rows, samples, seed: predict_oracle(TrialModel.load(), rows, samples, seed),
     "ecg-wm-small": lambda rows, samples, seed: predict_ecg_wm_small(rows, samples, seed),
 }

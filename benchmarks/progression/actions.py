@@ -28,14 +28,15 @@ from torch import Tensor
 
 from benchmarks.common.intervals import ratio_interval
 from benchmarks.common.results import RESULTS, made_by, write_tables
-from benchmarks.progression.arms import Cohort, cohort_of
+from benchmarks.progression.arms import SplitCohort, cohort_of
 from world_models import catalog, keys
 from world_models.cardiac_jepa import probes
 from world_models.cardiac_jepa.auroc import auroc, judged_labels, macro_auroc
 from world_models.cardiac_jepa.collapse import effective_rank
 from world_models.cardiac_jepa.dynamics import reversible
 from world_models.cardiac_jepa.jepa import CardiacJEPA
-from world_models.cardiac_jepa.model import Reader
+from world_models.cardiac_jepa.model import CardiacJEPAWorld, Reader
+from world_models.cardiac_jepa.reading import ReadOracle
 from world_models.data.ecg.monolith import read_monolith
 from world_models.quantities.progression import IRREVERSIBLE
 
@@ -49,7 +50,7 @@ class Setup(NamedTuple):
     """A model, the cohort, its latents, and what reads labels from them."""
 
     jepa: CardiacJEPA
-    cohort: Cohort
+    cohort: SplitCohort
     z: Tensor  # [N, Z] of the test rows; zeros elsewhere
     probe: probes.Probe
     threshold: Tensor  # [C] on the probe's logits; NaN: the label cannot be read
@@ -71,14 +72,14 @@ class Read(NamedTuple):
     has: Tensor  # bool; False where there is no threshold
 
 
-def jepa_world(name: str) -> Any:
+def jepa_world(name: str) -> CardiacJEPAWorld | ReadOracle:
     """A catalogued world with a JEPA, or that of a folder.
 
     Raises:
         ValueError: it has none.
     """
     world = catalog.load(name)
-    if not hasattr(world, "jepa"):
+    if not isinstance(world, CardiacJEPAWorld | ReadOracle):
         raise ValueError(f"world {name!r} is no cardiac JEPA; name one, such as cardiac-jepa-small, or its folder")
     return world
 
@@ -94,7 +95,7 @@ def latents(jepa: CardiacJEPA, ecg: Tensor, rows: Tensor, batch: int = 128) -> T
 
 def set_up(
     jepa: CardiacJEPA,
-    cohort: Cohort,
+    cohort: SplitCohort,
     reader: Reader | None = None,
     rows: int = 20_000,
     threshold: str = "youden",

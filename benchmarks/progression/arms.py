@@ -37,8 +37,8 @@ __all__ = [
     "TUNED",
     "WHOLE",
     "Arm",
-    "Cohort",
-    "Settings",
+    "SplitCohort",
+    "ArmSettings",
     "cohort_of",
     "data_mark",
     "fresh_encoder",
@@ -62,7 +62,7 @@ PRESETS = {"narrow": NARROW, "xresnet1d50": FULL}
 
 
 @dataclass(frozen=True)
-class Settings:
+class ArmSettings:
     """What an arm's weights depend on."""
 
     data: str  # what tells one data set from another: rows, patients, a sum
@@ -93,7 +93,7 @@ class Settings:
         return min(steps, max(50, round(steps * share**self.steps_power)))
 
 
-class Cohort(NamedTuple):
+class SplitCohort(NamedTuple):
     """The data and its rows. Folds 0-17 train, 18 chooses, 19 judges."""
 
     data: Monolith
@@ -111,7 +111,7 @@ class Arm(NamedTuple):
     told: dict[str, Any]
 
 
-def cohort_of(m: Monolith) -> Cohort:
+def cohort_of(m: Monolith) -> SplitCohort:
     """Rows of the three splits, and all consecutive pairs.
 
     Raises:
@@ -130,7 +130,7 @@ def cohort_of(m: Monolith) -> Cohort:
             "folds must keep patients whole"
         )
     first, second = consecutive(m.patient, m.days)
-    return Cohort(m, *rows, first, second)
+    return SplitCohort(m, *rows, first, second)
 
 
 def data_mark(m: Monolith) -> str:
@@ -141,7 +141,9 @@ def data_mark(m: Monolith) -> str:
     return told.hexdigest()[:16]
 
 
-def run_arm(cohort: Cohort, method: str, share: float, settings: Settings, work: Path, device: str = "cpu") -> Arm:
+def run_arm(
+    cohort: SplitCohort, method: str, share: float, settings: ArmSettings, work: Path, device: str = "cpu"
+) -> Arm:
     """Train what is not trained yet, and score the test ECGs.
 
     Raises:
@@ -197,7 +199,14 @@ def settle_norms(encoder: nn.Module, ecg: Tensor, rows: Tensor, crop: int, seed:
 
 class _Run:
     def __init__(
-        self, cohort: Cohort, train: Tensor, inside: Tensor, settings: Settings, share: float, folder: Path, device: str
+        self,
+        cohort: SplitCohort,
+        train: Tensor,
+        inside: Tensor,
+        settings: ArmSettings,
+        share: float,
+        folder: Path,
+        device: str,
     ) -> None:
         self.cohort, self.train, self.inside = cohort, train, inside
         self.settings, self.share, self.folder, self.device = settings, share, folder, device

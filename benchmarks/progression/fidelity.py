@@ -25,8 +25,8 @@ from torch.nn import functional as F
 
 from benchmarks.common.intervals import Bootstrap, Interval, bootstrap_macro, difference
 from benchmarks.common.results import made_by, rounded, write_json
+from benchmarks.progression.actions import jepa_world
 from benchmarks.progression.arms import fresh_encoder, settle_norms
-from world_models import catalog
 from world_models.cardiac_jepa import probes
 from world_models.cardiac_jepa.config import JEPAConfig
 from world_models.cardiac_jepa.finetune import FinetuneRecipe, LabelledRows, predict, supervised
@@ -267,11 +267,7 @@ def main(argv: list[str] | None = None) -> int:
     a = _arguments(argv)
     torch.set_num_threads(a.threads)
     try:
-        world: Any = catalog.load(a.world)
-        if not hasattr(world, "jepa"):
-            raise ValueError(
-                f"world {a.world!r} is no cardiac JEPA; name one, such as cardiac-jepa-small, or its folder"
-            )
+        world = jepa_world(a.world)
         steps = a.supervised_steps if a.supervised else 0
         found = judge(world.jepa, read_all(a), a.folds, a.least, a.resamples, a.seed, steps, tuple(a.supervised_rates))
         found = {"world": a.world, **found}

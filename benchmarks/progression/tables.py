@@ -35,8 +35,8 @@ from benchmarks.progression.arms import (
     TUNED,
     WHOLE,
     Arm,
-    Cohort,
-    Settings,
+    ArmSettings,
+    SplitCohort,
     cohort_of,
     data_mark,
     run_arm,
@@ -69,7 +69,7 @@ class Judged:
         return all((task, key) in self.found for task in TASKS)
 
 
-def judge(cohort: Cohort, arms: dict[tuple[str, float], Arm], number: int, least: int, seed: int = 0) -> Judged:
+def judge(cohort: SplitCohort, arms: dict[tuple[str, float], Arm], number: int, least: int, seed: int = 0) -> Judged:
     """Bootstrap every arm's scores on the test ECGs, all on the same `number` resamples of the patients."""
     m, out = cohort.data, Judged()
     rows: dict[str, Tensor] = {
@@ -157,7 +157,7 @@ def tables(judged: Judged, shares: list[float]) -> dict[str, list[dict[str, Any]
     return out
 
 
-def label_rows(judged: Judged, cohort: Cohort) -> list[dict[str, Any]]:
+def label_rows(judged: Judged, cohort: SplitCohort) -> list[dict[str, Any]]:
     """AUROC of each label under each arm, monitoring; empty where the test ECGs have one class."""
     counts = cohort.data.label[cohort.test].sum(0).tolist()
     rows = []
@@ -181,7 +181,7 @@ def label_rows(judged: Judged, cohort: Cohort) -> list[dict[str, Any]]:
     return rows
 
 
-def within_rows(arms: dict[tuple[str, float], Arm], cohort: Cohort) -> list[dict[str, Any]]:
+def within_rows(arms: dict[tuple[str, float], Arm], cohort: SplitCohort) -> list[dict[str, Any]]:
     """Of one patient's two ECGs, does the one with the label score higher? What invariance to the patient should lose.
 
     A row an arm and code with `FEWEST_CHANGES` or more, and one over all changes: share of the test pairs in which the
@@ -208,7 +208,7 @@ def within_rows(arms: dict[tuple[str, float], Arm], cohort: Cohort) -> list[dict
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    s = Settings("")
+    s = ArmSettings("")
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, help="a monolith (HDF5)")
     parser.add_argument(
@@ -274,7 +274,7 @@ def run(a: argparse.Namespace, told: dict[str, Any]) -> list[Path]:
         if not path.exists():
             path = progression_monolith(path, a.seed, a.patients)
     cohort = cohort_of(read_monolith(path))
-    settings = Settings(
+    settings = ArmSettings(
         data_mark(cohort.data),
         a.preset,
         a.steps,

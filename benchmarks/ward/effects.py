@@ -39,7 +39,7 @@ from world_models.oracles.ward.clinician import clinician
 from world_models.oracles.ward.world import WardOracle, WardState
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, inquiry_index, intervention_index
 
-__all__ = ["Cohort", "cohort", "judge", "learned_arms", "main", "oracle_arms"]
+__all__ = ["BranchingPatients", "cohort", "judge", "learned_arms", "main", "oracle_arms"]
 
 _I = len(INQUIRIES)
 _VITALS = torch.tensor([q.kind == "vital" for q in INQUIRIES])
@@ -48,7 +48,7 @@ _SETTING = torch.tensor([q.per_hour is None for q in INTERVENTIONS])
 _ROWS = 2400  # of a batch in the learned ward: its log of amounts takes 12 kB a row
 
 
-class Cohort(NamedTuple):
+class BranchingPatients(NamedTuple):
     """Patients at a branching point."""
 
     stays: Stays  # what is recorded of them up to there
@@ -56,7 +56,7 @@ class Cohort(NamedTuple):
     chart: dict[str, Tensor]
 
 
-def cohort(world: WardOracle, key: Tensor, step: int) -> Cohort:
+def cohort(world: WardOracle, key: Tensor, step: int) -> BranchingPatients:
     """Patients with these keys after `step` steps under the plain clinician; the dead and the discharged left out."""
     stays = ward_rollouts.rollout(key, step, orders=plain, world=world)
     state = world.initial(key)
@@ -64,7 +64,7 @@ def cohort(world: WardOracle, key: Tensor, step: int) -> Cohort:
         state = world.transition(state, clinician(world.observe(state)))
     chart = world.observe(state)
     here = (chart["alive"] > 0.5) & (chart["discharged"] < 0.5)
-    return Cohort(*(tree.take(x, here) for x in (stays, state, chart)))
+    return BranchingPatients(*(tree.take(x, here) for x in (stays, state, chart)))
 
 
 # ---- the arms
@@ -92,7 +92,7 @@ def _steps(contrast: Contrast) -> dict[int, int]:
 
 
 @torch.no_grad()
-def oracle_arms(world: WardOracle, contrast: Contrast, who: Cohort, streams: int) -> dict[int, Tensor]:
+def oracle_arms(world: WardOracle, contrast: Contrast, who: BranchingPatients, streams: int) -> dict[int, Tensor]:
     """Horizon -> reported target [2, B, streams] of both arms (without, with) in truth; NaN: the specimen was lost."""
     batch, item = len(who.state.key), inquiry_index(contrast.target)
     state = tree.repeat(who.state, streams)
@@ -119,11 +119,11 @@ def oracle_arms(world: WardOracle, contrast: Contrast, who: Cohort, streams: int
 
 
 @torch.no_grad()
-def learned_arms(model: EHRWorldModel, contrast: Contrast, who: Cohort, paths: int) -> dict[int, Tensor]:
+def learned_arms(model: EHRWorldModel, contrast: Contrast, who: BranchingPatients, paths: int) -> dict[int, Tensor]:
     """The same of a learned ward that knows only the record, [2, B, paths]."""
     item, steps, found = inquiry_index(contrast.target), _steps(contrast), []
     for rows in torch.arange(len(who.state.key)).split(max(1, _ROWS // (2 * paths))):
-        part = tree.take(Cohort(*who), rows)
+        part = tree.take(BranchingPatients(*who), rows)
         key = part.state.key
         state = tree.repeat(believe(model, part.stays, key, torch.zeros(len(key))), paths)
         path_key = keys.fold(keys.fold(state.key, "learned effects"), torch.arange(paths).repeat(len(key)))
@@ -148,8 +148,8 @@ def judge(
     world: WardOracle,
     models: Sequence[tuple[EHRWorldModel, float]],
     contrast: Contrast,
-    judged: Cohort,
-    others: Cohort,
+    judged: BranchingPatients,
+    others: BranchingPatients,
     patients: int,
     streams: int,
     paths: int,
@@ -193,9 +193,9 @@ def judge(
     return rows
 
 
-def _who(contrast: Contrast, among: Cohort, patients: int) -> Cohort:
+def _who(contrast: Contrast, among: BranchingPatients, patients: int) -> BranchingPatients:
     rows = contrast.who(among.chart).nonzero().squeeze(-1)[:patients]
-    return Cohort(*(tree.take(x, rows) for x in among))
+    return BranchingPatients(*(tree.take(x, rows) for x in among))
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path, made: dict[str, Any]) -> None:

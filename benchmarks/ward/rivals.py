@@ -26,7 +26,7 @@ from tqdm import tqdm
 from benchmarks.common.spent import spending
 from benchmarks.ward.fidelity_tables import by_length
 from benchmarks.ward.scores import LEVELS
-from benchmarks.ward.slots import Known, Prediction, Slots
+from benchmarks.ward.slots import Known, SlotPrediction, Slots
 from world_models import keys
 from world_models.ehr_world.feeder import Feeder
 from world_models.ehr_world.set_outcome import bins
@@ -111,7 +111,7 @@ def train_set_outcome(
 
 
 @torch.no_grad()
-def by_net(net: SetOutcome, stays: Stays, slots: Slots, known: Known, chunk: int = 100) -> Prediction:
+def by_net(net: SetOutcome, stays: Stays, slots: Slots, known: Known, chunk: int = 100) -> SlotPrediction:
     """What a set_outcome network says of slots of these stays: next step, from the true history."""
     count, items = stays.value.shape[1:]
 
@@ -153,7 +153,7 @@ def by_net(net: SetOutcome, stays: Stays, slots: Slots, known: Known, chunk: int
         own = keys.normal(key, p, "own", (size,))[0]
         shared = keys.normal(key, p, "shared", (groups, max(1, rank)))[0][slots.group, :rank]
         paths.append(bins.quantile(mass, torch.special.ndtr(latent(loading, shared, own)), edges, around))
-    return Prediction(point, q, nll, None, torch.stack(paths), joint)
+    return SlotPrediction(point, q, nll, None, torch.stack(paths), joint)
 
 
 # ---- gradient boosting
@@ -254,7 +254,7 @@ class Boosting:
             -1,
         )
 
-    def predict(self, stays: Stays, slots: Slots) -> Prediction:
+    def predict(self, stays: Stays, slots: Slots) -> SlotPrediction:
         """Next step, from the true history."""
         known = self.known
         x = features(stays, known)[slots.row, slots.place]
@@ -277,7 +277,7 @@ class Boosting:
         q = z[:, :1] + torch.where(score < 0, z[:, 1:2], z[:, 2:3]) * score
         drawn = keys.normal(keys.from_seed(78, 1), 0, "boosting", (JOINT_SAMPLES, len(x)))[0]
         paths = z[:, 0] + torch.where(drawn < 0, z[:, 1], z[:, 2]) * drawn
-        return Prediction(point, q, nll, None, paths, nll)
+        return SlotPrediction(point, q, nll, None, paths, nll)
 
     def simulate(self, part: Stays, begin: int) -> Tensor:
         """Outcomes [1, B, T, I] of one path by medians: its own values are charted when the record's were."""

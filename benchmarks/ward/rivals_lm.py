@@ -25,7 +25,7 @@ from benchmarks.common.spent import spending
 from benchmarks.ward.narratives import HOURS, WINDOW, Staying, alone, stay, steps_told, told
 from benchmarks.ward.rivals import budget_steps
 from benchmarks.ward.scores import LEVELS
-from benchmarks.ward.slots import Known, Prediction, Slots, from_paths
+from benchmarks.ward.slots import Known, SlotPrediction, Slots, from_paths
 from world_models import keys, tree
 from world_models.ehr_world.causal_lm.cache import EMPTY, LMState, cache_of, joined
 from world_models.ehr_world.causal_lm.codec import TextCodec, encode, last_steps, train_tokenizer
@@ -156,7 +156,7 @@ class _Said(NamedTuple):
 @torch.no_grad()
 def next_step(
     lm: CausalLM, stays: Stays, slots: Slots, known: Known, paths: int, chunk: int = 40, seed: int = 0
-) -> Prediction:
+) -> SlotPrediction:
     """Joint samples of the asked outcomes of each slot's step, from the true chart. Point: the median of `paths`
     samples (of quantile tokens: of the bins' mean chances)."""
     size, sets, together = len(slots.y), list(_sets(slots)), max(1, chunk // paths)
@@ -241,7 +241,7 @@ def _say_bins(
             said.values[:, s] = torch.tensor([_number(known, a) for a in answers])
 
 
-def _by_bins(plain: Prediction, said: _Said, slots: Slots, known: Known, z: Tensor) -> Prediction:
+def _by_bins(plain: SlotPrediction, said: _Said, slots: Slots, known: Known, z: Tensor) -> SlotPrediction:
     """The prediction with quantiles and likelihood of the bins' mean chances in place of the samples'."""
     mass, edges, size = said.mass, said.edges, len(slots.y)
     number = ~known.label[slots.item] & (mass.sum(-1) > 0)
@@ -253,7 +253,7 @@ def _by_bins(plain: Prediction, said: _Said, slots: Slots, known: Known, z: Tens
     inside = torch.maximum(torch.minimum(y, edges[:, -1]), edges[:, 0])
     nll[number] = -bins.log_density(mass[number].clamp_min(LEAST_CHANCE).log(), inside[number], edges[number])
     point = torch.where(number, from_z(q[:, 9], known.scale[slots.item]), plain.point)
-    return Prediction(point, q, nll, None, z, said.joint)
+    return SlotPrediction(point, q, nll, None, z, said.joint)
 
 
 def _sets(slots: Slots) -> Iterator[tuple[int, int, Tensor]]:
@@ -368,7 +368,7 @@ def simulate(lm: CausalLM, part: Stays, begin: int, known: Known, paths: int, ch
 
 def naive(
     stays: Stays, slots: Slots, known: Known, outcomes: int, threads: int, told_steps: int = 4
-) -> tuple[Prediction, Slots, int]:
+) -> tuple[SlotPrediction, Slots, int]:
     """SmolLM2-135M, never trained on stays, goes on with the text of the first sets that hold `outcomes` slots; those
     slots, and how many had no usable answer.
 
@@ -391,4 +391,4 @@ def naive(
         point[slot] = torch.tensor([_number(known, a) for a in answer.asked])
         which += slot
     chosen = torch.tensor(sorted(which), dtype=torch.int64)
-    return Prediction(point[chosen]), slots.take(chosen), llm.missing
+    return SlotPrediction(point[chosen]), slots.take(chosen), llm.missing

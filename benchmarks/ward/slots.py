@@ -18,7 +18,7 @@ from world_models import keys
 from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, report_grid, to_z
 
-__all__ = ["Known", "Prediction", "Slots", "all_slots", "label_scores", "score", "simple", "slots_of", "some_slots"]
+__all__ = ["Known", "SlotPrediction", "Slots", "all_slots", "label_scores", "score", "simple", "slots_of", "some_slots"]
 
 BASELINES = ("last_value", "first_value", "item_mean", "item_median")
 MISSING = 1e30  # what an answer that did not come counts as: wrong by any measure
@@ -43,11 +43,11 @@ class Slots(NamedTuple):
         return part._replace(group=torch.unique(part.group, return_inverse=True)[1])
 
 
-class Prediction(NamedTuple):
+class SlotPrediction(NamedTuple):
     """What a rival says of N slots; None where its form does not give it."""
 
     point: Tensor  # [N] median in the item's unit, likeliest class of a label; NaN: no answer
-    quantiles: Tensor | None = None  # [N, 19] at ehr_scores.LEVELS, z scale
+    quantiles: Tensor | None = None  # [N, 19] at `scores.LEVELS`, z scale
     nll: Tensor | None = None  # [N] of the slot alone, z scale
     crps: Tensor | None = None  # [N] where it does not follow from the quantiles
     paths: Tensor | None = None  # [P, N] joint samples of each set, z scale
@@ -142,7 +142,7 @@ def all_slots(stays: Stays, begin: int) -> Slots:
     return slots_of(stays, late.view(1, -1, 1) & stays.valid.unsqueeze(-1) & torch.ones_like(stays.asked), begin)
 
 
-def simple(name: str, slots: Slots, known: Known, full: bool = False) -> Prediction:
+def simple(name: str, slots: Slots, known: Known, full: bool = False) -> SlotPrediction:
     """A baseline without a model: last value (full trajectory: the last one given), first value, mean, median."""
     middle = known.mean if name == "item_mean" else known.median
     guess = {"last_value": slots.given if full else slots.last, "first_value": slots.first}.get(name)
@@ -154,7 +154,7 @@ def simple(name: str, slots: Slots, known: Known, full: bool = False) -> Predict
     shape = -(levels - 0.5).sign() * torch.log1p(-2 * (levels - 0.5).abs())
     nll = (2 * scale).log() + error.abs() / scale
     crps = error.abs() + scale * (-error.abs() / scale).exp() - 0.75 * scale
-    return Prediction(point, zhat.unsqueeze(-1) + scale.unsqueeze(-1) * shape, nll, crps, zhat.unsqueeze(0), nll)
+    return SlotPrediction(point, zhat.unsqueeze(-1) + scale.unsqueeze(-1) * shape, nll, crps, zhat.unsqueeze(0), nll)
 
 
 def label_scores(y: Tensor, told: Tensor) -> dict[str, float]:
@@ -170,14 +170,14 @@ def label_scores(y: Tensor, told: Tensor) -> dict[str, float]:
     return found | {"labels": len(y), "labels_positive": int((y > 0).sum())}
 
 
-def score(name: str, slots: Slots, said: Prediction, known: Known, full: bool = False) -> dict[str, float | str]:
+def score(name: str, slots: Slots, said: SlotPrediction, known: Known, full: bool = False) -> dict[str, float | str]:
     """One row of a table; `full`: of a full trajectory, where the last value is the last one given. `average` is the
     mean of AVERAGE, as the paper does not say of which columns its own is; NaN where there are no cultures with
     growth."""
     number = ~known.label[slots.item]
     s, p = (
         slots.take(number),
-        Prediction(*(None if x is None else x[..., number] if i == 4 else x[number] for i, x in enumerate(said))),
+        SlotPrediction(*(None if x is None else x[..., number] if i == 4 else x[number] for i, x in enumerate(said))),
     )
     lost = p.point.isnan()
     low, high = known.normal[s.item].unbind(-1)
@@ -216,7 +216,7 @@ def score(name: str, slots: Slots, said: Prediction, known: Known, full: bool = 
     return row
 
 
-def from_paths(z: Tensor, slots: Slots, known: Known) -> Prediction:
+def from_paths(z: Tensor, slots: Slots, known: Known) -> SlotPrediction:
     """A prediction from joint samples [P, N] on the z scale (classes for labels) alone: median and fair CRPS."""
     count = len(z)
     middle = (z.median(0).values - z.neg().median(0).values) / 2
@@ -225,4 +225,4 @@ def from_paths(z: Tensor, slots: Slots, known: Known) -> Prediction:
     point[label] = z[:, label].mode(0).values
     y = known.z(slots)
     apart = (z.unsqueeze(0) - z.unsqueeze(1)).abs().sum((0, 1)) / max(1, count * (count - 1))
-    return Prediction(point, None, None, (z - y).abs().mean(0) - apart / 2 if count > 1 else None, z)
+    return SlotPrediction(point, None, None, (z - y).abs().mean(0) - apart / 2 if count > 1 else None, z)

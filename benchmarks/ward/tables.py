@@ -31,7 +31,17 @@ from benchmarks.ward import rivals_lm as lms
 from benchmarks.ward.fidelity_tables import clip, simulate
 from benchmarks.ward.paper_tables import efficiency, figure, figure_rows, hyperparameters, paper_rows, retention
 from benchmarks.ward.rivals import Boosting, by_net, train_set_outcome
-from benchmarks.ward.slots import BASELINES, Known, Prediction, Slots, all_slots, from_paths, score, simple, some_slots
+from benchmarks.ward.slots import (
+    BASELINES,
+    Known,
+    SlotPrediction,
+    Slots,
+    all_slots,
+    from_paths,
+    score,
+    simple,
+    some_slots,
+)
 from world_models import catalog, checkpoint, tree
 from world_models.ehr_world import records, ward_rollouts
 from world_models.ehr_world.episode_tensors import real_vocabulary
@@ -140,7 +150,7 @@ def kept(field: Field, name: str, mark: str, make: Callable[[], dict[str, Tensor
     return load_file(path)
 
 
-def at_slots(field: Field, paths: Tensor) -> Prediction:
+def at_slots(field: Field, paths: Tensor) -> SlotPrediction:
     """Paths [P, B, T, I] of own outcomes at the slots of the full trajectory."""
     drawn = paths[:, field.full.row, field.full.place, field.full.item]
     label = field.known.label[field.full.item]
@@ -161,10 +171,10 @@ def world_of(net: SetOutcome, name: str) -> EHRWorldModel:
 
 def judge_net(
     field: Field, name: str, net: SetOutcome, mark: str, full: bool = True
-) -> list[tuple[str, Slots, Prediction]]:
+) -> list[tuple[str, Slots, SlotPrediction]]:
     """Next step and, with `full`, full trajectory of a set_outcome network: (setting, slots, prediction) each."""
     said = kept(field, f"{name}-next", mark, lambda: by_net(net, field.judged, field.slots, field.known).save())
-    out = [("next_step", field.slots, Prediction(**said))]
+    out = [("next_step", field.slots, SlotPrediction(**said))]
     if full:
         given = records.cut(field.part, BEGIN)
         made = kept(
@@ -174,7 +184,9 @@ def judge_net(
     return out
 
 
-def judge_lm(field: Field, form: str, a: argparse.Namespace, init: Path | None) -> list[tuple[str, Slots, Prediction]]:
+def judge_lm(
+    field: Field, form: str, a: argparse.Namespace, init: Path | None
+) -> list[tuple[str, Slots, SlotPrediction]]:
     """The same of a language model, trained if it is not yet; `init`: folder of one to start from."""
     lm = lms.train_lm(
         field.train, field.runs / form, field.budget, form, init=init, rate=2e-3 if init is None else 5e-4
@@ -190,7 +202,7 @@ def judge_lm(field: Field, form: str, a: argparse.Namespace, init: Path | None) 
         field, f"{form}-full", f"{few}", lambda: {"paths": lms.simulate(lm, field.part, BEGIN, field.known, few)}
     )
     return [
-        ("next_step", field.slots, Prediction(**said)),
+        ("next_step", field.slots, SlotPrediction(**said)),
         ("full_trajectory", field.full, at_slots(field, made["paths"])),
     ]
 
@@ -200,7 +212,9 @@ def all_rows(field: Field, a: argparse.Namespace, shipped: EHRWorldModel | None)
     rows: list[dict[str, Any]] = []
     know = field.known
 
-    def add(name: str, found: list[tuple[str, Slots, Prediction]], budget: float | str = "", remark: str = "") -> None:
+    def add(
+        name: str, found: list[tuple[str, Slots, SlotPrediction]], budget: float | str = "", remark: str = ""
+    ) -> None:
         for setting, slots, said in found:
             row = {"data": field.data, "setting": setting}
             row |= score(name, slots, said, know, setting == "full_trajectory") | {"cpu_s": budget, "remark": remark}
@@ -228,7 +242,7 @@ def all_rows(field: Field, a: argparse.Namespace, shipped: EHRWorldModel | None)
         trees = cache(lambda: Boosting.train(field.train, know, field.runs / "boosting", field.budget))
         said = kept(field, "boosting-next", "", lambda: trees().predict(field.judged, field.slots).save())
         path = kept(field, "boosting-full", "", lambda: {"paths": trees().simulate(field.part, BEGIN)})["paths"]
-        told = [("next_step", field.slots, Prediction(**said))]
+        told = [("next_step", field.slots, SlotPrediction(**said))]
         told.append(("full_trajectory", field.full, at_slots(field, path)))
         add("gradient boosting an item", told, spent(field.runs / "boosting"), "full trajectory: one path of medians")
     for name in BASELINES:

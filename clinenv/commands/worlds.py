@@ -85,9 +85,13 @@ def about(name: str, world: WorldModel[Any]) -> dict[str, str]:
     folder = _folder(name)
     if folder is None:
         from world_models import catalog
+        from world_models.protocol import HasTrial
 
-        meaning, trial = catalog.WORLDS[name].meaning, getattr(world, "trial", None)
-        rows |= {"What it is": meaning} if trial is None else _fit(meaning, trial.parameters["provenance"])
+        meaning = catalog.WORLDS[name].meaning
+        if isinstance(world, HasTrial):
+            rows |= _fit(meaning, world.trial.parameters["provenance"])
+        else:
+            rows["What it is"] = meaning
     else:
         from world_models import checkpoint
 

@@ -20,10 +20,10 @@ from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
 from clinenv.rendering.panels import trend_image
 from clinenv.rendering.pixels import OVERSAMPLE, WARNING, Colour, font
 from clinenv.rendering.traces import path_data, unbroken
+from world_models.ecg.lead_names import LEADS
 
-__all__ = ["LEADS", "checked_ecg", "close_sheet", "ecg_frame", "open_sheet", "paper_image", "svg_paper"]
+__all__ = ["checked_ecg", "close_sheet", "ecg_frame", "open_sheet", "paper_image", "svg_paper"]
 
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 MM_PER_SECOND = 25.0
 MM_PER_MV = 10.0
 SCALES = "25 mm/s &#160; 10 mm/mV"  # the same, as small print of an SVG

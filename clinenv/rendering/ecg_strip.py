@@ -11,7 +11,6 @@ import numpy as np
 from clinenv.rendering import svg_colours as svg
 from clinenv.rendering.ecg_paper import (
     EDGE,
-    LEADS,
     MM_PER_MV,
     MM_PER_SECOND,
     NAME_RIGHT,
@@ -23,6 +22,7 @@ from clinenv.rendering.ecg_paper import (
     open_sheet,
 )
 from clinenv.rendering.traces import unbroken
+from world_models.ecg.lead_names import LEADS
 
 __all__ = ["svg_strip"]
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from PIL import ImageDraw
+from torch import Tensor
 
 from clinenv.rendering.labels import condition_label
 from clinenv.rendering.pixels import BACKGROUND, BLUE, FAINT, GRID, INK, OVERSAMPLE, WARNING, Box, Colour, Word
 from world_models.quantities.progression import CODES
 
-__all__ = ["LatentMap", "latent_map", "paint_map"]
+__all__ = ["HasReferences", "LatentMap", "latent_map", "paint_map"]
 
 _POINT, _LIKE, _LIKE_INK = (200, 202, 210), (226, 150, 120), (190, 100, 60)
 _MARGIN = 0.06  # of the extent
@@ -23,6 +24,17 @@ _FIRST_SHADE = 0.35  # of the way's colour, where it begins
 _ROOM_ABOVE = 20  # px over the first point that the word "first" needs; else it stands below
 _LINE = 16  # px from one line of the caption to the next
 _MOST_CODES = 7  # of the nearest reference, in the caption
+
+
+@runtime_checkable
+class HasReferences(Protocol):
+    """A world that keeps latents of R patients, to see others among them."""
+
+    def reference_latents(self) -> Tensor:
+        """[R, Z]."""
+
+    def reference_conditions(self) -> Tensor:
+        """bool or 0/1 [R, C]: what each of them has."""
 
 
 class LatentMap(NamedTuple):
@@ -44,12 +56,12 @@ class LatentMap(NamedTuple):
         return int(np.square(self.latents - latent).sum(-1).argmin())
 
 
-_maps: WeakKeyDictionary[Any, LatentMap] = WeakKeyDictionary()  # by world: made once, kept as long as it is
+_maps: WeakKeyDictionary[object, LatentMap] = WeakKeyDictionary()  # by world: made once, kept as long as it is
 
 
-def latent_map(world: Any) -> LatentMap | None:
-    """The map of a world with `reference_latents()` [R, Z] and `reference_conditions()` [R, C]; None without them."""
-    if not hasattr(world, "reference_latents"):
+def latent_map(world: object) -> LatentMap | None:
+    """The map of a world's references; None where it has none (`HasReferences`)."""
+    if not isinstance(world, HasReferences):
         return None
     if world not in _maps:
         with torch.no_grad():

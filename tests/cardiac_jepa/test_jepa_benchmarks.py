@@ -274,7 +274,7 @@ def write_records(folder: Path, count: int = 36) -> Path:
 @pytest.fixture
 def tiny_world(monkeypatch: pytest.MonkeyPatch) -> None:
     world = SimpleNamespace(jepa=CardiacJEPA(TINY).eval())
-    monkeypatch.setattr(fidelity.catalog, "load", lambda name: world)
+    monkeypatch.setattr(fidelity, "jepa_world", lambda name: world)
 
 
 def test_fidelity_on_a_folder_of_records(tmp_path: Path, tiny_world: None) -> None:

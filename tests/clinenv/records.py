@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+from world_models.ecg.lead_names import LEADS
+
 RR_MS, PR_MS, QRS_MS, QT_MS, TPEAK_TEND_MS = 900.0, 160.0, 92.0, 400.0, 84.0
 
 # Amplitude in mV of P, Q, R, S, T in the eight independent leads: a plain normal axis.

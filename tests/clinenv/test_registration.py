@@ -101,13 +101,13 @@ def test_an_oracle_that_reads_with_other_weights_is_refused(monkeypatch) -> None
 def test_weights_are_summed_up_once(monkeypatch) -> None:
     """Where a world is made for the first time; again to see that the folder is as it was."""
     from world_models import sealed
-    from world_models.kept import Kept
+    from world_models.kept import LastMade
 
     calls: list[int] = []
     honest = sealed._sum
     monkeypatch.setattr(sealed, "_sum", lambda *given: calls.append(1) or honest(*given))
-    monkeypatch.setattr(catalog, "_MADE", Kept(4))
-    monkeypatch.setattr(checkpoint, "_MODULES", Kept(4))
+    monkeypatch.setattr(catalog, "_MADE", LastMade(4))
+    monkeypatch.setattr(checkpoint, "_MODULES", LastMade(4))
     first = gymnasium.make("EHRWard-v0").unwrapped.world
     assert len(calls) == 1
     assert gymnasium.make("EHRWard-v0").unwrapped.world is first and len(calls) == 2

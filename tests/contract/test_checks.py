@@ -1,4 +1,4 @@
-"""The public checkers of the doors: every environment passes them, and one that breaks a rule is told which."""
+"""The public checkers of environments: every shipped one passes, and one that breaks a rule is told which."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is handed in at the doors and at a world's verbs: taken as it is meant, or refused by its name."""
+"""What environments and a world's verbs are handed: taken as it is meant, or refused by its name."""
 
 from __future__ import annotations
 
@@ -136,9 +136,9 @@ def test_actions_that_are_none_are_refused(action) -> None:
         env, many = make(env_id), vector(env_id=env_id)
         env.reset(seed=0)
         many.reset(seed=0)
-        for door in (env, many):
+        for either in (env, many):
             with pytest.raises(ValueError, match="actions|menu|shape"):
-                door.step(action)
+                either.step(action)
     assert "None" in str(pytest.raises(ValueError, env.step, None).value)
 
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import wfdb
 
-from world_models.data.ecg.ecgrdvq import LEADS, canonical_drug, load_raw, load_trial, read_record
+from world_models.data.ecg.ecgrdvq import canonical_drug, load_raw, load_trial, read_record
+from world_models.ecg.lead_names import LEADS
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data")) / "ecgrdvq"
 

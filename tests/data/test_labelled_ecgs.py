@@ -21,7 +21,8 @@ from world_models.data.ecg.labelled import (
     read_table,
     write_labels_csv,
 )
-from world_models.data.ecg.wfdb.reader import LEADS, RecordError
+from world_models.data.ecg.wfdb.reader import RecordError
+from world_models.ecg.lead_names import LEADS
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 LUDB, CHALLENGE = DATA / "ludb", DATA / "ecg_12lead" / "cinc2021"

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from world_models.data.ecg import ludb
-from world_models.data.ecg.wfdb.reader import LEADS, RecordError
+from world_models.data.ecg.wfdb.reader import RecordError
+from world_models.ecg.lead_names import LEADS
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data")) / "ludb"
 needs_ludb = pytest.mark.skipif(not (DATA / "ludb.csv").is_file(), reason=f"no LUDB at {DATA} (set CLINENV_DATA)")

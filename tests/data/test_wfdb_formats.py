@@ -10,8 +10,9 @@ import wfdb
 
 from tests.data.test_wfdb_reader import _ecg, _write
 from world_models.data.ecg.wfdb.header import RecordError, read_header
-from world_models.data.ecg.wfdb.reader import LEADS, folder_records, read_ecg
+from world_models.data.ecg.wfdb.reader import folder_records, read_ecg
 from world_models.data.ecg.wfdb.signals import frames_of, read_channels
+from world_models.ecg.lead_names import LEADS
 
 RANGES = {8: 7, 80: 8, 16: 16, 61: 16, 160: 16, 24: 24, 32: 32, 212: 12, 310: 10, 311: 10}  # bits
 

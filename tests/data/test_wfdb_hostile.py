@@ -14,7 +14,8 @@ import scipy.io
 from tests.data.test_wfdb_reader import _ecg, _write
 from world_models.data.ecg.ludb import read_record
 from world_models.data.ecg.wfdb import header as wfdb_header
-from world_models.data.ecg.wfdb.reader import LEADS, RecordError, read_ecg
+from world_models.data.ecg.wfdb.reader import RecordError, read_ecg
+from world_models.ecg.lead_names import LEADS
 
 SIGNALS = [f"r.dat 16 1000/mV 16 0 0 0 0 {name}" for name in LEADS]
 

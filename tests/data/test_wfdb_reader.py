@@ -12,13 +12,13 @@ import wfdb
 
 from world_models import keys
 from world_models.data.ecg.wfdb.reader import (
-    LEADS,
     RecordError,
     folder_records,
     parse_age_years,
     parse_sex_female,
     read_ecg,
 )
+from world_models.ecg.lead_names import LEADS
 from world_models.ecg.morphology import default_morphology
 from world_models.ecg.waveform import (
     Intervals,

@@ -7,7 +7,7 @@ import torch
 
 from tests.ehr_world.causal_stays import stay, stays
 from world_models import keys, tree
-from world_models.ehr_world.causal_lm.codec import Codec, TextCodec, encode, train_tokenizer
+from world_models.ehr_world.causal_lm.codec import NarrativeCodec, TextCodec, encode, train_tokenizer
 from world_models.ehr_world.causal_lm.grammar import OutcomeLogits
 from world_models.ehr_world.causal_lm.model import CausalLM, LMState, collate, outcome_loss, qwen3, squeeze
 from world_models.ehr_world.causal_lm.parse import parse
@@ -19,7 +19,7 @@ HOURS = 4.0
 
 @pytest.fixture(scope="module", params=["text", "quantile"])
 def lm(request: pytest.FixtureRequest) -> CausalLM:
-    codec: Codec = QuantileCodec.fit(stays(12))
+    codec: NarrativeCodec = QuantileCodec.fit(stays(12))
     if request.param == "text":
         codec = TextCodec(train_tokenizer([render(s) for s in stays(12)], 400))
     return wild(CausalLM.from_config(qwen3(codec.size, 32, 2, 4), codec, seed=1))

@@ -10,7 +10,7 @@ from benchmarks.ward import rivals_lm as lms
 from benchmarks.ward.paper_tables import efficiency, figure_rows, paper_rows, retention
 from benchmarks.ward.rivals import Boosting, budget_steps, by_net, train_set_outcome
 from benchmarks.ward.scores import laplace_scores
-from benchmarks.ward.slots import Known, Prediction, all_slots, label_scores, score, simple, some_slots
+from benchmarks.ward.slots import Known, SlotPrediction, all_slots, label_scores, score, simple, some_slots
 from tests.ehr_world.causal_stays import stay as small_stay
 from tests.ehr_world.ward_small import some_stays, words
 from world_models import tree
@@ -43,9 +43,9 @@ def test_slots_are_whole_steps_behind_the_admission():
 
 def test_scores_of_the_truth_and_of_no_answer():
     _, known, slots = setting()
-    right = score("truth", slots, Prediction(slots.y), known)
+    right = score("truth", slots, SlotPrediction(slots.y), known)
     assert right["s10"] == 1.0 and right["smape"] == 0.0 and right["energy"] == pytest.approx(0.0, abs=1e-6)
-    nothing = score("none", slots, Prediction(torch.full_like(slots.y, float("nan"))), known)
+    nothing = score("none", slots, SlotPrediction(torch.full_like(slots.y, float("nan"))), known)
     assert nothing["s25"] == 0.0 and nothing["answered"] == 0.0 and nothing["smape"] == pytest.approx(2.0)
     assert nothing["status_f1"] == 0.0 and "energy" not in nothing
 

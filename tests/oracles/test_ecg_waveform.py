@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from world_models import keys
+from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
 from world_models.ecg.morphology import MorphologyBank, default_morphology
 from world_models.ecg.waveform import (
-    INDEPENDENT_LEADS,
-    LEADS,
     R_SHARE,
     WAVES,
     Intervals,

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from world_models import keys
+from world_models.ecg.lead_names import INDEPENDENT_LEADS
 from world_models.ecg.morphology import BANK_FILE, MorphologyBank, default_morphology, fit_morphology, fit_quality
 from world_models.ecg.morphology_fit import fit_bank, main
-from world_models.ecg.waveform import INDEPENDENT_LEADS, WAVES, Intervals, beat_template
+from world_models.ecg.waveform import WAVES, Intervals, beat_template
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 HAS_LUDB = (DATA / "ludb" / "ludb.csv").is_file()

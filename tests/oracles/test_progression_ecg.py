@@ -10,7 +10,7 @@ import torch
 from scipy.signal import find_peaks
 
 from world_models import keys
-from world_models.ecg.waveform import LEADS
+from world_models.ecg.lead_names import LEADS
 from world_models.oracles.progression.ecg.shown import FORMS, VISIBLE, shown_on_ecg
 from world_models.oracles.progression.ecg.synthesis import synthesise_progression_ecg
 from world_models.quantities.progression import CODES, TREATMENTS

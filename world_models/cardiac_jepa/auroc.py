@@ -14,21 +14,11 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.bootstrap import Interval, percentile_interval
 
-__all__ = ["Bootstrap", "Interval", "auroc", "bootstrap_macro", "difference", "judged_labels", "macro_auroc"]
+__all__ = ["Bootstrap", "auroc", "bootstrap_macro", "difference", "judged_labels", "macro_auroc"]
 
 _DRAWS_AT_ONCE = 128  # bounds the memory: rows x draws of float32
-
-
-class Interval(NamedTuple):
-    """A figure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f} - {self.high:.3f}]"
 
 
 class Bootstrap(NamedTuple):
@@ -133,11 +123,7 @@ def _macro_draws(b: Bootstrap) -> Tensor:
 
 
 def _interval(value: float, draws: Tensor) -> Interval:
-    known = draws[~draws.isnan()].double()
-    if not len(known):
-        return Interval(value, float("nan"), float("nan"))
-    low, high = torch.quantile(known, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Interval(value, low, high)
+    return Interval(value, *percentile_interval(draws[~draws.isnan()].double()))
 
 
 def _check(score: Tensor, label: Tensor) -> None:

@@ -48,8 +48,8 @@ labels, fitted to visits and orders.
 |---|---|
 {measured}
 
-Tests on unseen patients beside baselines: `python -m benchmarks.tables_cardiac_jepa`, `python -m
-benchmarks.cardiac_jepa_actions --world {name}`; on real ECGs of your own: `python -m benchmarks.fidelity_cardiac_jepa
+Tests on unseen patients beside baselines: `python -m benchmarks.progression.tables`, `python -m
+benchmarks.progression.actions --world {name}`; on real ECGs of your own: `python -m benchmarks.progression.fidelity
 --records DIR --labels CSV --world {name} --out metrics.json`.
 
 ## Limits

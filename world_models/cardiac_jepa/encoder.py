@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from world_models.cardiac_jepa.config import JEPAConfig
 from world_models.cardiac_jepa.reduce import BatchNorm1d
 
-__all__ = ["ConcatPoolHead", "LEADS", "MIN_SAMPLES", "XResNet1d", "initialise"]
+__all__ = ["ConcatPoolHead", "LEAD_COUNT", "MIN_SAMPLES", "XResNet1d", "initialise"]
 
-LEADS = 12
+LEAD_COUNT = 12  # all of `world_models.ecg.lead_names`
 MIN_SAMPLES = 100  # 1 s at 100 Hz: the last stage still has four positions
 
 # Standard deviation (mV) of each lead about its median, I II III aVR aVL aVF V1..V6: medians over LUDB's 160 open
@@ -79,7 +79,7 @@ class XResNet1d(nn.Module):
     ):
         super().__init__()
         self.out = out
-        widths = (LEADS, *stem)
+        widths = (LEAD_COUNT, *stem)
         layers: list[nn.Module] = [
             _convolution(widths[i], widths[i + 1], kernel, stride=2 if i == 0 else 1) for i in range(len(stem))
         ]
@@ -90,7 +90,7 @@ class XResNet1d(nn.Module):
                 layers.append(_Bottleneck(inputs, inner, out, kernel, stride=2 if stage and i == 0 else 1))
                 inputs = out
         self.layers = nn.Sequential(*layers)
-        self.register_buffer("scale_mv", torch.tensor(_SCALE_MV).view(1, LEADS, 1))
+        self.register_buffer("scale_mv", torch.tensor(_SCALE_MV).view(1, LEAD_COUNT, 1))
 
     @classmethod
     def of(cls, config: JEPAConfig) -> XResNet1d:
@@ -103,9 +103,9 @@ class XResNet1d(nn.Module):
         Raises:
             ValueError: another number of leads, or under a second.
         """
-        if ecg.ndim != 3 or ecg.shape[1] != LEADS or ecg.shape[2] < MIN_SAMPLES:
+        if ecg.ndim != 3 or ecg.shape[1] != LEAD_COUNT or ecg.shape[2] < MIN_SAMPLES:
             raise ValueError(
-                f"an ECG has shape [B, {LEADS}, T] with T of at least {MIN_SAMPLES} samples at 100 Hz, got "
+                f"an ECG has shape [B, {LEAD_COUNT}, T] with T of at least {MIN_SAMPLES} samples at 100 Hz, got "
                 f"{list(ecg.shape)}; resample, and give all twelve leads in the standard order"
             )
         return self.layers(ecg / self.scale_mv)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from world_models import keys
-from world_models.ecg.waveform import INDEPENDENT_LEADS, R_SHARE, WAVES, Intervals, sample_times_ms, wave_basis
+from world_models.ecg.lead_names import INDEPENDENT_LEADS
+from world_models.ecg.waveform import R_SHARE, WAVES, Intervals, sample_times_ms, wave_basis
 
 __all__ = ["BANK_FILE", "MorphologyBank", "default_morphology", "fit_morphology", "fit_quality"]
 

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from world_models.data.ecg import ludb
-from world_models.data.ecg.wfdb.reader import LEADS, RecordError
+from world_models.data.ecg.wfdb.reader import RecordError
+from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
 from world_models.ecg.morphology import fit_morphology, fit_quality
-from world_models.ecg.waveform import INDEPENDENT_LEADS, R_SHARE, WAVES, Intervals, sample_times_ms
+from world_models.ecg.waveform import R_SHARE, WAVES, Intervals, sample_times_ms
 from world_models.files import write_bytes
 
 __all__ = ["MarkedBeat", "fit_bank", "main", "marked_beat"]

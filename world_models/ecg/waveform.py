@@ -26,10 +26,9 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.ecg.lead_names import INDEPENDENT_LEADS
 
 __all__ = [
-    "INDEPENDENT_LEADS",
-    "LEADS",
     "WAVES",
     "Fiducials",
     "Intervals",
@@ -44,8 +43,6 @@ __all__ = [
     "wave_basis",
 ]
 
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-INDEPENDENT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 WAVES = ("P", "P_biphasic", *(f"QRS_{i}" for i in range(1, 9)), "ST", "ST_T", "T")
 
 # The window around R. Waves that reach outside are cut: it holds PR up to 450 ms and QT up to 750 ms
@@ -285,7 +282,7 @@ def tile(template: Tensor, r_samples: Tensor, samples: int, at_r: int | None = N
 
 
 def derive_twelve(eight: Tensor, out: Tensor | None = None) -> Tensor:
-    """The standard twelve leads [B, 12, T] (`LEADS`) from the eight independent ones [B, 8, T] (`INDEPENDENT_LEADS`).
+    """The standard twelve leads [B, 12, T] from the eight independent ones [B, 8, T], in the order of `lead_names`.
 
     Einthoven: III = II - I. Goldberger: aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2. Differentiable;
     `out` [B, 12, T] is written to where it is given.

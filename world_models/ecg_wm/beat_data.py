@@ -65,7 +65,7 @@ class BeatSource:
         intervals = sample_intervals(key)
         ends = beats.piece_ends(intervals.pr_ms, intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms)
         canonical = _canonical(self.bank.sample(keys.fold(key, "beats/shape")), intervals, ends)
-        leads = torch.ones(key.shape[0], beats.LEADS, dtype=torch.bool, device=key.device)
+        leads = torch.ones(key.shape[0], beats.LEAD_COUNT, dtype=torch.bool, device=key.device)
         return canonical, leads, beats.valid_samples(ends, 60_000 / intervals.heart_rate_bpm)
 
     def sample(self, key: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -90,7 +90,7 @@ class BeatSource:
             samples = torch.cat([self.real["samples"][index], samples[count:]])
             leads = torch.cat([self.real["leads"][index], leads[count:]])
         # In a third of the beats one lead in four is lost, as electrodes are.
-        lost = keys.uniform(key, 0, "beats/lost", (beats.LEADS,)) < 0.25
+        lost = keys.uniform(key, 0, "beats/lost", (beats.LEAD_COUNT,)) < 0.25
         lost = lost & (keys.uniform(key, 0, "beats/loses") < 0.33).unsqueeze(-1)
         leads = leads & ~lost
         return seen, target, leads, samples

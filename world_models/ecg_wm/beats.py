@@ -11,11 +11,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from world_models.ecg.lead_names import INDEPENDENT_LEADS
 from world_models.ecg.waveform import p_duration_ms
 
-__all__ = ["AT_R", "LEADS", "RATE_HZ", "SAMPLES", "from_canonical", "piece_ends", "to_canonical", "valid_samples"]
+__all__ = ["AT_R", "LEAD_COUNT", "RATE_HZ", "SAMPLES", "from_canonical", "piece_ends", "to_canonical", "valid_samples"]
 
-LEADS = 8  # I, II, V1..V6: the eight independent ones
+LEAD_COUNT = len(INDEPENDENT_LEADS)
 PIECES = (8, 32, 16, 48, 48, 32, 16)  # samples: before P, P, PR segment, QRS, J to T peak, T peak to T end, after T
 QRS_START = sum(PIECES[:3])
 SAMPLES = sum(PIECES)

@@ -49,9 +49,9 @@ spread is calibrated on 2,048 further ones.
 
 ## Evaluation
 
-`python -m benchmarks.fidelity_ecg_wm` (unseen generated patients, oracle truth) and
-`python -m benchmarks.fidelity_trial --world {config.name}` (the real trial's subjects). The figures stand in
-`benchmarks/README.md`.
+`python -m benchmarks.ecg_drug.fidelity` (unseen generated patients, oracle truth) and
+`python -m benchmarks.ecg_drug.trial --trial DIR --world {config.name}` (the real trial's subjects). The figures stand
+in `docs/results/ecg_drug.md`.
 
 ## Limits
 

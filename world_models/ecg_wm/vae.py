@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from world_models import keys
-from world_models.ecg_wm.beats import LEADS, PIECES, SAMPLES
+from world_models.ecg_wm.beats import LEAD_COUNT, PIECES, SAMPLES
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.nn.mlp import mlp
 
@@ -31,8 +31,10 @@ class BeatVAE(nn.Module):
     def __init__(self, config: ECGWorldConfig):
         super().__init__()
         self.size = config.morphology
-        self.encoder = mlp((LEADS * SAMPLES + LEADS + SAMPLES, config.beat_width, config.beat_width, 2 * self.size))
-        self.decoder = mlp((self.size, config.beat_width, config.beat_width, LEADS * SAMPLES))
+        self.encoder = mlp(
+            (LEAD_COUNT * SAMPLES + LEAD_COUNT + SAMPLES, config.beat_width, config.beat_width, 2 * self.size)
+        )
+        self.decoder = mlp((self.size, config.beat_width, config.beat_width, LEAD_COUNT * SAMPLES))
         # Where generated patients' shapes come from: kernels on encoded training beats. A single Gaussian over them
         # also gives shapes that no beat has (two-humped T waves), which a delineator then misreads by a whole wave.
         self.register_buffer("examples", torch.zeros(EXAMPLES, self.size))
@@ -50,7 +52,7 @@ class BeatVAE(nn.Module):
 
     def decode(self, m: Tensor) -> Tensor:
         """Canonical beat [B, 8, 200] mV; its ends are tapered to zero."""
-        return self.decoder(m).unflatten(-1, (LEADS, SAMPLES)) * self.taper
+        return self.decoder(m).unflatten(-1, (LEAD_COUNT, SAMPLES)) * self.taper
 
     def prior(self, key: Tensor) -> Tensor:
         """m [B, morphology] of generated patients: an example, shrunk to the centre, and noise for the lost spread."""

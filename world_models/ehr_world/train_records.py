@@ -331,7 +331,7 @@ def finish_fold(
         source,
         extra={"guesses": fold.guesses.to_json()},
         figures=compare(fold.net, judged.stays, fold.guesses),
-        judged="python -m benchmarks.fidelity_ehr_world --records folds --meds MEDS --tables TABLES --work DIR",
+        judged="python -m benchmarks.ward.fidelity --records folds --meds MEDS --tables TABLES --work DIR",
     )
 
 

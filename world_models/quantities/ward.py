@@ -18,7 +18,7 @@ from world_models.quantity import Quantity
 
 __all__ = ["COMPLAINTS", "DISEASES", "INQUIRIES", "INTERVENTIONS", "MAX_AGE_HOURS", "MAX_HOURS_SINCE", "MEASURES"]
 __all__ += ["ORDERS", "ORGANISMS", "STATIC", "Inquiry", "Intervention", "inquiry_index", "intervention_index"]
-__all__ += ["order_index", "order_name"]
+__all__ += ["order_index"]
 
 DISEASES = ("sepsis", "pneumonia", "diabetic_ketoacidosis", "heart_failure", "gi_bleed", "acute_kidney_injury")
 COMPLAINTS = ("fever", "dyspnoea", "hyperglycaemia", "bleeding", "oliguria", "weakness")
@@ -204,8 +204,3 @@ def inquiry_index(name: str) -> int:
 def intervention_index(name: str) -> int:
     """Place of an intervention in INTERVENTIONS (and so in `treatment_share`). Raises KeyError."""
     return _find(_INTERVENTION, "intervention", name)
-
-
-def order_name(inquiry: str) -> str:
-    """Name of the order that asks for a measure. Raises KeyError."""
-    return INQUIRIES[inquiry_index(inquiry)].order

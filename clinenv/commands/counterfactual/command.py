@@ -29,6 +29,8 @@ from world_models.quantity import DAYS_PER_MONTH, by_name
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from world_models.cardiac_jepa.model import CardiacJEPAWorld
+
 __all__ = ["move_latent", "run"]
 
 PRINTED = 3  # of the other conditions, on the terminal
@@ -37,12 +39,11 @@ COMPARED = 1024  # rows of the bank for distances between patients: half a milli
 USUAL = 0.99  # share of the bank's ECGs whose nearest neighbour is nearer than what still counts as usual
 
 
-def move_latent(world: Any, latent: Tensor, transition: Transition, neighbours: int) -> MovedLatent:
+def move_latent(world: CardiacJEPAWorld, latent: Tensor, transition: Transition, neighbours: int) -> MovedLatent:
     """Move the latent [1, Z] of one ECG and read it.
 
     Args:
-        world: a `CardiacJEPAWorld`.
-        latent: as `world.reader.latents` gives it.
+        latent: as `Reader.latents` gives it.
         transition: of this patient, checked.
         neighbours: how many stored ECGs to look up for each of the two latents.
     """
@@ -75,7 +76,7 @@ def move_latent(world: Any, latent: Tensor, transition: Transition, neighbours: 
     )
 
 
-def _distances(world: Any, bank: Tensor, three: Tensor) -> dict[str, float]:
+def _distances(world: CardiacJEPAWorld, bank: Tensor, three: Tensor) -> dict[str, float]:
     """Euclidean, between latents: the moves in `three` [3, Z], and what they can be compared with."""
     import torch
 
@@ -92,7 +93,7 @@ def _distances(world: Any, bank: Tensor, three: Tensor) -> dict[str, float]:
     }
 
 
-def _support(world: Any, bank: Tensor, latent: Tensor) -> tuple[bool, str]:
+def _support(world: CardiacJEPAWorld, bank: Tensor, latent: Tensor) -> tuple[bool, str]:
     """Whether the latent [1, Z] lies among those of training, by its length and its nearest in the bank [R, Z]."""
     import torch
 
@@ -112,7 +113,7 @@ def _support(world: Any, bank: Tensor, latent: Tensor) -> tuple[bool, str]:
     return gap <= usual, words
 
 
-def _nearest(world: Any, bank: Tensor, latent: Tensor, count: int) -> tuple[Neighbour, ...]:
+def _nearest(world: CardiacJEPAWorld, bank: Tensor, latent: Tensor, count: int) -> tuple[Neighbour, ...]:
     """The `count` ECGs of the bank [R, Z] nearest to the latent [Z], nearest first."""
     far = (bank - latent).norm(dim=-1)
     rows = far.argsort(stable=True)[:count].tolist()
@@ -131,7 +132,7 @@ def _nearest(world: Any, bank: Tensor, latent: Tensor, count: int) -> tuple[Neig
 
 
 def _warnings(
-    world: Any, of_the_record: Sequence[str], transition: Transition, moved: MovedLatent, read: np.ndarray
+    world: CardiacJEPAWorld, of_the_record: Sequence[str], transition: Transition, moved: MovedLatent, read: np.ndarray
 ) -> list[str]:
     notes = list(of_the_record)
     codes = moved.codes
@@ -218,7 +219,7 @@ def _as_json(
     }
 
 
-def _load(name: str) -> Any:
+def _load(name: str) -> CardiacJEPAWorld:
     """The world, known to be one that moves latents by diagnoses.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from clinenv.rendering.latent_map import latent_map
 from world_models.quantities.progression import SAMPLING_RATE_HZ
 
 if TYPE_CHECKING:
+    from world_models.cardiac_jepa.model import CardiacJEPAWorld
     from world_models.data.ecg.wfdb.reader import Recording
 
 __all__ = ["page"]
@@ -60,7 +61,7 @@ def page(
     recording: Recording,
     transition: Transition,
     moved: MovedLatent,
-    world: Any,
+    world: CardiacJEPAWorld,
     described: Mapping[str, str],
     warnings: Sequence[str],
     command: str,
@@ -69,7 +70,7 @@ def page(
 
     Args:
         recording: the ECG at 100 Hz.
-        world: the `CardiacJEPAWorld`, for its map of stored latents.
+        world: for its map of stored latents.
         described: what `clinenv.commands.worlds.about` says of it.
         command: the command line that makes the page again, or nothing.
     """
@@ -205,7 +206,7 @@ def _probe_table(action: np.ndarray, moved: MovedLatent) -> str:
     return table(head, rows)
 
 
-def _distance(transition: Transition, moved: MovedLatent, world: Any) -> str:
+def _distance(transition: Transition, moved: MovedLatent, world: CardiacJEPAWorld) -> str:
     d = moved.distances
     rows = [
         (what, f"{d[name]:.2f}", _share(d[name], d["two_visits"]), _share(d[name], d["two_patients"]))
@@ -232,7 +233,7 @@ def _distance(transition: Transition, moved: MovedLatent, world: Any) -> str:
     )
 
 
-def _map(transition: Transition, moved: MovedLatent, world: Any) -> str:
+def _map(transition: Transition, moved: MovedLatent, world: CardiacJEPAWorld) -> str:
     plane = latent_map(world)
     assert plane is not None, "a cardiac JEPA's world has reference latents"
     column = next((int(i) for i in np.flatnonzero(transition.action)), 0)

@@ -10,6 +10,7 @@ import numpy as np
 
 from clinenv.commands.measure import RATE_HZ, Measurement
 from clinenv.commands.simulate.page import MedianBeats, ReportContent, RiskLine
+from world_models.ecg.lead_names import INDEPENDENT_LEADS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["content_of"]
 
-BEAT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")  # of a median beat
 BEAT_BEFORE_S, BEAT_AFTER_S = 0.35, 0.65  # of R
 SHOWN_LEADS = ("I", "II", "V2", "V5")
 LEAST_ALIKE = 0.8  # correlation of the recorded and the model's median beat, below which the report warns
@@ -120,7 +120,7 @@ def _beats(found: Measurement, result: SimulationResult) -> tuple[MedianBeats, f
 
     recorded, before = beat(found.ecg_mv, found.r_samples), beat(result.ecg_before_mv)
     after = beat(result.ecg_after_mv)
-    shown = [BEAT_LEADS.index(lead) for lead in SHOWN_LEADS]
+    shown = [INDEPENDENT_LEADS.index(lead) for lead in SHOWN_LEADS]
     words = {"recorded": recorded, "model, before the dose": before, f"model, at {result.peak_hour:g} h": after}
     beats = MedianBeats({name: b[shown] for name, b in words.items()}, SHOWN_LEADS, RATE_HZ, BEAT_BEFORE_S)
     power = float(np.sqrt((recorded**2).sum() * (before**2).sum()))

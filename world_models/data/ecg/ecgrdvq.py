@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT
+from world_models.ecg.lead_names import LEADS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CLINICAL_FILES",
     "INTERVALS",
-    "LEADS",
     "Waveform",
     "canonical_drug",
     "load_raw",
@@ -37,7 +37,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 CLINICAL_FILES = ("SCR-002.Clinical.Data.csv", "SCR-003.Clinical.Data.csv")
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 INTERVALS: tuple[str, ...] = ("heart_rate_bpm", "rr_ms", "pr_ms", "qrs_ms", "qt_ms", "jt_peak_ms", "tpeak_tend_ms")
 INTERVALS += ("qtcf_ms", "jt_peak_c_ms")
 

@@ -18,7 +18,8 @@ import numpy as np
 from torch import Tensor
 
 from world_models.data.ecg.wfdb.header import open_inside
-from world_models.data.ecg.wfdb.reader import LEADS, RecordError, parse_age_years, parse_sex_female, read_ecg
+from world_models.data.ecg.wfdb.reader import RecordError, parse_age_years, parse_sex_female, read_ecg
+from world_models.ecg.lead_names import LEADS
 
 __all__ = ["AnnotatedBeats", "LudbRecord", "iterate", "pair_marks", "read_record", "record_names"]
 

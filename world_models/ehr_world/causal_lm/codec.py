@@ -17,7 +17,7 @@ from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, AskedItem, N
 from world_models.files import write_text
 from world_models.quantities.ward import INQUIRIES, ORGANISMS
 
-__all__ = ["IGNORED", "Codec", "Encoded", "TextCodec", "encode", "last_steps", "train_tokenizer"]
+__all__ = ["IGNORED", "NarrativeCodec", "Encoded", "TextCodec", "encode", "last_steps", "train_tokenizer"]
 __all__ += ["windows"]
 
 IGNORED = -100  # label of a token without loss, torch's own `ignore_index`
@@ -35,7 +35,7 @@ class Encoded(NamedTuple):
     labels: list[int]  # the token itself where it belongs to an outcome, else IGNORED
 
 
-class Codec(Protocol):
+class NarrativeCodec(Protocol):
     """A tokenisation of narratives."""
 
     size: int  # tokens are 0 .. size - 1
@@ -68,7 +68,7 @@ class Codec(Protocol):
         """What `codecs.load_codec` reads."""
 
 
-def encode(codec: Codec, narrative: Narrative, all_tokens: bool = False, before: int = -1) -> Encoded:
+def encode(codec: NarrativeCodec, narrative: Narrative, all_tokens: bool = False, before: int = -1) -> Encoded:
     """Tokens and labels of a stay: loss on outcomes only, unless `all_tokens` (as ETHOS trains).
 
     `before` is the index of the step before the first.
@@ -89,7 +89,7 @@ def encode(codec: Codec, narrative: Narrative, all_tokens: bool = False, before:
     return Encoded(ids, labels)
 
 
-def windows(codec: Codec, narrative: Narrative, limit: int, all_tokens: bool = False) -> list[Encoded]:
+def windows(codec: NarrativeCodec, narrative: Narrative, limit: int, all_tokens: bool = False) -> list[Encoded]:
     """A stay in pieces of at most `limit` tokens, each begun by the context; every outcome counts in one of them.
 
     Raises:
@@ -115,7 +115,7 @@ def windows(codec: Codec, narrative: Narrative, limit: int, all_tokens: bool = F
     return [e for e in found if any(label != IGNORED for label in e.labels)]
 
 
-def last_steps(codec: Codec, narrative: Narrative, limit: int) -> Narrative:
+def last_steps(codec: NarrativeCodec, narrative: Narrative, limit: int) -> Narrative:
     """The context and as many of the last steps as `limit` tokens hold: to restart a stay that outgrew its model."""
     room = limit - len(codec.context(narrative))
     kept: list[NarrativeStep] = []

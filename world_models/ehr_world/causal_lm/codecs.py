@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from world_models.ehr_world.causal_lm.codec import CODEC, Codec, TextCodec
+from world_models.ehr_world.causal_lm.codec import CODEC, NarrativeCodec, TextCodec
 from world_models.ehr_world.causal_lm.tokens import QuantileCodec
 
 __all__ = ["load_codec"]
 
 
-def load_codec(folder: str | Path) -> Codec:
+def load_codec(folder: str | Path) -> NarrativeCodec:
     """The codec that was saved beside a model; a plain checkpoint without one is read as text through its tokenizer.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from world_models.ehr_world.causal_lm.codec import Codec, windows
+from world_models.ehr_world.causal_lm.codec import NarrativeCodec, windows
 from world_models.ehr_world.causal_lm.parse import read_stays
 from world_models.ehr_world.causal_lm.text import Narrative, NarrativeError, narrative_of
 
@@ -57,7 +57,9 @@ def stays_of(path: str | Path, split: str | None = "train", diagnoses: bool = Fa
     return stays
 
 
-def encoded_windows(codec: Codec, stays: Iterable[Narrative], limit: int, all_tokens: bool = False) -> list[Window]:
+def encoded_windows(
+    codec: NarrativeCodec, stays: Iterable[Narrative], limit: int, all_tokens: bool = False
+) -> list[Window]:
     """Every stay in windows of at most `limit` tokens (`codec.windows`).
 
     Raises:

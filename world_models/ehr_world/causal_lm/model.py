@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from world_models import keys, tree
 from world_models.ehr_world.causal_lm.cache import EMPTY, LMState, cache_of, joined, squeeze
-from world_models.ehr_world.causal_lm.codec import IGNORED, Codec, Encoded, encode
+from world_models.ehr_world.causal_lm.codec import IGNORED, Encoded, NarrativeCodec, encode
 from world_models.ehr_world.causal_lm.codecs import load_codec
 from world_models.ehr_world.causal_lm.data import Window
 from world_models.ehr_world.causal_lm.grammar import DONE, Automaton
@@ -75,7 +75,7 @@ class CausalLM:
         ValueError: a model that reads other in a batch than alone or forgets (see `probe`), or another's codec.
     """
 
-    def __init__(self, model: Any, codec: Codec) -> None:
+    def __init__(self, model: Any, codec: NarrativeCodec) -> None:
         check_attention(model.config)
         rows = model.get_input_embeddings().weight.shape[0]
         if rows < codec.size:
@@ -92,7 +92,11 @@ class CausalLM:
 
     @classmethod
     def from_folder(
-        cls, folder: str | Path, device: str = "cpu", dtype: torch.dtype | None = None, codec: Codec | None = None
+        cls,
+        folder: str | Path,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+        codec: NarrativeCodec | None = None,
     ) -> CausalLM:
         """A checkpoint on disk (config.json and safetensors), or a LoRA adapter, merged into its base.
 
@@ -125,7 +129,7 @@ class CausalLM:
         return cls(model.to(device).eval(), codec)
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], codec: Codec, seed: int = 0, device: str = "cpu") -> CausalLM:
+    def from_config(cls, config: dict[str, Any], codec: NarrativeCodec, seed: int = 0, device: str = "cpu") -> CausalLM:
         """A model with first weights from `seed`. `config` as in a config.json, see `qwen3`.
 
         Special tokens beyond its vocabulary (those of the vocabulary the config was made for) are left out.

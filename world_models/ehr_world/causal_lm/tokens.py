@@ -94,7 +94,7 @@ class _Met(NamedTuple):
 
 
 class QuantileCodec:
-    """Made by `fit`, or from its saved dict. See `codec.Codec` for the verbs."""
+    """Made by `fit`, or from its saved dict. See `codec.NarrativeCodec` for the verbs."""
 
     longest = 1
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from world_models.ehr_world.causal_lm.codec import Codec, TextCodec, train_tokenizer
+from world_models.ehr_world.causal_lm.codec import NarrativeCodec, TextCodec, train_tokenizer
 from world_models.ehr_world.causal_lm.codecs import load_codec
 from world_models.ehr_world.causal_lm.data import Window, encoded_windows, order, stays_of
 from world_models.ehr_world.causal_lm.model import CausalLM, collate, initialise, outcome_loss
@@ -139,7 +139,7 @@ def _run(
     optimiser: Any,
     data: list[Window],
     held: list[Window],
-    codec: Codec,
+    codec: NarrativeCodec,
     config: TrainConfig,
     peak: float,
     out: Path,
@@ -189,7 +189,7 @@ def _run(
 
 
 @torch.no_grad()
-def _validate(accelerator: Any, network: Any, held: list[Window], codec: Codec, size: int) -> float:
+def _validate(accelerator: Any, network: Any, held: list[Window], codec: NarrativeCodec, size: int) -> float:
     """Nats an outcome token. Every process runs the same number of batches, as sharded models need."""
     network.eval()
     totals = torch.zeros(2, device=accelerator.device)
@@ -214,8 +214,8 @@ def _factor(step: int, steps: int, warmup_ratio: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _make_codec(stays: list[Narrative], codec: str, vocabulary: int, bins: int) -> Codec:
-    made: dict[str, Callable[[], Codec]] = {
+def _make_codec(stays: list[Narrative], codec: str, vocabulary: int, bins: int) -> NarrativeCodec:
+    made: dict[str, Callable[[], NarrativeCodec]] = {
         "text": lambda: TextCodec(train_tokenizer((render(stay) for stay in stays), vocabulary)),
         "quantile": lambda: QuantileCodec.fit(stays, bins),
     }
@@ -224,14 +224,14 @@ def _make_codec(stays: list[Narrative], codec: str, vocabulary: int, bins: int) 
     return made[codec]()
 
 
-def _save_codec(codec: Codec, out: Path) -> None:
+def _save_codec(codec: NarrativeCodec, out: Path) -> None:
     part = out / "codec.part"
     part.mkdir(parents=True, exist_ok=True)
     codec.save(part)
     os.replace(part, out / "codec")
 
 
-def _from_nothing(codec: Codec, config: TrainConfig, architecture: Any) -> CausalLM:
+def _from_nothing(codec: NarrativeCodec, config: TrainConfig, architecture: Any) -> CausalLM:
     sized = {**architecture, "vocab_size": codec.size} if isinstance(architecture, dict) else architecture
     return CausalLM.from_config(sized, codec, config.seed)
 
@@ -251,7 +251,9 @@ def read_architecture(path: str | Path) -> Any:
         raise ValueError(f"{path} is no JSON ({error}); give a JSON file with a Hugging Face config") from None
 
 
-def _network(codec: Codec, config: TrainConfig, model: str | Path | None, architecture: dict[str, Any] | None) -> Any:
+def _network(
+    codec: NarrativeCodec, config: TrainConfig, model: str | Path | None, architecture: dict[str, Any] | None
+) -> Any:
     if architecture is not None:
         lm = _from_nothing(codec, config, architecture)
     else:
@@ -324,7 +326,7 @@ def _same_weights(accelerator: Any, network: Any, out: Path) -> None:
         raise RuntimeError(f"the processes ended with different weights (sums {found}); the result is not written")
 
 
-def _write(accelerator: Any, network: Any, codec: Codec, out: Path) -> None:
+def _write(accelerator: Any, network: Any, codec: NarrativeCodec, out: Path) -> None:
     part = out / "model.part"
     weights = accelerator.get_state_dict(network)
     if accelerator.is_main_process:

@@ -28,10 +28,10 @@ def write_card(
     """
     tests = f"""Tests on unseen patients beside baselines:
 `{judged}`; on anybody's stays:
-`python -m benchmarks.fidelity_ehr_world --meds FILE_OR_DIR --world {config.name} --out metrics.json`."""
+`python -m benchmarks.ward.fidelity --meds FILE_OR_DIR --world {config.name} --out metrics.json`."""
     if judged is None:
         tests = f"""Tests on unseen patients beside baselines and the oracle's ceiling:
-`python -m benchmarks.fidelity_ehr_world --world {config.name} --work DIR`."""
+`python -m benchmarks.ward.fidelity --world {config.name} --work DIR`."""
     measured = "\n".join(f"| {n} | {v:.4g} |" for n, v in figures.items())
     backbone = {"gru": "GRU", "transformer": "causal transformer"}[config.backbone]
     context = "with" if config.with_diagnoses else "without"

@@ -32,8 +32,9 @@ increase predicted torsades in 1404 loadings (doi 10.1161/CIRCEP.114.002339), pl
 DIAMOND), and an untreated long-QT patient has an event in years, not days. a is set so that dofetilide started at 500
 ug bid in the typical cohort and adjusted by the label's rule, which is what was observed, meets the first three days'
 rate: 0.8 % in supraventricular arrhythmia by label (k), 1.2 % in those 1404. `risk` is a cohort's own factor at the
-same QTcF (heart failure: DIAMOND's 3 %, 25 of 762). `python -m benchmarks.calibrate_rhythm` prints simulated beside
-published rates. The bend above 600 ms and the factor of 1.03 per bpm below 60 are assumptions. Torsades is absorbing.
+same QTcF (heart failure: DIAMOND's 3 %, 25 of 762). `python -m benchmarks.ecg_drug.calibrate_rhythm` prints simulated
+beside published rates. The bend above 600 ms and the factor of 1.03 per bpm below 60 are assumptions. Torsades is
+absorbing.
 """
 
 from __future__ import annotations

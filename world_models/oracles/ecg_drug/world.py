@@ -29,9 +29,10 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT, jt_peak_scale, log_rr, qt_scale
+from world_models.ecg.lead_names import INDEPENDENT_LEADS
 from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.recorded import factors_from_chart
-from world_models.ecg.waveform import INDEPENDENT_LEADS, WAVES, Intervals, synthesise_ecg
+from world_models.ecg.waveform import WAVES, Intervals, synthesise_ecg
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug import cohorts, rhythm

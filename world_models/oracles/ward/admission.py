@@ -3,7 +3,7 @@
 Typical deficits: diabetic ketoacidosis 5 to 8 L of water, 7 to 10 mmol/kg sodium, 3 to 5 mmol/kg potassium (k); heart
 failure 3 to 7 L of excess extracellular water; gastrointestinal bleeding 10 to 35 % of the red cells; acute kidney
 injury half to nine tenths of the nephrons, for days; sepsis and pneumonia a load and an inflammation of a day. The
-state is then run for an hour without orders (`ward.WardOracle.initial`), so that fast signals agree with the rest.
+state is then run for an hour without orders (`world.WardOracle.initial`), so that fast signals agree with the rest.
 """
 
 from __future__ import annotations
@@ -15,9 +15,15 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.oracles.ward.body.circulation import HAEMOGLOBIN_G_PER_L_CELLS
-from world_models.oracles.ward.body.electrolytes import CELL_DEFICIT_MMOL, CELL_EXCESS_MMOL, potassium_shift
+from world_models.oracles.ward.body.electrolytes import (
+    BUFFERED_MMOL,
+    CELL_DEFICIT_MMOL,
+    CELL_EXCESS_MMOL,
+    potassium_shift,
+)
+from world_models.oracles.ward.body.normal import BICARBONATE_MMOL_L, FREE_CALCIUM_MG_DL, POTASSIUM_MMOL_L
 from world_models.oracles.ward.body.renal import usual_creatinine, usual_urea
-from world_models.oracles.ward.body.respiration import NORMAL_ANIONS, henderson_hasselbalch
+from world_models.oracles.ward.body.respiration import COMPENSATION_LOW, NORMAL_ANIONS, PCO2_MMHG, henderson_hasselbalch
 from world_models.oracles.ward.state import (
     Blood,
     Circulation,
@@ -224,10 +230,12 @@ def _salts(
     cell_0 = person.cell_l * CELL_POTASSIUM_MMOL_L
     osmolality = sodium * 2.0 + glucose
     # the cells' content that goes with this potassium, acidity, tonicity and lack of insulin
-    pco2 = 40.0 - (24.0 - bicarbonate).clamp(0.0, 20.0) * 1.2 - phagocytes * 5.0  # Winter's compensation
+    pco2 = (
+        PCO2_MMHG - (BICARBONATE_MMOL_L - bicarbonate).clamp(0.0, 20.0) * COMPENSATION_LOW - phagocytes * 5.0
+    )  # Winter's compensation
     pco2 = pco2.clamp(14.0, 45.0)
     ph = henderson_hasselbalch(bicarbonate, pco2)
-    content = (potassium / 4.2).log() - potassium_shift(metabolism.insulin, ph, osmolality)
+    content = (potassium / POTASSIUM_MMOL_L).log() - potassium_shift(metabolism.insulin, ph, osmolality)
     cell_k = cell_0 + content.clamp_min(0.0) * CELL_EXCESS_MMOL + content.clamp_max(0.0) * CELL_DEFICIT_MMOL
     nil = torch.zeros_like(outside)
     salts = Salts(
@@ -239,13 +247,13 @@ def _salts(
         potassium_in=nil,
         potassium_out=nil,
         chloride=chloride.to(_POOL) * outside,
-        chloride_shift=(bicarbonate - 24.0) * 4.0,
+        chloride_shift=(bicarbonate - BICARBONATE_MMOL_L) * BUFFERED_MMOL,
         cell_osmoles=osmolality * fluids.cell_l.to(torch.float32),
         cell_potassium_0=cell_0,
         recent_uptake=torch.zeros_like(s),
         magnesium_mg_dl=2.0 * why.vary("magnesium", 0.08) - dka * 0.15 - failure * 0.1,
         phosphate_mg_dl=phosphate,
-        free_calcium_mg_dl=6.2 - phagocytes * 0.5 - injury * 0.4,
+        free_calcium_mg_dl=FREE_CALCIUM_MG_DL - phagocytes * 0.5 - injury * 0.4,
     )
     return salts, bicarbonate, pco2
 

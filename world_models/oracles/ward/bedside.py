@@ -8,10 +8,10 @@ from torch import Tensor
 from world_models.protocol import Chart
 from world_models.quantities.ward import COMPLAINTS, INTERVENTIONS, inquiry_index, intervention_index
 
-__all__ = ["ChartView", "Decisions"]
+__all__ = ["BedsideChart", "Decisions"]
 
 
-class ChartView:
+class BedsideChart:
     """The chart, as the rules ask it. Values never resulted read as typical, so no rule fires on them."""
 
     def __init__(self, chart: Chart) -> None:
@@ -55,7 +55,7 @@ class Decisions:
         wanted = torch.where(when, torch.as_tensor(amount, dtype=self.nothing.dtype, device=self.nothing.device), 0.0)
         self.amounts[name] = torch.maximum(self.amounts[name], wanted)
 
-    def every(self, name: str, view: ChartView, when: Tensor, amount: Tensor | float, hours: float) -> None:
+    def every(self, name: str, view: BedsideChart, when: Tensor, amount: Tensor | float, hours: float) -> None:
         """A dose each `hours`: due once the last lies that long back at the step's start (steps may be coarser)."""
         due = view.since(name) + self.hours >= hours - 0.01
         times = max(1.0, round(self.hours / hours)) if self.hours > hours else 1.0

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys
-from world_models.oracles.ward.bedside import ChartView, Decisions
+from world_models.oracles.ward.bedside import BedsideChart, Decisions
 from world_models.protocol import Chart
 from world_models.quantities.ward import (
     INQUIRIES,
@@ -92,7 +92,7 @@ def clinician(
     Raises:
         ValueError: confounding without severity, or variation without key and t.
     """
-    view = ChartView(chart)
+    view = BedsideChart(chart)
     nothing = torch.zeros_like(chart["hours"])
     alarm = nothing
     if confounding > 0:
@@ -129,11 +129,11 @@ def clinician(
     return torch.cat([asked.to(nothing.dtype), amounts], -1) * here
 
 
-def _wet_lungs(view: ChartView) -> Tensor:
+def _wet_lungs(view: BedsideChart) -> Tensor:
     return (view["bnp_pg_ml"] > 350.0) | ((view["chronic_heart_failure"] > 0.5) & (view["spo2_percent"] < 92.0))
 
 
-def _circulation(view: ChartView, doses: Decisions, alarm: Tensor, wet: Tensor) -> None:
+def _circulation(view: BedsideChart, doses: Decisions, alarm: Tensor, wet: Tensor) -> None:
     pressure, lactate = view["map_mmhg"], view["lactate_mmol_l"]
     low = pressure < 65.0 + alarm * 8.0 + wet
     poor = (lactate > 3.0) & (view.age("lactate_mmol_l") < 12.0)
@@ -167,7 +167,7 @@ def _circulation(view: ChartView, doses: Decisions, alarm: Tensor, wet: Tensor) 
     doses.every("metoprolol_mg", view, calm, 5.0, 6.0)
 
 
-def _infection(view: ChartView, doses: Decisions, alarm: Tensor, hurry: Tensor) -> None:
+def _infection(view: BedsideChart, doses: Decisions, alarm: Tensor, hurry: Tensor) -> None:
     hot = view["temperature_c"] > 38.0
     crp, white = view["crp_mg_l"], view["white_cells_k_ul"]
     inflamed = (crp > 70.0 - hurry * 5.0) | ((white > 12.5) & (crp > 30.0))
@@ -200,7 +200,7 @@ def _infection(view: ChartView, doses: Decisions, alarm: Tensor, hurry: Tensor) 
     doses.give("vancomycin_mg", cover & due, dose)
 
 
-def _breathing(view: ChartView, doses: Decisions, alarm: Tensor) -> None:
+def _breathing(view: BedsideChart, doses: Decisions, alarm: Tensor) -> None:
     saturation, now = view["spo2_percent"], view.running("oxygen_fraction").clamp_min(0.21)
     wanted = now + torch.where(saturation < 88.0, 0.25, torch.where(saturation < 91.5, 0.12, 0.0)) * (1.0 + alarm * 0.3)
     wanted = wanted - torch.where(saturation >= 96.0, 0.15, torch.where(saturation >= 94.0, 0.06, 0.0))
@@ -219,7 +219,7 @@ def _breathing(view: ChartView, doses: Decisions, alarm: Tensor) -> None:
     doses.give("ventilation_l_min", start | stay, want)
 
 
-def _sugar(view: ChartView, doses: Decisions) -> None:
+def _sugar(view: BedsideChart, doses: Decisions) -> None:
     glucose, ketones, weight = view["glucose_mg_dl"], view["beta_hydroxybutyrate_mmol_l"], view["weight_kg"]
     potassium, diabetic = view["potassium_mmol_l"], view["diabetes"] > 0.5
     scale = doses.hours / 4.0
@@ -253,7 +253,7 @@ def _sugar(view: ChartView, doses: Decisions) -> None:
     doses.give("dextrose_g", low, 30.0)
 
 
-def _kidneys_and_salts(view: ChartView, doses: Decisions, alarm: Tensor) -> None:
+def _kidneys_and_salts(view: BedsideChart, doses: Decisions, alarm: Tensor) -> None:
     potassium, sodium, creatinine = view["potassium_mmol_l"], view["sodium_mmol_l"], view["creatinine_mg_dl"]
     recent = view.age("potassium_mmol_l") < 14.0
     scale = doses.hours / 4.0
@@ -290,7 +290,7 @@ def _kidneys_and_salts(view: ChartView, doses: Decisions, alarm: Tensor) -> None
     doses.give("ultrafiltration_ml_h", dialysed & wet & (view["map_mmhg"] > 68.0), 120.0)
 
 
-def _blood(view: ChartView, doses: Decisions, alarm: Tensor, liberal: Tensor) -> None:
+def _blood(view: BedsideChart, doses: Decisions, alarm: Tensor, liberal: Tensor) -> None:
     bleeding = view.complains("bleeding")
     haemoglobin = view["haemoglobin_g_dl"]
     recent = view.age("haemoglobin_g_dl") < 14.0
@@ -310,7 +310,7 @@ def _blood(view: ChartView, doses: Decisions, alarm: Tensor, liberal: Tensor) ->
     doses.give("endoscopy", bleeding & ready & ((never & (view["hours"] < 60.0)) | again), 1.0)
 
 
-def _inquiries(view: ChartView, alarm: Tensor, zeal: Tensor, hours: float) -> Tensor:
+def _inquiries(view: BedsideChart, alarm: Tensor, zeal: Tensor, hours: float) -> Tensor:
     """bool [B, I]: what is due by its interval, and what a finding calls for."""
     calm, busy = _interval_rows(view.ages.device)
     support = (view.running("norepinephrine_ug_kg_min") > 0) | (view.running("ventilation_l_min") > 0)

@@ -30,9 +30,10 @@ from world_models.oracles.ward.body.electrolytes import (
     potassium_level,
     shift_chloride,
 )
-from world_models.oracles.ward.body.fluids import advance_fluids, drinking, insensible, spare
+from world_models.oracles.ward.body.fluids import advance_fluids, drinking, infused_water_l_h, insensible, spare
 from world_models.oracles.ward.body.infection import advance_infection
 from world_models.oracles.ward.body.metabolism import DEXTROSE_MMOL_PER_G, advance_glucose, advance_slow_metabolism
+from world_models.oracles.ward.body.normal import VENTILATED_L_MIN
 from world_models.oracles.ward.body.renal import advance_kidney, excrete, filtration
 from world_models.oracles.ward.body.respiration import acid_base, advance_lungs, advance_muscles
 from world_models.oracles.ward.outcome import advance_organs, hazard_per_h, oxygen_debt_rate, stable
@@ -44,6 +45,10 @@ FAST_H = 1.0 / 12.0
 TICK_H = 0.5
 FAST_PER_TICK = 6
 _KEEP_CO2 = math.exp(-FAST_H / 0.20)
+RINGER_LACTATE_MMOL_ML = 0.028  # lactate in Ringer's
+WARD_INSULIN_U_H = 3.5  # up to here insulin stands for what is injected under the skin on a ward, and is no support
+LUNG_WATER_H = 7.0  # time constant with which oedema clears (k)
+CONSOLIDATES_H, CLEARS_H = 14.0, 42.0  # time constants of a lung's consolidation (k)
 _NOISE_HOURS = 5.0  # correlation time of the moment-to-moment variation
 _NOISE_KEEP = math.exp(-1.0 / _NOISE_HOURS)
 _NOISE_NEW = math.sqrt(1.0 - _NOISE_KEEP * _NOISE_KEEP)
@@ -83,9 +88,7 @@ def advance_noise(noise: Noise, normals: tuple[Tensor, ...]) -> Noise:
 def tick(state: WardState, rates: dict[str, Tensor]) -> WardState:
     """Half an hour under `rates` (`Prescription.during`). Nobody dies in here: the hazard is only known after it."""
     salt_in = infused_salts(rates)
-    water_in = (rates["saline_ml"] + rates["ringers_lactate_ml"] + rates["bicarbonate_mmol"]) * 0.001
-    water_in = water_in + rates["dextrose_g"] * 0.010 + rates["potassium_chloride_mmol"] * 0.005
-    water_in = water_in + rates["red_cells_units"] * 0.13 + (rates["plasma_units"] + rates["platelets_units"]) * 0.25
+    water_in = infused_water_l_h(rates)
     dialysis = rates["renal_replacement_ml_kg_h"] * state.person.weight_kg * 0.001
     running = (dialysis > 0.01).to(dialysis.dtype)
     removed = rates["ultrafiltration_ml_h"] * 0.001 * running
@@ -104,7 +107,9 @@ def _eating(state: WardState, ventilation: Tensor) -> Tensor:
     settled = (1.0 - (state.metabolism.ketones - 1.5).clamp(0.0, 4.0) * 0.25) * (1.0 - state.blood.lesion).clamp(
         0.0, 1.0
     )
-    return clear * settled * (1.0 - state.infection.phagocytes.clamp(0.0, 1.0) * 0.4) * (ventilation <= 0.5)
+    return (
+        clear * settled * (1.0 - state.infection.phagocytes.clamp(0.0, 1.0) * 0.4) * (ventilation <= VENTILATED_L_MIN)
+    )
 
 
 def _fast(
@@ -212,8 +217,8 @@ def _slow(state: WardState, rates: dict[str, Tensor], dialysis: Tensor, eating: 
     )  # fmt: skip
     metabolism = advance_slow_metabolism(
         state.metabolism, person, signals.extraction, signals.flow, signals.map, signals.gfr, cells,
-        damage, rates["ringers_lactate_ml"] * 0.028, extracellular, rates["acetaminophen_mg"], dialysis,
-        state.noise.heat, TICK_H,
+        damage, rates["ringers_lactate_ml"] * RINGER_LACTATE_MMOL_ML, extracellular, rates["acetaminophen_mg"],
+        dialysis, state.noise.heat, TICK_H,
     )  # fmt: skip
     blood = advance_blood(
         state.blood, person, plasma, bled_l_h, signals.haemoglobin, infection.phagocytes, damage, leak,
@@ -234,8 +239,12 @@ def _slow(state: WardState, rates: dict[str, Tensor], dialysis: Tensor, eating: 
         kidney.urea,
     )  # fmt: skip
     supported = rates["norepinephrine_ug_kg_min"] + rates["vasopressin_units_min"] + rates["ventilation_l_min"]
-    # up to 3.5 U/h of insulin stand for what is injected under the skin on a ward
-    supported = supported + (rates["insulin_units_h"] - 3.5).clamp_min(0.0) + rates["heparin_units_kg_h"] + dialysis
+    supported = (
+        supported
+        + (rates["insulin_units_h"] - WARD_INSULIN_U_H).clamp_min(0.0)
+        + rates["heparin_units_kg_h"]
+        + dialysis
+    )
     supported = supported + (rates["oxygen_fraction"] - 0.22).clamp_min(0.0)
     fine = stable(
         person, signals, circulation, organs, infection.pathogen, infection.damage, blood.lesion,
@@ -265,13 +274,13 @@ def _slow(state: WardState, rates: dict[str, Tensor], dialysis: Tensor, eating: 
 def _slow_lungs(state: WardState, leak: Tensor, ventilation: Tensor) -> Lungs:
     """Oedema by left atrial pressure and leak, cleared within 7 h; consolidation follows the infection of a lung."""
     lungs, infection, person, signals = state.lungs, state.infection, state.person, state.signals
-    held = (ventilation > 0.5).to(leak.dtype) * 5.0  # positive pressure holds water back
+    held = (ventilation > VENTILATED_L_MIN).to(leak.dtype) * 5.0  # positive pressure holds water back
     pressed = (signals.wedge - (18.5 + held - leak * 8.0)).clamp(0.0, 25.0) * 0.019 + leak * infection.damage * 0.05
-    water = lungs.water + (pressed * (1.3 - lungs.water).clamp_min(0.0) - lungs.water / 7.0) * TICK_H
+    water = lungs.water + (pressed * (1.3 - lungs.water).clamp_min(0.0) - lungs.water / LUNG_WATER_H) * TICK_H
     load = infection.pathogen / (infection.pathogen + 2.0)
     aim = person.lung_site * (load * 0.75 + infection.phagocytes * 0.35).clamp_max(1.0)
     rising = aim > lungs.consolidation
-    pace = torch.where(rising, 1.0 - math.exp(-TICK_H / 14.0), 1.0 - math.exp(-TICK_H / 42.0))
+    pace = torch.where(rising, 1.0 - math.exp(-TICK_H / CONSOLIDATES_H), 1.0 - math.exp(-TICK_H / CLEARS_H))
     consolidation = lungs.consolidation + (aim - lungs.consolidation) * pace
     fatigue = advance_muscles(lungs.fatigue, signals.demand, ventilation, TICK_H)
     return Lungs(lungs.pco2, water.clamp(0.0, 1.3), consolidation.clamp(0.0, 1.0), fatigue)

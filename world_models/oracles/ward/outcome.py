@@ -3,7 +3,7 @@
 The log hazard is a sum of how far each sign leaves what the body bears: pressure, lactate, pH, potassium, saturation,
 haemoglobin, glucose, sodium, temperature, tissue damage, consciousness; age and frailty multiply it. Slopes are set so
 that mortality by disease, with the clinician of `clinician` and with nothing done, lies where published in-hospital
-mortality does (`benchmarks.ward_probes`).
+mortality does (`benchmarks.ward.probes`).
 
 A patient goes home after 24 to 48 h (by chance) of stability without any organ support: criteria after Halm 1998 (k):
 heart rate, pressure, breathing rate, saturation on room air, temperature and mind; with electrolytes, glucose and
@@ -21,6 +21,10 @@ from world_models.oracles.ward.body.renal import usual_creatinine
 from world_models.oracles.ward.state import Circulation, Organs, Person, Signals
 
 __all__ = ["advance_organs", "hazard_per_h", "oxygen_debt_rate", "stable"]
+
+DEBT_H, TROPONIN_H, BNP_H, ALT_H, BILIRUBIN_H, MIND_H = 16.0, 18.0, 13.0, 42.0, 30.0, 1.5  # time constants (k)
+ALT_U_L, BILIRUBIN_MG_DL = 22.0, 0.6  # in health (k)
+BASE_LOG_HAZARD = -10.5  # log of the hazard an hour where nothing is amiss; tuned by `benchmarks.ward.probes`
 
 
 def oxygen_debt_rate(extraction: Tensor, pressure: Tensor, saturation: Tensor) -> Tensor:
@@ -48,18 +52,18 @@ def advance_organs(
     hours: float,
 ) -> Organs:
     """Markers, consciousness and oxygen debt over `hours`; glucose in mmol/L, urea nitrogen in mg/dL."""
-    debt = now.debt * math.exp(-hours / 16.0) + debt_rate * hours
+    debt = now.debt * math.exp(-hours / DEBT_H) + debt_rate * hours
     strain = (heart_rate - 105.0).clamp(0.0, 80.0) * 0.02 + (signals.wedge - 18.0).clamp(0.0, 30.0) * 0.06
     old = (person.age_years - 50.0).clamp_min(0.0) * 0.2 + 5.0
     renal = 1.0 + (60.0 - signals.gfr).clamp(0.0, 60.0) * 0.012
     aim = (old + strain * 9.0 + debt_rate * 220.0 + phagocytes * 14.0) * renal
-    troponin = aim + (now.troponin - aim) * math.exp(-hours / 18.0)
+    troponin = aim + (now.troponin - aim) * math.exp(-hours / TROPONIN_H)
     aim = (30.0 + (signals.wedge - 9.5).clamp_min(0.0) * 42.0 + phagocytes * 60.0) * renal
-    bnp = aim + (now.bnp - aim) * math.exp(-hours / 13.0)
-    alt = 22.0 + (now.alt - 22.0) * math.exp(-hours / 42.0)
+    bnp = aim + (now.bnp - aim) * math.exp(-hours / BNP_H)
+    alt = ALT_U_L + (now.alt - ALT_U_L) * math.exp(-hours / ALT_H)
     alt = alt + (debt_rate.clamp_max(1.2) * 240.0 + damage * 0.6) * hours
-    aim = 0.6 + damage * 0.8 + (now.alt * 0.0012).clamp_max(3.0)
-    bilirubin = aim + (now.bilirubin - aim) * math.exp(-hours / 30.0)
+    aim = BILIRUBIN_MG_DL + damage * 0.8 + (now.alt * 0.0012).clamp_max(3.0)
+    bilirubin = aim + (now.bilirubin - aim) * math.exp(-hours / BILIRUBIN_H)
 
     fog = phagocytes * 0.16 + damage * 0.07 + (signals.extraction - 0.55).clamp(0.0, 0.4) * 0.8
     fog = fog + (52.0 - signals.map).clamp(0.0, 30.0) * 0.025 + (0.78 - signals.saturation).clamp(0.0, 0.4) * 3.0
@@ -67,7 +71,7 @@ def advance_organs(
     fog = fog + (122.0 - sodium).clamp(0.0, 25.0) * 0.03 + (sodium - 158.0).clamp(0.0, 30.0) * 0.025
     fog = fog + (osmolality - 325.0).clamp(0.0, 80.0) * 0.006 + (urea - 110.0).clamp(0.0, 150.0) * 0.003
     fog = fog + (7.10 - signals.ph).clamp(0.0, 0.4) * 1.2 + (person.age_years - 75.0).clamp_min(0.0) * 0.003
-    brain = fog + (now.brain - fog) * math.exp(-hours / 1.5)
+    brain = fog + (now.brain - fog) * math.exp(-hours / MIND_H)
     return Organs(troponin, bnp, alt.clamp_max(14000.0), bilirubin, brain.clamp(0.0, 1.0), debt)
 
 
@@ -101,7 +105,7 @@ def hazard_per_h(
     x = x + organs.brain * 2.2 + (35.0 - temperature).clamp(0.0, 4.0) * 0.4 + (temperature - 40.3).clamp(0.0, 2.0) * 0.8
     x = x + (4.2 - calcium).clamp(0.0, 2.0) * 0.8 + (heart_rate - 145.0).clamp(0.0, 40.0) * 0.02
     x = x + (organs.troponin * 0.01 + 1.0).log() * 0.25
-    return (x - 10.5).clamp_max(1.5).exp() * person.hazard_factor
+    return (x + BASE_LOG_HAZARD).clamp_max(1.5).exp() * person.hazard_factor
 
 
 def stable(

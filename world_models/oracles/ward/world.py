@@ -10,7 +10,7 @@ show. `truth` gives them to a judge.
 
 Limits. A teaching-size body: one tissue, one lung, one kidney, no rhythm disturbance beyond the rate, no second
 infection, no allergy, no surgery; drugs beyond the menu do not exist. Parameters are population values from the
-literature or marked (k) in their files, tuned so that the probes of `benchmarks.ward_probes` lie in published ranges;
+literature or marked (k) in their files, tuned so that the probes of `benchmarks.ward.probes` lie in published ranges;
 no part is fitted to patients' records.
 """
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from world_models.data.ecg.wfdb.header import RecordError
 from world_models.data.ecg.wfdb.signals import DEFAULT_GAIN, Channel
+from world_models.ecg.lead_names import LEADS
 
-__all__ = ["LEADS", "Lead", "complete", "leads_of", "one_rate"]
+__all__ = ["Lead", "complete", "leads_of", "one_rate"]
 
-LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 # Every limb lead as a sum of I and II.
 _LIMB = {"I": (1.0, 0.0), "II": (0.0, 1.0), "III": (-1.0, 1.0),
          "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}  # fmt: skip

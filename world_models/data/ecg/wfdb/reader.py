@@ -28,10 +28,11 @@ from torch import Tensor
 
 from world_models.data.ecg.wfdb.comments import parse_age_years, parse_sex_female, patient_of
 from world_models.data.ecg.wfdb.header import RecordError, segments_of
-from world_models.data.ecg.wfdb.leads import LEADS, complete
+from world_models.data.ecg.wfdb.leads import complete
 from world_models.data.ecg.wfdb.record import read_leads
+from world_models.ecg.lead_names import LEADS
 
-__all__ = ["LEADS", "RecordError", "Recording", "folder_records", "parse_age_years", "parse_sex_female", "read_ecg"]
+__all__ = ["RecordError", "Recording", "folder_records", "parse_age_years", "parse_sex_female", "read_ecg"]
 
 SHORTEST_S = 4.0  # what the delineator needs
 BRIDGED_GAP_S = 0.04

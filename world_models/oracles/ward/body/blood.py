@@ -14,6 +14,7 @@ import math
 import torch
 from torch import Tensor
 
+from world_models.oracles.ward.body.fluids import PLASMA_UNIT_L
 from world_models.oracles.ward.state import TRACE, Blood, Person
 
 __all__ = ["HAEMOGLOBIN_G_PER_UNIT", "advance_blood", "bleeding_l_h", "inr_of", "ptt_of"]
@@ -25,7 +26,8 @@ WHITE_CELLS_H, PLATELETS_H, FACTORS_H, ALBUMIN_H, CRP_DRIVE_H = 9.0, 40.0, 30.0,
 CRP_PER_H = 0.0365  # half-life 19 h
 ACID_HALF_MG, ACID_HALF_LIFE_H = 30.0, 14.0  # of the proton-pump inhibitor's effect (k)
 HEPARIN_V_L_KG = 0.06
-HEPARIN_RATE_H = 0.60
+HEPARIN_PER_H = 0.60  # elimination (k)
+PLATELETS_PER_UNIT = 170.0  # 10^9, in a unit (k): K/uL in a litre of blood
 
 
 def inr_of(blood: Blood) -> Tensor:
@@ -76,14 +78,16 @@ def advance_blood(
     white = aim + (now.white_cells - aim) * math.exp(-hours / WHITE_CELLS_H)
     aim = person.platelets * (1.05 - severe * 0.75).clamp_min(0.08)
     platelets = aim + (now.platelets - aim) * math.exp(-hours / PLATELETS_H)
-    platelets = platelets * (1.0 - lost * (0.6 * hours)) + rates["platelets_units"] * (hours * 170.0) / blood_l
+    platelets = (
+        platelets * (1.0 - lost * (0.6 * hours)) + rates["platelets_units"] * (hours * PLATELETS_PER_UNIT) / blood_l
+    )
     factors = (
         now.factors + ((1.0 - now.factors) / FACTORS_H - now.factors * severe * 0.045 - now.factors * lost) * hours
     )
-    factors = factors + rates["plasma_units"] * (hours * 0.25) / plasma_l * (1.05 - now.factors)
-    settled = rates["heparin_units_kg_h"] / (1000.0 * HEPARIN_V_L_KG * HEPARIN_RATE_H)
+    factors = factors + rates["plasma_units"] * (hours * PLASMA_UNIT_L) / plasma_l * (1.05 - now.factors)
+    settled = rates["heparin_units_kg_h"] / (1000.0 * HEPARIN_V_L_KG * HEPARIN_PER_H)
     settled = settled / person.drug_clearance + TRACE
-    heparin = settled + (now.heparin - settled) * (person.drug_clearance * (-hours * HEPARIN_RATE_H)).exp()
+    heparin = settled + (now.heparin - settled) * (person.drug_clearance * (-hours * HEPARIN_PER_H)).exp()
 
     aim = person.albumin_g_dl * (1.0 - phagocytes * 0.32 - leak * 0.15)
     albumin = aim + (now.albumin - aim) * math.exp(-hours / ALBUMIN_H)

@@ -6,7 +6,7 @@ about 250 mmol for the first mmol/L (k)), what they have newly taken up, insulin
 share of buffering.
 
 Contents: saline Na 154 Cl 154; Ringer's lactate Na 130 K 4 Cl 109 lactate 28; 8.4 % bicarbonate Na 1 mmol/mL; a unit of
-red cells Na 20 K 5, of plasma Na 40 K 1, of platelets Na 35 K 1 mmol (k).
+red cells Na 20 K 5 Cl 16, of plasma Na 40 K 1 Cl 25, of platelets Na 35 K 1 Cl 22 mmol (k).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import math
 
 from torch import Tensor
 
-from world_models.oracles.ward.body.normal import BICARBONATE_MMOL_L, PER_80_KG, POTASSIUM_MMOL_L
+from world_models.oracles.ward.body.fluids import CARRIER_L_PER_MMOL
+from world_models.oracles.ward.body.normal import BICARBONATE_MMOL_L, FREE_CALCIUM_MG_DL, PER_80_KG, POTASSIUM_MMOL_L
 from world_models.oracles.ward.body.renal import INTAKE_POTASSIUM_MMOL_H, INTAKE_SODIUM_MMOL_H, Urine
 from world_models.oracles.ward.state import Person, Salts
 
 __all__ = ["advance_minerals", "advance_salts", "infused_salts", "potassium_level"]
-__all__ += ["CELL_DEFICIT_MMOL", "CELL_EXCESS_MMOL", "potassium_shift", "shift_chloride"]
+__all__ += ["BUFFERED_MMOL", "CELL_DEFICIT_MMOL", "CELL_EXCESS_MMOL", "potassium_shift", "shift_chloride"]
 
-CALCIUM_MG_DL = 6.2  # free, in health (k)
 DIALYSATE_SODIUM, DIALYSATE_POTASSIUM, DIALYSATE_CHLORIDE = 140.0, 3.5, 102.0  # mmol/L
 SALINE_MMOL_L = 154.0  # sodium, and chloride
 RINGER_SODIUM, RINGER_POTASSIUM, RINGER_CHLORIDE = 130.0, 4.0, 109.0  # mmol/L
@@ -61,7 +61,7 @@ def infused_salts(rates: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     saline, ringer = rates["saline_ml"] * 0.001, rates["ringers_lactate_ml"] * 0.001
     kcl, red, plasma = rates["potassium_chloride_mmol"], rates["red_cells_units"], rates["plasma_units"]
     platelets, bicarbonate = rates["platelets_units"], rates["bicarbonate_mmol"]
-    carrier = kcl * 0.005  # litres of saline that potassium chloride comes in
+    carrier = kcl * CARRIER_L_PER_MMOL
     sodium = (saline + carrier) * SALINE_MMOL_L + ringer * RINGER_SODIUM + bicarbonate
     sodium = sodium + rates["sodium_phosphate_mmol"] * (4.0 / 3.0) + red * 20.0 + plasma * 40.0 + platelets * 35.0
     potassium = kcl + ringer * RINGER_POTASSIUM + red * 5.0 + plasma + platelets
@@ -171,7 +171,7 @@ def advance_minerals(
     change_p = change_p - dialysis_l_h * phosphate / (weight * 0.9)
     calcium = salts.free_calcium_mg_dl
     bound = (rates["red_cells_units"] + rates["plasma_units"]) * 15.0 / (weight * 2.5)
-    aim = CALCIUM_MG_DL - phagocytes * 0.9 - (phosphate - 4.5).clamp(0.0, 10.0) * 0.12
+    aim = FREE_CALCIUM_MG_DL - phagocytes * 0.9 - (phosphate - 4.5).clamp(0.0, 10.0) * 0.12
     change_c = rates["calcium_gluconate_g"] * 93.0 / (weight * 2.5) - bound + (aim - calcium) / 9.0
     return salts._replace(
         magnesium_mg_dl=(magnesium + change * hours).clamp(0.3, 12.0),

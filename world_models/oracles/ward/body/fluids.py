@@ -19,6 +19,19 @@ __all__ = ["advance_fluids", "drinking", "insensible", "spare"]
 OUTWARD_PER_H = 2.2  # of the plasma's excess
 INWARD_PER_H = 0.40  # of its deficit
 OSMOTIC_L_PER_MOSM_H = 0.10
+DEXTROSE_L_PER_G, CARRIER_L_PER_MMOL = 0.010, 0.005  # water that dextrose, and saline that potassium chloride comes in
+RED_CELLS_L, PLASMA_UNIT_L = 0.13, 0.25  # plasma in a unit of red cells; of plasma or platelets (k)
+
+
+def infused_water_l_h(rates: dict[str, Tensor]) -> Tensor:
+    """Water that infusions and units of blood bring, L/h [B], from the rates of `Prescription.during`."""
+    water = (rates["saline_ml"] + rates["ringers_lactate_ml"] + rates["bicarbonate_mmol"]) * 0.001
+    water = water + rates["dextrose_g"] * DEXTROSE_L_PER_G + rates["potassium_chloride_mmol"] * CARRIER_L_PER_MMOL
+    return (
+        water
+        + rates["red_cells_units"] * RED_CELLS_L
+        + (rates["plasma_units"] + rates["platelets_units"]) * PLASMA_UNIT_L
+    )
 
 
 def spare(share_of_normal: Tensor) -> Tensor:

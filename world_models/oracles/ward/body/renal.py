@@ -25,8 +25,7 @@ from world_models.oracles.ward.body.normal import (
 from world_models.oracles.ward.state import TRACE, Kidney, Person
 from world_models.rounding import expit
 
-__all__ = ["FUROSEMIDE_CL_L_H_KG", "FUROSEMIDE_V_L_KG", "Urine", "advance_kidney", "excrete", "filtration"]
-__all__ += ["usual_creatinine", "usual_urea"]
+__all__ = ["Urine", "advance_kidney", "excrete", "filtration", "usual_creatinine", "usual_urea"]
 
 FUROSEMIDE_CL_L_H_KG = 4.6 * 0.06
 FUROSEMIDE_V_L_KG = 0.15
@@ -36,7 +35,7 @@ KETONE_EXCRETION = 0.13  # share of the filtered ketones
 ACID_MMOL_H = 1.6  # fixed acid of metabolism that stays outside cells, for 80 kg
 
 
-# what follows: (k), tuned by `benchmarks.ward_probes`
+# what follows: (k), tuned by `benchmarks.ward.probes`
 FUROSEMIDE_HALF_MG = 9.0  # at the tubule, of half the effect
 LOOP_SHARE = 0.25  # of the filtered sodium that furosemide can drive out
 FUROSEMIDE_SITE_H = 1.1  # time constant from plasma to tubule
