@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
@@ -23,12 +23,13 @@ from world_models import catalog
 from world_models.devices import checked_device
 from world_models.protocol import WorldModel
 
-__all__ = ["assemble", "load_world", "registered_limit", "warn_short_limit"]
+__all__ = ["WorldLike", "assemble", "load_world", "registered_limit", "warn_short_limit"]
 
+WorldLike: TypeAlias = str | Path | WorldModel[Any]  # a name of the catalogue, a folder of weights, or a world
 MOST_ENVS = 1 << 31  # rows; memory ends long before
 
 
-def assemble(task: Task, count: int, world: str | Path | WorldModel, settings: Settings) -> Episodes:
+def assemble(task: Task, count: int, world: WorldLike, settings: Settings) -> Episodes:
     """Episodes of `count` patients.
 
     Raises:
@@ -77,7 +78,7 @@ def _patients(task: Task, world: WorldModel, patients: Any) -> Patients | None:
 
 
 def load_world(
-    task: Task, world: str | Path | WorldModel, device: str | None, cohort: str | None, hours_per_step: float | None
+    task: Task, world: WorldLike, device: str | None, cohort: str | None, hours_per_step: float | None
 ) -> WorldModel:
     """The world of these arguments; "oracle" is that of the task.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -11,14 +10,13 @@ import torch
 from torch import Tensor
 
 from clinenv.arguments import checked_seed
-from clinenv.assemble import assemble, registered_limit, warn_short_limit
+from clinenv.assemble import WorldLike, assemble, registered_limit, warn_short_limit
 from clinenv.patient_env import PatientEnv
 from clinenv.rendering.trend import Trend
 from clinenv.settings import RENDER_FPS, RENDER_MODES, Settings
 from clinenv.task import Task
 from clinenv.vector_info import row_of
 from world_models import keys
-from world_models.protocol import WorldModel
 
 __all__ = ["ClinicalEnv"]
 
@@ -37,7 +35,7 @@ class ClinicalEnv(PatientEnv, gymnasium.Env[Any, Any]):
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": RENDER_FPS}
 
-    def __init__(self, task: Task, world: str | Path | WorldModel, **arguments: Any) -> None:
+    def __init__(self, task: Task, world: WorldLike, **arguments: Any) -> None:
         settings = Settings.of(arguments)
         self._episodes = assemble(task, 1, world, settings)
         self._limit_checked = False

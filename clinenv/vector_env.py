@@ -7,7 +7,6 @@ Its results, infos and their masks included, are those of Gymnasium's SyncVector
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -18,14 +17,13 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from clinenv.arguments import check_flag, check_options, horizon_in_steps, row_keys
-from clinenv.assemble import assemble, registered_limit, warn_short_limit
+from clinenv.assemble import WorldLike, assemble, registered_limit, warn_short_limit
 from clinenv.patient_env import PatientEnv
 from clinenv.rendering.trend import Trend
 from clinenv.settings import RENDER_FPS, RENDER_MODES, Settings
 from clinenv.task import Task
 from clinenv.vector_info import as_arrays, as_tensors, masked, object_rows
 from world_models import tree
-from world_models.protocol import WorldModel
 
 __all__ = ["ClinicalVectorEnv"]
 
@@ -62,7 +60,7 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
         self,
         task: Task,
         num_envs: int = 1,
-        world: str | Path | WorldModel = "ecg-wm-small",
+        world: WorldLike = "ecg-wm-small",
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         tensors: bool = False,
         **arguments: Any,

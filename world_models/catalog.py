@@ -105,7 +105,10 @@ def load(
         )
     device = str(checked_device(device))
     if not isinstance(cohort, Hashable):
-        raise ValueError(f"cohort={cohort!r} is a {type(cohort).__name__}; give the name of a cohort, or a Cohort")
+        raise ValueError(
+            f"cohort={cohort!r} is a {type(cohort).__name__}; give the name of a cohort, or a "
+            "cohort object of that world"
+        )
     hours_per_step = None if hours_per_step is None else checked_step(hours_per_step)
     name = str(name_or_path)
     factory, folder = _source(name)

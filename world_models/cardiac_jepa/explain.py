@@ -7,7 +7,7 @@ dynamics say where that leads. There is no chance in it: what the key gives is t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class Predictor(Protocol):
         """The next latent [B, Z] from z [B, Z], action [B, C] in {-1, 0, 1} and days [B]."""
 
 
+@runtime_checkable
 class HasPairs(Protocol):
     """What it takes of a world."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from clinenv.assemble import WorldLike
 from clinenv.env import ClinicalEnv
 from clinenv.envs.ecg_drug.task import SINGLE_DOSE_MG, ECGDrugTask
 from clinenv.task import Doses
@@ -115,14 +116,14 @@ class ECGDrugEnv(ClinicalEnv):
     * v0: first version.
     """
 
-    def __init__(self, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **arguments: Any) -> None:
+    def __init__(self, task: ECGDrugTask | None = None, world: WorldLike = "ecg-wm-small", **arguments: Any) -> None:
         super().__init__(ECGDrugTask() if task is None else task, world, **arguments)
 
 
 class ECGDrugContinuousEnv(ClinicalEnv):
     """`ECGDrug-v0` with milligrams instead of a menu: see `ECGDrugEnv`, "Action Space"."""
 
-    def __init__(self, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **arguments: Any) -> None:
+    def __init__(self, task: ECGDrugTask | None = None, world: WorldLike = "ecg-wm-small", **arguments: Any) -> None:
         super().__init__(_continuous(task), world, **arguments)
 
 
@@ -130,7 +131,7 @@ class ECGDrugVectorEnv(ClinicalVectorEnv):
     """`ECGDrug-v0` for thousands of patients at once: see `ECGDrugEnv`, and `ClinicalVectorEnv` for its arguments."""
 
     def __init__(
-        self, num_envs: int = 1, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **arguments: Any
+        self, num_envs: int = 1, task: ECGDrugTask | None = None, world: WorldLike = "ecg-wm-small", **arguments: Any
     ) -> None:
         super().__init__(ECGDrugTask() if task is None else task, num_envs, world, **arguments)
 
@@ -139,7 +140,7 @@ class ECGDrugContinuousVectorEnv(ClinicalVectorEnv):
     """`ECGDrugContinuous-v0` for thousands of patients at once."""
 
     def __init__(
-        self, num_envs: int = 1, task: ECGDrugTask | None = None, world: Any = "ecg-wm-small", **arguments: Any
+        self, num_envs: int = 1, task: ECGDrugTask | None = None, world: WorldLike = "ecg-wm-small", **arguments: Any
     ) -> None:
         super().__init__(_continuous(task), num_envs, world, **arguments)
 

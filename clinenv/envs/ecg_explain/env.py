@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from clinenv.assemble import load_world
+from clinenv.assemble import WorldLike, load_world
 from clinenv.env import ClinicalEnv
 from clinenv.envs.ecg_explain.task import ECGExplainTask
 from clinenv.envs.ecg_progression.env import PROGRESSION_WORLD
 from clinenv.vector_env import ClinicalVectorEnv
-from world_models.cardiac_jepa.explain import ExplainWorld
+from world_models.cardiac_jepa.explain import ExplainWorld, HasPairs
 
 __all__ = ["ECGExplainEnv", "ECGExplainVectorEnv", "explain_world"]
 
@@ -93,7 +93,7 @@ class ECGExplainEnv(ClinicalEnv):
     def __init__(
         self,
         task: ECGExplainTask | None = None,
-        world: Any = PROGRESSION_WORLD,
+        world: WorldLike = PROGRESSION_WORLD,
         compose: str = "chain",
         **arguments: Any,
     ) -> None:
@@ -109,7 +109,7 @@ class ECGExplainVectorEnv(ClinicalVectorEnv):
         self,
         num_envs: int = 1,
         task: ECGExplainTask | None = None,
-        world: Any = PROGRESSION_WORLD,
+        world: WorldLike = PROGRESSION_WORLD,
         compose: str = "chain",
         **arguments: Any,
     ) -> None:
@@ -119,7 +119,7 @@ class ECGExplainVectorEnv(ClinicalVectorEnv):
 
 def explain_world(
     task: ECGExplainTask | None,
-    world: Any,
+    world: WorldLike,
     compose: str = "chain",
     device: str | None = None,
     cohort: str | None = None,
@@ -132,10 +132,9 @@ def explain_world(
     task = ECGExplainTask() if task is None else task
     if not isinstance(world, ExplainWorld):
         world = load_world(task, world, device, cohort, None)
-        missing = [name for name in ("jepa", "codes", "explain_pairs") if not hasattr(world, name)]
-        if missing:
+        if not isinstance(world, HasPairs):
             raise ValueError(
-                f"world {world.name!r} has no {', '.join(missing)}, so there is nothing to explain in it; use "
+                f"world {world.name!r} has no jepa, codes and explain_pairs, so there is nothing to explain in it; use "
                 f"world={PROGRESSION_WORLD!r} or another Cardiac JEPA"
             )
         world = ExplainWorld(world, compose)

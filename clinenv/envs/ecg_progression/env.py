@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from clinenv.assemble import WorldLike
 from clinenv.env import ClinicalEnv
 from clinenv.envs.ecg_progression.task import ECGProgressionTask
 from clinenv.vector_env import ClinicalVectorEnv
@@ -114,7 +115,7 @@ class ECGProgressionEnv(ClinicalEnv):
     """
 
     def __init__(
-        self, task: ECGProgressionTask | None = None, world: Any = PROGRESSION_WORLD, **arguments: Any
+        self, task: ECGProgressionTask | None = None, world: WorldLike = PROGRESSION_WORLD, **arguments: Any
     ) -> None:
         super().__init__(ECGProgressionTask() if task is None else task, world, **arguments)
 
@@ -126,7 +127,7 @@ class ECGProgressionVectorEnv(ClinicalVectorEnv):
         self,
         num_envs: int = 1,
         task: ECGProgressionTask | None = None,
-        world: Any = PROGRESSION_WORLD,
+        world: WorldLike = PROGRESSION_WORLD,
         **arguments: Any,
     ) -> None:
         super().__init__(ECGProgressionTask() if task is None else task, num_envs, world, **arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from clinenv.assemble import WorldLike
 from clinenv.env import ClinicalEnv
 from clinenv.envs.ehr_ward.orders import DOSES
 from clinenv.envs.ehr_ward.task import EHRWardTask
@@ -183,14 +184,14 @@ class EHRWardEnv(ClinicalEnv):
     * v0: first version.
     """
 
-    def __init__(self, task: EHRWardTask | None = None, world: Any = WARD_WORLD, **arguments: Any) -> None:
+    def __init__(self, task: EHRWardTask | None = None, world: WorldLike = WARD_WORLD, **arguments: Any) -> None:
         super().__init__(EHRWardTask() if task is None else task, world, **arguments)
 
 
 class EHRWardDoseEnv(ClinicalEnv):
     """`EHRWard-v0` with amounts instead of switches: see `EHRWardEnv`, "Action Space"."""
 
-    def __init__(self, task: EHRWardTask | None = None, world: Any = WARD_WORLD, **arguments: Any) -> None:
+    def __init__(self, task: EHRWardTask | None = None, world: WorldLike = WARD_WORLD, **arguments: Any) -> None:
         super().__init__(_dosed(task), world, **arguments)
 
 
@@ -198,7 +199,7 @@ class EHRWardVectorEnv(ClinicalVectorEnv):
     """`EHRWard-v0` for thousands of patients at once: see `EHRWardEnv`, and `ClinicalVectorEnv` for its arguments."""
 
     def __init__(
-        self, num_envs: int = 1, task: EHRWardTask | None = None, world: Any = WARD_WORLD, **arguments: Any
+        self, num_envs: int = 1, task: EHRWardTask | None = None, world: WorldLike = WARD_WORLD, **arguments: Any
     ) -> None:
         super().__init__(EHRWardTask() if task is None else task, num_envs, world, **arguments)
 
@@ -207,7 +208,7 @@ class EHRWardDoseVectorEnv(ClinicalVectorEnv):
     """`EHRWardDose-v0` for thousands of patients at once."""
 
     def __init__(
-        self, num_envs: int = 1, task: EHRWardTask | None = None, world: Any = WARD_WORLD, **arguments: Any
+        self, num_envs: int = 1, task: EHRWardTask | None = None, world: WorldLike = WARD_WORLD, **arguments: Any
     ) -> None:
         super().__init__(_dosed(task), num_envs, world, **arguments)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clinenv.assemble import load_world
+from clinenv.assemble import WorldLike, load_world
 from clinenv.env import ClinicalEnv
 from clinenv.envs.ehr_ward.recorded_stays import RecordedStays
 from clinenv.envs.ehr_ward.task import EHRWardTask
@@ -64,7 +64,7 @@ class EHRReplayEnv(ClinicalEnv):
         stays: str | Path | Sequence[PatientEpisode] | None = None,
         hour: float = 24.0,
         task: EHRWardTask | None = None,
-        world: Any = _WORLD,
+        world: WorldLike = _WORLD,
         **arguments: Any,
     ) -> None:
         task = EHRWardTask() if task is None else task
@@ -102,7 +102,7 @@ class EHRReplayVectorEnv(ClinicalVectorEnv):
         stays: str | Path | Sequence[PatientEpisode] | None = None,
         hour: float = 24.0,
         task: EHRWardTask | None = None,
-        world: Any = _WORLD,
+        world: WorldLike = _WORLD,
         **arguments: Any,
     ) -> None:
         task = EHRWardTask() if task is None else task
@@ -111,7 +111,7 @@ class EHRReplayVectorEnv(ClinicalVectorEnv):
 
 
 def _recorded(
-    task: EHRWardTask, world: Any, stays: Any, hour: float, arguments: Mapping[str, Any]
+    task: EHRWardTask, world: WorldLike, stays: Any, hour: float, arguments: Mapping[str, Any]
 ) -> tuple[WorldModel, RecordedStays]:
     """The world and the stays of an environment's arguments."""
     for name in ("patients", "cohort"):
