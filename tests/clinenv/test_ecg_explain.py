@@ -156,7 +156,7 @@ def test_the_page_states_the_spaces_as_they_are() -> None:
 
 
 def test_a_world_without_pairs_is_told_so() -> None:
-    with pytest.raises(ValueError, match="'toy' has no jepa, codes, explain_pairs"):
+    with pytest.raises(ValueError, match="'toy' has no jepa, codes and explain_pairs"):
         explain_world(None, ToyWorld())
     with pytest.raises(ValueError, match="chain, joint"):
         make(compose="both")
