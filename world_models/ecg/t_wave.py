@@ -14,9 +14,9 @@ flattens and widens it. The five measures of that trial's table, read from the m
   T's begin to the T end (a whole Gaussian has 1/3, a box 5/9).
 
 The papers leave open where T begins and how the residual is scaled, and the scores depend on both. The choices here
-(k): T begins `T_BEFORE_MS` before its peak, the legs are compared up to `FOOT` Tpeak-Tend after it, and the residual is
-relative to the legs' own power. Of what was tried, this gives healthy adults values nearest to the trial's pre-dose
-ones, and like theirs in how they go with the other measures (`python -m benchmarks.ecg_drug.t_wave`).
+(k): T begins 130 ms before its peak, the legs are compared up to 1.5 Tpeak-Tend after it, and the residual is relative
+to the legs' own power. Of what was tried, this gives healthy adults values nearest to the trial's pre-dose ones, and
+like theirs in how they go with the other measures (`python -m benchmarks.ecg_drug.t_wave` has the other definitions).
 
 `t_wave` works on median beats with given marks and passes gradients on to the beats; `measure_t_wave` takes recordings
 and finds the marks by the delineator. Both use elementwise operations and sums along time only, so row i of a batch is
@@ -25,6 +25,7 @@ what the same row alone gives.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -34,12 +35,9 @@ from world_models.ecg.delineation.delineate import delineate
 from world_models.ecg.delineation.search import smoother
 from world_models.ecg.delineation.waves import BEFORE
 
-__all__ = ["FOOT", "KORS", "LEVEL", "T_BEFORE_MS", "MeasuredTWave", "TMarks", "TWave", "measure_t_wave", "t_wave", "vector_xyz"]
+__all__ = ["KORS", "Definition", "MeasuredTWave", "TMarks", "TWave", "measure_t_wave", "t_wave"]
 
 RATE_HZ = 500.0  # of the delineator's median beats
-T_BEFORE_MS = 130.0  # the T wave begins this long before its peak (k); see the module's text
-FOOT = 1.5  # Tpeak-Tend after its peak the descending leg is over (three sigma of a Gaussian) (k)
-LEVEL = 0.7  # of the T peak, at which ERD_30 and LRD_30 end
 # X, Y, Z from I, II, V1-V6 (Kors 1990, doi 10.1093/oxfordjournals.eurheartj.a059647)
 KORS = (
     (0.38, -0.07, -0.13, 0.05, -0.01, 0.14, 0.06, 0.54),
@@ -49,10 +47,23 @@ KORS = (
 _STEP_MS = 2.0
 _BACK, _ON = 130, 100  # steps of the grid before and after the T peak: 260 and 200 ms
 _NEAR_MS = 40.0  # the peaks of the magnitude and of the component lie this near the delineator's
-_SMOOTH = (21, 3)  # samples and order of the least squares cubic that smooths and differentiates (42 ms)
 _LEVEL_MS = (8.0, 12.0, 16.0, 20.0)  # before the QRS onset: where the isoelectric level is read
 _SQUARINGS = 6  # of the covariance: its 64th power leaves the first component alone
 _EDGE_MS = 2.0  # over which a window's edge falls
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What the papers leave open, and what was chosen."""
+
+    vector: tuple[tuple[float, ...], ...] = KORS  # leads of the vector, each from I, II, V1-V6
+    begin_ms: float = 130.0  # T begins this long before its peak, but not before the J point (k)
+    foot: float = 1.5  # Tpeak-Tend after its peak the descending leg is over: three sigma of a Gaussian (k)
+    level: float = 0.7  # of the T peak, at which ERD_30 and LRD_30 end
+    smooth: int = 15  # samples of 2 ms of the least squares cubic that smooths and differentiates; odd
+
+
+USUAL = Definition()
 
 
 class TWave(NamedTuple):
@@ -81,11 +92,6 @@ class TMarks(NamedTuple):
     t_end_ms: Tensor
 
 
-def vector_xyz(leads: Tensor) -> Tensor:
-    """X, Y, Z [B, 3, S] of leads I, II, V1-V6 [B, 8, S] by Kors' regression."""
-    return torch.stack([sum(w * leads[:, i] for i, w in enumerate(row)) for row in KORS], dim=1)
-
-
 def _at(x: Tensor, place: Tensor) -> Tensor:
     """x [B, C, L] read between samples at the places [B, N]: [B, C, N]; its ends are held."""
     place = place.clamp(0.0, x.shape[-1] - 1.001).unsqueeze(1).expand(-1, x.shape[1], -1)
@@ -95,9 +101,9 @@ def _at(x: Tensor, place: Tensor) -> Tensor:
     return x.gather(2, index) * (1.0 - share) + x.gather(2, index + 1) * share
 
 
-def _filtered(x: Tensor, derivative: int) -> Tensor:
+def _filtered(x: Tensor, width: int, derivative: int) -> Tensor:
     """x [..., L] smoothed, or its slope per step; ends held. Sums of shifted copies: a convolution's order varies."""
-    taps = smoother(*_SMOOTH, derivative)
+    taps = smoother(width, 3, derivative)
     half = len(taps) // 2
     padded = torch.cat((x[..., :1].expand(*x.shape[:-1], half), x, x[..., -1:].expand(*x.shape[:-1], half)), dim=-1)
     return torch.stack([w * padded[..., i : i + x.shape[-1]] for i, w in enumerate(taps)]).sum(0)
@@ -128,6 +134,17 @@ def _fall(x: Tensor, tau: Tensor, peak: Tensor, level: Tensor, side: int) -> Ten
     return torch.where(there, side * (tau[under] - side * share * _STEP_MS - peak), torch.full_like(peak, torch.nan))
 
 
+def _magnitude(leads: Tensor, vector: tuple[tuple[float, ...], ...]) -> Tensor:
+    """Length [B, L] of the vector of leads [B, 8, L]."""
+    square = torch.full_like(leads[:, 0], 1e-12)  # the root's slope stays finite
+    for row in vector:
+        part = torch.zeros_like(square)
+        for i, weight in enumerate(row):
+            part = part + weight * leads[:, i]
+        square = square + part * part
+    return square.sqrt()
+
+
 def _within(tau: Tensor, start: Tensor, stop: Tensor) -> Tensor:
     """1 for times between start and stop [B], 0 outside, the edges `_EDGE_MS` wide: [B, L]."""
     up = ((tau - start.unsqueeze(-1)) / _EDGE_MS + 0.5).clamp(0.0, 1.0)
@@ -149,9 +166,9 @@ def _first_component(leads: Tensor, window: Tensor, peak: Tensor) -> Tensor:
     return (leads * direction.unsqueeze(-1)).sum(1)
 
 
-def _asymmetry(slope: Tensor, tau: Tensor, peak: Tensor, start: Tensor, stop: Tensor) -> Tensor:
+def _asymmetry(slope: Tensor, tau: Tensor, peak: Tensor, start: Tensor, stop: Tensor, reach_ms: float) -> Tensor:
     """Difference [B] of the legs' slopes, slope [B, L] per step: mean square over the mean of the legs' squares."""
-    away = torch.arange(0.0, T_BEFORE_MS + 1.0, _STEP_MS, device=slope.device)
+    away = torch.arange(0.0, reach_ms + 1.0, _STEP_MS, device=slope.device)
 
     def leg(side: int) -> Tensor:
         when = peak.unsqueeze(-1) + side * away
@@ -173,7 +190,13 @@ def _flatness(wave: Tensor, tau: Tensor, window: Tensor) -> Tensor:
     return second * second / fourth.clamp_min(1e-12)
 
 
-def t_wave(beat_mv: Tensor, marks: TMarks, sampling_rate_hz: float = RATE_HZ, at_r: int = BEFORE) -> TWave:
+def t_wave(
+    beat_mv: Tensor,
+    marks: TMarks,
+    sampling_rate_hz: float = RATE_HZ,
+    at_r: int = BEFORE,
+    definition: Definition = USUAL,
+) -> TWave:
     """T-wave morphology of median beats; differentiable with respect to the beats.
 
     Args:
@@ -181,6 +204,7 @@ def t_wave(beat_mv: Tensor, marks: TMarks, sampling_rate_hz: float = RATE_HZ, at
         marks: [B] each, ms from R. Rows with a NaN among their marks give NaN.
         sampling_rate_hz: of `beat_mv`; it is read on a grid of 2 ms about the T peak.
         at_r: sample of `beat_mv` that holds R.
+        definition: what the papers leave open.
 
     Raises:
         ValueError: another shape of beats or marks.
@@ -198,27 +222,28 @@ def t_wave(beat_mv: Tensor, marks: TMarks, sampling_rate_hz: float = RATE_HZ, at
     before = torch.tensor(_LEVEL_MS, dtype=leads.dtype, device=leads.device)
     level = _at(leads, (onset.unsqueeze(-1) - before) * per_ms + at_r).mean(-1, keepdim=True)
     tau = torch.arange(-_BACK, _ON + 1, dtype=leads.dtype, device=leads.device) * _STEP_MS
-    leads = _filtered(_at(leads, (peak.unsqueeze(-1) + tau) * per_ms + at_r) - level, 0)
+    leads = _filtered(_at(leads, (peak.unsqueeze(-1) + tau) * per_ms + at_r) - level, definition.smooth, 0)
     j_point, end = offset - peak, end - peak  # from the T peak, as tau
 
-    xyz = vector_xyz(leads)
-    magnitude = (xyz[:, 0] * xyz[:, 0] + xyz[:, 1] * xyz[:, 1] + xyz[:, 2] * xyz[:, 2] + 1e-12).sqrt()
+    magnitude = _magnitude(leads, definition.vector)
     height, at = _summit(magnitude, tau)
     after_j = torch.where(tau >= j_point.unsqueeze(-1), magnitude, torch.full_like(magnitude, torch.inf))
-    erd, lrd = (_fall(x, tau, at, LEVEL * height, side) for x, side in ((after_j, -1), (magnitude, 1)))
+    erd, lrd = (_fall(x, tau, at, definition.level * height, side) for x, side in ((after_j, -1), (magnitude, 1)))
 
-    start = j_point.clamp_min(-T_BEFORE_MS)
+    start = j_point.clamp_min(-definition.begin_ms)
     wave = _first_component(leads, _within(tau, start, end), leads[:, :, _BACK])
     _, at = _summit(wave, tau)
-    start = torch.maximum(j_point, at - T_BEFORE_MS)
-    asymmetry = _asymmetry(_filtered(wave, 1), tau, at, start, at + FOOT * (end - at))
+    start = torch.maximum(j_point, at - definition.begin_ms)
+    asymmetry = _asymmetry(
+        _filtered(wave, definition.smooth, 1), tau, at, start, at + definition.foot * (end - at), definition.begin_ms
+    )
     flatness = _flatness(wave, tau, _within(tau, start, end))
     nan = torch.full_like(height, torch.nan)
     found = (height * 1000.0, asymmetry, flatness, erd, lrd)
     return TWave(*(torch.where(known, value, nan) for value in found))
 
 
-def measure_t_wave(ecg_mv: Tensor, sampling_rate_hz: float = RATE_HZ) -> MeasuredTWave:
+def measure_t_wave(ecg_mv: Tensor, sampling_rate_hz: float = RATE_HZ, definition: Definition = USUAL) -> MeasuredTWave:
     """T-wave morphology of recordings [B, 12, T] (or [B, 8, T]: I, II, V1-V6) in mV; NaN where it is not trusted.
 
     Raises:
@@ -227,7 +252,7 @@ def measure_t_wave(ecg_mv: Tensor, sampling_rate_hz: float = RATE_HZ) -> Measure
     found = delineate(ecg_mv, sampling_rate_hz)
     with torch.no_grad():
         marks = TMarks(found.qrs_onset_ms, found.qrs_offset_ms, found.t_peak_ms, found.t_end_ms)
-        read = t_wave(found.median_beat, marks)
+        read = t_wave(found.median_beat, marks, definition=definition)
         trusted = found.trusted & torch.stack([torch.isfinite(x) for x in read]).all(0)
         nan = torch.full_like(found.rr_ms, torch.nan)
         return MeasuredTWave(TWave(*(torch.where(trusted, x, nan) for x in read)), trusted)
