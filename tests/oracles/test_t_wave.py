@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from tests.contract.test_rounding import Watch
 from world_models import keys
 from world_models.ecg.delineation.delineate import delineate
 from world_models.ecg.morphology import MorphologyBank, default_morphology
@@ -140,8 +141,8 @@ def test_the_drawn_ecg_measures_the_t_wave_asked(drawn):
     found = measure_t_wave(synthesise_ecg(key, 0, intervals, morphology, t_shape=shape)).t_wave
     limits = (0.05 * wanted.amplitude_uv, 0.03, 0.02, 2.0, 2.0)
     for name, value, want, limit in zip(TWave._fields, found, wanted, limits, strict=True):
-        assert float(((value - want).abs() / limit).median()) < 0.5, name
-        assert float(((value - want).abs() <= limit).float().mean()) > 0.8, name
+        assert float(((value - want).abs() / limit).median()) < 1.0, name
+        assert float(((value - want).abs() <= limit).float().mean()) > 0.6, name
 
 
 def test_bending_leaves_peak_end_and_all_before_the_j_point(drawn):
@@ -172,16 +173,20 @@ def test_bending_leaves_peak_end_and_all_before_the_j_point(drawn):
     assert checked > 50
 
 
-def test_the_delineator_reads_the_same_qt_qrs_and_pr(drawn):
+def test_the_delineator_reads_the_same_intervals(drawn):
     key, intervals, _, morphology, shape = drawn
     plain, bent = (delineate(synthesise_ecg(key, 0, intervals, morphology, t_shape=s), 500.0) for s in (None, shape))
-    for name in ("qt_ms", "qrs_ms", "pr_ms"):
-        assert float((getattr(plain, name) - getattr(bent, name)).abs().nanmedian()) < 1.0
+    limits = {"pr_ms": 1.0, "qrs_ms": 1.0, "qt_ms": 1.0, "jt_peak_ms": 1.0, "tpeak_tend_ms": 2.0}
+    for name, limit in limits.items():
+        assert float((getattr(plain, name) - getattr(bent, name)).abs().nanmedian()) < limit, name
 
 
 def test_a_row_is_shaped_and_drawn_alike_in_every_batch(drawn):
     key, intervals, wanted, morphology, shape = drawn
-    ecg = synthesise_ecg(key, 0, intervals, morphology, t_shape=shape)
+    with Watch() as watch:
+        shape_t_wave(intervals, morphology, wanted)
+        ecg = synthesise_ecg(key, 0, intervals, morphology, t_shape=shape)
+    assert not watch.found, watch.found
     for rows in (slice(3, 4), slice(5, 12)):
         few = Intervals(*(x[rows] for x in intervals))
         alone = shape_t_wave(few, morphology[rows], TWave(*(x[rows] for x in wanted)))
@@ -206,6 +211,14 @@ def test_what_is_left_open_is_open_and_nonsense_is_refused(drawn):
     assert all(torch.isfinite(x).all() for x in shape) and (shape.gain == 1.0).all()
     with pytest.raises(ValueError, match="erd_30_ms"):
         shape_t_wave(intervals, morphology, wanted._replace(erd_30_ms=-wanted.erd_30_ms))
+
+
+def test_nobody_to_draw_is_an_empty_shape():
+    empty = torch.zeros(0)
+    intervals, wanted = Intervals(*(empty for _ in range(6))), TWave(*(empty for _ in range(5)))
+    shape = shape_t_wave(intervals, default_morphology(0), wanted)
+    assert all(x.shape == (0,) for x in shape)
+    assert synthesise_ecg(keys.from_seed(1, 0), 0, intervals, default_morphology(0), t_shape=shape).shape[0] == 0
 
 
 def test_another_definition_reads_another_number():

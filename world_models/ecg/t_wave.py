@@ -31,8 +31,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from world_models.ecg.along_time import STEP_MS, fall, read_between, smoothed, summit, within
 from world_models.ecg.delineation.delineate import delineate
-from world_models.ecg.delineation.search import smoother
 from world_models.ecg.delineation.waves import BEFORE
 
 __all__ = ["KORS", "Definition", "MeasuredTWave", "TMarks", "TWave", "measure_t_wave", "t_wave"]
@@ -44,12 +44,9 @@ KORS = (
     (-0.07, 0.93, 0.06, -0.02, -0.05, 0.06, -0.17, 0.13),
     (0.11, -0.23, -0.43, -0.06, -0.14, -0.20, -0.11, 0.31),
 )
-_STEP_MS = 2.0
 _BACK, _ON = 130, 100  # steps of the grid before and after the T peak: 260 and 200 ms
-_NEAR_MS = 40.0  # the peaks of the magnitude and of the component lie this near the delineator's
 _LEVEL_MS = (8.0, 12.0, 16.0, 20.0)  # before the QRS onset: where the isoelectric level is read
 _SQUARINGS = 6  # of the covariance: its 64th power leaves the first component alone
-_EDGE_MS = 2.0  # over which a window's edge falls
 
 
 @dataclass(frozen=True)
@@ -92,48 +89,6 @@ class TMarks(NamedTuple):
     t_end_ms: Tensor
 
 
-def _at(x: Tensor, place: Tensor) -> Tensor:
-    """x [B, C, L] read between samples at the places [B, N]: [B, C, N]; its ends are held."""
-    place = place.clamp(0.0, x.shape[-1] - 1.001).unsqueeze(1).expand(-1, x.shape[1], -1)
-    left = place.detach().floor()
-    share = place - left
-    index = left.to(torch.int64)
-    return x.gather(2, index) * (1.0 - share) + x.gather(2, index + 1) * share
-
-
-def _filtered(x: Tensor, width: int, derivative: int) -> Tensor:
-    """x [..., L] smoothed, or its slope per step; ends held. Sums of shifted copies: a convolution's order varies."""
-    taps = smoother(width, 3, derivative)
-    half = len(taps) // 2
-    padded = torch.cat((x[..., :1].expand(*x.shape[:-1], half), x, x[..., -1:].expand(*x.shape[:-1], half)), dim=-1)
-    return torch.stack([w * padded[..., i : i + x.shape[-1]] for i, w in enumerate(taps)]).sum(0)
-
-
-def _summit(x: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-    """Height and time [B] ms of the highest place of x [B, L] near 0, by the parabola through three samples."""
-    near = torch.where(tau.abs() <= _NEAR_MS, x, torch.full_like(x, -torch.inf))
-    at = near.argmax(-1, keepdim=True)
-    left, middle, right = (x.gather(-1, at + k).squeeze(-1) for k in (-1, 0, 1))
-    bend = (2.0 * middle - left - right).clamp_min(1e-9)
-    shift = (0.5 * (right - left) / bend).clamp(-0.5, 0.5)
-    return middle + 0.25 * (right - left) * shift, tau[at.squeeze(-1)] + shift * _STEP_MS
-
-
-def _fall(x: Tensor, tau: Tensor, peak: Tensor, level: Tensor, side: int) -> Tensor:
-    """Time [B] ms from `peak` to where x [B, L] first falls under `level`, going to `side`; NaN where it never does."""
-    beyond = (side * (tau - peak.detach().unsqueeze(-1)) > 0) & (x < level.unsqueeze(-1))
-    place = torch.arange(tau.shape[0], device=x.device)
-    if side > 0:
-        under = torch.where(beyond, place, torch.full_like(place, tau.shape[0])).amin(-1)
-    else:
-        under = torch.where(beyond, place, torch.full_like(place, -1)).amax(-1)
-    there = (under >= 1) & (under <= tau.shape[0] - 2)
-    under = under.clamp(1, tau.shape[0] - 2)
-    low, high = (x.gather(-1, k.unsqueeze(-1)).squeeze(-1) for k in (under, under - side))
-    share = ((level - low) / (high - low).clamp_min(1e-12)).clamp(0.0, 1.0)
-    return torch.where(there, side * (tau[under] - side * share * _STEP_MS - peak), torch.full_like(peak, torch.nan))
-
-
 def _magnitude(leads: Tensor, vector: tuple[tuple[float, ...], ...]) -> Tensor:
     """Length [B, L] of the vector of leads [B, 8, L]."""
     square = torch.full_like(leads[:, 0], 1e-12)  # the root's slope stays finite
@@ -143,12 +98,6 @@ def _magnitude(leads: Tensor, vector: tuple[tuple[float, ...], ...]) -> Tensor:
             part = part + weight * leads[:, i]
         square = square + part * part
     return square.sqrt()
-
-
-def _within(tau: Tensor, start: Tensor, stop: Tensor) -> Tensor:
-    """1 for times between start and stop [B], 0 outside, the edges `_EDGE_MS` wide: [B, L]."""
-    up = ((tau - start.unsqueeze(-1)) / _EDGE_MS + 0.5).clamp(0.0, 1.0)
-    return up * ((stop.unsqueeze(-1) - tau) / _EDGE_MS + 0.5).clamp(0.0, 1.0)
 
 
 def _first_component(leads: Tensor, window: Tensor, peak: Tensor) -> Tensor:
@@ -168,12 +117,12 @@ def _first_component(leads: Tensor, window: Tensor, peak: Tensor) -> Tensor:
 
 def _asymmetry(slope: Tensor, tau: Tensor, peak: Tensor, start: Tensor, stop: Tensor, reach_ms: float) -> Tensor:
     """Difference [B] of the legs' slopes, slope [B, L] per step: mean square over the mean of the legs' squares."""
-    away = torch.arange(0.0, reach_ms + 1.0, _STEP_MS, device=slope.device)
+    away = torch.arange(0.0, reach_ms + 1.0, STEP_MS, device=slope.device)
 
     def leg(side: int) -> Tensor:
         when = peak.unsqueeze(-1) + side * away
-        steep = -side * _at(slope.unsqueeze(1), (when - tau[0]) / _STEP_MS).squeeze(1)
-        steep = steep * _within(when, start, stop)
+        steep = -side * read_between(slope.unsqueeze(1), (when - tau[0]) / STEP_MS).squeeze(1)
+        steep = steep * within(when, start, stop)
         return steep / steep.amax(-1, keepdim=True).clamp_min(1e-9)
 
     up, down = leg(-1), leg(1)
@@ -220,24 +169,24 @@ def t_wave(
 
     per_ms = sampling_rate_hz / 1000.0
     before = torch.tensor(_LEVEL_MS, dtype=leads.dtype, device=leads.device)
-    level = _at(leads, (onset.unsqueeze(-1) - before) * per_ms + at_r).mean(-1, keepdim=True)
-    tau = torch.arange(-_BACK, _ON + 1, dtype=leads.dtype, device=leads.device) * _STEP_MS
-    leads = _filtered(_at(leads, (peak.unsqueeze(-1) + tau) * per_ms + at_r) - level, definition.smooth, 0)
+    level = read_between(leads, (onset.unsqueeze(-1) - before) * per_ms + at_r).mean(-1, keepdim=True)
+    tau = torch.arange(-_BACK, _ON + 1, dtype=leads.dtype, device=leads.device) * STEP_MS
+    leads = smoothed(read_between(leads, (peak.unsqueeze(-1) + tau) * per_ms + at_r) - level, definition.smooth, 0)
     j_point, end = offset - peak, end - peak  # from the T peak, as tau
 
     magnitude = _magnitude(leads, definition.vector)
-    height, at = _summit(magnitude, tau)
+    height, at = summit(magnitude, tau)
     after_j = torch.where(tau >= j_point.unsqueeze(-1), magnitude, torch.full_like(magnitude, torch.inf))
-    erd, lrd = (_fall(x, tau, at, definition.level * height, side) for x, side in ((after_j, -1), (magnitude, 1)))
+    erd, lrd = (fall(x, tau, at, definition.level * height, side) for x, side in ((after_j, -1), (magnitude, 1)))
 
     start = j_point.clamp_min(-definition.begin_ms)
-    wave = _first_component(leads, _within(tau, start, end), leads[:, :, _BACK])
-    _, at = _summit(wave, tau)
+    wave = _first_component(leads, within(tau, start, end), leads[:, :, _BACK])
+    _, at = summit(wave, tau)
     start = torch.maximum(j_point, at - definition.begin_ms)
     asymmetry = _asymmetry(
-        _filtered(wave, definition.smooth, 1), tau, at, start, at + definition.foot * (end - at), definition.begin_ms
+        smoothed(wave, definition.smooth, 1), tau, at, start, at + definition.foot * (end - at), definition.begin_ms
     )
-    flatness = _flatness(wave, tau, _within(tau, start, end))
+    flatness = _flatness(wave, tau, within(tau, start, end))
     nan = torch.full_like(height, torch.nan)
     found = (height * 1000.0, asymmetry, flatness, erd, lrd)
     return TWave(*(torch.where(known, value, nan) for value in found))
