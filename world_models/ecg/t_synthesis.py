@@ -2,7 +2,7 @@
 
 `shape_t_wave` gives the `TShape` with which `waveform.synthesise_ecg` draws such an ECG. The amplitude is a gain; the
 other four are found by damped least squares (Levenberg 1944, doi 10.1090/qam/10666) on the drawn ST and T alone, read
-as `t_wave` reads any ECG. Four numbers do not always go together: LRD_30 lies between 0.32 and 0.66 Tpeak-Tend, and
+as `t_wave` reads any ECG. Four numbers do not always go together: LRD_30 lies between 0.33 and 0.68 Tpeak-Tend, and
 what ERD_30 and LRD_30 say of the flanks leaves asymmetry and flatness a range. What cannot be had is approached: the
 misses, each in its `SCALE`, are made small together. Among them is how far the bend moves the T peak that a reader
 sees who smooths as the delineator does: the drawn peak stays, but smoothing moves a skewed wave's to its slower side.
@@ -22,9 +22,9 @@ from world_models.ecg.waveform import R_SHARE, WAVES, Intervals
 __all__ = ["SCALE", "shape_t_wave"]
 
 # A miss of this size counts as one: asymmetry, flatness, ERD_30, LRD_30 and the T peak a smoothing reader sees, ms.
-SCALE = (0.015, 0.0085, 1.0, 1.0, 0.9)
+SCALE = (0.015, 0.0115, 1.0, 1.0, 0.7)
 _READER = 41  # samples of 2 ms over which the delineator smooths T (`delineation.waves`)
-_ROUNDS = 8
+_ROUNDS = 12
 _STEP = 0.02  # of the finite differences, in the logarithms of the parameters
 _DAMPING = (1.0, 0.3, 8.0)  # at first, its factor after a round that was better, and after one that was not
 _LEAST, _MOST = (8.0, 0.6, 0.4, 1.35), (160.0, 1.5, 3.5, 5.0)  # left_ms, crown, foot, right_power
