@@ -36,7 +36,7 @@ class ClinicalEnv(PatientEnv, gymnasium.Env[Any, Any]):
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": RENDER_FPS}
 
     def __init__(self, task: Task, world: WorldLike, **arguments: Any) -> None:
-        settings = Settings.of(arguments)
+        settings = Settings.of(arguments, ("world", "task"))
         self._episodes = assemble(task, 1, world, settings)
         self._limit_checked = False
         self.render_mode = settings.render_mode
@@ -112,6 +112,8 @@ class ClinicalEnv(PatientEnv, gymnasium.Env[Any, Any]):
 
     def restore(self, snapshot: bytes, seed: int | None = None) -> np.ndarray | dict[str, np.ndarray]:
         """Go back to a snapshot; returns the observation there.
+
+        Gymnasium's TimeLimit around the environment goes on counting: step the unwrapped environment from here.
 
         Args:
             snapshot: of one patient in the same world and task.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from clinenv.codec import codec_of
 from clinenv.readings import MISSINGNESS, NOISE, Readings
 from clinenv.settings import Settings
-from clinenv.task import Task
+from clinenv.task import Column, Doses, Task
 from clinenv.view import ChartView, Kept
 from world_models import keys
 from world_models.protocol import Chart, WorldModel
@@ -40,6 +41,7 @@ class Interface:
         self.device = torch.device(world.device)
         self.codec = codec_of(task.actions, world.orders, settings.action_unit, self.device)
         self.view = views[settings.observation](world, task)
+        _check_used(task, self.view.columns, settings)
         self.layout = self.view.layout
         self._readings = Readings(world, task, self.view, settings.noise, settings.missingness)
         losses = task.losses
@@ -88,6 +90,20 @@ class Interface:
         """The row [B, n] as its Box holds it."""
         linear = row if self._log is None else torch.where(self._log, torch.where(self._log, row, 1.0).log(), row)
         return ((linear - self._centre) / self._scale).clamp(self._box_low, self._box_high)
+
+
+def _check_used(task: Task, columns: Sequence[Column], settings: Settings) -> None:
+    """Raises ValueError for a setting that would change nothing: whoever gave it expects otherwise."""
+    if settings.noise != "none" and not any(column.noise_sd > 0 for column in columns):
+        raise ValueError(f"noise={settings.noise!r}: task {task.name!r} reads nothing with an error; leave it out")
+    level = settings.missingness
+    lossy = [record.missing for record in task.records] + ([] if task.losses is None else [task.losses.chance])
+    if level != "none" and not any(chances.get(level, 0.0) > 0 for chances in lossy):
+        raise ValueError(f"missingness={level!r}: in task {task.name!r} nothing goes missing; leave it out")
+    if settings.action_unit != "scaled" and not isinstance(task.actions, Doses):
+        raise ValueError(
+            f"action_unit={settings.action_unit!r}: the actions of task {task.name!r} are no amounts; leave it out"
+        )
 
 
 def _known(what: str, value: Any, choices: tuple[str, ...]) -> None:

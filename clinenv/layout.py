@@ -73,11 +73,14 @@ def layout(entries: Sequence[tuple[Column, Quantity]]) -> Layout:
     """The layout of columns, each with the quantity that it shows.
 
     Raises:
-        ValueError: a measure without finite bounds, or shown by its logarithm with bounds that reach 0.
+        ValueError: no entries, a scale that is not above 0, a measure without finite bounds, or shown by its logarithm
+            with bounds that reach 0.
     """
     names: list[str] = []
     units: list[str] = []
     rows: list[np.ndarray] = []
+    if not entries:
+        raise ValueError("an observation needs at least one column")
     for column, quantity in entries:
         size = int(np.prod(quantity.shape, dtype=int))
         low, high = column.bounds or (quantity.low, quantity.high)
@@ -87,6 +90,8 @@ def layout(entries: Sequence[tuple[Column, Quantity]]) -> Layout:
         names += [column.name] if quantity.shape == () else [f"{column.name}[{i}]" for i in range(size)]
         units += [quantity.unit] * size
     centre, scale, low, high, log = np.concatenate(rows, axis=1)
+    if not ((scale > 0) & np.isfinite(scale)).all():
+        raise ValueError(f"{names[int(np.argmin((scale > 0) & np.isfinite(scale)))]} needs a finite scale above 0")
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ValueError("every measure of an observation needs finite bounds")
     if not ((low > 0) | (log == 0)).all():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
@@ -29,7 +29,7 @@ class Settings:
     observation: str = "chart"  # or one that the task brings (`Task.views`): "ecg", "latent", "events", "text"
     noise: str = "none"  # "clinic", "ward": how carefully measures are read
     missingness: str = "none"  # "some", "much": how often a record is not made, or an order lost
-    hours: float | None = None  # length of an episode; None: the task's
+    hours: float | None = None  # length of an episode, up to whole steps; None: the task's
     max_episode_steps: int | None = None  # the registry's time limit; with `hours` the shorter one holds; -1: none
     device: str | None = None  # of a world that is loaded by its name; None: the CPU
     action_unit: str = "scaled"  # of a continuous action: [-1, 1], where 0 and below order nothing; or "mg", "units"
@@ -45,8 +45,8 @@ class Settings:
             raise ValueError(f"render_mode {self.render_mode!r} is unknown; choose None or one of {known}")
 
     @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> Settings:
-        """The settings of keyword arguments.
+    def of(cls, arguments: Mapping[str, Any], besides: Sequence[str] = ()) -> Settings:
+        """The settings of keyword arguments; `besides` names what the environment takes apart from them.
 
         Raises:
             TypeError: an argument that does not exist; the message names the one that was probably meant.
@@ -55,7 +55,7 @@ class Settings:
         known = [field.name for field in fields(cls)]
         for name in arguments:
             if name not in known:
-                close = get_close_matches(name, known, 1)
-                meant = f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
+                close = get_close_matches(name, [*besides, *known], 1)
+                meant = f"did you mean {close[0]}?" if close else f"choose from {', '.join([*besides, *known])}"
                 raise TypeError(f"unexpected keyword argument {name!r}; {meant}")
         return cls(**arguments)

@@ -70,6 +70,10 @@ class Simulator:
                 f"task {task.name!r} gives the orders {', '.join(task.orders)}, but world {world.name!r} takes "
                 f"{', '.join(ordered)}; names and their order must agree"
             )
+        if type(task).clock is Task.clock and "hours" not in measured:
+            raise ValueError(
+                f"world {world.name!r} measures no hours; give task {task.name!r} a method clock(chart) -> hours [B]"
+            )
         if task.told and not isinstance(world, Oracle):
             raise ValueError(
                 f"task {task.name!r} repeats {', '.join(task.told)} of a world's truth, and world "

@@ -34,7 +34,9 @@ def check_task(task: Task, world: WorldModel, batch: int = 9, steps: int = 6) ->
     state, chart = simulator.reset(key)
     assert task.horizon_hours > 0, "horizon_hours must be positive"
     nothing = torch.zeros(batch, len(world.orders), device=world.device)
-    names = list(task.reward(chart, nothing, chart))  # as info asks for them before the first step
+    asked = task.reward(chart, nothing, chart)
+    assert isinstance(asked, dict), "reward gives a dict: name -> tensor [B]"
+    names = list(asked)  # as info asks for them before the first step
     for step in range(steps):
         action = _orders(simulator, key, step)
         out = simulator.step(state, chart, action)
@@ -48,7 +50,8 @@ def check_task(task: Task, world: WorldModel, batch: int = 9, steps: int = 6) ->
         assert terms, "a reward has at least one named term"
         assert list(terms) == names, f"the terms must be the same, in the same order, at every step: {names}"
         for name, value in {**terms, "cost": cost}.items():
-            assert value.shape == (batch,) and bool(torch.isfinite(value).all()), f"{name} must be finite, shape [B]"
+            fine = value.shape == (batch,) and value.dtype == torch.float32 and bool(torch.isfinite(value).all())
+            assert fine, f"{name} must be finite, float32, shape [B]"
         assert bool((cost >= 0).all()), "a cost is never negative"
         assert over.dtype == torch.bool and over.shape == (batch,), "terminated must be bool [B]"
         total = sum(terms.values())

@@ -50,6 +50,7 @@ def check_env(make: Callable[[], gymnasium.Env], steps: int = 12, seed: int = 11
         first = env.reset(seed=numpy_seed)
         assert data_equivalence(first, twin.reset(seed=seed), exact=True), "a numpy integer is a seed like any other"
         env.action_space.seed(seed)
+        assert env.observation_space.contains(first[0]), "the observation of a reset is not in the observation space"
         check_infos(env, first[1], steps)
         env.reset(seed=seed)
         twin.reset(seed=seed)

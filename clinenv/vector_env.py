@@ -65,7 +65,7 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
         tensors: bool = False,
         **arguments: Any,
     ) -> None:
-        settings = Settings.of(arguments)
+        settings = Settings.of(arguments, ("num_envs", "world", "task", "autoreset_mode", "tensors"))
         self._episodes = assemble(task, num_envs, world, settings)
         interface = self._episodes.interface
         check_flag("tensors", tensors)

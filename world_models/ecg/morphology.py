@@ -17,7 +17,7 @@ from world_models import keys
 from world_models.ecg.lead_names import INDEPENDENT_LEADS
 from world_models.ecg.waveform import R_SHARE, WAVES, Intervals, sample_times_ms, wave_basis
 
-__all__ = ["BANK_FILE", "MorphologyBank", "default_morphology", "fit_morphology", "fit_quality"]
+__all__ = ["BANK_FILE", "MorphologyBank", "default_morphology", "fit_morphology", "fit_quality", "solve"]
 
 BANK_FILE = Path(__file__).with_name("ludb_morphology.safetensors")
 
@@ -36,7 +36,7 @@ def _window(intervals: Intervals, sampling_rate_hz: float) -> Tensor:
     return ((grid >= start) & (grid <= stop)).to(torch.float64)
 
 
-def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+def solve(matrix: Tensor, right: Tensor) -> Tensor:
     """x of matrix x = right for symmetric positive definite [B, N, N] and [B, N, M], elementwise over the batch.
 
     Gauss-Jordan without pivoting: LAPACK's result may depend on how many systems it is given, this one's cannot.
@@ -94,11 +94,11 @@ def fit_morphology(median_beat: Tensor, intervals: Intervals, sampling_rate_hz: 
     ridge = torch.zeros(size, dtype=torch.float64, device=basis.device)
     ridge[: len(WAVES)] = _RIDGE
     matrix = matrix + torch.diag(ridge) * diagonal.mean(-1)[:, None, None]
-    every = _solve(matrix, right)
+    every = solve(matrix, right)
     # Only V1 has a biphasic P: elsewhere its column is held at zero, so that the P onset is exact.
     held = torch.zeros(size, dtype=torch.float64, device=basis.device)
     held[_BIPHASIC] = 1e9
-    plain = _solve(matrix + torch.diag(held), right)
+    plain = solve(matrix + torch.diag(held), right)
     is_v1 = torch.tensor([name == "V1" for name in INDEPENDENT_LEADS], device=basis.device)
     heights = torch.where(is_v1, every, plain)[:, : len(WAVES)].transpose(1, 2)
     heights[..., _BIPHASIC] = heights[..., _BIPHASIC] * is_v1

@@ -7,7 +7,8 @@ One beat is a sum of waves, each a fixed shape placed by the intervals and scale
 - QRS: eight Gaussians side by side under a taper that is zero outside exactly `qrs_ms`.
 - T: an asymmetric Gaussian with right sigma = Tpeak-Tend / 2, so that the tangent at one sigma meets the baseline
   two sigma after the peak: the tangent's T end is the one asked for. Its left flank is brought to zero at the J point.
-- ST: a level reached at the J point that dies out with zero slope at the T peak, and a bend between J and T peak.
+- ST: a level reached at the J point that dies out with zero slope at the T peak, and a bend between J and T peak. Both
+  are in `st_t.py`, which also bends them.
 
 (The Gaussian sum is the closed solution of McSharry's dynamical model, doi 10.1109/TBME.2003.808805, noted by Sameni
 2007, doi 10.1155/2007/43407; see `mcsharry.py`.) Eight leads are synthesised, four derived, so Einthoven's law holds.
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.ecg.lead_names import INDEPENDENT_LEADS
+from world_models.ecg.st_t import TShape, smoothstep, st_t_shapes
 
 __all__ = [
     "WAVES",
@@ -55,11 +57,7 @@ _P, _QRS, _ST_T = range(0, 2), range(2, 10), range(10, 13)  # columns of WAVES
 _QRS_CENTRES = tuple(0.1 + 0.8 * i / 7 for i in range(8))  # shares of the QRS
 _QRS_SIGMA = 0.06
 _QRS_EDGE = 0.09  # share of the QRS over which the taper rises, and falls
-_T_LEFT = 0.25  # left sigma of T as a share of J-Tpeak
-_T_ONSET = 0.45  # share of J-Tpeak over which T's left flank is brought to zero at J
-_T_REACH = 4.5  # T is cut this many sigma after its peak (4e-5 of its height)
 _P_REACH = 4.0
-_ST_RISE = 0.4  # the ST level is reached over this last share of the QRS
 _QRS_PRE_MS, _QRS_POST_MS = 110.0, 150.0  # the stretch of the window in which the QRS is computed (QRS <= 258 ms)
 _CHUNK = {"cpu": 32}  # ECGs synthesised at once: on a CPU 5 MB of eight leads stay near the cache
 _CHUNK_ELSEWHERE = 1024
@@ -102,12 +100,6 @@ def p_duration_ms(pr_ms: Tensor) -> Tensor:
     return (pr_ms * P_SHARE).clamp_max(P_LONGEST_MS)
 
 
-def _smoothstep(x: Tensor) -> Tensor:
-    """0 below 0, 1 above 1, with zero slope at both."""
-    x = x.clamp(0.0, 1.0)
-    return x * x * (3.0 - 2.0 * x)
-
-
 def _grid(sampling_rate_hz: float, device: torch.device | str) -> tuple[Tensor, int]:
     """Times [L] in ms about R, and the index of R."""
     step = 1000.0 / sampling_rate_hz
@@ -120,7 +112,9 @@ def sample_times_ms(sampling_rate_hz: float = 500.0, device: torch.device | str 
     return _grid(sampling_rate_hz, device)[0]
 
 
-def _pieces(intervals: Intervals, sampling_rate_hz: float) -> tuple[list[tuple[int, int, range, Tensor]], int]:
+def _pieces(
+    intervals: Intervals, sampling_rate_hz: float, t_shape: TShape | None = None
+) -> tuple[list[tuple[int, int, range, Tensor]], int]:
     """The waves by the stretch of the window they live in: (start, stop, wave columns, shapes [B, n, stop - start])."""
     grid, at_r = _grid(sampling_rate_hz, intervals.pr_ms.device)
     length = grid.shape[0]
@@ -139,22 +133,12 @@ def _pieces(intervals: Intervals, sampling_rate_hz: float) -> tuple[list[tuple[i
     step = 1000.0 / sampling_rate_hz
     first, last = max(at_r - int(_QRS_PRE_MS / step), 0), min(at_r + int(_QRS_POST_MS / step) + 1, length)
     x = (grid[first:last] - onset) / qrs
-    taper = _smoothstep(x / _QRS_EDGE) * _smoothstep((1.0 - x) / _QRS_EDGE)
+    taper = smoothstep(x / _QRS_EDGE) * smoothstep((1.0 - x) / _QRS_EDGE)
     centres = torch.tensor(_QRS_CENTRES, dtype=torch.float32, device=grid.device)
     d = (x.unsqueeze(1) - centres.unsqueeze(-1)) / _QRS_SIGMA
     pieces.append((first, last, _QRS, torch.exp(-0.5 * d * d) * taper.unsqueeze(1)))
 
-    after = grid[at_r:]
-    s = (after - j_point) / jt_peak  # 0 at J, 1 at the T peak
-    inside = s.clamp(0.0, 1.0)
-    level = _smoothstep((after - j_point) / (_ST_RISE * qrs) + 1.0) * (1.0 - _smoothstep(s))
-    bend = inside * inside * (1.0 - inside) * (1.0 - inside) * (1.0 - inside) * (5.0**5 / 108.0)
-    from_peak = after - (j_point + jt_peak)
-    left = from_peak / (_T_LEFT * jt_peak)
-    right = from_peak / (0.5 * tpeak_tend)
-    z = torch.where(from_peak < 0, left, right)
-    wave = torch.exp(-0.5 * z * z) * _smoothstep(s / _T_ONSET) * (right <= _T_REACH)
-    pieces.append((at_r, length, _ST_T, torch.stack((level, bend, wave), dim=1)))
+    pieces.append((at_r, length, _ST_T, st_t_shapes(grid[at_r:], j_point, qrs, jt_peak, tpeak_tend, t_shape)))
     return pieces, length
 
 
@@ -167,12 +151,15 @@ def wave_basis(intervals: Intervals, sampling_rate_hz: float = 500.0) -> Tensor:
     return basis
 
 
-def beat_template(intervals: Intervals, morphology: Tensor, sampling_rate_hz: float = 500.0) -> Tensor:
+def beat_template(
+    intervals: Intervals, morphology: Tensor, sampling_rate_hz: float = 500.0, t_shape: TShape | None = None
+) -> Tensor:
     """Isolated beats in mV, [B, 8, L] (leads `INDEPENDENT_LEADS`), from 0.6 s before R to 1.0 s after.
 
-    morphology [B, 8, W] holds the height in mV of every wave (`WAVES`) in every independent lead.
+    morphology [B, 8, W] holds the height in mV of every wave (`WAVES`) in every independent lead; `t_shape` bends and
+    scales ST and T (`t_synthesis.shape_t_wave` finds the one that measures what is asked for).
     """
-    pieces, length = _pieces(intervals, sampling_rate_hz)
+    pieces, length = _pieces(intervals, sampling_rate_hz, t_shape)
     beat = morphology.new_zeros(morphology.shape[0], len(INDEPENDENT_LEADS), length)
     for start, stop, columns, shapes in pieces:
         part = beat[:, :, start:stop]
@@ -329,6 +316,7 @@ def synthesise_ecg(
     hrv_ms: float | Tensor = 20.0,
     noise_uv: float | Tensor = 0.0,
     wander_uv: float | Tensor = 0.0,
+    t_shape: TShape | None = None,
 ) -> Tensor:
     """12-lead ECGs in mV, float32 [B, 12, seconds * sampling_rate_hz], standard lead order.
 
@@ -339,6 +327,7 @@ def synthesise_ecg(
         hrv_ms: standard deviation of RR; a number or [B].
         noise_uv: standard deviation of the sample noise of the independent leads; a number or [B].
         wander_uv: standard deviation of the baseline wander; a number or [B].
+        t_shape: [B] each, how ST and T are bent and scaled; None: as drawn.
     """
     batch, samples = key.shape[0], int(round(seconds * sampling_rate_hz))
     out = torch.empty(batch, 12, samples, dtype=torch.float32, device=key.device)
@@ -352,10 +341,11 @@ def synthesise_ecg(
 
         k, when = key[rows], part(t)
         chosen = Intervals(*(x[rows] for x in intervals))
+        bent = None if t_shape is None else TShape(*(x[rows] for x in t_shape))
         r = beat_samples(
             k, when, chosen.heart_rate_bpm, seconds=seconds, sampling_rate_hz=sampling_rate_hz, hrv_ms=part(hrv_ms)
         )
-        eight = tile(beat_template(chosen, morphology[rows], sampling_rate_hz), r, samples, at_r)
+        eight = tile(beat_template(chosen, morphology[rows], sampling_rate_hz, bent), r, samples, at_r)
         if not _is_off(noise_uv):
             noise = keys.noise(k, when, "ecg_noise", (8, samples))
             eight += noise.mul_((_column(part(noise_uv), k) * 1e-3).unsqueeze(-1))

@@ -95,8 +95,8 @@ class ECGProgressionEnv(ClinicalEnv):
     Terminated by death, or at the first visit after ten years; 120 visits (one a month) are the time limit.
 
     ## Information
-    After every call `hours` (since the first visit), `action_mask`, `spread_<measure>` and `support` (False: outside
-    what the world was made for); `cost`, `refused_orders` and `reward_<term>` of the last step, 0 after a
+    After every call `hours` (since the first visit), `action_mask` and `support` (False: outside what the world was
+    made for); `cost`, `refused_orders` and `reward_<term>` of the last step, 0 after a
     reset.
 
     ## Arguments

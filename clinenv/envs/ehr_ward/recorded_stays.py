@@ -44,7 +44,8 @@ class RecordedStays:
         if not isinstance(world, SupportsInfer):
             raise ValueError(
                 f"world {world.name!r} cannot go on from a record: only a learned world has a belief about a patient "
-                'whose body nobody wrote down (infer); use world="ehr-ward-small", or EHRWard-v0 for generated patients'
+                'whose body nobody wrote down (infer); use world="ehr-mimic-demo-small", or '
+                "EHRWard-v0 for generated patients"
             )
         self.world: WorldModel[Any] = world
         self._infer = world.infer

@@ -38,7 +38,7 @@ class EHRReplayEnv(ClinicalEnv):
 
     ## Starting State
     A stay drawn from the seed, among those that last a step beyond `hour`.
-    `reset(options={"stay_id": 20001305, "hour": 48})` says which, and from where; `env.unwrapped.record()` gives the
+    `reset(options={"stay_id": STAY, "hour": 48})` says which, and from where; `env.unwrapped.record()` gives the
     record up to there.
 
     ## Episode End

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["crossing", "filtered", "highest", "lowest", "read", "vector"]
+__all__ = ["crossing", "filtered", "highest", "lowest", "read", "smoother", "vector"]
 
 
 @lru_cache(maxsize=32)
-def _smoother(width: int, order: int, derivative: int) -> tuple[float, ...]:
+def smoother(width: int, order: int, derivative: int) -> tuple[float, ...]:
     """Savitzky-Golay coefficients (doi 10.1021/ac60214a047) for correlation with an odd window, least squares."""
     half = width // 2
     x = torch.arange(-half, half + 1, dtype=torch.float64)
@@ -26,7 +26,7 @@ def _smoother(width: int, order: int, derivative: int) -> tuple[float, ...]:
 
 def filtered(x: Tensor, width: int, order: int, derivative: int) -> Tensor:
     """x [B, C, L] smoothed or differentiated along time, ends held."""
-    kernel = torch.tensor(_smoother(width, order, derivative), dtype=x.dtype, device=x.device)
+    kernel = torch.tensor(smoother(width, order, derivative), dtype=x.dtype, device=x.device)
     half = width // 2
     b, c, n = x.shape
     padded = F.pad(x, (half, half), mode="replicate")
