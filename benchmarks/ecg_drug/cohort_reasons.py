@@ -70,7 +70,7 @@ def _why(row: dict[str, Any], corrected: dict[str, Any]) -> str:
     for column, cause in (
         (
             "admissible_sd",
-            "selection: {:+.2f} SD beside the real ECGs of ages, rates and intervals that the cohort admits",
+            "selection: {:+.2f} SD beside the real ECGs that the cohort admits",
         ),
         ("reader_sd", "convention: {:+.2f} SD with the drawn ECGs read as a reader marks"),
         ("both_sd", "selection and convention: {:+.2f} SD without both"),
@@ -80,7 +80,7 @@ def _why(row: dict[str, Any], corrected: dict[str, Any]) -> str:
     if row["cohort"] == "healthy":
         return VOLUNTEERS
     if row["admissible_ecgs"] < FEWEST:
-        return f"untested: under {FEWEST} real ECGs are of ages, rates and intervals that the cohort admits"
+        return f"untested: under {FEWEST} real ECGs are such as the cohort admits"
     return SLOWED if measure == "heart_rate_bpm" else OWN
 
 
@@ -124,12 +124,15 @@ def rate_law(frame: pd.DataFrame) -> dict[str, float]:
 
 def proposals(real: pd.DataFrame, cohorts: Iterable[Generated]) -> list[dict[str, Any]]:
     """One row a cohort and factor: its law as generated and that of the real ECGs in sinus rhythm, of the cohort's
-    ages. Generated QRS and QTcF are the chart's, by its convention; the real ones the machine's."""
+    ages; cohorts with under FEWEST of those are left out. Generated QRS and QTcF are the chart's, by its convention;
+    the real ones the machine's."""
     rows = []
     sinus = real[real["rhythm"] == "sinus rhythm"]
     for cohort in cohorts:
         ages = cohort.frame["age_years"]
         beside = sinus[sinus["age_years"].between(ages.quantile(0.05), ages.quantile(0.95))]
+        if len(beside) < FEWEST:
+            continue
         for measure, factor in FACTORS.items():
             there = rate_law(beside) if measure == "heart_rate_bpm" else law(beside, measure)
             here = law(cohort.frame, measure)

@@ -80,12 +80,15 @@ class Generated:
     name: str
     frame: pd.DataFrame  # age_years, sex_female and MEASURES
     reader_minus_chart: Mapping[str, float] = field(default_factory=dict)  # measure -> median difference
-    may_fibrillate: bool = True  # False: never set beside atrial fibrillation
+    conditions: bool = True  # False: nobody has any, so real fibrillation and labelled beats are not beside them
 
     def admissible(self, real: pd.DataFrame, rhythm: str) -> pd.Series:
-        """bool [N]: real ECGs whose age, QRS and QTcF (and in sinus rhythm the rate) the cohort has at all."""
+        """bool [N]: real ECGs whose age, QRS and QTcF (and in sinus rhythm the rate) the cohort has at all; of a cohort
+        without conditions, those of its ages that physicians gave no label besides the rhythm."""
         names = ("age_years", "qrs_ms", "qtcf_ms") + (() if rhythm == FIBRILLATION else ("heart_rate_bpm",))
         inside = real["rhythm"] == rhythm
+        if not self.conditions:
+            names, inside = ("age_years",), inside & (real["beat_labels"] == "")
         for name in names:
             inside &= real[name].between(self.frame[name].min(), self.frame[name].max())
         return inside
@@ -131,7 +134,7 @@ def compared(real: pd.DataFrame, cohorts: list[Generated], number: int = NUMBER)
         one = _Side.of(rows, "cohorts/real", number)
         for cohort in cohorts:
             there = cohort.frame[stratum.generated(cohort.frame)]
-            if len(there) < FEWEST or (stratum.rhythm == FIBRILLATION and not cohort.may_fibrillate):
+            if len(there) < FEWEST or (stratum.rhythm == FIBRILLATION and not cohort.conditions):
                 continue
             other = _Side.of(there, "cohorts/oracle", number)
             inside = rows[cohort.admissible(rows, stratum.rhythm)]

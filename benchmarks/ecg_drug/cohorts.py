@@ -78,7 +78,7 @@ def of_progression(patients: int = DRAWN) -> Generated:
     frame = pd.DataFrame({name: getattr(read, name).double().numpy() for name in MEASURES})
     for name in ("age_years", "sex_female"):
         frame[name] = chart[name].double().numpy()
-    return Generated(WITHOUT_CONDITIONS, frame[read.trusted.numpy()], may_fibrillate=False)
+    return Generated(WITHOUT_CONDITIONS, frame[read.trusted.numpy()], conditions=False)
 
 
 def picture(real: pd.DataFrame, cohorts: list[Generated]) -> Figure:
@@ -92,6 +92,9 @@ def picture(real: pd.DataFrame, cohorts: list[Generated]) -> Figure:
     for column, (rhythm, sex) in enumerate(COLUMNS):
         stratum = Stratum(rhythm, sex, "all")
         rows = real[stratum.real(real)]
+        panels[0, column].set_title(f"{rhythm}, {sex}: {len(rows)} real ECGs", fontsize=9)
+        if len(rows) < FEWEST:
+            continue
         beside = [c.frame[stratum.generated(c.frame)] for c in cohorts]
         for line, measure in enumerate(MEASURES):
             panel = panels[line, column]
@@ -109,8 +112,6 @@ def picture(real: pd.DataFrame, cohorts: list[Generated]) -> Figure:
             panel.set_xlabel(f"real {UNITS[measure]}", fontsize=8)
             if not column:
                 panel.set_ylabel(f"oracle {UNITS[measure]}", fontsize=8)
-            if not line:
-                panel.set_title(f"{rhythm}, {sex}: {len(rows)} real ECGs", fontsize=9)
     names = [c.name for c in cohorts if c.name in PICTURED]
     lines = [Line2D([], [], color=f"C{PICTURED.index(name)}", label=name) for name in names]
     lines.append(Line2D([], [], color="0.4", linestyle="--", label="as the real ECGs"))
@@ -144,6 +145,8 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     drug = [of_the_drug_oracle(name, a.patients, min(a.drawn, a.patients)) for name in COHORTS]
     everyone = [*drug, of_progression(a.drawn)]
     rows = explained(list(compared(real, everyone, a.resamples)))
+    if not rows:
+        parser.error(f"{table}: under {FEWEST} ECGs of adults in every stratum; give a larger table")
     laws = proposals(real, [c for c in everyone if c.name in PROPOSED])
     write_csv(a.out.with_name(f"{a.out.name}.csv"), rows, made)
     write_csv(a.out.with_name(f"{a.out.name}_laws.csv"), laws, made)
