@@ -92,7 +92,7 @@ def test_each_cause_is_found_where_it_is_the_cause():
     assert picked["why"].startswith("selection:") and abs(picked["admissible_sd"]) < 0.5
     ill = pd.concat([real, ecgs(2, 3 * COUNT, qrs_ms=60.0).assign(beat_labels="LBBB")], ignore_index=True)
     well = rows_of(ill, Generated("c", ecgs(1), conditions=False))["qrs_ms"]
-    assert well["why"].startswith("selection:") and well["admissible_ecgs"] == COUNT
+    assert well["why"].startswith("selection:") and 0.9 * COUNT < well["admissible_ecgs"] <= COUNT
     assert rows_of(real, Generated("c", ecgs(1, qt_ms=30.0)))["qt_ms"]["why"].startswith("rate: QT follows it")
     far = rows_of(real, Generated("c", ecgs(1, qtcf_ms=25.0, qt_ms=25.0)))
     assert far["qtcf_ms"]["why"].startswith("mean") and far["qt_ms"]["why"] == f"as QTcF: {far['qtcf_ms']['why']}"
