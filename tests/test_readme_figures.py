@@ -43,6 +43,8 @@ SETTINGS: dict[str, dict[str, str]] = {
         "from -1 to 4 the cost": "lambdas of the rows that are named",
         "two settings below 0": "lambdas",
         "over 20 ms (PR, QRS) or 40 ms (QT)": "what a failure is",
+        "quantiles 5 and 95 %": "their levels",
+        "(Zheng 2020, doi 10.1038/": "the source",
     },
     "ward": {
         "within 25 % of the true one": "what S@25 is",

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from benchmarks.common.figures import Row, figure, select
+from benchmarks.ecg_drug.cohort_strata import HALF_SD
 
 __all__ = ["DERIVED", "Load"]
 
@@ -108,6 +109,18 @@ def _probes_with_a_range(load: Load) -> list[Row]:
     return [r for r in load("progression_probes.csv") if r["source"] != "no range"]
 
 
+def _cohort_medians(load: Load) -> list[Row]:
+    """Medians of the cohorts that are over half an SD from the real ones."""
+    return [r for r in load("cohorts_chapman.csv") if r["over_half_sd"] == "1"]
+
+
+def _surely_apart(load: Load) -> int:
+    return sum(
+        float(r["difference_sd_low"]) > HALF_SD or float(r["difference_sd_high"]) < -HALF_SD
+        for r in _cohort_medians(load)
+    )
+
+
 DERIVED: dict[str, Callable[[Load], float | str]] = {
     "orders": lambda load: len(_effects(load, "0")),
     "orders near truth": lambda load: _near_truth(load, "0"),
@@ -137,6 +150,9 @@ DERIVED: dict[str, Callable[[Load], float | str]] = {
     "test patients of the JEPA": _test_patients,
     "one record": _one_record,
     "visits saved": _visits_saved,
+    "cohort medians compared": lambda load: len(load("cohorts_chapman.csv")),
+    "cohort medians apart": lambda load: len(_cohort_medians(load)),
+    "cohort medians surely apart": _surely_apart,
     "progression probes with a range": lambda load: len(_probes_with_a_range(load)),
     "progression probes inside": lambda load: sum(r["within"] == "True" for r in _probes_with_a_range(load)),
 }
