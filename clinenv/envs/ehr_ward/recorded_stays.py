@@ -127,7 +127,13 @@ class RecordedStays:
 def _read(source: Any, hours_per_step: float) -> list[PatientEpisode]:
     """The stays of a MEDS folder or file, or those given."""
     if isinstance(source, str | Path):
-        from world_models.data.ehr.load import load_episodes
+        try:
+            from world_models.data.ehr.load import load_episodes
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"reading stays from files needs {error.name}, of the extra ehr: pip install -e '.[ehr]' in "
+                "the checkout"
+            ) from error
 
         found, flow = load_episodes(meds=source, hours_per_step=hours_per_step)
         if not found:
