@@ -6,6 +6,7 @@ it gives back as numbers, which are kept (and saved) with the patient.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ class Kept(NamedTuple):
     more: Tensor  # float32 [B, width] what the view remembers beside it
 
 
-class View:
+class View(ABC):
     """A form of observation; subclasses say what is shown.
 
     Attributes:
@@ -60,6 +61,7 @@ class View:
         """
         return row.new_zeros(row.shape[0], 0)
 
+    @abstractmethod
     def show(self, scaled: Tensor, kept: Kept, chart: Chart) -> Any:
         """The observation as tensors [B, ...].
 
@@ -68,7 +70,6 @@ class View:
             kept: the same in units, and what is remembered.
             chart: with the measures of `also`.
         """
-        raise NotImplementedError
 
     def release(self, observation: Any) -> Any:
         """What `show` gave, as it is handed out: numpy arrays [B, ...] in fresh memory, or a tuple of B objects."""
