@@ -62,7 +62,7 @@ def _base(path: str | Path) -> Path:
     if header.exists():
         return base
     if path.is_dir():
-        raise RecordError(f"{path} is a folder, not a record; give one record of it (folder_records lists them)")
+        raise RecordError(f"{path} is a folder, not a record; give the path of one of its .hea files")
     if path.is_file():
         raise RecordError(f"{path} is not a WFDB record: there is no {header.name} beside it; give a record's .hea")
     raise RecordError(f"no WFDB record at {path}: {header} does not exist; give the path of a .hea file")
