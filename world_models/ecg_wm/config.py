@@ -32,15 +32,7 @@ class ECGWorldConfig:
     dose_log: int = 36  # past steps whose doses a state remembers, to redo them when its unknowns are sampled anew
 
     def __post_init__(self) -> None:
-        widths = (
-            "drift_width",
-            "flow_width",
-            "belief_width",
-            "spread_width",
-            "beat_width",
-            "readback_width",
-            "event_width",
-        )
+        widths = [f"{part}_width" for part in ("drift", "flow", "belief", "spread", "beat", "readback", "event")]
         check_sizes(self, **dict.fromkeys(widths, 65_536))
         check_sizes(self, eta=1024, flow_steps=1000, morphology=1024, dose_log=10_000)
         if not 0 < self.hours_per_step <= 8784:

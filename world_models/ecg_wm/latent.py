@@ -1,9 +1,9 @@
 """The physiological coordinates of the latent, and the way between them and the chart.
 
 The latent of one ECG is z = (u, m): u holds the coordinates that the ODE prior moves, each on a working scale (T
-amplitude by its logarithm, asymmetry by its root, burden by its logit) and standardised; m is the shape of the beat (see
-`vae`). Rate-corrected J-Tpeak stands in u because drugs act on it; QT and its corrections follow from the identities
-QT = QRS + J-Tpeak + Tpeak-Tend, QTcF = QT / RR^(1/3), J-Tpeak c = J-Tpeak / RR^0.58 (RR in s).
+amplitude by its logarithm, asymmetry by its root, burden by its logit) and standardised; m is the shape of the beat
+(see `vae`). Rate-corrected J-Tpeak stands in u because drugs act on it; QT and its corrections follow from the
+identities QT = QRS + J-Tpeak + Tpeak-Tend, QTcF = QT / RR^(1/3), J-Tpeak c = J-Tpeak / RR^0.58 (RR in s).
 
 An ECG shows sinus rhythm or fibrillation, never both: of the sinus rate, PR and the rate in fibrillation a chart gives
 what its rhythm has, and the others are NaN in `standardise`.

@@ -7,8 +7,9 @@ effect site, the last of which can undo what the others do):
     c'  = k2 g2 - (ke + k12) c + k21 p                 p' = k12 c - k21 p
     e_s' = k_s (c - e_s)    for each site s
 
-so every level is a sum of exponentials, exact however long the step (`oracles.ecg_drug.kinetics`). The latent's deviation
-v from the patient's baseline relaxes to a target g set by effect sites and time of day, with a neural correction in it:
+so every level is a sum of exponentials, exact however long the step (`oracles.ecg_drug.kinetics`). The latent's
+deviation v from the patient's baseline relaxes to a target g set by effect sites and time of day, with a neural
+correction in it:
 
     tau v' = g(e(t), clock(t), patient) - v
 
@@ -17,8 +18,9 @@ With w = (h - t) / tau its solution after a step of h is
     v(h) = exp(-h / tau) v(0) + integral of g(h - tau w) exp(-w) over w from 0 to h / tau,
 
 which the Gauss nodes of the weight exp(-w) on that range give with two or three looks at g whatever h is: what happened
-more than a few tau ago is forgotten, and the nodes lie where it is not. `adaptive` integrates both systems with torchdiffeq's dopri5: the reference that the nodes are tested
-against. Amounts are in units of each drug's reference dose.
+more than a few tau ago is forgotten, and the nodes lie where it is not. `adaptive` integrates both systems with
+torchdiffeq's dopri5: the reference that the nodes are tested against. Amounts are in units of each drug's reference
+dose.
 
 Effect compartment: Sheiner et al. 1979, doi 10.1002/cpt1979253358. Variation of constants under a quadrature:
 Hochbruck & Ostermann 2010, doi 10.1017/S0962492910000048. Nodes from a weight: Golub & Welsch 1969, doi

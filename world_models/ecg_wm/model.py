@@ -26,15 +26,15 @@ from world_models.ecg_wm import inference, latent
 from world_models.ecg_wm.belief import BeliefEncoder, visit_features
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.encode import read_chart
-from world_models.ecg_wm.flow import ResidualFlow, autoregression, flow_condition
 from world_models.ecg_wm.events import AVBlock, TorsadesHazard
+from world_models.ecg_wm.flow import ResidualFlow, autoregression, flow_condition
 from world_models.ecg_wm.latent import BURDEN, COORDS
 from world_models.ecg_wm.latent_ode import (
+    DAY_NUMBERS,
     HOURS_PER_DAY,
     MODES,
     PATIENT,
     SITES,
-    DAY_NUMBERS,
     PhysiologicalPrior,
     Rates,
     clock_waves,
@@ -318,7 +318,7 @@ class ECGWorldModel(nn.Module):
         return belief.mean + belief.deviation * self.temperature * normals
 
     def rates_of(self, patient: Tensor, measured: Tensor, unknown: Tensor) -> Rates:
-        """The prior of patients with covariates [B, PATIENT], admission reading [B, COORDS] and unknowns [B, eta + COORDS]."""
+        """The prior of patients: covariates [B, PATIENT], admission reading [B, COORDS], unknowns [B, eta + COORDS]."""
         anchor = self.anchor(measured, unknown)
         return self.prior.individual(unknown[:, : self.config.eta], patient, anchor)
 
@@ -334,9 +334,9 @@ class ECGWorldModel(nn.Module):
         )
 
     def start(self, key: Tensor, f: Mapping[str, Tensor], shape: Tensor, measured: Tensor) -> ECGWorldState:
-        """A state at t = 0 whose belief comes from the baseline `measured` [B, COORDS] alone, of patients with factors f.
+        """A state at t = 0 whose belief comes from the baseline `measured` [B, COORDS] alone.
 
-        Of f: `patients.COVARIATES`, `patients.CLEARANCES` (NaN: not known) and admission_clock_hour.
+        Of the factors f: `patients.COVARIATES`, `patients.CLEARANCES` (NaN: not known) and admission_clock_hour.
         """
         batch, drugs = key.shape[0], len(DRUGS)
         zero, start_hour = torch.zeros_like(f["age_years"]), f["admission_clock_hour"]

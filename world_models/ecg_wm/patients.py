@@ -25,7 +25,7 @@ MIDDLE_MAGNESIUM_MMOL_L, MAGNESIUM_SPREAD = 0.85, 0.12
 
 
 def patient_features(who: Mapping[str, Tensor]) -> Tensor:
-    """Covariates [B, 12] on a unit scale: those of COVARIATES, then log CLEARANCES (0 where NaN), then which are known."""
+    """Covariates [B, 12] on a unit scale: COVARIATES, then log CLEARANCES (0 where NaN), then which are known."""
     clearance = torch.stack([who[name] for name in CLEARANCES], dim=-1)
     known = ~clearance.isnan()
     fixed = torch.stack(
