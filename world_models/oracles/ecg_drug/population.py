@@ -108,7 +108,10 @@ class TrialModel:
         self._subject_root = host(root(base["between_subject_covariance"]))
         self._day_root = host(root(base["between_period_covariance"]))
         self._residual_root = host(root(base["residual_covariance"]))
-        self._course = {e: narrow(parameters["course"][e]["harmonics"]) for e in ENDPOINTS}
+        course = parameters["course"]
+        self._meals = tuple(float(hour) for hour in course["meal_clock_hours"])
+        self._course = {e: narrow(course[e]["coefficients"]) for e in ENDPOINTS}
+        self.before_dosing = narrow([course[e]["before_dosing"] for e in ENDPOINTS])
 
     @classmethod
     def load(
@@ -250,7 +253,7 @@ class TrialModel:
 
     def time_of_day(self, clock_hour: Tensor) -> dict[str, Tensor]:
         """Course over the day [B] per endpoint, period 24 h, around a daily mean of zero; differences of it count."""
-        return {e: daily_course(clock_hour, c) for e, c in self._course.items()}
+        return {e: daily_course(clock_hour, c, self._meals) for e, c in self._course.items()}
 
     def baseline(self, key: Tensor, sex_female: Tensor, age_years: Tensor) -> dict[str, Tensor]:
         """A person's own drug-free means [B] per endpoint, at the daily mean. Age has no effect (trial: 20 to 35)."""
