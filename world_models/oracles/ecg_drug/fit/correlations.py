@@ -82,9 +82,18 @@ def pooled(found: np.ndarray) -> np.ndarray:
                         kinds.setdefault((d == g, min(e, f), max(e, f)), []).append((d * count + e, g * count + f))
     result = np.eye(len(found))
     result[:count, :count] = found[:count, :count]
+    levels: dict[int, list[int]] = {}  # of an endpoint's sensitivity: whose levels it goes with
+    for kind in kinds:
+        if kind[0] == "level":
+            levels.setdefault(kind[2], []).append(kind[1])
     for pairs in kinds.values():
         live = [(i, j) for i, j in pairs if found[i, j] != 0.0]  # exactly 0: a drug that does not act
         mean = float(np.mean([found[i, j] for i, j in live])) if live else 0.0
         for i, j in live:
             result[i, j] = result[j, i] = mean
+    for f, own in levels.items():
+        for at in (d * count + f for d in drugs):
+            # with the other levels as those go with its own: none of them says anything of its own
+            weight = np.linalg.solve(result[np.ix_(own, own)], result[own, at])
+            result[:count, at] = result[at, :count] = result[:count, own] @ weight
     return result

@@ -46,8 +46,8 @@ _POWER_SD = 0.2  # log-normal prior around 1
 # prior SDs in the scale's `step` (10 ms of an interval)
 _HARMONIC_STEPS = 1.0  # of the first harmonic's coefficients and of a meal's, falling as 1 / k²
 _SHIFT_STEPS = 0.5  # of the pre-dose condition and of the drift over the first 24 h
-_SEX_SLOPE_STEPS = 2.0  # at the mean peak: ridge on the difference between women's and men's slopes
 _BEYOND_START, _BEYOND_SD = 0.2, 0.7  # log-normal prior on the SDs beyond the law: of a step, and its log SD
+_BEYOND_COMPONENTS = 8
 _BEYOND_HOURS = 2.0  # over which what is beyond the law is alike: absorption and effect delays take as long (k)
 
 
@@ -60,6 +60,7 @@ class Structure:
     beyond: bool = True  # the term beyond the law
     t_saturating: tuple[str, ...] = ()  # drugs whose effect on the T wave saturates
     t_steepening: tuple[str, ...] = ()  # drugs whose effect on it grows faster than the concentration
+    sex_slope_steps: float = 2.0  # ridge on women's less men's slopes at the mean peak, in the scale's `step`
     uncorrelated: int = 5  # how many uncorrelated values the correlations of the few subjects are shrunk by
 
 
@@ -171,7 +172,10 @@ def fit_endpoint(
     first = _Model(data, endpoint, everything, structure).fit(False)
     at = [first.names.index(ANTIARRHYTHMICS[i].name) for i in everything]
     z = [abs(float(first.fit.beta[a] / first.fit.errors[a])) for a in at]
-    return _Model(data, endpoint, [i for i in everything if z[i] >= threshold], structure).fit(standard_errors)
+    active = [i for i in everything if z[i] >= threshold]
+    if active == everything and not standard_errors:
+        return first
+    return _Model(data, endpoint, active, structure).fit(standard_errors)
 
 
 def _laws(endpoint: str, active: list[int], structure: Structure) -> tuple[list[int], list[int]]:
@@ -188,11 +192,15 @@ def _laws(endpoint: str, active: list[int], structure: Structure) -> tuple[list[
 
 
 def _smooth(hours: Tensor) -> Tensor:
-    """[T, T] root of a course's covariance over the hours after the dose, variance 1; rows before it are 0."""
-    after = hours > 0
+    """[T, Q] root of a course's covariance over the hours after the dose; rows before it are 0.
+
+    Its Q greatest components, which hold nine tenths of the variance of 1.
+    """
     distance = (hours.unsqueeze(-1) - hours).abs()
-    root = torch.linalg.cholesky(torch.exp(-distance / _BEYOND_HOURS))
-    return root * (after.unsqueeze(-1) & after).to(root.dtype)
+    both = (hours > 0).unsqueeze(-1) & (hours > 0)
+    values, vectors = torch.linalg.eigh(torch.exp(-distance / _BEYOND_HOURS) * both.to(hours.dtype))
+    kept = slice(max(len(hours) - _BEYOND_COMPONENTS, 0), None)
+    return vectors[:, kept] * values[kept].clamp_min(0.0).sqrt()
 
 
 class _Model:
@@ -220,7 +228,8 @@ class _Model:
         smooth = _smooth(data.hours)
         # one course common to all arms, then one a drug in its own arm
         self.day = smooth.repeat(1 + d, 1)
-        self.arms = torch.cat([torch.zeros(t, d * t, dtype=torch.float64), torch.block_diag(*[smooth] * d)])
+        none = torch.zeros(t, d * smooth.shape[-1], dtype=torch.float64)
+        self.arms = torch.cat([none, torch.block_diag(*[smooth] * d)])
         k = len(active)
         self.sizes = [k, len(self.saturating), len(self.steepening), k, 2 if structure.beyond else 0]
 
@@ -263,7 +272,7 @@ class _Model:
         """Of the fixed effects [F]; infinite: none."""
         s, k, count = self.structure, len(self.active), self.structure.harmonics
         day = [_HARMONIC_STEPS / h**2 for h in range(1, count + 1) for _ in range(2)] + [_HARMONIC_STEPS] * len(s.meals)
-        steps = [torch.inf] * 2 + day + [_SHIFT_STEPS] * 2 + [torch.inf] * k + [_SEX_SLOPE_STEPS] * k
+        steps = [torch.inf] * 2 + day + [_SHIFT_STEPS] * 2 + [torch.inf] * k + [s.sex_slope_steps] * k
         beyond = [1.0] * (self.day.shape[-1] + self.arms.shape[-1]) if s.beyond else []
         return torch.cat([torch.tensor(steps, dtype=torch.float64) * self.step, torch.tensor(beyond).double()])
 
