@@ -8,6 +8,7 @@ from torch import Tensor
 from world_models.ecg.delineation.delineate import Delineation, delineate
 from world_models.ecg.delineation.waves import BEFORE
 from world_models.ecg.morphology import fit_morphology
+from world_models.ecg.t_wave import TMarks, t_wave
 from world_models.ecg.waveform import R_SHARE, Intervals, sample_times_ms
 from world_models.protocol import Chart
 
@@ -41,7 +42,15 @@ def factors_from_chart(chart: Chart) -> dict[str, Tensor]:
             f"ECG {row} cannot be measured (quality {marks.quality[row].item():.2f}); give a cleaner record, or fix "
             "the baseline_* factors by hand and leave ecg_mv out"
         )
+    at = TMarks(marks.qrs_onset_ms, marks.qrs_offset_ms, marks.t_peak_ms, marks.t_end_ms)
+    with torch.no_grad():
+        read = t_wave(marks.median_beat, at)
     return found | {
+        "baseline_t_amplitude_uv": read.amplitude_uv,
+        "baseline_t_asymmetry": read.asymmetry,
+        "baseline_t_flatness": read.flatness,
+        "baseline_erd_30_ms": read.erd_30_ms,
+        "baseline_lrd_30_ms": read.lrd_30_ms,
         "baseline_heart_rate_bpm": marks.heart_rate_bpm,
         "baseline_pr_ms": marks.pr_ms,
         "baseline_qrs_ms": marks.qrs_ms,
