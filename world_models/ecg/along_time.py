@@ -32,7 +32,16 @@ def smoothed(x: Tensor, width: int, derivative: int) -> Tensor:
     taps = smoother(width, 3, derivative)
     half = len(taps) // 2
     padded = torch.cat((x[..., :1].expand(*x.shape[:-1], half), x, x[..., -1:].expand(*x.shape[:-1], half)), dim=-1)
-    return torch.stack([w * padded[..., i : i + x.shape[-1]] for i, w in enumerate(taps)]).sum(0)
+    length = x.shape[-1]
+    if derivative % 2:  # the taps mirror each other, with the sign turned
+        out = taps[-1] * (padded[..., 2 * half :] - padded[..., :length])
+        for i in range(1, half):
+            out += taps[-1 - i] * (padded[..., 2 * half - i : 2 * half - i + length] - padded[..., i : i + length])
+        return out
+    out = taps[half] * x
+    for i in range(half):
+        out += taps[i] * (padded[..., 2 * half - i : 2 * half - i + length] + padded[..., i : i + length])
+    return out
 
 
 def summit(x: Tensor, tau: Tensor, step_ms: float = STEP_MS) -> tuple[Tensor, Tensor]:

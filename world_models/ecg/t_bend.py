@@ -71,22 +71,22 @@ def own_place(after_ms: Tensor, j_point: Tensor, jt_peak: Tensor, tpeak_tend: Te
 
 
 @lru_cache(maxsize=8)
-def _tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of each entry: ST level, its bend and T [3, N]; share of the gain [N]; where its residual stands, and share."""
+def _tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each entry: ST level, its bend and T [3, N]; the place of its residual on the canonical axis, and its share
+    [N]."""
     left = torch.arange(_LEFT, dtype=torch.float64) / _LEFT
     right = torch.arange(_RIGHT * _REACH + 1, dtype=torch.float64) / _RIGHT
     one = torch.ones(1, 1, dtype=torch.float64)
     waves = st_t_shapes(torch.cat((left, 1.0 + right)), torch.zeros_like(one), one, one, one)[0]
-    gain = smoothstep(torch.cat((left, 1.0 + right)) / _GAIN_IN)
     place = torch.cat((beat_axis.st_place(left, -1), beat_axis.st_place(right, 1)))
     kept = torch.cat((torch.ones_like(left), 1.0 - smoothstep(right - 1.0)))
     with torch.inference_mode(False):  # kept beyond this call
-        return tuple(x.to(device, torch.float32).clone() for x in (waves, gain, place, kept))  # type: ignore[return-value]
+        return tuple(x.to(device, torch.float32).clone() for x in (waves, place, kept))  # type: ignore[return-value]
 
 
 def own_st_t(heights: Tensor, residual: Tensor | None = None) -> Tensor:
     """The own ST and T [B, 8, N] in mV of wave heights [B, 8, 3] (ST, its bend, T) and a residual [B, 8, 200]."""
-    waves, _, place, kept = _tables(heights.device)
+    waves, place, kept = _tables(heights.device)
     own = heights[:, :, :1] * waves[0]
     for i in (1, 2):
         own = own + heights[:, :, i : i + 1] * waves[i]
@@ -100,9 +100,9 @@ def own_st_t(heights: Tensor, residual: Tensor | None = None) -> Tensor:
 
 def bent_st_t(own: Tensor, place: Tensor, gain: Tensor) -> Tensor:
     """Own ST and T [B, C, N] at the places [B, L] with the gain [B]: [B, C, L]."""
-    own = own * (1.0 + (gain - 1.0).unsqueeze(-1) * _tables(own.device)[1]).unsqueeze(1)
     low = place.floor().clamp_max(own.shape[-1] - 2.0)
     share = (place - low).unsqueeze(1)
     index = low.to(torch.int64).unsqueeze(1).expand(-1, own.shape[1], -1)
     left = own.gather(2, index)
-    return left + share * (own.gather(2, index + 1) - left)
+    drawn = torch.lerp(left, own.gather(2, index + 1), share)
+    return drawn * (1.0 + (gain - 1.0).unsqueeze(-1) * smoothstep(place * (1.0 / (_GAIN_IN * _LEFT)))).unsqueeze(1)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from world_models.ecg.along_time import fall, smoothed, summit, within
+from world_models.ecg.delineation.search import smoother
 from world_models.ecg.morphology import solve
 from world_models.ecg.t_bend import LEFT_KNOTS, RIGHT_KNOTS, TShape, bent_st_t, own_place, own_st_t
 from world_models.ecg.t_wave import KORS, USUAL, TWave, asymmetry_of, first_component, flatness_of
@@ -25,7 +26,7 @@ __all__ = ["SCALE", "Marks", "marks_of", "shape_t_wave"]
 
 # A miss of this size counts as one: asymmetry, flatness, ERD_30, LRD_30, T peak and T end as delineated, ms.
 SCALE = (0.01, 0.007, 0.7, 0.7, 0.4, 0.4)
-_STEP_MS = 4.0
+_STEP_MS, _NEAR = 4.0, 10  # of the grid; steps about the peak within which its smoothed place is sought
 _BACK, _ON = 45, 55  # steps of the grid before and after the T peak: 180 and 220 ms
 _TWAVE, _READER = 7, 21  # samples of 4 ms over which `t_wave` (30 ms) and the delineator (82 ms) smooth
 _PEAK_LATE_MS = 1.5  # what the delineator adds to the place of its T peak (`delineate.CONVENTIONS`)
@@ -33,11 +34,11 @@ _LEFT = len(LEFT_KNOTS) - 1  # slopes that are free: their integral is given, so
 _FREE = _LEFT + len(RIGHT_KNOTS) + 1  # with the peak's shift
 _CALM = 0.12  # weight of a bend's logarithm beside the misses
 _SHIFT_MS = 10.0  # a unit of the shift of the peak
-_ROUNDS = 4
+_ROUNDS, _ANEW = 12, 6  # and after how many rounds the differences are taken anew
 _STEP = 0.03  # of the finite differences
 _DAMPING = (0.3, 0.2, 10.0)  # at first, its factor after a round that was better, and after one that was not
 _LIMIT, _LARGEST = 1.8, 0.8  # of the logarithms, and of their change in one round
-_ROWS = 128  # ECGs solved at once: as many as stay near the cache
+_ROWS = 64  # ECGs solved at once: as many as stay near the cache
 _ST = WAVES.index("ST")
 
 
@@ -100,8 +101,8 @@ def _channels(own: Tensor, drawn: Tensor, marks: Marks, shape: TShape) -> Tensor
 def _read(beats: _Beats, shape: TShape) -> tuple[Tensor, Tensor]:
     """What the bent wave measures, [B, 6] in the order of SCALE, and its amplitude [B] mV."""
     tau = _grid(shape.gain.device)
-    peak, j_point, end = beats.marks.t_peak, beats.marks.j_point - beats.marks.t_peak, None
-    end = beats.marks.t_end - peak
+    peak = beats.marks.t_peak
+    j_point, end = beats.marks.j_point - peak, beats.marks.t_end - peak
     place = own_place(peak.unsqueeze(-1) + tau, *beats.drawn.split(1, dim=1), shape)
     bent = bent_st_t(beats.channels, place, shape.gain)
     calm = smoothed(bent[:, :4], _TWAVE, 0)
@@ -119,13 +120,29 @@ def _read(beats: _Beats, shape: TShape) -> tuple[Tensor, Tensor]:
     )
     flatness = flatness_of(wave, tau, within(tau, start, end), USUAL.kurtosis)
 
-    lead = smoothed(bent[:, 4], _READER, 0)
-    seen = summit(lead, tau, _STEP_MS)[1] + _PEAK_LATE_MS
-    steep = torch.where((tau > 0) & (tau <= 200.0), -smoothed(bent[:, 4], _READER, 1), torch.full_like(lead, -torch.inf))
-    steepest, there = steep.max(-1, keepdim=True)
-    foot = torch.where(tau >= tau[there], lead, torch.full_like(lead, torch.inf)).amin(-1, keepdim=True)
-    tangent = tau[there] + (lead.gather(-1, there) - foot) / steepest.clamp_min(1e-9) * _STEP_MS
+    lead = bent[:, 4]
+    half = _READER // 2
+    near = lead[:, _BACK - _NEAR - half : _BACK + _NEAR + half + 1]
+    near_tau = tau[_BACK - _NEAR : _BACK + _NEAR + 1]
+    seen = summit(_inner(near, 0), near_tau, _STEP_MS)[1] + _PEAK_LATE_MS
+    flank = lead[:, _BACK + 1 - half :]
+    steepest, there = (-_inner(flank, 1)).max(-1, keepdim=True)
+    value = _inner(flank, 0).gather(-1, there)
+    past = torch.arange(lead.shape[1], device=lead.device) > there + _BACK
+    foot = torch.where(past, lead, torch.full_like(lead, torch.inf)).amin(-1, keepdim=True)
+    tangent = (there + 1 + (value - foot) / steepest.clamp_min(1e-9)) * _STEP_MS
     return torch.stack((asymmetry, flatness, erd, lrd, seen, tangent.squeeze(-1)), dim=-1), height
+
+
+def _inner(x: Tensor, derivative: int) -> Tensor:
+    """x [B, L] smoothed as the delineator does, or its slope per step, without the ends that are not whole."""
+    taps = smoother(_READER, 3, derivative)
+    half, length = _READER // 2, x.shape[-1] - _READER + 1
+    sign = -1.0 if derivative % 2 else 1.0
+    out = taps[half] * x[:, half : half + length]
+    for i in range(half):
+        out += taps[_READER - 1 - i] * (x[:, _READER - 1 - i :][:, :length] + sign * x[:, i : i + length])
+    return out
 
 
 def _shape(x: Tensor, gain: Tensor) -> TShape:
@@ -133,6 +150,16 @@ def _shape(x: Tensor, gain: Tensor) -> TShape:
     slopes = x.exp()
     left = torch.cat((slopes[:, :_LEFT], torch.ones_like(slopes[:, :1])), dim=1)
     return TShape(gain, x[:, -1] * _SHIFT_MS, left, slopes[:, _LEFT:-1])
+
+
+def _begin(read: Tensor, target: Tensor) -> Tensor:
+    """Free parameters [B, _FREE] from which ERD_30, LRD_30 and the T end read [B, 6] would be about right."""
+    ratio = torch.nan_to_num((read / target.clamp_min(1e-3)).clamp(0.3, 3.0).log(), nan=0.0)
+    x = torch.zeros(read.shape[0], _FREE, device=read.device)
+    x[:, 0] = x[:, 1] = ratio[:, 2]
+    x[:, _LEFT] = ratio[:, 3]
+    x[:, _LEFT + 1] = x[:, _LEFT + 2] = x[:, _LEFT + 3] = ratio[:, 5]
+    return x
 
 
 def _solve(beats: _Beats, rounds: int) -> TShape:
@@ -154,19 +181,27 @@ def _solve(beats: _Beats, rounds: int) -> TShape:
         return torch.where(torch.isfinite(wanted), wanted, gain)
 
     x, gain = torch.zeros(rows, _FREE, device=device), torch.ones(rows, device=device)
+    read, height = _read(beats, _shape(x, gain))
+    gain = set_gain(gain, height)
+    x = _begin(read, beats.target).clamp(-_LIMIT, _LIMIT)
     off, height = misses(beats, x, gain)
     gain = set_gain(gain, height)
-    off, height = misses(beats, x, gain)
     damping = torch.full_like(gain, _DAMPING[0])
-    for _ in range(rounds):
-        moved, _ = misses(many, x.repeat(_FREE, 1) + steps, gain.repeat(_FREE))
-        slope = ((moved - off.repeat(_FREE, 1)) / _STEP).reshape(_FREE, rows, -1).permute(1, 2, 0)
+    for k in range(rounds):
+        if k % _ANEW == 0:
+            off, height = misses(beats, x, gain)
+            moved, _ = misses(many, x.repeat(_FREE, 1) + steps, gain.repeat(_FREE))
+            slope = ((moved - off.repeat(_FREE, 1)) / _STEP).reshape(_FREE, rows, -1).permute(1, 2, 0)
         normal = torch.stack([(slope[:, :, i : i + 1] * slope).sum(1) for i in range(_FREE)], dim=1)
         normal = normal + torch.eye(_FREE, device=device) * damping[:, None, None]
         right = (slope * off.unsqueeze(-1)).sum(1).unsqueeze(-1)
         move = -solve(normal.double(), right.double()).squeeze(-1).to(x.dtype)
         tried = (x + move.clamp(-_LARGEST, _LARGEST)).clamp(-_LIMIT, _LIMIT)
         then, its = misses(beats, tried, gain)
+        # What the step taught of the slopes (Broyden 1965, doi 10.1090/S0025-5718-1965-0198670-6).
+        step = tried - x
+        missed = then - off - (slope * step.unsqueeze(1)).sum(-1)
+        slope = slope + missed.unsqueeze(-1) * (step / (step * step).sum(-1, keepdim=True).clamp_min(1e-8)).unsqueeze(1)
         better = cost(then) < cost(off)
         x, off = (torch.where(better.unsqueeze(-1), new, old) for new, old in ((tried, x), (then, off)))
         height = torch.where(better, its, height)

@@ -42,6 +42,7 @@ __all__ = [
     "derive_twelve",
     "synthesise_ecg",
     "p_duration_ms",
+    "qrs_stretch",
     "sample_times_ms",
     "tile",
     "true_fiducials",
@@ -53,6 +54,7 @@ WAVES = ("P", "P_biphasic", *(f"QRS_{i}" for i in range(1, 9)), "ST", "ST_T", "T
 # The window around R. Waves that reach outside are cut: it holds PR up to 450 ms and QT up to 750 ms
 # (with QRS <= 230 ms and Tpeak-Tend <= 200 ms).
 PRE_MS, POST_MS = 600.0, 1000.0
+QRS_STRETCH_MS = 180.0  # that `qrs_stretch` reaches to either side of R
 R_SHARE = 0.42  # R's place within the QRS: onset at -0.42 qrs, J point at +0.58 qrs
 _BIPHASIC = 2.0 / (1.5 * math.sqrt(3.0))  # the tangent of -u exp(-u^2/2) meets zero at u = -1.5 sqrt(3), not -2
 _P, _QRS, _ST_T = range(0, 2), range(2, 10), range(10, 13)  # columns of WAVES
@@ -127,14 +129,19 @@ def _pieces(intervals: Intervals, sampling_rate_hz: float) -> tuple[list[tuple[i
 
     step = 1000.0 / sampling_rate_hz
     first, last = max(at_r - int(_QRS_PRE_MS / step), 0), min(at_r + int(_QRS_POST_MS / step) + 1, length)
-    x = (grid[first:last] - onset) / qrs
-    taper = smoothstep(x / _QRS_EDGE) * smoothstep((1.0 - x) / _QRS_EDGE)
-    centres = torch.tensor(_QRS_CENTRES, dtype=torch.float32, device=grid.device)
-    d = (x.unsqueeze(1) - centres.unsqueeze(-1)) / _QRS_SIGMA
-    pieces.append((first, last, _QRS, torch.exp(-0.5 * d * d) * taper.unsqueeze(1)))
+    pieces.append((first, last, _QRS, _qrs_shapes(grid[first:last], onset, qrs)))
 
     pieces.append((at_r, length, _ST_T, st_t_shapes(grid[at_r:], j_point, qrs, jt_peak, tpeak_tend)))
     return pieces, length
+
+
+def _qrs_shapes(grid: Tensor, onset: Tensor, qrs: Tensor) -> Tensor:
+    """The QRS's waves at unit height [B, 8, L] at times [L] ms from R; onset and duration [B, 1] ms."""
+    x = (grid - onset) / qrs
+    taper = smoothstep(x / _QRS_EDGE) * smoothstep((1.0 - x) / _QRS_EDGE)
+    centres = torch.tensor(_QRS_CENTRES, dtype=torch.float32, device=grid.device)
+    d = (x.unsqueeze(1) - centres.unsqueeze(-1)) / _QRS_SIGMA
+    return torch.exp(-0.5 * d * d) * taper.unsqueeze(1)
 
 
 def wave_basis(intervals: Intervals, sampling_rate_hz: float = 500.0) -> Tensor:
@@ -172,33 +179,48 @@ def beat_template(
             part += morphology[:, :, column].unsqueeze(-1) * shapes[:, i].unsqueeze(1)
     if own:
         shape = unbent(morphology.shape[0], morphology.device) if t_shape is None else t_shape
-        _add_own(beat, intervals, morphology, sampling_rate_hz, shape, residual)
+        _add_own(beat, _grid(sampling_rate_hz, beat.device)[0], intervals, morphology, shape, residual)
     return beat
 
 
 def _add_own(
-    beat: Tensor, intervals: Intervals, morphology: Tensor, rate_hz: float, shape: TShape, residual: Tensor | None
+    beat: Tensor, grid: Tensor, intervals: Intervals, morphology: Tensor, shape: TShape, residual: Tensor | None
 ) -> None:
-    """Adds ST and T from the table of the beat's own, bent, and the residual before them, to `beat` [B, 8, L]."""
-    grid, at_r = _grid(rate_hz, beat.device)
+    """Adds ST and T from the table of the beat's own, bent, and the residual before them, to `beat` [B, 8, L].
+
+    grid: [L] times in ms about R, 0 among them.
+    """
+    at_r = int((grid < 0).sum())
     _, pr, qrs, _, jt_peak, tail = (x.to(torch.float32).unsqueeze(-1) for x in intervals)
-    j_point = (1.0 - R_SHARE) * qrs
+    onset = -R_SHARE * qrs
+    j_point = onset + qrs
     after = grid[at_r:]
-    place = own_place(after, j_point, jt_peak, tail, shape)
     heights = morphology[:, :, _ST_T.start : _ST_T.stop]
-    st_t = bent_st_t(own_st_t(heights, residual), place, shape.gain)
-    past = (after >= j_point).unsqueeze(1)
+    st_t = bent_st_t(own_st_t(heights, residual), own_place(after, j_point, jt_peak, tail, shape), shape.gain)
     # Up to the J point the ST level rises with the QRS.
     rise = smoothstep((after - j_point) / (ST_RISE * qrs) + 1.0).unsqueeze(1) * heights[:, :, :1]
-    beat[:, :, at_r:] += torch.where(past, st_t, rise)
+    beat[:, :, at_r:] += torch.where((after >= j_point).unsqueeze(1), st_t, rise)
     if residual is None:
         return
-    onset = -R_SHARE * qrs
     ends = beat_axis.piece_ends(*(x.squeeze(-1) for x in (pr, qrs, jt_peak, tail)))
-    last = min(at_r + int(_QRS_POST_MS * rate_hz / 1000.0) + 1, grid.shape[0])
-    place = beat_axis.places(ends, grid[:last] - onset, before_j=True)
-    before = beat_axis.interpolate(residual, place)
-    beat[:, :, :last] += torch.where((grid[:last] < j_point).unsqueeze(1), before, torch.zeros_like(before))
+    early = grid <= _QRS_POST_MS
+    time = grid[early]
+    before = beat_axis.interpolate(residual, beat_axis.places(ends, time - onset, before_j=True))
+    beat[:, :, early] += torch.where((time < j_point).unsqueeze(1), before, torch.zeros_like(before))
+
+
+def qrs_stretch(intervals: Intervals, morphology: Tensor, residual: Tensor | None = None) -> Tensor:
+    """QRS, ST and what follows, without P, every 2 ms from `QRS_STRETCH_MS` before R to as much after, [B, 8, L] mV."""
+    step = 2.0
+    reach = int(QRS_STRETCH_MS / step)
+    grid = torch.arange(-reach, reach + 1, dtype=torch.float32, device=morphology.device) * step
+    qrs = intervals.qrs_ms.to(torch.float32).unsqueeze(-1)
+    shapes = _qrs_shapes(grid, -R_SHARE * qrs, qrs)
+    beat = morphology.new_zeros(morphology.shape[0], len(INDEPENDENT_LEADS), grid.shape[0])
+    for i, column in enumerate(_QRS):
+        beat += morphology[:, :, column].unsqueeze(-1) * shapes[:, i].unsqueeze(1)
+    _add_own(beat, grid, intervals, morphology, unbent(morphology.shape[0], morphology.device), residual)
+    return beat
 
 
 def _column(value: float | Tensor, like: Tensor) -> Tensor:
