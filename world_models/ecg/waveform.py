@@ -63,6 +63,7 @@ _QRS_SIGMA = 0.06
 _QRS_EDGE = 0.09  # share of the QRS over which the taper rises, and falls
 _P_REACH = 4.0
 _QRS_PRE_MS, _QRS_POST_MS = 110.0, 150.0  # the stretch of the window in which the QRS is computed (QRS <= 258 ms)
+_UP_MS = 60.0  # over which what is kept of a recorded beat sets in
 _CHUNK = {"cpu": 32}  # ECGs synthesised at once: on a CPU 5 MB of eight leads stay near the cache
 _CHUNK_ELSEWHERE = 1024
 _RATES_BPM = (5.0, 400.0)
@@ -205,8 +206,11 @@ def _add_own(
     ends = beat_axis.piece_ends(*(x.squeeze(-1) for x in (pr, qrs, jt_peak, tail)))
     early = grid <= _QRS_POST_MS
     time = grid[early]
-    before = beat_axis.interpolate(residual, beat_axis.places(ends, time - onset, before_j=True))
-    beat[:, :, early] += torch.where((time < j_point).unsqueeze(1), before, torch.zeros_like(before))
+    from_onset = time - onset
+    before = beat_axis.curved(residual, beat_axis.places(ends, from_onset, before_j=True))
+    # Before the axis begins, half a P wave before P, it comes up from nothing.
+    share = smoothstep((from_onset - ends[:, :1]) / _UP_MS + 1.0) * (time < j_point)
+    beat[:, :, early] += before * share.unsqueeze(1)
 
 
 def qrs_stretch(intervals: Intervals, morphology: Tensor, residual: Tensor | None = None) -> Tensor:
