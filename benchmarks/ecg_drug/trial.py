@@ -2,11 +2,13 @@
 
     python -m benchmarks.ecg_drug.trial --trial CSV --world oracle|ecg-wm-small --out predictions.csv
     python -m benchmarks.ecg_drug.trial --trial CSV --loso
+    python -m benchmarks.ecg_drug.trial --trial CSV --folds 4
 
-The first predicts every post-dose triplicate mean from the subject's own same-period pre-dose intervals, age, sex,
+The first predicts every post-dose triplicate mean from the subject's own same-period pre-dose ECG, age, sex,
 weight, drug, dose and hour alone. The second refits the oracle without each subject in turn, predicts that subject, and
 sets the errors beside persistence, the population course and the linear mixed concentration-response model; table,
-predictions and plot go to benchmarks/results/. Torch runs on one thread.
+predictions and plot go to benchmarks/results/. The third leaves out a quarter of the subjects at a time and sets every
+measure's error beside each rival's, with the paired difference over subjects (`trial_folds`). Torch runs on one thread.
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ import torch
 from benchmarks.common.intervals import share_over_patients
 from benchmarks.common.results import RESULTS, TRIAL_FIT, made_by, write_csv, write_figure
 from benchmarks.ecg_drug.trial_baselines import concentration_response, persistence, population_course
+from benchmarks.ecg_drug.trial_folds import SEED as FOLD_SEED
+from benchmarks.ecg_drug.trial_folds import compared, predict_folds, refitted_oracle
+from benchmarks.ecg_drug.trial_rows import blind, pre_dose_rows
 from benchmarks.ecg_drug.trial_worlds import ADAPTERS, TARGETS, TrialPrediction, predict_oracle
-from world_models.data.ecg.ecgrdvq import READINGS, canonical_drug, load_raw, load_trial
+from world_models.data.ecg.ecgrdvq import canonical_drug, load_raw, load_trial
 from world_models.oracles.ecg_drug.fit.trial import fit_trial
 from world_models.oracles.ecg_drug.population import TrialModel
 from world_models.quantities.ecg_drug import DRUGS
@@ -35,22 +40,12 @@ if TYPE_CHECKING:
 __all__ = ["leave_one_out", "main", "pre_dose_rows", "predict", "report"]
 
 MODULE = "benchmarks.ecg_drug.trial"
-DECIMALS = 2  # of the tables
+DECIMALS = 3  # of the tables: asymmetry and flatness are small numbers
+FOLD_DECIMALS = 4
 LEARNED = ("ecg-wm-small",)  # adapters with weights of their own
 FEWEST_SAMPLES = 20  # a 5 % quantile needs one sample beyond it
 BASELINES = ("persistence", "population_course", "concentration_response", "concentration_response_covariate")
 DRUG_ORDER = ("placebo", *DRUGS)
-
-
-def pre_dose_rows(frame: pd.DataFrame, keep_unread: bool = False) -> pd.DataFrame:
-    """The post-dose rows, each with its period's last pre-dose means as `pre_*`.
-
-    Periods without a pre-dose QT are left out, or with `keep_unread` kept with NaN.
-    """
-    before = frame[frame["hour"] < 0].sort_values("hour").groupby(["randid", "drug", "period"], dropna=False).last()
-    before = before[[*READINGS, "hour"]].add_prefix("pre_").reset_index()
-    rows = frame[frame["hour"] > 0].merge(before, on=["randid", "drug", "period"], how="left")
-    return rows if keep_unread else rows[rows["pre_qtcf_ms"].notna()].reset_index(drop=True)
 
 
 def predict(
@@ -63,12 +58,12 @@ def predict(
     Raises:
         ValueError: no such world.
     """
-    blind = rows.drop(columns=[c for c in (*READINGS, "conc_ng_per_ml", "replicates") if c in rows.columns])
+    unread = blind(rows)
     if model is not None:
-        return predict_oracle(model, blind, samples, seed)
+        return predict_oracle(model, unread, samples, seed)
     if world_name not in ADAPTERS:
         raise ValueError(f"no world {world_name!r} to predict a trial with; choose from {', '.join(ADAPTERS)}")
-    return ADAPTERS[world_name](blind, samples, seed)
+    return ADAPTERS[world_name](unread, samples, seed)
 
 
 def rivals(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -210,11 +205,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", help="CSV of predictions to write")
     parser.add_argument("--summary", help="CSV of the errors to write, where the trial's post-dose values are known")
     parser.add_argument("--loso", action="store_true", help="refit the oracle without each subject; table and plot")
+    parser.add_argument("--folds", type=int, metavar="N", help="refit the oracle without each of N parts of the subjects")
     parser.add_argument("--samples", type=int, default=512, help="virtual twins of each subject and period")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
-    if not options.loso and not options.out:
-        parser.error("give --out FILE, or --loso")
+    if not options.loso and not options.folds and not options.out:
+        parser.error("give --out FILE, --loso or --folds N")
+    if options.folds is not None and options.folds < 2:
+        parser.error(f"--folds {options.folds}: give 2 or more")
     if options.samples < FEWEST_SAMPLES:
         parser.error(f"--samples {options.samples} is too few for 5 % quantiles; give {FEWEST_SAMPLES} or more")
     if options.world not in ADAPTERS:
@@ -235,6 +233,20 @@ def _leave_one_out(options: argparse.Namespace, argv: list[str] | None) -> None:
     if options.out:
         columns = [f"{name}{tail}" for name in TARGETS for tail in ("", "_q05", "_q95")]
         _write(table[["randid", "drug", "hour", *columns]], Path(options.out), None)
+
+
+def _folds(options: argparse.Namespace, argv: list[str] | None) -> None:
+    """Table of the oracle refitted without each fold beside its rivals."""
+    frame = load_trial(options.trial)
+    rows = pre_dose_rows(frame)
+    table = predict_folds(frame, rows, refitted_oracle(options.samples, options.seed), options.folds)
+    summary = compared(table, frame)
+    print(summary.round(FOLD_DECIMALS).to_string(index=False))
+    made = made_by(MODULE, argv, {"folds": FOLD_SEED, "twins": options.seed, "bootstrap": 0})
+    write_csv(RESULTS / "fidelity_trial_folds.csv", summary.to_dict("records"), made)
+    if options.out:
+        columns = [f"{name}{tail}" for name in TARGETS for tail in ("", "_q05", "_q95")]
+        _write(table[["randid", "drug", "hour", "fold", *columns]], Path(options.out), None)
 
 
 def _predict_file(options: argparse.Namespace, argv: list[str] | None) -> None:
@@ -272,7 +284,8 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     pd.set_option("display.width", 200)
     try:
-        (_leave_one_out if options.loso else _predict_file)(options, argv)
+        command = _leave_one_out if options.loso else _folds if options.folds else _predict_file
+        command(options, argv)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

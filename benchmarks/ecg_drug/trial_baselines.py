@@ -8,31 +8,67 @@ it, its coefficient is learnt within subjects, from one period to the next, wher
 then too steep between subjects: on the real trial the model without it predicts a new subject better, so that is the
 one to beat; the other is shown beside it. The concentration of a new subject is not known, so the training mean at that
 hour stands for it.
+
+Each can also be fitted on the T wave's working scales (`oracles.ecg_drug.scales`: an amplitude then changes by a
+factor), and `best_scales` says for which measures that predicts subjects of the training set left out of it better.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from benchmarks.ecg_drug.trial_worlds import TARGETS
+from benchmarks.ecg_drug.trial_worlds import T_TARGETS, TARGETS
 from world_models.oracles.ecg_drug.fit.linear_mixed import Design, fit_linear_mixed
+from world_models.oracles.ecg_drug.scales import scaled
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["concentration_response", "persistence", "population_course"]
+__all__ = ["best_scales", "concentration_response", "on_scales", "persistence", "population_course", "rescaled"]
+
+INNER_FOLDS = 4  # of the training subjects, to choose a scale
+_SEED = 11  # of these folds
+
+Rival = Callable[["pd.DataFrame", "pd.DataFrame"], dict[str, np.ndarray]]
+
+
+def on_scales(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the T wave, before and after the dose, on its working scales."""
+    changed = {f"{pre}{e}": scaled(e, rows[f"{pre}{e}"]) for e in T_TARGETS.values() for pre in ("", "pre_")}
+    return rows.assign(**changed)
+
+
+def rescaled(rival: Rival, train: pd.DataFrame, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """What `rival` predicts when it is fitted on the working scales, in the measures' own units."""
+    found = rival(on_scales(train), on_scales(rows))
+    return {n: scaled(T_TARGETS[n], v, inverse=True) if n in T_TARGETS else v for n, v in found.items()}
+
+
+def best_scales(rival: Rival, train: pd.DataFrame) -> dict[str, bool]:
+    """T-wave target -> whether the rival errs less on its working scale, on folds of `train`'s subjects."""
+    subjects = np.array(sorted(train["randid"].unique()))
+    order = np.random.default_rng(_SEED).permutation(len(subjects))
+    errors = {name: np.zeros(2) for name in T_TARGETS}
+    for fold in range(min(INNER_FOLDS, len(subjects))):
+        out = train["randid"].isin(subjects[order[fold::INNER_FOLDS]])
+        kept, test = train[~out], train[out].reset_index(drop=True)
+        for i, found in enumerate((rival(kept, test), rescaled(rival, kept, test))):
+            for name, column in T_TARGETS.items():
+                errors[name][i] += float(np.nansum(np.abs(found[name] - test[column].to_numpy(dtype=float))))
+    return {name: bool(error[1] < error[0]) for name, error in errors.items()}
 
 
 def persistence(rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Target -> [R] the pre-dose value of the same period, ms."""
+    """Target -> [R] the pre-dose value of the same period, in its unit."""
     return {name: rows[f"pre_{column}"].to_numpy(dtype=float) for name, column in TARGETS.items()}
 
 
 def population_course(train: pd.DataFrame, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Target -> [R] the pre-dose value plus the mean change of `train` at that drug and hour, ms."""
+    """Target -> [R] the pre-dose value plus the mean change of `train` at that drug and hour, in its unit."""
     found = {}
     for name, column in TARGETS.items():
         change = (train[column] - train[f"pre_{column}"]).groupby([train["drug"], train["hour"]]).mean()
@@ -51,7 +87,7 @@ def _padded(frame: pd.DataFrame, columns: np.ndarray) -> torch.Tensor:
 
 
 def concentration_response(train: pd.DataFrame, rows: pd.DataFrame, covariate: bool = False) -> dict[str, np.ndarray]:
-    """Target -> [R] of the linear mixed model fitted to `train`, ms; `covariate`: with the centred pre-dose value."""
+    """Target -> [R] of the linear mixed model fitted to `train`, in its unit; `covariate`: with the centred pre-dose value."""
     drugs = sorted(set(train["drug"]) - {"placebo"})
     hours = sorted(train["hour"].unique())
     mean_conc = train.groupby(["drug", "hour"])["conc_ng_per_ml"].mean()

@@ -8,7 +8,8 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,8 +26,8 @@ from world_models.oracles.ecg_drug.scales import SCALES, scaled
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ADAPTERS", "TARGETS", "T_TARGETS", "TrialPrediction", "beyond_the_law", "predict_ecg_wm_small"]
-__all__ += ["predict_oracle", "targets_of"]
+__all__ = ["ADAPTERS", "LAW_ALONE", "Pooling", "SHIPPED_POOLING", "TARGETS", "on_scale", "own_unit", "T_TARGETS", "TrialPrediction", "beyond_the_law", "predict_ecg_wm_small"]
+__all__ += ["pooled", "predict_oracle", "targets_of"]
 
 TARGETS = {"QTcF": "qtcf_ms", "JTpc": "jt_peak_c_ms", "TpTe": "tpeak_tend_ms", "PR": "pr_ms"}
 T_TARGETS = {column: name for name, column in T_WAVE.items()}  # the T wave's by the names of the trial's own table
@@ -72,8 +73,65 @@ def beyond_the_law(model: TrialModel, drug: str, hour: float, dose_mg: float | N
     return {e: float(np.interp(hour, hours, course[e]["beyond"][arm])) if hour > 0 else 0.0 for e in ENDPOINTS}
 
 
+@dataclass(frozen=True)
+class Pooling:
+    """What the fit's few subjects leave open, chosen on folds of training subjects (`trial_folds.choose_pooling`)."""
+
+    widening: float  # of the variance between people: tails are heavier than a normal's of an SD that few subjects gave
+    weights: Mapping[str, float]  # target -> weight of the arm's mean change beside the oracle's law; 0: the law alone
+    bands: Mapping[str, float]  # target -> factor on the bands' widths
+
+
+LAW_ALONE = Pooling(1.0, {}, {})
+SHIPPED_POOLING = LAW_ALONE
+
+
+def _arm_means(model: TrialModel, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Target -> [R] the pre-dose value plus the fitted trial's mean change in that arm at that hour (on the working
+    scale; between hours on a straight line), NaN for a dose or drug that the trial had not."""
+    hours = np.asarray(model.parameters["course"]["trial_hours"])
+    dose = {name: entry["dose_mg"] for name, entry in model.parameters["drugs"].items()} | {"placebo": 0.0}
+    known = np.array(
+        [d in dose and abs(mg - dose[d]) <= SAME_DOSE * dose[d] for d, mg in zip(rows["drug"], rows["dose_mg"], strict=True)]
+    )
+    found = {}
+    for name, column in TARGETS.items():
+        means = model.parameters["arm_means"][column]
+        change = [
+            np.interp(h, hours, means[d]) if ok else np.nan
+            for d, h, ok in zip(rows["drug"], rows["hour"], known, strict=True)
+        ]
+        before = rows[f"pre_{column}"].to_numpy(dtype=float)
+        own = scaled(column, before) if column in SCALES else before
+        found[name] = own_unit(column, own + np.array(change))
+    return found
+
+
+def own_unit(column: str, level: np.ndarray) -> np.ndarray:
+    return scaled(column, level, inverse=True) if column in SCALES else level
+
+
+def on_scale(column: str, value: np.ndarray) -> np.ndarray:
+    return scaled(column, value) if column in SCALES else value
+
+
+def pooled(model: TrialModel, rows: pd.DataFrame, law: TrialPrediction, pooling: Pooling) -> TrialPrediction:
+    """The law's prediction moved towards its arm's mean and its bands widened, both on the working scale."""
+    arms = _arm_means(model, rows)
+    found = TrialPrediction({}, {}, {})
+    for name, column in TARGETS.items():
+        point, low, high, arm = (on_scale(column, x[name]) for x in (*law, arms))
+        weight = pooling.weights.get(name, 0.0)
+        moved = np.where(np.isnan(arm), point, point + weight * (arm - point))
+        band = pooling.bands.get(name, 1.0)
+        found.point[name] = own_unit(column, moved)
+        found.low[name] = own_unit(column, moved + band * (low - point))
+        found.high[name] = own_unit(column, moved + band * (high - point))
+    return found
+
+
 def _level(
-    model: TrialModel, before: np.ndarray, female: np.ndarray, hour: np.ndarray
+    model: TrialModel, before: np.ndarray, female: np.ndarray, hour: np.ndarray, widening: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Posterior mean [P, 2E] and covariance [P, 2E, 2E] of (the subject's own level, the period's shift of it).
 
@@ -84,7 +142,7 @@ def _level(
     base, course, count = model.parameters["baseline"], model.parameters["course"], len(ENDPOINTS)
     mean = np.where(female[:, None] > 0.5, [base["women"][e] for e in ENDPOINTS], [base["men"][e] for e in ENDPOINTS])
     prior = np.zeros((2 * count, 2 * count))
-    prior[:count, :count] = base["between_subject_covariance"]
+    prior[:count, :count] = np.asarray(base["between_subject_covariance"]) * widening
     prior[count:, count:] = base["between_period_covariance"]
     read = np.concatenate([np.eye(count), np.eye(count)], 1)
     noise = np.asarray(base["residual_covariance"])
@@ -103,8 +161,12 @@ def _level(
     return posterior_mean, posterior
 
 
-def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, seed: int = 0) -> TrialPrediction:
+def predict_oracle(
+    model: TrialModel, rows: pd.DataFrame, samples: int = 512, seed: int = 0, pooling: Pooling | None = None
+) -> TrialPrediction:
     """Monte-Carlo over virtual twins of each subject and period, conditional on the pre-dose reading; point = median.
+
+    Then pooled with what the fitted trial's arms showed (`pooled`); None: as chosen for the shipped fit.
 
     Raises:
         ValueError: a drug the model does not know.
@@ -118,7 +180,9 @@ def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, se
     count = len(first)
     before = np.stack([scaled(e, first[f"pre_{e}"]) for e in ENDPOINTS], -1)
     female = first["sex_female"].to_numpy(dtype=float)
-    mean, covariance = _level(model, before, female, first["pre_hour"].fillna(-0.5).to_numpy(dtype=float))
+    pooling = SHIPPED_POOLING if pooling is None else pooling
+    ahead = first["pre_hour"].fillna(-0.5).to_numpy(dtype=float)
+    mean, covariance = _level(model, before, female, ahead, pooling.widening)
     key = keys.from_seed(seed, count * samples)
     width = len(ENDPOINTS)
     z = keys.normal(key, 0, "level", (2 * width,)).to(torch.float64).numpy().reshape(count, samples, -1)
@@ -159,7 +223,7 @@ def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, se
         for name, simulated in targets_of(values).items():
             for target, q in zip(found, (0.5, 0.05, 0.95), strict=True):
                 target[name][chosen] = np.quantile(simulated, q, axis=1)[member[chosen]]
-    return TrialPrediction(*found)
+    return pooled(model, rows, TrialPrediction(*found), pooling)
 
 
 def predict_ecg_wm_small(

@@ -19,6 +19,7 @@ from world_models.oracles.ecg_drug.fit.linear_mixed import Design, fit_linear_mi
 from world_models.oracles.ecg_drug.fit.trial import fit_trial, main
 from world_models.oracles.ecg_drug.kinetics import kernel
 from world_models.oracles.ecg_drug.population import TrialModel
+from world_models.oracles.ecg_drug.scales import T_ENDPOINTS, scaled
 from world_models.quantities.drugs import ANTIARRHYTHMICS, drug
 
 HOURS = (-0.5, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 12.0, 14.0, 24.0)
@@ -54,7 +55,8 @@ def simulated_trial(model: TrialModel, subjects: int, seed: int) -> pd.DataFrame
                 line["conc_ng_per_ml"] = (conc[:, arm - 1] * torch.exp(0.1 * keys.normal(arm_key, i, "assay"))).numpy()
             for e in ENDPOINTS:
                 shift = course[e]["before_dosing"] if hour < 0 else course[e]["drift_over_24_h"] * hour / 24.0
-                line[e] = (level[e] + day[e] + clock[e] + shift + effects[e] + noise[e]).numpy()
+                now = (level[e] + day[e] + clock[e] + shift + effects[e] + noise[e]).numpy()
+                line[e] = scaled(e, now, inverse=True)
             rows.append(pd.DataFrame(line))
     return pd.concat(rows, ignore_index=True)
 
@@ -89,6 +91,7 @@ def test_population_effects_and_levels_come_back(refitted):
         ("verapamil", "pr_ms"),
         ("verapamil", "heart_rate_bpm"),
         ("ranolazine", "tpeak_tend_ms"),
+        *((name, e) for name in ("dofetilide", "quinidine") for e in T_ENDPOINTS),
     ):
         sizes, errors = [], []
         for source in (truth, found):
@@ -121,6 +124,8 @@ def test_a_missing_arm_is_named(refitted):
     _, frame, _ = refitted
     with pytest.raises(ValueError, match="no arm verapamil"):
         fit_trial(frame[frame["drug"] != "verapamil"])
+    with pytest.raises(ValueError, match=r"t_asymmetry \(column Twave_asymmetry\)"):
+        fit_trial(frame.drop(columns="t_asymmetry"))
     with pytest.raises(ValueError, match="no concentrations of dofetilide"):
         fit_kinetics(frame.assign(conc_ng_per_ml=np.nan), drug("dofetilide"))
 

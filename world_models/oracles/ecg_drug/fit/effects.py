@@ -58,10 +58,12 @@ class Structure:
     harmonics: int = 4  # of the day
     meals: tuple[float, ...] = (DOSING_CLOCK_HOUR + 1.75,)  # clock hours; placebo's T amplitude falls from 1.5 h on
     beyond: bool = True  # the term beyond the law
-    t_saturating: tuple[str, ...] = ()  # drugs whose effect on the T wave saturates
+    # The T wave's measures are bounded (a flat wave cannot grow flatter), so the effect of drugs that change it much
+    # saturates; how far is estimated.
+    t_saturating: tuple[str, ...] = ("dofetilide", "quinidine")
     t_steepening: tuple[str, ...] = ()  # drugs whose effect on it grows faster than the concentration
-    sex_slope_steps: float = 2.0  # ridge on women's less men's slopes at the mean peak, in the scale's `step`
-    uncorrelated: int = 5  # how many uncorrelated values the correlations of the few subjects are shrunk by
+    sex_slope_steps: float = 0.5  # ridge on women's less men's slopes at the mean peak, in the scale's `step`
+    uncorrelated: int = len(ENDPOINTS)  # how many uncorrelated values the few subjects' correlations are shrunk by
 
 
 USUAL = Structure()

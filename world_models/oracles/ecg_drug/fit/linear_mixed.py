@@ -17,7 +17,7 @@ from torch import Tensor
 
 __all__ = ["Design", "LinearFit", "fit_linear_mixed"]
 
-_FARTHEST = 5.0  # prior SDs from its start that a nonlinear parameter is followed
+_FARTHEST = 3.5  # prior SDs from where the search starts that a parameter is followed
 
 
 @dataclass(frozen=True)
@@ -126,12 +126,16 @@ class _Problem:
     width: Tensor  # [K + 1 + P] their SDs
     components: int  # K
 
+    def within(self, vector: Tensor) -> Tensor:
+        """The vector no further from the priors' centres than can be computed with: a line search looks anywhere."""
+        far = _FARTHEST * self.width
+        return torch.minimum(torch.maximum(vector, self.centre - far), self.centre + far)
+
     def solve(self, vector: Tensor) -> _Solved:
         """The likelihood of the vector [K + 1 + P]; differentiable."""
         k, mask, y0 = self.components, self.mask, self.y
-        far = _FARTHEST * self.width[k + 1 :]  # a line search may look where no column is left to be told from another
-        centre = self.centre[k + 1 :]
-        design = self.columns(torch.minimum(torch.maximum(vector[k + 1 :], centre - far), centre + far))
+        asked, vector = vector, self.within(vector)
+        design = self.columns(vector[k + 1 :])
         scale = torch.ones_like(y0) if design.noise_scale is None else design.noise_scale
         weight = (mask / scale).unsqueeze(-1)
         x = design.fixed * weight
@@ -156,7 +160,7 @@ class _Problem:
             + 2 * torch.diagonal(factor, dim1=-2, dim2=-1).log().sum()
         )
         value = logdet + quadratic + 2 * chol.diagonal().log().sum()
-        value = value + (((vector - self.centre) / self.width) ** 2).sum()
+        value = value + (((asked - self.centre) / self.width) ** 2).sum()  # of what was asked: it leads back inside
         return _Solved(value, beta, information, design, z, small, noise, weight)
 
 
@@ -174,7 +178,7 @@ def _search(problem: _Problem, start: Tensor, iterations: int) -> Tensor:
         return value
 
     optimiser.step(closure)
-    return vector.detach()
+    return problem.within(vector.detach())
 
 
 def _search_errors(problem: _Problem, best: Tensor) -> Tensor:

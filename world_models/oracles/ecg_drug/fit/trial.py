@@ -33,7 +33,7 @@ from world_models.oracles.ecg_drug.fit.effects import (
 )
 from world_models.oracles.ecg_drug.fit.kinetics import ALLOMETRY, REFERENCE_WEIGHT_KG, fit_kinetics, names_of
 from world_models.oracles.ecg_drug.fit.nonlinear_mixed import MixedFit
-from world_models.oracles.ecg_drug.scales import SCALES
+from world_models.oracles.ecg_drug.scales import SCALES, scaled
 from world_models.quantities.drugs import ANTIARRHYTHMICS, Drug
 
 if TYPE_CHECKING:
@@ -184,6 +184,27 @@ def _course_entries(
     return course, sexes, errors
 
 
+def _arm_means(frame: pd.DataFrame, hours: list[float]) -> dict[str, dict[str, list[float]]]:
+    """Mean change from the same period's pre-dose value, on the working scale: measure -> arm -> one an hour.
+
+    What a trial of the same design is foreseen with where nothing is known but its arms (population course). Before the
+    dose, and where nobody was read, 0.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for name in ("qtcf_ms", *ENDPOINTS):
+        if name not in frame:  # QTcF is none of the endpoints
+            continue
+        level = frame.assign(level=scaled(name, frame[name]) if name in SCALES else frame[name])
+        base = level[level["hour"] < 0].groupby(["randid", "drug", "period"], dropna=False)["level"].last()
+        joined = level[level["hour"] > 0].merge(base.rename("before"), on=["randid", "drug", "period"], how="left")
+        mean = (joined["level"] - joined["before"]).groupby([joined["drug"], joined["hour"]]).mean()
+        found[name] = {
+            arm: [_round(x, 5) for x in mean.reindex([(arm, h) for h in hours]).fillna(0.0)]
+            for arm in ("placebo", *[d.name for d in ANTIARRHYTHMICS])
+        }
+    return found
+
+
 def _check_trial(frame: pd.DataFrame) -> None:
     """Raise a ValueError where an arm or an endpoint is missing."""
     present = set(frame["drug"])
@@ -261,6 +282,7 @@ def fit_trial(
             },
         },
         "course": course,
+        "arm_means": _arm_means(frame, data.hours.tolist()),
     }
 
 
