@@ -213,6 +213,7 @@ class ECGWorldModel(nn.Module):
             "hours": state.hours,
             "clock_hour": torch.remainder(state.start_hour + state.hours, HOURS_PER_DAY),
             **state.present.intervals,
+            "atrial_fibrillation": torch.zeros_like(state.torsades),  # these weights know sinus rhythm alone
             "baseline_qtcf_ms": state.baseline_qtcf_ms,
             "torsades": state.torsades,
             "total_dose_mg": state.total_dose_mg,

@@ -53,6 +53,7 @@ FACTORS: tuple[Quantity, ...] = (
     Quantity("metaboliser", "1", 0.1, 4.0, (), "clearance multiplier of every drug; 1 is the fitted population"),
     Quantity("admission_clock_hour", "h", 0.0, 24.0, (), "hour of the day at t = 0"),
     Quantity("baseline_burden", "fraction", 0.0, 1.0, (), "share of time in the arrhythmia before treatment"),
+    Quantity("baseline_fibrillation_rate_bpm", "bpm", 60.0, 180.0, (), "ventricular rate in fibrillation, without drugs"),
 )
 
 JT_PEAK_C_MS = (100.0, 430.0)  # what the four baseline intervals together must leave for the J-Tpeak interval
@@ -86,6 +87,9 @@ class ECGDrugCohort:
     baseline_qrs_ms: Spread = field(default=Spread(96.0, 9.0, female=-6.0))
     baseline_qtcf_ms: Spread = field(default=Spread(410.0, 15.0, female=8.0, per_year=0.2, z_range=(-2.5, 1.4)))
     baseline_tpeak_tend_ms: Spread = field(default=Spread(78.0, 8.0, female=-4.0))
+    # Awake and at rest, without drugs that slow it: 96 +- 12 over the day (RATAF, Ulimoen 2013, doi
+    # 10.1016/j.amjcard.2012.09.020 (k)); 91 (quartiles 76, 109) on 1,364 ECGs of Chapman-Shaoxing, treated or not.
+    baseline_fibrillation_rate_bpm: Spread = field(default=Spread(108.0, 15.0, z_range=(-2.2, 2.5)))
     admission_clock_hour: tuple[float, float] = (8.0, 12.0)  # uniform: elective admission in the morning
     torsades_risk: float = 1.0  # factor on the hazard of torsades at the same QTcF and heart rate
 
@@ -197,6 +201,7 @@ COHORTS: dict[str, ECGDrugCohort] = {
 
 # Sampled as Spreads, in this order (age first: the others follow it; the two on another scale last), then as uniforms.
 _INTERVALS = tuple(f"baseline_{n}" for n in ("heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "tpeak_tend_ms"))
+_FIBRILLATION_RATE = "baseline_fibrillation_rate_bpm"
 _UNIFORM = ("sex_female", "admission_clock_hour")
 
 
@@ -217,7 +222,8 @@ class _Columns(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _columns(who: ECGDrugCohort, device: torch.device) -> _Columns:
-    names = ("age_years", "weight_kg", *(() if who.from_trial else _INTERVALS), "metaboliser", "baseline_burden")
+    intervals = () if who.from_trial else _INTERVALS
+    names = ("age_years", "weight_kg", *intervals, _FIBRILLATION_RATE, "metaboliser", "baseline_burden")
     spreads: list[Spread] = [getattr(who, name) for name in names]
     cuts = [(normal_cdf(s.z_range[0]), normal_cdf(s.z_range[1])) for s in spreads]
     limits = [by_name(FACTORS, name) for name in names]
