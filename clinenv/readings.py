@@ -28,7 +28,9 @@ class Readings:
     """The rows that are read for a view, at one level of noise and of missing records; holds no patient.
 
     A record that was not made shows its last values, as a chart at the bedside does, and `hours_since_<record>` says
-    how old they are (0: made now; the admission record is always made). So every row lies in its Box, its layout is
+    how old they are (0: made now; the admission record is always made). A measure that is missing in a record that was
+    made (`Quantity.may_be_missing`: PR in fibrillation) also shows the last one that was read, at admission the
+    layout's centre; another column says that there is none (`atrial_fibrillation`). So every row lies in its Box, its layout is
     the same at all levels, and a policy trained at one can be tried at another.
     """
 
@@ -40,6 +42,9 @@ class Readings:
         # neighbouring measures of one number a patient are stacked together; others stand alone
         scalars = itertools.groupby(columns, key=lambda c: measured[c.name].shape == () or c.name)
         self._runs = [(kind is True, [column.name for column in run]) for kind, run in scalars]
+        # where a measure that is missing now may leave a gap
+        self._gaps = any(measured[column.name].may_be_missing for column in columns)
+        self._centre = torch.as_tensor(layout.centre, device=device)
         self._low = torch.as_tensor(layout.low, device=device)
         self._high = torch.as_tensor(layout.high, device=device)
         sd = NOISE[noise]
@@ -71,6 +76,8 @@ class Readings:
             last: float32 [B, n] the row of the step before; None at the first.
         """
         row = self._entries(self._read(chart, key, t))
+        if self._gaps:
+            row = torch.where(row.isnan(), self._centre if last is None else last, row)
         if last is not None:
             for name, chance, entries, older in self._missing:
                 gone = (keys.uniform(key, t, f"missing {name}") < chance).unsqueeze(-1)

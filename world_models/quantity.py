@@ -15,7 +15,8 @@ class Quantity:
     """Something that can be measured, ordered or fixed.
 
     `low` and `high` bound every value a world may put in a chart (or accept in an order), and become the bounds of
-    the Gymnasium space. `unit` is never empty: a pure number says "1", a share "fraction", a yes/no "bool".
+    the Gymnasium space. A measure that `may_be_missing` is NaN where there is none; an observation then shows the last
+    one (`clinenv.readings`). `unit` is never empty: a pure number says "1", a share "fraction", a yes/no "bool".
     """
 
     name: str  # snake_case, ends in the unit where it has one: qtcf_ms
@@ -25,6 +26,7 @@ class Quantity:
     shape: tuple[int, ...] = ()  # of one patient's value: () for a scalar, (12, 5000) for an ECG
     meaning: str = ""  # one line for the documentation page
     on_request: bool = False  # True: costly, so `observe` gives it only when it is asked for by name
+    may_be_missing: bool = False  # True: NaN in a chart where there is none now (PR without a P wave)
 
     def __post_init__(self) -> None:
         if not self.name or not self.unit:

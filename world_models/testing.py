@@ -134,6 +134,8 @@ def _check_chart(world: WorldModel, chart: Chart, batch: int, also: Sequence[str
             value = chart[quantity.name]
             assert value.shape == (batch, *quantity.shape), f"{quantity.name} has shape {tuple(value.shape)}"
             assert value.dtype == torch.float32, f"{quantity.name} must be float32, not {value.dtype}"
+            if quantity.may_be_missing:
+                value = torch.nan_to_num(value, nan=quantity.low)
             low, high = float(value.min()), float(value.max())  # NaN fails the comparison
             bounds = f"{quantity.low:g}..{quantity.high:g} {quantity.unit}"
             assert low >= quantity.low and high <= quantity.high, f"{quantity.name} {low:g}..{high:g} leaves {bounds}"

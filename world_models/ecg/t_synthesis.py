@@ -25,8 +25,8 @@ from world_models.ecg.waveform import R_SHARE, WAVES, Intervals
 __all__ = ["SCALE", "Marks", "marks_of", "shape_t_wave"]
 
 # A miss of this size counts as one: asymmetry, flatness, ERD_30, LRD_30, T peak and T end as delineated, ms.
-SCALE = (0.01, 0.007, 0.7, 0.7, 0.4, 0.4)
-_STEP_MS, _NEAR = 4.0, 10  # of the grid; steps about the peak within which its smoothed place is sought
+SCALE = (0.01, 0.005, 0.7, 0.7, 0.4, 0.4)
+_STEP_MS, _NEAR = 4.0, 11  # of the grid; steps about the peak within which its smoothed place is sought
 _BACK, _ON = 45, 55  # steps of the grid before and after the T peak: 180 and 220 ms
 _TWAVE, _READER = 7, 21  # samples of 4 ms over which `t_wave` (30 ms) and the delineator (82 ms) smooth
 _PEAK_LATE_MS = 1.5  # what the delineator adds to the place of its T peak (`delineate.CONVENTIONS`)
@@ -34,11 +34,13 @@ _LEFT = len(LEFT_KNOTS) - 1  # slopes that are free: their integral is given, so
 _FREE = _LEFT + len(RIGHT_KNOTS) + 1  # with the peak's shift
 _CALM = 0.12  # weight of a bend's logarithm beside the misses
 _SHIFT_MS = 10.0  # a unit of the shift of the peak
-_ROUNDS, _ANEW = 12, 6  # and after how many rounds the differences are taken anew
+# Rounds of the search, and squared misses under which a beat is left as it is: most are near at once, some are not.
+_STAGES = ((5, 1.0), (5, 4.0), (8, 8.0), (12, 8.0))
+_FAR = 60.0  # no miss counts for more
 _STEP = 0.03  # of the finite differences
 _DAMPING = (0.3, 0.2, 10.0)  # at first, its factor after a round that was better, and after one that was not
-_LIMIT, _LARGEST = 1.8, 0.8  # of the logarithms, and of their change in one round
-_ROWS = 64  # ECGs solved at once: as many as stay near the cache
+_LIMIT, _LARGEST = 2.5, 1.2  # of the logarithms, and of their change in one round
+_ROWS = 512  # ECGs solved at once: as many as stay near the cache
 _ST = WAVES.index("ST")
 
 
@@ -162,55 +164,87 @@ def _begin(read: Tensor, target: Tensor) -> Tensor:
     return x
 
 
-def _solve(beats: _Beats, rounds: int) -> TShape:
-    rows, device = beats.drawn.shape[0], beats.drawn.device
-    scale = torch.tensor(SCALE, device=device)
+class _Search(NamedTuple):
+    """Where the search stands; B rows."""
+
+    x: Tensor  # [B, _FREE]
+    gain: Tensor  # [B]
+    off: Tensor  # [B, 6 + _FREE] misses in their SCALE, then what bending costs
+    height_mv: Tensor  # [B] the amplitude that is read
+
+
+def _misses(beats: _Beats, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    read, height = _read(beats, _shape(x, gain))
+    scale = torch.tensor(SCALE, device=x.device)
+    off = torch.nan_to_num((read - beats.target) / scale, nan=0.0).clamp(-_FAR, _FAR)
+    return torch.cat((off, _CALM * x), dim=-1), height
+
+
+def _gain(beats: _Beats, gain: Tensor, height_mv: Tensor) -> Tensor:
+    wanted = gain * beats.amplitude_mv / height_mv.clamp_min(1e-6)
+    return torch.where(torch.isfinite(wanted), wanted, gain)
+
+
+def _cost(off: Tensor) -> Tensor:
+    return (off * off).sum(-1)
+
+
+def _slopes(beats: _Beats, at: _Search) -> Tensor:
+    """How the misses change with each free parameter, [B, _FREE, M], by differences: all at once."""
+    rows = at.x.shape[0]
     many = _Beats(*(_repeated(v, _FREE) for v in beats))
-    steps = (torch.eye(_FREE, device=device) * _STEP).repeat_interleave(rows, 0)
+    steps = (torch.eye(_FREE, device=at.x.device) * _STEP).repeat_interleave(rows, 0)
+    moved, _ = _misses(many, at.x.repeat(_FREE, 1) + steps, at.gain.repeat(_FREE))
+    return (moved.reshape(_FREE, rows, -1) - at.off).transpose(0, 1).contiguous() / _STEP
 
-    def misses(of: _Beats, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-        read, height = _read(of, _shape(x, gain))
-        off = torch.nan_to_num((read - of.target) / scale, nan=0.0).clamp(-60.0, 60.0)
-        return torch.cat((off, _CALM * x), dim=-1), height
 
-    def cost(off: Tensor) -> Tensor:
-        return (off * off).sum(-1)
+def _rounds(beats: _Beats, at: _Search, rounds: int) -> _Search:
+    """Least squares with slopes by differences once, and from then on by what each step taught (Broyden 1965, doi
+    10.1090/S0025-5718-1965-0198670-6)."""
+    off, height = _misses(beats, at.x, at.gain)
+    at = at._replace(off=off, height_mv=height)
+    slope = _slopes(beats, at)
+    damping = torch.full_like(at.gain, _DAMPING[0])
+    diagonal = torch.eye(_FREE, device=at.x.device)
+    for _ in range(rounds):
+        normal = torch.stack([(slope * slope[:, i : i + 1]).sum(-1) for i in range(_FREE)], dim=1)
+        right = (slope * at.off.unsqueeze(1)).sum(-1, keepdim=True)
+        move = -solve((normal + diagonal * damping[:, None, None]).double(), right.double()).squeeze(-1)
+        tried = (at.x + move.to(at.x.dtype).clamp(-_LARGEST, _LARGEST)).clamp(-_LIMIT, _LIMIT)
+        off, height = _misses(beats, tried, at.gain)
+        step = tried - at.x
+        foretold = torch.zeros_like(off)
+        for i in range(_FREE):
+            foretold = foretold + slope[:, i] * step[:, i : i + 1]
+        surprise = (off - at.off - foretold).unsqueeze(1)
+        slope = slope + surprise * (step / (step * step).sum(-1, keepdim=True).clamp_min(1e-8)).unsqueeze(-1)
+        better = _cost(off) < _cost(at.off)
+        height = torch.where(better, height, at.height_mv)
+        x, off = (torch.where(better.unsqueeze(-1), a, b) for a, b in ((tried, at.x), (off, at.off)))
+        at = _Search(x, _gain(beats, at.gain, height), off, height)
+        damping = (damping * torch.where(better, _DAMPING[1], _DAMPING[2])).clamp(1e-3, 1e6)
+    return at
 
-    def set_gain(gain: Tensor, height: Tensor) -> Tensor:
-        wanted = gain * beats.amplitude_mv / height.clamp_min(1e-6)
-        return torch.where(torch.isfinite(wanted), wanted, gain)
 
+def _solve(beats: _Beats) -> TShape:
+    rows, device = beats.drawn.shape[0], beats.drawn.device
     x, gain = torch.zeros(rows, _FREE, device=device), torch.ones(rows, device=device)
     read, height = _read(beats, _shape(x, gain))
-    gain = set_gain(gain, height)
+    gain = _gain(beats, gain, height)
     x = _begin(read, beats.target).clamp(-_LIMIT, _LIMIT)
-    off, height = misses(beats, x, gain)
-    gain = set_gain(gain, height)
-    damping = torch.full_like(gain, _DAMPING[0])
-    for k in range(rounds):
-        if k % _ANEW == 0:
-            off, height = misses(beats, x, gain)
-            moved, _ = misses(many, x.repeat(_FREE, 1) + steps, gain.repeat(_FREE))
-            slope = ((moved - off.repeat(_FREE, 1)) / _STEP).reshape(_FREE, rows, -1).permute(1, 2, 0)
-        normal = torch.stack([(slope[:, :, i : i + 1] * slope).sum(1) for i in range(_FREE)], dim=1)
-        normal = normal + torch.eye(_FREE, device=device) * damping[:, None, None]
-        right = (slope * off.unsqueeze(-1)).sum(1).unsqueeze(-1)
-        move = -solve(normal.double(), right.double()).squeeze(-1).to(x.dtype)
-        tried = (x + move.clamp(-_LARGEST, _LARGEST)).clamp(-_LIMIT, _LIMIT)
-        then, its = misses(beats, tried, gain)
-        # What the step taught of the slopes (Broyden 1965, doi 10.1090/S0025-5718-1965-0198670-6).
-        step = tried - x
-        missed = then - off - (slope * step.unsqueeze(1)).sum(-1)
-        slope = slope + missed.unsqueeze(-1) * (step / (step * step).sum(-1, keepdim=True).clamp_min(1e-8)).unsqueeze(1)
-        better = cost(then) < cost(off)
-        x, off = (torch.where(better.unsqueeze(-1), new, old) for new, old in ((tried, x), (then, off)))
-        height = torch.where(better, its, height)
-        gain = set_gain(gain, height)
-        damping = (damping * torch.where(better, _DAMPING[1], _DAMPING[2])).clamp(1e-3, 1e6)
-    return _shape(x, gain)
+    off, height = _misses(beats, x, gain)
+    at = _Search(x, _gain(beats, gain, height), off, height)
+    for rounds, done in _STAGES:
+        left = (_cost(at.off[:, : len(SCALE)]) > done).nonzero().squeeze(-1)
+        if not len(left):
+            break
+        few = _Beats(*(Marks(*(m[left] for m in v)) if isinstance(v, Marks) else v[left] for v in beats))
+        found = _rounds(few, _Search(*(v[left] for v in at)), rounds)
+        at = _Search(*(v.index_copy(0, left, new) for v, new in zip(at, found, strict=True)))
+    return _shape(at.x, at.gain)
 
 
-def _repeated(value: Tensor | Marks, times: int):
+def _repeated(value: Tensor | Marks, times: int) -> Tensor | Marks:
     if isinstance(value, Marks):
         return Marks(*(v.repeat(times) for v in value))
     return value.repeat(times, *(1,) * (value.ndim - 1))
@@ -222,7 +256,6 @@ def shape_t_wave(
     wanted: TWave,
     residual: Tensor | None = None,
     marks: Marks | None = None,
-    rounds: int = _ROUNDS,
 ) -> TShape:
     """The shape [B] with which ECGs of these intervals and wave heights [B, 8, W] measure the T wave wanted.
 
@@ -232,7 +265,6 @@ def shape_t_wave(
         wanted: a NaN leaves that measure open.
         residual: [B, 8, 200] mV of a recorded beat on the canonical axis (`beat_axis`), drawn along.
         marks: where J point, T peak and T end are to be read; by default where the intervals put them.
-        rounds: of the least squares.
 
     Raises:
         ValueError: an amplitude, a duration or a flatness wanted is not above 0, or an asymmetry is under 0.
@@ -254,5 +286,5 @@ def shape_t_wave(
     for start in range(0, max(own.shape[0], 1), _ROWS):
         rows = slice(start, start + _ROWS)
         beats = _Beats(channels[rows], drawn[rows], Marks(*(x[rows] for x in marks)), target[rows], asked[0][rows] * 1e-3)
-        parts.append(_solve(beats, rounds))
+        parts.append(_solve(beats))
     return TShape(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -27,9 +27,11 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.ecg.fibrillation import fibrillation_beats, fibrillation_waves
 from world_models.ecg.lead_names import INDEPENDENT_LEADS
 from world_models.ecg import beat_axis
 from world_models.ecg.beat_axis import p_duration_ms
+from world_models.ecg.beat_train import POST_MS, PRE_MS, as_column, beat_samples, tile
 from world_models.ecg.st_t import ST_RISE, smoothstep, st_t_shapes
 from world_models.ecg.t_bend import TShape, bent_st_t, own_place, own_st_t, unbent
 
@@ -51,9 +53,6 @@ __all__ = [
 
 WAVES = ("P", "P_biphasic", *(f"QRS_{i}" for i in range(1, 9)), "ST", "ST_T", "T")
 
-# The window around R. Waves that reach outside are cut: it holds PR up to 450 ms and QT up to 750 ms
-# (with QRS <= 230 ms and Tpeak-Tend <= 200 ms).
-PRE_MS, POST_MS = 600.0, 1000.0
 QRS_STRETCH_MS = 180.0  # that `qrs_stretch` reaches to either side of R
 R_SHARE = 0.42  # R's place within the QRS: onset at -0.42 qrs, J point at +0.58 qrs
 _BIPHASIC = 2.0 / (1.5 * math.sqrt(3.0))  # the tangent of -u exp(-u^2/2) meets zero at u = -1.5 sqrt(3), not -2
@@ -66,7 +65,6 @@ _QRS_PRE_MS, _QRS_POST_MS = 110.0, 150.0  # the stretch of the window in which t
 _UP_MS = 60.0  # over which what is kept of a recorded beat sets in
 _CHUNK = {"cpu": 32}  # ECGs synthesised at once: on a CPU 5 MB of eight leads stay near the cache
 _CHUNK_ELSEWHERE = 1024
-_RATES_BPM = (5.0, 400.0)
 
 
 class Intervals(NamedTuple):
@@ -227,105 +225,6 @@ def qrs_stretch(intervals: Intervals, morphology: Tensor, residual: Tensor | Non
     return beat
 
 
-def _column(value: float | Tensor, like: Tensor) -> Tensor:
-    """A number or a tensor [B] as a float32 column [B, 1]."""
-    return torch.as_tensor(value, dtype=torch.float32, device=like.device).expand(like.shape[0]).unsqueeze(-1)
-
-
-def beat_samples(
-    key: Tensor,
-    t: int | Tensor,
-    heart_rate_bpm: Tensor,
-    *,
-    seconds: float = 10.0,
-    sampling_rate_hz: float = 500.0,
-    hrv_ms: float | Tensor = 0.0,
-    margin: int = 4,
-) -> Tensor:
-    """Samples of the R peaks, int64 [B, K], rising; `margin` beats lie before the recording and at least as many after.
-
-    Beats sit on an even grid and are moved by a respiratory (0.2-0.33 Hz) and a slow (0.07-0.12 Hz) wave whose phases
-    come from the key; the RR intervals then vary with standard deviation `hrv_ms` (at most 8 % of the mean RR). The
-    first and the last beat within the recording stay on the grid, so the mean RR is 60 / heart rate to the sample.
-
-    Raises:
-        ValueError: a heart rate is not within 5 to 400 bpm.
-    """
-    slowest, fastest = (float(x) for x in torch.aminmax(heart_rate_bpm)) if heart_rate_bpm.numel() else (60.0, 60.0)
-    if not (_RATES_BPM[0] <= slowest and fastest <= _RATES_BPM[1]):
-        raise ValueError(
-            f"heart_rate_bpm from {slowest} to {fastest} must lie within {_RATES_BPM[0]:g} to {_RATES_BPM[1]:g}: "
-            "clip it to the chart's range first"
-        )
-    rr = 60.0 / heart_rate_bpm.to(torch.float32).unsqueeze(-1)
-    count = int(math.ceil(seconds * fastest / 60.0)) + 2 * margin + 1
-    u = keys.uniform(key, t, "beat_times", (5,))
-    first = u[:, 0:1] * rr
-    # Beats on the grid that fall on a sample of the recording (the last half sample rounds out of it).
-    n_inside = torch.floor((seconds - 0.51 / sampling_rate_hz - first) / rr) + 1
-    index = torch.arange(-margin, count - margin, dtype=torch.float32, device=key.device)
-    last = (n_inside - 1).clamp_min(1.0)
-
-    sd = torch.minimum(_column(hrv_ms, key) * 1e-3, 0.08 * rr)
-    respiratory = torch.minimum(0.2 + 0.13 * u[:, 1:2], 0.4 / rr)
-    slow = 0.07 + 0.05 * u[:, 2:3]
-
-    def moved(place: Tensor) -> Tensor:
-        """Displacement in s of the beat at `place`. A wave of height A and frequency f gives RR a standard deviation
-        of sqrt(2) A sin(pi f RR); the shares 0.8 and 0.6 add in quadrature to `sd`."""
-        total = torch.zeros_like(place)
-        for share, frequency, phase in ((0.8, respiratory, u[:, 3:4]), (0.6, slow, u[:, 4:5])):
-            height = share * sd / (math.sqrt(2.0) * torch.sin(math.pi * frequency * rr))
-            total = total + height * torch.sin(2.0 * math.pi * (frequency * rr * place + phase))
-        return total
-
-    place = index.expand(key.shape[0], -1).contiguous()
-    start, end = moved(torch.zeros_like(last)), moved(last)
-    shift = moved(place) - start - (end - start) * (place / last)
-    shift = shift * ((place > 0) & (place < last))
-    return torch.round((first + place * rr + shift) * sampling_rate_hz).to(torch.int64)
-
-
-def tile(template: Tensor, r_samples: Tensor, samples: int, at_r: int | None = None) -> Tensor:
-    """Put a beat at every R sample and add what overlaps: [B, C, L] and [B, K] give [B, C, samples].
-
-    `r_samples` must rise; beats outside the recording lend it their tails. `at_r` is the template's R index (default:
-    that of `beat_template`, 0.6 of 1.6 s). A P wave may start before the previous T has ended.
-    """
-    batch, leads, length = template.shape
-    if batch == 0:
-        return template.new_zeros(0, leads, samples)
-    if at_r is None:
-        at_r = int(round((length - 1) * PRE_MS / (PRE_MS + POST_MS)))
-    moments = torch.arange(samples, device=template.device)
-    current = torch.searchsorted(r_samples, moments.expand(batch, -1).contiguous(), right=True) - 1
-    # How far each row's beat reaches, in its own shortest RR: how many neighbours can overlap.
-    shortest = (r_samples[:, 1:] - r_samples[:, :-1]).amin(1).clamp_min(1)
-    used = (template != 0).any(dim=1).to(torch.int8)
-    before = at_r - used.argmax(1)
-    after = length - 1 - used.flip(1).argmax(1) - at_r
-    back = max(int((after // shortest).max()), 0)
-    ahead = max(int(((before - 1) // shortest).max()), 0) + 1
-
-    # The template's ends serve as "no wave here": made zero (they hold nothing but a cut tail).
-    table = template.clone()
-    table[:, :, 0] = 0.0
-    table[:, :, -1] = 0.0
-    out: Tensor | None = None
-    # Beats before the moment, oldest first, then beats after it: a fixed order of sums, whatever the batch holds
-    # (a pass that one row does not need adds zeros to it).
-    far = 2 * (samples + length)
-    beats = torch.nn.functional.pad(r_samples, (back + 1, 0), value=-far)
-    beats = torch.nn.functional.pad(beats, (0, ahead), value=far)
-    for offset in range(-back, ahead + 1):
-        beat = current + (offset + back + 1)
-        place = (moments - torch.gather(beats, 1, beat)).add_(at_r).clamp_(0, length - 1)
-        wave = torch.gather(table, 2, place.unsqueeze(1).expand(-1, leads, -1))
-        out = wave if out is None else out.add_(wave)
-    assert out is not None  # there is at least one offset
-    return out
-
-
 def derive_twelve(eight: Tensor, out: Tensor | None = None) -> Tensor:
     """The standard twelve leads [B, 12, T] from the eight independent ones [B, 8, T], in the order of `lead_names`.
 
@@ -359,6 +258,14 @@ def _wander(key: Tensor, t: int | Tensor, samples: int, sampling_rate_hz: float)
     return out
 
 
+def _without_p(parts: Tensor, rows: Tensor) -> Tensor:
+    """Wave heights [B, 8, W] or a residual [B, 8, 200] with what comes before the QRS taken out of some rows."""
+    before = _QRS.start if parts.shape[-1] == len(WAVES) else beat_axis.QRS_START
+    parts = parts.clone()
+    parts[rows, :, :before] = 0.0
+    return parts
+
+
 def _is_off(value: float | Tensor) -> bool:
     return not isinstance(value, Tensor) and value == 0.0
 
@@ -376,6 +283,7 @@ def synthesise_ecg(
     wander_uv: float | Tensor = 0.0,
     t_shape: TShape | None = None,
     residual: Tensor | None = None,
+    fibrillating: Tensor | None = None,
 ) -> Tensor:
     """12-lead ECGs in mV, float32 [B, 12, seconds * sampling_rate_hz], standard lead order.
 
@@ -388,6 +296,7 @@ def synthesise_ecg(
         wander_uv: standard deviation of the baseline wander; a number or [B].
         t_shape: [B, ...] each, how ST and T are bent and scaled; None: as drawn.
         residual: [B, 8, 200] mV on the canonical axis, what the waves do not express of a recorded beat; None: nothing.
+        fibrillating: bool [B], whose atria fibrillate: irregular RR, f waves and no P; None: nobody's.
     """
     batch, samples = key.shape[0], int(round(seconds * sampling_rate_hz))
     out = torch.empty(batch, 12, samples, dtype=torch.float32, device=key.device)
@@ -405,14 +314,25 @@ def synthesise_ecg(
         r = beat_samples(
             k, when, chosen.heart_rate_bpm, seconds=seconds, sampling_rate_hz=sampling_rate_hz, hrv_ms=part(hrv_ms)
         )
-        template = beat_template(chosen, morphology[rows], sampling_rate_hz, bent, part(residual))
-        eight = tile(template, r, samples, at_r)
+        heights, kept = morphology[rows], part(residual)
+        waving = fibrillating[rows].nonzero().squeeze(-1) if fibrillating is not None else r.new_zeros(0)
+        if len(waving):
+            heights, kept = _without_p(heights, waving), None if kept is None else _without_p(kept, waving)
+            them = k[waving], when[waving] if isinstance(when, Tensor) and when.ndim else when
+            rate = chosen.heart_rate_bpm[waving]
+            theirs = fibrillation_beats(
+                *them, rate, r.shape[1], seconds=seconds, sampling_rate_hz=sampling_rate_hz
+            )
+            r = r.index_copy(0, waving, theirs)
+        eight = tile(beat_template(chosen, heights, sampling_rate_hz, bent, kept), r, samples, at_r)
+        if len(waving):
+            eight[waving] += fibrillation_waves(*them, samples, sampling_rate_hz)
         if not _is_off(noise_uv):
             noise = keys.noise(k, when, "ecg_noise", (8, samples))
-            eight += noise.mul_((_column(part(noise_uv), k) * 1e-3).unsqueeze(-1))
+            eight += noise.mul_((as_column(part(noise_uv), k) * 1e-3).unsqueeze(-1))
         if not _is_off(wander_uv):
             wander = _wander(k, when, samples, sampling_rate_hz)
-            eight += wander.mul_((_column(part(wander_uv), k) * 1e-3).unsqueeze(-1))
+            eight += wander.mul_((as_column(part(wander_uv), k) * 1e-3).unsqueeze(-1))
         derive_twelve(eight, out=out[rows])
     return out
 

@@ -79,6 +79,7 @@ class ECGDrugTask(Task):
         Column("jt_peak_ms", 220.0, 50.0, 4.7, "ecg"),
         Column("jt_peak_c_ms", 220.0, 50.0, 0.0, "ecg"),
         Column("tpeak_tend_ms", 85.0, 25.0, 2.8, "ecg"),
+        Column("atrial_fibrillation", 0.5, 0.5, 0.0, "ecg"),
         Column("baseline_qtcf_ms", 420.0, 40.0),
         Column("arrhythmia_burden", 0.5, 0.5),
         Column("torsades", 0.5, 0.5),

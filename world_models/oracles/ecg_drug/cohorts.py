@@ -63,6 +63,7 @@ FACTORS: tuple[Quantity, ...] = (
     Quantity("metaboliser", "1", 0.1, 4.0, (), "clearance multiplier of every drug; 1 is the fitted population"),
     Quantity("admission_clock_hour", "h", 0.0, 24.0, (), "hour of the day at t = 0"),
     Quantity("baseline_burden", "fraction", 0.0, 1.0, (), "share of time in the arrhythmia before treatment"),
+    Quantity("baseline_fibrillation_rate_bpm", "bpm", 60.0, 180.0, (), "ventricular rate in fibrillation, without drugs"),
 )
 
 JT_PEAK_C_MS = (100.0, 430.0)  # what the four baseline intervals together must leave for the J-Tpeak interval
@@ -102,6 +103,9 @@ class ECGDrugCohort:
     t_flatness: Spread = field(default=Spread(0.434, 0.053, female=-0.044))
     erd_30: Spread = field(default=Spread(3.75, 0.167, female=-0.115, per_year=0.0015))
     lrd_30_share: Spread = field(default=Spread(-0.76, 0.107))
+    # Awake and at rest, without drugs that slow it: 96 +- 12 over the day (RATAF, Ulimoen 2013, doi
+    # 10.1016/j.amjcard.2012.09.020 (k)); 91 (quartiles 76, 109) on 1,364 ECGs of Chapman-Shaoxing, treated or not.
+    baseline_fibrillation_rate_bpm: Spread = field(default=Spread(108.0, 15.0, z_range=(-2.2, 2.5)))
     admission_clock_hour: tuple[float, float] = (8.0, 12.0)  # uniform: elective admission in the morning
     torsades_risk: float = 1.0  # factor on the hazard of torsades at the same QTcF and heart rate
 
@@ -218,6 +222,7 @@ COHORTS: dict[str, ECGDrugCohort] = {
 # Sampled as Spreads, in this order (age first: the others follow it; the two on another scale last), then as uniforms.
 _INTERVALS = tuple(f"baseline_{n}" for n in ("heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "tpeak_tend_ms"))
 _T_WAVE = ("t_amplitude", "t_asymmetry", "t_flatness", "erd_30", "lrd_30_share")
+_FIBRILLATION_RATE = "baseline_fibrillation_rate_bpm"
 _UNIFORM = ("sex_female", "admission_clock_hour")
 ERD_WITH_FLATNESS = 0.75  # correlation in PTB-XL's normal ECGs (161 adults of folds 1 to 6)
 LRD_SHARE = (0.33, 0.68)  # of Tpeak-Tend: what can be drawn (`ecg.t_synthesis`)
@@ -246,7 +251,7 @@ def _bounds(factor: str) -> tuple[float, float]:
 @lru_cache(maxsize=64)
 def _columns(who: ECGDrugCohort, device: torch.device) -> _Columns:
     sampled = () if who.from_trial else (*_INTERVALS, *_T_WAVE)
-    names = ("age_years", "weight_kg", *sampled, "metaboliser", "baseline_burden")
+    names = ("age_years", "weight_kg", *sampled, _FIBRILLATION_RATE, "metaboliser", "baseline_burden")
     spreads: list[Spread] = [getattr(who, name) for name in names]
     cuts = [(normal_cdf(s.z_range[0]), normal_cdf(s.z_range[1])) for s in spreads]
     # the T wave's factors are bounded once they are in their own units

@@ -16,7 +16,8 @@ Only elementwise operations: row i of a batch is bit for bit the same patient al
 Limits. The trial gave single doses, one drug at a time, to people of 18 to 35: accumulation and combinations are
 superposition (effects add, kinetics do not interact: that verapamil raises dofetilide's level, and is forbidden with
 it, is not in here), and what age and illness change stands in the cohorts' clearance and baselines. The tolerance that
-lets the QT effect per concentration fall over days of dofetilide is not modelled. ECGs are in sinus rhythm.
+lets the QT effect per concentration fall over days of dofetilide is not modelled. Whether an ECG shows fibrillation is
+drawn for each by the burden (`fibrillation`): runs of fibrillation from ECG to ECG are not modelled.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT, jt_peak_scale, log_rr, qt_scale
-from world_models.ecg.lead_names import INDEPENDENT_LEADS
 from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.recorded import factors_from_chart
-from world_models.ecg.waveform import WAVES, Intervals, synthesise_ecg
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug import cohorts, rhythm
 from world_models.oracles.ecg_drug.chart import chart_intervals, limited, rate_and_qtcf
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, daily_basis
+from world_models.oracles.ecg_drug.drawing import MORPHOLOGY, RESIDUAL, draw_ecg
+from world_models.oracles.ecg_drug.fibrillation import Fibrillation, charted, fibrillation_now
 from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H
 from world_models.oracles.ecg_drug.population import Amounts, Individual, TrialModel
 from world_models.oracles.ecg_drug.scales import T_ENDPOINTS, from_scale, slope_of, to_scale
@@ -47,19 +48,14 @@ from world_models.protocol import Chart, Factors
 from world_models.quantities import ecg_drug as ecg_quantities
 from world_models.quantity import Quantity
 
-__all__ = ["MORPHOLOGY", "ECGDrugOracle", "ECGDrugState"]
+__all__ = ["ADMISSION_FIBRILLATION", "MORPHOLOGY", "RESIDUAL", "ECGDrugOracle", "ECGDrugState"]
 
 MOST_STEP_H = 168.0  # a week: nobody doses less often
 
 _FACTOR = {q.name: i for i, q in enumerate(cohorts.FACTORS)}
 
-MORPHOLOGY = Quantity(
-    "morphology",
-    "mV",
-    -20.0,
-    20.0,
-    (len(INDEPENDENT_LEADS), len(WAVES)),
-    "amplitude of each wave of the beat in eight leads",
+ADMISSION_FIBRILLATION = Quantity(
+    "admission_fibrillation", "bool", 0.0, 1.0, (), "1 if the admission ECG shows fibrillation; by burden if left out"
 )
 
 
@@ -77,9 +73,11 @@ class ECGDrugState(NamedTuple):
     amounts: Amounts  # drug on board
     concentration: Tensor  # [B, D] plasma, ng/mL, now
     rhythm: rhythm.ArrhythmiaState
+    fibrillation: Fibrillation  # of the present ECG
     total_dose_mg: Tensor  # [B, D]
     hours_since_dose: Tensor  # [B, D], 96 if never
     morphology: Tensor  # [B, 8, W] amplitudes of the beat's waves in mV, leads I II V1-V6
+    residual: Tensor  # [B, 8, 200] mV, what they do not express of a recorded beat, on its canonical axis
 
 
 class ECGDrugOracle:
@@ -131,7 +129,7 @@ class ECGDrugOracle:
         self.drugs = trial.drugs
         self.measures: tuple[Quantity, ...] = ecg_quantities.measures(self.drugs)
         self.orders: tuple[Quantity, ...] = ecg_quantities.orders(self.drugs)
-        self.factors: tuple[Quantity, ...] = (*cohorts.FACTORS, MORPHOLOGY)
+        self.factors: tuple[Quantity, ...] = (*cohorts.FACTORS, MORPHOLOGY, RESIDUAL, ADMISSION_FIBRILLATION)
         # of an extrapolated drug a trace is too much: no trial has seen it
         trace = torch.tensor([1e-4 if e else 1.0 for e in trial.extrapolated], device=self.device)
         self._highest_concentration = trial.train_range().to(self.device) * trace
@@ -144,15 +142,18 @@ class ECGDrugOracle:
     # ---- the protocol's verbs
 
     def initial(self, key: Tensor, factors: Factors | None = None) -> ECGDrugState:
-        """Patients at admission. Given factors [B] are fixed, `morphology` [B, 8, W] too.
+        """Patients at admission. Given factors [B] are fixed, `morphology` [B, 8, W] and `residual_mv` [B, 8, 200] too.
 
         Raises:
             ValueError: a factor that is unknown, out of bounds or of the wrong shape.
         """
         given = checked_factors(self.factors, factors, key.shape[0], self.device)
-        morphology = given.pop("morphology", None)
+        morphology, residual = given.pop("morphology", None), given.pop("residual_mv", None)
+        fibrillates = given.pop("admission_fibrillation", None)
         if morphology is None:
             morphology = self._bank.sample(keys.fold(key, "oracle/morphology")).to(torch.float32)
+        if residual is None:
+            residual = morphology.new_zeros(1, *RESIDUAL.shape).expand(key.shape[0], -1, -1)
         who = cohorts.sample_factors(self.cohort, key, given, self.trial)
         rate = who["baseline_heart_rate_bpm"]
         jtpc = cohorts.jt_peak_c(who["baseline_qtcf_ms"], who["baseline_qrs_ms"], who["baseline_tpeak_tend_ms"], rate)
@@ -175,6 +176,12 @@ class ECGDrugOracle:
         )
         batch, drugs = key.shape[0], len(self.drugs)
         nothing = torch.zeros(batch, drugs, device=self.device)
+        first_ecg = fibrillation_now(
+            key, t, who["baseline_burden"], who["baseline_fibrillation_rate_bpm"], rate, nothing, self.drugs
+        )
+        if fibrillates is not None:  # then its rate is the one that was read
+            own_rate = who["baseline_fibrillation_rate_bpm"]
+            first_ecg = Fibrillation(fibrillates, torch.where(fibrillates > 0, own_rate, first_ecg.rate_bpm))
         none = self.trial.no_drug(batch)
         full = none._replace(modes=torch.ones_like(none.modes))
         decay = self.trial.advance(individual, full, nothing, self.hours_per_step).modes
@@ -193,9 +200,11 @@ class ECGDrugOracle:
             rhythm=rhythm.initial_rhythm(
                 who["baseline_burden"], who["baseline_qtcf_ms"], rate, self.cohort.torsades_risk
             ),
+            fibrillation=first_ecg,
             total_dose_mg=nothing,
             hours_since_dose=torch.full_like(nothing, ecg_quantities.MAX_HOURS_SINCE_DOSE),
             morphology=morphology,
+            residual=residual,
         )
 
     def read(self, chart: Chart) -> dict[str, Tensor]:
@@ -205,7 +214,8 @@ class ECGDrugOracle:
         Raises:
             ValueError: an ECG of another shape, or one whose intervals cannot be trusted.
         """
-        return factors_from_chart(chart)
+        known = {quantity.name for quantity in self.factors}
+        return {name: value for name, value in factors_from_chart(chart).items() if name in known}
 
     def transition(self, state: ECGDrugState, action: Tensor) -> ECGDrugState:
         """One step after swallowing `action` [B, D] mg.
@@ -223,22 +233,27 @@ class ECGDrugOracle:
         target = rhythm.logit_shift(0.5 * (state.concentration + concentration), self.drugs)
         given = dose > 0
         since = (state.hours_since_dose + self.hours_per_step).clamp_max(ecg_quantities.MAX_HOURS_SINCE_DOSE)
+        arrhythmia = rhythm.advance_rhythm(
+            state.key,
+            t,
+            state.rhythm,
+            self._factor(state, "baseline_burden"),
+            target,
+            qtcf,
+            rate,
+            self._factor(state, "baseline_qtcf_ms"),
+            self.hours_per_step,
+            self.cohort.torsades_risk,
+        )
+        own_rate = self._factor(state, "baseline_fibrillation_rate_bpm")
         return state._replace(
             t=t,
             now=now,
             amounts=amounts,
             concentration=concentration,
-            rhythm=rhythm.advance_rhythm(
-                state.key,
-                t,
-                state.rhythm,
-                self._factor(state, "baseline_burden"),
-                target,
-                qtcf,
-                rate,
-                self._factor(state, "baseline_qtcf_ms"),
-                self.hours_per_step,
-                self.cohort.torsades_risk,
+            rhythm=arrhythmia,
+            fibrillation=fibrillation_now(
+                state.key, t, arrhythmia.burden, own_rate, rate, concentration, self.drugs
             ),
             total_dose_mg=(state.total_dose_mg + dose).clamp_max(ecg_quantities.MAX_TOTAL_DOSE_MG),
             hours_since_dose=torch.where(given, self.hours_per_step, since),
@@ -257,7 +272,7 @@ class ECGDrugOracle:
             "weight_kg": self._factor(state, "weight_kg"),
             "hours": (state.t.to(torch.float32) * self.hours_per_step).clamp_max(1000.0),
             "clock_hour": self._clock(state, state.t),
-            **chart_intervals(state.now),
+            **charted(chart_intervals(state.now), state.fibrillation),
             "baseline_qtcf_ms": self._factor(state, "baseline_qtcf_ms"),
             "arrhythmia_burden": state.rhythm.burden,
             "torsades": state.rhythm.torsades,
@@ -342,12 +357,5 @@ class ECGDrugOracle:
         return MorphologyBank.load(device=self.device)
 
     def _synthesise(self, state: ECGDrugState, chart: Chart) -> Tensor:
-        return synthesise_ecg(
-            state.key,
-            state.t,
-            Intervals(**{n: chart[n] for n in Intervals._fields}),
-            state.morphology,
-            hrv_ms=self.hrv_ms,
-            noise_uv=self.noise_uv,
-            wander_uv=self.wander_uv,
-        )
+        how = {"hrv_ms": self.hrv_ms, "noise_uv": self.noise_uv, "wander_uv": self.wander_uv}
+        return draw_ecg(state.key, state.t, chart, state.morphology, state.residual, **how)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.ecg.fibrillation import fibrillation_waves, irregular
 from world_models.ecg.waveform import R_SHARE
 from world_models.oracles.progression.ecg.beats import SAMPLING_RATE_HZ, TICKS_PER_SECOND
 from world_models.oracles.progression.ecg.shown import Shown
@@ -162,7 +163,7 @@ def beats_of(
     angle = 2.0 * math.pi * (breath_hz * rr * index + u[:, 8:9])
     breath = torch.sin(angle)
     spread = 1.0 + height * breath + 0.01 * n * free.unsqueeze(-1)
-    spread = torch.where(af.unsqueeze(-1), torch.exp(0.21 * n - 0.02).clamp(0.5, 2.2), spread)
+    spread = torch.where(af.unsqueeze(-1), irregular(n), spread)
     # Flutter: in a third of recordings the ratio changes from beat to beat by one wave.
     varied = (rhythm.fluttering & ~paced & ~rhythm.decoupled & (u[:, 5] < 0.35)).unsqueeze(-1)
     spread = torch.where(varied & (n > 0.7), spread * 1.5, spread)
@@ -198,27 +199,15 @@ def beats_of(
 def atrial_waves(key: Tensor, t: Tensor, fluttering: Tensor, cycle_u: Tensor, samples: int) -> Tensor:
     """Fibrillation's or flutter's waves in mV, [B, 8, samples], for patients in one of them.
 
-    Fibrillation: two waves of 5 to 8 Hz (a person's own rate) whose rate and size drift. Flutter: a sawtooth, steep up
-    and slowly down in II (inferior leads), small in I, upright in V1.
+    Fibrillation: see `ecg.fibrillation`. Flutter: a sawtooth, steep up and slowly down in II (inferior leads), small in
+    I, upright in V1.
     """
+    fibrillation = fibrillation_waves(key, t, samples, SAMPLING_RATE_HZ)
     own = keys.uniforms(key, 0, ("waves/rate", "waves/size", ("waves/lead", 16)))
     u = keys.uniforms(key, t, (("waves/phase", 6), "waves/drift"))
     seconds = torch.arange(samples, dtype=torch.float32, device=key.device) / SAMPLING_RATE_HZ
     turn = 2.0 * math.pi
-    hz = (5.2 + 2.6 * own[:, 0:1]) + 0.3 * (u[:, 6:7] - 0.5)
-    size = 0.6 + 0.9 * own[:, 1:2]
-
-    drift = torch.sin(turn * (0.31 * seconds + u[:, 0:1]))
-    swift = torch.sin(turn * (1.13 * seconds + u[:, 5:6]))
-    first = torch.sin(turn * (hz * seconds + u[:, 1:2]) + 1.8 * drift + 0.7 * swift)
-    first = first * (1.0 + 0.35 * torch.sin(turn * (0.47 * seconds + u[:, 2:3])))
-    second = torch.sin(turn * (hz * 1.17 * seconds + u[:, 3:4]) - 2.1 * drift + 0.9 * swift)
     lead = 0.6 + 0.8 * own[:, 2:18]
-    across = torch.tensor((0.018, 0.035, 0.075, 0.04, 0.02, 0.014, 0.012, 0.01), device=key.device)
-    along = torch.tensor((0.012, -0.022, 0.03, 0.024, 0.018, 0.012, 0.012, 0.012), device=key.device)
-    one = (across * lead[:, :8] * size).unsqueeze(-1) * first.unsqueeze(1)
-    fibrillation = one + (along * lead[:, 8:] * size).unsqueeze(-1) * second.unsqueeze(1)
-
     phase = torch.remainder(seconds / (0.19 + 0.045 * cycle_u.unsqueeze(-1)) + u[:, 4:5], 1.0)
     saw = torch.where(phase < 0.25, phase * 8.0 - 1.0, 1.0 - (phase - 0.25) * (2.0 / 0.75))
     saw = saw + 0.25 * torch.sin(turn * phase)

@@ -1,0 +1,120 @@
+"""When the beats of a recording come, and one beat laid down at each of them.
+
+Within one ECG every beat is the same template, moved to the beat's R sample and added to its neighbours; heart-rate
+variability moves beats and changes no interval. Only elementwise operations and gathers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from world_models import keys
+
+__all__ = ["POST_MS", "PRE_MS", "beat_samples", "as_column", "tile"]
+
+# The window of a beat around R. Waves that reach outside are cut: it holds PR up to 450 ms and QT up to 750 ms
+# (with QRS <= 230 ms and Tpeak-Tend <= 200 ms).
+PRE_MS, POST_MS = 600.0, 1000.0
+_RATES_BPM = (5.0, 400.0)
+
+
+def as_column(value: float | Tensor, like: Tensor) -> Tensor:
+    """A number or a tensor [B] as a float32 column [B, 1]."""
+    return torch.as_tensor(value, dtype=torch.float32, device=like.device).expand(like.shape[0]).unsqueeze(-1)
+
+
+def beat_samples(
+    key: Tensor,
+    t: int | Tensor,
+    heart_rate_bpm: Tensor,
+    *,
+    seconds: float = 10.0,
+    sampling_rate_hz: float = 500.0,
+    hrv_ms: float | Tensor = 0.0,
+    margin: int = 4,
+) -> Tensor:
+    """Samples of the R peaks, int64 [B, K], rising; `margin` beats lie before the recording and at least as many after.
+
+    Beats sit on an even grid and are moved by a respiratory (0.2-0.33 Hz) and a slow (0.07-0.12 Hz) wave whose phases
+    come from the key; the RR intervals then vary with standard deviation `hrv_ms` (at most 8 % of the mean RR). The
+    first and the last beat within the recording stay on the grid, so the mean RR is 60 / heart rate to the sample.
+
+    Raises:
+        ValueError: a heart rate is not within 5 to 400 bpm.
+    """
+    slowest, fastest = (float(x) for x in torch.aminmax(heart_rate_bpm)) if heart_rate_bpm.numel() else (60.0, 60.0)
+    if not (_RATES_BPM[0] <= slowest and fastest <= _RATES_BPM[1]):
+        raise ValueError(
+            f"heart_rate_bpm from {slowest} to {fastest} must lie within {_RATES_BPM[0]:g} to {_RATES_BPM[1]:g}: "
+            "clip it to the chart's range first"
+        )
+    rr = 60.0 / heart_rate_bpm.to(torch.float32).unsqueeze(-1)
+    count = int(math.ceil(seconds * fastest / 60.0)) + 2 * margin + 1
+    u = keys.uniform(key, t, "beat_times", (5,))
+    first = u[:, 0:1] * rr
+    # Beats on the grid that fall on a sample of the recording (the last half sample rounds out of it).
+    n_inside = torch.floor((seconds - 0.51 / sampling_rate_hz - first) / rr) + 1
+    index = torch.arange(-margin, count - margin, dtype=torch.float32, device=key.device)
+    last = (n_inside - 1).clamp_min(1.0)
+
+    sd = torch.minimum(as_column(hrv_ms, key) * 1e-3, 0.08 * rr)
+    respiratory = torch.minimum(0.2 + 0.13 * u[:, 1:2], 0.4 / rr)
+    slow = 0.07 + 0.05 * u[:, 2:3]
+
+    def moved(place: Tensor) -> Tensor:
+        """Displacement in s of the beat at `place`. A wave of height A and frequency f gives RR a standard deviation
+        of sqrt(2) A sin(pi f RR); the shares 0.8 and 0.6 add in quadrature to `sd`."""
+        total = torch.zeros_like(place)
+        for share, frequency, phase in ((0.8, respiratory, u[:, 3:4]), (0.6, slow, u[:, 4:5])):
+            height = share * sd / (math.sqrt(2.0) * torch.sin(math.pi * frequency * rr))
+            total = total + height * torch.sin(2.0 * math.pi * (frequency * rr * place + phase))
+        return total
+
+    place = index.expand(key.shape[0], -1).contiguous()
+    start, end = moved(torch.zeros_like(last)), moved(last)
+    shift = moved(place) - start - (end - start) * (place / last)
+    shift = shift * ((place > 0) & (place < last))
+    return torch.round((first + place * rr + shift) * sampling_rate_hz).to(torch.int64)
+
+
+def tile(template: Tensor, r_samples: Tensor, samples: int, at_r: int | None = None) -> Tensor:
+    """Put a beat at every R sample and add what overlaps: [B, C, L] and [B, K] give [B, C, samples].
+
+    `r_samples` must rise; beats outside the recording lend it their tails. `at_r` is the template's R index (default:
+    that of `beat_template`, 0.6 of 1.6 s). A P wave may start before the previous T has ended.
+    """
+    batch, leads, length = template.shape
+    if batch == 0:
+        return template.new_zeros(0, leads, samples)
+    if at_r is None:
+        at_r = int(round((length - 1) * PRE_MS / (PRE_MS + POST_MS)))
+    moments = torch.arange(samples, device=template.device)
+    current = torch.searchsorted(r_samples, moments.expand(batch, -1).contiguous(), right=True) - 1
+    # How far each row's beat reaches, in its own shortest RR: how many neighbours can overlap.
+    shortest = (r_samples[:, 1:] - r_samples[:, :-1]).amin(1).clamp_min(1)
+    used = (template != 0).any(dim=1).to(torch.int8)
+    before = at_r - used.argmax(1)
+    after = length - 1 - used.flip(1).argmax(1) - at_r
+    back = max(int((after // shortest).max()), 0)
+    ahead = max(int(((before - 1) // shortest).max()), 0) + 1
+
+    # The template's ends serve as "no wave here": made zero (they hold nothing but a cut tail).
+    table = template.clone()
+    table[:, :, 0] = 0.0
+    table[:, :, -1] = 0.0
+    out: Tensor | None = None
+    # Beats before the moment, oldest first, then beats after it: a fixed order of sums, whatever the batch holds
+    # (a pass that one row does not need adds zeros to it).
+    far = 2 * (samples + length)
+    beats = torch.nn.functional.pad(r_samples, (back + 1, 0), value=-far)
+    beats = torch.nn.functional.pad(beats, (0, ahead), value=far)
+    for offset in range(-back, ahead + 1):
+        beat = current + (offset + back + 1)
+        place = (moments - torch.gather(beats, 1, beat)).add_(at_r).clamp_(0, length - 1)
+        wave = torch.gather(table, 2, place.unsqueeze(1).expand(-1, leads, -1))
+        out = wave if out is None else out.add_(wave)
+    assert out is not None  # there is at least one offset
+    return out
