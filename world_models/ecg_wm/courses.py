@@ -16,6 +16,7 @@ from world_models.ecg_wm import latent
 from world_models.ecg_wm.start_rates import REFERENCE_MG
 from world_models.inputs import admit
 from world_models.oracles.ecg_drug.cohorts import COHORTS
+from world_models.oracles.ecg_drug.hepatic import HEPATIC
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
 from world_models.protocol import Chart
 from world_models.quantities.ecg_drug import ORDERS
@@ -94,7 +95,10 @@ def sample_courses(
     # Cohorts differ in whom they admit only: once admitted, all patients go through the same transition together.
     oracle = oracle_of(names[0], hours_per_step, str(key.device))
     state = tree.cat(
-        [admit(oracle_of(n, hours_per_step, str(key.device)), k, {"metaboliser": m}) for n, k, m in shares]
+        [
+            admit(oracle_of(n, hours_per_step, str(key.device)), k, {f"{drug}_clearance": m for drug in HEPATIC})
+            for n, k, m in shares
+        ]
     )
     actions = dosing(keys.fold(key, "plan"), steps, hours_per_step)
     charts = [oracle.observe(state)]

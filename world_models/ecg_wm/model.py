@@ -36,7 +36,7 @@ from world_models.ecg_wm.latent_ode import (
     Rates,
     clock_waves,
 )
-from world_models.ecg_wm.patients import baseline_chart, patient_features
+from world_models.ecg_wm.patients import baseline_chart, patient_features, told_metaboliser
 from world_models.ecg_wm.readback import Readback
 from world_models.ecg_wm.start_rates import REFERENCE_MG, START_RATES
 from world_models.ecg_wm.state import Belief, ECGWorldState, Present
@@ -54,6 +54,11 @@ __all__ = ["KIND", "SPREAD_OF", "ECGWorldModel", "with_dose"]
 
 KIND = "ecg-wm"
 _COHORT_FACTORS = tuple(q.name for q in FACTORS)
+# What the oracle knows and these weights were not trained on; to be emptied when they are trained anew.
+NOT_LEARNED = frozenset(
+    "creatinine_clearance_ml_min potassium_mmol_l magnesium_mmol_l systolic_bp_mmhg av_block "
+    "baseline_systolic_bp_mmhg".split()
+)
 SPREAD_OF = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "qtcf_ms")
 SHAPE = "latent shape of the beat, as `read` gives it"
 LATENT_LIMIT = 50.0  # of a latent's entries in a chart
@@ -83,11 +88,11 @@ class ECGWorldModel(nn.Module):
         self.hours_per_step = float(hours_per_step or config.hours_per_step)
         latent_size = COORDS + config.morphology
         self.measures: tuple[Quantity, ...] = (
-            *MEASURES,
+            *(q for q in MEASURES if q.name not in NOT_LEARNED),
             Quantity("latent", "1", -LATENT_LIMIT, LATENT_LIMIT, (latent_size,), "u and m of the ECG", on_request=True),
         )
         self.factors: tuple[Quantity, ...] = (
-            *FACTORS,
+            *(q for q in FACTORS if q.name not in NOT_LEARNED),
             Quantity("shape", "1", -LATENT_LIMIT, LATENT_LIMIT, (config.morphology,), SHAPE),
         )
         drugs = len(DRUGS)
@@ -146,7 +151,7 @@ class ECGWorldModel(nn.Module):
 
     @torch.no_grad()
     def initial(self, key: Tensor, factors: Factors | None = None) -> ECGWorldState:
-        """Patients [B] before any dose; see `WorldModel.initial`. A fixed `metaboliser` is known to the model.
+        """Patients [B] before any dose; see `WorldModel.initial`. A fixed hepatic clearance is known to it.
 
         Raises:
             ValueError: a factor is unknown or out of range.
@@ -157,7 +162,7 @@ class ECGWorldModel(nn.Module):
         shape = given.get("shape")
         if shape is None:
             shape = self.vae.prior(key)
-        return self.start(key, f, given.get("metaboliser", unknown), shape, latent.standardise(baseline_chart(f)))
+        return self.start(key, f, told_metaboliser(given, unknown), shape, latent.standardise(baseline_chart(f)))
 
     @torch.no_grad()
     def read(self, chart: Chart) -> dict[str, Tensor]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from world_models.ecg.intervals import jt_peak_scale, log_rr, qt_scale
 from world_models.protocol import Chart
 
-__all__ = ["baseline_chart", "patient_features"]
+__all__ = ["baseline_chart", "patient_features", "told_metaboliser"]
 
 
 # Round numbers near an adult's middle and spread: they only set the scale the networks see.
@@ -30,6 +32,15 @@ def patient_features(age_years: Tensor, sex_female: Tensor, weight_kg: Tensor, m
         ],
         dim=-1,
     )
+
+
+def told_metaboliser(given: Mapping[str, Tensor], unknown: Tensor) -> Tensor:
+    """The one clearance multiplier [B] that these weights know: the geometric mean of those given, else `unknown`.
+
+    They were trained when the oracle had one multiplier for all drugs; the next ones take each drug's own.
+    """
+    logs = [value.log() for name, value in given.items() if name.endswith("_clearance")]
+    return unknown if not logs else (sum(logs[1:], logs[0]) / len(logs)).exp()
 
 
 def baseline_chart(f: dict[str, Tensor]) -> Chart:
