@@ -20,7 +20,8 @@ Sources of the table (numbers without one are stated assumptions, chosen within 
 - hepatic clearance: quinidine's is a third lower at 60 to 69 than at 23 to 29 (Ochs 1978 (k)), verapamil's falls with
   age too (Abernethy 1986 (k)), ranolazine's does not (label); all are lower in heart failure (labels).
 - potassium, magnesium: within what a label asks for before starting, wider in heart failure (diuretics) (k).
-- systolic pressure: treated outpatients, lower in heart failure (k). sinus_disease: share with sinus node disease (k).
+- systolic pressure: treated outpatients, lower in heart failure (k). sinus_disease_share: with sinus node disease (k).
+- verapamil_reflex: volunteers' hearts speed up by 7 bpm at the peak of 120 mg, patients' slow down by a few bpm (k).
 - repolarisation_sensitivity: ms of QTc per ng/mL against the trial's volunteers, whose first dose of dofetilide shows
   some 29; label: 15 to 25 after the first dose, and Allen 2000 found 13 to 14, so patients have 0.7 of the trial's
   (assumption). Failing hearts have less in reserve: 0.85; so have long-QT patients: 1 (assumptions).
@@ -99,7 +100,7 @@ class ECGDrugCohort:
     weight_kg: Spread
     baseline_burden: Spread
     from_trial: bool = False  # intervals and rate from the fitted trial's baseline instead of the five below
-    baseline_heart_rate_bpm: Spread = field(default=Spread(70.0, 13.0, female=2.0, z_range=(-2.0, 2.8)))
+    baseline_heart_rate_bpm: Spread = field(default=Spread(70.0, 13.0, female=2.0, z_range=(-1.6, 2.8)))
     baseline_pr_ms: Spread = field(default=Spread(172.0, 22.0, female=-6.0, per_year=0.5))
     baseline_qrs_ms: Spread = field(default=Spread(96.0, 9.0, female=-6.0))
     baseline_qtcf_ms: Spread = field(default=_CLINIC_QTCF)
@@ -108,7 +109,8 @@ class ECGDrugCohort:
     admission_clock_hour: tuple[float, float] = (8.0, 12.0)  # uniform: elective admission in the morning
     torsades_risk: float = 1.0  # factor on the hazard of torsades at the same QTcF and heart rate
     repolarisation_sensitivity: float = 0.7  # drugs' effect on repolarisation at the same concentration, trial's: 1
-    sinus_disease_share: float = 0.02  # of patients whose sinus node verapamil slows
+    verapamil_reflex: float = -0.15  # its effect on the sinus rate, against the trial's volunteers
+    sinus_disease_share: float = 0.025  # of patients whose sinus node verapamil slows
     serum_creatinine_mg_dl: Spread = field(default=Spread(math.log(0.95), 0.16, female=-0.23, per_year=0.002))
     cyp3a4: Spread = field(default=Spread(0.0, 1.0))  # what the three hepatic clearances share, standardised
     ranolazine_clearance: Spread = field(default=Spread(-0.05, 0.15))
@@ -116,7 +118,7 @@ class ECGDrugCohort:
     quinidine_clearance: Spread = field(default=Spread(-0.25, 0.20, per_year=-0.005))
     potassium_mmol_l: Spread = field(default=Spread(4.15, 0.35, z_range=(-2.2, 2.5)))
     magnesium_mmol_l: Spread = field(default=Spread(0.83, 0.07))
-    baseline_systolic_bp_mmhg: Spread = field(default=Spread(132.0, 15.0, per_year=0.3, z_range=(-2.0, 2.5)))
+    baseline_systolic_bp_mmhg: Spread = field(default=Spread(132.0, 15.0, per_year=0.3, z_range=(-1.7, 2.5)))
 
 
 _ADULT_WEIGHT = Spread(88.0, 15.0, female=-14.0)
@@ -137,12 +139,13 @@ COHORTS: dict[str, ECGDrugCohort] = {
             admission_clock_hour=(8.0, 9.0),
             # The fit holds the spread that liver, kidneys and electrolytes make in people like these.
             repolarisation_sensitivity=1.0,
+            verapamil_reflex=1.0,
             sinus_disease_share=0.0,
             serum_creatinine_mg_dl=Spread(math.log(0.92), 0.06, female=-0.28, z_range=(-2.0, 2.0)),
             **{f"{d}_clearance": Spread(0.0, 0.0) for d in HEPATIC},
             potassium_mmol_l=Spread(POTASSIUM_MMOL_L, 0.0),
             magnesium_mmol_l=Spread(MAGNESIUM_MMOL_L, 0.0),
-            baseline_systolic_bp_mmhg=Spread(116.0, 8.0, female=-7.0, z_range=(-2.0, 2.0)),
+            baseline_systolic_bp_mmhg=Spread(121.0, 8.0, female=-6.0, z_range=(-1.6, 2.0)),
         ),
         ECGDrugCohort(
             "typical",
@@ -178,7 +181,7 @@ COHORTS: dict[str, ECGDrugCohort] = {
             share_female=0.5,
             weight_kg=Spread(78.0, 13.0, female=-12.0),
             baseline_burden=Spread(0.1, 0.9),
-            baseline_heart_rate_bpm=Spread(71.0, 12.0, female=2.0, z_range=(-2.0, 2.8)),
+            baseline_heart_rate_bpm=Spread(71.0, 12.0, female=2.0, z_range=(-1.7, 2.8)),
             serum_creatinine_mg_dl=Spread(math.log(1.0), 0.2, female=-0.23, per_year=0.002),
             sinus_disease_share=0.05,
         ),
@@ -215,7 +218,7 @@ COHORTS: dict[str, ECGDrugCohort] = {
             quinidine_clearance=Spread(-0.45, 0.25, per_year=-0.005),
             potassium_mmol_l=Spread(4.25, 0.45, z_range=(-2.2, 2.5)),
             magnesium_mmol_l=Spread(0.80, 0.09),
-            baseline_systolic_bp_mmhg=Spread(122.0, 15.0, z_range=(-1.6, 2.5)),
+            baseline_systolic_bp_mmhg=Spread(123.0, 14.0, z_range=(-1.3, 2.5)),
         ),
         ECGDrugCohort(
             "poor-metaboliser",
@@ -229,13 +232,13 @@ COHORTS: dict[str, ECGDrugCohort] = {
         ),
         ECGDrugCohort(
             "bradycardia",
-            "as typical, with a sinus rate of 42 to 60: more torsades at the same QTcF",
+            "as typical, with a sinus rate of 45 to 60: more torsades at the same QTcF",
             age_years=Spread(65.0, 9.0),
             share_female=0.35,
             weight_kg=_ADULT_WEIGHT,
             baseline_burden=Spread(-0.2, 0.9),
             qtcf_limit_ms=_LABEL_LIMIT_MS,
-            baseline_heart_rate_bpm=Spread(51.0, 4.0, z_range=(-2.2, 2.2)),
+            baseline_heart_rate_bpm=Spread(52.0, 4.0, z_range=(-1.75, 2.0)),
             sinus_disease_share=0.15,
         ),
     )

@@ -7,9 +7,10 @@ else follows what is in the plasma now. Nothing happens at admission: nobody is 
   (time constant `NODE_HOURS`) lies below a threshold that rises with PR and with verapamil. Oral verapamil: 0.8 % of
   4,954 patients (Calan label); hardly ever without (`benchmarks.ecg_drug.probes` prints both). The chart's rate and
   the drawn ECG stay those of conducted beats.
-- **Rate.** In the trial's volunteers verapamil speeds the sinus node by reflex, which the fit holds. In a cohort's share
-  with sinus node disease it slows it instead, by up to `SLOWING_BPM` (1.4 % of patients fell below 50 bpm: label).
-- **Systolic pressure**: the person's own, the day's course (a tenth lower at night), variation between readings, less
+- **Rate.** In the trial's volunteers verapamil speeds the sinus node by reflex, which the fit holds; older patients, whose
+  reflex is weak, are slowed a little (`ECGDrugCohort.verapamil_reflex`), and a cohort's share with sinus node disease
+  by up to `SLOWING_BPM` more (1.4 % of patients fell below 50 bpm: label).
+- **Systolic pressure**: the person's own, the day's course (lower by 10 mmHg at night), variation between readings, less
   `VERAPAMIL_MMHG` and `QUINIDINE_MMHG` of two Hill curves (the slow vessels' calcium channel; the alpha block of
   quinidine). 120 mg lower it by about 10 mmHg (k); hypotension in 2.5 % (label), "under 90 mmHg" here.
 
@@ -30,15 +31,15 @@ from world_models import keys
 __all__ = ["HarmState", "advance_harms", "initial_harms", "slowing_bpm"]
 
 NODE_HOURS = 8.0  # for so long a node conducts badly (k)
-BLOCK_AT_PR_170 = 3.9  # SDs of the node's process below its mean at which conduction fails, at a PR of 170 ms
+BLOCK_AT_PR_170 = 4.7  # SDs of the node's process below its mean at which conduction fails, at a PR of 170 ms
 BLOCK_PER_MS = 0.011  # SDs by which each ms of PR brings the threshold nearer
-BLOCK_BY_VERAPAMIL = 0.75  # SDs, at a concentration far above the half
+BLOCK_BY_VERAPAMIL = 2.0  # SDs, at a concentration far above the half
 VERAPAMIL_HALF_NG_ML = 120.0  # of pressure, node and rate: PR and pressure follow concentrations of 100 to 200 (k)
-SLOWING_BPM = 22.0  # greatest, in sinus node disease
-VERAPAMIL_MMHG = 22.0
+SLOWING_BPM = 25.0  # greatest, in sinus node disease
+VERAPAMIL_MMHG = 17.0
 QUINIDINE_MMHG, QUINIDINE_HALF_NG_ML = 8.0, 3000.0
-DAY_MMHG, HIGHEST_HOUR = 6.0, 15.0  # half the difference of day and night, when it is highest
-READING_MMHG = 6.0  # SD between readings an hour apart (k)
+DAY_MMHG, HIGHEST_HOUR = 5.0, 15.0  # half the difference of day and night, when it is highest
+READING_MMHG = 4.5  # SD between readings an hour apart (k)
 ANSWER_LOG_SD = 0.35  # between people
 LIMITS_MMHG = (45.0, 250.0)
 

@@ -26,7 +26,7 @@ from torch import Tensor
 __all__ = ["Swallowed", "VERAPAMIL_HALF_NG_ML", "swallowed"]
 
 # Set so that 80 mg three times a day raise dofetilide's mean peak by 42 % (`benchmarks.ecg_drug.probes` simulates it).
-GREATEST_MORE, GREATEST_FAST = 0.30, 0.60  # at verapamil concentrations far above the half
+GREATEST_MORE, GREATEST_FAST = 0.22, 0.93  # at verapamil concentrations far above the half
 VERAPAMIL_HALF_NG_ML = 15.0
 VERAPAMIL_INTERVAL_H = 8.0  # over which a dose swallowed now is averaged
 

@@ -72,6 +72,8 @@ class ECGDrugState(NamedTuple):
     individual: Individual  # kinetics and sensitivity
     decay: Tensor  # [B, D, M] float64, what one step leaves of each mode
     entry: Tensor  # [B, D, M] float64, what one mg swallowed at its beginning adds by its end
+    entry_fast: Tensor  # [B, D, M] float64, the same of one mg that is not absorbed first
+    level_per_mg: Tensor  # [B, D] area under the plasma curve of one mg, ng/mL h
     amounts: Amounts  # drug on board
     concentration: Tensor  # [B, D] plasma, ng/mL, now
     rhythm: rhythm.ArrhythmiaState
@@ -177,6 +179,7 @@ class ECGDrugOracle:
         full = none._replace(modes=torch.ones_like(none.modes))
         decay = self.trial.advance(individual, full, nothing, self.hours_per_step).modes
         entry = self.trial.advance(individual, none, nothing + 1.0, self.hours_per_step).modes
+        kinetics = Kinetics(*individual[:4])
         risk = rhythm.torsades_risk(
             who["sex_female"], who["potassium_mmol_l"], who["magnesium_mmol_l"], self.cohort.torsades_risk
         )
@@ -189,6 +192,8 @@ class ECGDrugOracle:
             individual=individual,
             decay=decay,
             entry=entry,
+            entry_fast=entry * unabsorbed(kinetics),
+            level_per_mg=tolerance.area_per_mg(kinetics.rates, kinetics.plasma).to(torch.float32),
             amounts=none,
             concentration=nothing,
             rhythm=rhythm.initial_rhythm(who["baseline_burden"], who["baseline_qtcf_ms"], rate, risk),
@@ -247,7 +252,7 @@ class ECGDrugOracle:
                 rate,
                 self._factor(state, "baseline_qtcf_ms"),
                 self.hours_per_step,
-                state.torsades_risk,
+                state.torsades_risk * rhythm.spared(quinidine),
             ),
             harms=harms.advance_harms(
                 state.key, t, state.harms, now[:, 1].contiguous(), verapamil, quinidine, clock, self.hours_per_step
@@ -339,21 +344,22 @@ class ECGDrugOracle:
 
         In a step that outlasts every absorption lag no dose is left waiting.
         """
-        kinetics = Kinetics(*state.individual[:4])
-        level_per_mg = tolerance.area_per_mg(kinetics.rates, kinetics.plasma).to(torch.float32)
-        slow_mg, fast_mg = interactions.swallowed(dose_mg, state.concentration, level_per_mg, self.drugs)
+        slow_mg, fast_mg = interactions.swallowed(dose_mg, state.concentration, state.level_per_mg, self.drugs)
         if self.hours_per_step < MAX_LAG_H:
             return self.trial.advance(state.individual, state.amounts, slow_mg, self.hours_per_step, fast_mg)
-        entered = slow_mg.to(torch.float64).unsqueeze(-1) + fast_mg.to(torch.float64).unsqueeze(-1) * unabsorbed(kinetics)
-        entered = entered * state.entry
+        entered = slow_mg.to(torch.float64).unsqueeze(-1) * state.entry
+        entered = entered + fast_mg.to(torch.float64).unsqueeze(-1) * state.entry_fast
         return state.amounts._replace(modes=state.amounts.modes * state.decay + entered)
 
     def _strength(self, who: dict[str, Tensor]) -> Tensor:
-        """Multiplier [B, D, E] of the fitted slopes: electrolytes and the cohort's sensitivity, on repolarisation."""
+        """Multiplier [B, D, E] of the fitted slopes: electrolytes and the cohort's answers."""
         strength = electrolytes.block_strength(who["potassium_mmol_l"], who["magnesium_mmol_l"], self.drugs)
         strength = strength * self.cohort.repolarisation_sensitivity
         one = torch.ones_like(strength)
-        return torch.stack([strength if moves else one for moves in tolerance.REPOLARISATION], -1).to(torch.float64)
+        columns = [strength if moves else one for moves in tolerance.REPOLARISATION]
+        reflex = torch.tensor([self.cohort.verapamil_reflex if d == "verapamil" else 1.0 for d in self.drugs])
+        columns[ENDPOINTS.index("heart_rate_bpm")] = one * reflex.to(self.device)
+        return torch.stack(columns, -1).to(torch.float64)
 
     def _concentration_of(self, concentration: Tensor, drug: str) -> Tensor:
         """Of one drug in plasma, [B]; 0 where this world has no such drug."""
