@@ -385,7 +385,8 @@ def _trial_baseline(trial: TrialModel, key: Tensor, out: dict[str, Tensor]) -> d
 
 
 def _fit_t_peak(out: dict[str, Tensor], given: dict[str, Tensor]) -> None:
-    """Give way with a sampled Tpeak-Tend where the intervals leave J-Tpeak c out of range; refuse if it is given."""
+    """Give way with a sampled Tpeak-Tend, or a sampled QTcF if that is given, where the intervals leave J-Tpeak c out of
+    range; refuse if both are."""
     low, high = JT_PEAK_C_MS
     rate, tail = out["baseline_heart_rate_bpm"], out["baseline_tpeak_tend_ms"]
     log = log_rr(rate)
@@ -395,6 +396,12 @@ def _fit_t_peak(out: dict[str, Tensor], given: dict[str, Tensor]) -> None:
     fitted = torch.minimum(torch.maximum(tail, (rest - high) * scale), (rest - low) * scale)
     if "baseline_tpeak_tend_ms" in given:
         fitted = tail
+        if "baseline_qtcf_ms" not in given:  # then the sampled QTcF gives way instead
+            rest = torch.minimum(torch.maximum(rest, tail / scale + low), tail / scale + high)
+            qtcf = (rest * scale + out["baseline_qrs_ms"]) / qt_scale(log)
+            limits = by_name(FACTORS, "baseline_qtcf_ms")
+            out["baseline_qtcf_ms"] = qtcf.clamp(limits.low, limits.high)
+            rest = (out["baseline_qtcf_ms"] * qt_scale(log) - out["baseline_qrs_ms"]) / scale
     fitted = fitted.clamp(quantity.low, quantity.high)
     out["baseline_tpeak_tend_ms"] = fitted
     if not given:
