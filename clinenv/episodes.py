@@ -175,8 +175,11 @@ class Episodes:
 
     @staticmethod
     def verdict(out: Step) -> dict[str, Tensor]:
-        """What info says of a step besides: cost, reward_<term>, and refused_orders (how many; see `refusals`)."""
-        said = {"cost": out.cost, **{f"reward_{name}": term for name, term in out.terms.items()}}
+        """What info says of a step besides: cost, cost_<part>, reward_<term>, and refused_orders (how many; see
+        `refusals`)."""
+        said = {"cost": out.cost}
+        said |= {f"cost_{name}": part for name, part in out.cost_parts.items()}
+        said |= {f"reward_{name}": term for name, term in out.terms.items()}
         if out.refused is not None:
             said["refused_orders"] = out.refused.sum(-1).to(torch.float32)
         return said
@@ -187,9 +190,10 @@ class Episodes:
         chart = self.running.chart
         if self._judged is None:  # a task does not list its terms: it is asked for them once, of a step without orders
             nothing = torch.zeros(self.count, len(self.simulator.world.orders), device=self.device)
-            terms = self.simulator.task.reward(chart, nothing, chart)
-            refused = ("refused_orders",) if self.simulator.task.refuses else ()
-            self._judged = ("cost", *(f"reward_{name}" for name in terms), *refused)
+            task = self.simulator.task
+            parts = (f"cost_{name}" for name in task.cost_parts(chart, nothing, chart))
+            terms = (f"reward_{name}" for name in task.reward(chart, nothing, chart))
+            self._judged = ("cost", *parts, *terms, *(("refused_orders",) if task.refuses else ()))
         return {name: torch.zeros(self.count, device=self.device) for name in self._judged}
 
     @torch.no_grad()

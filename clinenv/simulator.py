@@ -23,6 +23,7 @@ class Step(NamedTuple):
     reward: Tensor  # float32 [B], the sum of the terms
     terms: dict[str, Tensor]  # name -> float32 [B]
     cost: Tensor  # float32 [B]
+    cost_parts: dict[str, Tensor]  # name -> float32 [B]; empty where the task names none
     terminated: Tensor  # bool [B]
     given: Tensor  # float32 [B, A] the orders that were carried out
     refused: Tensor | None = None  # bool [B, A] those that were not; None: the task refuses none
@@ -118,7 +119,8 @@ class Simulator:
         after = self.world.observe(state, also)
         terms = self.task.reward(chart, action, after)
         cost, terminated = self.task.cost(chart, action, after), self.task.terminated(after)
-        return Step(state, after, _sum(terms), terms, cost, terminated, action, refused)
+        parts = self.task.cost_parts(chart, action, after)
+        return Step(state, after, _sum(terms), terms, cost, parts, terminated, action, refused)
 
     @torch.no_grad()
     def imagine(

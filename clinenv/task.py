@@ -208,6 +208,14 @@ class Task(ABC):
     def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:
         """Safety cost float32 [B], never negative; kept apart from the reward. Arguments as for `reward`."""
 
+    def cost_parts(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
+        """The harms that `cost` is made of: name -> float32 [B], never negative, always the same names for a world.
+
+        `cost` remains the task's own total (a sum, or 1 where any is there), never below one of its parts. info has
+        each as `cost_<name>`. None: the cost is of one piece. Arguments as for `reward`.
+        """
+        return {}
+
     @abstractmethod
     def terminated(self, chart: Chart) -> Tensor:
         """bool [B]: the episode ends here."""

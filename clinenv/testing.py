@@ -36,7 +36,7 @@ def check_task(task: Task, world: WorldModel, batch: int = 9, steps: int = 6) ->
     nothing = torch.zeros(batch, len(world.orders), device=world.device)
     asked = task.reward(chart, nothing, chart)
     assert isinstance(asked, dict), "reward gives a dict: name -> tensor [B]"
-    names = list(asked)  # as info asks for them before the first step
+    names = [*asked, *(f"cost_{name}" for name in task.cost_parts(chart, nothing, chart))]  # as info asks for them
     for step in range(steps):
         action = _orders(simulator, key, step)
         out = simulator.step(state, chart, action)
@@ -47,14 +47,18 @@ def check_task(task: Task, world: WorldModel, batch: int = 9, steps: int = 6) ->
         terms, cost, over = _judge(task, chart, action, out.chart)
         for x, y in zip(tree.leaves(held), tree.leaves((chart, action, out.chart)), strict=True):
             assert torch.equal(x, y), "a task must not change the chart or action it is given"
-        assert terms, "a reward has at least one named term"
+        assert out.terms, "a reward has at least one named term"
         assert list(terms) == names, f"the terms must be the same, in the same order, at every step: {names}"
         for name, value in {**terms, "cost": cost}.items():
             fine = value.shape == (batch,) and value.dtype == torch.float32 and bool(torch.isfinite(value).all())
             assert fine, f"{name} must be finite, float32, shape [B]"
         assert bool((cost >= 0).all()), "a cost is never negative"
+        for name, part in task.cost_parts(chart, action, out.chart).items():
+            fine = part.shape == (batch,) and part.dtype == torch.float32 and bool(torch.isfinite(part).all())
+            assert fine, f"part {name} of the cost must be finite, float32, shape [B]"
+            assert bool(((part >= 0) & (part <= cost)).all()), f"part {name} of the cost lies between 0 and the cost"
         assert over.dtype == torch.bool and over.shape == (batch,), "terminated must be bool [B]"
-        total = sum(terms.values())
+        total = sum(out.terms.values())
         torch.testing.assert_close(out.reward, total, msg="the reward must be the sum of its terms")
         for row in (0, batch - 1):
             only = slice(row, row + 1)
@@ -83,7 +87,10 @@ def _check_refusals(task: Task, chart: Chart, action: Tensor, out: Step) -> None
 
 
 def _judge(task: Task, before: Chart, action: Tensor, after: Chart) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    return task.reward(before, action, after), task.cost(before, action, after), task.terminated(after)
+    """Terms and parts under their names in info, cost, end."""
+    step = before, action, after
+    named = {**task.reward(*step), **{f"cost_{name}": part for name, part in task.cost_parts(*step).items()}}
+    return named, task.cost(*step), task.terminated(after)
 
 
 def _orders(simulator: Simulator, key: Tensor, t: int) -> Tensor:

@@ -68,7 +68,7 @@ def check_env(make: Callable[[], gymnasium.Env], steps: int = 12, seed: int = 11
 def check_infos(env: Any, first: Mapping[str, Any], steps: int) -> None:
     """The infos of `steps` steps are of the form of `first`, that of a reset, in which nothing is judged yet."""
     form = _form(first)
-    judged = [n for n in first if n == "cost" or n.startswith("reward_") or n == "refused_orders"]
+    judged = [n for n in first if n.startswith(("cost", "reward_")) or n == "refused_orders"]
     assert "cost" in judged, "info must hold cost, 0 at a reset"
     for name in judged:
         assert not np.any(first[name]), f"info[{name!r}] is {first[name]!r} at a reset, before anything was ordered"

@@ -38,6 +38,8 @@ FACTORS = (
     Quantity("admission_clock_hour", "h", 0.0, 23.99),
     Quantity("baseline_burden", "fraction", 0.0, 1.0),
 )
+# What the oracle charts and this world has nothing of: a task must do without.
+NOT_MEASURED = {"creatinine_clearance_ml_min", "potassium_mmol_l", "magnesium_mmol_l", "systolic_bp_mmhg", "av_block"}
 _FIXED = tuple(factor.name for factor in FACTORS)
 
 
@@ -61,7 +63,8 @@ class ToyWorld:
 
     def __init__(self, device: str = "cpu", latent: bool = True, hazard: float = 0.02, cohort: str = "typical") -> None:
         self.device = torch.device(device)
-        self.measures = (*MEASURES, LATENT) if latent else MEASURES
+        measured = tuple(q for q in MEASURES if q.name not in NOT_MEASURED)
+        self.measures = (*measured, LATENT) if latent else measured
         self.hazard = hazard  # of torsades in a step at QTcF 500 ms
         self.cohort = cohort
         self.initial_calls: list[int] = []  # rows made by each call of `initial`

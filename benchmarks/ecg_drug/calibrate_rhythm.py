@@ -5,8 +5,9 @@ The figures are those that `world_models.oracles.ecg_drug.rhythm` cites.
     python -m benchmarks.ecg_drug.calibrate_rhythm [--patients 8192] [--hours 72] [--out CSV]
 
 Torsades are printed as the mean probability 1 - exp(-integrated hazard), which needs far fewer patients than counting.
-`label` doses as the dofetilide label does: after the first dose halve if QTc is above 500 ms or 15 % over baseline,
-later stop for good if QTc is above 500 ms (read 2 h after each dose).
+`label` doses dofetilide as its label does: by the creatinine clearance, nobody with a baseline QTc above 440 ms (500 with
+a wide QRS), after the first dose half if QTc is above 500 ms or 15 % over baseline; every drug is stopped for good if QTc
+is above 500 ms (read 2 h after each dose). Figures are of those who were started.
 """
 
 from __future__ import annotations
@@ -17,6 +18,13 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from agents.baselines.ecg_rules import (
+    CONTRAINDICATED_QTC_MS,
+    CONTRAINDICATED_QTC_WIDE_QRS_MS,
+    FULL_MG,
+    WIDE_QRS_MS,
+    label_dose_mg,
+)
 from benchmarks.common.results import made_by, write_csv
 from world_models import keys
 from world_models.oracles.ecg_drug.world import ECGDrugOracle, ECGDrugState
@@ -62,10 +70,7 @@ REGIMENS: tuple[PublishedRegimen, ...] = (
     PublishedRegimen("typical", "ranolazine", 750.0, 12.0, False, "TdP none; shift 0.5 (RAFFAELLO)"),
     PublishedRegimen("typical", "verapamil", 80.0, 8.0, False, "TdP none; shift 0.15"),
     PublishedRegimen(
-        "heart-failure", "dofetilide", 0.5, 12.0, True, "TdP 3 % of 762 (DIAMOND, dose by renal function)"
-    ),
-    PublishedRegimen(
-        "heart-failure", "dofetilide", 0.25, 12.0, True, "TdP 3 % of 762 (DIAMOND, dose by renal function)"
+        "heart-failure", "dofetilide", 0.5, 12.0, True, "TdP 3.3 % of 762 (DIAMOND, dose by renal function)"
     ),
     PublishedRegimen("long-qt", None, 0.0, 12.0, False, "-"),
     PublishedRegimen("long-qt", "dofetilide", 0.5, 12.0, True, "contraindicated by label"),
@@ -75,11 +80,11 @@ REGIMENS: tuple[PublishedRegimen, ...] = (
 def simulate(
     regimen: PublishedRegimen, patients: int, hours: float, on_step: Callable[[ECGDrugState], None] | None = None
 ) -> dict[str, float]:
-    """Run one regimen and sum it up.
+    """Run one regimen and sum it up, over those whom the label lets start.
 
     Returns:
-        torsades_share: probability by the end; over_500_share: QTcF above 500 ms at any step; qtcf_top_ms: mean of
-        each patient's highest QTcF change; burden_before, burden_after: mean over the last 12 h; shift: mean logit
+        torsades_share: probability by the end; over_500_share: QTcF above 500 ms at any step; started_share: of all;
+        stopped_share: of those started, for a QTc above 500 ms by the label's rule; qtcf_top_ms: mean of each patient's highest QTcF change; burden_before, burden_after: mean over the last 12 h; shift: mean logit
         shift over the last 12 h; risk_ratio_500: risk of patients who ever exceed 500 ms over that of the rest.
     """
     world = ECGDrugOracle(cohort=regimen.cohort)
@@ -89,6 +94,10 @@ def simulate(
     steps, every = int(hours / world.hours_per_step), max(int(regimen.every_h / world.hours_per_step), 1)
     column = world.drugs.index(regimen.drug) if regimen.drug else 0
     factor = torch.ones(patients)
+    if regimen.label and regimen.drug == "dofetilide":
+        limit = torch.where(first["qrs_ms"] >= WIDE_QRS_MS, CONTRAINDICATED_QTC_WIDE_QRS_MS, CONTRAINDICATED_QTC_MS)
+        factor = label_dose_mg(first["creatinine_clearance_ml_min"]) / FULL_MG * (baseline <= limit)
+    started = factor > 0
     cumulative = torch.zeros(patients)
     top = torch.zeros(patients)
     over = torch.zeros(patients, dtype=torch.bool)
@@ -108,20 +117,26 @@ def simulate(
         over |= qtcf > QTC_STOP_MS
         top = torch.maximum(top, qtcf - baseline)
         if regimen.label and step % every == 0:
-            if step == 0:
-                factor = torch.where((qtcf > QTC_STOP_MS) | (qtcf > QTC_RISE * baseline), 0.5, 1.0)
+            if step == 0 and regimen.drug == "dofetilide":
+                factor = torch.where((qtcf > QTC_STOP_MS) | (qtcf > QTC_RISE * baseline), 0.5 * factor, factor)
             else:
                 factor = torch.where(qtcf > QTC_STOP_MS, 0.0, factor)
         if step >= steps - LATE_STEPS:
-            late.append((chart["arrhythmia_burden"].mean().item(), truth["burden_shift_logit"].mean().item()))
+            shift = truth["burden_shift_logit"]
+            late.append((chart["arrhythmia_burden"][started].mean().item(), shift[started].mean().item()))
     risk = -(-cumulative).expm1()
-    above, below = risk[over], risk[~over]
+    above, below = risk[over & started], risk[~over & started]
+    women = (first["sex_female"] > 0.5) & started
     return {
-        "torsades_share": risk.mean().item(),
-        "torsades_seen": state.rhythm.torsades.mean().item(),
-        "over_500_share": over.float().mean().item(),
-        "qtcf_top_ms": top.mean().item(),
-        "burden_before": first["arrhythmia_burden"].mean().item(),
+        "torsades_share": risk[started].mean().item(),
+        "torsades_seen": state.rhythm.torsades[started].mean().item(),
+        "torsades_women_share": risk[women].mean().item(),
+        "torsades_men_share": risk[started & ~women].mean().item(),
+        "started_share": started.float().mean().item(),
+        "stopped_share": (factor[started] == 0).float().mean().item(),
+        "over_500_share": over[started].float().mean().item(),
+        "qtcf_top_ms": top[started].mean().item(),
+        "burden_before": first["arrhythmia_burden"][started].mean().item(),
         "burden_after": sum(b for b, _ in late) / len(late),
         "shift": sum(s for _, s in late) / len(late),
         "risk_ratio_500": (above.mean() / below.mean()).item() if above.numel() and below.numel() else float("nan"),

@@ -21,7 +21,7 @@ __all__ = ["BY_DESIGN", "FACTORS", "explained", "law", "proposals", "rate_law"]
 
 # (cohort, measures): the cohort is chosen by them, or by a disease the real table has no stratum of
 BY_DESIGN = {
-    ("bradycardia", "heart_rate_bpm"): "design: admitted for a sinus rate of 42 to 60",
+    ("bradycardia", "heart_rate_bpm"): "design: admitted for a sinus rate of 45 to 60",
     ("long-qt", "qtcf_ms"): "design: admitted for a QTcF of 450 to 530 ms",
     ("heart-failure", "qrs_ms"): "disease: wide QRS of heart failure, of which the real table has no stratum",
     ("heart-failure", "qtcf_ms"): "disease: long QTcF of heart failure, of which the real table has no stratum",

@@ -63,6 +63,55 @@ def test_cost_is_the_outlier_class(qtcf: float, baseline: float, cost: int) -> N
     assert float(ECGDrugTask().cost(before, torch.zeros(1, 4), after)) == cost
 
 
+@pytest.mark.parametrize(
+    ("part", "after"),
+    [
+        ("qtc", {"qtcf_ms": 501.0}),
+        ("av_block", {"av_block": 1.0}),
+        ("bradycardia", {"heart_rate_bpm": 39.0}),
+        ("hypotension", {"systolic_bp_mmhg": 89.0}),
+    ],
+)
+def test_each_harm_costs_one_and_is_named(part: str, after: dict[str, float]) -> None:
+    well = {"av_block": 0.0, "heart_rate_bpm": 41.0, "systolic_bp_mmhg": 90.0}
+    task, nothing = ECGDrugTask(), torch.zeros(1, 4)
+    step = charts(**well)
+    assert not any(float(v) for v in task.cost_parts(step[0], nothing, step[1]).values())
+    before, ill = charts(**(well | after))
+    parts = task.cost_parts(before, nothing, ill)
+    assert [name for name, value in parts.items() if float(value)] == [part]
+    assert float(task.cost(before, nothing, ill)) == 1.0
+    before, worse = charts(**(well | after | {"qtcf_ms": 501.0}))
+    assert float(task.cost(before, nothing, worse)) == 1.0, "harms do not add up"
+
+
+def test_what_is_not_known_costs_nothing() -> None:
+    task, nothing = ECGDrugTask(), torch.zeros(1, 4)
+    nan = float("nan")
+    unknown = charts(av_block=nan, heart_rate_bpm=nan, systolic_bp_mmhg=nan, qtcf_ms=nan)
+    assert float(task.cost(unknown[0], nothing, unknown[1])) == 0.0
+    less = charts()  # a world without block, rate and pressure
+    assert list(task.cost_parts(less[0], nothing, less[1])) == list(task.cost_parts(unknown[0], nothing, unknown[1]))
+
+
+@pytest.mark.parametrize(
+    ("given", "since", "cost"),
+    [
+        ([0.0, 0.5, 80.0, 0.0], [96.0] * 4, 1),
+        ([0.0, 0.5, 0.0, 0.0], [96.0, 96.0, 22.0, 96.0], 1),
+        ([0.0, 0.5, 0.0, 0.0], [96.0, 96.0, 24.0, 96.0], 0),
+        ([0.0, 0.0, 80.0, 0.0], [96.0, 46.0, 96.0, 96.0], 1),
+        ([0.0, 0.0, 80.0, 0.0], [96.0, 48.0, 2.0, 96.0], 0),
+        ([0.0, 0.0, 0.0, 400.0], [96.0, 2.0, 2.0, 2.0], 0),
+    ],
+)
+def test_dofetilide_and_verapamil_are_not_given_together(given: list[float], since: list[float], cost: int) -> None:
+    before, after = charts()
+    before["hours_since_dose"] = torch.tensor([since])
+    parts = ECGDrugTask().cost_parts(before, torch.tensor([given]), after)
+    assert float(parts["contraindicated_pair"]) == cost
+
+
 def test_the_menu_is_what_the_page_says() -> None:
     table = MENU.table(ORDERS)
     assert table.shape == (9, 4) and bool((table[0] == 0).all())

@@ -66,10 +66,15 @@ def test_factors_drawn_at_once_are_the_bits_of_each_drawn_alone() -> None:
         return value + (drawn["age_years"] - 60.0) * spread.per_year if spread.per_year else value
 
     assert torch.equal(drawn["sex_female"], (keys.uniform(key, 0, "cohort/sex_female") < who.share_female).float())
-    for name in ("age_years", "weight_kg", "baseline_heart_rate_bpm", "baseline_pr_ms", "baseline_qtcf_ms"):
+    for name in ("age_years", "weight_kg", "baseline_heart_rate_bpm", "baseline_pr_ms", "potassium_mmol_l"):
         quantity = next(q for q in FACTORS if q.name == name)
         assert torch.equal(drawn[name], alone(name).clamp(quantity.low, quantity.high)), name
-    assert torch.equal(drawn["metaboliser"], alone("metaboliser").exp().clamp(0.1, 4.0))
+    creatinine = alone("serum_creatinine_mg_dl").exp()
+    clearance = (140.0 - drawn["age_years"]) * drawn["weight_kg"] / (creatinine * 72.0)
+    clearance = clearance * torch.where(drawn["sex_female"] > 0.5, 0.85, 1.0)  # Cockcroft and Gault
+    torch.testing.assert_close(drawn["creatinine_clearance_ml_min"], clearance.clamp(5.0, 250.0))
+    resting = (4.2 - drawn["potassium_mmol_l"]) * 8.0 + (0.85 - drawn["magnesium_mmol_l"]) * 15.0
+    torch.testing.assert_close(drawn["baseline_qtcf_ms"], alone("baseline_qtcf_ms") + resting)
     assert torch.equal(drawn["baseline_burden"], 1.0 / (1.0 + (-alone("baseline_burden")).exp()))
 
 
@@ -79,9 +84,18 @@ def test_cohorts_are_what_they_say(trial: TrialModel) -> None:
     assert typical["baseline_qtcf_ms"].quantile(0.97) < 445  # the label's limit for starting
     assert 0.25 < typical["sex_female"].mean() < 0.35
     assert drawn["elderly"]["age_years"].min() >= 69
-    assert drawn["elderly"]["metaboliser"].mean() < typical["metaboliser"].mean()
+    assert typical["baseline_qtcf_ms"].max() <= 440.0
+    for slower in ("verapamil_clearance", "quinidine_clearance", "creatinine_clearance_ml_min"):
+        assert drawn["elderly"][slower].mean() < 0.95 * typical[slower].mean()
+    assert drawn["heart-failure"]["creatinine_clearance_ml_min"].mean() < 75
+    assert typical["creatinine_clearance_ml_min"].mean() > 85
+    assert (typical["creatinine_clearance_ml_min"] < 60).float().mean() > 0.02  # whom the label gives less
     assert drawn["long-qt"]["baseline_qtcf_ms"].min() > 445
-    assert drawn["poor-metaboliser"]["metaboliser"].max() < 0.65
+    for drug in ("ranolazine", "verapamil", "quinidine"):
+        assert drawn["poor-metaboliser"][f"{drug}_clearance"].max() < 0.65
+    logs = torch.stack([typical[f"{d}_clearance"].log() for d in ("ranolazine", "verapamil", "quinidine")])
+    apart = logs.corrcoef()[~torch.eye(3, dtype=torch.bool)]
+    assert (apart > 0.35).all() and (apart < 0.65).all()  # half of each one's variance is CYP3A4's
     assert drawn["heart-failure"]["baseline_qrs_ms"].mean() > typical["baseline_qrs_ms"].mean() + 10
     assert drawn["bradycardia"]["baseline_heart_rate_bpm"].max() <= 61
     assert drawn["healthy"]["baseline_burden"].mean() < 0.03

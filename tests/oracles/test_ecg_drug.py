@@ -86,7 +86,7 @@ def test_identities_and_bounds_hold_whatever_is_given(seed: int, cohort: str, or
 
 
 def test_the_largest_doses_together_stay_within_the_chart_and_out_of_support() -> None:
-    world = ECGDrugOracle(cohort="poor-metaboliser")
+    world = ECGDrugOracle(cohort="heart-failure")
     state = world.initial(keys.from_seed(4, 64))
     for _ in range(24):
         state = world.transition(state, torch.tensor([[q.high for q in world.orders]]).expand(64, -1))
@@ -134,10 +134,13 @@ def test_factors_are_honoured(world: ECGDrugOracle) -> None:
     assert torch.equal(later["clock_hour"], torch.tensor([1.0, 11.0]))
 
 
+CLEARANCES = ("ranolazine_clearance", "creatinine_clearance_ml_min", "verapamil_clearance", "quinidine_clearance")
+
+
 def test_the_hidden_clearance_slows_elimination(world: ECGDrugOracle) -> None:
     key = keys.from_seed(3, 200)
-    slow = world.initial(key, {"metaboliser": torch.full((200,), 0.4)})
-    fast = world.initial(key, {"metaboliser": torch.full((200,), 1.6)})
+    low, high = ({n: torch.full((200,), x * (60.0 if "ml_min" in n else 1.0)) for n in CLEARANCES} for x in (0.4, 1.6))
+    slow, fast = world.initial(key, low), world.initial(key, high)
     order = torch.tensor([1000.0, 0.5, 120.0, 400.0]).expand(200, -1)
     slow, fast = world.transition(slow, order), world.transition(fast, order)
     for _ in range(5):
@@ -208,7 +211,7 @@ def test_women_are_steeper_on_dofetilide(world: ECGDrugOracle) -> None:
     n = 3000
     rise = {}
     for sex in (0.0, 1.0):
-        fix = {"sex_female": torch.full((n,), sex), "weight_kg": torch.full((n,), 75.0), "metaboliser": torch.ones(n)}
+        fix = {"sex_female": torch.full((n,), sex), "weight_kg": torch.full((n,), 75.0)}
         state = world.initial(keys.from_seed(17, n), fix)
         with_drug, without = (course(world, state, d, 2)[2] for d in ({0: only(DOF, 0.5)}, {}))
         rise[sex] = (with_drug["jt_peak_c_ms"] - without["jt_peak_c_ms"]).mean().item()
@@ -235,7 +238,7 @@ def test_repeated_doses_superpose(world: ECGDrugOracle) -> None:
             out.append(state.concentration)
         return torch.stack(out)
 
-    a, b = {0: [1000.0, 0.5, 120.0, 400.0]}, {6: [500.0, 0.25, 80.0, 200.0]}
+    a, b = {0: [1000.0, 0.5, 0.0, 400.0]}, {6: [500.0, 0.25, 80.0, 200.0]}
     torch.testing.assert_close(concentrations(a) + concentrations(b), concentrations(a | b), rtol=1e-4, atol=1e-4)
 
 

@@ -90,7 +90,7 @@ class ECGWorldModel(nn.Module):
             Quantity("latent", "1", -LATENT_LIMIT, LATENT_LIMIT, (latent_size,), "u and m of the ECG", on_request=True),
         )
         self.factors: tuple[Quantity, ...] = (
-            *FACTORS,
+            *(q for q in FACTORS if q.name not in NOT_LEARNED),
             Quantity("shape", "1", -LATENT_LIMIT, LATENT_LIMIT, (config.morphology,), SHAPE),
         )
         drugs = len(DRUGS)

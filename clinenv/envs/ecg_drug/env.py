@@ -80,21 +80,31 @@ class ECGDrugEnv(ClinicalEnv):
     - *dose_burden*: minus 0.25 for a label's maximum daily dose;
     - *torsades*: minus 20, once.
 
-    `info["cost"]`, apart from the reward, is 1 after a step that leaves QTcF above 500 ms or more than 60 ms above
-    admission (ICH E14), else 0. Reward, cost and end are judged on the true chart, whatever was observed.
+    `info["cost"]`, apart from the reward, is 1 after a step with any of these harms, else 0; each is 0 or 1 in info as
+    `cost_<name>` too:
+    - *qtc*: QTcF above 500 ms or more than 60 ms above admission (ICH E14);
+    - *av_block*: second- or third-degree atrioventricular block;
+    - *bradycardia*: a heart rate below 40 bpm;
+    - *hypotension*: a systolic pressure below 90 mmHg;
+    - *contraindicated_pair*: verapamil with dofetilide or within 48 h of it, dofetilide within 24 h of verapamil.
+
+    Reward, cost and end are judged on the true chart, whatever was observed. A world that does not measure block or
+    pressure shows neither.
 
     ## Starting State
     A patient of the cohort, drawn from the seed, on no drug. `reset(options={"age_years": 70, "sex_female": 1})` fixes
     what you name (age_years, sex_female, weight_kg, baseline_qtcf_ms, baseline_pr_ms, baseline_qrs_ms,
-    baseline_heart_rate_bpm, baseline_tpeak_tend_ms, metaboliser, admission_clock_hour, baseline_burden); the rest is
-    drawn. With `patients=FOLDER` the baselines come from the WFDB records in it.
+    baseline_heart_rate_bpm, baseline_tpeak_tend_ms, creatinine_clearance_ml_min, potassium_mmol_l, magnesium_mmol_l,
+    baseline_systolic_bp_mmhg, ranolazine_clearance, verapamil_clearance, quinidine_clearance, admission_clock_hour,
+    baseline_burden, as far as the world knows them); the rest is drawn. With `patients=FOLDER` the baselines come from the WFDB records in it.
 
     ## Episode End
     Terminated by torsades de pointes; truncated after 48 h (24 steps).
 
     ## Information
     After every call `hours`, `spread_<measure>` (the model's standard deviation, in the measure's unit) and `support`
-    (False: outside what the world was fitted on); `cost` and `reward_<term>` of the last step, 0 after a reset.
+    (False: outside what the world was fitted on); `cost`, `cost_<name>` and `reward_<term>` of the last step, 0 after a
+    reset.
     Nothing in it is shared between calls.
 
     ## Arguments

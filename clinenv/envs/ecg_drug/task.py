@@ -20,7 +20,7 @@ from world_models.protocol import Chart, WorldModel
 from world_models.quantities.drugs import ANTIARRHYTHMICS
 from world_models.rounding import power
 
-__all__ = ["MENU", "SINGLE_DOSE_MG", "ECGDrugTask", "RewardWeights"]
+__all__ = ["MENU", "SINGLE_DOSE_MG", "ECGDrugTask", "HarmLimits", "RewardWeights"]
 
 # Two usual doses of each drug, in the order of the table.
 MENU = Menu(
@@ -49,15 +49,27 @@ class RewardWeights:
 
 
 @dataclass(frozen=True)
+class HarmLimits:
+    """From where on a chart shows harm. What is NaN, or not measured by a world, shows none."""
+
+    qtcf_ms: float = 500.0  # ICH E14's outlier classes that ask for stopping
+    qtcf_rise_ms: float = 60.0  # above the admission ECG
+    slow_bpm: float = 40.0  # awake, a sign of sinus node disease to act on (ACC/AHA/HRS 2018 bradycardia guideline (k))
+    low_mmhg: float = 90.0  # systolic: the usual definition of hypotension
+    # Dofetilide's label: contraindicated with verapamil; two days of washout before an interacting drug is begun.
+    washout_h: Mapping[str, float] = field(default_factory=lambda: {"dofetilide_mg": 48.0, "verapamil_mg": 24.0})
+
+
+@dataclass(frozen=True)
 class ECGDrugTask(Task):
     """Start of an antiarrhythmic over 48 h. Judged from the chart alone, the same in every world.
 
-    The cost is 1 in a step at whose end QTcF is above 500 ms or more than 60 ms above the admission ECG: the outlier
-    classes of ICH E14 that ask for stopping.
+    The cost is 1 in a step with any of the harms of `cost_parts`.
     """
 
     actions: Menu | Doses = MENU
     weights: RewardWeights = field(default_factory=RewardWeights)
+    limits: HarmLimits = field(default_factory=HarmLimits)
     horizon_hours: float = 48.0
     name: str = "ECGDrug"
     orders: tuple[str, ...] = tuple(DAILY_DOSE_MG)
@@ -108,9 +120,34 @@ class ECGDrugTask(Task):
         }
 
     def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:
-        """1.0 where QTcF > 500 ms or > 60 ms above the admission ECG after the step, else 0.0."""
-        qtcf = after["qtcf_ms"]
-        return ((qtcf > 500.0) | (qtcf - after["baseline_qtcf_ms"] > 60.0)).to(torch.float32)
+        """1.0 where any of `cost_parts` is, else 0.0."""
+        total, *others = self.cost_parts(before, action, after).values()
+        for part in others:
+            total = torch.maximum(total, part)
+        return total
+
+    def cost_parts(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
+        """1.0 or 0.0 [B] each, of the chart after the step: qtc (QTcF > 500 ms, or > 60 ms above the admission ECG),
+        av_block (second or third degree), bradycardia (< 40 bpm), hypotension (systolic < 90 mmHg), and, of the orders,
+        contraindicated_pair (dofetilide or verapamil with or soon after the other)."""
+        limits, qtcf = self.limits, after["qtcf_ms"]
+        unknown = torch.full_like(qtcf, torch.nan)  # no comparison with it is true
+        found = {
+            "qtc": (qtcf > limits.qtcf_ms) | (qtcf - after["baseline_qtcf_ms"] > limits.qtcf_rise_ms),
+            "av_block": after.get("av_block", unknown) > 0.5,
+            "bradycardia": after.get("heart_rate_bpm", unknown) < limits.slow_bpm,
+            "hypotension": after.get("systolic_bp_mmhg", unknown) < limits.low_mmhg,
+            "contraindicated_pair": self._pair(before, action),
+        }
+        return {name: harm.to(torch.float32) for name, harm in found.items()}
+
+    def _pair(self, before: Chart, action: Tensor) -> Tensor:
+        """bool [B]: one of the pair is given together with the other, or within the other's washout."""
+        (one, one_h), (other, other_h) = ((self.orders.index(n), h) for n, h in self.limits.washout_h.items())
+        since = before.get("hours_since_dose", torch.full_like(action, torch.inf))
+        gives_one, gives_other = action[:, one] > 0, action[:, other] > 0
+        on_one, on_other = gives_one | (since[:, one] < one_h), gives_other | (since[:, other] < other_h)
+        return (gives_one & on_other) | (gives_other & on_one)
 
     def outcomes(self, before: Chart, action: Tensor, after: Chart) -> Outcomes:
         """Total: torsades. Peaks: max_qtcf_ms; share_over_500_ms, 1.0 from the first QTcF above 500 ms on."""

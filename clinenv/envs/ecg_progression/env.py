@@ -84,7 +84,8 @@ class ECGProgressionEnv(ClinicalEnv):
     - *bleeding*: 0.030 a major bleed.
 
     `info["cost"]`, apart from the reward, counts harm: 1 for a major bleed, and 1 for each treatment that a recorded
-    condition forbids (beta-blocker or antiarrhythmic in I44 without a pacemaker, ACE inhibitor or diuretic in I95).
+    condition forbids (beta-blocker or antiarrhythmic in I44 without a pacemaker, ACE inhibitor or diuretic in I95);
+    `cost_bleed` and `cost_contraindicated` are its parts.
     Sources of all weights: `clinenv.envs.ecg_progression.rewards`.
 
     ## Starting State

@@ -96,8 +96,14 @@ class ECGProgressionTask(Task):
 
     def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:
         """Harm [B]: 1 for a major bleed, 1 for each treatment that a recorded condition forbids."""
+        parts = self.cost_parts(before, action, after)
+        return parts["bleed"] + parts["contraindicated"]
+
+    def cost_parts(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
+        """bleed, contraindicated [B]."""
         here = 1.0 - before["dead"]
-        return (after["bleeding"] + r.contraindicated(before["condition"], before["treated"], action)) * here
+        contraindicated = r.contraindicated(before["condition"], before["treated"], action)
+        return {"bleed": after["bleeding"] * here, "contraindicated": contraindicated * here}
 
     def terminated(self, chart: Chart) -> Tensor:
         """Death, or ten years (to an hour: years are sums of months)."""

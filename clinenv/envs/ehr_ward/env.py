@@ -143,7 +143,8 @@ class EHRWardEnv(ClinicalEnv):
     - *tests*, *treatments*: minus 1 for 1000 US dollars.
 
     `info["cost"]`, apart from the reward, counts harm as it is charted: a glucose under 70 mg/dL (twice under 54), a
-    potassium above 6 mmol/L, a mean pressure under 65 mm Hg within 8 h of a beta blocker, diuretic or ultrafiltration.
+    potassium above 6 mmol/L, a mean pressure under 65 mm Hg within 8 h of a beta blocker, diuretic or ultrafiltration
+    (`cost_hypoglycaemia`, `cost_hyperkalaemia`, `cost_hypotension`; the cost is their sum).
     Reward and cost read the chart: harm that nobody measured is in the oracle's `truth`, not in here.
 
     ## Starting State

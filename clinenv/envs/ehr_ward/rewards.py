@@ -31,7 +31,7 @@ __all__ = [
     "RewardWeights",
     "Watched",
     "fresh",
-    "harm",
+    "harms",
     "price",
     "stability",
 ]
@@ -175,8 +175,8 @@ def fresh(before: Chart, after: Chart) -> Tensor:
     return seen & (newer | ~known)
 
 
-def harm(before: Chart, after: Chart) -> Tensor:
-    """Cost [B] of the results charted in this step: 1 for a glucose under 70 mg/dL, 1 more under 54; 1 for a potassium
+def harms(before: Chart, after: Chart) -> dict[str, Tensor]:
+    """Costs [B] of the results charted in this step: 1 for a glucose under 70 mg/dL, 1 more under 54; 1 for a potassium
     over 6 mmol/L; 1 for a mean pressure under 65 mm Hg within 8 h of a beta blocker, a diuretic or ultrafiltration."""
     new, since = fresh(before, after), after["treatment_age_hours"]
 
@@ -185,6 +185,8 @@ def harm(before: Chart, after: Chart) -> Tensor:
     for order in _HYPOTENSIVE[1:]:
         blamed = blamed | (since[:, order] <= _BLAMED_HOURS)
     low = (glucose < LEVEL_1_MG_DL).to(glucose.dtype) + (glucose < LEVEL_2_MG_DL).to(glucose.dtype)
-    cost = torch.where(new[:, _GLUCOSE], low, 0.0)
-    cost = cost + (new[:, _POTASSIUM] & (potassium > HYPERKALAEMIA_MMOL_L)).to(cost.dtype)
-    return cost + (new[:, _PRESSURE] & (pressure < LOW_MAP_MMHG) & blamed).to(cost.dtype)
+    return {
+        "hypoglycaemia": torch.where(new[:, _GLUCOSE], low, 0.0),
+        "hyperkalaemia": (new[:, _POTASSIUM] & (potassium > HYPERKALAEMIA_MMOL_L)).to(low.dtype),
+        "hypotension": (new[:, _PRESSURE] & (pressure < LOW_MAP_MMHG) & blamed).to(low.dtype),
+    }

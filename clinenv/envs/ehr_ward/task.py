@@ -14,7 +14,7 @@ from clinenv.envs.ehr_ward import orders as rules
 from clinenv.envs.ehr_ward.columns import COLUMNS, VITAL_NOISE
 from clinenv.envs.ehr_ward.event_view import EventsView
 from clinenv.envs.ehr_ward.note_view import NoteView
-from clinenv.envs.ehr_ward.rewards import RewardWeights, harm, price, stability
+from clinenv.envs.ehr_ward.rewards import RewardWeights, harms, price, stability
 from clinenv.rewards import share_of_time
 from clinenv.task import Actions, Column, Losses, Outcomes, Record, Task
 from clinenv.view import View
@@ -80,8 +80,13 @@ class EHRWardTask(Task):
         }
 
     def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:
-        """Harm charted in the step; see `rewards.harm`."""
-        return harm(before, after)
+        """Harm charted in the step: the sum of its parts."""
+        glucose, potassium, pressure = harms(before, after).values()
+        return glucose + potassium + pressure
+
+    def cost_parts(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
+        """hypoglycaemia, hyperkalaemia, hypotension; see `rewards.harms`."""
+        return harms(before, after)
 
     def outcomes(self, before: Chart, action: Tensor, after: Chart) -> Outcomes:
         """Totals: died, discharged, and hours, the length of the stay."""

@@ -1,14 +1,17 @@
 """Who is admitted: patient factors sampled from a cohort, the same for every world that is given the same key.
 
 The oracle and the learned world both sample here, so that patient i of one is patient i of the other (paired trials).
-A factor is mean + female * sex + per_year * (age - 60) + sd * z with z a truncated standard normal; clearance is
-sampled so on the log scale and burden on the logit scale, where sd and slopes act too.
+A factor is mean + female * sex + per_year * (age - 60) + sd * z with z a truncated standard normal; hepatic clearances
+and serum creatinine are sampled so on the log scale and burden on the logit scale, where sd and slopes act too. The
+z of the three hepatic clearances correlate (`hepatic.SHARED`); the creatinine clearance follows from creatinine, age,
+weight and sex (`renal`); a sampled QTcF follows potassium and magnesium (`electrolytes`).
 
 Sources of the table (numbers without one are stated assumptions, chosen within the label's limits):
 - healthy: baseline intervals and rate as fitted from the trial in `TrialModel.baseline` (NCT01873950; 18 to 35 years).
 - typical: age, women's share: consecutive dofetilide initiations, 61 +- 10 years, 79 % men (doi
   10.1111/j.1540-8159.2007.00902.x); median 62.5, quartiles 55 and 69 (doi 10.1016/j.hrthm.2018.01.029 (k)).
-  QTcF is cut at 440 ms, the label's limit for starting. Burden: between paroxysmal and persistent.
+  QTcF by age and sex as in 946 sinus ECGs of a hospital (Chapman-Shaoxing, `benchmarks.ecg_drug.cohorts`), cut at 440
+  ms, the label's limit for starting; so is the rate. Burden: between paroxysmal and persistent.
 - paroxysmal: mean burden 17 % (HARMONY, doi 10.1161/CIRCEP.115.002856 (k), figure verified: 17.4 %).
 - persistent: two thirds of the time in the arrhythmia (device cohort before ablation, median 67.5 %).
 - The T wave: mean, spread, sex and age of the 161 adults of PTB-XL's folds 1 to 6 (one ECG a patient, NORM with
@@ -16,11 +19,18 @@ Sources of the table (numbers without one are stated assumptions, chosen within 
   LRD_30 is 0.47 of Tpeak-Tend. Long QT: flat, broad and skewed T waves (k: as in LQT2). Heart failure: lower ones (k).
 - heart-failure: dose-adjusted by renal function in DIAMOND (doi 10.1111/j.1527-5299.2001.00243.x); age 70, a quarter
   women (k); QRS and QTcF longer (k). Torsades risk at the same QTcF such that DIAMOND's 3 % is met.
-- clearance: women's 12 to 18 % lower dofetilide clearance stands in its label; its fall with age follows renal function
-  (Cockcroft-Gault: about 1 % of the young value a year) for the part that is renal, taken as half (assumption).
+- creatinine: about 0.95 mg/dL in men, four fifths of it in women, a quarter more in heart failure (k).
+- hepatic clearance: quinidine's is a third lower at 60 to 69 than at 23 to 29 (Ochs 1978 (k)), verapamil's falls with
+  age too (Abernethy 1986 (k)), ranolazine's does not (label); all are lower in heart failure (labels).
+- potassium, magnesium: within what a label asks for before starting, wider in heart failure (diuretics) (k).
+- systolic pressure: treated outpatients, lower in heart failure (k). sinus_disease_share: with sinus node disease (k).
+- verapamil_reflex: volunteers' hearts speed up by 7 bpm at the peak of 120 mg, patients' slow down by a few bpm (k).
+- repolarisation_sensitivity: ms of QTc per ng/mL against the trial's volunteers, whose first dose of dofetilide shows
+  some 29; label: 15 to 25 after the first dose, and Allen 2000 found 13 to 14, so patients have 0.7 of the trial's
+  (assumption). Failing hearts have less in reserve: 0.85; so have long-QT patients: 1 (assumptions).
 - long-qt: QTcF 450 to 530 ms, no drug should be started in them by label: a test of restraint.
-- poor-metaboliser: clearance 0.25 to 0.6 of typical: CYP2D6 poor metabolisers, CYP3A4 inhibitors, or creatinine
-  clearance 20 to 40 mL/min (assumption for the multiplier).
+- poor-metaboliser: hepatic clearances 0.25 to 0.6 of the trial's: CYP3A4 inhibitors, poor livers (assumption for the
+  multiplier). Dofetilide is the kidneys', which are as in typical.
 """
 
 from __future__ import annotations
@@ -39,7 +49,10 @@ from world_models.ecg.intervals import jt_peak_scale, log_rr, qt_scale
 from world_models.inputs import checked_factors
 from world_models.oracles.cohort import cohort_named, normal_cdf
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
+from world_models.oracles.ecg_drug.electrolytes import MAGNESIUM_MMOL_L, POTASSIUM_MMOL_L, resting_qtcf_ms
+from world_models.oracles.ecg_drug.hepatic import HEPATIC, SHARED
 from world_models.oracles.ecg_drug.population import TrialModel
+from world_models.oracles.ecg_drug.renal import creatinine_clearance
 from world_models.oracles.ecg_drug.scales import T_ENDPOINTS, from_scale
 from world_models.quantity import Quantity, by_name
 from world_models.rounding import expit
@@ -60,7 +73,11 @@ FACTORS: tuple[Quantity, ...] = (
     Quantity("baseline_t_flatness", "1", 0.02, 0.98, (), "T flatness of the admission ECG"),
     Quantity("baseline_erd_30_ms", "ms", 4.0, 250.0, (), "ERD_30 of the admission ECG"),
     Quantity("baseline_lrd_30_ms", "ms", 4.0, 200.0, (), "LRD_30 of the admission ECG"),
-    Quantity("metaboliser", "1", 0.1, 4.0, (), "clearance multiplier of every drug; 1 is the fitted population"),
+    Quantity("creatinine_clearance_ml_min", "mL/min", 5.0, 250.0, (), "by Cockcroft and Gault; of dofetilide"),
+    Quantity("potassium_mmol_l", "mmol/L", 1.5, 9.0, (), "serum potassium, constant over the stay"),
+    Quantity("magnesium_mmol_l", "mmol/L", 0.2, 3.0, (), "serum magnesium, constant over the stay"),
+    Quantity("baseline_systolic_bp_mmhg", "mmHg", 60.0, 230.0, (), "systolic pressure at admission"),
+    *(Quantity(f"{d}_clearance", "1", 0.1, 4.0, (), f"of {d}, against the fitted population") for d in HEPATIC),
     Quantity("admission_clock_hour", "h", 0.0, 24.0, (), "hour of the day at t = 0"),
     Quantity("baseline_burden", "fraction", 0.0, 1.0, (), "share of time in the arrhythmia before treatment"),
     Quantity("baseline_fibrillation_rate_bpm", "bpm", 60.0, 180.0, (), "ventricular rate in fibrillation, without drugs"),
@@ -80,22 +97,25 @@ class Spread:
     z_range: tuple[float, float] = (-2.5, 2.5)
 
 
+_CLINIC_QTCF = Spread(411.0, 19.7, female=11.0, per_year=0.44)
+
+
 @dataclass(frozen=True, slots=True)
 class ECGDrugCohort:
-    """Who is admitted. `metaboliser` is in log clearance, `baseline_burden` in logit."""
+    """Who is admitted. Clearances are in log multipliers, creatinine in log mg/dL, `baseline_burden` in logit."""
 
     name: str
     meaning: str
     age_years: Spread
     share_female: float
     weight_kg: Spread
-    metaboliser: Spread
     baseline_burden: Spread
     from_trial: bool = False  # intervals and rate from the fitted trial's baseline instead of the five below
-    baseline_heart_rate_bpm: Spread = field(default=Spread(67.0, 9.0, female=2.0))
+    baseline_heart_rate_bpm: Spread = field(default=Spread(70.0, 13.0, female=2.0, z_range=(-1.6, 2.8)))
     baseline_pr_ms: Spread = field(default=Spread(172.0, 22.0, female=-6.0, per_year=0.5))
     baseline_qrs_ms: Spread = field(default=Spread(96.0, 9.0, female=-6.0))
-    baseline_qtcf_ms: Spread = field(default=Spread(410.0, 15.0, female=8.0, per_year=0.2, z_range=(-2.5, 1.4)))
+    baseline_qtcf_ms: Spread = field(default=_CLINIC_QTCF)
+    qtcf_limit_ms: float | None = None  # nobody with a longer QTcF is admitted
     baseline_tpeak_tend_ms: Spread = field(default=Spread(78.0, 8.0, female=-4.0))
     # the T wave on its measures' working scales (`scales`): log, root, plain, log, and the log of LRD_30 / Tpeak-Tend
     t_amplitude: Spread = field(default=Spread(6.11, 0.32, female=-0.24, per_year=-0.005))
@@ -108,10 +128,22 @@ class ECGDrugCohort:
     baseline_fibrillation_rate_bpm: Spread = field(default=Spread(108.0, 15.0, z_range=(-2.2, 2.5)))
     admission_clock_hour: tuple[float, float] = (8.0, 12.0)  # uniform: elective admission in the morning
     torsades_risk: float = 1.0  # factor on the hazard of torsades at the same QTcF and heart rate
+    repolarisation_sensitivity: float = 0.7  # drugs' effect on repolarisation at the same concentration, trial's: 1
+    verapamil_reflex: float = -0.15  # its effect on the sinus rate, against the trial's volunteers
+    sinus_disease_share: float = 0.025  # of patients whose sinus node verapamil slows
+    serum_creatinine_mg_dl: Spread = field(default=Spread(math.log(0.95), 0.16, female=-0.23, per_year=0.002))
+    cyp3a4: Spread = field(default=Spread(0.0, 1.0))  # what the three hepatic clearances share, standardised
+    ranolazine_clearance: Spread = field(default=Spread(-0.05, 0.15))
+    verapamil_clearance: Spread = field(default=Spread(-0.20, 0.20, per_year=-0.005))
+    quinidine_clearance: Spread = field(default=Spread(-0.25, 0.20, per_year=-0.005))
+    potassium_mmol_l: Spread = field(default=Spread(4.15, 0.35, z_range=(-2.2, 2.5)))
+    magnesium_mmol_l: Spread = field(default=Spread(0.83, 0.07))
+    baseline_systolic_bp_mmhg: Spread = field(default=Spread(132.0, 15.0, per_year=0.3, z_range=(-1.7, 2.5)))
 
 
 _ADULT_WEIGHT = Spread(88.0, 15.0, female=-14.0)
-_CLEARANCE = Spread(math.log(0.85), 0.15, female=-0.08, per_year=-0.005)
+_LABEL_LIMIT_MS = 440.0  # dofetilide's, for starting
+_SLOW_LIVER = Spread(math.log(0.4), 0.15, z_range=(-2.5, 2.0))
 
 COHORTS: dict[str, ECGDrugCohort] = {
     c.name: c
@@ -122,10 +154,18 @@ COHORTS: dict[str, ECGDrugCohort] = {
             age_years=Spread(27.0, 5.5, z_range=(-1.6, 1.5)),
             share_female=0.5,
             weight_kg=Spread(72.0, 8.0, female=-5.0),
-            metaboliser=Spread(0.0, 0.0),
             baseline_burden=Spread(-4.5, 0.5),
             from_trial=True,
             admission_clock_hour=(8.0, 9.0),
+            # The fit holds the spread that liver, kidneys and electrolytes make in people like these.
+            repolarisation_sensitivity=1.0,
+            verapamil_reflex=1.0,
+            sinus_disease_share=0.0,
+            serum_creatinine_mg_dl=Spread(math.log(0.92), 0.06, female=-0.28, z_range=(-2.0, 2.0)),
+            **{f"{d}_clearance": Spread(0.0, 0.0) for d in HEPATIC},
+            potassium_mmol_l=Spread(POTASSIUM_MMOL_L, 0.0),
+            magnesium_mmol_l=Spread(MAGNESIUM_MMOL_L, 0.0),
+            baseline_systolic_bp_mmhg=Spread(121.0, 8.0, female=-6.0, z_range=(-1.6, 2.0)),
         ),
         ECGDrugCohort(
             "typical",
@@ -133,8 +173,8 @@ COHORTS: dict[str, ECGDrugCohort] = {
             age_years=Spread(61.0, 10.0),
             share_female=0.3,
             weight_kg=_ADULT_WEIGHT,
-            metaboliser=_CLEARANCE,
             baseline_burden=Spread(-0.2, 0.9),
+            qtcf_limit_ms=_LABEL_LIMIT_MS,
         ),
         ECGDrugCohort(
             "paroxysmal",
@@ -142,8 +182,8 @@ COHORTS: dict[str, ECGDrugCohort] = {
             age_years=Spread(63.0, 10.0),
             share_female=0.42,
             weight_kg=_ADULT_WEIGHT,
-            metaboliser=_CLEARANCE,
             baseline_burden=Spread(-1.75, 0.7),
+            qtcf_limit_ms=_LABEL_LIMIT_MS,
         ),
         ECGDrugCohort(
             "persistent",
@@ -151,8 +191,8 @@ COHORTS: dict[str, ECGDrugCohort] = {
             age_years=Spread(66.0, 9.0),
             share_female=0.27,
             weight_kg=_ADULT_WEIGHT,
-            metaboliser=_CLEARANCE,
             baseline_burden=Spread(0.85, 0.8),
+            qtcf_limit_ms=_LABEL_LIMIT_MS,
         ),
         ECGDrugCohort(
             "elderly",
@@ -160,10 +200,10 @@ COHORTS: dict[str, ECGDrugCohort] = {
             age_years=Spread(78.0, 5.0, z_range=(-1.6, 2.8)),
             share_female=0.5,
             weight_kg=Spread(78.0, 13.0, female=-12.0),
-            metaboliser=_CLEARANCE,
             baseline_burden=Spread(0.1, 0.9),
-            baseline_heart_rate_bpm=Spread(65.0, 10.0, female=2.0),
-            baseline_qtcf_ms=Spread(412.0, 17.0, female=7.0, per_year=0.3, z_range=(-2.5, 2.5)),
+            baseline_heart_rate_bpm=Spread(71.0, 12.0, female=2.0, z_range=(-1.7, 2.8)),
+            serum_creatinine_mg_dl=Spread(math.log(1.0), 0.2, female=-0.23, per_year=0.002),
+            sinus_disease_share=0.05,
         ),
         ECGDrugCohort(
             "long-qt",
@@ -171,7 +211,6 @@ COHORTS: dict[str, ECGDrugCohort] = {
             age_years=Spread(48.0, 15.0, z_range=(-2.0, 2.3)),
             share_female=0.6,
             weight_kg=_ADULT_WEIGHT,
-            metaboliser=_CLEARANCE,
             baseline_burden=Spread(-0.5, 0.9),
             baseline_heart_rate_bpm=Spread(63.0, 9.0, female=2.0),
             baseline_qtcf_ms=Spread(476.0, 18.0, female=6.0, z_range=(-1.4, 2.5)),
@@ -179,6 +218,7 @@ COHORTS: dict[str, ECGDrugCohort] = {
             t_asymmetry=Spread(0.52, 0.14),
             t_flatness=Spread(0.47, 0.06),
             erd_30=Spread(3.95, 0.2),
+            repolarisation_sensitivity=1.0,
         ),
         ECGDrugCohort(
             "heart-failure",
@@ -186,7 +226,6 @@ COHORTS: dict[str, ECGDrugCohort] = {
             age_years=Spread(69.0, 9.0),
             share_female=0.27,
             weight_kg=Spread(80.0, 15.0, female=-11.0),
-            metaboliser=Spread(math.log(0.65), 0.2, female=-0.08, per_year=-0.005),
             baseline_burden=Spread(0.5, 0.9),
             baseline_heart_rate_bpm=Spread(74.0, 11.0),
             baseline_pr_ms=Spread(186.0, 27.0, per_year=0.5),
@@ -195,37 +234,56 @@ COHORTS: dict[str, ECGDrugCohort] = {
             baseline_tpeak_tend_ms=Spread(90.0, 11.0),
             t_amplitude=Spread(5.9, 0.4, female=-0.2, per_year=-0.005),
             torsades_risk=3.0,
+            repolarisation_sensitivity=0.85,
+            sinus_disease_share=0.04,
+            serum_creatinine_mg_dl=Spread(math.log(1.18), 0.25, female=-0.23, per_year=0.002),
+            ranolazine_clearance=Spread(-0.15, 0.2),
+            verapamil_clearance=Spread(-0.4, 0.25, per_year=-0.005),
+            quinidine_clearance=Spread(-0.45, 0.25, per_year=-0.005),
+            potassium_mmol_l=Spread(4.25, 0.45, z_range=(-2.2, 2.5)),
+            magnesium_mmol_l=Spread(0.80, 0.09),
+            baseline_systolic_bp_mmhg=Spread(123.0, 14.0, z_range=(-1.3, 2.5)),
         ),
         ECGDrugCohort(
             "poor-metaboliser",
-            "as typical, with a quarter to 0.6 of the clearance",
+            "as typical, with a quarter to 0.6 of the liver's clearance",
             age_years=Spread(61.0, 10.0),
             share_female=0.3,
             weight_kg=_ADULT_WEIGHT,
-            metaboliser=Spread(math.log(0.4), 0.18, z_range=(-2.5, 2.25)),
             baseline_burden=Spread(-0.2, 0.9),
+            qtcf_limit_ms=_LABEL_LIMIT_MS,
+            **{f"{d}_clearance": _SLOW_LIVER for d in HEPATIC},
         ),
         ECGDrugCohort(
             "bradycardia",
-            "as typical, with a sinus rate of 42 to 60: more torsades at the same QTcF",
+            "as typical, with a sinus rate of 45 to 60: more torsades at the same QTcF",
             age_years=Spread(65.0, 9.0),
             share_female=0.35,
             weight_kg=_ADULT_WEIGHT,
-            metaboliser=_CLEARANCE,
             baseline_burden=Spread(-0.2, 0.9),
-            baseline_heart_rate_bpm=Spread(51.0, 4.0, z_range=(-2.2, 2.2)),
+            qtcf_limit_ms=_LABEL_LIMIT_MS,
+            baseline_heart_rate_bpm=Spread(52.0, 4.0, z_range=(-1.75, 2.0)),
+            sinus_disease_share=0.15,
         ),
     )
 }
 
 
-# Sampled as Spreads, in this order (age first: the others follow it; the two on another scale last), then as uniforms.
+# Sampled as Spreads, in this order (age first: the others follow it; those on another scale last), then as uniforms.
 _INTERVALS = tuple(f"baseline_{n}" for n in ("heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "tpeak_tend_ms"))
 _T_WAVE = ("t_amplitude", "t_asymmetry", "t_flatness", "erd_30", "lrd_30_share")
 _FIBRILLATION_RATE = "baseline_fibrillation_rate_bpm"
-_UNIFORM = ("sex_female", "admission_clock_hour")
 ERD_WITH_FLATNESS = 0.75  # correlation in PTB-XL's normal ECGs (161 adults of folds 1 to 6)
 LRD_SHARE = (0.33, 0.68)  # of Tpeak-Tend: what can be drawn (`ecg.t_synthesis`)
+_BLOOD = ("potassium_mmol_l", "magnesium_mmol_l", "baseline_systolic_bp_mmhg")
+_LIVER = tuple(f"{d}_clearance" for d in HEPATIC)
+_LOGS = (*_LIVER, "serum_creatinine_mg_dl")
+_LAST = ("cyp3a4", *_LOGS, "baseline_burden")
+_UNIFORM = ("sex_female", "admission_clock_hour")
+_HIDDEN = (  # sampled on the way to factors
+    Quantity("cyp3a4", "1", -5.0, 5.0),
+    Quantity("serum_creatinine_mg_dl", "mg/dL", 0.2, 15.0),
+)
 
 
 class _Columns(NamedTuple):
@@ -244,14 +302,14 @@ class _Columns(NamedTuple):
 
 
 def _bounds(factor: str) -> tuple[float, float]:
-    quantity = by_name(FACTORS, factor)
+    quantity = by_name((*FACTORS, *_HIDDEN), factor)
     return quantity.low, quantity.high
 
 
 @lru_cache(maxsize=64)
 def _columns(who: ECGDrugCohort, device: torch.device) -> _Columns:
     sampled = () if who.from_trial else (*_INTERVALS, *_T_WAVE)
-    names = ("age_years", "weight_kg", *sampled, _FIBRILLATION_RATE, "metaboliser", "baseline_burden")
+    names = ("age_years", "weight_kg", *sampled, _FIBRILLATION_RATE, *_BLOOD, *_LAST)
     spreads: list[Spread] = [getattr(who, name) for name in names]
     cuts = [(normal_cdf(s.z_range[0]), normal_cdf(s.z_range[1])) for s in spreads]
     # the T wave's factors are bounded once they are in their own units
@@ -296,17 +354,27 @@ def sample_factors(
     c = _columns(who, key.device)
     count = len(c.names)
     u = keys.uniforms(key, 0, c.purposes).T.contiguous()  # rows are factors: each [B] is one run of memory
-    value = ((u[:count] * c.width + c.chance) * 2.0 - 1.0).erfinv() * math.sqrt(2.0) * c.sd + c.mean
+    z = ((u[:count] * c.width + c.chance) * 2.0 - 1.0).erfinv() * math.sqrt(2.0)
+    liver = _rows(c.names, _LIVER)
+    z[liver] = z[liver] * math.sqrt(1.0 - SHARED) + z[c.names.index("cyp3a4")] * math.sqrt(SHARED)
+    value = z * c.sd + c.mean
     sex = settle("sex_female", (u[count] < who.share_female).to(torch.float32))
     age = settle("age_years", (value[0] + sex * c.female[0]).clamp(c.low[0], c.high[0]))
     value = value + sex * c.female + (age - 60.0) * c.per_year
-    value[-2].exp_()
+    value[_rows(c.names, _LOGS)] = value[_rows(c.names, _LOGS)].exp()
     value[-1].copy_(expit(value[-1]))
     value = value.clamp(c.low, c.high)
     start, end = who.admission_clock_hour
     clock = (u[count + 1] * (end - start) + start).clamp(0.0, 24.0)
     out = {"age_years": age, "sex_female": sex, "admission_clock_hour": settle("admission_clock_hour", clock)}
     out.update((name, settle(name, value[i])) for i, name in enumerate(c.names) if i > 0 and name not in _T_WAVE)
+    clearance = creatinine_clearance(age, sex, out["weight_kg"], out["serum_creatinine_mg_dl"])
+    out["creatinine_clearance_ml_min"] = settle(
+        "creatinine_clearance_ml_min", clearance.clamp(*_bounds("creatinine_clearance_ml_min"))
+    )
+    if not who.from_trial:
+        qtcf = _sampled_qtcf(who, out, u[c.names.index("baseline_qtcf_ms")])
+        out["baseline_qtcf_ms"] = settle("baseline_qtcf_ms", qtcf)
     if who.from_trial:
         for name, sampled in _trial_baseline(trial or TrialModel.load(device=key.device), key, out).items():
             out[name] = settle(name, sampled.clamp(*_bounds(name)))
@@ -315,6 +383,27 @@ def sample_factors(
     for name, sampled in t_wave.items():
         out[name] = settle(name, sampled.clamp(*_bounds(name)))
     return {q.name: out[q.name] for q in FACTORS}
+
+
+def _rows(names: tuple[str, ...], some: tuple[str, ...]) -> slice:
+    """The rows of `some`, which stand together and in this order."""
+    first = names.index(some[0])
+    return slice(first, first + len(some))
+
+
+def _sampled_qtcf(who: ECGDrugCohort, out: dict[str, Tensor], u: Tensor) -> Tensor:
+    """QTcF [B] of people with this age, sex, potassium and magnesium from uniforms [B]: cut at the cohort's limit."""
+    law = who.baseline_qtcf_ms
+    mean = law.mean + out["sex_female"] * law.female + (out["age_years"] - 60.0) * law.per_year
+    mean = mean + resting_qtcf_ms(out["potassium_mmol_l"], out["magnesium_mmol_l"])
+    below, above = (normal_cdf(z) for z in law.z_range)
+    highest = torch.full_like(u, above)
+    if who.qtcf_limit_ms is not None:
+        top = ((who.qtcf_limit_ms - mean) * (1.0 / (law.sd * math.sqrt(2.0)))).erf() * 0.5 + 0.5
+        highest = top.clamp(below + 0.01, above)  # whose mean lies far above the limit comes close to it
+    z = ((u * (highest - below) + below) * 2.0 - 1.0).erfinv() * math.sqrt(2.0)
+    quantity = by_name(FACTORS, "baseline_qtcf_ms")
+    return (z * law.sd + mean).clamp(quantity.low, quantity.high)
 
 
 def _trial_baseline(trial: TrialModel, key: Tensor, out: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -370,7 +459,8 @@ def _sampled_t_wave(out: dict[str, Tensor], value: dict[str, Tensor], c: _Column
 
 
 def _fit_t_peak(out: dict[str, Tensor], given: dict[str, Tensor]) -> None:
-    """Give way with a sampled Tpeak-Tend where the intervals leave J-Tpeak c out of range; refuse if it is given."""
+    """Give way with a sampled Tpeak-Tend, or a sampled QTcF if that is given, where the intervals leave J-Tpeak c out of
+    range; refuse if both are."""
     low, high = JT_PEAK_C_MS
     rate, tail = out["baseline_heart_rate_bpm"], out["baseline_tpeak_tend_ms"]
     log = log_rr(rate)
@@ -380,6 +470,12 @@ def _fit_t_peak(out: dict[str, Tensor], given: dict[str, Tensor]) -> None:
     fitted = torch.minimum(torch.maximum(tail, (rest - high) * scale), (rest - low) * scale)
     if "baseline_tpeak_tend_ms" in given:
         fitted = tail
+        if "baseline_qtcf_ms" not in given:  # then the sampled QTcF gives way instead
+            rest = torch.minimum(torch.maximum(rest, tail / scale + low), tail / scale + high)
+            qtcf = (rest * scale + out["baseline_qrs_ms"]) / qt_scale(log)
+            limits = by_name(FACTORS, "baseline_qtcf_ms")
+            out["baseline_qtcf_ms"] = qtcf.clamp(limits.low, limits.high)
+            rest = (out["baseline_qtcf_ms"] * qt_scale(log) - out["baseline_qrs_ms"]) / scale
     fitted = fitted.clamp(quantity.low, quantity.high)
     out["baseline_tpeak_tend_ms"] = fitted
     if not given:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from world_models.oracles.ecg_drug import kinetics as pk
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
+from world_models.oracles.ecg_drug import tolerance
 from world_models.oracles.ecg_drug.fit.kinetics import ALLOMETRY, names_of
 from world_models.quantities.drugs import drug
 
@@ -96,8 +97,11 @@ class FittedDrug(NamedTuple):
             noise_root=host(root(noise * blur * blur[:, None] * 1e6) / 1e3),
         )
 
-    def kinetics(self, z: Tensor, side: Tensor, log_weight: Tensor, log_metaboliser: Tensor) -> pk.Kinetics:
-        """People's kinetics from standard normals z [B, P], sex (+-0.5), log weight and log clearance factor [B]."""
+    def kinetics(self, z: Tensor, side: Tensor, log_weight: Tensor, log_clearance: Tensor) -> pk.Kinetics:
+        """People's kinetics from standard normals z [B, P], sex (+-0.5), log weight and log clearance factor [B].
+
+        The last of the effect sites, after those of the endpoints, is the slow one of `tolerance`.
+        """
         eta = times(self.root, z)
         value: dict[str, Tensor] = {}
         for p, parameter in enumerate(self.names):
@@ -105,6 +109,7 @@ class FittedDrug(NamedTuple):
             if parameter in ALLOMETRY:
                 log = log + ALLOMETRY[parameter] * log_weight + self.sex * side
             if parameter == "clearance":
-                log = log + log_metaboliser
+                log = log + log_clearance
             value[parameter] = torch.exp(log)
-        return pk.kinetics_of(value, self.stages, [torch.full_like(side, rate) for rate in self.ke0])
+        sites = (*self.ke0, tolerance.PER_H)
+        return pk.kinetics_of(value, self.stages, [torch.full_like(side, rate) for rate in sites])

@@ -8,6 +8,8 @@ a mode, and one step of any length is exact:
 
     x_m <- x_m · exp(-r_m dt) + D · exp(-r_m (dt - L))
 
+A dose that passes absorption by enters mode m with the weight `unabsorbed` = 1 - r_m / ka of one that does not.
+
 Modes of a drug: 0, 1 the absorption stages; 2, 3 the disposition (alpha, beta); 4 + e the effect compartment of
 endpoint e. A stage or compartment a drug has not simply has coefficient zero.
 
@@ -38,6 +40,7 @@ __all__ = [
     "kernel",
     "kinetics",
     "kinetics_of",
+    "unabsorbed",
 ]
 
 STAGE_SPLIT = 0.005
@@ -63,6 +66,7 @@ class Amounts(NamedTuple):
     modes: Tensor  # [B, D, M] mg, dose-weighted exponentials
     pending_mg: Tensor  # [B, D, SLOTS] swallowed, but still within the lag
     pending_h: Tensor  # [B, D, SLOTS] what is left of their lag
+    pending_fast_mg: Tensor  # [B, D, SLOTS] swallowed, within the lag, and then in the plasma at once
 
 
 def _apart(rates: list[Tensor]) -> list[Tensor]:
@@ -190,13 +194,22 @@ def empty(batch: int, drugs: int, modes: int, device: torch.device | str) -> Amo
     """Nothing on board."""
     return Amounts(
         torch.zeros(batch, drugs, modes, dtype=torch.float64, device=device),
-        torch.zeros(batch, drugs, SLOTS, dtype=torch.float64, device=device),
-        torch.zeros(batch, drugs, SLOTS, dtype=torch.float64, device=device),
+        *(torch.zeros(batch, drugs, SLOTS, dtype=torch.float64, device=device) for _ in range(3)),
     )
 
 
-def advance(kin: Kinetics, amounts: Amounts, dose_mg: Tensor, hours: float) -> Amounts:
+def unabsorbed(kin: Kinetics) -> Tensor:
+    """Weights [..., M] of a dose that is in the plasma at once, against one absorbed in the one stage a drug has."""
+    return 1.0 - kin.rates / kin.rates[..., :1]
+
+
+def advance(
+    kin: Kinetics, amounts: Amounts, dose_mg: Tensor, hours: float, fast_mg: Tensor | None = None
+) -> Amounts:
     """`hours` after the doses `dose_mg` [B, D] are swallowed now. Exact for any step from MIN_STEP_H up.
+
+    Args:
+        fast_mg: [B, D] swallowed besides, in the plasma at once after the lag; only of drugs with one absorption stage.
 
     Raises:
         ValueError: a step shorter than MIN_STEP_H, in which more doses could wait out their lag than there are slots.
@@ -205,17 +218,24 @@ def advance(kin: Kinetics, amounts: Amounts, dose_mg: Tensor, hours: float) -> A
         raise ValueError(f"hours={hours} is shorter than {MIN_STEP_H}; take steps of {MIN_STEP_H} h or more")
     dose = dose_mg.to(torch.float64)
     modes = amounts.modes * torch.exp(-kin.rates * hours)
+    fast = torch.zeros_like(dose) if fast_mg is None else fast_mg.to(torch.float64)
+    at_once = unabsorbed(kin)
     waiting_mg = [amounts.pending_mg[..., i] for i in range(SLOTS)] + [dose]
+    waiting_fast_mg = [amounts.pending_fast_mg[..., i] for i in range(SLOTS)] + [fast]
     waiting_h = [amounts.pending_h[..., i] for i in range(SLOTS)] + [kin.lag_h]
-    left_mg, left_h = [], []
-    for mg, lag in zip(waiting_mg, waiting_h, strict=True):
+    left_mg, left_h, left_fast_mg = [], [], []
+    for mg, lag, fast in zip(waiting_mg, waiting_h, waiting_fast_mg, strict=True):
         after = hours - lag  # time in the body by the end of the step; negative: still waiting
-        entered = torch.where(after > 0, mg, torch.zeros_like(mg))
-        modes = modes + entered.unsqueeze(-1) * torch.exp(-kin.rates * after.clamp_min(0.0).unsqueeze(-1))
+        enters = after > 0
+        entered = torch.where(enters, mg, 0.0)
+        entered_fast = torch.where(enters, fast, 0.0)
+        weight = entered.unsqueeze(-1) + entered_fast.unsqueeze(-1) * at_once
+        modes = modes + weight * torch.exp(-kin.rates * after.clamp_min(0.0).unsqueeze(-1))
         left_mg.append(mg - entered)
+        left_fast_mg.append(fast - entered_fast)
         left_h.append((-after).clamp_min(0.0))
     # the oldest of the three has entered by now (MAX_LAG_H = SLOTS · MIN_STEP_H): its slot is free
-    return Amounts(modes, torch.stack(left_mg[1:], -1), torch.stack(left_h[1:], -1))
+    return Amounts(modes, *(torch.stack(left[1:], -1) for left in (left_mg, left_h, left_fast_mg)))
 
 
 def concentration(kin: Kinetics, amounts: Amounts) -> Tensor:

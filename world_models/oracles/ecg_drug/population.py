@@ -7,7 +7,7 @@ Everything is elementwise over the batch and deterministic in the key, so row i 
 bit for bit. Amounts are float64 (the modes' coefficients nearly cancel); what is handed out is float32.
 
     model = TrialModel.load()
-    person = model.individual(key, sex_female, weight_kg, age_years, metaboliser)
+    person = model.individual(key, sex_female, weight_kg, age_years, clearance)
     amounts = model.advance(person, model.no_drug(batch), dose_mg, hours=2.0)
     model.effects(person, amounts)["jt_peak_c_ms"]
 
@@ -32,6 +32,7 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.oracles.ecg_drug import kinetics as pk
+from world_models.oracles.ecg_drug import tolerance
 from world_models.oracles.ecg_drug.cipa import CipaDrug, cipa_table
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, channel_effects, daily_course, saturating
 from world_models.oracles.ecg_drug.fit.kinetics import REFERENCE_WEIGHT_KG
@@ -50,16 +51,20 @@ SLOTS_PER_DRUG = (
 
 
 class Individual(NamedTuple):
-    """People [B], drugs D, endpoints E (in the order of `ENDPOINTS`), modes M = 4 + E. Float64 but for what is said."""
+    """People [B], drugs D, endpoints E (in the order of `ENDPOINTS`), modes M = 4 + E + 1. Float64 throughout.
+
+    The last effect site and mode are the slow ones of `tolerance`.
+    """
 
     rates: Tensor  # [B, D, M] per h
     lag_h: Tensor  # [B, D]
     plasma: Tensor  # [B, D, 4] ng/mL per mg
-    effect: Tensor  # [B, D, E, 5] ng/mL at the effect site per mg
+    effect: Tensor  # [B, D, E + 1, 5] ng/mL at the effect site per mg, the last a slow one (`tolerance`)
     slope: Tensor  # [B, D, E] on the working scale, per ng/mL; not used for added drugs
     per_c50: Tensor  # [B, D, E] mL/ng: 1 / C50, 0 where the effect does not saturate
     power: Tensor  # [B, D, E] exponent of the concentration, 1 where the effect is linear
     per_reference: Tensor  # [B, D, E] mL/ng: 1 over the concentration at which the power changes nothing
+    adapts_above: Tensor  # [B, D] ng/mL at the slow site: `tolerance.adapts_above`
 
 
 def _by_endpoint(columns: Tensor) -> dict[str, Tensor]:
@@ -92,7 +97,11 @@ class TrialModel:
         self.drugs = (*fitted, *extra_drugs)
         self.extrapolated = (False,) * len(fitted) + (True,) * len(self.extra)
         self.concentration_units = ("ng/mL",) * len(fitted) + ("nM free",) * len(self.extra)
-        self.modes = pk.BASE_MODES + len(ENDPOINTS)
+        self.modes = pk.BASE_MODES + len(ENDPOINTS) + 1
+        self._adapting = tolerance.strengths(self.drugs, self.device)
+        # an added drug's unit of dose is what peaks at its free Cmax
+        doses = [float(parameters["drugs"][name]["dose_mg"]) for name in fitted] + [1.0] * len(self.extra)
+        self._single_dose_mg = wide(doses, self.device)
 
         def narrow(values: Any) -> Tensor:
             return torch.as_tensor(np.asarray(values, dtype=float), dtype=torch.float32, device=self.device)
@@ -150,7 +159,7 @@ class TrialModel:
         sex_female: Tensor,
         weight_kg: Tensor,
         age_years: Tensor,
-        metaboliser: Tensor,
+        clearance: Tensor,
         level: dict[str, Tensor] | None = None,
     ) -> Individual:
         """Sample people's kinetics and sensitivities from keys [B].
@@ -159,23 +168,34 @@ class TrialModel:
         across drugs. `level` gives that level per endpoint where it is known; else it is what `baseline` samples from
         the same key.
 
-        `metaboliser` multiplies the clearance of every drug (1 = typical). Weight acts by allometry on clearance and
-        volumes. `age_years` has no effect: the trial's people were 20 to 35 years old and say nothing about it.
+        `clearance` multiplies the drugs' clearances (1: as in the trial's people): [B, D], or [B] for all drugs alike.
+        Weight acts by allometry on clearance and volumes. `age_years` has no effect: the trial's people were 20 to 35
+        years old and say nothing about it.
+
+        Raises:
+            ValueError: `clearance` is neither [B] nor has it one column a drug.
         """
+        if clearance.ndim == 1:
+            clearance = clearance.unsqueeze(-1).expand(-1, len(self.drugs))
+        if clearance.ndim != 2 or clearance.shape[1] != len(self.drugs):
+            raise ValueError(
+                f"clearance has shape {tuple(clearance.shape)}; give [B, {len(self.drugs)}], a multiplier for each of "
+                f"{', '.join(self.drugs)} (1: as in the trial), or [B] for all of them"
+            )
         d, e = len(self.fitted), len(ENDPOINTS)
         z = keys.normal(key, 0, "pk", (d, SLOTS_PER_DRUG)).to(torch.float64)
         log_weight = (weight_kg.to(torch.float64) / REFERENCE_WEIGHT_KG).log()
-        log_metaboliser = metaboliser.to(torch.float64).log()
+        log_clearance = clearance.to(torch.float64).log()
         side = sex_female.to(torch.float64) - 0.5
         sensitivity = self._sensitivity(key, sex_female, age_years, level)
         parts: list[pk.Kinetics] = []
         slopes: list[Tensor] = []
         for i, own in enumerate(self._fits):
-            parts.append(own.kinetics(z[:, i, : len(own.names)], side, log_weight, log_metaboliser))
+            parts.append(own.kinetics(z[:, i, : len(own.names)], side, log_weight, log_clearance[:, i]))
             spread = own.slope_sd * sensitivity[:, i * e : (i + 1) * e]
             slopes.append(own.slope + own.slope_sex * side.unsqueeze(-1) + spread)
-        for item in self.extra:
-            parts.append(_extrapolated_kinetics(key, item, log_metaboliser))
+        for i, item in enumerate(self.extra, len(self.fitted)):
+            parts.append(_extrapolated_kinetics(key, item, log_clearance[:, i]))
             slopes.append(torch.zeros(len(key), e, dtype=torch.float64, device=self.device))
         rates, lag_h, plasma, effect = (torch.stack(each, 1).contiguous() for each in zip(*parts, strict=True))
         return Individual(
@@ -187,6 +207,7 @@ class TrialModel:
             self._law([own.per_c50 for own in self._fits], len(key)),
             self._law([own.power for own in self._fits], len(key)),
             self._law([own.per_reference for own in self._fits], len(key)),
+            tolerance.adapts_above(rates, plasma, self._single_dose_mg),
         )
 
     def _law(self, fitted: list[Tensor], batch: int) -> Tensor:
@@ -214,15 +235,19 @@ class TrialModel:
         """Nothing on board in `batch` people."""
         return pk.empty(batch, len(self.drugs), self.modes, self.device)
 
-    def advance(self, individual: Individual, amounts: Amounts, dose_mg: Tensor, hours: float) -> Amounts:
+    def advance(
+        self, individual: Individual, amounts: Amounts, dose_mg: Tensor, hours: float, fast_mg: Tensor | None = None
+    ) -> Amounts:
         """`hours` later, the doses [B, D] being swallowed now. Exact superposition of all doses so far.
+
+        `fast_mg` [B, D] is swallowed besides and passes absorption by: see `interactions`.
 
         Raises:
             ValueError: a step shorter than `kinetics.MIN_STEP_H`, or a dose of the wrong width.
         """
         if dose_mg.shape[-1] != len(self.drugs):
             raise ValueError(f"dose_mg has {dose_mg.shape[-1]} columns, one a drug are needed: {', '.join(self.drugs)}")
-        return pk.advance(pk.Kinetics(*individual[:4]), amounts, dose_mg, hours)
+        return pk.advance(pk.Kinetics(*individual[:4]), amounts, dose_mg, hours, fast_mg)
 
     def concentrations(self, individual: Individual, amounts: Amounts) -> Tensor:
         """Plasma concentrations [B, D] float32 in `concentration_units` (ng/mL; added drugs nM, free)."""
@@ -231,7 +256,9 @@ class TrialModel:
     def _changes(self, individual: Individual, amounts: Amounts) -> Tensor:
         """Change [B, D, E] float32 that each drug makes of each endpoint, on its working scale (`scales`)."""
         sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts)
-        change = saturating(sites, *individual[4:])
+        slow, sites = sites[..., -1], sites[..., :-1]
+        change = saturating(sites, *individual[4:8])
+        change = change * tolerance.effect_left(slow, individual.adapts_above, self._adapting)
         if self.extra:
             first = len(self.fitted)
             added = [channel_effects(item, sites[:, first + i, 0]) for i, item in enumerate(self.extra)]
@@ -286,8 +313,8 @@ class TrialModel:
         """
         sampled = times(self._residual_root, keys.normal(key, t, "residual", (len(ENDPOINTS),)))
         if individual is not None and amounts is not None:
-            sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts)
-            sites = saturating(sites, torch.ones_like(sites), *individual[5:]).to(torch.float32)
+            sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts)[..., :-1]
+            sites = saturating(sites, torch.ones_like(sites), *individual[5:8]).to(torch.float32)
             z = keys.normal(key, t, "drug residual", (len(self.fitted), len(ENDPOINTS)))
             for i, own in enumerate(self._fits):
                 sampled = sampled + times(own.noise_root, z[:, i]) * sites[:, i]
@@ -301,14 +328,21 @@ class TrialModel:
         )
 
 
-def _extrapolated_kinetics(key: Tensor, item: CipaDrug, log_metaboliser: Tensor) -> pk.Kinetics:
+def _extrapolated_kinetics(key: Tensor, item: CipaDrug, log_clearance: Tensor) -> pk.Kinetics:
     """Of a drug without a fit, [B]: one unit of dose is what peaks at the free Cmax in a typical person (nM)."""
     eta = keys.normal(key, 0, f"pk {item.name}", ()).to(torch.float64) * EXTRA_LOG_SPREAD
     k = math.log(2.0) / EXTRA_HALF_LIFE_H
-    clearance = torch.exp(math.log(k) + eta + log_metaboliser)  # of a volume of 1 L: only the shape counts
+    clearance = torch.exp(math.log(k) + eta + log_clearance)  # of a volume of 1 L: only the shape counts
     one = torch.ones_like(clearance)
     kin = pk.kinetics(
-        one * EXTRA_KA_PER_H, 0 * one, clearance, one, None, None, 1, [one * EXTRA_KE0_PER_H] * len(ENDPOINTS)
+        one * EXTRA_KA_PER_H,
+        0 * one,
+        clearance,
+        one,
+        None,
+        None,
+        1,
+        [*[one * EXTRA_KE0_PER_H] * len(ENDPOINTS), one * tolerance.PER_H],
     )
     peak_at = math.log(EXTRA_KA_PER_H / k) / (EXTRA_KA_PER_H - k)
     scale = item.free_cmax_nm / (1000.0 * math.exp(-k * peak_at))

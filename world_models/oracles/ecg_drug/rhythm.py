@@ -24,17 +24,20 @@ Published (drug / control) and the logit shift it gives:
 The fluctuation (SD 0.5 on the logit, 10 h) is an assumption. The chart's heart rate is the sinus rate: what verapamil
 does to the ventricular rate during the arrhythmia is not in the chart.
 
-Torsades. hazard per hour = risk * gate * exp(a + k (QTcF - 500) + k_long softplus(QTcF - 600)
-- k_short softplus(450 - QTcF) + k_slow softplus(60 - heart rate)), softplus of stated widths. k gives the two- to
-threefold risk of treated patients above 500 ms against those below; the 5 to 7 % per 10 ms of the congenital syndrome
-is too flat to carry it. The gate rises from 0.02 to 1 with the increase over the admission QTcF (half at 30 ms): the
-increase predicted torsades in 1404 loadings (doi 10.1161/CIRCEP.114.002339), placebo arms had none (0 of 756 in
-DIAMOND), and an untreated long-QT patient has an event in years, not days. a is set so that dofetilide started at 500
-ug bid in the typical cohort and adjusted by the label's rule, which is what was observed, meets the first three days'
-rate: 0.8 % in supraventricular arrhythmia by label (k), 1.2 % in those 1404. `risk` is a cohort's own factor at the
-same QTcF (heart failure: DIAMOND's 3 %, 25 of 762). `python -m benchmarks.ecg_drug.calibrate_rhythm` prints simulated
-beside published rates. The bend above 600 ms and the factor of 1.03 per bpm below 60 are assumptions. Torsades is
-absorbing.
+Torsades. hazard per hour = risk * gate * exp(a + k (QTcF - 500) + step expit((QTcF - 500) / 8) + k_long softplus(QTcF -
+600) - k_short softplus(450 - QTcF) + k_slow softplus(60 - heart rate)), softplus of stated widths. k is 6 % per 10 ms (5
+to 7 % in the long-QT registry: Drew 2010, PMID 20142454); the step makes the two- to threefold risk above 500 ms that
+the same statement gives for drugs. The gate rises from 0.02 to 1 with the increase over the admission QTcF (half at 40
+ms): the increase predicted torsades in 1404 loadings (doi 10.1161/CIRCEP.114.002339), placebo arms had none (0 of 756
+in DIAMOND), and an untreated long-QT patient has an event in years, not days. a is set so that dofetilide started by
+the label's rule in the typical cohort, which is what was observed, meets the first three days' rate: 0.8 % in
+supraventricular arrhythmia by label (k), 1.2 % in those 1404. `risk` is a patient's own factor at the same QTcF
+(`torsades_risk`): women's (two to three times men's: two thirds of 332 cases were women's, Makkar 1993, PMID 8230644,
+at shorter QTc), potassium and magnesium (`electrolytes`), and the cohort's (heart failure: DIAMOND's 3 %, 25 of 762). Quinidine, which blocks the late sodium current too
+(CiPA), has less torsades at the same QTcF (`spared`): 0.9 % of 342 loadings with 400 mg every 6 h stopped at 500 ms
+(Potpara), none in 501 on 200 to 400 mg (Schwaab 2009; many of them with verapamil (k)).
+`python -m benchmarks.ecg_drug.calibrate_rhythm` prints simulated beside published rates. The bend above 600 ms and the
+factor of 1.03 per bpm below 60 are assumptions. Torsades is absorbing.
 """
 
 from __future__ import annotations
@@ -48,11 +51,12 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.oracles.ecg_drug.electrolytes import log_torsades_risk
 from world_models.quantities.drugs import ANTIARRHYTHMICS, Suppression
 from world_models.rounding import expit, softplus
 
 __all__ = ["BURDEN", "SUPPRESSION", "TORSADES", "BurdenLaw", "ArrhythmiaState", "TorsadesLaw"]
-__all__ += ["advance_rhythm", "initial_rhythm", "logit_shift", "torsades_hazard"]
+__all__ += ["advance_rhythm", "initial_rhythm", "logit_shift", "spared", "torsades_hazard", "torsades_risk"]
 
 
 SUPPRESSION: dict[str, Suppression] = {d.name: d.suppression for d in ANTIARRHYTHMICS}
@@ -73,9 +77,15 @@ class BurdenLaw:
 class TorsadesLaw:
     """log hazard per hour as a convex function of QTcF."""
 
-    log_hazard_at_500: float = -7.65  # a
-    per_ms: float = 0.018  # k: 20 % per 10 ms
-    long_per_ms: float = 0.015  # k_long, above 600 ms
+    log_hazard_at_500: float = -7.8  # a
+    per_ms: float = 0.0058  # k: 6 % per 10 ms
+    step_at_ms: float = 500.0
+    step: float = 0.92  # log of 2.5
+    step_width_ms: float = 8.0
+    spared_by_quinidine: float = 0.9  # greatest fall of the log hazard
+    spared_half_ng_ml: float = 500.0
+    women: float = 0.92  # log of 2.5: hazard at the same QTcF, against men
+    long_per_ms: float = 0.025  # k_long, above 600 ms
     short_per_ms: float = 0.05  # k_short, below 450 ms
     slow_per_bpm: float = 0.03  # k_slow, below 60 bpm
     long_from_ms: float = 600.0
@@ -83,7 +93,7 @@ class TorsadesLaw:
     slow_from_bpm: float = 60.0
     width_ms: float = 10.0  # of the two bends
     width_bpm: float = 3.0
-    drug_from_ms: float = 30.0  # increase over the admission QTcF at which the gate is half open
+    drug_from_ms: float = 40.0  # increase over the admission QTcF at which the gate is half open
     drug_width_ms: float = 7.0
     without_drug: float = 0.02  # the gate when shut
 
@@ -129,12 +139,17 @@ def _rounded_excess(x: Tensor, width: float) -> Tensor:
 
 
 def torsades_hazard(
-    qtcf_ms: Tensor, heart_rate_bpm: Tensor, baseline_qtcf_ms: Tensor, risk: float = 1.0, law: TorsadesLaw = TORSADES
+    qtcf_ms: Tensor,
+    heart_rate_bpm: Tensor,
+    baseline_qtcf_ms: Tensor,
+    risk: float | Tensor = 1.0,
+    law: TorsadesLaw = TORSADES,
 ) -> Tensor:
     """Hazard of torsades per hour [B]: increasing in QTcF, decreasing in the heart rate below 60 bpm."""
     log_hazard = (
         law.log_hazard_at_500
         + (qtcf_ms - 500.0) * law.per_ms
+        + expit((qtcf_ms - law.step_at_ms) / law.step_width_ms) * law.step
         + _rounded_excess(qtcf_ms - law.long_from_ms, law.width_ms) * law.long_per_ms
         - _rounded_excess(law.short_from_ms - qtcf_ms, law.width_ms) * law.short_per_ms
         + _rounded_excess(law.slow_from_bpm - heart_rate_bpm, law.width_bpm) * law.slow_per_bpm
@@ -143,8 +158,20 @@ def torsades_hazard(
     return log_hazard.clamp_max(3.0).exp() * (gate * (1.0 - law.without_drug) + law.without_drug) * risk
 
 
+def torsades_risk(
+    sex_female: Tensor, potassium_mmol_l: Tensor, magnesium_mmol_l: Tensor, cohort: float, law: TorsadesLaw = TORSADES
+) -> Tensor:
+    """A patient's factor [B] on the hazard at the same QTcF and rate: 1 in a man with normal potassium and magnesium."""
+    return (sex_female * law.women + log_torsades_risk(potassium_mmol_l, magnesium_mmol_l)).exp() * cohort
+
+
+def spared(quinidine_ng_ml: Tensor, law: TorsadesLaw = TORSADES) -> Tensor:
+    """What is left [B] of the hazard at the same QTcF with this much quinidine in plasma [B]."""
+    return (quinidine_ng_ml / (quinidine_ng_ml + law.spared_half_ng_ml) * -law.spared_by_quinidine).exp()
+
+
 def initial_rhythm(
-    baseline_burden: Tensor, baseline_qtcf_ms: Tensor, heart_rate_bpm: Tensor, risk: float = 1.0
+    baseline_burden: Tensor, baseline_qtcf_ms: Tensor, heart_rate_bpm: Tensor, risk: float | Tensor = 1.0
 ) -> ArrhythmiaState:
     """At admission: the patient's own burden, no drug's shift, no torsades yet."""
     zero = torch.zeros_like(baseline_burden)
@@ -170,7 +197,7 @@ def advance_rhythm(
     heart_rate_bpm: Tensor,
     baseline_qtcf_ms: Tensor,
     hours: float,
-    risk: float = 1.0,
+    risk: float | Tensor = 1.0,
 ) -> ArrhythmiaState:
     """The rhythm `hours` later.
 
@@ -179,7 +206,7 @@ def advance_rhythm(
         shift_target: `logit_shift` [B] of the concentrations over the step.
         qtcf_ms, heart_rate_bpm: [B] at the step's end; the hazard is averaged with that at its beginning.
         hours: length of the step; both processes are exact in it.
-        risk: the cohort's factor on the hazard of torsades.
+        risk: `torsades_risk` [B].
     """
     keep, shock, lag = _pace(hours)
     fluctuation = rhythm.fluctuation * keep + keys.normal(key, t, "rhythm/burden") * shock

@@ -13,11 +13,12 @@ dosed: what the fit found of that (`before_dosing`) is in their admission ECG an
 
 Only elementwise operations: row i of a batch is bit for bit the same patient alone.
 
-Limits. The trial gave single doses, one drug at a time, to people of 18 to 35: accumulation and combinations are
-superposition (effects add, kinetics do not interact: that verapamil raises dofetilide's level, and is forbidden with
-it, is not in here), and what age and illness change stands in the cohorts' clearance and baselines. The tolerance that
-lets the QT effect per concentration fall over days of dofetilide is not modelled. Whether an ECG shows fibrillation is
-drawn for each by the burden (`fibrillation`): runs of fibrillation from ECG to ECG are not modelled.
+Beyond the trial, which gave single doses, one drug at a time, to people of 18 to 35: kidneys (`renal`) and liver
+(`hepatic`) set the clearances, potassium and magnesium the strength of a block (`electrolytes`), verapamil speeds a dose
+of dofetilide (`interactions`; else effects add and kinetics do not interact), days of a drug make it weaker
+(`tolerance`), verapamil can block, slow and lower the pressure (`harms`), and what else age and illness change stands
+in the cohorts. A single dose in the trial's cohort is as fitted. Whether an ECG shows fibrillation is drawn for each by
+the burden (`fibrillation`): runs of fibrillation from ECG to ECG are not modelled.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.recorded import factors_from_chart
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.oracles.cohort import cohort_named
-from world_models.oracles.ecg_drug import cohorts, rhythm
+from world_models.oracles.ecg_drug import cohorts, electrolytes, harms, hepatic, interactions, rhythm, tolerance
 from world_models.oracles.ecg_drug.chart import chart_intervals, limited, rate_and_qtcf
-from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, daily_basis
 from world_models.oracles.ecg_drug.drawing import MORPHOLOGY, RESIDUAL, draw_ecg
+from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, daily_basis
 from world_models.oracles.ecg_drug.fibrillation import Fibrillation, charted, fibrillation_now
-from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H
+from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H, Kinetics, unabsorbed
 from world_models.oracles.ecg_drug.population import Amounts, Individual, TrialModel
 from world_models.oracles.ecg_drug.scales import T_ENDPOINTS, from_scale, slope_of, to_scale
 from world_models.protocol import Chart, Factors
@@ -70,10 +71,14 @@ class ECGDrugState(NamedTuple):
     individual: Individual  # kinetics and sensitivity
     decay: Tensor  # [B, D, M] float64, what one step leaves of each mode
     entry: Tensor  # [B, D, M] float64, what one mg swallowed at its beginning adds by its end
+    entry_fast: Tensor  # [B, D, M] float64, the same of one mg that is not absorbed first
+    level_per_mg: Tensor  # [B, D] area under the plasma curve of one mg, ng/mL h
     amounts: Amounts  # drug on board
     concentration: Tensor  # [B, D] plasma, ng/mL, now
     rhythm: rhythm.ArrhythmiaState
     fibrillation: Fibrillation  # of the present ECG
+    torsades_risk: Tensor  # [B] factor on the hazard
+    harms: harms.HarmState
     total_dose_mg: Tensor  # [B, D]
     hours_since_dose: Tensor  # [B, D], 96 if never
     morphology: Tensor  # [B, 8, W] amplitudes of the beat's waves in mV, leads I II V1-V6
@@ -171,9 +176,10 @@ class ECGDrugOracle:
             who["sex_female"],
             who["weight_kg"],
             who["age_years"],
-            who["metaboliser"],
+            hepatic.clearances(who, self.drugs, self.cohort.from_trial),
             level,
         )
+        individual = individual._replace(slope=individual.slope * self._strength(who))
         batch, drugs = key.shape[0], len(self.drugs)
         nothing = torch.zeros(batch, drugs, device=self.device)
         first_ecg = fibrillation_now(
@@ -186,6 +192,10 @@ class ECGDrugOracle:
         full = none._replace(modes=torch.ones_like(none.modes))
         decay = self.trial.advance(individual, full, nothing, self.hours_per_step).modes
         entry = self.trial.advance(individual, none, nothing + 1.0, self.hours_per_step).modes
+        kinetics = Kinetics(*individual[:4])
+        risk = rhythm.torsades_risk(
+            who["sex_female"], who["potassium_mmol_l"], who["magnesium_mmol_l"], self.cohort.torsades_risk
+        )
         return ECGDrugState(
             key=key,
             t=t,
@@ -195,10 +205,17 @@ class ECGDrugOracle:
             individual=individual,
             decay=decay,
             entry=entry,
+            entry_fast=entry * unabsorbed(kinetics),
+            level_per_mg=tolerance.area_per_mg(kinetics.rates, kinetics.plasma).to(torch.float32),
             amounts=none,
             concentration=nothing,
-            rhythm=rhythm.initial_rhythm(
-                who["baseline_burden"], who["baseline_qtcf_ms"], rate, self.cohort.torsades_risk
+            rhythm=rhythm.initial_rhythm(who["baseline_burden"], who["baseline_qtcf_ms"], rate, risk),
+            torsades_risk=risk,
+            harms=harms.initial_harms(
+                key,
+                who["baseline_systolic_bp_mmhg"],
+                who["admission_clock_hour"],
+                self.cohort.sinus_disease_share,
             ),
             fibrillation=first_ecg,
             total_dose_mg=nothing,
@@ -228,7 +245,10 @@ class ECGDrugOracle:
         concentration = self.trial.concentrations(state.individual, amounts).to(torch.float32)
         effects = self.trial.total_effects(state.individual, amounts)
         t = state.t + 1
-        now = limited(from_scale(state.own + self._moment(state.key, t, self._clock(state, t)) + effects))
+        clock = self._clock(state, t)
+        verapamil, quinidine = (self._concentration_of(concentration, name) for name in ("verapamil", "quinidine"))
+        slowing = torch.nn.functional.pad(harms.slowing_bpm(state.harms, verapamil).unsqueeze(-1), (0, len(ENDPOINTS) - 1))
+        now = limited(from_scale(state.own + self._moment(state.key, t, clock) + effects - slowing))
         rate, qtcf = rate_and_qtcf(now)
         target = rhythm.logit_shift(0.5 * (state.concentration + concentration), self.drugs)
         given = dose > 0
@@ -243,17 +263,22 @@ class ECGDrugOracle:
             rate,
             self._factor(state, "baseline_qtcf_ms"),
             self.hours_per_step,
-            self.cohort.torsades_risk,
+            state.torsades_risk * rhythm.spared(quinidine),
         )
         own_rate = self._factor(state, "baseline_fibrillation_rate_bpm")
+        fibrillation = fibrillation_now(state.key, t, arrhythmia.burden, own_rate, rate, concentration, self.drugs)
+        # a node that conducts fibrillation is not asked whether it conducts each P wave
+        pr = now[:, 1].contiguous()
+        shown_pr = torch.where(fibrillation.shown > 0, torch.full_like(pr, torch.nan), pr)
         return state._replace(
             t=t,
             now=now,
             amounts=amounts,
             concentration=concentration,
             rhythm=arrhythmia,
-            fibrillation=fibrillation_now(
-                state.key, t, arrhythmia.burden, own_rate, rate, concentration, self.drugs
+            fibrillation=fibrillation,
+            harms=harms.advance_harms(
+                state.key, t, state.harms, shown_pr, verapamil, quinidine, clock, self.hours_per_step
             ),
             total_dose_mg=(state.total_dose_mg + dose).clamp_max(ecg_quantities.MAX_TOTAL_DOSE_MG),
             hours_since_dose=torch.where(given, self.hours_per_step, since),
@@ -270,9 +295,14 @@ class ECGDrugOracle:
             "age_years": self._factor(state, "age_years"),
             "sex_female": self._factor(state, "sex_female"),
             "weight_kg": self._factor(state, "weight_kg"),
+            "creatinine_clearance_ml_min": self._factor(state, "creatinine_clearance_ml_min"),
+            "potassium_mmol_l": self._factor(state, "potassium_mmol_l"),
+            "magnesium_mmol_l": self._factor(state, "magnesium_mmol_l"),
             "hours": (state.t.to(torch.float32) * self.hours_per_step).clamp_max(1000.0),
             "clock_hour": self._clock(state, state.t),
             **charted(chart_intervals(state.now), state.fibrillation),
+            "systolic_bp_mmhg": state.harms.systolic_bp_mmhg,
+            "av_block": state.harms.av_block,
             "baseline_qtcf_ms": self._factor(state, "baseline_qtcf_ms"),
             "arrhythmia_burden": state.rhythm.burden,
             "torsades": state.rhythm.torsades,
@@ -321,7 +351,9 @@ class ECGDrugOracle:
             out[f"own_{n}"] = own[:, i]
         out |= {f"factor_{n}": state.factors[:, i] for n, i in _FACTOR.items()}
         out |= {f"individual_{n}": v for n, v in state.individual._asdict().items() if isinstance(v, Tensor)}
+        out |= {f"harm_{n}": v for n, v in state.harms._asdict().items()}
         out["torsades_hazard_per_h"] = state.rhythm.hazard_per_h
+        out["torsades_risk"] = state.torsades_risk
         out["burden_fluctuation_logit"] = state.rhythm.fluctuation
         out["burden_shift_logit"] = state.rhythm.shift
         return out
@@ -339,10 +371,28 @@ class ECGDrugOracle:
 
         In a step that outlasts every absorption lag no dose is left waiting.
         """
+        slow_mg, fast_mg = interactions.swallowed(dose_mg, state.concentration, state.level_per_mg, self.drugs)
         if self.hours_per_step < MAX_LAG_H:
-            return self.trial.advance(state.individual, state.amounts, dose_mg, self.hours_per_step)
-        entered = dose_mg.to(torch.float64).unsqueeze(-1) * state.entry
+            return self.trial.advance(state.individual, state.amounts, slow_mg, self.hours_per_step, fast_mg)
+        entered = slow_mg.to(torch.float64).unsqueeze(-1) * state.entry
+        entered = entered + fast_mg.to(torch.float64).unsqueeze(-1) * state.entry_fast
         return state.amounts._replace(modes=state.amounts.modes * state.decay + entered)
+
+    def _strength(self, who: dict[str, Tensor]) -> Tensor:
+        """Multiplier [B, D, E] of the fitted slopes: electrolytes and the cohort's answers."""
+        strength = electrolytes.block_strength(who["potassium_mmol_l"], who["magnesium_mmol_l"], self.drugs)
+        strength = strength * self.cohort.repolarisation_sensitivity
+        one = torch.ones_like(strength)
+        columns = [strength if moves else one for moves in tolerance.REPOLARISATION]
+        reflex = torch.tensor([self.cohort.verapamil_reflex if d == "verapamil" else 1.0 for d in self.drugs])
+        columns[ENDPOINTS.index("heart_rate_bpm")] = one * reflex.to(self.device)
+        return torch.stack(columns, -1).to(torch.float64)
+
+    def _concentration_of(self, concentration: Tensor, drug: str) -> Tensor:
+        """Of one drug in plasma, [B]; 0 where this world has no such drug."""
+        if drug not in self.drugs:
+            return torch.zeros_like(concentration[:, 0])
+        return concentration[:, self.drugs.index(drug)].contiguous()
 
     def _moment(self, key: Tensor, t: Tensor, clock_hour: Tensor) -> Tensor:
         """What time of day (`TrialModel.time_of_day`, all at once) and within-day variation add, [B, 10]."""
