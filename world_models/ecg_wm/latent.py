@@ -47,8 +47,8 @@ BURDEN = COORDINATES.index("arrhythmia_burden")  # the last: it follows a drug f
 _AMPLITUDE, _ASYMMETRY = (COORDINATES.index(name) for name in T_WAVE[:2])
 _RATE, _PR, _FIBRILLATION = (COORDINATES.index(n) for n in ("heart_rate_bpm", "pr_ms", "fibrillation_rate_bpm"))
 # On the working scale. Round numbers near a resting adult's mean and spread: they only set the scale the networks see.
-CENTRE = (65.0, 160.0, 95.0, 225.0, 85.0, 6.2, 0.4, 0.42, 45.0, 28.0, 130.0, 105.0, -1.0)
-SCALE = (10.0, 25.0, 10.0, 20.0, 12.0, 0.4, 0.15, 0.06, 10.0, 6.0, 15.0, 15.0, 1.0)
+CENTRE = (65.0, 165.0, 95.0, 235.0, 85.0, 6.0, 0.45, 0.44, 46.0, 38.0, 130.0, 105.0, -1.0)
+SCALE = (10.0, 25.0, 10.0, 20.0, 12.0, 0.4, 0.15, 0.06, 10.0, 10.0, 15.0, 15.0, 1.0)
 # Where values are clamped: beyond, no generator or network is fitted, and within, every interval derived from them lies
 # inside its Quantity's bounds (the test tries the corners).
 LOW = (35.0, 70.0, 60.0, 110.0, 40.0, 3.7, 0.05, 0.1, 8.0, 6.0, 60.0, 40.0, -7.0)

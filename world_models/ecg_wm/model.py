@@ -49,7 +49,6 @@ from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.nn.mlp import mlp
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, sample_factors
-from world_models.oracles.ecg_drug.scales import T_ENDPOINTS
 from world_models.protocol import Chart, Factors, History
 from world_models.quantities.ecg_drug import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
 from world_models.quantity import Quantity
@@ -86,11 +85,11 @@ class ECGWorldModel(nn.Module):
         self.hours_per_step = float(hours_per_step or config.hours_per_step)
         latent_size = COORDS + config.morphology
         self.measures: tuple[Quantity, ...] = (
-            *(q for q in MEASURES if q.name not in T_ENDPOINTS),  # not yet: these weights know intervals alone
+            *MEASURES,
             Quantity("latent", "1", -LATENT_LIMIT, LATENT_LIMIT, (latent_size,), "u and m of the ECG", on_request=True),
         )
         self.factors: tuple[Quantity, ...] = (
-            *(q for q in FACTORS if q.name not in NOT_LEARNED),
+            *FACTORS,
             Quantity("shape", "1", -LATENT_LIMIT, LATENT_LIMIT, (config.morphology,), SHAPE),
         )
         drugs = len(DRUGS)

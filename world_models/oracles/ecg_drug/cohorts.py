@@ -80,7 +80,9 @@ FACTORS: tuple[Quantity, ...] = (
     *(Quantity(f"{d}_clearance", "1", 0.1, 4.0, (), f"of {d}, against the fitted population") for d in HEPATIC),
     Quantity("admission_clock_hour", "h", 0.0, 24.0, (), "hour of the day at t = 0"),
     Quantity("baseline_burden", "fraction", 0.0, 1.0, (), "share of time in the arrhythmia before treatment"),
-    Quantity("baseline_fibrillation_rate_bpm", "bpm", 60.0, 180.0, (), "ventricular rate in fibrillation, without drugs"),
+    Quantity(
+        "baseline_fibrillation_rate_bpm", "bpm", 60.0, 180.0, (), "ventricular rate in fibrillation, without drugs"
+    ),
 )
 
 JT_PEAK_C_MS = (100.0, 430.0)  # what the four baseline intervals together must leave for the J-Tpeak interval
