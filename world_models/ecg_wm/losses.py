@@ -187,8 +187,8 @@ def _spread_loss(
         moment = model.settled(lived._replace(amounts=amounts[row, at], hours=hours[row, at]))
         width = model.spread_of(moment, scaled=False) / unit
         error = torch.stack([(real[name] - expected[name])[row, at] for name in SPREAD_OF], dim=-1) / unit
-        each = 0.5 * (error / width).square() + width.log()
         shown = ~error.isnan()  # in fibrillation there is no PR
+        each = 0.5 * (error.nan_to_num() / width).square() + width.log()
         loss = loss + torch.where(shown, each, 0.0).sum() / shown.sum() / 2
     return loss
 
