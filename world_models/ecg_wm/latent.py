@@ -53,7 +53,8 @@ SCALE = (10.0, 25.0, 10.0, 20.0, 12.0, 0.4, 0.15, 0.06, 10.0, 10.0, 15.0, 15.0, 
 # inside its Quantity's bounds (the test tries the corners).
 LOW = (35.0, 70.0, 60.0, 110.0, 40.0, 3.7, 0.05, 0.1, 8.0, 6.0, 60.0, 40.0, -7.0)
 HIGH = (170.0, 500.0, 200.0, 480.0, 220.0, 7.8, 1.6, 0.9, 200.0, 150.0, 240.0, 210.0, 7.0)
-LONGEST_QT_MS = 950.0
+LONGEST_QT_MS, SHORTEST_JT_PEAK_MS = 950.0, 80.0
+USUAL_RATE_BPM = 70.0
 
 
 def logit_burden(burden: Tensor) -> Tensor:
@@ -72,11 +73,22 @@ def standardise(chart: Chart) -> Tensor:
         columns["fibrillation_rate_bpm"] = torch.where(fibrillating, columns["heart_rate_bpm"], unknown)
         columns["heart_rate_bpm"] = torch.where(fibrillating, unknown, columns["heart_rate_bpm"])
         columns["pr_ms"] = torch.where(fibrillating, unknown, columns["pr_ms"])
+        columns["jt_peak_c_ms"] = torch.where(fibrillating, _in_sinus(chart, unknown), columns["jt_peak_c_ms"])
     columns["t_amplitude_uv"] = columns["t_amplitude_uv"].log()
     columns["t_asymmetry"] = columns["t_asymmetry"].sqrt()
     columns["arrhythmia_burden"] = logit_burden(columns["arrhythmia_burden"])
     raw = torch.stack(list(columns.values()), dim=-1)
     return (raw - constant(CENTRE, raw.device)) / constant(SCALE, raw.device)
+
+
+def _in_sinus(chart: Chart, unknown: Tensor) -> Tensor:
+    """J-Tpeak c [...] in ms that QTcF, QRS and Tpeak-Tend of a chart in fibrillation leave in sinus rhythm.
+
+    At a usual rate: what of QTcF the rate gives to J-Tpeak c it takes by QRS and Tpeak-Tend, to a ms or two.
+    """
+    qtcf, qrs, tail = (chart.get(name, unknown) for name in ("qtcf_ms", "qrs_ms", "tpeak_tend_ms"))
+    log = log_rr(torch.full_like(qtcf, USUAL_RATE_BPM))
+    return (qtcf * qt_scale(log) - qrs - tail) / jt_peak_scale(log)
 
 
 def intervals_of(u: Tensor, fibrillating: Tensor | None = None) -> Chart:
@@ -93,11 +105,17 @@ def intervals_of(u: Tensor, fibrillating: Tensor | None = None) -> Chart:
     if fibrillating is not None:
         rate = torch.where(fibrillating, fast, sinus)
         pr = torch.where(fibrillating, torch.nan, pr)
-    log = log_rr(rate)
-    stretch = jt_peak_scale(log)
+    log = log_rr(sinus)
     before_and_after = qrs + tpte
-    jt = torch.minimum(jt_c * stretch, LONGEST_QT_MS - before_and_after)
+    jt = torch.minimum(jt_c * jt_peak_scale(log), LONGEST_QT_MS - before_and_after)
     qt = before_and_after + jt
+    if fibrillating is not None:
+        # QTcF is what it is in sinus rhythm: QT follows from it at the other rate, and J-Tpeak gives way
+        other = log_rr(rate)
+        qt = torch.minimum(qt * qt_scale(other - log), constant((LONGEST_QT_MS,), u.device, u.dtype))
+        jt = (qt - before_and_after).clamp_min(SHORTEST_JT_PEAK_MS)
+        qt, log = before_and_after + jt, other
+    stretch = jt_peak_scale(log)
     return {
         "heart_rate_bpm": rate,
         "pr_ms": pr,

@@ -66,7 +66,7 @@ LATENT_LIMIT = 50.0  # of a latent's entries in a chart
 # What training met: hardly a patient of the oracle's cohorts is older or heavier, or has a coordinate so far out.
 OLDEST_YEARS, HEAVIEST_KG, WIDEST_U = 95.0, 160.0, 12.0
 # the random numbers of a step; `fibrillation` is also what the admission ECG's rhythm hangs on
-FIBRILLATION, CONDUCTION = "ecg_wm/fibrillation", "ecg_wm/conduction"
+FIBRILLATION, CONDUCTION = "fibrillation/shown", "ecg_wm/conduction"
 STEP_STREAMS = (("residual", COORDS), CONDUCTION, "torsades", FIBRILLATION)
 
 
