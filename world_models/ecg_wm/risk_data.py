@@ -63,23 +63,29 @@ def risk_examples(
     parts = [(n, k) for n, k in zip(names, key.chunk(len(names)), strict=False)]
     state = tree.cat([admit(oracle_of(n, hours_per_step, device), k, {}) for n, k in parts])
     place = torch.cat([torch.full_like(k, sorted(COHORTS).index(n)) for n, k in parts])
-    # Cohorts differ in whom they admit and in their risk at the same QTcF, which each one's own oracle knows.
-    rows = torch.cat([torch.full_like(k, i) for i, (_, k) in enumerate(parts)])
+    # Once admitted, patients differ by cohort only in the torsades risk at the same QTcF: those of one go together.
+    risks = {n: COHORTS[n].torsades_risk for n, _ in parts}
+    oracles = {risk: oracle_of(n, hours_per_step, device) for n, risk in risks.items()}
+    risk = torch.cat([torch.full_like(k, risks[n], dtype=torch.float32) for n, k in parts])
+    rows = [(risk == r).nonzero().flatten() for r in oracles]
+    back = torch.cat(rows).argsort()
     stop = torch.floor(keys.uniform(key, 0, "risk/stop") * (most + 1)).long()
     stop = torch.where(keys.uniform(key, 0, "risk/never") < STOPS_AT_ONCE, 0, stop)
     actions = dosing(keys.fold(key, "risk/plan"), most, hours_per_step)
     step = torch.arange(most + 1, device=key.device)
     actions = torch.where((step < stop.unsqueeze(-1)).unsqueeze(-1), actions, 0.0)
-    charts = [oracle_of(names[0], hours_per_step, device).observe(state)]
-    nothing = torch.zeros_like(actions[:, 0])
+    needed = {*inputs, QTCF, BASELINE, "torsades", "hours"}
+    worlds, states = list(oracles.values()), [tree.take(state, chosen) for chosen in rows]
+
+    def seen() -> Chart:
+        parted = [world.observe(s) for world, s in zip(worlds, states, strict=True)]
+        return {n: torch.cat([c[n] for c in parted])[back] for n in parted[0] if n in needed}
+
+    charts = [seen()]
     for i in range(most + ahead):
-        dose = actions[:, i] if i <= most else nothing
-        moved = [
-            oracle_of(n, hours_per_step, device).transition(tree.take(state, rows == j), dose[rows == j])
-            for j, (n, _) in enumerate(parts)
-        ]
-        state = tree.cat(moved)
-        charts.append(oracle_of(names[0], hours_per_step, device).observe(state))
+        dose = actions[:, min(i, most)]  # the last one is nothing: no plan goes on beyond it
+        states = [w.transition(s, dose[r]) for w, s, r in zip(worlds, states, rows, strict=True)]
+        charts.append(seen())
     return _examples(key, charts, inputs, stop, visits, most, ahead, place)
 
 
@@ -94,8 +100,7 @@ def _examples(
     place: Tensor,
 ) -> RiskExamples:
     """The kept visits of the courses, `visits` a patient."""
-    needed = {*inputs, QTCF, BASELINE, "torsades", "hours"}
-    over = {n: torch.stack([c[n] for c in charts]) for n in needed if n in charts[0]}  # [T, B]
+    over = {n: torch.stack([c[n] for c in charts]) for n in charts[0]}  # [T, B]
     nan = torch.full_like(over[QTCF], float("nan"))
     table = torch.stack([over.get(n, nan) for n in inputs], -1)
     rise = rise_ms(over)

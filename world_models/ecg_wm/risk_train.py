@@ -35,7 +35,7 @@ __all__ = ["main", "train_risk"]
 # Seeds of the patients: apart from those of the world's training (1e9, 2e9) and of the benchmarks (from 4e9 on).
 TRAIN_SEED, SCALE_SEED = 3_000_000_000, 3_900_000_000
 STRIDE = 100_000  # seeds from one step's patients to the next's
-BATCH, VISITS, STEPS = 3072, 3, 700
+BATCH, VISITS, STEPS = 3072, 3, 600
 MOST_STEPS = (SCALE_SEED - TRAIN_SEED) // STRIDE
 
 
