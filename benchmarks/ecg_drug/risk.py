@@ -2,8 +2,8 @@
 
     python -m benchmarks.ecg_drug.risk
 
-Oracle patients of every cohort under plans that stop (`ecg_wm.risk_data`), with seeds apart from training's. Beside the
-predictor stand what needs no learning: the base rate, QTcF alone, and its rise alone (both made into chances by logistic
+Oracle patients of every cohort under plans that stop (`ecg_wm.risk_data`), with seeds of their own. Beside the
+predictor stand what needs no learning: the base rate, QTcF alone, its rise alone (both made into chances by logistic
 regression on other patients). `risk_predictor.csv` has AUROC, log score, Brier score and calibration error, with 95 %
 intervals by resampling patients; `risk_reliability.csv` and its figure the share of events by predicted chance;
 `risk_delta.csv` whether the change of the risk after a dose goes with what happened to the patient.
@@ -31,7 +31,7 @@ from world_models.oracles.ecg_drug.cohorts import COHORTS
 
 # Apart from training (3e9) and the other benchmarks.
 FIT_SEED, TEST_SEED = 10_000_000_000, 11_000_000_000
-RESAMPLES, BINS = 200, 10
+RESAMPLES, BINS = 100, 10
 # Of the event the chance is read in tenths; of torsades, which are rare, in classes on a log scale.
 EDGES = {"event": np.linspace(0, 1, BINS + 1), "torsades": np.array([0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 1.0])}
 
@@ -66,7 +66,7 @@ def calibration_error(chance: np.ndarray, hit: np.ndarray, edges: np.ndarray) ->
 
 def scores(chance: np.ndarray, hit: np.ndarray, edges: np.ndarray) -> dict[str, float]:
     """Figures of merit; AUROC is NaN where all had the same outcome."""
-    p = chance.clip(1e-9, 1 - 1e-9)
+    p = chance.astype(np.float64).clip(1e-9, 1 - 1e-9)
     return {
         "auroc": float(roc_auc_score(hit, chance)) if 0 < hit.sum() < len(hit) else float("nan"),
         "log_score": float(-(hit * np.log(p) + (1 - hit) * np.log1p(-p)).mean()),
@@ -189,7 +189,7 @@ def main(argv: list[str] | None = None) -> None:
     """Write the tables and the figure, and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--predictor", type=Path, default=None, help="its folder (default: the one that ships)")
-    parser.add_argument("--patients", type=int, default=40_000)
+    parser.add_argument("--patients", type=int, default=24_000)
     parser.add_argument("--delta-patients", type=int, default=300)
     parser.add_argument("--out", type=Path, default=RESULTS)
     chosen = parser.parse_args(argv)

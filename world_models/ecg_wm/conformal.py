@@ -138,7 +138,7 @@ def fit(
         if not math.isfinite(every):
             raise ValueError(
                 f"{name}: {int(seen.sum())} observations cannot say what covers {level:g}; give at least "
-                f"{math.ceil(level / (1 - level))}"
+                f"{math.ceil(round(level / (1 - level), 6))}"
             )
         rows = [] if group is None else [_quantile(score[seen & (group == g)], level) for g in range(len(groups))]
         rows = [r if math.isfinite(r) else every for r in rows]

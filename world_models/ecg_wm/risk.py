@@ -5,8 +5,9 @@ mechanistic, and every recorded ECG is judged by the same predictor, as in ECG-W
 
 Two risks, each in [0, 1], of what happens at this ECG or within `HORIZON_H` after it if nothing more is given:
 
-- event: torsades de pointes, QTcF above 500 ms, or QTcF more than 60 ms above the admission ECG (the classes of ICH E14
-  that ask for stopping; k). Torsades alone is too rare to rank doses by, and a label acts on the QTc long before it.
+- event: torsades de pointes, or QTcF above 500 ms or more than 60 ms above the admission ECG on any of the ECGs of that
+  day, one every two hours (the classes of ICH E14 that ask for stopping; k). Torsades alone is too rare to rank doses
+  by, and a label acts on the QTc long before it.
 - torsades: torsades de pointes alone.
 
 "If nothing more is given" makes the risk a property of what the ECG shows, not of how a clinic would go on dosing: the

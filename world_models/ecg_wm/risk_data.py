@@ -23,6 +23,7 @@ from world_models.protocol import Chart
 __all__ = ["LONG_QTCF_MS", "LARGE_RISE_MS", "RiskExamples", "risk_examples", "with_gaps"]
 
 LONG_QTCF_MS, LARGE_RISE_MS = 500.0, 60.0  # ICH E14's classes that ask for stopping (k)
+GRID_H = 2.0  # ECGs of the day ahead are looked at so often: more of them would find more outliers
 COURSE_H = 24.0  # the longest a plan goes on
 STOPS_AT_ONCE = 0.1  # share of the patients who get nothing at all, besides those whose plan is nothing
 GAPPY, GAP = 0.5, 0.25  # share of charts with gaps, and of such a chart's measures that are missing
@@ -52,12 +53,12 @@ def risk_examples(
         visits: how many visits of each patient are kept, drawn from those after which nothing more is given.
 
     Raises:
-        ValueError: a step that does not divide the horizon.
+        ValueError: a step that does not divide GRID_H.
     """
-    ahead, most = HORIZON_H / hours_per_step, int(COURSE_H / hours_per_step)
-    if ahead != int(ahead):
-        raise ValueError(f"hours_per_step={hours_per_step:g} must divide {HORIZON_H:g} h; give 0.5, 1, 2, 3, 4, 6 ...")
-    ahead = int(ahead)
+    stride = GRID_H / hours_per_step
+    if stride != int(stride) or stride < 1:
+        raise ValueError(f"hours_per_step={hours_per_step:g} must divide {GRID_H:g} h; give 0.5, 1 or 2")
+    ahead, most = int(HORIZON_H / hours_per_step), int(COURSE_H / hours_per_step)
     names = [cohort] if cohort else sorted(COHORTS)
     device = str(key.device)
     parts = [(n, k) for n, k in zip(names, key.chunk(len(names)), strict=False)]
@@ -86,7 +87,7 @@ def risk_examples(
         dose = actions[:, min(i, most)]  # the last one is nothing: no plan goes on beyond it
         states = [w.transition(s, dose[r]) for w, s, r in zip(worlds, states, rows, strict=True)]
         charts.append(seen())
-    return _examples(key, charts, inputs, stop, visits, most, ahead, place)
+    return _examples(key, charts, inputs, stop, visits, most, int(stride), place)
 
 
 def _examples(
@@ -96,7 +97,7 @@ def _examples(
     stop: Tensor,
     visits: int,
     most: int,
-    ahead: int,
+    stride: int,
     place: Tensor,
 ) -> RiskExamples:
     """The kept visits of the courses, `visits` a patient."""
@@ -109,7 +110,7 @@ def _examples(
     found = []
     for v in range(visits):
         at = stop + torch.floor(keys.uniform(key, v, "risk/visit") * (most - stop + 1)).long()
-        window = at + torch.arange(ahead + 1, device=key.device).unsqueeze(-1)  # [ahead + 1, B]
+        window = at + stride * torch.arange(int(HORIZON_H / GRID_H) + 1, device=key.device).unsqueeze(-1)  # [W, B]
         long = outlier.gather(0, window).any(0)
         # Torsades that lies behind is no event to come, and no clinic asks for its risk: such charts are left out.
         before = over["torsades"][at, batch] > 0.5

@@ -27,7 +27,7 @@ from world_models.ecg_wm.risk import (
     RiskPredictor,
     risk_inputs,
 )
-from world_models.ecg_wm.risk_data import LARGE_RISE_MS, LONG_QTCF_MS, RiskExamples, risk_examples, with_gaps
+from world_models.ecg_wm.risk_data import GRID_H, LARGE_RISE_MS, LONG_QTCF_MS, RiskExamples, risk_examples, with_gaps
 from world_models.training import Schedule, fit
 
 __all__ = ["main", "train_risk"]
@@ -71,7 +71,7 @@ def train_risk(
         logits = model.logits(shown.inputs, shown.qtcf_ms, shown.rise_ms)
         each = nn.functional.binary_cross_entropy_with_logits(logits, shown.outcome, reduction="none").mean(0)
         rates = shown.outcome.mean(0).tolist()
-        named = {f"log_score_{n}": float(v) for n, v in zip(RISKS, each, strict=True)}
+        named = {f"log_score_{n}": v for n, v in zip(RISKS, each.detach().tolist(), strict=True)}
         # A mean of its own for the rare event would hardly move the shared network: ten times its weight.
         return each[0] + 10 * each[1], {**named, **{f"rate_{n}": r for n, r in zip(RISKS, rates, strict=True)}}
 
@@ -99,7 +99,7 @@ def card(config: RiskConfig, steps: int, batch: int) -> str:
 
 A frozen risk predictor: from one 12-lead ECG's measures, age and sex to the chance that torsades de pointes, a QTcF
 above {LONG_QTCF_MS:g} ms or one more than {LARGE_RISE_MS:g} ms above the admission ECG is there now or comes within
-{HORIZON_H:g} h if nothing more is given; and the chance of torsades alone.
+{HORIZON_H:g} h, with an ECG every {GRID_H:g} h, if nothing more is given; and the chance of torsades alone.
 
 **Not for clinical use.** It was trained on simulated patients. Nothing it says is a prediction about a person.
 

@@ -69,7 +69,7 @@ def run(given: argparse.Namespace) -> int:
     state = admitted(world, found, patient, given.samples, given.seed, given.clock_hour, accepted)
     order = ranked(evaluate(world, state, candidates, predictor, given.hours, given.risk_aversion, blood))
     advice = None if asked is None else asked(found, patient, order, blood)
-    warnings = _warnings(found, patient, order, world, predictor, blood, accepted)
+    warnings = _warnings(found, patient, order, world, predictor, blood, accepted, given.taking or "")
     described = {**about(given.world, world), "Risk predictor": f"seal SHA-256 {predictor.weights_sha256}"}
     numbers = _as_json(found, patient, order, given, described, blood, warnings, advice)
     command = "clinenv " + shlex.join(sys.argv[1:]) if sys.argv[1:2] == ["recommend"] else ""
@@ -122,10 +122,13 @@ def _warnings(
     predictor: RiskPredictor,
     blood: Mapping[str, float],
     accepted: Mapping[str, float],
+    taking: str,
 ) -> list[str]:
     notes = list(found.warnings)
     if patient.weight_kg is None:
         notes.append("weight not given: each sample draws one from the cohort")
+    if taking:
+        notes.append(f"what the patient takes already ({taking}) is not simulated: it only enters the labels' rules")
     words = {name: (flag.replace("_", " "), unit) for flag, (name, unit, _, _) in BLOOD.items()}
     for name, value in blood.items():
         label, unit = words[name]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from clinenv.commands.measure import RATE_HZ, Measurement
 from clinenv.commands.recommend.candidates import NOTHING
-from clinenv.commands.recommend.evaluate import LEAST_BENEFIT, Evaluation, headline
+from clinenv.commands.recommend.evaluate import LEAST_BENEFIT, Evaluation, headline, turned_round
 from clinenv.commands.recommend.inputs import BLOOD
 from clinenv.commands.recommend.page import Content
 
@@ -81,6 +81,11 @@ def _summary(order: Sequence[Evaluation]) -> tuple[str, ...]:
     said = [
         "The order is one of risk alone. Giving nothing adds no risk, so it usually comes first, and it treats "
         "nothing: read the arrhythmia's change beside the risk."
+    ]
+    said += [
+        f"S prefers {a.candidate.name} to {b.candidate.name}, although its mean risk is higher ({100 * a.mu:.0f} and "
+        f"{100 * b.mu:.0f} %): the spread of a risk vanishes as the risk becomes certain. Read μ there."
+        for a, b in turned_round(order)
     ]
     best = headline(order)
     if best is None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from world_models.ecg_wm.risk import RiskPredictor
     from world_models.protocol import Chart, WorldModel
 
-__all__ = ["Band", "Evaluation", "evaluate", "headline", "ranked"]
+__all__ = ["Band", "Evaluation", "evaluate", "headline", "ranked", "turned_round"]
 
 LEAST_BENEFIT = 0.01  # of the time: a drug that takes away less of the arrhythmia is not called a treatment (k)
 
@@ -197,3 +197,18 @@ def headline(evaluations: Sequence[Evaluation]) -> Evaluation | None:
     """The drug of least S that the label allows and that frees LEAST_BENEFIT of the time; None: there is none."""
     treats = [e for e in evaluations if e.candidate.drug != NOTHING and not e.candidate.forbidden]
     return next((e for e in ranked(treats) if e.benefit >= LEAST_BENEFIT), None)
+
+
+def turned_round(order: Sequence[Evaluation]) -> list[tuple[Evaluation, Evaluation]]:
+    """(larger, smaller dose) of one drug where S prefers the larger although its mean risk is no less.
+
+    The spread of a chance is largest at a half and vanishes at one, so mu + lambda sigma is not monotone in the risk:
+    a dose that is sure to do harm may score below one that probably does.
+    """
+    found = []
+    for a in order:
+        for b in order:
+            same = a.candidate.drug == b.candidate.drug and a.candidate.dose_mg > b.candidate.dose_mg
+            if same and a.score < b.score and a.mu >= b.mu:
+                found.append((a, b))
+    return found

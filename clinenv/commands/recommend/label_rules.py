@@ -85,7 +85,9 @@ class Finding:
 def findings(drug: str, dose_mg: float, who: Facts) -> tuple[Finding, ...]:
     """All that is found for one drug and single dose; a drug without rules has none."""
     rules = _RULES.get(drug)
-    return () if rules is None else tuple(rules(dose_mg, who))
+    found = () if rules is None else tuple(rules(dose_mg, who))
+    again = Finding(CAUTION, "the patient takes it already, and the simulation starts without it", "as stated")
+    return (*found, again) if drug in who.taking else found
 
 
 def _electrolytes(who: Facts, source: str) -> Iterator[Finding]:
@@ -150,10 +152,16 @@ def _verapamil(dose_mg: float, who: Facts) -> Iterator[Finding]:
         yield Finding(CAUTION, "raises digoxin's level by half or more", CALAN)
     if who.pr_ms is not None and who.pr_ms > LONG_PR_MS:
         yield Finding(
-            CAUTION, f"PR {who.pr_ms:.0f} ms: first-degree block may progress; second or third degree forbids", CALAN
+            CAUTION,
+            f"PR {who.pr_ms:.0f} ms: first-degree block may progress; of second or third degree it is forbidden",
+            CALAN,
         )
     if who.heart_rate_bpm < SLOW_BPM:
-        yield Finding(CAUTION, f"heart rate {who.heart_rate_bpm:.0f} bpm: sick sinus syndrome forbids it", CALAN)
+        yield Finding(
+            CAUTION,
+            f"heart rate {who.heart_rate_bpm:.0f} bpm: if the sinus node is sick, forbidden without a pacemaker",
+            CALAN,
+        )
 
 
 def _quinidine(dose_mg: float, who: Facts) -> Iterator[Finding]:

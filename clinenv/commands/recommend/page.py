@@ -22,7 +22,9 @@ DISCLAIMER = (
     "no advice about a person and no ground for a decision about one."
 )
 CSS = """
-table.rank td,table.rank th{white-space:nowrap}table.rank td.n,table.rank th.n{padding-right:14px}
+table.rank{font-size:.86rem}table.rank td{white-space:nowrap}table.rank th{vertical-align:bottom}
+table.rank td.n,table.rank th.n{padding-right:10px}table.rank th.n{white-space:normal}
+table.rank td:first-child{min-width:1.2em}table.rank .tag{margin:0;font-size:.72rem}
 .tag{display:inline-block;border-radius:4px;padding:0 6px;font-size:.78rem;font-weight:600;margin-left:6px}
 .tag.no{background:var(--warn-back);color:var(--warn)}.tag.out{border:1px solid var(--dose);color:var(--dose)}
 tr.no td{color:var(--muted)}.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:12px}
@@ -101,17 +103,17 @@ def _spread(band: Band, decimals: int = 0, scale: float = 1.0) -> str:
 
 
 def _ranking(c: Content) -> str:
-    heads = ("", "Drug and dose", "S, %", "μ, %", "σ, %", "QTcF peak, ms", "> 500 ms, %", "PR peak, ms",
-             "Arrhythmia, % of time", "Change, points", "In support, %")  # fmt: skip
+    heads = ("", "Drug and dose", "S, %", "μ, %", "σ, %", "Longest QTcF, ms", "QTcF > 500 ms, %", "Longest PR, ms",
+             "In the arrhythmia, % of time", "its change, points", "In support, %")  # fmt: skip
     rows, place = [], 0
     for e in c.order:
         banned = e.candidate.forbidden
         place += not banned
         name = escape(e.candidate.name)
         if banned:
-            name += '<span class="tag no">label forbids</span>'
+            name += '<br><span class="tag no">label forbids</span>'
         if not e.trusted:
-            name += '<span class="tag out">extrapolated</span>'
+            name += '<br><span class="tag out">extrapolated</span>'
         cells = (
             "-" if banned else f"{place}", name, _percent(e.score), _percent(e.mu), _percent(e.sigma),
             _spread(e.qtcf_peak_ms), _percent(float(e.over_500_ms["probability"])), _spread(e.pr_peak_ms),
@@ -125,9 +127,10 @@ def _ranking(c: Content) -> str:
         '<section class=whole><h2>Ranking by risk: S = μ + λσ, the least first</h2><div class="card"><div class=scroll>'
         f'<table class="rank"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
         f'<p class="muted">μ and σ: mean and standard deviation, over {c.samples} samples, of the risk that the '
-        f"frozen predictor reads off each sample's worst ECG within {c.hours:g} h; λ = {c.risk_aversion:g}. Medians "
-        "stand with the 5 to 95 % band. Change: of the time in the arrhythmia against the same samples without a drug, "
-        "negative is benefit. What the label forbids in this patient has no rank.</p></div></section>"
+        f"frozen predictor reads off each sample's worst ECG within {c.hours:g} h; λ = {c.risk_aversion:g}. S orders: "
+        "it is no chance and may exceed 100 %. Medians stand with the 5 to 95 % band. Change: of the time in the "
+        "arrhythmia against the same samples without a drug, negative is benefit. What the label forbids in this "
+        "patient has no rank.</p></div></section>"
     )
 
 
