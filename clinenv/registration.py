@@ -11,8 +11,8 @@ import gymnasium
 __all__ = ["ENVIRONMENTS", "WARD_WORLD", "WEIGHTS_SHA256", "register"]
 
 # The seal of weights/<name> (SHA-256 over config and weights: `world_models.checkpoint`), for every learned world an id
-# may start by its name, and for the frozen risk predictor. An environment refuses a folder with another; a world that is not listed (an oracle without
-# weights, a folder, an object) is not checked.
+# may start by its name, and for the frozen risk predictor. An environment refuses a folder with another; a world that
+# is not listed (an oracle without weights, a folder, an object) is not checked.
 WEIGHTS_SHA256: dict[str, str] = {
     "ecg-wm-small": "448cd0fd49fb8547f6af68162f791f280368782ebfe932db071879ab858c8743",
     "ehr-ward-small": "d5accd70a6f05c710b3a8b8c8b47e92fd11c4370a2f64ae4737eca70ca802f13",

@@ -2,7 +2,7 @@
 
     python -m benchmarks.ecg_drug.risk
 
-Oracle patients of every cohort under plans that stop (`ecg_wm.risk_data`), with seeds of their own. Beside the
+Oracle patients of every cohort under plans that stop (`ecg_wm.risk.data`), with seeds of their own. Beside the
 predictor stand what needs no learning: the base rate, QTcF alone, its rise alone (both made into chances by logistic
 regression on other patients). `risk_predictor.csv` has AUROC, log score, Brier score and calibration error, with 95 %
 intervals by resampling patients; `risk_reliability.csv` and its figure the share of events by predicted chance;
@@ -25,13 +25,13 @@ from torch import Tensor
 
 from benchmarks.common.results import RESULTS, made_by, write_csv, write_figure
 from world_models import checkpoint, keys
-from world_models.ecg_wm.risk import RISKS, RiskPredictor
-from world_models.ecg_wm.risk_data import RiskExamples, risk_examples, with_gaps
+from world_models.ecg_wm.risk.data import LARGE_RISE_MS, LONG_QTCF_MS, RiskExamples, risk_examples, with_gaps
+from world_models.ecg_wm.risk.predictor import RISKS, RiskPredictor
 from world_models.oracles.ecg_drug.cohorts import COHORTS
 
 # Apart from training (3e9) and the other benchmarks.
 FIT_SEED, TEST_SEED = 10_000_000_000, 11_000_000_000
-RESAMPLES, BINS = 100, 10
+RESAMPLES, BINS = 60, 10
 # Of the event the chance is read in tenths; of torsades, which are rare, in classes on a log scale.
 EDGES = {"event": np.linspace(0, 1, BINS + 1), "torsades": np.array([0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 1.0])}
 
@@ -59,17 +59,25 @@ def simple_rivals(data: RiskExamples, other: RiskExamples) -> dict[str, dict[str
 def calibration_error(chance: np.ndarray, hit: np.ndarray, edges: np.ndarray) -> float:
     """Expected calibration error: |share of events - mean chance| in each class, weighed by its size."""
     place = np.clip(np.searchsorted(edges, chance, "right") - 1, 0, len(edges) - 2)
-    size = np.bincount(place, minlength=len(edges) - 1)
     gap = np.bincount(place, hit - chance, len(edges) - 1)
-    return float(np.abs(gap).sum() / max(size.sum(), 1))
+    return float(np.abs(gap).sum() / len(chance))
+
+
+def auroc_and_log_score(chance: np.ndarray, hit: np.ndarray, weight: np.ndarray | None = None) -> tuple[float, float]:
+    """AUROC (NaN where all had the same outcome) and mean log score, the smaller the better."""
+    p = chance.astype(np.float64).clip(1e-9, 1 - 1e-9)
+    each = -(hit * np.log(p) + (1 - hit) * np.log1p(-p))
+    known = 0 < hit.sum() < len(hit)
+    auroc = float(roc_auc_score(hit, chance, sample_weight=weight)) if known else float("nan")
+    return auroc, float(np.average(each, weights=weight))
 
 
 def scores(chance: np.ndarray, hit: np.ndarray, edges: np.ndarray) -> dict[str, float]:
-    """Figures of merit; AUROC is NaN where all had the same outcome."""
-    p = chance.astype(np.float64).clip(1e-9, 1 - 1e-9)
+    """Figures of merit."""
+    auroc, log_score = auroc_and_log_score(chance, hit)
     return {
-        "auroc": float(roc_auc_score(hit, chance)) if 0 < hit.sum() < len(hit) else float("nan"),
-        "log_score": float(-(hit * np.log(p) + (1 - hit) * np.log1p(-p)).mean()),
+        "auroc": auroc,
+        "log_score": log_score,
         "brier": float(((chance - hit) ** 2).mean()),
         "calibration_error": calibration_error(chance, hit, edges),
     }
@@ -79,16 +87,13 @@ def judged(chance: np.ndarray, hit: np.ndarray, patient: np.ndarray, edges: np.n
     """`scores`, AUROC and log score with a 95 % interval by resampling patients, not charts."""
     found = scores(chance, hit, edges)
     rng = np.random.default_rng(0)
-    order = np.argsort(patient, kind="stable")
-    _, start, count = np.unique(patient[order], return_index=True, return_counts=True)
-    draws: dict[str, list[float]] = {"auroc": [], "log_score": []}
-    for _ in range(RESAMPLES):
-        some = rng.integers(0, len(start), len(start))
-        rows = order[np.concatenate([np.arange(start[k], start[k] + count[k]) for k in some])]
-        for n, v in scores(chance[rows], hit[rows], edges).items():
-            if n in draws:
-                draws[n].append(v)
-    for n, values in draws.items():
+    _, number = np.unique(patient, return_inverse=True)
+    count = int(number.max()) + 1
+    draws = [
+        auroc_and_log_score(chance, hit, np.bincount(rng.integers(0, count, count), minlength=count)[number])
+        for _ in range(RESAMPLES)
+    ]
+    for n, values in zip(("auroc", "log_score"), zip(*draws, strict=True), strict=True):
         found[f"{n}_low"], found[f"{n}_high"] = np.nanquantile(values, (0.025, 0.975)).tolist()
     return found
 
@@ -138,7 +143,7 @@ def delta(model: RiskPredictor, patients: int, key: Tensor) -> list[dict[str, An
                     many = oracle.transition(many, dose)
                     chart = oracle.observe(many)
                     rise = chart["qtcf_ms"] - chart["baseline_qtcf_ms"]
-                    struck |= (chart["torsades"] > 0.5) | (chart["qtcf_ms"] > 500) | (rise > 60)
+                    struck |= (chart["torsades"] > 0.5) | (chart["qtcf_ms"] > LONG_QTCF_MS) | (rise > LARGE_RISE_MS)
                     if arm and step == 1:  # one post-dose ECG, as the paper has it: 4 h after the dose
                         found = model(chart)["event"].reshape(patients, repeats)[:, 0] - first
                 true[arm] = struck.float().reshape(patients, repeats).mean(1)
@@ -212,8 +217,9 @@ def main(argv: list[str] | None = None) -> None:
             figures = judged(chance[risk], hit, own.numpy(), EDGES[risk])
             rows.append({"risk": risk, "model": name, "patients_of": "all cohorts", "charts": len(hit),
                          "events": int(hit.sum()), **figures})  # fmt: skip
-        for c, cohort in enumerate(sorted(COHORTS)):
-            inside = (data.cohort == c).numpy()
+        groups = {cohort: (data.cohort == c).numpy() for c, cohort in enumerate(sorted(COHORTS))}
+        groups["no outlier on this ECG"] = ~((data.qtcf_ms > LONG_QTCF_MS) | (data.rise_ms > LARGE_RISE_MS)).numpy()
+        for cohort, inside in groups.items():
             figures = scores(chances["predictor"][risk][inside], hit[inside], EDGES[risk])
             rows.append({"risk": risk, "model": "predictor", "patients_of": cohort, "charts": int(inside.sum()),
                          "events": int(hit[inside].sum()), **figures})  # fmt: skip

@@ -20,7 +20,7 @@ from clinenv.commands.recommend.label_rules import Facts, findings
 from clinenv.rendering.candidate_charts import DotRow, dots_svg
 from tests.clinenv.records import write_record
 from world_models import catalog, checkpoint, keys
-from world_models.ecg_wm.risk import RiskPredictor
+from world_models.ecg_wm.risk.predictor import RiskPredictor
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
 from world_models.quantities.drugs import ANTIARRHYTHMICS
 

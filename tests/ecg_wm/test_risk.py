@@ -13,7 +13,8 @@ from torch import Tensor
 from clinenv.registration import WEIGHTS_SHA256
 from world_models import checkpoint, keys
 from world_models.checkpoint import CheckpointError
-from world_models.ecg_wm.risk import (
+from world_models.ecg_wm.risk.data import LARGE_RISE_MS, LONG_QTCF_MS, risk_examples, with_gaps
+from world_models.ecg_wm.risk.predictor import (
     HORIZON_H,
     QTCF_KNOTS_MS,
     RISKS,
@@ -22,8 +23,7 @@ from world_models.ecg_wm.risk import (
     RiskPredictor,
     risk_inputs,
 )
-from world_models.ecg_wm.risk_data import LARGE_RISE_MS, LONG_QTCF_MS, risk_examples, with_gaps
-from world_models.ecg_wm.risk_train import main, train_risk
+from world_models.ecg_wm.risk.train import main, train_risk
 from world_models.oracles.ecg_drug.cohorts import COHORTS
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
 from world_models.quantities.ecg_drug import MEASURES

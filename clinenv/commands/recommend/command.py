@@ -27,7 +27,7 @@ from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
 
 if TYPE_CHECKING:
     from clinenv.commands.recommend.advice import Advice
-    from world_models.ecg_wm.risk import RiskPredictor
+    from world_models.ecg_wm.risk.predictor import RiskPredictor
     from world_models.protocol import WorldModel
 
 __all__ = ["run"]
@@ -88,7 +88,7 @@ def run(given: argparse.Namespace) -> int:
 def _predictor(folder: str | None, device: str) -> RiskPredictor:
     """The frozen predictor; the one that ships must be the released one."""
     from clinenv.registration import WEIGHTS_SHA256
-    from world_models.ecg_wm.risk import SHIPPED, RiskPredictor
+    from world_models.ecg_wm.risk.predictor import SHIPPED, RiskPredictor
 
     try:
         predictor = RiskPredictor.load(folder, device)
@@ -204,7 +204,7 @@ def _row(e: Evaluation) -> dict[str, Any]:
     for name, value in vars(e).items():
         if name != "candidate":
             found[name] = dict(zip(("p05", "median", "p95"), value, strict=True)) if isinstance(value, tuple) else value
-    return rounded(found) if not found["label"] else {**rounded({**found, "label": None}), "label": found["label"]}
+    return rounded(found)
 
 
 def _print_summary(

@@ -14,7 +14,7 @@ from clinenv.commands.simulate.command import BAND, QTCF_LIMIT_MS, RISE_LIMIT_MS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from world_models.ecg_wm.risk import RiskPredictor
+    from world_models.ecg_wm.risk.predictor import RiskPredictor
     from world_models.protocol import Chart, WorldModel
 
 __all__ = ["Band", "Evaluation", "evaluate", "headline", "ranked", "turned_round"]
@@ -80,7 +80,7 @@ def evaluate(
     import torch
 
     from world_models import tree
-    from world_models.ecg_wm.risk import RISKS
+    from world_models.ecg_wm.risk.predictor import RISKS
     from world_models.uncertainty import risk_score
 
     samples, steps = tree.batch_size(state), round(hours / world.hours_per_step)

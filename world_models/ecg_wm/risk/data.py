@@ -15,7 +15,7 @@ from torch import Tensor
 
 from world_models import keys, tree
 from world_models.ecg_wm.courses import dosing, oracle_of
-from world_models.ecg_wm.risk import BASELINE, HORIZON_H, QTCF, rise_ms
+from world_models.ecg_wm.risk.predictor import BASELINE, HORIZON_H, QTCF, rise_ms
 from world_models.inputs import admit
 from world_models.oracles.ecg_drug.cohorts import COHORTS
 from world_models.protocol import Chart
@@ -36,7 +36,7 @@ class RiskExamples(NamedTuple):
     inputs: Tensor  # [N, I] in the order of the names asked for
     qtcf_ms: Tensor  # [N]
     rise_ms: Tensor  # [N]
-    outcome: Tensor  # [N, 2] 0 or 1, in the order of risk.RISKS
+    outcome: Tensor  # [N, 2] 0 or 1, in the order of predictor.RISKS
     patient: Tensor  # int64 [N]: number within the batch
     cohort: Tensor  # int64 [N]: place in sorted(COHORTS)
     hours: Tensor  # [N] since admission

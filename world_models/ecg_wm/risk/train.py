@@ -1,6 +1,6 @@
-"""Make the risk predictor: `python -m world_models.ecg_wm.risk_train --out DIR` (resumable; minutes on one core).
+"""Make the risk predictor: `python -m world_models.ecg_wm.risk.train --out DIR` (resumable; minutes on one core).
 
-Every step meets new patients of the oracle's cohorts (`risk_data`), a third of them charted hourly and the others every
+Every step meets new patients of the oracle's cohorts (`data`), a third of them charted hourly and the others every
 two hours, and learns by the log score (binary cross-entropy), which is proper: in the limit the outputs are the
 probabilities. No patient is met twice, so there is nothing to stop early; the benchmark judges on others.
 """
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from world_models import checkpoint, command_line, keys
 from world_models.command_line import MOST_THREADS, whole
-from world_models.ecg_wm.risk import (
+from world_models.ecg_wm.risk.data import GRID_H, LARGE_RISE_MS, LONG_QTCF_MS, RiskExamples, risk_examples, with_gaps
+from world_models.ecg_wm.risk.predictor import (
     HORIZON_H,
     KIND,
     QTCF_KNOTS_MS,
@@ -27,7 +28,6 @@ from world_models.ecg_wm.risk import (
     RiskPredictor,
     risk_inputs,
 )
-from world_models.ecg_wm.risk_data import GRID_H, LARGE_RISE_MS, LONG_QTCF_MS, RiskExamples, risk_examples, with_gaps
 from world_models.training import Schedule, fit
 
 __all__ = ["main", "train_risk"]
@@ -112,7 +112,7 @@ Data Commons Attribution License 1.0); its torsades follow published summary fig
 
 ## Training
 
-`python -m world_models.ecg_wm.risk_train --out DIR`: {steps} steps on {batch} new patients each, binary cross-entropy,
+`python -m world_models.ecg_wm.risk.train --out DIR`: {steps} steps on {batch} new patients each, binary cross-entropy,
 AdamW with a cosine schedule, averaged weights kept. Half of the charts lack some measures, as clinics' charts do.
 
 ## Model
@@ -135,7 +135,7 @@ the other measures: the risk never falls as QTcF grows.
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the process' exit code."""
-    parser = argparse.ArgumentParser(prog="python -m world_models.ecg_wm.risk_train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m world_models.ecg_wm.risk.train", description=__doc__)
     parser.add_argument(
         "--out", type=command_line.folder, required=True, help="folder for config.json, model.safetensors and CARD.md"
     )

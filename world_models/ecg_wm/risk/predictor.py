@@ -1,6 +1,6 @@
 """The frozen risk predictor: from one ECG under a drug to the chance of a drug-induced event in the next day.
 
-It is trained once, on charts and events of the oracle's courses (`risk_data`), then frozen: every world, learned or
+It is trained once, on charts and events of the oracle's courses (`data`), then frozen: every world, learned or
 mechanistic, and every recorded ECG is judged by the same predictor, as in ECG-WM (Chen et al. 2026, arXiv 2605.17580).
 
 Two risks, each in [0, 1], of what happens at this ECG or within `HORIZON_H` after it if nothing more is given:
@@ -117,7 +117,7 @@ class RiskPredictor(nn.Module):
         Raises:
             FileNotFoundError, CheckpointError: see `checkpoint.load_module`.
         """
-        shipped = Path(__file__).parents[1] / "weights" / SHIPPED
+        shipped = Path(__file__).parents[2] / "weights" / SHIPPED
         return checkpoint.load_module(shipped if folder is None else folder, KIND, _build, device)
 
     def inputs_of(self, chart: Chart) -> tuple[Tensor, Tensor, Tensor]:
