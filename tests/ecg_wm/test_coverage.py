@@ -26,7 +26,9 @@ def test_calibrated_bands_cover_on_patients_of_their_own(model: object) -> None:
     whole = {r["calibration"]: r for r in rows if r["by"] == "everything"}
     assert whole["none"]["all_measures"] < 0.88, "of 24 particles the raw band is too narrow"
     for kind in ("all", "drug"):
-        assert all(0.85 < whole[kind][n] < 0.95 for n in MEASURES), kind
+        # of 288 patients on either side a share of 0.9 has a standard deviation of 0.025
+        assert all(0.825 < whole[kind][n] < 0.975 for n in MEASURES), kind
+        assert whole[kind]["all_measures"] == pytest.approx(0.9, abs=0.03)
     assert {r["group"] for r in rows if r["by"] == "drug"} == set(DRUGS)
     assert len(extremes) == 4 * len(MEASURES) and all(e["lowest"] <= e["median"] <= e["highest"] for e in extremes)
 

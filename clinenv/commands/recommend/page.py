@@ -142,7 +142,8 @@ def _charts(c: Content) -> str:
         found = []
         for e in c.order:
             band: Band = getattr(e, pick)
-            found.append(DotRow(e.candidate.name, *(scale * v for v in band), faint=e.candidate.forbidden))
+            low, median, high = (scale * v for v in band)
+            found.append(DotRow(e.candidate.name, low, median, high, faint=e.candidate.forbidden))
         return found
 
     risk = [
