@@ -15,7 +15,7 @@ import torch
 
 from clinenv.commands.main import main
 from clinenv.commands.recommend.candidates import NOTHING, candidates_of, label_interval_h
-from clinenv.commands.recommend.evaluate import evaluate, headline, ranked
+from clinenv.commands.recommend.evaluate import evaluate, headline, ranked, turned_round
 from clinenv.commands.recommend.label_rules import Facts, findings
 from clinenv.rendering.candidate_charts import DotRow, dots_svg
 from tests.clinenv.records import write_record
@@ -116,6 +116,19 @@ def test_the_labels_rules(drug: str, mg: float, change: dict, forbidden: bool, w
     assert any(f.forbids for f in found) is forbidden
     assert (words in " ".join(f.text for f in found)) if words else not found
     assert all(f.source.endswith("label") for f in found)
+
+
+def test_a_spread_that_vanishes_with_certainty_is_pointed_out() -> None:
+    """mu + sigma of a chance is not monotone: 0.89 +- 0.31 scores above 1.00 +- 0.03."""
+    import dataclasses
+
+    world, predictor = ECGDrugOracle(), RiskPredictor.load()
+    state = world.initial(keys.from_seed(12_300_000_000, 4))
+    nothing, low, high = evaluate(world, state, candidates_of(world, WELL, ["quinidine"]), predictor, 2.0, 1.0, {})
+    low = dataclasses.replace(low, mu=0.89, sigma=0.31, score=1.20)
+    high = dataclasses.replace(high, mu=1.0, sigma=0.03, score=1.03)
+    assert turned_round([nothing, high, low]) == [(high, low)]
+    assert not turned_round([nothing, dataclasses.replace(high, score=1.3), low])
 
 
 # ---- the command
