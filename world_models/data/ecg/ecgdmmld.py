@@ -71,7 +71,7 @@ def in_columns_of_scr002(raw: pd.DataFrame) -> pd.DataFrame:
         values = pd.to_numeric(raw[column], errors="coerce").astype(np.float64)
         bad = raw[column][(values.isna() & raw[column].notna()) | (values < 0)]
         if len(bad):
-            raise ValueError(f"column {column} holds {str(bad.iloc[0])!r}, which is no concentration; correct or blank it")
+            raise ValueError(f"column {column} holds {str(bad.iloc[0])!r}, no concentration; correct or blank it")
         made[f"conc_{analyte}_ng_per_ml"] = values * scale
         own = arm.str.strip().eq(analyte) & values.notna()
         made.loc[own, "PCTEST"], made.loc[own, "PCSTRESU"] = analyte, "ng/mL"

@@ -74,7 +74,7 @@ _NG_PER_ML = {
     "µg/l": 1.0,
     "ng/l": 1e-3,
 }
-_PLAUSIBLE_MS = {
+_PLAUSIBLE_MS: dict[str, tuple[float, float]] = {
     "RR": (240, 3000),
     "PR": (60, 600),
     "QRS": (40, 250),

@@ -71,7 +71,8 @@ def load_ecgs(folder: str | Path, filtered: bool = True) -> pd.DataFrame:
     weight_kg, dose_mg (NaN in SCR-003, which tells none), conc_<drug>_ng_per_ml each, on_board and in_doubt (drugs
     joined by '+'), rr_ms, pr_ms, qrs_ms, qt_ms, jt_peak_ms, tpeak_tend_ms, qtcf_ms, jt_peak_c_ms, the T wave's measures
     (`ecgrdvq.T_WAVE`; NaN where the table has no such column), the automatic marks
-    (`MARKS`, and mark_p_onset_ms from .atr files), and raw, median (bool: the waveform is on disk).
+    (`MARKS`, and mark_p_onset_ms from .atr files), path (of the raw
+    record), and raw, median (bool: the waveform is on disk).
 
     Args:
         filtered: which of the two sets of marks of `median_beat_fiducials.csv` (FILTER 1, or 0).
@@ -112,11 +113,12 @@ def load_ecgs(folder: str | Path, filtered: bool = True) -> pd.DataFrame:
     made = made.join(on_board(made))
     marks = read_marks(folder, made, filtered)
     made = made.merge(marks, on="egrefid", how="left") if marks is not None else made
-    for kind, column in (("raw", "raw"), ("medians", "median")):
-        made[column] = [
-            ecgrdvq.find_record(folder, r, e, kind) is not None
-            for r, e in zip(made["randid"], made["egrefid"], strict=True)
-        ]
+    where = {
+        kind: [ecgrdvq.find_record(folder, r, e, kind) for r, e in zip(made["randid"], made["egrefid"], strict=True)]
+        for kind in ("raw", "medians")
+    }
+    made["path"] = [None if path is None else str(path) for path in where["raw"]]
+    made["raw"], made["median"] = made["path"].notna(), [path is not None for path in where["medians"]]
     return made.sort_values(["randid", "period", "hour", "egrefid"], ignore_index=True)
 
 
