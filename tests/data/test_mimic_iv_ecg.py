@@ -8,7 +8,7 @@ import pytest
 import torch
 import wfdb
 
-from world_models.data.ecg import mimic_iv_ecg
+from world_models.data.ecg import monolith_convert
 from world_models.data.ecg.mimic_iv_ecg import MimicEcgError, build, main, read_labels
 from world_models.data.ecg.monolith import MonolithError, pairs, read_monolith, read_records, split
 
@@ -156,24 +156,24 @@ def test_waves_are_in_the_standard_order_in_mv_at_the_rate_asked(folder, tmp_pat
 
 def test_a_stopped_run_goes_on_and_gives_the_same_file(folder, tmp_path, monkeypatch):
     root, labels = folder
-    monkeypatch.setattr(mimic_iv_ecg, "BLOCK", 2)
+    monkeypatch.setattr(monolith_convert, "BLOCK", 2)
     build(root, labels, tmp_path / "whole.h5", workers=1)
-    read, done = mimic_iv_ecg._read_block, []
+    read, done = monolith_convert._read_block, []
 
     def stop(*arguments):
         if len(done) == 2:
             raise KeyboardInterrupt
-        done.append(arguments[1])
+        done.append(arguments[0])
         return read(*arguments)
 
-    monkeypatch.setattr(mimic_iv_ecg, "_read_block", stop)
+    monkeypatch.setattr(monolith_convert, "_read_block", stop)
     with pytest.raises(KeyboardInterrupt):
         build(root, labels, tmp_path / "m.h5", workers=1)
     assert (tmp_path / "m.h5.part").exists() and not (tmp_path / "m.h5").exists()
     with pytest.raises(MonolithError, match="source"):
         build(root, labels, tmp_path / "m.h5", workers=1, fold_column="strat_fold")
     again = []
-    monkeypatch.setattr(mimic_iv_ecg, "_read_block", lambda *a: (again.append(a[1]), read(*a))[1])
+    monkeypatch.setattr(monolith_convert, "_read_block", lambda *a: (again.append(a[0]), read(*a))[1])
     flow = build(root, labels, tmp_path / "m.h5", workers=1)
     assert len(again) == 2 and not set(again[0]) & {path for block in done for path in block}
     assert flow.written == 7

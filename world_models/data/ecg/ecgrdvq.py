@@ -1,7 +1,8 @@
-"""The FDA drug-response trials on PhysioNet: ECGRDVQ (SCR-002) and, in the same layout, ECGDMMLD (SCR-003).
+"""The FDA drug-response trials on PhysioNet: ECGRDVQ (SCR-002) and ECGDMMLD (SCR-003, whose table `ecgdmmld` turns).
 
 Two things are read here: the clinical table (intervals and plasma concentrations, one row an ECG, three ECGs a nominal
 time) into a tidy frame of triplicate means, and the waveforms (`raw/` and `medians/`, WFDB) by their reference id.
+`trial_ecgs` joins the two, ECG by ECG.
 
 Source: ECGRDVQ 1.0.0, ODC-By; trial NCT01873950; Johannesen 2014, doi 10.1038/clpt.2014.155. ECGDMMLD: trial
 NCT02308748; Johannesen 2016, PMID 26259627.
@@ -13,11 +14,16 @@ the first. There, judge what is on board by the measured analytes (`conc_*_ng_pe
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from world_models.data.ecg.ecgdmmld import in_columns_of_scr002
+from world_models.data.ecg.wfdb.leads import complete
+from world_models.data.ecg.wfdb.reader import RecordError
+from world_models.data.ecg.wfdb.record import read_leads
 from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT
 from world_models.ecg.lead_names import LEADS
 
@@ -31,9 +37,12 @@ __all__ = [
     "T_WAVE",
     "Waveform",
     "canonical_drug",
+    "find_record",
     "load_raw",
     "load_trial",
+    "numeric",
     "read_record",
+    "tidied",
 ]
 
 logger = logging.getLogger(__name__)
@@ -65,7 +74,7 @@ _NG_PER_ML = {
     "µg/l": 1.0,
     "ng/l": 1e-3,
 }
-_PLAUSIBLE_MS = {
+_PLAUSIBLE_MS: dict[str, tuple[float, float]] = {
     "RR": (240, 3000),
     "PR": (60, 600),
     "QRS": (40, 250),
@@ -105,7 +114,7 @@ def _find_table(path: str | Path) -> Path:
 
 
 def load_raw(path: str | Path) -> pd.DataFrame:
-    """The table as it stands, one row an ECG, columns checked.
+    """The table as it stands, one row an ECG, columns checked; SCR-003's in those of SCR-002, with its analytes'.
 
     Raises:
         FileNotFoundError: no such file, or no clinical table in the folder.
@@ -118,6 +127,7 @@ def load_raw(path: str | Path) -> pd.DataFrame:
         raw = pd.read_csv(table)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{table} cannot be read as a CSV ({error}); give the trial's clinical table") from error
+    raw = in_columns_of_scr002(raw)
     missing = [name for name in _REQUIRED if name not in raw.columns]
     if missing:
         raise ValueError(f"{table} lacks the columns {', '.join(missing)}; the layout is that of {CLINICAL_FILES[0]}")
@@ -141,7 +151,7 @@ def _repair(raw: pd.DataFrame) -> pd.DataFrame:
     """Undo 32-bit wraps and blank what no heart can do."""
     raw = raw.copy()
     for name, (low, high) in _PLAUSIBLE_MS.items():
-        values = _numeric(raw[name], name)
+        values = numeric(raw[name], name)
         wrapped = (values < 0) | (values >= 2.0**31)
         if wrapped.any():
             # an unsigned difference that went below zero and was then written with or without its sign
@@ -158,7 +168,7 @@ def _repair(raw: pd.DataFrame) -> pd.DataFrame:
         if name not in raw.columns:  # a trial of intervals alone can be read; who needs the T wave says so
             logger.warning("no column %s: that measure of the T wave is unknown throughout", name)
             raw[name] = np.nan
-        values = _numeric(raw[name], name)
+        values = numeric(raw[name], name)
         odd = values.notna() & ~values.between(low, high)
         if odd.any():
             logger.warning("%s: %d value(s) outside %g..%g are dropped", name, int(odd.sum()), low, high)
@@ -166,7 +176,7 @@ def _repair(raw: pd.DataFrame) -> pd.DataFrame:
     return raw
 
 
-def _numeric(column: pd.Series, name: str) -> pd.Series:
+def numeric(column: pd.Series, name: str) -> pd.Series:
     """float64 column; text that is no number is an error that shows it."""
     import pandas as pd
 
@@ -177,24 +187,16 @@ def _numeric(column: pd.Series, name: str) -> pd.Series:
     return values.astype(np.float64)
 
 
-def load_trial(path: str | Path, analytes: bool = False) -> pd.DataFrame:
-    """Triplicate means, one row a subject, period and nominal time, sorted.
-
-    Columns: randid, drug (canonical, 'placebo'), period, hour (h after dosing; -0.5 is before it), sex_female,
-    age_years, weight_kg, dose_mg, conc_ng_per_ml (of the analyte that is the arm's own drug; NaN where none was taken),
-    replicates (ECGs with a QT), and every name in `READINGS` (the T wave's are NaN where the table has no such column:
-    T_WAVE names them). QTcF = QT / RR^(1/3) and J-Tpeak c = J-Tpeak / RR^0.58
-    (RR in s) are taken ECG by ECG, then averaged. Rows without any interval stay, with NaN intervals.
-    `analytes=True` adds a column `conc_<analyte>_ng_per_ml` each (SCR-003: what is really on board).
+def tidied(path: str | Path) -> pd.DataFrame:
+    """The table's rows, repaired and in one unit each, with columns of our own: drug (the arm, canonical), dose_mg (0
+    where none is told), analyte and conc (ng/mL, of the row), conc_ng_per_ml (of the arm's own drug), sex_female.
 
     Raises:
-        FileNotFoundError, ValueError: see `load_raw`; mixed or unknown units; a text where a number belongs.
+        FileNotFoundError, ValueError: see `load_trial`.
     """
-    import pandas as pd
-
     raw = _repair(load_raw(path))
     for name in ("AGE", "WGHT", "TPT", "EXDOSE", "PCSTRESN"):
-        raw[name] = _numeric(raw[name], name)
+        raw[name] = numeric(raw[name], name)
     raw["drug"] = raw["EXTRT"].map(canonical_drug)
     raw["dose_mg"] = 0.0
     for drug, rows in raw.groupby("drug"):
@@ -214,6 +216,26 @@ def load_trial(path: str | Path, analytes: bool = False) -> pd.DataFrame:
     sex = raw["SEX"].astype(str).str.strip().str.upper().str[:1]
     if not sex.isin(["F", "M"]).all():
         raise ValueError(f"SEX holds {sorted(set(raw['SEX'].astype(str)) - {'F', 'M'})}; use F or M")
+    raw["sex_female"] = (sex == "F").astype(np.float64)
+    return raw
+
+
+def load_trial(path: str | Path, analytes: bool = False) -> pd.DataFrame:
+    """Triplicate means, one row a subject, period and nominal time, sorted.
+
+    Columns: randid, drug (canonical, 'placebo'), period, hour (h after dosing; -0.5 is before it), sex_female,
+    age_years, weight_kg, dose_mg, conc_ng_per_ml (of the analyte that is the arm's own drug; NaN where none was taken),
+    replicates (ECGs with a QT), and every name in `READINGS` (the T wave's are NaN where the table has no such column:
+    T_WAVE names them). QTcF = QT / RR^(1/3) and J-Tpeak c = J-Tpeak / RR^0.58
+    (RR in s) are taken ECG by ECG, then averaged. Rows without any interval stay, with NaN intervals.
+    `analytes=True` adds a column `conc_<analyte>_ng_per_ml` each (SCR-003: what is really on board).
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_raw`; mixed or unknown units; a text where a number belongs.
+    """
+    import pandas as pd
+
+    raw = tidied(path)
     rr_s = raw["RR"] / 1000.0
     tidy = pd.DataFrame(
         {
@@ -221,7 +243,7 @@ def load_trial(path: str | Path, analytes: bool = False) -> pd.DataFrame:
             "drug": raw["drug"],
             "period": raw["VISIT"],
             "hour": raw["TPT"],
-            "sex_female": (sex == "F").astype(np.float64),
+            "sex_female": raw["sex_female"],
             "age_years": raw["AGE"],
             "weight_kg": raw["WGHT"],
             "dose_mg": raw["dose_mg"],
@@ -247,6 +269,9 @@ def load_trial(path: str | Path, analytes: bool = False) -> pd.DataFrame:
         long = raw.dropna(subset=["analyte"]).rename(columns={"RANDID": "randid", "VISIT": "period", "TPT": "hour"})
         wide = long.pivot_table(index=keys, columns="analyte", values="conc", aggfunc="mean")
         wide.columns = [f"conc_{name}_ng_per_ml" for name in wide.columns]
+        own = [name for name in raw.columns if name.startswith("conc_") and name != "conc_ng_per_ml"]
+        if own:  # SCR-003's columns have all that its rows have
+            wide = raw.rename(columns={"RANDID": "randid", "VISIT": "period", "TPT": "hour"}).groupby(keys)[own].mean()
         result = result.merge(wide.reset_index(), on=keys, how="left")
     return result.sort_values(keys, ignore_index=True)
 
@@ -263,33 +288,38 @@ def read_record(folder: str | Path, randid: int | str, egrefid: str, kind: str =
     """The 12-lead ECG (kind 'raw': 10 s at 1000 Hz) or the median beat ('medians': 1.2 s) of one row of the table.
 
     The record is `<folder>/<kind>/<RANDID>/<EGREFID>` (PhysioNet's layout; the same without the subject's folder also
-    is found). Leads may stand in any order and in mV or µV.
+    is found). Leads may stand in any order, spelling and unit; other channels (a median beat's VCGMAG, vx, vy, vz) are
+    left aside.
 
     Raises:
-        ValueError: unknown kind or unit, a lead missing.
+        ValueError: unknown kind.
+        RecordError: a damaged header, an unknown unit, a lead missing.
         FileNotFoundError: no such record.
     """
-    import wfdb
-
-    if kind not in ("raw", "medians"):
-        raise ValueError(f"kind={kind!r} is not one of 'raw', 'medians'")
-    base = Path(folder) / kind
-    candidates = [base / str(randid) / egrefid, base / egrefid]
-    found = next((path for path in candidates if path.with_name(path.name + ".hea").is_file()), None)
+    found = find_record(folder, randid, egrefid, kind)
     if found is None:
         raise FileNotFoundError(
-            f"no record {egrefid} of subject {randid}: looked for {' and '.join(f'{c}.hea' for c in candidates)}"
+            f"no record {egrefid} of subject {randid}: looked for {Path(folder) / kind}/[{randid}/]{egrefid}.hea"
         )
-    record = wfdb.rdrecord(str(found))
-    names = {name.strip().upper(): i for i, name in enumerate(record.sig_name)}
-    absent = [lead for lead in LEADS if lead.upper() not in names]
-    if absent:
-        raise ValueError(f"record {found} lacks the leads {', '.join(absent)}; it has {', '.join(record.sig_name)}")
-    rows = []
-    for lead in LEADS:
-        i = names[lead.upper()]
-        unit = record.units[i].lower().replace("µ", "u")
-        if unit not in ("mv", "uv", "v"):
-            raise ValueError(f"record {found}, lead {lead}: unit {record.units[i]!r} is not mV, uV or V")
-        rows.append(record.p_signal[:, i] * {"mv": 1.0, "uv": 1e-3, "v": 1e3}[unit])
-    return Waveform(np.asarray(rows, dtype=np.float32), float(record.fs), LEADS)
+    warnings: list[str] = []
+    leads, rate, _ = read_leads(found, None, warnings)
+    signal, _ = complete(leads, found, warnings)
+    for warning in warnings:
+        logger.warning("%s: %s", found, warning)
+    return Waveform(np.asarray(signal, dtype=np.float32), rate, LEADS)
+
+
+def find_record(folder: str | Path, randid: int | str, egrefid: str, kind: str) -> Path | None:
+    """The record's path without extension; None where it is not on disk.
+
+    Raises:
+        ValueError: unknown kind.
+        RecordError: an id that is no plain name (it would lead out of the folder).
+    """
+    if kind not in ("raw", "medians"):
+        raise ValueError(f"kind={kind!r} is not one of 'raw', 'medians'")
+    if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", str(name)) for name in (randid, egrefid)):
+        raise RecordError(f"RANDID {randid!r} or EGREFID {egrefid!r} is no plain name; correct the clinical table")
+    base = Path(folder) / kind
+    candidates = [base / str(randid) / egrefid, base / egrefid]
+    return next((path for path in candidates if path.with_name(path.name + ".hea").is_file()), None)

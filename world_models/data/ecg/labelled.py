@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from world_models.data.ecg import ludb, snomed
-from world_models.data.ecg.wfdb.header import comments_of
+from world_models.data.ecg.diagnoses import LUDB_LABELS, challenge_labels, ludb_labels
 from world_models.data.ecg.wfdb.reader import RecordError, folder_records, read_ecg
 from world_models.files import replacing
 
@@ -52,57 +52,6 @@ class LabelledECGs(NamedTuple):
     source: str
     unmapped: dict[str, int]  # diagnoses met that are none of our labels -> records
     skipped: dict[str, str]  # records left out -> why
-
-
-# LUDB: column, what its line says, the labels that is. The first that fits counts; other lines are counted as unmapped.
-_INFARCT = "ischaemia_or_infarct"
-_LUDB: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("Rhythms", r"sinus rhythm", ("sinus_rhythm",)),
-    ("Rhythms", r"sinus bradycardia", ("sinus_bradycardia",)),
-    ("Rhythms", r"sinus tachycardia", ("sinus_tachycardia",)),
-    ("Rhythms", r"(sinus arrhythmia|irregular sinus rhythm)", ("sinus_arrhythmia",)),
-    ("Rhythms", r"atrial fibrillation", ("atrial_fibrillation",)),
-    ("Rhythms", r"atrial flutter", ("atrial_flutter",)),
-    ("Rhythms", r"wandering atrial pacemaker", ("wandering_pacemaker",)),
-    ("Cardiac pacing", r"", ("paced",)),
-    ("Extrasystolies", r"atrial extrasystole", ("pac",)),
-    ("Extrasystolies", r"ventricular extrasystole", ("pvc",)),
-    ("Conduction abnormalities", r"i degree av", ("av_block_1",)),
-    ("Conduction abnormalities", r"ii degree av", ("av_block_2",)),
-    ("Conduction abnormalities", r"iii degree av", ("av_block_3",)),
-    ("Conduction abnormalities", r"incomplete left bundle", ("incomplete_lbbb",)),
-    ("Conduction abnormalities", r"(complete )?left bundle", ("lbbb",)),
-    ("Conduction abnormalities", r"incomplete right bundle", ("incomplete_rbbb",)),
-    ("Conduction abnormalities", r"(complete )?right bundle", ("rbbb",)),
-    ("Conduction abnormalities", r"left anterior hemiblock", ("lafb",)),
-    ("Conduction abnormalities", r"left posterior hemiblock", ("lpfb",)),
-    ("Conduction abnormalities", r"non-specific intrav", ("ivcd",)),  # the table writes "intravintricular"
-    ("Hypertrophies", r"left ventricular hypertrophy", ("lvh",)),
-    ("Hypertrophies", r"right ventricular hypertrophy", ("rvh",)),
-    ("Hypertrophies", r"left atrial (hypertrophy|overload)", ("lae",)),
-    ("Hypertrophies", r"right atrial (hypertrophy|overload)", ("rae",)),
-    ("Ischemia", r"stemi", (_INFARCT, "acute_infarct", "st_elevation")),
-    ("Ischemia", r"scar formation", (_INFARCT, "old_infarct")),
-    ("Ischemia", r"(undefined )?ischemia", (_INFARCT,)),
-    ("Electric axis of the heart", r".*left axis deviation", ("left_axis",)),
-    ("Electric axis of the heart", r".*right axis deviation", ("right_axis",)),
-    ("Non-specific repolarization abnormalities", r"", ("repolarisation",)),
-    ("Other states", r"early repolarization", ("early_repolarisation",)),
-)
-LUDB_LABELS = tuple(dict.fromkeys(label for _, _, labels in _LUDB for label in labels))
-
-
-def _ludb_labels(row: dict[str, str]) -> tuple[set[str], list[str]]:
-    """(labels, lines without one) of a row of ludb.csv."""
-    said: set[str] = set()
-    rest: list[str] = []
-    for column in dict.fromkeys(column for column, _, _ in _LUDB):
-        for line in filter(None, (text.strip() for text in (row.get(column) or "").splitlines())):
-            found = next((x for c, rule, x in _LUDB if c == column and re.match(rule, line.lower())), None)
-            said.update(found or ())
-            if found is None:
-                rest.append(line)
-    return said, rest
 
 
 def _one_length(ecg: Tensor) -> Tensor:
@@ -167,17 +116,9 @@ def read_ludb(folder: str | Path) -> LabelledECGs:
     """
     folder = Path(folder)
     names = ludb.record_names(folder)
-    with (folder / "ludb.csv").open(newline="", encoding="utf-8-sig") as file:
-        table = {row["ID"].strip(): row for row in csv.DictReader(file)}
-    found = [_ludb_labels(table[name]) for name in names]
-    unmapped = Counter(line for _, rest in found for line in set(rest))
+    said, unmapped = ludb_labels(folder, names)
     records = [(name, folder / "data" / name) for name in names]
-    return _build(records, [said for said, _ in found], LUDB_LABELS, "LUDB 1.0.1, ODC-By", unmapped=unmapped)
-
-
-def _dx(base: Path) -> str | None:
-    found = (re.match(r"Dx\s*:(.*)", comment, flags=re.IGNORECASE) for comment in comments_of(base))
-    return next((match.group(1) for match in found if match), None)
+    return _build(records, said, LUDB_LABELS, "LUDB 1.0.1, ODC-By", unmapped=unmapped)
 
 
 def read_challenge(folder: str | Path) -> LabelledECGs:
@@ -190,29 +131,10 @@ def read_challenge(folder: str | Path) -> LabelledECGs:
     Raises:
         RecordError: no record there, none with diagnoses, or over 5 % of those that cannot be read.
     """
-    bases = folder_records(folder)
-    codes, without = {}, {}
-    for base in bases:
-        line = _dx(base)
-        try:
-            if line is None:
-                raise snomed.SnomedError("its header has no '#Dx:' line")
-            codes[base] = snomed.parse_dx(line)
-        except snomed.SnomedError as error:
-            without[base.name] = str(error)
-    if without:
-        name, reason = next(iter(without.items()))
-        told = f"{len(without)} of {len(bases)} records in {folder} have no diagnoses; the first, {name}: {reason}"
-        if not codes:
-            raise RecordError(
-                f"{told}. They are not of the Challenge; give its folder, or a table of labels (--records, --labels)"
-            )
-        log.warning("%s. They are left out", told)
-    found = [snomed.labels_of(said) for said in codes.values()]
-    unmapped = Counter(code for _, rest in found for code in rest)
-    records = [(base.name, base) for base in codes]
+    said, unmapped, without = challenge_labels(folder)
+    records = [(base.name, base) for base in said]
     source = "PhysioNet/CinC Challenge 2021, CC-BY 4.0"
-    labelled = _build(records, [said for said, _ in found], tuple(snomed.LABELS), source, unmapped=unmapped)
+    labelled = _build(records, list(said.values()), tuple(snomed.LABELS), source, unmapped=unmapped)
     return labelled._replace(skipped={**without, **labelled.skipped})
 
 

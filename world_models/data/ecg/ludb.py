@@ -21,7 +21,7 @@ from world_models.data.ecg.wfdb.header import open_inside
 from world_models.data.ecg.wfdb.reader import RecordError, parse_age_years, parse_sex_female, read_ecg
 from world_models.ecg.lead_names import LEADS
 
-__all__ = ["AnnotatedBeats", "LudbRecord", "iterate", "pair_marks", "read_record", "record_names"]
+__all__ = ["AnnotatedBeats", "LudbRecord", "iterate", "pair_marks", "people", "read_record", "record_names"]
 
 SAMPLING_RATE_HZ = 500.0
 SECONDS = 10.0  # length of every record
@@ -123,6 +123,16 @@ def record_names(folder: str | Path) -> list[str]:
     if not names:
         raise RecordError(f"no record of ludb.csv is in {folder / 'data'}; fetch LUDB 1.0.1 again")
     return names
+
+
+def people(folder: str | Path) -> dict[str, tuple[float | None, bool | None]]:
+    """(age in years, sex_female) of every record of ludb.csv, None where unknown.
+
+    Raises:
+        RecordError: the folder does not hold LUDB.
+    """
+    table = _table(Path(folder))
+    return {name: (parse_age_years(row["Age"]), parse_sex_female(row["Sex"])) for name, row in table.items()}
 
 
 def _marks(base: Path, lead: str) -> AnnotatedBeats:

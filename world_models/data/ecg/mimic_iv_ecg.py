@@ -16,19 +16,13 @@ files' lead order is I, II, III, aVR, aVF, aVL: leads are taken by name.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from world_models.data.ecg.mimic_iv_ecg_labels import (
     FOLD_COLUMNS,
@@ -37,14 +31,14 @@ from world_models.data.ecg.mimic_iv_ecg_labels import (
     MimicEcgError,
     read_labels,
 )
-from world_models.data.ecg.monolith import MonolithError, MonolithWriter, Transitions, read_records, transitions
-from world_models.data.ecg.wfdb.reader import RecordError, read_ecg
+from world_models.data.ecg.monolith import MonolithError, Transitions, read_records, transitions
+from world_models.data.ecg.monolith_convert import SourceRows, convert, mark_of
+from world_models.data.ecg.wfdb.reader import RecordError
 
 __all__ = ["ConversionFlow", "LabelTable", "MimicEcgError", "build", "read_labels"]
 
-BLOCK = 64  # records a task of a worker and an append
 SOURCE = "MIMIC-IV-ECG 1.0 with MIMIC-IV-ECG-Ext-ICD"
-_Block: TypeAlias = tuple[np.ndarray, np.ndarray, str]  # what `_read_block` returns
+_COLUMNS = ("label", "patient", "days", "age_years", "sex_female", "fold", "first")
 LICENCE = "ODbL 1.0 (ECGs); PhysioNet Credentialed Health Data License 1.5.0 (labels)"
 
 
@@ -105,44 +99,6 @@ def _record_paths(root: Path, table: LabelTable, rows: np.ndarray) -> list[str |
     return [str(p) if isinstance(p, str) and (root / (p + ".hea")).is_file() else None for p in paths]
 
 
-def _read_block(root: str, paths: list[str], rate: float, samples: int) -> _Block:
-    """(float16 [k, 12, samples], which of the paths they are [k], why the first of the others is not among them)."""
-    torch.set_num_threads(1)
-    waves, kept, reason = [], [], ""
-    for i, path in enumerate(paths):
-        try:
-            ecg = read_ecg(Path(root) / path, rate, samples / rate).ecg_mv
-            if ecg.shape[1] != samples:
-                raise RecordError(f"{path}: {ecg.shape[1] / rate:.2f} s without a gap, not {samples / rate:g} s")
-            waves.append(ecg.numpy().astype(np.float16))
-            kept.append(i)
-        except RecordError as error:
-            reason = reason or str(error)
-    wave = np.stack(waves) if waves else np.empty((0, 12, samples), np.float16)
-    return wave, np.array(kept, np.int64), reason
-
-
-def _blocks(
-    root: Path, paths: list[str], start: int, rate: float, samples: int, workers: int
-) -> Iterator[tuple[int, _Block]]:
-    """(end of the block, what `_read_block` returned) in order; few blocks wait in memory at a time."""
-    blocks = [(i, min(i + BLOCK, len(paths))) for i in range(start, len(paths), BLOCK)]
-    if workers <= 1:
-        for low, high in blocks:
-            yield high, _read_block(str(root), paths[low:high], rate, samples)
-        return
-    # Spawned, not forked: torch and HDF5 have threads and locks of their own here.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting: deque[tuple[int, Future[_Block]]] = deque()
-        for low, high in blocks:
-            waiting.append((high, pool.submit(_read_block, str(root), paths[low:high], rate, samples)))
-            if len(waiting) > 4 * workers:
-                end, future = waiting.popleft()
-                yield end, future.result()
-        for end, future in waiting:
-            yield end, future.result()
-
-
 def build(
     root: str | Path,
     labels: str | Path,
@@ -194,34 +150,22 @@ def build(
             f"{missing} of {len(chosen)} records are not below {root} (study {example} for one), more than "
             f"{most_missing:.1%}; fetch them, or allow it with --most-missing"
         )
-    samples = round(rate * seconds)
-    mark = hashlib.sha256(table.study[rows].tobytes() + table.label[torch.from_numpy(rows)].numpy().tobytes())
-    source = f"{SOURCE}, {label_column}, {fold_column}, rows {mark.hexdigest()[:16]}"
-    writer = MonolithWriter(out, table.codes, rate, samples, source, licence=LICENCE, most=len(paths))
-    with writer, tqdm(total=len(paths), initial=writer.position, unit=" ECGs", disable=quiet, smoothing=0.05) as bar:
-        for end, (wave, kept, reason) in _blocks(root, paths, writer.position, rate, samples, workers):
-            where = rows[writer.position : end]
-            skipped = writer.skipped + len(where) - len(kept)
-            # judged against all records, so that one bad block does not stop a run of eight hundred thousand
-            if skipped > most_missing * len(paths):
-                raise MimicEcgError(
-                    f"{skipped} of {len(paths)} records cannot be read, more than {most_missing:.1%}; the last: "
-                    f"{reason}. Fetch them again, or allow it with --most-missing"
-                )
-            index = torch.from_numpy(where[kept])
-            columns = ("label", "patient", "days", "age_years", "sex_female", "fold", "first")
-            writer.append(
-                ecg=wave,
-                **{name: getattr(table, name)[index] for name in columns},
-                record=table.study[where[kept]],
-                position=end,
-                skipped=skipped,
-            )
-            bar.update(len(where))
-    return _flow(table, len(chosen), missing, writer, out)
+    index = torch.from_numpy(rows)
+    columns = {n: getattr(table, n)[index].numpy() for n in _COLUMNS}
+    columns["record"] = table.study[rows]
+    mark = mark_of(columns["record"], columns["label"])
+    source = f"{SOURCE}, {label_column}, {fold_column}, rows {mark}"
+    records = SourceRows([str(root / path) for path in paths], columns, table.codes, (), source, LICENCE)
+    try:
+        written, skipped = convert(
+            records, out, rate=rate, seconds=seconds, workers=workers, most_unreadable=most_missing, quiet=quiet
+        )
+    except RecordError as error:
+        raise MimicEcgError(str(error)) from error
+    return _flow(table, len(chosen), missing, written, skipped, out)
 
 
-def _flow(table: LabelTable, chosen: int, missing: int, writer: MonolithWriter, out: Path) -> ConversionFlow:
+def _flow(table: LabelTable, chosen: int, missing: int, written: int, skipped: int, out: Path) -> ConversionFlow:
     place = pd.Series(np.arange(len(table.study)), index=table.study)
     kept = torch.from_numpy(place[read_records(out).numpy()].to_numpy(np.int64))
     return ConversionFlow(
@@ -232,8 +176,8 @@ def _flow(table: LabelTable, chosen: int, missing: int, writer: MonolithWriter, 
         codes=len(table.codes),
         chosen=chosen,
         missing=missing,
-        unreadable=writer.skipped,
-        written=writer.rows,
+        unreadable=skipped,
+        written=written,
         whole=transitions(table.label, table.patient, table.days),
         kept=transitions(table.label[kept], table.patient[kept], table.days[kept]),
     )

@@ -9,6 +9,7 @@ and its licence. Float16 resolves 1 uV at 1 mV and 4 uV at 5 mV.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,8 +26,18 @@ from world_models.data.ecg.pairs import Transitions, consecutive, subset_patient
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["Monolith", "MonolithError", "MonolithWriter", "Transitions", "consecutive", "from_arrays", "pairs"]
-__all__ += ["read_monolith", "read_records", "split", "stable_share", "subset_patients", "take", "transitions"]
+__all__ = ["Monolith", "MonolithError", "MonolithIndex", "MonolithWriter", "Transitions", "consecutive", "from_arrays"]
+__all__ += [
+    "pairs",
+    "read_index",
+    "read_monolith",
+    "read_records",
+    "split",
+    "stable_share",
+    "subset_patients",
+    "take",
+    "transitions",
+]
 
 FOLDS = {"train": range(0, 18), "valid": range(18, 19), "test": range(19, 20)}  # as MIMIC-IV-ECG-Ext-ICD's authors use
 
@@ -104,6 +115,45 @@ def read_records(path: str | Path, rows: object = None) -> Tensor:
     with file:
         index = _indices(rows, monolith_file.capacity(file))
         return torch.from_numpy(monolith_file.read_rows(file, Path(path), layout, index, ("record",))["record"])
+
+
+class MonolithIndex(NamedTuple):
+    """All of a monolith but its waves, one row an ECG: what to look rows up by."""
+
+    label: Tensor  # [N, C] bool
+    patient: Tensor  # [N] int64
+    days: Tensor  # [N] float32
+    age_years: Tensor  # [N] float32
+    sex_female: Tensor  # [N] float32
+    fold: Tensor  # [N] int8
+    first: Tensor  # [N] bool
+    record: Tensor  # [N] int64
+    treated: Tensor | None  # [N, K] bool
+    codes: tuple[str, ...]
+    treatments: tuple[str, ...]
+    sampling_rate_hz: float
+
+    def rows_of(self, patient: int, days: tuple[float, float] = (-math.inf, math.inf)) -> Tensor:
+        """Row numbers [n] int64 of a patient's ECGs from one day to another, both included, in time order."""
+        within = (self.patient == patient) & (self.days >= days[0]) & (self.days <= days[1])
+        rows = within.nonzero().squeeze(1)
+        return rows[torch.argsort(self.days[rows], stable=True)]
+
+
+def read_index(path: str | Path) -> MonolithIndex:
+    """All but the waves; every row is read and checked all the same, a block at a time.
+
+    Raises:
+        MonolithError: no such file, not a monolith, or damaged.
+    """
+    file, layout = _open(path)
+    with file:
+        keep = [name for name in monolith_file.fields(layout) if name != "ecg"]
+        every = np.arange(monolith_file.capacity(file))
+        found = monolith_file.read_rows(file, Path(path), layout, every, keep)
+    columns: dict[str, Any] = {"treated": None, **{name: torch.from_numpy(value) for name, value in found.items()}}
+    codes, treatments = tuple(json.loads(layout["codes"])), tuple(json.loads(layout["treatments"]))
+    return MonolithIndex(**columns, codes=codes, treatments=treatments, sampling_rate_hz=layout["sampling_rate_hz"])
 
 
 def from_arrays(

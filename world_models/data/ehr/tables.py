@@ -35,7 +35,9 @@ __all__ = [
     "RowFilter",
     "TableSpec",
     "deal",
+    "empty_frame",
     "find_table",
+    "frame_of",
     "read_shard_table",
     "scan",
     "shard_of_subject",
@@ -331,16 +333,25 @@ class _ShardFiles:
 def read_shard_table(folder: str | Path, spec: TableSpec) -> pd.DataFrame:
     """One table of a shard as a pandas frame; empty, with its columns, where the shard has none of it. An id that is
     not told is `NO_ID`: as a float64 NaN would have it, the ids above 2**53 beside it lost their last digits."""
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     path = Path(folder) / f"{spec.name}.parquet"
-    if not path.is_file():
-        kinds = {"id": "int64", "float": "float64", "flag": "float64", "time": "datetime64[us]"}
-        return pd.DataFrame({name: pd.Series(dtype=kinds.get(kind, "object")) for name, kind in spec.columns.items()})
-    table = pq.read_table(path, partitioning=None)
+    return empty_frame(spec) if not path.is_file() else frame_of(pq.read_table(path, partitioning=None))
+
+
+def empty_frame(spec: TableSpec) -> pd.DataFrame:
+    """No row of a table."""
+    import pandas as pd
+
+    kinds = {"id": "int64", "float": "float64", "flag": "float64", "time": "datetime64[us]"}
+    return pd.DataFrame({name: pd.Series(dtype=kinds.get(kind, "object")) for name, kind in spec.columns.items()})
+
+
+def frame_of(table: pa.Table) -> pd.DataFrame:
+    """A table as `scan` types it as a pandas frame, untold ids as `NO_ID`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     for i, column in enumerate(table.schema):
         if column.type == pa.int64():
             table = table.set_column(i, column.name, pc.fill_null(table.column(i), NO_ID))

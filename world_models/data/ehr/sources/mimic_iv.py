@@ -34,7 +34,7 @@ from world_models.data.ehr.sources.mimic_frames import (
 )
 from world_models.data.ehr.tables import TableSpec, read_shard_table
 
-__all__ = ["REQUIRED", "TABLES", "fill_doses", "read_shard"]
+__all__ = ["REQUIRED", "TABLES", "administered", "fill_doses", "read_shard"]
 
 REQUIRED = ("admissions", "patients")
 _IDS = {"subject_id": "id", "hadm_id": "id"}
@@ -110,7 +110,7 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     inquiries.append(culture_inquiries(micro, flow, "microbiologyevents"))
     interventions = [
         canonical_interventions(
-            _administered(tables["emar"], tables["emar_detail"], tables["prescriptions"], flow), flow, "emar"
+            administered(tables["emar"], tables["emar_detail"], tables["prescriptions"], flow), flow, "emar"
         ),
         canonical_interventions(infusions(tables["inputevents"], flow, "inputevents"), flow, "inputevents"),
         canonical_interventions(
@@ -134,7 +134,7 @@ def _age_years(stays: pd.DataFrame) -> pd.Series:
     return stays["anchor_age"] + stays["admittime"].dt.year - stays["anchor_year"]
 
 
-def _administered(emar: pd.DataFrame, detail: pd.DataFrame, prescriptions: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+def administered(emar: pd.DataFrame, detail: pd.DataFrame, prescriptions: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     """emar rows of doses that went in. The dose is the sum of the product rows of emar_detail, where they share a unit;
     where there is none, the dose of the order (its MAIN row, so that the join cannot fan out). A dose of which one
     product's cannot be read is not told."""
