@@ -106,7 +106,9 @@ def choose_pooling(frame: pd.DataFrame, rows: pd.DataFrame, samples: int = 256, 
                 )
             )
             truth = own_unit(column, read)
-            errors = {w: float(np.nanmean(np.abs(own_unit(column, point + w * (arm - point)) - truth))) for w in WEIGHTS}
+            errors = {
+                w: float(np.nanmean(np.abs(own_unit(column, point + w * (arm - point)) - truth))) for w in WEIGHTS
+            }
             weights[name] = min(errors, key=lambda w: errors[w])
             total += errors[weights[name]] / float(before[column].std())
         if best is None or total < best[0]:
@@ -122,7 +124,13 @@ def _band(parts: list[tuple[pd.DataFrame, TrialPrediction, TrialPrediction]], na
     for test, law, arms in parts:
         read, low, point, high, arm = (
             on_scale(column, x)
-            for x in (test[column].to_numpy(dtype=float), law.low[name], law.point[name], law.high[name], arms.point[name])
+            for x in (
+                test[column].to_numpy(dtype=float),
+                law.low[name],
+                law.point[name],
+                law.high[name],
+                arms.point[name],
+            )
         )
         off = read - (point + weight * (arm - point))
         scores.append(np.abs(off) / np.maximum(np.where(off > 0, high - point, point - low), 1e-9))
