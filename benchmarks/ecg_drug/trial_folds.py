@@ -1,9 +1,10 @@
-"""Four folds of a trial's subjects: the oracle refitted on three quarters of them, judged on the rest beside its rivals.
+"""Folds of a trial's subjects: the oracle refitted on the others, judged on those left out beside its rivals.
 
 Every predictor is fitted on the training subjects alone. The oracle's structure is fixed (`fit.effects.USUAL`); how far
 its law is pooled with the means of the arms, and how wide its bands are, is chosen on four folds of the training
-subjects (`choose_pooling`), none of whom is judged. Each rival models the T wave on whichever scale predicts training subjects better that are left out of its fit
-(`trial_baselines.best_scales`). Differences are paired, and bootstrapped over subjects.
+subjects (`choose_pooling`), none of whom is judged. Each rival models the T wave on whichever scale predicts training
+subjects better that are left out of its fit (`trial_baselines.best_scales`). Differences are paired, and bootstrapped
+over subjects.
 """
 
 from __future__ import annotations
