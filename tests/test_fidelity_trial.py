@@ -10,9 +10,18 @@ import pandas as pd
 import pytest
 
 from benchmarks.ecg_drug.trial import main, pre_dose_rows, predict, report
-from benchmarks.ecg_drug.trial_baselines import concentration_response, persistence, population_course
-from benchmarks.ecg_drug.trial_worlds import TARGETS
-from world_models.data.ecg.ecgrdvq import INTERVALS, load_trial
+from benchmarks.ecg_drug.trial_baselines import (
+    best_scales,
+    concentration_response,
+    persistence,
+    population_course,
+    rescaled,
+)
+from benchmarks.ecg_drug.trial_folds import POOLED, RIVALS, compared, folds_of, predict_folds
+from benchmarks.ecg_drug.trial_rows import blind
+from benchmarks.ecg_drug.trial_worlds import LAW_ALONE, T_TARGETS, TARGETS, Pooling, TrialPrediction, predict_oracle
+from world_models.data.ecg.ecgrdvq import READINGS, load_trial
+from world_models.oracles.ecg_drug.population import TrialModel
 
 TABLE = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[1] / "../shared/data"))
 TABLE = TABLE / "ecgrdvq" / "SCR-002.Clinical.Data.csv"
@@ -30,7 +39,7 @@ def test_predictions_do_not_depend_on_anything_after_the_dose(frame):
     rows = pre_dose_rows(frame)
     first = predict("oracle", rows, samples=40)
     spoiled = rows.copy()
-    spoiled[[*INTERVALS, "conc_ng_per_ml"]] = 1.0
+    spoiled[[*READINGS, "conc_ng_per_ml"]] = 1.0
     second = predict("oracle", spoiled, samples=40)
     for name in TARGETS:
         assert np.array_equal(first.point[name], second.point[name])
@@ -63,6 +72,56 @@ def test_baselines_and_report(frame):
     summary = report(perfect)
     assert (summary["mae_world_ms"] == 0).all() and (summary["coverage_90"] == 1).all()
     assert np.allclose(summary["course_r2"].dropna(), 1.0)
+
+
+def test_every_subject_is_in_one_fold_and_no_rival_sees_its_own(frame):
+    rows = pre_dose_rows(frame)
+    folds = folds_of(np.array(sorted(rows["randid"].unique())), 2)
+    assert sorted(np.concatenate(folds)) == sorted(rows["randid"].unique())
+    with pytest.raises(ValueError, match="9 folds of 4 subjects"):
+        folds_of(np.arange(4), 9)
+    seen = []
+
+    def predictor(train, test):
+        seen.append(set(train["randid"]) & set(test["randid"]))
+        exact = {name: rows.loc[rows["randid"].isin(test["randid"]), c].to_numpy() for name, c in TARGETS.items()}
+        return TrialPrediction(exact, {n: v - 1 for n, v in exact.items()}, {n: v + 1 for n, v in exact.items()})
+
+    table = predict_folds(frame, rows, predictor, 2, progress=False)
+    assert seen == [set(), set()] and len(table) == len(rows)
+    summary = compared(table, frame)
+    assert len(summary) == len(RIVALS) * (len(TARGETS) + 1)
+    assert (summary["mae_world"] < 1e-9).all() and (summary["difference_high"] < 0).all()
+    assert (summary["coverage_90"].dropna() == 1).all() and POOLED in set(summary["measure"])
+    pooled = summary[summary["measure"] == POOLED]
+    assert (pooled["readings"] > 4 * len(rows)).all()
+
+
+def test_a_rival_on_the_working_scale_changes_an_amplitude_by_a_factor(frame):
+    rows = pre_dose_rows(frame)
+    first = rows["randid"] == rows["randid"].iloc[0]
+    train, test = rows[~first], rows[first].reset_index(drop=True)
+    found = rescaled(population_course, train, test)["Twave_amplitude"] / test["pre_t_amplitude_uv"]
+    at = (test["drug"] == "quinidine") & (test["hour"] == 2.5)
+    own = train[(train["drug"] == "quinidine") & (train["hour"] == 2.5)]
+    ratio = np.exp(np.log(own["t_amplitude_uv"] / own["pre_t_amplitude_uv"]).mean())
+    assert found[at].iloc[0] == pytest.approx(ratio)
+    assert set(best_scales(population_course, train)) == set(T_TARGETS)
+
+
+def test_pooling_moves_the_law_to_the_arms_means_and_widens_its_bands(frame):
+    rows = blind(pre_dose_rows(frame))
+    model = TrialModel.load()
+    law = predict_oracle(model, rows, 40, 0, LAW_ALONE)
+    arms = predict_oracle(model, rows, 40, 0, Pooling(1.0, dict.fromkeys(TARGETS, 1.0), dict.fromkeys(TARGETS, 2.0)))
+    half = predict_oracle(model, rows, 40, 0, Pooling(1.0, dict.fromkeys(TARGETS, 0.5), {}))
+    np.testing.assert_allclose(half.point["QTcF"], 0.5 * (law.point["QTcF"] + arms.point["QTcF"]))
+    np.testing.assert_allclose(arms.high["PR"] - arms.low["PR"], 2.0 * (law.high["PR"] - law.low["PR"]))
+    at = (rows["drug"] == "dofetilide") & (rows["hour"] == 3.0)
+    change = (arms.point["QTcF"] - rows["pre_qtcf_ms"])[at]
+    assert change.std() < 1e-3 and 40 < change.iloc[0] < 100  # the same for everyone, whoever he is
+    other = predict_oracle(model, rows.assign(dose_mg=rows["dose_mg"] * 0.5), 40, 0, LAW_ALONE)
+    assert (other.point["QTcF"] < law.point["QTcF"])[at].all()
 
 
 def test_the_interval_of_the_coverage_is_one_over_people(frame):

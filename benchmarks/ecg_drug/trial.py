@@ -26,9 +26,9 @@ from benchmarks.common.intervals import share_over_patients
 from benchmarks.common.results import RESULTS, TRIAL_FIT, made_by, write_csv, write_figure
 from benchmarks.ecg_drug.trial_baselines import concentration_response, persistence, population_course
 from benchmarks.ecg_drug.trial_folds import SEED as FOLD_SEED
-from benchmarks.ecg_drug.trial_folds import compared, predict_folds, refitted_oracle
+from benchmarks.ecg_drug.trial_folds import choose_pooling, compared, predict_folds, refitted_oracle
 from benchmarks.ecg_drug.trial_rows import blind, pre_dose_rows
-from benchmarks.ecg_drug.trial_worlds import ADAPTERS, TARGETS, TrialPrediction, predict_oracle
+from benchmarks.ecg_drug.trial_worlds import ADAPTERS, LAW_ALONE, TARGETS, TrialPrediction, predict_oracle
 from world_models.data.ecg.ecgrdvq import canonical_drug, load_raw, load_trial
 from world_models.oracles.ecg_drug.fit.trial import fit_trial
 from world_models.oracles.ecg_drug.population import TrialModel
@@ -53,21 +53,25 @@ def predict(
 ) -> TrialPrediction:
     """Predictions of a world for rows of `pre_dose_rows`. Post-dose values that the rows carry are taken off first.
 
-    `model` puts another fit in the place of the shipped oracle.
+    `model` puts another fit in the place of the shipped oracle, its law alone: the shipped pooling with the arms' means
+    was chosen on the shipped fit's subjects.
 
     Raises:
         ValueError: no such world.
     """
     unread = blind(rows)
     if model is not None:
-        return predict_oracle(model, unread, samples, seed)
+        return predict_oracle(model, unread, samples, seed, LAW_ALONE)
     if world_name not in ADAPTERS:
         raise ValueError(f"no world {world_name!r} to predict a trial with; choose from {', '.join(ADAPTERS)}")
     return ADAPTERS[world_name](unread, samples, seed)
 
 
 def rivals(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Columns <target>_<baseline> [R] of the simple predictors, for the rows of `test`, fitted on those of `train`."""
+    """Columns <target>_<baseline> [R] of the simple predictors, for the rows of `test`, fitted on those of `train`.
+
+    In the measures' own units; `trial_folds` gives each the scale of the T wave that suits it.
+    """
     found = {
         "persistence": persistence(test),
         "population_course": population_course(train, test),
@@ -205,7 +209,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", help="CSV of predictions to write")
     parser.add_argument("--summary", help="CSV of the errors to write, where the trial's post-dose values are known")
     parser.add_argument("--loso", action="store_true", help="refit the oracle without each subject; table and plot")
-    parser.add_argument("--folds", type=int, metavar="N", help="refit the oracle without each of N parts of the subjects")
+    parser.add_argument(
+        "--folds", type=int, metavar="N", help="refit the oracle without each of N parts of the subjects"
+    )
     parser.add_argument("--samples", type=int, default=512, help="virtual twins of each subject and period")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
@@ -242,6 +248,7 @@ def _folds(options: argparse.Namespace, argv: list[str] | None) -> None:
     table = predict_folds(frame, rows, refitted_oracle(options.samples, options.seed), options.folds)
     summary = compared(table, frame)
     print(summary.round(FOLD_DECIMALS).to_string(index=False))
+    print("of all subjects, for the shipped fit:", choose_pooling(frame, rows, seed=options.seed))
     made = made_by(MODULE, argv, {"folds": FOLD_SEED, "twins": options.seed, "bootstrap": 0})
     write_csv(RESULTS / "fidelity_trial_folds.csv", summary.to_dict("records"), made)
     if options.out:

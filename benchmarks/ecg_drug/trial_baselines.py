@@ -87,7 +87,10 @@ def _padded(frame: pd.DataFrame, columns: np.ndarray) -> torch.Tensor:
 
 
 def concentration_response(train: pd.DataFrame, rows: pd.DataFrame, covariate: bool = False) -> dict[str, np.ndarray]:
-    """Target -> [R] of the linear mixed model fitted to `train`, in its unit; `covariate`: with the centred pre-dose value."""
+    """Target -> [R] of the linear mixed model fitted to `train`, in its unit.
+
+    covariate: with the centred pre-dose value.
+    """
     drugs = sorted(set(train["drug"]) - {"placebo"})
     hours = sorted(train["hour"].unique())
     mean_conc = train.groupby(["drug", "hour"])["conc_ng_per_ml"].mean()

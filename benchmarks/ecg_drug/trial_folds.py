@@ -1,9 +1,10 @@
-"""Four folds of a trial's subjects: the oracle refitted on three quarters of them, judged on the rest beside its rivals.
+"""Folds of a trial's subjects: the oracle refitted on the others, judged on those left out beside its rivals.
 
 Every predictor is fitted on the training subjects alone. The oracle's structure is fixed (`fit.effects.USUAL`); how far
 its law is pooled with the means of the arms, and how wide its bands are, is chosen on four folds of the training
-subjects (`choose_pooling`), none of whom is judged. Each rival models the T wave on whichever scale predicts training subjects better that are left out of its fit
-(`trial_baselines.best_scales`). Differences are paired, and bootstrapped over subjects.
+subjects (`choose_pooling`), none of whom is judged. Each rival models the T wave on whichever scale predicts training
+subjects better that are left out of its fit (`trial_baselines.best_scales`). Differences are paired, and bootstrapped
+over subjects.
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ def choose_pooling(frame: pd.DataFrame, rows: pd.DataFrame, samples: int = 256, 
                 )
             )
             truth = own_unit(column, read)
-            errors = {w: float(np.nanmean(np.abs(own_unit(column, point + w * (arm - point)) - truth))) for w in WEIGHTS}
+            errors = {
+                w: float(np.nanmean(np.abs(own_unit(column, point + w * (arm - point)) - truth))) for w in WEIGHTS
+            }
             weights[name] = min(errors, key=lambda w: errors[w])
             total += errors[weights[name]] / float(before[column].std())
         if best is None or total < best[0]:
@@ -122,7 +125,13 @@ def _band(parts: list[tuple[pd.DataFrame, TrialPrediction, TrialPrediction]], na
     for test, law, arms in parts:
         read, low, point, high, arm = (
             on_scale(column, x)
-            for x in (test[column].to_numpy(dtype=float), law.low[name], law.point[name], law.high[name], arms.point[name])
+            for x in (
+                test[column].to_numpy(dtype=float),
+                law.low[name],
+                law.point[name],
+                law.high[name],
+                arms.point[name],
+            )
         )
         off = read - (point + weight * (arm - point))
         scores.append(np.abs(off) / np.maximum(np.where(off > 0, high - point, point - low), 1e-9))

@@ -72,6 +72,10 @@ class Drug:
     learning_rates_per_h: tuple[float, ...]  # where `ecg_wm` starts: ka, ke, k12, k21, k_fast, k_slow
 
 
+# The T wave's measures are bounded (a flat wave cannot grow flatter): the effect of the drugs that change it much
+# saturates, and the fit says how far.
+_T_WAVE = ("t_amplitude_uv", "t_asymmetry", "t_flatness", "erd_30_ms", "lrd_30_ms")
+
 ANTIARRHYTHMICS: tuple[Drug, ...] = (
     Drug(
         name="ranolazine",
@@ -103,7 +107,7 @@ ANTIARRHYTHMICS: tuple[Drug, ...] = (
         label="Tikosyn US label, section 2: 500 micrograms twice daily",
         # with a lag that differs between people -2 log L falls by 71
         kinetics=KineticModel(1, clearance=20.0, v1=130.0, ka=1.0, lag=0.3, q=15.0, v2=60.0, lag_log_sd=0.5),
-        saturating=("tpeak_tend_ms",),
+        saturating=("tpeak_tend_ms", *_T_WAVE),
         steepening=("tpeak_tend_ms",),
         suppression=Suppression(3.0, 1.38, 2.0),  # 2.1 at the 2.1 ng/mL that 500 ug bid averages, 1.1 at half of it
         learning_rates_per_h=(1.0, 0.11, 0.05, 0.10, 3.0, 0.6),
@@ -138,7 +142,7 @@ ANTIARRHYTHMICS: tuple[Drug, ...] = (
         label="Quinidine sulfate US label: 400 mg every 6 hours for conversion",
         # with a lag that differs between people -2 log L falls by 96
         kinetics=KineticModel(1, clearance=21.0, v1=150.0, ka=2.0, lag=0.2, q=15.0, v2=60.0, lag_log_sd=0.5),
-        saturating=("jt_peak_c_ms", "tpeak_tend_ms"),
+        saturating=("jt_peak_c_ms", "tpeak_tend_ms", *_T_WAVE),
         steepening=("tpeak_tend_ms",),
         suppression=Suppression(3.0, 2060.0, 1.5),  # 2.0 at the 3200 ng/mL that 400 mg every 6 h averages
         learning_rates_per_h=(2.0, 0.10, 0.05, 0.10, 3.0, 0.6),

@@ -438,7 +438,10 @@ def _trial_t_wave(out: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _sampled_t_wave(out: dict[str, Tensor], value: dict[str, Tensor], c: _Columns) -> dict[str, Tensor]:
-    """The T wave's factors from what was sampled on working scales: flat waves are broad, LRD_30 goes with Tpeak-Tend."""
+    """The T wave's factors from what was sampled on working scales.
+
+    Flat waves are broad (ERD_30 goes with flatness), and LRD_30 is a share of Tpeak-Tend.
+    """
     at = {name: i for i, name in enumerate(c.names)}
     female, years = out["sex_female"], out["age_years"] - 60.0
 

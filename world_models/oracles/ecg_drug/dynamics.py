@@ -29,6 +29,11 @@ HERG_POWER = 1.15
 JT_PEAK_PER_HERG_MS, JT_PEAK_PER_CALCIUM_MS, JT_PEAK_PER_LATE_SODIUM_MS = 113.0, -156.0, -70.0
 TPEAK_TEND_PER_HERG_MS = 96.0
 PR_PER_CALCIUM_MS = 154.0
+# The T wave on its working scales (`scales`), from hERG block alone: what the fits of dofetilide and quinidine have at
+# the mean peak for each ms of Tpeak-Tend, times the 96 ms above, mean of the two (amplitude -0.70 and -1.05, asymmetry
+# 0.60 and 0.56, flatness 0.45 and 0.32, ERD_30 1.11 and 0.88, LRD_30 0.98 and 1.12).
+T_AMPLITUDE_PER_HERG, T_ASYMMETRY_PER_HERG, T_FLATNESS_PER_HERG = -0.88, 0.58, 0.38
+ERD_30_PER_HERG, LRD_30_PER_HERG = 1.0, 1.05
 
 MEAL_PEAK_H = 1.0  # from the meal to its greatest effect (k)
 
@@ -77,7 +82,10 @@ def block(concentration_nm: Tensor, ic50_nm: float, hill: float) -> Tensor:
 
 
 def channel_effects(drug: CipaDrug, free_nm: Tensor) -> dict[str, Tensor]:
-    """Extrapolated changes of the endpoints at a free concentration in nM. Sodium's QRS effect is not modelled (0)."""
+    """Extrapolated changes of the endpoints, on their working scales, at a free concentration in nM.
+
+    Sodium's QRS effect is not modelled (0).
+    """
     herg = rounding.power(block(free_nm, *drug.herg), HERG_POWER)
     calcium, late = block(free_nm, *drug.calcium), block(free_nm, *drug.late_sodium)
     return {
@@ -88,4 +96,9 @@ def channel_effects(drug: CipaDrug, free_nm: Tensor) -> dict[str, Tensor]:
         + JT_PEAK_PER_CALCIUM_MS * calcium
         + JT_PEAK_PER_LATE_SODIUM_MS * late,
         "tpeak_tend_ms": TPEAK_TEND_PER_HERG_MS * herg,
+        "t_amplitude_uv": T_AMPLITUDE_PER_HERG * herg,
+        "t_asymmetry": T_ASYMMETRY_PER_HERG * herg,
+        "t_flatness": T_FLATNESS_PER_HERG * herg,
+        "erd_30_ms": ERD_30_PER_HERG * herg,
+        "lrd_30_ms": LRD_30_PER_HERG * herg,
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
@@ -61,6 +63,20 @@ def _kinds(e: str, f: str) -> tuple[bool, bool, bool]:
     return False, of_t, False
 
 
+def _pairs(drugs: range) -> dict[tuple, list[tuple[int, int]]]:
+    """Kind -> its pairs in the correlation [E + D · E]: ("level", e, f), or (whether of one drug, e, f)."""
+    count = len(ENDPOINTS)
+    kinds: dict[tuple, list[tuple[int, int]]] = {}
+    for (e, one), (f, other) in product(enumerate(ENDPOINTS), repeat=2):
+        level, same, across = _kinds(one, other)
+        for d in drugs if level else ():
+            kinds.setdefault(("level", e, f), []).append((e, d * count + f))
+        for d, g in product(drugs, repeat=2):
+            if (same if d == g else across) and (e, d) != (f, g):
+                kinds.setdefault((d == g, min(e, f), max(e, f)), []).append((d * count + e, g * count + f))
+    return kinds
+
+
 def pooled(found: np.ndarray) -> np.ndarray:
     """The correlation [E + D · E] with only the structure that a few subjects can show.
 
@@ -69,17 +85,8 @@ def pooled(found: np.ndarray) -> np.ndarray:
     kind's mean over the drugs that act on both.
     """
     count = len(ENDPOINTS)
-    kinds: dict[tuple, list[tuple[int, int]]] = {}
     drugs = range(1, len(found) // count)
-    for e, one in enumerate(ENDPOINTS):
-        for f, other in enumerate(ENDPOINTS):
-            level, same, across = _kinds(one, other)
-            for d in drugs:
-                if level:
-                    kinds.setdefault(("level", e, f), []).append((e, d * count + f))
-                for g in drugs:
-                    if (same if d == g else across) and (e, d) != (f, g):
-                        kinds.setdefault((d == g, min(e, f), max(e, f)), []).append((d * count + e, g * count + f))
+    kinds = _pairs(drugs)
     result = np.eye(len(found))
     result[:count, :count] = found[:count, :count]
     levels: dict[int, list[int]] = {}  # of an endpoint's sensitivity: whose levels it goes with

@@ -28,7 +28,7 @@ from world_models.oracles.ecg_drug.fit.kinetics import individual_kinetics
 from world_models.oracles.ecg_drug.fit.linear_mixed import Design, LinearFit, fit_linear_mixed
 from world_models.oracles.ecg_drug.fit.nonlinear_mixed import MixedFit
 from world_models.oracles.ecg_drug.kinetics import effect_modes
-from world_models.oracles.ecg_drug.scales import SCALES, T_ENDPOINTS, scaled
+from world_models.oracles.ecg_drug.scales import SCALES, scaled
 from world_models.quantities.drugs import ANTIARRHYTHMICS
 
 if TYPE_CHECKING:
@@ -58,10 +58,6 @@ class Structure:
     harmonics: int = 4  # of the day
     meals: tuple[float, ...] = (DOSING_CLOCK_HOUR + 1.75,)  # clock hours; placebo's T amplitude falls from 1.5 h on
     beyond: bool = True  # the term beyond the law
-    # The T wave's measures are bounded (a flat wave cannot grow flatter), so the effect of drugs that change it much
-    # saturates; how far is estimated.
-    t_saturating: tuple[str, ...] = ("dofetilide", "quinidine")
-    t_steepening: tuple[str, ...] = ()  # drugs whose effect on it grows faster than the concentration
     sex_slope_steps: float = 0.5  # ridge on women's less men's slopes at the mean peak, in the scale's `step`
     uncorrelated: int = len(ENDPOINTS)  # how many uncorrelated values the few subjects' correlations are shrunk by
 
@@ -180,19 +176,6 @@ def fit_endpoint(
     return _Model(data, endpoint, active, structure).fit(standard_errors)
 
 
-def _laws(endpoint: str, active: list[int], structure: Structure) -> tuple[list[int], list[int]]:
-    """Which of the active drugs' effects saturate, and which grow faster than the concentration."""
-    saturating, steepening = [], []
-    for i in active:
-        item = ANTIARRHYTHMICS[i]
-        of_t = endpoint in T_ENDPOINTS
-        if endpoint in item.saturating or (of_t and item.name in structure.t_saturating):
-            saturating.append(i)
-        if endpoint in item.steepening or (of_t and item.name in structure.t_steepening):
-            steepening.append(i)
-    return saturating, steepening
-
-
 def _smooth(hours: Tensor) -> Tensor:
     """[T, Q] root of a course's covariance over the hours after the dose; rows before it are 0.
 
@@ -211,7 +194,8 @@ class _Model:
     def __init__(self, data: Arranged, endpoint: str, active: list[int], structure: Structure) -> None:
         self.data, self.active, self.structure = data, active, structure
         self.y, self.step = data.values[endpoint], SCALES[endpoint].step
-        self.saturating, self.steepening = _laws(endpoint, active, structure)
+        self.saturating = [i for i in active if endpoint in ANTIARRHYTHMICS[i].saturating]
+        self.steepening = [i for i in active if endpoint in ANTIARRHYTHMICS[i].steepening]
         n, d, t = len(data.subjects), len(ANTIARRHYTHMICS), len(data.hours)
         self.shape = (n, d, t)
         rows = (1 + d) * t

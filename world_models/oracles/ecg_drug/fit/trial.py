@@ -160,7 +160,7 @@ def _course_entries(
         "form": "sum over k of c_k cos(2 pi k h / 24) + s_k sin(2 pi k h / 24), and of meals (dynamics.daily_basis)",
         "meal_clock_hours": list(structure.meals),
         "trial_hours": _round(data.hours),
-        "beyond_the_law": "what each arm of the trial shows at these hours besides, shrunk (fit.effects): no world uses it",
+        "beyond_the_law": "what each arm shows at these hours besides, shrunk (fit.effects); for predictions",
     }
     sexes: dict[str, dict[str, float]] = {"women": {}, "men": {}}
     errors: dict[str, dict[str, float]] = {"women": {}, "men": {}}
