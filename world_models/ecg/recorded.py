@@ -50,7 +50,7 @@ def factors_from_chart(chart: Chart) -> dict[str, Tensor]:
             "the baseline_* factors by hand and leave ecg_mv out"
         )
     unknown = torch.full_like(marks.heart_rate_bpm, torch.nan)
-    return found | {
+    read = {
         "admission_fibrillation": fibrillates.to(torch.float32),
         "baseline_fibrillation_rate_bpm": torch.where(fibrillates, marks.heart_rate_bpm, unknown),
         "baseline_heart_rate_bpm": torch.where(fibrillates, unknown, marks.heart_rate_bpm),
@@ -61,6 +61,7 @@ def factors_from_chart(chart: Chart) -> dict[str, Tensor]:
         **beat_of(marks),
         **t_wave_factors(marks),
     }
+    return found | {name: value for name, value in read.items() if not bool(value.isnan().all())}
 
 
 def in_fibrillation(marks: Delineation) -> Tensor:
