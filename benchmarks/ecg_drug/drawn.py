@@ -165,10 +165,16 @@ def on_real_beats(source: str, ecg: Tensor, table: pd.DataFrame) -> list[dict]:
 def real_fibrillation(ptbxl: Path, ludb_folder: Path) -> dict[str, Tensor]:
     """Real ECGs in fibrillation [N, 12, 5000] mV, without a pacemaker."""
     table = pd.read_csv(ptbxl / "ptbxl_database.csv")
-    told = [name for name, codes in zip(table.filename_hr, table.scp_codes, strict=True) if "AFIB" in ast.literal_eval(codes)]
+    told = [
+        name
+        for name, codes in zip(table.filename_hr, table.scp_codes, strict=True)
+        if "AFIB" in ast.literal_eval(codes)
+    ]
     paths = [ptbxl / name for name in told if (ptbxl / name).with_suffix(".hea").is_file()]
     marked = [
-        r.ecg_mv for r in ludb.iterate(ludb_folder) if not r.pacing and any("fibrillation" in x.lower() for x in r.rhythm)
+        r.ecg_mv
+        for r in ludb.iterate(ludb_folder)
+        if not r.pacing and any("fibrillation" in x.lower() for x in r.rhythm)
     ]
     return {"PTB-XL, AFIB": torch.stack([read_ecg(p).ecg_mv for p in paths]), "LUDB, fibrillation": torch.stack(marked)}
 

@@ -109,7 +109,9 @@ def test_a_recorded_beat_is_kept_before_a_dose_and_its_qrs_after(recorded):
     intervals = Intervals.of(*(getattr(found, n) for n in Intervals._fields if n != "qt_ms"))
     longer = Intervals.of(*intervals[:3], intervals.jt_peak_ms + 40.0, intervals.tpeak_tend_ms + 15.0)
     # What dofetilide does to the trial's people at its peak.
-    other = TWave(0.6 * own.amplitude_uv, own.asymmetry + 0.1, own.flatness + 0.05, own.erd_30_ms + 15, own.lrd_30_ms + 9)
+    other = TWave(
+        0.6 * own.amplitude_uv, own.asymmetry + 0.1, own.flatness + 0.05, own.erd_30_ms + 15, own.lrd_30_ms + 9
+    )
     whole, qrs = beat_windows(found)
     key = keys.from_seed(6, len(found.pr_ms))
     for changed, ask, wanted in ((False, intervals, own), (True, longer, other)):

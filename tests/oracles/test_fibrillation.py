@@ -36,7 +36,9 @@ def test_fibrillation_shows_on_the_burden_s_share_of_ecgs(world):
         assert float(chart["atrial_fibrillation"].mean()) == pytest.approx(burden, abs=0.02)
         assert torch.equal(chart["pr_ms"].isnan(), chart["atrial_fibrillation"] > 0)
     later = world.observe(world.transition(state, torch.zeros(4000, 4)))
-    assert float(later["atrial_fibrillation"].mean()) == pytest.approx(float(later["arrhythmia_burden"].mean()), abs=0.02)
+    assert float(later["atrial_fibrillation"].mean()) == pytest.approx(
+        float(later["arrhythmia_burden"].mean()), abs=0.02
+    )
 
 
 def test_the_qtcf_is_that_of_sinus_rhythm_and_the_identities_hold(world):

@@ -178,7 +178,9 @@ def test_the_delineator_reads_peak_and_end_where_they_were_asked(drawn):
     plain = delineate(synthesise_ecg(key, 0, intervals, morphology), 500.0)
     assert float((found.qrs_ms - plain.qrs_ms).abs().median()) < 1.0
     assert float((found.pr_ms - plain.pr_ms).abs().median()) < 1.0
-    assert float((found.t_peak_ms - found.qrs_onset_ms - (intervals.qt_ms - intervals.tpeak_tend_ms)).abs().median()) < 3.5
+    assert (
+        float((found.t_peak_ms - found.qrs_onset_ms - (intervals.qt_ms - intervals.tpeak_tend_ms)).abs().median()) < 3.5
+    )
 
 
 def test_a_row_is_shaped_and_drawn_alike_in_every_batch(drawn):

@@ -71,7 +71,7 @@ def _floor(rr_s: Tensor) -> Tensor:
 
 
 def fibrillation_waves(key: Tensor, t: int | Tensor, samples: int, sampling_rate_hz: float) -> Tensor:
-    """f waves in mV, [B, 8, samples], leads I, II, V1-V6: a person's rate and size from the key, the rest from t too."""
+    """f waves in mV, [B, 8, samples], of I, II, V1-V6: a person's rate and size from the key, the rest from t too."""
     own = keys.uniforms(key, 0, ("waves/rate", "waves/size", ("waves/lead", 16)))
     u = keys.uniforms(key, t, (("waves/phase", 6), "waves/drift"))
     seconds = torch.arange(samples, dtype=torch.float32, device=key.device) / sampling_rate_hz

@@ -1,4 +1,4 @@
-"""Draw an ECG whose T wave measures what is asked for: amplitude, asymmetry, flatness, ERD_30, LRD_30, its peak and end.
+"""Draw an ECG whose T wave measures what is asked: amplitude, asymmetry, flatness, ERD_30, LRD_30, its peak and end.
 
 `shape_t_wave` gives the `TShape` with which `waveform.synthesise_ecg` draws such an ECG. The slopes of the bend are
 found by damped least squares (Levenberg 1944, doi 10.1090/qam/10666) on the drawn ST and T alone, which are read as
@@ -32,7 +32,7 @@ _TWAVE, _READER = 7, 21  # samples of 4 ms over which `t_wave` (30 ms) and the d
 _PEAK_LATE_MS = 1.5  # what the delineator adds to the place of its T peak (`delineate.CONVENTIONS`)
 _LEFT = len(LEFT_KNOTS) - 1  # slopes that are free: their integral is given, so that one is not
 _FREE = _LEFT + len(RIGHT_KNOTS) + 1  # with the peak's shift
-_CALM = 0.12  # weight of a bend's logarithm beside the misses
+_CALM, _EVEN = 0.06, 0.7  # weights of a slope's logarithm and of its change from knot to knot, beside the misses
 _SHIFT_MS = 10.0  # a unit of the shift of the peak
 # Rounds of the search, and squared misses under which a beat is left as it is: most are near at once, some are not.
 _STAGES = ((5, 1.0), (5, 4.0), (8, 8.0), (12, 8.0))
@@ -117,9 +117,7 @@ def _read(beats: _Beats, shape: TShape) -> tuple[Tensor, Tensor]:
     _, at = summit(wave, tau, _STEP_MS)
     start = torch.maximum(j_point, at - USUAL.begin_ms)
     slope = smoothed(wave, _TWAVE, 1)
-    asymmetry = asymmetry_of(
-        slope, tau, at, start, at + USUAL.foot * (end - at), USUAL.begin_ms, _STEP_MS
-    )
+    asymmetry = asymmetry_of(slope, tau, at, start, at + USUAL.foot * (end - at), USUAL.begin_ms, _STEP_MS)
     flatness = flatness_of(wave, tau, within(tau, start, end), USUAL.kurtosis)
 
     lead = bent[:, 4]
@@ -169,7 +167,7 @@ class _Search(NamedTuple):
 
     x: Tensor  # [B, _FREE]
     gain: Tensor  # [B]
-    off: Tensor  # [B, 6 + _FREE] misses in their SCALE, then what bending costs
+    off: Tensor  # [B, M] misses in their SCALE, then what bending costs
     height_mv: Tensor  # [B] the amplitude that is read
 
 
@@ -177,7 +175,10 @@ def _misses(beats: _Beats, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
     read, height = _read(beats, _shape(x, gain))
     scale = torch.tensor(SCALE, device=x.device)
     off = torch.nan_to_num((read - beats.target) / scale, nan=0.0).clamp(-_FAR, _FAR)
-    return torch.cat((off, _CALM * x), dim=-1), height
+    slopes = torch.cat((x[:, :_LEFT], torch.zeros_like(x[:, :1]), x[:, _LEFT:-1]), dim=-1)
+    left, right = slopes[:, : _LEFT + 1], slopes[:, _LEFT + 1 :]
+    uneven = torch.cat((left[:, 1:] - left[:, :-1], right[:, 1:] - right[:, :-1]), dim=-1)
+    return torch.cat((off, _EVEN * uneven, _CALM * x), dim=-1), height
 
 
 def _gain(beats: _Beats, gain: Tensor, height_mv: Tensor) -> Tensor:
@@ -273,9 +274,9 @@ def shape_t_wave(
         if bool((value < 0).any()) or (name != "asymmetry" and bool((value == 0).any())):
             raise ValueError(f"{name} wanted from {float(value.min()):g} must be above 0")
     marks = marks_of(intervals) if marks is None else marks
-    drawn = torch.stack(
-        ((1.0 - R_SHARE) * intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms), dim=-1
-    ).to(torch.float32)
+    drawn = torch.stack(((1.0 - R_SHARE) * intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms), dim=-1).to(
+        torch.float32
+    )
     own = own_st_t(morphology[..., _ST : _ST + 3].to(torch.float32), residual)
     asked = [x.to(torch.float32) for x in wanted]
     peak = torch.zeros_like(marks.t_peak)
@@ -285,6 +286,8 @@ def shape_t_wave(
     parts = []
     for start in range(0, max(own.shape[0], 1), _ROWS):
         rows = slice(start, start + _ROWS)
-        beats = _Beats(channels[rows], drawn[rows], Marks(*(x[rows] for x in marks)), target[rows], asked[0][rows] * 1e-3)
+        beats = _Beats(
+            channels[rows], drawn[rows], Marks(*(x[rows] for x in marks)), target[rows], asked[0][rows] * 1e-3
+        )
         parts.append(_solve(beats))
     return TShape(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -53,7 +53,9 @@ FACTORS: tuple[Quantity, ...] = (
     Quantity("metaboliser", "1", 0.1, 4.0, (), "clearance multiplier of every drug; 1 is the fitted population"),
     Quantity("admission_clock_hour", "h", 0.0, 24.0, (), "hour of the day at t = 0"),
     Quantity("baseline_burden", "fraction", 0.0, 1.0, (), "share of time in the arrhythmia before treatment"),
-    Quantity("baseline_fibrillation_rate_bpm", "bpm", 60.0, 180.0, (), "ventricular rate in fibrillation, without drugs"),
+    Quantity(
+        "baseline_fibrillation_rate_bpm", "bpm", 60.0, 180.0, (), "ventricular rate in fibrillation, without drugs"
+    ),
 )
 
 JT_PEAK_C_MS = (100.0, 430.0)  # what the four baseline intervals together must leave for the J-Tpeak interval

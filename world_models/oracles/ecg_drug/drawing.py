@@ -20,7 +20,12 @@ MORPHOLOGY = Quantity(
     "morphology", "mV", -20.0, 20.0, (_LEADS, len(WAVES)), "amplitude of each wave of the beat in eight leads"
 )
 RESIDUAL = Quantity(
-    "residual_mv", "mV", -20.0, 20.0, (_LEADS, SAMPLES), "what the waves do not express of a recorded beat, in its own time"
+    "residual_mv",
+    "mV",
+    -20.0,
+    20.0,
+    (_LEADS, SAMPLES),
+    "what the waves do not express of a recorded beat, in its own time",
 )
 _CHARTED = ("t_amplitude_uv", "t_asymmetry", "t_flatness", "erd_30_ms", "lrd_30_ms")  # in the order of TWave
 _NO_PR_MS = 160.0  # of the drawing where there is no P to draw

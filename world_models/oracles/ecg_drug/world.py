@@ -246,9 +246,7 @@ class ECGDrugOracle:
             amounts=amounts,
             concentration=concentration,
             rhythm=arrhythmia,
-            fibrillation=fibrillation_now(
-                state.key, t, arrhythmia.burden, own_rate, rate, concentration, self.drugs
-            ),
+            fibrillation=fibrillation_now(state.key, t, arrhythmia.burden, own_rate, rate, concentration, self.drugs),
             total_dose_mg=(state.total_dose_mg + dose).clamp_max(ecg_quantities.MAX_TOTAL_DOSE_MG),
             hours_since_dose=torch.where(given, self.hours_per_step, since),
         )
