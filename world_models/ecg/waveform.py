@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 
 from world_models import keys
-from world_models.ecg.fibrillation import fibrillation_beats, fibrillation_waves
-from world_models.ecg.lead_names import INDEPENDENT_LEADS
 from world_models.ecg import beat_axis
 from world_models.ecg.beat_axis import p_duration_ms
 from world_models.ecg.beat_train import POST_MS, PRE_MS, as_column, beat_samples, tile
+from world_models.ecg.fibrillation import fibrillation_beats, fibrillation_waves
+from world_models.ecg.lead_names import INDEPENDENT_LEADS
 from world_models.ecg.st_t import ST_RISE, smoothstep, st_t_shapes
 from world_models.ecg.t_bend import TShape, bent_st_t, own_place, own_st_t, unbent
 

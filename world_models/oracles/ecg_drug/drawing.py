@@ -1,4 +1,4 @@
-"""The oracle's ECG: drawn so that intervals and T wave are read as they stand in the chart, on the patient's own beat."""
+"""The oracle's ECG: intervals and T wave are read off it as they stand in the chart, on the patient's own beat."""
 
 from __future__ import annotations
 
