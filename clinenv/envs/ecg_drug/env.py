@@ -67,8 +67,8 @@ class ECGDrugEnv(ClinicalEnv):
     | 21-24 | hours_since_dose of the four drugs | h | 0 | 48 | 12 | 12 |
     | 25 | hours_since_ecg | h | 0 | 96 | 0 | 12 |
 
-    (Daily doses: 2000, 1, 480 and 1600 mg. Longer than 48 h ago, or never, reads 48. In fibrillation there is no PR: the
-    last one that was read stays, at admission 170 ms, and the heart rate is the ventricular rate.)
+    (Daily doses: 2000, 1, 480 and 1600 mg. Longer than 48 h ago, or never, reads 48. In fibrillation there is no PR:
+    the last one that was read stays, at admission 170 ms, and the heart rate is the ventricular rate.)
 
     - `observation="ecg"`: `Dict(chart=Box(26,), ecg=Box(-20, 20, (60000,)))`, the waveform in mV; `.reshape(12, 5000)`
       gives leads I, II, III, aVR, aVL, aVF, V1 to V6 at 500 Hz. (Flat, because Stable-Baselines3 takes flat rows.)
