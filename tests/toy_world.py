@@ -149,6 +149,7 @@ class ToyWorld:
             "hours": hours,
             "clock_hour": torch.remainder(patient["admission_clock_hour"] + hours, 24.0),
             **intervals,
+            "atrial_fibrillation": torch.zeros_like(hours),
             "torsades": state.torsades.to(torch.float32),
             "total_dose_mg": state.total,
             "hours_since_dose": state.since,

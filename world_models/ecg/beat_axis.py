@@ -2,8 +2,9 @@
 
 A beat is cut at its fiducials (P onset and end, QRS onset, J point, T peak, T end) and every piece is stretched onto
 a fixed number of samples. Shape and timing come apart: an autoencoder sees shapes only, and drawing with other
-intervals is the same shape on other anchors. What is kept of a recorded beat lies on this axis too. Times are in ms from QRS onset. P's end is taken where the generator of
-the training beats puts it (`p_duration_ms`), so a drug that slows the AV node stretches the PR segment, not the P wave.
+intervals is the same shape on other anchors. What is kept of a recorded beat lies on this axis too. Times are in ms
+from QRS onset. P's end is taken where the generator puts it (`p_duration_ms`), so a drug that slows the AV node
+stretches the PR segment, not the P wave.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
@@ -84,15 +85,23 @@ def simulate(
         over = {n: torch.stack([c[n] for c in charts]).double().cpu().numpy() for n in COURSES}  # [steps + 1, samples]
         median = np.median(over["qtcf_ms"], axis=1)
         peak = 1 + int(median[1:].argmax())
-        nearest = int(np.abs(over["qtcf_ms"][peak] - median[peak]).argmin())
+        far = np.abs(over["qtcf_ms"][peak] - median[peak])
+        if "atrial_fibrillation" in charts[0]:  # shown in the rhythm of the recording, where one of the samples has it
+            rhythm = [charts[i]["atrial_fibrillation"].cpu().numpy() for i in (0, peak)]
+            other = rhythm[0] != rhythm[1]
+            far = far if other.all() else np.where(other, np.inf, far)
+        nearest = int(far.argmin())
         alone = slice(nearest, nearest + 1)
         before, after = (world.observe(tree.take(states[i], alone), ("ecg_mv",))["ecg_mv"][0].cpu() for i in (0, peak))
     baseline = charts[0]["baseline_qtcf_ms"].double().cpu().numpy()
-    low, high = np.quantile(np.stack(list(over.values())), BAND, axis=2)
+    with catch_warnings():  # an hour at which no sample has the measure (PR in fibrillation) is a gap
+        simplefilter("ignore", RuntimeWarning)
+        low, high = np.nanquantile(np.stack(list(over.values())), BAND, axis=2)
+        middle = {name: np.nanmedian(values, axis=1) for name, values in over.items()}
     return SimulationResult(
         courses={
-            name: IntervalCourse(hours, np.median(values, axis=1), low[i], high[i], found.intervals[name])
-            for i, (name, values) in enumerate(over.items())
+            name: IntervalCourse(hours, middle[name], low[i], high[i], found.intervals[name])
+            for i, name in enumerate(over)
         },
         torsades=torch.stack([c["torsades"] for c in charts]).bool().any(0).cpu().numpy(),
         highest_qtcf_ms=over["qtcf_ms"][1:].max(axis=0),

@@ -82,7 +82,7 @@ class ECGDrugState(NamedTuple):
     total_dose_mg: Tensor  # [B, D]
     hours_since_dose: Tensor  # [B, D], 96 if never
     morphology: Tensor  # [B, 8, W] amplitudes of the beat's waves in mV, leads I II V1-V6
-    residual: Tensor  # [B, 8, 200] mV, what they do not express of a recorded beat, on its canonical axis
+    residual: Tensor  # [B, 8, 200] mV, what they do not express of a recorded beat; [B, 8, 0] where none is recorded
 
 
 class ECGDrugOracle:
@@ -158,7 +158,7 @@ class ECGDrugOracle:
         if morphology is None:
             morphology = self._bank.sample(keys.fold(key, "oracle/morphology")).to(torch.float32)
         if residual is None:
-            residual = morphology.new_zeros(1, *RESIDUAL.shape).expand(key.shape[0], -1, -1)
+            residual = morphology.new_zeros(key.shape[0], RESIDUAL.shape[0], 0)  # nothing to carry through a plan
         who = cohorts.sample_factors(self.cohort, key, given, self.trial)
         rate = who["baseline_heart_rate_bpm"]
         jtpc = cohorts.jt_peak_c(who["baseline_qtcf_ms"], who["baseline_qrs_ms"], who["baseline_tpeak_tend_ms"], rate)
