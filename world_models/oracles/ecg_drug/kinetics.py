@@ -203,9 +203,7 @@ def unabsorbed(kin: Kinetics) -> Tensor:
     return 1.0 - kin.rates / kin.rates[..., :1]
 
 
-def advance(
-    kin: Kinetics, amounts: Amounts, dose_mg: Tensor, hours: float, fast_mg: Tensor | None = None
-) -> Amounts:
+def advance(kin: Kinetics, amounts: Amounts, dose_mg: Tensor, hours: float, fast_mg: Tensor | None = None) -> Amounts:
     """`hours` after the doses `dose_mg` [B, D] are swallowed now. Exact for any step from MIN_STEP_H up.
 
     Args:

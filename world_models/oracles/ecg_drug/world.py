@@ -231,7 +231,9 @@ class ECGDrugOracle:
         t = state.t + 1
         clock = self._clock(state, t)
         verapamil, quinidine = (self._concentration_of(concentration, name) for name in ("verapamil", "quinidine"))
-        slowing = torch.nn.functional.pad(harms.slowing_bpm(state.harms, verapamil).unsqueeze(-1), (0, len(ENDPOINTS) - 1))
+        slowing = torch.nn.functional.pad(
+            harms.slowing_bpm(state.harms, verapamil).unsqueeze(-1), (0, len(ENDPOINTS) - 1)
+        )
         now = limited(state.own + self._moment(state.key, t, clock) + effects - slowing)
         rate, qtcf = rate_and_qtcf(now)
         target = rhythm.logit_shift(0.5 * (state.concentration + concentration), self.drugs)
