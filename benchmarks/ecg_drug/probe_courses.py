@@ -1,4 +1,4 @@
-"""What the probes of the drug oracle stand on: regimens played through, figures with intervals, and rows of the table."""
+"""What the probes of the drug oracle stand on: regimens played through, figures with intervals, rows of the table."""
 
 from __future__ import annotations
 

@@ -92,11 +92,12 @@ class ECGDrugEnv(ClinicalEnv):
     pressure shows neither.
 
     ## Starting State
-    A patient of the cohort, drawn from the seed, on no drug. `reset(options={"age_years": 70, "sex_female": 1})` fixes
-    what you name (age_years, sex_female, weight_kg, baseline_qtcf_ms, baseline_pr_ms, baseline_qrs_ms,
-    baseline_heart_rate_bpm, baseline_tpeak_tend_ms, creatinine_clearance_ml_min, potassium_mmol_l, magnesium_mmol_l,
-    baseline_systolic_bp_mmhg, ranolazine_clearance, verapamil_clearance, quinidine_clearance, admission_clock_hour,
-    baseline_burden, as far as the world knows them); the rest is drawn. With `patients=FOLDER` the baselines come from the WFDB records in it.
+    A patient of the cohort, drawn from the seed, on no drug. `reset(options={"age_years": 70,
+    "sex_female": 1})` fixes what you name (age_years, sex_female, weight_kg, baseline_qtcf_ms, baseline_pr_ms,
+    baseline_qrs_ms, baseline_heart_rate_bpm, baseline_tpeak_tend_ms, creatinine_clearance_ml_min, potassium_mmol_l,
+    magnesium_mmol_l, baseline_systolic_bp_mmhg, ranolazine_clearance, verapamil_clearance, quinidine_clearance,
+    admission_clock_hour, baseline_burden, as far as the world knows them); the rest is drawn. With `patients=FOLDER`
+    the baselines come from the WFDB records in it.
 
     ## Episode End
     Terminated by torsades de pointes; truncated after 48 h (24 steps).

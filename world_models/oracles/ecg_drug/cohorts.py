@@ -44,7 +44,7 @@ from torch import Tensor
 from world_models import keys
 from world_models.ecg.intervals import jt_peak_scale, log_rr, qt_scale
 from world_models.inputs import checked_factors
-from world_models.oracles.cohort import cohort_named, normal_cdf
+from world_models.oracles.cohort import cohort_named, cut_normal, normal_cdf
 from world_models.oracles.ecg_drug.electrolytes import MAGNESIUM_MMOL_L, POTASSIUM_MMOL_L, resting_qtcf_ms
 from world_models.oracles.ecg_drug.hepatic import HEPATIC, SHARED
 from world_models.oracles.ecg_drug.population import TrialModel
@@ -86,6 +86,7 @@ class Spread:
     z_range: tuple[float, float] = (-2.5, 2.5)
 
 
+_HEPATIC = (Spread(-0.05, 0.15), Spread(-0.20, 0.20, per_year=-0.005), Spread(-0.25, 0.20, per_year=-0.005))
 _CLINIC_QTCF = Spread(411.0, 19.7, female=11.0, per_year=0.44)
 
 
@@ -112,10 +113,7 @@ class ECGDrugCohort:
     verapamil_reflex: float = -0.15  # its effect on the sinus rate, against the trial's volunteers
     sinus_disease_share: float = 0.025  # of patients whose sinus node verapamil slows
     serum_creatinine_mg_dl: Spread = field(default=Spread(math.log(0.95), 0.16, female=-0.23, per_year=0.002))
-    cyp3a4: Spread = field(default=Spread(0.0, 1.0))  # what the three hepatic clearances share, standardised
-    ranolazine_clearance: Spread = field(default=Spread(-0.05, 0.15))
-    verapamil_clearance: Spread = field(default=Spread(-0.20, 0.20, per_year=-0.005))
-    quinidine_clearance: Spread = field(default=Spread(-0.25, 0.20, per_year=-0.005))
+    hepatic_clearance: tuple[Spread, ...] = _HEPATIC  # of the drugs of `hepatic.HEPATIC`
     potassium_mmol_l: Spread = field(default=Spread(4.15, 0.35, z_range=(-2.2, 2.5)))
     magnesium_mmol_l: Spread = field(default=Spread(0.83, 0.07))
     baseline_systolic_bp_mmhg: Spread = field(default=Spread(132.0, 15.0, per_year=0.3, z_range=(-1.7, 2.5)))
@@ -142,7 +140,7 @@ COHORTS: dict[str, ECGDrugCohort] = {
             verapamil_reflex=1.0,
             sinus_disease_share=0.0,
             serum_creatinine_mg_dl=Spread(math.log(0.92), 0.06, female=-0.28, z_range=(-2.0, 2.0)),
-            **{f"{d}_clearance": Spread(0.0, 0.0) for d in HEPATIC},
+            hepatic_clearance=(Spread(0.0, 0.0),) * len(HEPATIC),
             potassium_mmol_l=Spread(POTASSIUM_MMOL_L, 0.0),
             magnesium_mmol_l=Spread(MAGNESIUM_MMOL_L, 0.0),
             baseline_systolic_bp_mmhg=Spread(121.0, 8.0, female=-6.0, z_range=(-1.6, 2.0)),
@@ -213,9 +211,7 @@ COHORTS: dict[str, ECGDrugCohort] = {
             repolarisation_sensitivity=0.85,
             sinus_disease_share=0.04,
             serum_creatinine_mg_dl=Spread(math.log(1.18), 0.25, female=-0.23, per_year=0.002),
-            ranolazine_clearance=Spread(-0.15, 0.2),
-            verapamil_clearance=Spread(-0.4, 0.25, per_year=-0.005),
-            quinidine_clearance=Spread(-0.45, 0.25, per_year=-0.005),
+            hepatic_clearance=(Spread(-0.15, 0.2), *(Spread(m, 0.25, per_year=-0.005) for m in (-0.4, -0.45))),
             potassium_mmol_l=Spread(4.25, 0.45, z_range=(-2.2, 2.5)),
             magnesium_mmol_l=Spread(0.80, 0.09),
             baseline_systolic_bp_mmhg=Spread(123.0, 14.0, z_range=(-1.3, 2.5)),
@@ -228,7 +224,7 @@ COHORTS: dict[str, ECGDrugCohort] = {
             weight_kg=_ADULT_WEIGHT,
             baseline_burden=Spread(-0.2, 0.9),
             qtcf_limit_ms=_LABEL_LIMIT_MS,
-            **{f"{d}_clearance": _SLOW_LIVER for d in HEPATIC},
+            hepatic_clearance=(_SLOW_LIVER,) * len(HEPATIC),
         ),
         ECGDrugCohort(
             "bradycardia",
@@ -252,10 +248,7 @@ _LIVER = tuple(f"{d}_clearance" for d in HEPATIC)
 _LOGS = (*_LIVER, "serum_creatinine_mg_dl")
 _LAST = ("cyp3a4", *_LOGS, "baseline_burden")
 _UNIFORM = ("sex_female", "admission_clock_hour")
-_HIDDEN = (  # sampled on the way to factors
-    Quantity("cyp3a4", "1", -5.0, 5.0),
-    Quantity("serum_creatinine_mg_dl", "mg/dL", 0.2, 15.0),
-)
+_HIDDEN = (Quantity("cyp3a4", "1", -5.0, 5.0), Quantity("serum_creatinine_mg_dl", "mg/dL", 0.2, 15.0))  # on the way
 
 
 class _Columns(NamedTuple):
@@ -276,7 +269,8 @@ class _Columns(NamedTuple):
 @lru_cache(maxsize=64)
 def _columns(who: ECGDrugCohort, device: torch.device) -> _Columns:
     names = ("age_years", "weight_kg", *(() if who.from_trial else _INTERVALS), *_BLOOD, *_LAST)
-    spreads: list[Spread] = [getattr(who, name) for name in names]
+    liver = dict(zip(_LIVER, who.hepatic_clearance, strict=True)) | {"cyp3a4": Spread(0.0, 1.0)}
+    spreads: list[Spread] = [liver[name] if name in liver else getattr(who, name) for name in names]
     cuts = [(normal_cdf(s.z_range[0]), normal_cdf(s.z_range[1])) for s in spreads]
     limits = [by_name((*FACTORS, *_HIDDEN), name) for name in names]
     table = (
@@ -320,13 +314,14 @@ def sample_factors(
     count = len(c.names)
     u = keys.uniforms(key, 0, c.purposes).T.contiguous()  # rows are factors: each [B] is one run of memory
     z = ((u[:count] * c.width + c.chance) * 2.0 - 1.0).erfinv() * math.sqrt(2.0)
-    liver = _rows(c.names, _LIVER)
-    z[liver] = z[liver] * math.sqrt(1.0 - SHARED) + z[c.names.index("cyp3a4")] * math.sqrt(SHARED)
+    shared = c.names.index(_LAST[0])
+    liver, logs = slice(shared + 1, shared + 1 + len(_LIVER)), slice(shared + 1, shared + 1 + len(_LOGS))
+    z[liver] = z[liver] * math.sqrt(1.0 - SHARED) + z[shared] * math.sqrt(SHARED)
     value = z * c.sd + c.mean
     sex = settle("sex_female", (u[count] < who.share_female).to(torch.float32))
     age = settle("age_years", (value[0] + sex * c.female[0]).clamp(c.low[0], c.high[0]))
     value = value + sex * c.female + (age - 60.0) * c.per_year
-    value[_rows(c.names, _LOGS)] = value[_rows(c.names, _LOGS)].exp()
+    value[logs] = value[logs].exp()
     value[-1].copy_(expit(value[-1]))
     value = value.clamp(c.low, c.high)
     start, end = who.admission_clock_hour
@@ -347,25 +342,12 @@ def sample_factors(
     return {q.name: out[q.name] for q in FACTORS}
 
 
-def _rows(names: tuple[str, ...], some: tuple[str, ...]) -> slice:
-    """The rows of `some`, which stand together and in this order."""
-    first = names.index(some[0])
-    return slice(first, first + len(some))
-
-
 def _sampled_qtcf(who: ECGDrugCohort, out: dict[str, Tensor], u: Tensor) -> Tensor:
     """QTcF [B] of people with this age, sex, potassium and magnesium from uniforms [B]: cut at the cohort's limit."""
-    law = who.baseline_qtcf_ms
+    law, quantity = who.baseline_qtcf_ms, by_name(FACTORS, "baseline_qtcf_ms")
     mean = law.mean + out["sex_female"] * law.female + (out["age_years"] - 60.0) * law.per_year
     mean = mean + resting_qtcf_ms(out["potassium_mmol_l"], out["magnesium_mmol_l"])
-    below, above = (normal_cdf(z) for z in law.z_range)
-    highest = torch.full_like(u, above)
-    if who.qtcf_limit_ms is not None:
-        top = ((who.qtcf_limit_ms - mean) * (1.0 / (law.sd * math.sqrt(2.0)))).erf() * 0.5 + 0.5
-        highest = top.clamp(below + 0.01, above)  # whose mean lies far above the limit comes close to it
-    z = ((u * (highest - below) + below) * 2.0 - 1.0).erfinv() * math.sqrt(2.0)
-    quantity = by_name(FACTORS, "baseline_qtcf_ms")
-    return (z * law.sd + mean).clamp(quantity.low, quantity.high)
+    return cut_normal(u, mean, law.sd, law.z_range, who.qtcf_limit_ms).clamp(quantity.low, quantity.high)
 
 
 def _trial_baseline(trial: TrialModel, key: Tensor, out: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -385,8 +367,7 @@ def _trial_baseline(trial: TrialModel, key: Tensor, out: dict[str, Tensor]) -> d
 
 
 def _fit_t_peak(out: dict[str, Tensor], given: dict[str, Tensor]) -> None:
-    """Give way with a sampled Tpeak-Tend, or a sampled QTcF if that is given, where the intervals leave J-Tpeak c out of
-    range; refuse if both are."""
+    """Where J-Tpeak c is out of range a sampled Tpeak-Tend gives way, or a sampled QTcF; refuse if both are given."""
     low, high = JT_PEAK_C_MS
     rate, tail = out["baseline_heart_rate_bpm"], out["baseline_tpeak_tend_ms"]
     log = log_rr(rate)
@@ -398,9 +379,11 @@ def _fit_t_peak(out: dict[str, Tensor], given: dict[str, Tensor]) -> None:
         fitted = tail
         if "baseline_qtcf_ms" not in given:  # then the sampled QTcF gives way instead
             rest = torch.minimum(torch.maximum(rest, tail / scale + low), tail / scale + high)
-            qtcf = (rest * scale + out["baseline_qrs_ms"]) / qt_scale(log)
-            limits = by_name(FACTORS, "baseline_qtcf_ms")
-            out["baseline_qtcf_ms"] = qtcf.clamp(limits.low, limits.high)
+            longer, bounds = (
+                (rest * scale + out["baseline_qrs_ms"]) / qt_scale(log),
+                by_name(FACTORS, "baseline_qtcf_ms"),
+            )
+            out["baseline_qtcf_ms"] = longer.clamp(bounds.low, bounds.high)
             rest = (out["baseline_qtcf_ms"] * qt_scale(log) - out["baseline_qrs_ms"]) / scale
     fitted = fitted.clamp(quantity.low, quantity.high)
     out["baseline_tpeak_tend_ms"] = fitted

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from world_models.oracles.ecg_drug import kinetics as pk
-from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug import tolerance
+from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.fit.kinetics import ALLOMETRY, names_of
 from world_models.quantities.drugs import drug
 
