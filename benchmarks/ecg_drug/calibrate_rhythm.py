@@ -73,7 +73,6 @@ REGIMENS: tuple[PublishedRegimen, ...] = (
         "heart-failure", "dofetilide", 0.5, 12.0, True, "TdP 3.3 % of 762 (DIAMOND, dose by renal function)"
     ),
     PublishedRegimen("long-qt", None, 0.0, 12.0, False, "-"),
-    PublishedRegimen("long-qt", "dofetilide", 0.5, 12.0, True, "contraindicated by label"),
 )
 
 

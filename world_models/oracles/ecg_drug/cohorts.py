@@ -6,7 +6,7 @@ and serum creatinine are sampled so on the log scale and burden on the logit sca
 z of the three hepatic clearances correlate (`hepatic.SHARED`); the creatinine clearance follows from creatinine, age,
 weight and sex (`renal`); a sampled QTcF follows potassium and magnesium (`electrolytes`).
 
-Sources of the table (numbers without one are stated assumptions, chosen within the label's limits):
+Sources of the table (numbers without one are assumptions within the label's limits):
 - healthy: baseline intervals and rate as fitted from the trial in `TrialModel.baseline` (NCT01873950; 18 to 35 years).
 - typical: age, women's share: consecutive dofetilide initiations, 61 +- 10 years, 79 % men (doi
   10.1111/j.1540-8159.2007.00902.x); median 62.5, quartiles 55 and 69 (doi 10.1016/j.hrthm.2018.01.029 (k)).
@@ -16,18 +16,16 @@ Sources of the table (numbers without one are stated assumptions, chosen within 
 - persistent: two thirds of the time in the arrhythmia (device cohort before ablation, median 67.5 %).
 - heart-failure: dose-adjusted by renal function in DIAMOND (doi 10.1111/j.1527-5299.2001.00243.x); age 70, a quarter
   women (k); QRS and QTcF longer (k). Torsades risk at the same QTcF such that DIAMOND's 3 % is met.
-- creatinine: about 0.95 mg/dL in men, four fifths of it in women, a quarter more in heart failure (k).
-- hepatic clearance: quinidine's is a third lower at 60 to 69 than at 23 to 29 (Ochs 1978 (k)), verapamil's falls with
-  age too (Abernethy 1986 (k)), ranolazine's does not (label); all are lower in heart failure (labels).
-- potassium, magnesium: within what a label asks for before starting, wider in heart failure (diuretics) (k).
-- systolic pressure: treated outpatients, lower in heart failure (k). sinus_disease_share: with sinus node disease (k).
-- verapamil_reflex: volunteers' hearts speed up by 7 bpm at the peak of 120 mg, patients' slow down by a few bpm (k).
-- repolarisation_sensitivity: ms of QTc per ng/mL against the trial's volunteers, whose first dose of dofetilide shows
-  some 29; label: 15 to 25 after the first dose, and Allen 2000 found 13 to 14, so patients have 0.7 of the trial's
-  (assumption). Failing hearts have less in reserve: 0.85; so have long-QT patients: 1 (assumptions).
+- creatinine: 0.95 mg/dL in men, four fifths in women, a quarter more in heart failure (k). Hepatic clearance:
+  quinidine's is a third lower at 60 to 69 than at 23 to 29 (Ochs 1978 (k)), verapamil's falls with age too (Abernethy
+  1986 (k)), ranolazine's does not (label); all are lower in heart failure (labels).
+- potassium, magnesium: within what a label asks for before starting, wider in heart failure (k). systolic pressure:
+  treated outpatients, lower in heart failure (k). sinus_disease_share (k). verapamil_reflex: volunteers speed up by 7
+  bpm at the peak of 120 mg, patients slow down by a few bpm (k).
+- repolarisation_sensitivity: ms of QTc per ng/mL against the trial's volunteers, with some 29 on dofetilide; label: 15
+  to 25, Allen 2000: 13 to 14. So 0.7; failing hearts 0.85, long-QT patients 1 (assumptions).
 - long-qt: QTcF 450 to 530 ms, no drug should be started in them by label: a test of restraint.
-- poor-metaboliser: hepatic clearances 0.25 to 0.6 of the trial's: CYP3A4 inhibitors, poor livers (assumption for the
-  multiplier). Dofetilide is the kidneys', which are as in typical.
+- poor-metaboliser: hepatic clearances 0.25 to 0.6 of the trial's (CYP3A4 inhibitors, poor livers): assumption.
 """
 
 from __future__ import annotations
