@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from world_models import checkpoint, keys
 from world_models.config_json import from_json
 from world_models.ecg_wm import inference, latent
+from world_models.ecg_wm.beats import LEAD_COUNT, SAMPLES
 from world_models.ecg_wm.belief import BeliefEncoder, visit_features
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.encode import read_chart
@@ -37,10 +38,12 @@ from world_models.ecg_wm.latent_ode import (
     clock_waves,
 )
 from world_models.ecg_wm.patients import baseline_chart, patient_features
-from world_models.ecg_wm.readback import Readback
+from world_models.ecg_wm.readback import FEATURES, Readback
+from world_models.ecg_wm.recorded import Recorded
 from world_models.ecg_wm.start_rates import REFERENCE_MG, START_RATES
 from world_models.ecg_wm.state import Belief, ECGWorldState, Present
 from world_models.ecg_wm.synthesis import synthesise
+from world_models.ecg_wm.t_bend import T_MEASURES
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.nn.mlp import mlp
@@ -56,6 +59,8 @@ KIND = "ecg-wm"
 _COHORT_FACTORS = tuple(q.name for q in FACTORS)
 SPREAD_OF = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "qtcf_ms")
 SHAPE = "latent shape of the beat, as `read` gives it"
+RESIDUAL = "what the decoder leaves out of the recorded beat, as `read` gives it"
+RESIDUAL_LIMIT_MV = 20.0
 LATENT_LIMIT = 50.0  # of a latent's entries in a chart
 # What training met: hardly a patient of the oracle's cohorts is older or heavier, or has a coordinate so far out.
 OLDEST_YEARS, HEAVIEST_KG, WIDEST_U = 95.0, 160.0, 12.0
@@ -89,6 +94,7 @@ class ECGWorldModel(nn.Module):
         self.factors: tuple[Quantity, ...] = (
             *FACTORS,
             Quantity("shape", "1", -LATENT_LIMIT, LATENT_LIMIT, (config.morphology,), SHAPE),
+            Quantity("residual", "mV", -RESIDUAL_LIMIT_MV, RESIDUAL_LIMIT_MV, (LEAD_COUNT, SAMPLES), RESIDUAL),
         )
         drugs = len(DRUGS)
         self.prior = PhysiologicalPrior(config, drugs, START_RATES, REFERENCE_MG)
@@ -157,12 +163,20 @@ class ECGWorldModel(nn.Module):
         shape = given.get("shape")
         if shape is None:
             shape = self.vae.prior(key)
-        return self.start(key, f, given.get("metaboliser", unknown), shape, latent.standardise(baseline_chart(f)))
+        baseline = baseline_chart(f)
+        state = self.start(key, f, given.get("metaboliser", unknown), shape, latent.standardise(baseline))
+        residual = given.get("residual")
+        if residual is None:
+            return state
+        intervals = torch.stack([state.present.intervals[name] for name in FEATURES], dim=-1)
+        t_wave = [f.get(f"baseline_{name}", unknown) for name in T_MEASURES]
+        return state._replace(recorded=Recorded(residual, torch.stack(t_wave, dim=-1), intervals))
 
     @torch.no_grad()
     def read(self, chart: Chart) -> dict[str, Tensor]:
         """Factors from a recorded chart: `ecg_mv` [B, 12, T] at 500 Hz, and what else of the factors stands in it."""
-        return read_chart(self.vae, chart)
+        known = {quantity.name for quantity in self.factors}
+        return {name: value for name, value in read_chart(self.vae, chart).items() if name in known}
 
     @torch.no_grad()
     def transition(self, state: ECGWorldState, action: Tensor) -> ECGWorldState:
@@ -221,7 +235,9 @@ class ECGWorldModel(nn.Module):
         if "latent" in also:
             chart["latent"] = torch.cat([state.present.u, state.shape], dim=-1).clamp(-LATENT_LIMIT, LATENT_LIMIT)
         if "ecg_mv" in also:
-            chart["ecg_mv"] = synthesise(self.vae, self.readback, state.shape, state.key, state.t, chart)
+            chart["ecg_mv"] = synthesise(
+                self.vae, self.readback, state.shape, state.recorded, state.key, state.t, chart
+            )
         return chart
 
     @torch.no_grad()
@@ -366,6 +382,7 @@ class ECGWorldModel(nn.Module):
             deviation=torch.zeros_like(measured),
             residual=measured - rates.anchor,  # what the admission reading shows is known
             shape=shape,
+            recorded=Recorded.nothing(shape),
             torsades=zero,
             total_dose_mg=none,
             hours_since_dose=measured.new_full((batch, drugs), MAX_HOURS_SINCE_DOSE),
