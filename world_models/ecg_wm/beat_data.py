@@ -3,7 +3,7 @@
 Real: the trusted median beats of PTB-XL's folds 1 to 6, LUDB's odd records and the Challenge's samples
 (`data.ecg.real_beats`), cut at the delineator's marks. They are few, so each time one is taken it is varied as hearts,
 chests and electrodes vary: size, size of P and of T, electrode gains, the heart's axis, the T wave's form. Drawn: the
-oracle's generator on LUDB's morphologies, with T waves of any form. The marks are jittered, as those of a delineator are.
+oracle's generator on LUDB's morphologies, with T waves of any form, cut at marks as far off as a delineator's are.
 """
 
 from __future__ import annotations
@@ -164,7 +164,8 @@ def _drawn_block(bank: MorphologyBank, key: Tensor) -> BeatPool:
     template = beat_template(intervals, bank.sample(keys.fold(key, "beats/shape")), t_shape=shape)
     off = JITTER_MS * keys.normal(key, 0, "beats/marks", (5,))
     pr, qrs, jt, tail = (
-        (x + d).clamp_min(40.0) for x, d in zip(
+        (x + d).clamp_min(40.0)
+        for x, d in zip(
             (intervals.pr_ms, intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms),
             (off[:, 1], off[:, 2], 0.5 * off[:, 3], off[:, 4]),
             strict=True,

@@ -60,7 +60,7 @@ def train_beats(vae: BeatVAE, source: BeatSource, steps: int, bend_steps: int, b
 
 @torch.no_grad()
 def lay_linear(vae: BeatVAE, source: BeatSource, rounds: int = 2) -> None:
-    """Principal components of all beats; what was not seen of one is filled in by the components of the round before."""
+    """Principal components of all beats; what was not seen of one is filled in by those of the round before."""
     pool, share = source.all()
     beat = pool.beat
     for _ in range(rounds):
@@ -149,4 +149,11 @@ def train_bender(vae: BeatVAE, source: BeatSource, steps: int, batch: int, folde
         names = ("amplitude", "asymmetry", "flatness", "erd", "lrd", "peak", "end")
         return total, dict(zip(names, figures, strict=True))
 
-    fit(vae, loss, Schedule(steps, learning_rate=2e-3, weight_decay=1e-3), folder, "bender", list(vae.bender.parameters()))
+    fit(
+        vae,
+        loss,
+        Schedule(steps, learning_rate=2e-3, weight_decay=1e-3),
+        folder,
+        "bender",
+        list(vae.bender.parameters()),
+    )

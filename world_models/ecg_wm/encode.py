@@ -22,7 +22,16 @@ from world_models.ecg_wm.t_bend import T_MEASURES
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.protocol import Chart
 
-__all__ = ["canonical_beats", "canonical_of", "latent_of", "marks_of", "read_chart", "recorded_of", "t_wave_of"]
+__all__ = [
+    "canonical_beats",
+    "canonical_of",
+    "latent_of",
+    "marks_of",
+    "read_chart",
+    "recorded_beats",
+    "recorded_of",
+    "t_wave_of",
+]
 
 BEFORE_S, AFTER_S = 0.6, 1.0  # of the R peak: what is cut out of an ECG
 EDGE = 6  # canonical samples over which a residual fades where beats overlap
@@ -69,7 +78,12 @@ def recorded_of(vae: BeatVAE, ecg_mv: Tensor, measured: Delineation) -> tuple[Te
     decoder's word stands.
     """
     beat = median_beats(ecg_mv, measured.r_samples, RATE_HZ, BEFORE_S, AFTER_S)
-    canonical, leads, samples, whole = canonical_of(beat, measured)
+    return recorded_beats(vae, beat, measured, t_wave_of(measured))
+
+
+def recorded_beats(vae: BeatVAE, beat_mv: Tensor, measured: Delineation, read: Tensor) -> tuple[Tensor, Recorded]:
+    """As `recorded_of`, of median beats [B, 8, 800] with R at 300 and their T measures `read` [B, 5]."""
+    canonical, leads, samples, whole = canonical_of(beat_mv, measured)
     mean, _ = vae.encode(canonical, leads, samples)
     # Fades over a few samples at the border of what stands alone, so that no step is drawn there.
     inside = F.pad(samples.to(mean.dtype).unsqueeze(1), (EDGE, EDGE), mode="replicate")
@@ -77,7 +91,7 @@ def recorded_of(vae: BeatVAE, ecg_mv: Tensor, measured: Delineation) -> tuple[Te
     left = (canonical * vae.taper - vae.shape(mean)) * inside.unsqueeze(1) * leads.unsqueeze(-1)
     known = measured.measurable.unsqueeze(-1).unsqueeze(-1)
     intervals = torch.stack([whole[n] for n in TYPICAL], dim=-1)
-    return mean, Recorded(torch.where(known, left, torch.zeros_like(left)), t_wave_of(measured), intervals)
+    return mean, Recorded(torch.where(known, left, torch.zeros_like(left)), read, intervals)
 
 
 def read_chart(vae: BeatVAE, chart: Chart) -> dict[str, Tensor]:

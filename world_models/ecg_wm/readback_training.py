@@ -63,7 +63,9 @@ def sample_requests(
     readable = torch.isfinite(pool.t_wave)
     t_own = torch.where(readable, pool.t_wave, pool.t_wave[readable.all(-1)][:1])
     t_wave, intervals = asked_t_waves(key, t_own, pool.intervals)
-    chart = dict(zip(FEATURES, intervals.unbind(-1), strict=True)) | dict(zip(T_MEASURES, t_wave.unbind(-1), strict=True))
+    chart = dict(zip(FEATURES, intervals.unbind(-1), strict=True)) | dict(
+        zip(T_MEASURES, t_wave.unbind(-1), strict=True)
+    )
     half = key.shape[0] // 2
     if charts is not None:
         told = charts(key[:half])
@@ -138,7 +140,9 @@ def train_readback(
             taken = {name: value[index] for name, value in rows.items()}
             found = readback(taken["coarse"].float(), taken["intervals"], taken["t_wave"])
             off = (found - taken["target"]) / constant(BEND, found.device)
-            value = (torch.nn.functional.smooth_l1_loss(off, torch.zeros_like(off), reduction="none") * taken["known"]).mean()
+            value = (
+                torch.nn.functional.smooth_l1_loss(off, torch.zeros_like(off), reduction="none") * taken["known"]
+            ).mean()
             return value, {"smooth_l1": value.item()}
 
         schedule = Schedule(steps, learning_rate=1.5e-3, weight_decay=3e-2)

@@ -24,7 +24,19 @@ from world_models.ecg_wm.beats import PIECES, QRS_START, SAMPLES
 from world_models.ecg_wm.t_reading import ReadT, read_t
 from world_models.nn.mlp import mlp
 
-__all__ = ["J_POINT", "T_CENTRE", "T_MEASURES", "T_PEAK", "T_SCALE", "Bend", "Bender", "bent", "kors", "missed", "standardised"]
+__all__ = [
+    "J_POINT",
+    "T_CENTRE",
+    "T_MEASURES",
+    "T_PEAK",
+    "T_SCALE",
+    "Bend",
+    "Bender",
+    "bent",
+    "kors",
+    "missed",
+    "standardised",
+]
 
 T_MEASURES = ("t_amplitude_uv", "t_asymmetry", "t_flatness", "erd_30_ms", "lrd_30_ms")
 J_POINT = QRS_START + PIECES[3]  # canonical samples
@@ -174,5 +186,5 @@ def _seen(canonical_mv: Tensor, t_wave: Tensor, intervals: Tensor) -> tuple[Tens
 
 def _bend(raw: Tensor, gain: Tensor) -> Bend:
     early, late, more = raw.split([len(_CENTRES[0]), len(_CENTRES[1]), 1], dim=-1)
-    limited = [_STEEPEST * torch.tanh(x / _STEEPEST) for x in (early, late)]
-    return Bend(*limited, _GAIN * torch.tanh((gain + more).squeeze(-1) / _GAIN))
+    early, late = (_STEEPEST * torch.tanh(x / _STEEPEST) for x in (early, late))
+    return Bend(early, late, _GAIN * torch.tanh((gain + more).squeeze(-1) / _GAIN))

@@ -1,6 +1,7 @@
-"""T waves of canonical beats as a reader would measure them at given intervals: differentiable, for training and energy.
+"""T waves of canonical beats as a reader would measure them at given intervals: for training and energy.
 
-The five measures of `ecg.t_wave`, and where a delineator, which smooths, would put T peak and T end.
+The five measures of `ecg.t_wave`, and where a delineator, which smooths, would put T peak and T end. All of it is
+differentiable.
 """
 
 from __future__ import annotations

@@ -157,7 +157,15 @@ def _temperature(model: ECGWorldModel, data: Courses, charts: Chart, patients: i
     return best[1]
 
 
-STEPS = {"beats": 800, "bender": 4000, "readback": 2400, "dynamics": 2600, "belief": 300, "foresight": 350, "hazard": 600}
+STEPS = {
+    "beats": 800,
+    "bender": 4000,
+    "readback": 2400,
+    "dynamics": 2600,
+    "belief": 300,
+    "foresight": 350,
+    "hazard": 600,
+}
 
 
 def steps_of(scale: float) -> dict[str, int]:
@@ -182,7 +190,8 @@ def train(
 ) -> ECGWorldModel:
     """Every stage; `scale` multiplies the number of steps (a quick trial: 0.02). Writes the finished folder to `out`.
 
-    Real beats come from the folders given (`beat_data`). Far below 0.02 few or none of the synthesised ECGs can be read yet: the model is then whole, its ECGs are not.
+    Real beats come from the folders given (`beat_data`). Far below 0.02 few or none of the synthesised ECGs can be read
+    yet: the model is then whole, its ECGs are not.
 
     Raises:
         ValueError: a scale with which a stage has no step, or a LUDB folder without its beats.

@@ -2,8 +2,8 @@
 
 A linear Gaussian model (probabilistic PCA, Tipping & Bishop 1999, doi 10.1111/1467-9868.00196) laid by the principal
 components of real and drawn beats, with networks that add what is not linear: of real beats there are hundreds, not
-thousands, and a network alone learns them by heart (README of the results: linear first, by a wide margin). The size
-of a beat and its shape are told apart: latent 0 is the logarithm of the size.
+thousands, and networks alone learn them by heart. The size of a beat and its shape are told apart: latent 0 is the
+logarithm of the size.
 
 Encoding marks which leads and which samples it may trust. The linear part is then conditioned on what was seen, in
 closed form, so an ECG with missing leads or a fast rate (T running into the next P) is read from what is left, and

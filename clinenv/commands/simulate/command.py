@@ -20,6 +20,7 @@ import numpy as np
 from clinenv.commands.errors import UsageError
 from clinenv.commands.measure import SAMPLES, Measurement, check_measurable, measure_record
 from clinenv.commands.output import output_paths, write_whole
+from clinenv.commands.simulate.beats import likeness
 from clinenv.commands.simulate.inputs import Patient, Regimen, check_settings, patient_of, regimen_of
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, label_and_unit
 from clinenv.rendering.simulation_charts import IntervalCourse
@@ -51,6 +52,9 @@ class SimulationResult:
     peak_hour: float  # of the median QTcF, after hour 0
     ecg_before_mv: Tensor  # [12, 5000] as the world synthesises the patient's ECG before any dose
     ecg_after_mv: Tensor  # [12, 5000] at the peak, of the sample nearest to the median
+    # recorded against drawn median beat before any dose, eight leads: as the decoder alone has it, and as it is shown,
+    # with what else the world keeps of the recorded beat (the same where a world keeps nothing else)
+    beat_correlation: dict[str, float]
 
 
 def simulate(
@@ -86,6 +90,8 @@ def simulate(
         nearest = int(np.abs(over["qtcf_ms"][peak] - median[peak]).argmin())
         alone = slice(nearest, nearest + 1)
         before, after = (world.observe(tree.take(states[i], alone), ("ecg_mv",))["ecg_mv"][0].cpu() for i in (0, peak))
+        bare = _admitted(world, found, patient, 1, seed + nearest, clock_hour, bare=True)
+        decoded = world.observe(bare, ("ecg_mv",))["ecg_mv"][0].cpu()
     baseline = charts[0]["baseline_qtcf_ms"].double().cpu().numpy()
     low, high = np.quantile(np.stack(list(over.values())), BAND, axis=2)
     return SimulationResult(
@@ -100,13 +106,23 @@ def simulate(
         peak_hour=float(hours[peak]),
         ecg_before_mv=before,
         ecg_after_mv=after,
+        beat_correlation={
+            name: likeness(found.ecg_mv, found.r_samples, ecg_mv)
+            for name, ecg_mv in (("decoder", decoded), ("shown", before))
+        },
     )
 
 
 def _admitted(
-    world: WorldModel[Any], found: Measurement, patient: Patient, samples: int, seed: int, clock_hour: float | None
+    world: WorldModel[Any],
+    found: Measurement,
+    patient: Patient,
+    samples: int,
+    seed: int,
+    clock_hour: float | None,
+    bare: bool = False,
 ) -> Any:
-    """The world's state of `samples` patients with this ECG.
+    """The world's state of `samples` patients with this ECG; `bare` of what the world's decoder leaves out of it.
 
     Raises:
         UsageError: the world cannot start from it.
@@ -121,6 +137,8 @@ def _admitted(
     chart |= {n: torch.tensor([v], device=world.device) for n, v in known.items() if v is not None}
     try:
         factors = dict(world.read(chart))
+        if bare:
+            factors.pop("residual", None)
         if clock_hour is not None and "admission_clock_hour" in {q.name for q in world.factors}:
             factors["admission_clock_hour"] = torch.tensor([clock_hour], device=world.device)
         return admit(world, keys.from_seed(seed, samples, world.device), tree.repeat(factors, samples))
@@ -252,6 +270,7 @@ def _as_json(
             for name, c in result.courses.items()
         },
         "peak_hour": result.peak_hour,
+        "beat_correlation": _rounded(result.beat_correlation),
         "risk": _rounded(risk),
         "warnings": warnings,
     }

@@ -1,0 +1,38 @@
+"""How alike two beats are: their correlation over all leads, at the shift where it is largest.
+
+R marks of one and the same beat differ by up to 20 ms (which peak of a notched QRS is R is a matter of small things),
+and so large a shift alone spoils the correlation of two equal beats: it is looked for and taken out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["aligned_correlation"]
+
+
+def aligned_correlation(
+    beat_mv: Tensor, other_mv: Tensor, within_ms: float = 30.0, sampling_rate_hz: float = 500.0
+) -> tuple[Tensor, Tensor]:
+    """Correlation [B] of beats [B, C, L] about the isoelectric line (zero), and the shift [B] in samples it is found at.
+
+    All leads count together, each with its size. With a shift of k, sample i of `beat_mv` stands beside i + k of
+    `other_mv`. 0 where either is flat.
+
+    Raises:
+        ValueError: shapes that differ, or beats shorter than four times `within_ms`.
+    """
+    if beat_mv.shape != other_mv.shape or beat_mv.ndim != 3:
+        raise ValueError(f"need two beats [B, C, L], got {tuple(beat_mv.shape)} and {tuple(other_mv.shape)}")
+    reach, length = round(within_ms * sampling_rate_hz / 1000), beat_mv.shape[-1]
+    if length < 4 * reach:
+        raise ValueError(f"beats of {length} samples are too short to be shifted by {reach}; cut longer ones")
+    middle = beat_mv[..., reach : length - reach]
+    found = []
+    for shift in range(-reach, reach + 1):
+        beside = other_mv[..., reach + shift : length - reach + shift]
+        size = (middle.square().sum((1, 2)) * beside.square().sum((1, 2))).sqrt()
+        found.append((middle * beside).sum((1, 2)) / size.clamp_min(1e-12))
+    best, at = torch.stack(found).max(0)
+    return best, at - reach
