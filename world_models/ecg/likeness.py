@@ -13,12 +13,16 @@ __all__ = ["aligned_correlation"]
 
 
 def aligned_correlation(
-    beat_mv: Tensor, other_mv: Tensor, within_ms: float = 30.0, sampling_rate_hz: float = 500.0
+    beat_mv: Tensor,
+    other_mv: Tensor,
+    where: Tensor | None = None,
+    within_ms: float = 30.0,
+    sampling_rate_hz: float = 500.0,
 ) -> tuple[Tensor, Tensor]:
-    """Correlation [B] of beats [B, C, L] about the isoelectric line (zero), and the shift [B] in samples it is found at.
+    """Correlation [B] of beats [B, C, L] about zero, the isoelectric line, and the shift [B] in samples it is found at.
 
-    All leads count together, each with its size. With a shift of k, sample i of `beat_mv` stands beside i + k of
-    `other_mv`. 0 where either is flat.
+    `where` [B, L] or [B, C, L] bool says which samples of `beat_mv` count (None: all); all leads count together, each
+    with its size. With a shift of k, sample i of `beat_mv` stands beside i + k of `other_mv`. 0 where either is flat.
 
     Raises:
         ValueError: shapes that differ, or beats shorter than four times `within_ms`.
@@ -28,10 +32,15 @@ def aligned_correlation(
     reach, length = round(within_ms * sampling_rate_hz / 1000), beat_mv.shape[-1]
     if length < 4 * reach:
         raise ValueError(f"beats of {length} samples are too short to be shifted by {reach}; cut longer ones")
-    middle = beat_mv[..., reach : length - reach]
+    if where is None:
+        counts = torch.ones_like(beat_mv)
+    else:
+        counts = (where if where.ndim == 3 else where.unsqueeze(1)).to(beat_mv.dtype).expand_as(beat_mv)
+    counts = counts[..., reach : length - reach]
+    middle = beat_mv[..., reach : length - reach] * counts
     found = []
     for shift in range(-reach, reach + 1):
-        beside = other_mv[..., reach + shift : length - reach + shift]
+        beside = other_mv[..., reach + shift : length - reach + shift] * counts
         size = (middle.square().sum((1, 2)) * beside.square().sum((1, 2))).sqrt()
         found.append((middle * beside).sum((1, 2)) / size.clamp_min(1e-12))
     best, at = torch.stack(found).max(0)

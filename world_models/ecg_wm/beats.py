@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from world_models.ecg.lead_names import INDEPENDENT_LEADS
+from world_models.ecg.st_t import smoothstep
 from world_models.ecg.waveform import p_duration_ms
 
 __all__ = ["AT_R", "LEAD_COUNT", "RATE_HZ", "SAMPLES", "from_canonical", "piece_ends", "to_canonical", "valid_samples"]
@@ -21,6 +22,7 @@ PIECES = (8, 32, 16, 48, 48, 32, 16)  # samples: before P, P, PR segment, QRS, J
 QRS_START = sum(PIECES[:3])
 SAMPLES = sum(PIECES)
 RATE_HZ = 500.0  # of the ECGs that are read, learned from and synthesised
+FADE_MS = 120.0  # over which what a beat starts and ends with dies out: half of a usual T-P segment (k)
 AT_R = 300  # sample at which a beat's template has its R peak
 
 
@@ -68,8 +70,8 @@ def from_canonical(
 ) -> Tensor:
     """Canonical beats [B, 8, SAMPLES] spread out in time: [B, 8, length] mV.
 
-    `onset_sample` [B] is where QRS onset goes. Outside the beat the first and last canonical samples go on: the
-    decoder tapers both to zero.
+    `onset_sample` [B] is where QRS onset goes. Outside the beat the first and last canonical samples fade over FADE_MS:
+    the decoder tapers both to zero, but a recorded beat need not start and end on the level of its PR segment.
     """
     samples = torch.arange(length, device=ends.device, dtype=ends.dtype)
     time = (samples - onset_sample.unsqueeze(-1)) * (1000 / sampling_rate_hz)
@@ -77,7 +79,8 @@ def from_canonical(
     for k, count in enumerate(PIECES):
         width = ends[:, k + 1 : k + 2] - ends[:, k : k + 1]
         position = position + count * ((time - ends[:, k : k + 1]) / width).clamp(0, 1)
-    return _interpolate(canonical_mv, position)
+    outside = torch.maximum(ends[:, :1] - time, time - ends[:, -1:]).clamp_min(0)
+    return _interpolate(canonical_mv, position) * (1.0 - smoothstep(outside / FADE_MS)).unsqueeze(1)
 
 
 def valid_samples(ends: Tensor, rr_ms: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def recorded_beats(vae: BeatVAE, beat_mv: Tensor, measured: Delineation, read: T
     # Fades over a few samples at the border of what stands alone, so that no step is drawn there.
     inside = F.pad(samples.to(mean.dtype).unsqueeze(1), (EDGE, EDGE), mode="replicate")
     inside = F.avg_pool1d(-F.max_pool1d(-inside, EDGE + 1, 1), EDGE + 1, 1).squeeze(1)
-    left = (canonical * vae.taper - vae.shape(mean)) * inside.unsqueeze(1) * leads.unsqueeze(-1)
+    left = (canonical - vae.shape(mean)) * inside.unsqueeze(1) * leads.unsqueeze(-1)
     known = measured.measurable.unsqueeze(-1).unsqueeze(-1)
     intervals = torch.stack([whole[n] for n in TYPICAL], dim=-1)
     return mean, Recorded(torch.where(known, left, torch.zeros_like(left)), read, intervals)

@@ -76,7 +76,7 @@ def sample_requests(
 
     mean = vae.encode(pool.beat, pool.leads, pool.samples)[0]
     seen = (pool.leads.unsqueeze(-1) & pool.samples.unsqueeze(1)).to(mean.dtype)
-    residual = (pool.beat * vae.taper - vae.shape(mean)) * seen
+    residual = (pool.beat - vae.shape(mean)) * seen
     recorded = Recorded(residual, pool.t_wave, pool.intervals)
     asked = t_wave_asked(chart)
     assert asked is not None

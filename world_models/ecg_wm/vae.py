@@ -12,8 +12,6 @@ decoding fills in the rest. Decoding is conditional on the T wave asked for: the
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -203,4 +201,4 @@ def _taper() -> Tensor:
 
 def _weights() -> Tensor:
     weights = torch.cat([torch.full((n,), w) for n, w in zip(PIECES, WEIGHTS, strict=True)])
-    return weights / math.sqrt(float(weights.square().mean()))
+    return weights / weights.square().mean().sqrt()

@@ -38,14 +38,22 @@ def beside(recorded: Tensor, beat: Tensor) -> Tensor:
 
     from world_models.ecg.likeness import aligned_correlation
 
-    _, shift = aligned_correlation(recorded[None], beat[None], MARGIN_S * 1000, RATE_HZ)
+    _, shift = aligned_correlation(recorded[None], beat[None], None, MARGIN_S * 1000, RATE_HZ)
     place = torch.arange(beat.shape[-1]) + shift
     return beat[:, place.clamp(0, beat.shape[-1] - 1)]
 
 
-def likeness(recorded_mv: Tensor, r_samples: Tensor, drawn_mv: Tensor) -> float:
-    """Correlation of the median beats of a recorded and a drawn ECG [12, T], over eight leads, R marks aligned."""
+def likeness(recorded_mv: Tensor, drawn_mv: Tensor) -> float:
+    """Correlation of the median beats of a recorded and a drawn ECG [12, T]: eight leads, P onset to T end as recorded
+    (without a P wave from QRS onset on), R marks aligned."""
+    import torch
+
+    from world_models.ecg.delineation.delineate import delineate
     from world_models.ecg.likeness import aligned_correlation
 
-    beats = (median_beat(recorded_mv, r_samples)[None], median_beat(drawn_mv)[None])
-    return float(aligned_correlation(*beats, MARGIN_S * 1000, RATE_HZ)[0])
+    found = delineate(recorded_mv[None], RATE_HZ)
+    recorded, drawn = median_beat(recorded_mv, found.r_samples[0])[None], median_beat(drawn_mv)[None]
+    ms = (torch.arange(recorded.shape[-1]) / RATE_HZ - BEAT_BEFORE_S - MARGIN_S) * 1000
+    start = torch.where(found.p_onset_ms.isnan(), found.qrs_onset_ms, found.p_onset_ms)
+    where = (ms >= start[:, None]) & (ms <= found.t_end_ms[:, None])
+    return float(aligned_correlation(recorded, drawn, where, MARGIN_S * 1000, RATE_HZ)[0])

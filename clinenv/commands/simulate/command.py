@@ -107,8 +107,7 @@ def simulate(
         ecg_before_mv=before,
         ecg_after_mv=after,
         beat_correlation={
-            name: likeness(found.ecg_mv, found.r_samples, ecg_mv)
-            for name, ecg_mv in (("decoder", decoded), ("shown", before))
+            name: likeness(found.ecg_mv, ecg_mv) for name, ecg_mv in (("decoder", decoded), ("shown", before))
         },
     )
 
