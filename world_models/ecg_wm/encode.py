@@ -6,6 +6,8 @@ patient keeps his own ECG.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -94,9 +96,9 @@ def recorded_beats(vae: BeatVAE, beat_mv: Tensor, measured: Delineation, read: T
     return mean, Recorded(torch.where(known, left, torch.zeros_like(left)), read, intervals)
 
 
-def read_chart(vae: BeatVAE, chart: Chart) -> dict[str, Tensor]:
+def read_chart(vae: BeatVAE, chart: Chart, known: Iterable[str] | None = None) -> dict[str, Tensor]:
     """Factors from a chart with `ecg_mv` [B, 12, T] at 500 Hz: intervals, T measures, shape and residual of the beat,
-    and age, sex, weight if there.
+    and age, sex, weight if there. Of them those among `known` (None: all).
 
     An interval that cannot be measured (PR without a P wave) becomes a resting adult's; a row that cannot be measured
     at all comes out typical throughout: look at `delineate(...).trusted` first. T measures that cannot be read are NaN.
@@ -120,7 +122,7 @@ def read_chart(vae: BeatVAE, chart: Chart) -> dict[str, Tensor]:
     for name in ("age_years", "sex_female", "weight_kg"):
         if name in chart:
             read[name] = chart[name]
-    return read
+    return read if known is None else {name: read[name] for name in known if name in read}
 
 
 def latent_of(ecg_mv: Tensor, chart: Chart, vae: BeatVAE) -> Tensor:

@@ -38,12 +38,11 @@ from world_models.ecg_wm.latent_ode import (
     clock_waves,
 )
 from world_models.ecg_wm.patients import baseline_chart, patient_features
-from world_models.ecg_wm.readback import FEATURES, Readback
-from world_models.ecg_wm.recorded import Recorded
+from world_models.ecg_wm.readback import Readback
+from world_models.ecg_wm.recorded import Recorded, recorded_with
 from world_models.ecg_wm.start_rates import REFERENCE_MG, START_RATES
 from world_models.ecg_wm.state import Belief, ECGWorldState, Present
 from world_models.ecg_wm.synthesis import synthesise
-from world_models.ecg_wm.t_bend import T_MEASURES
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.nn.mlp import mlp
@@ -160,23 +159,17 @@ class ECGWorldModel(nn.Module):
         given = checked_factors(self.factors, factors, key.shape[0], self.device)
         f = sample_factors(self.cohort, key, {name: given[name] for name in given if name in _COHORT_FACTORS})
         unknown = torch.full_like(f["age_years"], float("nan"))
-        shape = given.get("shape")
-        if shape is None:
-            shape = self.vae.prior(key)
+        shape = given["shape"] if "shape" in given else self.vae.prior(key)
         baseline = baseline_chart(f)
         state = self.start(key, f, given.get("metaboliser", unknown), shape, latent.standardise(baseline))
         residual = given.get("residual")
-        if residual is None:
-            return state
-        intervals = torch.stack([state.present.intervals[name] for name in FEATURES], dim=-1)
-        t_wave = [f.get(f"baseline_{name}", unknown) for name in T_MEASURES]
-        return state._replace(recorded=Recorded(residual, torch.stack(t_wave, dim=-1), intervals))
+        known = None if residual is None else recorded_with(residual, f, state.present.intervals)
+        return state if known is None else state._replace(recorded=known)
 
     @torch.no_grad()
     def read(self, chart: Chart) -> dict[str, Tensor]:
         """Factors from a recorded chart: `ecg_mv` [B, 12, T] at 500 Hz, and what else of the factors stands in it."""
-        known = {quantity.name for quantity in self.factors}
-        return {name: value for name, value in read_chart(self.vae, chart).items() if name in known}
+        return read_chart(self.vae, chart, [quantity.name for quantity in self.factors])
 
     @torch.no_grad()
     def transition(self, state: ECGWorldState, action: Tensor) -> ECGWorldState:
@@ -235,9 +228,8 @@ class ECGWorldModel(nn.Module):
         if "latent" in also:
             chart["latent"] = torch.cat([state.present.u, state.shape], dim=-1).clamp(-LATENT_LIMIT, LATENT_LIMIT)
         if "ecg_mv" in also:
-            chart["ecg_mv"] = synthesise(
-                self.vae, self.readback, state.shape, state.recorded, state.key, state.t, chart
-            )
+            shown = state.shape, state.recorded, state.key, state.t
+            chart["ecg_mv"] = synthesise(self.vae, self.readback, *shown, chart)
         return chart
 
     @torch.no_grad()

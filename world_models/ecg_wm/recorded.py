@@ -10,10 +10,12 @@ from torch import Tensor
 from world_models.constants import constant
 from world_models.ecg.st_t import smoothstep
 from world_models.ecg_wm.beats import PIECES, SAMPLES
-from world_models.ecg_wm.t_bend import J_POINT, standardised
+from world_models.ecg_wm.t_bend import J_POINT, T_MEASURES, standardised
+from world_models.protocol import Chart
 
-__all__ = ["Recorded", "kept", "nearness"]
+__all__ = ["INTERVALS", "Recorded", "kept", "nearness", "recorded_with"]
 
+INTERVALS = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_ms", "tpeak_tend_ms")
 # Distance from the recorded T wave, in SDs of healthy adults' (root of the squares' sum), over which its own details
 # fade: a T wave half as high, or flattened and skewed as dofetilide's peak does it, lies at 2 to 3.
 FADES_OVER = 3.0
@@ -37,6 +39,14 @@ class Recorded(NamedTuple):
 
 
 Recorded.MAY_BE_NAN = ("t_wave", "intervals")  # type: ignore[attr-defined]  # of the class: a NamedTuple has fields only
+
+
+def recorded_with(residual: Tensor, factors: dict[str, Tensor], intervals: Chart) -> Recorded:
+    """Of patients with a residual [B, 8, SAMPLES], whose T wave at admission stands in `factors` (`baseline_...`, [B];
+    NaN where it does not) and whose intervals there are `intervals` [B]."""
+    unknown = torch.full_like(residual[:, 0, 0], torch.nan)
+    t_wave = [factors.get(f"baseline_{name}", unknown) for name in T_MEASURES]
+    return Recorded(residual, torch.stack(t_wave, dim=-1), torch.stack([intervals[n] for n in INTERVALS], dim=-1))
 
 
 def _away(t_wave: Tensor, recorded: Recorded) -> Tensor:
