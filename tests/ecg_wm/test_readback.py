@@ -72,7 +72,8 @@ def test_a_short_training_already_brings_reading_and_chart_together(laid, tmp_pa
     before = error(fresh)
     train_readback(vae, fresh, source, 1, 320, 200, 64, tmp_path)
     after = error(fresh)
-    assert after.mean() < 0.85 * before.mean(), (before, after)
+    # The intervals: T measures can only be put right through a bender that has learned something.
+    assert after[: len(INTERVALS)].mean() < 0.8 * before[: len(INTERVALS)].mean(), (before, after)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         again = Readback(SMALL)

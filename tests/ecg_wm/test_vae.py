@@ -108,7 +108,9 @@ def test_the_residual_fades_with_the_t_wave_and_generated_patients_have_none(lai
     torch.testing.assert_close(near, kept.residual)
     assert torch.equal(far[..., :J_POINT], kept.residual[..., :J_POINT])
     assert far[..., J_POINT + 20 :].abs().sum() < 0.6 * near[..., J_POINT + 20 :].abs().sum()
-    assert torch.allclose(recorded.nearness(kept, kept.t_wave, kept.intervals), torch.ones(24))
+    assert torch.allclose(recorded.nearness(kept, kept.t_wave, kept.intervals), torch.ones(24, 3))
+    moved = recorded.nearness(kept, kept.t_wave * 0.5, kept.intervals)
+    assert (moved[:, :2] == 1).all() and (moved[:, 2] < 0.1).all()  # a T wave that moves leaves P and QRS alone
     nothing = Recorded.nothing(kept.t_wave)
     assert not recorded.nearness(nothing, kept.t_wave, kept.intervals).any()
     assert not recorded.kept(nothing, kept.t_wave).any()

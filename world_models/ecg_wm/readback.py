@@ -19,7 +19,7 @@ from world_models.ecg_wm.t_bend import T_MEASURES, standardised
 from world_models.nn.mlp import mlp
 from world_models.protocol import Chart
 
-__all__ = ["FEATURES", "LIMITS", "READ", "Asked", "Readback", "corrected", "t_wave_asked"]
+__all__ = ["FEATURES", "LIMITS", "PART", "READ", "Asked", "Readback", "corrected", "t_wave_asked"]
 
 INTERVALS = ("pr_ms", "qrs_ms", "jt_peak_ms", "tpeak_tend_ms")
 READ = (*INTERVALS, *T_MEASURES)  # what is corrected
@@ -32,6 +32,9 @@ LIMITS = (20.0, 20.0, 20.0, 20.0, 0.4, 0.4, 0.12, 20.0, 12.0)
 FINEST = 4  # canonical samples that the network sees as one
 # T measures stay within the chart's bounds when corrected.
 _LEAST, _MOST = (20.0, 0.0, 0.02, 4.0, 4.0), (3000.0, 3.0, 0.98, 250.0, 200.0)
+
+# Which of the three parts of a beat (P, QRS, T) each of READ belongs to.
+PART = (0, 1, 2, 2, 2, 2, 2, 2, 2)
 
 Asked = tuple[dict[str, Tensor], Tensor | None]  # intervals [B] in ms, T measures [B, 5] in chart units
 
@@ -81,11 +84,12 @@ class Readback(nn.Module):
         return limits * torch.tanh(self.network(torch.cat(given, dim=-1)))
 
     def asked(self, canonical_mv: Tensor, chart: Chart, share: Tensor | None = None) -> Asked:
-        """Intervals [B] and T measures [B, 5] as the beat must be asked for them; `share` [B] of the correction."""
+        """Intervals [B] and T measures [B, 5] as the beat must be asked for them; `share` [B, 3] of the
+        correction of P, QRS and T (None: all)."""
         t_wave = t_wave_asked(chart)
         intervals = torch.stack([chart[n] for n in FEATURES], dim=-1)
         by = self(self.coarse(canonical_mv), intervals, t_wave)
         if share is not None:
-            by = by * share.unsqueeze(-1)
+            by = by * share[:, PART]
         moved = {name: chart[name] + by[:, i] for i, name in enumerate(INTERVALS)}
         return moved, None if t_wave is None else corrected(t_wave, by[:, len(INTERVALS) :])

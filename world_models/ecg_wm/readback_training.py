@@ -20,7 +20,7 @@ from world_models.ecg_wm.beat_data import BeatSource
 from world_models.ecg_wm.beat_training import asked_t_waves
 from world_models.ecg_wm.beats import RATE_HZ
 from world_models.ecg_wm.encode import t_wave_of
-from world_models.ecg_wm.readback import FEATURES, INTERVALS, LIMITS, READ, Readback, t_wave_asked
+from world_models.ecg_wm.readback import FEATURES, INTERVALS, LIMITS, PART, READ, Readback, t_wave_asked
 from world_models.ecg_wm.recorded import Recorded, kept, nearness
 from world_models.ecg_wm.synthesis import synthesise
 from world_models.ecg_wm.t_bend import T_MEASURES
@@ -120,9 +120,10 @@ def train_readback(
     for n in range(rounds):
         made.append(_round(vae, readback, source, n, count, folder, charts))
         whole = {name: torch.cat([part[name] for part in made]) for name in made[0]}
-        target = whole["given"] + whole["missing"] / whole["share"].clamp_min(LEAST_SHARE).unsqueeze(-1)
+        target = whole["given"] + whole["missing"] / whole["share"].clamp_min(LEAST_SHARE)
         known = torch.isfinite(target) & (whole["missing"].abs() < MISREAD * limits)
-        good = known[:, 1:].all(-1) & (whole["share"] >= LEAST_SHARE)  # PR may be missing: not all have a P wave
+        good = known[:, 1:].all(-1)  # PR may be missing: not all have a P wave
+        known = known & (whole["share"] >= LEAST_SHARE)
         if not bool(good.any()):
             log.warning(
                 "readback %d: the delineator could read none of %d synthesised ECGs, so no correction is learned from "
@@ -177,7 +178,7 @@ def _round(
                 "coarse": coarse.half(),
                 "intervals": intervals,
                 "t_wave": t_wave,
-                "share": 1.0 - nearness(asked.recorded, t_wave, intervals),
+                "share": (1.0 - nearness(asked.recorded, t_wave, intervals))[:, PART],
                 "given": readback(coarse, intervals, t_wave),
                 "missing": missing_of(vae, readback, asked, key),
             }

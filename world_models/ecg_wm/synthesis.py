@@ -13,7 +13,7 @@ from world_models.ecg_wm import beats
 from world_models.ecg_wm.beats import AT_R, PIECES, QRS_START, RATE_HZ
 from world_models.ecg_wm.readback import FEATURES, Readback, t_wave_asked
 from world_models.ecg_wm.recorded import Recorded, kept, nearness
-from world_models.ecg_wm.t_bend import bent
+from world_models.ecg_wm.t_bend import T_MEASURES, bent
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.protocol import Chart
 
@@ -47,7 +47,7 @@ def drawn_beat(
         known = ~t_wave.isnan().any(-1)
         times = torch.stack([chart["heart_rate_bpm"], *intervals.values()], dim=-1)
         bend = vae.bender(beat, torch.nan_to_num(t_wave, nan=50.0), times)
-        held = known.to(beat.dtype) if share is None else known * share
+        held = known.to(beat.dtype) if share is None else known * share[:, 2]
         bend = tree.map_leaves(lambda x: x * (held if x.ndim == 1 else held.unsqueeze(-1)), bend)
         beat = bent(beat, bend)
     if p_scale is not None:
@@ -78,20 +78,25 @@ def synthesise(
         r_samples: [B, K] int64 rising R peaks of a rhythm made elsewhere; None: sinus rhythm of the chart's rate.
         atrial_mv: [B, 8, 5000] what the atria do besides, fibrillation waves say; None: nothing.
     """
-    beat, asked = drawn_beat(vae, readback, m, recorded, chart, p_scale)
-    ends = beats.piece_ends(asked["pr_ms"], asked["qrs_ms"], asked["jt_peak_ms"], asked["tpeak_tend_ms"])
-    onset = AT_R - R_SHARE * asked["qrs_ms"] * (RATE_HZ / 1000)
-    out = torch.empty(key.shape[0], 12, SAMPLES, device=beat.device, dtype=beat.dtype)
-    for rows in torch.arange(key.shape[0], device=key.device).split(ECGS_AT_ONCE):
-        template = beats.from_canonical(beat[rows], ends[rows], onset[rows], BEAT_SAMPLES, RATE_HZ)
+    given = {name: chart[name] for name in (*FEATURES, *T_MEASURES) if name in chart}
+    out = torch.empty(key.shape[0], 12, SAMPLES, device=m.device, dtype=m.dtype)
+    for start in range(0, key.shape[0], ECGS_AT_ONCE):
+        rows = slice(start, start + ECGS_AT_ONCE)
+        asked, kept_rows, p_rows = tree.take((given, recorded, p_scale), rows)
+        beat, times = drawn_beat(vae, readback, m[rows], kept_rows, asked, p_rows)
+        ends = beats.piece_ends(times["pr_ms"], times["qrs_ms"], times["jt_peak_ms"], times["tpeak_tend_ms"])
+        onset = AT_R - R_SHARE * times["qrs_ms"] * (RATE_HZ / 1000)
+        # A recorded beat may start and end off the level of its PR segment: between beats there is zero.
+        beat = beat - 0.5 * (beat[..., :1] + beat[..., -1:])
+        template = beats.from_canonical(beat, ends, onset, BEAT_SAMPLES, RATE_HZ)
         if r_samples is None:
-            r_peaks = beat_samples(key[rows], t[rows], chart["heart_rate_bpm"][rows], hrv_ms=HRV_MS)
+            r_peaks = beat_samples(key[rows], t[rows], asked["heart_rate_bpm"], hrv_ms=HRV_MS)
         else:
             r_peaks = r_samples[rows]
         eight = tile(template, r_peaks, SAMPLES, AT_R)
         if atrial_mv is not None:
             eight = eight + atrial_mv[rows]
-        derive_twelve(eight, out[int(rows[0]) : int(rows[-1]) + 1])
+        derive_twelve(eight, out[rows])
     return out
 
 

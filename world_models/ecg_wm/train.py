@@ -206,7 +206,7 @@ def train(
     batch = 192 if device == "cpu" else 1024
     source = BeatSource(work, device, ptbxl, ludb, challenge)
     train_beats(model.vae, source, steps["beats"], steps["bender"], 128, work)
-    ecgs, rounds = max(256, int(4096 * scale)), READBACK_ROUNDS
+    ecgs, rounds = max(256, int(6144 * scale)), READBACK_ROUNDS
     train_readback(model.vae, model.readback, source, rounds, ecgs, steps["readback"] // rounds, 256, work)
     train_dynamics(model, steps["dynamics"], batch, work)
     train_belief(model, steps["belief"], batch, work)
