@@ -117,6 +117,9 @@ def test_simulate_writes_the_report_and_the_same_numbers(
     assert share["probability"] == pytest.approx(share["samples"] / share["of"], abs=1e-4)
     assert share["low"] <= share["probability"] <= share["high"]
     assert f"{numbers['measured']['qtcf_ms']:.0f} ms" in html
+    alike = numbers["beat_correlation"]
+    assert set(alike) == {"decoder", "shown"} and all(0.9 < r <= 1 for r in alike.values()), alike
+    assert f"r = {alike['shown']:.3f}" in html
     assert "QTcF" in capsys.readouterr().out
 
 

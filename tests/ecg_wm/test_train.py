@@ -21,7 +21,7 @@ def test_a_readback_that_can_read_nothing_learns_nothing_and_says_so(tmp_path, c
         model = ECGWorldModel(SMALL)  # its beats are nothing a delineator could find a wave in
     before = [p.clone() for p in model.readback.parameters()]
     with caplog.at_level(logging.WARNING):
-        train_readback(model, BeatSource(tmp_path, pipeline=64), 2, 64, 3, 64, tmp_path)
+        train_readback(model.vae, model.readback, BeatSource(tmp_path, drawn=64), 2, 64, 3, 64, tmp_path)
     assert caplog.text.count("could read none of 64 synthesised ECGs") == 2
     assert all(torch.equal(p, q) for p, q in zip(model.readback.parameters(), before, strict=True))
 
@@ -34,7 +34,8 @@ def test_a_scale_that_leaves_a_stage_without_steps_is_refused_first(scale: str, 
 
 def test_the_steps_of_the_shipped_weights():
     assert steps_of(1.0) == {
-        "beats": 4000,
+        "beats": 800,
+        "bender": 5000,
         "readback": 2400,
         "dynamics": 2600,
         "belief": 300,

@@ -26,7 +26,7 @@ class ECGWorldConfig:
     flow_steps: int = 3  # function evaluations of the residual flow
     belief_width: int = 64  # hidden width of the recurrent encoder that reads a patient's history
     spread_width: int = 64  # hidden width of the head that says how unsure the model is
-    morphology: int = 24  # latent size of the beat's shape
+    morphology: int = 32  # latent size of the beat's shape
     beat_width: int = 256  # hidden width of the beat encoder and decoder
     readback_width: int = 128  # hidden width of the correction that makes a synthesised ECG read as its chart
     dose_log: int = 36  # past steps whose doses a state remembers, to redo them when its unknowns are sampled anew

@@ -23,6 +23,7 @@ from world_models import checkpoint, keys
 from world_models.config_json import from_json
 from world_models.constants import constant
 from world_models.ecg_wm import inference, latent
+from world_models.ecg_wm.beats import LEAD_COUNT, SAMPLES
 from world_models.ecg_wm.belief import BeliefEncoder, visit_features
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.encode import read_chart
@@ -41,6 +42,7 @@ from world_models.ecg_wm.latent_ode import (
 )
 from world_models.ecg_wm.patients import CLEARANCES, COVARIATES, baseline_chart, patient_features
 from world_models.ecg_wm.readback import Readback
+from world_models.ecg_wm.recorded import Recorded, recorded_with
 from world_models.ecg_wm.start_rates import REFERENCE_MG, START_RATES
 from world_models.ecg_wm.state import Belief, ECGWorldState, Present
 from world_models.ecg_wm.synthesis import synthesise
@@ -62,6 +64,8 @@ SPREAD_OF = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms
 SPREAD_UNITS = (10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 100.0, 0.1, 0.05, 10.0, 5.0)
 LEAST_SHARE = 0.01
 SHAPE = "latent shape of the beat, as `read` gives it"
+RESIDUAL = "what the decoder leaves out of the recorded beat, as `read` gives it"
+RESIDUAL_LIMIT_MV = 20.0
 LATENT_LIMIT = 50.0  # of a latent's entries in a chart
 # What training met: hardly a patient of the oracle's cohorts is older or heavier, or has a coordinate so far out.
 OLDEST_YEARS, HEAVIEST_KG, WIDEST_U = 95.0, 160.0, 12.0
@@ -91,6 +95,7 @@ class ECGWorldModel(nn.Module):
         self.factors: tuple[Quantity, ...] = (
             *FACTORS,
             Quantity("shape", "1", -LATENT_LIMIT, LATENT_LIMIT, (config.morphology,), SHAPE),
+            Quantity("residual", "mV", -RESIDUAL_LIMIT_MV, RESIDUAL_LIMIT_MV, (LEAD_COUNT, SAMPLES), RESIDUAL),
         )
         drugs = len(DRUGS)
         self.prior = PhysiologicalPrior(config, drugs, START_RATES, REFERENCE_MG)
@@ -156,15 +161,19 @@ class ECGWorldModel(nn.Module):
         f = sample_factors(self.cohort, key, {name: given[name] for name in given if name in _COHORT_FACTORS})
         unknown = torch.full_like(f["age_years"], float("nan"))
         who = {**f, **{name: given.get(name, unknown) for name in CLEARANCES}}
+        baseline = baseline_chart(f)
         shape = given.get("shape")
         if shape is None:
-            shape = self.vae.prior(key)
-        return self.start(key, who, shape, latent.standardise(baseline_chart(f)))
+            shape = self.vae.prior(key, torch.stack([baseline[name] for name in latent.T_WAVE], dim=-1))
+        state = self.start(key, who, shape, latent.standardise(baseline))
+        if "residual" not in given:
+            return state
+        return state._replace(recorded=recorded_with(given["residual"], f, latent.intervals_of(state.measured)))
 
     @torch.no_grad()
     def read(self, chart: Chart) -> dict[str, Tensor]:
         """Factors from a recorded chart: `ecg_mv` [B, 12, T] at 500 Hz, and what else of the factors stands in it."""
-        return read_chart(self.vae, chart)
+        return read_chart(self.vae, chart, [quantity.name for quantity in self.factors])
 
     @torch.no_grad()
     def transition(self, state: ECGWorldState, action: Tensor) -> ECGWorldState:
@@ -225,7 +234,8 @@ class ECGWorldModel(nn.Module):
         if "latent" in also:
             chart["latent"] = torch.cat([state.present.u, state.shape], dim=-1).clamp(-LATENT_LIMIT, LATENT_LIMIT)
         if "ecg_mv" in also:
-            chart["ecg_mv"] = synthesise(self.vae, self.readback, state.shape, state.key, state.t, chart)
+            shown = state.shape, state.recorded, state.key, state.t
+            chart["ecg_mv"] = synthesise(self.vae, self.readback, *shown, chart)
         return chart
 
     @torch.no_grad()
@@ -367,6 +377,7 @@ class ECGWorldModel(nn.Module):
             deviation=torch.zeros_like(measured),
             residual=measured - rates.anchor,  # what the admission reading shows is known
             shape=shape,
+            recorded=Recorded.nothing(shape),
             torsades=zero,
             conduction=keys.normal(key, 0, CONDUCTION),
             total_dose_mg=none,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from world_models.ecg_wm.latent_ode import Rates
+from world_models.ecg_wm.recorded import Recorded
 from world_models.protocol import Chart
 
 __all__ = ["Belief", "ECGWorldState", "Present"]
@@ -51,6 +52,7 @@ class ECGWorldState(NamedTuple):
     deviation: Tensor  # [B, COORDS] what the prior has moved u by
     residual: Tensor  # [B, COORDS] what the flow has added
     shape: Tensor  # [B, morphology] m of the beat
+    recorded: Recorded  # what recorded patients keep of their own beats
     torsades: Tensor  # [B] 0 or 1
     conduction: Tensor  # [B] standard normal process of the atrioventricular node
     total_dose_mg: Tensor  # [B, D]

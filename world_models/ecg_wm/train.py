@@ -22,6 +22,7 @@ from world_models import checkpoint, command_line, keys
 from world_models.command_line import MOST_THREADS, whole
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.beat_data import BeatSource
+from world_models.ecg_wm.beat_training import train_beats
 from world_models.ecg_wm.card import write_card
 from world_models.ecg_wm.config import LARGE, SMALL, ECGWorldConfig
 from world_models.ecg_wm.courses import Courses, sample_courses
@@ -30,7 +31,6 @@ from world_models.ecg_wm.losses import dynamics_loss, events_loss, foresight_los
 from world_models.ecg_wm.model import KIND, SPREAD_OF, ECGWorldModel
 from world_models.ecg_wm.readback_training import train_readback
 from world_models.ecg_wm.step_error import step_errors
-from world_models.ecg_wm.vae import beat_loss
 from world_models.protocol import Chart, History
 from world_models.training import Schedule, fit
 
@@ -46,25 +46,6 @@ MOST_SCALE = 2.5  # with more steps the beats' batches would run into the next s
 
 def _batch_key(stage: int, step: int, batch: int, device: torch.device) -> Tensor:
     return keys.from_seed(TRAIN_SEED + (stage * 10_000 + step) * STRIDE, batch, device)
-
-
-def train_beats(model: ECGWorldModel, source: BeatSource, steps: int, batch: int, folder: Path) -> None:
-    """The beat autoencoder; then the prior over its latents from which generated patients are sampled."""
-    parameters = [p for name, p in model.vae.named_parameters()]
-
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        key = _batch_key(0, step, batch, model.device)
-        seen, target, leads, samples = source.sample(key)
-        mean, log_variance = model.vae.encode(seen, leads, samples)
-        m = mean + (0.5 * log_variance).exp() * keys.normal(key, 0, "train/m", (mean.shape[-1],))
-        rebuilt, divergence = beat_loss(model.vae.decode(m), target, mean, log_variance, beta=3e-5)
-        rms = (model.vae.decode(mean.detach()) - target).square().mean().sqrt() if step % 20 == 0 else rebuilt
-        return rebuilt + divergence, {"rebuilt": rebuilt.item(), "divergence": divergence.item(), "rms_mv": float(rms)}
-
-    fit(model, loss, Schedule(steps, learning_rate=1e-3, weight_decay=1e-5), folder, "beats", parameters)
-    with torch.no_grad():
-        means = [model.vae.encode(*source.clean(_batch_key(1, i, 512, model.device)))[0] for i in range(8)]
-        model.vae.lay_prior(torch.cat(means))
 
 
 def train_dynamics(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
@@ -179,7 +160,15 @@ def _temperature(model: ECGWorldModel, data: Courses, charts: Chart, patients: i
     return best[1]
 
 
-STEPS = {"beats": 4000, "readback": 2400, "dynamics": 2600, "belief": 300, "foresight": 350, "events": 600}
+STEPS = {
+    "beats": 800,
+    "bender": 4000,
+    "readback": 2400,
+    "dynamics": 2600,
+    "belief": 300,
+    "foresight": 350,
+    "events": 600,
+}
 
 
 def steps_of(scale: float) -> dict[str, int]:
@@ -194,11 +183,18 @@ def steps_of(scale: float) -> dict[str, int]:
 
 
 def train(
-    config: ECGWorldConfig, out: Path, device: str = "cpu", ludb: Path | None = None, scale: float = 1.0
+    config: ECGWorldConfig,
+    out: Path,
+    device: str = "cpu",
+    ludb: Path | None = None,
+    scale: float = 1.0,
+    ptbxl: Path | None = None,
+    challenge: Path | None = None,
 ) -> ECGWorldModel:
     """Every stage; `scale` multiplies the number of steps (a quick trial: 0.02). Writes the finished folder to `out`.
 
-    Far below 0.02 few or none of the synthesised ECGs can be read yet: the model is then whole, its ECGs are not.
+    Real beats come from the folders given (`beat_data`). Far below 0.02 few or none of the synthesised ECGs can be read
+    yet: the model is then whole, its ECGs are not.
 
     Raises:
         ValueError: a scale with which a stage has no step, or a LUDB folder without its beats.
@@ -211,10 +207,10 @@ def train(
     model = ECGWorldModel(config).to(device)
     work = out / "training"
     batch = 192 if device == "cpu" else 1024
-    source = BeatSource(work, device=device, ludb=ludb, pipeline=max(64, int(2048 * scale)))
-    train_beats(model, source, steps["beats"], batch, work)
-    ecgs = max(256, int(8192 * scale))
-    train_readback(model, source, READBACK_ROUNDS, ecgs, steps["readback"] // READBACK_ROUNDS, 256, work)
+    source = BeatSource(work, device, ptbxl, ludb, challenge)
+    train_beats(model.vae, source, steps["beats"], steps["bender"], 128, work)
+    ecgs, rounds = max(256, int(6144 * scale)), READBACK_ROUNDS
+    train_readback(model.vae, model.readback, source, rounds, ecgs, steps["readback"] // rounds, 256, work)
     train_dynamics(model, steps["dynamics"], batch, work)
     train_belief(model, steps["belief"], batch, work)
     train_foresight(model, steps["foresight"], batch * 2 // 3, work)
@@ -239,13 +235,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--ludb", type=Path, default=None, help="LUDB folder: adds its real beats to the beat autoencoder's"
     )
+    parser.add_argument("--ptbxl", type=Path, default=None, help="PTB-XL folder: its folds 1 to 6, likewise")
+    parser.add_argument("--challenge", type=Path, default=None, help="folder of Challenge 2021 records, likewise")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of training steps")
     parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=2, help="torch threads on the CPU")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     config = SMALL if chosen.size == "small" else LARGE
     try:
-        train(config, chosen.out, chosen.device, chosen.ludb, chosen.scale)
+        train(config, chosen.out, chosen.device, chosen.ludb, chosen.scale, chosen.ptbxl, chosen.challenge)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -22,6 +22,7 @@ import numpy as np
 from clinenv.commands.errors import UsageError
 from clinenv.commands.measure import SAMPLES, Measurement, check_measurable, measure_record
 from clinenv.commands.output import output_paths, write_whole
+from clinenv.commands.simulate.beats import likeness
 from clinenv.commands.simulate.inputs import Patient, Regimen, check_settings, patient_of, regimen_of
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, label_and_unit
 from clinenv.rendering.simulation_charts import IntervalCourse
@@ -53,6 +54,9 @@ class SimulationResult:
     peak_hour: float  # of the median QTcF, after hour 0
     ecg_before_mv: Tensor  # [12, 5000] as the world synthesises the patient's ECG before any dose
     ecg_after_mv: Tensor  # [12, 5000] at the peak, of the sample nearest to the median
+    # recorded against drawn median beat before any dose, eight leads: as the decoder alone has it, and as it is shown,
+    # with what else the world keeps of the recorded beat (the same where a world keeps nothing else)
+    beat_correlation: dict[str, float]
 
 
 def simulate(
@@ -93,6 +97,8 @@ def simulate(
         nearest = int(far.argmin())
         alone = slice(nearest, nearest + 1)
         before, after = (world.observe(tree.take(states[i], alone), ("ecg_mv",))["ecg_mv"][0].cpu() for i in (0, peak))
+        bare = _admitted(world, found, patient, 1, seed + nearest, clock_hour, bare=True)
+        decoded = world.observe(bare, ("ecg_mv",))["ecg_mv"][0].cpu()
     baseline = charts[0]["baseline_qtcf_ms"].double().cpu().numpy()
     with catch_warnings():  # an hour at which no sample has the measure (PR in fibrillation) is a gap
         simplefilter("ignore", RuntimeWarning)
@@ -110,6 +116,9 @@ def simulate(
         peak_hour=float(hours[peak]),
         ecg_before_mv=before,
         ecg_after_mv=after,
+        beat_correlation={
+            name: likeness(found.ecg_mv, ecg_mv) for name, ecg_mv in (("decoder", decoded), ("shown", before))
+        },
     )
 
 
@@ -121,8 +130,9 @@ def admitted(
     seed: int,
     clock_hour: float | None,
     more: Mapping[str, float] = MappingProxyType({}),
+    bare: bool = False,
 ) -> Any:
-    """The world's state of `samples` patients with this ECG.
+    """The world's state of `samples` patients with this ECG; `bare` of what the world's decoder leaves out of it.
 
     Args:
         more: further factors that the world has, the same for all samples; clock_hour as in `simulate`.
@@ -140,6 +150,8 @@ def admitted(
     chart |= {n: torch.tensor([v], device=world.device) for n, v in known.items() if v is not None}
     try:
         factors = dict(world.read(chart))
+        if bare:
+            factors.pop("residual", None)
         if clock_hour is not None and "admission_clock_hour" in {q.name for q in world.factors}:
             factors["admission_clock_hour"] = torch.tensor([clock_hour], device=world.device)
         factors |= {name: torch.tensor([value], device=world.device) for name, value in more.items()}
@@ -273,6 +285,7 @@ def _as_json(
         },
         "peak_hour": result.peak_hour,
         "supported": rounded(share(result.supported)),
+        "beat_correlation": rounded(result.beat_correlation),
         "risk": rounded(risk),
         "warnings": warnings,
     }
