@@ -1,1 +1,1 @@
-"""Latent diffusion of what a drug does to an ECG's latent, held to physiology by an energy, and its few-step student."""
+"""Latent diffusion of an ECG's latent under a drug, held to physiology by an energy, and its few-step student."""

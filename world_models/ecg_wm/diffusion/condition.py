@@ -108,7 +108,7 @@ class ConditionLayout:
         }
 
     def drop(self, values: Mapping[str, Tensor], key: Tensor, t: int | Tensor = 0) -> dict[str, Tensor]:
-        """`seen` masks for `build`, with what is known of the values [B, size] hidden at random by each part's share."""
+        """`seen` masks for `build`, hiding what is known of values [B, size] at random by each part's share."""
         seen = {}
         for part in self.parts:
             if part.maskable == "never" or part.name not in values:

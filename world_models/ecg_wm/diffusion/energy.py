@@ -4,7 +4,8 @@ Three parts, each one number a beat, and each 1 in the mean on the true post-dos
 weight means the same for all:
 
 - measures: intervals and T-wave measures read off the beat, against what the prior predicts of them; squared
-  differences in units of how far true beats lie from the prior, with what a reading errs by at rest taken out;
+  differences in units of how far true beats lie from the prior. What is predicted is best what the same reader finds
+  on the pre-dose beat plus the change that the prior foresees: a reader's own bias for a shape then cancels;
 - dipole: what of the beat a single dipole cannot make (`single_dipole`);
 - mcsharry: what of the beat McSharry's waves cannot make (`mcsharry_fit`).
 
@@ -30,8 +31,10 @@ from world_models.ecg_wm.diffusion.single_dipole import outside_dower, outside_r
 
 __all__ = ["EPK", "MEASURED", "EnergyParts", "EnergyWeights", "PhysicsEnergy", "read_measures"]
 
-MEASURED = ("pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms")
-MEASURED += ("t_amplitude_uv", "t_asymmetry", "t_flatness", "erd_30_ms", "lrd_30_ms")
+MEASURED: tuple[str, ...] = (
+    *("pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms"),
+    *("t_amplitude_uv", "t_asymmetry", "t_flatness", "erd_30_ms", "lrd_30_ms"),
+)
 _BEND = 4.0  # units beyond which a difference counts linearly: one misread mark must not outweigh a batch
 _LEAST = 1e-6
 

@@ -27,7 +27,7 @@ from world_models.ecg_wm.diffusion.target import ResidualUnits, given_prior
 
 __all__ = ["DiffusionConfig", "LatentDiffusion", "Pairs"]
 
-# Parts that stand in every condition, besides those a world names: what the prior moves z by, and how much of it is told
+# Parts of every condition, besides those a world names: what the prior moves z by, and how much of it is told
 GIVEN, SHARE = "prior_change", "prior_share"
 
 

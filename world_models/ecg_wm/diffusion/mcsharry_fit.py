@@ -19,8 +19,8 @@ from world_models.ecg_wm.diffusion.decoded import DecodedBeat
 
 __all__ = ["mcsharry_residual"]
 
-# (centre, width) of each wave: of P in P durations from P onset, of the QRS in QRS durations from its onset, of ST and T
-# before the peak in J-Tpeak from J, after it in Tpeak-Tend from the peak.
+# (centre, width) of each wave: of P in P durations from P onset, of the QRS in QRS durations from its onset, of ST and
+# T before the peak in J-Tpeak from J, after it in Tpeak-Tend from the peak (k).
 _P = ((0.38, 0.18), (0.62, 0.18))
 _QRS = tuple((0.1 + 0.8 * i / 7, 0.065) for i in range(8))
 _BEFORE_PEAK = ((0.15, 0.12), (0.45, 0.15), (0.75, 0.15), (1.0, 0.2))

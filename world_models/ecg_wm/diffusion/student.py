@@ -51,7 +51,7 @@ class FewStepStudent(nn.Module):
         nn.init.zeros_(self.lay.bias)
 
     def forward(self, noise: Tensor, condition: Tensor) -> Tensor:
-        """z [..., Z] in its units from standard normals [..., Z]; the condition [..., C] may lack leading dimensions."""
+        """z [..., Z] in its units from standard normals [..., Z]; the condition [..., C] may lack leading ones."""
         context = self.field.context(condition)
         shift, log_gain = self.lay(context).chunk(2, dim=-1)
         x, steps = noise, self.config.evaluations
