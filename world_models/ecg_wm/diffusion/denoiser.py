@@ -34,6 +34,7 @@ class DenoiserConfig:
     condition: int  # entries of the condition
     width: int = 256  # of the hidden layers
     layers: int = 3  # hidden layers, each added to what it was given
+    gain: bool = True  # the condition also scales what x brings in; without it an evaluation's context is half as wide
 
     def __post_init__(self) -> None:
         check_sizes(self, latent=4096, condition=65_536, width=65_536, layers=64)
@@ -45,25 +46,28 @@ class Denoiser(nn.Module):
     def __init__(self, config: DenoiserConfig):
         super().__init__()
         self.config = config
-        width = config.width
-        self.read = nn.Sequential(nn.Linear(config.condition, width), nn.SiLU(), nn.Linear(width, 2 * width))
+        width, told = config.width, config.width * (2 if config.gain else 1)
+        self.read = nn.Sequential(nn.Linear(config.condition, width), nn.SiLU(), nn.Linear(width, told))
         self.enter = nn.Linear(config.latent, width, bias=False)
-        self.when = nn.Linear(2 * len(_CYCLES), 2 * width, bias=False)
+        self.when = nn.Linear(2 * len(_CYCLES), told, bias=False)
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(config.layers))
         self.leave = nn.Linear(width, config.latent)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
     def context(self, condition: Tensor) -> Tensor:
-        """What all evaluations of one sample share, [..., 2 width], from the condition [..., condition]."""
+        """What all evaluations of one sample share, [..., 2 width] or [..., width], from the condition [..., condition]."""
         context: Tensor = self.read(condition)
         return context
 
     def forward(self, x: Tensor, time: float | Tensor, context: Tensor) -> Tensor:
         """The prediction [..., latent] at `time` (a number for the batch, or [...]) in 0 (clean) to 1 (noise)."""
         moved = context + self.when(_waves(time, x))
-        shift, gain = moved.chunk(2, dim=-1)
-        h = nn.functional.silu(torch.addcmul(shift, self.enter(x), 1 + gain))
+        if self.config.gain:
+            shift, gain = moved.chunk(2, dim=-1)
+            h = nn.functional.silu(torch.addcmul(shift, self.enter(x), 1 + gain))
+        else:
+            h = nn.functional.silu(moved + self.enter(x))
         for layer in self.hidden:
             h = h + nn.functional.silu(layer(h))
         predicted: Tensor = self.leave(h)

@@ -20,7 +20,7 @@ __all__ = ["RectifiedFlow"]
 
 @dataclass(frozen=True)
 class RectifiedFlow(Sampler):
-    """The straight path. With `heun` each pair of evaluations is one step of second order."""
+    """The straight path. With `heun` each pair of evaluations is one step of second order, but the last, which is Euler's."""
 
     heun: bool = False
     uniform_share: float = 0.25  # of training times drawn evenly: the logit-normal hardly visits the ends
@@ -62,6 +62,8 @@ class RectifiedFlow(Sampler):
         x = noise[0]
         for now, then in zip(times[:-1], times[1:], strict=True):
             first = model(x, now, context)
+            if then == 0.0:  # no second evaluation on clean data, where no noise is left to tell (Karras et al. 2022)
+                return x - now * first
             second = model(x + (then - now) * first, then, context)
             x = x + (0.5 * (then - now)) * (first + second)
         return x

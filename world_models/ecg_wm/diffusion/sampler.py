@@ -8,7 +8,9 @@ t = 1 the energy needs a usable estimate of z, and near 0 an estimate of e would
 Guidance pulls the estimate of z down an energy E at sampling time: the score gains -strength dE/dx (classifier
 guidance, Dhariwal & Nichol 2021, arXiv 2105.05233), with dz/dx taken as that of unit normal data,
 alpha / (alpha^2 + sigma^2), as in reconstruction guidance (Ho 2022, arXiv 2204.03458) without the pass back through
-the network. For the estimate of z that is a move by -strength sigma^2 / (alpha^2 + sigma^2) dE/dz.
+the network. For the estimate of z that is a move by -strength sigma^2 / (alpha^2 + sigma^2) dE/dz. The slope is the
+mean of that at either end of the move (Heun's rule): the slope at the estimate alone forgets that z is still spread
+out, and overshoots by half where the noise is large.
 """
 
 from __future__ import annotations
@@ -36,11 +38,19 @@ class Guidance:
     longest: float = 1.0  # of one move, in the sampler's units: far from data an energy's slope may be anything
 
     def move(self, z: Tensor, share: float) -> Tensor:
-        """z [B, Z] moved down the energy; `share` is sigma^2 / (alpha^2 + sigma^2)."""
+        """z [B, Z] moved down the energy; `share` is sigma^2 / (alpha^2 + sigma^2), the variance that z still has."""
+        first = self._slope(z)
+        second = self._slope(self._moved(z, first, share))
+        return self._moved(z, 0.5 * (first + second), share)
+
+    def _slope(self, z: Tensor) -> Tensor:
         with torch.enable_grad():
             leaf = z.detach().requires_grad_(True)
             (slope,) = torch.autograd.grad(self.energy(leaf).sum(), leaf)
-        step = torch.nan_to_num(slope) * (self.strength * share)
+        return torch.nan_to_num(slope)
+
+    def _moved(self, z: Tensor, slope: Tensor, share: float) -> Tensor:
+        step = slope * (self.strength * share)
         size = step.square().sum(-1, keepdim=True).sqrt()
         return z - step * (self.longest / size.clamp_min(self.longest))
 

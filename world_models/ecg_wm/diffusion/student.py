@@ -44,9 +44,9 @@ class FewStepStudent(nn.Module):
     def __init__(self, config: StudentConfig):
         super().__init__()
         self.config = config
-        sizes = DenoiserConfig(config.latent, config.condition, config.width, config.layers)
+        sizes = DenoiserConfig(config.latent, config.condition, config.width, config.layers, gain=False)
         self.field = Denoiser(sizes)
-        self.lay = nn.Linear(2 * config.width, 2 * config.latent)
+        self.lay = nn.Linear(config.width, 2 * config.latent)
         nn.init.zeros_(self.lay.weight)
         nn.init.zeros_(self.lay.bias)
 
@@ -63,5 +63,5 @@ class FewStepStudent(nn.Module):
     def multiplications(self) -> int:
         """Multiplications a sample: what a step of the world pays."""
         c = self.config
-        once = c.condition * c.width + 2 * c.width**2 + 4 * c.width * c.latent
+        once = c.condition * c.width + c.width**2 + 2 * c.width * c.latent
         return once + c.evaluations * (2 * c.width * c.latent + c.layers * c.width**2)
