@@ -56,7 +56,7 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def context(self, condition: Tensor) -> Tensor:
-        """What all evaluations of one sample share, [..., 2 width] or [..., width], from the condition [..., condition]."""
+        """What all evaluations of a sample share, [..., 2 width] or [..., width], from the condition [..., C]."""
         context: Tensor = self.read(condition)
         return context
 

@@ -20,7 +20,7 @@ __all__ = ["RectifiedFlow"]
 
 @dataclass(frozen=True)
 class RectifiedFlow(Sampler):
-    """The straight path. With `heun` each pair of evaluations is one step of second order, but the last, which is Euler's."""
+    """The straight path. With `heun` each pair of evaluations is one step of second order; the last step is Euler's."""
 
     heun: bool = False
     uniform_share: float = 0.25  # of training times drawn evenly: the logit-normal hardly visits the ends
