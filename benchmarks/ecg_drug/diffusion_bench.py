@@ -214,9 +214,7 @@ def persistence(bench: Bench) -> list[dict[str, Any]]:
     test = bench.test
     rows: list[dict[str, Any]] = []
     for name, z in (("pre-dose", test.z_pre), ("prior alone", test.z_prior), ("truth", test.z_post)):
-        told = physics(
-            z.expand(SAMPLES, -1, -1), test, bench.true_beat, bench.epk.energy, bench.epk.decode, bench.worst
-        )
+        told = physics(z.unsqueeze(0), test, bench.true_beat, bench.epk.energy, bench.epk.decode, bench.worst)
         error = (z - test.z_post).abs() / bench.model.units.scale
         rows.append({"sampler": name, "evaluations": 0, "mae_of_median": float(error.mean()), **told})
     return rows

@@ -57,7 +57,8 @@ def physics(
     `worst` (a true beat's 99th percentile), and the median's error: signal in uV on the beat, QTcF in ms."""
     weights = EnergyWeights()
     parts = energy(decode(samples[0]), pairs.predicted)
-    middle = samples.median(0).values
+    # torch's median over an expanded dimension is wrong (2.13): rows are laid out first
+    middle = samples.contiguous().median(0).values
     beat = decode(middle).beat_mv
     qtcf, seen = (latent.intervals_of(z[:, :6])["qtcf_ms"] for z in (middle, pairs.z_post))
     total = parts.total(weights)
