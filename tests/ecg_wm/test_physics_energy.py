@@ -18,11 +18,15 @@ from world_models.ecg_wm import beats
 from world_models.ecg_wm.beat_data import sample_intervals
 from world_models.ecg_wm.config import SMALL
 from world_models.ecg_wm.diffusion import mcsharry_fit
+from world_models.ecg_wm.diffusion.condition import Part
 from world_models.ecg_wm.diffusion.decoded import DecodedBeat, PresentDecoder
 from world_models.ecg_wm.diffusion.energy import EPK, MEASURED, EnergyWeights, PhysicsEnergy, read_measures
+from world_models.ecg_wm.diffusion.latent_diffusion import DiffusionConfig, Pairs
 from world_models.ecg_wm.diffusion.marks import read_marks, read_t_wave
 from world_models.ecg_wm.diffusion.mcsharry_fit import mcsharry_residual
+from world_models.ecg_wm.diffusion.rectified_flow import RectifiedFlow
 from world_models.ecg_wm.diffusion.single_dipole import DOWER, outside_dower, outside_rank
+from world_models.ecg_wm.diffusion.train import fresh
 from world_models.ecg_wm.vae import BeatVAE
 
 COUNT = 96
@@ -195,3 +199,27 @@ def test_a_row_of_the_energy_is_the_same_alone() -> None:
     alone = energy(rows(beat, slice(7, 8)), predicted[7:8])
     for one, other in zip(whole, alone, strict=True):
         torch.testing.assert_close(one[7:8], other, atol=1e-4, rtol=1e-3)
+
+
+def test_the_epk_term_reaches_teacher_and_student() -> None:
+    """Its weight changes both losses, and a gradient arrives."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        vae = BeatVAE(SMALL).requires_grad_(False)
+    decode = PresentDecoder(vae, 6, 250.0)
+    model = fresh(DiffusionConfig(32, 1, 16, 1, 1), 6 + SMALL.morphology, (Part("dose", 1),), seed=1)
+    key = keys.from_seed(0, 24)
+    z = [0.5 * keys.normal(key, n, "z", (6 + SMALL.morphology,)) for n in range(3)]
+    pairs = Pairs(z[0], z[1], z[2], {"dose": torch.ones(24, 1)}, read_measures(decode(z[1])))
+    model.units.measure(z[2] - z[1])
+    epk = EPK(model.energy, decode)
+    for loss, parameters in (
+        (lambda **more: model.teacher_loss(RectifiedFlow(), pairs, key, **more), model.teacher.parameters()),
+        (lambda **more: model.student_loss(pairs, key, **more), model.student.parameters()),
+    ):
+        plain, held = loss(), loss(epk=epk, epk_weight=0.1, epk_rows=8)
+        assert float(held.detach()) > float(plain.detach())
+        slopes = torch.autograd.grad(held - plain, list(parameters), allow_unused=True)
+        found = [slope for slope in slopes if slope is not None]
+        assert all(bool(torch.isfinite(slope).all()) for slope in found)
+        assert any(float(slope.abs().max()) > 0 for slope in found)
