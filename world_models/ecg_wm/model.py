@@ -43,6 +43,7 @@ from world_models.ecg_wm.latent_ode import (
 from world_models.ecg_wm.patients import CLEARANCES, COVARIATES, baseline_chart, patient_features
 from world_models.ecg_wm.readback import Readback
 from world_models.ecg_wm.recorded import Recorded, recorded_with
+from world_models.ecg_wm.rhythm import drawable, rhythm_of
 from world_models.ecg_wm.start_rates import REFERENCE_MG, START_RATES
 from world_models.ecg_wm.state import Belief, ECGWorldState, Present
 from world_models.ecg_wm.synthesis import synthesise
@@ -234,8 +235,10 @@ class ECGWorldModel(nn.Module):
         if "latent" in also:
             chart["latent"] = torch.cat([state.present.u, state.shape], dim=-1).clamp(-LATENT_LIMIT, LATENT_LIMIT)
         if "ecg_mv" in also:
+            rate = chart["heart_rate_bpm"]
+            rhythm = rhythm_of(state.key, state.t, rate, state.present.fibrillating)._asdict()
             shown = state.shape, state.recorded, state.key, state.t
-            chart["ecg_mv"] = synthesise(self.vae, self.readback, *shown, chart)
+            chart["ecg_mv"] = synthesise(self.vae, self.readback, *shown, drawable(chart), **rhythm)
         return chart
 
     @torch.no_grad()

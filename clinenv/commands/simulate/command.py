@@ -97,7 +97,7 @@ def simulate(
         nearest = int(far.argmin())
         alone = slice(nearest, nearest + 1)
         before, after = (world.observe(tree.take(states[i], alone), ("ecg_mv",))["ecg_mv"][0].cpu() for i in (0, peak))
-        bare = _admitted(world, found, patient, 1, seed + nearest, clock_hour, bare=True)
+        bare = admitted(world, found, patient, 1, seed + nearest, clock_hour, bare=True)
         decoded = world.observe(bare, ("ecg_mv",))["ecg_mv"][0].cpu()
     baseline = charts[0]["baseline_qtcf_ms"].double().cpu().numpy()
     with catch_warnings():  # an hour at which no sample has the measure (PR in fibrillation) is a gap
