@@ -118,19 +118,18 @@ def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str
     residual = u[:, -1] - state.rates.anchor - deviation[:, -1]
     amounts = model.prior.dose(state.rates, amounts[:, -1], actions[:, -1])
     torsades = charts["torsades"][:, -1] if "torsades" in charts else state.torsades
-    return model.settled(
-        state._replace(
-            t=t,
-            hours=hours[:, -1] - hours[:, 0],
-            amounts=amounts,
-            deviation=deviation[:, -1],
-            residual=torch.where(residual.isnan(), torch.zeros_like(residual), residual),
-            torsades=torsades,
-            total_dose_mg=total,
-            hours_since_dose=since,
-            dose_log_mg=log,
-        )
+    now = state._replace(
+        t=t,
+        hours=hours[:, -1] - hours[:, 0],
+        amounts=amounts,
+        deviation=deviation[:, -1],
+        residual=torch.where(residual.isnan(), torch.zeros_like(residual), residual),
+        torsades=torsades,
+        total_dose_mg=total,
+        hours_since_dose=since,
+        dose_log_mg=log,
     )
+    return model.settled(now, charts["atrial_fibrillation"][:, -1] if "atrial_fibrillation" in charts else None)
 
 
 def _with_first_visit(factors: dict[str, Tensor], charts: Chart, hours: Tensor) -> dict[str, Tensor]:

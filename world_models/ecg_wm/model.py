@@ -289,11 +289,16 @@ class ECGWorldModel(nn.Module):
         """(object, method) of each pass through learned weights that is no module's call: timed together with those."""
         return (self.prior, "advance"), (self.prior, "individual"), (self.prior, "dose")
 
-    def settled(self, state: ECGWorldState) -> ECGWorldState:
-        """The state with its `present` worked out from the rest."""
+    def settled(self, state: ECGWorldState, fibrillating: Tensor | None = None) -> ECGWorldState:
+        """The state with its `present` worked out from the rest.
+
+        `fibrillating` [B] is what this ECG is known to show, 0 or 1; NaN or None: as chance has it.
+        """
         u = state.rates.anchor + state.deviation + state.residual
         effect, clock = self.prior.effect(state.rates, state.amounts), clock_waves(state.start_hour + state.hours)
         chance = keys.uniform(state.key, state.t, FIBRILLATION)
+        if fibrillating is not None:  # a chance of 0 is below every burden, one of 1 below none
+            chance = torch.where(fibrillating.isnan(), chance, 1.0 - fibrillating)
         return state._replace(present=self.present(state, u, effect, clock, chance, state.conduction))
 
     def present(
@@ -302,7 +307,8 @@ class ECGWorldModel(nn.Module):
         """What follows of coordinates u [B, COORDS]; `chance` [B] is uniform: below the burden the ECG fibrillates."""
         fibrillating = chance < torch.sigmoid(u[:, BURDEN] * latent.SCALE[BURDEN] + latent.CENTRE[BURDEN])
         blocked = self.av_block.blocked(conduction, u, effect, state.rates.patient) & ~fibrillating
-        return Present(u, latent.intervals_of(u, fibrillating), effect, clock, fibrillating, blocked.to(torch.float32))
+        intervals = latent.intervals_of(u, fibrillating)
+        return Present(u, intervals, effect, clock, fibrillating, blocked.to(torch.float32))
 
     def spread_of(self, state: ECGWorldState, scaled: bool = True) -> Tensor:
         """Standard deviations [B, len(SPREAD_OF)] in the chart's units, `scaled` by the calibration or as trained."""
