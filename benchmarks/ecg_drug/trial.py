@@ -24,7 +24,7 @@ from benchmarks.common.intervals import share_over_patients
 from benchmarks.common.results import RESULTS, TRIAL_FIT, made_by, write_csv, write_figure
 from benchmarks.ecg_drug.trial_baselines import concentration_response, persistence, population_course
 from benchmarks.ecg_drug.trial_worlds import ADAPTERS, TARGETS, TrialPrediction, predict_oracle
-from world_models.data.ecg.ecgrdvq import INTERVALS, canonical_drug, load_raw, load_trial
+from world_models.data.ecg.ecgrdvq import READINGS, canonical_drug, load_raw, load_trial
 from world_models.oracles.ecg_drug.fit.trial import fit_trial
 from world_models.oracles.ecg_drug.population import TrialModel
 from world_models.quantities.ecg_drug import DRUGS
@@ -48,7 +48,7 @@ def pre_dose_rows(frame: pd.DataFrame, keep_unread: bool = False) -> pd.DataFram
     Periods without a pre-dose QT are left out, or with `keep_unread` kept with NaN.
     """
     before = frame[frame["hour"] < 0].sort_values("hour").groupby(["randid", "drug", "period"], dropna=False).last()
-    before = before[[*INTERVALS, "hour"]].add_prefix("pre_").reset_index()
+    before = before[[*READINGS, "hour"]].add_prefix("pre_").reset_index()
     rows = frame[frame["hour"] > 0].merge(before, on=["randid", "drug", "period"], how="left")
     return rows if keep_unread else rows[rows["pre_qtcf_ms"].notna()].reset_index(drop=True)
 
@@ -63,7 +63,7 @@ def predict(
     Raises:
         ValueError: no such world.
     """
-    blind = rows.drop(columns=[c for c in (*INTERVALS, "conc_ng_per_ml", "replicates") if c in rows.columns])
+    blind = rows.drop(columns=[c for c in (*READINGS, "conc_ng_per_ml", "replicates") if c in rows.columns])
     if model is not None:
         return predict_oracle(model, blind, samples, seed)
     if world_name not in ADAPTERS:

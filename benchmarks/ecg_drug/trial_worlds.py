@@ -15,17 +15,25 @@ import numpy as np
 import torch
 
 from world_models import keys
+from world_models.data.ecg.ecgrdvq import T_WAVE
 from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.kinetics import MIN_STEP_H
 from world_models.oracles.ecg_drug.population import TrialModel
+from world_models.oracles.ecg_drug.scales import SCALES, scaled
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ADAPTERS", "TARGETS", "TrialPrediction", "intervals_of", "predict_ecg_wm_small", "predict_oracle"]
+__all__ = ["ADAPTERS", "TARGETS", "T_TARGETS", "TrialPrediction", "beyond_the_law", "predict_ecg_wm_small"]
+__all__ += ["predict_oracle", "targets_of"]
 
 TARGETS = {"QTcF": "qtcf_ms", "JTpc": "jt_peak_c_ms", "TpTe": "tpeak_tend_ms", "PR": "pr_ms"}
+T_TARGETS = {column: name for name, column in T_WAVE.items()}  # the T wave's by the names of the trial's own table
+TARGETS |= T_TARGETS
+
+
+SAME_DOSE = 0.01  # relative
 
 
 class TrialPrediction(NamedTuple):
@@ -36,8 +44,8 @@ class TrialPrediction(NamedTuple):
     high: dict[str, np.ndarray]  # 95 % quantile
 
 
-def intervals_of(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Targets from the modelled endpoints: QTcF = (QRS + J-Tpeak c · RR^0.58 + Tpeak-Tend) / RR^(1/3), RR in s."""
+def targets_of(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Targets from the modelled endpoints in their own units: the T wave's as they are, QTcF = (QRS + J-Tpeak c · RR^0.58 + Tpeak-Tend) / RR^(1/3), RR in s."""
     rr = 60.0 / np.clip(values["heart_rate_bpm"], 20.0, 250.0)
     qt = values["qrs_ms"] + values["jt_peak_c_ms"] * rr**JT_PEAK_EXPONENT + values["tpeak_tend_ms"]
     return {
@@ -45,7 +53,23 @@ def intervals_of(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         "JTpc": values["jt_peak_c_ms"],
         "TpTe": values["tpeak_tend_ms"],
         "PR": values["pr_ms"],
+        **{name: values[column] for name, column in T_TARGETS.items() if column in values},
     }
+
+
+def beyond_the_law(model: TrialModel, drug: str, hour: float, dose_mg: float | None = None) -> dict[str, float]:
+    """What the fitted trial's arm shows at this hour beyond the law, by endpoint on its working scale.
+
+    Between the trial's hours on a straight line; 0 before the dose. For another dose than the trial's, the part that
+    all arms share (the placebo arm's).
+    """
+    course = model.parameters["course"]
+    hours = np.asarray(course["trial_hours"])
+    known = drug in model.fitted and (
+        dose_mg is None or abs(dose_mg / model.parameters["drugs"][drug]["dose_mg"] - 1.0) < SAME_DOSE
+    )
+    arm = drug if known else "placebo"
+    return {e: float(np.interp(hour, hours, course[e]["beyond"][arm])) if hour > 0 else 0.0 for e in ENDPOINTS}
 
 
 def _level(
@@ -92,13 +116,14 @@ def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, se
     first = periods.first().reset_index()
     member = periods.ngroup().to_numpy()
     count = len(first)
-    before = first[[f"pre_{e}" for e in ENDPOINTS]].to_numpy(dtype=float)
+    before = np.stack([scaled(e, first[f"pre_{e}"]) for e in ENDPOINTS], -1)
     female = first["sex_female"].to_numpy(dtype=float)
     mean, covariance = _level(model, before, female, first["pre_hour"].fillna(-0.5).to_numpy(dtype=float))
     key = keys.from_seed(seed, count * samples)
     width = len(ENDPOINTS)
     z = keys.normal(key, 0, "level", (2 * width,)).to(torch.float64).numpy().reshape(count, samples, -1)
-    root = np.linalg.cholesky(covariance + 1e-6 * np.eye(2 * width))
+    size = np.tile([SCALES[e].step for e in ENDPOINTS], 2)
+    root = np.linalg.cholesky(covariance + 1e-8 * np.diag(size * size))
     drawn = mean[:, None] + np.einsum("pij,psj->psi", root, z)
     level = drawn[..., :width] + drawn[..., width:]
     own = {e: torch.tensor(drawn[..., i].reshape(-1), dtype=torch.float32) for i, e in enumerate(ENDPOINTS)}
@@ -115,20 +140,23 @@ def predict_oracle(model: TrialModel, rows: pd.DataFrame, samples: int = 512, se
             torch.tensor((first["drug"] == name).to_numpy()).repeat_interleave(samples), wide("dose_mg"), 0.0
         )
     nothing = model.no_drug(count * samples)
-    course = model.parameters["course"]
+    drift = np.array([model.parameters["course"][e]["drift_over_24_h"] for e in ENDPOINTS])
     found = [{name: np.zeros(len(rows)) for name in TARGETS} for _ in range(3)]
     for h in sorted(rows["hour"].unique()):
         chosen = np.flatnonzero(rows["hour"].to_numpy() == h)
         amounts = model.advance(twins, nothing, dose, max(float(h), MIN_STEP_H))
-        effects = model.effects(twins, amounts)
-        day = model.time_of_day(torch.tensor(course["dosing_clock_hour"] + float(h)))
-        residual = model.residual(key, int(round(float(h) * 60)), twins, amounts)
-        values = {}
-        for i, e in enumerate(ENDPOINTS):
-            drift = course[e]["drift_over_24_h"] * min(max(float(h), 0.0), 24.0) / 24.0
-            shift = (effects[e] + residual[e]).numpy().reshape(count, samples).astype(float)
-            values[e] = level[..., i] + shift + float(day[e]) + drift
-        for name, simulated in intervals_of(values).items():
+        effects = model.total_effects(twins, amounts)
+        residual = model.residuals(key, int(round(float(h) * 60)), twins, amounts)
+        day = model.time_of_day(torch.tensor(model.parameters["course"]["dosing_clock_hour"] + float(h)))
+        common = np.array([float(day[e]) for e in ENDPOINTS]) + drift * min(max(float(h), 0.0), 24.0) / 24.0
+        beyond = [
+            list(beyond_the_law(model, name, float(h), mg).values())
+            for name, mg in zip(first["drug"], first["dose_mg"], strict=True)
+        ]
+        now = level + (effects + residual).numpy().reshape(count, samples, -1).astype(float) + common
+        now = now + np.array(beyond)[:, None]
+        values = {e: scaled(e, now[..., i], inverse=True) for i, e in enumerate(ENDPOINTS)}
+        for name, simulated in targets_of(values).items():
             for target, q in zip(found, (0.5, 0.05, 0.95), strict=True):
                 target[name][chosen] = np.quantile(simulated, q, axis=1)[member[chosen]]
     return TrialPrediction(*found)
@@ -197,7 +225,7 @@ def predict_ecg_wm_small(
             e: seen[e].numpy().reshape(count, samples).astype(float) + share * course[e]["drift_over_24_h"]
             for e in ENDPOINTS
         }
-        for name, simulated in intervals_of(values).items():
+        for name, simulated in targets_of(values).items():
             for target, q in zip(found, (0.5, 0.05, 0.95), strict=True):
                 target[name][chosen] = np.quantile(simulated, q, axis=1)[member[chosen]]
     return TrialPrediction(*found)

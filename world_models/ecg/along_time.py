@@ -1,7 +1,7 @@
 """Reading waves along time, the same in every batch: between samples, smoothed, at a summit, down to a level.
 
 Elementwise operations and sums in a fixed order only (a convolution's order varies with the batch: `rounding`), and
-differentiable. `tau` [L] is a grid of times in ms, `STEP_MS` apart, with 0 where a peak is expected.
+differentiable. `tau` [L] is a grid of times in ms, `STEP_MS` apart unless told, with 0 where a peak is expected.
 """
 
 from __future__ import annotations
@@ -32,20 +32,29 @@ def smoothed(x: Tensor, width: int, derivative: int) -> Tensor:
     taps = smoother(width, 3, derivative)
     half = len(taps) // 2
     padded = torch.cat((x[..., :1].expand(*x.shape[:-1], half), x, x[..., -1:].expand(*x.shape[:-1], half)), dim=-1)
-    return torch.stack([w * padded[..., i : i + x.shape[-1]] for i, w in enumerate(taps)]).sum(0)
+    length = x.shape[-1]
+    if derivative % 2:  # the taps mirror each other, with the sign turned
+        out = taps[-1] * (padded[..., 2 * half :] - padded[..., :length])
+        for i in range(1, half):
+            out += taps[-1 - i] * (padded[..., 2 * half - i : 2 * half - i + length] - padded[..., i : i + length])
+        return out
+    out = taps[half] * x
+    for i in range(half):
+        out += taps[i] * (padded[..., 2 * half - i : 2 * half - i + length] + padded[..., i : i + length])
+    return out
 
 
-def summit(x: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+def summit(x: Tensor, tau: Tensor, step_ms: float = STEP_MS) -> tuple[Tensor, Tensor]:
     """Height and time [B] ms of the highest place of x [B, L] near 0, by the parabola through three samples."""
     near = torch.where(tau.abs() <= _NEAR_MS, x, torch.full_like(x, -torch.inf))
     at = near.argmax(-1, keepdim=True)
     left, middle, right = (x.gather(-1, at + k).squeeze(-1) for k in (-1, 0, 1))
     bend = (2.0 * middle - left - right).clamp_min(1e-9)
     shift = (0.5 * (right - left) / bend).clamp(-0.5, 0.5)
-    return middle + 0.25 * (right - left) * shift, tau[at.squeeze(-1)] + shift * STEP_MS
+    return middle + 0.25 * (right - left) * shift, tau[at.squeeze(-1)] + shift * step_ms
 
 
-def fall(x: Tensor, tau: Tensor, peak: Tensor, level: Tensor, side: int) -> Tensor:
+def fall(x: Tensor, tau: Tensor, peak: Tensor, level: Tensor, side: int, step_ms: float = STEP_MS) -> Tensor:
     """Time [B] ms from `peak` to where x [B, L] first falls under `level`, going to `side`; NaN where it never does."""
     beyond = (side * (tau - peak.detach().unsqueeze(-1)) > 0) & (x < level.unsqueeze(-1))
     place = torch.arange(tau.shape[0], device=x.device)
@@ -57,7 +66,7 @@ def fall(x: Tensor, tau: Tensor, peak: Tensor, level: Tensor, side: int) -> Tens
     under = under.clamp(1, tau.shape[0] - 2)
     low, high = (x.gather(-1, k.unsqueeze(-1)).squeeze(-1) for k in (under, under - side))
     share = ((level - low) / (high - low).clamp_min(1e-12)).clamp(0.0, 1.0)
-    return torch.where(there, side * (tau[under] - side * share * STEP_MS - peak), torch.full_like(peak, torch.nan))
+    return torch.where(there, side * (tau[under] - side * share * step_ms - peak), torch.full_like(peak, torch.nan))
 
 
 def within(tau: Tensor, start: Tensor, stop: Tensor) -> Tensor:

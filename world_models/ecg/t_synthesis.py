@@ -1,63 +1,238 @@
-"""Draw an ECG whose T wave measures what is asked for: amplitude, asymmetry, flatness, ERD_30 and LRD_30.
+"""Draw an ECG whose T wave measures what is asked for: amplitude, asymmetry, flatness, ERD_30, LRD_30, its peak and end.
 
-`shape_t_wave` gives the `TShape` with which `waveform.synthesise_ecg` draws such an ECG. The amplitude is a gain; the
-other four are found by damped least squares (Levenberg 1944, doi 10.1090/qam/10666) on the drawn ST and T alone, read
-as `t_wave` reads any ECG. Four numbers do not always go together: LRD_30 lies between 0.33 and 0.68 Tpeak-Tend, and
-what ERD_30 and LRD_30 say of the flanks leaves asymmetry and flatness a range. What cannot be had is approached: the
-misses, each in its `SCALE`, are made small together. Among them is how far the bend moves the T peak that a reader
-sees who smooths as the delineator does: the drawn peak stays, but smoothing moves a skewed wave's to its slower side.
+`shape_t_wave` gives the `TShape` with which `waveform.synthesise_ecg` draws such an ECG. The slopes of the bend are
+found by damped least squares (Levenberg 1944, doi 10.1090/qam/10666) on the drawn ST and T alone, which are read as
+`t_wave` and the delineator read any ECG: five channels of them are enough (the vector's three, the first principal
+component and the delineator's lead), every 4 ms. Besides the five measures stand the T peak and the T end that the
+delineator would mark, whose smoothing moves a skewed wave's peak to its slower side. Not all of these go together;
+what cannot be had is approached, each miss in its `SCALE`, and of equally good bends the one that bends least is taken.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from world_models.ecg.along_time import STEP_MS, read_between, smoothed, summit
+from world_models.ecg.along_time import fall, smoothed, summit, within
+from world_models.ecg.delineation.search import smoother
 from world_models.ecg.morphology import solve
-from world_models.ecg.st_t import TShape, st_t_shapes
-from world_models.ecg.t_wave import TMarks, TWave, t_wave
+from world_models.ecg.t_bend import LEFT_KNOTS, RIGHT_KNOTS, TShape, bent_st_t, own_place, own_st_t
+from world_models.ecg.t_wave import KORS, USUAL, TWave, asymmetry_of, first_component, flatness_of
 from world_models.ecg.waveform import R_SHARE, WAVES, Intervals
 
-__all__ = ["SCALE", "shape_t_wave"]
+__all__ = ["SCALE", "Marks", "marks_of", "shape_t_wave"]
 
-# A miss of this size counts as one: asymmetry, flatness, ERD_30, LRD_30 and the T peak a smoothing reader sees, ms.
-SCALE = (0.015, 0.0115, 1.0, 1.0, 0.7)
-_READER = 41  # samples of 2 ms over which the delineator smooths T (`delineation.waves`)
-_ROUNDS = 12
-_STEP = 0.02  # of the finite differences, in the logarithms of the parameters
-_DAMPING = (1.0, 0.3, 8.0)  # at first, its factor after a round that was better, and after one that was not
-_LEAST, _MOST = (8.0, 0.6, 0.4, 1.35), (160.0, 1.5, 3.5, 5.0)  # left_ms, crown, foot, right_power
-_LARGEST = 0.5  # change of a logarithm in one round
+# A miss of this size counts as one: asymmetry, flatness, ERD_30, LRD_30, T peak and T end as delineated, ms.
+SCALE = (0.01, 0.007, 0.7, 0.7, 0.4, 0.4)
+_STEP_MS, _NEAR = 4.0, 10  # of the grid; steps about the peak within which its smoothed place is sought
+_BACK, _ON = 45, 55  # steps of the grid before and after the T peak: 180 and 220 ms
+_TWAVE, _READER = 7, 21  # samples of 4 ms over which `t_wave` (30 ms) and the delineator (82 ms) smooth
+_PEAK_LATE_MS = 1.5  # what the delineator adds to the place of its T peak (`delineate.CONVENTIONS`)
+_LEFT = len(LEFT_KNOTS) - 1  # slopes that are free: their integral is given, so that one is not
+_FREE = _LEFT + len(RIGHT_KNOTS) + 1  # with the peak's shift
+_CALM = 0.12  # weight of a bend's logarithm beside the misses
+_SHIFT_MS = 10.0  # a unit of the shift of the peak
+_ROUNDS, _ANEW = 12, 6  # and after how many rounds the differences are taken anew
+_STEP = 0.03  # of the finite differences
+_DAMPING = (0.3, 0.2, 10.0)  # at first, its factor after a round that was better, and after one that was not
+_LIMIT, _LARGEST = 1.8, 0.8  # of the logarithms, and of their change in one round
+_ROWS = 64  # ECGs solved at once: as many as stay near the cache
 _ST = WAVES.index("ST")
-_RATE_HZ, _SECONDS = 500.0, 0.9  # of the drawn stretch from R on
 
 
-def _read(intervals: Intervals, heights: Tensor, shape: TShape | None) -> tuple[TWave, Tensor]:
-    """What the drawn ST and T alone measure, and where a smoothing reader sees the T peak, [B] ms from where it is.
+class Marks(NamedTuple):
+    """Where a beat is to be read, ms after R; each [B]. The drawn waves lie where the reader sees them so."""
 
-    heights: [B, 8, 3] mV of ST, its bend and T.
-    """
-    _, _, qrs, _, jt_peak, tail = (x.to(torch.float32).unsqueeze(-1) for x in intervals)
-    after = torch.arange(int(_SECONDS * _RATE_HZ), dtype=torch.float32, device=qrs.device) * (1000.0 / _RATE_HZ)
-    j_point = (1.0 - R_SHARE) * qrs
-    shapes = st_t_shapes(after, j_point, qrs, jt_peak, tail, shape)
-    beat = heights[:, :, :1] * shapes[:, :1]
-    for i in (1, 2):
-        beat = beat + heights[:, :, i : i + 1] * shapes[:, i : i + 1]
-    peak = j_point + jt_peak
-    marks = TMarks(*(x.squeeze(-1) for x in (-R_SHARE * qrs, j_point, peak, peak + tail)))
-    tau = torch.arange(-_READER, _READER + 1, dtype=torch.float32, device=qrs.device) * STEP_MS
-    size = (heights[:, :, 2] * heights[:, :, 2]).sum(-1, keepdim=True).sqrt().clamp_min(1e-9)
-    lead = (beat * (heights[:, :, 2] / size).unsqueeze(-1)).sum(1, keepdim=True)
-    lead = smoothed(read_between(lead, (peak + tau) * (_RATE_HZ / 1000.0)), _READER, 0)
-    return t_wave(beat, marks, _RATE_HZ, 0), summit(lead.squeeze(1), tau)[1]
+    j_point: Tensor
+    t_peak: Tensor
+    t_end: Tensor
 
 
-def shape_t_wave(intervals: Intervals, morphology: Tensor, wanted: TWave) -> TShape:
+class _Beats(NamedTuple):
+    """What is bent, and what for; B rows."""
+
+    channels: Tensor  # [B, 5, N] own ST and T: X, Y, Z, first component, delineator's lead
+    drawn: Tensor  # [B, 3] J point after R, J-Tpeak, Tpeak-Tend of the unbent wave, ms
+    marks: Marks
+    target: Tensor  # [B, 6] in the order of SCALE, NaN where it is left open
+    amplitude_mv: Tensor  # [B], NaN where it is left open
+
+
+def marks_of(intervals: Intervals) -> Marks:
+    """Marks at the places where the generator puts them."""
+    j_point = (1.0 - R_SHARE) * intervals.qrs_ms.to(torch.float32)
+    peak = j_point + intervals.jt_peak_ms
+    return Marks(j_point, peak, peak + intervals.tpeak_tend_ms)
+
+
+def _grid(device: torch.device) -> Tensor:
+    return torch.arange(-_BACK, _ON + 1, dtype=torch.float32, device=device) * _STEP_MS
+
+
+def _along(own: Tensor, direction: Tensor) -> Tensor:
+    """Own leads [B, 8, N] in a direction [B, 8]: [B, N]."""
+    total = torch.zeros_like(own[:, 0])
+    for i in range(own.shape[1]):
+        total = total + own[:, i] * direction[:, i : i + 1]
+    return total
+
+
+def _channels(own: Tensor, drawn: Tensor, marks: Marks, shape: TShape) -> Tensor:
+    """X, Y, Z, first component and delineator's lead of own ST and T [B, 8, N], bent about as `shape`: [B, 5, N]."""
+    tau = _grid(own.device)
+    when = marks.t_peak.unsqueeze(-1) + tau
+    leads = bent_st_t(own, own_place(when, *drawn.split(1, dim=1), shape), shape.gain)
+    rows = []
+    for weights in KORS:
+        total = torch.zeros_like(own[:, 0])
+        for i, weight in enumerate(weights):
+            total = total + weight * own[:, i]
+        rows.append(total)
+    start = (marks.j_point - marks.t_peak).clamp_min(-USUAL.begin_ms)
+    window = within(tau, start, marks.t_end - marks.t_peak)
+    rows.append(_along(own, first_component(leads, window, leads[:, :, _BACK])))
+    hump = leads[:, :, _BACK] - 0.5 * (leads[:, :, _BACK - 25] + leads[:, :, _BACK + 25])  # over a chord of 200 ms
+    rows.append(_along(own, hump / hump.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-12)))
+    return torch.stack(rows, dim=1)
+
+
+def _read(beats: _Beats, shape: TShape) -> tuple[Tensor, Tensor]:
+    """What the bent wave measures, [B, 6] in the order of SCALE, and its amplitude [B] mV."""
+    tau = _grid(shape.gain.device)
+    peak = beats.marks.t_peak
+    j_point, end = beats.marks.j_point - peak, beats.marks.t_end - peak
+    place = own_place(peak.unsqueeze(-1) + tau, *beats.drawn.split(1, dim=1), shape)
+    bent = bent_st_t(beats.channels, place, shape.gain)
+    calm = smoothed(bent[:, :4], _TWAVE, 0)
+    magnitude = (calm[:, 0] * calm[:, 0] + calm[:, 1] * calm[:, 1] + calm[:, 2] * calm[:, 2] + 1e-12).sqrt()
+    height, at = summit(magnitude, tau, _STEP_MS)
+    after_j = torch.where(tau >= j_point.unsqueeze(-1), magnitude, torch.full_like(magnitude, torch.inf))
+    erd, lrd = (fall(x, tau, at, USUAL.level * height, s, _STEP_MS) for x, s in ((after_j, -1), (magnitude, 1)))
+
+    wave = calm[:, 3]
+    _, at = summit(wave, tau, _STEP_MS)
+    start = torch.maximum(j_point, at - USUAL.begin_ms)
+    slope = smoothed(wave, _TWAVE, 1)
+    asymmetry = asymmetry_of(
+        slope, tau, at, start, at + USUAL.foot * (end - at), USUAL.begin_ms, _STEP_MS
+    )
+    flatness = flatness_of(wave, tau, within(tau, start, end), USUAL.kurtosis)
+
+    lead = bent[:, 4]
+    half = _READER // 2
+    near = lead[:, _BACK - _NEAR - half : _BACK + _NEAR + half + 1]
+    near_tau = tau[_BACK - _NEAR : _BACK + _NEAR + 1]
+    seen = summit(_inner(near, 0), near_tau, _STEP_MS)[1] + _PEAK_LATE_MS
+    flank = lead[:, _BACK + 1 - half :]
+    steepest, there = (-_inner(flank, 1)).max(-1, keepdim=True)
+    value = _inner(flank, 0).gather(-1, there)
+    past = torch.arange(lead.shape[1], device=lead.device) > there + _BACK
+    foot = torch.where(past, lead, torch.full_like(lead, torch.inf)).amin(-1, keepdim=True)
+    tangent = (there + 1 + (value - foot) / steepest.clamp_min(1e-9)) * _STEP_MS
+    return torch.stack((asymmetry, flatness, erd, lrd, seen, tangent.squeeze(-1)), dim=-1), height
+
+
+def _inner(x: Tensor, derivative: int) -> Tensor:
+    """x [B, L] smoothed as the delineator does, or its slope per step, without the ends that are not whole."""
+    taps = smoother(_READER, 3, derivative)
+    half, length = _READER // 2, x.shape[-1] - _READER + 1
+    sign = -1.0 if derivative % 2 else 1.0
+    out = taps[half] * x[:, half : half + length]
+    for i in range(half):
+        out += taps[_READER - 1 - i] * (x[:, _READER - 1 - i :][:, :length] + sign * x[:, i : i + length])
+    return out
+
+
+def _shape(x: Tensor, gain: Tensor) -> TShape:
+    """The bend of free parameters [B, _FREE] and a gain [B]."""
+    slopes = x.exp()
+    left = torch.cat((slopes[:, :_LEFT], torch.ones_like(slopes[:, :1])), dim=1)
+    return TShape(gain, x[:, -1] * _SHIFT_MS, left, slopes[:, _LEFT:-1])
+
+
+def _begin(read: Tensor, target: Tensor) -> Tensor:
+    """Free parameters [B, _FREE] from which ERD_30, LRD_30 and the T end read [B, 6] would be about right."""
+    ratio = torch.nan_to_num((read / target.clamp_min(1e-3)).clamp(0.3, 3.0).log(), nan=0.0)
+    x = torch.zeros(read.shape[0], _FREE, device=read.device)
+    x[:, 0] = x[:, 1] = ratio[:, 2]
+    x[:, _LEFT] = ratio[:, 3]
+    x[:, _LEFT + 1] = x[:, _LEFT + 2] = x[:, _LEFT + 3] = ratio[:, 5]
+    return x
+
+
+def _solve(beats: _Beats, rounds: int) -> TShape:
+    rows, device = beats.drawn.shape[0], beats.drawn.device
+    scale = torch.tensor(SCALE, device=device)
+    many = _Beats(*(_repeated(v, _FREE) for v in beats))
+    steps = (torch.eye(_FREE, device=device) * _STEP).repeat_interleave(rows, 0)
+
+    def misses(of: _Beats, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+        read, height = _read(of, _shape(x, gain))
+        off = torch.nan_to_num((read - of.target) / scale, nan=0.0).clamp(-60.0, 60.0)
+        return torch.cat((off, _CALM * x), dim=-1), height
+
+    def cost(off: Tensor) -> Tensor:
+        return (off * off).sum(-1)
+
+    def set_gain(gain: Tensor, height: Tensor) -> Tensor:
+        wanted = gain * beats.amplitude_mv / height.clamp_min(1e-6)
+        return torch.where(torch.isfinite(wanted), wanted, gain)
+
+    x, gain = torch.zeros(rows, _FREE, device=device), torch.ones(rows, device=device)
+    read, height = _read(beats, _shape(x, gain))
+    gain = set_gain(gain, height)
+    x = _begin(read, beats.target).clamp(-_LIMIT, _LIMIT)
+    off, height = misses(beats, x, gain)
+    gain = set_gain(gain, height)
+    damping = torch.full_like(gain, _DAMPING[0])
+    for k in range(rounds):
+        if k % _ANEW == 0:
+            off, height = misses(beats, x, gain)
+            moved, _ = misses(many, x.repeat(_FREE, 1) + steps, gain.repeat(_FREE))
+            slope = ((moved - off.repeat(_FREE, 1)) / _STEP).reshape(_FREE, rows, -1).permute(1, 2, 0)
+        normal = torch.stack([(slope[:, :, i : i + 1] * slope).sum(1) for i in range(_FREE)], dim=1)
+        normal = normal + torch.eye(_FREE, device=device) * damping[:, None, None]
+        right = (slope * off.unsqueeze(-1)).sum(1).unsqueeze(-1)
+        move = -solve(normal.double(), right.double()).squeeze(-1).to(x.dtype)
+        tried = (x + move.clamp(-_LARGEST, _LARGEST)).clamp(-_LIMIT, _LIMIT)
+        then, its = misses(beats, tried, gain)
+        # What the step taught of the slopes (Broyden 1965, doi 10.1090/S0025-5718-1965-0198670-6).
+        step = tried - x
+        missed = then - off - (slope * step.unsqueeze(1)).sum(-1)
+        slope = slope + missed.unsqueeze(-1) * (step / (step * step).sum(-1, keepdim=True).clamp_min(1e-8)).unsqueeze(1)
+        better = cost(then) < cost(off)
+        x, off = (torch.where(better.unsqueeze(-1), new, old) for new, old in ((tried, x), (then, off)))
+        height = torch.where(better, its, height)
+        gain = set_gain(gain, height)
+        damping = (damping * torch.where(better, _DAMPING[1], _DAMPING[2])).clamp(1e-3, 1e6)
+    return _shape(x, gain)
+
+
+def _repeated(value: Tensor | Marks, times: int):
+    if isinstance(value, Marks):
+        return Marks(*(v.repeat(times) for v in value))
+    return value.repeat(times, *(1,) * (value.ndim - 1))
+
+
+def shape_t_wave(
+    intervals: Intervals,
+    morphology: Tensor,
+    wanted: TWave,
+    residual: Tensor | None = None,
+    marks: Marks | None = None,
+    rounds: int = _ROUNDS,
+) -> TShape:
     """The shape [B] with which ECGs of these intervals and wave heights [B, 8, W] measure the T wave wanted.
 
-    A NaN among `wanted` leaves that measure open.
+    Args:
+        intervals: with which it will be drawn.
+        morphology: wave heights [B, 8, W] in mV.
+        wanted: a NaN leaves that measure open.
+        residual: [B, 8, 200] mV of a recorded beat on the canonical axis (`beat_axis`), drawn along.
+        marks: where J point, T peak and T end are to be read; by default where the intervals put them.
+        rounds: of the least squares.
 
     Raises:
         ValueError: an amplitude, a duration or a flatness wanted is not above 0, or an asymmetry is under 0.
@@ -65,41 +240,19 @@ def shape_t_wave(intervals: Intervals, morphology: Tensor, wanted: TWave) -> TSh
     for name, value in zip(TWave._fields, wanted, strict=True):
         if bool((value < 0).any()) or (name != "asymmetry" and bool((value == 0).any())):
             raise ValueError(f"{name} wanted from {float(value.min()):g} must be above 0")
-    heights = morphology[..., _ST : _ST + 3].to(torch.float32)
-    low = torch.tensor(_LEAST, device=heights.device).log()
-    high = torch.tensor(_MOST, device=heights.device).log()
-    scale = torch.tensor(SCALE, device=heights.device)
-    amplitude, *rest = (x.to(torch.float32) for x in wanted)
-    target = torch.stack((*rest, _read(intervals, heights, None)[1]), dim=-1)
-    unit = torch.ones_like(amplitude)
-
-    def shape(x: Tensor, gain: Tensor = unit) -> TShape:
-        return TShape(gain, *x.exp().unbind(-1))
-
-    def misses(x: Tensor) -> Tensor:
-        read, seen = _read(intervals, heights, shape(x))
-        off = (torch.stack((*read[1:], seen), dim=-1) - target) / scale
-        return torch.where(torch.isfinite(target), torch.nan_to_num(off, nan=99.0), torch.zeros_like(off))
-
-    # Begun where the durations alone would put it.
-    start = torch.stack((rest[2], unit, unit, 2.0 * (rest[3] / (0.4223 * intervals.tpeak_tend_ms)).clamp(0.7, 1.5)), -1)
-    usual = torch.stack((0.2112 * intervals.jt_peak_ms, unit, unit, 2.0 * unit), -1)
-    x = torch.where(torch.isfinite(start), start, usual).log().clamp(low, high)
-    damping = torch.full_like(amplitude, _DAMPING[0])
-    off = misses(x)
-    for _ in range(_ROUNDS):
-        slope = torch.stack(
-            [(misses(x + step) - off) / _STEP for step in torch.eye(4, device=x.device) * _STEP], dim=-1
-        )
-        normal = torch.stack([(slope[:, :, i : i + 1] * slope).sum(1) for i in range(4)], dim=1)
-        normal = normal + torch.eye(4, device=x.device) * damping[:, None, None]
-        right = (slope * off.unsqueeze(-1)).sum(1).unsqueeze(-1)
-        move = -solve(normal.double(), right.double()).squeeze(-1).to(x.dtype)
-        tried = (x + move.clamp(-_LARGEST, _LARGEST)).clamp(low, high)
-        then = misses(tried)
-        better = (then * then).sum(-1) < (off * off).sum(-1)
-        x, off = (torch.where(better.unsqueeze(-1), new, old) for new, old in ((tried, x), (then, off)))
-        damping = (damping * torch.where(better, _DAMPING[1], _DAMPING[2])).clamp(1e-3, 1e6)
-    drawn = _read(intervals, heights, shape(x))[0].amplitude_uv
-    gain = torch.where(torch.isfinite(amplitude), amplitude / drawn, unit)
-    return shape(x, gain)
+    marks = marks_of(intervals) if marks is None else marks
+    drawn = torch.stack(
+        ((1.0 - R_SHARE) * intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms), dim=-1
+    ).to(torch.float32)
+    own = own_st_t(morphology[..., _ST : _ST + 3].to(torch.float32), residual)
+    asked = [x.to(torch.float32) for x in wanted]
+    peak = torch.zeros_like(marks.t_peak)
+    target = torch.stack((asked[1], asked[2], asked[3], asked[4], peak, marks.t_end - marks.t_peak), dim=-1)
+    identity = _shape(torch.zeros(own.shape[0], _FREE, device=own.device), torch.ones_like(peak))
+    channels = _channels(own, drawn, marks, identity)
+    parts = []
+    for start in range(0, max(own.shape[0], 1), _ROWS):
+        rows = slice(start, start + _ROWS)
+        beats = _Beats(channels[rows], drawn[rows], Marks(*(x[rows] for x in marks)), target[rows], asked[0][rows] * 1e-3)
+        parts.append(_solve(beats, rounds))
+    return TShape(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -37,7 +37,8 @@ from world_models.ecg.along_time import STEP_MS, fall, read_between, smoothed, s
 from world_models.ecg.delineation.delineate import delineate
 from world_models.ecg.delineation.waves import BEFORE
 
-__all__ = ["KORS", "Definition", "MeasuredTWave", "TMarks", "TWave", "measure_t_wave", "t_wave"]
+__all__ = ["KORS", "USUAL", "Definition", "MeasuredTWave", "TMarks", "TWave", "measure_t_wave", "t_wave"]
+__all__ += ["asymmetry_of", "first_component", "flatness_of"]
 
 RATE_HZ = 500.0  # of the delineator's median beats
 # X, Y, Z from I, II, V1-V6 (Kors 1990, doi 10.1093/oxfordjournals.eurheartj.a059647)
@@ -103,8 +104,9 @@ def _magnitude(leads: Tensor, vector: tuple[tuple[float, ...], ...]) -> Tensor:
     return square.sqrt()
 
 
-def _first_component(leads: Tensor, window: Tensor, peak: Tensor) -> Tensor:
-    """The lead [B, L] in which `leads` [B, 8, L] have the most power within `window` [B, L], upright at `peak` [B, 8].
+def first_component(leads: Tensor, window: Tensor, peak: Tensor) -> Tensor:
+    """The direction [B, 8] in which `leads` [B, 8, L] have the most power within `window` [B, L], upright at `peak`
+    [B, 8].
 
     About the isoelectric line, not the mean. By powers of the covariance: smooth, and the same in every batch.
     """
@@ -114,17 +116,23 @@ def _first_component(leads: Tensor, window: Tensor, peak: Tensor) -> Tensor:
         power = power / power.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None].clamp_min(1e-20)
         power = (power.unsqueeze(-1) * power.unsqueeze(1)).sum(2)
     direction = (power * peak.unsqueeze(1)).sum(-1)
-    direction = direction / direction.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-20)
-    return (leads * direction.unsqueeze(-1)).sum(1)
+    return direction / direction.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-20)
 
 
-def _asymmetry(slope: Tensor, tau: Tensor, peak: Tensor, start: Tensor, stop: Tensor, reach_ms: float) -> Tensor:
-    """Difference [B] of the legs' slopes, slope [B, L] per step: mean square over the mean of the legs' squares."""
-    away = torch.arange(0.0, reach_ms + 1.0, STEP_MS, device=slope.device)
+def asymmetry_of(
+    slope: Tensor, tau: Tensor, peak: Tensor, start: Tensor, stop: Tensor, reach_ms: float, step_ms: float = STEP_MS
+) -> Tensor:
+    """Difference [B] of the legs' slopes, slope [B, L] per step: mean square over the mean of the legs' squares.
+
+    Args:
+        tau: [L] times of the slope in ms, `step_ms` apart.
+        peak, start, stop: [B] ms, between which the legs are compared, up to `reach_ms` from the peak.
+    """
+    away = torch.arange(0.0, reach_ms + 1.0, step_ms, device=slope.device)
 
     def leg(side: int) -> Tensor:
         when = peak.unsqueeze(-1) + side * away
-        steep = -side * read_between(slope.unsqueeze(1), (when - tau[0]) / STEP_MS).squeeze(1)
+        steep = -side * read_between(slope.unsqueeze(1), (when - tau[0]) / step_ms).squeeze(1)
         steep = steep * within(when, start, stop)
         return steep / steep.amax(-1, keepdim=True).clamp_min(1e-9)
 
@@ -132,7 +140,7 @@ def _asymmetry(slope: Tensor, tau: Tensor, peak: Tensor, start: Tensor, stop: Te
     return 2.0 * (up - down).square().sum(-1) / (up.square().sum(-1) + down.square().sum(-1)).clamp_min(1e-9)
 
 
-def _flatness(wave: Tensor, tau: Tensor, window: Tensor, kurtosis: float) -> Tensor:
+def flatness_of(wave: Tensor, tau: Tensor, window: Tensor, kurtosis: float) -> Tensor:
     """One minus m4 / m2^2 over `kurtosis`, [B], of wave [B, L] as a density over time within `window` [B, L]."""
     density = wave.clamp_min(0.0) * window
     density = density / density.sum(-1, keepdim=True).clamp_min(1e-12)
@@ -183,13 +191,14 @@ def t_wave(
     erd, lrd = (fall(x, tau, at, definition.level * height, side) for x, side in ((after_j, -1), (magnitude, 1)))
 
     start = j_point.clamp_min(-definition.begin_ms)
-    wave = _first_component(leads, within(tau, start, end), leads[:, :, _BACK])
+    direction = first_component(leads, within(tau, start, end), leads[:, :, _BACK])
+    wave = (leads * direction.unsqueeze(-1)).sum(1)
     _, at = summit(wave, tau)
     start = torch.maximum(j_point, at - definition.begin_ms)
-    asymmetry = _asymmetry(
+    asymmetry = asymmetry_of(
         smoothed(wave, definition.smooth, 1), tau, at, start, at + definition.foot * (end - at), definition.begin_ms
     )
-    flatness = _flatness(wave, tau, within(tau, start, end), definition.kurtosis)
+    flatness = flatness_of(wave, tau, within(tau, start, end), definition.kurtosis)
     nan = torch.full_like(height, torch.nan)
     found = (height * 1000.0, asymmetry, flatness, erd, lrd)
     return TWave(*(torch.where(known, value, nan) for value in found))

@@ -28,7 +28,10 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.ecg.lead_names import INDEPENDENT_LEADS
-from world_models.ecg.st_t import TShape, smoothstep, st_t_shapes
+from world_models.ecg import beat_axis
+from world_models.ecg.beat_axis import p_duration_ms
+from world_models.ecg.st_t import ST_RISE, smoothstep, st_t_shapes
+from world_models.ecg.t_bend import TShape, bent_st_t, own_place, own_st_t, unbent
 
 __all__ = [
     "WAVES",
@@ -39,6 +42,7 @@ __all__ = [
     "derive_twelve",
     "synthesise_ecg",
     "p_duration_ms",
+    "qrs_stretch",
     "sample_times_ms",
     "tile",
     "true_fiducials",
@@ -50,8 +54,8 @@ WAVES = ("P", "P_biphasic", *(f"QRS_{i}" for i in range(1, 9)), "ST", "ST_T", "T
 # The window around R. Waves that reach outside are cut: it holds PR up to 450 ms and QT up to 750 ms
 # (with QRS <= 230 ms and Tpeak-Tend <= 200 ms).
 PRE_MS, POST_MS = 600.0, 1000.0
+QRS_STRETCH_MS = 180.0  # that `qrs_stretch` reaches to either side of R
 R_SHARE = 0.42  # R's place within the QRS: onset at -0.42 qrs, J point at +0.58 qrs
-P_SHARE, P_LONGEST_MS = 0.65, 115.0  # P lasts 0.65 PR but no longer than 115 ms: a drug on the AV node leaves P alone
 _BIPHASIC = 2.0 / (1.5 * math.sqrt(3.0))  # the tangent of -u exp(-u^2/2) meets zero at u = -1.5 sqrt(3), not -2
 _P, _QRS, _ST_T = range(0, 2), range(2, 10), range(10, 13)  # columns of WAVES
 _QRS_CENTRES = tuple(0.1 + 0.8 * i / 7 for i in range(8))  # shares of the QRS
@@ -59,6 +63,7 @@ _QRS_SIGMA = 0.06
 _QRS_EDGE = 0.09  # share of the QRS over which the taper rises, and falls
 _P_REACH = 4.0
 _QRS_PRE_MS, _QRS_POST_MS = 110.0, 150.0  # the stretch of the window in which the QRS is computed (QRS <= 258 ms)
+_UP_MS = 60.0  # over which what is kept of a recorded beat sets in
 _CHUNK = {"cpu": 32}  # ECGs synthesised at once: on a CPU 5 MB of eight leads stay near the cache
 _CHUNK_ELSEWHERE = 1024
 _RATES_BPM = (5.0, 400.0)
@@ -95,11 +100,6 @@ class Fiducials(NamedTuple):
     t_offset: Tensor
 
 
-def p_duration_ms(pr_ms: Tensor) -> Tensor:
-    """Duration of the P wave for a PR interval [B] in ms."""
-    return (pr_ms * P_SHARE).clamp_max(P_LONGEST_MS)
-
-
 def _grid(sampling_rate_hz: float, device: torch.device | str) -> tuple[Tensor, int]:
     """Times [L] in ms about R, and the index of R."""
     step = 1000.0 / sampling_rate_hz
@@ -112,9 +112,7 @@ def sample_times_ms(sampling_rate_hz: float = 500.0, device: torch.device | str 
     return _grid(sampling_rate_hz, device)[0]
 
 
-def _pieces(
-    intervals: Intervals, sampling_rate_hz: float, t_shape: TShape | None = None
-) -> tuple[list[tuple[int, int, range, Tensor]], int]:
+def _pieces(intervals: Intervals, sampling_rate_hz: float) -> tuple[list[tuple[int, int, range, Tensor]], int]:
     """The waves by the stretch of the window they live in: (start, stop, wave columns, shapes [B, n, stop - start])."""
     grid, at_r = _grid(sampling_rate_hz, intervals.pr_ms.device)
     length = grid.shape[0]
@@ -132,14 +130,19 @@ def _pieces(
 
     step = 1000.0 / sampling_rate_hz
     first, last = max(at_r - int(_QRS_PRE_MS / step), 0), min(at_r + int(_QRS_POST_MS / step) + 1, length)
-    x = (grid[first:last] - onset) / qrs
+    pieces.append((first, last, _QRS, _qrs_shapes(grid[first:last], onset, qrs)))
+
+    pieces.append((at_r, length, _ST_T, st_t_shapes(grid[at_r:], j_point, qrs, jt_peak, tpeak_tend)))
+    return pieces, length
+
+
+def _qrs_shapes(grid: Tensor, onset: Tensor, qrs: Tensor) -> Tensor:
+    """The QRS's waves at unit height [B, 8, L] at times [L] ms from R; onset and duration [B, 1] ms."""
+    x = (grid - onset) / qrs
     taper = smoothstep(x / _QRS_EDGE) * smoothstep((1.0 - x) / _QRS_EDGE)
     centres = torch.tensor(_QRS_CENTRES, dtype=torch.float32, device=grid.device)
     d = (x.unsqueeze(1) - centres.unsqueeze(-1)) / _QRS_SIGMA
-    pieces.append((first, last, _QRS, torch.exp(-0.5 * d * d) * taper.unsqueeze(1)))
-
-    pieces.append((at_r, length, _ST_T, st_t_shapes(grid[at_r:], j_point, qrs, jt_peak, tpeak_tend, t_shape)))
-    return pieces, length
+    return torch.exp(-0.5 * d * d) * taper.unsqueeze(1)
 
 
 def wave_basis(intervals: Intervals, sampling_rate_hz: float = 500.0) -> Tensor:
@@ -152,20 +155,75 @@ def wave_basis(intervals: Intervals, sampling_rate_hz: float = 500.0) -> Tensor:
 
 
 def beat_template(
-    intervals: Intervals, morphology: Tensor, sampling_rate_hz: float = 500.0, t_shape: TShape | None = None
+    intervals: Intervals,
+    morphology: Tensor,
+    sampling_rate_hz: float = 500.0,
+    t_shape: TShape | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Isolated beats in mV, [B, 8, L] (leads `INDEPENDENT_LEADS`), from 0.6 s before R to 1.0 s after.
 
-    morphology [B, 8, W] holds the height in mV of every wave (`WAVES`) in every independent lead; `t_shape` bends and
-    scales ST and T (`t_synthesis.shape_t_wave` finds the one that measures what is asked for).
+    Args:
+        morphology: [B, 8, W] the height in mV of every wave (`WAVES`) in every independent lead.
+        t_shape: bends and scales ST and T (`t_synthesis.shape_t_wave` finds the one that measures what is asked for).
+        residual: [B, 8, 200] mV on the canonical axis, what the waves do not express of a recorded beat.
     """
-    pieces, length = _pieces(intervals, sampling_rate_hz, t_shape)
+    pieces, length = _pieces(intervals, sampling_rate_hz)
     beat = morphology.new_zeros(morphology.shape[0], len(INDEPENDENT_LEADS), length)
+    own = t_shape is not None or residual is not None
     for start, stop, columns, shapes in pieces:
+        if own and columns is _ST_T:  # past the J point the table's
+            continue
         part = beat[:, :, start:stop]
         for i, column in enumerate(columns):
             # A product and a sum, not one fused operation: whether that rounds once or twice depends on the layout.
             part += morphology[:, :, column].unsqueeze(-1) * shapes[:, i].unsqueeze(1)
+    if own:
+        shape = unbent(morphology.shape[0], morphology.device) if t_shape is None else t_shape
+        _add_own(beat, _grid(sampling_rate_hz, beat.device)[0], intervals, morphology, shape, residual)
+    return beat
+
+
+def _add_own(
+    beat: Tensor, grid: Tensor, intervals: Intervals, morphology: Tensor, shape: TShape, residual: Tensor | None
+) -> None:
+    """Adds ST and T from the table of the beat's own, bent, and the residual before them, to `beat` [B, 8, L].
+
+    grid: [L] times in ms about R, 0 among them.
+    """
+    at_r = int((grid < 0).sum())
+    _, pr, qrs, _, jt_peak, tail = (x.to(torch.float32).unsqueeze(-1) for x in intervals)
+    onset = -R_SHARE * qrs
+    j_point = onset + qrs
+    after = grid[at_r:]
+    heights = morphology[:, :, _ST_T.start : _ST_T.stop]
+    st_t = bent_st_t(own_st_t(heights, residual), own_place(after, j_point, jt_peak, tail, shape), shape.gain)
+    # Up to the J point the ST level rises with the QRS.
+    rise = smoothstep((after - j_point) / (ST_RISE * qrs) + 1.0).unsqueeze(1) * heights[:, :, :1]
+    beat[:, :, at_r:] += torch.where((after >= j_point).unsqueeze(1), st_t, rise)
+    if residual is None:
+        return
+    ends = beat_axis.piece_ends(*(x.squeeze(-1) for x in (pr, qrs, jt_peak, tail)))
+    early = grid <= _QRS_POST_MS
+    time = grid[early]
+    from_onset = time - onset
+    before = beat_axis.curved(residual, beat_axis.places(ends, from_onset, before_j=True))
+    # Before the axis begins, half a P wave before P, it comes up from nothing.
+    share = smoothstep((from_onset - ends[:, :1]) / _UP_MS + 1.0) * (time < j_point)
+    beat[:, :, early] += before * share.unsqueeze(1)
+
+
+def qrs_stretch(intervals: Intervals, morphology: Tensor, residual: Tensor | None = None) -> Tensor:
+    """QRS, ST and what follows, without P, every 2 ms from `QRS_STRETCH_MS` before R to as much after, [B, 8, L] mV."""
+    step = 2.0
+    reach = int(QRS_STRETCH_MS / step)
+    grid = torch.arange(-reach, reach + 1, dtype=torch.float32, device=morphology.device) * step
+    qrs = intervals.qrs_ms.to(torch.float32).unsqueeze(-1)
+    shapes = _qrs_shapes(grid, -R_SHARE * qrs, qrs)
+    beat = morphology.new_zeros(morphology.shape[0], len(INDEPENDENT_LEADS), grid.shape[0])
+    for i, column in enumerate(_QRS):
+        beat += morphology[:, :, column].unsqueeze(-1) * shapes[:, i].unsqueeze(1)
+    _add_own(beat, grid, intervals, morphology, unbent(morphology.shape[0], morphology.device), residual)
     return beat
 
 
@@ -317,6 +375,7 @@ def synthesise_ecg(
     noise_uv: float | Tensor = 0.0,
     wander_uv: float | Tensor = 0.0,
     t_shape: TShape | None = None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """12-lead ECGs in mV, float32 [B, 12, seconds * sampling_rate_hz], standard lead order.
 
@@ -327,7 +386,8 @@ def synthesise_ecg(
         hrv_ms: standard deviation of RR; a number or [B].
         noise_uv: standard deviation of the sample noise of the independent leads; a number or [B].
         wander_uv: standard deviation of the baseline wander; a number or [B].
-        t_shape: [B] each, how ST and T are bent and scaled; None: as drawn.
+        t_shape: [B, ...] each, how ST and T are bent and scaled; None: as drawn.
+        residual: [B, 8, 200] mV on the canonical axis, what the waves do not express of a recorded beat; None: nothing.
     """
     batch, samples = key.shape[0], int(round(seconds * sampling_rate_hz))
     out = torch.empty(batch, 12, samples, dtype=torch.float32, device=key.device)
@@ -345,7 +405,8 @@ def synthesise_ecg(
         r = beat_samples(
             k, when, chosen.heart_rate_bpm, seconds=seconds, sampling_rate_hz=sampling_rate_hz, hrv_ms=part(hrv_ms)
         )
-        eight = tile(beat_template(chosen, morphology[rows], sampling_rate_hz, bent), r, samples, at_r)
+        template = beat_template(chosen, morphology[rows], sampling_rate_hz, bent, part(residual))
+        eight = tile(template, r, samples, at_r)
         if not _is_off(noise_uv):
             noise = keys.noise(k, when, "ecg_noise", (8, samples))
             eight += noise.mul_((_column(part(noise_uv), k) * 1e-3).unsqueeze(-1))

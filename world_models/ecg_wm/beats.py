@@ -1,87 +1,17 @@
-"""Beats on a canonical time axis: the warp that makes a decoded beat have the intervals it was asked for.
+"""The canonical time axis of the autoencoder's beats: `world_models.ecg.beat_axis`, by the name it has here."""
 
-A beat is cut at its fiducials (P onset and end, QRS onset, J point, T peak, T end) and every piece is stretched onto
-a fixed number of samples. Shape and timing come apart: the autoencoder sees shapes only, and decoding with other
-intervals is the same shape on other anchors. Times are in ms from QRS onset. P's end is taken where the generator of
-the training beats puts it (`p_duration_ms`), so a drug that slows the AV node stretches the PR segment, not the P wave.
-"""
+from world_models.ecg.beat_axis import (
+    AT_R,
+    LEAD_COUNT,
+    PIECES,
+    QRS_START,
+    RATE_HZ,
+    SAMPLES,
+    from_canonical,
+    piece_ends,
+    to_canonical,
+    valid_samples,
+)
 
-from __future__ import annotations
-
-import torch
-from torch import Tensor
-
-from world_models.ecg.lead_names import INDEPENDENT_LEADS
-from world_models.ecg.waveform import p_duration_ms
-
-__all__ = ["AT_R", "LEAD_COUNT", "RATE_HZ", "SAMPLES", "from_canonical", "piece_ends", "to_canonical", "valid_samples"]
-
-LEAD_COUNT = len(INDEPENDENT_LEADS)
-PIECES = (8, 32, 16, 48, 48, 32, 16)  # samples: before P, P, PR segment, QRS, J to T peak, T peak to T end, after T
-QRS_START = sum(PIECES[:3])
-SAMPLES = sum(PIECES)
-RATE_HZ = 500.0  # of the ECGs that are read, learned from and synthesised
-AT_R = 300  # sample at which a beat's template has its R peak
-
-
-def piece_ends(pr_ms: Tensor, qrs_ms: Tensor, jt_peak_ms: Tensor, tpeak_tend_ms: Tensor) -> Tensor:
-    """Ends of the pieces in ms from QRS onset, [B, 8]. Tails: half a P wave before P, one Tpeak-Tend past T."""
-    p = p_duration_ms(pr_ms)
-    peak = qrs_ms + jt_peak_ms
-    end = peak + tpeak_tend_ms
-    zero = torch.zeros_like(pr_ms)
-    return torch.stack([-pr_ms - 0.5 * p, -pr_ms, p - pr_ms, zero, qrs_ms, peak, end, end + tpeak_tend_ms], dim=-1)
-
-
-def _times(ends: Tensor) -> Tensor:
-    """Time [B, SAMPLES] in ms of each canonical sample."""
-    pieces = []
-    for k, count in enumerate(PIECES):
-        share = torch.arange(count, device=ends.device, dtype=ends.dtype) / count
-        pieces.append(ends[:, k : k + 1] + share * (ends[:, k + 1 : k + 2] - ends[:, k : k + 1]))
-    return torch.cat(pieces, dim=-1)
-
-
-def _interpolate(values: Tensor, position: Tensor) -> Tensor:
-    """values [B, C, N] at fractional sample positions [B, M], linear between samples, the end values beyond them."""
-    count = values.shape[-1]
-    position = position.clamp(0, count - 1)
-    lower = position.floor().clamp_max(count - 2)
-    share = (position - lower).unsqueeze(1)
-    index = lower.to(torch.int64).unsqueeze(1).expand(-1, values.shape[1], -1)
-    left = values.gather(-1, index)
-    return left + share * (values.gather(-1, index + 1) - left)
-
-
-def to_canonical(beat_mv: Tensor, ends: Tensor, onset_sample: Tensor, sampling_rate_hz: float) -> Tensor:
-    """Beats [B, 8, L] with QRS onset at sample `onset_sample` [B] (may be fractional) -> [B, 8, SAMPLES] mV.
-
-    The level just before QRS onset is taken as the isoelectric line and subtracted.
-    """
-    position = onset_sample.unsqueeze(-1) + _times(ends) * (sampling_rate_hz / 1000)
-    canonical = _interpolate(beat_mv, position)
-    return canonical - canonical[..., QRS_START - 2 : QRS_START].mean(-1, keepdim=True)
-
-
-def from_canonical(
-    canonical_mv: Tensor, ends: Tensor, onset_sample: Tensor, length: int, sampling_rate_hz: float
-) -> Tensor:
-    """Canonical beats [B, 8, SAMPLES] spread out in time: [B, 8, length] mV.
-
-    `onset_sample` [B] is where QRS onset goes. Outside the beat the first and last canonical samples go on: the
-    decoder tapers both to zero.
-    """
-    samples = torch.arange(length, device=ends.device, dtype=ends.dtype)
-    time = (samples - onset_sample.unsqueeze(-1)) * (1000 / sampling_rate_hz)
-    position = torch.zeros(ends.shape[0], length, device=ends.device, dtype=ends.dtype)
-    for k, count in enumerate(PIECES):
-        width = ends[:, k + 1 : k + 2] - ends[:, k : k + 1]
-        position = position + count * ((time - ends[:, k : k + 1]) / width).clamp(0, 1)
-    return _interpolate(canonical_mv, position)
-
-
-def valid_samples(ends: Tensor, rr_ms: Tensor) -> Tensor:
-    """bool [B, SAMPLES]: where a beat stands alone, behind the previous T wave and before the next P wave."""
-    time = _times(ends)
-    rr = rr_ms.unsqueeze(-1)
-    return (time > ends[:, 6:7] - rr) & (time < ends[:, 1:2] + rr)
+__all__ = ["AT_R", "LEAD_COUNT", "PIECES", "QRS_START", "RATE_HZ", "SAMPLES"]
+__all__ += ["from_canonical", "piece_ends", "to_canonical", "valid_samples"]

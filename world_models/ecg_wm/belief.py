@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from world_models.ecg_wm.latent_ode import COORDS, HOURS_PER_DAY, PATIENT, clock_waves
+from world_models.ecg_wm.latent import COORDS
+from world_models.ecg_wm.latent_ode import DAY_NUMBERS, HOURS_PER_DAY, PATIENT, SITES, clock_waves
 from world_models.nn.mlp import mlp
 
 __all__ = ["BeliefEncoder", "visit_features"]
@@ -35,11 +36,11 @@ def visit_features(
     """What the encoder is shown of T visits, [B, T, features].
 
     Args:
-        patient: covariates [B, 5].
-        measured: u [B, 6] of the admission reading.
+        patient: covariates [B, PATIENT].
+        measured: u [B, COORDS] of the admission reading.
         start_hour: clock hour of admission [B].
-        u: [B, T, 6] at each visit, NaN where a coordinate was not charted.
-        effect: [B, T, D * 2] effect-site levels of a typical patient.
+        u: [B, T, COORDS] at each visit, NaN where a coordinate was not charted.
+        effect: [B, T, D * SITES] effect-site levels of a typical patient.
         dose: [B, T, D] given at the visit before, in reference doses.
         hours: [B, T] since admission.
         gap: [B, T] h since the visit before.
@@ -58,7 +59,7 @@ class BeliefEncoder(nn.Module):
     def __init__(self, drugs: int, size: int, width: int):
         super().__init__()
         # as `visit_features` joins them
-        self.features = 2 * COORDS + 2 * drugs + drugs + 2 + 4 + PATIENT + COORDS
+        self.features = 2 * COORDS + SITES * drugs + drugs + 2 + DAY_NUMBERS + PATIENT + COORDS
         self.inward = mlp((self.features, width, width))
         self.memory = nn.GRU(width, width, batch_first=True)
         self.outward = mlp((width, width, 2 * size), zero_last=True)

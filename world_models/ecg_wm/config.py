@@ -19,9 +19,9 @@ class ECGWorldConfig:
 
     name: str = "ecg-wm-small"
     hours_per_step: float = 2.0  # h; the default step, any other can be asked for when the world is loaded
-    eta: int = 16  # random effects: what differs between patients in kinetics, sensitivity and daily rhythm
-    drift_width: int = 96  # hidden width of the neural part of the latent ODE
-    substeps: int = 2  # exponential-Euler substeps of the latent ODE in one step
+    eta: int = 24  # random effects: what differs between patients in kinetics, sensitivity and daily rhythm
+    drift_width: int = 64  # hidden width of the neural part of the latent ODE
+    event_width: int = 32  # hidden width of the head that says how likely an AV block is
     flow_width: int = 64  # hidden width of the residual flow's velocity field
     flow_steps: int = 3  # function evaluations of the residual flow
     belief_width: int = 64  # hidden width of the recurrent encoder that reads a patient's history
@@ -32,9 +32,9 @@ class ECGWorldConfig:
     dose_log: int = 36  # past steps whose doses a state remembers, to redo them when its unknowns are sampled anew
 
     def __post_init__(self) -> None:
-        widths = ("drift_width", "flow_width", "belief_width", "spread_width", "beat_width", "readback_width")
+        widths = [f"{part}_width" for part in ("drift", "flow", "belief", "spread", "beat", "readback", "event")]
         check_sizes(self, **dict.fromkeys(widths, 65_536))
-        check_sizes(self, eta=1024, substeps=1000, flow_steps=1000, morphology=1024, dose_log=10_000)
+        check_sizes(self, eta=1024, flow_steps=1000, morphology=1024, dose_log=10_000)
         if not 0 < self.hours_per_step <= 8784:
             raise ValueError(f"hours_per_step={self.hours_per_step} must be above 0 h and at most 8784 h, a year")
 

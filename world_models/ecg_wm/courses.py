@@ -13,31 +13,34 @@ from torch import Tensor
 
 from world_models import keys, tree
 from world_models.ecg_wm import latent
+from world_models.ecg_wm.patients import CLEARANCES, COVARIATES, baseline_chart
 from world_models.ecg_wm.start_rates import REFERENCE_MG
 from world_models.inputs import admit
-from world_models.oracles.ecg_drug.cohorts import COHORTS
+from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
 from world_models.protocol import Chart
 from world_models.quantities.ecg_drug import ORDERS
 
 __all__ = ["Courses", "dosing", "sample_courses", "oracle_of"]
 
-KEPT = ("age_years", "sex_female", "weight_kg", "clock_hour", "qtcf_ms", "heart_rate_bpm", "torsades")
+KEPT = (*COVARIATES, "clock_hour", "heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "jt_peak_c_ms", "tpeak_tend_ms")
+KEPT += (*latent.T_WAVE, "systolic_bp_mmhg", "arrhythmia_burden", "torsades", "atrial_fibrillation", "av_block")
 NOTHING, SINGLE, REGIMEN, TWO_DRUGS, RANDOM = range(5)  # kinds of plan
 KIND_SHARES = (0.1, 0.3, 0.3, 0.15, 0.15)
 DOSE_INTERVALS_H = (6.0, 8.0, 12.0, 24.0)  # of regimens: as labels have them (k)
 LATEST_START_H, STARTS_AT_ONCE = 4.0, 0.6  # a regimen's first dose; the share given at admission
 RANDOM_DOSES_PER_H = 0.1  # a dose of some drug in a fifth of the two-hour steps
-METABOLISER_LOG_SD, METABOLISER_RANGE = 0.5, (0.2, 3.0)  # clearance multipliers that are told to the model
+CLEARANCE_LOG_SD, CLEARANCE_RANGE = 0.5, (0.2, 3.0)  # clearance multipliers that are told to the model
 
 
 class Courses(NamedTuple):
     """B patients over T + 1 visits, `hours_per_step` apart."""
 
-    u: Tensor  # [B, T + 1, 6] coordinates as charted
+    u: Tensor  # [B, T + 1, COORDS] coordinates as charted, NaN where the rhythm does not have them
     charts: Chart  # the KEPT measures, each [B, T + 1]
     actions: Tensor  # [B, T + 1, D] mg given right after each visit
-    metaboliser: Tensor  # [B] where the patient's is known, else NaN
+    measured: Tensor  # [B, COORDS] coordinates of the admission reading, in both rhythms
+    clearance: Tensor  # [B, 3] `patients.CLEARANCES` where the patient's are known, else NaN
     hours_per_step: float
 
 
@@ -84,24 +87,29 @@ def sample_courses(
 ) -> Courses:
     """Courses of the patients with these keys, an equal share of every cohort (or all of one).
 
-    In a share `known` of them the metaboliser is told; the others' comes from their cohort, and nobody is told.
+    In a share `known` of them the hepatic clearances are told; the others' come from their cohort, and nobody is told.
     """
     names = [cohort] if cohort else sorted(COHORTS)
-    tell = keys.uniform(key, 0, "courses/known") < known
-    sampled = torch.exp(METABOLISER_LOG_SD * keys.normal(key, 0, "courses/metaboliser")).clamp(*METABOLISER_RANGE)
-    metaboliser = torch.where(tell, sampled, torch.full_like(sampled, float("nan")))
-    shares = zip(names, key.chunk(len(names)), metaboliser.chunk(len(names)), strict=False)
+    tell = (keys.uniform(key, 0, "courses/known") < known).unsqueeze(-1)
+    own = keys.normal(key, 0, "courses/clearance", (len(CLEARANCES),))
+    sampled = torch.exp(CLEARANCE_LOG_SD * own).clamp(*CLEARANCE_RANGE)
+    clearance = torch.where(tell, sampled, torch.nan)
+    shares = zip(names, key.chunk(len(names)), clearance.chunk(len(names)), strict=False)
     # Cohorts differ in whom they admit only: once admitted, all patients go through the same transition together.
     oracle = oracle_of(names[0], hours_per_step, str(key.device))
     state = tree.cat(
-        [admit(oracle_of(n, hours_per_step, str(key.device)), k, {"metaboliser": m}) for n, k, m in shares]
+        [
+            admit(oracle_of(n, hours_per_step, str(key.device)), k, dict(zip(CLEARANCES, c.unbind(-1), strict=True)))
+            for n, k, c in shares
+        ]
     )
+    factors = {q.name: state.factors[:, i] for i, q in enumerate(FACTORS)}
     actions = dosing(keys.fold(key, "plan"), steps, hours_per_step)
     charts = [oracle.observe(state)]
     for i in range(steps):
         state = oracle.transition(state, actions[:, i])
         charts.append(oracle.observe(state))
     u = torch.stack([latent.standardise(chart) for chart in charts], dim=1)
-    return Courses(
-        u, {n: torch.stack([c[n] for c in charts], dim=1) for n in KEPT}, actions, metaboliser, hours_per_step
-    )
+    kept = {n: torch.stack([c[n] for c in charts], dim=1) for n in KEPT}
+    measured = latent.standardise(baseline_chart(factors))
+    return Courses(u, kept, actions, measured, clearance, hours_per_step)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.belief import visit_features
-from world_models.ecg_wm.latent_ode import HOURS_PER_DAY, Rates
+from world_models.ecg_wm.latent_ode import HOURS_PER_DAY
+from world_models.ecg_wm.patients import COVARIATES
 from world_models.ecg_wm.state import Belief, ECGWorldState
 from world_models.inputs import admit, checked_orders
 from world_models.protocol import Chart, History
@@ -30,31 +31,30 @@ BASELINE = {  # factor -> the measure that gives it at the first visit; a belief
 FIRST_VISIT = {  # what else a first visit may say; whatever it does not is sampled from the cohort
     **BASELINE,
     "baseline_burden": "arrhythmia_burden",
-    "age_years": "age_years",
-    "sex_female": "sex_female",
-    "weight_kg": "weight_kg",
+    "baseline_systolic_bp_mmhg": "systolic_bp_mmhg",
+    **{f"baseline_{name}": name for name in latent.T_WAVE},
+    **{name: name for name in COVARIATES},
 }
 
 
 def course(
     model: ECGWorldModel, state: ECGWorldState, eta: Tensor, actions: Tensor, gaps: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Drug amounts [B, T, D, 6] and deviation [B, T, 6] at each visit for given random effects [B, eta].
+    """Drug amounts [B, T, D, MODES] and deviation [B, T, COORDS] at each visit for given random effects [B, eta].
 
     `gaps` [B, T] are the hours since the visit before (the first is 0); `actions` [B, T, D] are given right after each.
     """
     amounts, deviation = torch.zeros_like(state.amounts), torch.zeros_like(state.deviation)
     all_amounts, all_deviations = [amounts], [deviation]
-    patient, anchor = state.rates.patient, model.anchor(state.measured, state.unknown)
-    rates: Rates | None = None
-    made_for = gaps[:, 0]
+    anchor = model.anchor(state.measured, state.unknown)
+    rates = model.prior.individual(eta, state.rates.patient, anchor)
     clock = state.start_hour
     for i in range(1, gaps.shape[1]):
         gap = gaps[:, i]
-        if rates is None or not torch.equal(gap, made_for):
-            rates, made_for = model.prior.individual(eta, patient, anchor, gap[:, None, None, None]), gap
-        amounts = model.prior.dose(amounts, actions[:, i - 1])
-        prior = model.prior.advance(rates, amounts, deviation, clock, state.start_hour, gap.unsqueeze(-1))
+        same = bool((gap == gap[0]).all())
+        amounts = model.prior.dose(rates, amounts, actions[:, i - 1])
+        hours = float(gap[0]) if same else gap
+        prior = model.prior.advance(rates, amounts, deviation, clock, state.start_hour, hours)
         amounts, deviation, clock = prior.amounts, prior.deviation, clock + gap
         all_amounts.append(amounts)
         all_deviations.append(deviation)
@@ -62,7 +62,7 @@ def course(
 
 
 def relive(model: ECGWorldModel, state: ECGWorldState, unknown: Tensor) -> ECGWorldState:
-    """The state now, had the patients always had these unknowns [B, eta + 6]: logged doses are gone through again.
+    """The state now, had the patients always had these unknowns [B, eta + COORDS]: logged doses are gone through again.
 
     `present` is not renewed.
     """
@@ -72,7 +72,7 @@ def relive(model: ECGWorldModel, state: ECGWorldState, unknown: Tensor) -> ECGWo
     for i in range(max(0, steps - window), steps):
         running = state.t > i
         dose = torch.where(running.unsqueeze(-1), state.dose_log_mg[:, i % window], 0.0)
-        swallowed, clock = model.prior.dose(fresh.amounts, dose), state.start_hour + i * hours
+        swallowed, clock = model.prior.dose(fresh.rates, fresh.amounts, dose), state.start_hour + i * hours
         prior = model.prior.advance(fresh.rates, swallowed, fresh.deviation, clock, state.start_hour, hours)
         fresh = fresh._replace(
             amounts=torch.where(running[:, None, None], prior.amounts, fresh.amounts),
@@ -95,16 +95,17 @@ def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str
     gaps = torch.diff(hours, dim=1, prepend=hours[:, :1])
     if bool((gaps < 0).any()):
         raise ValueError(f"visit hours must not decrease; the smallest gap is {gaps.min().item():g} h: sort the visits")
-    u = latent.standardise(
-        {name: charts.get(name, torch.full_like(hours, float("nan"))) for name in latent.COORDINATES}
-    )
+    u = latent.standardise({"hours": hours, **charts})
     # What the first visit lacks (an arrhythmia burden, say) was sampled from the cohort: the encoder has never met a
     # first visit with a hole in it, so it is shown the sample.
     u = torch.cat([torch.where(u[:, :1].isnan(), state.measured.unsqueeze(1), u[:, :1]), u[:, 1:]], dim=1)
     typical, _ = course(model, state, torch.zeros_like(state.unknown[:, : model.config.eta]), actions, gaps)
     before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], dim=1) / model.prior.reference_mg
     known = (state.rates.patient, state.measured, state.start_hour)
-    effect = model.prior.effect(typical)
+    ordinary = model.prior.individual(
+        torch.zeros_like(state.rates.eta), state.rates.patient, model.anchor(state.measured, state.unknown)
+    )
+    effect = model.prior.effect(ordinary, typical.transpose(0, 1)).transpose(0, 1)
     mean, spread = model.believe(visit_features(*known, u, effect, before, hours - hours[:, :1], gaps))
     belief = Belief(mean[:, -1], spread[:, -1])
     state = state._replace(belief=belief, unknown=model.sample_unknown(belief, key))
@@ -115,7 +116,7 @@ def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str
     t = torch.round((hours[:, -1] - hours[:, 0]) / model.hours_per_step).to(torch.int64)
     log, since, total = _doses(model, state, actions, hours)
     residual = u[:, -1] - state.rates.anchor - deviation[:, -1]
-    amounts = model.prior.dose(amounts[:, -1], actions[:, -1])
+    amounts = model.prior.dose(state.rates, amounts[:, -1], actions[:, -1])
     torsades = charts["torsades"][:, -1] if "torsades" in charts else state.torsades
     return model.settled(
         state._replace(
@@ -140,11 +141,22 @@ def _with_first_visit(factors: dict[str, Tensor], charts: Chart, hours: Tensor) 
     """
     first = {name: value[:, 0] for name, value in charts.items()}
     said = {factor: first[name] for factor, name in FIRST_VISIT.items() if name in first}
+    if "atrial_fibrillation" in first and "heart_rate_bpm" in first:
+        # Of a first ECG in fibrillation only the rate in it is known: sinus rate and PR are sampled from the cohort.
+        fibrillating = first["atrial_fibrillation"] > 0.5
+        unknown = torch.full_like(hours[:, 0], torch.nan)
+        said["baseline_fibrillation_rate_bpm"] = torch.where(fibrillating, first["heart_rate_bpm"], unknown)
+        for name in ("baseline_heart_rate_bpm", "baseline_pr_ms"):
+            said[name] = torch.where(fibrillating, unknown, said.get(name, unknown))
+        # what is no error to lack
+        hidden = fibrillating
+    else:
+        hidden = torch.zeros_like(hours[:, 0], dtype=torch.bool)
     if "clock_hour" in first:
         said["admission_clock_hour"] = torch.remainder(first["clock_hour"] - hours[:, 0], HOURS_PER_DAY)
     known = {**said, **factors}
     missing = [name for name in BASELINE if name not in known]
-    unread = [name for name in BASELINE if name in known and bool(known[name].isnan().any())]
+    unread = [name for name in BASELINE if name in known and bool((known[name].isnan() & ~hidden).any())]
     if missing or unread:
         raise ValueError(
             f"the first visit must give every baseline interval; missing: {', '.join(missing + unread)}. "

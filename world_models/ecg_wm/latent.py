@@ -1,9 +1,12 @@
 """The physiological coordinates of the latent, and the way between them and the chart.
 
-The latent of one ECG is (u, m): u holds six standardised coordinates that the ODE prior moves (heart rate, PR, QRS,
-J-Tpeak c, Tpeak-Tend, arrhythmia burden on the logit scale) and m the shape of the beat (see `vae`). Rate-corrected
-J-Tpeak stands in u because drugs act on it; QT and its corrections follow from the identities
-QT = QRS + J-Tpeak + Tpeak-Tend, QTcF = QT / RR^(1/3), J-Tpeak c = J-Tpeak / RR^0.58 (RR in s).
+The latent of one ECG is z = (u, m): u holds the coordinates that the ODE prior moves, each on a working scale (T
+amplitude by its logarithm, asymmetry by its root, burden by its logit) and standardised; m is the shape of the beat
+(see `vae`). Rate-corrected J-Tpeak stands in u because drugs act on it; QT and its corrections follow from the
+identities QT = QRS + J-Tpeak + Tpeak-Tend, QTcF = QT / RR^(1/3), J-Tpeak c = J-Tpeak / RR^0.58 (RR in s).
+
+An ECG shows sinus rhythm or fibrillation, never both: of the sinus rate, PR and the rate in fibrillation a chart gives
+what its rhythm has, and the others are NaN in `standardise`.
 """
 
 from __future__ import annotations
@@ -13,17 +16,43 @@ from torch import Tensor
 
 from world_models.constants import constant
 from world_models.ecg.intervals import jt_peak_scale, log_rr, qt_scale
+from world_models.protocol import Chart
 
-__all__ = ["CENTRE", "COORDINATES", "SCALE", "intervals_of", "logit_burden", "standardise"]
+__all__ = [
+    "BURDEN",
+    "CENTRE",
+    "COORDINATES",
+    "COORDS",
+    "SCALE",
+    "T_WAVE",
+    "intervals_of",
+    "logit_burden",
+    "standardise",
+]
 
-COORDINATES = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "arrhythmia_burden")
-# Round numbers near a resting adult's mean and spread: they only set the scale the networks see.
-CENTRE = (65.0, 160.0, 95.0, 225.0, 85.0, -1.0)
-SCALE = (10.0, 25.0, 10.0, 20.0, 12.0, 1.0)
+T_WAVE = ("t_amplitude_uv", "t_asymmetry", "t_flatness", "erd_30_ms", "lrd_30_ms")
+COORDINATES = (
+    "heart_rate_bpm",  # in sinus rhythm
+    "pr_ms",
+    "qrs_ms",
+    "jt_peak_c_ms",
+    "tpeak_tend_ms",
+    *T_WAVE,
+    "systolic_bp_mmhg",
+    "fibrillation_rate_bpm",  # of the ventricles, where the ECG shows fibrillation
+    "arrhythmia_burden",
+)
+COORDS = len(COORDINATES)
+BURDEN = COORDINATES.index("arrhythmia_burden")  # the last: it follows a drug far more slowly than the others
+_AMPLITUDE, _ASYMMETRY = (COORDINATES.index(name) for name in T_WAVE[:2])
+_RATE, _PR, _FIBRILLATION = (COORDINATES.index(n) for n in ("heart_rate_bpm", "pr_ms", "fibrillation_rate_bpm"))
+# On the working scale. Round numbers near a resting adult's mean and spread: they only set the scale the networks see.
+CENTRE = (65.0, 160.0, 95.0, 225.0, 85.0, 6.2, 0.4, 0.42, 45.0, 28.0, 130.0, 105.0, -1.0)
+SCALE = (10.0, 25.0, 10.0, 20.0, 12.0, 0.4, 0.15, 0.06, 10.0, 6.0, 15.0, 15.0, 1.0)
 # Where values are clamped: beyond, no generator or network is fitted, and within, every interval derived from them lies
 # inside its Quantity's bounds (the test tries the corners).
-LOW = (35.0, 70.0, 60.0, 110.0, 40.0, -7.0)
-HIGH = (170.0, 500.0, 200.0, 480.0, 220.0, 7.0)
+LOW = (35.0, 70.0, 60.0, 110.0, 40.0, 3.7, 0.05, 0.1, 8.0, 6.0, 60.0, 40.0, -7.0)
+HIGH = (170.0, 500.0, 200.0, 480.0, 220.0, 7.8, 1.6, 0.9, 200.0, 150.0, 240.0, 210.0, 7.0)
 LONGEST_QT_MS = 950.0
 
 
@@ -33,19 +62,37 @@ def logit_burden(burden: Tensor) -> Tensor:
     return torch.log(burden) - torch.log1p(-burden)
 
 
-def standardise(chart: dict[str, Tensor]) -> Tensor:
-    """u [..., 6] of a chart's intervals and burden; NaN stays NaN."""
-    columns = [chart[name] for name in COORDINATES[:-1]] + [logit_burden(chart[COORDINATES[-1]])]
-    raw = torch.stack([c.to(torch.float32) for c in columns], dim=-1)
+def standardise(chart: Chart) -> Tensor:
+    """u [..., COORDS] of a chart. NaN stays NaN, and stands for what the chart lacks or its rhythm does not have."""
+    given = next(iter(chart.values()))
+    unknown = torch.full_like(given, torch.nan, dtype=torch.float32)
+    columns = {name: chart.get(name, unknown).to(torch.float32) for name in COORDINATES}
+    if "atrial_fibrillation" in chart:
+        fibrillating = chart["atrial_fibrillation"] > 0.5
+        columns["fibrillation_rate_bpm"] = torch.where(fibrillating, columns["heart_rate_bpm"], unknown)
+        columns["heart_rate_bpm"] = torch.where(fibrillating, unknown, columns["heart_rate_bpm"])
+        columns["pr_ms"] = torch.where(fibrillating, unknown, columns["pr_ms"])
+    columns["t_amplitude_uv"] = columns["t_amplitude_uv"].log()
+    columns["t_asymmetry"] = columns["t_asymmetry"].sqrt()
+    columns["arrhythmia_burden"] = logit_burden(columns["arrhythmia_burden"])
+    raw = torch.stack(list(columns.values()), dim=-1)
     return (raw - constant(CENTRE, raw.device)) / constant(SCALE, raw.device)
 
 
-def intervals_of(u: Tensor) -> dict[str, Tensor]:
-    """The chart's intervals [...] from u [..., 6]: the head on the latent. Values are clamped to LOW and HIGH."""
+def intervals_of(u: Tensor, fibrillating: Tensor | None = None) -> Chart:
+    """What the chart says [...] of u [..., COORDS]: the head on the latent. Values are clamped to LOW and HIGH.
+
+    `fibrillating` [...] bool: which ECGs show fibrillation (none when None); there the ventricles' rate is that in
+    fibrillation, and PR is NaN.
+    """
     scale, centre, low, high = (constant(row, u.device, u.dtype) for row in (SCALE, CENTRE, LOW, HIGH))
     # each coordinate in one run of memory
     rows = (u * scale + centre).clamp(low, high).movedim(-1, 0).contiguous()
-    rate, pr, qrs, jt_c, tpte, burden = rows.unbind(0)
+    sinus, pr, qrs, jt_c, tpte, amplitude, asymmetry, flatness, erd, lrd, systolic, fast, burden = rows.unbind(0)
+    rate = sinus
+    if fibrillating is not None:
+        rate = torch.where(fibrillating, fast, sinus)
+        pr = torch.where(fibrillating, torch.nan, pr)
     log = log_rr(rate)
     stretch = jt_peak_scale(log)
     before_and_after = qrs + tpte
@@ -60,5 +107,11 @@ def intervals_of(u: Tensor) -> dict[str, Tensor]:
         "jt_peak_ms": jt,
         "jt_peak_c_ms": jt / stretch,
         "tpeak_tend_ms": tpte,
+        "t_amplitude_uv": amplitude.exp(),
+        "t_asymmetry": asymmetry.square(),
+        "t_flatness": flatness,
+        "erd_30_ms": erd,
+        "lrd_30_ms": lrd,
+        "systolic_bp_mmhg": systolic,
         "arrhythmia_burden": torch.sigmoid(burden),
     }

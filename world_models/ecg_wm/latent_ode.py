@@ -1,89 +1,115 @@
 """The physiological ODE prior: drug amounts, effect sites and the latent's drift.
 
-Two coupled systems. The drugs are linear (two absorption stages, central, peripheral, a fast and a slow effect site):
+Two coupled systems. The drugs are linear (two absorption stages, central, peripheral, and a fast, a slow and a lasting
+effect site, the last of which can undo what the others do):
 
-    g1' = -ka g1            g2' = ka (g1 - g2)
-    c'  = ka g2 - (ke + k12) c + k21 p                 p' = k12 c - k21 p
-    e_fast' = k_fast (c - e_fast)                      e_slow' = k_slow (c - e_slow)
+    g1' = -k1 g1            g2' = k1 g1 - k2 g2
+    c'  = k2 g2 - (ke + k12) c + k21 p                 p' = k12 c - k21 p
+    e_s' = k_s (c - e_s)    for each site s
 
-so one substep is exact: a matrix exponential made once for each patient. The latent's deviation from the patient's
-baseline relaxes to a target set by effect sites and time of day, with a neural correction f:
+so every level is a sum of exponentials, exact however long the step (`oracles.ecg_drug.kinetics`). The latent's
+deviation v from the patient's baseline relaxes to a target g set by effect sites and time of day, with a neural
+correction in it:
 
-    tau v' = target(e, clock) + f(v, e, clock, patient) - v
+    tau v' = g(e(t), clock(t), patient) - v
 
-and is advanced by exponential Euler on the same substeps. `adaptive` integrates both with torchdiffeq's dopri5: the
-reference that the fixed steps are tested against. Amounts are in units of each drug's reference dose.
-Effect compartment: Sheiner et al. 1979, doi 10.1002/cpt1979253358. Exponential Euler: Hochbruck & Ostermann 2010,
-doi 10.1017/S0962492910000048.
+With w = (h - t) / tau its solution after a step of h is
+
+    v(h) = exp(-h / tau) v(0) + integral of g(h - tau w) exp(-w) over w from 0 to h / tau,
+
+which the Gauss nodes of the weight exp(-w) on that range give with two or three looks at g whatever h is: what happened
+more than a few tau ago is forgotten, and the nodes lie where it is not. `adaptive` integrates both systems with
+torchdiffeq's dopri5: the reference that the nodes are tested against. Amounts are in units of each drug's reference
+dose.
+
+Effect compartment: Sheiner et al. 1979, doi 10.1002/cpt1979253358. Variation of constants under a quadrature:
+Hochbruck & Ostermann 2010, doi 10.1017/S0962492910000048. Nodes from a weight: Golub & Welsch 1969, doi
+10.1090/S0025-5718-69-99647-1.
 """
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from world_models.constants import constant
 from world_models.ecg_wm.config import ECGWorldConfig
-from world_models.nn.mlp import mlp
+from world_models.ecg_wm.latent import BURDEN, COORDS
+from world_models.oracles.ecg_drug.kinetics import BASE_MODES, effect_modes, kinetics
 
-__all__ = ["COORDS", "PATIENT", "Clock", "PhysiologicalPrior", "PriorStep", "Rates", "clock_waves", "clocks"]
+__all__ = ["DAY_NUMBERS", "MODES", "PATIENT", "SITES", "PhysiologicalPrior", "PriorStep", "Rates", "clock_waves"]
 
 _START = math.log(math.e - 1)  # softplus of it is 1
 _STEEP = math.e / (math.e - 1)  # makes the slope there 1
-COORDS = 6  # coordinates of u, see `latent.COORDINATES`
-PATIENT = 5  # age, sex, log weight, log metaboliser (0 where unknown), whether the metaboliser is known
-COMPARTMENTS = 6
-CENTRAL, SITES = 2, slice(4, 6)  # of the compartments: the central one; the fast and the slow effect site
+PATIENT = 12  # covariates, see `patients.patient_features`
+SITES = 3  # effect sites of a drug: fast, slow, lasting
+MODES = BASE_MODES + SITES  # exponentials of a drug: two of absorption, two of disposition, one a site
 HOURS_PER_DAY = 24.0
-DAY_WAVES = (2 * math.pi / HOURS_PER_DAY, 4 * math.pi / HOURS_PER_DAY)  # rad/h: a day and half a day
+HARMONICS = 4  # of the day, as many as the trial's course has
+DAY_WAVES = tuple(2 * math.pi * k / HOURS_PER_DAY for k in range(1, HARMONICS + 1))  # rad/h
+DAY_NUMBERS = 2 * HARMONICS
 # 0.005 to 12 per h: half-lives of six days and of four minutes, beyond any drug taken by mouth.
 LOG_RATE_LIMITS = (math.log(0.005), math.log(12.0))
+LITRES = 1000.0  # volume of a central compartment in which an amount of 1 is a concentration of 1
 WIDEST_CORRECTION = 3.0  # of u: what the neural part can add to a target
+# h; of all coordinates but the burden: the sites carry a drug's delay. Of the burden, as published onsets have it.
+TAU_H, BURDEN_TAU_H = 0.2, 16.0
+NODES, BURDEN_NODES = 2, 4  # of the quadratures: what they miss is measured by `step_error`
 
 
 class Rates(NamedTuple):
     """One patient's own prior. B patients, D drugs."""
 
-    propagator: Tensor  # [B, D, 6, 6] amounts over one substep
-    slope: Tensor  # [B, D, 2, 6] effect of the fast and slow site on each coordinate
-    daily: Tensor  # [B, 6, 4] Fourier coefficients of the time of day
+    rate: Tensor  # [B, D, MODES] per h, of each exponential
+    site: Tensor  # [B, D, SITES, BASE_MODES + 1] level of each site per amount in the base modes and in its own
+    plasma: Tensor  # [B, D, BASE_MODES] central level per amount
+    slope: Tensor  # [B, D * SITES, COORDS] effect of each site on each coordinate
+    daily: Tensor  # [B, COORDS, DAY_NUMBERS] Fourier coefficients of the time of day
+    context: Tensor  # [B, width] what the neural correction makes of the patient
     eta: Tensor  # [B, eta] random effects
-    patient: Tensor  # [B, 5] covariates, see `patients.patient_features`
-    anchor: Tensor  # [B, 6] u of the patient's own baseline
+    patient: Tensor  # [B, PATIENT] covariates, see `patients.patient_features`
+    anchor: Tensor  # [B, COORDS] u of the patient's own baseline
 
 
 class PriorStep(NamedTuple):
     """Where the prior stands after a step."""
 
-    amounts: Tensor  # [B, D, 6] in reference doses
-    deviation: Tensor  # [B, 6] what the prior has moved u by
-    effect: Tensor  # [B, D * 2] saturated effect-site levels, see `PhysiologicalPrior.effect`
-    clock: Tensor  # [B, 4] waves of the clock hour, see `clock_waves`
+    amounts: Tensor  # [B, D, MODES] in reference doses
+    deviation: Tensor  # [B, COORDS] what the prior has moved u by
+    effect: Tensor  # [B, D * SITES] saturated effect-site levels, see `PhysiologicalPrior.effect`
+    clock: Tensor  # [B, DAY_NUMBERS] waves of the clock hour, see `clock_waves`
 
 
 def clock_waves(hour: Tensor) -> Tensor:
-    """[..., 4]: sine and cosine of the day's first two harmonics at this clock hour."""
+    """[..., DAY_NUMBERS]: sine and cosine of the day's harmonics at this clock hour."""
     angle = hour.unsqueeze(-1) * constant(DAY_WAVES, hour.device, hour.dtype)
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
 
 
-class Clock(NamedTuple):
-    """A moment of the day for B patients."""
-
-    now: Tensor  # [B, 4] clock waves
-    shift: Tensor  # [B, 4] of them, against the hour of admission
-    moved: Tensor  # [B] 0 at the hour of admission to 2 twelve hours from it
-
-
-def clocks(hours: Tensor, start_hour: Tensor) -> list[Clock]:
-    """One Clock for each of n clock hours [n, B] of patients admitted at start_hour [B]."""
-    waves = clock_waves(torch.cat([hours, start_hour.unsqueeze(0)]))
-    now, start = waves[:-1], waves[-1]
-    moved = 1 - torch.cos((hours - start_hour) * (2 * math.pi / HOURS_PER_DAY))
-    return [Clock(*moment) for moment in zip(now, now - start, moved, strict=True)]
+@lru_cache(maxsize=1024)
+def gauss_nodes(length: float, count: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Nodes and weights [count] of the Gauss quadrature with weight exp(-w) on [0, length]; the weights add up to
+    1 - exp(-length)."""
+    x, fine = np.polynomial.legendre.leggauss(64)
+    reach = min(length, 40.0)  # beyond, exp(-w) is nothing
+    w = 0.5 * reach * (x + 1.0)
+    mass = 0.5 * reach * fine * np.exp(-w)
+    # the recurrence of the orthogonal polynomials (Stieltjes), then the eigenvalues of its matrix
+    before, now = np.zeros_like(w), np.ones_like(w)
+    diagonal, off, last = [], [], 1.0
+    for _ in range(count):
+        norm = float((mass * now * now).sum())
+        diagonal.append(float((mass * w * now * now).sum()) / norm)
+        off.append(norm / last)
+        before, now, last = now, (w - diagonal[-1]) * now - (off[-1] if len(off) > 1 else 0.0) * before, norm
+    jacobi = np.diag(diagonal) + np.diag(np.sqrt(off[1:]), 1) + np.diag(np.sqrt(off[1:]), -1)
+    nodes, vectors = np.linalg.eigh(jacobi)
+    return tuple(nodes.tolist()), tuple((vectors[0] ** 2 * mass.sum()).tolist())
 
 
 class PhysiologicalPrior(nn.Module):
@@ -100,94 +126,99 @@ class PhysiologicalPrior(nn.Module):
     ):
         super().__init__()
         self.config, self.drugs = config, drugs
+        numbers = len(start_rates[0])  # k1, ke, k12, k21, then the sites'
         self.register_buffer("reference_mg", torch.tensor(reference_mg))
-        self.log_rate = nn.Parameter(torch.tensor(start_rates).log())  # [D, 6] per h: ka, ke, k12, k21, k_fast, k_slow
-        self.rate_eta = nn.Parameter(0.05 * _fixed_pattern(drugs * 6, config.eta).reshape(drugs, 6, config.eta))
-        self.rate_patient = nn.Parameter(torch.zeros(drugs, 6, PATIENT))
-        self.slope = nn.Parameter(0.3 * _fixed_pattern(drugs * 2, COORDS).reshape(drugs, 2, COORDS))
-        self.slope_eta = nn.Parameter(
-            0.05 * _fixed_pattern(drugs * 12, config.eta).reshape(drugs, 2, COORDS, config.eta)
-        )
-        self.slope_patient = nn.Parameter(torch.zeros(drugs, 2, COORDS, PATIENT))
+        self.log_rate = nn.Parameter(torch.tensor(start_rates).log())  # [D, 4 + SITES] per h
+        self.rate_eta = nn.Parameter(_pattern(0.05, drugs, numbers, config.eta))
+        self.rate_patient = nn.Parameter(torch.zeros(drugs, numbers, PATIENT))
+        self.slope = nn.Parameter(_pattern(0.3, drugs, SITES, COORDS))
+        self.slope_eta = nn.Parameter(_pattern(0.05, drugs, SITES, COORDS, config.eta))
+        self.slope_patient = nn.Parameter(torch.zeros(drugs, SITES, COORDS, PATIENT))
+        # how much of a dose enters: log factor by what the patient is, and by each drug's slow site at that moment
+        self.entry_patient = nn.Parameter(torch.zeros(drugs, PATIENT))
+        self.entry_eta = nn.Parameter(_pattern(0.05, drugs, config.eta))
+        self.entry_together = nn.Parameter(torch.zeros(drugs, drugs))
         # effect-site level of half the possible effect
         self.log_half = nn.Parameter(torch.full((drugs,), math.log(4.0)))
-        self.daily = nn.Parameter(torch.zeros(COORDS, 4))
-        self.daily_eta = nn.Parameter(0.02 * _fixed_pattern(COORDS * 4, config.eta).reshape(COORDS, 4, config.eta))
-        # h; an arrhythmia's burden follows a drug far more slowly than the intervals do
-        self.log_tau = nn.Parameter(torch.tensor([0.2] * 5 + [8.0]).log())
-        self.drift = mlp(
-            (COORDS + 2 * drugs + 4 + self.context_size, config.drift_width, config.drift_width, COORDS), zero_last=True
-        )
+        self.daily = nn.Parameter(torch.zeros(COORDS, DAY_NUMBERS))
+        self.daily_eta = nn.Parameter(_pattern(0.02, COORDS, DAY_NUMBERS, config.eta))
+        width = config.drift_width
+        self.drift_context = nn.Linear(config.eta + PATIENT + COORDS, width)
+        self.drift_moment = nn.Linear(SITES * drugs + DAY_NUMBERS, width, bias=False)
+        self.drift_hidden = nn.Linear(width, width)
+        self.drift_out = nn.Linear(width, COORDS - 1)
+        nn.init.zeros_(self.drift_out.weight)  # a correction that has learned nothing yet corrects nothing
+        nn.init.zeros_(self.drift_out.bias)
 
-    @property
-    def context_size(self) -> int:
-        """How many numbers the neural correction is told of the patient: random effects, covariates, anchor."""
-        return self.config.eta + PATIENT + COORDS
-
-    def individual(self, eta: Tensor, patient: Tensor, anchor: Tensor, hours: float | Tensor) -> Rates:
-        """This patient's prior for steps of `hours` (a number, or [B, 1, 1, 1] where patients differ).
-
-        Random effects [B, eta], covariates [B, 5], baseline u [B, 6].
-        """
-        log_rate = self.log_rate + _apply(self.rate_eta, eta) + _apply(self.rate_patient, patient)
-        matrix = self._matrix(log_rate.clamp(*LOG_RATE_LIMITS).exp())
-        effect = _apply(self.slope_eta, eta) + _apply(self.slope_patient, patient)
+    def individual(self, eta: Tensor, patient: Tensor, anchor: Tensor) -> Rates:
+        """This patient's prior: random effects [B, eta], covariates [B, PATIENT], baseline u [B, COORDS]."""
+        k1, ke, k12, k21, *sites = self.rates_per_h(eta, patient).double().unbind(-1)
+        nothing = torch.zeros_like(k1)
+        body = kinetics(k1, nothing, ke * LITRES, torch.full_like(k1, LITRES), k12 * LITRES, k12 / k21 * LITRES, 2, [])
+        site_rates, site = effect_modes(body.rates, body.plasma, torch.stack(sites, -1))
+        sensitivity = _apply(self.slope_eta, eta) + _apply(self.slope_patient, patient)
+        context = self.drift_context(torch.cat([eta, patient, anchor], dim=-1))
+        narrow = eta.dtype
         return Rates(
-            propagator=torch.linalg.matrix_exp(matrix * (hours / self.config.substeps)),
-            slope=self.slope * _sensitivity(effect),
+            rate=torch.cat([body.rates, site_rates], -1).to(narrow),
+            site=site.to(narrow),
+            plasma=body.plasma.to(narrow),
+            slope=(self.slope * _sensitivity(sensitivity)).flatten(1, 2),
             daily=self.daily + _apply(self.daily_eta, eta),
+            context=context,
             eta=eta,
             patient=patient,
             anchor=anchor,
         )
 
-    def _matrix(self, rate: Tensor) -> Tensor:
-        """The drugs' linear system [B, D, 6, 6] from rates [B, D, 6]."""
-        ka, ke, k12, k21, fast, slow = rate.unbind(-1)
-        o = torch.zeros_like(ka)
-        out = ke + k12
-        rows = (
-            -ka, o, o, o, o, o,
-            ka, -ka, o, o, o, o,
-            o, ka, -out, k21, o, o,
-            o, o, k12, -k21, o, o,
-            o, o, fast, o, -fast, o,
-            o, o, slow, o, o, -slow,
-        )  # fmt: skip
-        return torch.stack(rows, dim=-1).unflatten(-1, (COMPARTMENTS, COMPARTMENTS))
+    def rates_per_h(self, eta: Tensor, patient: Tensor) -> Tensor:
+        """k1, ke, k12, k21 and the sites' rates [B, D, 4 + SITES]; k1 is that of both absorption stages."""
+        log_rate = self.log_rate + _apply(self.rate_eta, eta) + _apply(self.rate_patient, patient)
+        return log_rate.clamp(*LOG_RATE_LIMITS).exp()
 
-    def dose(self, amounts: Tensor, dose_mg: Tensor) -> Tensor:
-        """Swallow doses [B, D] mg: amounts [B, D, 6] with the first absorption stage raised."""
-        added = (dose_mg / self.reference_mg).unsqueeze(-1)
-        return amounts + nn.functional.pad(added, (0, COMPARTMENTS - 1))
+    def dose(self, rates: Rates, amounts: Tensor, dose_mg: Tensor) -> Tensor:
+        """Swallow doses [B, D] mg: amounts [B, D, MODES] with what enters added to every exponential."""
+        entry = self.entry_patient @ rates.patient.T + self.entry_eta @ rates.eta.T
+        together = self.entry_together - torch.diag(self.entry_together.diagonal())  # on board with others
+        slow = self.effect(rates, amounts).unflatten(-1, (self.drugs, SITES))[..., 1]
+        entry = (entry.T + slow @ together.T).clamp(-2.0, 2.0).exp()
+        return amounts + (dose_mg / self.reference_mg * entry).unsqueeze(-1)
 
-    def effect(self, amounts: Tensor, per_half: Tensor | None = None) -> Tensor:
-        """Saturated effect-site levels [..., D * 2] (fast, slow of each drug) of amounts [..., D, 6].
+    def effect(self, rates: Rates, amounts: Tensor) -> Tensor:
+        """Saturated effect-site levels [..., B, D * SITES] (the sites of each drug) of amounts [..., B, D, MODES]."""
+        base = (rates.site[..., :BASE_MODES] * amounts[..., :BASE_MODES].unsqueeze(-2)).sum(-1)
+        level = (base + rates.site[..., BASE_MODES] * amounts[..., BASE_MODES:]).clamp_min(0.0)
+        return (level / (level * torch.exp(-self.log_half).unsqueeze(-1) + 1)).flatten(-2)
 
-        Args:
-            per_half: of `per_half`, from a caller who needs several levels.
+    def central(self, rates: Rates, amounts: Tensor) -> Tensor:
+        """Level of the central compartment [B, D] of amounts [B, D, MODES], in reference doses."""
+        return (rates.plasma * amounts[..., :BASE_MODES]).sum(-1)
+
+    def _linear_target(self, rates: Rates, level: Tensor, moment: Tensor) -> Tensor:
+        """Dose effect and time of day against the start's [K, B, COORDS] at K nodes.
+
+        `level` [K, B, D * SITES]; `moment` [K, B, DAY_NUMBERS]: clock waves less those of admission.
         """
-        sites = amounts[..., SITES].flatten(-2)  # operations on runs of two numbers take three times as long
-        return sites / (sites * (self.per_half() if per_half is None else per_half) + 1)
+        seen = torch.cat([level, moment], -1).transpose(0, 1)
+        weight = torch.cat([rates.slope, rates.daily.transpose(1, 2)], 1)
+        return torch.bmm(seen, weight).transpose(0, 1)
 
-    def per_half(self) -> Tensor:
-        """One over the effect-site level of half the possible effect, [D * 2]."""
-        return torch.exp(-self.log_half).unsqueeze(-1).expand(-1, 2).flatten()
+    def target(self, rates: Rates, level: Tensor, hour: Tensor, start_hour: Tensor) -> Tensor:
+        """Where the deviation [K, B, COORDS] is heading at K moments: dose effect, time of day, neural correction.
 
-    def target(self, rates: Rates, level: Tensor, clock: Clock, deviation: Tensor) -> Tensor:
-        """Where the deviation [B, 6] is heading: dose effect, time of day against the start's, neural correction.
-
-        `level` [B, D * 2] are the effect sites, saturated.
+        `level` [K, B, D * SITES] are the effect sites, saturated; `hour` [K, B] the clock hours, `start_hour` [B] that
+        of admission.
         """
-        drug = torch.bmm(level.unsqueeze(1), rates.slope.flatten(1, 2)).squeeze(1)
-        day = torch.bmm(rates.daily, clock.shift.unsqueeze(-1)).squeeze(-1)
+        waves, start = clock_waves(hour), clock_waves(start_hour)
+        straight = self._linear_target(rates, level, waves - start)
+        hidden = self.drift_moment(torch.cat([level, waves], -1)) + rates.context
+        hidden = nn.functional.silu(self.drift_hidden(nn.functional.silu(hidden)))
         # The correction sees effect sites relative to the drug's reference; tanh keeps it from running away.
-        patient = (rates.eta, rates.patient, rates.anchor)
-        learned = self.drift(torch.cat([deviation, level, clock.now, *patient], dim=-1))
+        bounded = torch.tanh(self.drift_out(hidden) / WIDEST_CORRECTION)
         # Zero at the start without drug, so that a patient nobody treats keeps the baseline that was measured.
-        awake = (level.sum(-1) + clock.moved).clamp_max(1.0).unsqueeze(-1)
-        bounded = torch.tanh(learned / WIDEST_CORRECTION)
-        return torch.addcmul(drug + day, bounded, awake, value=WIDEST_CORRECTION)
+        moved = 1 - torch.cos((hour - start_hour) * (2 * math.pi / HOURS_PER_DAY))
+        awake = (level.sum(-1) + moved).clamp_max(1.0).unsqueeze(-1)
+        return straight + nn.functional.pad(bounded * (awake * WIDEST_CORRECTION), (0, 1))
 
     def advance(
         self,
@@ -198,24 +229,25 @@ class PhysiologicalPrior(nn.Module):
         start_hour: Tensor,
         hours: float | Tensor,
     ) -> PriorStep:
-        """The prior `hours` (a number or [B, 1]; the ones `rates` was made for) after clock_hour [B]."""
-        step = hours / self.config.substeps
-        keep = torch.exp(-step / self.log_tau.exp())
-        passed = step[:, 0] if isinstance(step, Tensor) else step
-        ends = torch.stack([clock_hour + passed * (i + 1) for i in range(self.config.substeps)])
-        per_half = self.per_half()
-        for clock in clocks(ends, start_hour):
-            amounts = torch.matmul(rates.propagator, amounts.unsqueeze(-1)).squeeze(-1)
-            level = self.effect(amounts, per_half)
-            goal = self.target(rates, level, clock, deviation)
-            deviation = torch.addcmul(goal, deviation - goal, keep)
-        return PriorStep(amounts, deviation, level, clock.now)
+        """The prior `hours` (a number, or [B]) after clock_hour [B]."""
+        fast, slow = (_quadrature(hours, *of, deviation) for of in ((TAU_H, NODES), (BURDEN_TAU_H, BURDEN_NODES)))
+        end = torch.as_tensor(hours, dtype=deviation.dtype, device=deviation.device).expand(1, *fast.hours.shape[1:])
+        times = torch.cat([fast.hours, slow.hours, end])  # [K, 1] or [K, B]
+        later = amounts * torch.exp(-rates.rate * times[..., None, None])  # [K, B, D, MODES]
+        level = self.effect(rates, later)
+        hour = clock_hour + times
+        goal = self.target(rates, level[:NODES], hour[:NODES], start_hour)
+        mean = (fast.weights.unsqueeze(-1) * goal[..., :BURDEN]).sum(0)
+        waves = clock_waves(hour[NODES:])
+        lasting = level[NODES : NODES + BURDEN_NODES]
+        burden = self._linear_target(rates, lasting, waves[:-1] - clock_waves(start_hour))[..., BURDEN]
+        burden = (slow.weights * burden).sum(0) + slow.kept * deviation[..., BURDEN]
+        moved = mean + fast.kept.unsqueeze(-1) * deviation[..., :BURDEN]
+        return PriorStep(later[-1], torch.cat([moved, burden.unsqueeze(-1)], -1), level[-1], waves[-1])
 
     def adaptive(
         self,
-        eta: Tensor,
-        patient: Tensor,
-        anchor: Tensor,
+        rates: Rates,
         amounts: Tensor,
         deviation: Tensor,
         clock_hour: Tensor,
@@ -223,22 +255,71 @@ class PhysiologicalPrior(nn.Module):
         hours: float,
         tolerance: float = 1e-6,
     ) -> tuple[Tensor, Tensor]:
-        """The same step by torchdiffeq's dopri5 on the two systems together: the reference, far slower."""
+        """Sites [B, D, SITES] and deviation [B, COORDS] after the same step by torchdiffeq's dopri5: the reference.
+
+        The compartments themselves are integrated, from the amounts that the exponentials' stand for; far slower.
+        """
         from torchdiffeq import odeint
 
-        rates = self.individual(eta, patient, anchor, hours)
-        log_rate = self.log_rate + _apply(self.rate_eta, eta) + _apply(self.rate_patient, patient)
-        matrix = self._matrix(log_rate.clamp(*LOG_RATE_LIMITS).exp())
+        k1, ke, k12, k21, *k_site = self.rates_per_h(rates.eta, rates.patient).unbind(-1)
+        stage_one, stage_two = rates.rate[..., 0], rates.rate[..., 1]
+        tau = torch.full_like(deviation[0], TAU_H)
+        tau[BURDEN] = BURDEN_TAU_H
 
         def field(time: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             x, v = state
-            clock = clocks((clock_hour + time).unsqueeze(0), start_hour)[0]
-            goal = self.target(rates, self.effect(x), clock, v)
-            return (matrix * x.unsqueeze(-2)).sum(-1), (goal - v) / self.log_tau.exp()
+            g1, g2, c, p, *sites = x.unbind(-1)
+            flow = (
+                -stage_one * g1,
+                stage_one * g1 - stage_two * g2,
+                stage_two * g2 - (ke + k12) * c + k21 * p,
+                k12 * c - k21 * p,
+                *(k * (c - e) for k, e in zip(k_site, sites, strict=True)),
+            )
+            level = x[..., BASE_MODES:]
+            level = (level / (level * torch.exp(-self.log_half).unsqueeze(-1) + 1)).flatten(-2)
+            hour = (clock_hour + time).unsqueeze(0)
+            goal = self.target(rates, level.unsqueeze(0), hour, start_hour).squeeze(0)
+            return torch.stack(flow, -1), (goal - v) / tau
 
+        start = self.compartments(rates, amounts)
         times = torch.tensor([0.0, hours], dtype=amounts.dtype, device=amounts.device)
-        xs, vs = odeint(field, (amounts, deviation), times, rtol=tolerance, atol=tolerance, method="dopri5")
-        return xs[-1], vs[-1]
+        xs, vs = odeint(field, (start, deviation), times, rtol=tolerance, atol=tolerance, method="dopri5")
+        return xs[-1][..., BASE_MODES:], vs[-1]
+
+    def compartments(self, rates: Rates, amounts: Tensor) -> Tensor:
+        """What each compartment [B, D, MODES] (two stages, central, peripheral, sites) holds of amounts [B, D, MODES].
+
+        Stage one holds its own exponential; of stage two and the peripheral compartment the exponentials' shares
+        follow from their equations.
+        """
+        _, _, k12, k21, *_ = self.rates_per_h(rates.eta, rates.patient).unbind(-1)
+        one, two = rates.rate[..., 0], rates.rate[..., 1]
+        x = amounts
+        stage_two = one / (two - one) * (x[..., 0] - x[..., 1])
+        parts = rates.plasma * x[..., :BASE_MODES]
+        peripheral = (parts * (k12.unsqueeze(-1) / (k21.unsqueeze(-1) - rates.rate[..., :BASE_MODES]))).sum(-1)
+        base = (rates.site[..., :BASE_MODES] * x[..., :BASE_MODES].unsqueeze(-2)).sum(-1)
+        sites = base + rates.site[..., BASE_MODES] * x[..., BASE_MODES:]
+        return torch.cat([torch.stack([x[..., 0], stage_two, parts.sum(-1), peripheral], -1), sites], -1)
+
+
+class _Quadrature(NamedTuple):
+    """Where a step looks at the target: K nodes, of one length for all patients ([K, 1]) or of their own ([K, B])."""
+
+    hours: Tensor  # [K, 1 or B] since the step began
+    weights: Tensor  # [K, 1 or B]
+    kept: Tensor  # [1 or B] what is left of a deviation
+
+
+def _quadrature(hours: float | Tensor, tau: float, count: int, like: Tensor) -> _Quadrature:
+    """Of a step of `hours` (a number or [B])."""
+    lengths = [hours] if isinstance(hours, (int, float)) else hours.tolist()
+    found = [gauss_nodes(length / tau, count) for length in lengths]
+    made = constant if len(lengths) == 1 else lambda v, device, dtype: torch.tensor(v, device=device, dtype=dtype)
+    nodes, weights = (torch.stack([made(pair[i], like.device, like.dtype) for pair in found], -1) for i in range(2))
+    length = made(tuple(lengths), like.device, like.dtype)
+    return _Quadrature(length - tau * nodes, weights, torch.exp(-length / tau))
 
 
 def _apply(weight: Tensor, vector: Tensor) -> Tensor:
@@ -252,10 +333,10 @@ def _sensitivity(x: Tensor) -> Tensor:
     Not exp: between-subject sensitivities are nearly normal, with some people hardly responding. A log-normal that
     reaches down to those has too long a tail above, and its typical patient responds too little.
     """
-    return torch.nn.functional.softplus(_STEEP * x + _START)
+    return nn.functional.softplus(_STEEP * x + _START)
 
 
-def _fixed_pattern(rows: int, columns: int) -> Tensor:
-    """A fixed, spread-out start [rows, columns] in about [-1.4, 1.4] (golden-ratio sequence), without a generator."""
-    index = torch.arange(1, rows * columns + 1, dtype=torch.float64)
-    return (((index * 0.6180339887498949) % 1.0 - 0.5) * 2 * math.sqrt(2)).to(torch.float32).reshape(rows, columns)
+def _pattern(size: float, *shape: int) -> Tensor:
+    """A fixed, spread-out start of about +-1.4 `size` (golden-ratio sequence), without a generator."""
+    index = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64)
+    return (size * (((index * 0.6180339887498949) % 1.0 - 0.5) * 2 * math.sqrt(2))).to(torch.float32).reshape(shape)

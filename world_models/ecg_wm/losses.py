@@ -15,19 +15,22 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.constants import constant
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.belief import visit_features
 from world_models.ecg_wm.courses import Courses
 from world_models.ecg_wm.flow import VARIANCE_FLOOR, autoregression, energy_score, flow_condition
 from world_models.ecg_wm.inference import course
-from world_models.ecg_wm.model import SPREAD_OF, ECGWorldModel
+from world_models.ecg_wm.latent import BURDEN
+from world_models.ecg_wm.latent_ode import Rates
+from world_models.ecg_wm.model import SPREAD_OF, SPREAD_UNITS, ECGWorldModel
+from world_models.ecg_wm.patients import CLEARANCES, patient_features
 from world_models.ecg_wm.state import Belief, ECGWorldState
 
-__all__ = ["DynamicsLoss", "dynamics_loss", "foresight_loss", "hazard_loss"]
+__all__ = ["DynamicsLoss", "dynamics_loss", "events_loss", "foresight_loss"]
 
 HISTORIES_WITH_HOLES, VISITS_HIDDEN = 0.5, 0.33  # shares of patients, and of such a patient's later visits
 FROM_BASELINE = 0.7  # share of patients whose spread is judged from the first visit's belief
-SPREAD_UNIT = 10.0  # ms or bpm
 MOST_LOG_HAZARD = 5.0  # per h: beyond, an event is certain within minutes
 
 
@@ -44,12 +47,43 @@ class DynamicsLoss(NamedTuple):
 def begin(model: ECGWorldModel, data: Courses, key: Tensor) -> ECGWorldState:
     """States at the first visit of the courses."""
     first = {n: v[:, 0] for n, v in data.charts.items()}
-    factors = {
-        **{n: first[n] for n in ("age_years", "sex_female", "weight_kg")},
-        "admission_clock_hour": first["clock_hour"],
-    }
+    told = dict(zip(CLEARANCES, data.clearance.unbind(-1), strict=True))
+    factors = {**first, **told, "admission_clock_hour": first["clock_hour"]}
     shape = data.u.new_zeros(data.u.shape[0], model.config.morphology)
-    return model.start(key, factors, data.metaboliser, shape, data.u[:, 0])
+    return model.start(key, factors, shape, data.measured)
+
+
+def ordinary_levels(model: ECGWorldModel, state: ECGWorldState, actions: Tensor, gaps: Tensor) -> Tensor:
+    """Effect-site levels [B, T, D * SITES] that patients without random effects would have."""
+    nobody = torch.zeros_like(state.rates.eta)
+    amounts, _ = course(model, state, nobody, actions, gaps)
+    rates = model.prior.individual(nobody, state.rates.patient, model.anchor(state.measured, state.unknown))
+    return levels(model, rates, amounts)
+
+
+def levels(model: ECGWorldModel, rates: Rates, amounts: Tensor) -> Tensor:
+    """Effect-site levels [B, T, D * SITES] of amounts [B, T, D, MODES]."""
+    return model.prior.effect(rates, amounts.transpose(0, 1)).transpose(0, 1)
+
+
+def surprise(residual: Tensor, log_memory: Tensor, log_noise: Tensor, hours_per_step: float) -> Tensor:
+    """Minus the log-likelihood [B] (less a constant) of residuals [B, T, COORDS], NaN where a visit does not show one.
+
+    Autoregressive and normal: the last visit that showed a coordinate foretells it, the less the longer it is ago.
+    """
+    scale = log_noise.exp()
+    memory = torch.exp(-hours_per_step / log_memory.exp())
+    last, share = torch.zeros_like(residual[:, 0]), torch.zeros_like(residual[:, 0])  # nothing is known yet
+    total = residual.new_zeros(residual.shape[0])
+    for now in residual.unbind(1):
+        seen = ~now.isnan()
+        variance = scale.square() * (1 - share.square() + VARIANCE_FLOOR)
+        miss = torch.where(seen, now, 0.0) - share * last
+        each = 0.5 * miss.square() / variance + 0.5 * variance.log()
+        total = total + torch.where(seen, each, 0.0).sum(-1)
+        last = torch.where(seen, torch.where(seen, now, 0.0), last)
+        share = torch.where(seen, torch.ones_like(share), share) * memory
+    return total
 
 
 def dynamics_loss(model: ECGWorldModel, data: Courses, key: Tensor, samples: int = 6) -> DynamicsLoss:
@@ -63,30 +97,32 @@ def dynamics_loss(model: ECGWorldModel, data: Courses, key: Tensor, samples: int
     eta_size = model.config.eta
 
     with torch.no_grad():
-        typical, _ = course(model, state, torch.zeros_like(state.unknown[:, :eta_size]), actions, gaps)
+        typical = ordinary_levels(model, state, actions, gaps)
     before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], dim=1) / model.prior.reference_mg
     # Some visits, never the first, are not charted: histories with holes must be read too.
     with_holes = keys.uniform(key, 1, "loss/hidden") < HISTORIES_WITH_HOLES
     hidden = keys.uniform(key, 0, "loss/hidden", (visits,)) < VISITS_HIDDEN * with_holes.unsqueeze(-1)
     hidden[:, 0] = False
     shown = torch.where(hidden.unsqueeze(-1), float("nan"), u)
+    shown[:, 0] = state.measured  # what the admission reading does not show was told
     known = (state.rates.patient, state.measured, state.start_hour)
-    mean, sd = model.believe(visit_features(*known, shown, model.prior.effect(typical), before, hours, gaps))
+    mean, sd = model.believe(visit_features(*known, shown, typical, before, hours, gaps))
 
     unknown = mean[:, -1] + sd[:, -1] * keys.normal(key, 0, "loss/unknown", (mean.shape[-1],))
     lived = state._replace(unknown=unknown)
     amounts, deviation = course(model, lived, unknown[:, :eta_size], actions, gaps)
-    residual = u - model.anchor(state.measured, unknown).unsqueeze(1) - deviation
+    anchor = model.anchor(state.measured, unknown)
+    seen = torch.cat([state.measured.unsqueeze(1), u[:, 1:]], dim=1)
+    residual = seen - anchor.unsqueeze(1) - deviation
 
-    memory, step_scale = autoregression(model.log_memory, model.log_noise, data.hours_per_step)
-    innovation = torch.cat([residual[:, :1], residual[:, 1:] - memory * residual[:, :-1]], dim=1)
-    scale = torch.cat([model.log_noise.exp().expand(1, -1), step_scale.expand(visits - 1, -1)])
-    evidence = (0.5 * (innovation / scale).square() + scale.log()).sum((1, 2)) / visits
+    evidence = surprise(residual, model.log_memory, model.log_noise, data.hours_per_step) / visits
     divergence = (0.5 * (mean[:, -1].square() + sd[:, -1].square() - 1) - sd[:, -1].log()).sum(-1) / visits
     target = unknown.detach().unsqueeze(1)
     density = 0.5 * ((target - mean) / sd).square() + sd.log()
 
-    flow = _flow_loss(model, data, lived, amounts.detach(), deviation.detach(), residual.detach(), key, samples)
+    rates = model.prior.individual(unknown[:, :eta_size], state.rates.patient, anchor)
+    effect = levels(model, rates, amounts).detach()
+    flow = _flow_loss(model, data, lived, effect, deviation.detach(), residual.detach(), key, samples)
     spread = _spread_loss(model, data, state, mean.detach(), sd.detach(), actions, gaps, hours, key)
     return DynamicsLoss(evidence.mean(), divergence.mean(), density[:, :-1].sum(-1).mean(), flow, spread)
 
@@ -95,7 +131,7 @@ def _flow_loss(
     model: ECGWorldModel,
     data: Courses,
     state: ECGWorldState,
-    amounts: Tensor,
+    effect: Tensor,
     deviation: Tensor,
     residual: Tensor,
     key: Tensor,
@@ -105,18 +141,21 @@ def _flow_loss(
     batch, visits = residual.shape[:2]
     at = 1 + torch.floor(keys.uniform(key, 0, "loss/flow_at", (4,)) * (visits - 1)).long()
     row = torch.arange(batch, device=at.device).unsqueeze(-1)
+    before, after = residual[row, at - 1], residual[row, at]
+    shown = (~before.isnan() & ~after.isnan()).flatten(0, 1)
+    before, after = before.nan_to_num(), after.nan_to_num()
     condition = flow_condition(
-        residual[row, at - 1].flatten(0, 1),
+        before.flatten(0, 1),
         deviation[row, at].flatten(0, 1),
         data.hours_per_step,
-        model.prior.effect(amounts[row, at].flatten(0, 1)),
+        effect[row, at].flatten(0, 1),
         state.rates.patient.repeat_interleave(4, 0),
     ).detach()
     memory, scale = (x.detach() for x in autoregression(model.log_memory, model.log_noise, data.hours_per_step))
-    observed = ((residual[row, at] - memory * residual[row, at - 1]) / scale).flatten(0, 1)
+    observed = ((after - memory * before) / scale).flatten(0, 1)
     noise = keys.normal(key, 0, "loss/flow", (samples, 4, residual.shape[-1])).permute(1, 0, 2, 3).flatten(1, 2)
     sampled = model.flow(noise, condition.unsqueeze(0).expand(samples, -1, -1))
-    return energy_score(sampled, observed).mean()
+    return energy_score(sampled, observed, shown.to(observed.dtype)).mean()
 
 
 def _spread_loss(
@@ -130,7 +169,7 @@ def _spread_loss(
     hours: Tensor,
     key: Tensor,
 ) -> Tensor:
-    """How far two later charts lie from what the belief after some visit expected, in units of 10 ms or bpm."""
+    """How far two later charts lie from what the belief after some visit expected, in units of SPREAD_UNITS."""
     batch, visits = hours.shape
     early = keys.uniform(key, 0, "loss/early") < FROM_BASELINE
     last = torch.where(early, 0, torch.floor(keys.uniform(key, 0, "loss/last") * (visits - 1)).long())
@@ -139,15 +178,18 @@ def _spread_loss(
     lived = state._replace(belief=belief, unknown=belief.mean)
     with torch.no_grad():
         amounts, deviation = course(model, lived, belief.mean[:, : model.config.eta], actions, gaps)
-        expected = latent.intervals_of(model.anchor(state.measured, belief.mean).unsqueeze(1) + deviation)
-        real = latent.intervals_of(data.u)
+        middle = model.anchor(state.measured, belief.mean).unsqueeze(1) + deviation
+        expected, real = latent.intervals_of(middle, data.charts["atrial_fibrillation"] > 0.5), data.charts
     loss = hours.new_zeros(())
+    unit = constant(SPREAD_UNITS, hours.device)
     for n in range(2):
         at = last + 1 + torch.floor(keys.uniform(key, n, "loss/spread_at") * (visits - 1 - last)).long()
         moment = model.settled(lived._replace(amounts=amounts[row, at], hours=hours[row, at]))
-        width = model.spread_of(moment, scaled=False) / SPREAD_UNIT
-        error = torch.stack([(real[name] - expected[name])[row, at] for name in SPREAD_OF], dim=-1) / SPREAD_UNIT
-        loss = loss + (0.5 * (error / width).square() + width.log()).mean() / 2
+        width = model.spread_of(moment, scaled=False) / unit
+        error = torch.stack([(real[name] - expected[name])[row, at] for name in SPREAD_OF], dim=-1) / unit
+        each = 0.5 * (error / width).square() + width.log()
+        shown = ~error.isnan()  # in fibrillation there is no PR
+        loss = loss + torch.where(shown, each, 0.0).sum() / shown.sum() / 2
     return loss
 
 
@@ -161,7 +203,8 @@ def foresight_loss(model: ECGWorldModel, data: Courses, key: Tensor) -> Tensor:
         data.u.repeat(2, 1, 1),
         {n: v.repeat(2, 1) for n, v in data.charts.items()},
         data.actions.repeat(2, 1, 1),
-        data.metaboliser.repeat(2),
+        data.measured.repeat(2, 1),
+        data.clearance.repeat(2, 1),
         data.hours_per_step,
     )
     each = torch.cat([keys.fold(key, 1), keys.fold(key, 2)])
@@ -177,19 +220,44 @@ def foresight_loss(model: ECGWorldModel, data: Courses, key: Tensor) -> Tensor:
     first = (state.measured - state.rates.anchor).unsqueeze(1)
     foreseen = (state.rates.anchor.unsqueeze(1) + deviation + fade * first + noise) / scale
     one, other = foreseen[: batch // 2, 1:], foreseen[batch // 2 :, 1:]
-    seen = data.u[:, 1:] / scale
-    return (0.5 * ((one - seen).abs() + (other - seen).abs()) - 0.5 * (one - other).abs()).mean()
+    shown = ~data.u[:, 1:].isnan()
+    seen = data.u[:, 1:].nan_to_num() / scale
+    score = 0.5 * ((one - seen).abs() + (other - seen).abs()) - 0.5 * (one - other).abs()
+    return torch.where(shown, score, 0.0).sum() / shown.sum()
 
 
-def hazard_loss(model: ECGWorldModel, data: Courses) -> Tensor:
-    """Negative log-likelihood per patient-hour of torsades in each step, up to and including the first."""
+def events_loss(model: ECGWorldModel, data: Courses) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihoods: of torsades in each step, up to and including the first, per patient-step; of block."""
     torsades = data.charts["torsades"]
     at_risk = torsades[:, :-1] < 0.5
-    qtcf, rate = (data.charts[name] for name in ("qtcf_ms", "heart_rate_bpm"))
-    log_hazard = model.log_hazard(qtcf[:, 1:], qtcf[:, :1], rate[:, 1:])
+    chart = {name: data.charts[name][:, 1:] for name in ("qtcf_ms", "heart_rate_bpm")}
+    who = {n: v[:, 0] for n, v in data.charts.items()} | dict(zip(CLEARANCES, data.clearance.unbind(-1), strict=True))
+    patient = patient_features(who)
+    visits = torsades.shape[1] - 1
+    baseline = latent.intervals_of(data.measured)["qtcf_ms"].unsqueeze(1)
+    log_hazard = model.torsades_hazard(chart, baseline, patient.unsqueeze(1))
     cumulative = torch.exp(log_hazard.clamp(max=MOST_LOG_HAZARD)) * data.hours_per_step
     struck = torsades[:, 1:] > 0.5
     # log(1 - exp(-x)) for an event, -x otherwise
     log_event = torch.log(-torch.expm1(-cumulative.clamp_min(1e-12)))
     likelihood = torch.where(struck, log_event, -cumulative)
-    return -(likelihood * at_risk).sum() / at_risk.sum().clamp_min(1)
+    fatal = -(likelihood * at_risk).sum() / at_risk.sum().clamp_min(1)
+
+    # An ECG in fibrillation shows no block. Levels are those of a patient without random effects: nobody else's are
+    # known here.
+    u = data.u[:, 1:]
+    shown = ~u.isnan().any(-1) | ~u[..., : BURDEN - 1].isnan().any(-1)
+    level = data_levels(model, data)[:, 1:]
+    limit = model.av_block.limit(u.nan_to_num(), level, patient.unsqueeze(1).expand(-1, visits, -1))
+    blocked = data.charts["av_block"][:, 1:] > 0.5
+    log_block = torch.special.log_ndtr(torch.where(blocked, limit, -limit))
+    return fatal, -(log_block * shown).sum() / shown.sum().clamp_min(1)
+
+
+@torch.no_grad()
+def data_levels(model: ECGWorldModel, data: Courses) -> Tensor:
+    """`ordinary_levels` of courses, [B, T + 1, D * SITES]."""
+    key = keys.from_seed(0, data.u.shape[0], data.u.device)  # no sample enters
+    gaps = torch.full(data.u.shape[:2], data.hours_per_step, device=data.u.device)
+    gaps[:, 0] = 0
+    return ordinary_levels(model, begin(model, data, key), data.actions, gaps)

@@ -12,7 +12,7 @@ patient's kinetics and sensitivity are this project's. Research software: nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,25 @@ from torch import Tensor, nn
 
 from world_models import checkpoint, keys
 from world_models.config_json import from_json
+from world_models.constants import constant
 from world_models.ecg_wm import inference, latent
 from world_models.ecg_wm.belief import BeliefEncoder, visit_features
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.encode import read_chart
+from world_models.ecg_wm.events import AVBlock, TorsadesHazard
 from world_models.ecg_wm.flow import ResidualFlow, autoregression, flow_condition
+from world_models.ecg_wm.latent import BURDEN, COORDS
 from world_models.ecg_wm.latent_ode import (
-    CENTRAL,
-    COMPARTMENTS,
-    COORDS,
+    DAY_NUMBERS,
     HOURS_PER_DAY,
+    MODES,
     PATIENT,
+    SITES,
     PhysiologicalPrior,
     Rates,
     clock_waves,
 )
-from world_models.ecg_wm.patients import baseline_chart, patient_features
+from world_models.ecg_wm.patients import CLEARANCES, COVARIATES, baseline_chart, patient_features
 from world_models.ecg_wm.readback import Readback
 from world_models.ecg_wm.start_rates import REFERENCE_MG, START_RATES
 from world_models.ecg_wm.state import Belief, ECGWorldState, Present
@@ -46,6 +49,7 @@ from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.nn.mlp import mlp
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, sample_factors
+from world_models.oracles.ecg_drug.scales import T_ENDPOINTS
 from world_models.protocol import Chart, Factors, History
 from world_models.quantities.ecg_drug import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
 from world_models.quantity import Quantity
@@ -54,18 +58,17 @@ __all__ = ["KIND", "SPREAD_OF", "ECGWorldModel", "with_dose"]
 
 KIND = "ecg-wm"
 _COHORT_FACTORS = tuple(q.name for q in FACTORS)
-SPREAD_OF = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "qtcf_ms")
+SPREAD_OF = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "qtcf_ms", *latent.T_WAVE)
+# The spread head's output in the chart's units: softplus of it times this, plus a hundredth of it at least.
+SPREAD_UNITS = (10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 100.0, 0.1, 0.05, 10.0, 5.0)
+LEAST_SHARE = 0.01
 SHAPE = "latent shape of the beat, as `read` gives it"
 LATENT_LIMIT = 50.0  # of a latent's entries in a chart
 # What training met: hardly a patient of the oracle's cohorts is older or heavier, or has a coordinate so far out.
 OLDEST_YEARS, HEAVIEST_KG, WIDEST_U = 95.0, 160.0, 12.0
-# The torsades hazard bends at these QTcF, and in these units QTcF and rate enter it.
-SHORT_QTCF_MS, MIDDLE_QTCF_MS, LONG_QTCF_MS, PER_MS = 450.0, 500.0, 600.0, 100.0
-SLOW_RATE_BPM, PER_BPM = 60.0, 10.0
-NARROWEST_GATE = 0.02  # width of the gate on QTcF's rise, in units of PER_MS
-# The spread head's output in the chart's units: softplus of it times the first, plus the second.
-SPREAD_UNIT, LEAST_SPREAD = 10.0, 0.1
-STEP_STREAMS = (("residual", COORDS), "torsades")  # the random numbers of a step
+# the random numbers of a step; `fibrillation` is also what the admission ECG's rhythm hangs on
+FIBRILLATION, CONDUCTION = "ecg_wm/fibrillation", "ecg_wm/conduction"
+STEP_STREAMS = (("residual", COORDS), CONDUCTION, "torsades", FIBRILLATION)
 
 
 class ECGWorldModel(nn.Module):
@@ -83,7 +86,7 @@ class ECGWorldModel(nn.Module):
         self.hours_per_step = float(hours_per_step or config.hours_per_step)
         latent_size = COORDS + config.morphology
         self.measures: tuple[Quantity, ...] = (
-            *MEASURES,
+            *(q for q in MEASURES if q.name not in T_ENDPOINTS),  # not yet: these weights know intervals alone
             Quantity("latent", "1", -LATENT_LIMIT, LATENT_LIMIT, (latent_size,), "u and m of the ECG", on_request=True),
         )
         self.factors: tuple[Quantity, ...] = (
@@ -92,18 +95,17 @@ class ECGWorldModel(nn.Module):
         )
         drugs = len(DRUGS)
         self.prior = PhysiologicalPrior(config, drugs, START_RATES, REFERENCE_MG)
-        condition = COORDS + COORDS + 1 + 2 * drugs + PATIENT
+        condition = COORDS + COORDS + 1 + SITES * drugs + PATIENT
         self.flow = ResidualFlow(COORDS, condition, config.flow_width, config.flow_steps)
         self.log_memory = nn.Parameter(torch.zeros(COORDS))  # log h: how long a residual is remembered
         self.log_noise = nn.Parameter(torch.full((COORDS,), -1.0))  # log SD of the residual, for the evidence bound
         # log SD of the momentary part of a baseline reading
         self.correction = nn.Parameter(torch.full((COORDS,), -1.0))
         self.believe = BeliefEncoder(drugs, config.eta + COORDS, config.belief_width)
-        self.spread_head = mlp(
-            (2 * drugs + PATIENT + COORDS + 1 + config.eta + COORDS + 4, config.spread_width, len(SPREAD_OF))
-        )
-        # log torsades hazard per h, see `log_hazard`: level, four slopes, middle and width of the gate on the rise
-        self.hazard = nn.Parameter(torch.tensor([-8.0, 1.0, 1.0, 1.0, 0.0, 0.3, 0.2]))
+        known = SITES * drugs + PATIENT + COORDS + 1 + config.eta + COORDS + DAY_NUMBERS
+        self.spread_head = mlp((known, config.spread_width, len(SPREAD_OF)))
+        self.torsades_hazard = TorsadesHazard()
+        self.av_block = AVBlock(SITES * drugs, config.event_width)
         self.vae = BeatVAE(config)
         self.register_buffer("amount_limit", torch.full((drugs,), 10.0))
         self.register_buffer("temperature", torch.ones(()))
@@ -146,7 +148,7 @@ class ECGWorldModel(nn.Module):
 
     @torch.no_grad()
     def initial(self, key: Tensor, factors: Factors | None = None) -> ECGWorldState:
-        """Patients [B] before any dose; see `WorldModel.initial`. A fixed `metaboliser` is known to the model.
+        """Patients [B] before any dose; see `WorldModel.initial`. Fixed hepatic clearances are known to the model.
 
         Raises:
             ValueError: a factor is unknown or out of range.
@@ -154,10 +156,11 @@ class ECGWorldModel(nn.Module):
         given = checked_factors(self.factors, factors, key.shape[0], self.device)
         f = sample_factors(self.cohort, key, {name: given[name] for name in given if name in _COHORT_FACTORS})
         unknown = torch.full_like(f["age_years"], float("nan"))
+        who = {**f, **{name: given.get(name, unknown) for name in CLEARANCES}}
         shape = given.get("shape")
         if shape is None:
             shape = self.vae.prior(key)
-        return self.start(key, f, given.get("metaboliser", unknown), shape, latent.standardise(baseline_chart(f)))
+        return self.start(key, who, shape, latent.standardise(baseline_chart(f)))
 
     @torch.no_grad()
     def read(self, chart: Chart) -> dict[str, Tensor]:
@@ -174,19 +177,20 @@ class ECGWorldModel(nn.Module):
         hours, t = self.hours_per_step, state.t + 1
         dose = checked_orders(self.orders, action, state.key.shape[0], self.device)
 
-        swallowed, now = self.prior.dose(state.amounts, dose), state.start_hour + state.hours
+        swallowed, now = self.prior.dose(state.rates, state.amounts, dose), state.start_hour + state.hours
         prior = self.prior.advance(state.rates, swallowed, state.deviation, now, state.start_hour, hours)
 
         uniforms = keys.uniforms(state.key, t, STEP_STREAMS)
-        normals = keys.to_normal(uniforms[:, :COORDS])
+        normals = keys.to_normal(uniforms[:, : COORDS + 1])
         memory, scale = autoregression(self.log_memory, self.log_noise, hours)
         condition = flow_condition(state.residual, prior.deviation, hours, prior.effect, state.rates.patient)
-        residual = torch.addcmul(memory * state.residual, scale, self.flow(normals, condition))
+        residual = torch.addcmul(memory * state.residual, scale, self.flow(normals[:, :COORDS], condition))
 
         u = state.rates.anchor + prior.deviation + residual
-        intervals = latent.intervals_of(u)
-        hazard = self.log_hazard(intervals["qtcf_ms"], state.baseline_qtcf_ms, intervals["heart_rate_bpm"]).exp()
-        struck = (uniforms[:, COORDS] < -torch.expm1(-hazard * hours)).to(torch.float32)
+        conduction = self.av_block.conduct(state.conduction, normals[:, COORDS], hours)
+        present = self.present(state, u, prior.effect, prior.clock, uniforms[:, COORDS + 2], conduction)
+        hazard = self.torsades_hazard(present.intervals, state.baseline_qtcf_ms, state.rates.patient).exp()
+        struck = (uniforms[:, COORDS + 1] < -torch.expm1(-hazard * hours)).to(torch.float32)
         since = (state.hours_since_dose + hours).clamp_max(MAX_HOURS_SINCE_DOSE)
         return state._replace(
             t=t,
@@ -195,10 +199,11 @@ class ECGWorldModel(nn.Module):
             deviation=prior.deviation,
             residual=residual,
             torsades=torch.maximum(state.torsades, struck),
+            conduction=conduction,
             total_dose_mg=state.total_dose_mg + dose,
             hours_since_dose=torch.where(dose > 0, hours, since),
             dose_log_mg=with_dose(state.dose_log_mg, state.t, dose),
-            present=Present(u, intervals, prior.effect, prior.clock),
+            present=present,
         )
 
     @torch.no_grad()
@@ -207,12 +212,12 @@ class ECGWorldModel(nn.Module):
         if also:
             check_also(self.measures, also)
         chart = {
-            "age_years": state.age_years,
-            "sex_female": state.sex_female,
-            "weight_kg": state.weight_kg,
+            **dict(zip(COVARIATES, state.covariates.T.contiguous().unbind(0), strict=True)),
             "hours": state.hours,
             "clock_hour": torch.remainder(state.start_hour + state.hours, HOURS_PER_DAY),
             **state.present.intervals,
+            "atrial_fibrillation": state.present.fibrillating.to(torch.float32),
+            "av_block": state.present.av_block,
             "baseline_qtcf_ms": state.baseline_qtcf_ms,
             "torsades": state.torsades,
             "total_dose_mg": state.total_dose_mg,
@@ -230,7 +235,7 @@ class ECGWorldModel(nn.Module):
         fresh = inference.relive(self, state._replace(key=key), self.sample_unknown(state.belief, key))
         # What the chart showed is known: the residual makes up the difference between the new prior and it.
         residual = state.present.u - fresh.rates.anchor - fresh.deviation
-        present = state.present._replace(effect=self.prior.effect(fresh.amounts))
+        present = state.present._replace(effect=self.prior.effect(fresh.rates, fresh.amounts))
         return fresh._replace(residual=residual, present=present)
 
     @torch.no_grad()
@@ -247,9 +252,10 @@ class ECGWorldModel(nn.Module):
     @torch.no_grad()
     def support(self, state: ECGWorldState) -> Tensor:
         """bool [B]: drug on board, intervals, age and weight within what training met."""
-        drug = (state.amounts[..., CENTRAL] <= self.amount_limit).all(-1)
-        intervals = (state.present.u[:, :-1].abs() < WIDEST_U).all(-1)
-        return drug & intervals & (state.age_years <= OLDEST_YEARS) & (state.weight_kg <= HEAVIEST_KG)
+        drug = (self.prior.central(state.rates, state.amounts) <= self.amount_limit).all(-1)
+        intervals = (state.present.u[:, :BURDEN].abs() < WIDEST_U).all(-1)
+        age, _, weight, *_ = state.covariates.unbind(-1)
+        return drug & intervals & (age <= OLDEST_YEARS) & (weight <= HEAVIEST_KG)
 
     @torch.no_grad()
     def infer(self, history: History, key: Tensor, factors: Factors | None = None) -> ECGWorldState:
@@ -269,28 +275,22 @@ class ECGWorldModel(nn.Module):
     @property
     def learned_passes(self) -> tuple[tuple[object, str], ...]:
         """(object, method) of each pass through learned weights that is no module's call: timed together with those."""
-        return (self.prior, "advance"), (self.prior, "individual"), (self, "log_hazard")
+        return (self.prior, "advance"), (self.prior, "individual"), (self.prior, "dose")
 
     def settled(self, state: ECGWorldState) -> ECGWorldState:
         """The state with its `present` worked out from the rest."""
         u = state.rates.anchor + state.deviation + state.residual
-        effect, clock = self.prior.effect(state.amounts), clock_waves(state.start_hour + state.hours)
-        return state._replace(present=Present(u, latent.intervals_of(u), effect, clock))
+        effect, clock = self.prior.effect(state.rates, state.amounts), clock_waves(state.start_hour + state.hours)
+        chance = keys.uniform(state.key, state.t, FIBRILLATION)
+        return state._replace(present=self.present(state, u, effect, clock, chance, state.conduction))
 
-    def log_hazard(self, qtcf_ms: Tensor, baseline_qtcf_ms: Tensor, heart_rate_bpm: Tensor) -> Tensor:
-        """Log of the torsades hazard per hour [...].
-
-        In QTcF linear between knots at 450 and 600 ms; in a rate under 60 bpm; and gated by the rise over the admission
-        QTcF, as a long QT that a patient has always lived with is no drug's effect.
-        """
-        level, slope, longer, shorter, slow, middle, width = self.hazard.unbind()
-        qtcf = qtcf_ms / PER_MS
-        above, below = qtcf - LONG_QTCF_MS / PER_MS, SHORT_QTCF_MS / PER_MS - qtcf
-        bends = longer * above.clamp_min(0) - shorter * below.clamp_min(0)
-        rise = qtcf - baseline_qtcf_ms / PER_MS
-        gate = nn.functional.logsigmoid((rise - middle) / (width.abs() + NARROWEST_GATE))
-        bradycardia = slow * (SLOW_RATE_BPM - heart_rate_bpm).clamp_min(0) / PER_BPM
-        return level + slope * (qtcf - MIDDLE_QTCF_MS / PER_MS) + bends + bradycardia + gate
+    def present(
+        self, state: ECGWorldState, u: Tensor, effect: Tensor, clock: Tensor, chance: Tensor, conduction: Tensor
+    ) -> Present:
+        """What follows of coordinates u [B, COORDS]; `chance` [B] is uniform: below the burden the ECG fibrillates."""
+        fibrillating = chance < torch.sigmoid(u[:, BURDEN] * latent.SCALE[BURDEN] + latent.CENTRE[BURDEN])
+        blocked = self.av_block.blocked(conduction, u, effect, state.rates.patient) & ~fibrillating
+        return Present(u, latent.intervals_of(u, fibrillating), effect, clock, fibrillating, blocked.to(torch.float32))
 
     def spread_of(self, state: ECGWorldState, scaled: bool = True) -> Tensor:
         """Standard deviations [B, len(SPREAD_OF)] in the chart's units, `scaled` by the calibration or as trained."""
@@ -305,25 +305,26 @@ class ECGWorldModel(nn.Module):
             ],
             dim=-1,
         )
-        width = nn.functional.softplus(self.spread_head(features)) * SPREAD_UNIT + LEAST_SPREAD
+        unit = constant(SPREAD_UNITS, features.device)
+        width = (nn.functional.softplus(self.spread_head(features)) + LEAST_SHARE) * unit
         return width * self.spread_scale if scaled else width
 
     def anchor(self, measured: Tensor, unknown: Tensor) -> Tensor:
-        """u [B, 6] of the patient's own baseline: the admission reading [B, 6] less its momentary part."""
+        """u [B, COORDS] of the patient's own baseline: the admission reading [B, COORDS] less its momentary part."""
         return measured + unknown[:, self.config.eta :] * self.correction.exp()
 
     def sample_unknown(self, belief: Belief, key: Tensor) -> Tensor:
-        """Random effects and baseline correction [B, eta + 6] of keys [B], from the belief."""
+        """Random effects and baseline correction [B, eta + COORDS] of keys [B], from the belief."""
         normals = keys.normal(key, 0, "belief", (belief.mean.shape[-1],))
         return belief.mean + belief.deviation * self.temperature * normals
 
     def rates_of(self, patient: Tensor, measured: Tensor, unknown: Tensor) -> Rates:
-        """The prior of patients with covariates [B, 5], admission reading [B, 6] and unknowns [B, eta + 6]."""
+        """The prior of patients: covariates [B, PATIENT], admission reading [B, COORDS], unknowns [B, eta + COORDS]."""
         anchor = self.anchor(measured, unknown)
-        return self.prior.individual(unknown[:, : self.config.eta], patient, anchor, self.hours_per_step)
+        return self.prior.individual(unknown[:, : self.config.eta], patient, anchor)
 
     def live_by(self, state: ECGWorldState, unknown: Tensor) -> ECGWorldState:
-        """The patients before any drug, with these unknowns [B, eta + 6]. `present` is not renewed."""
+        """The patients before any drug, with these unknowns [B, eta + COORDS]. `present` is not renewed."""
         rates = self.rates_of(state.rates.patient, state.measured, unknown)
         return state._replace(
             unknown=unknown,
@@ -333,32 +334,33 @@ class ECGWorldModel(nn.Module):
             residual=state.measured - rates.anchor,  # what the admission reading shows is known
         )
 
-    def start(
-        self, key: Tensor, f: dict[str, Tensor], metaboliser: Tensor, shape: Tensor, measured: Tensor
-    ) -> ECGWorldState:
-        """A state at t = 0 whose belief comes from the baseline alone."""
+    def start(self, key: Tensor, f: Mapping[str, Tensor], shape: Tensor, measured: Tensor) -> ECGWorldState:
+        """A state at t = 0 whose belief comes from the baseline `measured` [B, COORDS] alone.
+
+        Of the factors f: `patients.COVARIATES`, `patients.CLEARANCES` (NaN: not known) and admission_clock_hour.
+        """
         batch, drugs = key.shape[0], len(DRUGS)
         zero, start_hour = torch.zeros_like(f["age_years"]), f["admission_clock_hour"]
-        patient = patient_features(f["age_years"], f["sex_female"], f["weight_kg"], metaboliser)
-        amounts, none = measured.new_zeros(batch, drugs, COMPARTMENTS), measured.new_zeros(batch, drugs)
-        effect = self.prior.effect(amounts)
+        patient = patient_features(f)
+        amounts, none = measured.new_zeros(batch, drugs, MODES), measured.new_zeros(batch, drugs)
+        effect = measured.new_zeros(batch, drugs * SITES)
         visit = (part.unsqueeze(1) for part in (measured, effect, none, zero, zero))
         mean, deviation = self.believe(visit_features(patient, measured, start_hour, *visit))
         belief = Belief(mean[:, -1], deviation[:, -1])
         unknown = self.sample_unknown(belief, key)
         rates = self.rates_of(patient, measured, unknown)
-        intervals = latent.intervals_of(measured)
+        burden = torch.sigmoid(measured[:, BURDEN] * latent.SCALE[BURDEN] + latent.CENTRE[BURDEN])
+        fibrillating = keys.uniform(key, 0, FIBRILLATION) < burden
+        intervals = latent.intervals_of(measured, fibrillating)
         return ECGWorldState(
             key=key,
             t=torch.zeros_like(key),
-            age_years=f["age_years"],
-            sex_female=f["sex_female"],
-            weight_kg=f["weight_kg"],
-            metaboliser=metaboliser,
+            covariates=torch.stack([f[name] for name in COVARIATES], dim=-1),
+            clearance=torch.stack([f[name] for name in CLEARANCES], dim=-1),
             start_hour=start_hour,
             hours=zero,
             measured=measured,
-            baseline_qtcf_ms=intervals["qtcf_ms"],
+            baseline_qtcf_ms=latent.intervals_of(measured)["qtcf_ms"],
             belief=belief,
             unknown=unknown,
             rates=rates,
@@ -367,10 +369,12 @@ class ECGWorldModel(nn.Module):
             residual=measured - rates.anchor,  # what the admission reading shows is known
             shape=shape,
             torsades=zero,
+            conduction=keys.normal(key, 0, CONDUCTION),
             total_dose_mg=none,
             hours_since_dose=measured.new_full((batch, drugs), MAX_HOURS_SINCE_DOSE),
             dose_log_mg=measured.new_zeros(batch, self.config.dose_log, drugs),
-            present=Present(measured, intervals, effect, clock_waves(start_hour)),
+            # nobody is admitted in block
+            present=Present(measured, intervals, effect, clock_waves(start_hour), fibrillating, zero),
         )
 
 

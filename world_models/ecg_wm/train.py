@@ -26,7 +26,7 @@ from world_models.ecg_wm.card import write_card
 from world_models.ecg_wm.config import LARGE, SMALL, ECGWorldConfig
 from world_models.ecg_wm.courses import Courses, sample_courses
 from world_models.ecg_wm.inference import infer
-from world_models.ecg_wm.losses import dynamics_loss, foresight_loss, hazard_loss
+from world_models.ecg_wm.losses import dynamics_loss, events_loss, foresight_loss
 from world_models.ecg_wm.model import KIND, SPREAD_OF, ECGWorldModel
 from world_models.ecg_wm.readback_training import train_readback
 from world_models.ecg_wm.step_error import step_errors
@@ -39,6 +39,7 @@ __all__ = ["main", "train"]
 # Seeds of the patients: training, calibration here; validation and test in the benchmarks, all disjoint.
 TRAIN_SEED, CALIBRATE_SEED = 1_000_000_000, 2_000_000_000
 READBACK_ROUNDS = 3
+EVENTS = ("torsades_hazard", "av_block")  # parts of the model that are learned from events
 STRIDE = 100_000  # seeds from one step's batch to the next's
 MOST_SCALE = 2.5  # with more steps the beats' batches would run into the next stage's 10,000 keys
 
@@ -68,7 +69,7 @@ def train_beats(model: ECGWorldModel, source: BeatSource, steps: int, batch: int
 
 def train_dynamics(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
     """Prior, belief, residual flow and spread head together."""
-    parameters = [p for name, p in model.named_parameters() if name.split(".")[0] not in ("vae", "readback", "hazard")]
+    parameters = [p for name, p in model.named_parameters() if name.split(".")[0] not in ("vae", "readback", *EVENTS)]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         key = _batch_key(2, step, batch, model.device)
@@ -96,7 +97,7 @@ def train_belief(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> 
 
 def train_foresight(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
     """Everything together once more, now also by what is foreseen from the baseline alone."""
-    parameters = [p for name, p in model.named_parameters() if name.split(".")[0] not in ("vae", "readback", "hazard")]
+    parameters = [p for name, p in model.named_parameters() if name.split(".")[0] not in ("vae", "readback", *EVENTS)]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         key = _batch_key(5, step, batch, model.device)
@@ -111,15 +112,16 @@ def train_foresight(model: ECGWorldModel, steps: int, batch: int, folder: Path) 
     fit(model, loss, Schedule(steps, learning_rate=2e-3, warm_up=20, clip=2.0), folder, "foresight", parameters)
 
 
-def train_hazard(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
-    """The torsades hazard, from events alone: wide batches, as events are rare."""
+def train_events(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
+    """Torsades and AV block, from events alone: wide batches, as events are rare."""
     pool = [sample_courses(_batch_key(3, i, batch, model.device), 24, 2.0) for i in range(16)]
+    parameters = [p for name, p in model.named_parameters() if name.split(".")[0] in EVENTS]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        value = hazard_loss(model, pool[step % len(pool)])
-        return value * 100, {"likelihood": value.item()}
+        fatal, block = events_loss(model, pool[step % len(pool)])
+        return fatal * 100 + block, {"torsades": fatal.item(), "av_block": block.item()}
 
-    fit(model, loss, Schedule(steps, learning_rate=3e-2, weight_decay=0.0), folder, "hazard", [model.hazard])
+    fit(model, loss, Schedule(steps, learning_rate=1e-2, weight_decay=0.0), folder, "events", parameters)
 
 
 @torch.no_grad()
@@ -127,7 +129,7 @@ def calibrate(model: ECGWorldModel, batch: int = 2048) -> dict[str, float]:
     """Scale the spread so that its normal 90 % interval covers 90 % of new patients; note the drug levels met."""
     data = sample_courses(keys.from_seed(CALIBRATE_SEED, batch, model.device), 24, 2.0, known=0.0)
     model.spread_scale.fill_(1.0)
-    charts = {**latent.intervals_of(data.u), **data.charts}
+    charts = data.charts
     first = {name: value[:, :1] for name, value in charts.items()}
     hours = torch.zeros(batch, 1, device=model.device)
     key = keys.from_seed(CALIBRATE_SEED + batch, batch, model.device)
@@ -136,12 +138,14 @@ def calibrate(model: ECGWorldModel, batch: int = 2048) -> dict[str, float]:
     wide, levels = [], []
     for i in range(24):
         middle = model.transition(middle, data.actions[:, i])
-        levels.append(middle.amounts[..., 2])
-        expected = latent.intervals_of(middle.rates.anchor + middle.deviation)
+        levels.append(model.prior.central(middle.rates, middle.amounts))
+        expected = latent.intervals_of(
+            middle.rates.anchor + middle.deviation, charts["atrial_fibrillation"][:, i + 1] > 0.5
+        )
         sd = model.spread_of(middle, scaled=False)
         error = torch.stack([charts[n][:, i + 1] - expected[n] for n in SPREAD_OF], dim=-1)
         wide.append((error / sd).abs())
-    z = torch.cat(wide).quantile(0.9, dim=0)
+    z = torch.cat(wide).nanquantile(0.9, dim=0)
     model.spread_scale.copy_(z / 1.645)
     model.amount_limit.copy_(torch.cat(levels).amax(0) * 1.05)
     model.temperature.fill_(_temperature(model, data, charts))
@@ -166,17 +170,16 @@ def _temperature(model: ECGWorldModel, data: Courses, charts: Chart, patients: i
             state = model.transition(state, actions[:, i])
             seen = model.observe(state)
             for name in ("qtcf_ms", "pr_ms", "jt_peak_c_ms", "tpeak_tend_ms"):
-                low, high = (
-                    seen[name].reshape(patients, samples).quantile(torch.tensor([0.05, 0.95], device=key.device), dim=1)
-                )
-                covered.append(
-                    ((charts[name][rows, i + 1] >= low) & (charts[name][rows, i + 1] <= high)).float().mean()
-                )
+                ends = torch.tensor([0.05, 0.95], device=key.device)
+                low, high = seen[name].reshape(patients, samples).nanquantile(ends, dim=1)
+                real = charts[name][rows, i + 1]
+                inside = (real >= low) & (real <= high)
+                covered.append(inside[~real.isnan()].float().mean())
         best = min(best, (abs(float(torch.stack(covered).mean()) - aim), temperature))
     return best[1]
 
 
-STEPS = {"beats": 4000, "readback": 2400, "dynamics": 2600, "belief": 300, "foresight": 350, "hazard": 600}
+STEPS = {"beats": 4000, "readback": 2400, "dynamics": 2600, "belief": 300, "foresight": 350, "events": 600}
 
 
 def steps_of(scale: float) -> dict[str, int]:
@@ -215,7 +218,7 @@ def train(
     train_dynamics(model, steps["dynamics"], batch, work)
     train_belief(model, steps["belief"], batch, work)
     train_foresight(model, steps["foresight"], batch * 2 // 3, work)
-    train_hazard(model, steps["hazard"], 2048, work)
+    train_events(model, steps["events"], 2048, work)
     figures = calibrate(model.eval())
     off = step_errors(model)
     with open(work / "metrics.jsonl", "a") as log:

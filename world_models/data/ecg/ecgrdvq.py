@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CLINICAL_FILES",
     "INTERVALS",
+    "READINGS",
+    "T_WAVE",
     "Waveform",
     "canonical_drug",
     "load_raw",
@@ -39,6 +41,15 @@ logger = logging.getLogger(__name__)
 CLINICAL_FILES = ("SCR-002.Clinical.Data.csv", "SCR-003.Clinical.Data.csv")
 INTERVALS: tuple[str, ...] = ("heart_rate_bpm", "rr_ms", "pr_ms", "qrs_ms", "qt_ms", "jt_peak_ms", "tpeak_tend_ms")
 INTERVALS += ("qtcf_ms", "jt_peak_c_ms")
+# our name -> the table's column. Amplitude is that of the vector magnitude (Vicente 2015, doi 10.1161/JAHA.114.001615).
+T_WAVE: dict[str, str] = {
+    "t_amplitude_uv": "Twave_amplitude",
+    "t_asymmetry": "Twave_asymmetry",
+    "t_flatness": "Twave_flatness",
+    "erd_30_ms": "ERD_30",
+    "lrd_30_ms": "LRD_30",
+}
+READINGS: tuple[str, ...] = (*INTERVALS, *T_WAVE)  # all that is measured on an ECG
 
 _REQUIRED = (
     "EGREFID RANDID SEX AGE WGHT VISIT EXTRT EXDOSE EXDOSU TPT PCTEST PCSTRESN PCSTRESU RR PR QT QRS JTPEAK TPEAKTEND"
@@ -61,6 +72,15 @@ _PLAUSIBLE_MS = {
     "QT": (150, 1000),
     "JTPEAK": (50, 800),
     "TPEAKTEND": (20, 400),
+}
+
+# A T wave that can be measured at all; readings beyond are those of a wave the delineator did not find.
+_PLAUSIBLE_T = {
+    "Twave_amplitude": (20, 3000),
+    "Twave_asymmetry": (0, 3),
+    "Twave_flatness": (0.02, 0.98),
+    "ERD_30": (4, 250),
+    "LRD_30": (4, 200),
 }
 
 
@@ -134,6 +154,15 @@ def _repair(raw: pd.DataFrame) -> pd.DataFrame:
             logger.warning("%s: %d value(s) outside %g..%g ms are dropped", name, int(odd.sum()), low, high)
             values[odd] = np.nan
         raw[name] = values
+    for name, (low, high) in _PLAUSIBLE_T.items():
+        if name not in raw.columns:  # a trial of intervals alone can be read; who needs the T wave says so
+            logger.warning("no column %s: that measure of the T wave is unknown throughout", name)
+            raw[name] = np.nan
+        values = _numeric(raw[name], name)
+        odd = values.notna() & ~values.between(low, high)
+        if odd.any():
+            logger.warning("%s: %d value(s) outside %g..%g are dropped", name, int(odd.sum()), low, high)
+        raw[name] = values.mask(odd)
     return raw
 
 
@@ -153,7 +182,8 @@ def load_trial(path: str | Path, analytes: bool = False) -> pd.DataFrame:
 
     Columns: randid, drug (canonical, 'placebo'), period, hour (h after dosing; -0.5 is before it), sex_female,
     age_years, weight_kg, dose_mg, conc_ng_per_ml (of the analyte that is the arm's own drug; NaN where none was taken),
-    replicates (ECGs with a QT), and every name in `INTERVALS`. QTcF = QT / RR^(1/3) and J-Tpeak c = J-Tpeak / RR^0.58
+    replicates (ECGs with a QT), and every name in `READINGS` (the T wave's are NaN where the table has no such column:
+    T_WAVE names them). QTcF = QT / RR^(1/3) and J-Tpeak c = J-Tpeak / RR^0.58
     (RR in s) are taken ECG by ECG, then averaged. Rows without any interval stay, with NaN intervals.
     `analytes=True` adds a column `conc_<analyte>_ng_per_ml` each (SCR-003: what is really on board).
 
@@ -206,6 +236,7 @@ def load_trial(path: str | Path, analytes: bool = False) -> pd.DataFrame:
             "tpeak_tend_ms": raw["TPEAKTEND"],
             "qtcf_ms": raw["QT"] / rr_s**QT_EXPONENT,
             "jt_peak_c_ms": raw["JTPEAK"] / rr_s**JT_PEAK_EXPONENT,
+            **{name: raw[column] for name, column in T_WAVE.items()},
         }
     )
     keys = ["randid", "drug", "period", "hour"]

@@ -11,6 +11,9 @@ Sources of the table (numbers without one are stated assumptions, chosen within 
   QTcF is cut at 440 ms, the label's limit for starting. Burden: between paroxysmal and persistent.
 - paroxysmal: mean burden 17 % (HARMONY, doi 10.1161/CIRCEP.115.002856 (k), figure verified: 17.4 %).
 - persistent: two thirds of the time in the arrhythmia (device cohort before ablation, median 67.5 %).
+- The T wave: mean, spread, sex and age of the 161 adults of PTB-XL's folds 1 to 6 (one ECG a patient, NORM with
+  likelihood 80 or more), read by `ecg.t_wave`: amplitude 445 uV in the median, women 21 % lower, 5 % less in ten years;
+  LRD_30 is 0.47 of Tpeak-Tend. Long QT: flat, broad and skewed T waves (k: as in LQT2). Heart failure: lower ones (k).
 - heart-failure: dose-adjusted by renal function in DIAMOND (doi 10.1111/j.1527-5299.2001.00243.x); age 70, a quarter
   women (k); QRS and QTcF longer (k). Torsades risk at the same QTcF such that DIAMOND's 3 % is met.
 - clearance: women's 12 to 18 % lower dofetilide clearance stands in its label; its fall with age follows renal function
@@ -35,7 +38,9 @@ from world_models import keys
 from world_models.ecg.intervals import jt_peak_scale, log_rr, qt_scale
 from world_models.inputs import checked_factors
 from world_models.oracles.cohort import cohort_named, normal_cdf
+from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.population import TrialModel
+from world_models.oracles.ecg_drug.scales import T_ENDPOINTS, from_scale
 from world_models.quantity import Quantity, by_name
 from world_models.rounding import expit
 
@@ -50,6 +55,11 @@ FACTORS: tuple[Quantity, ...] = (
     Quantity("baseline_qrs_ms", "ms", 60.0, 180.0, (), "QRS of the admission ECG"),
     Quantity("baseline_qtcf_ms", "ms", 320.0, 560.0, (), "QTcF of the admission ECG, before any dose"),
     Quantity("baseline_tpeak_tend_ms", "ms", 40.0, 160.0, (), "Tpeak-Tend of the admission ECG"),
+    Quantity("baseline_t_amplitude_uv", "uV", 20.0, 3000.0, (), "T amplitude (vector) of the admission ECG"),
+    Quantity("baseline_t_asymmetry", "1", 0.0, 3.0, (), "T asymmetry of the admission ECG"),
+    Quantity("baseline_t_flatness", "1", 0.02, 0.98, (), "T flatness of the admission ECG"),
+    Quantity("baseline_erd_30_ms", "ms", 4.0, 250.0, (), "ERD_30 of the admission ECG"),
+    Quantity("baseline_lrd_30_ms", "ms", 4.0, 200.0, (), "LRD_30 of the admission ECG"),
     Quantity("metaboliser", "1", 0.1, 4.0, (), "clearance multiplier of every drug; 1 is the fitted population"),
     Quantity("admission_clock_hour", "h", 0.0, 24.0, (), "hour of the day at t = 0"),
     Quantity("baseline_burden", "fraction", 0.0, 1.0, (), "share of time in the arrhythmia before treatment"),
@@ -86,6 +96,12 @@ class ECGDrugCohort:
     baseline_qrs_ms: Spread = field(default=Spread(96.0, 9.0, female=-6.0))
     baseline_qtcf_ms: Spread = field(default=Spread(410.0, 15.0, female=8.0, per_year=0.2, z_range=(-2.5, 1.4)))
     baseline_tpeak_tend_ms: Spread = field(default=Spread(78.0, 8.0, female=-4.0))
+    # the T wave on its measures' working scales (`scales`): log, root, plain, log, and the log of LRD_30 / Tpeak-Tend
+    t_amplitude: Spread = field(default=Spread(6.11, 0.32, female=-0.24, per_year=-0.005))
+    t_asymmetry: Spread = field(default=Spread(0.425, 0.12, female=-0.02, per_year=0.001))
+    t_flatness: Spread = field(default=Spread(0.434, 0.053, female=-0.044))
+    erd_30: Spread = field(default=Spread(3.75, 0.167, female=-0.115, per_year=0.0015))
+    lrd_30_share: Spread = field(default=Spread(-0.76, 0.107))
     admission_clock_hour: tuple[float, float] = (8.0, 12.0)  # uniform: elective admission in the morning
     torsades_risk: float = 1.0  # factor on the hazard of torsades at the same QTcF and heart rate
 
@@ -156,6 +172,9 @@ COHORTS: dict[str, ECGDrugCohort] = {
             baseline_heart_rate_bpm=Spread(63.0, 9.0, female=2.0),
             baseline_qtcf_ms=Spread(476.0, 18.0, female=6.0, z_range=(-1.4, 2.5)),
             baseline_tpeak_tend_ms=Spread(92.0, 12.0),
+            t_asymmetry=Spread(0.52, 0.14),
+            t_flatness=Spread(0.47, 0.06),
+            erd_30=Spread(3.95, 0.2),
         ),
         ECGDrugCohort(
             "heart-failure",
@@ -170,6 +189,7 @@ COHORTS: dict[str, ECGDrugCohort] = {
             baseline_qrs_ms=Spread(112.0, 17.0, female=-5.0, z_range=(-2.0, 2.5)),
             baseline_qtcf_ms=Spread(428.0, 18.0, female=6.0, z_range=(-2.5, 2.0)),
             baseline_tpeak_tend_ms=Spread(90.0, 11.0),
+            t_amplitude=Spread(5.9, 0.4, female=-0.2, per_year=-0.005),
             torsades_risk=3.0,
         ),
         ECGDrugCohort(
@@ -197,7 +217,10 @@ COHORTS: dict[str, ECGDrugCohort] = {
 
 # Sampled as Spreads, in this order (age first: the others follow it; the two on another scale last), then as uniforms.
 _INTERVALS = tuple(f"baseline_{n}" for n in ("heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "tpeak_tend_ms"))
+_T_WAVE = ("t_amplitude", "t_asymmetry", "t_flatness", "erd_30", "lrd_30_share")
 _UNIFORM = ("sex_female", "admission_clock_hour")
+ERD_WITH_FLATNESS = 0.75  # correlation in PTB-XL's normal ECGs (161 adults of folds 1 to 6)
+LRD_SHARE = (0.33, 0.68)  # of Tpeak-Tend: what can be drawn (`ecg.t_synthesis`)
 
 
 class _Columns(NamedTuple):
@@ -215,16 +238,23 @@ class _Columns(NamedTuple):
     high: Tensor
 
 
+def _bounds(factor: str) -> tuple[float, float]:
+    quantity = by_name(FACTORS, factor)
+    return quantity.low, quantity.high
+
+
 @lru_cache(maxsize=64)
 def _columns(who: ECGDrugCohort, device: torch.device) -> _Columns:
-    names = ("age_years", "weight_kg", *(() if who.from_trial else _INTERVALS), "metaboliser", "baseline_burden")
+    sampled = () if who.from_trial else (*_INTERVALS, *_T_WAVE)
+    names = ("age_years", "weight_kg", *sampled, "metaboliser", "baseline_burden")
     spreads: list[Spread] = [getattr(who, name) for name in names]
     cuts = [(normal_cdf(s.z_range[0]), normal_cdf(s.z_range[1])) for s in spreads]
-    limits = [by_name(FACTORS, name) for name in names]
+    # the T wave's factors are bounded once they are in their own units
+    limits = [(-math.inf, math.inf) if n in _T_WAVE else _bounds(n) for n in names]
     table = (
         [low for low, _ in cuts], [high - low for low, high in cuts],
         [s.sd for s in spreads], [s.mean for s in spreads], [s.female for s in spreads], [s.per_year for s in spreads],
-        [q.low for q in limits], [q.high for q in limits],
+        [low for low, _ in limits], [high for _, high in limits],
     )  # fmt: skip
     with torch.inference_mode(False):  # kept beyond this call, so it must also serve where gradients are taken
         columns = torch.tensor(table, dtype=torch.float32, device=device).unsqueeze(-1)
@@ -271,17 +301,20 @@ def sample_factors(
     start, end = who.admission_clock_hour
     clock = (u[count + 1] * (end - start) + start).clamp(0.0, 24.0)
     out = {"age_years": age, "sex_female": sex, "admission_clock_hour": settle("admission_clock_hour", clock)}
-    out.update((name, settle(name, value[i])) for i, name in enumerate(c.names) if i > 0)
+    out.update((name, settle(name, value[i])) for i, name in enumerate(c.names) if i > 0 and name not in _T_WAVE)
     if who.from_trial:
         for name, sampled in _trial_baseline(trial or TrialModel.load(device=key.device), key, out).items():
-            quantity = by_name(FACTORS, name)
-            out[name] = settle(name, sampled.clamp(quantity.low, quantity.high))
+            out[name] = settle(name, sampled.clamp(*_bounds(name)))
     _fit_t_peak(out, given)
+    t_wave = _trial_t_wave(out) if who.from_trial else _sampled_t_wave(out, dict(zip(c.names, value, strict=True)), c)
+    for name, sampled in t_wave.items():
+        out[name] = settle(name, sampled.clamp(*_bounds(name)))
     return {q.name: out[q.name] for q in FACTORS}
 
 
 def _trial_baseline(trial: TrialModel, key: Tensor, out: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Admission ECG of the trial's people: own mean + this stay's shift + time of day + variation at t = 0."""
+    """Admission ECG of the trial's people: own mean + this stay's shift + time of day + rest before the dose +
+    variation at t = 0, added on the working scales."""
     who = keys.fold(key, "cohort/trial")
     parts = (
         trial.baseline(who, out["sex_female"], out["age_years"]),
@@ -289,11 +322,46 @@ def _trial_baseline(trial: TrialModel, key: Tensor, out: dict[str, Tensor]) -> d
         trial.time_of_day(out["admission_clock_hour"]),
         trial.residual(key, 0),  # of the key itself: it is the variation the oracle's admission ECG has
     )
-    base = {n: parts[0][n] + parts[1][n] + parts[2][n] + parts[3][n] for n in parts[0]}
+    levels = torch.stack([parts[0][n] + parts[1][n] + parts[2][n] + parts[3][n] for n in ENDPOINTS], -1)
+    now = from_scale(levels + trial.before_dosing)
+    base = {n: now[:, i].contiguous() for i, n in enumerate(ENDPOINTS)}
     log = log_rr(base["heart_rate_bpm"])
     qt = base["qrs_ms"] + base["jt_peak_c_ms"] * jt_peak_scale(log) + base["tpeak_tend_ms"]
     base["qtcf_ms"] = qt / qt_scale(log)
     return {f"baseline_{n}": v for n, v in base.items() if n != "jt_peak_c_ms"}
+
+
+def _within_tail(lrd_ms: Tensor, tail_ms: Tensor) -> Tensor:
+    return torch.minimum(torch.maximum(lrd_ms, LRD_SHARE[0] * tail_ms), LRD_SHARE[1] * tail_ms)
+
+
+def _trial_t_wave(out: dict[str, Tensor]) -> dict[str, Tensor]:
+    """LRD_30 of the trial's people within what their Tpeak-Tend leaves."""
+    name = "baseline_lrd_30_ms"
+    return {name: _within_tail(out[name], out["baseline_tpeak_tend_ms"])}
+
+
+def _sampled_t_wave(out: dict[str, Tensor], value: dict[str, Tensor], c: _Columns) -> dict[str, Tensor]:
+    """The T wave's factors from what was sampled on working scales: flat waves are broad, LRD_30 goes with Tpeak-Tend."""
+    at = {name: i for i, name in enumerate(c.names)}
+    female, years = out["sex_female"], out["age_years"] - 60.0
+
+    def deviation(name: str) -> Tensor:
+        i = at[name]
+        return (value[name] - c.mean[i] - female * c.female[i] - years * c.per_year[i]) / c.sd[i]
+
+    own = math.sqrt(1.0 - ERD_WITH_FLATNESS**2)
+    together = ERD_WITH_FLATNESS * deviation("t_flatness") + own * deviation("erd_30")
+    erd = value["erd_30"] + (together - deviation("erd_30")) * c.sd[at["erd_30"]]
+    tail = out["baseline_tpeak_tend_ms"]
+    found = (
+        value["t_amplitude"].exp(),
+        value["t_asymmetry"].clamp_min(0.0) * value["t_asymmetry"].clamp_min(0.0),
+        value["t_flatness"],
+        erd.exp(),
+        _within_tail(tail * value["lrd_30_share"].exp(), tail),
+    )
+    return {f"baseline_{name}": x for name, x in zip(T_ENDPOINTS, found, strict=True)}
 
 
 def _fit_t_peak(out: dict[str, Tensor], given: dict[str, Tensor]) -> None:

@@ -11,6 +11,7 @@ For a drug without a fitted slope there is only ion-channel block and a rough la
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,15 +19,18 @@ from torch import Tensor
 from world_models import rounding
 from world_models.oracles.ecg_drug.cipa import CipaDrug
 
-__all__ = ["ENDPOINTS", "block", "channel_effects", "daily_course", "harmonics", "saturating"]
+__all__ = ["ENDPOINTS", "block", "channel_effects", "daily_basis", "daily_course", "harmonics", "saturating"]
 
-# the five that are modelled; QT, QTcF and J-Tpeak follow from them and the heart rate
-ENDPOINTS = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms")
+# what is modelled: five intervals (QT, QTcF and J-Tpeak follow from them and the heart rate), then the T wave
+ENDPOINTS: tuple[str, ...] = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms")
+ENDPOINTS += ("t_amplitude_uv", "t_asymmetry", "t_flatness", "erd_30_ms", "lrd_30_ms")
 
 HERG_POWER = 1.15
 JT_PEAK_PER_HERG_MS, JT_PEAK_PER_CALCIUM_MS, JT_PEAK_PER_LATE_SODIUM_MS = 113.0, -156.0, -70.0
 TPEAK_TEND_PER_HERG_MS = 96.0
 PR_PER_CALCIUM_MS = 154.0
+
+MEAL_PEAK_H = 1.0  # from the meal to its greatest effect (k)
 
 
 def saturating(concentration: Tensor, slope: Tensor, per_c50: Tensor, power: Tensor, per_reference: Tensor) -> Tensor:
@@ -44,9 +48,21 @@ def harmonics(clock_hour: Tensor, count: int) -> Tensor:
     return torch.stack(parts, -1)
 
 
-def daily_course(clock_hour: Tensor, coefficients: Tensor) -> Tensor:
-    """Periodic course [...] from its coefficients [2 · K]; term by term, so a row does not depend on the batch."""
-    basis = harmonics(clock_hour, coefficients.numel() // 2)
+def daily_basis(clock_hour: Tensor, count: int, meals: Sequence[float] = ()) -> Tensor:
+    """The day's first `count` harmonics, then one column a meal begun at that clock hour, [..., 2 · count + meals].
+
+    A meal's column rises from 0 to 1 in MEAL_PEAK_H hours and fades: (t / peak) exp(1 - t / peak), t hours since.
+    """
+    columns = [harmonics(clock_hour, count)]
+    for hour in meals:
+        since = ((clock_hour - hour) % 24.0) / MEAL_PEAK_H
+        columns.append((since * torch.exp(1.0 - since)).unsqueeze(-1))
+    return torch.cat(columns, -1)
+
+
+def daily_course(clock_hour: Tensor, coefficients: Tensor, meals: Sequence[float] = ()) -> Tensor:
+    """Periodic course [...] from its coefficients [2 · K + meals]; term by term: a row does not depend on the batch."""
+    basis = daily_basis(clock_hour, (coefficients.numel() - len(meals)) // 2, meals)
     total = basis[..., 0] * coefficients[0]
     for i in range(1, coefficients.numel()):
         total = total + basis[..., i] * coefficients[i]

@@ -1,5 +1,8 @@
 """The fitted trial as a generative model: virtual people, their kinetics, and what doses do to their ECG.
 
+Levels, effects, courses and variation of an endpoint add on its working scale (`scales`): ms and bpm for the intervals,
+logarithms, roots and plain numbers for the T wave. `scales.from_scale` gives its own unit.
+
 Everything is elementwise over the batch and deterministic in the key, so row i of a batch equals the same person alone
 bit for bit. Amounts are float64 (the modes' coefficients nearly cancel); what is handed out is float32.
 
@@ -53,7 +56,7 @@ class Individual(NamedTuple):
     lag_h: Tensor  # [B, D]
     plasma: Tensor  # [B, D, 4] ng/mL per mg
     effect: Tensor  # [B, D, E, 5] ng/mL at the effect site per mg
-    slope: Tensor  # [B, D, E] ms (bpm) per ng/mL; not used for added drugs
+    slope: Tensor  # [B, D, E] on the working scale, per ng/mL; not used for added drugs
     per_c50: Tensor  # [B, D, E] mL/ng: 1 / C50, 0 where the effect does not saturate
     power: Tensor  # [B, D, E] exponent of the concentration, 1 where the effect is linear
     per_reference: Tensor  # [B, D, E] mL/ng: 1 over the concentration at which the power changes nothing
@@ -108,7 +111,10 @@ class TrialModel:
         self._subject_root = host(root(base["between_subject_covariance"]))
         self._day_root = host(root(base["between_period_covariance"]))
         self._residual_root = host(root(base["residual_covariance"]))
-        self._course = {e: narrow(parameters["course"][e]["harmonics"]) for e in ENDPOINTS}
+        course = parameters["course"]
+        self._meals = tuple(float(hour) for hour in course["meal_clock_hours"])
+        self._course = {e: narrow(course[e]["coefficients"]) for e in ENDPOINTS}
+        self.before_dosing = narrow([course[e]["before_dosing"] for e in ENDPOINTS])
 
     @classmethod
     def load(
@@ -130,6 +136,8 @@ class TrialModel:
                 f"{source} is not JSON ({error}); make one with python -m world_models.oracles.ecg_drug.fit.trial"
             ) from error
         missing = [k for k in ("drugs", "baseline", "course") if k not in parameters]
+        if not missing:
+            missing = [e for e in ENDPOINTS if "coefficients" not in parameters["course"].get(e, ())]
         if missing:
             raise ValueError(
                 f"{source} lacks {', '.join(missing)}; make it with python -m world_models.oracles.ecg_drug.fit.trial"
@@ -221,7 +229,7 @@ class TrialModel:
         return pk.concentration(pk.Kinetics(*individual[:4]), amounts).to(torch.float32)
 
     def _changes(self, individual: Individual, amounts: Amounts) -> Tensor:
-        """Change [B, D, E] float32 that each drug makes of each endpoint."""
+        """Change [B, D, E] float32 that each drug makes of each endpoint, on its working scale (`scales`)."""
         sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts)
         change = saturating(sites, *individual[4:])
         if self.extra:
@@ -232,7 +240,7 @@ class TrialModel:
         return change.to(torch.float32)
 
     def effects_by_drug(self, individual: Individual, amounts: Amounts) -> dict[str, Tensor]:
-        """Change of each endpoint that each drug makes, [B, D] float32 (ms; heart rate bpm)."""
+        """Change of each endpoint that each drug makes, [B, D] float32 on its working scale (ms; heart rate bpm)."""
         changes = self._changes(individual, amounts)
         return {e: changes[..., i].contiguous() for i, e in enumerate(ENDPOINTS)}
 
@@ -250,7 +258,7 @@ class TrialModel:
 
     def time_of_day(self, clock_hour: Tensor) -> dict[str, Tensor]:
         """Course over the day [B] per endpoint, period 24 h, around a daily mean of zero; differences of it count."""
-        return {e: daily_course(clock_hour, c) for e, c in self._course.items()}
+        return {e: daily_course(clock_hour, c, self._meals) for e, c in self._course.items()}
 
     def baseline(self, key: Tensor, sex_female: Tensor, age_years: Tensor) -> dict[str, Tensor]:
         """A person's own drug-free means [B] per endpoint, at the daily mean. Age has no effect (trial: 20 to 35)."""

@@ -1,13 +1,15 @@
 """The mechanistic world of starting an antiarrhythmic in hospital: fitted drug effects, rhythm, ECG on request.
 
 One step of `hours_per_step`, in order: the dose is swallowed (`TrialModel.advance`, repeated doses superpose), the
-intervals are the patient's own + drug effects + time of day + within-day variation, the others follow by
+intervals and the T wave's measures are the patient's own + drug effects + time of day + within-day variation, added on
+their working scales (`scales`: intervals in ms, T-wave measures by factors and roots), the other intervals follow by
 
     qt = qrs + jt_peak + tpeak_tend     qtcf = qt / RR^(1/3)     jt_peak_c = jt_peak / RR^0.58     (RR in s)
 
 and the rhythm (`rhythm.advance_rhythm`) follows the concentrations and QTcF. The admission ECG is one sample of that
 same law: the patient's own intervals are the admission ECG's less its time of day and its variation, so that the chart
-at t = 0 shows exactly the baseline that was asked for.
+at t = 0 shows exactly the baseline that was asked for. The trial's people (cohort `healthy`) rest before they are
+dosed: what the fit found of that (`before_dosing`) is in their admission ECG and in no later one.
 
 Only elementwise operations: row i of a batch is bit for bit the same patient alone.
 
@@ -37,9 +39,10 @@ from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug import cohorts, rhythm
 from world_models.oracles.ecg_drug.chart import chart_intervals, limited, rate_and_qtcf
-from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, harmonics
+from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, daily_basis
 from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H
 from world_models.oracles.ecg_drug.population import Amounts, Individual, TrialModel
+from world_models.oracles.ecg_drug.scales import T_ENDPOINTS, from_scale, slope_of, to_scale
 from world_models.protocol import Chart, Factors
 from world_models.quantities import ecg_drug as ecg_quantities
 from world_models.quantity import Quantity
@@ -66,8 +69,8 @@ class ECGDrugState(NamedTuple):
     key: Tensor  # int64 [B] random numbers to come
     t: Tensor  # int64 [B] steps since admission
     factors: Tensor  # [B, F] float32 in the order of `cohorts.FACTORS`
-    own: Tensor  # [B, 5] intervals without drug, time of day and variation, in the order of ENDPOINTS
-    now: Tensor  # [B, 5] intervals of the present ECG, in the order of ENDPOINTS
+    own: Tensor  # [B, 10] ENDPOINTS without drug, time of day and variation, on their working scales (`scales`)
+    now: Tensor  # [B, 10] ENDPOINTS of the present ECG, in their own units
     individual: Individual  # kinetics and sensitivity
     decay: Tensor  # [B, D, M] float64, what one step leaves of each mode
     entry: Tensor  # [B, D, M] float64, what one mg swallowed at its beginning adds by its end
@@ -133,7 +136,8 @@ class ECGDrugOracle:
         trace = torch.tensor([1e-4 if e else 1.0 for e in trial.extrapolated], device=self.device)
         self._highest_concentration = trial.train_range().to(self.device) * trace
         course = trial.parameters["course"]
-        self._course = torch.tensor([course[e]["harmonics"] for e in ENDPOINTS], device=self.device).T.contiguous()
+        self._course = torch.tensor([course[e]["coefficients"] for e in ENDPOINTS], device=self.device).T.contiguous()
+        self._meals = tuple(float(hour) for hour in course["meal_clock_hours"])
         covariance = torch.tensor(trial.parameters["baseline"]["residual_covariance"], dtype=torch.float32)
         self._residual_covariance: list[list[float]] = covariance.tolist()
 
@@ -152,10 +156,12 @@ class ECGDrugOracle:
         who = cohorts.sample_factors(self.cohort, key, given, self.trial)
         rate = who["baseline_heart_rate_bpm"]
         jtpc = cohorts.jt_peak_c(who["baseline_qtcf_ms"], who["baseline_qrs_ms"], who["baseline_tpeak_tend_ms"], rate)
-        first = (rate, who["baseline_pr_ms"], who["baseline_qrs_ms"], jtpc, who["baseline_tpeak_tend_ms"])
-        now = torch.stack(first, -1)
+        rest = [who[f"baseline_{n}"] for n in ENDPOINTS if n not in ("heart_rate_bpm", "jt_peak_c_ms")]
+        now = torch.stack((rate, *rest[:2], jtpc, *rest[2:]), -1)
         t = torch.zeros_like(key)
-        own = now - self._moment(key, t, who["admission_clock_hour"])
+        own = to_scale(now) - self._moment(key, t, who["admission_clock_hour"])
+        if self.cohort.from_trial:
+            own = own - self.trial.before_dosing
         # In the trial's people sensitivity goes with the drug-free level. That was seen between 20 and 35 years of age:
         # in older or sicker cohorts, whose levels lie outside the trial's, it is sampled apart from them.
         level = {n: own[:, i].contiguous() for i, n in enumerate(ENDPOINTS)} if self.cohort.from_trial else None
@@ -212,7 +218,7 @@ class ECGDrugOracle:
         concentration = self.trial.concentrations(state.individual, amounts).to(torch.float32)
         effects = self.trial.total_effects(state.individual, amounts)
         t = state.t + 1
-        now = limited(state.own + self._moment(state.key, t, self._clock(state, t)) + effects)
+        now = limited(from_scale(state.own + self._moment(state.key, t, self._clock(state, t)) + effects))
         rate, qtcf = rate_and_qtcf(now)
         target = rhythm.logit_shift(0.5 * (state.concentration + concentration), self.drugs)
         given = dose > 0
@@ -267,11 +273,11 @@ class ECGDrugOracle:
         return state._replace(key=key)
 
     def spread(self, state: ECGDrugState) -> dict[str, Tensor]:
-        """Standard deviation [B] of each interval's within-day variation: all that the oracle itself cannot know."""
+        """Standard deviation [B] of each endpoint's within-day variation: all that the oracle itself cannot know."""
         cov = self._residual_covariance
-        one = torch.ones_like(state.now[:, 0])
-        sd = {n: one * cov[i][i] ** 0.5 for i, n in enumerate(ENDPOINTS)}
-        rate, _, qrs, jtpc, tail = (c.contiguous() for c in state.now.unbind(-1))
+        slope = slope_of(state.now)  # delta method, for those that vary on another scale
+        sd = {n: slope[:, i] * cov[i][i] ** 0.5 for i, n in enumerate(ENDPOINTS)}
+        rate, _, qrs, jtpc, tail, *_ = (c.contiguous() for c in state.now.unbind(-1))
         log = log_rr(rate)
         shrink = 1.0 / qt_scale(log)
         stretch = jt_peak_scale(log) * shrink
@@ -292,8 +298,12 @@ class ECGDrugOracle:
     def truth(self, state: ECGDrugState) -> dict[str, Tensor]:
         """Hidden quantities: concentrations, hazard, drug effects, own intervals, individual parameters, factors."""
         out = {f"concentration_{d}_ng_ml": state.concentration[:, i] for i, d in enumerate(self.drugs)}
-        out |= {f"effect_{n}": v for n, v in self.trial.effects(state.individual, state.amounts).items()}
-        out |= {f"own_{n}": state.own[:, i] for i, n in enumerate(ENDPOINTS)}
+        # in the endpoint's own unit: of the T wave, what the drugs change about the patient's own
+        effect = self.trial.total_effects(state.individual, state.amounts)
+        own, under_drugs = from_scale(state.own), from_scale(state.own + effect)
+        for i, n in enumerate(ENDPOINTS):
+            out[f"effect_{n}"] = under_drugs[:, i] - own[:, i] if n in T_ENDPOINTS else effect[:, i]
+            out[f"own_{n}"] = own[:, i]
         out |= {f"factor_{n}": state.factors[:, i] for n, i in _FACTOR.items()}
         out |= {f"individual_{n}": v for n, v in state.individual._asdict().items() if isinstance(v, Tensor)}
         out["torsades_hazard_per_h"] = state.rhythm.hazard_per_h
@@ -320,9 +330,9 @@ class ECGDrugOracle:
         return state.amounts._replace(modes=state.amounts.modes * state.decay + entered)
 
     def _moment(self, key: Tensor, t: Tensor, clock_hour: Tensor) -> Tensor:
-        """What time of day (`TrialModel.time_of_day`, all five at once) and within-day variation add, [B, 5]."""
+        """What time of day (`TrialModel.time_of_day`, all at once) and within-day variation add, [B, 10]."""
         total = self.trial.residuals(key, t)
-        basis = harmonics(clock_hour, self._course.shape[0] // 2)
+        basis = daily_basis(clock_hour, (self._course.shape[0] - len(self._meals)) // 2, self._meals)
         for k in range(self._course.shape[0]):
             total = total + basis[:, k : k + 1] * self._course[k]
         return total

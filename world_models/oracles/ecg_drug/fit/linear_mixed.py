@@ -17,6 +17,8 @@ from torch import Tensor
 
 __all__ = ["Design", "LinearFit", "fit_linear_mixed"]
 
+_FARTHEST = 5.0  # prior SDs from its start that a nonlinear parameter is followed
+
 
 @dataclass(frozen=True)
 class Design:
@@ -127,7 +129,9 @@ class _Problem:
     def solve(self, vector: Tensor) -> _Solved:
         """The likelihood of the vector [K + 1 + P]; differentiable."""
         k, mask, y0 = self.components, self.mask, self.y
-        design = self.columns(vector[k + 1 :])
+        far = _FARTHEST * self.width[k + 1 :]  # a line search may look where no column is left to be told from another
+        centre = self.centre[k + 1 :]
+        design = self.columns(torch.minimum(torch.maximum(vector[k + 1 :], centre - far), centre + far))
         scale = torch.ones_like(y0) if design.noise_scale is None else design.noise_scale
         weight = (mask / scale).unsqueeze(-1)
         x = design.fixed * weight

@@ -17,19 +17,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from world_models.data.ecg.ecgrdvq import load_trial
+from world_models.data.ecg.ecgrdvq import T_WAVE, load_trial
 from world_models.files import write_text
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
+from world_models.oracles.ecg_drug.fit.correlations import correlation, covariances, pooled
 from world_models.oracles.ecg_drug.fit.effects import (
     DOSING_CLOCK_HOUR,
-    HARMONICS,
+    USUAL,
     Arranged,
     EndpointFit,
+    Structure,
     arrange,
+    course_names,
     fit_endpoint,
 )
 from world_models.oracles.ecg_drug.fit.kinetics import ALLOMETRY, REFERENCE_WEIGHT_KG, fit_kinetics, names_of
 from world_models.oracles.ecg_drug.fit.nonlinear_mixed import MixedFit
+from world_models.oracles.ecg_drug.scales import SCALES
 from world_models.quantities.drugs import ANTIARRHYTHMICS, Drug
 
 if TYPE_CHECKING:
@@ -78,74 +82,9 @@ def _kinetics_entry(item: Drug, fit: MixedFit) -> dict[str, Any]:
     }
 
 
-def _shrunk(correlation: np.ndarray, count: int) -> np.ndarray:
-    """Correlations of few values, pulled towards none: as if as many uncorrelated ones as endpoints had been seen."""
-    correlation = np.nan_to_num(correlation) * count / (count + len(ENDPOINTS))
-    np.fill_diagonal(correlation, 1.0)
-    return correlation
-
-
-def _correlation(columns: list[np.ndarray], count: int | None = None) -> np.ndarray:
-    """Shrunk correlation [E, E] of columns that may hold NaN (left out) or be constant (uncorrelated)."""
-    values = np.stack(columns, -1)
-    values = values[~np.isnan(values).any(-1)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return _shrunk(
-            np.where(np.outer(*[values.std(0) > 1e-9] * 2), np.corrcoef(values.T), 0.0), count or len(values)
-        )
-
-
-def _covariances(data: Arranged, fits: dict[str, EndpointFit]) -> dict[str, np.ndarray]:
-    """Between-subject, between-period and residual covariance of the endpoints.
-
-    SDs are the likelihood's; correlations those of the predicted effects of subjects and periods, and of the residuals
-    of readings that no drug blurs.
-    """
-    f = [fits[e].fit for e in ENDPOINTS]
-    quiet = np.all([(fits[e].site.abs().sum(-1) < 0.2).numpy().ravel() for e in ENDPOINTS], axis=0)
-    n = len(data.subjects)
-    subject = _correlation(
-        [x.effects[0][:, 0].numpy() for x in f], n
-    )  # shrunk as the sensitivities' are: one matrix in all
-    period = _correlation([x.effects[1].flatten().numpy() for x in f], n)
-    residual = _correlation([np.where(quiet, x.residuals.flatten().numpy(), np.nan) for x in f])
-    spread = {
-        "subject": (subject, [float(x.component_sds[0]) for x in f]),
-        "period": (period, [float(x.component_sds[1]) for x in f]),
-        "residual": (residual, [x.residual_sd for x in f]),
-    }
-    return {name: c * np.outer(sd, sd) for name, (c, sd) in spread.items()}
-
-
-def _pooled(correlation: np.ndarray) -> np.ndarray:
-    """The correlation [E + D · E] with only the structure that a few subjects can show.
-
-    Only J-Tpeak c and Tpeak-Tend keep correlations beyond the levels' own, and every pair of the same kind (this
-    interval's level with that interval's sensitivity; sensitivities to one drug; to two drugs) gets its kind's mean
-    over the drugs that act on both.
-    """
-    count = len(ENDPOINTS)
-    kinds: dict[tuple, list[tuple[int, int]]] = {}
-    repolarisation = [ENDPOINTS.index("jt_peak_c_ms"), ENDPOINTS.index("tpeak_tend_ms")]
-    drugs = len(correlation) // count - 1
-    for e in repolarisation:
-        for f in repolarisation:
-            for d in range(1, drugs + 1):
-                kinds.setdefault(("level", e, f), []).append((e, d * count + f))
-                for g in range(1, drugs + 1):
-                    if (e, d) != (f, g):
-                        kinds.setdefault((d == g, min(e, f), max(e, f)), []).append((d * count + e, g * count + f))
-    result = np.eye(len(correlation))
-    result[:count, :count] = correlation[:count, :count]
-    for pairs in kinds.values():
-        live = [(i, j) for i, j in pairs if correlation[i, j] != 0.0]  # exactly 0: a drug that does not act
-        mean = float(np.mean([correlation[i, j] for i, j in live])) if live else 0.0
-        for i, j in live:
-            result[i, j] = result[j, i] = mean
-    return result
-
-
-def _effect_entries(data: Arranged, fits: dict[str, EndpointFit]) -> tuple[list[dict[str, Any]], np.ndarray]:
+def _effect_entries(
+    data: Arranged, fits: dict[str, EndpointFit], uncorrelated: int
+) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Each drug's entry, and the correlation [E + D · E] of subjects' levels and sensitivities (drug-major).
 
     Who is sensitive to one drug in an interval is sensitive to the others, and stands out in that interval without a
@@ -162,7 +101,7 @@ def _effect_entries(data: Arranged, fits: dict[str, EndpointFit]) -> tuple[list[
             fitted = fits[e]
             f = fitted.fit
             record: dict[str, Any] = {
-                "unit": ("bpm" if e.endswith("bpm") else "ms") + " per ng/mL",
+                "unit": f"{SCALES[e].unit} per ng/mL",
                 "slope_per_ng_per_ml": 0.0,
                 "slope_standard_error": 0.0,
                 "women_minus_men_per_ng_per_ml": 0.0,
@@ -207,23 +146,67 @@ def _effect_entries(data: Arranged, fits: dict[str, EndpointFit]) -> tuple[list[
             predicted.append(blup)
             blurred.append(left)
         sensitivities += predicted
-        entry["residual_correlation"] = _round(_correlation(blurred), 4)
+        entry["residual_correlation"] = _round(correlation(blurred, uncorrelated), 4)
         entries.append(entry)
-    return entries, _pooled(_correlation(sensitivities, len(data.subjects)))
+    return entries, pooled(correlation(sensitivities, uncorrelated, len(data.subjects)))
 
 
-def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool = False) -> dict[str, Any]:
-    """All population parameters from a tidy frame (`load_trial`), as the JSON's dict without its provenance.
+def _course_entries(
+    data: Arranged, fits: dict[str, EndpointFit], structure: Structure
+) -> tuple[dict[str, Any], dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """The day's course with what lies beyond the law, the sexes' means, and their standard errors."""
+    course: dict[str, Any] = {
+        "dosing_clock_hour": DOSING_CLOCK_HOUR,
+        "form": "sum over k of c_k cos(2 pi k h / 24) + s_k sin(2 pi k h / 24), and of meals (dynamics.daily_basis)",
+        "meal_clock_hours": list(structure.meals),
+        "trial_hours": _round(data.hours),
+        "beyond_the_law": "what each arm of the trial shows at these hours besides, shrunk (fit.effects): no world uses it",
+    }
+    sexes: dict[str, dict[str, float]] = {"women": {}, "men": {}}
+    errors: dict[str, dict[str, float]] = {"women": {}, "men": {}}
+    order = course_names(structure.harmonics, structure.meals)
+    for e in ENDPOINTS:
+        fitted = fits[e]
+        value = dict(zip(fitted.names, fitted.fit.beta.tolist(), strict=False))  # then come those beyond the law
+        error = dict(zip(fitted.names, fitted.fit.errors.tolist(), strict=False))
+        course[e] = {
+            "coefficients": [_round(value[n]) for n in order],
+            "coefficients_standard_errors": [_round(error[n], 3) for n in order],
+            "before_dosing": _round(value["predose"]),
+            "before_dosing_standard_error": _round(error["predose"], 3),
+            "drift_over_24_h": _round(value["drift"]),
+            "drift_over_24_h_standard_error": _round(error["drift"], 3),
+            "beyond": dict(zip(("placebo", *[d.name for d in ANTIARRHYTHMICS]), _round(fitted.beyond, 4), strict=True)),
+        }
+        for sex in ("women", "men"):
+            sexes[sex][e] = _round(value[sex])
+            errors[sex][e] = _round(error[sex], 3)
+    return course, sexes, errors
 
-    Raises:
-        ValueError: a drug's arm or the placebo arm is missing.
-    """
-    from tqdm import tqdm
 
+def _check_trial(frame: pd.DataFrame) -> None:
+    """Raise a ValueError where an arm or an endpoint is missing."""
     present = set(frame["drug"])
     absent = [name for name in ("placebo", *[d.name for d in ANTIARRHYTHMICS]) if name not in present]
     if absent:
         raise ValueError(f"the trial has no arm {', '.join(absent)}; it has {', '.join(sorted(present))}")
+    empty = [e for e in ENDPOINTS if e not in frame or bool(frame[e].isna().all())]
+    if empty:
+        columns = ", ".join(f"{e} (column {T_WAVE[e]})" if e in T_WAVE else e for e in empty)
+        raise ValueError(f"the trial holds no value of {columns}; fill it: a fit needs every endpoint")
+
+
+def fit_trial(
+    frame: pd.DataFrame, standard_errors: bool = True, progress: bool = False, structure: Structure = USUAL
+) -> dict[str, Any]:
+    """All population parameters from a tidy frame (`load_trial`), as the JSON's dict without its provenance.
+
+    Raises:
+        ValueError: a drug's arm, the placebo arm, or every value of an endpoint is missing.
+    """
+    from tqdm import tqdm
+
+    _check_trial(frame)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the matrices are tiny: a second thread only costs
     try:
@@ -235,38 +218,17 @@ def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool 
         data = arrange(frame, kinetics)
         fits = {}
         for endpoint in ENDPOINTS:
-            fits[endpoint] = fit_endpoint(data, endpoint, standard_errors)
+            fits[endpoint] = fit_endpoint(data, endpoint, standard_errors, structure=structure)
             bar.update()
         bar.close()
     finally:
         torch.set_num_threads(threads)
-    covariances = _covariances(data, fits)
-    effects, together = _effect_entries(data, fits)
+    spreads = covariances(data, fits, structure.uncorrelated)
+    effects, together = _effect_entries(data, fits, structure.uncorrelated)
     law = (
         "slope C (C / reference)^(power - 1) / (1 + C / c50), C at the effect site, reference = mean_peak_concentration"
     )
-    course: dict[str, Any] = {
-        "dosing_clock_hour": DOSING_CLOCK_HOUR,
-        "form": "sum over k of c_k cos(2 pi k h / 24) + s_k sin(2 pi k h / 24)",
-    }
-    sexes: dict[str, dict[str, float]] = {"women": {}, "men": {}}
-    errors: dict[str, dict[str, float]] = {"women": {}, "men": {}}
-    for e in ENDPOINTS:
-        fitted = fits[e]
-        value = dict(zip(fitted.names, fitted.fit.beta.tolist(), strict=True))
-        error = dict(zip(fitted.names, fitted.fit.errors.tolist(), strict=True))
-        order = [f"{f}{k}" for k in range(1, HARMONICS + 1) for f in ("cos", "sin")]
-        course[e] = {
-            "harmonics": [_round(value[n]) for n in order],
-            "harmonics_standard_errors": [_round(error[n], 3) for n in order],
-            "before_dosing": _round(value["predose"]),
-            "before_dosing_standard_error": _round(error["predose"], 3),
-            "drift_over_24_h": _round(value["drift"]),
-            "drift_over_24_h_standard_error": _round(error["drift"], 3),
-        }
-        for sex in ("women", "men"):
-            sexes[sex][e] = _round(value[sex])
-            errors[sex][e] = _round(error[sex], 3)
+    course, sexes, errors = _course_entries(data, fits, structure)
     drugs = {}
     for i, item in enumerate(ANTIARRHYTHMICS):
         arm = frame[frame["drug"] == item.name]
@@ -282,15 +244,17 @@ def fit_trial(frame: pd.DataFrame, standard_errors: bool = True, progress: bool 
         "drugs": drugs,
         "baseline": {
             "endpoint_order": list(ENDPOINTS),
+            "scales": {e: SCALES[e].name for e in ENDPOINTS},
+            "units": {e: SCALES[e].unit for e in ENDPOINTS},
             **sexes,
             "women_standard_errors": errors["women"],
             "men_standard_errors": errors["men"],
             "sensitivity_order": [f"{d.name} {e}" for d in ANTIARRHYTHMICS for e in ENDPOINTS],
             "sensitivity_with_level_correlation": _round(together[len(ENDPOINTS) :, : len(ENDPOINTS)], 4),
             "sensitivity_correlation": _round(together[len(ENDPOINTS) :, len(ENDPOINTS) :], 4),
-            "between_subject_covariance": _round(covariances["subject"]),
-            "between_period_covariance": _round(covariances["period"]),
-            "residual_covariance": _round(covariances["residual"]),
+            "between_subject_covariance": _round(spreads["subject"]),
+            "between_period_covariance": _round(spreads["period"]),
+            "residual_covariance": _round(spreads["residual"]),
             "sd_standard_errors": {
                 "between_subject": [_error(fits[e].fit.component_errors[0]) for e in ENDPOINTS],
                 "between_period": [_error(fits[e].fit.component_errors[1]) for e in ENDPOINTS],
