@@ -108,7 +108,9 @@ def row_of(what: str, method: str, found: Inferred, data: Transition, chosen: Te
         "log_loss_nats": round(float(-drug.gather(-1, truth[:, None]).clamp_min(1e-12).log().mean()), 3),
         "calibration_error": round(_calibration(drug, truth), 3),
         "dose_median_off": round(float(off.median()), 3) if len(off) else "",
-        f"dose_within_{round(100 * WITHIN)}_percent": round(float((off <= WITHIN).double().mean()), 3) if len(off) else "",
+        f"dose_within_{round(100 * WITHIN)}_percent": round(float((off <= WITHIN).double().mean()), 3)
+        if len(off)
+        else "",
     }
 
 
@@ -230,7 +232,9 @@ def beside_the_bound(model: InverseDynamics, patients: int) -> list[dict]:
     rows = []
     for method, parts in found.items():
         joined = Inferred(torch.cat([p.drug for p in parts]), torch.cat([p.dose for p in parts]), parts[0].edges_mg)
-        rows += _rows(f"{' and '.join(BOUND_COHORTS)}, {' and '.join(f'{h:g}' for h in BOUND_HOURS)} h", method, joined, whole)
+        rows += _rows(
+            f"{' and '.join(BOUND_COHORTS)}, {' and '.join(f'{h:g}' for h in BOUND_HOURS)} h", method, joined, whole
+        )
     return rows
 
 
@@ -256,7 +260,9 @@ def trial(model: InverseDynamics, table: Path) -> list[dict]:
     drug = torch.tensor([0 if d == "placebo" else 1 + DRUGS.index(d) for d in rows["drug"]])
     change = rows["qtcf_ms"] - rows["pre_qtcf_ms"]
     placebo = rows.assign(change=change)[rows["drug"] == "placebo"].groupby(["randid", "hour"])["change"].mean()
-    corrected = change.to_numpy() - np.array([placebo.get(k, np.nan) for k in zip(rows["randid"], rows["hour"], strict=True)])
+    corrected = change.to_numpy() - np.array(
+        [placebo.get(k, np.nan) for k in zip(rows["randid"], rows["hour"], strict=True)]
+    )
     data = ecg_only(
         Transition(
             chart(before.loc[index]),
@@ -283,7 +289,9 @@ def _trial_rows(model: InverseDynamics, data: Transition, subject: np.ndarray, p
     def add(what: str, hits: Tensor) -> None:
         low, high = wilson(int(hits.sum()), len(hits))
         share = round(float(hits.double().mean()), 3)
-        rows.append({"what": what, "cases": len(hits), "right": share, "ci_low": round(low, 3), "ci_high": round(high, 3)})
+        rows.append(
+            {"what": what, "cases": len(hits), "right": share, "ci_low": round(low, 3), "ci_high": round(high, 3)}
+        )
 
     add("one pair, all hours", right)
     add("one pair, 1.5 to 6 h", right[early])

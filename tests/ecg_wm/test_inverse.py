@@ -45,7 +45,9 @@ def test_pairs_are_one_order_apart_and_luck_is_shared() -> None:
     alone = sample_transitions(keys.from_seed(4, 400), 2.0)
     assert torch.equal(data.drug, alone.drug) and torch.equal(data.before.nan_to_num(), alone.before.nan_to_num())
     with pytest.raises(ValueError, match="name the cohort"):
-        oracle_pairs(keys.from_seed(0, 2), 2.0, torch.zeros(2).long(), torch.zeros(2), factors={"age_years": torch.ones(2)})
+        oracle_pairs(
+            keys.from_seed(0, 2), 2.0, torch.zeros(2).long(), torch.zeros(2), factors={"age_years": torch.ones(2)}
+        )
 
 
 def test_it_beats_chance_on_patients_not_met_and_is_calibrated_enough(trained: tuple[InverseDynamics, Path]) -> None:

@@ -73,7 +73,7 @@ def pooled_states(states: Tensor, pooling: str, time_axis: int = 1) -> Tensor:
     if pooling == "mean+std":
         out = torch.cat([out, states.std(axis, unbiased=False)], -1)
     if out.ndim > 2:
-        out = out.flatten(1, -2).mean(1) if time_axis == 1 else out.flatten(2).mean(-1)
+        out = out.flatten(2).mean(-1) if axis == states.ndim - 1 else out.flatten(1, -2).mean(1)
     return out
 
 
@@ -96,7 +96,9 @@ class FeatureExtractor:
         if ecg_mv.ndim != 3 or ecg_mv.shape[1] != len(LEADS):
             raise ValueError(f"ecg_mv must be [B, 12, T] in mV, got {tuple(ecg_mv.shape)}")
         if not bool(torch.isfinite(ecg_mv).all()):
-            raise ValueError("ecg_mv holds NaN or infinity; reconstruct lost leads first (world_models.ecg.lead_repair)")
+            raise ValueError(
+                "ecg_mv holds NaN or infinity; reconstruct lost leads first (world_models.ecg.lead_repair)"
+            )
         parts = [self.encode(part, sampling_rate_hz) for part in ecg_mv.split(_AT_ONCE)]
         out = torch.cat(parts).to(torch.float32)
         if out.ndim != 2 or len(out) != len(ecg_mv) or not bool(torch.isfinite(out).all()):
@@ -221,7 +223,9 @@ def _of_transformers(folder: Path, wants: EncoderInput | None, device: torch.dev
         try:
             states = _states(model, kind, ecg)
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{folder}: the model takes no ECG of {tuple(ecg.shape)} ({error}); set `wants`") from error
+            raise ValueError(
+                f"{folder}: the model takes no ECG of {tuple(ecg.shape)} ({error}); set `wants`"
+            ) from error
         if kind == "input_values":  # lead by lead
             return pooled_states(states, wants.pooling).unflatten(0, (len(ecg_mv), -1)).flatten(1)
         return pooled_states(states, wants.pooling, 2 if states.ndim == 4 else 1)
@@ -251,5 +255,3 @@ def _states(model: Any, kind: str, ecg: Tensor) -> Tensor:
     height, width = (size, size) if isinstance(size, int) else size
     picture = F.interpolate(ecg.unsqueeze(1), (height, width), mode="bilinear", align_corners=False, antialias=True)
     return model(pixel_values=picture.expand(-1, model.config.num_channels, -1, -1)).last_hidden_state
-
-

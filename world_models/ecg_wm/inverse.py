@@ -229,7 +229,7 @@ def project_dose(found: Inferred) -> Tensor:
 
 
 def hidden(data: Transition, key: Tensor) -> Transition:
-    """The same pairs, some of what they hold lost at random: pressure and burden, the T wave, single ones, covariates."""
+    """The same pairs, some of what they hold lost at random: pressure, burden, the T wave, single ones, covariates."""
 
     def chance(name: str, shape: tuple[int, ...] = ()) -> Tensor:
         return keys.uniform(key, 0, f"hidden/{name}", shape)
@@ -274,9 +274,7 @@ def _calibrate(model: InverseDynamics, batch: int) -> dict[str, float]:
         given = data.drug > 0
         of_drug = dose[torch.arange(len(given)), (data.drug - 1).clamp_min(0)][given]
         place = _bin_of(model, data)[given]
-        losses = [
-            (F.cross_entropy(drug / t, data.drug), F.cross_entropy(of_drug / t, place)) for t in tried.tolist()
-        ]
+        losses = [(F.cross_entropy(drug / t, data.drug), F.cross_entropy(of_drug / t, place)) for t in tried.tolist()]
         best = torch.tensor(losses).argmin(0)
         model.temperature.copy_(tried[best])
     return {"drug_temperature": float(tried[best[0]]), "dose_temperature": float(tried[best[1]])}
@@ -321,8 +319,8 @@ def _card(steps: int, batch: int, pairs: int, figures: dict[str, float]) -> str:
         "# Inverse dynamics of the antiarrhythmic world\n\n"
         "From two ECGs' coordinates, hours and covariates: which of nothing, "
         f"{', '.join(DRUGS)} was given between them, and how much, as probabilities.\n\n"
-        f"Trained by `world_models.ecg_wm.inverse.train_inverse` on {steps} batches of {batch} of {pairs} simulated pairs of the "
-        f"oracle (all cohorts, {HOURS[0]:g} to {HOURS[-1]:g} h, single orders), none of them a real patient's; "
+        f"Trained by `world_models.ecg_wm.inverse.train_inverse` on {steps} batches of {batch} of "
+        f"{pairs} simulated pairs of the oracle (all cohorts, {HOURS[0]:g} to {HOURS[-1]:g} h, single orders), none of them a real patient's; "
         f"temperatures {figures['drug_temperature']:.3f} and {figures['dose_temperature']:.3f} from other simulated "
         "patients. Judged by `python -m benchmarks.ecg_drug.inverse`. Not for clinical use.\n"
     )

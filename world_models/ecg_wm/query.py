@@ -46,6 +46,15 @@ VOCABULARY: tuple[str, ...] = (
 _INDEX = {word: i for i, word in enumerate(VOCABULARY)}
 _TOKEN = re.compile(r"[a-z]+|\d+(?:\.\d+)?|[,;]")
 LONGEST = 96  # tokens
+# Without one of these transformers makes up a tokeniser that knows no word.
+_TOKENISERS = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 
 
 def query_texts(chart: Chart, order_mg: Tensor) -> list[str]:
@@ -141,10 +150,14 @@ class TextModelQuery:
         self.model = local_model(folder).to(device)
         if self.model.main_input_name != "input_ids":
             raise ValueError(f"{folder} holds a model that is fed with {self.model.main_input_name!r}, not with text")
+        if not any((folder / name).is_file() for name in _TOKENISERS):
+            raise ValueError(f"{folder} has no tokeniser (none of {', '.join(_TOKENISERS)}); save it beside the model")
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # transformers raises many kinds on a stranger's files
-            raise ValueError(f"{folder} has no tokeniser that can be read ({error}); save it beside the model") from error
+            raise ValueError(
+                f"{folder} has no tokeniser that can be read ({error}); save it beside the model"
+            ) from error
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token or self.tokenizer.unk_token
         self.device = torch.device(device)

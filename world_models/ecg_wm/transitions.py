@@ -1,4 +1,4 @@
-"""Pairs of ECGs around one order, from the oracle: what inverse dynamics and predictors of the chart after a dose learn.
+"""Pairs of ECGs around one order, from the oracle: what inverse dynamics and foretellers of the next chart learn.
 
 A patient of any cohort is charted, takes nothing or one drug, and is charted again some hours later. Charts and orders
 alone are kept; `effect_ms`, how far the drug moved QTcF against the same patient with the same luck and no drug, is for

@@ -148,7 +148,7 @@ def complete(
     if not whole and there:
         void = np.full_like(next(iter(there.values())), np.nan)
         there |= dict.fromkeys(chest, void)
-        warnings.extend(f"lead {name} is not in the record, or has no signal" for name in chest)
+        warnings.extend(f"lead {lost} is not in the record, or has no signal" for lost in chest)
         if len(limb) < 2:
             warnings.append(f"of the limb leads only {', '.join(limb) or 'none'} has a signal")
             return np.stack([there.get(name, void) for name in LEADS]), ()
