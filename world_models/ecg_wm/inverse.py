@@ -176,7 +176,7 @@ class InverseDynamics(nn.Module):
         """
 
         def build(plain: dict[str, Any]) -> InverseDynamics:
-            fields = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
+            fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
             return cls(InverseConfig(**fields))
 
         return checkpoint.load_module(folder, KIND, build, device)

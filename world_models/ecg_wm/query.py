@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -68,7 +68,7 @@ def query_texts(chart: Chart, order_mg: Tensor) -> list[str]:
     return [f"{_patient(known, row)}; {_order(order_mg[row].tolist())}" for row in range(batch)]
 
 
-def _patient(known, row: int) -> str:  # type: ignore[no-untyped-def]
+def _patient(known: Callable[[str, int], float | None], row: int) -> str:
     age, sex = known("age_years", row), known("sex_female", row)
     who = "person" if sex is None else "woman" if sex > 0.5 else "man"
     parts = [who if age is None else f"{age:.0f}-year-old {who}"]

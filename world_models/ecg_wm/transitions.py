@@ -7,6 +7,7 @@ judging.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -108,9 +109,15 @@ def sample_transitions(key: Tensor, hours: float, cohort: str | None = None) -> 
     return oracle_pairs(key, hours, drug, torch.where(drug > 0, dose, 0.0), cohort)
 
 
+def _of(columns: Sequence[Tensor]) -> Transition:
+    """All but the charts."""
+    before, after, hours, covariates, drug, dose_mg, effect_ms = columns
+    return Transition(before, after, hours, covariates, drug, dose_mg, effect_ms)
+
+
 def rows_of(data: Transition, row: Tensor) -> Transition:
     """The pairs at `row` [N] int64, without their charts."""
-    return Transition(*(value[row] for value in data[:-1]))
+    return _of([value[row] for value in data[:-1]])
 
 
 def pooled(seed: int, each: int, device: torch.device | str = "cpu", cohort: str | None = None) -> Transition:
@@ -120,4 +127,4 @@ def pooled(seed: int, each: int, device: torch.device | str = "cpu", cohort: str
         sample_transitions(keys.from_seed(seed + i * stride, each, torch.device(device)), hours, cohort)
         for i, hours in enumerate(HOURS)
     ]
-    return Transition(*(torch.cat(column) for column in list(zip(*parts, strict=True))[:-1]))
+    return _of([torch.cat(column) for column in list(zip(*parts, strict=True))[:-1]])

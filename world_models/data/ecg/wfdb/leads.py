@@ -146,12 +146,12 @@ def complete(
     chest = [name for name in LEADS[6:] if name not in there]
     limb = [name for name in LEADS[:6] if name in there]
     if not whole and there:
-        void = np.full_like(next(iter(there.values())), np.nan)
-        there |= dict.fromkeys(chest, void)
+        silent = np.full_like(next(iter(there.values())), np.nan)
+        there |= dict.fromkeys(chest, silent)
         warnings.extend(f"lead {lost} is not in the record, or has no signal" for lost in chest)
         if len(limb) < 2:
             warnings.append(f"of the limb leads only {', '.join(limb) or 'none'} has a signal")
-            return np.stack([there.get(name, void) for name in LEADS]), ()
+            return np.stack([there.get(name, silent) for name in LEADS]), ()
         chest = []
     if chest or len(limb) < 2:
         short = f"limb leads {', '.join(limb) or 'none'} (two are needed)" if len(limb) < 2 else ""
