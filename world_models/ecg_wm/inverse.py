@@ -37,7 +37,7 @@ from world_models.ecg_wm.transitions import (
     pooled,
     rows_of,
 )
-from world_models.nn.mlp import mlp
+from world_models.nn.mlp import mlp, sample_weights
 from world_models.quantities.ecg_drug import DRUGS
 from world_models.training import Schedule, fit
 
@@ -294,8 +294,8 @@ def train_inverse(
     Raises:
         FloatingPointError, CheckpointError: see `training.fit`.
     """
-    torch.manual_seed(0)  # the network's first weights; nothing else uses a generator
     model = InverseDynamics(config or InverseConfig()).to(device)
+    sample_weights(model, TRAIN_SEED)
 
     pool = pooled(TRAIN_SEED, max(batch, pairs // len(HOURS)), device)
 
@@ -320,7 +320,8 @@ def _card(steps: int, batch: int, pairs: int, figures: dict[str, float]) -> str:
         "From two ECGs' coordinates, hours and covariates: which of nothing, "
         f"{', '.join(DRUGS)} was given between them, and how much, as probabilities.\n\n"
         f"Trained by `world_models.ecg_wm.inverse.train_inverse` on {steps} batches of {batch} of "
-        f"{pairs} simulated pairs of the oracle (all cohorts, {HOURS[0]:g} to {HOURS[-1]:g} h, single orders), none of them a real patient's; "
-        f"temperatures {figures['drug_temperature']:.3f} and {figures['dose_temperature']:.3f} from other simulated "
-        "patients. Judged by `python -m benchmarks.ecg_drug.inverse`. Not for clinical use.\n"
+        f"{pairs} simulated pairs of the oracle (all cohorts, {HOURS[0]:g} to {HOURS[-1]:g} h, single orders), none "
+        f"of them a real patient's; temperatures {figures['drug_temperature']:.3f} (drug) and "
+        f"{figures['dose_temperature']:.3f} (dose) from other simulated patients. "
+        "Judged by `python -m benchmarks.ecg_drug.inverse`. Not for clinical use.\n"
     )
