@@ -6,9 +6,9 @@ Oracle patients of every cohort on the real beats of its bank (LUDB) are charted
 and are charted again. A population course (the mean change of other patients at that drug, dose and hour, by smooth
 regression) is the base; on it a network learns the rest from the chart, the order and the hours, with and without the
 encoder's features, with and without the query. Every arm has the same patients, width, steps and seeds; which of five
-learning lengths (the shortest is none: the population course) serves it best is chosen on validation patients, and it is judged on others. Shown are mean absolute
-errors of the coordinates of the second chart in their standardised units, and of QTcF in ms, with the paired difference
-from the chart alone (95 %, bootstrap over patients).
+learning lengths (the shortest is none: the population course) serves it best is chosen on validation patients, and it
+is judged on others. Shown are mean absolute errors of the coordinates of the second chart in their standardised units,
+and of QTcF in ms, with the paired difference from the chart alone (95 %, bootstrap over patients).
 
 The oracle's response does not depend on the beat's shape beyond what the chart holds: an encoder that helps here has
 read the chart's own numbers better, and one that does not help may still help on real people. The trial's waveforms are
