@@ -35,8 +35,9 @@ _FREE = _LEFT + len(RIGHT_KNOTS) + 1  # with the peak's shift
 _CALM, _EVEN = 0.06, 0.7  # weights of a slope's logarithm and of its change from knot to knot, beside the misses
 _SHIFT_MS = 10.0  # a unit of the shift of the peak
 # Rounds of the search, and squared misses under which a beat is left as it is: most are near at once, some are not.
-_STAGES = ((5, 1.0), (5, 4.0), (8, 8.0), (12, 8.0))
-_FAR = 60.0  # no miss counts for more
+_STAGES = ((5, 1.0), (5, 4.0), (8, 6.0), (12, 6.0), (12, 8.0))
+_FAR, _UNREADABLE = 60.0, 20.0  # no miss counts for more; a wave off which a measure cannot be read counts for this
+_GAINS = (0.01, 100.0)
 _STEP = 0.03  # of the finite differences
 _DAMPING = (0.3, 0.2, 10.0)  # at first, its factor after a round that was better, and after one that was not
 _LIMIT, _LARGEST = 2.5, 1.2  # of the logarithms, and of their change in one round
@@ -179,7 +180,8 @@ class _Search(NamedTuple):
 def _misses(beats: _Beats, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
     read, height = _read(beats, _shape(x, gain))
     scale = torch.tensor(SCALE, device=x.device)
-    off = torch.nan_to_num((read - beats.target) / scale, nan=0.0).clamp(-_FAR, _FAR)
+    off = torch.nan_to_num((read - beats.target) / scale, nan=_UNREADABLE).clamp(-_FAR, _FAR)
+    off = torch.where(beats.target.isfinite(), off, torch.zeros_like(off))
     slopes = torch.cat((x[:, :_LEFT], torch.zeros_like(x[:, :1]), x[:, _LEFT:-1]), dim=-1)
     left, right = slopes[:, : _LEFT + 1], slopes[:, _LEFT + 1 :]
     uneven = torch.cat((left[:, 1:] - left[:, :-1], right[:, 1:] - right[:, :-1]), dim=-1)
@@ -187,7 +189,7 @@ def _misses(beats: _Beats, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gain(beats: _Beats, gain: Tensor, height_mv: Tensor) -> Tensor:
-    wanted = gain * beats.amplitude_mv / height_mv.clamp_min(1e-6)
+    wanted = (gain * beats.amplitude_mv / height_mv.clamp_min(1e-6)).clamp(*_GAINS)
     return torch.where(torch.isfinite(wanted), wanted, gain)
 
 
@@ -224,7 +226,7 @@ def _rounds(beats: _Beats, at: _Search, rounds: int) -> _Search:
             foretold = foretold + slope[:, i] * step[:, i : i + 1]
         surprise = (off - at.off - foretold).unsqueeze(1)
         slope = slope + surprise * (step / (step * step).sum(-1, keepdim=True).clamp_min(1e-8)).unsqueeze(-1)
-        better = _cost(off) < _cost(at.off)
+        better = (_cost(off) < _cost(at.off)) & height.isfinite()
         height = torch.where(better, height, at.height_mv)
         x, off = (torch.where(better.unsqueeze(-1), a, b) for a, b in ((tried, at.x), (off, at.off)))
         at = _Search(x, _gain(beats, at.gain, height), off, height)
