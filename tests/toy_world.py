@@ -14,6 +14,7 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.inputs import check_also, checked_factors, checked_orders
+from world_models.oracles.ecg_drug.scales import T_ENDPOINTS
 from world_models.protocol import Chart, Factors
 from world_models.quantities.ecg_drug import MEASURES, ORDERS
 from world_models.quantity import Quantity
@@ -61,7 +62,8 @@ class ToyWorld:
 
     def __init__(self, device: str = "cpu", latent: bool = True, hazard: float = 0.02, cohort: str = "typical") -> None:
         self.device = torch.device(device)
-        self.measures = (*MEASURES, LATENT) if latent else MEASURES
+        charted = tuple(q for q in MEASURES if q.name not in T_ENDPOINTS)  # its T wave has no shape
+        self.measures = (*charted, LATENT) if latent else charted
         self.hazard = hazard  # of torsades in a step at QTcF 500 ms
         self.cohort = cohort
         self.initial_calls: list[int] = []  # rows made by each call of `initial`
