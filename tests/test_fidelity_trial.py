@@ -18,8 +18,9 @@ from benchmarks.ecg_drug.trial_baselines import (
     rescaled,
 )
 from benchmarks.ecg_drug.trial_folds import POOLED, RIVALS, compared, folds_of, predict_folds
+from benchmarks.ecg_drug.trial_pooling import LAW_ALONE, Pooling
 from benchmarks.ecg_drug.trial_rows import blind
-from benchmarks.ecg_drug.trial_worlds import LAW_ALONE, T_TARGETS, TARGETS, Pooling, TrialPrediction, predict_oracle
+from benchmarks.ecg_drug.trial_worlds import T_TARGETS, TARGETS, TrialPrediction, predict_oracle
 from world_models.data.ecg.ecgrdvq import READINGS, load_trial
 from world_models.oracles.ecg_drug.population import TrialModel
 
@@ -113,8 +114,10 @@ def test_pooling_moves_the_law_to_the_arms_means_and_widens_its_bands(frame):
     rows = blind(pre_dose_rows(frame))
     model = TrialModel.load()
     law = predict_oracle(model, rows, 40, 0, LAW_ALONE)
-    arms = predict_oracle(model, rows, 40, 0, Pooling(1.0, dict.fromkeys(TARGETS, 1.0), dict.fromkeys(TARGETS, 2.0)))
-    half = predict_oracle(model, rows, 40, 0, Pooling(1.0, dict.fromkeys(TARGETS, 0.5), {}))
+    arms = predict_oracle(
+        model, rows, 40, 0, Pooling(1.0, dict.fromkeys(TARGETS, (1.0, 0.0)), dict.fromkeys(TARGETS, 2.0))
+    )
+    half = predict_oracle(model, rows, 40, 0, Pooling(1.0, dict.fromkeys(TARGETS, (0.5, 0.0)), {}))
     np.testing.assert_allclose(half.point["QTcF"], 0.5 * (law.point["QTcF"] + arms.point["QTcF"]))
     np.testing.assert_allclose(arms.high["PR"] - arms.low["PR"], 2.0 * (law.high["PR"] - law.low["PR"]))
     at = (rows["drug"] == "dofetilide") & (rows["hour"] == 3.0)

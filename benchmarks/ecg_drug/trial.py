@@ -27,8 +27,9 @@ from benchmarks.common.results import RESULTS, TRIAL_FIT, made_by, write_csv, wr
 from benchmarks.ecg_drug.trial_baselines import concentration_response, persistence, population_course
 from benchmarks.ecg_drug.trial_folds import SEED as FOLD_SEED
 from benchmarks.ecg_drug.trial_folds import choose_pooling, compared, predict_folds, refitted_oracle
+from benchmarks.ecg_drug.trial_pooling import LAW_ALONE
 from benchmarks.ecg_drug.trial_rows import blind, pre_dose_rows
-from benchmarks.ecg_drug.trial_worlds import ADAPTERS, LAW_ALONE, TARGETS, TrialPrediction, predict_oracle
+from benchmarks.ecg_drug.trial_worlds import ADAPTERS, TARGETS, TrialPrediction, predict_oracle
 from world_models.data.ecg.ecgrdvq import canonical_drug, load_raw, load_trial
 from world_models.oracles.ecg_drug.fit.trial import fit_trial
 from world_models.oracles.ecg_drug.population import TrialModel
