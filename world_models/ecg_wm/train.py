@@ -162,7 +162,7 @@ def _temperature(model: ECGWorldModel, data: Courses, charts: Chart, patients: i
 
 STEPS = {
     "beats": 800,
-    "bender": 4000,
+    "bender": 5000,
     "readback": 2400,
     "dynamics": 2600,
     "belief": 300,
