@@ -11,8 +11,8 @@ from torch import Tensor
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.diffusion.decoded import Decode
 from world_models.ecg_wm.diffusion.energy import EnergyWeights, PhysicsEnergy
+from world_models.ecg_wm.diffusion.energy_score import energy_score
 from world_models.ecg_wm.diffusion.latent_diffusion import Pairs
-from world_models.ecg_wm.flow import energy_score
 
 __all__ = ["SAMPLES", "physics", "scores", "timed"]
 

@@ -108,9 +108,7 @@ def _paced(oracle: ECGDrugOracle, state: ECGDrugState) -> ECGDrugState:
     full = none._replace(modes=torch.ones_like(none.modes))
     decay = oracle.trial.advance(state.individual, full, nothing, oracle.hours_per_step).modes
     entry = oracle.trial.advance(state.individual, none, nothing + 1.0, oracle.hours_per_step).modes
-    return state._replace(
-        decay=decay, entry=entry, entry_fast=entry * unabsorbed(Kinetics(*state.individual[:4]))
-    )
+    return state._replace(decay=decay, entry=entry, entry_fast=entry * unabsorbed(Kinetics(*state.individual[:4])))
 
 
 def _after(before: ECGDrugState, hours: float, drug: Tensor, dose_mg: Tensor) -> ECGDrugState:

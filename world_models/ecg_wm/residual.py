@@ -1,4 +1,4 @@
-"""What the prior cannot know, for the whole latent z = (u, m) at once: the diffusion of `diffusion` as this world uses it.
+"""What the prior cannot know, for the whole latent z = (u, m) at once: `diffusion` as this world uses it.
 
     given = (anchor + deviation + memory * last residual,  m at admission + deviation * follow)
     z     = given + centre + scale * r,      r from the few-step student, or from the teacher by a `Sampler`
@@ -19,12 +19,12 @@ from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.diffusion.condition import Part
 from world_models.ecg_wm.diffusion.latent_diffusion import DiffusionConfig, LatentDiffusion
 from world_models.ecg_wm.diffusion.sampler import Sampler
-from world_models.ecg_wm.flow import LENGTH_SCALE_H
 from world_models.ecg_wm.latent import COORDS
 from world_models.ecg_wm.latent_ode import PATIENT, SITES
 
-__all__ = ["LatentResidual", "Sampling", "Told", "parts_of"]
+__all__ = ["LatentResidual", "Sampling", "Told", "length_told", "parts_of"]
 
+LENGTH_SCALE_H = 2.0  # what is told of a step's length is in units of the default step
 ADMISSION_DROP = 0.1  # of training, how often each entry of the admission's latent is hidden
 
 

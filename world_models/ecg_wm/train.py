@@ -58,7 +58,7 @@ def train_dynamics(model: ECGWorldModel, steps: int, batch: int, folder: Path) -
         hours = (2.0, 2.0, 0.5)[step % 3]
         data = sample_courses(key, 24, hours)
         parts = dynamics_loss(model, data, keys.fold(key, "loss"))
-        total = parts.evidence + parts.divergence + 0.02 * parts.belief + 0.3 * parts.flow + 0.3 * parts.spread
+        total = parts.evidence + parts.divergence + 0.02 * parts.belief + 0.3 * parts.spread
         return total, {name: value.item() for name, value in parts._asdict().items()}
 
     fit(model, loss, Schedule(steps, learning_rate=4e-3, clip=2.0), folder, "dynamics", parameters)
@@ -85,9 +85,7 @@ def train_foresight(model: ECGWorldModel, steps: int, batch: int, folder: Path) 
         data = sample_courses(key, 24, (2.0, 2.0, 0.5)[step % 3])
         parts = dynamics_loss(model, data, keys.fold(key, "loss"))
         foresight = foresight_loss(model, data, keys.fold(key, "foresight"))
-        total = (
-            parts.evidence + parts.divergence + 0.02 * parts.belief + 0.3 * (parts.flow + parts.spread) + 4 * foresight
-        )
+        total = parts.evidence + parts.divergence + 0.02 * parts.belief + 0.3 * parts.spread + 4 * foresight
         return total, {"foresight": foresight.item(), **{name: value.item() for name, value in parts._asdict().items()}}
 
     fit(model, loss, Schedule(steps, learning_rate=2e-3, warm_up=20, clip=2.0), folder, "foresight", parameters)

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.ecg_wm.diffusion.energy_score import energy_score
 from world_models.ecg_wm.diffusion.student import FewStepStudent
-from world_models.ecg_wm.flow import energy_score
 
 __all__ = ["pair_score", "regressed", "scored"]
 
