@@ -72,12 +72,13 @@ def _salt(data: int | str | Tensor) -> int | Tensor:
 def _purposes(
     purposes: tuple[str | tuple[str, int], ...], device: torch.device
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Salts [P] of several purposes; for each of their N numbers whose it is [N] (None: one each), and counters [N]."""
+    """Salts [P, 1] of several purposes; for each of their N numbers whose it is [N] (None: one each), and counters
+    [N, 1]."""
     each = [(p, 1) if isinstance(p, str) else p for p in purposes]
     salts = torch.tensor([_salt(name) for name, _ in each], dtype=torch.int64, device=device)
     owner = torch.tensor([i for i, (_, count) in enumerate(each) for _ in range(count)], device=device)
     counters = torch.cat([_counters(count, device) for _, count in each])
-    return salts, None if all(count == 1 for _, count in each) else owner, counters
+    return salts[:, None], None if all(count == 1 for _, count in each) else owner, counters[:, None]
 
 
 def from_seed(seed: int, count: int = 1, device: torch.device | str = "cpu") -> Tensor:
@@ -108,14 +109,15 @@ def uniforms(key: Tensor, t: int | Tensor, purposes: tuple[str | tuple[str, int]
     """Uniform on (0, 1) for several purposes in one pass, float32 [B, N]: the very bits of separate `uniform` calls.
 
     Args:
+        key: int64 [B].
         purposes: a name stands for one number, (name, count) for the `count` of `uniform(key, t, name, (count,))`.
     """
+    # Rows are numbers and columns patients, so each number's [B] is one run of memory; the transpose is a view.
     salts, owner, counters = _purposes(purposes, key.device)
-    named = _mix(_mix(key + _GOLDEN).unsqueeze(-1) ^ salts)
-    moment = _salt(t)
-    timed = _mix(_mix(named + _GOLDEN) ^ (moment.unsqueeze(-1) if isinstance(moment, Tensor) else moment))
-    words = timed if owner is None else timed[..., owner]
-    return _unit(_mix(words + counters).bitwise_and_((1 << 63) - 1))
+    named = _mix(_mix(key + _GOLDEN) ^ salts)
+    timed = _mix(_mix(named + _GOLDEN) ^ _salt(t))
+    words = timed if owner is None else timed[owner]
+    return _unit(_mix(words + counters).bitwise_and_((1 << 63) - 1)).T
 
 
 def _unit(words: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["JT_PEAK_EXPONENT", "QT_EXPONENT", "jt_peak_scale", "log_rr", "qt_scale"]
+__all__ = ["JT_PEAK_EXPONENT", "QT_EXPONENT", "jt_peak_scale", "log_rr", "qt_scale", "rr_scales"]
 
 QT_EXPONENT = 1.0 / 3.0
 JT_PEAK_EXPONENT = 0.58
@@ -28,3 +28,9 @@ def qt_scale(log_rr: Tensor) -> Tensor:
 def jt_peak_scale(log_rr: Tensor) -> Tensor:
     """RR^0.58 [...]: J-Tpeak divided by it is J-Tpeak c."""
     return (log_rr * JT_PEAK_EXPONENT).exp()
+
+
+def rr_scales(heart_rate_bpm: Tensor) -> tuple[Tensor, Tensor]:
+    """`qt_scale` and `jt_peak_scale` [...] at heart rates [...] in bpm."""
+    log = log_rr(heart_rate_bpm)
+    return qt_scale(log), jt_peak_scale(log)

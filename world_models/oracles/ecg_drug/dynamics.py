@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from world_models import rounding
+from world_models.constants import constant
 from world_models.oracles.ecg_drug.cipa import CipaDrug
 
-__all__ = ["ENDPOINTS", "block", "channel_effects", "daily_basis", "daily_course", "harmonics", "saturating"]
+__all__ = ["ENDPOINTS", "EffectLaw", "block", "channel_effects", "daily_basis", "daily_course", "daily_rows"]
+__all__ += ["harmonics", "saturating"]
 
 # what is modelled: five intervals (QT, QTcF and J-Tpeak follow from them and the heart rate), then the T wave
 ENDPOINTS: tuple[str, ...] = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms")
@@ -38,19 +41,44 @@ ERD_30_PER_HERG, LRD_30_PER_HERG = 1.0, 1.05
 MEAL_PEAK_H = 1.0  # from the meal to its greatest effect (k)
 
 
-def saturating(concentration: Tensor, slope: Tensor, per_c50: Tensor, power: Tensor, per_reference: Tensor) -> Tensor:
-    """slope · C · (C / reference)^(power - 1) / (1 + C / C50); per_c50 = 1 / C50 (0: none), per_reference likewise."""
-    steepened = concentration * rounding.power(concentration * per_reference, power - 1.0)
-    return slope * steepened / (1.0 + concentration * per_c50)
+class EffectLaw(NamedTuple):
+    """Numbers of the law of drugs' effects that all people share, [D, E]."""
+
+    per_c50: Tensor  # mL/ng: 1 / C50, 0 where the effect does not saturate
+    power: Tensor  # exponent of the concentration, 1 where the effect is linear
+    per_reference: Tensor  # mL/ng: 1 over the concentration at which the power changes nothing
+    steep: tuple[int, ...]  # the endpoints that have a power other than 1 for any drug
+
+    @classmethod
+    def of(cls, per_c50: Tensor, power: Tensor, per_reference: Tensor) -> EffectLaw:
+        """The law, and where it has powers."""
+        steep = tuple(i for i in range(power.shape[-1]) if bool((power[..., i] != 1.0).any()))
+        return cls(per_c50, power, per_reference, steep)
+
+
+def saturating(concentration: Tensor, slope: Tensor | None, law: EffectLaw) -> Tensor:
+    """slope · C · (C / reference)^(power - 1) / (1 + C / C50) of C [B, D, E]; without the slope where it is None."""
+    steepened = concentration
+    if law.steep:
+        steepened = concentration.clone()
+        for i in law.steep:
+            share = concentration[..., i] * law.per_reference[:, i]
+            steepened[..., i] *= rounding.power(share, law.power[:, i] - 1.0)
+    if slope is not None:
+        steepened = steepened * slope
+    return steepened / (concentration * law.per_c50 + 1.0)
 
 
 def harmonics(clock_hour: Tensor, count: int) -> Tensor:
     """cos and sin of the day's first `count` harmonics, [..., 2 · count] (cos 1, sin 1, cos 2, ...)."""
-    parts = []
-    for k in range(1, count + 1):
-        angle = clock_hour * (2.0 * math.pi * k / 24.0)
-        parts += [torch.cos(angle), torch.sin(angle)]
-    return torch.stack(parts, -1)
+    return _harmonics(clock_hour, count).movedim(0, -1)
+
+
+def _harmonics(clock_hour: Tensor, count: int) -> Tensor:
+    """`harmonics` as rows [2 · count, ...]."""
+    waves = constant(tuple(2.0 * math.pi * k / 24.0 for k in range(1, count + 1)), clock_hour.device, clock_hour.dtype)
+    angle = waves.reshape(-1, *(1,) * clock_hour.ndim) * clock_hour
+    return torch.stack((angle.cos(), angle.sin()), 1).flatten(0, 1)
 
 
 def daily_basis(clock_hour: Tensor, count: int, meals: Sequence[float] = ()) -> Tensor:
@@ -58,11 +86,17 @@ def daily_basis(clock_hour: Tensor, count: int, meals: Sequence[float] = ()) -> 
 
     A meal's column rises from 0 to 1 in MEAL_PEAK_H hours and fades: (t / peak) exp(1 - t / peak), t hours since.
     """
-    columns = [harmonics(clock_hour, count)]
-    for hour in meals:
-        since = ((clock_hour - hour) % 24.0) / MEAL_PEAK_H
-        columns.append((since * torch.exp(1.0 - since)).unsqueeze(-1))
-    return torch.cat(columns, -1)
+    return daily_rows(clock_hour, count, meals).movedim(0, -1)
+
+
+def daily_rows(clock_hour: Tensor, count: int, meals: Sequence[float] = ()) -> Tensor:
+    """`daily_basis` as rows [2 · count + meals, ...]."""
+    rows = _harmonics(clock_hour, count)
+    if not meals:
+        return rows
+    begun = constant(tuple(meals), clock_hour.device, clock_hour.dtype).reshape(-1, *(1,) * clock_hour.ndim)
+    since = ((clock_hour - begun) % 24.0) / MEAL_PEAK_H
+    return torch.cat((rows, since * (1.0 - since).exp()))
 
 
 def daily_course(clock_hour: Tensor, coefficients: Tensor, meals: Sequence[float] = ()) -> Tensor:

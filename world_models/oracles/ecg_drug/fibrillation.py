@@ -20,11 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from world_models import keys
-from world_models.ecg.intervals import jt_peak_scale, log_rr, qt_scale
-from world_models.protocol import Chart
+__all__ = ["NORMAL", "RATES_BPM", "UNIFORM", "Fibrillation", "fibrillation_now", "ventricular_rate"]
 
-__all__ = ["RATES_BPM", "Fibrillation", "charted", "fibrillation_now", "ventricular_rate"]
+NORMAL, UNIFORM = "fibrillation/rate", "fibrillation/shown"  # purposes (`keys`) of an ECG's random numbers
 
 RATES_BPM = (45.0, 175.0)
 _VERAPAMIL_MOST, _VERAPAMIL_HALF_NG_ML = 0.45, 150.0  # largest slowing, and the concentration of half of it
@@ -32,7 +30,6 @@ _QUINIDINE_MOST, _QUINIDINE_HALF_NG_ML = 0.08, 2000.0
 _WITH_SINUS = 0.35  # of the sinus rate's way from 70 bpm
 _USUAL_SINUS_BPM = 70.0
 _ECG_SD = 0.06  # of log rate, from ECG to ECG
-_SHORTEST_JT_PEAK_MS = 80.0
 
 
 class Fibrillation(NamedTuple):
@@ -62,35 +59,20 @@ def ventricular_rate(own_bpm: Tensor, sinus_bpm: Tensor, concentration_ng_ml: Te
 
 
 def fibrillation_now(
-    key: Tensor,
-    t: Tensor,
+    chance: Tensor,
+    variation: Tensor,
     burden: Tensor,
     own_bpm: Tensor,
     sinus_bpm: Tensor,
     concentration_ng_ml: Tensor,
     drugs: Sequence[str],
 ) -> Fibrillation:
-    """What the ECG of step t shows, of patients with this burden [B]; the other arguments as in `ventricular_rate`."""
-    shown = (keys.uniform(key, t, "fibrillation/shown") < burden).to(torch.float32)
+    """What an ECG shows, of patients with this burden [B]; the other arguments as in `ventricular_rate`.
+
+    Args:
+        chance, variation: [B] the ECG's uniform (`UNIFORM`) and normal (`NORMAL`).
+    """
+    shown = (chance < burden).to(torch.float32)
     rate = ventricular_rate(own_bpm, sinus_bpm, concentration_ng_ml, drugs)
-    rate = rate * (_ECG_SD * keys.normal(key, t, "fibrillation/rate")).exp()
+    rate = rate * (variation * _ECG_SD).exp()
     return Fibrillation(shown, rate.clamp(*RATES_BPM))
-
-
-def charted(intervals: Chart, now: Fibrillation) -> Chart:
-    """Rate and intervals of the chart [B] each, from those of sinus rhythm; with `atrial_fibrillation`."""
-    log = log_rr(now.rate_bpm)
-    other = intervals["qrs_ms"] + intervals["tpeak_tend_ms"]
-    jt_peak = (intervals["qtcf_ms"] * qt_scale(log) - other).clamp_min(_SHORTEST_JT_PEAK_MS)
-    qt = other + jt_peak
-    then = {
-        "heart_rate_bpm": now.rate_bpm,
-        "pr_ms": torch.full_like(qt, torch.nan),
-        "qt_ms": qt,
-        "qtcf_ms": qt / qt_scale(log),
-        "jt_peak_ms": jt_peak,
-        "jt_peak_c_ms": jt_peak / jt_peak_scale(log),
-    }
-    shown = now.shown > 0
-    out = {name: torch.where(shown, then[name], value) if name in then else value for name, value in intervals.items()}
-    return {**out, "atrial_fibrillation": now.shown}

@@ -1,12 +1,12 @@
 """One drug of a fitted trial as numbers to sample people from, and the small matrices that correlate them.
 
-Matrices stay on the host and are applied as fixed chains of adds: a row's bits never depend on its batch.
+Matrices are applied as products and adds in a fixed order: a row's bits never depend on its batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,32 +14,60 @@ import torch
 from torch import Tensor
 
 from world_models.oracles.ecg_drug import kinetics as pk
-from world_models.oracles.ecg_drug import tolerance
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.fit.kinetics import ALLOMETRY, names_of
 from world_models.quantities.drugs import drug
 
-__all__ = ["FittedDrug", "Matrix", "host", "root", "times", "wide"]
-
-Matrix = tuple[tuple[float, ...], ...]  # on the host: zeros are skipped, and no element is fetched from a device
+__all__ = ["AlikeDrugs", "FittedDrug", "Matrix", "matrix_of", "root", "times", "times_rows", "wide"]
 
 
-def host(matrix: Any) -> Matrix:
+_SMALL = 256  # numbers of a matrix whose products are made at once: fewer operations, which small batches are made of
+
+
+class Matrix(NamedTuple):
+    """A constant matrix [P, Q]: whole where it is small, else by its columns, of which zeros on top are left out."""
+
+    whole: Tensor | None  # [Q, P, 1]
+    columns: tuple[Tensor, ...]  # [P - first, 1] each, of those that are not all zero
+    place: tuple[int, ...]  # which column each is
+    first: tuple[int, ...]  # its first row that is not zero
+    rows: int
+
+
+def matrix_of(matrix: Any, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Matrix:
     """An array [P, Q] as a Matrix."""
-    return tuple(tuple(float(value) for value in row) for row in np.asarray(matrix, dtype=float))
+    array = np.asarray(matrix, dtype=float)
+    if array.size <= _SMALL:
+        whole = torch.tensor(array.T[..., None].copy(), dtype=dtype, device=device)
+        return Matrix(whole, (), (), (), array.shape[0])
+    place = tuple(j for j in range(array.shape[1]) if array[:, j].any())
+    first = tuple(int(np.flatnonzero(array[:, j])[0]) for j in place)
+    columns = tuple(
+        torch.tensor(array[i:, j : j + 1], dtype=dtype, device=device) for i, j in zip(first, place, strict=True)
+    )
+    return Matrix(None, columns, place, first, array.shape[0])
+
+
+def times_rows(matrix: Matrix, z: Tensor) -> Tensor:
+    """matrix [P, Q] @ z [Q, B] in a fixed order of adds: a matrix product's rounding may depend on the batch."""
+    if matrix.whole is not None:
+        parts = matrix.whole * z.unsqueeze(1)
+        while parts.shape[0] > 1:  # halves onto each other
+            half = parts.shape[0] // 2
+            folded = parts[:half] + parts[half : 2 * half]
+            if parts.shape[0] % 2:
+                folded[0] += parts[-1]
+            parts = folded
+        return parts[0]
+    total = torch.zeros(matrix.rows, *z.shape[1:], dtype=z.dtype, device=z.device)
+    for column, j, first in zip(matrix.columns, matrix.place, matrix.first, strict=True):
+        total[first:] += column * z[j]
+    return total
 
 
 def times(matrix: Matrix, z: Tensor) -> Tensor:
-    """matrix [P, P] @ z [..., P], as a fixed chain of adds: a matrix product's rounding may depend on the batch."""
-    rows = []
-    for weights in matrix:
-        total: Tensor | None = None
-        for j, weight in enumerate(weights):
-            if weight != 0.0:
-                part = z[..., j] * weight
-                total = part if total is None else total + part
-        rows.append(torch.zeros_like(z[..., 0]) if total is None else total)
-    return torch.stack(rows, -1)
+    """`times_rows` of z [B, Q]: [B, P]."""
+    return times_rows(matrix, z.T.contiguous()).T
 
 
 def root(covariance: Any) -> np.ndarray:
@@ -60,9 +88,10 @@ class FittedDrug(NamedTuple):
     """One drug's entry of a fit. P parameters of `names_of`, E endpoints; tensors float64."""
 
     stages: int
+    compartments: int
     names: tuple[str, ...]  # of the P parameters
     log_typical: Tensor  # [P]
-    root: Matrix  # [P, P], of the between-subject covariance of the logs
+    root: np.ndarray  # [P, P], of the between-subject covariance of the logs
     sex: float  # women minus men, log clearance and volumes
     ke0: tuple[float, ...]  # E, per h
     slope: Tensor  # [E] ms (bpm) per ng/mL, as the rest
@@ -82,9 +111,10 @@ class FittedDrug(NamedTuple):
         blur = np.array([x["residual_sd_per_ng_per_ml"] for x in effects])
         return cls(
             stages=drug(name).kinetics.absorption_stages,
+            compartments=drug(name).kinetics.compartments,
             names=names,
             log_typical=wide([math.log(kinetics["typical"][n]) for n in names], device),
-            root=host(root(kinetics["between_subject_log_covariance"])),
+            root=root(kinetics["between_subject_log_covariance"]),
             sex=float(kinetics["women_minus_men_log_clearance_and_volumes"]),
             ke0=tuple(float(x["ke0_per_h"]) for x in effects),
             slope=wide([x["slope_per_ng_per_ml"] for x in effects], device),
@@ -94,22 +124,67 @@ class FittedDrug(NamedTuple):
             power=wide([x["power"] for x in effects], device),
             per_reference=wide([1.0 / entry["mean_peak_concentration_ng_per_ml"]] * len(ENDPOINTS), device),
             # the root of so small a covariance is taken in finer units: `root` calls what is below 1e-12 zero
-            noise_root=host(root(noise * blur * blur[:, None] * 1e6) / 1e3),
+            noise_root=matrix_of(root(noise * blur * blur[:, None] * 1e6) / 1e3, device),
         )
 
-    def kinetics(self, z: Tensor, side: Tensor, log_weight: Tensor, log_clearance: Tensor) -> pk.Kinetics:
-        """People's kinetics from standard normals z [B, P], sex (+-0.5), log weight and log clearance factor [B].
 
-        The last of the effect sites, after those of the endpoints, is the slow one of `tolerance`.
+class AlikeDrugs(NamedTuple):
+    """Fitted drugs of one structure, G of them, whose P parameters are sampled together. Float64."""
+
+    place: tuple[int, ...]  # of each among the fitted drugs
+    stages: int
+    compartments: int
+    names: tuple[str, ...]  # of the P parameters
+    log_typical: Tensor  # [P, G, 1]
+    roots: tuple[Tensor, ...]  # P columns [P, G, 1] of the roots of the between-subject covariances
+    by_weight: Tensor  # [P, 1, 1] exponent of the weight
+    by_sex: Tensor  # [P, G, 1] women minus men, of the logs
+
+    @classmethod
+    def among(cls, drugs: Sequence[FittedDrug], device: torch.device) -> tuple[AlikeDrugs, ...]:
+        """The drugs, by their structure."""
+        kinds: dict[tuple[int, int], list[int]] = {}
+        for i, one in enumerate(drugs):
+            kinds.setdefault((one.stages, one.compartments), []).append(i)
+        return tuple(cls._of(tuple(place), [drugs[i] for i in place], device) for place in kinds.values())
+
+    @classmethod
+    def _of(cls, place: tuple[int, ...], drugs: Sequence[FittedDrug], device: torch.device) -> AlikeDrugs:
+        names = drugs[0].names
+        roots = np.stack([one.root for one in drugs], 1)  # [P, G, P]
+        weight = np.array([ALLOMETRY.get(name, 0.0) for name in names])
+        sex = np.outer([name in ALLOMETRY for name in names], [one.sex for one in drugs])
+        return cls(
+            place,
+            drugs[0].stages,
+            drugs[0].compartments,
+            names,
+            torch.stack([one.log_typical for one in drugs], 1).unsqueeze(-1),
+            tuple(wide(roots[:, :, j, None], device) for j in range(len(names))),
+            wide(weight[:, None, None], device),
+            wide(sex[:, :, None], device),
+        )
+
+    def plasma_modes(
+        self, z: Tensor, side: Tensor, log_weight: Tensor, log_clearance: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """People's `kinetics.plasma_modes`, [G, B, ...].
+
+        Args:
+            z: standard normals [G, P, B]. side: sex [B], +-0.5. log_weight: [B]. log_clearance: factor [G, B].
         """
-        eta = times(self.root, z)
-        value: dict[str, Tensor] = {}
-        for p, parameter in enumerate(self.names):
-            log = self.log_typical[p] + eta[:, p]
-            if parameter in ALLOMETRY:
-                log = log + ALLOMETRY[parameter] * log_weight + self.sex * side
-            if parameter == "clearance":
-                log = log + log_clearance
-            value[parameter] = torch.exp(log)
-        sites = (*self.ke0, tolerance.PER_H)
-        return pk.kinetics_of(value, self.stages, [torch.full_like(side, rate) for rate in sites])
+        log = self.roots[0] * z[:, 0]
+        for j in range(1, len(self.names)):
+            log = log + self.roots[j] * z[:, j]
+        log = self.log_typical + log + self.by_weight * log_weight + self.by_sex * side
+        log[self.names.index("clearance")] += log_clearance
+        value = dict(zip(self.names, log.exp().unbind(0), strict=True))
+        return pk.plasma_modes(
+            value["ka"],
+            value["lag"],
+            value["clearance"],
+            value["v1"],
+            value.get("q"),
+            value.get("v2"),
+            self.stages,
+        )

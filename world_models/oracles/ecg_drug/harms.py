@@ -20,15 +20,19 @@ People differ in how strongly pressure and node answer: log-normal, from the key
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from world_models import keys
+__all__ = ["AT_ADMISSION", "NORMALS", "UNIFORM", "HarmState", "advance_harms", "initial_harms", "slowing_bpm"]
 
-__all__ = ["HarmState", "advance_harms", "initial_harms", "slowing_bpm"]
+# Purposes (`keys`) of the random numbers: of every ECG, besides at admission, and of one that is uniform then.
+NORMALS = ("harms", 2)
+AT_ADMISSION = ("harms/pressure answer", "harms/node answer", "harms/sinus answer")
+UNIFORM = "harms/sinus disease"
 
 NODE_HOURS = 8.0  # for so long a node conducts badly (k)
 BLOCK_AT_PR_170 = 4.7  # SDs of the node's process below its mean at which conduction fails, at a PR of 170 ms
@@ -68,22 +72,25 @@ def _moment_mmhg(chance: Tensor, clock_hour: Tensor) -> Tensor:
     return ((clock_hour - HIGHEST_HOUR) * (2.0 * math.pi / 24.0)).cos() * DAY_MMHG + chance * READING_MMHG
 
 
-def _answer(key: Tensor, name: str) -> Tensor:
-    return (keys.normal(key, 0, f"harms/{name}") * ANSWER_LOG_SD).exp()
-
-
 def initial_harms(
-    key: Tensor, baseline_mmhg: Tensor, admission_clock_hour: Tensor, sinus_disease_share: float
+    normals: Sequence[Tensor],
+    ill: Tensor,
+    baseline_mmhg: Tensor,
+    admission_clock_hour: Tensor,
+    sinus_disease_share: float,
 ) -> HarmState:
-    """Patients [B] at admission, whose reading is `baseline_mmhg`; a share of them has sinus node disease."""
-    reading, conduction = keys.normal(key, 0, "harms", (2,)).unbind(-1)
-    ill = (keys.uniform(key, 0, "harms/sinus disease") < sinus_disease_share).to(torch.float32)
+    """Patients [B] at admission, whose reading is `baseline_mmhg`; a share of them has sinus node disease.
+
+    normals, ill: their random numbers, [B] each, for the purposes `NORMALS` and `AT_ADMISSION`, and `UNIFORM`.
+    """
+    reading, conduction, pressure, node, sinus = normals
+    ill = (ill < sinus_disease_share).to(torch.float32)
     return HarmState(
         own_mmhg=baseline_mmhg - _moment_mmhg(reading, admission_clock_hour),
-        pressure_answer=_answer(key, "pressure answer"),
-        node_answer=_answer(key, "node answer"),
-        sinus_disease=ill * _answer(key, "sinus answer"),
-        conduction=conduction.contiguous(),
+        pressure_answer=(pressure * ANSWER_LOG_SD).exp(),
+        node_answer=(node * ANSWER_LOG_SD).exp(),
+        sinus_disease=ill * (sinus * ANSWER_LOG_SD).exp(),
+        conduction=conduction,
         systolic_bp_mmhg=baseline_mmhg,
         av_block=torch.zeros_like(baseline_mmhg),
     )
@@ -99,8 +106,7 @@ def slowing_bpm(harms: HarmState, verapamil_ng_ml: Tensor) -> Tensor:
 
 
 def advance_harms(
-    key: Tensor,
-    t: Tensor,
+    normals: Sequence[Tensor],
     harms: HarmState,
     pr_ms: Tensor,
     verapamil_ng_ml: Tensor,
@@ -111,13 +117,13 @@ def advance_harms(
     """The harms `hours` later.
 
     Args:
-        key, t: int64 [B]; t numbers the step that ends now.
+        normals: the step's random numbers, [B] each, for the purpose `NORMALS`.
         pr_ms: [B] of the new chart; where it is NaN (no P wave) there is no block.
         verapamil_ng_ml, quinidine_ng_ml: [B] in plasma at the step's end.
         clock_hour: [B] then.
     """
     keep, shock = _pace(hours)
-    reading, change = keys.normal(key, t, "harms", (2,)).unbind(-1)
+    reading, change = normals
     conduction = harms.conduction * keep + change * shock
     verapamil = _filled(verapamil_ng_ml, VERAPAMIL_HALF_NG_ML)
     threshold = (pr_ms - 170.0) * BLOCK_PER_MS + verapamil * harms.node_answer * BLOCK_BY_VERAPAMIL - BLOCK_AT_PR_170

@@ -18,12 +18,15 @@ transport's hindrance is thus in the `more` instead.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["SPED", "Swallowed", "VERAPAMIL_HALF_NG_ML", "swallowed"]
+from world_models.constants import constant
+
+__all__ = ["SPED", "Swallowed", "VERAPAMIL_HALF_NG_ML", "sped", "swallowed"]
 
 SPED = ("dofetilide",)  # what verapamil speeds
 # Set so that 80 mg three times a day raise dofetilide's mean peak by 42 % (`benchmarks.ecg_drug.probes` simulates it).
@@ -39,6 +42,11 @@ class Swallowed(NamedTuple):
     fast_mg: Tensor  # in the plasma at once after the lag
 
 
+def sped(drugs: Sequence[str]) -> tuple[int, ...]:
+    """Places of the drugs that another on the list speeds."""
+    return tuple(i for i, drug in enumerate(drugs) if drug in SPED and "verapamil" in drugs)
+
+
 def swallowed(dose_mg: Tensor, concentration: Tensor, level_per_mg: Tensor, drugs: tuple[str, ...]) -> Swallowed:
     """What becomes of the doses [B, D] in mg.
 
@@ -52,8 +60,7 @@ def swallowed(dose_mg: Tensor, concentration: Tensor, level_per_mg: Tensor, drug
     giver, taker = drugs.index("verapamil"), drugs.index("dofetilide")
     level = concentration[:, giver] + dose_mg[:, giver] * level_per_mg[:, giver] * (1.0 / VERAPAMIL_INTERVAL_H)
     acts = level / (level + VERAPAMIL_HALF_NG_ML)
-    column = torch.zeros(len(drugs), device=dose_mg.device)
-    column[taker] = 1.0
+    column = constant(tuple(float(i == taker) for i in range(len(drugs))), dose_mg.device)
     acts = acts.unsqueeze(-1) * column  # [B, D]: 0 but for dofetilide
     total = dose_mg * (acts * GREATEST_MORE + 1.0)
     fast = total * (acts * GREATEST_FAST)

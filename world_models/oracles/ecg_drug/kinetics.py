@@ -11,7 +11,7 @@ a mode, and one step of any length is exact:
 A dose that passes absorption by enters mode m with the weight `unabsorbed` = 1 - r_m / ka of one that does not.
 
 Modes of a drug: 0, 1 the absorption stages; 2, 3 the disposition (alpha, beta); 4 + e the effect compartment of
-endpoint e. A stage or compartment a drug has not simply has coefficient zero.
+endpoint e. A stage or compartment a drug has not simply has coefficient zero; `live_modes` says which may be left out.
 
 Equal rates would divide by zero. The two absorption stages are ka (1 +- STAGE_SPLIT / 2): it keeps the mean absorption
 time to first order and the curve to 1e-5; every other pair is kept apart by MIN_GAP (relative), which moves a
@@ -20,7 +20,7 @@ concentration by 1e-4 of itself per half-life or so. Coefficients nearly cancel 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,6 +31,7 @@ __all__ = [
     "MIN_STEP_H",
     "Amounts",
     "Kinetics",
+    "Pace",
     "advance",
     "concentration",
     "dispose",
@@ -40,6 +41,10 @@ __all__ = [
     "kernel",
     "kinetics",
     "kinetics_of",
+    "live_modes",
+    "paced",
+    "plasma_modes",
+    "site_modes",
     "unabsorbed",
 ]
 
@@ -54,10 +59,18 @@ BASE_MODES = 4
 class Kinetics(NamedTuple):
     """One drug in each of B patients ([B, D, ...] once the drugs are stacked). Float64."""
 
-    rates: Tensor  # [..., M] per h, M = 4 + E
+    rates: Tensor  # [..., M] per h, M = P + E
     lag_h: Tensor  # [...]
-    plasma: Tensor  # [..., 4] ng/mL of plasma per mg in a mode
-    effect: Tensor  # [..., E, 5] ng/mL at the effect site of endpoint e per mg in modes 0..3 and 4 + e
+    plasma: Tensor  # [..., P] ng/mL of plasma per mg in a mode; P = 4, or fewer where dead modes were left out
+    effect: Tensor  # [..., P + 1, E] ng/mL at the effect site of endpoint e per mg in modes 0..P - 1 and P + e
+
+
+class Pace(NamedTuple):
+    """What a step of one length does in people whose lags it outlasts. Float64."""
+
+    decay: Tensor  # [B, D, M] what it leaves of each mode
+    entry: Tensor  # [B, D, M] what one mg swallowed at its beginning adds by its end
+    entry_fast: Tensor  # [B, F, M] the same of one mg in the plasma at once, of the drugs that may pass absorption by
 
 
 class Amounts(NamedTuple):
@@ -69,8 +82,19 @@ class Amounts(NamedTuple):
     pending_fast_mg: Tensor  # [B, D, SLOTS] swallowed, within the lag, and then in the plasma at once
 
 
+def _nobody(rows: Tensor) -> bool:
+    """Whether nothing [...] is true. Not asked under `torch.compile`, whose graph a look at the answer would break."""
+    return not torch.compiler.is_compiling() and not bool(rows.any())
+
+
 def _apart(rates: list[Tensor]) -> list[Tensor]:
     """Push each rate off the ones before it, upwards, until all pairs differ by MIN_GAP at least."""
+    pairs = [(rate, other) for i, rate in enumerate(rates) for other in rates[:i]]
+    if not pairs:
+        return rates
+    late, early = (torch.stack(torch.broadcast_tensors(*side)) for side in zip(*pairs, strict=True))
+    if _nobody((late - early).abs() < MIN_GAP * early):  # nearly always, and then no rate is touched
+        return rates
     kept: list[Tensor] = []
     for rate in rates:
         for _ in range(len(kept)):  # a push may land on another: as many passes as there are neighbours
@@ -112,6 +136,20 @@ def kinetics(
     Raises:
         ValueError: stages is neither 1 nor 2.
     """
+    rates, lag, plasma = plasma_modes(ka, lag_h, clearance, v1, q, v2, stages)
+    sites = torch.stack([rate * torch.ones_like(lag) for rate in ke0], -1) if ke0 else lag.new_zeros(*lag.shape, 0)
+    sites, effect = site_modes(rates, plasma, sites)
+    return Kinetics(torch.cat([rates, sites], -1), lag, plasma, effect)
+
+
+def plasma_modes(
+    ka: Tensor, lag_h: Tensor, clearance: Tensor, v1: Tensor, q: Tensor | None, v2: Tensor | None, stages: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rates [..., 4], lag [...] and plasma coefficients [..., 4] of `kinetics`, before any effect site.
+
+    Raises:
+        ValueError: stages is neither 1 nor 2.
+    """
     if stages not in (1, 2):
         raise ValueError(f"stages={stages}: absorption has 1 or 2 stages")
     ka = ka * torch.ones_like(clearance)
@@ -131,10 +169,12 @@ def kinetics(
 
     plasma = torch.stack(spread(_residues(gain, zeros, poles), nothing), -1)
     rates = torch.stack(spread(poles, dead), -1)
-    sites = torch.stack([rate * dead for rate in ke0], -1) if ke0 else gain.new_zeros(*gain.shape, 0)
-    sites, effect = effect_modes(rates, plasma, sites)
-    lag = (lag_h * dead).clamp(0.0, MAX_LAG_H)
-    return Kinetics(torch.cat([rates, sites], -1), lag, plasma, effect)
+    return rates, (lag_h * dead).clamp(0.0, MAX_LAG_H), plasma
+
+
+def live_modes(stages: int, compartments: int) -> tuple[int, ...]:
+    """Which of the four modes of `plasma_modes` such a drug has; the others' coefficients are zero."""
+    return (*range(stages), *range(2, 2 + compartments))
 
 
 def kinetics_of(parameters: Mapping[str, Tensor], stages: int, ke0: list[Tensor]) -> Kinetics:
@@ -152,17 +192,31 @@ def kinetics_of(parameters: Mapping[str, Tensor], stages: int, ke0: list[Tensor]
 
 
 def effect_modes(rates: Tensor, plasma: Tensor, ke0: Tensor) -> tuple[Tensor, Tensor]:
-    """Effect compartments on a plasma curve: rates [..., E] (kept off the plasma's) and coefficients [..., E, 5].
+    """`site_modes` with the coefficients as [..., E, P + 1]."""
+    ke0, effect = site_modes(rates, plasma, ke0)
+    return ke0, effect.transpose(-1, -2).contiguous()
+
+
+def site_modes(rates: Tensor, plasma: Tensor, ke0: Tensor) -> tuple[Tensor, Tensor]:
+    """Effect compartments on a plasma curve: rates [..., E] (kept off the plasma's) and coefficients [..., P + 1, E].
 
     c_m exp(-r_m t) seen through ke0 is c_m ke0 / (ke0 - r_m) · (exp(-r_m t) - exp(-ke0 t)).
+
+    Args:
+        rates, plasma: [..., P] of the plasma's modes. ke0: [..., E] per h.
     """
-    base = [rates[..., m].unsqueeze(-1) for m in range(BASE_MODES)]
-    for _ in range(2):
-        for rate in base:
-            ke0 = torch.where((ke0 - rate).abs() < MIN_GAP * rate, rate * (1.0 + 1.01 * MIN_GAP), ke0)
-    parts = [plasma[..., m].unsqueeze(-1) * ke0 / (ke0 - base[m]) for m in range(BASE_MODES)]
-    own = -(((parts[0] + parts[1]) + parts[2]) + parts[3])
-    return ke0, torch.stack([*parts, own], -1)
+    base = rates.unsqueeze(-1)
+    if not _nobody((ke0.unsqueeze(-2) - base).abs() < MIN_GAP * base):
+        for _ in range(2):
+            for m in range(rates.shape[-1]):
+                rate = base[..., m, :]
+                ke0 = torch.where((ke0 - rate).abs() < MIN_GAP * rate, rate * (1.0 + 1.01 * MIN_GAP), ke0)
+    seen = ke0.unsqueeze(-2)
+    parts = plasma.unsqueeze(-1) * seen / (seen - base)
+    own = parts[..., 0, :]
+    for m in range(1, parts.shape[-2]):
+        own = own + parts[..., m, :]
+    return ke0, torch.cat([parts, -own.unsqueeze(-2)], -2)
 
 
 def _residues(gain: Tensor, zeros: list[Tensor], poles: list[Tensor]) -> list[Tensor]:
@@ -184,10 +238,11 @@ def kernel(kin: Kinetics, hours: Tensor) -> tuple[Tensor, Tensor]:
     since = hours - kin.lag_h.unsqueeze(-1)
     on = (since > 0).to(kin.rates.dtype)
     decay = torch.exp(-kin.rates.unsqueeze(-1) * since.clamp_min(0.0).unsqueeze(-2)) * on.unsqueeze(-2)  # [..., M, T]
-    base = decay[..., :BASE_MODES, :]
+    count = kin.plasma.shape[-1]
+    base = decay[..., :count, :]
     plasma = (kin.plasma.unsqueeze(-1) * base).sum(-2)
-    sites = (kin.effect[..., :BASE_MODES].unsqueeze(-1) * base.unsqueeze(-3)).sum(-2)
-    return plasma, sites + kin.effect[..., BASE_MODES].unsqueeze(-1) * decay[..., BASE_MODES:, :]
+    sites = (kin.effect[..., :count, :].unsqueeze(-1) * base.unsqueeze(-2)).sum(-3)
+    return plasma, sites + kin.effect[..., count, :].unsqueeze(-1) * decay[..., count:, :]
 
 
 def empty(batch: int, drugs: int, modes: int, device: torch.device | str) -> Amounts:
@@ -236,17 +291,36 @@ def advance(kin: Kinetics, amounts: Amounts, dose_mg: Tensor, hours: float, fast
     return Amounts(modes, *(torch.stack(left[1:], -1) for left in (left_mg, left_h, left_fast_mg)))
 
 
+def paced(kin: Kinetics, hours: float, fast: Sequence[int] = ()) -> Pace:
+    """The exponentials of a step longer than every lag, once for all its repetitions: `advance` without its queue.
+
+    Args:
+        fast: places of the drugs whose doses may pass absorption by.
+    """
+    entry = torch.exp(-kin.rates * (hours - kin.lag_h.unsqueeze(-1)))
+    at_once = [entry[:, i] * (1.0 - kin.rates[:, i] / kin.rates[:, i, :1]) for i in fast]
+    return Pace(
+        torch.exp(-kin.rates * hours),
+        entry,
+        torch.stack(at_once, 1) if at_once else entry.new_zeros(entry[:, :0].shape),
+    )
+
+
 def concentration(kin: Kinetics, amounts: Amounts) -> Tensor:
     """Plasma concentration, ng/mL [B, D] float64."""
-    total = kin.plasma[..., 0] * amounts.modes[..., 0]
-    for m in range(1, BASE_MODES):
-        total = total + kin.plasma[..., m] * amounts.modes[..., m]
+    count = kin.plasma.shape[-1]
+    parts = kin.plasma * amounts.modes[..., :count]
+    total = parts[..., 0] + parts[..., 1]
+    for m in range(2, count):
+        total += parts[..., m]
     return total.clamp_min(0.0)
 
 
 def effect_sites(kin: Kinetics, amounts: Amounts) -> Tensor:
     """Effect-site concentrations, ng/mL [B, D, E] float64."""
-    total = kin.effect[..., BASE_MODES] * amounts.modes[..., BASE_MODES:]
-    for m in range(BASE_MODES):
-        total = total + kin.effect[..., m] * amounts.modes[..., m : m + 1]
+    count = kin.plasma.shape[-1]
+    total = kin.effect[..., count, :] * amounts.modes[..., count:]
+    parts = kin.effect[..., :count, :] * amounts.modes[..., :count].unsqueeze(-1)
+    for m in range(count):
+        total += parts[..., m, :]
     return total.clamp_min(0.0)

@@ -34,9 +34,16 @@ from world_models import keys
 from world_models.oracles.ecg_drug import kinetics as pk
 from world_models.oracles.ecg_drug import tolerance
 from world_models.oracles.ecg_drug.cipa import CipaDrug, cipa_table
-from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, channel_effects, daily_course, saturating
+from world_models.oracles.ecg_drug.dynamics import (
+    ENDPOINTS,
+    EffectLaw,
+    channel_effects,
+    daily_course,
+    daily_rows,
+    saturating,
+)
 from world_models.oracles.ecg_drug.fit.kinetics import REFERENCE_WEIGHT_KG
-from world_models.oracles.ecg_drug.fitted import FittedDrug, host, root, times, wide
+from world_models.oracles.ecg_drug.fitted import AlikeDrugs, FittedDrug, matrix_of, root, times, times_rows, wide
 from world_models.oracles.ecg_drug.kinetics import Amounts
 
 __all__ = ["Amounts", "Individual", "TrialModel"]
@@ -44,6 +51,7 @@ __all__ = ["Amounts", "Individual", "TrialModel"]
 EXTRA_KA_PER_H = 1.0
 EXTRA_HALF_LIFE_H = 8.0
 EXTRA_KE0_PER_H = 3.0
+_EXTRA_STRUCTURE = (1, 1)  # absorption stages and compartments
 EXTRA_LOG_SPREAD = 0.3  # between people, of an added drug's clearance: about that of the fitted ones
 SLOTS_PER_DRUG = (
     6  # log parameters of a drug at most: a fixed number, so that adding drugs changes no one's random numbers
@@ -51,20 +59,17 @@ SLOTS_PER_DRUG = (
 
 
 class Individual(NamedTuple):
-    """People [B], drugs D, endpoints E (in the order of `ENDPOINTS`), modes M = 4 + E + 1. Float64 throughout.
+    """People [B], drugs D, endpoints E (in the order of `ENDPOINTS`), P plasma modes, M = P + E + 1 modes in all.
 
-    The last effect site and mode are the slow ones of `tolerance`.
+    The last effect site and mode are the slow ones of `tolerance`. The kinetics, whose terms nearly cancel, are float64.
     """
 
     rates: Tensor  # [B, D, M] per h
     lag_h: Tensor  # [B, D]
-    plasma: Tensor  # [B, D, 4] ng/mL per mg
-    effect: Tensor  # [B, D, E + 1, 5] ng/mL at the effect site per mg, the last a slow one (`tolerance`)
-    slope: Tensor  # [B, D, E] on the working scale, per ng/mL; not used for added drugs
-    per_c50: Tensor  # [B, D, E] mL/ng: 1 / C50, 0 where the effect does not saturate
-    power: Tensor  # [B, D, E] exponent of the concentration, 1 where the effect is linear
-    per_reference: Tensor  # [B, D, E] mL/ng: 1 over the concentration at which the power changes nothing
-    adapts_above: Tensor  # [B, D] ng/mL at the slow site: `tolerance.adapts_above`
+    plasma: Tensor  # [B, D, P] ng/mL per mg
+    effect: Tensor  # [B, D, P + 1, E + 1] ng/mL at the effect site per mg, the last a slow one (`tolerance`)
+    slope: Tensor  # [B, D, E] float32, on the working scale, per ng/mL; not used for added drugs
+    adapts_above: Tensor  # [B, D] float32, ng/mL at the slow site: `tolerance.adapts_above`
 
 
 def _by_endpoint(columns: Tensor) -> dict[str, Tensor]:
@@ -97,7 +102,6 @@ class TrialModel:
         self.drugs = (*fitted, *extra_drugs)
         self.extrapolated = (False,) * len(fitted) + (True,) * len(self.extra)
         self.concentration_units = ("ng/mL",) * len(fitted) + ("nM free",) * len(self.extra)
-        self.modes = pk.BASE_MODES + len(ENDPOINTS) + 1
         self._adapting = tolerance.strengths(self.drugs, self.device)
         # an added drug's unit of dose is what peaks at its free Cmax
         doses = [float(parameters["drugs"][name]["dose_mg"]) for name in fitted] + [1.0] * len(self.extra)
@@ -107,6 +111,14 @@ class TrialModel:
             return torch.as_tensor(np.asarray(values, dtype=float), dtype=torch.float32, device=self.device)
 
         self._fits = tuple(FittedDrug.of(name, parameters["drugs"][name], self.device) for name in fitted)
+        self._kinds = AlikeDrugs.among(self._fits, self.device)
+        structures = [(kind.stages, kind.compartments) for kind in self._kinds] + [_EXTRA_STRUCTURE] * bool(self.extra)
+        self._plasma_count = max(sum(structure) for structure in structures)
+        self.modes = self._plasma_count + len(ENDPOINTS) + 1
+        extra_ke0 = [EXTRA_KE0_PER_H] * len(ENDPOINTS)
+        ke0 = [fit.ke0 for fit in self._fits] + [extra_ke0] * len(self.extra)
+        self._ke0 = wide([[*rates, tolerance.PER_H] for rates in ke0], self.device)
+        self.law = self._effect_law()
         base = parameters["baseline"]
         level = np.asarray(base["between_subject_covariance"], dtype=float)
         scale = np.sqrt(np.diag(level))
@@ -114,15 +126,25 @@ class TrialModel:
         # standardised sensitivities given the level's standardised deviations: regression and what is left over
         regression = sensitive @ np.linalg.pinv(level / np.outer(scale, scale))
         left = np.asarray(base["sensitivity_correlation"], dtype=float) - regression @ sensitive.T
-        self._on_level, self._sensitivity_root = host(regression), host(root(left))
-        self._level_sd = wide(scale, self.device)
-        self._women, self._men = (narrow([base[sex][e] for e in ENDPOINTS]) for sex in ("women", "men"))
-        self._subject_root = host(root(base["between_subject_covariance"]))
-        self._day_root = host(root(base["between_period_covariance"]))
-        self._residual_root = host(root(base["residual_covariance"]))
+        # rows are endpoints, or drugs' endpoints; columns patients
+        self._slope, self._slope_sex, self._slope_sd = (
+            torch.cat([getattr(fit, name) for fit in self._fits]).to(torch.float32).unsqueeze(-1)
+            for name in ("slope", "slope_sex", "slope_sd")
+        )
+        varies = (self._slope_sd != 0).cpu().numpy()  # of what does not, a sensitivity is not asked for
+        self._sensitivity = matrix_of(np.hstack((regression, root(left))) * varies, self.device)
+        self._level_sd = narrow(scale[:, None])
+        self._women, self._men = (narrow([[base[sex][e]] for e in ENDPOINTS]) for sex in ("women", "men"))
+        self._subject_root = matrix_of(root(base["between_subject_covariance"]), self.device)
+        self._day_root = matrix_of(root(base["between_period_covariance"]), self.device)
+        residual = root(base["residual_covariance"])
+        self._residual_root = matrix_of(residual, self.device)
         course = parameters["course"]
         self._meals = tuple(float(hour) for hour in course["meal_clock_hours"])
         self._course = {e: narrow(course[e]["coefficients"]) for e in ENDPOINTS}
+        by_hour = np.array([course[e]["coefficients"] for e in ENDPOINTS], dtype=float)
+        self._moment = matrix_of(np.hstack((residual, by_hour)), self.device)
+        self._harmonics = (by_hour.shape[1] - len(self._meals)) // 2
         self.before_dosing = narrow([course[e]["before_dosing"] for e in ENDPOINTS])
 
     @classmethod
@@ -182,53 +204,65 @@ class TrialModel:
                 f"clearance has shape {tuple(clearance.shape)}; give [B, {len(self.drugs)}], a multiplier for each of "
                 f"{', '.join(self.drugs)} (1: as in the trial), or [B] for all of them"
             )
-        d, e = len(self.fitted), len(ENDPOINTS)
-        z = keys.normal(key, 0, "pk", (d, SLOTS_PER_DRUG)).to(torch.float64)
-        log_weight = (weight_kg.to(torch.float64) / REFERENCE_WEIGHT_KG).log()
-        log_clearance = clearance.to(torch.float64).log()
+        fitted, sites = len(self.fitted), len(ENDPOINTS)
+        drawn = keys.uniforms(key, 0, (("pk", fitted * SLOTS_PER_DRUG), ("pd", fitted * sites))).T
+        z = keys.to_normal(drawn)
         side = sex_female.to(torch.float64) - 0.5
-        sensitivity = self._sensitivity(key, sex_female, age_years, level)
-        parts: list[pk.Kinetics] = []
-        slopes: list[Tensor] = []
-        for i, own in enumerate(self._fits):
-            parts.append(own.kinetics(z[:, i, : len(own.names)], side, log_weight, log_clearance[:, i]))
-            spread = own.slope_sd * sensitivity[:, i * e : (i + 1) * e]
-            slopes.append(own.slope + own.slope_sex * side.unsqueeze(-1) + spread)
-        for i, item in enumerate(self.extra, len(self.fitted)):
-            parts.append(_extrapolated_kinetics(key, item, log_clearance[:, i]))
-            slopes.append(torch.zeros(len(key), e, dtype=torch.float64, device=self.device))
-        rates, lag_h, plasma, effect = (torch.stack(each, 1).contiguous() for each in zip(*parts, strict=True))
-        return Individual(
-            rates,
-            lag_h,
-            plasma,
-            effect,
-            torch.stack(slopes, 1),
-            self._law([own.per_c50 for own in self._fits], len(key)),
-            self._law([own.power for own in self._fits], len(key)),
-            self._law([own.per_reference for own in self._fits], len(key)),
-            tolerance.adapts_above(rates, plasma, self._single_dose_mg),
+        rates, lag_h, plasma = self._plasma_modes(
+            key, z[: fitted * SLOTS_PER_DRUG].to(torch.float64), side, weight_kg, clearance.to(torch.float64).log()
         )
-
-    def _law(self, fitted: list[Tensor], batch: int) -> Tensor:
-        """A number of the effects' law [B, D, E] from each fitted drug's [E]; 1 for added drugs, which use none."""
-        rows = [*fitted, *(torch.ones_like(fitted[0]) for _ in self.extra)]
-        return torch.stack([row.expand(batch, -1) for row in rows], 1)
-
-    def _sensitivity(
-        self, key: Tensor, sex_female: Tensor, age_years: Tensor, level: dict[str, Tensor] | None
-    ) -> Tensor:
-        """Standardised sensitivities [B, D * E] of people whose drug-free level is given or sampled from the key."""
-        s = keys.normal(key, 0, "pd", (len(self.fitted), len(ENDPOINTS))).to(torch.float64)
+        ke0, effect = pk.site_modes(rates, plasma, self._ke0.expand(len(key), -1, -1))
         if level is None:
             level = self.baseline(key, sex_female, age_years)
-        known = torch.stack([level[e] for e in ENDPOINTS], -1)
-        deviation = (known - self._mean_level(sex_female)).to(torch.float64) / self._level_sd
-        return times(self._on_level, deviation) + times(self._sensitivity_root, s.reshape(len(key), -1))
+        known = torch.stack([level[e] for e in ENDPOINTS])
+        deviation = (known - self._mean_level(sex_female)) / self._level_sd
+        spread = times_rows(self._sensitivity, torch.cat((deviation, z[fitted * SLOTS_PER_DRUG :])))
+        slopes = spread * self._slope_sd + self._slope_sex * side.to(torch.float32) + self._slope
+        slope = slopes.T.contiguous().unflatten(1, (fitted, sites))
+        if self.extra:
+            slope = torch.cat((slope, slope.new_zeros(len(key), len(self.extra), sites)), 1)
+        above = tolerance.adapts_above(rates, plasma, self._single_dose_mg).to(torch.float32)
+        return Individual(torch.cat((rates, ke0), -1), lag_h, plasma, effect, slope, above)
+
+    def _plasma_modes(
+        self, key: Tensor, z: Tensor, side: Tensor, weight_kg: Tensor, log_clearance: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rates [B, D, P], lags [B, D] and plasma coefficients [B, D, P] of people with these normals [fitted * 6, B]
+        and log clearance factors [B, D]."""
+        log_weight = (weight_kg.to(torch.float64) / REFERENCE_WEIGHT_KG).log()
+        z = z.unflatten(0, (-1, SLOTS_PER_DRUG))
+        columns = log_clearance.T
+        parts: list[tuple[Tensor, ...]] = [()] * len(self.drugs)
+        for kind in self._kinds:
+            place = list(kind.place)
+            found = kind.plasma_modes(z[place, : len(kind.names)], side, log_weight, columns[place])
+            parts = self._filled(parts, kind.place, found, (kind.stages, kind.compartments))
+        for i, item in enumerate(self.extra, len(self.fitted)):
+            found = _extrapolated_modes(key, item, columns[i])
+            parts = self._filled(parts, (i,), tuple(x.unsqueeze(0) for x in found), _EXTRA_STRUCTURE)
+        rates, lag_h, plasma = (torch.stack(each, 1) for each in zip(*parts, strict=True))
+        return rates, lag_h, plasma
+
+    def _filled(
+        self,
+        parts: list[tuple[Tensor, ...]],
+        place: tuple[int, ...],
+        found: tuple[Tensor, ...],
+        structure: tuple[int, int],
+    ) -> list[tuple[Tensor, ...]]:
+        """Drugs' modes with those found [G, B, 4] at their places, the dead ones left out as far as no drug has them."""
+        live = pk.live_modes(*structure)
+        dead = [m for m in range(pk.BASE_MODES) if m not in live]
+        chosen = list((*live, *dead)[: self._plasma_count])
+        rates, lag_h, plasma = found
+        rates, plasma = (torch.stack([x[..., m] for m in chosen], -1) for x in (rates, plasma))
+        for at, row in zip(place, range(len(place)), strict=True):
+            parts[at] = (rates[row], lag_h[row], plasma[row])
+        return parts
 
     def _mean_level(self, sex_female: Tensor) -> Tensor:
-        """Mean drug-free level [B, E] of people of this sex."""
-        side = sex_female.to(torch.float32).unsqueeze(-1)
+        """Mean drug-free level [E, B] of people of this sex."""
+        side = sex_female.to(torch.float32)
         return self._women * side + self._men * (1.0 - side)
 
     def no_drug(self, batch: int) -> Amounts:
@@ -255,16 +289,21 @@ class TrialModel:
 
     def _changes(self, individual: Individual, amounts: Amounts) -> Tensor:
         """Change [B, D, E] float32 that each drug makes of each endpoint, on its working scale (`scales`)."""
-        sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts)
+        # past the sums of `effect_sites` nothing cancels any more
+        sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts).to(torch.float32)
         slow, sites = sites[..., -1], sites[..., :-1]
-        change = saturating(sites, *individual[4:8])
-        change = change * tolerance.effect_left(slow, individual.adapts_above, self._adapting)
+        change = saturating(sites, individual.slope, self.law)
+        change *= tolerance.effect_left(slow, individual.adapts_above, self._adapting)
         if self.extra:
             first = len(self.fitted)
             added = [channel_effects(item, sites[:, first + i, 0]) for i, item in enumerate(self.extra)]
             rows = [torch.stack([row[e] for e in ENDPOINTS], -1) for row in added]
             change = torch.cat([change[:, :first], torch.stack(rows, 1)], 1)
-        return change.to(torch.float32)
+        return change
+
+    def slow_sites(self, individual: Individual, amounts: Amounts) -> Tensor:
+        """Concentrations [B, D] ng/mL float32 in the slow compartments that tolerance follows."""
+        return pk.effect_sites(pk.Kinetics(*individual[:4]), amounts)[..., -1].to(torch.float32)
 
     def effects_by_drug(self, individual: Individual, amounts: Amounts) -> dict[str, Tensor]:
         """Change of each endpoint that each drug makes, [B, D] float32 on its working scale (ms; heart rate bpm)."""
@@ -283,6 +322,16 @@ class TrialModel:
         """`total_effects` by endpoint, [B] each."""
         return _by_endpoint(self.total_effects(individual, amounts))
 
+    def _effect_law(self) -> EffectLaw:
+        """The law of the drugs' effects; 1 for added drugs, which use none."""
+        rows = [
+            torch.stack(
+                [*(getattr(fit, name) for fit in self._fits), *[torch.ones_like(self._fits[0].power)] * len(self.extra)]
+            )
+            for name in ("per_c50", "power", "per_reference")
+        ]
+        return EffectLaw.of(*(x.to(torch.float32) for x in rows))
+
     def time_of_day(self, clock_hour: Tensor) -> dict[str, Tensor]:
         """Course over the day [B] per endpoint, period 24 h, around a daily mean of zero; differences of it count."""
         return {e: daily_course(clock_hour, c, self._meals) for e, c in self._course.items()}
@@ -290,8 +339,9 @@ class TrialModel:
     def baseline(self, key: Tensor, sex_female: Tensor, age_years: Tensor) -> dict[str, Tensor]:
         """A person's own drug-free means [B] per endpoint, at the daily mean. Age has no effect (trial: 20 to 35)."""
         del age_years
-        own = times(self._subject_root, keys.normal(key, 0, "baseline", (len(ENDPOINTS),)))
-        return _by_endpoint(self._mean_level(sex_female) + own)
+        z = keys.to_normal(keys.uniforms(key, 0, (("baseline", len(ENDPOINTS)),))).T
+        own = times_rows(self._subject_root, z)
+        return _by_endpoint((self._mean_level(sex_female) + own).T)
 
     def day_shift(self, key: Tensor) -> dict[str, Tensor]:
         """How this stay's level differs from the person's own mean, [B] per endpoint (between-period variation)."""
@@ -314,11 +364,19 @@ class TrialModel:
         sampled = times(self._residual_root, keys.normal(key, t, "residual", (len(ENDPOINTS),)))
         if individual is not None and amounts is not None:
             sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts)[..., :-1]
-            sites = saturating(sites, torch.ones_like(sites), *individual[5:8]).to(torch.float32)
+            sites = saturating(sites.to(torch.float32), None, self.law)
             z = keys.normal(key, t, "drug residual", (len(self.fitted), len(ENDPOINTS)))
             for i, own in enumerate(self._fits):
                 sampled = sampled + times(own.noise_root, z[:, i]) * sites[:, i]
         return sampled
+
+    def moment(self, z: Tensor, clock_hour: Tensor) -> Tensor:
+        """What within-day variation and the time of day add, as rows [E, B] on the working scales.
+
+        Args:
+            z: [E, B] the normals of `residuals`, (key, t, "residual"). clock_hour: [B].
+        """
+        return times_rows(self._moment, torch.cat((z, daily_rows(clock_hour, self._harmonics, self._meals))))
 
     def train_range(self) -> Tensor:
         """Highest concentration [D] the fit has seen, float32, in `concentration_units`; added drugs: 4 free Cmax."""
@@ -328,22 +386,13 @@ class TrialModel:
         )
 
 
-def _extrapolated_kinetics(key: Tensor, item: CipaDrug, log_clearance: Tensor) -> pk.Kinetics:
-    """Of a drug without a fit, [B]: one unit of dose is what peaks at the free Cmax in a typical person (nM)."""
+def _extrapolated_modes(key: Tensor, item: CipaDrug, log_clearance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`kinetics.plasma_modes` of a drug without a fit, [B]: one unit of dose is what peaks at the free Cmax in a typical person (nM)."""
     eta = keys.normal(key, 0, f"pk {item.name}", ()).to(torch.float64) * EXTRA_LOG_SPREAD
     k = math.log(2.0) / EXTRA_HALF_LIFE_H
     clearance = torch.exp(math.log(k) + eta + log_clearance)  # of a volume of 1 L: only the shape counts
     one = torch.ones_like(clearance)
-    kin = pk.kinetics(
-        one * EXTRA_KA_PER_H,
-        0 * one,
-        clearance,
-        one,
-        None,
-        None,
-        1,
-        [*[one * EXTRA_KE0_PER_H] * len(ENDPOINTS), one * tolerance.PER_H],
-    )
+    rates, lag_h, plasma = pk.plasma_modes(one * EXTRA_KA_PER_H, 0 * one, clearance, one, None, None, 1)
     peak_at = math.log(EXTRA_KA_PER_H / k) / (EXTRA_KA_PER_H - k)
     scale = item.free_cmax_nm / (1000.0 * math.exp(-k * peak_at))
-    return kin._replace(plasma=kin.plasma * scale, effect=kin.effect * scale)
+    return rates, lag_h, plasma * scale

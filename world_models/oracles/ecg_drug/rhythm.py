@@ -50,14 +50,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from world_models import keys
+from world_models.constants import constant
 from world_models.oracles.ecg_drug.electrolytes import log_torsades_risk
 from world_models.quantities.drugs import ANTIARRHYTHMICS, Suppression
 from world_models.rounding import expit, softplus
 
-__all__ = ["BURDEN", "SUPPRESSION", "TORSADES", "BurdenLaw", "ArrhythmiaState", "TorsadesLaw"]
+__all__ = ["BURDEN", "NORMAL", "SUPPRESSION", "TORSADES", "UNIFORM", "BurdenLaw", "ArrhythmiaState", "TorsadesLaw"]
 __all__ += ["advance_rhythm", "initial_rhythm", "logit_shift", "spared", "torsades_hazard", "torsades_risk"]
 
+NORMAL, UNIFORM = "rhythm/burden", "rhythm/torsades"  # purposes (`keys`) of a step's random numbers
 
 SUPPRESSION: dict[str, Suppression] = {d.name: d.suppression for d in ANTIARRHYTHMICS}
 
@@ -134,10 +135,6 @@ def logit_shift(concentration_ng_ml: Tensor, drugs: Sequence[str]) -> Tensor:
     return (1.0 - left) * BURDEN.together
 
 
-def _rounded_excess(x: Tensor, width: float) -> Tensor:
-    return softplus(x / width) * width
-
-
 def torsades_hazard(
     qtcf_ms: Tensor,
     heart_rate_bpm: Tensor,
@@ -146,15 +143,19 @@ def torsades_hazard(
     law: TorsadesLaw = TORSADES,
 ) -> Tensor:
     """Hazard of torsades per hour [B]: increasing in QTcF, decreasing in the heart rate below 60 bpm."""
-    log_hazard = (
-        law.log_hazard_at_500
-        + (qtcf_ms - 500.0) * law.per_ms
-        + expit((qtcf_ms - law.step_at_ms) / law.step_width_ms) * law.step
-        + _rounded_excess(qtcf_ms - law.long_from_ms, law.width_ms) * law.long_per_ms
-        - _rounded_excess(law.short_from_ms - qtcf_ms, law.width_ms) * law.short_per_ms
-        + _rounded_excess(law.slow_from_bpm - heart_rate_bpm, law.width_bpm) * law.slow_per_bpm
-    )
-    gate = expit((qtcf_ms - baseline_qtcf_ms - law.drug_from_ms) / law.drug_width_ms)
+    like = qtcf_ms.device, qtcf_ms.dtype
+    # the three bends as rows: from where, of what width (negative: downwards), how much a unit beyond
+    start = constant((law.long_from_ms, law.short_from_ms, law.slow_from_bpm), *like)[:, None]
+    width = constant((law.width_ms, -law.width_ms, -law.width_bpm), *like)[:, None]
+    size = constant((law.width_ms, law.width_ms, law.width_bpm), *like)[:, None]
+    per_unit = constant((law.long_per_ms, -law.short_per_ms, law.slow_per_bpm), *like)[:, None]
+    bends = softplus((torch.stack((qtcf_ms, qtcf_ms, heart_rate_bpm)) - start) / width) * size * per_unit
+    # and the two steps
+    place = constant((law.step_at_ms, law.drug_from_ms), *like)[:, None]
+    wide = constant((law.step_width_ms, law.drug_width_ms), *like)[:, None]
+    step, gate = expit((torch.stack((qtcf_ms, qtcf_ms - baseline_qtcf_ms)) - place) / wide).unbind(0)
+    log_hazard = (qtcf_ms - 500.0) * law.per_ms + law.log_hazard_at_500 + step * law.step
+    log_hazard = log_hazard + bends[0] + bends[1] + bends[2]
     return log_hazard.clamp_max(3.0).exp() * (gate * (1.0 - law.without_drug) + law.without_drug) * risk
 
 
@@ -188,8 +189,8 @@ def _pace(hours: float) -> tuple[float, float, float]:
 
 
 def advance_rhythm(
-    key: Tensor,
-    t: Tensor,
+    change: Tensor,
+    chance: Tensor,
     rhythm: ArrhythmiaState,
     baseline_burden: Tensor,
     shift_target: Tensor,
@@ -202,14 +203,14 @@ def advance_rhythm(
     """The rhythm `hours` later.
 
     Args:
-        key, t: int64 [B]; t numbers the step that ends now.
+        change, chance: [B] the step's normal (`NORMAL`) and uniform (`UNIFORM`).
         shift_target: `logit_shift` [B] of the concentrations over the step.
         qtcf_ms, heart_rate_bpm: [B] at the step's end; the hazard is averaged with that at its beginning.
         hours: length of the step; both processes are exact in it.
         risk: `torsades_risk` [B].
     """
     keep, shock, lag = _pace(hours)
-    fluctuation = rhythm.fluctuation * keep + keys.normal(key, t, "rhythm/burden") * shock
+    fluctuation = rhythm.fluctuation * keep + change * shock
     shift = shift_target + (rhythm.shift - shift_target) * lag
     start = baseline_burden.clamp(BURDEN.floor, 1.0 - BURDEN.floor)
     logit = (start / (1.0 - start)).log()
@@ -217,6 +218,6 @@ def advance_rhythm(
 
     hazard = torsades_hazard(qtcf_ms, heart_rate_bpm, baseline_qtcf_ms, risk)
     cumulative = (hazard + rhythm.hazard_per_h) * (0.5 * hours)
-    strikes = keys.uniform(key, t, "rhythm/torsades") < -(-cumulative).expm1()
+    strikes = chance < -(-cumulative).expm1()
     torsades = torch.maximum(rhythm.torsades, strikes.to(torch.float32))
     return ArrhythmiaState(fluctuation, shift, burden, hazard, torsades)

@@ -68,24 +68,41 @@ SCALES: dict[str, Scale] = {
 }
 
 
-def _columns(values: Tensor, change: str) -> Tensor:
-    rows = [getattr(SCALES[e], change)(values[..., i]) for i, e in enumerate(ENDPOINTS)]
-    return torch.stack(rows, -1)
+def _runs() -> tuple[tuple[Scale, int], ...]:
+    """Neighbours among ENDPOINTS that share a scale, with their number: changed together."""
+    runs: list[tuple[Scale, int]] = []
+    for e in ENDPOINTS:
+        if runs and runs[-1][0].name == SCALES[e].name:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((SCALES[e], 1))
+    return tuple(runs)
 
 
-def to_scale(values: Tensor) -> Tensor:
-    """Endpoints [..., E] in their own units, in the order of ENDPOINTS -> on their working scales."""
-    return _columns(values, "forward")
+_RUNS = _runs()
 
 
-def from_scale(levels: Tensor) -> Tensor:
-    """Endpoints [..., E] on their working scales -> in their own units."""
-    return _columns(levels, "inverse")
+def _changed(values: Tensor, change: str, dim: int) -> Tensor:
+    parts = values.split([count for _, count in _RUNS], dim)
+    return torch.cat([getattr(scale, change)(part) for (scale, _), part in zip(_RUNS, parts, strict=True)], dim)
+
+
+def to_scale(values: Tensor, dim: int = -1) -> Tensor:
+    """Endpoints [..., E] in their own units, in the order of ENDPOINTS -> on their working scales.
+
+    dim: along which they lie.
+    """
+    return _changed(values, "forward", dim)
+
+
+def from_scale(levels: Tensor, dim: int = -1) -> Tensor:
+    """Endpoints [..., E] on their working scales -> in their own units; `dim` as in `to_scale`."""
+    return _changed(levels, "inverse", dim)
 
 
 def slope_of(values: Tensor) -> Tensor:
     """Change [..., E] in the own unit per unit of the working scale, at `values` [..., E] in their own units."""
-    return _columns(values, "slope")
+    return _changed(values, "slope", -1)
 
 
 def scaled(name: str, values: Any, inverse: bool = False) -> np.ndarray:

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from world_models.constants import constant
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 
 __all__ = ["PER_H", "REPOLARISATION", "adapts_above", "area_per_mg", "effect_left", "strengths"]
@@ -33,8 +33,8 @@ REPOLARISATION = tuple(e not in ("heart_rate_bpm", "pr_ms", "qrs_ms") for e in E
 
 
 def strengths(drugs: Sequence[str], device: torch.device) -> Tensor:
-    """k of each drug [D] float64; 0 for those that do not adapt."""
-    return torch.tensor([STRENGTH.get(drug, 0.0) for drug in drugs], dtype=torch.float64, device=device)
+    """k of each drug [D] float32; 0 for those that do not adapt."""
+    return torch.tensor([STRENGTH.get(drug, 0.0) for drug in drugs], device=device)
 
 
 def area_per_mg(rates: Tensor, plasma: Tensor) -> Tensor:
@@ -59,10 +59,5 @@ def effect_left(slow_site: Tensor, above: Tensor, strength: Tensor) -> Tensor:
     """
     beyond = (slow_site / above - 1.0).clamp_min(0.0)
     lost = beyond / (beyond + HALF) * strength
-    return 1.0 - lost.unsqueeze(-1) * _adapts(lost.device)
-
-
-@lru_cache(maxsize=8)
-def _adapts(device: torch.device) -> Tensor:
-    """1 or 0 [E]: whether an endpoint's effect adapts."""
-    return torch.tensor(REPOLARISATION, dtype=torch.float64, device=device)
+    adapts = constant(tuple(float(moves) for moves in REPOLARISATION), lost.device, lost.dtype)
+    return 1.0 - lost.unsqueeze(-1) * adapts

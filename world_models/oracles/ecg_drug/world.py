@@ -26,7 +26,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,14 +36,15 @@ from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.recorded import factors_from_chart
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.oracles.cohort import cohort_named
-from world_models.oracles.ecg_drug import cohorts, electrolytes, harms, hepatic, interactions, rhythm, tolerance
-from world_models.oracles.ecg_drug.chart import chart_intervals, limited, rate_and_qtcf
+from world_models.oracles.ecg_drug import cohorts, fibrillation, harms, interactions, rhythm
+from world_models.oracles.ecg_drug.admission import admitted
+from world_models.oracles.ecg_drug.chart import chart_intervals, limited
 from world_models.oracles.ecg_drug.drawing import MORPHOLOGY, RESIDUAL, draw_ecg
-from world_models.oracles.ecg_drug.dynamics import ENDPOINTS, daily_basis
-from world_models.oracles.ecg_drug.fibrillation import Fibrillation, charted, fibrillation_now
-from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H, Kinetics, unabsorbed
-from world_models.oracles.ecg_drug.population import Amounts, Individual, TrialModel
-from world_models.oracles.ecg_drug.scales import T_ENDPOINTS, from_scale, slope_of, to_scale
+from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
+from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H, Kinetics, paced
+from world_models.oracles.ecg_drug.population import Amounts, TrialModel
+from world_models.oracles.ecg_drug.scales import T_ENDPOINTS, from_scale, slope_of
+from world_models.oracles.ecg_drug.state import FACTOR_COLUMN, ECGDrugState
 from world_models.protocol import Chart, Factors
 from world_models.quantities import ecg_drug as ecg_quantities
 from world_models.quantity import Quantity
@@ -53,36 +53,13 @@ __all__ = ["ADMISSION_FIBRILLATION", "MORPHOLOGY", "RESIDUAL", "ECGDrugOracle", 
 
 MOST_STEP_H = 168.0  # a week: nobody doses less often
 
-_FACTOR = {q.name: i for i, q in enumerate(cohorts.FACTORS)}
+# A step's random numbers, normals first: the ECG's variation, the burden's, the ventricles' rate, the harms.
+_NORMALS = (("residual", len(ENDPOINTS)), rhythm.NORMAL, fibrillation.NORMAL, harms.NORMALS)
+_UNIFORMS = (rhythm.UNIFORM, fibrillation.UNIFORM)
 
 ADMISSION_FIBRILLATION = Quantity(
     "admission_fibrillation", "bool", 0.0, 1.0, (), "1 if the admission ECG shows fibrillation; by burden if left out"
 )
-
-
-class ECGDrugState(NamedTuple):
-    """B patients. Hidden state included: this is the oracle's."""
-
-    key: Tensor  # int64 [B] random numbers to come
-    t: Tensor  # int64 [B] steps since admission
-    factors: Tensor  # [B, F] float32 in the order of `cohorts.FACTORS`
-    own: Tensor  # [B, 10] ENDPOINTS without drug, time of day and variation, on their working scales (`scales`)
-    now: Tensor  # [B, 10] ENDPOINTS of the present ECG, in their own units
-    individual: Individual  # kinetics and sensitivity
-    decay: Tensor  # [B, D, M] float64, what one step leaves of each mode
-    entry: Tensor  # [B, D, M] float64, what one mg swallowed at its beginning adds by its end
-    entry_fast: Tensor  # [B, D, M] float64, the same of one mg that is not absorbed first
-    level_per_mg: Tensor  # [B, D] area under the plasma curve of one mg, ng/mL h
-    amounts: Amounts  # drug on board
-    concentration: Tensor  # [B, D] plasma, ng/mL, now
-    rhythm: rhythm.ArrhythmiaState
-    fibrillation: Fibrillation  # of the present ECG
-    torsades_risk: Tensor  # [B] factor on the hazard
-    harms: harms.HarmState
-    total_dose_mg: Tensor  # [B, D]
-    hours_since_dose: Tensor  # [B, D], 96 if never
-    morphology: Tensor  # [B, 8, W] amplitudes of the beat's waves in mV, leads I II V1-V6
-    residual: Tensor  # [B, 8, 200] mV, what they do not express of a recorded beat; [B, 8, 0] where none is recorded
 
 
 class ECGDrugOracle:
@@ -131,7 +108,7 @@ class ECGDrugOracle:
                 "order, then drugs of the CiPA table"
             )
         self.trial = trial
-        self._sped = [i for i, d in enumerate(trial.drugs) if d in interactions.SPED and "verapamil" in trial.drugs]
+        self._sped = interactions.sped(trial.drugs)
         self.drugs = trial.drugs
         self.measures: tuple[Quantity, ...] = ecg_quantities.measures(self.drugs)
         self.orders: tuple[Quantity, ...] = ecg_quantities.orders(self.drugs)
@@ -139,9 +116,6 @@ class ECGDrugOracle:
         # of an extrapolated drug a trace is too much: no trial has seen it
         trace = torch.tensor([1e-4 if e else 1.0 for e in trial.extrapolated], device=self.device)
         self._highest_concentration = trial.train_range().to(self.device) * trace
-        course = trial.parameters["course"]
-        self._course = torch.tensor([course[e]["coefficients"] for e in ENDPOINTS], device=self.device).T.contiguous()
-        self._meals = tuple(float(hour) for hour in course["meal_clock_hours"])
         covariance = torch.tensor(trial.parameters["baseline"]["residual_covariance"], dtype=torch.float32)
         self._residual_covariance: list[list[float]] = covariance.tolist()
 
@@ -154,76 +128,14 @@ class ECGDrugOracle:
             ValueError: a factor that is unknown, out of bounds or of the wrong shape.
         """
         given = checked_factors(self.factors, factors, key.shape[0], self.device)
-        morphology, residual = given.pop("morphology", None), given.pop("residual_mv", None)
-        fibrillates = given.pop("admission_fibrillation", None)
+        morphology = given.pop("morphology", None)
         if morphology is None:
             morphology = self._bank.sample(keys.fold(key, "oracle/morphology")).to(torch.float32)
-        if residual is None:
-            residual = morphology.new_zeros(key.shape[0], RESIDUAL.shape[0], 0)  # nothing to carry through a plan
-        who = cohorts.sample_factors(self.cohort, key, given, self.trial)
-        rate = who["baseline_heart_rate_bpm"]
-        jtpc = cohorts.jt_peak_c(who["baseline_qtcf_ms"], who["baseline_qrs_ms"], who["baseline_tpeak_tend_ms"], rate)
-        rest = [who[f"baseline_{n}"] for n in ENDPOINTS if n not in ("heart_rate_bpm", "jt_peak_c_ms")]
-        now = torch.stack((rate, *rest[:2], jtpc, *rest[2:]), -1)
-        t = torch.zeros_like(key)
-        own = to_scale(now) - self._moment(key, t, who["admission_clock_hour"])
-        if self.cohort.from_trial:
-            own = own - self.trial.before_dosing
-        # In the trial's people sensitivity goes with the drug-free level. That was seen between 20 and 35 years of age:
-        # in older or sicker cohorts, whose levels lie outside the trial's, it is sampled apart from them.
-        level = {n: own[:, i].contiguous() for i, n in enumerate(ENDPOINTS)} if self.cohort.from_trial else None
-        individual = self.trial.individual(
-            keys.fold(key, "oracle/individual"),
-            who["sex_female"],
-            who["weight_kg"],
-            who["age_years"],
-            hepatic.clearances(who, self.drugs, self.cohort.from_trial),
-            level,
-        )
-        individual = individual._replace(slope=individual.slope * self._strength(who))
-        batch, drugs = key.shape[0], len(self.drugs)
-        nothing = torch.zeros(batch, drugs, device=self.device)
-        first_ecg = fibrillation_now(
-            key, t, who["baseline_burden"], who["baseline_fibrillation_rate_bpm"], rate, nothing, self.drugs
-        )
-        if fibrillates is not None:  # then its rate is the one that was read
-            own_rate = who["baseline_fibrillation_rate_bpm"]
-            first_ecg = Fibrillation(fibrillates, torch.where(fibrillates > 0, own_rate, first_ecg.rate_bpm))
-        none = self.trial.no_drug(batch)
-        full = none._replace(modes=torch.ones_like(none.modes))
-        decay = self.trial.advance(individual, full, nothing, self.hours_per_step).modes
-        entry = self.trial.advance(individual, none, nothing + 1.0, self.hours_per_step).modes
-        kinetics = Kinetics(*individual[:4])
-        risk = rhythm.torsades_risk(
-            who["sex_female"], who["potassium_mmol_l"], who["magnesium_mmol_l"], self.cohort.torsades_risk
-        )
-        return ECGDrugState(
-            key=key,
-            t=t,
-            factors=torch.stack([who[q.name] for q in cohorts.FACTORS], -1),
-            own=own,
-            now=now,
-            individual=individual,
-            decay=decay,
-            entry=entry,
-            entry_fast=entry * unabsorbed(kinetics),
-            level_per_mg=tolerance.area_per_mg(kinetics.rates, kinetics.plasma).to(torch.float32),
-            amounts=none,
-            concentration=nothing,
-            rhythm=rhythm.initial_rhythm(who["baseline_burden"], who["baseline_qtcf_ms"], rate, risk),
-            torsades_risk=risk,
-            harms=harms.initial_harms(
-                key,
-                who["baseline_systolic_bp_mmhg"],
-                who["admission_clock_hour"],
-                self.cohort.sinus_disease_share,
-            ),
-            fibrillation=first_ecg,
-            total_dose_mg=nothing,
-            hours_since_dose=torch.full_like(nothing, ecg_quantities.MAX_HOURS_SINCE_DOSE),
-            morphology=morphology,
-            residual=residual,
-        )
+        return admitted(self.cohort, self.trial, self.hours_per_step, key, given, morphology)
+
+    def repaced(self, state: ECGDrugState) -> ECGDrugState:
+        """Patients whom an oracle of another step admitted, as this one would have: of their step alone is made anew."""
+        return state._replace(pace=paced(Kinetics(*state.individual[:4]), self.hours_per_step, self._sped))
 
     def read(self, chart: Chart) -> dict[str, Tensor]:
         """Factors from a recorded chart: `ecg_mv` [B, 12, 5000] in mV at 500 Hz, and any of age_years, sex_female,
@@ -243,20 +155,24 @@ class ECGDrugOracle:
         """
         dose = checked_orders(self.orders, action, state.key.shape[0], self.device)
         amounts = self._advance(state, dose)
-        concentration = self.trial.concentrations(state.individual, amounts).to(torch.float32)
+        concentration = self.trial.concentrations(state.individual, amounts)
         effects = self.trial.total_effects(state.individual, amounts)
         t = state.t + 1
         clock = self._clock(state, t)
+        luck = keys.uniforms(state.key, t, (*_NORMALS, *_UNIFORMS)).T  # all random numbers of the step in one pass
+        z = keys.to_normal(luck[: -len(_UNIFORMS)])
         verapamil, quinidine = (self._concentration_of(concentration, name) for name in ("verapamil", "quinidine"))
-        effects[:, 0] -= harms.slowing_bpm(state.harms, verapamil)  # of the heart rate
-        now = limited(from_scale(state.own + self._moment(state.key, t, clock) + effects))
-        rate, qtcf = rate_and_qtcf(now)
-        target = rhythm.logit_shift(0.5 * (state.concentration + concentration), self.drugs)
+        level = (state.own + effects).T + self.trial.moment(z[: len(ENDPOINTS)], clock)
+        level[0] -= harms.slowing_bpm(state.harms, verapamil)  # of the heart rate
+        now, qtcf = limited(from_scale(level, 0))
+        rate, pr = now[0], now[1]
+        target = rhythm.logit_shift((state.concentration + concentration) * 0.5, self.drugs)
         given = dose > 0
         since = (state.hours_since_dose + self.hours_per_step).clamp_max(ecg_quantities.MAX_HOURS_SINCE_DOSE)
+        change, variation, *harm = z[len(ENDPOINTS) :].unbind(0)
         arrhythmia = rhythm.advance_rhythm(
-            state.key,
-            t,
+            change,
+            luck[-2],
             state.rhythm,
             self._factor(state, "baseline_burden"),
             target,
@@ -267,20 +183,19 @@ class ECGDrugOracle:
             state.torsades_risk * rhythm.spared(quinidine),
         )
         own_rate = self._factor(state, "baseline_fibrillation_rate_bpm")
-        fibrillation = fibrillation_now(state.key, t, arrhythmia.burden, own_rate, rate, concentration, self.drugs)
+        shown = fibrillation.fibrillation_now(
+            luck[-1], variation, arrhythmia.burden, own_rate, rate, concentration, self.drugs
+        )
         # a node that conducts fibrillation is not asked whether it conducts each P wave
-        pr = now[:, 1].contiguous()
-        shown_pr = torch.where(fibrillation.shown > 0, torch.full_like(pr, torch.nan), pr)
+        shown_pr = torch.where(shown.shown > 0, torch.nan, pr)
         return state._replace(
             t=t,
-            now=now,
+            now=now.T,
             amounts=amounts,
             concentration=concentration,
             rhythm=arrhythmia,
-            fibrillation=fibrillation,
-            harms=harms.advance_harms(
-                state.key, t, state.harms, shown_pr, verapamil, quinidine, clock, self.hours_per_step
-            ),
+            fibrillation=shown,
+            harms=harms.advance_harms(harm, state.harms, shown_pr, verapamil, quinidine, clock, self.hours_per_step),
             total_dose_mg=(state.total_dose_mg + dose).clamp_max(ecg_quantities.MAX_TOTAL_DOSE_MG),
             hours_since_dose=torch.where(given, self.hours_per_step, since),
         )
@@ -301,7 +216,7 @@ class ECGDrugOracle:
             "magnesium_mmol_l": self._factor(state, "magnesium_mmol_l"),
             "hours": (state.t.to(torch.float32) * self.hours_per_step).clamp_max(1000.0),
             "clock_hour": self._clock(state, state.t),
-            **charted(chart_intervals(state.now), state.fibrillation),
+            **chart_intervals(state.now, state.fibrillation),
             "systolic_bp_mmhg": state.harms.systolic_bp_mmhg,
             "av_block": state.harms.av_block,
             "baseline_qtcf_ms": self._factor(state, "baseline_qtcf_ms"),
@@ -350,7 +265,7 @@ class ECGDrugOracle:
         for i, n in enumerate(ENDPOINTS):
             out[f"effect_{n}"] = under_drugs[:, i] - own[:, i] if n in T_ENDPOINTS else effect[:, i]
             out[f"own_{n}"] = own[:, i]
-        out |= {f"factor_{n}": state.factors[:, i] for n, i in _FACTOR.items()}
+        out |= {f"factor_{n}": state.factors[:, i] for n, i in FACTOR_COLUMN.items()}
         out |= {f"individual_{n}": v for n, v in state.individual._asdict().items() if isinstance(v, Tensor)}
         out |= {f"harm_{n}": v for n, v in state.harms._asdict().items()}
         out["torsades_hazard_per_h"] = state.rhythm.hazard_per_h
@@ -362,7 +277,7 @@ class ECGDrugOracle:
     # ---- parts
 
     def _factor(self, state: ECGDrugState, name: str) -> Tensor:
-        return state.factors[:, _FACTOR[name]].contiguous()
+        return state.factors[:, FACTOR_COLUMN[name]].contiguous()
 
     def _clock(self, state: ECGDrugState, t: Tensor) -> Tensor:
         return (self._factor(state, "admission_clock_hour") + t.to(torch.float32) * self.hours_per_step) % 24.0
@@ -373,36 +288,19 @@ class ECGDrugOracle:
         In a step that outlasts every absorption lag no dose is left waiting.
         """
         slow_mg, fast_mg = interactions.swallowed(dose_mg, state.concentration, state.level_per_mg, self.drugs)
-        if self.hours_per_step < MAX_LAG_H:
+        if self.hours_per_step <= MAX_LAG_H:
             return self.trial.advance(state.individual, state.amounts, slow_mg, self.hours_per_step, fast_mg)
-        entered = slow_mg.to(torch.float64).unsqueeze(-1) * state.entry
-        for i in self._sped:
-            entered[:, i] += fast_mg[:, i : i + 1].to(torch.float64) * state.entry_fast[:, i]
-        return state.amounts._replace(modes=state.amounts.modes * state.decay + entered)
-
-    def _strength(self, who: dict[str, Tensor]) -> Tensor:
-        """Multiplier [B, D, E] of the fitted slopes: electrolytes and the cohort's answers."""
-        strength = electrolytes.block_strength(who["potassium_mmol_l"], who["magnesium_mmol_l"], self.drugs)
-        strength = strength * self.cohort.repolarisation_sensitivity
-        one = torch.ones_like(strength)
-        columns = [strength if moves else one for moves in tolerance.REPOLARISATION]
-        reflex = torch.tensor([self.cohort.verapamil_reflex if d == "verapamil" else 1.0 for d in self.drugs])
-        columns[ENDPOINTS.index("heart_rate_bpm")] = one * reflex.to(self.device)
-        return torch.stack(columns, -1).to(torch.float64)
+        modes = state.amounts.modes * state.pace.decay
+        modes += slow_mg.to(torch.float64).unsqueeze(-1) * state.pace.entry
+        for k, i in enumerate(self._sped):
+            modes[:, i] += fast_mg[:, i : i + 1].to(torch.float64) * state.pace.entry_fast[:, k]
+        return state.amounts._replace(modes=modes)
 
     def _concentration_of(self, concentration: Tensor, drug: str) -> Tensor:
         """Of one drug in plasma, [B]; 0 where this world has no such drug."""
         if drug not in self.drugs:
             return torch.zeros_like(concentration[:, 0])
         return concentration[:, self.drugs.index(drug)].contiguous()
-
-    def _moment(self, key: Tensor, t: Tensor, clock_hour: Tensor) -> Tensor:
-        """What time of day (`TrialModel.time_of_day`, all at once) and within-day variation add, [B, 10]."""
-        total = self.trial.residuals(key, t)
-        basis = daily_basis(clock_hour, (self._course.shape[0] - len(self._meals)) // 2, self._meals)
-        for k in range(self._course.shape[0]):
-            total = total + basis[:, k : k + 1] * self._course[k]
-        return total
 
     @cached_property
     def _bank(self) -> MorphologyBank:
