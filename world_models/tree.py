@@ -61,6 +61,12 @@ def _spread(mask: Tensor, like: Tensor) -> Tensor:
     return mask.reshape(mask.shape + (1,) * (like.ndim - mask.ndim))
 
 
+def _along(x: Tensor) -> bool:
+    """Whether the memory of x [B, ...] runs along the patients. Worlds choose that where a patient's own dimensions are
+    small; what is made of such a tensor here keeps it."""
+    return x.ndim > 1 and x.stride(0) == 1 and not x.is_contiguous()
+
+
 def where(mask: Tensor, if_true: T, if_false: T) -> T:
     """Row by row: the rows of `if_true` where mask (bool [B]) holds, else the rows of `if_false`."""
     return map_leaves(lambda a, b: torch.where(_spread(mask, a), a, b), if_true, if_false)
@@ -68,22 +74,32 @@ def where(mask: Tensor, if_true: T, if_false: T) -> T:
 
 def take(tree: T, index: Tensor | slice) -> T:
     """The rows at `index` (int64 [N], bool [B] or a slice)."""
-    return map_leaves(lambda x: x[index], tree)
+    if isinstance(index, slice) or index.dtype == torch.bool:
+        return map_leaves(lambda x: x[index], tree)
+    return map_leaves(lambda x: x.movedim(0, -1)[..., index].movedim(-1, 0) if _along(x) else x[index], tree)
 
 
 def put(tree: T, index: Tensor, rows: T) -> T:
     """A copy of the tree with the rows at `index` (int64 [N]) replaced by `rows` [N, ...]."""
-    return map_leaves(lambda x, r: x.index_copy(0, index, r), tree, rows)
+    return map_leaves(lambda x, r: x.clone().index_copy_(0, index, r), tree, rows)  # a clone keeps the memory's order
 
 
 def repeat(tree: T, times: int) -> T:
     """Each row `times` times in a run: [B, ...] -> [B * times, ...]."""
-    return map_leaves(lambda x: x.repeat_interleave(times, dim=0), tree)
+    if not (found := leaves(tree)):
+        return tree
+    return take(tree, torch.arange(found[0].shape[0], device=found[0].device).repeat_interleave(times))
 
 
 def cat(trees: Sequence[T]) -> T:
     """Batches one after the other: [B1, ...], [B2, ...] -> [B1 + B2, ...]."""
-    return map_leaves(lambda *xs: torch.cat(xs, dim=0), trees[0], *trees[1:])
+    return map_leaves(_joined, trees[0], *trees[1:])
+
+
+def _joined(*parts: Tensor) -> Tensor:
+    if _along(parts[0]):
+        return torch.cat([part.movedim(0, -1) for part in parts], -1).movedim(-1, 0)
+    return torch.cat(parts)
 
 
 def copy(tree: T) -> T:

@@ -96,7 +96,7 @@ def admitted(
         key=key,
         t=torch.zeros_like(key),
         factors=torch.stack([who[q.name] for q in cohorts.FACTORS]).T,
-        own=own.T.contiguous(),
+        own=own.T,
         now=now.T,
         individual=individual,
         pace=paced(kinetics, hours_per_step, interactions.sped(trial.drugs)),

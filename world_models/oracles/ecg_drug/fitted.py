@@ -167,15 +167,15 @@ class AlikeDrugs(NamedTuple):
 
     def plasma_modes(
         self, z: Tensor, side: Tensor, log_weight: Tensor, log_clearance: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """People's `kinetics.plasma_modes`, [G, B, ...].
+    ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+        """People's `kinetics.plasma_modes`, [G, B] each.
 
         Args:
             z: standard normals [G, P, B]. side: sex [B], +-0.5. log_weight: [B]. log_clearance: factor [G, B].
         """
-        log = self.roots[0] * z[:, 0]
+        log = self.roots[0] * z[:, 0]  # [P, G, B]
         for j in range(1, len(self.names)):
-            log = log + self.roots[j] * z[:, j]
+            log += self.roots[j] * z[:, j]
         log = self.log_typical + log + self.by_weight * log_weight + self.by_sex * side
         log[self.names.index("clearance")] += log_clearance
         value = dict(zip(self.names, log.exp().unbind(0), strict=True))

@@ -136,16 +136,18 @@ def kinetics(
     Raises:
         ValueError: stages is neither 1 nor 2.
     """
-    rates, lag, plasma = plasma_modes(ka, lag_h, clearance, v1, q, v2, stages)
-    sites = torch.stack([rate * torch.ones_like(lag) for rate in ke0], -1) if ke0 else lag.new_zeros(*lag.shape, 0)
+    found, lag, coefficients = plasma_modes(ka, lag_h, clearance, v1, q, v2, stages)
+    rates, plasma = torch.stack(found), torch.stack(coefficients)
+    sites = torch.stack([rate * torch.ones_like(lag) for rate in ke0]) if ke0 else lag.new_zeros(0, *lag.shape)
     sites, effect = site_modes(rates, plasma, sites)
-    return Kinetics(torch.cat([rates, sites], -1), lag, plasma, effect)
+    every, plasma = (x.movedim(0, -1).contiguous() for x in (torch.cat([rates, sites]), plasma))
+    return Kinetics(every, lag, plasma, effect.movedim((0, 1), (-2, -1)).contiguous())
 
 
 def plasma_modes(
     ka: Tensor, lag_h: Tensor, clearance: Tensor, v1: Tensor, q: Tensor | None, v2: Tensor | None, stages: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Rates [..., 4], lag [...] and plasma coefficients [..., 4] of `kinetics`, before any effect site.
+) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+    """Four rates, lag and four plasma coefficients [...] each of `kinetics`, before any effect site.
 
     Raises:
         ValueError: stages is neither 1 nor 2.
@@ -167,9 +169,8 @@ def plasma_modes(
         a, d = values[: len(absorption)], values[len(absorption) :]
         return [*a, *[filler] * (2 - len(a)), *d, *[filler] * (2 - len(d))]
 
-    plasma = torch.stack(spread(_residues(gain, zeros, poles), nothing), -1)
-    rates = torch.stack(spread(poles, dead), -1)
-    return rates, (lag_h * dead).clamp(0.0, MAX_LAG_H), plasma
+    lag = (lag_h * dead).clamp(0.0, MAX_LAG_H)
+    return spread(poles, dead), lag, spread(_residues(gain, zeros, poles), nothing)
 
 
 def live_modes(stages: int, compartments: int) -> tuple[int, ...]:
@@ -192,31 +193,30 @@ def kinetics_of(parameters: Mapping[str, Tensor], stages: int, ke0: list[Tensor]
 
 
 def effect_modes(rates: Tensor, plasma: Tensor, ke0: Tensor) -> tuple[Tensor, Tensor]:
-    """`site_modes` with the coefficients as [..., E, P + 1]."""
-    ke0, effect = site_modes(rates, plasma, ke0)
-    return ke0, effect.transpose(-1, -2).contiguous()
+    """`site_modes` of rates and coefficients [..., P] and ke0 [..., E]: ke0 [..., E] and coefficients [..., E, P + 1]."""
+    ke0, effect = site_modes(*(x.movedim(-1, 0) for x in (rates, plasma, ke0)))
+    return ke0.movedim(0, -1).contiguous(), effect.movedim((1, 0), (-2, -1)).contiguous()
 
 
 def site_modes(rates: Tensor, plasma: Tensor, ke0: Tensor) -> tuple[Tensor, Tensor]:
-    """Effect compartments on a plasma curve: rates [..., E] (kept off the plasma's) and coefficients [..., P + 1, E].
+    """Effect compartments on a plasma curve: rates [E, ...] (kept off the plasma's) and coefficients [P + 1, E, ...].
 
     c_m exp(-r_m t) seen through ke0 is c_m ke0 / (ke0 - r_m) · (exp(-r_m t) - exp(-ke0 t)).
 
     Args:
-        rates, plasma: [..., P] of the plasma's modes. ke0: [..., E] per h.
+        rates, plasma: [P, ...] of the plasma's modes. ke0: [E, ...] per h.
     """
-    base = rates.unsqueeze(-1)
-    if not _nobody((ke0.unsqueeze(-2) - base).abs() < MIN_GAP * base):
+    apart = ke0 - rates.unsqueeze(1)
+    if not _nobody(apart.abs() < (MIN_GAP * rates).unsqueeze(1)):
         for _ in range(2):
-            for m in range(rates.shape[-1]):
-                rate = base[..., m, :]
+            for rate in rates:
                 ke0 = torch.where((ke0 - rate).abs() < MIN_GAP * rate, rate * (1.0 + 1.01 * MIN_GAP), ke0)
-    seen = ke0.unsqueeze(-2)
-    parts = plasma.unsqueeze(-1) * seen / (seen - base)
-    own = parts[..., 0, :]
-    for m in range(1, parts.shape[-2]):
-        own = own + parts[..., m, :]
-    return ke0, torch.cat([parts, -own.unsqueeze(-2)], -2)
+        apart = ke0 - rates.unsqueeze(1)
+    parts = plasma.unsqueeze(1) * ke0 / apart
+    own = parts[0]
+    for part in parts[1:]:
+        own = own + part
+    return ke0.expand_as(own), torch.cat([parts, -own.unsqueeze(0)])
 
 
 def _residues(gain: Tensor, zeros: list[Tensor], poles: list[Tensor]) -> list[Tensor]:
@@ -248,7 +248,7 @@ def kernel(kin: Kinetics, hours: Tensor) -> tuple[Tensor, Tensor]:
 def empty(batch: int, drugs: int, modes: int, device: torch.device | str) -> Amounts:
     """Nothing on board."""
     return Amounts(
-        torch.zeros(batch, drugs, modes, dtype=torch.float64, device=device),
+        torch.zeros(modes, drugs, batch, dtype=torch.float64, device=device).movedim(-1, 0).transpose(1, 2),
         *(torch.zeros(batch, drugs, SLOTS, dtype=torch.float64, device=device) for _ in range(3)),
     )
 
@@ -320,7 +320,6 @@ def effect_sites(kin: Kinetics, amounts: Amounts) -> Tensor:
     """Effect-site concentrations, ng/mL [B, D, E] float64."""
     count = kin.plasma.shape[-1]
     total = kin.effect[..., count, :] * amounts.modes[..., count:]
-    parts = kin.effect[..., :count, :] * amounts.modes[..., :count].unsqueeze(-1)
     for m in range(count):
-        total += parts[..., m, :]
+        total += kin.effect[..., m, :] * amounts.modes[..., m : m + 1]
     return total.clamp_min(0.0)

@@ -117,7 +117,7 @@ class TrialModel:
         self.modes = self._plasma_count + len(ENDPOINTS) + 1
         extra_ke0 = [EXTRA_KE0_PER_H] * len(ENDPOINTS)
         ke0 = [fit.ke0 for fit in self._fits] + [extra_ke0] * len(self.extra)
-        self._ke0 = wide([[*rates, tolerance.PER_H] for rates in ke0], self.device)
+        self._ke0 = wide([[*rates, tolerance.PER_H] for rates in ke0], self.device).T.unsqueeze(-1)  # [E + 1, D, 1]
         self.law = self._effect_law()
         base = parameters["baseline"]
         level = np.asarray(base["between_subject_covariance"], dtype=float)
@@ -211,54 +211,56 @@ class TrialModel:
         rates, lag_h, plasma = self._plasma_modes(
             key, z[: fitted * SLOTS_PER_DRUG].to(torch.float64), side, weight_kg, clearance.to(torch.float64).log()
         )
-        ke0, effect = pk.site_modes(rates, plasma, self._ke0.expand(len(key), -1, -1))
+        ke0, effect = pk.site_modes(rates, plasma, self._ke0)
         if level is None:
             level = self.baseline(key, sex_female, age_years)
         known = torch.stack([level[e] for e in ENDPOINTS])
         deviation = (known - self._mean_level(sex_female)) / self._level_sd
         spread = times_rows(self._sensitivity, torch.cat((deviation, z[fitted * SLOTS_PER_DRUG :])))
         slopes = spread * self._slope_sd + self._slope_sex * side.to(torch.float32) + self._slope
-        slope = slopes.T.contiguous().unflatten(1, (fitted, sites))
-        if self.extra:
-            slope = torch.cat((slope, slope.new_zeros(len(key), len(self.extra), sites)), 1)
+        slopes = torch.cat((slopes, slopes.new_zeros(len(self.extra) * sites, len(key)))) if self.extra else slopes
+        # Views whose memory runs along the patients: small inner dimensions would cost more than the arithmetic.
+        rates, plasma, effect = (
+            torch.cat((rates, ke0)).permute(2, 1, 0),
+            plasma.permute(2, 1, 0),
+            effect.permute(3, 2, 0, 1),
+        )
+        slope = slopes.unflatten(0, (len(self.drugs), sites)).permute(2, 0, 1)
         above = tolerance.adapts_above(rates, plasma, self._single_dose_mg).to(torch.float32)
-        return Individual(torch.cat((rates, ke0), -1), lag_h, plasma, effect, slope, above)
+        return Individual(rates, lag_h.T, plasma, effect, slope, above)
 
     def _plasma_modes(
         self, key: Tensor, z: Tensor, side: Tensor, weight_kg: Tensor, log_clearance: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rates [B, D, P], lags [B, D] and plasma coefficients [B, D, P] of people with these normals [fitted * 6, B]
+        """Rates [P, D, B], lags [D, B] and plasma coefficients [P, D, B] of people with these normals [fitted * 6, B]
         and log clearance factors [B, D]."""
         log_weight = (weight_kg.to(torch.float64) / REFERENCE_WEIGHT_KG).log()
         z = z.unflatten(0, (-1, SLOTS_PER_DRUG))
         columns = log_clearance.T
-        parts: list[tuple[Tensor, ...]] = [()] * len(self.drugs)
-        for kind in self._kinds:
-            place = list(kind.place)
-            found = kind.plasma_modes(z[place, : len(kind.names)], side, log_weight, columns[place])
-            parts = self._filled(parts, kind.place, found, (kind.stages, kind.compartments))
+        kinds = [
+            (
+                kind.plasma_modes(z[list(kind.place), : len(kind.names)], side, log_weight, columns[list(kind.place)]),
+                kind,
+            )
+            for kind in self._kinds
+        ]
+        live = [
+            (*_live(found, pk.live_modes(kind.stages, kind.compartments), self._plasma_count), kind.place)
+            for found, kind in kinds
+        ]
         for i, item in enumerate(self.extra, len(self.fitted)):
-            found = _extrapolated_modes(key, item, columns[i])
-            parts = self._filled(parts, (i,), tuple(x.unsqueeze(0) for x in found), _EXTRA_STRUCTURE)
-        rates, lag_h, plasma = (torch.stack(each, 1) for each in zip(*parts, strict=True))
+            found = _extrapolated_modes(key, item, columns[i : i + 1])
+            live.append((*_live(found, pk.live_modes(*_EXTRA_STRUCTURE), self._plasma_count), (i,)))
+        rates, lag_h, plasma = (
+            torch.cat([x[0] for x in live], 1),
+            torch.cat([x[1] for x in live]),
+            torch.cat([x[2] for x in live], 1),
+        )
+        order = [place for *_, places in live for place in places]
+        if order != sorted(order):
+            back = torch.tensor(order, device=self.device).argsort()
+            rates, lag_h, plasma = rates[:, back], lag_h[back], plasma[:, back]
         return rates, lag_h, plasma
-
-    def _filled(
-        self,
-        parts: list[tuple[Tensor, ...]],
-        place: tuple[int, ...],
-        found: tuple[Tensor, ...],
-        structure: tuple[int, int],
-    ) -> list[tuple[Tensor, ...]]:
-        """Drugs' modes with those found [G, B, 4] at their places, the dead ones left out as far as no drug has them."""
-        live = pk.live_modes(*structure)
-        dead = [m for m in range(pk.BASE_MODES) if m not in live]
-        chosen = list((*live, *dead)[: self._plasma_count])
-        rates, lag_h, plasma = found
-        rates, plasma = (torch.stack([x[..., m] for m in chosen], -1) for x in (rates, plasma))
-        for at, row in zip(place, range(len(place)), strict=True):
-            parts[at] = (rates[row], lag_h[row], plasma[row])
-        return parts
 
     def _mean_level(self, sex_female: Tensor) -> Tensor:
         """Mean drug-free level [E, B] of people of this sex."""
@@ -386,8 +388,20 @@ class TrialModel:
         )
 
 
-def _extrapolated_modes(key: Tensor, item: CipaDrug, log_clearance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`kinetics.plasma_modes` of a drug without a fit, [B]: one unit of dose is what peaks at the free Cmax in a typical person (nM)."""
+def _live(
+    found: tuple[list[Tensor], Tensor, list[Tensor]], live: tuple[int, ...], count: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rates [count, G, B], lags [G, B] and coefficients of `kinetics.plasma_modes`, dead modes left out but for as many
+    as make `count`."""
+    chosen = (*live, *(m for m in range(pk.BASE_MODES) if m not in live))[:count]
+    rates, lag_h, plasma = found
+    return torch.stack([rates[m] for m in chosen]), lag_h, torch.stack([plasma[m] for m in chosen])
+
+
+def _extrapolated_modes(
+    key: Tensor, item: CipaDrug, log_clearance: Tensor
+) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+    """`kinetics.plasma_modes` [1, B] of a drug without a fit, [B]: one unit of dose is what peaks at the free Cmax in a typical person (nM)."""
     eta = keys.normal(key, 0, f"pk {item.name}", ()).to(torch.float64) * EXTRA_LOG_SPREAD
     k = math.log(2.0) / EXTRA_HALF_LIFE_H
     clearance = torch.exp(math.log(k) + eta + log_clearance)  # of a volume of 1 L: only the shape counts
@@ -395,4 +409,4 @@ def _extrapolated_modes(key: Tensor, item: CipaDrug, log_clearance: Tensor) -> t
     rates, lag_h, plasma = pk.plasma_modes(one * EXTRA_KA_PER_H, 0 * one, clearance, one, None, None, 1)
     peak_at = math.log(EXTRA_KA_PER_H / k) / (EXTRA_KA_PER_H - k)
     scale = item.free_cmax_nm / (1000.0 * math.exp(-k * peak_at))
-    return rates, lag_h, plasma * scale
+    return rates, lag_h, [part * scale for part in plasma]
