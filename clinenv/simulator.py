@@ -118,8 +118,8 @@ class Simulator:
         state = self.world.transition(state, action)
         after = self.world.observe(state, also)
         terms = self.task.reward(chart, action, after)
-        cost, terminated = self.task.cost(chart, action, after), self.task.terminated(after)
-        parts = self.task.cost_parts(chart, action, after)
+        cost, parts = self.task.cost_and_parts(chart, action, after)
+        terminated = self.task.terminated(after)
         return Step(state, after, _sum(terms), terms, cost, parts, terminated, action, refused)
 
     @torch.no_grad()

@@ -208,6 +208,10 @@ class Task(ABC):
     def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:
         """Safety cost float32 [B], never negative; kept apart from the reward. Arguments as for `reward`."""
 
+    def cost_and_parts(self, before: Chart, action: Tensor, after: Chart) -> tuple[Tensor, dict[str, Tensor]]:
+        """`cost` and `cost_parts`; a task that makes the one of the other overrides this to make both once."""
+        return self.cost(before, action, after), self.cost_parts(before, action, after)
+
     def cost_parts(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
         """The harms that `cost` is made of: name -> float32 [B], never negative, always the same names for a world.
 

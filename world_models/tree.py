@@ -14,7 +14,7 @@ from torch import Tensor
 
 T = TypeVar("T")  # a tree: what goes in as some NamedTuple comes out as the same
 
-__all__ = ["batch_size", "cat", "copy", "leaves", "map_leaves", "put", "repeat", "take", "to", "where"]
+__all__ = ["batch_size", "cat", "copy", "leaves", "map_leaves", "put", "repeat", "runs", "take", "to", "where"]
 
 
 def map_leaves(function: Callable[..., Any], tree: T, *rest: T) -> T:
@@ -100,6 +100,11 @@ def _joined(*parts: Tensor) -> Tensor:
     if _along(parts[0]):
         return torch.cat([part.movedim(0, -1) for part in parts], -1).movedim(-1, 0)
     return torch.cat(parts)
+
+
+def runs(rows: int, most: int) -> list[slice]:
+    """Slices of at most `most` that cover so many rows."""
+    return [slice(start, min(start + most, rows)) for start in range(0, rows, most)]
 
 
 def copy(tree: T) -> T:

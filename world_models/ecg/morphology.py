@@ -162,12 +162,15 @@ class MorphologyBank(NamedTuple):
         One gain for the whole ECG, and one per lead for each of P, QRS and ST-T (so that shapes within a wave, and
         with them the T peak, stay as fitted); each of standard deviation `variation`.
         """
-        pick = (keys.uniform(key, 0, "morphology_pick") * self.heights_mv.shape[0]).to(torch.int64)
-        pick = pick.clamp_max(self.heights_mv.shape[0] - 1)
-        gain = torch.exp(variation * keys.normal(key, 0, "morphology_gain")).reshape(-1, 1, 1)
-        parts = torch.exp(variation * keys.normal(key, 0, "morphology_parts", (len(INDEPENDENT_LEADS), 3)))
-        group = [0 if i <= _BIPHASIC else 2 if i >= _ST else 1 for i in range(len(WAVES))]
-        return self.heights_mv[pick] * gain * parts[..., group]
+        leads = len(INDEPENDENT_LEADS)
+        u = keys.uniforms(key, 0, ("morphology_pick", "morphology_gain", ("morphology_parts", leads * 3)))
+        pick = (u[:, 0] * self.heights_mv.shape[0]).to(torch.int64).clamp_max(self.heights_mv.shape[0] - 1)
+        gains = torch.exp(variation * keys.to_normal(u[:, 1:]))
+        heights = self.heights_mv[pick] * gains[:, :1, None]
+        parts = gains[:, 1:].unflatten(1, (leads, 3))
+        for i, group in enumerate((slice(0, _BIPHASIC + 1), slice(_BIPHASIC + 1, _ST), slice(_ST, None))):
+            heights[..., group] *= parts[..., i : i + 1]
+        return heights
 
 
 # A plain normal ECG (heights in mV; rows INDEPENDENT_LEADS, columns WAVES): for tests and examples. Varied, real shapes

@@ -121,10 +121,12 @@ class ECGDrugTask(Task):
 
     def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:
         """1.0 where any of `cost_parts` is, else 0.0."""
-        total, *others = self.cost_parts(before, action, after).values()
-        for part in others:
-            total = torch.maximum(total, part)
-        return total
+        return self.cost_and_parts(before, action, after)[0]
+
+    def cost_and_parts(self, before: Chart, action: Tensor, after: Chart) -> tuple[Tensor, dict[str, Tensor]]:
+        """`cost` and the `cost_parts` that it is made of."""
+        parts = self.cost_parts(before, action, after)
+        return torch.stack(list(parts.values())).amax(0), parts
 
     def cost_parts(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
         """1.0 or 0.0 [B] each, of the chart after the step: qtc (QTcF > 500 ms, or > 60 ms above the admission ECG),
@@ -139,7 +141,7 @@ class ECGDrugTask(Task):
             "hypotension": after.get("systolic_bp_mmhg", unknown) < limits.low_mmhg,
             "contraindicated_pair": self._pair(before, action),
         }
-        return {name: harm.to(torch.float32) for name, harm in found.items()}
+        return dict(zip(found, torch.stack(list(found.values())).to(torch.float32).unbind(0), strict=True))
 
     def _pair(self, before: Chart, action: Tensor) -> Tensor:
         """bool [B]: one of the pair is given together with the other, or within the other's washout."""

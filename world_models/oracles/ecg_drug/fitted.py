@@ -23,6 +23,8 @@ __all__ = ["AlikeDrugs", "FittedDrug", "Matrix", "matrix_of", "root", "times", "
 
 _SMALL = 256  # numbers of a matrix whose products are made at once: fewer operations, which small batches are made of
 
+_COLUMNS = 1024  # columns for which that is done at once: the products of more do not stay near the processor
+
 
 class Matrix(NamedTuple):
     """A constant matrix [P, Q]: whole where it is small, else by its columns, of which zeros on top are left out."""
@@ -50,6 +52,8 @@ def matrix_of(matrix: Any, device: torch.device | str = "cpu", dtype: torch.dtyp
 
 def times_rows(matrix: Matrix, z: Tensor) -> Tensor:
     """matrix [P, Q] @ z [Q, B] in a fixed order of adds: a matrix product's rounding may depend on the batch."""
+    if matrix.whole is not None and z.shape[-1] > _COLUMNS:
+        return torch.cat([times_rows(matrix, part) for part in z.split(_COLUMNS, -1)], -1)
     if matrix.whole is not None:
         parts = matrix.whole * z.unsqueeze(1)
         while parts.shape[0] > 1:  # halves onto each other

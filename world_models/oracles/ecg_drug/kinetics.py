@@ -198,6 +198,14 @@ def effect_modes(rates: Tensor, plasma: Tensor, ke0: Tensor) -> tuple[Tensor, Te
     return ke0.movedim(0, -1).contiguous(), effect.movedim((1, 0), (-2, -1)).contiguous()
 
 
+def _kept_off(ke0: Tensor, rates: Tensor) -> Tensor:
+    """ke0 [E, ...] pushed off each of the rates [P, ...] that it comes too near to."""
+    for _ in range(2):  # a push may land on another
+        for rate in rates:
+            ke0 = torch.where((ke0 - rate).abs() < MIN_GAP * rate, rate * (1.0 + 1.01 * MIN_GAP), ke0)
+    return ke0
+
+
 def site_modes(rates: Tensor, plasma: Tensor, ke0: Tensor) -> tuple[Tensor, Tensor]:
     """Effect compartments on a plasma curve: rates [E, ...] (kept off the plasma's) and coefficients [P + 1, E, ...].
 
@@ -207,10 +215,15 @@ def site_modes(rates: Tensor, plasma: Tensor, ke0: Tensor) -> tuple[Tensor, Tens
         rates, plasma: [P, ...] of the plasma's modes. ke0: [E, ...] per h.
     """
     apart = ke0 - rates.unsqueeze(1)
-    if not _nobody(apart.abs() < (MIN_GAP * rates).unsqueeze(1)):
-        for _ in range(2):
-            for rate in rates:
-                ke0 = torch.where((ke0 - rate).abs() < MIN_GAP * rate, rate * (1.0 + 1.01 * MIN_GAP), ke0)
+    close = apart.abs() < (MIN_GAP * rates).unsqueeze(1)
+    if torch.compiler.is_compiling() or close.ndim == 2:
+        ke0 = _kept_off(ke0, rates)
+        apart = ke0 - rates.unsqueeze(1)
+    elif bool(close.any()):  # of few: theirs alone are looked at again
+        them = close.flatten(0, -2).any(0).nonzero().squeeze(-1)
+        ke0 = ke0.expand(apart.shape[1:]).index_copy(
+            -1, them, _kept_off(ke0.expand_as(apart[0])[..., them], rates[..., them])
+        )
         apart = ke0 - rates.unsqueeze(1)
     parts = plasma.unsqueeze(1) * ke0 / apart
     own = parts[0]
@@ -316,10 +329,10 @@ def concentration(kin: Kinetics, amounts: Amounts) -> Tensor:
     return total.clamp_min(0.0)
 
 
-def effect_sites(kin: Kinetics, amounts: Amounts) -> Tensor:
-    """Effect-site concentrations, ng/mL [B, D, E] float64."""
+def effect_sites(kin: Kinetics, amounts: Amounts, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Effect-site concentrations, ng/mL [B, D, E], summed in float64 and given as `dtype`."""
     count = kin.plasma.shape[-1]
     total = kin.effect[..., count, :] * amounts.modes[..., count:]
     for m in range(count):
         total += kin.effect[..., m, :] * amounts.modes[..., m : m + 1]
-    return total.clamp_min(0.0)
+    return total.to(dtype).clamp_min(0.0)

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from world_models import keys
+from world_models import keys, tree
 from world_models.oracles.ecg_drug import kinetics as pk
 from world_models.oracles.ecg_drug import tolerance
 from world_models.oracles.ecg_drug.cipa import CipaDrug, cipa_table
@@ -51,6 +51,7 @@ __all__ = ["Amounts", "Individual", "TrialModel"]
 EXTRA_KA_PER_H = 1.0
 EXTRA_HALF_LIFE_H = 8.0
 EXTRA_KE0_PER_H = 3.0
+_ROWS = 1024  # people whose effects are worked out at once: more do not stay near the processor
 _EXTRA_STRUCTURE = (1, 1)  # absorption stages and compartments
 EXTRA_LOG_SPREAD = 0.3  # between people, of an added drug's clearance: about that of the fitted ones
 SLOTS_PER_DRUG = (
@@ -211,7 +212,10 @@ class TrialModel:
         rates, lag_h, plasma = self._plasma_modes(
             key, z[: fitted * SLOTS_PER_DRUG].to(torch.float64), side, weight_kg, clearance.to(torch.float64).log()
         )
-        ke0, effect = pk.site_modes(rates, plasma, self._ke0)
+        found = [
+            pk.site_modes(r, p, self._ke0) for r, p in zip(*(x.split(_ROWS, -1) for x in (rates, plasma)), strict=True)
+        ]
+        ke0, effect = (torch.cat(each, -1) if len(found) > 1 else each[0] for each in zip(*found, strict=True))
         if level is None:
             level = self.baseline(key, sex_female, age_years)
         known = torch.stack([level[e] for e in ENDPOINTS])
@@ -292,7 +296,7 @@ class TrialModel:
     def _changes(self, individual: Individual, amounts: Amounts) -> Tensor:
         """Change [B, D, E] float32 that each drug makes of each endpoint, on its working scale (`scales`)."""
         # past the sums of `effect_sites` nothing cancels any more
-        sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts).to(torch.float32)
+        sites = pk.effect_sites(pk.Kinetics(*individual[:4]), amounts, torch.float32)
         slow, sites = sites[..., -1], sites[..., :-1]
         change = saturating(sites, individual.slope, self.law)
         change *= tolerance.effect_left(slow, individual.adapts_above, self._adapting)
@@ -314,6 +318,12 @@ class TrialModel:
 
     def total_effects(self, individual: Individual, amounts: Amounts) -> Tensor:
         """Change [B, E] float32 of each endpoint, in the order of ENDPOINTS: the drugs' changes, added."""
+        batch = len(amounts.modes)
+        if batch <= _ROWS:
+            return self._total_effects(individual, amounts)
+        return tree.cat([self._total_effects(*tree.take((individual, amounts), r)) for r in tree.runs(batch, _ROWS)])
+
+    def _total_effects(self, individual: Individual, amounts: Amounts) -> Tensor:
         changes = self._changes(individual, amounts)
         total = changes[:, 0]
         for i in range(1, changes.shape[1]):

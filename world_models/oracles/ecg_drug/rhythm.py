@@ -50,7 +50,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from world_models.constants import constant
 from world_models.oracles.ecg_drug.electrolytes import log_torsades_risk
 from world_models.quantities.drugs import ANTIARRHYTHMICS, Suppression
 from world_models.rounding import expit, softplus
@@ -135,6 +134,22 @@ def logit_shift(concentration_ng_ml: Tensor, drugs: Sequence[str]) -> Tensor:
     return (1.0 - left) * BURDEN.together
 
 
+@lru_cache(maxsize=8)
+def _shapes(law: TorsadesLaw, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Of the hazard's three bends [3, 1] each: from where, of what width (negative: downwards), the same without its
+    sign, how much a unit beyond; of its two steps [2, 1] each: where, and how wide."""
+    rows = (
+        (law.long_from_ms, law.short_from_ms, law.slow_from_bpm),
+        (law.width_ms, -law.width_ms, -law.width_bpm),
+        (law.width_ms, law.width_ms, law.width_bpm),
+        (law.long_per_ms, -law.short_per_ms, law.slow_per_bpm),
+        (law.step_at_ms, law.drug_from_ms),
+        (law.step_width_ms, law.drug_width_ms),
+    )
+    with torch.inference_mode(False):  # kept beyond this call
+        return tuple(torch.tensor(row, dtype=dtype, device=device)[:, None] for row in rows)
+
+
 def torsades_hazard(
     qtcf_ms: Tensor,
     heart_rate_bpm: Tensor,
@@ -143,16 +158,8 @@ def torsades_hazard(
     law: TorsadesLaw = TORSADES,
 ) -> Tensor:
     """Hazard of torsades per hour [B]: increasing in QTcF, decreasing in the heart rate below 60 bpm."""
-    like = qtcf_ms.device, qtcf_ms.dtype
-    # the three bends as rows: from where, of what width (negative: downwards), how much a unit beyond
-    start = constant((law.long_from_ms, law.short_from_ms, law.slow_from_bpm), *like)[:, None]
-    width = constant((law.width_ms, -law.width_ms, -law.width_bpm), *like)[:, None]
-    size = constant((law.width_ms, law.width_ms, law.width_bpm), *like)[:, None]
-    per_unit = constant((law.long_per_ms, -law.short_per_ms, law.slow_per_bpm), *like)[:, None]
+    start, width, size, per_unit, place, wide = _shapes(law, qtcf_ms.device, qtcf_ms.dtype)
     bends = softplus((torch.stack((qtcf_ms, qtcf_ms, heart_rate_bpm)) - start) / width) * size * per_unit
-    # and the two steps
-    place = constant((law.step_at_ms, law.drug_from_ms), *like)[:, None]
-    wide = constant((law.step_width_ms, law.drug_width_ms), *like)[:, None]
     step, gate = expit((torch.stack((qtcf_ms, qtcf_ms - baseline_qtcf_ms)) - place) / wide).unbind(0)
     log_hazard = (qtcf_ms - 500.0) * law.per_ms + law.log_hazard_at_500 + step * law.step
     log_hazard = log_hazard + bends[0] + bends[1] + bends[2]

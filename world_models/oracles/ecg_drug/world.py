@@ -30,7 +30,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from world_models import keys
+from world_models import keys, tree
 from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT, jt_peak_scale, log_rr, qt_scale
 from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.recorded import factors_from_chart
@@ -51,6 +51,7 @@ from world_models.quantity import Quantity
 
 __all__ = ["ADMISSION_FIBRILLATION", "MORPHOLOGY", "RESIDUAL", "ECGDrugOracle", "ECGDrugState"]
 
+_ROWS = 1024  # people at once where temporary results are large: those of more do not stay near the processor
 MOST_STEP_H = 168.0  # a week: nobody doses less often
 
 # A step's random numbers, normals first: the ECG's variation, the burden's, the ventricles' rate, the harms.
@@ -291,7 +292,9 @@ class ECGDrugOracle:
         if self.hours_per_step <= MAX_LAG_H:
             return self.trial.advance(state.individual, state.amounts, slow_mg, self.hours_per_step, fast_mg)
         modes = state.amounts.modes * state.pace.decay
-        modes += slow_mg.to(torch.float64).unsqueeze(-1) * state.pace.entry
+        slow = slow_mg.to(torch.float64).unsqueeze(-1)
+        for rows in tree.runs(len(modes), _ROWS):
+            modes[rows] += slow[rows] * state.pace.entry[rows]
         for k, i in enumerate(self._sped):
             modes[:, i] += fast_mg[:, i : i + 1].to(torch.float64) * state.pace.entry_fast[:, k]
         return state.amounts._replace(modes=modes)
