@@ -126,7 +126,10 @@ class ECGDrugTask(Task):
     def cost_and_parts(self, before: Chart, action: Tensor, after: Chart) -> tuple[Tensor, dict[str, Tensor]]:
         """`cost` and the `cost_parts` that it is made of."""
         parts = self.cost_parts(before, action, after)
-        return torch.stack(list(parts.values())).amax(0), parts
+        total, *others = parts.values()
+        for part in others:
+            total = torch.maximum(total, part)
+        return total, parts
 
     def cost_parts(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
         """1.0 or 0.0 [B] each, of the chart after the step: qtc (QTcF > 500 ms, or > 60 ms above the admission ECG),
