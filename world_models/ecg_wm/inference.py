@@ -105,7 +105,7 @@ def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str
     ordinary = model.prior.individual(
         torch.zeros_like(state.rates.eta), state.rates.patient, model.anchor(state.measured, state.unknown)
     )
-    effect = model.prior.effect(ordinary, typical.transpose(0, 1)).transpose(0, 1)
+    effect = model.prior.effects(ordinary, typical.transpose(1, 2))
     mean, spread = model.believe(visit_features(*known, u, effect, before, hours - hours[:, :1], gaps))
     belief = Belief(mean[:, -1], spread[:, -1])
     state = state._replace(belief=belief, unknown=model.sample_unknown(belief, key))

@@ -59,14 +59,16 @@ LITRES = 1000.0  # volume of a central compartment in which an amount of 1 is a 
 WIDEST_CORRECTION = 3.0  # of u: what the neural part can add to a target
 # h; of all coordinates but the burden: the sites carry a drug's delay. Of the burden, as published onsets have it.
 TAU_H, BURDEN_TAU_H = 0.2, 16.0
-NODES, BURDEN_NODES = 2, 4  # of the quadratures: what they miss is measured by `step_error`
+# Nodes of the burden: over two hours two do what four do over twelve.
+SHORT_STEP_H, SHORT_BURDEN_NODES = 3.0, 2
+NODES, BURDEN_NODES = 2, 4  # of the quadratures; the neural correction, which is smooth, has one of its own
 
 
 class Rates(NamedTuple):
     """One patient's own prior. B patients, D drugs."""
 
     rate: Tensor  # [B, D, MODES] per h, of each exponential
-    site: Tensor  # [B, D, SITES, BASE_MODES + 1] level of each site per amount in the base modes and in its own
+    site: Tensor  # [B, D, MODES, SITES] level of each site per amount in each mode
     plasma: Tensor  # [B, D, BASE_MODES] central level per amount
     slope: Tensor  # [B, D * SITES, COORDS] effect of each site on each coordinate
     daily: Tensor  # [B, COORDS, DAY_NUMBERS] Fourier coefficients of the time of day
@@ -161,7 +163,7 @@ class PhysiologicalPrior(nn.Module):
         narrow = eta.dtype
         return Rates(
             rate=torch.cat([body.rates, site_rates], -1).to(narrow),
-            site=site.to(narrow),
+            site=torch.cat([site[..., :BASE_MODES].mT, torch.diag_embed(site[..., BASE_MODES])], -2).to(narrow),
             plasma=body.plasma.to(narrow),
             slope=(self.slope * _sensitivity(sensitivity)).flatten(1, 2),
             daily=self.daily + _apply(self.daily_eta, eta),
@@ -185,40 +187,47 @@ class PhysiologicalPrior(nn.Module):
         return amounts + (dose_mg / self.reference_mg * entry).unsqueeze(-1)
 
     def effect(self, rates: Rates, amounts: Tensor) -> Tensor:
-        """Saturated effect-site levels [..., B, D * SITES] (the sites of each drug) of amounts [..., B, D, MODES]."""
-        base = (rates.site[..., :BASE_MODES] * amounts[..., :BASE_MODES].unsqueeze(-2)).sum(-1)
-        level = (base + rates.site[..., BASE_MODES] * amounts[..., BASE_MODES:]).clamp_min(0.0)
-        return (level / (level * torch.exp(-self.log_half).unsqueeze(-1) + 1)).flatten(-2)
+        """Saturated effect-site levels [B, D * SITES] (the sites of each drug) of amounts [B, D, MODES]."""
+        return self.effects(rates, amounts.unsqueeze(2)).squeeze(1)
+
+    def effects(self, rates: Rates, amounts: Tensor) -> Tensor:
+        """The same at K moments, [B, K, D * SITES] of [B, D, K, MODES]."""
+        level = torch.bmm(amounts.flatten(0, 1), rates.site.flatten(0, 1)).clamp_min_(0.0)
+        return self.saturated(level.unflatten(0, (-1, self.drugs)).transpose(1, 2)).flatten(-2)
+
+    def saturated(self, level: Tensor) -> Tensor:
+        """Levels [..., D, SITES] as an effect follows them: half of what is possible at `log_half`."""
+        return level / (level * torch.exp(-self.log_half).unsqueeze(-1) + 1)
 
     def central(self, rates: Rates, amounts: Tensor) -> Tensor:
         """Level of the central compartment [B, D] of amounts [B, D, MODES], in reference doses."""
         return (rates.plasma * amounts[..., :BASE_MODES]).sum(-1)
 
-    def _linear_target(self, rates: Rates, level: Tensor, moment: Tensor) -> Tensor:
-        """Dose effect and time of day against the start's [K, B, COORDS] at K nodes.
+    def _burden_target(self, rates: Rates, level: Tensor, shift: Tensor) -> Tensor:
+        """Where the burden is heading [B, K] at K moments: dose effect and time of day alone."""
+        drug = torch.bmm(level, rates.slope[..., BURDEN].unsqueeze(-1))
+        return (drug + torch.bmm(shift, rates.daily[:, BURDEN].unsqueeze(-1))).squeeze(-1)
 
-        `level` [K, B, D * SITES]; `moment` [K, B, DAY_NUMBERS]: clock waves less those of admission.
+    def straight(self, rates: Rates, level: Tensor, shift: Tensor) -> Tensor:
+        """Dose effect and time of day [B, K, COORDS] at K moments, the part of the target that can change fast.
+
+        `level` [B, K, D * SITES] are the effect sites, saturated; `shift` [B, K, DAY_NUMBERS] the clock's waves less
+        those of admission.
         """
-        seen = torch.cat([level, moment], -1).transpose(0, 1)
-        weight = torch.cat([rates.slope, rates.daily.transpose(1, 2)], 1)
-        return torch.bmm(seen, weight).transpose(0, 1)
+        return torch.baddbmm(torch.bmm(level, rates.slope), shift, rates.daily.mT)
 
-    def target(self, rates: Rates, level: Tensor, hour: Tensor, start_hour: Tensor) -> Tensor:
-        """Where the deviation [K, B, COORDS] is heading at K moments: dose effect, time of day, neural correction.
+    def learned(self, rates: Rates, level: Tensor, waves: Tensor, moved: Tensor) -> Tensor:
+        """The neural correction [B, COORDS - 1] of the target at one moment; the burden has none.
 
-        `level` [K, B, D * SITES] are the effect sites, saturated; `hour` [K, B] the clock hours, `start_hour` [B] that
-        of admission.
+        `level` [B, D * SITES], `waves` [B, DAY_NUMBERS] of the clock, `moved` [B] 0 at the hour of admission to 2.
         """
-        waves, start = clock_waves(hour), clock_waves(start_hour)
-        straight = self._linear_target(rates, level, waves - start)
         hidden = self.drift_moment(torch.cat([level, waves], -1)) + rates.context
-        hidden = nn.functional.silu(self.drift_hidden(nn.functional.silu(hidden)))
+        hidden = nn.functional.silu(self.drift_hidden(nn.functional.silu(hidden, inplace=True)), inplace=True)
         # The correction sees effect sites relative to the drug's reference; tanh keeps it from running away.
         bounded = torch.tanh(self.drift_out(hidden) / WIDEST_CORRECTION)
         # Zero at the start without drug, so that a patient nobody treats keeps the baseline that was measured.
-        moved = 1 - torch.cos((hour - start_hour) * (2 * math.pi / HOURS_PER_DAY))
         awake = (level.sum(-1) + moved).clamp_max(1.0).unsqueeze(-1)
-        return straight + nn.functional.pad(bounded * (awake * WIDEST_CORRECTION), (0, 1))
+        return bounded * (awake * WIDEST_CORRECTION)
 
     def advance(
         self,
@@ -230,20 +239,26 @@ class PhysiologicalPrior(nn.Module):
         hours: float | Tensor,
     ) -> PriorStep:
         """The prior `hours` (a number, or [B]) after clock_hour [B]."""
-        fast, slow = (_quadrature(hours, *of, deviation) for of in ((TAU_H, NODES), (BURDEN_TAU_H, BURDEN_NODES)))
-        end = torch.as_tensor(hours, dtype=deviation.dtype, device=deviation.device).expand(1, *fast.hours.shape[1:])
-        times = torch.cat([fast.hours, slow.hours, end])  # [K, 1] or [K, B]
-        later = amounts * torch.exp(-rates.rate * times[..., None, None])  # [K, B, D, MODES]
-        level = self.effect(rates, later)
-        hour = clock_hour + times
-        goal = self.target(rates, level[:NODES], hour[:NODES], start_hour)
-        mean = (fast.weights.unsqueeze(-1) * goal[..., :BURDEN]).sum(0)
-        waves = clock_waves(hour[NODES:])
-        lasting = level[NODES : NODES + BURDEN_NODES]
-        burden = self._linear_target(rates, lasting, waves[:-1] - clock_waves(start_hour))[..., BURDEN]
-        burden = (slow.weights * burden).sum(0) + slow.kept * deviation[..., BURDEN]
+        burden_nodes = BURDEN_NODES if isinstance(hours, Tensor) or hours > SHORT_STEP_H else SHORT_BURDEN_NODES
+        fast, slow = (_quadrature(hours, *of, deviation) for of in ((TAU_H, NODES), (BURDEN_TAU_H, burden_nodes)))
+        one = _quadrature(hours, TAU_H, 1, deviation)
+        end = torch.as_tensor(hours, dtype=deviation.dtype, device=deviation.device).reshape(-1, 1)
+        times = torch.cat([one.hours, fast.hours, slow.hours, end], -1)  # [1 or B, K]
+        passed = times.neg().unsqueeze(1).unsqueeze(-1)
+        later = (rates.rate.unsqueeze(2) * passed).exp() * amounts.unsqueeze(2)  # [B, D, K, MODES]
+        level = self.effects(rates, later)
+        hour = clock_hour.unsqueeze(-1) + times
+        waves = clock_waves(hour)
+        shift = waves - clock_waves(start_hour).unsqueeze(1)
+        lasting = slice(1 + NODES, -1)
+        goal = self.straight(rates, level[:, 1 : 1 + NODES], shift[:, 1 : 1 + NODES])[..., :BURDEN]
+        mean = (fast.weights.unsqueeze(-1) * goal).sum(1)
+        correction = self.learned(rates, level[:, 0], waves[:, 0], _moved(hour[:, 0], start_hour))
+        mean = torch.addcmul(mean, correction, one.weights)
+        burden = self._burden_target(rates, level[:, lasting], shift[:, lasting])
+        burden = (slow.weights * burden).sum(-1) + slow.kept * deviation[..., BURDEN]
         moved = mean + fast.kept.unsqueeze(-1) * deviation[..., :BURDEN]
-        return PriorStep(later[-1], torch.cat([moved, burden.unsqueeze(-1)], -1), level[-1], waves[-1])
+        return PriorStep(later[:, :, -1], torch.cat([moved, burden.unsqueeze(-1)], -1), level[:, -1], waves[:, -1])
 
     def adaptive(
         self,
@@ -277,9 +292,10 @@ class PhysiologicalPrior(nn.Module):
                 *(k * (c - e) for k, e in zip(k_site, sites, strict=True)),
             )
             level = x[..., BASE_MODES:]
-            level = (level / (level * torch.exp(-self.log_half).unsqueeze(-1) + 1)).flatten(-2)
-            hour = (clock_hour + time).unsqueeze(0)
-            goal = self.target(rates, level.unsqueeze(0), hour, start_hour).squeeze(0)
+            level, hour = self.saturated(level).flatten(-2), clock_hour + time
+            waves = clock_waves(hour)
+            goal = self.straight(rates, level.unsqueeze(1), (waves - clock_waves(start_hour)).unsqueeze(1)).squeeze(1)
+            goal = goal + nn.functional.pad(self.learned(rates, level, waves, _moved(hour, start_hour)), (0, 1))
             return torch.stack(flow, -1), (goal - v) / tau
 
         start = self.compartments(rates, amounts)
@@ -299,27 +315,34 @@ class PhysiologicalPrior(nn.Module):
         stage_two = one / (two - one) * (x[..., 0] - x[..., 1])
         parts = rates.plasma * x[..., :BASE_MODES]
         peripheral = (parts * (k12.unsqueeze(-1) / (k21.unsqueeze(-1) - rates.rate[..., :BASE_MODES]))).sum(-1)
-        base = (rates.site[..., :BASE_MODES] * x[..., :BASE_MODES].unsqueeze(-2)).sum(-1)
-        sites = base + rates.site[..., BASE_MODES] * x[..., BASE_MODES:]
+        sites = (x.unsqueeze(-2) @ rates.site).squeeze(-2)
         return torch.cat([torch.stack([x[..., 0], stage_two, parts.sum(-1), peripheral], -1), sites], -1)
 
 
 class _Quadrature(NamedTuple):
-    """Where a step looks at the target: K nodes, of one length for all patients ([K, 1]) or of their own ([K, B])."""
+    """Where a step looks at the target: K nodes, of one length for all patients ([1, K]) or of their own ([B, K])."""
 
-    hours: Tensor  # [K, 1 or B] since the step began
-    weights: Tensor  # [K, 1 or B]
+    hours: Tensor  # [1 or B, K] since the step began
+    weights: Tensor  # [1 or B, K]
     kept: Tensor  # [1 or B] what is left of a deviation
 
 
 def _quadrature(hours: float | Tensor, tau: float, count: int, like: Tensor) -> _Quadrature:
     """Of a step of `hours` (a number or [B])."""
-    lengths = [hours] if isinstance(hours, (int, float)) else hours.tolist()
-    found = [gauss_nodes(length / tau, count) for length in lengths]
-    made = constant if len(lengths) == 1 else lambda v, device, dtype: torch.tensor(v, device=device, dtype=dtype)
-    nodes, weights = (torch.stack([made(pair[i], like.device, like.dtype) for pair in found], -1) for i in range(2))
-    length = made(tuple(lengths), like.device, like.dtype)
-    return _Quadrature(length - tau * nodes, weights, torch.exp(-length / tau))
+    if isinstance(hours, Tensor):
+        own = [gauss_nodes(length / tau, count) for length in hours.tolist()]
+        nodes, weights = (torch.tensor([f[i] for f in own], dtype=like.dtype, device=like.device) for i in range(2))
+        length = hours.to(like.dtype)
+    else:
+        found = gauss_nodes(hours / tau, count)
+        nodes, weights = (constant(row, like.device, like.dtype).unsqueeze(0) for row in found)
+        length = constant((float(hours),), like.device, like.dtype)
+    return _Quadrature(length.unsqueeze(-1) - tau * nodes, weights, torch.exp(-length / tau))
+
+
+def _moved(hour: Tensor, start_hour: Tensor) -> Tensor:
+    """[B] 0 at the hour of admission to 2 twelve hours from it."""
+    return 1 - torch.cos((hour - start_hour) * (2 * math.pi / HOURS_PER_DAY))
 
 
 def _apply(weight: Tensor, vector: Tensor) -> Tensor:

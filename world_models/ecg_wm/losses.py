@@ -21,7 +21,6 @@ from world_models.ecg_wm.belief import visit_features
 from world_models.ecg_wm.courses import Courses
 from world_models.ecg_wm.inference import course
 from world_models.ecg_wm.latent import BURDEN
-from world_models.ecg_wm.latent_ode import Rates
 from world_models.ecg_wm.model import SPREAD_OF, SPREAD_UNITS, ECGWorldModel
 from world_models.ecg_wm.patients import CLEARANCES, patient_features
 from world_models.ecg_wm.state import Belief, ECGWorldState
@@ -57,12 +56,7 @@ def ordinary_levels(model: ECGWorldModel, state: ECGWorldState, actions: Tensor,
     nobody = torch.zeros_like(state.rates.eta)
     amounts, _ = course(model, state, nobody, actions, gaps)
     rates = model.prior.individual(nobody, state.rates.patient, model.anchor(state.measured, state.unknown))
-    return levels(model, rates, amounts)
-
-
-def levels(model: ECGWorldModel, rates: Rates, amounts: Tensor) -> Tensor:
-    """Effect-site levels [B, T, D * SITES] of amounts [B, T, D, MODES]."""
-    return model.prior.effect(rates, amounts.transpose(0, 1)).transpose(0, 1)
+    return model.prior.effects(rates, amounts.transpose(1, 2))
 
 
 def surprise(residual: Tensor, log_memory: Tensor, log_noise: Tensor, hours_per_step: float) -> Tensor:
