@@ -54,7 +54,7 @@ SHIPPED_POOLING = Pooling(
 
 
 def arm_means(model: TrialModel, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Target -> [R] on its working scale: the pre-dose value plus the fitted trial's mean change in that arm at that hour.
+    """Target -> [R] on its working scale: the pre-dose value plus the trial's mean change in that arm at that hour.
 
     Between hours on a straight line; NaN for a dose or drug that the trial had not.
     """
