@@ -7,7 +7,7 @@ effect site, the last of which can undo what the others do):
     c'  = k2 g2 - (ke + k12) c + k21 p                 p' = k12 c - k21 p
     e_s' = k_s (c - e_s)    for each site s
 
-so every level is a sum of exponentials, exact however long the step (`oracles.ecg_drug.kinetics`). What drugs and time
+so every level is a sum of exponentials, exact however long the step. What drugs and time
 of day make of the latent relaxes to a target g, and the deviation d from the patient's baseline is that with a neural
 correction f, of which it needs the present moment alone:
 
@@ -38,24 +38,21 @@ import torch
 from torch import Tensor, nn
 
 from world_models.constants import constant
+from world_models.ecg_wm.compartments import BASE_MODES, MODES, SITES, exponentials
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.latent import BURDEN, COORDS
-from world_models.oracles.ecg_drug.kinetics import BASE_MODES, effect_modes, kinetics
 
 __all__ = ["DAY_NUMBERS", "MODES", "PATIENT", "SITES", "PhysiologicalPrior", "PriorStep", "Rates", "clock_waves"]
 
 _START = math.log(math.e - 1)  # softplus of it is 1
 _STEEP = math.e / (math.e - 1)  # makes the slope there 1
 PATIENT = 12  # covariates, see `patients.patient_features`
-SITES = 3  # effect sites of a drug: fast, slow, lasting
-MODES = BASE_MODES + SITES  # exponentials of a drug: two of absorption, two of disposition, one a site
 HOURS_PER_DAY = 24.0
 HARMONICS = 4  # of the day, as many as the trial's course has
 DAY_WAVES = tuple(2 * math.pi * k / HOURS_PER_DAY for k in range(1, HARMONICS + 1))  # rad/h
 DAY_NUMBERS = 2 * HARMONICS
 # 0.005 to 12 per h: half-lives of six days and of four minutes, beyond any drug taken by mouth.
 LOG_RATE_LIMITS = (math.log(0.005), math.log(12.0))
-LITRES = 1000.0  # volume of a central compartment in which an amount of 1 is a concentration of 1
 WIDEST_CORRECTION = 3.0  # of u: what the neural part can add to a target
 # h; of all coordinates but the burden: the sites carry a drug's delay. Of the burden, as published onsets have it.
 TAU_H, BURDEN_TAU_H = 0.2, 16.0
@@ -155,17 +152,14 @@ class PhysiologicalPrior(nn.Module):
 
     def individual(self, eta: Tensor, patient: Tensor, anchor: Tensor) -> Rates:
         """This patient's prior: random effects [B, eta], covariates [B, PATIENT], baseline u [B, COORDS]."""
-        k1, ke, k12, k21, *sites = self.rates_per_h(eta, patient).double().unbind(-1)
-        nothing = torch.zeros_like(k1)
-        body = kinetics(k1, nothing, ke * LITRES, torch.full_like(k1, LITRES), k12 * LITRES, k12 / k21 * LITRES, 2, [])
-        site_rates, site = effect_modes(body.rates, body.plasma, torch.stack(sites, -1))
+        rate, plasma, site = exponentials(self.rates_per_h(eta, patient).double())
         sensitivity = _apply(self.slope_eta, eta) + _apply(self.slope_patient, patient)
         context = self.drift_context(torch.cat([eta, patient, anchor], dim=-1))
         narrow = eta.dtype
         return Rates(
-            rate=torch.cat([body.rates, site_rates], -1).to(narrow),
-            site=torch.cat([site[..., :BASE_MODES].mT, torch.diag_embed(site[..., BASE_MODES])], -2).to(narrow),
-            plasma=body.plasma.to(narrow),
+            rate=rate.to(narrow),
+            site=site.to(narrow),
+            plasma=plasma.to(narrow),
             slope=(self.slope * _sensitivity(sensitivity)).flatten(1, 2),
             daily=self.daily + _apply(self.daily_eta, eta),
             context=context,
@@ -175,7 +169,7 @@ class PhysiologicalPrior(nn.Module):
         )
 
     def rates_per_h(self, eta: Tensor, patient: Tensor) -> Tensor:
-        """k1, ke, k12, k21 and the sites' rates [B, D, 4 + SITES]; k1 is that of both absorption stages."""
+        """k1, ke, k12, k21 and the sites' rates [B, D, 4 + SITES]; k2 is k1 times STAGE_RATIO."""
         log_rate = self.log_rate + _apply(self.rate_eta, eta) + _apply(self.rate_patient, patient)
         return log_rate.clamp(*LOG_RATE_LIMITS).exp()
 
@@ -275,8 +269,8 @@ class PhysiologicalPrior(nn.Module):
         """
         from torchdiffeq import odeint
 
-        k1, ke, k12, k21, *k_site = self.rates_per_h(rates.eta, rates.patient).unbind(-1)
-        stage_one, stage_two = rates.rate[..., 0], rates.rate[..., 1]
+        _, ke, k12, k21, *_ = self.rates_per_h(rates.eta, rates.patient).unbind(-1)
+        stage_one, stage_two, _, _, *k_site = rates.rate.unbind(-1)
         tau = torch.full_like(relaxed[0], TAU_H)
         tau[BURDEN] = BURDEN_TAU_H
         first = clock_waves(start_hour)
