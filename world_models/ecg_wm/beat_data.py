@@ -20,7 +20,7 @@ from world_models import keys
 from world_models.constants import constant
 from world_models.data.ecg.real_beats import RealBeats, real_beats
 from world_models.ecg.morphology import MorphologyBank
-from world_models.ecg.st_t import TShape
+from world_models.ecg.t_bend import unbent
 from world_models.ecg.t_wave import TMarks, t_wave
 from world_models.ecg.waveform import R_SHARE, Intervals, beat_template
 from world_models.ecg_wm import beats
@@ -33,6 +33,7 @@ __all__ = ["BeatPool", "BeatSource", "sample_intervals"]
 DRAW_SEED = 3_000_000_000
 DRAWN = 3072  # drawn beats
 REAL_SHARE = 0.6  # of a batch
+SLOPE_SD = 0.35  # of each logarithm of the slopes at which a drawn T wave is bent
 JITTER_MS = 4.0  # SD of each mark of a drawn beat
 # SDs of the variations of a real beat: logarithms of the gains of all, P, T, an electrode; radians of the axis
 VARY = {"size": 0.25, "p": 0.2, "t": 0.25, "lead": 0.06, "axis": 0.15}
@@ -158,9 +159,8 @@ def _drawn_block(bank: MorphologyBank, key: Tensor) -> BeatPool:
     def between(name: str, low: float, high: float) -> Tensor:
         return low + (high - low) * keys.uniform(key, 0, f"beats/t_{name}")
 
-    left = between("left", 0.14, 0.3) * intervals.jt_peak_ms
-    unit = torch.ones_like(left)
-    shape = TShape(unit, left, between("crown", 0.8, 1.3), between("foot", 0.7, 2.2), between("right", 1.6, 3.2))
+    flanks = [(SLOPE_SD * keys.normal(key, 0, f"beats/{side}", (5,))).exp() for side in ("left", "right")]
+    shape = unbent(key.shape[0], key.device)._replace(left=flanks[0], right=flanks[1])
     template = beat_template(intervals, bank.sample(keys.fold(key, "beats/shape")), t_shape=shape)
     off = JITTER_MS * keys.normal(key, 0, "beats/marks", (5,))
     pr, qrs, jt, tail = (

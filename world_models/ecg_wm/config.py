@@ -24,7 +24,7 @@ class ECGWorldConfig:
     event_width: int = 32  # hidden width of the head that says how likely an AV block is
     teacher_width: int = 256  # hidden width of the diffusion that the few-step sampler stands for
     flow_width: int = 64  # hidden width of the few-step sampler
-    flow_steps: int = 2  # its function evaluations
+    flow_steps: int = 1  # its function evaluations
     belief_width: int = 64  # hidden width of the recurrent encoder that reads a patient's history
     spread_width: int = 64  # hidden width of the head that says how unsure the model is
     morphology: int = 32  # latent size of the beat's shape

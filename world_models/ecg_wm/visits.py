@@ -18,7 +18,7 @@ from world_models.ecg_wm.diffusion.energy import MEASURED, read_measures
 from world_models.ecg_wm.diffusion.latent_diffusion import Pairs
 from world_models.ecg_wm.inference import course
 from world_models.ecg_wm.latent import COORDS
-from world_models.ecg_wm.losses import begin, levels, posterior
+from world_models.ecg_wm.losses import begin, posterior
 from world_models.ecg_wm.model import ECGWorldModel
 from world_models.ecg_wm.pairs import canonical_beat
 from world_models.ecg_wm.residual import Told, length_told
@@ -49,12 +49,12 @@ def sample_steps(
     state = begin(model, data, key)
     mean, sd = posterior(model, data, state, gaps)
     unknown = mean + sd * keys.normal(key, 0, "steps/unknown", (mean.shape[-1],))
-    amounts, deviation = course(
+    amounts, _, deviation = course(
         model, state._replace(unknown=unknown), unknown[:, : model.config.eta], data.actions, gaps
     )
     anchor = model.anchor(state.measured, unknown)
     rates = model.prior.individual(unknown[:, : model.config.eta], state.rates.patient, anchor)
-    effect = levels(model, rates, amounts)
+    effect = model.prior.effects(rates, amounts.transpose(1, 2))
 
     row, at = _chosen(data, key, each)
     pick = torch.arange(len(row), device=key.device)
@@ -116,7 +116,7 @@ def _filled(data: Courses, row: Tensor, at: Tensor) -> Tensor:
 
 
 def _foreseen_reading(model: ECGWorldModel, pairs: Pairs) -> Tensor:
-    """What the energy's reader should find [N, 9]: on the beat before the step, plus the change that the prior foresees.
+    """What the energy's reader should find [N, 9]: on the beat before the step, plus the change the prior foresees.
 
     So a reader's own bias for a shape cancels.
     """

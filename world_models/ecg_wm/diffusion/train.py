@@ -45,6 +45,7 @@ def train_teacher(
     epk: EPK | None = None,
     epk_weight: float = 0.0,
     partial: bool = True,
+    epk_rows: int = 128,
 ) -> None:
     """The teacher on the sampler's path; with an EPK weight also on the energy of its estimates.
 
@@ -55,7 +56,7 @@ def train_teacher(
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         pairs, key = draw(step)
         share = random_share(key) if partial else torch.ones(len(key), device=key.device)
-        value = diffusion.teacher_loss(sampler, pairs, key, share, epk, epk_weight)
+        value = diffusion.teacher_loss(sampler, pairs, key, share, epk, epk_weight, epk_rows)
         return value, {"teacher": value.item()}
 
     fit(diffusion, loss, schedule, folder, stage, list(diffusion.teacher.parameters()))
@@ -71,13 +72,14 @@ def train_student(
     epk: EPK | None = None,
     epk_weight: float = 0.0,
     partial: bool = True,
+    epk_rows: int = 128,
 ) -> None:
     """The student on the energy score of its samples for the data that `draw` gives."""
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         pairs, key = draw(step)
         share = random_share(key) if partial else torch.ones(len(key), device=key.device)
-        value = diffusion.student_loss(pairs, key, share, samples, epk, epk_weight)
+        value = diffusion.student_loss(pairs, key, share, samples, epk, epk_weight, epk_rows)
         return value, {"student": value.item()}
 
     fit(diffusion, loss, schedule, folder, stage, list(diffusion.student.parameters()))
