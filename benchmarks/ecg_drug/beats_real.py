@@ -30,18 +30,19 @@ from torch import Tensor
 from benchmarks.common.results import RESULTS, made_by, write_csv
 from world_models import catalog, keys, tree
 from world_models.data.ecg.real_beats import AFTER_S, BEFORE_S, R_SAMPLE, real_beats
+from world_models.ecg.beat_axis import curved
 from world_models.ecg.delineation.delineate import delineate, median_beats
 from world_models.ecg.likeness import aligned_correlation
 from world_models.ecg.t_wave import t_wave
 from world_models.ecg_wm import beats
 from world_models.ecg_wm.beats import RATE_HZ
+from world_models.ecg_wm.bender import T_MEASURES
 from world_models.ecg_wm.encode import canonical_of, marks_of, recorded_beats
 from world_models.ecg_wm.model import ECGWorldModel
 from world_models.ecg_wm.readback import FEATURES, READ
 from world_models.ecg_wm.readback_training import Request, missing_of
 from world_models.ecg_wm.recorded import Recorded
 from world_models.ecg_wm.synthesis import synthesise
-from world_models.ecg_wm.t_bend import T_MEASURES
 from world_models.protocol import Chart
 
 SEED = 4_300_000_000
@@ -182,7 +183,7 @@ def shown_rows(
         whole = ((tau >= -pr) & (tau <= qt)).unsqueeze(1) & lost
         r, shift = aligned_correlation(people.beat_mv, drawn, whole)
         rows.append(quantile_row(part, f"whole beat, {what}", r))
-        moved = drawn.gather(2, (place + shift.unsqueeze(-1)).clamp(0, len(place) - 1).unsqueeze(1).expand_as(drawn))
+        moved = curved(drawn, place + shift.unsqueeze(-1))
         qrs = ((tau >= 0) & (tau <= people.intervals[:, 2:3])).unsqueeze(1) & lost
         rows.append(quantile_row(part, f"QRS, {what}", correlation(people.beat_mv, moved, qrs.float())))
     return rows

@@ -36,7 +36,7 @@ from world_models.data.ecg import ecgrdvq, ludb
 from world_models.data.ecg.wfdb.reader import read_ecg
 from world_models.ecg.as_read import drawn_as_asked
 from world_models.ecg.delineation.delineate import Delineation, delineate
-from world_models.ecg.likeness import beat_correlation, beat_windows
+from world_models.ecg.likeness import aligned_correlation, beat_windows
 from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.recorded import beat_of, t_wave_factors
 from world_models.ecg.t_wave import TWave, measure_t_wave
@@ -156,7 +156,7 @@ def on_real_beats(source: str, ecg: Tensor, table: pd.DataFrame) -> list[dict]:
         rows += differences(source, drug.lower(), drawn_ecg, asked, wanted)
         after = delineate(drawn_ecg, 500.0).median_beat
         for measure, window in (("whole beat, r", whole), ("QRS, r", qrs)):
-            r = beat_correlation(found.median_beat, after, window).numpy()
+            r = aligned_correlation(found.median_beat, after, window)[0].numpy()
             told = {"part": "kept", "source": source, "definition": drug.lower(), "measure": measure, "ecgs": count}
             rows.append(told | {"median": float(np.median(r)), "q10": float(np.percentile(r, 10))})
     return rows

@@ -8,11 +8,11 @@ import torch
 from world_models import catalog, keys
 from world_models.ecg_wm.beat_data import BeatSource
 from world_models.ecg_wm.beat_training import lay_linear, lay_prior
+from world_models.ecg_wm.bender import T_MEASURES
 from world_models.ecg_wm.config import SMALL
 from world_models.ecg_wm.readback import FEATURES, INTERVALS, LIMITS, READ, Readback, corrected
 from world_models.ecg_wm.readback_training import Request, missing_of, sample_requests, train_readback
 from world_models.ecg_wm.recorded import Recorded
-from world_models.ecg_wm.t_bend import T_MEASURES
 from world_models.ecg_wm.vae import EXAMPLES, BeatVAE
 
 

@@ -7,11 +7,11 @@ from world_models import keys
 from world_models.ecg_wm import recorded
 from world_models.ecg_wm.beat_data import BeatSource
 from world_models.ecg_wm.beat_training import lay_linear, lay_prior
+from world_models.ecg_wm.bender import J_POINT, T_MEASURES, standardised
 from world_models.ecg_wm.config import SMALL
 from world_models.ecg_wm.readback import FEATURES, Readback
 from world_models.ecg_wm.recorded import Recorded
 from world_models.ecg_wm.synthesis import drawn_beat, synthesise
-from world_models.ecg_wm.t_bend import J_POINT, T_MEASURES, standardised
 from world_models.ecg_wm.vae import SIZE_SD, BeatVAE
 
 

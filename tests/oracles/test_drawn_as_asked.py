@@ -13,7 +13,7 @@ from world_models.data.ecg import ludb
 from world_models.ecg.as_read import drawn_as_asked, drawn_as_read
 from world_models.ecg.beat_axis import SAMPLES
 from world_models.ecg.delineation.delineate import Delineation, delineate
-from world_models.ecg.likeness import beat_correlation, beat_windows
+from world_models.ecg.likeness import aligned_correlation, beat_windows
 from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.recorded import beat_of, t_wave_factors
 from world_models.ecg.t_wave import TWave, measure_t_wave
@@ -121,8 +121,8 @@ def test_a_recorded_beat_is_kept_before_a_dose_and_its_qrs_after(recorded):
         )
         check(ecg, ask, wanted)
         after = delineate(ecg, 500.0).median_beat
-        assert float(beat_correlation(found.median_beat, after, qrs).median()) > 0.99
-        r = float(beat_correlation(found.median_beat, after, whole).median())
+        assert float(aligned_correlation(found.median_beat, after, qrs)[0].median()) > 0.99
+        r = float(aligned_correlation(found.median_beat, after, whole)[0].median())
         assert (r > 0.995) != changed, r
 
 
@@ -132,7 +132,7 @@ def test_a_recorded_patient_of_the_oracle_keeps_his_beat(recorded):
     state = world.initial(keys.from_seed(7, 4), world.read({"ecg_mv": ecg[:4]}) | {"baseline_burden": torch.zeros(4)})
     shown = delineate(world.observe(state, ("ecg_mv",))["ecg_mv"], 500.0).median_beat
     window = beat_windows(Delineation(*(x[:4] for x in found)))[0]
-    assert (beat_correlation(found.median_beat[:4], shown, window) > 0.99).all()
+    assert (aligned_correlation(found.median_beat[:4], shown, window)[0] > 0.99).all()
 
 
 def test_what_is_drawn_keeps_a_plain_beat_s_shape_without_residual():

@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from world_models import keys
+from world_models import keys, tree
 from world_models.oracles.ecg_drug import electrolytes, harms, renal, tolerance
-from world_models.oracles.ecg_drug.kinetics import Kinetics, effect_sites
+from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H
 from world_models.oracles.ecg_drug.rhythm import torsades_hazard, torsades_risk
 from world_models.oracles.ecg_drug.world import ECGDrugOracle, ECGDrugState
 
@@ -129,9 +129,9 @@ def test_a_single_dose_never_meets_tolerance() -> None:
         state = world.initial(keys.from_seed(4, 200))
         trial = torch.tensor([1500.0, 0.5, 120.0, 400.0]).expand(200, -1)
         for late in after(world, state, {0: trial}, 36):
-            slow = effect_sites(Kinetics(*late.individual[:4]), late.amounts)[..., -1]
+            slow = world.trial.slow_sites(late.individual, late.amounts)
             assert (slow <= late.individual.adapts_above).all()
-            left = tolerance.effect_left(slow, late.individual.adapts_above, one(0.4, 4).double())
+            left = tolerance.effect_left(slow, late.individual.adapts_above, one(0.4, 4))
             assert torch.equal(left, torch.ones_like(left))
 
 
@@ -182,17 +182,57 @@ def test_verapamil_raises_dofetilides_peak_and_doses_still_add() -> None:
     torch.testing.assert_close(levels(True, 48) + both, levels(True, 48, 96), rtol=1e-5, atol=1e-6)
 
 
+# ---- steps
+
+
+def test_the_longest_lag_of_a_step_that_is_no_longer_loses_no_dose() -> None:
+    """Lags are cut at MAX_LAG_H, so in steps of that length some doses wait for the next one."""
+    n = 2000
+    world, key, dose = ECGDrugOracle(hours_per_step=MAX_LAG_H), keys.from_seed(12, n), order(n, quinidine=400.0)
+    state = world.initial(key)
+    waits = state.individual.lag_h[:, QUI] >= MAX_LAG_H
+    assert 5 < int(waits.sum()) < 200
+    assert (after(world, state, {0: dose}, 4)[-1].concentration[:, QUI] > 0).all()
+
+
+def test_a_patient_paced_anew_is_the_one_whom_that_oracle_admits() -> None:
+    key, dose = keys.from_seed(13, 30), FULL.expand(30, -1)
+    short, long = ECGDrugOracle(hours_per_step=0.5), ECGDrugOracle(hours_per_step=6.0)
+    own, other = long.initial(key), long.repaced(short.initial(key))
+    assert all(torch.equal(a, b) for a, b in zip(tree.leaves(own), tree.leaves(other), strict=True))
+    one_step, steps = long.transition(other, dose), after(short, short.initial(key), {0: dose}, 12)[-1]
+    torch.testing.assert_close(one_step.concentration, steps.concentration, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("taken", [torch.tensor([3, 1, 4, 1]), slice(2, 9)])
+def test_rows_taken_and_put_back_are_the_same_patients(taken: torch.Tensor | slice) -> None:
+    """States keep their memory along the patients; where it lies changes no bit."""
+    world, key, dose = ECGDrugOracle(), keys.from_seed(14, 20), FULL.expand(20, -1)
+    state = world.transition(world.initial(key), dose)
+    whole = world.transition(state, dose)
+    some = tree.take(state, taken)
+    alone = world.transition(some, dose[: len(some.key)])
+    again = world.transition(tree.put(state, torch.arange(20)[taken], some), dose)
+    plain = world.transition(tree.map_leaves(torch.Tensor.contiguous, state), dose)
+    for a, b, c in zip(*map(tree.leaves, (tree.take(whole, taken), alone, tree.take(again, taken))), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(a, c, rtol=0, atol=0, equal_nan=True)
+    for a, d in zip(tree.leaves(whole), tree.leaves(plain), strict=True):
+        torch.testing.assert_close(a, d, rtol=0, atol=0, equal_nan=True)
+
+
 # ---- harms
 
 
 def test_block_needs_verapamil_or_a_long_pr_and_a_p_wave() -> None:
     n = 20_000
     key = keys.from_seed(8, n)
-    state = harms.initial_harms(key, one(130.0, n), one(9.0, n), 0.0)
-    t = torch.ones(n, dtype=torch.int64)
+    u = keys.uniforms(key, 0, (harms.NORMALS, *harms.AT_ADMISSION, harms.UNIFORM)).T
+    state = harms.initial_harms(keys.to_normal(u[:-1]), u[-1], one(130.0, n), one(9.0, n), 0.0)
+    luck = keys.to_normal(keys.uniforms(key, 1, (harms.NORMALS,))).T
 
     def share(pr: float, verapamil: float) -> float:
-        new = harms.advance_harms(key, t, state, one(pr, n), one(verapamil, n), one(0.0, n), one(11.0, n), 2.0)
+        new = harms.advance_harms(luck, state, one(pr, n), one(verapamil, n), one(0.0, n), one(11.0, n), 2.0)
         return float(new.av_block.mean())
 
     assert not state.av_block.any() and share(170.0, 0.0) < 2e-4

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from world_models.ecg.beat_axis import curved
 from world_models.ecg.likeness import aligned_correlation
 from world_models.ecg.morphology import default_morphology
 from world_models.ecg.waveform import Intervals, beat_template
@@ -20,6 +21,13 @@ def test_the_same_beat_with_another_r_mark_is_the_same_beat(shift: int):
     assert (r > 0.9999).all() and (found == shift).all()
     if abs(shift) > 3:
         assert ((beat * beat.roll(shift, -1)).sum() / beat.square().sum()) < 0.9
+
+
+def test_an_r_mark_between_two_samples_is_found():
+    beat = a_beat()
+    place = torch.arange(beat.shape[-1], dtype=torch.float32)
+    r, found = aligned_correlation(beat, curved(beat, (place - 3.25).expand(2, -1)))
+    assert (r > 0.9999).all() and (found == 3.25).all()
 
 
 def test_a_turned_beat_and_a_flat_one():

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from world_models import keys
 from world_models.oracles.ecg_drug.rhythm import (
     BURDEN,
+    NORMAL,
     SUPPRESSION,
+    UNIFORM,
     advance_rhythm,
     initial_rhythm,
     logit_shift,
@@ -31,8 +33,8 @@ def _run(n: int, hours: float, steps: int, burden: float, shift: float, qtcf: fl
     state = initial_rhythm(_one(burden, n), base, rate)
     course = [state]
     for i in range(steps):
-        t = torch.full((n,), i + 1, dtype=torch.int64)
-        state = advance_rhythm(key, t, state, _one(burden, n), _one(shift, n), _one(qtcf, n), rate, base, hours)
+        change, chance = keys.normal(key, i + 1, NORMAL), keys.uniform(key, i + 1, UNIFORM)
+        state = advance_rhythm(change, chance, state, _one(burden, n), _one(shift, n), _one(qtcf, n), rate, base, hours)
         course.append(state)
     return course
 

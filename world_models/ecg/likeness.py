@@ -13,10 +13,10 @@ from world_models.ecg.beat_axis import curved
 from world_models.ecg.delineation.delineate import Delineation
 from world_models.ecg.delineation.waves import BEFORE
 
-__all__ = ["LIKENESS_SHIFTS_MS", "aligned_correlation", "beat_correlation", "beat_windows"]
+__all__ = ["aligned_correlation", "beat_windows"]
 
 _STEP_MS = 2.0
-LIKENESS_SHIFTS_MS = tuple(0.5 * k for k in range(-24, 25))  # R is a sample, and not always the same one
+_BETWEEN = (-0.75, -0.5, -0.25, 0.25, 0.5, 0.75)  # samples about the best whole one that are tried besides
 _BEFORE_P_MS, _AFTER_T_MS, _NO_P_MS = 20.0, 40.0, 20.0
 
 
@@ -32,23 +32,6 @@ def beat_windows(marks: Delineation) -> tuple[Tensor, Tensor]:
     return between(start, marks.t_end_ms + _AFTER_T_MS), between(marks.qrs_onset_ms, marks.qrs_offset_ms)
 
 
-def beat_correlation(one: Tensor, other: Tensor, window: Tensor) -> Tensor:
-    """Correlation [B] of median beats [B, 8, L] (mV from the isoelectric line, 500 Hz) over the leads together.
-
-    Args:
-        window: bool [B, L], of the first.
-    """
-    seen = one * window.unsqueeze(1)
-    size = (seen * seen).sum((1, 2))
-    place = torch.arange(one.shape[-1], dtype=one.dtype, device=one.device)
-    best = torch.full_like(size, -1.0)
-    for shift in LIKENESS_SHIFTS_MS:
-        moved = curved(other, (place + shift / _STEP_MS).expand(one.shape[0], -1)) * window.unsqueeze(1)
-        power = (size * (moved * moved).sum((1, 2))).sqrt().clamp_min(1e-12)
-        best = torch.maximum(best, (seen * moved).sum((1, 2)) / power)
-    return best
-
-
 def aligned_correlation(
     beat_mv: Tensor,
     other_mv: Tensor,
@@ -59,7 +42,8 @@ def aligned_correlation(
     """Correlation [B] of beats [B, C, L] about zero, the isoelectric line, and the shift [B] in samples it is found at.
 
     `where` [B, L] or [B, C, L] bool says which samples of `beat_mv` count (None: all); all leads count together, each
-    with its size. With a shift of k, sample i of `beat_mv` stands beside i + k of `other_mv`. 0 where either is flat.
+    with its size. With a shift of k, sample i of `beat_mv` stands beside i + k of `other_mv`; shifts go by quarters of
+    a sample (R is a sample, and half a sample takes 1 % off a QRS). 0 where either is flat.
 
     Raises:
         ValueError: shapes that differ, or beats shorter than four times `within_ms`.
@@ -75,10 +59,17 @@ def aligned_correlation(
         counts = (where if where.ndim == 3 else where.unsqueeze(1)).to(beat_mv.dtype).expand_as(beat_mv)
     counts = counts[..., reach : length - reach]
     middle = beat_mv[..., reach : length - reach] * counts
-    found = []
-    for shift in range(-reach, reach + 1):
-        beside = other_mv[..., reach + shift : length - reach + shift] * counts
-        size = (middle.square().sum((1, 2)) * beside.square().sum((1, 2))).sqrt()
-        found.append((middle * beside).sum((1, 2)) / size.clamp_min(1e-12))
+    power = middle.square().sum((1, 2))
+
+    def beside(other: Tensor) -> Tensor:
+        other = other * counts
+        return (middle * other).sum((1, 2)) / (power * other.square().sum((1, 2))).sqrt().clamp_min(1e-12)
+
+    found = [beside(other_mv[..., reach + k : length - reach + k]) for k in range(-reach, reach + 1)]
     best, at = torch.stack(found).max(0)
-    return best, at - reach
+    whole = (at - reach).to(beat_mv.dtype)
+    shift, place = whole, torch.arange(reach, length - reach, dtype=beat_mv.dtype, device=beat_mv.device)
+    for part in _BETWEEN:
+        r = beside(curved(other_mv, place + (whole + part).unsqueeze(-1)))
+        shift, best = torch.where(r > best, whole + part, shift), torch.maximum(r, best)
+    return best, shift

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.ecg_wm.beat_data import BeatPool, BeatSource
-from world_models.ecg_wm.t_bend import PASSES, bent, missed
+from world_models.ecg_wm.bender import PASSES, bent, missed
 from world_models.ecg_wm.t_reading import read_t
 from world_models.ecg_wm.vae import EXAMPLES, BeatVAE, beat_loss
 from world_models.training import Schedule, fit

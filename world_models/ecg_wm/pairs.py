@@ -27,7 +27,6 @@ from world_models.ecg.as_read import drawn_as_asked
 from world_models.ecg.waveform import R_SHARE, Intervals, beat_template
 from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS
 from world_models.oracles.ecg_drug.drawing import t_wave_of
-from world_models.oracles.ecg_drug.kinetics import Kinetics, unabsorbed
 from world_models.oracles.ecg_drug.world import ECGDrugOracle, ECGDrugState
 from world_models.protocol import Chart
 from world_models.quantities.drugs import ANTIARRHYTHMICS
@@ -100,23 +99,13 @@ def _admitted(key: Tensor, cohort: Tensor) -> ECGDrugState:
     return tree.take(tree.cat(parts), torch.cat(rows).argsort())
 
 
-def _paced(oracle: ECGDrugOracle, state: ECGDrugState) -> ECGDrugState:
-    """The patients, admitted by an oracle of another step, as `oracle.initial` has them: a patient is admitted once, and
-    not once for every step that a batch may take, which would cost more than drawing the beats."""
-    nothing = torch.zeros_like(state.concentration)
-    none = oracle.trial.no_drug(len(nothing))
-    full = none._replace(modes=torch.ones_like(none.modes))
-    decay = oracle.trial.advance(state.individual, full, nothing, oracle.hours_per_step).modes
-    entry = oracle.trial.advance(state.individual, none, nothing + 1.0, oracle.hours_per_step).modes
-    return state._replace(decay=decay, entry=entry, entry_fast=entry * unabsorbed(Kinetics(*state.individual[:4])))
-
-
 def _after(before: ECGDrugState, hours: float, drug: Tensor, dose_mg: Tensor) -> ECGDrugState:
     """The patients [B] `hours` after the dose."""
     # of the cohort, what acts after admission stands in the state
     oracle = _oracle(sorted(COHORTS)[0], hours, str(drug.device))
     doses = dose_mg.unsqueeze(-1) * torch.nn.functional.one_hot(drug, len(ANTIARRHYTHMICS) + 1)[:, 1:]
-    return oracle.transition(_paced(oracle, before), doses.to(torch.float32))
+    # admitted once, and not once for every step that a batch may take, which would cost more than drawing the beats
+    return oracle.transition(oracle.repaced(before), doses.to(torch.float32))
 
 
 def in_sinus_rhythm(pairs: Pairs) -> Tensor:
@@ -274,6 +263,7 @@ def _recipe(parameters: Callable[[], list[Path]]) -> str:
 def _parameter_files() -> list[Path]:
     root = Path(beat_axis.__file__).parents[1]
     names = ("ecg/ludb_morphology.safetensors", "oracles/ecg_drug/fitted_scr002.json", "oracles/ecg_drug/cohorts.py")
+    names = (*names, "oracles/ecg_drug/cohort_table.py")
     return [root / n for n in names]
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from world_models.constants import constant
 from world_models.ecg_wm.beats import LEAD_COUNT, SAMPLES
+from world_models.ecg_wm.bender import T_MEASURES, standardised
 from world_models.ecg_wm.config import ECGWorldConfig
-from world_models.ecg_wm.t_bend import T_MEASURES, standardised
 from world_models.nn.mlp import mlp
 from world_models.protocol import Chart
 

@@ -19,11 +19,11 @@ from world_models.ecg.delineation.delineate import delineate
 from world_models.ecg_wm.beat_data import BeatSource
 from world_models.ecg_wm.beat_training import asked_t_waves
 from world_models.ecg_wm.beats import RATE_HZ
+from world_models.ecg_wm.bender import T_MEASURES
 from world_models.ecg_wm.encode import t_wave_of
 from world_models.ecg_wm.readback import FEATURES, INTERVALS, LIMITS, PART, READ, Readback, t_wave_asked
 from world_models.ecg_wm.recorded import Recorded, kept, nearness
 from world_models.ecg_wm.synthesis import synthesise
-from world_models.ecg_wm.t_bend import T_MEASURES
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.protocol import Chart
 from world_models.training import Schedule, fit

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from world_models.ecg.st_t import smoothstep
 from world_models.ecg_wm.beats import PIECES, SAMPLES
-from world_models.ecg_wm.t_bend import J_POINT, T_MEASURES, standardised
+from world_models.ecg_wm.bender import J_POINT, T_MEASURES, standardised
 from world_models.protocol import Chart
 
 __all__ = ["INTERVALS", "Recorded", "kept", "nearness", "recorded_with"]

@@ -11,9 +11,9 @@ from world_models.ecg.st_t import smoothstep
 from world_models.ecg.waveform import R_SHARE, beat_samples, derive_twelve, tile
 from world_models.ecg_wm import beats
 from world_models.ecg_wm.beats import AT_R, PIECES, QRS_START, RATE_HZ
+from world_models.ecg_wm.bender import T_MEASURES, bent
 from world_models.ecg_wm.readback import FEATURES, Readback, t_wave_asked
 from world_models.ecg_wm.recorded import Recorded, kept, nearness
-from world_models.ecg_wm.t_bend import T_MEASURES, bent
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.protocol import Chart
 

@@ -7,7 +7,7 @@ logarithm of the size.
 
 Encoding marks which leads and which samples it may trust. The linear part is then conditioned on what was seen, in
 closed form, so an ECG with missing leads or a fast rate (T running into the next P) is read from what is left, and
-decoding fills in the rest. Decoding is conditional on the T wave asked for: the beat's own T wave is bent (`t_bend`).
+decoding fills in the rest. Decoding is conditional on the T wave asked for: the beat's own T wave is bent (`bender`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from world_models import keys
 from world_models.constants import constant
 from world_models.ecg_wm.beats import LEAD_COUNT, PIECES, SAMPLES
+from world_models.ecg_wm.bender import Bender, bent, standardised
 from world_models.ecg_wm.config import ECGWorldConfig
-from world_models.ecg_wm.t_bend import Bender, bent, standardised
 from world_models.nn.mlp import mlp
 
 __all__ = ["BeatVAE", "beat_loss"]

@@ -36,11 +36,11 @@ def beside(recorded: Tensor, beat: Tensor) -> Tensor:
     """The beat [8, L] moved to where it is most like the recorded one; its ends are held."""
     import torch
 
+    from world_models.ecg.beat_axis import curved
     from world_models.ecg.likeness import aligned_correlation
 
     _, shift = aligned_correlation(recorded[None], beat[None], None, MARGIN_S * 1000, RATE_HZ)
-    place = torch.arange(beat.shape[-1]) + shift
-    return beat[:, place.clamp(0, beat.shape[-1] - 1)]
+    return curved(beat[None], (torch.arange(beat.shape[-1]) + shift)[None])[0]
 
 
 def likeness(recorded_mv: Tensor, drawn_mv: Tensor) -> float:

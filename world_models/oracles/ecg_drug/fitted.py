@@ -6,19 +6,18 @@ Matrices are applied as products and adds in a fixed order: a row's bits never d
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from world_models.oracles.ecg_drug import kinetics as pk
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
-from world_models.oracles.ecg_drug.fit.kinetics import ALLOMETRY, names_of
+from world_models.oracles.ecg_drug.fit.kinetics import names_of
 from world_models.quantities.drugs import drug
 
-__all__ = ["AlikeDrugs", "FittedDrug", "Matrix", "matrix_of", "root", "times", "times_rows", "wide"]
+__all__ = ["FittedDrug", "Matrix", "matrix_of", "root", "times", "times_rows", "wide"]
 
 
 _SMALL = 256  # numbers of a matrix whose products are made at once: fewer operations, which small batches are made of
@@ -129,66 +128,4 @@ class FittedDrug(NamedTuple):
             per_reference=wide([1.0 / entry["mean_peak_concentration_ng_per_ml"]] * len(ENDPOINTS), device),
             # the root of so small a covariance is taken in finer units: `root` calls what is below 1e-12 zero
             noise_root=matrix_of(root(noise * blur * blur[:, None] * 1e6) / 1e3, device),
-        )
-
-
-class AlikeDrugs(NamedTuple):
-    """Fitted drugs of one structure, G of them, whose P parameters are sampled together. Float64."""
-
-    place: tuple[int, ...]  # of each among the fitted drugs
-    stages: int
-    compartments: int
-    names: tuple[str, ...]  # of the P parameters
-    log_typical: Tensor  # [P, G, 1]
-    roots: tuple[Tensor, ...]  # P columns [P, G, 1] of the roots of the between-subject covariances
-    by_weight: Tensor  # [P, 1, 1] exponent of the weight
-    by_sex: Tensor  # [P, G, 1] women minus men, of the logs
-
-    @classmethod
-    def among(cls, drugs: Sequence[FittedDrug], device: torch.device) -> tuple[AlikeDrugs, ...]:
-        """The drugs, by their structure."""
-        kinds: dict[tuple[int, int], list[int]] = {}
-        for i, one in enumerate(drugs):
-            kinds.setdefault((one.stages, one.compartments), []).append(i)
-        return tuple(cls._of(tuple(place), [drugs[i] for i in place], device) for place in kinds.values())
-
-    @classmethod
-    def _of(cls, place: tuple[int, ...], drugs: Sequence[FittedDrug], device: torch.device) -> AlikeDrugs:
-        names = drugs[0].names
-        roots = np.stack([one.root for one in drugs], 1)  # [P, G, P]
-        weight = np.array([ALLOMETRY.get(name, 0.0) for name in names])
-        sex = np.outer([name in ALLOMETRY for name in names], [one.sex for one in drugs])
-        return cls(
-            place,
-            drugs[0].stages,
-            drugs[0].compartments,
-            names,
-            torch.stack([one.log_typical for one in drugs], 1).unsqueeze(-1),
-            tuple(wide(roots[:, :, j, None], device) for j in range(len(names))),
-            wide(weight[:, None, None], device),
-            wide(sex[:, :, None], device),
-        )
-
-    def plasma_modes(
-        self, z: Tensor, side: Tensor, log_weight: Tensor, log_clearance: Tensor
-    ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-        """People's `kinetics.plasma_modes`, [G, B] each.
-
-        Args:
-            z: standard normals [G, P, B]. side: sex [B], +-0.5. log_weight: [B]. log_clearance: factor [G, B].
-        """
-        log = self.roots[0] * z[:, 0]  # [P, G, B]
-        for j in range(1, len(self.names)):
-            log += self.roots[j] * z[:, j]
-        log = self.log_typical + log + self.by_weight * log_weight + self.by_sex * side
-        log[self.names.index("clearance")] += log_clearance
-        value = dict(zip(self.names, log.exp().unbind(0), strict=True))
-        return pk.plasma_modes(
-            value["ka"],
-            value["lag"],
-            value["clearance"],
-            value["v1"],
-            value.get("q"),
-            value.get("v2"),
-            self.stages,
         )

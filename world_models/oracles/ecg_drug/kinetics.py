@@ -193,7 +193,7 @@ def kinetics_of(parameters: Mapping[str, Tensor], stages: int, ke0: list[Tensor]
 
 
 def effect_modes(rates: Tensor, plasma: Tensor, ke0: Tensor) -> tuple[Tensor, Tensor]:
-    """`site_modes` of rates and coefficients [..., P] and ke0 [..., E]: ke0 [..., E] and coefficients [..., E, P + 1]."""
+    """`site_modes` of rates and coefficients [..., P] and ke0 [..., E]: ke0 [..., E], coefficients [..., E, P + 1]."""
     ke0, effect = site_modes(*(x.movedim(-1, 0) for x in (rates, plasma, ke0)))
     return ke0.movedim(0, -1).contiguous(), effect.movedim((1, 0), (-2, -1)).contiguous()
 

@@ -20,7 +20,6 @@ nM; effects follow the rough multi-channel law. They are marked in `extrapolated
 from __future__ import annotations
 
 import json
-import math
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -33,7 +32,7 @@ from torch import Tensor
 from world_models import keys, tree
 from world_models.oracles.ecg_drug import kinetics as pk
 from world_models.oracles.ecg_drug import tolerance
-from world_models.oracles.ecg_drug.cipa import CipaDrug, cipa_table
+from world_models.oracles.ecg_drug.cipa import cipa_table
 from world_models.oracles.ecg_drug.dynamics import (
     ENDPOINTS,
     EffectLaw,
@@ -42,27 +41,20 @@ from world_models.oracles.ecg_drug.dynamics import (
     daily_rows,
     saturating,
 )
-from world_models.oracles.ecg_drug.fit.kinetics import REFERENCE_WEIGHT_KG
-from world_models.oracles.ecg_drug.fitted import AlikeDrugs, FittedDrug, matrix_of, root, times, times_rows, wide
+from world_models.oracles.ecg_drug.fitted import FittedDrug, matrix_of, root, times, times_rows, wide
 from world_models.oracles.ecg_drug.kinetics import Amounts
+from world_models.oracles.ecg_drug.people_kinetics import EXTRA_KE0_PER_H, SLOTS_PER_DRUG, PeopleKinetics
 
 __all__ = ["Amounts", "Individual", "TrialModel"]
 
-EXTRA_KA_PER_H = 1.0
-EXTRA_HALF_LIFE_H = 8.0
-EXTRA_KE0_PER_H = 3.0
 _ROWS = 1024  # people whose effects are worked out at once: more do not stay near the processor
-_EXTRA_STRUCTURE = (1, 1)  # absorption stages and compartments
-EXTRA_LOG_SPREAD = 0.3  # between people, of an added drug's clearance: about that of the fitted ones
-SLOTS_PER_DRUG = (
-    6  # log parameters of a drug at most: a fixed number, so that adding drugs changes no one's random numbers
-)
 
 
 class Individual(NamedTuple):
     """People [B], drugs D, endpoints E (in the order of `ENDPOINTS`), P plasma modes, M = P + E + 1 modes in all.
 
-    The last effect site and mode are the slow ones of `tolerance`. The kinetics, whose terms nearly cancel, are float64.
+    The last effect site and mode are the slow ones of `tolerance`. The kinetics, whose terms nearly cancel, are
+    float64. Memory runs along the patients.
     """
 
     rates: Tensor  # [B, D, M] per h
@@ -112,10 +104,8 @@ class TrialModel:
             return torch.as_tensor(np.asarray(values, dtype=float), dtype=torch.float32, device=self.device)
 
         self._fits = tuple(FittedDrug.of(name, parameters["drugs"][name], self.device) for name in fitted)
-        self._kinds = AlikeDrugs.among(self._fits, self.device)
-        structures = [(kind.stages, kind.compartments) for kind in self._kinds] + [_EXTRA_STRUCTURE] * bool(self.extra)
-        self._plasma_count = max(sum(structure) for structure in structures)
-        self.modes = self._plasma_count + len(ENDPOINTS) + 1
+        self._people = PeopleKinetics(self._fits, self.extra, self.device)
+        self.modes = self._people.count + len(ENDPOINTS) + 1
         extra_ke0 = [EXTRA_KE0_PER_H] * len(ENDPOINTS)
         ke0 = [fit.ke0 for fit in self._fits] + [extra_ke0] * len(self.extra)
         self._ke0 = wide([[*rates, tolerance.PER_H] for rates in ke0], self.device).T.unsqueeze(-1)  # [E + 1, D, 1]
@@ -209,7 +199,7 @@ class TrialModel:
         drawn = keys.uniforms(key, 0, (("pk", fitted * SLOTS_PER_DRUG), ("pd", fitted * sites))).T
         z = keys.to_normal(drawn)
         side = sex_female.to(torch.float64) - 0.5
-        rates, lag_h, plasma = self._plasma_modes(
+        rates, lag_h, plasma = self._people.sampled(
             key, z[: fitted * SLOTS_PER_DRUG].to(torch.float64), side, weight_kg, clearance.to(torch.float64).log()
         )
         found = [
@@ -232,39 +222,6 @@ class TrialModel:
         slope = slopes.unflatten(0, (len(self.drugs), sites)).permute(2, 0, 1)
         above = tolerance.adapts_above(rates, plasma, self._single_dose_mg).to(torch.float32)
         return Individual(rates, lag_h.T, plasma, effect, slope, above)
-
-    def _plasma_modes(
-        self, key: Tensor, z: Tensor, side: Tensor, weight_kg: Tensor, log_clearance: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rates [P, D, B], lags [D, B] and plasma coefficients [P, D, B] of people with these normals [fitted * 6, B]
-        and log clearance factors [B, D]."""
-        log_weight = (weight_kg.to(torch.float64) / REFERENCE_WEIGHT_KG).log()
-        z = z.unflatten(0, (-1, SLOTS_PER_DRUG))
-        columns = log_clearance.T
-        kinds = [
-            (
-                kind.plasma_modes(z[list(kind.place), : len(kind.names)], side, log_weight, columns[list(kind.place)]),
-                kind,
-            )
-            for kind in self._kinds
-        ]
-        live = [
-            (*_live(found, pk.live_modes(kind.stages, kind.compartments), self._plasma_count), kind.place)
-            for found, kind in kinds
-        ]
-        for i, item in enumerate(self.extra, len(self.fitted)):
-            found = _extrapolated_modes(key, item, columns[i : i + 1])
-            live.append((*_live(found, pk.live_modes(*_EXTRA_STRUCTURE), self._plasma_count), (i,)))
-        rates, lag_h, plasma = (
-            torch.cat([x[0] for x in live], 1),
-            torch.cat([x[1] for x in live]),
-            torch.cat([x[2] for x in live], 1),
-        )
-        order = [place for *_, places in live for place in places]
-        if order != sorted(order):
-            back = torch.tensor(order, device=self.device).argsort()
-            rates, lag_h, plasma = rates[:, back], lag_h[back], plasma[:, back]
-        return rates, lag_h, plasma
 
     def _mean_level(self, sex_female: Tensor) -> Tensor:
         """Mean drug-free level [E, B] of people of this sex."""
@@ -396,27 +353,3 @@ class TrialModel:
         return torch.tensor(
             seen + [4.0 * item.free_cmax_nm for item in self.extra], dtype=torch.float32, device=self.device
         )
-
-
-def _live(
-    found: tuple[list[Tensor], Tensor, list[Tensor]], live: tuple[int, ...], count: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Rates [count, G, B], lags [G, B] and coefficients of `kinetics.plasma_modes`, dead modes left out but for as many
-    as make `count`."""
-    chosen = (*live, *(m for m in range(pk.BASE_MODES) if m not in live))[:count]
-    rates, lag_h, plasma = found
-    return torch.stack([rates[m] for m in chosen]), lag_h, torch.stack([plasma[m] for m in chosen])
-
-
-def _extrapolated_modes(
-    key: Tensor, item: CipaDrug, log_clearance: Tensor
-) -> tuple[list[Tensor], Tensor, list[Tensor]]:
-    """`kinetics.plasma_modes` [1, B] of a drug without a fit, [B]: one unit of dose is what peaks at the free Cmax in a typical person (nM)."""
-    eta = keys.normal(key, 0, f"pk {item.name}", ()).to(torch.float64) * EXTRA_LOG_SPREAD
-    k = math.log(2.0) / EXTRA_HALF_LIFE_H
-    clearance = torch.exp(math.log(k) + eta + log_clearance)  # of a volume of 1 L: only the shape counts
-    one = torch.ones_like(clearance)
-    rates, lag_h, plasma = pk.plasma_modes(one * EXTRA_KA_PER_H, 0 * one, clearance, one, None, None, 1)
-    peak_at = math.log(EXTRA_KA_PER_H / k) / (EXTRA_KA_PER_H - k)
-    scale = item.free_cmax_nm / (1000.0 * math.exp(-k * peak_at))
-    return rates, lag_h, [part * scale for part in plasma]

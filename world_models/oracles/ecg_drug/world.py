@@ -135,7 +135,10 @@ class ECGDrugOracle:
         return admitted(self.cohort, self.trial, self.hours_per_step, key, given, morphology)
 
     def repaced(self, state: ECGDrugState) -> ECGDrugState:
-        """Patients whom an oracle of another step admitted, as this one would have: of their step alone is made anew."""
+        """Patients whom an oracle of another step admitted, as this one would have: their `pace` alone is made anew.
+
+        For those on whom nothing is on board yet, or whose steps on both sides are longer than every lag.
+        """
         return state._replace(pace=paced(Kinetics(*state.individual[:4]), self.hours_per_step, self._sped))
 
     def read(self, chart: Chart) -> dict[str, Tensor]:

@@ -5,8 +5,8 @@ import torch
 from world_models import keys
 from world_models.ecg_wm.beat_data import BeatSource
 from world_models.ecg_wm.beat_training import asked_t_waves, train_bender
+from world_models.ecg_wm.bender import J_POINT, T_PEAK, Bend, Bender, bent, missed
 from world_models.ecg_wm.config import SMALL
-from world_models.ecg_wm.t_bend import J_POINT, T_PEAK, Bend, Bender, bent, missed
 from world_models.ecg_wm.t_reading import read_t
 from world_models.ecg_wm.vae import BeatVAE
 
