@@ -10,6 +10,7 @@ what cannot be had is approached, each miss in its `SCALE`, and of equally good 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -19,10 +20,11 @@ from world_models.ecg.along_time import fall, smoothed, summit, within
 from world_models.ecg.delineation.search import smoother
 from world_models.ecg.morphology import solve
 from world_models.ecg.t_bend import LEFT_KNOTS, RIGHT_KNOTS, TShape, bent_st_t, own_place, own_st_t
+from world_models.ecg.t_start import guess
 from world_models.ecg.t_wave import KORS, USUAL, TWave, asymmetry_of, first_component, flatness_of
 from world_models.ecg.waveform import R_SHARE, WAVES, Intervals
 
-__all__ = ["SCALE", "Marks", "marks_of", "shape_t_wave"]
+__all__ = ["SCALE", "Marks", "Solved", "marks_of", "shape_t_wave", "solved_waves"]
 
 # A miss of this size counts as one: asymmetry, flatness, ERD_30, LRD_30, T peak and T end as delineated, ms.
 SCALE = (0.01, 0.005, 0.7, 0.7, 0.4, 0.4)
@@ -35,7 +37,7 @@ _FREE = _LEFT + len(RIGHT_KNOTS) + 1  # with the peak's shift
 _CALM, _EVEN = 0.06, 0.7  # weights of a slope's logarithm and of its change from knot to knot, beside the misses
 _SHIFT_MS = 10.0  # a unit of the shift of the peak
 # Rounds of the search, and squared misses under which a beat is left as it is: most are near at once, some are not.
-_STAGES = ((5, 1.0), (5, 4.0), (8, 6.0), (12, 6.0), (12, 8.0))
+_STAGES = ((5, 1.0), (8, 4.0), (12, 8.0))
 _FAR, _UNREADABLE = 60.0, 20.0  # no miss counts for more; a wave off which a measure cannot be read counts for this
 _GAINS = (0.01, 100.0)
 _STEP = 0.03  # of the finite differences
@@ -43,6 +45,8 @@ _DAMPING = (0.3, 0.2, 10.0)  # at first, its factor after a round that was bette
 _LIMIT, _LARGEST = 2.5, 1.2  # of the logarithms, and of their change in one round
 _ROWS = 512  # ECGs solved at once: as many as stay near the cache
 _ST = WAVES.index("ST")
+
+Begin = Callable[[Tensor, Tensor, int], Tensor]  # `t_start.guess`
 
 
 class Marks(NamedTuple):
@@ -158,16 +162,6 @@ def _shape(x: Tensor, gain: Tensor) -> TShape:
     return TShape(gain, x[:, -1] * _SHIFT_MS, left, slopes[:, _LEFT:-1])
 
 
-def _begin(read: Tensor, target: Tensor) -> Tensor:
-    """Free parameters [B, _FREE] from which ERD_30, LRD_30 and the T end read [B, 6] would be about right."""
-    ratio = torch.nan_to_num((read / target.clamp_min(1e-3)).clamp(0.3, 3.0).log(), nan=0.0)
-    x = torch.zeros(read.shape[0], _FREE, device=read.device)
-    x[:, 0] = x[:, 1] = ratio[:, 2]
-    x[:, _LEFT] = ratio[:, 3]
-    x[:, _LEFT + 1] = x[:, _LEFT + 2] = x[:, _LEFT + 3] = ratio[:, 5]
-    return x
-
-
 class _Search(NamedTuple):
     """Where the search stands; B rows."""
 
@@ -234,22 +228,23 @@ def _rounds(beats: _Beats, at: _Search, rounds: int) -> _Search:
     return at
 
 
-def _solve(beats: _Beats) -> TShape:
+def _searched(beats: _Beats, begin: Begin, stages: tuple[tuple[int, float], ...]) -> tuple[Tensor, _Search]:
+    """What the unbent waves read [B, 6], and where the search ends."""
     rows, device = beats.drawn.shape[0], beats.drawn.device
     x, gain = torch.zeros(rows, _FREE, device=device), torch.ones(rows, device=device)
     read, height = _read(beats, _shape(x, gain))
     gain = _gain(beats, gain, height)
-    x = _begin(read, beats.target).clamp(-_LIMIT, _LIMIT)
+    x = begin(read, beats.target, _FREE).clamp(-_LIMIT, _LIMIT)
     off, height = _misses(beats, x, gain)
     at = _Search(x, _gain(beats, gain, height), off, height)
-    for rounds, done in _STAGES:
+    for rounds, done in stages:
         left = (_cost(at.off[:, : len(SCALE)]) > done).nonzero().squeeze(-1)
         if not len(left):
             break
         few = _Beats(*(v[left] for v in beats))
         found = _rounds(few, _Search(*(v[left] for v in at)), rounds)
         at = _Search(*(v.index_copy(0, left, new) for v, new in zip(at, found, strict=True)))
-    return _shape(at.x, at.gain)
+    return read, at
 
 
 def shape_t_wave(
@@ -271,6 +266,45 @@ def shape_t_wave(
     Raises:
         ValueError: an amplitude, a duration or a flatness wanted is not above 0, or an asymmetry is under 0.
     """
+    parts = []
+    for beats in _beats(intervals, morphology, wanted, residual, marks):
+        at = _searched(beats, guess, _STAGES)[1]
+        parts.append(_shape(at.x, at.gain))
+    return TShape(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+class Solved(NamedTuple):
+    """Waves that were searched for, B rows: what a guess is learned from (`t_start`)."""
+
+    read: Tensor  # [B, 6] unbent, in the order of SCALE
+    wanted: Tensor  # [B, 6]
+    x: Tensor  # [B, N] the bend's free parameters at the end
+    cost: Tensor  # [B] squared misses, in SCALE, that were left
+
+
+def solved_waves(
+    intervals: Intervals,
+    morphology: Tensor,
+    wanted: TWave,
+    marks: Marks,
+    begin: Begin,
+    stages: tuple[tuple[int, float], ...],
+) -> Solved:
+    """As `shape_t_wave`, with another start and other stages (rounds, squared misses that will do) of the search.
+
+    begin: what `t_start.guess` is.
+    """
+    parts = []
+    for beats in _beats(intervals, morphology, wanted, None, marks):
+        read, at = _searched(beats, begin, stages)
+        parts.append(Solved(read, beats.target, at.x, _cost(at.off[:, : len(SCALE)])))
+    return Solved(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _beats(
+    intervals: Intervals, morphology: Tensor, wanted: TWave, residual: Tensor | None, marks: Marks | None
+) -> Iterator[_Beats]:
+    """The beats of `shape_t_wave`, as many at once as stay near the cache."""
     for name, value in zip(TWave._fields, wanted, strict=True):
         if bool((value < 0).any()) or (name != "asymmetry" and bool((value == 0).any())):
             raise ValueError(f"{name} wanted from {float(value.min()):g} must be above 0")
@@ -285,9 +319,6 @@ def shape_t_wave(
     identity = _shape(torch.zeros(own.shape[0], _FREE, device=own.device), torch.ones_like(peak))
     channels = _channels(own, drawn, marks, identity)
     places = torch.stack(tuple(marks), dim=-1)
-    parts = []
     for start in range(0, max(own.shape[0], 1), _ROWS):
         rows = slice(start, start + _ROWS)
-        beats = _Beats(channels[rows], drawn[rows], places[rows], target[rows], asked[0][rows] * 1e-3)
-        parts.append(_solve(beats))
-    return TShape(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        yield _Beats(channels[rows], drawn[rows], places[rows], target[rows], asked[0][rows] * 1e-3)
