@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from world_models.constants import constant
 from world_models.ecg.along_time import fall, smoothed, summit, within
 from world_models.ecg.delineation.search import smoother
 from world_models.ecg.morphology import solve
@@ -37,7 +38,7 @@ _FREE = _LEFT + len(RIGHT_KNOTS) + 1  # with the peak's shift
 _CALM, _EVEN = 0.06, 0.7  # weights of a slope's logarithm and of its change from knot to knot, beside the misses
 _SHIFT_MS = 10.0  # a unit of the shift of the peak
 # Rounds of the search, and squared misses under which a beat is left as it is: most are near at once, some are not.
-_STAGES = ((5, 1.0), (8, 4.0), (12, 8.0))
+_STAGES = ((4, 1.0), (8, 4.0), (12, 8.0))
 _FAR, _UNREADABLE = 60.0, 20.0  # no miss counts for more; a wave off which a measure cannot be read counts for this
 _GAINS = (0.01, 100.0)
 _STEP = 0.03  # of the finite differences
@@ -137,7 +138,9 @@ def _read(beats: _Beats, shape: TShape) -> tuple[Tensor, Tensor]:
     seen = summit(_inner(near, 0), near_tau, _STEP_MS)[1] + _PEAK_LATE_MS
     flank = lead[:, _BACK + 1 - half :]
     steepest, there = (-_inner(flank, 1)).max(-1, keepdim=True)
-    value = _inner(flank, 0).gather(-1, there)
+    taps = constant(tuple(smoother(_READER, 3, 0)), lead.device, lead.dtype)
+    around = flank.gather(-1, there + torch.arange(_READER, device=lead.device))
+    value = (around * taps).sum(-1, keepdim=True)  # smoothed there alone
     past = torch.arange(lead.shape[1], device=lead.device) > there + _BACK
     foot = torch.where(past, lead, torch.full_like(lead, torch.inf)).amin(-1, keepdim=True)
     tangent = (there + 1 + (value - foot) / steepest.clamp_min(1e-9)) * _STEP_MS
@@ -148,10 +151,11 @@ def _inner(x: Tensor, derivative: int) -> Tensor:
     """x [B, L] smoothed as the delineator does, or its slope per step, without the ends that are not whole."""
     taps = smoother(_READER, 3, derivative)
     half, length = _READER // 2, x.shape[-1] - _READER + 1
-    sign = -1.0 if derivative % 2 else 1.0
+    sign = -1 if derivative % 2 else 1
     out = taps[half] * x[:, half : half + length]
     for i in range(half):
-        out += taps[_READER - 1 - i] * (x[:, _READER - 1 - i :][:, :length] + sign * x[:, i : i + length])
+        later = x[:, _READER - 1 - i : _READER - 1 - i + length]
+        out += taps[_READER - 1 - i] * torch.add(later, x[:, i : i + length], alpha=sign)
     return out
 
 
@@ -173,7 +177,7 @@ class _Search(NamedTuple):
 
 def _misses(beats: _Beats, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
     read, height = _read(beats, _shape(x, gain))
-    scale = torch.tensor(SCALE, device=x.device)
+    scale = constant(SCALE, x.device)
     off = torch.nan_to_num((read - beats.target) / scale, nan=_UNREADABLE).clamp(-_FAR, _FAR)
     off = torch.where(beats.target.isfinite(), off, torch.zeros_like(off))
     slopes = torch.cat((x[:, :_LEFT], torch.zeros_like(x[:, :1]), x[:, _LEFT:-1]), dim=-1)
