@@ -2,13 +2,13 @@
 
 One step: the doses are swallowed, the ODE prior carries drug amounts and the latent's deviation from baseline over the
 step (`latent_ode`), the diffusion's few-step student samples the whole latent z = (u, m) about where the prior leads
-(`residual`), the head reads the chart off u (`latent`), events strike (`events`), and, on request, the decoder draws the
-ECG of m that reads as the chart says (`vae`, `synthesis`). What is not known of a patient is sampled from a belief
+(`residual`), the head reads the chart off u (`latent`), events strike (`events`), and, on request, the decoder draws
+the ECG of m that reads as the chart says (`vae`, `synthesis`). What is not known of a patient is sampled from a belief
 (`belief`), anew by `rekey`, so particles differ in patient as well as in noise.
 
-The construction (VAE, physiological ODE prior, latent diffusion with energy regularisation) follows ECG-WM (Chen et al.
-2026, arXiv 2605.17580); that the sampler of a step is distilled, and that the prior carries a belief about the patient's
-kinetics and sensitivity are this project's. Research software: nothing here is a clinical prediction.
+The construction (VAE, physiological ODE prior, latent diffusion with energy regularisation) follows ECG-WM (Chen et
+al. 2026, arXiv 2605.17580); that the sampler of a step is distilled, and that the prior carries a belief about the
+patient's kinetics and sensitivity are this project's. Research software: nothing here is a clinical prediction.
 """
 
 from __future__ import annotations
