@@ -1,8 +1,7 @@
 """Where the search for a T wave's bend begins: a guess from what is read of the unbent wave and what is asked for.
 
 A ridge regression, on twelve such numbers and their products, of the bends that the search found for patients of the
-oracle (`python -m world_models.oracles.ecg_drug.fit.t_start` makes it anew). It halves the rounds of the search, and
-fewer waves end far off. A poor guess costs rounds, nothing else.
+oracle (`python -m world_models.oracles.ecg_drug.fit.t_start` makes it anew): with it half the rounds come as near.
 
 Elementwise operations and adds in a fixed order only.
 """

@@ -38,7 +38,7 @@ _FREE = _LEFT + len(RIGHT_KNOTS) + 1  # with the peak's shift
 _CALM, _EVEN = 0.06, 0.7  # weights of a slope's logarithm and of its change from knot to knot, beside the misses
 _SHIFT_MS = 10.0  # a unit of the shift of the peak
 # Rounds of the search, and squared misses under which a beat is left as it is: most are near at once, some are not.
-_STAGES = ((4, 1.0), (8, 4.0), (12, 8.0))
+_STAGES = ((5, 1.0), (8, 4.0), (12, 8.0))
 _FAR, _UNREADABLE = 60.0, 20.0  # no miss counts for more; a wave off which a measure cannot be read counts for this
 _GAINS = (0.01, 100.0)
 _STEP = 0.03  # of the finite differences
