@@ -37,6 +37,7 @@ _ONSETS, _OFFSETS, _HOLD, _OFFSET_LATE_MS = (0.03, 0.04), (0.06, 0.08), 3, 1.5
 _P_LATE_MS = 1.0  # its P onset lies this long after that of the drawn P wave (`python -m benchmarks.ecg_drug.drawn`)
 _ROUNDS, _NEAR_ENOUGH_MS = 2, 0.2  # QRS is read again where it is not as near as this
 _QRS_MS = (40.0, 250.0)  # of what is drawn
+_ROWS = 128  # beats read at once: as many as stay near the cache
 # Of P, every `P_STEP_MS`: samples over which it is smoothed, its slope taken, it stands out from a chord, and it is its
 # own neighbourhood's highest; how far the steepest place and the foot lie before the peak; what is added to the onset.
 _P_SMOOTH, _P_SLOPE, _P_REACH, _P_TOP, _P_NEAR, _P_FAR, _P_FAST, _P_SHIFT_MS = 11, 15, 13, 11, 20, 30, 4, 2.0
@@ -129,7 +130,7 @@ def _over_leads(x: Tensor) -> Tensor:
     return square.sqrt()
 
 
-def _rows(parts: Drawing, rows: Tensor) -> Drawing:
+def _rows(parts: Drawing, rows: Tensor | slice) -> Drawing:
     intervals, morphology, residual = parts
     heights, kept = (None if x is None else x[rows] for x in (morphology, residual))
     return Intervals(*(x[rows] for x in intervals)), heights, kept
@@ -153,9 +154,13 @@ def _qrs_as_read(asked: Intervals, morphology: Tensor | None, residual: Tensor |
 
 
 def _qrs_read(parts: Drawing, qrs: Tensor) -> tuple[Tensor, ...]:
-    intervals, morphology, residual = parts
-    onset, offset = qrs_bounds(qrs_stretch(intervals._replace(qrs_ms=qrs), morphology, residual))
-    return qrs, onset, offset, offset - onset - intervals.qrs_ms
+    found = []
+    for start in range(0, max(qrs.shape[0], 1), _ROWS):
+        rows = slice(start, start + _ROWS)
+        intervals, morphology, residual = _rows(parts, rows)
+        found.append(qrs_bounds(qrs_stretch(intervals._replace(qrs_ms=qrs[rows]), morphology, residual)))
+    onset, offset = (torch.cat(x) for x in zip(*found, strict=True))
+    return qrs, onset, offset, offset - onset - parts[0].qrs_ms
 
 
 def _pr_as_read(

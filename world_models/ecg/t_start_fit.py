@@ -45,20 +45,21 @@ class StartNetwork(nn.Module):
     def __init__(self, width: int = WIDTH):
         super().__init__()
         sizes = (INPUTS, width, width, FREE)
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False))
-        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
+        self.linear = [nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False)]
+        self.layers = nn.ModuleList(self.linear)
+        nn.init.zeros_(self.linear[-1].weight)
 
     def forward(self, asked: Tensor, own: Tensor) -> Tensor:
         """Parameters [B, FREE] of bends: asked [B, 6] and own [B, INPUTS - 6] on the network's scale."""
         hidden = torch.cat((asked, own), dim=-1)
-        for layer in self.layers[:-1]:
+        for layer in self.linear[:-1]:
             hidden = torch.tanh(layer(hidden))
-        return LARGEST * torch.tanh(self.layers[-1](hidden) / LARGEST)
+        return LARGEST * torch.tanh(self.linear[-1](hidden) / LARGEST)
 
     def tensors(self) -> dict[str, Tensor]:
         """What `t_start.layers` reads."""
-        found = {f"weight_{i}": x.weight.detach().T.contiguous() for i, x in enumerate(self.layers)}
-        return found | {f"bias_{i}": x.bias.detach() for i, x in enumerate(self.layers)}
+        found = {f"weight_{i}": x.weight.detach().T.contiguous() for i, x in enumerate(self.linear)}
+        return found | {f"bias_{i}": x.bias.detach() for i, x in enumerate(self.linear)}
 
 
 def _bends(key: Tensor, name: str, spread: float) -> Tensor:

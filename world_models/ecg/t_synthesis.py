@@ -38,7 +38,7 @@ _GAINS = (0.01, 100.0)
 _STEP = 0.03  # of the finite differences
 _DAMPING = (0.3, 0.2, 10.0)  # at first, its factor after a round that was better, and after one that was not
 _LIMIT, _LARGEST = 2.5, 1.2  # of the logarithms, and of their change in one round
-_ROWS = 512  # ECGs solved at once: as many as stay near the cache
+_ROWS, _SLOPE_ROWS = 512, 64  # ECGs solved at once, and their slopes: as many as stay near the cache
 _ST = WAVES.index("ST")
 
 
@@ -72,7 +72,16 @@ def _cost(off: Tensor) -> Tensor:
 
 
 def _slopes(beats: Beats, at: _Search) -> Tensor:
-    """How the misses change with each free parameter, [B, FREE, M], by differences: all at once."""
+    """How the misses change with each free parameter, [B, FREE, M], by differences."""
+    parts = []
+    for start in range(0, max(at.x.shape[0], 1), _SLOPE_ROWS):
+        rows = slice(start, start + _SLOPE_ROWS)
+        parts.append(_slopes_of(Beats(*(v[rows] for v in beats)), _Search(*(v[rows] for v in at))))
+    return torch.cat(parts)
+
+
+def _slopes_of(beats: Beats, at: _Search) -> Tensor:
+    """`_slopes` of few beats, all parameters at once."""
     rows = at.x.shape[0]
     many = Beats(*(v.repeat(FREE, *(1,) * (v.ndim - 1)) for v in beats))
     steps = (torch.eye(FREE, device=at.x.device) * _STEP).repeat_interleave(rows, 0)
@@ -136,7 +145,8 @@ def _guessed(beats: Beats, plain: Tensor, height_mv: Tensor) -> _Search:
         turned = (inverse * (new - miss).unsqueeze(1)).sum(-1)
         size, along = (step * step).sum(-1, keepdim=True).clamp_min(1e-6), (step * turned).sum(-1, keepdim=True)
         along = torch.where(along.abs() < 0.1 * size, size, along)
-        inverse = inverse + ((step - turned) / along).unsqueeze(-1) * (step.unsqueeze(-1) * inverse).sum(1, keepdim=True)
+        row = (step.unsqueeze(-1) * inverse).sum(1, keepdim=True)
+        inverse = inverse + ((step - turned) / along).unsqueeze(-1) * row
         miss = new
         found = _Search(x, _gain(beats, gain, height), off, height)
         better = (_cost(off[:, : len(SCALE)]) < _cost(best.off[:, : len(SCALE)])) & height.isfinite()

@@ -133,8 +133,7 @@ def train(
 ) -> ECGWorldModel:
     """Every stage; `scale` multiplies the number of steps (a quick trial: 0.02). Writes the finished folder to `out`.
 
-    Real beats come from the folders given (`beat_data`). Far below 0.02 few or none of the synthesised ECGs can be read
-    yet: the model is then whole, its ECGs are not.
+    Real beats come from the folders given (`beat_data`).
 
     Raises:
         ValueError: a scale with which a stage has no step, or a LUDB folder without its beats.
