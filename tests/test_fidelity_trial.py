@@ -114,10 +114,8 @@ def test_pooling_moves_the_law_to_the_arms_means_and_widens_its_bands(frame):
     rows = blind(pre_dose_rows(frame))
     model = TrialModel.load()
     law = predict_oracle(model, rows, 40, 0, LAW_ALONE)
-    arms = predict_oracle(
-        model, rows, 40, 0, Pooling(1.0, dict.fromkeys(TARGETS, (1.0, 0.0)), dict.fromkeys(TARGETS, 2.0))
-    )
-    half = predict_oracle(model, rows, 40, 0, Pooling(1.0, dict.fromkeys(TARGETS, (0.5, 0.0)), {}))
+    arms = predict_oracle(model, rows, 40, 0, Pooling(1.0, dict.fromkeys(TARGETS, 1.0), dict.fromkeys(TARGETS, 2.0)))
+    half = predict_oracle(model, rows, 40, 0, Pooling(1.0, dict.fromkeys(TARGETS, 0.5), {}))
     np.testing.assert_allclose(half.point["QTcF"], 0.5 * (law.point["QTcF"] + arms.point["QTcF"]))
     np.testing.assert_allclose(arms.high["PR"] - arms.low["PR"], 2.0 * (law.high["PR"] - law.low["PR"]))
     at = (rows["drug"] == "dofetilide") & (rows["hour"] == 3.0)

@@ -148,6 +148,8 @@ def report(table: pd.DataFrame) -> pd.DataFrame:
 
     lines = []
     for name, column in TARGETS.items():
+        if table[name].isna().all():  # a world that does not chart it
+            continue
         for arm in ("all", *[d for d in DRUG_ORDER if d in set(table["drug"])]):
             part = table if arm == "all" else table[table["drug"] == arm]
             part = part[part[column].notna()]
@@ -177,7 +179,7 @@ def plot(table: pd.DataFrame, path: Path, made: Mapping[str, Any]) -> None:
 
     drugs = [d for d in DRUG_ORDER[1:] if d in set(table["drug"])]
     figure, axes = plt.subplots(
-        len(TARGETS), len(drugs), figsize=(3 * len(drugs), 8), sharex=True, sharey="row", squeeze=False
+        len(TARGETS), len(drugs), figsize=(3 * len(drugs), 2 * len(TARGETS)), sharex=True, sharey="row", squeeze=False
     )
     for row, name in enumerate(TARGETS):
         for column, drug in enumerate(drugs):
@@ -188,7 +190,7 @@ def plot(table: pd.DataFrame, path: Path, made: Mapping[str, Any]) -> None:
             axis.plot(guess.index, guess, "-", color="tab:red", label="predicted, subject left out")
             axis.set_title(f"{drug}, R² {_course_r2(table, drug, name):.2f}", fontsize=9)
             if column == 0:
-                axis.set_ylabel(f"{name} change, ms")
+                axis.set_ylabel(f"{name} change")
             if row == len(TARGETS) - 1:
                 axis.set_xlabel("hours after the dose")
     axes[0, 0].legend(fontsize=7)

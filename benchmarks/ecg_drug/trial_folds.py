@@ -51,8 +51,7 @@ POOLED = "T wave pooled"
 SEED = 2026  # of the folds
 INNER_FOLDS, INNER_SEED = 4, 11  # of training subjects, to choose the pooling
 WIDENINGS = (1.0, 2.0, 4.0)
-_SHARES = (0.25, 0.5, 0.75, 1.0)  # of the arm's mean beside the law: of the readings', of the fitted, or half of each
-WEIGHTS = ((0.0, 0.0), *[w for s in _SHARES for w in ((s, 0.0), (0.0, s), (s / 2, s / 2))])
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 COVERAGE = 0.9
 
 # training frame (all hours), post-dose rows of other subjects without their outcome -> prediction
@@ -77,7 +76,7 @@ class _Inner(NamedTuple):
 
     read: np.ndarray  # [R]
     law: tuple[np.ndarray, np.ndarray, np.ndarray]  # point, 5 % and 95 % quantile, [R] each
-    means: tuple[np.ndarray, np.ndarray]  # of the arm, [R] each
+    means: np.ndarray  # [R] of the arm
 
 
 def _inner_folds(frame: pd.DataFrame, rows: pd.DataFrame, samples: int, seed: int) -> dict[float, dict[str, _Inner]]:
@@ -99,8 +98,8 @@ def _inner_folds(frame: pd.DataFrame, rows: pd.DataFrame, samples: int, seed: in
 
 def _joined(parts: list[_Inner]) -> _Inner:
     law = [np.concatenate([p.law[i] for p in parts]) for i in range(3)]
-    means = [np.concatenate([p.means[i] for p in parts]) for i in range(2)]
-    return _Inner(np.concatenate([p.read for p in parts]), (law[0], law[1], law[2]), (means[0], means[1]))
+    read, means = (np.concatenate([getattr(p, field) for p in parts]) for field in ("read", "means"))
+    return _Inner(read, (law[0], law[1], law[2]), means)
 
 
 def choose_pooling(frame: pd.DataFrame, rows: pd.DataFrame, samples: int = 256, seed: int = 0) -> Pooling:
@@ -111,7 +110,7 @@ def choose_pooling(frame: pd.DataFrame, rows: pd.DataFrame, samples: int = 256, 
     """
     before = frame[frame["hour"] < 0]
     found = _inner_folds(frame, rows, samples, seed)
-    weights: dict[float, dict[str, tuple[float, float]]] = {}
+    weights: dict[float, dict[str, float]] = {}
     totals: dict[float, float] = {}
     for widening, inner in found.items():
         weights[widening], totals[widening] = {}, 0.0
@@ -124,16 +123,16 @@ def choose_pooling(frame: pd.DataFrame, rows: pd.DataFrame, samples: int = 256, 
     return Pooling(best, weights[best], {name: _band(found[best][name], weights[best][name]) for name in TARGETS})
 
 
-def _error(inner: _Inner, column: str, weights: tuple[float, float]) -> float:
+def _error(inner: _Inner, column: str, weight: float) -> float:
     """Mean absolute error in the target's own unit."""
-    point = own_unit(column, mixed(inner.law[0], inner.means, weights))
+    point = own_unit(column, mixed(inner.law[0], inner.means, weight))
     return float(np.nanmean(np.abs(point - own_unit(column, inner.read))))
 
 
-def _band(inner: _Inner, weights: tuple[float, float]) -> float:
+def _band(inner: _Inner, weight: float) -> float:
     """Factor on the bands with which they hold nine tenths of the readings."""
     point, low, high = inner.law
-    off = inner.read - mixed(point, inner.means, weights)
+    off = inner.read - mixed(point, inner.means, weight)
     score = np.abs(off) / np.maximum(np.where(off > 0, high - point, point - low), 1e-9)
     return float(np.quantile(score[~np.isnan(score)], COVERAGE))
 

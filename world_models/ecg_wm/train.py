@@ -157,7 +157,8 @@ def train(
     off = step_errors(model)
     with open(work / "metrics.jsonl", "a") as log:
         log.write(json.dumps({"stage": "calibrate", **figures, "step_errors": [e._asdict() for e in off]}) + "\n")
-    card = write_card(config, steps, batch, ludb is not None, off)
+    given = {"ludb": ludb, "ptbxl": ptbxl, "challenge": challenge}
+    card = write_card(config, steps, batch, [name for name, folder in given.items() if folder is not None], off)
     checkpoint.save_checkpoint(out, model.state_dict(), {"kind": KIND, **dataclasses.asdict(config)}, card)
     return model
 

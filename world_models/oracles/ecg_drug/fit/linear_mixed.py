@@ -41,7 +41,6 @@ class LinearFit:
     nonlinear: Tensor  # [P]
     nonlinear_errors: Tensor  # [P] (of the parameters as searched: logs)
     effects: tuple[Tensor, ...]  # K of [N, C_k]: predicted random effects
-    fitted: Tensor  # [N, R] X beta + Z u, also where y is missing
     residuals: Tensor  # [N, R] y - X beta - Z u, over the row's noise scale; NaN where missing
     minus_two_log_likelihood: float
 
@@ -84,10 +83,8 @@ def fit_linear_mixed(
         u = torch.linalg.solve(solved.small, right).squeeze(-1) / solved.noise
         residuals = torch.where(seen, rest - torch.einsum("nrc,nc->nr", solved.z, u), torch.full_like(rest, torch.nan))
         effects, at = [], 0
-        fitted = design.fixed @ solved.beta
         for i, block in enumerate(design.random):
             effects.append(u[:, at : at + block.shape[-1]] * best[i].exp())
-            fitted = fitted + torch.einsum("nrc,nc->nr", block, effects[-1])
             at += block.shape[-1]
     search_errors = _search_errors(problem, best) if standard_errors else torch.full_like(best, torch.nan)
     return LinearFit(
@@ -99,7 +96,6 @@ def fit_linear_mixed(
         best[k + 1 :],
         search_errors[k + 1 :],
         tuple(effects),
-        fitted,
         residuals,
         float(solved.value),
     )

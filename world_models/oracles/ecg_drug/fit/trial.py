@@ -205,15 +205,6 @@ def _arm_means(frame: pd.DataFrame, hours: list[float]) -> dict[str, dict[str, l
     return found
 
 
-def _fitted_means(data: Arranged, fitted: EndpointFit) -> dict[str, list[float]]:
-    """As `_arm_means` of an endpoint, of what the fit has for its subjects: without the noise of single readings."""
-    levels = fitted.fit.fitted.reshape(len(data.subjects), -1, len(data.hours))
-    before = data.hours < 0
-    change = (levels - levels[..., before].mean(-1, keepdim=True)).mean(0)
-    change[:, before] = 0.0
-    return dict(zip(("placebo", *[d.name for d in ANTIARRHYTHMICS]), _round(change, 5), strict=True))
-
-
 def _check_trial(frame: pd.DataFrame) -> None:
     """Raise a ValueError where an arm or an endpoint is missing."""
     present = set(frame["drug"])
@@ -292,7 +283,6 @@ def fit_trial(
         },
         "course": course,
         "arm_means": _arm_means(frame, data.hours.tolist()),
-        "fitted_arm_means": {e: _fitted_means(data, fits[e]) for e in ENDPOINTS},
     }
 
 
