@@ -18,7 +18,7 @@ from world_models.ecg.t_bend import LEFT_KNOTS, RIGHT_KNOTS, TShape, bent_st_t, 
 from world_models.ecg.t_wave import KORS, USUAL, asymmetry_of, first_component, flatness_of
 from world_models.ecg.waveform import R_SHARE, Intervals
 
-__all__ = ["FREE", "LEFT_FREE", "SHIFT_MS", "Beats", "Marks", "beats_of", "free_of", "free_shape", "marks_of", "read_bent"]
+__all__ = ["FREE", "LEFT_FREE", "SHIFT_MS", "Beats", "Marks", "beats_of", "free_of", "free_shape", "marks_of", "read_bent", "unevenness"]
 
 LEFT_FREE = len(LEFT_KNOTS) - 1  # slopes that are free: their integral is given, so that one is not
 FREE = LEFT_FREE + len(RIGHT_KNOTS) + 1  # with the peak's shift
@@ -140,6 +140,13 @@ def free_shape(x: Tensor, gain: Tensor) -> TShape:
     slopes = x.exp()
     left = torch.cat((slopes[:, :LEFT_FREE], torch.ones_like(slopes[:, :1])), dim=1)
     return TShape(gain, x[:, -1] * SHIFT_MS, left, slopes[:, LEFT_FREE:-1])
+
+
+def unevenness(x: Tensor) -> Tensor:
+    """Change of a slope's logarithm from knot to knot, [B, KNOTS], of free parameters [B, FREE]."""
+    slopes = torch.cat((x[:, :LEFT_FREE], torch.zeros_like(x[:, :1]), x[:, LEFT_FREE:-1]), dim=-1)
+    left, right = slopes[:, : LEFT_FREE + 1], slopes[:, LEFT_FREE + 1 :]
+    return torch.cat((left[:, 1:] - left[:, :-1], right[:, 1:] - right[:, :-1]), dim=-1)
 
 
 def free_of(shape: TShape) -> Tensor:

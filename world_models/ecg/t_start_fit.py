@@ -35,7 +35,7 @@ BEND_SD = (0.5, 0.65)  # of the logarithms of the own wave's slopes, and of thos
 ASK_SD = (0.03, 0.01, 1.5, 1.5)  # beside what that wave measures: asymmetry, flatness, ERD_30, LRD_30
 BLEND = 0.6  # largest share of a second wave, and of the waves that have one: leads then do not peak together
 MISS = (0.015, 0.006, 0.9, 0.9, 0.5, 0.6)  # that counts as one in the loss, as `Beats.target`
-STRAIN = 0.01  # cost of a bend by the mean square of its parameters
+STRAIN, UNEVEN = 0.02, 0.06  # cost of a bend by the mean square of its parameters, and of their change between knots
 LEARNING_RATE = 5e-3
 
 
@@ -129,7 +129,8 @@ def fit_start(steps: int, batch: int, width: int = WIDTH) -> StartNetwork:
         # A wave off which a measure cannot be read has no gradient either.
         read.register_hook(lambda g: torch.nan_to_num(g, nan=0.0, posinf=0.0, neginf=0.0).clamp(-1.0, 1.0))
         off = torch.nan_to_num((read - beats.target) / unit)
-        loss = nn.functional.smooth_l1_loss(off, torch.zeros_like(off)) + STRAIN * found.square().mean()
+        loss = nn.functional.smooth_l1_loss(off, torch.zeros_like(off))
+        loss = loss + STRAIN * found.square().mean() + UNEVEN * reader.unevenness(found).square().mean()
         optimiser.zero_grad()
         loss.backward()
         for parameter in network.parameters():

@@ -10,6 +10,7 @@ least is taken.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -18,20 +19,30 @@ from torch import Tensor
 from world_models.ecg import t_start
 from world_models.ecg.morphology import solve
 from world_models.ecg.t_bend import TShape, own_st_t
-from world_models.ecg.t_reader import FREE, LEFT_FREE, Beats, Marks, beats_of, free_of, free_shape, marks_of, read_bent
+from world_models.ecg.t_reader import (
+    FREE,
+    Beats,
+    Marks,
+    beats_of,
+    free_of,
+    free_shape,
+    marks_of,
+    read_bent,
+    unevenness,
+)
 from world_models.ecg.t_wave import TWave
 from world_models.ecg.waveform import R_SHARE, WAVES, Intervals
 
 __all__ = ["SCALE", "Marks", "bend_for", "marks_of", "shape_t_wave"]
 
 # A miss of this size counts as one: asymmetry, flatness, ERD_30, LRD_30, T peak and T end as delineated, ms.
-SCALE = (0.01, 0.005, 0.7, 0.7, 0.4, 0.4)
+SCALE = (0.015, 0.006, 0.8, 0.8, 0.35, 0.35)
 _CALM, _EVEN = 0.06, 0.7  # weights of a slope's logarithm and of its change from knot to knot, beside the misses
 # Squared misses (their sum) under which a beat is not bent at all; guesses, and the units in which they are put right,
 # in SCALE's order; then rounds of the search, and squared misses under which a beat is left as it is.
-_AS_IT_IS, _GUESSES, _ASK_LARGEST = 1.0, 4, 8.0
+_AS_IT_IS, _GUESSES, _ASK_LARGEST = 1.0, 3, 8.0
 _ASK_UNITS = (0.02, 0.01, 1.5, 1.5, 1.0, 1.5)
-_STAGES = ((5, 6.0), (6, 6.0), (8, 8.0), (12, 8.0))
+_STAGES = ((4, 9.0), (8, 9.0), (12, 12.0))
 _HOPE = 0.7  # of a stage: the share of a beat's cost that is left where it was worth while
 _FAR, _UNREADABLE = 60.0, 20.0  # no miss counts for more; a wave off which a measure cannot be read counts for this
 _GAINS = (0.01, 100.0)
@@ -56,10 +67,7 @@ def _misses(beats: Beats, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
     scale = torch.tensor(SCALE, device=x.device)
     off = torch.nan_to_num((read - beats.target) / scale, nan=_UNREADABLE).clamp(-_FAR, _FAR)
     off = torch.where(beats.target.isfinite(), off, torch.zeros_like(off))
-    slopes = torch.cat((x[:, :LEFT_FREE], torch.zeros_like(x[:, :1]), x[:, LEFT_FREE:-1]), dim=-1)
-    left, right = slopes[:, : LEFT_FREE + 1], slopes[:, LEFT_FREE + 1 :]
-    uneven = torch.cat((left[:, 1:] - left[:, :-1], right[:, 1:] - right[:, :-1]), dim=-1)
-    return torch.cat((off, _EVEN * uneven, _CALM * x), dim=-1), height
+    return torch.cat((off, _EVEN * unevenness(x), _CALM * x), dim=-1), height
 
 
 def _gain(beats: Beats, gain: Tensor, height_mv: Tensor) -> Tensor:
@@ -165,7 +173,8 @@ def _chosen(first: Tensor, one: _Search, other: _Search) -> _Search:
     return _Search(*(torch.where(first.view(-1, *(1,) * (a.ndim - 1)), a, b) for a, b in pairs))
 
 
-def _solve(beats: Beats) -> TShape:
+def _begun(beats: Beats) -> _Search:
+    """Beats as they are, if they measure what is asked for, else as guessed."""
     rows, device = beats.drawn.shape[0], beats.drawn.device
     x, one = torch.zeros(rows, FREE, device=device), torch.ones(rows, device=device)
     plain, height = read_bent(beats, free_shape(x, one))
@@ -173,18 +182,33 @@ def _solve(beats: Beats) -> TShape:
     off, _ = _misses(beats, x, gain)
     at = _Search(x, gain, off, height * gain)
     left = (_cost(off[:, : len(SCALE)]) > _AS_IT_IS).nonzero().squeeze(-1)
-    if len(left):
-        found = _guessed(Beats(*(v[left] for v in beats)), plain[left], height[left])
-        at = _Search(*(v.index_copy(0, left, new) for v, new in zip(at, found, strict=True)))
-    tried = torch.ones_like(left, dtype=torch.bool)
+    if not len(left):
+        return at
+    found = _guessed(_of(beats, left), plain[left], height[left])
+    return _Search(*(v.index_copy(0, left, new) for v, new in zip(at, found, strict=True)))
+
+
+def _of(beats: Beats, rows: Tensor | slice) -> Beats:
+    return Beats(*(v[rows] for v in beats))
+
+
+def _in_blocks(work: Callable[[Tensor], _Search], rows: Tensor) -> _Search:
+    """`work` on the rows [N], so many at once as stay near the cache."""
+    parts = [work(some) for some in rows.split(_ROWS)] or [work(rows)]
+    return _Search(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _solve(beats: Beats) -> TShape:
+    left = torch.arange(beats.drawn.shape[0], device=beats.drawn.device)
+    at = _in_blocks(lambda some: _begun(_of(beats, some)), left)
     for rounds, done in _STAGES:
-        left = left[tried & (_cost(at.off[left, : len(SCALE)]) > done)]
+        left = left[_cost(at.off[left, : len(SCALE)]) > done]
         if not len(left):
             break
-        few = _Search(*(v[left] for v in at))
-        found = _rounds(Beats(*(v[left] for v in beats)), few, rounds)
+        few, now = _Search(*(v[left] for v in at)), at
+        found = _in_blocks(lambda some: _rounds(_of(beats, some), _Search(*(v[some] for v in now)), rounds), left)
         at = _Search(*(v.index_copy(0, left, new) for v, new in zip(at, found, strict=True)))
-        tried = _cost(found.off) < _HOPE * _cost(few.off)  # what hardly comes nearer cannot be had
+        left = left[_cost(found.off) < _HOPE * _cost(few.off)]  # what hardly comes nearer cannot be had
     return free_shape(at.x, at.gain)
 
 
@@ -224,11 +248,8 @@ def shape_t_wave(
     for name, value in zip(TWave._fields, wanted, strict=True):
         if bool((value < 0).any()) or (name != "asymmetry" and bool((value == 0).any())):
             raise ValueError(f"{name} wanted from {float(value.min()):g} must be above 0")
-    whole = _posed(intervals, morphology, wanted, residual, marks_of(intervals) if marks is None else marks)
-    parts = []
-    for start in range(0, max(whole.drawn.shape[0], 1), _ROWS):
-        parts.append(_solve(Beats(*(column[start : start + _ROWS] for column in whole))))
-    return TShape(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    marks = marks_of(intervals) if marks is None else marks
+    return _solve(_posed(intervals, morphology, wanted, residual, marks))
 
 
 def bend_for(intervals: Intervals, residual: Tensor, wanted: TWave) -> TShape:
