@@ -52,7 +52,7 @@ def dosed_charts(key: Tensor) -> Chart:
 
 @torch.no_grad()
 def missing_of(vae: BeatVAE, asked: Request, key: Tensor) -> Tensor:
-    """Chart less what is read of the synthesised ECGs, [B, 10] in READ's order and units (the amplitude's logarithm)."""
+    """Chart less what is read of the synthesised ECGs, [B, 10] in READ's order and units; the amplitude's logarithm."""
     ecg = synthesise(vae, asked.m, asked.recorded, key, torch.zeros_like(key), asked.chart)
     found = delineate(ecg, RATE_HZ)
     t_wave = t_wave_of(found)

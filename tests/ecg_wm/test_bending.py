@@ -1,4 +1,4 @@
-"""Bends of canonical beats: what they leave alone, what is measured of them, and gradients through what is asked for."""
+"""Bends of canonical beats: what they leave alone, what is measured of them, and gradients through what is asked."""
 
 import pytest
 import torch

@@ -18,12 +18,12 @@ def test_a_scale_that_leaves_a_stage_without_steps_is_refused_first(scale: str, 
 def test_the_steps_of_the_shipped_weights():
     assert steps_of(1.0) == {
         "beats": 800,
-        "bender": 5000,
-        "readback": 2400,
         "dynamics": 2600,
         "belief": 300,
         "foresight": 350,
-        "hazard": 600,
+        "events": 600,
+        "teacher": 1500,
+        "student": 1500,
     }
     assert all(count >= 1 for count in steps_of(0.0034).values())
 

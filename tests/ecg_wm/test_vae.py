@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from world_models import keys
+from world_models.ecg.beat_axis import J_POINT
+from world_models.ecg.delineation.delineate import delineate
+from world_models.ecg.waveform import beat_template
 from world_models.ecg_wm import recorded
 from world_models.ecg_wm.beat_data import BeatSource
 from world_models.ecg_wm.beat_training import lay_linear, lay_prior
 from world_models.ecg_wm.config import SMALL
-from world_models.ecg.beat_axis import J_POINT
-from world_models.ecg.delineation.delineate import delineate
-from world_models.ecg.waveform import beat_template
 from world_models.ecg_wm.recorded import INTERVALS, Recorded
 from world_models.ecg_wm.synthesis import drawn_beat, synthesise
 from world_models.ecg_wm.t_measures import T_MEASURES, standardised

@@ -148,9 +148,7 @@ def _qrs_as_read(asked: Intervals, morphology: Tensor | None, residual: Tensor |
         old = tuple(x[rows] for x in best)
         new = _qrs_read(_rows(whole, rows), (old[0] - old[3]).clamp(*_QRS_MS))
         better = new[3].abs() < old[3].abs()
-        best = tuple(
-            x.index_copy(0, rows, torch.where(better, a, b)) for x, a, b in zip(best, new, old, strict=True)
-        )
+        best = tuple(x.index_copy(0, rows, torch.where(better, a, b)) for x, a, b in zip(best, new, old, strict=True))
     return best
 
 

@@ -18,7 +18,19 @@ from world_models.ecg.t_bend import LEFT_KNOTS, RIGHT_KNOTS, TShape, bent_st_t, 
 from world_models.ecg.t_wave import KORS, USUAL, asymmetry_of, first_component, flatness_of
 from world_models.ecg.waveform import R_SHARE, Intervals
 
-__all__ = ["FREE", "LEFT_FREE", "SHIFT_MS", "Beats", "Marks", "beats_of", "free_of", "free_shape", "marks_of", "read_bent", "unevenness"]
+__all__ = [
+    "FREE",
+    "LEFT_FREE",
+    "SHIFT_MS",
+    "Beats",
+    "Marks",
+    "beats_of",
+    "free_of",
+    "free_shape",
+    "marks_of",
+    "read_bent",
+    "unevenness",
+]
 
 LEFT_FREE = len(LEFT_KNOTS) - 1  # slopes that are free: their integral is given, so that one is not
 FREE = LEFT_FREE + len(RIGHT_KNOTS) + 1  # with the peak's shift

@@ -1,7 +1,7 @@
 """Make the network of `t_start`: `python -m world_models.ecg.t_start_fit [--out FILE]`; a few minutes of one core.
 
 Beats of the shipped bank, their T waves bent and blended at random, are asked for what other such waves measure at the
-same intervals, and a little beside it; the loss is what the guessed bend misses. Nothing is read from disk but the bank.
+same intervals, and a little beside it; the loss is what the guessed bend misses. No other data is read.
 """
 
 from __future__ import annotations

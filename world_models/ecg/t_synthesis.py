@@ -3,9 +3,9 @@
 `shape_t_wave` gives the `TShape` with which `waveform.synthesise_ecg` draws such an ECG. A bend is guessed (`t_start`),
 read (`t_reader`), guessed again with what was missed asked for in addition; where that is not enough, its slopes are
 found by damped least squares (Levenberg 1944, doi 10.1090/qam/10666). Besides the five measures stand the T peak and
-the T end that the delineator would mark, whose smoothing moves a skewed wave's peak to its slower side. Not all of these
-go together; what cannot be had is approached, each miss in its `SCALE`, and of equally good bends the one that bends
-least is taken.
+the T end that the delineator would mark, whose smoothing moves a skewed wave's peak to its slower side. Not all of
+these go together; what cannot be had is approached, each miss in its `SCALE`, and of equally good bends the one that
+bends least is taken.
 """
 
 from __future__ import annotations
@@ -198,6 +198,11 @@ def _in_blocks(work: Callable[[Tensor], _Search], rows: Tensor) -> _Search:
     return _Search(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
+def _improved(beats: Beats, at: _Search, rows: Tensor, rounds: int) -> _Search:
+    found = _in_blocks(lambda some: _rounds(_of(beats, some), _Search(*(v[some] for v in at)), rounds), rows)
+    return _Search(*(v.index_copy(0, rows, new) for v, new in zip(at, found, strict=True)))
+
+
 def _solve(beats: Beats) -> TShape:
     left = torch.arange(beats.drawn.shape[0], device=beats.drawn.device)
     at = _in_blocks(lambda some: _begun(_of(beats, some)), left)
@@ -205,10 +210,9 @@ def _solve(beats: Beats) -> TShape:
         left = left[_cost(at.off[left, : len(SCALE)]) > done]
         if not len(left):
             break
-        few, now = _Search(*(v[left] for v in at)), at
-        found = _in_blocks(lambda some: _rounds(_of(beats, some), _Search(*(v[some] for v in now)), rounds), left)
-        at = _Search(*(v.index_copy(0, left, new) for v, new in zip(at, found, strict=True)))
-        left = left[_cost(found.off) < _HOPE * _cost(few.off)]  # what hardly comes nearer cannot be had
+        before = _cost(at.off[left])
+        at = _improved(beats, at, left, rounds)
+        left = left[_cost(at.off[left]) < _HOPE * before]  # what hardly comes nearer cannot be had
     return free_shape(at.x, at.gain)
 
 

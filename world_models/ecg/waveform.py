@@ -234,7 +234,7 @@ def _before_j(grid: Tensor, intervals: Intervals, residual: Tensor) -> Tensor:
 
 
 def p_stretch(intervals: Intervals, morphology: Tensor | None, residual: Tensor) -> Tensor:
-    """What comes before R of beats with a residual, every `P_STEP_MS` from `P_STRETCH_MS` before R to R, [B, 8, L] mV."""
+    """What comes before R of beats with a residual, every `P_STEP_MS` from `P_STRETCH_MS` on to R, [B, 8, L] mV."""
     grid = torch.arange(-int(P_STRETCH_MS / P_STEP_MS), 1, dtype=torch.float32, device=residual.device) * P_STEP_MS
     beat = _before_j(grid, intervals, residual)
     if morphology is not None:

@@ -25,8 +25,8 @@ from world_models.ecg.t_wave import KORS, TMarks, t_wave
 from world_models.ecg.waveform import R_SHARE, Intervals, beat_template
 from world_models.ecg_wm import beats
 from world_models.ecg_wm.beats import AT_R, RATE_HZ
-from world_models.ecg_wm.encode import canonical_of, marks_of
 from world_models.ecg_wm.bending import bent
+from world_models.ecg_wm.encode import canonical_of, marks_of
 
 __all__ = ["BeatPool", "BeatSource", "sample_intervals"]
 

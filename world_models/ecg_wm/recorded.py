@@ -63,4 +63,3 @@ def kept(recorded: Recorded, t_wave: Tensor | None) -> Tensor:
     place = torch.arange(SAMPLES, device=stays.device, dtype=stays.dtype) - J_POINT
     late = smoothstep(place / (_ONSET * PIECES[4]))
     return recorded.residual * (1.0 - (1.0 - stays) * late).unsqueeze(1)
-

@@ -1,5 +1,5 @@
-"""An ECG from a beat's shape: decoded, completed by what was recorded, and drawn as any beat is (`ecg.as_read`), so that
-a delineator reads the chart's intervals and T wave on it."""
+"""An ECG from a beat's shape: decoded, completed by what was recorded, and drawn as any beat is (`ecg.as_read`), so
+that a delineator reads the chart's intervals and T wave on it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["drawn_beat", "synthesise"]
 SAMPLES = 5000  # of the ECG
 HRV_MS = 20.0  # SD of RR intervals in sinus rhythm: a resting adult's within ten seconds (k)
 NO_PR_MS = 160.0  # of the drawing where there is no P to draw
-ECGS_AT_ONCE = 512  # as many as are shaped together (`ecg.t_synthesis`)
+ECGS_AT_ONCE = 2048  # as many as are shaped together: the few that are hard to shape then make up a block
 
 
 def drawn_beat(vae: BeatVAE, m: Tensor, recorded: Recorded | None, chart: Chart) -> Drawn:
@@ -52,7 +52,7 @@ def synthesise(
     Args:
         recorded: what recorded patients keep of their own beats; None or `Recorded.nothing` for generated ones.
         key, t: [B] the random numbers of the rhythm.
-        chart: heart rate, PR (NaN: none), QRS, J-Tpeak, Tpeak-Tend [B], and the T measures [B] where they are asked for.
+        chart: heart rate, PR (NaN: none), QRS, J-Tpeak, Tpeak-Tend [B], and the T measures [B] where they are asked.
         fibrillating: bool [B], whose atria fibrillate: irregular RR, f waves and no P; None: nobody's.
     """
     given = {name: chart[name] for name in (*INTERVALS, *T_MEASURES) if name in chart}

@@ -1,7 +1,8 @@
 """Make an ECG world model from oracle cohorts: `python -m world_models.ecg_wm.train --out DIR`.
 
-Stages, each resumable on its own: the beat autoencoder, the dynamics (prior, belief, spread together), the belief alone, all of it by what it foresees, torsades and AV block, the
-diffusion of the whole latent (teacher, then the few-step student), then calibration of the spread on patients no stage has met. Data are sampled while training, each
+Stages, each resumable on its own: the beat autoencoder, the dynamics (prior, belief, spread together), the belief
+alone, all of it by what it foresees, torsades and AV block, the diffusion of the whole latent (teacher, then the
+few-step student), then calibration of the spread on patients no stage has met. Data are sampled while training, each
 batch as a function of the stage and the step.
 """
 
