@@ -22,6 +22,7 @@ from world_models.ecg.t_bend import bent_st_t, own_place, own_st_t
 from world_models.ecg.t_start import FREE, INPUTS, LARGEST
 from world_models.ecg.waveform import WAVES
 from world_models.files import replacing
+from world_models.nn.mlp import sample_weights
 
 __all__ = ["StartNetwork", "fit_start", "random_beats"]
 
@@ -112,9 +113,8 @@ def random_beats(bank: MorphologyBank, key: Tensor) -> reader.Beats:
 def fit_start(steps: int, batch: int, width: int = WIDTH) -> StartNetwork:
     """The network after so many steps."""
     bank = MorphologyBank.load()
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        network = StartNetwork(width)
+    network = StartNetwork(width)
+    sample_weights(network, SEED)
     optimiser = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, steps, pct_start=0.1)
     unit = torch.tensor(MISS)
