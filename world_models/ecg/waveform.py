@@ -65,7 +65,7 @@ _QRS_EDGE = 0.09  # share of the QRS over which the taper rises, and falls
 _P_REACH = 4.0
 _QRS_PRE_MS, _QRS_POST_MS = 110.0, 150.0  # the stretch of the window in which the QRS is computed (QRS <= 258 ms)
 _UP_MS = 60.0  # over which what is kept of a recorded beat sets in
-_CHUNK = {"cpu": 32}  # ECGs synthesised at once: on a CPU 5 MB of eight leads stay near the cache
+_CHUNK = {"cpu": 64}  # ECGs synthesised at once: on a CPU 10 MB of eight leads stay near the cache
 _CHUNK_ELSEWHERE = 1024
 
 
