@@ -66,8 +66,9 @@ class Pairs(NamedTuple):
         """The pairs at `rows` (int64 [M], bool [N] or a slice)."""
         return tree.take(self, rows)
 
-    def __len__(self) -> int:
-        """Number of pairs N (a NamedTuple's own length would be its nine fields)."""
+    @property
+    def size(self) -> int:
+        """Number of pairs N."""
         return int(self.key.shape[0])
 
 
@@ -108,9 +109,7 @@ def _paced(oracle: ECGDrugOracle, state: ECGDrugState) -> ECGDrugState:
     full = none._replace(modes=torch.ones_like(none.modes))
     decay = oracle.trial.advance(state.individual, full, nothing, oracle.hours_per_step).modes
     entry = oracle.trial.advance(state.individual, none, nothing + 1.0, oracle.hours_per_step).modes
-    return state._replace(
-        decay=decay, entry=entry, entry_fast=entry * unabsorbed(Kinetics(*state.individual[:4]))
-    )
+    return state._replace(decay=decay, entry=entry, entry_fast=entry * unabsorbed(Kinetics(*state.individual[:4])))
 
 
 def _after(before: ECGDrugState, hours: float, drug: Tensor, dose_mg: Tensor) -> ECGDrugState:
@@ -208,8 +207,8 @@ def split_pairs(split: str, count: int, device: torch.device | str = "cpu", prog
             wanted = min(_CANDIDATES, 5 * (count - have) // 2 + 16)
             part = sample_pairs(keys.from_seed(seed, wanted, device))
             parts.append(part)
-            seed, have = seed + wanted, have + len(part)
-            bar.update(min(len(part), count - bar.n))
+            seed, have = seed + wanted, have + part.size
+            bar.update(min(part.size, count - bar.n))
     return tree.cat(parts).take(slice(count))
 
 
