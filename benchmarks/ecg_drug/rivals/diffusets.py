@@ -27,8 +27,8 @@ _DRUGS = 5
 
 
 def words_of(told: Tensor) -> Tensor:
-    """The note as word numbers int64 [B, 1 + numbers]: the drug, then each other feature in `_STEPS_OF` steps of its own
-    words."""
+    """The note as word numbers int64 [B, 1 + numbers]: the drug, then each other feature in `_STEPS_OF` steps of
+    its own words."""
     drug = told[:, MEASURES : MEASURES + _DRUGS].argmax(-1, keepdim=True)
     rest = torch.cat([told[:, :MEASURES], told[:, MEASURES + _DRUGS :]], -1)
     step = ((rest.clamp(-2.99, 2.99) + 3.0) * (_STEPS_OF / 6.0)).long()

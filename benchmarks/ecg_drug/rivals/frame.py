@@ -1,9 +1,9 @@
 """What a rival is: told a patient's pre-dose ECG, order and hours, it samples post-dose beats and charts.
 
-All networks learn the same thing in the same units (`Scales`): the change of the canonical beat and of the ten modelled
-measures (`ENDPOINTS`, on their working scales), each over its spread in the training pairs. A beat on the canonical axis
-says nothing of its timing, so every network generates beat and measures together, and its chart is what it gives for
-them. None is handicapped by having to learn that a patient stays himself.
+All networks learn the same thing in the same units (`Scales`): the change of the canonical beat and of the ten
+modelled measures (`ENDPOINTS`, on their working scales), each over its spread in the training pairs. A beat on the
+canonical axis says nothing of its timing, so every network generates beat and measures together, and its chart is what
+it gives for them. None is handicapped by having to learn that a patient stays himself.
 
 Shapes: N patients, S samples of each, F features, E = 10 measures.
 """

@@ -1,8 +1,8 @@
 """What is known of the four drugs beforehand, for the rival that is told: class, channels, label.
 
-Block of hERG, late sodium, calcium and sodium channels at the therapeutic free Cmax, from the CiPA table (a drug without
-a row there has zeros: verapamil has one). Label facts, as numbers of 0 to 1 (US prescribing information; half-lives in
-days): prolongs QT, prolongs PR, cleared by the kidneys, half-life, contraindicated with long QT.
+Block of hERG, late sodium, calcium and sodium channels at the therapeutic free Cmax, from the CiPA table (a drug
+without a row there has zeros). Label facts, as numbers of 0 to 1 (US prescribing information (k); half-lives in days):
+prolongs QT, prolongs PR, share cleared by the kidneys unchanged, half-life, contraindicated with long QT.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["CHANNELS", "FACTS", "knowledge_table"]
 CHANNELS = ("herg", "late_sodium", "calcium", "sodium")
 CLASSES = ("IA", "ID", "III", "IV")
 FACTS = ("prolongs_qt", "prolongs_pr", "renal", "half_life_days", "not_in_long_qt")
-# labels: Ranexa 7 h, Tikosyn 10 h and 80 % in urine unchanged four fifths, Calan 3 to 7 h, quinidine 6 to 8 h
+# half-lives: 7, 10, 3 to 7, 6 to 8 h; dofetilide: 80 % in urine, four fifths of it unchanged
 _LABEL = {
     "ranolazine": (1.0, 0.0, 0.05, 7 / 24, 0.0),
     "dofetilide": (1.0, 0.0, 0.64, 10 / 24, 1.0),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -226,21 +227,28 @@ def still_falling(curve: list[dict[str, float]]) -> bool:
     return bool(after) and min(after) < (1 - _BETTER) * min(before)
 
 
-def to_plateau(build: Build, pairs: Pairs, validation: Pairs, folder: Path, rate: float, most_s: float) -> Trained:
-    """Goes on in the folder of `train` (a copy is kept there as it stood) until `_PATIENCE` segments have brought
-    nothing, or `most_s` seconds of processor time are spent."""
+def to_plateau(
+    build: Build, pairs: Pairs, validation: Pairs, folder: Path, begun: Path, rate: float, most_s: float
+) -> Trained:
+    """Goes on, in `folder`, from where `train` ended in `begun`, until `_PATIENCE` segments have brought nothing or
+    `most_s` seconds of processor time are spent, those before included.
+
+    Raises:
+        ValueError: nothing was trained in `begun`.
+    """
+    if not folder.is_dir():
+        part = folder.with_name(f".{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        if not (begun / "best.safetensors").is_file():
+            raise ValueError(f"{begun} holds no trained network to go on with; train it first")
+        shutil.copytree(begun, part)
+        part.rename(folder)
     run = _Run(build, pairs, validation, folder, rate)
-    if not run.curve:
-        raise ValueError(f"{folder} holds no trained network to go on with; train it first")
-    kept = folder / "at_budget.safetensors"
-    if not kept.is_file():
-        save_tensors(kept, read_tensors(folder / "best.safetensors")[0], {"cpu_s": str(run.cpu_s())})
     ends = run.plan["ends"]
     length = max(b - a for a, b in zip([0, *ends], ends, strict=False))
     while run.cpu_s() < most_s:
         scores = [row["score"] for row in run.curve]
-        best = min(scores)
-        since = len(scores) - next(i for i, s in enumerate(scores) if s <= best * (1 + _BETTER))
+        since = len(scores) - next(i for i, s in enumerate(scores) if s <= min(scores) * (1 + _BETTER))
         if since > _PATIENCE:
             break
         run.segment(length)
