@@ -30,8 +30,8 @@ class Readings:
     A record that was not made shows its last values, as a chart at the bedside does, and `hours_since_<record>` says
     how old they are (0: made now; the admission record is always made). A measure that is missing in a record that was
     made (`Quantity.may_be_missing`: PR in fibrillation) also shows the last one that was read, at admission the
-    layout's centre; another column says that there is none (`atrial_fibrillation`). So every row lies in its Box, its layout is
-    the same at all levels, and a policy trained at one can be tried at another.
+    layout's centre; another column says that there is none (`atrial_fibrillation`). So every row lies in its Box, its
+    layout is the same at all levels, and a policy trained at one can be tried at another.
     """
 
     def __init__(self, world: WorldModel, task: Task, view: View, noise: str, missingness: str) -> None:

@@ -18,8 +18,9 @@ from benchmarks.ecg_drug.trial_baselines import (
     rescaled,
 )
 from benchmarks.ecg_drug.trial_folds import POOLED, RIVALS, compared, folds_of, predict_folds
+from benchmarks.ecg_drug.trial_pooling import LAW_ALONE, Pooling
 from benchmarks.ecg_drug.trial_rows import blind
-from benchmarks.ecg_drug.trial_worlds import LAW_ALONE, T_TARGETS, TARGETS, Pooling, TrialPrediction, predict_oracle
+from benchmarks.ecg_drug.trial_worlds import T_TARGETS, TARGETS, TrialPrediction, predict_oracle
 from world_models.data.ecg.ecgrdvq import READINGS, load_trial
 from world_models.oracles.ecg_drug.population import TrialModel
 

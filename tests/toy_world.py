@@ -14,6 +14,7 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.inputs import check_also, checked_factors, checked_orders
+from world_models.oracles.ecg_drug.scales import T_ENDPOINTS
 from world_models.protocol import Chart, Factors
 from world_models.quantities.ecg_drug import MEASURES, ORDERS
 from world_models.quantity import Quantity
@@ -63,7 +64,8 @@ class ToyWorld:
 
     def __init__(self, device: str = "cpu", latent: bool = True, hazard: float = 0.02, cohort: str = "typical") -> None:
         self.device = torch.device(device)
-        measured = tuple(q for q in MEASURES if q.name not in NOT_MEASURED)
+        hidden = {*NOT_MEASURED, *T_ENDPOINTS}  # its T wave has no shape
+        measured = tuple(q for q in MEASURES if q.name not in hidden)
         self.measures = (*measured, LATENT) if latent else measured
         self.hazard = hazard  # of torsades in a step at QTcF 500 ms
         self.cohort = cohort
@@ -149,6 +151,7 @@ class ToyWorld:
             "hours": hours,
             "clock_hour": torch.remainder(patient["admission_clock_hour"] + hours, 24.0),
             **intervals,
+            "atrial_fibrillation": torch.zeros_like(hours),
             "torsades": state.torsades.to(torch.float32),
             "total_dose_mg": state.total,
             "hours_since_dose": state.since,

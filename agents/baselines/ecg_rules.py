@@ -62,7 +62,7 @@ def menu_row(menu: Tensor, orders: Sequence[str], **dose_mg: float) -> int:
 
 
 def label_dose_mg(creatinine_clearance_ml_min: Tensor) -> Tensor:
-    """The label's first dose [B] in mg, twice a day, at a creatinine clearance [B] in mL/min: 0 where contraindicated."""
+    """The label's first dose [B] in mg, twice a day, at a creatinine clearance [B] in mL/min; 0: contraindicated."""
     clearance = creatinine_clearance_ml_min
     dose = torch.where(clearance > NORMAL_ML_MIN, FULL_MG, HALF_MG)
     dose = torch.where(clearance < HALF_ML_MIN, QUARTER_MG, dose)

@@ -126,7 +126,7 @@ def share_over_patients(inside: np.ndarray, cases: np.ndarray, number: int = RES
     return float(low), float(high)
 
 
-def wilson(hits: int, cases: int) -> tuple[float, float]:
+def wilson(hits: float, cases: int) -> tuple[float, float]:
     """Interval of a share, `hits` of `cases`, without resampling (Wilson 1927, doi 10.1080/01621459.1927.10502953)."""
     if cases < 1:
         return 0.0, 1.0

@@ -5,9 +5,9 @@ The figures are those that `world_models.oracles.ecg_drug.rhythm` cites.
     python -m benchmarks.ecg_drug.calibrate_rhythm [--patients 8192] [--hours 72] [--out CSV]
 
 Torsades are printed as the mean probability 1 - exp(-integrated hazard), which needs far fewer patients than counting.
-`label` doses dofetilide as its label does: by the creatinine clearance, nobody with a baseline QTc above 440 ms (500 with
-a wide QRS), after the first dose half if QTc is above 500 ms or 15 % over baseline; every drug is stopped for good if QTc
-is above 500 ms (read 2 h after each dose). Figures are of those who were started.
+`label` doses dofetilide as its label does: by the creatinine clearance, nobody with a baseline QTc above 440 ms (500
+with a wide QRS), after the first dose half if QTc is above 500 ms or 15 % over baseline; every drug is stopped for
+good if QTc is above 500 ms (read 2 h after each dose). Figures are of those who were started.
 """
 
 from __future__ import annotations
@@ -73,7 +73,6 @@ REGIMENS: tuple[PublishedRegimen, ...] = (
         "heart-failure", "dofetilide", 0.5, 12.0, True, "TdP 3.3 % of 762 (DIAMOND, dose by renal function)"
     ),
     PublishedRegimen("long-qt", None, 0.0, 12.0, False, "-"),
-    PublishedRegimen("long-qt", "dofetilide", 0.5, 12.0, True, "contraindicated by label"),
 )
 
 
@@ -84,8 +83,9 @@ def simulate(
 
     Returns:
         torsades_share: probability by the end; over_500_share: QTcF above 500 ms at any step; started_share: of all;
-        stopped_share: of those started, for a QTc above 500 ms by the label's rule; qtcf_top_ms: mean of each patient's highest QTcF change; burden_before, burden_after: mean over the last 12 h; shift: mean logit
-        shift over the last 12 h; risk_ratio_500: risk of patients who ever exceed 500 ms over that of the rest.
+        stopped_share: of those started, for a QTc above 500 ms by the label's rule; qtcf_top_ms: mean of each
+        patient's highest QTcF change; burden_before, burden_after: mean over the last 12 h; shift: mean logit shift
+        over the last 12 h; risk_ratio_500: risk of patients who ever exceed 500 ms over that of the rest.
     """
     world = ECGDrugOracle(cohort=regimen.cohort)
     state = world.initial(keys.from_seed(SEED, patients))

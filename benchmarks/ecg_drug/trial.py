@@ -27,8 +27,9 @@ from benchmarks.common.results import RESULTS, TRIAL_FIT, made_by, write_csv, wr
 from benchmarks.ecg_drug.trial_baselines import concentration_response, persistence, population_course
 from benchmarks.ecg_drug.trial_folds import SEED as FOLD_SEED
 from benchmarks.ecg_drug.trial_folds import choose_pooling, compared, predict_folds, refitted_oracle
+from benchmarks.ecg_drug.trial_pooling import LAW_ALONE
 from benchmarks.ecg_drug.trial_rows import blind, pre_dose_rows
-from benchmarks.ecg_drug.trial_worlds import ADAPTERS, LAW_ALONE, TARGETS, TrialPrediction, predict_oracle
+from benchmarks.ecg_drug.trial_worlds import ADAPTERS, TARGETS, TrialPrediction, predict_oracle
 from world_models.data.ecg.ecgrdvq import canonical_drug, load_raw, load_trial
 from world_models.oracles.ecg_drug.fit.trial import fit_trial
 from world_models.oracles.ecg_drug.population import TrialModel
@@ -147,6 +148,8 @@ def report(table: pd.DataFrame) -> pd.DataFrame:
 
     lines = []
     for name, column in TARGETS.items():
+        if table[name].isna().all():  # a world that does not chart it
+            continue
         for arm in ("all", *[d for d in DRUG_ORDER if d in set(table["drug"])]):
             part = table if arm == "all" else table[table["drug"] == arm]
             part = part[part[column].notna()]
@@ -176,7 +179,7 @@ def plot(table: pd.DataFrame, path: Path, made: Mapping[str, Any]) -> None:
 
     drugs = [d for d in DRUG_ORDER[1:] if d in set(table["drug"])]
     figure, axes = plt.subplots(
-        len(TARGETS), len(drugs), figsize=(3 * len(drugs), 8), sharex=True, sharey="row", squeeze=False
+        len(TARGETS), len(drugs), figsize=(3 * len(drugs), 2 * len(TARGETS)), sharex=True, sharey="row", squeeze=False
     )
     for row, name in enumerate(TARGETS):
         for column, drug in enumerate(drugs):
@@ -187,7 +190,7 @@ def plot(table: pd.DataFrame, path: Path, made: Mapping[str, Any]) -> None:
             axis.plot(guess.index, guess, "-", color="tab:red", label="predicted, subject left out")
             axis.set_title(f"{drug}, R² {_course_r2(table, drug, name):.2f}", fontsize=9)
             if column == 0:
-                axis.set_ylabel(f"{name} change, ms")
+                axis.set_ylabel(f"{name} change")
             if row == len(TARGETS) - 1:
                 axis.set_xlabel("hours after the dose")
     axes[0, 0].legend(fontsize=7)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from benchmarks.ecg_drug.trial_worlds import T_TARGETS, TARGETS
+from benchmarks.ecg_drug.trial_rows import T_TARGETS, TARGETS
 from world_models.oracles.ecg_drug.fit.linear_mixed import Design, fit_linear_mixed
 from world_models.oracles.ecg_drug.scales import scaled
 

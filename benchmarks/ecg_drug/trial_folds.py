@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -24,17 +24,17 @@ from benchmarks.ecg_drug.trial_baselines import (
     population_course,
     rescaled,
 )
-from benchmarks.ecg_drug.trial_rows import blind, pre_dose_rows
-from benchmarks.ecg_drug.trial_worlds import (
+from benchmarks.ecg_drug.trial_pooling import Pooling, arm_means, mixed
+from benchmarks.ecg_drug.trial_rows import (
     T_TARGETS,
     TARGETS,
-    Pooling,
     TrialPrediction,
+    blind,
     on_scale,
     own_unit,
-    pooled,
-    predict_oracle,
+    pre_dose_rows,
 )
+from benchmarks.ecg_drug.trial_worlds import predict_oracle
 from world_models.bootstrap import percentile_interval, resamples
 from world_models.oracles.ecg_drug.fit.trial import fit_trial
 from world_models.oracles.ecg_drug.population import TrialModel
@@ -52,6 +52,7 @@ SEED = 2026  # of the folds
 INNER_FOLDS, INNER_SEED = 4, 11  # of training subjects, to choose the pooling
 WIDENINGS = (1.0, 2.0, 4.0)
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+COVERAGE = 0.9
 
 # training frame (all hours), post-dose rows of other subjects without their outcome -> prediction
 Predictor = Callable[["pd.DataFrame", "pd.DataFrame"], TrialPrediction]
@@ -69,21 +70,36 @@ def folds_of(subjects: np.ndarray, count: int, seed: int = SEED) -> list[np.ndar
     return [np.sort(np.asarray(subjects)[order[i::count]]) for i in range(count)]
 
 
-def _pooling_errors(
-    frame: pd.DataFrame, rows: pd.DataFrame, samples: int, seed: int
-) -> dict[float, list[tuple[pd.DataFrame, TrialPrediction, TrialPrediction]]]:
-    """Widening -> for each inner fold its rows, the law's prediction, and the arms' means alone."""
-    found: dict[float, list[tuple[pd.DataFrame, TrialPrediction, TrialPrediction]]] = {w: [] for w in WIDENINGS}
+class _Inner(NamedTuple):
+    """One target on inner folds: R readings of training subjects, on its working scale, each predicted without its
+    subject."""
+
+    read: np.ndarray  # [R]
+    law: tuple[np.ndarray, np.ndarray, np.ndarray]  # point, 5 % and 95 % quantile, [R] each
+    means: np.ndarray  # [R] of the arm
+
+
+def _inner_folds(frame: pd.DataFrame, rows: pd.DataFrame, samples: int, seed: int) -> dict[float, dict[str, _Inner]]:
+    """Widening -> target -> predictions of `rows` from the fit to the other folds."""
     subjects = np.array(sorted(rows["randid"].unique()))
+    parts: dict[float, dict[str, list[_Inner]]] = {w: {name: [] for name in TARGETS} for w in WIDENINGS}
     for out in folds_of(subjects, min(INNER_FOLDS, len(subjects)), INNER_SEED):
-        left = rows["randid"].isin(out)
-        test = rows[left].reset_index(drop=True)
+        test = rows[rows["randid"].isin(out)].reset_index(drop=True)
         model = TrialModel(fit_trial(frame[~frame["randid"].isin(out)], standard_errors=False))
-        for widening, parts in found.items():
+        means = arm_means(model, test)
+        for widening, found in parts.items():
             law = predict_oracle(model, blind(test), samples, seed, Pooling(widening, {}, {}))
-            arms = pooled(model, blind(test), law, Pooling(widening, dict.fromkeys(TARGETS, 1.0), {}))
-            parts.append((test, law, arms))
-    return found
+            for name, column in TARGETS.items():
+                point, low, high = (on_scale(column, x[name]) for x in law)
+                read = on_scale(column, test[column].to_numpy(dtype=float))
+                found[name].append(_Inner(read, (point, low, high), means[name]))
+    return {w: {name: _joined(each) for name, each in found.items()} for w, found in parts.items()}
+
+
+def _joined(parts: list[_Inner]) -> _Inner:
+    law = [np.concatenate([p.law[i] for p in parts]) for i in range(3)]
+    read, means = (np.concatenate([getattr(p, field) for p in parts]) for field in ("read", "means"))
+    return _Inner(read, (law[0], law[1], law[2]), means)
 
 
 def choose_pooling(frame: pd.DataFrame, rows: pd.DataFrame, samples: int = 256, seed: int = 0) -> Pooling:
@@ -93,50 +109,32 @@ def choose_pooling(frame: pd.DataFrame, rows: pd.DataFrame, samples: int = 256, 
     band's factor is the 0.9 quantile of |error| over the half-width on its side (split conformal, Vovk 2005 (k)).
     """
     before = frame[frame["hour"] < 0]
-    best: tuple[float, float, dict[str, float]] | None = None
-    found = _pooling_errors(frame, rows, samples, seed)
-    for widening, parts in found.items():
-        total, weights = 0.0, {}
+    found = _inner_folds(frame, rows, samples, seed)
+    weights: dict[float, dict[str, float]] = {}
+    totals: dict[float, float] = {}
+    for widening, inner in found.items():
+        weights[widening], totals[widening] = {}, 0.0
         for name, column in TARGETS.items():
-            read, point, arm = (
-                np.concatenate([on_scale(column, each) for each in values])
-                for values in (
-                    [test[column].to_numpy(dtype=float) for test, _, _ in parts],
-                    [law.point[name] for _, law, _ in parts],
-                    [arms.point[name] for _, _, arms in parts],
-                )
-            )
-            truth = own_unit(column, read)
-            errors = {
-                w: float(np.nanmean(np.abs(own_unit(column, point + w * (arm - point)) - truth))) for w in WEIGHTS
-            }
-            weights[name] = min(errors, key=lambda w: errors[w])
-            total += errors[weights[name]] / float(before[column].std())
-        if best is None or total < best[0]:
-            best = (total, widening, weights)
-    assert best is not None
-    _, widening, weights = best
-    bands = {name: _band(found[widening], name, weights[name]) for name in TARGETS}
-    return Pooling(widening, weights, bands)
+            errors = {w: _error(inner[name], column, w) for w in WEIGHTS}
+            chosen = min(errors, key=lambda w: errors[w])
+            weights[widening][name] = chosen
+            totals[widening] += errors[chosen] / float(before[column].std())
+    best = min(totals, key=lambda w: totals[w])
+    return Pooling(best, weights[best], {name: _band(found[best][name], weights[best][name]) for name in TARGETS})
 
 
-def _band(parts: list[tuple[pd.DataFrame, TrialPrediction, TrialPrediction]], name: str, weight: float) -> float:
-    column, scores = TARGETS[name], []
-    for test, law, arms in parts:
-        read, low, point, high, arm = (
-            on_scale(column, x)
-            for x in (
-                test[column].to_numpy(dtype=float),
-                law.low[name],
-                law.point[name],
-                law.high[name],
-                arms.point[name],
-            )
-        )
-        off = read - (point + weight * (arm - point))
-        scores.append(np.abs(off) / np.maximum(np.where(off > 0, high - point, point - low), 1e-9))
-    score = np.concatenate(scores)
-    return float(np.quantile(score[~np.isnan(score)], 0.9))
+def _error(inner: _Inner, column: str, weight: float) -> float:
+    """Mean absolute error in the target's own unit."""
+    point = own_unit(column, mixed(inner.law[0], inner.means, weight))
+    return float(np.nanmean(np.abs(point - own_unit(column, inner.read))))
+
+
+def _band(inner: _Inner, weight: float) -> float:
+    """Factor on the bands with which they hold nine tenths of the readings."""
+    point, low, high = inner.law
+    off = inner.read - mixed(point, inner.means, weight)
+    score = np.abs(off) / np.maximum(np.where(off > 0, high - point, point - low), 1e-9)
+    return float(np.quantile(score[~np.isnan(score)], COVERAGE))
 
 
 def refitted_oracle(samples: int = 512, seed: int = 0) -> Predictor:

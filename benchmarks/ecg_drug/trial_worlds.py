@@ -8,15 +8,15 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from benchmarks.ecg_drug.trial_pooling import SAME_DOSE, SHIPPED_POOLING, Pooling, pooled
+from benchmarks.ecg_drug.trial_rows import T_TARGETS, TARGETS, TrialPrediction
 from world_models import keys
-from world_models.data.ecg.ecgrdvq import T_WAVE
 from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.kinetics import MIN_STEP_H
@@ -26,35 +26,8 @@ from world_models.oracles.ecg_drug.scales import SCALES, scaled
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "ADAPTERS",
-    "LAW_ALONE",
-    "Pooling",
-    "SHIPPED_POOLING",
-    "TARGETS",
-    "on_scale",
-    "own_unit",
-    "T_TARGETS",
-    "TrialPrediction",
-    "beyond_the_law",
-    "predict_ecg_wm_small",
-]
-__all__ += ["pooled", "predict_oracle", "targets_of"]
-
-TARGETS = {"QTcF": "qtcf_ms", "JTpc": "jt_peak_c_ms", "TpTe": "tpeak_tend_ms", "PR": "pr_ms"}
-T_TARGETS = {column: name for name, column in T_WAVE.items()}  # the T wave's by the names of the trial's own table
-TARGETS |= T_TARGETS
-
-
-SAME_DOSE = 0.01  # relative
-
-
-class TrialPrediction(NamedTuple):
-    """Point and 90 % band of every target."""
-
-    point: dict[str, np.ndarray]  # target -> [R] in its unit
-    low: dict[str, np.ndarray]  # 5 % quantile
-    high: dict[str, np.ndarray]  # 95 % quantile
+__all__ = ["ADAPTERS", "TARGETS", "T_TARGETS", "TrialPrediction", "beyond_the_law", "predict_ecg_wm_small"]
+__all__ += ["predict_oracle", "targets_of"]
 
 
 def targets_of(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -84,87 +57,6 @@ def beyond_the_law(model: TrialModel, drug: str, hour: float, dose_mg: float | N
     )
     arm = drug if known else "placebo"
     return {e: float(np.interp(hour, hours, course[e]["beyond"][arm])) if hour > 0 else 0.0 for e in ENDPOINTS}
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """What the fit's few subjects leave open, chosen on folds of training subjects (`trial_folds.choose_pooling`)."""
-
-    widening: float  # of the variance between people: tails are heavier than a normal's of an SD that few subjects gave
-    weights: Mapping[str, float]  # target -> weight of the arm's mean change beside the oracle's law; 0: the law alone
-    bands: Mapping[str, float]  # target -> factor on the bands' widths
-
-
-LAW_ALONE = Pooling(1.0, {}, {})
-# chosen on folds of all sixteen subjects: `python -m benchmarks.ecg_drug.trial --trial CSV --folds 4` prints it
-SHIPPED_POOLING = Pooling(
-    widening=1.0,
-    weights={
-        "QTcF": 0.25,
-        "TpTe": 0.5,
-        "Twave_amplitude": 0.75,
-        "Twave_asymmetry": 0.5,
-        "Twave_flatness": 0.25,
-    },
-    bands={
-        "QTcF": 1.02,
-        "JTpc": 1.04,
-        "TpTe": 0.89,
-        "PR": 1.10,
-        "Twave_amplitude": 0.96,
-        "Twave_asymmetry": 1.19,
-        "Twave_flatness": 1.16,
-        "ERD_30": 1.10,
-        "LRD_30": 0.97,
-    },
-)
-
-
-def _arm_means(model: TrialModel, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Target -> [R] the pre-dose value plus the fitted trial's mean change in that arm at that hour (on the working
-    scale; between hours on a straight line), NaN for a dose or drug that the trial had not."""
-    hours = np.asarray(model.parameters["course"]["trial_hours"])
-    dose = {name: entry["dose_mg"] for name, entry in model.parameters["drugs"].items()} | {"placebo": 0.0}
-    known = np.array(
-        [
-            d in dose and abs(mg - dose[d]) <= SAME_DOSE * dose[d]
-            for d, mg in zip(rows["drug"], rows["dose_mg"], strict=True)
-        ]
-    )
-    found = {}
-    for name, column in TARGETS.items():
-        means = model.parameters["arm_means"][column]
-        change = [
-            np.interp(h, hours, means[d]) if ok else np.nan
-            for d, h, ok in zip(rows["drug"], rows["hour"], known, strict=True)
-        ]
-        before = rows[f"pre_{column}"].to_numpy(dtype=float)
-        own = scaled(column, before) if column in SCALES else before
-        found[name] = own_unit(column, own + np.array(change))
-    return found
-
-
-def own_unit(column: str, level: np.ndarray) -> np.ndarray:
-    return scaled(column, level, inverse=True) if column in SCALES else level
-
-
-def on_scale(column: str, value: np.ndarray) -> np.ndarray:
-    return scaled(column, value) if column in SCALES else value
-
-
-def pooled(model: TrialModel, rows: pd.DataFrame, law: TrialPrediction, pooling: Pooling) -> TrialPrediction:
-    """The law's prediction moved towards its arm's mean and its bands widened, both on the working scale."""
-    arms = _arm_means(model, rows)
-    found = TrialPrediction({}, {}, {})
-    for name, column in TARGETS.items():
-        point, low, high, arm = (on_scale(column, x[name]) for x in (*law, arms))
-        weight = pooling.weights.get(name, 0.0)
-        moved = np.where(np.isnan(arm), point, point + weight * (arm - point))
-        band = pooling.bands.get(name, 1.0)
-        found.point[name] = own_unit(column, moved)
-        found.low[name] = own_unit(column, moved + band * (low - point))
-        found.high[name] = own_unit(column, moved + band * (high - point))
-    return found
 
 
 def _level(

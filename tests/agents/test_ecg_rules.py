@@ -80,6 +80,44 @@ def test_wide_qrs_stops_at_550(rule):
     assert [i for i, g in enumerate(given) if g != NOTHING] == [0, 6]
 
 
+@pytest.mark.parametrize(
+    ("clearance", "doses"),
+    [
+        (61.0, {0: FULL, 6: FULL, 12: FULL, 18: FULL}),
+        (60.0, {0: HALF, 6: HALF, 12: HALF, 18: HALF}),
+        (40.0, {0: HALF, 6: HALF, 12: HALF, 18: HALF}),
+        (39.0, {0: HALF, 12: HALF}),  # 125 micrograms twice a day, which this menu lacks
+        (19.0, {}),
+    ],
+)
+def test_the_kidneys_set_the_dose(rule, clearance, doses):
+    given = [int(rule.act(visit(2.0 * i, 420.0) | _kidneys(clearance))[0]) for i in range(24)]
+    assert {i: g for i, g in enumerate(given) if g != NOTHING} == doses
+
+
+def _kidneys(clearance):
+    return {"creatinine_clearance_ml_min": torch.tensor([clearance])}
+
+
+def test_a_menu_with_125_micrograms_gives_them_twice_then_once_a_day():
+    menu = torch.cat([MENU, torch.tensor([[0, 0.125, 0, 0]])])
+    quiet, steep = DofetilideLabelRule(menu, ORDERS), DofetilideLabelRule(menu, ORDERS)
+    given = [int(quiet.act(visit(2.0 * i, 420.0) | _kidneys(30.0))[0]) for i in range(24)]
+    assert [i for i, g in enumerate(given) if g == 5] == [0, 6, 12, 18]
+    qtcs = [400.0, 470.0] + [420.0] * 22
+    given = [int(steep.act(visit(2.0 * i, q) | _kidneys(30.0))[0]) for i, q in enumerate(qtcs)]
+    assert [i for i, g in enumerate(given) if g == 5] == [0, 12]
+
+
+def test_nothing_is_given_on_verapamil(rule):
+    since = torch.tensor([[96.0, 96.0, 2.0, 96.0]])
+    given = []
+    for i in range(16):
+        given.append(int(rule.act(visit(2.0 * i, 420.0) | {"hours_since_dose": since})[0]))
+        since = (since + 2.0).clamp_max(96.0)
+    assert [i for i, g in enumerate(given) if g != NOTHING] == [11]  # a day after the last verapamil
+
+
 def test_rows_are_independent_and_single_rows_reset(rule):
     many = DofetilideLabelRule(MENU, ORDERS)
     left = [400.0, 470.0, 420.0, 420.0, 420.0, 420.0, 420.0, 420.0]

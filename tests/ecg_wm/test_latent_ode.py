@@ -56,8 +56,7 @@ def test_a_step_agrees_with_dopri5(prior, hours):
     wide = tree.map_leaves(lambda x: x.double(), rates)
     moment = (amounts.double(), deviation.double(), start.double(), start.double())
     sites, right = exact.adaptive(wide, *moment, hours)
-    base = (wide.site[..., :4] * fast.amounts[..., :4].unsqueeze(-2)).sum(-1)
-    level = base + wide.site[..., 4] * fast.amounts[..., 4:]
+    level = (fast.amounts.double().unsqueeze(-2) @ wide.site).squeeze(-2)
     torch.testing.assert_close(level, sites, atol=2e-4, rtol=2e-3)
     off = (fast.deviation - right).abs()
     assert off[:, :BURDEN].max() < 0.01  # of the scale of a coordinate: 0.2 ms of J-Tpeak c
@@ -71,8 +70,9 @@ def test_one_course_whatever_the_step(prior):
     hour = start
     for _ in range(48):
         step = prior.advance(rates, amounts, deviation, hour, start, 0.25)
-        amounts, deviation, hour = step.amounts, step.deviation, hour + 0.25
+        amounts, deviation, hour = step.amounts, step.relaxed, hour + 0.25
     torch.testing.assert_close(amounts, whole.amounts, atol=1e-5, rtol=1e-4)
+    deviation = step.deviation
     assert (deviation - whole.deviation)[:, :BURDEN].abs().max() < 0.01
     assert (deviation - whole.deviation)[:, BURDEN].abs().max() < 0.05
 
@@ -85,7 +85,8 @@ def test_patients_may_have_steps_of_their_own(prior):
     mixed = prior.advance(rates, amounts, deviation, start, start, hours)
     for length, rows in ((2.0, slice(0, None, 2)), (0.5, slice(1, None, 2))):
         alone = prior.advance(rates, amounts, deviation, start, start, length)
-        torch.testing.assert_close(mixed.deviation[rows], alone.deviation[rows])
+        torch.testing.assert_close(mixed.deviation[rows, :BURDEN], alone.deviation[rows, :BURDEN])
+        assert (mixed.deviation - alone.deviation)[rows, BURDEN].abs().max() < 1e-3  # of a logit: with other nodes
         torch.testing.assert_close(mixed.amounts[rows], alone.amounts[rows])
 
 

@@ -11,7 +11,7 @@ from tests.contract.test_rounding import Watch
 from world_models import keys
 from world_models.ecg.delineation.delineate import delineate
 from world_models.ecg.morphology import MorphologyBank, default_morphology
-from world_models.ecg.st_t import TShape
+from world_models.ecg.t_bend import own_place, unbent
 from world_models.ecg.t_synthesis import shape_t_wave
 from world_models.ecg.t_wave import KORS, Definition, TMarks, TWave, measure_t_wave, t_wave
 from world_models.ecg.waveform import Intervals, beat_template, sample_times_ms, synthesise_ecg
@@ -145,40 +145,42 @@ def test_the_drawn_ecg_measures_the_t_wave_asked(drawn):
         assert float(((value - want).abs() <= limit).float().mean()) > 0.6, name
 
 
-def test_bending_leaves_peak_end_and_all_before_the_j_point(drawn):
-    """On isolated beats at 4 kHz, lead by lead where T is large: by the highest place and by the steepest tangent."""
+def test_bending_leaves_all_before_the_j_point(drawn):
     _, intervals, _, morphology, shape = drawn
-    rate = 4000.0
-    t = sample_times_ms(rate)
-    plain, bent = beat_template(intervals, morphology, rate), beat_template(intervals, morphology, rate, shape)
-    checked = 0
+    t = sample_times_ms(2000.0)
+    plain, bent = beat_template(intervals, morphology, 2000.0), beat_template(intervals, morphology, 2000.0, shape)
     for b in range(plain.shape[0]):
         j_point = 0.58 * float(intervals.qrs_ms[b])
         before = t < j_point - 0.41 * float(intervals.qrs_ms[b])  # the ST level sets in within the QRS
         assert torch.equal(plain[b, :, before], bent[b, :, before])
-        peak = j_point + float(intervals.jt_peak_ms[b])
-        for lead in (0, 1, 5, 6):
-            x = bent[b, lead]
-            if abs(float(morphology[b, lead, -1])) < 0.1:
-                continue
-            x = x * torch.sign(morphology[b, lead, -1])
-            late = t > j_point + 0.5 * float(intervals.jt_peak_ms[b])
-            top = int(torch.where(late, x, torch.full_like(x, -9.0)).argmax())
-            assert float(t[top]) == pytest.approx(peak, abs=1.0)
-            slope = torch.gradient(x.double(), spacing=(t.double(),))[0]
-            steep = top + int(slope[top : top + 1000].argmin())
-            end = float(t[steep] - x[steep] / slope[steep])
-            assert end - peak == pytest.approx(float(intervals.tpeak_tend_ms[b]), abs=1.0)
-            checked += 1
-    assert checked > 50
+        assert torch.allclose(plain[b, :, t < j_point], bent[b, :, t < j_point], atol=1e-6)
 
 
-def test_the_delineator_reads_the_same_intervals(drawn):
+def test_the_bend_rises_and_keeps_j_point_and_peak(drawn):
+    _, intervals, _, _, shape = drawn
+    after = torch.arange(0.0, 900.0, 1.0)
+    j_point, jt_peak, tail = (0.58 * intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms)
+    place = own_place(after, *(x.unsqueeze(-1) for x in (j_point, jt_peak, tail)), shape)
+    assert (place.diff(dim=-1) >= 0).all()
+    at_j = own_place(j_point.unsqueeze(-1), *(x.unsqueeze(-1) for x in (j_point, jt_peak, tail)), shape)
+    peak = (j_point + jt_peak + shape.shift_ms).unsqueeze(-1)
+    at_peak = own_place(peak, *(x.unsqueeze(-1) for x in (j_point, jt_peak, tail)), shape)
+    assert torch.allclose(at_j, torch.zeros_like(at_j), atol=1e-2)
+    assert torch.allclose(at_peak, torch.full_like(at_peak, 96.0), atol=1e-2)
+
+
+def test_the_delineator_reads_peak_and_end_where_they_were_asked(drawn):
     key, intervals, _, morphology, shape = drawn
-    plain, bent = (delineate(synthesise_ecg(key, 0, intervals, morphology, t_shape=s), 500.0) for s in (None, shape))
-    limits = {"pr_ms": 1.0, "qrs_ms": 1.0, "qt_ms": 1.0, "jt_peak_ms": 1.0, "tpeak_tend_ms": 2.0}
-    for name, limit in limits.items():
-        assert float((getattr(plain, name) - getattr(bent, name)).abs().nanmedian()) < limit, name
+    found = delineate(synthesise_ecg(key, 0, intervals, morphology, t_shape=shape), 500.0)
+    # R of the delineator is not R of the generator: marks are compared by their distances.
+    end = (found.t_end_ms - found.t_peak_ms) - intervals.tpeak_tend_ms
+    assert float(end.abs().median()) < 1.0
+    plain = delineate(synthesise_ecg(key, 0, intervals, morphology), 500.0)
+    assert float((found.qrs_ms - plain.qrs_ms).abs().median()) < 1.0
+    assert float((found.pr_ms - plain.pr_ms).abs().median()) < 1.0
+    assert (
+        float((found.t_peak_ms - found.qrs_onset_ms - (intervals.qt_ms - intervals.tpeak_tend_ms)).abs().median()) < 3.5
+    )
 
 
 def test_a_row_is_shaped_and_drawn_alike_in_every_batch(drawn):
@@ -195,13 +197,10 @@ def test_a_row_is_shaped_and_drawn_alike_in_every_batch(drawn):
         assert torch.equal(ecg[rows], synthesise_ecg(key[rows], 0, few, morphology[rows], t_shape=alone))
 
 
-def test_the_gaussian_shape_is_the_wave_as_drawn(drawn):
+def test_the_unbent_shape_is_the_wave_as_drawn(drawn):
     _, intervals, _, morphology, _ = drawn
-    one = torch.ones(24)
-    left = 0.25 * intervals.jt_peak_ms * math.sqrt(-2.0 * math.log(0.7))
-    gaussian = TShape(one, left, one, one, 2.0 * one)
-    plain, bent = beat_template(intervals, morphology), beat_template(intervals, morphology, 500.0, gaussian)
-    assert torch.allclose(plain, bent, atol=1e-4)
+    plain, bent = beat_template(intervals, morphology), beat_template(intervals, morphology, 500.0, unbent(24))
+    assert torch.allclose(plain, bent, atol=2e-3)  # the table is read along straight lines
 
 
 def test_what_is_left_open_is_open_and_nonsense_is_refused(drawn):
@@ -217,7 +216,7 @@ def test_nobody_to_draw_is_an_empty_shape():
     empty = torch.zeros(0)
     intervals, wanted = Intervals(*(empty for _ in range(6))), TWave(*(empty for _ in range(5)))
     shape = shape_t_wave(intervals, default_morphology(0), wanted)
-    assert all(x.shape == (0,) for x in shape)
+    assert all(x.shape[0] == 0 for x in shape)
     assert synthesise_ecg(keys.from_seed(1, 0), 0, intervals, default_morphology(0), t_shape=shape).shape[0] == 0
 
 

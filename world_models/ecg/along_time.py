@@ -23,7 +23,7 @@ def read_between(x: Tensor, place: Tensor) -> Tensor:
     place = place.clamp(0.0, x.shape[-1] - 1.001).unsqueeze(1).expand(-1, x.shape[1], -1)
     left = place.detach().floor()
     share = place - left
-    index = left.to(torch.int64)
+    index = torch.nan_to_num(left).to(torch.int64)  # a place that is NaN gives NaN
     return x.gather(2, index) * (1.0 - share) + x.gather(2, index + 1) * share
 
 

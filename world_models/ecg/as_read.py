@@ -48,7 +48,7 @@ class Drawn(NamedTuple):
 
 
 def qrs_bounds(stretch: Tensor) -> tuple[Tensor, Tensor]:
-    """Onset and offset [B] in ms after R of the QRS in beats [B, 8, L] of `qrs_stretch`, as the delineator reads them."""
+    """QRS onset and offset [B] in ms after R in beats [B, 8, L] of `qrs_stretch`, as the delineator reads them."""
     half = _SLOPE // 2
     square = half * (half + 1) * (2 * half + 1) / 3.0  # least squares line
     length = stretch.shape[-1]

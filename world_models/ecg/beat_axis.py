@@ -2,8 +2,9 @@
 
 A beat is cut at its fiducials (P onset and end, QRS onset, J point, T peak, T end) and every piece is stretched onto
 a fixed number of samples. Shape and timing come apart: an autoencoder sees shapes only, and drawing with other
-intervals is the same shape on other anchors. What is kept of a recorded beat lies on this axis too. Times are in ms from QRS onset. P's end is taken where the generator of
-the training beats puts it (`p_duration_ms`), so a drug that slows the AV node stretches the PR segment, not the P wave.
+intervals is the same shape on other anchors. What is kept of a recorded beat lies on this axis too. Times are in ms
+from QRS onset. P's end is taken where the generator puts it (`p_duration_ms`), so a drug that slows the AV node
+stretches the PR segment, not the P wave.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from world_models.ecg.lead_names import INDEPENDENT_LEADS
+from world_models.ecg.st_t import smoothstep
 
 __all__ = ["AT_R", "LEAD_COUNT", "RATE_HZ", "SAMPLES", "from_canonical", "piece_ends", "to_canonical", "valid_samples"]
 __all__ += ["curved", "interpolate", "p_duration_ms", "places", "st_place"]
@@ -23,6 +25,7 @@ PIECES = (8, 32, 16, 48, 48, 32, 16)  # samples: before P, P, PR segment, QRS, J
 QRS_START = sum(PIECES[:3])
 J_POINT, T_PEAK, T_END = (sum(PIECES[:k]) for k in (4, 5, 6))
 SAMPLES = sum(PIECES)
+FADE_MS = 120.0  # over which what a beat starts and ends with dies out: half of a usual T-P segment (k)
 RATE_HZ = 500.0  # of the ECGs that are read, learned from and synthesised
 AT_R = 300  # sample at which a beat's template has its R peak
 P_SHARE, P_LONGEST_MS = 0.65, 115.0  # P lasts 0.65 PR but no longer than 115 ms: a drug on the AV node leaves P alone
@@ -98,12 +101,14 @@ def from_canonical(
 ) -> Tensor:
     """Canonical beats [B, 8, SAMPLES] spread out in time: [B, 8, length] mV.
 
-    `onset_sample` [B] is where QRS onset goes. Outside the beat the first and last canonical samples go on: the
-    decoder tapers both to zero.
+    `onset_sample` [B] is where QRS onset goes. Outside the beat the first and last canonical samples fade over FADE_MS:
+    a recorded beat need not start and end on the level of its PR segment.
     """
     samples = torch.arange(length, device=ends.device, dtype=ends.dtype)
     time = (samples - onset_sample.unsqueeze(-1)) * (1000 / sampling_rate_hz)
-    return interpolate(canonical_mv, places(ends, time))
+    outside = torch.maximum(ends[:, :1] - time, time - ends[:, -1:]).clamp_min(0)
+    fade = 1.0 - smoothstep(outside / FADE_MS)
+    return interpolate(canonical_mv, places(ends, time)) * fade.unsqueeze(1)
 
 
 def places(ends: Tensor, time: Tensor, before_j: bool = False) -> Tensor:

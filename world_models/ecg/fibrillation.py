@@ -57,8 +57,13 @@ def fibrillation_beats(
     place = place - place[:, margin : margin + 1]
     last = (inside.to(torch.int64).clamp_min(1) + margin).clamp_max(count - 1)
     wanted = (last - margin).to(torch.float32) * rr
-    stretch = wanted / place.gather(1, last)
-    return torch.round((first + place * stretch) * sampling_rate_hz).to(torch.int64)
+    place = first + place * (wanted / place.gather(1, last))
+    # No other beat lies within the recording: those around it move away as far as it takes.
+    index = torch.arange(count, device=key.device)
+    late = (seconds - place.gather(1, (last + 1).clamp_max(count - 1))).clamp_min(0.0)
+    early = (place[:, margin - 1 : margin] + 1.0 / sampling_rate_hz).clamp_min(0.0)
+    place = place + late * (index > last) - early * (index < margin)
+    return torch.round(place * sampling_rate_hz).to(torch.int64)
 
 
 def _floor(rr_s: Tensor) -> Tensor:
@@ -66,7 +71,7 @@ def _floor(rr_s: Tensor) -> Tensor:
 
 
 def fibrillation_waves(key: Tensor, t: int | Tensor, samples: int, sampling_rate_hz: float) -> Tensor:
-    """f waves in mV, [B, 8, samples], leads I, II, V1-V6: a person's rate and size from the key, the rest from t too."""
+    """f waves in mV, [B, 8, samples], of I, II, V1-V6: a person's rate and size from the key, the rest from t too."""
     own = keys.uniforms(key, 0, ("waves/rate", "waves/size", ("waves/lead", 16)))
     u = keys.uniforms(key, t, (("waves/phase", 6), "waves/drift"))
     seconds = torch.arange(samples, dtype=torch.float32, device=key.device) / sampling_rate_hz

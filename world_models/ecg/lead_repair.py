@@ -1,19 +1,18 @@
-"""Leads that are missing, flat or lost for a while, reconstructed from the others.
+"""Leads that are missing, flat or broken, made again from the others.
 
-Of the eight independent leads (I, II, V1-V6) one to six may be lost; at least two must be whole. A lost sample is the
-linear regression of its lead on the whole leads at that moment, with coefficients of their own in three segments of the
-beat (up to the QRS, the QRS, after it): the heart's dipole, which all leads see, points elsewhere in each. The moments
-stand in `lead_moments.json` (`lead_repair_fit` makes it from real beats; no beat of the judging half is among them).
-Where a lead is there for at least two seconds of the recording, what it does there beside the others refines the
-coefficients: this patient's, with the population's as if one more second had been seen of it.
+The eight independent leads of a beat, cut at its marks and stretched onto one time axis, are taken for normal: a mean
+beat, components that span leads and time (as probabilistic principal components have them: Tipping 1999,
+doi 10.1111/1467-9868.00196), and what those leave over, white in time and correlated between leads, wave by wave. Any
+subset of leads then says by the rules of conditioning what the others look like, without a model for each subset. The
+median beat tells the components; what each single beat, premature ones too, differs by from the median goes to the
+lost leads by the leads' covariance alone (the regression between leads that is usual: Nelwan 2004, PMID 15534848).
 
-A limb lead that Einthoven's law gives from other limb leads is no reconstruction.
+A beat is first scaled to its own size. The fit and its provenance: `lead_repair_fit`, `lead_repair.json`.
 """
 
 from __future__ import annotations
 
-import json
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,181 +20,264 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from world_models.ecg.delineation.beats import INNER_HZ, FoundBeats, condition, find_beats
 from world_models.ecg.delineation.delineate import Delineation, delineate
+from world_models.ecg.delineation.waves import BEFORE
 from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
+from world_models.ecg.waveform import p_duration_ms
 
-__all__ = ["FEWEST_WHOLE", "MOMENTS_FILE", "RepairedLeads", "reconstruct", "repair_leads", "segments", "warnings_of"]
+__all__ = [
+    "AXIS",
+    "LEAST_GOOD",
+    "MODEL_FILE",
+    "WAVES",
+    "LeadModel",
+    "Repaired",
+    "axis_beats",
+    "load_lead_model",
+    "lost_leads",
+    "rebuild_beats",
+    "repair_leads",
+    "twelve_leads",
+]
 
-MOMENTS_FILE = Path(__file__).with_name("lead_moments.json")
-FEWEST_WHOLE = 2  # leads that must be whole: one tells nothing of a dipole's direction
-FLAT_MV = 0.005  # peak to peak over the recording: the resolution of a 12-bit recorder
-STILL_S = 1.0  # a lead that keeps one value for so long is off; between beats real ones move by noise
-RAIL_MV = 50.0  # no heart reaches this
-RIDGE = 1e-3  # of the whole leads' mean power
-OWN_S, PRIOR_S = 2.0, 1.0  # seconds of a lead from which the patient's own moments count; weight of the population's
-BEFORE_P_MS, AROUND_QRS_MS, FADE_MS = 280.0, 10.0, 20.0
-# Where the marks cannot be read: a resting adult's, ms from R
-_USUAL_MS = {"qrs_onset_ms": -40.0, "qrs_offset_ms": 50.0, "t_end_ms": 360.0}
-_LIMB = LEADS[:6]
-
-
-class RepairedLeads(NamedTuple):
-    """Recordings in which nothing is missing any more."""
-
-    ecg_mv: Tensor  # [B, 12, T] float32; rows without a lost sample are as they were
-    reconstructed: Tensor  # [B, 8] bool, order INDEPENDENT_LEADS: in part or whole
-    share: Tensor  # [B, 8] of the samples
-    expected_r: Tensor  # [B, 8] correlation to be expected of a reconstruction by the moments; 1 where there is none
-
-
-@cache
-def _moments() -> Tensor:
-    """[3, 8, 8] second moments of the leads in each segment, each beat's mean power being 1."""
-    return torch.tensor(json.loads(MOMENTS_FILE.read_text(encoding="utf-8"))["moments"], dtype=torch.float32)
-
-
-def _lost(leads: Tensor, fs: float) -> Tensor:
-    """bool [B, C, T]: samples that are not finite, beyond any heart's, or of a lead that is flat or stands still."""
-    finite = torch.isfinite(leads) & (leads.abs() < RAIL_MV)
-    clean = torch.where(finite, leads, torch.zeros_like(leads))
-    high = torch.where(finite, leads, torch.full_like(leads, -torch.inf)).amax(-1)
-    low = torch.where(finite, leads, torch.full_like(leads, torch.inf)).amin(-1)
-    flat = ~(high - low >= FLAT_MV)
-    window = max(2, round(STILL_S * fs))
-    moves = F.pad((clean[..., 1:] != clean[..., :-1]).to(torch.float32), (1, 0))
-    # where the greatest movement of a whole window is none, every sample of that window stands still
-    still = 1.0 - F.max_pool1d(moves[..., 1:], window - 1, 1) if leads.shape[-1] > window else moves[..., :0]
-    if still.shape[-1]:
-        still = F.max_pool1d(F.pad(still, (window - 1, window - 1)), window, 1)
-    else:
-        still = torch.zeros_like(moves)
-    return ~finite | flat.unsqueeze(-1) | (still > 0.5)
+MODEL_FILE = Path(__file__).with_name("lead_repair.safetensors")
+LEAST_GOOD = 2  # leads: of one alone nothing is known of the heart vector's direction
+# Samples of the time axis: before P, P, PR segment, QRS, J point to T peak, T peak to T end, after T.
+WAVES = (8, 32, 16, 48, 48, 32, 16)
+AXIS = sum(WAVES)
+_QRS_START = sum(WAVES[:3])
+_FLAT_MV = 0.005  # peak to peak: the resolution of a 12-bit recorder
+_LEAST_MV = 1e-3  # root mean square of a beat below which its size means nothing
+_FADE = 21  # samples (42 ms) over which a beat's template and covariances pass into the next stretch's
+# What stands in for an interval that the ECG does not have (no P wave, say): a resting adult's, ms.
+_TYPICAL_MS = {"pr_ms": 160.0, "qrs_ms": 95.0, "jt_peak_ms": 220.0, "tpeak_tend_ms": 85.0, "qrs_onset_ms": -40.0}
+_INDEPENDENT = [LEADS.index(name) for name in INDEPENDENT_LEADS]
 
 
-def _independent(ecg: Tensor, fs: float) -> tuple[Tensor, Tensor]:
-    """Leads I, II, V1-V6 [B, 8, T] (0 where lost) and which of their samples are lost, bool [B, 8, T]."""
-    lost = _lost(ecg, fs)
-    clean = torch.where(lost, torch.zeros_like(ecg), ecg)
-    if ecg.shape[1] == 8:
-        return clean, lost
-    x = dict(zip(_LIMB, clean[:, :6].unbind(1), strict=True))
-    gone = dict(zip(_LIMB, lost[:, :6].unbind(1), strict=True))
-    ways = {
-        "I": ((x["II"] - x["III"], "II", "III"), ((x["aVL"] - x["aVR"]) / 1.5, "aVL", "aVR")),
-        "II": ((x["I"] + x["III"], "I", "III"), ((x["aVF"] - x["aVR"]) / 1.5, "aVF", "aVR")),
-    }
-    made, left = [], []
-    for name, others in ways.items():
-        value, missing = x[name], gone[name]
-        for other, a, b in others:
-            usable = missing & ~gone[a] & ~gone[b]
-            value, missing = torch.where(usable, other, value), missing & ~usable
-        made.append(value)
-        left.append(missing)
-    return torch.cat([torch.stack(made, 1), clean[:, 6:]], 1), torch.cat([torch.stack(left, 1), lost[:, 6:]], 1)
+class LeadModel(NamedTuple):
+    """The normal law of a beat scaled to a root mean square of 1 over all leads and the axis. Float64."""
+
+    mean: Tensor  # [8, AXIS]
+    components: Tensor  # [R, 8, AXIS], each times its standard deviation
+    left: Tensor  # [len(WAVES), 8, 8] covariance between leads of what the components leave, wave by wave
+    whole: Tensor  # [8, 8] second moment between leads over the whole axis: for beats of unknown kind
+    temper: Tensor  # scalar: how many neighbouring samples say the same, so that the components are not overrated
 
 
-def segments(length: int, fs: float, measured: Delineation) -> Tensor:
-    """Weights [B, 3, length] of the segments (up to the QRS, QRS, after it) at each sample; they sum to 1, and fade
-    into each other over 20 ms."""
-    on, off, end = (torch.nan_to_num(getattr(measured, name), nan=usual) for name, usual in _USUAL_MS.items())
-    time = torch.arange(length, device=on.device) * (1000.0 / fs)
-    beats = torch.where(measured.r_samples >= 0, measured.r_samples * (1000.0 / fs), torch.nan)  # [B, K]
-    since = time - beats.unsqueeze(-1)  # [B, K, T], NaN where there is no beat
-    ago = torch.where(since >= 0, since, torch.inf).amin(1)
-    ahead = torch.where(since < 0, since, -torch.inf).amax(1)  # negative: ms until the next R
-    on, off, end = on.unsqueeze(-1), off.unsqueeze(-1), end.unsqueeze(-1)
-    qrs = (ago <= off + AROUND_QRS_MS) | (ahead >= on - AROUND_QRS_MS)
-    before = ~qrs & (ahead >= on - BEFORE_P_MS) & (ago > end)
-    weight = torch.stack([before, qrs, ~qrs & ~before], 1).to(torch.float32)
-    width = 2 * max(1, round(FADE_MS / 2000.0 * fs)) + 1
-    return F.avg_pool1d(weight, width, 1, width // 2, count_include_pad=False)
+class Repaired(NamedTuple):
+    """An ECG whose lost leads were made from the others."""
+
+    ecg_mv: Tensor  # [B, 12, T]; leads that were not lost as they came
+    lost: Tensor  # [B, 8] bool: which of I, II, V1-V6 were made
 
 
-def _coefficients(moments: Tensor, whole: Tensor) -> Tensor:
-    """[B, 3, 8, 8]: column m is the regression of lead m on the whole leads [B, 8], zero for the others."""
-    mask = whole.to(moments.dtype)[:, None, :, None]
-    both = mask * mask.transpose(-1, -2)
-    power = (torch.diagonal(moments, dim1=-2, dim2=-1) * mask[..., 0]).sum(-1) / mask[..., 0].sum(-1)
-    ridge = (RIDGE * power[..., None] + 1e-9).unsqueeze(-1) * torch.eye(8, device=moments.device)
-    square = both * moments + ridge + torch.diag_embed((1 - mask[..., 0]).expand(-1, moments.shape[1], -1))
-    return torch.linalg.solve(square, mask * moments)
-
-
-def reconstruct(leads: Tensor, lost: Tensor, weight: Tensor, fs: float) -> tuple[Tensor, Tensor]:
-    """Every lead [B, 8, T] mV as the whole leads say it, and the correlation to be expected of it [B, 8].
-
-    Args:
-        leads: [B, 8, T] mV with 0 where lost. lost: bool [B, 8, T]. weight: [B, 3, T], see `segments`.
-    """
-    whole = ~lost.any(-1)
-    there = (~lost).to(leads.dtype)
-    level = torch.where(lost, torch.nan, leads).nanmedian(-1, keepdim=True).values.nan_to_num(0.0)
-    x = (leads - level) * there
-    parts = weight.unsqueeze(2) * x.unsqueeze(1)  # [B, 3, 8, T]
-    own = torch.einsum("bsct,bdt->bscd", parts, x)
-    seen = torch.einsum("bst,bct,bdt->bscd", weight, there, there)
-    population = _moments().to(leads).expand(leads.shape[0], -1, -1, -1)
-    mask = whole.to(leads.dtype)[:, None, :]
-
-    def power(moment: Tensor) -> Tensor:
-        return (torch.diagonal(moment, dim1=-2, dim2=-1) * mask).sum(-1)[..., None, None]
-
-    scale = power(own / seen.clamp_min(1.0)) / power(population).clamp_min(1e-9)
-    prior = PRIOR_S * fs
-    mixed = (prior * scale * population + own) / (prior + seen)
-    told = (there.sum(-1) >= OWN_S * fs)[:, None, None, :]  # of the lead to be made
-    usual = _coefficients(population, whole)
-    coefficients = torch.where(told, _coefficients(mixed, whole), usual)
-    made = torch.einsum("bst,bscm,bct->bmt", weight, coefficients, x * whole.unsqueeze(-1).to(x))
-    explained = torch.einsum("bscm,scm->bsm", usual, population[0]).sum(1)
-    total = torch.diagonal(population[0], dim1=-2, dim2=-1).sum(0)
-    expected = (explained / total).clamp(0, 1).sqrt()
-    return made + torch.where(told[:, 0, 0, :, None], level, torch.zeros_like(level)), expected
-
-
-def repair_leads(ecg_mv: Tensor, sampling_rate_hz: float = 500.0) -> RepairedLeads:
-    """Recordings with lost leads or stretches made whole.
-
-    Args:
-        ecg_mv: [B, 12, T] mV, standard order, or [B, 8, T] (I, II, V1-V6); NaN where nothing was recorded. At least
-            4 s.
+@lru_cache(maxsize=4)
+def load_lead_model(path: Path = MODEL_FILE) -> LeadModel:
+    """The shipped model, or one that `lead_repair_fit` made.
 
     Raises:
-        ValueError: a shape, rate or length that `delineate` cannot serve, or a row with fewer than two whole leads.
+        FileNotFoundError: no such file.
+        ValueError: the file holds another axis or other leads.
     """
-    measured = delineate(ecg_mv, sampling_rate_hz)  # lost leads are left out there; it checks the arguments
-    ecg = ecg_mv.to(torch.float32)
-    leads, lost = _independent(ecg, float(sampling_rate_hz))
-    whole = ~lost.any(-1)
-    few = (whole.sum(-1) < FEWEST_WHOLE).nonzero().flatten().tolist()
-    if few:
-        names = [name for name, good in zip(INDEPENDENT_LEADS, whole[few[0]].tolist(), strict=True) if good]
-        raise ValueError(
-            f"ECG {few[0]} of {len(ecg)} has {len(names)} whole lead(s) of I, II, V1-V6 ({', '.join(names) or 'none'})"
-            f"; at least {FEWEST_WHOLE} without gaps are needed: give another recording, or a stretch without gaps"
-        )
-    made, expected = reconstruct(
-        leads, lost, segments(ecg.shape[-1], float(sampling_rate_hz), measured), sampling_rate_hz
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no lead model at {path}; make one with python -m world_models.ecg.lead_repair_fit")
+    held = load_file(str(path))
+    shape = (len(INDEPENDENT_LEADS), AXIS)
+    if set(held) != set(LeadModel._fields) or tuple(held["mean"].shape) != shape:
+        raise ValueError(f"{path} is no model of {shape[0]} leads on {shape[1]} samples; fit it again")
+    return LeadModel(**{name: held[name].to(torch.float64) for name in LeadModel._fields})
+
+
+def lost_leads(eight_mv: Tensor) -> Tensor:
+    """Which leads of [B, 8, T] at 500 Hz carry nothing, [B, 8] bool: flat, railed, or over 2 % not finite."""
+    _, _, usable = condition(eight_mv.to(torch.float32), INNER_HZ)
+    clean = torch.nan_to_num(eight_mv, nan=0.0, posinf=0.0, neginf=0.0)
+    return ~usable | (clean.amax(-1) - clean.amin(-1) < _FLAT_MV)
+
+
+def twelve_leads(eight_mv: Tensor) -> Tensor:
+    """[B, 12, T] in standard order of I, II, V1-V6 [B, 8, T] (Einthoven, Goldberger)."""
+    one, two = eight_mv[:, 0], eight_mv[:, 1]
+    limb = torch.stack([one, two, two - one, -0.5 * (one + two), one - 0.5 * two, two - 0.5 * one], 1)
+    return torch.cat([limb, eight_mv[:, 2:]], 1)
+
+
+def _ends(marks: Delineation) -> Tensor:
+    """Ends of the pieces in ms from the QRS onset, [B, 8]."""
+    pr, qrs, jt, tail = (
+        torch.nan_to_num(getattr(marks, n), nan=_TYPICAL_MS[n])
+        for n in ("pr_ms", "qrs_ms", "jt_peak_ms", "tpeak_tend_ms")
     )
-    eight = torch.where(lost, made, leads)
-    one, two = eight[:, 0], eight[:, 1]
-    limb = torch.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2], 1)
-    full = torch.cat([limb, eight[:, 2:]], 1)
-    if ecg.shape[1] == 12:
-        intact = ~_lost(ecg, float(sampling_rate_hz)).any(-1).any(-1)
-        full = torch.where(intact[:, None, None], ecg, full)
-    share = lost.to(torch.float32).mean(-1)
-    return RepairedLeads(full, ~whole, share, torch.where(whole, torch.ones_like(share), expected))
+    p, zero = p_duration_ms(pr), torch.zeros_like(pr)
+    end = qrs + jt + tail
+    return torch.stack([-pr - 0.5 * p, -pr, p - pr, zero, qrs, qrs + jt, end, end + tail], -1)
 
 
-def warnings_of(repaired: RepairedLeads, row: int = 0) -> list[str]:
-    """What a report must say of a row: each lead that was made, how much of it, and how far it is to be trusted."""
-    told = []
-    for i, name in enumerate(INDEPENDENT_LEADS):
-        if bool(repaired.reconstructed[row, i]):
-            told.append(
-                f"lead {name}: {float(repaired.share[row, i]):.0%} reconstructed from the other leads (expected "
-                f"correlation {float(repaired.expected_r[row, i]):.2f}); it is no measurement"
-            )
-    return told
+def _onset_ms(marks: Delineation) -> Tensor:
+    return torch.nan_to_num(marks.qrs_onset_ms, nan=_TYPICAL_MS["qrs_onset_ms"])
+
+
+def _read(values: Tensor, place: Tensor) -> Tensor:
+    """values [B, C, N] at places [B, M] between samples, linear, held beyond the ends: [B, C, M]."""
+    place = place.clamp(0, values.shape[-1] - 1.001)
+    left = place.floor()
+    index = left.long().unsqueeze(1).expand(-1, values.shape[1], -1)
+    below = values.gather(-1, index)
+    return below + (place - left).unsqueeze(1).to(values.dtype) * (values.gather(-1, index + 1) - below)
+
+
+def axis_beats(marks: Delineation) -> Tensor:
+    """The median beats of delineated ECGs on the model's axis, [B, 8, AXIS] mV, zero just before the QRS."""
+    ends = _ends(marks)
+    pieces = []
+    for k, count in enumerate(WAVES):
+        share = torch.arange(count, device=ends.device, dtype=ends.dtype) / count
+        pieces.append(ends[:, k : k + 1] + share * (ends[:, k + 1 : k + 2] - ends[:, k : k + 1]))
+    time_ms = torch.cat(pieces, -1) + _onset_ms(marks).unsqueeze(-1)
+    beat = _read(marks.median_beat, BEFORE + time_ms * (INNER_HZ / 1000.0))
+    return beat - beat[..., _QRS_START - 2 : _QRS_START].mean(-1, keepdim=True)
+
+
+def _inverse(covariance: Tensor, good: Tensor) -> Tensor:
+    """Inverse of the good leads' part of [S, 8, 8] for good [B, 8], zero elsewhere: [B, S, 8, 8]."""
+    both = (good.unsqueeze(-1) & good.unsqueeze(-2)).unsqueeze(1).to(covariance.dtype)
+    alone = torch.diag_embed((~good).to(covariance.dtype)).unsqueeze(1)
+    return torch.linalg.inv(covariance * both + alone) * both
+
+
+def _wave_of(device: torch.device) -> Tensor:
+    return torch.repeat_interleave(torch.arange(len(WAVES), device=device), torch.tensor(WAVES, device=device))
+
+
+def _template(model: LeadModel, beat: Tensor, good: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and components at the scores that the good leads of beats [B, 8, AXIS] tell: [B, 8, AXIS] in units of the
+    beat's size, and that size [B, 1, 1] in mV."""
+    seen = good.to(beat.dtype)
+    power = (model.mean.square() + model.components.square().sum(0)).mean(-1)
+    expected = ((power * seen).sum(-1) / seen.sum(-1).clamp_min(1) / power.mean()).sqrt()
+    size = ((beat.square().mean(-1) * seen).sum(-1) / seen.sum(-1).clamp_min(1)).sqrt() / expected
+    size = size.clamp_min(_LEAST_MV)[:, None, None]
+    off = (beat / size - model.mean) * seen.unsqueeze(-1)
+    inverse = _inverse(model.left, good)[:, _wave_of(beat.device)]  # [B, AXIS, 8, 8]
+    weighed = torch.einsum("ros,bsop->brps", model.components, inverse) / model.temper
+    precision = torch.einsum("brps,qps->brq", weighed, model.components)
+    precision = precision + torch.eye(precision.shape[-1], dtype=beat.dtype, device=beat.device)
+    scores = torch.linalg.solve(precision, torch.einsum("brps,bps->br", weighed, off))
+    return model.mean + torch.einsum("br,rls->bls", scores, model.components), size
+
+
+def rebuild_beats(beat_mv: Tensor, good: Tensor, model: LeadModel | None = None) -> Tensor:
+    """Beats [B, 8, AXIS] with the leads that are not `good` [B, 8] replaced by their mean given the good ones.
+
+    Raises:
+        ValueError: a row with fewer than two good leads.
+    """
+    _check_enough(good)
+    model = _on(model, beat_mv.device)
+    beat = torch.where(good.unsqueeze(-1), beat_mv, 0.0).to(torch.float64)
+    template, size = _template(model, beat, good)
+    left = torch.where(good.unsqueeze(-1), beat / size - template, 0.0)
+    onto = torch.einsum("kmo,bkop->bkmp", model.left, _inverse(model.left, good))[:, _wave_of(beat.device)]
+    made = (template + torch.einsum("bsmo,bos->bms", onto, left)) * size
+    return torch.where(good.unsqueeze(-1), beat_mv, made.to(beat_mv.dtype))
+
+
+def _on(model: LeadModel | None, device: torch.device) -> LeadModel:
+    return LeadModel(*(t.to(device) for t in (load_lead_model() if model is None else model)))
+
+
+def _check_enough(good: Tensor) -> None:
+    few = (good.sum(-1) < LEAST_GOOD).nonzero().flatten().tolist()
+    if few:
+        there = ", ".join(n for n, g in zip(INDEPENDENT_LEADS, good[few[0]].tolist(), strict=True) if g) or "none"
+        raise ValueError(
+            f"ECG {few[0]}: of the independent leads {', '.join(INDEPENDENT_LEADS)} only {there} carries a signal; "
+            f"at least {LEAST_GOOD} are needed: give a recording with more good leads"
+        )
+
+
+def repair_leads(ecg_mv: Tensor, model: LeadModel | None = None) -> Repaired:
+    """Make the lost leads of ECGs [B, 12, T] (or [B, 8, T]: I, II, V1-V6) at 500 Hz, mV, from the good ones.
+
+    Lost is what `lost_leads` says of the eight independent leads. Where I or II is lost, the four leads that follow
+    from them are made anew as well, and what stood in their place is not used. Made leads have no baseline wander.
+
+    Raises:
+        ValueError: a shape that cannot be served, or a row with fewer than two good leads.
+    """
+    if ecg_mv.ndim != 3 or ecg_mv.shape[1] not in (8, 12):
+        raise ValueError(f"ecg_mv must be [B, 12, T] or [B, 8, T] in mV at 500 Hz, got {tuple(ecg_mv.shape)}")
+    eight = ecg_mv[:, _INDEPENDENT] if ecg_mv.shape[1] == 12 else ecg_mv
+    lost = lost_leads(eight)
+    _check_enough(~lost)
+    rows = lost.any(-1).nonzero().flatten()
+    whole = ecg_mv if ecg_mv.shape[1] == 12 else twelve_leads(ecg_mv)
+    if not len(rows):
+        return Repaired(whole, lost)
+    with torch.no_grad():
+        made = _made(eight[rows], ~lost[rows], _on(model, ecg_mv.device))
+    made = torch.where(lost[rows].unsqueeze(-1), made.to(eight.dtype), eight[rows])
+    full = twelve_leads(made)
+    as_came = (~lost[rows, :2]).all(-1)[:, None, None]
+    full[:, 2:6] = torch.where(as_came, whole[rows, 2:6], full[:, 2:6])
+    out = whole.clone()
+    out[rows] = full
+    return Repaired(out, lost)
+
+
+def _made(eight: Tensor, good: Tensor, model: LeadModel) -> Tensor:
+    """All eight leads [B, 8, T] as the good ones tell them."""
+    seen = torch.where(good.unsqueeze(-1), eight, torch.full_like(eight, torch.nan)).to(torch.float32)
+    leads, velocity, usable = condition(seen, INNER_HZ)
+    beats = find_beats(leads, velocity, usable)
+    marks = delineate(seen, INNER_HZ)
+    template, size = _template(model, axis_beats(marks).to(torch.float64), good)
+    place, inside = _places(beats, marks, leads.shape[-1])
+    fade = F.avg_pool1d(inside.to(torch.float64).unsqueeze(1), _FADE, 1, _FADE // 2, count_include_pad=False)
+    drawn = _read(template * size, place) * fade
+    leads = leads.to(torch.float64)
+    off = (leads - _levels(leads, beats, marks) - drawn) * good.unsqueeze(-1)
+    # Which covariance holds when: each wave's within the beats that the template is of, the whole beat's elsewhere.
+    wave = torch.where(inside, _wave_of(place.device)[place.long().clamp(0, AXIS - 1)], len(WAVES))
+    when = F.one_hot(wave, len(WAVES) + 1).to(torch.float64).transpose(1, 2)
+    when = F.avg_pool1d(when, _FADE, 1, _FADE // 2, count_include_pad=False)
+    moments = torch.cat([model.left, model.whole.unsqueeze(0)])
+    onto = torch.einsum("kmo,bkop->bkmp", moments, _inverse(moments, good))
+    made = drawn
+    for k in range(len(WAVES) + 1):
+        made = made + when[:, k : k + 1] * (onto[:, k] @ off)
+    return made
+
+
+def _levels(leads: Tensor, beats: FoundBeats, marks: Delineation) -> Tensor:
+    """Each lead's level just before the QRS, [B, 8, 1]: the mean over the beats of the usual kind."""
+    at = beats.position + ((_onset_ms(marks).unsqueeze(-1) - 6.0) * (INNER_HZ / 1000.0)).round().long()
+    use = beats.rhythm.member & (at >= 0) & (at < leads.shape[-1])
+    index = at.clamp(0, leads.shape[-1] - 1).unsqueeze(1).expand(-1, leads.shape[1], -1)
+    value = leads.gather(-1, index) * use.unsqueeze(1)
+    return (value.sum(-1) / use.sum(-1, keepdim=True).clamp_min(1)).unsqueeze(-1)
+
+
+def _places(beats: FoundBeats, marks: Delineation, length: int) -> tuple[Tensor, Tensor]:
+    """Where on the axis each of `length` samples lies, [B, T] float, and whether it lies in a beat of the usual kind.
+
+    A beat begins before its own P wave, so the one before ends there.
+    """
+    ends, onset = _ends(marks), _onset_ms(marks)
+    per_ms = INNER_HZ / 1000.0
+    start = beats.position + ((ends[:, :1] + onset.unsqueeze(-1)) * per_ms).round().long()
+    start = torch.where(beats.position >= 0, start, torch.full_like(start, length + 1))
+    start, order = start.sort(-1)
+    time = torch.arange(length, device=ends.device).expand(len(ends), -1)
+    which = torch.searchsorted(start.contiguous(), time.contiguous(), right=True) - 1
+    taken = order.gather(-1, which.clamp_min(0))
+    since = (time - beats.position.gather(-1, taken)) / per_ms - onset.unsqueeze(-1)
+    place = torch.zeros(since.shape, dtype=torch.float64, device=ends.device)
+    for k, count in enumerate(WAVES):
+        width = (ends[:, k + 1 : k + 2] - ends[:, k : k + 1]).clamp_min(1.0)
+        place = place + count * ((since - ends[:, k : k + 1]) / width).clamp(0, 1)
+    inside = (which >= 0) & (since < ends[:, -1:]) & beats.rhythm.member.gather(-1, taken)
+    return place, inside

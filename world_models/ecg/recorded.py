@@ -14,10 +14,11 @@ from world_models.ecg.t_wave import TMarks, t_wave
 from world_models.ecg.waveform import R_SHARE, Intervals, beat_template, sample_times_ms
 from world_models.protocol import Chart
 
-__all__ = ["beat_of", "factors_from_chart", "morphology_of", "t_wave_factors"]
+__all__ = ["beat_of", "factors_from_chart", "in_fibrillation", "morphology_of", "t_wave_factors"]
 
 RATE_HZ = 500.0
 USUAL_PR_MS = 160.0  # only where no P wave is found: the wave fit then sees flat line there
+_IRREGULAR = 0.1  # SD of RR over their mean: nine in ten of real ECGs in fibrillation lie above (`fibrillation`)
 _T_OWN = ("amplitude_uv", "asymmetry", "flatness")  # ERD_30 and LRD_30 are named after T already
 PASSED_ON = {"age_years": "age_years", "sex_female": "sex_female", "weight_kg": "weight_kg"}
 PASSED_ON["clock_hour"] = "admission_clock_hour"
@@ -28,7 +29,8 @@ def factors_from_chart(chart: Chart) -> dict[str, Tensor]:
     chart.
 
     `ecg_mv` [B, 12, 5000] is mV at 500 Hz; age_years, sex_female, weight_kg and clock_hour are passed on. An interval
-    that is not there to be measured (PR without a P wave) is NaN: `world_models.inputs.admit` has it sampled.
+    that is not there to be measured (PR without a P wave) is NaN: `world_models.inputs.admit` has it sampled. So is the
+    sinus rate of an ECG in fibrillation, and the rate in fibrillation of one in sinus rhythm.
 
     Raises:
         ValueError: an ECG of another shape, or one whose intervals cannot be trusted.
@@ -40,14 +42,18 @@ def factors_from_chart(chart: Chart) -> dict[str, Tensor]:
     if ecg.ndim != 3 or tuple(ecg.shape[1:]) != (12, 5000):
         raise ValueError(f"ecg_mv has shape {tuple(ecg.shape)}; give [B, 12, 5000] (10 s at 500 Hz, mV)")
     marks = delineate(ecg, RATE_HZ)
-    if not bool(marks.trusted.all()):
-        row = int((~marks.trusted).nonzero()[0])
+    fibrillates = in_fibrillation(marks)
+    if not bool((marks.trusted | fibrillates).all()):
+        row = int((~(marks.trusted | fibrillates)).nonzero()[0])
         raise ValueError(
             f"ECG {row} cannot be measured (quality {marks.quality[row].item():.2f}); give a cleaner record, or fix "
             "the baseline_* factors by hand and leave ecg_mv out"
         )
-    return found | {
-        "baseline_heart_rate_bpm": marks.heart_rate_bpm,
+    unknown = torch.full_like(marks.heart_rate_bpm, torch.nan)
+    read = {
+        "admission_fibrillation": fibrillates.to(torch.float32),
+        "baseline_fibrillation_rate_bpm": torch.where(fibrillates, marks.heart_rate_bpm, unknown),
+        "baseline_heart_rate_bpm": torch.where(fibrillates, unknown, marks.heart_rate_bpm),
         "baseline_pr_ms": marks.pr_ms,
         "baseline_qrs_ms": marks.qrs_ms,
         "baseline_qtcf_ms": marks.qtcf_ms,
@@ -55,6 +61,17 @@ def factors_from_chart(chart: Chart) -> dict[str, Tensor]:
         **beat_of(marks),
         **t_wave_factors(marks),
     }
+    return found | {name: value for name, value in read.items() if not bool(value.isnan().all())}
+
+
+def in_fibrillation(marks: Delineation) -> Tensor:
+    """bool [B]: a heart's beats without P waves at irregular intervals, measured on most of them."""
+    r = marks.r_samples.to(torch.float32)
+    rr = torch.where(marks.r_samples[:, 1:] >= 0, r[:, 1:] - r[:, :-1], torch.nan)
+    mean = rr.nanmean(-1, keepdim=True)
+    scatter = ((rr - mean) * (rr - mean)).nanmean(-1).sqrt() / mean.squeeze(-1)
+    quality = marks.measurable & marks.qt_ms.isfinite() & marks.tpeak_tend_ms.isfinite()
+    return quality & marks.pr_ms.isnan() & (scatter > _IRREGULAR)
 
 
 def t_wave_factors(marks: Delineation) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Draw an ECG whose T wave measures what is asked for: amplitude, asymmetry, flatness, ERD_30, LRD_30, its peak and end.
+"""Draw an ECG whose T wave measures what is asked: amplitude, asymmetry, flatness, ERD_30, LRD_30, its peak and end.
 
 `shape_t_wave` gives the `TShape` with which `waveform.synthesise_ecg` draws such an ECG. The slopes of the bend are
 found by damped least squares (Levenberg 1944, doi 10.1090/qam/10666) on the drawn ST and T alone, which are read as
@@ -32,11 +32,12 @@ _TWAVE, _READER = 7, 21  # samples of 4 ms over which `t_wave` (30 ms) and the d
 _PEAK_LATE_MS = 1.5  # what the delineator adds to the place of its T peak (`delineate.CONVENTIONS`)
 _LEFT = len(LEFT_KNOTS) - 1  # slopes that are free: their integral is given, so that one is not
 _FREE = _LEFT + len(RIGHT_KNOTS) + 1  # with the peak's shift
-_CALM = 0.12  # weight of a bend's logarithm beside the misses
+_CALM, _EVEN = 0.06, 0.7  # weights of a slope's logarithm and of its change from knot to knot, beside the misses
 _SHIFT_MS = 10.0  # a unit of the shift of the peak
 # Rounds of the search, and squared misses under which a beat is left as it is: most are near at once, some are not.
-_STAGES = ((5, 1.0), (5, 4.0), (8, 8.0), (12, 8.0))
-_FAR = 60.0  # no miss counts for more
+_STAGES = ((5, 1.0), (5, 4.0), (8, 6.0), (12, 6.0), (12, 8.0))
+_FAR, _UNREADABLE = 60.0, 20.0  # no miss counts for more; a wave off which a measure cannot be read counts for this
+_GAINS = (0.01, 100.0)
 _STEP = 0.03  # of the finite differences
 _DAMPING = (0.3, 0.2, 10.0)  # at first, its factor after a round that was better, and after one that was not
 _LIMIT, _LARGEST = 2.5, 1.2  # of the logarithms, and of their change in one round
@@ -57,7 +58,7 @@ class _Beats(NamedTuple):
 
     channels: Tensor  # [B, 5, N] own ST and T: X, Y, Z, first component, delineator's lead
     drawn: Tensor  # [B, 3] J point after R, J-Tpeak, Tpeak-Tend of the unbent wave, ms
-    marks: Marks
+    marks: Tensor  # [B, 3] where J point, T peak and T end are read, ms after R
     target: Tensor  # [B, 6] in the order of SCALE, NaN where it is left open
     amplitude_mv: Tensor  # [B], NaN where it is left open
 
@@ -73,6 +74,11 @@ def _grid(device: torch.device) -> Tensor:
     return torch.arange(-_BACK, _ON + 1, dtype=torch.float32, device=device) * _STEP_MS
 
 
+def _apart(drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """J point, J-Tpeak and Tpeak-Tend [B, 1] each of `drawn` [B, 3]."""
+    return drawn[:, 0:1], drawn[:, 1:2], drawn[:, 2:3]
+
+
 def _along(own: Tensor, direction: Tensor) -> Tensor:
     """Own leads [B, 8, N] in a direction [B, 8]: [B, N]."""
     total = torch.zeros_like(own[:, 0])
@@ -85,7 +91,7 @@ def _channels(own: Tensor, drawn: Tensor, marks: Marks, shape: TShape) -> Tensor
     """X, Y, Z, first component and delineator's lead of own ST and T [B, 8, N], bent about as `shape`: [B, 5, N]."""
     tau = _grid(own.device)
     when = marks.t_peak.unsqueeze(-1) + tau
-    leads = bent_st_t(own, own_place(when, *drawn.split(1, dim=1), shape), shape.gain)
+    leads = bent_st_t(own, own_place(when, *_apart(drawn), shape), shape.gain)
     rows = []
     for weights in KORS:
         total = torch.zeros_like(own[:, 0])
@@ -103,9 +109,9 @@ def _channels(own: Tensor, drawn: Tensor, marks: Marks, shape: TShape) -> Tensor
 def _read(beats: _Beats, shape: TShape) -> tuple[Tensor, Tensor]:
     """What the bent wave measures, [B, 6] in the order of SCALE, and its amplitude [B] mV."""
     tau = _grid(shape.gain.device)
-    peak = beats.marks.t_peak
-    j_point, end = beats.marks.j_point - peak, beats.marks.t_end - peak
-    place = own_place(peak.unsqueeze(-1) + tau, *beats.drawn.split(1, dim=1), shape)
+    j_point, peak, end = beats.marks.unbind(-1)
+    j_point, end = j_point - peak, end - peak
+    place = own_place(peak.unsqueeze(-1) + tau, *_apart(beats.drawn), shape)
     bent = bent_st_t(beats.channels, place, shape.gain)
     calm = smoothed(bent[:, :4], _TWAVE, 0)
     magnitude = (calm[:, 0] * calm[:, 0] + calm[:, 1] * calm[:, 1] + calm[:, 2] * calm[:, 2] + 1e-12).sqrt()
@@ -117,9 +123,7 @@ def _read(beats: _Beats, shape: TShape) -> tuple[Tensor, Tensor]:
     _, at = summit(wave, tau, _STEP_MS)
     start = torch.maximum(j_point, at - USUAL.begin_ms)
     slope = smoothed(wave, _TWAVE, 1)
-    asymmetry = asymmetry_of(
-        slope, tau, at, start, at + USUAL.foot * (end - at), USUAL.begin_ms, _STEP_MS
-    )
+    asymmetry = asymmetry_of(slope, tau, at, start, at + USUAL.foot * (end - at), USUAL.begin_ms, _STEP_MS)
     flatness = flatness_of(wave, tau, within(tau, start, end), USUAL.kurtosis)
 
     lead = bent[:, 4]
@@ -169,19 +173,23 @@ class _Search(NamedTuple):
 
     x: Tensor  # [B, _FREE]
     gain: Tensor  # [B]
-    off: Tensor  # [B, 6 + _FREE] misses in their SCALE, then what bending costs
+    off: Tensor  # [B, M] misses in their SCALE, then what bending costs
     height_mv: Tensor  # [B] the amplitude that is read
 
 
 def _misses(beats: _Beats, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
     read, height = _read(beats, _shape(x, gain))
     scale = torch.tensor(SCALE, device=x.device)
-    off = torch.nan_to_num((read - beats.target) / scale, nan=0.0).clamp(-_FAR, _FAR)
-    return torch.cat((off, _CALM * x), dim=-1), height
+    off = torch.nan_to_num((read - beats.target) / scale, nan=_UNREADABLE).clamp(-_FAR, _FAR)
+    off = torch.where(beats.target.isfinite(), off, torch.zeros_like(off))
+    slopes = torch.cat((x[:, :_LEFT], torch.zeros_like(x[:, :1]), x[:, _LEFT:-1]), dim=-1)
+    left, right = slopes[:, : _LEFT + 1], slopes[:, _LEFT + 1 :]
+    uneven = torch.cat((left[:, 1:] - left[:, :-1], right[:, 1:] - right[:, :-1]), dim=-1)
+    return torch.cat((off, _EVEN * uneven, _CALM * x), dim=-1), height
 
 
 def _gain(beats: _Beats, gain: Tensor, height_mv: Tensor) -> Tensor:
-    wanted = gain * beats.amplitude_mv / height_mv.clamp_min(1e-6)
+    wanted = (gain * beats.amplitude_mv / height_mv.clamp_min(1e-6)).clamp(*_GAINS)
     return torch.where(torch.isfinite(wanted), wanted, gain)
 
 
@@ -192,7 +200,7 @@ def _cost(off: Tensor) -> Tensor:
 def _slopes(beats: _Beats, at: _Search) -> Tensor:
     """How the misses change with each free parameter, [B, _FREE, M], by differences: all at once."""
     rows = at.x.shape[0]
-    many = _Beats(*(_repeated(v, _FREE) for v in beats))
+    many = _Beats(*(v.repeat(_FREE, *(1,) * (v.ndim - 1)) for v in beats))
     steps = (torch.eye(_FREE, device=at.x.device) * _STEP).repeat_interleave(rows, 0)
     moved, _ = _misses(many, at.x.repeat(_FREE, 1) + steps, at.gain.repeat(_FREE))
     return (moved.reshape(_FREE, rows, -1) - at.off).transpose(0, 1).contiguous() / _STEP
@@ -218,7 +226,7 @@ def _rounds(beats: _Beats, at: _Search, rounds: int) -> _Search:
             foretold = foretold + slope[:, i] * step[:, i : i + 1]
         surprise = (off - at.off - foretold).unsqueeze(1)
         slope = slope + surprise * (step / (step * step).sum(-1, keepdim=True).clamp_min(1e-8)).unsqueeze(-1)
-        better = _cost(off) < _cost(at.off)
+        better = (_cost(off) < _cost(at.off)) & height.isfinite()
         height = torch.where(better, height, at.height_mv)
         x, off = (torch.where(better.unsqueeze(-1), a, b) for a, b in ((tried, at.x), (off, at.off)))
         at = _Search(x, _gain(beats, at.gain, height), off, height)
@@ -238,16 +246,10 @@ def _solve(beats: _Beats) -> TShape:
         left = (_cost(at.off[:, : len(SCALE)]) > done).nonzero().squeeze(-1)
         if not len(left):
             break
-        few = _Beats(*(Marks(*(m[left] for m in v)) if isinstance(v, Marks) else v[left] for v in beats))
+        few = _Beats(*(v[left] for v in beats))
         found = _rounds(few, _Search(*(v[left] for v in at)), rounds)
         at = _Search(*(v.index_copy(0, left, new) for v, new in zip(at, found, strict=True)))
     return _shape(at.x, at.gain)
-
-
-def _repeated(value: Tensor | Marks, times: int) -> Tensor | Marks:
-    if isinstance(value, Marks):
-        return Marks(*(v.repeat(times) for v in value))
-    return value.repeat(times, *(1,) * (value.ndim - 1))
 
 
 def shape_t_wave(
@@ -273,18 +275,19 @@ def shape_t_wave(
         if bool((value < 0).any()) or (name != "asymmetry" and bool((value == 0).any())):
             raise ValueError(f"{name} wanted from {float(value.min()):g} must be above 0")
     marks = marks_of(intervals) if marks is None else marks
-    drawn = torch.stack(
-        ((1.0 - R_SHARE) * intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms), dim=-1
-    ).to(torch.float32)
+    drawn = torch.stack(((1.0 - R_SHARE) * intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms), dim=-1).to(
+        torch.float32
+    )
     own = own_st_t(morphology[..., _ST : _ST + 3].to(torch.float32), residual)
     asked = [x.to(torch.float32) for x in wanted]
     peak = torch.zeros_like(marks.t_peak)
     target = torch.stack((asked[1], asked[2], asked[3], asked[4], peak, marks.t_end - marks.t_peak), dim=-1)
     identity = _shape(torch.zeros(own.shape[0], _FREE, device=own.device), torch.ones_like(peak))
     channels = _channels(own, drawn, marks, identity)
+    places = torch.stack(tuple(marks), dim=-1)
     parts = []
     for start in range(0, max(own.shape[0], 1), _ROWS):
         rows = slice(start, start + _ROWS)
-        beats = _Beats(channels[rows], drawn[rows], Marks(*(x[rows] for x in marks)), target[rows], asked[0][rows] * 1e-3)
+        beats = _Beats(channels[rows], drawn[rows], places[rows], target[rows], asked[0][rows] * 1e-3)
         parts.append(_solve(beats))
     return TShape(*(torch.cat(column) for column in zip(*parts, strict=True)))

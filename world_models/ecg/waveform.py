@@ -320,9 +320,7 @@ def synthesise_ecg(
             heights, kept = _without_p(heights, waving), None if kept is None else _without_p(kept, waving)
             them = k[waving], when[waving] if isinstance(when, Tensor) and when.ndim else when
             rate = chosen.heart_rate_bpm[waving]
-            theirs = fibrillation_beats(
-                *them, rate, r.shape[1], seconds=seconds, sampling_rate_hz=sampling_rate_hz
-            )
+            theirs = fibrillation_beats(*them, rate, r.shape[1], seconds=seconds, sampling_rate_hz=sampling_rate_hz)
             r = r.index_copy(0, waving, theirs)
         eight = tile(beat_template(chosen, heights, sampling_rate_hz, bent, kept), r, samples, at_r)
         if len(waving):

@@ -22,17 +22,19 @@ class ECGWorldConfig:
     eta: int = 24  # random effects: what differs between patients in kinetics, sensitivity and daily rhythm
     drift_width: int = 64  # hidden width of the neural part of the latent ODE
     event_width: int = 32  # hidden width of the head that says how likely an AV block is
-    flow_width: int = 64  # hidden width of the residual flow's velocity field
-    flow_steps: int = 3  # function evaluations of the residual flow
+    teacher_width: int = 256  # hidden width of the diffusion that the few-step sampler stands for
+    flow_width: int = 64  # hidden width of the few-step sampler
+    flow_steps: int = 1  # its function evaluations
     belief_width: int = 64  # hidden width of the recurrent encoder that reads a patient's history
     spread_width: int = 64  # hidden width of the head that says how unsure the model is
-    morphology: int = 24  # latent size of the beat's shape
+    morphology: int = 32  # latent size of the beat's shape
     beat_width: int = 256  # hidden width of the beat encoder and decoder
     readback_width: int = 128  # hidden width of the correction that makes a synthesised ECG read as its chart
     dose_log: int = 36  # past steps whose doses a state remembers, to redo them when its unknowns are sampled anew
 
     def __post_init__(self) -> None:
-        widths = [f"{part}_width" for part in ("drift", "flow", "belief", "spread", "beat", "readback", "event")]
+        parts = ("drift", "teacher", "flow", "belief", "spread", "beat", "readback", "event")
+        widths = [f"{part}_width" for part in parts]
         check_sizes(self, **dict.fromkeys(widths, 65_536))
         check_sizes(self, eta=1024, flow_steps=1000, morphology=1024, dose_log=10_000)
         if not 0 < self.hours_per_step <= 8784:
@@ -44,8 +46,9 @@ LARGE = ECGWorldConfig(
     name="ecg-wm-large",
     eta=24,
     drift_width=512,
+    teacher_width=512,
     flow_width=256,
-    flow_steps=4,
+    flow_steps=3,
     belief_width=256,
     spread_width=128,
     morphology=48,

@@ -41,6 +41,7 @@ class Courses(NamedTuple):
     actions: Tensor  # [B, T + 1, D] mg given right after each visit
     measured: Tensor  # [B, COORDS] coordinates of the admission reading, in both rhythms
     clearance: Tensor  # [B, 3] `patients.CLEARANCES` where the patient's are known, else NaN
+    morphology: Tensor  # [B, 8, W] wave heights in mV of the patient's beat, from which ECGs are drawn
     hours_per_step: float
 
 
@@ -112,4 +113,4 @@ def sample_courses(
     u = torch.stack([latent.standardise(chart) for chart in charts], dim=1)
     kept = {n: torch.stack([c[n] for c in charts], dim=1) for n in KEPT}
     measured = latent.standardise(baseline_chart(factors))
-    return Courses(u, kept, actions, measured, clearance, hours_per_step)
+    return Courses(u, kept, actions, measured, clearance, state.morphology, hours_per_step)

@@ -7,11 +7,11 @@ effect site, the last of which can undo what the others do):
     c'  = k2 g2 - (ke + k12) c + k21 p                 p' = k12 c - k21 p
     e_s' = k_s (c - e_s)    for each site s
 
-so every level is a sum of exponentials, exact however long the step (`oracles.ecg_drug.kinetics`). The latent's
-deviation v from the patient's baseline relaxes to a target g set by effect sites and time of day, with a neural
-correction in it:
+so every level is a sum of exponentials, exact however long the step. What drugs and time
+of day make of the latent relaxes to a target g, and the deviation d from the patient's baseline is that with a neural
+correction f, of which it needs the present moment alone:
 
-    tau v' = g(e(t), clock(t), patient) - v
+    tau v' = g(e(t), clock(t)) - v                     d = v + f(e(t), clock(t), patient)
 
 With w = (h - t) / tau its solution after a step of h is
 
@@ -38,27 +38,26 @@ import torch
 from torch import Tensor, nn
 
 from world_models.constants import constant
+from world_models.ecg_wm.compartments import BASE_MODES, MODES, SITES, exponentials
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.latent import BURDEN, COORDS
-from world_models.oracles.ecg_drug.kinetics import BASE_MODES, effect_modes, kinetics
 
 __all__ = ["DAY_NUMBERS", "MODES", "PATIENT", "SITES", "PhysiologicalPrior", "PriorStep", "Rates", "clock_waves"]
 
 _START = math.log(math.e - 1)  # softplus of it is 1
 _STEEP = math.e / (math.e - 1)  # makes the slope there 1
 PATIENT = 12  # covariates, see `patients.patient_features`
-SITES = 3  # effect sites of a drug: fast, slow, lasting
-MODES = BASE_MODES + SITES  # exponentials of a drug: two of absorption, two of disposition, one a site
 HOURS_PER_DAY = 24.0
 HARMONICS = 4  # of the day, as many as the trial's course has
 DAY_WAVES = tuple(2 * math.pi * k / HOURS_PER_DAY for k in range(1, HARMONICS + 1))  # rad/h
 DAY_NUMBERS = 2 * HARMONICS
 # 0.005 to 12 per h: half-lives of six days and of four minutes, beyond any drug taken by mouth.
 LOG_RATE_LIMITS = (math.log(0.005), math.log(12.0))
-LITRES = 1000.0  # volume of a central compartment in which an amount of 1 is a concentration of 1
 WIDEST_CORRECTION = 3.0  # of u: what the neural part can add to a target
 # h; of all coordinates but the burden: the sites carry a drug's delay. Of the burden, as published onsets have it.
 TAU_H, BURDEN_TAU_H = 0.2, 16.0
+# Nodes of the burden: over two hours two do what four do over twelve.
+SHORT_STEP_H, SHORT_BURDEN_NODES = 3.0, 2
 NODES, BURDEN_NODES = 2, 4  # of the quadratures: what they miss is measured by `step_error`
 
 
@@ -66,7 +65,7 @@ class Rates(NamedTuple):
     """One patient's own prior. B patients, D drugs."""
 
     rate: Tensor  # [B, D, MODES] per h, of each exponential
-    site: Tensor  # [B, D, SITES, BASE_MODES + 1] level of each site per amount in the base modes and in its own
+    site: Tensor  # [B, D, MODES, SITES] level of each site per amount in each mode
     plasma: Tensor  # [B, D, BASE_MODES] central level per amount
     slope: Tensor  # [B, D * SITES, COORDS] effect of each site on each coordinate
     daily: Tensor  # [B, COORDS, DAY_NUMBERS] Fourier coefficients of the time of day
@@ -80,7 +79,8 @@ class PriorStep(NamedTuple):
     """Where the prior stands after a step."""
 
     amounts: Tensor  # [B, D, MODES] in reference doses
-    deviation: Tensor  # [B, COORDS] what the prior has moved u by
+    relaxed: Tensor  # [B, COORDS] v, what drugs and time of day have relaxed to
+    deviation: Tensor  # [B, COORDS] d, what the prior has moved u by
     effect: Tensor  # [B, D * SITES] saturated effect-site levels, see `PhysiologicalPrior.effect`
     clock: Tensor  # [B, DAY_NUMBERS] waves of the clock hour, see `clock_waves`
 
@@ -152,17 +152,14 @@ class PhysiologicalPrior(nn.Module):
 
     def individual(self, eta: Tensor, patient: Tensor, anchor: Tensor) -> Rates:
         """This patient's prior: random effects [B, eta], covariates [B, PATIENT], baseline u [B, COORDS]."""
-        k1, ke, k12, k21, *sites = self.rates_per_h(eta, patient).double().unbind(-1)
-        nothing = torch.zeros_like(k1)
-        body = kinetics(k1, nothing, ke * LITRES, torch.full_like(k1, LITRES), k12 * LITRES, k12 / k21 * LITRES, 2, [])
-        site_rates, site = effect_modes(body.rates, body.plasma, torch.stack(sites, -1))
+        rate, plasma, site = exponentials(self.rates_per_h(eta, patient).double())
         sensitivity = _apply(self.slope_eta, eta) + _apply(self.slope_patient, patient)
         context = self.drift_context(torch.cat([eta, patient, anchor], dim=-1))
         narrow = eta.dtype
         return Rates(
-            rate=torch.cat([body.rates, site_rates], -1).to(narrow),
+            rate=rate.to(narrow),
             site=site.to(narrow),
-            plasma=body.plasma.to(narrow),
+            plasma=plasma.to(narrow),
             slope=(self.slope * _sensitivity(sensitivity)).flatten(1, 2),
             daily=self.daily + _apply(self.daily_eta, eta),
             context=context,
@@ -172,7 +169,7 @@ class PhysiologicalPrior(nn.Module):
         )
 
     def rates_per_h(self, eta: Tensor, patient: Tensor) -> Tensor:
-        """k1, ke, k12, k21 and the sites' rates [B, D, 4 + SITES]; k1 is that of both absorption stages."""
+        """k1, ke, k12, k21 and the sites' rates [B, D, 4 + SITES]; k2 is k1 times STAGE_RATIO."""
         log_rate = self.log_rate + _apply(self.rate_eta, eta) + _apply(self.rate_patient, patient)
         return log_rate.clamp(*LOG_RATE_LIMITS).exp()
 
@@ -185,71 +182,82 @@ class PhysiologicalPrior(nn.Module):
         return amounts + (dose_mg / self.reference_mg * entry).unsqueeze(-1)
 
     def effect(self, rates: Rates, amounts: Tensor) -> Tensor:
-        """Saturated effect-site levels [..., B, D * SITES] (the sites of each drug) of amounts [..., B, D, MODES]."""
-        base = (rates.site[..., :BASE_MODES] * amounts[..., :BASE_MODES].unsqueeze(-2)).sum(-1)
-        level = (base + rates.site[..., BASE_MODES] * amounts[..., BASE_MODES:]).clamp_min(0.0)
-        return (level / (level * torch.exp(-self.log_half).unsqueeze(-1) + 1)).flatten(-2)
+        """Saturated effect-site levels [B, D * SITES] (the sites of each drug) of amounts [B, D, MODES]."""
+        return self.effects(rates, amounts.unsqueeze(2)).squeeze(1)
+
+    def effects(self, rates: Rates, amounts: Tensor) -> Tensor:
+        """The same at K moments, [B, K, D * SITES] of [B, D, K, MODES]."""
+        level = torch.bmm(amounts.flatten(0, 1), rates.site.flatten(0, 1)).clamp_min_(0.0)
+        return self.saturated(level.unflatten(0, (-1, self.drugs)).transpose(1, 2)).flatten(-2)
+
+    def saturated(self, level: Tensor) -> Tensor:
+        """Levels [..., D, SITES] as an effect follows them: half of what is possible at `log_half`."""
+        return level / (level * torch.exp(-self.log_half).unsqueeze(-1) + 1)
 
     def central(self, rates: Rates, amounts: Tensor) -> Tensor:
         """Level of the central compartment [B, D] of amounts [B, D, MODES], in reference doses."""
         return (rates.plasma * amounts[..., :BASE_MODES]).sum(-1)
 
-    def _linear_target(self, rates: Rates, level: Tensor, moment: Tensor) -> Tensor:
-        """Dose effect and time of day against the start's [K, B, COORDS] at K nodes.
+    def _burden_target(self, rates: Rates, level: Tensor, shift: Tensor) -> Tensor:
+        """Where the burden is heading [B, K] at K moments: dose effect and time of day alone."""
+        drug = torch.bmm(level, rates.slope[..., BURDEN].unsqueeze(-1))
+        return (drug + torch.bmm(shift, rates.daily[:, BURDEN].unsqueeze(-1))).squeeze(-1)
 
-        `level` [K, B, D * SITES]; `moment` [K, B, DAY_NUMBERS]: clock waves less those of admission.
+    def straight(self, rates: Rates, level: Tensor, shift: Tensor) -> Tensor:
+        """Dose effect and time of day [B, K, COORDS] at K moments, the part of the target that can change fast.
+
+        `level` [B, K, D * SITES] are the effect sites, saturated; `shift` [B, K, DAY_NUMBERS] the clock's waves less
+        those of admission.
         """
-        seen = torch.cat([level, moment], -1).transpose(0, 1)
-        weight = torch.cat([rates.slope, rates.daily.transpose(1, 2)], 1)
-        return torch.bmm(seen, weight).transpose(0, 1)
+        return torch.baddbmm(torch.bmm(level, rates.slope), shift, rates.daily.mT)
 
-    def target(self, rates: Rates, level: Tensor, hour: Tensor, start_hour: Tensor) -> Tensor:
-        """Where the deviation [K, B, COORDS] is heading at K moments: dose effect, time of day, neural correction.
+    def learned(self, rates: Rates, level: Tensor, waves: Tensor, moved: Tensor) -> Tensor:
+        """The neural correction f [B, COORDS] at one moment; the burden has none.
 
-        `level` [K, B, D * SITES] are the effect sites, saturated; `hour` [K, B] the clock hours, `start_hour` [B] that
-        of admission.
+        `level` [B, D * SITES], `waves` [B, DAY_NUMBERS] of the clock, `moved` [B] 0 at the hour of admission to 2.
         """
-        waves, start = clock_waves(hour), clock_waves(start_hour)
-        straight = self._linear_target(rates, level, waves - start)
         hidden = self.drift_moment(torch.cat([level, waves], -1)) + rates.context
-        hidden = nn.functional.silu(self.drift_hidden(nn.functional.silu(hidden)))
+        hidden = nn.functional.silu(self.drift_hidden(nn.functional.silu(hidden, inplace=True)), inplace=True)
         # The correction sees effect sites relative to the drug's reference; tanh keeps it from running away.
         bounded = torch.tanh(self.drift_out(hidden) / WIDEST_CORRECTION)
         # Zero at the start without drug, so that a patient nobody treats keeps the baseline that was measured.
-        moved = 1 - torch.cos((hour - start_hour) * (2 * math.pi / HOURS_PER_DAY))
         awake = (level.sum(-1) + moved).clamp_max(1.0).unsqueeze(-1)
-        return straight + nn.functional.pad(bounded * (awake * WIDEST_CORRECTION), (0, 1))
+        return nn.functional.pad(bounded * (awake * WIDEST_CORRECTION), (0, 1))
 
     def advance(
         self,
         rates: Rates,
         amounts: Tensor,
-        deviation: Tensor,
+        relaxed: Tensor,
         clock_hour: Tensor,
         start_hour: Tensor,
         hours: float | Tensor,
     ) -> PriorStep:
-        """The prior `hours` (a number, or [B]) after clock_hour [B]."""
-        fast, slow = (_quadrature(hours, *of, deviation) for of in ((TAU_H, NODES), (BURDEN_TAU_H, BURDEN_NODES)))
-        end = torch.as_tensor(hours, dtype=deviation.dtype, device=deviation.device).expand(1, *fast.hours.shape[1:])
-        times = torch.cat([fast.hours, slow.hours, end])  # [K, 1] or [K, B]
-        later = amounts * torch.exp(-rates.rate * times[..., None, None])  # [K, B, D, MODES]
-        level = self.effect(rates, later)
-        hour = clock_hour + times
-        goal = self.target(rates, level[:NODES], hour[:NODES], start_hour)
-        mean = (fast.weights.unsqueeze(-1) * goal[..., :BURDEN]).sum(0)
-        waves = clock_waves(hour[NODES:])
-        lasting = level[NODES : NODES + BURDEN_NODES]
-        burden = self._linear_target(rates, lasting, waves[:-1] - clock_waves(start_hour))[..., BURDEN]
-        burden = (slow.weights * burden).sum(0) + slow.kept * deviation[..., BURDEN]
-        moved = mean + fast.kept.unsqueeze(-1) * deviation[..., :BURDEN]
-        return PriorStep(later[-1], torch.cat([moved, burden.unsqueeze(-1)], -1), level[-1], waves[-1])
+        """The prior `hours` (a number, or [B]) after clock_hour [B], with v = `relaxed` [B, COORDS] then."""
+        burden_nodes = BURDEN_NODES if isinstance(hours, Tensor) or hours > SHORT_STEP_H else SHORT_BURDEN_NODES
+        fast, slow = (_quadrature(hours, *of, relaxed) for of in ((TAU_H, NODES), (BURDEN_TAU_H, burden_nodes)))
+        end = torch.as_tensor(hours, dtype=relaxed.dtype, device=relaxed.device).reshape(-1, 1)
+        times = torch.cat([fast.hours, slow.hours, end], -1)  # [1 or B, K]
+        passed = times.neg().unsqueeze(1).unsqueeze(-1)
+        later = (rates.rate.unsqueeze(2) * passed).exp() * amounts.unsqueeze(2)  # [B, D, K, MODES]
+        level = self.effects(rates, later)
+        hour = clock_hour.unsqueeze(-1) + times
+        waves = clock_waves(hour)
+        shift = waves - clock_waves(start_hour).unsqueeze(1)
+        goal = self.straight(rates, level[:, :NODES], shift[:, :NODES])[..., :BURDEN]
+        near = (fast.weights.unsqueeze(-1) * goal).sum(1) + fast.kept.unsqueeze(-1) * relaxed[..., :BURDEN]
+        burden = self._burden_target(rates, level[:, NODES:-1], shift[:, NODES:-1])
+        burden = (slow.weights * burden).sum(-1) + slow.kept * relaxed[..., BURDEN]
+        after = torch.cat([near, burden.unsqueeze(-1)], -1)
+        effect, clock = level[:, -1], waves[:, -1]
+        moved = after + self.learned(rates, effect, clock, _moved(hour[:, -1], start_hour))
+        return PriorStep(later[:, :, -1], after, moved, effect, clock)
 
     def adaptive(
         self,
         rates: Rates,
         amounts: Tensor,
-        deviation: Tensor,
+        relaxed: Tensor,
         clock_hour: Tensor,
         start_hour: Tensor,
         hours: float,
@@ -261,10 +269,11 @@ class PhysiologicalPrior(nn.Module):
         """
         from torchdiffeq import odeint
 
-        k1, ke, k12, k21, *k_site = self.rates_per_h(rates.eta, rates.patient).unbind(-1)
-        stage_one, stage_two = rates.rate[..., 0], rates.rate[..., 1]
-        tau = torch.full_like(deviation[0], TAU_H)
+        _, ke, k12, k21, *_ = self.rates_per_h(rates.eta, rates.patient).unbind(-1)
+        stage_one, stage_two, _, _, *k_site = rates.rate.unbind(-1)
+        tau = torch.full_like(relaxed[0], TAU_H)
         tau[BURDEN] = BURDEN_TAU_H
+        first = clock_waves(start_hour)
 
         def field(time: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             x, v = state
@@ -276,16 +285,17 @@ class PhysiologicalPrior(nn.Module):
                 k12 * c - k21 * p,
                 *(k * (c - e) for k, e in zip(k_site, sites, strict=True)),
             )
-            level = x[..., BASE_MODES:]
-            level = (level / (level * torch.exp(-self.log_half).unsqueeze(-1) + 1)).flatten(-2)
-            hour = (clock_hour + time).unsqueeze(0)
-            goal = self.target(rates, level.unsqueeze(0), hour, start_hour).squeeze(0)
+            level = self.saturated(x[..., BASE_MODES:]).flatten(-2)
+            shift = clock_waves(clock_hour + time) - first
+            goal = self.straight(rates, level.unsqueeze(1), shift.unsqueeze(1)).squeeze(1)
             return torch.stack(flow, -1), (goal - v) / tau
 
         start = self.compartments(rates, amounts)
         times = torch.tensor([0.0, hours], dtype=amounts.dtype, device=amounts.device)
-        xs, vs = odeint(field, (start, deviation), times, rtol=tolerance, atol=tolerance, method="dopri5")
-        return xs[-1][..., BASE_MODES:], vs[-1]
+        xs, vs = odeint(field, (start, relaxed), times, rtol=tolerance, atol=tolerance, method="dopri5")
+        sites, hour = xs[-1][..., BASE_MODES:], clock_hour + hours
+        level = self.saturated(sites).flatten(-2)
+        return sites, vs[-1] + self.learned(rates, level, clock_waves(hour), _moved(hour, start_hour))
 
     def compartments(self, rates: Rates, amounts: Tensor) -> Tensor:
         """What each compartment [B, D, MODES] (two stages, central, peripheral, sites) holds of amounts [B, D, MODES].
@@ -299,27 +309,34 @@ class PhysiologicalPrior(nn.Module):
         stage_two = one / (two - one) * (x[..., 0] - x[..., 1])
         parts = rates.plasma * x[..., :BASE_MODES]
         peripheral = (parts * (k12.unsqueeze(-1) / (k21.unsqueeze(-1) - rates.rate[..., :BASE_MODES]))).sum(-1)
-        base = (rates.site[..., :BASE_MODES] * x[..., :BASE_MODES].unsqueeze(-2)).sum(-1)
-        sites = base + rates.site[..., BASE_MODES] * x[..., BASE_MODES:]
+        sites = (x.unsqueeze(-2) @ rates.site).squeeze(-2)
         return torch.cat([torch.stack([x[..., 0], stage_two, parts.sum(-1), peripheral], -1), sites], -1)
 
 
 class _Quadrature(NamedTuple):
-    """Where a step looks at the target: K nodes, of one length for all patients ([K, 1]) or of their own ([K, B])."""
+    """Where a step looks at the target: K nodes, of one length for all patients ([1, K]) or of their own ([B, K])."""
 
-    hours: Tensor  # [K, 1 or B] since the step began
-    weights: Tensor  # [K, 1 or B]
+    hours: Tensor  # [1 or B, K] since the step began
+    weights: Tensor  # [1 or B, K]
     kept: Tensor  # [1 or B] what is left of a deviation
 
 
 def _quadrature(hours: float | Tensor, tau: float, count: int, like: Tensor) -> _Quadrature:
     """Of a step of `hours` (a number or [B])."""
-    lengths = [hours] if isinstance(hours, (int, float)) else hours.tolist()
-    found = [gauss_nodes(length / tau, count) for length in lengths]
-    made = constant if len(lengths) == 1 else lambda v, device, dtype: torch.tensor(v, device=device, dtype=dtype)
-    nodes, weights = (torch.stack([made(pair[i], like.device, like.dtype) for pair in found], -1) for i in range(2))
-    length = made(tuple(lengths), like.device, like.dtype)
-    return _Quadrature(length - tau * nodes, weights, torch.exp(-length / tau))
+    if isinstance(hours, Tensor):
+        own = [gauss_nodes(length / tau, count) for length in hours.tolist()]
+        nodes, weights = (torch.tensor([f[i] for f in own], dtype=like.dtype, device=like.device) for i in range(2))
+        length = hours.to(like.dtype)
+    else:
+        found = gauss_nodes(hours / tau, count)
+        nodes, weights = (constant(row, like.device, like.dtype).unsqueeze(0) for row in found)
+        length = constant((float(hours),), like.device, like.dtype)
+    return _Quadrature(length.unsqueeze(-1) - tau * nodes, weights, torch.exp(-length / tau))
+
+
+def _moved(hour: Tensor, start_hour: Tensor) -> Tensor:
+    """[B] 0 at the hour of admission to 2 twelve hours from it."""
+    return 1 - torch.cos((hour - start_hour) * (2 * math.pi / HOURS_PER_DAY))
 
 
 def _apply(weight: Tensor, vector: Tensor) -> Tensor:

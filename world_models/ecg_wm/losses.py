@@ -1,9 +1,8 @@
-"""What the dynamics are trained on: one loss over recorded courses, four parts.
+"""What the dynamics are trained on: one loss over recorded courses, three parts.
 
 - Evidence: the log-likelihood of the whole course under the prior with random effects sampled from the belief after its
   last visit, residuals autoregressive and normal, less the belief's divergence from the unit normal.
 - Belief: every earlier visit's belief should give that sample a high density (neural posterior estimation).
-- Flow: energy score of the few-step residual.
 - Spread: normal log-likelihood of what an early belief's mean left unexplained.
 """
 
@@ -17,12 +16,11 @@ from torch import Tensor
 from world_models import keys
 from world_models.constants import constant
 from world_models.ecg_wm import latent
+from world_models.ecg_wm.admission import start
 from world_models.ecg_wm.belief import visit_features
 from world_models.ecg_wm.courses import Courses
-from world_models.ecg_wm.flow import VARIANCE_FLOOR, autoregression, energy_score, flow_condition
 from world_models.ecg_wm.inference import course
 from world_models.ecg_wm.latent import BURDEN
-from world_models.ecg_wm.latent_ode import Rates
 from world_models.ecg_wm.model import SPREAD_OF, SPREAD_UNITS, ECGWorldModel
 from world_models.ecg_wm.patients import CLEARANCES, patient_features
 from world_models.ecg_wm.state import Belief, ECGWorldState
@@ -31,6 +29,7 @@ __all__ = ["DynamicsLoss", "dynamics_loss", "events_loss", "foresight_loss"]
 
 HISTORIES_WITH_HOLES, VISITS_HIDDEN = 0.5, 0.33  # shares of patients, and of such a patient's later visits
 FROM_BASELINE = 0.7  # share of patients whose spread is judged from the first visit's belief
+VARIANCE_FLOOR = 1e-6  # under the root: a residual that is remembered whole still has a gradient
 MOST_LOG_HAZARD = 5.0  # per h: beyond, an event is certain within minutes
 
 
@@ -40,7 +39,6 @@ class DynamicsLoss(NamedTuple):
     evidence: Tensor  # nats a visit
     divergence: Tensor  # nats a visit
     belief: Tensor  # nats
-    flow: Tensor  # energy score, in units of the residual's scale
     spread: Tensor  # nats
 
 
@@ -50,20 +48,15 @@ def begin(model: ECGWorldModel, data: Courses, key: Tensor) -> ECGWorldState:
     told = dict(zip(CLEARANCES, data.clearance.unbind(-1), strict=True))
     factors = {**first, **told, "admission_clock_hour": first["clock_hour"]}
     shape = data.u.new_zeros(data.u.shape[0], model.config.morphology)
-    return model.start(key, factors, shape, data.measured)
+    return start(model, key, factors, shape, data.measured)
 
 
 def ordinary_levels(model: ECGWorldModel, state: ECGWorldState, actions: Tensor, gaps: Tensor) -> Tensor:
     """Effect-site levels [B, T, D * SITES] that patients without random effects would have."""
     nobody = torch.zeros_like(state.rates.eta)
-    amounts, _ = course(model, state, nobody, actions, gaps)
+    amounts = course(model, state, nobody, actions, gaps).amounts
     rates = model.prior.individual(nobody, state.rates.patient, model.anchor(state.measured, state.unknown))
-    return levels(model, rates, amounts)
-
-
-def levels(model: ECGWorldModel, rates: Rates, amounts: Tensor) -> Tensor:
-    """Effect-site levels [B, T, D * SITES] of amounts [B, T, D, MODES]."""
-    return model.prior.effect(rates, amounts.transpose(0, 1)).transpose(0, 1)
+    return model.prior.effects(rates, amounts.transpose(1, 2))
 
 
 def surprise(residual: Tensor, log_memory: Tensor, log_noise: Tensor, hours_per_step: float) -> Tensor:
@@ -86,31 +79,39 @@ def surprise(residual: Tensor, log_memory: Tensor, log_noise: Tensor, hours_per_
     return total
 
 
-def dynamics_loss(model: ECGWorldModel, data: Courses, key: Tensor, samples: int = 6) -> DynamicsLoss:
+def posterior(
+    model: ECGWorldModel, data: Courses, state: ECGWorldState, gaps: Tensor, key: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the belief: [B, eta + COORDS] after the last visit; with keys [B], some of whose
+    visits are hidden, [B, T, eta + COORDS] after each."""
+    shown = data.u.clone()
+    if key is not None:
+        # Some visits, never the first, are not charted: histories with holes must be read too.
+        with_holes = keys.uniform(key, 1, "loss/hidden") < HISTORIES_WITH_HOLES
+        hidden = keys.uniform(key, 0, "loss/hidden", (data.u.shape[1],)) < VISITS_HIDDEN * with_holes.unsqueeze(-1)
+        shown = torch.where(hidden.unsqueeze(-1), torch.nan, shown)
+    shown[:, 0] = state.measured  # what the admission reading does not show was told
+    with torch.no_grad():
+        typical = ordinary_levels(model, state, data.actions, gaps)
+    before = torch.cat([torch.zeros_like(data.actions[:, :1]), data.actions[:, :-1]], dim=1) / model.prior.reference_mg
+    known = (state.rates.patient, state.measured, state.start_hour)
+    mean, sd = model.believe(visit_features(*known, shown, typical, before, gaps.cumsum(1), gaps))
+    return (mean, sd) if key is not None else (mean[:, -1], sd[:, -1])
+
+
+def dynamics_loss(model: ECGWorldModel, data: Courses, key: Tensor) -> DynamicsLoss:
     """The parts, each a mean over patients and visits."""
     u, actions = data.u, data.actions
     batch, visits = u.shape[:2]
-    hours = (torch.arange(visits, device=u.device) * data.hours_per_step).expand(batch, -1)
-    gaps = torch.full_like(hours, data.hours_per_step)
+    gaps = torch.full((batch, visits), data.hours_per_step, device=u.device)
     gaps[:, 0] = 0
     state = begin(model, data, key)
     eta_size = model.config.eta
-
-    with torch.no_grad():
-        typical = ordinary_levels(model, state, actions, gaps)
-    before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], dim=1) / model.prior.reference_mg
-    # Some visits, never the first, are not charted: histories with holes must be read too.
-    with_holes = keys.uniform(key, 1, "loss/hidden") < HISTORIES_WITH_HOLES
-    hidden = keys.uniform(key, 0, "loss/hidden", (visits,)) < VISITS_HIDDEN * with_holes.unsqueeze(-1)
-    hidden[:, 0] = False
-    shown = torch.where(hidden.unsqueeze(-1), float("nan"), u)
-    shown[:, 0] = state.measured  # what the admission reading does not show was told
-    known = (state.rates.patient, state.measured, state.start_hour)
-    mean, sd = model.believe(visit_features(*known, shown, typical, before, hours, gaps))
+    mean, sd = posterior(model, data, state, gaps, key)
 
     unknown = mean[:, -1] + sd[:, -1] * keys.normal(key, 0, "loss/unknown", (mean.shape[-1],))
     lived = state._replace(unknown=unknown)
-    amounts, deviation = course(model, lived, unknown[:, :eta_size], actions, gaps)
+    deviation = course(model, lived, unknown[:, :eta_size], actions, gaps).deviation
     anchor = model.anchor(state.measured, unknown)
     seen = torch.cat([state.measured.unsqueeze(1), u[:, 1:]], dim=1)
     residual = seen - anchor.unsqueeze(1) - deviation
@@ -119,43 +120,8 @@ def dynamics_loss(model: ECGWorldModel, data: Courses, key: Tensor, samples: int
     divergence = (0.5 * (mean[:, -1].square() + sd[:, -1].square() - 1) - sd[:, -1].log()).sum(-1) / visits
     target = unknown.detach().unsqueeze(1)
     density = 0.5 * ((target - mean) / sd).square() + sd.log()
-
-    rates = model.prior.individual(unknown[:, :eta_size], state.rates.patient, anchor)
-    effect = levels(model, rates, amounts).detach()
-    flow = _flow_loss(model, data, lived, effect, deviation.detach(), residual.detach(), key, samples)
-    spread = _spread_loss(model, data, state, mean.detach(), sd.detach(), actions, gaps, hours, key)
-    return DynamicsLoss(evidence.mean(), divergence.mean(), density[:, :-1].sum(-1).mean(), flow, spread)
-
-
-def _flow_loss(
-    model: ECGWorldModel,
-    data: Courses,
-    state: ECGWorldState,
-    effect: Tensor,
-    deviation: Tensor,
-    residual: Tensor,
-    key: Tensor,
-    samples: int,
-) -> Tensor:
-    """Energy score of the next residual given the last, at four visits of each patient."""
-    batch, visits = residual.shape[:2]
-    at = 1 + torch.floor(keys.uniform(key, 0, "loss/flow_at", (4,)) * (visits - 1)).long()
-    row = torch.arange(batch, device=at.device).unsqueeze(-1)
-    before, after = residual[row, at - 1], residual[row, at]
-    shown = (~before.isnan() & ~after.isnan()).flatten(0, 1)
-    before, after = before.nan_to_num(), after.nan_to_num()
-    condition = flow_condition(
-        before.flatten(0, 1),
-        deviation[row, at].flatten(0, 1),
-        data.hours_per_step,
-        effect[row, at].flatten(0, 1),
-        state.rates.patient.repeat_interleave(4, 0),
-    ).detach()
-    memory, scale = (x.detach() for x in autoregression(model.log_memory, model.log_noise, data.hours_per_step))
-    observed = ((after - memory * before) / scale).flatten(0, 1)
-    noise = keys.normal(key, 0, "loss/flow", (samples, 4, residual.shape[-1])).permute(1, 0, 2, 3).flatten(1, 2)
-    sampled = model.flow(noise, condition.unsqueeze(0).expand(samples, -1, -1))
-    return energy_score(sampled, observed, shown.to(observed.dtype)).mean()
+    spread = _spread_loss(model, data, state, mean.detach(), sd.detach(), actions, gaps, gaps.cumsum(1), key)
+    return DynamicsLoss(evidence.mean(), divergence.mean(), density[:, :-1].sum(-1).mean(), spread)
 
 
 def _spread_loss(
@@ -177,7 +143,7 @@ def _spread_loss(
     belief = Belief(mean[row, last], sd[row, last])
     lived = state._replace(belief=belief, unknown=belief.mean)
     with torch.no_grad():
-        amounts, deviation = course(model, lived, belief.mean[:, : model.config.eta], actions, gaps)
+        amounts, _, deviation = course(model, lived, belief.mean[:, : model.config.eta], actions, gaps)
         middle = model.anchor(state.measured, belief.mean).unsqueeze(1) + deviation
         expected, real = latent.intervals_of(middle, data.charts["atrial_fibrillation"] > 0.5), data.charts
     loss = hours.new_zeros(())
@@ -205,6 +171,7 @@ def foresight_loss(model: ECGWorldModel, data: Courses, key: Tensor) -> Tensor:
         data.actions.repeat(2, 1, 1),
         data.measured.repeat(2, 1),
         data.clearance.repeat(2, 1),
+        data.morphology.repeat(2, 1, 1),
         data.hours_per_step,
     )
     each = torch.cat([keys.fold(key, 1), keys.fold(key, 2)])
@@ -212,7 +179,7 @@ def foresight_loss(model: ECGWorldModel, data: Courses, key: Tensor) -> Tensor:
     batch, visits = twice.u.shape[:2]
     gaps = torch.full((batch, visits), data.hours_per_step, device=each.device)
     gaps[:, 0] = 0
-    _, deviation = course(model, state, state.unknown[:, : model.config.eta], twice.actions, gaps)
+    deviation = course(model, state, state.unknown[:, : model.config.eta], twice.actions, gaps).deviation
     scale = model.log_noise.exp().detach()
     fade = torch.exp(-gaps.cumsum(1).unsqueeze(-1) / model.log_memory.detach().exp())
     normals = keys.normal(each, 0, "loss/foresight", (visits, data.u.shape[-1]))

@@ -12,7 +12,7 @@ patient's kinetics and sensitivity are this project's. Research software: nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,37 +23,41 @@ from world_models import checkpoint, keys
 from world_models.config_json import from_json
 from world_models.constants import constant
 from world_models.ecg_wm import inference, latent
-from world_models.ecg_wm.belief import BeliefEncoder, visit_features
+from world_models.ecg_wm.admission import CONDUCTION, FIBRILLATION, start
+from world_models.ecg_wm.beats import LEAD_COUNT, SAMPLES
+from world_models.ecg_wm.belief import BeliefEncoder
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.encode import read_chart
 from world_models.ecg_wm.events import AVBlock, TorsadesHazard
-from world_models.ecg_wm.flow import ResidualFlow, autoregression, flow_condition
 from world_models.ecg_wm.latent import BURDEN, COORDS
 from world_models.ecg_wm.latent_ode import (
     DAY_NUMBERS,
     HOURS_PER_DAY,
-    MODES,
     PATIENT,
     SITES,
     PhysiologicalPrior,
     Rates,
     clock_waves,
 )
-from world_models.ecg_wm.patients import CLEARANCES, COVARIATES, baseline_chart, patient_features
+from world_models.ecg_wm.patients import CLEARANCES, COVARIATES, baseline_chart
 from world_models.ecg_wm.readback import Readback
+from world_models.ecg_wm.recorded import recorded_with
+from world_models.ecg_wm.residual import LatentResidual, Sampling, Told, length_told
+from world_models.ecg_wm.rhythm import drawable, rhythm_of
 from world_models.ecg_wm.start_rates import REFERENCE_MG, START_RATES
-from world_models.ecg_wm.state import Belief, ECGWorldState, Present
+from world_models.ecg_wm.state import Belief, ECGWorldState, Present, with_dose
 from world_models.ecg_wm.synthesis import synthesise
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.nn.mlp import mlp
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, sample_factors
+from world_models.oracles.ecg_drug.world import ADMISSION_FIBRILLATION
 from world_models.protocol import Chart, Factors, History
 from world_models.quantities.ecg_drug import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
 from world_models.quantity import Quantity
 
-__all__ = ["KIND", "SPREAD_OF", "ECGWorldModel", "with_dose"]
+__all__ = ["KIND", "SPREAD_OF", "ECGWorldModel"]
 
 KIND = "ecg-wm"
 _COHORT_FACTORS = tuple(q.name for q in FACTORS)
@@ -62,12 +66,11 @@ SPREAD_OF = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms
 SPREAD_UNITS = (10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 100.0, 0.1, 0.05, 10.0, 5.0)
 LEAST_SHARE = 0.01
 SHAPE = "latent shape of the beat, as `read` gives it"
+RESIDUAL = "what the decoder leaves out of the recorded beat, as `read` gives it"
+RESIDUAL_LIMIT_MV = 20.0
 LATENT_LIMIT = 50.0  # of a latent's entries in a chart
 # What training met: hardly a patient of the oracle's cohorts is older or heavier, or has a coordinate so far out.
 OLDEST_YEARS, HEAVIEST_KG, WIDEST_U = 95.0, 160.0, 12.0
-# the random numbers of a step; `fibrillation` is also what the admission ECG's rhythm hangs on
-FIBRILLATION, CONDUCTION = "fibrillation/shown", "ecg_wm/conduction"
-STEP_STREAMS = (("residual", COORDS), CONDUCTION, "torsades", FIBRILLATION)
 
 
 class ECGWorldModel(nn.Module):
@@ -90,12 +93,13 @@ class ECGWorldModel(nn.Module):
         )
         self.factors: tuple[Quantity, ...] = (
             *FACTORS,
+            ADMISSION_FIBRILLATION,
             Quantity("shape", "1", -LATENT_LIMIT, LATENT_LIMIT, (config.morphology,), SHAPE),
+            Quantity("residual", "mV", -RESIDUAL_LIMIT_MV, RESIDUAL_LIMIT_MV, (LEAD_COUNT, SAMPLES), RESIDUAL),
         )
         drugs = len(DRUGS)
         self.prior = PhysiologicalPrior(config, drugs, START_RATES, REFERENCE_MG)
-        condition = COORDS + COORDS + 1 + SITES * drugs + PATIENT
-        self.flow = ResidualFlow(COORDS, condition, config.flow_width, config.flow_steps)
+        self.residual = LatentResidual(config, drugs)
         self.log_memory = nn.Parameter(torch.zeros(COORDS))  # log h: how long a residual is remembered
         self.log_noise = nn.Parameter(torch.full((COORDS,), -1.0))  # log SD of the residual, for the evidence bound
         # log SD of the momentary part of a baseline reading
@@ -110,6 +114,9 @@ class ECGWorldModel(nn.Module):
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("spread_scale", torch.ones(len(SPREAD_OF)))
         self.readback = Readback(config)
+        # the random numbers of a step: normals of z and of the node, then what torsades and the rhythm hang on
+        self.streams = (("residual", latent_size), CONDUCTION, "torsades", FIBRILLATION)
+        self.sampling = Sampling()
 
     # ---- loading -------------------------------------------------------------------------------------------------
 
@@ -130,12 +137,15 @@ class ECGWorldModel(nn.Module):
         cohort_named(COHORTS, cohort)
         return checkpoint.load_module(folder, KIND, _build, device).with_options(hours_per_step, cohort)
 
-    def with_options(self, hours_per_step: float | None = None, cohort: str | None = None) -> ECGWorldModel:
-        """The same weights (shared, not copied) with another step or another cohort of generated patients."""
+    def with_options(
+        self, hours_per_step: float | None = None, cohort: str | None = None, sampling: Sampling | None = None
+    ) -> ECGWorldModel:
+        """The same weights (shared, not copied) with another step, other generated patients, another way to sample."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin.hours_per_step = float(hours_per_step or self.hours_per_step)
         twin.cohort = cohort or self.cohort
+        twin.sampling = sampling or self.sampling
         return twin
 
     @property
@@ -156,15 +166,21 @@ class ECGWorldModel(nn.Module):
         f = sample_factors(self.cohort, key, {name: given[name] for name in given if name in _COHORT_FACTORS})
         unknown = torch.full_like(f["age_years"], float("nan"))
         who = {**f, **{name: given.get(name, unknown) for name in CLEARANCES}}
+        baseline = baseline_chart(f)
         shape = given.get("shape")
         if shape is None:
-            shape = self.vae.prior(key)
-        return self.start(key, who, shape, latent.standardise(baseline_chart(f)))
+            shape = self.vae.prior(key, torch.stack([baseline[name] for name in latent.T_WAVE], dim=-1))
+        if "admission_fibrillation" in given:
+            who["admission_fibrillation"] = given["admission_fibrillation"]
+        state = start(self, key, who, shape, latent.standardise(baseline))
+        if "residual" not in given:
+            return state
+        return state._replace(recorded=recorded_with(given["residual"], f, latent.intervals_of(state.measured)))
 
     @torch.no_grad()
     def read(self, chart: Chart) -> dict[str, Tensor]:
         """Factors from a recorded chart: `ecg_mv` [B, 12, T] at 500 Hz, and what else of the factors stands in it."""
-        return read_chart(self.vae, chart)
+        return read_chart(self.vae, chart, [quantity.name for quantity in self.factors])
 
     @torch.no_grad()
     def transition(self, state: ECGWorldState, action: Tensor) -> ECGWorldState:
@@ -177,26 +193,42 @@ class ECGWorldModel(nn.Module):
         dose = checked_orders(self.orders, action, state.key.shape[0], self.device)
 
         swallowed, now = self.prior.dose(state.rates, state.amounts, dose), state.start_hour + state.hours
-        prior = self.prior.advance(state.rates, swallowed, state.deviation, now, state.start_hour, hours)
+        prior = self.prior.advance(state.rates, swallowed, state.relaxed, now, state.start_hour, hours)
 
-        uniforms = keys.uniforms(state.key, t, STEP_STREAMS)
-        normals = keys.to_normal(uniforms[:, : COORDS + 1])
-        memory, scale = autoregression(self.log_memory, self.log_noise, hours)
-        condition = flow_condition(state.residual, prior.deviation, hours, prior.effect, state.rates.patient)
-        residual = torch.addcmul(memory * state.residual, scale, self.flow(normals[:, :COORDS], condition))
-
-        u = state.rates.anchor + prior.deviation + residual
-        conduction = self.av_block.conduct(state.conduction, normals[:, COORDS], hours)
-        present = self.present(state, u, prior.effect, prior.clock, uniforms[:, COORDS + 2], conduction)
+        uniforms = keys.uniforms(state.key, t, self.streams)
+        normals = keys.to_normal(uniforms[:, :-2])
+        foreseen = state.rates.anchor + prior.deviation
+        memory = torch.exp(-hours / self.log_memory.exp())
+        given = self.residual.given(foreseen + memory * state.residual, state.first_shape, prior.deviation)
+        before = torch.cat([state.present.u, state.shape], dim=-1)
+        told = Told(
+            residual=state.residual,
+            deviation=prior.deviation,
+            effect=prior.effect,
+            patient=state.rates.patient,
+            length=length_told(state.residual, hours),
+            dose=dose / self.prior.reference_mg,
+            admission=torch.cat([state.measured, state.first_shape], dim=-1),
+        )
+        if self.sampling == Sampling():
+            z = self.residual(told, before, given, normals[:, :-1])
+        else:
+            z = self.residual.sampled(told, before, given, keys.fold(state.key, t), self.sampling)
+        u, shape = z.split([COORDS, self.config.morphology], dim=-1)
+        u, shape = u.contiguous(), shape.contiguous()
+        conduction = self.av_block.conduct(state.conduction, normals[:, -1], hours)
+        present = self.present(state, u, prior.effect, prior.clock, uniforms[:, -1], conduction)
         hazard = self.torsades_hazard(present.intervals, state.baseline_qtcf_ms, state.rates.patient).exp()
-        struck = (uniforms[:, COORDS + 1] < -torch.expm1(-hazard * hours)).to(torch.float32)
+        struck = (uniforms[:, -2] < -torch.expm1(-hazard * hours)).to(torch.float32)
         since = (state.hours_since_dose + hours).clamp_max(MAX_HOURS_SINCE_DOSE)
         return state._replace(
             t=t,
             hours=state.hours + hours,
             amounts=prior.amounts,
+            relaxed=prior.relaxed,
             deviation=prior.deviation,
-            residual=residual,
+            residual=u - foreseen,
+            shape=shape,
             torsades=torch.maximum(state.torsades, struck),
             conduction=conduction,
             total_dose_mg=state.total_dose_mg + dose,
@@ -225,7 +257,10 @@ class ECGWorldModel(nn.Module):
         if "latent" in also:
             chart["latent"] = torch.cat([state.present.u, state.shape], dim=-1).clamp(-LATENT_LIMIT, LATENT_LIMIT)
         if "ecg_mv" in also:
-            chart["ecg_mv"] = synthesise(self.vae, self.readback, state.shape, state.key, state.t, chart)
+            rate = chart["heart_rate_bpm"]
+            rhythm = rhythm_of(state.key, state.t, rate, state.present.fibrillating)._asdict()
+            shown = state.shape, state.recorded, state.key, state.t
+            chart["ecg_mv"] = synthesise(self.vae, self.readback, *shown, drawable(chart), **rhythm)
         return chart
 
     @torch.no_grad()
@@ -276,11 +311,16 @@ class ECGWorldModel(nn.Module):
         """(object, method) of each pass through learned weights that is no module's call: timed together with those."""
         return (self.prior, "advance"), (self.prior, "individual"), (self.prior, "dose")
 
-    def settled(self, state: ECGWorldState) -> ECGWorldState:
-        """The state with its `present` worked out from the rest."""
+    def settled(self, state: ECGWorldState, fibrillating: Tensor | None = None) -> ECGWorldState:
+        """The state with its `present` worked out from the rest.
+
+        `fibrillating` [B] is what this ECG is known to show, 0 or 1; NaN or None: as chance has it.
+        """
         u = state.rates.anchor + state.deviation + state.residual
         effect, clock = self.prior.effect(state.rates, state.amounts), clock_waves(state.start_hour + state.hours)
         chance = keys.uniform(state.key, state.t, FIBRILLATION)
+        if fibrillating is not None:  # a chance of 0 is below every burden, one of 1 below none
+            chance = torch.where(fibrillating.isnan(), chance, 1.0 - fibrillating)
         return state._replace(present=self.present(state, u, effect, clock, chance, state.conduction))
 
     def present(
@@ -289,7 +329,8 @@ class ECGWorldModel(nn.Module):
         """What follows of coordinates u [B, COORDS]; `chance` [B] is uniform: below the burden the ECG fibrillates."""
         fibrillating = chance < torch.sigmoid(u[:, BURDEN] * latent.SCALE[BURDEN] + latent.CENTRE[BURDEN])
         blocked = self.av_block.blocked(conduction, u, effect, state.rates.patient) & ~fibrillating
-        return Present(u, latent.intervals_of(u, fibrillating), effect, clock, fibrillating, blocked.to(torch.float32))
+        intervals = latent.intervals_of(u, fibrillating)
+        return Present(u, intervals, effect, clock, fibrillating, blocked.to(torch.float32))
 
     def spread_of(self, state: ECGWorldState, scaled: bool = True) -> Tensor:
         """Standard deviations [B, len(SPREAD_OF)] in the chart's units, `scaled` by the calibration or as trained."""
@@ -329,63 +370,10 @@ class ECGWorldModel(nn.Module):
             unknown=unknown,
             rates=rates,
             amounts=torch.zeros_like(state.amounts),
+            relaxed=torch.zeros_like(state.relaxed),
             deviation=torch.zeros_like(state.deviation),
             residual=state.measured - rates.anchor,  # what the admission reading shows is known
         )
-
-    def start(self, key: Tensor, f: Mapping[str, Tensor], shape: Tensor, measured: Tensor) -> ECGWorldState:
-        """A state at t = 0 whose belief comes from the baseline `measured` [B, COORDS] alone.
-
-        Of the factors f: `patients.COVARIATES`, `patients.CLEARANCES` (NaN: not known) and admission_clock_hour.
-        """
-        batch, drugs = key.shape[0], len(DRUGS)
-        zero, start_hour = torch.zeros_like(f["age_years"]), f["admission_clock_hour"]
-        patient = patient_features(f)
-        amounts, none = measured.new_zeros(batch, drugs, MODES), measured.new_zeros(batch, drugs)
-        effect = measured.new_zeros(batch, drugs * SITES)
-        visit = (part.unsqueeze(1) for part in (measured, effect, none, zero, zero))
-        mean, deviation = self.believe(visit_features(patient, measured, start_hour, *visit))
-        belief = Belief(mean[:, -1], deviation[:, -1])
-        unknown = self.sample_unknown(belief, key)
-        rates = self.rates_of(patient, measured, unknown)
-        burden = torch.sigmoid(measured[:, BURDEN] * latent.SCALE[BURDEN] + latent.CENTRE[BURDEN])
-        fibrillating = keys.uniform(key, 0, FIBRILLATION) < burden
-        intervals = latent.intervals_of(measured, fibrillating)
-        return ECGWorldState(
-            key=key,
-            t=torch.zeros_like(key),
-            covariates=torch.stack([f[name] for name in COVARIATES], dim=-1),
-            clearance=torch.stack([f[name] for name in CLEARANCES], dim=-1),
-            start_hour=start_hour,
-            hours=zero,
-            measured=measured,
-            baseline_qtcf_ms=latent.intervals_of(measured)["qtcf_ms"],
-            belief=belief,
-            unknown=unknown,
-            rates=rates,
-            amounts=amounts,
-            deviation=torch.zeros_like(measured),
-            residual=measured - rates.anchor,  # what the admission reading shows is known
-            shape=shape,
-            torsades=zero,
-            conduction=keys.normal(key, 0, CONDUCTION),
-            total_dose_mg=none,
-            hours_since_dose=measured.new_full((batch, drugs), MAX_HOURS_SINCE_DOSE),
-            dose_log_mg=measured.new_zeros(batch, self.config.dose_log, drugs),
-            # nobody is admitted in block
-            present=Present(measured, intervals, effect, clock_waves(start_hour), fibrillating, zero),
-        )
-
-
-def with_dose(log_mg: Tensor, t: Tensor, dose_mg: Tensor) -> Tensor:
-    """The log [B, W, D] with a dose [B, D] added at step t [B], and the place of the next step emptied."""
-    batch, window, drugs = log_mg.shape
-    kept = log_mg.clone(memory_format=torch.contiguous_format)
-    steps = kept.view(-1, drugs)
-    first = torch.arange(0, batch * window, window, device=log_mg.device)
-    steps.index_add_(0, first + torch.remainder(t, window), dose_mg)
-    steps.index_fill_(0, first + torch.remainder(t + 1, window), 0.0)
-    return kept
 
 
 def _build(plain: dict[str, Any]) -> ECGWorldModel:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from world_models.ecg_wm.latent_ode import Rates
+from world_models.ecg_wm.recorded import Recorded
 from world_models.protocol import Chart
 
-__all__ = ["Belief", "ECGWorldState", "Present"]
+__all__ = ["Belief", "ECGWorldState", "Present", "with_dose"]
 
 
 class Belief(NamedTuple):
@@ -48,9 +50,12 @@ class ECGWorldState(NamedTuple):
     unknown: Tensor  # [B, eta + COORDS] the sample of the belief that this state lives by
     rates: Rates
     amounts: Tensor  # [B, D, MODES] drug amounts, in reference doses
+    relaxed: Tensor  # [B, COORDS] what drugs and time of day have relaxed to
     deviation: Tensor  # [B, COORDS] what the prior has moved u by
     residual: Tensor  # [B, COORDS] what the flow has added
-    shape: Tensor  # [B, morphology] m of the beat
+    shape: Tensor  # [B, morphology] m of the beat now
+    first_shape: Tensor  # [B, morphology] m of the admission ECG
+    recorded: Recorded  # what recorded patients keep of their own beats
     torsades: Tensor  # [B] 0 or 1
     conduction: Tensor  # [B] standard normal process of the atrioventricular node
     total_dose_mg: Tensor  # [B, D]
@@ -61,3 +66,14 @@ class ECGWorldState(NamedTuple):
 
 Present.MAY_BE_NAN = ("intervals",)  # type: ignore[attr-defined]  # no PR in fibrillation
 ECGWorldState.MAY_BE_NAN = ("clearance",)  # type: ignore[attr-defined]  # of the class: a NamedTuple has fields only
+
+
+def with_dose(log_mg: Tensor, t: Tensor, dose_mg: Tensor) -> Tensor:
+    """The log [B, W, D] with a dose [B, D] added at step t [B], and the place of the next step emptied."""
+    batch, window, drugs = log_mg.shape
+    kept = log_mg.clone(memory_format=torch.contiguous_format)
+    steps = kept.view(-1, drugs)
+    first = torch.arange(0, batch * window, window, device=log_mg.device)
+    steps.index_add_(0, first + torch.remainder(t, window), dose_mg)
+    steps.index_fill_(0, first + torch.remainder(t + 1, window), 0.0)
+    return kept

@@ -23,6 +23,7 @@ TOLERANCE = 1e-6  # of dopri5
 class StepError(NamedTuple):
     """`advance` against `adaptive`: the largest absolute difference over patients."""
 
+    drug: str
     dose_mg: float
     hours: float
     qtcf_ms: float
@@ -45,11 +46,11 @@ def step_errors(
         swallowed = model.prior.dose(state.rates, state.amounts, dose)
         for hours in steps_h:
             start, anchor = state.start_hour, state.rates.anchor
-            fast = model.prior.advance(state.rates, swallowed, state.deviation, start, start, hours).deviation
-            moment = (swallowed.double(), state.deviation.double(), start.double(), start.double())
+            fast = model.prior.advance(state.rates, swallowed, state.relaxed, start, start, hours).deviation
+            moment = (swallowed.double(), state.relaxed.double(), start.double(), start.double())
             _, right = exact.adaptive(wide, *moment, hours, TOLERANCE)
             ours, theirs = latent.intervals_of(anchor + fast), latent.intervals_of(anchor + right.to(anchor.dtype))
             off = (ours["qtcf_ms"] - theirs["qtcf_ms"]).abs().max()
             share = (ours["t_amplitude_uv"] / theirs["t_amplitude_uv"] - 1).abs().max()
-            found.append(StepError(given, hours, float(off), 100 * float(share)))
+            found.append(StepError(drug, given, hours, float(off), 100 * float(share)))
     return found

@@ -1,8 +1,8 @@
 """Make an ECG world model from oracle cohorts: `python -m world_models.ecg_wm.train --out DIR`.
 
 Stages, each resumable on its own: the beat autoencoder, the readback that makes its ECGs read as their chart, the
-dynamics (prior, belief, flow, spread together), the belief alone, all of it by what it foresees, the torsades hazard,
-then calibration of the spread on patients no stage has met. Data are sampled while training, each
+dynamics (prior, belief, spread together), the belief alone, all of it by what it foresees, torsades and AV block, the
+diffusion of the whole latent (teacher, then the few-step student), then calibration of the spread on patients no stage has met. Data are sampled while training, each
 batch as a function of the stage and the step.
 """
 
@@ -22,24 +22,26 @@ from world_models import checkpoint, command_line, keys
 from world_models.command_line import MOST_THREADS, whole
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.beat_data import BeatSource
+from world_models.ecg_wm.beat_training import train_beats
+from world_models.ecg_wm.calibration import calibrate
 from world_models.ecg_wm.card import write_card
 from world_models.ecg_wm.config import LARGE, SMALL, ECGWorldConfig
-from world_models.ecg_wm.courses import Courses, sample_courses
-from world_models.ecg_wm.inference import infer
+from world_models.ecg_wm.courses import sample_courses
+from world_models.ecg_wm.diffusion_training import train_diffusion
 from world_models.ecg_wm.losses import dynamics_loss, events_loss, foresight_loss
-from world_models.ecg_wm.model import KIND, SPREAD_OF, ECGWorldModel
+from world_models.ecg_wm.model import KIND, ECGWorldModel
 from world_models.ecg_wm.readback_training import train_readback
 from world_models.ecg_wm.step_error import step_errors
-from world_models.ecg_wm.vae import beat_loss
-from world_models.protocol import Chart, History
+from world_models.protocol import Chart
 from world_models.training import Schedule, fit
 
 __all__ = ["main", "train"]
 
-# Seeds of the patients: training, calibration here; validation and test in the benchmarks, all disjoint.
-TRAIN_SEED, CALIBRATE_SEED = 1_000_000_000, 2_000_000_000
+# Of the patients; calibration's stands with it, validation's and test's in the benchmarks, all disjoint.
+TRAIN_SEED = 1_000_000_000
 READBACK_ROUNDS = 3
 EVENTS = ("torsades_hazard", "av_block")  # parts of the model that are learned from events
+APART = ("vae", "readback", "residual", *EVENTS)  # what the dynamics stages leave alone
 STRIDE = 100_000  # seeds from one step's batch to the next's
 MOST_SCALE = 2.5  # with more steps the beats' batches would run into the next stage's 10,000 keys
 
@@ -48,28 +50,9 @@ def _batch_key(stage: int, step: int, batch: int, device: torch.device) -> Tenso
     return keys.from_seed(TRAIN_SEED + (stage * 10_000 + step) * STRIDE, batch, device)
 
 
-def train_beats(model: ECGWorldModel, source: BeatSource, steps: int, batch: int, folder: Path) -> None:
-    """The beat autoencoder; then the prior over its latents from which generated patients are sampled."""
-    parameters = [p for name, p in model.vae.named_parameters()]
-
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        key = _batch_key(0, step, batch, model.device)
-        seen, target, leads, samples = source.sample(key)
-        mean, log_variance = model.vae.encode(seen, leads, samples)
-        m = mean + (0.5 * log_variance).exp() * keys.normal(key, 0, "train/m", (mean.shape[-1],))
-        rebuilt, divergence = beat_loss(model.vae.decode(m), target, mean, log_variance, beta=3e-5)
-        rms = (model.vae.decode(mean.detach()) - target).square().mean().sqrt() if step % 20 == 0 else rebuilt
-        return rebuilt + divergence, {"rebuilt": rebuilt.item(), "divergence": divergence.item(), "rms_mv": float(rms)}
-
-    fit(model, loss, Schedule(steps, learning_rate=1e-3, weight_decay=1e-5), folder, "beats", parameters)
-    with torch.no_grad():
-        means = [model.vae.encode(*source.clean(_batch_key(1, i, 512, model.device)))[0] for i in range(8)]
-        model.vae.lay_prior(torch.cat(means))
-
-
 def train_dynamics(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
     """Prior, belief, residual flow and spread head together."""
-    parameters = [p for name, p in model.named_parameters() if name.split(".")[0] not in ("vae", "readback", *EVENTS)]
+    parameters = [p for name, p in model.named_parameters() if name.split(".")[0] not in APART]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         key = _batch_key(2, step, batch, model.device)
@@ -77,7 +60,7 @@ def train_dynamics(model: ECGWorldModel, steps: int, batch: int, folder: Path) -
         hours = (2.0, 2.0, 0.5)[step % 3]
         data = sample_courses(key, 24, hours)
         parts = dynamics_loss(model, data, keys.fold(key, "loss"))
-        total = parts.evidence + parts.divergence + 0.02 * parts.belief + 0.3 * parts.flow + 0.3 * parts.spread
+        total = parts.evidence + parts.divergence + 0.02 * parts.belief + 0.3 * parts.spread
         return total, {name: value.item() for name, value in parts._asdict().items()}
 
     fit(model, loss, Schedule(steps, learning_rate=4e-3, clip=2.0), folder, "dynamics", parameters)
@@ -97,19 +80,26 @@ def train_belief(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> 
 
 def train_foresight(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
     """Everything together once more, now also by what is foreseen from the baseline alone."""
-    parameters = [p for name, p in model.named_parameters() if name.split(".")[0] not in ("vae", "readback", *EVENTS)]
+    parameters = [p for name, p in model.named_parameters() if name.split(".")[0] not in APART]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         key = _batch_key(5, step, batch, model.device)
         data = sample_courses(key, 24, (2.0, 2.0, 0.5)[step % 3])
         parts = dynamics_loss(model, data, keys.fold(key, "loss"))
         foresight = foresight_loss(model, data, keys.fold(key, "foresight"))
-        total = (
-            parts.evidence + parts.divergence + 0.02 * parts.belief + 0.3 * (parts.flow + parts.spread) + 4 * foresight
-        )
+        total = parts.evidence + parts.divergence + 0.02 * parts.belief + 0.3 * parts.spread + 4 * foresight
         return total, {"foresight": foresight.item(), **{name: value.item() for name, value in parts._asdict().items()}}
 
     fit(model, loss, Schedule(steps, learning_rate=2e-3, warm_up=20, clip=2.0), folder, "foresight", parameters)
+
+
+@torch.no_grad()
+def dosed_charts(key: Tensor) -> Chart:
+    """Charts [B] of visits of dosed patients of all cohorts, as in sinus rhythm: what ECGs will be drawn of."""
+    data = sample_courses(keys.fold(key, "courses"), 8, 2.0)
+    visit = torch.floor(keys.uniform(key, 0, "readback/visit") * data.u.shape[1]).long()
+    u = data.u[torch.arange(len(visit), device=visit.device), visit]
+    return latent.intervals_of(torch.where(u.isnan(), data.measured, u))
 
 
 def train_events(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
@@ -124,62 +114,17 @@ def train_events(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> 
     fit(model, loss, Schedule(steps, learning_rate=1e-2, weight_decay=0.0), folder, "events", parameters)
 
 
-@torch.no_grad()
-def calibrate(model: ECGWorldModel, batch: int = 2048) -> dict[str, float]:
-    """Scale the spread so that its normal 90 % interval covers 90 % of new patients; note the drug levels met."""
-    data = sample_courses(keys.from_seed(CALIBRATE_SEED, batch, model.device), 24, 2.0, known=0.0)
-    model.spread_scale.fill_(1.0)
-    charts = data.charts
-    first = {name: value[:, :1] for name, value in charts.items()}
-    hours = torch.zeros(batch, 1, device=model.device)
-    key = keys.from_seed(CALIBRATE_SEED + batch, batch, model.device)
-    state = infer(model, History(first, torch.zeros_like(data.actions[:, :1]), hours), key, {})
-    middle = model.live_by(state, state.belief.mean)
-    wide, levels = [], []
-    for i in range(24):
-        middle = model.transition(middle, data.actions[:, i])
-        levels.append(model.prior.central(middle.rates, middle.amounts))
-        expected = latent.intervals_of(
-            middle.rates.anchor + middle.deviation, charts["atrial_fibrillation"][:, i + 1] > 0.5
-        )
-        sd = model.spread_of(middle, scaled=False)
-        error = torch.stack([charts[n][:, i + 1] - expected[n] for n in SPREAD_OF], dim=-1)
-        wide.append((error / sd).abs())
-    z = torch.cat(wide).nanquantile(0.9, dim=0)
-    model.spread_scale.copy_(z / 1.645)
-    model.amount_limit.copy_(torch.cat(levels).amax(0) * 1.05)
-    model.temperature.fill_(_temperature(model, data, charts))
-    figures = {f"spread_scale_{n}": float(v) for n, v in zip(SPREAD_OF, model.spread_scale, strict=True)}
-    return {"temperature": float(model.temperature), **figures}
-
-
-def _temperature(model: ECGWorldModel, data: Courses, charts: Chart, patients: int = 384, samples: int = 64) -> float:
-    """The temperature whose 90 % band over particles, from the baseline on, covers nearest to 90 % of new patients."""
-    rows = slice(0, patients)
-    first = {name: value[rows, :1].repeat_interleave(samples, 0) for name, value in charts.items()}
-    actions = data.actions[rows].repeat_interleave(samples, 0)
-    key = keys.from_seed(CALIBRATE_SEED + 10_000_000, patients * samples, model.device)
-    history = History(first, torch.zeros_like(actions[:, :1]), torch.zeros_like(actions[:, :1, 0]))
-    # With n particles the quantiles of a right band lie a little inside it: aim at what they can cover.
-    aim, best = 0.9 * (samples - 1) / (samples + 1), (1.0, 1.0)
-    for temperature in (0.9, 1.0, 1.1, 1.2, 1.3, 1.4):
-        model.temperature.fill_(temperature)
-        state = infer(model, history, key, {})
-        covered = []
-        for i in range(24):
-            state = model.transition(state, actions[:, i])
-            seen = model.observe(state)
-            for name in ("qtcf_ms", "pr_ms", "jt_peak_c_ms", "tpeak_tend_ms"):
-                ends = torch.tensor([0.05, 0.95], device=key.device)
-                low, high = seen[name].reshape(patients, samples).nanquantile(ends, dim=1)
-                real = charts[name][rows, i + 1]
-                inside = (real >= low) & (real <= high)
-                covered.append(inside[~real.isnan()].float().mean())
-        best = min(best, (abs(float(torch.stack(covered).mean()) - aim), temperature))
-    return best[1]
-
-
-STEPS = {"beats": 4000, "readback": 2400, "dynamics": 2600, "belief": 300, "foresight": 350, "events": 600}
+STEPS = {
+    "beats": 800,
+    "bender": 5000,
+    "readback": 2400,
+    "dynamics": 2600,
+    "belief": 300,
+    "foresight": 350,
+    "events": 600,
+    "teacher": 1500,
+    "student": 1500,
+}
 
 
 def steps_of(scale: float) -> dict[str, int]:
@@ -194,11 +139,18 @@ def steps_of(scale: float) -> dict[str, int]:
 
 
 def train(
-    config: ECGWorldConfig, out: Path, device: str = "cpu", ludb: Path | None = None, scale: float = 1.0
+    config: ECGWorldConfig,
+    out: Path,
+    device: str = "cpu",
+    ludb: Path | None = None,
+    scale: float = 1.0,
+    ptbxl: Path | None = None,
+    challenge: Path | None = None,
 ) -> ECGWorldModel:
     """Every stage; `scale` multiplies the number of steps (a quick trial: 0.02). Writes the finished folder to `out`.
 
-    Far below 0.02 few or none of the synthesised ECGs can be read yet: the model is then whole, its ECGs are not.
+    Real beats come from the folders given (`beat_data`). Far below 0.02 few or none of the synthesised ECGs can be read
+    yet: the model is then whole, its ECGs are not.
 
     Raises:
         ValueError: a scale with which a stage has no step, or a LUDB folder without its beats.
@@ -211,19 +163,22 @@ def train(
     model = ECGWorldModel(config).to(device)
     work = out / "training"
     batch = 192 if device == "cpu" else 1024
-    source = BeatSource(work, device=device, ludb=ludb, pipeline=max(64, int(2048 * scale)))
-    train_beats(model, source, steps["beats"], batch, work)
-    ecgs = max(256, int(8192 * scale))
-    train_readback(model, source, READBACK_ROUNDS, ecgs, steps["readback"] // READBACK_ROUNDS, 256, work)
+    source = BeatSource(work, device, ptbxl, ludb, challenge)
+    train_beats(model.vae, source, steps["beats"], steps["bender"], 128, work)
+    ecgs, rounds = max(256, int(6144 * scale)), READBACK_ROUNDS
+    pace = (rounds, ecgs, steps["readback"] // rounds, 256)
+    train_readback(model.vae, model.readback, source, *pace, work, charts=dosed_charts)
     train_dynamics(model, steps["dynamics"], batch, work)
     train_belief(model, steps["belief"], batch, work)
     train_foresight(model, steps["foresight"], batch * 2 // 3, work)
     train_events(model, steps["events"], 2048, work)
+    train_diffusion(model, steps["teacher"], steps["student"], max(64, int(4096 * scale)), work)
     figures = calibrate(model.eval())
     off = step_errors(model)
     with open(work / "metrics.jsonl", "a") as log:
-        log.write(json.dumps({"stage": "calibrate", **figures, "step_errors": off}) + "\n")
-    card = write_card(config, steps, batch, ludb is not None, off)
+        log.write(json.dumps({"stage": "calibrate", **figures, "step_errors": [e._asdict() for e in off]}) + "\n")
+    given = {"ludb": ludb, "ptbxl": ptbxl, "challenge": challenge}
+    card = write_card(config, steps, batch, [name for name, folder in given.items() if folder is not None], off)
     checkpoint.save_checkpoint(out, model.state_dict(), {"kind": KIND, **dataclasses.asdict(config)}, card)
     return model
 
@@ -239,13 +194,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--ludb", type=Path, default=None, help="LUDB folder: adds its real beats to the beat autoencoder's"
     )
+    parser.add_argument("--ptbxl", type=Path, default=None, help="PTB-XL folder: its folds 1 to 6, likewise")
+    parser.add_argument("--challenge", type=Path, default=None, help="folder of Challenge 2021 records, likewise")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of training steps")
     parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=2, help="torch threads on the CPU")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     config = SMALL if chosen.size == "small" else LARGE
     try:
-        train(config, chosen.out, chosen.device, chosen.ludb, chosen.scale)
+        train(config, chosen.out, chosen.device, chosen.ludb, chosen.scale, chosen.ptbxl, chosen.challenge)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
-__all__ = ["mlp"]
+from world_models import keys
+
+__all__ = ["mlp", "sample_weights"]
 
 
 def mlp(sizes: tuple[int, ...], zero_last: bool = False) -> nn.Sequential:
@@ -23,3 +26,15 @@ def mlp(sizes: tuple[int, ...], zero_last: bool = False) -> nn.Sequential:
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
     return nn.Sequential(*layers)
+
+
+@torch.no_grad()
+def sample_weights(module: nn.Module, seed: int) -> None:
+    """First weights from a seed, without torch's global generator: uniform to either side by one over the root of the
+    inputs, as torch's linear layers have them. What is zero (biases, last layers, padding) stays so."""
+    for i, parameter in enumerate(module.parameters()):
+        if not bool(parameter.any()):
+            continue
+        reach = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.0
+        sampled = keys.uniform(keys.from_seed(seed, 1, parameter.device), i, "first weights", tuple(parameter.shape))[0]
+        parameter.copy_(torch.where(parameter == 0, 0.0, (2.0 * sampled - 1.0) * reach))

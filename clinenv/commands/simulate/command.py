@@ -15,12 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
 from clinenv.commands.errors import UsageError
 from clinenv.commands.measure import SAMPLES, Measurement, check_measurable, measure_record
 from clinenv.commands.output import output_paths, write_whole
+from clinenv.commands.simulate.beats import likeness
 from clinenv.commands.simulate.inputs import Patient, Regimen, check_settings, patient_of, regimen_of
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, label_and_unit
 from clinenv.rendering.simulation_charts import IntervalCourse
@@ -52,6 +54,9 @@ class SimulationResult:
     peak_hour: float  # of the median QTcF, after hour 0
     ecg_before_mv: Tensor  # [12, 5000] as the world synthesises the patient's ECG before any dose
     ecg_after_mv: Tensor  # [12, 5000] at the peak, of the sample nearest to the median
+    # recorded against drawn median beat before any dose, eight leads: as the decoder alone has it, and as it is shown,
+    # with what else the world keeps of the recorded beat (the same where a world keeps nothing else)
+    beat_correlation: dict[str, float]
 
 
 def simulate(
@@ -84,15 +89,25 @@ def simulate(
         over = {n: torch.stack([c[n] for c in charts]).double().cpu().numpy() for n in COURSES}  # [steps + 1, samples]
         median = np.median(over["qtcf_ms"], axis=1)
         peak = 1 + int(median[1:].argmax())
-        nearest = int(np.abs(over["qtcf_ms"][peak] - median[peak]).argmin())
+        far = np.abs(over["qtcf_ms"][peak] - median[peak])
+        if "atrial_fibrillation" in charts[0]:  # shown in the rhythm of the recording, where one of the samples has it
+            rhythm = [charts[i]["atrial_fibrillation"].cpu().numpy() for i in (0, peak)]
+            other = rhythm[0] != rhythm[1]
+            far = far if other.all() else np.where(other, np.inf, far)
+        nearest = int(far.argmin())
         alone = slice(nearest, nearest + 1)
         before, after = (world.observe(tree.take(states[i], alone), ("ecg_mv",))["ecg_mv"][0].cpu() for i in (0, peak))
+        bare = admitted(world, found, patient, 1, seed + nearest, clock_hour, bare=True)
+        decoded = world.observe(bare, ("ecg_mv",))["ecg_mv"][0].cpu()
     baseline = charts[0]["baseline_qtcf_ms"].double().cpu().numpy()
-    low, high = np.quantile(np.stack(list(over.values())), BAND, axis=2)
+    with catch_warnings():  # an hour at which no sample has the measure (PR in fibrillation) is a gap
+        simplefilter("ignore", RuntimeWarning)
+        low, high = np.nanquantile(np.stack(list(over.values())), BAND, axis=2)
+        middle = {name: np.nanmedian(values, axis=1) for name, values in over.items()}
     return SimulationResult(
         courses={
-            name: IntervalCourse(hours, np.median(values, axis=1), low[i], high[i], found.intervals[name])
-            for i, (name, values) in enumerate(over.items())
+            name: IntervalCourse(hours, middle[name], low[i], high[i], found.intervals[name])
+            for i, name in enumerate(over)
         },
         torsades=torch.stack([c["torsades"] for c in charts]).bool().any(0).cpu().numpy(),
         highest_qtcf_ms=over["qtcf_ms"][1:].max(axis=0),
@@ -101,6 +116,9 @@ def simulate(
         peak_hour=float(hours[peak]),
         ecg_before_mv=before,
         ecg_after_mv=after,
+        beat_correlation={
+            name: likeness(found.ecg_mv, ecg_mv) for name, ecg_mv in (("decoder", decoded), ("shown", before))
+        },
     )
 
 
@@ -112,8 +130,9 @@ def admitted(
     seed: int,
     clock_hour: float | None,
     more: Mapping[str, float] = MappingProxyType({}),
+    bare: bool = False,
 ) -> Any:
-    """The world's state of `samples` patients with this ECG.
+    """The world's state of `samples` patients with this ECG; `bare` of what the world's decoder leaves out of it.
 
     Args:
         more: further factors that the world has, the same for all samples; clock_hour as in `simulate`.
@@ -131,6 +150,8 @@ def admitted(
     chart |= {n: torch.tensor([v], device=world.device) for n, v in known.items() if v is not None}
     try:
         factors = dict(world.read(chart))
+        if bare:
+            factors.pop("residual", None)
         if clock_hour is not None and "admission_clock_hour" in {q.name for q in world.factors}:
             factors["admission_clock_hour"] = torch.tensor([clock_hour], device=world.device)
         factors |= {name: torch.tensor([value], device=world.device) for name, value in more.items()}
@@ -264,6 +285,7 @@ def _as_json(
         },
         "peak_hour": result.peak_hour,
         "supported": rounded(share(result.supported)),
+        "beat_correlation": rounded(result.beat_correlation),
         "risk": rounded(risk),
         "warnings": warnings,
     }

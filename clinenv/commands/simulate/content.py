@@ -6,21 +6,17 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from clinenv.commands.measure import RATE_HZ, Measurement
+from clinenv.commands.simulate.beats import BEAT_BEFORE_S, beside, median_beat, within
 from clinenv.commands.simulate.page import MedianBeats, ReportContent, RiskLine
 from world_models.ecg.lead_names import INDEPENDENT_LEADS
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from clinenv.commands.simulate.command import SimulationResult
     from clinenv.commands.simulate.inputs import Patient, Regimen
 
 __all__ = ["content_of"]
 
-BEAT_BEFORE_S, BEAT_AFTER_S = 0.35, 0.65  # of R
 SHOWN_LEADS = ("I", "II", "V2", "V5")
 LEAST_ALIKE = 0.8  # correlation of the recorded and the model's median beat, below which the report warns
 SHOWN_COURSES = ("qtcf_ms", "heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms")
@@ -46,7 +42,7 @@ def content_of(
     """
     dose = f"{regimen.dose_mg * 1000:g} µg" if regimen.dose_mg < 1 else f"{regimen.dose_mg:g} mg"
     times = ", ".join(f"{t:g}" for t in regimen.dose_hours)
-    beats, alike = _beats(found, result)
+    beats, alike = _beats(found, result), result.beat_correlation["shown"]
     if alike < LEAST_ALIKE:
         poorly = f"the model draws this patient's beat poorly (correlation {alike:.2f} with the recorded)"
         warnings = [*warnings, poorly]
@@ -63,6 +59,7 @@ def content_of(
             ("Hour of the day at the ECG", f"{given.clock_hour:g} h"),
             ("World", world["World"]),
             ("Samples", f"{given.samples}, seed {given.seed}"),
+            *((("Reconstructed leads", ", ".join(found.leads_made)),) if found.leads_made else ()),
         ),
         intervals=found.intervals,
         quality=f"Quality {found.quality:.2f} of 1: {relied_on}",
@@ -78,10 +75,12 @@ def content_of(
         warnings=tuple(warnings),
         command=command,
         samples=given.samples,
+        leads_made=found.leads_made,
         notes=(
             "Time 0 is the recorded ECG. The samples share the patient and differ in what the ECG does not tell: "
             "kinetics, sensitivity, variation within the day.",
-            f"The model's own beat before the dose correlates with the recorded one by r = {alike:.2f} (eight leads).",
+            f"The beat drawn before the dose correlates with the recorded one by r = {alike:.3f} (eight leads); what "
+            f"the model's decoder alone makes of it, by r = {result.beat_correlation['decoder']:.3f}.",
         ),
     )
 
@@ -120,18 +119,15 @@ def _trust(result: SimulationResult) -> RiskLine:
     )
 
 
-def _beats(found: Measurement, result: SimulationResult) -> tuple[MedianBeats, float]:
-    """Median beats of the recorded ECG and of the model's before and after; how alike the first two are (r)."""
-    from world_models.ecg.delineation.delineate import delineate, median_beats
-
-    def beat(ecg_mv: Tensor, r_samples: Tensor | None = None) -> np.ndarray:
-        r = delineate(ecg_mv[None], RATE_HZ).r_samples if r_samples is None else r_samples[None]
-        return median_beats(ecg_mv[None], r, RATE_HZ, BEAT_BEFORE_S, BEAT_AFTER_S)[0].numpy()
-
-    recorded, before = beat(found.ecg_mv, found.r_samples), beat(result.ecg_before_mv)
-    after = beat(result.ecg_after_mv)
+def _beats(found: Measurement, result: SimulationResult) -> MedianBeats:
+    """Median beats of the recorded ECG and of the model's before and after."""
+    recorded = median_beat(found.ecg_mv, found.r_samples)
+    words = {"recorded": recorded}
+    for name, ecg_mv in (
+        ("model, before the dose", result.ecg_before_mv),
+        (f"model, at {result.peak_hour:g} h", result.ecg_after_mv),
+    ):
+        words[name] = beside(recorded, median_beat(ecg_mv))
     shown = [INDEPENDENT_LEADS.index(lead) for lead in SHOWN_LEADS]
-    words = {"recorded": recorded, "model, before the dose": before, f"model, at {result.peak_hour:g} h": after}
-    beats = MedianBeats({name: b[shown] for name, b in words.items()}, SHOWN_LEADS, RATE_HZ, BEAT_BEFORE_S)
-    power = float(np.sqrt((recorded**2).sum() * (before**2).sum()))
-    return beats, float((recorded * before).sum()) / power if power > 0 else 0.0
+    cut = {name: within(beat)[shown].numpy() for name, beat in words.items()}
+    return MedianBeats(cut, SHOWN_LEADS, RATE_HZ, BEAT_BEFORE_S)

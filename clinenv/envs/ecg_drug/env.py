@@ -41,7 +41,7 @@ class ECGDrugEnv(ClinicalEnv):
     milligrams themselves.
 
     ## Observation Space
-    `Box(25,)` float32. Entries are scaled, (value - centre) / scale, to lie mostly in [-1, 1];
+    `Box(26,)` float32. Entries are scaled, (value - centre) / scale, to lie mostly in [-1, 1];
     `env.unwrapped.describe(observation)` gives them back in their units. The Box's bounds are the scaled Min and Max.
 
     | Num | Observation | Unit | Min | Max | Centre | Scale |
@@ -59,16 +59,18 @@ class ECGDrugEnv(ClinicalEnv):
     | 10 | jt_peak_ms (J point to T peak) | ms | 50 | 800 | 220 | 50 |
     | 11 | jt_peak_c_ms (/ RR^0.58) | ms | 50 | 800 | 220 | 50 |
     | 12 | tpeak_tend_ms | ms | 20 | 400 | 85 | 25 |
-    | 13 | baseline_qtcf_ms (at admission) | ms | 200 | 1000 | 420 | 40 |
-    | 14 | arrhythmia_burden (share of the last 2 h) | fraction | 0 | 1 | 0.5 | 0.5 |
-    | 15 | torsades | 0 or 1 | 0 | 1 | 0.5 | 0.5 |
-    | 16-19 | total_dose_mg of the four drugs | mg | 0 | ten daily doses | daily dose | daily dose |
-    | 20-23 | hours_since_dose of the four drugs | h | 0 | 48 | 12 | 12 |
-    | 24 | hours_since_ecg | h | 0 | 96 | 0 | 12 |
+    | 13 | atrial_fibrillation (on this ECG) | 0 or 1 | 0 | 1 | 0.5 | 0.5 |
+    | 14 | baseline_qtcf_ms (at admission) | ms | 200 | 1000 | 420 | 40 |
+    | 15 | arrhythmia_burden (share of the last 2 h) | fraction | 0 | 1 | 0.5 | 0.5 |
+    | 16 | torsades | 0 or 1 | 0 | 1 | 0.5 | 0.5 |
+    | 17-20 | total_dose_mg of the four drugs | mg | 0 | ten daily doses | daily dose | daily dose |
+    | 21-24 | hours_since_dose of the four drugs | h | 0 | 48 | 12 | 12 |
+    | 25 | hours_since_ecg | h | 0 | 96 | 0 | 12 |
 
-    (Daily doses: 2000, 1, 480 and 1600 mg. Longer than 48 h ago, or never, reads 48.)
+    (Daily doses: 2000, 1, 480 and 1600 mg. Longer than 48 h ago, or never, reads 48. In fibrillation there is no PR:
+    the last one that was read stays, at admission 170 ms, and the heart rate is the ventricular rate.)
 
-    - `observation="ecg"`: `Dict(chart=Box(25,), ecg=Box(-20, 20, (60000,)))`, the waveform in mV; `.reshape(12, 5000)`
+    - `observation="ecg"`: `Dict(chart=Box(26,), ecg=Box(-20, 20, (60000,)))`, the waveform in mV; `.reshape(12, 5000)`
       gives leads I, II, III, aVR, aVL, aVF, V1 to V6 at 500 Hz. (Flat, because Stable-Baselines3 takes flat rows.)
     - `observation="latent"`: the chart, then the learned world's latent of the ECG.
 
@@ -96,7 +98,8 @@ class ECGDrugEnv(ClinicalEnv):
     what you name (age_years, sex_female, weight_kg, baseline_qtcf_ms, baseline_pr_ms, baseline_qrs_ms,
     baseline_heart_rate_bpm, baseline_tpeak_tend_ms, creatinine_clearance_ml_min, potassium_mmol_l, magnesium_mmol_l,
     baseline_systolic_bp_mmhg, ranolazine_clearance, verapamil_clearance, quinidine_clearance, admission_clock_hour,
-    baseline_burden, as far as the world knows them); the rest is drawn. With `patients=FOLDER` the baselines come from the WFDB records in it.
+    baseline_burden, baseline_fibrillation_rate_bpm and the T wave's five baselines); the rest is drawn. With
+    `patients=FOLDER` the baselines come from the WFDB records in it.
 
     ## Episode End
     Terminated by torsades de pointes; truncated after 48 h (24 steps).

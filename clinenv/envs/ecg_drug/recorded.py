@@ -11,6 +11,7 @@ from torch import Tensor
 from world_models import keys, tree
 from world_models.data.ecg.wfdb.reader import Recording, folder_records, read_ecg
 from world_models.ecg.delineation.delineate import delineate
+from world_models.ecg.recorded import in_fibrillation
 from world_models.protocol import Chart, WorldModel
 
 __all__ = ["RecordedPatients"]
@@ -52,7 +53,7 @@ class RecordedPatients:
         chart = tree.to(chart, world.device)
         why: dict[int, str] = {}
         marks = delineate(chart["ecg_mv"], SAMPLING_RATE_HZ)
-        for row in (~marks.trusted).nonzero().flatten().tolist():
+        for row in (~(marks.trusted | in_fibrillation(marks))).nonzero().flatten().tolist():
             why[row] = f"not measurable, quality {float(marks.quality[row]):.2f}"
         rows = [row for row in range(len(recordings)) if row not in why]
         factors = world.read(tree.take(chart, torch.tensor(rows, device=world.device))) if rows else {}

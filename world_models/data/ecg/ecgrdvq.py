@@ -164,14 +164,14 @@ def _repair(raw: pd.DataFrame) -> pd.DataFrame:
             logger.warning("%s: %d value(s) outside %g..%g ms are dropped", name, int(odd.sum()), low, high)
             values[odd] = np.nan
         raw[name] = values
-    for name, (low, high) in _PLAUSIBLE_T.items():
+    for name, (least, most) in _PLAUSIBLE_T.items():
         if name not in raw.columns:  # a trial of intervals alone can be read; who needs the T wave says so
             logger.warning("no column %s: that measure of the T wave is unknown throughout", name)
             raw[name] = np.nan
         values = numeric(raw[name], name)
-        odd = values.notna() & ~values.between(low, high)
+        odd = values.notna() & ~values.between(least, most)
         if odd.any():
-            logger.warning("%s: %d value(s) outside %g..%g are dropped", name, int(odd.sum()), low, high)
+            logger.warning("%s: %d value(s) outside %g..%g are dropped", name, int(odd.sum()), least, most)
         raw[name] = values.mask(odd)
     return raw
 

@@ -6,7 +6,7 @@ and serum creatinine are sampled so on the log scale and burden on the logit sca
 z of the three hepatic clearances correlate (`hepatic.SHARED`); the creatinine clearance follows from creatinine, age,
 weight and sex (`renal`); a sampled QTcF follows potassium and magnesium (`electrolytes`).
 
-Sources of the table (numbers without one are stated assumptions, chosen within the label's limits):
+Sources of the table (numbers without one are assumptions within the label's limits):
 - healthy: baseline intervals and rate as fitted from the trial in `TrialModel.baseline` (NCT01873950; 18 to 35 years).
 - typical: age, women's share: consecutive dofetilide initiations, 61 +- 10 years, 79 % men (doi
   10.1111/j.1540-8159.2007.00902.x); median 62.5, quartiles 55 and 69 (doi 10.1016/j.hrthm.2018.01.029 (k)).
@@ -19,18 +19,16 @@ Sources of the table (numbers without one are stated assumptions, chosen within 
   LRD_30 is 0.47 of Tpeak-Tend. Long QT: flat, broad and skewed T waves (k: as in LQT2). Heart failure: lower ones (k).
 - heart-failure: dose-adjusted by renal function in DIAMOND (doi 10.1111/j.1527-5299.2001.00243.x); age 70, a quarter
   women (k); QRS and QTcF longer (k). Torsades risk at the same QTcF such that DIAMOND's 3 % is met.
-- creatinine: about 0.95 mg/dL in men, four fifths of it in women, a quarter more in heart failure (k).
-- hepatic clearance: quinidine's is a third lower at 60 to 69 than at 23 to 29 (Ochs 1978 (k)), verapamil's falls with
-  age too (Abernethy 1986 (k)), ranolazine's does not (label); all are lower in heart failure (labels).
-- potassium, magnesium: within what a label asks for before starting, wider in heart failure (diuretics) (k).
-- systolic pressure: treated outpatients, lower in heart failure (k). sinus_disease_share: with sinus node disease (k).
-- verapamil_reflex: volunteers' hearts speed up by 7 bpm at the peak of 120 mg, patients' slow down by a few bpm (k).
-- repolarisation_sensitivity: ms of QTc per ng/mL against the trial's volunteers, whose first dose of dofetilide shows
-  some 29; label: 15 to 25 after the first dose, and Allen 2000 found 13 to 14, so patients have 0.7 of the trial's
-  (assumption). Failing hearts have less in reserve: 0.85; so have long-QT patients: 1 (assumptions).
+- creatinine: 0.95 mg/dL in men, four fifths in women, a quarter more in heart failure (k). Hepatic clearance:
+  quinidine's is a third lower at 60 to 69 than at 23 to 29 (Ochs 1978 (k)), verapamil's falls with age too (Abernethy
+  1986 (k)), ranolazine's does not (label); all are lower in heart failure (labels).
+- potassium, magnesium: within what a label asks for before starting, wider in heart failure (k). systolic pressure:
+  treated outpatients, lower in heart failure (k). sinus_disease_share (k). verapamil_reflex: volunteers speed up by 7
+  bpm at the peak of 120 mg, patients slow down by a few bpm (k).
+- repolarisation_sensitivity: ms of QTc per ng/mL against the trial's volunteers, with some 29 on dofetilide; label: 15
+  to 25, Allen 2000: 13 to 14. So 0.7; failing hearts 0.85, long-QT patients 1 (assumptions).
 - long-qt: QTcF 450 to 530 ms, no drug should be started in them by label: a test of restraint.
-- poor-metaboliser: hepatic clearances 0.25 to 0.6 of the trial's: CYP3A4 inhibitors, poor livers (assumption for the
-  multiplier). Dofetilide is the kidneys', which are as in typical.
+- poor-metaboliser: hepatic clearances 0.25 to 0.6 of the trial's (CYP3A4 inhibitors, poor livers): assumption.
 """
 
 from __future__ import annotations
@@ -47,7 +45,7 @@ from torch import Tensor
 from world_models import keys
 from world_models.ecg.intervals import jt_peak_scale, log_rr, qt_scale
 from world_models.inputs import checked_factors
-from world_models.oracles.cohort import cohort_named, normal_cdf
+from world_models.oracles.cohort import cohort_named, cut_normal, normal_cdf
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.electrolytes import MAGNESIUM_MMOL_L, POTASSIUM_MMOL_L, resting_qtcf_ms
 from world_models.oracles.ecg_drug.hepatic import HEPATIC, SHARED
@@ -99,6 +97,7 @@ class Spread:
     z_range: tuple[float, float] = (-2.5, 2.5)
 
 
+_HEPATIC = (Spread(-0.05, 0.15), Spread(-0.20, 0.20, per_year=-0.005), Spread(-0.25, 0.20, per_year=-0.005))
 _CLINIC_QTCF = Spread(411.0, 19.7, female=11.0, per_year=0.44)
 
 
@@ -134,10 +133,7 @@ class ECGDrugCohort:
     verapamil_reflex: float = -0.15  # its effect on the sinus rate, against the trial's volunteers
     sinus_disease_share: float = 0.025  # of patients whose sinus node verapamil slows
     serum_creatinine_mg_dl: Spread = field(default=Spread(math.log(0.95), 0.16, female=-0.23, per_year=0.002))
-    cyp3a4: Spread = field(default=Spread(0.0, 1.0))  # what the three hepatic clearances share, standardised
-    ranolazine_clearance: Spread = field(default=Spread(-0.05, 0.15))
-    verapamil_clearance: Spread = field(default=Spread(-0.20, 0.20, per_year=-0.005))
-    quinidine_clearance: Spread = field(default=Spread(-0.25, 0.20, per_year=-0.005))
+    hepatic_clearance: tuple[Spread, ...] = _HEPATIC  # of the drugs of `hepatic.HEPATIC`
     potassium_mmol_l: Spread = field(default=Spread(4.15, 0.35, z_range=(-2.2, 2.5)))
     magnesium_mmol_l: Spread = field(default=Spread(0.83, 0.07))
     baseline_systolic_bp_mmhg: Spread = field(default=Spread(132.0, 15.0, per_year=0.3, z_range=(-1.7, 2.5)))
@@ -164,7 +160,7 @@ COHORTS: dict[str, ECGDrugCohort] = {
             verapamil_reflex=1.0,
             sinus_disease_share=0.0,
             serum_creatinine_mg_dl=Spread(math.log(0.92), 0.06, female=-0.28, z_range=(-2.0, 2.0)),
-            **{f"{d}_clearance": Spread(0.0, 0.0) for d in HEPATIC},
+            hepatic_clearance=(Spread(0.0, 0.0),) * len(HEPATIC),
             potassium_mmol_l=Spread(POTASSIUM_MMOL_L, 0.0),
             magnesium_mmol_l=Spread(MAGNESIUM_MMOL_L, 0.0),
             baseline_systolic_bp_mmhg=Spread(121.0, 8.0, female=-6.0, z_range=(-1.6, 2.0)),
@@ -239,9 +235,7 @@ COHORTS: dict[str, ECGDrugCohort] = {
             repolarisation_sensitivity=0.85,
             sinus_disease_share=0.04,
             serum_creatinine_mg_dl=Spread(math.log(1.18), 0.25, female=-0.23, per_year=0.002),
-            ranolazine_clearance=Spread(-0.15, 0.2),
-            verapamil_clearance=Spread(-0.4, 0.25, per_year=-0.005),
-            quinidine_clearance=Spread(-0.45, 0.25, per_year=-0.005),
+            hepatic_clearance=(Spread(-0.15, 0.2), *(Spread(m, 0.25, per_year=-0.005) for m in (-0.4, -0.45))),
             potassium_mmol_l=Spread(4.25, 0.45, z_range=(-2.2, 2.5)),
             magnesium_mmol_l=Spread(0.80, 0.09),
             baseline_systolic_bp_mmhg=Spread(123.0, 14.0, z_range=(-1.3, 2.5)),
@@ -254,7 +248,7 @@ COHORTS: dict[str, ECGDrugCohort] = {
             weight_kg=_ADULT_WEIGHT,
             baseline_burden=Spread(-0.2, 0.9),
             qtcf_limit_ms=_LABEL_LIMIT_MS,
-            **{f"{d}_clearance": _SLOW_LIVER for d in HEPATIC},
+            hepatic_clearance=(_SLOW_LIVER,) * len(HEPATIC),
         ),
         ECGDrugCohort(
             "bradycardia",
@@ -282,10 +276,7 @@ _LIVER = tuple(f"{d}_clearance" for d in HEPATIC)
 _LOGS = (*_LIVER, "serum_creatinine_mg_dl")
 _LAST = ("cyp3a4", *_LOGS, "baseline_burden")
 _UNIFORM = ("sex_female", "admission_clock_hour")
-_HIDDEN = (  # sampled on the way to factors
-    Quantity("cyp3a4", "1", -5.0, 5.0),
-    Quantity("serum_creatinine_mg_dl", "mg/dL", 0.2, 15.0),
-)
+_HIDDEN = (Quantity("cyp3a4", "1", -5.0, 5.0), Quantity("serum_creatinine_mg_dl", "mg/dL", 0.2, 15.0))  # on the way
 
 
 class _Columns(NamedTuple):
@@ -312,7 +303,8 @@ def _bounds(factor: str) -> tuple[float, float]:
 def _columns(who: ECGDrugCohort, device: torch.device) -> _Columns:
     sampled = () if who.from_trial else (*_INTERVALS, *_T_WAVE)
     names = ("age_years", "weight_kg", *sampled, _FIBRILLATION_RATE, *_BLOOD, *_LAST)
-    spreads: list[Spread] = [getattr(who, name) for name in names]
+    liver = dict(zip(_LIVER, who.hepatic_clearance, strict=True)) | {"cyp3a4": Spread(0.0, 1.0)}
+    spreads: list[Spread] = [liver[name] if name in liver else getattr(who, name) for name in names]
     cuts = [(normal_cdf(s.z_range[0]), normal_cdf(s.z_range[1])) for s in spreads]
     # the T wave's factors are bounded once they are in their own units
     limits = [(-math.inf, math.inf) if n in _T_WAVE else _bounds(n) for n in names]
@@ -357,13 +349,14 @@ def sample_factors(
     count = len(c.names)
     u = keys.uniforms(key, 0, c.purposes).T.contiguous()  # rows are factors: each [B] is one run of memory
     z = ((u[:count] * c.width + c.chance) * 2.0 - 1.0).erfinv() * math.sqrt(2.0)
-    liver = _rows(c.names, _LIVER)
-    z[liver] = z[liver] * math.sqrt(1.0 - SHARED) + z[c.names.index("cyp3a4")] * math.sqrt(SHARED)
+    shared = c.names.index(_LAST[0])
+    liver, logs = slice(shared + 1, shared + 1 + len(_LIVER)), slice(shared + 1, shared + 1 + len(_LOGS))
+    z[liver] = z[liver] * math.sqrt(1.0 - SHARED) + z[shared] * math.sqrt(SHARED)
     value = z * c.sd + c.mean
     sex = settle("sex_female", (u[count] < who.share_female).to(torch.float32))
     age = settle("age_years", (value[0] + sex * c.female[0]).clamp(c.low[0], c.high[0]))
     value = value + sex * c.female + (age - 60.0) * c.per_year
-    value[_rows(c.names, _LOGS)] = value[_rows(c.names, _LOGS)].exp()
+    value[logs] = value[logs].exp()
     value[-1].copy_(expit(value[-1]))
     value = value.clamp(c.low, c.high)
     start, end = who.admission_clock_hour
@@ -387,25 +380,12 @@ def sample_factors(
     return {q.name: out[q.name] for q in FACTORS}
 
 
-def _rows(names: tuple[str, ...], some: tuple[str, ...]) -> slice:
-    """The rows of `some`, which stand together and in this order."""
-    first = names.index(some[0])
-    return slice(first, first + len(some))
-
-
 def _sampled_qtcf(who: ECGDrugCohort, out: dict[str, Tensor], u: Tensor) -> Tensor:
     """QTcF [B] of people with this age, sex, potassium and magnesium from uniforms [B]: cut at the cohort's limit."""
-    law = who.baseline_qtcf_ms
+    law, quantity = who.baseline_qtcf_ms, by_name(FACTORS, "baseline_qtcf_ms")
     mean = law.mean + out["sex_female"] * law.female + (out["age_years"] - 60.0) * law.per_year
     mean = mean + resting_qtcf_ms(out["potassium_mmol_l"], out["magnesium_mmol_l"])
-    below, above = (normal_cdf(z) for z in law.z_range)
-    highest = torch.full_like(u, above)
-    if who.qtcf_limit_ms is not None:
-        top = ((who.qtcf_limit_ms - mean) * (1.0 / (law.sd * math.sqrt(2.0)))).erf() * 0.5 + 0.5
-        highest = top.clamp(below + 0.01, above)  # whose mean lies far above the limit comes close to it
-    z = ((u * (highest - below) + below) * 2.0 - 1.0).erfinv() * math.sqrt(2.0)
-    quantity = by_name(FACTORS, "baseline_qtcf_ms")
-    return (z * law.sd + mean).clamp(quantity.low, quantity.high)
+    return cut_normal(u, mean, law.sd, law.z_range, who.qtcf_limit_ms).clamp(quantity.low, quantity.high)
 
 
 def _trial_baseline(trial: TrialModel, key: Tensor, out: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -464,8 +444,7 @@ def _sampled_t_wave(out: dict[str, Tensor], value: dict[str, Tensor], c: _Column
 
 
 def _fit_t_peak(out: dict[str, Tensor], given: dict[str, Tensor]) -> None:
-    """Give way with a sampled Tpeak-Tend, or a sampled QTcF if that is given, where the intervals leave J-Tpeak c out of
-    range; refuse if both are."""
+    """Where J-Tpeak c is out of range a sampled Tpeak-Tend gives way, or a sampled QTcF; refuse if both are given."""
     low, high = JT_PEAK_C_MS
     rate, tail = out["baseline_heart_rate_bpm"], out["baseline_tpeak_tend_ms"]
     log = log_rr(rate)
@@ -477,9 +456,11 @@ def _fit_t_peak(out: dict[str, Tensor], given: dict[str, Tensor]) -> None:
         fitted = tail
         if "baseline_qtcf_ms" not in given:  # then the sampled QTcF gives way instead
             rest = torch.minimum(torch.maximum(rest, tail / scale + low), tail / scale + high)
-            qtcf = (rest * scale + out["baseline_qrs_ms"]) / qt_scale(log)
-            limits = by_name(FACTORS, "baseline_qtcf_ms")
-            out["baseline_qtcf_ms"] = qtcf.clamp(limits.low, limits.high)
+            longer, bounds = (
+                (rest * scale + out["baseline_qrs_ms"]) / qt_scale(log),
+                by_name(FACTORS, "baseline_qtcf_ms"),
+            )
+            out["baseline_qtcf_ms"] = longer.clamp(bounds.low, bounds.high)
             rest = (out["baseline_qtcf_ms"] * qt_scale(log) - out["baseline_qrs_ms"]) / scale
     fitted = fitted.clamp(quantity.low, quantity.high)
     out["baseline_tpeak_tend_ms"] = fitted

@@ -1,4 +1,4 @@
-"""The oracle's ECG: drawn so that intervals and T wave are read as they stand in the chart, on the patient's own beat."""
+"""The oracle's ECG: intervals and T wave are read off it as they stand in the chart, on the patient's own beat."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def draw_ecg(
         key, t: int64 [B].
         chart: with the intervals, `atrial_fibrillation`, and the T wave's measures where the world has them.
         morphology: wave heights [B, 8, W] in mV.
-        residual: [B, 8, 200] mV on the canonical axis; 0 for a drawn beat.
+        residual: [B, 8, 200] mV on the canonical axis; [B, 8, 0] where no beat was recorded.
         hrv_ms, noise_uv, wander_uv: see `waveform.synthesise_ecg`.
     """
     wanted = t_wave_of(chart)
@@ -64,8 +64,7 @@ def draw_ecg(
         rest = {n: chart[n][rows] for n in Intervals._fields if n != "pr_ms"}
         asked = None if wanted is None else TWave(*(x[rows] for x in wanted))
         kept = residual[rows]
-        # Who has no recorded beat is drawn without one: adding nothing takes as long as adding something.
-        recorded = kept if bool((kept != 0).any()) else None
+        recorded = kept if kept.shape[-1] else None
         drawn = drawn_as_asked(Intervals(pr_ms=pr, **rest), morphology[rows], asked, recorded)
         ecg = synthesise_ecg(
             key[rows],

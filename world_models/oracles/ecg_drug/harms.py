@@ -7,11 +7,11 @@ else follows what is in the plasma now. Nothing happens at admission: nobody is 
   (time constant `NODE_HOURS`) lies below a threshold that rises with PR and with verapamil. Oral verapamil: 0.8 % of
   4,954 patients (Calan label); hardly ever without (`benchmarks.ecg_drug.probes` prints both). The chart's rate and
   the drawn ECG stay those of conducted beats.
-- **Rate.** In the trial's volunteers verapamil speeds the sinus node by reflex, which the fit holds; older patients, whose
-  reflex is weak, are slowed a little (`ECGDrugCohort.verapamil_reflex`), and a cohort's share with sinus node disease
-  by up to `SLOWING_BPM` more (1.4 % of patients fell below 50 bpm: label).
-- **Systolic pressure**: the person's own, the day's course (lower by 10 mmHg at night), variation between readings, less
-  `VERAPAMIL_MMHG` and `QUINIDINE_MMHG` of two Hill curves (the slow vessels' calcium channel; the alpha block of
+- **Rate.** In the trial's volunteers verapamil speeds the sinus node by reflex, which the fit holds; older patients,
+  whose reflex is weak, are slowed a little (`ECGDrugCohort.verapamil_reflex`), and a cohort's share with sinus node
+  disease by up to `SLOWING_BPM` more (1.4 % of patients fell below 50 bpm: label).
+- **Systolic pressure**: the person's own, the day's course (lower by 10 mmHg at night), variation between readings,
+  less `VERAPAMIL_MMHG` and `QUINIDINE_MMHG` of two Hill curves (the slow vessels' calcium channel; the alpha block of
   quinidine). 120 mg lower it by about 10 mmHg (k); hypotension in 2.5 % (label), "under 90 mmHg" here.
 
 People differ in how strongly pressure and node answer: log-normal, from the key.
@@ -63,10 +63,9 @@ def _pace(hours: float) -> tuple[float, float]:
     return keep, math.sqrt(1.0 - keep * keep)
 
 
-def _moment_mmhg(key: Tensor, t: int | Tensor, clock_hour: Tensor) -> Tensor:
-    """What time of day and variation add at t, [B]."""
-    day = ((clock_hour - HIGHEST_HOUR) * (2.0 * math.pi / 24.0)).cos() * DAY_MMHG
-    return day + keys.normal(key, t, "harms/pressure") * READING_MMHG
+def _moment_mmhg(chance: Tensor, clock_hour: Tensor) -> Tensor:
+    """What time of day and variation, a standard normal [B], add, [B]."""
+    return ((clock_hour - HIGHEST_HOUR) * (2.0 * math.pi / 24.0)).cos() * DAY_MMHG + chance * READING_MMHG
 
 
 def _answer(key: Tensor, name: str) -> Tensor:
@@ -77,13 +76,14 @@ def initial_harms(
     key: Tensor, baseline_mmhg: Tensor, admission_clock_hour: Tensor, sinus_disease_share: float
 ) -> HarmState:
     """Patients [B] at admission, whose reading is `baseline_mmhg`; a share of them has sinus node disease."""
+    reading, conduction = keys.normal(key, 0, "harms", (2,)).unbind(-1)
     ill = (keys.uniform(key, 0, "harms/sinus disease") < sinus_disease_share).to(torch.float32)
     return HarmState(
-        own_mmhg=baseline_mmhg - _moment_mmhg(key, 0, admission_clock_hour),
+        own_mmhg=baseline_mmhg - _moment_mmhg(reading, admission_clock_hour),
         pressure_answer=_answer(key, "pressure answer"),
         node_answer=_answer(key, "node answer"),
         sinus_disease=ill * _answer(key, "sinus answer"),
-        conduction=keys.normal(key, 0, "harms/conduction"),
+        conduction=conduction.contiguous(),
         systolic_bp_mmhg=baseline_mmhg,
         av_block=torch.zeros_like(baseline_mmhg),
     )
@@ -117,11 +117,12 @@ def advance_harms(
         clock_hour: [B] then.
     """
     keep, shock = _pace(hours)
-    conduction = harms.conduction * keep + keys.normal(key, t, "harms/conduction") * shock
+    reading, change = keys.normal(key, t, "harms", (2,)).unbind(-1)
+    conduction = harms.conduction * keep + change * shock
     verapamil = _filled(verapamil_ng_ml, VERAPAMIL_HALF_NG_ML)
     threshold = (pr_ms - 170.0) * BLOCK_PER_MS + verapamil * harms.node_answer * BLOCK_BY_VERAPAMIL - BLOCK_AT_PR_170
     drugs = verapamil * VERAPAMIL_MMHG + _filled(quinidine_ng_ml, QUINIDINE_HALF_NG_ML) * QUINIDINE_MMHG
-    pressure = harms.own_mmhg + _moment_mmhg(key, t, clock_hour) - drugs * harms.pressure_answer
+    pressure = harms.own_mmhg + _moment_mmhg(reading, clock_hour) - drugs * harms.pressure_answer
     return harms._replace(
         conduction=conduction,
         systolic_bp_mmhg=pressure.clamp(*LIMITS_MMHG),

@@ -23,8 +23,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Swallowed", "VERAPAMIL_HALF_NG_ML", "swallowed"]
+__all__ = ["SPED", "Swallowed", "VERAPAMIL_HALF_NG_ML", "swallowed"]
 
+SPED = ("dofetilide",)  # what verapamil speeds
 # Set so that 80 mg three times a day raise dofetilide's mean peak by 42 % (`benchmarks.ecg_drug.probes` simulates it).
 GREATEST_MORE, GREATEST_FAST = 0.22, 0.93  # at verapamil concentrations far above the half
 VERAPAMIL_HALF_NG_ML = 15.0

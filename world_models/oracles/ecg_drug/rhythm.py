@@ -24,20 +24,20 @@ Published (drug / control) and the logit shift it gives:
 The fluctuation (SD 0.5 on the logit, 10 h) is an assumption. The chart's heart rate is the sinus rate: what verapamil
 does to the ventricular rate during the arrhythmia is not in the chart.
 
-Torsades. hazard per hour = risk * gate * exp(a + k (QTcF - 500) + step expit((QTcF - 500) / 8) + k_long softplus(QTcF -
-600) - k_short softplus(450 - QTcF) + k_slow softplus(60 - heart rate)), softplus of stated widths. k is 6 % per 10 ms (5
-to 7 % in the long-QT registry: Drew 2010, PMID 20142454); the step makes the two- to threefold risk above 500 ms that
-the same statement gives for drugs. The gate rises from 0.02 to 1 with the increase over the admission QTcF (half at 40
-ms): the increase predicted torsades in 1404 loadings (doi 10.1161/CIRCEP.114.002339), placebo arms had none (0 of 756
-in DIAMOND), and an untreated long-QT patient has an event in years, not days. a is set so that dofetilide started by
-the label's rule in the typical cohort, which is what was observed, meets the first three days' rate: 0.8 % in
-supraventricular arrhythmia by label (k), 1.2 % in those 1404. `risk` is a patient's own factor at the same QTcF
+Torsades. hazard per hour = risk * gate * exp(a + k (QTcF - 500) + step expit((QTcF - 500) / 8) + k_long softplus(QTcF
+- 600) - k_short softplus(450 - QTcF) + k_slow softplus(60 - heart rate)), softplus of stated widths. k is 6 % per 10
+ms (5 to 7 % in the long-QT registry: Drew 2010, PMID 20142454); the step makes the two- to threefold risk above 500 ms
+that the same statement gives for drugs. The gate rises from 0.02 to 1 with the increase over the admission QTcF (half
+at 40 ms): the increase predicted torsades in 1404 loadings (doi 10.1161/CIRCEP.114.002339), placebo arms had none (0
+of 756 in DIAMOND), and an untreated long-QT patient has an event in years, not days. a is set so that dofetilide
+started by the label's rule in the typical cohort, which is what was observed, meets the first three days' rate: 0.8 %
+in supraventricular arrhythmia by label (k), 1.2 % in those 1404. `risk` is a patient's own factor at the same QTcF
 (`torsades_risk`): women's (two to three times men's: two thirds of 332 cases were women's, Makkar 1993, PMID 8230644,
-at shorter QTc), potassium and magnesium (`electrolytes`), and the cohort's (heart failure: DIAMOND's 3 %, 25 of 762). Quinidine, which blocks the late sodium current too
-(CiPA), has less torsades at the same QTcF (`spared`): 0.9 % of 342 loadings with 400 mg every 6 h stopped at 500 ms
-(Potpara), none in 501 on 200 to 400 mg (Schwaab 2009; many of them with verapamil (k)).
-`python -m benchmarks.ecg_drug.calibrate_rhythm` prints simulated beside published rates. The bend above 600 ms and the
-factor of 1.03 per bpm below 60 are assumptions. Torsades is absorbing.
+at shorter QTc), potassium and magnesium (`electrolytes`), and the cohort's (heart failure: DIAMOND's 3 %, 25 of 762).
+Quinidine, which blocks the late sodium current too (CiPA), has less torsades at the same QTcF (`spared`): 0.9 % of 342
+loadings with 400 mg every 6 h stopped at 500 ms (Potpara), none in 501 on 200 to 400 mg (Schwaab 2009; many of them
+with verapamil (k)). `python -m benchmarks.ecg_drug.calibrate_rhythm` prints simulated beside published rates. The bend
+above 600 ms and the factor of 1.03 per bpm below 60 are assumptions. Torsades is absorbing.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def torsades_hazard(
 def torsades_risk(
     sex_female: Tensor, potassium_mmol_l: Tensor, magnesium_mmol_l: Tensor, cohort: float, law: TorsadesLaw = TORSADES
 ) -> Tensor:
-    """A patient's factor [B] on the hazard at the same QTcF and rate: 1 in a man with normal potassium and magnesium."""
+    """A patient's factor [B] on the hazard at the same QTcF and rate: 1 in a man with normal electrolytes."""
     return (sex_female * law.women + log_torsades_risk(potassium_mmol_l, magnesium_mmol_l)).exp() * cohort
 
 

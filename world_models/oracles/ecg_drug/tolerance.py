@@ -1,9 +1,9 @@
 """Tolerance: what days of a drug take off its effect on repolarisation.
 
 Dofetilide lengthens QTc by 15 to 25 ms per ng/mL after the first dose and by 10 to 15 on day 23 (Tikosyn label,
-volunteers); by 12.9 to 14.2 on day 1 and 9.9 to 12.8 on day 5 (Allen, Nichols & Oliver 2000, Br J Clin Pharmacol 50:247). For
-quinidine nothing of the kind was found; it is taken to adapt too (assumption), as the trial's single dose lengthens QTc by
-more than patients on repeated ones show.
+volunteers); by 12.9 to 14.2 on day 1 and 9.9 to 12.8 on day 5 (Allen, Nichols & Oliver 2000, Br J Clin Pharmacol
+50:247). For quinidine nothing of the kind was found; it is taken to adapt too (assumption), as the trial's single dose
+lengthens QTc by more than patients on repeated ones show.
 
 A slow effect compartment X (`PER_H`) follows the plasma; what is left of the effect is
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -57,6 +58,11 @@ def effect_left(slow_site: Tensor, above: Tensor, strength: Tensor) -> Tensor:
         slow_site: X [B, D], ng/mL. above: X0 [B, D]. strength: k [D].
     """
     beyond = (slow_site / above - 1.0).clamp_min(0.0)
-    left = 1.0 - beyond / (beyond + HALF) * strength
-    one = torch.ones_like(left)
-    return torch.stack([left if adapts else one for adapts in REPOLARISATION], -1)
+    lost = beyond / (beyond + HALF) * strength
+    return 1.0 - lost.unsqueeze(-1) * _adapts(lost.device)
+
+
+@lru_cache(maxsize=8)
+def _adapts(device: torch.device) -> Tensor:
+    """1 or 0 [E]: whether an endpoint's effect adapts."""
+    return torch.tensor(REPOLARISATION, dtype=torch.float64, device=device)

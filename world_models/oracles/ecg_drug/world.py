@@ -14,8 +14,8 @@ dosed: what the fit found of that (`before_dosing`) is in their admission ECG an
 Only elementwise operations: row i of a batch is bit for bit the same patient alone.
 
 Beyond the trial, which gave single doses, one drug at a time, to people of 18 to 35: kidneys (`renal`) and liver
-(`hepatic`) set the clearances, potassium and magnesium the strength of a block (`electrolytes`), verapamil speeds a dose
-of dofetilide (`interactions`; else effects add and kinetics do not interact), days of a drug make it weaker
+(`hepatic`) set the clearances, potassium and magnesium the strength of a block (`electrolytes`), verapamil speeds a
+dose of dofetilide (`interactions`; else effects add and kinetics do not interact), days of a drug make it weaker
 (`tolerance`), verapamil can block, slow and lower the pressure (`harms`), and what else age and illness change stands
 in the cohorts. A single dose in the trial's cohort is as fitted. Whether an ECG shows fibrillation is drawn for each by
 the burden (`fibrillation`): runs of fibrillation from ECG to ECG are not modelled.
@@ -82,7 +82,7 @@ class ECGDrugState(NamedTuple):
     total_dose_mg: Tensor  # [B, D]
     hours_since_dose: Tensor  # [B, D], 96 if never
     morphology: Tensor  # [B, 8, W] amplitudes of the beat's waves in mV, leads I II V1-V6
-    residual: Tensor  # [B, 8, 200] mV, what they do not express of a recorded beat, on its canonical axis
+    residual: Tensor  # [B, 8, 200] mV, what they do not express of a recorded beat; [B, 8, 0] where none is recorded
 
 
 class ECGDrugOracle:
@@ -131,6 +131,7 @@ class ECGDrugOracle:
                 "order, then drugs of the CiPA table"
             )
         self.trial = trial
+        self._sped = [i for i, d in enumerate(trial.drugs) if d in interactions.SPED and "verapamil" in trial.drugs]
         self.drugs = trial.drugs
         self.measures: tuple[Quantity, ...] = ecg_quantities.measures(self.drugs)
         self.orders: tuple[Quantity, ...] = ecg_quantities.orders(self.drugs)
@@ -158,7 +159,7 @@ class ECGDrugOracle:
         if morphology is None:
             morphology = self._bank.sample(keys.fold(key, "oracle/morphology")).to(torch.float32)
         if residual is None:
-            residual = morphology.new_zeros(1, *RESIDUAL.shape).expand(key.shape[0], -1, -1)
+            residual = morphology.new_zeros(key.shape[0], RESIDUAL.shape[0], 0)  # nothing to carry through a plan
         who = cohorts.sample_factors(self.cohort, key, given, self.trial)
         rate = who["baseline_heart_rate_bpm"]
         jtpc = cohorts.jt_peak_c(who["baseline_qtcf_ms"], who["baseline_qrs_ms"], who["baseline_tpeak_tend_ms"], rate)
@@ -247,10 +248,8 @@ class ECGDrugOracle:
         t = state.t + 1
         clock = self._clock(state, t)
         verapamil, quinidine = (self._concentration_of(concentration, name) for name in ("verapamil", "quinidine"))
-        slowing = torch.nn.functional.pad(
-            harms.slowing_bpm(state.harms, verapamil).unsqueeze(-1), (0, len(ENDPOINTS) - 1)
-        )
-        now = limited(from_scale(state.own + self._moment(state.key, t, clock) + effects - slowing))
+        effects[:, 0] -= harms.slowing_bpm(state.harms, verapamil)  # of the heart rate
+        now = limited(from_scale(state.own + self._moment(state.key, t, clock) + effects))
         rate, qtcf = rate_and_qtcf(now)
         target = rhythm.logit_shift(0.5 * (state.concentration + concentration), self.drugs)
         given = dose > 0
@@ -377,7 +376,8 @@ class ECGDrugOracle:
         if self.hours_per_step < MAX_LAG_H:
             return self.trial.advance(state.individual, state.amounts, slow_mg, self.hours_per_step, fast_mg)
         entered = slow_mg.to(torch.float64).unsqueeze(-1) * state.entry
-        entered = entered + fast_mg.to(torch.float64).unsqueeze(-1) * state.entry_fast
+        for i in self._sped:
+            entered[:, i] += fast_mg[:, i : i + 1].to(torch.float64) * state.entry_fast[:, i]
         return state.amounts._replace(modes=state.amounts.modes * state.decay + entered)
 
     def _strength(self, who: dict[str, Tensor]) -> Tensor:

@@ -1,0 +1,132 @@
+"""The beat autoencoder before any training: its linear part, missing leads, sizes, and what is kept beside it."""
+
+import pytest
+import torch
+
+from world_models import keys
+from world_models.ecg_wm import recorded
+from world_models.ecg_wm.beat_data import BeatSource
+from world_models.ecg_wm.beat_training import lay_linear, lay_prior
+from world_models.ecg_wm.config import SMALL
+from world_models.ecg_wm.readback import FEATURES, Readback
+from world_models.ecg_wm.recorded import Recorded
+from world_models.ecg_wm.synthesis import drawn_beat, synthesise
+from world_models.ecg_wm.t_bend import J_POINT, T_MEASURES, standardised
+from world_models.ecg_wm.vae import SIZE_SD, BeatVAE
+
+
+@pytest.fixture(scope="module")
+def laid(tmp_path_factory):
+    """A VAE with its linear part laid, and the beats it was laid by."""
+    source = BeatSource(tmp_path_factory.mktemp("beats"), drawn=256)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vae = BeatVAE(SMALL).requires_grad_(False)
+    lay_linear(vae, source)
+    lay_prior(vae, source)
+    return vae, source.drawn
+
+
+def likeness(a: torch.Tensor, b: torch.Tensor, dims=(1, 2)) -> torch.Tensor:
+    return (a * b).sum(dims) / (a.square().sum(dims) * b.square().sum(dims)).sqrt()
+
+
+def test_the_linear_part_alone_keeps_the_beats(laid):
+    vae, pool = laid
+    mean, log_variance = vae.encode(pool.beat, pool.leads, pool.samples)
+    assert mean.shape == log_variance.shape == (256, SMALL.morphology)
+    r = likeness(vae.shape(mean), pool.beat * vae.taper)
+    assert r.median() > 0.99 and r.quantile(0.1) > 0.95
+    assert (mean.std(0)[1:] < 1.5).all()
+
+
+def test_the_size_of_a_beat_is_the_first_latent_and_no_other(laid):
+    vae, pool = laid
+    one, two = (vae.encode(k * pool.beat, pool.leads, pool.samples)[0] for k in (1.0, 2.0))
+    assert torch.allclose(two[:, 0] - one[:, 0], torch.tensor(2.0).log() / SIZE_SD, atol=1e-3)
+    assert torch.allclose(two[:, 1:], one[:, 1:], atol=1e-3)
+
+
+def test_lost_leads_are_rebuilt_from_the_others(laid):
+    vae, pool = laid
+    leads = pool.leads.clone()
+    leads[:, [1, 4]] = False
+    broken = torch.where(leads.unsqueeze(-1), pool.beat, torch.nan)
+    mean, _ = vae.encode(broken, leads, pool.samples)
+    r = likeness(vae.shape(mean)[:, [1, 4]], (pool.beat * vae.taper)[:, [1, 4]])
+    assert r.median() > 0.9
+
+
+def test_rows_are_encoded_and_decoded_alike_in_any_batch(laid):
+    vae, pool = laid
+    some = pool.take(torch.arange(20))
+    whole, _ = vae.encode(some.beat, some.leads, some.samples)
+    alone = torch.cat([vae.encode(some.beat[i : i + 1], some.leads[:1], some.samples[i : i + 1])[0] for i in range(20)])
+    torch.testing.assert_close(whole, alone, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(vae.shape(whole)[3:4], vae.shape(whole[3:4]), rtol=1e-4, atol=1e-4)
+
+
+def test_a_generated_patient_has_a_beat_whose_t_wave_is_near_the_one_asked_for(laid):
+    vae, pool = laid
+    key = keys.from_seed(1, 64)
+    asked = vae_asked = pool.t_wave[:64]
+    near = (vae.prior(key, asked) - vae.prior(key)).abs().amax(-1) > 0
+    assert near.float().mean() > 0.5
+    which = torch.floor(keys.uniform(key, 0, "beat_example", (12,)) * len(vae.examples)).long()
+    away = (vae.example_t_wave[which] - standardised(vae_asked).unsqueeze(1)).square().sum(-1)
+    assert away.amin(-1).mean() < 0.5 * away[:, 0].mean()
+
+
+def as_recorded(vae, pool, count: int = 24) -> tuple[torch.Tensor, Recorded, dict[str, torch.Tensor]]:
+    some = pool.take(torch.arange(count))
+    mean, _ = vae.encode(some.beat, some.leads, some.samples)
+    kept = Recorded(some.beat - vae.shape(mean), some.t_wave, some.intervals)
+    chart = dict(zip(FEATURES, some.intervals.unbind(-1), strict=True))
+    return mean, kept, chart | dict(zip(T_MEASURES, some.t_wave.unbind(-1), strict=True))
+
+
+def test_a_recorded_beat_is_drawn_as_it_was_and_its_qrs_stays_when_the_t_wave_changes(laid):
+    vae, pool = laid
+    mean, kept, chart = as_recorded(vae, pool)
+    beat, intervals = drawn_beat(vae, Readback(SMALL), mean, kept, chart)
+    truth = pool.beat[:24]
+    assert (beat - truth).abs().max() < 1e-3
+    assert all(torch.allclose(intervals[name], chart[name]) for name in intervals)
+    changed = {**chart, "t_amplitude_uv": 0.5 * chart["t_amplitude_uv"], "erd_30_ms": chart["erd_30_ms"] + 20}
+    drugged, _ = drawn_beat(vae, Readback(SMALL), mean, kept, changed)
+    assert (drugged - truth)[..., :J_POINT].abs().max() < 1e-5
+    assert (
+        drugged[..., J_POINT:].abs().amax((1, 2)) < 0.8 * truth[..., J_POINT:].abs().amax((1, 2))
+    ).float().mean() > 0.7
+
+
+def test_the_residual_fades_with_the_t_wave_and_generated_patients_have_none(laid):
+    vae, pool = laid
+    _, kept, _ = as_recorded(vae, pool)
+    near = recorded.kept(kept, kept.t_wave)
+    far = recorded.kept(kept, kept.t_wave * torch.tensor([0.3, 3.0, 1.3, 1.6, 1.6]))
+    torch.testing.assert_close(near, kept.residual)
+    assert torch.equal(far[..., :J_POINT], kept.residual[..., :J_POINT])
+    assert far[..., J_POINT + 20 :].abs().sum() < 0.6 * near[..., J_POINT + 20 :].abs().sum()
+    assert torch.allclose(recorded.nearness(kept, kept.t_wave, kept.intervals), torch.ones(24, 3))
+    moved = recorded.nearness(kept, kept.t_wave * 0.5, kept.intervals)
+    assert (moved[:, :2] == 1).all() and (moved[:, 2] < 0.1).all()  # a T wave that moves leaves P and QRS alone
+    nothing = Recorded.nothing(kept.t_wave)
+    assert not recorded.nearness(nothing, kept.t_wave, kept.intervals).any()
+    assert not recorded.kept(nothing, kept.t_wave).any()
+
+
+def test_a_rhythm_made_elsewhere_and_no_p_wave(laid):
+    vae, pool = laid
+    mean, kept, chart = as_recorded(vae, pool, 8)
+    key = keys.from_seed(0, 8)
+    r = (torch.arange(-2, 14) * 400).expand(8, -1).contiguous()
+    given = {"r_samples": r, "p_scale": torch.zeros(8), "atrial_mv": torch.full((8, 8, 5000), 0.5)}
+    slow = {**chart, "heart_rate_bpm": torch.full((8,), 75.0)}
+    plain, seen = (
+        synthesise(vae, Readback(SMALL), mean, kept, key, torch.zeros_like(key), slow, **more) for more in ({}, given)
+    )
+    assert seen.shape == plain.shape == (8, 12, 5000)
+    torch.testing.assert_close(seen[:, :, 1000:1400], seen[:, :, 1400:1800])  # every 400 samples the same beat
+    beat, _ = drawn_beat(vae, Readback(SMALL), mean, kept, slow, torch.zeros(8))
+    assert not beat[..., 8:36].any() and beat[..., J_POINT - 30 :].any()
