@@ -40,6 +40,7 @@ __all__ = ["latents_by_components", "main", "predicted", "rows_of"]
 TABLES = (1, 2, 3)
 COMPONENTS = 24  # of the latent where no encoder is given
 _AT_ONCE = 250  # patients sampled together
+LANGUAGE_TOKENS = {"chat": 220, "continue": 110}  # of an answer: a table has some 90
 _SAMPLE_SEED = 34_000_000_000
 
 
@@ -120,7 +121,10 @@ def _language(chosen: argparse.Namespace) -> Entry | None:
         backend, name = transformers_folder(chosen.transformers), chosen.transformers.name
     elif chosen.gguf is not None:
         path = None if chosen.gguf == "smollm2" else Path(chosen.gguf)
-        backend, name = prompt.gguf(path, max_tokens=220, context=2048, threads=1), Path(chosen.gguf).stem
+        backend, name = (
+            prompt.gguf(path, max_tokens=LANGUAGE_TOKENS[chosen.language_style], context=2048, threads=1),
+            Path(chosen.gguf).stem,
+        )
     else:
         return None
     return Entry(
