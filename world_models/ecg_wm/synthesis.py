@@ -49,6 +49,9 @@ def synthesise(
 ) -> Tensor:
     """ECG [B, 12, 5000] mV of beat shapes m [B, morphology] on which a delineator reads the chart's values.
 
+    In another batch a row differs by what the decoder rounds, and by how the search for the T wave's bend then goes:
+    under a microvolt for most, some 20 uV for a few.
+
     Args:
         recorded: what recorded patients keep of their own beats; None or `Recorded.nothing` for generated ones.
         key, t: [B] the random numbers of the rhythm.
