@@ -16,12 +16,9 @@ from world_models.ecg.delineation.delineate import Delineation, delineate
 from world_models.ecg.likeness import aligned_correlation, beat_windows
 from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.recorded import beat_of, t_wave_factors
-from world_models.ecg.t_start import guess
-from world_models.ecg.t_synthesis import solved_waves
 from world_models.ecg.t_wave import TWave, measure_t_wave
 from world_models.ecg.waveform import Intervals, synthesise_ecg
 from world_models.oracles.ecg_drug.drawing import t_wave_of
-from world_models.oracles.ecg_drug.fit.t_start import sampled
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
 
 LUDB = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "ludb"
@@ -145,17 +142,3 @@ def test_what_is_drawn_keeps_a_plain_beat_s_shape_without_residual():
     zero, _ = drawn_as_read(intervals, morphology, torch.zeros(4, 8, SAMPLES))
     assert all(torch.equal(a, b) for a, b in zip(drawn, zero, strict=True))
     assert torch.allclose(marks.t_end - marks.t_peak, intervals.tpeak_tend_ms, atol=1e-3)
-
-
-def test_the_guess_begins_nearer_than_no_bend_in_patients_it_was_not_learned_from():
-    asked_of = sampled("typical", 200, seed=77)
-    intervals, heights, wanted, marks = asked_of
-    unbent_cost, guessed = (
-        solved_waves(intervals, heights, wanted, marks, begin, ()).cost
-        for begin in (lambda read, target, free: torch.zeros(len(read), free), guess)
-    )
-    assert float(guessed.median()) < 0.7 * float(unbent_cost.median())
-    assert float((guessed < unbent_cost).float().mean()) > 0.7
-    seen = solved_waves(intervals, heights, wanted, marks, guess, ())
-    alone = guess(seen.read[3:4], seen.wanted[3:4], seen.x.shape[1])
-    assert torch.equal(alone, guess(seen.read, seen.wanted, seen.x.shape[1])[3:4])

@@ -1,68 +1,89 @@
-"""Where the search for a T wave's bend begins: a guess from what is read of the unbent wave and what is asked for.
+"""Where the search for a T wave's bend begins: a small network's guess from the wave that is there and what is asked.
 
-A ridge regression, on twelve such numbers and their products, of the bends that the search found for patients of the
-oracle (`python -m world_models.oracles.ecg_drug.fit.t_start` makes it anew): with it half the rounds come as near.
-
-Elementwise operations and adds in a fixed order only.
+Two hidden layers, made by `t_start_fit` on the bank's beats, bent and blended at random, by what the guessed bend
+measures. Sums run over one input after the other, so that a row's guess is the same in every batch (`rounding`).
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from world_models.constants import constant
-from world_models.tensor_file import read_tensors
+__all__ = ["FREE", "INPUTS", "LARGEST", "START_FILE", "Layer", "asks", "guess", "layers", "own_form", "own_part"]
 
-__all__ = ["COEFFICIENTS_FILE", "FEATURES", "features", "guess"]
-
-COEFFICIENTS_FILE = Path(__file__).with_name("t_start.safetensors")
-_NUMBERS = 12
-FEATURES = 1 + _NUMBERS + _NUMBERS * (_NUMBERS + 1) // 2
-# Near the middle of healthy adults' waves: root of asymmetry, flatness, log ms of ERD_30 and LRD_30; 1 / spread.
-_MIDDLE, _PER_UNIT, _PEAK_MS = (0.4, 0.42, 3.75, 3.3), 3.0, 10.0
-_FARTHEST, _LONGEST = 8.0, 1.6  # no feature counts for more; nor a ratio of durations for more than e^1.6 = 5
+START_FILE = Path(__file__).with_name("t_start.safetensors")
+FREE = 10  # parameters of a bend: `t_synthesis`
+LARGEST = 2.4  # no parameter is guessed beyond
+# Entries of the own wave's table (`t_bend.own_st_t`: 96 from J point to T peak, 32 a Tpeak-Tend) that are looked at.
+_PEAK, _PLACES = 96, (30, 48, 62, 74, 84, 104, 112, 124, 136, 152)
+INPUTS = 14 + 2 * len(_PLACES)
 
 
-def features(read: Tensor, wanted: Tensor) -> Tensor:
-    """Features [FEATURES, B] of waves that read as `read` [B, 6] and shall read as `wanted` [B, 6].
+class Layer(NamedTuple):
+    """Weights [inputs, outputs] and bias [outputs]."""
 
-    Asymmetry, flatness, ERD_30, LRD_30, T peak and T end in ms after the peak wanted, as `t_synthesis` orders them. A
-    NaN counts as 0.
-    """
-    scaled = []
-    for values in (read, wanted):
-        asymmetry, flatness, erd, lrd, peak, end = torch.nan_to_num(values, nan=0.0).unbind(-1)
-        durations = torch.stack((erd, lrd, end)).clamp_min(1.0).log()
-        scaled.append((torch.stack((asymmetry.clamp_min(0.0).sqrt(), flatness)), durations, peak * (1.0 / _PEAK_MS)))
-    (form, long, peak), (form_wanted, long_wanted, peak_wanted) = scaled
-    off = (long - long_wanted).clamp(-_LONGEST, _LONGEST)
-    middle = constant(_MIDDLE, read.device, read.dtype).unsqueeze(-1)
-    wave = torch.cat((form_wanted, long_wanted[:2])) - middle
-    shift = (peak - peak_wanted).unsqueeze(0)
-    numbers = torch.cat((form - form_wanted, off[:2], shift, off[2:], wave, form - middle[:2])) * _PER_UNIT
-    products = [numbers[i] * numbers[i:] for i in range(_NUMBERS)]
-    return torch.cat((torch.ones_like(numbers[:1]), numbers, *products)).clamp(-_FARTHEST, _FARTHEST)
+    weight: Tensor
+    bias: Tensor
 
 
 @lru_cache(maxsize=4)
-def _coefficients(free: int, device: torch.device) -> Tensor:
-    """[FEATURES, free, 1]; see `tensor_file.read_tensors` for what raises."""
+def layers(device: torch.device) -> tuple[Layer, ...]:
+    """The shipped network on a device."""
+    from safetensors.torch import load_file
+
     with torch.inference_mode(False):  # kept beyond this call
-        wanted = {"coefficients": torch.empty(FEATURES, free, device="meta")}
-        return read_tensors(COEFFICIENTS_FILE, wanted)[0]["coefficients"].unsqueeze(-1).to(device)
+        file = load_file(START_FILE, device=str(device))
+        return tuple(Layer(file[f"weight_{i}"], file[f"bias_{i}"]) for i in range(3))
 
 
-def guess(read: Tensor, wanted: Tensor, free: int) -> Tensor:
-    """Free parameters [B, free] of the bend with which waves read as `read` might read as `wanted`, [B, 6] each.
+def asks(measures: Tensor, drawn: Tensor) -> Tensor:
+    """Measures [B, 6] (`t_synthesis.SCALE`'s order), read or asked for, on the network's scale.
 
-    Raises:
-        FileNotFoundError, CheckpointError: the shipped coefficients are gone, or of something else.
+    `drawn` [B, 3]: J point, J-Tpeak and Tpeak-Tend of the unbent wave, ms.
     """
-    total = torch.zeros(free, read.shape[0], dtype=read.dtype, device=read.device)
-    for feature, weights in zip(features(read, wanted), _coefficients(free, read.device), strict=True):
-        total += weights * feature
-    return total.T.contiguous()
+    asymmetry, flatness, erd, lrd, peak, end = measures.unbind(-1)
+    jt, tail = drawn[:, 1], drawn[:, 2]
+    rows = (
+        asymmetry.clamp_min(0.0).sqrt() * 3.0 - 1.2,
+        (flatness - 0.42) * 10.0,
+        erd / jt * 8.0 - 1.6,
+        (lrd / tail - 0.4) * 8.0,
+        peak / 8.0,
+        (end / tail - 1.0) * 4.0,
+    )
+    return torch.nan_to_num(torch.stack(rows, dim=-1)).clamp(-6.0, 6.0)
+
+
+def own_form(channels: Tensor, drawn: Tensor) -> Tensor:
+    """Form of the own wave [B, 22]: durations, and first component and vector's length [B, 5, N] along it."""
+    component = channels[:, 3]
+    length = channels[:, 0] * channels[:, 0] + channels[:, 1] * channels[:, 1] + channels[:, 2] * channels[:, 2]
+    form = [(drawn[:, 1:2] - 240.0) / 80.0, (drawn[:, 2:3] - 95.0) / 30.0]
+    for wave in (component, (length + 1e-12).sqrt()):
+        at = wave[:, list(_PLACES)] / wave[:, _PEAK : _PEAK + 1].abs().clamp_min(1e-3)
+        form.append(at.clamp(-2.0, 3.0) * 2.0 - 1.0)
+    return torch.cat(form, dim=-1)
+
+
+def _through(inputs: Tensor, layer: Layer, first: int = 0) -> Tensor:
+    """inputs [B, I] by the layer's weights from row `first` on, without its bias: [B, O]."""
+    total = inputs[:, :1] * layer.weight[first]
+    for i in range(1, inputs.shape[1]):
+        total += inputs[:, i : i + 1] * layer.weight[first + i]
+    return total
+
+
+def own_part(own: Tensor, network: tuple[Layer, ...]) -> Tensor:
+    """What the first layer makes of all but what is asked for: own [B, INPUTS - 6], as `guess` wants it."""
+    return _through(own, network[0], 6) + network[0].bias
+
+
+def guess(asked: Tensor, own: Tensor, network: tuple[Layer, ...]) -> Tensor:
+    """Parameters [B, FREE] of a bend: asked [B, 6] of `asks`, own [B, H] of `own_part`."""
+    hidden = torch.tanh(own + _through(asked, network[0]))
+    hidden = torch.tanh(_through(hidden, network[1]) + network[1].bias)
+    return LARGEST * torch.tanh((_through(hidden, network[2]) + network[2].bias) * (1.0 / LARGEST))
