@@ -15,6 +15,7 @@ import clinenv  # noqa: F401 - registers the ids
 from clinenv.envs.ecg_drug.recorded import RecordedPatients
 from tests.clinenv.records import LEADS, QT_MS, RR_MS, drawn_ecg, write_record
 from world_models import catalog, keys
+from world_models.inputs import admit
 
 pytest.importorskip("wfdb")
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
@@ -92,5 +93,5 @@ def test_real_records(oracle, tmp_path) -> None:
         warnings.simplefilter("ignore")
         patients = RecordedPatients(tmp_path, oracle)
     assert 1 <= len(patients) <= 6
-    state = oracle.initial(keys.from_seed(0, 20), patients.factors(keys.from_seed(0, 20)))
+    state = admit(oracle, keys.from_seed(0, 20), patients.factors(keys.from_seed(0, 20)))
     assert bool(torch.isfinite(oracle.observe(state)["qtcf_ms"]).all())
