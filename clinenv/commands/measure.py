@@ -40,6 +40,7 @@ INTERVALS = (
     "jt_peak_c_ms",
     "tpeak_tend_ms",
 )
+T_WAVE = ("t_amplitude_uv", "t_asymmetry", "t_flatness", "erd_30_ms", "lrd_30_ms")
 BASELINE = ("heart_rate_bpm", "qrs_ms", "qtcf_ms", "tpeak_tend_ms")  # what a patient's course starts from
 RATE_HZ = 500.0  # at which ECGs are measured, and worlds read them
 SAMPLES = 5000  # ten seconds, what a world reads
@@ -52,6 +53,7 @@ class Measurement:
     record: str
     ecg_mv: Tensor  # [12, T] at 500 Hz, as recorded
     intervals: dict[str, float]  # INTERVALS; NaN where the ECG has none (PR without a P wave)
+    t_wave: dict[str, float]  # T_WAVE, always by the tangent's marks; NaN where there is no T wave to be read
     quality: float  # 0 (worthless) to 1
     trusted: bool  # False: do not rely on the intervals
     measurable: bool  # False: nothing on it can be relied on, so nothing can start from it
@@ -63,11 +65,14 @@ class Measurement:
     leads_made: tuple[str, ...] = ()  # of the twelve, in `ecg_mv`: not recorded, but reconstructed from the others
 
     def as_json(self) -> dict[str, Any]:
-        """The numbers for a JSON file: tenths of a millisecond, null for what could not be measured."""
+        """The numbers for a JSON file: tenths of a millisecond, the T wave's to three decimals, null for what could not
+        be measured."""
         numbers = {name: round(v, 1) if math.isfinite(v) else None for name, v in self.intervals.items()}
+        shape = {name: round(v, 3) if math.isfinite(v) else None for name, v in self.t_wave.items()}
         return {
             "record": self.record,
             **numbers,
+            **shape,
             "quality": round(self.quality, 3),
             "trusted": self.trusted,
             "measurable": self.measurable,
@@ -100,6 +105,7 @@ def measure_record(
 
     from world_models.data.ecg.wfdb.reader import RecordError, read_ecg
     from world_models.ecg.delineation.delineate import delineate
+    from world_models.ecg.recorded import t_wave_factors
 
     try:
         recording = read_ecg(path, sampling_rate_hz=RATE_HZ, rate_hz=rate_hz, whole=not repair)
@@ -109,6 +115,8 @@ def measure_record(
     with torch.no_grad():
         marks = delineate(ecg_mv[None], RATE_HZ, convention)
         alone = delineate(_eight(recording.ecg_mv)[None], RATE_HZ, convention) if made else marks
+        tangent = marks if convention == "tangent" else delineate(ecg_mv[None], RATE_HZ)
+        t_wave = {name: float(t_wave_factors(tangent)[f"baseline_{name}"][0]) for name in T_WAVE}
     intervals = {name: float(getattr(marks, name)[0]) for name in INTERVALS}
     trusted = bool(marks.trusted[0] & alone.trusted[0])
     warnings = list(recording.warnings)
@@ -135,6 +143,7 @@ def measure_record(
         record=recording.name,
         ecg_mv=ecg_mv,
         intervals=intervals,
+        t_wave=t_wave,
         quality=float(torch.minimum(marks.quality[0], alone.quality[0])),
         trusted=trusted,
         measurable=measurable,
@@ -241,6 +250,10 @@ def run(given: argparse.Namespace) -> int:
     for name, value in found.intervals.items():
         label, unit = label_and_unit(name)
         print(f"  {label:<12} {f'{value:7.0f} {unit}' if math.isfinite(value) else '      - (not measurable)'}")
+    for name, value in found.t_wave.items():
+        label, unit = label_and_unit(name)
+        figure = f"{value:7.0f} {unit}" if unit else f"{value:7.2f}"
+        print(f"  {label:<12} {figure if math.isfinite(value) else '      - (not measurable)'}")
     print(f"  {'Quality':<12} {found.quality:7.2f} ({'trusted' if found.trusted else 'do not trust'})")
     if found.leads_made:
         print(f"  {'Made leads':<12} {', '.join(found.leads_made)} (reconstructed from the others)")

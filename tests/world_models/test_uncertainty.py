@@ -50,7 +50,7 @@ def test_the_learned_world_is_unsure_of_the_patient_and_the_oracle_is_not() -> N
 
     assert typical(one["qtcf_ms"].epistemic) > typical(one["qtcf_ms"].aleatoric) > 2
     assert typical(two["qtcf_ms"].epistemic) < 0.5 * typical(two["qtcf_ms"].aleatoric)
-    told = as_info(one, 1)
+    told = as_info({name: Parts(*(part[:, 1] for part in parts)) for name, parts in one.items()})
     assert sorted(told) == sorted(f"{k}_{n}" for k in ("spread", "epistemic", "aleatoric") for n in one)
     assert told["epistemic_qtcf_ms"].shape == (24,)
 

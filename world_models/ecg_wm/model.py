@@ -24,8 +24,10 @@ from world_models.config_json import from_json
 from world_models.constants import constant
 from world_models.ecg_wm import inference, latent
 from world_models.ecg_wm.admission import CONDUCTION, FIBRILLATION, start
+from world_models.ecg_wm.bands import BAND_OF, GROUPS, bands_of, group_of
 from world_models.ecg_wm.beats import LEAD_COUNT, SAMPLES
 from world_models.ecg_wm.belief import BeliefEncoder
+from world_models.ecg_wm.chance import chance_sd, split
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.encode import read_chart
 from world_models.ecg_wm.events import AVBlock, TorsadesHazard
@@ -53,7 +55,7 @@ from world_models.nn.mlp import mlp
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, sample_factors
 from world_models.oracles.ecg_drug.world import ADMISSION_FIBRILLATION
-from world_models.protocol import Chart, Factors, History
+from world_models.protocol import Chart, Factors, History, Parts
 from world_models.quantities.ecg_drug import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
 from world_models.quantity import Quantity
 
@@ -81,6 +83,8 @@ class ECGWorldModel(nn.Module):
     amount_limit: Tensor  # [D] largest central amounts met in training
     temperature: Tensor  # scalar: widens the samples of the belief; calibrated like spread_scale
     spread_scale: Tensor  # [len(SPREAD_OF)] calibration on held-out cohorts
+    chance_scale: Tensor  # [len(SPREAD_OF)] likewise, of what the residual alone varies by
+    band_shift: Tensor  # [len(BAND_OF), len(GROUPS) + 1] conformal shifts of the samples' bands (`bands`)
 
     def __init__(self, config: ECGWorldConfig, hours_per_step: float | None = None, cohort: str = "typical"):
         super().__init__()
@@ -113,6 +117,8 @@ class ECGWorldModel(nn.Module):
         self.register_buffer("amount_limit", torch.full((drugs,), 10.0))
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("spread_scale", torch.ones(len(SPREAD_OF)))
+        self.register_buffer("chance_scale", torch.ones(len(SPREAD_OF)))
+        self.register_buffer("band_shift", torch.zeros(len(BAND_OF), len(GROUPS) + 1))
         self.readback = Readback(config)
         # the random numbers of a step: normals of z and of the node, then what torsades and the rhythm hang on
         self.streams = (("residual", latent_size), CONDUCTION, "torsades", FIBRILLATION)
@@ -281,6 +287,20 @@ class ECGWorldModel(nn.Module):
     def spread(self, state: ECGWorldState) -> dict[str, Tensor]:
         """Standard deviation [B] of each interval's prediction from what was known when the belief was formed."""
         return dict(zip(SPREAD_OF, self.spread_of(state).T.contiguous().unbind(0), strict=True))
+
+    @torch.no_grad()
+    def spread_parts(self, state: ECGWorldState) -> dict[str, Parts]:
+        """See `SplitsSpread`: chance is what the residual alone varies by, the rest is that the patient is not known."""
+        return split(self.spread(state), chance_sd(state.present, self.log_noise), self.chance_scale)
+
+    def calibrated(
+        self, name: str, low: Tensor, high: Tensor, drug: str | None = None, female: bool | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `CalibratesBands`: split conformal shifts (`bands`), kept with the weights."""
+        if name not in BAND_OF:
+            return low, high
+        group = torch.full_like(low, group_of(drug, female), dtype=torch.int64)
+        return bands_of(self.band_shift.to(low)).band(name, low, high, group)
 
     @torch.no_grad()
     def support(self, state: ECGWorldState) -> Tensor:

@@ -2,7 +2,7 @@
 
 Stages, each resumable on its own: the beat autoencoder, the readback that makes its ECGs read as their chart, the
 dynamics (prior, belief, spread together), the belief alone, all of it by what it foresees, torsades and AV block, the
-diffusion of the whole latent (teacher, then the few-step student), then calibration of the spread on patients no stage has met. Data are sampled while training, each
+diffusion of the whole latent (teacher, then the few-step student), then calibration of spread, its parts and bands on patients no stage has met. Data are sampled while training, each
 batch as a function of the stage and the step.
 """
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from world_models import checkpoint, command_line, keys
 from world_models.command_line import MOST_THREADS, whole
 from world_models.ecg_wm import latent
+from world_models.ecg_wm.band_calibration import calibrate_bands, calibrate_chance
 from world_models.ecg_wm.beat_data import BeatSource
 from world_models.ecg_wm.beat_training import train_beats
 from world_models.ecg_wm.calibration import calibrate
@@ -174,6 +175,7 @@ def train(
     train_events(model, steps["events"], 2048, work)
     train_diffusion(model, steps["teacher"], steps["student"], max(64, int(4096 * scale)), work)
     figures = calibrate(model.eval())
+    figures |= calibrate_chance(model) | calibrate_bands(model)
     off = step_errors(model)
     with open(work / "metrics.jsonl", "a") as log:
         log.write(json.dumps({"stage": "calibrate", **figures, "step_errors": [e._asdict() for e in off]}) + "\n")
