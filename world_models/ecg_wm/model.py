@@ -199,7 +199,7 @@ class ECGWorldModel(nn.Module):
         dose = checked_orders(self.orders, action, state.key.shape[0], self.device)
 
         swallowed, now = self.prior.dose(state.rates, state.amounts, dose), state.start_hour + state.hours
-        prior = self.prior.advance(state.rates, swallowed, state.deviation, now, state.start_hour, hours)
+        prior = self.prior.advance(state.rates, swallowed, state.relaxed, now, state.start_hour, hours)
 
         uniforms = keys.uniforms(state.key, t, self.streams)
         normals = keys.to_normal(uniforms[:, :-2])
@@ -231,6 +231,7 @@ class ECGWorldModel(nn.Module):
             t=t,
             hours=state.hours + hours,
             amounts=prior.amounts,
+            relaxed=prior.relaxed,
             deviation=prior.deviation,
             residual=u - foreseen,
             shape=shape,
@@ -389,6 +390,7 @@ class ECGWorldModel(nn.Module):
             unknown=unknown,
             rates=rates,
             amounts=torch.zeros_like(state.amounts),
+            relaxed=torch.zeros_like(state.relaxed),
             deviation=torch.zeros_like(state.deviation),
             residual=state.measured - rates.anchor,  # what the admission reading shows is known
         )
