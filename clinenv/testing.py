@@ -47,7 +47,9 @@ def check_task(task: Task, world: WorldModel, batch: int = 9, steps: int = 6) ->
         terms, cost, over = _judge(task, chart, action, out.chart)
         for x, y in zip(tree.leaves(held), tree.leaves((chart, action, out.chart)), strict=True):
             # a measure that is missing now is NaN
-            assert torch.equal(torch.nan_to_num(x), torch.nan_to_num(y)), "a task must not change the chart or action it is given"
+            assert torch.equal(torch.nan_to_num(x), torch.nan_to_num(y)), (
+                "a task must not change the chart or action it is given"
+            )
         assert out.terms, "a reward has at least one named term"
         assert list(terms) == names, f"the terms must be the same, in the same order, at every step: {names}"
         for name, value in {**terms, "cost": cost}.items():

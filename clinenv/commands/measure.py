@@ -17,8 +17,6 @@ from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, label_and_unit
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from world_models.data.ecg.wfdb.reader import Recording
-
 __all__ = [
     "INTERVALS",
     "Measurement",
@@ -103,28 +101,26 @@ def measure_record(
     """
     import torch
 
+    from world_models.data.ecg.wfdb.completed import completed, eight_of, said_of
     from world_models.data.ecg.wfdb.reader import RecordError, read_ecg
     from world_models.ecg.delineation.delineate import delineate
     from world_models.ecg.recorded import t_wave_factors
 
     try:
         recording = read_ecg(path, sampling_rate_hz=RATE_HZ, rate_hz=rate_hz, whole=not repair)
-        ecg_mv, made = _completed(recording) if repair else (recording.ecg_mv, ())
+        ecg_mv, made = completed(recording) if repair else (recording.ecg_mv, ())
     except RecordError as error:
         raise UsageError(str(error)) from error
     with torch.no_grad():
         marks = delineate(ecg_mv[None], RATE_HZ, convention)
-        alone = delineate(_eight(recording.ecg_mv)[None], RATE_HZ, convention) if made else marks
+        alone = delineate(eight_of(recording.ecg_mv)[None], RATE_HZ, convention) if made else marks
         tangent = marks if convention == "tangent" else delineate(ecg_mv[None], RATE_HZ)
         t_wave = {name: float(t_wave_factors(tangent)[f"baseline_{name}"][0]) for name in T_WAVE}
     intervals = {name: float(getattr(marks, name)[0]) for name in INTERVALS}
     trusted = bool(marks.trusted[0] & alone.trusted[0])
     warnings = list(recording.warnings)
     if made:
-        warnings.append(
-            f"leads {', '.join(made)} are missing, flat or broken and were reconstructed from the others: what they "
-            "show is what is usual with such leads, not what was recorded"
-        )
+        warnings.append(said_of(made))
     missing = [label_and_unit(name)[0] for name, value in intervals.items() if not math.isfinite(value)]
     if missing:
         warnings.append(f"not measurable on this ECG: {', '.join(missing)}")
@@ -154,35 +150,6 @@ def measure_record(
         convention=convention,
         leads_made=made,
     )
-
-
-def _eight(ecg_mv: Tensor) -> Tensor:
-    """Leads I, II, V1-V6 of [12, T]."""
-    from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
-
-    return ecg_mv[[LEADS.index(name) for name in INDEPENDENT_LEADS]]
-
-
-def _completed(recording: Recording) -> tuple[Tensor, tuple[str, ...]]:
-    """The ECG [12, T] with its lost leads reconstructed, and the names of those.
-
-    Raises:
-        UsageError: fewer than two good leads.
-    """
-    from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
-    from world_models.ecg.lead_repair import LEAST_GOOD, lost_leads, repair_leads
-
-    good = (~lost_leads(_eight(recording.ecg_mv)[None])).sum()
-    if good < LEAST_GOOD and not recording.leads_lost:
-        return recording.ecg_mv, ()  # not a matter of leads (a wrong gain, say): the measurement says what it is
-    try:
-        repaired = repair_leads(recording.ecg_mv[None])
-    except ValueError as error:
-        raise UsageError(f"record {recording.name}: {error}") from error
-    lost = {name for name, gone in zip(INDEPENDENT_LEADS, repaired.lost[0].tolist(), strict=True) if gone}
-    if lost & {"I", "II"}:
-        lost |= set(LEADS[2:6])
-    return repaired.ecg_mv[0], tuple(name for name in LEADS if name in lost)
 
 
 def check_measurable(found: Measurement) -> None:

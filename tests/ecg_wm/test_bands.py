@@ -74,9 +74,7 @@ def test_calibrated_bands_cover_new_patients(own) -> None:
     for name in BAND_OF:
         several = torch.stack([chart[name] for chart in seen[name]]).unflatten(1, (96, 24))
         low, high = several.nanquantile(torch.tensor([0.05, 0.95]), dim=-1)
-        ends = [
-            own.calibrated(name, low[:, i], high[:, i], *_who(int(g))) for i, g in enumerate(group.tolist())
-        ]
+        ends = [own.calibrated(name, low[:, i], high[:, i], *_who(int(g))) for i, g in enumerate(group.tolist())]
         low, high = (torch.stack([e[place] for e in ends], 1) for place in (0, 1))
         y = torch.stack([chart[name] for chart in real[name]])
         known = ~(y.isnan() | low.isnan())
@@ -162,7 +160,9 @@ def test_the_quick_split_is_that_of_nested_particles_on_the_whole(own) -> None:
     quick = []
     for dose in doses:
         state = own.transition(state, dose.expand(200, -1))
-        quick.append({n: chance * s for (n, chance), s in zip(_chance(own, state).items(), own.chance_scale, strict=True)})
+        quick.append(
+            {n: chance * s for (n, chance), s in zip(_chance(own, state).items(), own.chance_scale, strict=True)}
+        )
     for n in SPREAD_OF:
         whole = torch.stack([q[n] for q in quick], 1).square().mean().sqrt()
         assert float(whole / exact[n].aleatoric.square().mean().sqrt()) == pytest.approx(1.0, abs=0.2), n

@@ -65,9 +65,7 @@ def calibrate_bands(model: ECGWorldModel, patients: int = 3200, samples: int = 6
     return {f"band_shift_{n}": float(v) for n, v in zip(BAND_OF, model.band_shift[:, -1], strict=True)}
 
 
-def _courses(
-    model: ECGWorldModel, key: Tensor, first: int, samples: int
-) -> tuple[Tensor, list[Chart], list[Chart]]:
+def _courses(model: ECGWorldModel, key: Tensor, first: int, samples: int) -> tuple[Tensor, list[Chart], list[Chart]]:
     """Groups int64 [B], the oracle's charts [B] and the model's [B * samples] over HOURS, of patients `first` on."""
     number = torch.arange(first, first + len(key), device=key.device)
     hours = model.hours_per_step

@@ -377,7 +377,8 @@ def _print_summary(
         label, unit = label_and_unit(name)
         i = int(np.flatnonzero(course.hours == result.peak_hour)[0])
         before, after, low, high = (
-            f"{v:.0f}" if math.isfinite(v) else "-" for v in (course.median[0], course.median[i], course.low[i], course.high[i])
+            f"{v:.0f}" if math.isfinite(v) else "-"
+            for v in (course.median[0], course.median[i], course.low[i], course.high[i])
         )
         print(f"  {label:<11} {before:>5} -> {after:>5} {unit:<3} ({low} to {high}) at {result.peak_hour:g} h")
     words = {"qtcf_above_500_ms": "QTcF > 500 ms", "qtcf_rise_above_60_ms": "rise > 60 ms", "torsades": "torsades"}
