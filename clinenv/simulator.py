@@ -92,7 +92,7 @@ class Simulator:
 
     @torch.no_grad()
     def reset(self, key: Tensor, factors: Factors | None = None, also: Sequence[str] = ()) -> tuple[Any, Chart]:
-        """New patients [B] and their first chart; a factor that is NaN is not known; `also` names measures on request."""
+        """New patients [B] and their first chart; a NaN factor is not known; `also` names measures on request."""
         state = admit(self.world, key, factors or {})
         return state, self.world.observe(state, also)
 

@@ -18,7 +18,8 @@ The rules, which `world_models.testing.check_world` checks:
 - **No task.** A world never learns who asks: no Gymnasium, no reward, no policy in here.
 
 What only some worlds have stands in small protocols of its own: `SupportsInfer`, `SplitsSpread`, `CalibratesBands`,
-`HasWeights`, `HasConfig`, `HasCohort`, `HasTrial`. Ask with isinstance, which is true of any object with those members, whatever it inherits from:
+`HasWeights`, `HasConfig`, `HasCohort`, `HasTrial`. Ask with isinstance, which is true of any object with those members,
+whatever it inherits from:
 
     seal = world.weights_sha256 if isinstance(world, HasWeights) else None
 """
@@ -34,7 +35,8 @@ from torch import Tensor
 from world_models.quantity import Quantity
 
 __all__ = ["Chart", "Factors", "HasCohort", "HasConfig", "HasTrial", "HasWeights", "History", "LearnedWorld", "Oracle"]
-__all__ += ["CalibratesBands", "Parts", "SplitsSpread", "State", "SupportsInfer", "WorldModel"]
+__all__ += ["CalibratesBands", "Parts", "SplitsSpread", "State", "SupportsInfer", "Treated"]
+__all__ += ["UNKNOWN", "WorldModel"]
 
 Chart = dict[str, Tensor]  # what can be measured now: name -> [B, *shape]
 Factors = Mapping[str, Tensor]  # what is fixed about a patient: name -> [B, *shape]
@@ -190,6 +192,17 @@ class SplitsSpread(Protocol[S_contra]):
         """Parts, each [B], of the measures in `WorldModel.spread`, whose numbers are their first. Pure."""
 
 
+class Treated(NamedTuple):
+    """A patient and his treatment, as far as a band's calibration asks; None: not known."""
+
+    drug: str | None = None  # "nothing": none
+    dose_mg: float | None = None  # a single one
+    female: bool | None = None
+
+
+UNKNOWN = Treated()
+
+
 @runtime_checkable
 class CalibratesBands(Protocol):
     """What corrects the bands of its own samples, so that they cover what they say they cover.
@@ -198,15 +211,13 @@ class CalibratesBands(Protocol):
     (`ecg_wm.conformal`).
     """
 
-    def calibrated(
-        self, name: str, low: Tensor, high: Tensor, drug: str | None = None, female: bool | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def calibrated(self, name: str, low: Tensor, high: Tensor, whom: Treated = UNKNOWN) -> tuple[Tensor, Tensor]:
         """The corrected ends [...] of the band of a measure, or of one of `ecg_wm.bands.OVER_A_COURSE`.
 
         Args:
             name: what was never calibrated comes back as it is.
             low, high: [...] the 5 % and 95 % quantiles of the samples, in the measure's unit; NaN stays NaN.
-            drug, female: of whom the samples are; None: not known.
+            whom: whose samples they are.
         """
 
 

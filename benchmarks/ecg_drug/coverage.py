@@ -7,7 +7,7 @@ learned world's band at 2, 6, 12 and 24 h is the middle 90 % of its particles. A
 of the patients; all figures are of the other half, whom neither training nor any calibration met:
 
 - none: the particles' own band
-- world: as the world itself corrects it (`ECGWorldModel.calibrated`: shifts by drug and sex, kept with its weights)
+- world: as the world itself corrects it (`ECGWorldModel.calibrated`: by drug, dose and sex, kept with its weights)
 - all: one correction a measure;  drug: one a drug;  drug, sex, cohort: one in each such group
 
 A measure that is not there (PR in fibrillation) counts neither way.
@@ -32,13 +32,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.results import RESULTS, made_by, write_csv
-from benchmarks.ecg_drug.fidelity import particles, plans, run
+from benchmarks.ecg_drug.fidelity import REPEATED, SINGLE_MG, particles, plans, run
 from world_models import catalog, keys
 from world_models.ecg_wm import conformal
 from world_models.ecg_wm.latent import T_WAVE
 from world_models.oracles.ecg_drug.cohorts import COHORTS
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
-from world_models.protocol import History
+from world_models.protocol import History, Treated
 from world_models.quantities.ecg_drug import DRUGS
 from world_models.uncertainty import decompose
 
@@ -191,8 +191,9 @@ def _corrected(model: Any, name: str, bands: Bands) -> tuple[Tensor, Tensor]:
     low, high = bands.low[name].clone(), bands.high[name].clone()
     for d, drug in enumerate(DRUGS):
         for s in range(len(SEX)):
-            rows = (bands.drug == d) & (bands.sex == s)
-            low[rows], high[rows] = model.calibrated(name, low[rows], high[rows], drug, bool(s))
+            for plan, mg in enumerate((SINGLE_MG[drug], REPEATED[drug][0])):
+                rows = (bands.drug == d) & (bands.sex == s) & (bands.repeated == plan)
+                low[rows], high[rows] = model.calibrated(name, low[rows], high[rows], Treated(drug, mg, bool(s)))
     return low, high
 
 

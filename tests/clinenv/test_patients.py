@@ -93,7 +93,7 @@ def test_lost_leads_are_made_from_the_others(tmp_path, oracle) -> None:
 
 @pytest.mark.parametrize("name", ["oracle", "ecg-wm-small"])
 def test_a_record_in_fibrillation_shows_it(tmp_path, name: str) -> None:
-    """Drawn by the oracle, written as a record, and met again: fibrillation, its rate, no PR, the T wave as measured."""
+    """Drawn by the oracle, written as a record, and met again: fibrillation, its rate, no PR, a T wave."""
     oracle, world = catalog.load("oracle"), catalog.load(name)
     key = keys.from_seed(11, 1)
     fixed = {"admission_fibrillation": torch.ones(1), "baseline_burden": torch.ones(1)}

@@ -11,14 +11,14 @@ import torch
 from clinenv.commands.simulate.command import calibrated
 from world_models import catalog, checkpoint, keys
 from world_models.ecg_wm import band_calibration
-from world_models.ecg_wm.bands import BAND_OF, GROUPS, group_of, over_a_course
 from world_models.ecg_wm.band_calibration import calibrate_bands, calibrate_chance
+from world_models.ecg_wm.bands import BAND_OF, GROUPS, LARGEST_MG, group_of, over_a_course
 from world_models.ecg_wm.chance import chance_sd, split
-from world_models.ecg_wm.latent import COORDINATES, COORDS, CENTRE, SCALE, intervals_of
+from world_models.ecg_wm.latent import CENTRE, COORDINATES, COORDS, SCALE, intervals_of
 from world_models.ecg_wm.model import KIND, SPREAD_OF, ECGWorldModel
 from world_models.ecg_wm.state import Present
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
-from world_models.protocol import CalibratesBands, SplitsSpread
+from world_models.protocol import CalibratesBands, SplitsSpread, Treated
 from world_models.uncertainty import decompose
 
 
@@ -35,28 +35,31 @@ def own(world):
     return model.eval().requires_grad_(False)
 
 
-def test_groups_are_a_drug_and_a_sex() -> None:
-    assert GROUPS[group_of("dofetilide", True)] == "dofetilide/women"
-    assert GROUPS[group_of("nothing", False)] == "nothing/men"
-    assert group_of(None, True) == group_of("aspirin", True) == group_of("dofetilide", None) == -1
+def test_groups_are_a_drug_a_dose_and_a_sex() -> None:
+    assert GROUPS[group_of(Treated("dofetilide", 0.5, True))] == "dofetilide/full/women"
+    assert GROUPS[group_of(Treated("verapamil", 80.0, False))] == "verapamil/half/men"
+    assert GROUPS[group_of(Treated("ranolazine", 1500.0, False))] == "ranolazine/full/men"
+    assert group_of(Treated("dofetilide", female=True)) == -1, "of an unknown dose"
+    assert GROUPS[group_of(Treated("nothing", female=False))] == "nothing/men"
+    assert group_of(Treated()) == group_of(Treated("aspirin", 1.0, True)) == group_of(Treated("dofetilide", 0.5)) == -1
 
 
 def test_a_band_is_corrected_by_its_group_and_the_rest_is_left_alone(own) -> None:
     own.band_shift.zero_()
     row = BAND_OF.index("qtcf_ms")
     own.band_shift[row] = 0.5
-    own.band_shift[row, group_of("dofetilide", True)] = 1.0
+    own.band_shift[row, group_of(Treated("dofetilide", 0.5, True))] = 1.0
     low, high = torch.tensor([400.0, 410.0]), torch.tensor([420.0, 410.0])
-    wide = own.calibrated("qtcf_ms", low, high, "dofetilide", True)
+    wide = own.calibrated("qtcf_ms", low, high, Treated("dofetilide", 0.5, True))
     assert wide[0].tolist() == pytest.approx([390.0, 410.0]) and wide[1].tolist() == pytest.approx([430.0, 410.0])
-    assert own.calibrated("qtcf_ms", low, high, "dofetilide", False)[0][0] == 395.0
+    assert own.calibrated("qtcf_ms", low, high, Treated("dofetilide", 0.5, False))[0][0] == 395.0
     assert own.calibrated("qtcf_ms", low, high)[0][0] == 395.0
     assert own.calibrated("no_measure", low, high)[0] is low
     gap = own.calibrated("qtcf_ms", low * torch.nan, high)
     assert bool(gap[0].isnan().all()) and bool(gap[1].isnan().all()), "what is not there has no band"
     own.band_shift[row] = -3.0
     median = np.array([402.0, 410.0])
-    ends = calibrated(own, "qtcf_ms", low.numpy(), median, high.numpy(), None, None)
+    ends = calibrated(own, "qtcf_ms", low.numpy(), median, high.numpy(), Treated())
     assert (ends[0] <= median).all() and (ends[1] >= median).all(), "the median stays inside"
     assert isinstance(own, CalibratesBands) and not isinstance(ECGDrugOracle(), CalibratesBands)
 
@@ -74,7 +77,7 @@ def test_calibrated_bands_cover_new_patients(own) -> None:
     for name in BAND_OF:
         several = torch.stack([chart[name] for chart in seen[name]]).unflatten(1, (96, 24))
         low, high = several.nanquantile(torch.tensor([0.05, 0.95]), dim=-1)
-        ends = [own.calibrated(name, low[:, i], high[:, i], *_who(int(g))) for i, g in enumerate(group.tolist())]
+        ends = [own.calibrated(name, low[:, i], high[:, i], _who(int(g))) for i, g in enumerate(group.tolist())]
         low, high = (torch.stack([e[place] for e in ends], 1) for place in (0, 1))
         y = torch.stack([chart[name] for chart in real[name]])
         known = ~(y.isnan() | low.isnan())
@@ -83,9 +86,10 @@ def test_calibrated_bands_cover_new_patients(own) -> None:
     assert min(shares) > 0.78
 
 
-def _who(group: int) -> tuple[str, bool]:
-    drug, sex = GROUPS[group].split("/")
-    return drug, sex == "women"
+def _who(group: int) -> Treated:
+    drug, *dose, sex = GROUPS[group].split("/")
+    mg = LARGEST_MG[drug] * (1.0 if dose == ["full"] else 0.5) if dose else None
+    return Treated(drug, mg, sex == "women")
 
 
 def test_figures_of_a_course_leave_out_what_was_not_there() -> None:
@@ -143,7 +147,7 @@ def test_info_tells_the_two_apart(name: str) -> None:
     for measure in names:
         whole, epistemic, chance = (info[f"{kind}_{measure}"] for kind in ("spread", "epistemic", "aleatoric"))
         assert np.allclose(whole**2, epistemic**2 + chance**2, rtol=1e-4), measure
-        assert (chance > 0).all() and (epistemic == 0).all() if name == "oracle" else (epistemic >= 0).all()
+        assert (chance > 0).all() and (epistemic == 0).all() if name == "oracle" else (epistemic >= 0).all(), measure
     alone = ECGDrugEnv(world=world, uncertainty=False)
     alone.reset(seed=0)
     assert not any(n.startswith(("spread_", "epistemic_", "aleatoric_")) for n in alone.step(3)[-1])

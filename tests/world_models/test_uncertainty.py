@@ -9,6 +9,7 @@ import torch
 
 from world_models import catalog, keys
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
+from world_models.protocol import Parts
 from world_models.uncertainty import _parts, as_info, decompose, risk_score
 
 DOFETILIDE = torch.tensor([[0.0, 0.5, 0.0, 0.0]] + [[0.0] * 4] * 2)

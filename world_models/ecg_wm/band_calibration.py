@@ -1,7 +1,8 @@
 """The calibration that needs many samples of each patient: conformal bands, and how much of a spread is chance.
 
 On patients whom no stage of the training met (as `calibration`), known by the baseline chart alone, each on one drug or
-none, in a single or a repeated dose.
+none, in a single dose or a label's regimen. A band is that of patients dosed so: exchangeability is all that a
+conformal band rests on, so plans far from these (overdoses, two drugs) keep no promise.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from world_models.ecg_wm import conformal
 from world_models.ecg_wm.bands import AT_A_VISIT, BAND_LEVEL, BAND_OF, BANDS, GROUPS, over_a_course
 from world_models.ecg_wm.calibration import CALIBRATE_SEED
 from world_models.ecg_wm.chance import chance_sd
-from world_models.ecg_wm.courses import DOSE_INTERVALS_H, oracle_of
+from world_models.ecg_wm.courses import oracle_of
 from world_models.ecg_wm.model import SPREAD_OF, ECGWorldModel
 from world_models.ecg_wm.start_rates import REFERENCE_MG
 from world_models.oracles.ecg_drug.cohorts import COHORTS
 from world_models.protocol import Chart, History
+from world_models.quantities.drugs import ANTIARRHYTHMICS
 from world_models.quantities.ecg_drug import ORDERS
 from world_models.uncertainty import decompose
 
@@ -26,14 +28,15 @@ __all__ = ["calibrate_bands", "calibrate_chance"]
 
 HOURS = 24.0
 JUDGED_AT = (2.0, 6.0, 12.0, 24.0)  # h: the visits that calibrate the bands
-SINGLE_SHARE = 0.5  # of the patients with a drug
+SINGLE_SHARE, FULL_SHARE = 0.5, 0.5  # of the patients with a drug
+SHORT_INTERVALS_H, TWICE_A_DAY_H = (6.0, 8.0), 12.0  # between doses, where a label's day holds more than two; else
 # Apart from the seeds of `calibration`: it takes the first millions.
 _BANDS_SEED, _CHANCE_SEED = CALIBRATE_SEED + 50_000_000, CALIBRATE_SEED + 60_000_000
 _CHUNK = 128  # patients at once
 
 
 @torch.no_grad()
-def calibrate_bands(model: ECGWorldModel, patients: int = 3200, samples: int = 64) -> dict[str, float]:
+def calibrate_bands(model: ECGWorldModel, patients: int = 4500, samples: int = 64) -> dict[str, float]:
     """Fit the shifts of the bands; `patients` are spread evenly over all cohorts and over drugs and none.
 
     Returns:
@@ -88,25 +91,34 @@ def _courses(model: ECGWorldModel, key: Tensor, first: int, samples: int) -> tup
     for i in range(steps):
         many = model.transition(many, doses[:, i].repeat_interleave(samples, 0))
         seen.append(model.observe(many))
-    return 2 * which + charts[0]["sex_female"].long(), charts, seen
+    # as GROUPS stand: nothing, then drug, dose and sex
+    place = torch.where(which > 0, 2 * (2 * (which - 1) + _full(key).long()) + 2, 0)
+    return place + charts[0]["sex_female"].long(), charts, seen
+
+
+def _full(key: Tensor) -> Tensor:
+    """bool [B]: who takes the whole dose, and not half of it."""
+    return keys.uniform(key, 0, "bands/full") < FULL_SHARE
 
 
 def _doses(key: Tensor, which: Tensor, steps: int, hours_per_step: float) -> Tensor:
-    """[B, steps, D] mg: one drug (0: none), at a quarter to the whole of its reference dose, once or in a regimen."""
-    batch, drugs = len(key), len(REFERENCE_MG)
-    equal = torch.ones(4, device=key.device)
-    level = 0.25 * (1 + keys.categorical(key, 0, "bands/level", equal))
-    gaps = torch.tensor(DOSE_INTERVALS_H, device=key.device)
-    every = gaps[keys.categorical(key, 0, "bands/every", torch.ones_like(gaps))] / hours_per_step
-    step = torch.arange(steps, device=key.device)
+    """[B, steps, D] mg: one drug (0: none), the trial's single dose or a label's regimen, the whole of it or half."""
+    device = key.device
+    single = keys.uniform(key, 0, "bands/single") < SINGLE_SHARE
+    often = torch.tensor([0.0, *(d.largest_daily_mg > 2 * d.largest_single_mg for d in ANTIARRHYTHMICS)], device=device)
+    short = torch.where(keys.uniform(key, 0, "bands/every") < 0.5, *SHORT_INTERVALS_H)
+    every = torch.where(often[which] > 0, short, TWICE_A_DAY_H) / hours_per_step
+    step = torch.arange(steps, device=device)
     again = torch.remainder(step, every.unsqueeze(-1)) < 1
-    single = (keys.uniform(key, 0, "bands/single") < SINGLE_SHARE).unsqueeze(-1)
-    due = torch.where(single, step == 0, again).to(torch.float32)
-    full = torch.tensor((0.0, *REFERENCE_MG), device=key.device)[which] * level
-    amount = (due * full.unsqueeze(-1)).unsqueeze(-1)
-    column = torch.nn.functional.one_hot((which - 1).clamp_min(0), drugs).to(torch.float32)
-    assert amount.shape == (batch, steps, 1)
-    return (amount * column.unsqueeze(1)).minimum(torch.tensor([order.high for order in ORDERS], device=key.device))
+    due = torch.where(single.unsqueeze(-1), step == 0, again).to(torch.float32)
+    once, label = (
+        torch.tensor([0.0, *row], device=device)[which]
+        for row in (REFERENCE_MG, [d.largest_single_mg for d in ANTIARRHYTHMICS])
+    )
+    # half of the label's dose also where the trial gave more than that
+    amount = torch.where(_full(key), torch.where(single, once, label), 0.5 * label)
+    column = torch.nn.functional.one_hot((which - 1).clamp_min(0), len(REFERENCE_MG)).to(torch.float32)
+    return (due * amount.unsqueeze(-1)).unsqueeze(-1) * column.unsqueeze(1)
 
 
 def _particles(model: ECGWorldModel, first: Chart, key: Tensor, samples: int):

@@ -1,7 +1,8 @@
 """Which bands of the learned world are calibrated, and for whom: the tables behind its conformal buffers.
 
-`calibrate_bands` (`band_calibration`) fits them, `ECGWorldModel.calibrated` applies them. A group is a drug and a sex,
-"nothing" being courses without a drug; the last row of the shifts is that of all.
+`calibrate_bands` (`band_calibration`) fits them, `ECGWorldModel.calibrated` applies them. A group is a drug, a dose (a
+label's largest single one, or half of it and less) and a sex, "nothing" being courses without a drug; the last row of
+the shifts is that of all.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from torch import Tensor
 
 from world_models.ecg_wm.conformal import Conformal
 from world_models.ecg_wm.latent import T_WAVE
-from world_models.protocol import Chart
+from world_models.protocol import Chart, Treated
+from world_models.quantities.drugs import ANTIARRHYTHMICS
 from world_models.quantities.ecg_drug import DRUGS
 
-__all__ = ["BANDS", "BAND_LEVEL", "BAND_OF", "GROUPS", "OVER_A_COURSE", "bands_of", "group_of", "over_a_course"]
+__all__ = ["BANDS", "BAND_LEVEL", "BAND_OF", "GROUPS", "LARGEST_MG", "OVER_A_COURSE", "corrected", "group_of"]
+__all__ += ["over_a_course"]
 
 BAND_LEVEL = 0.9
 BANDS = (0.5 * (1 - BAND_LEVEL), 0.5 * (1 + BAND_LEVEL))  # the quantiles of the samples that are corrected
@@ -25,18 +28,35 @@ OVER_A_COURSE = ("peak_qtcf_ms", "rise_qtcf_ms", "peak_pr_ms", "least_heart_rate
 BAND_OF = (*AT_A_VISIT, *OVER_A_COURSE)
 NOTHING = "nothing"
 _SEXES = ("men", "women")
-GROUPS = tuple(f"{drug}/{sex}" for drug in (NOTHING, *DRUGS) for sex in _SEXES)
+DOSES = ("half", "full")
+HALF_BELOW = 0.75  # of the largest single dose: menus have halves and wholes, and the two thirds of verapamil
+LARGEST_MG = {drug.name: drug.largest_single_mg for drug in ANTIARRHYTHMICS}
+TREATED = tuple(f"{drug}/{dose}/{sex}" for drug in DRUGS for dose in DOSES for sex in _SEXES)
+GROUPS = (*(f"{NOTHING}/{sex}" for sex in _SEXES), *TREATED)
 
 
-def group_of(drug: str | None, female: bool | None) -> int:
-    """Place in GROUPS; -1 where drug or sex is not known, or the drug is none of the table."""
-    name = f"{drug}/{_SEXES[bool(female)]}"
-    return GROUPS.index(name) if female is not None and name in GROUPS else -1
+def group_of(whom: Treated) -> int:
+    """Place in GROUPS; -1 where sex, drug or its dose is not known, or the drug is none of the table."""
+    drug, dose_mg, female = whom
+    if female is None or drug is None:
+        return -1
+    if drug == NOTHING:
+        return int(female)
+    if drug not in DRUGS or dose_mg is None:
+        return -1
+    dose = DOSES[dose_mg >= HALF_BELOW * LARGEST_MG[drug]]
+    return GROUPS.index(f"{drug}/{dose}/{_SEXES[female]}")
 
 
-def bands_of(shift: Tensor) -> Conformal:
-    """The calibration of shifts [len(BAND_OF), len(GROUPS) + 1], in half-widths of the samples' band."""
-    return Conformal(BAND_LEVEL, True, GROUPS, dict(zip(BAND_OF, shift, strict=True)))
+def corrected(shift: Tensor, name: str, low: Tensor, high: Tensor, whom: Treated) -> tuple[Tensor, Tensor]:
+    """A band's ends [...] by the shifts [len(BAND_OF), len(GROUPS) + 1], which are in half-widths of the band.
+
+    What has no calibration comes back as it is.
+    """
+    if name not in BAND_OF:
+        return low, high
+    bands = Conformal(BAND_LEVEL, True, GROUPS, {name: shift[BAND_OF.index(name)].to(low)})
+    return bands.band(name, low, high, torch.full_like(low, group_of(whom), dtype=torch.int64))
 
 
 def over_a_course(charts: list[Chart]) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from world_models.config_json import from_json
 from world_models.constants import constant
 from world_models.ecg_wm import inference, latent
 from world_models.ecg_wm.admission import CONDUCTION, FIBRILLATION, start
-from world_models.ecg_wm.bands import BAND_OF, GROUPS, bands_of, group_of
+from world_models.ecg_wm.bands import BAND_OF, GROUPS, corrected
 from world_models.ecg_wm.beats import LEAD_COUNT, SAMPLES
 from world_models.ecg_wm.belief import BeliefEncoder
 from world_models.ecg_wm.chance import chance_sd, split
@@ -55,7 +55,7 @@ from world_models.nn.mlp import mlp
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, sample_factors
 from world_models.oracles.ecg_drug.world import ADMISSION_FIBRILLATION
-from world_models.protocol import Chart, Factors, History, Parts
+from world_models.protocol import UNKNOWN, Chart, Factors, History, Parts, Treated
 from world_models.quantities.ecg_drug import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
 from world_models.quantity import Quantity
 
@@ -176,8 +176,7 @@ class ECGWorldModel(nn.Module):
         shape = given.get("shape")
         if shape is None:
             shape = self.vae.prior(key, torch.stack([baseline[name] for name in latent.T_WAVE], dim=-1))
-        if "admission_fibrillation" in given:
-            who["admission_fibrillation"] = given["admission_fibrillation"]
+        who |= {name: given[name] for name in ("admission_fibrillation",) if name in given}
         state = start(self, key, who, shape, latent.standardise(baseline))
         if "residual" not in given:
             return state
@@ -291,17 +290,12 @@ class ECGWorldModel(nn.Module):
 
     @torch.no_grad()
     def spread_parts(self, state: ECGWorldState) -> dict[str, Parts]:
-        """See `SplitsSpread`: chance is what the residual alone varies by, the rest is that the patient is not known."""
+        """See `SplitsSpread`: chance is what the residual alone varies by; the rest, not knowing the patient."""
         return split(self.spread(state), chance_sd(state.present, self.log_noise), self.chance_scale)
 
-    def calibrated(
-        self, name: str, low: Tensor, high: Tensor, drug: str | None = None, female: bool | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def calibrated(self, name: str, low: Tensor, high: Tensor, whom: Treated = UNKNOWN) -> tuple[Tensor, Tensor]:
         """See `CalibratesBands`: split conformal shifts (`bands`), kept with the weights."""
-        if name not in BAND_OF:
-            return low, high
-        group = torch.full_like(low, group_of(drug, female), dtype=torch.int64)
-        return bands_of(self.band_shift.to(low)).band(name, low, high, group)
+        return corrected(self.band_shift, name, low, high, whom)
 
     @torch.no_grad()
     def support(self, state: ECGWorldState) -> Tensor:

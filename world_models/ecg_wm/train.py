@@ -2,8 +2,8 @@
 
 Stages, each resumable on its own: the beat autoencoder, the readback that makes its ECGs read as their chart, the
 dynamics (prior, belief, spread together), the belief alone, all of it by what it foresees, torsades and AV block, the
-diffusion of the whole latent (teacher, then the few-step student), then calibration of spread, its parts and bands on patients no stage has met. Data are sampled while training, each
-batch as a function of the stage and the step.
+diffusion of the whole latent (teacher, then the few-step student), then calibration of spread, its parts and the bands
+on patients no stage has met. Data are sampled while training, each batch as a function of the stage and the step.
 """
 
 from __future__ import annotations

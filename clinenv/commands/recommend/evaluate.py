@@ -129,11 +129,13 @@ _BAND_NAMES = {
 
 def _calibrated(found: Evaluation, world: WorldModel[Any], female: bool) -> Evaluation:
     """With the bands of what the world calibrates as it corrects them; differences keep those of the samples."""
-    bands = {}
+    from world_models.protocol import Treated
+
+    bands, whom = {}, Treated(found.candidate.drug, found.candidate.dose_mg, female)
     for field, name in _BAND_NAMES.items():
         band: Band = getattr(found, field)
         low, middle, high = (np.asarray(end) for end in band)
-        ends = calibrated(world, name, low, middle, high, found.candidate.drug, female)
+        ends = calibrated(world, name, low, middle, high, whom)
         bands[field] = Band(float(ends[0]), band.median, float(ends[1]))
     burden = bands["burden"]
     bands["burden"] = burden._replace(low=max(burden.low, 0.0), high=min(burden.high, 1.0))

@@ -30,7 +30,7 @@ from clinenv.rendering.simulation_charts import IntervalCourse
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from world_models.protocol import WorldModel
+    from world_models.protocol import Treated, WorldModel
 
 __all__ = ["SimulationResult", "admitted", "risk_of", "rounded", "run", "share", "simulate", "ten_seconds"]
 __all__ += ["calibrated"]
@@ -82,12 +82,14 @@ def simulate(
     import torch
 
     from world_models import tree
+    from world_models.protocol import Treated
 
     with torch.no_grad():
         state = admitted(world, found, patient, samples, seed, clock_hour)
         states, supported = _course(world, state, regimen, samples)
         charts = [world.observe(state) for state in states]
         hours = np.arange(len(charts)) * world.hours_per_step
+        whom = Treated(regimen.drug, regimen.dose_mg, patient.sex_female)
         names = (*COURSES, *(n for n in COURSES_OF_T if n in charts[0]))
         over = {n: torch.stack([c[n] for c in charts]).double().cpu().numpy() for n in names}  # [steps + 1, samples]
         median = np.median(over["qtcf_ms"], axis=1)
@@ -112,7 +114,7 @@ def simulate(
             name: IntervalCourse(
                 hours,
                 middle[name],
-                *calibrated(world, name, low[i], middle[name], high[i], regimen.drug, patient.sex_female),
+                *calibrated(world, name, low[i], middle[name], high[i], whom),
                 found.t_wave[name] if name in COURSES_OF_T else found.intervals[name],
             )
             for i, name in enumerate(over)
@@ -136,8 +138,7 @@ def calibrated(
     low: np.ndarray,
     middle: np.ndarray,
     high: np.ndarray,
-    drug: str | None,
-    female: bool | None,
+    whom: Treated,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ends [...] of the samples' band as the world corrects it, if it does; the median stays inside."""
     import torch
@@ -147,7 +148,7 @@ def calibrated(
     if not isinstance(world, CalibratesBands):
         return low, high
     ends = (torch.as_tensor(end, dtype=torch.float64) for end in (low, high))
-    below, above = (end.numpy() for end in world.calibrated(name, *ends, drug=drug, female=female))
+    below, above = (end.numpy() for end in world.calibrated(name, *ends, whom))
     return np.minimum(below, middle), np.maximum(above, middle)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from world_models.data.ecg.wfdb.reader import Recording, RecordError
+from world_models.data.ecg.wfdb.reader import RecordError, Recording
 from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
 from world_models.ecg.lead_repair import LEAST_GOOD, lost_leads, repair_leads
 
