@@ -1,12 +1,13 @@
 """ECGWorldModel: a learned world of the 12-lead ECG under antiarrhythmic drugs.
 
 One step: the doses are swallowed, the ODE prior carries drug amounts and the latent's deviation from baseline over the
-step (`latent_ode`), the flow adds the stochastic residual (`flow`), the head reads intervals off the latent (`latent`),
-and, on request, the decoder gives the ECG (`vae`, `beats`, `synthesis`). What is not known of a patient is sampled
-from a belief (`belief`), anew by `rekey`, so particles differ in patient as well as in noise.
+step (`latent_ode`), the diffusion's few-step student samples the whole latent z = (u, m) about where the prior leads
+(`residual`), the head reads the chart off u (`latent`), events strike (`events`), and, on request, the decoder draws
+the ECG of m that reads as the chart says (`vae`, `synthesis`). What is not known of a patient is sampled from a belief
+(`belief`), anew by `rekey`, so particles differ in patient as well as in noise.
 
-The construction (VAE, physiological ODE prior, generative residual) follows ECG-WM (Chen et al. 2026,
-arXiv 2605.17580); that the flow acts on interval coordinates, few-step, and that the prior carries a belief about the
+The construction (VAE, physiological ODE prior, latent diffusion with energy regularisation) follows ECG-WM (Chen et
+al. 2026, arXiv 2605.17580); that the sampler of a step is distilled, and that the prior carries a belief about the
 patient's kinetics and sensitivity are this project's. Research software: nothing here is a clinical prediction.
 """
 

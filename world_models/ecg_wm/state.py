@@ -52,7 +52,7 @@ class ECGWorldState(NamedTuple):
     amounts: Tensor  # [B, D, MODES] drug amounts, in reference doses
     relaxed: Tensor  # [B, COORDS] what drugs and time of day have relaxed to
     deviation: Tensor  # [B, COORDS] what the prior has moved u by
-    residual: Tensor  # [B, COORDS] what the flow has added
+    residual: Tensor  # [B, COORDS] what lies beyond the prior
     shape: Tensor  # [B, morphology] m of the beat now
     first_shape: Tensor  # [B, morphology] m of the admission ECG
     recorded: Recorded  # what recorded patients keep of their own beats

@@ -52,7 +52,7 @@ def _batch_key(stage: int, step: int, batch: int, device: torch.device) -> Tenso
 
 
 def train_dynamics(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
-    """Prior, belief, residual flow and spread head together."""
+    """Prior, belief and spread head together."""
     parameters = [p for name, p in model.named_parameters() if name.split(".")[0] not in APART]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
