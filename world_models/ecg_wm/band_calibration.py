@@ -56,11 +56,11 @@ def calibrate_bands(model: ECGWorldModel, patients: int = 4500, samples: int = 6
             low, high = several.nanquantile(torch.tensor(BANDS, device=key.device), dim=-1)
             for place, part in enumerate((low, high, torch.stack([chart[name] for chart in real[name]]))):
                 found[name][place].append(part)
-    place = torch.cat(groups)
+    group = torch.cat(groups)
     for row, name in enumerate(BAND_OF):
         low, high, y = (torch.cat(part, dim=1) for part in found[name])
         known = ~(low.isnan() | y.isnan())
-        who = place.expand_as(y)[known]
+        who = group.expand_as(y)[known]
         made = conformal.fit(
             {name: low[known]}, {name: high[known]}, {name: y[known]}, BAND_LEVEL, who, GROUPS, scaled=True
         )

@@ -21,8 +21,8 @@ __all__ += ["over_a_course"]
 
 BAND_LEVEL = 0.9
 BANDS = (0.5 * (1 - BAND_LEVEL), 0.5 * (1 + BAND_LEVEL))  # the quantiles of the samples that are corrected
-AT_A_VISIT = ("heart_rate_bpm", "pr_ms", "qrs_ms", "qt_ms", "qtcf_ms", "jt_peak_ms", "jt_peak_c_ms", "tpeak_tend_ms")
-AT_A_VISIT += (*T_WAVE, "systolic_bp_mmhg")
+AT_A_VISIT: tuple[str, ...] = ("heart_rate_bpm", "pr_ms", "qrs_ms", "qt_ms", "qtcf_ms", "jt_peak_ms", "jt_peak_c_ms")
+AT_A_VISIT += ("tpeak_tend_ms", *T_WAVE, "systolic_bp_mmhg")
 # of a whole course after the first dose: what drugs are compared by
 OVER_A_COURSE = ("peak_qtcf_ms", "rise_qtcf_ms", "peak_pr_ms", "least_heart_rate_bpm", "mean_arrhythmia_burden")
 BAND_OF = (*AT_A_VISIT, *OVER_A_COURSE)

@@ -23,8 +23,9 @@ from world_models.quantities.ecg_drug import ORDERS
 
 __all__ = ["Courses", "dosing", "sample_courses", "oracle_of"]
 
-KEPT = (*COVARIATES, "clock_hour", "heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "jt_peak_c_ms", "tpeak_tend_ms")
-KEPT += (*latent.T_WAVE, "systolic_bp_mmhg", "arrhythmia_burden", "torsades", "atrial_fibrillation", "av_block")
+KEPT: tuple[str, ...] = (*COVARIATES, "clock_hour", "heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "jt_peak_c_ms")
+KEPT += ("tpeak_tend_ms", *latent.T_WAVE, "systolic_bp_mmhg", "arrhythmia_burden", "torsades")
+KEPT += ("atrial_fibrillation", "av_block")
 NOTHING, SINGLE, REGIMEN, TWO_DRUGS, RANDOM = range(5)  # kinds of plan
 KIND_SHARES = (0.1, 0.3, 0.3, 0.15, 0.15)
 DOSE_INTERVALS_H = (6.0, 8.0, 12.0, 24.0)  # of regimens: as labels have them (k)

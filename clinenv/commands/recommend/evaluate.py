@@ -139,7 +139,7 @@ def _calibrated(found: Evaluation, world: WorldModel[Any], female: bool) -> Eval
         bands[field] = Band(float(ends[0]), band.median, float(ends[1]))
     burden = bands["burden"]
     bands["burden"] = burden._replace(low=max(burden.low, 0.0), high=min(burden.high, 1.0))
-    return replace(found, **bands)
+    return replace(found, **bands)  # type: ignore[arg-type]  # the fields of _BAND_NAMES are all bands
 
 
 class _Course(NamedTuple):

@@ -147,9 +147,9 @@ def calibrated(
 
     if not isinstance(world, CalibratesBands):
         return low, high
-    ends = (torch.as_tensor(end, dtype=torch.float64) for end in (low, high))
-    below, above = (end.numpy() for end in world.calibrated(name, *ends, whom))
-    return np.minimum(below, middle), np.maximum(above, middle)
+    ends = [torch.as_tensor(end, dtype=torch.float64) for end in (low, high)]
+    below, above = world.calibrated(name, ends[0], ends[1], whom)
+    return np.minimum(below.numpy(), middle), np.maximum(above.numpy(), middle)
 
 
 def admitted(
