@@ -2,8 +2,8 @@
 
 A patient of any cohort is charted and recorded, takes one dose of one drug or nothing, and is charted and recorded
 again half an hour to a day later. Both beats are the oracle's own, drawn as its chart reads, without noise, on the
-canonical axis (`ecg.beat_axis`), cut at the marks that a reader finds. Every row is a function of its key alone: cohort,
-hours, drug and dose too. Kept are charts, beats, the order and the patient's factors; nothing of the hidden state.
+canonical axis (`ecg.beat_axis`), cut at the marks that a reader finds. Every row is a function of its key alone:
+cohort, hours, drug and dose too. Kept are charts, beats, the order and the patient's factors; nothing of the hidden state.
 
 The three splits are patients who never meet (`SPLIT_SEED`): learn on "train", choose on "validation", judge on "test".
 """
@@ -101,8 +101,8 @@ def _admitted(key: Tensor, cohort: Tensor) -> ECGDrugState:
 
 
 def _paced(oracle: ECGDrugOracle, state: ECGDrugState) -> ECGDrugState:
-    """The patients, admitted by an oracle of another step, as `oracle.initial` has them: a patient is admitted once, and
-    not once for every step that a batch may take, which would cost more than drawing the beats."""
+    """The patients, admitted by an oracle of another step, as `oracle.initial` has them: a patient is admitted once,
+    and not once for every step that a batch may take, which would cost more than drawing the beats."""
     nothing = torch.zeros_like(state.concentration)
     none = oracle.trial.no_drug(len(nothing))
     full = none._replace(modes=torch.ones_like(none.modes))
@@ -148,7 +148,7 @@ def canonical_beat(chart: Chart, morphology: Tensor) -> Tensor:
 
 
 def time_beat(beat: Tensor, chart: Chart) -> Tensor:
-    """Canonical beats [N, 8, 200] spread to the chart's intervals: [N, 8, 800] mV at 500 Hz, QRS onset at sample 300."""
+    """Canonical beats [N, 8, 200] spread to the chart's intervals: [N, 8, 800] mV at 500 Hz, QRS onset at 300."""
     pr = torch.nan_to_num(chart["pr_ms"], nan=160.0)
     ends = beat_axis.piece_ends(pr, chart["qrs_ms"], chart["jt_peak_ms"], chart["tpeak_tend_ms"])
     onset = torch.full_like(pr, float(_ONSET))
