@@ -3,7 +3,8 @@
 A patient of any cohort is charted and recorded, takes one dose of one drug or nothing, and is charted and recorded
 again half an hour to a day later. Both beats are the oracle's own, drawn as its chart reads, without noise, on the
 canonical axis (`ecg.beat_axis`), cut at the marks that a reader finds. Every row is a function of its key alone:
-cohort, hours, drug and dose too. Kept are charts, beats, the order and the patient's factors; nothing of the hidden state.
+cohort, hours, drug and dose too. Kept are charts, beats, the order and the patient's factors; nothing of the hidden
+state.
 
 The three splits are patients who never meet (`SPLIT_SEED`): learn on "train", choose on "validation", judge on "test".
 """
