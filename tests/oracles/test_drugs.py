@@ -43,7 +43,7 @@ def test_orders_and_trial_doses_to_the_letter() -> None:
         ("quinidine_mg", 0.0, 800.0),
     ]
     assert REFERENCE_MG == (1500.0, 0.5, 120.0, 400.0)
-    assert START_RATES[0] == (1.0, 0.10, 0.02, 0.10, 3.0, 0.6) and len(START_RATES) == len(DRUGS)
+    assert START_RATES[0] == (1.0, 0.10, 0.02, 0.10, 3.0, 0.6, 0.03) and len(START_RATES) == len(DRUGS)
 
 
 @pytest.mark.parametrize("item", ANTIARRHYTHMICS, ids=lambda d: d.name)

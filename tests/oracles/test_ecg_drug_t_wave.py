@@ -17,7 +17,9 @@ def test_the_trials_people_rest_before_the_dose_and_not_after() -> None:
     """Their admission ECG is the trial's pre-dose one; what belongs to that alone has gone by the next visit."""
     world = ECGDrugOracle(cohort="healthy")
     n = 4000
-    state = world.initial(keys.from_seed(71, n), {"admission_clock_hour": torch.full((n,), 8.0)})
+    # without an arrhythmia: an ECG in fibrillation has another rate, and no PR
+    fixed = {"admission_clock_hour": torch.full((n,), 8.0), "baseline_burden": torch.zeros(n)}
+    state = world.initial(keys.from_seed(71, n), fixed)
     later = world.observe(world.transition(state, torch.zeros(n, 4)))
     own, first = world.truth(state), world.observe(state)
     day = world.trial.time_of_day(torch.tensor([8.0, 10.0]))
