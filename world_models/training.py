@@ -31,6 +31,7 @@ _LOG_EVERY = 20  # steps
 _CYCLE_FIRST, _CYCLE_LAST = 1 / 25, 1 / 25e4
 _CYCLE_TURN = 0.3  # share of the steps until the peak
 _BETA_HIGH, _BETA_LOW = 0.95, 0.85
+_BETA_SECOND = 0.999  # AdamW's default
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,14 @@ class Schedule:
     clip: float = 1.0  # norm of the gradient
     average: float = 0.998  # decay of the running average of the weights, which is what is kept
     save_every_s: float = 60.0
-    shape: str = "cosine"  # "onecycle": torch's OneCycleLR over all steps, with AdamW's first beta; warm_up is not used
+    # "onecycle": torch's OneCycleLR over all steps, with AdamW's first beta; warm_up is not used. "constant": after the
+    # warm-up the peak to the end, so that a run of more steps goes on where one of fewer was stopped.
+    shape: str = "cosine"
+    first_beta: float = 0.9  # AdamW's, but in a cycle; adversarial training takes less (DCGAN: 0.5)
 
     def __post_init__(self) -> None:
-        if self.shape not in ("cosine", "onecycle"):
-            raise ValueError(f"shape is {self.shape!r}; choose cosine or onecycle")
+        if self.shape not in ("cosine", "onecycle", "constant"):
+            raise ValueError(f"shape is {self.shape!r}; choose cosine, onecycle or constant")
 
 
 def fit(
@@ -74,7 +78,9 @@ def fit(
     """
     folder.mkdir(parents=True, exist_ok=True)
     chosen = [p for p in module.parameters() if p.requires_grad] if parameters is None else parameters
-    optimiser = torch.optim.AdamW(chosen, lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    optimiser = torch.optim.AdamW(
+        chosen, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, betas=(schedule.first_beta, _BETA_SECOND)
+    )
     average = [p.detach().clone() for p in chosen]
     start = _load(folder, stage, chosen, average, optimiser)
     saved = time.monotonic()
@@ -122,6 +128,8 @@ def _factor(step: int, schedule: Schedule) -> float:
         return _one_cycle(step, schedule.steps, _CYCLE_FIRST, 1.0, _CYCLE_LAST)
     if step < schedule.warm_up:
         return (step + 1) / schedule.warm_up
+    if schedule.shape == "constant":
+        return 1.0
     share = (step - schedule.warm_up) / max(1, schedule.steps - schedule.warm_up)
     return _LEAST_RATE + (1 - _LEAST_RATE) * 0.5 * (1 + math.cos(math.pi * share))
 

@@ -2,8 +2,9 @@
 
 A patient of any cohort is charted and recorded, takes one dose of one drug or nothing, and is charted and recorded
 again half an hour to a day later. Both beats are the oracle's own, drawn as its chart reads, without noise, on the
-canonical axis (`ecg.beat_axis`), cut at the marks that a reader finds. Every row is a function of its key alone: cohort,
-hours, drug and dose too. Kept are charts, beats, the order and the patient's factors; nothing of the hidden state.
+canonical axis (`ecg.beat_axis`), cut at the marks that a reader finds. Every row is a function of its key alone:
+cohort, hours, drug and dose too. Kept are charts, beats, the order and the patient's factors (to be told to an oracle,
+never to a learner); nothing of the hidden state.
 
 The three splits are patients who never meet (`SPLIT_SEED`): learn on "train", choose on "validation", judge on "test".
 """
@@ -66,8 +67,9 @@ class Pairs(NamedTuple):
         """The pairs at `rows` (int64 [M], bool [N] or a slice)."""
         return tree.take(self, rows)
 
-    def __len__(self) -> int:
-        """Number of pairs N (a NamedTuple's own length would be its nine fields)."""
+    @property
+    def size(self) -> int:
+        """Number of pairs N."""
         return int(self.key.shape[0])
 
 
@@ -101,8 +103,10 @@ def _admitted(key: Tensor, cohort: Tensor) -> ECGDrugState:
 
 
 def _paced(oracle: ECGDrugOracle, state: ECGDrugState) -> ECGDrugState:
-    """The patients, admitted by an oracle of another step, as `oracle.initial` has them: a patient is admitted once, and
-    not once for every step that a batch may take, which would cost more than drawing the beats."""
+    """The patients, admitted by an oracle of another step, as `oracle.initial` has them.
+
+    So each is admitted once, and not once for every step of a batch, which would cost more than drawing the beats.
+    """
     nothing = torch.zeros_like(state.concentration)
     none = oracle.trial.no_drug(len(nothing))
     full = none._replace(modes=torch.ones_like(none.modes))
@@ -124,12 +128,13 @@ def in_sinus_rhythm(pairs: Pairs) -> Tensor:
     return (pairs.pre["atrial_fibrillation"] < 0.5) & (pairs.post["atrial_fibrillation"] < 0.5)
 
 
-def canonical_beat(chart: Chart, morphology: Tensor) -> Tensor:
+def canonical_beat(chart: Chart, morphology: Tensor, residual: Tensor | None = None) -> Tensor:
     """The beat [B, 8, 200] in mV that the oracle draws for a chart [B], without noise; a P wave also where the chart
     shows fibrillation (there PR is taken as 160 ms).
 
     Args:
         morphology: [B, 8, W] heights in mV of the patient's waves.
+        residual: [B, 8, 200] mV, what the waves leave of a recorded beat; with a morphology of zeros, all of it.
     """
     filled = {n: chart[n] for n in Intervals._fields if n != "pr_ms"}
     asked = Intervals(pr_ms=torch.nan_to_num(chart["pr_ms"], nan=160.0), **filled)
@@ -137,10 +142,12 @@ def canonical_beat(chart: Chart, morphology: Tensor) -> Tensor:
     for rows in torch.arange(len(morphology), device=morphology.device).split(_DRAWN):
         own = Intervals(*(x[rows] for x in asked))
         t_wave = None if wanted is None else type(wanted)(*(x[rows] for x in wanted))
-        drawn = drawn_as_asked(own, morphology[rows], t_wave)
-        beat = beat_template(drawn.intervals, morphology[rows], beat_axis.RATE_HZ, drawn.t_shape)
+        kept = None if residual is None else residual[rows]
+        drawn = drawn_as_asked(own, morphology[rows], t_wave, kept)
+        beat = beat_template(drawn.intervals, morphology[rows], beat_axis.RATE_HZ, drawn.t_shape, kept)
         # where a reader finds the QRS onset, from R: the generator's own, less what PR was moved for it
-        onset = own.pr_ms - drawn.intervals.pr_ms - R_SHARE * drawn.intervals.qrs_ms + _P_LATE_MS
+        onset = own.pr_ms - drawn.intervals.pr_ms - R_SHARE * drawn.intervals.qrs_ms
+        onset = onset + (_P_LATE_MS if residual is None else 0.0)
         ends = beat_axis.piece_ends(own.pr_ms, own.qrs_ms, own.jt_peak_ms, own.tpeak_tend_ms)
         place = beat_axis.AT_R + onset * (beat_axis.RATE_HZ / 1000)
         parts.append(beat_axis.to_canonical(beat, ends, place, beat_axis.RATE_HZ, beat_axis.curved))
@@ -148,7 +155,7 @@ def canonical_beat(chart: Chart, morphology: Tensor) -> Tensor:
 
 
 def time_beat(beat: Tensor, chart: Chart) -> Tensor:
-    """Canonical beats [N, 8, 200] spread to the chart's intervals: [N, 8, 800] mV at 500 Hz, QRS onset at sample 300."""
+    """Canonical beats [N, 8, 200] at the chart's intervals: [N, 8, 800] mV at 500 Hz, QRS onset at sample 300."""
     pr = torch.nan_to_num(chart["pr_ms"], nan=160.0)
     ends = beat_axis.piece_ends(pr, chart["qrs_ms"], chart["jt_peak_ms"], chart["tpeak_tend_ms"])
     onset = torch.full_like(pr, float(_ONSET))
@@ -206,8 +213,8 @@ def split_pairs(split: str, count: int, device: torch.device | str = "cpu", prog
             wanted = min(_CANDIDATES, 5 * (count - have) // 2 + 16)
             part = sample_pairs(keys.from_seed(seed, wanted, device))
             parts.append(part)
-            seed, have = seed + wanted, have + len(part)
-            bar.update(min(len(part), count - bar.n))
+            seed, have = seed + wanted, have + part.size
+            bar.update(min(part.size, count - bar.n))
     return tree.cat(parts).take(slice(count))
 
 
