@@ -28,8 +28,8 @@ import torch
 from benchmarks.common.intervals import share_over_patients
 from benchmarks.common.results import RESULTS, TRIAL_FIT, made_by, write_csv, write_figure
 from benchmarks.ecg_drug.trial_baselines import concentration_response, persistence, population_course
-from benchmarks.ecg_drug.trial_folds import SEED as FOLD_SEED
 from benchmarks.ecg_drug.trial_folds import RIVALS, choose_pooling, compared, predict_folds, refitted_oracle
+from benchmarks.ecg_drug.trial_folds import SEED as FOLD_SEED
 from benchmarks.ecg_drug.trial_learned import Budget, refitted_learned
 from benchmarks.ecg_drug.trial_pooling import LAW_ALONE
 from benchmarks.ecg_drug.trial_rows import blind, pre_dose_rows
