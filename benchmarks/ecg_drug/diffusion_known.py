@@ -22,7 +22,7 @@ from world_models.ecg_wm.diffusion.sampler import Sampler
 from world_models.ecg_wm.diffusion.train import fresh, train_student, train_teacher
 from world_models.training import Schedule
 
-__all__ = ["KNOWN_PARTS", "KNOWN_SEED", "known", "known_pairs", "known_post"]
+__all__ = ["KNOWN_PARTS", "KNOWN_SEED", "KNOWN_SIZE", "known", "known_pairs", "known_post"]
 
 KNOWN_PARTS = (Part("x", 3),)
 KNOWN_SIZE = 8

@@ -27,10 +27,11 @@ import torch
 
 from benchmarks.common.intervals import share_over_patients
 from benchmarks.common.results import RESULTS, TRIAL_FIT, made_by, write_csv, write_figure
+from benchmarks.ecg_drug.chart_stages import Budget
 from benchmarks.ecg_drug.trial_baselines import concentration_response, persistence, population_course
 from benchmarks.ecg_drug.trial_folds import RIVALS, choose_pooling, compared, predict_folds, refitted_oracle
 from benchmarks.ecg_drug.trial_folds import SEED as FOLD_SEED
-from benchmarks.ecg_drug.trial_learned import Budget, refitted_learned
+from benchmarks.ecg_drug.trial_learned import refitted_learned
 from benchmarks.ecg_drug.trial_pooling import LAW_ALONE
 from benchmarks.ecg_drug.trial_rows import blind, pre_dose_rows
 from benchmarks.ecg_drug.trial_worlds import ADAPTERS, TARGETS, TrialPrediction, predict_oracle
@@ -252,7 +253,7 @@ def _leave_one_out(options: argparse.Namespace, argv: list[str] | None) -> None:
     _write(summary, options.results / "fidelity_trial_loso.csv", made)
     plot(table, options.results / "fidelity_trial_loso.png", made)
     if options.out:
-        columns = [f"{name}{tail}" for name in TARGETS for tail in ("", "_q05", "_q95")]
+        columns = [f"{name}{end}" for name in TARGETS for end in ("", "_q05", "_q95")]
         _write(table[["randid", "drug", "hour", *columns]], Path(options.out), None)
 
 
@@ -263,8 +264,7 @@ def _folds(options: argparse.Namespace, argv: list[str] | None) -> None:
     oracle = predict_folds(frame, rows, refitted_oracle(options.samples, options.seed), options.folds)
     seeds = {"folds": FOLD_SEED, "twins": options.seed, "bootstrap": 0}
     if options.world in LEARNED:
-        later = max(options.steps // 8, 1)
-        budget = Budget(options.steps, later, later, options.batch)
+        budget = Budget.of(options.steps, options.batch)
         predictor = refitted_learned(options.work, budget, options.samples, options.seed, options.inner_worlds)
         table = predict_folds(frame, rows, predictor, options.folds)
         table = table.assign(**{f"{name}_oracle": oracle[name].to_numpy() for name in TARGETS})
@@ -278,7 +278,7 @@ def _folds(options: argparse.Namespace, argv: list[str] | None) -> None:
     path = options.results / f"fidelity_trial_folds{tail}.csv"
     write_csv(path, summary.to_dict("records"), made_by(MODULE, argv, seeds))
     if options.out:
-        columns = [f"{name}{tail}" for name in TARGETS for tail in ("", "_q05", "_q95")]
+        columns = [f"{name}{end}" for name in TARGETS for end in ("", "_q05", "_q95")]
         _write(table[["randid", "drug", "hour", "fold", *columns]], Path(options.out), None)
 
 
