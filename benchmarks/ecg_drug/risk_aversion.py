@@ -41,6 +41,7 @@ LAMBDAS = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0)
 HOURS, STEP_H = 24.0, 2.0
 LEAST_BENEFIT = 0.01  # of the time: an order that frees less of the arrhythmia is no treatment
 NOTHING = "nothing"
+PRINTED = ("lambda", "other_than_at_0", "event", "torsades", "burden_freed", "rise_ms", "foretold_mu", "foretold_sigma")
 
 
 class Forecast(NamedTuple):
