@@ -1,1 +1,1 @@
-"""A learned world of the 12-lead ECG under drugs: beat VAE, physiological ODE prior, few-step residual flow, belief."""
+"""A learned world of the 12-lead ECG under drugs: beat VAE, physiological ODE prior, latent diffusion, belief."""

@@ -61,6 +61,7 @@ def start(model: ECGWorldModel, key: Tensor, f: Mapping[str, Tensor], shape: Ten
         unknown=unknown,
         rates=rates,
         amounts=amounts,
+        relaxed=torch.zeros_like(measured),
         deviation=torch.zeros_like(measured),
         residual=measured - rates.anchor,  # what the admission reading shows is known
         shape=shape,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from world_models.quantities.ecg_drug import MAX_HOURS_SINCE_DOSE
 if TYPE_CHECKING:
     from world_models.ecg_wm.model import ECGWorldModel
 
-__all__ = ["course", "infer", "relive"]
+__all__ = ["Lived", "course", "infer", "relive"]
 
 BASELINE = {  # factor -> the measure that gives it at the first visit; a belief starts from all of them
     "baseline_heart_rate_bpm": "heart_rate_bpm",
@@ -37,28 +37,32 @@ FIRST_VISIT = {  # what else a first visit may say; whatever it does not is samp
 }
 
 
-def course(
-    model: ECGWorldModel, state: ECGWorldState, eta: Tensor, actions: Tensor, gaps: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Drug amounts [B, T, D, MODES] and deviation [B, T, COORDS] at each visit for given random effects [B, eta].
+class Lived(NamedTuple):
+    """A course as the prior has it, at each of T visits."""
+
+    amounts: Tensor  # [B, T, D, MODES] of drugs
+    relaxed: Tensor  # [B, T, COORDS]
+    deviation: Tensor  # [B, T, COORDS]
+
+
+def course(model: ECGWorldModel, state: ECGWorldState, eta: Tensor, actions: Tensor, gaps: Tensor) -> Lived:
+    """The course of patients with random effects [B, eta].
 
     `gaps` [B, T] are the hours since the visit before (the first is 0); `actions` [B, T, D] are given right after each.
     """
-    amounts, deviation = torch.zeros_like(state.amounts), torch.zeros_like(state.deviation)
-    all_amounts, all_deviations = [amounts], [deviation]
+    visits = [(torch.zeros_like(state.amounts), torch.zeros_like(state.relaxed), torch.zeros_like(state.deviation))]
     anchor = model.anchor(state.measured, state.unknown)
     rates = model.prior.individual(eta, state.rates.patient, anchor)
     clock = state.start_hour
     for i in range(1, gaps.shape[1]):
         gap = gaps[:, i]
         same = bool((gap == gap[0]).all())
-        amounts = model.prior.dose(rates, amounts, actions[:, i - 1])
+        swallowed = model.prior.dose(rates, visits[-1][0], actions[:, i - 1])
         hours = float(gap[0]) if same else gap
-        prior = model.prior.advance(rates, amounts, deviation, clock, state.start_hour, hours)
-        amounts, deviation, clock = prior.amounts, prior.deviation, clock + gap
-        all_amounts.append(amounts)
-        all_deviations.append(deviation)
-    return torch.stack(all_amounts, dim=1), torch.stack(all_deviations, dim=1)
+        prior = model.prior.advance(rates, swallowed, visits[-1][1], clock, state.start_hour, hours)
+        visits.append((prior.amounts, prior.relaxed, prior.deviation))
+        clock = clock + gap
+    return Lived(*(torch.stack(part, dim=1) for part in zip(*visits, strict=True)))
 
 
 def relive(model: ECGWorldModel, state: ECGWorldState, unknown: Tensor) -> ECGWorldState:
@@ -73,9 +77,10 @@ def relive(model: ECGWorldModel, state: ECGWorldState, unknown: Tensor) -> ECGWo
         running = state.t > i
         dose = torch.where(running.unsqueeze(-1), state.dose_log_mg[:, i % window], 0.0)
         swallowed, clock = model.prior.dose(fresh.rates, fresh.amounts, dose), state.start_hour + i * hours
-        prior = model.prior.advance(fresh.rates, swallowed, fresh.deviation, clock, state.start_hour, hours)
+        prior = model.prior.advance(fresh.rates, swallowed, fresh.relaxed, clock, state.start_hour, hours)
         fresh = fresh._replace(
             amounts=torch.where(running[:, None, None], prior.amounts, fresh.amounts),
+            relaxed=torch.where(running[:, None], prior.relaxed, fresh.relaxed),
             deviation=torch.where(running[:, None], prior.deviation, fresh.deviation),
         )
     return fresh
@@ -99,7 +104,7 @@ def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str
     # What the first visit lacks (an arrhythmia burden, say) was sampled from the cohort: the encoder has never met a
     # first visit with a hole in it, so it is shown the sample.
     u = torch.cat([torch.where(u[:, :1].isnan(), state.measured.unsqueeze(1), u[:, :1]), u[:, 1:]], dim=1)
-    typical, _ = course(model, state, torch.zeros_like(state.unknown[:, : model.config.eta]), actions, gaps)
+    typical = course(model, state, torch.zeros_like(state.rates.eta), actions, gaps).amounts
     before = torch.cat([torch.zeros_like(actions[:, :1]), actions[:, :-1]], dim=1) / model.prior.reference_mg
     known = (state.rates.patient, state.measured, state.start_hour)
     ordinary = model.prior.individual(
@@ -110,19 +115,20 @@ def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str
     belief = Belief(mean[:, -1], spread[:, -1])
     state = state._replace(belief=belief, unknown=model.sample_unknown(belief, key))
     eta = state.unknown[:, : model.config.eta]
-    amounts, deviation = course(model, state, eta, actions, gaps)
+    lived = course(model, state, eta, actions, gaps)
     state = model.live_by(state, state.unknown)
 
     t = torch.round((hours[:, -1] - hours[:, 0]) / model.hours_per_step).to(torch.int64)
     log, since, total = _doses(model, state, actions, hours)
-    residual = u[:, -1] - state.rates.anchor - deviation[:, -1]
-    amounts = model.prior.dose(state.rates, amounts[:, -1], actions[:, -1])
+    residual = u[:, -1] - state.rates.anchor - lived.deviation[:, -1]
+    amounts = model.prior.dose(state.rates, lived.amounts[:, -1], actions[:, -1])
     torsades = charts["torsades"][:, -1] if "torsades" in charts else state.torsades
     now = state._replace(
         t=t,
         hours=hours[:, -1] - hours[:, 0],
         amounts=amounts,
-        deviation=deviation[:, -1],
+        relaxed=lived.relaxed[:, -1],
+        deviation=lived.deviation[:, -1],
         residual=torch.where(residual.isnan(), torch.zeros_like(residual), residual),
         torsades=torsades,
         total_dose_mg=total,

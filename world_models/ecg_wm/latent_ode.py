@@ -7,11 +7,11 @@ effect site, the last of which can undo what the others do):
     c'  = k2 g2 - (ke + k12) c + k21 p                 p' = k12 c - k21 p
     e_s' = k_s (c - e_s)    for each site s
 
-so every level is a sum of exponentials, exact however long the step (`oracles.ecg_drug.kinetics`). The latent's
-deviation v from the patient's baseline relaxes to a target g set by effect sites and time of day, with a neural
-correction in it:
+so every level is a sum of exponentials, exact however long the step. What drugs and time
+of day make of the latent relaxes to a target g, and the deviation d from the patient's baseline is that with a neural
+correction f, of which it needs the present moment alone:
 
-    tau v' = g(e(t), clock(t), patient) - v
+    tau v' = g(e(t), clock(t)) - v                     d = v + f(e(t), clock(t), patient)
 
 With w = (h - t) / tau its solution after a step of h is
 
@@ -38,30 +38,27 @@ import torch
 from torch import Tensor, nn
 
 from world_models.constants import constant
+from world_models.ecg_wm.compartments import BASE_MODES, MODES, SITES, exponentials
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.latent import BURDEN, COORDS
-from world_models.oracles.ecg_drug.kinetics import BASE_MODES, effect_modes, kinetics
 
 __all__ = ["DAY_NUMBERS", "MODES", "PATIENT", "SITES", "PhysiologicalPrior", "PriorStep", "Rates", "clock_waves"]
 
 _START = math.log(math.e - 1)  # softplus of it is 1
 _STEEP = math.e / (math.e - 1)  # makes the slope there 1
 PATIENT = 12  # covariates, see `patients.patient_features`
-SITES = 3  # effect sites of a drug: fast, slow, lasting
-MODES = BASE_MODES + SITES  # exponentials of a drug: two of absorption, two of disposition, one a site
 HOURS_PER_DAY = 24.0
 HARMONICS = 4  # of the day, as many as the trial's course has
 DAY_WAVES = tuple(2 * math.pi * k / HOURS_PER_DAY for k in range(1, HARMONICS + 1))  # rad/h
 DAY_NUMBERS = 2 * HARMONICS
 # 0.005 to 12 per h: half-lives of six days and of four minutes, beyond any drug taken by mouth.
 LOG_RATE_LIMITS = (math.log(0.005), math.log(12.0))
-LITRES = 1000.0  # volume of a central compartment in which an amount of 1 is a concentration of 1
 WIDEST_CORRECTION = 3.0  # of u: what the neural part can add to a target
 # h; of all coordinates but the burden: the sites carry a drug's delay. Of the burden, as published onsets have it.
 TAU_H, BURDEN_TAU_H = 0.2, 16.0
 # Nodes of the burden: over two hours two do what four do over twelve.
 SHORT_STEP_H, SHORT_BURDEN_NODES = 3.0, 2
-NODES, BURDEN_NODES = 2, 4  # of the quadratures; the neural correction, which is smooth, has one of its own
+NODES, BURDEN_NODES = 2, 4  # of the quadratures: what they miss is measured by `step_error`
 
 
 class Rates(NamedTuple):
@@ -82,7 +79,8 @@ class PriorStep(NamedTuple):
     """Where the prior stands after a step."""
 
     amounts: Tensor  # [B, D, MODES] in reference doses
-    deviation: Tensor  # [B, COORDS] what the prior has moved u by
+    relaxed: Tensor  # [B, COORDS] v, what drugs and time of day have relaxed to
+    deviation: Tensor  # [B, COORDS] d, what the prior has moved u by
     effect: Tensor  # [B, D * SITES] saturated effect-site levels, see `PhysiologicalPrior.effect`
     clock: Tensor  # [B, DAY_NUMBERS] waves of the clock hour, see `clock_waves`
 
@@ -154,17 +152,14 @@ class PhysiologicalPrior(nn.Module):
 
     def individual(self, eta: Tensor, patient: Tensor, anchor: Tensor) -> Rates:
         """This patient's prior: random effects [B, eta], covariates [B, PATIENT], baseline u [B, COORDS]."""
-        k1, ke, k12, k21, *sites = self.rates_per_h(eta, patient).double().unbind(-1)
-        nothing = torch.zeros_like(k1)
-        body = kinetics(k1, nothing, ke * LITRES, torch.full_like(k1, LITRES), k12 * LITRES, k12 / k21 * LITRES, 2, [])
-        site_rates, site = effect_modes(body.rates, body.plasma, torch.stack(sites, -1))
+        rate, plasma, site = exponentials(self.rates_per_h(eta, patient).double())
         sensitivity = _apply(self.slope_eta, eta) + _apply(self.slope_patient, patient)
         context = self.drift_context(torch.cat([eta, patient, anchor], dim=-1))
         narrow = eta.dtype
         return Rates(
-            rate=torch.cat([body.rates, site_rates], -1).to(narrow),
-            site=torch.cat([site[..., :BASE_MODES].mT, torch.diag_embed(site[..., BASE_MODES])], -2).to(narrow),
-            plasma=body.plasma.to(narrow),
+            rate=rate.to(narrow),
+            site=site.to(narrow),
+            plasma=plasma.to(narrow),
             slope=(self.slope * _sensitivity(sensitivity)).flatten(1, 2),
             daily=self.daily + _apply(self.daily_eta, eta),
             context=context,
@@ -174,7 +169,7 @@ class PhysiologicalPrior(nn.Module):
         )
 
     def rates_per_h(self, eta: Tensor, patient: Tensor) -> Tensor:
-        """k1, ke, k12, k21 and the sites' rates [B, D, 4 + SITES]; k1 is that of both absorption stages."""
+        """k1, ke, k12, k21 and the sites' rates [B, D, 4 + SITES]; k2 is k1 times STAGE_RATIO."""
         log_rate = self.log_rate + _apply(self.rate_eta, eta) + _apply(self.rate_patient, patient)
         return log_rate.clamp(*LOG_RATE_LIMITS).exp()
 
@@ -217,7 +212,7 @@ class PhysiologicalPrior(nn.Module):
         return torch.baddbmm(torch.bmm(level, rates.slope), shift, rates.daily.mT)
 
     def learned(self, rates: Rates, level: Tensor, waves: Tensor, moved: Tensor) -> Tensor:
-        """The neural correction [B, COORDS - 1] of the target at one moment; the burden has none.
+        """The neural correction f [B, COORDS] at one moment; the burden has none.
 
         `level` [B, D * SITES], `waves` [B, DAY_NUMBERS] of the clock, `moved` [B] 0 at the hour of admission to 2.
         """
@@ -227,44 +222,42 @@ class PhysiologicalPrior(nn.Module):
         bounded = torch.tanh(self.drift_out(hidden) / WIDEST_CORRECTION)
         # Zero at the start without drug, so that a patient nobody treats keeps the baseline that was measured.
         awake = (level.sum(-1) + moved).clamp_max(1.0).unsqueeze(-1)
-        return bounded * (awake * WIDEST_CORRECTION)
+        return nn.functional.pad(bounded * (awake * WIDEST_CORRECTION), (0, 1))
 
     def advance(
         self,
         rates: Rates,
         amounts: Tensor,
-        deviation: Tensor,
+        relaxed: Tensor,
         clock_hour: Tensor,
         start_hour: Tensor,
         hours: float | Tensor,
     ) -> PriorStep:
-        """The prior `hours` (a number, or [B]) after clock_hour [B]."""
+        """The prior `hours` (a number, or [B]) after clock_hour [B], with v = `relaxed` [B, COORDS] then."""
         burden_nodes = BURDEN_NODES if isinstance(hours, Tensor) or hours > SHORT_STEP_H else SHORT_BURDEN_NODES
-        fast, slow = (_quadrature(hours, *of, deviation) for of in ((TAU_H, NODES), (BURDEN_TAU_H, burden_nodes)))
-        one = _quadrature(hours, TAU_H, 1, deviation)
-        end = torch.as_tensor(hours, dtype=deviation.dtype, device=deviation.device).reshape(-1, 1)
-        times = torch.cat([one.hours, fast.hours, slow.hours, end], -1)  # [1 or B, K]
+        fast, slow = (_quadrature(hours, *of, relaxed) for of in ((TAU_H, NODES), (BURDEN_TAU_H, burden_nodes)))
+        end = torch.as_tensor(hours, dtype=relaxed.dtype, device=relaxed.device).reshape(-1, 1)
+        times = torch.cat([fast.hours, slow.hours, end], -1)  # [1 or B, K]
         passed = times.neg().unsqueeze(1).unsqueeze(-1)
         later = (rates.rate.unsqueeze(2) * passed).exp() * amounts.unsqueeze(2)  # [B, D, K, MODES]
         level = self.effects(rates, later)
         hour = clock_hour.unsqueeze(-1) + times
         waves = clock_waves(hour)
         shift = waves - clock_waves(start_hour).unsqueeze(1)
-        lasting = slice(1 + NODES, -1)
-        goal = self.straight(rates, level[:, 1 : 1 + NODES], shift[:, 1 : 1 + NODES])[..., :BURDEN]
-        mean = (fast.weights.unsqueeze(-1) * goal).sum(1)
-        correction = self.learned(rates, level[:, 0], waves[:, 0], _moved(hour[:, 0], start_hour))
-        mean = torch.addcmul(mean, correction, one.weights)
-        burden = self._burden_target(rates, level[:, lasting], shift[:, lasting])
-        burden = (slow.weights * burden).sum(-1) + slow.kept * deviation[..., BURDEN]
-        moved = mean + fast.kept.unsqueeze(-1) * deviation[..., :BURDEN]
-        return PriorStep(later[:, :, -1], torch.cat([moved, burden.unsqueeze(-1)], -1), level[:, -1], waves[:, -1])
+        goal = self.straight(rates, level[:, :NODES], shift[:, :NODES])[..., :BURDEN]
+        near = (fast.weights.unsqueeze(-1) * goal).sum(1) + fast.kept.unsqueeze(-1) * relaxed[..., :BURDEN]
+        burden = self._burden_target(rates, level[:, NODES:-1], shift[:, NODES:-1])
+        burden = (slow.weights * burden).sum(-1) + slow.kept * relaxed[..., BURDEN]
+        after = torch.cat([near, burden.unsqueeze(-1)], -1)
+        effect, clock = level[:, -1], waves[:, -1]
+        moved = after + self.learned(rates, effect, clock, _moved(hour[:, -1], start_hour))
+        return PriorStep(later[:, :, -1], after, moved, effect, clock)
 
     def adaptive(
         self,
         rates: Rates,
         amounts: Tensor,
-        deviation: Tensor,
+        relaxed: Tensor,
         clock_hour: Tensor,
         start_hour: Tensor,
         hours: float,
@@ -276,10 +269,11 @@ class PhysiologicalPrior(nn.Module):
         """
         from torchdiffeq import odeint
 
-        k1, ke, k12, k21, *k_site = self.rates_per_h(rates.eta, rates.patient).unbind(-1)
-        stage_one, stage_two = rates.rate[..., 0], rates.rate[..., 1]
-        tau = torch.full_like(deviation[0], TAU_H)
+        _, ke, k12, k21, *_ = self.rates_per_h(rates.eta, rates.patient).unbind(-1)
+        stage_one, stage_two, _, _, *k_site = rates.rate.unbind(-1)
+        tau = torch.full_like(relaxed[0], TAU_H)
         tau[BURDEN] = BURDEN_TAU_H
+        first = clock_waves(start_hour)
 
         def field(time: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             x, v = state
@@ -291,17 +285,17 @@ class PhysiologicalPrior(nn.Module):
                 k12 * c - k21 * p,
                 *(k * (c - e) for k, e in zip(k_site, sites, strict=True)),
             )
-            level = x[..., BASE_MODES:]
-            level, hour = self.saturated(level).flatten(-2), clock_hour + time
-            waves = clock_waves(hour)
-            goal = self.straight(rates, level.unsqueeze(1), (waves - clock_waves(start_hour)).unsqueeze(1)).squeeze(1)
-            goal = goal + nn.functional.pad(self.learned(rates, level, waves, _moved(hour, start_hour)), (0, 1))
+            level = self.saturated(x[..., BASE_MODES:]).flatten(-2)
+            shift = clock_waves(clock_hour + time) - first
+            goal = self.straight(rates, level.unsqueeze(1), shift.unsqueeze(1)).squeeze(1)
             return torch.stack(flow, -1), (goal - v) / tau
 
         start = self.compartments(rates, amounts)
         times = torch.tensor([0.0, hours], dtype=amounts.dtype, device=amounts.device)
-        xs, vs = odeint(field, (start, deviation), times, rtol=tolerance, atol=tolerance, method="dopri5")
-        return xs[-1][..., BASE_MODES:], vs[-1]
+        xs, vs = odeint(field, (start, relaxed), times, rtol=tolerance, atol=tolerance, method="dopri5")
+        sites, hour = xs[-1][..., BASE_MODES:], clock_hour + hours
+        level = self.saturated(sites).flatten(-2)
+        return sites, vs[-1] + self.learned(rates, level, clock_waves(hour), _moved(hour, start_hour))
 
     def compartments(self, rates: Rates, amounts: Tensor) -> Tensor:
         """What each compartment [B, D, MODES] (two stages, central, peripheral, sites) holds of amounts [B, D, MODES].

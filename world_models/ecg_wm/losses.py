@@ -54,7 +54,7 @@ def begin(model: ECGWorldModel, data: Courses, key: Tensor) -> ECGWorldState:
 def ordinary_levels(model: ECGWorldModel, state: ECGWorldState, actions: Tensor, gaps: Tensor) -> Tensor:
     """Effect-site levels [B, T, D * SITES] that patients without random effects would have."""
     nobody = torch.zeros_like(state.rates.eta)
-    amounts, _ = course(model, state, nobody, actions, gaps)
+    amounts = course(model, state, nobody, actions, gaps).amounts
     rates = model.prior.individual(nobody, state.rates.patient, model.anchor(state.measured, state.unknown))
     return model.prior.effects(rates, amounts.transpose(1, 2))
 
@@ -111,7 +111,7 @@ def dynamics_loss(model: ECGWorldModel, data: Courses, key: Tensor) -> DynamicsL
 
     unknown = mean[:, -1] + sd[:, -1] * keys.normal(key, 0, "loss/unknown", (mean.shape[-1],))
     lived = state._replace(unknown=unknown)
-    _, deviation = course(model, lived, unknown[:, :eta_size], actions, gaps)
+    deviation = course(model, lived, unknown[:, :eta_size], actions, gaps).deviation
     anchor = model.anchor(state.measured, unknown)
     seen = torch.cat([state.measured.unsqueeze(1), u[:, 1:]], dim=1)
     residual = seen - anchor.unsqueeze(1) - deviation
@@ -143,7 +143,7 @@ def _spread_loss(
     belief = Belief(mean[row, last], sd[row, last])
     lived = state._replace(belief=belief, unknown=belief.mean)
     with torch.no_grad():
-        amounts, deviation = course(model, lived, belief.mean[:, : model.config.eta], actions, gaps)
+        amounts, _, deviation = course(model, lived, belief.mean[:, : model.config.eta], actions, gaps)
         middle = model.anchor(state.measured, belief.mean).unsqueeze(1) + deviation
         expected, real = latent.intervals_of(middle, data.charts["atrial_fibrillation"] > 0.5), data.charts
     loss = hours.new_zeros(())
@@ -179,7 +179,7 @@ def foresight_loss(model: ECGWorldModel, data: Courses, key: Tensor) -> Tensor:
     batch, visits = twice.u.shape[:2]
     gaps = torch.full((batch, visits), data.hours_per_step, device=each.device)
     gaps[:, 0] = 0
-    _, deviation = course(model, state, state.unknown[:, : model.config.eta], twice.actions, gaps)
+    deviation = course(model, state, state.unknown[:, : model.config.eta], twice.actions, gaps).deviation
     scale = model.log_noise.exp().detach()
     fade = torch.exp(-gaps.cumsum(1).unsqueeze(-1) / model.log_memory.detach().exp())
     normals = keys.normal(each, 0, "loss/foresight", (visits, data.u.shape[-1]))

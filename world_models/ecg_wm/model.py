@@ -1,12 +1,13 @@
 """ECGWorldModel: a learned world of the 12-lead ECG under antiarrhythmic drugs.
 
 One step: the doses are swallowed, the ODE prior carries drug amounts and the latent's deviation from baseline over the
-step (`latent_ode`), the flow adds the stochastic residual (`flow`), the head reads intervals off the latent (`latent`),
-and, on request, the decoder gives the ECG (`vae`, `beats`, `synthesis`). What is not known of a patient is sampled
-from a belief (`belief`), anew by `rekey`, so particles differ in patient as well as in noise.
+step (`latent_ode`), the diffusion's few-step student samples the whole latent z = (u, m) about where the prior leads
+(`residual`), the head reads the chart off u (`latent`), events strike (`events`), and, on request, the decoder draws
+the ECG of m that reads as the chart says (`vae`, `synthesis`). What is not known of a patient is sampled from a belief
+(`belief`), anew by `rekey`, so particles differ in patient as well as in noise.
 
-The construction (VAE, physiological ODE prior, generative residual) follows ECG-WM (Chen et al. 2026,
-arXiv 2605.17580); that the flow acts on interval coordinates, few-step, and that the prior carries a belief about the
+The construction (VAE, physiological ODE prior, latent diffusion with energy regularisation) follows ECG-WM (Chen et
+al. 2026, arXiv 2605.17580); that the sampler of a step is distilled, and that the prior carries a belief about the
 patient's kinetics and sensitivity are this project's. Research software: nothing here is a clinical prediction.
 """
 
@@ -193,7 +194,7 @@ class ECGWorldModel(nn.Module):
         dose = checked_orders(self.orders, action, state.key.shape[0], self.device)
 
         swallowed, now = self.prior.dose(state.rates, state.amounts, dose), state.start_hour + state.hours
-        prior = self.prior.advance(state.rates, swallowed, state.deviation, now, state.start_hour, hours)
+        prior = self.prior.advance(state.rates, swallowed, state.relaxed, now, state.start_hour, hours)
 
         uniforms = keys.uniforms(state.key, t, self.streams)
         normals = keys.to_normal(uniforms[:, :-2])
@@ -225,6 +226,7 @@ class ECGWorldModel(nn.Module):
             t=t,
             hours=state.hours + hours,
             amounts=prior.amounts,
+            relaxed=prior.relaxed,
             deviation=prior.deviation,
             residual=u - foreseen,
             shape=shape,
@@ -369,6 +371,7 @@ class ECGWorldModel(nn.Module):
             unknown=unknown,
             rates=rates,
             amounts=torch.zeros_like(state.amounts),
+            relaxed=torch.zeros_like(state.relaxed),
             deviation=torch.zeros_like(state.deviation),
             residual=state.measured - rates.anchor,  # what the admission reading shows is known
         )

@@ -50,8 +50,9 @@ class ECGWorldState(NamedTuple):
     unknown: Tensor  # [B, eta + COORDS] the sample of the belief that this state lives by
     rates: Rates
     amounts: Tensor  # [B, D, MODES] drug amounts, in reference doses
+    relaxed: Tensor  # [B, COORDS] what drugs and time of day have relaxed to
     deviation: Tensor  # [B, COORDS] what the prior has moved u by
-    residual: Tensor  # [B, COORDS] what the flow has added
+    residual: Tensor  # [B, COORDS] what lies beyond the prior
     shape: Tensor  # [B, morphology] m of the beat now
     first_shape: Tensor  # [B, morphology] m of the admission ECG
     recorded: Recorded  # what recorded patients keep of their own beats

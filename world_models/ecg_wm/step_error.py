@@ -46,8 +46,8 @@ def step_errors(
         swallowed = model.prior.dose(state.rates, state.amounts, dose)
         for hours in steps_h:
             start, anchor = state.start_hour, state.rates.anchor
-            fast = model.prior.advance(state.rates, swallowed, state.deviation, start, start, hours).deviation
-            moment = (swallowed.double(), state.deviation.double(), start.double(), start.double())
+            fast = model.prior.advance(state.rates, swallowed, state.relaxed, start, start, hours).deviation
+            moment = (swallowed.double(), state.relaxed.double(), start.double(), start.double())
             _, right = exact.adaptive(wide, *moment, hours, TOLERANCE)
             ours, theirs = latent.intervals_of(anchor + fast), latent.intervals_of(anchor + right.to(anchor.dtype))
             off = (ours["qtcf_ms"] - theirs["qtcf_ms"]).abs().max()

@@ -55,7 +55,7 @@ def sample_steps(
     state = begin(model, data, key)
     mean, sd = posterior(model, data, state, gaps)
     unknown = mean + sd * keys.normal(key, 0, "steps/unknown", (mean.shape[-1],))
-    amounts, deviation = course(
+    amounts, _, deviation = course(
         model, state._replace(unknown=unknown), unknown[:, : model.config.eta], data.actions, gaps
     )
     anchor = model.anchor(state.measured, unknown)
