@@ -73,7 +73,7 @@ def kinds_of(found: RealBeats, ludb_folder: Path | None, ptbxl_folder: Path | No
     """Of each ECG."""
     by_record: dict[tuple[str, str], set[str]] = {}
     if ludb_folder is not None:
-        by_record |= {("ludb", name): kinds_of_ludb(row) for name, row in ludb.table(ludb_folder).items()}
+        by_record |= {("ludb", name): kinds_of_ludb(row) for name, row in ludb.read_table(ludb_folder).items()}
     if ptbxl_folder is not None:
         for entry in ptbxl.read_table(ptbxl_folder).entries:
             by_record["ptbxl", entry.record.name] = kinds_of_ptbxl(entry.scp)

@@ -45,8 +45,7 @@ def sample_steps(
 ) -> tuple[Pairs, Tensor]:
     """Pairs [N] around steps of `hours` of the patients with these keys [B], at most `each` of one, and keys [N].
 
-    Their courses are those that `draw` gives. Patients of whose course no two ECGs in a row are in sinus rhythm are left
-    out.
+    Their courses are what `draw` gives. Patients of whose course no two ECGs in a row are in sinus rhythm are left out.
     """
     data = draw(key, steps, hours)
     batch, visits = data.u.shape[:2]
