@@ -99,6 +99,7 @@ def correlations(world: ECGWorldModel, found: RealBeats) -> dict[str, Tensor]:
     out["shown before"] = torch.where(known, correlation(canonical, shown, where), torch.nan)
     drawn, _ = drawn_beat(world.vae, world.readback, shape, recorded, after)
     safe = {n: torch.nan_to_num(v, nan=50.0) for n, v in after.items()}
+    safe["qt_ms"] = safe["qrs_ms"] + safe["jt_peak_ms"] + safe["tpeak_tend_ms"]
     truth = canonical_beat(safe, canonical.new_zeros(len(canonical), 8, len(WAVES)), canonical)
     out["under drug, beside the oracle's"] = torch.where(known, correlation(truth, drawn, where), torch.nan)
     out["under drug, QRS beside the recorded"] = torch.where(

@@ -1,6 +1,6 @@
 """The learned world against the oracle on generated patients it never met: `python -m benchmarks.ecg_drug.fidelity`.
 
-With `--table NAME ...` another experiment of the learned ECG world: see `TABLES`; `--table NAME --help` tells its options.
+With `--table NAME ...` another experiment of the learned ECG world (`TABLES`); `--table NAME --help` tells its options.
 Without it:
 
 Four drugs, a single dose and a repeated one each; after 2, 12 and 24 h the intervals read by the delineator off the
@@ -170,7 +170,7 @@ def compare(model, oracle, patients: int, samples: int, seed: int = TEST_SEED) -
                         "chart": np.abs(own[interval].numpy() - target),
                     }
                     gap, shown = errors["model"] - errors["population"], ~np.isnan(target)
-                    ci = numpy_mean_interval(gap, rng)
+                    ci = numpy_mean_interval(gap[~np.isnan(gap)], rng) if shown.any() else (np.nan, np.nan)
                     rows.append(
                         {
                             "plan": name,
