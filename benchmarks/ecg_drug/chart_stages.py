@@ -20,7 +20,7 @@ from world_models.ecg_wm.config import SMALL
 from world_models.ecg_wm.courses import DrawCourses
 from world_models.ecg_wm.latent import COORDS
 from world_models.ecg_wm.model import ECGWorldModel
-from world_models.ecg_wm.train import train_belief, train_dynamics, train_foresight
+from world_models.ecg_wm.train import train_belief, train_dynamics, train_foresight, untrained
 from world_models.files import write_text
 
 __all__ = ["Budget", "normal_residual", "train_chart_stages"]
@@ -89,9 +89,7 @@ def train_chart_stages(
         raise ValueError(f"{folder} was begun with another budget or other courses: name another folder, or delete it")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(known))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # the networks' first weights
-        model = ECGWorldModel(SMALL)
+    model = untrained(SMALL)
     begin = time.process_time()
     train_dynamics(model, budget.dynamics, budget.batch, folder, draw)
     train_belief(model, budget.belief, budget.batch, folder, draw)

@@ -24,7 +24,7 @@ from benchmarks.ecg_drug.diffusion_steps import world_of
 from benchmarks.ecg_drug.oracle_patients import particles_of
 from benchmarks.ecg_drug.own_beats import beat_factors, beat_of
 from world_models import keys
-from world_models.command_line import folder, number
+from world_models.command_line import folder, number, whole
 from world_models.ecg.lead_names import INDEPENDENT_LEADS
 from world_models.ecg_wm.model import ECGWorldModel
 from world_models.ecg_wm.pairs import canonical_beat, time_beat
@@ -62,10 +62,15 @@ def _beats_of_oracle(chart: Chart, state: Any) -> Tensor:
 
 @torch.no_grad()
 def courses(
-    oracle: ECGDrugOracle, world: ECGWorldModel, factors: dict[str, Tensor], hours: float, samples: int = SAMPLES
+    oracle: ECGDrugOracle,
+    world: ECGWorldModel,
+    factors: dict[str, Tensor],
+    hours: float,
+    samples: int = SAMPLES,
+    seed: int = PATIENT_SEED,
 ) -> tuple[Tensor, Chart, dict[str, After]]:
     """The beat [8, 800] and chart before, and what each drug makes of them after `hours`."""
-    key = keys.from_seed(PATIENT_SEED, 1)
+    key = keys.from_seed(seed, 1)
     state = admit(oracle, key, factors)
     chart = oracle.observe(state)
     before = _beats_of_oracle(chart, state)
@@ -145,6 +150,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--world", default="ecg-wm-small", help="name or folder of a learned ECG world")
     parser.add_argument("--record", type=Path, default=None, help="a WFDB record, without extension")
     parser.add_argument("--cohort", default="healthy", help="of the oracle's patient")
+    parser.add_argument("--patient", type=whole(0), default=0, help="which of the oracle's patients")
     parser.add_argument("--hours", type=number(STEP_H, 24), default=2.5, help="after the dose")
     parser.add_argument("--out", type=folder, default=RESULTS)
     chosen = parser.parse_args(argv)
@@ -155,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
         factors = {"admission_clock_hour": torch.tensor([8.0]), "admission_fibrillation": torch.zeros(1)}
         if chosen.record is not None:
             factors |= _recorded(oracle, chosen.record)
-        before, chart, found = courses(oracle, world, factors, chosen.hours)
+        before, chart, found = courses(oracle, world, factors, chosen.hours, seed=PATIENT_SEED + chosen.patient)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -35,7 +35,7 @@ from world_models.ecg_wm.step_error import step_errors
 from world_models.protocol import Chart
 from world_models.training import Schedule, fit
 
-__all__ = ["main", "train"]
+__all__ = ["main", "train", "train_belief", "train_dynamics", "train_foresight", "untrained"]
 
 # Of the patients; calibration's stands with it, validation's and test's in the benchmarks, all disjoint.
 TRAIN_SEED = 1_000_000_000
@@ -48,6 +48,13 @@ MOST_SCALE = 2.5  # with more steps the beats' batches would run into the next s
 
 def _batch_key(stage: int, step: int, batch: int, device: torch.device) -> Tensor:
     return keys.from_seed(TRAIN_SEED + (stage * 10_000 + step) * STRIDE, batch, device)
+
+
+def untrained(config: ECGWorldConfig) -> ECGWorldModel:
+    """A model whose networks' first weights are always the same; nothing else uses a generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ECGWorldModel(config)
 
 
 def train_dynamics(
@@ -165,8 +172,7 @@ def train(
     steps = steps_of(scale)
     if ludb is not None and not (ludb / "ludb.csv").is_file():
         raise FileNotFoundError(f"no ludb.csv in {ludb}; give the folder of LUDB")
-    torch.manual_seed(0)  # the networks' first weights; nothing else uses a generator
-    model = ECGWorldModel(config).to(device)
+    model = untrained(config).to(device)
     work = out / "training"
     batch = 192 if device == "cpu" else 1024
     source = BeatSource(work, device, ptbxl, ludb, challenge)
