@@ -94,7 +94,7 @@ def test_one_cycle_is_torchs(steps):
         reference.step()
         if step + 1 < steps:
             cycle.step()
-    with pytest.raises(ValueError, match="cosine or onecycle"):
+    with pytest.raises(ValueError, match="cosine, onecycle or constant"):
         Schedule(3, shape="linear")
 
 

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.results import RESULTS, made_by, write_csv
+from benchmarks.ecg_drug.beats_read import READ, Request, dosed_charts, missing_of, slowed
 from world_models import catalog, keys, tree
 from world_models.data.ecg.real_beats import AFTER_S, BEFORE_S, R_SAMPLE, real_beats
 from world_models.ecg.delineation.delineate import delineate, median_beats
@@ -37,20 +38,18 @@ from world_models.ecg_wm import beats
 from world_models.ecg_wm.beats import RATE_HZ
 from world_models.ecg_wm.encode import canonical_of, marks_of, recorded_beats
 from world_models.ecg_wm.model import ECGWorldModel
-from world_models.ecg_wm.readback import FEATURES, READ
-from world_models.ecg_wm.readback_training import Request, missing_of
-from world_models.ecg_wm.recorded import Recorded
+from world_models.ecg_wm.recorded import INTERVALS, Recorded
 from world_models.ecg_wm.synthesis import synthesise
-from world_models.ecg_wm.t_bend import T_MEASURES
+from world_models.ecg_wm.t_measures import T_MEASURES
 from world_models.protocol import Chart
 
 SEED = 4_300_000_000
 QUANTILES = (5, 10, 25, 50)
-LIMITS = (1.0, 1.0, 1.0, 1.0, 0.05, 0.03, 0.02, 2.0, 2.0)  # of READ: ms, share of the amplitude, scores, ms
+LIMITS = (1.0, 1.0, 1.0, 1.0, 1.0, 0.05, 0.03, 0.02, 2.0, 2.0)  # of READ: ms, share of the amplitude, scores, ms
 # Means of the trial's subjects 2.5 h after dofetilide 500 ug against their own pre-dose mean: amplitude as a factor
 PEAK = {"t_amplitude_uv": 0.6, "t_asymmetry": 0.22, "t_flatness": 0.11, "erd_30_ms": 21.0, "lrd_30_ms": 16.0}
 PEAK_INTERVALS = {"jt_peak_ms": 35.0, "tpeak_tend_ms": 38.0}
-PAUSE_MS = 60.0  # at least from T end to half a PR before the next QRS: a heart too fast for that is slowed
+COHORT_PATIENTS = 512
 ROUGHEST_FLATNESS, MOST_ASYMMETRY = 0.66, 1.3
 
 
@@ -62,7 +61,7 @@ class Patients(NamedTuple):
     leads: Tensor  # [N, 8]
     samples: Tensor  # [N, SAMPLES]
     onset: Tensor  # [N] ms from R
-    intervals: Tensor  # [N, 5] FEATURES
+    intervals: Tensor  # [N, 5] INTERVALS
     t_wave: Tensor  # [N, 5]
     source: list[str]
 
@@ -72,7 +71,7 @@ def patients_of(ptbxl: Path | None, ludb: Path | None) -> Patients:
     found = real_beats(ptbxl, ludb, None, "valid")
     read = torch.stack(t_wave(found.beat_mv, marks_of(found.measured), RATE_HZ, R_SAMPLE), dim=-1)
     canonical, leads, samples, whole = canonical_of(found.beat_mv, found.measured)
-    intervals = torch.stack([whole[name] for name in FEATURES], dim=-1)
+    intervals = torch.stack([whole[name] for name in INTERVALS], dim=-1)
     columns = (found.beat_mv, canonical, leads, samples, found.measured.qrs_onset_ms, intervals, read)
     return Patients(*columns, found.source)
 
@@ -129,7 +128,7 @@ def decoder_rows(world: ECGWorldModel, people: Patients) -> list[dict[str, Any]]
 
 def charts_of(people: Patients, drug: bool) -> Chart:
     """What is asked for: the patients' own, or as at dofetilide's peak."""
-    chart = dict(zip(FEATURES, people.intervals.unbind(-1), strict=True))
+    chart = dict(zip(INTERVALS, people.intervals.unbind(-1), strict=True))
     chart |= dict(zip(T_MEASURES, people.t_wave.unbind(-1), strict=True))
     if drug:
         chart = {
@@ -139,30 +138,34 @@ def charts_of(people: Patients, drug: bool) -> Chart:
         chart |= {name: chart[name] + by for name, by in PEAK_INTERVALS.items()}
         chart["t_asymmetry"] = chart["t_asymmetry"].clamp_max(MOST_ASYMMETRY)
         chart["t_flatness"] = chart["t_flatness"].clamp_max(ROUGHEST_FLATNESS)
-        qt = chart["qrs_ms"] + chart["jt_peak_ms"] + chart["tpeak_tend_ms"]
-        fastest = 60_000 / (qt + 0.5 * chart["pr_ms"] + PAUSE_MS)
-        chart["heart_rate_bpm"] = torch.minimum(chart["heart_rate_bpm"], fastest)
-    return chart
+    return slowed(chart) if drug else chart
 
 
 def requests_of(world: ECGWorldModel, people: Patients, measured: Any, drug: bool) -> dict[str, Request]:
-    """The same charts asked of the recorded patients, of their decoded beats alone, and of generated patients."""
+    """The same charts asked of the recorded patients, of their decoded beats alone, and of generated patients; of the
+    latter also those of dosed patients of the oracle's cohorts, some of whom have not been dosed yet."""
     chart = charts_of(people, drug)
     mean, recorded = recorded_beats(world.vae, people.beat_mv, measured, people.t_wave)
     asked = torch.stack([chart[name] for name in T_MEASURES], dim=-1)
     nothing = Recorded.nothing(mean)
     generated = world.vae.prior(keys.from_seed(SEED + 2, len(mean)), asked)
-    return {
+    requests = {
         "recorded": Request(mean, recorded, chart),
         "decoded": Request(mean, nothing, chart),
         "generated": Request(generated, nothing, chart),
     }
+    if drug:
+        key = keys.from_seed(SEED + 6, COHORT_PATIENTS)
+        theirs = dosed_charts(key)
+        shape = world.vae.prior(key, torch.stack([theirs[name] for name in T_MEASURES], dim=-1))
+        requests["cohorts"] = Request(shape, Recorded.nothing(shape), theirs)
+    return requests
 
 
 def drawn_beats(world: ECGWorldModel, asked: Request, seed: int) -> Tensor:
     """Median beats [N, 8, 800] of the ECGs that are drawn."""
     key = keys.from_seed(seed, len(asked.m))
-    ecg = synthesise(world.vae, world.readback, asked.m, asked.recorded, key, torch.zeros_like(key), asked.chart)
+    ecg = synthesise(world.vae, asked.m, asked.recorded, key, torch.zeros_like(key), asked.chart)
     return median_beats(ecg, delineate(ecg, RATE_HZ).r_samples, RATE_HZ, BEFORE_S, AFTER_S)
 
 
@@ -193,7 +196,7 @@ def read_rows(world: ECGWorldModel, requests: dict[str, Request], drug: bool) ->
     rows = []
     for who, asked in requests.items():
         key = keys.from_seed(SEED + 4, len(asked.m))
-        off = missing_of(world.vae, world.readback, asked, key).abs()
+        off = missing_of(world.vae, asked, key).abs()
         for i, name in enumerate(READ):
             known = off[:, i][torch.isfinite(off[:, i])]
             rows.append(
@@ -218,7 +221,7 @@ def speed_rows(world: ECGWorldModel, asked: Request, copies: int = 8, runs: int 
     rates, alone = [], []
     for _ in range(runs):
         start, spent = time.perf_counter(), time.process_time()
-        synthesise(world.vae, world.readback, many.m, many.recorded, key, torch.zeros_like(key), many.chart)
+        synthesise(world.vae, many.m, many.recorded, key, torch.zeros_like(key), many.chart)
         rates.append(len(key) / (time.perf_counter() - start))
         alone.append(len(key) / (time.process_time() - spent))
     of, middle = f"{torch.get_num_threads()} threads", runs // 2

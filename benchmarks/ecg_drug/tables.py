@@ -32,6 +32,7 @@ from world_models import catalog, keys
 from world_models.command_line import folder, number, whole
 from world_models.ecg_wm.pairs import SPLIT_SEED, Pairs, cached_pairs
 from world_models.ecg_wm.risk.predictor import RiskPredictor
+from world_models.ehr_world.causal_lm.prompt import STYLES
 from world_models.protocol import Chart
 
 __all__ = ["latents_by_components", "main", "predicted", "rows_of"]
@@ -39,6 +40,7 @@ __all__ = ["latents_by_components", "main", "predicted", "rows_of"]
 TABLES = (1, 2, 3)
 COMPONENTS = 24  # of the latent where no encoder is given
 _AT_ONCE = 250  # patients sampled together
+LANGUAGE_TOKENS = {"chat": 220, "continue": 110}  # of an answer: a table has some 90
 _SAMPLE_SEED = 34_000_000_000
 
 
@@ -119,10 +121,15 @@ def _language(chosen: argparse.Namespace) -> Entry | None:
         backend, name = transformers_folder(chosen.transformers), chosen.transformers.name
     elif chosen.gguf is not None:
         path = None if chosen.gguf == "smollm2" else Path(chosen.gguf)
-        backend, name = prompt.gguf(path, max_tokens=160, context=2048, threads=1), Path(chosen.gguf).stem
+        backend, name = (
+            prompt.gguf(path, max_tokens=LANGUAGE_TOKENS[chosen.language_style], context=2048, threads=1),
+            Path(chosen.gguf).stem,
+        )
     else:
         return None
-    return Entry(LanguageRival(backend, name), {"model": f"language model {name}", "at": "as it is"})
+    return Entry(
+        LanguageRival(backend, name, chosen.language_style), {"model": f"language model {name}", "at": "as it is"}
+    )
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -143,6 +150,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--url", default=None, help="a language model: an OpenAI-compatible server; with --model")
     parser.add_argument("--model", default=None)
     parser.add_argument("--transformers", type=Path, default=None, help="a language model: its folder")
+    parser.add_argument("--language-style", choices=STYLES, default="chat", help="continue: for models of plain text")
     parser.add_argument(
         "--language-patients", type=whole(2), default=100, help="of the test patients, the first so many"
     )

@@ -4,14 +4,16 @@ import pytest
 import torch
 
 from world_models import keys
+from world_models.ecg.beat_axis import J_POINT
+from world_models.ecg.delineation.delineate import delineate
+from world_models.ecg.waveform import beat_template
 from world_models.ecg_wm import recorded
 from world_models.ecg_wm.beat_data import BeatSource
 from world_models.ecg_wm.beat_training import lay_linear, lay_prior
 from world_models.ecg_wm.config import SMALL
-from world_models.ecg_wm.readback import FEATURES, Readback
-from world_models.ecg_wm.recorded import Recorded
+from world_models.ecg_wm.recorded import INTERVALS, Recorded
 from world_models.ecg_wm.synthesis import drawn_beat, synthesise
-from world_models.ecg_wm.t_bend import J_POINT, T_MEASURES, standardised
+from world_models.ecg_wm.t_measures import T_MEASURES, standardised
 from world_models.ecg_wm.vae import SIZE_SD, BeatVAE
 
 
@@ -81,23 +83,27 @@ def as_recorded(vae, pool, count: int = 24) -> tuple[torch.Tensor, Recorded, dic
     some = pool.take(torch.arange(count))
     mean, _ = vae.encode(some.beat, some.leads, some.samples)
     kept = Recorded(some.beat - vae.shape(mean), some.t_wave, some.intervals)
-    chart = dict(zip(FEATURES, some.intervals.unbind(-1), strict=True))
+    chart = dict(zip(INTERVALS, some.intervals.unbind(-1), strict=True))
     return mean, kept, chart | dict(zip(T_MEASURES, some.t_wave.unbind(-1), strict=True))
 
 
 def test_a_recorded_beat_is_drawn_as_it_was_and_its_qrs_stays_when_the_t_wave_changes(laid):
     vae, pool = laid
     mean, kept, chart = as_recorded(vae, pool)
-    beat, intervals = drawn_beat(vae, Readback(SMALL), mean, kept, chart)
+    drawn = drawn_beat(vae, mean, kept, chart)
     truth = pool.beat[:24]
-    assert (beat - truth).abs().max() < 1e-3
-    assert all(torch.allclose(intervals[name], chart[name]) for name in intervals)
+    assert (drawn.residual - truth).abs().max() < 1e-3
+    plain = beat_template(drawn.intervals, None, residual=truth)
+    before = beat_template(drawn.intervals, None, t_shape=drawn.t_shape, residual=drawn.residual)
+    r = likeness(plain, before)
+    assert r.median() > 0.99 and r.min() > 0.9
     changed = {**chart, "t_amplitude_uv": 0.5 * chart["t_amplitude_uv"], "erd_30_ms": chart["erd_30_ms"] + 20}
-    drugged, _ = drawn_beat(vae, Readback(SMALL), mean, kept, changed)
-    assert (drugged - truth)[..., :J_POINT].abs().max() < 1e-5
-    assert (
-        drugged[..., J_POINT:].abs().amax((1, 2)) < 0.8 * truth[..., J_POINT:].abs().amax((1, 2))
-    ).float().mean() > 0.7
+    drugged = drawn_beat(vae, mean, kept, changed)
+    assert (drugged.residual - truth)[..., :J_POINT].abs().max() < 1e-5
+    after = beat_template(drugged.intervals, None, t_shape=drugged.t_shape, residual=drugged.residual)
+    late = 300 + 80  # samples: 160 ms after R
+    smaller = after[..., late:].abs().amax((1, 2)) < 0.8 * before[..., late:].abs().amax((1, 2))
+    assert smaller.float().mean() > 0.7
 
 
 def test_the_residual_fades_with_the_t_wave_and_generated_patients_have_none(laid):
@@ -108,25 +114,34 @@ def test_the_residual_fades_with_the_t_wave_and_generated_patients_have_none(lai
     torch.testing.assert_close(near, kept.residual)
     assert torch.equal(far[..., :J_POINT], kept.residual[..., :J_POINT])
     assert far[..., J_POINT + 20 :].abs().sum() < 0.6 * near[..., J_POINT + 20 :].abs().sum()
-    assert torch.allclose(recorded.nearness(kept, kept.t_wave, kept.intervals), torch.ones(24, 3))
-    moved = recorded.nearness(kept, kept.t_wave * 0.5, kept.intervals)
-    assert (moved[:, :2] == 1).all() and (moved[:, 2] < 0.1).all()  # a T wave that moves leaves P and QRS alone
     nothing = Recorded.nothing(kept.t_wave)
-    assert not recorded.nearness(nothing, kept.t_wave, kept.intervals).any()
     assert not recorded.kept(nothing, kept.t_wave).any()
 
 
-def test_a_rhythm_made_elsewhere_and_no_p_wave(laid):
+def test_who_fibrillates_has_no_p_wave_and_an_irregular_rhythm_and_the_others_keep_theirs(laid):
     vae, pool = laid
     mean, kept, chart = as_recorded(vae, pool, 8)
+    slow = {**chart, "heart_rate_bpm": torch.full((8,), 70.0)}
+    gone = {**slow, "pr_ms": torch.where(torch.arange(8) < 4, torch.nan, slow["pr_ms"])}
     key = keys.from_seed(0, 8)
-    r = (torch.arange(-2, 14) * 400).expand(8, -1).contiguous()
-    given = {"r_samples": r, "p_scale": torch.zeros(8), "atrial_mv": torch.full((8, 8, 5000), 0.5)}
-    slow = {**chart, "heart_rate_bpm": torch.full((8,), 75.0)}
-    plain, seen = (
-        synthesise(vae, Readback(SMALL), mean, kept, key, torch.zeros_like(key), slow, **more) for more in ({}, given)
-    )
-    assert seen.shape == plain.shape == (8, 12, 5000)
-    torch.testing.assert_close(seen[:, :, 1000:1400], seen[:, :, 1400:1800])  # every 400 samples the same beat
-    beat, _ = drawn_beat(vae, Readback(SMALL), mean, kept, slow, torch.zeros(8))
-    assert not beat[..., 8:36].any() and beat[..., J_POINT - 30 :].any()
+    plain = synthesise(vae, mean, kept, key, torch.zeros_like(key), slow)
+    waving = synthesise(vae, mean, kept, key, torch.zeros_like(key), gone, torch.arange(8) < 4)
+    assert plain.shape == waving.shape == (8, 12, 5000) and waving.isfinite().all()
+    torch.testing.assert_close(plain[4:], waving[4:])
+    read = delineate(waving, 500.0)
+    assert read.pr_ms[:4].isnan().float().mean() > 0.7 and read.pr_ms[4:].isfinite().float().mean() > 0.7
+    assert (plain[:4] - waving[:4]).abs().amax((1, 2)).min() > 0.05
+
+
+def test_an_ecg_hardly_depends_on_its_batch(laid):
+    vae, pool = laid
+    mean, kept, chart = as_recorded(vae, pool, 12)
+    key = keys.from_seed(3, 12)
+    whole = synthesise(vae, mean, kept, key, torch.zeros_like(key), chart)
+    parts = []
+    for i in range(12):
+        few, mine = {name: value[i : i + 1] for name, value in chart.items()}, Recorded(*(x[i : i + 1] for x in kept))
+        parts.append(synthesise(vae, mean[i : i + 1], mine, key[i : i + 1], torch.zeros_like(key[i : i + 1]), few))
+    off = (whole - torch.cat(parts)).abs().amax((1, 2))  # mV
+    # The decoder rounds by the batch in the last digit; the search for the T wave's bend may end elsewhere for it.
+    assert off.median() < 0.001 and off.max() < 0.05, off

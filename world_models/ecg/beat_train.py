@@ -92,26 +92,25 @@ def tile(template: Tensor, r_samples: Tensor, samples: int, at_r: int | None = N
     if at_r is None:
         at_r = int(round((length - 1) * PRE_MS / (PRE_MS + POST_MS)))
     moments = torch.arange(samples, device=template.device)
-    current = torch.searchsorted(r_samples, moments.expand(batch, -1).contiguous(), right=True) - 1
-    # How far each row's beat reaches, in its own shortest RR: how many neighbours can overlap.
+    # How far each row's beat reaches, and in its own shortest RR: how many of its neighbours can overlap.
     shortest = (r_samples[:, 1:] - r_samples[:, :-1]).amin(1).clamp_min(1)
     used = (template != 0).any(dim=1).to(torch.int8)
     before = at_r - used.argmax(1)
     after = length - 1 - used.flip(1).argmax(1) - at_r
-    back = max(int((after // shortest).max()), 0)
-    ahead = max(int(((before - 1) // shortest).max()), 0) + 1
+    back = max(int(((before + after) // shortest).max()), 0)
+    # The last beat that has begun by each moment.
+    begun = (r_samples - before.unsqueeze(1)).contiguous()
+    current = torch.searchsorted(begun, moments.expand(batch, -1).contiguous(), right=True) - 1
 
     # The template's ends serve as "no wave here": made zero (they hold nothing but a cut tail).
     table = template.clone()
     table[:, :, 0] = 0.0
     table[:, :, -1] = 0.0
     out: Tensor | None = None
-    # Beats before the moment, oldest first, then beats after it: a fixed order of sums, whatever the batch holds
-    # (a pass that one row does not need adds zeros to it).
-    far = 2 * (samples + length)
-    beats = torch.nn.functional.pad(r_samples, (back + 1, 0), value=-far)
-    beats = torch.nn.functional.pad(beats, (0, ahead), value=far)
-    for offset in range(-back, ahead + 1):
+    # It and those before it, oldest first: a fixed order of sums, whatever the batch holds (a pass that one row does
+    # not need adds zeros to it).
+    beats = torch.nn.functional.pad(r_samples, (back + 1, 0), value=-2 * (samples + length))
+    for offset in range(-back, 1):
         beat = current + (offset + back + 1)
         place = (moments - torch.gather(beats, 1, beat)).add_(at_r).clamp_(0, length - 1)
         wave = torch.gather(table, 2, place.unsqueeze(1).expand(-1, leads, -1))

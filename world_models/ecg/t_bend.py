@@ -84,18 +84,26 @@ def _tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         return tuple(x.to(device, torch.float32).clone() for x in (waves, place, kept))  # type: ignore[return-value]
 
 
-def own_st_t(heights: Tensor, residual: Tensor | None = None) -> Tensor:
-    """The own ST and T [B, 8, N] in mV of wave heights [B, 8, 3] (ST, its bend, T) and a residual [B, 8, 200]."""
-    waves, place, kept = _tables(heights.device)
-    own = heights[:, :, :1] * waves[0]
-    for i in (1, 2):
-        own = own + heights[:, :, i : i + 1] * waves[i]
+def own_st_t(heights: Tensor | None, residual: Tensor | None = None) -> Tensor:
+    """The own ST and T [B, 8, N] in mV of wave heights [B, 8, 3] (ST, its bend, T) and a residual [B, 8, 200]; one of
+    them may be None."""
+    if heights is None and residual is None:
+        raise ValueError("neither heights nor residual is given: there is no ST and T")
+    own: Tensor | None = None
+    if heights is not None:
+        waves = _tables(heights.device)[0]
+        own = heights[:, :, :1] * waves[0]
+        for i in (1, 2):
+            own = own + heights[:, :, i : i + 1] * waves[i]
     if residual is None:
+        assert own is not None
         return own
+    _, place, kept = _tables(residual.device)
     low = place.floor().clamp_max(residual.shape[-1] - 2.0)
     share, index = place - low, low.to(torch.int64)
     left = residual[..., index]
-    return own + (left + share * (residual[..., index + 1] - left)) * kept
+    rest = (left + share * (residual[..., index + 1] - left)) * kept
+    return rest if own is None else own + rest
 
 
 def bent_st_t(own: Tensor, place: Tensor, gain: Tensor) -> Tensor:

@@ -1,194 +1,76 @@
 """Draw an ECG whose T wave measures what is asked: amplitude, asymmetry, flatness, ERD_30, LRD_30, its peak and end.
 
-`shape_t_wave` gives the `TShape` with which `waveform.synthesise_ecg` draws such an ECG. The slopes of the bend are
-found by damped least squares (Levenberg 1944, doi 10.1090/qam/10666) on the drawn ST and T alone, which are read as
-`t_wave` and the delineator read any ECG: five channels of them are enough (the vector's three, the first principal
-component and the delineator's lead), every 4 ms. Besides the five measures stand the T peak and the T end that the
-delineator would mark, whose smoothing moves a skewed wave's peak to its slower side. Not all of these go together;
-what cannot be had is approached, each miss in its `SCALE`, and of equally good bends the one that bends least is taken.
+`shape_t_wave` gives the `TShape` with which `waveform.synthesise_ecg` draws such an ECG. A bend is guessed (`t_start`),
+read (`t_reader`), guessed again with what was missed asked for in addition; where that is not enough, its slopes are
+found by damped least squares (Levenberg 1944, doi 10.1090/qam/10666). Besides the five measures stand the T peak and
+the T end that the delineator would mark, whose smoothing moves a skewed wave's peak to its slower side. Not all of
+these go together; what cannot be had is approached, each miss in its `SCALE`, and of equally good bends the one that
+bends least is taken.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from world_models.ecg.along_time import fall, smoothed, summit, within
-from world_models.ecg.delineation.search import smoother
+from world_models.ecg import t_start
 from world_models.ecg.morphology import solve
-from world_models.ecg.t_bend import LEFT_KNOTS, RIGHT_KNOTS, TShape, bent_st_t, own_place, own_st_t
-from world_models.ecg.t_wave import KORS, USUAL, TWave, asymmetry_of, first_component, flatness_of
+from world_models.ecg.t_bend import TShape, own_st_t
+from world_models.ecg.t_reader import (
+    FREE,
+    Beats,
+    Marks,
+    beats_of,
+    free_of,
+    free_shape,
+    marks_of,
+    read_bent,
+    unevenness,
+)
+from world_models.ecg.t_wave import TWave
 from world_models.ecg.waveform import R_SHARE, WAVES, Intervals
 
-__all__ = ["SCALE", "Marks", "marks_of", "shape_t_wave"]
+__all__ = ["SCALE", "Marks", "bend_for", "marks_of", "shape_t_wave"]
 
 # A miss of this size counts as one: asymmetry, flatness, ERD_30, LRD_30, T peak and T end as delineated, ms.
-SCALE = (0.01, 0.005, 0.7, 0.7, 0.4, 0.4)
-_STEP_MS, _NEAR = 4.0, 11  # of the grid; steps about the peak within which its smoothed place is sought
-_BACK, _ON = 45, 55  # steps of the grid before and after the T peak: 180 and 220 ms
-_TWAVE, _READER = 7, 21  # samples of 4 ms over which `t_wave` (30 ms) and the delineator (82 ms) smooth
-_PEAK_LATE_MS = 1.5  # what the delineator adds to the place of its T peak (`delineate.CONVENTIONS`)
-_LEFT = len(LEFT_KNOTS) - 1  # slopes that are free: their integral is given, so that one is not
-_FREE = _LEFT + len(RIGHT_KNOTS) + 1  # with the peak's shift
+SCALE = (0.015, 0.006, 0.8, 0.8, 0.35, 0.35)
 _CALM, _EVEN = 0.06, 0.7  # weights of a slope's logarithm and of its change from knot to knot, beside the misses
-_SHIFT_MS = 10.0  # a unit of the shift of the peak
-# Rounds of the search, and squared misses under which a beat is left as it is: most are near at once, some are not.
-_STAGES = ((5, 1.0), (5, 4.0), (8, 6.0), (12, 6.0), (12, 8.0))
+# Squared misses (their sum) under which a beat is not bent at all; guesses, and the units in which they are put right,
+# in SCALE's order; then rounds of the search, and squared misses under which a beat is left as it is.
+_AS_IT_IS, _GUESSES, _ASK_LARGEST = 1.0, 3, 8.0
+_ASK_UNITS = (0.02, 0.01, 1.5, 1.5, 1.0, 1.5)
+_STAGES = ((4, 9.0), (8, 9.0), (12, 12.0))
+_HOPE = 0.7  # of a stage: the share of a beat's cost that is left where it was worth while
 _FAR, _UNREADABLE = 60.0, 20.0  # no miss counts for more; a wave off which a measure cannot be read counts for this
 _GAINS = (0.01, 100.0)
 _STEP = 0.03  # of the finite differences
 _DAMPING = (0.3, 0.2, 10.0)  # at first, its factor after a round that was better, and after one that was not
 _LIMIT, _LARGEST = 2.5, 1.2  # of the logarithms, and of their change in one round
-_ROWS = 512  # ECGs solved at once: as many as stay near the cache
+_ROWS, _SLOPE_ROWS = 512, 64  # ECGs solved at once, and their slopes: as many as stay near the cache
 _ST = WAVES.index("ST")
-
-
-class Marks(NamedTuple):
-    """Where a beat is to be read, ms after R; each [B]. The drawn waves lie where the reader sees them so."""
-
-    j_point: Tensor
-    t_peak: Tensor
-    t_end: Tensor
-
-
-class _Beats(NamedTuple):
-    """What is bent, and what for; B rows."""
-
-    channels: Tensor  # [B, 5, N] own ST and T: X, Y, Z, first component, delineator's lead
-    drawn: Tensor  # [B, 3] J point after R, J-Tpeak, Tpeak-Tend of the unbent wave, ms
-    marks: Tensor  # [B, 3] where J point, T peak and T end are read, ms after R
-    target: Tensor  # [B, 6] in the order of SCALE, NaN where it is left open
-    amplitude_mv: Tensor  # [B], NaN where it is left open
-
-
-def marks_of(intervals: Intervals) -> Marks:
-    """Marks at the places where the generator puts them."""
-    j_point = (1.0 - R_SHARE) * intervals.qrs_ms.to(torch.float32)
-    peak = j_point + intervals.jt_peak_ms
-    return Marks(j_point, peak, peak + intervals.tpeak_tend_ms)
-
-
-def _grid(device: torch.device) -> Tensor:
-    return torch.arange(-_BACK, _ON + 1, dtype=torch.float32, device=device) * _STEP_MS
-
-
-def _apart(drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """J point, J-Tpeak and Tpeak-Tend [B, 1] each of `drawn` [B, 3]."""
-    return drawn[:, 0:1], drawn[:, 1:2], drawn[:, 2:3]
-
-
-def _along(own: Tensor, direction: Tensor) -> Tensor:
-    """Own leads [B, 8, N] in a direction [B, 8]: [B, N]."""
-    total = torch.zeros_like(own[:, 0])
-    for i in range(own.shape[1]):
-        total = total + own[:, i] * direction[:, i : i + 1]
-    return total
-
-
-def _channels(own: Tensor, drawn: Tensor, marks: Marks, shape: TShape) -> Tensor:
-    """X, Y, Z, first component and delineator's lead of own ST and T [B, 8, N], bent about as `shape`: [B, 5, N]."""
-    tau = _grid(own.device)
-    when = marks.t_peak.unsqueeze(-1) + tau
-    leads = bent_st_t(own, own_place(when, *_apart(drawn), shape), shape.gain)
-    rows = []
-    for weights in KORS:
-        total = torch.zeros_like(own[:, 0])
-        for i, weight in enumerate(weights):
-            total = total + weight * own[:, i]
-        rows.append(total)
-    start = (marks.j_point - marks.t_peak).clamp_min(-USUAL.begin_ms)
-    window = within(tau, start, marks.t_end - marks.t_peak)
-    rows.append(_along(own, first_component(leads, window, leads[:, :, _BACK])))
-    hump = leads[:, :, _BACK] - 0.5 * (leads[:, :, _BACK - 25] + leads[:, :, _BACK + 25])  # over a chord of 200 ms
-    rows.append(_along(own, hump / hump.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-12)))
-    return torch.stack(rows, dim=1)
-
-
-def _read(beats: _Beats, shape: TShape) -> tuple[Tensor, Tensor]:
-    """What the bent wave measures, [B, 6] in the order of SCALE, and its amplitude [B] mV."""
-    tau = _grid(shape.gain.device)
-    j_point, peak, end = beats.marks.unbind(-1)
-    j_point, end = j_point - peak, end - peak
-    place = own_place(peak.unsqueeze(-1) + tau, *_apart(beats.drawn), shape)
-    bent = bent_st_t(beats.channels, place, shape.gain)
-    calm = smoothed(bent[:, :4], _TWAVE, 0)
-    magnitude = (calm[:, 0] * calm[:, 0] + calm[:, 1] * calm[:, 1] + calm[:, 2] * calm[:, 2] + 1e-12).sqrt()
-    height, at = summit(magnitude, tau, _STEP_MS)
-    after_j = torch.where(tau >= j_point.unsqueeze(-1), magnitude, torch.full_like(magnitude, torch.inf))
-    erd, lrd = (fall(x, tau, at, USUAL.level * height, s, _STEP_MS) for x, s in ((after_j, -1), (magnitude, 1)))
-
-    wave = calm[:, 3]
-    _, at = summit(wave, tau, _STEP_MS)
-    start = torch.maximum(j_point, at - USUAL.begin_ms)
-    slope = smoothed(wave, _TWAVE, 1)
-    asymmetry = asymmetry_of(slope, tau, at, start, at + USUAL.foot * (end - at), USUAL.begin_ms, _STEP_MS)
-    flatness = flatness_of(wave, tau, within(tau, start, end), USUAL.kurtosis)
-
-    lead = bent[:, 4]
-    half = _READER // 2
-    near = lead[:, _BACK - _NEAR - half : _BACK + _NEAR + half + 1]
-    near_tau = tau[_BACK - _NEAR : _BACK + _NEAR + 1]
-    seen = summit(_inner(near, 0), near_tau, _STEP_MS)[1] + _PEAK_LATE_MS
-    flank = lead[:, _BACK + 1 - half :]
-    steepest, there = (-_inner(flank, 1)).max(-1, keepdim=True)
-    value = _inner(flank, 0).gather(-1, there)
-    past = torch.arange(lead.shape[1], device=lead.device) > there + _BACK
-    foot = torch.where(past, lead, torch.full_like(lead, torch.inf)).amin(-1, keepdim=True)
-    tangent = (there + 1 + (value - foot) / steepest.clamp_min(1e-9)) * _STEP_MS
-    return torch.stack((asymmetry, flatness, erd, lrd, seen, tangent.squeeze(-1)), dim=-1), height
-
-
-def _inner(x: Tensor, derivative: int) -> Tensor:
-    """x [B, L] smoothed as the delineator does, or its slope per step, without the ends that are not whole."""
-    taps = smoother(_READER, 3, derivative)
-    half, length = _READER // 2, x.shape[-1] - _READER + 1
-    sign = -1.0 if derivative % 2 else 1.0
-    out = taps[half] * x[:, half : half + length]
-    for i in range(half):
-        out += taps[_READER - 1 - i] * (x[:, _READER - 1 - i :][:, :length] + sign * x[:, i : i + length])
-    return out
-
-
-def _shape(x: Tensor, gain: Tensor) -> TShape:
-    """The bend of free parameters [B, _FREE] and a gain [B]."""
-    slopes = x.exp()
-    left = torch.cat((slopes[:, :_LEFT], torch.ones_like(slopes[:, :1])), dim=1)
-    return TShape(gain, x[:, -1] * _SHIFT_MS, left, slopes[:, _LEFT:-1])
-
-
-def _begin(read: Tensor, target: Tensor) -> Tensor:
-    """Free parameters [B, _FREE] from which ERD_30, LRD_30 and the T end read [B, 6] would be about right."""
-    ratio = torch.nan_to_num((read / target.clamp_min(1e-3)).clamp(0.3, 3.0).log(), nan=0.0)
-    x = torch.zeros(read.shape[0], _FREE, device=read.device)
-    x[:, 0] = x[:, 1] = ratio[:, 2]
-    x[:, _LEFT] = ratio[:, 3]
-    x[:, _LEFT + 1] = x[:, _LEFT + 2] = x[:, _LEFT + 3] = ratio[:, 5]
-    return x
 
 
 class _Search(NamedTuple):
     """Where the search stands; B rows."""
 
-    x: Tensor  # [B, _FREE]
+    x: Tensor  # [B, FREE]
     gain: Tensor  # [B]
     off: Tensor  # [B, M] misses in their SCALE, then what bending costs
     height_mv: Tensor  # [B] the amplitude that is read
 
 
-def _misses(beats: _Beats, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
-    read, height = _read(beats, _shape(x, gain))
+def _misses(beats: Beats, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+    read, height = read_bent(beats, free_shape(x, gain))
     scale = torch.tensor(SCALE, device=x.device)
     off = torch.nan_to_num((read - beats.target) / scale, nan=_UNREADABLE).clamp(-_FAR, _FAR)
     off = torch.where(beats.target.isfinite(), off, torch.zeros_like(off))
-    slopes = torch.cat((x[:, :_LEFT], torch.zeros_like(x[:, :1]), x[:, _LEFT:-1]), dim=-1)
-    left, right = slopes[:, : _LEFT + 1], slopes[:, _LEFT + 1 :]
-    uneven = torch.cat((left[:, 1:] - left[:, :-1], right[:, 1:] - right[:, :-1]), dim=-1)
-    return torch.cat((off, _EVEN * uneven, _CALM * x), dim=-1), height
+    return torch.cat((off, _EVEN * unevenness(x), _CALM * x), dim=-1), height
 
 
-def _gain(beats: _Beats, gain: Tensor, height_mv: Tensor) -> Tensor:
+def _gain(beats: Beats, gain: Tensor, height_mv: Tensor) -> Tensor:
     wanted = (gain * beats.amplitude_mv / height_mv.clamp_min(1e-6)).clamp(*_GAINS)
     return torch.where(torch.isfinite(wanted), wanted, gain)
 
@@ -197,32 +79,41 @@ def _cost(off: Tensor) -> Tensor:
     return (off * off).sum(-1)
 
 
-def _slopes(beats: _Beats, at: _Search) -> Tensor:
-    """How the misses change with each free parameter, [B, _FREE, M], by differences: all at once."""
+def _slopes(beats: Beats, at: _Search) -> Tensor:
+    """How the misses change with each free parameter, [B, FREE, M], by differences."""
+    parts = []
+    for start in range(0, max(at.x.shape[0], 1), _SLOPE_ROWS):
+        rows = slice(start, start + _SLOPE_ROWS)
+        parts.append(_slopes_of(Beats(*(v[rows] for v in beats)), _Search(*(v[rows] for v in at))))
+    return torch.cat(parts)
+
+
+def _slopes_of(beats: Beats, at: _Search) -> Tensor:
+    """`_slopes` of few beats, all parameters at once."""
     rows = at.x.shape[0]
-    many = _Beats(*(v.repeat(_FREE, *(1,) * (v.ndim - 1)) for v in beats))
-    steps = (torch.eye(_FREE, device=at.x.device) * _STEP).repeat_interleave(rows, 0)
-    moved, _ = _misses(many, at.x.repeat(_FREE, 1) + steps, at.gain.repeat(_FREE))
-    return (moved.reshape(_FREE, rows, -1) - at.off).transpose(0, 1).contiguous() / _STEP
+    many = Beats(*(v.repeat(FREE, *(1,) * (v.ndim - 1)) for v in beats))
+    steps = (torch.eye(FREE, device=at.x.device) * _STEP).repeat_interleave(rows, 0)
+    moved, _ = _misses(many, at.x.repeat(FREE, 1) + steps, at.gain.repeat(FREE))
+    return (moved.reshape(FREE, rows, -1) - at.off).transpose(0, 1).contiguous() / _STEP
 
 
-def _rounds(beats: _Beats, at: _Search, rounds: int) -> _Search:
+def _rounds(beats: Beats, at: _Search, rounds: int) -> _Search:
     """Least squares with slopes by differences once, and from then on by what each step taught (Broyden 1965, doi
     10.1090/S0025-5718-1965-0198670-6)."""
     off, height = _misses(beats, at.x, at.gain)
     at = at._replace(off=off, height_mv=height)
     slope = _slopes(beats, at)
     damping = torch.full_like(at.gain, _DAMPING[0])
-    diagonal = torch.eye(_FREE, device=at.x.device)
+    diagonal = torch.eye(FREE, device=at.x.device)
     for _ in range(rounds):
-        normal = torch.stack([(slope * slope[:, i : i + 1]).sum(-1) for i in range(_FREE)], dim=1)
+        normal = torch.stack([(slope * slope[:, i : i + 1]).sum(-1) for i in range(FREE)], dim=1)
         right = (slope * at.off.unsqueeze(1)).sum(-1, keepdim=True)
         move = -solve((normal + diagonal * damping[:, None, None]).double(), right.double()).squeeze(-1)
         tried = (at.x + move.to(at.x.dtype).clamp(-_LARGEST, _LARGEST)).clamp(-_LIMIT, _LIMIT)
         off, height = _misses(beats, tried, at.gain)
         step = tried - at.x
         foretold = torch.zeros_like(off)
-        for i in range(_FREE):
+        for i in range(FREE):
             foretold = foretold + slope[:, i] * step[:, i : i + 1]
         surprise = (off - at.off - foretold).unsqueeze(1)
         slope = slope + surprise * (step / (step * step).sum(-1, keepdim=True).clamp_min(1e-8)).unsqueeze(-1)
@@ -234,27 +125,114 @@ def _rounds(beats: _Beats, at: _Search, rounds: int) -> _Search:
     return at
 
 
-def _solve(beats: _Beats) -> TShape:
-    rows, device = beats.drawn.shape[0], beats.drawn.device
-    x, gain = torch.zeros(rows, _FREE, device=device), torch.ones(rows, device=device)
-    read, height = _read(beats, _shape(x, gain))
-    gain = _gain(beats, gain, height)
-    x = _begin(read, beats.target).clamp(-_LIMIT, _LIMIT)
+def _guessed(beats: Beats, plain: Tensor, height_mv: Tensor) -> _Search:
+    """The best of some guesses of `t_start`: what a guess misses is asked for in addition.
+
+    In the six measures the guesses nearly do what they are asked: Broyden's method (good update of the inverse, doi
+    10.1090/S0025-5718-1965-0198670-6), from the identity, on what is asked. `plain` [B, 6] and `height_mv` [B] are read
+    of the unbent wave.
+    """
+    network = t_start.layers(plain.device)
+    form = torch.cat((t_start.asks(plain, beats.drawn), t_start.own_form(beats.channels, beats.drawn)), dim=-1)
+    own = t_start.own_part(form, network)
+    target = torch.where(beats.target.isfinite(), beats.target, torch.nan_to_num(plain))  # what is open stays as it is
+    units = torch.tensor(_ASK_UNITS, device=plain.device)
+    inverse = torch.eye(len(SCALE), device=plain.device).expand(plain.shape[0], -1, -1)
+    asked, gain = target, _gain(beats, torch.ones_like(height_mv), height_mv)
+    x = t_start.guess(t_start.asks(asked, beats.drawn), own, network)
     off, height = _misses(beats, x, gain)
-    at = _Search(x, _gain(beats, gain, height), off, height)
+    best = _Search(x, _gain(beats, gain, height), off, height)
+    miss = _in_units(off, units)
+    for _ in range(_GUESSES - 1):
+        step = -(inverse * miss.unsqueeze(1)).sum(-1).clamp(-_ASK_LARGEST, _ASK_LARGEST)
+        asked = asked + step * units
+        gain = _gain(beats, gain, height)
+        x = t_start.guess(t_start.asks(asked, beats.drawn), own, network)
+        off, height = _misses(beats, x, gain)
+        new = _in_units(off, units)
+        turned = (inverse * (new - miss).unsqueeze(1)).sum(-1)
+        size, along = (step * step).sum(-1, keepdim=True).clamp_min(1e-6), (step * turned).sum(-1, keepdim=True)
+        along = torch.where(along.abs() < 0.1 * size, size, along)
+        row = (step.unsqueeze(-1) * inverse).sum(1, keepdim=True)
+        inverse = inverse + ((step - turned) / along).unsqueeze(-1) * row
+        miss = new
+        found = _Search(x, _gain(beats, gain, height), off, height)
+        better = (_cost(off[:, : len(SCALE)]) < _cost(best.off[:, : len(SCALE)])) & height.isfinite()
+        best = _chosen(better, found, best)
+    return best
+
+
+def _in_units(off: Tensor, units: Tensor) -> Tensor:
+    """The misses [B, 6] of `_misses` in the units in which guesses are asked for."""
+    return off[:, : len(SCALE)] * (torch.tensor(SCALE, device=off.device) / units)
+
+
+def _chosen(first: Tensor, one: _Search, other: _Search) -> _Search:
+    """Rows of `one` where `first` [B] is true, else of `other`."""
+    pairs = zip(one, other, strict=True)
+    return _Search(*(torch.where(first.view(-1, *(1,) * (a.ndim - 1)), a, b) for a, b in pairs))
+
+
+def _begun(beats: Beats) -> _Search:
+    """Beats as they are, if they measure what is asked for, else as guessed."""
+    rows, device = beats.drawn.shape[0], beats.drawn.device
+    x, one = torch.zeros(rows, FREE, device=device), torch.ones(rows, device=device)
+    plain, height = read_bent(beats, free_shape(x, one))
+    gain = _gain(beats, one, height)
+    off, _ = _misses(beats, x, gain)
+    at = _Search(x, gain, off, height * gain)
+    left = (_cost(off[:, : len(SCALE)]) > _AS_IT_IS).nonzero().squeeze(-1)
+    if not len(left):
+        return at
+    found = _guessed(_of(beats, left), plain[left], height[left])
+    return _Search(*(v.index_copy(0, left, new) for v, new in zip(at, found, strict=True)))
+
+
+def _of(beats: Beats, rows: Tensor | slice) -> Beats:
+    return Beats(*(v[rows] for v in beats))
+
+
+def _in_blocks(work: Callable[[Tensor], _Search], rows: Tensor) -> _Search:
+    """`work` on the rows [N], so many at once as stay near the cache."""
+    parts = [work(some) for some in rows.split(_ROWS)] or [work(rows)]
+    return _Search(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _improved(beats: Beats, at: _Search, rows: Tensor, rounds: int) -> _Search:
+    found = _in_blocks(lambda some: _rounds(_of(beats, some), _Search(*(v[some] for v in at)), rounds), rows)
+    return _Search(*(v.index_copy(0, rows, new) for v, new in zip(at, found, strict=True)))
+
+
+def _solve(beats: Beats) -> TShape:
+    left = torch.arange(beats.drawn.shape[0], device=beats.drawn.device)
+    at = _in_blocks(lambda some: _begun(_of(beats, some)), left)
     for rounds, done in _STAGES:
-        left = (_cost(at.off[:, : len(SCALE)]) > done).nonzero().squeeze(-1)
+        left = left[_cost(at.off[left, : len(SCALE)]) > done]
         if not len(left):
             break
-        few = _Beats(*(v[left] for v in beats))
-        found = _rounds(few, _Search(*(v[left] for v in at)), rounds)
-        at = _Search(*(v.index_copy(0, left, new) for v, new in zip(at, found, strict=True)))
-    return _shape(at.x, at.gain)
+        before = _cost(at.off[left])
+        at = _improved(beats, at, left, rounds)
+        left = left[_cost(at.off[left]) < _HOPE * before]  # what hardly comes nearer cannot be had
+    return free_shape(at.x, at.gain)
+
+
+def _posed(
+    intervals: Intervals, morphology: Tensor | None, wanted: TWave, residual: Tensor | None, marks: Marks
+) -> Beats:
+    """What is to be bent, and what for; see `shape_t_wave`."""
+    drawn = torch.stack(((1.0 - R_SHARE) * intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms), dim=-1).to(
+        torch.float32
+    )
+    own = own_st_t(None if morphology is None else morphology[..., _ST : _ST + 3].to(torch.float32), residual)
+    asked = [x.to(torch.float32) for x in wanted]
+    peak = torch.zeros_like(marks.t_peak)
+    target = torch.stack((asked[1], asked[2], asked[3], asked[4], peak, marks.t_end - marks.t_peak), dim=-1)
+    return beats_of(own, drawn, marks, target, asked[0] * 1e-3)
 
 
 def shape_t_wave(
     intervals: Intervals,
-    morphology: Tensor,
+    morphology: Tensor | None,
     wanted: TWave,
     residual: Tensor | None = None,
     marks: Marks | None = None,
@@ -263,7 +241,7 @@ def shape_t_wave(
 
     Args:
         intervals: with which it will be drawn.
-        morphology: wave heights [B, 8, W] in mV.
+        morphology: wave heights [B, 8, W] in mV; None: the residual is the beat.
         wanted: a NaN leaves that measure open.
         residual: [B, 8, 200] mV of a recorded beat on the canonical axis (`beat_axis`), drawn along.
         marks: where J point, T peak and T end are to be read; by default where the intervals put them.
@@ -275,19 +253,25 @@ def shape_t_wave(
         if bool((value < 0).any()) or (name != "asymmetry" and bool((value == 0).any())):
             raise ValueError(f"{name} wanted from {float(value.min()):g} must be above 0")
     marks = marks_of(intervals) if marks is None else marks
-    drawn = torch.stack(((1.0 - R_SHARE) * intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms), dim=-1).to(
-        torch.float32
-    )
-    own = own_st_t(morphology[..., _ST : _ST + 3].to(torch.float32), residual)
-    asked = [x.to(torch.float32) for x in wanted]
-    peak = torch.zeros_like(marks.t_peak)
-    target = torch.stack((asked[1], asked[2], asked[3], asked[4], peak, marks.t_end - marks.t_peak), dim=-1)
-    identity = _shape(torch.zeros(own.shape[0], _FREE, device=own.device), torch.ones_like(peak))
-    channels = _channels(own, drawn, marks, identity)
-    places = torch.stack(tuple(marks), dim=-1)
-    parts = []
-    for start in range(0, max(own.shape[0], 1), _ROWS):
-        rows = slice(start, start + _ROWS)
-        beats = _Beats(channels[rows], drawn[rows], places[rows], target[rows], asked[0][rows] * 1e-3)
-        parts.append(_solve(beats))
-    return TShape(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return _solve(_posed(intervals, morphology, wanted, residual, marks))
+
+
+def bend_for(intervals: Intervals, residual: Tensor, wanted: TWave) -> TShape:
+    """As `shape_t_wave` of beats [B, 8, 200] that are all residual, with gradients with respect to `wanted`.
+
+    The search is not differentiated. Where it ends the bend follows what is wanted by the inverse of how the measures
+    follow the bend, in the least squares that the search solves.
+    """
+    with torch.no_grad():
+        shape = shape_t_wave(intervals, None, wanted, residual)
+        beats = _posed(intervals, None, wanted, residual, marks_of(intervals))
+        x = free_of(shape)
+        off, height = _misses(beats, x, shape.gain)
+        slope = torch.nan_to_num(_slopes(beats, _Search(x, shape.gain, off, height)))
+        normal = (slope.unsqueeze(1) * slope.unsqueeze(2)).sum(-1)
+        damped = (normal + _DAMPING[0] * torch.eye(FREE, device=x.device)).double()
+        follows = solve(damped, slope[..., : len(SCALE)].double()).to(x.dtype)  # [B, FREE, 6]
+    asked = torch.stack((wanted.asymmetry, wanted.flatness, wanted.erd_30_ms, wanted.lrd_30_ms), dim=-1)
+    change = (asked - asked.detach()) / torch.tensor(SCALE[:4], device=x.device)
+    x = x + (follows[..., :4] * change.unsqueeze(1)).sum(-1)
+    return free_shape(x, shape.gain * (wanted.amplitude_uv / wanted.amplitude_uv.detach()))

@@ -44,6 +44,7 @@ __all__ = [
     "derive_twelve",
     "synthesise_ecg",
     "p_duration_ms",
+    "p_stretch",
     "qrs_stretch",
     "sample_times_ms",
     "tile",
@@ -54,6 +55,7 @@ __all__ = [
 WAVES = ("P", "P_biphasic", *(f"QRS_{i}" for i in range(1, 9)), "ST", "ST_T", "T")
 
 QRS_STRETCH_MS = 180.0  # that `qrs_stretch` reaches to either side of R
+P_STRETCH_MS, P_STEP_MS = 480.0, 4.0  # that `p_stretch` reaches before R, and its steps
 R_SHARE = 0.42  # R's place within the QRS: onset at -0.42 qrs, J point at +0.58 qrs
 _BIPHASIC = 2.0 / (1.5 * math.sqrt(3.0))  # the tangent of -u exp(-u^2/2) meets zero at u = -1.5 sqrt(3), not -2
 _P, _QRS, _ST_T = range(0, 2), range(2, 10), range(10, 13)  # columns of WAVES
@@ -63,7 +65,7 @@ _QRS_EDGE = 0.09  # share of the QRS over which the taper rises, and falls
 _P_REACH = 4.0
 _QRS_PRE_MS, _QRS_POST_MS = 110.0, 150.0  # the stretch of the window in which the QRS is computed (QRS <= 258 ms)
 _UP_MS = 60.0  # over which what is kept of a recorded beat sets in
-_CHUNK = {"cpu": 32}  # ECGs synthesised at once: on a CPU 5 MB of eight leads stay near the cache
+_CHUNK = {"cpu": 64}  # ECGs synthesised at once: on a CPU 10 MB of eight leads stay near the cache
 _CHUNK_ELSEWHERE = 1024
 
 
@@ -118,13 +120,7 @@ def _pieces(intervals: Intervals, sampling_rate_hz: float) -> tuple[list[tuple[i
     onset = -R_SHARE * qrs
     j_point = onset + qrs
 
-    before = grid[:at_r]
-    duration = p_duration_ms(pr)
-    u = (before - (onset - pr + 0.5 * duration)) / (0.25 * duration)
-    v = u / _BIPHASIC
-    hump = torch.exp(-0.5 * u * u) * (u.abs() <= _P_REACH)
-    swing = -v * torch.exp(0.5 - 0.5 * v * v) * (u.abs() <= _P_REACH)
-    pieces = [(0, at_r, _P, torch.stack((hump, swing), dim=1))]
+    pieces = [(0, at_r, _P, torch.stack(_p_shapes(grid[:at_r], onset, pr), dim=1))]
 
     step = 1000.0 / sampling_rate_hz
     first, last = max(at_r - int(_QRS_PRE_MS / step), 0), min(at_r + int(_QRS_POST_MS / step) + 1, length)
@@ -132,6 +128,15 @@ def _pieces(intervals: Intervals, sampling_rate_hz: float) -> tuple[list[tuple[i
 
     pieces.append((at_r, length, _ST_T, st_t_shapes(grid[at_r:], j_point, qrs, jt_peak, tpeak_tend)))
     return pieces, length
+
+
+def _p_shapes(grid: Tensor, onset: Tensor, pr: Tensor) -> tuple[Tensor, Tensor]:
+    """P and its biphasic part at unit height, [B, L] each, at times [L] ms from R; QRS onset and PR [B, 1] ms."""
+    duration = p_duration_ms(pr)
+    u = (grid - (onset - pr + 0.5 * duration)) / (0.25 * duration)
+    v = u / _BIPHASIC
+    inside = u.abs() <= _P_REACH
+    return torch.exp(-0.5 * u * u) * inside, -v * torch.exp(0.5 - 0.5 * v * v) * inside
 
 
 def _qrs_shapes(grid: Tensor, onset: Tensor, qrs: Tensor) -> Tensor:
@@ -154,7 +159,7 @@ def wave_basis(intervals: Intervals, sampling_rate_hz: float = 500.0) -> Tensor:
 
 def beat_template(
     intervals: Intervals,
-    morphology: Tensor,
+    morphology: Tensor | None,
     sampling_rate_hz: float = 500.0,
     t_shape: TShape | None = None,
     residual: Tensor | None = None,
@@ -162,13 +167,22 @@ def beat_template(
     """Isolated beats in mV, [B, 8, L] (leads `INDEPENDENT_LEADS`), from 0.6 s before R to 1.0 s after.
 
     Args:
-        morphology: [B, 8, W] the height in mV of every wave (`WAVES`) in every independent lead.
+        morphology: [B, 8, W] the height in mV of every wave (`WAVES`) in every independent lead; None: no waves, the
+            residual is the beat.
         t_shape: bends and scales ST and T (`t_synthesis.shape_t_wave` finds the one that measures what is asked for).
         residual: [B, 8, 200] mV on the canonical axis, what the waves do not express of a recorded beat.
     """
-    pieces, length = _pieces(intervals, sampling_rate_hz)
-    beat = morphology.new_zeros(morphology.shape[0], len(INDEPENDENT_LEADS), length)
     own = t_shape is not None or residual is not None
+    count, device = intervals.pr_ms.shape[0], intervals.pr_ms.device
+    if morphology is None:
+        if residual is None:
+            raise ValueError("neither morphology nor residual is given: there is no beat to draw")
+        grid = _grid(sampling_rate_hz, device)[0]
+        beat = residual.new_zeros(count, len(INDEPENDENT_LEADS), grid.shape[0])
+        _add_own(beat, grid, intervals, None, unbent(count, device) if t_shape is None else t_shape, residual)
+        return beat
+    pieces, length = _pieces(intervals, sampling_rate_hz)
+    beat = morphology.new_zeros(count, len(INDEPENDENT_LEADS), length)
     for start, stop, columns, shapes in pieces:
         if own and columns is _ST_T:  # past the J point the table's
             continue
@@ -177,13 +191,13 @@ def beat_template(
             # A product and a sum, not one fused operation: whether that rounds once or twice depends on the layout.
             part += morphology[:, :, column].unsqueeze(-1) * shapes[:, i].unsqueeze(1)
     if own:
-        shape = unbent(morphology.shape[0], morphology.device) if t_shape is None else t_shape
+        shape = unbent(count, device) if t_shape is None else t_shape
         _add_own(beat, _grid(sampling_rate_hz, beat.device)[0], intervals, morphology, shape, residual)
     return beat
 
 
 def _add_own(
-    beat: Tensor, grid: Tensor, intervals: Intervals, morphology: Tensor, shape: TShape, residual: Tensor | None
+    beat: Tensor, grid: Tensor, intervals: Intervals, morphology: Tensor | None, shape: TShape, residual: Tensor | None
 ) -> None:
     """Adds ST and T from the table of the beat's own, bent, and the residual before them, to `beat` [B, 8, L].
 
@@ -194,34 +208,58 @@ def _add_own(
     onset = -R_SHARE * qrs
     j_point = onset + qrs
     after = grid[at_r:]
-    heights = morphology[:, :, _ST_T.start : _ST_T.stop]
+    heights = None if morphology is None else morphology[:, :, _ST_T.start : _ST_T.stop]
     st_t = bent_st_t(own_st_t(heights, residual), own_place(after, j_point, jt_peak, tail, shape), shape.gain)
-    # Up to the J point the ST level rises with the QRS.
-    rise = smoothstep((after - j_point) / (ST_RISE * qrs) + 1.0).unsqueeze(1) * heights[:, :, :1]
-    beat[:, :, at_r:] += torch.where((after >= j_point).unsqueeze(1), st_t, rise)
-    if residual is None:
-        return
+    past_j = (after >= j_point).unsqueeze(1)
+    if heights is None:
+        beat[:, :, at_r:] += st_t * past_j
+    else:  # up to the J point the ST level rises with the QRS
+        rise = smoothstep((after - j_point) / (ST_RISE * qrs) + 1.0).unsqueeze(1) * heights[:, :, :1]
+        beat[:, :, at_r:] += torch.where(past_j, st_t, rise)
+    if residual is not None:
+        early = int((grid <= _QRS_POST_MS).sum())
+        beat[:, :, :early] += _before_j(grid[:early], intervals, residual)
+
+
+def _before_j(grid: Tensor, intervals: Intervals, residual: Tensor) -> Tensor:
+    """The residual up to the J point at the times `grid` [L] ms about R: [B, 8, L] mV."""
+    _, pr, qrs, _, jt_peak, tail = (x.to(torch.float32).unsqueeze(-1) for x in intervals)
+    onset = -R_SHARE * qrs
     ends = beat_axis.piece_ends(*(x.squeeze(-1) for x in (pr, qrs, jt_peak, tail)))
-    early = grid <= _QRS_POST_MS
-    time = grid[early]
-    from_onset = time - onset
+    from_onset = grid - onset
     before = beat_axis.curved(residual, beat_axis.places(ends, from_onset, before_j=True))
     # Before the axis begins, half a P wave before P, it comes up from nothing.
-    share = smoothstep((from_onset - ends[:, :1]) / _UP_MS + 1.0) * (time < j_point)
-    beat[:, :, early] += before * share.unsqueeze(1)
+    share = smoothstep((from_onset - ends[:, :1]) / _UP_MS + 1.0) * (grid < onset + qrs)
+    return before * share.unsqueeze(1)
 
 
-def qrs_stretch(intervals: Intervals, morphology: Tensor, residual: Tensor | None = None) -> Tensor:
+def p_stretch(intervals: Intervals, morphology: Tensor | None, residual: Tensor) -> Tensor:
+    """What comes before R of beats with a residual, every `P_STEP_MS` from `P_STRETCH_MS` on to R, [B, 8, L] mV."""
+    grid = torch.arange(-int(P_STRETCH_MS / P_STEP_MS), 1, dtype=torch.float32, device=residual.device) * P_STEP_MS
+    beat = _before_j(grid, intervals, residual)
+    if morphology is not None:
+        _, pr, qrs, *_ = (x.to(torch.float32).unsqueeze(-1) for x in intervals)
+        for i, shape in zip(_P, _p_shapes(grid, -R_SHARE * qrs, pr), strict=True):
+            beat += morphology[:, :, i].unsqueeze(-1) * shape.unsqueeze(1)
+    return beat
+
+
+def qrs_stretch(intervals: Intervals, morphology: Tensor | None, residual: Tensor | None = None) -> Tensor:
     """QRS, ST and what follows, without P, every 2 ms from `QRS_STRETCH_MS` before R to as much after, [B, 8, L] mV."""
     step = 2.0
     reach = int(QRS_STRETCH_MS / step)
-    grid = torch.arange(-reach, reach + 1, dtype=torch.float32, device=morphology.device) * step
+    device = intervals.qrs_ms.device
+    grid = torch.arange(-reach, reach + 1, dtype=torch.float32, device=device) * step
+    count = intervals.qrs_ms.shape[0]
+    beat = torch.zeros(count, len(INDEPENDENT_LEADS), grid.shape[0], device=device)
+    if morphology is None:
+        _add_own(beat, grid, intervals, None, unbent(count, device), residual)
+        return beat
     qrs = intervals.qrs_ms.to(torch.float32).unsqueeze(-1)
     shapes = _qrs_shapes(grid, -R_SHARE * qrs, qrs)
-    beat = morphology.new_zeros(morphology.shape[0], len(INDEPENDENT_LEADS), grid.shape[0])
     for i, column in enumerate(_QRS):
         beat += morphology[:, :, column].unsqueeze(-1) * shapes[:, i].unsqueeze(1)
-    _add_own(beat, grid, intervals, morphology, unbent(morphology.shape[0], morphology.device), residual)
+    _add_own(beat, grid, intervals, morphology, unbent(count, device), residual)
     return beat
 
 
@@ -258,8 +296,10 @@ def _wander(key: Tensor, t: int | Tensor, samples: int, sampling_rate_hz: float)
     return out
 
 
-def _without_p(parts: Tensor, rows: Tensor) -> Tensor:
+def _without_p(parts: Tensor | None, rows: Tensor) -> Tensor | None:
     """Wave heights [B, 8, W] or a residual [B, 8, 200] with what comes before the QRS taken out of some rows."""
+    if parts is None:
+        return None
     before = _QRS.start if parts.shape[-1] == len(WAVES) else beat_axis.QRS_START
     parts = parts.clone()
     parts[rows, :, :before] = 0.0
@@ -274,7 +314,7 @@ def synthesise_ecg(
     key: Tensor,
     t: int | Tensor,
     intervals: Intervals,
-    morphology: Tensor,
+    morphology: Tensor | None,
     *,
     seconds: float = 10.0,
     sampling_rate_hz: float = 500.0,
@@ -284,22 +324,25 @@ def synthesise_ecg(
     t_shape: TShape | None = None,
     residual: Tensor | None = None,
     fibrillating: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """12-lead ECGs in mV, float32 [B, 12, seconds * sampling_rate_hz], standard lead order.
 
     Args:
         key, t: the patients' keys [B] and the step: the random stream of R positions, noise and wander.
         intervals: what the ECG must measure.
-        morphology: heights in mV [B, 8, W] of the waves in the independent leads.
+        morphology: heights in mV [B, 8, W] of the waves in the independent leads; None: the residual is the beat.
         hrv_ms: standard deviation of RR; a number or [B].
         noise_uv: standard deviation of the sample noise of the independent leads; a number or [B].
         wander_uv: standard deviation of the baseline wander; a number or [B].
         t_shape: [B, ...] each, how ST and T are bent and scaled; None: as drawn.
         residual: [B, 8, 200] mV on the canonical axis, what the waves do not express of a recorded beat; None: nothing.
         fibrillating: bool [B], whose atria fibrillate: irregular RR, f waves and no P; None: nobody's.
+        out: where to write them.
     """
     batch, samples = key.shape[0], int(round(seconds * sampling_rate_hz))
-    out = torch.empty(batch, 12, samples, dtype=torch.float32, device=key.device)
+    if out is None:
+        out = torch.empty(batch, 12, samples, dtype=torch.float32, device=key.device)
     at_r = _grid(sampling_rate_hz, key.device)[1]
     chunk = _CHUNK.get(key.device.type, _CHUNK_ELSEWHERE)
     for start in range(0, batch, chunk):
@@ -314,10 +357,10 @@ def synthesise_ecg(
         r = beat_samples(
             k, when, chosen.heart_rate_bpm, seconds=seconds, sampling_rate_hz=sampling_rate_hz, hrv_ms=part(hrv_ms)
         )
-        heights, kept = morphology[rows], part(residual)
+        heights, kept = part(morphology), part(residual)
         waving = fibrillating[rows].nonzero().squeeze(-1) if fibrillating is not None else r.new_zeros(0)
         if len(waving):
-            heights, kept = _without_p(heights, waving), None if kept is None else _without_p(kept, waving)
+            heights, kept = _without_p(heights, waving), _without_p(kept, waving)
             them = k[waving], when[waving] if isinstance(when, Tensor) and when.ndim else when
             rate = chosen.heart_rate_bpm[waving]
             theirs = fibrillation_beats(*them, rate, r.shape[1], seconds=seconds, sampling_rate_hz=sampling_rate_hz)

@@ -20,13 +20,13 @@ from world_models import keys
 from world_models.constants import constant
 from world_models.data.ecg.real_beats import RealBeats, real_beats
 from world_models.ecg.morphology import MorphologyBank
-from world_models.ecg.t_bend import unbent
-from world_models.ecg.t_wave import TMarks, t_wave
+from world_models.ecg.t_bend import TShape, unbent
+from world_models.ecg.t_wave import KORS, TMarks, t_wave
 from world_models.ecg.waveform import R_SHARE, Intervals, beat_template
 from world_models.ecg_wm import beats
 from world_models.ecg_wm.beats import AT_R, RATE_HZ
+from world_models.ecg_wm.bending import bent
 from world_models.ecg_wm.encode import canonical_of, marks_of
-from world_models.ecg_wm.t_bend import Bend, bent, kors
 
 __all__ = ["BeatPool", "BeatSource", "sample_intervals"]
 
@@ -193,9 +193,11 @@ def varied(pool: BeatPool, key: Tensor) -> BeatPool:
     gains = torch.ones_like(beat[:, :1])
     gains[..., :p_end] = (VARY["p"] * normal("p")).exp()[:, None, None]
     beat = beat * gains * (VARY["size"] * normal("size")).exp()[:, None, None]
-    early, late = BEND_SD * normal("early", 5), BEND_SD * normal("late", 4)
-    bends = (keys.uniform(key, 0, "beats/bends") < 0.5).to(beat.dtype)
-    beat = bent(beat, Bend(early * bends.unsqueeze(-1), late * bends.unsqueeze(-1), VARY["t"] * normal("t")))
+    bends = (keys.uniform(key, 0, "beats/bends") < 0.5).to(beat.dtype).unsqueeze(-1)
+    early, late = ((BEND_SD * bends * normal(name, 5)).exp() for name in ("early", "late"))
+    gain = (VARY["t"] * normal("t")).exp()
+    shape = TShape(gain, torch.zeros_like(gain), early, late)
+    beat = bent(beat, shape, pool.intervals[:, 3], pool.intervals[:, 4])
     beat = beat + torch.einsum("lv,bvs->bls", _dower(beat), _turned(beat, normal("axis", 3)))
     beat = beat * (VARY["lead"] * normal("lead", beats.LEAD_COUNT)).exp().unsqueeze(-1)
     return pool._replace(beat=beat * pool.leads.unsqueeze(-1))
@@ -207,7 +209,7 @@ def _dower(like: Tensor) -> Tensor:
 
 def _turned(beat: Tensor, axis: Tensor) -> Tensor:
     """By what the heart's vector [B, 3, SAMPLES] changes when it turns about `axis` [B, 3], of SD 1, by its length."""
-    vector = torch.einsum("vl,bls->bvs", kors(beat), beat)
+    vector = torch.einsum("vl,bls->bvs", constant(tuple(sum(KORS, ())), beat.device, beat.dtype).view(3, -1), beat)
     axis = VARY["axis"] * axis
     angle = axis.square().sum(-1, keepdim=True).sqrt().clamp(1e-6, math.pi)
     unit = (axis / angle).unsqueeze(-1).expand_as(vector)

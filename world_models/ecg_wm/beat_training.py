@@ -1,44 +1,37 @@
-"""Training of the beats: the autoencoder, then the bender that gives any beat the T wave asked for."""
+"""Training of the beats: the autoencoder, and what generated patients' beats are drawn from."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from world_models import keys
+from world_models.ecg.delineation.delineate import delineate
 from world_models.ecg_wm.beat_data import BeatPool, BeatSource
-from world_models.ecg_wm.t_bend import PASSES, bent, missed
-from world_models.ecg_wm.t_reading import read_t
+from world_models.ecg_wm.beats import RATE_HZ
+from world_models.ecg_wm.encode import t_wave_of
+from world_models.ecg_wm.recorded import INTERVALS
+from world_models.ecg_wm.synthesis import synthesise
 from world_models.ecg_wm.vae import EXAMPLES, BeatVAE, beat_loss
 from world_models.training import Schedule, fit
 
-__all__ = ["asked_t_waves", "train_beats"]
+__all__ = ["lay_linear", "lay_prior", "train_beats"]
 
 SEED = 3_200_000_000
 STRIDE = 1_000  # seeds from one step's batch to the next's
 NOISE_MV = 0.012  # SD of what is added to the beats that the encoder sees
 LOST = 0.33  # share of beats of which electrodes are lost, each lead with the chance
 LOST_LEAD = 0.3
-STRAIN = 2e-3  # what a bend costs in the loss, by the mean square of its logarithms
-# What a unit of drug does, and the scatter about it: near the trial's largest means (dofetilide, quinidine at 2.5 h)
-DRUG = {
-    "amplitude": (-0.5, 0.15),
-    "asymmetry": (0.28, 0.06),
-    "flatness": (0.1, 0.025),
-    "erd": (22.0, 4.0),
-    "lrd": (16.0, 3.0),
-    "jt": (35.0, 10.0),
-    "tail": (40.0, 8.0),
-}
+READ_MS = 4.0  # a generated patient's beat is one whose intervals a delineator reads as near as this
+PAUSE_MS = 60.0  # at least from T end to half a PR before the next QRS, so that T and P stand apart
+MOST_TRIES = 8
 
 
-def train_beats(vae: BeatVAE, source: BeatSource, steps: int, bend_steps: int, batch: int, folder: Path) -> None:
-    """The autoencoder (its linear part first, in closed form), the prior of generated patients, the bender."""
+def train_beats(vae: BeatVAE, source: BeatSource, steps: int, batch: int, folder: Path) -> None:
+    """The autoencoder (its linear part first, in closed form), then the prior of generated patients."""
     lay_linear(vae, source)
-    bender = {id(p) for p in vae.bender.parameters()}
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         key = keys.from_seed(SEED + step * STRIDE, batch, vae.weight.device)
@@ -52,10 +45,8 @@ def train_beats(vae: BeatVAE, source: BeatSource, steps: int, bend_steps: int, b
         rebuilt, divergence = beat_loss(vae, vae.shape(m), pool.beat, pool.samples, mean, log_variance)
         return rebuilt + divergence, {"rebuilt": rebuilt.item(), "divergence": divergence.item()}
 
-    chosen = [p for p in vae.parameters() if id(p) not in bender]
-    fit(vae, loss, Schedule(steps, learning_rate=5e-4, weight_decay=1e-3), folder, "beats", chosen)
+    fit(vae, loss, Schedule(steps, learning_rate=5e-4, weight_decay=1e-3), folder, "beats", list(vae.parameters()))
     lay_prior(vae, source)
-    train_bender(vae, source, bend_steps, batch, folder)
 
 
 @torch.no_grad()
@@ -76,84 +67,35 @@ def _parts(pool: BeatPool) -> list[tuple[Tensor, Tensor, Tensor]]:
 
 @torch.no_grad()
 def lay_prior(vae: BeatVAE, source: BeatSource) -> None:
-    """Generated patients' shapes: real beats varied, and drawn ones, whose T waves can be read."""
-    latents, waves = [], []
-    for i in range(6):
-        pool = source.batch(keys.from_seed(SEED + 900_000_000 + 512 * i, 512, vae.weight.device))
-        read = read_t(pool.beat, pool.intervals)
-        whole = pool.leads.all(-1) & torch.isfinite(read.t_wave).all(-1)
-        whole &= (read.peak_off_ms.abs() < 12) & (read.end_off_ms.abs() < 25)
-        latents.append(vae.encode(pool.beat, pool.leads, pool.samples)[0][whole])
-        waves.append(read.t_wave[whole])
+    """Generated patients' shapes: real beats varied, and drawn ones, on whose ECG a delineator reads what was asked."""
+    latents, waves, found = [], [], 0
+    for i in range(MOST_TRIES):
+        if found >= EXAMPLES:
+            break
+        key = keys.from_seed(SEED + 900_000_000 + EXAMPLES * i, EXAMPLES, vae.weight.device)
+        pool = source.batch(key)
+        pool = pool.take(pool.leads.all(-1) & pool.intervals.isfinite().all(-1))
+        mean, _ = vae.encode(pool.beat, pool.leads, pool.samples)
+        good, t_wave = _read_as_asked(vae, mean, pool, key[: len(mean)])
+        latents.append(mean[good])
+        waves.append(t_wave[good])
+        found += len(latents[-1])
+    if found < EXAMPLES:
+        raise ValueError(f"only {found} beats can be read, {EXAMPLES} are needed; is the training set whole?")
     encoded, t_wave = torch.cat(latents), torch.cat(waves)
     order = torch.argsort(keys.uniform(keys.from_seed(SEED, len(encoded), encoded.device), 0, "beats/order"))
-    if len(encoded) < EXAMPLES:
-        raise ValueError(f"only {len(encoded)} beats can be read, {EXAMPLES} are needed; is the training set whole?")
     vae.lay_prior(encoded[order], t_wave[order])
 
 
-def asked_t_waves(key: Tensor, t_wave: Tensor, intervals: Tensor) -> tuple[Tensor, Tensor]:
-    """T waves [B, 5] and intervals [B, 5] to ask of beats that have these: near them, under drug, or another's."""
-    kind = keys.uniform(key, 0, "asked/kind").unsqueeze(-1)
-    other = torch.argsort(keys.uniform(key, 0, "asked/other"))
-    unit = keys.uniform(key, 0, "asked/drug") * 1.6 - 0.2
-    unit = torch.where(kind.squeeze(-1) < 0.2, torch.zeros_like(unit), unit)  # near
-    swap = kind > 0.65
-    wave, times = torch.where(swap, t_wave[other], t_wave), torch.where(swap, intervals[other], intervals)
-    unit = torch.where(swap.squeeze(-1), 0.3 * unit, unit)
-    noise = keys.normal(key, 0, "asked/noise", (len(DRUG),))
-    moved = {n: unit * size + sd * noise[:, i] for i, (n, (size, sd)) in enumerate(DRUG.items())}
-    jt = (times[:, 3] + moved["jt"]).clamp(110.0, 520.0)
-    tail = (times[:, 4] + moved["tail"]).clamp(45.0, 210.0)
-    amplitude, asymmetry, flatness, erd, lrd = wave.unbind(-1)
-    erd = torch.minimum((erd + moved["erd"]).clamp_min(12.0), 0.7 * jt)
-    lrd = torch.minimum(torch.maximum(lrd + moved["lrd"], 0.3 * tail), 0.68 * tail)
-    rows = (
-        (amplitude * moved["amplitude"].exp()).clamp(40.0, 2500.0),
-        (asymmetry + moved["asymmetry"]).clamp(0.02, 1.3),
-        (flatness + moved["flatness"]).clamp(0.25, 0.66),
-        erd,
-        lrd,
-    )
-    return torch.stack(rows, dim=-1), torch.stack([times[:, 0], times[:, 1], times[:, 2], jt, tail], dim=-1)
-
-
-def train_bender(vae: BeatVAE, source: BeatSource, steps: int, batch: int, folder: Path) -> None:
-    """The bender, by what a reader would measure of the bent beats; half recorded and drawn, half decoded."""
-
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        key = keys.from_seed(SEED + 500_000_000 + step * STRIDE, batch, vae.weight.device)
-        with torch.no_grad():
-            pool = source.batch(key)
-            half = batch // 2
-            rows = torch.argsort(keys.uniform(key, 0, "bend/decoded"))
-            decoded = rows[:half]
-            mean = vae.encode(pool.beat[decoded], pool.leads[decoded], pool.samples[decoded])[0]
-            made = vae.shape(torch.cat([mean[: half // 2], vae.prior(key[half // 2 : half])]))
-            beat = torch.cat([pool.beat[rows[half:]], made])
-            order = torch.cat([rows[half:], decoded])
-            own, times = read_t(beat, pool.intervals[order]).t_wave, pool.intervals[order]
-            own = torch.where(torch.isfinite(own), own, pool.t_wave[order])
-            asked, times = asked_t_waves(key, own, times)
-            known = torch.isfinite(asked).all(-1)
-            beat, asked, times = beat[known], asked[known], times[known]
-        total, misses = torch.zeros((), device=key.device), torch.zeros_like(asked)
-        for bend, _ in vae.bender.guesses(beat, asked, times, PASSES):
-            shaped = bent(beat, bend)
-            if shaped.requires_grad:  # a wave that cannot be read (no fall by 30 %, say) has no gradient either
-                shaped.register_hook(lambda g: torch.nan_to_num(g, nan=0.0, posinf=0.0, neginf=0.0))
-            misses = missed(read_t(shaped, times), asked)
-            total = total + F.smooth_l1_loss(torch.zeros_like(misses), misses, beta=0.5)
-            total = total + STRAIN * (bend.early.square().mean() + bend.late.square().mean())
-        figures = misses.detach().abs().median(0).values.tolist()
-        names = ("amplitude", "asymmetry", "flatness", "erd", "lrd", "peak", "end")
-        return total, dict(zip(names, figures, strict=True))
-
-    fit(
-        vae,
-        loss,
-        Schedule(steps, learning_rate=2e-3, weight_decay=1e-3),
-        folder,
-        "bender",
-        list(vae.bender.parameters()),
-    )
+def _read_as_asked(vae: BeatVAE, m: Tensor, pool: BeatPool, key: Tensor) -> tuple[Tensor, Tensor]:
+    """bool [B]: the decoded beats' ECGs at the beats' intervals read as they should; and their own T waves [B, 5]."""
+    qt = pool.intervals[:, 2:].sum(-1)
+    fastest = 60_000 / (qt + 0.5 * pool.intervals[:, 1] + PAUSE_MS)
+    asked = dict(zip(INTERVALS, pool.intervals.unbind(-1), strict=True))
+    asked["heart_rate_bpm"] = torch.minimum(asked["heart_rate_bpm"], fastest).clamp(20.0, 200.0)
+    read = delineate(synthesise(vae, m, None, key, torch.zeros_like(key), asked), RATE_HZ)
+    t_wave = t_wave_of(read)
+    good = read.trusted & torch.isfinite(t_wave).all(-1)
+    for name in INTERVALS[1:]:
+        good = good & ((getattr(read, name) - asked[name]).abs() < READ_MS)
+    return good, t_wave

@@ -29,11 +29,10 @@ class ECGWorldConfig:
     spread_width: int = 64  # hidden width of the head that says how unsure the model is
     morphology: int = 32  # latent size of the beat's shape
     beat_width: int = 256  # hidden width of the beat encoder and decoder
-    readback_width: int = 128  # hidden width of the correction that makes a synthesised ECG read as its chart
     dose_log: int = 36  # past steps whose doses a state remembers, to redo them when its unknowns are sampled anew
 
     def __post_init__(self) -> None:
-        parts = ("drift", "teacher", "flow", "belief", "spread", "beat", "readback", "event")
+        parts = ("drift", "teacher", "flow", "belief", "spread", "beat", "event")
         widths = [f"{part}_width" for part in parts]
         check_sizes(self, **dict.fromkeys(widths, 65_536))
         check_sizes(self, eta=1024, flow_steps=1000, morphology=1024, dose_log=10_000)
@@ -53,5 +52,4 @@ LARGE = ECGWorldConfig(
     spread_width=128,
     morphology=48,
     beat_width=1024,
-    readback_width=512,
 )

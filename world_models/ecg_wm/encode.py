@@ -20,7 +20,7 @@ from world_models.ecg.waveform import R_SHARE
 from world_models.ecg_wm import beats, latent
 from world_models.ecg_wm.beats import RATE_HZ
 from world_models.ecg_wm.recorded import Recorded
-from world_models.ecg_wm.t_bend import T_MEASURES
+from world_models.ecg_wm.t_measures import T_MEASURES
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.protocol import Chart
 

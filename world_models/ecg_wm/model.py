@@ -41,10 +41,8 @@ from world_models.ecg_wm.latent_ode import (
     clock_waves,
 )
 from world_models.ecg_wm.patients import CLEARANCES, COVARIATES, baseline_chart
-from world_models.ecg_wm.readback import Readback
 from world_models.ecg_wm.recorded import recorded_with
 from world_models.ecg_wm.residual import LatentResidual, Sampling, Told, length_told
-from world_models.ecg_wm.rhythm import drawable, rhythm_of
 from world_models.ecg_wm.start_rates import REFERENCE_MG, START_RATES
 from world_models.ecg_wm.state import Belief, ECGWorldState, Present, with_dose
 from world_models.ecg_wm.synthesis import synthesise
@@ -114,7 +112,6 @@ class ECGWorldModel(nn.Module):
         self.register_buffer("amount_limit", torch.full((drugs,), 10.0))
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("spread_scale", torch.ones(len(SPREAD_OF)))
-        self.readback = Readback(config)
         # the random numbers of a step: normals of z and of the node, then what torsades and the rhythm hang on
         self.streams = (("residual", latent_size), CONDUCTION, "torsades", FIBRILLATION)
         self.sampling = Sampling()
@@ -258,10 +255,8 @@ class ECGWorldModel(nn.Module):
         if "latent" in also:
             chart["latent"] = torch.cat([state.present.u, state.shape], dim=-1).clamp(-LATENT_LIMIT, LATENT_LIMIT)
         if "ecg_mv" in also:
-            rate = chart["heart_rate_bpm"]
-            rhythm = rhythm_of(state.key, state.t, rate, state.present.fibrillating)._asdict()
             shown = state.shape, state.recorded, state.key, state.t
-            chart["ecg_mv"] = synthesise(self.vae, self.readback, *shown, drawable(chart), **rhythm)
+            chart["ecg_mv"] = synthesise(self.vae, *shown, chart, state.present.fibrillating)
         return chart
 
     @torch.no_grad()

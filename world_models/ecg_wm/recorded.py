@@ -7,19 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from world_models.ecg.beat_axis import J_POINT, PIECES, SAMPLES
 from world_models.ecg.st_t import smoothstep
-from world_models.ecg_wm.beats import PIECES, SAMPLES
-from world_models.ecg_wm.t_bend import J_POINT, T_MEASURES, standardised
+from world_models.ecg_wm.t_measures import T_MEASURES, standardised
 from world_models.protocol import Chart
 
-__all__ = ["INTERVALS", "Recorded", "kept", "nearness", "recorded_with"]
+__all__ = ["INTERVALS", "Recorded", "kept", "recorded_with"]
 
 INTERVALS = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_ms", "tpeak_tend_ms")
 # Distance from the recorded T wave, in SDs of healthy adults' (root of the squares' sum), over which its own details
 # fade: a T wave half as high, or flattened and skewed as dofetilide's peak does it, lies at 2 to 3.
 FADES_OVER = 3.0
-# Distances over which a T wave, or intervals, asked for count as the recorded ones, with which nothing is to be bent.
-SAME_T, SAME_MS = 0.25, 3.0
 _ONSET = 0.3  # share of J to T peak over which the fading sets in
 
 
@@ -65,21 +63,3 @@ def kept(recorded: Recorded, t_wave: Tensor | None) -> Tensor:
     place = torch.arange(SAMPLES, device=stays.device, dtype=stays.dtype) - J_POINT
     late = smoothstep(place / (_ONSET * PIECES[4]))
     return recorded.residual * (1.0 - (1.0 - stays) * late).unsqueeze(1)
-
-
-def nearness(recorded: Recorded, t_wave: Tensor | None, intervals: Tensor) -> Tensor:
-    """How far P, QRS and the T wave asked for are the recorded ones, [B, 3], 1 to 0 (0 with nothing recorded).
-
-    The recorded beat itself reads as the record does: it needs no correction and no bend, and small steps away from it
-    need little. A drug that moves the T wave leaves P and QRS where they read as recorded: so the three are apart.
-
-    Args:
-        t_wave: [B, 5] T measures asked for; None: the beat's own.
-        intervals: [B, 5] INTERVALS asked for.
-    """
-    off = ((intervals - recorded.intervals)[:, 1:] / SAME_MS).square()
-    late = off[:, 2] + off[:, 3]
-    if t_wave is not None:
-        late = late + (_away(t_wave, recorded) / SAME_T).square()
-    distance = torch.stack([off[:, 0], off[:, 1], late], dim=-1)
-    return torch.nan_to_num(torch.exp(-0.5 * distance), nan=0.0)

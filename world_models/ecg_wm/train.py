@@ -1,9 +1,9 @@
 """Make an ECG world model from oracle cohorts: `python -m world_models.ecg_wm.train --out DIR`.
 
-Stages, each resumable on its own: the beat autoencoder, the readback that makes its ECGs read as their chart, the
-dynamics (prior, belief, spread together), the belief alone, all of it by what it foresees, torsades and AV block, the
-diffusion of the whole latent (teacher, then the few-step student), then calibration of the spread on patients no stage
-has met. Data are sampled while training, each batch as a function of the stage and the step.
+Stages, each resumable on its own: the beat autoencoder, the dynamics (prior, belief, spread together), the belief
+alone, all of it by what it foresees, torsades and AV block, the diffusion of the whole latent (teacher, then the
+few-step student), then calibration of the spread on patients no stage has met. Data are sampled while training, each
+batch as a function of the stage and the step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from torch import Tensor
 
 from world_models import checkpoint, command_line, keys
 from world_models.command_line import MOST_THREADS, whole
-from world_models.ecg_wm import latent
 from world_models.ecg_wm.beat_data import BeatSource
 from world_models.ecg_wm.beat_training import train_beats
 from world_models.ecg_wm.calibration import calibrate
@@ -30,18 +29,15 @@ from world_models.ecg_wm.courses import DrawCourses, sample_courses
 from world_models.ecg_wm.diffusion_training import train_diffusion
 from world_models.ecg_wm.losses import dynamics_loss, events_loss, foresight_loss
 from world_models.ecg_wm.model import KIND, ECGWorldModel
-from world_models.ecg_wm.readback_training import train_readback
 from world_models.ecg_wm.step_error import step_errors
-from world_models.protocol import Chart
 from world_models.training import Schedule, fit
 
 __all__ = ["main", "train", "train_belief", "train_dynamics", "train_foresight", "untrained"]
 
 # Of the patients; calibration's stands with it, validation's and test's in the benchmarks, all disjoint.
 TRAIN_SEED = 1_000_000_000
-READBACK_ROUNDS = 3
 EVENTS = ("torsades_hazard", "av_block")  # parts of the model that are learned from events
-APART = ("vae", "readback", "residual", *EVENTS)  # what the dynamics stages leave alone
+APART = ("vae", "residual", *EVENTS)  # what the dynamics stages leave alone
 STRIDE = 100_000  # seeds from one step's batch to the next's
 MOST_SCALE = 2.5  # with more steps the beats' batches would run into the next stage's 10,000 keys
 
@@ -106,15 +102,6 @@ def train_foresight(
     fit(model, loss, Schedule(steps, learning_rate=2e-3, warm_up=20, clip=2.0), folder, "foresight", parameters)
 
 
-@torch.no_grad()
-def dosed_charts(key: Tensor) -> Chart:
-    """Charts [B] of visits of dosed patients of all cohorts, as in sinus rhythm: what ECGs will be drawn of."""
-    data = sample_courses(keys.fold(key, "courses"), 8, 2.0)
-    visit = torch.floor(keys.uniform(key, 0, "readback/visit") * data.u.shape[1]).long()
-    u = data.u[torch.arange(len(visit), device=visit.device), visit]
-    return latent.intervals_of(torch.where(u.isnan(), data.measured, u))
-
-
 def train_events(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
     """Torsades and AV block, from events alone: wide batches, as events are rare."""
     pool = [sample_courses(_batch_key(3, i, batch, model.device), 24, 2.0) for i in range(16)]
@@ -129,8 +116,6 @@ def train_events(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> 
 
 STEPS = {
     "beats": 800,
-    "bender": 5000,
-    "readback": 2400,
     "dynamics": 2600,
     "belief": 300,
     "foresight": 350,
@@ -141,8 +126,8 @@ STEPS = {
 
 
 def steps_of(scale: float) -> dict[str, int]:
-    """Steps of each stage. Raises ValueError where one would have none (the readback: none in each of its rounds)."""
-    least = max((READBACK_ROUNDS if stage == "readback" else 1) / count for stage, count in STEPS.items())
+    """Steps of each stage. Raises ValueError where one would have none."""
+    least = max(1 / count for count in STEPS.values())
     least = math.ceil(least * 10_000) / 10_000
     if not least <= scale <= MOST_SCALE:
         raise ValueError(
@@ -162,8 +147,7 @@ def train(
 ) -> ECGWorldModel:
     """Every stage; `scale` multiplies the number of steps (a quick trial: 0.02). Writes the finished folder to `out`.
 
-    Real beats come from the folders given (`beat_data`). Far below 0.02 few or none of the synthesised ECGs can be read
-    yet: the model is then whole, its ECGs are not.
+    Real beats come from the folders given (`beat_data`).
 
     Raises:
         ValueError: a scale with which a stage has no step, or a LUDB folder without its beats.
@@ -176,10 +160,7 @@ def train(
     work = out / "training"
     batch = 192 if device == "cpu" else 1024
     source = BeatSource(work, device, ptbxl, ludb, challenge)
-    train_beats(model.vae, source, steps["beats"], steps["bender"], 128, work)
-    ecgs, rounds = max(256, int(6144 * scale)), READBACK_ROUNDS
-    pace = (rounds, ecgs, steps["readback"] // rounds, 256)
-    train_readback(model.vae, model.readback, source, *pace, work, charts=dosed_charts)
+    train_beats(model.vae, source, steps["beats"], 128, work)
     train_dynamics(model, steps["dynamics"], batch, work)
     train_belief(model, steps["belief"], batch, work)
     train_foresight(model, steps["foresight"], batch * 2 // 3, work)

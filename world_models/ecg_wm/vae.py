@@ -7,7 +7,7 @@ logarithm of the size.
 
 Encoding marks which leads and which samples it may trust. The linear part is then conditioned on what was seen, in
 closed form, so an ECG with missing leads or a fast rate (T running into the next P) is read from what is left, and
-decoding fills in the rest. Decoding is conditional on the T wave asked for: the beat's own T wave is bent (`t_bend`).
+decoding fills in the rest. A decoded beat has its own T wave; drawing bends it to the one asked for (`synthesis`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from world_models import keys
-from world_models.constants import constant
 from world_models.ecg_wm.beats import LEAD_COUNT, PIECES, SAMPLES
 from world_models.ecg_wm.config import ECGWorldConfig
-from world_models.ecg_wm.t_bend import Bender, bent, standardised
+from world_models.ecg_wm.t_measures import standardised
 from world_models.nn.mlp import mlp
 
 __all__ = ["BeatVAE", "beat_loss"]
@@ -31,8 +30,6 @@ KERNEL = 0.25  # width of the kernel on each, as a share of the examples' spread
 # four of the five intervals, little in the tails.
 WEIGHTS = (0.5, 1.6, 0.9, 1.0, 1.5, 1.2, 0.6)
 LEAST_MV = 0.02  # root mean square of a beat that is not taken for smaller
-# Heart rate, PR, QRS, J-Tpeak and Tpeak-Tend of a resting adult, bpm and ms, where a caller knows none (k)
-TYPICAL = (65.0, 160.0, 95.0, 240.0, 90.0)
 SIZE_SD = 0.4  # of the logarithm of a beat's size
 LEVEL_SD = 0.5  # of the share of the mean beat in a beat of unit size, as the encoder's least squares expects it
 
@@ -59,7 +56,6 @@ class BeatVAE(nn.Module):
         inputs = flat + LEAD_COUNT + SAMPLES + self.size
         self.encoder = mlp((inputs, config.beat_width, config.beat_width, 2 * self.size), zero_last=True)
         self.decoder = mlp((self.size, config.beat_width, flat), zero_last=True)
-        self.bender = Bender(config.beat_width)
         # Where generated patients' shapes come from: kernels on encoded training beats. A single Gaussian over them
         # also gives shapes that no beat has (two-humped T waves), which a delineator then misreads by a whole wave.
         self.register_buffer("examples", torch.zeros(EXAMPLES, self.size))
@@ -74,13 +70,8 @@ class BeatVAE(nn.Module):
 
     # ---- beats <-> latents ---------------------------------------------------------------------------------------
 
-    def encode(
-        self, beat_mv: Tensor, lead_seen: Tensor, sample_seen: Tensor, t_wave: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance [B, morphology] of m; `lead_seen` [B, 8] and `sample_seen` [B, SAMPLES] are bool.
-
-        `t_wave` is accepted and not used: m holds the beat with the T wave that was recorded, and decoding bends it.
-        """
+    def encode(self, beat_mv: Tensor, lead_seen: Tensor, sample_seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance [B, morphology] of m; `lead_seen` [B, 8] and `sample_seen` [B, SAMPLES] are bool."""
         seen = (lead_seen.unsqueeze(-1) & sample_seen.unsqueeze(1)).to(beat_mv.dtype)
         scaled = torch.nan_to_num(beat_mv) * self.taper * self.weight * seen
         share = (self.energy * seen).sum((1, 2)).clamp_min(0.05)
@@ -112,24 +103,6 @@ class BeatVAE(nn.Module):
         unit = self.mean + m[:, 1:] @ self.basis + self.decoder(m)
         size = (SIZE_SD * m[:, :1] + self.log_size).exp()
         return (unit * size).unflatten(-1, (LEAD_COUNT, SAMPLES)) * (self.taper / self.weight)
-
-    def reshaped(self, canonical_mv: Tensor, t_wave: Tensor, intervals: Tensor | None = None) -> Tensor:
-        """Canonical beats [B, 8, SAMPLES], decoded or recorded, bent to measure T waves [B, 5] (chart units).
-
-        `intervals` [B, 5] are heart rate, PR, QRS, J-Tpeak and Tpeak-Tend at which they are to be measured (bpm, ms);
-        None: a resting adult's. T waves are in ms, so how a canonical beat is bent depends on them.
-        """
-        if intervals is None:
-            intervals = constant(TYPICAL, t_wave.device, t_wave.dtype).expand(t_wave.shape[0], -1)
-        return bent(canonical_mv, self.bender(canonical_mv, t_wave, intervals))
-
-    def decode(self, m: Tensor, t_wave: Tensor | None = None, intervals: Tensor | None = None) -> Tensor:
-        """Canonical beat [B, 8, SAMPLES] mV of m with the T wave [B, 5] asked for (None: the beat's own).
-
-        `intervals` [B, 5] as in `reshaped`.
-        """
-        beat = self.shape(m)
-        return beat if t_wave is None else self.reshaped(beat, t_wave, intervals)
 
     # ---- generated patients --------------------------------------------------------------------------------------
 

@@ -100,7 +100,9 @@ class Persistence:
         samples: int,
     ) -> Predicted:
         """See `frame.Rival.sample`."""
-        return repeated(pre_beat, endpoints_of(pre_chart), samples)
+        found = repeated(pre_beat, endpoints_of(pre_chart), samples)
+        same = {n: pre_chart[n].expand(samples, -1) for n in found.chart if n in pre_chart}
+        return found._replace(chart=found.chart | same)
 
 
 def _least_squares(x: Tensor, y: Tensor) -> Tensor:

@@ -70,8 +70,8 @@ class DADM(PairNetwork):
             added.append(zero(x))
         return self._knowledge(pre, told, drug), by, added
 
-    def _noise(self, x: Tensor, time: Tensor, known: Tensor, by: Tensor, added: list[Tensor]) -> Tensor:
-        """The noise [B, 1610] in x at times [B]."""
+    def _velocity(self, x: Tensor, time: Tensor, known: Tensor, by: Tensor, added: list[Tensor]) -> Tensor:
+        """The velocity [B, 1610] in x at times [B]."""
         beat, measures = x.split((_FLAT, MEASURES), -1)
         beat = beat.unflatten(-1, (LEADS, SAMPLES))
         at = self.at(torch.cat([sinusoid(time, self.size), by, measures], -1))
@@ -88,15 +88,15 @@ class DADM(PairNetwork):
         return torch.cat([said, self.measures(torch.cat([deep.mean(1), at, by, measures], -1))], -1)
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Mean square error of the noise, beat and measures in equal parts."""
+        """Mean square error of the velocity, beat and measures in equal parts."""
         clean = torch.cat([batch.beat.flatten(1), batch.measures], -1)
-        x, noise, time = noised(clean, batch.key)
-        off = (self._noise(x, time, *self._prepared(batch.pre, batch.told, batch.drug)) - noise).square()
+        x, velocity, time = noised(clean, batch.key)
+        off = (self._velocity(x, time, *self._prepared(batch.pre, batch.told, batch.drug)) - velocity).square()
         beat, measures = off[:, :_FLAT].mean(), off[:, _FLAT:].mean()
         return beat + measures, {"beat": float(beat.detach()), "measures": float(measures.detach())}
 
     def generate(self, pre: Tensor, told: Tensor, drug: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """See `PairNetwork.generate`."""
         ready = self._prepared(pre, told, drug)
-        x = ddim(lambda z, time: self._noise(z, time, *ready), key, _FLAT + MEASURES)
+        x = ddim(lambda z, time: self._velocity(z, time, *ready), key, _FLAT + MEASURES)
         return x[:, :_FLAT].unflatten(-1, (LEADS, SAMPLES)), x[:, _FLAT:]

@@ -62,8 +62,8 @@ class DiffuSETS(PairNetwork):
     def _context(self, pre: Tensor, told: Tensor) -> tuple[Tensor, Tensor]:
         return self.see(pre, told), self.words(words_of(told))
 
-    def _noise(self, x: Tensor, time: Tensor, seen: Tensor, note: Tensor) -> Tensor:
-        """The noise [B, state] in x at times [B]."""
+    def _velocity(self, x: Tensor, time: Tensor, seen: Tensor, note: Tensor) -> Tensor:
+        """The velocity [B, state] in x at times [B]."""
         at = sinusoid(time, self.size)
         h = self.inward(torch.cat([x, at, seen, note.mean(1)], -1))
         for cross, block in zip(self.cross, self.blocks, strict=True):
@@ -79,14 +79,14 @@ class DiffuSETS(PairNetwork):
         rebuilt = (self.decoder(drawn) - batch.beat.flatten(1)).square().mean()
         divergence = 0.5 * (log_variance.exp() - 1 - log_variance).sum(-1).mean()
         clean = torch.cat([self._unit(mean).detach(), batch.measures], -1)
-        x, noise, time = noised(clean, batch.key)
-        denoised = (self._noise(x, time, *self._context(batch.pre, batch.told)) - noise).square().mean()
+        x, velocity, time = noised(clean, batch.key)
+        denoised = (self._velocity(x, time, *self._context(batch.pre, batch.told)) - velocity).square().mean()
         figures = {"rebuilt": float(rebuilt.detach()), "denoised": float(denoised.detach())}
         return rebuilt + _BETA * divergence + denoised, figures
 
     def generate(self, pre: Tensor, told: Tensor, drug: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """See `PairNetwork.generate`."""
         context = self._context(pre, told)
-        x = ddim(lambda z, time: self._noise(z, time, *context), key, _LATENT + MEASURES)
+        x = ddim(lambda z, time: self._velocity(z, time, *context), key, _LATENT + MEASURES)
         latent, measures = x.split((_LATENT, MEASURES), -1)
         return self.decoder(latent).unflatten(-1, (LEADS, SAMPLES)), measures

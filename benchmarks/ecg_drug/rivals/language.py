@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ecg_drug.rivals.frame import Given, Predicted, chart_of
-from world_models.ehr_world.causal_lm.prompt import Backend
+from world_models.ehr_world.causal_lm.prompt import STYLES, Backend
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.scales import to_scale
 from world_models.protocol import Chart
@@ -39,8 +39,8 @@ def _table(values: Sequence[float]) -> str:
     return "\n".join(f"{n}: {v:.{_DECIMALS.get(n, 0)}f}" for n, v in zip(ENDPOINTS, values, strict=True))
 
 
-def ask(told: Given, row: int) -> list[dict[str, str]]:
-    """The messages that ask for one patient's ECG."""
+def ask(told: Given, row: int, style: str = "chat") -> list[dict[str, str]] | str:
+    """What asks for one patient's ECG: messages, or with style "continue" a text that breaks off within the table."""
     chart, who = told.pre_chart, told.covariates
     values = [float(torch.nan_to_num(chart[n][row], nan=0.0)) for n in ENDPOINTS]
     drug, hours = int(told.drug[row]), float(told.hours[row])
@@ -52,6 +52,8 @@ def ask(told: Given, row: int) -> list[dict[str, str]]:
         f"{float(who['potassium_mmol_l'][row]):.1f} mmol/L. The ECG before the dose (ms, bpm, uV):\n{_table(values)}\n"
         f"Given now: {order}. The same table {hours:g} hours later:"
     )
+    if style == "continue":
+        return f"{text}\n{ENDPOINTS[0]}:"
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
 
 
@@ -76,10 +78,17 @@ class LanguageRival:
     Args:
         backend: messages in, answers out.
         name: as tables name it.
+        style: "chat" asks by messages; "continue" has the table gone on with, for models that were taught no chat: what
+            comes after its last line is cut off.
+
+    Raises:
+        ValueError: another style.
     """
 
-    def __init__(self, backend: Backend, name: str):
-        self.backend, self.name = backend, name
+    def __init__(self, backend: Backend, name: str, style: str = "chat"):
+        if style not in STYLES:
+            raise ValueError(f"style={style!r}; there are: {', '.join(STYLES)}")
+        self.backend, self.name, self.style = backend, name, style
         self.asked = self.unanswered = self.failed = 0
 
     def sample(
@@ -97,16 +106,21 @@ class LanguageRival:
         told = Given(pre_beat, pre_chart, drug, dose_mg, hours, covariates)
         before = torch.stack([pre_chart[n] for n in ENDPOINTS], -1)
         values = before.clone()
-        answers = self.backend([ask(told, row) for row in range(len(key))])
+        answers = self.backend([ask(told, row, self.style) for row in range(len(key))])
         for row, answer in enumerate(answers):
             self.asked += 1
             self.failed += isinstance(answer, Exception)
-            read = None if isinstance(answer, Exception) else parse_table(answer)
+            read = None if isinstance(answer, Exception) else self._read(answer)
             self.unanswered += read is None
             if read is not None:
                 values[row] = torch.tensor(read)
         chart = {n: v.expand(samples, -1) for n, v in chart_of(to_scale(values)).items()}
         return Predicted(pre_beat.expand(samples, -1, -1, -1), chart)
+
+    def _read(self, answer: str) -> list[float] | None:
+        if self.style == "continue":
+            answer = "\n".join(f"{ENDPOINTS[0]}:{answer}".splitlines()[: len(ENDPOINTS)])
+        return parse_table(answer)
 
 
 def transformers_folder(folder: str | Path, max_tokens: int = 160, batch: int = 8) -> Backend:

@@ -35,11 +35,12 @@ __all__ = ["RATES", "Trained", "energy_score", "still_falling", "to_plateau", "t
 RATES = (3e-4, 1e-3, 3e-3)  # learning rates that every network is tried with
 TUNING_SHARE = 0.15  # of the budget, for each of them
 BATCH = 64
-SEGMENT_SHARE = 0.05  # of the budget
+SEGMENT_SHARE, LEAST_SCORES = 0.05, 5.0  # of the budget, but at least so many times as long as scoring takes
 VALIDATION_MOST, VALIDATION_SAMPLES = 128, 4  # patients and samples of a score
 _TRAIN_SEED, _SCORE_SEED = 33_000_000_000, 33_500_000_000
 _PATIENCE = 6  # segments without a better score: the plateau
 _BETTER = 0.002  # share by which a score must be lower to count
+LEAST_LEFT = 0.02  # of a budget, that is worth another segment
 _FEW = 6  # steps that are timed for the first plan
 
 Build = Callable[[], PairNetwork]
@@ -112,12 +113,13 @@ class _Run:
         rows = (keys.uniform(own, 0, "rival/row") * len(self.table.pre)).long().clamp_max(len(self.table.pre) - 1)
         return net.loss(self.table.batch(own, rows), step)
 
-    def timed(self) -> float:
-        """Seconds of processor time of a step, from a few on a copy; they count."""
+    def timed(self) -> tuple[float, float]:
+        """Seconds of processor time of a step, from a few on a copy, and of scoring; they count."""
         path = self.folder / "spent" / "-1"
-        known = self.folder / "second_a_step.json"
+        known = self.folder / "seconds.json"
         if known.is_file():
-            return float(json.loads(known.read_text()))
+            step_s, score_s = json.loads(known.read_text())
+            return float(step_s), float(score_s)
         trial = copy.deepcopy(self.net)
         with spending(path):
             self.loss(trial, 0)[0].backward()
@@ -125,8 +127,11 @@ class _Run:
             for step in range(_FEW):
                 self.loss(trial, step)[0].backward()
             one = (time.process_time() - start) / _FEW
-        write_text(known, json.dumps(one))
-        return one
+            start = time.process_time()
+            energy_score(trial.eval(), self.other)
+            score_s = time.process_time() - start
+        write_text(known, json.dumps([one, score_s]))
+        return one, score_s
 
     def segment(self, steps: int) -> float:
         """Trains to the end of the next segment, which is `steps` long where it was not planned yet; its score."""
@@ -143,10 +148,12 @@ class _Run:
                 first_beta=self.net.first_beta,
             )  # fmt: skip
             fit(self.net, lambda step: self.loss(self.net, step), schedule, self.folder, "net")
+            start = time.process_time()
             score = energy_score(self.net.eval(), self.other)
+            score_s = time.process_time() - start
         if not self.curve or score < min(row["score"] for row in self.curve):
             save_tensors(self.folder / "best.safetensors", dict(self.net.named_parameters()))
-        self.curve.append({"step": float(end), "cpu_s": self.cpu_s(), "score": score})
+        self.curve.append({"step": float(end), "cpu_s": self.cpu_s(), "score": score, "score_s": score_s})
         write_text(self.folder / "curve.json", json.dumps(self.curve))
         return score
 
@@ -169,20 +176,24 @@ def _within(run: _Run, budget_s: float) -> None:
             "folder or delete it"
         )
     write_text(known, json.dumps(budget_s))
-    one = run.timed()
+    one, score_s = run.timed()
     while True:
         if len(run.plan["ends"]) > len(run.curve):  # planned before it was killed
             run.segment(0)
             continue
         done, left = len(run.curve), budget_s - run.cpu_s()
         if done:
-            last = run.curve[-1]["cpu_s"] - (run.curve[-2]["cpu_s"] if done > 1 else 0.0)
+            last = run.curve[-1]["cpu_s"] - (run.curve[-2]["cpu_s"] if done > 1 else spent(run.folder / "spent" / "-1"))
             length = run.plan["ends"][-1] - (run.plan["ends"][-2] if done > 1 else 0)
-            one = last / length  # its scoring included
-        steps = min(max(1, int(SEGMENT_SHARE * budget_s / one)), int(left / one))
-        if steps < 1 or left < 0.02 * budget_s:
+            score_s = run.curve[-1]["score_s"]
+            one = max(last - score_s, 1e-6) / length
+        wanted_s = max(SEGMENT_SHARE * budget_s, LEAST_SCORES * score_s)
+        if left - wanted_s < wanted_s + score_s:  # what would be left for one more is less: this is the last
+            wanted_s = left - score_s
+        fits_s = left - score_s
+        if fits_s < one or left < LEAST_LEFT * budget_s:
             return
-        run.segment(steps)
+        run.segment(max(1, int(min(wanted_s, fits_s) / one)))
 
 
 def train(build: Build, pairs: Pairs, validation: Pairs, folder: Path, budget_s: float, rate: float) -> Trained:

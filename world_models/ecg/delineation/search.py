@@ -20,7 +20,10 @@ def smoother(width: int, order: int, derivative: int) -> tuple[float, ...]:
     """Savitzky-Golay coefficients (doi 10.1021/ac60214a047) for correlation with an odd window, least squares."""
     half = width // 2
     x = torch.arange(-half, half + 1, dtype=torch.float64)
-    basis = torch.stack([x**k for k in range(order + 1)], 1)
+    powers = [torch.ones_like(x)]
+    for _ in range(order):
+        powers.append(powers[-1] * x)
+    basis = torch.stack(powers, 1)
     return tuple((torch.linalg.pinv(basis)[derivative] * math.factorial(derivative)).tolist())
 
 

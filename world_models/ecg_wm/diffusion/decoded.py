@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from world_models.ecg_wm import beats, latent
+from world_models.ecg_wm.bending import asked_for
 from world_models.ecg_wm.vae import BeatVAE
 
 __all__ = ["Decode", "DecodedBeat", "WorldDecoder"]
@@ -58,6 +59,6 @@ class WorldDecoder:
         at_onset = round(BEFORE_MS * self.rate_hz / 1000)
         length = at_onset + round(AFTER_MS * self.rate_hz / 1000) + 1
         onset = torch.full_like(times[:, 0], float(at_onset))
-        canonical = self.vae.decode(z[:, latent.COORDS :], wave, times)
+        canonical = asked_for(self.vae.shape(z[:, latent.COORDS :]), wave, times)
         beat = beats.from_canonical(canonical, ends, onset, length, self.rate_hz)
         return DecodedBeat(beat, at_onset, self.rate_hz, 60_000 / times[:, 0], *times[:, 1:].unbind(-1))

@@ -1,0 +1,64 @@
+"""A drawn ECG reads as its chart; the prior over beat shapes draws none that no beat has."""
+
+import copy
+
+import pytest
+import torch
+
+from benchmarks.ecg_drug.beats_read import READ, Request, dosed_charts, missing_of
+from world_models import catalog, keys
+from world_models.ecg_wm.beat_data import BeatSource
+from world_models.ecg_wm.beat_training import lay_linear, lay_prior
+from world_models.ecg_wm.config import SMALL
+from world_models.ecg_wm.recorded import Recorded
+from world_models.ecg_wm.t_measures import T_MEASURES
+from world_models.ecg_wm.vae import EXAMPLES, BeatVAE
+
+# In READ's order: ms, logarithm of the amplitude, scores, ms.
+LIMITS = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 0.05, 0.03, 0.02, 2.0, 2.0])
+
+
+@pytest.fixture(scope="module")
+def laid(tmp_path_factory):
+    """A VAE with its linear part alone, laid by drawn beats."""
+    source = BeatSource(tmp_path_factory.mktemp("beats"), drawn=256)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        vae = BeatVAE(SMALL).requires_grad_(False)
+    lay_linear(vae, source)
+    lay_prior(vae, source)
+    return vae
+
+
+def test_a_decoders_ecg_reads_as_a_dosed_patients_chart(laid):
+    key = keys.from_seed(123, 96)
+    chart = dosed_charts(key)
+    shape = laid.prior(key, torch.stack([chart[name] for name in T_MEASURES], dim=-1))
+    off = missing_of(laid, Request(shape, Recorded.nothing(shape), chart), key).abs()
+    assert len(READ) == len(LIMITS) == off.shape[1]
+    assert (off.nanmedian(0).values < LIMITS).all(), off.nanmedian(0).values
+
+
+def test_the_shipped_worlds_ecg_reads_as_its_chart():
+    world = catalog.load("ecg-wm-small")
+    state = world.initial(keys.from_seed(77, 128), {"admission_fibrillation": torch.zeros(128)})
+    for dose in (0.0, 0.5):
+        action = torch.zeros(128, 4)
+        action[:, 1] = dose
+        state = world.transition(world.transition(state, action), 0 * action)
+        asked = Request(state.shape, state.recorded, world.observe(state))
+        off = missing_of(world.vae, asked, state.key).abs()
+        assert (off.nanmedian(0).values < LIMITS).all(), off.nanmedian(0).values
+
+
+def test_the_prior_keeps_the_spread_of_the_examples_and_draws_nothing_between_two_kinds_of_beat():
+    vae = copy.deepcopy(BeatVAE(SMALL))
+    cloud = 0.2 * keys.normal(keys.from_seed(5, 2 * EXAMPLES), 0, "cloud", (SMALL.morphology,))
+    cloud[::2, 0] += 3.0
+    cloud[1::2, 0] -= 3.0
+    vae.lay_prior(cloud)
+    drawn = vae.prior(keys.from_seed(9, 20_000))
+    assert torch.allclose(drawn.mean(0), cloud.mean(0), atol=0.1)
+    assert torch.allclose(drawn.std(0), cloud.std(0), rtol=0.1)
+    # A Gaussian of this mean and spread would put a fifth of its draws there.
+    assert (drawn[:, 0].abs() < 0.75).float().mean() < 0.01
