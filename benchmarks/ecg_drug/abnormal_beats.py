@@ -24,6 +24,7 @@ from benchmarks.common.intervals import numpy_median_interval
 from benchmarks.common.results import RESULTS, made_by, write_csv
 from benchmarks.ecg_drug.beats_real import Patients, charts_of, correlation
 from benchmarks.ecg_drug.diffusion_steps import world_of
+from benchmarks.ecg_drug.own_beats import drawn_of
 from world_models.command_line import folder
 from world_models.data.ecg import ludb, ptbxl
 from world_models.data.ecg.real_beats import R_SAMPLE, RealBeats, real_beats
@@ -34,8 +35,7 @@ from world_models.ecg_wm.beats import PIECES, QRS_START, RATE_HZ
 from world_models.ecg_wm.encode import canonical_of, marks_of, recorded_beats
 from world_models.ecg_wm.model import ECGWorldModel
 from world_models.ecg_wm.pairs import canonical_beat
-from world_models.ecg_wm.readback import FEATURES
-from world_models.ecg_wm.synthesis import drawn_beat
+from world_models.ecg_wm.recorded import INTERVALS
 
 __all__ = ["KINDS", "kinds_of_ludb", "kinds_of_ptbxl", "main"]
 
@@ -85,7 +85,7 @@ def correlations(world: ECGWorldModel, found: RealBeats) -> dict[str, Tensor]:
     """What -> correlation [N], NaN where the T wave cannot be read."""
     read = torch.stack(t_wave(found.beat_mv, marks_of(found.measured), RATE_HZ, R_SAMPLE), dim=-1)
     canonical, leads, samples, whole = canonical_of(found.beat_mv, found.measured)
-    intervals = torch.stack([whole[name] for name in FEATURES], dim=-1)
+    intervals = torch.stack([whole[name] for name in INTERVALS], dim=-1)
     onset = torch.nan_to_num(found.measured.qrs_onset_ms, nan=0.0)
     people = Patients(found.beat_mv, canonical, leads, samples, onset, intervals, read, found.source)
     shape, recorded = recorded_beats(world.vae, found.beat_mv, found.measured, read)
@@ -95,9 +95,9 @@ def correlations(world: ECGWorldModel, found: RealBeats) -> dict[str, Tensor]:
     out = {"decoder": correlation(canonical, world.vae.shape(shape), where)}
     known = torch.isfinite(read).all(-1)
     before, after = charts_of(people, False), charts_of(people, True)
-    shown, _ = drawn_beat(world.vae, world.readback, shape, recorded, before)
+    shown = drawn_of(world, shape, recorded, before)
     out["shown before"] = torch.where(known, correlation(canonical, shown, where), torch.nan)
-    drawn, _ = drawn_beat(world.vae, world.readback, shape, recorded, after)
+    drawn = drawn_of(world, shape, recorded, after)
     safe = {n: torch.nan_to_num(v, nan=50.0) for n, v in after.items()}
     safe["qt_ms"] = safe["qrs_ms"] + safe["jt_peak_ms"] + safe["tpeak_tend_ms"]
     truth = canonical_beat(safe, canonical.new_zeros(len(canonical), 8, len(WAVES)), canonical)

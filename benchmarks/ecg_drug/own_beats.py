@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from world_models.ecg.waveform import WAVES
 from world_models.ecg_wm.model import ECGWorldModel
-from world_models.ecg_wm.rhythm import drawable
+from world_models.ecg_wm.pairs import canonical_beat
+from world_models.ecg_wm.recorded import Recorded, kept
 from world_models.ecg_wm.state import ECGWorldState
-from world_models.ecg_wm.synthesis import drawn_beat
+from world_models.ecg_wm.t_measures import t_wave_asked
 from world_models.protocol import Chart
 
-__all__ = ["beat_factors", "beat_of"]
+__all__ = ["beat_factors", "beat_of", "drawn_of"]
 
 _AT_ONCE = 256
 
@@ -28,11 +30,21 @@ def beat_factors(world: ECGWorldModel, beat: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
+def drawn_of(world: ECGWorldModel, shape: Tensor, recorded: Recorded, chart: Chart) -> Tensor:
+    """The beats [B, 8, 200] in mV that the world draws of shapes [B, morphology] for a chart.
+
+    `chart` holds intervals and T measures [B]; PR may be NaN.
+    """
+    chart = {n: v for n, v in chart.items() if v.ndim == 1}
+    chart["qt_ms"] = chart["qrs_ms"] + chart["jt_peak_ms"] + chart["tpeak_tend_ms"]
+    parts = []
+    for rows in torch.arange(len(shape), device=shape.device).split(_AT_ONCE):
+        few = {n: v[rows] for n, v in chart.items()}
+        whole = world.vae.shape(shape[rows]) + kept(Recorded(*(x[rows] for x in recorded)), t_wave_asked(few))
+        parts.append(canonical_beat(few, whole.new_zeros(len(rows), whole.shape[1], len(WAVES)), whole))
+    return torch.cat(parts)
+
+
 def beat_of(world: ECGWorldModel, state: ECGWorldState, chart: Chart) -> Tensor:
     """The beats [B, 8, 200] in mV that the world draws of a state [B] for its chart."""
-    asked, parts = drawable(chart), []
-    for rows in torch.arange(len(state.key), device=state.key.device).split(_AT_ONCE):
-        recorded = type(state.recorded)(*(x[rows] for x in state.recorded))
-        few = {n: v[rows] for n, v in asked.items() if v.ndim == 1}
-        parts.append(drawn_beat(world.vae, world.readback, state.shape[rows], recorded, few)[0])
-    return torch.cat(parts)
+    return drawn_of(world, state.shape, state.recorded, chart)

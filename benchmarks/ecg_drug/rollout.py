@@ -107,7 +107,10 @@ def direct(rival: Rival, test: Test, samples: int) -> Iterator[tuple[int, Foreto
             hours, dose = torch.full_like(fixed["clock_hour"], step * STEP_H), test.doses[:, 0].amax(-1)
             given = test.beats[0], test.charts[0], test.drug, dose, hours, fixed
             found = rival.sample(*given, keys.fold(test.key, step), samples)
-            yield step, Foretold({n: found.chart[n].contiguous().nanmedian(0).values for n in JUDGED}, found.beat.mean(0))
+            yield (
+                step,
+                Foretold({n: found.chart[n].contiguous().nanmedian(0).values for n in JUDGED}, found.beat.mean(0)),
+            )
 
 
 def population(test: Test, others: Test) -> Iterator[tuple[int, Foretold]]:
