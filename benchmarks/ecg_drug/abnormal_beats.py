@@ -47,6 +47,7 @@ _HYPERTROPHY = ("LVH", "RVH", "LAO/LAE", "RAO/RAE", "SEHYP", "VCLVH")
 _INFARCTION = ("IMI", "ASMI", "AMI", "ALMI", "ILMI", "LMI", "IPMI", "IPLMI", "PMI", "INJAS", "INJAL", "INJIN", "INJLA")
 _ST_T = ("NDT", "NST_", "STD_", "STE_", "ISC_", "ISCAL", "ISCIN", "ISCAN", "ISCAS", "ISCLA", "DIG", "LNGQT", "INVT")
 STATEMENTS = {"conduction": _CONDUCTION, "hypertrophy": _HYPERTROPHY, "infarction": _INFARCTION, "ST-T": _ST_T}
+MOST_SHIFT = 4  # canonical samples of the QRS, of 48
 FEWEST = 5  # patients of a kind that is shown
 
 
