@@ -23,7 +23,8 @@ from clinenv.simulator import Simulator, Step
 from clinenv.view import Kept
 from world_models import keys, tree
 from world_models.inputs import admit, checked_factors
-from world_models.protocol import Chart, Oracle
+from world_models.protocol import Chart, Oracle, SplitsSpread
+from world_models.uncertainty import as_info
 
 __all__ = ["Episodes", "Running"]
 
@@ -69,6 +70,7 @@ class Episodes:
         self.start: Any = None  # of the patients who began last: what `Starting` made of the options
         world = simulator.world
         self._truth = world.truth if simulator.task.told and isinstance(world, Oracle) else None
+        self._parts = world.spread_parts if isinstance(world, SplitsSpread) else None
         self._admissible: Tensor | None = None  # of the chart now, once it was asked for
         self._judged: tuple[str, ...] | None = None  # what `verdict` says, by name
 
@@ -155,15 +157,18 @@ class Episodes:
 
     @torch.no_grad()
     def facts(self, fresh: Running | None = None) -> dict[str, Tensor]:
-        """What info says of now, or of rows that have just begun: hours, support, spread_<measure>, what the task
-        repeats of the world's truth (`Task.told`), and action_mask int8 [B, entries] where the task refuses orders.
+        """What info says of now, or of rows that have just begun: hours, support, spread_<measure> (with
+        epistemic_<measure> and aleatoric_<measure> where the world tells them apart), what the task repeats of the
+        world's truth (`Task.told`), and action_mask int8 [B, entries] where the task refuses orders.
 
         Flat names, as in Gymnasium's own environments: loggers pick them by name, and TorchRL reads no nested info.
         """
         moment = self.running if fresh is None else fresh
         world, task = self.simulator.world, self.simulator.task
         facts = {"hours": task.clock(moment.chart), "support": world.support(moment.state)}
-        if self.settings.uncertainty:
+        if self.settings.uncertainty and self._parts is not None:
+            facts.update(as_info(self._parts(moment.state)))
+        elif self.settings.uncertainty:
             facts.update({f"spread_{name}": sd for name, sd in world.spread(moment.state).items()})
         if self._truth is not None:
             truth = self._truth(moment.state)
@@ -244,7 +249,7 @@ class Episodes:
         """
         if self.now is None:
             raise ValueError("there is nothing to save yet; call reset() first")
-        return snapshots.pack(self.now, self._setting())
+        return snapshots.pack(self.now, self._setting(), snapshots.missing(self.simulator))
 
     @torch.no_grad()
     def restore(self, snapshot: bytes, seed: int | None = None) -> Any:
@@ -265,7 +270,8 @@ class Episodes:
         """
         seed = None if seed is None else checked_seed(seed, 1)
         template = self.now if self.now is not None else self._template()
-        now: Running = tree.to(snapshots.unpack(snapshot, self._setting(), template), self.device)
+        gaps = snapshots.missing(self.simulator)
+        now: Running = tree.to(snapshots.unpack(snapshot, self._setting(), template, gaps), self.device)
         rows = tree.batch_size(now)
         if rows not in (1, self.count):
             raise snapshots.SnapshotError(

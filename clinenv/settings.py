@@ -35,7 +35,8 @@ class Settings:
     action_unit: str = "scaled"  # of a continuous action: [-1, 1], where 0 and below order nothing; or "mg", "units"
     render_mode: str | None = None  # "rgb_array" or "human"
     hours_per_step: float | None = None  # for worlds that know several; None: the world's own
-    uncertainty: bool = True  # False leaves `spread_*` out of info; in a learned ward that is half the time of a step
+    # False leaves spread_*, epistemic_* and aleatoric_* out of info; in a learned ward that is half the time of a step
+    uncertainty: bool = True
 
     def __post_init__(self) -> None:
         check_flag("uncertainty", self.uncertainty)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clinenv.task import Task
 from world_models import keys, tree
+from world_models.inputs import admit
 from world_models.protocol import Chart, Factors, Oracle, WorldModel
 
 __all__ = ["Imagined", "Rollout", "Simulator", "Step"]
@@ -91,8 +92,8 @@ class Simulator:
 
     @torch.no_grad()
     def reset(self, key: Tensor, factors: Factors | None = None, also: Sequence[str] = ()) -> tuple[Any, Chart]:
-        """New patients [B] and their first chart; `also` names measures on request."""
-        state = self.world.initial(key, factors)
+        """New patients [B] and their first chart; a NaN factor is not known; `also` names measures on request."""
+        state = admit(self.world, key, factors or {})
         return state, self.world.observe(state, also)
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -23,7 +23,7 @@ from clinenv.simulator import Simulator
 from world_models import tree
 from world_models.protocol import HasCohort, HasConfig, HasWeights
 
-__all__ = ["SnapshotError", "pack", "setting", "unpack"]
+__all__ = ["SnapshotError", "missing", "pack", "setting", "unpack"]
 
 T = TypeVar("T")
 _MAGIC = b"clinenv-snapshot-2\n"
@@ -59,25 +59,34 @@ def setting(simulator: Simulator, interface: Interface, settings: Settings) -> d
     }
 
 
-def pack(running: Any, about: Mapping[str, Any]) -> bytes:
+def missing(simulator: Simulator) -> frozenset[str]:
+    """The measures of a chart that may be NaN: there is none now (PR in fibrillation)."""
+    return frozenset(quantity.name for quantity in simulator.world.measures if quantity.may_be_missing)
+
+
+def pack(running: Any, about: Mapping[str, Any], gaps: Collection[str] = ()) -> bytes:
     """A tree of tensors [B, ...] and its `setting` as bytes.
 
+    Args:
+        gaps: entries of dicts that may be NaN (`missing`).
+
     Raises:
-        SnapshotError: it holds NaN or infinity where its state does not say that it may (`MAY_BE_NAN`).
+        SnapshotError: it holds NaN or infinity where neither `gaps` nor its state (`MAY_BE_NAN`) says that it may.
     """
-    leaves = list(_leaves(running))
+    leaves = list(_leaves(running, gaps))
     _check_numbers(leaves)
     named = {leaf.name: leaf.tensor.detach().cpu().contiguous().clone() for leaf in leaves}
     body = save_tensors(named, {"clinenv": json.dumps(dict(about), sort_keys=True)})
     return _MAGIC + hashlib.sha256(body).digest() + body
 
 
-def unpack(snapshot: bytes, about: Mapping[str, Any], template: T) -> T:
+def unpack(snapshot: bytes, about: Mapping[str, Any], template: T, gaps: Collection[str] = ()) -> T:
     """The tree again, on the CPU, with as many rows as were saved.
 
     Args:
         about: the `setting` here.
         template: a tree with the leaves, types and shapes (but for the rows) that must come out.
+        gaps: as in `pack`.
 
     Raises:
         SnapshotError: the bytes are no snapshot, are damaged, were made in another setting, or cannot be a state.
@@ -90,7 +99,7 @@ def unpack(snapshot: bytes, about: Mapping[str, Any], template: T) -> T:
                 f"make the environment as the one was made that took it (world {made_in.get('world')!r}, task "
                 f"{made_in.get('task')!r})"
             )
-    places = list(_leaves(template))
+    places = list(_leaves(template, gaps))
     if {leaf.name: _kind(leaf.tensor) for leaf in places} != {name: _kind(tensor) for name, tensor in tensors.items()}:
         raise SnapshotError("this snapshot was made with another observation or another version of the world")
     if len({len(tensor) for tensor in tensors.values()}) != 1:
@@ -130,17 +139,17 @@ def _kind(tensor: Tensor) -> tuple[torch.dtype, int, torch.Size]:
     return tensor.dtype, tensor.ndim, tensor.shape[1:]
 
 
-def _leaves(node: Any, name: str = "", may_be_nan: bool = False) -> Iterator[_Leaf]:
+def _leaves(node: Any, gaps: Collection[str] = (), name: str = "", may_be_nan: bool = False) -> Iterator[_Leaf]:
     """The tensors of a tree in the order of `tree.leaves`, with their places."""
     if isinstance(node, Tensor):
         yield _Leaf(name, node, may_be_nan)
     elif isinstance(node, dict):
         for key, part in node.items():
-            yield from _leaves(part, f"{name}.{key}".lstrip("."), may_be_nan)
+            yield from _leaves(part, gaps, f"{name}.{key}".lstrip("."), may_be_nan or key in gaps)
     elif isinstance(node, tuple):
         unknown = getattr(type(node), "MAY_BE_NAN", ())
         for key, part in zip(getattr(node, "_fields", range(len(node))), node, strict=True):
-            yield from _leaves(part, f"{name}.{key}".lstrip("."), may_be_nan or key in unknown)
+            yield from _leaves(part, gaps, f"{name}.{key}".lstrip("."), may_be_nan or key in unknown)
 
 
 def _check_numbers(leaves: list[_Leaf]) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.inputs import check_also, checked_factors, checked_orders
-from world_models.oracles.ecg_drug.scales import T_ENDPOINTS
 from world_models.protocol import Chart, Factors
 from world_models.quantities.ecg_drug import MEASURES, ORDERS
 from world_models.quantity import Quantity
@@ -39,8 +38,19 @@ FACTORS = (
     Quantity("admission_clock_hour", "h", 0.0, 23.99),
     Quantity("baseline_burden", "fraction", 0.0, 1.0),
 )
-# What the oracle charts and this world has nothing of: a task must do without.
-NOT_MEASURED = {"creatinine_clearance_ml_min", "potassium_mmol_l", "magnesium_mmol_l", "systolic_bp_mmhg", "av_block"}
+# Of what it has no model: the same for everyone, at all times.
+CONSTANT = {
+    "creatinine_clearance_ml_min": 90.0,
+    "potassium_mmol_l": 4.2,
+    "magnesium_mmol_l": 0.85,
+    "t_asymmetry": 0.2,
+    "t_flatness": 0.43,
+    "erd_30_ms": 45.0,
+    "lrd_30_ms": 32.0,
+    "systolic_bp_mmhg": 130.0,
+    "atrial_fibrillation": 0.0,
+    "av_block": 0.0,
+}
 _FIXED = tuple(factor.name for factor in FACTORS)
 
 
@@ -64,9 +74,7 @@ class ToyWorld:
 
     def __init__(self, device: str = "cpu", latent: bool = True, hazard: float = 0.02, cohort: str = "typical") -> None:
         self.device = torch.device(device)
-        hidden = {*NOT_MEASURED, *T_ENDPOINTS}  # its T wave has no shape
-        measured = tuple(q for q in MEASURES if q.name not in hidden)
-        self.measures = (*measured, LATENT) if latent else measured
+        self.measures = (*MEASURES, LATENT) if latent else MEASURES
         self.hazard = hazard  # of torsades in a step at QTcF 500 ms
         self.cohort = cohort
         self.initial_calls: list[int] = []  # rows made by each call of `initial`
@@ -138,6 +146,7 @@ class ToyWorld:
             "jt_peak_ms": jt,
             "jt_peak_c_ms": (jt / power(rr, 0.58)).clamp(50, 800),
             "tpeak_tend_ms": (tpeak_tend * power(rr, 1 / 3)).clamp(20, 400),
+            "t_amplitude_uv": (550.0 - 2.0 * effect(1)).clamp(20, 3000),
             "arrhythmia_burden": (patient["baseline_burden"] * torch.exp(effect(3))).clamp(0, 1),
         }
 
@@ -151,7 +160,7 @@ class ToyWorld:
             "hours": hours,
             "clock_hour": torch.remainder(patient["admission_clock_hour"] + hours, 24.0),
             **intervals,
-            "atrial_fibrillation": torch.zeros_like(hours),
+            **{name: torch.full_like(hours, value) for name, value in CONSTANT.items()},
             "torsades": state.torsades.to(torch.float32),
             "total_dose_mg": state.total,
             "hours_since_dose": state.since,

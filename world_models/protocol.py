@@ -17,8 +17,9 @@ The rules, which `world_models.testing.check_world` checks:
   and the remedy. `world_models.inputs` has these checks; call them first thing in the verb.
 - **No task.** A world never learns who asks: no Gymnasium, no reward, no policy in here.
 
-What only some worlds have stands in small protocols of its own: `SupportsInfer`, `HasWeights`, `HasConfig`,
-`HasCohort`, `HasTrial`. Ask with isinstance, which is true of any object with those members, whatever it inherits from:
+What only some worlds have stands in small protocols of its own: `SupportsInfer`, `SplitsSpread`, `CalibratesBands`,
+`HasWeights`, `HasConfig`, `HasCohort`, `HasTrial`. Ask with isinstance, which is true of any object with those members,
+whatever it inherits from:
 
     seal = world.weights_sha256 if isinstance(world, HasWeights) else None
 """
@@ -34,7 +35,8 @@ from torch import Tensor
 from world_models.quantity import Quantity
 
 __all__ = ["Chart", "Factors", "HasCohort", "HasConfig", "HasTrial", "HasWeights", "History", "LearnedWorld", "Oracle"]
-__all__ += ["State", "SupportsInfer", "WorldModel"]
+__all__ += ["CalibratesBands", "Parts", "SplitsSpread", "State", "SupportsInfer", "Treated"]
+__all__ += ["UNKNOWN", "WorldModel"]
 
 Chart = dict[str, Tensor]  # what can be measured now: name -> [B, *shape]
 Factors = Mapping[str, Tensor]  # what is fixed about a patient: name -> [B, *shape]
@@ -58,6 +60,7 @@ class State(Protocol):
 
 S = TypeVar("S", bound=State)
 S_co = TypeVar("S_co", bound=State, covariant=True)
+S_contra = TypeVar("S_contra", bound=State, contravariant=True)
 
 
 class History(NamedTuple):
@@ -170,6 +173,51 @@ class SupportsInfer(Protocol[S_co]):
 
         Raises:
             ValueError: factors as in `WorldModel.initial`, or a history the world cannot go on from.
+        """
+
+
+class Parts(NamedTuple):
+    """Standard deviations of one measure's prediction, in its unit; spread^2 = epistemic^2 + aleatoric^2."""
+
+    spread: Tensor
+    epistemic: Tensor  # because the patient is not known well enough: it shrinks as more is seen of him
+    aleatoric: Tensor  # by chance from moment to moment: it stays
+
+
+@runtime_checkable
+class SplitsSpread(Protocol[S_contra]):
+    """What can tell which part of its `spread` is not knowing the patient, and which is chance."""
+
+    def spread_parts(self, state: S_contra) -> dict[str, Parts]:
+        """Parts, each [B], of the measures in `WorldModel.spread`, whose numbers are their first. Pure."""
+
+
+class Treated(NamedTuple):
+    """A patient and his treatment, as far as a band's calibration asks; None: not known."""
+
+    drug: str | None = None  # "nothing": none
+    dose_mg: float | None = None  # a single one
+    female: bool | None = None
+
+
+UNKNOWN = Treated()
+
+
+@runtime_checkable
+class CalibratesBands(Protocol):
+    """What corrects the bands of its own samples, so that they cover what they say they cover.
+
+    The correction is of the middle 90 % of many samples, on simulated patients that no training met
+    (`ecg_wm.conformal`).
+    """
+
+    def calibrated(self, name: str, low: Tensor, high: Tensor, whom: Treated = UNKNOWN) -> tuple[Tensor, Tensor]:
+        """The corrected ends [...] of the band of a measure, or of one of `ecg_wm.bands.OVER_A_COURSE`.
+
+        Args:
+            name: what was never calibrated comes back as it is.
+            low, high: [...] the 5 % and 95 % quantiles of the samples, in the measure's unit; NaN stays NaN.
+            whom: whose samples they are.
         """
 
 

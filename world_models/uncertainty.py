@@ -8,14 +8,14 @@ patient (epistemic: it shrinks as ECGs are seen) and what comes of chance from m
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from world_models import keys, tree
-from world_models.protocol import WorldModel
+from world_models.protocol import Parts, WorldModel
 
 __all__ = ["Parts", "RiskScore", "decompose", "as_info", "risk_score"]
 
@@ -46,14 +46,6 @@ def risk_score(samples: Tensor, risk_aversion: float = 1.0) -> RiskScore:
     return RiskScore(mu, sigma, mu + risk_aversion * sigma)
 
 
-class Parts(NamedTuple):
-    """Standard deviations [B, T] of one measure after each step, in its unit; spread^2 = epistemic^2 + aleatoric^2."""
-
-    spread: Tensor
-    epistemic: Tensor  # of the mean over chance, between patients that the belief holds possible
-    aleatoric: Tensor  # by chance alone, the mean over those patients
-
-
 @torch.no_grad()
 def decompose(
     world: WorldModel[Any],
@@ -79,7 +71,8 @@ def decompose(
         patients, chances: particles are their product.
 
     Returns:
-        Measure -> Parts of its value after each of the T steps.
+        Measure -> Parts [B, T] of its value after each of the T steps: epistemic, of the mean over chance, between
+        patients that the belief holds possible; aleatoric, by chance alone, the mean over those patients.
 
     Raises:
         ValueError: fewer than two particles of a kind, an unknown measure, or actions of another shape.
@@ -110,12 +103,26 @@ def decompose(
 
 
 def _parts(values: Tensor) -> Parts:
-    """Parts [...] of values [..., patients, chances]."""
-    within = values.var(-1).mean(-1)
-    between = (values.mean(-1).var(-1) - within / values.shape[-1]).clamp_min(0.0)
+    """Parts [...] of values [..., patients, chances], NaN where a particle does not have the measure (PR in
+    fibrillation)."""
+    seen = ~values.isnan()
+    count = seen.sum(-1)
+    mean, within = _mean_and_variance(values, seen)
+    within = torch.where(count >= _LEAST, within, torch.nan).nanmean(-1)
+    _, between = _mean_and_variance(torch.where(count > 0, mean, torch.nan), count > 0)
+    noise = within * torch.where(count > 0, 1.0 / count, torch.nan).nanmean(-1)
+    between = (between - noise).clamp_min(0.0)
     return Parts((within + between).sqrt(), between.sqrt(), within.sqrt())
 
 
-def as_info(parts: dict[str, Parts], step: int = -1) -> dict[str, Tensor]:
-    """`spread_<measure>`, `epistemic_<measure>` and `aleatoric_<measure>` [B] after one of the steps."""
-    return {f"{kind}_{name}": value[:, step] for name, each in parts.items() for kind, value in each._asdict().items()}
+def _mean_and_variance(values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the seen values along the last axis; NaN where there are none, or only one for the variance."""
+    count = seen.sum(-1)
+    mean = torch.where(seen, values, 0.0).sum(-1) / count
+    off = torch.where(seen, values - mean.unsqueeze(-1), 0.0)
+    return mean, off.square().sum(-1) / (count - 1).clamp_min(0)
+
+
+def as_info(parts: Mapping[str, Parts]) -> dict[str, Tensor]:
+    """`spread_<measure>`, `epistemic_<measure>` and `aleatoric_<measure>`, as info has them."""
+    return {f"{kind}_{name}": value for name, each in parts.items() for kind, value in each._asdict().items()}

@@ -21,6 +21,7 @@ from agents.rollout import admission_factors
 from clinenv.simulator import Simulator
 from clinenv.task import Levels, Menu
 from world_models import keys
+from world_models.inputs import admit
 from world_models.protocol import Chart, History
 
 __all__ = ["PLANNER_PRESETS", "WorldPlanner"]
@@ -206,7 +207,7 @@ class WorldPlanner:
             )
             return world.infer(history, key)
         # A world that cannot infer knows the admission chart only: it is told what was given and trusts itself.
-        state = world.initial(key, admission_factors(charts[0], world))
+        state = admit(world, key, admission_factors(charts[0], world))
         for order in orders:
             state = world.transition(state, order)
         return state

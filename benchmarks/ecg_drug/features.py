@@ -194,7 +194,7 @@ def _row(name: str, made: Tensor, part: Part, alone: Tensor | None, length: int)
         "patients": len(each),
         "steps": length,
         "mean_absolute_error": round(float(each.mean()), 4),
-        "qtcf_error_ms": round(float(qtcf.mean()), 2),
+        "qtcf_error_ms": round(float(qtcf.nanmean()), 2),
         "minus_chart_alone": "" if apart is None else round(apart.value, 4),
         "low": "" if apart is None else round(apart.low, 4),
         "high": "" if apart is None else round(apart.high, 4),

@@ -1,5 +1,8 @@
 """The learned world against the oracle on generated patients it never met: `python -m benchmarks.ecg_drug.fidelity`.
 
+With `--table NAME ...` another experiment of the learned ECG world (`TABLES`); `--table NAME --help` tells its options.
+Without it:
+
 Four drugs, a single dose and a repeated one each; after 2, 12 and 24 h the intervals read by the delineator off the
 learned world's own ECG are compared with the oracle's chart, beside persistence (the patient's baseline) and the
 population-mean course (baseline + mean change of 2,000 other patients at that hour of that plan). From the baseline
@@ -11,6 +14,9 @@ that any model can have with that information. Simulated patients throughout: no
 from __future__ import annotations
 
 import argparse
+import importlib
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +27,7 @@ from benchmarks.common.intervals import numpy_mean_interval
 from benchmarks.common.results import RESULTS, made_by, write_csv
 from world_models import catalog, keys, tree
 from world_models.ecg.delineation.delineate import delineate
+from world_models.ecg_wm import latent
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
 from world_models.protocol import Chart, History
 from world_models.quantities.drugs import ANTIARRHYTHMICS
@@ -46,6 +53,10 @@ BASELINE = {
     "baseline_qtcf_ms": "qtcf_ms",
     "baseline_tpeak_tend_ms": "tpeak_tend_ms",
     "baseline_burden": "arrhythmia_burden",
+    "baseline_systolic_bp_mmhg": "systolic_bp_mmhg",
+    **{f"baseline_{n}": n for n in latent.T_WAVE},
+    **{n: n for n in ("creatinine_clearance_ml_min", "potassium_mmol_l", "magnesium_mmol_l")},
+    "admission_fibrillation": "atrial_fibrillation",
 }  # factor -> what it is in the admission chart
 
 
@@ -71,9 +82,23 @@ def run(world, state, actions: Tensor) -> list:
     return states
 
 
-def without_residual(state):
-    """The state without its moment-to-moment variation: what is expected of it."""
-    return state._replace(residual=torch.zeros_like(state.residual))
+def without_residual(model, state):
+    """The state without its moment-to-moment variation, in sinus rhythm: what is expected of it."""
+    none = torch.zeros_like(state.hours)
+    return model.settled(state._replace(residual=torch.zeros_like(state.residual)), none)
+
+
+def sinus_keys(oracle, seed: int, count: int) -> Tensor:
+    """Keys of `count` patients whose admission ECG shows sinus rhythm: of the others no baseline PR is known.
+
+    Raises:
+        ValueError: a cohort in which fewer than a tenth are.
+    """
+    key = keys.from_seed(seed, 10 * count)
+    sinus = oracle.observe(oracle.initial(key))["atrial_fibrillation"] < 0.5
+    if int(sinus.sum()) < count:
+        raise ValueError(f"{int(sinus.sum())} of {len(key)} patients are in sinus rhythm; choose another cohort")
+    return key[sinus][:count]
 
 
 def measured(chart: Chart) -> dict[str, Tensor]:
@@ -93,7 +118,7 @@ def forecast(oracle, first: Chart, plan: Tensor, samples: int) -> list[Chart]:
     found = []
     for s in run(oracle, state, plan):
         chart = oracle.observe(s)
-        found.append({n: chart[n].reshape(count, samples).median(dim=1).values for n in INTERVALS})
+        found.append({n: chart[n].reshape(count, samples).nanmedian(dim=1).values for n in INTERVALS})
     return found
 
 
@@ -108,8 +133,7 @@ def compare(model, oracle, patients: int, samples: int, seed: int = TEST_SEED) -
     """Errors and coverage for every plan, hour, interval and amount of history."""
     rng = np.random.default_rng(0)
     steps = int(24 / model.hours_per_step)
-    key = keys.from_seed(seed, patients)
-    others = keys.from_seed(POPULATION_SEED, 2000)
+    key, others = sinus_keys(oracle, seed, patients), sinus_keys(oracle, POPULATION_SEED, 2000)
     rows: list[dict] = []
     for name, plan in plans(model.hours_per_step, steps).items():
         truth_states = run(oracle, oracle.initial(key), plan)
@@ -128,15 +152,15 @@ def compare(model, oracle, patients: int, samples: int, seed: int = TEST_SEED) -
                 hour = int((i + 1) * model.hours_per_step)
                 if hour not in HOURS:
                     continue
-                own = model.observe(without_residual(point), ("ecg_mv",))
+                own = model.observe(without_residual(model, point), ("ecg_mv",))
                 read = measured(own)
                 cloud = model.observe(many)
                 for interval in INTERVALS:
                     target = truth[i + 1][interval].numpy()
                     base = truth[0][interval].numpy()
-                    change = float((crowd[i + 1][interval] - crowd[0][interval]).mean())
+                    change = float((crowd[i + 1][interval] - crowd[0][interval]).nanmean())
                     spread = cloud[interval].reshape(patients, samples)
-                    low, high = (torch.quantile(spread, q, dim=1).numpy() for q in (0.05, 0.95))
+                    low, high = (spread.nanquantile(q, dim=1).numpy() for q in (0.05, 0.95))
                     foreseen = best[i + 1][interval].numpy() if visits == 1 else np.full(patients, np.nan)
                     errors = {
                         "model": np.abs(read[interval].numpy() - target),
@@ -145,8 +169,8 @@ def compare(model, oracle, patients: int, samples: int, seed: int = TEST_SEED) -
                         "best": np.abs(foreseen - target),
                         "chart": np.abs(own[interval].numpy() - target),
                     }
-                    gap = errors["model"] - errors["population"]
-                    ci = numpy_mean_interval(gap, rng)
+                    gap, shown = errors["model"] - errors["population"], ~np.isnan(target)
+                    ci = numpy_mean_interval(gap[~np.isnan(gap)], rng) if shown.any() else (np.nan, np.nan)
                     rows.append(
                         {
                             "plan": name,
@@ -160,8 +184,8 @@ def compare(model, oracle, patients: int, samples: int, seed: int = TEST_SEED) -
                             ),
                             "model_minus_population_low": round(ci[0], 3),
                             "model_minus_population_high": round(ci[1], 3),
-                            "coverage90": round(float(((target >= low) & (target <= high)).mean()), 4),
-                            "unreadable": round(float(np.isnan(errors["model"]).mean()), 4),
+                            "coverage90": round(float(((target >= low) & (target <= high))[shown].mean()), 4),
+                            "unreadable": round(float(np.isnan(errors["model"])[shown].mean()), 4),
                             "head_vs_delineator_median_ms": round(
                                 float(np.nanmedian(np.abs((read[interval] - own[interval]).numpy()))), 3
                             ),
@@ -245,8 +269,40 @@ def summary(rows: list[dict]) -> list[dict]:
     return found
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Write the three tables and print the pooled one."""
+# --table NAME -> the module whose command it is, and what it is asked
+TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "1": ("tables", ("--table", "1")),  # errors of latents and signals beside the paper's rivals
+    "2": ("tables", ("--table", "2")),  # classes of QTc, PR and Tpeak-Tend
+    "3": ("tables", ("--table", "3")),  # change of the risk
+    "ood": ("held_out_drug", ()),  # a drug that training never saw
+    "morphology": ("abnormal_beats", ()),  # abnormal beats of LUDB and PTB-XL beside normal ones
+    "leads": ("missing_leads", ()),  # one to six leads missing before the dose
+    "epk": ("diffusion_bench", ("--parts", "epk")),  # weight of the physics energy
+    "rollout": ("rollout", ()),  # one to 24 steps beside the rivals
+    "lambda": ("risk_aversion", ()),  # S = mu + lambda sigma
+    "prior": ("diffusion_bench", ("--parts", "prior", "mismatch")),  # part of the prior, and a wrong one
+    "sampler": ("diffusion_bench", ("--parts", "shipped")),  # few evaluations beside fifty
+    "drugs": ("drugs_figure", ()),  # a picture of the ECG under each drug
+}
+
+
+def _other_table(argv: Sequence[str]) -> int | None:
+    """The status of the table that `--table NAME` asks for first; None where it does not."""
+    if not argv or argv[0] != "--table":
+        return None
+    name = argv[1] if len(argv) > 1 else ""
+    if name not in TABLES:
+        print(f"error: --table {name or 'of nothing'}: choose of {', '.join(TABLES)}", file=sys.stderr)
+        return 2
+    module, asked = TABLES[name]
+    return int(importlib.import_module(f"benchmarks.ecg_drug.{module}").main([*asked, *argv[2:]]) or 0)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the three tables and print the pooled one, or another experiment's. Returns the exit status."""
+    other = _other_table(sys.argv[1:] if argv is None else argv)
+    if other is not None:
+        return other
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="ecg-wm-small", help="name or folder of a learned world")
     parser.add_argument("--cohort", default="typical")
@@ -268,7 +324,8 @@ def main(argv: list[str] | None = None) -> None:
     for row in table:
         print("  ".join(f"{v:>20}" if isinstance(v, str) else f"{v:10.3f}" for v in row.values()))
     print(still)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

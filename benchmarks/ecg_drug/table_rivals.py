@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.common.spent import spent
+from benchmarks.ecg_drug.own_beats import beat_factors, beat_of
 from benchmarks.ecg_drug.rivals.charts import CHART_RIVALS, fit_chart_rival
 from benchmarks.ecg_drug.rivals.frame import Rival
 from benchmarks.ecg_drug.rivals.training import Trained, still_falling, to_plateau, tuned
 from benchmarks.ecg_drug.rivals.waveform import WAVEFORM_RIVALS
 from benchmarks.ecg_drug.rivals.world import WorldRival
 from world_models import catalog
+from world_models.ecg_wm.model import ECGWorldModel
 from world_models.ecg_wm.pairs import Pairs
 
 __all__ = ["NAMES", "Entry", "entries", "world_entry"]
@@ -85,7 +87,10 @@ def world_entry(name: str) -> Entry:
     Raises:
         ValueError, FileNotFoundError: as `catalog.load`.
     """
-    catalog.load(name, hours_per_step=2.0)  # before anything is trained
+    first = catalog.load(name, hours_per_step=2.0)  # before anything is trained
     title = "oracle, told what the chart shows" if name == "oracle" else Path(name).name
-    rival = WorldRival(lambda hours: catalog.load(name, hours_per_step=hours), title)
+    own: dict[str, Any] = {}
+    if isinstance(first, ECGWorldModel):  # it is shown the beat, and draws its own
+        own = {"beats": lambda world, state, chart, before: beat_of(world, state, chart), "reads": beat_factors}
+    rival = WorldRival(lambda hours: catalog.load(name, hours_per_step=hours), title, **own)
     return Entry(rival, {"model": title, "at": "as shipped", "cpu_s": spent(Path(name))})

@@ -3,12 +3,15 @@
     python -m benchmarks.ecg_drug.trial --trial CSV --world oracle|ecg-wm-small --out predictions.csv
     python -m benchmarks.ecg_drug.trial --trial CSV --loso
     python -m benchmarks.ecg_drug.trial --trial CSV --folds 4
+    python -m benchmarks.ecg_drug.trial --trial CSV --folds 4 --world ecg-wm-small --work DIR
 
 The first predicts every post-dose triplicate mean from the subject's own same-period pre-dose ECG, age, sex,
 weight, drug, dose and hour alone. The second refits the oracle without each subject in turn, predicts that subject, and
 sets the errors beside persistence, the population course and the linear mixed concentration-response model; table,
 predictions and plot go to benchmarks/results/. The third leaves out a quarter of the subjects at a time and sets every
-measure's error beside each rival's, with the paired difference over subjects (`trial_folds`). Torch runs on one thread.
+measure's error beside each rival's, with the paired difference over subjects (`trial_folds`). The fourth trains the
+learned world from nothing for each of these folds, on an oracle fitted without it (`trial_learned`), and sets it beside
+that oracle too; what training has reached is kept in DIR. Torch runs on one thread.
 """
 
 from __future__ import annotations
@@ -24,12 +27,15 @@ import torch
 
 from benchmarks.common.intervals import share_over_patients
 from benchmarks.common.results import RESULTS, TRIAL_FIT, made_by, write_csv, write_figure
+from benchmarks.ecg_drug.chart_stages import Budget
 from benchmarks.ecg_drug.trial_baselines import concentration_response, persistence, population_course
+from benchmarks.ecg_drug.trial_folds import RIVALS, choose_pooling, compared, predict_folds, refitted_oracle
 from benchmarks.ecg_drug.trial_folds import SEED as FOLD_SEED
-from benchmarks.ecg_drug.trial_folds import choose_pooling, compared, predict_folds, refitted_oracle
+from benchmarks.ecg_drug.trial_learned import refitted_learned
 from benchmarks.ecg_drug.trial_pooling import LAW_ALONE
 from benchmarks.ecg_drug.trial_rows import blind, pre_dose_rows
 from benchmarks.ecg_drug.trial_worlds import ADAPTERS, TARGETS, TrialPrediction, predict_oracle
+from world_models.command_line import MOST_BATCH, folder, whole
 from world_models.data.ecg.ecgrdvq import canonical_drug, load_raw, load_trial
 from world_models.oracles.ecg_drug.fit.trial import fit_trial
 from world_models.oracles.ecg_drug.population import TrialModel
@@ -215,11 +221,18 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--folds", type=int, metavar="N", help="refit the oracle without each of N parts of the subjects"
     )
+    parser.add_argument("--work", type=folder, help="of a learned world's folds: where training is kept")
+    parser.add_argument("--steps", type=whole(8), default=800, help="training steps of its dynamics; an eighth after")
+    parser.add_argument("--batch", type=whole(16, MOST_BATCH), default=128, help="patients a training step")
+    parser.add_argument("--inner-worlds", action="store_true", help="choose its pooling with worlds of their own")
+    parser.add_argument("--results", type=folder, default=RESULTS, help="folder of the tables of --loso and --folds")
     parser.add_argument("--samples", type=int, default=512, help="virtual twins of each subject and period")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     if not options.loso and not options.folds and not options.out:
         parser.error("give --out FILE, --loso or --folds N")
+    if options.folds and options.world in LEARNED and options.work is None:
+        parser.error(f"--folds of {options.world}, which is trained for each: give --work DIR to keep its training in")
     if options.folds is not None and options.folds < 2:
         parser.error(f"--folds {options.folds}: give 2 or more")
     if options.samples < FEWEST_SAMPLES:
@@ -237,25 +250,35 @@ def _leave_one_out(options: argparse.Namespace, argv: list[str] | None) -> None:
     summary = report(table)
     print(summary.round(DECIMALS).to_string(index=False))
     made = made_by(MODULE, argv, {"twins": options.seed, "bootstrap": 0})
-    _write(summary, RESULTS / "fidelity_trial_loso.csv", made)
-    plot(table, RESULTS / "fidelity_trial_loso.png", made)
+    _write(summary, options.results / "fidelity_trial_loso.csv", made)
+    plot(table, options.results / "fidelity_trial_loso.png", made)
     if options.out:
-        columns = [f"{name}{tail}" for name in TARGETS for tail in ("", "_q05", "_q95")]
+        columns = [f"{name}{end}" for name in TARGETS for end in ("", "_q05", "_q95")]
         _write(table[["randid", "drug", "hour", *columns]], Path(options.out), None)
 
 
 def _folds(options: argparse.Namespace, argv: list[str] | None) -> None:
-    """Table of the oracle refitted without each fold beside its rivals."""
+    """Table of a world refitted without each fold beside its rivals; of a learned one also beside the oracle."""
     frame = load_trial(options.trial)
     rows = pre_dose_rows(frame)
-    table = predict_folds(frame, rows, refitted_oracle(options.samples, options.seed), options.folds)
-    summary = compared(table, frame)
+    oracle = predict_folds(frame, rows, refitted_oracle(options.samples, options.seed), options.folds)
+    seeds = {"folds": FOLD_SEED, "twins": options.seed, "bootstrap": 0}
+    if options.world in LEARNED:
+        budget = Budget.of(options.steps, options.batch)
+        predictor = refitted_learned(options.work, budget, options.samples, options.seed, options.inner_worlds)
+        table = predict_folds(frame, rows, predictor, options.folds)
+        table = table.assign(**{f"{name}_oracle": oracle[name].to_numpy() for name in TARGETS})
+        summary, tail = compared(table, frame, (*RIVALS, "oracle")), f"_{options.world.replace('-', '_')}"
+    else:
+        table, tail = oracle, ""
+        summary = compared(table, frame)
     print(summary.round(FOLD_DECIMALS).to_string(index=False))
-    print("of all subjects, for the shipped fit:", choose_pooling(frame, rows, seed=options.seed))
-    made = made_by(MODULE, argv, {"folds": FOLD_SEED, "twins": options.seed, "bootstrap": 0})
-    write_csv(RESULTS / "fidelity_trial_folds.csv", summary.to_dict("records"), made)
+    if not tail:
+        print("of all subjects, for the shipped fit:", choose_pooling(frame, rows, seed=options.seed))
+    path = options.results / f"fidelity_trial_folds{tail}.csv"
+    write_csv(path, summary.to_dict("records"), made_by(MODULE, argv, seeds))
     if options.out:
-        columns = [f"{name}{tail}" for name in TARGETS for tail in ("", "_q05", "_q95")]
+        columns = [f"{name}{end}" for name in TARGETS for end in ("", "_q05", "_q95")]
         _write(table[["randid", "drug", "hour", "fold", *columns]], Path(options.out), None)
 
 

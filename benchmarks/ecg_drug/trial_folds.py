@@ -44,7 +44,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["POOLED", "RIVALS", "Predictor", "compared", "folds_of", "predict_folds"]
+__all__ = [
+    "POOLED",
+    "RIVALS",
+    "Law",
+    "Predictor",
+    "choose_pooling",
+    "compared",
+    "folds_of",
+    "oracles_law",
+    "predict_folds",
+]
+__all__ += ["refitted_oracle"]
 
 RIVALS = ("persistence", "population_course", "concentration_response")
 POOLED = "T wave pooled"
@@ -56,6 +67,8 @@ COVERAGE = 0.9
 
 # training frame (all hours), post-dose rows of other subjects without their outcome -> prediction
 Predictor = Callable[["pd.DataFrame", "pd.DataFrame"], TrialPrediction]
+# training frame -> the fit to it, and what foresees rows without their outcome by a widening, unpooled
+Law = Callable[["pd.DataFrame"], tuple[TrialModel, Callable[["pd.DataFrame", float], TrialPrediction]]]
 
 
 def folds_of(subjects: np.ndarray, count: int, seed: int = SEED) -> list[np.ndarray]:
@@ -79,16 +92,32 @@ class _Inner(NamedTuple):
     means: np.ndarray  # [R] of the arm
 
 
-def _inner_folds(frame: pd.DataFrame, rows: pd.DataFrame, samples: int, seed: int) -> dict[float, dict[str, _Inner]]:
+def oracles_law(samples: int = 256, seed: int = 0) -> Law:
+    """The oracle's law, fitted to the training subjects."""
+
+    def law(train: pd.DataFrame) -> tuple[TrialModel, Callable[[pd.DataFrame, float], TrialPrediction]]:
+        model = TrialModel(fit_trial(train, standard_errors=False))
+
+        def foresee(rows: pd.DataFrame, widening: float) -> TrialPrediction:
+            return predict_oracle(model, rows, samples, seed, Pooling(widening, {}, {}))
+
+        return model, foresee
+
+    return law
+
+
+def _inner_folds(
+    frame: pd.DataFrame, rows: pd.DataFrame, law_of: Law, widenings: tuple[float, ...]
+) -> dict[float, dict[str, _Inner]]:
     """Widening -> target -> predictions of `rows` from the fit to the other folds."""
     subjects = np.array(sorted(rows["randid"].unique()))
-    parts: dict[float, dict[str, list[_Inner]]] = {w: {name: [] for name in TARGETS} for w in WIDENINGS}
+    parts: dict[float, dict[str, list[_Inner]]] = {w: {name: [] for name in TARGETS} for w in widenings}
     for out in folds_of(subjects, min(INNER_FOLDS, len(subjects)), INNER_SEED):
         test = rows[rows["randid"].isin(out)].reset_index(drop=True)
-        model = TrialModel(fit_trial(frame[~frame["randid"].isin(out)], standard_errors=False))
+        model, foresee = law_of(frame[~frame["randid"].isin(out)])
         means = arm_means(model, test)
         for widening, found in parts.items():
-            law = predict_oracle(model, blind(test), samples, seed, Pooling(widening, {}, {}))
+            law = foresee(blind(test), widening)
             for name, column in TARGETS.items():
                 point, low, high = (on_scale(column, x[name]) for x in law)
                 read = on_scale(column, test[column].to_numpy(dtype=float))
@@ -102,14 +131,25 @@ def _joined(parts: list[_Inner]) -> _Inner:
     return _Inner(read, (law[0], law[1], law[2]), means)
 
 
-def choose_pooling(frame: pd.DataFrame, rows: pd.DataFrame, samples: int = 256, seed: int = 0) -> Pooling:
+def choose_pooling(
+    frame: pd.DataFrame,
+    rows: pd.DataFrame,
+    samples: int = 256,
+    seed: int = 0,
+    law: Law | None = None,
+    widenings: tuple[float, ...] = WIDENINGS,
+) -> Pooling:
     """Widening, weights and bands that do best on folds of these subjects, each predicted from the others.
 
     The widening is one for all targets (least mean of errors in SDs before the dose), the weights a target's own. A
     band's factor is the 0.9 quantile of |error| over the half-width on its side (split conformal, Vovk 2005 (k)).
+
+    Args:
+        law: what is fitted to the other folds; None: the oracle's.
+        widenings: to choose from.
     """
     before = frame[frame["hour"] < 0]
-    found = _inner_folds(frame, rows, samples, seed)
+    found = _inner_folds(frame, rows, oracles_law(samples, seed) if law is None else law, widenings)
     weights: dict[float, dict[str, float]] = {}
     totals: dict[float, float] = {}
     for widening, inner in found.items():
@@ -197,7 +237,7 @@ def _errors(table: pd.DataFrame, frame: pd.DataFrame, tail: str) -> dict[str, np
     return found | {POOLED: np.concatenate(scaled)}
 
 
-def compared(table: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+def compared(table: pd.DataFrame, frame: pd.DataFrame, rivals: tuple[str, ...] = RIVALS) -> pd.DataFrame:
     """One line a target and rival: both mean absolute errors, their difference (world less rival) with its paired 95 %
     interval over subjects, and how many of the world's 90 % bands hold the reading."""
     import pandas as pd
@@ -206,7 +246,7 @@ def compared(table: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     drawn = resamples(len(subjects)).numpy()
     world = _errors(table, frame, "")
     lines = []
-    for rival in RIVALS:
+    for rival in rivals:
         other = _errors(table, frame, f"_{rival}")
         for name in (*TARGETS, POOLED):
             difference = world[name] - other[name]

@@ -9,7 +9,7 @@ order.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,8 +26,10 @@ from world_models.oracles.ecg_drug.scales import SCALES, scaled
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ADAPTERS", "TARGETS", "T_TARGETS", "TrialPrediction", "beyond_the_law", "predict_ecg_wm_small"]
-__all__ += ["predict_oracle", "targets_of"]
+__all__ = ["ADAPTERS", "TARGETS", "T_TARGETS", "TrialPrediction", "beyond_the_law"]
+__all__ += ["predict_learned", "predict_oracle", "targets_of"]
+
+STEP_H = 0.5  # of a learned world: the trial's hours lie on it
 
 
 def targets_of(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -155,47 +157,48 @@ def predict_oracle(
     return pooled(model, rows, TrialPrediction(*found), pooling)
 
 
-def predict_ecg_wm_small(
-    rows: pd.DataFrame, samples: int = 256, seed: int = 0, world: str = "ecg-wm-small"
+def predict_learned(
+    model: Any,
+    fitted: TrialModel,
+    rows: pd.DataFrame,
+    samples: int = 256,
+    seed: int = 0,
+    pooling: Pooling | None = None,
 ) -> TrialPrediction:
-    """The learned world's prediction: belief from the pre-dose reading, particles over half-hour steps; point = median.
+    """A learned world's prediction: belief from the pre-dose reading, particles over half-hour steps; point = median.
 
-    The reading is first freed of the pre-dose condition that the trial's fit found in every arm (fasting, before the
-    first activity of the day: `course[...]["before_dosing"]`), and the fit's drift over 24 h is added, as for the
-    oracle: both belong to this trial's days, not to a patient, and no world simulates them. Endpoints that were not
-    read are filled with the fit's mean for the sex. Hours are rounded to the half hour. Targets that the world does not
-    chart are NaN.
+    The reading is an admission's: as the oracle's volunteers are, the world's are admitted fasting and at rest, and
+    what that does is gone once they are given a dose, so nothing is taken off here. What the fit to the trial found
+    beyond a law (its drift over 24 h, `beyond_the_law`) is added as for the oracle: it belongs to this trial's days,
+    and no world simulates it. Endpoints that were not read are filled with the fit's mean for the sex. Hours are
+    rounded to the half hour. Targets that the world does not chart are NaN.
+
+    Args:
+        model: a learned world of half-hour steps whose patients are volunteers.
+        fitted: the fit whose people the world was trained on.
+        pooling: with the fitted trial's arms; its widening is the oracle's alone. None: as chosen for the shipped fit.
 
     Raises:
-        ValueError: a drug the model does not know.
+        ValueError: a drug the model does not know, or another step than half an hour.
     """
-    from world_models import catalog
     from world_models.protocol import History
     from world_models.quantities.ecg_drug import DRUGS
 
+    if model.hours_per_step != STEP_H:
+        raise ValueError(f"the world steps {model.hours_per_step:g} h; load it with hours_per_step={STEP_H:g}")
     unknown = sorted(set(rows["drug"]) - {"placebo", *DRUGS})
     if unknown:
         raise ValueError(f"the world has no drug {', '.join(unknown)}; it knows placebo, {', '.join(DRUGS)}")
-    model = catalog.load(world, cohort="healthy").with_options(hours_per_step=0.5)
-    fitted = TrialModel.load().parameters
-    course, base = fitted["course"], fitted["baseline"]
+    course = fitted.parameters["course"]
     periods = rows.groupby(["randid", "drug", "period"], sort=False, dropna=False)
     first = periods.first().reset_index()
     member, count = periods.ngroup().to_numpy(), len(first)
-    female = first["sex_female"].to_numpy(dtype=float) > 0.5
     charted = [e for e in ENDPOINTS if e in {quantity.name for quantity in model.measures}]
-    read = {}
-    for e in charted:
-        value = scaled(e, first[f"pre_{e}"]) - course[e]["before_dosing"]
-        value = np.where(np.isnan(value), np.where(female, base["women"][e], base["men"][e]), value)
-        read[e] = scaled(e, value, inverse=True)
-    rr = 60.0 / read["heart_rate_bpm"]
-    qt = read["qrs_ms"] + read["jt_peak_c_ms"] * rr**JT_PEAK_EXPONENT + read["tpeak_tend_ms"]
     # The reading is as many half hours before the dose as the trial's table says.
-    ahead = max(int(round(-2 * float(first["pre_hour"].iloc[0]))), 0)
-    clock = (course["dosing_clock_hour"] - ahead / 2) % 24.0
-    chart = {**read, "qtcf_ms": qt / rr**QT_EXPONENT, "clock_hour": np.full(count, clock)}
-    chart |= {name: first[name].to_numpy(dtype=float) for name in ("sex_female", "weight_kg", "age_years")}
+    ahead = max(round(-float(first["pre_hour"].iloc[0]) / STEP_H), 0)
+    chart = _admission(fitted, first, charted) | {
+        "clock_hour": np.full(count, (course["dosing_clock_hour"] - ahead * STEP_H) % 24.0)
+    }
     charts = {
         name: torch.tensor(v, dtype=torch.float32).repeat_interleave(samples).unsqueeze(1) for name, v in chart.items()
     }
@@ -206,7 +209,7 @@ def predict_ecg_wm_small(
     nothing = torch.zeros_like(dose)
     key = keys.from_seed(seed, count * samples)
     state = model.infer(History(charts, nothing.unsqueeze(1), torch.zeros(count * samples, 1)), key)
-    steps = np.maximum(np.rint(rows["hour"].to_numpy(dtype=float) * 2).astype(int), 1)
+    steps = np.maximum(np.rint(rows["hour"].to_numpy(dtype=float) / STEP_H).astype(int), 1)
     found = [{name: np.full(len(rows), np.nan) for name in TARGETS} for _ in range(3)]
     for _ in range(ahead):
         state = model.transition(state, nothing)
@@ -215,20 +218,45 @@ def predict_ecg_wm_small(
         chosen = np.flatnonzero(steps == step)
         if len(chosen) == 0:
             continue
-        seen = model.observe(state)
-        share = min(step / 48, 1.0)
+        seen, hour = model.observe(state), step * STEP_H
+        beyond = [beyond_the_law(fitted, n, hour, mg) for n, mg in zip(first["drug"], first["dose_mg"], strict=True)]
         values = {}
         for e in charted:
-            level = scaled(e, seen[e].numpy().reshape(count, samples)) + share * course[e]["drift_over_24_h"]
+            common = course[e]["drift_over_24_h"] * min(hour / 24.0, 1.0) + np.array([b[e] for b in beyond])
+            level = scaled(e, seen[e].numpy().reshape(count, samples)) + common[:, None]
             values[e] = scaled(e, level, inverse=True)
         for name, simulated in targets_of(values).items():
             for target, q in zip(found, (0.5, 0.05, 0.95), strict=True):
-                target[name][chosen] = np.quantile(simulated, q, axis=1)[member[chosen]]
-    return TrialPrediction(*found)
+                target[name][chosen] = np.nanquantile(simulated, q, axis=1)[member[chosen]]
+    return pooled(fitted, rows, TrialPrediction(*found), SHIPPED_POOLING if pooling is None else pooling)
+
+
+def _admission(fitted: TrialModel, first: pd.DataFrame, charted: list[str]) -> dict[str, np.ndarray]:
+    """The chart [P] of each period's pre-dose reading: volunteers in sinus rhythm, as good as without arrhythmia."""
+    base = fitted.parameters["baseline"]
+    female = first["sex_female"].to_numpy(dtype=float) > 0.5
+    read = {}
+    for e in charted:
+        value = scaled(e, first[f"pre_{e}"])
+        mean = np.where(female, base["women"][e], base["men"][e])
+        read[e] = scaled(e, np.where(np.isnan(value), mean, value), inverse=True)
+    rr = 60.0 / read["heart_rate_bpm"]
+    qt = read["qrs_ms"] + read["jt_peak_c_ms"] * rr**JT_PEAK_EXPONENT + read["tpeak_tend_ms"]
+    none = np.zeros(len(first))
+    chart = {**read, "qtcf_ms": qt / rr**QT_EXPONENT, "arrhythmia_burden": none, "atrial_fibrillation": none}
+    return chart | {name: first[name].to_numpy(dtype=float) for name in ("sex_female", "weight_kg", "age_years")}
+
+
+def _shipped(world: str, rows: pd.DataFrame, samples: int, seed: int) -> TrialPrediction:
+    """A shipped learned world's prediction, pooled as the shipped fit's."""
+    from world_models import catalog
+
+    model = catalog.load(world, cohort="healthy", hours_per_step=STEP_H)
+    return predict_learned(model, TrialModel.load(), rows, samples, seed)
 
 
 # One entry a world: rows, samples, seed -> prediction. `benchmarks.ecg_drug.trial --world` takes its names from here.
 ADAPTERS: dict[str, Callable[[pd.DataFrame, int, int], TrialPrediction]] = {
     "oracle": lambda rows, samples, seed: predict_oracle(TrialModel.load(), rows, samples, seed),
-    "ecg-wm-small": lambda rows, samples, seed: predict_ecg_wm_small(rows, samples, seed),
+    "ecg-wm-small": lambda rows, samples, seed: _shipped("ecg-wm-small", rows, samples, seed),
 }

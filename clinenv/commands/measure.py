@@ -17,8 +17,6 @@ from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, label_and_unit
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from world_models.data.ecg.wfdb.reader import Recording
-
 __all__ = [
     "INTERVALS",
     "Measurement",
@@ -40,6 +38,7 @@ INTERVALS = (
     "jt_peak_c_ms",
     "tpeak_tend_ms",
 )
+T_WAVE = ("t_amplitude_uv", "t_asymmetry", "t_flatness", "erd_30_ms", "lrd_30_ms")
 BASELINE = ("heart_rate_bpm", "qrs_ms", "qtcf_ms", "tpeak_tend_ms")  # what a patient's course starts from
 RATE_HZ = 500.0  # at which ECGs are measured, and worlds read them
 SAMPLES = 5000  # ten seconds, what a world reads
@@ -52,6 +51,7 @@ class Measurement:
     record: str
     ecg_mv: Tensor  # [12, T] at 500 Hz, as recorded
     intervals: dict[str, float]  # INTERVALS; NaN where the ECG has none (PR without a P wave)
+    t_wave: dict[str, float]  # T_WAVE, always by the tangent's marks; NaN where there is no T wave to be read
     quality: float  # 0 (worthless) to 1
     trusted: bool  # False: do not rely on the intervals
     measurable: bool  # False: nothing on it can be relied on, so nothing can start from it
@@ -63,11 +63,14 @@ class Measurement:
     leads_made: tuple[str, ...] = ()  # of the twelve, in `ecg_mv`: not recorded, but reconstructed from the others
 
     def as_json(self) -> dict[str, Any]:
-        """The numbers for a JSON file: tenths of a millisecond, null for what could not be measured."""
+        """The numbers for a JSON file: tenths of a millisecond, the T wave's to three decimals, null for what could not
+        be measured."""
         numbers = {name: round(v, 1) if math.isfinite(v) else None for name, v in self.intervals.items()}
+        shape = {name: round(v, 3) if math.isfinite(v) else None for name, v in self.t_wave.items()}
         return {
             "record": self.record,
             **numbers,
+            **shape,
             "quality": round(self.quality, 3),
             "trusted": self.trusted,
             "measurable": self.measurable,
@@ -98,25 +101,26 @@ def measure_record(
     """
     import torch
 
+    from world_models.data.ecg.wfdb.completed import completed, eight_of, said_of
     from world_models.data.ecg.wfdb.reader import RecordError, read_ecg
     from world_models.ecg.delineation.delineate import delineate
+    from world_models.ecg.recorded import t_wave_factors
 
     try:
         recording = read_ecg(path, sampling_rate_hz=RATE_HZ, rate_hz=rate_hz, whole=not repair)
-        ecg_mv, made = _completed(recording) if repair else (recording.ecg_mv, ())
+        ecg_mv, made = completed(recording) if repair else (recording.ecg_mv, ())
     except RecordError as error:
         raise UsageError(str(error)) from error
     with torch.no_grad():
         marks = delineate(ecg_mv[None], RATE_HZ, convention)
-        alone = delineate(_eight(recording.ecg_mv)[None], RATE_HZ, convention) if made else marks
+        alone = delineate(eight_of(recording.ecg_mv)[None], RATE_HZ, convention) if made else marks
+        tangent = marks if convention == "tangent" else delineate(ecg_mv[None], RATE_HZ)
+        t_wave = {name: float(t_wave_factors(tangent)[f"baseline_{name}"][0]) for name in T_WAVE}
     intervals = {name: float(getattr(marks, name)[0]) for name in INTERVALS}
     trusted = bool(marks.trusted[0] & alone.trusted[0])
     warnings = list(recording.warnings)
     if made:
-        warnings.append(
-            f"leads {', '.join(made)} are missing, flat or broken and were reconstructed from the others: what they "
-            "show is what is usual with such leads, not what was recorded"
-        )
+        warnings.append(said_of(made))
     missing = [label_and_unit(name)[0] for name, value in intervals.items() if not math.isfinite(value)]
     if missing:
         warnings.append(f"not measurable on this ECG: {', '.join(missing)}")
@@ -135,6 +139,7 @@ def measure_record(
         record=recording.name,
         ecg_mv=ecg_mv,
         intervals=intervals,
+        t_wave=t_wave,
         quality=float(torch.minimum(marks.quality[0], alone.quality[0])),
         trusted=trusted,
         measurable=measurable,
@@ -145,35 +150,6 @@ def measure_record(
         convention=convention,
         leads_made=made,
     )
-
-
-def _eight(ecg_mv: Tensor) -> Tensor:
-    """Leads I, II, V1-V6 of [12, T]."""
-    from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
-
-    return ecg_mv[[LEADS.index(name) for name in INDEPENDENT_LEADS]]
-
-
-def _completed(recording: Recording) -> tuple[Tensor, tuple[str, ...]]:
-    """The ECG [12, T] with its lost leads reconstructed, and the names of those.
-
-    Raises:
-        UsageError: fewer than two good leads.
-    """
-    from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
-    from world_models.ecg.lead_repair import LEAST_GOOD, lost_leads, repair_leads
-
-    good = (~lost_leads(_eight(recording.ecg_mv)[None])).sum()
-    if good < LEAST_GOOD and not recording.leads_lost:
-        return recording.ecg_mv, ()  # not a matter of leads (a wrong gain, say): the measurement says what it is
-    try:
-        repaired = repair_leads(recording.ecg_mv[None])
-    except ValueError as error:
-        raise UsageError(f"record {recording.name}: {error}") from error
-    lost = {name for name, gone in zip(INDEPENDENT_LEADS, repaired.lost[0].tolist(), strict=True) if gone}
-    if lost & {"I", "II"}:
-        lost |= set(LEADS[2:6])
-    return repaired.ecg_mv[0], tuple(name for name in LEADS if name in lost)
 
 
 def check_measurable(found: Measurement) -> None:
@@ -241,6 +217,10 @@ def run(given: argparse.Namespace) -> int:
     for name, value in found.intervals.items():
         label, unit = label_and_unit(name)
         print(f"  {label:<12} {f'{value:7.0f} {unit}' if math.isfinite(value) else '      - (not measurable)'}")
+    for name, value in found.t_wave.items():
+        label, unit = label_and_unit(name)
+        figure = f"{value:7.0f} {unit}" if unit else f"{value:7.2f}"
+        print(f"  {label:<12} {figure if math.isfinite(value) else '      - (not measurable)'}")
     print(f"  {'Quality':<12} {found.quality:7.2f} ({'trusted' if found.trusted else 'do not trust'})")
     if found.leads_made:
         print(f"  {'Made leads':<12} {', '.join(found.leads_made)} (reconstructed from the others)")

@@ -81,6 +81,8 @@ def _fit(meaning: str, provenance: dict[str, Any]) -> dict[str, str]:
 
 def about(name: str, world: WorldModel[Any]) -> dict[str, str]:
     """What a report says of the world: what it is, what it was trained on, which weights."""
+    from world_models.protocol import CalibratesBands
+
     rows = {"World": world.name}
     folder = _folder(name)
     if folder is None:
@@ -98,6 +100,9 @@ def about(name: str, world: WorldModel[Any]) -> dict[str, str]:
         rows |= _card(folder)
         rows["Weights"] = f"SHA-256 {checkpoint.sha256(folder)}"
     rows["Step"] = f"{world.hours_per_step:g} h"
+    rows["Bands"] = "the middle 90 % of the samples"
+    if isinstance(world, CalibratesBands):
+        rows["Bands"] += ", corrected by split conformal prediction on simulated patients dosed as the labels have it"
     return rows
 
 

@@ -26,17 +26,25 @@ _NAMES = {
     "jt_peak_ms": "J-Tpeak",
     "jt_peak_c_ms": "J-Tpeak c",
     "tpeak_tend_ms": "Tpeak-Tend",
+    "t_amplitude_uv": "T amplitude",
+    "t_asymmetry": "T asymmetry",
+    "t_flatness": "T flatness",
+    "erd_30_ms": "ERD 30 %",
+    "lrd_30_ms": "LRD 30 %",
+    "systolic_bp_mmhg": "Systolic",
+    "av_block": "AV block",
     "rr_ms": "RR",
     "baseline_qtcf_ms": "Baseline QTcF",
     "arrhythmia_burden": "Arrhythmia burden",
     "torsades": "Torsades",
 }
 _UNITS = {"ms": "ms", "bpm": "bpm", "mg": "mg", "mv": "mV", "kg": "kg", "years": "years", "hours": "h"}
+_UNITS |= {"uv": "µV", "mmhg": "mmHg"}
 
 # The line a reader looks for: 500 ms QTcF stops a drug by its label (dofetilide) and is the top class of ICH E14.
 LIMITS = {"qtcf_ms": 500.0}
 
-_LEAST_SPANS, _LEAST_SPAN = {"ms": 20.0, "bpm": 10.0}, 0.1  # by unit; of any other
+_LEAST_SPANS, _LEAST_SPAN = {"ms": 20.0, "bpm": 10.0, "µV": 100.0, "mmHg": 20.0}, 0.1  # by unit; of any other
 
 
 def label_and_unit(name: str) -> tuple[str, str]:

@@ -8,11 +8,12 @@ import torch
 
 from agents.baselines.constant import Constant, no_treatment
 from agents.baselines.uniform import Uniform
-from agents.rollout import EpisodeResults, format_table, judge, mean_results, paired_table
+from agents.rollout import EpisodeResults, admission_factors, format_table, judge, mean_results, paired_table
+from clinenv.envs.ecg_drug.task import ECGDrugTask
 from clinenv.simulator import Simulator
 from clinenv.task import Outcomes
 from tests.agents.bandit_world import STEPS, DialTask, DialWorld
-from world_models import keys
+from world_models import catalog, keys
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +117,25 @@ def test_refuses_unpaired_results_and_empty_runs(simulator):
         paired_table({"a": _episodes([1.0])}, reference="z")
     with pytest.raises(ValueError, match="steps"):
         judge(no_treatment(), simulator, keys.from_seed(0, 3), 0)
+
+
+def test_patients_of_an_admission_chart_keep_their_rhythm_in_another_world() -> None:
+    """In fibrillation the chart has no PR and no sinus rate: those are sampled, and everybody can be admitted."""
+    oracle, learned = catalog.load("oracle", cohort="persistent"), catalog.load("ecg-wm-small")
+    key = keys.from_seed(5, 60)
+    chart = oracle.observe(oracle.initial(key))
+    waving = chart["atrial_fibrillation"] > 0.5
+    assert 0 < int(waving.sum()) < 60
+    factors = admission_factors(chart, oracle, learned)
+    kidneys = {"creatinine_clearance_ml_min", "potassium_mmol_l", "magnesium_mmol_l", "baseline_systolic_bp_mmhg"}
+    wave = {"baseline_t_amplitude_uv", "baseline_erd_30_ms", "baseline_fibrillation_rate_bpm", "admission_fibrillation"}
+    assert kidneys | wave <= set(factors) and not any(name.endswith("_clearance") for name in factors)
+    for name in ("baseline_pr_ms", "baseline_heart_rate_bpm"):
+        assert torch.equal(factors[name].isnan(), waving)
+    assert torch.equal(factors["baseline_fibrillation_rate_bpm"].isnan(), ~waving)
+    for world in (oracle, learned):
+        _, seen = Simulator(world, ECGDrugTask()).reset(key, factors)
+        assert torch.equal(seen["atrial_fibrillation"] > 0.5, waving)
+        assert torch.equal(seen["potassium_mmol_l"], chart["potassium_mmol_l"])
+    results = judge(no_treatment(), Simulator(learned, ECGDrugTask()), key, 2, factors)
+    assert bool(torch.isfinite(results.returns).all())

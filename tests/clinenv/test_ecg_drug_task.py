@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -11,6 +14,8 @@ from clinenv.simulator import Simulator
 from tests.toy_world import ToyWorld
 from world_models import keys
 from world_models.quantities.ecg_drug import ORDERS
+
+TRIAL = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data")) / "ecgrdvq"
 
 
 def charts(**after: float) -> tuple[dict, dict]:
@@ -154,3 +159,34 @@ def test_in_the_oracle_treating_pays_for_most_but_not_where_qt_is_long(cohort: s
     else:
         assert float((full_dose > nothing).float().mean()) < 0.1
     assert float(value[4, 1].mean()) < float(nothing.mean()) - 10, "dofetilide every two hours is a disaster"
+
+
+def test_a_reader_errs_as_the_trial_s_triplicates_scatter() -> None:
+    if not TRIAL.is_dir():
+        pytest.skip(f"no trial under {TRIAL}; set CLINENV_DATA to the folder that holds ecgrdvq/")
+    from benchmarks.ecg_drug.repeatability import READ, repeatability
+
+    rows = repeatability(TRIAL)
+    assert [row["measure"] for row in rows] == list(READ)
+    assert {c.name for c in ECGDrugTask().observation if c.noise_sd > 0} == set(READ), "the others follow from these"
+    for row in rows:
+        assert row["readings"] > 3000 and row["task_sd"] == pytest.approx(row["sd"], rel=0.02), row
+
+
+def test_skewed_and_missing_measures_come_back_in_their_units() -> None:
+    """What `describe` says is what was read; the last PR stands where there is none, and no entry is ever NaN."""
+    from clinenv.envs.ecg_drug.env import ECGDrugVectorEnv
+
+    env = ECGDrugVectorEnv(64, world="oracle", cohort="persistent", hours=8)
+    observation, _ = env.reset(seed=1)
+    for _ in range(4):
+        assert env.observation_space.contains(observation)
+        told, chart = env.describe(observation), env.chart
+        for column in ECGDrugTask().observation:
+            if column.name in told and column.name != "pr_ms":
+                assert told[column.name] == pytest.approx(chart[column.name].numpy(), rel=1e-4, abs=1e-3), column.name
+        there = ~chart["pr_ms"].isnan()
+        assert 0 < int(there.sum()) < 64
+        assert told["pr_ms"][there.numpy()] == pytest.approx(chart["pr_ms"][there].numpy(), rel=1e-4)
+        observation, *_ = env.step([3] * 64)
+    env.close()

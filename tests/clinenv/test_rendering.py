@@ -132,3 +132,22 @@ def test_no_display_is_said_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     with pytest.raises(RuntimeError, match="rgb_array"):
         Viewer()
+
+
+def test_a_drug_s_frame_shows_the_t_wave_and_leaves_gaps() -> None:
+    from clinenv.envs.ecg_drug.env import ECGDrugVectorEnv
+    from clinenv.envs.ecg_drug.task import ECGDrugTask
+    from clinenv.rendering.panels import PANELS
+
+    task = ECGDrugTask()
+    assert len(task.trend) == PANELS and "t_amplitude_uv" in task.trend, "no panel is left out"
+    env = ECGDrugVectorEnv(2, world="oracle", render_mode="rgb_array", hours=8)
+    env.reset(seed=5, options={"baseline_burden": [1.0, 0.0]})
+    for _ in range(3):
+        env.step([4, 4])
+    assert bool(env.chart["pr_ms"].isnan()[0]) and not bool(env.chart["pr_ms"].isnan()[1])
+    frames = env.render()
+    panel = slice(560, 700), slice(1060 * task.trend.index("pr_ms") // PANELS + 40, 1060 * 4 // PANELS - 12)
+    blue = [int((np.abs(f[panel].astype(int) - (41, 98, 168)).sum(-1) < 160).sum()) for f in frames]
+    assert blue[1] > blue[0] + 20, "there is no PR to draw in fibrillation"
+    env.close()

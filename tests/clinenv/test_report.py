@@ -96,6 +96,17 @@ def test_the_page_says_what_it_must(content: ReportContent) -> None:
     assert "nan" not in re.sub(r"<style>.*?</style>", "", html).lower()
 
 
+def test_a_course_that_begins_with_a_gap_is_told_from_where_it_is(content: ReportContent) -> None:
+    """PR of a patient whose recorded ECG shows fibrillation, and of one who never had any."""
+    course = content.courses["qtcf_ms"]
+    gap = np.where(course.hours < 4, np.nan, 1.0)
+    late = course._replace(median=course.median * gap, low=course.low * gap, high=course.high * gap, measured=math.nan)
+    never = late._replace(median=late.median * np.nan, low=late.low * np.nan, high=late.high * np.nan)
+    text = page(dataclasses.replace(content, courses={"pr_ms": late, "qtcf_ms": never, "t_amplitude_uv": course}))
+    assert "480 → 420 ms" in text and "nan" not in re.sub(r"<script.*?</script>", "", text).lower()
+    assert "T amplitude" in text and "480 µV" in text
+
+
 def test_writing_is_whole_or_not_at_all(content: ReportContent, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("the old one")

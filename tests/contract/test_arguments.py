@@ -133,7 +133,7 @@ def test_the_number_in_the_message_is_the_number_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "words"), [("a", "no row of 25 numbers"), ({}, "no 'chart'"), (np.zeros(3), r"shape \(3,\)")]
+    ("said", "words"), [("a", "no row of 36 numbers"), ({}, "no 'chart'"), (np.zeros(3), r"shape \(3,\)")]
 )
 def test_what_is_no_observation_cannot_be_described(said, words: str) -> None:
     with pytest.raises(ValueError, match=words):

@@ -70,7 +70,7 @@ def test_gymnasiums_vector_wrappers_take_it(wrapper: type) -> None:
     env.reset(seed=0)
     for _ in range(STEPS + 2):
         observation, *_ = env.step(np.zeros(3, int))
-    assert observation.shape == (3, 26)
+    assert observation.shape == (3, 36)
 
 
 def test_stable_baselines3_collects_whole_courses_of_one_patient_each() -> None:

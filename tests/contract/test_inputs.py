@@ -99,7 +99,7 @@ def test_every_seed_is_a_patient_of_its_own() -> None:
     seeds = [0, 1, np.int64(2), np.uint8(3), 2**63 - 1, 2**63, 2**64 - 1]
     assert len({env.reset(seed=s)[0].tobytes() for s in seeds}) == len(seeds)
     many = vector()
-    assert many.reset(seed=2**64 - 3)[0].shape == (3, 26)
+    assert many.reset(seed=2**64 - 3)[0].shape == (3, 36)
     with pytest.raises(ValueError, match="from 0 to 18446744073709551613"):
         many.reset(seed=2**64 - 2)
     mixed = many.reset(seed=[np.int64(5), 2**64 - 1, None])[0]

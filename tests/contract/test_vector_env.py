@@ -178,7 +178,7 @@ def test_bad_seeds_and_actions() -> None:
 def test_four_thousand_patients_step() -> None:
     env = vector(4096)
     observation, _ = env.reset(seed=0)
-    assert observation.shape == env.observation_space.shape == (4096, 26)
+    assert observation.shape == env.observation_space.shape == (4096, 36)
     for _ in range(3):
         observation, reward, *_ = env.step(env.action_space.sample())
     assert reward.shape == (4096,) and np.isfinite(observation).all()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.ecg_drug.diffusion_pairs import KNOWN_PARTS, KNOWN_SIZE, known_pairs, known_post
+from benchmarks.ecg_drug.diffusion_known import KNOWN_PARTS, KNOWN_SIZE, known_pairs, known_post
 from world_models import keys
 from world_models.ecg_wm.config import SMALL
 from world_models.ecg_wm.diffusion.condition import ConditionLayout, Part

@@ -9,6 +9,7 @@ import torch
 
 from world_models import catalog, keys
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
+from world_models.protocol import Parts
 from world_models.uncertainty import _parts, as_info, decompose, risk_score
 
 DOFETILIDE = torch.tensor([[0.0, 0.5, 0.0, 0.0]] + [[0.0] * 4] * 2)
@@ -50,7 +51,7 @@ def test_the_learned_world_is_unsure_of_the_patient_and_the_oracle_is_not() -> N
 
     assert typical(one["qtcf_ms"].epistemic) > typical(one["qtcf_ms"].aleatoric) > 2
     assert typical(two["qtcf_ms"].epistemic) < 0.5 * typical(two["qtcf_ms"].aleatoric)
-    told = as_info(one, 1)
+    told = as_info({name: Parts(*(part[:, 1] for part in parts)) for name, parts in one.items()})
     assert sorted(told) == sorted(f"{k}_{n}" for k in ("spread", "epistemic", "aleatoric") for n in one)
     assert told["epistemic_qtcf_ms"].shape == (24,)
 

@@ -58,8 +58,8 @@ def write_card(
     return f"""# {config.name}
 
 A learned world model of the 12-lead ECG under four antiarrhythmic drugs (ranolazine, dofetilide, verapamil,
-quinidine) after ECG-WM (Chen et al. 2026, arXiv 2605.17580): beat autoencoder, physiological ODE prior, latent diffusion
-with energy regularisation and a few-step sampler made of it, belief about the patient.
+quinidine) after ECG-WM (Chen et al. 2026, arXiv 2605.17580): beat autoencoder, physiological ODE prior, latent
+diffusion with energy regularisation and a few-step sampler made of it, belief about the patient.
 
 **Not for clinical use.** It was trained on simulated patients. Nothing it says is a prediction about a person.
 

@@ -5,6 +5,7 @@ Only charts and orders are kept: the oracle's hidden state is for judging, never
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,14 +18,16 @@ from world_models.ecg_wm.patients import CLEARANCES, COVARIATES, baseline_chart
 from world_models.ecg_wm.start_rates import REFERENCE_MG
 from world_models.inputs import admit
 from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS
+from world_models.oracles.ecg_drug.population import TrialModel
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
 from world_models.protocol import Chart
-from world_models.quantities.ecg_drug import ORDERS
+from world_models.quantities.ecg_drug import DRUGS, ORDERS
 
-__all__ = ["Courses", "dosing", "sample_courses", "oracle_of"]
+__all__ = ["Courses", "DrawCourses", "dosing", "sample_courses", "oracle_of"]
 
-KEPT = (*COVARIATES, "clock_hour", "heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "jt_peak_c_ms", "tpeak_tend_ms")
-KEPT += (*latent.T_WAVE, "systolic_bp_mmhg", "arrhythmia_burden", "torsades", "atrial_fibrillation", "av_block")
+KEPT: tuple[str, ...] = (*COVARIATES, "clock_hour", "heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "jt_peak_c_ms")
+KEPT += ("tpeak_tend_ms", *latent.T_WAVE, "systolic_bp_mmhg", "arrhythmia_burden", "torsades")
+KEPT += ("atrial_fibrillation", "av_block")
 NOTHING, SINGLE, REGIMEN, TWO_DRUGS, RANDOM = range(5)  # kinds of plan
 KIND_SHARES = (0.1, 0.3, 0.3, 0.15, 0.15)
 DOSE_INTERVALS_H = (6.0, 8.0, 12.0, 24.0)  # of regimens: as labels have them (k)
@@ -45,14 +48,29 @@ class Courses(NamedTuple):
     hours_per_step: float
 
 
+# keys [B], steps, hours a step -> their courses
+DrawCourses = Callable[[Tensor, int, float], Courses]
+
+
 @lru_cache(maxsize=64)
-def oracle_of(cohort: str, hours_per_step: float, device: str = "cpu") -> ECGDrugOracle:
-    """The oracle of a cohort, made once."""
-    return ECGDrugOracle(cohort=cohort, hours_per_step=hours_per_step, device=device)
+def oracle_of(
+    cohort: str, hours_per_step: float, device: str = "cpu", trial: TrialModel | None = None
+) -> ECGDrugOracle:
+    """The oracle of a cohort, of the shipped fit or another, made once."""
+    return ECGDrugOracle(cohort=cohort, hours_per_step=hours_per_step, device=device, trial=trial)
 
 
-def dosing(key: Tensor, steps: int, hours_per_step: float) -> Tensor:
-    """Doses [B, steps + 1, 4] mg, one plan a patient: none, one dose, a regimen, regimens of two drugs, or random."""
+def dosing(key: Tensor, steps: int, hours_per_step: float, withheld: Sequence[str] = ()) -> Tensor:
+    """Doses [B, steps + 1, 4] mg, one plan a patient: none, one dose, a regimen, regimens of two drugs, or random.
+
+    The drugs `withheld` are never given: whoever's plan was one of them takes nothing of it.
+
+    Raises:
+        ValueError: a drug withheld that there is not.
+    """
+    unknown = [name for name in withheld if name not in DRUGS]
+    if unknown:
+        raise ValueError(f"no drug {', '.join(unknown)} to withhold; there are: {', '.join(DRUGS)}")
     batch, drugs = key.shape[0], len(REFERENCE_MG)
     full = torch.tensor(REFERENCE_MG, device=key.device)
     kind = keys.categorical(key, 0, "plan/kind", torch.tensor(KIND_SHARES, device=key.device))
@@ -79,33 +97,49 @@ def dosing(key: Tensor, steps: int, hours_per_step: float) -> Tensor:
     level = 0.5 * (1 + (keys.uniform(key, 0, "plan/much", (steps + 1,)) < 0.5))
     random = (some * level).unsqueeze(-1) * torch.nn.functional.one_hot(which, drugs) * full
     plan = torch.where((kind == RANDOM)[:, None, None], random, plan)
-    return plan.minimum(torch.tensor([order.high for order in ORDERS], device=key.device))  # two regimens of one drug
+    plan = plan.minimum(torch.tensor([order.high for order in ORDERS], device=key.device))  # two regimens of one drug
+    return plan * torch.tensor([float(name not in withheld) for name in DRUGS], device=key.device)
 
 
 @torch.no_grad()
 def sample_courses(
-    key: Tensor, steps: int, hours_per_step: float, cohort: str | None = None, known: float = 0.3
+    key: Tensor,
+    steps: int,
+    hours_per_step: float,
+    cohort: str | Sequence[str] | None = None,
+    known: float = 0.3,
+    trial: TrialModel | None = None,
+    withheld: Sequence[str] = (),
 ) -> Courses:
-    """Courses of the patients with these keys, an equal share of every cohort (or all of one).
+    """Courses of the patients with these keys, an equal share of every cohort.
 
     In a share `known` of them the hepatic clearances are told; the others' come from their cohort, and nobody is told.
+
+    Args:
+        cohort: one, or several with equal shares (one named twice has two); None: all.
+        trial: the fit behind the oracle; None: the shipped one.
+        withheld: drugs that nobody takes.
+
+    Raises:
+        ValueError: an unknown cohort, or a drug withheld that there is not.
     """
-    names = [cohort] if cohort else sorted(COHORTS)
+    names = sorted(COHORTS) if cohort is None else [cohort] if isinstance(cohort, str) else list(cohort)
+    device = str(key.device)
     tell = (keys.uniform(key, 0, "courses/known") < known).unsqueeze(-1)
     own = keys.normal(key, 0, "courses/clearance", (len(CLEARANCES),))
     sampled = torch.exp(CLEARANCE_LOG_SD * own).clamp(*CLEARANCE_RANGE)
     clearance = torch.where(tell, sampled, torch.nan)
     shares = zip(names, key.chunk(len(names)), clearance.chunk(len(names)), strict=False)
     # Cohorts differ in whom they admit only: once admitted, all patients go through the same transition together.
-    oracle = oracle_of(names[0], hours_per_step, str(key.device))
+    oracle = oracle_of(names[0], hours_per_step, device, trial)
     state = tree.cat(
         [
-            admit(oracle_of(n, hours_per_step, str(key.device)), k, dict(zip(CLEARANCES, c.unbind(-1), strict=True)))
+            admit(oracle_of(n, hours_per_step, device, trial), k, dict(zip(CLEARANCES, c.unbind(-1), strict=True)))
             for n, k, c in shares
         ]
     )
     factors = {q.name: state.factors[:, i] for i, q in enumerate(FACTORS)}
-    actions = dosing(keys.fold(key, "plan"), steps, hours_per_step)
+    actions = dosing(keys.fold(key, "plan"), steps, hours_per_step, withheld)
     charts = [oracle.observe(state)]
     for i in range(steps):
         state = oracle.transition(state, actions[:, i])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys, tree
+from world_models.ecg_wm.courses import DrawCourses, sample_courses
 from world_models.ecg_wm.diffusion.decoded import WorldDecoder
 from world_models.ecg_wm.diffusion.energy import EPK
 from world_models.ecg_wm.diffusion.latent_diffusion import Pairs
@@ -41,10 +42,14 @@ def train_diffusion(
     patients: int,
     folder: Path,
     epk_weight: float = EPK_WEIGHT,
+    draw: DrawCourses = sample_courses,
 ) -> None:
-    """Fit `model.residual` on steps of `patients` patients a step length: `teacher` and `student` training steps."""
+    """Fit `model.residual` on steps of `patients` patients a step length: `teacher` and `student` training steps.
+
+    The steps are of the courses that `draw` gives.
+    """
     diffusion = model.residual.diffusion
-    pool = pool_of_steps(model, patients, folder)
+    pool = pool_of_steps(model, patients, folder, draw=draw)
     with torch.no_grad():
         model.residual.follow.copy_(_followed(pool))
         first = pool.parts["admission"][:, COORDS:]
@@ -55,18 +60,22 @@ def train_diffusion(
         diffusion.energy.calibrate(decode(some.z_post), some.predicted)
     epk = EPK(diffusion.energy, decode)
 
-    def draw(step: int) -> tuple[Pairs, Tensor]:
+    def batch(step: int) -> tuple[Pairs, Tensor]:
         key = keys.from_seed(SEED + 900_000_000 + step * BATCH, BATCH, model.device)
         rows = torch.floor(keys.uniform(key, 0, "diffusion/row") * len(pool.z_pre)).long()
         return pool.take(rows), key
 
     schedule = Schedule(teacher, learning_rate=1e-3, weight_decay=1e-4, clip=2.0)
-    train_teacher(diffusion, RectifiedFlow(), draw, schedule, folder, epk=epk, epk_weight=epk_weight, epk_rows=EPK_ROWS)
+    train_teacher(
+        diffusion, RectifiedFlow(), batch, schedule, folder, epk=epk, epk_weight=epk_weight, epk_rows=EPK_ROWS
+    )
     schedule = Schedule(student, learning_rate=2e-3, weight_decay=1e-4, clip=2.0)
-    train_student(diffusion, draw, schedule, folder, epk=epk, epk_weight=epk_weight, partial=False, epk_rows=EPK_ROWS)
+    train_student(diffusion, batch, schedule, folder, epk=epk, epk_weight=epk_weight, partial=False, epk_rows=EPK_ROWS)
 
 
-def pool_of_steps(model: ECGWorldModel, patients: int, folder: Path, seed: int = SEED) -> Pairs:
+def pool_of_steps(
+    model: ECGWorldModel, patients: int, folder: Path, seed: int = SEED, draw: DrawCourses = sample_courses
+) -> Pairs:
     """Steps of `patients` patients for each of STEPS_H, kept in `folder` once they are made (some minutes of work).
 
     Shapes are as at admission in `z_prior`: what they follow is fitted on these very steps.
@@ -77,7 +86,7 @@ def pool_of_steps(model: ECGWorldModel, patients: int, folder: Path, seed: int =
         for n, hours in enumerate(STEPS_H):
             for start in range(0, patients, AT_ONCE):
                 key = keys.from_seed(seed + n * 100_000_000 + start, min(AT_ONCE, patients - start), model.device)
-                parts.append(sample_steps(model, key, hours, STEPS_OF)[0])
+                parts.append(sample_steps(model, key, hours, STEPS_OF, draw=draw)[0])
         whole = tree.cat(parts)
         whole = whole.take(torch.isfinite(whole.predicted).all(-1).nonzero().squeeze(-1))  # of which all can be read
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from world_models.ecg.delineation.delineate import Delineation, delineate, median_beats
 from world_models.ecg.delineation.waves import BEFORE
 from world_models.ecg.intervals import jt_peak_scale, qt_scale
+from world_models.ecg.recorded import in_fibrillation
 from world_models.ecg.t_wave import TMarks, t_wave
 from world_models.ecg.waveform import R_SHARE
 from world_models.ecg_wm import beats, latent
@@ -100,18 +101,24 @@ def read_chart(vae: BeatVAE, chart: Chart, known: Iterable[str] | None = None) -
     """Factors from a chart with `ecg_mv` [B, 12, T] at 500 Hz: intervals, T measures, shape and residual of the beat,
     and age, sex, weight if there. Of them those among `known` (None: all).
 
-    An interval that cannot be measured (PR without a P wave) becomes a resting adult's; a row that cannot be measured
-    at all comes out typical throughout: look at `delineate(...).trusted` first. T measures that cannot be read are NaN.
+    An interval that cannot be measured becomes a resting adult's; a row that cannot be measured at all comes out
+    typical throughout: look at `delineate(...).trusted` first. What the ECG does not have is NaN
+    (`world_models.inputs.admit` has it sampled): sinus rate and PR in fibrillation, the rate in fibrillation of one in
+    sinus rhythm, T measures that cannot be read.
     """
     measured = delineate(chart["ecg_mv"], RATE_HZ)
+    fibrillates = in_fibrillation(measured)
     mean, recorded = recorded_of(vae, chart["ecg_mv"], measured)
     whole = {name: _filled(getattr(measured, name), name) for name in TYPICAL}
     # QT is corrected by the RR before the beats it was read on, which premature beats set apart from the heart rate.
     rr = torch.where(measured.before_rr_ms.isnan(), 60.0 / whole["heart_rate_bpm"], measured.before_rr_ms / 1000.0)
     qt = whole["qrs_ms"] + whole["jt_peak_ms"] + whole["tpeak_tend_ms"]
+    unknown = torch.full_like(qt, torch.nan)
     read = {
-        "baseline_heart_rate_bpm": whole["heart_rate_bpm"],
-        "baseline_pr_ms": whole["pr_ms"],
+        "admission_fibrillation": fibrillates.to(torch.float32),
+        "baseline_heart_rate_bpm": torch.where(fibrillates, unknown, whole["heart_rate_bpm"]),
+        "baseline_fibrillation_rate_bpm": torch.where(fibrillates, whole["heart_rate_bpm"], unknown),
+        "baseline_pr_ms": torch.where(fibrillates, unknown, whole["pr_ms"]),
         "baseline_qrs_ms": whole["qrs_ms"],
         "baseline_qtcf_ms": qt / qt_scale(rr.log()),
         "baseline_tpeak_tend_ms": whole["tpeak_tend_ms"],
@@ -122,20 +129,27 @@ def read_chart(vae: BeatVAE, chart: Chart, known: Iterable[str] | None = None) -
     for name in ("age_years", "sex_female", "weight_kg"):
         if name in chart:
             read[name] = chart[name]
-    return read if known is None else {name: read[name] for name in known if name in read}
+    said = {name: value for name, value in read.items() if not bool(value.isnan().all())}
+    return said if known is None else {name: said[name] for name in known if name in said}
 
 
 def latent_of(ecg_mv: Tensor, chart: Chart, vae: BeatVAE) -> Tensor:
-    """The latent (u, m) [B, 6 + morphology] of any world's ECGs, as this model's encoder sees them."""
+    """The latent (u, m) [B, COORDS + morphology] of any world's ECGs, as this model's encoder sees them.
+
+    Coordinates that an ECG does not have, or that cannot be read on it, stand at their centre; burden and systolic
+    pressure, which no ECG shows, are the chart's.
+    """
     measured = delineate(ecg_mv, RATE_HZ)
     mean, _ = vae.encode(*canonical_beats(ecg_mv, measured))
-    read = {
-        name: _filled(getattr(measured, name), name) for name in ("heart_rate_bpm", "pr_ms", "qrs_ms", "tpeak_tend_ms")
-    }
-    rr = torch.where(measured.before_rr_ms.isnan(), 60.0 / read["heart_rate_bpm"], measured.before_rr_ms / 1000.0)
-    read["jt_peak_c_ms"] = _filled(measured.jt_peak_ms, "jt_peak_ms") / jt_peak_scale(rr.log())
-    read["arrhythmia_burden"] = chart["arrhythmia_burden"]
-    return torch.cat([latent.standardise(read), mean], dim=-1)
+    names = ("heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "tpeak_tend_ms")
+    read = {name: getattr(measured, name) for name in names}
+    read |= dict(zip(T_MEASURES, t_wave_of(measured).unbind(-1), strict=True))
+    rr = torch.where(measured.before_rr_ms.isnan(), 60.0 / measured.heart_rate_bpm, measured.before_rr_ms / 1000.0)
+    read["jt_peak_c_ms"] = measured.jt_peak_ms / jt_peak_scale(rr.log())
+    read["atrial_fibrillation"] = in_fibrillation(measured).to(torch.float32)
+    read |= {name: chart[name] for name in ("arrhythmia_burden", "systolic_bp_mmhg") if name in chart}
+    u = latent.standardise(read)
+    return torch.cat([torch.where(u.isnan(), 0.0, u), mean], dim=-1)
 
 
 def _filled(value: Tensor, name: str) -> Tensor:

@@ -53,7 +53,9 @@ class AVBlock(nn.Module):
     def __init__(self, effects: int, width: int):
         super().__init__()
         self.threshold = mlp((COORDS + effects + PATIENT, width, 1))
-        nn.init.constant_(self.threshold[-1].bias, -3.0)
+        last = self.threshold[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.constant_(last.bias, -3.0)
 
     def limit(self, u: Tensor, effect: Tensor, patient: Tensor) -> Tensor:
         """The threshold [...] in SDs, of coordinates [..., COORDS], effect levels and covariates."""

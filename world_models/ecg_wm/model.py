@@ -25,8 +25,10 @@ from world_models.config_json import from_json
 from world_models.constants import constant
 from world_models.ecg_wm import inference, latent
 from world_models.ecg_wm.admission import CONDUCTION, FIBRILLATION, start
+from world_models.ecg_wm.bands import BAND_OF, GROUPS, corrected
 from world_models.ecg_wm.beats import LEAD_COUNT, SAMPLES
 from world_models.ecg_wm.belief import BeliefEncoder
+from world_models.ecg_wm.chance import chance_sd, split
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.encode import read_chart
 from world_models.ecg_wm.events import AVBlock, TorsadesHazard
@@ -52,7 +54,7 @@ from world_models.nn.mlp import mlp
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, sample_factors
 from world_models.oracles.ecg_drug.world import ADMISSION_FIBRILLATION
-from world_models.protocol import Chart, Factors, History
+from world_models.protocol import UNKNOWN, Chart, Factors, History, Parts, Treated
 from world_models.quantities.ecg_drug import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
 from world_models.quantity import Quantity
 
@@ -80,6 +82,8 @@ class ECGWorldModel(nn.Module):
     amount_limit: Tensor  # [D] largest central amounts met in training
     temperature: Tensor  # scalar: widens the samples of the belief; calibrated like spread_scale
     spread_scale: Tensor  # [len(SPREAD_OF)] calibration on held-out cohorts
+    chance_scale: Tensor  # [len(SPREAD_OF)] likewise, of what the residual alone varies by
+    band_shift: Tensor  # [len(BAND_OF), len(GROUPS) + 1] conformal shifts of the samples' bands (`bands`)
 
     def __init__(self, config: ECGWorldConfig, hours_per_step: float | None = None, cohort: str = "typical"):
         super().__init__()
@@ -112,6 +116,8 @@ class ECGWorldModel(nn.Module):
         self.register_buffer("amount_limit", torch.full((drugs,), 10.0))
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("spread_scale", torch.ones(len(SPREAD_OF)))
+        self.register_buffer("chance_scale", torch.ones(len(SPREAD_OF)))
+        self.register_buffer("band_shift", torch.zeros(len(BAND_OF), len(GROUPS) + 1))
         # the random numbers of a step: normals of z and of the node, then what torsades and the rhythm hang on
         self.streams = (("residual", latent_size), CONDUCTION, "torsades", FIBRILLATION)
         self.sampling = Sampling()
@@ -168,8 +174,7 @@ class ECGWorldModel(nn.Module):
         shape = given.get("shape")
         if shape is None:
             shape = self.vae.prior(key, torch.stack([baseline[name] for name in latent.T_WAVE], dim=-1))
-        if "admission_fibrillation" in given:
-            who["admission_fibrillation"] = given["admission_fibrillation"]
+        who |= {name: given[name] for name in ("admission_fibrillation",) if name in given}
         state = start(self, key, who, shape, latent.standardise(baseline))
         if "residual" not in given:
             return state
@@ -278,6 +283,15 @@ class ECGWorldModel(nn.Module):
     def spread(self, state: ECGWorldState) -> dict[str, Tensor]:
         """Standard deviation [B] of each interval's prediction from what was known when the belief was formed."""
         return dict(zip(SPREAD_OF, self.spread_of(state).T.contiguous().unbind(0), strict=True))
+
+    @torch.no_grad()
+    def spread_parts(self, state: ECGWorldState) -> dict[str, Parts]:
+        """See `SplitsSpread`: chance is what the residual alone varies by; the rest, not knowing the patient."""
+        return split(self.spread(state), chance_sd(state.present, self.log_noise), self.chance_scale)
+
+    def calibrated(self, name: str, low: Tensor, high: Tensor, whom: Treated = UNKNOWN) -> tuple[Tensor, Tensor]:
+        """See `CalibratesBands`: split conformal shifts (`bands`), kept with the weights."""
+        return corrected(self.band_shift, name, low, high, whom)
 
     @torch.no_grad()
     def support(self, state: ECGWorldState) -> Tensor:

@@ -12,7 +12,13 @@ from world_models.protocol import Chart
 
 __all__ = ["CLEARANCES", "COVARIATES", "baseline_chart", "patient_features"]
 
-COVARIATES = ("age_years", "sex_female", "weight_kg", "creatinine_clearance_ml_min", "potassium_mmol_l")
+COVARIATES: tuple[str, ...] = (
+    "age_years",
+    "sex_female",
+    "weight_kg",
+    "creatinine_clearance_ml_min",
+    "potassium_mmol_l",
+)
 COVARIATES += ("magnesium_mmol_l",)  # which stand in every chart
 # Multipliers of hepatic clearance: nobody reads them off a chart, NaN where they are not known.
 CLEARANCES = ("ranolazine_clearance", "verapamil_clearance", "quinidine_clearance")

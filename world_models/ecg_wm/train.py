@@ -2,8 +2,8 @@
 
 Stages, each resumable on its own: the beat autoencoder, the dynamics (prior, belief, spread together), the belief
 alone, all of it by what it foresees, torsades and AV block, the diffusion of the whole latent (teacher, then the
-few-step student), then calibration of the spread on patients no stage has met. Data are sampled while training, each
-batch as a function of the stage and the step.
+few-step student), then calibration of spread, its parts and the bands on patients no stage has met. Data are sampled
+while training, each batch as a function of the stage and the step.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from torch import Tensor
 
 from world_models import checkpoint, command_line, keys
 from world_models.command_line import MOST_THREADS, whole
+from world_models.ecg_wm.band_calibration import calibrate_bands, calibrate_chance
 from world_models.ecg_wm.beat_data import BeatSource
 from world_models.ecg_wm.beat_training import train_beats
 from world_models.ecg_wm.calibration import calibrate
 from world_models.ecg_wm.card import write_card
 from world_models.ecg_wm.config import LARGE, SMALL, ECGWorldConfig
-from world_models.ecg_wm.courses import sample_courses
+from world_models.ecg_wm.courses import DrawCourses, sample_courses
 from world_models.ecg_wm.diffusion_training import train_diffusion
 from world_models.ecg_wm.losses import dynamics_loss, events_loss, foresight_loss
 from world_models.ecg_wm.model import KIND, ECGWorldModel
 from world_models.ecg_wm.step_error import step_errors
 from world_models.training import Schedule, fit
 
-__all__ = ["main", "train"]
+__all__ = ["main", "train", "train_belief", "train_dynamics", "train_foresight", "untrained"]
 
 # Of the patients; calibration's stands with it, validation's and test's in the benchmarks, all disjoint.
 TRAIN_SEED = 1_000_000_000
@@ -46,15 +47,24 @@ def _batch_key(stage: int, step: int, batch: int, device: torch.device) -> Tenso
     return keys.from_seed(TRAIN_SEED + (stage * 10_000 + step) * STRIDE, batch, device)
 
 
-def train_dynamics(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
-    """Prior, belief and spread head together."""
+def untrained(config: ECGWorldConfig) -> ECGWorldModel:
+    """A model whose networks' first weights are always the same; nothing else uses a generator."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ECGWorldModel(config)
+
+
+def train_dynamics(
+    model: ECGWorldModel, steps: int, batch: int, folder: Path, draw: DrawCourses = sample_courses
+) -> None:
+    """Prior, belief and spread head together, on the courses that `draw` gives."""
     parameters = [p for name, p in model.named_parameters() if name.split(".")[0] not in APART]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         key = _batch_key(2, step, batch, model.device)
         # Two thirds of the batches are two days in the environment's steps; a third, a dense first half day.
         hours = (2.0, 2.0, 0.5)[step % 3]
-        data = sample_courses(key, 24, hours)
+        data = draw(key, 24, hours)
         parts = dynamics_loss(model, data, keys.fold(key, "loss"))
         total = parts.evidence + parts.divergence + 0.02 * parts.belief + 0.3 * parts.spread
         return total, {name: value.item() for name, value in parts._asdict().items()}
@@ -62,25 +72,29 @@ def train_dynamics(model: ECGWorldModel, steps: int, batch: int, folder: Path) -
     fit(model, loss, Schedule(steps, learning_rate=4e-3, clip=2.0), folder, "dynamics", parameters)
 
 
-def train_belief(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
+def train_belief(
+    model: ECGWorldModel, steps: int, batch: int, folder: Path, draw: DrawCourses = sample_courses
+) -> None:
     """The belief alone, everything else held: early beliefs chase the last visit's while the prior still moves."""
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         key = _batch_key(4, step, batch, model.device)
-        parts = dynamics_loss(model, sample_courses(key, 24, (2.0, 2.0, 0.5)[step % 3]), keys.fold(key, "loss"))
+        parts = dynamics_loss(model, draw(key, 24, (2.0, 2.0, 0.5)[step % 3]), keys.fold(key, "loss"))
         total = parts.evidence + parts.divergence + 0.2 * parts.belief
         return total, {name: value.item() for name, value in parts._asdict().items()}
 
     fit(model, loss, Schedule(steps, learning_rate=2e-3, clip=2.0), folder, "belief", list(model.believe.parameters()))
 
 
-def train_foresight(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
+def train_foresight(
+    model: ECGWorldModel, steps: int, batch: int, folder: Path, draw: DrawCourses = sample_courses
+) -> None:
     """Everything together once more, now also by what is foreseen from the baseline alone."""
     parameters = [p for name, p in model.named_parameters() if name.split(".")[0] not in APART]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         key = _batch_key(5, step, batch, model.device)
-        data = sample_courses(key, 24, (2.0, 2.0, 0.5)[step % 3])
+        data = draw(key, 24, (2.0, 2.0, 0.5)[step % 3])
         parts = dynamics_loss(model, data, keys.fold(key, "loss"))
         foresight = foresight_loss(model, data, keys.fold(key, "foresight"))
         total = parts.evidence + parts.divergence + 0.02 * parts.belief + 0.3 * parts.spread + 4 * foresight
@@ -143,8 +157,7 @@ def train(
     steps = steps_of(scale)
     if ludb is not None and not (ludb / "ludb.csv").is_file():
         raise FileNotFoundError(f"no ludb.csv in {ludb}; give the folder of LUDB")
-    torch.manual_seed(0)  # the networks' first weights; nothing else uses a generator
-    model = ECGWorldModel(config).to(device)
+    model = untrained(config).to(device)
     work = out / "training"
     batch = 192 if device == "cpu" else 1024
     source = BeatSource(work, device, ptbxl, ludb, challenge)
@@ -155,6 +168,7 @@ def train(
     train_events(model, steps["events"], 2048, work)
     train_diffusion(model, steps["teacher"], steps["student"], max(64, int(4096 * scale)), work)
     figures = calibrate(model.eval())
+    figures |= calibrate_chance(model) | calibrate_bands(model)
     off = step_errors(model)
     with open(work / "metrics.jsonl", "a") as log:
         log.write(json.dumps({"stage": "calibrate", **figures, "step_errors": [e._asdict() for e in off]}) + "\n")

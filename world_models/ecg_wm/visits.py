@@ -12,7 +12,7 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.ecg_wm import beats, latent
-from world_models.ecg_wm.courses import Courses, sample_courses
+from world_models.ecg_wm.courses import Courses, DrawCourses, sample_courses
 from world_models.ecg_wm.diffusion.decoded import WorldDecoder
 from world_models.ecg_wm.diffusion.energy import MEASURED, read_measures
 from world_models.ecg_wm.diffusion.latent_diffusion import Pairs
@@ -36,13 +36,18 @@ def measured_by(chart: Chart) -> Tensor:
 
 @torch.no_grad()
 def sample_steps(
-    model: ECGWorldModel, key: Tensor, hours: float, steps: int = 24, each: int = 2
+    model: ECGWorldModel,
+    key: Tensor,
+    hours: float,
+    steps: int = 24,
+    each: int = 2,
+    draw: DrawCourses = sample_courses,
 ) -> tuple[Pairs, Tensor]:
     """Pairs [N] around steps of `hours` of the patients with these keys [B], at most `each` of one, and keys [N].
 
-    Patients of whose course no two ECGs in a row are in sinus rhythm are left out.
+    Their courses are what `draw` gives. Patients of whose course no two ECGs in a row are in sinus rhythm are left out.
     """
-    data = sample_courses(key, steps, hours)
+    data = draw(key, steps, hours)
     batch, visits = data.u.shape[:2]
     gaps = torch.full((batch, visits), hours, device=key.device)
     gaps[:, 0] = 0

@@ -54,10 +54,17 @@ class WorldRival:
         make: a world whose one step lasts so many hours.
         name: as tables name it.
         beats: the world's own beats; None: its chart drawn on the pre-dose beat.
+        reads: what the world makes of the pre-dose beats [B, 8, 200], as factors; None: nothing.
     """
 
-    def __init__(self, make: Callable[[float], WorldModel[Any]], name: str, beats: Beats | None = None):
-        self.make, self.name, self.beats = lru_cache(maxsize=64)(make), name, beats
+    def __init__(
+        self,
+        make: Callable[[float], WorldModel[Any]],
+        name: str,
+        beats: Beats | None = None,
+        reads: Callable[[Any, Tensor], dict[str, Tensor]] | None = None,
+    ):
+        self.make, self.name, self.beats, self.reads = lru_cache(maxsize=64)(make), name, beats, reads
 
     @torch.no_grad()
     def sample(
@@ -78,6 +85,8 @@ class WorldRival:
         for h, some in zip(kinds, rows, strict=True):
             world = self.make(float(h))
             told = factors_of(world, tree.take(dict(pre_chart), some), tree.take(dict(covariates), some))
+            if self.reads is not None:
+                told |= self.reads(world, pre_beat[some])
             many = tree.repeat(told, samples)
             own = torch.cat([torch.stack([keys.fold(k, s) for s in range(samples)]) for k in key[some].split(1)])
             state = admit(world, own.flatten(), many)

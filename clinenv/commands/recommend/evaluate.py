@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from clinenv.commands.recommend.candidates import NOTHING, Candidate
-from clinenv.commands.simulate.command import BAND, QTCF_LIMIT_MS, RISE_LIMIT_MS, share
+from clinenv.commands.simulate.command import BAND, QTCF_LIMIT_MS, RISE_LIMIT_MS, calibrated, share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,7 @@ LEAST_BENEFIT = 0.01  # of the time: a drug that takes away less of the arrhythm
 
 
 class Band(NamedTuple):
-    """Median and 5 to 95 % of the samples; NaN where no sample has a value."""
+    """Median and 5 to 95 % of the samples, as the world corrects them; NaN where no sample has a value."""
 
     low: float
     median: float
@@ -105,13 +105,41 @@ def evaluate(
         over("qtcf_ms"), over("baseline_qtcf_ms")[0], over("pr_ms"), over("heart_rate_bpm"), over("torsades"),
         over("arrhythmia_burden")[1:].mean(0), inside.reshape(-1, samples).numpy(),
     )  # fmt: skip
+    female = bool(charts[0]["sex_female"][0] > 0.5)
     untreated = next(i for i, c in enumerate(candidates) if c.drug == NOTHING)
     delta = (worst - risk["event"][0]).numpy()
     torsades = risk["torsades"][1:].amax(0).mean(-1).tolist()
     return [
-        _evaluation(c, course, i, untreated, [float(v[i]) for v in scores], delta[i], torsades[i])
+        _calibrated(
+            _evaluation(c, course, i, untreated, [float(v[i]) for v in scores], delta[i], torsades[i]), world, female
+        )
         for i, c in enumerate(candidates)
     ]
+
+
+# the bands of a world's own calibration (`ecg_wm.bands.OVER_A_COURSE`)
+_BAND_NAMES = {
+    "qtcf_peak_ms": "peak_qtcf_ms",
+    "qtcf_rise_ms": "rise_qtcf_ms",
+    "pr_peak_ms": "peak_pr_ms",
+    "lowest_rate_bpm": "least_heart_rate_bpm",
+    "burden": "mean_arrhythmia_burden",
+}
+
+
+def _calibrated(found: Evaluation, world: WorldModel[Any], female: bool) -> Evaluation:
+    """With the bands of what the world calibrates as it corrects them; differences keep those of the samples."""
+    from world_models.protocol import Treated
+
+    bands, whom = {}, Treated(found.candidate.drug, found.candidate.dose_mg, female)
+    for field, name in _BAND_NAMES.items():
+        band: Band = getattr(found, field)
+        low, middle, high = (np.asarray(end) for end in band)
+        ends = calibrated(world, name, low, middle, high, whom)
+        bands[field] = Band(float(ends[0]), band.median, float(ends[1]))
+    burden = bands["burden"]
+    bands["burden"] = burden._replace(low=max(burden.low, 0.0), high=min(burden.high, 1.0))
+    return replace(found, **bands)  # type: ignore[arg-type]  # the fields of _BAND_NAMES are all bands
 
 
 class _Course(NamedTuple):

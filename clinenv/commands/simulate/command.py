@@ -30,13 +30,15 @@ from clinenv.rendering.simulation_charts import IntervalCourse
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from world_models.protocol import WorldModel
+    from world_models.protocol import Treated, WorldModel
 
 __all__ = ["SimulationResult", "admitted", "risk_of", "rounded", "run", "share", "simulate", "ten_seconds"]
+__all__ += ["calibrated"]
 
 COURSES = ("heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "jt_peak_c_ms", "tpeak_tend_ms", "qt_ms", "jt_peak_ms")
-PRINTED_COURSES = COURSES[:6]
-BAND = (0.05, 0.95)  # quantiles of the samples
+COURSES_OF_T = ("t_amplitude_uv", "t_asymmetry", "t_flatness", "erd_30_ms", "lrd_30_ms")  # where the world has them
+PRINTED_COURSES = (*COURSES[:6], COURSES_OF_T[0])
+BAND = (0.05, 0.95)  # quantiles of the samples, before a world corrects them (`CalibratesBands`)
 QTCF_LIMIT_MS, RISE_LIMIT_MS = 500.0, 60.0  # the top classes of ICH E14
 Z_95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
 AGE_GAP_YEARS, QTCF_GAP_MS = 1.0, 10.0  # between what was given or simulated and the record: more is worth a warning
@@ -80,13 +82,16 @@ def simulate(
     import torch
 
     from world_models import tree
+    from world_models.protocol import Treated
 
     with torch.no_grad():
         state = admitted(world, found, patient, samples, seed, clock_hour)
         states, supported = _course(world, state, regimen, samples)
         charts = [world.observe(state) for state in states]
         hours = np.arange(len(charts)) * world.hours_per_step
-        over = {n: torch.stack([c[n] for c in charts]).double().cpu().numpy() for n in COURSES}  # [steps + 1, samples]
+        whom = Treated(regimen.drug, regimen.dose_mg, patient.sex_female)
+        names = (*COURSES, *(n for n in COURSES_OF_T if n in charts[0]))
+        over = {n: torch.stack([c[n] for c in charts]).double().cpu().numpy() for n in names}  # [steps + 1, samples]
         median = np.median(over["qtcf_ms"], axis=1)
         peak = 1 + int(median[1:].argmax())
         far = np.abs(over["qtcf_ms"][peak] - median[peak])
@@ -106,7 +111,12 @@ def simulate(
         middle = {name: np.nanmedian(values, axis=1) for name, values in over.items()}
     return SimulationResult(
         courses={
-            name: IntervalCourse(hours, middle[name], low[i], high[i], found.intervals[name])
+            name: IntervalCourse(
+                hours,
+                middle[name],
+                *calibrated(world, name, low[i], middle[name], high[i], whom),
+                found.t_wave[name] if name in COURSES_OF_T else found.intervals[name],
+            )
             for i, name in enumerate(over)
         },
         torsades=torch.stack([c["torsades"] for c in charts]).bool().any(0).cpu().numpy(),
@@ -120,6 +130,26 @@ def simulate(
             name: likeness(found.ecg_mv, ecg_mv) for name, ecg_mv in (("decoder", decoded), ("shown", before))
         },
     )
+
+
+def calibrated(
+    world: WorldModel[Any],
+    name: str,
+    low: np.ndarray,
+    middle: np.ndarray,
+    high: np.ndarray,
+    whom: Treated,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ends [...] of the samples' band as the world corrects it, if it does; the median stays inside."""
+    import torch
+
+    from world_models.protocol import CalibratesBands
+
+    if not isinstance(world, CalibratesBands):
+        return low, high
+    ends = [torch.as_tensor(end, dtype=torch.float64) for end in (low, high)]
+    below, above = world.calibrated(name, ends[0], ends[1], whom)
+    return np.minimum(below.numpy(), middle), np.maximum(above.numpy(), middle)
 
 
 def admitted(
@@ -343,14 +373,15 @@ def _print_summary(
 ) -> None:
     times = ", ".join(f"{t:g}" for t in regimen.dose_hours)
     print(f"record {found.record}: {regimen.drug} {regimen.dose_mg:g} mg at {times} h")
-    for name in PRINTED_COURSES:
+    for name in (n for n in PRINTED_COURSES if n in result.courses):
         course = result.courses[name]
         label, unit = label_and_unit(name)
         i = int(np.flatnonzero(course.hours == result.peak_hour)[0])
-        print(
-            f"  {label:<11} {course.median[0]:5.0f} -> {course.median[i]:5.0f} {unit:<3} "
-            f"({course.low[i]:.0f} to {course.high[i]:.0f}) at {result.peak_hour:g} h"
+        before, after, low, high = (
+            f"{v:.0f}" if math.isfinite(v) else "-"
+            for v in (course.median[0], course.median[i], course.low[i], course.high[i])
         )
+        print(f"  {label:<11} {before:>5} -> {after:>5} {unit:<3} ({low} to {high}) at {result.peak_hour:g} h")
     words = {"qtcf_above_500_ms": "QTcF > 500 ms", "qtcf_rise_above_60_ms": "rise > 60 ms", "torsades": "torsades"}
     shares = (f"{words[n]}: {risk[n]['samples']} of {risk[n]['of']}" for n in words)
     print("  samples with " + ", ".join(shares))

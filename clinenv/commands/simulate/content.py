@@ -19,7 +19,7 @@ __all__ = ["content_of"]
 
 SHOWN_LEADS = ("I", "II", "V2", "V5")
 LEAST_ALIKE = 0.8  # correlation of the recorded and the model's median beat, below which the report warns
-SHOWN_COURSES = ("qtcf_ms", "heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms")
+SHOWN_COURSES = ("qtcf_ms", "heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "t_amplitude_uv")
 
 
 def content_of(
@@ -68,7 +68,7 @@ def content_of(
         sampling_rate_hz=RATE_HZ,
         after=f"{result.peak_hour:g} h after the ECG, where the median QTcF is longest",
         beats=beats,
-        courses={name: result.courses[name] for name in SHOWN_COURSES},
+        courses={name: result.courses[name] for name in SHOWN_COURSES if name in result.courses},
         dose_hours=regimen.dose_hours,
         risk=(*_risk(risk, regimen), _trust(result)),
         model=tuple(world.items()),

@@ -120,10 +120,12 @@ def _course_card(name: str, course: IntervalCourse, dose_hours: tuple[float, ...
     label, unit = label_and_unit(name)
     words = ""
     if np.isfinite(course.median).any():
-        change = course.median - course.median[0]
+        # PR begins as a gap where the recorded ECG shows fibrillation
+        first = int(np.flatnonzero(np.isfinite(course.median))[0])
+        change = course.median - course.median[first]
         peak = int(np.nanargmax(np.abs(change)))
         words = (
-            f"{course.median[0]:.0f} → {course.median[peak]:.0f} {unit} "
+            f"{course.median[first]:.0f} → {course.median[peak]:.0f} {unit} "
             f"({course.low[peak]:.0f} to {course.high[peak]:.0f}) at {course.hours[peak]:g} h"
         )
     return (

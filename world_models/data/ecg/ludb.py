@@ -99,7 +99,7 @@ def pair_marks(samples: Sequence[int], symbols: Sequence[str]) -> AnnotatedBeats
     return AnnotatedBeats(*rows.T)
 
 
-def _table(folder: Path) -> dict[str, dict[str, str]]:
+def read_table(folder: Path) -> dict[str, dict[str, str]]:
     """ludb.csv by record name. Its fields hold quoted line breaks: several diagnoses, or one after the sex and age."""
     path = folder / "ludb.csv"
     if not path.is_file():
@@ -119,7 +119,7 @@ def record_names(folder: str | Path) -> list[str]:
         RecordError: the folder does not hold LUDB.
     """
     folder = Path(folder)
-    names = [name for name in _table(folder) if (folder / "data" / f"{name}.hea").is_file()]
+    names = [name for name in read_table(folder) if (folder / "data" / f"{name}.hea").is_file()]
     if not names:
         raise RecordError(f"no record of ludb.csv is in {folder / 'data'}; fetch LUDB 1.0.1 again")
     return names
@@ -131,7 +131,7 @@ def people(folder: str | Path) -> dict[str, tuple[float | None, bool | None]]:
     Raises:
         RecordError: the folder does not hold LUDB.
     """
-    table = _table(Path(folder))
+    table = read_table(Path(folder))
     return {name: (parse_age_years(row["Age"]), parse_sex_female(row["Sex"])) for name, row in table.items()}
 
 
@@ -176,7 +176,7 @@ def read_record(folder: str | Path, name: str) -> LudbRecord:
         RecordError: the folder does not hold LUDB, there is no such record, or a file of it is missing.
     """
     folder = Path(folder)
-    table = _table(folder)
+    table = read_table(folder)
     if name not in table:
         some = ", ".join(list(table)[:5])
         raise RecordError(f"no record {name!r} in {folder / 'ludb.csv'}; it has {len(table)} records: {some}, ...")
@@ -186,6 +186,6 @@ def read_record(folder: str | Path, name: str) -> LudbRecord:
 def iterate(folder: str | Path) -> Iterator[LudbRecord]:
     """Every record of `record_names`, one after the other."""
     folder = Path(folder)
-    table = _table(folder)
+    table = read_table(folder)
     for name in record_names(folder):
         yield _read(folder, name, table[name])

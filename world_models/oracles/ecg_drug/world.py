@@ -45,7 +45,7 @@ from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H, Kinetics, paced
 from world_models.oracles.ecg_drug.population import Amounts, TrialModel
 from world_models.oracles.ecg_drug.scales import T_ENDPOINTS, from_scale, slope_of
 from world_models.oracles.ecg_drug.state import FACTOR_COLUMN, ECGDrugState
-from world_models.protocol import Chart, Factors
+from world_models.protocol import Chart, Factors, Parts
 from world_models.quantities import ecg_drug as ecg_quantities
 from world_models.quantity import Quantity
 
@@ -255,6 +255,10 @@ class ECGDrugOracle:
                 variance = variance + g * h * cov[i][j]
         sd["qtcf_ms"] = variance.clamp_min(0.0).sqrt()
         return sd
+
+    def spread_parts(self, state: ECGDrugState) -> dict[str, Parts]:
+        """See `SplitsSpread`: the oracle knows its patients, so all of it is chance."""
+        return {n: Parts(sd, torch.zeros_like(sd), sd) for n, sd in self.spread(state).items()}
 
     def support(self, state: ECGDrugState) -> Tensor:
         """bool [B]: every concentration within the trial's range, no extrapolated drug ever given."""

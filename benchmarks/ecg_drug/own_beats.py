@@ -1,0 +1,50 @@
+"""A learned world that is shown a patient's pre-dose beat, and the canonical beat that it draws of a state."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from world_models.ecg.waveform import WAVES
+from world_models.ecg_wm.model import ECGWorldModel
+from world_models.ecg_wm.pairs import canonical_beat
+from world_models.ecg_wm.recorded import Recorded, kept
+from world_models.ecg_wm.state import ECGWorldState
+from world_models.ecg_wm.t_measures import t_wave_asked
+from world_models.protocol import Chart
+
+__all__ = ["beat_factors", "beat_of", "drawn_of"]
+
+_AT_ONCE = 256
+
+
+@torch.no_grad()
+def beat_factors(world: ECGWorldModel, beat: Tensor) -> dict[str, Tensor]:
+    """What the world reads off pre-dose beats [B, 8, 200] in mV: their shape, and what its decoder leaves out."""
+    leads = torch.ones(beat.shape[:2], dtype=torch.bool, device=beat.device)
+    seen = torch.ones(len(beat), beat.shape[2], dtype=torch.bool, device=beat.device)
+    parts = [world.vae.encode(*rows)[0] for rows in zip(*(x.split(_AT_ONCE) for x in (beat, leads, seen)), strict=True)]
+    shape = torch.cat(parts)
+    left = torch.cat([b - world.vae.shape(m) for b, m in zip(beat.split(_AT_ONCE), parts, strict=True)])
+    return {"shape": shape, "residual": left}
+
+
+@torch.no_grad()
+def drawn_of(world: ECGWorldModel, shape: Tensor, recorded: Recorded, chart: Chart) -> Tensor:
+    """The beats [B, 8, 200] in mV that the world draws of shapes [B, morphology] for a chart.
+
+    `chart` holds intervals and T measures [B]; PR may be NaN.
+    """
+    chart = {n: v for n, v in chart.items() if v.ndim == 1}
+    chart["qt_ms"] = chart["qrs_ms"] + chart["jt_peak_ms"] + chart["tpeak_tend_ms"]
+    parts = []
+    for rows in torch.arange(len(shape), device=shape.device).split(_AT_ONCE):
+        few = {n: v[rows] for n, v in chart.items()}
+        whole = world.vae.shape(shape[rows]) + kept(Recorded(*(x[rows] for x in recorded)), t_wave_asked(few))
+        parts.append(canonical_beat(few, whole.new_zeros(len(rows), whole.shape[1], len(WAVES)), whole))
+    return torch.cat(parts)
+
+
+def beat_of(world: ECGWorldModel, state: ECGWorldState, chart: Chart) -> Tensor:
+    """The beats [B, 8, 200] in mV that the world draws of a state [B] for its chart."""
+    return drawn_of(world, state.shape, state.recorded, chart)
