@@ -11,13 +11,14 @@ import gymnasium
 __all__ = ["ENVIRONMENTS", "WARD_WORLD", "WEIGHTS_SHA256", "register"]
 
 # The seal of weights/<name> (SHA-256 over config and weights: `world_models.checkpoint`), for every learned world an id
-# may start by its name. An environment refuses a folder with another; a world that is not listed (an oracle without
-# weights, a folder, an object) is not checked.
+# may start by its name, and for the frozen risk predictor. An environment refuses a folder with another; a world that
+# is not listed (an oracle without weights, a folder, an object) is not checked.
 WEIGHTS_SHA256: dict[str, str] = {
     "ecg-wm-small": "448cd0fd49fb8547f6af68162f791f280368782ebfe932db071879ab858c8743",
     "ehr-ward-small": "d5accd70a6f05c710b3a8b8c8b47e92fd11c4370a2f64ae4737eca70ca802f13",
     "ehr-mimic-demo-small": "e9ea204809c17109bd01fca8753d5982dfa6383a287112c133a203c52e8a4b61",
     "cardiac-jepa-small": "283971229c46bb643cfb4a3a6f440f547d8989cab42ac0e182dbb695798a645e",
+    "ecg-risk-small": "9117fad194371ff175d0feff56f3e2438ae7eafe1a54d9d95d979f8c10144ff6",  # no world: `recommend`
     "progression-oracle": "283971229c46bb643cfb4a3a6f440f547d8989cab42ac0e182dbb695798a645e",  # its reader's
 }
 

@@ -26,6 +26,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "clinenv.commands.measure:add_arguments",
         "measure the intervals of a recorded 12-lead ECG",
     ),
+    "recommend": (
+        "clinenv.commands.recommend.command:run",
+        "clinenv.commands.recommend.inputs:add_arguments",
+        "rank drugs and doses by their simulated risk for the patient of a recorded ECG; write a report",
+    ),
     "simulate": (
         "clinenv.commands.simulate.command:run",
         "clinenv.commands.simulate.inputs:add_arguments",

@@ -53,8 +53,8 @@ def _writable(path: str, flag: str, given: argparse.Namespace) -> Path:
 
 def _is_input(target: Path, given: argparse.Namespace) -> bool:
     """Whether a command would write over its own input, or over another record."""
-    world = Path(getattr(given, "world", None) or "")
-    weights = target.is_file() and bool(world.parts) and target.parent == world.resolve()
+    folders = [Path(getattr(given, name, None) or "") for name in ("world", "risk_predictor", "vlm")]
+    weights = target.is_file() and any(f.parts and target.parent == f.resolve() for f in folders)
     return target.suffix.lower() in RECORD_FILES or target == Path(given.ecg).resolve() or weights
 
 

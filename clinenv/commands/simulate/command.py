@@ -13,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from world_models.protocol import WorldModel
 
-__all__ = ["SimulationResult", "risk_of", "run", "simulate", "ten_seconds"]
+__all__ = ["SimulationResult", "admitted", "risk_of", "rounded", "run", "share", "simulate", "ten_seconds"]
 
 COURSES = ("heart_rate_bpm", "pr_ms", "qrs_ms", "qtcf_ms", "jt_peak_c_ms", "tpeak_tend_ms", "qt_ms", "jt_peak_ms")
 PRINTED_COURSES = COURSES[:6]
@@ -76,7 +77,7 @@ def simulate(
     from world_models import tree
 
     with torch.no_grad():
-        state = _admitted(world, found, patient, samples, seed, clock_hour)
+        state = admitted(world, found, patient, samples, seed, clock_hour)
         states, supported = _course(world, state, regimen, samples)
         charts = [world.observe(state) for state in states]
         hours = np.arange(len(charts)) * world.hours_per_step
@@ -103,10 +104,19 @@ def simulate(
     )
 
 
-def _admitted(
-    world: WorldModel[Any], found: Measurement, patient: Patient, samples: int, seed: int, clock_hour: float | None
+def admitted(
+    world: WorldModel[Any],
+    found: Measurement,
+    patient: Patient,
+    samples: int,
+    seed: int,
+    clock_hour: float | None,
+    more: Mapping[str, float] = MappingProxyType({}),
 ) -> Any:
     """The world's state of `samples` patients with this ECG.
+
+    Args:
+        more: further factors that the world has, the same for all samples; clock_hour as in `simulate`.
 
     Raises:
         UsageError: the world cannot start from it.
@@ -123,6 +133,7 @@ def _admitted(
         factors = dict(world.read(chart))
         if clock_hour is not None and "admission_clock_hour" in {q.name for q in world.factors}:
             factors["admission_clock_hour"] = torch.tensor([clock_hour], device=world.device)
+        factors |= {name: torch.tensor([value], device=world.device) for name, value in more.items()}
         return admit(world, keys.from_seed(seed, samples, world.device), tree.repeat(factors, samples))
     except ValueError as error:
         raise UsageError(f"world {world.name} cannot start from record {found.record}: {error}") from error
@@ -166,7 +177,7 @@ def ten_seconds(ecg_mv: Tensor, r_samples: Tensor, samples: int = SAMPLES) -> Te
     return ecg_mv[:, torch.where(place < length, place, place - over * max(shift or length, 1))]
 
 
-def _share(hits: np.ndarray) -> dict[str, float | int]:
+def share(hits: np.ndarray) -> dict[str, float | int]:
     """A probability from counts, with Wilson's 95 % interval (doi 10.1080/01621459.1927.10502953)."""
     count, hit, z = len(hits), int(hits.sum()), Z_95
     p = hit / count
@@ -179,9 +190,9 @@ def risk_of(result: SimulationResult, risk_aversion: float) -> dict[str, Any]:
     """The risk numbers: shares of the samples, and S = mean + lambda * SD of the largest QTcF rise (ECG-WM's score)."""
     mean, sd = float(result.largest_rise_ms.mean()), float(result.largest_rise_ms.std(ddof=1))
     return {
-        "qtcf_above_500_ms": _share(result.highest_qtcf_ms > QTCF_LIMIT_MS),
-        "qtcf_rise_above_60_ms": _share(result.largest_rise_ms > RISE_LIMIT_MS),
-        "torsades": _share(result.torsades),
+        "qtcf_above_500_ms": share(result.highest_qtcf_ms > QTCF_LIMIT_MS),
+        "qtcf_rise_above_60_ms": share(result.largest_rise_ms > RISE_LIMIT_MS),
+        "torsades": share(result.torsades),
         "largest_qtcf_rise_ms": {"mean": mean, "sd": sd, "lambda": risk_aversion, "score": mean + risk_aversion * sd},
     }
 
@@ -209,12 +220,12 @@ def _warnings(found: Measurement, patient: Patient, result: SimulationResult, wo
     return notes
 
 
-def _rounded(values: Any) -> Any:
+def rounded(values: Any) -> Any:
     """Numbers of any nesting to four decimals, None where they are not finite."""
     if isinstance(values, Mapping):
-        return {name: _rounded(value) for name, value in values.items()}
+        return {name: rounded(value) for name, value in values.items()}
     if isinstance(values, np.ndarray):
-        return [_rounded(float(value)) for value in values]
+        return [rounded(float(value)) for value in values]
     return (round(values, 4) if math.isfinite(values) else None) if isinstance(values, float) else values
 
 
@@ -246,13 +257,14 @@ def _as_json(
         "world": dict(world),
         "samples": given.samples,
         "seed": given.seed,
-        "hours": _rounded(result.courses["qtcf_ms"].hours),
+        "hours": rounded(result.courses["qtcf_ms"].hours),
         "courses": {
-            name: {"median": _rounded(c.median), "p05": _rounded(c.low), "p95": _rounded(c.high)}
+            name: {"median": rounded(c.median), "p05": rounded(c.low), "p95": rounded(c.high)}
             for name, c in result.courses.items()
         },
         "peak_hour": result.peak_hour,
-        "risk": _rounded(risk),
+        "supported": rounded(share(result.supported)),
+        "risk": rounded(risk),
         "warnings": warnings,
     }
 

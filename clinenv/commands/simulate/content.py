@@ -73,7 +73,7 @@ def content_of(
         beats=beats,
         courses={name: result.courses[name] for name in SHOWN_COURSES},
         dose_hours=regimen.dose_hours,
-        risk=_risk(risk, regimen),
+        risk=(*_risk(risk, regimen), _trust(result)),
         model=tuple(world.items()),
         warnings=tuple(warnings),
         command=command,
@@ -107,6 +107,16 @@ def _risk(risk: Mapping[str, Any], regimen: Regimen) -> tuple[RiskLine, ...]:
             f"{rise['score']:.0f} ms",
             "expected rise, and the spread weighed by λ: what is uncertain counts as worse",
         ),
+    )
+
+
+def _trust(result: SimulationResult) -> RiskLine:
+    """How many samples the world can be asked about: beyond its data, what it says is extrapolated."""
+    inside, of = int(result.supported.sum()), len(result.supported)
+    return RiskLine(
+        "Within what the world was fitted or trained on",
+        f"{100 * inside / of:.0f} %",
+        f"{inside} of {of} samples, throughout their course; the others are extrapolations",
     )
 
 

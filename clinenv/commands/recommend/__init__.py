@@ -1,0 +1,1 @@
+"""`clinenv recommend`: drugs and doses ranked by their simulated risk for the patient whose ECG was recorded."""
