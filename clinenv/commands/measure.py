@@ -17,6 +17,8 @@ from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, label_and_unit
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from world_models.data.ecg.wfdb.reader import Recording
+
 __all__ = [
     "INTERVALS",
     "Measurement",
@@ -58,6 +60,7 @@ class Measurement:
     sex_female: bool | None
     warnings: tuple[str, ...]
     convention: str  # where waves start and end: "reader" or "tangent"
+    leads_made: tuple[str, ...] = ()  # of the twelve, in `ecg_mv`: not recorded, but reconstructed from the others
 
     def as_json(self) -> dict[str, Any]:
         """The numbers for a JSON file: tenths of a millisecond, null for what could not be measured."""
@@ -69,18 +72,26 @@ class Measurement:
             "trusted": self.trusted,
             "measurable": self.measurable,
             "convention": self.convention,
+            "leads_reconstructed": list(self.leads_made),
             "warnings": list(self.warnings),
         }
 
 
-def measure_record(path: str | Path, convention: str = "tangent", rate_hz: float | None = None) -> Measurement:
+def measure_record(
+    path: str | Path, convention: str = "tangent", rate_hz: float | None = None, repair: bool = True
+) -> Measurement:
     """Read a WFDB record (any lead order, gain and rate) and measure it.
+
+    Intervals are read on all leads, reconstructed ones too (they come out nearer to those of the whole record so);
+    quality and trust are those of the recorded leads alone.
 
     Args:
         convention: "tangent", by which the worlds and the drug trial measure, or "reader", where cardiologists put
             their marks (P starts some 10 ms earlier, T ends some 14 ms later); see
             `world_models.ecg.delineation.delineate`.
         rate_hz: at which the record was sampled, where its header does not state it.
+        repair: reconstruct leads that are missing, flat or without samples, as long as two of I, II, V1-V6 are good;
+            False: such a record is an error.
 
     Raises:
         UsageError: the record cannot be read, or is not a usable 12-lead ECG.
@@ -91,14 +102,21 @@ def measure_record(path: str | Path, convention: str = "tangent", rate_hz: float
     from world_models.ecg.delineation.delineate import delineate
 
     try:
-        recording = read_ecg(path, sampling_rate_hz=RATE_HZ, rate_hz=rate_hz)
+        recording = read_ecg(path, sampling_rate_hz=RATE_HZ, rate_hz=rate_hz, whole=not repair)
+        ecg_mv, made = _completed(recording) if repair else (recording.ecg_mv, ())
     except RecordError as error:
         raise UsageError(str(error)) from error
     with torch.no_grad():
-        marks = delineate(recording.ecg_mv[None], RATE_HZ, convention)
+        marks = delineate(ecg_mv[None], RATE_HZ, convention)
+        alone = delineate(_eight(recording.ecg_mv)[None], RATE_HZ, convention) if made else marks
     intervals = {name: float(getattr(marks, name)[0]) for name in INTERVALS}
-    trusted = bool(marks.trusted[0])
+    trusted = bool(marks.trusted[0] & alone.trusted[0])
     warnings = list(recording.warnings)
+    if made:
+        warnings.append(
+            f"leads {', '.join(made)} are missing, flat or broken and were reconstructed from the others: what they "
+            "show is what is usual with such leads, not what was recorded"
+        )
     missing = [label_and_unit(name)[0] for name, value in intervals.items() if not math.isfinite(value)]
     if missing:
         warnings.append(f"not measurable on this ECG: {', '.join(missing)}")
@@ -108,16 +126,16 @@ def measure_record(path: str | Path, convention: str = "tangent", rate_hz: float
             f"ectopy or an irregular rhythm: {ectopic} of {beats} beats are premature or of another shape; the heart "
             "rate counts all beats, QT and its correction are those of the others and of the RR before them"
         )
-    measurable = bool(marks.measurable[0])
+    measurable = bool(marks.measurable[0] & alone.measurable[0])
     if not measurable:
         warnings.append("nothing on this recording can be measured: it does not look like a heart's beats")
     elif not trusted:
         warnings.append("the intervals of this ECG should not be trusted: the quality flag is down")
     return Measurement(
         record=recording.name,
-        ecg_mv=recording.ecg_mv,
+        ecg_mv=ecg_mv,
         intervals=intervals,
-        quality=float(marks.quality[0]),
+        quality=float(torch.minimum(marks.quality[0], alone.quality[0])),
         trusted=trusted,
         measurable=measurable,
         r_samples=marks.r_samples[0],
@@ -125,7 +143,34 @@ def measure_record(path: str | Path, convention: str = "tangent", rate_hz: float
         sex_female=recording.sex_female,
         warnings=tuple(warnings),
         convention=convention,
+        leads_made=made,
     )
+
+
+def _eight(ecg_mv: Tensor) -> Tensor:
+    """Leads I, II, V1-V6 of [12, T]."""
+    from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
+
+    return ecg_mv[[LEADS.index(name) for name in INDEPENDENT_LEADS]]
+
+
+def _completed(recording: Recording) -> tuple[Tensor, tuple[str, ...]]:
+    """The ECG [12, T] with its lost leads reconstructed, and the names of those.
+
+    Raises:
+        UsageError: fewer than two good leads.
+    """
+    from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
+    from world_models.ecg.lead_repair import repair_leads
+
+    try:
+        repaired = repair_leads(recording.ecg_mv[None])
+    except ValueError as error:
+        raise UsageError(f"record {recording.name}: {error}") from error
+    lost = {name for name, gone in zip(INDEPENDENT_LEADS, repaired.lost[0].tolist(), strict=True) if gone}
+    if lost & {"I", "II"}:
+        lost |= set(LEADS[2:6])
+    return repaired.ecg_mv[0], tuple(name for name in LEADS if name in lost)
 
 
 def check_measurable(found: Measurement) -> None:
@@ -194,6 +239,8 @@ def run(given: argparse.Namespace) -> int:
         label, unit = label_and_unit(name)
         print(f"  {label:<12} {f'{value:7.0f} {unit}' if math.isfinite(value) else '      - (not measurable)'}")
     print(f"  {'Quality':<12} {found.quality:7.2f} ({'trusted' if found.trusted else 'do not trust'})")
+    if found.leads_made:
+        print(f"  {'Made leads':<12} {', '.join(found.leads_made)} (reconstructed from the others)")
     for warning in found.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if target is not None:

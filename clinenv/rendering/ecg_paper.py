@@ -224,10 +224,13 @@ def close_sheet(
     )
 
 
-def svg_paper(ecg_mv: np.ndarray, sampling_rate_hz: float, title: str = "", prefix: str = "ecg") -> str:
+def svg_paper(
+    ecg_mv: np.ndarray, sampling_rate_hz: float, title: str = "", prefix: str = "ecg", made: Sequence[str] = ()
+) -> str:
     """The ECG on paper as an inline SVG of 265 x 135 mm: printed at 100 %, a millimetre is a millimetre.
 
-    Colours are those of `svg_colours`. `prefix` keeps the ids of two sheets on one page apart.
+    Colours are those of `svg_colours`. `prefix` keeps the ids of two sheets on one page apart. The leads of `made` were
+    not recorded: their names say so.
 
     Raises:
         ValueError: see `checked_ecg`.
@@ -238,9 +241,10 @@ def svg_paper(ecg_mv: np.ndarray, sampling_rate_hz: float, title: str = "", pref
     for strip in STRIPS:
         traces += _traces(ecg, sampling_rate_hz, strip)
         x, y = LEFT + strip.start_s * MM_PER_SECOND, ROWS[strip.row] - NAME_UP
-        parts.append(
-            f'<text x="{x + NAME_RIGHT:g}" y="{y:g}" fill="{svg.INK}" font-weight="600">{LEADS[strip.lead]}</text>'
-        )
+        name, colour = LEADS[strip.lead], svg.INK
+        if name in made:
+            name, colour = f"{name} (reconstructed)", svg.WARNING
+        parts.append(f'<text x="{x + NAME_RIGHT:g}" y="{y:g}" fill="{colour}" font-weight="600">{name}</text>')
         if strip.start_s > 0:
             parts.append(f'<path d="M{x:g} {y - 1:g}v4" stroke="{svg.INK}" stroke-width=".2" opacity=".6"/>')
     parts.append(close_sheet(WIDTH, HEIGHT, traces, title, SCALES))

@@ -258,7 +258,7 @@ def run(given: argparse.Namespace) -> int:
     from world_models.data.ecg.wfdb.reader import RecordError, read_ecg
 
     world = _load(given.world)
-    found = measure_record(given.ecg, rate_hz=given.rate_hz)
+    found = measure_record(given.ecg, rate_hz=given.rate_hz, repair=False)
     check_measurable(found)
     try:
         recording = read_ecg(given.ecg, sampling_rate_hz=SAMPLING_RATE_HZ, rate_hz=given.rate_hz)

@@ -63,6 +63,7 @@ def content_of(
             ("Hour of the day at the ECG", f"{given.clock_hour:g} h"),
             ("World", world["World"]),
             ("Samples", f"{given.samples}, seed {given.seed}"),
+            *((("Reconstructed leads", ", ".join(found.leads_made)),) if found.leads_made else ()),
         ),
         intervals=found.intervals,
         quality=f"Quality {found.quality:.2f} of 1: {relied_on}",
@@ -78,6 +79,7 @@ def content_of(
         warnings=tuple(warnings),
         command=command,
         samples=given.samples,
+        leads_made=found.leads_made,
         notes=(
             "Time 0 is the recorded ECG. The samples share the patient and differ in what the ECG does not tell: "
             "kinetics, sensitivity, variation within the day.",

@@ -62,6 +62,7 @@ class ReportContent:
     warnings: tuple[str, ...] = ()
     command: str = ""  # to make the page again
     samples: int = 0
+    leads_made: tuple[str, ...] = ()  # of the recorded ECG: reconstructed from the others
     notes: tuple[str, ...] = ()
 
 
@@ -132,7 +133,7 @@ def _course_card(name: str, course: IntervalCourse, dose_hours: tuple[float, ...
 
 
 def _ecgs(c: ReportContent) -> str:
-    before = svg_paper(c.ecg_before_mv, c.sampling_rate_hz, "Recorded, before any dose", "before")
+    before = svg_paper(c.ecg_before_mv, c.sampling_rate_hz, "Recorded, before any dose", "before", c.leads_made)
     after = svg_paper(c.ecg_after_mv, c.sampling_rate_hz, f"Simulated, {c.after}", "after")
     return (
         f"<section><h2>Before: the recorded ECG</h2><figure>{before}</figure>"

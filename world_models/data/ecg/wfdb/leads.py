@@ -126,18 +126,33 @@ def one_rate(leads: dict[str, Lead], frame_hz: float, warnings: list[str]) -> tu
     return found, frame_hz * most
 
 
-def complete(found: dict[str, np.ndarray], base: Path, warnings: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+def complete(
+    found: dict[str, np.ndarray], base: Path, warnings: list[str], whole: bool = True
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """All leads [12, T] in standard order, and the names of the limb leads that were derived.
 
     A limb lead that is not there, or not all the time, follows from any two others (Einthoven, Goldberger).
 
+    Args:
+        whole: False: chest leads that are not there are NaN, and so are I and II (but one of them that is there itself)
+            where fewer than two limb leads are.
+
     Raises:
-        RecordError: a chest lead or more than four limb leads are missing or without a valid sample.
+        RecordError: a chest lead or more than four limb leads are missing or without a valid sample (`whole` alone), or
+            there is no lead at all.
     """
     there = {name: mv for name, mv in found.items() if np.isfinite(mv).any()}
     empty = [name for name in found if name not in there]
     chest = [name for name in LEADS[6:] if name not in there]
     limb = [name for name in LEADS[:6] if name in there]
+    if not whole and there:
+        void = np.full_like(next(iter(there.values())), np.nan)
+        there |= dict.fromkeys(chest, void)
+        warnings.extend(f"lead {name} is not in the record, or has no signal" for name in chest)
+        if len(limb) < 2:
+            warnings.append(f"of the limb leads only {', '.join(limb) or 'none'} has a signal")
+            return np.stack([there.get(name, void) for name in LEADS]), ()
+        chest = []
     if chest or len(limb) < 2:
         short = f"limb leads {', '.join(limb) or 'none'} (two are needed)" if len(limb) < 2 else ""
         void = f"; without a valid sample: {', '.join(empty)}" if empty else ""

@@ -11,6 +11,7 @@ The rules, all of them stated in errors and warnings:
 - where the header's gains are each lead's own peak-to-peak range (LUDB), the samples are taken as microvolts;
 - a record shorter than the window is returned as it is, with a warning, if it lasts long enough, else it is an error;
 - up to three flat leads are a warning, more are an error;
+- where a caller can do with fewer (`whole=False`), leads that are missing, flat or without samples are NaN and named;
 - no file is opened that is not a regular one in the header's own folder, and what a header asks for is held against
   limits before anything is allocated (`header`).
 """
@@ -30,7 +31,7 @@ from world_models.data.ecg.wfdb.comments import parse_age_years, parse_sex_femal
 from world_models.data.ecg.wfdb.header import RecordError, segments_of
 from world_models.data.ecg.wfdb.leads import complete
 from world_models.data.ecg.wfdb.record import read_leads
-from world_models.ecg.lead_names import LEADS
+from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
 
 __all__ = ["RecordError", "Recording", "folder_records", "parse_age_years", "parse_sex_female", "read_ecg"]
 
@@ -39,6 +40,7 @@ BRIDGED_GAP_S = 0.04
 FLAT_MV = 0.005  # peak to peak: the resolution of a 12-bit recorder
 USUAL_MV = (0.1, 20.0)  # peak to peak, median over the leads
 MOST_FLAT = 3
+LEAST_GOOD = 2  # of the independent leads, where others may be lost: as `ecg.lead_repair` needs
 CLIPPED_SHARE = 0.02  # of the samples at the very highest, or lowest, value; of 539 real recordings at most 1.3 %
 
 
@@ -52,6 +54,7 @@ class Recording(NamedTuple):
     name: str
     warnings: tuple[str, ...]
     leads_missing: tuple[str, ...]  # limb leads the record did not have, or not throughout: derived from the others
+    leads_lost: tuple[str, ...] = ()  # of I, II, V1-V6: without a signal and NaN (only where asked for)
 
 
 def _base(path: str | Path) -> Path:
@@ -104,6 +107,7 @@ def _window(
     start = max((length - wanted) // 2, 0)
     stop = min(start + wanted, length)
     lost = ~np.isfinite(ecg)
+    lost[lost.all(axis=1)] = False  # a lead that is not there asks for no window
     if lost[:, start:stop].any():
         a, b = max(_runs(~lost.any(axis=0)), key=lambda run: run[1] - run[0], default=(0, 0))
         if b - a < int(shortest * rate):
@@ -129,10 +133,11 @@ def _resample(ecg: np.ndarray, start: int, stop: int, rate: float, target: float
     ratio = Fraction(target / rate).limit_denominator(1000)
     lead_in = min(start, int(rate) // ratio.denominator * ratio.denominator)
     lead_in -= lead_in % ratio.denominator  # so that the cut falls on a sample of the new grid
-    clean = np.isfinite(ecg[:, start - lead_in : start]).all()
+    there = ecg[np.isfinite(ecg[:, start:stop]).all(axis=1)]
+    clean = np.isfinite(there[:, start - lead_in : start]).all()
     lead_in = lead_in if clean else 0
     tail = min(ecg.shape[1] - stop, int(rate))
-    tail = tail if np.isfinite(ecg[:, stop : stop + tail]).all() else 0
+    tail = tail if np.isfinite(there[:, stop : stop + tail]).all() else 0
     piece = ecg[:, start - lead_in : stop + tail]
     level = np.median(piece, axis=1, keepdims=True)
     # resample_poly low-passes below the lower of the two Nyquist rates (Kaiser window) before it drops samples.
@@ -141,16 +146,57 @@ def _resample(ecg: np.ndarray, start: int, stop: int, rate: float, target: float
     return fine[:, skip : skip + int(round((stop - start) * target / rate))]
 
 
-def _check_flat(ecg: np.ndarray, missing: tuple[str, ...], base: Path, warnings: list[str]) -> None:
+def _without_flat(found: dict[str, np.ndarray], warnings: list[str]) -> dict[str, np.ndarray]:
+    """The leads that are not flat throughout, so that limb leads are derived from those that carry a signal."""
+    there = {name: mv for name, mv in found.items() if np.isfinite(mv).any()}
+    flat = {name for name, mv in there.items() if np.nanmax(mv) - np.nanmin(mv) < FLAT_MV}
+    warnings.extend(f"lead {name} is flat (under {FLAT_MV * 1000:g} uV peak to peak)" for name in LEADS if name in flat)
+    return {name: mv for name, mv in there.items() if name not in flat}
+
+
+def _without_gaps(ecg: np.ndarray, rate: float, shortest: float, warnings: list[str]) -> np.ndarray:
+    """Leads [12, T], those of them NaN whose gaps leave no stretch of `shortest` seconds in common: the worst first."""
+    ecg = ecg.copy()
+    lost = ~np.isfinite(ecg)
+    while True:
+        part = lost & ~lost.all(axis=1, keepdims=True)
+        longest = max((b - a for a, b in _runs(~part.any(axis=0))), default=0)
+        if longest >= int(shortest * rate) or not part.any():
+            return ecg
+        worst = int(part.sum(axis=1).argmax())
+        warnings.append(f"lead {LEADS[worst]} lacks {int(part[worst].sum())} of {ecg.shape[1]} samples: not used")
+        ecg[worst], lost[worst] = np.nan, True
+
+
+def _lost_leads(ecg: np.ndarray, base: Path) -> tuple[str, ...]:
+    """Which of I, II, V1-V6 are NaN or flat in the window [12, T]; flat ones become NaN.
+
+    Raises:
+        RecordError: fewer than two are left.
+    """
+    for row in ecg:
+        if row.max() - row.min() < FLAT_MV:
+            row[:] = np.nan
+    lost = tuple(n for n in INDEPENDENT_LEADS if not np.isfinite(ecg[LEADS.index(n)]).any())
+    good = [n for n in INDEPENDENT_LEADS if n not in lost]
+    if len(good) < LEAST_GOOD:
+        raise RecordError(
+            f"{base}: of the independent leads {', '.join(INDEPENDENT_LEADS)} only {', '.join(good) or 'none'} carries "
+            f"a signal; at least {LEAST_GOOD} are needed: check the electrodes and give another recording"
+        )
+    return lost
+
+
+def _check_flat(ecg: np.ndarray, missing: tuple[str, ...], base: Path, warnings: list[str], whole: bool) -> None:
     spread = ecg.max(axis=1) - ecg.min(axis=1)
     flat = [name for name, x in zip(LEADS, spread, strict=True) if x < FLAT_MV and name not in missing]
-    if len(flat) > MOST_FLAT:
+    if len(flat) > MOST_FLAT and whole:
         raise RecordError(
             f"{base}: {len(flat)} flat leads ({', '.join(flat)}), under {FLAT_MV * 1000:g} uV peak to peak; at most "
             f"{MOST_FLAT} may be: check the electrodes or the gain and give another recording"
         )
     warnings.extend(f"lead {name} is flat (under {FLAT_MV * 1000:g} uV peak to peak)" for name in flat)
-    typical = float(np.median(spread))
+    typical = float(np.nanmedian(spread))
     low, high = USUAL_MV
     if not low <= typical <= high:
         warnings.append(
@@ -175,6 +221,7 @@ def read_ecg(
     seconds: float = 10.0,
     rate_hz: float | None = None,
     shortest_s: float = SHORTEST_S,
+    whole: bool = True,
 ) -> Recording:
     """Read one WFDB record (path with or without .hea, .dat or .mat) as a 12-lead ECG in mV.
 
@@ -186,6 +233,8 @@ def read_ecg(
         seconds: of the ECG returned; a shorter record comes as it is, with a warning.
         rate_hz: at which the leads were sampled, for a header that does not state it (or states it wrongly).
         shortest_s: what a record must last.
+        whole: False: leads may be missing, flat or without samples, as long as two of I, II, V1-V6 are good; they come
+            as NaN, the eight's names in `leads_lost`. `world_models.ecg.lead_repair` makes them from the others.
 
     Raises:
         RecordError: no such file, not a WFDB header, a header beyond its limits, a file outside the record's folder,
@@ -200,12 +249,15 @@ def read_ecg(
     base = _base(path)
     warnings: list[str] = []
     leads, rate, comments = read_leads(base, rate_hz, warnings)
-    ecg, missing = complete(leads, base, warnings)
+    ecg, missing = complete(leads if whole else _without_flat(leads, warnings), base, warnings, whole)
     ecg = _bridge(ecg, rate, warnings)
+    if not whole:
+        ecg = _without_gaps(ecg, rate, min(shortest_s, seconds), warnings)
     start, stop = _window(ecg, rate, seconds, shortest_s, base, warnings)
     _check_clipped(ecg[:, start:stop], warnings)
     ecg = _resample(ecg, start, stop, rate, float(sampling_rate_hz))
-    _check_flat(ecg, missing, base, warnings)
+    lost = () if whole else _lost_leads(ecg, base)
+    _check_flat(ecg, missing, base, warnings, whole)
     age_years, sex_female = patient_of(comments, warnings)
     return Recording(
         ecg_mv=torch.from_numpy(np.ascontiguousarray(ecg, dtype=np.float32)),
@@ -215,6 +267,7 @@ def read_ecg(
         name=base.name,
         warnings=tuple(warnings),
         leads_missing=missing,
+        leads_lost=lost,
     )
 
 
