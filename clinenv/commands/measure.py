@@ -161,8 +161,11 @@ def _completed(recording: Recording) -> tuple[Tensor, tuple[str, ...]]:
         UsageError: fewer than two good leads.
     """
     from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
-    from world_models.ecg.lead_repair import repair_leads
+    from world_models.ecg.lead_repair import LEAST_GOOD, lost_leads, repair_leads
 
+    good = (~lost_leads(_eight(recording.ecg_mv)[None])).sum()
+    if good < LEAST_GOOD and not recording.leads_lost:
+        return recording.ecg_mv, ()  # not a matter of leads (a wrong gain, say): the measurement says what it is
     try:
         repaired = repair_leads(recording.ecg_mv[None])
     except ValueError as error:

@@ -164,10 +164,10 @@ def test_a_short_record_is_continued_by_its_own_beats(tmp_path: Path) -> None:
 
 def _bad_record(kind: str, folder: Path) -> Path:
     if kind == "missing leads":
-        return write_record(folder, order=LEADS[:8])
-    if kind == "NaN lead":
+        return write_record(folder, order=LEADS[8:9])
+    if kind == "NaN leads":
         ecg = drawn_ecg()
-        ecg[LEADS.index("V3")] = np.nan
+        ecg[[i for i, lead in enumerate(LEADS) if lead != "V3"]] = np.nan
         return write_record(folder, ecg_mv=ecg)
     if kind == "two seconds":
         return write_record(folder, ecg_mv=drawn_ecg(2.0))
@@ -190,7 +190,7 @@ def _bad_record(kind: str, folder: Path) -> Path:
     ("kind", "words"),
     [
         ("missing leads", "V3"),
-        ("NaN lead", "V3"),
+        ("NaN leads", "V3"),
         ("two seconds", "2.0 s"),
         ("unknown unit", "furlong"),
         ("rate 0", "rate"),
