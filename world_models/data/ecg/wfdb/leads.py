@@ -155,10 +155,10 @@ def complete(
         chest = []
     if chest or len(limb) < 2:
         short = f"limb leads {', '.join(limb) or 'none'} (two are needed)" if len(limb) < 2 else ""
-        void = f"; without a valid sample: {', '.join(empty)}" if empty else ""
+        silent = f"; without a valid sample: {', '.join(empty)}" if empty else ""
         raise RecordError(
             f"{base}: missing leads: {', '.join(chest + ([short] if short else []))}; "
-            f"needed are V1 to V6 and two of I, II, III, aVR, aVL, aVF (found: {', '.join(there) or 'none'}{void})"
+            f"needed are V1 to V6 and two of I, II, III, aVR, aVL, aVF (found: {', '.join(there) or 'none'}{silent})"
         )
     one = np.full_like(there[limb[0]], np.nan)
     two = one.copy()
