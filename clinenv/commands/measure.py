@@ -17,6 +17,8 @@ from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, label_and_unit
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from world_models.data.ecg.wfdb.reader import Recording
+
 __all__ = [
     "INTERVALS",
     "Measurement",
@@ -150,6 +152,35 @@ def measure_record(
         convention=convention,
         leads_made=made,
     )
+
+
+def _eight(ecg_mv: Tensor) -> Tensor:
+    """Leads I, II, V1-V6 of [12, T]."""
+    from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
+
+    return ecg_mv[[LEADS.index(name) for name in INDEPENDENT_LEADS]]
+
+
+def _completed(recording: Recording) -> tuple[Tensor, tuple[str, ...]]:
+    """The ECG [12, T] with its lost leads reconstructed, and the names of those.
+
+    Raises:
+        UsageError: fewer than two good leads.
+    """
+    from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
+    from world_models.ecg.lead_repair import LEAST_GOOD, lost_leads, repair_leads
+
+    good = (~lost_leads(_eight(recording.ecg_mv)[None])).sum()
+    if good < LEAST_GOOD and not recording.leads_lost:
+        return recording.ecg_mv, ()  # not a matter of leads (a wrong gain, say): the measurement says what it is
+    try:
+        repaired = repair_leads(recording.ecg_mv[None])
+    except ValueError as error:
+        raise UsageError(f"record {recording.name}: {error}") from error
+    lost = {name for name, gone in zip(INDEPENDENT_LEADS, repaired.lost[0].tolist(), strict=True) if gone}
+    if lost & {"I", "II"}:
+        lost |= set(LEADS[2:6])
+    return repaired.ecg_mv[0], tuple(name for name in LEADS if name in lost)
 
 
 def check_measurable(found: Measurement) -> None:
