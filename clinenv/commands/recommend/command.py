@@ -170,9 +170,7 @@ def _as_json(
         "record": found.record,
         "measured": found.as_json(),
         "patient": {
-            "age_years": patient.age_years,
-            "sex": "F" if patient.sex_female else "M",
-            "weight_kg": patient.weight_kg,
+            **patient.as_json(),
             **blood,
             "taking": [d.strip().lower() for d in (given.taking or "").split(",") if d.strip()],
         },

@@ -7,10 +7,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from clinenv.commands.errors import UsageError
-from clinenv.commands.measure import Measurement, add_record_arguments
+from clinenv.commands.measure import Measurement
 from clinenv.commands.recommend.candidates import REGIMENS
 from clinenv.commands.recommend.label_rules import KNOWN_OTHER_DRUGS, Facts
-from clinenv.commands.simulate.inputs import MAX_HOURS, check_settings
+from clinenv.commands.simulate.inputs import MAX_HOURS, add_patient_arguments, check_settings
 
 if TYPE_CHECKING:
     from world_models.protocol import WorldModel
@@ -29,12 +29,7 @@ MOST_TOKENS = 8192
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """State the arguments of `clinenv recommend`."""
     add = parser.add_argument
-    add_record_arguments(parser)
-    add("--age", type=float, metavar="YEARS", help="age (default: as the record's header states)")
-    add("--sex", type=str.upper, choices=("F", "M"), help="sex (default: as the record's header states)")
-    add(
-        "--weight", type=float, metavar="KG", help="body weight (default: unknown, each sample has one of the cohort's)"
-    )
+    add_patient_arguments(parser)
     add("--creatinine-clearance", type=float, metavar="ML/MIN", help="creatinine clearance in mL/min")
     add("--potassium", type=float, metavar="MMOL/L", help="serum potassium in mmol/L")
     add("--magnesium", type=float, metavar="MMOL/L", help="serum magnesium in mmol/L")

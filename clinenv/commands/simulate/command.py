@@ -294,11 +294,7 @@ def _as_json(
         "note": NOT_FOR_CLINICAL_USE,
         "record": found.record,
         "measured": found.as_json(),
-        "patient": {
-            "age_years": patient.age_years,
-            "sex": "F" if patient.sex_female else "M",
-            "weight_kg": patient.weight_kg,
-        },
+        "patient": patient.as_json(),
         "order": {
             "drug": regimen.drug,
             "dose_mg": regimen.dose_mg,

@@ -13,7 +13,8 @@ from clinenv.commands.measure import Measurement, add_record_arguments, check_ra
 if TYPE_CHECKING:
     from world_models.protocol import WorldModel
 
-__all__ = ["Patient", "Regimen", "add_arguments", "check_settings", "patient_of", "regimen_of"]
+__all__ = ["Patient", "Regimen", "add_arguments", "add_patient_arguments", "check_settings"]
+__all__ += ["patient_of", "regimen_of"]
 
 MAX_HOURS, MAX_SAMPLES, MAX_LAMBDA = 168.0, 4096, 1000.0  # limits of use, not of the worlds; 168 h is a week
 SEEDS = 1 << 64  # each stands for one patient; higher ones would repeat those from 0
@@ -27,6 +28,10 @@ class Patient:
     age_years: float
     sex_female: bool
     weight_kg: float | None  # None: not known, so each sample takes one from the cohort
+
+    def as_json(self) -> dict[str, float | str | None]:
+        """What the reports' JSON says of the patient."""
+        return {"age_years": self.age_years, "sex": "F" if self.sex_female else "M", "weight_kg": self.weight_kg}
 
 
 @dataclass(frozen=True)
@@ -144,8 +149,8 @@ def patient_of(
     return Patient(float(age), female, weight)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """State the arguments of `clinenv simulate`."""
+def add_patient_arguments(parser: argparse.ArgumentParser) -> None:
+    """State the arguments that say whose ECG it is: the record, age, sex and weight."""
     add = parser.add_argument
     add_record_arguments(parser)
     add("--age", type=float, metavar="YEARS", help="age (default: as the record's header states)")
@@ -153,6 +158,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--weight", type=float, metavar="KG", help="body weight (default: unknown, each sample has one of the cohort's)"
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """State the arguments of `clinenv simulate`."""
+    add = parser.add_argument
+    add_patient_arguments(parser)
     add("--drug", required=True, help="ranolazine, dofetilide, verapamil or quinidine")
     dose = parser.add_mutually_exclusive_group(required=True)
     dose.add_argument("--dose-ug", type=float, metavar="UG", help="each dose in micrograms")
