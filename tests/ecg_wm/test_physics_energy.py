@@ -8,18 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from world_models import keys
+from world_models import catalog, keys
 from world_models.ecg.along_time import read_between
 from world_models.ecg.mcsharry import McSharryWaves, gaussian_sum
 from world_models.ecg.morphology import MorphologyBank
 from world_models.ecg.t_wave import TMarks, t_wave
 from world_models.ecg.waveform import R_SHARE, Intervals, beat_template
-from world_models.ecg_wm import beats
 from world_models.ecg_wm.beat_data import sample_intervals
 from world_models.ecg_wm.config import SMALL
 from world_models.ecg_wm.diffusion import mcsharry_fit
 from world_models.ecg_wm.diffusion.condition import Part
-from world_models.ecg_wm.diffusion.decoded import DecodedBeat, PresentDecoder
+from world_models.ecg_wm.diffusion.decoded import DecodedBeat, WorldDecoder
 from world_models.ecg_wm.diffusion.energy import EPK, MEASURED, EnergyWeights, PhysicsEnergy, read_measures
 from world_models.ecg_wm.diffusion.latent_diffusion import DiffusionConfig, Pairs
 from world_models.ecg_wm.diffusion.marks import read_marks, read_t_wave
@@ -27,7 +26,7 @@ from world_models.ecg_wm.diffusion.mcsharry_fit import mcsharry_residual
 from world_models.ecg_wm.diffusion.rectified_flow import RectifiedFlow
 from world_models.ecg_wm.diffusion.single_dipole import DOWER, outside_dower, outside_rank
 from world_models.ecg_wm.diffusion.train import fresh
-from world_models.ecg_wm.vae import BeatVAE
+from world_models.ecg_wm.latent import COORDS
 
 COUNT = 96
 
@@ -158,20 +157,8 @@ def test_a_calibrated_energy_is_one_on_true_beats_and_more_when_physics_is_broke
 
 def test_going_down_the_energy_brings_the_beat_to_what_the_prior_says() -> None:
     """z's intervals are pulled to the prior's through the decoded beat alone."""
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        vae = BeatVAE(SMALL)
-    beat, intervals = drawn(seed=9)
-    # An autoencoder that always gives the mean drawn beat: what is read then depends on the intervals in z.
-    ends = beats.piece_ends(intervals.pr_ms, intervals.qrs_ms, intervals.jt_peak_ms, intervals.tpeak_tend_ms)
-    onset = torch.full((COUNT,), float(beat.at_onset))
-    canonical = beats.to_canonical(beat.beat_mv, ends, onset, 500.0)[0]
-    vae.requires_grad_(False)
-    last = vae.decoder[-1]
-    last.weight.zero_()
-    last.bias.copy_(canonical.flatten())
-    decode = PresentDecoder(vae, 6, 250.0)
-    z = torch.zeros(64, 6 + SMALL.morphology)
+    decode = WorldDecoder(catalog.load("ecg-wm-small").vae, 250.0)
+    z = torch.zeros(64, COORDS + SMALL.morphology)
     z[:, :5] = 0.5 * keys.normal(keys.from_seed(4, 64), 0, "u", (5,))
     read = read_measures(decode(z))
     predicted = read + keys.normal(keys.from_seed(5, 64), 0, "p", (9,)) * torch.tensor([8.0, 2, 10, 8, 0, 0, 0, 0, 0])
@@ -203,13 +190,10 @@ def test_a_row_of_the_energy_is_the_same_alone() -> None:
 
 def test_the_epk_term_reaches_teacher_and_student() -> None:
     """Its weight changes both losses, and a gradient arrives."""
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        vae = BeatVAE(SMALL).requires_grad_(False)
-    decode = PresentDecoder(vae, 6, 250.0)
-    model = fresh(DiffusionConfig(32, 1, 16, 1, 1), 6 + SMALL.morphology, (Part("dose", 1),), seed=1)
+    decode = WorldDecoder(catalog.load("ecg-wm-small").vae, 250.0)
+    model = fresh(DiffusionConfig(32, 1, 16, 1, 1), COORDS + SMALL.morphology, (Part("dose", 1),), seed=1)
     key = keys.from_seed(0, 24)
-    z = [0.5 * keys.normal(key, n, "z", (6 + SMALL.morphology,)) for n in range(3)]
+    z = [0.5 * keys.normal(key, n, "z", (COORDS + SMALL.morphology,)) for n in range(3)]
     pairs = Pairs(z[0], z[1], z[2], {"dose": torch.ones(24, 1)}, read_measures(decode(z[1])))
     model.units.measure(z[2] - z[1])
     epk = EPK(model.energy, decode)
