@@ -60,6 +60,7 @@ def start(model: ECGWorldModel, key: Tensor, f: Mapping[str, Tensor], shape: Ten
         belief=belief,
         unknown=unknown,
         rates=rates,
+        who=model.residual.who(patient, measured, shape),
         amounts=amounts,
         relaxed=torch.zeros_like(measured),
         deviation=torch.zeros_like(measured),

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,9 +56,8 @@ LOG_RATE_LIMITS = (math.log(0.005), math.log(12.0))
 WIDEST_CORRECTION = 3.0  # of u: what the neural part can add to a target
 # h; of all coordinates but the burden: the sites carry a drug's delay. Of the burden, as published onsets have it.
 TAU_H, BURDEN_TAU_H = 0.2, 16.0
-# Nodes of the burden: over two hours two do what four do over twelve.
-SHORT_STEP_H, SHORT_BURDEN_NODES = 3.0, 2
 NODES, BURDEN_NODES = 2, 4  # of the quadratures: what they miss is measured by `step_error`
+BRIEFEST_H, SHORT_STEP_H = 0.05, 3.0  # in between the burden is told by the other nodes, beginning and end
 
 
 class Rates(NamedTuple):
@@ -67,8 +66,9 @@ class Rates(NamedTuple):
     rate: Tensor  # [B, D, MODES] per h, of each exponential
     site: Tensor  # [B, D, MODES, SITES] level of each site per amount in each mode
     plasma: Tensor  # [B, D, BASE_MODES] central level per amount
-    slope: Tensor  # [B, D * SITES, COORDS] effect of each site on each coordinate
-    daily: Tensor  # [B, COORDS, DAY_NUMBERS] Fourier coefficients of the time of day
+    # [B, D * SITES + DAY_NUMBERS, COORDS] effect of each site on each coordinate, then Fourier coefficients of the day
+    pull: Tensor
+    entry: Tensor  # [B, D] log of how much of a dose enters, alone on board
     context: Tensor  # [B, width] what the neural correction makes of the patient
     eta: Tensor  # [B, eta] random effects
     patient: Tensor  # [B, PATIENT] covariates, see `patients.patient_features`
@@ -96,7 +96,7 @@ def gauss_nodes(length: float, count: int) -> tuple[tuple[float, ...], tuple[flo
     """Nodes and weights [count] of the Gauss quadrature with weight exp(-w) on [0, length]; the weights add up to
     1 - exp(-length)."""
     x, fine = np.polynomial.legendre.leggauss(64)
-    reach = min(length, 40.0)  # beyond, exp(-w) is nothing
+    reach = min(max(length, 1e-6), 40.0)  # beyond, exp(-w) is nothing; two visits may be of one moment
     w = 0.5 * reach * (x + 1.0)
     mass = 0.5 * reach * fine * np.exp(-w)
     # the recurrence of the orthogonal polynomials (Stieltjes), then the eigenvalues of its matrix
@@ -110,6 +110,17 @@ def gauss_nodes(length: float, count: int) -> tuple[tuple[float, ...], tuple[flo
     jacobi = np.diag(diagonal) + np.diag(np.sqrt(off[1:]), 1) + np.diag(np.sqrt(off[1:]), -1)
     nodes, vectors = np.linalg.eigh(jacobi)
     return tuple(nodes.tolist()), tuple((vectors[0] ** 2 * mass.sum()).tolist())
+
+
+@lru_cache(maxsize=1024)
+def cubic_weights(length: float, points: tuple[float, ...]) -> tuple[float, ...]:
+    """Weights with which values at `points` give the integral of exp(-w) times the polynomial through them, over
+    [0, length]."""
+    x, fine = np.polynomial.legendre.leggauss(64)
+    w = 0.5 * length * (x + 1.0)
+    moments = [float((0.5 * length * fine * np.exp(-w) * w**k).sum()) for k in range(len(points))]
+    powers = np.vander(np.asarray(points), increasing=True).T
+    return tuple(np.linalg.solve(powers, moments).tolist())
 
 
 class PhysiologicalPrior(nn.Module):
@@ -155,13 +166,14 @@ class PhysiologicalPrior(nn.Module):
         rate, plasma, site = exponentials(self.rates_per_h(eta, patient).double())
         sensitivity = _apply(self.slope_eta, eta) + _apply(self.slope_patient, patient)
         context = self.drift_context(torch.cat([eta, patient, anchor], dim=-1))
+        daily = self.daily + _apply(self.daily_eta, eta)
         narrow = eta.dtype
         return Rates(
             rate=rate.to(narrow),
             site=site.to(narrow),
             plasma=plasma.to(narrow),
-            slope=(self.slope * _sensitivity(sensitivity)).flatten(1, 2),
-            daily=self.daily + _apply(self.daily_eta, eta),
+            pull=torch.cat([(self.slope * _sensitivity(sensitivity)).flatten(1, 2), daily.mT], dim=1),
+            entry=(self.entry_patient @ patient.T + self.entry_eta @ eta.T).T.contiguous(),
             context=context,
             eta=eta,
             patient=patient,
@@ -173,12 +185,14 @@ class PhysiologicalPrior(nn.Module):
         log_rate = self.log_rate + _apply(self.rate_eta, eta) + _apply(self.rate_patient, patient)
         return log_rate.clamp(*LOG_RATE_LIMITS).exp()
 
-    def dose(self, rates: Rates, amounts: Tensor, dose_mg: Tensor) -> Tensor:
-        """Swallow doses [B, D] mg: amounts [B, D, MODES] with what enters added to every exponential."""
-        entry = self.entry_patient @ rates.patient.T + self.entry_eta @ rates.eta.T
+    def dose(self, rates: Rates, amounts: Tensor, dose_mg: Tensor, effect: Tensor | None = None) -> Tensor:
+        """Swallow doses [B, D] mg: amounts [B, D, MODES] with what enters added to every exponential.
+
+        `effect` is that of `amounts` (`effect`), where it is known already.
+        """
         together = self.entry_together - torch.diag(self.entry_together.diagonal())  # on board with others
-        slow = self.effect(rates, amounts).unflatten(-1, (self.drugs, SITES))[..., 1]
-        entry = (entry.T + slow @ together.T).clamp(-2.0, 2.0).exp()
+        effect = self.effect(rates, amounts) if effect is None else effect
+        entry = torch.addmm(rates.entry, effect[:, 1::SITES], together.T).clamp(-2.0, 2.0).exp()  # by slow sites
         return amounts + (dose_mg / self.reference_mg * entry).unsqueeze(-1)
 
     def effect(self, rates: Rates, amounts: Tensor) -> Tensor:
@@ -198,18 +212,13 @@ class PhysiologicalPrior(nn.Module):
         """Level of the central compartment [B, D] of amounts [B, D, MODES], in reference doses."""
         return (rates.plasma * amounts[..., :BASE_MODES]).sum(-1)
 
-    def _burden_target(self, rates: Rates, level: Tensor, shift: Tensor) -> Tensor:
-        """Where the burden is heading [B, K] at K moments: dose effect and time of day alone."""
-        drug = torch.bmm(level, rates.slope[..., BURDEN].unsqueeze(-1))
-        return (drug + torch.bmm(shift, rates.daily[:, BURDEN].unsqueeze(-1))).squeeze(-1)
-
-    def straight(self, rates: Rates, level: Tensor, shift: Tensor) -> Tensor:
+    def straight(self, rates: Rates, moments: Tensor) -> Tensor:
         """Dose effect and time of day [B, K, COORDS] at K moments, the part of the target that can change fast.
 
-        `level` [B, K, D * SITES] are the effect sites, saturated; `shift` [B, K, DAY_NUMBERS] the clock's waves less
-        those of admission.
+        `moments` [B, K, D * SITES + DAY_NUMBERS] are the saturated effect sites, then the clock's waves less those of
+        admission. Linear in them.
         """
-        return torch.baddbmm(torch.bmm(level, rates.slope), shift, rates.daily.mT)
+        return torch.bmm(moments, rates.pull)
 
     def learned(self, rates: Rates, level: Tensor, waves: Tensor, moved: Tensor) -> Tensor:
         """The neural correction f [B, COORDS] at one moment; the burden has none.
@@ -232,26 +241,31 @@ class PhysiologicalPrior(nn.Module):
         clock_hour: Tensor,
         start_hour: Tensor,
         hours: float | Tensor,
+        effect: Tensor | None = None,
     ) -> PriorStep:
-        """The prior `hours` (a number, or [B]) after clock_hour [B], with v = `relaxed` [B, COORDS] then."""
-        burden_nodes = BURDEN_NODES if isinstance(hours, Tensor) or hours > SHORT_STEP_H else SHORT_BURDEN_NODES
-        fast, slow = (_quadrature(hours, *of, relaxed) for of in ((TAU_H, NODES), (BURDEN_TAU_H, burden_nodes)))
-        end = torch.as_tensor(hours, dtype=relaxed.dtype, device=relaxed.device).reshape(-1, 1)
-        times = torch.cat([fast.hours, slow.hours, end], -1)  # [1 or B, K]
-        passed = times.neg().unsqueeze(1).unsqueeze(-1)
-        later = (rates.rate.unsqueeze(2) * passed).exp() * amounts.unsqueeze(2)  # [B, D, K, MODES]
-        level = self.effects(rates, later)
-        hour = clock_hour.unsqueeze(-1) + times
+        """The prior `hours` (a number, or [B]) after clock_hour [B], with v = `relaxed` [B, COORDS] then.
+
+        `effect` is that of `amounts` (`effect`), where it is known already.
+        """
+        looks = _looks(hours, relaxed)
+        # moments first: each is then one run of memory
+        decay = (rates.rate * looks.hours.T[1:].neg()[:, :, None, None]).exp_()
+        later = decay * amounts  # [K - 1, B, D, MODES]
+        effect = self.effect(rates, amounts) if effect is None else effect
+        level = torch.cat([effect.unsqueeze(1), self.effects(rates, later.permute(1, 2, 0, 3))], 1)
+        hour = clock_hour.unsqueeze(-1) + looks.hours
         waves = clock_waves(hour)
-        shift = waves - clock_waves(start_hour).unsqueeze(1)
-        goal = self.straight(rates, level[:, :NODES], shift[:, :NODES])[..., :BURDEN]
-        near = (fast.weights.unsqueeze(-1) * goal).sum(1) + fast.kept.unsqueeze(-1) * relaxed[..., :BURDEN]
-        burden = self._burden_target(rates, level[:, NODES:-1], shift[:, NODES:-1])
-        burden = (slow.weights * burden).sum(-1) + slow.kept * relaxed[..., BURDEN]
+        moments = torch.cat([level, waves - clock_waves(start_hour).unsqueeze(1)], -1)
+        # The target is linear in what is seen, so that what is seen is weighed first.
+        weighed = looks.weights[..., :1] * moments[:, :1]
+        for k in range(1, looks.hours.shape[-1]):
+            weighed = weighed + looks.weights[..., k : k + 1] * moments[:, k : k + 1]
+        pulled = self.straight(rates, weighed)
+        near = pulled[:, 0, :BURDEN] + looks.kept[:, :1] * relaxed[:, :BURDEN]
+        burden = pulled[:, 1, BURDEN] + looks.kept[:, 1] * relaxed[:, BURDEN]
         after = torch.cat([near, burden.unsqueeze(-1)], -1)
-        effect, clock = level[:, -1], waves[:, -1]
-        moved = after + self.learned(rates, effect, clock, _moved(hour[:, -1], start_hour))
-        return PriorStep(later[:, :, -1], after, moved, effect, clock)
+        moved = after + self.learned(rates, level[:, -1], waves[:, -1], _moved(hour[:, -1], start_hour))
+        return PriorStep(later[-1], after, moved, level[:, -1], waves[:, -1])
 
     def adaptive(
         self,
@@ -287,7 +301,7 @@ class PhysiologicalPrior(nn.Module):
             )
             level = self.saturated(x[..., BASE_MODES:]).flatten(-2)
             shift = clock_waves(clock_hour + time) - first
-            goal = self.straight(rates, level.unsqueeze(1), shift.unsqueeze(1)).squeeze(1)
+            goal = self.straight(rates, torch.cat([level, shift], -1).unsqueeze(1)).squeeze(1)
             return torch.stack(flow, -1), (goal - v) / tau
 
         start = self.compartments(rates, amounts)
@@ -313,25 +327,37 @@ class PhysiologicalPrior(nn.Module):
         return torch.cat([torch.stack([x[..., 0], stage_two, parts.sum(-1), peripheral], -1), sites], -1)
 
 
-class _Quadrature(NamedTuple):
-    """Where a step looks at the target: K nodes, of one length for all patients ([1, K]) or of their own ([B, K])."""
+class _Looks(NamedTuple):
+    """When a step looks at the target, K moments from beginning to end, and what is made of it; of steps of one length
+    ([1, ...]) or of each patient's own ([B, ...])."""
 
     hours: Tensor  # [1 or B, K] since the step began
-    weights: Tensor  # [1 or B, K]
-    kept: Tensor  # [1 or B] what is left of a deviation
+    weights: Tensor  # [1 or B, 2, K] of all coordinates but the burden, and of the burden
+    kept: Tensor  # [1 or B, 2] what is left of a deviation
 
 
-def _quadrature(hours: float | Tensor, tau: float, count: int, like: Tensor) -> _Quadrature:
+def _looks(hours: float | Tensor, like: Tensor) -> _Looks:
     """Of a step of `hours` (a number or [B])."""
-    if isinstance(hours, Tensor):
-        own = [gauss_nodes(length / tau, count) for length in hours.tolist()]
-        nodes, weights = (torch.tensor([f[i] for f in own], dtype=like.dtype, device=like.device) for i in range(2))
-        length = hours.to(like.dtype)
-    else:
-        found = gauss_nodes(hours / tau, count)
-        nodes, weights = (constant(row, like.device, like.dtype).unsqueeze(0) for row in found)
-        length = constant((float(hours),), like.device, like.dtype)
-    return _Quadrature(length.unsqueeze(-1) - tau * nodes, weights, torch.exp(-length / tau))
+    if not isinstance(hours, Tensor):
+        return _Looks(*(constant(row, like.device, like.dtype).unsqueeze(0) for row in _looks_of(float(hours), True)))
+    own = [_looks_of(length, False) for length in hours.tolist()]
+    return _Looks(*(torch.tensor([of[i] for of in own], dtype=like.dtype, device=like.device) for i in range(3)))
+
+
+@lru_cache(maxsize=1024)
+def _looks_of(hours: float, few: bool) -> tuple[Any, Any, Any]:
+    """Hours [K], weights [2][K] and kept [2] of a step of `hours`; with `few` K is small where that is enough."""
+    kept = (math.exp(-hours / TAU_H), math.exp(-hours / BURDEN_TAU_H))
+    nodes, weights = gauss_nodes(hours / TAU_H, NODES)
+    near = [hours - TAU_H * w for w in nodes]
+    if few and BRIEFEST_H <= hours <= SHORT_STEP_H:
+        at = (0.0, *near, hours)
+        burden = cubic_weights(hours / BURDEN_TAU_H, tuple((hours - t) / BURDEN_TAU_H for t in at))
+        return at, ((0.0, *weights, 0.0), burden), kept
+    nodes, burden = gauss_nodes(hours / BURDEN_TAU_H, BURDEN_NODES)
+    at = (0.0, *near, *(hours - BURDEN_TAU_H * w for w in nodes), hours)
+    none = (0.0,) * BURDEN_NODES
+    return at, ((0.0, *weights, *none, 0.0), (0.0, *(0.0,) * NODES, *burden, 0.0)), kept
 
 
 def _moved(hour: Tensor, start_hour: Tensor) -> Tensor:

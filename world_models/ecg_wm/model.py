@@ -195,8 +195,10 @@ class ECGWorldModel(nn.Module):
         hours, t = self.hours_per_step, state.t + 1
         dose = checked_orders(self.orders, action, state.key.shape[0], self.device)
 
-        swallowed, now = self.prior.dose(state.rates, state.amounts, dose), state.start_hour + state.hours
-        prior = self.prior.advance(state.rates, swallowed, state.relaxed, now, state.start_hour, hours)
+        now = state.start_hour + state.hours
+        effect = state.present.effect
+        swallowed = self.prior.dose(state.rates, state.amounts, dose, effect)
+        prior = self.prior.advance(state.rates, swallowed, state.relaxed, now, state.start_hour, hours, effect)
 
         uniforms = keys.uniforms(state.key, t, self.streams)
         normals = keys.to_normal(uniforms[:, :-2])
@@ -211,10 +213,11 @@ class ECGWorldModel(nn.Module):
             patient=state.rates.patient,
             length=length_told(state.residual, hours),
             dose=dose / self.prior.reference_mg,
-            admission=torch.cat([state.measured, state.first_shape], dim=-1),
+            measured=state.measured,
+            first_shape=state.first_shape,
         )
         if self.sampling == Sampling():
-            z = self.residual(told, before, given, normals[:, :-1])
+            z = self.residual(state.who, told, before, given, normals[:, :-1])
         else:
             z = self.residual.sampled(told, before, given, keys.fold(state.key, t), self.sampling)
         u, shape = z.split([COORDS, self.config.morphology], dim=-1)

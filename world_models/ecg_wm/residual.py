@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from world_models import keys
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.diffusion.condition import Part
-from world_models.ecg_wm.diffusion.latent_diffusion import DiffusionConfig, LatentDiffusion
+from world_models.ecg_wm.diffusion.latent_diffusion import GIVEN, SHARE, DiffusionConfig, LatentDiffusion
 from world_models.ecg_wm.diffusion.sampler import Sampler
 from world_models.ecg_wm.latent import COORDS
 from world_models.ecg_wm.latent_ode import PATIENT, SITES
@@ -47,7 +47,14 @@ class Told:
     patient: Tensor  # [B, PATIENT] covariates
     length: Tensor  # [B, 1] of the step, in LENGTH_SCALE_H
     dose: Tensor  # [B, D] swallowed at its beginning, in reference doses
-    admission: Tensor  # [B, COORDS + morphology] z of the admission ECG; NaN where it is not known
+    measured: Tensor  # [B, COORDS] u of the admission ECG; NaN where it is not known
+    first_shape: Tensor  # [B, morphology] m of it
+
+    def parts(self) -> dict[str, Tensor]:
+        """By the names of `parts_of`."""
+        own = vars(self)
+        named = {name: own[name] for name in ("residual", "deviation", "effect", "patient", "length", "dose")}
+        return {**named, "admission": torch.cat([self.measured, self.first_shape], dim=-1)}
 
 
 def parts_of(config: ECGWorldConfig, drugs: int) -> tuple[Part, ...]:
@@ -79,29 +86,34 @@ class LatentResidual(nn.Module):
             evaluations=config.flow_steps,
         )
         self.diffusion = LatentDiffusion(sizes, COORDS + config.morphology, parts_of(config, drugs))
+        moving = ("residual", "deviation", "effect", "length", "dose", GIVEN)
+        self._moving = self.diffusion.layout.columns(moving)
+        self._still = self.diffusion.layout.columns(("patient", "admission", SHARE))
         self.follow = nn.Parameter(torch.zeros(COORDS, config.morphology))  # of m, what a deviation of u goes with
 
     def given(self, u: Tensor, first_shape: Tensor, deviation: Tensor) -> Tensor:
         """Where the prior leads [B, COORDS + morphology]: u as it says, and the shape that goes with it."""
         return torch.cat([u, first_shape + deviation @ self.follow], dim=-1)
 
-    def condition(self, told: Told, before: Tensor, given: Tensor, share: float = 1.0) -> Tensor:
-        """The condition [B, C] of a step from z `before` [B, Z]; as `ConditionLayout.build`, without its checks."""
-        known = ~told.admission.isnan()
-        if share != 1.0:
-            return self.diffusion.condition(vars(told), before, given, share)
-        one = told.length.new_ones(told.length.shape)
-        parts = (told.residual, told.deviation, told.effect, told.patient, told.length, told.dose)
-        admission = torch.where(known, told.admission, 0.0)
-        return torch.cat([*parts, admission, known.to(one.dtype), given - before, one], dim=-1)
+    def who(self, patient: Tensor, measured: Tensor, first_shape: Tensor) -> Tensor:
+        """What the student makes of who the patient is, [B, width]: its first layer, as far as a stay does not change
+        it. For `forward`."""
+        admission = torch.cat([measured, first_shape], dim=-1)
+        known = ~admission.isnan()
+        one = patient.new_ones(patient.shape[0], 1)
+        still = torch.cat([patient, torch.where(known, admission, 0.0), known.to(one.dtype), one], dim=-1)
+        first = self.diffusion.student.field.read[0]
+        return nn.functional.linear(still, first.weight[:, self._still], first.bias)
 
-    def forward(self, told: Told, before: Tensor, given: Tensor, normals: Tensor) -> Tensor:
-        """z [B, Z] by the student, from standard normals [B, Z]."""
-        residual = self.diffusion.student(normals, self.condition(told, before, given))
-        return self.diffusion.units.restore(residual, given)
+    def forward(self, who: Tensor, told: Told, before: Tensor, given: Tensor, normals: Tensor) -> Tensor:
+        """z [B, Z] by the student, from standard normals [B, Z]: `sampled` without what `who` knows already."""
+        student = self.diffusion.student
+        parts = (told.residual, told.deviation, told.effect, told.length, told.dose, given - before)
+        first = torch.addmm(who, torch.cat(parts, dim=-1), student.field.read[0].weight[:, self._moving].T)
+        return self.diffusion.units.restore(student.onward(normals, first), given)
 
     def sampled(self, told: Told, before: Tensor, given: Tensor, key: Tensor, how: Sampling) -> Tensor:
         """z [B, Z] as `how` says, of keys [B]."""
         part = before + how.prior_share * (given - before)
-        condition = self.condition(told, before, part, how.prior_share)
+        condition = self.diffusion.condition(told.parts(), before, part, how.prior_share)
         return self.diffusion.sample(condition, part, keys.fold(key, "residual"), how.sampler, how.steps)

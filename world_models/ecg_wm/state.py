@@ -49,6 +49,7 @@ class ECGWorldState(NamedTuple):
     belief: Belief
     unknown: Tensor  # [B, eta + COORDS] the sample of the belief that this state lives by
     rates: Rates
+    who: Tensor  # [B, flow_width] what the residual's sampler makes of patient and admission ECG
     amounts: Tensor  # [B, D, MODES] drug amounts, in reference doses
     relaxed: Tensor  # [B, COORDS] what drugs and time of day have relaxed to
     deviation: Tensor  # [B, COORDS] what the prior has moved u by

@@ -81,11 +81,12 @@ def sample_steps(
         patient=state.rates.patient[row],
         length=length_told(residual, hours),
         dose=data.actions[row, at] / model.prior.reference_mg,
-        admission=torch.cat([data.measured[row], shape[0]], dim=-1),
+        measured=data.measured[row],
+        first_shape=shape[0],
     )
     before = torch.cat([u, shape[1]], dim=-1)
     given = model.residual.given(foreseen, shape[0], moved)
-    pairs = Pairs(before, given, torch.cat([then, shape[2]], dim=-1), vars(told), torch.zeros(len(row), len(MEASURED)))
+    pairs = Pairs(before, given, torch.cat([then, shape[2]], dim=-1), told.parts(), torch.zeros(len(row), len(MEASURED)))
     return pairs._replace(predicted=_foreseen_reading(model, pairs)), keys.fold(keys.fold(key[row], at), pick)
 
 

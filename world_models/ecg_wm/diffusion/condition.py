@@ -8,7 +8,7 @@ classifier-free guidance drops its condition, Ho & Salimans 2022, arXiv 2207.125
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -98,6 +98,13 @@ class ConditionLayout:
     def names(self) -> tuple[str, ...]:
         """The parts' names, in order."""
         return tuple(part.name for part in self.parts)
+
+    def columns(self, names: Sequence[str]) -> list[int]:
+        """Which columns of the condition these parts' values and masks are."""
+        start, found = 0, {}
+        for part in self.parts:
+            found[part.name] = list(range(start, start := start + part.size + part.masks))
+        return [column for name in names for column in found[name]]
 
     def shared(self, values: Mapping[str, Tensor], share: Tensor) -> dict[str, Tensor]:
         """The values with those that come from the ODE shrunk by `share` [B]."""

@@ -25,7 +25,7 @@ from world_models.ecg_wm.diffusion.sampler import Guidance, Sampler
 from world_models.ecg_wm.diffusion.student import FewStepStudent, StudentConfig
 from world_models.ecg_wm.diffusion.target import ResidualUnits, given_prior
 
-__all__ = ["DiffusionConfig", "LatentDiffusion", "Pairs"]
+__all__ = ["GIVEN", "SHARE", "DiffusionConfig", "LatentDiffusion", "Pairs"]
 
 # Parts of every condition, besides those a world names: what the prior moves z by, and how much of it is told
 GIVEN, SHARE = "prior_change", "prior_share"

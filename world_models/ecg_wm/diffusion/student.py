@@ -52,7 +52,11 @@ class FewStepStudent(nn.Module):
 
     def forward(self, noise: Tensor, condition: Tensor) -> Tensor:
         """z [..., Z] in its units from standard normals [..., Z]; the condition [..., C] may lack leading ones."""
-        context = self.field.context(condition)
+        return self.onward(noise, self.field.read[0](condition))
+
+    def onward(self, noise: Tensor, first: Tensor) -> Tensor:
+        """z [..., Z] from what the first layer makes of the condition, [..., width]."""
+        context = self.field.read[1:](first)
         shift, log_gain = self.lay(context).chunk(2, dim=-1)
         x, steps = noise, self.config.evaluations
         for k in range(steps):
