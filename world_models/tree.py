@@ -67,21 +67,43 @@ def _along(x: Tensor) -> bool:
     return x.ndim > 1 and x.stride(0) == 1 and not x.is_contiguous()
 
 
+def _one_row(*parts: Tensor) -> bool:
+    """Whether all rows of all parts are one row of memory (`expand`ed): a world keeps so what no patient has. What is
+    made of such tensors here stays one."""
+    x = parts[0]
+    if x.shape[0] < 2 or x.stride(0) != 0:
+        return False
+    return all(
+        y.data_ptr() == x.data_ptr() and y.stride()[1:] == x.stride()[1:] and (len(y) < 2 or y.stride(0) == 0)
+        for y in parts[1:]
+    )
+
+
 def where(mask: Tensor, if_true: T, if_false: T) -> T:
     """Row by row: the rows of `if_true` where mask (bool [B]) holds, else the rows of `if_false`."""
-    return map_leaves(lambda a, b: torch.where(_spread(mask, a), a, b), if_true, if_false)
+    return map_leaves(lambda a, b: a if _one_row(a, b) else torch.where(_spread(mask, a), a, b), if_true, if_false)
 
 
 def take(tree: T, index: Tensor | slice) -> T:
     """The rows at `index` (int64 [N], bool [B] or a slice)."""
     if isinstance(index, slice) or index.dtype == torch.bool:
         return map_leaves(lambda x: x[index], tree)
-    return map_leaves(lambda x: x.movedim(0, -1)[..., index].movedim(-1, 0) if _along(x) else x[index], tree)
+    return map_leaves(lambda x: _rows(x, index), tree)
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    if _one_row(x):
+        return x[:1].expand(len(index), *x.shape[1:])
+    return x.movedim(0, -1)[..., index].movedim(-1, 0) if _along(x) else x[index]
 
 
 def put(tree: T, index: Tensor, rows: T) -> T:
     """A copy of the tree with the rows at `index` (int64 [N]) replaced by `rows` [N, ...]."""
-    return map_leaves(lambda x, r: x.clone().index_copy_(0, index, r), tree, rows)  # a clone keeps the memory's order
+
+    def replaced(x: Tensor, r: Tensor) -> Tensor:
+        return x if _one_row(x, r) else x.clone().index_copy_(0, index, r)  # a clone keeps the memory's order
+
+    return map_leaves(replaced, tree, rows)
 
 
 def repeat(tree: T, times: int) -> T:
@@ -97,6 +119,8 @@ def cat(trees: Sequence[T]) -> T:
 
 
 def _joined(*parts: Tensor) -> Tensor:
+    if _one_row(*parts):
+        return parts[0][:1].expand(sum(map(len, parts)), *parts[0].shape[1:])
     if _along(parts[0]):
         return torch.cat([part.movedim(0, -1) for part in parts], -1).movedim(-1, 0)
     return torch.cat(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,13 @@ FADES_OVER = 3.0
 _ONSET = 0.3  # share of J to T peak over which the fading sets in
 
 
+@lru_cache(maxsize=8)
+def _no_residual(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """[1, 8, SAMPLES] of zeros, shared: never write into it."""
+    with torch.inference_mode(False):
+        return torch.zeros(1, 8, SAMPLES, device=device, dtype=dtype)
+
+
 class Recorded(NamedTuple):
     """Of B patients; zeros and NaN for generated ones."""
 
@@ -32,7 +40,8 @@ class Recorded(NamedTuple):
     def nothing(cls, like: Tensor) -> Recorded:
         """Of generated patients, as many as `like` [B, ...] has rows."""
         b, unknown = like.shape[0], torch.full_like(like[:, :1], torch.nan).expand(-1, 5)
-        return cls(torch.zeros(b, 8, SAMPLES, device=like.device, dtype=like.dtype), unknown, unknown)
+        # one row for all, which surgery on states keeps one (`tree`): of full size it were half of every state
+        return cls(_no_residual(like.device, like.dtype).expand(b, -1, -1), unknown, unknown)
 
 
 Recorded.MAY_BE_NAN = ("t_wave", "intervals")  # type: ignore[attr-defined]  # of the class: a NamedTuple has fields only

@@ -21,6 +21,7 @@ from world_models.ecg import beat_axis
 from world_models.ecg_wm.pairs import Pairs, dose_range_mg
 from world_models.oracles.ecg_drug.chart import chart_intervals, limited
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
+from world_models.oracles.ecg_drug.fibrillation import Fibrillation
 from world_models.oracles.ecg_drug.scales import from_scale, to_scale
 from world_models.protocol import Chart
 
@@ -91,8 +92,10 @@ def chart_of(levels: Tensor) -> Chart:
     shape = levels.shape[:-1]
     flat = from_scale(levels).reshape(-1, len(ENDPOINTS))
     missing = flat.isnan()
-    whole = limited(torch.where(missing, flat.new_tensor(_TYPICAL), flat))
-    found = chart_intervals(torch.where(missing, torch.nan, whole))
+    whole, _ = limited(torch.where(missing, flat.new_tensor(_TYPICAL), flat).T.contiguous())
+    sinus = Fibrillation(shown=torch.zeros(len(flat)), rate_bpm=torch.ones(len(flat)))
+    found = chart_intervals(torch.where(missing, torch.nan, whole.T), sinus)
+    del found["atrial_fibrillation"]  # nobody says anything of it
     return {n: v.reshape(shape) for n, v in found.items()}
 
 
