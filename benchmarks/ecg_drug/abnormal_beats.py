@@ -30,11 +30,10 @@ from world_models.data.ecg import ludb, ptbxl
 from world_models.data.ecg.real_beats import R_SAMPLE, RealBeats, real_beats
 from world_models.data.ecg.wfdb.reader import RecordError
 from world_models.ecg.t_wave import t_wave
-from world_models.ecg.waveform import WAVES
 from world_models.ecg_wm.beats import PIECES, QRS_START, RATE_HZ
 from world_models.ecg_wm.encode import canonical_of, marks_of, recorded_beats
 from world_models.ecg_wm.model import ECGWorldModel
-from world_models.ecg_wm.pairs import canonical_beat
+from world_models.ecg_wm.pairs import own_beat
 from world_models.ecg_wm.recorded import INTERVALS
 
 __all__ = ["KINDS", "kinds_of_ludb", "kinds_of_ptbxl", "main"]
@@ -100,8 +99,7 @@ def correlations(world: ECGWorldModel, found: RealBeats) -> dict[str, Tensor]:
     out["shown before"] = torch.where(known, correlation(canonical, shown, where), torch.nan)
     drawn = drawn_of(world, shape, recorded, after)
     safe = {n: torch.nan_to_num(v, nan=50.0) for n, v in after.items()}
-    safe["qt_ms"] = safe["qrs_ms"] + safe["jt_peak_ms"] + safe["tpeak_tend_ms"]
-    truth = canonical_beat(safe, canonical.new_zeros(len(canonical), 8, len(WAVES)), canonical)
+    truth = own_beat(safe, canonical)
     out["under drug, beside the oracle's"] = torch.where(known, correlation(truth, drawn, where), torch.nan)
     out["under drug, QRS beside the recorded"] = torch.where(
         known, correlation(canonical, drawn, where * qrs), torch.nan

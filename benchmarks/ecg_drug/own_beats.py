@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from world_models.ecg.waveform import WAVES
 from world_models.ecg_wm.model import ECGWorldModel
-from world_models.ecg_wm.pairs import canonical_beat
+from world_models.ecg_wm.pairs import own_beat
 from world_models.ecg_wm.recorded import Recorded, kept
 from world_models.ecg_wm.state import ECGWorldState
 from world_models.ecg_wm.t_measures import t_wave_asked
@@ -36,12 +35,11 @@ def drawn_of(world: ECGWorldModel, shape: Tensor, recorded: Recorded, chart: Cha
     `chart` holds intervals and T measures [B]; PR may be NaN.
     """
     chart = {n: v for n, v in chart.items() if v.ndim == 1}
-    chart["qt_ms"] = chart["qrs_ms"] + chart["jt_peak_ms"] + chart["tpeak_tend_ms"]
     parts = []
     for rows in torch.arange(len(shape), device=shape.device).split(_AT_ONCE):
         few = {n: v[rows] for n, v in chart.items()}
         whole = world.vae.shape(shape[rows]) + kept(Recorded(*(x[rows] for x in recorded)), t_wave_asked(few))
-        parts.append(canonical_beat(few, whole.new_zeros(len(rows), whole.shape[1], len(WAVES)), whole))
+        parts.append(own_beat(few, whole))
     return torch.cat(parts)
 
 

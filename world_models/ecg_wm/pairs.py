@@ -26,6 +26,8 @@ from world_models import keys, tree
 from world_models.ecg import beat_axis
 from world_models.ecg.as_read import drawn_as_asked
 from world_models.ecg.waveform import R_SHARE, Intervals, beat_template
+from world_models.ecg_wm.bending import asked_for
+from world_models.ecg_wm.t_measures import t_wave_asked
 from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS
 from world_models.oracles.ecg_drug.drawing import t_wave_of
 from world_models.oracles.ecg_drug.world import ECGDrugOracle, ECGDrugState
@@ -34,7 +36,7 @@ from world_models.quantities.drugs import ANTIARRHYTHMICS
 from world_models.tensor_file import CheckpointError, read_tensors, save_tensors
 
 __all__ = ["HOURS", "NOTHING_SHARE", "SPLIT_SEED", "Pairs", "cached_pairs", "dose_range_mg", "in_sinus_rhythm"]
-__all__ += ["canonical_beat", "load_pairs", "sample_pairs", "save_pairs", "split_pairs", "time_beat"]
+__all__ += ["canonical_beat", "load_pairs", "own_beat", "sample_pairs", "save_pairs", "split_pairs", "time_beat"]
 
 HOURS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 24.0)  # after the dose, equally often
 NOTHING_SHARE = 0.2  # of the pairs without a drug; each drug has an equal part of the rest
@@ -45,6 +47,7 @@ MOST_PAIRS = 100_000_000  # of a split: what is drawn besides, for those in fibr
 _CANDIDATES = 4096  # patients admitted at once
 _DRAWN = 512  # beats drawn at once
 _P_LATE_MS = 1.0  # a reader finds P this much later than it is drawn (`ecg.as_read`)
+_TIMES = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_ms", "tpeak_tend_ms")
 _LENGTH, _ONSET = 800, 300  # samples at 500 Hz of a beat in time, and where its QRS begins
 FORM = 1  # of the file
 
@@ -139,6 +142,20 @@ def canonical_beat(chart: Chart, morphology: Tensor, residual: Tensor | None = N
         place = beat_axis.AT_R + onset * (beat_axis.RATE_HZ / 1000)
         parts.append(beat_axis.to_canonical(beat, ends, place, beat_axis.RATE_HZ, beat_axis.curved))
     return torch.cat(parts) if parts else morphology.new_zeros(0, beat_axis.LEAD_COUNT, beat_axis.SAMPLES)
+
+
+def own_beat(chart: Chart, beat: Tensor) -> Tensor:
+    """Canonical beats [B, 8, 200] mV with the T wave of a chart [B] at its intervals (with their own where the chart
+    has no T measures); the rest stays bit for bit.
+
+    The canonical axis is the intervals' own: what a reader finds of a drawn beat is no question here.
+    """
+    times = torch.stack([chart[n] for n in _TIMES], dim=-1)
+    asked = t_wave_asked(chart)
+    if asked is None:
+        return beat
+    parts = [asked_for(*rows) for rows in zip(*(x.split(_DRAWN) for x in (beat, asked, times)), strict=True)]
+    return torch.cat(parts) if parts else beat
 
 
 def time_beat(beat: Tensor, chart: Chart) -> Tensor:

@@ -86,7 +86,9 @@ def sample_steps(
     )
     before = torch.cat([u, shape[1]], dim=-1)
     given = model.residual.given(foreseen, shape[0], moved)
-    pairs = Pairs(before, given, torch.cat([then, shape[2]], dim=-1), told.parts(), torch.zeros(len(row), len(MEASURED)))
+    pairs = Pairs(
+        before, given, torch.cat([then, shape[2]], dim=-1), told.parts(), torch.zeros(len(row), len(MEASURED))
+    )
     return pairs._replace(predicted=_foreseen_reading(model, pairs)), keys.fold(keys.fold(key[row], at), pick)
 
 

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from benchmarks.ecg_drug.rivals.frame import Predicted, chart_of, endpoints_of
 from world_models import keys, tree
-from world_models.ecg.lead_names import INDEPENDENT_LEADS
-from world_models.ecg.waveform import WAVES
-from world_models.ecg_wm.pairs import canonical_beat
+from world_models.ecg_wm.pairs import own_beat
 from world_models.inputs import admit
 from world_models.protocol import Chart, WorldModel
 
@@ -98,8 +96,7 @@ class WorldRival:
             if self.beats is not None:
                 beat = self.beats(world, state, chart, before)
             else:
-                nothing = before.new_zeros(len(before), len(INDEPENDENT_LEADS), len(WAVES))
-                beat = canonical_beat(shown, nothing, before)
+                beat = own_beat(shown, before)
             beats.append(beat.unflatten(0, (len(some), samples)).transpose(0, 1))
             charts.append({n: v.unflatten(0, (len(some), samples)).T for n, v in shown.items()})
         back = torch.cat(rows).argsort()
