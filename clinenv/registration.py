@@ -18,7 +18,7 @@ WEIGHTS_SHA256: dict[str, str] = {
     "ehr-ward-small": "d5accd70a6f05c710b3a8b8c8b47e92fd11c4370a2f64ae4737eca70ca802f13",
     "ehr-mimic-demo-small": "e9ea204809c17109bd01fca8753d5982dfa6383a287112c133a203c52e8a4b61",
     "cardiac-jepa-small": "283971229c46bb643cfb4a3a6f440f547d8989cab42ac0e182dbb695798a645e",
-    "ecg-risk-small": "9117fad194371ff175d0feff56f3e2438ae7eafe1a54d9d95d979f8c10144ff6",  # no world: `recommend`
+    "ecg-risk-small": "d5bed2e13a98ed42d888eb51774f512bece79f466e00be9c25b2762a1ba7d9aa",  # no world: `recommend`
     "progression-oracle": "283971229c46bb643cfb4a3a6f440f547d8989cab42ac0e182dbb695798a645e",  # its reader's
 }
 
