@@ -15,11 +15,10 @@ from world_models.ecg_wm.inverse import (
     Inferred,
     InverseConfig,
     InverseDynamics,
-    hidden,
     menu_probabilities,
     project_dose,
-    train_inverse,
 )
+from world_models.ecg_wm.inverse_training import hidden, train_inverse
 from world_models.ecg_wm.transitions import COVARIATES, dose_limits, oracle_pairs, pooled, sample_transitions
 from world_models.quantities.ecg_drug import DRUGS
 

@@ -272,6 +272,7 @@ def bend_for(intervals: Intervals, residual: Tensor, wanted: TWave) -> TShape:
         damped = (normal + _DAMPING[0] * torch.eye(FREE, device=x.device)).double()
         follows = solve(damped, slope[..., : len(SCALE)].double()).to(x.dtype)  # [B, FREE, 6]
     asked = torch.stack((wanted.asymmetry, wanted.flatness, wanted.erd_30_ms, wanted.lrd_30_ms), dim=-1)
-    change = (asked - asked.detach()) / torch.tensor(SCALE[:4], device=x.device)
+    change = torch.where(asked.isnan(), 0.0, asked - asked.detach()) / torch.tensor(SCALE[:4], device=x.device)
     x = x + (follows[..., :4] * change.unsqueeze(1)).sum(-1)
-    return free_shape(x, shape.gain * (wanted.amplitude_uv / wanted.amplitude_uv.detach()))
+    amplitude = torch.where(wanted.amplitude_uv.isnan(), 1.0, wanted.amplitude_uv)  # what is left open pulls at nothing
+    return free_shape(x, shape.gain * (amplitude / amplitude.detach()))

@@ -49,8 +49,7 @@ def split(spread: dict[str, Tensor], chance: dict[str, Tensor], scale: Tensor) -
 
     Chance above the whole spread is cut to it: nothing is left then.
     """
-    found = {}
-    for (name, whole), times in zip(spread.items(), scale, strict=True):
-        part = torch.minimum(chance[name] * times, whole)
-        found[name] = Parts(whole, (whole * whole - part * part).clamp_min(0.0).sqrt(), part)
-    return found
+    whole = torch.stack(list(spread.values()))  # all measures at once: one by one they cost more than the spread
+    part = torch.minimum(torch.stack([chance[name] for name in spread]) * scale.unsqueeze(-1), whole)
+    rest = (whole * whole - part * part).clamp_min(0.0).sqrt()
+    return {name: Parts(*each) for name, *each in zip(spread, whole, rest, part, strict=True)}

@@ -41,7 +41,7 @@ def exponentials(rates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
                 value = value / (other - pole)
         parts.append(value)
     plasma = torch.stack(parts, -1)
-    own = torch.stack([_off(site, base) for site in sites], -1)  # [..., SITES]
+    own = _off(torch.stack(sites, -1), [rate.unsqueeze(-1) for rate in base])  # [..., SITES]
     through = plasma.unsqueeze(-1) * own.unsqueeze(-2) / (own.unsqueeze(-2) - torch.stack(base, -1).unsqueeze(-1))
     site = torch.cat([through, torch.diag_embed(-through.sum(-2))], -2)
     return torch.cat([torch.stack(base, -1), own], -1), plasma, site

@@ -13,8 +13,10 @@ from world_models.ecg_wm.latent_ode import HOURS_PER_DAY
 from world_models.ecg_wm.patients import COVARIATES
 from world_models.ecg_wm.state import Belief, ECGWorldState
 from world_models.inputs import admit, checked_orders
+from world_models.oracles.ecg_drug.cohorts import FACTORS
 from world_models.protocol import Chart, History
 from world_models.quantities.ecg_drug import MAX_HOURS_SINCE_DOSE
+from world_models.quantity import by_name
 
 if TYPE_CHECKING:
     from world_models.ecg_wm.model import ECGWorldModel
@@ -35,6 +37,8 @@ FIRST_VISIT = {  # what else a first visit may say; whatever it does not is samp
     **{f"baseline_{name}": name for name in latent.T_WAVE},
     **{name: name for name in COVARIATES},
 }
+
+_FIBRILLATION_RATE = by_name(FACTORS, "baseline_fibrillation_rate_bpm")
 
 
 class Lived(NamedTuple):
@@ -150,7 +154,9 @@ def _with_first_visit(factors: dict[str, Tensor], charts: Chart, hours: Tensor) 
         # Of a first ECG in fibrillation only the rate in it is known: sinus rate and PR are sampled from the cohort.
         fibrillating = first["atrial_fibrillation"] > 0.5
         unknown = torch.full_like(hours[:, 0], torch.nan)
-        said["baseline_fibrillation_rate_bpm"] = torch.where(fibrillating, first["heart_rate_bpm"], unknown)
+        # one ECG's rate lies about the patient's own, and may lie beyond what that can be
+        rate = first["heart_rate_bpm"].clamp(_FIBRILLATION_RATE.low, _FIBRILLATION_RATE.high)
+        said["baseline_fibrillation_rate_bpm"] = torch.where(fibrillating, rate, unknown)
         for name in ("baseline_heart_rate_bpm", "baseline_pr_ms"):
             said[name] = torch.where(fibrillating, unknown, said.get(name, unknown))
         # what is no error to lack

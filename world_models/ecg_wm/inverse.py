@@ -1,6 +1,6 @@
 """Inverse dynamics: from the coordinates before and after, which drug was given, and how much; and the nearest order.
 
-    model = InverseDynamics.load(folder)
+    model = InverseDynamics.load()                             # the one that ships; or a folder of your own
     found = model.infer(before, after, hours, covariates)      # u of two charts, `latent.standardise`
     found.drug                                                 # [B, 1 + D] nothing, then each drug
     menu_probabilities(found, menu_mg)                         # [B, M] of the entries of a menu
@@ -16,7 +16,6 @@ oracle's own posterior. A coordinate or covariate that is NaN is one that nobody
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,42 +25,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from world_models import checkpoint, keys
+from world_models import checkpoint
 from world_models.ecg_wm import latent
-from world_models.ecg_wm.transitions import (
-    COVARIATES,
-    HOURS,
-    NOTHING_SHARE,
-    Transition,
-    dose_limits,
-    pooled,
-    rows_of,
-)
-from world_models.nn.mlp import mlp, sample_weights
+from world_models.ecg_wm.transitions import COVARIATES, NOTHING_SHARE, dose_limits
+from world_models.nn.mlp import mlp
 from world_models.quantities.ecg_drug import DRUGS
-from world_models.training import Schedule, fit
 
-__all__ = [
-    "ECG_ONLY",
-    "KIND",
-    "Inferred",
-    "InverseConfig",
-    "InverseDynamics",
-    "hidden",
-    "inverse_loss",
-    "menu_probabilities",
-    "project_dose",
-    "train_inverse",
-]
+__all__ = ["ECG_ONLY", "KIND", "SHIPPED", "Inferred", "InverseConfig", "InverseDynamics"]
+__all__ += ["menu_probabilities", "project_dose"]
 
 KIND = "ecg-inverse"
-TRAIN_SEED, CALIBRATE_SEED = 5_000_000_000, 6_000_000_000  # of patients; the benchmark's are its own
-STRIDE = 100_000  # seeds from one step's batch to the next's
+SHIPPED = "ecg-inverse-small"  # folder under world_models/weights
 # What no ECG holds: a cuff's pressure and what was seen between the ECGs.
 ECG_ONLY = tuple(name not in ("systolic_bp_mmhg", "arrhythmia_burden") for name in latent.COORDINATES)
 _CENTRES, _SPREADS = (60.0, 0.5, 76.0, 85.0, 12.0), (15.0, 0.5, 15.0, 30.0, 7.0)  # of COVARIATES
 _TIMES_H = (1.0, 3.0, 10.0)  # decays that the hours are shown as
-_GROUP_LOST, _ONE_LOST, _SOME_LOST, _COVARIATE_LOST, _NOT_ECG_LOST = 0.2, 0.15, 0.4, 0.2, 0.5  # shares in training
 
 
 @dataclass(frozen=True)
@@ -168,8 +146,8 @@ class InverseDynamics(nn.Module):
         return checkpoint.save_checkpoint(folder, self.state_dict(), config, card)
 
     @classmethod
-    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> InverseDynamics:
-        """From a folder that `save` wrote.
+    def load(cls, folder: str | Path | None = None, device: torch.device | str = "cpu") -> InverseDynamics:
+        """From a folder that `save` wrote; None: the one that ships.
 
         Raises:
             FileNotFoundError, CheckpointError: see `checkpoint.load_module`.
@@ -179,7 +157,8 @@ class InverseDynamics(nn.Module):
             fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in plain.items()}
             return cls(InverseConfig(**fields))
 
-        return checkpoint.load_module(folder, KIND, build, device)
+        shipped = Path(__file__).parents[1] / "weights" / SHIPPED
+        return checkpoint.load_module(shipped if folder is None else folder, KIND, build, device)
 
 
 def _log_ratio(found: Inferred, drug: Tensor, dose_mg: Tensor) -> Tensor:
@@ -226,102 +205,3 @@ def project_dose(found: Inferred) -> Tensor:
     dose = (left + ((0.5 - start) / size).clamp(0, 1) * (right - left)).exp().squeeze(-1)
     order = F.one_hot(which, found.dose.shape[1]) * dose.unsqueeze(-1)
     return torch.where((likeliest > 0).unsqueeze(-1), order, 0.0)
-
-
-def hidden(data: Transition, key: Tensor) -> Transition:
-    """The same pairs, some of what they hold lost at random: pressure, burden, the T wave, single ones, covariates."""
-
-    def chance(name: str, shape: tuple[int, ...] = ()) -> Tensor:
-        return keys.uniform(key, 0, f"hidden/{name}", shape)
-
-    names = latent.COORDINATES
-    lost = (chance("one", (len(names),)) < _ONE_LOST) & (chance("some") < _SOME_LOST).unsqueeze(-1)
-    ecg = torch.tensor(ECG_ONLY, device=key.device)
-    lost |= ~ecg & (chance("not ecg") < _NOT_ECG_LOST).unsqueeze(-1)
-    t_wave = torch.tensor([name in latent.T_WAVE for name in names], device=key.device)
-    lost |= t_wave & (chance("t wave") < _GROUP_LOST).unsqueeze(-1)
-    unknown = chance("covariates", (len(COVARIATES),)) < _COVARIATE_LOST
-    return data._replace(
-        before=data.before.masked_fill(lost, torch.nan),
-        after=data.after.masked_fill(lost, torch.nan),
-        covariates=data.covariates.masked_fill(unknown, torch.nan),
-    )
-
-
-def _bin_of(model: InverseDynamics, data: Transition) -> Tensor:
-    which = (data.drug - 1).clamp_min(0)
-    edges = model.edges_mg[which].log().contiguous()
-    place = torch.searchsorted(edges, data.dose_mg.clamp_min(1e-9).log().unsqueeze(-1)).squeeze(-1) - 1
-    return place.clamp(0, model.config.bins - 1)
-
-
-def inverse_loss(model: InverseDynamics, data: Transition) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihoods, nats a pair: of the drug, and of the dose's bin where a drug was given."""
-    drug, dose = model(data.before, data.after, data.hours, data.covariates)
-    given = data.drug > 0
-    of_drug = dose[torch.arange(len(given)), (data.drug - 1).clamp_min(0)]
-    each = F.cross_entropy(of_drug, _bin_of(model, data), reduction="none")
-    return F.cross_entropy(drug, data.drug), (each * given).sum() / given.sum().clamp_min(1)
-
-
-def _calibrate(model: InverseDynamics, batch: int) -> dict[str, float]:
-    """Temperatures [2] by maximum likelihood on patients that training has not met (Guo 2017, arXiv:1706.04599)."""
-    data = pooled(CALIBRATE_SEED, batch, model.edges_mg.device)
-    data = hidden(data, keys.from_seed(CALIBRATE_SEED, len(data.hours), model.edges_mg.device))
-    tried = torch.linspace(0.6, 2.0, 57)
-    with torch.no_grad():
-        drug, dose = model(data.before, data.after, data.hours, data.covariates)
-        given = data.drug > 0
-        of_drug = dose[torch.arange(len(given)), (data.drug - 1).clamp_min(0)][given]
-        place = _bin_of(model, data)[given]
-        losses = [(F.cross_entropy(drug / t, data.drug), F.cross_entropy(of_drug / t, place)) for t in tried.tolist()]
-        best = torch.tensor(losses).argmin(0)
-        model.temperature.copy_(tried[best])
-    return {"drug_temperature": float(tried[best[0]]), "dose_temperature": float(tried[best[1]])}
-
-
-def train_inverse(
-    out: Path,
-    steps: int = 3000,
-    batch: int = 1024,
-    config: InverseConfig | None = None,
-    device: torch.device | str = "cpu",
-    pairs: int = 320_000,
-) -> InverseDynamics:
-    """Train on `pairs` of the oracle's, made anew at each start (a minute), each met with other coordinates lost every
-    time; calibrate, and write the sealed folder `out` (resumable, `out/training`).
-
-    Raises:
-        FloatingPointError, CheckpointError: see `training.fit`.
-    """
-    model = InverseDynamics(config or InverseConfig()).to(device)
-    sample_weights(model, TRAIN_SEED)
-
-    pool = pooled(TRAIN_SEED, max(batch, pairs // len(HOURS)), device)
-
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        key = keys.from_seed(TRAIN_SEED + step * STRIDE, batch, torch.device(device))
-        row = (keys.uniform(key, 0, "inverse/row") * len(pool.hours)).long().clamp_max(len(pool.hours) - 1)
-        drug, dose = inverse_loss(model, hidden(rows_of(pool, row), keys.fold(key, "inverse/hidden")))
-        return drug + 0.5 * dose, {"drug": drug.item(), "dose": dose.item()}
-
-    work = Path(out) / "training"
-    fit(model, loss, Schedule(steps, learning_rate=2e-3, weight_decay=1e-4), work, "inverse")
-    figures = _calibrate(model.eval(), 2048)
-    with open(work / "metrics.jsonl", "a") as log:
-        log.write(json.dumps({"stage": "calibrate", **figures}) + "\n")
-    model.save(out, _card(steps, batch, len(pool.hours), figures))
-    return model.requires_grad_(False)
-
-
-def _card(steps: int, batch: int, pairs: int, figures: dict[str, float]) -> str:
-    return (
-        "# Inverse dynamics of the antiarrhythmic world\n\n"
-        "From two ECGs' coordinates, hours and covariates: which of nothing, "
-        f"{', '.join(DRUGS)} was given between them, and how much, as probabilities.\n\n"
-        f"Trained by `world_models.ecg_wm.inverse.train_inverse` on {steps} batches of {batch} of "
-        f"{pairs} simulated pairs of the oracle (all cohorts, {HOURS[0]:g} to {HOURS[-1]:g} h, single orders), none "
-        f"of them a real patient's; temperatures {figures['drug_temperature']:.3f} (drug) and "
-        f"{figures['dose_temperature']:.3f} (dose) from other simulated patients. "
-        "Judged by `python -m benchmarks.ecg_drug.inverse`. Not for clinical use.\n"
-    )

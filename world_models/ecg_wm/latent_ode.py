@@ -61,7 +61,8 @@ BRIEFEST_H, SHORT_STEP_H = 0.05, 3.0  # in between the burden is told by the oth
 
 
 class Rates(NamedTuple):
-    """One patient's own prior. B patients, D drugs."""
+    """One patient's own prior. B patients, D drugs. `rate` and `site` lie in memory along the patients (`_along`), as
+    amounts after a step do: the few numbers of one drug are no vector, those of many patients are."""
 
     rate: Tensor  # [B, D, MODES] per h, of each exponential
     site: Tensor  # [B, D, MODES, SITES] level of each site per amount in each mode
@@ -86,9 +87,14 @@ class PriorStep(NamedTuple):
 
 
 def clock_waves(hour: Tensor) -> Tensor:
-    """[..., DAY_NUMBERS]: sine and cosine of the day's harmonics at this clock hour."""
-    angle = hour.unsqueeze(-1) * constant(DAY_WAVES, hour.device, hour.dtype)
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
+    """[..., DAY_NUMBERS]: sine and cosine of the day's harmonics at this clock hour, each in one run of memory."""
+    angle = constant(DAY_WAVES, hour.device, hour.dtype).view(-1, *(1,) * hour.ndim) * hour
+    return torch.stack([angle.sin(), angle.cos()], dim=1).flatten(0, 1).movedim(0, -1)
+
+
+def _along(x: Tensor) -> Tensor:
+    """x [B, ...] with memory along the patients."""
+    return x.movedim(0, -1).contiguous().movedim(-1, 0)
 
 
 @lru_cache(maxsize=1024)
@@ -169,8 +175,8 @@ class PhysiologicalPrior(nn.Module):
         daily = self.daily + _apply(self.daily_eta, eta)
         narrow = eta.dtype
         return Rates(
-            rate=rate.to(narrow),
-            site=site.to(narrow),
+            rate=_along(rate.to(narrow)),
+            site=_along(site.to(narrow)),
             plasma=plasma.to(narrow),
             pull=torch.cat([(self.slope * _sensitivity(sensitivity)).flatten(1, 2), daily.mT], dim=1),
             entry=(self.entry_patient @ patient.T + self.entry_eta @ eta.T).T.contiguous(),
@@ -201,12 +207,21 @@ class PhysiologicalPrior(nn.Module):
 
     def effects(self, rates: Rates, amounts: Tensor) -> Tensor:
         """The same at K moments, [B, K, D * SITES] of [B, D, K, MODES]."""
-        level = torch.bmm(amounts.flatten(0, 1), rates.site.flatten(0, 1)).clamp_min_(0.0)
-        return self.saturated(level.unflatten(0, (-1, self.drugs)).transpose(1, 2)).flatten(-2)
+        return self._levels(rates, amounts.permute(2, 1, 3, 0)).permute(2, 0, 1)
+
+    def _levels(self, rates: Rates, amounts: Tensor) -> Tensor:
+        """`effects` with patients last, [K, D * SITES, B] of [K, D, MODES, B]."""
+        site = rates.site.movedim(0, -1)  # [D, MODES, SITES, B]
+        # the plasma's modes act on every site, a site's own on that one alone
+        own = site[:, BASE_MODES:].diagonal(dim1=1, dim2=2).transpose(1, 2)
+        level = amounts[:, :, BASE_MODES:] * own
+        for mode in range(BASE_MODES):
+            level = torch.addcmul(level, amounts[:, :, mode : mode + 1], site[:, mode])
+        return self.saturated(level.clamp_min(0.0).flatten(2)).flatten(1).unflatten(1, (-1, level.shape[-1]))
 
     def saturated(self, level: Tensor) -> Tensor:
-        """Levels [..., D, SITES] as an effect follows them: half of what is possible at `log_half`."""
-        return level / (level * torch.exp(-self.log_half).unsqueeze(-1) + 1)
+        """Levels [..., D, any] as an effect follows them: half of what is possible at `log_half`."""
+        return level / (level * torch.exp(-self.log_half)[:, None] + 1)
 
     def central(self, rates: Rates, amounts: Tensor) -> Tensor:
         """Level of the central compartment [B, D] of amounts [B, D, MODES], in reference doses."""
@@ -225,7 +240,8 @@ class PhysiologicalPrior(nn.Module):
 
         `level` [B, D * SITES], `waves` [B, DAY_NUMBERS] of the clock, `moved` [B] 0 at the hour of admission to 2.
         """
-        hidden = self.drift_moment(torch.cat([level, waves], -1)) + rates.context
+        moment = torch.cat([level.T, waves.T]).T  # as they lie in memory
+        hidden = torch.addmm(rates.context, moment, self.drift_moment.weight.T)
         hidden = nn.functional.silu(self.drift_hidden(nn.functional.silu(hidden, inplace=True)), inplace=True)
         # The correction sees effect sites relative to the drug's reference; tanh keeps it from running away.
         bounded = torch.tanh(self.drift_out(hidden) / WIDEST_CORRECTION)
@@ -248,24 +264,26 @@ class PhysiologicalPrior(nn.Module):
         `effect` is that of `amounts` (`effect`), where it is known already.
         """
         looks = _looks(hours, relaxed)
-        # moments first: each is then one run of memory
-        decay = (rates.rate * looks.hours.T[1:].neg()[:, :, None, None]).exp_()
-        later = decay * amounts  # [K - 1, B, D, MODES]
+        since = looks.hours.T  # [K, 1 or B], as all that follows with patients last
+        decay = (rates.rate.movedim(0, -1) * since[1:].neg()[:, None, None]).exp_()
+        later = decay * amounts.movedim(0, -1)  # [K - 1, D, MODES, B]
         effect = self.effect(rates, amounts) if effect is None else effect
-        level = torch.cat([effect.unsqueeze(1), self.effects(rates, later.permute(1, 2, 0, 3))], 1)
-        hour = clock_hour.unsqueeze(-1) + looks.hours
-        waves = clock_waves(hour)
-        moments = torch.cat([level, waves - clock_waves(start_hour).unsqueeze(1)], -1)
+        level = torch.cat([effect.T.unsqueeze(0), self._levels(rates, later)])
+        hour = clock_hour + since
+        waves = clock_waves(hour).movedim(-1, 1)
+        moments = torch.cat([level, waves - clock_waves(start_hour).T], 1)  # [K, D * SITES + DAY_NUMBERS, B]
         # The target is linear in what is seen, so that what is seen is weighed first.
-        weighed = looks.weights[..., :1] * moments[:, :1]
-        for k in range(1, looks.hours.shape[-1]):
-            weighed = weighed + looks.weights[..., k : k + 1] * moments[:, k : k + 1]
-        pulled = self.straight(rates, weighed)
+        if len(looks.weights) == 1:
+            weighed = (looks.weights[0] @ moments.flatten(1)).unflatten(1, moments.shape[1:])
+        else:
+            weighed = (looks.weights.permute(1, 2, 0).unsqueeze(2) * moments).sum(1)
+        pulled = self.straight(rates, weighed.permute(2, 0, 1).contiguous())
         near = pulled[:, 0, :BURDEN] + looks.kept[:, :1] * relaxed[:, :BURDEN]
         burden = pulled[:, 1, BURDEN] + looks.kept[:, 1] * relaxed[:, BURDEN]
         after = torch.cat([near, burden.unsqueeze(-1)], -1)
-        moved = after + self.learned(rates, level[:, -1], waves[:, -1], _moved(hour[:, -1], start_hour))
-        return PriorStep(later[-1], after, moved, level[:, -1], waves[:, -1])
+        effect, clock = level[-1].T, waves[-1].T
+        moved = after + self.learned(rates, effect, clock, _moved(hour[-1], start_hour))
+        return PriorStep(later[-1].movedim(-1, 0), after, moved, effect, clock)
 
     def adaptive(
         self,

@@ -145,12 +145,12 @@ def canonical_beat(chart: Chart, morphology: Tensor, residual: Tensor | None = N
 
 
 def own_beat(chart: Chart, beat: Tensor) -> Tensor:
-    """Canonical beats [B, 8, 200] mV with the T wave of a chart [B] at its intervals (with their own where the chart
-    has no T measures); the rest stays bit for bit.
+    """Canonical beats [B, 8, 200] mV with the T wave of a chart [B] at its intervals (their own where the chart has no T
+    measures, and in what is NaN of them); the rest stays bit for bit. A PR of NaN counts for nothing.
 
     The canonical axis is the intervals' own: what a reader finds of a drawn beat is no question here.
     """
-    times = torch.stack([chart[n] for n in _TIMES], dim=-1)
+    times = torch.stack([torch.nan_to_num(chart[n], nan=160.0) if n == "pr_ms" else chart[n] for n in _TIMES], dim=-1)
     asked = t_wave_asked(chart)
     if asked is None:
         return beat

@@ -57,7 +57,7 @@ FACTORS: tuple[Quantity, ...] = (
     Quantity("admission_clock_hour", "h", 0.0, 24.0, (), "hour of the day at t = 0"),
     Quantity("baseline_burden", "fraction", 0.0, 1.0, (), "share of time in the arrhythmia before treatment"),
     Quantity(
-        "baseline_fibrillation_rate_bpm", "bpm", 60.0, 180.0, (), "ventricular rate in fibrillation, without drugs"
+        "baseline_fibrillation_rate_bpm", "bpm", 40.0, 210.0, (), "ventricular rate in fibrillation, without drugs"
     ),
 )
 
