@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.ecg_drug.cohort_strata import FEWEST, FIBRILLATION, HALF_SD, RATES, Generated
+from benchmarks.ecg_drug.cohort_strata import FEWEST, HALF_SD, RATES, Generated
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,8 +57,6 @@ def _place(row: dict[str, Any]) -> tuple[str, ...]:
 def _why(row: dict[str, Any], corrected: dict[str, Any]) -> str:
     """The cause of one row; `corrected` is the row of QTcF in the same stratum."""
     measure = row["measure"]
-    if row["rhythm"] == FIBRILLATION and measure == "heart_rate_bpm":
-        return "rhythm: the chart has the sinus rate, the machine the ventricles' in fibrillation"
     if measure == "qt_ms":
         if corrected["over_half_sd"]:
             return f"as QTcF: {_why(corrected, corrected)}"
@@ -135,7 +133,7 @@ def proposals(real: pd.DataFrame, cohorts: Iterable[Generated]) -> list[dict[str
             continue
         for measure, factor in FACTORS.items():
             there = rate_law(beside) if measure == "heart_rate_bpm" else law(beside, measure)
-            here = law(cohort.frame, measure)
+            here = law(cohort.frame[~cohort.frame["fibrillates"]], measure)
             row = {"cohort": cohort.name, "factor": factor, "real_ecgs": len(beside)}
             row |= {f"{name}_now": value for name, value in here.items()}
             rows.append(row | {f"{name}_real": value for name, value in there.items()})

@@ -70,7 +70,8 @@ class Stratum:
 
     def generated(self, frame: pd.DataFrame) -> pd.Series:
         """bool [N]: the generated patients beside them."""
-        return self.people(frame) & frame["heart_rate_bpm"].round().between(*RATES[self.rhythm])
+        rates = frame["heart_rate_bpm"].round().between(*RATES[self.rhythm])
+        return self.people(frame) & rates & (frame["fibrillates"] == (self.rhythm == FIBRILLATION))
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Generated:
     """Patients of one cohort, one row each, and how a reader's mark of their drawn ECGs differs from their chart."""
 
     name: str
-    frame: pd.DataFrame  # age_years, sex_female and MEASURES
+    frame: pd.DataFrame  # age_years, sex_female, fibrillates and MEASURES
     reader_minus_chart: Mapping[str, float] = field(default_factory=dict)  # measure -> median difference
     conditions: bool = True  # False: nobody has any, so real fibrillation and labelled beats are not beside them
 

@@ -61,6 +61,7 @@ def of_the_drug_oracle(cohort: str, patients: int = PATIENTS, drawn: int = DRAWN
     key = keys.from_seed(SEED, patients)
     chart = world.observe(world.initial(key))
     frame = pd.DataFrame({name: chart[name].double().numpy() for name in ("age_years", "sex_female", *MEASURES)})
+    frame["fibrillates"] = (chart["atrial_fibrillation"] > 0.5).numpy()
     few = world.observe(world.initial(key[:drawn]), also=("ecg_mv",))
     read = delineate(few["ecg_mv"], DRUG_ECG_HZ, CONVENTION)
     apart = {m: float((getattr(read, m) - few[m])[read.trusted].median()) for m in MEASURES}
@@ -78,6 +79,7 @@ def of_progression(patients: int = DRAWN) -> Generated:
     frame = pd.DataFrame({name: getattr(read, name).double().numpy() for name in MEASURES})
     for name in ("age_years", "sex_female"):
         frame[name] = chart[name].double().numpy()
+    frame["fibrillates"] = False
     return Generated(WITHOUT_CONDITIONS, frame[read.trusted.numpy()], conditions=False)
 
 

@@ -27,8 +27,9 @@ def test_calibrated_bands_cover_on_patients_of_their_own(model: object) -> None:
     assert whole["none"]["all_measures"] < 0.88, "of 24 particles the raw band is too narrow"
     assert set(whole) == {"none", "world", "all", "drug", "drug, sex, cohort"}
     for kind in ("all", "drug"):
-        # of 288 patients on either side a share of 0.9 has a standard deviation of 0.025
-        assert all(0.825 < whole[kind][n] < 0.975 for n in MEASURES), kind
+        # of 288 patients a share of 0.9 has a standard deviation of 0.018, times two for the half that calibrates and
+        # the four hours of a patient, which go together
+        assert all(0.79 < whole[kind][n] < 0.99 for n in MEASURES), kind
         assert whole[kind]["all_measures"] == pytest.approx(0.9, abs=0.03)
     assert {r["group"] for r in rows if r["by"] == "drug"} == set(DRUGS)
     assert len(extremes) == 5 * len(MEASURES) and all(e["lowest"] <= e["median"] <= e["highest"] for e in extremes)

@@ -8,7 +8,8 @@ import torch
 from world_models import keys, tree
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.latent import BURDEN, COORDS
-from world_models.ecg_wm.latent_ode import MODES, PATIENT, PhysiologicalPrior, Rates, gauss_nodes
+from world_models.ecg_wm.latent_ode import MODES, PATIENT, PhysiologicalPrior, Rates
+from world_models.ecg_wm.quadrature import gauss_nodes
 
 RATES = ((1.0, 0.10, 0.02, 0.10, 3.0, 0.6, 0.03), (2.0, 0.3, 0.2, 0.15, 2.0, 0.5, 0.03))
 BATCH = 16

@@ -68,6 +68,7 @@ def start(model: ECGWorldModel, key: Tensor, f: Mapping[str, Tensor], shape: Ten
         shape=shape,
         first_shape=shape,
         recorded=Recorded.nothing(shape),
+        seen=torch.stack([~fibrillating, fibrillating], dim=-1),
         torsades=zero,
         conduction=keys.normal(key, 0, CONDUCTION),
         total_dose_mg=none,

@@ -10,10 +10,10 @@ from torch import Tensor
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.belief import visit_features
 from world_models.ecg_wm.latent_ode import HOURS_PER_DAY
-from world_models.ecg_wm.patients import COVARIATES
+from world_models.ecg_wm.patients import COVARIATES, baseline_chart
 from world_models.ecg_wm.state import Belief, ECGWorldState
 from world_models.inputs import admit, checked_orders
-from world_models.oracles.ecg_drug.cohorts import FACTORS
+from world_models.oracles.ecg_drug.cohorts import FACTORS, sample_factors
 from world_models.protocol import Chart, History
 from world_models.quantities.ecg_drug import MAX_HOURS_SINCE_DOSE
 from world_models.quantity import by_name
@@ -21,7 +21,7 @@ from world_models.quantity import by_name
 if TYPE_CHECKING:
     from world_models.ecg_wm.model import ECGWorldModel
 
-__all__ = ["Lived", "course", "infer", "relive"]
+__all__ = ["Lived", "course", "infer", "rekey", "relive"]
 
 BASELINE = {  # factor -> the measure that gives it at the first visit; a belief starts from all of them
     "baseline_heart_rate_bpm": "heart_rate_bpm",
@@ -90,6 +90,23 @@ def relive(model: ECGWorldModel, state: ECGWorldState, unknown: Tensor) -> ECGWo
     return fresh
 
 
+def rekey(model: ECGWorldModel, state: ECGWorldState, key: Tensor) -> ECGWorldState:
+    """See `ECGWorldModel.rekey`."""
+    hidden = latent.shown_in(state.seen).logical_not()
+    # at admission, of other patients of the cohort with the same covariates
+    others = sample_factors(model.cohort, key, dict(zip(COVARIATES, state.covariates.unbind(-1), strict=True)))
+    measured = torch.where(hidden, latent.standardise(baseline_chart(others)), state.measured)
+    who = model.residual.who(state.rates.patient, measured, state.first_shape)
+    fresh = state._replace(key=key, measured=measured, who=who)
+    fresh = relive(model, fresh, model.sample_unknown(state.belief, key))
+    # What the chart showed is known: the residual makes up the difference between the new prior and it.
+    prior = fresh.rates.anchor + fresh.deviation
+    residual = torch.where(hidden, state.residual, state.present.u - prior)
+    u = torch.where(hidden, prior + residual, state.present.u)
+    present = state.present._replace(u=u, effect=model.prior.effect(fresh.rates, fresh.amounts))
+    return fresh._replace(residual=residual, present=present)
+
+
 def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str, Tensor]) -> ECGWorldState:
     """See `ECGWorldModel.infer`."""
     device = model.device
@@ -127,8 +144,10 @@ def infer(model: ECGWorldModel, history: History, key: Tensor, factors: dict[str
     residual = u[:, -1] - state.rates.anchor - lived.deviation[:, -1]
     amounts = model.prior.dose(state.rates, lived.amounts[:, -1], actions[:, -1])
     torsades = charts["torsades"][:, -1] if "torsades" in charts else state.torsades
+    rhythms = charts.get("atrial_fibrillation", torch.zeros_like(hours)) > 0.5
     now = state._replace(
         t=t,
+        seen=torch.stack([~rhythms.all(1), rhythms.any(1)], dim=-1),
         hours=hours[:, -1] - hours[:, 0],
         amounts=amounts,
         relaxed=lived.relaxed[:, -1],

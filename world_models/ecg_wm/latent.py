@@ -27,6 +27,7 @@ __all__ = [
     "T_WAVE",
     "intervals_of",
     "logit_burden",
+    "shown_in",
     "standardise",
 ]
 
@@ -89,6 +90,15 @@ def _in_sinus(chart: Chart, unknown: Tensor) -> Tensor:
     qtcf, qrs, tail = (chart.get(name, unknown) for name in ("qtcf_ms", "qrs_ms", "tpeak_tend_ms"))
     log = log_rr(torch.full_like(qtcf, USUAL_RATE_BPM))
     return (qtcf * qt_scale(log) - qrs - tail) / jt_peak_scale(log)
+
+
+def shown_in(seen: Tensor) -> Tensor:
+    """bool [..., COORDS]: coordinates that ECGs show of which `seen` [..., 2] says whether any was in sinus rhythm, and
+    whether any was in fibrillation."""
+    found = torch.ones(*seen.shape[:-1], COORDS, dtype=torch.bool, device=seen.device)
+    found[..., _RATE] = found[..., _PR] = seen[..., 0]
+    found[..., _FIBRILLATION] = seen[..., 1]
+    return found
 
 
 def intervals_of(u: Tensor, fibrillating: Tensor | None = None) -> Chart:

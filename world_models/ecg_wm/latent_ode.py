@@ -17,23 +17,20 @@ With w = (h - t) / tau its solution after a step of h is
 
     v(h) = exp(-h / tau) v(0) + integral of g(h - tau w) exp(-w) over w from 0 to h / tau,
 
-which the Gauss nodes of the weight exp(-w) on that range give with two or three looks at g whatever h is: what happened
-more than a few tau ago is forgotten, and the nodes lie where it is not. `adaptive` integrates both systems with
+which two or three looks at g give whatever h is (`quadrature`): what happened more than a few tau ago is forgotten, and
+the nodes lie where it is not. `adaptive` integrates both systems with
 torchdiffeq's dopri5: the reference that the nodes are tested against. Amounts are in units of each drug's reference
 dose.
 
 Effect compartment: Sheiner et al. 1979, doi 10.1002/cpt1979253358. Variation of constants under a quadrature:
-Hochbruck & Ostermann 2010, doi 10.1017/S0962492910000048. Nodes from a weight: Golub & Welsch 1969, doi
-10.1090/S0025-5718-69-99647-1.
+Hochbruck & Ostermann 2010, doi 10.1017/S0962492910000048.
 """
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,6 +38,7 @@ from world_models.constants import constant
 from world_models.ecg_wm.compartments import BASE_MODES, MODES, SITES, exponentials
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.latent import BURDEN, COORDS
+from world_models.ecg_wm.quadrature import BURDEN_TAU_H, TAU_H, looks_of
 
 __all__ = ["DAY_NUMBERS", "MODES", "PATIENT", "SITES", "PhysiologicalPrior", "PriorStep", "Rates", "clock_waves"]
 
@@ -54,15 +52,14 @@ DAY_NUMBERS = 2 * HARMONICS
 # 0.005 to 12 per h: half-lives of six days and of four minutes, beyond any drug taken by mouth.
 LOG_RATE_LIMITS = (math.log(0.005), math.log(12.0))
 WIDEST_CORRECTION = 3.0  # of u: what the neural part can add to a target
-# h; of all coordinates but the burden: the sites carry a drug's delay. Of the burden, as published onsets have it.
-TAU_H, BURDEN_TAU_H = 0.2, 16.0
-NODES, BURDEN_NODES = 2, 4  # of the quadratures: what they miss is measured by `step_error`
-BRIEFEST_H, SHORT_STEP_H = 0.05, 3.0  # in between the burden is told by the other nodes, beginning and end
 
 
 class Rates(NamedTuple):
-    """One patient's own prior. B patients, D drugs. `rate` and `site` lie in memory along the patients (`_along`), as
-    amounts after a step do: the few numbers of one drug are no vector, those of many patients are."""
+    """One patient's own prior. B patients, D drugs.
+
+    `rate`, `site` and `pull` lie in memory along the patients (`_along`), as amounts after a step do: the few numbers
+    of one drug are no vector, those of many patients are.
+    """
 
     rate: Tensor  # [B, D, MODES] per h, of each exponential
     site: Tensor  # [B, D, MODES, SITES] level of each site per amount in each mode
@@ -95,38 +92,6 @@ def clock_waves(hour: Tensor) -> Tensor:
 def _along(x: Tensor) -> Tensor:
     """x [B, ...] with memory along the patients."""
     return x.movedim(0, -1).contiguous().movedim(-1, 0)
-
-
-@lru_cache(maxsize=1024)
-def gauss_nodes(length: float, count: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Nodes and weights [count] of the Gauss quadrature with weight exp(-w) on [0, length]; the weights add up to
-    1 - exp(-length)."""
-    x, fine = np.polynomial.legendre.leggauss(64)
-    reach = min(max(length, 1e-6), 40.0)  # beyond, exp(-w) is nothing; two visits may be of one moment
-    w = 0.5 * reach * (x + 1.0)
-    mass = 0.5 * reach * fine * np.exp(-w)
-    # the recurrence of the orthogonal polynomials (Stieltjes), then the eigenvalues of its matrix
-    before, now = np.zeros_like(w), np.ones_like(w)
-    diagonal, off, last = [], [], 1.0
-    for _ in range(count):
-        norm = float((mass * now * now).sum())
-        diagonal.append(float((mass * w * now * now).sum()) / norm)
-        off.append(norm / last)
-        before, now, last = now, (w - diagonal[-1]) * now - (off[-1] if len(off) > 1 else 0.0) * before, norm
-    jacobi = np.diag(diagonal) + np.diag(np.sqrt(off[1:]), 1) + np.diag(np.sqrt(off[1:]), -1)
-    nodes, vectors = np.linalg.eigh(jacobi)
-    return tuple(nodes.tolist()), tuple((vectors[0] ** 2 * mass.sum()).tolist())
-
-
-@lru_cache(maxsize=1024)
-def cubic_weights(length: float, points: tuple[float, ...]) -> tuple[float, ...]:
-    """Weights with which values at `points` give the integral of exp(-w) times the polynomial through them, over
-    [0, length]."""
-    x, fine = np.polynomial.legendre.leggauss(64)
-    w = 0.5 * length * (x + 1.0)
-    moments = [float((0.5 * length * fine * np.exp(-w) * w**k).sum()) for k in range(len(points))]
-    powers = np.vander(np.asarray(points), increasing=True).T
-    return tuple(np.linalg.solve(powers, moments).tolist())
 
 
 class PhysiologicalPrior(nn.Module):
@@ -178,7 +143,7 @@ class PhysiologicalPrior(nn.Module):
             rate=_along(rate.to(narrow)),
             site=_along(site.to(narrow)),
             plasma=plasma.to(narrow),
-            pull=torch.cat([(self.slope * _sensitivity(sensitivity)).flatten(1, 2), daily.mT], dim=1),
+            pull=_along(torch.cat([(self.slope * _sensitivity(sensitivity)).flatten(1, 2), daily.mT], dim=1)),
             entry=(self.entry_patient @ patient.T + self.entry_eta @ eta.T).T.contiguous(),
             context=context,
             eta=eta,
@@ -227,13 +192,18 @@ class PhysiologicalPrior(nn.Module):
         """Level of the central compartment [B, D] of amounts [B, D, MODES], in reference doses."""
         return (rates.plasma * amounts[..., :BASE_MODES]).sum(-1)
 
-    def straight(self, rates: Rates, moments: Tensor) -> Tensor:
-        """Dose effect and time of day [B, K, COORDS] at K moments, the part of the target that can change fast.
+    def straight(self, rates: Rates, moment: Tensor, burdens: Tensor) -> Tensor:
+        """Dose effect and time of day [B, COORDS], the part of the target that can change fast.
 
-        `moments` [B, K, D * SITES + DAY_NUMBERS] are the saturated effect sites, then the clock's waves less those of
-        admission. Linear in them.
+        `moment` [D * SITES + DAY_NUMBERS, B] are the saturated effect sites, then the clock's waves less those of
+        admission; `burdens` the same as the burden sees them. Linear in both.
         """
-        return torch.bmm(moments, rates.pull)
+        pull = rates.pull.movedim(0, -1)
+        # one by one: the last bits of a product of matrices, or of a sum by torch, would depend on the patient's row
+        near, burden = moment[0] * pull[0, :BURDEN], burdens[0] * pull[0, BURDEN]
+        for j in range(1, len(pull)):
+            near, burden = near + moment[j] * pull[j, :BURDEN], burden + burdens[j] * pull[j, BURDEN]
+        return torch.cat([near, burden.unsqueeze(0)]).T
 
     def learned(self, rates: Rates, level: Tensor, waves: Tensor, moved: Tensor) -> Tensor:
         """The neural correction f [B, COORDS] at one moment; the burden has none.
@@ -263,7 +233,7 @@ class PhysiologicalPrior(nn.Module):
 
         `effect` is that of `amounts` (`effect`), where it is known already.
         """
-        looks = _looks(hours, relaxed)
+        looks = looks_of(hours, relaxed)
         since = looks.hours.T  # [K, 1 or B], as all that follows with patients last
         decay = (rates.rate.movedim(0, -1) * since[1:].neg()[:, None, None]).exp_()
         later = decay * amounts.movedim(0, -1)  # [K - 1, D, MODES, B]
@@ -273,14 +243,11 @@ class PhysiologicalPrior(nn.Module):
         waves = clock_waves(hour).movedim(-1, 1)
         moments = torch.cat([level, waves - clock_waves(start_hour).T], 1)  # [K, D * SITES + DAY_NUMBERS, B]
         # The target is linear in what is seen, so that what is seen is weighed first.
-        if len(looks.weights) == 1:
-            weighed = (looks.weights[0] @ moments.flatten(1)).unflatten(1, moments.shape[1:])
-        else:
-            weighed = (looks.weights.permute(1, 2, 0).unsqueeze(2) * moments).sum(1)
-        pulled = self.straight(rates, weighed.permute(2, 0, 1).contiguous())
-        near = pulled[:, 0, :BURDEN] + looks.kept[:, :1] * relaxed[:, :BURDEN]
-        burden = pulled[:, 1, BURDEN] + looks.kept[:, 1] * relaxed[:, BURDEN]
-        after = torch.cat([near, burden.unsqueeze(-1)], -1)
+        weights = looks.weights.permute(2, 1, 0).unsqueeze(2)  # [K, 2, 1, 1 or B]
+        weighed = weights[0] * moments[0]
+        for weight, seen in zip(weights[1:], moments[1:], strict=True):
+            weighed = weighed + weight * seen
+        after = self.straight(rates, *weighed) + looks.kept * relaxed
         effect, clock = level[-1].T, waves[-1].T
         moved = after + self.learned(rates, effect, clock, _moved(hour[-1], start_hour))
         return PriorStep(later[-1].movedim(-1, 0), after, moved, effect, clock)
@@ -319,7 +286,8 @@ class PhysiologicalPrior(nn.Module):
             )
             level = self.saturated(x[..., BASE_MODES:]).flatten(-2)
             shift = clock_waves(clock_hour + time) - first
-            goal = self.straight(rates, torch.cat([level, shift], -1).unsqueeze(1)).squeeze(1)
+            moment = torch.cat([level, shift], -1).T
+            goal = self.straight(rates, moment, moment)
             return torch.stack(flow, -1), (goal - v) / tau
 
         start = self.compartments(rates, amounts)
@@ -343,39 +311,6 @@ class PhysiologicalPrior(nn.Module):
         peripheral = (parts * (k12.unsqueeze(-1) / (k21.unsqueeze(-1) - rates.rate[..., :BASE_MODES]))).sum(-1)
         sites = (x.unsqueeze(-2) @ rates.site).squeeze(-2)
         return torch.cat([torch.stack([x[..., 0], stage_two, parts.sum(-1), peripheral], -1), sites], -1)
-
-
-class _Looks(NamedTuple):
-    """When a step looks at the target, K moments from beginning to end, and what is made of it; of steps of one length
-    ([1, ...]) or of each patient's own ([B, ...])."""
-
-    hours: Tensor  # [1 or B, K] since the step began
-    weights: Tensor  # [1 or B, 2, K] of all coordinates but the burden, and of the burden
-    kept: Tensor  # [1 or B, 2] what is left of a deviation
-
-
-def _looks(hours: float | Tensor, like: Tensor) -> _Looks:
-    """Of a step of `hours` (a number or [B])."""
-    if not isinstance(hours, Tensor):
-        return _Looks(*(constant(row, like.device, like.dtype).unsqueeze(0) for row in _looks_of(float(hours), True)))
-    own = [_looks_of(length, False) for length in hours.tolist()]
-    return _Looks(*(torch.tensor([of[i] for of in own], dtype=like.dtype, device=like.device) for i in range(3)))
-
-
-@lru_cache(maxsize=1024)
-def _looks_of(hours: float, few: bool) -> tuple[Any, Any, Any]:
-    """Hours [K], weights [2][K] and kept [2] of a step of `hours`; with `few` K is small where that is enough."""
-    kept = (math.exp(-hours / TAU_H), math.exp(-hours / BURDEN_TAU_H))
-    nodes, weights = gauss_nodes(hours / TAU_H, NODES)
-    near = [hours - TAU_H * w for w in nodes]
-    if few and BRIEFEST_H <= hours <= SHORT_STEP_H:
-        at = (0.0, *near, hours)
-        burden = cubic_weights(hours / BURDEN_TAU_H, tuple((hours - t) / BURDEN_TAU_H for t in at))
-        return at, ((0.0, *weights, 0.0), burden), kept
-    nodes, burden = gauss_nodes(hours / BURDEN_TAU_H, BURDEN_NODES)
-    at = (0.0, *near, *(hours - BURDEN_TAU_H * w for w in nodes), hours)
-    none = (0.0,) * BURDEN_NODES
-    return at, ((0.0, *weights, *none, 0.0), (0.0, *(0.0,) * NODES, *burden, 0.0)), kept
 
 
 def _moved(hour: Tensor, start_hour: Tensor) -> Tensor:

@@ -235,6 +235,7 @@ class ECGWorldModel(nn.Module):
             deviation=prior.deviation,
             residual=u - foreseen,
             shape=shape,
+            seen=state.seen | torch.stack([~present.fibrillating, present.fibrillating], dim=-1),
             torsades=torch.maximum(state.torsades, struck),
             conduction=conduction,
             total_dose_mg=state.total_dose_mg + dose,
@@ -269,12 +270,11 @@ class ECGWorldModel(nn.Module):
 
     @torch.no_grad()
     def rekey(self, state: ECGWorldState, key: Tensor) -> ECGWorldState:
-        """A new random key, and what is not known sampled anew: the drug course so far is gone through with that."""
-        fresh = inference.relive(self, state._replace(key=key), self.sample_unknown(state.belief, key))
-        # What the chart showed is known: the residual makes up the difference between the new prior and it.
-        residual = state.present.u - fresh.rates.anchor - fresh.deviation
-        present = state.present._replace(effect=self.prior.effect(fresh.rates, fresh.amounts))
-        return fresh._replace(residual=residual, present=present)
+        """A new random key, and what is not known sampled anew: the drug course so far is gone through with that.
+
+        Of somebody who has always fibrillated sinus rate and PR are not known, and of all others the rate in it.
+        """
+        return inference.rekey(self, state, key)
 
     @torch.no_grad()
     def expected(self, state: ECGWorldState) -> ECGWorldState:

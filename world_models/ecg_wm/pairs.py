@@ -145,7 +145,7 @@ def canonical_beat(chart: Chart, morphology: Tensor, residual: Tensor | None = N
 
 
 def own_beat(chart: Chart, beat: Tensor) -> Tensor:
-    """Canonical beats [B, 8, 200] mV with the T wave of a chart [B] at its intervals (their own where the chart has no T
+    """Canonical beats [B, 8, 200] mV with the T wave of a chart [B] at its intervals (their own where it has no T
     measures, and in what is NaN of them); the rest stays bit for bit. A PR of NaN counts for nothing.
 
     The canonical axis is the intervals' own: what a reader finds of a drawn beat is no question here.

@@ -57,6 +57,7 @@ class ECGWorldState(NamedTuple):
     shape: Tensor  # [B, morphology] m of the beat now
     first_shape: Tensor  # [B, morphology] m of the admission ECG
     recorded: Recorded  # what recorded patients keep of their own beats
+    seen: Tensor  # [B, 2] bool: an ECG in sinus rhythm, one in fibrillation has been shown
     torsades: Tensor  # [B] 0 or 1
     conduction: Tensor  # [B] standard normal process of the atrioventricular node
     total_dose_mg: Tensor  # [B, D]
