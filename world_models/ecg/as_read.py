@@ -210,7 +210,11 @@ def drawn_as_read(
 
 
 def drawn_as_asked(
-    intervals: Intervals, morphology: Tensor | None, wanted: TWave | None = None, residual: Tensor | None = None
+    intervals: Intervals,
+    morphology: Tensor | None,
+    wanted: TWave | None = None,
+    residual: Tensor | None = None,
+    careful: Tensor | None = None,
 ) -> Drawn:
     """How to draw beats [B] that measure these intervals and T waves.
 
@@ -219,11 +223,12 @@ def drawn_as_asked(
         morphology: wave heights [B, 8, W] in mV; None: the residual is the beat.
         wanted: the T wave, NaN where it may be as it is; None: only its peak and end count.
         residual: [B, 8, 200] mV of recorded beats on the canonical axis; zero rows are drawn beats.
+        careful: see `shape_t_wave`.
 
     Raises:
-        ValueError: see `shape_t_wave`.
+        ValueError: see there.
     """
     drawn, marks = drawn_as_read(intervals, morphology, residual)
     if wanted is None:
         wanted = TWave(*(torch.full_like(marks.t_peak, torch.nan) for _ in TWave._fields))
-    return Drawn(drawn, shape_t_wave(drawn, morphology, wanted, residual, marks), residual)
+    return Drawn(drawn, shape_t_wave(drawn, morphology, wanted, residual, marks, careful), residual)

@@ -42,7 +42,7 @@ _CALM, _EVEN = 0.06, 0.7  # weights of a slope's logarithm and of its change fro
 # in SCALE's order; then rounds of the search, and squared misses under which a beat is left as it is.
 _AS_IT_IS, _GUESSES, _ASK_LARGEST = 1.0, 3, 8.0
 _ASK_UNITS = (0.02, 0.01, 1.5, 1.5, 1.0, 1.5)
-_STAGES = ((4, 9.0), (8, 9.0), (12, 12.0))
+_QUICK, _CAREFUL = (6, 12.0), ((4, 9.0), (8, 9.0), (12, 12.0))
 _HOPE = 0.7  # of a stage: the share of a beat's cost that is left where it was worth while
 _FAR, _UNREADABLE = 60.0, 20.0  # no miss counts for more; a wave off which a measure cannot be read counts for this
 _GAINS = (0.01, 100.0)
@@ -203,16 +203,17 @@ def _improved(beats: Beats, at: _Search, rows: Tensor, rounds: int) -> _Search:
     return _Search(*(v.index_copy(0, rows, new) for v, new in zip(at, found, strict=True)))
 
 
-def _solve(beats: Beats) -> TShape:
-    left = torch.arange(beats.drawn.shape[0], device=beats.drawn.device)
-    at = _in_blocks(lambda some: _begun(_of(beats, some)), left)
-    for rounds, done in _STAGES:
-        left = left[_cost(at.off[left, : len(SCALE)]) > done]
-        if not len(left):
-            break
-        before = _cost(at.off[left])
-        at = _improved(beats, at, left, rounds)
-        left = left[_cost(at.off[left]) < _HOPE * before]  # what hardly comes nearer cannot be had
+def _solve(beats: Beats, careful: Tensor) -> TShape:
+    every = torch.arange(beats.drawn.shape[0], device=beats.drawn.device)
+    at = _in_blocks(lambda some: _begun(_of(beats, some)), every)
+    for left, stages in ((every[careful], _CAREFUL), (every[~careful], (_QUICK,))):
+        for rounds, done in stages:
+            left = left[_cost(at.off[left, : len(SCALE)]) > done]
+            if not len(left):
+                break
+            before = _cost(at.off[left])
+            at = _improved(beats, at, left, rounds)
+            left = left[_cost(at.off[left]) < _HOPE * before]  # what hardly comes nearer cannot be had
     return free_shape(at.x, at.gain)
 
 
@@ -236,6 +237,7 @@ def shape_t_wave(
     wanted: TWave,
     residual: Tensor | None = None,
     marks: Marks | None = None,
+    careful: Tensor | None = None,
 ) -> TShape:
     """The shape [B] with which ECGs of these intervals and wave heights [B, 8, W] measure the T wave wanted.
 
@@ -245,6 +247,8 @@ def shape_t_wave(
         wanted: a NaN leaves that measure open.
         residual: [B, 8, 200] mV of a recorded beat on the canonical axis (`beat_axis`), drawn along.
         marks: where J point, T peak and T end are to be read; by default where the intervals put them.
+        careful: bool [B]: whose shape is searched for long, at up to four times the cost, as recorded beats need when
+            another's T wave is asked of them; by default those with a residual.
 
     Raises:
         ValueError: an amplitude, a duration or a flatness wanted is not above 0, or an asymmetry is under 0.
@@ -253,7 +257,10 @@ def shape_t_wave(
         if bool((value < 0).any()) or (name != "asymmetry" and bool((value == 0).any())):
             raise ValueError(f"{name} wanted from {float(value.min()):g} must be above 0")
     marks = marks_of(intervals) if marks is None else marks
-    return _solve(_posed(intervals, morphology, wanted, residual, marks))
+    if careful is None:
+        own = None if residual is None else (residual != 0).flatten(1).any(-1)
+        careful = torch.zeros_like(marks.t_peak, dtype=torch.bool) if own is None else own
+    return _solve(_posed(intervals, morphology, wanted, residual, marks), careful)
 
 
 def bend_for(intervals: Intervals, residual: Tensor, wanted: TWave) -> TShape:

@@ -34,7 +34,9 @@ def drawn_beat(vae: BeatVAE, m: Tensor, recorded: Recorded | None, chart: Chart)
         beat = beat + kept(recorded, asked)
     pr = torch.nan_to_num(chart["pr_ms"], nan=NO_PR_MS)
     intervals = Intervals.of(*({**chart, "pr_ms": pr}[name] for name in INTERVALS))
-    return drawn_as_asked(intervals, None, None if asked is None else TWave(*asked.unbind(-1)), beat)
+    wanted = None if asked is None else TWave(*asked.unbind(-1))
+    own = torch.zeros_like(pr, dtype=torch.bool) if recorded is None else ~recorded.intervals.isnan().all(-1)
+    return drawn_as_asked(intervals, None, wanted, beat, own)
 
 
 @torch.no_grad()
