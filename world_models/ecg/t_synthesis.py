@@ -33,7 +33,7 @@ from world_models.ecg.t_reader import (
 from world_models.ecg.t_wave import TWave
 from world_models.ecg.waveform import R_SHARE, WAVES, Intervals
 
-__all__ = ["SCALE", "Marks", "bend_for", "marks_of", "shape_t_wave"]
+__all__ = ["SCALE", "Marks", "bend_for", "marks_of", "own_wave", "shape_t_wave"]
 
 # A miss of this size counts as one: asymmetry, flatness, ERD_30, LRD_30, T peak and T end as delineated, ms.
 SCALE = (0.015, 0.006, 0.8, 0.8, 0.35, 0.35)
@@ -261,6 +261,15 @@ def shape_t_wave(
         own = None if residual is None else (residual != 0).flatten(1).any(-1)
         careful = torch.zeros_like(marks.t_peak, dtype=torch.bool) if own is None else own
     return _solve(_posed(intervals, morphology, wanted, residual, marks), careful)
+
+
+def own_wave(intervals: Intervals, residual: Tensor) -> TWave:
+    """What the T waves of beats [B, 8, 200] that are all residual measure as they are, where the intervals put them."""
+    open_ = TWave(*(torch.full_like(intervals.jt_peak_ms, torch.nan) for _ in TWave._fields))
+    beats = _posed(intervals, None, open_, residual, marks_of(intervals))
+    one = torch.ones_like(intervals.jt_peak_ms, dtype=torch.float32)
+    read, height_mv = read_bent(beats, free_shape(one.new_zeros(len(one), FREE), one))
+    return TWave(height_mv * 1e3, *read[:, :4].unbind(-1))
 
 
 def bend_for(intervals: Intervals, residual: Tensor, wanted: TWave) -> TShape:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from world_models import keys, tree
 from world_models.ecg import beat_axis
 from world_models.ecg.as_read import drawn_as_asked
+from world_models.ecg.t_synthesis import own_wave
 from world_models.ecg.waveform import R_SHARE, Intervals, beat_template
 from world_models.ecg_wm.bending import asked_for
 from world_models.ecg_wm.t_measures import t_wave_asked
@@ -47,6 +48,7 @@ MOST_PAIRS = 100_000_000  # of a split: what is drawn besides, for those in fibr
 _CANDIDATES = 4096  # patients admitted at once
 _DRAWN = 512  # beats drawn at once
 _P_LATE_MS = 1.0  # a reader finds P this much later than it is drawn (`ecg.as_read`)
+_LEAST_T = (1.0, 0.0, 0.05, 2.0, 2.0)  # uV, scores, ms: no change leads below
 _TIMES = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_ms", "tpeak_tend_ms")
 _LENGTH, _ONSET = 800, 300  # samples at 500 Hz of a beat in time, and where its QRS begins
 FORM = 1  # of the file
@@ -144,18 +146,30 @@ def canonical_beat(chart: Chart, morphology: Tensor, residual: Tensor | None = N
     return torch.cat(parts) if parts else morphology.new_zeros(0, beat_axis.LEAD_COUNT, beat_axis.SAMPLES)
 
 
-def own_beat(chart: Chart, beat: Tensor) -> Tensor:
+def own_beat(chart: Chart, beat: Tensor, before: Chart | None = None) -> Tensor:
     """Canonical beats [B, 8, 200] mV with the T wave of a chart [B] at its intervals (their own where it has no T
     measures, and in what is NaN of them); the rest stays bit for bit. A PR of NaN counts for nothing.
 
-    The canonical axis is the intervals' own: what a reader finds of a drawn beat is no question here.
+    With the chart `before`, of these very beats, their own T wave is changed as the chart changed: what is read of a
+    beat differs a little from its chart, and no change leaves it as it is. The canonical axis is the intervals' own:
+    what a reader finds of a drawn beat is no question here.
     """
-    times = torch.stack([torch.nan_to_num(chart[n], nan=160.0) if n == "pr_ms" else chart[n] for n in _TIMES], dim=-1)
     asked = t_wave_asked(chart)
-    if asked is None:
+    if asked is None or not len(beat):
         return beat
-    parts = [asked_for(*rows) for rows in zip(*(x.split(_DRAWN) for x in (beat, asked, times)), strict=True)]
-    return torch.cat(parts) if parts else beat
+    times = _times(chart)
+    if before is not None:
+        then = t_wave_asked(before)
+        assert then is not None, "a chart that had no T wave cannot have changed it"
+        was = zip(beat.split(_DRAWN), _times(before).split(_DRAWN), strict=True)
+        own = torch.cat([torch.stack(own_wave(Intervals.of(*at.unbind(-1)), some), dim=-1) for some, at in was])
+        moved = torch.cat([own[:, :1] * asked[:, :1] / then[:, :1], own[:, 1:] + asked[:, 1:] - then[:, 1:]], dim=-1)
+        asked = torch.maximum(moved, moved.new_tensor(_LEAST_T))
+    return torch.cat([asked_for(*rows) for rows in zip(*(x.split(_DRAWN) for x in (beat, asked, times)), strict=True)])
+
+
+def _times(chart: Chart) -> Tensor:
+    return torch.stack([torch.nan_to_num(chart[n], nan=160.0) if n == "pr_ms" else chart[n] for n in _TIMES], dim=-1)
 
 
 def time_beat(beat: Tensor, chart: Chart) -> Tensor:

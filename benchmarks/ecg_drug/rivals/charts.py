@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.common.spent import spending, spent
 from benchmarks.ecg_drug.rivals.frame import Given, Predicted, Scales, chart_of, endpoints_of, features, given, repeated
 from world_models import keys
-from world_models.ecg_wm.pairs import HOURS, Pairs
+from world_models.ecg_wm.pairs import HOURS, Pairs, own_beat
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.population import Individual, TrialModel
 from world_models.protocol import Chart
@@ -70,7 +70,8 @@ class _ChartRival:
         """See `frame.Rival.sample`."""
         told = Given(pre_beat, pre_chart, drug, dose_mg, hours, covariates)
         levels = endpoints_of(pre_chart) + self.change(told)
-        found = repeated(pre_beat, levels, samples)
+        # the patient's own beat with the T wave that is foretold: as a simple rule would draw it
+        found = repeated(own_beat(chart_of(levels), pre_beat, pre_chart), levels, samples)
         if samples == 1:
             return found
         own = torch.stack([keys.fold(key, s) for s in range(samples)])

@@ -92,11 +92,12 @@ class WorldRival:
             state = world.transition(state, doses.to(torch.float32).repeat_interleave(samples, 0))
             chart = world.observe(state)
             before = pre_beat[some].repeat_interleave(samples, 0)
+            charted = tree.repeat(tree.take(dict(pre_chart), some), samples)
             shown = chart_of(torch.nan_to_num(endpoints_of(chart), nan=160.0))  # PR alone may be missing
             if self.beats is not None:
                 beat = self.beats(world, state, chart, before)
             else:
-                beat = own_beat(shown, before)
+                beat = own_beat(shown, before, charted)
             beats.append(beat.unflatten(0, (len(some), samples)).transpose(0, 1))
             charts.append({n: v.unflatten(0, (len(some), samples)).T for n, v in shown.items()})
         back = torch.cat(rows).argsort()
