@@ -55,6 +55,7 @@ def train_diffusion(
         first = pool.parts["admission"][:, COORDS:]
         pool = pool._replace(z_prior=model.residual.given(pool.z_prior[:, :COORDS], first, pool.parts["deviation"]))
         diffusion.units.measure(pool.z_post - pool.z_prior)
+        model.residual.met(diffusion.condition(pool.parts, pool.z_pre, pool.z_prior))
         decode = WorldDecoder(model.vae)
         some = pool.take(torch.arange(min(1024, len(pool.z_pre))))
         diffusion.energy.calibrate(decode(some.z_post), some.predicted)

@@ -25,6 +25,7 @@ from world_models.ecg_wm.latent_ode import PATIENT, SITES
 __all__ = ["LatentResidual", "Sampling", "Told", "length_told", "parts_of"]
 
 LENGTH_SCALE_H = 2.0  # what is told of a step's length is in units of the default step
+_ANY = 1e9  # beyond everything: nothing was measured yet
 ADMISSION_DROP = 0.1  # of training, how often each entry of the admission's latent is hidden
 
 
@@ -76,7 +77,14 @@ def length_told(like: Tensor, hours: float) -> Tensor:
 
 
 class LatentResidual(nn.Module):
-    """Samples of z given where the prior leads."""
+    """Samples of z given where the prior leads.
+
+    What the networks are told is kept within what training met: a sample is told of in the next step, and beyond their
+    range one in a thousand patients ran away within a day of repeated doses.
+    """
+
+    lowest: Tensor  # [C] of each number of the condition
+    highest: Tensor  # [C]
 
     def __init__(self, config: ECGWorldConfig, drugs: int):
         super().__init__()
@@ -89,11 +97,18 @@ class LatentResidual(nn.Module):
         moving = ("residual", "deviation", "effect", "length", "dose", GIVEN)
         self._moving = self.diffusion.layout.columns(moving)
         self._still = self.diffusion.layout.columns(("patient", "admission", SHARE))
+        self.register_buffer("lowest", torch.full((self.diffusion.layout.size,), -_ANY))
+        self.register_buffer("highest", torch.full((self.diffusion.layout.size,), _ANY))
         self.follow = nn.Parameter(torch.zeros(COORDS, config.morphology))  # of m, what a deviation of u goes with
 
     def given(self, u: Tensor, first_shape: Tensor, deviation: Tensor) -> Tensor:
         """Where the prior leads [B, COORDS + morphology]: u as it says, and the shape that goes with it."""
         return torch.cat([u, first_shape + deviation @ self.follow], dim=-1)
+
+    def met(self, condition: Tensor) -> None:
+        """Take the range of conditions [N, C] of the training steps; 0 stands for what is missing, and is part of it."""
+        self.lowest.copy_(condition.amin(0).clamp_max(0.0))
+        self.highest.copy_(condition.amax(0).clamp_min(0.0))
 
     def who(self, patient: Tensor, measured: Tensor, first_shape: Tensor) -> Tensor:
         """What the student makes of who the patient is, [B, width]: its first layer, as far as a stay does not change
@@ -102,6 +117,7 @@ class LatentResidual(nn.Module):
         known = ~admission.isnan()
         one = patient.new_ones(patient.shape[0], 1)
         still = torch.cat([patient, torch.where(known, admission, 0.0), known.to(one.dtype), one], dim=-1)
+        still = still.clamp(self.lowest[self._still], self.highest[self._still])
         first = self.diffusion.student.field.read[0]
         return nn.functional.linear(still, first.weight[:, self._still], first.bias)
 
@@ -109,11 +125,13 @@ class LatentResidual(nn.Module):
         """z [B, Z] by the student, from standard normals [B, Z]: `sampled` without what `who` knows already."""
         student = self.diffusion.student
         parts = (told.residual, told.deviation, told.effect, told.length, told.dose, given - before)
-        first = torch.addmm(who, torch.cat(parts, dim=-1), student.field.read[0].weight[:, self._moving].T)
+        moving = torch.cat(parts, dim=-1).clamp(self.lowest[self._moving], self.highest[self._moving])
+        first = torch.addmm(who, moving, student.field.read[0].weight[:, self._moving].T)
         return self.diffusion.units.restore(student.onward(normals, first), given)
 
     def sampled(self, told: Told, before: Tensor, given: Tensor, key: Tensor, how: Sampling) -> Tensor:
         """z [B, Z] as `how` says, of keys [B]."""
         part = before + how.prior_share * (given - before)
         condition = self.diffusion.condition(told.parts(), before, part, how.prior_share)
+        condition = condition.clamp(self.lowest, self.highest)
         return self.diffusion.sample(condition, part, keys.fold(key, "residual"), how.sampler, how.steps)
