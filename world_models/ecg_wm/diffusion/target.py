@@ -14,6 +14,7 @@ from torch import Tensor, nn
 __all__ = ["ResidualUnits", "given_prior"]
 
 _LEAST_SCALE = 1e-4
+_ANY, _BEYOND = 1e9, 1.2  # before anything is measured; of the farthest training residual
 
 
 def given_prior(z_pre: Tensor, z_prior: Tensor, share: float | Tensor) -> Tensor:
@@ -29,18 +30,22 @@ def given_prior(z_pre: Tensor, z_prior: Tensor, share: float | Tensor) -> Tensor
 
 
 class ResidualUnits(nn.Module):
-    """Centre and scale of the residual, measured once on training pairs."""
+    """Centre and scale of the residual, and how far it goes, measured once on training pairs."""
 
     centre: Tensor  # [Z]
     scale: Tensor  # [Z] standard deviation
+    lowest: Tensor  # [Z] in units of the scale, as `highest`: samples end there
+    highest: Tensor  # [Z]
 
     def __init__(self, latent: int):
         super().__init__()
         self.register_buffer("centre", torch.zeros(latent))
         self.register_buffer("scale", torch.ones(latent))
+        self.register_buffer("lowest", torch.full((latent,), -_ANY))
+        self.register_buffer("highest", torch.full((latent,), _ANY))
 
     def measure(self, residual: Tensor) -> None:
-        """Take centre and scale from residuals z_post - given [N, Z].
+        """Take centre, scale and range from residuals z_post - given [N, Z].
 
         Raises:
             ValueError: fewer than two of them, or one that is not finite.
@@ -49,11 +54,14 @@ class ResidualUnits(nn.Module):
             raise ValueError(f"{residual.shape[0]} residuals, all to be finite: give at least 2 training pairs")
         self.centre.copy_(residual.mean(0))
         self.scale.copy_(residual.std(0).clamp_min(_LEAST_SCALE))
+        unit = (residual - self.centre) / self.scale
+        self.lowest.copy_(_BEYOND * unit.amin(0))
+        self.highest.copy_(_BEYOND * unit.amax(0))
 
     def standard(self, z_post: Tensor, given: Tensor) -> Tensor:
         """The residual in its units, [..., Z]."""
         return (z_post - given - self.centre) / self.scale
 
     def restore(self, residual: Tensor, given: Tensor) -> Tensor:
-        """The post-dose latent [..., Z] of a residual [..., Z] in its units."""
-        return torch.addcmul(given + self.centre, residual, self.scale)
+        """The post-dose latent [..., Z] of a residual [..., Z] in its units, which is kept within the range."""
+        return torch.addcmul(given + self.centre, residual.clamp(self.lowest, self.highest), self.scale)
