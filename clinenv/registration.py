@@ -14,7 +14,7 @@ __all__ = ["ENVIRONMENTS", "WARD_WORLD", "WEIGHTS_SHA256", "register"]
 # may start by its name, and for the frozen risk predictor. An environment refuses a folder with another; a world that
 # is not listed (an oracle without weights, a folder, an object) is not checked.
 WEIGHTS_SHA256: dict[str, str] = {
-    "ecg-wm-small": "bb52fb56f2632d73320ccc910f174dc27ffe11cd3d87b4a0a55dbcaf04431daa",
+    "ecg-wm-small": "bbb7365b5ecdad0893d1c3111df9e25e0d4ccdf90920264bb1aaf48857f0619d",
     "ehr-ward-small": "d5accd70a6f05c710b3a8b8c8b47e92fd11c4370a2f64ae4737eca70ca802f13",
     "ehr-mimic-demo-small": "e9ea204809c17109bd01fca8753d5982dfa6383a287112c133a203c52e8a4b61",
     "cardiac-jepa-small": "283971229c46bb643cfb4a3a6f440f547d8989cab42ac0e182dbb695798a645e",

@@ -106,7 +106,7 @@ class LatentResidual(nn.Module):
         return torch.cat([u, first_shape + deviation @ self.follow], dim=-1)
 
     def met(self, condition: Tensor) -> None:
-        """Take the range of conditions [N, C] of the training steps; 0 stands for what is missing, and is part of it."""
+        """Take the range of conditions [N, C] of the training steps, and 0, which stands for what is missing."""
         self.lowest.copy_(condition.amin(0).clamp_max(0.0))
         self.highest.copy_(condition.amax(0).clamp_min(0.0))
 
