@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from world_models.data.ecg.real_beats import R_SAMPLE
 from world_models.ecg.lead_names import INDEPENDENT_LEADS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw"]
 
@@ -18,18 +21,14 @@ LEADS = ("II", "V1", "V2", "V5")
 COLOURS = {"recorded": "black", "decoder": "tab:orange", "shown": "tab:green", "dofetilide": "tab:red"}
 
 
-def draw(beats: Mapping[str, Tensor], folder: Path) -> Path:
-    """A page of beats [N, 8, 800] mV, 500 Hz, by name; its path."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+def draw(beats: Mapping[str, Tensor]) -> Figure:
+    """A page of beats [N, 8, 800] mV, 500 Hz, by name."""
+    from matplotlib.figure import Figure
 
     count = len(next(iter(beats.values())))
     rows = np.linspace(0, count - 1, min(PATIENTS, count)).astype(int)
-    page, axes = plt.subplots(
-        len(rows), len(LEADS), figsize=(4 * len(LEADS), 2.2 * len(rows)), sharex=True, squeeze=False
-    )
+    page = Figure(figsize=(4 * len(LEADS), 2.2 * len(rows)), layout="constrained")
+    axes = page.subplots(len(rows), len(LEADS), sharex=True, squeeze=False)
     ms = (np.arange(next(iter(beats.values())).shape[-1]) - R_SAMPLE) * 2.0
     for i, row in enumerate(rows):
         for j, lead in enumerate(LEADS):
@@ -41,9 +40,4 @@ def draw(beats: Mapping[str, Tensor], folder: Path) -> Path:
             axes[i, j].tick_params(labelsize=6)
     axes[0, 0].legend(fontsize=6)
     axes[-1, 0].set_xlabel("ms from R", fontsize=7)
-    page.tight_layout()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "beats_real.png"
-    page.savefig(path, dpi=80)
-    plt.close(page)
-    return path
+    return page

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.common.results import RESULTS, made_by, write_csv
+from benchmarks.common.results import RESULTS, made_by, write_csv, write_figure
 from benchmarks.ecg_drug.beats_read import READ, Request, dosed_charts, missing_of, slowed
 from world_models import catalog, keys, tree
 from world_models.data.ecg.real_beats import AFTER_S, BEFORE_S, R_SAMPLE, real_beats
@@ -233,7 +233,9 @@ def speed_rows(world: ECGWorldModel, asked: Request, copies: int = 8, runs: int 
 
 
 @torch.no_grad()
-def table(world: ECGWorldModel, ptbxl: Path | None, ludb: Path | None, figures: Path | None) -> list[dict[str, Any]]:
+def table(
+    world: ECGWorldModel, ptbxl: Path | None, ludb: Path | None, figures: Path | None, made: dict[str, Any]
+) -> list[dict[str, Any]]:
     """All rows; figures of some patients on the way."""
     found = real_beats(ptbxl, ludb, None, "valid")
     people = patients_of(ptbxl, ludb)
@@ -256,7 +258,8 @@ def table(world: ECGWorldModel, ptbxl: Path | None, ludb: Path | None, figures: 
                 "shown": drawn_beats(world, before["recorded"], SEED + 3),
                 "dofetilide": drawn_beats(world, requests["recorded"], SEED + 3),
             }
-            print(draw(shown, figures))
+            figures.mkdir(parents=True, exist_ok=True)
+            write_figure(figures / "beats_real.png", draw(shown), made, dpi=80)
         if not drug:
             rows.extend(speed_rows(world, requests["recorded"]))
     return rows
@@ -282,9 +285,9 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     world = ECGWorldModel.load(options.weights) if options.weights else catalog.load("ecg-wm-small")
     assert isinstance(world, ECGWorldModel)
-    rows = table(world, options.ptbxl, options.ludb, options.figures)
-    show(rows)
     made = made_by("benchmarks.ecg_drug.beats_real", argv, {"drawn": SEED}, [options.weights or "ecg-wm-small"])
+    rows = table(world, options.ptbxl, options.ludb, options.figures, made)
+    show(rows)
     write_csv(options.out, rows, made)
     print(options.out)
 

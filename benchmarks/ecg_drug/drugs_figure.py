@@ -107,12 +107,11 @@ def rows_of(chart: Chart, found: dict[str, After]) -> list[dict[str, Any]]:
 
 def picture(before: Tensor, found: dict[str, After], hours: float) -> Any:
     """A row a drug, a column a lead."""
-    import matplotlib
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    figure, axes = plt.subplots(len(found), len(LEADS), figsize=(11, 9), sharex=True, sharey="col", squeeze=False)
+    figure = Figure(figsize=(11, 9), layout="constrained")
+    axes = figure.subplots(len(found), len(LEADS), sharex=True, sharey="col", squeeze=False)
     ms = (torch.arange(before.shape[-1]) - ONSET) * (1000 / RATE_HZ)
     inside = (ms >= SHOWN_MS[0]) & (ms <= SHOWN_MS[1])
     ms = ms[inside].numpy()
@@ -129,10 +128,10 @@ def picture(before: Tensor, found: dict[str, After], hours: float) -> Any:
             axis.set_title(f"{drug}, {lead}", fontsize=8)
             axis.tick_params(labelsize=7)
         line[0].set_ylabel("mV", fontsize=8)
-    axes[0, 0].legend(fontsize=7, frameon=False)
+    lines = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     for axis in axes[-1]:
         axis.set_xlabel("ms from QRS onset", fontsize=8)
-    figure.tight_layout()
     return figure
 
 

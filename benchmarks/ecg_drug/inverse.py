@@ -1,6 +1,6 @@
 """Which drug was given, and how much: inverse dynamics beside the oracle's own posterior, and on a real trial.
 
-    python -m benchmarks.ecg_drug.inverse --weights FOLDER [--trial CSV] [--patients N] [--out DIR]
+    python -m benchmarks.ecg_drug.inverse [--weights FOLDER] [--trial CSV] [--patients N] [--out DIR]
 
 Writes inverse.csv (simulated pairs that no training met) and inverse_trial.csv (ECGRDVQ: the weights were trained on
 the oracle, whose population was fitted to this trial; no pair of it was trained on). Only what an ECG holds is shown
@@ -32,8 +32,9 @@ from benchmarks.common.intervals import wilson
 from benchmarks.common.results import RESULTS, TRIAL_FIT, made_by
 from benchmarks.ecg_drug.delineation import write
 from world_models import keys, tree
+from world_models.checkpoint import WEIGHTS
 from world_models.ecg_wm import latent
-from world_models.ecg_wm.inverse import ECG_ONLY, Inferred, InverseDynamics, menu_probabilities, project_dose
+from world_models.ecg_wm.inverse import ECG_ONLY, SHIPPED, Inferred, InverseDynamics, menu_probabilities, project_dose
 from world_models.ecg_wm.transitions import (
     COVARIATES,
     HOURS,
@@ -354,7 +355,7 @@ def _trial_rows(model: InverseDynamics, data: Transition, subject: np.ndarray, p
 def main(argv: list[str] | None = None) -> None:
     """Both tables, and whether the target is met."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--weights", type=Path, required=True, help="folder of inverse.train_inverse")
+    parser.add_argument("--weights", type=Path, help="folder of `inverse_training` (default: what ships)")
     parser.add_argument("--trial", type=Path, help="the clinical table of ECGRDVQ, or its folder")
     parser.add_argument(
         "--patients",
@@ -366,7 +367,8 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     model = InverseDynamics.load(options.weights)
-    made = made_by("benchmarks.ecg_drug.inverse", argv, {"pairs": TEST_SEED, "bound": BOUND_SEED}, files=[TRIAL_FIT])
+    files = [TRIAL_FIT] if options.weights else [TRIAL_FIT, f"world_models/weights/{SHIPPED}/{WEIGHTS}"]
+    made = made_by("benchmarks.ecg_drug.inverse", argv, {"pairs": TEST_SEED, "bound": BOUND_SEED}, files=files)
     made["inverse_weights"] = model.weights_sha256
     rows = simulated(model, 2000) + beside_the_bound(model, options.patients)
     write(options.out / "inverse.csv", rows, made)

@@ -120,16 +120,27 @@ def train_inverse(
 
 
 def _card(steps: int, batch: int, pairs: int, figures: dict[str, float]) -> str:
-    return (
-        f"# {SHIPPED}\n\nInverse dynamics of the antiarrhythmic world. "
-        "From two ECGs' coordinates, hours and covariates: which of nothing, "
-        f"{', '.join(DRUGS)} was given between them, and how much, as probabilities.\n\n"
-        f"Trained by `python -m world_models.ecg_wm.inverse_training --out DIR` on {steps} batches of {batch} of "
-        f"{pairs} simulated pairs of the oracle (all cohorts, {HOURS[0]:g} to {HOURS[-1]:g} h, single orders), none "
-        f"of them a real patient's; temperatures {figures['drug_temperature']:.3f} (drug) and "
-        f"{figures['dose_temperature']:.3f} (dose) from other simulated patients. "
-        "Judged by `python -m benchmarks.ecg_drug.inverse`. Not for clinical use.\n"
-    )
+    return f"""# {SHIPPED}
+
+Inverse dynamics of the antiarrhythmic world after ECG-WM (Chen et al. 2026, arXiv 2605.17580): from two ECGs'
+coordinates, the hours between them and covariates to which of nothing, {", ".join(DRUGS)}
+was given after the first, and how much, as probabilities. Any coordinate or covariate may be missing.
+
+**Not for clinical use.** It was trained on simulated patients. Nothing it says is a finding about a person.
+
+## Training
+
+`python -m world_models.ecg_wm.inverse_training --out DIR`: {steps} steps of {batch} of {pairs:,} pairs
+of the mechanistic oracle (all cohorts, {HOURS[0]:g} to {HOURS[-1]:g} h, single orders), some of each hidden anew.
+The oracle is fitted to ECGRDVQ 1.0.0 / NCT01873950 (Johannesen 2014, doi 10.1038/clpt.2014.155; PhysioNet, Open Data
+Commons Attribution License 1.0). Temperatures {figures["drug_temperature"]:.3f} (drug) and
+{figures["dose_temperature"]:.3f} (dose) are of other simulated patients.
+
+## Evaluation
+
+`python -m benchmarks.ecg_drug.inverse`, beside the oracle's own posterior. Two ECGs seldom tell dofetilide from
+quinidine, which both block IKr.
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -118,7 +118,7 @@ class LatentResidual(nn.Module):
         one = patient.new_ones(patient.shape[0], 1)
         still = torch.cat([patient, torch.where(known, admission, 0.0), known.to(one.dtype), one], dim=-1)
         still = still.clamp(self.lowest[self._still], self.highest[self._still])
-        first = self.diffusion.student.field.read[0]
+        first = self.diffusion.student.field.first
         return nn.functional.linear(still, first.weight[:, self._still], first.bias)
 
     def forward(self, who: Tensor, told: Told, before: Tensor, given: Tensor, normals: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class LatentResidual(nn.Module):
         student = self.diffusion.student
         parts = (told.residual, told.deviation, told.effect, told.length, told.dose, given - before)
         moving = torch.cat(parts, dim=-1).clamp(self.lowest[self._moving], self.highest[self._moving])
-        first = torch.addmm(who, moving, student.field.read[0].weight[:, self._moving].T)
+        first = torch.addmm(who, moving, student.field.first.weight[:, self._moving].T)
         return self.diffusion.units.restore(student.onward(normals, first), given)
 
     def sampled(self, told: Told, before: Tensor, given: Tensor, key: Tensor, how: Sampling) -> Tensor:

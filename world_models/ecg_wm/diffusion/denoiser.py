@@ -55,6 +55,13 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
+    @property
+    def first(self) -> nn.Linear:
+        """The layer that reads the condition."""
+        layer = self.read[0]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def context(self, condition: Tensor) -> Tensor:
         """What all evaluations of a sample share, [..., 2 width] or [..., width], from the condition [..., C]."""
         context: Tensor = self.read(condition)
