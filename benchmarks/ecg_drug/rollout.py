@@ -26,7 +26,7 @@ from benchmarks.common.results import RESULTS, made_by, write_csv
 from benchmarks.ecg_drug.diffusion_steps import world_of
 from benchmarks.ecg_drug.oracle_patients import course_of, one_dose, particles_of, sinus_patients
 from benchmarks.ecg_drug.own_beats import beat_factors, beat_of
-from benchmarks.ecg_drug.rivals.frame import COVARIATES, Rival
+from benchmarks.ecg_drug.rivals.frame import COVARIATES, Given, Rival
 from benchmarks.ecg_drug.table_rivals import NAMES, entries
 from world_models import keys, tree
 from world_models.command_line import folder, number, whole
@@ -93,7 +93,7 @@ def rolled(rival: Rival, test: Test) -> Iterator[tuple[int, Foretold]]:
         dose = test.doses[:, i].amax(-1)
         drug = torch.where(dose > 0, test.drug, 0)
         told = fixed | {"clock_hour": torch.remainder(fixed["clock_hour"] + i * STEP_H, 24.0)}
-        found = rival.sample(beat, chart, drug, dose, hours, told, keys.fold(test.key, i), 1)
+        found = rival.sample(Given(beat, chart, drug, dose, hours, told), keys.fold(test.key, i), 1)
         chart, beat = {n: v[0] for n, v in found.chart.items()}, found.beat[0]
         if i + 1 in SHOWN:
             yield i + 1, Foretold({n: chart[n] for n in JUDGED}, beat)
@@ -105,8 +105,8 @@ def direct(rival: Rival, test: Test, samples: int) -> Iterator[tuple[int, Foreto
     for step in SHOWN:
         if step * STEP_H <= LONGEST_H:
             hours, dose = torch.full_like(fixed["clock_hour"], step * STEP_H), test.doses[:, 0].amax(-1)
-            given = test.beats[0], test.charts[0], test.drug, dose, hours, fixed
-            found = rival.sample(*given, keys.fold(test.key, step), samples)
+            given = Given(test.beats[0], test.charts[0], test.drug, dose, hours, fixed)
+            found = rival.sample(given, keys.fold(test.key, step), samples)
             yield (
                 step,
                 Foretold({n: found.chart[n].contiguous().nanmedian(0).values for n in JUDGED}, found.beat.mean(0)),

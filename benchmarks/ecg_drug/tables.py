@@ -49,7 +49,7 @@ def predicted(rival: Rival, pairs: Pairs, samples: int) -> Predicted:
     key, parts = keys.from_seed(_SAMPLE_SEED, pairs.size), []
     for rows in torch.arange(pairs.size).split(_AT_ONCE):
         some = pairs.take(rows)
-        parts.append(rival.sample(*given(some), key=key[rows], samples=samples))
+        parts.append(rival.sample(given(some), key=key[rows], samples=samples))
     chart = {n: torch.cat([p.chart[n] for p in parts], 1) for n in parts[0].chart}
     return Predicted(torch.cat([p.beat for p in parts], 1), chart)
 

@@ -23,7 +23,7 @@ from world_models.oracles.ecg_drug.world import ECGDrugOracle
 
 def test_persistence_is_the_same_again():
     pairs = drawn("train", 96)
-    found = Persistence().sample(*given(pairs), key=pairs.key, samples=2)
+    found = Persistence().sample(given(pairs), key=pairs.key, samples=2)
     assert torch.equal(found.beat[1], pairs.pre_beat)
     for name in ("qtcf_ms", "pr_ms", "t_amplitude_uv", "lrd_30_ms"):
         assert torch.equal(found.chart[name][0], pairs.pre[name]), name
@@ -33,8 +33,8 @@ def test_persistence_is_the_same_again():
 def test_each_learns_an_easy_effect_and_is_a_function_of_its_key(name, tmp_path):
     train, other, test = (easy(s, n) for s, n in (("train", 400), ("validation", 64), ("test", 100)))
     rival, cost = fit_chart_rival(name, train, other, 10.0, tmp_path)
-    found = rival.sample(*given(test), key=test.key, samples=12)
-    again = rival.sample(*given(test.take(slice(3, 5))), key=test.key[3:5], samples=12)
+    found = rival.sample(given(test), key=test.key, samples=12)
+    again = rival.sample(given(test.take(slice(3, 5))), key=test.key[3:5], samples=12)
     assert torch.allclose(found.chart["qtcf_ms"][:, 3:5], again.chart["qtcf_ms"], atol=1e-3)
     off = (found.chart["jt_peak_c_ms"].mean(0) - test.post["jt_peak_c_ms"]).abs().mean()
     if name == "persistence":
@@ -66,14 +66,14 @@ def test_residuals_have_the_drugs_spread():
     train, other = drawn("train", 400), drawn("validation", 64)
     rival = Boosting(train, other, 5.0)
     rival.keep_residuals(other)
-    found = rival.sample(*given(other), key=other.key, samples=40)
+    found = rival.sample(given(other), key=other.key, samples=40)
     assert 4.0 < found.chart["qtcf_ms"].std(0).mean() < 40.0
 
 
 def test_an_oracle_as_a_rival_knows_more_than_persistence():
     test = drawn("test", 100)
     rival = WorldRival(lambda hours: ECGDrugOracle(hours_per_step=hours), "oracle")
-    found = rival.sample(*given(test), key=test.key, samples=8)
+    found = rival.sample(given(test), key=test.key, samples=8)
     assert found.beat.shape == (8, 100, 8, 200) and torch.isfinite(found.beat).all()
     assert not found.chart["qtcf_ms"].isnan().any()
     error = (found.chart["qtcf_ms"].median(0).values - test.post["qtcf_ms"]).abs().mean()
@@ -83,14 +83,14 @@ def test_an_oracle_as_a_rival_knows_more_than_persistence():
     drugged = (test.drug == 2) & (test.hours > 1) & (test.hours < 9)
     moved = (found.beat.mean(0) - test.pre_beat)[..., T_PEAK].abs().mean(-1)
     assert moved[drugged].mean() > moved[test.drug == 0].mean()
-    alone = rival.sample(*given(test.take(slice(7, 8))), key=test.key[7:8], samples=8)
+    alone = rival.sample(given(test.take(slice(7, 8))), key=test.key[7:8], samples=8)
     assert torch.allclose(alone.chart["pr_ms"][:, 0], found.chart["pr_ms"][:, 7], atol=1e-3)
 
 
 def test_a_learned_world_goes_through_the_same_door():
     test = drawn("test", 100).take(slice(12))
     rival = WorldRival(lambda hours: ECGWorldModel(ECGWorldConfig(), hours_per_step=hours).eval(), "untrained")
-    found = rival.sample(*given(test), key=test.key, samples=2)
+    found = rival.sample(given(test), key=test.key, samples=2)
     assert found.beat.shape == (2, 12, 8, 200) and torch.isfinite(found.chart["qtcf_ms"]).all()
 
 

@@ -6,6 +6,7 @@ import torch
 from benchmarks.ecg_drug.rivals.frame import given
 from benchmarks.ecg_drug.rivals.language import LanguageRival, ask, parse_table, transformers_folder
 from tests.rivals.easy_pairs import drawn
+from world_models.ecg.beat_axis import J_POINT
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 
 VALUES = (61.0, 170.0, 92.0, 260.0, 95.0, 480.0, 0.21, 0.44, 50.0, 32.0)
@@ -40,18 +41,20 @@ def test_answers_become_charts_and_the_rest_is_counted():
         return [TABLE, "I cannot say.", RuntimeError("no server")]
 
     rival = LanguageRival(backend, "stub")
-    found = rival.sample(*given(pairs), key=pairs.key, samples=2)
+    found = rival.sample(given(pairs), key=pairs.key, samples=2)
     assert (rival.asked, rival.unanswered, rival.failed) == (3, 2, 1)
     assert found.chart["pr_ms"][:, 0].tolist() == pytest.approx([170.0, 170.0], abs=0.1)
     assert torch.allclose(found.chart["pr_ms"][0, 1:], pairs.pre["pr_ms"][1:], atol=0.2)
-    assert torch.equal(found.beat[1], pairs.pre_beat)
+    assert torch.equal(found.beat[1, 1:], pairs.pre_beat[1:])
+    bent = (found.beat[1, 0] - pairs.pre_beat[0]).abs().amax(0)
+    assert float(bent[:J_POINT].max()) == 0 < float(bent[J_POINT:].max())  # of the T wave that the answer says
 
 
 def test_a_table_gone_on_with_is_cut_where_it_ends():
     pairs = drawn("test", 100).take(slice(1))
     text = TABLE.removeprefix("heart_rate_bpm:") + "\nAnother patient:\nheart_rate_bpm: 80"
     rival = LanguageRival(lambda prompts: [text], "stub", "continue")
-    found = rival.sample(*given(pairs), key=pairs.key, samples=1)
+    found = rival.sample(given(pairs), key=pairs.key, samples=1)
     assert rival.unanswered == 0 and float(found.chart["heart_rate_bpm"][0, 0]) == pytest.approx(61.0, abs=0.1)
     with pytest.raises(ValueError, match="style='talk'"):
         LanguageRival(lambda prompts: [], "stub", "talk")
@@ -70,7 +73,7 @@ def test_a_transformers_folder_answers(tmp_path):
     Qwen2ForCausalLM(config).save_pretrained(tmp_path)
     pairs = drawn("test", 100).take(slice(2))
     rival = LanguageRival(transformers_folder(tmp_path, max_tokens=4), "tiny")
-    rival.sample(*given(pairs), key=pairs.key, samples=1)
+    rival.sample(given(pairs), key=pairs.key, samples=1)
     assert (rival.asked, rival.unanswered, rival.failed) == (2, 2, 0)
     with pytest.raises(ValueError, match="holds no causal model"):
         transformers_folder(tmp_path / "nothing")

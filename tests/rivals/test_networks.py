@@ -44,12 +44,12 @@ def test_trains_samples_and_goes_on_to_the_same_bits(name, tmp_path):
     assert [r["score"] for r in straight.curve] == [r["score"] for r in resumed.curve]
     for a, b in zip(straight.rival.net.parameters(), resumed.rival.net.parameters(), strict=True):
         assert torch.equal(a, b)
-    found = straight.rival.sample(*given(other), key=other.key, samples=3)
+    found = straight.rival.sample(given(other), key=other.key, samples=3)
     assert found.beat.shape == (3, 32, 8, 200) and found.chart["qtcf_ms"].shape == (3, 32)
     assert torch.isfinite(found.beat).all() and all(torch.isfinite(v).all() for v in found.chart.values())
     qt = found.chart["qrs_ms"] + found.chart["jt_peak_ms"] + found.chart["tpeak_tend_ms"]
     assert torch.allclose(qt, found.chart["qt_ms"], atol=0.01)
-    alone = straight.rival.sample(*given(other.take(slice(5, 6))), key=other.key[5:6], samples=3)
+    alone = straight.rival.sample(given(other.take(slice(5, 6))), key=other.key[5:6], samples=3)
     # StyleGAN's critic alone looks across a batch; no generator does
     assert torch.allclose(alone.beat[:, 0], found.beat[:, 5], atol=1e-4)
     assert not torch.equal(found.beat[0], found.beat[1])  # samples differ
@@ -62,7 +62,7 @@ def test_learns_an_easy_effect(name, tmp_path):
     pairs, other, test = (easy(s, n) for s, n in (("train", 400), ("validation", 64), ("test", 100)))
     steps, rate = EASY[name]
     trained = train_steps(WAVEFORM_RIVALS[name], pairs, other, tmp_path, steps, rate, segment=steps // 4)
-    found = trained.rival.sample(*given(test), key=test.key, samples=6)
+    found = trained.rival.sample(given(test), key=test.key, samples=6)
     before = (test.pre_beat - test.post_beat).square().mean()
     assert (found.beat.mean(0) - test.post_beat).square().mean() < 0.8 * before
     off = (found.chart["jt_peak_c_ms"].mean(0) - test.post["jt_peak_c_ms"]).abs().mean()

@@ -7,7 +7,6 @@ fit left over on validation patients (of the same drug), so they have a spread l
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from world_models import keys
 from world_models.ecg_wm.pairs import HOURS, Pairs, own_beat
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.population import Individual, TrialModel
-from world_models.protocol import Chart
 from world_models.quantities.drugs import ANTIARRHYTHMICS
 
 __all__ = ["CHART_RIVALS", "Boosting", "ConcentrationResponse", "Persistence", "PopulationCourse", "fit_chart_rival"]
@@ -56,29 +54,18 @@ class _ChartRival:
         self.residuals = [r - r.mean(0) if len(r) else left[known] for r in self.residuals]
 
     @torch.no_grad()
-    def sample(
-        self,
-        pre_beat: Tensor,
-        pre_chart: Chart,
-        drug: Tensor,
-        dose_mg: Tensor,
-        hours: Tensor,
-        covariates: Mapping[str, Tensor],
-        key: Tensor,
-        samples: int,
-    ) -> Predicted:
+    def sample(self, told: Given, key: Tensor, samples: int) -> Predicted:
         """See `frame.Rival.sample`."""
-        told = Given(pre_beat, pre_chart, drug, dose_mg, hours, covariates)
-        levels = endpoints_of(pre_chart) + self.change(told)
+        levels = endpoints_of(told.pre_chart) + self.change(told)
         # the patient's own beat with the T wave that is foretold: as a simple rule would draw it
-        found = repeated(own_beat(chart_of(levels), pre_beat, pre_chart), levels, samples)
+        found = repeated(own_beat(chart_of(levels), told.pre_beat, told.pre_chart), levels, samples)
         if samples == 1:
             return found
         own = torch.stack([keys.fold(key, s) for s in range(samples)])
         left = torch.zeros(samples, *levels.shape)
         u = torch.stack([keys.uniform(k, 0, "rival/residual") for k in own])
         for d, some in enumerate(self.residuals):
-            rows = (drug == d).nonzero().flatten()
+            rows = (told.drug == d).nonzero().flatten()
             if len(rows) and len(some):
                 left[:, rows] = some[(u[:, rows] * len(some)).long().clamp_max(len(some) - 1)]
         return Predicted(found.beat, chart_of(levels + left))
@@ -89,20 +76,10 @@ class Persistence:
 
     name = "persistence"
 
-    def sample(
-        self,
-        pre_beat: Tensor,
-        pre_chart: Chart,
-        drug: Tensor,
-        dose_mg: Tensor,
-        hours: Tensor,
-        covariates: Mapping[str, Tensor],
-        key: Tensor,
-        samples: int,
-    ) -> Predicted:
+    def sample(self, told: Given, key: Tensor, samples: int) -> Predicted:
         """See `frame.Rival.sample`."""
-        found = repeated(pre_beat, endpoints_of(pre_chart), samples)
-        same = {n: pre_chart[n].expand(samples, -1) for n in found.chart if n in pre_chart}
+        found = repeated(told.pre_beat, endpoints_of(told.pre_chart), samples)
+        same = {n: told.pre_chart[n].expand(samples, -1) for n in found.chart if n in told.pre_chart}
         return found._replace(chart=found.chart | same)
 
 

@@ -39,7 +39,7 @@ _LEAST_BEAT_MV = 0.01  # of a sample's spread: below it there is nothing to lear
 
 
 class Given(NamedTuple):
-    """What is known of N patients before the dose; the arguments of `Rival.sample`, in its order."""
+    """What is known of N patients before the dose."""
 
     pre_beat: Tensor  # [N, 8, 200] mV, canonical
     pre_chart: Chart  # [N] each
@@ -61,18 +61,8 @@ class Rival(Protocol):
 
     name: str
 
-    def sample(
-        self,
-        pre_beat: Tensor,
-        pre_chart: Chart,
-        drug: Tensor,
-        dose_mg: Tensor,
-        hours: Tensor,
-        covariates: Mapping[str, Tensor],
-        key: Tensor,
-        samples: int,
-    ) -> Predicted:
-        """Samples for N patients with keys int64 [N]; a function of its arguments. See `Given` for the others."""
+    def sample(self, told: Given, key: Tensor, samples: int) -> Predicted:
+        """Samples for N patients with keys int64 [N]; a function of its arguments."""
 
 
 def given(pairs: Pairs) -> Given:

@@ -9,7 +9,7 @@ answered and the pre-dose value stands in. What is unanswered is counted and tol
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.ecg_drug.rivals.frame import Given, Predicted, chart_of
+from world_models.ecg_wm.pairs import own_beat
 from world_models.ehr_world.causal_lm.prompt import STYLES, Backend
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.scales import to_scale
-from world_models.protocol import Chart
 from world_models.quantities.drugs import ANTIARRHYTHMICS
 from world_models.quantities.ecg_drug import MEASURES
 
@@ -91,20 +91,9 @@ class LanguageRival:
         self.backend, self.name, self.style = backend, name, style
         self.asked = self.unanswered = self.failed = 0
 
-    def sample(
-        self,
-        pre_beat: Tensor,
-        pre_chart: Chart,
-        drug: Tensor,
-        dose_mg: Tensor,
-        hours: Tensor,
-        covariates: Mapping[str, Tensor],
-        key: Tensor,
-        samples: int,
-    ) -> Predicted:
+    def sample(self, told: Given, key: Tensor, samples: int) -> Predicted:
         """See `frame.Rival.sample`. One answer a patient, whatever `samples`: servers differ in how they sample."""
-        told = Given(pre_beat, pre_chart, drug, dose_mg, hours, covariates)
-        before = torch.stack([pre_chart[n] for n in ENDPOINTS], -1)
+        before = torch.stack([told.pre_chart[n] for n in ENDPOINTS], -1)
         values = before.clone()
         answers = self.backend([ask(told, row, self.style) for row in range(len(key))])
         for row, answer in enumerate(answers):
@@ -114,8 +103,10 @@ class LanguageRival:
             self.unanswered += read is None
             if read is not None:
                 values[row] = torch.tensor(read)
-        chart = {n: v.expand(samples, -1) for n, v in chart_of(to_scale(values)).items()}
-        return Predicted(pre_beat.expand(samples, -1, -1, -1), chart)
+        chart = chart_of(to_scale(values))
+        answered = (values != before).any(-1).view(-1, 1, 1)
+        beat = torch.where(answered, own_beat(chart, told.pre_beat, told.pre_chart), told.pre_beat)
+        return Predicted(beat.expand(samples, -1, -1, -1), {n: v.expand(samples, -1) for n, v in chart.items()})
 
     def _read(self, answer: str) -> list[float] | None:
         if self.style == "continue":

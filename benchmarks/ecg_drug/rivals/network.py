@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from benchmarks.ecg_drug.rivals.frame import Given, Predicted, Scales, chart_of, endpoints_of, features, given
 from world_models import keys
 from world_models.ecg_wm.pairs import Pairs
-from world_models.protocol import Chart
 
 __all__ = ["Batch", "NetworkRival", "PairNetwork", "Table", "table_of"]
 
@@ -74,28 +72,18 @@ class NetworkRival:
         self.net, self.scales, self.name = net.eval().requires_grad_(False), scales, net.title
 
     @torch.no_grad()
-    def sample(
-        self,
-        pre_beat: Tensor,
-        pre_chart: Chart,
-        drug: Tensor,
-        dose_mg: Tensor,
-        hours: Tensor,
-        covariates: Mapping[str, Tensor],
-        key: Tensor,
-        samples: int,
-    ) -> Predicted:
+    def sample(self, told: Given, key: Tensor, samples: int) -> Predicted:
         """See `frame.Rival.sample`."""
-        told = features(Given(pre_beat, pre_chart, drug, dose_mg, hours, covariates), self.scales)
-        pre, before = pre_beat / self.scales.lead_sd, endpoints_of(pre_chart)
+        rest = features(told, self.scales)
+        pre, before = told.pre_beat / self.scales.lead_sd, endpoints_of(told.pre_chart)
         beats, levels = [], []
         for s in range(samples):
             own = keys.fold(key, s)
             parts = [
-                self.net.generate(pre[rows], told[rows], drug[rows], own[rows])
+                self.net.generate(pre[rows], rest[rows], told.drug[rows], own[rows])
                 for rows in torch.arange(len(key), device=key.device).split(_AT_ONCE)
             ]
             beat, measures = (torch.cat(column) for column in zip(*parts, strict=True))
-            beats.append(pre_beat + beat * self.scales.beat_sd)
+            beats.append(told.pre_beat + beat * self.scales.beat_sd)
             levels.append(before + measures * self.scales.change_sd + self.scales.change_mean)
         return Predicted(torch.stack(beats), chart_of(torch.stack(levels)))

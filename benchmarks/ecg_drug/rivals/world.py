@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.ecg_drug.rivals.frame import Predicted, chart_of, endpoints_of
+from benchmarks.ecg_drug.rivals.frame import Given, Predicted, chart_of, endpoints_of
 from world_models import keys, tree
 from world_models.ecg_wm.pairs import own_beat
 from world_models.inputs import admit
@@ -65,27 +65,18 @@ class WorldRival:
         self.make, self.name, self.beats, self.reads = lru_cache(maxsize=64)(make), name, beats, reads
 
     @torch.no_grad()
-    def sample(
-        self,
-        pre_beat: Tensor,
-        pre_chart: Chart,
-        drug: Tensor,
-        dose_mg: Tensor,
-        hours: Tensor,
-        covariates: Mapping[str, Tensor],
-        key: Tensor,
-        samples: int,
-    ) -> Predicted:
+    def sample(self, told: Given, key: Tensor, samples: int) -> Predicted:
         """See `frame.Rival.sample`."""
         beats, charts = [], []
+        pre_beat, pre_chart, drug, dose_mg, hours, covariates = told
         kinds = hours.unique().tolist()
         rows = [(hours == h).nonzero().flatten() for h in kinds]
         for h, some in zip(kinds, rows, strict=True):
             world = self.make(float(h))
-            told = factors_of(world, tree.take(dict(pre_chart), some), tree.take(dict(covariates), some))
+            known = factors_of(world, tree.take(dict(pre_chart), some), tree.take(dict(covariates), some))
             if self.reads is not None:
-                told |= self.reads(world, pre_beat[some])
-            many = tree.repeat(told, samples)
+                known |= self.reads(world, pre_beat[some])
+            many = tree.repeat(known, samples)
             own = torch.cat([torch.stack([keys.fold(k, s) for s in range(samples)]) for k in key[some].split(1)])
             state = admit(world, own.flatten(), many)
             doses = torch.nn.functional.one_hot(drug[some], len(world.orders) + 1)[:, 1:] * dose_mg[some].unsqueeze(-1)
