@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from world_models import tree
 from world_models.ecg_wm.model import ECGWorldModel
 from world_models.ecg_wm.pairs import own_beat
 from world_models.ecg_wm.recorded import Recorded, kept
@@ -29,20 +30,28 @@ def beat_factors(world: ECGWorldModel, beat: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def drawn_of(world: ECGWorldModel, shape: Tensor, recorded: Recorded, chart: Chart) -> Tensor:
+def drawn_of(
+    world: ECGWorldModel,
+    shape: Tensor,
+    recorded: Recorded,
+    chart: Chart,
+    before: tuple[Chart, Tensor] | None = None,
+) -> Tensor:
     """The beats [B, 8, 200] in mV that the world draws of shapes [B, morphology] for a chart.
 
-    `chart` holds intervals and T measures [B]; PR may be NaN.
+    `chart` holds intervals and T measures [B]; PR may be NaN. `before` as in `pairs.own_beat`.
     """
     chart = {n: v for n, v in chart.items() if v.ndim == 1}
     parts = []
     for rows in torch.arange(len(shape), device=shape.device).split(_AT_ONCE):
         few = {n: v[rows] for n, v in chart.items()}
         whole = world.vae.shape(shape[rows]) + kept(Recorded(*(x[rows] for x in recorded)), t_wave_asked(few))
-        parts.append(own_beat(few, whole))
+        parts.append(own_beat(few, whole, None if before is None else tree.take(before, rows)))
     return torch.cat(parts)
 
 
-def beat_of(world: ECGWorldModel, state: ECGWorldState, chart: Chart) -> Tensor:
-    """The beats [B, 8, 200] in mV that the world draws of a state [B] for its chart."""
-    return drawn_of(world, state.shape, state.recorded, chart)
+def beat_of(
+    world: ECGWorldModel, state: ECGWorldState, chart: Chart, before: tuple[Chart, Tensor] | None = None
+) -> Tensor:
+    """The beats [B, 8, 200] in mV that the world draws of a state [B] for its chart; `before` as in `own_beat`."""
+    return drawn_of(world, state.shape, state.recorded, chart, before)

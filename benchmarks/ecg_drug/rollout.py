@@ -80,7 +80,8 @@ def world_rolled(world: ECGWorldModel, test: Test, samples: int) -> Iterator[tup
             chart = world.observe(state)
             median = {n: chart[n].reshape(-1, samples).nanmedian(1).values for n in JUDGED}
             few = (torch.arange(len(state.key)) % samples < BEAT_SAMPLES).nonzero().flatten()
-            beat = beat_of(world, tree.take(state, few), {n: v[few] for n, v in chart.items()})
+            first = tree.take((dict(test.charts[0]), test.beats[0]), few // samples)
+            beat = beat_of(world, tree.take(state, few), {n: v[few] for n, v in chart.items()}, first)
             yield i + 1, Foretold(median, beat.unflatten(0, (len(test.key), -1)).mean(1))
 
 

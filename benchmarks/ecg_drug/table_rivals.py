@@ -91,6 +91,6 @@ def world_entry(name: str) -> Entry:
     title = "oracle, told what the chart shows" if name == "oracle" else Path(name).name
     own: dict[str, Any] = {}
     if isinstance(first, ECGWorldModel):  # it is shown the beat, and draws its own
-        own = {"beats": lambda world, state, chart, before: beat_of(world, state, chart), "reads": beat_factors}
+        own = {"beats": beat_of, "reads": beat_factors}
     rival = WorldRival(lambda hours: catalog.load(name, hours_per_step=hours), title, **own)
     return Entry(rival, {"model": title, "at": "as shipped", "cpu_s": spent(Path(name))})

@@ -146,25 +146,25 @@ def canonical_beat(chart: Chart, morphology: Tensor, residual: Tensor | None = N
     return torch.cat(parts) if parts else morphology.new_zeros(0, beat_axis.LEAD_COUNT, beat_axis.SAMPLES)
 
 
-def own_beat(chart: Chart, beat: Tensor, before: Chart | None = None) -> Tensor:
+def own_beat(chart: Chart, beat: Tensor, before: tuple[Chart, Tensor] | None = None) -> Tensor:
     """Canonical beats [B, 8, 200] mV with the T wave of a chart [B] at its intervals (their own where it has no T
     measures, and in what is NaN of them); the rest stays bit for bit. A PR of NaN counts for nothing.
 
-    With the chart `before`, of these very beats, their own T wave is changed as the chart changed: what is read of a
-    beat differs a little from its chart, and no change leaves it as it is. The canonical axis is the intervals' own:
-    what a reader finds of a drawn beat is no question here.
+    `before` is the patients' chart and beat at another time: what is read of that beat differs a little from its chart,
+    and is then let differ as much from this one. The canonical axis is the intervals' own: what a reader finds of a
+    drawn beat is no question here.
     """
     asked = t_wave_asked(chart)
     if asked is None or not len(beat):
         return beat
     times = _times(chart)
     if before is not None:
-        then = t_wave_asked(before)
-        assert then is not None, "a chart that had no T wave cannot have changed it"
-        was = zip(beat.split(_DRAWN), _times(before).split(_DRAWN), strict=True)
-        own = torch.cat([torch.stack(own_wave(Intervals.of(*at.unbind(-1)), some), dim=-1) for some, at in was])
-        moved = torch.cat([own[:, :1] * asked[:, :1] / then[:, :1], own[:, 1:] + asked[:, 1:] - then[:, 1:]], dim=-1)
-        asked = torch.maximum(moved, moved.new_tensor(_LEAST_T))
+        then, was = t_wave_asked(before[0]), _times(before[0])
+        assert then is not None, "a chart without a T wave tells nothing of how its beat differs"
+        parts = zip(before[1].split(_DRAWN), was.split(_DRAWN), strict=True)
+        read = torch.cat([torch.stack(own_wave(Intervals.of(*at.unbind(-1)), some), dim=-1) for some, at in parts])
+        asked = torch.cat([read[:, :1] * asked[:, :1] / then[:, :1], read[:, 1:] + asked[:, 1:] - then[:, 1:]], dim=-1)
+        asked = torch.maximum(asked, asked.new_tensor(_LEAST_T))
     return torch.cat([asked_for(*rows) for rows in zip(*(x.split(_DRAWN) for x in (beat, asked, times)), strict=True)])
 
 

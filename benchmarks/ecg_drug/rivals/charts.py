@@ -58,7 +58,7 @@ class _ChartRival:
         """See `frame.Rival.sample`."""
         levels = endpoints_of(told.pre_chart) + self.change(told)
         # the patient's own beat with the T wave that is foretold: as a simple rule would draw it
-        found = repeated(own_beat(chart_of(levels), told.pre_beat, told.pre_chart), levels, samples)
+        found = repeated(own_beat(chart_of(levels), told.pre_beat, (told.pre_chart, told.pre_beat)), levels, samples)
         if samples == 1:
             return found
         own = torch.stack([keys.fold(key, s) for s in range(samples)])

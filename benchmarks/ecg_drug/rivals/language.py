@@ -105,7 +105,7 @@ class LanguageRival:
                 values[row] = torch.tensor(read)
         chart = chart_of(to_scale(values))
         answered = (values != before).any(-1).view(-1, 1, 1)
-        beat = torch.where(answered, own_beat(chart, told.pre_beat, told.pre_chart), told.pre_beat)
+        beat = torch.where(answered, own_beat(chart, told.pre_beat, (told.pre_chart, told.pre_beat)), told.pre_beat)
         return Predicted(beat.expand(samples, -1, -1, -1), {n: v.expand(samples, -1) for n, v in chart.items()})
 
     def _read(self, answer: str) -> list[float] | None:

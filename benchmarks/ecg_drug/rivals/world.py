@@ -21,7 +21,8 @@ from world_models.protocol import Chart, WorldModel
 
 __all__ = ["WorldRival", "factors_of"]
 
-Beats = Callable[[Any, Any, Chart, Tensor], Tensor]  # world, state, chart, pre-dose beat [B, 8, 200] -> beat
+# world, state, chart, pre-dose chart and beat [B, 8, 200] -> beat
+Beats = Callable[[Any, Any, Chart, tuple[Chart, Tensor]], Tensor]
 _OTHER_NAMES = {
     "admission_clock_hour": "clock_hour",
     "baseline_systolic_bp_mmhg": "systolic_bp_mmhg",
@@ -86,9 +87,9 @@ class WorldRival:
             charted = tree.repeat(tree.take(dict(pre_chart), some), samples)
             shown = chart_of(torch.nan_to_num(endpoints_of(chart), nan=160.0))  # PR alone may be missing
             if self.beats is not None:
-                beat = self.beats(world, state, chart, before)
+                beat = self.beats(world, state, chart, (charted, before))
             else:
-                beat = own_beat(shown, before, charted)
+                beat = own_beat(shown, before, (charted, before))
             beats.append(beat.unflatten(0, (len(some), samples)).transpose(0, 1))
             charts.append({n: v.unflatten(0, (len(some), samples)).T for n, v in shown.items()})
         back = torch.cat(rows).argsort()
