@@ -31,9 +31,10 @@ from benchmarks.common.results import HEIGHTS, RESULTS, TRIAL_FIT, made_by
 from benchmarks.ecg_drug.delineation import write
 from world_models import keys, tree
 from world_models.ecg_wm import latent
+from world_models.ecg_wm.courses import oracle_of
 from world_models.ecg_wm.features import FeatureExtractor, load_extractor
 from world_models.ecg_wm.query import TextModelQuery, WordQuery, query_texts, tokens
-from world_models.ecg_wm.transitions import Transition, dose_limits, oracle_of_cohort, oracle_pairs
+from world_models.ecg_wm.transitions import Transition, dose_limits, oracle_pairs
 from world_models.inputs import admit
 from world_models.nn.mlp import mlp, sample_weights
 from world_models.oracles.ecg_drug.cohorts import COHORTS
@@ -71,9 +72,9 @@ def _draw(seed: int, count: int, hours: float) -> tuple[Transition, Tensor]:
     data = oracle_pairs(key, hours, drug, torch.where(drug > 0, dose, 0.0))
     names = sorted(COHORTS)
     state = tree.cat(
-        [admit(oracle_of_cohort(n, hours, "cpu"), k, {}) for n, k in zip(names, key.chunk(len(names)), strict=False)]
+        [admit(oracle_of(n, hours, "cpu"), k, {}) for n, k in zip(names, key.chunk(len(names)), strict=False)]
     )
-    oracle = oracle_of_cohort(names[0], hours, "cpu")
+    oracle = oracle_of(names[0], hours, "cpu")
     rows = torch.arange(count).split(200)
     return data, torch.cat([oracle.observe(tree.take(state, r), ("ecg_mv",))["ecg_mv"] for r in rows])
 

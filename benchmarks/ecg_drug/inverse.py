@@ -34,6 +34,7 @@ from benchmarks.ecg_drug.delineation import write
 from world_models import keys, tree
 from world_models.checkpoint import WEIGHTS
 from world_models.ecg_wm import latent
+from world_models.ecg_wm.courses import oracle_of
 from world_models.ecg_wm.inverse import ECG_ONLY, SHIPPED, Inferred, InverseDynamics, menu_probabilities, project_dose
 from world_models.ecg_wm.transitions import (
     COVARIATES,
@@ -41,7 +42,6 @@ from world_models.ecg_wm.transitions import (
     NOTHING_SHARE,
     Transition,
     dose_limits,
-    oracle_of_cohort,
     oracle_pairs,
     pooled,
     sample_transitions,
@@ -150,9 +150,9 @@ def _series_row(model: InverseDynamics, count: int) -> dict:
     """Six ECGs, an hour apart, after one dose: the mean evidence of the pairs with the first ECG."""
     key = keys.from_seed(SERIES_SEED, count)
     seen = ecg_only(sample_transitions(key, SERIES_H))  # the orders, and the ECG one hour after them
-    oracle = oracle_of_cohort(sorted(COHORTS)[0], SERIES_H, "cpu")
+    oracle = oracle_of(sorted(COHORTS)[0], SERIES_H, "cpu")
     parts = zip(sorted(COHORTS), key.chunk(len(COHORTS)), strict=False)
-    state = tree.cat([admit(oracle_of_cohort(n, SERIES_H, "cpu"), k, {}) for n, k in parts])
+    state = tree.cat([admit(oracle_of(n, SERIES_H, "cpu"), k, {}) for n, k in parts])
     bare = state
     dose = seen.dose_mg.unsqueeze(-1) * torch.nn.functional.one_hot(seen.drug, 1 + len(DRUGS))[:, 1:]
     evidence, effect = torch.zeros(count, 1 + len(DRUGS)), torch.zeros(count)
@@ -212,7 +212,7 @@ def _menu_row(model: InverseDynamics, count: int) -> dict:
 @torch.no_grad()
 def oracle_posterior(data: Transition, cohort: str, hours: float, draws: int = DRAWS) -> Inferred:
     """The posterior that the oracle implies for pairs of one cohort and number of hours. See the module's text."""
-    oracle = oracle_of_cohort(cohort, hours, "cpu")
+    oracle = oracle_of(cohort, hours, "cpu")
     count, drugs = len(data.hours), len(DRUGS)
     first = data.charts[0]
     known = {q.name for q in oracle.factors}

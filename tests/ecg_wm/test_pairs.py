@@ -53,7 +53,7 @@ def test_orders_span_drugs_doses_and_hours(some):
     assert set(some.drug.tolist()) == {0, 1, 2, 3, 4}
     assert (some.dose_mg[some.drug == 0] == 0).all() and (some.dose_mg[some.drug > 0] > 0).all()
     assert set(some.hours.tolist()) <= set(module.HOURS) and some.hours.unique().numel() >= 8
-    low, high = module.dose_range_mg()
+    low, high = module.dose_limits()
     which = some.drug[some.drug > 0] - 1
     dose = some.dose_mg[some.drug > 0]
     assert (dose >= low[which] * 0.999).all() and (dose <= high[which]).all()

@@ -52,7 +52,7 @@ class Courses(NamedTuple):
 DrawCourses = Callable[[Tensor, int, float], Courses]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def oracle_of(
     cohort: str, hours_per_step: float, device: str = "cpu", trial: TrialModel | None = None
 ) -> ECGDrugOracle:

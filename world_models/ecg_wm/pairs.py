@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,20 +27,20 @@ from world_models.ecg.as_read import drawn_as_asked
 from world_models.ecg.t_synthesis import own_wave
 from world_models.ecg.waveform import R_SHARE, Intervals, beat_template
 from world_models.ecg_wm.bending import asked_for
+from world_models.ecg_wm.courses import oracle_of
 from world_models.ecg_wm.t_measures import t_wave_asked
+from world_models.ecg_wm.transitions import DOSE_LOW, NOTHING_SHARE, dose_limits
 from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS
 from world_models.oracles.ecg_drug.drawing import t_wave_of
-from world_models.oracles.ecg_drug.world import ECGDrugOracle, ECGDrugState
+from world_models.oracles.ecg_drug.world import ECGDrugState
 from world_models.protocol import Chart
 from world_models.quantities.drugs import ANTIARRHYTHMICS
 from world_models.tensor_file import CheckpointError, read_tensors, save_tensors
 
-__all__ = ["HOURS", "NOTHING_SHARE", "SPLIT_SEED", "Pairs", "cached_pairs", "dose_range_mg", "in_sinus_rhythm"]
+__all__ = ["HOURS", "SPLIT_SEED", "Pairs", "cached_pairs", "in_sinus_rhythm"]
 __all__ += ["canonical_beat", "load_pairs", "own_beat", "sample_pairs", "save_pairs", "split_pairs", "time_beat"]
 
 HOURS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 24.0)  # after the dose, equally often
-NOTHING_SHARE = 0.2  # of the pairs without a drug; each drug has an equal part of the rest
-LEAST_DOSE = 0.15  # of the trial's single dose; up to the order's limit, log-uniform
 # One place for who learns, chooses and judges; 1e9 keys each, apart from every other benchmark's.
 SPLIT_SEED = {"train": 30_000_000_000, "validation": 31_000_000_000, "test": 32_000_000_000}
 MOST_PAIRS = 100_000_000  # of a split: what is drawn besides, for those in fibrillation, still lies within it
@@ -77,20 +76,9 @@ class Pairs(NamedTuple):
         return int(self.key.shape[0])
 
 
-def dose_range_mg(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Least and largest dose [D] in mg of the drugs, in the order of the orders."""
-    low = [LEAST_DOSE * d.trial_dose_mg for d in ANTIARRHYTHMICS]
-    return torch.tensor(low, device=device), torch.tensor([d.order_limit_mg for d in ANTIARRHYTHMICS], device=device)
-
-
-@lru_cache(maxsize=256)
-def _oracle(cohort: str, hours: float, device: str) -> ECGDrugOracle:
-    return ECGDrugOracle(cohort=cohort, hours_per_step=hours, device=device)
-
-
 def _orders(key: Tensor) -> tuple[Tensor, Tensor]:
     """Drug int64 [B] and dose [B] mg of these patients."""
-    low, high = dose_range_mg(key.device)
+    low, high = dose_limits(key.device)
     shares = torch.tensor([NOTHING_SHARE] + [(1 - NOTHING_SHARE) / len(low)] * len(low), device=key.device)
     drug = keys.categorical(key, 0, "pairs/drug", shares)
     which = (drug - 1).clamp_min(0)
@@ -102,7 +90,9 @@ def _admitted(key: Tensor, cohort: Tensor) -> ECGDrugState:
     """Patients [B] of their cohorts (int64 [B], place in sorted(COHORTS)), in the order of the keys."""
     rows = [(cohort == c).nonzero().flatten() for c in range(len(COHORTS))]
     device = str(key.device)
-    parts = [_oracle(n, HOURS[0], device).initial(key[r]) for n, r in zip(sorted(COHORTS), rows, strict=True) if len(r)]
+    parts = [
+        oracle_of(n, HOURS[0], device).initial(key[r]) for n, r in zip(sorted(COHORTS), rows, strict=True) if len(r)
+    ]
     return tree.take(tree.cat(parts), torch.cat(rows).argsort())
 
 
@@ -110,7 +100,7 @@ def _after(before: ECGDrugState, hours: float, drug: Tensor, dose_mg: Tensor) ->
     """The patients [B] `hours` after the dose."""
     # Of the cohort, what acts after admission stands in the state. Each patient is admitted once, and not once for
     # every step of a batch, which would cost more than drawing the beats.
-    oracle = _oracle(sorted(COHORTS)[0], hours, str(drug.device))
+    oracle = oracle_of(sorted(COHORTS)[0], hours, str(drug.device))
     doses = dose_mg.unsqueeze(-1) * torch.nn.functional.one_hot(drug, len(ANTIARRHYTHMICS) + 1)[:, 1:]
     return oracle.transition(oracle.repaced(before), doses.to(torch.float32))
 
@@ -197,7 +187,7 @@ def sample_pairs(key: Tensor, fibrillation: bool = False) -> Pairs:
     before = _admitted(key, cohort)
     rows = [(which == i).nonzero().flatten() for i in range(len(HOURS))]
     back = torch.cat(rows).argsort()
-    oracles = [_oracle(sorted(COHORTS)[0], h, str(key.device)) for h in HOURS]
+    oracles = [oracle_of(sorted(COHORTS)[0], h, str(key.device)) for h in HOURS]
     pre = oracles[0].observe(before)
     parts = [
         oracle.observe(_after(tree.take(before, r), h, drug[r], dose[r]))
@@ -290,7 +280,7 @@ def load_pairs(path: Path, meta: dict[str, str] | None = None) -> Pairs:
 
 def _recipe(parameters: Callable[[], list[Path]]) -> str:
     """Short checksum over the oracle's parameter files and what is drawn: other files, other pairs."""
-    digest = hashlib.sha256(json.dumps([HOURS, NOTHING_SHARE, LEAST_DOSE, SPLIT_SEED]).encode())
+    digest = hashlib.sha256(json.dumps([HOURS, NOTHING_SHARE, DOSE_LOW, SPLIT_SEED]).encode())
     for path in parameters():
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

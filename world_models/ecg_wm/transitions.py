@@ -8,7 +8,6 @@ judging.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -16,13 +15,13 @@ from torch import Tensor
 
 from world_models import keys, tree
 from world_models.ecg_wm import latent
+from world_models.ecg_wm.courses import oracle_of
 from world_models.inputs import admit
 from world_models.oracles.ecg_drug.cohorts import COHORTS
-from world_models.oracles.ecg_drug.world import ECGDrugOracle
 from world_models.protocol import Chart
 from world_models.quantities.drugs import ANTIARRHYTHMICS
 
-__all__ = ["COVARIATES", "DOSE_LOW", "HOURS", "NOTHING_SHARE", "Transition", "dose_limits", "oracle_of_cohort"]
+__all__ = ["COVARIATES", "DOSE_LOW", "HOURS", "NOTHING_SHARE", "Transition", "dose_limits"]
 __all__ += ["oracle_pairs", "pooled", "rows_of", "sample_transitions"]
 
 HOURS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 24.0)  # between the two ECGs
@@ -50,12 +49,6 @@ def dose_limits(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
     return torch.tensor(low, device=device), torch.tensor([d.order_limit_mg for d in ANTIARRHYTHMICS], device=device)
 
 
-@lru_cache(maxsize=256)
-def oracle_of_cohort(cohort: str, hours: float, device: str) -> ECGDrugOracle:
-    """The oracle of a cohort whose one step lasts `hours`, made once."""
-    return ECGDrugOracle(cohort=cohort, hours_per_step=hours, device=device)
-
-
 def _covariates(chart: Chart) -> Tensor:
     unknown = torch.full_like(chart["age_years"], torch.nan)
     return torch.stack([chart.get(name, unknown).to(torch.float32) for name in COVARIATES], -1)
@@ -79,8 +72,8 @@ def oracle_pairs(
     names = [cohort] if cohort else sorted(COHORTS)
     device = str(key.device)
     parts = zip(names, key.chunk(len(names)), strict=False)
-    state = tree.cat([admit(oracle_of_cohort(n, hours, device), k, dict(factors or {})) for n, k in parts])
-    oracle = oracle_of_cohort(names[0], hours, device)  # once admitted, all cohorts go through the same transition
+    state = tree.cat([admit(oracle_of(n, hours, device), k, dict(factors or {})) for n, k in parts])
+    oracle = oracle_of(names[0], hours, device)  # once admitted, all cohorts go through the same transition
     doses = dose_mg.unsqueeze(-1) * torch.nn.functional.one_hot(drug, len(oracle.orders) + 1)[:, 1:]
     first = oracle.observe(state)
     given = oracle.observe(oracle.transition(state, doses.to(torch.float32)))

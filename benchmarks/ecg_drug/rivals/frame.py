@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from world_models.ecg import beat_axis
-from world_models.ecg_wm.pairs import Pairs, dose_range_mg
+from world_models.ecg_wm.pairs import Pairs
+from world_models.ecg_wm.transitions import dose_limits
 from world_models.oracles.ecg_drug.chart import chart_intervals, limited
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.fibrillation import Fibrillation
@@ -135,7 +136,7 @@ def features(told: Given, scales: Scales) -> Tensor:
     """Everything told but the beat, [N, FEATURES], on a unit scale; what is not known is 0."""
     level = torch.nan_to_num((endpoints_of(told.pre_chart) - scales.level_mean) / scales.level_sd, nan=0.0)
     which = torch.nn.functional.one_hot(told.drug, 1 + _DRUGS).to(level.dtype)
-    largest = dose_range_mg(level.device)[1]
+    largest = dose_limits(level.device)[1]
     share = which[:, 1:] * told.dose_mg.unsqueeze(-1) / largest
     h = told.hours.to(level.dtype)
     time = torch.stack([h / 24.0, torch.log1p(h) / 3.0, torch.exp(-h / 1.5), torch.exp(-h / 6.0)], -1)
