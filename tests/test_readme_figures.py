@@ -38,6 +38,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "the same 512": "of the command",
         "Networks have 250 seconds": "of the command",
         "With 64 samples": "of the command",
+        "One to 24 steps": "of the command",
         "4,096 patients": "the batch that is timed",
         "| prior alone | 0 |": "evaluations of none",
         "| 90 % covers |": "the band's name",
