@@ -40,12 +40,12 @@ def calibrate(model: ECGWorldModel, batch: int = 2048) -> dict[str, float]:
     z = torch.cat(wide).nanquantile(0.9, dim=0)
     model.spread_scale.copy_(z / 1.645)
     model.amount_limit.copy_(torch.cat(levels).amax(0) * 1.05)
-    model.temperature.fill_(_temperature(model, data, charts))
+    model.temperature.fill_(_temperature(model, data, charts, min(384, batch // 5)))
     figures = {f"spread_scale_{n}": float(v) for n, v in zip(SPREAD_OF, model.spread_scale, strict=True)}
     return {"temperature": float(model.temperature), **figures}
 
 
-def _temperature(model: ECGWorldModel, data: Courses, charts: Chart, patients: int = 384, samples: int = 64) -> float:
+def _temperature(model: ECGWorldModel, data: Courses, charts: Chart, patients: int, samples: int = 64) -> float:
     """The temperature whose 90 % band over particles, from the baseline on, covers nearest to 90 % of new patients."""
     rows = slice(0, patients)
     first = {name: value[rows, :1].repeat_interleave(samples, 0) for name, value in charts.items()}

@@ -146,9 +146,10 @@ def train(
     ptbxl: Path | None = None,
     challenge: Path | None = None,
 ) -> ECGWorldModel:
-    """Every stage; `scale` multiplies the number of steps (a quick trial: 0.02). Writes the finished folder to `out`.
+    """Every stage; writes the finished folder to `out`.
 
-    Real beats come from the folders given (`beat_data`).
+    `scale` multiplies the number of steps and, below 1, of calibration's patients (a quick trial: 0.02). Real beats
+    come from the folders given (`beat_data`).
 
     Raises:
         ValueError: a scale with which a stage has no step, or a LUDB folder without its beats.
@@ -167,8 +168,9 @@ def train(
     train_foresight(model, steps["foresight"], batch * 2 // 3, work)
     train_events(model, steps["events"], 2048, work)
     train_diffusion(model, steps["teacher"], steps["student"], max(64, int(4096 * scale)), work)
-    figures = calibrate(model.eval())
-    figures |= calibrate_chance(model) | calibrate_bands(model)
+    share = min(1.0, scale)  # a quick trial is not calibrated for minutes
+    figures = calibrate(model.eval(), max(192, int(2048 * share)))
+    figures |= calibrate_chance(model, max(32, int(320 * share))) | calibrate_bands(model, max(180, int(4500 * share)))
     off = step_errors(model)
     with open(work / "metrics.jsonl", "a") as log:
         log.write(json.dumps({"stage": "calibrate", **figures, "step_errors": [e._asdict() for e in off]}) + "\n")
