@@ -10,7 +10,7 @@ from pathlib import Path
 
 from world_models.devices import checked_device
 
-__all__ = ["MOST", "MOST_BATCH", "MOST_THREADS", "device", "folder", "number", "whole"]
+__all__ = ["MOST", "MOST_BATCH", "MOST_THREADS", "device", "folder", "number", "trainer", "whole"]
 
 MOST = 10**9  # of patients, stays or steps: far above what anyone trains, and below what overflows
 MOST_THREADS = 1024
@@ -70,3 +70,21 @@ def folder(text: str) -> Path:
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"{text}: {nearest} cannot be written to; name another folder")
     return path
+
+
+def trainer(
+    module: str, about: str | None, steps: tuple[int, int], batch: tuple[int, int], of: str
+) -> argparse.ArgumentParser:
+    """The options of a command that trains one network: --out, --steps, --batch, --device and --threads.
+
+    `steps` and `batch` are the default and the most; a batch holds `of`.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about)
+    parser.add_argument(
+        "--out", type=folder, required=True, help="folder for config.json, model.safetensors and CARD.md"
+    )
+    parser.add_argument("--steps", type=whole(1, steps[1]), default=steps[0], help=f"of training (default {steps[0]})")
+    parser.add_argument("--batch", type=whole(16, batch[1]), default=batch[0], help=f"{of} a step (default {batch[0]})")
+    parser.add_argument("--device", type=device, default="cpu", help="cpu, cuda, cuda:1 ...")
+    parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1, help="torch threads on the CPU")
+    return parser

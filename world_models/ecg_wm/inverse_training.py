@@ -6,7 +6,6 @@ time: pressure, burden, the T wave, single measures, covariates. Its temperature
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -15,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from world_models import command_line, keys
-from world_models.command_line import MOST, MOST_THREADS, whole
+from world_models import keys
+from world_models.command_line import MOST, trainer, whole
 from world_models.ecg_wm import latent
 from world_models.ecg_wm.inverse import ECG_ONLY, SHIPPED, InverseConfig, InverseDynamics
 from world_models.ecg_wm.transitions import COVARIATES, HOURS, Transition, pooled, rows_of
@@ -145,15 +144,8 @@ quinidine, which both block IKr.
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the process' exit code."""
-    parser = argparse.ArgumentParser(prog="python -m world_models.ecg_wm.inverse_training", description=__doc__)
-    parser.add_argument(
-        "--out", type=command_line.folder, required=True, help="folder for config.json, model.safetensors and CARD.md"
-    )
-    parser.add_argument("--steps", type=whole(1, MOST_STEPS), default=STEPS, help=f"of training (default {STEPS})")
-    parser.add_argument("--batch", type=whole(16, STRIDE), default=BATCH, help=f"pairs a step (default {BATCH})")
+    parser = trainer("world_models.ecg_wm.inverse_training", __doc__, (STEPS, MOST_STEPS), (BATCH, STRIDE), "pairs")
     parser.add_argument("--pairs", type=whole(16, MOST), default=PAIRS, help=f"in all (default {PAIRS})")
-    parser.add_argument("--device", type=command_line.device, default="cpu", help="cpu, cuda, cuda:1 ...")
-    parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1, help="torch threads on the CPU")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     try:

@@ -7,7 +7,6 @@ probabilities. No patient is met twice, so there is nothing to stop early; the b
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from pathlib import Path
@@ -15,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from world_models import checkpoint, command_line, keys
-from world_models.command_line import MOST_THREADS, whole
+from world_models import checkpoint, keys
+from world_models.command_line import trainer
 from world_models.ecg_wm.risk.data import GRID_H, LARGE_RISE_MS, LONG_QTCF_MS, RiskExamples, risk_examples, with_gaps
 from world_models.ecg_wm.risk.predictor import (
     HORIZON_H,
@@ -135,14 +134,7 @@ the other measures: the risk never falls as QTcF grows.
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; the process' exit code."""
-    parser = argparse.ArgumentParser(prog="python -m world_models.ecg_wm.risk.train", description=__doc__)
-    parser.add_argument(
-        "--out", type=command_line.folder, required=True, help="folder for config.json, model.safetensors and CARD.md"
-    )
-    parser.add_argument("--steps", type=whole(1, MOST_STEPS), default=STEPS, help=f"of training (default {STEPS})")
-    parser.add_argument("--batch", type=whole(16, STRIDE), default=BATCH, help=f"patients a step (default {BATCH})")
-    parser.add_argument("--device", type=command_line.device, default="cpu", help="cpu, cuda, cuda:1 ...")
-    parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1, help="torch threads on the CPU")
+    parser = trainer("world_models.ecg_wm.risk.train", __doc__, (STEPS, MOST_STEPS), (BATCH, STRIDE), "patients")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     try:
