@@ -39,19 +39,24 @@ def test_a_decoders_ecg_reads_as_a_dosed_patients_chart(laid):
     assert (off.nanmedian(0).values < LIMITS).all(), off.nanmedian(0).values
 
 
-def test_the_shipped_worlds_ecg_reads_as_its_chart():
+OFF = pytest.mark.xfail(strict=True, reason="T end is read 1.0 to 1.5 ms off in the median, docs/log.md")
+
+
+@pytest.mark.parametrize(
+    ("rate_bpm", "dose_mg"), [(65.0, 0.0), pytest.param(65.0, 0.5, marks=OFF), pytest.param(None, 0.5, marks=OFF)]
+)
+def test_the_shipped_worlds_ecg_reads_as_its_chart(rate_bpm, dose_mg):
+    """At rest before a dose; under 500 ug of dofetilide, and the more in fast hearts, Tpeak-Tend and QT miss."""
     world = catalog.load("ecg-wm-small")
-    # At rates where T and the next P stand apart: above 90 bpm the reader's baseline, and with it T end, gives way.
-    rest = {"admission_fibrillation": torch.zeros(128), "baseline_heart_rate_bpm": torch.full((128,), 65.0)}
-    state = world.initial(keys.from_seed(77, 128), rest)
-    # Under 500 ug of dofetilide Tpeak-Tend and QT are read 1.0 to 1.4 ms off in the median (docs/log.md).
-    for dose, times in ((0.0, 1.0), (0.5, 1.5)):
-        action = torch.zeros(128, 4)
-        action[:, 1] = dose
-        state = world.transition(world.transition(state, action), 0 * action)
-        asked = Request(state.shape, state.recorded, world.observe(state))
-        off = missing_of(world.vae, asked, state.key).abs()
-        assert (off.nanmedian(0).values < times * LIMITS).all(), off.nanmedian(0).values
+    told = {"admission_fibrillation": torch.zeros(128)}
+    if rate_bpm is not None:
+        told["baseline_heart_rate_bpm"] = torch.full((128,), rate_bpm)
+    action = torch.zeros(128, 4)
+    action[:, 1] = dose_mg
+    state = world.initial(keys.from_seed(77, 128), told)
+    state = world.transition(world.transition(state, action), 0 * action)
+    off = missing_of(world.vae, Request(state.shape, state.recorded, world.observe(state)), state.key).abs()
+    assert (off.nanmedian(0).values < LIMITS).all(), off.nanmedian(0).values
 
 
 def test_the_prior_keeps_the_spread_of_the_examples_and_draws_nothing_between_two_kinds_of_beat():

@@ -87,7 +87,7 @@ def test_patients_may_have_steps_of_their_own(prior):
     for length, rows in ((2.0, slice(0, None, 2)), (0.5, slice(1, None, 2))):
         alone = prior.advance(rates, amounts, deviation, start, start, length)
         torch.testing.assert_close(mixed.deviation[rows, :BURDEN], alone.deviation[rows, :BURDEN])
-        assert (mixed.deviation - alone.deviation)[rows, BURDEN].abs().max() < 3e-3  # of a logit: with other nodes
+        assert (mixed.deviation - alone.deviation)[rows, BURDEN].abs().max() < 1e-3  # of a logit
         torch.testing.assert_close(mixed.amounts[rows], alone.amounts[rows])
 
 

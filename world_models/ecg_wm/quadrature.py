@@ -72,7 +72,9 @@ def looks_of(hours: float | Tensor, like: Tensor) -> Looks:
     """Of a step of `hours` (a number or [B])."""
     if not isinstance(hours, Tensor):
         return Looks(*(constant(row, like.device, like.dtype).unsqueeze(0) for row in _made(float(hours), True)))
-    own = [_made(length, False) for length in hours.tolist()]
+    lengths = hours.tolist()
+    few = all(BRIEFEST_H <= length <= SHORT_STEP_H for length in lengths)  # all look equally often
+    own = [_made(length, few) for length in lengths]
     return Looks(*(torch.tensor([of[i] for of in own], dtype=like.dtype, device=like.device) for i in range(3)))
 
 
