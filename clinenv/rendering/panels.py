@@ -108,7 +108,7 @@ def _panel(
     title, unit = label_and_unit(name)
     finite = np.flatnonzero(np.isfinite(arrays[1]))
     last = float(arrays[1][finite[-1]]) if finite.size else None
-    value = "-" if last is None else f"{last:.0f}" if unit in ("ms", "bpm") else f"{last:.2g}"
+    value = "-" if last is None else f"{last:.0f}" if unit in ("ms", "bpm") or abs(last) >= 100 else f"{last:.2g}"
     words = [
         Word(left - 30, 12, title, INK, 12, "la"),
         Word(right, 26 if len(title) > WIDE_TITLE else 10, f"{value} {unit}".strip(), BLUE, 14, "ra"),
