@@ -1,7 +1,8 @@
 """How fast the environment is: `python -m benchmarks.common.speed --json benchmarks/results/speed.json [--peers]`.
 
 Measures, in one run: environment steps a second at batch 1, 64, 1024 and 4096 for chart and ECG observations in the
-oracle and the learned world, with Gymnasium's CartPole-v1 in SyncVectorEnv(64) as the yardstick; 12-lead ECGs a second;
+oracle and the learned world, with Gymnasium's CartPole-v1 in SyncVectorEnv(64) as the yardstick; 12-lead ECGs a second,
+also of several processes at once;
 the shares of time in passes through learned weights, in torch modules alone and in the world's verbs (what each counts:
 `benchmarks.common.network_share`; the target is half of the time in learned passes at batch 4096); the time of
 `import clinenv` and of the first `make`; memory an environment.
@@ -13,6 +14,7 @@ A rate is the median of `--repeats` runs of at least `--seconds` each, random ac
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import platform
 import statistics
@@ -33,6 +35,7 @@ from benchmarks.common.peers import PEERS, measure_peer
 from benchmarks.common.results import made_by, write_json
 
 BATCHES = (1, 64, 1024, 4096)
+ECG_BATCHES = (64, 256)  # drawn at once
 COURSE_STEPS = 24  # 48 h
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,7 +104,7 @@ def single(world: Any, observation: str) -> Callable[[], int]:
     return work
 
 
-def waveforms(world: Any, batch: int = 64) -> Callable[[], int]:
+def waveforms(world: Any, batch: int) -> Callable[[], int]:
     """Work: a 12-lead, ten-second, 500 Hz ECG for each patient of a batch, chart included."""
     from world_models import keys
 
@@ -112,6 +115,36 @@ def waveforms(world: Any, batch: int = 64) -> Callable[[], int]:
         return batch
 
     return work
+
+
+def _waveforms_alone(name: str, batch: int, seconds: float, together: Any, found: Any) -> None:
+    """In a process of its own: ECGs a second on one thread, once all of `together` are warm."""
+    from world_models import catalog
+
+    torch.set_num_threads(1)
+    work = waveforms(catalog.load(name), batch)
+    work()
+    work()
+    together.wait()
+    done, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        done += work()
+    found.put(done / (time.perf_counter() - start))
+
+
+def waveforms_of_processes(name: str, batch: int, seconds: float, processes: int) -> float:
+    """ECGs a second of so many processes at once, each on one thread: their rates' sum."""
+    context = multiprocessing.get_context("spawn")
+    together, found = context.Barrier(processes), context.Queue()
+    several = [
+        context.Process(target=_waveforms_alone, args=(name, batch, seconds, together, found)) for _ in range(processes)
+    ]
+    for process in several:
+        process.start()
+    total = sum(found.get() for _ in several)
+    for process in several:
+        process.join()
+    return total
 
 
 def in_fresh_process(code: str, *args: str) -> float:
@@ -150,7 +183,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "torch_threads": args.threads,
         "load_average_before": os.getloadavg()[0],
         "steps_per_second": [],
-        "waveforms_per_second": {},
+        "waveforms_per_second": [],
         "time_share": [],
         "first_make_s": {},
         "memory_mb_per_env_at_4096": {},
@@ -182,9 +215,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                     line("   in calls of torch modules alone", f"{share['modules']:12.0%}")
                     line("   in all of the world's verbs", f"{share['world']:12.0%}")
                 env.close()
-        found = rate(waveforms(world), args.seconds, args.repeats)
-        out["waveforms_per_second"][name] = found
-        line(f"{name}, 12-lead ECGs, 10 s, 500 Hz", f"{found['median']:12,.0f} ECGs/s  {found['cpu']:12,.0f} a CPU s")
+        for batch in ECG_BATCHES:
+            found = rate(waveforms(world, batch), args.seconds, args.repeats)
+            out["waveforms_per_second"].append({"world": name, "batch": batch, "processes": 1, **found})
+            rates = f"{found['median']:12,.0f} ECGs/s  {found['cpu']:12,.0f} a CPU s"
+            line(f"{name}, 12-lead ECGs, 10 s, 500 Hz, batch {batch}", rates)
+        several = [
+            waveforms_of_processes(name, ECG_BATCHES[-1], args.seconds, args.processes) for _ in range(args.repeats)
+        ]
+        found = {"median": statistics.median(several), "low": min(several), "high": max(several)}
+        told = {"world": name, "batch": ECG_BATCHES[-1], "processes": args.processes}
+        out["waveforms_per_second"].append(told | found)
+        line(f"   batch {ECG_BATCHES[-1]} in each of {args.processes} processes", f"{found['median']:12,.0f} ECGs/s")
 
     out["import_clinenv_s"] = statistics.median(in_fresh_process(IMPORT) for _ in range(5))
     line("import clinenv", f"{out['import_clinenv_s']:12.2f} s")
@@ -215,6 +257,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--largest-ecg-batch", type=int, default=1024, help="4096 ECGs are 1 GB a step")
     threads = "torch threads; several that share their cores with other work are slower than one"
     parser.add_argument("--threads", type=int, default=1, help=threads)
+    parser.add_argument("--processes", type=int, default=2, help="that draw ECGs at the same time, one thread each")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each repeat")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", action="store_true", help="install and measure the peers too (network needed)")

@@ -19,7 +19,7 @@ from world_models.ecg_wm.t_measures import T_MEASURES
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.protocol import Chart
 
-__all__ = ["READ", "Request", "dosed_charts", "missing_of", "slowed"]
+__all__ = ["READ", "Request", "dosed_charts", "missed", "missing_of", "slowed"]
 
 READ = (*INTERVALS[1:], "qt_ms", *T_MEASURES)
 PAUSE_MS = 60.0  # at least from T end to half a PR before the next QRS: a heart too fast for that is slowed
@@ -52,14 +52,18 @@ def dosed_charts(key: Tensor) -> Chart:
 
 @torch.no_grad()
 def missing_of(vae: BeatVAE, asked: Request, key: Tensor) -> Tensor:
-    """Chart less what is read of the synthesised ECGs, [B, 10] in READ's order and units; the amplitude's logarithm."""
-    ecg = synthesise(vae, asked.m, asked.recorded, key, torch.zeros_like(key), asked.chart)
-    found = delineate(ecg, RATE_HZ)
+    """`missed` of the ECGs asked for."""
+    return missed(synthesise(vae, asked.m, asked.recorded, key, torch.zeros_like(key), asked.chart), asked.chart)
+
+
+def missed(ecg_mv: Tensor, chart: Chart) -> Tensor:
+    """Chart less what is read of its ECGs [B, 12, 5000] in mV, [B, 10] in READ's order and units; of the amplitude the
+    logarithm."""
+    found = delineate(ecg_mv, RATE_HZ)
     t_wave = t_wave_of(found)
     read = {name: getattr(found, name) for name in READ if name not in T_MEASURES}
     read |= {name: t_wave[:, i] for i, name in enumerate(T_MEASURES)}
-    qt = asked.chart["qrs_ms"] + asked.chart["jt_peak_ms"] + asked.chart["tpeak_tend_ms"]
-    wanted = {**asked.chart, "qt_ms": qt}
+    wanted = {**chart, "qt_ms": chart["qrs_ms"] + chart["jt_peak_ms"] + chart["tpeak_tend_ms"]}
     off = {name: wanted[name] - read[name] for name in READ}
     name = T_MEASURES[0]
     off[name] = (wanted[name] / read[name].clamp_min(1.0)).log()

@@ -8,8 +8,9 @@ from torch import Tensor
 from world_models import tree
 from world_models.ecg_wm.model import ECGWorldModel
 from world_models.ecg_wm.pairs import own_beat
-from world_models.ecg_wm.recorded import Recorded, kept
+from world_models.ecg_wm.recorded import Recorded
 from world_models.ecg_wm.state import ECGWorldState
+from world_models.ecg_wm.synthesis import decoded_beat
 from world_models.ecg_wm.t_measures import t_wave_asked
 from world_models.protocol import Chart
 
@@ -36,16 +37,20 @@ def drawn_of(
     recorded: Recorded,
     chart: Chart,
     before: tuple[Chart, Tensor] | None = None,
+    first: Tensor | None = None,
 ) -> Tensor:
     """The beats [B, 8, 200] in mV that the world draws of shapes [B, morphology] for a chart.
 
-    `chart` holds intervals and T measures [B]; PR may be NaN. `before` as in `pairs.own_beat`.
+    `first` [B, morphology] are the shapes at admission, None: the same. `chart` holds intervals and T measures [B]; PR
+    may be NaN. `before` as in `pairs.own_beat`.
     """
     chart = {n: v for n, v in chart.items() if v.ndim == 1}
     parts = []
     for rows in torch.arange(len(shape), device=shape.device).split(_AT_ONCE):
         few = {n: v[rows] for n, v in chart.items()}
-        whole = world.vae.shape(shape[rows]) + kept(Recorded(*(x[rows] for x in recorded)), t_wave_asked(few))
+        begun = None if first is None else first[rows]
+        own = Recorded(*(x[rows] for x in recorded))
+        whole = decoded_beat(world.vae, shape[rows], begun, own, t_wave_asked(few))
         parts.append(own_beat(few, whole, None if before is None else tree.take(before, rows)))
     return torch.cat(parts)
 
@@ -54,4 +59,4 @@ def beat_of(
     world: ECGWorldModel, state: ECGWorldState, chart: Chart, before: tuple[Chart, Tensor] | None = None
 ) -> Tensor:
     """The beats [B, 8, 200] in mV that the world draws of a state [B] for its chart; `before` as in `own_beat`."""
-    return drawn_of(world, state.shape, state.recorded, chart, before)
+    return drawn_of(world, state.shape, state.recorded, chart, before, state.first_shape)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from world_models import keys
 
-__all__ = ["POST_MS", "PRE_MS", "beat_samples", "as_column", "tile"]
+__all__ = ["POST_MS", "PRE_MS", "add_rows", "as_column", "beat_samples", "tile"]
 
 # The window of a beat around R. Waves that reach outside are cut: it holds PR up to 450 ms and QT up to 750 ms
 # (with QRS <= 230 ms and Tpeak-Tend <= 200 ms).
@@ -80,15 +80,26 @@ def beat_samples(
     return torch.round((first + place * rr + shift) * sampling_rate_hz).to(torch.int64)
 
 
-def tile(template: Tensor, r_samples: Tensor, samples: int, at_r: int | None = None) -> Tensor:
+def tile(
+    template: Tensor,
+    r_samples: Tensor,
+    samples: int,
+    at_r: int | None = None,
+    out: Tensor | None = None,
+    into: tuple[slice, ...] = (slice(None),),
+) -> Tensor:
     """Put a beat at every R sample and add what overlaps: [B, C, L] and [B, K] give [B, C, samples].
 
     `r_samples` must rise; beats outside the recording lend it their tails. `at_r` is the template's R index (default:
     that of `beat_template`, 0.6 of 1.6 s). A P wave may start before the previous T has ended.
+
+    `out` [B, leads, samples] is written to where it is given, in order, into its leads `into`.
     """
     batch, leads, length = template.shape
+    if out is None:
+        out = template.new_empty(batch, leads, samples)
     if batch == 0:
-        return template.new_zeros(0, leads, samples)
+        return out
     if at_r is None:
         at_r = int(round((length - 1) * PRE_MS / (PRE_MS + POST_MS)))
     moments = torch.arange(samples, device=template.device)
@@ -97,7 +108,8 @@ def tile(template: Tensor, r_samples: Tensor, samples: int, at_r: int | None = N
     used = (template != 0).any(dim=1).to(torch.int8)
     before = at_r - used.argmax(1)
     after = length - 1 - used.flip(1).argmax(1) - at_r
-    back = max(int(((before + after) // shortest).max()), 0)
+    neighbours = (before + after) // shortest
+    back = max(int(neighbours.max()), 0)
     # The last beat that has begun by each moment.
     begun = (r_samples - before.unsqueeze(1)).contiguous()
     current = torch.searchsorted(begun, moments.expand(batch, -1).contiguous(), right=True) - 1
@@ -106,14 +118,34 @@ def tile(template: Tensor, r_samples: Tensor, samples: int, at_r: int | None = N
     table = template.clone()
     table[:, :, 0] = 0.0
     table[:, :, -1] = 0.0
-    out: Tensor | None = None
-    # It and those before it, oldest first: a fixed order of sums, whatever the batch holds (a pass that one row does
-    # not need adds zeros to it).
     beats = torch.nn.functional.pad(r_samples, (back + 1, 0), value=-2 * (samples + length))
-    for offset in range(-back, 1):
-        beat = current + (offset + back + 1)
-        place = (moments - torch.gather(beats, 1, beat)).add_(at_r).clamp_(0, length - 1)
-        wave = torch.gather(table, 2, place.unsqueeze(1).expand(-1, leads, -1))
-        out = wave if out is None else out.add_(wave)
-    assert out is not None  # there is at least one offset
+
+    def place(rows: slice | Tensor, earlier: int) -> Tensor:
+        """[rows, 1, samples] where in the table each moment lies in the beat before, `earlier` beats ago."""
+        r = torch.gather(beats[rows], 1, current[rows] + (back + 1 - earlier))
+        return (moments - r).add_(at_r).clamp_(0, length - 1).unsqueeze(1)
+
+    # The last one, then those before it: a fixed order of sums, and of each row as many as it needs.
+    waves = table.split([out[:, some].shape[1] for some in into], dim=1)
+    now = place(slice(None), 0)
+    for some, wave in zip(into, waves, strict=True):
+        index = now.expand(-1, wave.shape[1], -1)
+        if wave.requires_grad:  # `out=` passes no gradients on
+            out[:, some] = torch.gather(wave, 2, index)
+        else:
+            torch.gather(wave, 2, index, out=out[:, some])
+    for earlier in range(1, back + 1):
+        rows = (neighbours >= earlier).nonzero().squeeze(-1)
+        then = place(rows, earlier)
+        for some, wave in zip(into, waves, strict=True):
+            add_rows(out[:, some], rows, torch.gather(wave[rows], 2, then.expand(-1, wave.shape[1], -1)))
     return out
+
+
+def add_rows(to: Tensor, rows: Tensor, what: Tensor) -> None:
+    """Adds what [N, C, T] to the rows [N] of `to` [B, C, T], each at most once."""
+    if to.device.type == "cpu":  # long rows: one by one takes a sixth of `index_add_`
+        for row, one in zip(rows.tolist(), what, strict=True):
+            to[row] += one
+    else:
+        to.index_add_(0, rows, what)

@@ -42,7 +42,7 @@ _CALM, _EVEN = 0.06, 0.7  # weights of a slope's logarithm and of its change fro
 # in SCALE's order; then rounds of the search, and squared misses under which a beat is left as it is.
 _AS_IT_IS, _GUESSES, _ASK_LARGEST = 1.0, 3, 8.0
 _ASK_UNITS = (0.02, 0.01, 1.5, 1.5, 1.0, 1.5)
-_QUICK, _CAREFUL = (6, 12.0), ((4, 9.0), (8, 9.0), (12, 12.0))
+_QUICK, _CAREFUL = (10, 20.0), ((4, 9.0), (8, 9.0), (12, 12.0))
 _HOPE = 0.7  # of a stage: the share of a beat's cost that is left where it was worth while
 _FAR, _UNREADABLE = 60.0, 20.0  # no miss counts for more; a wave off which a measure cannot be read counts for this
 _GAINS = (0.01, 100.0)

@@ -265,7 +265,7 @@ class ECGWorldModel(nn.Module):
             chart["latent"] = torch.cat([state.present.u, state.shape], dim=-1).clamp(-LATENT_LIMIT, LATENT_LIMIT)
         if "ecg_mv" in also:
             shown = state.shape, state.recorded, state.key, state.t
-            chart["ecg_mv"] = synthesise(self.vae, *shown, chart, state.present.fibrillating)
+            chart["ecg_mv"] = synthesise(self.vae, *shown, chart, state.present.fibrillating, state.first_shape)
         return chart
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from world_models.ecg.st_t import smoothstep
 from world_models.ecg_wm.t_measures import T_MEASURES, standardised
 from world_models.protocol import Chart
 
-__all__ = ["INTERVALS", "Recorded", "kept", "recorded_with"]
+__all__ = ["INTERVALS", "Recorded", "after_j_point", "kept", "recorded_with"]
 
 INTERVALS = ("heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_ms", "tpeak_tend_ms")
 # Distance from the recorded T wave, in SDs of healthy adults' (root of the squares' sum), over which its own details
@@ -69,6 +69,10 @@ def kept(recorded: Recorded, t_wave: Tensor | None) -> Tensor:
         return recorded.residual
     away = torch.nan_to_num(_away(t_wave, recorded), nan=0.0)
     stays = torch.exp(-0.5 * (away / FADES_OVER).square()).unsqueeze(-1)
-    place = torch.arange(SAMPLES, device=stays.device, dtype=stays.dtype) - J_POINT
-    late = smoothstep(place / (_ONSET * PIECES[4]))
-    return recorded.residual * (1.0 - (1.0 - stays) * late).unsqueeze(1)
+    return recorded.residual * (1.0 - (1.0 - stays) * after_j_point(stays)).unsqueeze(1)
+
+
+def after_j_point(like: Tensor) -> Tensor:
+    """Weights [SAMPLES] that rise from 0 at the J point to 1 early in ST, on the canonical axis."""
+    place = torch.arange(SAMPLES, device=like.device, dtype=like.dtype) - J_POINT
+    return smoothstep(place / (_ONSET * PIECES[4]))
