@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from agents.planning.cem import CEM, CEMConfig
+from agents.planning.objective import Objective, ReturnAndCost
 from agents.planning.plan_space import LevelPlans, MenuPlans, PlanSpace, fixed_levels
 from agents.planning.risk import Mean, Risk
 from agents.rollout import admission_factors
@@ -96,13 +97,9 @@ class WorldPlanner:
             if config not in PLANNER_PRESETS:
                 raise ValueError(f"no planner preset {config!r}; there are: {', '.join(PLANNER_PRESETS)}")
             config = PLANNER_PRESETS[config]
-        if cost_weight < 0:
-            raise ValueError(f"cost_weight must be 0 or more, got {cost_weight}; a negative one would reward harm")
         self.simulator = simulator
         self.config = config
-        self.risk = risk or Mean()
-        self.cost_weight = cost_weight
-        self.cost_risk = cost_risk or Mean()
+        self.objective: Objective = ReturnAndCost(risk or Mean(), cost_weight, cost_risk or Mean())
         self.seed = seed
         self.max_rows = max_rows
         self.name = name
@@ -181,8 +178,7 @@ class WorldPlanner:
         def evaluate(plans: Tensor, look: int) -> Tensor:
             c, unseen = self.config, keys.fold(futures, look)
             imagined = self.simulator.imagine(state, chart, self._space.orders(plans), c.particles, unseen, c.discount)
-            score = self.risk(imagined.returns)
-            return score + self.cost_weight * self.cost_risk(-imagined.costs) if self.cost_weight else score
+            return self.objective(imagined)
 
         start = memory.belief[rows]
         if visits:
