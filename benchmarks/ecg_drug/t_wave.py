@@ -35,10 +35,11 @@ from world_models import keys
 from world_models.data.ecg import ecgrdvq, ludb
 from world_models.data.ecg.wfdb.reader import read_ecg
 from world_models.ecg.delineation.delineate import Delineation, delineate
+from world_models.ecg.derived_leads import derive_twelve
 from world_models.ecg.morphology import MorphologyBank, default_morphology
 from world_models.ecg.t_synthesis import shape_t_wave
 from world_models.ecg.t_wave import Definition, TMarks, TWave, measure_t_wave, t_wave
-from world_models.ecg.waveform import Intervals, derive_twelve, synthesise_ecg
+from world_models.ecg.waveform import Intervals, synthesise_ecg
 
 SEED = 2025
 NOISE_UV = (5.0, 10.0, 20.0)

@@ -18,13 +18,13 @@ from world_models.data.ecg.wfdb.reader import (
     parse_sex_female,
     read_ecg,
 )
+from world_models.ecg.derived_leads import derive_twelve
 from world_models.ecg.lead_names import LEADS
 from world_models.ecg.morphology import default_morphology
 from world_models.ecg.waveform import (
     Intervals,
     beat_samples,
     beat_template,
-    derive_twelve,
     synthesise_ecg,
     tile,
 )

@@ -11,12 +11,12 @@ import torch
 
 from world_models import keys
 from world_models.ecg.delineation.delineate import CONVENTIONS, delineate, median_beats
+from world_models.ecg.derived_leads import derive_twelve
 from world_models.ecg.morphology import MorphologyBank, default_morphology
 from world_models.ecg.waveform import (
     WAVES,
     Intervals,
     beat_template,
-    derive_twelve,
     synthesise_ecg,
     tile,
 )

@@ -13,8 +13,9 @@ import torch
 
 from world_models import keys
 from world_models.ecg.delineation.delineate import delineate
+from world_models.ecg.derived_leads import derive_twelve
 from world_models.ecg.morphology import default_morphology
-from world_models.ecg.waveform import Intervals, beat_template, derive_twelve, synthesise_ecg, tile
+from world_models.ecg.waveform import Intervals, beat_template, synthesise_ecg, tile
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 QT_MS = 390.0

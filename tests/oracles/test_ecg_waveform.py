@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from world_models import keys
+from world_models.ecg.derived_leads import derive_twelve
 from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
 from world_models.ecg.morphology import MorphologyBank, default_morphology
 from world_models.ecg.waveform import (
@@ -15,7 +16,6 @@ from world_models.ecg.waveform import (
     Intervals,
     beat_samples,
     beat_template,
-    derive_twelve,
     sample_times_ms,
     synthesise_ecg,
     tile,

@@ -30,6 +30,7 @@ from world_models import keys
 from world_models.ecg import beat_axis
 from world_models.ecg.beat_axis import p_duration_ms
 from world_models.ecg.beat_train import POST_MS, PRE_MS, add_rows, as_column, beat_samples, tile
+from world_models.ecg.derived_leads import INDEPENDENT, add_independent, derive_limb
 from world_models.ecg.fibrillation import fibrillation_beats, fibrillation_waves
 from world_models.ecg.lead_names import INDEPENDENT_LEADS
 from world_models.ecg.st_t import ST_RISE, smoothstep, st_t_shapes
@@ -41,7 +42,6 @@ __all__ = [
     "Intervals",
     "beat_samples",
     "beat_template",
-    "derive_twelve",
     "synthesise_ecg",
     "p_duration_ms",
     "p_stretch",
@@ -65,7 +65,6 @@ _QRS_EDGE = 0.09  # share of the QRS over which the taper rises, and falls
 _P_REACH = 4.0
 _QRS_PRE_MS, _QRS_POST_MS = 110.0, 150.0  # the stretch of the window in which the QRS is computed (QRS <= 258 ms)
 _UP_MS = 60.0  # over which what is kept of a recorded beat sets in
-_EIGHT = (slice(0, 2), slice(6, 12))  # the independent leads among the twelve
 _CHUNK = {"cpu": 64}  # ECGs synthesised at once: on a CPU 10 MB of eight leads stay near the cache
 _CHUNK_ELSEWHERE = 1024
 
@@ -264,27 +263,6 @@ def qrs_stretch(intervals: Intervals, morphology: Tensor | None, residual: Tenso
     return beat
 
 
-def derive_twelve(eight: Tensor, out: Tensor | None = None) -> Tensor:
-    """The standard twelve leads [B, 12, T] from the eight independent ones [B, 8, T], in the order of `lead_names`.
-
-    Einthoven: III = II - I. Goldberger: aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2. Differentiable;
-    `out` [B, 12, T] is written to where it is given.
-    """
-    if out is None:
-        out = eight.new_empty(eight.shape[0], 12, eight.shape[2])
-    for own, its in zip(_EIGHT, eight.split((2, 6), dim=1), strict=True):
-        out[:, own] = its
-    return _derived(out)
-
-
-def _derived(twelve: Tensor) -> Tensor:
-    """The four limb leads that follow from I and II, written into [B, 12, T]."""
-    one, two = twelve[:, 0].clone(), twelve[:, 1].clone()
-    for i, lead in enumerate((two - one, (one + two) * -0.5, one - two * 0.5, two - one * 0.5), 2):
-        twelve[:, i] = lead
-    return twelve
-
-
 def _wander(key: Tensor, t: int | Tensor, samples: int, sampling_rate_hz: float) -> Tensor:
     """Baseline wander of unit standard deviation over time, [B, 8, T]: three sinusoids of 0.15 to 0.5 Hz."""
     u = keys.uniform(key, t, "wander", (3,))
@@ -308,13 +286,6 @@ def _without_p(parts: Tensor | None, rows: Tensor) -> Tensor | None:
     parts = parts.clone()
     parts[rows, :, :before] = 0.0
     return parts
-
-
-def _add_eight(twelve: Tensor, eight: Tensor, size_uv: Tensor) -> None:
-    """Adds what is in the independent leads [B, 8, T], times a size [B, 1], to twelve leads [B, 12, T] in mV."""
-    eight.mul_((size_uv * 1e-3).unsqueeze(-1))
-    for own, its in zip(_EIGHT, eight.split((2, 6), dim=1), strict=True):
-        twelve[:, own] += its
 
 
 def _is_off(value: float | Tensor) -> bool:
@@ -377,16 +348,16 @@ def synthesise_ecg(
             theirs = fibrillation_beats(*them, rate, r.shape[1], seconds=seconds, sampling_rate_hz=sampling_rate_hz)
             r = r.index_copy(0, waving, theirs)
         few = out[rows]
-        tile(beat_template(chosen, heights, sampling_rate_hz, bent, kept), r, samples, at_r, few, _EIGHT)
+        tile(beat_template(chosen, heights, sampling_rate_hz, bent, kept), r, samples, at_r, few, INDEPENDENT)
         if len(waving):
             waves = fibrillation_waves(*them, samples, sampling_rate_hz)
-            for own, its in zip(_EIGHT, waves.split((2, 6), dim=1), strict=True):
+            for own, its in zip(INDEPENDENT, waves.split((2, 6), dim=1), strict=True):
                 add_rows(few[:, own], waving, its)
         if not _is_off(noise_uv):
-            _add_eight(few, keys.noise(k, when, "ecg_noise", (8, samples)), as_column(part(noise_uv), k))
+            add_independent(few, keys.noise(k, when, "ecg_noise", (8, samples)), as_column(part(noise_uv), k))
         if not _is_off(wander_uv):
-            _add_eight(few, _wander(k, when, samples, sampling_rate_hz), as_column(part(wander_uv), k))
-        _derived(few)
+            add_independent(few, _wander(k, when, samples, sampling_rate_hz), as_column(part(wander_uv), k))
+        derive_limb(few)
     return out
 
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from world_models import keys
-from world_models.ecg.waveform import Intervals, derive_twelve
+from world_models.ecg.derived_leads import derive_twelve
+from world_models.ecg.waveform import Intervals
 from world_models.oracles.progression.ecg.anatomy import at_visit, sample_anatomy
 from world_models.oracles.progression.ecg.beats import (
     SAMPLING_RATE_HZ,
