@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from clinenv.task import Task
-from world_models import keys, tree
+from world_models import gradients, keys, tree
 from world_models.inputs import admit
 from world_models.protocol import Chart, Factors, Oracle, WorldModel
 
 __all__ = ["Imagined", "Rollout", "Simulator", "Step"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _as_asked(method: Callable[Concatenate[Simulator, P], R]) -> Callable[Concatenate[Simulator, P], R]:
+    """Decorates what passes gradients in a simulator of `grad=True`, and is under `torch.no_grad` in any other."""
+    without = torch.no_grad()(method)
+
+    @wraps(method)
+    def called(self: Simulator, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if not self.grad:
+            return without(self, *args, **kwargs)
+        with gradients.passed():
+            return method(self, *args, **kwargs)
+
+    return called
 
 
 class Step(NamedTuple):
@@ -52,13 +70,27 @@ class Rollout(NamedTuple):
 class Simulator:
     """Steps batches of patients of `world` and judges them by `task`.
 
+    With `grad=True` charts, rewards and costs of `step`, `rollout` and `imagine` can be differentiated by the actions
+    handed in (where torch's own mode allows it: not within `torch.no_grad()`). A gradient runs along the course that
+    was drawn. Nothing passes one where the answer comes in steps: an event drawn or not, an end reached, a threshold
+    (so all of a cost that counts), whole numbers, whether something was given at all. A refused order has none.
+
+    Args:
+        grad: whether gradients are passed; costs nothing when they are not.
+
     Raises:
-        ValueError: the task needs a measure or an order that the world does not have.
+        ValueError: the task needs a measure or an order that the world does not have, or `grad` is asked of a world
+            through which no amount can be followed (`world_models.gradients.Differentiable`).
     """
 
-    def __init__(self, world: WorldModel, task: Task) -> None:
+    def __init__(self, world: WorldModel, task: Task, grad: bool = False) -> None:
         self.world = world
         self.task = task
+        self.grad = grad
+        if grad and not (isinstance(world, gradients.Differentiable) and world.graded_orders):
+            raise ValueError(
+                f"grad=True: world {world.name!r} passes no gradients; take a learned world, or leave grad=False"
+            )
         measured = {quantity.name for quantity in world.measures}
         missing = [column.name for column in task.observation if column.name not in measured]
         if missing:
@@ -96,7 +128,7 @@ class Simulator:
         state = admit(self.world, key, factors or {})
         return state, self.world.observe(state, also)
 
-    @torch.no_grad()
+    @_as_asked
     def step(
         self, state: Any, chart: Chart, action: Tensor, also: Sequence[str] = (), admissible: Tensor | None = None
     ) -> Step:
@@ -123,7 +155,7 @@ class Simulator:
         terminated = self.task.terminated(after)
         return Step(state, after, _sum(terms), terms, cost, parts, terminated, action, refused)
 
-    @torch.no_grad()
+    @_as_asked
     def imagine(
         self,
         state: Any,
@@ -182,7 +214,7 @@ class Simulator:
             state, chart, weight = out.state, out.chart, weight * discount
         return returns, costs, ~alive
 
-    @torch.no_grad()
+    @_as_asked
     def rollout(self, state: Any, chart: Chart, actions: Tensor, also: Sequence[str] = ()) -> Rollout:
         """The course of B patients under actions [B, H, A], with their own random keys."""
         if actions.ndim != 3 or actions.shape[1] < 1:

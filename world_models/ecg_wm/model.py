@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from world_models import checkpoint, keys
+from world_models import checkpoint, gradients, keys
 from world_models.config_json import from_json
 from world_models.constants import constant
 from world_models.ecg_wm import inference, latent
@@ -157,6 +157,11 @@ class ECGWorldModel(nn.Module):
         """Where the weights are."""
         return self.log_noise.device
 
+    @property
+    def graded_orders(self) -> tuple[str, ...]:
+        """See `gradients.Differentiable`: every dose."""
+        return tuple(order.name for order in self.orders)
+
     # ---- the verbs -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -185,7 +190,7 @@ class ECGWorldModel(nn.Module):
         """Factors from a recorded chart: `ecg_mv` [B, 12, T] at 500 Hz, and what else of the factors stands in it."""
         return read_chart(self.vae, chart, [quantity.name for quantity in self.factors])
 
-    @torch.no_grad()
+    @gradients.verb
     def transition(self, state: ECGWorldState, action: Tensor) -> ECGWorldState:
         """One step of `hours_per_step` after doses [B, D] mg; see `WorldModel.transition`.
 
@@ -244,7 +249,7 @@ class ECGWorldModel(nn.Module):
             present=present,
         )
 
-    @torch.no_grad()
+    @gradients.verb
     def observe(self, state: ECGWorldState, also: Sequence[str] = ()) -> Chart:
         """The chart now; see `WorldModel.observe`. Raises ValueError: `also` names something that is no measure."""
         if also:
@@ -268,7 +273,7 @@ class ECGWorldModel(nn.Module):
             chart["ecg_mv"] = synthesise(self.vae, *shown, chart, state.present.fibrillating, state.first_shape)
         return chart
 
-    @torch.no_grad()
+    @gradients.verb
     def rekey(self, state: ECGWorldState, key: Tensor) -> ECGWorldState:
         """A new random key, and what is not known sampled anew: the drug course so far is gone through with that.
 
@@ -276,18 +281,18 @@ class ECGWorldModel(nn.Module):
         """
         return inference.rekey(self, state, key)
 
-    @torch.no_grad()
+    @gradients.verb
     def expected(self, state: ECGWorldState) -> ECGWorldState:
         """The same patients as the belief's mean has them, without residual: the centre of what the model expects."""
         middle = inference.relive(self, state, state.belief.mean)
         return self.settled(middle._replace(residual=torch.zeros_like(state.residual)))
 
-    @torch.no_grad()
+    @gradients.verb
     def spread(self, state: ECGWorldState) -> dict[str, Tensor]:
         """Standard deviation [B] of each interval's prediction from what was known when the belief was formed."""
         return dict(zip(SPREAD_OF, self.spread_of(state).T.contiguous().unbind(0), strict=True))
 
-    @torch.no_grad()
+    @gradients.verb
     def spread_parts(self, state: ECGWorldState) -> dict[str, Parts]:
         """See `SplitsSpread`: chance is what the residual alone varies by; the rest, not knowing the patient."""
         return split(self.spread(state), chance_sd(state.present, self.log_noise), self.chance_scale)
@@ -296,7 +301,7 @@ class ECGWorldModel(nn.Module):
         """See `CalibratesBands`: split conformal shifts (`bands`), kept with the weights."""
         return corrected(self.band_shift, name, low, high, whom)
 
-    @torch.no_grad()
+    @gradients.verb
     def support(self, state: ECGWorldState) -> Tensor:
         """bool [B]: drug on board, intervals, age and weight within what training met."""
         drug = (self.prior.central(state.rates, state.amounts) <= self.amount_limit).all(-1)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from world_models import checkpoint, keys, tree
+from world_models import checkpoint, gradients, keys, tree
 from world_models.config_json import from_json
 from world_models.ehr_world.set_outcome import bins, inference
 from world_models.ehr_world.set_outcome.arrivals import admit, blank
@@ -135,6 +135,11 @@ class EHRWorldModel(nn.Module):
         """Where the weights are, and the states."""
         return self.typical.device
 
+    @property
+    def graded_orders(self) -> tuple[str, ...]:
+        """See `gradients.Differentiable`: treatments with an amount; a test is taken or not."""
+        return tuple(order.name for order in self.orders[len(self.typical) :] if order.unit != "bool")
+
     # ---- the verbs
 
     @torch.no_grad()
@@ -155,7 +160,7 @@ class EHRWorldModel(nn.Module):
         """Factors from a recorded chart: the static context that it holds."""
         return {q.name: chart[q.name].to(self.device, torch.float32) for q in self.factors if q.name in chart}
 
-    @torch.no_grad()
+    @gradients.verb
     def transition(self, state: EHRState, action: Tensor) -> EHRState:
         """One step under `action` [B, A] in the orders' units. Raises ValueError: an amount outside its bounds."""
         items = len(self.typical)
@@ -193,13 +198,13 @@ class EHRWorldModel(nn.Module):
         }
         return chart
 
-    @torch.no_grad()
+    @gradients.verb
     def rekey(self, state: EHRState, key: Tensor) -> EHRState:
         """The same charts with another random stream. Unknown is what is still to come and what specimens on their way
         will say: both are sampled again, given all that is charted by now."""
         return self.resample_pending(state._replace(key=key.to(self.device)))
 
-    @torch.no_grad()
+    @gradients.verb
     def spread(self, state: EHRState) -> dict[str, Tensor]:
         """Half the width [B] of the central 68 % of each number's prediction for a next step without treatment."""
         item, step, none = self.numbers, state.t + 1, torch.zeros_like(state.given)
@@ -217,7 +222,7 @@ class EHRWorldModel(nn.Module):
         sd = torch.cat(parts)
         return {INQUIRIES[place].name: sd[:, i] for i, place in enumerate(item.tolist())}
 
-    @torch.no_grad()
+    @gradients.verb
     def support(self, state: EHRState) -> Tensor:
         """bool [B]: static context, length of stay and number of concurrent interventions as training met them."""
         static = state.static
