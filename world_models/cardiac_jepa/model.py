@@ -107,6 +107,7 @@ class CardiacJEPAWorld(nn.Module):
     """The learned world, as `world_models.protocol` has it; B patients, C conditions, latents of Z entries."""
 
     orders = ORDERS
+    graded_orders = tuple(q.name for q in ORDERS if q.unit != "bool")  # the months: treatments are given or not
     hours_per_step = HOURS_PER_STEP
     weights_sha256: str | None = None  # the seal of the folder it was loaded from
 
@@ -181,11 +182,6 @@ class CardiacJEPAWorld(nn.Module):
     def jepa(self) -> CardiacJEPA:
         """Encoder, projector and dynamics."""
         return self.reader.jepa
-
-    @property
-    def graded_orders(self) -> tuple[str, ...]:
-        """See `gradients.Differentiable`: the time to the next visit; treatments are given or not."""
-        return tuple(order.name for order in self.orders if order.unit != "bool")
 
     # ---- the verbs -----------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from world_models.ecg_wm.belief import BeliefEncoder
 from world_models.ecg_wm.chance import chance_sd, split
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.encode import read_chart
-from world_models.ecg_wm.events import AVBlock, TorsadesHazard
+from world_models.ecg_wm.events import AVBlock, TorsadesHazard, torsades_fates
 from world_models.ecg_wm.latent import BURDEN, COORDS
 from world_models.ecg_wm.latent_ode import (
     DAY_NUMBERS,
@@ -54,7 +54,7 @@ from world_models.nn.mlp import mlp
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, sample_factors
 from world_models.oracles.ecg_drug.world import ADMISSION_FIBRILLATION
-from world_models.protocol import UNKNOWN, Chart, Factors, History, Parts, Treated
+from world_models.protocol import UNKNOWN, Chart, Factors, Fates, History, Parts, Treated
 from world_models.quantities.ecg_drug import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
 from world_models.quantity import Quantity
 
@@ -78,6 +78,7 @@ class ECGWorldModel(nn.Module):
     """The learned world, as `world_models.protocol` has it; B patients, D = 4 drugs."""
 
     orders = ORDERS
+    graded_orders = tuple(order.name for order in ORDERS)  # see `gradients.Differentiable`
     weights_sha256: str | None = None  # the seal of the folder it was loaded from
     amount_limit: Tensor  # [D] largest central amounts met in training
     temperature: Tensor  # scalar: widens the samples of the belief; calibrated like spread_scale
@@ -157,11 +158,6 @@ class ECGWorldModel(nn.Module):
         """Where the weights are."""
         return self.log_noise.device
 
-    @property
-    def graded_orders(self) -> tuple[str, ...]:
-        """See `gradients.Differentiable`: every dose."""
-        return tuple(order.name for order in self.orders)
-
     # ---- the verbs -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -229,8 +225,8 @@ class ECGWorldModel(nn.Module):
         u, shape = u.contiguous(), shape.contiguous()
         conduction = self.av_block.conduct(state.conduction, normals[:, -1], hours)
         present = self.present(state, u, prior.effect, prior.clock, uniforms[:, -1], conduction)
-        hazard = self.torsades_hazard(present.intervals, state.baseline_qtcf_ms, state.rates.patient).exp()
-        struck = (uniforms[:, -2] < -torch.expm1(-hazard * hours)).to(torch.float32)
+        risk = self.torsades_hazard.chance(present.intervals, state.baseline_qtcf_ms, state.rates.patient, hours)
+        struck = (uniforms[:, -2] < risk).to(torch.float32)
         since = (state.hours_since_dose + hours).clamp_max(MAX_HOURS_SINCE_DOSE)
         return state._replace(
             t=t,
@@ -248,6 +244,11 @@ class ECGWorldModel(nn.Module):
             dose_log_mg=with_dose(state.dose_log_mg, state.t, dose),
             present=present,
         )
+
+    @gradients.verb
+    def fates(self, before: ECGWorldState, after: ECGWorldState) -> Fates:
+        """See `TellsFates`: torsades."""
+        return torsades_fates(self, before, after)
 
     @gradients.verb
     def observe(self, state: ECGWorldState, also: Sequence[str] = ()) -> Chart:
