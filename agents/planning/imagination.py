@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from agents.planning.objective import Objective
+from agents.planning.objective import ChanceConstraint, Objective, ReturnAndCost
 from agents.planning.policy_here import PolicyHere
-from clinenv.simulator import Imagined, Simulator
+from clinenv.imagined import ExpectedStep, Imagined, expected_step
+from clinenv.simulator import Simulator
 from world_models import keys, tree
 from world_models.protocol import Chart
 
-__all__ = ["Course", "Followed", "Imagination", "Value", "follow"]
+__all__ = ["Course", "Followed", "Imagination", "Value", "follow", "mean_course", "utility"]
 
 Value = Callable[[Chart], Tensor]  # chart of B patients -> [B] undiscounted return to go
 
@@ -35,13 +36,14 @@ class Course(NamedTuple):
 
 
 class Followed(NamedTuple):
-    """Courses under a rule. R rows, H steps; after the end rewards, costs and orders are 0."""
+    """Courses under a rule. R rows, H steps; after the end rewards, costs and orders are 0. Where the simulator takes
+    events at their chances, rewards and costs are expected, and the end is the chance of it."""
 
     returns: Tensor  # float32 [R], discounted, with the value at the horizon where one was given
     rewards: Tensor  # float32 [R, H]
     costs: Tensor  # float32 [R, H]
     orders: Tensor  # float32 [R, H, A] as they were given, refused or not
-    terminated: Tensor  # bool [R]
+    terminated: Tensor  # bool [R], or float32
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,13 @@ class Imagination:
         return mean_course(followed, self.particles)
 
 
+def utility(objective: Objective, returns: Tensor, costs: Tensor) -> Tensor:
+    """What single courses are worth, of returns and costs [...]: the objective without its risk, which is of many."""
+    if isinstance(objective, ChanceConstraint):
+        return returns - objective.multiplier * (costs > objective.limit).to(returns.dtype)
+    return returns - objective.cost_weight * costs if isinstance(objective, ReturnAndCost) else returns
+
+
 def mean_course(followed: Followed, particles: int) -> Course:
     """Over the particles of each patient."""
     rewards, costs = (x.unflatten(0, (-1, particles)).mean(1) for x in (followed.rewards, followed.costs))
@@ -125,26 +134,34 @@ def follow(
     """
     count, device = simulator.task.clock(chart).shape[0], simulator.device
     rows = torch.arange(count, device=device)
-    here = ~simulator.task.terminated(chart)
-    returns, terminated = torch.zeros(count, device=device), ~here
+    there = (~simulator.over(state, chart)).to(torch.float32)  # [R] the chance that the course goes on
+    returns, ended = torch.zeros(count, device=device), 1.0 - there
     rewards, costs = torch.zeros(count, steps, device=device), torch.zeros(count, steps, device=device)
     given = torch.zeros(count, steps, len(simulator.task.orders), device=device)
-    weight = 1.0
     for step in range(steps):
-        if narrow is not None and float(here.to(torch.float32).mean()) < 0.5:
-            kept = here.nonzero().squeeze(1)
+        if narrow is not None and float((there > 0).to(torch.float32).mean()) < 0.5:
+            kept = (there > 0).nonzero().squeeze(1)
             narrow(kept)
-            state, chart, rows, here = tree.take(state, kept), tree.take(chart, kept), rows[kept], here[kept]
-        if not bool(here.any()):
+            state, chart, rows, there = tree.take(state, kept), tree.take(chart, kept), rows[kept], there[kept]
+        if not bool((there > 0).any()):
             break
         orders = decide(step, chart, rows)
-        out = simulator.step(state, chart, orders)
-        on = rows[here]
-        given[on, step], rewards[on, step], costs[on, step] = orders[here], out.reward[here], out.cost[here]
-        returns[on] += weight * out.reward[here]
-        terminated[on] = out.terminated[here]
-        here = here & ~out.terminated
-        state, chart, weight = out.state, out.chart, weight * discount
-    if value is not None and bool(here.any()):
-        returns[rows[here]] += weight * value(chart)[here]
-    return Followed(returns, rewards, costs, given, terminated)
+        state, chart, reward, cost, goes_on = _moved(simulator, state, chart, orders)
+        here = there > 0
+        given[rows, step] = torch.where(here.unsqueeze(1), orders, 0.0)
+        rewards[rows, step] = torch.where(here, there * reward, 0.0)
+        costs[rows, step] = torch.where(here, there * cost, 0.0)
+        returns[rows] += discount**step * rewards[rows, step]
+        there = there * goes_on
+        ended[rows] = 1.0 - there
+    if value is not None and len(rows):
+        returns[rows] += torch.where(there > 0, discount**steps * there * value(chart), 0.0)
+    return Followed(returns, rewards, costs, given, ended > 0.5 if simulator.events == "drawn" else ended)
+
+
+def _moved(simulator: Simulator, state: Any, chart: Chart, orders: Tensor) -> ExpectedStep:
+    """A step as the simulator imagines it: with its events drawn, or at their chances."""
+    if simulator.events == "expected":
+        return expected_step(simulator, state, chart, orders)
+    out = simulator.step(state, chart, orders)
+    return ExpectedStep(out.state, out.chart, out.reward, out.cost, (~out.terminated).to(torch.float32))

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from agents.planning.budget import Meter
 from agents.planning.edits import Edits
-from agents.planning.imagination import Course, Followed, Imagination, follow, mean_course
+from agents.planning.imagination import Course, Followed, Imagination, follow, mean_course, utility
 from agents.planning.policy_here import PolicyHere
-from clinenv.simulator import Imagined
+from clinenv.imagined import Imagined
 from world_models import keys, tree
 from world_models.protocol import Chart
 
@@ -152,7 +152,6 @@ class Trial:
         returns, costs, ended = (
             x.unflatten(0, (-1, 1, particles)) for x in (followed.returns, followed.costs.sum(1), followed.terminated)
         )
-        whole = Imagined(returns, costs, ended)
-        single = Imagined(*(x.transpose(1, 2) for x in whole))  # each course as a plan of its own
-        scores = imagined.objective(whole).squeeze(1)
-        return _Futures(imagined.objective(single), scores, mean_course(followed, particles)), followed
+        scores = imagined.objective(Imagined(returns, costs, ended)).squeeze(1)
+        utilities = utility(imagined.objective, returns, costs).squeeze(1)
+        return _Futures(utilities, scores, mean_course(followed, particles)), followed

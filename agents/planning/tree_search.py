@@ -19,10 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.planning.imagination import Imagination
+from agents.planning.imagination import Imagination, utility
 from agents.planning.plan_config import PlanConfig
 from agents.planning.problem import ChosenPlan, Optimiser, Problem, first_plans, gather, repeats
-from clinenv.simulator import Imagined
 from world_models import keys, tree
 
 __all__ = ["TreeConfig", "TreeSearch"]
@@ -85,7 +84,7 @@ class _Forest:
 class TreeSearch:
     """The optimiser. It needs an imagined world to step in: `Problem.imagination`.
 
-    A single course is worth what the objective makes of it; over luck the mean counts, whatever the risk.
+    Over luck the mean counts, whatever the objective's risk (`imagination.utility`).
 
     Raises:
         ValueError: from `plan`, where there is no imagined world.
@@ -256,7 +255,7 @@ class _Search:
         f.used[rows] += 1
 
     def _utility(self, node: Tensor, number: int) -> Tensor:
-        """[R]: what the objective makes of the courses that lead to a node and, by value or base plan, on from it."""
+        """[R]: the utility of the courses that lead to a node and, by value or base plan, on from it."""
         f, c, imagined = self.forest, self.c, self.imagined
         everyone = torch.arange(len(node), device=node.device)
         at = everyone * self.nodes + node
@@ -274,9 +273,7 @@ class _Search:
             returns = returns + torch.where(on, out.reward * c.discount ** (start + step).to(torch.float32), 0.0)
             costs = costs + torch.where(on, out.cost, 0.0)
             here, state, chart = here & ~(out.terminated & on), out.state, out.chart
-        shape = (-1, 1, 1)
-        whole = Imagined(returns.reshape(shape), costs.reshape(shape), (~here).reshape(shape))
-        return self.imagined.objective(whole).squeeze(1)
+        return utility(imagined.objective, returns, costs)
 
     def _back_up(self, path: list[tuple[Tensor, Tensor, Tensor]], leaf: Tensor, utility: Tensor) -> None:
         f, everyone = self.forest, torch.arange(len(leaf), device=leaf.device)
