@@ -51,10 +51,14 @@ class Meter:
     @contextmanager
     def spending(self, transitions: int) -> Iterator[None]:
         """So many steps are imagined for each patient within."""
-        self.transitions += transitions
         start = self.milliseconds
         yield
-        self._last = (transitions, self.milliseconds - start)
+        self.spent(transitions, start)
+
+    def spent(self, transitions: int, start_ms: float) -> None:
+        """So many steps were imagined for each patient since `milliseconds` was `start_ms`."""
+        self.transitions += transitions
+        self._last = (transitions, self.milliseconds - start_ms)
 
     def affords(self, plans: int, each: int, kept: int = 0) -> int:
         """How many of `plans` plans, of `each` transitions a patient, may still be scored, so that `kept` more can be.

@@ -26,6 +26,8 @@ def coloured_uniforms(key: Tensor, look: int, shape: tuple[int, int], steps: int
     """
     if beta < 0:
         raise ValueError(f"beta must be 0 or more, got {beta}; 0 is white noise")
+    if 0 in shape:  # which the transform refuses
+        return torch.zeros(*key.shape, *shape, steps, device=key.device)
     frequencies = torch.fft.rfftfreq(steps, device=key.device)
     # the mean of a plan gets as much as its slowest wave
     amplitude = frequencies.clamp_min(1.0 / steps) ** (-beta / 2.0)

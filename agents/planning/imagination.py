@@ -20,7 +20,8 @@ from clinenv.simulator import Simulator
 from world_models import keys, tree
 from world_models.protocol import Chart
 
-__all__ = ["Course", "Followed", "Imagination", "Value", "follow", "mean_course", "utility"]
+__all__ = ["Course", "Followed", "Imagination", "Value", "follow"]
+__all__ += ["imagined_step", "mean_course", "utility"]
 
 Value = Callable[[Chart], Tensor]  # chart of B patients -> [B] undiscounted return to go
 
@@ -146,7 +147,7 @@ def follow(
         if not bool((there > 0).any()):
             break
         orders = decide(step, chart, rows)
-        state, chart, reward, cost, goes_on = _moved(simulator, state, chart, orders)
+        state, chart, reward, cost, goes_on = imagined_step(simulator, state, chart, orders)
         here = there > 0
         given[rows, step] = torch.where(here.unsqueeze(1), orders, 0.0)
         rewards[rows, step] = torch.where(here, there * reward, 0.0)
@@ -159,7 +160,7 @@ def follow(
     return Followed(returns, rewards, costs, given, ended > 0.5 if simulator.events == "drawn" else ended)
 
 
-def _moved(simulator: Simulator, state: Any, chart: Chart, orders: Tensor) -> ExpectedStep:
+def imagined_step(simulator: Simulator, state: Any, chart: Chart, orders: Tensor) -> ExpectedStep:
     """A step as the simulator imagines it: with its events drawn, or at their chances."""
     if simulator.events == "expected":
         return expected_step(simulator, state, chart, orders)

@@ -43,7 +43,8 @@ class RolloutConfig:
     particles: int = 8  # imagined futures of each edit
     edits: int = 48  # single edits tried at most; with a budget as many as it pays for
     replan_every: int = 6  # steps that an edit holds for, and from one plan to the next
-    caution: float = 1.0  # standard errors that a gain must exceed
+    screen: float = 0.5  # standard errors that the gain of a single edit must exceed to be tried together with others
+    caution: float = 2.0  # and that of what is carried out, on futures that had no part in finding it
     joint: int = 12  # single edits at most that are tried together
     finals: int = 2  # times as many futures, not seen before, on which the finalists are compared
     discount: float = 1.0  # per step
@@ -56,8 +57,8 @@ class RolloutConfig:
             raise ValueError(f"particles must be at least 2, got {self.particles}: one alone has no standard error")
         if self.replan_every > self.horizon:
             raise ValueError(f"replan_every ({self.replan_every}) is past the horizon ({self.horizon}); lower it")
-        if self.caution < 0:
-            raise ValueError(f"caution must be 0 or more, got {self.caution}")
+        if min(self.caution, self.screen) < 0:
+            raise ValueError(f"screen and caution must be 0 or more, got {self.screen} and {self.caution}")
 
 
 class RolloutPlanner(Believer):

@@ -68,7 +68,7 @@ class Trial:
                 break
             whom, which = patient[part], edit[part]
             tried = self._run(whom, torch.nn.functional.one_hot(which, len(self.edits)).bool(), 0, c.particles)
-            gains[whom, which] = self._sure(tried, base, whom)
+            gains[whom, which] = self._sure(tried, base, whom, c.screen)
             used += self._each * torch.bincount(whom, minlength=count)
         return self._settle(none, gains, base, used)
 
@@ -97,11 +97,12 @@ class Trial:
         turn = kept.cumsum(1)[patient, edit].argsort(stable=True)
         return patient[turn], edit[turn]
 
-    def _sure(self, tried: _Futures, base: _Futures, whom: Tensor) -> Tensor:
-        """[N]: how much better than the policy, less `caution` standard errors of the paired difference."""
+    @staticmethod
+    def _sure(tried: _Futures, base: _Futures, whom: Tensor, errors: float) -> Tensor:
+        """[N]: how much better than the policy, less so many standard errors of the paired difference."""
         difference = tried.utilities - base.utilities[whom]
         error = difference.std(1) / difference.shape[1] ** 0.5
-        return tried.score - base.score[whom] - self.config.caution * error
+        return tried.score - base.score[whom] - errors * error
 
     def _settle(self, none: Tensor, gains: Tensor, base: _Futures, used: Tensor) -> Judged:
         """The best of: the policy, its best edit, all good edits together, and the better half of them."""
@@ -120,9 +121,11 @@ class Trial:
         found = self._run(hopeful.repeat_interleave(size), candidates.flatten(0, 1), 1, particles)
         used[hopeful] += size * particles * c.horizon
         plain = tree.take(found, slice(0, None, size))
-        sure = self._sure(found, plain, torch.arange(len(hopeful), device=used.device).repeat_interleave(size))
+        sure = self._sure(
+            found, plain, torch.arange(len(hopeful), device=used.device).repeat_interleave(size), c.caution
+        )
         pick = sure.unflatten(0, (-1, size)).argmax(1)  # the policy's own gain is 0
-        at = torch.arange(len(hopeful), device=used.device) * size + pick
+        at = whose * size + pick
         chosen[hopeful] = candidates.flatten(0, 1)[at]
         promised[hopeful] = found.score[at]
         course.rewards[hopeful], course.costs[hopeful] = found.course.rewards[at], found.course.costs[at]

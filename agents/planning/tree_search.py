@@ -1,7 +1,7 @@
 """Tree search over decisions and luck: PUCT, widening progressively over chance outcomes.
 
 Selection: mean value + c P(a) sqrt(N) / (1 + n) (Rosin 2011, doi 10.1007/s10472-011-9258-6; Silver 2017, doi
-10.1038/nature24270), values scaled to 0..1 within a tree (Schrittwieser 2020, doi 10.1038/s41586-020-03051-4). A
+10.1038/nature24270), values in standard deviations of a tree's, for a return has no bounds. A
 decision taken n times has at most k n^alpha outcomes (Couetoux 2011, doi 10.1007/978-3-642-25566-3_32), each a
 particle: at the root a belief's, its unknowns sampled anew, below it the same patient with other luck. Trees of one
 patient are independent and their visits added up (Chaslot 2008, doi 10.1007/978-3-540-87608-3_6), so that one patient
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from agents.planning.imagination import Imagination, utility
 from agents.planning.plan_config import PlanConfig
-from agents.planning.problem import ChosenPlan, Optimiser, Problem, first_plans, gather, repeats
+from agents.planning.problem import ChosenPlan, Optimiser, Problem, first_plans, gather, repeats, second_look
 from world_models import keys, tree
 
 __all__ = ["TreeConfig", "TreeSearch"]
@@ -67,7 +67,7 @@ class _Forest:
     states: Any  # [R * N] of the world
     charts: Any  # [R * N]
     prior: Tensor  # [R, M]
-    visits: Tensor  # [R, N]
+    visits: Tensor  # [R, N] of paths
     chosen: Tensor  # [R, N, M] how often each decision was taken
     total: Tensor  # [R, N, M] of the utilities that came of it
     child: Tensor  # int64 [R, N, M, C]
@@ -77,8 +77,7 @@ class _Forest:
     ended: Tensor  # bool [R, N]
     depth: Tensor  # int64 [R, N]
     used: Tensor  # int64 [R] nodes of each tree
-    low: Tensor  # [R] least utility seen
-    high: Tensor  # [R]
+    moments: Tensor  # [R, 3] of the utilities seen: how many, their sum and the sum of their squares
 
 
 class TreeSearch:
@@ -99,7 +98,8 @@ class TreeSearch:
             raise ValueError("tree search steps through an imagined world; plan with it in a WorldPlanner")
         c, space = self.config, problem.space
         base = space.orders(space.likeliest(problem.belief))  # the policy's plan, or nothing
-        plans = first_plans(problem, problem.belief, c.candidates, kept=0)
+        kept = c.finalists + 3
+        plans = first_plans(problem, problem.belief, c.candidates, kept)
         # plans that begin alike are one decision of the root
         alike = repeats(space.orders(plans)[:, :, : c.block].flatten(2))
         scores, index = problem.evaluate(plans, 0).masked_fill(alike, -torch.inf).topk(min(c.width, plans.shape[1]), 1)
@@ -108,14 +108,12 @@ class TreeSearch:
         first = space.orders(plans)[:, :, : c.block]
         search = _Search(problem.imagination, c, most, base, first, _prior(scores, c.temperature))
         for number in range(most):
-            if not problem.meter.affords(1, c.trees * c.horizon):
+            if not problem.meter.affords(1, c.trees * c.horizon, -(-kept * c.particles // c.trees)):
                 break
-            with problem.meter.spending(c.trees * c.horizon):
-                search.simulate(number)
-        visits, value = search.root()
-        order = visits.argsort(stable=True, dim=1, descending=True)
-        plans, best = gather(plans, order), order[:, :1]
-        return ChosenPlan(plans[:, 0], problem.belief, value.gather(1, best).squeeze(1), space.orders(plans[:, 0]))
+            start_ms = problem.meter.milliseconds
+            problem.meter.spent(c.trees * search.simulate(number), start_ms)
+        found = space.nearest(search.principal()).to(plans.dtype).unsqueeze(1)
+        return second_look(problem, torch.cat([found, plans], 1), scores, problem.belief, c.finalists + 1)
 
 
 def _prior(scores: Tensor, temperature: float) -> Tensor:
@@ -163,13 +161,16 @@ class _Search:
             ended=self.simulator.task.terminated(imagined.chart)[self.patient].unsqueeze(1).repeat(1, nodes),
             depth=whole.clone(),
             used=torch.ones(roots, dtype=torch.int64, device=device),
-            low=torch.full((roots,), torch.inf, device=device),
-            high=torch.full((roots,), -torch.inf, device=device),
+            moments=torch.zeros(roots, 3, device=device),
         )
         self.nodes, self.deepest = nodes, -(-c.horizon // c.block)
 
-    def simulate(self, number: int) -> None:
-        """One path in each tree: down to a node that is not there yet, on to the horizon, and back up."""
+    def simulate(self, number: int) -> int:
+        """One path in each tree: down to a node that is not there yet, on to the horizon, and back up.
+
+        Returns:
+            How many steps were imagined in a tree (in that of the patient with most).
+        """
         f = self.forest
         everyone = torch.arange(len(f.used), device=f.used.device)
         here = torch.zeros_like(f.used)
@@ -190,13 +191,31 @@ class _Search:
             here = torch.where(grow, new, torch.where(going, lead, here))
             grown = grown | grow
             going = going & ~grow & ~f.ended[everyone, here]
-        self._back_up(path, here, self._utility(here, number))
+        utility, steps = self._judge(here, number)
+        self._back_up(path, here, utility)
+        return steps + (self.c.block if bool(grown.any()) else 0)
 
-    def root(self) -> tuple[Tensor, Tensor]:
-        """Visits and mean utility [B, M] of the root's decisions, over the trees of each patient."""
-        f = self.forest
-        chosen, total = (x[:, 0].unflatten(0, (-1, self.c.trees)).sum(1) for x in (f.chosen, f.total))
-        return chosen, torch.where(chosen > 0, total / chosen.clamp_min(1.0), -torch.inf)
+    def principal(self) -> Tensor:
+        """Orders float32 [B, H, A] of the principal variation: from the root on the decision taken most often, over all
+        trees and outcomes; where nobody has been, the base plan."""
+        f, c = self.forest, self.c
+        count = f.prior.shape[0] // c.trees
+        orders = self.base.clone()
+        active = torch.zeros_like(f.visits, dtype=torch.bool)
+        active[:, 0] = True
+        everyone = torch.arange(count, device=orders.device)
+        for depth in range(self.deepest):
+            votes = torch.where(active.unsqueeze(-1), f.chosen, 0.0).sum(1).unflatten(0, (count, c.trees)).sum(1)
+            best, seen = votes.argmax(1), votes.amax(1) > 0
+            steps = slice(depth * c.block, min((depth + 1) * c.block, c.horizon))
+            length = steps.stop - steps.start
+            changed = orders[:, steps] * self.scale[everyone, best, :length] + self.added[everyone, best, :length]
+            orders[:, steps] = torch.where(seen[:, None, None], changed, orders[:, steps])
+            which = best.repeat_interleave(c.trees)[:, None, None, None]
+            under = f.child.gather(2, which.expand(-1, f.child.shape[1], 1, f.child.shape[3]))
+            reached = torch.where(active.unsqueeze(-1), under.squeeze(2), -1).flatten(1)
+            active = torch.zeros_like(active).scatter(1, reached.clamp_min(0), reached >= 0) & (f.depth == depth + 1)
+        return orders
 
     def _select(self, node: Tensor) -> Tensor:
         """int64 [R]: the decision of each tree at its node."""
@@ -205,10 +224,12 @@ class _Search:
         all_of_them = chosen.sum(1, keepdim=True)
         mean = torch.where(all_of_them > 0, total.sum(1, keepdim=True) / all_of_them.clamp_min(1.0), 0.0)
         value = torch.where(chosen > 0, total / chosen.clamp_min(1.0), mean)
-        span = (f.high - f.low).unsqueeze(1)
-        scaled = torch.where(span > 1e-9, (value - f.low.unsqueeze(1)) / span.clamp_min(1e-9), 0.5)
+        count, once, twice = f.moments.unsqueeze(-1).unbind(1)
+        centre = once / count.clamp_min(1.0)
+        spread = (twice / count.clamp_min(1.0) - centre.square()).clamp_min(0.0).sqrt()
+        scaled = torch.where(spread > 1e-6, (value - centre) / spread.clamp_min(1e-6), 0.0)
         bonus = self.c.exploration * f.prior * (all_of_them + 1.0).sqrt() / (1.0 + chosen)
-        return (scaled.nan_to_num(0.5) + bonus).argmax(1)
+        return (scaled + bonus).argmax(1)
 
     def _allowed(self, chosen: Tensor) -> Tensor:
         """How many outcomes a decision may have that was taken so often before."""
@@ -254,8 +275,9 @@ class _Search:
         f.outcomes[rows, node, move] += 1
         f.used[rows] += 1
 
-    def _utility(self, node: Tensor, number: int) -> Tensor:
-        """[R]: the utility of the courses that lead to a node and, by value or base plan, on from it."""
+    def _judge(self, node: Tensor, number: int) -> tuple[Tensor, int]:
+        """[R]: the utility of the courses that lead to a node and, by value or base plan, on from it; and the steps it
+        took."""
         f, c, imagined = self.forest, self.c, self.imagined
         everyone = torch.arange(len(node), device=node.device)
         at = everyone * self.nodes + node
@@ -264,20 +286,19 @@ class _Search:
         start = f.depth[everyone, node] * c.block
         luck = keys.fold(keys.fold(self.key, "leaf"), number)
         state = state._replace(key=luck)
-        for step in range(int(c.horizon - start.min()) if imagined.value is None else 0):
-            on = here & (start + step < c.horizon)
-            if not bool(on.any()):
-                break
+        step = 0
+        while imagined.value is None and bool((on := here & (start + step < c.horizon)).any()):
             when = (start + step).clamp_max(c.horizon - 1)
             out = self.simulator.step(state, chart, self.base[self.patient, when])
             returns = returns + torch.where(on, out.reward * c.discount ** (start + step).to(torch.float32), 0.0)
             costs = costs + torch.where(on, out.cost, 0.0)
             here, state, chart = here & ~(out.terminated & on), out.state, out.chart
-        return utility(imagined.objective, returns, costs)
+            step += 1
+        return utility(imagined.objective, returns, costs), step
 
     def _back_up(self, path: list[tuple[Tensor, Tensor, Tensor]], leaf: Tensor, utility: Tensor) -> None:
         f, everyone = self.forest, torch.arange(len(leaf), device=leaf.device)
-        f.low, f.high = torch.minimum(f.low, utility), torch.maximum(f.high, utility)
+        f.moments += torch.stack([torch.ones_like(utility), utility, utility.square()], 1)
         for node, move, taken in path:
             rows = taken.nonzero().squeeze(1)
             f.chosen[rows, node[rows], move[rows]] += 1.0
