@@ -120,10 +120,8 @@ class Trial:
         particles, size = c.particles * c.finals, candidates.shape[1]
         found = self._run(hopeful.repeat_interleave(size), candidates.flatten(0, 1), 1, particles)
         used[hopeful] += size * particles * c.horizon
-        plain = tree.take(found, slice(0, None, size))
-        sure = self._sure(
-            found, plain, torch.arange(len(hopeful), device=used.device).repeat_interleave(size), c.caution
-        )
+        plain, whose = tree.take(found, slice(0, None, size)), torch.arange(len(hopeful), device=used.device)
+        sure = self._sure(found, plain, whose.repeat_interleave(size), c.caution)
         pick = sure.unflatten(0, (-1, size)).argmax(1)  # the policy's own gain is 0
         at = whose * size + pick
         chosen[hopeful] = candidates.flatten(0, 1)[at]
