@@ -98,7 +98,7 @@ def test_gradients_through_the_learned_drug_world():
     task = gym.make("ECGDrugContinuous-v0").unwrapped.task
     simulator = Simulator(catalog.load("ecg-wm-small"), task, grad=True, events="expected")
     chart = simulator.reset(keys.from_seed(4, 3))[1]
-    config = GradientConfig(**{**BRIEF, "horizon": 12, "candidates": 24, "particles": 2}, starts=2, ascents=6)
+    config = GradientConfig(**{**BRIEF, "horizon": 12, "candidates": 16, "finalists": 0}, starts=2, ascents=6)
     led = WorldPlanner(simulator, config)
     led.act(chart)
     begun = WorldPlanner(simulator, GradientConfig(**{**config.__dict__, "ascents": 1, "step_size": 1e-6}))
