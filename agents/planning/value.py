@@ -114,18 +114,9 @@ class WithValue(Task):
 
     def __init__(self, task: Task, value: Value, discount: float = 1.0) -> None:
         self._task, self._value, self._discount = task, value, discount
-        self.name, self.orders, self.horizon_hours, self.actions = (
-            task.name,
-            task.orders,
-            task.horizon_hours,
-            task.actions,
-        )
-        self.observation, self.records, self.losses, self.trend = (
-            task.observation,
-            task.records,
-            task.losses,
-            task.trend,
-        )
+        self.name, self.orders, self.horizon_hours = task.name, task.orders, task.horizon_hours
+        self.actions, self.observation, self.records = task.actions, task.observation, task.records
+        self.losses, self.trend = task.losses, task.trend
         self.oracle, self.told, self.refuses = task.oracle, task.told, task.refuses
 
     def _potential(self, chart: Chart) -> Tensor:
