@@ -18,6 +18,7 @@ from clinenv import snapshot as snapshots
 from clinenv.arguments import as_numbers, checked_seed, split_options
 from clinenv.interface import Interface
 from clinenv.patients import Patients, Starting
+from clinenv.pessimism import TERM
 from clinenv.settings import Settings
 from clinenv.simulator import Simulator, Step
 from clinenv.view import Kept
@@ -197,7 +198,8 @@ class Episodes:
             nothing = torch.zeros(self.count, len(self.simulator.world.orders), device=self.device)
             task = self.simulator.task
             parts = (f"cost_{name}" for name in task.cost_parts(chart, nothing, chart))
-            terms = (f"reward_{name}" for name in task.reward(chart, nothing, chart))
+            named = [*task.reward(chart, nothing, chart), *([TERM] if self.simulator.wary is not None else [])]
+            terms = (f"reward_{name}" for name in named)
             self._judged = ("cost", *parts, *terms, *(("refused_orders",) if task.refuses else ()))
         return {name: torch.zeros(self.count, device=self.device) for name in self._judged}
 
@@ -290,7 +292,7 @@ class Episodes:
     def over(self) -> Tensor:
         """bool [B]: rows whose episode has ended."""
         now = self.running
-        return (now.steps >= self.horizon_steps) | self.simulator.task.terminated(now.chart)
+        return (now.steps >= self.horizon_steps) | self.simulator.over(now.state, now.chart)
 
     @torch.no_grad()
     def observation(self) -> Any:
