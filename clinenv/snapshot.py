@@ -53,7 +53,6 @@ def setting(simulator: Simulator, interface: Interface, settings: Settings) -> d
         "hours_per_step": float(world.hours_per_step),
         "task": simulator.task.name,
         "observation": settings.observation,
-        "action": settings.action,
         "noise": settings.noise,
         "missingness": settings.missingness,
         "columns": _sum(interface.layout.names),
