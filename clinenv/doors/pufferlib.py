@@ -35,7 +35,8 @@ class PufferVectorEnv(pufferlib.PufferEnv):
             trainer, reads `terminals` alone, and takes what was cut off to go on in the next patient. (It also clips
             rewards to [-1, 1].)
         buf: PufferLib's shared buffers.
-        seed: row i meets the patients of a single environment that was reset with seed + i.
+        seed: row i meets the patients of a single environment that was reset with seed * N + i: PufferLib gives
+            consecutive seeds to the environments of one vectorisation, and no patient should be met in two.
         arguments: of the environment.
 
     Raises:
@@ -68,7 +69,7 @@ class PufferVectorEnv(pufferlib.PufferEnv):
     def reset(self, seed: int | None = None) -> tuple[np.ndarray, list[dict[str, float]]]:
         """New patients in all rows: those of the seed (at first, of the one given at the start), or the next ones."""
         seed, self._seed = (self._seed if seed is None else seed), None
-        observation, _ = self._patients.reset(seed=seed)
+        observation, _ = self._patients.reset(seed=None if seed is None else int(seed) * self.num_agents)
         self.observations[:] = observation.cpu().numpy()
         self.rewards[:], self.terminals[:], self.truncations[:], self.masks[:] = 0.0, False, False, True
         self._sums.zero_()

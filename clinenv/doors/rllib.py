@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from clinenv import registration
 from clinenv.doors.making import missing, patients, refuse_multibinary
@@ -28,7 +28,8 @@ def register() -> None:
     """Make every id known to RLlib, on remote runners too: `config.environment("ECGDrug-v0", env_config={...})`.
 
     `env_config` holds the arguments of the environment. With `gym_env_vectorize_mode="vector_entry_point"` the patients
-    of a runner are one batch; with the other modes each is an environment of its own. A second call changes nothing.
+    of a runner are one batch, and no two runners meet the same; with the other modes each is an environment of its own.
+    A second call changes nothing.
     """
     for row in registration.ENVIRONMENTS:
         register_env(row["id"], creator(row["id"]))
@@ -52,12 +53,25 @@ def creator(env_id: str) -> Callable[[Mapping[str, Any]], gymnasium.Env | Vector
             made = gymnasium.make(env_id, **arguments)
             space = made.action_space
         else:
-            made = patients(env_id, num_envs, AutoresetMode.NEXT_STEP, **arguments)
-            space = made.single_action_space
+            batch = patients(env_id, num_envs, AutoresetMode.NEXT_STEP, **arguments)
+            space = batch.single_action_space
+            made = _Apart(batch, getattr(env_config, "worker_index", 0) * (num_envs - 1))
         refuse_multibinary("RLlib", space)
         return made
 
     return create
+
+
+class _Apart(VectorWrapper):
+    """Runner w is seeded with s + w, and row i of a batch with its seed + i: the shift makes that s + w N + i."""
+
+    def __init__(self, env: VectorEnv, shift: int) -> None:
+        super().__init__(env)
+        self._shift = shift
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As the environment's own, with the seed shifted."""
+        return self.env.reset(seed=None if seed is None else seed + self._shift, options=options)
 
 
 def refuse_wrong_autoreset(*, env: Any, **_: Any) -> None:

@@ -1,10 +1,11 @@
 """How each library collects courses and hands them to a learner, with what it brings for that itself.
 
-Each function gives the whole episodes of ROWS patients from SEED on.
+Each function gives the whole episodes of ROWS rows from SEED on (Minari, which has no rows: one each of twice as many).
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,19 @@ def sb3_contrib(_: Path) -> list[Course]:
     return whole(moments)
 
 
+def cleanrl(_: Path) -> list[Course]:
+    """From the batch of the single-file loop among the examples."""
+    from examples.doors import cleanrl_ppo
+
+    torch.manual_seed(0)
+    envs = vector(autoreset_mode=AutoresetMode.SAME_STEP, tensors=True)
+    seen, _ = envs.reset(seed=SEED)
+    agent = cleanrl_ppo.Agent(seen.shape[-1], 9)
+    batch, _ = cleanrl_ppo.collect(envs, agent, seen, LENGTH)
+    names = ("seen", "action", "reward", "following", "terminated", "truncated")
+    return whole([Moment(*(batch[name][t] for name in names)) for t in range(LENGTH)])
+
+
 def torchrl(_: Path) -> list[Course]:
     """From a Collector's batch."""
     collectors = pytest.importorskip("torchrl.collectors")
@@ -122,7 +136,7 @@ def rllib(_: Path) -> list[Course]:
     )
     runner = SingleAgentEnvRunner(config=config, worker_index=0)
     try:
-        episodes = runner.sample(num_timesteps=ROWS * LENGTH, random_actions=True)
+        episodes = runner.sample(num_timesteps=3 * ROWS * LENGTH, random_actions=True)
     finally:
         runner.stop()
     found = []
@@ -143,7 +157,8 @@ def pufferlib(_: Path) -> list[Course]:
 
     kwargs = {"env_id": "ECGDrug-v0", "num_envs": ROWS, "world": world()}
     env = vectors.make(PufferVectorEnv, env_kwargs=kwargs, backend=vectors.PufferEnv)
-    env.async_reset(SEED)
+    assert SEED % ROWS == 0
+    env.async_reset(SEED // ROWS)  # row i is then the patient of SEED + i
     luck = np.random.default_rng(0)
     seen = env.recv()[0].copy()
     moments, told = [], []
@@ -239,7 +254,7 @@ def omnisafe(_: Path) -> list[Course]:
     """Through the adapter that stands between OmniSafe's algorithms and its environments."""
     if importlib.util.find_spec("omnisafe") is None:
         pytest.skip("omnisafe is not installed")
-    import clinenv.doors.omnisafe  # noqa: F401 - loads OmniSafe and registers the ids
+    importlib.import_module("clinenv.doors.omnisafe")  # loads OmniSafe and registers the ids
     from omnisafe.adapter import OnPolicyAdapter
     from omnisafe.utils.config import get_default_kwargs_yaml
 
@@ -265,7 +280,7 @@ def minari(folder: Path) -> list[Course]:
     library = pytest.importorskip("minari")
     env = library.DataCollector(gymnasium.make("ECGDrug-v0", world=world()), record_infos=True)
     env.action_space.seed(0)
-    for row in range(ROWS):  # a reset without a seed is given one by Minari
+    for row in range(2 * ROWS):  # a reset without a seed is given one by Minari
         env.reset(seed=SEED + row)
         over = False
         while not over:
