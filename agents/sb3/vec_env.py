@@ -16,7 +16,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from clinenv.doors.making import clinical
+from clinenv.vector_env import ClinicalVectorEnv
 
 __all__ = ["SB3VecEnv", "clinical"]
 
@@ -26,6 +26,17 @@ def _array(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _array(v) for k, v in value.items()}
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+
+
+def clinical(env: VectorEnv) -> ClinicalVectorEnv:
+    """The batch of patients beneath the wrappers.
+
+    Raises:
+        TypeError: it is none of clinenv's.
+    """
+    if not isinstance(env.unwrapped, ClinicalVectorEnv):
+        raise TypeError(f"this needs a vector environment of clinenv, got {type(env.unwrapped).__name__}")
+    return env.unwrapped
 
 
 class SB3VecEnv(VecEnv):
