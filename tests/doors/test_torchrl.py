@@ -103,3 +103,12 @@ def test_what_has_ended_is_not_stepped_and_what_is_no_tensor_is_refused() -> Non
         TorchRLEnv("EHRWard-v0", 2, world=ToyWard(), observation="text")
     with pytest.raises(ValueError, match="autoreset_mode.*leave it out"):
         TorchRLEnv("ECGDrug-v0", 2, world=ToyWorld(), autoreset_mode="SameStep")
+
+
+def test_torchrls_own_wrapper_refuses_the_mode_that_it_does_not_know() -> None:
+    """Which is why next-step can be the default: whoever needs another mode says so."""
+    from torchrl.envs import GymWrapper
+
+    kwargs = {"vectorization_mode": "vector_entry_point", "world": ToyWorld()}
+    with pytest.raises(RuntimeError, match="SAME_STEP or DISABLED"):
+        GymWrapper(gymnasium.make_vec("ECGDrug-v0", 2, **kwargs))
