@@ -5,7 +5,7 @@ in the learned world that an id stands for; whether it passed or why not, and pa
 collects (random actions, one process; of wall clock and of processor time). A library that is not installed is named as
 that. What the doors promise besides, step by step against the plain environment, is tested in `tests/doors`.
 
-Random numbers: patients from seed 0, actions from each library's own sampling seeded with 0.
+Random numbers: the patients are those of seed 0; actions are drawn as each library draws them, most from seed 0.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
         tqdm.write(_line(rows[-1]))
     rows += team_rows()
     worlds = {row["kwargs"]["world"] for row in registration.ENVIRONMENTS if row["id"] in args.ids}
-    write_csv(args.out, rows, made_by("benchmarks.doors", argv, {"patients, actions": 0}, sorted(worlds)))
+    write_csv(args.out, rows, made_by("benchmarks.doors", argv, {"patients": 0}, sorted(worlds)))
     print(f"written: {args.out}")
     return int(any(row["result"] != "passed" and not _excused(row["result"]) for row in rows))
 

@@ -124,7 +124,6 @@ def _torchrl(env: Any, case: Case) -> Work:
     from torchrl.envs.utils import check_env_specs
 
     check_env_specs(env)
-    torch.manual_seed(0)
 
     @torch.no_grad()
     def work() -> int:
