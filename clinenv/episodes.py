@@ -152,6 +152,11 @@ class Episodes:
         return self._admissible
 
     @torch.no_grad()
+    def action_mask(self) -> Tensor:
+        """int8 [B, entries]: see `clinenv.codec.Codec.mask`."""
+        return self.interface.codec.mask(self._allowed())
+
+    @torch.no_grad()
     def action_masks(self) -> np.ndarray:
         """bool [B, choices]: see `clinenv.codec.Codec.choices`."""
         return self.interface.codec.choices(self._allowed()).cpu().numpy()
