@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from clinenv.envs.care_team.charts import RESULTS, TREATMENTS, own_chart, places
-from clinenv.envs.care_team.team_env import CareTeamEnv
 from clinenv.envs.care_team.rights import (
     INTENSIVIST,
     NURSE,
@@ -24,6 +23,7 @@ from clinenv.envs.care_team.rights import (
 from clinenv.envs.care_team.role_codec import RoleCodec
 from clinenv.envs.care_team.settle import NOBODY, Word, settle
 from clinenv.envs.care_team.task import WHOLE, CareTeamTask, TeamView
+from clinenv.envs.care_team.team_env import CareTeamEnv
 from clinenv.envs.ehr_ward.orders import DOSES, SWITCHES
 from tests.toy_ward import ToyWard
 from world_models import keys, tree

@@ -82,7 +82,7 @@ def test_pettingzoos_render_and_max_cycles_tests_pass(monkeypatch) -> None:
     render_test(lambda **arguments: lasting(form="aec", **arguments))
     ward = {"world": ToyWard(hazard=0.0, leaves=0.0)}
     module = types.SimpleNamespace(
-        env=lambda **given: care_team.team_env(**ward, **given),
+        env=lambda **given: care_team.env(**ward, **given),
         parallel_env=lambda **given: care_team.parallel_env(**ward, **given),
     )
     max_cycles_test(module)

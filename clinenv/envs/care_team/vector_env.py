@@ -35,7 +35,7 @@ class _Ward(ClinicalVectorEnv):
 
 
 class CareTeamVectorEnv:
-    """`CareTeam-v0` for thousands of patients at once: see `clinenv.envs.care_team.team_env.CareTeamEnv`, its batch of one.
+    """`CareTeam-v0` for thousands of patients at once: see `team_env.CareTeamEnv`, its batch of one.
 
     `reset` and `step` answer as a parallel environment's do, one dict a role, with a first dimension of patients in
     every value; infos hold Gymnasium's masks `_name` beside the names. A row that ends begins anew as in
