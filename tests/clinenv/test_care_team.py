@@ -269,6 +269,7 @@ def test_an_action_says_what_its_labels_say(role: str, unit: str) -> None:
         part = {"": said.orders, "hold": said.holds, "adjust": said.adjusts}[kind]
         assert float(part[0, COLUMN[name]]) == pytest.approx(amount)
         assert sum(int((x != 0).sum()) for x in said) == 1
+        np.testing.assert_allclose(codec.encode(said).numpy(), action, rtol=1e-6)
     for wrong in (None, "orders", np.zeros(3), np.full((1, len(labels)), np.nan), np.full((1, len(labels)), 7000.0)):
         with pytest.raises(ValueError, match=role):
             codec(wrong, 1)

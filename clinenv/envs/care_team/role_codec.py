@@ -54,9 +54,13 @@ class RoleCodec:
             low, high = (np.concatenate([getattr(box, side) for box in boxes]) for side in ("low", "high"))
             self.space = spaces.Box(low, high, dtype=np.float32)
         names = [order.name for order in ORDERS]
-        self._order_columns = torch.tensor([names.index(name) for name in ordered], device=device)
-        self._adjust_columns = torch.tensor([names.index(name) for name in adjusted], dtype=torch.int64, device=device)
-        self._held = len(held)
+        self._columns = [
+            torch.tensor([names.index(name) for name in part], dtype=torch.int64, device=device)
+            for part in (ordered, held, adjusted)
+        ]
+        unit_is_share = isinstance(actions, Doses) and unit == "scaled"
+        highest = [1.0 / actions.highest[name] if isinstance(actions, Doses) else 1.0 for name in names]
+        self._per_unit = torch.tensor(highest, device=device) if unit_is_share else None
 
     def __call__(self, actions: Any, count: int) -> Word:
         """What the actions [count, entries] say; numpy, torch or lists.
@@ -91,9 +95,19 @@ class RoleCodec:
             chart: opens the standing orders.
         """
         mine = admissible & standing(chart) if self.role == NURSE else admissible
-        held = mine.new_ones(len(mine), self._held)
-        parts = [mine[:, self._order_columns], held, admissible[:, self._adjust_columns]]
+        ordered, held, adjusted = self._columns
+        parts = [mine[:, ordered], mine.new_ones(len(mine), len(held)), admissible[:, adjusted]]
         return torch.cat(parts, -1).to(torch.int8)
+
+    def encode(self, word: Word) -> Tensor:
+        """The action that says `word`, float32 [B, entries]; of switches whether, not how much."""
+        ordered, held, adjusted = self._columns
+        amounts = [word.orders[:, ordered], word.adjusts[:, adjusted]]
+        if self._per_unit is not None:
+            amounts = [amounts[0] * self._per_unit[ordered], amounts[1] * self._per_unit[adjusted]]
+        elif isinstance(self.space, spaces.MultiBinary):
+            amounts = [(amount > 0).to(torch.float32) for amount in amounts]
+        return torch.cat([amounts[0], word.holds[:, held].to(torch.float32), amounts[1]], -1)
 
 
 def _part(
