@@ -40,10 +40,10 @@ class JointPlanning:
         ValueError: a count below its least, or a negative caution.
     """
 
-    horizon: int = 8  # steps imagined
+    horizon: int = 12  # steps imagined: two days, within which who can go home does
     particles: int = 8
-    edits: int = 6  # tried of each role, besides none and no tests
-    caution: float = 1.0  # standard errors that a gain must exceed
+    edits: int = 4  # tried of each role, besides none and no tests
+    caution: float = 1.5  # standard errors that a gain must exceed
     discount: float = 0.99
 
     def __post_init__(self) -> None:

@@ -134,8 +134,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", default=str(RESULTS))
     args = parser.parse_args(argv)
     if args.quick:
-        small = {"patients": 24, "max_steps": 24, "iterations": 4, "num_envs": 128, "seeds": 1, "horizon": 6}
-        small |= {"particles": 4, "edits": 4}
+        small = {"patients": 16, "max_steps": 18, "iterations": 4, "num_envs": 128, "seeds": 1, "horizon": 6}
+        small |= {"particles": 4, "edits": 3}
         for name, value in small.items():
             if getattr(args, name) == parser.get_default(name):
                 setattr(args, name, value)

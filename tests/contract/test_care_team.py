@@ -298,6 +298,7 @@ def test_a_snapshot_brings_the_stay_back() -> None:
     kept = env.snapshot()
     future = [env.step(a)[:2] for a in actions[1:]]
     assert data_equivalence(env.restore(kept), shown, exact=True)
+    assert env.disputes() == [], "of the step before nothing is known there"
     assert data_equivalence([env.step(a)[:2] for a in actions[1:]], future, exact=True)
     rows = make(form="vector", world=ToyWard(hazard=0.0, leaves=0.0), noise="ward", num_envs=2)
     assert np.array_equal(rows.restore(kept)[NURSE][1], shown[NURSE])

@@ -124,7 +124,7 @@ class CareTeamEpisodes(Episodes):
             ValueError: no such row.
         """
         refused = dict(self.refusals(row))
-        if self.settled is None:
+        if self.settled is None or self.wanted is None:
             return []
         found, settled = [], self.settled
         for role in ROLES:
