@@ -133,8 +133,12 @@ class Episodes:
     @torch.no_grad()
     def step(self, actions: Any) -> tuple[Any, Step, Tensor]:
         """Act in every row: the new observation, the step, and truncated bool [B]."""
+        return self.carry_out(self.interface.codec(actions, self.count))
+
+    @torch.no_grad()
+    def carry_out(self, orders: Tensor) -> tuple[Any, Step, Tensor]:
+        """`step`, from the orders float32 [B, A] in their units."""
         now = self.running
-        orders = self.interface.codec(actions, self.count)
         wanted = self.interface.lose(orders, now.state.key, now.state.t)
         allowed = self._allowed() if self.simulator.task.refuses else None
         out = self.simulator.step(now.state, now.chart, wanted, self.interface.view.also, allowed)
@@ -184,8 +188,7 @@ class Episodes:
             facts["action_mask"] = self.interface.codec.mask(allowed)
         return facts
 
-    @staticmethod
-    def verdict(out: Step) -> dict[str, Tensor]:
+    def verdict(self, out: Step) -> dict[str, Tensor]:
         """What info says of a step besides: cost, cost_<part>, reward_<term>, and refused_orders (how many; see
         `refusals`)."""
         said = {"cost": out.cost}
