@@ -79,7 +79,14 @@ AGENTS: tuple[Entry, ...] = (
         "half the label's dose",
     ),
     Entry("best constant", EVERY_ID, f"{_CONSTANTS}:best", "constant", "chosen on tuning patients", "learned"),
-    Entry("best constant of the oracle", EVERY_ID, f"{_CONSTANTS}:best", "reference", "chosen there", "oracle"),
+    Entry(
+        "best constant of the oracle",
+        EVERY_ID,
+        f"{_CONSTANTS}:best",
+        "reference",
+        "chosen in the world that judges",
+        "oracle",
+    ),
     Entry("dofetilide label rule", DRUG, f"{_RULES}:dofetilide_label", "rule", TIKOSYN),
     Entry(
         "best constant, stopped by the QTc",
@@ -129,7 +136,7 @@ AGENTS: tuple[Entry, ...] = (
         (*WARD, CLINIC),
         f"{_TUNED}:tuned_rule",
         "reference",
-        "as above",
+        "the same search in the world that judges",
         "oracle",
     ),
     Entry(
@@ -157,7 +164,7 @@ AGENTS: tuple[Entry, ...] = (
         ("ECGDrug-v0",),
         f"{_PLANNERS}:cem",
         "reference",
-        "as above",
+        "the same search in the world that judges",
         "oracle",
         slow=True,
     ),

@@ -26,7 +26,10 @@ def cem(making: Making) -> Built:
     if making.quick:
         config = PLANNER_PRESETS["fast"]
     weight = COST_WEIGHT.get(task, 0.0)
-    planner = WorldPlanner(making.simulator, config, cost_weight=weight, seed=making.seed)
+    sees = None
+    if task == "ECGProgression":  # a belief about who comes to the clinic needs the ECG's latent, which is on request
+        sees = [*(c.name for c in making.simulator.task.observation), "latent"]
+    planner = WorldPlanner(making.simulator, config, cost_weight=weight, seed=making.seed, sees=sees)
     settings: dict[str, Any] = {**asdict(config), "cost_weight": weight, "seed": making.seed}
     imagined = config.candidates * config.particles * config.horizon * config.iterations
     return Built(planner, settings, f"about {imagined:,} transitions imagined a plan")
