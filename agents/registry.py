@@ -84,7 +84,7 @@ AGENTS: tuple[Entry, ...] = (
         EVERY_ID,
         f"{_CONSTANTS}:best",
         "reference",
-        "chosen in the world that judges",
+        "chosen where it is judged",
         "oracle",
     ),
     Entry("dofetilide label rule", DRUG, f"{_RULES}:dofetilide_label", "rule", TIKOSYN),

@@ -90,7 +90,7 @@
     draw(svg, "line", { x1: x(0), x2: x(0), y1: 2, y2: height - 22, stroke: "currentColor", "stroke-dasharray": "3 3" });
     shown.forEach((r, i) => {
       const y = 13 + i * line, colour = colours[r.kind], off = r[figure] < low;
-      const title = `${r.agent}: ${r[figure].toFixed(2)} [${r[`${figure}_low`].toFixed(2)}, ${r[`${figure}_high`].toFixed(2)}]`;
+      const title = `${r.agent}: ${r[figure].toFixed(3)} [${r[`${figure}_low`].toFixed(3)}, ${r[`${figure}_high`].toFixed(3)}]`;
       const group = draw(svg, "g", {});
       draw(group, "title", {}, title);
       draw(group, "text", { x: 0, y: y + 4 }, clip(r.agent, narrow ? 19 : 42));
@@ -127,7 +127,7 @@
     if (diagonal) draw(svg, "line", { x1: x(xl), y1: y(yl), x2: x(xh), y2: y(yh), stroke: "currentColor", "stroke-dasharray": "3 3" });
     for (const r of shown) {
       const dot = draw(svg, "circle", { cx: x(r[across]), cy: y(r[up]), r: 5, fill: colours[r.kind], "fill-opacity": 0.8 });
-      draw(dot, "title", {}, `${r.agent}: ${r[across].toFixed(2)}, ${r[up].toFixed(2)}`);
+      draw(dot, "title", {}, `${r.agent}: ${r[across].toFixed(3)}, ${r[up].toFixed(3)}`);
     }
     const below = all.filter((r) => r[up] < floor).map((r) => r.agent);
     if (below.length) {

@@ -165,16 +165,18 @@ _COLUMNS = (
 
 
 def figure(row: Mapping[str, Any], name: str) -> str:
-    """A figure with its interval, "" where the row has none."""
+    """A figure with its interval, "" where the row has none; a third decimal where all of it is below 1."""
     if name not in row:
         return ""
-    point, low, high = (_two(row[name + end]) for end in ("", "_low", "_high"))
+    values = [row[name + end] for end in ("", "_low", "_high")]
+    digits = 2 if max(abs(v) for v in values) >= 1.0 else 3
+    point, low, high = (_plain(v, digits) for v in values)
     return f"{point} [{low}, {high}]"
 
 
-def _two(value: float) -> str:
-    """Two decimals, and no minus before a zero."""
-    text = f"{value:.2f}"
+def _plain(value: float, digits: int) -> str:
+    """So many decimals, and no minus before a zero."""
+    text = f"{value:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0.0 else text
 
 
