@@ -20,12 +20,14 @@ from agents.baselines.explain_sets import FixedSets, single_transitions
 from agents.baselines.schedule import EVERY_VISIT, ONCE, Schedule, StoppedByQTc
 from agents.making import Built, Making
 from agents.planning.explain_beam import SetFollower
+from agents.planning.explain_pairs import sample_pairs
 from agents.protocol import Agent
 from agents.rollout import judge
 from clinenv.simulator import Simulator
 from clinenv.task import Levels, Menu
 from world_models import keys, tree
 from world_models.files import write_text
+from world_models.protocol import Chart
 from world_models.quantities.drugs import ANTIARRHYTHMICS
 from world_models.quantities.progression import DRUGS
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS
@@ -37,9 +39,10 @@ TUNING = "tuning"  # keys of tuning patients are folded by it
 FINALISTS = 6
 FEW, MANY = 24, 128  # patients that all are tried on, and that the finalists are: at most
 AT_ONCE = 8192  # courses
+_DRAWN_FOR_ONE = 6  # pairs of ECGs, most of which may be of somebody in whom nothing changed
 EVERY_H = (6.0, 8.0, 12.0, 24.0, ONCE)
 SHARES = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)  # of the largest single dose
-PAIRED, PAIRED_EVERY_H = ("ranolazine_mg", "dofetilide_mg"), 12.0
+PAIRED = ("ranolazine_mg", "dofetilide_mg")
 START_BELOW_MS = (440.0, 470.0, 500.0)  # admission QTcF up to which a guarded course is begun
 MONTHS = (3.0, 6.0, 12.0)
 
@@ -98,27 +101,27 @@ def _every(hours: float) -> str:
 
 
 def _drug_courses(simulator: Simulator) -> list[tuple[str, Course]]:
+    """Each dose at each interval, as far as the label's largest daily dose allows it."""
     actions = simulator.task.actions
     if isinstance(actions, Menu):
         doses = [(label, dict(amounts)) for label, amounts in actions.entries if amounts]
     else:
+        largest = {f"{d.name}_mg": d.largest_single_mg for d in ANTIARRHYTHMICS}
         doses = [
-            (f"{d.name} {share * d.largest_single_mg:g} mg", {f"{d.name}_mg": share * d.largest_single_mg})
-            for d in ANTIARRHYTHMICS
+            (f"{name.removesuffix('_mg')} {share * mg:g} mg", {name: share * mg})
+            for name, mg in largest.items()
             for share in SHARES
         ]
-    found = [
+        for shares in product(SHARES[1::2], repeat=2):
+            both = {name: share * largest[name] for name, share in zip(PAIRED, shares, strict=True)}
+            doses.append((" and ".join(f"{n.removesuffix('_mg')} {mg:g} mg" for n, mg in both.items()), both))
+    daily = {f"{d.name}_mg": d.largest_daily_mg for d in ANTIARRHYTHMICS}
+    return [
         (f"{label} {_every(hours)}", {name: (mg, hours) for name, mg in amounts.items()})
         for label, amounts in doses
         for hours in EVERY_H
+        if all(mg * 24.0 / hours <= daily[name] for name, mg in amounts.items())
     ]
-    if not isinstance(actions, Menu):
-        largest = {f"{d.name}_mg": d.largest_single_mg for d in ANTIARRHYTHMICS}
-        for shares in product(SHARES[1::2], repeat=2):
-            both = {n: (s * largest[n], PAIRED_EVERY_H) for n, s in zip(PAIRED, shares, strict=True)}
-            label = " and ".join(f"{n.removesuffix('_mg')} {mg:g} mg" for n, (mg, _) in both.items())
-            found.append((f"{label} {_every(PAIRED_EVERY_H)}", both))
-    return found
 
 
 _VITALS: Course = {q.order: (1.0, EVERY_VISIT) for q in INQUIRIES if q.kind == "vital"}
@@ -209,15 +212,22 @@ def tried(making: Making, guarded: bool = False) -> dict[str, Any]:
 
 def _returns(simulator: Simulator, offered: Candidates, which: Tensor, patients: int, seed: int, steps: int) -> Tensor:
     """Mean return [K] of the constants which int64 [K], all on the same patients."""
-    key = keys.fold(keys.from_seed(seed, patients, simulator.device), TUNING)
-    begun = simulator.reset(key)
+    begun = _tuning_patients(simulator, offered, patients, seed)
     found = []
     for some in which.split(max(1, AT_ONCE // patients)):
-        agent = offered.agent(simulator, some.repeat(patients))
+        agent = offered.agent(simulator, some.repeat(tree.batch_size(begun)))
         many = tree.repeat(begun, len(some))  # each patient's run of constants
         results = judge(agent, simulator, many[0].key, steps, begun=many)
-        found.append(results.returns.view(patients, len(some)).mean(0))
+        found.append(results.returns.view(-1, len(some)).mean(0))
     return torch.cat(found)
+
+
+def _tuning_patients(simulator: Simulator, offered: Candidates, patients: int, seed: int) -> tuple[Any, Chart]:
+    """State and chart of patients, or of problems that have an answer, whom no judge draws."""
+    if offered.every_hours is None:
+        pairs = sample_pairs(simulator, seed, _DRAWN_FOR_ONE * patients)
+        return tree.take((pairs.state, pairs.chart), slice(patients))
+    return simulator.reset(keys.fold(keys.from_seed(seed, patients, simulator.device), TUNING))
 
 
 def best(making: Making, guarded: bool = False) -> Built:

@@ -160,7 +160,11 @@ def _made(
 def _about(what: Entry, stage: Stage, settings: Mapping[str, Any], budget: str, weights: str | None) -> dict[str, Any]:
     """Settings, budget and seals of an agent; "seal" is over all of it, and over the world it was made in."""
     world = seal_of(stage.learned.world) if what.made_in == "learned" else None
-    whole: dict[str, Any] = {"name": what.name, "build": what.build, "options": dict(what.options)}
+    whole: dict[str, Any] = {
+        "name": what.name,
+        "build": what.build,
+        "options": {} if what.isolated else dict(what.options),
+    }
     whole["settings"] = dict(settings)
     whole |= {"weights": weights, "world": world}
     text = json.dumps(whole, sort_keys=True, default=str)

@@ -7,6 +7,7 @@ world infers its belief from that record, the oracle goes on with the body that 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from agents.rollout import admission_factors
 from clinenv.envs.ecg_progression.task import ECGProgressionTask
 from clinenv.registration import ENVIRONMENTS
 from clinenv.simulator import Simulator
+from world_models import keys as random
 from world_models import tree
 from world_models.oracles.ward.clinician import clinician
 from world_models.protocol import Chart, Factors, HasWeights, History, SupportsInfer, WorldModel
@@ -39,8 +41,7 @@ HORIZONS: dict[str, tuple[int, ...]] = {
 OWN: dict[str, int] = {row["id"]: int(row["max_episode_steps"]) for row in ENVIRONMENTS}  # the id's own
 MONTHS_A_YEAR = 12
 _UNTOLD = ("weight_kg", "chronic_kidney_disease", "diabetes", "chronic_heart_failure", "complaint")  # by a record
-_AT_ONCE = 256  # stays of which records are made together
-_MOST_TRIES = 64  # such batches, until enough patients are still there after a day
+_MOST_TRIES = 64  # draws for a patient who is wanted
 
 
 class Patients(NamedTuple):
@@ -124,23 +125,28 @@ class Stage:
         """The patients of keys int64 [N] in the oracle, and the same ones in the learned world.
 
         The learned world is told what the oracle's first charts show, or the record. What no chart shows it draws from
-        the same keys. Pairs to be explained are drawn by each world: a pair of one is no pair of the other.
+        the same keys. Pairs to be explained are drawn by each world: a pair of one is no pair of the other, and all of
+        them differ in a condition.
         """
         if self.env_id == REPLAY:
             return self._recorded(keys, also)
-        in_oracle = Patients(keys, None, None)
         if self.env_id == EXPLAIN:
-            return in_oracle, in_oracle
+            return _problems(self.oracle, keys, also), _problems(self.learned, keys, also)
+        in_oracle = Patients(keys, None, None)
         chart = self.oracle.reset(keys)[1]
         return in_oracle, Patients(keys, admission_factors(chart, self.learned.world), None)
 
     def _recorded(self, keys: Tensor, also: tuple[str, ...]) -> tuple[Patients, Patients]:
-        """Patients whose first day is on record; who left before it was over gives way to the next of the same row."""
+        """Patients whose first day is on record, in the oracle and as the learned world believes them to be."""
         oracle, world = self.oracle, self.learned.world
         if not isinstance(world, SupportsInfer):
             raise ValueError(f"world {world.name!r} cannot go on from a record; name a learned ward")
-        parts = [_a_day(oracle, some) for some in keys.split(_AT_ONCE)]
-        state, history = tree.cat([p[0] for p in parts]), tree.cat([p[1] for p in parts])
+
+        def draw(some: Tensor) -> tuple[Any, Tensor]:
+            state, history, here = _course(oracle, some)
+            return (state, history), here
+
+        state, history = _first_wanted(keys, draw, f"stayed {RECORDED_H:g} h")
         chart = oracle.world.observe(state, also)
         believed = world.infer(history, state.key)
         seen = self.learned.world.observe(believed, also)
@@ -149,25 +155,36 @@ class Stage:
         return Patients(state.key, None, (state, chart)), Patients(state.key, None, (believed, shown))
 
 
-def _a_day(oracle: Simulator, keys: Tensor) -> tuple[Any, History]:
-    """State and record after RECORDED_H of N patients of the oracle who are still on the ward.
+def _first_wanted(keys: Tensor, draw: Callable[[Tensor], tuple[Any, Tensor]], what: str) -> Any:
+    """A tree [N]: row i is what `draw` gives for key i, or for the first of the keys folded from it that is wanted.
 
-    Row i is the first of the patients key i, and of the keys folded from it, who stays that long.
+    Args:
+        draw: from keys [B] a tree [B], and bool [B] which of its rows are wanted.
+        what: is wanted, for the message.
+
+    Raises:
+        ValueError: some rows never are.
     """
-    from world_models import keys as random
-
-    left, found, trial = torch.arange(len(keys)), [], keys
+    left, rows, found = torch.arange(len(keys), device=keys.device), [], []
     for _ in range(_MOST_TRIES):
-        state, history, here = _course(oracle, trial)
-        found.append((left[here], tree.take(state, here), tree.take(history, here)))
-        left, trial = left[~here], random.fold(trial[~here], "another stay")
+        drawn, wanted = draw(keys)
+        rows.append(left[wanted])
+        found.append(tree.take(drawn, wanted))
+        left, keys = left[~wanted], random.fold(keys[~wanted], "another")
         if not len(left):
-            break
-    else:
-        raise ValueError(f"{len(left)} of {len(keys)} patients never stayed {RECORDED_H:g} h; draw others")
-    order = torch.cat([rows for rows, _, _ in found]).argsort()
-    states, histories = tree.cat([s for _, s, _ in found]), tree.cat([h for _, _, h in found])
-    return tree.take(states, order), tree.take(histories, order)
+            return tree.take(tree.cat(found), torch.cat(rows).argsort())
+    raise ValueError(f"{len(left)} of {len(keys)} patients never {what}; draw others")
+
+
+def _problems(simulator: Simulator, keys: Tensor, also: tuple[str, ...]) -> Patients:
+    """Pairs between which something changed, as all of the learned world's are."""
+
+    def draw(some: Tensor) -> tuple[Any, Tensor]:
+        state, chart = simulator.reset(some, None, also)
+        return (state, chart), (state.sought != 0).any(-1)
+
+    state, chart = _first_wanted(keys, draw, "changed between two ECGs")
+    return Patients(state.key, None, (state, chart))
 
 
 def _course(oracle: Simulator, keys: Tensor) -> tuple[Any, History, Tensor]:

@@ -28,7 +28,7 @@ FIGURES: dict[str, str] = {
     "promised": "return promised by the learned world",
     "gap": "promised minus earned: the exploitation gap",
     "regret": "return of the best reference minus this one's, the same patients",
-    "share": "return as a share of the best reference's, where that is above 0",
+    "share": "return as a share of the best reference's, where that is surely above 0",
 }
 
 
@@ -98,7 +98,7 @@ def _beside(mine: Tensor, reference: Tensor) -> dict[str, Interval]:
     found = {"regret": crossed_mean(-_minus(mine, reference))}
     few = min(mine.shape[1], reference.shape[1])
     theirs = reference[:, :few].mean(0)
-    if float(theirs.mean()) > 0:
+    if crossed_mean(reference[:, :few]).low > 0:  # a share of what may be nothing says nothing
         found["share"] = crossed_ratio(mine[:, :few], theirs)
     return found
 
