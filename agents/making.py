@@ -9,8 +9,15 @@ from typing import Any, NamedTuple
 
 from agents.protocol import Agent
 from clinenv.simulator import Simulator
+from world_models.protocol import HasWeights, WorldModel
 
-__all__ = ["Built", "Making"]
+__all__ = ["Built", "Making", "seal_of"]
+
+
+def seal_of(world: WorldModel) -> str | None:
+    """The seal of a world's weights; None where it has none (an oracle), through worlds that wrap one."""
+    inner: object = getattr(world, "world", world)
+    return inner.weights_sha256 if isinstance(inner, HasWeights) else None
 
 
 @dataclass(frozen=True)

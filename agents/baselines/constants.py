@@ -18,7 +18,7 @@ from torch import Tensor
 
 from agents.baselines.explain_sets import FixedSets, single_transitions
 from agents.baselines.schedule import EVERY_VISIT, ONCE, Schedule, StoppedByQTc
-from agents.making import Built, Making
+from agents.making import Built, Making, seal_of
 from agents.planning.explain_beam import SetFollower
 from agents.planning.explain_pairs import sample_pairs
 from agents.protocol import Agent
@@ -188,6 +188,7 @@ def tried(making: Making, guarded: bool = False) -> dict[str, Any]:
         few, many = 6, 24
     world = Path(making.world).name
     about = {"id": making.env_id, "world": world, "steps": making.steps, "guarded": guarded, "patients": [few, many]}
+    about["weights"] = seal_of(simulator.world)
     path = making.runs / f"constants-{making.env_id}-{world}-{making.steps}{'-guarded' if guarded else ''}.json"
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from agents.baselines import progression_rule, ward_rule
-from agents.making import Built, Making
+from agents.making import Built, Making, seal_of
 from agents.planning.parameter_cem import ParameterCEM, search
 from agents.planning.risk import Risk
 from agents.protocol import Agent
@@ -91,7 +91,7 @@ def tuned_rule(making: Making) -> Built:
     names, limit, make = _kind(simulator)
     first = TUNING_SEED + making.seed * 1_000_000
     about = {**asdict(config), "id": making.env_id, "world": world, "seed": making.seed, "patients": patients}
-    about["steps"] = steps
+    about |= {"steps": steps, "weights": seal_of(simulator.world)}
 
     def find() -> Tensor:
         knobs = (len(names), limit)

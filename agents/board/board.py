@@ -16,9 +16,10 @@ from typing import Any
 from agents.board.cell import Cell, Rules
 from agents.board.draw import checked_salt, edition, new_salt
 from agents.board.run import MADE, Group, cells_of, done, groups
-from agents.board.stage import HORIZONS
+from agents.board.stage import HORIZONS, learned_world
 from agents.board.submission import Submission
 from agents.registry import AGENTS, Entry
+from clinenv.registration import WEIGHTS_SHA256
 from world_models.files import write_text
 
 __all__ = ["Board", "constants_tried", "open_board"]
@@ -88,6 +89,7 @@ def open_board(
         "horizons": {i: list(steps) for i, steps in lengths.items()},
         "seeds": seeds,
         "submissions": {s.name: s.digest for s in submissions},
+        "weights": {name: WEIGHTS_SHA256[name] for name in sorted({learned_world(i) for i in ids})},
     }
     if old is not None and old != told:
         differing = [name for name, value in told.items() if old.get(name) != value]

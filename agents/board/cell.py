@@ -22,9 +22,9 @@ from agents import registry
 from agents.board.code_version import code_version
 from agents.board.draw import judged_keys
 from agents.board.isolated import IsolatedAgent
-from agents.board.stage import Patients, Stage, seal_of
+from agents.board.stage import Patients, Stage
 from agents.board.watched import Disqualified, Watched, visible
-from agents.making import Making
+from agents.making import Making, seal_of
 from agents.protocol import Agent
 from agents.registry import Entry
 from agents.rollout import EpisodeResults, judge
@@ -160,12 +160,8 @@ def _made(
 def _about(what: Entry, stage: Stage, settings: Mapping[str, Any], budget: str, weights: str | None) -> dict[str, Any]:
     """Settings, budget and seals of an agent; "seal" is over all of it, and over the world it was made in."""
     world = seal_of(stage.learned.world) if what.made_in == "learned" else None
-    whole: dict[str, Any] = {
-        "name": what.name,
-        "build": what.build,
-        "options": {} if what.isolated else dict(what.options),
-    }
-    whole["settings"] = dict(settings)
+    options = {} if what.isolated else dict(what.options)  # of a submission: where its files lie
+    whole: dict[str, Any] = {"name": what.name, "build": what.build, "options": options, "settings": dict(settings)}
     whole |= {"weights": weights, "world": world}
     text = json.dumps(whole, sort_keys=True, default=str)
     told = {"settings": dict(settings), "budget": budget, "weights": weights}

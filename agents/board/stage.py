@@ -25,9 +25,9 @@ from clinenv.simulator import Simulator
 from world_models import keys as random
 from world_models import tree
 from world_models.oracles.ward.clinician import clinician
-from world_models.protocol import Chart, Factors, HasWeights, History, SupportsInfer, WorldModel
+from world_models.protocol import Chart, Factors, History, SupportsInfer
 
-__all__ = ["HORIZONS", "REPLAY", "Patients", "Stage", "learned_world", "seal_of", "simulator_of"]
+__all__ = ["HORIZONS", "REPLAY", "Patients", "Stage", "learned_world", "simulator_of"]
 
 REPLAY = "EHRReplay-v0"
 RECORDED_H = 24.0  # of a stay before it is taken over
@@ -73,12 +73,6 @@ def simulator_of(env_id: str, world: str, steps: int | None = None) -> Simulator
     )
     simulator: Simulator = made.unwrapped.simulator  # type: ignore[attr-defined]
     return simulator
-
-
-def seal_of(world: WorldModel) -> str | None:
-    """The seal of a world's weights; None where it has none (an oracle), through worlds that wrap one."""
-    inner: object = getattr(world, "world", world)
-    return inner.weights_sha256 if isinstance(inner, HasWeights) else None
 
 
 @dataclass(frozen=True)
