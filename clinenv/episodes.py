@@ -18,6 +18,7 @@ from clinenv import snapshot as snapshots
 from clinenv.arguments import as_numbers, checked_seed, split_options
 from clinenv.interface import Interface
 from clinenv.patients import Patients, Starting
+from clinenv.pessimism import TERM
 from clinenv.settings import Settings
 from clinenv.simulator import Simulator, Step
 from clinenv.view import Kept
@@ -155,6 +156,11 @@ class Episodes:
         return self._admissible
 
     @torch.no_grad()
+    def action_mask(self) -> Tensor:
+        """int8 [B, entries]: see `clinenv.codec.Codec.mask`."""
+        return self.interface.codec.mask(self._allowed())
+
+    @torch.no_grad()
     def action_masks(self) -> np.ndarray:
         """bool [B, choices]: see `clinenv.codec.Codec.choices`."""
         return self.interface.codec.choices(self._allowed()).cpu().numpy()
@@ -200,7 +206,8 @@ class Episodes:
             nothing = torch.zeros(self.count, len(self.simulator.world.orders), device=self.device)
             task = self.simulator.task
             parts = (f"cost_{name}" for name in task.cost_parts(chart, nothing, chart))
-            terms = (f"reward_{name}" for name in task.reward(chart, nothing, chart))
+            named = [*task.reward(chart, nothing, chart), *([TERM] if self.simulator.wary is not None else [])]
+            terms = (f"reward_{name}" for name in named)
             self._judged = ("cost", *parts, *terms, *(("refused_orders",) if task.refuses else ()))
         return {name: torch.zeros(self.count, device=self.device) for name in self._judged}
 
@@ -293,7 +300,7 @@ class Episodes:
     def over(self) -> Tensor:
         """bool [B]: rows whose episode has ended."""
         now = self.running
-        return (now.steps >= self.horizon_steps) | self.simulator.task.terminated(now.chart)
+        return (now.steps >= self.horizon_steps) | self.simulator.over(now.state, now.chart)
 
     @torch.no_grad()
     def observation(self) -> Any:

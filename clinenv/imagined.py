@@ -80,6 +80,10 @@ def accrue_expected(
         fates = world.fates(state, world.transition(state, given))
         spared = simulator.world.observe(fates.spared)
         reward, cost, goes_on = _expected(simulator.task, (chart, given, spared), fates)
+        if simulator.wary is not None:
+            pays, outside = simulator.wary(fates.spared)
+            reward = reward + pays
+            goes_on = goes_on if outside is None else torch.where(outside, 0.0, goes_on)
         returns = returns + torch.where(there > 0, there * reward, 0.0) * weight
         costs = costs + torch.where(there > 0, there * cost, 0.0)
         there = there * goes_on
