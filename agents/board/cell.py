@@ -143,7 +143,7 @@ def _made(
     """The agent, and what its row says of it; raises Disqualified where its builder raises."""
     where: dict[str, Any] = {"env_id": cell.env_id, "steps": cell.steps, "seed": cell.seed, "quick": rules.quick}
     if what.isolated:
-        making = {**where, "world": stage.learned_name, "runs": str(runs)}
+        making = {**where, "world": stage.learned_name, "runs": str(runs.absolute())}
         with IsolatedAgent(what, making, path, rules.limit_ms) as agent:
             told = agent.built
             yield agent, _about(what, stage, told["settings"], told["budget"], told["weights"])
@@ -160,8 +160,8 @@ def _made(
 def _about(what: Entry, stage: Stage, settings: Mapping[str, Any], budget: str, weights: str | None) -> dict[str, Any]:
     """Settings, budget and seals of an agent; "seal" is over all of it, and over the world it was made in."""
     world = seal_of(stage.learned.world) if what.made_in == "learned" else None
-    options = {} if what.isolated else dict(what.options)  # of a submission: where its files lie
-    whole: dict[str, Any] = {"name": what.name, "build": what.build, "options": options, "settings": dict(settings)}
+    whole: dict[str, Any] = {"name": what.name, "build": what.build, "options": dict(what.options)}
+    whole["settings"] = dict(settings)
     whole |= {"weights": weights, "world": world}
     text = json.dumps(whole, sort_keys=True, default=str)
     told = {"settings": dict(settings), "budget": budget, "weights": weights}
