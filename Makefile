@@ -61,4 +61,5 @@ test-rllib: setup
 	test -x .venv-rllib/bin/python || $(PYTHON) -m venv .venv-rllib
 	.venv-rllib/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
 	.venv-rllib/bin/python -m pip install -q "ray[rllib]==2.60.0" "minari[create]==0.5.4" hypothesis -e .
+	.venv-rllib/bin/python -m pytest tests/agents/test_board.py -k cluster
 	.venv-rllib/bin/python -m pytest tests/contract/test_autoreset.py tests/contract/test_agents_libraries.py -k "not torchrl"

@@ -112,7 +112,7 @@ def run_cell(what: Entry, cell: Cell, rules: Rules, runs: Path, path: Path | Non
         path: folder on the module path of an agent in a process of its own.
     """
     stage = Stage(cell.env_id, cell.steps)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     found: dict[str, Any] = {
         "cell": asdict(cell),
         "entry": {k: v for k, v in asdict(what).items() if k not in ("ids", "options")},
@@ -133,6 +133,7 @@ def run_cell(what: Entry, cell: Cell, rules: Rules, runs: Path, path: Path | Non
     except Disqualified as error:
         found |= {"status": "failed", "reason": str(error)}
     found["seconds"] = round(time.perf_counter() - start, 3)
+    found["cpu_s"] = round(time.process_time() - cpu, 3)  # of this process: a load beside it does not count
     return found
 
 
