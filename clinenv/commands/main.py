@@ -36,6 +36,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "clinenv.commands.simulate.inputs:add_arguments",
         "simulate the effect of a drug on the patient of a recorded ECG; write a report",
     ),
+    "train": (
+        "clinenv.commands.train:run",
+        "clinenv.commands.train:add_arguments",
+        "train a policy in a world, by reinforcement learning; a run that was stopped goes on",
+    ),
     "worlds": (
         "clinenv.commands.worlds:run",
         "clinenv.commands.worlds:add_arguments",

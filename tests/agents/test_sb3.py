@@ -12,10 +12,10 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor
 
+from agents.policy_agent import PolicyAgent
 from agents.protocol import Agent
 from agents.rollout import judge
 from agents.sb3 import store
-from agents.sb3.policy_agent import PolicyAgent
 from agents.sb3.presets import PRESETS
 from agents.sb3.train import train
 from agents.sb3.vec_env import SB3VecEnv
