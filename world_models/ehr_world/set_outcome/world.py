@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from world_models import checkpoint, keys, tree
+from world_models import checkpoint, gradients, keys, tree
 from world_models.config_json import from_json
 from world_models.ehr_world.set_outcome import bins, inference
 from world_models.ehr_world.set_outcome.arrivals import admit, blank
@@ -29,7 +29,7 @@ from world_models.ehr_world.set_outcome.stay_tensors import LAST_DELAY
 from world_models.ehr_world.vocabulary import Vocabulary, from_z
 from world_models.ehr_world.ward_check import check_vocabulary
 from world_models.inputs import check_also, checked_factors, checked_orders
-from world_models.protocol import Chart, Factors, History
+from world_models.protocol import Chart, Factors, Fates, History
 from world_models.quantities.ward import (
     INQUIRIES,
     MAX_AGE_HOURS,
@@ -79,6 +79,7 @@ class EHRWorldModel(nn.Module):
 
     measures: tuple[Quantity, ...] = tuple(q for q in MEASURES if q.name != "diagnosis")
     orders: tuple[Quantity, ...] = ORDERS
+    graded_orders = tuple(q.name for q in ORDERS if q.unit != "bool")  # treatments with an amount
     factors: tuple[Quantity, ...] = (*STATIC, next(q for q in MEASURES if q.name == "complaint"))
     from_config = (  # the vocabulary's tables: weights mean nothing under another
         "bounds",
@@ -155,7 +156,7 @@ class EHRWorldModel(nn.Module):
         """Factors from a recorded chart: the static context that it holds."""
         return {q.name: chart[q.name].to(self.device, torch.float32) for q in self.factors if q.name in chart}
 
-    @torch.no_grad()
+    @gradients.verb
     def transition(self, state: EHRState, action: Tensor) -> EHRState:
         """One step under `action` [B, A] in the orders' units. Raises ValueError: an amount outside its bounds."""
         items = len(self.typical)
@@ -166,8 +167,14 @@ class EHRWorldModel(nn.Module):
         moved = self._advance(state, asked, given, state.t + 1)
         none = moved.total_log[:, :0]  # the longest leaf: already as it was where nobody is
         kept = tree.where(here, moved._replace(total_log=none), state._replace(total_log=none))
-        chance = torch.where(here, moved.death_chance, 0.0)
-        return kept._replace(total_log=moved.total_log, t=state.t + 1, death_chance=chance)
+        dying, leaving = (torch.where(here, chance, 0.0) for chance in (moved.death_chance, moved.home_chance))
+        return kept._replace(total_log=moved.total_log, t=state.t + 1, death_chance=dying, home_chance=leaving)
+
+    @gradients.verb
+    def fates(self, before: EHRState, after: EHRState) -> Fates:
+        """See `TellsFates`: death, or else discharge."""
+        chances = {"alive": after.death_chance, "discharged": after.home_chance * (1.0 - after.death_chance)}
+        return Fates(after._replace(alive=before.alive, home=before.home), chances, {"alive": 0.0, "discharged": 1.0})
 
     def observe(self, state: EHRState, also: Sequence[str] = ()) -> Chart:
         """The chart now. Raises ValueError: `also` names something that is no measure of this world."""
@@ -193,13 +200,13 @@ class EHRWorldModel(nn.Module):
         }
         return chart
 
-    @torch.no_grad()
+    @gradients.verb
     def rekey(self, state: EHRState, key: Tensor) -> EHRState:
         """The same charts with another random stream. Unknown is what is still to come and what specimens on their way
         will say: both are sampled again, given all that is charted by now."""
         return self.resample_pending(state._replace(key=key.to(self.device)))
 
-    @torch.no_grad()
+    @gradients.verb
     def spread(self, state: EHRState) -> dict[str, Tensor]:
         """Half the width [B] of the central 68 % of each number's prediction for a next step without treatment."""
         item, step, none = self.numbers, state.t + 1, torch.zeros_like(state.given)
@@ -217,7 +224,7 @@ class EHRWorldModel(nn.Module):
         sd = torch.cat(parts)
         return {INQUIRIES[place].name: sd[:, i] for i, place in enumerate(item.tolist())}
 
-    @torch.no_grad()
+    @gradients.verb
     def support(self, state: EHRState) -> Tensor:
         """bool [B]: static context, length of stay and number of concurrent interventions as training met them."""
         static = state.static
@@ -332,7 +339,9 @@ class EHRWorldModel(nn.Module):
         hidden, ends = self.net.take_in(state.hidden, inputs, came.to(torch.float32), step)
         chance = torch.sigmoid(ends) * (step > 0).unsqueeze(-1)
         dies, leaves = (chances.ends < chance).unbind(-1)
-        return state._replace(hidden=hidden, alive=~dies, home=leaves & ~dies, death_chance=chance[:, 0])
+        dying, leaving = chance.unbind(-1)
+        state = state._replace(hidden=hidden, alive=~dies, home=leaves & ~dies)
+        return state._replace(death_chance=dying, home_chance=leaving)
 
     def _collected(
         self, state: EHRState, asked: Tensor, step: Tensor, at: tuple[Tensor, Tensor], value: Tensor, delay: Tensor
