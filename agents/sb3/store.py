@@ -63,7 +63,7 @@ def restore(model: BaseAlgorithm, vec: SB3VecEnv, found: Opened) -> int:
     optimizer = model.policy.optimizer
     running = _running(model, vec, counters)
     tensors = found.tensors(name, {**policy, **running}, _slots(optimizer))
-    observation = vec.restore({n: tensors[n] for n in ("snapshot", "sums")})
+    observation = vec.restore(tensors)
     vec.cost_weight = float(found.config["multiplier"])
     state: dict[int, dict[str, Any]] = {}
     for address, value in tensors.items():

@@ -64,8 +64,8 @@ class _Between(BaseCallback):
 
     def _tell(self, last: bool) -> None:
         """A line of metrics where one is due."""
-        steps = self.num_timesteps - self.line_at
-        if steps < self.due and not (last and steps):
+        due = self.num_timesteps // self.due > self.line_at // self.due  # wherever the run was stopped
+        if not due and not (last and self.num_timesteps > self.line_at):
             return
         self.line_at = self.num_timesteps
         told = self.vec.finished()

@@ -129,14 +129,16 @@ class SB3VecEnv(VecEnv):
         return {n: float(s / courses) for n, s in zip(names, sums, strict=True)} if courses else {}
 
     def snapshot(self) -> dict[str, torch.Tensor]:
-        """Where all patients stand, for `restore`: bytes uint8 and the sums of their courses float64 [3, N]."""
+        """Where all patients stand, for `restore`: bytes uint8, sums of their courses float64 [3, N], and of those that
+        ended [4]."""
         sums = torch.as_tensor(np.stack([self._return, self._cost, self._length]))
-        return {"snapshot": as_tensor(clinical(self.env).snapshot()), "sums": sums}
+        ended = torch.as_tensor(self._finished)
+        return {"snapshot": as_tensor(clinical(self.env).snapshot()), "sums": sums, "ended": ended}
 
     def snapshot_like(self, length: int) -> dict[str, torch.Tensor]:
         """Tensors of the types and shapes of a snapshot of so many bytes, on the meta device."""
-        sums = torch.empty(3, self.num_envs, dtype=torch.float64, device="meta")
-        return {"snapshot": torch.empty(length, dtype=torch.uint8, device="meta"), "sums": sums}
+        sums, ended = (torch.empty(*n, dtype=torch.float64, device="meta") for n in ((3, self.num_envs), (4,)))
+        return {"snapshot": torch.empty(length, dtype=torch.uint8, device="meta"), "sums": sums, "ended": ended}
 
     def restore(self, snapshot: dict[str, torch.Tensor]) -> VecEnvObs:
         """Go on where `snapshot` was taken; returns the observations there.
@@ -146,6 +148,7 @@ class SB3VecEnv(VecEnv):
         """
         observation = clinical(self.env).restore(as_bytes(snapshot["snapshot"]))
         self._return, self._cost, self._length = snapshot["sums"].numpy().copy()
+        self._finished = snapshot["ended"].numpy().copy()
         return _array(observation)
 
     def close(self) -> None:
