@@ -28,7 +28,7 @@ def pushed(history: Tensor, observation: Tensor, fresh: Tensor) -> Tensor:
 
 
 class Trained:
-    """A trained policy without exploration, as `agents.policy_agent.Decider` has it."""
+    """A trained policy without exploration, as `agents.protocol.Policy` has it."""
 
     def __init__(self, network: Network, inputs: int, history: int, masked: bool) -> None:
         self.network, self.inputs, self.masked = network, inputs, masked

@@ -1,4 +1,4 @@
-"""SB3's policies as `agents.policy_agent.Decider`s: without exploration, with masks where they want them, and with the
+"""SB3's policies as `agents.protocol.Policy`s: without exploration, with masks where they want them, and with the
 memory of recurrent ones a row, which a new patient begins anew."""
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
-from agents.policy_agent import Decider
+from agents.protocol import Policy
 from agents.sb3 import store
 
-__all__ = ["decider_of", "load"]
+__all__ = ["policy_of", "load"]
 
 
 class _Plain:
@@ -35,7 +35,7 @@ class _Plain:
         """All patients are alike to it."""
 
     def decide(self, seen: Tensor, mask: Tensor | None) -> Tensor:
-        """See `Decider`."""
+        """See `Policy`."""
         return self._released(self.policy._predict(seen.to(self.policy.device), deterministic=True))
 
     def _released(self, action: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class _Masked(_Plain):
     masked = True
 
     def decide(self, seen: Tensor, mask: Tensor | None) -> Tensor:
-        """See `Decider`."""
+        """See `Policy`."""
         assert mask is not None
         seen = seen.to(self.policy.device)
         return self.policy._predict(seen, deterministic=True, action_masks=mask.cpu().numpy())
@@ -82,7 +82,7 @@ class _Recurrent(_Plain):
         self._fresh = None if self._fresh is None else self._fresh[rows]
 
     def decide(self, seen: Tensor, mask: Tensor | None) -> Tensor:
-        """See `Decider`."""
+        """See `Policy`."""
         seen = seen.to(self.policy.device)
         if self._states is None:
             lstm = self.policy.lstm_actor
@@ -94,8 +94,8 @@ class _Recurrent(_Plain):
         return self._released(action)
 
 
-def decider_of(policy: Any) -> Decider:
-    """A policy of Stable-Baselines3 or sb3-contrib as a decider.
+def policy_of(policy: Any) -> Policy:
+    """A policy of Stable-Baselines3 or sb3-contrib as one of ours.
 
     Raises:
         ValueError: it is none.
@@ -107,7 +107,7 @@ def decider_of(policy: Any) -> Decider:
     return _Masked(policy) if type(policy).__name__.startswith("Maskable") else _Plain(policy)
 
 
-def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Decider, dict[str, Any]]:
+def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Policy, dict[str, Any]]:
     """The policy of a folder, and what is told of it; raises as `store.load_policy`."""
     policy, told = store.load_policy(folder, device)
-    return decider_of(policy), told
+    return policy_of(policy), told
