@@ -12,7 +12,7 @@ from clinenv.simulator import Simulator
 from clinenv.task import Levels, Menu
 from world_models.protocol import Chart
 
-__all__ = ["Agent", "Narrowable", "Policy", "menu_of", "to_orders"]
+__all__ = ["Agent", "Narrowable", "Policy", "Stochastic", "menu_of", "to_orders"]
 
 
 @runtime_checkable
@@ -57,6 +57,19 @@ class Policy(Protocol):
 
     def narrow(self, rows: Tensor) -> None:
         """Go on with the patients int64 [K] alone."""
+
+
+@runtime_checkable
+class Stochastic(Agent, Protocol):
+    """An agent that decides by chance and knows how likely its decisions were; what `act` gives is a sample."""
+
+    def sample(self, chart: Chart) -> tuple[Tensor, Tensor]:
+        """A decision as `act` gives it, and its log-probability float32 [B] given all that was seen and decided so far
+        (of amounts, the log-density)."""
+
+    def log_prob(self, chart: Chart, decision: Tensor) -> Tensor:
+        """float32 [B]: log-probability of a decision that was made on this chart by whomever. Asked instead of `sample`
+        or `act`, once a step."""
 
 
 def menu_of(simulator: Simulator) -> Tensor | None:
