@@ -73,6 +73,11 @@ class Trial:
         return self._settle(none, gains, base, used)
 
     @property
+    def _finalists(self) -> int:
+        """The policy, its best edit; all good ones, and the better half of them."""
+        return 4 if self.edits.together else 2
+
+    @property
     def _each(self) -> int:
         """Transitions of one candidate."""
         return self.config.particles * self.config.horizon
@@ -88,7 +93,7 @@ class Trial:
         """Patients and edits int64 [N] to be tried: of those that change anything, as many as there may be."""
         c = self.config
         relevant = self.edits.relevant((orders > 0).any(2).any(1), orders[:, :, 0].amin(1))
-        most = min(c.edits, self.meter.affords(c.edits, self._each, kept=3 * c.finals))
+        most = min(c.edits, self.meter.affords(c.edits, self._each, kept=self._finalists * c.finals))
         order = keys.uniform(key, 0, "planning/edits", (len(self.edits),)).masked_fill(~relevant, 2.0)
         limit = order.sort(1).values[:, min(most, len(self.edits)) - 1 : min(most, len(self.edits))]
         kept = relevant & (order <= limit) if most else torch.zeros_like(relevant)
@@ -115,7 +120,7 @@ class Trial:
         good = best[hopeful] > 0
         half = good & (good.cumsum(1) <= (good.sum(1, keepdim=True) + 1) // 2)
         alone = good & (good.cumsum(1) == 1)
-        sets = [torch.zeros_like(alone), alone, half, good] if self.edits.together else [torch.zeros_like(alone), alone]
+        sets = [torch.zeros_like(alone), alone, half, good][: self._finalists]
         candidates = torch.stack([none[hopeful].scatter(1, index[hopeful], s) for s in sets], 1)  # [h, S, E]
         particles, size = c.particles * c.finals, candidates.shape[1]
         found = self._run(hopeful.repeat_interleave(size), candidates.flatten(0, 1), 1, particles)
