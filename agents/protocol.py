@@ -104,7 +104,7 @@ def to_orders(action: Tensor, menu: Tensor | None) -> Tensor:
         return pick_levels(menu, action)
     if action.ndim != 1:
         raise ValueError(f"a menu index needs the shape [B], got {tuple(action.shape)}")
-    low, high = int(action.min()), int(action.max())
+    low, high = (int(action.min()), int(action.max())) if len(action) else (0, 0)
     if low < 0 or high >= menu.shape[0]:
         raise ValueError(f"menu index {low if low < 0 else high} is outside 0..{menu.shape[0] - 1}")
     return menu[action].to(torch.float32)

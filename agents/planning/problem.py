@@ -124,10 +124,10 @@ def second_look(problem: Problem, plans: Tensor, scores: Tensor, belief: Tensor,
     final = plans[:, :1]
     score = scores[:, 0]
     if finalists:
-        anchor = problem.space.anchors()[:1].unsqueeze(0).expand(problem.patients, -1, -1)
-        parts = [plans[:, :finalists], anchor]
+        # first what is the least: of plans that are as good as another, that is carried out
+        parts = [problem.space.anchors()[:1].unsqueeze(0).expand(problem.patients, -1, -1), plans[:, :finalists]]
         if problem.proposals is not None:
-            parts.append(problem.proposals[:, :1].to(plans.dtype))
+            parts.insert(0, problem.proposals[:, :1].to(plans.dtype))
         final = torch.cat(parts, 1)
         final = final[:, : max(problem.affords(final.shape[1]), 1)]
         score, index = problem.evaluate(final, 1).max(1)

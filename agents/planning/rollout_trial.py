@@ -64,13 +64,18 @@ class Trial:
         gains = torch.full((count, len(self.edits)), -torch.inf, device=key.device)
         used = torch.full((count,), self._each, device=key.device)
         for part in torch.arange(len(patient), device=key.device).split(max(self.max_rows // c.particles, 1)):
-            if not self.meter.affords(1, self._each):
+            if not len(part) or not self.meter.affords(1, self._each):  # of nobody's orders is there anything to edit
                 break
             whom, which = patient[part], edit[part]
             tried = self._run(whom, torch.nn.functional.one_hot(which, len(self.edits)).bool(), 0, c.particles)
             gains[whom, which] = self._sure(tried, base, whom, c.screen)
             used += self._each * torch.bincount(whom, minlength=count)
         return self._settle(none, gains, base, used)
+
+    @property
+    def _finalists(self) -> int:
+        """The policy, its best edit; all good ones, and the better half of them."""
+        return 4 if self.edits.together else 2
 
     @property
     def _each(self) -> int:
@@ -88,7 +93,7 @@ class Trial:
         """Patients and edits int64 [N] to be tried: of those that change anything, as many as there may be."""
         c = self.config
         relevant = self.edits.relevant((orders > 0).any(2).any(1), orders[:, :, 0].amin(1))
-        most = min(c.edits, self.meter.affords(c.edits, self._each, kept=3 * c.finals))
+        most = min(c.edits, self.meter.affords(c.edits, self._each, kept=self._finalists * c.finals))
         order = keys.uniform(key, 0, "planning/edits", (len(self.edits),)).masked_fill(~relevant, 2.0)
         limit = order.sort(1).values[:, min(most, len(self.edits)) - 1 : min(most, len(self.edits))]
         kept = relevant & (order <= limit) if most else torch.zeros_like(relevant)
@@ -115,7 +120,7 @@ class Trial:
         good = best[hopeful] > 0
         half = good & (good.cumsum(1) <= (good.sum(1, keepdim=True) + 1) // 2)
         alone = good & (good.cumsum(1) == 1)
-        sets = [torch.zeros_like(alone), alone, half, good] if self.edits.together else [torch.zeros_like(alone), alone]
+        sets = [torch.zeros_like(alone), alone, half, good][: self._finalists]
         candidates = torch.stack([none[hopeful].scatter(1, index[hopeful], s) for s in sets], 1)  # [h, S, E]
         particles, size = c.particles * c.finals, candidates.shape[1]
         found = self._run(hopeful.repeat_interleave(size), candidates.flatten(0, 1), 1, particles)

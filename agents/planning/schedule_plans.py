@@ -109,10 +109,19 @@ class SchedulePlans(CategoricalPlans):
     def shifted(self, plans: Tensor, steps: int) -> Tensor:
         """int64 [..., places], see `PlanSpace`."""
         courses = plans.unflatten(-1, (self._courses, _FIELDS)).clone()
-        begin = courses[..., _START] - steps
-        due = torch.where(begin < 0, torch.remainder(begin, self._every[courses[..., _EVERY]]), begin)
-        courses[..., _START] = due.clamp_max(self._horizon - 1)
-        return courses.flatten(-2)
+        row, every, start, doses = courses.unbind(-1)
+        number = torch.arange(self._courses, device=plans.device)
+        began = start.unsqueeze(-2)  # [..., 1, courses]
+        after = (began > start.unsqueeze(-1)) | ((began == start.unsqueeze(-1)) & (number > number.unsqueeze(-1)))
+        over = ((began <= steps) & after).any(-1)  # another course has taken its place
+        between, most = self._every[every], self._doses[doses]
+        given = torch.div(steps - 1 - start, between, rounding_mode="floor") + 1
+        over = over | ((most > 0) & (start < steps) & (given >= most))
+        begin = start - steps
+        due = torch.where(begin < 0, torch.remainder(begin, between), begin).clamp_max(self._horizon - 1)
+        courses[..., _ROW] = torch.where(over, 0, row)
+        courses[..., _START] = torch.where(over, 0, due)
+        return self._in_order(courses).flatten(-2)
 
     def nearest(self, orders: Tensor) -> Tensor:
         """int64 [..., places], see `PlanSpace`: of single courses to the end the one that differs at the fewest

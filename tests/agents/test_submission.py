@@ -15,9 +15,9 @@ from agents.board.isolated import IsolatedAgent
 from agents.board.submission import SubmissionError, read_submission
 from agents.board.watched import Disqualified
 from agents.making import Making
+from agents.policy_builders import ppo
 from agents.protocol import Narrowable
 from agents.sb3 import store
-from agents.sb3.builders import ppo
 from clinenv.commands.main import main
 
 DRUG = "ECGDrug-v0"
