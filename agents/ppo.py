@@ -23,10 +23,11 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from agents import run_folder
-from agents.courses import Courses, clinical
+from agents.courses import Courses
 from agents.journal import Journal
 from agents.network import Choices, Network, output_of
 from agents.ppo_policy import pushed
+from clinenv.doors.making import clinical
 from world_models import keys, tree
 from world_models.config_json import check_sizes
 from world_models.protocol import WorldModel
