@@ -64,3 +64,4 @@ test-rllib: setup
 	.venv-rllib/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
 	.venv-rllib/bin/python -m pip install -q hypothesis -e ".[rllib,minari]"
 	.venv-rllib/bin/python -m pytest tests/contract/test_autoreset.py tests/contract/test_agents_libraries.py tests/doors
+	.venv-rllib/bin/python -m pytest tests/agents/test_board.py -k cluster

@@ -108,7 +108,7 @@ def _judge(board: Board, args: argparse.Namespace) -> None:
             bar.set_postfix_str(group.label[-50:])
             bar.update()
             for cell in found:
-                line = {**cell["cell"], "status": cell["status"], "seconds": cell["seconds"]}
+                line = {**cell["cell"], "status": cell["status"], "seconds": cell["seconds"], "cpu_s": cell["cpu_s"]}
                 log.write(json.dumps({**line, "reason": cell.get("reason", "")}) + "\n")
             log.flush()
         bar.update(len(mine) - bar.n)  # those that were done before

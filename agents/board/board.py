@@ -3,6 +3,7 @@
 board.json   salt, edition, rules, ids, lengths, seeds, submissions
 cells/       one JSON file for each cell
 agents/      what was trained and tuned
+submitted/   what others' agents are made of, as the digest has it
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from world_models.files import write_text
 
 __all__ = ["Board", "constants_tried", "open_board"]
 
-FILE = "board.json"
+FILE, SUBMITTED = "board.json", "submitted"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Board:
     @property
     def groups(self) -> list[Group]:
         """All that is to be judged."""
-        paths = {s.name: s.folder for s in self.submissions}
+        paths = {s.name: str(s.copy_to(self.folder / SUBMITTED).absolute()) for s in self.submissions}
         return groups(self.agents, self.ids, self.horizons, self.seeds, paths)
 
     def finished(self) -> tuple[list[dict[str, Any]], list[Cell]]:

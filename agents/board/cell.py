@@ -112,7 +112,7 @@ def run_cell(what: Entry, cell: Cell, rules: Rules, runs: Path, path: Path | Non
         path: folder on the module path of an agent in a process of its own.
     """
     stage = Stage(cell.env_id, cell.steps)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     found: dict[str, Any] = {
         "cell": asdict(cell),
         "entry": {k: v for k, v in asdict(what).items() if k not in ("ids", "options")},
@@ -133,6 +133,7 @@ def run_cell(what: Entry, cell: Cell, rules: Rules, runs: Path, path: Path | Non
     except Disqualified as error:
         found |= {"status": "failed", "reason": str(error)}
     found["seconds"] = round(time.perf_counter() - start, 3)
+    found["cpu_s"] = round(time.process_time() - cpu, 3)  # of this process: a load beside it does not count
     return found
 
 
@@ -143,7 +144,7 @@ def _made(
     """The agent, and what its row says of it; raises Disqualified where its builder raises."""
     where: dict[str, Any] = {"env_id": cell.env_id, "steps": cell.steps, "seed": cell.seed, "quick": rules.quick}
     if what.isolated:
-        making = {**where, "world": stage.learned_name, "runs": str(runs)}
+        making = {**where, "world": stage.learned_name, "runs": str(runs.absolute())}
         with IsolatedAgent(what, making, path, rules.limit_ms) as agent:
             told = agent.built
             yield agent, _about(what, stage, told["settings"], told["budget"], told["weights"])
@@ -160,8 +161,8 @@ def _made(
 def _about(what: Entry, stage: Stage, settings: Mapping[str, Any], budget: str, weights: str | None) -> dict[str, Any]:
     """Settings, budget and seals of an agent; "seal" is over all of it, and over the world it was made in."""
     world = seal_of(stage.learned.world) if what.made_in == "learned" else None
-    options = {} if what.isolated else dict(what.options)  # of a submission: where its files lie
-    whole: dict[str, Any] = {"name": what.name, "build": what.build, "options": options, "settings": dict(settings)}
+    whole: dict[str, Any] = {"name": what.name, "build": what.build, "options": dict(what.options)}
+    whole["settings"] = dict(settings)
     whole |= {"weights": weights, "world": world}
     text = json.dumps(whole, sort_keys=True, default=str)
     told = {"settings": dict(settings), "budget": budget, "weights": weights}

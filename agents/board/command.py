@@ -14,7 +14,7 @@ from agents.board.cell import Cell, Rules, run_cell
 from agents.board.draw import edition, new_salt
 from agents.board.run import run_groups
 from agents.board.stage import HORIZONS, OWN
-from agents.board.submission import Submission, SubmissionError, read_submission
+from agents.board.submission import Submission, read_submission
 from agents.board.table import as_markdown, rows_of
 from agents.registry import AGENTS
 from clinenv.commands.errors import UsageError
@@ -30,10 +30,10 @@ FEW_PATIENTS, FEW_STEPS = 4, 3  # of a check
 def check(submission: Submission, runs: Path, limit_ms: float) -> list[str]:
     """What is wrong with a submission when it is made and asked a few times, in each of its ids; nothing: []."""
     rules = Rules(edition(new_salt(), [submission.digest]), FEW_PATIENTS, FEW_PATIENTS, limit_ms, quick=True)
-    wrong = []
+    path, wrong = submission.copy_to(runs), []
     for env_id in submission.ids:
         cell = Cell(submission.name, env_id, FEW_STEPS, 0)
-        found = run_cell(submission.as_entry, cell, rules, runs, Path(submission.folder))
+        found = run_cell(submission.as_entry, cell, rules, runs, path.absolute())
         if found["status"] != "ok":
             wrong.append(f"{env_id}: {found['reason']}")
     return wrong
@@ -48,8 +48,8 @@ def run(given: argparse.Namespace) -> int:
     try:
         submission = read_submission(given.file)
         target = _target(given)
-        wrong = check(submission, given.runs / "checks" / submission.digest[:16], given.limit_ms)
-    except SubmissionError as error:
+        wrong = check(submission, Path(given.runs) / "checks", given.limit_ms)
+    except ValueError as error:
         raise UsageError(str(error)) from None
     if wrong:
         raise UsageError(f"{submission.name} was made and asked, and failed: {'; '.join(wrong)}")
@@ -82,11 +82,11 @@ def _board(submission: Submission, given: argparse.Namespace) -> Board:
     """The submission beside the simple rules of its ids."""
     lengths = {i: tuple(given.steps) if given.steps else (min(OWN[i], max(HORIZONS[i])),) for i in submission.ids}
     for env_id, steps in lengths.items():
-        if max(steps) > max(HORIZONS[env_id]):
-            raise ValueError(f"--steps {max(steps)}: {env_id} is judged over at most {max(HORIZONS[env_id])}")
+        if not 1 <= min(steps) <= max(steps) <= max(HORIZONS[env_id]):
+            raise ValueError(f"--steps {steps}: {env_id} is judged over 1 to {max(HORIZONS[env_id])}")
     rules = Rules("", given.patients, given.patients, given.limit_ms, given.quick)
     simple = [e for e in AGENTS if e.kind in SIMPLE]
-    folder = given.runs / submission.digest[:16]
+    folder = Path(given.runs) / submission.digest[:16]
     return open_board(folder, rules, submission.ids, lengths, simple, None, [submission], given.salt)
 
 

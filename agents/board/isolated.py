@@ -38,6 +38,7 @@ __all__ = ["IsolatedAgent"]
 
 MOST_BYTES = 1 << 30  # of a frame
 MAKING_S = 1800.0  # in which an agent has to be made
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout, or of what is installed
 ACTION = "action"
 
 
@@ -48,7 +49,7 @@ class IsolatedAgent:
         what: the entry whose builder the process calls.
         making: env_id, steps, seed, quick, world and runs of `Making`; the process makes its own simulator, of the
             learned world.
-        path: folder that is put on the process's module path.
+        path: folder in which the process works, and which is put on its module path.
         limit_ms: longest that a decision for one patient may take; None: MAKING_S for all.
 
     Raises:
@@ -64,13 +65,15 @@ class IsolatedAgent:
     ) -> None:
         self.limit_ms = limit_ms
         self._said = tempfile.TemporaryFile()
-        search = os.pathsep.join(str(p) for p in (path, os.environ.get("PYTHONPATH")) if p)
+        here = [os.path.abspath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+        search = os.pathsep.join(str(p) for p in (path, *here, ROOT) if p)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "agents.board.isolated"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            env={**os.environ, "PYTHONPATH": search} if search else None,
+            env={**os.environ, "PYTHONPATH": search},
+            cwd=path,
         )
         order = {"do": "make", "entry": asdict(what), "making": dict(making), "threads": torch.get_num_threads()}
         self.built, _ = self._ask(order, {}, MAKING_S)
@@ -125,6 +128,8 @@ class IsolatedAgent:
 
     def _last_words(self) -> str:
         """The last line that the process wrote."""
+        if self._said.closed:
+            return "it was closed"
         self._process.wait(10)
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").strip().splitlines()

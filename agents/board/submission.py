@@ -3,9 +3,10 @@
     {"name": "my agent", "ids": ["ECGDrug-v0"], "made_in": "ecg-wm-small", "seeds": 3, "licence": "Apache-2.0",
      "contact": "me@example.org", "description": "what it does, in a line", "entry": "my_module:build"}
 
-`entry` is a function that takes an `agents.making.Making` and gives an `Agent` or a `Built`; its module lies beside the
-file, or is installed. Instead of it `policy` may name a folder that `agents.sb3` wrote, from the file's folder on. Its
-digest goes over the file, every file beside it or in the entry's package, and the policy.
+`entry` is a function that takes an `agents.making.Making` and gives an `Agent` or a `Built`; its module or package lies
+beside the file, or is installed. Instead of it `policy` may name a folder beside the file that `agents.sb3` wrote. What
+else the agent reads is listed in `files`. All of it goes into the digest, and is copied to where the agent is judged:
+what is not in the digest is not there.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from agents.board.stage import HORIZONS, learned_world
 from agents.registry import AGENTS, Entry
+from world_models.files import write_bytes
 
 __all__ = ["Submission", "SubmissionError", "read_submission"]
 
@@ -29,7 +31,7 @@ MOST_SEEDS, LONGEST = 10, 400  # characters of a text
 LARGEST = 256 << 20  # bytes that are submitted
 MORE = ("latent",)  # measures on request that a submission may ask for
 _ADDRESS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-_STORED = "agents.sb3.builders:stored"
+_STORED = "agents.policy_builders:stored"
 _SKIPPED = ("__pycache__", ".git")
 
 
@@ -49,6 +51,7 @@ class Submission:
     description: str
     seeds: int = 1
     sees: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()  # and folders, from the file's folder on
     entry: str | None = None
     policy: str | None = None
     folder: str = "."  # of the file
@@ -57,7 +60,7 @@ class Submission:
     @property
     def as_entry(self) -> Entry:
         """As the registry has it: a policy, in a process of its own."""
-        stored = {} if self.policy is None else {"folder": str(Path(self.folder) / self.policy)}
+        stored = {} if self.policy is None else {"folder": self.policy}
         return Entry(
             self.name,
             self.ids,
@@ -70,6 +73,16 @@ class Submission:
             options=stored,
             isolated=True,
         )
+
+    def copy_to(self, folder: Path) -> Path:
+        """Copy what the digest is over (what is installed apart) below `folder`; returns where it lies."""
+        target = folder / self.digest[:16]
+        for source in _own(self):
+            copied = target / source.relative_to(self.folder)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(copied, source.read_bytes())
+        target.mkdir(parents=True, exist_ok=True)
+        return target
 
 
 def read_submission(path: str | Path) -> Submission:
@@ -99,14 +112,17 @@ def read_submission(path: str | Path) -> Submission:
     if not isinstance(sees, list) or any(name not in MORE for name in sees):
         raise SubmissionError(f"sees={sees!r} may hold {', '.join(MORE)} alone; leave it out for the observation")
     what: dict[str, Any] = {name: told.get(name) for name in ("entry", "policy")}
-    _check_source(what, folder)
-    found = Submission(ids=ids, seeds=seeds, sees=tuple(sees), folder=str(folder), **what, **texts)
+    files = told.get("files", [])
+    if not isinstance(files, list):
+        raise SubmissionError(f"files={files!r} is no list; give the names of files and folders beside {path.name}")
+    _check_source(what, folder, files)
+    found = Submission(ids=ids, seeds=seeds, sees=tuple(sees), files=tuple(files), folder=str(folder), **what, **texts)
     return Submission(**{**vars(found), "digest": _digest(path, found)})
 
 
 def _check_names(told: Mapping[str, Any]) -> None:
     known = [f.name for f in fields(Submission) if f.name not in ("folder", "digest")]
-    needed = [f for f in known if f not in ("seeds", "sees", "entry", "policy")]
+    needed = [f for f in known if f not in ("seeds", "sees", "files", "entry", "policy")]
     missing, unknown = [n for n in needed if n not in told], [n for n in told if n not in known]
     if missing or unknown:
         wrong = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(unknown)}, which nobody reads"
@@ -133,17 +149,18 @@ def _ids(told: Mapping[str, Any], made_in: str) -> tuple[str, ...]:
     return tuple(ids)
 
 
-def _check_source(what: Mapping[str, Any], folder: Path) -> None:
+def _check_source(what: Mapping[str, Any], folder: Path, files: Sequence[Any]) -> None:
     if (what["entry"] is None) == (what["policy"] is None):
         raise SubmissionError("give one of entry (module:function) and policy (a folder)")
     if what["entry"] is not None and not (isinstance(what["entry"], str) and _ADDRESS.fullmatch(what["entry"])):
         raise SubmissionError(f"entry={what['entry']!r} is no address; write module:function")
-    if what["policy"] is not None:
-        target = folder / str(what["policy"])
-        if not isinstance(what["policy"], str) or not target.resolve().is_relative_to(folder):
-            raise SubmissionError(f"policy={what['policy']!r} is not inside the folder of the file; move it there")
-        if not target.is_dir():
-            raise SubmissionError(f"policy={what['policy']!r}: there is no such folder beside the file")
+    named = [("files", name) for name in files] + [("policy", what["policy"])] * (what["policy"] is not None)
+    for field, name in named:
+        target = (folder / str(name)).resolve()
+        if not isinstance(name, str) or not target.is_relative_to(folder) or target == folder:
+            raise SubmissionError(f"{field}={name!r} is not inside the folder of the file; move it there")
+        if not target.exists() or (field == "policy" and not target.is_dir()):
+            raise SubmissionError(f"{field}={name!r}: there is no such {'folder' if field == 'policy' else 'file'}")
 
 
 def _digest(path: Path, found: Submission) -> str:
@@ -154,7 +171,7 @@ def _digest(path: Path, found: Submission) -> str:
     """
     digest = hashlib.sha256(path.read_bytes())
     total = 0
-    for source in _sources(found):
+    for source in _own(found) or _installed(found):
         content = source.read_bytes()
         total += len(content)
         if total > LARGEST:
@@ -164,14 +181,18 @@ def _digest(path: Path, found: Submission) -> str:
     return digest.hexdigest()
 
 
-def _sources(found: Submission) -> list[Path]:
-    if found.policy is not None:
-        return _files(Path(found.folder) / found.policy)
-    assert found.entry is not None
+def _own(found: Submission) -> list[Path]:
+    """The files beside the submission that belong to it; [] for an agent that is installed."""
+    beside, named = Path(found.folder), [*found.files, *([found.policy] if found.policy is not None else [])]
+    if found.entry is not None:
+        module = found.entry.partition(":")[0].split(".")[0]
+        named += [name for name in (f"{module}.py", module) if (beside / name).exists()]
+    return sorted({path for name in named for path in _files(beside / name)})
+
+
+def _installed(found: Submission) -> list[Path]:
+    assert found.entry is not None  # a policy lies beside the file
     module = found.entry.partition(":")[0].split(".")[0]
-    beside = Path(found.folder)
-    if (beside / f"{module}.py").is_file() or (beside / module).is_dir():
-        return _files(beside)
     spec = importlib.util.find_spec(module) if module not in sys.builtin_module_names else None
     if spec is None or spec.origin is None:
         raise SubmissionError(
@@ -181,6 +202,8 @@ def _sources(found: Submission) -> list[Path]:
     return _files(origin.parent) if spec.submodule_search_locations else [origin]
 
 
-def _files(folder: Path) -> list[Path]:
-    found = (p for p in folder.rglob("*") if p.is_file() and not any(part in _SKIPPED for part in p.parts))
-    return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    found = (p for p in path.rglob("*") if p.is_file() and not any(part in _SKIPPED for part in p.parts))
+    return sorted(found, key=lambda p: p.relative_to(path).as_posix())

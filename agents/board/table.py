@@ -142,7 +142,7 @@ def _about(name: str, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "seal": ", ".join(c.get("seal", "")[:12] for c in cells),
         "weights": ", ".join((c.get("weights") or "")[:12] for c in cells if c.get("weights")),
         "code": ", ".join(dict.fromkeys(c["code"] for c in cells)),
-        "seconds": round(sum(c["seconds"] for c in cells), 1),
+        "cpu_s": round(sum(c["cpu_s"] for c in cells), 1),
     }
     if failed is None:
         for name in ("ms_single", "ms_batch"):

@@ -40,11 +40,11 @@ from agents.baselines.uniform import Uniform
 from agents.planning.cem import CEMConfig
 from agents.planning.controller import WorldPlanner
 from agents.planning.parameter_cem import ParameterCEM
+from agents.policy_agent import PolicyAgent
 from agents.protocol import Agent
 from agents.rollout import EpisodeResults, admission_factors, judge, mean_results, paired_table
-from agents.sb3.policy_agent import PolicyAgent
+from agents.run_folder import weights_sum
 from agents.sb3.presets import Preset, preset_for
-from agents.sb3.train import weights_sum
 from agents.sb3.vec_env import SB3VecEnv
 from benchmarks.common.intervals import put_mean
 from benchmarks.common.paired import with_promise
