@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -198,7 +199,7 @@ def main(argv: list[str] | None = None) -> int:
         for simulator, store in ((oracle, truth), (learned, promised)):
             world, start = simulator.world.name, time.process_time()
             ppo = f"-{args.iterations}-{args.num_envs}" if "PPO" in name else ""
-            file = f"{name.replace(' ', '_')}{ppo}{planner if name == 'joint planner' else ''}.json"
+            file = f"{re.sub(r'[^a-z0-9]+', '_', name.lower())}{ppo}{planner if name == 'joint planner' else ''}.json"
             kept = runs / f"judged-{setting}" / world / file
             store[name] = earned(build(simulator), simulator, key, args.max_steps, kept, f"{name}: {world}")
             seconds[f"{name}: {world}"] = time.process_time() - start
