@@ -12,6 +12,7 @@ from agents.planning.controller import WorldPlanner
 from agents.planning.objective import ReturnAndCost
 from agents.planning.plan_config import PlanConfig
 from agents.planning.presets import config_of
+from agents.planning.risk import Risk
 from agents.planning.rollout_policy import RolloutConfig, RolloutPlanner
 from clinenv.simulator import Simulator
 from world_models.protocol import TellsFates
@@ -32,20 +33,22 @@ ROLLOUTS = {
 QUICK_ROLLOUT = RolloutConfig(horizon=4, particles=2, edits=4, replan_every=4)
 
 
-def search(making: Making, planner: str = "cem", preset: str = "small", **settings: Any) -> Built:
+def search(
+    making: Making, planner: str = "cem", preset: str = "small", risk: Risk | None = None, **settings: Any
+) -> Built:
     """A search over plans (`agents.planning.presets.PLANNERS`), replanned at every visit or two.
 
     Args:
         preset: of the task; quick: the cheapest.
+        risk: how imagined returns become one number; None: their mean.
         settings: of the planner's config, instead of a preset.
     """
     task = making.simulator.task
     weight = COST_WEIGHT.get(task.name, 0.0)
     config = _config(making, planner, preset, settings)
-    agent = WorldPlanner(
-        making.simulator, config, cost_weight=weight, seed=making.seed, sees=_sees(making.simulator), planner=planner
-    )
-    told = {"planner": planner, **asdict(config), "cost_weight": weight, "seed": making.seed}
+    sees = _sees(making.simulator)
+    agent = WorldPlanner(making.simulator, config, risk, weight, seed=making.seed, sees=sees, planner=planner)
+    told = {"planner": planner, **asdict(config), "cost_weight": weight, "risk": repr(risk), "seed": making.seed}
     imagined = config.candidates * config.particles * config.horizon * getattr(config, "iterations", 1)
     return Built(agent, told, f"about {imagined:,} transitions imagined a plan")
 

@@ -202,7 +202,7 @@ def test_a_stored_policy_is_submitted_without_code(folder, capsys) -> None:
 
     simulator = Stage(DRUG, 24).learned
     making = Making(DRUG, simulator, "ecg-wm-small", 24, runs=folder, quick=True)
-    from agents.sb3 import builders
+    from agents import policy_builders as builders
 
     old, builders.QUICK_STEPS = builders.QUICK_STEPS, 6144
     try:
