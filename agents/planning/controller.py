@@ -174,8 +174,8 @@ class WorldPlanner(Believer):
         return space.decisions(plans, torch.full((len(plans),), step, device=plans.device))
 
     def _keep_elites(self, rows: Tensor, elites: Tensor | None) -> None:
-        """Those of the best plans that the next decision tries again (iCEM)."""
-        kept = 0 if elites is None else int(getattr(self.config, "keep_elites", 0.0) * elites.shape[1])
+        """Those of the best plans that the next decision tries again."""
+        kept = 0 if elites is None else int(self.config.keep_elites * elites.shape[1])
         if elites is None or not kept:
             return
         if self._elites is None or self._elites.shape[1] != kept:

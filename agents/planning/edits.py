@@ -45,8 +45,12 @@ class Edits:
         kept = [i for i, name in enumerate(self.names) if any(order in name.split() for order in wanted)]
         if not kept:
             raise ValueError(f"no edit is of {', '.join(wanted) or 'no order'}; there are: {', '.join(self.names)}")
-        names = tuple(self.names[i] for i in kept)
-        return replace(self, names=names, first=self.first[kept], then=self.then[kept], added=self.added[kept])
+        return self.taken(kept)
+
+    def taken(self, index: list[int]) -> Edits:
+        """Only those at these places."""
+        names = tuple(self.names[i] for i in index)
+        return replace(self, names=names, first=self.first[index], then=self.then[index], added=self.added[index])
 
     def applied(self, orders: Tensor, chosen: Tensor, step: Tensor | int) -> Tensor:
         """Orders float32 [R, A] under the edits chosen bool [R, E], `step` (int64 [R]) steps after they began."""

@@ -21,6 +21,7 @@ class PlanConfig:
     block: int = 1  # steps that a decision is held for (acts: done at the first); of a menu: from one row to the next
     schedule: bool = False  # menus and doses: a plan is a course or two of doses at fixed hours
     finalists: int = 4  # best plans that get an independent second look (0: none); guards against a winner by chance
+    keep_elites: float = 0.0  # share of the best plans that the next decision tries again
     replan_every: int = 1  # steps carried out before the next plan
     discount: float = 1.0  # per step
 
@@ -28,8 +29,10 @@ class PlanConfig:
         for name in ("horizon", "candidates", "particles", "replan_every", "block"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.finalists < 0:
-            raise ValueError(f"finalists must be 0 or more, got {self.finalists}")
+        if self.finalists < 0 or not 0.0 <= self.keep_elites <= 1.0:
+            raise ValueError(
+                f"need finalists of 0 or more and keep_elites in [0, 1], got {self.finalists} and {self.keep_elites}"
+            )
         if self.replan_every > self.horizon:
             raise ValueError(f"replan_every ({self.replan_every}) is past the horizon ({self.horizon}); lower it")
 

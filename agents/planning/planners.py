@@ -22,7 +22,7 @@ __all__ = ["NAMES", "planner_for"]
 
 ROLLOUT = "rollout"
 NAMES = (*PLANNERS, ROLLOUT)
-CENTRED = ("EHRWard", "EHRReplay")  # tasks with dozens of orders: plans are edits of the rule, unless told otherwise
+CENTRED = ("EHRWard",)  # tasks with dozens of orders: plans are edits of the rule, unless told otherwise
 
 
 def planner_for(

@@ -19,7 +19,7 @@ from world_models.protocol import Chart
 if TYPE_CHECKING:
     from agents.planning.rollout_policy import RolloutConfig
 
-__all__ = ["Judged", "Trial"]
+__all__ = ["Futures", "Judged", "Singles", "Trial"]
 
 
 class Judged(NamedTuple):
@@ -31,12 +31,21 @@ class Judged(NamedTuple):
     transitions: Tensor  # int64 [B]
 
 
-class _Futures(NamedTuple):
+class Futures(NamedTuple):
     """Courses of N candidates, each on P futures of its patient."""
 
     utilities: Tensor  # [N, P] each course for itself
     score: Tensor  # [N] the objective of all
     course: Course  # [N, H]
+
+
+class Singles(NamedTuple):
+    """Each edit beside the policy, on the same futures. NaN: it was not tried."""
+
+    gain: Tensor  # [B, E]
+    error: Tensor  # [B, E] standard error of the paired difference
+    base: Futures  # [B] the policy's own
+    transitions: Tensor  # int64 [B]
 
 
 @dataclass
@@ -56,21 +65,26 @@ class Trial:
         Args:
             key: int64 [B]: which edits are tried, where not all can be.
         """
+        single = self.singles(key)
+        gains = (single.gain - self.config.screen * single.error).nan_to_num(-torch.inf)
+        return self._settle(gains, single.base, single.transitions)
+
+    def singles(self, key: Tensor) -> Singles:
+        """Every edit for itself beside the policy. Arguments as for `solve`."""
         c, count = self.config, self.imagined.patients
-        everyone = torch.arange(count, device=key.device)
-        none = torch.zeros(count, len(self.edits), dtype=torch.bool, device=key.device)
-        base, orders = self._plain(everyone)
+        base, orders = self._plain(torch.arange(count, device=key.device))
         patient, edit = self._offered(key, orders)
-        gains = torch.full((count, len(self.edits)), -torch.inf, device=key.device)
+        gain = torch.full((count, len(self.edits)), torch.nan, device=key.device)
+        error = gain.clone()
         used = torch.full((count,), self._each, device=key.device)
         for part in torch.arange(len(patient), device=key.device).split(max(self.max_rows // c.particles, 1)):
             if not len(part) or not self.meter.affords(1, self._each):  # of nobody's orders is there anything to edit
                 break
             whom, which = patient[part], edit[part]
             tried = self._run(whom, torch.nn.functional.one_hot(which, len(self.edits)).bool(), 0, c.particles)
-            gains[whom, which] = self._sure(tried, base, whom, c.screen)
+            gain[whom, which], error[whom, which] = _paired(tried, base, whom)
             used += self._each * torch.bincount(whom, minlength=count)
-        return self._settle(none, gains, base, used)
+        return Singles(gain, error, base, used)
 
     @property
     def _finalists(self) -> int:
@@ -82,7 +96,7 @@ class Trial:
         """Transitions of one candidate."""
         return self.config.particles * self.config.horizon
 
-    def _plain(self, everyone: Tensor) -> tuple[_Futures, Tensor]:
+    def _plain(self, everyone: Tensor) -> tuple[Futures, Tensor]:
         """The policy's own futures, and the orders [B, P, hold, A] that it gives while an edit would hold."""
         c = self.config
         nothing = torch.zeros(len(everyone), len(self.edits), dtype=torch.bool, device=everyone.device)
@@ -102,16 +116,10 @@ class Trial:
         turn = kept.cumsum(1)[patient, edit].argsort(stable=True)
         return patient[turn], edit[turn]
 
-    @staticmethod
-    def _sure(tried: _Futures, base: _Futures, whom: Tensor, errors: float) -> Tensor:
-        """[N]: how much better than the policy, less so many standard errors of the paired difference."""
-        difference = tried.utilities - base.utilities[whom]
-        error = difference.std(1) / difference.shape[1] ** 0.5
-        return tried.score - base.score[whom] - errors * error
-
-    def _settle(self, none: Tensor, gains: Tensor, base: _Futures, used: Tensor) -> Judged:
+    def _settle(self, gains: Tensor, base: Futures, used: Tensor) -> Judged:
         """The best of: the policy, its best edit, all good edits together, and the better half of them."""
         c, promised, course = self.config, base.score.clone(), Course(*(x.clone() for x in base.course))
+        none = torch.zeros_like(gains, dtype=torch.bool)
         chosen = none.clone()
         best, index = gains.topk(min(c.joint, gains.shape[1]), 1)
         hopeful = (best[:, 0] > 0).nonzero().squeeze(1)
@@ -126,20 +134,20 @@ class Trial:
         found = self._run(hopeful.repeat_interleave(size), candidates.flatten(0, 1), 1, particles)
         used[hopeful] += size * particles * c.horizon
         plain, whose = tree.take(found, slice(0, None, size)), torch.arange(len(hopeful), device=used.device)
-        sure = self._sure(found, plain, whose.repeat_interleave(size), c.caution)
-        pick = sure.unflatten(0, (-1, size)).argmax(1)  # the policy's own gain is 0
+        gain, error = _paired(found, plain, whose.repeat_interleave(size))
+        pick = (gain - c.caution * error).unflatten(0, (-1, size)).argmax(1)  # the policy's own gain is 0
         at = whose * size + pick
         chosen[hopeful] = candidates.flatten(0, 1)[at]
         promised[hopeful] = found.score[at]
         course.rewards[hopeful], course.costs[hopeful] = found.course.rewards[at], found.course.costs[at]
         return Judged(chosen, promised, course, used)
 
-    def _run(self, whom: Tensor, chosen: Tensor, look: int, particles: int) -> _Futures:
+    def _run(self, whom: Tensor, chosen: Tensor, look: int, particles: int) -> Futures:
         """Candidates bool [N, E] of patients int64 [N], in portions."""
         parts = torch.arange(len(whom), device=whom.device).split(max(self.max_rows // particles, 1))
         return tree.cat([self._follow(whom[part], chosen[part], look, particles)[0] for part in parts])
 
-    def _follow(self, whom: Tensor, chosen: Tensor, look: int, particles: int) -> tuple[_Futures, Followed]:
+    def _follow(self, whom: Tensor, chosen: Tensor, look: int, particles: int) -> tuple[Futures, Followed]:
         c, imagined = self.config, self.imagined
         # the futures of one patient are the same for all that is tried on him
         patients, place = whom.unique(return_inverse=True)
@@ -160,4 +168,10 @@ class Trial:
         )
         scores = imagined.objective(Imagined(returns, costs, ended)).squeeze(1)
         utilities = utility(imagined.objective, returns, costs).squeeze(1)
-        return _Futures(utilities, scores, mean_course(followed, particles)), followed
+        return Futures(utilities, scores, mean_course(followed, particles)), followed
+
+
+def _paired(tried: Futures, base: Futures, whom: Tensor) -> tuple[Tensor, Tensor]:
+    """[N] how much better than the base of patients int64 [N], and the standard error of the paired difference."""
+    difference = tried.utilities - base.utilities[whom]
+    return tried.score - base.score[whom], difference.std(1) / difference.shape[1] ** 0.5

@@ -114,8 +114,9 @@ class WithValue(Task):
 
     def __init__(self, task: Task, value: Value, discount: float = 1.0) -> None:
         self._task, self._value, self._discount = task, value, discount
-        for name in ("name", "orders", "horizon_hours", "observation", "actions", "records", "losses", "trend"):
-            setattr(self, name, getattr(task, name))
+        self.name, self.orders, self.horizon_hours = task.name, task.orders, task.horizon_hours
+        self.actions, self.observation, self.records = task.actions, task.observation, task.records
+        self.losses, self.trend = task.losses, task.trend
         self.oracle, self.told, self.refuses = task.oracle, task.told, task.refuses
 
     def _potential(self, chart: Chart) -> Tensor:

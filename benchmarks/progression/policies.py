@@ -67,7 +67,7 @@ VALID_SEED, SEARCH_SEED, PPO_SEED = 8_700_000_000, 8_710_000_000, 8_720_000_000
 SEEN = ("age_years", "sex_female", "years", "months_since_visit", "treated", "bleeding", "latent")
 # A plan is one decision held for three years of half-yearly visits: long enough for a drug to pay, few enough to
 # search.
-CEM = CEMConfig(horizon=6, candidates=48, particles=8, iterations=3, elites=8, finalists=4, hold=True)
+CEM = CEMConfig(horizon=6, candidates=48, particles=8, iterations=3, elites=8, finalists=4, block=6)
 
 
 class OracleOfTheLiving(ReadOracle):

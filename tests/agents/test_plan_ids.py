@@ -21,6 +21,7 @@ from agents.planning.tree_search import TreeConfig
 from agents.protocol import menu_of
 from agents.rollout import judge
 from clinenv.envs.ecg_drug.task import ECGDrugTask
+from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.simulator import Simulator
 from world_models import catalog, keys
 
@@ -32,13 +33,16 @@ WHOLE = {
     "ECGDrugContinuous-v0": (24, {"nothing": 0.9}, {}),
     "EHRWard-v0": (84, {"nothing": 0.98}, {}),
     "EHRWardDose-v0": (84, {"nothing": 0.98, "block": 6}, {}),
+    "EHRReplay-v0": (84, {"nothing": 0.98, "block": 12}, {}),
     "ECGProgression-v0": (40, {}, {"fixed": {"months_to_next_visit": 3.0}}),
     "ECGExplain-v0": (8, {"every": ()}, {}),
 }
 
 
-def simulator_of(env_id: str, **settings) -> Simulator:
-    return gym.make(env_id, **settings).unwrapped.simulator
+def simulator_of(env_id: str) -> Simulator:
+    if env_id == "EHRReplay-v0":  # whose patients are records: its world and task, with patients of its own
+        return Simulator(catalog.load("ehr-mimic-demo-small"), EHRWardTask())
+    return gym.make(env_id).unwrapped.simulator
 
 
 @pytest.mark.parametrize("env_id", WHOLE)
@@ -98,7 +102,7 @@ def test_gradients_through_the_learned_drug_world():
     task = gym.make("ECGDrugContinuous-v0").unwrapped.task
     simulator = Simulator(catalog.load("ecg-wm-small"), task, grad=True, events="expected")
     chart = simulator.reset(keys.from_seed(4, 3))[1]
-    config = GradientConfig(**{**BRIEF, "horizon": 12, "candidates": 24, "particles": 2}, starts=2, ascents=6)
+    config = GradientConfig(**{**BRIEF, "horizon": 12, "candidates": 16, "finalists": 0}, starts=2, ascents=6)
     led = WorldPlanner(simulator, config)
     led.act(chart)
     begun = WorldPlanner(simulator, GradientConfig(**{**config.__dict__, "ascents": 1, "step_size": 1e-6}))
