@@ -164,14 +164,14 @@ class Ensemble:
             between = torch.stack([chart[name] for chart in told]).var(0)
             epistemic = torch.stack([parts[name].epistemic for parts in each]).square().mean(0) + between
             aleatoric = torch.stack([parts[name].aleatoric for parts in each]).square().mean(0)
-            found[name] = Parts((epistemic + aleatoric).sqrt(), epistemic.sqrt(), aleatoric.sqrt())
+            found[name] = Parts(*map(gradients.root, (epistemic + aleatoric, epistemic, aleatoric)))
         return found
 
     @gradients.verb
     def disagreement(self, state: EnsembleState) -> dict[str, Tensor]:
         """Standard deviation [B] between the members of what each foretells: the part of `spread` that is theirs."""
         told = [member.foretold(own) for member, own in zip(self.members, self._inner(state), strict=True)]
-        return {name: torch.stack([chart[name] for chart in told]).std(0) for name in told[0]}
+        return {name: gradients.root(torch.stack([chart[name] for chart in told]).var(0)) for name in told[0]}
 
     @gradients.verb
     def support(self, state: EnsembleState) -> Tensor:

@@ -78,7 +78,7 @@ class Trial:
         error = gain.clone()
         used = torch.full((count,), self._each, device=key.device)
         for part in torch.arange(len(patient), device=key.device).split(max(self.max_rows // c.particles, 1)):
-            if not self.meter.affords(1, self._each):
+            if not len(part) or not self.meter.affords(1, self._each):  # of nobody's orders is there anything to edit
                 break
             whom, which = patient[part], edit[part]
             tried = self._run(whom, torch.nn.functional.one_hot(which, len(self.edits)).bool(), 0, c.particles)

@@ -356,7 +356,7 @@ def test_a_planner_sees_what_it_is_told_to_see() -> None:
 
 def test_ppo_trains_in_it() -> None:
     sb3 = pytest.importorskip("stable_baselines3")
-    from agents.sb3.policy_agent import PolicyAgent
+    from agents.policy_agent import PolicyAgent
     from agents.sb3.presets import PPO, PROGRESSION_PPO, preset_for
     from agents.sb3.vec_env import SB3VecEnv
 

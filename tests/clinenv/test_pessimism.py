@@ -97,6 +97,17 @@ def test_learned_worlds_are_wary_by_their_own_spread_and_support(events: str) ->
     assert bool((morel.returns[:, 1] < plain.returns[:, 1] + 7).all())
 
 
+def test_doubt_is_differentiated_also_where_there_is_none() -> None:
+    env = gymnasium.make("ECGDrugContinuous-v0").unwrapped
+    sim = Simulator(env.world, env.task, grad=True, pessimism=MOPO)
+    start = sim.reset(keys.from_seed(3, 40))
+    actions = torch.full((40, 3, 4), 0.05, requires_grad=True)
+    course = sim.rollout(*start, actions)
+    (slope,) = torch.autograd.grad(course.terms["pessimism"].sum(), actions)
+    assert bool(torch.isfinite(slope).all())
+    assert float(slope[:, 0, 1].median()) < 0, "more dofetilide, more doubt"
+
+
 @pytest.mark.parametrize("pessimism", [MOPO, MOREL])
 def test_environments_keep_their_rules_and_name_the_term(pessimism) -> None:
     arguments = {"pessimism": pessimism}
