@@ -29,8 +29,8 @@ WorldLike: TypeAlias = str | Path | WorldModel[Any]  # a name of the catalogue, 
 MOST_ENVS = 1 << 31  # rows; memory ends long before
 
 
-def assemble(task: Task, count: int, world: WorldLike, settings: Settings) -> Episodes:
-    """Episodes of `count` patients.
+def assemble(task: Task, count: int, world: WorldLike, settings: Settings, kind: type[Episodes] = Episodes) -> Episodes:
+    """Episodes of `count` patients, of the given kind.
 
     Raises:
         ValueError: an argument that is unknown, of another kind or out of range; the message names the choices.
@@ -46,7 +46,7 @@ def assemble(task: Task, count: int, world: WorldLike, settings: Settings) -> Ep
     interface = Interface(world, task, settings)
     steps = _horizon(task, world, settings)
     patients = _patients(task, world, settings.patients)
-    return Episodes(simulator, interface, int(count), steps, patients, settings)
+    return kind(simulator, interface, int(count), steps, patients, settings)
 
 
 def _horizon(task: Task, world: WorldModel, settings: Settings) -> int:

@@ -133,8 +133,12 @@ class Episodes:
     @torch.no_grad()
     def step(self, actions: Any) -> tuple[Any, Step, Tensor]:
         """Act in every row: the new observation, the step, and truncated bool [B]."""
+        return self.carry_out(self.interface.codec(actions, self.count))
+
+    @torch.no_grad()
+    def carry_out(self, orders: Tensor) -> tuple[Any, Step, Tensor]:
+        """`step`, from the orders float32 [B, A] in their units."""
         now = self.running
-        orders = self.interface.codec(actions, self.count)
         wanted = self.interface.lose(orders, now.state.key, now.state.t)
         allowed = self._allowed() if self.simulator.task.refuses else None
         out = self.simulator.step(now.state, now.chart, wanted, self.interface.view.also, allowed)
@@ -152,9 +156,24 @@ class Episodes:
         return self._admissible
 
     @torch.no_grad()
+    def action_mask(self) -> Tensor:
+        """int8 [B, entries]: see `clinenv.codec.Codec.mask`."""
+        return self.interface.codec.mask(self._allowed())
+
+    @torch.no_grad()
+    def choices(self) -> Tensor:
+        """bool [B, choices] on the device: see `clinenv.codec.Codec.choices`."""
+        return self.interface.codec.choices(self._allowed())
+
     def action_masks(self) -> np.ndarray:
-        """bool [B, choices]: see `clinenv.codec.Codec.choices`."""
-        return self.interface.codec.choices(self._allowed()).cpu().numpy()
+        """`choices` as a numpy array."""
+        return self.choices().cpu().numpy()
+
+    def adopt(self, rows: Tensor, fresh: Running) -> None:
+        """Go on in rows int64 [R] with patients [R] who began elsewhere, in episodes of the same simulator."""
+        whole = len(rows) == self.count
+        self.now = fresh if whole and bool((rows[1:] > rows[:-1]).all()) else tree.put(self.running, rows, fresh)
+        self._admissible = None
 
     @torch.no_grad()
     def facts(self, fresh: Running | None = None) -> dict[str, Tensor]:
@@ -179,8 +198,7 @@ class Episodes:
             facts["action_mask"] = self.interface.codec.mask(allowed)
         return facts
 
-    @staticmethod
-    def verdict(out: Step) -> dict[str, Tensor]:
+    def verdict(self, out: Step) -> dict[str, Tensor]:
         """What info says of a step besides: cost, cost_<part>, reward_<term>, and refused_orders (how many; see
         `refusals`)."""
         said = {"cost": out.cost}

@@ -34,6 +34,7 @@ class Settings:
     max_episode_steps: int | None = None  # the registry's time limit; with `hours` the shorter one holds; -1: none
     device: str | None = None  # of a world that is loaded by its name; None: the CPU
     action_unit: str = "scaled"  # of a continuous action: [-1, 1], where 0 and below order nothing; or "mg", "units"
+    action: str | None = None  # "multidiscrete": switches for libraries that know no MultiBinary; None: the task's own
     render_mode: str | None = None  # "rgb_array" or "human"
     hours_per_step: float | None = None  # for worlds that know several; None: the world's own
     # False leaves spread_*, epistemic_* and aleatoric_* out of info; in a learned ward that is half the time of a step

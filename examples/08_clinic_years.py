@@ -9,8 +9,8 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
 
 from agents.baselines.progression_rule import ProgressionRule
+from agents.policy_agent import PolicyAgent
 from agents.rollout import judge
-from agents.sb3.policy_agent import PolicyAgent
 from agents.sb3.vec_env import SB3VecEnv
 from clinenv.envs.ecg_progression.env import ECGProgressionVectorEnv
 from clinenv.envs.ecg_progression.task import ECGProgressionTask
