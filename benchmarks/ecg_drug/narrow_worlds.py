@@ -25,7 +25,7 @@ from world_models.ecg_wm.courses import Courses, sample_courses
 from world_models.ecg_wm.finetune import chosen
 from world_models.ecg_wm.members import POOLS, bootstrapped
 from world_models.ecg_wm.model import KIND, ECGWorldModel
-from world_models.ecg_wm.train import APART, train_dynamics, train_foresight
+from world_models.ecg_wm.train import APART, train_dynamics, train_foresight, untrained
 
 __all__ = ["WITHHELD", "main", "narrow_pools", "narrow_worlds"]
 
@@ -55,10 +55,10 @@ def narrow_worlds(out: Path, members: int, patients: int, steps: int) -> list[Pa
 def _make(folder: Path, i: int, pools: Sequence[Courses], steps: int) -> None:
     shipped, config = catalog.load("ecg-wm-small"), dataclasses.replace(SMALL, name=f"narrow-{i}")
     assert isinstance(shipped, ECGWorldModel)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(i)
-        model = ECGWorldModel(config)
-        torch.nn.init.normal_(model.prior.slope, std=SLOPE_SD)
+    model = untrained(config)
+    drawn = keys.normal(keys.from_seed(SEED + i), 0, "narrow/slopes", tuple(model.prior.slope.shape))
+    with torch.no_grad():
+        model.prior.slope.copy_(SLOPE_SD * drawn[0])
     for part in APART:
         model.get_submodule(part).load_state_dict(shipped.get_submodule(part).state_dict())
     by_hours = {hours: pool for (_, hours), pool in zip(POOLS, pools, strict=True)}
