@@ -16,6 +16,7 @@ from agents.courses import Courses
 from agents.journal import METRICS
 from agents.network import Network, output_of
 from agents.policy_agent import PolicyAgent
+from agents.ppo_config import PPOConfig, preset_for
 from agents.ppo_policy import pushed
 from agents.protocol import Narrowable
 from agents.rollout import judge
@@ -33,7 +34,7 @@ SPACES = {
     "switches": spaces.MultiBinary(6),
     "amounts": spaces.Box(np.array([-1.0, 0.0], np.float32), np.array([1.0, 5.0], np.float32)),
 }
-SMALL = ppo.PPOConfig(num_envs=16, n_steps=STEPS, minibatch=64, hidden=(32, 32))
+SMALL = PPOConfig(num_envs=16, n_steps=STEPS, minibatch=64, hidden=(32, 32))
 
 
 class CarefulTask(DialTask):
@@ -95,7 +96,7 @@ def test_a_gradient_step_is_that_of_autograd(kind: str, masked: bool) -> None:
         pytest.skip("amounts are not masked")
     space, rows = SPACES[kind], 40
     output = output_of(space, "cpu")
-    config = ppo.PPOConfig(num_envs=rows, minibatch=rows, hidden=(16, 8), entropy=0.05, clip=0.1)
+    config = PPOConfig(num_envs=rows, minibatch=rows, hidden=(16, 8), entropy=0.05, clip=0.1)
     network = Network(7, output, 2, config.hidden, "cpu")
     network.initialise(-0.5, generator())
     network.vector += 0.3 * torch.randn(len(network.vector), generator=generator(1))
@@ -365,7 +366,7 @@ def test_the_agent_decides_as_the_trained_policy_in_its_environment(task, histor
     [("ECGDrug-v0", ToyWorld()), ("ECGDrugContinuous-v0", ToyWorld()), ("EHRWard-v0", ToyWard())],
 )
 def test_it_trains_on_the_environments_by_their_ids(env_id: str, world, tmp_path) -> None:
-    config = replace(ppo.preset_for(env_id), num_envs=4, n_steps=6, minibatch=12, epochs=2)
+    config = replace(preset_for(env_id), num_envs=4, n_steps=6, minibatch=12, epochs=2)
     folder = ppo.train(tmp_path / "p", 48, env_id, world, config, progress=False)
     env = gym.make_vec(env_id, num_envs=4, vectorization_mode="vector_entry_point", world=world)
     env.reset(seed=1)
