@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,7 +117,7 @@ def learn(logged: Logged, algorithm: str, out: Path, settings: Settings | None =
         learned_from={**asdict(logged.about), "settings": asdict(settings)},
         flexibility=settings.flexibility if algorithm == "bcq" else 0.0,
     )
-    with _seeded(settings.seed):
+    with _seeded(settings.seed), _quiet():
         learner = _config(d3rlpy, algorithm, coding.discrete, settings).create(device="cpu:0")
         data = as_d3rlpy(logged, coding, settings.cost_weight)
         per_epoch = max(1, settings.updates // settings.epochs)
@@ -210,6 +211,19 @@ def _seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(plain)
             np.random.set_state(numpy)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """d3rlpy logs by structlog, each run's whole configuration: warnings alone in this block."""
+    import structlog
+
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 def main(argv: list[str] | None = None) -> int:
