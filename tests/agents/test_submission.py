@@ -215,7 +215,7 @@ def test_a_stored_policy_is_submitted_without_code(folder, capsys) -> None:
     digest = read_submission(path).digest
     assert main(["submit", str(path), "--check-only", "--runs", str(folder / "runs")]) == 0
     assert digest in capsys.readouterr().out
-    (policy / store.POLICY).write_bytes(b"damaged")
+    (policy / run_folder.TENSORS).write_bytes(b"damaged")
     assert read_submission(path).digest != digest
 
 
