@@ -9,25 +9,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from clinenv.episodes import Episodes, Running
-from clinenv.vector_env import ClinicalVectorEnv
 from world_models import keys, tree
 
-__all__ = ["Courses", "Happened", "clinical"]
-
-
-def clinical(env: VectorEnv) -> ClinicalVectorEnv:
-    """The batch of patients beneath the wrappers.
-
-    Raises:
-        TypeError: it is none of clinenv's.
-    """
-    if not isinstance(env.unwrapped, ClinicalVectorEnv):
-        raise TypeError(f"this needs a vector environment of clinenv, got {type(env.unwrapped).__name__}")
-    return env.unwrapped
+__all__ = ["Courses", "Happened"]
 
 
 class Happened(NamedTuple):

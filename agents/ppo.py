@@ -24,16 +24,17 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from agents import run_folder
-from agents.courses import Courses, clinical
+from agents.courses import Courses
 from agents.journal import Journal
 from agents.network import Choices, Network, output_of
 from agents.ppo_config import PPOConfig, preset_for
 from agents.ppo_policy import pushed
+from clinenv.doors.making import clinical
 from world_models import keys, tree
 from world_models.protocol import WorldModel
 from world_models.sealed import Opened
 
-__all__ = ["ALGO", "LIBRARY", "Learner", "train"]
+__all__ = ["ALGO", "LIBRARY", "Learner", "PPOConfig", "preset_for", "train"]
 
 LIBRARY, ALGO = "clinenv", "ppo"  # as policy.json names what made it
 

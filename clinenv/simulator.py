@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from clinenv.imagined import EVENTS, Imagined, accrue_drawn, accrue_expected, total
+from clinenv.pessimism import TERM, Pessimism, Wary
 from clinenv.task import Task
 from world_models import gradients, keys, tree
 from world_models.inputs import admit
@@ -75,31 +76,31 @@ class Simulator:
             the same, less noisy, and is differentiated by what moves a chance.
         chances: how many particles of `imagine` share a belief; above 1 where chance and not knowing are to be told
             apart (`agents.planning.risk`).
+        pessimism: what is held against the world's errors, as a `Pessimism` or its fields: a term of the reward more,
+            or an end where nothing is known (`clinenv.pessimism`).
 
     Raises:
         ValueError: the task needs a measure or an order that the world does not have; `grad` is asked of a world
             through which no amount can be followed (`world_models.gradients.Differentiable`), expected events of one
-            that does not tell their chances (`TellsFates`); or `chances` is below 1.
+            that does not tell their chances (`TellsFates`), pessimism of one that is unsure of nothing; an unknown
+            pessimism; or `chances` is below 1.
     """
 
     def __init__(
-        self, world: WorldModel, task: Task, grad: bool = False, events: str = "drawn", chances: int = 1
+        self,
+        world: WorldModel,
+        task: Task,
+        grad: bool = False,
+        events: str = "drawn",
+        chances: int = 1,
+        pessimism: Pessimism | Mapping[str, Any] | None = None,
     ) -> None:
         self.world = world
         self.task = task
         self.grad = grad
         self.events = events
         self.chances = chances
-        if events not in EVENTS:
-            raise ValueError(f"events={events!r} is unknown; choose one of {', '.join(EVENTS)}")
-        if events == "expected" and not isinstance(world, TellsFates):
-            raise ValueError(f"events='expected': world {world.name!r} tells no chances of events; take 'drawn'")
-        if chances < 1:
-            raise ValueError(f"chances={chances}: at least 1 future of each belief is needed")
-        if grad and not (isinstance(world, gradients.Differentiable) and world.graded_orders):
-            raise ValueError(
-                f"grad=True: world {world.name!r} passes no gradients; take a learned world, or leave grad=False"
-            )
+        _check_options(world, grad, events, chances)
         measured = {quantity.name for quantity in world.measures}
         missing = [column.name for column in task.observation if column.name not in measured]
         if missing:
@@ -125,6 +126,8 @@ class Simulator:
         unknown = sorted(set(task.actions.names) - set(ordered))
         if unknown:
             raise ValueError(f"an action of task {task.name!r} orders {', '.join(unknown)}, which is none of {ordered}")
+        pessimism = Pessimism.of(pessimism)
+        self.wary = None if pessimism is None else Wary(pessimism, world, task)
 
     @property
     def device(self) -> torch.device:
@@ -158,7 +161,19 @@ class Simulator:
         terms = self.task.reward(chart, action, after)
         cost, parts = self.task.cost_and_parts(chart, action, after)
         terminated = self.task.terminated(after)
+        if self.wary is not None:
+            pays, outside = self.wary(state)
+            terms = {**terms, TERM: pays}
+            terminated = terminated if outside is None else terminated | outside
         return Step(state, after, total(terms), terms, cost, parts, terminated, action, refused)
+
+    @torch.no_grad()
+    def over(self, state: Any, chart: Chart) -> Tensor:
+        """bool [B]: the episode has ended where `chart` was observed in `state`. It never has at its start for want of
+        knowledge of the patient."""
+        ended = self.task.terminated(chart)
+        outside = None if self.wary is None else self.wary(state)[1]
+        return ended if outside is None else ended | (outside & (state.t > 0))
 
     def carried_out(
         self, chart: Chart, action: Tensor, admissible: Tensor | None = None
@@ -261,3 +276,17 @@ class Simulator:
     ) -> tuple[Rollout, Rollout]:
         """The same patients with the same random keys under two plans [B, H, A]: equal plans give equal futures."""
         return self.rollout(state, chart, a, also), self.rollout(state, chart, b, also)
+
+
+def _check_options(world: WorldModel, grad: bool, events: str, chances: int) -> None:
+    """Raises ValueError: see `Simulator`."""
+    if events not in EVENTS:
+        raise ValueError(f"events={events!r} is unknown; choose one of {', '.join(EVENTS)}")
+    if events == "expected" and not isinstance(world, TellsFates):
+        raise ValueError(f"events='expected': world {world.name!r} tells no chances of events; take 'drawn'")
+    if chances < 1:
+        raise ValueError(f"chances={chances}: at least 1 future of each belief is needed")
+    if grad and not (isinstance(world, gradients.Differentiable) and world.graded_orders):
+        raise ValueError(
+            f"grad=True: world {world.name!r} passes no gradients; take a learned world, or leave grad=False"
+        )

@@ -221,6 +221,9 @@ class HasMembers(Protocol[S_contra]):
     def member_of(self, state: S_contra) -> Tensor:
         """int64 [B]: which of the members each patient lives in."""
 
+    def disagreement(self, state: S_contra) -> dict[str, Tensor]:
+        """Standard deviation [B] between what the members foretell, of the measures in `WorldModel.spread`."""
+
 
 class Treated(NamedTuple):
     """A patient and his treatment, as far as a band's calibration asks; None: not known."""

@@ -18,12 +18,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import set_random_seed
 
 from agents import run_folder
-from agents.courses import clinical
 from agents.journal import Journal
 from agents.sb3 import store
 from agents.sb3.algorithms import Algorithm, checked_algorithm
 from agents.sb3.presets import Preset, preset_for
 from agents.sb3.vec_env import SB3VecEnv
+from clinenv.doors.making import clinical
 from world_models import keys
 from world_models.protocol import WorldModel
 

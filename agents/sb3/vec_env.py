@@ -16,8 +16,8 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from agents.courses import clinical
 from agents.run_folder import as_bytes, as_tensor
+from clinenv.doors.making import clinical
 
 __all__ = ["SB3VecEnv", "clinical"]
 

@@ -29,9 +29,9 @@ from torch import Tensor
 import clinenv  # noqa: F401  (registers the ids)
 from agents import run_folder
 from agents.baselines.ward_rule import KNOBS, LARGEST, tuned
-from agents.courses import clinical
 from agents.sb3.store import filled
 from agents.sb3.vec_env import SB3VecEnv
+from clinenv.doors.making import clinical
 from clinenv.envs.ehr_ward.orders import SWITCHES
 from clinenv.interface import Interface
 from clinenv.simulator import Simulator

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from world_models import checkpoint, gradients, keys
 from world_models.config_json import from_json
 from world_models.constants import constant
-from world_models.ecg_wm import inference, latent
+from world_models.ecg_wm import inference, latent, stepping
 from world_models.ecg_wm.admission import CONDUCTION, FIBRILLATION, start
 from world_models.ecg_wm.bands import BAND_OF, GROUPS, corrected
 from world_models.ecg_wm.beats import LEAD_COUNT, SAMPLES
@@ -44,9 +44,9 @@ from world_models.ecg_wm.latent_ode import (
 )
 from world_models.ecg_wm.patients import CLEARANCES, COVARIATES, baseline_chart
 from world_models.ecg_wm.recorded import recorded_with
-from world_models.ecg_wm.residual import LatentResidual, Sampling, Told, length_told
+from world_models.ecg_wm.residual import LatentResidual, Sampling
 from world_models.ecg_wm.start_rates import REFERENCE_MG, START_RATES
-from world_models.ecg_wm.state import Belief, ECGWorldState, Present, with_dose
+from world_models.ecg_wm.state import Belief, ECGWorldState, Present
 from world_models.ecg_wm.synthesis import synthesise
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.inputs import check_also, checked_factors, checked_orders
@@ -55,7 +55,7 @@ from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, sample_factors
 from world_models.oracles.ecg_drug.world import ADMISSION_FIBRILLATION
 from world_models.protocol import UNKNOWN, Chart, Factors, Fates, History, Parts, Treated
-from world_models.quantities.ecg_drug import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
+from world_models.quantities.ecg_drug import DRUGS, MEASURES, ORDERS
 from world_models.quantity import Quantity
 
 __all__ = ["KIND", "SPREAD_OF", "ECGWorldModel"]
@@ -193,57 +193,23 @@ class ECGWorldModel(nn.Module):
         Raises:
             ValueError: an order outside its bounds.
         """
-        hours, t = self.hours_per_step, state.t + 1
+        return stepping.step(self, state, checked_orders(self.orders, action, state.key.shape[0], self.device))
+
+    def join(self, state: ECGWorldState, shown: ECGWorldState) -> ECGWorldState:
+        """See `ensemble.Follows`: by one key all worlds admit the same patients."""
+        return state
+
+    @gradients.verb
+    def follow(self, state: ECGWorldState, action: Tensor, shown: ECGWorldState) -> ECGWorldState:
+        """See `ensemble.Follows`. Raises ValueError: an order outside its bounds."""
         dose = checked_orders(self.orders, action, state.key.shape[0], self.device)
+        return stepping.follow(self, state, dose, shown)
 
-        now = state.start_hour + state.hours
-        effect = state.present.effect
-        swallowed = self.prior.dose(state.rates, state.amounts, dose, effect)
-        prior = self.prior.advance(state.rates, swallowed, state.relaxed, now, state.start_hour, hours, effect)
-
-        uniforms = keys.uniforms(state.key, t, self.streams)
-        normals = keys.to_normal(uniforms[:, :-2])
-        foreseen = state.rates.anchor + prior.deviation
-        memory = torch.exp(-hours / self.log_memory.exp())
-        given = self.residual.given(foreseen + memory * state.residual, state.first_shape, prior.deviation)
-        before = torch.cat([state.present.u, state.shape], dim=-1)
-        told = Told(
-            residual=state.residual,
-            deviation=prior.deviation,
-            effect=prior.effect,
-            patient=state.rates.patient,
-            length=length_told(state.residual, hours),
-            dose=dose / self.prior.reference_mg,
-            measured=state.measured,
-            first_shape=state.first_shape,
-        )
-        if self.sampling == Sampling():
-            z = self.residual(state.who, told, before, given, normals[:, :-1])
-        else:
-            z = self.residual.sampled(told, before, given, keys.fold(state.key, t), self.sampling)
-        u, shape = z.split([COORDS, self.config.morphology], dim=-1)
-        u, shape = u.contiguous(), shape.contiguous()
-        conduction = self.av_block.conduct(state.conduction, normals[:, -1], hours)
-        present = self.present(state, u, prior.effect, prior.clock, uniforms[:, -1], conduction)
-        risk = self.torsades_hazard.chance(present.intervals, state.baseline_qtcf_ms, state.rates.patient, hours)
-        struck = (uniforms[:, -2] < risk).to(torch.float32)
-        since = (state.hours_since_dose + hours).clamp_max(MAX_HOURS_SINCE_DOSE)
-        return state._replace(
-            t=t,
-            hours=state.hours + hours,
-            amounts=prior.amounts,
-            relaxed=prior.relaxed,
-            deviation=prior.deviation,
-            residual=u - foreseen,
-            shape=shape,
-            seen=state.seen | torch.stack([~present.fibrillating, present.fibrillating], dim=-1),
-            torsades=torch.maximum(state.torsades, struck),
-            conduction=conduction,
-            total_dose_mg=state.total_dose_mg + dose,
-            hours_since_dose=torch.where(dose > 0, hours, since),
-            dose_log_mg=with_dose(state.dose_log_mg, state.t, dose),
-            present=present,
-        )
+    @gradients.verb
+    def foretold(self, state: ECGWorldState) -> Chart:
+        """See `ensemble.Follows`: the intervals where the prior alone leads, in sinus rhythm."""
+        chart = latent.intervals_of(state.rates.anchor + state.deviation)
+        return {name: chart[name] for name in SPREAD_OF}
 
     @gradients.verb
     def fates(self, before: ECGWorldState, after: ECGWorldState) -> Fates:
