@@ -34,7 +34,7 @@ from world_models import keys, tree
 from world_models.protocol import WorldModel
 from world_models.sealed import Opened
 
-__all__ = ["ALGO", "LIBRARY", "Learner", "train"]
+__all__ = ["ALGO", "LIBRARY", "Learner", "PPOConfig", "preset_for", "train"]
 
 LIBRARY, ALGO = "clinenv", "ppo"  # as policy.json names what made it
 

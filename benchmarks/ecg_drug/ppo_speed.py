@@ -228,9 +228,10 @@ def contest(world: WorldModel, args: argparse.Namespace) -> tuple[float, list[di
         makers[f"SB3 on the batch, minibatch {size}, {own.epochs} epochs"] = lambda seed, own=own: SB3(
             _batched(world, own), own, seed, args.total
         )
-    makers[f"SB3 on {SINGLE} single environments, minibatch {single.minibatch}"] = lambda seed: SB3(
-        _singles(world, single), single, seed, args.total
-    )
+    if not args.no_single:
+        makers[f"SB3 on {SINGLE} single environments, minibatch {single.minibatch}"] = lambda seed: SB3(
+            _singles(world, single), single, seed, args.total
+        )
     rows = []
     with tqdm(total=len(makers) * args.seeds, desc="time to a return", unit="training") as bar:
         for name, make in makers.items():
@@ -251,6 +252,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=whole(1, 100), default=3, help="trainings of each to the fixed return")
     parser.add_argument("--limit", type=whole(1, 86400), default=300, help="seconds for one training to arrive")
     parser.add_argument("--total", type=whole(1), default=1_500_000, help="steps over which the learning rate falls")
+    parser.add_argument("--no-single", action="store_true", help="leave the single environments out")
     parser.add_argument("--out", type=Path, default=RESULTS / "ppo_speed.json")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
