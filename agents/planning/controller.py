@@ -139,7 +139,8 @@ class WorldPlanner(Believer):
 
     def _plan(self, moment: Moment) -> None:
         c, rows = self.config, moment.rows
-        meter = Meter(self.budget, len(rows))
+        each = c.particles * c.horizon
+        meter = Meter(self.budget, len(rows), each)
         policy = None if self._policy is None else PolicyHere(self._policy, moment.history, self._menu)
         futures, value = keys.fold(moment.key, "particles"), self.value
         rest = (moment.state, moment.chart, futures, self.objective, c.particles, c.discount, policy, value)
@@ -157,7 +158,6 @@ class WorldPlanner(Believer):
             if self._elites is not None:
                 proposals.append(space.shifted(self._elites[rows], c.replan_every))
         offered = torch.cat(proposals, 1) if proposals else None
-        each = c.particles * c.horizon
         problem = Problem(space, moment.key, imagination.score, start, offered, each, meter, imagination)
         chosen = self._optimiser.plan(problem)
         with meter.spending(each):
