@@ -10,6 +10,7 @@ from agents.planning.base_policies import base_policy
 from agents.planning.planners import planner_for
 from agents.planning.presets import config_of, rollout_of
 from agents.planning.risk import Risk
+from clinenv.task import Levels
 
 __all__ = ["rollout", "search"]
 
@@ -25,7 +26,8 @@ def search(
         settings: of the planner's config, instead of the preset's.
     """
     config = replace(config_of(making.simulator.task, planner, "fast" if making.quick else preset), **settings)
-    agent = planner_for(making.simulator, planner, config, risk=risk, seed=making.seed)
+    more = {"seed": making.seed, "episode_hours": _ends(making)}
+    agent = planner_for(making.simulator, planner, config, risk=risk, **more)
     told = {"planner": planner, **asdict(config), "objective": repr(agent.objective), "seed": making.seed}
     imagined = config.candidates * config.particles * config.horizon * asdict(config).get("iterations", 1)
     return Built(agent, told, f"about {imagined:,} transitions imagined a plan")
@@ -35,7 +37,16 @@ def rollout(making: Making, policy: str = "rule", preset: str = "small") -> Buil
     """The clinicians' rule, or the best known constant, edited where the imagined futures say that it pays."""
     config = rollout_of(making.simulator.task, "fast" if making.quick else preset)
     base = base_policy(making.simulator, policy)
-    agent = planner_for(making.simulator, "rollout", config, base, seed=making.seed)
+    more = {"seed": making.seed, "episode_hours": _ends(making)}
+    agent = planner_for(making.simulator, "rollout", config, base, **more)
     told = {"policy": base.name, **asdict(config), "objective": repr(agent.objective), "seed": making.seed}
     imagined = (config.edits + 1) * config.particles * config.horizon
     return Built(agent, told, f"about {imagined:,} transitions imagined a plan")
+
+
+def _ends(making: Making) -> float | None:
+    """Hours after which the judge cuts an episode off; None where the decider says how long a step lasts."""
+    actions = making.simulator.task.actions
+    if isinstance(actions, Levels) and actions.interval:
+        return None
+    return making.steps * float(making.simulator.world.hours_per_step)
