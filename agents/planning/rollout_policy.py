@@ -71,7 +71,7 @@ class RolloutPlanner(Believer):
         objective: of imagined returns and costs; None: the mean return.
         edits: what may be edited; None: what the kind of action suggests (`edits_of`).
         value: of the chart at the horizon, chart -> [B]; None: nothing follows.
-        budget, seed, max_rows, sees, state_of: see `WorldPlanner` and `Believer`.
+        budget, seed, max_rows, sees, state_of, episode_hours: see `WorldPlanner` and `Believer`.
         name: for tables.
     """
 
@@ -89,10 +89,11 @@ class RolloutPlanner(Believer):
         name: str | None = None,
         sees: Sequence[str] | None = None,
         state_of: Callable[[], Any] | None = None,
+        episode_hours: float | None = None,
     ) -> None:
         self.config = c = config or RolloutConfig()
         # groups of patients large enough to fill `max_rows` with the policy's own futures
-        super().__init__(simulator, c.replan_every, 4 * c.particles, seed, max_rows, sees, state_of)
+        super().__init__(simulator, c.replan_every, 4 * c.particles, seed, max_rows, sees, state_of, episode_hours)
         self._max_rows = max_rows
         self.objective: Objective = objective or ReturnAndCost()
         self.value, self.budget, self.name = value, budget, name or f"rollout of {policy.name}"
