@@ -42,23 +42,26 @@ clean:
 	rm -rf build dist runs *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-# The oldest supported Gymnasium, TorchRL, RLlib with Minari, each in an environment of its own: their pins clash with the
-# others'
-.PHONY: test-oldest test-torchrl test-rllib
+# The oldest supported Gymnasium; the libraries at the doors that CI does not have; RLlib with the Gymnasium that it
+# pins: each in an environment of its own, for their pins clash with the others'
+.PHONY: test-oldest test-doors test-rllib
 test-oldest:
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
 	.venv-oldest/bin/python -m pip install -q "gymnasium==1.1.1" hypothesis -e .
 	.venv-oldest/bin/python -m pytest tests/contract tests/clinenv/test_registration.py tests/clinenv/test_interface.py
 
-test-torchrl: setup
-	test -x .venv-torchrl/bin/python || $(PYTHON) -m venv .venv-torchrl
-	.venv-torchrl/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-	.venv-torchrl/bin/python -m pip install -q -c constraints.txt torchrl hypothesis -e .
-	.venv-torchrl/bin/python -m pytest tests/contract/test_agents_libraries.py
+test-doors: setup
+	test -x .venv-doors/bin/python || $(PYTHON) -m venv .venv-doors
+	.venv-doors/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	.venv-doors/bin/python -m pip install -q -c constraints.txt hypothesis -e ".[minari,puffer,rl,rsl,skrl,torchrl]"
+	.venv-doors/bin/python -m pip install -q -e ".[safe]"
+	.venv-doors/bin/python -m pip install -q --no-deps "pufferlib-core==3.0.23" "omnisafe==0.5.0"
+	.venv-doors/bin/python -m pytest tests/doors tests/contract/test_agents_libraries.py
 
 test-rllib: setup
 	test -x .venv-rllib/bin/python || $(PYTHON) -m venv .venv-rllib
 	.venv-rllib/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-	.venv-rllib/bin/python -m pip install -q "ray[rllib]==2.60.0" "minari[create]==0.5.4" hypothesis -e .
-	.venv-rllib/bin/python -m pytest tests/contract/test_autoreset.py tests/contract/test_agents_libraries.py -k "not torchrl"
+	.venv-rllib/bin/python -m pip install -q hypothesis -e ".[rllib,minari]"
+	.venv-rllib/bin/python -m pytest tests/contract/test_autoreset.py tests/contract/test_agents_libraries.py tests/doors
+	.venv-rllib/bin/python -m pytest tests/agents/test_board.py -k cluster

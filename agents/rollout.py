@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,6 +69,7 @@ def judge(
     factors: Factors | None = None,
     progress: Callable[[int], None] | None = None,
     also: Sequence[str] = (),
+    begun: tuple[Any, Chart] | None = None,
 ) -> EpisodeResults:
     """Run `agent` on the patients of `keys` int64 [N] for at most `steps` steps.
 
@@ -79,6 +80,8 @@ def judge(
         factors: fixed for all runs, name -> [N].
         progress: called with the number of each finished step.
         also: measures on request that the agent's charts are to hold.
+        begun: state and chart of the N patients where they are taken over, for those with a course behind them;
+            None: they are admitted.
 
     Raises:
         ValueError: no keys, or fewer than one step.
@@ -88,7 +91,7 @@ def judge(
     count, device = keys.shape[0], keys.device
     menu = menu_of(simulator)
     agent.reset()
-    state, chart = simulator.reset(keys, factors, also)
+    state, chart = simulator.reset(keys, factors, also) if begun is None else begun
 
     patients = torch.arange(count, device=device)  # those in the batch
     here = torch.ones(count, dtype=torch.bool, device=device)  # whose episode goes on

@@ -1,14 +1,16 @@
 """Clinical environments for Gymnasium over learned and mechanistic patients. Importing registers the ids, and sees to
 it that forked children can use torch (`clinenv.forking`), no more.
 
-`import clinenv; gymnasium.make("ECGDrug-v0")`. Nothing heavy is imported before the first `make`.
+`import clinenv; gymnasium.make("ECGDrug-v0")`, or `clinenv.make_team("CareTeam-v0")` for several agents. Nothing heavy
+is imported before the first of them.
 """
 
 from __future__ import annotations
 
 from clinenv import forking, registration
+from clinenv.registration import make_team
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "make_team"]
 
 __version__ = "0.1.0"
 

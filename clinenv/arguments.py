@@ -47,13 +47,11 @@ def check_flag(name: str, value: Any) -> None:
         raise ValueError(f"{name}={value!r} is neither True nor False; give one of them")
 
 
-def check_limit(steps: Any) -> None:
+def check_limit(steps: Any, name: str = "max_episode_steps") -> None:
     """Raises ValueError unless it is a time limit as `gymnasium.make` takes it."""
     whole = isinstance(steps, int | np.integer) and not isinstance(steps, bool)
     if steps is not None and not (whole and (steps == -1 or steps >= 1)):
-        raise ValueError(
-            f"max_episode_steps={steps!r} is no time limit; give a whole number of at least 1, or -1 for none"
-        )
+        raise ValueError(f"{name}={steps!r} is no time limit; give a whole number of at least 1, or -1 for none")
 
 
 def check_options(options: Any) -> Mapping[str, Any]:

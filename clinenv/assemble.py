@@ -29,8 +29,8 @@ WorldLike: TypeAlias = str | Path | WorldModel[Any]  # a name of the catalogue, 
 MOST_ENVS = 1 << 31  # rows; memory ends long before
 
 
-def assemble(task: Task, count: int, world: WorldLike, settings: Settings) -> Episodes:
-    """Episodes of `count` patients.
+def assemble(task: Task, count: int, world: WorldLike, settings: Settings, kind: type[Episodes] = Episodes) -> Episodes:
+    """Episodes of `count` patients, of the given kind.
 
     Raises:
         ValueError: an argument that is unknown, of another kind or out of range; the message names the choices.
@@ -42,11 +42,11 @@ def assemble(task: Task, count: int, world: WorldLike, settings: Settings) -> Ep
             f"num_envs={count!r}: a whole number of environments is needed, at least one, at most {MOST_ENVS:,}"
         )
     world = load_world(task, world, settings.device, settings.cohort, settings.hours_per_step)
-    simulator = Simulator(world, task)
+    simulator = Simulator(world, task, pessimism=settings.pessimism)
     interface = Interface(world, task, settings)
     steps = _horizon(task, world, settings)
     patients = _patients(task, world, settings.patients)
-    return Episodes(simulator, interface, int(count), steps, patients, settings)
+    return kind(simulator, interface, int(count), steps, patients, settings)
 
 
 def _horizon(task: Task, world: WorldModel, settings: Settings) -> int:

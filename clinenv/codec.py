@@ -15,8 +15,9 @@ from clinenv.arguments import as_numbers
 from clinenv.task import Actions, Doses, Levels, Menu, Switches
 from world_models.quantity import Quantity
 
-__all__ = ["ACTION_UNITS", "Codec", "codec_of", "pick_levels"]
+__all__ = ["ACTION_FORMS", "ACTION_UNITS", "Codec", "codec_of", "pick_levels"]
 
+ACTION_FORMS = ("multidiscrete",)  # besides the one that a kind of choice has by itself
 ACTION_UNITS = ("scaled", "mg", "units")  # "mg" and "units" are one: the amounts themselves
 _ROUNDING = 1e-6  # a dose may be this far, relatively, outside its Box
 _HALF = 0.5  # an order that is yes or no is given from here upwards
@@ -157,13 +158,17 @@ class _AmountCodec(Codec):
 
 
 class SwitchesCodec(_AmountCodec):
-    """`Switches` as `MultiBinary`."""
+    """`Switches` as `MultiBinary`; or, for libraries that know none, as `MultiDiscrete` of two choices each."""
 
-    space: spaces.MultiBinary
+    space: spaces.MultiBinary | spaces.MultiDiscrete
 
-    def __init__(self, actions: Switches, orders: tuple[Quantity, ...], device: torch.device) -> None:
+    def __init__(
+        self, actions: Switches, orders: tuple[Quantity, ...], device: torch.device, multidiscrete: bool = False
+    ) -> None:
         super().__init__(actions.names, orders, device)
-        self.space = spaces.MultiBinary(len(actions))
+        count = len(actions)
+        self.space = spaces.MultiDiscrete([2] * count) if multidiscrete else spaces.MultiBinary(count)
+        self._multidiscrete = multidiscrete
         self._standard = torch.tensor(list(actions.standard.values()), dtype=torch.float32, device=device)
 
     def _amounts(self, given: Tensor) -> Tensor:
@@ -176,9 +181,13 @@ class SwitchesCodec(_AmountCodec):
             )
         return given * self._standard
 
+    def mask(self, admissible: Tensor) -> Tensor:
+        """int8 [B, D]: whether each switch may be on; as `MultiDiscrete` int8 [B, 2 D], those of `choices`."""
+        return self.choices(admissible).to(torch.int8) if self._multidiscrete else super().mask(admissible)
+
     def choices(self, admissible: Tensor) -> Tensor:
         """bool [B, 2 D]: of each switch whether it may stay off (always) and whether it may be on."""
-        on = self.mask(admissible).bool()
+        on = super().mask(admissible).bool()
         return torch.stack([torch.ones_like(on), on], -1).flatten(1)
 
 
@@ -220,23 +229,28 @@ class DosesCodec(_AmountCodec):
         )
 
 
-def codec_of(actions: Actions, orders: tuple[Quantity, ...], unit: str, device: torch.device) -> Codec:
+def codec_of(
+    actions: Actions, orders: tuple[Quantity, ...], unit: str, device: torch.device, action: str | None = None
+) -> Codec:
     """The codec of a task's actions.
 
     Args:
         orders: the world's, which name the columns.
         unit: of a Box of doses. "scaled": [-1, 1] each, where a > 0 orders a times the largest dose and a <= 0 orders
             nothing; "mg" or "units": the amounts themselves, in the orders' units.
+        action: of switches. None: MultiBinary; "multidiscrete": MultiDiscrete of two choices each.
 
     Raises:
-        ValueError: an unknown unit.
+        ValueError: an unknown unit or form of action.
     """
     if unit not in ACTION_UNITS:
         raise ValueError(f"action_unit {unit!r} is unknown; choose one of {', '.join(ACTION_UNITS)}")
+    if action is not None and action not in ACTION_FORMS:
+        raise ValueError(f"action {action!r} is unknown; choose None or one of {', '.join(ACTION_FORMS)}")
     if isinstance(actions, Menu):
         return MenuCodec(actions, orders, device)
     if isinstance(actions, Switches):
-        return SwitchesCodec(actions, orders, device)
+        return SwitchesCodec(actions, orders, device, action == "multidiscrete")
     if isinstance(actions, Levels):
         return LevelsCodec(actions, orders, device)
     return DosesCodec(actions, orders, device, unit == "scaled")

@@ -18,6 +18,7 @@ from clinenv import snapshot as snapshots
 from clinenv.arguments import as_numbers, checked_seed, split_options
 from clinenv.interface import Interface
 from clinenv.patients import Patients, Starting
+from clinenv.pessimism import TERM
 from clinenv.settings import Settings
 from clinenv.simulator import Simulator, Step
 from clinenv.view import Kept
@@ -132,8 +133,12 @@ class Episodes:
     @torch.no_grad()
     def step(self, actions: Any) -> tuple[Any, Step, Tensor]:
         """Act in every row: the new observation, the step, and truncated bool [B]."""
+        return self.carry_out(self.interface.codec(actions, self.count))
+
+    @torch.no_grad()
+    def carry_out(self, orders: Tensor) -> tuple[Any, Step, Tensor]:
+        """`step`, from the orders float32 [B, A] in their units."""
         now = self.running
-        orders = self.interface.codec(actions, self.count)
         wanted = self.interface.lose(orders, now.state.key, now.state.t)
         allowed = self._allowed() if self.simulator.task.refuses else None
         out = self.simulator.step(now.state, now.chart, wanted, self.interface.view.also, allowed)
@@ -151,9 +156,24 @@ class Episodes:
         return self._admissible
 
     @torch.no_grad()
+    def action_mask(self) -> Tensor:
+        """int8 [B, entries]: see `clinenv.codec.Codec.mask`."""
+        return self.interface.codec.mask(self._allowed())
+
+    @torch.no_grad()
+    def choices(self) -> Tensor:
+        """bool [B, choices] on the device: see `clinenv.codec.Codec.choices`."""
+        return self.interface.codec.choices(self._allowed())
+
     def action_masks(self) -> np.ndarray:
-        """bool [B, choices]: see `clinenv.codec.Codec.choices`."""
-        return self.interface.codec.choices(self._allowed()).cpu().numpy()
+        """`choices` as a numpy array."""
+        return self.choices().cpu().numpy()
+
+    def adopt(self, rows: Tensor, fresh: Running) -> None:
+        """Go on in rows int64 [R] with patients [R] who began elsewhere, in episodes of the same simulator."""
+        whole = len(rows) == self.count
+        self.now = fresh if whole and bool((rows[1:] > rows[:-1]).all()) else tree.put(self.running, rows, fresh)
+        self._admissible = None
 
     @torch.no_grad()
     def facts(self, fresh: Running | None = None) -> dict[str, Tensor]:
@@ -178,8 +198,7 @@ class Episodes:
             facts["action_mask"] = self.interface.codec.mask(allowed)
         return facts
 
-    @staticmethod
-    def verdict(out: Step) -> dict[str, Tensor]:
+    def verdict(self, out: Step) -> dict[str, Tensor]:
         """What info says of a step besides: cost, cost_<part>, reward_<term>, and refused_orders (how many; see
         `refusals`)."""
         said = {"cost": out.cost}
@@ -197,7 +216,8 @@ class Episodes:
             nothing = torch.zeros(self.count, len(self.simulator.world.orders), device=self.device)
             task = self.simulator.task
             parts = (f"cost_{name}" for name in task.cost_parts(chart, nothing, chart))
-            terms = (f"reward_{name}" for name in task.reward(chart, nothing, chart))
+            named = [*task.reward(chart, nothing, chart), *([TERM] if self.simulator.wary is not None else [])]
+            terms = (f"reward_{name}" for name in named)
             self._judged = ("cost", *parts, *terms, *(("refused_orders",) if task.refuses else ()))
         return {name: torch.zeros(self.count, device=self.device) for name in self._judged}
 
@@ -290,7 +310,7 @@ class Episodes:
     def over(self) -> Tensor:
         """bool [B]: rows whose episode has ended."""
         now = self.running
-        return (now.steps >= self.horizon_steps) | self.simulator.task.terminated(now.chart)
+        return (now.steps >= self.horizon_steps) | self.simulator.over(now.state, now.chart)
 
     @torch.no_grad()
     def observation(self) -> Any:

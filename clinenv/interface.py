@@ -11,7 +11,7 @@ from torch import Tensor
 from clinenv.codec import codec_of
 from clinenv.readings import MISSINGNESS, NOISE, Readings
 from clinenv.settings import Settings
-from clinenv.task import Column, Doses, Task
+from clinenv.task import Column, Doses, Switches, Task
 from clinenv.view import ChartView, Kept
 from world_models import keys
 from world_models.protocol import Chart, WorldModel
@@ -39,7 +39,7 @@ class Interface:
         self.task = task
         self.world = world
         self.device = torch.device(world.device)
-        self.codec = codec_of(task.actions, world.orders, settings.action_unit, self.device)
+        self.codec = codec_of(task.actions, world.orders, settings.action_unit, self.device, settings.action)
         self.view = views[settings.observation](world, task)
         _check_used(task, self.view.columns, settings)
         self.layout = self.view.layout
@@ -103,6 +103,11 @@ def _check_used(task: Task, columns: Sequence[Column], settings: Settings) -> No
     if settings.action_unit != "scaled" and not isinstance(task.actions, Doses):
         raise ValueError(
             f"action_unit={settings.action_unit!r}: the actions of task {task.name!r} are no amounts; leave it out"
+        )
+    if settings.action is not None and not isinstance(task.actions, Switches):
+        raise ValueError(
+            f"action={settings.action!r}: the actions of task {task.name!r} are no switches, which alone have it; "
+            "leave it out"
         )
 
 

@@ -6,9 +6,12 @@ the number after `-v` must change with them.
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import gymnasium
 
-__all__ = ["ENVIRONMENTS", "WARD_WORLD", "WEIGHTS_SHA256", "register"]
+__all__ = ["ENVIRONMENTS", "TEAMS", "WARD_WORLD", "WEIGHTS_SHA256", "make_team", "register"]
 
 # The seal of weights/<name> (SHA-256 over config and weights: `world_models.checkpoint`), for every learned world an id
 # may start by its name, and for the frozen risk predictor and the inverse dynamics. An environment refuses a folder
@@ -79,6 +82,46 @@ ENVIRONMENTS: tuple[dict, ...] = (
         "kwargs": {"world": "cardiac-jepa-small"},
     },
 )
+
+# Environments of several agents, which Gymnasium's registry does not take: see `make_team`. The entry point of each
+# form, and the arguments of all.
+TEAMS: tuple[dict, ...] = (
+    {
+        "id": "CareTeam-v0",
+        "parallel": "clinenv.envs.care_team.team_env:CareTeamEnv",
+        "aec": "clinenv.envs.care_team.team_env:env",
+        "vector": "clinenv.envs.care_team.vector_env:CareTeamVectorEnv",
+        "kwargs": {"world": WARD_WORLD},
+    },
+    {
+        "id": "CareTeamDose-v0",
+        "parallel": "clinenv.envs.care_team.team_env:CareTeamDoseEnv",
+        "aec": "clinenv.envs.care_team.team_env:dose_env",
+        "vector": "clinenv.envs.care_team.vector_env:CareTeamDoseVectorEnv",
+        "kwargs": {"world": WARD_WORLD},
+    },
+)
+
+
+def make_team(id: str, form: str = "parallel", **arguments: Any) -> Any:
+    """An environment of several agents, as `gymnasium.make` makes those of one.
+
+    Args:
+        id: of `TEAMS`.
+        form: "parallel" (PettingZoo's ParallelEnv), "aec" (its AECEnv), or "vector" (many patients as one batch).
+        arguments: of the environment.
+
+    Raises:
+        ValueError: an unknown id or form; the message names the choices. And what the environment raises.
+    """
+    row = next((row for row in TEAMS if row["id"] == id), None)
+    if row is None:
+        raise ValueError(f"no team environment {id!r}; there are: {', '.join(row['id'] for row in TEAMS)}")
+    forms = [name for name in row if name not in ("id", "kwargs")]
+    if form not in forms:
+        raise ValueError(f"form {form!r} is unknown; choose one of {', '.join(forms)}")
+    module, _, name = row[form].partition(":")
+    return getattr(importlib.import_module(module), name)(**{**row["kwargs"], **arguments})
 
 
 def register() -> None:

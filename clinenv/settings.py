@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from clinenv.arguments import check_flag, check_limit
+from clinenv.pessimism import Pessimism
 
 __all__ = ["RENDER_FPS", "RENDER_MODES", "Settings"]
 
@@ -33,12 +34,16 @@ class Settings:
     max_episode_steps: int | None = None  # the registry's time limit; with `hours` the shorter one holds; -1: none
     device: str | None = None  # of a world that is loaded by its name; None: the CPU
     action_unit: str = "scaled"  # of a continuous action: [-1, 1], where 0 and below order nothing; or "mg", "units"
+    action: str | None = None  # "multidiscrete": switches for libraries that know no MultiBinary; None: the task's own
     render_mode: str | None = None  # "rgb_array" or "human"
     hours_per_step: float | None = None  # for worlds that know several; None: the world's own
     # False leaves spread_*, epistemic_* and aleatoric_* out of info; in a learned ward that is half the time of a step
     uncertainty: bool = True
+    # what is held against a learned world's errors in training: {"kind": "mopo", "weight": 1.0} (`clinenv.pessimism`)
+    pessimism: Any = None
 
     def __post_init__(self) -> None:
+        Pessimism.of(self.pessimism)
         check_flag("uncertainty", self.uncertainty)
         check_limit(self.max_episode_steps)
         if self.render_mode is not None and self.render_mode not in RENDER_MODES:

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+from clinenv.imagined import EVENTS, Imagined, accrue_drawn, accrue_expected, total
+from clinenv.pessimism import TERM, Pessimism, Wary
 from clinenv.task import Task
-from world_models import keys, tree
+from world_models import gradients, keys, tree
 from world_models.inputs import admit
-from world_models.protocol import Chart, Factors, Oracle, WorldModel
+from world_models.protocol import Chart, Factors, HasMembers, Oracle, TellsFates, WorldModel
 
 __all__ = ["Imagined", "Rollout", "Simulator", "Step"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _as_asked(method: Callable[Concatenate[Simulator, P], R]) -> Callable[Concatenate[Simulator, P], R]:
+    """Decorates what passes gradients in a simulator of `grad=True`, and is under `torch.no_grad` in any other."""
+    without = torch.no_grad()(method)
+
+    @wraps(method)
+    def called(self: Simulator, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if not self.grad:
+            return without(self, *args, **kwargs)
+        with gradients.passed():
+            return method(self, *args, **kwargs)
+
+    return called
 
 
 class Step(NamedTuple):
@@ -30,14 +50,6 @@ class Step(NamedTuple):
     refused: Tensor | None = None  # bool [B, A] those that were not; None: the task refuses none
 
 
-class Imagined(NamedTuple):
-    """What a planner is told about its candidates."""
-
-    returns: Tensor  # float32 [B, K, P]: discounted sum of rewards until the horizon or the end
-    costs: Tensor  # float32 [B, K, P]: plain sum of costs
-    terminated: Tensor  # bool [B, K, P]: the task ended within the horizon
-
-
 class Rollout(NamedTuple):
     """A course under given orders. After the end, rewards and costs are 0 and the charts go on."""
 
@@ -52,13 +64,43 @@ class Rollout(NamedTuple):
 class Simulator:
     """Steps batches of patients of `world` and judges them by `task`.
 
+    With `grad=True` charts, rewards and costs of `step`, `rollout` and `imagine` can be differentiated by the actions
+    handed in (where torch's own mode allows it: not within `torch.no_grad()`). A gradient runs along the course that
+    was drawn. Nothing passes one where the answer comes in steps: an event drawn or not, an end reached, a threshold
+    (so all of a cost that counts), whole numbers, whether something was given at all. A refused order has none.
+
+    Args:
+        grad: whether gradients are passed; costs nothing when they are not.
+        events: how `imagine` treats rare events (torsades; death and discharge) whose chances the world knows: "drawn",
+            as they strike in an environment, or "expected", at their chances (`clinenv.imagined`): the mean return is
+            the same, less noisy, and is differentiated by what moves a chance.
+        chances: how many particles of `imagine` share a belief; above 1 where chance and not knowing are to be told
+            apart (`agents.planning.risk`).
+        pessimism: what is held against the world's errors, as a `Pessimism` or its fields: a term of the reward more,
+            or an end where nothing is known (`clinenv.pessimism`).
+
     Raises:
-        ValueError: the task needs a measure or an order that the world does not have.
+        ValueError: the task needs a measure or an order that the world does not have; `grad` is asked of a world
+            through which no amount can be followed (`world_models.gradients.Differentiable`), expected events of one
+            that does not tell their chances (`TellsFates`), pessimism of one that is unsure of nothing; an unknown
+            pessimism; or `chances` is below 1.
     """
 
-    def __init__(self, world: WorldModel, task: Task) -> None:
+    def __init__(
+        self,
+        world: WorldModel,
+        task: Task,
+        grad: bool = False,
+        events: str = "drawn",
+        chances: int = 1,
+        pessimism: Pessimism | Mapping[str, Any] | None = None,
+    ) -> None:
         self.world = world
         self.task = task
+        self.grad = grad
+        self.events = events
+        self.chances = chances
+        _check_options(world, grad, events, chances)
         measured = {quantity.name for quantity in world.measures}
         missing = [column.name for column in task.observation if column.name not in measured]
         if missing:
@@ -84,6 +126,8 @@ class Simulator:
         unknown = sorted(set(task.actions.names) - set(ordered))
         if unknown:
             raise ValueError(f"an action of task {task.name!r} orders {', '.join(unknown)}, which is none of {ordered}")
+        pessimism = Pessimism.of(pessimism)
+        self.wary = None if pessimism is None else Wary(pessimism, world, task)
 
     @property
     def device(self) -> torch.device:
@@ -96,7 +140,7 @@ class Simulator:
         state = admit(self.world, key, factors or {})
         return state, self.world.observe(state, also)
 
-    @torch.no_grad()
+    @_as_asked
     def step(
         self, state: Any, chart: Chart, action: Tensor, also: Sequence[str] = (), admissible: Tensor | None = None
     ) -> Step:
@@ -111,19 +155,40 @@ class Simulator:
         Raises:
             ValueError: the world's own, of an amount out of its order's bounds or an unknown measure.
         """
-        refused = None
-        if self.task.refuses:
-            allowed = self.task.admissible(chart) if admissible is None else admissible
-            refused = self.task.refused(chart, action, allowed)
-            action = torch.where(refused, 0.0, action)
+        action, refused = self.carried_out(chart, action, admissible)
         state = self.world.transition(state, action)
         after = self.world.observe(state, also)
         terms = self.task.reward(chart, action, after)
         cost, parts = self.task.cost_and_parts(chart, action, after)
         terminated = self.task.terminated(after)
-        return Step(state, after, _sum(terms), terms, cost, parts, terminated, action, refused)
+        if self.wary is not None:
+            pays, outside = self.wary(state)
+            terms = {**terms, TERM: pays}
+            terminated = terminated if outside is None else terminated | outside
+        return Step(state, after, total(terms), terms, cost, parts, terminated, action, refused)
 
     @torch.no_grad()
+    def over(self, state: Any, chart: Chart) -> Tensor:
+        """bool [B]: the episode has ended where `chart` was observed in `state`. It never has at its start for want of
+        knowledge of the patient."""
+        ended = self.task.terminated(chart)
+        outside = None if self.wary is None else self.wary(state)[1]
+        return ended if outside is None else ended | (outside & (state.t > 0))
+
+    def carried_out(
+        self, chart: Chart, action: Tensor, admissible: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Of an action [B, A] what the task does not refuse, and bool [B, A] what it does (None: it refuses none).
+
+        Arguments as for `step`.
+        """
+        if not self.task.refuses:
+            return action, None
+        allowed = self.task.admissible(chart) if admissible is None else admissible
+        refused = self.task.refused(chart, action, allowed)
+        return torch.where(refused, 0.0, action), refused
+
+    @_as_asked
     def imagine(
         self,
         state: Any,
@@ -137,7 +202,9 @@ class Simulator:
         """Try K candidate plans on `particles` possible futures of each patient.
 
         The particles have keys of their own, so a planner never sees the future that the patient will meet; all
-        candidates share them, so their differences are paired.
+        candidates share them, so their differences are paired. Each lives by a sample of what is not known of the
+        patient (`WorldModel.rekey`), or, with `chances` above 1, runs of so many by the same one: what differs within a
+        run is chance, what differs between runs is not knowing, which observations would make less of.
 
         Args:
             state: of B patients, with `chart` their chart now.
@@ -150,39 +217,36 @@ class Simulator:
         patients, candidates, horizon = actions.shape[:3]
         if particles < 1 or horizon < 1:
             raise ValueError(f"imagine needs particles >= 1 and a plan of >= 1 step, got {particles} and {horizon}")
+        if particles % self.chances:
+            raise ValueError(f"particles={particles} is no multiple of the simulator's chances={self.chances}")
         if patients != state.key.shape[0]:
             raise ValueError(f"actions are for {patients} patients but the state holds {state.key.shape[0]}")
         requested = {quantity.name for quantity in self.world.measures if quantity.on_request}
         chart = {name: value for name, value in chart.items() if name not in requested}  # no waveform a particle
         base = keys.fold(state.key if key is None else key, "imagine")
         # Candidates share particles: redraw each patient's unknowns once a particle, not once a plan.
-        each = torch.arange(patients * particles, device=base.device)
-        futures = self.world.rekey(tree.repeat(state, particles), keys.fold(base[each // particles], each % particles))
+        beliefs = particles // self.chances
+        each = torch.arange(patients * beliefs, device=base.device)
+        futures = self.world.rekey(tree.repeat(state, beliefs), keys.fold(base[each // beliefs], each % beliefs))
+        if self.chances > 1:
+            futures = tree.repeat(futures, self.chances)
+            chance = torch.arange(patients * particles, device=base.device) % self.chances
+            futures = futures._replace(key=keys.fold(keys.fold(futures.key, "imagine/chance"), chance))
+        accrue = accrue_drawn if self.events == "drawn" else accrue_expected
         parts = []
         for rows in torch.arange(patients * candidates * particles, device=base.device).split(chunk):
             plan = rows // particles  # patient * K + candidate
             patient = plan // candidates
             alone = tree.take(futures, patient * particles + rows % particles)
             plans = actions.flatten(0, 1)[plan]
-            parts.append(self._accrue(alone, tree.take(chart, patient), plans, discount))
+            parts.append(accrue(self, alone, tree.take(chart, patient), plans, discount))
         shape = (patients, candidates, particles)
-        return Imagined(*(torch.cat(column).reshape(shape) for column in zip(*parts, strict=True)))
+        returns, costs, terminated = (torch.cat(column).reshape(shape) for column in zip(*parts, strict=True))
+        members = self.world.member_of(futures) if isinstance(self.world, HasMembers) else None
+        members = None if members is None else members.reshape(patients, particles)
+        return Imagined(returns, costs, terminated, self.chances, members)
 
-    def _accrue(self, state: Any, chart: Chart, actions: Tensor, discount: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Return, cost and end [R] of one plan [R, H, A] a row."""
-        alive = ~self.task.terminated(chart)
-        returns = torch.zeros(alive.shape, device=alive.device)
-        costs = torch.zeros_like(returns)
-        weight = 1.0
-        for step in range(actions.shape[1]):
-            out = self.step(state, chart, actions[:, step])
-            returns = returns + torch.where(alive, out.reward, 0.0) * weight
-            costs = costs + torch.where(alive, out.cost, 0.0)
-            alive = alive & ~out.terminated
-            state, chart, weight = out.state, out.chart, weight * discount
-        return returns, costs, ~alive
-
-    @torch.no_grad()
+    @_as_asked
     def rollout(self, state: Any, chart: Chart, actions: Tensor, also: Sequence[str] = ()) -> Rollout:
         """The course of B patients under actions [B, H, A], with their own random keys."""
         if actions.ndim != 3 or actions.shape[1] < 1:
@@ -214,10 +278,15 @@ class Simulator:
         return self.rollout(state, chart, a, also), self.rollout(state, chart, b, also)
 
 
-def _sum(terms: dict[str, Tensor]) -> Tensor:
-    """Explicit adds in the task's own order: the same bits whatever the batch."""
-    values = list(terms.values())
-    total = values[0]
-    for value in values[1:]:
-        total = total + value
-    return total
+def _check_options(world: WorldModel, grad: bool, events: str, chances: int) -> None:
+    """Raises ValueError: see `Simulator`."""
+    if events not in EVENTS:
+        raise ValueError(f"events={events!r} is unknown; choose one of {', '.join(EVENTS)}")
+    if events == "expected" and not isinstance(world, TellsFates):
+        raise ValueError(f"events='expected': world {world.name!r} tells no chances of events; take 'drawn'")
+    if chances < 1:
+        raise ValueError(f"chances={chances}: at least 1 future of each belief is needed")
+    if grad and not (isinstance(world, gradients.Differentiable) and world.graded_orders):
+        raise ValueError(
+            f"grad=True: world {world.name!r} passes no gradients; take a learned world, or leave grad=False"
+        )

@@ -96,7 +96,10 @@ class Doses:
 
 @dataclass(frozen=True)
 class Switches:
-    """Concurrent choices: entry j of a MultiBinary action gives order j its standard amount, or nothing."""
+    """Concurrent choices: entry j of a MultiBinary action gives order j its standard amount, or nothing.
+
+    `Settings.action` makes a MultiDiscrete of it, for libraries that know no MultiBinary.
+    """
 
     standard: Mapping[str, float]  # order name -> amount of one step, in the order's unit
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from clinenv.arguments import check_flag, check_options, horizon_in_steps, row_keys
 from clinenv.assemble import WorldLike, assemble, registered_limit, warn_short_limit
+from clinenv.episodes import Episodes
 from clinenv.patient_env import PatientEnv
 from clinenv.rendering.trend import Trend
 from clinenv.settings import RENDER_FPS, RENDER_MODES, Settings
@@ -55,6 +56,7 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
     """
 
     metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": RENDER_FPS}
+    _kind: type[Episodes] = Episodes  # what runs the patients
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
         **arguments: Any,
     ) -> None:
         settings = Settings.of(arguments, ("num_envs", "world", "task", "autoreset_mode", "tensors"))
-        self._episodes = assemble(task, num_envs, world, settings)
+        self._episodes = assemble(task, num_envs, world, settings, self._kind)
         interface = self._episodes.interface
         check_flag("tensors", tensors)
         if tensors and isinstance(interface.view.space, gymnasium.spaces.Text):

@@ -6,6 +6,7 @@ it, and `tests/test_house.py` asserts it.
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("world_models", "clinenv", "agents", "benchmarks")  # lowest first: imports go only to the left
 TYPED = FLOORS[:3]  # what is installed, typed and documented
 MAX_LINES = 400
+# door of another library, which needs it when it is imported -> that library
+DOORS = {
+    "clinenv.doors.omnisafe": "omnisafe",
+    "clinenv.doors.pufferlib": "pufferlib",
+    "clinenv.doors.rllib": "ray",
+    "clinenv.doors.rsl_rl": "rsl_rl",
+    "clinenv.doors.torchrl": "torchrl",
+}
 
 
 @cache
@@ -38,6 +47,12 @@ def sources() -> dict[str, Path]:
         if path.suffix == ".py" and parts[0] in FLOORS:
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
+
+
+def importable() -> list[str]:
+    """The modules that can be imported with what is installed here (not the scripts that are run as __main__)."""
+    closed = {door for door, library in DOORS.items() if importlib.util.find_spec(library) is None}
+    return [m for m in sources() if not m.endswith("__main__") and m not in closed]
 
 
 @cache

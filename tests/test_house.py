@@ -16,6 +16,7 @@ from tests.house import (
     ROOT,
     TYPED,
     cycles,
+    importable,
     imports,
     long_files,
     looked_up_on_tasks,
@@ -99,7 +100,7 @@ def test_tasks_are_not_asked_for_members_by_name() -> None:
 @pytest.mark.parametrize("floor", FLOORS)
 def test_every_module_can_be_imported(floor: str) -> None:
     """Commands that no test runs included; in a process of its own, so that no module leans on what another loaded."""
-    names = [name for name in sources() if name.split(".")[0] == floor and not name.endswith("__main__")]
+    names = [name for name in importable() if name.split(".")[0] == floor]
     found = subprocess.run(
         [
             sys.executable,
@@ -179,16 +180,13 @@ def test_the_randomness_scan_itself(code: str, count: int) -> None:
     assert len(draws_globally(ast.parse(code))) == count
 
 
-def importable() -> list[str]:
-    """The library's modules (not the scripts that are run as __main__)."""
-    return [m for m in sources() if m.split(".")[0] in TYPED and not m.endswith("__main__")]
-
-
 def test_every_quantity_has_a_unit_that_its_name_agrees_with() -> None:
     from world_models.quantity import Quantity
 
     seen: dict[int, tuple[str, Quantity]] = {}
     for module in importable():
+        if module.split(".")[0] not in TYPED:
+            continue
         for name, value in vars(importlib.import_module(module)).items():
             group = value.values() if isinstance(value, dict) else value
             group = group if isinstance(group, list | tuple | type({}.values())) else (group,)

@@ -90,6 +90,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "men of 80": "the row's name",
     },
     "speed": {
+        "| batch 512": "the batch that is timed",
         "batch 1 ": "of the column or row",
         "batch 64": "of the column or row",
         "batch 1024": "of the column or row",

@@ -61,6 +61,7 @@ LOADERS: dict[str, str] = {
     "cardiac-jepa": "world_models.cardiac_jepa.model:CardiacJEPAWorld.load",
 }
 
+ENSEMBLE = "ensemble:"  # before the names or folders of its members, with commas between them
 _MADE: LastMade[WorldModel] = LastMade(32)
 
 
@@ -86,6 +87,8 @@ def load(
 ) -> WorldModel:
     """A world by its name in WORLDS or by the folder with its weights; the same arguments give the same object.
 
+    "ensemble:PATH1,PATH2" is several such worlds as one (`world_models.ensemble`).
+
     Args:
         device: where its tensors live.
         cohort: which patients it samples; None: its default.
@@ -103,6 +106,8 @@ def load(
             f"world {name_or_path!r} is a {type(name_or_path).__name__}; give a name of the catalogue "
             f"({', '.join(WORLDS)}), a folder, or where an environment is made the world itself"
         )
+    if str(name_or_path).startswith(ENSEMBLE):
+        return _ensemble(str(name_or_path), device, cohort, sha256, hours_per_step)
     device = str(checked_device(device))
     if not isinstance(cohort, Hashable):
         raise ValueError(
@@ -122,6 +127,23 @@ def load(
         # The seal is part of the key: a folder that was trained anew is loaded anew.
         key = (name, folder.resolve(), found.sha256, *options)
         return _MADE.get(key, lambda: _made(name, factory, found, *options))
+
+
+def _ensemble(
+    name: str, device: str, cohort: str | None, sha256: str | None, hours_per_step: float | None
+) -> WorldModel:
+    """The world of several. Raises as `load` and `ensemble.of`."""
+    from world_models import ensemble
+
+    parts = [part.strip() for part in name.removeprefix(ENSEMBLE).split(",")]
+    if sha256 is not None:
+        raise ValueError(f"world {name!r}: each member bears a seal of its own; leave sha256 out")
+    if len(set(parts)) != len(parts) or "" in parts:
+        raise ValueError(f"world {name!r} needs several different worlds: ensemble:PATH1,PATH2")
+    members: list[Any] = [load(part, device, cohort, hours_per_step=hours_per_step) for part in parts]
+    seals = tuple(member.weights_sha256 if isinstance(member, HasWeights) else None for member in members)
+    called = f"ensemble of {', '.join(member.name for member in members)}"
+    return _MADE.get((name, seals, device, cohort, hours_per_step), lambda: ensemble.of(members, called))
 
 
 def _source(name: str) -> tuple[str, Path | None]:

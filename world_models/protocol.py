@@ -17,9 +17,9 @@ The rules, which `world_models.testing.check_world` checks:
   and the remedy. `world_models.inputs` has these checks; call them first thing in the verb.
 - **No task.** A world never learns who asks: no Gymnasium, no reward, no policy in here.
 
-What only some worlds have stands in small protocols of its own: `SupportsInfer`, `SplitsSpread`, `CalibratesBands`,
-`HasWeights`, `HasConfig`, `HasCohort`, `HasTrial`. Ask with isinstance, which is true of any object with those members,
-whatever it inherits from:
+What only some worlds have stands in small protocols of its own: `SupportsInfer`, `SplitsSpread`, `TellsFates`,
+`CalibratesBands`, `HasMembers`, `HasWeights`, `HasConfig`, `HasCohort`, `HasTrial`, and `gradients.Differentiable`. Ask
+with isinstance, which is true of any object with those members, whatever it inherits from:
 
     seal = world.weights_sha256 if isinstance(world, HasWeights) else None
 """
@@ -35,8 +35,8 @@ from torch import Tensor
 from world_models.quantity import Quantity
 
 __all__ = ["Chart", "Factors", "HasCohort", "HasConfig", "HasTrial", "HasWeights", "History", "LearnedWorld", "Oracle"]
-__all__ += ["CalibratesBands", "Parts", "SplitsSpread", "State", "SupportsInfer", "Treated"]
-__all__ += ["UNKNOWN", "WorldModel"]
+__all__ += ["CalibratesBands", "Fates", "HasMembers", "Parts", "SplitsSpread", "State", "SupportsInfer", "TellsFates"]
+__all__ += ["UNKNOWN", "Treated", "WorldModel"]
 
 Chart = dict[str, Tensor]  # what can be measured now: name -> [B, *shape]
 Factors = Mapping[str, Tensor]  # what is fixed about a patient: name -> [B, *shape]
@@ -190,6 +190,39 @@ class SplitsSpread(Protocol[S_contra]):
 
     def spread_parts(self, state: S_contra) -> dict[str, Parts]:
         """Parts, each [B], of the measures in `WorldModel.spread`, whose numbers are their first. Pure."""
+
+
+class Fates(NamedTuple):
+    """What a step might have brought besides the course that it brought: rare events, of which at most one strikes."""
+
+    spared: Any  # the state after the step, had none of them struck in it
+    chances: dict[
+        str, Tensor
+    ]  # measure that tells of the event -> [B] its chance in the step, 0 where it cannot strike
+    values: dict[str, float]  # measure -> what the chart then says; all else of the chart is as in `spared`
+
+
+@runtime_checkable
+class TellsFates(Protocol[S_contra]):
+    """What draws events by chances that it knows, so that an expectation over them can be taken without drawing."""
+
+    def fates(self, before: S_contra, after: S_contra) -> Fates:
+        """Of the step from `before` to `after` (what `transition` made of it). Pure."""
+
+
+@runtime_checkable
+class HasMembers(Protocol[S_contra]):
+    """Several worlds behind one protocol: each patient lives in one of them, and `rekey` draws which."""
+
+    @property
+    def members(self) -> tuple[Any, ...]:
+        """The worlds."""
+
+    def member_of(self, state: S_contra) -> Tensor:
+        """int64 [B]: which of the members each patient lives in."""
+
+    def disagreement(self, state: S_contra) -> dict[str, Tensor]:
+        """Standard deviation [B] between what the members foretell, of the measures in `WorldModel.spread`."""
 
 
 class Treated(NamedTuple):

@@ -17,7 +17,7 @@ from torch import Tensor
 from world_models import keys, tree
 from world_models.protocol import Parts, WorldModel
 
-__all__ = ["Parts", "RiskScore", "decompose", "as_info", "risk_score"]
+__all__ = ["Parts", "RiskScore", "as_info", "decompose", "parts_of", "risk_score"]
 
 _LEAST = 2  # samples of each kind: of one there is no variance
 
@@ -99,10 +99,10 @@ def decompose(
         chart = world.observe(particles)
         for name in measures:
             found[name].append(chart[name].reshape(batch, patients, chances))
-    return {name: _parts(torch.stack(values, 1)) for name, values in found.items()}
+    return {name: parts_of(torch.stack(values, 1)) for name, values in found.items()}
 
 
-def _parts(values: Tensor) -> Parts:
+def parts_of(values: Tensor) -> Parts:
     """Parts [...] of values [..., patients, chances], NaN where a particle does not have the measure (PR in
     fibrillation)."""
     seen = ~values.isnan()

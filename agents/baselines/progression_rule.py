@@ -19,9 +19,12 @@ import torch
 from torch import Tensor
 
 from world_models.protocol import Chart
-from world_models.quantities.progression import CODES, ORDERS, TREATMENTS
+from world_models.quantities.progression import CODES, INTERVALS_MONTHS, ORDERS, TREATMENTS
 
-__all__ = ["ProgressionRule", "cha2ds2_vasc"]
+__all__ = ["KNOBS", "LARGEST", "ProgressionRule", "TunedRule", "cha2ds2_vasc"]
+
+KNOBS = (*(f"read {code}" for code in CODES), "sure of a block", "months")
+LARGEST = 4.0  # a knob turns no further than this, either way
 
 # CHA2DS2-VASc (Lip 2010): a point from each age on, and the scores from which to anticoagulate (ESC 2020)
 POINT_FROM_YEARS = (65.0, 75.0)
@@ -73,10 +76,15 @@ class ProgressionRule:
             raise ValueError(f"sure must be in (0, 1), got {sure}")
         if measure not in ("probe", "condition"):
             raise ValueError(f"measure {measure!r} is unknown; choose probe or condition")
-        self.threshold, self.sure, self.measure, self.name = limits, sure, measure, name
+        self.threshold: Tensor = limits
+        self.sure: float | Tensor = sure
+        self.measure, self.name = measure, name
 
     def reset(self, mask: Tensor | None = None) -> None:
         """Nothing is remembered."""
+
+    def narrow(self, rows: Tensor) -> None:
+        """All patients are alike to it."""
 
     @torch.no_grad()
     def act(self, chart: Chart) -> Tensor:
@@ -125,4 +133,48 @@ class ProgressionRule:
         for name, yes in given.items():
             orders[:, _COLUMN[name]] = yes.to(torch.float32)
         orders[:, _COLUMN["months_to_next_visit"]] = months
+        return orders
+
+
+class TunedRule(ProgressionRule):
+    """The rule with knobs [P] (or [B, P], one set a row) in the columns of KNOBS; all at 0 it is the rule itself.
+
+    A unit of a reading knob moves a threshold by one on the logit scale (up: the rule sees the condition less often),
+    one of the last knob doubles the time to the next visit, rounded to an interval of the menu.
+
+    Args:
+        threshold: [C] of the rule.
+        knobs: see above.
+        sure: of the rule.
+    """
+
+    def __init__(self, threshold: Tensor, knobs: Tensor, sure: float = 0.8, name: str = "tuned rule") -> None:
+        super().__init__(name=name)
+        self.knobs = knobs
+        self._base = torch.cat([threshold, torch.tensor([sure])])
+        self._turn(knobs)
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        """Begin with all patients again; single ones need nothing forgotten."""
+        if mask is None:
+            self._turn(self.knobs)
+
+    def narrow(self, rows: Tensor) -> None:
+        """Go on with the knobs of these rows [K]."""
+        if self.knobs.ndim == 2:
+            self._turn(self._here[rows])
+
+    def _turn(self, knobs: Tensor) -> None:
+        """Thresholds and stretch of the knobs of those in the batch."""
+        self._here, turned = knobs, knobs[..., :-1]
+        moved = torch.where(turned == 0, self._base, (self._base.logit() + turned).sigmoid())
+        self.threshold, self.sure, self.stretch = moved[..., :-1], moved[..., -1], knobs[..., -1]
+
+    @torch.no_grad()
+    def act(self, chart: Chart) -> Tensor:
+        """float32 [B, A]: orders of the turned rule."""
+        orders = super().act(chart)
+        offered = torch.tensor(INTERVALS_MONTHS, device=orders.device)
+        distance = (orders[:, -1:].log2() + self.stretch.reshape(-1, 1) - offered.log2()).abs()
+        orders[:, -1] = offered[distance.argmin(-1)]
         return orders

@@ -19,12 +19,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from agents.protocol import Narrowable
 from clinenv.envs.ehr_ward.orders import SWITCHES
 from world_models.oracles.ward.clinician import clinician
 from world_models.protocol import Chart
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, ORDERS, inquiry_index, intervention_index
 
-__all__ = ["KNOBS", "LARGEST", "Clinician", "Knob", "NoOrders", "StandardClinician", "TunedClinician", "tuned"]
+__all__ = ["KNOBS", "LARGEST", "AtStandardAmounts", "Clinician", "Knob", "NoOrders", "StandardClinician"]
+__all__ += ["TunedClinician", "tuned"]
 
 LARGEST = 3.0  # a knob turns no further than this, either way
 STEP_HOURS = 4.0  # of the ward's worlds as they ship
@@ -171,21 +173,41 @@ class Clinician(_Stateless):
         return clinician(chart, self.hours_per_step)
 
 
-class StandardClinician(Clinician):
-    """The rule where only standard amounts can be had (`EHRWard-v0`): an order is given from half of one upwards."""
+class AtStandardAmounts:
+    """An agent of `EHRWardDose-v0` where only standard amounts can be had (`EHRWard-v0`): an order is given from half
+    of one upwards.
 
-    def __init__(self, hours_per_step: float = STEP_HOURS, name: str = "rule at standard amounts") -> None:
-        super().__init__(hours_per_step, name)
+    Args:
+        agent: gives orders float32 [B, A] in their units.
+    """
+
+    def __init__(self, agent: Narrowable, name: str | None = None) -> None:
+        self.agent, self.name = agent, name or f"{agent.name}, at standard amounts"
         self._standard = torch.tensor([float(SWITCHES.standard[q.name]) for q in ORDERS])
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        """The agent's own."""
+        self.agent.reset(mask)
+
+    def narrow(self, rows: Tensor) -> None:
+        """The agent's own."""
+        self.agent.narrow(rows)
 
     def act(self, chart: Chart) -> Tensor:
         """float32 [B, A]: every order is 0 or its standard amount."""
         standard = self._standard.to(chart["hours"].device)
-        return (super().act(chart) >= GIVEN_FROM * standard) * standard
+        return (self.agent.act(chart) >= GIVEN_FROM * standard) * standard
 
     def switches(self, chart: Chart) -> Tensor:
         """int8 [B, A]: the same as an action of `EHRWard-v0`."""
         return (self.act(chart) > 0).to(torch.int8)
+
+
+class StandardClinician(AtStandardAmounts):
+    """The rule at the menu's standard amounts."""
+
+    def __init__(self, hours_per_step: float = STEP_HOURS, name: str = "rule at standard amounts") -> None:
+        super().__init__(Clinician(hours_per_step), name)
 
 
 class TunedClinician(_Stateless):

@@ -1,8 +1,9 @@
 """How the benchmarks write and read their results: whole or not at all, each with what made it.
 
 What made a result (`made_by`) stands in the result itself: in a CSV as `# ` lines before the header, one JSON object;
-in a JSON file under "made_by"; in a PNG as the text chunk of that name; in Markdown as a comment at the top. Where the
-code or the weights have changed since, the object has a "stale" that says why and what will remake the file.
+in a JSON file under "made_by"; in a PNG as the text chunk of that name; in Markdown as a comment at the top, in HTML as
+one at the end. Where the code or the weights have changed since, the object has a "stale" that says why and what will
+remake the file.
 """
 
 from __future__ import annotations
@@ -38,12 +39,14 @@ __all__ = [
     "write_csv",
     "write_figure",
     "write_json",
+    "write_page",
     "write_tables",
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-KEY = "made_by"  # in JSON files, PNG chunks and Markdown comments
+KEY = "made_by"  # in JSON files, PNG chunks, and comments of Markdown and HTML
+COMMENT = f"<!-- {KEY}:"
 SIGNIFICANT_DIGITS = 6  # of a float in a CSV
 # distribution -> module: named where the run has loaded them
 PACKAGES = {
@@ -161,7 +164,10 @@ def provenance(path: str | Path) -> dict[str, Any]:
             found = _parsed(str(image.info.get(KEY, "")))
     elif path.suffix == ".md":
         comment = path.read_text(encoding="utf-8").partition("-->")[0]
-        found = _parsed(comment.removeprefix(f"<!-- {KEY}:")) if comment.startswith(f"<!-- {KEY}:") else None
+        found = _parsed(comment.removeprefix(COMMENT)) if comment.startswith(COMMENT) else None
+    elif path.suffix == ".html":
+        _, _, comment = path.read_text(encoding="utf-8").rpartition(COMMENT)
+        found = _parsed(comment.partition("-->")[0])
     if not isinstance(found, dict):
         raise ValueError(f"{path} does not say what made it")
     return found
@@ -262,6 +268,14 @@ def rounded(value: Any, decimals: int = 6) -> Any:
     if isinstance(value, list):
         return [rounded(v, decimals) for v in value]
     return round(value, decimals) if isinstance(value, float) and math.isfinite(value) else value
+
+
+def write_page(path: str | Path, text: str, made: Mapping[str, Any]) -> None:
+    """A Markdown or HTML page with what made it in a comment: at the top, or after an HTML page's end."""
+    path = Path(path)
+    comment = f"{COMMENT} {json.dumps(dict(made)).replace('>', chr(92) + 'u003e')} -->\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text + comment if path.suffix == ".html" else comment + text)
 
 
 def write_figure(path: str | Path, figure: Any, made: Mapping[str, Any], dpi: int = 120) -> None:

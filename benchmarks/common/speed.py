@@ -35,7 +35,7 @@ from benchmarks.common.peers import PEERS, measure_peer
 from benchmarks.common.results import made_by, write_json
 
 BATCHES = (1, 64, 1024, 4096)
-ECG_BATCHES = (64, 256)  # drawn at once
+ECG_BATCHES = (64, 512)  # drawn at once
 COURSE_STEPS = 24  # 48 h
 ROOT = Path(__file__).resolve().parents[2]
 

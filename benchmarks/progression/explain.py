@@ -18,7 +18,6 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ from agents.planning.cem import CEMConfig
 from agents.planning.controller import WorldPlanner
 from agents.planning.explain_beam import ExplainBeam, Explainer, SetFollower
 from agents.planning.explain_fit import Fitted, fit
+from agents.planning.explain_pairs import Pairs, sample_pairs
 from agents.planning.explain_posterior import ExplainPosterior, whitening
 from agents.planning.explain_reading import fit_reading
 from agents.protocol import Agent, menu_of, to_orders
@@ -35,8 +35,8 @@ from benchmarks.common.intervals import RESAMPLES, columns, mean_interval, resam
 from benchmarks.common.results import made_by, write_csv
 from clinenv.envs.ecg_explain.env import explain_world
 from clinenv.simulator import Simulator
-from world_models import keys, tree
-from world_models.cardiac_jepa.explain import COMPOSITIONS, MAX_STEPS, ExplainState
+from world_models import tree
+from world_models.cardiac_jepa.explain import COMPOSITIONS, MAX_STEPS
 from world_models.protocol import Chart
 
 __all__ = ["PENALTIES", "Pairs", "answers", "compare", "sample_pairs", "main", "row"]
@@ -47,39 +47,6 @@ LIBRARY_SEED, TEST_SEED = 700_000, 1_900_000  # test patients before: 900,000 on
 TUNED_ON = 200  # pairs of the library
 READ, POSTERIOR, PRIOR = "posterior beam with readings", "posterior beam", "prior alone"
 RANKED = 20  # sets a problem, for the reciprocal rank
-
-
-class Pairs(NamedTuple):
-    """N changed pairs at their start."""
-
-    state: ExplainState
-    chart: Chart
-
-    @property
-    def sought(self) -> Tensor:
-        """float32 [N, C]: the true transitions."""
-        return self.state.sought
-
-
-def sample_pairs(simulator: Simulator, seed: int, count: int, apart_from: Tensor | None = None) -> Pairs:
-    """Changed pairs sampled from keys, each once; those whose first latent is a row of `apart_from` [N, Z] are left
-    out.
-
-    Raises:
-        ValueError: no changed pair is among them.
-    """
-    state, chart = simulator.reset(keys.from_seed(seed, count))
-    changed = (state.sought != 0).any(-1).tolist()
-    seen = set() if apart_from is None else {row.numpy().tobytes() for row in apart_from.cpu()}
-    wanted = torch.zeros(count, dtype=torch.bool)
-    for i, (latent, differs) in enumerate(zip(state.z_before.cpu(), changed, strict=True)):
-        name = latent.numpy().tobytes()
-        wanted[i] = differs and name not in seen
-        seen.add(name)
-    if not bool(wanted.any()):
-        raise ValueError(f"none of {count} pairs changed and is apart from the library; draw more with --pairs")
-    rows = wanted.nonzero().squeeze(1)
-    return Pairs(tree.take(state, rows), tree.take(chart, rows))
 
 
 @torch.no_grad()

@@ -34,16 +34,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from agents.baselines.constant import Constant
-from agents.baselines.progression_rule import ProgressionRule
+from agents.baselines.progression_rule import KNOBS, LARGEST, ProgressionRule, TunedRule
+from agents.baselines.tuned_rules import tune_knobs
 from agents.baselines.uniform import Uniform
 from agents.planning.cem import CEMConfig
 from agents.planning.controller import WorldPlanner
-from agents.planning.parameter_cem import ParameterCEM, search
+from agents.planning.parameter_cem import ParameterCEM
+from agents.policy_agent import PolicyAgent
 from agents.protocol import Agent
 from agents.rollout import EpisodeResults, admission_factors, judge, mean_results, paired_table
-from agents.sb3.policy_agent import PolicyAgent
+from agents.run_folder import weights_sum
 from agents.sb3.presets import Preset, preset_for
-from agents.sb3.train import weights_sum
 from agents.sb3.vec_env import SB3VecEnv
 from benchmarks.common.intervals import put_mean
 from benchmarks.common.paired import with_promise
@@ -56,19 +57,17 @@ from world_models import catalog, checkpoint, keys, tree
 from world_models.cardiac_jepa.model import CardiacJEPAWorld
 from world_models.cardiac_jepa.reading import ReadOracle
 from world_models.protocol import Chart
-from world_models.quantities.progression import CODES, INTERVALS_MONTHS
+from world_models.quantities.progression import INTERVALS_MONTHS
 
 MODULE = "benchmarks.progression.policies"
 RULE = "guideline rule"
 STEPS = 120  # a visit a month for ten years
-KNOBS = (*(f"read {code}" for code in CODES), "sure of a block", "months")
-LARGEST = 4.0
 # Patients that nothing else meets; those judged are further folded by "judge".
 VALID_SEED, SEARCH_SEED, PPO_SEED = 8_700_000_000, 8_710_000_000, 8_720_000_000
 SEEN = ("age_years", "sex_female", "years", "months_since_visit", "treated", "bleeding", "latent")
 # A plan is one decision held for three years of half-yearly visits: long enough for a drug to pay, few enough to
 # search.
-CEM = CEMConfig(horizon=6, candidates=48, particles=8, iterations=3, elites=8, finalists=4, hold=True)
+CEM = CEMConfig(horizon=6, candidates=48, particles=8, iterations=3, elites=8, finalists=4, block=6)
 
 
 class OracleOfTheLiving(ReadOracle):
@@ -87,29 +86,6 @@ class OracleOfTheLiving(ReadOracle):
         return chart
 
 
-class TunedRule(ProgressionRule):
-    """The rule with knobs [P] (or [B, P], one set a row) in the columns of KNOBS; all at 0 it is the rule itself.
-
-    A unit of a reading knob moves a threshold by one on the logit scale (up: the rule sees the condition less often),
-    one of the last knob doubles the time to the next visit, rounded to an interval of the menu."""
-
-    def __init__(self, threshold: Tensor, knobs: Tensor, sure: float = 0.8, name: str = "tuned rule") -> None:
-        super().__init__(name=name)
-        self.knobs = knobs
-        base, turned = torch.cat([threshold, torch.tensor([sure])]), knobs[..., :-1]
-        moved = torch.where(turned == 0, base, (base.logit() + turned).sigmoid())
-        self.threshold, self.sure, self.stretch = moved[..., :-1], moved[..., -1], knobs[..., -1]
-
-    @torch.no_grad()
-    def act(self, chart: Chart) -> Tensor:
-        """Orders [B, A] of the turned rule."""
-        orders = super().act(chart)
-        offered = torch.tensor(INTERVALS_MONTHS, device=orders.device)
-        distance = (orders[:, -1:].log2() + self.stretch.reshape(-1, 1) - offered.log2()).abs()
-        orders[:, -1] = offered[distance.argmin(-1)]
-        return orders
-
-
 def thresholds(oracle: Simulator, patients: int, seed: int = VALID_SEED) -> tuple[Tensor, dict[str, float]]:
     """[C] of the rule: the reader's own or 0.5, whichever earns more on validation patients; and what each earned."""
     reader = oracle.world.reader.threshold.detach().cpu().clamp(0.01, 0.99)  # a code nobody had has no threshold
@@ -122,14 +98,19 @@ def thresholds(oracle: Simulator, patients: int, seed: int = VALID_SEED) -> tupl
 def tune(simulator: Simulator, threshold: Tensor, config: ParameterCEM, patients: int, seed: int) -> Tensor:
     """Knobs [P] of the rule found in `simulator`, from the rule itself, on new patients every iteration."""
 
-    def evaluate(drawn: Tensor, iteration: int) -> Tensor:
-        first = SEARCH_SEED + seed * 1_000_000 + iteration * patients
-        key = keys.from_seed(first, patients).repeat(len(drawn))
-        agent = TunedRule(threshold, drawn.repeat_interleave(patients, 0))
-        return judge(agent, simulator, key, STEPS).returns.view(len(drawn), patients)
-
+    first = SEARCH_SEED + seed * 1_000_000
     with tqdm(total=config.iterations, desc=f"tuning the rule, seed {seed}") as bar:
-        return search(evaluate, torch.zeros(len(KNOBS)), config, seed, None, LARGEST, lambda *_: bar.update())
+        return tune_knobs(
+            simulator,
+            lambda knobs: TunedRule(threshold, knobs),
+            (len(KNOBS), LARGEST),
+            config,
+            patients,
+            first,
+            STEPS,
+            seed,
+            say=lambda *_: bar.update(),
+        )
 
 
 def ppo(simulator: Simulator, steps: int, seed: int, preset: Preset, folder: Path, made: str) -> ActorCriticPolicy:

@@ -29,13 +29,14 @@ from scipy.stats import rankdata
 from torch import Tensor
 from tqdm import tqdm
 
+from agents.baselines.tuned_rules import kept_knobs, tune_knobs
 from agents.baselines.ward_rule import KNOBS, LARGEST, Clinician, NoOrders, StandardClinician, TunedClinician
-from agents.planning.parameter_cem import ParameterCEM, search
+from agents.planning.parameter_cem import ParameterCEM
 from agents.planning.risk import MeanMinusSigma
 from agents.planning.shrunk_gradient import ShrunkGradient, climb
 from agents.protocol import Agent
 from agents.rollout import EpisodeResults, judge, mean_results
-from agents.sb3.train import weights_sum
+from agents.run_folder import weights_sum
 from agents.sb3.ward import WardPolicy, WardPPO, train_ward
 from benchmarks.common.intervals import put_mean
 from benchmarks.common.results import RESULTS, made_by, write_csv, write_json
@@ -43,7 +44,6 @@ from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.simulator import Simulator
 from world_models import catalog, keys
 from world_models.ehr_world.ward_rollouts import TEST_SEED
-from world_models.files import write_text
 from world_models.quantities.ward import INQUIRIES
 
 MODULE = "benchmarks.ward.policies"
@@ -105,20 +105,16 @@ def tune(
 ) -> Tensor:
     """Knobs [P] of the rule found in `simulator`, from the rule itself, on new patients every iteration."""
 
-    def evaluate(drawn: Tensor, iteration: int) -> Tensor:
-        count = drawn.shape[0]
-        first = SEARCH_SEED + seed * 1_000_000 + iteration * patients
-        key = keys.from_seed(first, patients).repeat(count)
-        agent = TunedClinician(drawn.repeat_interleave(patients, 0))
-        return judge(agent, simulator, key, steps).returns.view(count, patients)
-
+    first = SEARCH_SEED + seed * 1_000_000
     with tqdm(total=config.iterations, desc=label) as bar:
 
         def said(_: int, score: float) -> None:
             bar.set_postfix(score=f"{score:.2f}")
             bar.update()
 
-        return search(evaluate, torch.zeros(len(KNOBS)), config, seed, MeanMinusSigma(lam), LARGEST, said)
+        knobs = (len(KNOBS), LARGEST)
+        risk = MeanMinusSigma(lam)
+        return tune_knobs(simulator, TunedClinician, knobs, config, patients, first, steps, seed, risk, said)
 
 
 def ascend(simulator: Simulator, config: ShrunkGradient, seed: int, label: str, steps: int = 84) -> Tensor:
@@ -140,15 +136,7 @@ def ascend(simulator: Simulator, config: ShrunkGradient, seed: int, label: str, 
 
 def kept(path: Path, make: Callable[[], Tensor], about: Mapping[str, Any]) -> Tensor:
     """Knobs of `path` if they were found with the same settings; else those of `make`, written there."""
-    if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
-        if old["about"] == dict(about) and list(old["knobs"]) == [k.name for k in KNOBS]:
-            return torch.tensor(list(old["knobs"].values()), dtype=torch.float32)
-    found = make()
-    named = {knob.name: round(float(v), 6) for knob, v in zip(KNOBS, found, strict=True)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({"about": dict(about), "knobs": named}, indent=1) + "\n")
-    return torch.tensor(list(named.values()), dtype=torch.float32)
+    return kept_knobs(path, [k.name for k in KNOBS], make, about)
 
 
 def text_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -36,6 +36,17 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "clinenv.commands.simulate.inputs:add_arguments",
         "simulate the effect of a drug on the patient of a recorded ECG; write a report",
     ),
+    # agents stand above this floor: theirs is named, and loaded when it is asked for
+    "submit": (
+        "agents.board.command:run",
+        "clinenv.commands.submit:add_arguments",
+        "check an agent that is to stand on the leaderboard, judge it beside the simple rules; write its rows",
+    ),
+    "train": (
+        "clinenv.commands.train:run",
+        "clinenv.commands.train:add_arguments",
+        "train a policy in a world, by reinforcement learning; a run that was stopped goes on",
+    ),
     "worlds": (
         "clinenv.commands.worlds:run",
         "clinenv.commands.worlds:add_arguments",

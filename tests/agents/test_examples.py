@@ -39,6 +39,13 @@ def test_your_own_trial():
     assert len(rows) == 2 and rows[1]["patients"] == 20
 
 
+def test_care_team(capsys):
+    rewards = run("09_care_team", "--steps", "7")
+    said = capsys.readouterr().out
+    assert "intensivist's furosemide_mg: the pharmacist held it back" in said and len(set(rewards.values())) == 2
+    assert said.count("at their word") == 2
+
+
 @pytest.mark.slow
 def test_quickstart(tmp_path, capsys):
     arguments = ["--steps", "6000", "--patients", "50", "--out", str(tmp_path)]

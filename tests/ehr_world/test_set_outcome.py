@@ -94,10 +94,11 @@ def test_who_has_died_or_left_stays_as_they_were(backbone: str) -> None:
     action = random_orders(model, state.key, 7, given=0.9)
     after = model.transition(state, action)
     for name, before, now in zip(state._fields, state, after, strict=True):
-        if name not in ("t", "death_chance"):
+        if name not in ("t", "death_chance", "home_chance"):
             for a, b in zip(tree.leaves(tree.take(before, ~on)), tree.leaves(tree.take(now, ~on)), strict=True):
                 assert torch.equal(a.nan_to_num(), b.nan_to_num()), name
-    assert not bool(after.death_chance[~on].any()) and bool((after.death_chance[on] > 0).all())
+    for chance in (after.death_chance, after.home_chance):
+        assert not bool(chance[~on].any()) and bool((chance[on] > 0).all())
     assert bool((after.total_log[on] != state.total_log[on]).any()) and after.t.tolist() == [4] * 4
     alone = model.transition(tree.take(state, on), action[on])
     for a, b in zip(tree.leaves(tree.take(after, on)), tree.leaves(alone), strict=True):

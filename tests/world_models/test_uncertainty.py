@@ -10,7 +10,7 @@ import torch
 from world_models import catalog, keys
 from world_models.oracles.ecg_drug.world import ECGDrugOracle
 from world_models.protocol import Parts
-from world_models.uncertainty import _parts, as_info, decompose, risk_score
+from world_models.uncertainty import as_info, decompose, parts_of, risk_score
 
 DOFETILIDE = torch.tensor([[0.0, 0.5, 0.0, 0.0]] + [[0.0] * 4] * 2)
 
@@ -33,7 +33,7 @@ def test_parts_of_a_known_law_are_found_again() -> None:
     key = keys.from_seed(1, 4000)
     between = 3 * keys.normal(key, 0, "between", (8,))
     within = 2 * keys.normal(key, 0, "within", (8, 3))
-    found = _parts(between.unsqueeze(-1) + within)
+    found = parts_of(between.unsqueeze(-1) + within)
     assert float(found.aleatoric.square().mean().sqrt()) == pytest.approx(2, rel=0.02)
     assert float(found.epistemic.square().mean().sqrt()) == pytest.approx(3, rel=0.03)
     assert torch.allclose(found.spread.square(), found.epistemic.square() + found.aleatoric.square())

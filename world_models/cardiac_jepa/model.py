@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from world_models import checkpoint, keys, tree
+from world_models import checkpoint, gradients, keys, tree
 from world_models.cardiac_jepa.config import JEPAConfig, WorldConfig
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.labels import LabelModel
@@ -107,6 +107,7 @@ class CardiacJEPAWorld(nn.Module):
     """The learned world, as `world_models.protocol` has it; B patients, C conditions, latents of Z entries."""
 
     orders = ORDERS
+    graded_orders = tuple(q.name for q in ORDERS if q.unit != "bool")  # the months: treatments are given or not
     hours_per_step = HOURS_PER_STEP
     weights_sha256: str | None = None  # the seal of the folder it was loaded from
 
@@ -238,7 +239,7 @@ class CardiacJEPAWorld(nn.Module):
             out = {"condition": read, **out, "latent": latent}
         return out
 
-    @torch.no_grad()
+    @gradients.verb
     def transition(self, state: ProgressionBelief, action: Tensor) -> ProgressionBelief:
         """To the next visit, after the months that the last column of `action` [B, 10] orders (0: one month).
 
@@ -271,7 +272,7 @@ class CardiacJEPAWorld(nn.Module):
         kept = tree.where(state.dead > 0.5, state._replace(bleeding=torch.zeros_like(bleeding)), after)
         return kept._replace(t=t)
 
-    @torch.no_grad()
+    @gradients.verb
     def observe(self, state: ProgressionBelief, also: Sequence[str] = ()) -> Chart:
         """The chart now. Raises ValueError: `also` names something that is no measure of this world."""
         if also:
@@ -299,7 +300,7 @@ class CardiacJEPAWorld(nn.Module):
         """Nothing: the world puts no standard deviation on what it measures."""
         return {}
 
-    @torch.no_grad()
+    @gradients.verb
     def support(self, state: ProgressionBelief) -> Tensor:
         """bool [B]: an adult of up to 100 years whose latent is no longer than training's longest."""
         age = state.entry_age_years + state.years

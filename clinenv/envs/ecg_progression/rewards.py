@@ -1,7 +1,7 @@
 """Terms of the clinic's reward, all in quality-adjusted life years (QALY) lost, and its cost.
 
 A year in full health loses nothing, a year dead loses 1, a year with disease loses the combined disability weight. The
-sum of an episode is therefore the QALYs lived within the horizon minus its ten years.
+sum of an episode is therefore the QALYs lived within the horizon minus its years, ten unless the task says otherwise.
 
 Sources. Disability weights: Global Burden of Disease 2013 and later, Salomon 2015 (doi 10.1016/S2214-109X(15)00069-8)
 (k); codes without a health state of their own there take that of the nearest named one (said beside each). They are
@@ -115,9 +115,9 @@ def procedure_burden(action: Tensor) -> Tensor:
     return total((action > 0) * constant(_PROCEDURES, action.device, torch.float32))
 
 
-def lived_years(before: Tensor, after: Tensor) -> Tensor:
+def lived_years(before: Tensor, after: Tensor, horizon_years: float = HORIZON_YEARS) -> Tensor:
     """Years [B] of the interval between the visits at `before` and `after` [B] that lie within the horizon."""
-    return (after.clamp(max=HORIZON_YEARS) - before.clamp(max=HORIZON_YEARS)).clamp(min=0.0)
+    return (after.clamp(max=horizon_years) - before.clamp(max=horizon_years)).clamp(min=0.0)
 
 
 def contraindicated(condition: Tensor, treated: Tensor, action: Tensor) -> Tensor:

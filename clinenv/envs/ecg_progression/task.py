@@ -53,7 +53,11 @@ class LabelsView(ChartView):
 
 @dataclass(frozen=True)
 class ECGProgressionTask(Task):
-    """Ten years of visits, each ordering treatments and the time to the next. Judged from the chart alone."""
+    """Years of visits, each ordering treatments and the time to the next. Judged from the chart alone.
+
+    Raises:
+        ValueError: horizon_years is not above 0, or above the ten years that the environment shows.
+    """
 
     actions: Actions = LEVELS
     weights: RewardWeights = field(default_factory=RewardWeights)
@@ -66,6 +70,13 @@ class ECGProgressionTask(Task):
     orders: tuple[str, ...] = tuple(q.name for q in ORDERS)
     records: tuple[Record, ...] = ()
     trend: tuple[str, ...] = ("age_years", "years")
+    horizon_years: float = HORIZON_YEARS  # after which the task ends itself; intervals count as far as they lie within
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.horizon_years <= HORIZON_YEARS:
+            raise ValueError(
+                f"horizon_years={self.horizon_years!r} must be above 0 and at most {HORIZON_YEARS:g}; give 2, say"
+            )
 
     def clock(self, chart: Chart) -> Tensor:
         """Hours [B] since the first visit."""
@@ -74,16 +85,16 @@ class ECGProgressionTask(Task):
     def reward(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
         """Terms [B] in QALYs: disease_burden, death, treatment_burden, visits, bleeding. action [B, A]: carried out.
 
-        An interval counts as far as it lies within the ten years. Who died in it is taken to have died in its middle,
+        An interval counts as far as it lies within the horizon. Who died in it is taken to have died in its middle,
         and loses all of the years that were left.
         """
         w = self.weights
-        years = r.lived_years(before["years"], after["years"])
+        years = r.lived_years(before["years"], after["years"], self.horizon_years)
         died = (after["dead"] - before["dead"]).clamp(min=0.0)
         lived = years * (1.0 - 0.5 * died) * (1.0 - before["dead"])
         sick_before = r.burden(before["condition"])
         sick_after = torch.where(died > 0.5, sick_before, r.burden(after["condition"]))
-        left = (HORIZON_YEARS - after["years"]).clamp(min=0.0)
+        left = (self.horizon_years - after["years"]).clamp(min=0.0)
         here = 1.0 - before["dead"]
         return {
             "disease_burden": lived * (sick_before + sick_after) * (-0.5 * w.disease_burden),
@@ -106,8 +117,8 @@ class ECGProgressionTask(Task):
         return {"bleed": after["bleeding"] * here, "contraindicated": contraindicated * here}
 
     def terminated(self, chart: Chart) -> Tensor:
-        """Death, or ten years (to an hour: years are sums of months)."""
-        return (chart["dead"] > 0.5) | (chart["years"] >= HORIZON_YEARS - 1e-4)
+        """Death, or the end of the horizon (to an hour: years are sums of months)."""
+        return (chart["dead"] > 0.5) | (chart["years"] >= self.horizon_years - 1e-4)
 
     def outcomes(self, before: Chart, action: Tensor, after: Chart) -> Outcomes:
         """Total: died."""

@@ -55,6 +55,12 @@ class EHRWardEnv(ClinicalEnv):
     | 21 | inquire_platelets | 44 | hydrocortisone_mg 50 | 67 | renal_replacement_ml_kg_h 25 |
     | 22 | inquire_inr | 45 | piperacillin_tazobactam_g 4.5 | 68 | ultrafiltration_ml_h 100 |
 
+    With `action="multidiscrete"` it is a `MultiDiscrete([2] * 69)` of the same entries, 0 nothing and 1 the order, for
+    libraries that know no MultiBinary (RLlib, PufferLib, skrl). `info["action_mask"]` then has two places an entry
+    (int8, 138: whether it may be 0, always, and whether it may be 1), in the order of `action_masks()`, which is the
+    same in both forms: bool (138,) for sb3-contrib's MaskablePPO, (N, 138) in the vector environment.
+    `env.action_space.sample(mask=tuple(info["action_mask"].reshape(69, 2)))` draws from what is allowed.
+
     `EHRWardDose-v0` has a `Box(-1, 1, (69,))` instead: a > 0 orders a times the largest amount, a <= 0 nothing; a test,
     and an endoscopy, is ordered from 0.5. With `action_unit="units"` it is a Box of the amounts themselves.
 
@@ -166,18 +172,21 @@ class EHRWardEnv(ClinicalEnv):
     ```python
     import gymnasium, clinenv
     gymnasium.make("EHRWard-v0", world="ehr-ward-small", patients="generated", cohort=None, observation="chart",
-                   noise="none", missingness="none", hours=None, hours_per_step=None, device=None, render_mode=None,
-                   uncertainty=True)
+                   noise="none", missingness="none", hours=None, hours_per_step=None, action=None, device=None,
+                   render_mode=None, uncertainty=True, pessimism=None)
     ```
     - `world`: "oracle", "ehr-ward-small", a folder with weights, or a world object.
     - `cohort`: in the oracle "ward" (default), "icu", or one disease: "sepsis", "pneumonia", "diabetic-ketoacidosis",
       "heart-failure", "gi-bleed", "acute-kidney-injury".
     - `hours_per_step`: 1 to 12 in the oracle; a learned world has its own. Under 4 `max_episode_steps` is needed too.
     - `uncertainty`: False leaves `spread_*` out of info; in the learned ward that is half the time of a step.
+    - `action`: "multidiscrete", see "Action Space"; of `EHRWard-v0` alone.
     - `noise`: results carry their laboratory's error always; "clinic" adds an error of charting to the observed vital
       signs (SD: heart rate 3 bpm, pressures 3 to 4 mm Hg, breaths 2, saturation 1 %, temperature 0.2 C; a charted value
       keeps its error), "ward" twice that.
     - `missingness`: with "some" one ordered test in ten is never taken, with "much" three in ten; nobody says which.
+    - `pessimism`: {"kind": "mopo", "weight": 1.0} charges doubt about the learned world, {"kind": "morel", ...} ends
+      episodes outside of what it knows (`clinenv.pessimism`); for training, not for judging.
     - `hours`: a shorter or longer stay.
     - `render_mode`: "rgb_array" or "human": the patient's chart.
 

@@ -27,7 +27,8 @@ class EHRReplayEnv(ClinicalEnv):
     **Not for clinical use**: the future that is shown is a model's, not the patient's.
 
     ## Action Space
-    As in `EHRWard-v0`: `MultiBinary(69)`, with `info["action_mask"]` and refusals.
+    As in `EHRWard-v0`: `MultiBinary(69)`, or with `action="multidiscrete"` `MultiDiscrete([2] * 69)`, with
+    `info["action_mask"]` and refusals.
 
     ## Observation Space
     As in `EHRWard-v0`: `Box(229,)`, "events" or "text". What a record does not say (weight, why the patient came) is

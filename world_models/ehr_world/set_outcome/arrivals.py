@@ -72,5 +72,6 @@ def blank(model: EHRWorldModel, key: Tensor, static: Tensor, diagnosis: Tensor |
         alive=there,
         home=~there,
         death_chance=nil,
+        home_chance=nil,
     )
     return state._replace(hidden=model.net.start(model.net.fixed(static, diagnosis, nil)))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from world_models import gradients
 from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.backbone import Backbone, Cache, Recurrent, Transformer
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
@@ -182,7 +183,7 @@ class SetOutcome(nn.Module):
     def doses(self, given: Tensor) -> Tensor:
         """Interventions [..., J] in their units as features [..., 3 J]: share of the largest, its root, if given."""
         share = given / self.largest
-        return torch.cat([share, share.clamp_min(0.0).sqrt(), (given > 0).to(share.dtype)], -1)
+        return torch.cat([share, gradients.root(share), (given > 0).to(share.dtype)], -1)
 
     @staticmethod
     def chart_row(chart: ChartFeatures) -> Tensor:

@@ -37,6 +37,7 @@ class EHRState(NamedTuple):
     alive: Tensor  # bool [B]
     home: Tensor  # bool [B]
     death_chance: Tensor  # [B] that the model gave to death in the step just past
+    home_chance: Tensor  # [B] that it gave to discharge in it, of one who lives
 
 
 # read by `clinenv.snapshot`; mypy knows no attributes of a NamedTuple's class but its fields

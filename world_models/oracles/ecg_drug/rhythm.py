@@ -55,7 +55,8 @@ from world_models.quantities.drugs import ANTIARRHYTHMICS, Suppression
 from world_models.rounding import expit, softplus
 
 __all__ = ["BURDEN", "NORMAL", "SUPPRESSION", "TORSADES", "UNIFORM", "BurdenLaw", "ArrhythmiaState", "TorsadesLaw"]
-__all__ += ["advance_rhythm", "initial_rhythm", "logit_shift", "spared", "torsades_hazard", "torsades_risk"]
+__all__ += ["advance_rhythm", "initial_rhythm", "logit_shift", "spared", "torsades_chance", "torsades_hazard"]
+__all__ += ["torsades_risk"]
 
 NORMAL, UNIFORM = "rhythm/burden", "rhythm/torsades"  # purposes (`keys`) of a step's random numbers
 
@@ -224,7 +225,16 @@ def advance_rhythm(
     burden = expit(logit + fluctuation - shift)
 
     hazard = torsades_hazard(qtcf_ms, heart_rate_bpm, baseline_qtcf_ms, risk)
-    cumulative = (hazard + rhythm.hazard_per_h) * (0.5 * hours)
-    strikes = chance < -(-cumulative).expm1()
+    strikes = chance < _struck_within(rhythm.hazard_per_h, hazard, hours)
     torsades = torch.maximum(rhythm.torsades, strikes.to(torch.float32))
     return ArrhythmiaState(fluctuation, shift, burden, hazard, torsades)
+
+
+def torsades_chance(before: ArrhythmiaState, after: ArrhythmiaState, hours: float) -> Tensor:
+    """Chance [B] of a first torsades in the step of `hours` from `before` to `after`; 0 for who has had one."""
+    return torch.where(before.torsades > 0, 0.0, _struck_within(before.hazard_per_h, after.hazard_per_h, hours))
+
+
+def _struck_within(first_per_h: Tensor, last_per_h: Tensor, hours: float) -> Tensor:
+    """Chance [B] under a hazard that goes from the one to the other."""
+    return -(-((last_per_h + first_per_h) * (0.5 * hours))).expm1()

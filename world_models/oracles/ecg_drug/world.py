@@ -45,7 +45,7 @@ from world_models.oracles.ecg_drug.kinetics import MAX_LAG_H, Kinetics, paced
 from world_models.oracles.ecg_drug.population import Amounts, TrialModel
 from world_models.oracles.ecg_drug.scales import T_ENDPOINTS, from_scale, slope_of
 from world_models.oracles.ecg_drug.state import FACTOR_COLUMN, ECGDrugState
-from world_models.protocol import Chart, Factors, Parts
+from world_models.protocol import Chart, Factors, Fates, Parts
 from world_models.quantities import ecg_drug as ecg_quantities
 from world_models.quantity import Quantity
 
@@ -236,6 +236,13 @@ class ECGDrugOracle:
     def rekey(self, state: ECGDrugState, key: Tensor) -> ECGDrugState:
         """The same patients with other random numbers. The oracle knows them: only what is to come changes."""
         return state._replace(key=key)
+
+    def fates(self, before: ECGDrugState, after: ECGDrugState) -> Fates:
+        """See `TellsFates`: torsades."""
+        had = before.rhythm.torsades
+        chance = rhythm.torsades_chance(before.rhythm, after.rhythm, self.hours_per_step)
+        spared = after._replace(rhythm=after.rhythm._replace(torsades=had))
+        return Fates(spared, {"torsades": chance}, {"torsades": 1.0})
 
     def spread(self, state: ECGDrugState) -> dict[str, Tensor]:
         """Standard deviation [B] of each endpoint's within-day variation: all that the oracle itself cannot know."""

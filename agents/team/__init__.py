@@ -1,0 +1,1 @@
+"""Deciders for a care team: three members, each from his own chart."""
