@@ -50,7 +50,7 @@ FULL = Settings(
     repeats=3,
     resamples=500,
     refits=30,
-    updates=4000,
+    updates=2000,
     samples=4,
 )
 QUICK = replace(

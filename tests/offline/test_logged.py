@@ -39,14 +39,14 @@ def logs() -> dict[str, Logged]:
     for env_id, case in CASES.items():
         simulator = simulator_of(env_id)
         acting = Acting(behaviour(env_id, "mixed", simulator), 1)
-        made[env_id] = collect(acting, simulator, SEED, FEW, min(case.steps, 30), env_id)
+        made[env_id] = collect(acting, simulator, SEED, FEW, min(case.steps, 24), env_id)
     return made
 
 
 @pytest.mark.parametrize("env_id", list(CASES))
 def test_a_log_is_what_the_environment_does(env_id: str, logs: dict[str, Logged]) -> None:
     logged, choices = logs[env_id], Choices(simulator_of(env_id))
-    steps = min(CASES[env_id].steps, 30)
+    steps = min(CASES[env_id].steps, 24)
     envs = gym.make_vec(
         env_id, FEW, world="oracle", autoreset_mode="Disabled", max_episode_steps=steps, uncertainty=False
     )
@@ -101,8 +101,8 @@ def test_minari_gives_back_what_was_logged(env_id: str, logs: dict[str, Logged],
 @pytest.mark.parametrize("env_id", list(CASES))
 def test_rules_decide_on_the_logs_charts_as_they_did(env_id: str) -> None:
     simulator = simulator_of(env_id)
-    few, steps = (4, 6) if env_id == "ECGProgression-v0" else (16, 20)  # whose ECGs take their time
-    for name, part in colleagues(env_id, simulator).items():
+    few, steps = (4, 4) if env_id == "ECGProgression-v0" else (12, 14)  # whose ECGs take their time
+    for name, part in list(colleagues(env_id, simulator).items())[:4]:
         if not isinstance(part, Exploring) or part.epsilon == 1.0 or not part.choices.discrete:
             continue
         part.epsilon = 0.0
