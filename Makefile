@@ -54,7 +54,7 @@ test-oldest:
 test-doors: setup
 	test -x .venv-doors/bin/python || $(PYTHON) -m venv .venv-doors
 	.venv-doors/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-	.venv-doors/bin/python -m pip install -q -c constraints.txt hypothesis -e ".[contrib,minari,puffer,rsl,skrl,torchrl]"
+	.venv-doors/bin/python -m pip install -q -c constraints.txt hypothesis -e ".[minari,puffer,rl,rsl,skrl,torchrl]"
 	.venv-doors/bin/python -m pip install -q -e ".[safe]"
 	.venv-doors/bin/python -m pip install -q --no-deps "pufferlib-core==3.0.23" "omnisafe==0.5.0"
 	.venv-doors/bin/python -m pytest tests/doors tests/contract/test_agents_libraries.py

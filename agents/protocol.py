@@ -12,7 +12,7 @@ from clinenv.simulator import Simulator
 from clinenv.task import Levels, Menu
 from world_models.protocol import Chart
 
-__all__ = ["Agent", "Narrowable", "menu_of", "to_orders"]
+__all__ = ["Agent", "Narrowable", "Policy", "Stochastic", "menu_of", "to_orders"]
 
 
 @runtime_checkable
@@ -39,6 +39,37 @@ class Narrowable(Agent, Protocol):
 
     def narrow(self, rows: Tensor) -> None:
         """From now on the charts hold the rows int64 [K] alone, in this order, of those they held; until `reset`."""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A policy without exploration: from what is seen of B patients to their actions. It may remember."""
+
+    inputs: int  # numbers that it sees of a patient
+    masked: bool  # whether it wants to know what may be chosen
+
+    def decide(self, seen: Tensor, mask: Tensor | None) -> Tensor:
+        """The actions [B] or [B, D] of seen float32 [B, inputs] and a mask bool [B, choices] as
+        `clinenv.codec.Codec.choices` has it."""
+
+    def reset(self, rows: Tensor | None) -> None:
+        """Forget all patients (None), or those of bool [B]."""
+
+    def narrow(self, rows: Tensor) -> None:
+        """Go on with the patients int64 [K] alone."""
+
+
+@runtime_checkable
+class Stochastic(Agent, Protocol):
+    """An agent that decides by chance and knows how likely its decisions were; what `act` gives is a sample."""
+
+    def sample(self, chart: Chart) -> tuple[Tensor, Tensor]:
+        """A decision as `act` gives it, and its log-probability float32 [B] given all that was seen and decided so far
+        (of amounts, the log-density)."""
+
+    def log_prob(self, chart: Chart, decision: Tensor) -> Tensor:
+        """float32 [B]: log-probability of a decision that was made on this chart by whomever. Asked instead of `sample`
+        or `act`, once a step."""
 
 
 def menu_of(simulator: Simulator) -> Tensor | None:
@@ -73,7 +104,7 @@ def to_orders(action: Tensor, menu: Tensor | None) -> Tensor:
         return pick_levels(menu, action)
     if action.ndim != 1:
         raise ValueError(f"a menu index needs the shape [B], got {tuple(action.shape)}")
-    low, high = int(action.min()), int(action.max())
+    low, high = (int(action.min()), int(action.max())) if len(action) else (0, 0)
     if low < 0 or high >= menu.shape[0]:
         raise ValueError(f"menu index {low if low < 0 else high} is outside 0..{menu.shape[0] - 1}")
     return menu[action].to(torch.float32)

@@ -60,12 +60,14 @@ class Entry:
 
 
 _RULES, _CONSTANTS, _EXPLAIN = "agents.baselines.rules", "agents.baselines.constants", "agents.baselines.explain_rules"
-_PLANNERS, _TUNED, _SB3 = "agents.planning.builders", "agents.baselines.tuned_rules", "agents.sb3.builders"
+_PLANNERS, _TUNED, _POLICIES = "agents.planning.builders", "agents.baselines.tuned_rules", "agents.policy_builders"
 TIKOSYN = "Tikosyn (dofetilide) US label, sections 2 and 4"
 CLINICIAN = (
     "Surviving Sepsis Campaign 2021 (doi 10.1007/s00134-021-06506-y), hyperglycaemic crises (PMID 19564476), "
     "transfusion at 7 g/dL"
 )
+CEM = "Rubinstein 1999 (doi 10.1023/A:1010091220143)"
+ROLLOUT = "Bertsekas & Castanon 1999 (doi 10.1023/A:1009634810396)"
 GUIDELINES = "ESC 2019 to 2021 guidelines and CHA2DS2-VASc: see agents.baselines.progression_rule"
 
 AGENTS: tuple[Entry, ...] = (
@@ -142,30 +144,93 @@ AGENTS: tuple[Entry, ...] = (
     Entry(
         "PPO",
         (*DRUG, CLINIC, EXPLAIN),
-        f"{_SB3}:ppo",
+        f"{_POLICIES}:ppo",
         "policy",
-        "Schulman 2017 (arXiv 1707.06347), Stable-Baselines3",
+        "Schulman 2017 (arXiv 1707.06347), agents.ppo",
         "learned",
         seeds=3,
     ),
     Entry(
-        "CEM",
-        ("ECGDrug-v0", CLINIC, EXPLAIN),
-        f"{_PLANNERS}:cem",
-        "planner",
-        "Rubinstein 1999 (doi 10.1023/A:1010091220143)",
+        "PPO of Stable-Baselines3",
+        ("ECGDrug-v0",),
+        f"{_POLICIES}:sb3",
+        "policy",
+        "Schulman 2017 (arXiv 1707.06347), Raffin 2021",
         "learned",
         seeds=3,
+        options={"algo": "ppo"},
+    ),
+    Entry("CEM", (*DRUG, CLINIC, EXPLAIN), f"{_PLANNERS}:search", "planner", CEM, "learned", 3, ("latent",), slow=True),
+    Entry(
+        "random shooting",
+        ("ECGDrug-v0",),
+        f"{_PLANNERS}:search",
+        "planner",
+        "as many plans as CEM scores, never refitted",
+        "learned",
+        seeds=3,
+        options={"planner": "shooting"},
+        slow=True,
+    ),
+    Entry(
+        "iCEM",
+        DRUG,
+        f"{_PLANNERS}:search",
+        "planner",
+        "Pinneri 2020 (arXiv 2008.06389)",
+        "learned",
+        seeds=3,
+        options={"planner": "icem"},
+        slow=True,
+    ),
+    Entry(
+        "MPPI",
+        DRUG,
+        f"{_PLANNERS}:search",
+        "planner",
+        "Williams 2017 (doi 10.1109/ICRA.2017.7989202)",
+        "learned",
+        seeds=3,
+        options={"planner": "mppi"},
+        slow=True,
+    ),
+    Entry(
+        "rule improved by rollouts",
+        (*DRUG, "EHRWard-v0", "EHRWardDose-v0", CLINIC),
+        f"{_PLANNERS}:rollout",
+        "planner",
+        ROLLOUT,
+        "learned",
         sees=("latent",),
         slow=True,
     ),
     Entry(
+        "constant improved by rollouts",
+        DRUG,
+        f"{_PLANNERS}:rollout",
+        "planner",
+        ROLLOUT,
+        "learned",
+        options={"policy": "constant"},
+        slow=True,
+    ),
+    Entry(
         "CEM in the oracle",
-        ("ECGDrug-v0",),
-        f"{_PLANNERS}:cem",
+        DRUG,
+        f"{_PLANNERS}:search",
         "reference",
         "the same search in the world that judges",
         "oracle",
+        slow=True,
+    ),
+    Entry(
+        "rule improved by rollouts in the oracle",
+        (*DRUG, "EHRWard-v0", "EHRWardDose-v0", CLINIC),
+        f"{_PLANNERS}:rollout",
+        "reference",
+        "the same rollouts in the world that judges",
+        "oracle",
+        sees=("latent",),
         slow=True,
     ),
 )

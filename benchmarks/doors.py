@@ -110,10 +110,8 @@ def row_of(name: str, case: Case, seconds: float) -> dict[str, Any]:
 def team_rows() -> list[dict[str, Any]]:
     """PettingZoo's findings on every environment of several agents."""
     row = {"library": "pettingzoo", "version": _version("pettingzoo"), "check": str(check_team.__doc__).rstrip(".")}
-    teams = [team["id"] for team in getattr(registration, "TEAMS", ())]
-    if not teams:
-        return [{**row, "id": "", "num_envs": 1, "result": "does not apply: every id has one agent"}]
-    return [{**row, "id": t, "num_envs": 1, "result": _verdict(lambda t=t: check_team(t))[0]} for t in teams]
+    ids = [team["id"] for team in registration.TEAMS]
+    return [{**row, "id": i, "num_envs": 1, "result": _verdict(lambda i=i: check_team(i))[0]} for i in ids]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -121,7 +119,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.doors", description=__doc__.split("\n")[0])
     ids = [row["id"] for row in registration.ENVIRONMENTS]
     parser.add_argument("--ids", nargs="+", choices=ids, default=ids, metavar="ID")
-    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES), metavar="NAME")
+    names = [*LIBRARIES, "pettingzoo"]
+    parser.add_argument("--libraries", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--num-envs", type=whole(1, 1 << 16), default=256, help="patients at once")
     parser.add_argument("--seconds", type=number(0.05, 600.0), default=1.0, help="of collecting, each")
     parser.add_argument("--out", type=Path, default=RESULTS / "doors.csv")
@@ -129,10 +128,11 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     found = cases(args.ids, args.num_envs)
     rows = []
-    for name, case in tqdm([(name, case) for name in args.libraries for case in found], unit="check"):
+    asked = [(name, case) for name in args.libraries if name in LIBRARIES for case in found]
+    for name, case in tqdm(asked, unit="check"):
         rows.append(row_of(name, case, args.seconds))
         tqdm.write(_line(rows[-1]))
-    rows += team_rows()
+    rows += team_rows() if "pettingzoo" in args.libraries else []
     worlds = {row["kwargs"]["world"] for row in registration.ENVIRONMENTS if row["id"] in args.ids}
     write_csv(args.out, rows, made_by("benchmarks.doors", argv, {"patients": 0}, sorted(worlds)))
     print(f"written: {args.out}")

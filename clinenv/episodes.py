@@ -161,9 +161,19 @@ class Episodes:
         return self.interface.codec.mask(self._allowed())
 
     @torch.no_grad()
+    def choices(self) -> Tensor:
+        """bool [B, choices] on the device: see `clinenv.codec.Codec.choices`."""
+        return self.interface.codec.choices(self._allowed())
+
     def action_masks(self) -> np.ndarray:
-        """bool [B, choices]: see `clinenv.codec.Codec.choices`."""
-        return self.interface.codec.choices(self._allowed()).cpu().numpy()
+        """`choices` as a numpy array."""
+        return self.choices().cpu().numpy()
+
+    def adopt(self, rows: Tensor, fresh: Running) -> None:
+        """Go on in rows int64 [R] with patients [R] who began elsewhere, in episodes of the same simulator."""
+        whole = len(rows) == self.count
+        self.now = fresh if whole and bool((rows[1:] > rows[:-1]).all()) else tree.put(self.running, rows, fresh)
+        self._admissible = None
 
     @torch.no_grad()
     def facts(self, fresh: Running | None = None) -> dict[str, Tensor]:

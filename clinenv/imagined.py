@@ -21,7 +21,7 @@ from world_models.protocol import Chart, Fates, TellsFates
 if TYPE_CHECKING:
     from clinenv.simulator import Simulator
 
-__all__ = ["EVENTS", "Accrue", "Imagined", "accrue_drawn", "accrue_expected", "total"]
+__all__ = ["EVENTS", "Accrue", "ExpectedStep", "Imagined", "accrue_drawn", "accrue_expected", "expected_step", "total"]
 
 EVENTS = ("drawn", "expected")
 
@@ -69,26 +69,41 @@ def accrue_expected(
     the chance that it does. Exact for events that end the task; one that does not is held to leave the rest of the
     course as it would have been.
     """
-    world = simulator.world
-    assert isinstance(world, TellsFates)  # as the simulator has seen to
     there = (~simulator.task.terminated(chart)).to(torch.float32)  # [R] the chance that the task has not ended
     returns = torch.zeros_like(there)
     costs = torch.zeros_like(there)
     weight = 1.0
     for step in range(actions.shape[1]):
-        given, _ = simulator.carried_out(chart, actions[:, step])
-        fates = world.fates(state, world.transition(state, given))
-        spared = simulator.world.observe(fates.spared)
-        reward, cost, goes_on = _expected(simulator.task, (chart, given, spared), fates)
-        if simulator.wary is not None:
-            pays, outside = simulator.wary(fates.spared)
-            reward = reward + pays
-            goes_on = goes_on if outside is None else torch.where(outside, 0.0, goes_on)
+        state, chart, reward, cost, goes_on = expected_step(simulator, state, chart, actions[:, step])
         returns = returns + torch.where(there > 0, there * reward, 0.0) * weight
         costs = costs + torch.where(there > 0, there * cost, 0.0)
-        there = there * goes_on
-        state, chart, weight = fates.spared, spared, weight * discount
+        there, weight = there * goes_on, weight * discount
     return returns, costs, 1.0 - there
+
+
+class ExpectedStep(NamedTuple):
+    """A step with its events taken at their chances."""
+
+    state: Any  # as if no event had struck
+    chart: Chart  # of it
+    reward: Tensor  # [R] expected
+    cost: Tensor  # [R] expected
+    goes_on: Tensor  # [R] the chance that the task has not ended
+
+
+def expected_step(simulator: Simulator, state: Any, chart: Chart, action: Tensor) -> ExpectedStep:
+    """One step of R patients under action [R, A] in a world that tells the chances of its events."""
+    world = simulator.world
+    assert isinstance(world, TellsFates)  # as the simulator has seen to
+    given, _ = simulator.carried_out(chart, action)
+    fates = world.fates(state, world.transition(state, given))
+    spared = simulator.world.observe(fates.spared)
+    reward, cost, goes_on = _expected(simulator.task, (chart, given, spared), fates)
+    if simulator.wary is not None:
+        pays, outside = simulator.wary(fates.spared)
+        reward = reward + pays
+        goes_on = goes_on if outside is None else torch.where(outside, 0.0, goes_on)
+    return ExpectedStep(fates.spared, spared, reward, cost, goes_on)
 
 
 def _expected(task: Task, moved: tuple[Chart, Tensor, Chart], fates: Fates) -> tuple[Tensor, Tensor, Tensor]:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from clinenv.task import Task
-from world_models import keys
+from world_models import gradients, keys
 from world_models.protocol import HasMembers, SplitsSpread, WorldModel
 
 __all__ = ["KINDS", "TERM", "Pessimism", "Wary"]
@@ -111,7 +111,7 @@ class Wary:
                 f"world {world.name!r} puts a spread on nothing that the task observes, so its doubt is not known; "
                 'take pessimism of kind "morel" without a threshold, or an ensemble'
             )
-        return torch.stack(shares).square().mean(0).sqrt()
+        return gradients.root(torch.stack(shares).square().mean(0))
 
     def __call__(self, state: Any) -> tuple[Tensor, Tensor | None]:
         """What the step to `state` pays [B] (0 or less), and bool [B] where it ends the episode (None: nowhere)."""

@@ -9,8 +9,8 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
 
 from agents.baselines.progression_rule import ProgressionRule
+from agents.policy_agent import PolicyAgent
 from agents.rollout import judge
-from agents.sb3.policy_agent import PolicyAgent
 from agents.sb3.vec_env import SB3VecEnv
 from clinenv.envs.ecg_progression.env import ECGProgressionVectorEnv
 from clinenv.envs.ecg_progression.task import ECGProgressionTask
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     threshold = world.reader.threshold.clamp(0.01, 0.99)
     results = {}
     print("Simulated patients, judged in the oracle; QALYs against ten years in health:")
-    for agent in (ProgressionRule(threshold), PolicyAgent(model.policy, truth)):
+    for agent in (ProgressionRule(threshold), PolicyAgent(model.policy, truth, "PPO")):
         found = judge(agent, truth, judged, args.max_steps)
         results[agent.name] = float(found.returns.mean())
         died = 100 * found.outcomes.totals["died"].mean()

@@ -23,9 +23,9 @@ from tqdm import tqdm
 from agents.baselines.constant import no_treatment
 from agents.baselines.ecg_rules import DofetilideLabelRule
 from agents.baselines.uniform import Uniform
+from agents.policy_agent import PolicyAgent
 from agents.protocol import menu_of
 from agents.rollout import format_table, judge, paired_table
-from agents.sb3.policy_agent import PolicyAgent
 from agents.sb3.train import train
 from clinenv.commands import main as cli
 from clinenv.envs.ecg_drug.task import ECGDrugTask

@@ -47,6 +47,10 @@ T = TypeVar("T")  # a tree
 class Follows(LearnedWorld[S], Protocol[S]):
     """A learned world that can go on with a patient as another one of its kind has shown him."""
 
+    def join(self, state: S, shown: S) -> S:
+        """The patients at admission as `shown`, another member's own `initial`, shows them; `state` is this world's own
+        of the same keys and factors. Pure."""
+
     def follow(self, state: S, action: Tensor, shown: S) -> S:
         """The state one step later of patients who were given `action` [B, A] and of whom then was charted what
         `shown` shows: the state of another member after its own step. What no chart shows stays this world's. Pure.
@@ -117,7 +121,10 @@ class Ensemble:
     @torch.no_grad()
     def initial(self, key: Tensor, factors: Factors | None = None) -> EnsembleState:
         """Patients [B] at admission, in every member. Raises ValueError: as the members."""
-        return self._of(key, tuple(member.initial(key, factors) for member in self.members))
+        state = self._of(key, tuple(member.initial(key, factors) for member in self.members))
+        shown = self._each(state.member, lambda m, rows: _rows(state.states[m], rows))
+        joined = (member.join(own, shown) for member, own in zip(self.members, state.states, strict=True))
+        return state._replace(states=tuple(joined))
 
     def read(self, chart: Chart) -> dict[str, Tensor]:
         """Factors from a recorded chart, as the first member reads them."""
@@ -164,14 +171,14 @@ class Ensemble:
             between = torch.stack([chart[name] for chart in told]).var(0)
             epistemic = torch.stack([parts[name].epistemic for parts in each]).square().mean(0) + between
             aleatoric = torch.stack([parts[name].aleatoric for parts in each]).square().mean(0)
-            found[name] = Parts((epistemic + aleatoric).sqrt(), epistemic.sqrt(), aleatoric.sqrt())
+            found[name] = Parts(*map(gradients.root, (epistemic + aleatoric, epistemic, aleatoric)))
         return found
 
     @gradients.verb
     def disagreement(self, state: EnsembleState) -> dict[str, Tensor]:
         """Standard deviation [B] between the members of what each foretells: the part of `spread` that is theirs."""
         told = [member.foretold(own) for member, own in zip(self.members, self._inner(state), strict=True)]
-        return {name: torch.stack([chart[name] for chart in told]).std(0) for name in told[0]}
+        return {name: gradients.root(torch.stack([chart[name] for chart in told]).var(0)) for name in told[0]}
 
     @gradients.verb
     def support(self, state: EnsembleState) -> Tensor:
@@ -245,7 +252,7 @@ def _check(members: Sequence[Follows[Any]]) -> None:
         if not isinstance(member, Follows):
             raise ValueError(
                 f"world {member.name!r} cannot follow what another world shows, so it is no member of an ensemble; "
-                "members are worlds of the kind ecg-wm"
+                "members are worlds of the kinds ecg-wm and ehr-set-outcome"
             )
         for what in ("measures", "orders", "factors", "hours_per_step", "device"):
             if getattr(member, what) != getattr(first, what):

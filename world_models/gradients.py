@@ -69,8 +69,8 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def root(x: Tensor) -> Tensor:
-    """The square root [...] of amounts, of negative ones 0. Its slope at 0, which is infinite, is taken as 0: there
-    nothing is given, and a step leads away from it, not a slope."""
+    """The square root [...] of amounts or variances, of negative ones 0. Its slope at 0, which is infinite, is taken as
+    0: where nothing is given a step leads away, not a slope, and where nothing is unsure there is nothing to follow."""
     if not x.requires_grad:
         return x.clamp_min(0.0).sqrt()
     there = x > 0

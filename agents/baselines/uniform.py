@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -55,6 +56,16 @@ class Uniform:
         choice = keys.categorical(self._key, self._decision, "agent/uniform", equal)
         self._decision += 1
         return choice
+
+    def sample(self, chart: Chart) -> tuple[Tensor, Tensor]:
+        """A decision, and its log-probability [B]."""
+        decision = self.act(chart)
+        return decision, self.log_prob(chart, decision)
+
+    def log_prob(self, chart: Chart, decision: Tensor) -> Tensor:
+        """float32 [B]: the same for every decision."""
+        options = math.prod([self.choices] if isinstance(self.choices, int) else self.choices)
+        return torch.full((len(decision),), -math.log(options), device=decision.device)
 
 
 class UniformAmounts:

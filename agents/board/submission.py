@@ -31,7 +31,7 @@ MOST_SEEDS, LONGEST = 10, 400  # characters of a text
 LARGEST = 256 << 20  # bytes that are submitted
 MORE = ("latent",)  # measures on request that a submission may ask for
 _ADDRESS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-_STORED = "agents.sb3.builders:stored"
+_STORED = "agents.policy_builders:stored"
 _SKIPPED = ("__pycache__", ".git")
 
 

@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from agents.making import Built, Making
-from agents.planning.cem import CEMConfig
-from agents.planning.controller import PLANNER_PRESETS, WorldPlanner
+from agents.planning.base_policies import base_policy
+from agents.planning.planners import planner_for
+from agents.planning.presets import config_of, rollout_of
 from agents.planning.risk import Risk
+from clinenv.task import Levels
 
-__all__ = ["cem"]
-
-# A plan of the clinic is one decision held for three years of half-yearly visits: long enough for a drug to pay.
-CLINIC = CEMConfig(horizon=6, candidates=48, particles=8, iterations=3, elites=8, finalists=4, hold=True)
-EXPLAIN = CEMConfig(
-    horizon=3, candidates=192, particles=1, iterations=3, elites=12, finalists=4, every=(), floor=0.01
-)  # nothing is left to chance there
-COST_WEIGHT = {"ECGDrug": 0.2, "ECGProgression": 0.03}  # what a unit of harm is worth in return, as for PPO
+__all__ = ["rollout", "search"]
 
 
-def cem(making: Making, preset: str = "small", risk: Risk | None = None) -> Built:
-    """CEM, replanned at every visit or two; quick: the cheapest preset.
+def search(
+    making: Making, planner: str = "cem", preset: str = "small", risk: Risk | None = None, **settings: Any
+) -> Built:
+    """A search over plans (`agents.planning.presets.PLANNERS`), replanned at every visit or two.
 
     Args:
-        preset: of a planner over a menu, see `PLANNER_PRESETS`; the clinic and explanations have their own.
+        preset: of the task; quick: the cheapest.
         risk: how imagined returns become one number; None: their mean.
+        settings: of the planner's config, instead of the preset's.
     """
-    task = making.simulator.task.name
-    config = {"ECGProgression": CLINIC, "ECGExplain": EXPLAIN}.get(task, PLANNER_PRESETS[preset])
-    if making.quick:
-        config = PLANNER_PRESETS["fast"]
-    weight = COST_WEIGHT.get(task, 0.0)
-    sees = None
-    if task == "ECGProgression":  # a belief about who comes to the clinic needs the ECG's latent, which is on request
-        sees = [*(c.name for c in making.simulator.task.observation), "latent"]
-    planner = WorldPlanner(making.simulator, config, risk, weight, seed=making.seed, sees=sees)
-    settings: dict[str, Any] = {**asdict(config), "cost_weight": weight, "risk": repr(risk), "seed": making.seed}
-    imagined = config.candidates * config.particles * config.horizon * config.iterations
-    return Built(planner, settings, f"about {imagined:,} transitions imagined a plan")
+    config = replace(config_of(making.simulator.task, planner, "fast" if making.quick else preset), **settings)
+    more: dict[str, Any] = {"seed": making.seed, "episode_hours": _ends(making)}
+    agent = planner_for(making.simulator, planner, config, risk=risk, **more)
+    told = {"planner": planner, **asdict(config), "objective": repr(agent.objective), "seed": making.seed}
+    imagined = config.candidates * config.particles * config.horizon * asdict(config).get("iterations", 1)
+    return Built(agent, told, f"about {imagined:,} transitions imagined a plan")
+
+
+def rollout(making: Making, policy: str = "rule", preset: str = "small") -> Built:
+    """The clinicians' rule, or the best known constant, edited where the imagined futures say that it pays."""
+    config = rollout_of(making.simulator.task, "fast" if making.quick else preset)
+    base = base_policy(making.simulator, policy)
+    more: dict[str, Any] = {"seed": making.seed, "episode_hours": _ends(making)}
+    agent = planner_for(making.simulator, "rollout", config, base, **more)
+    told = {"policy": base.name, **asdict(config), "objective": repr(agent.objective), "seed": making.seed}
+    imagined = (config.edits + 1) * config.particles * config.horizon
+    return Built(agent, told, f"about {imagined:,} transitions imagined a plan")
+
+
+def _ends(making: Making) -> float | None:
+    """Hours after which the judge cuts an episode off; None where the decider says how long a step lasts."""
+    actions = making.simulator.task.actions
+    if isinstance(actions, Levels) and actions.interval:
+        return None
+    return making.steps * float(making.simulator.world.hours_per_step)

@@ -2,224 +2,221 @@
 
 At each visit it forms the belief from what the charts showed and what was given (`infer` of a learned world), imagines
 the futures of many plans in the `Simulator` (same task, same reward as the one that judges it), and carries out the
-first step of the plan whose risk-adjusted return is best.
+first step of the plan whose risk-adjusted return is best. Any optimiser may search, for any kind of action.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from agents.planning.cem import CEM, CEMConfig
+from agents.planning.believer import Believer, Moment
+from agents.planning.budget import Budget, Meter
+from agents.planning.dose_plans import DosePlans, dose_menu
+from agents.planning.imagination import Course, Imagination, Value
+from agents.planning.level_plans import LevelPlans, SwitchPlans, acts, fixed_levels
+from agents.planning.menu_plans import MenuPlans
 from agents.planning.objective import Objective, ReturnAndCost
-from agents.planning.plan_space import LevelPlans, MenuPlans, PlanSpace, fixed_levels
+from agents.planning.plan_config import PlanConfig
+from agents.planning.plan_space import PlanSpace
+from agents.planning.policy_here import PolicyHere
+from agents.planning.presets import PLANNER_PRESETS, config_of
+from agents.planning.problem import Optimiser, Problem
+from agents.planning.report import PlanReport, blank_report
 from agents.planning.risk import Mean, Risk
-from agents.rollout import admission_factors
+from agents.planning.schedule_plans import SchedulePlans
+from agents.planning.value import WithValue
+from agents.protocol import Agent, menu_of
 from clinenv.simulator import Simulator
-from clinenv.task import Levels, Menu
-from world_models import keys
-from world_models.inputs import admit
-from world_models.protocol import Chart, History
+from clinenv.task import Doses, Levels, Menu
+from world_models import keys, tree
 
-__all__ = ["PLANNER_PRESETS", "WorldPlanner"]
+__all__ = ["PLANNER_PRESETS", "WorldPlanner", "plan_space"]
 
-# Steps imagined a patient and decision: about 400, 1,200 and 14,000.
-PLANNER_PRESETS: dict[str, CEMConfig] = {
-    "fast": CEMConfig(horizon=6, candidates=30, particles=4, iterations=1, elites=4, finalists=3, replan_every=2),
-    "small": CEMConfig(horizon=8, candidates=32, particles=4, iterations=2, elites=6, finalists=4, replan_every=2),
-    "careful": CEMConfig(horizon=12, candidates=48, particles=8, iterations=3, elites=8, finalists=6, replan_every=1),
-}
+DOSE_SHARES = (0.125, 0.25, 0.5, 1.0)  # of the largest amount, that a schedule of a continuous dose chooses from
 
 
-@runtime_checkable
-class _Infers(Protocol):
-    """A world that forms a belief from a recorded course."""
-
-    def infer(self, history: History, key: Tensor) -> Any:
-        """State of the patients [B] at the last visit of their history; unknowns come from key [B]."""
-
-
-@dataclass
-class _Memory:
-    """What is remembered of the B patients of a batch."""
-
-    first: Tensor  # int64 [B]: the visit at which each row's patient came
-    key: Tensor  # int64 [B]
-    plan: Tensor  # [B, places]: what is being carried out
-    belief: Tensor  # [B, places, ...]: the proposal for a warm start
-    charts: list[Chart] = field(default_factory=list)  # one a visit, each name -> [B, ...]
-    orders: list[Tensor] = field(default_factory=list)  # [B, A] given right after each visit
-
-
-class WorldPlanner:
-    """Plans for a batch of patients by CEM over `Simulator.imagine`.
+class WorldPlanner(Believer):
+    """Plans for a batch of patients by search over imagined futures.
 
     Args:
-        simulator: the world it believes in and the task it is judged by; the task needs a menu, or levels.
-        config: how hard to think; one of `PLANNER_PRESETS` by name, or a `CEMConfig`.
+        simulator: the world it believes in and the task it is judged by; with `grad=True` for a planner by gradients.
+        config: how hard to think: "fast", "small" or "careful" (`presets`, which depend on the task), or a config.
         risk: how samples of the return become one number.
         cost_weight: what one unit of safety cost is worth in return (a Lagrange multiplier, 0 ignores cost).
         cost_risk: how samples of minus the cost become one number. `MeanMinusSigma(lam)` here charges
             mu + lam * sigma of the cost, the uncertainty-aware risk score of the ECG-WM paper.
-        seed: of the planner's own random stream: its beliefs, particles and proposals. The patient's is never seen.
-        max_rows: futures imagined at once; patients are taken in groups so that memory stays bounded.
-        name: for tables.
+        seed, max_rows, sees, state_of, episode_hours: see `Believer`.
+        name: for tables; None: the planner's.
         fixed: levels only: orders that every plan gives at one of their amounts, and that are not searched. By default
             the order that says how long a step lasts, at its middle amount: plans of different length are not
             comparable, and a plan that cannot react to what a visit shows sees no use in one.
-        sees: the measures of a chart that a belief is formed from, those on request too (`judge(also=...)` brings
-            them); None: all that are not on request. A chart may hold what no observation shows, such as recorded
-            diagnoses: leave them out for a planner that is to know no more than a policy.
+        planner: which one, where `config` is the name of a preset: "shooting", "cem", "icem", "mppi", "gradient",
+            "tree" or "inverse"; or an object with `plan(problem)`, which then does the search.
+        budget: of one decision; None: what the config says.
+        policy: an agent of the same task whose orders, rolled out in the imagined world, are proposed as plans; around
+            them, plans are sampled as edits. It is reset and shown other patients: use it nowhere else.
+        proposals: imagined futures of each patient in which the policy is followed, each a proposal.
+        value: of what follows after the horizon, chart -> [B] (`value.ValueNetwork`).
+        objective: what is made of imagined returns and costs; instead of risk, cost_weight and cost_risk.
 
     Raises:
-        ValueError: the task has neither menu nor levels, an unknown preset, a negative cost_weight, or `fixed` names an
-            order or an amount that is not among the levels.
+        ValueError: an unknown preset or planner, a negative cost_weight, `fixed` names an order or an amount that is
+            not among the levels, or an objective beside a risk.
     """
 
     def __init__(
         self,
         simulator: Simulator,
-        config: CEMConfig | str = "small",
+        config: PlanConfig | str = "small",
         risk: Risk | None = None,
         cost_weight: float = 0.0,
         cost_risk: Risk | None = None,
         seed: int = 0,
         max_rows: int = 65_536,
-        name: str = "CEM",
+        name: str | None = None,
         fixed: Mapping[str, float] | None = None,
         sees: Sequence[str] | None = None,
+        planner: str | Optimiser = "cem",
+        budget: Budget | None = None,
+        policy: Agent | None = None,
+        proposals: int = 1,
+        value: Value | None = None,
+        objective: Objective | None = None,
+        state_of: Callable[[], Any] | None = None,
+        episode_hours: float | None = None,
     ) -> None:
         if isinstance(config, str):
-            if config not in PLANNER_PRESETS:
-                raise ValueError(f"no planner preset {config!r}; there are: {', '.join(PLANNER_PRESETS)}")
-            config = PLANNER_PRESETS[config]
-        self.simulator = simulator
-        self.config = config
-        self.objective: Objective = ReturnAndCost(risk or Mean(), cost_weight, cost_risk or Mean())
-        self.seed = seed
-        self.max_rows = max_rows
-        self.name = name
-        self.promised: Tensor | None = None  # [B] score of the plan at the last decision, for the exploitation gap
-        self._space = _plan_space(simulator, config, fixed)
-        self._cem = CEM(config, self._space)
-        self._read = [q.name for q in simulator.world.measures if not q.on_request] if sees is None else list(sees)
-        self._memory: _Memory | None = None
+            config = config_of(simulator.task, planner if isinstance(planner, str) else "cem", config)
+        if objective is not None and (risk is not None or cost_risk is not None or cost_weight):
+            raise ValueError("give an objective, or risk, cost_weight and cost_risk; together one would be ignored")
+        if proposals < 1:
+            raise ValueError(f"proposals must be at least 1, got {proposals}; leave the policy out for none")
+        super().__init__(simulator, config.replan_every, config.rows, seed, max_rows, sees, state_of, episode_hours)
+        self.config, self.budget, self.value = config, budget, value
+        self.objective = objective or ReturnAndCost(risk or Mean(), cost_weight, cost_risk or Mean())
+        self._optimiser = config.optimiser() if isinstance(planner, str) else planner
+        self.name = name or type(self._optimiser).__name__
+        self.report: PlanReport | None = None  # of the last decisions
+        simulator = self.simulator  # whose task may end sooner
+        self._space = plan_space(simulator, config, fixed)
+        self._policy, self._proposals = copy.deepcopy(policy), proposals
+        self._menu = menu_of(simulator)
+        self._imagined_in = simulator
+        if value is not None:  # the sum of shaped rewards is the return and the value at the horizon, less that of now
+            self._imagined_in = copy.copy(simulator)
+            self._imagined_in.task = WithValue(simulator.task, value, config.discount)
 
-    def reset(self, mask: Tensor | None = None) -> None:
-        """Forget every patient, or those of mask bool [B]: their next chart is a first visit."""
-        memory = self._memory
-        if mask is None or memory is None:
-            self._memory = None
+    @property
+    def promised(self) -> Tensor | None:
+        """[B] score of each patient's plan, for the exploitation gap."""
+        return None if self.report is None else self.report.promised
+
+    def _blank(self, patients: int) -> None:
+        device, h = self.simulator.device, self.config.horizon
+        nothing = torch.zeros(patients, h, len(self.simulator.task.orders), device=device)
+        space = self._space if self._policy is None else self._space.around(nothing)
+        plan = space.anchors()[:1].repeat(patients, 1)
+        self._beliefs = space.prior(patients)
+        self._elites: Tensor | None = None
+        self._orders = nothing
+        self._steps = torch.stack([self._decision(space, plan, s) for s in range(self.config.replan_every)], 1)
+        self.report = blank_report(patients, h, device)
+
+    def _narrow(self, rows: Tensor) -> None:
+        self._beliefs, self._orders, self._steps = self._beliefs[rows], self._orders[rows], self._steps[rows]
+        self._elites = None if self._elites is None else self._elites[rows]
+        self.report = tree.take(self.report, rows)
+
+    def _decide(self, chart: Any, step: Tensor) -> tuple[Tensor, Tensor]:
+        """int64 [B], rows of the task's menu, or float32 [B, A], the orders; and the orders."""
+        rows = torch.arange(step.shape[0], device=step.device)
+        assert self.report is not None  # since the first chart
+        self.report = self.report._replace(decided=step == 0)
+        return self._steps[rows, step], self._orders[rows, step]
+
+    def _plan(self, moment: Moment) -> None:
+        c, rows = self.config, moment.rows
+        each = c.particles * c.horizon
+        meter = Meter(self.budget, len(rows), each)
+        policy = None if self._policy is None else PolicyHere(self._policy, moment.history, self._menu)
+        futures, value = keys.fold(moment.key, "particles"), self.value
+        rest = (moment.state, moment.chart, futures, self.objective, c.particles, c.discount, policy, value)
+        imagination = Imagination(self._imagined_in, *rest)
+        space, proposals = self._space, []
+        if policy is not None:
+            with meter.spending(self._proposals * c.horizon):
+                base = imagination.policy_orders(c.horizon, self._proposals, look=2)
+            space = self._space.around(base[:, 0])
+            # whichever follows the policy's first future comes first: it is the one that is edited
+            proposals.append(space.nearest(base))
+        start = space.prior(len(rows))
+        if moment.visits:
+            start = space.later(self._beliefs[rows], c.replan_every) if policy is None else start
+            if self._elites is not None:
+                proposals.append(space.shifted(self._elites[rows], c.replan_every))
+        offered = torch.cat(proposals, 1) if proposals else None
+        problem = Problem(space, moment.key, imagination.score, start, offered, each, meter, imagination)
+        chosen = self._optimiser.plan(problem)
+        with meter.spending(each):
+            course = Imagination(self.simulator, *rest).course(chosen.orders, look=3)
+        now = torch.zeros_like(chosen.score) if value is None else value(moment.chart)
+        self._beliefs[rows], self._orders[rows] = chosen.belief, chosen.orders
+        for step in range(c.replan_every):
+            self._steps[rows, step] = self._decision(space, chosen.plan, step)
+        self._keep_elites(rows, chosen.elites)
+        self._note(rows, meter, chosen.score + now, course)
+
+    @staticmethod
+    def _decision(space: PlanSpace, plans: Tensor, step: int) -> Tensor:
+        return space.decisions(plans, torch.full((len(plans),), step, device=plans.device))
+
+    def _keep_elites(self, rows: Tensor, elites: Tensor | None) -> None:
+        """Those of the best plans that the next decision tries again."""
+        kept = 0 if elites is None else int(self.config.keep_elites * elites.shape[1])
+        if elites is None or not kept:
             return
-        visits = len(memory.charts)
-        memory.first = torch.where(mask, visits, memory.first)
-        memory.key = torch.where(mask, keys.fold(memory.key, visits), memory.key)
-        oldest = int(memory.first.min())
-        if oldest > 0:  # nobody needs the visits of patients who have left
-            memory.charts, memory.orders = memory.charts[oldest:], memory.orders[oldest:]
-            memory.first = memory.first - oldest
+        if self._elites is None or self._elites.shape[1] != kept:
+            self._elites = elites[:1, :kept].repeat(self._beliefs.shape[0], 1, 1)
+        self._elites[rows] = elites[:, :kept]
 
-    @torch.no_grad()
-    def act(self, chart: Chart) -> Tensor:
-        """int64 [B]: rows of the task's menu; or, where it has levels, float32 [B, A]: the orders themselves.
+    def _note(self, rows: Tensor, meter: Meter, promised: Tensor, course: Course) -> None:
+        """The report of these rows."""
+        assert self.report is not None
+        r = self.report
+        r.transitions[rows], r.milliseconds[rows] = meter.transitions, meter.milliseconds
+        r.promised[rows], r.rewards[rows], r.costs[rows] = promised, course.rewards, course.costs
 
-        Raises:
-            ValueError: the chart has another number of rows than the ones before it since `reset`.
-        """
-        device = self.simulator.device
-        chart = {name: chart[name].to(device) for name in self._read if name in chart}
-        patients = self.simulator.task.clock(chart).shape[0]
-        if self._memory is None:
-            self._memory = self._blank(patients)
-        memory = self._memory
-        if memory.first.shape[0] != patients:
-            known = memory.first.shape[0]
-            raise ValueError(f"the chart has {patients} rows, the planner remembers {known}; call reset()")
-        memory.charts.append(chart)
 
-        # Rows of one age share the length of their history, so they are planned together.
-        age = len(memory.charts) - 1 - memory.first
-        for visits in age.unique().tolist():
-            rows = (age == visits).nonzero().squeeze(1)
-            if visits == 0:
-                memory.belief[rows] = self._space.prior(rows.shape[0])
-            if visits % self.config.replan_every == 0:
-                group = max(1, self.max_rows // (max(self.config.candidates, 1) * self.config.particles))
-                for part in rows.split(group):
-                    self._replan(memory, part, int(visits))
-        step = age % self.config.replan_every
-        memory.orders.append(self._space.orders(memory.plan)[torch.arange(patients, device=device), step])
-        return self._space.decisions(memory.plan, step)
+def plan_space(simulator: Simulator, config: PlanConfig, fixed: Mapping[str, float] | None = None) -> PlanSpace:
+    """The plans that the task's kind of action allows: the only place where the kinds are told apart.
 
-    def _blank(self, patients: int) -> _Memory:
-        """Of patients nobody has seen."""
-        device = self.simulator.device
-        self.promised = torch.zeros(patients, device=device)
-        return _Memory(
-            first=torch.zeros(patients, dtype=torch.int64, device=device),
-            key=keys.fold(keys.from_seed(self.seed, patients, device), "agent/planner"),
-            plan=self._space.anchors()[:1].repeat(patients, 1),
-            belief=self._space.prior(patients),
+    Raises:
+        ValueError: `fixed` or a schedule where the kind of action has no such thing.
+    """
+    actions, orders, device, c = simulator.task.actions, simulator.world.orders, simulator.device, config
+    if fixed and not isinstance(actions, Levels):
+        raise ValueError("fixed is for tasks whose action is a level of each order; this one has no such orders")
+    if isinstance(actions, Menu | Doses) and c.schedule:
+        rows = isinstance(actions, Menu)
+        menu = (
+            actions.table(orders, device)
+            if isinstance(actions, Menu)
+            else dose_menu(actions, orders, DOSE_SHARES, device)
         )
-
-    def _replan(self, memory: _Memory, rows: Tensor, visits: int) -> None:
-        """Plan anew for patients `rows` [N], all at their visit number `visits`."""
-        key = keys.fold(memory.key[rows], visits)
-        state = self._believe(memory, rows, visits, keys.fold(key, "belief"))
-        # What the belief shows, not what was measured: a world that cannot infer may have drifted from the patient, and
-        # a reward of the change between the two would pay for the drift.
-        chart = self.simulator.world.observe(state)
-        futures = keys.fold(key, "particles")
-
-        def evaluate(plans: Tensor, look: int) -> Tensor:
-            c, unseen = self.config, keys.fold(futures, look)
-            imagined = self.simulator.imagine(state, chart, self._space.orders(plans), c.particles, unseen, c.discount)
-            return self.objective(imagined)
-
-        start = memory.belief[rows]
-        if visits:
-            start = self._space.later(start, self.config.replan_every)
-        chosen = self._cem.plan(evaluate, key, start)
-        memory.plan[rows], memory.belief[rows] = chosen.plan, chosen.belief
-        assert self.promised is not None  # since the first chart
-        self.promised[rows] = chosen.score
-
-    def _believe(self, memory: _Memory, rows: Tensor, visits: int, key: Tensor) -> Any:
-        """State of the planner's world for patients `rows`, from the charts and orders of their visits 0..visits."""
-        world, task = self.simulator.world, self.simulator.task
-        charts = [{n: v[rows] for n, v in c.items()} for c in memory.charts[len(memory.charts) - 1 - visits :]]
-        orders = [o[rows] for o in memory.orders[len(memory.orders) - visits :]] if visits else []
-        if isinstance(world, _Infers):
-            hours = torch.stack([task.clock(c) for c in charts], 1)
-            nothing = torch.zeros(rows.shape[0], len(task.orders), device=rows.device)
-            history = History(
-                charts={n: torch.stack([c[n] for c in charts], 1) for n in charts[0]},
-                actions=torch.stack([*orders, nothing], 1),
-                hours=hours - hours[:, :1],
-            )
-            return world.infer(history, key)
-        # A world that cannot infer knows the admission chart only: it is told what was given and trusts itself.
-        state = admit(world, key, admission_factors(charts[0], world))
-        for order in orders:
-            state = world.transition(state, order)
-        return state
-
-
-def _plan_space(simulator: Simulator, config: CEMConfig, fixed: Mapping[str, float] | None) -> PlanSpace:
-    """The plans that the task's kind of action allows: the only place where the kinds are told apart."""
-    actions, orders = simulator.task.actions, simulator.world.orders
+        return SchedulePlans(menu, c.horizon, c.nothing, c.every or (1,), indices=rows)
+    if c.schedule:
+        raise ValueError("schedule is for menus and doses; concurrent choices have blocks of steps (block)")
     if isinstance(actions, Menu):
-        if fixed:
-            raise ValueError("fixed is for tasks whose action is a level of each order; a menu has no such orders")
-        if config.hold:
-            raise ValueError("hold is for tasks whose action is a level of each order; a menu has no such plan")
-        return MenuPlans(actions.table(orders, simulator.device), config.horizon, config.nothing, config.every)
+        return MenuPlans(actions.table(orders, device), c.horizon, c.nothing, c.every, c.block)
     if isinstance(actions, Levels):
-        table = fixed_levels(actions, actions.table(orders, simulator.device), fixed)
-        once = torch.tensor([name in actions.once for name in simulator.task.orders], device=simulator.device)
-        return LevelPlans(table, config.horizon, config.nothing, once, config.hold)
-    raise ValueError("the planner chooses from a menu and this task has none; use the task's discrete form")
+        table = fixed_levels(actions, actions.table(orders, device), fixed)
+        once = torch.tensor([name in actions.once for name in simulator.task.orders], device=device)
+        return LevelPlans(table, c.horizon, c.nothing, once, c.block)
+    if isinstance(actions, Doses):
+        return DosePlans(actions, orders, c.horizon, c.nothing, c.every, c.block, acts(orders, None, device), device)
+    return SwitchPlans(actions, orders, c.horizon, c.nothing, c.block, acts(orders, None, device), device)

@@ -1,201 +1,181 @@
-"""A trained SB3 policy on disk: safetensors and JSON, no pickle, so that loading one runs nobody's code.
+"""SB3 models on disk: safetensors and JSON, no pickle, so that loading one runs nobody's code.
 
-policy.safetensors     the policy's parameters
-optimizer.safetensors  the optimiser's moments, to go on training
-policy.json            the algorithm, its preset, the layout of the observation, how far training got, and the seal
-                       over all three (`world_models.sealed`)
-
-python -m agents.sb3.store FOLDER    seals a folder of an earlier version, or one that was changed on purpose
+What lies where is said in `agents.run_folder`. A checkpoint holds all that decides the next step: parameters, the
+optimiser's moments, where the patients and the recurrent memory stand, and the replay buffer.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from safetensors.torch import save as save_tensors
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.dqn.policies import DQNPolicy
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
-from world_models.checkpoint import CheckpointError
-from world_models.sealed import Form, Opened, command_line
+from agents import run_folder
+from agents.sb3.algorithms import built, checked_algorithm
+from agents.sb3.vec_env import SB3VecEnv
+from world_models.sealed import Opened
+from world_models.tensor_file import CheckpointError
 
-__all__ = ["FORM", "OPTIMIZER", "POLICIES", "POLICY"]
-__all__ += ["filled", "load_policy", "plain", "read_config", "restore", "save"]
+__all__ = ["filled", "load_policy", "restore", "save"]
 
-POLICIES: dict[str, type[BasePolicy]] = {"ppo": ActorCriticPolicy, "dqn": DQNPolicy}
-POLICY, OPTIMIZER = "policy.safetensors", "optimizer.safetensors"
-FORM = Form("policy.json", (POLICY, OPTIMIZER), "python -m agents.sb3.store")
+_COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls")  # of the models that have them
+_BUFFER = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
-def save(model: BaseAlgorithm, folder: Path, config: dict[str, Any]) -> None:
-    """Write policy, optimiser and config; a save that is stopped leaves the policy that was there before."""
-    moments: dict[str, Tensor] = {}
+def save(model: BaseAlgorithm, vec: SB3VecEnv, folder: Path, told: dict[str, Any]) -> None:
+    """Write the checkpoint, then the policy alone; a save that is stopped leaves what was there before."""
+    running = _running(model, vec)
+    tensors = {f"policy.{name}": value for name, value in model.policy.state_dict().items()}
     for index, slots in model.policy.optimizer.state_dict()["state"].items():
-        for name, value in slots.items():
-            moments[f"{index}.{name}"] = torch.as_tensor(value)
-    config = {
-        **config,
-        "steps_done": int(model.num_timesteps),
-        "updates_done": int(model._n_updates),
-        "observation": _box_to_json(model.observation_space),
-        "action": _action_to_json(model.action_space),
-    }
-    FORM.write(folder, config, [save_tensors(plain(tensors)) for tensors in (model.policy.state_dict(), moments)])
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in slots.items()}
+    counters = {name: int(getattr(model, name)) for name in _COUNTERS if hasattr(model, name)}
+    counters["snapshot_bytes"] = len(running["snapshot"])
+    counters["buffer_rows"] = len(running.get("buffer.rewards", ()))
+    told = {**told, "steps_done": int(model.num_timesteps), "multiplier": vec.cost_weight}
+    more = {"counters": counters, "exploration_rate": getattr(model, "exploration_rate", 0.0)}
+    run_folder.save_checkpoint(folder, {**told, **more}, {**tensors, **running})
+    run_folder.save_policy(folder, told, model.policy.state_dict(), model.observation_space, model.action_space)
 
 
-def restore(model: BaseAlgorithm, folder: Path) -> int:
-    """Put the parameters, moments and counters of `folder` into a model of the same preset; returns the steps done.
+def restore(model: BaseAlgorithm, vec: SB3VecEnv, found: Opened) -> int:
+    """Put a checkpoint into a model of the same preset and its patients; returns the steps done.
 
     Raises:
-        FileNotFoundError: the folder holds no trained policy.
-        CheckpointError: a file is damaged or altered, or of another policy; the model is as it was.
+        CheckpointError: it is damaged, or another model's; the model is as it was.
+        SnapshotError (a ValueError): its patients are of another world, task or setting.
     """
+    (name,) = run_folder.CHECKPOINT.tensors
+    counters = found.config.get("counters")
+    counted = [n for n in _COUNTERS if hasattr(model, n)]
+    needed = [*counted, "snapshot_bytes", "buffer_rows"]
+    if not isinstance(counters, dict) or not all(type(counters.get(n)) is int and counters[n] >= 0 for n in needed):
+        raise CheckpointError(f"{found.folder} has counters={counters!r}, not whole numbers; train it again")
+    policy = {f"policy.{n}": value for n, value in model.policy.state_dict().items()}
     optimizer = model.policy.optimizer
-    whole = optimizer.state_dict()
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    slots = {f"{i}.{slot}": p for i, p in enumerate(parameters) for slot in ("exp_avg", "exp_avg_sq")}
-    slots |= {f"{i}.step": torch.zeros(()) for i in range(len(parameters))}
-    with FORM.opened(folder) as found:
-        done, updates = (_count(found.config, name, folder) for name in ("steps_done", "updates_done"))
-        policy = found.tensors(POLICY, model.policy.state_dict())
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in found.tensors(OPTIMIZER, {}, slots).items():
-            index, _, slot = name.partition(".")
+    running = _running(model, vec, counters)
+    tensors = found.tensors(name, {**policy, **running}, _slots(optimizer))
+    observation = vec.restore(tensors)
+    vec.cost_weight = float(found.config["multiplier"])
+    state: dict[int, dict[str, Any]] = {}
+    for address, value in tensors.items():
+        kind, _, rest = address.partition(".")
+        if kind == "optimizer":
+            index, _, slot = rest.partition(".")
             state.setdefault(int(index), {})[slot] = value
-    model.policy.load_state_dict(policy)
-    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
-    model.num_timesteps, model._n_updates = done, updates
-    return done
+    model.policy.load_state_dict({n.removeprefix("policy."): tensors[n] for n in policy})
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for counter in counted:
+        setattr(model, counter, counters[counter])
+    if hasattr(model, "exploration_rate"):
+        model.exploration_rate = float(found.config["exploration_rate"])
+    model._last_obs = observation  # type: ignore[assignment]
+    _resume(model, tensors)
+    return model.num_timesteps
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """policy.json.
-
-    Raises:
-        FileNotFoundError: the folder holds no trained policy.
-        CheckpointError: it is no JSON object.
-    """
-    folder = Path(folder)
-    if not (folder / FORM.json).exists():
-        raise FileNotFoundError(
-            f"{folder / FORM.json} is not there; train a policy first: python -m agents.sb3.train --out {folder}"
-        )
-    return FORM.read_json(folder)
+def _slots(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What the optimiser may hold of each parameter: Adam, or the RMSprop that A2C takes."""
+    names = ("exp_avg", "exp_avg_sq") if isinstance(optimizer, torch.optim.Adam) else ("square_avg",)
+    slots: dict[str, Tensor] = {}
+    for i, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
+        slots |= {f"optimizer.{i}.{name}": parameter for name in names}
+        slots[f"optimizer.{i}.step"] = torch.zeros(())
+    return slots
 
 
 def load_policy(folder: Path, device: torch.device | str = "cpu") -> tuple[BasePolicy, dict[str, Any]]:
-    """The policy in evaluation mode, and its config.
+    """The policy of a folder in evaluation mode, and what is told of it.
 
     Raises:
         FileNotFoundError: a file is missing.
-        CheckpointError: a file is damaged or altered, or the config describes no policy.
+        CheckpointError: a file is damaged or altered, or the JSON describes no policy.
+        ValueError: it needs sb3-contrib, which is not installed.
     """
     folder = Path(folder)
-    read_config(folder)
-    with FORM.opened(folder) as found:
-        config = found.config
+    run_folder.read_config(folder)
+    with run_folder.POLICY.opened(folder) as found:
+        told = found.config
         policy = filled(
             found,
             lambda: (
-                POLICIES[config["algo"]],
-                _box_from_json(config["observation"]),
-                _action_from_json(config["action"]),
-                config["preset"]["net_arch"],
+                checked_algorithm(told["algo"]).load_policy(),
+                run_folder.space_from_json(told["observation"]),
+                run_folder.space_from_json(told["action"]),
+                told["preset"]["net_arch"],
+                told["preset"].get("policy", {}),
             ),
         )
-    policy.set_training_mode(False)
-    return policy.to(device), config
+    return policy.to(device), told
 
 
 def filled(
-    found: Opened, described: Callable[[], tuple[type[BasePolicy], spaces.Space, spaces.Space, Sequence[int]]]
+    found: Opened,
+    described: Callable[[], tuple[type[BasePolicy], spaces.Space, spaces.Space, Sequence[int], dict[str, int]]],
 ) -> BasePolicy:
-    """The policy of an open folder.
+    """The policy of an open folder, in evaluation mode.
 
     Args:
-        described: gives its class, observation space, action space and widths of layers; what it raises is the config's
-            fault.
+        described: gives its class, observation space, action space, widths of layers and further sizes; what it raises
+            is the JSON's fault.
 
     Raises:
-        CheckpointError: the config describes no policy, or one that the file's tensors are not of.
+        CheckpointError: the JSON describes no policy, or one that the file's tensors are not of.
     """
     try:
-        policy = _build(*described(), found.files[POLICY].seek(0, os.SEEK_END))
+        kind, observation, action, widths, sizes = described()
+        size = found.files[run_folder.TENSORS].seek(0, os.SEEK_END)
+        policy = built(kind, observation, action, widths, size, sizes)
     except Exception as error:  # whatever SB3 and Gymnasium say of a description that is none
-        raise CheckpointError(f"{found.folder / FORM.json} describes no policy ({error!r}); train it again") from error
-    policy.load_state_dict(found.tensors(POLICY, policy.state_dict()))
+        where = found.folder / run_folder.POLICY.json
+        raise CheckpointError(f"{where} describes no policy ({error!r}); train it again") from error
+    policy.load_state_dict(found.tensors(run_folder.TENSORS, policy.state_dict()))
+    policy.set_training_mode(False)
     return policy
 
 
-def _build(
-    kind: type[BasePolicy], observation: spaces.Space, action: spaces.Space, widths: Sequence[int], size: int
-) -> BasePolicy:
-    """An untrained policy whose weights fit in a file of `size` bytes.
-
-    SB3 builds on no meta device: the layers' sizes are summed up before memory is taken.
-    """
-    layers = [spaces.flatdim(observation), *widths, spaces.flatdim(action)]
-    if not all(type(width) is int and width >= 1 for width in layers):
-        raise ValueError(f"its layers are {layers}, not whole numbers of at least 1")
-    needed = 4 * sum(a * b for a, b in itertools.pairwise(layers))
-    if needed > size:
-        raise ValueError(f"its layers {layers} need {needed} bytes or more, and {POLICY} has {size}")
-    # SB3 initialises what it builds from torch's global generator: put that back as it was.
-    with torch.random.fork_rng(devices=[]):
-        return kind(observation, action, lambda _: 0.0, net_arch=list(widths))
-
-
-def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as a file takes them."""
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+def _running(model: BaseAlgorithm, vec: SB3VecEnv, counters: dict[str, int] | None = None) -> dict[str, Tensor]:
+    """Where patients, recurrent memory and replay buffer stand; of a model that was just made, with the counters of a
+    checkpoint: tensors of the shapes that the checkpoint's are of."""
+    found = vec.snapshot() if counters is None else vec.snapshot_like(counters["snapshot_bytes"])
+    if not isinstance(model, OffPolicyAlgorithm):
+        starts = model._last_episode_starts
+        found["starts"] = torch.as_tensor(np.ones(vec.num_envs, bool) if starts is None else np.asarray(starts, bool))
+    for i, part in enumerate(_memory(model)):
+        found[f"memory.{i}"] = part
+    buffer = model.replay_buffer if isinstance(model, OffPolicyAlgorithm) else None
+    if buffer is not None:
+        rows = buffer.buffer_size if buffer.full else buffer.pos
+        rows = rows if counters is None else min(counters["buffer_rows"], buffer.buffer_size)
+        found |= {f"buffer.{name}": torch.as_tensor(getattr(buffer, name)[:rows]) for name in _BUFFER}
+        found["buffer.place"] = torch.tensor([buffer.pos, int(buffer.full)])
+    return found
 
 
-def _count(config: Mapping[str, Any], name: str, folder: Path) -> int:
-    value = config.get(name)
-    if type(value) is not int or value < 0:
-        raise CheckpointError(
-            f"{folder / FORM.json} has {name}={value!r}, not a whole number of at least 0; train it again"
-        )
-    return value
+def _resume(model: BaseAlgorithm, running: dict[str, Tensor]) -> None:
+    """The counterpart of `_running`, but for the patients."""
+    if "starts" in running:
+        model._last_episode_starts = running["starts"].numpy()
+    for i, part in enumerate(_memory(model)):
+        part.copy_(running[f"memory.{i}"])
+    if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
+        buffer = model.replay_buffer
+        for name in _BUFFER:
+            kept = running[f"buffer.{name}"].numpy()
+            getattr(buffer, name)[: len(kept)] = kept
+        place, full = running["buffer.place"].tolist()
+        buffer.pos, buffer.full = place, bool(full)
 
 
-def _action_to_json(space: spaces.Space) -> dict[str, Any]:
-    if isinstance(space, spaces.Discrete):
-        return {"choices": int(space.n)}
-    if isinstance(space, spaces.MultiDiscrete):
-        return {"levels": [int(n) for n in space.nvec]}
-    if isinstance(space, spaces.MultiBinary):
-        return {"switches": int(np.prod(space.n))}
-    return _box_to_json(space)
-
-
-def _action_from_json(action: dict[str, Any]) -> spaces.Space:
-    if "choices" in action:
-        return spaces.Discrete(action["choices"])
-    if "levels" in action:
-        return spaces.MultiDiscrete(action["levels"])
-    return spaces.MultiBinary(action["switches"]) if "switches" in action else _box_from_json(action)
-
-
-def _box_to_json(box: spaces.Space) -> dict[str, Any]:
-    if not isinstance(box, spaces.Box):
-        raise ValueError(f"a policy is kept for spaces of numbers, and this one's is {box}")
-    return {"low": np.asarray(box.low).tolist(), "high": np.asarray(box.high).tolist()}
-
-
-def _box_from_json(box: dict[str, Any]) -> spaces.Box:
-    return spaces.Box(np.array(box["low"], np.float32), np.array(box["high"], np.float32), dtype=np.float32)
-
-
-if __name__ == "__main__":
-    sys.exit(command_line(FORM, "a policy's folder")(None))
+def _memory(model: BaseAlgorithm) -> list[Tensor]:
+    """Hidden and cell states of actor and critic; empty where the policy has none."""
+    memory = getattr(model, "_last_lstm_states", None)
+    return [] if memory is None else [*memory.pi, *memory.vf]

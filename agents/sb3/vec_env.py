@@ -16,7 +16,8 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from clinenv.vector_env import ClinicalVectorEnv
+from agents.run_folder import as_bytes, as_tensor
+from clinenv.doors.making import clinical
 
 __all__ = ["SB3VecEnv", "clinical"]
 
@@ -26,17 +27,6 @@ def _array(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _array(v) for k, v in value.items()}
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-
-
-def clinical(env: VectorEnv) -> ClinicalVectorEnv:
-    """The batch of patients beneath the wrappers.
-
-    Raises:
-        TypeError: it is none of clinenv's.
-    """
-    if not isinstance(env.unwrapped, ClinicalVectorEnv):
-        raise TypeError(f"this needs a vector environment of clinenv, got {type(env.unwrapped).__name__}")
-    return env.unwrapped
 
 
 class SB3VecEnv(VecEnv):
@@ -67,9 +57,9 @@ class SB3VecEnv(VecEnv):
         self.bootstrap_truncated = bootstrap_truncated
         self._actions: Any = None
         self._started = time.time()
-        self._return = np.zeros(env.num_envs)  # of the reward as the task gives it, without the cost
-        self._cost = np.zeros(env.num_envs)
-        self._length = np.zeros(env.num_envs, dtype=np.int64)
+        # of the running courses: return as the task gives it, without the cost; cost; steps
+        self._return, self._cost, self._length = np.zeros((3, env.num_envs))
+        self._finished = np.zeros(4)  # sums of the same over the courses that ended since `finished` was asked; courses
         self._of_rows: dict[str, dict[int, Any]] = {}  # attributes set for single rows, by name and row
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
@@ -109,6 +99,8 @@ class SB3VecEnv(VecEnv):
         self._length += 1
         infos: list[dict[str, Any]] = [{"cost": float(c)} for c in cost]
         if done.any():
+            sums = np.stack([self._return, self._cost, self._length, np.ones(self.num_envs)])
+            self._finished += sums[:, done].sum(1)
             last = info["final_obs"]
             for i in np.flatnonzero(done):
                 infos[i]["terminal_observation"] = _array(last[i])
@@ -128,6 +120,36 @@ class SB3VecEnv(VecEnv):
         if done.any() and "cost" in info.get("final_info", {}):
             cost[done] = _array(info["final_info"]["cost"])[done]
         return cost
+
+    def finished(self) -> dict[str, float]:
+        """Mean return, cost and length of the courses that ended since this was asked last; empty if none did."""
+        *sums, courses = self._finished
+        self._finished = np.zeros(4)
+        names = ("return", "cost", "length")
+        return {n: float(s / courses) for n, s in zip(names, sums, strict=True)} if courses else {}
+
+    def snapshot(self) -> dict[str, torch.Tensor]:
+        """Where all patients stand, for `restore`: bytes uint8, sums of their courses float64 [3, N], and of those that
+        ended [4]."""
+        sums = torch.as_tensor(np.stack([self._return, self._cost, self._length]))
+        ended = torch.as_tensor(self._finished)
+        return {"snapshot": as_tensor(clinical(self.env).snapshot()), "sums": sums, "ended": ended}
+
+    def snapshot_like(self, length: int) -> dict[str, torch.Tensor]:
+        """Tensors of the types and shapes of a snapshot of so many bytes, on the meta device."""
+        sums, ended = (torch.empty(*n, dtype=torch.float64, device="meta") for n in ((3, self.num_envs), (4,)))
+        return {"snapshot": torch.empty(length, dtype=torch.uint8, device="meta"), "sums": sums, "ended": ended}
+
+    def restore(self, snapshot: dict[str, torch.Tensor]) -> VecEnvObs:
+        """Go on where `snapshot` was taken; returns the observations there.
+
+        Raises:
+            SnapshotError (a ValueError): another world, task, settings or number of rows; nothing is changed then.
+        """
+        observation = clinical(self.env).restore(as_bytes(snapshot["snapshot"]))
+        self._return, self._cost, self._length = snapshot["sums"].numpy().copy()
+        self._finished = snapshot["ended"].numpy().copy()
+        return _array(observation)
 
     def close(self) -> None:
         """Close the environment beneath."""

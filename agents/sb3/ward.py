@@ -10,7 +10,6 @@ Both train in a batch of patients (`SB3VecEnv`), on the chart as `EHRWard-v0` sh
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,20 +27,21 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor
 
 import clinenv  # noqa: F401  (registers the ids)
+from agents import run_folder
 from agents.baselines.ward_rule import KNOBS, LARGEST, tuned
-from agents.sb3 import store
-from agents.sb3.vec_env import SB3VecEnv, clinical
+from agents.sb3.store import filled
+from agents.sb3.vec_env import SB3VecEnv
+from clinenv.doors.making import clinical
 from clinenv.envs.ehr_ward.orders import SWITCHES
 from clinenv.interface import Interface
 from clinenv.simulator import Simulator
 from world_models.checkpoint import CheckpointError
 from world_models.protocol import Chart, WorldModel
-from world_models.sealed import Form, command_line
 
 __all__ = ["OUTPUTS", "KnobVecEnv", "WardPolicy", "WardPPO", "train_ward"]
 
 OUTPUTS = ("switches", "knobs")  # what the policy puts out
-FORM = Form(store.FORM.json, (store.POLICY,), "python -m agents.sb3.ward")
+FORM = run_folder.POLICY
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def train_ward(
         made["observation_names"] = list(Interface(patients.world, patients.task).layout.names)
     finally:
         envs.close()
-    FORM.write(folder, made, [save_tensors(store.plain(model.policy.state_dict()))])
+    FORM.write(folder, made, [save_tensors(run_folder.plain(model.policy.state_dict()))])
     return folder
 
 
@@ -243,10 +243,6 @@ def _load(folder: Path, interface: Interface) -> tuple[ActorCriticPolicy, str]:
             raise ValueError("the policy was trained on another layout of the chart; train one for this task")
         box = gym.spaces.Box(-LARGEST, LARGEST, (len(KNOBS),), np.float32)
         space = box if made["form"] == "knobs" else gym.spaces.MultiBinary(len(SWITCHES))
-        policy = store.filled(found, lambda: (ActorCriticPolicy, interface.view.space, space, made["net_arch"]))
+        policy = filled(found, lambda: (ActorCriticPolicy, interface.view.space, space, made["net_arch"], {}))
     assert isinstance(policy, ActorCriticPolicy)
     return policy, made["form"]
-
-
-if __name__ == "__main__":
-    sys.exit(command_line(FORM, "a ward policy's folder")(None))

@@ -55,7 +55,7 @@ def _flat(episodes: EpisodeResults) -> dict[str, Tensor]:
     named = {name: getattr(episodes, name) for name in _PLAIN}
     for kind, part in (("term", episodes.terms), *zip(("total", "peak"), episodes.outcomes, strict=True)):
         named |= {f"{kind}.{name}": value for name, value in part.items()}
-    return named
+    return {name: value.clone() for name, value in named.items()}  # some may be one tensor
 
 
 def _whole(tensors: Mapping[str, Tensor]) -> EpisodeResults:

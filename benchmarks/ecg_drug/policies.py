@@ -28,11 +28,12 @@ from agents.baselines.ecg_rules import HALF_MG, HOURS_BETWEEN_DOSES, DofetilideL
 from agents.baselines.uniform import Uniform
 from agents.planning.controller import PLANNER_PRESETS, WorldPlanner
 from agents.planning.risk import MeanMinusSigma
+from agents.policy_agent import PolicyAgent
 from agents.protocol import Agent, menu_of
 from agents.rollout import EpisodeResults, admission_factors, format_table, judge, mean_results, paired_table
-from agents.sb3.policy_agent import PolicyAgent
+from agents.run_folder import weights_sum
 from agents.sb3.presets import PRESETS
-from agents.sb3.train import train, weights_sum
+from agents.sb3.train import train
 from benchmarks.common.paired import with_promise
 from benchmarks.common.results import RESULTS, made_by, write_csv, write_figure, write_json
 from clinenv.envs.ecg_drug.task import ECGDrugTask

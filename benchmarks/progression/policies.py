@@ -40,11 +40,11 @@ from agents.baselines.uniform import Uniform
 from agents.planning.cem import CEMConfig
 from agents.planning.controller import WorldPlanner
 from agents.planning.parameter_cem import ParameterCEM
+from agents.policy_agent import PolicyAgent
 from agents.protocol import Agent
 from agents.rollout import EpisodeResults, admission_factors, judge, mean_results, paired_table
-from agents.sb3.policy_agent import PolicyAgent
+from agents.run_folder import weights_sum
 from agents.sb3.presets import Preset, preset_for
-from agents.sb3.train import weights_sum
 from agents.sb3.vec_env import SB3VecEnv
 from benchmarks.common.intervals import put_mean
 from benchmarks.common.paired import with_promise
@@ -67,7 +67,7 @@ VALID_SEED, SEARCH_SEED, PPO_SEED = 8_700_000_000, 8_710_000_000, 8_720_000_000
 SEEN = ("age_years", "sex_female", "years", "months_since_visit", "treated", "bleeding", "latent")
 # A plan is one decision held for three years of half-yearly visits: long enough for a drug to pay, few enough to
 # search.
-CEM = CEMConfig(horizon=6, candidates=48, particles=8, iterations=3, elites=8, finalists=4, hold=True)
+CEM = CEMConfig(horizon=6, candidates=48, particles=8, iterations=3, elites=8, finalists=4, block=6)
 
 
 class OracleOfTheLiving(ReadOracle):

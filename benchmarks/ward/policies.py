@@ -36,7 +36,7 @@ from agents.planning.risk import MeanMinusSigma
 from agents.planning.shrunk_gradient import ShrunkGradient, climb
 from agents.protocol import Agent
 from agents.rollout import EpisodeResults, judge, mean_results
-from agents.sb3.train import weights_sum
+from agents.run_folder import weights_sum
 from agents.sb3.ward import WardPolicy, WardPPO, train_ward
 from benchmarks.common.intervals import put_mean
 from benchmarks.common.results import RESULTS, made_by, write_csv, write_json

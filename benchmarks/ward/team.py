@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -146,7 +147,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def deciders(args: argparse.Namespace, learned: Simulator, runs: Path) -> dict[str, Callable[[Simulator], Agent]]:
+def deciders(
+    args: argparse.Namespace, planner: JointPlanner | None, runs: Path
+) -> dict[str, Callable[[Simulator], Agent]]:
     """Name -> what makes it, for the world it is judged in."""
     made: dict[str, Callable[[Simulator], Agent]] = {
         "rule at standard amounts": lambda _: StandardClinician(),
@@ -160,13 +163,7 @@ def deciders(args: argparse.Namespace, learned: Simulator, runs: Path) -> dict[s
             folder = runs / f"ppo-{args.iterations}-{args.num_envs}-{seed}"
             train(folder, dataclasses.replace(config, seed=seed), args.world)
             made[f"independent PPO, seed {seed}"] = lambda where, f=folder: learned_team(f, where)
-    if args.horizon:
-        try:
-            planning = JointPlanning(args.horizon, args.particles, args.edits, args.caution)
-            planner = JointPlanner(learned, split_rule(), planning)
-        except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
+    if planner is not None:
         made[planner.name] = lambda _: planner
     made["rule, its own amounts"] = lambda _: Clinician()
     made["split rule, its own amounts"] = lambda _: split_rule(standard=False)
@@ -177,19 +174,21 @@ def main(argv: list[str] | None = None) -> int:
     """Make the teams, judge them and write. Returns the exit status.
 
     Raises:
-        SystemExit: a world that cannot be used, or a number that is none.
+        SystemExit: a world that cannot be used, or a number that is none; nothing is written then.
     """
     args = _arguments(argv)
     torch.set_num_threads(args.threads)
     try:
         oracle, learned = (Simulator(catalog.load(w), CareTeamTask()) for w in ("ward-oracle", args.world))
+        planning = JointPlanning(args.horizon, args.particles, args.edits, args.caution) if args.horizon else None
+        planner = None if planning is None else JointPlanner(learned, split_rule(), planning)
     except (ValueError, KeyError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     known = args.world in catalog.WORLDS
     seal = checkpoint.sha256(catalog.weights_folder(args.world) if known else args.world)
     runs = Path(args.runs) / f"{Path(args.world).name}-{seal[:8]}"
-    made = deciders(args, learned, runs)
+    made = deciders(args, planner, runs)
     key = keys.from_seed(args.seed, args.patients)
     setting = f"{args.patients}-{args.max_steps}-{args.seed}"
     planner = f"-{args.horizon}-{args.particles}-{args.edits}-{args.caution:g}"
@@ -200,7 +199,7 @@ def main(argv: list[str] | None = None) -> int:
         for simulator, store in ((oracle, truth), (learned, promised)):
             world, start = simulator.world.name, time.process_time()
             ppo = f"-{args.iterations}-{args.num_envs}" if "PPO" in name else ""
-            file = f"{name.replace(' ', '_')}{ppo}{planner if name == 'joint planner' else ''}.json"
+            file = f"{re.sub(r'[^a-z0-9]+', '_', name.lower())}{ppo}{planner if name == 'joint planner' else ''}.json"
             kept = runs / f"judged-{setting}" / world / file
             store[name] = earned(build(simulator), simulator, key, args.max_steps, kept, f"{name}: {world}")
             seconds[f"{name}: {world}"] = time.process_time() - start

@@ -42,6 +42,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "clinenv.commands.submit:add_arguments",
         "check an agent that is to stand on the leaderboard, judge it beside the simple rules; write its rows",
     ),
+    "train": (
+        "clinenv.commands.train:run",
+        "clinenv.commands.train:add_arguments",
+        "train a policy in a world, by reinforcement learning; a run that was stopped goes on",
+    ),
     "worlds": (
         "clinenv.commands.worlds:run",
         "clinenv.commands.worlds:add_arguments",

@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
+from safetensors.torch import load_file
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor
 
-from agents.protocol import Agent
+from agents import run_folder
+from agents.journal import METRICS
+from agents.policy_agent import PolicyAgent
+from agents.protocol import Agent, Narrowable
 from agents.rollout import judge
 from agents.sb3 import store
-from agents.sb3.policy_agent import PolicyAgent
+from agents.sb3 import train as sb3_train
+from agents.sb3.algorithms import ALGORITHMS
 from agents.sb3.presets import PRESETS
 from agents.sb3.train import train
 from agents.sb3.vec_env import SB3VecEnv
 from clinenv.simulator import Simulator
 from clinenv.vector_env import ClinicalVectorEnv
 from tests.agents.bandit_world import STEPS, DialTask, DialWorld
-from world_models import keys
+from world_models import keys, tree
 
 
 def dial(count=4, **kw):
     return ClinicalVectorEnv(DialTask(), count, DialWorld(), **{"autoreset_mode": AutoresetMode.SAME_STEP, **kw})
 
 
-def make(env_id, preset, world, **kw):
+def make(env_id, num_envs, world, **kw):
     assert kw["autoreset_mode"] == AutoresetMode.SAME_STEP, "train asks for what SB3 needs"
-    return ClinicalVectorEnv(DialTask(), preset.num_envs, DialWorld(drift=0.2), **kw)
+    return ClinicalVectorEnv(DialTask(), num_envs, DialWorld(drift=0.2), **kw)
 
 
 SMALL = PRESETS["ppo"].but(num_envs=16, settings={**PRESETS["ppo"].settings, "n_steps": STEPS, "batch_size": 64})
@@ -103,11 +109,123 @@ def test_sb3_wrappers_accept_it():
     assert len(model.ep_info_buffer) > 0
 
 
+class CarefulTask(DialTask):
+    """The dial, which may not be turned any more once it stands at five."""
+
+    refuses = True
+
+    def admissible(self, chart):
+        return (chart["dial_turns"] < 5.0).unsqueeze(1)
+
+
+def small(algo):
+    """A preset for a training of seconds."""
+    changes = {"n_steps": STEPS, "batch_size": 64}
+    if algo == "a2c":
+        changes = {"n_steps": 4}
+    if not ALGORITHMS[algo].on_policy:
+        changes = {"learning_starts": 100, "buffer_size": 512, "target_update_interval": 160, "batch_size": 64}
+    return PRESETS[algo].but(num_envs=16, settings={**PRESETS[algo].settings, **changes})
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopped_at(steps, monkeypatch):
+    """Trainings save at `steps`, and are stopped there."""
+    tell = sb3_train._Between._tell
+
+    def told(self, last):
+        tell(self, last)
+        if self.num_timesteps >= steps and not last:
+            self.save()
+            raise Stopped
+
+    monkeypatch.setattr(sb3_train._Between, "_tell", told)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_every_algorithm_trains_resumes_equal_and_decides_as_it_was_trained(algo, tmp_path, monkeypatch):
+    pytest.importorskip("sb3_contrib" if ALGORITHMS[algo].library == "sb3-contrib" else "stable_baselines3")
+    task = CarefulTask() if ALGORITHMS[algo].masks else DialTask()
+
+    def patients(env_id, num_envs, world, **kw):
+        return ClinicalVectorEnv(task, num_envs, DialWorld(drift=0.2), **kw)
+
+    models = []
+    save = store.save
+    monkeypatch.setattr(store, "save", lambda model, *rest: (models.append(model), save(model, *rest)))
+    kw = {"algo": algo, "preset": small(algo), "make": patients, "progress": False, "steps": 640}
+    whole = train(tmp_path / "whole", **kw)
+    model = models[-1]
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stopped_at(320, patch)
+        train(tmp_path / "parts", **kw)
+    assert 320 <= run_folder.read_config(tmp_path / "parts")["steps_done"] < 640
+    parts = train(tmp_path / "parts", **kw)
+    one, other = (load_file(folder / run_folder.TENSORS) for folder in (whole, parts))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+    lines = [[json.loads(x) for x in (f / METRICS).read_text().splitlines()] for f in (whole, parts)]
+    assert [x["steps"] for x in lines[0]] == [x["steps"] for x in lines[1]]
+
+    simulator = Simulator(DialWorld(drift=0.2), task)
+    agent = PolicyAgent(whole, simulator)
+    assert isinstance(agent, Narrowable) and agent.name == algo
+    vec = SB3VecEnv(patients("", 8, None, autoreset_mode=AutoresetMode.SAME_STEP))
+    vec.seed(31)
+    seen, memory, starts = vec.reset(), None, np.ones(8, bool)
+    for step in range(2 * STEPS):
+        wanted = {"action_masks": np.stack(vec.env_method("action_masks"))} if ALGORITHMS[algo].masks else {}
+        action, memory = model.predict(seen, memory, starts, deterministic=True, **wanted)
+        assert agent.act(vec.env.chart).tolist() == action.tolist(), f"step {step}"
+        seen, _, starts, _ = vec.step(action)
+        agent.reset(torch.as_tensor(starts))
+
+
+def test_a_recurrent_policy_remembers_each_row_by_itself(tmp_path):
+    pytest.importorskip("sb3_contrib")
+    preset = small("recurrent-ppo")
+    folder = train(tmp_path / "r", 512, algo="recurrent-ppo", preset=preset, make=make, progress=False)
+    simulator = Simulator(DialWorld(drift=0.2), DialTask())
+    key = keys.from_seed(5, 12)
+    together = judge(PolicyAgent(folder, simulator), simulator, key, STEPS)
+    alone = judge(PolicyAgent(folder, simulator), simulator, key[7:8], STEPS)
+    assert torch.equal(together.ordered[7:8], alone.ordered)
+    agent, other = PolicyAgent(folder, simulator), PolicyAgent(folder, simulator)
+    _, chart = simulator.reset(key)
+    rows = torch.tensor([9, 2, 4])
+    agent.act(chart)
+    agent.narrow(rows)
+    few = tree.take(chart, rows)
+    other.act(few)
+    assert torch.equal(agent.act(few), other.act(few))
+
+
+def test_a_limit_of_the_cost_moves_the_multiplier(tmp_path):
+    free, none = (PRESETS["ppo"].cost_weight, 0.0)
+    settings = {**SMALL.settings, "n_steps": STEPS}
+    preset = SMALL.but(cost_weight=none, cost_limit=0.5, multiplier_rate=0.5, settings=settings)
+    kw = {"preset": preset, "make": make, "progress": False}
+    folder = train(tmp_path / "limited", 16 * STEPS * 6, **kw)
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    moved = 0.0
+    for line in lines:
+        moved = max(0.0, moved + 0.5 * (line["cost"] - 0.5))
+        assert line["multiplier"] == pytest.approx(moved, rel=1e-4)
+    assert run_folder.read_config(folder)["multiplier"] == pytest.approx(moved, rel=1e-4) and moved > free
+    longer = train(folder, 16 * STEPS * 8, **kw)
+    lines = [json.loads(line) for line in (longer / METRICS).read_text().splitlines()]
+    assert lines[6]["multiplier"] == pytest.approx(max(0.0, moved + 0.5 * (lines[6]["cost"] - 0.5)), rel=1e-4)
+    with pytest.raises(ValueError, match="take ppo, or a weight"):
+        train(tmp_path / "dqn", 100, algo="dqn", preset=small("dqn").but(cost_limit=1.0), make=make)
+
+
 def test_trains_learns_saves_and_decides_the_same(tmp_path):
-    folder = train(tmp_path / "ppo", 24_000, preset=SMALL, make=make, progress=False)
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["steps"] >= 24_000 and lines[-1]["return"] > lines[0]["return"]
-    assert not list(folder.glob("*.partial")) and not list(folder.glob("*.zip"))
+    folder = train(tmp_path / "ppo", 10_000, preset=SMALL, make=make, progress=False)
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    assert lines[-1]["steps"] >= 10_000 and lines[-1]["return"] > lines[0]["return"] and "value_loss" in lines[-1]
+    assert {p.name for p in folder.iterdir()} == {"policy.json", "policy.safetensors", "metrics.jsonl", "checkpoint"}
 
     simulator = Simulator(DialWorld(drift=0.2), DialTask())
     agent = PolicyAgent(folder, simulator)
@@ -119,35 +237,35 @@ def test_trains_learns_saves_and_decides_the_same(tmp_path):
 
     # The judge sees through the same encoder as the environment: decision for decision the same course.
     policy, _ = store.load_policy(folder)
+    assert not policy.training
     env = ClinicalVectorEnv(DialTask(), 5, DialWorld(drift=0.2))
     obs, _ = env.reset(seed=4)
     action = policy.predict(obs, deterministic=True)[0]
     assert agent.act(env.chart).tolist() == action.tolist()
 
 
-def test_resuming_goes_on_where_it_stopped(tmp_path):
+def test_more_steps_go_on_and_another_run_is_refused(tmp_path):
     kw = {"preset": SMALL, "make": make, "progress": False}
     train(tmp_path / "a", 1_000, **kw)
-    before = store.read_config(tmp_path / "a")
+    before = run_folder.read_config(tmp_path / "a")
     assert before["steps_done"] >= 1_000
     train(tmp_path / "a", 3_000, **kw)
-    after = store.read_config(tmp_path / "a")
-    assert after["steps_done"] >= 3_000 and after["updates_done"] > before["updates_done"]
+    assert run_folder.read_config(tmp_path / "a")["steps_done"] >= 3_000
     stamp = (tmp_path / "a" / "policy.safetensors").stat().st_mtime_ns
     train(tmp_path / "a", 3_000, **kw)  # nothing left to do
     assert (tmp_path / "a" / "policy.safetensors").stat().st_mtime_ns == stamp
     with pytest.raises(ValueError, match="another world"):
         train(tmp_path / "a", 5_000, world="oracle", **kw)
+    with pytest.raises(ValueError, match="another preset"):
+        train(tmp_path / "a", 5_000, **{**kw, "preset": SMALL.but(cost_weight=1.0)})
     with pytest.raises(ValueError, match="algo"):
         train(tmp_path / "b", 5_000, algo="sac", **kw)
-
-
-def test_dqn_trains(tmp_path):
-    settings = {**PRESETS["dqn"].settings, "learning_starts": 100, "buffer_size": 2_000}
-    preset = PRESETS["dqn"].but(num_envs=8, settings=settings)
-    folder = train(tmp_path / "dqn", 1_000, algo="dqn", preset=preset, make=make, progress=False)
-    simulator = Simulator(DialWorld(), DialTask())
-    assert judge(PolicyAgent(folder, simulator, "DQN"), simulator, keys.from_seed(0, 4), STEPS).returns.shape == (4,)
+    with pytest.raises(ValueError, match="refuses nothing; take ppo"):
+        train(tmp_path / "b", 100, algo="maskable-ppo", preset=small("maskable-ppo"), make=make)
+    shutil.rmtree(tmp_path / "a" / "checkpoint")
+    with pytest.raises(ValueError, match="nothing to go on from"):
+        train(tmp_path / "a", 5_000, **kw)
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_policy_of_another_layout_is_refused(tmp_path):
@@ -158,5 +276,5 @@ def test_a_policy_of_another_layout_is_refused(tmp_path):
 
     with pytest.raises(ValueError, match="train one for this task"):
         PolicyAgent(folder, Simulator(DialWorld(), Blind()))
-    with pytest.raises(FileNotFoundError, match="agents.sb3.train"):
+    with pytest.raises(FileNotFoundError, match="clinenv train"):
         PolicyAgent(tmp_path / "nobody", Simulator(DialWorld(), DialTask()))

@@ -17,6 +17,8 @@ from agents.team.joint_planner import JointPlanner, JointPlanning, edits
 from agents.team.learned import FORM, LearnedMember, learned_team, untrained_team
 from agents.team.members import CareTeam, Member
 from agents.team.split_rule import RuleMember, Silent, split_rule
+from benchmarks.common.results import provenance, read_csv
+from benchmarks.ward import team as benchmark
 from clinenv.envs.care_team.charts import RESULTS, own_chart
 from clinenv.envs.care_team.rights import INTENSIVIST, NURSE, PHARMACIST, ROLES, columns, orders_of
 from clinenv.envs.care_team.task import CareTeamTask
@@ -216,8 +218,8 @@ def test_edits_change_one_entry_each_of_what_is_ones_own(ward):
     words = split_rule().words(chart)
     allowed = ward.task.admissible(chart)
     for role in ROLES:
-        tried = edits(role, words, allowed, keys.from_seed(2, 6), 4, AMOUNTS)
-        word = words[role]
+        every = edits(role, words, allowed, keys.from_seed(2, 6), 4, AMOUNTS)
+        tried, word = every[role], words[role]
         assert tried.orders.shape == (6, 6, len(ORDERS))
         assert torch.equal(tried.orders[:, 0], word.orders) and torch.equal(tried.holds[:, 0], word.holds)
         assert not tried.orders[:, 1, : len(INQUIRIES)].any()
@@ -225,6 +227,14 @@ def test_edits_change_one_entry_each_of_what_is_ones_own(ward):
         assert int(other.sum(-1).max()) == 1 and not other[..., : len(INQUIRIES)].any()
         mine = columns(role, "order_it", torch.device("cpu")) | columns(role, "hold", torch.device("cpu"))
         assert not other.any(0).any(0)[~mine].any()
+        less = (word.orders[:, None] > 0) & (tried.orders[:, 2:] == 0)
+        for who in ROLES:
+            assert not ((every[who].orders[:, 2:] > 0) & less).any(), "what is left out is left out by all"
+            if who != role:
+                same = every[who].orders[:, 2:] == words[who].orders[:, None]
+                assert bool((same | less).all()) and torch.equal(
+                    every[who].orders[:, :2], words[who].orders[:, None].repeat(1, 2, 1)
+                )
 
 
 def test_the_planner_leaves_out_what_harms_and_keeps_what_helps():
@@ -270,3 +280,40 @@ def test_what_the_planner_refuses(ward):
     with pytest.raises(ValueError, match="without a mask"):
         planner.reset(torch.tensor([True]))
     assert Silent(NURSE).role == NURSE
+
+
+# ---- the benchmark
+
+
+def test_the_table_is_paired_and_goes_on_where_it_was_stopped(tmp_path):
+    sizes = "--patients 3 --max-steps 2 --iterations 1 --num-envs 4 --seeds 1 --horizon 1 --particles 2 --edits 1"
+    arguments = [*sizes.split(), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
+    assert benchmark.main(arguments) == 0
+    rows = {row["decider"]: row for row in read_csv(tmp_path / "team.csv")}
+    assert len(rows) == 10 and {"joint planner", "independent PPO, seed 0", benchmark.SPLIT} <= rows.keys()
+    assert float(rows[benchmark.SPLIT]["return_minus_split"]) == float(rows[benchmark.SPLIT]["exploitation"]) == 0.0
+    for row in rows.values():
+        assert float(row["return_low"]) <= float(row["return"]) <= float(row["return_high"]) and row["patients"] == "3"
+        gap = float(row["learned_minus_split"]) - float(row["return_minus_split"])
+        assert float(row["exploitation"]) == pytest.approx(gap, abs=1e-4)
+    assert "ehr-ward-small" in provenance(tmp_path / "team.csv")["seals"]
+    report = json.loads((tmp_path / "team.json").read_text())
+    made = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.*") if p.is_file()}
+    assert len(made) > 20
+    next(p for p in made if p.name == "joint_planner-1-2-1-1.5.json").unlink()  # as if it had been stopped there
+    assert benchmark.main(arguments) == 0
+    assert json.loads((tmp_path / "team.json").read_text())["rows"] == report["rows"]
+    kept = [p for p in made if "joint_planner" not in p.name]
+    assert all(p.stat().st_mtime_ns == made[p] for p in kept)
+
+
+def test_the_benchmark_refuses_what_it_cannot_use(tmp_path, capsys):
+    rest = ["--out", str(tmp_path / "o"), "--runs", str(tmp_path / "r")]
+    for wrong, words in (
+        (["--world", "no-such-ward"], "no-such-ward"),
+        (["--patients", "1"], "--patients 1 is below 2"),
+        (["--particles", "1"], "particles >= 2"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            benchmark.main([*wrong, *rest])
+        assert end.value.code == 2 and words in capsys.readouterr().err and not list(tmp_path.iterdir())

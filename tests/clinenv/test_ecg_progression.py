@@ -309,7 +309,7 @@ def test_cem_plans_over_levels(hold: bool) -> None:
             return moved._replace(condition=condition)
 
     simulator = Simulator(Healed(hazard=0.0), ECGProgressionTask())
-    config = CEMConfig(horizon=3, candidates=40, particles=4, iterations=3, elites=6, hold=hold)
+    config = CEMConfig(horizon=3, candidates=40, particles=4, iterations=3, elites=6, block=3 if hold else 1)
     planner = WorldPlanner(simulator, config)
     state, now = simulator.reset(keys.from_seed(5, 6))
     orders = planner.act(now)
@@ -340,7 +340,7 @@ def test_a_planner_sees_what_it_is_told_to_see() -> None:
     simulator = Simulator(Remembers(), ECGProgressionTask())
     planner = WorldPlanner(
         simulator,
-        CEMConfig(horizon=1, candidates=16, particles=1, iterations=1, hold=True),
+        CEMConfig(horizon=1, candidates=16, particles=1, iterations=1, elites=1),
         sees=("age_years", "sex_female", "years", "probe", "latent"),
     )
     judge(planner, simulator, keys.from_seed(0, 3), 2, also=("latent",))
@@ -356,7 +356,7 @@ def test_a_planner_sees_what_it_is_told_to_see() -> None:
 
 def test_ppo_trains_in_it() -> None:
     sb3 = pytest.importorskip("stable_baselines3")
-    from agents.sb3.policy_agent import PolicyAgent
+    from agents.policy_agent import PolicyAgent
     from agents.sb3.presets import PPO, PROGRESSION_PPO, preset_for
     from agents.sb3.vec_env import SB3VecEnv
 

@@ -64,14 +64,40 @@ def test_morel_ends_where_nothing_is_known_and_pays_once() -> None:
     assert narrow.terminated.tolist() == [[False, True, True]], "a doubt of 3 / 4 is more than a half"
 
 
+class Paying(DialTask):
+    """Wants the dial turned as far as it goes, which leads where `Doubtful` knows nothing."""
+
+    def reward(self, before, action, after):
+        return {"more": after["dial_turns"]}
+
+
+def test_a_policy_is_trained_with_it(tmp_path) -> None:
+    """Stable-Baselines3, through the environment's own argument."""
+    pytest.importorskip("stable_baselines3")
+    from agents.policy_agent import PolicyAgent
+    from agents.rollout import judge
+    from agents.sb3.presets import PRESETS
+    from agents.sb3.train import train
+    from clinenv.vector_env import ClinicalVectorEnv
+
+    def make(env_id, num_envs, world, **arguments):
+        return ClinicalVectorEnv(Paying(), num_envs, Doubtful(limit=0.5), **arguments)
+
+    preset = PRESETS["ppo"].but(
+        num_envs=16, settings={**PRESETS["ppo"].settings, "n_steps": 8, "batch_size": 64, "learning_rate": 0.01}
+    )
+    turned = {}
+    for name, given in (("plain", {}), ("wary", {"pessimism": {"kind": "morel", "weight": 20.0}})):
+        folder = train(tmp_path / name, 2_500, preset=preset, make=make, progress=False, **given)
+        plain = Simulator(Doubtful(), Paying())
+        turned[name] = float(judge(PolicyAgent(folder, plain), plain, keys.from_seed(8, 30), 4).ordered.mean())
+    assert turned["plain"] > 4 and turned["wary"] < 0.5
+
+
 def test_a_search_no_longer_finds_what_the_world_gets_wrong() -> None:
     """A world that pays for what it knows nothing of: the plain planner goes there, the wary ones do not."""
     from agents.planning.cem import CEMConfig
     from agents.planning.controller import WorldPlanner
-
-    class Paying(DialTask):
-        def reward(self, before, action, after):
-            return {"more": after["dial_turns"]}
 
     config = CEMConfig(horizon=3, candidates=27, particles=2, iterations=1, elites=2, finalists=0)
     turned = {}
@@ -95,6 +121,17 @@ def test_learned_worlds_are_wary_by_their_own_spread_and_support(events: str) ->
     assert bool((lost[:, 1] > 1.2 * lost[:, 0]).all()), "more drug, more doubt"
     assert bool((morel.terminated[:, 1].float() == 1).all()) and bool((morel.terminated[:, 0].float() < 0.05).all())
     assert bool((morel.returns[:, 1] < plain.returns[:, 1] + 7).all())
+
+
+def test_doubt_is_differentiated_also_where_there_is_none() -> None:
+    env = gymnasium.make("ECGDrugContinuous-v0").unwrapped
+    sim = Simulator(env.world, env.task, grad=True, pessimism=MOPO)
+    start = sim.reset(keys.from_seed(3, 40))
+    actions = torch.full((40, 3, 4), 0.05, requires_grad=True)
+    course = sim.rollout(*start, actions)
+    (slope,) = torch.autograd.grad(course.terms["pessimism"].sum(), actions)
+    assert bool(torch.isfinite(slope).all())
+    assert float(slope[:, 0, 1].median()) < 0, "more dofetilide, more doubt"
 
 
 @pytest.mark.parametrize("pessimism", [MOPO, MOREL])

@@ -12,6 +12,7 @@ import torch
 
 import clinenv  # noqa: F401 - registers the ids
 from agents.sb3 import train as sb3
+from clinenv.commands.main import main as cli
 from tests.toy_ward import ToyWard
 from tests.toy_world import ToyWorld
 from world_models import catalog
@@ -140,11 +141,15 @@ def test_what_is_no_observation_cannot_be_described(said, words: str) -> None:
         gymnasium.make("ECGDrug-v0", world=ToyWorld()).unwrapped.describe(said)
 
 
+def policy(arguments: list[str]) -> None:
+    raise SystemExit(cli(["train", "ppo", "ECGDrug-v0", *arguments]))
+
+
 COMMANDS = {
     ecg_wm.main: [],
     jepa.main: ["--patients", "2"],
     ehr_world.main: ["--stays", "4"],
-    sb3.main: ["--world", "oracle"],
+    policy: ["--world", "oracle"],
 }
 WRONG = [
     *(
@@ -169,12 +174,10 @@ WRONG = [
     (ehr_world.main, "--meds", "nowhere"),
     (ehr_world.main, "--work", "FILE"),
     (jepa.main, "--work", "FILE"),
-    *((sb3.main, f"--{name}", "0") for name in ("steps", "num-envs")),
-    (sb3.main, "--seed", "-1"),
-    (sb3.main, "--cost-weight", "nan"),
-    (sb3.main, "--env", "CartPole-v1"),
-    (sb3.main, "--env", ""),
-    (sb3.main, "--algo", "dqn", "--env", "ECGDrugContinuous-v0"),
+    *((policy, f"--{name}", "0") for name in ("steps", "num-envs", "seeds")),
+    (policy, "--seed", "-1"),
+    (policy, "--cost-weight", "nan"),
+    (policy, "--device", "tpu"),
 ]
 
 

@@ -181,7 +181,8 @@ def test_what_is_no_ensemble_is_refused(tmp_path: Path) -> None:
         ("ensemble:ecg-wm-small,", "several different worlds"),
         ("ensemble:ecg-wm-small,no-such", "unknown world 'no-such'"),
         ("ensemble:ecg-wm-small,oracle", "cannot follow what another world shows"),
-        ("ensemble:ehr-ward-small,ehr-mimic-demo-small", "cannot follow what another world shows"),
+        ("ensemble:cardiac-jepa-small,oracle", "cannot follow what another world shows"),
+        ("ensemble:ecg-wm-small,ehr-ward-small", "differ in their measures"),
     ):
         with pytest.raises(ValueError, match=words):
             catalog.load(name)

@@ -6,8 +6,9 @@ import torch
 from world_models import keys, tree
 from world_models.ecg_wm import inference, latent
 from world_models.ecg_wm.config import ECGWorldConfig
-from world_models.ecg_wm.model import ECGWorldModel, with_dose
+from world_models.ecg_wm.model import ECGWorldModel
 from world_models.ecg_wm.patients import CLEARANCES, COVARIATES, patient_features
+from world_models.ecg_wm.state import with_dose
 from world_models.protocol import History
 from world_models.quantities.ecg_drug import MEASURES
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from world_models import gradients
 from world_models.constants import constant
 from world_models.ecg.intervals import JT_PEAK_EXPONENT, QT_EXPONENT, jt_peak_scale, log_rr, qt_scale
 from world_models.ecg_wm.latent import COORDINATES, SCALE
@@ -51,5 +52,5 @@ def split(spread: dict[str, Tensor], chance: dict[str, Tensor], scale: Tensor) -
     """
     whole = torch.stack(list(spread.values()))  # all measures at once: one by one they cost more than the spread
     part = torch.minimum(torch.stack([chance[name] for name in spread]) * scale.unsqueeze(-1), whole)
-    rest = (whole * whole - part * part).clamp_min(0.0).sqrt()
+    rest = gradients.root(whole * whole - part * part)
     return {name: Parts(*each) for name, *each in zip(spread, whole, rest, part, strict=True)}

@@ -195,6 +195,10 @@ class ECGWorldModel(nn.Module):
         """
         return stepping.step(self, state, checked_orders(self.orders, action, state.key.shape[0], self.device))
 
+    def join(self, state: ECGWorldState, shown: ECGWorldState) -> ECGWorldState:
+        """See `ensemble.Follows`: by one key all worlds admit the same patients."""
+        return state
+
     @gradients.verb
     def follow(self, state: ECGWorldState, action: Tensor, shown: ECGWorldState) -> ECGWorldState:
         """See `ensemble.Follows`. Raises ValueError: an order outside its bounds."""

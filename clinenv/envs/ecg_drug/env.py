@@ -138,7 +138,7 @@ class ECGDrugEnv(ClinicalEnv):
     ```python
     import gymnasium, clinenv
     gymnasium.make("ECGDrug-v0", world="ecg-wm-small", patients="generated", cohort=None, observation="chart",
-                   noise="none", missingness="none", hours=None, device=None, render_mode=None)
+                   noise="none", missingness="none", hours=None, device=None, render_mode=None, pessimism=None)
     ```
     - `world`: "ecg-wm-small", "oracle", a folder with weights, or a world object.
     - `patients`: "generated", or a folder of WFDB records. `cohort`: which patients are drawn.
@@ -148,6 +148,8 @@ class ECGDrugEnv(ClinicalEnv):
     - `missingness`: with "some" one ECG in five is not made, with "much" one in two; the last one's values stay and
       hours_since_ecg counts.
     - `hours`: a shorter stay; a longer one needs `max_episode_steps` too.
+    - `pessimism`: {"kind": "mopo", "weight": 1.0} charges doubt about the learned world, {"kind": "morel", ...} ends
+      episodes outside of what it knows (`clinenv.pessimism`); for training, not for judging.
     - `render_mode`: "rgb_array" or "human": the ECG on paper and the intervals' course.
 
     ## Version History

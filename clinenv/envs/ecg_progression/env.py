@@ -104,10 +104,12 @@ class ECGProgressionEnv(ClinicalEnv):
     ```python
     import gymnasium, clinenv
     gymnasium.make("ECGProgression-v0", world="cardiac-jepa-small", patients="generated", cohort=None,
-                   observation="chart", hours=None, device=None, render_mode=None, uncertainty=True)
+                   observation="chart", hours=None, device=None, render_mode=None, uncertainty=True, pessimism=None)
     ```
     - `world`: "oracle", "cardiac-jepa-small", a folder with weights, or a world object.
     - `cohort`: which patients are drawn, in worlds that know several.
+    - `pessimism`: {"kind": "mopo", "weight": 1.0} charges doubt about the learned world, {"kind": "morel", ...} ends
+      episodes outside of what it knows (`clinenv.pessimism`); for training, not for judging.
     - `hours`: a limit in the world's nominal steps (4383 h a visit); the ten years hold all the same.
     - `render_mode`: "rgb_array" or "human": conditions and treatments on a time line, and the latent's way on a map.
 

@@ -173,7 +173,7 @@ class EHRWardEnv(ClinicalEnv):
     import gymnasium, clinenv
     gymnasium.make("EHRWard-v0", world="ehr-ward-small", patients="generated", cohort=None, observation="chart",
                    noise="none", missingness="none", hours=None, hours_per_step=None, action=None, device=None,
-                   render_mode=None, uncertainty=True)
+                   render_mode=None, uncertainty=True, pessimism=None)
     ```
     - `world`: "oracle", "ehr-ward-small", a folder with weights, or a world object.
     - `cohort`: in the oracle "ward" (default), "icu", or one disease: "sepsis", "pneumonia", "diabetic-ketoacidosis",
@@ -185,6 +185,8 @@ class EHRWardEnv(ClinicalEnv):
       signs (SD: heart rate 3 bpm, pressures 3 to 4 mm Hg, breaths 2, saturation 1 %, temperature 0.2 C; a charted value
       keeps its error), "ward" twice that.
     - `missingness`: with "some" one ordered test in ten is never taken, with "much" three in ten; nobody says which.
+    - `pessimism`: {"kind": "mopo", "weight": 1.0} charges doubt about the learned world, {"kind": "morel", ...} ends
+      episodes outside of what it knows (`clinenv.pessimism`); for training, not for judging.
     - `hours`: a shorter or longer stay.
     - `render_mode`: "rgb_array" or "human": the patient's chart.
 

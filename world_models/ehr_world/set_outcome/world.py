@@ -23,6 +23,7 @@ from world_models.ehr_world.set_outcome import bins, inference
 from world_models.ehr_world.set_outcome.arrivals import admit, blank
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
 from world_models.ehr_world.set_outcome.copula import latent
+from world_models.ehr_world.set_outcome.following import follow, join, next_quantiles
 from world_models.ehr_world.set_outcome.network import ChartFeatures, Exposure, Outcome, SetOutcome, StepInputs
 from world_models.ehr_world.set_outcome.state import LOG, EHRState
 from world_models.ehr_world.set_outcome.stay_tensors import LAST_DELAY
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["KIND", "EHRWorldModel"]
 
 KIND = "ehr-set-outcome"
-AT_ONCE = 128  # patients: what a pass over all their items leaves behind then stays in a processor's cache
 CENTRAL_68 = (0.1587, 0.8413)  # one standard deviation to each side of a normal's middle (k)
 LEAST_TAIL = 1e-6  # probabilities at which a value is read off lie this far from 0 and 1
 IMPOSSIBLE = -1e9  # a logit
@@ -209,20 +209,25 @@ class EHRWorldModel(nn.Module):
     @gradients.verb
     def spread(self, state: EHRState) -> dict[str, Tensor]:
         """Half the width [B] of the central 68 % of each number's prediction for a next step without treatment."""
-        item, step, none = self.numbers, state.t + 1, torch.zeros_like(state.given)
-        recent, inputs = self._recent(state, step), self._inputs(state, step, none)
-        asked = self.net.ask(self.net.fuse(self.net.backbone.top(state.hidden), inputs)).unsqueeze(1)
-        parts = []
-        for rows in torch.arange(len(step), device=self.device).split(AT_ONCE):
-            row, column = rows.unsqueeze(1).expand(-1, len(item)), item.expand(len(rows), -1)
-            last = ChartFeatures(*(x[row, column] for x in inputs.chart))
-            outcome = self.net.query(asked[rows], item, last, self._exposure(state, step, none, recent, row, column))
-            ends = outcome.edges.new_tensor(CENTRAL_68).expand(len(outcome.edges), 2)
-            z = bins.quantile(outcome.log_mass.exp(), ends, outcome.edges, outcome.around).unflatten(0, row.shape)
-            value = from_z(z, self.net.scale[item].unsqueeze(1))
-            parts.append(((value[..., 1] - value[..., 0]) / 2).clamp_min(0.0))
-        sd = torch.cat(parts)
-        return {INQUIRIES[place].name: sd[:, i] for i, place in enumerate(item.tolist())}
+        value = next_quantiles(self, state, CENTRAL_68)
+        sd = ((value[..., 1] - value[..., 0]) / 2).clamp_min(0.0)
+        return {INQUIRIES[place].name: sd[:, i] for i, place in enumerate(self.numbers.tolist())}
+
+    @gradients.verb
+    def foretold(self, state: EHRState) -> Chart:
+        """See `ensemble.Follows`: the median of each number's prediction for a next step without treatment."""
+        middle = next_quantiles(self, state, (0.5,))[..., 0]
+        return {INQUIRIES[place].name: middle[:, i] for i, place in enumerate(self.numbers.tolist())}
+
+    def join(self, state: EHRState, shown: EHRState) -> EHRState:
+        """See `ensemble.Follows`."""
+        return join(self, shown)
+
+    @gradients.verb
+    def follow(self, state: EHRState, action: Tensor, shown: EHRState) -> EHRState:
+        """See `ensemble.Follows`. Raises ValueError: an amount outside its bounds."""
+        action = checked_orders(self.orders, action, state.key.shape[0], self.device)
+        return follow(self, state, action[:, len(self.typical) :], shown)
 
     @gradients.verb
     def support(self, state: EHRState) -> Tensor:
@@ -244,26 +249,27 @@ class EHRWorldModel(nn.Module):
 
     # ---- parts
 
-    def _chart(self, state: EHRState, step: Tensor) -> ChartFeatures:
+    def chart_features(self, state: EHRState, step: Tensor) -> ChartFeatures:
         """The chart as features, its ages counted up to `step` [B]."""
         age = (step.unsqueeze(-1) - state.drawn_step).clamp_min(0).to(torch.float32)
         return self.net.chart(state.value, state.seen, age)
 
-    def _inputs(self, state: EHRState, step: Tensor, given: Tensor) -> StepInputs:
+    def step_inputs(self, state: EHRState, step: Tensor, given: Tensor) -> StepInputs:
         """What the network reads of the step `step` [B] that follows the state, under interventions `given` [B, J]."""
-        chart, position = self._chart(state, step), step.to(torch.float32) + state.start_h / self.hours_per_step
+        chart, position = self.chart_features(state, step), step.to(torch.float32) + state.start_h / self.hours_per_step
         return StepInputs(chart, self.net.doses(given), self.net.fixed(state.static, state.diagnosis, position))
 
     def _total(self, state: EHRState, step: Tensor, row: Tensor) -> Tensor:
         """Amounts [..., J] given to patients `row` up to `step`, int64 [...]; before the admission none were."""
         return state.total_log[row, step.remainder(LOG)] * (step >= 0).unsqueeze(-1)
 
-    def _recent(self, state: EHRState, step: Tensor) -> Recent:
+    def recent(self, state: EHRState, step: Tensor) -> Recent:
+        """What patients [B] were given before `step` [B]."""
         everyone = torch.arange(len(step), device=step.device)
         one, two, three = (self._total(state, step - k, everyone) for k in (1, 2, 3))
         return Recent(one, one - two, two - three)
 
-    def _exposure(
+    def exposure(
         self, state: EHRState, step: Tensor, share: Tensor, recent: Recent, row: Tensor, item: Tensor
     ) -> Exposure:
         """What slots (row, item), int64 [...], met when `share` [B, J] is given in step `step` [B]."""
@@ -277,8 +283,8 @@ class EHRWorldModel(nn.Module):
 
     def outcomes(self, state: EHRState, step: Tensor, given: Tensor, row: Tensor, item: Tensor) -> Outcome:
         """Predictions for slots (row, item), int64 [N], of the step `step` [B] under interventions `given` [B, J]."""
-        met = self._exposure(state, step, given / self.net.largest, self._recent(state, step), row, item)
-        return self.net.outcomes(state.hidden, self._inputs(state, step, given), row, item, met)
+        met = self.exposure(state, step, given / self.net.largest, self.recent(state, step), row, item)
+        return self.net.outcomes(state.hidden, self.step_inputs(state, step, given), row, item, met)
 
     def _chances(self, key: Tensor, step: Tensor, name: str) -> Chances:
         """All random numbers of a step, in one pass."""
@@ -315,9 +321,9 @@ class EHRWorldModel(nn.Module):
 
         The log of amounts stays as it was where nobody is."""
         row, item = asked.nonzero(as_tuple=True)
-        share, recent = given / self.net.largest, self._recent(state, step)
-        met = self._exposure(state, step, share, recent, row, item)
-        chances, inputs = self._chances(state.key, step, "outcome"), self._inputs(state, step, given)
+        share, recent = given / self.net.largest, self.recent(state, step)
+        met = self.exposure(state, step, share, recent, row, item)
+        chances, inputs = self._chances(state.key, step, "outcome"), self.step_inputs(state, step, given)
         outcome = self.net.outcomes(state.hidden, inputs, row, item, met)
         value = self._sample_values(outcome, row, item, chances)
         delay = self._sample_delays(outcome, row, item, value, chances)
@@ -335,7 +341,7 @@ class EHRWorldModel(nn.Module):
             since_h=torch.where(given > 0, 0.0, (state.since_h + gap).clamp_max(MAX_HOURS_SINCE)),
             total_log=self._logged(state, step, recent.total + share),
         )
-        inputs = inputs._replace(chart=self._chart(state, step))
+        inputs = inputs._replace(chart=self.chart_features(state, step))
         hidden, ends = self.net.take_in(state.hidden, inputs, came.to(torch.float32), step)
         chance = torch.sigmoid(ends) * (step > 0).unsqueeze(-1)
         dies, leaves = (chances.ends < chance).unbind(-1)
