@@ -11,7 +11,8 @@ import torch
 from benchmarks.common import speed
 from benchmarks.common.network_share import time_shares
 from benchmarks.common.results import read_csv
-from benchmarks.ecg_drug import policies, ppo_speed
+from benchmarks.ecg_drug import planners, policies, ppo_speed
+from benchmarks.ward import rollouts
 from tests.agents.bandit_world import DialWorld
 from world_models import keys
 
@@ -112,3 +113,36 @@ def test_ppo_speed_writes_its_figures(tmp_path):
     assert len(found["time_to_return"]) == 2
     for arrival in found["time_to_return"]:
         assert arrival["arrived"] == (arrival["best_return"] >= found["wanted_return"]) and arrival["steps"] >= 16 * 24
+
+
+def test_planners_at_equal_transitions_and_what_they_foresaw(tmp_path, monkeypatch):
+    monkeypatch.setattr(planners, "GROUP", 2)
+    monkeypatch.setattr(planners, "STEPS", 3)
+    arguments = ["--patients", "3", "--budgets", "900", "--planners", "CEM", "rollout of the rule"]
+    where = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    assert planners.main([*arguments, *where]) == 0
+    rows = read_csv(tmp_path / "out" / "planners.csv")
+    owner = "CEM, 900 transitions, owns the oracle"
+    labels = [planners.RULE, "constant", "CEM, 900 transitions", "rollout of the rule, 900 transitions", owner]
+    assert [row["agent"] for row in rows] == labels
+    foresight = read_csv(tmp_path / "out" / "planners_foresight.csv")
+    first = [row for row in foresight if row["planner"] == owner and float(row["steps_ahead"]) == 1]
+    assert len(first) == 1 and float(first[0]["transitions"]) <= 900
+    assert abs(float(first[0]["bias"])) < 0.1, "who owns the oracle knows what the next step brings"
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.*")}
+    assert planners.main([*arguments, *where]) == 0
+    assert kept == {path: path.stat().st_mtime_ns for path in kept} and len(kept) == 2 * 5 + 2 * 3
+    assert read_csv(tmp_path / "out" / "planners_foresight.csv") == foresight
+    assert planners.main(["--world", "nowhere", *where]) == 2
+
+
+def test_the_wards_rule_improved_online_is_paired_with_the_rule(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rollouts, "STEPS", 2)
+    monkeypatch.setattr(rollouts, "GROUP", 2)
+    where = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    assert rollouts.main(["--patients", "3", "--presets", "fast", *where]) == 0
+    rule, ours = read_csv(tmp_path / "out" / "policies_ehr_rollout.csv")
+    assert rule["agent"] == rollouts.RULE and float(rule["return_minus_reference"]) == 0.0
+    differences = [float(ours[name]) for name in ours if name.startswith("term_") and name.endswith("_minus_reference")]
+    assert sum(differences) == pytest.approx(float(ours["return_minus_reference"]), abs=1e-4)
+    assert "minus the rule's" in capsys.readouterr().out
