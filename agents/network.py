@@ -186,6 +186,7 @@ class _Tower:
     def __init__(self, parameters: Sequence[tuple[Tensor, Tensor]], gradients: Sequence[tuple[Tensor, Tensor]]) -> None:
         self._layers = list(zip(parameters, gradients, strict=True))
         self._inputs: list[Tensor] = []
+        self._minus_one = torch.tensor(-1.0)  # without dimensions it stands on every device
 
     def forward(self, x: Tensor) -> Tensor:
         """The output [out, B] of x [in, B]."""
@@ -193,7 +194,8 @@ class _Tower:
         self._inputs = [x]
         for (w, b), _ in hidden:
             # tanh z = 2 sigmoid(2 z) - 1: on a CPU torch's own tanh takes ten times as long as its sigmoid
-            x = torch.addmm(b.unsqueeze(1), w, x, beta=2, alpha=2).sigmoid_().mul_(2.0).sub_(1.0)
+            half = torch.addmm(b.unsqueeze(1), w, x, beta=2, alpha=2).sigmoid_()
+            x = torch.add(self._minus_one, half, alpha=2, out=half)
             self._inputs.append(x)
         return torch.addmm(bias.unsqueeze(1), weight, x)
 
@@ -266,6 +268,12 @@ class Network:
     def values(self, seen: Tensor) -> Tensor:
         """The returns [values, B] that the critic foretells."""
         return self._critic.forward(seen.T)
+
+    def rescale_values(self, factor: Tensor, shift: Tensor) -> None:
+        """Have the critic foretell factor [values] times what it did, and shift [values] more."""
+        weight, bias = _layers(self.parameters, "critic")[-1]
+        weight.mul_(factor.unsqueeze(1))
+        bias.mul_(factor).add_(shift)
 
     def policy_backward(self, by_output: Tensor) -> None:
         """The actor's gradients, from those [width + amounts, B] by what it put out last."""

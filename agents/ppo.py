@@ -2,8 +2,9 @@
 
 Schulman et al. 2017 (arXiv 1707.06347), with generalised advantages (Schulman et al. 2016, arXiv 1506.02438) and, where
 a limit of the safety cost is given, a Lagrange multiplier that climbs while the limit is broken (Ray, Achiam & Amodei
-2019, "Benchmarking safe exploration in deep reinforcement learning"). From top to bottom: the settings, and the learner
-with its rollout, advantages, update and gradient step. `agents.network` is the policy, `agents.courses` the patients.
+2019, "Benchmarking safe exploration in deep reinforcement learning"). From top to bottom: the learner with its rollout,
+advantages, update and gradient step, its checkpoint, and `train`. `agents.network` is the policy, `agents.courses` the
+patients, `agents.ppo_config` the settings.
 
 Shapes: T steps of B patients are N rows; a policy sees `inputs` numbers of each.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,59 +27,20 @@ from agents import run_folder
 from agents.courses import Courses
 from agents.journal import Journal
 from agents.network import Choices, Network, output_of
+from agents.ppo_config import PPOConfig, preset_for
 from agents.ppo_policy import pushed
 from clinenv.doors.making import clinical
 from world_models import keys, tree
-from world_models.config_json import check_sizes
 from world_models.protocol import WorldModel
 from world_models.sealed import Opened
 
-__all__ = ["ALGO", "LIBRARY", "PRESETS", "Learner", "PPOConfig", "preset_for", "train"]
+__all__ = ["ALGO", "LIBRARY", "Learner", "PPOConfig", "preset_for", "train"]
 
 LIBRARY, ALGO = "clinenv", "ppo"  # as policy.json names what made it
 
 _ADAM_FIRST, _ADAM_SECOND, _ADAM_EPS = 0.9, 0.999, 1e-5
-
-
-@dataclass(frozen=True)
-class PPOConfig:
-    """Everything that decides a training run but its seed, kept as JSON beside the policy it made.
-
-    Raises:
-        ValueError: a number out of its range.
-    """
-
-    num_envs: int = 1024  # patients treated at once
-    n_steps: int = 24  # of each between two updates
-    minibatch: int = 512  # rows of one gradient step
-    epochs: int = 8  # times that an update sees each row
-    learning_rate: float = 1e-3  # of Adam, falling linearly to 0 over the run
-    gamma: float = 0.99  # discount of a step
-    gae_lambda: float = 0.95  # of the advantages: 0 trusts the value, 1 the return that came
-    clip: float = 0.2  # of the ratio of the new policy's chance of an action to the old one's
-    entropy: float = 0.02  # worth of one nat of it: with less, a policy settles before it has tried everything
-    value_weight: float = 0.5  # of the squared error of the value beside the policy's loss
-    max_norm: float = 0.5  # the gradient is scaled down to it
-    target_kl: float | None = None  # an update ends with the epoch that moved the policy further, in nats
-    cost_weight: float = 0.2  # what one unit of safety cost is worth in return; with a limit: at first
-    cost_limit: float | None = None  # mean cost of a course that is allowed: a multiplier takes the weight's place
-    multiplier_rate: float = 0.05  # what an update adds to the multiplier for one unit of cost beyond the limit
-    hidden: tuple[int, ...] = (64, 64)  # widths of the tanh layers, of actor and critic alike
-    history: int = 1  # observations that the policy sees: this one, and those before it
-    log_sd: float = -0.5  # of amounts: logarithm of the first exploration's SD, in half widths of the action space
-
-    def __post_init__(self) -> None:
-        check_sizes(self, num_envs=1 << 20, n_steps=1 << 16, minibatch=1 << 24, epochs=1000, history=1000)
-        for width in self.hidden:
-            if type(width) is not int or not 1 <= width <= 1 << 16:
-                raise ValueError(f"hidden={self.hidden}: widths are whole numbers from 1 to {1 << 16}")
-        ranges = {"gamma": (0, 1), "gae_lambda": (0, 1), "clip": (1e-6, 1e6), "learning_rate": (0, 1e3)}
-        ranges |= {n: (0, 1e6) for n in ("entropy", "value_weight", "cost_weight", "multiplier_rate")}
-        ranges |= {"max_norm": (1e-9, 1e9), "log_sd": (-20, 20)}
-        ranges |= {n: (0, 1e9) for n in ("target_kl", "cost_limit") if getattr(self, n) is not None}
-        for name, (least, most) in ranges.items():
-            if not least <= getattr(self, name) <= most:
-                raise ValueError(f"{name}={getattr(self, name)!r} must lie in {least:g}..{most:g}")
+_RECENT = 0.1  # weight of the last rollout in the mean and SD of the critic's targets
+_LEAST_SD = 1e-3  # of the targets: where nothing is paid, they are not blown up
 
 
 class _Rows(NamedTuple):
@@ -107,14 +69,16 @@ class Learner:
         self.config, self.seed, self.courses = config, seed, courses
         self.output = output_of(space, device)
         self.masked = masked and isinstance(self.output, Choices)
-        self.observation = courses.begin()
-        self.history = self.observation.unsqueeze(1).repeat(1, config.history, 1)
+        self.history = courses.begin().unsqueeze(1).repeat(1, config.history, 1)  # [B, history, n]
         self.limited = config.cost_limit is not None
         inputs = self.history[0].numel()
-        self.network = Network(inputs, self.output, 2 if self.limited else 1, config.hidden, device)
+        values = 2 if self.limited else 1  # returns that the critic foretells
+        self.network = Network(inputs, self.output, values, config.hidden, device)
         self.network.initialise(config.log_sd, torch.Generator().manual_seed(seed))
         self.moments = torch.zeros(2, len(self.network.vector), device=device)  # Adam's, first and second
         self.sums = torch.zeros(3, config.num_envs, device=device)  # of the running courses: return, cost, steps
+        # mean and mean square of what the critic is to foretell, of late
+        self.targets = torch.stack([torch.zeros(values, device=device), torch.ones(values, device=device)])
         self.multiplier = config.cost_weight
         self.iteration = self.updates = 0
         self._generator = torch.Generator(device)
@@ -154,7 +118,7 @@ class Learner:
             log_probs.append(self.output.log_prob(given, action))
             rewards.append(torch.stack([happened.reward, happened.cost], -1))
             ends.append(happened.ended)
-            self._remember(happened.observation, happened.ended)
+            self.history = pushed(self.history, happened.observation, happened.ended)
             self.sums += torch.stack([happened.reward, happened.cost, torch.ones_like(happened.cost)])
             over = happened.ended.to(torch.float32)
             ended_sums += torch.cat([(self.sums * over).sum(1), over.sum(0, keepdim=True)])
@@ -162,8 +126,10 @@ class Learner:
         paid = self._paid(torch.stack(rewards))
         everything = torch.cat([*seen, self.history.flatten(1)])
         values = self.network.values(everything).T.unflatten(0, (self.config.n_steps + 1, -1))
+        centre, scale = self._scale()
+        values = values * scale + centre
         advantage = self._advantages(paid, values, torch.stack(ends))
-        target = advantage + values[:-1]
+        target = self._scaled((advantage + values[:-1]).flatten(0, 1))
         weighed = advantage[..., 0] - (self.multiplier * advantage[..., 1] if self.limited else 0.0)
         weighed = (weighed - weighed.mean()) / (weighed.std() + 1e-8)
         mask = torch.cat([m for m in masks if m is not None]) if self.masked else None
@@ -173,15 +139,11 @@ class Learner:
             torch.cat(actions),
             torch.cat(log_probs),
             weighed.flatten(),
-            target.flatten(0, 1),
+            target,
         )
         *sums, courses = ended_sums.tolist()
         names = ("return", "cost", "length")
         return rows, {n: s / courses for n, s in zip(names, sums, strict=True)} if courses else {}
-
-    def _remember(self, observation: Tensor, fresh: Tensor) -> None:
-        """Put the observation [B, n] at the end of what the policy sees; a new patient has been like this for ever."""
-        self.history = pushed(self.history, observation, fresh)
 
     def _paid(self, rewards: Tensor) -> Tensor:
         """What the critic foretells the sums of, [T, B, values], of rewards and costs [T, B, 2]."""
@@ -203,6 +165,24 @@ class Learner:
             ahead = surprise[t] + decay * goes_on[t] * ahead
             advantage[t] = ahead
         return advantage
+
+    def _scale(self) -> tuple[Tensor, Tensor]:
+        """What the critic's 0 and 1 stand for: mean and SD of the recent targets [values]."""
+        mean, square = self.targets
+        return mean, (square - mean.square()).clamp(min=0.0).sqrt().clamp(min=_LEAST_SD)
+
+    def _scaled(self, target: Tensor) -> Tensor:
+        """The targets [N, values] on the critic's scale, after it took their mean and SD into account.
+
+        The critic's last layer is changed such that it foretells what it did (van Hasselt et al. 2016, arXiv
+        1602.07714): rewards of any size are learned with one learning rate.
+        """
+        centre, scale = self._scale()
+        weight = max(_RECENT, 1.0 / (1 + self.iteration))
+        self.targets.lerp_(torch.stack([target.mean(0), target.square().mean(0)]), weight)
+        new_centre, new_scale = self._scale()
+        self.network.rescale_values(scale / new_scale, (centre - new_centre) / new_scale)
+        return (target - new_centre) / new_scale
 
     def _update(self, rows: _Rows, rate: float) -> dict[str, float]:
         """Epochs of minibatches over the rows of a rollout."""
@@ -241,19 +221,21 @@ class Learner:
         ratio = moved.exp()
         clipped = ((ratio - 1.0).abs() > self.config.clip).to(torch.float32)
         kl = ratio - 1.0 - moved  # Schulman 2020, "Approximating KL divergence": never negative
-        unexplained = error.square().mean() / rows.target.var().clamp(min=1e-12)
+        unexplained = error.square().mean() / rows.target.var(correction=0).clamp(min=1e-12)
         said = torch.stack([error.square().mean(), 1.0 - unexplained, entropy.mean(), kl.mean(), clipped.mean()])
         return dict(zip(("value_loss", "explained_variance", "entropy", "kl", "clipped"), said.tolist(), strict=True))
 
     def _step(self, rate: float) -> None:
         """Adam (Kingma & Ba 2015, arXiv 1412.6980) along the gradient, which is not longer than max_norm."""
         gradient, (first, second) = self.network.gradient, self.moments
-        gradient.mul_((self.config.max_norm / (gradient.norm() + 1e-6)).clamp(max=1.0))
+        gradient.mul_((self.config.max_norm / (gradient.norm() + 1e-6)).clamp_(max=1.0))
         self.updates += 1
         first.lerp_(gradient, 1 - _ADAM_FIRST)
         second.mul_(_ADAM_SECOND).addcmul_(gradient, gradient, value=1 - _ADAM_SECOND)
-        spread = (second / (1 - _ADAM_SECOND**self.updates)).sqrt_().add_(_ADAM_EPS)
-        self.network.vector.addcdiv_(first, spread, value=-rate / (1 - _ADAM_FIRST**self.updates))
+        # that both moments began at 0 is corrected in the numbers: the paper's section 2, last paragraph
+        grown = (1 - _ADAM_SECOND**self.updates) ** 0.5
+        spread = second.sqrt().add_(_ADAM_EPS * grown)
+        self.network.vector.addcdiv_(first, spread, value=-rate * grown / (1 - _ADAM_FIRST**self.updates))
 
     def save(self, folder: Path, told: dict[str, Any], action: Space) -> None:
         """Write the checkpoint, then the policy that comes of it."""
@@ -262,6 +244,7 @@ class Learner:
             "moments": self.moments,
             "sums": self.sums,
             "history": self.history,
+            "targets": self.targets,
             "courses": run_folder.as_tensor(courses),
         }
         counts = {"iteration": self.iteration, "updates": self.updates, "snapshot_bytes": len(courses), **waiting}
@@ -279,24 +262,17 @@ class Learner:
         """
         names = ("iteration", "updates", "batches", "taken", "snapshot_bytes")
         counts = {name: run_folder.whole_number(found, name) for name in names}
-        wanted = {**self.network.parameters, "moments": self.moments, "sums": self.sums, "history": self.history}
-        (name,) = run_folder.CHECKPOINT.tensors
+        kept = ("moments", "sums", "history", "targets")
+        wanted = {**self.network.parameters, **{name: getattr(self, name) for name in kept}}
+        (file,) = run_folder.CHECKPOINT.tensors
         wanted["courses"] = torch.empty(counts["snapshot_bytes"], dtype=torch.uint8, device="meta")
-        tensors = found.tensors(name, wanted)
+        tensors = found.tensors(file, wanted)
         self.courses.restore(run_folder.as_bytes(tensors.pop("courses")), counts)
         self.network.load(tensors)
-        for mine in ("moments", "sums", "history"):
-            getattr(self, mine).copy_(tensors[mine])
+        for name in kept:
+            getattr(self, name).copy_(tensors[name])
         self.multiplier = float(found.config["multiplier"])
         self.iteration, self.updates = counts["iteration"], counts["updates"]
-
-
-PRESETS: dict[str, PPOConfig] = {}
-
-
-def preset_for(env_id: str) -> PPOConfig:
-    """The settings that an environment's PPO is trained with by default."""
-    return PRESETS.get(env_id, PPOConfig())
 
 
 def train(
@@ -310,7 +286,7 @@ def train(
     progress: bool = True,
     save_every_s: float = 60.0,
     tensorboard: bool = False,
-    make: Callable[..., VectorEnv] = run_folder.make_patients,
+    make: Callable[..., VectorEnv] | None = None,
     **env_kwargs: Any,
 ) -> Path:
     """Train until at least `steps` patient-steps have been seen in all; returns the folder of the policy.
@@ -324,7 +300,8 @@ def train(
         seed: of the network, the exploration, and the patients.
         resume: go on from `out`; False: start anew.
         save_every_s: seconds between two checkpoints.
-        make: builds the vector environment, called as make(env_id, num_envs, world, **env_kwargs).
+        make: builds the vector environment, called as make(env_id, num_envs, world, **env_kwargs); None:
+            `run_folder.make_patients`.
 
     Raises:
         ValueError: an argument that is none, an observation that is no row of numbers, or `out` holds another run.
@@ -333,7 +310,7 @@ def train(
     told = run_folder.described(LIBRARY, ALGO, env_id, world, asdict(config), seed, steps, env_kwargs)
     folder = Path(out)
     resume = resume and run_folder.resumable(folder, told)
-    envs = make(env_id, config.num_envs, world, **env_kwargs)
+    envs = (make or run_folder.make_patients)(env_id, config.num_envs, world, **env_kwargs)
     try:
         episodes, action = clinical(envs).episodes, envs.single_action_space
         space = episodes.interface.view.space

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from agents import ppo, run_folder
+from agents import ppo, ppo_config, run_folder
 from agents.policy_agent import PolicyAgent
 from agents.rollout import judge
 from clinenv.commands.errors import UsageError
@@ -28,7 +28,7 @@ VALIDATION_SEED, VALIDATION_PATIENTS = 30_000_000, 2000  # folded by "validation
 
 def _ppo(out: Path, steps: int, env_id: str, changes: dict[str, Any], **arguments: Any) -> Path:
     """Torch-native."""
-    config = replace(ppo.preset_for(env_id), **changes)
+    config = replace(ppo_config.preset_for(env_id), **changes)
     return ppo.train(out, steps, env_id, config=config, **arguments)
 
 

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     threshold = world.reader.threshold.clamp(0.01, 0.99)
     results = {}
     print("Simulated patients, judged in the oracle; QALYs against ten years in health:")
-    for agent in (ProgressionRule(threshold), PolicyAgent(model.policy, truth)):
+    for agent in (ProgressionRule(threshold), PolicyAgent(model.policy, truth, "PPO")):
         found = judge(agent, truth, judged, args.max_steps)
         results[agent.name] = float(found.returns.mean())
         died = 100 * found.outcomes.totals["died"].mean()

@@ -8,8 +8,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from world_models.devices import checked_device
-
 __all__ = ["MOST", "MOST_BATCH", "MOST_THREADS", "device", "folder", "number", "trainer", "whole"]
 
 MOST = 10**9  # of patients, stays or steps: far above what anyone trains, and below what overflows
@@ -52,6 +50,8 @@ def number(least: float, most: float, above: bool = False) -> Callable[[str], fl
 
 def device(text: str) -> str:
     """An argparse type: a device that this torch can work on."""
+    from world_models.devices import checked_device  # torch, which no other option needs
+
     try:
         checked_device(text)
     except ValueError as error:

@@ -28,7 +28,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from agents import registry
-from agents.board.watched import Disqualified, Whole
+from agents.board.watched import Disqualified, Elsewhere, Whole
 from agents.making import Making
 from agents.protocol import Narrowable
 from agents.registry import Entry
@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]  # of the checkout, or of what is ins
 ACTION = "action"
 
 
-class IsolatedAgent:
+class IsolatedAgent(Elsewhere):
     """`Agent` and `Narrowable`, decided in another process. Close it, or use it in a `with`.
 
     Args:

@@ -78,7 +78,7 @@ def _how_to_read() -> str:
         ("worst 5 %", "mean over the worst twentieth of the patients (CVaR): lowest returns, highest costs"),
         ("gap", FIGURES["gap"] + "; above 0 the world promised too much"),
         ("regret", FIGURES["regret"]),
-        ("ms", "to decide for one patient who is alone, and for one in a batch, on one core"),
+        ("ms", "processor time to decide for one patient who is alone, and for one in a batch, on one core"),
         ("reference", "knows what no rival may: it was made in the oracle, or sees the diagnoses. Ranked with nobody"),
     ]
     listed = "".join(f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>" for term, meaning in terms)

@@ -21,7 +21,7 @@ from world_models import tree
 from world_models.protocol import Chart
 from world_models.quantity import Quantity
 
-__all__ = ["Disqualified", "Watched", "Whole", "outside", "visible"]
+__all__ = ["Disqualified", "Elsewhere", "Watched", "Whole", "outside", "visible"]
 
 TOLERANCE = 1e-5  # of an amount, relative
 # What every observer knows besides the observation's columns: that the episode goes on, and where it began.
@@ -75,6 +75,10 @@ def _same(given: Tensor, offered: Tensor) -> Tensor:
     return (given - offered).abs() <= TOLERANCE * offered.abs().clamp_min(1e-3)
 
 
+class Elsewhere:
+    """What an agent inherits that does not decide in the judge's own process."""
+
+
 class Whole:
     """A narrowable agent around one that is not: rows that have left are carried on as they last were, and what is
     decided for them is dropped."""
@@ -114,7 +118,9 @@ class Watched:
         limit_ms: longest that a decision for one patient may take, on average over a batch; None: as long as it likes.
 
     Attributes:
-        decisions, seconds: patients decided for, and what the agent took for it.
+        decisions: patients decided for.
+        seconds: what the agent took for it: of this process's processor time, which a load beside it does not
+            lengthen; of the clock where the agent decides elsewhere (in another process, on another device).
     """
 
     def __init__(self, agent: Agent, simulator: Simulator, sees: Sequence[str], limit_ms: float | None = None) -> None:
@@ -124,6 +130,8 @@ class Watched:
         self._task, self._columns, self._sees = simulator.task, simulator.world.orders, tuple(sees)
         self._menu, self._device = menu_of(simulator), simulator.device
         self.decisions, self.seconds = 0, 0.0
+        elsewhere = isinstance(agent, Elsewhere) or self._device.type != "cpu"
+        self._spent = time.perf_counter if elsewhere else time.process_time
         self._batch: int | None = None  # rows since the reset
 
     def reset(self, mask: Tensor | None = None) -> None:
@@ -144,9 +152,10 @@ class Watched:
         shown = tree.copy({name: chart[name] for name in self._sees if name in chart})
         count = next(iter(shown.values())).shape[0]
         self._batch = count if self._batch is None or not self._carries else self._batch
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), self._spent()
         decided = self._call(self.agent.act, shown)
-        self._timed(time.perf_counter() - start, self._batch)
+        self.decisions, self.seconds = self.decisions + self._batch, self.seconds + self._spent() - spent
+        self._check_time(time.perf_counter() - start, self._batch)
         return self._orders(decided, count)
 
     def _call(self, what: Callable[..., Any], *given: Any) -> Any:
@@ -158,8 +167,8 @@ class Watched:
         except Exception as error:
             raise Disqualified(f"it raised {type(error).__name__}: {error}") from error
 
-    def _timed(self, seconds: float, count: int) -> None:
-        self.decisions, self.seconds = self.decisions + count, self.seconds + seconds
+    def _check_time(self, seconds: float, count: int) -> None:
+        """By the clock: who waits is as late as who computes."""
         spent = 1000.0 * seconds / count
         if self.limit_ms is not None and spent > self.limit_ms:
             raise Disqualified(f"it took {spent:.0f} ms a patient for a decision; {self.limit_ms:g} are allowed")

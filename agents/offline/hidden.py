@@ -83,7 +83,7 @@ class HiddenRank:
         self._simulator, self._severity = simulator, _SEVERITY[simulator.task.name]
         self.changes = self._severity.changes
         self._foretold: Tensor | None = None  # float64 [EXPECTED_DEGREE + 1]: of the polynomial
-        state, _ = simulator.reset(keys.fold(keys.from_seed(0, REFERENCE, simulator.device), "offline/reference"))
+        state = simulator.world.initial(keys.fold(keys.from_seed(0, REFERENCE, simulator.device), "offline/reference"))
         if self._severity.beyond:
             found = self._severity.read(simulator, state).to(torch.float64)
             self._foretold = torch.linalg.lstsq(self._powers(state), found.unsqueeze(-1)).solution.squeeze(-1)

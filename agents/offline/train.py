@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,7 +104,7 @@ def learn(logged: Logged, algorithm: str, out: Path, settings: Settings | None =
     made = ALGORITHMS[algorithm]
     decision = made.decision if coding.discrete or algorithm != "bc" else "mean"
     recipe = Recipe(
-        algorithm=algorithm,
+        algo=algorithm,
         decision=decision,
         coding=coding.kind,
         action_kind=coding.action_kind,
@@ -116,7 +117,7 @@ def learn(logged: Logged, algorithm: str, out: Path, settings: Settings | None =
         learned_from={**asdict(logged.about), "settings": asdict(settings)},
         flexibility=settings.flexibility if algorithm == "bcq" else 0.0,
     )
-    with _seeded(settings.seed):
+    with _seeded(settings.seed), _quiet():
         learner = _config(d3rlpy, algorithm, coding.discrete, settings).create(device="cpu:0")
         data = as_d3rlpy(logged, coding, settings.cost_weight)
         per_epoch = max(1, settings.updates // settings.epochs)
@@ -179,8 +180,8 @@ def _networks(recipe: Recipe, modules: Any) -> nn.ModuleDict:
     if recipe.decision in ("constrained", "likeliest"):
         found["imitator"] = _linear(modules.imitator, "_fc")
     if recipe.decision == "mean":
-        head = "_fc" if recipe.algorithm == "bc" else "_mu"
-        found["actor"] = _linear(modules.imitator if recipe.algorithm == "bc" else modules.policy, head)
+        head = "_fc" if recipe.algo == "bc" else "_mu"
+        found["actor"] = _linear(modules.imitator if recipe.algo == "bc" else modules.policy, head)
     networks = recipe.build()
     state = {
         f"{name}.{2 * place}.{part}": getattr(layer, part).detach().clone()
@@ -210,6 +211,19 @@ def _seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(plain)
             np.random.set_state(numpy)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """d3rlpy logs by structlog, each run's whole configuration: warnings alone in this block."""
+    import structlog
+
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -250,10 +264,8 @@ def _there(out: Path, algorithm: str, logged: Logged, settings: Settings) -> boo
         return False
     recipe = load_networks(out)[0]
     wanted = json.loads(json.dumps({**asdict(logged.about), "settings": asdict(settings)}))
-    if recipe.algorithm != algorithm or dict(recipe.learned_from) != wanted:
-        raise ValueError(
-            f"{out} holds a policy learned otherwise ({recipe.algorithm}); name another folder, or --fresh"
-        )
+    if recipe.algo != algorithm or dict(recipe.learned_from) != wanted:
+        raise ValueError(f"{out} holds a policy learned otherwise ({recipe.algo}); name another folder, or --fresh")
     return True
 
 

@@ -13,7 +13,6 @@ from agents.protocol import Agent, menu_of, to_orders
 from clinenv.envs.ecg_drug.task import MENU
 from clinenv.simulator import Simulator
 from clinenv.task import Switches
-from world_models import tree
 from world_models.protocol import Chart
 
 __all__ = ["POLICIES", "OnMenu", "base_policy"]
@@ -41,14 +40,6 @@ class OnMenu:
         return to_orders(self.agent.act(chart), self.menu)
 
 
-class _Narrowed(DofetilideLabelRule):
-    """The label's rule, able to go on with some of its patients."""
-
-    def narrow(self, rows: Tensor) -> None:
-        """See `agents.protocol.Narrowable`."""
-        self._course = tree.take(self._course, rows)
-
-
 def base_policy(simulator: Simulator, name: str = "rule") -> Agent:
     """A new agent for the simulator's task.
 
@@ -65,7 +56,7 @@ def base_policy(simulator: Simulator, name: str = "rule") -> Agent:
     if task.name == "ECGDrug":
         menu = menu_of(simulator)
         table = MENU.table(simulator.world.orders, device) if menu is None else menu
-        agent: Agent = _Narrowed(table, task.orders)
+        agent: Agent = DofetilideLabelRule(table, task.orders)
         if name == "constant":
             row = menu_row(table, task.orders, dofetilide_mg=HALF_MG)
             agent = FixedRegimen(row, HOURS_BETWEEN_DOSES, "dofetilide 0.25 mg every 12 h")

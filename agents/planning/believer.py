@@ -4,6 +4,7 @@ when it is time; what a plan is, and how one is found, is its subclasses'.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from agents.planning.task_around import EndsAt
 from agents.rollout import admission_factors
 from clinenv.simulator import Simulator
 from world_models import keys, tree
@@ -63,6 +65,8 @@ class Believer(ABC):
         sees: the measures of a chart that a belief is formed from, those on request too (`judge(also=...)` brings
             them); None: all that are not on request. A chart may hold what no observation shows, such as recorded
             diagnoses: leave them out for a planner that is to know no more than a policy.
+        episode_hours: after which the patients' episodes are cut off; what is imagined past that does not count. None:
+            never, but by the task's own end.
         state_of: gives the true state of the batch in the simulator's own world. For upper references alone: such a
             planner owns the oracle, and knows everything of its patients but their luck, which is sampled anew.
     """
@@ -78,7 +82,11 @@ class Believer(ABC):
         max_rows: int = 65_536,
         sees: Sequence[str] | None = None,
         state_of: Callable[[], Any] | None = None,
+        episode_hours: float | None = None,
     ) -> None:
+        if episode_hours is not None:
+            simulator = copy.copy(simulator)
+            simulator.task = EndsAt(simulator.task, episode_hours)
         self.simulator, self.seed = simulator, seed
         self._replan_every, self._group = replan_every, max(1, max_rows // max(rows_a_patient, 1))
         self._read = [q.name for q in simulator.world.measures if not q.on_request] if sees is None else list(sees)

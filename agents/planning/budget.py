@@ -35,10 +35,14 @@ class Budget:
 
 
 class Meter:
-    """What one decision of `patients` patients has used, and how much more its budget pays for."""
+    """What one decision of `patients` patients has used, and how much more its budget pays for.
 
-    def __init__(self, budget: Budget | None = None, patients: int = 1) -> None:
-        self.budget, self.patients = budget, patients
+    Args:
+        reserved: transitions that are kept back for the report.
+    """
+
+    def __init__(self, budget: Budget | None = None, patients: int = 1, reserved: int = 0) -> None:
+        self.budget, self.patients, self._reserved = budget, patients, reserved
         self.transitions = 0  # imagined for each patient
         self._began = time.perf_counter()
         self._last: tuple[int, float] | None = None  # transitions and milliseconds of the last call
@@ -70,11 +74,11 @@ class Meter:
             return plans
         most = plans
         if self.budget.transitions is not None:
-            most = min(most, (self.budget.transitions - self.transitions) // each - kept)
-            if self.transitions == 0 and self.budget.transitions < each:
+            most = min(most, (self.budget.transitions - self._reserved - self.transitions) // each - kept)
+            if self.transitions == 0 and self.budget.transitions < each + self._reserved:
                 raise ValueError(
                     f"a budget of {self.budget.transitions} transitions does not pay for one plan of {each} (particles "
-                    "x horizon); raise it, or lower particles or horizon"
+                    f"x horizon) and its report; raise it to {each + self._reserved}, or lower particles or horizon"
                 )
         if self.budget.milliseconds is not None:
             needed = self._expected(most * each) + (self._expected(kept * each) if kept else 0.0)

@@ -50,7 +50,7 @@ class WorldPlanner(Believer):
         cost_weight: what one unit of safety cost is worth in return (a Lagrange multiplier, 0 ignores cost).
         cost_risk: how samples of minus the cost become one number. `MeanMinusSigma(lam)` here charges
             mu + lam * sigma of the cost, the uncertainty-aware risk score of the ECG-WM paper.
-        seed, max_rows, sees, state_of: see `Believer`.
+        seed, max_rows, sees, state_of, episode_hours: see `Believer`.
         name: for tables; None: the planner's.
         fixed: levels only: orders that every plan gives at one of their amounts, and that are not searched. By default
             the order that says how long a step lasts, at its middle amount: plans of different length are not
@@ -88,6 +88,7 @@ class WorldPlanner(Believer):
         value: Value | None = None,
         objective: Objective | None = None,
         state_of: Callable[[], Any] | None = None,
+        episode_hours: float | None = None,
     ) -> None:
         if isinstance(config, str):
             config = config_of(simulator.task, planner if isinstance(planner, str) else "cem", config)
@@ -95,12 +96,13 @@ class WorldPlanner(Believer):
             raise ValueError("give an objective, or risk, cost_weight and cost_risk; together one would be ignored")
         if proposals < 1:
             raise ValueError(f"proposals must be at least 1, got {proposals}; leave the policy out for none")
-        super().__init__(simulator, config.replan_every, config.rows, seed, max_rows, sees, state_of)
+        super().__init__(simulator, config.replan_every, config.rows, seed, max_rows, sees, state_of, episode_hours)
         self.config, self.budget, self.value = config, budget, value
         self.objective = objective or ReturnAndCost(risk or Mean(), cost_weight, cost_risk or Mean())
         self._optimiser = config.optimiser() if isinstance(planner, str) else planner
         self.name = name or type(self._optimiser).__name__
         self.report: PlanReport | None = None  # of the last decisions
+        simulator = self.simulator  # whose task may end sooner
         self._space = plan_space(simulator, config, fixed)
         self._policy, self._proposals = copy.deepcopy(policy), proposals
         self._menu = menu_of(simulator)
@@ -139,7 +141,8 @@ class WorldPlanner(Believer):
 
     def _plan(self, moment: Moment) -> None:
         c, rows = self.config, moment.rows
-        meter = Meter(self.budget, len(rows))
+        each = c.particles * c.horizon
+        meter = Meter(self.budget, len(rows), each)
         policy = None if self._policy is None else PolicyHere(self._policy, moment.history, self._menu)
         futures, value = keys.fold(moment.key, "particles"), self.value
         rest = (moment.state, moment.chart, futures, self.objective, c.particles, c.discount, policy, value)
@@ -157,7 +160,6 @@ class WorldPlanner(Believer):
             if self._elites is not None:
                 proposals.append(space.shifted(self._elites[rows], c.replan_every))
         offered = torch.cat(proposals, 1) if proposals else None
-        each = c.particles * c.horizon
         problem = Problem(space, moment.key, imagination.score, start, offered, each, meter, imagination)
         chosen = self._optimiser.plan(problem)
         with meter.spending(each):

@@ -1,4 +1,4 @@
-"""Any planner for any task, by name: the planner, its preset, the policy it starts from.
+"""Any planner for any task, by name: the planner, its preset, the policy it starts from, what a belief is formed of.
 
 planner_for(simulator, "rollout", "small")  # edits of the task's rule, continued by the rule
 planner_for(simulator, "icem", "careful")
@@ -10,31 +10,39 @@ import copy
 from typing import Any
 
 from agents.planning.base_policies import base_policy
-from agents.planning.believer import Believer
 from agents.planning.controller import WorldPlanner
+from agents.planning.objective import ReturnAndCost
+from agents.planning.plan_config import PlanConfig
 from agents.planning.presets import PLANNERS, config_of, rollout_of
-from agents.planning.rollout_policy import RolloutPlanner
+from agents.planning.rollout_policy import RolloutConfig, RolloutPlanner
 from agents.protocol import Agent
 from clinenv.simulator import Simulator
 from world_models.protocol import TellsFates
 
-__all__ = ["NAMES", "planner_for"]
+__all__ = ["COST_WEIGHT", "NAMES", "at_their_chances", "planner_for"]
 
 ROLLOUT = "rollout"
 NAMES = (*PLANNERS, ROLLOUT)
 CENTRED = ("EHRWard",)  # tasks with dozens of orders: plans are edits of the rule, unless told otherwise
+COST_WEIGHT = {"ECGDrug": 0.2, "ECGProgression": 0.03}  # what a unit of harm is worth in return, as for PPO
 
 
 def planner_for(
-    simulator: Simulator, planner: str = "cem", preset: str = "small", policy: Agent | None = None, **more: Any
-) -> Believer:
+    simulator: Simulator,
+    planner: str = "cem",
+    preset: str | PlanConfig | RolloutConfig = "small",
+    policy: Agent | None = None,
+    cost_weight: float | None = None,
+    **more: Any,
+) -> WorldPlanner | RolloutPlanner:
     """A planner that believes in the simulator's world.
 
     Args:
         planner: one of NAMES.
-        preset: "fast", "small" or "careful".
+        preset: "fast", "small" or "careful"; or a config of this planner.
         policy: that it edits, proposes and continues; None: of a rollout, and in tasks with dozens of orders, the
             task's rule (`base_policy`), else none.
+        cost_weight: what a unit of safety cost is worth in return; None: the task's in COST_WEIGHT, else nothing.
         more: further arguments of `WorldPlanner` or `RolloutPlanner`.
 
     Raises:
@@ -42,13 +50,22 @@ def planner_for(
     """
     if planner not in NAMES:
         raise ValueError(f"no planner {planner!r}; there are: {', '.join(NAMES)}")
-    if policy is None and (planner == ROLLOUT or simulator.task.name in CENTRED):
+    task = simulator.task
+    if policy is None and (planner == ROLLOUT or task.name in CENTRED):
         policy = base_policy(simulator)
+    weight = COST_WEIGHT.get(task.name, 0.0) if cost_weight is None else cost_weight
+    more.setdefault("sees", _sees(simulator))
     if planner == ROLLOUT:
         assert policy is not None
-        return RolloutPlanner(at_their_chances(simulator), policy, rollout_of(simulator.task, preset), **more)
-    config = config_of(simulator.task, planner, preset)
-    return WorldPlanner(simulator, config, policy=policy, **more)
+        more.setdefault("objective", ReturnAndCost(cost_weight=weight))
+        config = rollout_of(task, preset) if isinstance(preset, str) else preset
+        assert isinstance(config, RolloutConfig)
+        return RolloutPlanner(at_their_chances(simulator), policy, config, **more)
+    if "objective" not in more:
+        more["cost_weight"] = weight
+    plan = config_of(task, planner, preset) if isinstance(preset, str) else preset
+    assert isinstance(plan, PlanConfig)
+    return WorldPlanner(simulator, plan, policy=policy, planner=planner, **more)
 
 
 def at_their_chances(simulator: Simulator) -> Simulator:
@@ -59,3 +76,10 @@ def at_their_chances(simulator: Simulator) -> Simulator:
     expecting = copy.copy(simulator)
     expecting.events = "expected"
     return expecting
+
+
+def _sees(simulator: Simulator) -> list[str] | None:
+    """A belief about who comes to the clinic needs the ECG's latent, which is on request, and no recorded diagnosis."""
+    if simulator.task.name != "ECGProgression":
+        return None
+    return [*(column.name for column in simulator.task.observation), "latent"]

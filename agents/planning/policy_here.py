@@ -11,7 +11,44 @@ from agents.protocol import Agent, Narrowable, to_orders
 from world_models import tree
 from world_models.protocol import Chart
 
-__all__ = ["PolicyHere"]
+__all__ = ["Narrowing", "PolicyHere"]
+
+
+class Narrowing:
+    """Any agent, able to go on with some of its patients: one that cannot itself is shown the others' last charts."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent, self.name = agent, agent.name
+        self._rows: Tensor | None = None  # of those the agent remembers, the ones that are left
+        self._chart: Chart | None = None  # of all that it remembers
+
+    def reset(self, mask: Tensor | None = None) -> None:
+        """The agent's; of rows that are left."""
+        if mask is None:
+            self._rows = self._chart = None
+            self.agent.reset()
+        elif self._rows is None:
+            self.agent.reset(mask)
+        else:
+            assert self._chart is not None
+            whole = torch.zeros(tree.batch_size(self._chart), dtype=torch.bool, device=mask.device)
+            self.agent.reset(whole.index_put((self._rows,), mask))
+
+    def narrow(self, rows: Tensor) -> None:
+        """See `agents.protocol.Narrowable`."""
+        if isinstance(self.agent, Narrowable):
+            self.agent.narrow(rows)
+        else:
+            self._rows = rows if self._rows is None else self._rows[rows]
+
+    def act(self, chart: Chart) -> Tensor:
+        """The agent's decision for the rows that are left."""
+        if isinstance(self.agent, Narrowable) or self._rows is None:
+            self._chart = chart
+            return self.agent.act(chart)
+        assert self._chart is not None
+        self._chart = tree.put(self._chart, self._rows, chart)
+        return self.agent.act(self._chart)[self._rows]
 
 
 class PolicyHere:

@@ -51,11 +51,11 @@ _CLINIC: dict[str, dict[str, Any]] = {
 # Nothing in an explanation is left to chance.
 _EXPLAIN: dict[str, dict[str, Any]] = {
     "fast": dict(horizon=2, candidates=100, particles=1, iterations=2, elites=8, finalists=0),
-    "small": dict(horizon=3, candidates=128, particles=1, iterations=4, elites=12, finalists=0),
-    "careful": dict(horizon=4, candidates=192, particles=1, iterations=6, elites=16, finalists=0),
+    "small": dict(horizon=3, candidates=192, particles=1, iterations=3, elites=12, finalists=0),
+    "careful": dict(horizon=4, candidates=256, particles=1, iterations=6, elites=16, finalists=0),
 }
 for _sizes in _EXPLAIN.values():
-    _sizes |= dict(nothing=0.4, every=(), widening_power=0.0)
+    _sizes |= dict(nothing=0.4, every=(), floor=0.01, widening_power=0.0)
 _SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "ECGDrug": _DRUG,
     "EHRWard": _WARD,

@@ -24,10 +24,10 @@ from agents.planning.budget import Budget, Meter
 from agents.planning.edits import Edits, edits_of
 from agents.planning.imagination import Imagination, Value
 from agents.planning.objective import Objective, ReturnAndCost
-from agents.planning.policy_here import PolicyHere
+from agents.planning.policy_here import Narrowing, PolicyHere
 from agents.planning.report import PlanReport, blank_report
 from agents.planning.rollout_trial import Trial
-from agents.protocol import Agent, Narrowable, menu_of, to_orders
+from agents.protocol import Agent, menu_of, to_orders
 from clinenv.simulator import Simulator
 from world_models import keys, tree
 from world_models.protocol import Chart
@@ -71,7 +71,7 @@ class RolloutPlanner(Believer):
         objective: of imagined returns and costs; None: the mean return.
         edits: what may be edited; None: what the kind of action suggests (`edits_of`).
         value: of the chart at the horizon, chart -> [B]; None: nothing follows.
-        budget, seed, max_rows, sees, state_of: see `WorldPlanner` and `Believer`.
+        budget, seed, max_rows, sees, state_of, episode_hours: see `WorldPlanner` and `Believer`.
         name: for tables.
     """
 
@@ -89,17 +89,19 @@ class RolloutPlanner(Believer):
         name: str | None = None,
         sees: Sequence[str] | None = None,
         state_of: Callable[[], Any] | None = None,
+        episode_hours: float | None = None,
     ) -> None:
         self.config = c = config or RolloutConfig()
         # groups of patients large enough to fill `max_rows` with the policy's own futures
-        super().__init__(simulator, c.replan_every, 4 * c.particles, seed, max_rows, sees, state_of)
+        super().__init__(simulator, c.replan_every, 4 * c.particles, seed, max_rows, sees, state_of, episode_hours)
         self._max_rows = max_rows
         self.objective: Objective = objective or ReturnAndCost()
         self.value, self.budget, self.name = value, budget, name or f"rollout of {policy.name}"
         self.report: PlanReport | None = None
         self._edits = edits_of(simulator) if edits is None else edits
         self._menu = menu_of(simulator)
-        self._live, self._imagined = copy.deepcopy(policy), copy.deepcopy(policy)  # one sees patients, one futures
+        # one copy sees patients, one their futures
+        self._live, self._imagined = Narrowing(copy.deepcopy(policy)), copy.deepcopy(policy)
         self._chosen = torch.zeros(0, 0)  # bool [B, E]: the edits that hold
 
     # ---- the agent -------------------------------------------------------------------------------------------------
@@ -115,10 +117,7 @@ class RolloutPlanner(Believer):
         self.report = blank_report(patients, self.config.horizon, device)
 
     def _narrow(self, rows: Tensor) -> None:
-        if isinstance(self._live, Narrowable):
-            self._live.narrow(rows)
-        else:
-            raise ValueError(f"policy {self._live.name!r} cannot go on with some of its patients only")
+        self._live.narrow(rows)
         self._chosen, self.report = self._chosen[rows], tree.take(self.report, rows)
 
     def _decide(self, chart: Chart, step: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from agents.planning.imagination import Value
+from agents.planning.task_around import TaskAround
 from clinenv.interface import Interface
 from clinenv.simulator import Simulator
-from clinenv.task import Outcomes, Task
+from clinenv.task import Task
 from world_models import checkpoint
 from world_models.config_json import from_json
 from world_models.nn.mlp import mlp
@@ -103,54 +104,22 @@ def _build(plain: dict[str, Any]) -> ValueNetwork:
     return ValueNetwork(from_json(ValueConfig, plain, "the config"))
 
 
-class WithValue(Task):
+class WithValue(TaskAround):
     """A task whose rewards, added up over a plan, are the plan's return and the value of the chart at its end, less the
     value of the chart it began with.
 
     Shaping by a potential (Ng 1999, ICML): discount * value(after) - value(before), where the value of an end is 0.
-    Which plan is best is not changed by the last of the three, as all of a patient's plans begin on one chart. All else
-    is the task's own.
+    Which plan is best is not changed by the last of the three, as all of a patient's plans begin on one chart.
     """
 
     def __init__(self, task: Task, value: Value, discount: float = 1.0) -> None:
-        self._task, self._value, self._discount = task, value, discount
-        self.name, self.orders, self.horizon_hours = task.name, task.orders, task.horizon_hours
-        self.actions, self.observation, self.records = task.actions, task.observation, task.records
-        self.losses, self.trend = task.losses, task.trend
-        self.oracle, self.told, self.refuses = task.oracle, task.told, task.refuses
+        super().__init__(task)
+        self._value, self._discount = value, discount
 
     def _potential(self, chart: Chart) -> Tensor:
-        return torch.where(self._task.terminated(chart), 0.0, self._value(chart))
+        return torch.where(self.terminated(chart), 0.0, self._value(chart))
 
     def reward(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
         """The task's terms, and `potential`."""
         shaped = self._discount * self._potential(after) - self._potential(before)
-        return {**self._task.reward(before, action, after), "potential": shaped}
-
-    def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:
-        """The task's."""
-        return self._task.cost(before, action, after)
-
-    def cost_parts(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
-        """The task's."""
-        return self._task.cost_parts(before, action, after)
-
-    def terminated(self, chart: Chart) -> Tensor:
-        """The task's."""
-        return self._task.terminated(chart)
-
-    def clock(self, chart: Chart) -> Tensor:
-        """The task's."""
-        return self._task.clock(chart)
-
-    def outcomes(self, before: Chart, action: Tensor, after: Chart) -> Outcomes:
-        """The task's."""
-        return self._task.outcomes(before, action, after)
-
-    def admissible(self, chart: Chart) -> Tensor:
-        """The task's."""
-        return self._task.admissible(chart)
-
-    def refused(self, chart: Chart, action: Tensor, admissible: Tensor) -> Tensor:
-        """The task's."""
-        return self._task.refused(chart, action, admissible)
+        return {**super().reward(before, action, after), "potential": shaped}

@@ -139,7 +139,7 @@ WARD_PPO = PPO.but(
 )
 WARD_MASKABLE_PPO = WARD_PPO.but(algo="maskable-ppo")
 
-# The progress of the course of an id, not of an algorithm, decides these: they are changed in every preset of the id.
+# What the courses of an id ask of every algorithm.
 _OF_COURSES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # fields, settings
     "ECGProgression-v0": ({"cost_weight": 0.03}, {"gamma": 1.0}),
     "ECGExplain-v0": ({"cost_weight": 0.0, "net_arch": (256, 256)}, {}),
@@ -167,6 +167,8 @@ def preset_for(algo: str, env_id: str) -> Preset:
     """
     if (algo, env_id) in _BY_ENVIRONMENT:
         return _BY_ENVIRONMENT[algo, env_id]
-    fields, settings = _OF_COURSES.get(env_id, ({}, {}))
     preset = PRESETS[algo]
+    if env_id not in _OF_COURSES:
+        return preset
+    fields, settings = _OF_COURSES[env_id]
     return preset.but(**fields, settings={**preset.settings, **settings})

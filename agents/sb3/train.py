@@ -91,7 +91,7 @@ def train(
     progress: bool = True,
     save_every_s: float = 60.0,
     tensorboard: bool = False,
-    make: Callable[..., VectorEnv] = run_folder.make_patients,
+    make: Callable[..., VectorEnv] | None = None,
     **env_kwargs: Any,
 ) -> Path:
     """Train until at least `steps` patient-steps have been seen in all; returns the folder of the policy.
@@ -105,7 +105,8 @@ def train(
         seed: of SB3's networks and sampling, and of the patients.
         resume: go on from `out`; False: start anew.
         save_every_s: seconds between two checkpoints.
-        make: builds the vector environment, called as make(env_id, num_envs, world, autoreset_mode=..., **env_kwargs).
+        make: builds the vector environment, called as make(env_id, num_envs, world, autoreset_mode=..., **env_kwargs);
+            None: `run_folder.make_patients`.
 
     Raises:
         ValueError: an argument that is none, actions that the algorithm cannot take, or `out` holds another run.
@@ -118,7 +119,9 @@ def train(
     told = run_folder.described(algorithm.library, algo, env_id, world, preset.to_json(), seed, steps, env_kwargs)
     folder = Path(out)
     resume = resume and run_folder.resumable(folder, told)
-    envs = make(env_id, preset.num_envs, world, autoreset_mode=AutoresetMode.SAME_STEP, **env_kwargs)
+    envs = (make or run_folder.make_patients)(
+        env_id, preset.num_envs, world, autoreset_mode=AutoresetMode.SAME_STEP, **env_kwargs
+    )
     try:
         # Course and horizon are the same steps for everyone and the hour is observed: the end is the end.
         vec = SB3VecEnv(envs, cost_weight=preset.cost_weight, bootstrap_truncated=False)

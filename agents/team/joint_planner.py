@@ -3,9 +3,11 @@
 Multiagent rollout (Bertsekas 2021, doi 10.1109/JAS.2021.1003814). A base team, the split rule, says its words. Then
 role by role a few edits of the role's word (an order less, an order more, a hold, no tests in this step) are tried in
 the learned world, the roles before it as they were edited, those after it as the base has them, and the base team going
-on from there: as many futures as there are edits in all, not in every combination. All edits of a decision meet the
-same particles. An edit is taken where its gain over none is larger than its standard error, times `caution`, allows for
-chance (the best of several looks good by chance alone).
+on from there: as many futures as there are edits in all, not in every combination. What two of them order one alone
+cannot leave out, so an order is left out by all who gave it.
+
+All edits of a decision meet the same particles. An edit is taken where its gain over none exceeds `caution` times its
+standard error: the best of several looks good by chance alone.
 """
 
 from __future__ import annotations
@@ -51,8 +53,11 @@ class JointPlanning:
             raise ValueError(f"need horizon and edits >= 1, particles >= 2 and caution >= 0, got {self}")
 
 
-def edits(role: str, words: Mapping[str, Word], allowed: Tensor, key: Tensor, count: int, amounts: Tensor) -> Word:
-    """Variants [B, count + 2] of a role's word: as it is, without tests, and `count` with one entry the other way.
+def edits(
+    role: str, words: Mapping[str, Word], allowed: Tensor, key: Tensor, count: int, amounts: Tensor
+) -> dict[str, Word]:
+    """Variants [B, count + 2] of what all say: as it is, without the role's tests, and `count` with one entry of the
+    role's the other way.
 
     Which entries is a matter of chance: those that would be given (and can so be left out or held back) are likelier.
 
@@ -77,13 +82,15 @@ def edits(role: str, words: Mapping[str, Word], allowed: Tensor, key: Tensor, co
     rows = torch.arange(len(entry), device=device)[:, None].expand_as(entry)
     place = torch.arange(count, device=device).expand_as(entry) + 2
 
-    every = Word(*(x.unsqueeze(1).repeat(1, count + 2, 1) for x in word))
-    every.orders[:, 1, :_TESTS] = 0.0
+    every = {who: Word(*(x.unsqueeze(1).repeat(1, count + 2, 1) for x in said)) for who, said in words.items()}
+    every[role].orders[:, 1, :_TESTS] = 0.0
     order, column = real & (entry < weight.shape[1] // 2), entry % (weight.shape[1] // 2)
-    other_way = torch.where(given.gather(1, column), 0.0, amounts[column])
-    every.orders[rows[order], place[order], column[order]] = other_way[order]
-    hold = real & ~order
-    every.holds[rows[hold], place[hold], column[hold]] = True
+    less = order & given.gather(1, column)
+    more, hold = order & ~less, real & ~order
+    for said in every.values():
+        said.orders[rows[less], place[less], column[less]] = 0.0
+    every[role].orders[rows[more], place[more], column[more]] = amounts[column][more]
+    every[role].holds[rows[hold], place[hold], column[hold]] = True
     return every
 
 
@@ -166,15 +173,15 @@ class JointPlanner:
         words = self.base.words(chart)
         for i, role in enumerate(ROLES):
             tried = edits(role, words, allowed, keys.fold(key, i), self.config.edits, self._amounts)
-            number = tried.orders.shape[1]
-            said = {r: Word(*(x.repeat_interleave(number, 0) for x in word)) for r, word in words.items()}
-            said[role] = Word(*(x.flatten(0, 1) for x in tried))
+            number = tried[role].orders.shape[1]
+            said = {who: Word(*(x.flatten(0, 1) for x in word)) for who, word in tried.items()}
             joint = settle(said, nurse.repeat_interleave(number, 0)).orders.view(len(rows), number, -1)
             gain = self._returns(state, shown, joint, keys.fold(key, f"particles {i}"))
             gain = gain - gain[:, :1]
             error = gain.std(-1) / self.config.particles**0.5
             best = (gain.mean(-1) - self.config.caution * error).argmax(-1)
-            words[role] = Word(*(x[torch.arange(len(rows), device=x.device), best] for x in tried))
+            here = torch.arange(len(rows), device=best.device)
+            words = {who: Word(*(x[here, best] for x in word)) for who, word in tried.items()}
             self.edited[role] += int((best > 0).sum())
         self.edited["decisions"] += len(rows)
         return settle(words, nurse).orders

@@ -11,7 +11,7 @@ import torch
 from benchmarks.common import speed
 from benchmarks.common.network_share import time_shares
 from benchmarks.common.results import read_csv
-from benchmarks.ecg_drug import policies
+from benchmarks.ecg_drug import policies, ppo_speed
 from tests.agents.bandit_world import DialWorld
 from world_models import keys
 
@@ -99,3 +99,16 @@ def test_speed_writes_its_figures(tmp_path):
     assert {r["batch"] for r in found["steps_per_second"] if r["world"] == "oracle"} == {"1 (gym.make)", "1", "8"}
     assert [r["processes"] for r in found["waveforms_per_second"]] == [1, 1, 2]
     assert all(r["median"] > 0 for r in found["waveforms_per_second"]) and found["import_clinenv_s"] > 0
+
+
+@pytest.mark.slow
+def test_ppo_speed_writes_its_figures(tmp_path):
+    sizes = "--num-envs 16 --minibatches 64 --contest-minibatches 64 --turns 2 --patients 20 --seeds 1 --limit 1"
+    sizes = [*sizes.split(), "--no-single"]
+    assert ppo_speed.main([*sizes, "--out", str(tmp_path / "s.json")]) == 0
+    found = json.loads((tmp_path / "s.json").read_text())
+    (row,) = found["steps_per_second"]
+    assert row["ratio_cpu_low"] <= row["ratio_cpu"] <= row["ratio_cpu_high"] and row["steps_per_second_wall"] > 0
+    assert len(found["time_to_return"]) == 2
+    for arrival in found["time_to_return"]:
+        assert arrival["arrived"] == (arrival["best_return"] >= found["wanted_return"]) and arrival["steps"] >= 16 * 24

@@ -231,4 +231,4 @@ def test_an_agent_that_thinks_too_long_is_disqualified(drug) -> None:
     with pytest.raises(Disqualified, match="ms a patient for a decision; 10 are allowed"):
         judged(Agent(slow), drug, limit_ms=10.0)
     _, watched = judged(Agent(slow), drug, limit_ms=1000.0, steps=2)
-    assert watched.decisions == 12 and 0.2 < watched.seconds < 2.0
+    assert watched.decisions == 12 and watched.seconds < 0.1, "who sleeps is late, but takes no processor"

@@ -111,3 +111,21 @@ def test_refuses_what_it_cannot_do():
         planner.act(simulator.reset(keys.from_seed(0, 4))[1])
     with pytest.raises(ValueError):
         Constant(-1)
+
+
+def test_what_comes_after_the_end_of_an_episode_does_not_count():
+    class Invests(DialTask):
+        """Turning costs 1.5 a unit, and each unit pays 1 at every step from then on."""
+
+        def reward(self, before, action, after):
+            return {"pays": after["dial_turns"], "effort": -1.5 * action[:, 0]}
+
+    simulator = Simulator(InferringDialWorld(), Invests())
+    key, config = keys.from_seed(0, 3), CEMConfig(**{**CONFIG.__dict__, "horizon": 4})
+    hours = STEPS * simulator.world.hours_per_step
+    blind, told = (WorldPlanner(simulator, config, episode_hours=end) for end in (None, hours))
+    invested, stopped = (judge(planner, simulator, key, STEPS) for planner in (blind, told))
+    assert torch.equal(invested.ordered[:, 0], torch.full((3,), 2.0 * STEPS))
+    assert torch.equal(stopped.ordered[:, 0], torch.full((3,), 2.0 * (STEPS - 1))), "the last turn would not pay"
+    with pytest.raises(ValueError, match="more than 0 h"):
+        WorldPlanner(simulator, config, episode_hours=0.0)

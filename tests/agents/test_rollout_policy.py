@@ -11,6 +11,7 @@ from agents.planning.edits import edits_of
 from agents.planning.imagination import follow
 from agents.planning.objective import ReturnAndCost
 from agents.planning.oracle_owner import WatchedSimulator
+from agents.planning.policy_here import Narrowing
 from agents.planning.rollout_policy import RolloutConfig, RolloutPlanner
 from agents.protocol import Agent, Narrowable
 from agents.rollout import judge
@@ -183,3 +184,45 @@ def test_edits_by_kind_and_what_is_refused():
     for bad in ({"particles": 1}, {"horizon": 2, "replan_every": 3}, {"caution": -1.0}, {"edits": 0}):
         with pytest.raises(ValueError):
             RolloutConfig(**bad)
+
+
+class Odd(PumpWorld):
+    """Patients of an odd key die at their second step."""
+
+    def transition(self, state, action):
+        dies = (torch.remainder(state.key, 2) == 1) & (state.t > 0)
+        return super().transition(state, action)._replace(dead=dies.to(torch.float32))
+
+    def rekey(self, state, key):  # other luck, the same fate
+        return state._replace(key=key - torch.remainder(key, 2) + torch.remainder(state.key, 2))
+
+
+def test_any_policy_can_go_on_with_some_of_its_patients():
+    class Grows:
+        """Gives more at each visit that it remembers; it cannot be narrowed."""
+
+        name = "grows"
+
+        def reset(self, mask=None):
+            self.visits = None if mask is None else torch.where(mask, 0.0, self.visits)
+
+        def act(self, chart):
+            count = len(chart["hours"])
+            visits = getattr(self, "visits", None)
+            self.visits = torch.zeros(count) if visits is None or len(visits) != count else visits
+            now, self.visits = self.visits, self.visits + 0.25
+            return now.unsqueeze(1).expand(-1, 2).clone()
+
+    simulator = Simulator(Odd(drift=0.1), PumpTask("doses"))
+    config = RolloutConfig(horizon=1, particles=2, replan_every=1, caution=1e9)  # the policy, whatever is imagined
+    found = judge(RolloutPlanner(simulator, Grows(), config), simulator, keys.from_seed(0, 9), STEPS)
+    plain = judge(Grows(), simulator, keys.from_seed(0, 9), STEPS)
+    assert torch.equal(found.ordered, plain.ordered) and 1 < float(found.lengths.min()) < STEPS
+
+    agent = Narrowing(Grows())
+    chart = simulator.reset(keys.from_seed(0, 4))[1]
+    agent.act(chart)
+    agent.narrow(torch.tensor([1, 3]))
+    assert agent.act({n: v[[1, 3]] for n, v in chart.items()}).tolist() == [[0.25, 0.25]] * 2
+    agent.reset(torch.tensor([False, True]))
+    assert agent.act({n: v[[1, 3]] for n, v in chart.items()}).tolist() == [[0.5, 0.5], [0.0, 0.0]]

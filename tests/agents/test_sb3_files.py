@@ -13,6 +13,7 @@ from safetensors.torch import load, save
 from stable_baselines3 import PPO
 
 from agents import ppo, ppo_policy, run_folder
+from agents.ppo_config import PPOConfig
 from agents.sb3 import store
 from agents.sb3.vec_env import SB3VecEnv
 from clinenv.vector_env import ClinicalVectorEnv
@@ -122,7 +123,7 @@ def test_a_policy_of_ours_that_was_made_up_is_refused_too(tmp_path: Path) -> Non
     def patients(env_id, num_envs, world, **kw):
         return ClinicalVectorEnv(DialTask(), num_envs, DialWorld(), **kw)
 
-    config = ppo.PPOConfig(num_envs=2, n_steps=STEPS, minibatch=8, epochs=1, hidden=(8,))
+    config = PPOConfig(num_envs=2, n_steps=STEPS, minibatch=8, epochs=1, hidden=(8,))
     folder = ppo.train(tmp_path / "p", 2 * STEPS, config=config, make=patients, progress=False)
     plain = json.loads((folder / "policy.json").read_text())
     for words, change in (

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from agents import run_folder
 from agents.board.cell import Cell, Rules, run_cell
 from agents.board.draw import edition
 from agents.board.isolated import IsolatedAgent
@@ -17,7 +18,6 @@ from agents.board.watched import Disqualified
 from agents.making import Making
 from agents.policy_builders import ppo
 from agents.protocol import Narrowable
-from agents.sb3 import store
 from clinenv.commands.main import main
 
 DRUG = "ECGDrug-v0"
@@ -215,10 +215,10 @@ def test_a_stored_policy_is_submitted_without_code(folder, capsys) -> None:
     digest = read_submission(path).digest
     assert main(["submit", str(path), "--check-only", "--runs", str(folder / "runs")]) == 0
     assert digest in capsys.readouterr().out
-    (policy / store.POLICY).write_bytes(b"damaged")
+    (policy / run_folder.TENSORS).write_bytes(b"damaged")
     assert read_submission(path).digest != digest
 
 
 def read_seal(folder: Path) -> str:
-    with store.FORM.opened(folder) as found:
+    with run_folder.POLICY.opened(folder) as found:
         return found.sha256

@@ -218,8 +218,8 @@ def test_edits_change_one_entry_each_of_what_is_ones_own(ward):
     words = split_rule().words(chart)
     allowed = ward.task.admissible(chart)
     for role in ROLES:
-        tried = edits(role, words, allowed, keys.from_seed(2, 6), 4, AMOUNTS)
-        word = words[role]
+        every = edits(role, words, allowed, keys.from_seed(2, 6), 4, AMOUNTS)
+        tried, word = every[role], words[role]
         assert tried.orders.shape == (6, 6, len(ORDERS))
         assert torch.equal(tried.orders[:, 0], word.orders) and torch.equal(tried.holds[:, 0], word.holds)
         assert not tried.orders[:, 1, : len(INQUIRIES)].any()
@@ -227,6 +227,14 @@ def test_edits_change_one_entry_each_of_what_is_ones_own(ward):
         assert int(other.sum(-1).max()) == 1 and not other[..., : len(INQUIRIES)].any()
         mine = columns(role, "order_it", torch.device("cpu")) | columns(role, "hold", torch.device("cpu"))
         assert not other.any(0).any(0)[~mine].any()
+        less = (word.orders[:, None] > 0) & (tried.orders[:, 2:] == 0)
+        for who in ROLES:
+            assert not ((every[who].orders[:, 2:] > 0) & less).any(), "what is left out is left out by all"
+            if who != role:
+                same = every[who].orders[:, 2:] == words[who].orders[:, None]
+                assert bool((same | less).all()) and torch.equal(
+                    every[who].orders[:, :2], words[who].orders[:, None].repeat(1, 2, 1)
+                )
 
 
 def test_the_planner_leaves_out_what_harms_and_keeps_what_helps():

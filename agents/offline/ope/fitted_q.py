@@ -6,7 +6,7 @@ both, which let them interact), so a fit is a ridge regression repeated once a s
     beta <- (Phi' Phi + ridge)^-1 Phi' (r + discount * V(next)),      V = mean of Phi beta over the policy's choices
 
 (Le, Voloshin & Yue 2019, arXiv 1903.08738; with linear features Duan, Jia & Wang 2020, arXiv 2002.09516). V is kept
-within the returns that the log's stays had from somewhere on, so that no repetition runs away. Several fits on
+near the returns that the log's stays had from somewhere on, so that no repetition runs away. Several fits on
 differently weighed stays (folds, resamples) are made at once.
 
 The features read one observation: of a policy or a patient that what came before matters to, Q knows what the chart
@@ -27,7 +27,7 @@ __all__ = ["FittedQ", "fitted_q_value"]
 
 RANDOM_FEATURES = 400
 _INPUTS = 2  # of a random feature: dense ones see little of any two inputs together
-RIDGE = 1.0  # features are of order 1
+RIDGE = 3.0  # features are of order 1
 _WIDEST = 5.0  # a scaled observation further out counts as this
 _BLOCKS = 30  # of stays that are resampled together
 _STILL = 1e-4  # relative to the range of returns: repetitions end once nothing moves further
@@ -57,7 +57,8 @@ class FittedQ:
         self._times = torch.ones(1, count, dtype=torch.float64) if times is None else times
         self._factors = self._cholesky()
         later = (logged.reward.flip(-1).cumsum(-1)).flip(-1)[self._here]
-        self._low, self._high = float(later.min().clamp_max(0.0)), float(later.max().clamp_min(0.0))
+        low, high = float(later.min()), float(later.max())
+        self._low, self._high = 2.0 * low - high, 2.0 * high - low  # their own width further, either way
 
     @classmethod
     def crossed(cls, logged: Logged, choices: Choices, discount: float = 1.0) -> FittedQ:
@@ -96,7 +97,7 @@ class FittedQ:
         beta = self._fit(expected)
         q, v = torch.zeros(2, len(self._times), *self._here.shape)
         q[:, self._here] = (self._features @ beta).T
-        v[:, self._here] = (expected @ beta).clamp(self._low, self._high).T
+        v[:, self._here] = (expected @ beta).T  # not cut: doubly robust estimates need the mean of q
         return q, v
 
     def _fit(self, expected: Tensor) -> Tensor:

@@ -264,7 +264,7 @@ class EHRWorldModel(nn.Module):
         return state.total_log[row, step.remainder(LOG)] * (step >= 0).unsqueeze(-1)
 
     def recent(self, state: EHRState, step: Tensor) -> Recent:
-        """What was given in the steps before `step` [B]."""
+        """What patients [B] were given before `step` [B]."""
         everyone = torch.arange(len(step), device=step.device)
         one, two, three = (self._total(state, step - k, everyone) for k in (1, 2, 3))
         return Recent(one, one - two, two - three)

@@ -8,9 +8,10 @@ import json
 import pytest
 import torch
 
-from agents import ppo, run_folder
+from agents import ppo, ppo_config, run_folder
 from agents import train as training
 from agents.policy_agent import PolicyAgent
+from agents.ppo_config import PPOConfig
 from agents.rollout import judge
 from agents.sb3.algorithms import ALGORITHMS as OF_SB3
 from agents.sb3.presets import PRESETS, preset_for
@@ -33,7 +34,7 @@ def patients(env_id, num_envs, world, **kw):
 def dial(monkeypatch):
     """Every environment is the dial, and trainings are small."""
     monkeypatch.setattr(run_folder, "make_patients", patients)
-    monkeypatch.setattr(ppo, "preset_for", lambda _: ppo.PPOConfig(n_steps=STEPS, minibatch=64, learning_rate=3e-3))
+    monkeypatch.setattr(ppo_config, "preset_for", lambda _: PPOConfig(n_steps=STEPS, minibatch=64, learning_rate=3e-3))
     monkeypatch.setattr(training, "VALIDATION_PATIENTS", 50)
 
 
@@ -41,7 +42,7 @@ def test_the_command_knows_every_trainer_and_every_id_has_its_presets():
     assert list(command.ALGORITHMS) == list(training.TRAINERS)
     assert {"ppo" if name == "sb3-ppo" else name for name in command.ALGORITHMS} == OF_SB3.keys() == PRESETS.keys()
     for row in ENVIRONMENTS:
-        config = ppo.preset_for(row["id"])
+        config = ppo_config.preset_for(row["id"])
         assert config.minibatch <= config.num_envs * config.n_steps
         for algo in PRESETS:
             preset = preset_for(algo, row["id"])
@@ -150,7 +151,7 @@ def test_wrong_arguments_end_with_2_and_write_nothing(wrong, words, tmp_path, ca
 def test_on_a_gpu_nothing_leaves_it_and_the_policy_decides_as_on_the_cpu(tmp_path):
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
-    config = ppo.PPOConfig(num_envs=256)
+    config = PPOConfig(num_envs=256)
     folder = ppo.train(tmp_path / "gpu", 256 * 24 * 20, "ECGDrug-v0", config=config, progress=False, device="cuda")
     charts, decided = [], []
     for device in ("cuda", "cpu"):
