@@ -11,7 +11,8 @@ the task's observation (`Column.scale`, in which 1 is a large difference). Of an
 disagree by, which only more data would settle; of a single world its own epistemic spread, which holds not knowing the
 patient as well, or all of its spread where it does not tell the parts apart.
 
-The reward of a pessimistic simulator is for choosing; what is earned is judged by one without.
+Whoever begins outside is ended by his first step. The reward of a pessimistic simulator is for choosing; what is earned
+is judged by one without.
 """
 
 from __future__ import annotations

@@ -162,9 +162,7 @@ class Frontier:
     def planner(self, arm: Arm, objective: Objective, seed: int) -> WorldPlanner:
         """Plans in the arm's world by this objective."""
         simulator = Simulator(self.world(arm), self.oracle.task, **arm.options)
-        planner = WorldPlanner(simulator, CONFIG, seed=seed, name=arm.name)
-        planner.objective = objective
-        return planner
+        return WorldPlanner(simulator, CONFIG, objective=objective, seed=seed, name=arm.name)
 
     def multiplier(self, arm: Arm, constraint: ChanceConstraint) -> Ascended:
         """The constraint with the multiplier that keeps it in the learned world, on patients of their own."""

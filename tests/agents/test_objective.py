@@ -142,8 +142,6 @@ def test_a_planner_of_each_objective_decides_in_a_world_with_runs_of_particles()
         ReturnAndCost(CVaR(0.05)),
         ChanceConstraint(0.0, 0.0, 1000.0),
     ):
-        planner = WorldPlanner(simulator, config)
-        planner.objective = objective
-        decided[objective] = planner.act(chart)
+        decided[objective] = WorldPlanner(simulator, config, objective=objective).act(chart)
         assert decided[objective].shape == (3,)
     assert 2 not in decided[ChanceConstraint(0.0, 0.0, 1000.0)].tolist(), "entry 2 costs, always"
