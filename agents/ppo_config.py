@@ -52,7 +52,7 @@ class PPOConfig:
 
 # One rollout is one whole course of every patient; gamma 1 in all but name, for the course is short and the hour in the
 # chart.
-_DRUG = PPOConfig()
+_DRUG = PPOConfig(num_envs=512)
 # Sixty-nine switches at once: the ratio of policies runs away unless an update's epochs end in time, and exploration
 # needs no more. A rollout is about one usual stay; discharge a week away must still count.
 _WARD = PPOConfig(
