@@ -44,7 +44,7 @@ clean:
 
 # The oldest supported Gymnasium; the libraries at the doors that CI does not have; RLlib with the Gymnasium that it
 # pins: each in an environment of its own, for their pins clash with the others'
-.PHONY: test-oldest test-doors test-rllib
+.PHONY: test-oldest test-doors test-rllib test-offline
 test-oldest:
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
@@ -65,3 +65,11 @@ test-rllib: setup
 	.venv-rllib/bin/python -m pip install -q hypothesis -e ".[rllib,minari]"
 	.venv-rllib/bin/python -m pytest tests/contract/test_autoreset.py tests/contract/test_agents_libraries.py tests/doors
 	.venv-rllib/bin/python -m pytest tests/agents/test_board.py -k cluster
+
+# d3rlpy pins a Gymnasium that no environment takes, SCOPE-RL d3rlpy: both without their requirements
+test-offline: setup
+	test -x .venv-offline/bin/python || $(PYTHON) -m venv .venv-offline
+	.venv-offline/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	.venv-offline/bin/python -m pip install -q -c constraints.txt hypothesis hydra-core seaborn -e ".[minari,offline]"
+	.venv-offline/bin/python -m pip install -q --no-deps "d3rlpy==2.8.1" "scope-rl==0.2.1" "pytorch_revgrad==0.2.0"
+	.venv-offline/bin/python -m pytest tests/offline
