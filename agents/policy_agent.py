@@ -23,8 +23,8 @@ class PolicyAgent:
     """Decides as the policy's mode (no exploration).
 
     Args:
-        policy: a folder that `clinenv train` wrote; an SB3 or sb3-contrib policy trained on the "chart" observation; or
-            a `Policy`.
+        policy: a folder that `clinenv train` or `agents.offline.train` wrote; an SB3 or sb3-contrib policy trained on
+            the "chart" observation; or a `Policy`.
         simulator: where it will be judged; its world and task define the observation's layout.
         name: for tables; None: the algorithm's.
 
@@ -81,6 +81,10 @@ def _loaded(folder: Path, device: torch.device) -> tuple[Policy, dict[str, Any]]
         from agents import ppo_policy
 
         return ppo_policy.load(folder, device)
+    if library == "d3rlpy":
+        from agents.offline import policy
+
+        return policy.load(folder, device)
     from agents.sb3 import policies
 
     return policies.load(folder, device)

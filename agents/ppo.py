@@ -69,8 +69,7 @@ class Learner:
         self.config, self.seed, self.courses = config, seed, courses
         self.output = output_of(space, device)
         self.masked = masked and isinstance(self.output, Choices)
-        self.observation = courses.begin()
-        self.history = self.observation.unsqueeze(1).repeat(1, config.history, 1)
+        self.history = courses.begin().unsqueeze(1).repeat(1, config.history, 1)  # [B, history, n]
         self.limited = config.cost_limit is not None
         inputs = self.history[0].numel()
         values = 2 if self.limited else 1  # returns that the critic foretells
@@ -119,7 +118,7 @@ class Learner:
             log_probs.append(self.output.log_prob(given, action))
             rewards.append(torch.stack([happened.reward, happened.cost], -1))
             ends.append(happened.ended)
-            self._remember(happened.observation, happened.ended)
+            self.history = pushed(self.history, happened.observation, happened.ended)
             self.sums += torch.stack([happened.reward, happened.cost, torch.ones_like(happened.cost)])
             over = happened.ended.to(torch.float32)
             ended_sums += torch.cat([(self.sums * over).sum(1), over.sum(0, keepdim=True)])
@@ -145,10 +144,6 @@ class Learner:
         *sums, courses = ended_sums.tolist()
         names = ("return", "cost", "length")
         return rows, {n: s / courses for n, s in zip(names, sums, strict=True)} if courses else {}
-
-    def _remember(self, observation: Tensor, fresh: Tensor) -> None:
-        """Put the observation [B, n] at the end of what the policy sees; a new patient has been like this for ever."""
-        self.history = pushed(self.history, observation, fresh)
 
     def _paid(self, rewards: Tensor) -> Tensor:
         """What the critic foretells the sums of, [T, B, values], of rewards and costs [T, B, 2]."""
@@ -226,7 +221,7 @@ class Learner:
         ratio = moved.exp()
         clipped = ((ratio - 1.0).abs() > self.config.clip).to(torch.float32)
         kl = ratio - 1.0 - moved  # Schulman 2020, "Approximating KL divergence": never negative
-        unexplained = error.square().mean() / rows.target.var().clamp(min=1e-12)
+        unexplained = error.square().mean() / rows.target.var(correction=0).clamp(min=1e-12)
         said = torch.stack([error.square().mean(), 1.0 - unexplained, entropy.mean(), kl.mean(), clipped.mean()])
         return dict(zip(("value_loss", "explained_variance", "entropy", "kl", "clipped"), said.tolist(), strict=True))
 

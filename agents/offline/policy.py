@@ -35,7 +35,7 @@ from world_models.config_json import ConfigError, check_sizes, from_json
 from world_models.protocol import Chart
 from world_models.sealed import Form, command_line
 
-__all__ = ["FORM", "OfflinePolicy", "Recipe", "load_networks", "save_policy"]
+__all__ = ["FORM", "Learned", "OfflinePolicy", "Recipe", "load", "load_networks", "save_policy"]
 
 POLICY = "policy.safetensors"
 FORM = Form("policy.json", (POLICY,), "python -m agents.offline.policy")
@@ -51,7 +51,7 @@ class Recipe:
         ValueError: an unknown kind of decision or coding, or sizes out of range.
     """
 
-    algorithm: str
+    algo: str
     decision: str  # of DECISIONS
     coding: str  # of `coding.KINDS`
     action_kind: str
@@ -64,6 +64,7 @@ class Recipe:
     learned_from: Mapping[str, Any]  # the log's own words
     flexibility: float = 0.0  # of "constrained"
     critics: int = 1
+    library: str = "d3rlpy"  # that learned it; `agents.policy_agent` tells folders apart by it
 
     def __post_init__(self) -> None:
         if self.decision not in DECISIONS or self.coding not in KINDS:
@@ -124,6 +125,60 @@ def load_networks(folder: Path) -> tuple[Recipe, nn.ModuleDict, Tensor | None, s
         return recipe, networks.requires_grad_(False), book, found.sha256
 
 
+class Learned:
+    """The policy of a recipe's networks, as `agents.protocol.Policy` has it; it remembers nothing.
+
+    Args:
+        book: int64 [actions, entries] of choices, where the coding has one.
+    """
+
+    masked = False
+
+    def __init__(self, recipe: Recipe, networks: nn.ModuleDict, book: Tensor | None) -> None:
+        self.recipe, self.inputs, self._networks = recipe, len(recipe.observation_names), networks
+        self._coding = Coding(recipe.coding, recipe.action_kind, recipe.actions, book)
+
+    def reset(self, rows: Tensor | None) -> None:
+        """Nothing is remembered."""
+
+    def narrow(self, rows: Tensor) -> None:
+        """All patients are alike to it."""
+
+    def decide(self, seen: Tensor, mask: Tensor | None) -> Tensor:
+        """The environment's actions, [B] of a menu, else [B, D], of observations float32 [B, inputs]."""
+        choice = self.choose(seen)
+        return choice.squeeze(-1) if self.recipe.action_kind == "menu" else choice
+
+    @torch.no_grad()
+    def choose(self, observation: Tensor) -> Tensor:
+        """The choices [B, D] (`agents.offline.choices`)."""
+        if self.recipe.decision == "mean":
+            return self._coding.decode(self._networks["actor"](observation).tanh())
+        return self._coding.decode(self.scores(observation).argmax(-1))
+
+    @torch.no_grad()
+    def scores(self, observation: Tensor) -> Tensor:
+        """float32 [B, actions]: mean Q, or log-probability of the imitator; -inf where the imitator bars an action."""
+        recipe = self.recipe
+        likely = self._networks["imitator"](observation).log_softmax(-1) if "imitator" in self._networks else None
+        if recipe.decision == "likeliest":
+            assert likely is not None
+            return likely
+        critics = [self._networks[name] for name in recipe.networks() if name.startswith("critic")]
+        value = torch.stack([critic(observation) for critic in critics]).mean(0)
+        if likely is None:
+            return value
+        allowed = likely - likely.max(-1, keepdim=True).values > math.log(recipe.flexibility)
+        return torch.where(allowed, value, -torch.inf)
+
+
+def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Learned, dict[str, Any]]:
+    """The policy of a folder, and what is told of it; errors are those of `load_networks`."""
+    recipe, networks, book, _ = load_networks(folder)
+    told = {**asdict(recipe), "observation_names": list(recipe.observation_names)}
+    return Learned(recipe, networks.to(device), book), told
+
+
 class OfflinePolicy:
     """Decides without chance. A measure that is missing now reads as it was last seen, as in the observation.
 
@@ -138,7 +193,7 @@ class OfflinePolicy:
 
     def __init__(self, folder: str | Path, simulator: Simulator, name: str | None = None) -> None:
         self.recipe, networks, book, self.sha256 = load_networks(Path(folder))
-        self._networks = networks.to(simulator.device)
+        self._policy = Learned(self.recipe, networks.to(simulator.device), book)
         self._interface = Interface(simulator.world, simulator.task)
         self._choices = Choices(simulator)
         names, kind = tuple(self._interface.layout.names), type(self._choices.kind).__name__.lower()
@@ -148,10 +203,9 @@ class OfflinePolicy:
                 f"{self.recipe.action_kind}, task {simulator.task.name!r} shows {len(names)} for {kind}; learn one "
                 "from a log of this task"
             )
-        self._coding = Coding(self.recipe.coding, kind, self.recipe.actions, book)
         if book is not None and bool(((book < 0) | (book >= torch.tensor(self._choices.counts))).any()):
             raise CheckpointError(f"{folder}: its book holds options that the task does not have; learn it again")
-        self.name = name or self.recipe.algorithm
+        self.name = name or self.recipe.algo
         self._kept: Kept | None = None
         self._fresh: Tensor | None = None  # bool [B]: rows whose first chart is to come
 
@@ -170,12 +224,7 @@ class OfflinePolicy:
     @torch.no_grad()
     def act(self, chart: Chart) -> Tensor:
         """A decision as `agents.protocol.Agent.act` gives it."""
-        observation = self._observed(chart)
-        if self.recipe.decision == "mean":
-            action = self._networks["actor"](observation).tanh()
-        else:
-            action = self._scores(observation).argmax(-1)
-        return self._choices.decision(self._coding.decode(action))
+        return self._choices.decision(self._policy.choose(self._observed(chart)))
 
     @torch.no_grad()
     def scores(self, chart: Chart) -> Tensor:
@@ -189,20 +238,7 @@ class OfflinePolicy:
             raise ValueError(
                 f"{self.name} chooses by {self.recipe.coding}, so it scores no rows of a menu; use Exploring"
             )
-        return self._scores(self._observed(chart))
-
-    def _scores(self, observation: Tensor) -> Tensor:
-        recipe = self.recipe
-        likely = self._networks["imitator"](observation).log_softmax(-1) if "imitator" in self._networks else None
-        if recipe.decision == "likeliest":
-            assert likely is not None
-            return likely
-        critics = [self._networks[name] for name in recipe.networks() if name.startswith("critic")]
-        value = torch.stack([critic(observation) for critic in critics]).mean(0)
-        if likely is None:
-            return value
-        allowed = likely - likely.max(-1, keepdim=True).values > math.log(recipe.flexibility)
-        return torch.where(allowed, value, -torch.inf)
+        return self._policy.scores(self._observed(chart))
 
     def _observed(self, chart: Chart) -> Tensor:
         """float32 [B, n]: the observation of the chart."""

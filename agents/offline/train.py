@@ -104,7 +104,7 @@ def learn(logged: Logged, algorithm: str, out: Path, settings: Settings | None =
     made = ALGORITHMS[algorithm]
     decision = made.decision if coding.discrete or algorithm != "bc" else "mean"
     recipe = Recipe(
-        algorithm=algorithm,
+        algo=algorithm,
         decision=decision,
         coding=coding.kind,
         action_kind=coding.action_kind,
@@ -180,8 +180,8 @@ def _networks(recipe: Recipe, modules: Any) -> nn.ModuleDict:
     if recipe.decision in ("constrained", "likeliest"):
         found["imitator"] = _linear(modules.imitator, "_fc")
     if recipe.decision == "mean":
-        head = "_fc" if recipe.algorithm == "bc" else "_mu"
-        found["actor"] = _linear(modules.imitator if recipe.algorithm == "bc" else modules.policy, head)
+        head = "_fc" if recipe.algo == "bc" else "_mu"
+        found["actor"] = _linear(modules.imitator if recipe.algo == "bc" else modules.policy, head)
     networks = recipe.build()
     state = {
         f"{name}.{2 * place}.{part}": getattr(layer, part).detach().clone()
@@ -264,10 +264,8 @@ def _there(out: Path, algorithm: str, logged: Logged, settings: Settings) -> boo
         return False
     recipe = load_networks(out)[0]
     wanted = json.loads(json.dumps({**asdict(logged.about), "settings": asdict(settings)}))
-    if recipe.algorithm != algorithm or dict(recipe.learned_from) != wanted:
-        raise ValueError(
-            f"{out} holds a policy learned otherwise ({recipe.algorithm}); name another folder, or --fresh"
-        )
+    if recipe.algo != algorithm or dict(recipe.learned_from) != wanted:
+        raise ValueError(f"{out} holds a policy learned otherwise ({recipe.algo}); name another folder, or --fresh")
     return True
 
 

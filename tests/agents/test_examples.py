@@ -24,7 +24,7 @@ def test_train_ppo(capsys):
 
 def test_plan_with_cem():
     rows = run("03_plan_with_cem", "--patients", "4", "--steps", "4")
-    planners = ["CEM, Mean()", "CEM, MeanMinusSigma(lam=2.0)", "CEM, CVaR(alpha=0.25)"]
+    planners = ["CEM, Mean()", "CEM, MeanMinusSigma(lam=2.0, part='both')", "CEM, CVaR(alpha=0.25)"]
     assert [r["agent"] for r in rows] == ["no treatment", *planners]
 
 

@@ -22,12 +22,14 @@ from agents.rollout import judge
 from agents.sb3 import store
 from agents.sb3 import train as sb3_train
 from agents.sb3.algorithms import ALGORITHMS
-from agents.sb3.presets import PRESETS
+from agents.sb3.presets import PRESETS, preset_for
 from agents.sb3.train import train
 from agents.sb3.vec_env import SB3VecEnv
+from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.simulator import Simulator
 from clinenv.vector_env import ClinicalVectorEnv
 from tests.agents.bandit_world import STEPS, DialTask, DialWorld
+from tests.toy_ward import ToyWard
 from world_models import keys, tree
 
 
@@ -181,6 +183,22 @@ def test_every_algorithm_trains_resumes_equal_and_decides_as_it_was_trained(algo
         assert agent.act(vec.env.chart).tolist() == action.tolist(), f"step {step}"
         seen, _, starts, _ = vec.step(action)
         agent.reset(torch.as_tensor(starts))
+
+
+@pytest.mark.parametrize("action", [None, "multidiscrete"])
+def test_masks_of_the_ward_reach_the_policy_and_its_agent(action, tmp_path):
+    pytest.importorskip("sb3_contrib")
+    world, settings = ToyWard(), {} if action is None else {"action": action}
+    preset = preset_for("maskable-ppo", "EHRWard-v0")
+    preset = preset.but(num_envs=4, settings={**preset.settings, "n_steps": 4, "batch_size": 16, "n_epochs": 1})
+    kw = {"world": world, "env_id": "EHRWard-v0", "preset": preset, "progress": False, **settings}
+    folder = train(tmp_path / "m", 32, "maskable-ppo", **kw)
+    simulator = Simulator(world, EHRWardTask())
+    found = judge(PolicyAgent(folder, simulator), simulator, keys.from_seed(3, 20), 10)
+    assert float(found.ordered.sum()) > 0
+    state, chart = simulator.reset(keys.from_seed(3, 20))
+    orders = PolicyAgent(folder, simulator).act(chart)
+    assert not bool(((orders > 0) & ~simulator.task.admissible(chart)).any())
 
 
 def test_a_recurrent_policy_remembers_each_row_by_itself(tmp_path):

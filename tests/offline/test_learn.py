@@ -18,6 +18,7 @@ from agents.offline.collect import collect
 from agents.offline.logged import Logged, save
 from agents.offline.policy import OfflinePolicy, Recipe, load_networks, save_policy
 from agents.offline.recipes import behaviour, simulator_of
+from agents.policy_agent import PolicyAgent
 from agents.rollout import judge
 from world_models import keys
 from world_models.checkpoint import CheckpointError
@@ -54,6 +55,7 @@ def test_a_stored_policy_decides_by_its_networks(decision: str, tmp_path) -> Non
     decided = policy.act(chart)
     policy.reset()
     scores = policy.scores(chart)
+    assert torch.equal(PolicyAgent(tmp_path, simulator).act(chart), decided)  # as any other trained policy's folder
     assert decided.shape == (50,) and torch.equal(decided, scores.argmax(-1))
     assert bool((scores == -torch.inf).any()) == (decision == "constrained")
     soft = Softmax(policy, Choices(simulator), 1.0).chances(chart)

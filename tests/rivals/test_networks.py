@@ -21,7 +21,7 @@ NAMES = sorted(WAVEFORM_RIVALS)
 EASY = {
     "wgan-gp": (400, 3e-3),
     "stylegan": (260, 2e-3),
-    "ode-gan": (400, 4e-3),
+    "ode-gan": (600, 4e-3),
     "tts-cgan": (260, 2e-3),
     "cecg-gan": (260, 2e-3),
     "diffusets": (260, 3e-3),
