@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ def seal_of(world: WorldModel) -> str | None:
 
 @dataclass(frozen=True)
 class Making:
-    """Where, for what and from which chance an agent is made. No judged patient is in it, nor a way to one."""
+    """Where, for what and from which chance an agent is made. No rival finds judged patients in it, or a way to one."""
 
     env_id: str
     simulator: Simulator  # of the world the agent is made in: to train, tune and plan in; it draws from its own keys
@@ -31,6 +31,7 @@ class Making:
     seed: int = 0  # of all chance in the making and the deciding
     runs: Path = field(default_factory=lambda: Path("runs/agents"))  # what was trained or tuned is kept here
     quick: bool = False  # a small budget: to see that everything runs
+    state_of: Callable[[], Any] | None = None  # the judged patients' true states, for references that own the oracle
 
 
 class Built(NamedTuple):

@@ -46,6 +46,7 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)  # further arguments of the builder
     slow: bool = False  # thinks long at every decision: judged on fewer patients
     isolated: bool = False  # decides in a process of its own that is handed charts alone
+    owns_state: bool = False  # a reference that is told its patients' true states, though never their luck
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS or self.made_in not in WORLDS:
@@ -55,8 +56,9 @@ class Entry:
             )
         if not self.ids or self.seeds < 1:
             raise ValueError(f"agent {self.name!r} needs at least one id and one seed")
-        if self.made_in == "oracle" and self.kind != "reference":
-            raise ValueError(f"agent {self.name!r} is made in the oracle that judges it: its kind is reference")
+        knows = self.made_in == "oracle" or self.owns_state
+        if knows and self.kind != "reference":
+            raise ValueError(f"agent {self.name!r} knows the oracle that judges it: its kind is reference")
 
 
 _RULES, _CONSTANTS, _EXPLAIN = "agents.baselines.rules", "agents.baselines.constants", "agents.baselines.explain_rules"
@@ -219,19 +221,21 @@ AGENTS: tuple[Entry, ...] = (
         DRUG,
         f"{_PLANNERS}:search",
         "reference",
-        "the same search in the world that judges",
+        "the same search in the world that judges, told its patients' true states",
         "oracle",
         slow=True,
+        owns_state=True,
     ),
     Entry(
         "rule improved by rollouts in the oracle",
         (*DRUG, "EHRWard-v0", "EHRWardDose-v0", CLINIC),
         f"{_PLANNERS}:rollout",
         "reference",
-        "the same rollouts in the world that judges",
+        "the same rollouts in the world that judges, told its patients' true states",
         "oracle",
         sees=("latent",),
         slow=True,
+        owns_state=True,
     ),
 )
 

@@ -25,6 +25,7 @@ from agents.board.isolated import IsolatedAgent
 from agents.board.stage import Patients, Stage
 from agents.board.watched import Disqualified, Watched, visible
 from agents.making import Making, seal_of
+from agents.planning.oracle_owner import WatchedSimulator
 from agents.protocol import Agent
 from agents.registry import Entry
 from agents.rollout import EpisodeResults, judge
@@ -124,11 +125,13 @@ def run_cell(what: Entry, cell: Cell, rules: Rules, runs: Path, path: Path | Non
         "hours_per_step": stage.oracle.world.hours_per_step,
         "patients": rules.count(what),
     }
+    # where it is judged: one that says where its patients are, for a reference that may know
+    oracle = WatchedSimulator(stage.oracle.world, stage.oracle.task) if what.owns_state else stage.oracle
     try:
-        with _made(what, cell, rules, stage, runs, path) as (agent, about):
+        with _made(what, cell, rules, stage, oracle, runs, path) as (agent, about):
             found |= about
             found["made_s"] = round(time.perf_counter() - start, 3)
-            found |= _judged(agent, what, cell, rules, stage)
+            found |= _judged(agent, what, cell, rules, stage, oracle)
         found["status"] = "ok"
     except Disqualified as error:
         found |= {"status": "failed", "reason": str(error)}
@@ -139,7 +142,7 @@ def run_cell(what: Entry, cell: Cell, rules: Rules, runs: Path, path: Path | Non
 
 @contextmanager
 def _made(
-    what: Entry, cell: Cell, rules: Rules, stage: Stage, runs: Path, path: Path | None
+    what: Entry, cell: Cell, rules: Rules, stage: Stage, oracle: Simulator, runs: Path, path: Path | None
 ) -> Iterator[tuple[Agent, dict[str, Any]]]:
     """The agent, and what its row says of it; raises Disqualified where its builder raises."""
     where: dict[str, Any] = {"env_id": cell.env_id, "steps": cell.steps, "seed": cell.seed, "quick": rules.quick}
@@ -151,8 +154,9 @@ def _made(
         return
     own = stage.oracle if what.made_in == "oracle" else stage.learned
     name = "oracle" if what.made_in == "oracle" else stage.learned_name
+    states = (lambda: oracle.state) if isinstance(oracle, WatchedSimulator) else None
     try:
-        built = registry.build(what, Making(simulator=own, world=name, runs=runs, **where))
+        built = registry.build(what, Making(simulator=own, world=name, runs=runs, state_of=states, **where))
     except Exception as error:  # whatever a builder's library raises
         raise Disqualified(f"it could not be made: {type(error).__name__}: {error}") from error
     yield built.agent, _about(what, stage, built.settings, built.budget, built.weights)
@@ -169,13 +173,13 @@ def _about(what: Entry, stage: Stage, settings: Mapping[str, Any], budget: str, 
     return {**json.loads(json.dumps(told, default=str)), "seal": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def _judged(agent: Agent, what: Entry, cell: Cell, rules: Rules, stage: Stage) -> dict[str, Any]:
+def _judged(agent: Agent, what: Entry, cell: Cell, rules: Rules, stage: Stage, oracle: Simulator) -> dict[str, Any]:
     """What an agent earned in the oracle and was promised by the learned world, and how long it thought."""
     on_request = {q.name for q in stage.oracle.world.measures if q.on_request}
     also = tuple(name for name in what.sees if name in on_request)
     keys = judged_keys(rules.edition, cell.env_id, rules.count(what), stage.oracle.device)
     in_oracle, in_learned = stage.patients(keys, also)
-    places = [("earned", stage.oracle, in_oracle)]
+    places = [("earned", oracle, in_oracle)]
     if what.made_in != "oracle":  # what the learned world says of an agent that was made elsewhere is no promise
         places.append(("promised", stage.learned, in_learned))
     found: dict[str, Any] = {}
@@ -184,20 +188,21 @@ def _judged(agent: Agent, what: Entry, cell: Cell, rules: Rules, stage: Stage) -
         results = _run(watched, simulator, patients, cell.steps, also)
         found[name] = _figures(results)
         found["ms_batch"] = 1000.0 * watched.seconds / watched.decisions
-    found["ms_single"] = _alone(agent, what, cell, stage, keys, also)
+    found["ms_single"] = _alone(agent, what, cell, oracle, stage.patients(keys[:1], also)[0], also)
     return found
 
 
 def _run(agent: Watched, simulator: Simulator, patients: Patients, steps: int, also: tuple[str, ...]) -> EpisodeResults:
     keys, factors, begun = patients
+    if isinstance(simulator, WatchedSimulator) and begun is not None:
+        simulator.state = begun[0]
     return judge(agent, simulator, keys, steps, factors, also=also, begun=begun)
 
 
-def _alone(agent: Agent, what: Entry, cell: Cell, stage: Stage, keys: Tensor, also: tuple[str, ...]) -> float:
-    """Milliseconds for a decision about a single patient: the first decisions for the first patient."""
-    patients = stage.patients(keys[:1], also)[0]
-    watched = Watched(agent, stage.oracle, visible(stage.oracle.task, what.sees))
-    _run(watched, stage.oracle, patients, min(SINGLE_STEPS, cell.steps), also)
+def _alone(agent: Agent, what: Entry, cell: Cell, oracle: Simulator, patient: Patients, also: tuple[str, ...]) -> float:
+    """Milliseconds for a decision about a single patient: its first decisions."""
+    watched = Watched(agent, oracle, visible(oracle.task, what.sees))
+    _run(watched, oracle, patient, min(SINGLE_STEPS, cell.steps), also)
     return 1000.0 * watched.seconds / watched.decisions
 
 

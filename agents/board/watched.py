@@ -131,7 +131,7 @@ class Watched:
         self._menu, self._device = menu_of(simulator), simulator.device
         self.decisions, self.seconds = 0, 0.0
         elsewhere = isinstance(agent, Elsewhere) or self._device.type != "cpu"
-        self._spent = time.perf_counter if elsewhere else time.process_time
+        self._clock = time.perf_counter if elsewhere else time.process_time
         self._batch: int | None = None  # rows since the reset
 
     def reset(self, mask: Tensor | None = None) -> None:
@@ -152,10 +152,9 @@ class Watched:
         shown = tree.copy({name: chart[name] for name in self._sees if name in chart})
         count = next(iter(shown.values())).shape[0]
         self._batch = count if self._batch is None or not self._carries else self._batch
-        start, spent = time.perf_counter(), self._spent()
+        start = self._clock()
         decided = self._call(self.agent.act, shown)
-        self.decisions, self.seconds = self.decisions + self._batch, self.seconds + self._spent() - spent
-        self._check_time(time.perf_counter() - start, self._batch)
+        self._timed(self._clock() - start, self._batch)
         return self._orders(decided, count)
 
     def _call(self, what: Callable[..., Any], *given: Any) -> Any:
@@ -167,8 +166,8 @@ class Watched:
         except Exception as error:
             raise Disqualified(f"it raised {type(error).__name__}: {error}") from error
 
-    def _check_time(self, seconds: float, count: int) -> None:
-        """By the clock: who waits is as late as who computes."""
+    def _timed(self, seconds: float, count: int) -> None:
+        self.decisions, self.seconds = self.decisions + count, self.seconds + seconds
         spent = 1000.0 * seconds / count
         if self.limit_ms is not None and spent > self.limit_ms:
             raise Disqualified(f"it took {spent:.0f} ms a patient for a decision; {self.limit_ms:g} are allowed")

@@ -26,7 +26,7 @@ def search(
         settings: of the planner's config, instead of the preset's.
     """
     config = replace(config_of(making.simulator.task, planner, "fast" if making.quick else preset), **settings)
-    more: dict[str, Any] = {"seed": making.seed, "episode_hours": _ends(making)}
+    more: dict[str, Any] = {"seed": making.seed, "episode_hours": _ends(making), "state_of": making.state_of}
     agent = planner_for(making.simulator, planner, config, risk=risk, **more)
     told = {"planner": planner, **asdict(config), "objective": repr(agent.objective), "seed": making.seed}
     imagined = config.candidates * config.particles * config.horizon * asdict(config).get("iterations", 1)
@@ -37,7 +37,7 @@ def rollout(making: Making, policy: str = "rule", preset: str = "small") -> Buil
     """The clinicians' rule, or the best known constant, edited where the imagined futures say that it pays."""
     config = rollout_of(making.simulator.task, "fast" if making.quick else preset)
     base = base_policy(making.simulator, policy)
-    more: dict[str, Any] = {"seed": making.seed, "episode_hours": _ends(making)}
+    more: dict[str, Any] = {"seed": making.seed, "episode_hours": _ends(making), "state_of": making.state_of}
     agent = planner_for(making.simulator, "rollout", config, base, **more)
     told = {"policy": base.name, **asdict(config), "objective": repr(agent.objective), "seed": making.seed}
     imagined = (config.edits + 1) * config.particles * config.horizon

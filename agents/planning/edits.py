@@ -89,7 +89,9 @@ def edits_of(simulator: Simulator, scales: tuple[float, ...] = DOSE_SCALES) -> E
         rows += _of_order(task.actions, name, world.orders, scales)
     names, *tables = zip(*rows, strict=True)
     first, then, added = (torch.stack(list(table)).to(device) for table in tables)
-    highest = torch.tensor([float(q.high) for q in world.orders], device=device)
+    # a world may take more than the task's action can say: twice the label's largest dose
+    allowed = task.actions.highest if isinstance(task.actions, Doses) else {}
+    highest = torch.tensor([float(allowed.get(q.name, q.high)) for q in world.orders], device=device)
     return Edits(tuple(names), first, then, added, highest, not isinstance(task.actions, Menu))
 
 

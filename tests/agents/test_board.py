@@ -107,6 +107,29 @@ def test_what_fails_is_a_row_with_its_reason(tmp_path) -> None:
     assert "no luck" in page and "1 rows failed" in page
 
 
+def told(making):
+    """A builder that keeps where it can learn of its patients."""
+    agent = entry_agent(making)
+    agent.state_of = making.state_of
+    HEARD.append(making.state_of)
+    return agent
+
+
+HEARD: list = []
+
+
+def test_only_a_reference_that_owns_the_oracle_is_told_true_states(tmp_path) -> None:
+    from agents.board.cell import run_cell
+
+    HEARD.clear()
+    owner = Entry("owner", (DRUG,), f"{__name__}:told", "reference", "here", "oracle", owns_state=True)
+    other = Entry("other", (DRUG,), f"{__name__}:told", "reference", "here", "oracle")
+    rules = replace(RULES, edition="e" * 64)
+    found = [run_cell(e, Cell(e.name, DRUG, 3, 0), rules, tmp_path) for e in (owner, other)]
+    assert found[0]["earned"]["returns"] == found[1]["earned"]["returns"] and HEARD[1] is None
+    assert HEARD[0]().t.tolist() == [3], "the state of whom it decided for last, after its last step"
+
+
 def test_processes_judge_what_one_process_does(folder, tmp_path) -> None:
     board = opened(tmp_path, AGENTS[:2])
     list(run_groups(board.groups, board.rules, board.folder, "processes", 1))

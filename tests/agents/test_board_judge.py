@@ -13,7 +13,7 @@ from agents.baselines.ecg_rules import DofetilideLabelRule
 from agents.baselines.uniform import Uniform
 from agents.board.draw import checked_salt, edition, judged_keys, new_salt
 from agents.board.stage import HORIZONS, Stage
-from agents.board.watched import Disqualified, Watched, Whole, outside, visible
+from agents.board.watched import Disqualified, Elsewhere, Watched, Whole, outside, visible
 from agents.protocol import menu_of
 from agents.rollout import judge
 from clinenv.codec import codec_of
@@ -224,11 +224,21 @@ def test_an_agent_that_fails_is_disqualified_with_the_reason(drug, act, reason) 
 
 
 def test_an_agent_that_thinks_too_long_is_disqualified(drug) -> None:
-    def slow(chart):
+    def thinks(chart):
+        end = time.process_time() + 0.12
+        while time.process_time() < end:
+            pass
+        return torch.zeros(6, dtype=torch.int64)
+
+    def sleeps(chart):
         time.sleep(0.12)
         return torch.zeros(6, dtype=torch.int64)
 
-    with pytest.raises(Disqualified, match="ms a patient for a decision; 10 are allowed"):
-        judged(Agent(slow), drug, limit_ms=10.0)
-    _, watched = judged(Agent(slow), drug, limit_ms=1000.0, steps=2)
-    assert watched.decisions == 12 and watched.seconds < 0.1, "who sleeps is late, but takes no processor"
+    class Away(Elsewhere, Agent):
+        """By the clock: in another process who waits is as late as who computes."""
+
+    for agent in (Agent(thinks), Away(sleeps)):
+        with pytest.raises(Disqualified, match="ms a patient for a decision; 10 are allowed"):
+            judged(agent, drug, limit_ms=10.0)
+    _, watched = judged(Agent(sleeps), drug, limit_ms=10.0, steps=2)
+    assert watched.decisions == 12 and watched.seconds < 0.1, "a process that was held up did not think"

@@ -36,6 +36,8 @@ def test_names_are_unique_builders_are_there_and_sources_are_told() -> None:
 def test_what_is_made_in_the_oracle_is_no_rival() -> None:
     with pytest.raises(ValueError, match="kind is reference"):
         Entry("sly", ("ECGDrug-v0",), "m:f", "planner", "here", made_in="oracle")
+    with pytest.raises(ValueError, match="kind is reference"):
+        Entry("sly", ("ECGDrug-v0",), "m:f", "planner", "here", owns_state=True)
     for wrong in ({"kind": "champion"}, {"made_in": "heaven"}, {"ids": ()}, {"seeds": 0}):
         given = {"name": "x", "ids": ("ECGDrug-v0",), "build": "m:f", "kind": "rule", "source": "s", **wrong}
         with pytest.raises(ValueError, match="'x'"):

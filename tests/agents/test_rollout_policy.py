@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from agents.baselines.constant import Constant
+from agents.board.watched import outside
 from agents.planning.budget import Budget
 from agents.planning.edits import edits_of
 from agents.planning.imagination import follow
@@ -15,10 +16,12 @@ from agents.planning.policy_here import Narrowing
 from agents.planning.rollout_policy import RolloutConfig, RolloutPlanner
 from agents.protocol import Agent, Narrowable
 from agents.rollout import judge
+from clinenv.envs.ecg_drug.task import SINGLE_DOSE_MG, ECGDrugTask
 from clinenv.simulator import Simulator
+from clinenv.task import Doses
 from tests.agents.bandit_world import DialTask, DialWorld
 from tests.agents.pump_world import STEPS, BetTask, PumpTask, PumpWorld
-from world_models import keys
+from world_models import catalog, keys
 
 CONFIG = RolloutConfig(horizon=2, particles=4, replan_every=1)
 
@@ -226,3 +229,12 @@ def test_any_policy_can_go_on_with_some_of_its_patients():
     assert agent.act({n: v[[1, 3]] for n, v in chart.items()}).tolist() == [[0.25, 0.25]] * 2
     agent.reset(torch.tensor([False, True]))
     assert agent.act({n: v[[1, 3]] for n, v in chart.items()}).tolist() == [[0.5, 0.5], [0.0, 0.0]]
+
+
+def test_scaled_doses_are_still_actions_of_the_id():
+    task = ECGDrugTask(actions=Doses(SINGLE_DOSE_MG))
+    simulator = Simulator(catalog.load("ecg-wm-small"), task)
+    edits = edits_of(simulator)
+    largest = torch.tensor([list(SINGLE_DOSE_MG.values())]).expand(len(edits), -1)
+    edited = edits.applied(largest, torch.eye(len(edits), dtype=torch.bool), 0)
+    assert not outside(edited, task.actions, simulator.world.orders).any(), "the world takes more, the action does not"
