@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from agents import ppo as torch_ppo
@@ -10,11 +11,14 @@ from agents.policy_agent import PolicyAgent
 from agents.run_folder import POLICY, weights_sum
 from agents.sb3.presets import preset_for
 from agents.sb3.train import train
+from agents.sb3.ward import WardPolicy, WardPPO, train_ward
 
-__all__ = ["ppo", "sb3", "stored"]
+__all__ = ["ppo", "sb3", "stored", "ward_knobs"]
 
 STEPS, QUICK_STEPS = 1_500_000, 24_576  # of patients
 SB3_STEPS = 300_000
+KNOB_STEPS = 120_000
+KNOB_PATIENTS = 8_600_000_000  # seed of the first that the knobs are learned on
 
 
 def ppo(making: Making) -> Built:
@@ -33,6 +37,15 @@ def sb3(making: Making, algo: str) -> Built:
     folder = _folder(making, f"sb3-{algo}", steps)
     train(folder, steps, algo, making.world, making.env_id, preset, seed=making.seed, progress=False)
     return _built(folder, making)
+
+
+def ward_knobs(making: Making) -> Built:
+    """PPO on the knobs of the ward's rule, which it begins as; orders at amounts of its own (`agents.sb3.ward`)."""
+    steps = QUICK_STEPS if making.quick else KNOB_STEPS
+    folder, config = _folder(making, "knobs", steps), WardPPO()
+    train_ward(folder, steps, making.world, config, making.seed, KNOB_PATIENTS + making.seed * 1_000_000)
+    agent = WardPolicy(folder, making.simulator)
+    return Built(agent, {"folder": folder.name, **asdict(config), "seed": making.seed}, f"{steps:,} training steps")
 
 
 def stored(making: Making, folder: str) -> Built:

@@ -162,6 +162,15 @@ AGENTS: tuple[Entry, ...] = (
         seeds=3,
         options={"algo": "ppo"},
     ),
+    Entry(
+        "PPO on the rule's knobs",
+        ("EHRWardDose-v0",),
+        f"{_POLICIES}:ward_knobs",
+        "policy",
+        "Schulman 2017 (arXiv 1707.06347), Raffin 2021; agents.sb3.ward",
+        "learned",
+        seeds=3,
+    ),
     Entry("CEM", (*DRUG, CLINIC, EXPLAIN), f"{_PLANNERS}:search", "planner", CEM, "learned", 3, ("latent",), slow=True),
     Entry(
         "random shooting",

@@ -28,12 +28,15 @@ PLANNERS: dict[str, type[PlanConfig]] = {
     "inverse": InverseConfig,
 }
 
-# Steps imagined a patient and decision: about 400, 1,200 and 14,000.
+# Two days ahead, a decision every four hours: a drug pays late, and who looks 16 hours ahead earns less than the label's
+# rule. Steps imagined a patient and decision: about 800, 3,000 and 28,000.
 _DRUG: dict[str, dict[str, Any]] = {
-    "fast": dict(horizon=6, candidates=30, particles=4, iterations=1, elites=4, finalists=3, replan_every=2),
-    "small": dict(horizon=8, candidates=32, particles=4, iterations=2, elites=6, finalists=4, replan_every=2),
-    "careful": dict(horizon=12, candidates=48, particles=8, iterations=3, elites=8, finalists=6, replan_every=1),
+    "fast": dict(candidates=8, particles=4, iterations=1, elites=3, finalists=2, replan_every=4),
+    "small": dict(candidates=16, particles=4, iterations=2, elites=4, finalists=3, replan_every=2),
+    "careful": dict(candidates=48, particles=8, iterations=3, elites=8, finalists=6, replan_every=2),
 }
+for _sizes in _DRUG.values():
+    _sizes |= dict(horizon=24, block=2, nothing=0.8)
 # Edits of the ward's rule, four-hour steps: a day to two ahead.
 _WARD: dict[str, dict[str, Any]] = {
     "fast": dict(horizon=6, candidates=24, particles=2, iterations=1, elites=4, finalists=2, replan_every=3),
