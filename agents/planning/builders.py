@@ -14,6 +14,8 @@ from clinenv.task import Levels
 
 __all__ = ["rollout", "search"]
 
+FUTURES = 2  # of a plan for the antiarrhythmics: of a mean, rare events at their chances, these say enough
+
 
 def search(
     making: Making, planner: str = "cem", preset: str = "small", risk: Risk | None = None, **settings: Any
@@ -25,6 +27,8 @@ def search(
         risk: how imagined returns become one number; None: their mean.
         settings: of the planner's config, instead of the preset's.
     """
+    if risk is None and making.simulator.task.name == "ECGDrug":
+        settings.setdefault("particles", FUTURES)
     config = replace(config_of(making.simulator.task, planner, "fast" if making.quick else preset), **settings)
     more: dict[str, Any] = {"seed": making.seed, "episode_hours": _ends(making), "state_of": making.state_of}
     agent = planner_for(making.simulator, planner, config, risk=risk, **more)

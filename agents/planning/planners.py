@@ -63,6 +63,8 @@ def planner_for(
         return RolloutPlanner(at_their_chances(simulator), policy, config, **more)
     if "objective" not in more:
         more["cost_weight"] = weight
+        if more.get("risk") is None and more.get("cost_risk") is None:  # means need no drawn events
+            simulator = at_their_chances(simulator)
     plan = config_of(task, planner, preset) if isinstance(preset, str) else preset
     assert isinstance(plan, PlanConfig)
     return WorldPlanner(simulator, plan, policy=policy, planner=planner, **more)

@@ -29,9 +29,9 @@ PLANNERS: dict[str, type[PlanConfig]] = {
 }
 
 # Two days ahead, a decision every four hours: a drug pays late, and who looks 16 hours ahead earns less than the label's
-# rule. Steps imagined a patient and decision: about 800, 3,000 and 28,000.
+# rule. Steps imagined a patient and decision: about 1,500, 3,600 and 28,000.
 _DRUG: dict[str, dict[str, Any]] = {
-    "fast": dict(candidates=8, particles=4, iterations=1, elites=3, finalists=2, replan_every=4),
+    "fast": dict(candidates=12, particles=4, iterations=1, elites=3, finalists=2, replan_every=4),
     "small": dict(candidates=16, particles=4, iterations=2, elites=4, finalists=3, replan_every=2),
     "careful": dict(candidates=48, particles=8, iterations=3, elites=8, finalists=6, replan_every=2),
 }
