@@ -196,7 +196,7 @@ AGENTS: tuple[Entry, ...] = (
     ),
     Entry(
         "MPPI",
-        DRUG,
+        ("ECGDrug-v0",),
         f"{_PLANNERS}:search",
         "planner",
         "Williams 2017 (doi 10.1109/ICRA.2017.7989202)",
@@ -217,7 +217,7 @@ AGENTS: tuple[Entry, ...] = (
     ),
     Entry(
         "constant improved by rollouts",
-        DRUG,
+        ("ECGDrug-v0",),
         f"{_PLANNERS}:rollout",
         "planner",
         ROLLOUT,
