@@ -43,6 +43,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "at 0 the log's": "the dial",
         "at 1 they": "the dial",
         "at 0 and": "the dial",
+        "surely above 0": "of a reference's return",
         "at 1.": "the dial",
     },
     "ecg_drug": {
