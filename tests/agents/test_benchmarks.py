@@ -11,7 +11,7 @@ import torch
 from benchmarks.common import speed
 from benchmarks.common.network_share import time_shares
 from benchmarks.common.results import read_csv
-from benchmarks.ecg_drug import planners, policies, ppo_speed
+from benchmarks.ecg_drug import planners, ppo_speed
 from benchmarks.ward import rollouts
 from tests.agents.bandit_world import DialWorld
 from world_models import keys
@@ -76,23 +76,6 @@ def test_rate_counts_units():
 
 
 @pytest.mark.slow
-def test_policies_writes_every_table(tmp_path, monkeypatch):
-    monkeypatch.setattr(policies, "LAMBDAS", policies.LAMBDAS[:2])  # each is a sweep of its own
-    sizes = ["--patients", "6", "--steps", "6144", "--seeds", "2", "--sweep-patients", "3", "--planner", "fast"]
-    arguments = [*sizes, "--threads", "1", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
-    assert policies.main(arguments) == 0
-    rows = read_csv(tmp_path / "policies.csv")
-    names = [r["agent"] for r in rows]
-    assert "CEM in ecg-wm-small" in names and "PPO in ecg-wm-small, mean of 2 seeds" in names
-    for row in rows:
-        gap = float(row["promised_return"]) - float(row["return"])
-        assert float(row["gap_return"]) == pytest.approx(gap, abs=1e-3)
-    assert len(read_csv(tmp_path / "policies_lambda.csv")) == 2 * len(policies.LAMBDAS) + 1
-    assert (tmp_path / "policies_lambda.png").stat().st_size > 10_000
-    assert json.loads((tmp_path / "policies.json").read_text())["arguments"]["patients"] == 6
-
-
-@pytest.mark.slow
 def test_speed_writes_its_figures(tmp_path):
     sizes = ["--worlds", "oracle", "--batches", "1", "8", "--largest-ecg-batch", "1", "--seconds", "0.05"]
     assert speed.main([*sizes, "--repeats", "1", "--threads", "1", "--json", str(tmp_path / "s.json")]) == 0
@@ -141,7 +124,7 @@ def test_the_wards_rule_improved_online_is_paired_with_the_rule(tmp_path, monkey
     monkeypatch.setattr(rollouts, "GROUP", 2)
     where = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     assert rollouts.main(["--patients", "3", "--presets", "fast", *where]) == 0
-    rule, ours = read_csv(tmp_path / "out" / "policies_ehr_rollout.csv")
+    rule, ours = read_csv(tmp_path / "out" / "ward_rollouts.csv")
     assert rule["agent"] == rollouts.RULE and float(rule["return_minus_reference"]) == 0.0
     differences = [float(ours[name]) for name in ours if name.startswith("term_") and name.endswith("_minus_reference")]
     assert sum(differences) == pytest.approx(float(ours["return_minus_reference"]), abs=1e-4)
