@@ -101,8 +101,9 @@ def from_episodes(
         _treatments(e, limits[b], until_h, given[b])
         whole = until_h is None and not e.truncated and math.ceil(e.hours_alive / step_h) + 1 <= limits[b]
         if whole:
-            alive[b, limits[b] - 1] = not e.died_in_hospital
-            home[b, limits[b] - 1] = not e.died_in_hospital
+            dead = bool(e.died_in_hospital) and (e.died is None or e.died <= e.discharged)  # not after this stay
+            alive[b, limits[b] - 1] = not dead
+            home[b, limits[b] - 1] = not dead
     given = torch.minimum(given, torch.tensor([t.high for t in words.treatments]))
     diagnosis = torch.zeros(batch, len(words.diagnoses))
     return Stays(static, diagnosis, asked & valid.unsqueeze(-1), value, delay, given, alive, home, valid)

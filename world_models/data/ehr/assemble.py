@@ -11,6 +11,7 @@ import pandas as pd
 
 from world_models.data.ehr.canonical_events import INQUIRY_COLUMNS, INTERVENTION_COLUMNS, empty
 from world_models.data.ehr.cells import NO_ID
+from world_models.data.ehr.contradictions import without_contradictions
 from world_models.data.ehr.episode import (
     OLDEST_YEARS,
     Diagnosis,
@@ -35,7 +36,7 @@ class Frames:
     """What a reader gives of one shard."""
 
     # subject_id, stay_id, registered, admitted, discharged, died, died_in_hospital (1, 0 or NaN), age_years,
-    # sex_female (1, 0 or NaN), truncated and STAY_TEXTS
+    # sex_female (1, 0 or NaN), truncated, STAY_TEXTS, and hospital where the source has several
     stays: pd.DataFrame
     diagnoses: pd.DataFrame = field(
         default_factory=lambda: pd.DataFrame(columns=["stay_id", "sequence", "version", "code"])
@@ -51,9 +52,10 @@ def assemble(frames: Frames, hours_per_step: float, flow: Flow) -> list[PatientE
     Raises:
         EpisodeError: hours_per_step is not above 0.
     """
-    stays = _clean_stays(frames.stays, flow)
+    stays = frames.stays if "hospital" in frames.stays else frames.stays.assign(hospital="")
+    stays = _clean_stays(stays, flow)
     inquiries = _placed(frames.inquiries, stays, "collected", flow, "inquiries")
-    inquiries = _with_gcs(inquiries, flow)
+    inquiries = _with_gcs(without_contradictions(inquiries, flow), flow)
     interventions = _placed(frames.interventions, stays, "start", flow, "interventions")
     keys = ["stay_id", "item", "value", "label", "collected"]
     # of two copies the laboratory's before the charted one, then the one that knows its result time
@@ -91,6 +93,7 @@ def assemble(frames: Frames, hours_per_step: float, flow: Flow) -> list[PatientE
                 age_years=None if pd.isna(row.age_years) else float(row.age_years),
                 sex_female=None if pd.isna(row.sex_female) else bool(row.sex_female),
                 **{name: "" if pd.isna(getattr(row, name)) else str(getattr(row, name)) for name in STAY_TEXTS},
+                hospital=row.hospital,
             )
         )
     flow.stage("stays", Counter(), **count(episodes))

@@ -112,6 +112,8 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
     in_range = (values >= units.low[pair]) & (values <= units.high[pair])
     plausible = convertible & np.isfinite(values) & (censored | in_range)
     flow.drop(table, "outside the plausible range", int((convertible & ~plausible).sum()))
+    names, lost = np.unique(units.name[pair[convertible & ~plausible]].astype(str), return_counts=True)
+    flow.implausible.update(dict(zip(names.tolist(), lost.tolist(), strict=True)))
     collected, resulted = raw["collected"].to_numpy("datetime64[us]"), raw["resulted"].to_numpy("datetime64[us]")
     early = plausible & (resulted < collected)
     flow.repair(table, "result before the collection: taken as the collection time", int(early.sum()))
@@ -135,19 +137,26 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
 def _numeric_results(raw: pd.DataFrame, flow: Flow, table: str) -> tuple[pd.DataFrame, pd.Series, np.ndarray]:
     """The rows with a number and a collection time, their signs ('<', NaN where the number is measured), the
     numbers."""
-    text = raw["text"].where(raw["text"].notna(), "") if "text" in raw else pd.Series("", index=raw.index)
-    said = text.astype(str).str.upper()
-    for theirs, ours in _SIGNS.items():
-        said = said.str.replace(theirs, ours, regex=False)
-    compared = said.str.extract(_COMPARED)
-    limits = number(compared[1])
-    keep = limits.notna() | (raw["value"].notna() & ~said.str.contains(_LIMIT))
+    signs = pd.Series(None, raw.index, object)
+    limits = pd.Series(np.nan, raw.index, np.float64)
+    limited = pd.Series(False, raw.index)
+    text = raw["text"] if "text" in raw else pd.Series("", raw.index, object)
+    wordy = text.notna() & text.ne("")
+    if wordy.any():  # most sources tell numbers alone, and words are slow to read
+        said = text[wordy].astype(str).str.upper()
+        for theirs, ours in _SIGNS.items():
+            said = said.str.replace(theirs, ours, regex=False)
+        compared = said.str.extract(_COMPARED)
+        limits[wordy] = number(compared[1])
+        signs[wordy] = compared[0]
+        limited[wordy] = said.str.contains(_LIMIT).astype(bool)
+    keep = limits.notna() | (raw["value"].notna() & ~limited)
     flow.drop(table, "no numeric result (text, blank or censored)", int((~keep).sum()))
     no_time = keep & raw["collected"].isna()
     flow.drop(table, "no readable collection time", int(no_time.sum()))
     keep &= ~no_time
     values = raw["value"].where(limits.isna(), limits)
-    return raw[keep], compared[0].where(limits.notna())[keep], values[keep].to_numpy(np.float64)
+    return raw[keep], signs.where(limits.notna())[keep], values[keep].to_numpy(np.float64)
 
 
 class _ItemUnits(NamedTuple):
@@ -170,6 +179,7 @@ def _item_units(pairs: list[tuple[Any, ...]], counts: np.ndarray, flow: Flow) ->
     for k, (itemid, unit) in enumerate(pairs):
         item = items[int(itemid)]
         spelt = ehr_units.spell(unit) or inquiry_items.UNIT_IF_MISSING.get(int(itemid), "")
+        spelt = inquiry_items.UNIT_INSTEAD.get(int(itemid), spelt)
         made.name[k], made.unit[k], made.low[k], made.high[k] = item.name, item.unit, item.low, item.high
         flow.values[item.name] += int(counts[k])
         found = ehr_units.conversion(item.name, spelt, item.unit) if spelt else None

@@ -61,6 +61,7 @@ class Flow:
         self.notes: list[str] = []
         # item -> values met, and item -> {source unit -> values} that no conversion is known for
         self.values: Counter[str] = Counter()
+        self.implausible: Counter[str] = Counter()  # item -> values outside its plausible range
         self.unknown_units: dict[str, Counter[str]] = {}
 
     def table(self, name: str) -> Ledger:
@@ -112,6 +113,7 @@ class Flow:
         for text in other.notes:
             self.note(text)
         self.values.update(other.values)
+        self.implausible.update(other.implausible)
         for item, units in other.unknown_units.items():
             self.unknown_units.setdefault(item, Counter()).update(units)
         return self
@@ -143,6 +145,7 @@ class Flow:
             ],
             "notes": list(self.notes),
             "values": dict(self.values.most_common()),
+            "implausible": dict(self.implausible.most_common()),
             "unknown_units": {item: dict(units.most_common()) for item, units in self.unknown_units.items()},
         }
 
@@ -154,6 +157,7 @@ class Flow:
         flow.stages = [Stage(**{**stage, "dropped": Counter(stage["dropped"])}) for stage in data["stages"]]
         flow.notes = list(data["notes"])
         flow.values = Counter(data["values"])
+        flow.implausible = Counter(data.get("implausible", {}))
         flow.unknown_units = {item: Counter(units) for item, units in data["unknown_units"].items()}
         return flow
 
@@ -169,6 +173,9 @@ class Flow:
             share = f" ({100 * ledger.kept / ledger.read:.1f} %)" if ledger.read else ""
             lines.append(f"  {name}: {ledger.read:,} read -> {ledger.kept:,} kept{share}")
             lines += _reasons(ledger.dropped, "-", reasons) + _reasons(ledger.repaired, "~", reasons)
+        if self.implausible:
+            lines.append("Values outside their item's plausible range")
+            lines += [f"    - {n:,} of {self.values[name]:,}: {name}" for name, n in self.implausible.most_common()]
         lines.append("Stages")
         for i, stage in enumerate(self.stages):
             if i:

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from world_models.quantity import Quantity
 
-__all__ = ["INQUIRY_ITEMS", "UNIT_IF_MISSING", "InquiryItem", "LabCode", "by_itemid", "by_name"]
+__all__ = ["INQUIRY_ITEMS", "UNIT_IF_MISSING", "UNIT_INSTEAD", "InquiryItem", "LabCode", "by_itemid", "by_name"]
 __all__ += ["find", "parse_lab_code", "whole_number"]
 
 
@@ -64,7 +64,7 @@ INQUIRY_ITEMS: tuple[InquiryItem, ...] = (
     _i("urea_nitrogen_mg_dl", "mg/dL", 0.5, 300, 6, 20, (51006, 52647, 225624), ("BUN",)),
     _i("creatinine_mg_dl", "mg/dL", 0.05, 40, 0.4, 1.2, (50912, 52546, 52024, 220615), ("Creatinine",)),
     _i("glucose_mg_dl", "mg/dL", 10, 2500, 70, 105,
-       (50931, 50809, 52569, 52027, 220621, 226537, 225664), ("Glucose",)),
+       (50931, 50809, 52569, 52027, 220621, 226537, 225664, 807), ("Glucose",)),
     _i("calcium_mg_dl", "mg/dL", 2, 25, 8.4, 10.3, (50893, 225625)),
     _i("ionized_calcium_mmol_l", "mmol/L", 0.2, 5, 1.12, 1.32, (50808, 51624, 225667)),
     _i("magnesium_mg_dl", "mg/dL", 0.3, 15, 1.6, 2.6, (50960, 220635), ("Mg",)),
@@ -80,6 +80,7 @@ INQUIRY_ITEMS: tuple[InquiryItem, ...] = (
     _i("ast_u_l", "U/L", 1, 40000, 0, 40, (50878, 53088, 220587), ("AST",)),
     _i("alkaline_phosphatase_u_l", "U/L", 3, 5000, 40, 130, (50863, 53086, 225612), ("ALP",)),
     _i("bilirubin_mg_dl", "mg/dL", 0.05, 90, 0, 1.5, (50885, 53089, 225690), ("Bilirubin",)),
+    _i("bilirubin_direct_mg_dl", "mg/dL", 0, 60, 0, 0.3, (50883, 225651)),
     _i("lactate_dehydrogenase_u_l", "U/L", 10, 50000, 94, 250, (50954, 220632)),
     _i("amylase_u_l", "U/L", 1, 20000, 0, 100, (50867, 53087)),
     _i("lipase_u_l", "U/L", 1, 30000, 0, 60, (50956,)),
@@ -112,28 +113,31 @@ INQUIRY_ITEMS: tuple[InquiryItem, ...] = (
     _i("po2_mmhg", "mm[Hg]", 10, 800, 85, 105, (50821, 220224), ("PaO2",)),
     _i("base_excess_mmol_l", "mmol/L", -50, 50, -2, 2, (50802, 224828)),
     _i("arterial_saturation_percent", "%", 20, 100, 95, 100, (50817, 220227), ("SaO2",)),
-    _i("fio2_fraction", "fraction", 0.2, 1, None, None, (223835, 50816), ("FiO2",)),
+    _i("fio2_fraction", "fraction", 0.21, 1, None, None, (223835, 50816, 190, 3420), ("FiO2",)),
+    _i("end_tidal_co2_mmhg", "mm[Hg]", 5, 120, 35, 45, (228640, 1817)),
     _i("vancomycin_level_mg_l", "mg/L", 0.1, 200, 10, 20, (51009, 227455, 227454)),
     # vital signs and bedside
-    _i("heart_rate_bpm", "bpm", 5, 300, 60, 100, (220045,), ("HR",)),
-    _i("sbp_mmhg", "mm[Hg]", 20, 320, 90, 140, (220050, 220179, 225309, 224167, 227243), ("SysABP", "NISysABP")),
-    _i("dbp_mmhg", "mm[Hg]", 5, 220, 60, 90, (220051, 220180, 225310, 224643, 227242), ("DiasABP", "NIDiasABP")),
-    _i("map_mmhg", "mm[Hg]", 10, 250, 70, 105, (220052, 220181, 225312), ("MAP", "NIMAP")),
-    _i("respiratory_rate_min", "/min", 1, 90, 12, 20, (220210,), ("RespRate",)),
-    _i("spo2_percent", "%", 20, 100, 95, 100, (220277,)),
-    _i("temperature_c", "Cel", 25, 45, 36.1, 38.0, (223762, 223761), ("Temp",)),
-    _i("cvp_mmhg", "mm[Hg]", -10, 60, 2, 8, (220074,)),
-    _i("gcs_eye", "1", 1, 4, 4, 4, (220739,)),
-    _i("gcs_verbal", "1", 1, 5, 5, 5, (223900,)),
-    _i("gcs_motor", "1", 1, 6, 6, 6, (223901,)),
+    _i("heart_rate_bpm", "bpm", 5, 300, 60, 100, (220045, 211), ("HR",)),
+    _i("sbp_mmhg", "mm[Hg]", 20, 320, 90, 140,
+       (220050, 220179, 225309, 224167, 227243, 51, 455, 6701, 442), ("SysABP", "NISysABP")),
+    _i("dbp_mmhg", "mm[Hg]", 5, 220, 60, 90,
+       (220051, 220180, 225310, 224643, 227242, 8368, 8441, 8555, 8440), ("DiasABP", "NIDiasABP")),
+    _i("map_mmhg", "mm[Hg]", 10, 250, 70, 105, (220052, 220181, 225312, 52, 456, 6702, 443), ("MAP", "NIMAP")),
+    _i("respiratory_rate_min", "/min", 1, 90, 12, 20, (220210, 618), ("RespRate",)),
+    _i("spo2_percent", "%", 20, 100, 95, 100, (220277, 646)),
+    _i("temperature_c", "Cel", 25, 45, 36.1, 38.0, (223762, 223761, 676, 678), ("Temp",)),
+    _i("cvp_mmhg", "mm[Hg]", -10, 60, 2, 8, (220074, 113)),
+    _i("gcs_eye", "1", 1, 4, 4, 4, (220739, 184)),
+    _i("gcs_verbal", "1", 1, 5, 5, 5, (223900, 723)),
+    _i("gcs_motor", "1", 1, 6, 6, 6, (223901, 454)),
     _i("gcs", "1", 3, 15, 15, 15, (198,), ("GCS",)),
     _i("rass", "1", -5, 4, 0, 0, (228096,)),
-    _i("peep_cmh2o", "cm[H2O]", 0, 40, None, None, (220339,)),
-    _i("tidal_volume_ml", "mL", 20, 2500, None, None, (224685,)),
-    _i("minute_volume_l_min", "L/min", 0.5, 60, None, None, (224687,)),
-    _i("oxygen_flow_l_min", "L/min", 0, 80, None, None, (223834,)),
-    _i("weight_kg", "kg", 20, 400, None, None, (224639, 226512, 226531), ("Weight",)),
-    _i("height_cm", "cm", 100, 230, None, None, (226730,), ("Height",)),
+    _i("peep_cmh2o", "cm[H2O]", 0, 40, None, None, (220339, 506)),
+    _i("tidal_volume_ml", "mL", 20, 2500, None, None, (224685, 682)),
+    _i("minute_volume_l_min", "L/min", 0.5, 60, None, None, (224687, 450)),
+    _i("oxygen_flow_l_min", "L/min", 0, 80, None, None, (223834, 470)),
+    _i("weight_kg", "kg", 20, 400, None, None, (224639, 226512, 226531, 763, 762), ("Weight",)),
+    _i("height_cm", "cm", 100, 230, None, None, (226730, 226707, 920), ("Height",)),
     _i("urine_output_ml", "mL", 0, 5000, None, None,
        (226559, 226560, 226561, 226563, 226564, 226565, 226567, 226584, 226627, 226631,
         40055, 40069, 40473, 40094, 40715, 40085, 40057, 40056, 40405, 40428, 40086, 40096, 40651), ("Urine",)),
@@ -145,11 +149,14 @@ INQUIRY_ITEMS: tuple[InquiryItem, ...] = (
 UNIT_IF_MISSING: dict[int, str] = {
     51237: "1", 51675: "1", 227467: "1",  # INR
     50820: "1", 223830: "1",  # pH
-    225664: "mg/dL", 226537: "mg/dL",  # glucose at the finger, in whole blood
-    50817: "%", 223835: "%", 50816: "%",  # FiO2; a fraction among the per cents is out of range: dropped, counted
-    220739: "1", 223900: "1", 223901: "1", 198: "1", 228096: "1",  # Glasgow coma scale, RASS
-    226531: "lb", 225695: "mg/dL", 227429: "ng/mL",
+    225664: "mg/dL", 226537: "mg/dL", 807: "mg/dL",  # glucose at the finger, in whole blood
+    50817: "%", 223835: "%", 50816: "%", 3420: "%",  # FiO2; a fraction among them is out of range
+    220739: "1", 223900: "1", 223901: "1", 184: "1", 723: "1", 454: "1", 198: "1", 228096: "1",  # Glasgow, RASS
+    226531: "lb", 225695: "mg/dL", 227429: "ng/mL", 920: "in", 226707: "in",
 }  # fmt: skip
+
+# Sources whose own unit is wrong for an item: itemid -> unit. CareVue writes torr beside a fraction from 0.21 to 1.
+UNIT_INSTEAD: dict[int, str] = {190: "fraction"}
 
 
 @cache

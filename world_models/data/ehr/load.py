@@ -11,7 +11,7 @@ from world_models.data.ehr.episode import PatientEpisode
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.meds.reader import data_files
 from world_models.data.ehr.meds.writer import is_episode_file, read_episodes
-from world_models.data.ehr.shards import Source, prepare, process_shard, source_flow
+from world_models.data.ehr.shards import Source, prepare, read_shard, source_flow
 from world_models.data.ehr.units import check_units
 
 __all__ = ["load_episodes"]
@@ -22,6 +22,7 @@ def load_episodes(
     tables: str | Path | None = None,
     mimic3: str | Path | None = None,
     challenge2012: str | Path | None = None,
+    challenge2019: str | Path | None = None,
     hours_per_step: float = 4.0,
     unit_tolerance: float = 0.01,
     date_order: str | None = None,
@@ -41,8 +42,9 @@ def load_episodes(
         tables=_text(tables),
         mimic3=_text(mimic3),
         challenge2012=_text(challenge2012),
+        challenge2019=_text(challenge2019),
         hours_per_step=hours_per_step,
-        shards=1,
+        shards=8 if challenge2019 is not None else 1,  # a large table a part at a time
         date_order=date_order,
     )
     if meds is not None and tables is None:
@@ -55,9 +57,9 @@ def load_episodes(
             return sorted(own, key=_order), flow
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        shards = prepare(source, work, quiet=True)
-        episodes = [e for shard in shards for e in read_episodes(process_shard(shard))]
-        flow = source_flow(work)
+        parts = [read_shard(folder) for folder in prepare(source, work, quiet=True)]
+        episodes = [e for part, _ in parts for e in part]
+        flow = source_flow(work, (flow for _, flow in parts))
     check_units(flow, unit_tolerance)
     return sorted(episodes, key=_order), flow
 

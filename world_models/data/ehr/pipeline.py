@@ -1,9 +1,9 @@
 """Hospital data to MEDS episodes: python -m world_models.data.ehr.pipeline SOURCE --out DIR.
 
 SOURCE is one of --tables DIR (MIMIC-IV), --meds FILE_OR_DIR, both together (MEDS, and from the tables what it leaves
-out: microbiology, doses, ...), --mimic3 DIR, --challenge2012 DIR. Written are `data/NNNN.parquet` (see `writer`),
-`metadata/` and `flow.json`, all at once at the end; until then everything is in `DIR/.work`, and a run that was
-stopped goes on from there.
+out: microbiology, doses, ...), --mimic3 DIR, --challenge2012 DIR, --challenge2019 FILE. Written are `data/NNNN.parquet`
+(see `writer`), `metadata/` and `flow.json`, all at once at the end; until then everything is in `DIR/.work`, and a run
+that was stopped goes on from there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from world_models.data.ehr.episode import EpisodeError
 from world_models.data.ehr.filters import FilterRules, select, split_patients
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.meds.writer import write_table
-from world_models.data.ehr.shards import Source, prepare, process_shard, source_flow
+from world_models.data.ehr.shards import SOURCES, Source, prepare, process_shard, source_flow
 from world_models.data.ehr.tables import EhrDataError, write_json
 from world_models.data.ehr.units import UnitError, check_units
 
@@ -64,7 +64,7 @@ def run(
     rules = FilterRules() if rules is None else rules
     folders = prepare(source, work, quiet)
     _process(folders, jobs, quiet)
-    flow = source_flow(work)
+    flow = source_flow(work, (Flow.read(folder / "flow.json") for folder in folders))
     check_units(flow, unit_tolerance)
     measures = pd.concat([pq.read_table(folder / "measures.parquet").to_pandas() for folder in folders])
     kept = select(measures, rules, flow)
@@ -126,9 +126,7 @@ def _write(folders: list[Path], kept: pd.DataFrame, sides: dict[int, str], final
     write_table(CodeMetadataSchema.align(described), final / "metadata" / "codes.parquet")
     metadata = {
         "dataset_name": "PatientEpisodes of "
-        + ", ".join(
-            name for name in ("meds", "tables", "mimic3", "challenge2012") if getattr(source, name) is not None
-        ),
+        + ", ".join(name for name in SOURCES if getattr(source, name) is not None),
         "etl_name": "clinenv world_models.data.ehr.pipeline",
         "meds_version": "0.4.1",
         "raw_source_id_columns": ["stay_id", "order_id", "source"],
@@ -146,6 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--meds", help="MEDS file or folder")
     parser.add_argument("--mimic3", help="folder of MIMIC-III tables")
     parser.add_argument("--challenge2012", help="folder of PhysioNet Challenge 2012")
+    parser.add_argument("--challenge2019", help="table of PhysioNet Challenge 2019, or folder of its .psv files")
     parser.add_argument("--out", required=True, help="new folder for the dataset")
     defaults = {field.name: field.default for field in fields(Source)}
     parser.add_argument("--hours-per-step", type=float, default=defaults["hours_per_step"])

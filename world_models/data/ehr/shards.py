@@ -7,7 +7,7 @@ nothing but that path, so that joblib, Ray or a Slurm array can map it; both go 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 from world_models.data.ehr.assemble import Frames, assemble
 from world_models.data.ehr.cells import DATE_ORDERS, NO_ID
-from world_models.data.ehr.episode import WIDEST_STEP_HOURS
+from world_models.data.ehr.episode import WIDEST_STEP_HOURS, PatientEpisode
 from world_models.data.ehr.filters import measure
 from world_models.data.ehr.flow import Flow, Ledger
 from world_models.data.ehr.meds import reader as meds_reader
 from world_models.data.ehr.meds.writer import write_episodes, write_table
-from world_models.data.ehr.sources import challenge_2012, mimic_iii, mimic_iv
+from world_models.data.ehr.sources import challenge_2012, challenge_2019, mimic_iii, mimic_iv
 from world_models.data.ehr.sources.mimic_frames import stack
 from world_models.data.ehr.tables import (
     EhrDataError,
@@ -38,7 +38,7 @@ from world_models.data.ehr.tables import (
     write_json,
 )
 
-__all__ = ["Source", "prepare", "process_shard", "shard_folders", "source_flow"]
+__all__ = ["SOURCES", "Source", "prepare", "process_shard", "read_shard", "shard_folders", "source_flow"]
 
 # table of MIMIC-IV -> the kind of intervention that is then taken from it, not from MEDS
 KIND_OF_TABLE = {
@@ -49,6 +49,9 @@ KIND_OF_TABLE = {
 }
 
 
+SOURCES = ("meds", "tables", "mimic3", "challenge2012", "challenge2019")
+
+
 @dataclass(frozen=True)
 class Source:
     """What is read, and how. Saved beside the shards."""
@@ -57,13 +60,14 @@ class Source:
     tables: str | None = None  # folder of MIMIC-IV tables; beside `meds` it adds what MEDS leaves out
     mimic3: str | None = None
     challenge2012: str | None = None
+    challenge2019: str | None = None  # the table, or a folder
     hours_per_step: float = 4.0
     shards: int = 8  # ignored for a MEDS folder, whose files are the shards
     memory_limit: str = "1GB"  # of DuckDB
     date_order: str | None = None  # of dates like 02/03/2150 in tables: one of DATE_ORDERS; None: as the cells show
 
     def __post_init__(self) -> None:
-        given = [name for name in ("meds", "tables", "mimic3", "challenge2012") if getattr(self, name) is not None]
+        given = [name for name in SOURCES if getattr(self, name) is not None]
         if len(given) != 1 and set(given) != {"meds", "tables"}:
             raise EhrDataError(
                 f"give one source, or MEDS with the tables of the same patients; given: {', '.join(given) or 'none'}"
@@ -153,6 +157,9 @@ def _tables(source: Source, work: Path) -> Iterator[tuple[str, _Read, RowFilter 
         yield "measurements", partial(challenge_2012.batches, source.challenge2012, source.memory_limit), None
         yield "outcomes", partial(challenge_2012.outcome_batches, source.challenge2012, source.memory_limit), None
         return
+    if source.challenge2019 is not None:
+        yield "hours", partial(challenge_2019.batches, source.challenge2019, source.memory_limit), None
+        return
     layout = mimic_iii if source.mimic3 is not None else mimic_iv
     folder = source.mimic3 if source.mimic3 is not None else source.tables
     if folder is None:
@@ -184,14 +191,25 @@ def process_shard(folder: str | Path) -> Path:
     episodes_file, flow_file = folder / "episodes.parquet", folder / "flow.json"
     if flow_file.is_file():
         return episodes_file
-    source = Source(**json.loads((folder.parents[1] / "source.json").read_text(encoding="utf-8")))
-    flow = Flow()
-    episodes = assemble(_frames(folder, source, flow), source.hours_per_step, flow)
-    flow.check()
+    episodes, flow = read_shard(folder)
     write_episodes(episodes, episodes_file)
     write_table(pa.Table.from_pandas(measure(episodes), preserve_index=False), folder / "measures.parquet")
     write_json(flow_file, flow.as_dict())
     return episodes_file
+
+
+def read_shard(folder: str | Path) -> tuple[list[PatientEpisode], Flow]:
+    """The episodes of one shard and their flow; nothing is written.
+
+    Raises:
+        EhrDataError: a file cannot be read.
+    """
+    folder = Path(folder)
+    source = Source(**json.loads((folder.parents[1] / "source.json").read_text(encoding="utf-8")))
+    flow = Flow()
+    episodes = assemble(_frames(folder, source, flow), source.hours_per_step, flow)
+    flow.check()
+    return episodes, flow
 
 
 def _frames(folder: Path, source: Source, flow: Flow) -> Frames:
@@ -199,6 +217,8 @@ def _frames(folder: Path, source: Source, flow: Flow) -> Frames:
         return mimic_iii.read_shard(folder, flow)
     if source.challenge2012 is not None:
         return challenge_2012.read_shard(folder, flow)
+    if source.challenge2019 is not None:
+        return challenge_2019.read_shard(folder, flow)
     if source.meds is None:
         return mimic_iv.read_shard(folder, flow)
     pointer = folder / "meds.json"
@@ -229,14 +249,14 @@ def _joined(meds: Frames, tables: Frames, folder: Path, flow: Flow) -> Frames:
     )
 
 
-def source_flow(work: Path) -> Flow:
-    """The flow up to the stays: what was dealt out, and what became of it in the shards.
+def source_flow(work: Path, shards: Iterable[Flow]) -> Flow:
+    """The flow up to the stays: what was dealt out, and what became of it in the shards, whose flows those are.
 
     Tables that no shard counts (admissions, patients, ...) are kept as they were dealt.
     """
     total = Flow()
-    for folder in shard_folders(work):
-        total.add(Flow.read(folder / "flow.json"))
+    for flow in shards:
+        total.add(flow)
     for path in sorted(work.glob("*.done.json")):
         name = path.name.removesuffix(".done.json")
         dealt = json.loads(path.read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ import re
 from typing import NamedTuple
 
 from world_models.data.ehr.flow import Flow
+from world_models.data.ehr.inquiry_items import by_name
 
 __all__ = ["CONVERSIONS", "Conversion", "UnitError", "check_units", "conversion", "dose_conversion", "largest_amount"]
 __all__ += ["spell", "spell_dose"]
@@ -44,8 +45,9 @@ _SPELLINGS: dict[str, str] = {
     "mosm/kg": "mOsm/kg", "bpm": "bpm", "insp/min": "/min", "/min": "/min", "breaths/min": "/min",
     "°c": "Cel", "?c": "Cel", "degc": "Cel", "c": "Cel", "cel": "Cel", "deg.c": "Cel",
     "°f": "degF", "?f": "degF", "degf": "degF", "f": "degF", "[degf]": "degF", "deg.f": "degF",
-    "kg": "kg", "lb": "lb", "lbs": "lb", "lbs.": "lb", "cm": "cm", "inch": "in", "in": "in", "m": "m",
-    "ml": "mL", "l": "L", "l/min": "L/min", "units": "1", "1": "1", "ratio": "1", "mg/dlfeu": "mg/dL FEU",
+    "kg": "kg", "lb": "lb", "lbs": "lb", "lbs.": "lb", "cm": "cm", "inch": "in", "inches": "in", "in": "in", "m": "m",
+    "ml": "mL", "ml/b": "mL", "l": "L", "l/min": "L/min", "lpm": "L/min",
+    "units": "1", "points": "1", "1": "1", "ratio": "1", "mg/dlfeu": "mg/dL FEU",
 }  # fmt: skip
 
 # Any item: from -> to.
@@ -83,6 +85,7 @@ CONVERSIONS: dict[tuple[str, str], Conversion] = {
             "anion_gap_mmol_l", "base_excess_mmol_l",
         )
     },
+    ("respiratory_rate_min", "bpm"): Conversion(),  # breaths
     ("glucose_mg_dl", "mmol/L"): Conversion(18.016),
     ("creatinine_mg_dl", "umol/L"): Conversion(1 / 88.4),
     ("urea_nitrogen_mg_dl", "mmol/L"): Conversion(2.801),
@@ -116,12 +119,18 @@ def conversion(item: str, unit: str, to: str) -> Conversion | None:
     return CONVERSIONS.get((item, unit)) or _GENERAL.get((unit, to))
 
 
+# An item of which this share or more is implausible, of at least so many values, is in another unit than its source's.
+MOST_IMPLAUSIBLE, FEWEST_IMPLAUSIBLE = 0.1, 20
+
+
 def check_units(flow: Flow, tolerance: float = 0.01) -> None:
-    """Refuse a run in which an item lost more than `tolerance` of its values to units that are not in the table.
+    """Refuse a run in which an item lost more than `tolerance` of its values to units that are not in the table, or
+    MOST_IMPLAUSIBLE of them to its plausible range: a table without units is then not in those of its publisher.
 
     Raises:
-        UnitError: names the item, the units and the counts.
+        UnitError: names the item, the units or the range, and the counts.
     """
+    _check_plausible(flow)
     bad = []
     for item, units in sorted(flow.unknown_units.items()):
         lost, met = sum(units.values()), flow.values[item]
@@ -132,6 +141,20 @@ def check_units(flow: Flow, tolerance: float = 0.01) -> None:
         raise UnitError(
             f"mixed units: more than {tolerance:g} of an item's values have a unit that cannot be converted: "
             f"{'; '.join(bad)}; add the conversion to units.CONVERSIONS, correct the table, or raise the tolerance"
+        )
+
+
+def _check_plausible(flow: Flow) -> None:
+    bad = []
+    for name, lost in sorted(flow.implausible.items()):
+        if lost >= FEWEST_IMPLAUSIBLE and lost >= MOST_IMPLAUSIBLE * flow.values[name]:
+            item = by_name(name)
+            bad.append(f"{name}: {lost} of {flow.values[name]} values outside {item.low:g}..{item.high:g} {item.unit}")
+    if bad:
+        raise UnitError(
+            f"another unit: {MOST_IMPLAUSIBLE:.0%} or more of an item's values are implausible: {'; '.join(bad)}; "
+            "convert the column to the unit its publisher states (values of one item in several units are not told "
+            "apart), or leave it out"
         )
 
 

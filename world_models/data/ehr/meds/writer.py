@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -65,7 +66,7 @@ _TOLD = {
     "diagnosis": ("item",),
     **dict.fromkeys(KINDS, ("item", "unit", "source", "rate_unit", "route")),
 }
-_TEXTS = ("race", "admission_type", "admission_location", "discharge_location")
+_TEXTS = ("race", "admission_type", "admission_location", "discharge_location", "hospital")
 _FLAGS = ("died_in_hospital", "truncated", "sex_female")
 _SCHEMA = pa.schema(list(_FIELDS))
 _PLACE = {name: i for i, (name, _) in enumerate(_FIELDS)}
@@ -156,19 +157,13 @@ def _stay_row(e: PatientEpisode, time: datetime, code: str, **fields: object) ->
 
 
 def _inquiry_row(e: PatientEpisode, number: int, inquiry: InquiryEvent) -> _Row:
-    return _stay_row(
-        e,
-        inquiry.collected,
-        _inquiry_code(inquiry),
-        numeric_value=inquiry.value,
-        text_value=inquiry.label,
-        order_set=number,
-        item=inquiry.item,
-        unit=inquiry.unit,
-        source=inquiry.source,
-        result_time=inquiry.resulted,
-        kind="inquiry",
-    )
+    """Written out in the order of _FIELDS: there are millions of them."""
+    item, value, label, collected, resulted, unit, source = inquiry
+    code = _inquiry_code(item, source)
+    return [
+        *(e.subject_id, collected, code, value, label, e.stay_id, number, None, item, unit, source, resulted),
+        *(None, "inquiry", None, None, None, None),
+    ]
 
 
 def _intervention_rows(e: PatientEpisode, number: int, order_id: int, done: InterventionEvent) -> list[_Row]:
@@ -195,11 +190,12 @@ def _intervention_rows(e: PatientEpisode, number: int, order_id: int, done: Inte
     return [start, _stay_row(e, done.end, last, numeric_value=amount, **shared)]
 
 
-def _inquiry_code(inquiry: InquiryEvent) -> str:
-    item = inquiry_items.find(inquiry.item)
+@lru_cache(1 << 12)
+def _inquiry_code(name: str, source: str) -> str:
+    item = inquiry_items.find(name)
     if item is None:
-        return inquiry.item
-    if inquiry.source.startswith("SUBJECT_FLUID_OUTPUT"):
+        return name
+    if source.startswith("SUBJECT_FLUID_OUTPUT"):
         return f"SUBJECT_FLUID_OUTPUT//{item.itemids[0]}//{item.unit}"
     return item.code
 
@@ -299,7 +295,7 @@ class _LooseStay:
         here = f"{whose}: subject {subject_id}, stay {stay_id}"
         if self.facts is None:
             raise EhrDataError(f"{here} has no row {EPISODE_CODE}; write the file again")
-        facts = dict(self.facts)
+        facts = {"hospital": "", **self.facts}  # files of earlier versions do not name it
         odd = [name for name in _TEXTS if not isinstance(facts[name], str)]
         odd += [name for name in _FLAGS if not isinstance(facts[name], bool | None)]
         if odd:

@@ -1,17 +1,26 @@
-"""MIMIC-III tables -> frames of stays and events: labs, prescriptions, inputs of both systems, outputs, microbiology.
+"""MIMIC-III tables -> frames of stays and events: labs, charted values, prescriptions, inputs of both systems, outputs,
+microbiology.
 
 Johnson 2016, doi 10.1038/sdata.2016.35. What differs from MIMIC-IV: labs have no result time; ages over 89 are shifted
 to 300 (read as 90); prescriptions have dates without times and are orders, not doses given; a culture without an
 organism grew nothing; CareVue charts a running infusion hour by hour (INPUTEVENTS_CV: each row is one moment, without
 an end) and MetaVision as intervals (INPUTEVENTS_MV). Patients may be the same as in MIMIC-IV: never mix the two across
 a split.
+
+Among the charted values stand the limits that alarms were set to, under items of their own (ALARM_LIMITS), and rows
+that their author marked as an error: both are counted and left out. CareVue charts copies of laboratory values without
+units; of these only the glucose at the finger is taken, which never reaches the laboratory. Its "(calc)" temperatures
+repeat the other scale's, and are left out too.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from world_models.data.ehr.assemble import Frames, calendar_years
 from world_models.data.ehr.canonical_events import canonical_inquiries, canonical_interventions
@@ -30,11 +39,31 @@ from world_models.data.ehr.sources.mimic_frames import (
 )
 from world_models.data.ehr.tables import TableSpec, read_shard_table
 
-__all__ = ["REQUIRED", "TABLES", "read_shard"]
+__all__ = ["ALARM_LIMITS", "REQUIRED", "TABLES", "read_shard"]
 
 REQUIRED = ("admissions", "patients")
 OLDEST_TOLD_YEARS = 89.0
 _IDS = {"subject_id": "id", "hadm_id": "id"}
+
+# fmt: off
+# Items of D_ITEMS that hold what an alarm was set to: pressures, rates, saturation, airway, minute volume, inspired
+# oxygen; CareVue, then MetaVision.
+ALARM_LIMITS: frozenset[int] = frozenset({
+    185, 186, 218, 219, 436, 3311, 3345, 3421, 3450, 3497, 3609, 5813, 5814, 5815, 5816, 5817, 5818, 5819, 5820, 6208,
+    8501, 8511, 8517, 8518, 8527, 8547, 8548, 8549, 8550, 8551, 8552, 8553, 8554,
+    220046, 220047, 220056, 220058, 220063, 220066, 220072, 220073, 220292, 220293, 223751, 223752, 223769, 223770,
+    223873, 223874, 223875, 224161, 224162, 226253,
+})
+# fmt: on
+
+
+def _listed_or_alarm(batch: pa.RecordBatch) -> tuple[np.ndarray, str]:
+    """`listed_items`, and the alarm limits with them: these are counted apart."""
+    keep, reason = listed_items(batch)
+    alarms = pa.array(sorted(ALARM_LIMITS), pa.int64())
+    itemid = batch.column(batch.schema.get_field_index("itemid"))
+    return keep | pc.is_in(itemid, value_set=alarms).to_numpy(zero_copy_only=False), reason
+
 
 # fmt: off
 TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (
@@ -47,6 +76,9 @@ TABLES: dict[str, TableSpec] = {spec.name: spec for spec in (
     TableSpec("labevents", {
         **_IDS, "itemid": "id", "charttime": "time", "storetime": "time", "value": "text", "valuenum": "float",
         "valueuom": "text"}, frozenset({"storetime"}), listed_items),
+    TableSpec("chartevents", {
+        **_IDS, "itemid": "id", "charttime": "time", "storetime": "time", "value": "text", "valuenum": "float",
+        "valueuom": "text", "error": "flag"}, frozenset({"storetime", "error"}), _listed_or_alarm),
     TableSpec("outputevents", {
         **_IDS, "itemid": "id", "charttime": "time", "storetime": "time", "value": "float", "valueuom": "text"},
         keep=listed_items),
@@ -75,6 +107,7 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
         EhrDataError: a table cannot be read.
     """
     tables = {name: read_shard_table(folder, spec) for name, spec in TABLES.items()}
+    values = _measured(tables.pop("chartevents"), flow)
     micro = tables["microbiologyevents"].rename(
         columns={
             "hadm_id": "stay_id",
@@ -88,6 +121,7 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     outputs = tables["outputevents"].assign(valueuom=tables["outputevents"]["valueuom"].fillna("ml"))
     inquiries = [
         canonical_inquiries(charted(tables["labevents"], "LAB"), flow, "labevents"),
+        canonical_inquiries(charted(values, "LAB"), flow, "chartevents"),
         canonical_inquiries(charted(outputs, "SUBJECT_FLUID_OUTPUT"), flow, "outputevents"),
         culture_inquiries(micro, flow, "microbiologyevents"),
     ]
@@ -112,6 +146,15 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
         stack(inquiries),
         stack(interventions),
     )
+
+
+def _measured(rows: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+    """The rows of chartevents that somebody measured."""
+    alarm = rows["itemid"].isin(list(ALARM_LIMITS))
+    wrong = rows["error"].eq(1) & ~alarm
+    flow.refuse("chartevents", "what an alarm was set to, no measurement", int(alarm.sum()))
+    flow.refuse("chartevents", "marked as an error by who charted it", int(wrong.sum()))
+    return rows[~alarm & ~wrong]
 
 
 def _age_years(stays: pd.DataFrame) -> pd.Series:
