@@ -137,26 +137,27 @@ def canonical_inquiries(raw: pd.DataFrame, flow: Flow, table: str) -> pd.DataFra
 def _numeric_results(raw: pd.DataFrame, flow: Flow, table: str) -> tuple[pd.DataFrame, pd.Series, np.ndarray]:
     """The rows with a number and a collection time, their signs ('<', NaN where the number is measured), the
     numbers."""
-    signs = pd.Series(None, raw.index, object)
-    limits = pd.Series(np.nan, raw.index, np.float64)
-    limited = pd.Series(False, raw.index)
+    signs = np.full(len(raw), np.nan, object)
+    limits = np.full(len(raw), np.nan)
+    limited = np.zeros(len(raw), bool)
     text = raw["text"] if "text" in raw else pd.Series("", raw.index, object)
-    wordy = text.notna() & text.ne("")
+    wordy = (text.notna() & text.ne("")).to_numpy(bool)
     if wordy.any():  # most sources tell numbers alone, and words are slow to read
         said = text[wordy].astype(str).str.upper()
         for theirs, ours in _SIGNS.items():
             said = said.str.replace(theirs, ours, regex=False)
         compared = said.str.extract(_COMPARED)
-        limits[wordy] = number(compared[1])
-        signs[wordy] = compared[0]
-        limited[wordy] = said.str.contains(_LIMIT).astype(bool)
-    keep = limits.notna() | (raw["value"].notna() & ~limited)
+        limits[wordy] = number(compared[1]).to_numpy()
+        signs[wordy] = compared[0].to_numpy(object)
+        limited[wordy] = said.str.contains(_LIMIT).to_numpy(bool)
+    censored = ~np.isnan(limits)
+    keep = censored | (raw["value"].notna().to_numpy() & ~limited)
     flow.drop(table, "no numeric result (text, blank or censored)", int((~keep).sum()))
-    no_time = keep & raw["collected"].isna()
+    no_time = keep & raw["collected"].isna().to_numpy()
     flow.drop(table, "no readable collection time", int(no_time.sum()))
     keep &= ~no_time
-    values = raw["value"].where(limits.isna(), limits)
-    return raw[keep], signs.where(limits.notna())[keep], values[keep].to_numpy(np.float64)
+    values = np.where(censored, limits, raw["value"].to_numpy(np.float64))[keep]
+    return raw[keep], pd.Series(np.where(censored, signs, np.nan)[keep], raw.index[keep]), values
 
 
 class _ItemUnits(NamedTuple):

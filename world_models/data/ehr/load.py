@@ -23,6 +23,7 @@ def load_episodes(
     mimic3: str | Path | None = None,
     challenge2012: str | Path | None = None,
     challenge2019: str | Path | None = None,
+    eicu: str | Path | None = None,
     hours_per_step: float = 4.0,
     unit_tolerance: float = 0.01,
     date_order: str | None = None,
@@ -43,6 +44,7 @@ def load_episodes(
         mimic3=_text(mimic3),
         challenge2012=_text(challenge2012),
         challenge2019=_text(challenge2019),
+        eicu=_text(eicu),
         hours_per_step=hours_per_step,
         shards=8 if challenge2019 is not None else 1,  # a large table a part at a time
         date_order=date_order,

@@ -1,9 +1,9 @@
 """Hospital data to MEDS episodes: python -m world_models.data.ehr.pipeline SOURCE --out DIR.
 
 SOURCE is one of --tables DIR (MIMIC-IV), --meds FILE_OR_DIR, both together (MEDS, and from the tables what it leaves
-out: microbiology, doses, ...), --mimic3 DIR, --challenge2012 DIR, --challenge2019 FILE. Written are `data/NNNN.parquet`
-(see `writer`), `metadata/` and `flow.json`, all at once at the end; until then everything is in `DIR/.work`, and a run
-that was stopped goes on from there.
+out: microbiology, doses, ...), --mimic3 DIR, --challenge2012 DIR, --challenge2019 FILE, --eicu DIR. Written are
+`data/NNNN.parquet` (see `writer`), `metadata/` and `flow.json`, all at once at the end; until then everything is in
+`DIR/.work`, and a run that was stopped goes on from there.
 """
 
 from __future__ import annotations
@@ -145,6 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--mimic3", help="folder of MIMIC-III tables")
     parser.add_argument("--challenge2012", help="folder of PhysioNet Challenge 2012")
     parser.add_argument("--challenge2019", help="table of PhysioNet Challenge 2019, or folder of its .psv files")
+    parser.add_argument("--eicu", help="folder of eICU tables, with YAIB's hourly.parquet")
     parser.add_argument("--out", required=True, help="new folder for the dataset")
     defaults = {field.name: field.default for field in fields(Source)}
     parser.add_argument("--hours-per-step", type=float, default=defaults["hours_per_step"])

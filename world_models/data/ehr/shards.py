@@ -7,7 +7,7 @@ nothing but that path, so that joblib, Ray or a Slurm array can map it; both go 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,11 +25,12 @@ from world_models.data.ehr.filters import measure
 from world_models.data.ehr.flow import Flow, Ledger
 from world_models.data.ehr.meds import reader as meds_reader
 from world_models.data.ehr.meds.writer import write_episodes, write_table
-from world_models.data.ehr.sources import challenge_2012, challenge_2019, mimic_iii, mimic_iv
+from world_models.data.ehr.sources import challenge_2012, challenge_2019, eicu, mimic_iii, mimic_iv
 from world_models.data.ehr.sources.mimic_frames import stack
 from world_models.data.ehr.tables import (
     EhrDataError,
     RowFilter,
+    TableSpec,
     clear_parts,
     deal,
     find_table,
@@ -49,7 +50,7 @@ KIND_OF_TABLE = {
 }
 
 
-SOURCES = ("meds", "tables", "mimic3", "challenge2012", "challenge2019")
+SOURCES = ("meds", "tables", "mimic3", "challenge2012", "challenge2019", "eicu")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Source:
     mimic3: str | None = None
     challenge2012: str | None = None
     challenge2019: str | None = None  # the table, or a folder
+    eicu: str | None = None
     hours_per_step: float = 4.0
     shards: int = 8  # ignored for a MEDS folder, whose files are the shards
     memory_limit: str = "1GB"  # of DuckDB
@@ -160,23 +162,34 @@ def _tables(source: Source, work: Path) -> Iterator[tuple[str, _Read, RowFilter 
     if source.challenge2019 is not None:
         yield "hours", partial(challenge_2019.batches, source.challenge2019, source.memory_limit), None
         return
+    if source.eicu is not None:
+        found = _found(source.eicu, eicu.TABLES, eicu.REQUIRED)
+        owner = eicu.subjects(found["patient"], source.memory_limit)
+        for name, path in found.items():
+            spec = eicu.TABLES[name]
+            yield name, partial(eicu.batches, path, spec, owner, source.memory_limit), spec.keep
+        return
     layout = mimic_iii if source.mimic3 is not None else mimic_iv
     folder = source.mimic3 if source.mimic3 is not None else source.tables
     if folder is None:
         return
+    for name, path in _found(folder, layout.TABLES, layout.REQUIRED).items():
+        spec = layout.TABLES[name]
+        read = partial(scan, path, spec, source.memory_limit, work / "spill", source.date_order)
+        yield name, read, spec.keep
+
+
+def _found(folder: str, specs: Mapping[str, TableSpec], required: tuple[str, ...]) -> dict[str, Path]:
+    """The files of the tables that are there."""
     if not Path(folder).is_dir():
         raise EhrDataError(f"{folder} is no folder; give the folder of the tables (or of hosp/ and icu/)")
-    found = {name: find_table(folder, name) for name in layout.TABLES}
-    absent = [name for name in layout.REQUIRED if found[name] is None]
+    found = {name: find_table(folder, name) for name in specs}
+    absent = [name for name in required if found[name] is None]
     if absent:
         raise EhrDataError(
             f"{folder} lacks the table(s) {', '.join(absent)} (as .parquet, .csv.gz or .csv); they are needed"
         )
-    for name, spec in layout.TABLES.items():
-        path = found[name]
-        if path is not None:
-            read = partial(scan, path, spec, source.memory_limit, work / "spill", source.date_order)
-            yield name, read, spec.keep
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def process_shard(folder: str | Path) -> Path:
@@ -219,6 +232,8 @@ def _frames(folder: Path, source: Source, flow: Flow) -> Frames:
         return challenge_2012.read_shard(folder, flow)
     if source.challenge2019 is not None:
         return challenge_2019.read_shard(folder, flow)
+    if source.eicu is not None:
+        return eicu.read_shard(folder, flow)
     if source.meds is None:
         return mimic_iv.read_shard(folder, flow)
     pointer = folder / "meds.json"
