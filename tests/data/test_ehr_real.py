@@ -12,21 +12,26 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data.small_hospital import SAME_EITHER_WAY
-from world_models.data.ehr import inquiry_items
+from world_models.data.ehr import inquiry_items, intervention_items
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.meds.writer import read_episodes, to_table
 from world_models.data.ehr.shards import Source, prepare, process_shard
-from world_models.data.ehr.sources import mimic_iii, mimic_iv
+from world_models.data.ehr.sources import eicu, mimic_iii, mimic_iv
 from world_models.data.ehr.tables import find_table
 
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 MIMIC4, MIMIC3, CHALLENGE = DATA / "mimic_iv_demo", DATA / "mimic_iii_demo", DATA / "challenge_2012"
+CHALLENGE_2019, EICU = DATA / "challenge_2019" / "training_set_b.parquet", DATA / "eicu_demo"
 MEDS = MIMIC4 / "meds_events.parquet"
 needs_mimic4 = pytest.mark.skipif(not MEDS.is_file(), reason=f"no MIMIC-IV demo at {MIMIC4} (set CLINENV_DATA)")
 needs_mimic3 = pytest.mark.skipif(not MIMIC3.is_dir(), reason=f"no MIMIC-III demo at {MIMIC3} (set CLINENV_DATA)")
 needs_challenge = pytest.mark.skipif(
     not CHALLENGE.is_dir(), reason=f"no Challenge 2012 at {CHALLENGE} (set CLINENV_DATA)"
 )
+needs_challenge_2019 = pytest.mark.skipif(
+    not CHALLENGE_2019.is_file(), reason=f"no Challenge 2019 at {CHALLENGE_2019} (set CLINENV_DATA)"
+)
+needs_eicu = pytest.mark.skipif(not EICU.is_dir(), reason=f"no eICU demo at {EICU} (set CLINENV_DATA)")
 
 # What a ward's median may be: wide enough for the sick, too narrow for a wrong unit.
 MEDIANS = {
@@ -49,7 +54,7 @@ def share(folder: Path, names, subjects: set[int], out: Path) -> Path:
     for name in names:
         path = find_table(folder, name)
         if path is not None:
-            frame = pd.read_csv(path, dtype=str)
+            frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str)
             column = next(c for c in frame.columns if c.lower() == "subject_id")
             frame[frame[column].astype(int).isin(subjects)].to_parquet(out / f"{name}.parquet", index=False)
     return out
@@ -178,6 +183,9 @@ def test_mimic_iii_demo(tmp_path):
     assert len(rates) > 50 and 0.01 < np.median(rates) < 0.5
     assert any(q.item.startswith("culture//blood") for e in episodes for q in e.inquiries())
     assert flow.table("inputevents_mv").dropped["rewritten (replaced by another row)"] > 0
+    charted = [q for e in episodes for q in e.inquiries() if q.item == "heart_rate_bpm"]
+    assert {q.source for q in charted} == {"LAB//211", "LAB//220045"} and len(charted) > 500  # both systems
+    assert flow.table("chartevents").dropped["what an alarm was set to, no measurement"] > 1000
 
 
 @needs_challenge
@@ -195,3 +203,43 @@ def test_challenge_2012(tmp_path):
     assert 60 < np.median(weights) < 100 and min(weights) >= 20
     assert flow.table("measurements").dropped["-1: missing"] > 0
     assert any(i.item == "invasive_ventilation" for e in episodes for i in e.interventions())
+
+
+@needs_challenge_2019
+def test_challenge_2019(tmp_path):
+    pq.write_table(pq.read_table(CHALLENGE_2019, filters=[("patient", "<", 100201)]), tmp_path / "b.parquet")
+    episodes, flow = episodes_of(
+        Source(challenge2019=str(tmp_path / "b.parquet"), hours_per_step=1.0, shards=2), tmp_path / "work"
+    )
+    assert len(episodes) > 100 and all(e.truncated and e.hospital == "challenge 2019 B" for e in episodes)
+    check_medians(episodes, at_least=20)
+    assert 50 < np.median([e.age_years for e in episodes]) < 75
+    found = medians(episodes)
+    assert 1.0 < found["ionized_calcium_mmol_l"][0] < 1.3 and found["ionized_calcium_mmol_l"][1] > 30
+    assert flow.table("values").dropped["calcium between ionised (mmol/L) and total (mg/dL): unclear which"] > 0
+    again = [e.regrid(4.0) for e in episodes]
+    assert sum(len(list(e.inquiries())) for e in again) == flow.stages[-1].inquiries
+
+
+@needs_eicu
+def test_eicu_demo(tmp_path):
+    patient = pd.read_parquet(EICU / "patient.parquet")
+    some = patient[patient["hospitalid"].isin(sorted(patient["hospitalid"].unique())[::8])]
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for name in eicu.TABLES:
+        rows = pq.read_table(EICU / f"{name}.parquet", filters=[("patientunitstayid", "in", list(some.iloc[:, 0]))])
+        pq.write_table(rows, folder / f"{name}.parquet")
+    episodes, flow = episodes_of(Source(eicu=str(folder), hours_per_step=1.0, shards=2), tmp_path / "work")
+    assert len(episodes) == len(some) and len({e.subject_id for e in episodes}) == some["uniquepid"].nunique()
+    assert {e.hospital for e in episodes} == {f"eICU {h}" for h in some["hospitalid"]}
+    check_medians(episodes, at_least=20)
+    dead = some["hospitaldischargestatus"].eq("Expired") | some["unitdischargestatus"].eq("Expired")
+    assert sum(bool(e.died_in_hospital) for e in episodes) == dead.sum() > 0
+    done = [i for e in episodes for i in e.interventions()]
+    assert {i.kind for i in done} == {"administration", "infusion", "prescription", "procedure"}
+    rates = [i.rate for i in done if i.item == "norepinephrine" and i.rate_unit == "ug/kg/min"]
+    assert len(rates) > 20 and 0.01 < np.median(rates) < 0.5
+    told = [i for i in done if i.kind == "prescription"]
+    assert sum(i.item in intervention_items.by_name() for i in told) > 0.7 * len(told)
+    assert flow.table("medication").repaired["no name: named by the number of its ingredients"] > 100

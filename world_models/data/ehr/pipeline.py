@@ -181,9 +181,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(flow.diagram())
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    peak = max(process.ru_maxrss for process in used)
+    cpu_s = sum(process.ru_utime + process.ru_stime for process in used)
     scale = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
-    print(f"{time.perf_counter() - began:.1f} s, peak memory {peak * scale / 1e9:.2f} GB, written to {asked.out}")
+    print(
+        f"{time.perf_counter() - began:.1f} s ({cpu_s:.1f} s of CPU), peak memory {peak * scale / 1e9:.2f} GB, written "
+        f"to {asked.out}"
+    )
     return 0
 
 
