@@ -122,3 +122,10 @@ def test_what_a_record_does_not_say_reads_as_usual_not_as_the_lowest():
     assert 60 < chart["weight_kg"][0] < 100 and 50 < chart["age_years"][0] < 80
     assert not chart["diabetes"].any() and not chart["complaint"].any()
     assert torch.equal(world.observe(state)["weight_kg"], state.static[:, 2])
+
+
+def test_who_dies_in_another_unit_left_this_one_alive() -> None:
+    for died, alive in ((at(41), False), (at(42), False), (at(90), True), (None, False)):
+        stays = from_episodes(words(), [stay(died=died, died_in_hospital=True)])
+        last = int(stays.valid[0].sum()) - 1
+        assert bool(stays.alive[0, last]) is alive and bool(stays.home[0, last]) is alive

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 
 import torch
 from torch import Tensor
@@ -60,6 +61,8 @@ for _column, _ward in enumerate(INTERVENTIONS):
     for _order, _basis, _units in _DOSES.get(_ward.name, ()):
         _BY_ORDER.setdefault(_order, []).append((_column, _basis, _units))
 OLDEST = 100.0  # years; the ward knows nobody older
+# Who dies in hospital longer after the end of a stay has left it alive: a unit's stay, and the patient went to a ward.
+OF_THIS_STAY = timedelta(days=1)
 _NEGATIVE = ("negative", "no growth", "no significant growth", "mixed flora")
 _POSITIVE_COCCI = ("staph", "strep", "enterococc", "gram positive")
 
@@ -101,7 +104,7 @@ def from_episodes(
         _treatments(e, limits[b], until_h, given[b])
         whole = until_h is None and not e.truncated and math.ceil(e.hours_alive / step_h) + 1 <= limits[b]
         if whole:
-            dead = bool(e.died_in_hospital) and (e.died is None or e.died <= e.discharged)  # not after this stay
+            dead = bool(e.died_in_hospital) and (e.died is None or e.died <= e.discharged + OF_THIS_STAY)
             alive[b, limits[b] - 1] = not dead
             home[b, limits[b] - 1] = not dead
     given = torch.minimum(given, torch.tensor([t.high for t in words.treatments]))
