@@ -105,7 +105,7 @@ def train_foresight(
 
 def train_events(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
     """Torsades and AV block, from events alone: wide batches, as events are rare."""
-    pool = [sample_courses(_batch_key(3, i, batch, model.device), 24, 2.0) for i in range(16)]
+    pool = [sample_courses(_batch_key(3, i, batch, model.device), 24, 2.0) for i in range(min(16, steps))]
     parameters = [p for name, p in model.named_parameters() if name.split(".")[0] in EVENTS]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
