@@ -78,9 +78,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=750_000, help="patient-steps of each PPO training")
     parser.add_argument("--seeds", type=int, default=3, help="PPO trainings in the learned world")
     parser.add_argument("--cost-weight", type=float, help="of PPO and CEM (default: PPO preset's)")
-    parser.add_argument("--planner", default="small", help="planner preset")
+    presets = list(PLANNER_PRESETS)
+    parser.add_argument("--planner", choices=presets, default="small", help="planner preset")
     parser.add_argument("--sweep-patients", type=int, default=250)
-    parser.add_argument("--sweep-planner", default="fast", help="planner preset of the lambda sweep")
+    parser.add_argument("--sweep-planner", choices=presets, default="fast", help="the same, of the lambda sweep")
     parser.add_argument("--no-sweep", action="store_true")
     parser.add_argument("--sweep-only", action="store_true", help="leave policies.csv as it is")
     threads = "torch threads; several that share their cores with other work are slower than one"
@@ -214,7 +215,7 @@ def main(argv: list[str] | None = None) -> int:
         agents = {REFERENCE: agents[REFERENCE]}
     else:
         agents |= run.trained()
-        agents[f"CEM in {run.name}"] = run.planner(args.planner)
+        agents[f"CEM in {run.name}"] = run.planner(PLANNER_PRESETS[args.planner])
     earned, promised = run.both(agents)
     trained = {} if args.sweep_only else {f"PPO {i}": i for i in range(args.seeds)}
     made = made_by(MODULE, argv, {"first judged patient": args.seed, "bootstrap": 0, **trained}, ["oracle", args.world])

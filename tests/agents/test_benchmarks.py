@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,6 +79,8 @@ def test_rate_counts_units():
 @pytest.mark.slow
 def test_policies_writes_every_table(tmp_path, monkeypatch):
     monkeypatch.setattr(policies, "LAMBDAS", policies.LAMBDAS[:2])  # each is a sweep of its own
+    short = replace(policies.PLANNER_PRESETS["fast"], horizon=4, candidates=6, replan_every=4)
+    monkeypatch.setattr(policies, "PLANNER_PRESETS", {"fast": short})
     sizes = ["--patients", "6", "--steps", "6144", "--seeds", "2", "--sweep-patients", "3", "--planner", "fast"]
     arguments = [*sizes, "--threads", "1", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
     assert policies.main(arguments) == 0
@@ -93,13 +96,18 @@ def test_policies_writes_every_table(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_speed_writes_its_figures(tmp_path):
+def test_speed_writes_its_figures(tmp_path, monkeypatch):
+    for name, size in {"ECG_BATCHES": (2, 4), "IMPORTS": 1, "FIRST_MAKES": 1, "CROWD": 8}.items():
+        monkeypatch.setattr(speed, name, size)
     sizes = ["--worlds", "oracle", "--batches", "1", "8", "--largest-ecg-batch", "1", "--seconds", "0.05"]
     assert speed.main([*sizes, "--repeats", "1", "--threads", "1", "--json", str(tmp_path / "s.json")]) == 0
     found = json.loads((tmp_path / "s.json").read_text())
     assert {r["batch"] for r in found["steps_per_second"] if r["world"] == "oracle"} == {"1 (gym.make)", "1", "8"}
     assert [r["processes"] for r in found["waveforms_per_second"]] == [1, 1, 2]
-    assert all(r["median"] > 0 for r in found["waveforms_per_second"]) and found["import_clinenv_s"] > 0
+    assert all(r["median"] > 0 for r in found["waveforms_per_second"])
+    assert 0 < found["import_clinenv_s"] < found["first_make_s"]["oracle"]
+    memory = found["memory_mb_per_env_at_8"]["oracle"]
+    assert memory["process"] == pytest.approx(memory["process_of_one"] + 7 * memory["extra"]) and memory["process"] > 50
 
 
 @pytest.mark.slow
