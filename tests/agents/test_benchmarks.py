@@ -14,6 +14,7 @@ from benchmarks.common.network_share import time_shares
 from benchmarks.common.results import read_csv
 from benchmarks.ecg_drug import plan_speed, planners, policies, ppo_speed
 from benchmarks.ward import rollouts
+from clinenv.envs.ecg_drug.task import ECGDrugTask
 from tests.agents.bandit_world import DialWorld
 from world_models import keys
 
@@ -82,6 +83,7 @@ def test_policies_writes_every_table(tmp_path, monkeypatch):
     monkeypatch.setattr(policies, "LAMBDAS", policies.LAMBDAS[:2])  # each is a sweep of its own
     short = replace(policies.PLANNER_PRESETS["fast"], horizon=4, candidates=6, replan_every=4)
     monkeypatch.setattr(policies, "PLANNER_PRESETS", {"fast": short})
+    monkeypatch.setattr(policies, "ECGDrugTask", lambda: ECGDrugTask(horizon_hours=12.0))  # that is judged
     sizes = ["--patients", "6", "--steps", "6144", "--seeds", "2", "--sweep-patients", "3", "--planner", "fast"]
     arguments = [*sizes, "--threads", "1", "--out", str(tmp_path), "--runs", str(tmp_path / "runs")]
     assert policies.main(arguments) == 0
