@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Threads that wait for work leave the cores to pytest's other workers, and commands that tests start have one as the
@@ -15,6 +16,12 @@ from hypothesis import settings  # noqa: E402
 
 settings.register_profile("seeded", derandomize=True)  # the same examples each time, as all else here is seeded
 settings.load_profile("seeded")
+
+
+def pytest_collection_finish() -> None:
+    """The modules that are loaded by now stay: the collector need not go through them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

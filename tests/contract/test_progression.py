@@ -22,7 +22,7 @@ ENVIRONMENTS = {
     "ECGProgression-v0": (ECGProgressionEnv, ECGProgressionVectorEnv),
     "ECGExplain-v0": (ECGExplainEnv, ECGExplainVectorEnv),
 }
-STEPS = {"ECGProgression-v0": 40, "ECGExplain-v0": 20}  # an explanation ends within eight
+STEPS = {"ECGProgression-v0": 30, "ECGExplain-v0": 20}  # within which courses of every clinic end, and begin anew
 
 
 @pytest.fixture(autouse=True)

@@ -92,7 +92,7 @@ def test_a_killed_segment_is_made_again(tmp_path, monkeypatch):
 def test_rates_are_chosen_on_validation_patients(tmp_path, monkeypatch):
     pairs, other = drawn("train", 96), drawn("validation", 32)
     monkeypatch.setattr(training, "TUNING_SHARE", 0.3)
-    found = tuned(WAVEFORM_RIVALS["ode-gan"], pairs, other, tmp_path, 2.0, rates=(1e-6, 2e-3))
+    found = tuned(WAVEFORM_RIVALS["ode-gan"], pairs, other, tmp_path, 1.4, rates=(1e-6, 2e-3))
     assert found.rate == 2e-3 and found.tuning_cpu_s > 0
 
 
