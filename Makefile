@@ -33,7 +33,7 @@ lint: setup
 	$(PY) -m mypy
 
 # Those that need no data of your own; the trial's are run by hand (benchmarks/README.md)
-BENCHMARKS ?= common.speed ecg_drug.delineation ecg_drug.fidelity ecg_drug.policies
+BENCHMARKS ?= common.speed ecg_drug.delineation ecg_drug.fidelity leaderboard
 
 bench: setup
 	set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(PY) -m benchmarks.$$name; done

@@ -15,7 +15,7 @@ from clinenv.task import Outcomes, Task
 from world_models import bootstrap, tree
 from world_models.protocol import Chart, Factors, WorldModel
 
-__all__ = ["EpisodeResults", "admission_factors", "format_table", "judge", "mean_results", "paired_table"]
+__all__ = ["EpisodeResults", "admission_factors", "format_table", "judge", "paired_table"]
 
 
 class EpisodeResults(NamedTuple):
@@ -146,15 +146,6 @@ class _Tally:
         """Of all patients, on the CPU."""
         outcomes = Outcomes(self._totals, self._peaks)
         return tree.to(EpisodeResults(terms=self._terms, outcomes=outcomes, **self._figures), "cpu")
-
-
-def mean_results(runs: Sequence[EpisodeResults]) -> EpisodeResults:
-    """Several trainings of one recipe as one decider: each patient's figures float32 averaged over the runs."""
-
-    def mean(*values: Tensor) -> Tensor:
-        return torch.stack([value.to(torch.float32) for value in values]).mean(0)
-
-    return tree.map_leaves(mean, runs[0], *runs[1:])
 
 
 def _mean(values: Tensor) -> Tensor:

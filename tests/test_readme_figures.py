@@ -26,10 +26,29 @@ NAME = re.compile(r"`[^`]*`|\]\([^)]*\)|\b[A-Za-z@]+[A-Za-z@-]*\d[\w.-]*|\b\d+-[
 
 # By file: the phrases with a number that nothing measured, and what it is.
 SETTINGS: dict[str, dict[str, str]] = {
+    "agents": {
+        "95 % intervals": "their level",
+        "of the worst 5 %, shares": "what CVaR is of",
+        "courses of 12 steps": "those that the page leaves out",
+        "over its 48 h": "the environment",
+        "QTcF over 500 ms or 60 ms over baseline": "the task's limits",
+        "the worst 5 % of returns": "what CVaR is of",
+        "CVaR 5 %": "its name",
+        "of the worst 5 % of patients": "what CVaR is of",
+        "keeps 95 % of the return": "what is asked of an objective",
+        "cost, worst 5 %": "its name",
+        "return, worst 5 %": "its name",
+        "above 2 % of the return": "what is asked of a gap",
+        "over 14 days": "the environment",
+        "at 0 the log's": "the dial",
+        "at 1 they": "the dial",
+        "at 0 and": "the dial",
+        "surely above 0": "of a reference's return",
+        "at 1.": "the dial",
+    },
     "ecg_drug": {
         "90 % prediction band": "the band's name",
         "the 90 % band covers": "the band's name",
-        "95 % intervals": "their level",
         "at 2, 12 and 24 h": "hours after the dose, of the command",
         "from step 12 to step 24": "of the command",
         "PTB-XL's folds 7 and 8": "the data",
@@ -50,13 +69,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "a chance near 0 or 1": "of any chance",
         "quinidine 800 mg; dofetilide 1 mg": "the card's rows",
         "between 0.25 and 12 h": "the card's steps",
-        "over 500 ms or 60 ms over baseline": "the task's limits",
         "QTcF over 500 ms": "the limit",
-        "the worst 5 % of returns": "what CVaR is of",
-        "CVaR 5 %": "its name",
-        "0.25 mg of dofetilide every 12 h": "the policy",
-        "from -1 to 4 the cost": "lambdas of the rows that are named",
-        "two settings below 0": "lambdas",
         "over 20 ms (PR, QRS) or 40 ms (QT)": "what a failure is",
         "quantiles 5 and 95 %": "their levels",
         "(Zheng 2020, doi 10.1038/": "the source",
@@ -75,7 +88,6 @@ SETTINGS: dict[str, dict[str, str]] = {
         "| 50 % |": "the row's share",
         "| 100 % |": "the row's share",
         "14 B": "its name",
-        "the 69 switches": "the action space",
         "under 0.02 mean little": "a judgement of these sample sizes",
         "fold 0": "its number",
     },
@@ -99,7 +111,12 @@ SETTINGS: dict[str, dict[str, str]] = {
         "of 10 s at 500 Hz": "an ECG's length and rate",
         "14 B": "its name",
     },
-    "readme_headline": {"within 25 %": "what S@25 is", "batch 4096": "of the row"},
+    "readme_headline": {
+        "within 25 %": "what S@25 is",
+        "batch 4096": "of the row",
+        "the worst 5 % of patients": "what CVaR is of",
+        "keep 95 % of the return": "what is asked of an objective",
+    },
     "README": {
         "Python 3.10 to 3.13": "versions",
         "every 2 h for 48 h": "the environment",
@@ -132,7 +149,7 @@ def test_no_figure_is_typed_by_hand(path: Path) -> None:
 
 def test_a_typed_figure_is_noticed() -> None:
     text = plain(
-        "A lead of {{policies.csv return:.2f}} in 12-lead ECGs (S@25), as `0.3` was, of 6.38,\nwithin 25 % of all."
+        "A lead of {{planners.csv return:.2f}} in 12-lead ECGs (S@25), as `0.3` was, of 6.38,\nwithin 25 % of all."
     )
     assert ["6.38" in found for found in typed(text, {"within 25 %": "how near"})] == [True]
 
@@ -177,6 +194,8 @@ def test_a_slot_prints_one_number(table: Path) -> None:
     assert filled("{{toy.csv agent=a return:.1%}} {{toy.csv agent=b return:2s}}") == "12.6 % 1,200"
     assert filled("{{@toy.csv agent=b}}\n{{return:.0f}}") == "1234"
     assert filled("{{each toy.csv}}| {{agent}} |") == "| a |\n| b |"
+    assert filled("{{toy.csv agent=b|a first agent}} {{toy.csv agent=b|c batch}}") == "a 1"
+    assert filled("{{toy.csv agent=a return[]:verdict}} {{toy.csv agent=b return[]:verdict}}") == "not surely yes"
 
 
 @pytest.mark.parametrize("slot", ["toy.csv return", "toy.csv agent=c return", "toy.csv agent=a cost", "=nothing"])
@@ -198,6 +217,16 @@ def test_a_page_names_the_files_it_reads_and_says_what_is_stale(
     assert "`python -m toy`, seeds: patients 7." in page and "**Stale:** the weights changed." in page
     (tmp_path / "readme_toy.md").write_text("{{toy.csv agent=a return}}\n", encoding="utf-8")
     assert pages.block("toy") == "0.126\n\nStale: toy.csv, the weights changed.\n"
+
+
+def test_a_missing_file_is_named_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    figures.load.cache_clear()
+    assert pages.main([]) == 2
+    assert "benchmarks/README.md" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    figures.load.cache_clear()
 
 
 def test_check_prints_differences(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,12 +84,12 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 def test_made_by_names_the_files_and_nothing_of_the_machine(tmp_path: Path) -> None:
     argv = ["--meds", str(tmp_path / "meds.parquet"), "--steps", "3", "--work", "../elsewhere"]
-    told = results.made_by("benchmarks.ward.policies", argv, {"patients": 7}, ["ward-oracle", "ehr-ward-small"])
-    assert told["command"] == "python -m benchmarks.ward.policies --meds meds.parquet --steps 3 --work elsewhere"
+    told = results.made_by("benchmarks.ward.rollouts", argv, {"patients": 7}, ["ward-oracle", "ehr-ward-small"])
+    assert told["command"] == "python -m benchmarks.ward.rollouts --meds meds.parquet --steps 3 --work elsewhere"
     assert told["seals"] == {"ehr-ward-small": WEIGHTS_SHA256["ehr-ward-small"]} and not disagreeing(told)
     assert list(told["files"]) == ["world_models/weights/ehr-ward-small/model.safetensors"]
     assert told["versions"]["torch"] and "own_weights" not in told
-    clinic = results.made_by("benchmarks.progression.policies", [], {}, ["progression-oracle"])
+    clinic = results.made_by("benchmarks.progression.probes", [], {}, ["progression-oracle"])
     assert "cardiac-jepa-small" in clinic["seals"] and results.HEIGHTS in clinic["files"]
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from agents.baselines import progression_rule, ward_rule
 from agents.making import Built, Making, seal_of
 from agents.planning.parameter_cem import ParameterCEM, search
-from agents.planning.risk import Risk
 from agents.protocol import Agent
 from agents.rollout import judge
 from clinenv.simulator import Simulator
@@ -45,8 +44,6 @@ def tune_knobs(
     first: int,
     steps: int,
     seed: int = 0,
-    risk: Risk | None = None,
-    say: Callable[[int, float], None] | None = None,
 ) -> Tensor:
     """Knobs [P] found in `simulator`, from all at 0, on new patients every iteration.
 
@@ -57,7 +54,6 @@ def tune_knobs(
         first: seed of the first of them.
         steps: of a course at most.
         seed: of the sampling.
-        risk, say: as in `parameter_cem.search`.
     """
 
     def evaluate(drawn: Tensor, iteration: int) -> Tensor:
@@ -66,7 +62,7 @@ def tune_knobs(
         return judge(agent, simulator, key, steps).returns.view(len(drawn), patients)
 
     count, limit = knobs
-    return search(evaluate, torch.zeros(count), config, seed, risk, limit, say)
+    return search(evaluate, torch.zeros(count), config, seed, limit=limit)
 
 
 def kept_knobs(path: Path, names: Sequence[str], make: Callable[[], Tensor], about: Mapping[str, Any]) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import clinenv  # noqa: F401  (registers the ids)
-from agents.registry import CLINIC, EVERY_ID, EXPLAIN
+from agents.registry import CLINIC, DRUG, EXPLAIN, WARD
 from agents.rollout import admission_factors
 from clinenv.envs.ecg_progression.task import ECGProgressionTask
 from clinenv.registration import ENVIRONMENTS
@@ -31,10 +31,11 @@ __all__ = ["HORIZONS", "REPLAY", "Patients", "Stage", "learned_world", "simulato
 
 REPLAY = "EHRReplay-v0"
 RECORDED_H = 24.0  # of a stay before it is taken over
-# Steps: 2 h of the drug start, 4 h of the ward; 84 and 168 of the ward are 14 and 28 days. The clinic's are months, the
-# shortest interval: two, seven and ten years. An explanation has eight.
+# Steps: of the drug start 2 h, to 14 days; of the ward 4 h, where stays end after 14 days, which are 84. The clinic's
+# are months, the shortest interval: two, seven and ten years. An explanation has eight.
 HORIZONS: dict[str, tuple[int, ...]] = {
-    **{env_id: (12, 24, 84, 168) for env_id in EVERY_ID},
+    **{env_id: (12, 24, 84, 168) for env_id in DRUG},
+    **{env_id: (12, 24, 84) for env_id in WARD},
     CLINIC: (24, 84, 120),
     EXPLAIN: (8,),
 }

@@ -24,7 +24,7 @@ from agents.planning.objective import Objective, ReturnAndCost
 from agents.planning.plan_config import PlanConfig
 from agents.planning.plan_space import PlanSpace
 from agents.planning.policy_here import PolicyHere
-from agents.planning.presets import PLANNER_PRESETS, config_of
+from agents.planning.presets import config_of
 from agents.planning.problem import Optimiser, Problem
 from agents.planning.report import PlanReport, blank_report
 from agents.planning.risk import Mean, Risk
@@ -35,7 +35,7 @@ from clinenv.simulator import Simulator
 from clinenv.task import Doses, Levels, Menu
 from world_models import keys, tree
 
-__all__ = ["PLANNER_PRESETS", "WorldPlanner", "plan_space"]
+__all__ = ["WorldPlanner", "plan_space"]
 
 DOSE_SHARES = (0.125, 0.25, 0.5, 1.0)  # of the largest amount, that a schedule of a continuous dose chooses from
 

@@ -11,20 +11,36 @@ from typing import Any
 
 from agents.planning.base_policies import base_policy
 from agents.planning.controller import WorldPlanner
+from agents.planning.edits import Edits, edits_of
 from agents.planning.objective import ReturnAndCost
 from agents.planning.plan_config import PlanConfig
 from agents.planning.presets import PLANNERS, config_of, rollout_of
 from agents.planning.rollout_policy import RolloutConfig, RolloutPlanner
 from agents.protocol import Agent
+from clinenv.envs.ehr_ward.rewards import STABILITY
 from clinenv.simulator import Simulator
 from world_models.protocol import TellsFates
+from world_models.quantities.ward import INQUIRIES
 
-__all__ = ["COST_WEIGHT", "NAMES", "at_their_chances", "planner_for"]
+__all__ = ["COST_WEIGHT", "LEFT_ALONE", "NAMES", "at_their_chances", "edits_for", "planner_for"]
 
 ROLLOUT = "rollout"
 NAMES = (*PLANNERS, ROLLOUT)
 CENTRED = ("EHRWard",)  # tasks with dozens of orders: plans are edits of the rule, unless told otherwise
 COST_WEIGHT = {"ECGDrug": 0.2, "ECGProgression": 0.03}  # what a unit of harm is worth in return, as for PPO
+
+_COUNTED = {watched.name for watched in STABILITY}
+# Orders that rollouts leave to the rule: tests without which a value counts as not known, and antibiotics, since an
+# infection that is not treated kills later than two days. Found on patients of the oracle whom no board judges.
+LEFT_ALONE: dict[str, tuple[str, ...]] = {
+    "EHRWard": (
+        *(q.order for q in INQUIRIES if q.name in _COUNTED),
+        "piperacillin_tazobactam_g",
+        "vancomycin_mg",
+        "ceftriaxone_g",
+        "meropenem_g",
+    )
+}
 
 
 def planner_for(
@@ -58,6 +74,7 @@ def planner_for(
     if planner == ROLLOUT:
         assert policy is not None
         more.setdefault("objective", ReturnAndCost(cost_weight=weight))
+        more.setdefault("edits", edits_for(simulator))
         config = rollout_of(task, preset) if isinstance(preset, str) else preset
         assert isinstance(config, RolloutConfig)
         return RolloutPlanner(at_their_chances(simulator), policy, config, **more)
@@ -68,6 +85,12 @@ def planner_for(
     plan = config_of(task, planner, preset) if isinstance(preset, str) else preset
     assert isinstance(plan, PlanConfig)
     return WorldPlanner(simulator, plan, policy=policy, planner=planner, **more)
+
+
+def edits_for(simulator: Simulator) -> Edits:
+    """What rollouts edit: all that the kind of action suggests, but for the orders of `LEFT_ALONE`."""
+    found, left = edits_of(simulator), LEFT_ALONE.get(simulator.task.name)
+    return found if left is None else found.of(q.name for q in simulator.world.orders if q.name not in left)
 
 
 def at_their_chances(simulator: Simulator) -> Simulator:

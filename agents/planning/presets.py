@@ -16,7 +16,7 @@ from agents.planning.rollout_policy import RolloutConfig
 from agents.planning.tree_search import TreeConfig
 from clinenv.task import Task
 
-__all__ = ["PLANNERS", "PLANNER_PRESETS", "config_of", "rollout_of"]
+__all__ = ["PLANNERS", "config_of", "rollout_of"]
 
 PLANNERS: dict[str, type[PlanConfig]] = {
     "shooting": ShootingConfig,
@@ -28,8 +28,8 @@ PLANNERS: dict[str, type[PlanConfig]] = {
     "inverse": InverseConfig,
 }
 
-# Two days ahead, a decision every four hours: a drug pays late, and who looks 16 hours ahead earns less than the label's
-# rule. Steps imagined a patient and decision: about 1,500, 3,600 and 28,000.
+# Two days ahead, a decision every four hours: a drug pays late, and who looks 16 hours ahead earns less than the
+# label's rule. Steps imagined a patient and decision: about 1,500, 3,600 and 28,000.
 _DRUG: dict[str, dict[str, Any]] = {
     "fast": dict(candidates=12, particles=4, iterations=1, elites=3, finalists=2, replan_every=4),
     "small": dict(candidates=16, particles=4, iterations=2, elites=4, finalists=3, replan_every=2),
@@ -114,6 +114,3 @@ def rollout_of(task: Task, preset: str) -> RolloutConfig:
     if preset not in sizes:
         raise ValueError(f"no planner preset {preset!r}; there are: {', '.join(sizes)}")
     return sizes[preset]
-
-
-PLANNER_PRESETS: dict[str, CEMConfig] = {name: CEMConfig(**settings) for name, settings in _DRUG.items()}

@@ -26,10 +26,10 @@ from tqdm import tqdm
 import clinenv  # noqa: F401  (registers the ids)
 from agents.planning.base_policies import POLICIES, base_policy
 from agents.planning.budget import Meter
-from agents.planning.edits import Edits, edits_of
+from agents.planning.edits import Edits
 from agents.planning.imagination import Imagination
 from agents.planning.objective import ReturnAndCost
-from agents.planning.planners import at_their_chances
+from agents.planning.planners import at_their_chances, edits_for
 from agents.planning.policy_here import PolicyHere
 from agents.planning.presets import rollout_of
 from agents.planning.rollout_policy import RolloutConfig
@@ -175,7 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
         assert isinstance(env, PatientEnv)
         simulator = at_their_chances(env.simulator)
         policy, config = base_policy(simulator, chosen.policy), rollout_of(simulator.task, chosen.preset)
-        edits = edits_of(simulator)
+        edits = edits_for(simulator)
         chosen.out.parent.mkdir(parents=True, exist_ok=True)
         rows = screen(simulator, policy, edits, config, chosen.patients, chosen.out, {"id": chosen.id})
     except (ValueError, OSError) as error:

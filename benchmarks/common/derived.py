@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 
-from benchmarks.common.figures import Row, figure, select
+from agents.registry import EVERY_ID
+from benchmarks.common import agent_tables
+from benchmarks.common.figures import Load, Row, figure, select
 from benchmarks.ecg_drug.cohort_strata import HALF_SD
 
-__all__ = ["DERIVED", "Load"]
-
-Load = Callable[[str], Sequence[Row]]  # a file's objects by its name, as `figures.load` gives them
+__all__ = ["DERIVED"]
 
 
 def _row(load: Load, name: str, **where: str) -> Row:
@@ -30,18 +31,6 @@ def _near_truth(load: Load, dial: str) -> int:
 
 def _lower_pehe_than(load: Load, rival: str) -> int:
     return sum(float(row["pehe"]) < float(row[rival]) for row in _effects(load, "0"))
-
-
-def _ward_gain(load: Load, term: str) -> float:
-    """What one reward term adds to PPO's lead over the clinician's rule."""
-    mine = _row(load, "policies_ehr.csv", policy="PPO on the rule's knobs in ehr-ward-small")
-    rule = _row(load, "policies_ehr.csv", policy="clinician's rule")
-    return float(mine[f"term_{term}"]) - float(rule[f"term_{term}"])
-
-
-def _beyond_half_dose(load: Load, agent: str) -> float:
-    half = _row(load, "policies.csv", agent="dofetilide 0.25 mg every 12 h, without looking")
-    return float(_row(load, "policies.csv", agent=agent)["return"]) - float(half["return"])
 
 
 def _expected_over_seen(load: Load, setting: str) -> float:
@@ -99,12 +88,6 @@ def _one_record(load: Load) -> float:
     return 1 / max(int(r["records"]) for r in rows)
 
 
-def _visits_saved(load: Load) -> float:
-    """The share of visits that the tuned knobs spare the guideline rule."""
-    tuned = _row(load, "policies_progression.csv", agent="rule tuned in cardiac-jepa-small, seed 0")
-    return 1 - float(tuned["visits"]) / float(_row(load, "policies_progression.csv", agent="guideline rule")["visits"])
-
-
 def _probes_with_a_range(load: Load) -> list[Row]:
     return [r for r in load("progression_probes.csv") if r["source"] != "no range"]
 
@@ -121,7 +104,27 @@ def _surely_apart(load: Load) -> int:
     )
 
 
+def _checks(load: Load, begins: str) -> int:
+    """How many checks at the doors came out like this."""
+    return sum(row["result"].startswith(begins) for row in load("doors.csv"))
+
+
 DERIVED: dict[str, Callable[[Load], float | str]] = {
+    **{f"leaderboard, {i}": partial(agent_tables.board, env_id=i) for i in EVERY_ID},
+    "leaderboard, best of each": agent_tables.board_overview,
+    "environments on the board": lambda load: len({row["id"] for row in load("leaderboard.csv")}),
+    "environments with a sure lead": agent_tables.sure_leads,
+    "foresight by depth": agent_tables.foresight,
+    "who cuts the tail": agent_tables.tail_cut,
+    "pessimism, arms": agent_tables.pessimism,
+    "where the gap is halved": agent_tables.gap_halved,
+    "estimators": agent_tables.estimators,
+    "best estimator, dial 0": lambda load: agent_tables.best_estimator(load, "0"),
+    "best estimator, dial 1": lambda load: agent_tables.best_estimator(load, "1"),
+    "doors": agent_tables.doors,
+    "checks at doors": lambda load: len(load("doors.csv")),
+    "checks passed": lambda load: _checks(load, "passed"),
+    "checks that do not apply": lambda load: _checks(load, "does not apply"),
     "orders": lambda load: len(_effects(load, "0")),
     "orders near truth": lambda load: _near_truth(load, "0"),
     "orders near truth, confounded": lambda load: _near_truth(load, "1"),
@@ -130,11 +133,6 @@ DERIVED: dict[str, Callable[[Load], float | str]] = {
     "median unit correlation": lambda load: statistics.median(
         float(r["unit_correlation"]) for r in _effects(load, "0")
     ),
-    "ward gain by discharge": lambda load: _ward_gain(load, "discharge"),
-    "ward gain by stability": lambda load: _ward_gain(load, "stability"),
-    "ward gain by tests": lambda load: _ward_gain(load, "tests"),
-    "PPO beyond half the dose": lambda load: _beyond_half_dose(load, "PPO in ecg-wm-small, mean of 2 seeds"),
-    "CEM beyond half the dose": lambda load: _beyond_half_dose(load, "CEM in ecg-wm-small"),
     "deaths expected over seen, 4 h": lambda load: _expected_over_seen(load, "death_72h_from_4h"),
     "deaths expected over seen, 24 h": lambda load: _expected_over_seen(load, "death_72h_from_24h"),
     "published lead": _published_lead,
@@ -149,7 +147,6 @@ DERIVED: dict[str, Callable[[Load], float | str]] = {
     "trial ages": _trial_ages,
     "test patients of the JEPA": _test_patients,
     "one record": _one_record,
-    "visits saved": _visits_saved,
     "cohort medians compared": lambda load: len(load("cohorts_chapman.csv")),
     "cohort medians apart": lambda load: len(_cohort_medians(load)),
     "cohort medians surely apart": _surely_apart,

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common.results import RESULTS, ROOT, read_csv, read_json
 
-__all__ = ["NUMBER", "RESULTS", "ROOT", "figure", "load", "path_of", "printed", "select"]
+__all__ = ["NUMBER", "RESULTS", "ROOT", "Load", "figure", "load", "path_of", "printed", "select", "verdict"]
 
 NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?"
 FIELD = re.compile(r"(?P<name>.*?)(?:\[(?:(?P<low>[^,\]]+),(?P<high>[^\]]+))?\])?")
 Row = Mapping[str, Any]
+Load = Callable[[str], Sequence[Row]]  # a file's objects by its name, as `load` gives them
 
 
 def path_of(name: str) -> Path:
@@ -28,7 +29,7 @@ def path_of(name: str) -> Path:
 
 @functools.lru_cache
 def load(name: str) -> tuple[Row, ...]:
-    """The objects of a file: `policies.csv`, `speed.json`, `weights/ecg-wm-small/CARD.md`.
+    """The objects of a file: `leaderboard.csv`, `speed.json`, `weights/ecg-wm-small/CARD.md`.
 
     A card has one object more, `{"text": ...}`, in which `figure` finds numbers by the words around them.
 
@@ -59,12 +60,15 @@ def _markdown_rows(lines: Sequence[str]) -> Iterable[Row]:
 
 def select(objects: Iterable[Row], words: Iterable[str]) -> tuple[Row, ...]:
     """Where these words lead, in their order: a key goes on to what stands under it, `column=text` keeps the rows of
-    which it is true. A list on the way stands for its items."""
+    which it is true, `column=text|other` those of which one of them is; `first` is the first row of all that is left.
+    A list on the way stands for its items."""
     found = tuple(objects)
     for word in words:
         key, condition, text = word.partition("=")
         if condition:
-            found = tuple(row for row in found if key in row and str(row[key]) == text)
+            found = tuple(row for row in found if key in row and str(row[key]) in text.split("|"))
+        elif word == "first":
+            found = found[:1]
         else:
             inner = [row[key] for row in found]
             found = tuple(item for value in inner for item in (value if isinstance(value, list) else [value]))
@@ -77,7 +81,7 @@ def figure(objects: Iterable[Row], field: str, spec: str = "") -> str:
     Args:
         field: a key; with `[]` after it its interval too, `return[]` from return, return_low and return_high, or with
             named bounds, `auroc[low,high]`. Words with a `#` for a number find it in a card's text.
-        spec: see `printed`.
+        spec: see `printed`; `verdict` says "yes" of an interval above 0, "no" of one below, else "not surely".
 
     Raises:
         LookupError: no object has the field, or several have.
@@ -91,12 +95,19 @@ def figure(objects: Iterable[Row], field: str, spec: str = "") -> str:
     assert parts is not None, "the pattern takes any text"
     name = parts["name"]
     row = _only([row for row in objects if name in row], field)
+    low, high = parts["low"] or f"{name}_low", parts["high"] or f"{name}_high"
+    if spec == "verdict":
+        return verdict(float(row[low]), float(row[high]))
     value = printed(row[name], spec)
     if not field.endswith("]"):
         return value
-    low, high = parts["low"] or f"{name}_low", parts["high"] or f"{name}_high"
     plain = spec.lstrip("+")
     return f"{value} [{printed(row[low], plain)}, {printed(row[high], plain)}]"
+
+
+def verdict(low: float, high: float) -> str:
+    """Whether a difference with this interval is a lead."""
+    return "yes" if low > 0.0 else "no" if high < 0.0 else "not surely"
 
 
 def _only(found: Sequence[Any], field: str) -> Any:
@@ -110,7 +121,7 @@ def printed(value: object, spec: str) -> str:
     `yes` says yes or no; without a format the value as its file has it."""
     if not spec:
         return str(value)
-    number = float(str(value))
+    number = float(value) if isinstance(value, bool) else float(str(value))
     if spec == "yes":
         return "yes" if number else "no"
     if spec.endswith("s"):

@@ -5,13 +5,14 @@
 
 The text stands in `templates/`, a file a page. Between double braces, a template says where a figure comes from:
 
-    {{policies.csv agent="no treatment" return:.2f}}    file, conditions, field and format (`figures.printed`)
-    {{policies.csv agent="no treatment" return[]:.2f}}  the same with its interval
+    {{planners.csv agent=constant return:.2f}}          file, conditions, field and format (`figures.printed`)
+    {{planners.csv agent=constant return[]:.2f}}        the same with its interval
+    {{leaderboard.csv kind=policy|planner first agent}} the first of the rows of which one or the other is true
     {{speed.json time_share batch=64 share learned:.0%}} in JSON keys lead on, conditions select from lists
-    {{@policies.csv agent="no treatment"}}              prints nothing: slots that name no file look here from now on
-    {{each policies.csv lambda_on=cost}}                first in a line: the line once for each of these rows
-    {{=orders near truth:.0f}}                          computed (`derived.DERIVED`)
-    {{made policies.csv policies.json}}                 what made these files, and whether they are out of date
+    {{@planners.csv agent=constant}}                    prints nothing: slots that name no file look here from now on
+    {{each planners.csv patients=120}}                  first in a line: the line once for each of these rows
+    {{=orders near truth:.0f}}                          computed (`derived.DERIVED`): a figure, or a whole table
+    {{made planners.csv planners_foresight.csv}}        what made these files, and whether they are out of date
 
 A slot must find exactly one figure, and a page must name every file it reads in a `made`.
 """
@@ -22,6 +23,7 @@ import argparse
 import difflib
 import re
 import shlex
+import sys
 import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -34,7 +36,7 @@ from world_models.files import write_text
 __all__ = ["PAGES", "TEMPLATES", "main", "written"]
 
 TEMPLATES = Path(__file__).parent / "templates"
-PAGES = ("ecg_drug", "ward", "progression", "speed")
+PAGES = ("agents", "ecg_drug", "ward", "progression", "speed")
 README = ROOT / "README.md"
 
 SLOT = re.compile(r"\{\{(.*?)\}\}")
@@ -205,7 +207,12 @@ def main(argv: list[str] | None = None) -> int:
         "--check", action="store_true", help="write nothing; print differences, exit 1 if there are any"
     )
     arguments = parser.parse_args(argv)
-    files = written()
+    try:
+        files = written()
+    except FileNotFoundError as error:
+        name = Path(str(error.filename)).name
+        print(f"error: {name} is not there; benchmarks/README.md says which command makes it", file=sys.stderr)
+        return 2
     if arguments.check:
         lines = differences(files)
         print("\n".join(lines) if lines else "The pages are what their sources say")

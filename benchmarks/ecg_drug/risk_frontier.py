@@ -48,7 +48,9 @@ REFERENCE = "mean return"
 WORST = 0.05  # share of patients in a tail
 CHANCES = 4  # futures of one belief, where the parts of sigma are told apart
 GROUP = 50  # patients judged together
-CONFIG = CEMConfig(horizon=8, candidates=24, particles=20, iterations=2, elites=5, finalists=3, replan_every=2)
+# Two days ahead, as the planners' presets for this task, with futures enough for the worst twentieth of them
+AHEAD: dict[str, Any] = dict(horizon=24, block=2, nothing=0.8, replan_every=2)
+CONFIG = CEMConfig(**AHEAD, candidates=16, particles=20, iterations=2, elites=4, finalists=3)
 ASCENT = Ascent(rounds=8, rate=20.0)
 ASCENT_SEED = 21_000_000  # of the patients that a multiplier is found on
 
@@ -162,7 +164,8 @@ class Frontier:
     def planner(self, arm: Arm, objective: Objective, seed: int) -> WorldPlanner:
         """Plans in the arm's world by this objective."""
         simulator = Simulator(self.world(arm), self.oracle.task, **arm.options)
-        return WorldPlanner(simulator, CONFIG, objective=objective, seed=seed, name=arm.name)
+        more: dict[str, Any] = {"seed": seed, "name": arm.name, "episode_hours": self.oracle.task.horizon_hours}
+        return WorldPlanner(simulator, CONFIG, objective=objective, **more)
 
     def multiplier(self, arm: Arm, constraint: ChanceConstraint) -> Ascended:
         """The constraint with the multiplier that keeps it in the learned world, on patients of their own."""

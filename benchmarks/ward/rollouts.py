@@ -5,7 +5,7 @@ would do, each followed by the rule itself, and those that gain surely are carri
 (`agents.planning.rollout_policy`). Judged in the oracle ward on patients whom nothing else meets, paired with the rule
 by luck: the return, its terms and harm, with 95 % bootstrap intervals.
 
-Writes policies_ehr_rollout.csv to --out. Judged groups of patients are kept in --runs: a run that was killed goes on.
+Writes ward_rollouts.csv to --out. Judged groups of patients are kept in --runs: a run that was killed goes on.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"  {name:20s} minus the rule's {row[f'{name}_minus_reference']:+.3f} [{low:+.3f}, {high:+.3f}]")
     made = made_by(MODULE, argv, {"first judged patient": args.seed, "bootstrap": 0}, ["ward-oracle", args.world])
     args.out.mkdir(parents=True, exist_ok=True)
-    write_csv(args.out / "policies_ehr_rollout.csv", rows, made)
+    write_csv(args.out / "ward_rollouts.csv", rows, made)
     return 0
 
 

@@ -8,7 +8,7 @@ import torch
 
 from agents.baselines.constant import Constant, no_treatment
 from agents.baselines.uniform import Uniform
-from agents.rollout import EpisodeResults, admission_factors, format_table, judge, mean_results, paired_table
+from agents.rollout import EpisodeResults, admission_factors, format_table, judge, paired_table
 from clinenv.envs.ecg_drug.task import ECGDrugTask
 from clinenv.simulator import Simulator
 from clinenv.task import Outcomes
@@ -106,8 +106,6 @@ def test_outcomes_are_added_up_and_the_highest_kept_until_the_end():
     assert (
         episodes.outcomes.totals["turned"].tolist() == episodes.outcomes.peaks["furthest"].tolist() == [4.0, 1.0, 8.0]
     )
-    mean = mean_results([episodes, episodes._replace(returns=episodes.returns + 2.0)])
-    assert torch.equal(mean.returns, episodes.returns + 1.0) and mean.lengths.tolist() == [4.0, 1.0, 8.0]
 
 
 def test_refuses_unpaired_results_and_empty_runs(simulator):

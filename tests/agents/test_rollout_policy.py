@@ -12,11 +12,14 @@ from agents.planning.edits import edits_of
 from agents.planning.imagination import follow
 from agents.planning.objective import ReturnAndCost
 from agents.planning.oracle_owner import WatchedSimulator
+from agents.planning.planners import LEFT_ALONE, edits_for
 from agents.planning.policy_here import Narrowing
 from agents.planning.rollout_policy import RolloutConfig, RolloutPlanner
 from agents.protocol import Agent, Narrowable
 from agents.rollout import judge
 from clinenv.envs.ecg_drug.task import SINGLE_DOSE_MG, ECGDrugTask
+from clinenv.envs.ehr_ward.orders import DOSES
+from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.simulator import Simulator
 from clinenv.task import Doses
 from tests.agents.bandit_world import DialTask, DialWorld
@@ -238,3 +241,13 @@ def test_scaled_doses_are_still_actions_of_the_id():
     largest = torch.tensor([list(SINGLE_DOSE_MG.values())]).expand(len(edits), -1)
     edited = edits.applied(largest, torch.eye(len(edits), dtype=torch.bool), 0)
     assert not outside(edited, task.actions, simulator.world.orders).any(), "the world takes more, the action does not"
+
+
+def test_on_the_ward_what_pays_late_is_left_to_the_rule():
+    simulator = Simulator(catalog.load("ehr-ward-small"), EHRWardTask(actions=DOSES))
+    edits = edits_for(simulator)
+    edited = {word for name in edits.names for word in name.split()}
+    assert not edited & set(LEFT_ALONE["EHRWard"])
+    assert {"inquire_crp", "furosemide_mg"} <= edited <= {word for n in edits_of(simulator).names for word in n.split()}
+    drug = Simulator(catalog.load("ecg-wm-small"), ECGDrugTask())
+    assert edits_for(drug).names == edits_of(drug).names

@@ -1,9 +1,8 @@
-"""The rule as an agent and its knobs, stays judged in batches, PPO that begins as the rule, and the policy table."""
+"""The rule as an agent and its knobs, stays judged in batches, and PPO that begins as the rule."""
 
 from __future__ import annotations
 
 import importlib
-import json
 
 import gymnasium as gym
 import numpy as np
@@ -22,13 +21,10 @@ from agents.baselines.ward_rule import (
 )
 from agents.planning.parameter_cem import ParameterCEM, search
 from agents.planning.risk import MeanMinusSigma
-from agents.planning.shrunk_gradient import ShrunkGradient, climb, shrunk
 from agents.protocol import Agent, Narrowable
 from agents.rollout import judge
 from agents.sb3.vec_env import SB3VecEnv
 from agents.sb3.ward import KnobVecEnv, WardPolicy, WardPPO, train_ward
-from benchmarks.common.results import read_csv
-from benchmarks.ward import policies as policies_ehr
 from clinenv.envs.ehr_ward.orders import SWITCHES
 from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.simulator import Simulator
@@ -168,30 +164,6 @@ def test_the_search_finds_a_hill_and_risk_moves_it():
         ParameterCEM(candidates=3)
 
 
-def test_the_gradient_keeps_what_is_certain_and_leaves_what_is_noise():
-    def evaluate(tried, patient, look):
-        each = keys.from_seed(1000 * look, 4000)[patient]
-        tests = -(tried[:, 0] - 1.0).square() * 0.1
-        # who dies: a coin that any change of any parameter throws anew, and that no parameter makes better
-        thrown = keys.uniform(keys.fold(each, (tried.sum(1) * 1e4).long()), 0, "coin")
-        return {"tests": tests, "fate": torch.where(thrown < 0.05, -30.0, 0.0)}
-
-    config = ShrunkGradient(rounds=3, pairs=400, judged=100)
-    found = climb(evaluate, torch.zeros(8), config, limit=3.0)
-    assert torch.equal(found, climb(evaluate, torch.zeros(8), config, limit=3.0))
-    slope, error = torch.tensor([0.1, -0.1, 0.1]), torch.tensor([0.2, 0.2, 0.2])
-    assert float(shrunk(slope, error).abs().max()) == 0.0
-    torch.testing.assert_close(shrunk(slope, torch.full((3,), 1e-4)), slope, rtol=1e-4, atol=0.0)
-
-    def quiet(tried, patient, look):
-        return {"tests": evaluate(tried, patient, look)["tests"]}
-
-    alone = climb(quiet, torch.zeros(8), config, limit=3.0)
-    assert float(alone[0]) > 0.6 and float(alone[1:].abs().max()) < 0.4
-    with pytest.raises(ValueError, match="pairs"):
-        ShrunkGradient(pairs=1)
-
-
 def test_ppo_begins_as_the_rule_and_comes_back_from_disk(simulator, charts, tmp_path):
     config = WardPPO(num_envs=4, n_steps=4, batch_size=16, learning_rate=0.0, n_epochs=1)
     folder = train_ward(tmp_path / "p", 16, WardOracle(), config)
@@ -247,39 +219,6 @@ def test_action_masks_as_maskable_ppo_asks_for_them():
     masks = batch.env_method("action_masks")
     assert len(masks) == 3 and masks[0].shape == mask.shape and not masks[0][1::2].all()
     assert np.array_equal(batch.env_method("action_masks", indices=[2])[0], masks[2])
-
-
-def test_ranking_and_gaps():
-    rows = [{"policy": p, "return": r, "learned_return": s} for p, r, s in (("a", 1, 5), ("b", 3, 2), ("c", 2, 1))]
-    ranks = policies_ehr.ranking(rows)
-    assert ranks["spearman"] == pytest.approx(-0.5) and ranks["regret"] == pytest.approx(2.0)
-    assert (ranks["best_in_oracle"], ranks["best_in_learned"]) == ("b", "a")
-
-
-def test_the_table_is_written_whole_and_trained_policies_are_used_again(tmp_path):
-    sizes = "--patients 4 --steps 16 --scratch-steps 16 --num-envs 4 --iterations 1 --candidates 2 --cem-patients 2"
-    rest = "--pairs 4 --rounds 1 --oracle-rounds 1 --max-steps 3 --lambda 0 --seed 9100000000"
-    rest = f"{rest} --runs {tmp_path}/runs --out {tmp_path}"
-    assert policies_ehr.main([*sizes.split(), *rest.split()]) == 0
-    rows = read_csv(tmp_path / "policies_ehr.csv")
-    names = [row["policy"] for row in rows]
-    assert names[:2] == ["no orders", "clinician's rule"] and names[-1] == policies_ehr.UPPER and len(names) == 8
-    rule = rows[1]
-    assert float(rule["return_minus_rule"]) == 0.0 and float(rule["exploitation"]) == 0.0
-    terms = [float(v) for k, v in rule.items() if k.startswith("term_")]
-    assert sum(terms) == pytest.approx(float(rule["return"]), abs=1e-3)
-    report = json.loads((tmp_path / "policies_ehr.json").read_text())
-    assert report["ranking"]["all"]["policies"] == 8 and not list(tmp_path.glob("*.partial"))
-    made = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.*") if p.is_file()}
-    assert policies_ehr.main([*sizes.split(), *rest.split()]) == 0
-    assert made == {p: p.stat().st_mtime_ns for p in made}
-    assert json.loads((tmp_path / "policies_ehr.json").read_text())["rows"] == report["rows"]
-
-
-def test_an_unknown_world_is_refused_before_anything_is_written(tmp_path, capsys):
-    with pytest.raises(SystemExit) as end:
-        policies_ehr.main(["--world", "no-such-ward", "--out", str(tmp_path / "o"), "--runs", str(tmp_path / "r")])
-    assert end.value.code == 2 and "no-such-ward" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_ward_examples(tmp_path, capsys):

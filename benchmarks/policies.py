@@ -1,8 +1,0 @@
-"""The command under its earlier name; it lives in `benchmarks.ecg_drug.policies`."""
-
-import sys
-
-from benchmarks.ecg_drug.policies import main
-
-if __name__ == "__main__":
-    sys.exit(main())
