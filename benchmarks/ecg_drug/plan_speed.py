@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from agents.planning.cem import CEMConfig
 from agents.planning.planners import planner_for
-from agents.planning.presets import PLANNER_PRESETS
+from agents.planning.presets import config_of
 from agents.protocol import menu_of, to_orders
 from benchmarks.common.network_share import time_shares
 from benchmarks.common.results import RESULTS, made_by, write_json
@@ -122,7 +122,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """
     world = catalog.load(args.world)
     sizes = dict(candidates=args.candidates, particles=args.particles, horizon=args.horizon, replan_every=1)
-    config = replace(PLANNER_PRESETS["small"], elites=max(1, args.candidates // ELITE_SHARE), **sizes)
+    preset = config_of(ECGDrugTask(), "cem", "small")
+    assert isinstance(preset, CEMConfig)
+    config = replace(preset, elites=max(1, args.candidates // ELITE_SHARE), **sizes)
     load = os.getloadavg()[0]
     thinkers = [
         Thinker(world, replace(config, iterations=iterations), threads, args.seed)
