@@ -198,21 +198,23 @@ AGENTS: tuple[Entry, ...] = (
     ),
     Entry(
         "rule improved by rollouts",
-        (*DRUG, CLINIC),
+        DRUG,
+        f"{_PLANNERS}:rollout",
+        "planner",
+        ROLLOUT,
+        "learned",
+        slow=True,
+    ),
+    # These two on all patients: where courses differ as they do on the ward and over years, a few dozen say nothing
+    Entry("clinician's rule improved by rollouts", WARD, f"{_PLANNERS}:rollout", "planner", ROLLOUT, "learned"),
+    Entry(
+        "guideline rule improved by rollouts",
+        (CLINIC,),
         f"{_PLANNERS}:rollout",
         "planner",
         ROLLOUT,
         "learned",
         sees=("latent",),
-        slow=True,
-    ),
-    Entry(  # on all patients: where stays differ as they do on the ward, a few dozen say nothing
-        "clinician's rule improved by rollouts",
-        ("EHRWard-v0", "EHRWardDose-v0"),
-        f"{_PLANNERS}:rollout",
-        "planner",
-        ROLLOUT,
-        "learned",
     ),
     Entry(
         "CEM in the oracle",
