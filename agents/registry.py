@@ -205,8 +205,15 @@ AGENTS: tuple[Entry, ...] = (
         "learned",
         slow=True,
     ),
-    # These two on all patients: where courses differ as they do on the ward and over years, a few dozen say nothing
-    Entry("clinician's rule improved by rollouts", WARD, f"{_PLANNERS}:rollout", "planner", ROLLOUT, "learned"),
+    Entry(
+        "clinician's rule improved by rollouts",
+        WARD,
+        f"{_PLANNERS}:rollout",
+        "planner",
+        ROLLOUT,
+        "learned",
+        slow=True,
+    ),
     Entry(
         "guideline rule improved by rollouts",
         (CLINIC,),
