@@ -233,9 +233,10 @@ AGENTS: tuple[Entry, ...] = (
         slow=True,
         owns_state=True,
     ),
+    # Not in the clinic, whose oracle draws and reads an ECG at every visit, also those that are imagined: hours
     Entry(
         "rule improved by rollouts in the oracle",
-        (*DRUG, "EHRWard-v0", "EHRWardDose-v0", CLINIC),
+        (*DRUG, "EHRWard-v0", "EHRWardDose-v0"),
         f"{_PLANNERS}:rollout",
         "reference",
         "the same rollouts in the world that judges, told its patients' true states",
