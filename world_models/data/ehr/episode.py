@@ -117,7 +117,7 @@ class PatientEpisode:
     """One stay. Checked when it is made; see `EpisodeError`."""
 
     subject_id: int
-    stay_id: int  # hadm_id in MIMIC, RecordID in Challenge 2012
+    stay_id: int  # hadm_id in MIMIC, RecordID in Challenge 2012, patient in 2019, patientunitstayid in eICU
     started: datetime  # the origin of the steps: registration in the emergency ward, else admission
     admitted: datetime
     discharged: datetime
