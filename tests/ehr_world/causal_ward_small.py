@@ -1,0 +1,49 @@
+"""Small causal wards on a few stays of the oracle ward, with random weights; made once a process."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import lru_cache
+
+import torch
+
+from tests.ehr_world.ward_small import some_stays
+from world_models.ehr_world.causal_lm.codec import NarrativeCodec, TextCodec, train_tokenizer
+from world_models.ehr_world.causal_lm.model import CausalLM, qwen3
+from world_models.ehr_world.causal_lm.text import Narrative, render
+from world_models.ehr_world.causal_lm.tokens import QuantileCodec
+from world_models.ehr_world.causal_lm.ward.config import CausalWardConfig
+from world_models.ehr_world.causal_lm.ward.narratives import charted_stay
+from world_models.ehr_world.causal_lm.ward.tables import tables_of
+from world_models.ehr_world.causal_lm.ward.world import CausalWard
+from world_models.ehr_world.set_outcome.stay_tensors import charted
+
+WINDOWS = {"quantile": 448, "text": 4096}
+
+
+@lru_cache(maxsize=1)
+def narratives() -> list[Narrative]:
+    stays = some_stays()
+    chart = charted(stays)
+    return [charted_stay(stays, chart, row, 4.0) for row in range(len(stays.static))]
+
+
+@lru_cache(maxsize=4)
+def language_model(form: str = "quantile") -> CausalLM:
+    """Large random weights: what it writes depends on all that it read."""
+    codec: NarrativeCodec = QuantileCodec.fit(narratives())
+    if form == "text":
+        codec = TextCodec(train_tokenizer([render(n) for n in narratives()[:8]], 1024), numbers_only=True, longest=12)
+    made = CausalLM.from_config(qwen3(codec.size, 16, 1, 2, WINDOWS[form]), codec, seed=3)
+    with torch.no_grad():
+        for parameter in made.model.parameters():
+            if parameter.ndim >= 2:
+                parameter.mul_(8)
+    return made
+
+
+@lru_cache(maxsize=8)
+def small(form: str = "quantile", **settings: object) -> CausalWard:
+    config = CausalWardConfig(name="tiny", window=WINDOWS[form])
+    config = dataclasses.replace(config, **settings)  # type: ignore[arg-type]
+    return CausalWard(language_model(form), tables_of(some_stays()), config)
