@@ -185,8 +185,8 @@ def _source(name: str) -> tuple[str, Path | None]:
     kind = config.get("kind")
     if kind is None and "model_type" in config:  # Hugging Face's own
         raise ValueError(
-            f"{folder} holds a {config['model_type']!r} checkpoint of transformers; one that was made a ward (by python "
-            f"-m world_models.ehr_world.causal_lm.ward.train) is given as {CAUSAL_LM}{folder}"
+            f"{folder} holds a {config['model_type']!r} checkpoint of transformers; one that was made a ward "
+            f"(python -m world_models.ehr_world.causal_lm.ward.train) is given as {CAUSAL_LM}{folder}"
         )
     if not isinstance(kind, str) or kind not in LOADERS:
         raise checkpoint.CheckpointError(
