@@ -10,7 +10,7 @@ import torch
 from tests.ehr_world.ward_small import some_stays
 from world_models.ehr_world.causal_lm.codec import NarrativeCodec, TextCodec, train_tokenizer
 from world_models.ehr_world.causal_lm.model import CausalLM, qwen3
-from world_models.ehr_world.causal_lm.text import Narrative, render
+from world_models.ehr_world.causal_lm.text import STATUS, Narrative, render
 from world_models.ehr_world.causal_lm.tokens import QuantileCodec
 from world_models.ehr_world.causal_lm.ward.config import CausalWardConfig
 from world_models.ehr_world.causal_lm.ward.narratives import charted_stay
@@ -28,10 +28,16 @@ def narratives() -> list[Narrative]:
     return [charted_stay(stays, chart, row, 4.0) for row in range(len(stays.static))]
 
 
+def codec_without_ends() -> QuantileCodec:
+    """Of quantile tokens; nobody dies or goes home, so that courses are long."""
+    codec = QuantileCodec.fit(narratives())
+    return QuantileCodec(codec.n_bins, codec.bins, codec.names, codec.outcomes | {STATUS: ["label:stays"]})
+
+
 @lru_cache(maxsize=4)
 def language_model(form: str = "quantile") -> CausalLM:
     """Large random weights: what it writes depends on all that it read."""
-    codec: NarrativeCodec = QuantileCodec.fit(narratives())
+    codec: NarrativeCodec = codec_without_ends()
     if form == "text":
         codec = TextCodec(train_tokenizer([render(n) for n in narratives()[:8]], 1024), numbers_only=True, longest=12)
     made = CausalLM.from_config(qwen3(codec.size, 16, 1, 2, WINDOWS[form]), codec, seed=3)

@@ -176,6 +176,8 @@ Nats an outcome, given the true stay before it.
 ## Limits
 
 - Delays of results are drawn from their frequencies and do not depend on the patient.
+- It tells a result where it came. A model that was trained on stays told otherwise (`--model`) is asked in another form
+  than its own.
 - A stay that outgrows its window is read on from its last half.
 - `spread` is that of the forecast each charted value was drawn from; a model that writes text tells none.
 """
