@@ -10,13 +10,14 @@ import torch
 from tests.ehr_world.ward_small import some_stays
 from world_models.ehr_world.causal_lm.codec import NarrativeCodec, TextCodec, train_tokenizer
 from world_models.ehr_world.causal_lm.model import CausalLM, qwen3
-from world_models.ehr_world.causal_lm.text import STATUS, Narrative, render
+from world_models.ehr_world.causal_lm.text import STATUS, AskedItem, Narrative, render
 from world_models.ehr_world.causal_lm.tokens import QuantileCodec
 from world_models.ehr_world.causal_lm.ward.config import CausalWardConfig
-from world_models.ehr_world.causal_lm.ward.narratives import charted_stay
+from world_models.ehr_world.causal_lm.ward.narratives import charted_stay, step_of
 from world_models.ehr_world.causal_lm.ward.tables import tables_of
 from world_models.ehr_world.causal_lm.ward.world import CausalWard
 from world_models.ehr_world.set_outcome.stay_tensors import charted
+from world_models.quantities.ward import INTERVENTIONS
 
 WINDOWS = {"quantile": 448, "text": 4096}
 
@@ -25,7 +26,17 @@ WINDOWS = {"quantile": 448, "text": 4096}
 def narratives() -> list[Narrative]:
     stays = some_stays()
     chart = charted(stays)
-    return [charted_stay(stays, chart, row, 4.0) for row in range(len(stays.static))]
+    told = [charted_stay(stays, chart, row, 4.0) for row in range(len(stays.static))]
+    nothing = [0.0] * len(INTERVENTIONS)  # cultures take longer than these stays last
+    sent, *came = (
+        step_of(1, [], ["blood_culture"], nothing),
+        *(
+            step_of(t, [AskedItem("blood_culture", label=label)], [], nothing)
+            for t, label in ((2, "none"), (3, "mrsa"))
+        ),
+    )
+    steps = [s._replace(asked=(*s.asked[:-1], AskedItem(STATUS, label="stays"))) for s in (sent, *came)]
+    return [*told, told[0]._replace(steps=tuple(steps))]
 
 
 def codec_without_ends() -> QuantileCodec:
@@ -35,11 +46,11 @@ def codec_without_ends() -> QuantileCodec:
 
 
 @lru_cache(maxsize=4)
-def language_model(form: str = "quantile") -> CausalLM:
+def language_model(form: str) -> CausalLM:
     """Large random weights: what it writes depends on all that it read."""
     codec: NarrativeCodec = codec_without_ends()
     if form == "text":
-        codec = TextCodec(train_tokenizer([render(n) for n in narratives()[:8]], 1024), numbers_only=True, longest=12)
+        codec = TextCodec(train_tokenizer([render(n) for n in narratives()[:8]], 1024), numbers_only=True, longest=8)
     made = CausalLM.from_config(qwen3(codec.size, 16, 1, 2, WINDOWS[form]), codec, seed=3)
     with torch.no_grad():
         for parameter in made.model.parameters():

@@ -9,7 +9,7 @@ from torch import Tensor
 from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.simulator import Simulator
 from clinenv.testing import check_simulator
-from tests.ehr_world.causal_ward_small import language_model, narratives, small
+from tests.ehr_world.causal_ward_small import narratives, small
 from tests.ehr_world.ward_small import some_stays
 from world_models import keys, tree
 from world_models.ehr_world.causal_lm.cache import EMPTY
@@ -36,24 +36,25 @@ def course(world: CausalWard, key: Tensor, steps: int = STEPS, given: float = 0.
     return states
 
 
-def assert_alike(world: CausalWard, a: CausalWardState, b: CausalWardState) -> None:
+def assert_alike(world: CausalWard, a: CausalWardState, b: CausalWardState, sd: bool = True) -> None:
     """The same words, and the same chart but for rounding."""
     assert torch.equal(a.stream.tokens, b.stream.tokens)
     for x, y in zip(tree.leaves(world.observe(a)), tree.leaves(world.observe(b)), strict=True):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(a.sd, b.sd, rtol=1e-4, atol=1e-3)
+    if sd:
+        torch.testing.assert_close(a.sd, b.sd, rtol=1e-4, atol=1e-3)
 
 
 def test_it_keeps_the_contract() -> None:
     world = small()
     assert isinstance(world, LearnedWorld) and isinstance(world, HasWeights)
-    check_world(world, relative=1e-4, absolute=1e-3)
-    check_simulator(Simulator(world, EHRWardTask()), exact=False)
+    check_world(world, batch=5, steps=4, relative=1e-4, absolute=1e-3)
+    check_simulator(Simulator(world, EHRWardTask()), batch=4, exact=False)
 
 
 def test_so_does_one_that_writes_text() -> None:
     world = small("text", at_once=2)
-    check_world(world, batch=3, steps=2, relative=1e-4, absolute=1e-3)
+    check_world(world, batch=3, steps=1, relative=1e-4, absolute=1e-3)
     state = course(world, keys.from_seed(3, 2), 1)[-1]
     assert world.spread(state) == {}, "of text no forecast is at hand"
     assert bool(state.seen.any())
@@ -105,8 +106,8 @@ def test_patients_of_any_age_live_side_by_side() -> None:
 
 def test_the_luck_of_an_item_does_not_depend_on_what_else_was_ordered() -> None:
     """A model that knows nothing writes what luck says: the same with other orders, another with another key."""
-    blind = small(name="blind")
-    lm = language_model()
+    blind = small()
+    lm = blind.lm
     held = [p.clone() for p in lm.model.parameters()]
     try:
         with torch.no_grad():
@@ -219,7 +220,7 @@ def test_a_record_told_to_it_goes_on_as_the_course_that_was_recorded() -> None:
     a, b = world.transition(inferred, action), world.transition(states[-1], action)
     alike = (a.due == b.due).all(1) | ~states[-1].pending.any(1)
     assert bool(alike.any())
-    assert_alike(world, tree.take(a, alike), tree.take(b, alike))
+    assert_alike(world, tree.take(a, alike), tree.take(b, alike), sd=False)  # what was told was not foretold
 
 
 def test_a_sparse_record_of_values_alone_is_enough() -> None:

@@ -132,7 +132,7 @@ def test_an_environment_runs_on_it(made: Path) -> None:
     ],
 )
 def test_what_is_no_world_is_refused_with_the_way_to_one(name: str, what: str, made: Path, tmp_path: Path) -> None:
-    language_model().save(tmp_path)
+    language_model("quantile").save(tmp_path)
     with pytest.raises((ValueError, FileNotFoundError), match=what):
         catalog.load(name.format(plain=tmp_path, made=made))
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from world_models.ehr_world.causal_lm.text import STATUS, AskedItem, Given, Narrative, NarrativeStep
 from world_models.ehr_world.causal_lm.ward_narratives import facts_of_static, given_of_amounts, narrative_of_ward
-from world_models.ehr_world.set_outcome.stay_tensors import UNKNOWN, Charted, Stays
+from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, LAST_DELAY, Charted, Stays
 from world_models.quantities.ward import INQUIRIES
 
 __all__ = ["SPECIMEN", "charted_stay", "step_of"]
@@ -47,7 +47,8 @@ def charted_stay(
         stays.home[row, begin:end],
         hours_per_step,
     )
-    out = stays.asked[row, begin:end] & (stays.delay[row, begin:end] != 0) & (stays.delay[row, begin:end] != UNKNOWN)
+    delay = stays.delay[row, begin:end]  # a lost specimen is none that the chart shows as pending
+    out = stays.asked[row, begin:end] & (((delay > 0) & (delay <= LAST_DELAY)) | (delay == CENSORED))
     steps = []
     for step, sent, amounts in zip(told.steps, out.tolist(), stays.given[row, begin:end].tolist(), strict=False):
         names = [q.name for q, away in zip(INQUIRIES, sent, strict=True) if away]

@@ -186,7 +186,7 @@ class CausalWard:
         sent, due = torch.where(leaves, now, state.sent), torch.where(leaves, now + delay, state.due)
         pending = state.pending | leaves
         came = pending & (due <= now)
-        stream, value, sd, ends = self._written(state, came, asked & ~came, given, step)
+        stream, value, sd, ends = self._written(state, came, leaves & ~came, given, step)
         result = came & ~value.isnan()
         begins_h = state.start_h.unsqueeze(-1) + (sent - 1).clamp_min(0) * self.hours_per_step
         drawn_h = begins_h + torch.where(sent > 0, self._offset_h, 0.0)
