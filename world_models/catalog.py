@@ -140,6 +140,8 @@ def _causal_lm(
     from world_models.ehr_world.causal_lm.ward import folder
 
     path = Path(name.removeprefix(CAUSAL_LM).strip())
+    if not path.name:
+        raise ValueError(f"world {name!r} names no folder; {folder.REMEDY}")
     with folder.opened(path) as found:
         _check_seal(name, found.sha256, sha256)
         options = (device, cohort, hours_per_step)
