@@ -62,7 +62,9 @@ def test_it_learns_and_the_log_says_so(made: Path) -> None:
     assert watched[-1] < 0.7 * watched[0]
     card = (made / "CARD.md").read_text()
     figures = dict(row.strip("| ").split(" | ") for row in card.splitlines() if row.startswith("| valid"))
-    assert float(figures["valid_nats"]) < float(figures["valid_nats_frequencies"]) + 0.15, "far from what counting gives"
+    assert float(figures["valid_nats"]) < float(figures["valid_nats_frequencies"]) + 0.15, (
+        "far from what counting gives"
+    )
 
 
 def test_a_trained_one_keeps_the_contract(made: Path) -> None:

@@ -33,7 +33,8 @@ def lm() -> CausalLM:
     tokenizer = train_tokenizer([render(stay) for stay in stays(12)], 400)
     tokenizer.chat_template = CHAT
     codec = TextCodec(tokenizer)
-    made = CausalLM.from_config(qwen3(codec.size, 32, 1, 2, 2048), codec, seed=2)
+    # of Llama's kind: what a Qwen says the server takes apart by that family's special tokens, which this one lacks
+    made = CausalLM.from_config(qwen3(codec.size, 32, 2, 4, 2048) | {"model_type": "llama"}, codec, seed=2)
     with torch.no_grad():
         for parameter in made.model.parameters():
             if parameter.ndim >= 2:
@@ -49,12 +50,18 @@ def address(lm: CausalLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    home = {"HF_HOME": str(tmp_path_factory.mktemp("home")), "HF_HUB_OFFLINE": "1"}
+    home = tmp_path_factory.mktemp("home")
+    (home / "hub").mkdir()  # its list of models is what lies there
     log = folder.parent / "server.log"
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
     with log.open("w") as out:
-        process = subprocess.Popen(command, env={**os.environ, **home}, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
     try:
         _wait(process, f"http://127.0.0.1:{port}/health", log)
         yield f"http://127.0.0.1:{port}/v1", str(folder)
@@ -122,4 +129,4 @@ def test_what_the_server_refuses_is_told_and_not_asked_again(address: tuple[str,
         LLMClient(url, "another").complete(["a"], max_tokens=1)
     with pytest.raises(LLMServerError, match="404.*base_url"):
         LLMClient(url + "/v1", model).complete(["a"], max_tokens=1)
-    assert all(isinstance(name, str) for name in LLMClient(url, model).models())
+    assert LLMClient(url, model).models() == []
