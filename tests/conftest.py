@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
-import pytest
-import torch
-from hypothesis import settings
+# Threads that wait for work leave the cores to pytest's other workers, and commands that tests start have one as the
+# tests do. Both are read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", os.environ.get("CLINENV_TEST_THREADS", "1"))
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 settings.register_profile("seeded", derandomize=True)  # the same examples each time, as all else here is seeded
 settings.load_profile("seeded")
+
+
+def pytest_collection_finish() -> None:
+    """The modules that are loaded by now stay: the collector need not go through them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -82,7 +82,8 @@ def imports(module: str, path: Path, typing_too: bool) -> set[str]:
             full = {f"{base}.{alias.name}" for alias in node.names}
             names.update(full & sources().keys() or {base})
         for child in ast.iter_child_nodes(node):
-            visit(child)
+            if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):  # no expression imports anything
+                visit(child)
 
     visit(syntax(path))
     return names

@@ -26,6 +26,7 @@ from world_models.oracles.ecg_drug.population import TrialModel
 
 TABLE = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[1] / "../shared/data"))
 TABLE = TABLE / "ecgrdvq" / "SCR-002.Clinical.Data.csv"
+SUBJECTS = 4  # whom the rivals are fitted without, one after the other
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def frame() -> pd.DataFrame:
     if not TABLE.is_file():
         pytest.skip(f"no trial at {TABLE}; set CLINENV_DATA to the folder that holds ecgrdvq")
     whole = load_trial(TABLE)
-    return whole[whole["randid"].isin(sorted(whole["randid"].unique())[:4])].reset_index(drop=True)
+    return whole[whole["randid"].isin(sorted(whole["randid"].unique())[:SUBJECTS])].reset_index(drop=True)
 
 
 def test_predictions_do_not_depend_on_anything_after_the_dose(frame):
@@ -140,11 +141,17 @@ def test_the_interval_of_the_coverage_is_one_over_people(frame):
 def test_the_command_writes_the_promised_columns(tmp_path, capsys):
     if not TABLE.is_file():
         pytest.skip(f"no trial at {TABLE}; set CLINENV_DATA to the folder that holds ecgrdvq")
-    out = tmp_path / "predictions.csv"
-    assert main(["--trial", str(TABLE), "--world", "oracle", "--out", str(out), "--samples", "20"]) == 0
+    few, out = tmp_path / "trial.csv", tmp_path / "predictions.csv"
+    whole = pd.read_csv(TABLE, dtype=str, keep_default_na=False)
+    subjects = sorted(whole["RANDID"].unique())[:SUBJECTS]
+    whole[whole["RANDID"].isin(subjects)].to_csv(few, index=False)
+    assert main(["--trial", str(few), "--world", "oracle", "--out", str(out), "--samples", "20"]) == 0
     table = pd.read_csv(out)
     assert list(table.columns) == ["RANDID", "EXTRT", "TPT", *[n + t for n in TARGETS for t in ("", "_q05", "_q95")]]
-    assert "Quinidine Sulph" in set(table["EXTRT"]) and len(table) == 79 * 15 and not table.isna().any().any()
+    assert sorted(table["RANDID"].astype(str).unique()) == subjects and not table.isna().any().any()
+    periods = whole[whole["RANDID"].isin(subjects)].drop_duplicates(["RANDID", "EXTRT"])
+    assert "Quinidine Sulph" in set(table["EXTRT"]) and len(table) == len(periods) * 15, "15 times after each dose"
+    assert "course_r2" in capsys.readouterr().out, "the outcome is known, so the errors are told"
     bad = tmp_path / "bad.csv"
     bad.write_text("a,b\n1,2\n")
     assert main(["--trial", str(bad), "--out", str(tmp_path / "none.csv")]) == 2

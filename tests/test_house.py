@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
 import os
 import re
@@ -68,6 +69,15 @@ SUFFIX_UNITS = {
     "hours": {"h"},
     "hour": {"h"},
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_collector():
+    """A million nodes of syntax trees hold no circles: to go through them again and again took as long as the tests."""
+    gc.disable()
+    yield
+    syntax.cache_clear()
+    gc.enable()
 
 
 def test_imports_only_go_down() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 __all__ = ["time_shares"]
 
-_VERBS = ("initial", "transition", "observe", "spread", "support", "rekey", "infer", "read")
+_VERBS = ("initial", "transition", "observe", "spread", "support", "rekey", "infer", "read", "fates")
+Timed = tuple[Any, str]  # an object and the name of its method
 
 
 class _Clock:
@@ -33,7 +34,11 @@ class _Clock:
 
 
 def time_shares(
-    work: Callable[[], int], world: Any, seconds: float, learned: Iterable[tuple[Any, str]] | None = None
+    work: Callable[[], int],
+    world: Any,
+    seconds: float,
+    learned: Iterable[Timed] | None = None,
+    also: Mapping[str, Iterable[Timed]] | None = None,
 ) -> dict[str, float]:
     """Shares (0 to 1) of the wall time of repeated `work`; a pass inside a pass of the same kind counts once.
 
@@ -41,6 +46,7 @@ def time_shares(
         world: the object whose verbs `work` uses.
         learned: (object, name of its method) for each pass through learned weights that is no call of a torch module;
             None: those that the world itself names in `learned_passes`, if it does.
+        also: name -> methods, whose share is told too, under that name.
 
     Returns:
         "modules": inside calls of torch modules, networks in the narrow sense: linear layers, activations, recurrent
@@ -54,6 +60,7 @@ def time_shares(
         "rest": outside the verbs: task, observation, infos, autoreset, numpy.
     """
     modules, passes, verbs = _Clock(), _Clock(), _Clock()
+    others = {name: _Clock() for name in also or {}}
     named = getattr(world, "learned_passes", ()) if learned is None else learned
 
     def before(module: nn.Module, args: tuple) -> None:
@@ -66,7 +73,9 @@ def time_shares(
 
     work()
     places = [(world, verb, verbs) for verb in _VERBS if hasattr(world, verb)]
-    with _watched([*places, *((owner, name, passes) for owner, name in named)]):
+    places += [(owner, name, passes) for owner, name in named]
+    places += [(owner, name, others[share]) for share, methods in (also or {}).items() for owner, name in methods]
+    with _watched(places):
         hooks = [register_module_forward_pre_hook(before), register_module_forward_hook(after)]
         try:
             start = time.perf_counter()
@@ -81,6 +90,7 @@ def time_shares(
         "learned": passes.total / total,
         "world": verbs.total / total,
         "rest": 1.0 - verbs.total / total,
+        **{name: clock.total / total for name, clock in others.items()},
     }
 
 

@@ -37,6 +37,8 @@ from benchmarks.common.results import made_by, write_json
 BATCHES = (1, 64, 1024, 4096)
 ECG_BATCHES = (64, 512)  # drawn at once
 COURSE_STEPS = 24  # 48 h
+IMPORTS, FIRST_MAKES = 5, 3  # fresh processes that are timed
+CROWD = 4096  # environments of which memory is told
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -186,7 +188,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "waveforms_per_second": [],
         "time_share": [],
         "first_make_s": {},
-        "memory_mb_per_env_at_4096": {},
+        f"memory_mb_per_env_at_{CROWD}": {},
     }
 
     def line(name: str, text: str) -> None:
@@ -228,17 +230,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         out["waveforms_per_second"].append(told | found)
         line(f"   batch {ECG_BATCHES[-1]} in each of {args.processes} processes", f"{found['median']:12,.0f} ECGs/s")
 
-    out["import_clinenv_s"] = statistics.median(in_fresh_process(IMPORT) for _ in range(5))
+    out["import_clinenv_s"] = statistics.median(in_fresh_process(IMPORT) for _ in range(IMPORTS))
     line("import clinenv", f"{out['import_clinenv_s']:12.2f} s")
     for name in args.worlds:
-        out["first_make_s"][name] = statistics.median(in_fresh_process(FIRST_MAKE, name) for _ in range(3))
+        out["first_make_s"][name] = statistics.median(in_fresh_process(FIRST_MAKE, name) for _ in range(FIRST_MAKES))
         line(f"first make and reset, {name}", f"{out['first_make_s'][name]:12.2f} s")
         if not Path("/proc/self/statm").exists():
             continue
-        used = {n: in_fresh_process(MEMORY, name, str(n)) for n in (1, 4096)}
-        each = (used[4096] - used[1]) / 4095
-        out["memory_mb_per_env_at_4096"][name] = {"extra": each, "process": used[4096], "process_of_one": used[1]}
-        line(f"memory at batch 4096, {name}", f"{each * 1024:12.1f} kB an environment, {used[4096]:,.0f} MB in all")
+        used = {n: in_fresh_process(MEMORY, name, str(n)) for n in (1, CROWD)}
+        each = (used[CROWD] - used[1]) / (CROWD - 1)
+        memory = {"extra": each, "process": used[CROWD], "process_of_one": used[1]}
+        out[f"memory_mb_per_env_at_{CROWD}"][name] = memory
+        line(f"memory at batch {CROWD}, {name}", f"{each * 1024:12.1f} kB an environment, {used[CROWD]:,.0f} MB in all")
 
     if args.peers:
         out["peers"] = {}

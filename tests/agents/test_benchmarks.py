@@ -11,7 +11,7 @@ import torch
 from benchmarks.common import speed
 from benchmarks.common.network_share import time_shares
 from benchmarks.common.results import read_csv
-from benchmarks.ecg_drug import planners, ppo_speed
+from benchmarks.ecg_drug import plan_speed, planners, ppo_speed
 from benchmarks.ward import rollouts
 from tests.agents.bandit_world import DialWorld
 from world_models import keys
@@ -29,8 +29,9 @@ def test_time_shares_count_nested_calls_once_and_leave_the_world_as_it_was():
         return 1
 
     before = world.spread
-    shares = time_shares(work, world, 0.2)
+    shares = time_shares(work, world, 0.2, also={"all": [(world, "spread"), (world, "initial")]})
     assert 0.2 < shares["modules"] <= shares["learned"] <= shares["world"] < 0.8
+    assert shares["all"] == pytest.approx(shares["world"], abs=0.02), "what is asked for besides is timed too"
     assert shares["world"] + shares["rest"] == pytest.approx(1.0)
     assert world.spread is before and "initial" not in vars(world)
 
@@ -76,13 +77,18 @@ def test_rate_counts_units():
 
 
 @pytest.mark.slow
-def test_speed_writes_its_figures(tmp_path):
+def test_speed_writes_its_figures(tmp_path, monkeypatch):
+    for name, size in {"ECG_BATCHES": (2, 4), "IMPORTS": 1, "FIRST_MAKES": 1, "CROWD": 8}.items():
+        monkeypatch.setattr(speed, name, size)
     sizes = ["--worlds", "oracle", "--batches", "1", "8", "--largest-ecg-batch", "1", "--seconds", "0.05"]
     assert speed.main([*sizes, "--repeats", "1", "--threads", "1", "--json", str(tmp_path / "s.json")]) == 0
     found = json.loads((tmp_path / "s.json").read_text())
     assert {r["batch"] for r in found["steps_per_second"] if r["world"] == "oracle"} == {"1 (gym.make)", "1", "8"}
     assert [r["processes"] for r in found["waveforms_per_second"]] == [1, 1, 2]
-    assert all(r["median"] > 0 for r in found["waveforms_per_second"]) and found["import_clinenv_s"] > 0
+    assert all(r["median"] > 0 for r in found["waveforms_per_second"])
+    assert 0 < found["import_clinenv_s"] < found["first_make_s"]["oracle"]
+    memory = found["memory_mb_per_env_at_8"]["oracle"]
+    assert memory["process"] == pytest.approx(memory["process_of_one"] + 7 * memory["extra"]) and memory["process"] > 50
 
 
 @pytest.mark.slow
@@ -96,6 +102,23 @@ def test_ppo_speed_writes_its_figures(tmp_path):
     assert len(found["time_to_return"]) == 2
     for arrival in found["time_to_return"]:
         assert arrival["arrived"] == (arrival["best_return"] >= found["wanted_return"]) and arrival["steps"] >= 16 * 24
+
+
+def test_plan_speed_counts_what_is_imagined_and_tells_where_the_time_goes(tmp_path):
+    sizes = "--candidates 30 --particles 2 --horizon 4 --threads 1 --decisions 1 --share-seconds 0.01"
+    assert plan_speed.main([*sizes.split(), "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "plan_speed.json").read_text())
+    assert found["config"]["elites"] == 1 and found["config"]["candidates"] == 30 and found["made_by"]["seals"]
+    finalists = found["config"]["finalists"] + 1  # and nothing at all
+    for row, rounds in zip(found["decision"], (1, 2), strict=True):
+        assert row["transitions"] == 2 * 4 * (30 * rounds + finalists + 1), "the last is the course of the report"
+        assert 0 < row["milliseconds_low"] == row["milliseconds"] == row["milliseconds_high"]
+        share = row["share"]
+        assert 0 < share["modules"] <= share["learned"] <= share["world"] < 1
+        assert 0 < share["transition"] + share["belief"] < share["world"] and share["world"] < share["scoring"] + 0.5
+        assert 0 < share["task"] and 0 < share["planner"] == pytest.approx(share["rest"] - share["task"])
+    assert plan_speed.main(["--world", "nowhere", "--out", str(tmp_path / "no")]) == 2
+    assert not (tmp_path / "no").exists()
 
 
 def test_planners_at_equal_transitions_and_what_they_foresaw(tmp_path, monkeypatch):

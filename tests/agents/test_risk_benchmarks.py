@@ -76,6 +76,7 @@ def test_every_arm_has_a_name_of_its_own_and_the_quick_ones_are_among_them() -> 
 def test_a_tiny_frontier_runs_and_is_not_judged_twice(tmp_path: Path, monkeypatch) -> None:
     tiny = replace(risk_frontier.CONFIG, horizon=2, candidates=6, iterations=1, elites=2, finalists=1)
     monkeypatch.setattr(risk_frontier, "CONFIG", tiny)
+    monkeypatch.setattr(risk_frontier, "ECGDrugTask", lambda: ECGDrugTask(horizon_hours=12.0))
     monkeypatch.setattr(risk_frontier, "ASCENT", replace(risk_frontier.ASCENT, rounds=2))
     arguments = ["--patients", "2", "--ascent-patients", "2", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
     arguments += ["--only", "cost weight 0.05, CVaR 0.05", "P(any harm) <= 0.1"]

@@ -22,6 +22,7 @@ ENVIRONMENTS = {
     "ECGProgression-v0": (ECGProgressionEnv, ECGProgressionVectorEnv),
     "ECGExplain-v0": (ECGExplainEnv, ECGExplainVectorEnv),
 }
+STEPS = {"ECGProgression-v0": 30, "ECGExplain-v0": 20}  # within which courses of every clinic end, and begin anew
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def test_row_i_is_the_single_environment(env_id: str, name: str) -> None:
         lambda **kwargs: many(world=world, **kwargs),
         lambda: one(world=world),
         num_envs=2,
-        steps=40,
+        steps=STEPS[env_id],
         relative=relative,
         absolute=absolute,
     )

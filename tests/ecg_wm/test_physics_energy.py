@@ -158,10 +158,10 @@ def test_a_calibrated_energy_is_one_on_true_beats_and_more_when_physics_is_broke
 def test_going_down_the_energy_brings_the_beat_to_what_the_prior_says() -> None:
     """z's intervals are pulled to the prior's through the decoded beat alone."""
     decode = WorldDecoder(catalog.load("ecg-wm-small").vae, 250.0)
-    z = torch.zeros(64, COORDS + SMALL.morphology)
-    z[:, :5] = 0.5 * keys.normal(keys.from_seed(4, 64), 0, "u", (5,))
+    z = torch.zeros(32, COORDS + SMALL.morphology)
+    z[:, :5] = 0.5 * keys.normal(keys.from_seed(4, 32), 0, "u", (5,))
     read = read_measures(decode(z))
-    predicted = read + keys.normal(keys.from_seed(5, 64), 0, "p", (9,)) * torch.tensor([8.0, 2, 10, 8, 0, 0, 0, 0, 0])
+    predicted = read + keys.normal(keys.from_seed(5, 32), 0, "p", (9,)) * torch.tensor([8.0, 2, 10, 8, 0, 0, 0, 0, 0])
     predicted[:, 4:] = torch.nan
     energy = PhysicsEnergy()
     energy.scale.copy_(torch.tensor([8.0, 2, 10, 8, 1, 1, 1, 1, 1]))

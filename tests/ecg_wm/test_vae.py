@@ -1,9 +1,15 @@
-"""The beat autoencoder before any training: its linear part, missing leads, sizes, and what is kept beside it."""
+"""The beat autoencoder before any training: its linear part, missing leads, sizes, and what is kept beside it.
+
+A drawn ECG reads as its chart, the shipped world's too; the prior over beat shapes draws none that no beat has.
+"""
+
+import copy
 
 import pytest
 import torch
 
-from world_models import keys
+from benchmarks.ecg_drug.beats_read import READ, Request, dosed_charts, missed, missing_of
+from world_models import catalog, keys
 from world_models.ecg.beat_axis import J_POINT
 from world_models.ecg.delineation.delineate import delineate
 from world_models.ecg.waveform import beat_template
@@ -14,7 +20,13 @@ from world_models.ecg_wm.config import SMALL
 from world_models.ecg_wm.recorded import INTERVALS, Recorded
 from world_models.ecg_wm.synthesis import drawn_beat, synthesise
 from world_models.ecg_wm.t_measures import T_MEASURES, standardised
-from world_models.ecg_wm.vae import SIZE_SD, BeatVAE
+from world_models.ecg_wm.vae import EXAMPLES, SIZE_SD, BeatVAE
+from world_models.oracles.ecg_drug.cohorts import FACTORS
+
+# In READ's order: ms, logarithm of the amplitude, scores, ms.
+LIMITS = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 0.05, 0.03, 0.02, 2.0, 2.0])
+
+LEAST_BURDEN = next(q.low for q in FACTORS if q.name == "baseline_burden")
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +157,60 @@ def test_an_ecg_hardly_depends_on_its_batch(laid):
     off = (whole - torch.cat(parts)).abs().amax((1, 2))  # mV
     # The decoder rounds by the batch in the last digit; the search for the T wave's bend may end elsewhere for it.
     assert off.median() < 0.001 and off.max() < 0.05, off
+
+
+def test_a_decoders_ecg_reads_as_a_dosed_patients_chart(laid):
+    vae, _ = laid
+    key = keys.from_seed(123, 96)
+    chart = dosed_charts(key)
+    shape = vae.prior(key, torch.stack([chart[name] for name in T_MEASURES], dim=-1))
+    off = missing_of(vae, Request(shape, Recorded.nothing(shape), chart), key).abs()
+    assert len(READ) == len(LIMITS) == off.shape[1]
+    assert (off.nanmedian(0).values < LIMITS).all(), off.nanmedian(0).values
+
+
+@pytest.mark.parametrize(("rate_bpm", "dose_mg"), [(65.0, 0.0), (65.0, 0.5), (None, 0.5)])
+def test_the_shipped_worlds_ecg_reads_as_its_chart(rate_bpm, dose_mg):
+    """In sinus rhythm, before and under 500 ug of dofetilide."""
+    world = catalog.load("ecg-wm-small")
+    told = {"admission_fibrillation": torch.zeros(256), "baseline_burden": torch.full((256,), LEAST_BURDEN)}
+    if rate_bpm is not None:
+        told["baseline_heart_rate_bpm"] = torch.full((256,), rate_bpm)
+    action = torch.zeros(256, 4)
+    action[:, 1] = dose_mg
+    state = world.initial(keys.from_seed(77, 256), told)
+    state = world.transition(world.transition(state, action), 0 * action)
+    chart = world.observe(state, also=("ecg_mv",))
+    off = missed(chart["ecg_mv"], chart).abs()[chart["atrial_fibrillation"] < 0.5]
+    assert len(off) > 200
+    assert (off.nanmedian(0).values < LIMITS).all(), off.nanmedian(0).values
+
+
+def test_a_drug_leaves_a_patients_qrs_as_it_was():
+    world = catalog.load("ecg-wm-small")
+    told = {"admission_fibrillation": torch.zeros(64), "baseline_burden": torch.full((64,), LEAST_BURDEN)}
+    action = torch.zeros(64, 4)
+    action[:, 1] = 0.5
+    state = world.initial(keys.from_seed(77, 64), told)
+    after = world.transition(state, action)
+    beats = []
+    for some in (state, after):
+        drawn = drawn_beat(world.vae, some.shape, some.recorded, world.observe(some), some.first_shape)
+        beats.append(drawn.residual)
+    moved = (beats[1] - beats[0]).abs()
+    assert float((after.shape - state.shape).abs().mean()) > 0.05  # the latent moves, and ST and T with it
+    assert float(moved[..., : J_POINT + 1].amax()) < 1e-6
+    assert float(moved[..., J_POINT + 30 :].mean()) > 1e-3
+
+
+def test_the_prior_keeps_the_spread_of_the_examples_and_draws_nothing_between_two_kinds_of_beat():
+    vae = copy.deepcopy(BeatVAE(SMALL))
+    cloud = 0.2 * keys.normal(keys.from_seed(5, 2 * EXAMPLES), 0, "cloud", (SMALL.morphology,))
+    cloud[::2, 0] += 3.0
+    cloud[1::2, 0] -= 3.0
+    vae.lay_prior(cloud)
+    drawn = vae.prior(keys.from_seed(9, 20_000))
+    assert torch.allclose(drawn.mean(0), cloud.mean(0), atol=0.1)
+    assert torch.allclose(drawn.std(0), cloud.std(0), rtol=0.1)
+    # A Gaussian of this mean and spread would put a fifth of its draws there.
+    assert (drawn[:, 0].abs() < 0.75).float().mean() < 0.01

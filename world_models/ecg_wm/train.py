@@ -21,7 +21,7 @@ from torch import Tensor
 from world_models import checkpoint, command_line, keys
 from world_models.command_line import MOST_THREADS, whole
 from world_models.ecg_wm.band_calibration import calibrate_bands, calibrate_chance
-from world_models.ecg_wm.beat_data import BeatSource
+from world_models.ecg_wm.beat_data import DRAWN, BeatSource
 from world_models.ecg_wm.beat_training import train_beats
 from world_models.ecg_wm.calibration import calibrate
 from world_models.ecg_wm.card import write_card
@@ -105,7 +105,7 @@ def train_foresight(
 
 def train_events(model: ECGWorldModel, steps: int, batch: int, folder: Path) -> None:
     """Torsades and AV block, from events alone: wide batches, as events are rare."""
-    pool = [sample_courses(_batch_key(3, i, batch, model.device), 24, 2.0) for i in range(16)]
+    pool = [sample_courses(_batch_key(3, i, batch, model.device), 24, 2.0) for i in range(min(16, steps))]
     parameters = [p for name, p in model.named_parameters() if name.split(".")[0] in EVENTS]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -148,8 +148,8 @@ def train(
 ) -> ECGWorldModel:
     """Every stage; writes the finished folder to `out`.
 
-    `scale` multiplies the number of steps and, below 1, of calibration's patients (a quick trial: 0.02). Real beats
-    come from the folders given (`beat_data`).
+    `scale` multiplies the number of steps and, below 1, of drawn beats and calibration's patients (a quick trial:
+    0.02). Real beats come from the folders given (`beat_data`).
 
     Raises:
         ValueError: a scale with which a stage has no step, or a LUDB folder without its beats.
@@ -161,14 +161,15 @@ def train(
     model = untrained(config).to(device)
     work = out / "training"
     batch = 192 if device == "cpu" else 1024
-    source = BeatSource(work, device, ptbxl, ludb, challenge)
+    share = min(1.0, scale)
+    source = BeatSource(work, device, ptbxl, ludb, challenge, drawn=max(256, int(DRAWN * share)))
     train_beats(model.vae, source, steps["beats"], 128, work)
     train_dynamics(model, steps["dynamics"], batch, work)
     train_belief(model, steps["belief"], batch, work)
     train_foresight(model, steps["foresight"], batch * 2 // 3, work)
     train_events(model, steps["events"], 2048, work)
     train_diffusion(model, steps["teacher"], steps["student"], max(64, int(4096 * scale)), work)
-    share = min(1.0, scale)  # a quick trial is not calibrated for minutes
+    # a quick trial is not calibrated for minutes
     figures = calibrate(model.eval(), max(192, int(2048 * share)))
     figures |= calibrate_chance(model, max(32, int(320 * share))) | calibrate_bands(model, max(180, int(4500 * share)))
     off = step_errors(model)
