@@ -44,12 +44,19 @@ clean:
 
 # The oldest supported Gymnasium; the libraries at the doors that CI does not have; RLlib with the Gymnasium that it
 # pins: each in an environment of its own, for their pins clash with the others'
-.PHONY: test-oldest test-doors test-rllib test-offline
+.PHONY: test-oldest test-doors test-rllib test-offline test-serve
 test-oldest:
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
 	.venv-oldest/bin/python -m pip install -q "gymnasium==1.1.1" hypothesis -e .
 	.venv-oldest/bin/python -m pytest tests/contract tests/clinenv/test_registration.py tests/clinenv/test_interface.py
+
+# The client against a real server, which CI does not have
+test-serve: setup
+	test -x .venv-serve/bin/python || $(PYTHON) -m venv .venv-serve
+	.venv-serve/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	.venv-serve/bin/python -m pip install -q -c constraints.txt -e ".[ehr,serve]"
+	.venv-serve/bin/python -m pytest tests/ehr_world/test_llm_server.py
 
 test-doors: setup
 	test -x .venv-doors/bin/python || $(PYTHON) -m venv .venv-doors

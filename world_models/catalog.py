@@ -62,6 +62,7 @@ LOADERS: dict[str, str] = {
 }
 
 ENSEMBLE = "ensemble:"  # before the names or folders of its members, with commas between them
+CAUSAL_LM = "causal-lm:"  # before the folder of a language model that was made a ward
 _MADE: LastMade[WorldModel] = LastMade(32)
 
 
@@ -87,7 +88,8 @@ def load(
 ) -> WorldModel:
     """A world by its name in WORLDS or by the folder with its weights; the same arguments give the same object.
 
-    "ensemble:PATH1,PATH2" is several such worlds as one (`world_models.ensemble`).
+    "ensemble:PATH1,PATH2" is several such worlds as one (`world_models.ensemble`); "causal-lm:PATH" is a language model
+    of stays as a ward (`ehr_world.causal_lm.ward`).
 
     Args:
         device: where its tensors live.
@@ -116,8 +118,10 @@ def load(
         )
     hours_per_step = None if hours_per_step is None else checked_step(hours_per_step)
     name = str(name_or_path)
-    factory, folder = _source(name)
     options = (device, cohort, hours_per_step)
+    if name.startswith(CAUSAL_LM):
+        return _causal_lm(name, sha256, *options)
+    factory, folder = _source(name)
     if folder is None:
         world = _MADE.get((name, *options), lambda: _made(name, factory, None, *options))
         _check_seal(name, world.weights_sha256 if isinstance(world, HasWeights) else None, sha256)
@@ -126,6 +130,23 @@ def load(
         _check_seal(name, found.sha256, sha256)
         # The seal is part of the key: a folder that was trained anew is loaded anew.
         key = (name, folder.resolve(), found.sha256, *options)
+        return _MADE.get(key, lambda: _made(name, factory, found, *options))
+
+
+def _causal_lm(
+    name: str, sha256: str | None, device: str, cohort: str | None, hours_per_step: float | None
+) -> WorldModel:
+    """The ward of a language model. Raises as `load`."""
+    from world_models.ehr_world.causal_lm.ward import folder
+
+    path = Path(name.removeprefix(CAUSAL_LM).strip())
+    if not path.name:
+        raise ValueError(f"world {name!r} names no folder; {folder.REMEDY}")
+    with folder.opened(path) as found:
+        _check_seal(name, found.sha256, sha256)
+        options = (device, cohort, hours_per_step)
+        factory = "world_models.ehr_world.causal_lm.ward.world:CausalWard.load"
+        key = (CAUSAL_LM, path.resolve(), found.sha256, *options)
         return _MADE.get(key, lambda: _made(name, factory, found, *options))
 
 
@@ -162,7 +183,13 @@ def _source(name: str) -> tuple[str, Path | None]:
             f"unknown world {name!r}: it is neither a name of the catalogue ({', '.join(WORLDS)}) nor a folder "
             f"with {checkpoint.CONFIG} and {checkpoint.WEIGHTS}"
         )
-    kind = checkpoint.read_config(folder).get("kind")
+    config = checkpoint.read_config(folder)
+    kind = config.get("kind")
+    if kind is None and "model_type" in config:  # Hugging Face's own
+        raise ValueError(
+            f"{folder} holds a {config['model_type']!r} checkpoint of transformers; one that was made a ward "
+            f"(python -m world_models.ehr_world.causal_lm.ward.train) is given as {CAUSAL_LM}{folder}"
+        )
     if not isinstance(kind, str) or kind not in LOADERS:
         raise checkpoint.CheckpointError(
             f"{folder / checkpoint.CONFIG} says kind={kind!r}; known kinds are {', '.join(LOADERS)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,11 +12,11 @@ from world_models.ehr_world.causal_lm.cache import EMPTY, LMState
 from world_models.ehr_world.causal_lm.codec import encode, last_steps
 from world_models.ehr_world.causal_lm.model import CausalLM
 from world_models.ehr_world.causal_lm.text import STATUS, STATUSES, AskedItem, Narrative, NarrativeStep
-from world_models.ehr_world.causal_lm.ward_narratives import narrative_of_ward
+from world_models.ehr_world.causal_lm.ward_narratives import facts_of_static, narrative_of_ward
 from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, NEVER, UNKNOWN, Stays
-from world_models.quantities.ward import COMPLAINTS, INQUIRIES, STATIC
+from world_models.quantities.ward import INQUIRIES
 
-__all__ = ["HOURS", "WINDOW", "Staying", "alone", "facts", "stay", "steps_told", "told"]
+__all__ = ["HOURS", "WINDOW", "Staying", "alone", "stay", "steps_told", "told"]
 
 HOURS = 4.0  # of a step
 WINDOW = 1024  # tokens: about 6 steps of text, 27 of quantile tokens; longer ones train at half the speed
@@ -54,7 +53,7 @@ def stay(
         came = (late >= 0) & (late < NEVER) & (delay != CENSORED) & (place + late <= now)
         value = torch.where(came, value, float("nan"))
     made = narrative_of_ward(
-        facts(stays.static[row]),
+        facts_of_static(stays.static[row]),
         asked,
         value,
         stays.given[row, begin:end],
@@ -64,24 +63,6 @@ def stay(
         status,
     )
     return made._replace(steps=tuple(s._replace(number=s.number + begin) for s in made.steps))
-
-
-def facts(static: Tensor) -> tuple[tuple[str, float | str], ...]:
-    """As `causal_lm.ward_narratives.facts_of_ward`, without what is not known (real stays lack most)."""
-    told: list[tuple[str, float | str]] = []
-    for q, value in zip(STATIC, static.tolist(), strict=False):
-        if math.isnan(value):
-            continue
-        if q.name == "sex_female":
-            told.append(("sex", "female" if value > 0.5 else "male"))
-        elif q.unit != "bool":
-            told.append((q.name, float(f"{value:.3g}")))
-        elif value > 0.5:
-            told.append(("known", q.name))
-    complaint = static[len(STATIC) :]
-    if not bool(complaint.isnan().any()) and float(complaint.sum()) > 0:
-        told.append(("complaint", COMPLAINTS[int(complaint.argmax())]))
-    return tuple(told)
 
 
 def steps_told(stays: Stays, row: int, place: int, items: Sequence[int]) -> NarrativeStep:

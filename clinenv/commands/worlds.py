@@ -123,5 +123,8 @@ def run(given: argparse.Namespace) -> int:
             size = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else "weights missing"
             words = f"learned ({size})"
         print(f"{name:<16} {words}")
-    print(f"A folder with config.json and model.safetensors is a world, too. {NOT_FOR_CLINICAL_USE}")
+    print(
+        "A folder with config.json and model.safetensors is a world, too, and causal-lm:FOLDER a language model that "
+        f"was made one. {NOT_FOR_CLINICAL_USE}"
+    )
     return 0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["EMPTY", "LMState", "cache_of", "joined", "squeeze"]
 
-EMPTY = -1  # filling of `pending`
+EMPTY = -1  # filling of `fed` and `pending`
 
 
 class LMState(NamedTuple):
@@ -18,9 +18,14 @@ class LMState(NamedTuple):
     key: Tensor  # int64 [B]
     t: Tensor  # int64 [B] index of the last step, -1 before the first
     position: Tensor  # int64 [B] tokens fed so far
-    mask: Tensor  # bool [B, T] places of the cache that hold a token
+    fed: Tensor  # int64 [B, T] the tokens of the cache's places, EMPTY where there is filling
     pending: Tensor  # int64 [B, P] tokens that are told but not fed yet, then EMPTY
     cache: tuple[tuple[Tensor, Tensor], ...]  # of each layer: keys and values [B, heads, T, width]
+
+    @property
+    def mask(self) -> Tensor:
+        """bool [B, T]: places of the cache that hold a token."""
+        return self.fed != EMPTY
 
 
 def cache_of(layers: tuple[tuple[Tensor, Tensor], ...], room: int = 0) -> Any:
@@ -83,11 +88,12 @@ def joined(pending: Tensor, more: Tensor) -> Tensor:
 
 def squeeze(state: LMState) -> LMState:
     """The same stays with no more filling in the cache than their lengths ask for (it comes first in a row)."""
-    order = torch.sort(state.mask.to(torch.int8), dim=1, stable=True).indices
-    order = order[:, order.shape[1] - int(state.mask.sum(1).max()) :]
+    mask = state.mask
+    order = torch.sort(mask.to(torch.int8), dim=1, stable=True).indices
+    order = order[:, order.shape[1] - int(mask.sum(1).max()) :]
 
     def gathered(x: Tensor) -> Tensor:
         return x.gather(2, order[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
 
     cache = tuple((gathered(k), gathered(v)) for k, v in state.cache)
-    return state._replace(mask=state.mask.gather(1, order), cache=cache)
+    return state._replace(fed=state.fed.gather(1, order), cache=cache)

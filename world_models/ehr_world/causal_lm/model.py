@@ -11,7 +11,8 @@ numbered without them, so a row reads the same as alone. When a third of the cac
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,9 +168,8 @@ class CausalLM:
         if key.shape != (batch,):
             raise ValueError(f"{batch} stays need {batch} keys, got a key of shape {tuple(key.shape)}")
         zeros = torch.zeros(batch, dtype=torch.int64, device=self.device)
-        mask = torch.zeros(batch, 0, dtype=torch.bool, device=self.device)
         pending = self._padded([self.codec.context(n) for n in narratives])
-        return LMState(key.to(self.device), zeros - 1, zeros, mask, pending, ())
+        return LMState(key.to(self.device), zeros - 1, zeros, pending[:, :0], pending, ())
 
     def remember(self, state: LMState, steps: Sequence[NarrativeStep], hours_per_step: float) -> LMState:
         """A step [B] with its true outcomes is told. Raises NarrativeError where an outcome is missing."""
@@ -188,13 +188,21 @@ class CausalLM:
 
     @torch.no_grad()
     def step(
-        self, state: LMState, orders: Sequence[NarrativeStep], hours_per_step: float, temperature: float = 1.0
+        self,
+        state: LMState,
+        orders: Sequence[NarrativeStep],
+        hours_per_step: float,
+        temperature: float = 1.0,
+        watch: Callable[[list[str | None], Tensor], None] | None = None,
     ) -> tuple[LMState, list[NarrativeStep]]:
         """The outcomes of a step's orders [B], sampled one after the other; each always parses.
+
+        The random numbers of an outcome belong to key, step and item: other orders beside it leave them as they are.
 
         Args:
             orders: of each stay; outcomes that stand in them are not read.
             temperature: 0 takes the likeliest token.
+            watch: told of each outcome [B] the item (None: the row has none) and the chances [B, V] of its first token.
 
         Returns:
             The state with orders and outcomes told, and the steps with their outcomes.
@@ -207,7 +215,8 @@ class CausalLM:
         cache = cache_of(state.cache, room=state.pending.shape[1] + asks)
         for place in range(max(len(step.asked) for step in orders)):
             items = [step.asked[place].item if place < len(step.asked) else None for step in orders]
-            state, tokens, where = self._outcome(state, items, temperature, cache)
+            luck = keys.fold(state.key, self._whose(orders, place))
+            state, tokens, where = self._outcome(state, items, luck, temperature, cache, watch)
             for row, item in enumerate(items):
                 if item is not None:
                     done[row].append(self.codec.decode(item, tokens[row], where[row]))
@@ -215,10 +224,24 @@ class CausalLM:
             state = squeeze(state)
         return state, [step._replace(asked=tuple(a)) for step, a in zip(orders, done, strict=True)]
 
+    def _whose(self, orders: Sequence[NarrativeStep], place: int) -> Tensor:
+        """int64 [B]: a number for the inquiry at this place of each row; asked twice, an item has two."""
+        found = []
+        for asked in (step.asked for step in orders):
+            item = asked[place].item if place < len(asked) else ""
+            found.append(zlib.crc32(f"{item}/{sum(a.item == item for a in asked[:place])}".encode()))
+        return torch.tensor(found, dtype=torch.int64, device=self.device)
+
     def _outcome(
-        self, state: LMState, items: list[str | None], temperature: float, cache: Any
+        self,
+        state: LMState,
+        items: list[str | None],
+        luck: Tensor,
+        temperature: float,
+        cache: Any,
+        watch: Callable[[list[str | None], Tensor], None] | None,
     ) -> tuple[LMState, list[list[int]], list[float]]:
-        """One outcome for every row that has an item."""
+        """One outcome for every row that has an item, by the keys `luck` [B]."""
         codec, automaton = self.codec, self._automaton
         live = torch.tensor([item is not None for item in items], device=self.device)
         state = self._tell(state, [[] if item is None else codec.ask(item) for item in items])
@@ -228,18 +251,19 @@ class CausalLM:
         taken: list[Tensor] = []
         where = [0.5] * len(items)
         if temperature > 0:
-            where = keys.uniform(state.key, state.position, "causal_lm/where").tolist()
+            where = keys.uniform(luck, state.t, "causal_lm/where").tolist()
         for budget in range(codec.longest, 0, -1):
             allowed = automaton.allowed(at, budget)
             wanted = logits[:, : allowed.shape[1]].float().masked_fill(~allowed, -torch.inf)
             wanted = wanted.masked_fill(~live.unsqueeze(1), 0.0)
+            chance = torch.softmax(wanted / (temperature or 1.0), -1)
+            token = likeliest = chance.argmax(-1)
+            if watch is not None and not taken:
+                watch(items, chance)
             if temperature > 0:
-                chance = torch.softmax(wanted / temperature, -1)
-                token = keys.categorical(state.key, state.position, "causal_lm/token", chance)
+                token = keys.categorical(keys.fold(luck, len(taken)), state.t, "causal_lm/token", chance)
                 # the cut of a running sum can fall on a token of no chance at all
-                token = torch.where(chance.gather(1, token[:, None])[:, 0] > 0, token, chance.argmax(-1))
-            else:
-                token = wanted.argmax(-1)
+                token = torch.where(chance.gather(1, token[:, None])[:, 0] > 0, token, likeliest)
             taken.append(torch.where(live, token, EMPTY))
             state = state._replace(pending=joined(state.pending, taken[-1].unsqueeze(1)))
             at = torch.where(live, automaton.advance(at, token.clamp_max(allowed.shape[1] - 1)), at)
@@ -285,12 +309,12 @@ class CausalLM:
                 f"a stay has {int(position.max()) + 1} tokens and the model {self.limit} positions; start again from "
                 "its last steps (codec.last_steps), or take a model with a longer context"
             )
-        mask = torch.cat([state.mask, seen], 1)
+        fed = torch.cat([state.fed, torch.where(seen, ids, EMPTY)], 1)
         last = (count - 1).clamp_min(0)
         kept, which = torch.unique(last, return_inverse=True)
         out = self.model(
             input_ids=torch.where(seen, ids, self.codec.pad),
-            attention_mask=mask.to(torch.int64),
+            attention_mask=(fed != EMPTY).to(torch.int64),
             position_ids=position,
             past_key_values=cache_of(state.cache) if cache is None else cache,
             use_cache=True,
@@ -300,7 +324,7 @@ class CausalLM:
         layers = tuple((layer.keys, layer.values) for layer in out.past_key_values.layers)
         pending = torch.where(rows.unsqueeze(1), EMPTY, state.pending)
         pending = pending if bool((pending != EMPTY).any()) else pending[:, :0]
-        return state._replace(position=state.position + count, mask=mask, pending=pending, cache=layers), logits
+        return state._replace(position=state.position + count, fed=fed, pending=pending, cache=layers), logits
 
     # ------------------------------------------------------------------ likelihood
 

@@ -109,5 +109,4 @@ def _pending(lm: CausalLM, pieces: list[list[int]]) -> LMState:
     longest = max(len(p) for p in pieces)
     pending = torch.tensor([[*p, *[EMPTY] * (longest - len(p))] for p in pieces], device=lm.device)
     zeros = torch.zeros(len(pieces), dtype=torch.int64, device=lm.device)
-    mask = torch.zeros(len(pieces), 0, dtype=torch.bool, device=lm.device)
-    return LMState(zeros, zeros - 1, zeros, mask, pending, ())
+    return LMState(zeros, zeros - 1, zeros, pending[:, :0], pending, ())

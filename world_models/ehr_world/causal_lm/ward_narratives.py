@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from world_models.ehr_world.causal_lm.text import (
 )
 from world_models.quantities.ward import COMPLAINTS, INQUIRIES, INTERVENTIONS, ORGANISMS, STATIC
 
-__all__ = ["facts_of_ward", "narrative_of_ward", "orders_of_action"]
+__all__ = ["facts_of_static", "facts_of_ward", "given_of_amounts", "narrative_of_ward", "orders_of_action"]
 
 
 def facts_of_ward(static: Mapping[str, float], complaint: int | None = None) -> tuple[tuple[str, float | str], ...]:
@@ -39,6 +40,24 @@ def facts_of_ward(static: Mapping[str, float], complaint: int | None = None) -> 
     return tuple(facts)
 
 
+def facts_of_static(static: Tensor) -> tuple[tuple[str, float | str], ...]:
+    """The same from static context [S]: STATIC, then one column a complaint; what is NaN is left out."""
+    told: list[tuple[str, float | str]] = []
+    for q, value in zip(STATIC, static.tolist(), strict=False):
+        if math.isnan(value):
+            continue
+        if q.name == "sex_female":
+            told.append(("sex", "female" if value > 0.5 else "male"))
+        elif q.unit != "bool":
+            told.append((q.name, float(f"{value:.3g}")))
+        elif value > 0.5:
+            told.append(("known", q.name))
+    complaint = static[len(STATIC) :]
+    if not bool(complaint.isnan().any()) and float(complaint.sum()) > 0:
+        told.append(("complaint", COMPLAINTS[int(complaint.argmax())]))
+    return tuple(told)
+
+
 def orders_of_action(action: Tensor, index: int, status: bool = True) -> NarrativeStep:
     """A step's orders from one patient's action [A] of the ward, the outcomes not known yet."""
     chosen = action.detach().tolist()
@@ -50,11 +69,12 @@ def orders_of_action(action: Tensor, index: int, status: bool = True) -> Narrati
     return NarrativeStep(
         index,
         tuple(AskedItem(name) for name in [*asked, *([STATUS] if status else [])]),
-        _given(chosen[len(INQUIRIES) :]),
+        given_of_amounts(chosen[len(INQUIRIES) :]),
     )
 
 
-def _given(amounts: list[float]) -> tuple[Given, ...]:
+def given_of_amounts(amounts: Sequence[float]) -> tuple[Given, ...]:
+    """The interventions of a step from their amounts [J], 0 for none."""
     given = []
     for q, amount in zip(INTERVENTIONS, amounts, strict=True):
         if amount > 0:
@@ -102,7 +122,7 @@ def narrative_of_ward(
         end = STATUSES[2] if not living[t] else STATUSES[1] if gone[t] else STATUSES[0]
         if status:
             outcomes.append(AskedItem(STATUS, label=end))
-        steps.append(NarrativeStep(t, tuple(outcomes), _given(amounts[t])))
+        steps.append(NarrativeStep(t, tuple(outcomes), given_of_amounts(amounts[t])))
         if end != STATUSES[0]:
             break
     return Narrative(facts, (), hours_per_step, tuple(steps))

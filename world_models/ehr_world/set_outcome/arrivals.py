@@ -10,20 +10,20 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.ehr_world.set_outcome.state import LOG, EHRState
-from world_models.quantities.ward import MAX_HOURS_SINCE, STATIC
+from world_models.quantities.ward import COMPLAINTS, MAX_HOURS_SINCE, STATIC
 
 if TYPE_CHECKING:
     from world_models.ehr_world.set_outcome.world import EHRWorldModel
 
-__all__ = ["admit", "blank", "static_context"]
+__all__ = ["admit", "alike", "blank", "static_context"]
 
 NEAR = 0.33  # standard deviations of a static feature: an admission that far off is still alike (our choice)
 MOST_DISTANCE = 160.0  # squares of NEAR, summed; further admissions count no less, or none of them might count at all
 
 
-def static_context(model: EHRWorldModel, given: Mapping[str, Tensor], batch: int) -> Tensor:
+def static_context(given: Mapping[str, Tensor], batch: int, device: torch.device) -> Tensor:
     """Static context [B, S] that holds the factors `given` [B] and [B, complaints], and NaN for the rest."""
-    static = torch.full((batch, len(model.vocabulary.static)), float("nan"), device=model.device)
+    static = torch.full((batch, len(STATIC) + len(COMPLAINTS)), float("nan"), device=device)
     for i, q in enumerate(STATIC):
         if q.name in given:
             static[:, i] = given[q.name]
@@ -34,11 +34,16 @@ def static_context(model: EHRWorldModel, given: Mapping[str, Tensor], batch: int
 
 def admit(model: EHRWorldModel, key: Tensor, given: dict[str, Tensor]) -> Tensor:
     """Static context [B, S]: a row of the table, likelier the nearer to the factors `given` [B], which replace it."""
-    wanted = static_context(model, given, key.shape[0])
-    far = (model.admissions - wanted.unsqueeze(1)) / model.net.static_sd
+    return alike(model.admissions, model.net.static_sd, key, static_context(given, key.shape[0], key.device))
+
+
+def alike(admissions: Tensor, sd: Tensor, key: Tensor, wanted: Tensor) -> Tensor:
+    """Static context [B, S] of a row of `admissions` [N, S] drawn near to what is `wanted` [B, S], which replaces it
+    where it is no NaN; `sd` [S] are the features' standard deviations."""
+    far = (admissions - wanted.unsqueeze(1)) / sd
     weight = torch.exp(-0.5 * (far.nan_to_num(0.0) / NEAR).square().sum(-1).clamp_max(MOST_DISTANCE))
     row = keys.categorical(key, 0, "admission", weight)
-    return torch.where(wanted.isnan(), model.admissions[row], wanted)
+    return torch.where(wanted.isnan(), admissions[row], wanted)
 
 
 def blank(model: EHRWorldModel, key: Tensor, static: Tensor, diagnosis: Tensor | None = None) -> EHRState:

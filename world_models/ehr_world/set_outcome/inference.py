@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from world_models.data.ehr.episode import PatientEpisode
     from world_models.ehr_world.set_outcome.world import EHRWorldModel
 
-__all__ = ["believe", "infer", "infer_stay"]
+__all__ = ["Grid", "Visits", "believe", "grid_of", "infer", "infer_stay", "visits_of"]
 
 OFF_GRID_H = 0.25  # hours a visit may lie off a whole step
 LONG_AGO = -1000  # a step from which on MAX_HOURS_SINCE have passed
 
 
-class _Grid(NamedTuple):
+class Grid(NamedTuple):
     """Visits [B, V] laid on every step [B, T] from the first to the last of anyone's."""
 
     place: Tensor  # int64 [B, V] the visits' steps, from 0
@@ -38,7 +38,7 @@ class _Grid(NamedTuple):
         return torch.gather(x, 1, index)
 
 
-class _Visits(NamedTuple):
+class Visits(NamedTuple):
     """What the charts of the visits show, [B, V, I]."""
 
     value: Tensor
@@ -63,9 +63,9 @@ def infer(model: EHRWorldModel, history: History, key: Tensor, factors: dict[str
     hours = history.hours.to(device, torch.float32)
     if not any(q.name in charts for q in INQUIRIES):
         raise ValueError("the history's charts hold no inquiry of the ward; name them as in ward_quantities.INQUIRIES")
-    grid = _grid(hours, model.hours_per_step)
+    grid = grid_of(hours, model.hours_per_step)
     since_admission = charts.get("hours", hours)
-    visits = _visits(charts, since_admission)
+    visits = visits_of(charts, since_admission)
     action = history.actions.to(device, torch.float32).nan_to_num(0.0)
     state = believe(
         model,
@@ -76,8 +76,12 @@ def infer(model: EHRWorldModel, history: History, key: Tensor, factors: dict[str
     return model.resample_pending(_as_shown(model, state, charts, visits))
 
 
-def _grid(hours: Tensor, step_h: float) -> _Grid:
-    """Raises ValueError: visits that do not lie whole steps apart, or not in order."""
+def grid_of(hours: Tensor, step_h: float) -> Grid:
+    """Visits at hours [B, V] on steps of `step_h` hours.
+
+    Raises:
+        ValueError: visits that do not lie whole steps apart, or not in order.
+    """
     place = ((hours - hours[:, :1]) / step_h).round().to(torch.int64)
     off = (hours - hours[:, :1] - place * step_h).abs()
     if bool((off > OFF_GRID_H).any()):
@@ -90,11 +94,11 @@ def _grid(hours: Tensor, step_h: float) -> _Grid:
     count = int(place[:, -1].amax()) + 1
     steps = torch.arange(count, device=hours.device).expand(batch, count).contiguous()
     source = (torch.searchsorted(place.contiguous(), steps, right=True) - 1).clamp(0, visits - 1)
-    return _Grid(place, source, torch.gather(place, 1, source) == steps)
+    return Grid(place, source, torch.gather(place, 1, source) == steps)
 
 
-def _visits(charts: dict[str, Tensor], hours: Tensor) -> _Visits:
-    """`hours` [B, V] are those since admission."""
+def visits_of(charts: dict[str, Tensor], hours: Tensor) -> Visits:
+    """What charts [B, V, ...] show; `hours` [B, V] are those since admission."""
     raw = torch.stack([charts.get(q.name, torch.full_like(hours, float("nan"))) for q in INQUIRIES], -1)
     if "inquiry_seen" in charts:
         seen = (charts["inquiry_seen"] > 0.5) & ~raw.isnan()
@@ -108,15 +112,15 @@ def _visits(charts: dict[str, Tensor], hours: Tensor) -> _Visits:
         value = torch.gather(raw, 1, last.clamp_min(0))
         drawn_h = torch.gather(hours.unsqueeze(-1).expand_as(raw), 1, last.clamp_min(0))
     pending = charts["inquiry_pending"] > 0.5 if "inquiry_pending" in charts else torch.zeros_like(seen)
-    return _Visits(value, drawn_h, seen, pending)
+    return Visits(value, drawn_h, seen, pending)
 
 
 def _stays(
     model: EHRWorldModel,
     charts: dict[str, Tensor],
     factors: dict[str, Tensor],
-    grid: _Grid,
-    visits: _Visits,
+    grid: Grid,
+    visits: Visits,
     action: Tensor,
     hours: Tensor,
 ) -> Stays:
@@ -139,7 +143,7 @@ def _stays(
         offset_h=model.offset_h,
         hours_per_step=step_h,
     )
-    static = static_context(model, model.read({n: x[:, 0] for n, x in charts.items()}) | factors, batch)
+    static = static_context(model.read({n: x[:, 0] for n, x in charts.items()}) | factors, batch, model.device)
     if "diagnosis" in charts:
         diagnosis = charts["diagnosis"][:, 0]
     else:
@@ -150,7 +154,7 @@ def _stays(
     return Stays(static, diagnosis, asked, slots.value, slots.delay, given, there, ~there, valid)
 
 
-def _as_shown(model: EHRWorldModel, state: EHRState, charts: dict[str, Tensor], visits: _Visits) -> EHRState:
+def _as_shown(model: EHRWorldModel, state: EHRState, charts: dict[str, Tensor], visits: Visits) -> EHRState:
     """The state, showing what the chart showed at the branching point."""
     seen = visits.seen[:, -1]
     state = state._replace(

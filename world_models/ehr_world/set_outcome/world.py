@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from world_models import checkpoint, gradients, keys, tree
 from world_models.config_json import from_json
+from world_models.ehr_world.charting import ward_chart
 from world_models.ehr_world.set_outcome import bins, inference
 from world_models.ehr_world.set_outcome.arrivals import admit, blank
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
@@ -31,14 +32,7 @@ from world_models.ehr_world.vocabulary import Vocabulary, from_z
 from world_models.ehr_world.ward_check import check_vocabulary
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.protocol import Chart, Factors, Fates, History
-from world_models.quantities.ward import (
-    INQUIRIES,
-    MAX_AGE_HOURS,
-    MAX_HOURS_SINCE,
-    MEASURES,
-    ORDERS,
-    STATIC,
-)
+from world_models.quantities.ward import INQUIRIES, MAX_HOURS_SINCE, MEASURES, ORDERS, STATIC
 from world_models.quantity import Quantity
 
 if TYPE_CHECKING:
@@ -50,7 +44,6 @@ KIND = "ehr-set-outcome"
 CENTRAL_68 = (0.1587, 0.8413)  # one standard deviation to each side of a normal's middle (k)
 LEAST_TAIL = 1e-6  # probabilities at which a value is read off lie this far from 0 and 1
 IMPOSSIBLE = -1e9  # a logit
-MOST_HOURS = next(q.high for q in MEASURES if q.name == "hours")
 
 
 class Chances(NamedTuple):
@@ -182,23 +175,7 @@ class EHRWorldModel(nn.Module):
         hours = state.start_h + state.t.to(torch.float32) * self.hours_per_step
         # A chart holds no NaN: what is not known of the context reads as usual.
         plain = torch.where(state.static.isnan(), self.net.usual, state.static)
-        chart = {q.name: plain[:, i].clamp(q.low, q.high) for i, q in enumerate(STATIC)}
-        chart |= {
-            "complaint": plain[:, len(STATIC) :].clamp(0.0, 1.0),
-            "hours": hours.clamp(0.0, MOST_HOURS),
-            "alive": state.alive.to(torch.float32),
-            "discharged": state.home.to(torch.float32),
-        }
-        chart |= {q.name: state.value[:, i].contiguous() for i, q in enumerate(INQUIRIES)}
-        age = torch.where(state.seen, hours.unsqueeze(-1) - state.drawn_h, MAX_AGE_HOURS)
-        chart |= {
-            "inquiry_age_hours": age.clamp(0.0, MAX_AGE_HOURS),
-            "inquiry_seen": state.seen.to(torch.float32),
-            "inquiry_pending": state.pending.to(torch.float32),
-            "treatment_share": (state.given / self.net.largest).clamp(0.0, 1.0),
-            "treatment_age_hours": state.since_h,
-        }
-        return chart
+        return ward_chart(state, plain, hours, state.given / self.net.largest)
 
     @gradients.verb
     def rekey(self, state: EHRState, key: Tensor) -> EHRState:
