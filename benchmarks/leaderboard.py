@@ -124,7 +124,7 @@ def _facts(board: Board, rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]
         ("Patients", f"{board.rules.patients}{slow}"),
         ("Longest decision", f"{board.rules.limit_ms:g} ms"),
         ("Salt", board.salt),
-        ("Code", ", ".join(dict.fromkeys(r["code"] for r in rows)) or "none"),
+        ("Code", ", ".join(dict.fromkeys(c for r in rows for c in r["code"].split(", "))) or "none"),
     ]
 
 
