@@ -19,7 +19,7 @@ from torch import Tensor
 from world_models import tree
 from world_models.ehr_world.records import UNTOLD, StayRecords, read_records, take
 from world_models.ehr_world.set_outcome.stay_tensors import Stays, trim
-from world_models.ehr_world.vocabulary import StaticFeature, Vocabulary
+from world_models.ehr_world.vocabulary import SOURCE_PREFIX, StaticFeature, Vocabulary
 
 __all__ = ["COHORTS", "PARTS", "Cohort", "cohorts_in", "divided", "read_cohort", "shards", "source_feature"]
 __all__ += ["told_source", "with_sources"]
@@ -85,22 +85,19 @@ def read_cohort(cohort: Cohort, folder: Path, words: Vocabulary, work: Path | No
         ValueError (EhrDataError, UnitError): files that cannot be read.
     """
     paths = {name: folder / cohort.name / below for name, below in cohort.files.items()}
-    plain = dataclasses.replace(words, static=tuple(s for s in words.static if not s.name.startswith(_PREFIX)))
+    plain = dataclasses.replace(words, static=tuple(s for s in words.static if not s.name.startswith(SOURCE_PREFIX)))
     records, _ = read_records(plain, work, **paths)
     return told_source(records, words, cohort.name)
 
 
-_PREFIX = "source_"
-
-
 def source_feature(name: str) -> str:
     """Name of the static feature that tells whether a stay is from this source."""
-    return _PREFIX + name
+    return SOURCE_PREFIX + name
 
 
 def with_sources(words: Vocabulary, names: Sequence[str]) -> Vocabulary:
     """The vocabulary with a yes-or-no feature for each source; NaN in a stay means untold."""
-    own = tuple(s for s in words.static if not s.name.startswith(_PREFIX))
+    own = tuple(s for s in words.static if not s.name.startswith(SOURCE_PREFIX))
     more = tuple(StaticFeature(source_feature(name), 0.5, 0.5, 0.0, 1.0) for name in names)
     return dataclasses.replace(words, static=own + more)
 
@@ -108,10 +105,12 @@ def with_sources(words: Vocabulary, names: Sequence[str]) -> Vocabulary:
 def told_source(records: StayRecords, words: Vocabulary, name: str | None) -> StayRecords:
     """The records on the vocabulary's static features: 1 for this source, 0 for others; NaN for all if it is unknown
     to the vocabulary, or not told (None)."""
-    wanted = [s.name for s in words.static if s.name.startswith(_PREFIX)]
+    wanted = [s.name for s in words.static if s.name.startswith(SOURCE_PREFIX)]
     count = len(records.subject)
     known = name is not None and source_feature(name) in wanted
-    columns = [torch.full((count, 1), float(w == source_feature(name or "")) if known else float("nan")) for w in wanted]
+    columns = [
+        torch.full((count, 1), float(w == source_feature(name or "")) if known else float("nan")) for w in wanted
+    ]
     static = records.stays.static[:, : len(words.static) - len(wanted)]
     return records._replace(stays=records.stays._replace(static=torch.cat([static, *columns], 1)))
 
