@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,7 +85,7 @@ def read_cohort(cohort: Cohort, folder: Path, words: Vocabulary, work: Path | No
     Raises:
         ValueError (EhrDataError, UnitError): files that cannot be read.
     """
-    paths = {name: folder / cohort.name / below for name, below in cohort.files.items()}
+    paths: dict[str, Any] = {name: folder / cohort.name / below for name, below in cohort.files.items()}
     plain = dataclasses.replace(words, static=tuple(s for s in words.static if not s.name.startswith(SOURCE_PREFIX)))
     records, _ = read_records(plain, work, **paths)
     return told_source(records, words, cohort.name)

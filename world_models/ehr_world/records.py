@@ -45,6 +45,17 @@ class StayRecords(NamedTuple):
     hospital: Tensor  # int64 [B] number of the hospital; UNTOLD where the record does not say
 
 
+class Sources(NamedTuple):
+    """Where stays are read from; as in `load_episodes`."""
+
+    meds: str | Path | None = None
+    tables: str | Path | None = None
+    mimic3: str | Path | None = None
+    challenge2012: str | Path | None = None
+    challenge2019: str | Path | None = None
+    eicu: str | Path | None = None
+
+
 class Guesses(NamedTuple):
     """What the simple baselines know of training patients: [I] each, on the items' z scales."""
 
@@ -92,8 +103,7 @@ def read_records(
     Raises:
         ValueError (EhrDataError, UnitError): a source that cannot be read, or holds no stay.
     """
-    sources: dict[str, str | Path | None] = {"meds": meds, "tables": tables, "mimic3": mimic3}
-    sources |= {"challenge2012": challenge2012, "challenge2019": challenge2019, "eicu": eicu}
+    sources = Sources(meds, tables, mimic3, challenge2012, challenge2019, eicu)
     kept = None if work is None else work / f"records-{_mark(words, sources, date_order)}.safetensors"
     if kept is not None and kept.exists():
         try:
@@ -111,13 +121,13 @@ def read_records(
     return records, left
 
 
-def _read(words: Vocabulary, sources: dict[str, str | Path | None], date_order: str | None) -> tuple[StayRecords, dict]:
+def _read(words: Vocabulary, sources: Sources, date_order: str | None) -> tuple[StayRecords, dict]:
     from world_models.data.ehr.filters import FilterRules, measure, select
     from world_models.data.ehr.flow import Flow
     from world_models.data.ehr.load import load_episodes
     from world_models.data.ehr.tables import EhrDataError
 
-    episodes, flow = load_episodes(**sources, hours_per_step=words.hours_per_step, date_order=date_order)
+    episodes, flow = load_episodes(*sources, hours_per_step=words.hours_per_step, date_order=date_order)
     if not episodes:
         raise EhrDataError(f"the source holds no stay that can be read; what became of its rows:\n{flow.diagram()}")
     measured = measure(episodes)
@@ -167,12 +177,12 @@ def _left_out(words: Vocabulary, episodes: Sequence[PatientEpisode], most: int) 
     }
 
 
-def _mark(words: Vocabulary, sources: dict[str, str | Path | None], date_order: str | None) -> str:
+def _mark(words: Vocabulary, sources: Sources, date_order: str | None) -> str:
     """A short sum of what the tensors depend on: the files by path, size and time, the items, the steps' width."""
     rows: list = [[i.name, i.unit, i.low, i.high] for i in words.items]
     rows += [[t.name, t.high] for t in words.treatments] + [words.hours_per_step, _code()]
     rows += [date_order] if date_order else []
-    for name, path in sources.items():
+    for name, path in sources._asdict().items():
         if path is None:
             continue
         path = Path(path)

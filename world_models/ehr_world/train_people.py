@@ -24,7 +24,6 @@ from world_models.ehr_world.feeder import schedule
 from world_models.ehr_world.judging import looked_ahead
 from world_models.ehr_world.people import Cohort, divided, read_cohort, shards, with_sources
 from world_models.ehr_world.records import StayRecords
-from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
 from world_models.ehr_world.set_outcome.losses import stay_losses
 from world_models.ehr_world.set_outcome.network import SetOutcome
 from world_models.ehr_world.set_outcome.stay_tensors import Stays, trim
@@ -143,10 +142,3 @@ def learned(parts: Mapping[str, Mapping[str, StayRecords]], cohorts: Sequence[Co
         for name, of in parts.items()
         if len(of["learn"].subject)
     }
-
-
-def fresh(config: SetOutcomeConfig, words: Vocabulary, seed: int = 0) -> SetOutcome:
-    """A network with first weights of this seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return SetOutcome(config, words)

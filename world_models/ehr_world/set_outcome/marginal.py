@@ -61,7 +61,7 @@ class Marginal(NamedTuple):
         below, above = self._ends()
         part = ((z - low) / (high - low)).clamp(0.0, 1.0)
         outside = (1 - share) * plain + share * (z > high)
-        return torch.where((z >= low) & (z <= high), below + part * (above - below), outside)
+        return torch.where((z >= low) & (z <= high) & (share > 0), below + part * (above - below), outside)
 
     def quantile(self, u: Tensor) -> Tensor:
         """z [N, Q] at probabilities u [N, Q] (or [N]): the inverse of `cdf`."""

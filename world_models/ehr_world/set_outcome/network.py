@@ -103,6 +103,7 @@ class SetOutcome(nn.Module):
     static_low: Tensor  # [S] least and greatest met in training
     static_high: Tensor  # [S]
     usual: Tensor  # [S] what an unknown feature reads as
+    grid: Tensor  # [I] step of the reports, in the items' units; 0: none
 
     def __init__(self, config: SetOutcomeConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
