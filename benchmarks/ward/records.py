@@ -94,6 +94,7 @@ def _columns(
         "nll/model": -marginal.log_density(inside),
         "crps/model": pinball_crps(q, z),
         "inside/model": ((spread >= q[:, LOW_80]) & (spread <= q[:, HIGH_80])).float(),
+        "error/model": (q[:, MEDIAN] - z).abs(),
         "point/model_hits": _most_hits(marginal, q, scale),
     }
     median = guesses.median[item]
@@ -104,6 +105,7 @@ def _columns(
         error = torch.where(lacks, guesses.item_median[item], getattr(guesses, name)[item])
         d = z - guess
         out[f"point/{name}"] = torch.where(lacks, from_z(median, scale), value)
+        out[f"error/{name}"] = d.abs()
         out[f"nll/{name}"] = (2 * error).log() + d.abs() / error
         out[f"crps/{name}"] = d.abs() + error * (-d.abs() / error).exp() - 0.75 * error
         out[f"inside/{name}"] = ((spread - guess).abs() <= error * math.log(5.0)).float()

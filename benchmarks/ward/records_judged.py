@@ -1,8 +1,9 @@
 """Two commands of `benchmarks.ward.fidelity` on recorded stays.
 
-`--meds FILE_OR_DIR [--tables DIR] --world NAME_OR_DIR --out metrics.json`: a world on anybody's stays, training
-nothing. `--records folds --meds M --tables T --init WARD --folds 4 --work DIR`: a world trained for each fold of the
-patients and judged on the others, the held-out predictions of all folds pooled; `--shares` gives the learning curve.
+`--meds FILE_OR_DIR [--tables DIR] --world NAME_OR_DIR --out metrics.json` (or `--mimic3`, `--challenge2012`, `--eicu
+DIR`, `--challenge2019 FILE`): a world on anybody's stays, training nothing. `--records folds --meds M --tables T --init
+WARD --folds 4 --work DIR`: a world trained for each fold of the patients and judged on the others, the held-out
+predictions of all folds pooled; `--shares` gives the learning curve.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -29,13 +32,18 @@ from benchmarks.ward.records import (
     scores,
 )
 from world_models import catalog, checkpoint
-from world_models.ehr_world.records import Guesses, StayRecords, count_values, median_values, read_records
+from world_models.ehr_world.people import told_source
+from world_models.ehr_world.records import Guesses, StayRecords, count_values, median_values, read_records, take
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.train_records import RecordsRecipe, finish_fold, folder_of, read_sources, train_fold
 
 __all__ = ["ASKED", "guesses_for", "judge_folds", "judge_world", "told"]
 
 ASKED = ("s10", "s15", "s25", "smape", "status_f1", "nll", "coverage80", "high_sensitivity_s25")
+OF_HITS = ("s25", "s25_macro", "high_sensitivity_s25")
+# argument -> the source a stay is then known to be from, where the world has heard of it
+TOLD = {"challenge2012": "challenge_2012", "challenge2019": "challenge_2019", "eicu": "eicu_demo"}
+MOST_STAYS = 500  # of a full trajectory, by default
 PAPER_S25 = 0.716  # EHRWorld's 14B model, on MIMIC-IV: other data, other items
 FEWEST = 100  # repeated measurements that make an item common
 
@@ -63,6 +71,9 @@ def _table(slots: Slots, model: EHRWorldModel) -> dict:
     for who in ("model", *GUESSES):
         row = scores(slots, who, normal)
         out[who] = {n: row[n] for n in (*ASKED, "s25_macro", "crps", "nll_macro")}
+        out[who] |= {"mae_sd": float(slots[f"error/{who}"].mean())}
+    hits = scores(slots, "model_hits", normal)  # S@25 alone has a point of its own, the likeliest to lie within 25 %
+    out["model"] |= {f"{n}_of_the_median": out["model"][n] for n in OF_HITS} | {n: hits[n] for n in OF_HITS}
     return out | {
         "values": len(slots["y"]),
         "patients": len(slots["subject"].unique()),
@@ -74,14 +85,15 @@ def _table(slots: Slots, model: EHRWorldModel) -> dict:
 
 def judge_world(
     world: str,
-    meds: Path,
-    tables: Path | None,
+    sources: Mapping[str, Path | None],
     begin: int = 1,
     paths: int = PATHS,
     work: Path | None = None,
     date_order: str | None = None,
+    most: int = MOST_STAYS,
 ) -> dict:
-    """What a world foretells of recorded stays, as plain JSON.
+    """What a world foretells of recorded stays, as plain JSON. `sources` are arguments of `read_records`; full
+    trajectories are of `most` stays at most, drawn by a fixed seed.
 
     Raises:
         ValueError, OSError: records or a world that cannot be read.
@@ -93,7 +105,10 @@ def judge_world(
         )
     folder = folder_of(world)
     guesses, whence = guesses_for(model, folder)
-    records, left = read_records(model.vocabulary, work, meds=meds, tables=tables, date_order=date_order)
+    given: dict[str, Any] = {name: path for name, path in sources.items() if path is not None}
+    records, left = read_records(model.vocabulary, work, date_order=date_order, **given)
+    source = next((TOLD[name] for name in given if name in TOLD), None)
+    records = told_source(records, model.vocabulary, source)
     result: dict = {
         "world": str(world),
         "weights_sha256": checkpoint.sha256(folder),
@@ -104,10 +119,13 @@ def judge_world(
     }
     following = next_slots(model, records, guesses)
     if not len(following["y"]):
-        raise ValueError(f"{meds} holds no value of any item that {world} knows; is it a MEDS export of MIMIC?")
-    own = path_slots(model, records, guesses, begin, paths)
-    told_firsts = path_slots(model, records, guesses, 0, paths, firsts=True)
-    ahead = ahead_slots(model, records, guesses, begin)
+        where = ", ".join(str(path) for path in given.values())
+        raise ValueError(f"{where} holds no value of any item that {world} knows; is it of intensive care?")
+    pick = torch.randperm(len(records.subject), generator=torch.Generator().manual_seed(0))[:most].sort().values
+    some = take(records, pick)
+    own = path_slots(model, some, guesses, begin, paths)
+    told_firsts = path_slots(model, some, guesses, 0, paths, firsts=True)
+    ahead = ahead_slots(model, some, guesses, begin)
     for name, slots in (
         ("next_step", following),
         ("full_trajectory", own),
@@ -116,12 +134,13 @@ def judge_world(
     ):
         repeated = restrict(slots, ~slots["last"].isnan())
         if not len(repeated["y"]):
+            where = ", ".join(str(path) for path in given.values())
             raise ValueError(
-                f"{meds} holds no inquiry that was answered twice in a stay: nothing to compare; give longer stays"
+                f"{where} holds no inquiry that was answered twice in a stay: nothing to compare; give longer stays"
             )
         result[name] = _table(repeated, model)
         result[name]["first_measurements_included"] = _table(slots, model)
-        filtered = records.filtered[repeated["stay"]]
+        filtered = (records if name == "next_step" else some).filtered[repeated["stay"]]
         result[name]["stays_within_the_papers_filters"] = (
             _table(restrict(repeated, filtered), model) if filtered.any() else None
         )
@@ -140,6 +159,14 @@ def judge_world(
     ]
     result["left_out"] = left
     result["notes"] = [
+        f"The source is {source!r} to the world: it was trained on other patients of that set, or on these; parts that "
+        "no training saw are told by world_models.ehr_world.people."
+        if source and f"source_{source}" in [s.name for s in model.vocabulary.static]
+        else "The world was not told, or does not know, which set these stays are from.",
+        f"Full trajectories are of {len(some.subject)} stays, drawn by a fixed seed.",
+        "s25, s25_macro and high_sensitivity_s25 of the model are of the point that is likeliest to lie within 25 % of "
+        "the value; its other figures, and those named of_the_median, are of the median. mae_sd: mean absolute error "
+        "of the median in standard deviations of the item's own scale.",
         "Scored: numbers that a recorded order returned after the stay's first position, where the item had been "
         "charted before; first_measurements_included adds the others, in which a guess that knows no value gives the "
         "median; "

@@ -27,7 +27,18 @@ from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 if TYPE_CHECKING:
     from world_models.data.ehr.episode import PatientEpisode
 
-__all__ = ["UNTOLD", "Guesses", "StayRecords", "cut", "first_value", "fold_of", "guesses_of", "numbers", "read_records"]
+__all__ = [
+    "UNTOLD",
+    "Guesses",
+    "Sources",
+    "StayRecords",
+    "cut",
+    "first_value",
+    "fold_of",
+    "guesses_of",
+    "numbers",
+    "read_records",
+]
 __all__ += ["count_values", "median_values", "most_positions", "shares", "take"]
 
 MOST_H, MOST_POSITIONS = 336.0, 169  # of a stay: 14 days of 4 h, or 7 of 1 h, and the admission

@@ -20,17 +20,19 @@ from torch import Tensor
 
 from world_models import keys, tree
 from world_models.ehr_world.episode_tensors import real_vocabulary
-from world_models.ehr_world.feeder import schedule
-from world_models.ehr_world.judging import looked_ahead
-from world_models.ehr_world.people import Cohort, divided, read_cohort, shards, with_sources
-from world_models.ehr_world.records import StayRecords
+from world_models.ehr_world.feeder import join, schedule
+from world_models.ehr_world.finish import finish
+from world_models.ehr_world.judging import compare, looked_ahead
+from world_models.ehr_world.people import cohorts_in, divided, read_cohort, shards, with_sources
+from world_models.ehr_world.records import guesses_of
 from world_models.ehr_world.set_outcome.losses import stay_losses
 from world_models.ehr_world.set_outcome.network import SetOutcome
-from world_models.ehr_world.set_outcome.stay_tensors import Stays, trim
+from world_models.ehr_world.set_outcome.stay_tensors import Stays, pad, trim
 from world_models.ehr_world.vocabulary import SOURCE_PREFIX, Vocabulary
 from world_models.training import fit
 
-__all__ = ["PeopleFeed", "PeopleRecipe", "people_words", "read_people", "tune_people"]
+__all__ = ["Learned", "People", "PeopleFeed", "PeopleRecipe", "finish_people", "people_words", "read_people"]
+__all__ += ["tune_people"]
 
 SHARD = 256  # stays of about one length
 _EPOCHS_APART = 100_003
@@ -58,11 +60,35 @@ class Learned(NamedTuple):
     ends: bool
 
 
-def read_people(
-    cohorts: Sequence[Cohort], folder: Path, words: Vocabulary, work: Path
-) -> dict[str, dict[str, StayRecords]]:
-    """Name of a set -> part -> its stays."""
-    return {c.name: divided(c, read_cohort(c, folder, words, work)) for c in cohorts}
+class People(NamedTuple):
+    """The open sets, ready to learn from."""
+
+    words: Vocabulary
+    sets: dict[str, Learned]
+    valid: dict[str, Stays]
+    patients: dict[str, tuple[int, int]]  # of a set: who is learned from, who is chosen by
+    attributions: list[str]
+
+
+def read_people(folder: Path, base: Vocabulary, hours_per_step: float, work: Path) -> People:
+    """The parts to learn from and to choose by of every set that is there, on a vocabulary made of the first.
+
+    Raises:
+        FileNotFoundError: none is there.
+        ValueError (EhrDataError, UnitError): files that cannot be read.
+    """
+    cohorts = [c for c in cohorts_in(folder) if c.learn > 0]
+    names = [c.name for c in cohorts]
+    plain = with_sources(dataclasses.replace(base, hours_per_step=hours_per_step), names)
+    sets, valid, patients = {}, {}, {}
+    for cohort in cohorts:
+        parts = divided(cohort, read_cohort(cohort, folder, plain, work))
+        sets[cohort.name] = Learned(shards(parts["learn"].stays, SHARD), cohort.ends)
+        valid[cohort.name] = trim(parts["valid"].stays)
+        learn, chosen = (len(parts[name].subject.unique()) for name in ("learn", "valid"))
+        patients[cohort.name] = (learn, chosen)
+    words = people_words(base, [s for x in sets.values() for s in x.shards], names, hours_per_step)
+    return People(words, sets, valid, patients, [c.attribution for c in cohorts])
 
 
 def people_words(base: Vocabulary, stays: Sequence[Stays], sources: Sequence[str], hours_per_step: float) -> Vocabulary:
@@ -134,11 +160,46 @@ def tune_people(
     fit(net, loss, plan, folder, stage)
 
 
-def learned(parts: Mapping[str, Mapping[str, StayRecords]], cohorts: Sequence[Cohort]) -> dict[str, Learned]:
-    """The stays to learn from, cut into shards."""
-    ends = {c.name: c.ends for c in cohorts}
-    return {
-        name: Learned(shards(of["learn"].stays, SHARD), ends[name])
-        for name, of in parts.items()
-        if len(of["learn"].subject)
-    }
+FIRST_POSITIONS = 13  # of the stays that the table of admissions and the guesses are made of
+GUESSED_FROM = 3000  # stays
+
+SOURCE = """{told}.
+Patients (in eICU: hospitals) were divided once, by a sum of the source and their number
+(`world_models.ehr_world.people`); the rest are test data, as is all of both MIMIC demos. A result counts as charted in
+the step of its draw. Of static context a record tells age and sex, some also weight; which set a stay is from is a
+feature of its own, untold for {untold:.0%} of the stays while learning.
+
+Attribution. {attributions}. PhysioNet: Goldberger et al. 2000, Circulation 101(23):e215. These weights were made from
+those databases; what is made from the eICU demo is available under the Open Data Commons Open Database License 1.0."""
+
+
+def finish_people(
+    net: SetOutcome, people: People, recipe: PeopleRecipe, out: Path, command: str
+) -> dict[str, float | int]:
+    """The world around a trained network, saved to `out`. Returns its card's figures, of the patients chosen by."""
+    every = [s for x in people.sets.values() for s in x.shards]
+    firsts = join([pad(s, FIRST_POSITIONS) for s in every])
+    order = torch.randperm(len(firsts.static), generator=torch.Generator().manual_seed(0))
+    firsts = tree.take(firsts, order)
+    width = sum(not s.name.startswith(SOURCE_PREFIX) for s in net.vocabulary.static)
+    known = firsts.static.clone()
+    known[:, :width] = torch.where(known[:, :width].isnan(), net.usual[:width], known[:, :width])
+    some = [tree.take(s, slice(0, None, max(1, sum(len(x.static) for x in every) // GUESSED_FROM))) for s in every]
+    guesses = guesses_of(net.vocabulary, join(some))
+    figures: dict[str, float] = {}
+    for name, stays in people.valid.items():
+        found = compare(net, stays, guesses)
+        figures |= {f"{name}, {figure}": value for figure, value in found.items()}
+    told = ";\n".join(f"{n}: {a:,} patients learned from, {b:,} chosen by" for n, (a, b) in people.patients.items())
+    source = SOURCE.format(told=told, untold=recipe.untold, attributions="; ".join(people.attributions))
+    return finish(
+        net,
+        firsts._replace(static=known),
+        join([trim(s) for s in people.valid.values()]),
+        out,
+        command,
+        source,
+        extra={"guesses": guesses.to_json()},
+        figures=figures,
+        judged="python -m benchmarks.people.rivals --data DIR --work DIR --test --world " + net.config.name,
+    )[1]

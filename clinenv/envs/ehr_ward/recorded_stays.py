@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ class RecordedStays:
     """Starts patients of `world` from recorded stays; each new patient is one of them, chosen by its key.
 
     Args:
-        source: a MEDS folder or file (see `world_models.data.ehr.load`), or episodes.
+        source: a MEDS folder or file, {"eicu": DIR} or another source of `world_models.data.ehr.load`, or episodes.
         world: that can `infer`; its steps are the record's.
         hour: of the branching point, a whole number of steps since the stay's start; stays that end, or whose patient
             dies, less than a step later are left out.
@@ -40,7 +41,9 @@ class RecordedStays:
         ValueError: a world that cannot go on from a record, no stay that is long enough, or an hour between two steps.
     """
 
-    def __init__(self, source: str | Path | Sequence[PatientEpisode], world: WorldModel, hour: float = 24.0) -> None:
+    def __init__(
+        self, source: str | Path | Mapping[str, Any] | Sequence[PatientEpisode], world: WorldModel, hour: float = 24.0
+    ) -> None:
         if not isinstance(world, SupportsInfer):
             raise ValueError(
                 f"world {world.name!r} cannot go on from a record: only a learned world has a belief about a patient "
@@ -125,8 +128,10 @@ class RecordedStays:
 
 
 def _read(source: Any, hours_per_step: float) -> list[PatientEpisode]:
-    """The stays of a MEDS folder or file, or those given."""
+    """The stays of a MEDS folder or file, of another source told by its name, or those given."""
     if isinstance(source, str | Path):
+        source = {"meds": source}
+    if isinstance(source, Mapping):
         try:
             from world_models.data.ehr.load import load_episodes
         except ModuleNotFoundError as error:
@@ -135,12 +140,19 @@ def _read(source: Any, hours_per_step: float) -> list[PatientEpisode]:
                 "the checkout"
             ) from error
 
-        found, flow = load_episodes(meds=source, hours_per_step=hours_per_step)
+        known = set(inspect.signature(load_episodes).parameters) - {"hours_per_step"}
+        if not source or not set(source) <= known:
+            raise ValueError(f"stays={dict(source)!r:.80} must name sources: {', '.join(sorted(known))}")
+        found, flow = load_episodes(**source, hours_per_step=hours_per_step)
         if not found:
-            raise ValueError(f"{source} holds no stay that can be read; what became of its rows:\n{flow.diagram()}")
+            where = ", ".join(map(str, source.values()))
+            raise ValueError(f"{where} holds no stay that can be read; what became of its rows:\n{flow.diagram()}")
         return found
     if not isinstance(source, Sequence) or not all(isinstance(e, PatientEpisode) for e in source):
-        raise ValueError(f"stays={source!r:.80} must be a MEDS folder or file, or a list of PatientEpisode")
+        raise ValueError(
+            f'stays={source!r:.80} must be a MEDS folder or file, {{"eicu": DIR}} or the like, or a list of '
+            "PatientEpisode"
+        )
     return list(source)
 
 

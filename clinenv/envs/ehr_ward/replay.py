@@ -51,7 +51,8 @@ class EHRReplayEnv(ClinicalEnv):
     gymnasium.make("EHRReplay-v0", stays=FOLDER, hour=24, world="ehr-mimic-demo-small", observation="chart",
                    render_mode=None)
     ```
-    - `stays`: a MEDS folder or file, or a list of `world_models.data.ehr.episode.PatientEpisode`.
+    - `stays`: a MEDS folder or file; {"eicu": DIR}, {"mimic3": DIR}, {"challenge2012": DIR} or {"challenge2019": FILE};
+      or a list of `world_models.data.ehr.episode.PatientEpisode`.
     - `hour`: since the stay's start, a whole number of steps.
     - `world`: a learned ward, by name, folder or object. An oracle cannot go on from a record.
     - all others as in `EHRWard-v0`; `patients` and `cohort` do not apply.
@@ -62,7 +63,7 @@ class EHRReplayEnv(ClinicalEnv):
 
     def __init__(
         self,
-        stays: str | Path | Sequence[PatientEpisode] | None = None,
+        stays: str | Path | Mapping[str, Any] | Sequence[PatientEpisode] | None = None,
         hour: float = 24.0,
         task: EHRWardTask | None = None,
         world: WorldLike = _WORLD,
@@ -100,7 +101,7 @@ class EHRReplayVectorEnv(ClinicalVectorEnv):
     def __init__(
         self,
         num_envs: int = 1,
-        stays: str | Path | Sequence[PatientEpisode] | None = None,
+        stays: str | Path | Mapping[str, Any] | Sequence[PatientEpisode] | None = None,
         hour: float = 24.0,
         task: EHRWardTask | None = None,
         world: WorldLike = _WORLD,
@@ -123,6 +124,7 @@ def _recorded(
     world = load_world(task, world, arguments.get("device"), None, arguments.get("hours_per_step"))
     if stays is None:
         raise ValueError(
-            'EHRReplay-v0 needs recorded stays: stays="FOLDER or FILE in MEDS", or a list of PatientEpisode'
+            'EHRReplay-v0 needs recorded stays: stays="FOLDER or FILE in MEDS", {"eicu": DIR}, or a list of '
+            "PatientEpisode"
         )
     return world, RecordedStays(stays, world, hour)
