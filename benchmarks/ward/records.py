@@ -94,6 +94,8 @@ def _columns(
         "nll/model": -marginal.log_density(inside),
         "crps/model": pinball_crps(q, z),
         "inside/model": ((spread >= q[:, LOW_80]) & (spread <= q[:, HIGH_80])).float(),
+        "low/model": from_z(q[:, LOW_80], scale),
+        "high/model": from_z(q[:, HIGH_80], scale),
         "error/model": (q[:, MEDIAN] - z).abs(),
         "point/model_hits": _most_hits(marginal, q, scale),
     }

@@ -1,0 +1,1 @@
+"""Worlds and rivals on recorded stays of people."""
