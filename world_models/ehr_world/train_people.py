@@ -54,10 +54,11 @@ class PeopleRecipe:
 
 
 class Learned(NamedTuple):
-    """Stays of one set to learn from, in shards, and whether their records tell how they ended."""
+    """Stays of one set to learn from, in shards; `ends` and `often` as in `Cohort`."""
 
     shards: list[Stays]
     ends: bool
+    often: float = 1.0
 
 
 class People(NamedTuple):
@@ -83,7 +84,7 @@ def read_people(folder: Path, base: Vocabulary, hours_per_step: float, work: Pat
     sets, valid, patients = {}, {}, {}
     for cohort in cohorts:
         parts = divided(cohort, read_cohort(cohort, folder, plain, work))
-        sets[cohort.name] = Learned(shards(parts["learn"].stays, SHARD), cohort.ends)
+        sets[cohort.name] = Learned(shards(parts["learn"].stays, SHARD), cohort.ends, cohort.often)
         valid[cohort.name] = trim(parts["valid"].stays)
         learn, chosen = (len(parts[name].subject.unique()) for name in ("learn", "valid"))
         patients[cohort.name] = (learn, chosen)
@@ -102,18 +103,16 @@ def people_words(base: Vocabulary, stays: Sequence[Stays], sources: Sequence[str
 class PeopleFeed:
     """Batches of about `positions` positions, each of stays of one set and about one length, as a function of the step.
 
-    A set is met as often as its positions weigh, times `weights` (default 1).
+    A set is met as often as its positions weigh, times its `often`.
     """
 
-    def __init__(
-        self, sets: Mapping[str, Learned], positions: int, seed: int = 0, weights: Mapping[str, float] | None = None
-    ) -> None:
+    def __init__(self, sets: Mapping[str, Learned], positions: int, seed: int = 0) -> None:
         self.seed, self.sets = seed, sets
         self.batches: list[tuple[str, int, int]] = []  # set, shard, stays of a batch
         for name, learned in sets.items():
             for i, shard in enumerate(learned.shards):
                 size = max(1, min(len(shard.static), positions // shard.value.shape[1]))
-                times = max(1, round((weights or {}).get(name, 1.0) * len(shard.static) / size))
+                times = max(1, round(learned.often * len(shard.static) / size))
                 self.batches += [(name, i, size)] * times
         self._order = lru_cache(maxsize=2)(self._epoch)
 
