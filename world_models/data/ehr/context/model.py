@@ -1,8 +1,8 @@
 """Static context by a language model: any OpenAI-compatible server, or any callable that answers prompts.
 
 A model is asked for JSON of `schema.JSON_SCHEMA`. An answer that is no JSON, off the schema, or says what the note does
-not is sent back with what was wrong; after `MOST_ATTEMPTS` the rules speak in the model's place. An answer right but for
-words that are not in the note is kept without them at the last attempt, if a diagnosis is left.
+not is sent back with what was wrong; after `MOST_ATTEMPTS` the rules speak in the model's place. An answer right but
+for words that are not in the note is kept without them at the last attempt, if a diagnosis is left.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ RESPONSE_FORMAT: dict[str, Any] = {
     "json_schema": {"name": "static_context", "strict": True, "schema": JSON_SCHEMA},
 }
 NOT_TAKEN = frozenset({400, 404, 415, 422, 501})  # what servers answer to a field that they do not know
+TOO_LONG = frozenset({400, 413, 422})  # what they answer to a note that they cannot take: no use to ask again
 _DECODER = json.JSONDecoder()
 _SYSTEM = (
     "You read a hospital's discharge summary and answer with one JSON object and nothing else. Its fields:\n"
@@ -59,7 +60,8 @@ class Extraction:
     context: StaticContext
     speaker: str  # "model" or "rules"
     attempts: int = 0  # answers asked of a model
-    # why answers were refused, counted: "no answer", "no JSON", "off the schema", "not in the note: FIELD"
+    # why answers were refused, counted: "no answer", "request refused", "no JSON", "off the schema",
+    # "not in the note: FIELD"
     refused: dict[str, int] = field(default_factory=dict)
     error: str = ""  # why the rules spoke in the model's place
 
@@ -122,13 +124,15 @@ class _Asked:
     error: str = ""
     nearly: StaticContext | None = None  # right but for words that are not in the note, which are left out
     done: StaticContext | None = None
+    hopeless: bool = False  # the server does not take this note
 
     def hear(self, answer: str | Exception) -> None:
         """Take an answer, or what to say about it."""
         self.attempts += 1
         if isinstance(answer, Exception):
             self.error = str(answer)
-            self.refused["no answer"] += 1
+            self.hopeless = getattr(answer, "status", None) in TOO_LONG
+            self.refused["request refused" if self.hopeless else "no answer"] += 1
             return
         try:
             text = found_json(answer)
@@ -176,7 +180,7 @@ def extract(notes: Sequence[str], backend: Backend | None, most_attempts: int = 
         return [Extraction(by_rules(note), "rules") for note in notes]
     asked = [_Asked(note, messages(note)) for note in notes]
     for _ in range(most_attempts):
-        open_ = [one for one in asked if one.done is None]
+        open_ = [one for one in asked if one.done is None and not one.hopeless]
         if not open_:
             break
         for one, answer in zip(open_, backend([one.talk for one in open_]), strict=True):

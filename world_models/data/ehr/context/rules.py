@@ -1,4 +1,4 @@
-"""Static context by rules: headings, lists, cue words, and the ward's terms (`terms`). It needs no model and no network.
+"""Static context by rules: headings, lists, cue words, and the ward's terms (`terms`). It needs no model, no network.
 
 What is denied ("no evidence of", "ruled out": after NegEx, Chapman 2001, doi 10.1006/jbin.2001.1029), belongs to the
 family or is long past is no diagnosis of this stay. A chronic condition of the ward that only the history tells counts
@@ -46,7 +46,7 @@ _DENIED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-    r"^[^.;]{0,30}\b(?:(?:was|were|is|has been|have been) )?(?:ruled out|excluded|unlikely|not (?:found|seen|confirmed))",
+    r"^[^.;]{0,30}\b(?:(?:was|were|is|has been) )?(?:ruled out|excluded|unlikely|not (?:found|seen|confirmed))",
     re.IGNORECASE,
 )
 _FAMILY = re.compile(
@@ -139,7 +139,7 @@ def _diagnoses(parts: list[Section]) -> tuple[StatedDiagnosis | None, list[State
 
 
 def _items(text: str) -> Iterator[str]:
-    """Items of a list: a line each, numbered within a line, or parted by semicolons or, where they are short, commas."""
+    """Items of a list: a line each, or numbered within it, or parted by semicolons or, where they are short, commas."""
     for line in text.splitlines():
         for item in _INLINE_NUMBER.split(_ITEM.sub("", line, count=1) if _ITEM.match(line) else line):
             for part in item.split(";"):

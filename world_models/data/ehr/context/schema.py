@@ -24,10 +24,12 @@ __all__ = [
     "ConfigError",
     "StatedDiagnosis",
     "StaticContext",
+    "StayKey",
     "as_json",
     "read_context",
 ]
 
+StayKey = tuple[int, int]  # subject_id, stay_id (hadm_id in MIMIC)
 SEXES = ("female", "male")
 # what was known before admission: the ward's yes-or-no features but the sex
 CHRONIC: tuple[str, ...] = tuple(q.name for q in STATIC if q.unit == "bool" and q.name != "sex_female")
