@@ -12,18 +12,20 @@ import re
 __all__ = ["mentions", "terms_of"]
 
 _KIDNEYS = r"(?:kidney|renal)"
-_HEART = r"(?:heart failure|cardiac failure|HFrEF|HFpEF|HFmrEF|CHF)"
-_KIND = r"(?:\w+ ){0,2}"  # congestive, systolic, diastolic, left ventricular, ...
+_HEART = r"(?<!without )(?:heart failure|cardiac failure|HFrEF|HFpEF|HFmrEF|CHF)"
+_KIND = r"(?:\w+ ){0,4}"  # congestive, systolic, diastolic, left ventricular, ...
 _WORSE = r"(?:exacerbation|decompensation)"
 
 # term -> written forms; (?-i:...) keeps an abbreviation in its capitals
 _FORMS: dict[str, str] = {
-    "sepsis": r"\bsepsis\b|\bsepticemia|\bsepticaemia|\burosepsis\b|\bseptic shock\b|\bseptic\b",
-    "pneumonia": r"\bpneumonia\b|\bbronchopneumonia\b|(?-i:\b(?:CAP|HAP|VAP|HCAP|PNA)\b)",
+    "sepsis": r"\bsepsis\b|\bsepticemia|\bsepticaemia|\burosepsis\b|\bseptic\b(?! (?:\w+ )?(?:arthr|embol|joint|thrombo))",
+    "pneumonia": r"(?<!interstitial )(?<!organizing )\bpneumonia\b|\bbronchopneumonia\b|(?-i:\b(?:CAP|HAP|VAP|HCAP|PNA)\b)",
     "diabetic_ketoacidosis": r"\bdiabetic keto-?acidosis\b|\bketo-?acidosis\b|(?-i:\bDKA\b)",
     "gi_bleed": (
         r"\b(?:gastro-?intestinal|gi)\b(?: tract)? (?:bleed|h(?:a)?emorrhage)|(?-i:\b[UL]?GIB\b)|\bmel(?:a)?ena\b|"
-        r"\bh(?:a)?ematemesis\b|\bbleeding (?:\w+ )?ulcer|\bulcer (?:with )?(?:bleed|h(?:a)?emorrhage)"
+        r"\bh(?:a)?ematemesis\b|\bbleeding (?:\w+ )?ulcer|\bh(?:a)?emorrhage of (?:the )?gastro-?intestinal|"
+        r"\b(?:ulcer|gastritis|duodenitis|diverticul(?:osis|itis)|varices|angiodysplasia)\b[^.;]{0,40}?"
+        r"(?<!without )\b(?:bleed|h(?:a)?emorrhag)"
     ),
     "acute_kidney_injury": (
         rf"\bacute (?:on chronic )?{_KIDNEYS} (?:injury|failure|insufficiency)|(?-i:\b(?:AKI|ARF)\b)|"
@@ -39,14 +41,14 @@ _FORMS: dict[str, str] = {
     ),
 }
 _FORM = {term: re.compile(forms, re.IGNORECASE) for term, forms in _FORMS.items()}
-_FAILING = re.compile(rf"{_HEART}|\bcardiomyopathy\b|\bADHF\b", re.IGNORECASE)
+_FAILING = re.compile(rf"{_HEART}|\bADHF\b", re.IGNORECASE)
 _ACUTE_HEART = re.compile(
     rf"\b(?:acute|decompensated)\b(?: on chronic)? ?{_KIND}{_HEART}|{_WORSE} of {_KIND}{_HEART}|"
     rf"{_HEART}.{{0,40}}\b{_WORSE}|\bADHF\b",
     re.IGNORECASE,
 )
 _CHRONIC_HEART = re.compile(
-    rf"\bchronic {_KIND}{_HEART}|\bcardiomyopathy\b|{_WORSE} of {_KIND}{_HEART}|{_HEART}.{{0,40}}\b{_WORSE}",
+    rf"\bchronic {_KIND}{_HEART}|{_WORSE} of {_KIND}{_HEART}|{_HEART}.{{0,40}}\b{_WORSE}",
     re.IGNORECASE,
 )
 _ANY = re.compile("|".join([*(f"(?:{forms})" for forms in _FORMS.values()), _FAILING.pattern]), re.IGNORECASE)
