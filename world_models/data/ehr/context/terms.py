@@ -18,8 +18,8 @@ _WORSE = r"(?:exacerbation|decompensation)"
 
 # term -> written forms; (?-i:...) keeps an abbreviation in its capitals
 _FORMS: dict[str, str] = {
-    "sepsis": r"\bsepsis\b|\bsepticemia|\bsepticaemia|\burosepsis\b|\bseptic\b(?! (?:\w+ )?(?:arthr|embol|joint|thrombo))",
-    "pneumonia": r"(?<!interstitial )(?<!organizing )\bpneumonia\b|\bbronchopneumonia\b|(?-i:\b(?:CAP|HAP|VAP|HCAP|PNA)\b)",
+    "sepsis": r"\bsepsis\b|\bsepticemia|\bsepticaemia|\burosepsis\b|\bseptic\b(?! (?:\w+ )?(?:arthr|embol|thromb))",
+    "pneumonia": r"(?<!interstitial )(?<!organizing )\bpneumonia\b|\bbronchopneumonia\b|(?-i:\b(?:[CHV]AP|PNA)\b)",
     "diabetic_ketoacidosis": r"\bdiabetic keto-?acidosis\b|\bketo-?acidosis\b|(?-i:\bDKA\b)",
     "gi_bleed": (
         r"\b(?:gastro-?intestinal|gi)\b(?: tract)? (?:bleed|h(?:a)?emorrhage)|(?-i:\b[UL]?GIB\b)|\bmel(?:a)?ena\b|"
