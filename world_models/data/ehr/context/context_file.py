@@ -16,7 +16,7 @@ from world_models.data.ehr.context.notes import Note
 from world_models.data.ehr.context.schema import StaticContext, StayKey, as_json, read_context
 from world_models.data.ehr.tables import EhrDataError
 
-__all__ = ["ContextWriter", "read_contexts"]
+__all__ = ["ContextWriter", "read_contexts", "read_lines"]
 
 _Key = tuple[str, int, int, str]  # of a note: note_id, subject_id, hadm_id, sha256 of its text
 
@@ -104,15 +104,27 @@ def _row(note: Note, found: Extraction, made_by: str) -> dict[str, Any]:
     }
 
 
-def _rows(path: Path) -> Iterator[tuple[StayKey, StaticContext]]:
+def read_lines(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The lines as the dicts that were written: whose note, who spoke, what was refused, and the context's JSON.
+
+    Raises:
+        EhrDataError: no such file, or a line that is no object of JSON.
+    """
     try:
-        lines = path.read_bytes().decode().removesuffix("\n").split("\n")
+        lines = Path(path).read_bytes().decode().removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise EhrDataError(f"{path} cannot be read ({error}); name a file of contexts") from None
     for number, line in enumerate(lines, 1):
+        try:
+            yield parse_json(line, f"{path}, line {number}")
+        except ConfigError as error:
+            raise EhrDataError(str(error)) from None
+
+
+def _rows(path: Path) -> Iterator[tuple[StayKey, StaticContext]]:
+    for number, row in enumerate(read_lines(path), 1):
         where = f"{path}, line {number}"
         try:
-            row = parse_json(line, where)
             context = read_context(row["context"], where)
             subject, stay = row["subject_id"], row["hadm_id"]
         except ConfigError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from world_models.data.ehr.context.schema import StatedDiagnosis
 from world_models.data.ehr.context.sections import sentences
@@ -24,7 +25,8 @@ _BRACKET = re.compile(r"\s*\(((?!stage|type|ICD|EF)[^()]*\d[^()]*)\)\s*\.?$", re
 _DASH = re.compile(r"\s+[-–—]{1,2}\s+|:\s+")
 _LABEL = re.compile(r"^\s*[#*-]*\s*([^:.]{3,80}?)\s*[:.]\s+")
 NEAR = 25  # characters from the name to the cue that explains it
-_STOP = frozenset("the a an of and with to on in for due acute chronic severe type stage".split())
+_STATUS = re.compile(r"(?:stable|resolved|improved|unchanged|chronic|continued?|as above)\b", re.IGNORECASE)
+_About = Callable[[StatedDiagnosis, str], "int | None"]
 
 
 def split_reason(item: str) -> tuple[str, str]:
@@ -39,41 +41,35 @@ def split_reason(item: str) -> tuple[str, str]:
     return item.strip(" .,;"), ""
 
 
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"[a-z0-9]{2,}", text.lower())) - _STOP
-
-
-def _about(diagnosis: StatedDiagnosis, text: str) -> int | None:
-    """Where a text has named the diagnosis (the end of the name); None where it does not."""
+def _by_name(diagnosis: StatedDiagnosis, text: str) -> int | None:
+    """The end of the diagnosis's name in a text; None where it does not stand there."""
     place = text.lower().find(diagnosis.name.lower())
-    if place >= 0:
-        return place + len(diagnosis.name)
-    for begin, end in mentions(text):
-        if set(terms_of(text[begin:end])) & set(diagnosis.terms):
-            return end
-    return None
+    return None if place < 0 else place + len(diagnosis.name)
+
+
+def _by_terms(diagnosis: StatedDiagnosis, text: str) -> int | None:
+    """The end of whatever means the same in the ward; None where nothing does."""
+    same = (end for begin, end in mentions(text) if diagnosis.terms and terms_of(text[begin:end]) == diagnosis.terms)
+    return next(same, None)
 
 
 def reason_in_course(diagnosis: StatedDiagnosis, text: str) -> str:
-    """What the first sentence that explains the diagnosis gives for it; "" where none does.
+    """What the text gives for a diagnosis; "" where it gives nothing.
 
     A course by problems has the problem's name first ("# Sepsis: lactate 4.1 ..."): then the sentence after it. In
-    prose it is what follows a cue such as "given" or "as evidenced by".
+    prose it is what follows a cue such as "given" or "as evidenced by". Another name of the same is looked for last.
     """
-    following = False
-    for sentence in sentences(text):
+    told = list(sentences(text))
+    return next((r for about in (_by_name, _by_terms) if (r := _explained(diagnosis, told, about))), "")
+
+
+def _explained(diagnosis: StatedDiagnosis, told: list[str], about: _About) -> str:
+    for i, sentence in enumerate(told):
         label = _LABEL.match(sentence)
-        if following:
-            return _clause(sentence)
-        if label is not None and (
-            _about(diagnosis, label[1]) is not None or _words(label[1]) == _words(diagnosis.name)
-        ):
-            rest = sentence[label.end() :]
-            if rest:
-                return _clause(rest)
-            following = True
-            continue
-        end = _about(diagnosis, sentence)
+        if label is not None and about(diagnosis, label[1]) is not None:
+            rest = sentence[label.end() :] or (told[i + 1] if i + 1 < len(told) else "")
+            return "" if _STATUS.match(rest) else _clause(rest)
+        end = about(diagnosis, sentence)
         if end is not None:
             cue = _IN_LIST.search(sentence, end)  # "with" alone says too little there
             if cue is not None and cue.start() - end <= NEAR:

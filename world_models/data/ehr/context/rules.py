@@ -26,6 +26,7 @@ _SEX_WORD = re.compile(rf"{_OLD}\W+(?:\w+ ){{0,3}}?(woman|female|lady|f\b|man\b|
 _TITLE = re.compile(r"\b(Mrs|Ms|Miss|Mr)\b")
 _PRONOUN = re.compile(r"\b(she|her|he|his|him)\b", re.IGNORECASE)
 _WOMAN = frozenset({"woman", "female", "lady", "f", "mrs", "ms", "miss", "she", "her"})
+LONG_NAME = 6  # words; what is longer in a history is a sentence
 OLDEST_TOLD = 120  # a larger number is no age
 
 _NO_ALLERGY = re.compile(
@@ -193,10 +194,13 @@ def _told(text: str) -> Iterator[tuple[str, str]]:
 def _chronic(parts: Iterable[Section]) -> Iterator[StatedDiagnosis]:
     """Chronic conditions that only the history tells, by the terms that are chronic."""
     for section in parts:
+        for item in _items(section.text) if section.kind == "history" else ():
+            if len(item.split()) <= LONG_NAME:
+                yield from (d for d in _listed(item) if d.terms and set(d.terms) <= set(CHRONIC))
         if section.kind in ("history", "presenting"):
             for name, _ in _told(section.text):
-                terms = tuple(term for term in terms_of(name) if term in CHRONIC)
-                if terms and len(terms) == len(terms_of(name)):  # a past ketoacidosis is none of this stay
+                terms = terms_of(name)
+                if terms and set(terms) <= set(CHRONIC):  # a past ketoacidosis is none of this stay
                     yield StatedDiagnosis(name, "", None, terms)
 
 

@@ -7,7 +7,9 @@ heart that is called neither acute nor chronic is a chronic condition, unless it
 
 from __future__ import annotations
 
+import difflib
 import re
+from functools import lru_cache
 
 __all__ = ["mentions", "terms_of"]
 
@@ -57,11 +59,26 @@ _BEFORE = re.compile(
 )
 
 
+_SPELT = (
+    "septicemia pneumonia diabetes diabetic ketoacidosis failure disease chronic congestive systolic diastolic "
+    "decompensated exacerbation gastrointestinal bleeding hemorrhage insufficiency"
+).split()
+ALIKE = 0.85  # of two words: one exchange of letters, or one letter too many in eight
+
+
+@lru_cache(1 << 14)
+def _spelt(word: str) -> str:
+    """The word that this one is a misspelling of, or itself."""
+    near = difflib.get_close_matches(word.lower(), _SPELT, 1, ALIKE) if len(word) > 6 else []
+    return near[0] if near else word
+
+
 def terms_of(name: str, primary: bool = False) -> tuple[str, ...]:
     """The terms (of `schema.TERMS`) that a diagnosis of this name has; none for what the ward does not know.
 
     `primary`: the patient came for it.
     """
+    name = re.sub(r"[A-Za-z]+", lambda word: _spelt(word[0]), name)
     found = [term for term, form in _FORM.items() if form.search(name)]
     if _FAILING.search(name):
         acute, chronic = bool(_ACUTE_HEART.search(name)), bool(_CHRONIC_HEART.search(name))
