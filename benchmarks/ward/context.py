@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +33,7 @@ from world_models.data.ehr.context.schema import StaticContext
 from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.causal_lm.client import LLMClient
 from world_models.ehr_world.causal_lm.prompt import Backend, gguf
+from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.ward_summaries.development_styles import DEVELOPMENT
 from world_models.ehr_world.ward_summaries.held_out_styles import HELD_OUT
 from world_models.ehr_world.ward_summaries.write import Summary, write_summaries
@@ -58,8 +61,12 @@ class Reader(NamedTuple):
 
 def summaries_of(count: int, group: str) -> list[Summary]:
     """The first `count` judged patients' summaries in the styles of a group; the same patients in every group."""
-    key = keys.from_seed(SEED, count)
-    return write_summaries(ward_rollouts.rollout(key, STEPS, orders=plain), key, GROUPS[group])
+    return write_summaries(_stays(count), keys.from_seed(SEED, count), GROUPS[group])
+
+
+@lru_cache(maxsize=2)
+def _stays(count: int) -> Stays:
+    return ward_rollouts.rollout(keys.from_seed(SEED, count), STEPS, orders=plain)
 
 
 def _notes(place: Path, summaries: Sequence[Summary]) -> Path:
@@ -76,29 +83,38 @@ def _notes(place: Path, summaries: Sequence[Summary]) -> Path:
 
 
 def judge(reader: Reader, group: str, work: Path, quiet: bool = False) -> list[dict[str, Any]]:
-    """Rows of a reader on a group of styles: all of them together, then each style."""
+    """Rows of a reader on a group of styles, all of them together and each style. Of a model there are two readings:
+    with the rules in its place where it gave nothing usable, and alone, where such a note counts as not read."""
     summaries = summaries_of(reader.summaries, group)
     called = "".join(c if c.isalnum() else "_" for c in f"{group}_{reader.summaries}")
     notes = _notes(work / called, summaries)
     out = work / f"{called}_{''.join(c if c.isalnum() else '_' for c in reader.name)}.jsonl"
+    began = time.monotonic()
     if not out.exists():
         run(str(notes), str(out), reader.backend, reader.name, reader.attempts, reader.batch, quiet)
     found, lines = read_contexts(out), list(read_lines(out))
-    nothing = StaticContext()
-    counts = torch.stack([compare(found.get((1, row), nothing), s.truth) for row, s in enumerate(summaries)])
     refused: Counter[str] = Counter()
     for line in lines:
         refused.update(line["refused"])
-    spoke = sum(line["speaker"] == "model" for line in lines) / len(lines)
-    told = {"reader": reader.name, "styles": group}
+    spoken = {(line["subject_id"], line["hadm_id"]) for line in lines if line["speaker"] == "model"}
+    told = {"styles": group, "by_model": len(spoken) / len(lines), "refused": sum(refused.values())}
+    print(
+        f"{reader.name}, {group}, {time.monotonic() - began:.0f} s: the model spoke in {told['by_model']:.2f} of "
+        f"{len(lines)}; refused: {dict(refused) or 'nothing'}"
+    )
     rows = []
-    for style in ("all", *dict.fromkeys(s.style for s in summaries)):
-        there = torch.tensor([style in ("all", s.style) for s in summaries])
-        for row in score_rows(counts[there]):
-            rows.append({**told, "style": style, **row, "by_model": spoke, "refused": sum(refused.values())})
-    print(f"{reader.name}, {group}: the model spoke in {spoke:.2f} of them; refused: {dict(refused) or 'nothing'}")
-    for row in rows[: len(rows) // (1 + len({s.style for s in summaries}))]:
-        print(f"  {row['field']:20} " + "  ".join(_shown(row, figure) for figure in ("precision", "recall", "f1")))
+    readings = {reader.name: found}
+    if reader.backend is not None:
+        readings = {f"{reader.name}, else rules": found, f"{reader.name} alone": {k: found[k] for k in spoken}}
+    for name, contexts in readings.items():
+        read = [contexts.get((1, row), StaticContext()) for row in range(len(summaries))]
+        counts = torch.stack([compare(one, s.truth) for one, s in zip(read, summaries, strict=True)])
+        for style in ("all", *dict.fromkeys(s.style for s in summaries)):
+            there = torch.tensor([style in ("all", s.style) for s in summaries])
+            rows += [{"reader": name, "style": style, **told, **row} for row in score_rows(counts[there])]
+    for row in (r for r in rows if r["style"] == "all"):
+        figures = "  ".join(_shown(row, figure) for figure in ("precision", "recall", "f1"))
+        print(f"  {row['reader'][:34]:34} {row['field']:20} {figures}")
     return rows
 
 

@@ -40,7 +40,8 @@ def grounded(context: StaticContext, note: str) -> tuple[StaticContext, dict[str
         return StatedDiagnosis(diagnosis.name.strip(), reason.strip(), code, tuple(terms))
 
     age = context.age_years
-    if age is not None and not stands(f"{age:g}", "age_years"):
+    if age is not None and not re.search(rf"(?<![\d.]){age:g}(?!\.?\d)", note):  # "67M" tells it, "Hgb 6.7" does not
+        refused["age_years"] += 1
         age = None
     allergies = context.allergies
     if allergies:

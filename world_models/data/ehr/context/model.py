@@ -20,7 +20,9 @@ from world_models.data.ehr.context.schema import (
     SEXES,
     TERMS,
     ConfigError,
+    StatedDiagnosis,
     StaticContext,
+    as_json,
     read_context,
 )
 from world_models.ehr_world.causal_lm.client import LLMClient, LLMServerError, Message
@@ -52,6 +54,20 @@ _SYSTEM = (
     "out or denied, what is past, and what relatives have."
 )
 
+# one worked example: small models need it, and large ones see what "as short as can be" means
+_EXAMPLE = (
+    "74 year old man with diabetes, admitted with cough. Chest film: infiltrate. No sign of heart failure. His brother "
+    "has kidney disease. Allergies: iodine. Treated for pneumonia because of the infiltrate; sodium was 126 "
+    "(hyponatremia) and recovered."
+)
+_EXAMPLE_CONTEXT = StaticContext(
+    74.0,
+    "male",
+    ("iodine",),
+    StatedDiagnosis("pneumonia", "infiltrate", None, ("pneumonia",)),
+    (StatedDiagnosis("diabetes", "", None, ("diabetes",)), StatedDiagnosis("hyponatremia", "sodium was 126")),
+)
+
 
 @dataclass(frozen=True)
 class Extraction:
@@ -68,7 +84,12 @@ class Extraction:
 
 def messages(note: str) -> list[Message]:
     """What asks a model for a note's context."""
-    return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": note}]
+    return [
+        {"role": "system", "content": _SYSTEM},
+        {"role": "user", "content": _EXAMPLE},
+        {"role": "assistant", "content": json.dumps(as_json(_EXAMPLE_CONTEXT))},
+        {"role": "user", "content": note},
+    ]
 
 
 def endpoint(client: LLMClient, most_tokens: int = MOST_TOKENS) -> Backend:
@@ -163,7 +184,7 @@ class _Asked:
             "content": f"That was not right: {what}. Answer again with the whole object.",
         }
         self.talk = [
-            *self.talk[:2],
+            *messages(self.note),
             {"role": "assistant", "content": answer},
             asking,
         ]  # the last try only: room is dear

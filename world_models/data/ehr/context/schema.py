@@ -34,8 +34,9 @@ SEXES = ("female", "male")
 # what was known before admission: the ward's yes-or-no features but the sex
 CHRONIC: tuple[str, ...] = tuple(q.name for q in STATIC if q.unit == "bool" and q.name != "sex_female")
 TERMS: tuple[str, ...] = (*DISEASES, *CHRONIC)
-LONGEST = 500  # characters of a name or a reason: a sentence or two, not the note again
+LONGEST = 300  # characters of a name or a reason: a sentence or two, not the note again
 MOST_DIAGNOSES = 100  # more than any discharge list has
+MOST_ALLERGIES = 40
 OLDEST_YEARS = 130.0
 _ICD10 = re.compile(r"[A-TV-Z][0-9][0-9A-Z](?:\.?[0-9A-Z]{1,4})?")
 
@@ -74,6 +75,8 @@ class StaticContext:
             raise ValueError(f"age_years {self.age_years:g} is outside 0..{OLDEST_YEARS:g}; give years, or null")
         if self.sex is not None and self.sex not in SEXES:
             raise ValueError(f"sex {self.sex!r} is none of {', '.join(SEXES)}; give one of them, or null")
+        if len(self.allergies or ()) > MOST_ALLERGIES:
+            raise ValueError(f"{len(self.allergies or ())} allergies; at most {MOST_ALLERGIES}: give each once")
         for allergy in self.allergies or ():
             _check_text("allergy", allergy, least=1)
         if len(self.secondary) > MOST_DIAGNOSES:
@@ -127,6 +130,12 @@ _DIAGNOSIS: dict[str, Any] = {
     },
 }
 
+_ALLERGIES: dict[str, Any] = {
+    "type": "array",
+    "items": {"type": "string", "minLength": 1, "maxLength": LONGEST},
+    "maxItems": MOST_ALLERGIES,
+}
+
 # What a server is asked to keep to. All fields are required, as strict servers want it; absence is null.
 JSON_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -135,7 +144,7 @@ JSON_SCHEMA: dict[str, Any] = {
     "properties": {
         "age_years": _or_null("number"),
         "sex": {"enum": [*SEXES, None]},
-        "allergies": {"anyOf": [{"type": "array", "items": {"type": "string", "minLength": 1}}, {"type": "null"}]},
+        "allergies": {"anyOf": [_ALLERGIES, {"type": "null"}]},
         "primary": {"anyOf": [_DIAGNOSIS, {"type": "null"}]},
         "secondary": {"type": "array", "items": _DIAGNOSIS, "maxItems": MOST_DIAGNOSES},
     },
