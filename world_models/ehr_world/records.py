@@ -24,7 +24,8 @@ from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, UNKNOWN, S
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 
 if TYPE_CHECKING:
-    from world_models.data.ehr.episode import PatientEpisode
+    from world_models.data.ehr.context import icd_terms
+from world_models.data.ehr.episode import PatientEpisode
 
 __all__ = ["Guesses", "StayRecords", "cut", "first_value", "fold_of", "guesses_of", "numbers", "read_records"]
 __all__ += ["count_values", "median_values", "shares", "take"]
@@ -153,10 +154,12 @@ def _left_out(words: Vocabulary, episodes: Sequence[PatientEpisode]) -> dict[str
 
 
 def _mark(words: Vocabulary, sources: dict[str, str | Path | None], date_order: str | None) -> str:
-    """A short sum of what the tensors depend on: the files by path, size and time, the items, the steps' width."""
+    """A short sum of what the tensors depend on: the files by path, size and time, the items, the steps' width, the
+    table of codes."""
     rows: list = [[i.name, i.unit, i.low, i.high] for i in words.items]
     rows += [[t.name, t.high] for t in words.treatments] + [words.hours_per_step, MOST]
     rows += [date_order] if date_order else []
+    rows += [hashlib.sha256(icd_terms.TABLE.read_bytes()).hexdigest()]  # what codes say of a stay
     for name, path in sources.items():
         if path is None:
             continue
