@@ -46,6 +46,7 @@ SEED = ward_rollouts.TEST_SEED + 950_000  # of the judged patients
 GROUPS = {"development": DEVELOPMENT, "held out": HELD_OUT}
 STEPS = 84  # of four hours: the ward's longest stay
 LOCAL_TOKENS = 400  # of a local model's answer
+LOCAL_LONGEST = {"maxItems": 6, "maxLength": 80}  # small models repeat themselves: lists and texts that end
 LOCAL_CONTEXT = 4096  # tokens a local model can look at
 
 
@@ -142,6 +143,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _bounded(schema: Any) -> Any:
+    """A JSON schema whose lists and texts are at most `LOCAL_LONGEST` long."""
+    if isinstance(schema, list):
+        return [_bounded(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {k: min(v, LOCAL_LONGEST[k]) if k in LOCAL_LONGEST else _bounded(v) for k, v in schema.items()}
+
+
 def _readers(given: argparse.Namespace) -> list[Reader]:
     """Raises ValueError or OSError: a server or a model that cannot be; ImportError: what it needs is not installed."""
     readers = [Reader("rules", None, given.summaries)]
@@ -152,7 +162,8 @@ def _readers(given: argparse.Namespace) -> list[Reader]:
         readers.append(Reader(given.model, endpoint(client), given.summaries, batch=4 * client.concurrency))
     if given.gguf is not None:
         path = None if given.gguf == "smollm2" else Path(given.gguf)
-        model = gguf(path, LOCAL_TOKENS, context=LOCAL_CONTEXT, threads=given.threads, response_format=RESPONSE_FORMAT)
+        form = _bounded(RESPONSE_FORMAT)
+        model = gguf(path, LOCAL_TOKENS, context=LOCAL_CONTEXT, threads=given.threads, response_format=form)
         name = "SmolLM2-135M-Instruct" if path is None else path.stem
         readers.append(Reader("rules", None, given.gguf_summaries))  # beside it, on the same few
         readers.append(Reader(name, model, given.gguf_summaries, attempts=1, batch=1))
