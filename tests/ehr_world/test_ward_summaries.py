@@ -13,7 +13,7 @@ from benchmarks.ward.context_scores import FIELDS, compare, same_words, score_ro
 from benchmarks.ward.mortality import plain
 from world_models import keys, tree
 from world_models.data.ehr.context.grounding import grounded
-from world_models.data.ehr.context.schema import CHRONIC, StatedDiagnosis, StaticContext
+from world_models.data.ehr.context.schema import CHRONIC, JSON_SCHEMA, StatedDiagnosis, StaticContext, as_json
 from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.ward_summaries.development_styles import DEVELOPMENT
 from world_models.ehr_world.ward_summaries.facts import ALLERGENS, CONDITIONS, facts_of
@@ -180,3 +180,12 @@ def test_the_benchmark_judges_both_groups_and_a_model_with_and_without_the_rules
     assert found["mute, else rules", "age"]["recall"] == age["recall"] > 0
     assert found["mute alone", "age"]["recall"] == 0 and found["mute alone", "age"]["by_model"] == 0
     assert benchmark.main(["--work", str(tmp_path), "--out", str(out), "--model", "x"]) == 2
+
+
+def test_a_bounded_schema_asks_for_what_the_whole_one_takes() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    bounded = jsonschema.Draft202012Validator(benchmark._bounded(JSON_SCHEMA))
+    assert bounded.is_valid(as_json(TRUE))
+    long = replace(TRUE, secondary=TRUE.secondary * 4)
+    assert jsonschema.Draft202012Validator(JSON_SCHEMA).is_valid(as_json(long)) and not bounded.is_valid(as_json(long))
+    assert not bounded.is_valid(as_json(replace(TRUE, allergies=("x" * 81,))))
