@@ -26,9 +26,9 @@ from benchmarks.ward.context_scores import compare, score_rows
 from benchmarks.ward.mortality import plain
 from world_models import keys
 from world_models.command_line import folder, number, whole
-from world_models.data.ehr.context.__main__ import run
 from world_models.data.ehr.context.context_file import read_contexts, read_lines
 from world_models.data.ehr.context.model import RESPONSE_FORMAT, endpoint
+from world_models.data.ehr.context.read_all import read_all
 from world_models.data.ehr.context.schema import StaticContext
 from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.causal_lm.client import LLMClient
@@ -92,7 +92,7 @@ def judge(reader: Reader, group: str, work: Path, quiet: bool = False) -> list[d
     out = work / f"{called}_{''.join(c if c.isalnum() else '_' for c in reader.name)}.jsonl"
     began = time.monotonic()
     if not out.exists():
-        run(str(notes), str(out), reader.backend, reader.name, reader.attempts, reader.batch, quiet)
+        read_all(str(notes), str(out), reader.backend, reader.name, reader.attempts, reader.batch, quiet)
     found, lines = read_contexts(out), list(read_lines(out))
     refused: Counter[str] = Counter()
     for line in lines:

@@ -12,7 +12,7 @@ import pytest
 from tests.ehr_world.test_llm_client import Stub, said, stub
 from tests.kills import kill_at, needs_fork
 from world_models.data.ehr.context import __main__ as command
-from world_models.data.ehr.context import context_file
+from world_models.data.ehr.context import context_file, read_all
 from world_models.data.ehr.context.context_file import read_contexts, read_lines
 from world_models.data.ehr.context.model import endpoint, extract, found_json
 from world_models.data.ehr.context.notes import Note, count_notes, read_notes
@@ -230,13 +230,13 @@ def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_file(tmp_path: Path)
     source, whole = table(tmp_path / "discharge.csv", notes(6)), tmp_path / "whole.jsonl"
 
     def go(out: Path):
-        return lambda: command.run(str(source), str(out), batch=2)
+        return lambda: read_all.read_all(str(source), str(out), batch=2)
 
     go(whole)()
     halves = 0
     for line in range(0, 400, 37):
         out = tmp_path / f"killed_{line}.jsonl"
-        if not kill_at(line, go(out), command, context_file):
+        if not kill_at(line, go(out), read_all, context_file):
             break
         part = out.with_name(f"{out.name}.part")
         halves += part.exists() and part.stat().st_size > 0
@@ -248,24 +248,24 @@ def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_file(tmp_path: Path)
 
 def test_a_part_is_cut_where_it_broke_and_another_runs_part_is_refused(tmp_path: Path) -> None:
     source, out = table(tmp_path / "discharge.csv", notes(3)), tmp_path / "contexts.jsonl"
-    command.run(str(source), str(out))
+    read_all.read_all(str(source), str(out))
     lines, part = out.read_bytes(), tmp_path / "contexts.jsonl.part"
     out.unlink()
     part.write_bytes(lines[: len(lines) // 2])
-    counts = command.run(str(source), str(out))
+    counts = read_all.read_all(str(source), str(out))
     assert out.read_bytes() == lines and counts["read before"] == 1
     out.unlink()
     part.write_bytes(lines)
     with pytest.raises(EhrDataError, match="made by 'rules'"):
-        command.run(str(source), str(out), Model(ANSWER), "model x")
+        read_all.read_all(str(source), str(out), Model(ANSWER), "model x")
     part.write_bytes(b"{}\n")
     with pytest.raises(EhrDataError, match="damaged"):
-        command.run(str(source), str(out))
+        read_all.read_all(str(source), str(out))
 
 
 def test_of_several_notes_of_a_stay_the_fullest_counts(tmp_path: Path) -> None:
     rows = [{"subject_id": 1, "hadm_id": 2, "text": text} for text in ("Gout.", "CKD and sepsis.", "Sepsis.")]
-    command.run(str(table(tmp_path / "n.csv", rows)), str(tmp_path / "c.jsonl"))
+    read_all.read_all(str(table(tmp_path / "n.csv", rows)), str(tmp_path / "c.jsonl"))
     assert read_contexts(tmp_path / "c.jsonl")[1, 2].terms() == {"sepsis", "chronic_kidney_disease"}
     with pytest.raises(EhrDataError, match="cannot be read"):
         read_contexts(tmp_path / "nowhere.jsonl")

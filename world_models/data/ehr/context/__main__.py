@@ -14,23 +14,15 @@ import argparse
 import logging
 import os
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
-
-from tqdm import tqdm
 
 from world_models.command_line import number, whole
-from world_models.data.ehr.context.context_file import ContextWriter
-from world_models.data.ehr.context.model import MOST_ATTEMPTS, MOST_TOKENS, Extraction, endpoint, extract
-from world_models.data.ehr.context.notes import Note, count_notes, read_notes
-from world_models.data.ehr.tables import EhrDataError
+from world_models.data.ehr.context.model import MOST_ATTEMPTS, MOST_TOKENS, endpoint
+from world_models.data.ehr.context.read_all import read_all
 from world_models.ehr_world.causal_lm.client import LLMClient
-from world_models.ehr_world.causal_lm.prompt import Backend
 
-__all__ = ["main", "run"]
+__all__ = ["main"]
 
 BATCHES = 4  # notes between two writes, as a multiple of the requests at a time
-SILENT = 8  # notes in a row without a single answer: the server is gone
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,71 +65,13 @@ def _client(given: argparse.Namespace) -> LLMClient | None:
     )
 
 
-def _batches(notes: Iterator[Note], size: int) -> Iterator[list[Note]]:
-    batch: list[Note] = []
-    for note in notes:
-        batch.append(note)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def run(
-    notes: str,
-    out: str,
-    backend: Backend | None = None,
-    made_by: str = "rules",
-    attempts: int = MOST_ATTEMPTS,
-    batch: int = 64,
-    quiet: bool = True,
-) -> Counter[str]:
-    """Read all notes that are not read yet; returns how many each speaker read, and what was refused.
-
-    Raises:
-        EhrDataError: notes or `out` that cannot be (nothing is written then), or a server that gives no answers.
-    """
-    total = count_notes(notes)
-    counts: Counter[str] = Counter()
-    silent: list[Extraction] = []  # the last ones, to which nothing was answered
-    heard = False
-    with ContextWriter(out, made_by) as file, tqdm(total=total, unit="note", disable=quiet) as bar:
-        for some in _batches(read_notes(notes), batch):
-            fresh = [note for note in some if not file.is_done(note)]
-            found = extract([note.text for note in fresh], backend, attempts)
-            for one in found:
-                unheard = one.attempts == one.refused.get("no answer", 0) + one.refused.get("request refused", 0)
-                silent = [*silent, one] if unheard and one.attempts else []
-                heard = heard or not silent
-            _check_heard(silent, heard)
-            file.write(fresh, found)
-            counts.update({"read before": len(some) - len(fresh)})
-            counts.update(one.speaker for one in found)
-            for one in found:
-                counts.update({f"refused, {kind}": count for kind, count in one.refused.items()})
-            bar.update(len(some))
-        file.finish()
-    return +counts
-
-
-def _check_heard(silent: Sequence[Extraction], heard: bool) -> None:
-    """Raises EhrDataError: a server that is gone must not turn a run into one of the rules."""
-    never = not heard and any(one.refused.get("no answer") for one in silent)
-    if len(silent) >= SILENT or never:
-        raise EhrDataError(
-            f"the model gave no answer to {len(silent)} notes in a row; the last: {silent[-1].error}. What was read "
-            "before is kept: give the command again once the server answers, or leave --endpoint out for the rules"
-        )
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     given = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     try:
         client = _client(given)
-        counts = run(
+        counts = read_all(
             given.notes,
             given.out,
             None if client is None else endpoint(client, given.max_tokens),
@@ -146,7 +80,12 @@ def main(arguments: list[str] | None = None) -> int:
             BATCHES * given.concurrency,
             given.quiet,
         )
-    except ValueError as error:  # EhrDataError among them
+    except ImportError as error:
+        print(
+            f'error: a table of notes needs DuckDB and pyarrow ({error}): pip install "clinenv[ehr]"', file=sys.stderr
+        )
+        return 2
+    except (ValueError, OSError) as error:  # EhrDataError is a ValueError
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
