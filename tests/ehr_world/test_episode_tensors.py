@@ -9,10 +9,11 @@ import torch
 
 from tests.ehr_world.ward_small import some_stays, tiny, words
 from world_models import catalog, keys
-from world_models.data.ehr.episode import InquiryEvent, InterventionEvent, build_episode
+from world_models.data.ehr.context.schema import StatedDiagnosis, StaticContext
+from world_models.data.ehr.episode import Diagnosis, InquiryEvent, InterventionEvent, build_episode
 from world_models.ehr_world.episode_tensors import from_episodes, real_vocabulary
 from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, UNKNOWN
-from world_models.quantities.ward import inquiry_index, intervention_index
+from world_models.quantities.ward import DISEASES, STATIC, inquiry_index, intervention_index
 
 START = datetime(2150, 3, 1, 10)
 
@@ -129,3 +130,35 @@ def test_who_dies_in_another_unit_left_this_one_alive() -> None:
         stays = from_episodes(words(), [stay(died=died, died_in_hospital=True)])
         last = int(stays.valid[0].sum()) - 1
         assert bool(stays.alive[0, last]) is alive and bool(stays.home[0, last]) is alive
+
+
+def chronic_of(stays) -> dict[str, float]:
+    names = [q.name for q in STATIC]
+    return {n: float(stays.static[0, names.index(n)]) for n in ("chronic_kidney_disease", "diabetes")}
+
+
+def diseases_of(stays) -> set[str]:
+    return {d for d, on in zip(DISEASES, stays.diagnosis[0].tolist(), strict=True) if on}
+
+
+def test_codes_tell_chronic_conditions_always_and_diseases_of_a_whole_record() -> None:
+    coded = stay(diagnoses=(Diagnosis(1, "10", "A419"), Diagnosis(2, "10", "N183")))
+    whole, until = from_episodes(words(), [coded]), from_episodes(words(), [coded], until_h=8.0)
+    assert chronic_of(whole) == chronic_of(until) == {"chronic_kidney_disease": 1.0, "diabetes": 0.0}
+    assert diseases_of(whole) == {"sepsis"} and diseases_of(until) == set()
+    untold = from_episodes(words(), [stay()])
+    assert all(x != x for x in chronic_of(untold).values()) and diseases_of(untold) == set()
+    label = from_episodes(words(), [stay(diagnoses=(Diagnosis(None, "9", "99591"),))])  # a study's, no coding
+    assert all(x != x for x in chronic_of(label).values()) and diseases_of(label) == {"sepsis"}
+
+
+def test_a_context_goes_before_the_codes_and_the_record_before_its_demographics() -> None:
+    coded = stay(diagnoses=(Diagnosis(1, "10", "A419"), Diagnosis(2, "10", "N183")), age_years=None)
+    told = StaticContext(82.0, "male", (), StatedDiagnosis("DKA", "", None, ("diabetic_ketoacidosis", "diabetes")))
+    stays = from_episodes(words(), [coded], contexts={(1, 2): told, (1, 3): StaticContext()})
+    assert chronic_of(stays) == {"chronic_kidney_disease": 0.0, "diabetes": 1.0}
+    assert diseases_of(stays) == {"diabetic_ketoacidosis"}
+    names = [q.name for q in STATIC]
+    assert stays.static[0, names.index("age_years")] == 82.0 and stays.static[0, names.index("sex_female")] == 1.0
+    silent = from_episodes(words(), [coded], contexts={(1, 2): StaticContext(82.0)})  # no diagnosis read: the codes
+    assert chronic_of(silent)["chronic_kidney_disease"] == 1.0 and diseases_of(silent) == {"sepsis"}

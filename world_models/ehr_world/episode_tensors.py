@@ -13,14 +13,16 @@ mask: it counts as given from its step on, until the next one or for OXYGEN_HOLD
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
 import torch
 from torch import Tensor
 
+from world_models.data.ehr.context.schema import StaticContext, StayKey
 from world_models.data.ehr.episode import InquiryEvent, InterventionEvent, PatientEpisode
 from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, LAST_DELAY, UNKNOWN, Stays
+from world_models.ehr_world.static_context import fill_static
 from world_models.ehr_world.vocabulary import Vocabulary, build, ward_specs
 from world_models.quantities.ward import INTERVENTIONS
 
@@ -63,7 +65,6 @@ for _column, _ward in enumerate(INTERVENTIONS):
         _BY_ORDER.setdefault(_order, []).append((_column, _basis, _units))
 OXYGEN = next(i for i, q in enumerate(INTERVENTIONS) if q.name == "oxygen_fraction")
 ROOM_AIR, OXYGEN_HOLDS_H = 0.21, 8.0  # what is charted once a shift holds for a shift (k)
-OLDEST = 100.0  # years; the ward knows nobody older
 # Who dies in hospital longer after the end of a stay has left it alive: a unit's stay, and the patient went to a ward.
 OF_THIS_STAY = timedelta(days=1)
 _NEGATIVE = ("negative", "no growth", "no significant growth", "mixed flora")
@@ -71,9 +72,16 @@ _POSITIVE_COCCI = ("staph", "strep", "enterococc", "gram positive")
 
 
 def from_episodes(
-    words: Vocabulary, episodes: Sequence[PatientEpisode], until_h: float | None = None, most: int = 85
+    words: Vocabulary,
+    episodes: Sequence[PatientEpisode],
+    until_h: float | None = None,
+    most: int = 85,
+    contexts: Mapping[StayKey, StaticContext] | None = None,
 ) -> Stays:
     """Stays [B] on up to `most` positions; what was collected, given or resulted after `until_h` is not in them.
+
+    `contexts`: what discharge summaries say, by (subject_id, stay_id) (`data.ehr.context.context_file`); a stay without
+    one is described by its ICD codes (`static_context`). Discharge diagnoses are left out where `until_h` is given.
 
     Raises:
         ValueError: no episodes, steps of another width, or a value in another unit than the vocabulary's.
@@ -95,14 +103,12 @@ def from_episodes(
     delay = torch.full_like(value, UNKNOWN, dtype=torch.int8)
     given = torch.zeros(batch, count, len(words.treatments))
     static = torch.full((batch, len(words.static)), float("nan"))
-    names = [s.name for s in words.static]
+    diagnosis = torch.zeros(batch, len(words.diagnoses))
     valid = torch.arange(count).unsqueeze(0) < torch.tensor(limits).unsqueeze(1)
     alive, home = torch.ones_like(valid), torch.zeros_like(valid)
     for b, e in enumerate(episodes):
-        if e.age_years is not None:
-            static[b, names.index("age_years")] = min(e.age_years, OLDEST)
-        if e.sex_female is not None:
-            static[b, names.index("sex_female")] = float(e.sex_female)
+        context = None if contexts is None else contexts.get((e.subject_id, e.stay_id))
+        fill_static(words, e, context, until_h is None, static[b], diagnosis[b])
         _inquiries(words, items, e, limits[b], until_h, value[b], asked[b], delay[b])
         _treatments(e, limits[b], until_h, given[b])
         _oxygen(e, limits[b], until_h, given[b])
@@ -112,7 +118,6 @@ def from_episodes(
             alive[b, limits[b] - 1] = not dead
             home[b, limits[b] - 1] = not dead
     given = torch.minimum(given, torch.tensor([t.high for t in words.treatments]))
-    diagnosis = torch.zeros(batch, len(words.diagnoses))
     return Stays(static, diagnosis, asked & valid.unsqueeze(-1), value, delay, given, alive, home, valid)
 
 

