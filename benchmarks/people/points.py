@@ -1,10 +1,11 @@
 """Decision points of a question: who could be given the order when, whether it was begun, what came, what was known.
 
 A decision point is a time in a stay at which the target is known, fresh and within the question's range, and none of
-the order was begun within the washout. It is treated if the order is begun there. The others lie every hour (a charted
-setting: where it was charted anew, unchanged) and count as untreated if nothing of the order begins up to their
-outcome. Values after the decision are outcome, never history. Points whose outcome nobody measured are counted and left
-out: the estimates are of those who are looked at again.
+the order was begun within the washout. It is treated if the order is begun there. The others lie in every hour, at any
+minute of it (a charted setting: where it was charted anew, unchanged), and count as untreated if nothing of the order
+begins up to their outcome. Times of the history are whole hours: to the minute, they would tell at what kind of minute
+orders are charted, and so who got one. Values after the decision are outcome, never history. Points whose outcome
+nobody measured are counted and left out: the estimates are of those who are looked at again.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ MOST_DAYS = 13.0  # of a stay: worlds know 14
 FIRST_H = 1.0
 OLD_H = 48.0  # ages are cut here
 RECENT_H = 6.0
+MINUTES_SEED = 15  # of the untreated points' minutes
 UNCHANGED = 0.05  # of a charted setting
 CONTROL_AGE_H = 48.0
-SHARE_OF_STAYS = 0.02  # an item of history is known in so many of the stays at least
+MOST_ITEMS, MOST_ORDERS = 48, 30  # of the history: those that most stays have
 
 
 class Found(NamedTuple):
@@ -84,7 +86,8 @@ def found_in(q: Question, stay: Stay) -> Found:
         still[1:] = np.abs(np.diff(value)) < UNCHANGED
         grid = at[still]
     else:
-        grid = np.arange(FIRST_H + 0.5, end, 1.0)
+        grid = np.arange(FIRST_H, max(end, FIRST_H), 1.0)
+        grid = grid + np.random.default_rng([MINUTES_SEED, abs(stay.stay_id)]).random(len(grid))
     hour = np.concatenate([begun.hour[begun.clear], grid])
     count = int(begun.clear.sum())
     treated = np.arange(len(hour)) < count
@@ -258,14 +261,14 @@ def _total(begun: Begun, hour: np.ndarray, until: np.ndarray) -> np.ndarray:
 
 
 def _known_items(stays: Sequence[Stay]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Items and orders that enough stays have."""
+    """Items and orders that most stays have."""
     out = []
-    for kind in ("values", "orders"):
+    for kind, most in (("values", MOST_ITEMS), ("orders", MOST_ORDERS)):
         count: dict[str, int] = {}
         for s in stays:
             for name in getattr(s, kind):
                 count[name] = count.get(name, 0) + 1
-        out.append(tuple(sorted(n for n, c in count.items() if c >= SHARE_OF_STAYS * len(stays))))
+        out.append(tuple(sorted(sorted(count, key=lambda n: (-count[n], n))[:most])))
     return out[0], out[1]
 
 
@@ -284,17 +287,17 @@ def _history(
         series = _series(stay, name)
         value, age = _value_before(series, known)
         earlier, _ = _value_before(series, known - np.nan_to_num(age) - 1e-3)
-        columns += [value, np.minimum(age, OLD_H), value - earlier]
+        columns += [value, np.floor(np.minimum(age, OLD_H)), value - earlier]
     for name in orders:
         rows = stay.orders.get(name, ())
         start = np.array([o.start_h for o in rows])
-        since = np.minimum(hour - _last(start, hour), OLD_H)
+        since = np.floor(np.minimum(hour - _last(start, hour), OLD_H))
         recent = np.searchsorted(start, hour - 1e-9, "left") - np.searchsorted(start, hour - RECENT_H, "left")
         columns += [since, recent.astype(float), _rate_at(stay, name, None, hour)]
     series = _series(stay, q.target)
     ago = [_value_before(series, known - h)[0] for h in (2.0, 6.0, 24.0)]
     course = _mean(series, known - RECENT_H, known)
     whole = np.full(len(hour), 1.0)
-    columns += [before, *ago, course, stay.age_years * whole, stay.sex_female * whole, hour]
-    columns += [(stay.started_hour_of_day + hour) % 24.0]
+    columns += [before, *ago, course, stay.age_years * whole, stay.sex_female * whole, np.floor(hour)]
+    columns += [np.floor((stay.started_hour_of_day + hour) % 24.0)]
     return np.stack(columns, 1).astype(np.float32)
