@@ -212,7 +212,7 @@ def _sklearn() -> tuple[Any, Any, Any]:
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
     except ImportError:
-        raise ImportError('effects on people need scikit-learn: pip install "clinenv[people]"') from None
+        raise ImportError('effects on people need scikit-learn: pip install "clinenv[bench]"') from None
 
     def logistic() -> Any:
         impute = SimpleImputer(strategy="median", keep_empty_features=True)

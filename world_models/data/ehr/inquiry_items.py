@@ -152,7 +152,8 @@ UNIT_IF_MISSING: dict[int, str] = {
     225664: "mg/dL", 226537: "mg/dL", 807: "mg/dL",  # glucose at the finger, in whole blood
     50817: "%", 223835: "%", 50816: "%", 3420: "%",  # FiO2; a fraction among them is out of range
     220739: "1", 223900: "1", 223901: "1", 184: "1", 723: "1", 454: "1", 198: "1", 228096: "1",  # Glasgow, RASS
-    228640: "mm[Hg]", 226531: "lb", 225695: "mg/dL", 227429: "ng/mL", 920: "in", 226707: "in",
+    226531: "lb", 225695: "mg/dL", 227429: "ng/mL", 920: "in", 226707: "in",
+    228640: "mm[Hg]",  # end-tidal carbon dioxide; its values of 20 to 40 are no kPa
 }  # fmt: skip
 
 # Sources whose own unit is wrong for an item: itemid -> unit. CareVue writes torr beside a fraction from 0.21 to 1.
