@@ -18,7 +18,6 @@ from benchmarks.ward.scores import LEVELS, energy, laplace_scores, pinball_crps,
 from world_models import keys, tree
 from world_models.ehr_world import ward_rollouts
 from world_models.ehr_world.records import cut, first_value
-from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.copula import latent, log_copula
 from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.losses import Forced, forced, likelihood, normal_score
@@ -155,8 +154,8 @@ def _next_of(model: EHRWorldModel, table: Table, rows: Tensor, part: Stays) -> _
     came = ~run.z.isnan() & (run.place > 0)
     keep, label = came & ~net.label[run.item], came & net.label[run.item]
     log_p, pit = likelihood(net, run)
-    mass, scale = run.outcome.log_mass.exp(), net.scale[run.item]
-    q = bins.quantile(mass, LEVELS.expand(len(mass), -1), run.outcome.edges, run.outcome.around)
+    mass, scale = run.outcome.marginal.masses(), net.scale[run.item]
+    q = run.outcome.marginal.quantile(LEVELS.expand(len(mass), -1))
     y = part.value[run.row, run.place, run.item]
     spread = table.jittered(y, run.item, f"next/{int(rows[0])}")
     nan = float("nan")
@@ -183,14 +182,13 @@ def _next_of(model: EHRWorldModel, table: Table, rows: Tensor, part: Stays) -> _
 
 def _energy_of(run: Forced, keep: Tensor, index: Tensor, groups: int, together: float) -> Tensor:
     """Energy score [G] of the kept slots, joined by `together` (0 to 1) of the copula's loadings."""
-    load, mass, edges = run.outcome.loading[keep], run.outcome.log_mass.exp()[keep], run.outcome.edges[keep]
-    around = bins.Around(*(x[keep] for x in run.outcome.around))
+    load, marginal = run.outcome.loading[keep], run.outcome.marginal.take(keep)
     key, paths = keys.from_seed(77, 1), []
     for p in range(JOINT_SAMPLES):
         shared = keys.normal(key, p, "shared", (groups, load.shape[1]))[0][index]
         own = keys.normal(key, p, "own", (len(load),))[0]
         level = torch.special.ndtr(latent(load * together, shared, own))
-        paths.append(bins.quantile(mass, level, edges, around))
+        paths.append(marginal.quantile(level))
     return energy(torch.stack(paths), run.z[keep], index, groups)
 
 

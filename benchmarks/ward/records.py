@@ -23,9 +23,9 @@ from benchmarks.ward.fidelity_tables import HIGH_80, LOW_80, MEDIAN, PATHS_SEED,
 from benchmarks.ward.scores import CLOSE, LEVELS, MOVED, pinball_crps, point_scores
 from world_models import keys, tree
 from world_models.ehr_world.records import Guesses, StayRecords, cut, first_value, numbers
-from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.inference import believe
 from world_models.ehr_world.set_outcome.losses import forced
+from world_models.ehr_world.set_outcome.marginal import Marginal
 from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.vocabulary import from_z, to_z
@@ -51,7 +51,10 @@ Slots = dict[
 
 
 def _grid(model: EHRWorldModel) -> Tensor:
-    """[I] step of the reported numbers, from the world's own bins: edges lie halfway between reports. 0: no step."""
+    """[I] step of the reported numbers: the vocabulary's, or, of weights that do not tell it, from their bins, whose
+    edges lie halfway between reports. 0: no step."""
+    if bool((model.net.grid > 0).any()):
+        return model.net.grid
     edges, scale = model.net.edges, model.net.scale
     out = torch.zeros(len(edges))
     for i in range(len(edges)):
@@ -69,19 +72,17 @@ def _columns(
     model: EHRWorldModel,
     guesses: Guesses,
     grid: Tensor,
-    mass: Tensor,
-    around: bins.Around | None,
+    marginal: Marginal,
     y: Tensor,
     item: Tensor,
     known: dict[str, Tensor],
     stream: int,
 ) -> Slots:
-    """Predictions of N slots: the world's from its bins' mass [N, K], the guesses' from `known` name -> value (NaN:
-    none). Without `around` (a mixture of many paths' distributions) bins are even inside."""
+    """Predictions of N slots: the world's, and the guesses' from `known` name -> value (NaN: none)."""
     net = model.net
     scale, edges = net.scale[item], net.edges[item]
     z = to_z(y, scale)
-    q = bins.quantile(mass, LEVELS.expand(len(mass), -1), edges, around)
+    q = marginal.quantile(LEVELS.expand(len(y), -1))
     # an interval's coverage of rounded numbers means nothing where one report holds half the mass: spread them evenly
     even = keys.uniform(keys.from_seed(88), stream, "even", (len(y),))[0] - 0.5
     spread = to_z(y + even * grid[item], scale)
@@ -90,10 +91,10 @@ def _columns(
         "y": y,
         "item": item,
         "point/model": from_z(q[:, MEDIAN], scale),
-        "nll/model": -bins.log_density(mass.log(), inside, edges, around),
+        "nll/model": -marginal.log_density(inside),
         "crps/model": pinball_crps(q, z),
         "inside/model": ((spread >= q[:, LOW_80]) & (spread <= q[:, HIGH_80])).float(),
-        "point/model_hits": _most_hits(mass, around, q, edges, scale),
+        "point/model_hits": _most_hits(marginal, q, scale),
     }
     median = guesses.median[item]
     for name in GUESSES:
@@ -109,17 +110,15 @@ def _columns(
     return out
 
 
-def _most_hits(
-    mass: Tensor, around: bins.Around | None, q: Tensor, edges: Tensor, scale: Tensor, k: float = CLOSE
-) -> Tensor:
+def _most_hits(marginal: Marginal, q: Tensor, scale: Tensor, k: float = CLOSE) -> Tensor:
     """The point [N] that is likeliest to lie within k of the value, |yhat - y| <= k |y|: the best of 19 quantiles."""
-    point = from_z(q, scale.unsqueeze(1))
+    point, edges = from_z(q, scale.unsqueeze(1)), marginal.edges
     chances = []
     for p in point.unbind(1):
         near, far = p / (1 + k), p / (1 - k)
         low, high = torch.minimum(near, far), torch.maximum(near, far)
         high, low = (torch.maximum(torch.minimum(to_z(x, scale), edges[:, -1]), edges[:, 0]) for x in (high, low))
-        chances.append(bins.cdf(mass, high, edges, around) - bins.cdf(mass, low, edges, around))
+        chances.append(marginal.cdf(high) - marginal.cdf(low))
     # of equal chances the one nearest the median
     odds = torch.stack(chances, 1) - 1e-6 * (LEVELS - 0.5).abs()
     return torch.gather(point, 1, odds.argmax(1, keepdim=True)).squeeze(1)
@@ -152,8 +151,7 @@ def next_slots(model: EHRWorldModel, records: StayRecords, guesses: Guesses, chu
             model,
             guesses,
             grid,
-            run.outcome.log_mass.exp()[keep],
-            bins.Around(*(x[keep] for x in run.outcome.around)),
+            run.outcome.marginal.take(keep),
             part.value[row, place, item],
             item,
             {"last_value": last, "first_value": start},
@@ -204,7 +202,8 @@ def path_slots(
             if len(row):
                 many_row = (torch.arange(paths).unsqueeze(1) * batch + row).flatten()
                 out = model.outcomes(state, state.t + 1, doses, many_row, item.repeat(paths))
-                mass = out.log_mass.exp().view(paths, len(row), -1).mean(0)
+                mass = out.marginal.masses().view(paths, len(row), -1).mean(0)
+                mixed = Marginal(mass.log(), out.marginal.edges[: len(row)])  # even inside its bins
                 seen = shown.seen[row, -1, item]
                 last = torch.where(seen, shown.value[row, -1, item], float("nan"))
                 start = torch.where(at[row, item] < t, first[row, item], float("nan"))
@@ -212,8 +211,7 @@ def path_slots(
                     model,
                     guesses,
                     grid,
-                    mass,
-                    None,
+                    mixed,
                     part.value[row, t, item],
                     item,
                     {"last_value": last, "first_value": start},
@@ -227,12 +225,8 @@ def path_slots(
             state = model.transition(state, torch.cat([ask, doses], -1))
             if bool(new.any()):
                 new, value = new.repeat(paths, 1), part.value[:, t].repeat(paths, 1)
-                state = state._replace(
-                    value=torch.where(new, value, state.value),
-                    seen=state.seen | new,
-                    drawn_step=torch.where(new, t, state.drawn_step),
-                    drawn_h=torch.where(new, (t - 1) * model.hours_per_step + model.offset_h, state.drawn_h),
-                )
+                drawn_h = ((t - 1) * model.hours_per_step + model.offset_h).expand_as(value)
+                state = model.shown(state, new, value, drawn_h, torch.full_like(state.drawn_step, t))
     if not found:
         raise ValueError(f"no stay goes on after position {begin}: nothing can be foretold; give longer stays")
     return joined(found)
@@ -264,8 +258,7 @@ def ahead_slots(
             model,
             guesses,
             grid,
-            run.outcome.log_mass.exp()[keep],
-            bins.Around(*(x[keep] for x in run.outcome.around)),
+            run.outcome.marginal.take(keep),
             y[keep],
             item,
             {"last_value": given, "first_value": start},

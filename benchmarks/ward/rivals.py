@@ -131,12 +131,12 @@ def by_net(net: SetOutcome, stays: Stays, slots: Slots, known: Known, chunk: int
         hit = where[at] == slot
         at = at[hit]
         mass[at], edges[at], loading[at] = (
-            run.outcome.log_mass[hit].exp(),
-            run.outcome.edges[hit],
+            run.outcome.marginal.log_mass[hit].exp(),
+            run.outcome.marginal.edges[hit],
             run.outcome.loading[hit],
         )
         nll[at], pit[at] = -log_p[hit], u[hit]
-        for mine, its in zip(around, run.outcome.around, strict=True):
+        for mine, its in zip(around, run.outcome.marginal.around, strict=True):
             mine[at] = its[hit]
     q = bins.quantile(mass, LEVELS.expand(size, -1), edges, around)
     label = known.label[slots.item]

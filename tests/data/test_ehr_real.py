@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data.small_hospital import SAME_EITHER_WAY
-from world_models.data.ehr import inquiry_items, intervention_items
+from world_models.data.ehr import inquiry_items, intervention_items, units
 from world_models.data.ehr.flow import Flow
 from world_models.data.ehr.meds.writer import read_episodes, to_table
 from world_models.data.ehr.shards import Source, prepare, process_shard
@@ -243,3 +243,21 @@ def test_eicu_demo(tmp_path):
     told = [i for i in done if i.kind == "prescription"]
     assert sum(i.item in intervention_items.by_name() for i in told) > 0.7 * len(told)
     assert flow.table("medication").repaired["no name: named by the number of its ingredients"] > 100
+
+
+@needs_mimic4
+def test_the_units_of_the_whole_demo_are_known():
+    """One item of which more than a hundredth cannot be converted stops the whole run: every patient's codes count."""
+    table = pq.read_table(MEDS, columns=["code", "value"]).to_pandas().dropna()
+    lost, there = {}, {}
+    for code, count in table["code"].value_counts().items():
+        found = inquiry_items.parse_lab_code(code)
+        if found is None or found.itemid not in inquiry_items.by_itemid():
+            continue
+        item = inquiry_items.by_itemid()[found.itemid]
+        unit = units.spell(found.unit) or inquiry_items.UNIT_IF_MISSING.get(found.itemid, "")
+        unit = inquiry_items.UNIT_INSTEAD.get(found.itemid, unit)
+        there[item.name] = there.get(item.name, 0) + count
+        if not unit or units.conversion(item.name, unit, item.unit) is None:
+            lost[item.name] = lost.get(item.name, 0) + count
+    assert not {name: n for name, n in lost.items() if n > 0.01 * there[name]}

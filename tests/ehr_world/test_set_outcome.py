@@ -27,10 +27,10 @@ def test_the_contract(backbone: str) -> None:
     check_world(tiny(0, backbone), batch=4, steps=4, relative=1e-4, absolute=1e-3)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_teacher_forcing_equals_stepping(backbone: str) -> None:
+@pytest.mark.parametrize(("backbone", "people"), [("gru", False), ("gru", True), ("transformer", False)])
+def test_teacher_forcing_equals_stepping(backbone: str, people: bool) -> None:
     """A stay that the world itself lived, read in one parallel pass, gives every prediction and its last state."""
-    model = tiny(0, backbone)
+    model = tiny(0, backbone, people)
     state = model.initial(keys.from_seed(9, 5))
     static, steps, states, answers = state.static, 6, [state], []
     records = {n: [] for n in ("asked", "value", "delay", "given")}
@@ -50,7 +50,7 @@ def test_teacher_forcing_equals_stepping(backbone: str) -> None:
         action = random_orders(model, state.key, t, share=0.3, given=0.3)
         asked = (action[:, :I] >= 0.5) & ~state.pending
         row, item = asked.nonzero(as_tuple=True)
-        answers.append((row, item, model.outcomes(state, state.t + 1, action[:, I:], row, item).log_mass))
+        answers.append((row, item, model.outcomes(state, state.t + 1, action[:, I:], row, item).marginal))
         state = model.transition(state, action)
         on = torch.ones_like(state.alive)
         state = state._replace(alive=on, home=~on)  # nobody leaves, so that every step is lived
@@ -59,20 +59,24 @@ def test_teacher_forcing_equals_stepping(backbone: str) -> None:
     there = torch.ones(5, steps + 1, dtype=torch.bool)
     stays = Stays(static, torch.zeros(5, 6), *(torch.stack(records[n], 1) for n in records), there, ~there, there)
     run = forced(model.net, stays)
-    for t, (row, item, log_mass) in enumerate(answers, start=1):
+    for t, (row, item, marginal) in enumerate(answers, start=1):
         mine = run.place == t
         order = (row * I + item).argsort()
         assert torch.equal(run.row[mine] * I + run.item[mine], (row * I + item)[order])
-        torch.testing.assert_close(run.outcome.log_mass[mine], log_mass[order], rtol=1e-4, atol=1e-4)
+        found, wanted = run.outcome.marginal.take(mine), marginal.take(order)
+        torch.testing.assert_close(found.log_mass, wanted.log_mass, rtol=1e-4, atol=1e-4)
+        if people:
+            torch.testing.assert_close(found.masses(), wanted.masses(), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(run.hidden[:, -1], model.net.backbone.top(state.hidden), rtol=1e-4, atol=1e-5)
     again = believe(model, stays, state.key, torch.zeros(5))
     torch.testing.assert_close(again.hidden, state.hidden, rtol=1e-4, atol=1e-5)
     assert torch.equal(again.drawn_step * again.seen, state.drawn_step * state.seen)
+    torch.testing.assert_close(again.trend, state.trend, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_the_loss_is_finite_and_moves_every_weight(backbone: str) -> None:
-    net = tiny(0, backbone).net.requires_grad_(True)
+@pytest.mark.parametrize(("backbone", "people"), [("gru", False), ("gru", True), ("transformer", False)])
+def test_the_loss_is_finite_and_moves_every_weight(backbone: str, people: bool) -> None:
+    net = tiny(0, backbone, people).net.requires_grad_(True)
     found = stay_losses(net, some_stays())
     sum(found).backward()
     still = [n for n, p in net.named_parameters() if p.grad is None or not bool(torch.isfinite(p.grad).all())]
@@ -119,7 +123,7 @@ def test_the_spread_is_that_of_every_number_asked_at_once() -> None:
         item = torch.full((150,), i)
         outcome = model.outcomes(state, state.t + 1, torch.zeros_like(state.given), torch.arange(150), item)
         low, high = from_z(
-            bins.quantile(outcome.log_mass.exp(), ends, outcome.edges, outcome.around),
+            outcome.marginal.quantile(ends),
             model.net.scale[item].unsqueeze(1),
         ).T
         torch.testing.assert_close(told[INQUIRIES[i].name], (high - low) / 2, rtol=1e-4, atol=1e-5)
@@ -134,8 +138,8 @@ def test_draws_follow_the_heads_margins() -> None:
     outcome = model.outcomes(state, state.t + 1, state.given, row, item)
     drawn = model._sample_values(outcome, row, item, model._chances(state.key, state.t + 1, "outcome"))
     z = model.net.z_of(drawn.unsqueeze(-1).expand(-1, I))[:, item[0]]
-    share = torch.bincount(bins.bin_of(z, outcome.edges), minlength=outcome.log_mass.shape[1]) / 6000
-    torch.testing.assert_close(share, outcome.log_mass[0].exp(), atol=0.02, rtol=0)
+    share = torch.bincount(bins.bin_of(z, outcome.marginal.edges), minlength=outcome.marginal.log_mass.shape[1]) / 6000
+    torch.testing.assert_close(share, outcome.marginal.log_mass[0].exp(), atol=0.02, rtol=0)
 
 
 def recorded(steps: int = 7) -> tuple[History, dict]:
@@ -242,8 +246,8 @@ def test_an_interventions_straight_way_moves_its_item_alone() -> None:
     state = model.transition(state, torch.cat([torch.zeros(2, I), given], -1))
     row, item = torch.tensor([0, 0, 1]), torch.tensor([heart, heart + 1, heart])
     outcome = model.outcomes(state, state.t + 1, torch.zeros(2, 30), row, item)
-    z = bins.quantile(outcome.log_mass.exp(), torch.full((3,), 0.5), outcome.edges, outcome.around)
+    z = outcome.marginal.quantile(torch.full((3,), 0.5))
     plain = model.outcomes(state._replace(total_log=state.total_log * 0), state.t + 1, torch.zeros(2, 30), row, item)
-    without = bins.quantile(plain.log_mass.exp(), torch.full((3,), 0.5), plain.edges, plain.around)
+    without = plain.marginal.quantile(torch.full((3,), 0.5))
     assert float(z[0] - without[0]) == pytest.approx(0.8, abs=0.25)
     torch.testing.assert_close(z[1:], without[1:])

@@ -27,17 +27,22 @@ def words() -> vocabulary.Vocabulary:
     return vocabulary.from_ward([some_stays()])
 
 
-def tiny(seed: int = 0, backbone: str = "gru") -> EHRWorldModel:
-    """A world with random weights of a size that makes its answers depend on everything."""
+def tiny(seed: int = 0, backbone: str = "gru", people: bool = False) -> EHRWorldModel:
+    """A world with random weights of a size that makes its answers depend on everything; `people`: of the form that
+    learns from them, with trends and a share on the last report."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = EHRWorldModel(dataclasses.replace(CONFIG, backbone=backbone), words())
+        config = dataclasses.replace(CONFIG, backbone=backbone, trends=people, repeats=people)
+        model = EHRWorldModel(config, words())
         with torch.no_grad():
             for name, p in model.net.named_parameters():
                 if p.ndim > 1 and "out_item" not in name:
                     p.mul_(1.5)
             effect = torch.randn(model.net.effect.weight.shape, generator=torch.Generator().manual_seed(seed))
             model.net.effect.weight.copy_(0.05 * effect)
+            if people:
+                for table in (model.net.trend_gain, model.net.pull):
+                    table.weight.normal_(std=0.1, generator=torch.Generator().manual_seed(seed))
             model.net.delay.bias[0] = 3.0  # most results come in their own step, the rest later
             stays = some_stays()
             model.admissions.copy_(stays.static[:16])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from world_models.protocol import Chart
-from world_models.quantities.ward import INQUIRIES, MAX_AGE_HOURS, MEASURES, STATIC
+from world_models.quantities.ward import COMPLAINTS, INQUIRIES, MAX_AGE_HOURS, MEASURES, STATIC
 
 __all__ = ["Kept", "ward_chart"]
 
@@ -51,13 +51,13 @@ def ward_chart(state: Kept, static: Tensor, hours: Tensor, share: Tensor) -> Cha
     """The chart now, without what is on request.
 
     Args:
-        static: [B, S] what is fixed, without NaN: STATIC, then the complaints.
+        static: [B, S] what is fixed, without NaN: STATIC, then the complaints; what follows is no part of a chart.
         hours: [B] since admission.
         share: [B, J] what was given in the last step, in shares of the largest amounts.
     """
     chart = {q.name: static[:, i].clamp(q.low, q.high) for i, q in enumerate(STATIC)}
     chart |= {
-        "complaint": static[:, len(STATIC) :].clamp(0.0, 1.0),
+        "complaint": static[:, len(STATIC) : len(STATIC) + len(COMPLAINTS)].clamp(0.0, 1.0),
         "hours": hours.clamp(0.0, MOST_HOURS),
         "alive": state.alive.to(torch.float32),
         "discharged": state.home.to(torch.float32),

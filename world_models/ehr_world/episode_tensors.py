@@ -6,7 +6,8 @@ vocabulary are left out, and so are censored results ("<0.01", ">60"): their num
 to score. A stay ends when its patient dies. Orders whose execution the source does not tell (prescriptions) are no
 treatment. A dose that is unknown, or in a unit the ward does not know, counts as the standard one; a blood product's
 unit is 350 mL of red cells, or 250 mL of plasma or platelets (k); heparin is brought to a patient of 80 kg (k), as
-weight is not among a stay's static data.
+weight is not among a stay's static data. What a chart says of the inspired oxygen is a setting of the ventilator or the
+mask: it counts as given from its step on, until the next one or for OXYGEN_HOLDS_H.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ _BY_ORDER: dict[str, list[tuple[int, str, dict[str, float]]]] = {}
 for _column, _ward in enumerate(INTERVENTIONS):
     for _order, _basis, _units in _DOSES.get(_ward.name, ()):
         _BY_ORDER.setdefault(_order, []).append((_column, _basis, _units))
+OXYGEN = next(i for i, q in enumerate(INTERVENTIONS) if q.name == "oxygen_fraction")
+ROOM_AIR, OXYGEN_HOLDS_H = 0.21, 8.0  # what is charted once a shift holds for a shift (k)
 OLDEST = 100.0  # years; the ward knows nobody older
 # Who dies in hospital longer after the end of a stay has left it alive: a unit's stay, and the patient went to a ward.
 OF_THIS_STAY = timedelta(days=1)
@@ -102,6 +105,7 @@ def from_episodes(
             static[b, names.index("sex_female")] = float(e.sex_female)
         _inquiries(words, items, e, limits[b], until_h, value[b], asked[b], delay[b])
         _treatments(e, limits[b], until_h, given[b])
+        _oxygen(e, limits[b], until_h, given[b])
         whole = until_h is None and not e.truncated and math.ceil(e.hours_alive / step_h) + 1 <= limits[b]
         if whole:
             dead = bool(e.died_in_hospital) and (e.died is None or e.died <= e.discharged + OF_THIS_STAY)
@@ -210,6 +214,20 @@ def _treatments(e: PatientEpisode, limit: int, until_h: float | None, given: Ten
             standard = float(INTERVENTIONS[column].standard)
             for place, overlap in _overlaps(begin, end, step_h, limit):
                 given[place, column] += _amount(event, basis, units, standard, end - begin, overlap, step_h)
+
+
+def _oxygen(e: PatientEpisode, limit: int, until_h: float | None, given: Tensor) -> None:
+    """Writes the fractions of inspired oxygen above room air into their column of `given` [T, J]."""
+    holds = max(1, round(OXYGEN_HOLDS_H / e.hours_per_step))
+    for step in e.steps:
+        told = [
+            q.value
+            for q in sorted(step.inquiries, key=lambda q: q.collected)
+            if q.item == "fio2_fraction" and q.value is not None and (until_h is None or e.hours(q.collected) < until_h)
+        ]
+        if told:
+            place = step.number + 1
+            given[place : min(place + holds, limit), OXYGEN] = told[-1] if told[-1] > ROOM_AIR else 0.0
 
 
 def _overlaps(begin: float, end: float, step_h: float, limit: int) -> list[tuple[int, float]]:

@@ -10,7 +10,6 @@ import torch
 
 from world_models import checkpoint, keys, tree
 from world_models.ehr_world import vocabulary
-from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.card import write_card
 from world_models.ehr_world.set_outcome.losses import forced, likelihood
 from world_models.ehr_world.set_outcome.network import SetOutcome
@@ -38,8 +37,8 @@ def measure(net: SetOutcome, stays: Stays, batch: int = 50) -> dict[str, float]:
         even = keys.uniform(keys.from_seed(1), int(rows[0]), "measure", (len(run.z),))[0].to(grid.device) - 0.5
         near = part.value[run.row, run.place, run.item].nan_to_num(0.0) + even * grid[run.item]
         near = vocabulary.to_z(near, net.scale[run.item])
-        near = torch.maximum(torch.minimum(near, run.outcome.edges[:, -1]), run.outcome.edges[:, 0])
-        pit = bins.cdf(run.outcome.log_mass.exp(), near, run.outcome.edges, run.outcome.around)
+        edges = run.outcome.marginal.edges
+        pit = run.outcome.marginal.cdf(torch.maximum(torch.minimum(near, edges[:, -1]), edges[:, 0]))
         inside = (pit[here] > 0.1) & (pit[here] < 0.9)
         total += torch.tensor([float(-log_p[here].sum()), float(inside.sum()), float(here.sum())], dtype=torch.float64)
     nll, inside, count = total.tolist()

@@ -6,7 +6,6 @@ import torch
 
 from world_models import keys, tree
 from world_models.ehr_world.records import Guesses
-from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.losses import forced, likelihood
 from world_models.ehr_world.set_outcome.network import SetOutcome
 from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted, trim
@@ -60,17 +59,16 @@ def compare(net: SetOutcome, stays: Stays, guesses: Guesses) -> dict[str, float]
         run, chart = forced(net, part), charted(part)
         keep = ~run.z.isnan() & ~net.label[run.item] & (run.place > 0) & (run.last_seen > 0)
         row, place, item = run.row[keep], run.place[keep], run.item[keep]
-        edges, log_mass = run.outcome.edges[keep], run.outcome.log_mass[keep]
-        around = bins.Around(*(x[keep] for x in run.outcome.around))
+        marginal = run.outcome.marginal.take(keep)
         y, last = part.value[row, place, item], chart.value[row, place - 1, item]
-        point = from_z(bins.quantile(log_mass.exp(), torch.full((len(y),), 0.5), edges, around), net.scale[item])
-        z = torch.maximum(torch.minimum(run.z[keep], edges[:, -1]), edges[:, 0])
+        point = from_z(marginal.quantile(torch.full((len(y),), 0.5)), net.scale[item])
+        z = torch.maximum(torch.minimum(run.z[keep], marginal.edges[:, -1]), marginal.edges[:, 0])
         scale = guesses.last_value[item]
         far = (run.z[keep] - (run.last_z[keep])).abs()
         found = (
             ((point - y).abs() <= CLOSE * y.abs()).float(),
             ((last - y).abs() <= CLOSE * y.abs()).float(),
-            -bins.log_density(log_mass, z, edges, around),
+            -marginal.log_density(z),
             (2 * scale).log() + far / scale,
         )
         hits += torch.stack([f.double().sum() for f in found])

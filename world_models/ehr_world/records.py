@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,11 +27,12 @@ from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 if TYPE_CHECKING:
     from world_models.data.ehr.episode import PatientEpisode
 
-__all__ = ["Guesses", "StayRecords", "cut", "first_value", "fold_of", "guesses_of", "numbers", "read_records"]
-__all__ += ["count_values", "median_values", "shares", "take"]
+__all__ = ["UNTOLD", "Guesses", "StayRecords", "cut", "first_value", "fold_of", "guesses_of", "numbers", "read_records"]
+__all__ += ["count_values", "median_values", "most_positions", "shares", "take"]
 
-MOST = 85  # positions of a stay: 14 days of 4 h, and the admission
+MOST_H, MOST_POSITIONS = 336.0, 169  # of a stay: 14 days of 4 h, or 7 of 1 h, and the admission
 MEDIAN_ERROR = 0.8  # mean absolute error of a standard normal's median: sqrt(2 / pi) (k)
+UNTOLD = -1
 LEAST_ERROR = 0.02  # standard deviations of an item: no baseline counts as better
 
 
@@ -40,6 +42,18 @@ class StayRecords(NamedTuple):
     stays: Stays
     subject: Tensor  # int64 [B]
     filtered: Tensor  # bool [B] passes the paper's filters
+    hospital: Tensor  # int64 [B] number of the hospital; UNTOLD where the record does not say
+
+
+class Sources(NamedTuple):
+    """Where stays are read from; as in `load_episodes`."""
+
+    meds: str | Path | None = None
+    tables: str | Path | None = None
+    mimic3: str | Path | None = None
+    challenge2012: str | Path | None = None
+    challenge2019: str | Path | None = None
+    eicu: str | Path | None = None
 
 
 class Guesses(NamedTuple):
@@ -62,7 +76,12 @@ class Guesses(NamedTuple):
 
 def take(records: StayRecords, rows: Tensor) -> StayRecords:
     """The records at `rows` (int64 [N])."""
-    return StayRecords(tree.take(records.stays, rows), records.subject[rows], records.filtered[rows])
+    return StayRecords(tree.take(records.stays, rows), *(x[rows] for x in records[1:]))
+
+
+def most_positions(hours_per_step: float) -> int:
+    """Positions of a stay that are kept, for steps of this width."""
+    return min(MOST_POSITIONS, round(MOST_H / hours_per_step) + 1)
 
 
 def read_records(
@@ -70,68 +89,74 @@ def read_records(
     work: Path | None = None,
     meds: str | Path | None = None,
     tables: str | Path | None = None,
+    mimic3: str | Path | None = None,
     challenge2012: str | Path | None = None,
+    challenge2019: str | Path | None = None,
+    eicu: str | Path | None = None,
     date_order: str | None = None,
 ) -> tuple[StayRecords, dict]:
     """Stays of a source on the vocabulary's items, and what was left out on the way: {"stages": ..., "dropped": ...}.
 
-    `date_order` is that of `load_episodes`. With `work`, they are kept there and read back while the source's files,
-    the items, the steps and `date_order` are the same.
+    The sources and `date_order` are those of `load_episodes`. With `work`, the stays are kept there and read back while
+    the source's files, the items, the steps, `date_order` and the code that reads are the same.
 
     Raises:
         ValueError (EhrDataError, UnitError): a source that cannot be read, or holds no stay.
     """
-    sources = {"meds": meds, "tables": tables, "challenge2012": challenge2012}
+    sources = Sources(meds, tables, mimic3, challenge2012, challenge2019, eicu)
     kept = None if work is None else work / f"records-{_mark(words, sources, date_order)}.safetensors"
     if kept is not None and kept.exists():
         try:
             x = load_file(kept)
             left = json.loads(bytes(x["left_out"].tolist()))
-            return StayRecords(Stays(*(x[n] for n in Stays._fields)), x["subject"], x["filtered"].bool()), left
+            stays = Stays(*(x[n] for n in Stays._fields))
+            return StayRecords(stays, x["subject"], x["filtered"].bool(), x["hospital"]), left
         except (SafetensorError, KeyError):
             kept.unlink()  # cut short by a kill: read the source again
     records, left = _read(words, sources, date_order)
     if kept is not None:
         told = torch.tensor(list(json.dumps(left).encode()), dtype=torch.uint8)
-        rest = {"subject": records.subject, "filtered": records.filtered, "left_out": told}
-        checkpoint.save_tensors(kept, {**records.stays._asdict(), **rest})
+        rest = {name: getattr(records, name) for name in StayRecords._fields[1:]}
+        checkpoint.save_tensors(kept, {**records.stays._asdict(), **rest, "left_out": told})
     return records, left
 
 
-def _read(words: Vocabulary, sources: dict[str, str | Path | None], date_order: str | None) -> tuple[StayRecords, dict]:
+def _read(words: Vocabulary, sources: Sources, date_order: str | None) -> tuple[StayRecords, dict]:
     from world_models.data.ehr.filters import FilterRules, measure, select
     from world_models.data.ehr.flow import Flow
     from world_models.data.ehr.load import load_episodes
     from world_models.data.ehr.tables import EhrDataError
 
-    episodes, flow = load_episodes(
-        meds=sources["meds"],
-        tables=sources["tables"],
-        challenge2012=sources["challenge2012"],
-        hours_per_step=words.hours_per_step,
-        date_order=date_order,
-    )
+    episodes, flow = load_episodes(*sources, hours_per_step=words.hours_per_step, date_order=date_order)
     if not episodes:
         raise EhrDataError(f"the source holds no stay that can be read; what became of its rows:\n{flow.diagram()}")
     measured = measure(episodes)
     good = {
         (s, i) for s, i in select(measured, FilterRules(), Flow())[["subject_id", "stay_id"]].itertuples(index=False)
     }
-    stays = from_episodes(words, episodes, most=MOST)
+    most = most_positions(words.hours_per_step)
+    stays = from_episodes(words, episodes, most=most)
     stays = stays._replace(delay=torch.where(stays.asked & (stays.delay == UNKNOWN), 0, stays.delay).to(torch.int8))
     subject = torch.tensor([e.subject_id for e in episodes], dtype=torch.int64)
     filtered = torch.tensor([(e.subject_id, e.stay_id) in good for e in episodes])
+    hospital = torch.tensor([hospital_number(e.hospital) for e in episodes], dtype=torch.int64)
     dropped = {table: {reason: int(n) for reason, n in ledger.dropped.items()} for table, ledger in flow.rows.items()}
     slots = int((stays.asked & ~stays.value.isnan()).sum())
-    return StayRecords(stays, subject, filtered), {
+    return StayRecords(stays, subject, filtered, hospital), {
         "stages": [{"name": s.name, "patients": s.patients, "stays": s.episodes} for s in flow.stages],
         "rows_dropped": {t: reasons for t, reasons in dropped.items() if reasons},
-        **_left_out(words, episodes),
+        **_left_out(words, episodes, most),
         "values_kept_last_of_each_step": slots,
     }
 
 
-def _left_out(words: Vocabulary, episodes: Sequence[PatientEpisode]) -> dict[str, Any]:
+def hospital_number(told: str) -> int:
+    """Of "eICU 59", 59; UNTOLD where the record names no hospital by number."""
+    number = told.rpartition(" ")[2]
+    return int(number) if number.isdecimal() else UNTOLD
+
+
+def _left_out(words: Vocabulary, episodes: Sequence[PatientEpisode], most: int) -> dict[str, Any]:
     """Results that the tensors of these episodes do not hold, counted by why."""
     known = {i.name for i in words.items}
     other: dict[str, int] = {}
@@ -139,7 +164,7 @@ def _left_out(words: Vocabulary, episodes: Sequence[PatientEpisode]) -> dict[str
     for e in episodes:
         for step in e.steps:
             for q in step.inquiries:
-                if step.number + 1 >= MOST:
+                if step.number + 1 >= most:
                     after += 1
                 elif q.value is None and q.item in known:
                     censored += 1
@@ -147,23 +172,31 @@ def _left_out(words: Vocabulary, episodes: Sequence[PatientEpisode]) -> dict[str
                     other[q.item] = other.get(q.item, 0) + 1
     return {
         "values_of_items_the_world_does_not_know": dict(sorted(other.items(), key=lambda x: -x[1])),
-        "results_after_day_14": after,
+        "results_after_the_last_position": after,
         "censored_results": censored,
     }
 
 
-def _mark(words: Vocabulary, sources: dict[str, str | Path | None], date_order: str | None) -> str:
+def _mark(words: Vocabulary, sources: Sources, date_order: str | None) -> str:
     """A short sum of what the tensors depend on: the files by path, size and time, the items, the steps' width."""
     rows: list = [[i.name, i.unit, i.low, i.high] for i in words.items]
-    rows += [[t.name, t.high] for t in words.treatments] + [words.hours_per_step, MOST]
+    rows += [[t.name, t.high] for t in words.treatments] + [words.hours_per_step, _code()]
     rows += [date_order] if date_order else []
-    for name, path in sources.items():
+    for name, path in sources._asdict().items():
         if path is None:
             continue
         path = Path(path)
         files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
         rows += [[name, str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=1)
+def _code() -> str:
+    """A sum of the code that reads: stays kept by an older version are read again."""
+    here = Path(__file__).parent
+    files = [*(here.parent / "data" / "ehr").rglob("*.py"), here / "episode_tensors.py", Path(__file__)]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in sorted(files))).hexdigest()
 
 
 def fold_of(subject: Tensor, folds: int, seed: int = 0) -> Tensor:

@@ -36,7 +36,7 @@ __all__ = [
     "report_grid",
     "to_z",
 ]
-__all__ += ["STATIC_NAMES", "collection_share", "from_ward", "ward_specs"]
+__all__ += ["SOURCE_PREFIX", "STATIC_NAMES", "collection_share", "from_ward", "ward_specs"]
 
 # tails finer than the middle: what kills lies there
 _TAIL = (0.0, 0.001, 0.005, 0.02)
@@ -49,11 +49,13 @@ SKEWED = 2.0  # the upper 49 % of values spread over more than this many times t
 LEAST_SHIFT, SHIFT_SHARE = 1e-3, 0.1  # of the median; added before the logarithm where a value can be 0
 HAIR = 1e-6  # of a value: how far the outer edges lie beyond the outer values where there is no grid
 GRIDS = (1.0, 0.1, 0.01, 0.001)  # steps that values may be reported in, in their units
-ON_GRID, NEARLY_ALL = 1e-4, 0.999  # a value this near to the grid lies on it; a share of the values
+# a value this near to the grid lies on it; shares of the values, for bins and for how one is reported again
+ON_GRID, NEARLY_ALL, MOSTLY = 1e-4, 0.999, 0.8
 # usual time from a step's start to the collection, as a share of the step: vitals at its end, cultures at its start,
 # blood at the mean of the half hours of a four-hour step in which the oracle takes it (`oracles/ward/measurement.py`)
 COLLECTED_AT = {"vital": 1.0, "culture": 0.0}
 BLOOD_COLLECTED_AT = 0.19
+SOURCE_PREFIX = "source_"  # of static features that tell which set a stay is from; they follow the ward's own
 STATIC_NAMES = (*(q.name for q in STATIC), *(f"complaint_{c}" for c in COMPLAINTS))
 
 
@@ -88,6 +90,7 @@ class Item:
     sd: float
     edges: tuple[float, ...]  # on the z scale, ascending; a label's are class index - 0.5
     whole: bool  # every bin holds one reported value: samples are rounded to whole numbers
+    grid: float = 0.0  # step that most values are reported in, in the unit; 0: none
 
     def __post_init__(self) -> None:
         if not self.sd > 0:
@@ -180,6 +183,10 @@ class Vocabulary:
         """bool [I]: the outcome is one of the item's classes."""
         return torch.tensor([bool(i.labels) for i in self.items])
 
+    def grids(self) -> Tensor:
+        """[I] step of the reports, in the items' units; 0: none."""
+        return torch.tensor([i.grid for i in self.items])
+
     def is_whole(self) -> Tensor:
         """bool [I]: values are whole numbers."""
         return torch.tensor([i.whole for i in self.items])
@@ -243,7 +250,8 @@ def _item(spec: Spec, values: Tensor, bins: int) -> Item:
     z = ((raw if shift is None else (raw + shift).log()) - mean) / sd
     edges = tuple(float(torch.tensor(e, dtype=torch.float32)) for e in z.tolist())
     whole = grid == 1.0 and most - least + 1 <= bins
-    return Item(**common, shift=shift, mean=mean, sd=sd, edges=edges, whole=whole)
+    mostly = report_grid(values, MOSTLY)
+    return Item(**common, shift=shift, mean=mean, sd=sd, edges=edges, whole=whole, grid=mostly)
 
 
 def _shift(spec: Spec, values: Tensor) -> float | None:
@@ -268,11 +276,11 @@ def _raw_edges(values: Tensor, grid: float, bins: int) -> Tensor:
     return torch.cat([torch.tensor([ends[0]]).double(), inner, torch.tensor([ends[1]]).double()])
 
 
-def report_grid(values: Tensor) -> float:
-    """The step that nearly all values are multiples of; 0 if there is none."""
+def report_grid(values: Tensor, share: float = NEARLY_ALL) -> float:
+    """The widest step that more than this share of the values are multiples of; 0 if there is none."""
     for step in GRIDS:
         off = (values / step - (values / step).round()).abs() * step
-        if float((off < ON_GRID * max(1.0, step)).double().mean()) > NEARLY_ALL:
+        if float((off < ON_GRID * max(1.0, step)).double().mean()) > share:
             return step
     return 0.0
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from world_models.ehr_world.vocabulary import STATIC_NAMES, Vocabulary
+from world_models.ehr_world.vocabulary import SOURCE_PREFIX, STATIC_NAMES, Vocabulary
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS
 
 __all__ = ["check_vocabulary"]
@@ -17,7 +17,7 @@ _REMEDY = "Use the version that made the weights, or train again"
 def check_vocabulary(words: Vocabulary) -> None:
     """Raises ValueError: names, units, limits or bins that are not the ward's; it says which, and what is expected."""
     words.check([q.name for q in INQUIRIES], [q.name for q in INTERVENTIONS], "this version's ward")
-    found = tuple(feature.name for feature in words.static)
+    found = tuple(feature.name for feature in words.static if not feature.name.startswith(SOURCE_PREFIX))
     if found != STATIC_NAMES:
         count = len(STATIC_NAMES)
         odd = [(i, a, b) for i, (a, b) in enumerate(zip(found, STATIC_NAMES, strict=False)) if a != b][:1]

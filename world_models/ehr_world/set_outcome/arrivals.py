@@ -21,20 +21,23 @@ NEAR = 0.33  # standard deviations of a static feature: an admission that far of
 MOST_DISTANCE = 160.0  # squares of NEAR, summed; further admissions count no less, or none of them might count at all
 
 
-def static_context(given: Mapping[str, Tensor], batch: int, device: torch.device) -> Tensor:
-    """Static context [B, S] that holds the factors `given` [B] and [B, complaints], and NaN for the rest."""
-    static = torch.full((batch, len(STATIC) + len(COMPLAINTS)), float("nan"), device=device)
+def static_context(given: Mapping[str, Tensor], batch: int, device: torch.device, width: int | None = None) -> Tensor:
+    """Static context [B, S] that holds the factors `given` [B] and [B, complaints], and NaN for the rest; `width` is S
+    where a world knows more of a patient than the ward does."""
+    known = len(STATIC) + len(COMPLAINTS)
+    static = torch.full((batch, width or known), float("nan"), device=device)
     for i, q in enumerate(STATIC):
         if q.name in given:
             static[:, i] = given[q.name]
     if "complaint" in given:
-        static[:, len(STATIC) :] = given["complaint"]
+        static[:, len(STATIC) : known] = given["complaint"]
     return static
 
 
 def admit(model: EHRWorldModel, key: Tensor, given: dict[str, Tensor]) -> Tensor:
     """Static context [B, S]: a row of the table, likelier the nearer to the factors `given` [B], which replace it."""
-    return alike(model.admissions, model.net.static_sd, key, static_context(given, key.shape[0], key.device))
+    wanted = static_context(given, key.shape[0], key.device, model.admissions.shape[1])
+    return alike(model.admissions, model.net.static_sd, key, wanted)
 
 
 def alike(admissions: Tensor, sd: Tensor, key: Tensor, wanted: Tensor) -> Tensor:
@@ -66,6 +69,7 @@ def blank(model: EHRWorldModel, key: Tensor, static: Tensor, diagnosis: Tensor |
         drawn_h=zero,
         drawn_step=never,
         seen=none,
+        trend=zero.unsqueeze(-1).repeat(1, 1, model.net.trend_width),
         pending=none,
         pending_value=zero,
         pending_drawn_h=zero,

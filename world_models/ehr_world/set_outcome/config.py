@@ -28,6 +28,8 @@ class SetOutcomeConfig:
     admissions: int = 1024  # rows of the table that generated patients are sampled from
     longest_h: float = 336.0  # of a training stay
     backbone: str = "gru"  # or "transformer": see `backbone`
+    trends: bool = False  # queries read how an item has gone: see `trends`
+    repeats: bool = False  # a share of the mass may lie on the last report: see `marginal`
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from world_models import tree
-from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.network import ChartFeatures, StepInputs
 from world_models.ehr_world.set_outcome.state import EHRState
 from world_models.ehr_world.vocabulary import from_z
@@ -58,7 +57,7 @@ def next_quantiles(model: EHRWorldModel, state: EHRState, chances: tuple[float, 
         row, column = rows.unsqueeze(1).expand(-1, len(item)), item.expand(len(rows), -1)
         last = ChartFeatures(*(x[row, column] for x in inputs.chart))
         outcome = model.net.query(asked[rows], item, last, model.exposure(state, step, none, recent, row, column))
-        ends = outcome.edges.new_tensor(chances).expand(len(outcome.edges), len(chances))
-        z = bins.quantile(outcome.log_mass.exp(), ends, outcome.edges, outcome.around).unflatten(0, row.shape)
+        ends = outcome.loading.new_tensor(chances).expand(len(outcome.loading), len(chances))
+        z = outcome.marginal.quantile(ends).unflatten(0, row.shape)
         parts.append(from_z(z, model.net.scale[item].unsqueeze(1)))
     return torch.cat(parts)

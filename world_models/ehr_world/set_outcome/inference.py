@@ -143,7 +143,8 @@ def _stays(
         offset_h=model.offset_h,
         hours_per_step=step_h,
     )
-    static = static_context(model.read({n: x[:, 0] for n, x in charts.items()}) | factors, batch, model.device)
+    told = model.read({n: x[:, 0] for n, x in charts.items()}) | factors
+    static = static_context(told, batch, model.device, len(model.vocabulary.static))
     if "diagnosis" in charts:
         diagnosis = charts["diagnosis"][:, 0]
     else:
@@ -183,7 +184,7 @@ def believe(model: EHRWorldModel, stays: Stays, key: Tensor, start_h: Tensor) ->
     step = torch.arange(count, device=model.device, dtype=torch.float32) + (start_h / step_h).unsqueeze(-1)
     static, diagnosis = (x.unsqueeze(1).expand(-1, count, -1) for x in (stays.static, stays.diagnosis))
     fixed = net.fixed(static, diagnosis, step)
-    after = net.chart(chart.value, chart.seen, chart.age)
+    after = net.charted(chart)
     x = net.digest(chart.fresh.to(torch.float32), StepInputs(after, net.doses(stays.given), fixed))
     last = stays.valid.sum(1) - 1
     state = blank(model, key, stays.static, stays.diagnosis)
@@ -214,6 +215,7 @@ def believe(model: EHRWorldModel, stays: Stays, key: Tensor, start_h: Tensor) ->
         drawn_h=hour(drawn_step),
         drawn_step=drawn_step,
         seen=shown,
+        trend=after.trend[rows, last],
         pending=out.any(1),
         pending_drawn_step=sent,
         pending_drawn_h=hour(sent),

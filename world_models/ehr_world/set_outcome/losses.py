@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.copula import log_copula
 from world_models.ehr_world.set_outcome.network import ChartFeatures, Exposure, Outcome, SetOutcome, StepInputs
 from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, LAST_DELAY, NEVER, Stays, charted
@@ -55,7 +54,7 @@ def forced(net: SetOutcome, stays: Stays) -> Forced:
     """All positions of all stays in one pass."""
     batch, count, _ = stays.value.shape
     chart = charted(stays)
-    after = net.chart(chart.value, chart.seen, chart.age)
+    after = net.charted(chart)
     before = net.chart_before(after)
     step = torch.arange(count, device=stays.value.device, dtype=torch.float32).expand(batch, count)
     static, diagnosis = (x.unsqueeze(1).expand(-1, count, -1) for x in (stays.static, stays.diagnosis))
@@ -91,20 +90,27 @@ def likelihood(net: SetOutcome, run: Forced) -> tuple[Tensor, Tensor]:
     """Log likelihood [N] of each slot's value (density on the z scale, mass for labels), and its PIT [N]."""
     label = net.label[run.item]
     z = run.z.nan_to_num(0.0)
-    inside = torch.maximum(torch.minimum(z, run.outcome.edges[:, -1]), run.outcome.edges[:, 0])
-    log_mass = run.outcome.log_mass
-    log_p = bins.log_density(log_mass, inside, run.outcome.edges, run.outcome.around)
-    pit = bins.cdf(log_mass.exp(), inside, run.outcome.edges, run.outcome.around)
+    marginal = run.outcome.marginal
+    inside = torch.maximum(torch.minimum(z, marginal.edges[:, -1]), marginal.edges[:, 0])
+    log_p, pit = marginal.log_density(inside), marginal.cdf(inside)
     return log_p, torch.where(label, 0.5, pit)
 
 
-def stay_losses(net: SetOutcome, stays: Stays, expected: float | None = None, shown: Stays | None = None) -> StayLosses:
+def stay_losses(
+    net: SetOutcome,
+    stays: Stays,
+    expected: float | None = None,
+    shown: Stays | None = None,
+    ended: Tensor | None = None,
+) -> StayLosses:
     """The terms of the loss, each a mean over this batch's slots or positions.
 
     With `expected`, the number of positions a batch has on average, each is a sum over that number (and SLOTS times it)
     instead: batches of equally long stays must not weigh equally, or those who die early would count for more.
 
     With `shown`, the same stays with some results left out, the network is told of those alone but must predict all.
+
+    With `ended`, bool [B], death and discharge count only of stays whose record tells how they ended.
     """
     run = forced(net, stays if shown is None else shown)
     if shown is not None:
@@ -125,6 +131,8 @@ def stay_losses(net: SetOutcome, stays: Stays, expected: float | None = None, sh
     delay = _delay_loss(net, stays, run, slots)
     dies, leaves = ~stays.alive, stays.home
     later = stays.valid & (torch.arange(count, device=dies.device) > 0)
+    if ended is not None:
+        later = later & ended.unsqueeze(-1)
     ends = []
     for which, (happens, at_risk) in enumerate(((dies, later), (leaves, later & stays.alive))):
         term = nn.functional.binary_cross_entropy_with_logits(

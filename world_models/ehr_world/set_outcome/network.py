@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from world_models import gradients
-from world_models.ehr_world.set_outcome import bins
+from world_models.ehr_world.set_outcome import bins, trends
 from world_models.ehr_world.set_outcome.backbone import Backbone, Cache, Recurrent, Transformer
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
-from world_models.ehr_world.set_outcome.stay_tensors import NEVER, previous
-from world_models.ehr_world.vocabulary import Vocabulary, to_z
+from world_models.ehr_world.set_outcome.marginal import Again, Marginal
+from world_models.ehr_world.set_outcome.stay_tensors import NEVER, Charted, previous
+from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 
 __all__ = ["ChartFeatures", "Exposure", "Outcome", "SetOutcome", "StepInputs"]
 
@@ -39,12 +40,16 @@ MOST_SLOPE_Z = 3.0  # how far off the item counts for an effect's slope
 LOG_SCALE = (-6.0, 3.0)  # limits of the base's log scale
 LOG_BEND, BEND_UNIT = (-5.0, 3.0), 0.01  # of the base's log bend, which is told in this unit
 LABEL_SCALE = 1e4  # of a label's base: so wide that its bins are even
+MOST_TREND_Z = 6.0  # how far off a trend's number counts
+CELL_Z = 0.01  # width of the last report's cell where reports have no step
+MOST_AGAIN = 0.999  # share of the mass on the last report
 
 # first weights
 TABLE_GAIN, OUT_GAIN = 0.5, 0.1  # smaller than the library's: items begin alike, and near the base
 LOG_SCALE_START = -1.0  # narrower than the marginal
 KEEP_START = 1.5  # before the sigmoid: keeps most of the last value
 LOADING_SD = 0.2  # of the copula's loadings
+AGAIN_START = -2.0  # before the sigmoid
 END_STARTS = (-4.0, -3.5)  # log odds of death and discharge within a step
 
 
@@ -64,6 +69,7 @@ class ChartFeatures(NamedTuple):
     z: Tensor  # last value on its scale, 0 where none has come; a label's class
     seen: Tensor  # 0 or 1
     age: Tensor  # steps since its specimen was collected
+    trend: Tensor  # [..., I, NUMBERS] of `trends`; of a network without, [..., I, 0]
 
 
 class StepInputs(NamedTuple):
@@ -75,13 +81,11 @@ class StepInputs(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Predictions for N slots of K bins."""
+    """Predictions for N slots."""
 
-    log_mass: Tensor  # [N, K]
-    edges: Tensor  # [N, K + 1]
+    marginal: Marginal
     loading: Tensor  # [N, R] of the copula; 0 for labels
     hidden: Tensor  # [N, query]
-    around: bins.Around  # the logistic base; labels: even
 
 
 class SetOutcome(nn.Module):
@@ -99,6 +103,7 @@ class SetOutcome(nn.Module):
     static_low: Tensor  # [S] least and greatest met in training
     static_high: Tensor  # [S]
     usual: Tensor  # [S] what an unknown feature reads as
+    grid: Tensor  # [I] step of the reports, in the items' units; 0: none
 
     def __init__(self, config: SetOutcomeConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
@@ -126,7 +131,7 @@ class SetOutcome(nn.Module):
         self.norm = nn.LayerNorm(query)
         self.mix = nn.Sequential(nn.Linear(query, query), nn.GELU(), nn.Linear(query, query))
         self.norm_out = nn.LayerNorm(query)
-        self.width = self.bin_count + 4 + config.rank
+        self.width = self.bin_count + 4 + config.rank + config.repeats
         self.out = nn.Linear(query, self.width)
         self.out_item = nn.Embedding(items, self.width)
         self.delay = nn.Linear(query, DELAYS)
@@ -134,6 +139,12 @@ class SetOutcome(nn.Module):
         # what each intervention moves each item by, per share: a straight way beside the deep one, for rare pairs
         self.effect = nn.Embedding(items, len(Exposure._fields) * doses)
         self.effect_slope = nn.Embedding(items, len(Exposure._fields) * doses)  # by how far off the item was
+        if config.trends:
+            self.trend = nn.Linear(trends.FEATURES, query)
+            self.trend_gain = nn.Embedding(items, trends.FEATURES)
+            self.pull = nn.Embedding(items, trends.FEATURES)  # a straight way to the location, item by item
+            self.mix_again = nn.Sequential(nn.LayerNorm(query), nn.Linear(query, 2 * query), nn.GELU())
+            self.mix_out = nn.Linear(2 * query, query)
         self._first_weights()
 
     def _register_tables(self) -> None:
@@ -146,6 +157,7 @@ class SetOutcome(nn.Module):
         self.register_buffer("static_sd", torch.tensor([s.sd for s in vocabulary.static]))
         # Not weights, but on their device: what training met, and what an unknown one reads as (a yes or no: no).
         usual = [0.0 if (s.low, s.high) == (0.0, 1.0) else s.mean for s in vocabulary.static]
+        self.register_buffer("grid", vocabulary.grids(), persistent=False)
         rows = {"static_low": [s.low for s in vocabulary.static], "static_high": [s.high for s in vocabulary.static]}
         for name, row in {**rows, "usual": usual}.items():
             self.register_buffer(name, torch.tensor(row), persistent=False)
@@ -160,7 +172,12 @@ class SetOutcome(nn.Module):
         self.out.bias.zero_()
         self.out.bias[self.bin_count + 1] = LOG_SCALE_START
         self.out.bias[self.bin_count + 2] = KEEP_START
-        loading = self.out_item.weight[:, self.bin_count + 4 :]
+        if self.config.trends:
+            for table in (self.trend_gain, self.pull):
+                nn.init.zeros_(table.weight)
+        if self.config.repeats:
+            self.out.bias[-1] = AGAIN_START
+        loading = self.out_item.weight[:, self.bin_count + 4 : self.bin_count + 4 + self.config.rank]
         loading.normal_(std=LOADING_SD, generator=torch.Generator().manual_seed(1))
         self.get_parameter("ends.2.bias").copy_(torch.tensor(END_STARTS))
 
@@ -192,16 +209,28 @@ class SetOutcome(nn.Module):
         age = (chart.age * AGE_SCALE).log1p() * chart.seen
         return torch.cat([z, chart.seen, age, (z.abs() - 1.0).clamp_min(0.0)], -1)
 
-    def chart(self, value: Tensor, seen: Tensor, age: Tensor) -> ChartFeatures:
-        """Features of a chart [..., I]: last values in their units, whether there is one (bool), its age in steps."""
+    def chart(self, value: Tensor, seen: Tensor, age: Tensor, trend: Tensor) -> ChartFeatures:
+        """Features of a chart [..., I]: last values in their units, whether there is one (bool), its age in steps, and
+        what is kept of how they have gone [..., I, `trend_width`]."""
         there = seen.to(torch.float32)
-        return ChartFeatures(self.z_of(value) * there, there, age * there)
+        return ChartFeatures(self.z_of(value) * there, there, age * there, trend)
+
+    def charted(self, chart: Charted) -> ChartFeatures:
+        """Features after every position of a record's chart."""
+        z = self.z_of(chart.value)
+        kept = trends.trends(chart, z) if self.config.trends else z.new_zeros(*z.shape, 0)
+        return self.chart(chart.value, chart.seen, chart.age, kept)
+
+    @property
+    def trend_width(self) -> int:
+        """How many numbers are kept of how each item has gone."""
+        return trends.NUMBERS if self.config.trends else 0
 
     @staticmethod
     def chart_before(after: ChartFeatures) -> ChartFeatures:
         """The chart as each position's step began: the position before, one step older."""
         seen = previous(after.seen)
-        return ChartFeatures(previous(after.z), seen, (previous(after.age) + 1.0) * seen)
+        return ChartFeatures(previous(after.z), seen, (previous(after.age) + 1.0) * seen, previous(after.trend))
 
     # ---- parts
 
@@ -240,8 +269,7 @@ class SetOutcome(nn.Module):
             met: [N, J].
         """
         asked = self.ask(self.fuse(self.backbone.top(carried), inputs))
-        chart = inputs.chart
-        last = ChartFeatures(chart.z[row, item], chart.seen[row, item], chart.age[row, item])
+        last = ChartFeatures(*(x[row, item] for x in inputs.chart))
         return self.query(asked[row], item, last, met)
 
     def take_in(
@@ -279,20 +307,47 @@ class SetOutcome(nn.Module):
             -1,
         )
         hidden = asked * (1.0 + self.gain(item)) + self.item(item) + self.last(features)
+        push = self._push(item, value, met)
+        if self.config.trends:
+            gone = trends.features(last.trend, last.z).clamp(-MOST_TREND_Z, MOST_TREND_Z)
+            hidden = hidden + self.trend(gone * (1.0 + self.trend_gain(item)))
+            push = push + (gone * self.pull(item)).sum(-1)
         hidden = hidden + self.mix(self.norm(hidden))
+        if self.config.trends:
+            hidden = hidden + self.mix_out(self.mix_again(hidden))
         hidden = self.norm_out(hidden)
         out = self.out(hidden) + self.out_item(item)
-        push = self._push(item, value, met)
+        seen = last.seen
         if value.ndim == 2:
             item = item.expand(value.shape).flatten()
             hidden, out, push, value = hidden.flatten(0, 1), out.flatten(0, 1), push.flatten(0, 1), value.flatten(0, 1)
+            seen = seen.flatten(0, 1)
+        return Outcome(
+            self._marginal(item, value, seen, push, out),
+            out[:, self.bin_count + 4 : self.bin_count + 4 + self.config.rank] * (~self.label[item]).unsqueeze(-1),
+            hidden,
+        )
+
+    def _marginal(self, item: Tensor, value: Tensor, seen: Tensor, push: Tensor, out: Tensor) -> Marginal:
+        """Of N slots, from their last values on the z scale, what moves their locations, and the head's numbers."""
         moved, log_scale, keep, log_bend = out[:, self.bin_count : self.bin_count + 4].unbind(-1)
         location = torch.sigmoid(keep) * value + moved + push
         edges, label = self.edges[item], self.label[item]
         scale = torch.where(label, LABEL_SCALE, log_scale.clamp(*LOG_SCALE).exp())
         around = bins.Around(location, scale, BEND_UNIT * log_bend.clamp(*LOG_BEND).exp())
         log_mass = bins.log_masses(out[:, : self.bin_count], around, edges, ~label)
-        return Outcome(log_mass, edges, out[:, self.bin_count + 4 :] * (~label).unsqueeze(-1), hidden, around)
+        if not self.config.repeats:
+            return Marginal(log_mass, edges, around)
+        share = MOST_AGAIN * torch.sigmoid(out[:, -1]) * seen * (~label)
+        return Marginal(log_mass, edges, around, Again(share, *self._cell(item, value)))
+
+    def _cell(self, item: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Both ends [N] of what is reported as z, on its scale."""
+        scale, half = self.scale[item], 0.5 * self.grid[item]
+        report, gridded = from_z(z, scale), half > 0
+        low = torch.where(gridded, to_z(report - half, scale), z - 0.5 * CELL_Z)
+        high = torch.where(gridded, to_z(report + half, scale), z + 0.5 * CELL_Z)
+        return low, torch.maximum(high, low + 1e-3 * CELL_Z)  # at a scale's end a cell may have no width
 
     def _push(self, item: Tensor, value: Tensor, met: Exposure) -> Tensor:
         """What the interventions move each slot's location by, on the item's scale: [N] or [B, I]."""

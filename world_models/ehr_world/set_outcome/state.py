@@ -26,6 +26,7 @@ class EHRState(NamedTuple):
     drawn_h: Tensor  # [B, I] hours since admission when its specimen was collected
     drawn_step: Tensor  # int64 [B, I]
     seen: Tensor  # bool [B, I]
+    trend: Tensor  # [B, I, NUMBERS] of `trends`; of a network without, [B, I, 0]
     pending: Tensor  # bool [B, I]
     pending_value: Tensor  # [B, I] sampled already, shown once due
     pending_drawn_h: Tensor  # [B, I]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from world_models import checkpoint, gradients, keys, tree
 from world_models.config_json import from_json
 from world_models.ehr_world.charting import ward_chart
-from world_models.ehr_world.set_outcome import bins, inference
+from world_models.ehr_world.set_outcome import inference, trends
 from world_models.ehr_world.set_outcome.arrivals import admit, blank
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
 from world_models.ehr_world.set_outcome.copula import latent
@@ -229,7 +229,7 @@ class EHRWorldModel(nn.Module):
     def chart_features(self, state: EHRState, step: Tensor) -> ChartFeatures:
         """The chart as features, its ages counted up to `step` [B]."""
         age = (step.unsqueeze(-1) - state.drawn_step).clamp_min(0).to(torch.float32)
-        return self.net.chart(state.value, state.seen, age)
+        return self.net.chart(state.value, state.seen, age, state.trend)
 
     def step_inputs(self, state: EHRState, step: Tensor, given: Tensor) -> StepInputs:
         """What the network reads of the step `step` [B] that follows the state, under interventions `given` [B, J]."""
@@ -275,9 +275,11 @@ class EHRWorldModel(nn.Module):
         """One value [N] for each slot: correlated within a row by the copula."""
         score = latent(outcome.loading, chances.shared[row], chances.own[row, item])
         u = torch.special.ndtr(score).clamp(LEAST_TAIL, 1 - LEAST_TAIL)
-        z = bins.quantile(outcome.log_mass.exp(), u, outcome.edges, outcome.around)
-        value = from_z(z, self.net.scale[item])
+        value = from_z(outcome.marginal.quantile(u), self.net.scale[item])
         value = torch.where(self.whole[item] | self.net.label[item], value.round(), value)
+        if self.config.repeats:  # a report said again is the same number
+            step = self.net.grid[item]
+            value = torch.where(step > 0, (value / step.clamp_min(LEAST_TAIL)).round() * step, value)
         return value.maximum(self.bounds[item, 0]).minimum(self.bounds[item, 1])
 
     def _sample_delays(
@@ -308,11 +310,8 @@ class EHRWorldModel(nn.Module):
         state = self._collected(state, asked, step, (row, item), value, delay)
         came = state.pending & (state.pending_due_step <= step.unsqueeze(-1))
         gap = torch.where(step == 0, 0.0, self.hours_per_step).unsqueeze(-1)
+        state = self.shown(state, came, state.pending_value, state.pending_drawn_h, state.pending_drawn_step)
         state = state._replace(
-            value=torch.where(came, state.pending_value, state.value),
-            drawn_h=torch.where(came, state.pending_drawn_h, state.drawn_h),
-            drawn_step=torch.where(came, state.pending_drawn_step, state.drawn_step),
-            seen=state.seen | came,
             pending=state.pending & ~came,
             given=given,
             since_h=torch.where(given > 0, 0.0, (state.since_h + gap).clamp_max(MAX_HOURS_SINCE)),
@@ -325,6 +324,21 @@ class EHRWorldModel(nn.Module):
         dying, leaving = chance.unbind(-1)
         state = state._replace(hidden=hidden, alive=~dies, home=leaves & ~dies)
         return state._replace(death_chance=dying, home_chance=leaving)
+
+    def shown(self, state: EHRState, came: Tensor, value: Tensor, drawn_h: Tensor, drawn_step: Tensor) -> EHRState:
+        """The state once results `value` [B, I] were charted where `came` (bool [B, I]), collected at `drawn_h`, in the
+        step `drawn_step`."""
+        trend = state.trend
+        if self.config.trends:
+            gap = (drawn_step - state.drawn_step).to(torch.float32)
+            trend = trends.grown(trend, came, self.net.z_of(value), self.net.z_of(state.value), gap)
+        return state._replace(
+            value=torch.where(came, value, state.value),
+            drawn_h=torch.where(came, drawn_h, state.drawn_h),
+            drawn_step=torch.where(came, drawn_step, state.drawn_step),
+            seen=state.seen | came,
+            trend=trend,
+        )
 
     def _collected(
         self, state: EHRState, asked: Tensor, step: Tensor, at: tuple[Tensor, Tensor], value: Tensor, delay: Tensor
