@@ -23,7 +23,6 @@ from benchmarks.people.points import Points
 from benchmarks.people.questions import Question
 from world_models.data.ehr.episode import lay_out
 from world_models.ehr_world.episode_tensors import from_episodes
-from world_models.ehr_world.set_outcome import bins
 from world_models.ehr_world.set_outcome.losses import forced
 from world_models.ehr_world.set_outcome.stay_tensors import Stays, pad
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
@@ -79,8 +78,9 @@ def _chunk(
     place = torch.tensor([p for _, p in cut])
     slots = _slots(q, points.outcome_after_h[rows], width)
     stays = _asking(pad(stays, int(place.max()) + len(slots)), place, slots, item)
-    column = intervention_index(q.column)
-    standard, high = float(INTERVENTIONS[column].standard), float(INTERVENTIONS[column].high)
+    column = [t.name for t in model.vocabulary.treatments].index(q.column)
+    drug = INTERVENTIONS[intervention_index(q.column)]
+    standard, high = float(drug.standard), float(drug.high)
     dose = torch.from_numpy(points.dose[rows]).float().nan_to_num(standard)
     before = torch.from_numpy(points.before[rows]).float().nan_to_num(0.0)
     means = []
@@ -125,8 +125,7 @@ def _mean(model: EHRWorldModel, stays: Stays, place: Tensor, slots: Tensor, item
     run = forced(model.net, stays)
     keep = (run.item == item) & (run.place >= place[run.row])
     row, step = run.row[keep], run.place[keep] - place[run.row[keep]]
-    around = bins.Around(*(x[keep] for x in run.outcome.around))
-    mass, edges = run.outcome.log_mass[keep].exp(), model.net.edges[run.item[keep]]
-    z = bins.quantile(mass, LEVELS.expand(len(mass), -1), edges, around)
+    marginal = run.outcome.marginal.take(keep)
+    z = marginal.quantile(LEVELS.expand(len(row), -1))
     value = from_z(z, model.net.scale[item]).mean(1).double()
     return torch.zeros(len(place), dtype=torch.float64).index_add(0, row, value * slots[step, row])
