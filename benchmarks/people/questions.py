@@ -109,7 +109,7 @@ QUESTIONS: tuple[Question, ...] = (
         control_to_h=12.0,
         low=0.15,
         high=0.35,
-        literature="20 mmol: K +0.25 mmol/L (Kruse & Carlson 1990, doi 10.1001/archinte.1990.00390150101019), +-0.1 (k)",
+        literature="20 mmol: K +0.25 mmol/L (Kruse & Carlson 1990 PMID 2310280), +-0.1 (k)",
     ),
     Question(
         name="inspired oxygen on saturation",
