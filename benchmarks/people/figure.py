@@ -115,7 +115,7 @@ def _panel(panel: Any, block: Sequence[Mapping[str, Any] | str]) -> None:
     low, high = rows[0]["known_low"], rows[0]["known_high"]
     adjusted = [r["usual_dose_effect"] for r in rows if "robust" in r["estimator"] or "oracle" in r["estimator"]]
     reach = max([abs(low), abs(high), *(1.2 * abs(x) for x in adjusted if math.isfinite(x))])
-    least, most = -1.6 * reach, 1.6 * reach
+    least, most = (-0.7 * reach, 1.6 * reach) if low + high > 0 else (-1.6 * reach, 0.7 * reach)
     panel.axvspan(low, high, color="C1", alpha=0.25, lw=0, label="known")
     panel.axvline(0.0, color="0.3", lw=0.8)
     labels = []
@@ -141,6 +141,8 @@ def _panel(panel: Any, block: Sequence[Mapping[str, Any] | str]) -> None:
     panel.set_ylim(len(block) - 0.5, -0.5)
     panel.set_xlim(least, most)
     first = rows[0]
-    panel.set_title(f"{first['question']}: {first['usual_dose']:g} {first['dose_unit']}", fontsize=9, loc="left")
-    panel.set_xlabel(f"{first['outcome']}; shaded: literature", fontsize=7)
+    dose = f"{first['usual_dose']:g} {first['dose_unit']}".replace("1 units", "1 unit")
+    panel.set_title(f"{first['question']}: {dose}", fontsize=9, loc="left")
+    outcome = first["outcome"].replace("urine_output_ml", "urine_output_ml_h")  # asked as a rate over the window
+    panel.set_xlabel(f"{outcome}; shaded: literature", fontsize=7)
     panel.tick_params(axis="x", labelsize=7)
