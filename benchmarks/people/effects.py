@@ -15,6 +15,7 @@ further world costs its own passes alone.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         rows = _answers(a.records, a.asked, a, a.worlds)
     except (EhrDataError, UnitError, ImportError) as error:
-        print(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
         return 2
     made = made_by("benchmarks.people.effects", argv, {"draw, folds and trees": a.seed}, ["ward-oracle", *a.world])
     write_csv(a.out, rows, made)

@@ -179,7 +179,7 @@ def test_bad_arguments_end_before_anything_is_read(given, said, tmp_path, capsys
 
 def test_a_folder_that_is_no_record_ends_with_its_error(tmp_path, capsys):
     assert effects.main(["--eicu", str(tmp_path), "--world", "--out", str(tmp_path / "o.csv")]) == 2
-    assert "error:" in capsys.readouterr().out and not (tmp_path / "o.csv").exists()
+    assert "error:" in capsys.readouterr().err and not (tmp_path / "o.csv").exists()
 
 
 def test_what_is_kept_is_read_back_until_something_changes(tmp_path):
