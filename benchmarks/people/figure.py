@@ -81,12 +81,12 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path, made: Mapping[str, Any])
     questions = list(dict.fromkeys(r["question"] for r in shown))
     if not questions:
         return
-    across = min(2, len(questions))
+    across = min(3, len(questions))
     blocks = [_blocks([r for r in shown if r["question"] == q]) for q in questions]
     down = -(-len(questions) // across)
     heights = [max(len(b) for b in blocks[i * across : (i + 1) * across]) for i in range(down)]
     figure, panels = plt.subplots(
-        down, across, figsize=(7.4 * across, 0.19 * sum(heights) + 1.0 * down), squeeze=False,
+        down, across, figsize=(6.2 * across, 0.19 * sum(heights) + 1.0 * down), squeeze=False,
         gridspec_kw={"height_ratios": heights},
     )  # fmt: skip
     for panel, block in zip(panels.flat, blocks, strict=False):
@@ -105,7 +105,8 @@ def _blocks(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any] | str]:
     for r in rows:
         if r["record"] != record:
             record = r["record"]
-            out.append(f"{record}, {r['treated']} treated")
+            told = "" if math.isfinite(r["mean_dose"]) else ", doses not told"
+            out.append(f"{record}, {r['treated']} treated{told}")
         out.append(r)
     return out
 

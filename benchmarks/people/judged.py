@@ -48,7 +48,8 @@ def rows_of(q: Question, asked: Asked) -> list[dict[str, Any]]:
         found[f"world {name}"] = _mean(effect, cluster)
     if oracle is not None:
         found["oracle"] = Estimate(oracle[0], float("nan"), float("nan"), float("nan"))
-    told = verdict(q, asked, found, control)
+    scale = q.usual_dose / dose
+    told = verdict(q, asked, found, control, scale)
     counts: dict[str, Any] = {
         "treated": asked.treated,
         "untreated": asked.untreated,
@@ -68,7 +69,6 @@ def rows_of(q: Question, asked: Asked) -> list[dict[str, Any]]:
         "imbalance_before": float("nan") if seen is None else seen.imbalance_before,
         "imbalance": float("nan") if seen is None else seen.imbalance,
     }
-    scale = q.usual_dose / dose
     first = {"question": q.name, "record": asked.record}
     rows = [
         {
@@ -112,8 +112,11 @@ def _mean(effect: np.ndarray, cluster: np.ndarray) -> Estimate:
     return estimates(sums)["outcome_regression"]
 
 
-def verdict(q: Question, asked: Asked, found: dict[str, Estimate], control: dict[str, Estimate] | None) -> str:
-    """What the record can tell, by rules: never better than its worst trouble."""
+def verdict(
+    q: Question, asked: Asked, found: dict[str, Estimate], control: dict[str, Estimate] | None, scale: float
+) -> str:
+    """What the record can tell, by rules: sign and size beside what is known (`scale` brings an effect to a usual dose;
+    NaN: no dose is told), and every trouble that was found."""
     main = found[MAIN]
     trouble = []
     if asked.treated < FEW_TREATED or asked.patients < FEW_PATIENTS:
@@ -130,7 +133,16 @@ def verdict(q: Question, asked: Asked, found: dict[str, Estimate], control: dict
         said = "sign against what is known"
     else:
         said = "not told from no effect"
-    return "; ".join([said, *trouble])
+    return "; ".join([said, *_size(q, main, scale), *trouble])
+
+
+def _size(q: Question, main: Estimate, scale: float) -> list[str]:
+    """Whether a usual dose's interval reaches the known range."""
+    near, far = sorted((q.sign * q.low, q.sign * q.high))
+    ends = sorted((q.sign * main.low * scale, q.sign * main.high * scale))
+    if not all(np.isfinite(ends)):
+        return ["size not told"]
+    return ["smaller than known"] if ends[1] < near else ["larger than known"] if ends[0] > far else ["size as known"]
 
 
 def together(parts: Sequence[Asked]) -> Asked:

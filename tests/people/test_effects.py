@@ -115,7 +115,9 @@ def asked(name: str = "one", treated: int = 80, effect: float = 12.0, level: flo
 def test_rows_and_verdicts():
     rows = rows_of(PRESSOR, asked())
     main = next(r for r in rows if r["estimator"] == "doubly_robust")
-    assert main["effect_low"] < main["effect"] == pytest.approx(12.0) and main["verdict"] == "sign as known"
+    assert (
+        main["effect_low"] < main["effect"] == pytest.approx(12.0) and main["verdict"] == "sign as known; size as known"
+    )
     assert main["usual_dose_effect"] == pytest.approx(12.0) and main["doses_told"] == 1.0
     assert {"naive", "oracle", "oracle_regularised", "raw"} <= {r["estimator"] for r in rows}
     few = asked(treated=12, effect=-6.0)._replace(overlap=Overlap(0.5, 3.0, -0.6, -0.8))
@@ -124,7 +126,11 @@ def test_rows_and_verdicts():
         assert part in said
     found = {n: Estimate(5.0, 4.0, 6.0, 0.5) for n in ("naive", "outcome_regression", "doubly_robust")}
     found["doubly_robust_logistic"] = found["naive"]
-    assert "confounding left" in verdict(PRESSOR, asked(), found, {"doubly_robust": Estimate(2.0, 1.0, 3.0, 0.5)})
+    control = {"doubly_robust": Estimate(2.0, 1.0, 3.0, 0.5)}
+    said = verdict(PRESSOR, asked(), found, control, scale=1.0)
+    assert "confounding left" in said and "smaller than known" in said  # 4 to 6 where 10 to 20 is known
+    assert "larger than known" in verdict(PRESSOR, asked(), found, None, scale=6.0)
+    assert "size not told" in verdict(PRESSOR, asked(), found, None, scale=float("nan"))
 
 
 def test_all_records_weigh_by_their_treated():
