@@ -30,7 +30,7 @@ from benchmarks.people.estimators import Nuisances, cluster_sums, nuisances, ove
 from benchmarks.people.judged import Asked, rows_of, together
 from benchmarks.people.points import Points, decision_points
 from benchmarks.people.questions import QUESTIONS, Question, by_name
-from benchmarks.people.sources import Record, kept, records_of
+from benchmarks.people.sources import WITHOUT_TREATMENTS, Record, kept, records_of
 from benchmarks.people.worlds import WORLD_POINTS, world_effects
 from world_models import catalog, checkpoint
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
@@ -42,6 +42,8 @@ Worlds = dict[str, tuple[EHRWorldModel, str]]  # name -> world and seal
 
 def ask(record: Record, q: Question, work: Path | None, worlds: Worlds, untreated: int, seed: int) -> Asked | str:
     """A record's answer to a question, or why it has none."""
+    if q.order and record.key in WITHOUT_TREATMENTS:
+        return "the record holds no treatments"
     points = _points(record, q, work, untreated, seed)
     if points is None:
         return "nobody was treated, or nobody untreated, with the outcome measured"

@@ -20,10 +20,11 @@ from world_models.files import replacing
 if TYPE_CHECKING:
     from world_models.data.ehr.episode import PatientEpisode
 
-__all__ = ["NAMES", "Record", "kept", "records_of"]
+__all__ = ["NAMES", "WITHOUT_TREATMENTS", "Record", "kept", "records_of"]
 
 # argument -> name of the record
 NAMES = {"eicu": "eICU", "meds": "MIMIC-IV", "mimic3": "MIMIC-III", "challenge2019": "Challenge 2019"}
+WITHOUT_TREATMENTS = frozenset({"challenge2019"})  # charted settings alone
 LAYOUT = 1  # of what is kept: another number makes it anew
 
 
