@@ -142,7 +142,13 @@ def _size(q: Question, main: Estimate, scale: float) -> list[str]:
     ends = sorted((q.sign * main.low * scale, q.sign * main.high * scale))
     if not all(np.isfinite(ends)):
         return ["size not told"]
-    return ["smaller than known"] if ends[1] < near else ["larger than known"] if ends[0] > far else ["size as known"]
+    return (
+        ["smaller than known"]
+        if ends[1] < near
+        else ["larger than known"]
+        if ends[0] > far
+        else ["size may be as known"]
+    )
 
 
 def together(parts: Sequence[Asked]) -> Asked:
