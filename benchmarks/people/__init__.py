@@ -1,1 +1,1 @@
-"""Worlds and rivals on recorded stays of people."""
+"""Real patients: what the records of people can tell, and where they cannot."""
