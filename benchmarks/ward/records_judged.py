@@ -32,7 +32,7 @@ from benchmarks.ward.records import (
     scores,
 )
 from world_models import catalog, checkpoint
-from world_models.ehr_world.people import told_source
+from world_models.ehr_world.people import told_source, undiagnosed
 from world_models.ehr_world.records import Guesses, StayRecords, count_values, median_values, read_records, take
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.train_records import RecordsRecipe, finish_fold, folder_of, read_sources, train_fold
@@ -108,7 +108,7 @@ def judge_world(
     given: dict[str, Any] = {name: path for name, path in sources.items() if path is not None}
     records, left = read_records(model.vocabulary, work, date_order=date_order, **given)
     source = next((TOLD[name] for name in given if name in TOLD), None)
-    records = told_source(records, model.vocabulary, source)
+    records = told_source(undiagnosed(records), model.vocabulary, source)
     result: dict = {
         "world": str(world),
         "weights_sha256": checkpoint.sha256(folder),

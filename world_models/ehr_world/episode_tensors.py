@@ -103,7 +103,7 @@ def from_episodes(
     delay = torch.full_like(value, UNKNOWN, dtype=torch.int8)
     given = torch.zeros(batch, count, len(words.treatments))
     static = torch.full((batch, len(words.static)), float("nan"))
-    diagnosis = torch.zeros(batch, len(words.diagnoses))
+    diagnosis = torch.full((batch, len(words.diagnoses)), float("nan"))
     valid = torch.arange(count).unsqueeze(0) < torch.tensor(limits).unsqueeze(1)
     alive, home = torch.ones_like(valid), torch.zeros_like(valid)
     for b, e in enumerate(episodes):

@@ -23,7 +23,7 @@ from world_models.ehr_world.set_outcome.stay_tensors import Stays, trim
 from world_models.ehr_world.vocabulary import SOURCE_PREFIX, StaticFeature, Vocabulary
 
 __all__ = ["COHORTS", "PARTS", "Cohort", "cohorts_in", "divided", "read_cohort", "shards", "source_feature"]
-__all__ += ["told_source", "with_sources"]
+__all__ += ["told_source", "undiagnosed", "with_sources"]
 
 PARTS = ("learn", "valid", "test")
 
@@ -83,8 +83,11 @@ def cohorts_in(folder: Path) -> list[Cohort]:
     return found
 
 
-def read_cohort(cohort: Cohort, folder: Path, words: Vocabulary, work: Path | None = None) -> StayRecords:
-    """All stays of one set, its source told in their static context where `words` has a feature for it.
+def read_cohort(
+    cohort: Cohort, folder: Path, words: Vocabulary, work: Path | None = None, diagnoses: bool = False
+) -> StayRecords:
+    """All stays of one set, its source told in their static context where `words` has a feature for it. Discharge
+    diagnoses tell the future: without `diagnoses` they are not told.
 
     Raises:
         ValueError (EhrDataError, UnitError): files that cannot be read.
@@ -92,7 +95,13 @@ def read_cohort(cohort: Cohort, folder: Path, words: Vocabulary, work: Path | No
     paths: dict[str, Any] = {name: folder / cohort.name / below for name, below in cohort.files.items()}
     plain = dataclasses.replace(words, static=tuple(s for s in words.static if not s.name.startswith(SOURCE_PREFIX)))
     records, _ = read_records(plain, work, **paths)
+    records = records if diagnoses else undiagnosed(records)
     return told_source(records, words, cohort.name)
+
+
+def undiagnosed(records: StayRecords) -> StayRecords:
+    """The records without their discharge diagnoses."""
+    return records._replace(stays=records.stays._replace(diagnosis=torch.full_like(records.stays.diagnosis, torch.nan)))
 
 
 def source_feature(name: str) -> str:

@@ -22,7 +22,7 @@ OLDEST_YEARS = 100.0  # the ward knows nobody older
 def fill_static(
     words: Vocabulary, e: PatientEpisode, context: StaticContext | None, whole: bool, static: Tensor, diagnosis: Tensor
 ) -> None:
-    """Write one stay's rows: static [S], NaN for what is not known, and diagnosis [D], 0 for what is not.
+    """Write one stay's rows: static [S] and diagnosis [D], NaN for what is not known.
 
     The record's age and sex go before the context's. `whole`: the record is told to its end. A context without a
     diagnosis tells no more about them than none.
@@ -43,4 +43,5 @@ def fill_static(
             static[column] = float(feature.name in terms)
     if whole:
         for column, disease in enumerate(words.diagnoses):
-            diagnosis[column] = float(disease in terms)
+            if known or disease in terms:
+                diagnosis[column] = float(disease in terms)

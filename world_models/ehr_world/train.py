@@ -38,6 +38,7 @@ STEPS, POLISH, BATCH = 3600, 800, 32
 RATE, POLISH_RATE = 2e-3, 0.6  # peak; of it, in the second cosine
 WEIGHT_DECAY = 1e-3
 WATCHED, WATCH_EVERY = 64, 200  # validation stays whose loss is noted, and every so many steps
+ORACLE_STAYS = 3000  # simulated ones beside people
 TRAIN_SHARD, VALID_SHARD = 2000, 1000  # stays a file
 
 
@@ -124,6 +125,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--folds", type=whole(1), default=4, help="of the patients of --meds; one is held out; 1: none")
     parser.add_argument("--fold", type=whole(0), default=0)
     parser.add_argument("--init", help="with --source meds: the world (name or folder) to start from")
+    parser.add_argument("--oracle-stays", type=whole(0), help=f"with --source people; default {ORACLE_STAYS} at 4 h")
     parser.add_argument(
         "--work", type=command_line.folder, help="shards and progress; default: OUT with '.work' appended"
     )
@@ -161,7 +163,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 _ONLY_WITH = dict.fromkeys(("meds", "tables", "challenge2012", "init"), "meds")
-_ONLY_WITH |= dict.fromkeys(("data", "hours_per_step"), "people")
+_ONLY_WITH |= dict.fromkeys(("data", "hours_per_step", "oracle_stays"), "people")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -211,8 +213,12 @@ def _on_people(a: argparse.Namespace, work: Path) -> dict[str, float | int]:
     name = a.name or ("ehr-icu-small" if hours == ward_rollouts.HOURS_PER_STEP else "ehr-icu-hourly-small")
     changed = {"steps": a.steps, "rate": a.rate}
     recipe = dataclasses.replace(PeopleRecipe(), **{n: v for n, v in changed.items() if v is not None})
-    people = read_people(a.data, EHRWorldModel.load(folder_of("ehr-ward-small")).vocabulary, hours, work)
-    config = dataclasses.replace(SetOutcomeConfig(), name=name, trends=True, repeats=True)
+    simulated = None
+    if hours == ward_rollouts.HOURS_PER_STEP and a.oracle_stays != 0:  # the oracle knows its own step alone
+        simulated, _ = ward_stays(work, a.oracle_stays or ORACLE_STAYS, 1)
+    base = EHRWorldModel.load(folder_of("ehr-ward-small")).vocabulary
+    people = read_people(a.data, base, hours, work, simulated)
+    config = dataclasses.replace(SetOutcomeConfig(), name=name, trends=True, repeats=True, with_diagnoses=True)
     net = fresh(config, people.words).to(a.device)
     tune_people(net, people.sets, recipe, work, "people")
     command = f"python -m world_models.ehr_world.train --source people --data DIR --hours-per-step {hours:g} --out DIR"

@@ -23,8 +23,16 @@ from world_models.ehr_world.episode_tensors import real_vocabulary
 from world_models.ehr_world.feeder import join, schedule
 from world_models.ehr_world.finish import finish
 from world_models.ehr_world.judging import compare, looked_ahead
-from world_models.ehr_world.people import cohorts_in, divided, read_cohort, shards, with_sources
-from world_models.ehr_world.records import guesses_of
+from world_models.ehr_world.people import (
+    cohorts_in,
+    divided,
+    read_cohort,
+    shards,
+    told_source,
+    undiagnosed,
+    with_sources,
+)
+from world_models.ehr_world.records import UNTOLD, StayRecords, guesses_of
 from world_models.ehr_world.set_outcome.losses import stay_losses
 from world_models.ehr_world.set_outcome.network import SetOutcome
 from world_models.ehr_world.set_outcome.stay_tensors import Stays, pad, trim
@@ -42,15 +50,16 @@ _EPOCHS_APART = 100_003
 class PeopleRecipe:
     """How a world is fitted to the open sets. The defaults were chosen on the patients kept to choose by."""
 
-    steps: int = 6000
+    steps: int = 3000
     rate: float = 2e-3
     positions: int = 1024  # of a batch, about
-    weight_decay: float = 1e-2
+    weight_decay: float = 5e-2
     average: float = 0.998
-    hide: float = 0.1  # share of a stay's item columns left out
-    ahead: float = 0.3  # share of stays of which no result is shown after a random position
+    hide: float = 0.2  # share of a stay's item columns left out
+    ahead: float = 0.5  # share of stays of which no result is shown after a random position
     early: float = 1.5  # above 1 that position comes early
-    untold: float = 0.3  # share of stays whose source is not told
+    untold: float = 0.5  # share of stays whose source is not told
+    undiagnosed: float = 0.7  # share of stays whose discharge diagnoses are not told, where the record has them
 
 
 class Learned(NamedTuple):
@@ -71,24 +80,36 @@ class People(NamedTuple):
     attributions: list[str]
 
 
-def read_people(folder: Path, base: Vocabulary, hours_per_step: float, work: Path) -> People:
+ORACLE = "ward_oracle"
+ORACLE_OFTEN = 0.3
+
+
+def read_people(
+    folder: Path, base: Vocabulary, hours_per_step: float, work: Path, simulated: Stays | None = None
+) -> People:
     """The parts to learn from and to choose by of every set that is there, on a vocabulary made of the first.
+
+    `simulated`: stays of the oracle ward, learned from beside people as one more source, for what no record holds.
 
     Raises:
         FileNotFoundError: none is there.
         ValueError (EhrDataError, UnitError): files that cannot be read.
     """
     cohorts = [c for c in cohorts_in(folder) if c.learn > 0]
-    names = [c.name for c in cohorts]
+    names = [c.name for c in cohorts] + [ORACLE] * (simulated is not None)
     plain = with_sources(dataclasses.replace(base, hours_per_step=hours_per_step), names)
     sets, valid, patients = {}, {}, {}
     for cohort in cohorts:
-        parts = divided(cohort, read_cohort(cohort, folder, plain, work))
+        parts = divided(cohort, read_cohort(cohort, folder, plain, work, diagnoses=True))
         sets[cohort.name] = Learned(shards(parts["learn"].stays, SHARD), cohort.ends, cohort.often)
-        valid[cohort.name] = trim(parts["valid"].stays)
+        valid[cohort.name] = trim(undiagnosed(parts["valid"]).stays)
         learn, chosen = (len(parts[name].subject.unique()) for name in ("learn", "valid"))
         patients[cohort.name] = (learn, chosen)
     words = people_words(base, [s for x in sets.values() for s in x.shards], names, hours_per_step)
+    if simulated is not None:
+        count = len(simulated.static)
+        beside = StayRecords(simulated, torch.arange(count), torch.ones(count) > 0, torch.full((count,), UNTOLD))
+        sets[ORACLE] = Learned(shards(told_source(beside, words, ORACLE).stays, SHARD), True, ORACLE_OFTEN)
     return People(words, sets, valid, patients, [c.attribution for c in cohorts])
 
 
@@ -130,14 +151,15 @@ class PeopleFeed:
 
 
 def hidden(stays: Stays, recipe: PeopleRecipe, sources: Tensor, step: int, seed: int) -> Stays:
-    """Whole item columns of some stays left out, and the source of some untold; `sources` bool [S] marks its
-    features."""
+    """Whole item columns of some stays left out, the source of some untold and the diagnoses of others; `sources`
+    bool [S] marks the source's features."""
     batch, _, items = stays.value.shape
     key = keys.from_seed(seed, batch)
     keep = keys.uniform(key, step, "hide", (items,)) >= recipe.hide
-    untold = keys.uniform(key, step, "untold", ()) < recipe.untold
-    static = torch.where(untold.unsqueeze(-1) & sources, float("nan"), stays.static)
-    return stays._replace(asked=stays.asked & keep.unsqueeze(1), static=static)
+    untold, undiagnosed = (keys.uniform(key, step, name).unsqueeze(-1) for name in ("untold", "undiagnosed"))
+    static = torch.where((untold < recipe.untold) & sources, float("nan"), stays.static)
+    diagnosis = torch.where(undiagnosed < recipe.undiagnosed, float("nan"), stays.diagnosis)
+    return stays._replace(asked=stays.asked & keep.unsqueeze(1), static=static, diagnosis=diagnosis)
 
 
 def tune_people(
@@ -163,7 +185,7 @@ FIRST_POSITIONS = 13  # of the stays that the table of admissions and the guesse
 GUESSED_FROM = 3000  # stays
 
 SOURCE = """{told}.
-Patients (in eICU: hospitals) were divided once, by a sum of the source and their number
+{beside}Patients (in eICU: hospitals) were divided once, by a sum of the source and their number
 (`world_models.ehr_world.people`); the rest are test data, as is all of both MIMIC demos. A result counts as charted in
 the step of its draw. Of static context a record tells age and sex, some also weight; which set a stay is from is a
 feature of its own, untold for {untold:.0%} of the stays while learning.
@@ -172,11 +194,16 @@ Attribution. {attributions}. PhysioNet: Goldberger et al. 2000, Circulation 101(
 those databases; what is made from the eICU demo is available under the Open Data Commons Open Database License 1.0."""
 
 
+BESIDE = """Beside them {count:,} simulated stays of the oracle ward (`world_models/ehr_world/ward_rollouts.py`), as one
+more source: what no record holds (some inquiries, most orders) is learned from those alone.
+"""
+
+
 def finish_people(
     net: SetOutcome, people: People, recipe: PeopleRecipe, out: Path, command: str
 ) -> dict[str, float | int]:
     """The world around a trained network, saved to `out`. Returns its card's figures, of the patients chosen by."""
-    every = [s for x in people.sets.values() for s in x.shards]
+    every = [s for name, x in people.sets.items() if name != ORACLE for s in x.shards]
     firsts = join([pad(s, FIRST_POSITIONS) for s in every])
     order = torch.randperm(len(firsts.static), generator=torch.Generator().manual_seed(0))
     firsts = tree.take(firsts, order)
@@ -190,7 +217,9 @@ def finish_people(
         found = compare(net, stays, guesses)
         figures |= {f"{name}, {figure}": value for figure, value in found.items()}
     told = ";\n".join(f"{n}: {a:,} patients learned from, {b:,} chosen by" for n, (a, b) in people.patients.items())
-    source = SOURCE.format(told=told, untold=recipe.untold, attributions="; ".join(people.attributions))
+    simulated = people.sets.get(ORACLE)
+    beside = "" if simulated is None else BESIDE.format(count=sum(len(s.static) for s in simulated.shards))
+    source = SOURCE.format(told=told, beside=beside, untold=recipe.untold, attributions="; ".join(people.attributions))
     return finish(
         net,
         firsts._replace(static=known),

@@ -55,7 +55,7 @@ def blank(model: EHRWorldModel, key: Tensor, static: Tensor, diagnosis: Tensor |
     zero = torch.zeros(batch, items, device=device)
     none, never = zero.bool(), zero.to(torch.int64)
     if diagnosis is None:
-        diagnosis = torch.zeros(batch, len(model.vocabulary.diagnoses), device=device)
+        diagnosis = torch.full((batch, len(model.vocabulary.diagnoses)), float("nan"), device=device)
     there = torch.ones(batch, dtype=torch.bool, device=device)
     nil = torch.zeros(batch, device=device)
     state = EHRState(

@@ -148,7 +148,7 @@ def _stays(
     if "diagnosis" in charts:
         diagnosis = charts["diagnosis"][:, 0]
     else:
-        diagnosis = torch.zeros(batch, len(model.vocabulary.diagnoses), device=hours.device)
+        diagnosis = torch.full((batch, len(model.vocabulary.diagnoses)), float("nan"), device=hours.device)
     valid = steps <= grid.place[:, -1:]
     there = valid.clone()
     asked = slots.asked & valid.unsqueeze(-1)

@@ -110,7 +110,7 @@ class SetOutcome(nn.Module):
         self.config, self.vocabulary, self.bin_count = config, vocabulary, vocabulary.bins
         items, doses, static = len(vocabulary.items), len(vocabulary.treatments), len(vocabulary.static)
         hidden, query = config.hidden, config.query
-        fixed = 2 * static + 2 + (len(vocabulary.diagnoses) if config.with_diagnoses else 0)
+        fixed = 2 * static + 2 + (2 * len(vocabulary.diagnoses) if config.with_diagnoses else 0)
         self._register_tables()
         recurrent = config.backbone == "gru"
         begun = config.layers * hidden if recurrent else hidden
@@ -188,14 +188,16 @@ class SetOutcome(nn.Module):
         return to_z(value, self.scale).clamp(-MOST_Z, MOST_Z)
 
     def fixed(self, static: Tensor, diagnosis: Tensor, step: Tensor) -> Tensor:
-        """Static context [..., S], diagnoses [..., D] (if the config conditions on them) and time as features [..., F];
-        `step` [...] is the position's number."""
+        """Static context [..., S], diagnoses [..., D] (if the config conditions on them; NaN: not told) and time as
+        features [..., F]; `step` [...] is the position's number."""
         lacking = static.isnan()
         plain = torch.where(lacking, 0.0, (static - self.static_mean) / self.static_sd)
         plain = plain.clamp(-MOST_STATIC_SD, MOST_STATIC_SD)
         time = torch.stack([step.log1p() * LOG_TIME_SCALE, step / WEEK_STEPS], -1)
         parts = [plain, lacking.to(plain.dtype), time]
-        return torch.cat([*parts, diagnosis] if self.config.with_diagnoses else parts, -1)
+        if self.config.with_diagnoses:
+            parts += [diagnosis.nan_to_num(0.0), diagnosis.isnan().to(plain.dtype)]
+        return torch.cat(parts, -1)
 
     def doses(self, given: Tensor) -> Tensor:
         """Interventions [..., J] in their units as features [..., 3 J]: share of the largest, its root, if given."""

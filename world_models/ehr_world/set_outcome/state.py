@@ -20,7 +20,7 @@ class EHRState(NamedTuple):
     t: Tensor  # int64 [B] steps since the start
     start_h: Tensor  # [B] hours since admission at t = 0
     static: Tensor  # [B, S] in their units; NaN: not known
-    diagnosis: Tensor  # [B, D] 0 or 1; used only by a model that conditions on diagnoses
+    diagnosis: Tensor  # [B, D] 0 or 1; NaN: not told; used only by a model that conditions on diagnoses
     hidden: Tensor | Cache  # what the backbone carries; of a GRU [B, layers, H]
     value: Tensor  # [B, I] last result; typical while none has come
     drawn_h: Tensor  # [B, I] hours since admission when its specimen was collected
@@ -42,4 +42,4 @@ class EHRState(NamedTuple):
 
 
 # read by `clinenv.snapshot`; mypy knows no attributes of a NamedTuple's class but its fields
-EHRState.MAY_BE_NAN = ("static",)  # type: ignore[attr-defined]
+EHRState.MAY_BE_NAN = ("static", "diagnosis")  # type: ignore[attr-defined]

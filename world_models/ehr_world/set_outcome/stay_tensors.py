@@ -27,7 +27,7 @@ class Stays(NamedTuple):
     """B stays of up to T positions, I inquiries, J interventions, S static features, D diagnoses."""
 
     static: Tensor  # [B, S] in their units
-    diagnosis: Tensor  # [B, D] 0 or 1; known at discharge only
+    diagnosis: Tensor  # [B, D] 0 or 1; known at discharge only; NaN: not told
     asked: Tensor  # bool [B, T, I] a specimen was taken
     value: Tensor  # [B, T, I] in the item's unit, or the class of a label; NaN: no result
     delay: Tensor  # int8 [B, T, I] steps from collection to chart, NEVER, UNKNOWN or CENSORED
