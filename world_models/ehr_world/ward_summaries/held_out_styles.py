@@ -1,6 +1,7 @@
 """The styles that readers are judged on: a letter to the family doctor, telegrams, and a form with other headings.
 
-They were written after the rules and the prompt, and neither may be changed in their light.
+They were written after the rules and the prompt. Neither may be changed in their light; the prompt's worked example was
+changed later, tried on the development styles alone.
 """
 
 from __future__ import annotations

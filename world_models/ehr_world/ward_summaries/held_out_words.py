@@ -1,6 +1,7 @@
 """The words of the styles that readers are judged on: British spelling, other names, other units, other distractors.
 
-They were written after the rules and the prompt, and neither may be changed in their light.
+They were written after the rules and the prompt. Neither may be changed in their light; the prompt's worked example was
+changed later, tried on the development styles alone.
 """
 
 from __future__ import annotations
