@@ -136,7 +136,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=whole(1), help=f"default {STEPS}; on records: passes that inner folds choose")
     parser.add_argument(
-        "--polish", type=whole(0), default=POLISH, help="steps of a second, lower cosine, with --source ward"
+        "--polish", type=whole(0), help=f"steps of a second, lower cosine; default {POLISH} on the ward"
     )
     parser.add_argument("--batch", type=whole(1, MOST_BATCH), help=f"default {BATCH}; on records: RecordsRecipe.batch")
     parser.add_argument(
@@ -195,8 +195,9 @@ def _on_ward(a: argparse.Namespace, work: Path) -> dict[str, float]:
     net = fresh(config, read_or_build(work, stays)).to(a.device)
     source = WARD_SOURCE.format(count=a.stays, seed=ward_rollouts.TRAIN_SEED, dial=a.confounding)
     train_net(net, stays, held_out, steps, batch, work, rate)
-    if a.polish:  # a second, lower cosine from the averaged weights
-        train_net(net, stays, held_out, a.polish, batch, work, POLISH_RATE * rate, "polish")
+    polish = POLISH if a.polish is None else a.polish
+    if polish:  # a second, lower cosine from the averaged weights
+        train_net(net, stays, held_out, polish, batch, work, POLISH_RATE * rate, "polish")
     command = "python -m world_models.ehr_world.train --out DIR"
     command += f" --confounding {a.confounding:g}" * (a.confounding > 0) + f" --backbone {a.backbone}" * (
         a.backbone != "gru"
@@ -211,7 +212,7 @@ def _on_people(a: argparse.Namespace, work: Path) -> dict[str, float | int]:
 
     hours = a.hours_per_step or ward_rollouts.HOURS_PER_STEP
     name = a.name or ("ehr-icu-small" if hours == ward_rollouts.HOURS_PER_STEP else "ehr-icu-hourly-small")
-    changed = {"steps": a.steps, "rate": a.rate}
+    changed = {"steps": a.steps, "rate": a.rate, "polish": a.polish}
     recipe = dataclasses.replace(PeopleRecipe(), **{n: v for n, v in changed.items() if v is not None})
     simulated = None
     if hours == ward_rollouts.HOURS_PER_STEP and a.oracle_stays != 0:  # the oracle knows its own step alone
@@ -221,6 +222,8 @@ def _on_people(a: argparse.Namespace, work: Path) -> dict[str, float | int]:
     config = dataclasses.replace(SetOutcomeConfig(), name=name, trends=True, repeats=True, with_diagnoses=True)
     net = fresh(config, people.words).to(a.device)
     tune_people(net, people.sets, recipe, work, "people")
+    if recipe.polish:
+        tune_people(net, people.sets, recipe.polishing(), work, "polish", seed=1)
     command = f"python -m world_models.ehr_world.train --source people --data DIR --hours-per-step {hours:g} --out DIR"
     return finish_people(net, people, recipe, a.out, command)
 
