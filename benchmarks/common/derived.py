@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from agents.registry import EVERY_ID
-from benchmarks.common import agent_tables
+from benchmarks.common import agent_tables, people_tables
 from benchmarks.common.figures import Load, Row, figure, select
 from benchmarks.ecg_drug.cohort_strata import HALF_SD
 
@@ -110,6 +110,7 @@ def _checks(load: Load, begins: str) -> int:
 
 
 DERIVED: dict[str, Callable[[Load], float | str]] = {
+    **people_tables.TABLES,
     **{f"leaderboard, {i}": partial(agent_tables.board, env_id=i) for i in EVERY_ID},
     "leaderboard, best of each": agent_tables.board_overview,
     "environments on the board": lambda load: len({row["id"] for row in load("leaderboard.csv")}),

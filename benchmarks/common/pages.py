@@ -36,7 +36,7 @@ from world_models.files import write_text
 __all__ = ["PAGES", "TEMPLATES", "main", "written"]
 
 TEMPLATES = Path(__file__).parent / "templates"
-PAGES = ("agents", "ecg_drug", "ward", "progression", "speed")
+PAGES = ("agents", "ecg_drug", "ward", "people", "progression", "speed")
 README = ROOT / "README.md"
 
 SLOT = re.compile(r"\{\{(.*?)\}\}")
