@@ -47,7 +47,7 @@ GUESSES = ("last_value", "first_value", "item_median")
 PATHS = 16
 Slots = dict[
     str, Tensor
-]  # columns [N]: y item last subject stay place, and point/ nll/ crps/ inside/ of every predictor
+]  # columns [N]: y item last subject stay place, and point/ nll/ crps/ inside/ of every predictor; quantiles/model [N, 19]
 
 
 def _grid(model: EHRWorldModel) -> Tensor:
@@ -93,6 +93,7 @@ def _columns(
         "point/model": from_z(q[:, MEDIAN], scale),
         "nll/model": -marginal.log_density(inside),
         "crps/model": pinball_crps(q, z),
+        "quantiles/model": q,
         "inside/model": ((spread >= q[:, LOW_80]) & (spread <= q[:, HIGH_80])).float(),
         "point/model_hits": _most_hits(marginal, q, scale),
     }
