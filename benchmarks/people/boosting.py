@@ -1,9 +1,9 @@
 """Gradient boosting for each item (LightGBM), chosen on validation patients: quantiles, and whether a report repeats.
 
 One model an item and level of QUANTILES foretells the value, or its change against the last one, whichever is better on
-the validation patients, who also choose learning rate and leaves, and when to stop. Where reports repeat themselves, the
-quantiles are those of reports that do not, and a classifier gives the share of the mass on the last report's cell. The
-width of the quantiles is corrected per item by one factor, so that the middle 80 % hold 80 % of the validation values.
+the validation patients, who also choose learning rate and leaves, and when to stop. Where reports repeat themselves,
+the quantiles are those of reports that do not, and a classifier gives the share of the mass on the last report's cell.
+The width of the quantiles is corrected per item by one factor: the outer ones hold their share of validation values.
 """
 
 from __future__ import annotations

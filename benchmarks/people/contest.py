@@ -48,37 +48,40 @@ class Room:
     lm_seconds: float = 600.0
     _kept: dict[str, list[Pair]] = field(default_factory=dict)
 
-    def pairs(self, part: str, trajectory: bool) -> list[Pair]:
-        """Stays of the sets to learn from in a part, with their places; of trajectories, from every begin."""
-        key = f"{part}{trajectory}"
+    def pairs(self, part: str, begin: int | None) -> list[Pair]:
+        """Stays of the sets to learn from in a part, with their places: next step (None), or foretold from `begin`."""
+        key = f"{part} {begin}"
         if key not in self._kept:
-            found, words = [], self.people.words
-            for name, of in self.people.parts.items():
-                if not self.people.cohorts[name].learn or part not in of:
-                    continue
-                stays = of[part].stays
-                ways = begins(self.hours).values() if trajectory else (None,)
-                for begin in ways:
-                    found.append(
-                        (stays, next_places(words, stays) if begin is None else path_places(words, stays, begin))
-                    )
-            self._kept[key] = found
+            words = self.people.words
+            self._kept[key] = [
+                (s, next_places(words, s) if begin is None else path_places(words, s, begin))
+                for s in (r.stays for r in self.records(part))
+            ]
         return self._kept[key]
 
+    def records(self, part: str) -> list[StayRecords]:
+        """The stays of a part of every set that is learned from."""
+        sets = self.people.parts.items()
+        return [of[part] for name, of in sets if self.people.cohorts[name].learn and part in of]
 
-def _rule(kind: str) -> Callable[[Room, bool], Says]:
-    def fit(room: Room, trajectory: bool) -> Says:
-        with spending(room.work / f"{kind}-{'trajectory' if trajectory else 'next'}"):
-            places = joined([p for _, p in room.pairs("learn", trajectory)])
+
+def _named(kind: str, begin: int | None) -> str:
+    return f"{kind}-{'next' if begin is None else f'from-{begin}'}"
+
+
+def _rule(kind: str) -> Callable[[Room, int | None], Says]:
+    def fit(room: Room, begin: int | None) -> Says:
+        with spending(room.work / _named(kind, begin)):
+            places = joined([p for _, p in room.pairs("learn", begin)])
             rule = Rule.learned(kind, places, room.scale, room.hours)
         return lambda source, records, asked: columns(rule.says(asked, room.scale), asked.y, asked.item, room.scale)
 
     return fit
 
 
-def _holt(room: Room, trajectory: bool) -> Says:
-    with spending(room.work / f"holt-{'trajectory' if trajectory else 'next'}"):
-        pairs = room.pairs("learn", trajectory)
+def _holt(room: Room, begin: int | None) -> Says:
+    with spending(room.work / _named("holt", begin)):
+        pairs = room.pairs("learn", begin)
         holt = Holt.learned(pairs, chosen(pairs, room.scale, room.hours), room.scale, room.hours)
     return lambda source, records, asked: columns(
         holt.says(records.stays, asked, room.scale), asked.y, asked.item, room.scale
@@ -95,9 +98,14 @@ def taught(pairs: list[Pair], scale: Scale, hours_per_step: float) -> Taught:
     return Taught(joined([p for _, p in pairs]), Design(*(torch.cat(x) for x in zip(*parts, strict=True))))
 
 
-def _boosting(room: Room, trajectory: bool) -> Says:
-    learn, valid = (taught(room.pairs(part, trajectory), room.scale, room.hours) for part in ("learn", "valid"))
-    folder = room.work / f"boosting-{'trajectory' if trajectory else 'next'}-{room.rows}"
+def _boosting(room: Room, begin: int | None) -> Says:
+    """One set of models for the next step, and one for trajectories from every begin."""
+    ways: list[int | None] = [None] if begin is None else [*begins(room.hours).values()]
+    learn, valid = (
+        taught([pair for way in ways for pair in room.pairs(part, way)], room.scale, room.hours)
+        for part in ("learn", "valid")
+    )
+    folder = room.work / f"boosting-{'next' if begin is None else 'trajectory'}-{room.rows}"
     model = train(learn, valid, room.scale, medians(learn.places, room.scale), folder, room.rows)
 
     def says(source: str, records: StayRecords, asked: Places) -> dict[str, Tensor]:
@@ -107,21 +115,14 @@ def _boosting(room: Room, trajectory: bool) -> Says:
     return says
 
 
-def _grud(room: Room, trajectory: bool) -> Says:
-    """One network for both: some results are hidden while it learns."""
-    parts = {
-        part: [of[part] for name, of in room.people.parts.items() if room.people.cohorts[name].learn and part in of]
-        for part in ("learn", "valid")
-    }
-    net: Recurrent = train_grud(parts["learn"], parts["valid"], room.people.words, room.work / "grud", room.steps)
-
-    def says(source: str, records: StayRecords, asked: Places) -> dict[str, Tensor]:
-        return net.columns(records.stays, asked, room.scale)
-
-    return says
+def _grud(room: Room, begin: int | None) -> Says:
+    """One network for all settings: some results are hidden while it learns."""
+    parts = room.records("learn"), room.records("valid")
+    net: Recurrent = train_grud(*parts, room.people.words, room.work / "grud", room.steps)
+    return lambda source, records, asked: net.columns(records.stays, asked, room.scale)
 
 
-RIVALS: dict[str, Callable[[Room, bool], Says]] = {
+RIVALS: dict[str, Callable[[Room, int | None], Says]] = {
     "last_value": _rule("last_value"),
     "first_value": _rule("first_value"),
     "item_median": _rule("item_median"),

@@ -57,6 +57,10 @@ class _Said(NamedTuple):
 class GRUD(nn.Module):
     """The network; see the module."""
 
+    scale: Tensor
+    high: Tensor
+    static: Tensor
+
     def __init__(self, words: Vocabulary, hidden: int = HIDDEN) -> None:
         super().__init__()
         items, orders = len(words.items), len(words.treatments)

@@ -35,8 +35,8 @@ def load_world(name: str, hours_per_step: float) -> EHRWorldModel:
         )
     if model.hours_per_step != hours_per_step:
         raise ValueError(
-            f"world {name!r} makes steps of {model.hours_per_step:g} h, and --hours is {hours_per_step:g}: give a world "
-            "of that width, or other --hours"
+            f"world {name!r} makes steps of {model.hours_per_step:g} h, and --hours is {hours_per_step:g}: give a "
+            "world of that width, or other --hours"
         )
     return model
 

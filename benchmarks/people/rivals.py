@@ -1,9 +1,11 @@
-"""Worlds and their rivals on recorded stays of people: `python -m benchmarks.people.rivals --data DIR --work DIR --out DIR`.
+"""Worlds and their rivals on recorded stays of people.
 
-Every rival is fitted to the stays to learn from, chosen by those to choose by, and judged on the latter; `--test` judges
-on those kept for the end, and on sets that nobody learned from. `--world` puts learned worlds beside them, on the same
+    python -m benchmarks.people.rivals --data DIR --work DIR --out DIR
+
+Every rival is fitted to the stays to learn from, chosen by those to choose by, and judged on these; `--test` judges on
+those kept for the end, and on sets that nobody learned from. `--world` puts learned worlds beside them, on the same
 values. What was trained or said is kept in `--work`, so a run goes on where it stopped. Written: people_next.csv,
-people_next_items.csv and people_trajectory.csv.
+people_next_items.csv, people_trajectory.csv and, with language models, people_language.csv.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from tqdm import tqdm
 
 from benchmarks.common.results import made_by, write_csv
 from benchmarks.people.contest import NEXT, RIVALS, Room, Says, begins
-from benchmarks.people.language import FORMS, language_rows
+from benchmarks.people.language import FORMS, Language, few, slots_of_few
 from benchmarks.people.learned import first_stays, load_world, world_columns
 from benchmarks.people.parts import People, read_parts
 from benchmarks.people.prediction import Scale, scored
@@ -131,27 +133,60 @@ def judge(a: argparse.Namespace, room: Room, setting: str, begin: int | None) ->
 
         def say(source: str, it: Asked, name: str = name, says: list[Says] = says) -> dict[str, Tensor]:
             if not says:
-                says.append(RIVALS[name](room, begin is not None))
+                says.append(RIVALS[name](room, begin))
             return says[0](source, it.records, it.places)
 
         for source, it in asked.items():
             path = room.work / "said" / f"{name}-{setting}-{part}-{source}-{_sum(a, it)}.safetensors"
             told = _kept(path, lambda source=source, it=it: say(source, it))  # type: ignore[misc]
             slots[source] |= scored(name, told, it.places, room.scale)
-    labels = []
     for world in a.world:
-        model = load_world(world, room.hours)
-        label = Path(world).name
-        seal = checkpoint.sha256(folder_of(world))[:12]
-        for source, it in tqdm(asked.items(), desc=f"{setting}, {label}"):
-            path = room.work / "said" / f"{label}-{seal}-{setting}-{part}-{source}-{_sum(a, it)}.safetensors"
+        for source, told in _by_world(a, room, world, setting, begin, asked).items():
+            slots[source] |= scored(Path(world).name, told, asked[source].places, room.scale)
+    return slots, [*(Path(w).name for w in a.world), *a.rivals]
 
-            def foretell(source: str = source, it: Asked = it) -> dict[str, Tensor]:
-                return world_columns(model, world, source, it.records, it.places, room.scale, begin, a.paths)
 
-            slots[source] |= scored(label, _kept(path, foretell), it.places, room.scale)
-        labels.append(label)
-    return slots, [*labels, *a.rivals]
+def _by_world(
+    a: argparse.Namespace, room: Room, world: str, setting: str, begin: int | None, asked: dict[str, Asked]
+) -> dict[str, dict[str, Tensor]]:
+    """What a learned world says of every set."""
+    model, label = load_world(world, room.hours), Path(world).name
+    seal, part, out = checkpoint.sha256(folder_of(world))[:12], "test" if a.test else "valid", {}
+    for source, it in tqdm(asked.items(), desc=f"{setting}, {label}"):
+        path = room.work / "said" / f"{label}-{seal}-{setting}-{part}-{source}-{_sum(a, it)}.safetensors"
+
+        def foretell(source: str = source, it: Asked = it) -> dict[str, Tensor]:
+            return world_columns(model, world, source, it.records, it.places, room.scale, begin, a.paths)
+
+        out[source] = _kept(path, foretell)
+    return out
+
+
+def by_language(a: argparse.Namespace, room: Room) -> list[dict]:
+    """Rows of the language models, and of the other rivals on the same values."""
+    part, people = "test" if a.test else "valid", room.people
+    asked = {n: few(people.words, of[part], a.lm_stays, SEED) for n, of in people.parts.items() if part in of}
+    told: dict[str, dict[str, dict[str, Tensor]]] = {n: {} for n in asked}
+    for name in a.rivals:
+        says = RIVALS[name](room, None)
+        for source, it in asked.items():
+            told[source][name] = says(source, it.records, it.places)
+    learn = [r.stays for r in room.records("learn")]
+    cpu_s, names = {}, list(a.rivals)
+    for form in a.forms:
+        name = f"{form}-lm-{a.lm_seconds:g}s"
+        rival = Language(form, learn, people.words, room.work / name, a.lm_seconds)
+        cpu_s[name] = rival.cpu_s
+        names.append(name)
+        for source, it in asked.items():
+            path = room.work / "said" / f"{name}-{part}-{source}-{a.lm_stays}.safetensors"
+            told[source][name] = _kept(path, lambda rival=rival, it=it: rival.says(it, room.scale))  # type: ignore[misc]
+    slots = {
+        n: slots_of_few(it, owners(it.records, people.cohorts[n].by_hospital), told[n], room.scale)
+        for n, it in asked.items()
+    }
+    found = rows("next_step, few", slots, names, people.words, a.resamples)
+    return [row | {"cpu_s": cpu_s.get(row["model"], float("nan"))} for row in found]
 
 
 def _sum(a: argparse.Namespace, asked: Asked) -> str:
@@ -179,7 +214,7 @@ def run(a: argparse.Namespace) -> dict[str, list[dict]]:
         if begin is None:
             tables["people_next_items"] = item_rows(setting, slots, who, people.words)
             if a.forms:
-                tables["people_language"] = language_rows(a, room)
+                tables["people_language"] = by_language(a, room)
         a.out.mkdir(parents=True, exist_ok=True)
         for name, found in tables.items():
             write_csv(a.out / f"{name}.csv", found, made)
