@@ -75,12 +75,12 @@ class GRUD(nn.Module):
         self.start = nn.Linear(width, hidden)
         self.cell = nn.GRUCell(2 * items + orders, hidden)
         self.item = nn.Embedding(items, 32)
-        self.query = nn.Sequential(
-            nn.Linear(hidden + 2 * orders + width + 32 + 6, 128), nn.SiLU(), nn.Linear(128, 3 * PARTS + 1)
-        )
-        nn.init.zeros_(self.query[-1].weight)
-        with torch.no_grad():
-            self.query[-1].bias.copy_(torch.tensor([0.0] * PARTS + [-0.3, 0.0, 0.3] + [-1.0, -1.0, 0.5] + [-2.0]))
+        last = nn.Linear(128, 3 * PARTS + 1)
+        read = hidden + 2 * orders + width + 32 + 6
+        self.query = nn.Sequential(nn.Linear(read, 128), nn.SiLU(), last)
+        nn.init.zeros_(last.weight)
+        with torch.no_grad():  # at first: the last value, seldom said again
+            last.bias.copy_(torch.tensor([*[0.0] * PARTS, -0.3, 0.0, 0.3, -1.0, -1.0, 0.5, -2.0]))
 
     def states(self, stays: Stays, chart: Charted) -> Tensor:
         """[B, T, H] after each position."""

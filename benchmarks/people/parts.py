@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import torch
 
-from world_models import tree
 from world_models.catalog import weights_folder
 from world_models.ehr_world.people import PARTS, Cohort, cohorts_in, divided, read_cohort, shards, with_sources
-from world_models.ehr_world.records import StayRecords
+from world_models.ehr_world.records import StayRecords, take
 from world_models.ehr_world.set_outcome.stay_tensors import trim
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.train_people import people_words
@@ -37,7 +36,7 @@ def some(records: StayRecords, most: int, seed: int = 0) -> StayRecords:
     count = len(records.subject)
     if count > most:
         rows = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
-        records = StayRecords(*(tree.take(x, rows) if isinstance(x, tuple) else x[rows] for x in records))
+        records = take(records, rows)
     return records._replace(stays=trim(records.stays)) if count else records
 
 
