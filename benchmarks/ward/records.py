@@ -45,9 +45,8 @@ __all__ = [
 
 GUESSES = ("last_value", "first_value", "item_median")
 PATHS = 16
-Slots = dict[
-    str, Tensor
-]  # columns [N]: y item last subject stay place, and point/ nll/ crps/ inside/ of every predictor; quantiles/model [N, 19]
+# columns [N]: y item last subject stay place, and point/ nll/ crps/ inside/ of every predictor; quantiles/model [N, 19]
+Slots = dict[str, Tensor]
 
 
 def _grid(model: EHRWorldModel) -> Tensor:
