@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.people.prediction import Scale
-from benchmarks.people.slots import Places, taken
+from benchmarks.people.slots import Places
 from benchmarks.ward.records import next_slots, path_slots
 from benchmarks.ward.records_judged import guesses_for
 from world_models import catalog
@@ -80,13 +80,3 @@ def _slope(scales: Tensor, places: Places) -> Tensor:
     """[N] log of dz/dx at the values."""
     _, sd, shift, logs = scales[places.item].unbind(-1)
     return -sd.log() - torch.where(logs > 0.5, (places.y.double() + shift).clamp_min(1e-6).log(), 0.0)
-
-
-def first_stays(places: Places, records: StayRecords, most: int, seed: int) -> tuple[Tensor, Places]:
-    """Stays [R] of those that have places, `most` at most, drawn by the seed, and their places, rows as before."""
-    rows = places.row.unique()
-    pick = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most]
-    chosen = rows[pick].sort().values
-    there = torch.zeros(len(records.subject), dtype=torch.bool)
-    there[chosen] = True
-    return chosen, taken(places, there[places.row])

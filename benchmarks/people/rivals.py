@@ -26,10 +26,10 @@ from tqdm import tqdm
 from benchmarks.common.results import made_by, write_csv
 from benchmarks.people.contest import NEXT, RIVALS, Room, Says, begins
 from benchmarks.people.language import FORMS, Language, few, slots_of_few
-from benchmarks.people.learned import first_stays, load_world, world_columns
+from benchmarks.people.learned import load_world, world_columns
 from benchmarks.people.parts import People, read_parts
 from benchmarks.people.prediction import Scale, scored
-from benchmarks.people.slots import Places, next_places, owners, path_places
+from benchmarks.people.slots import Places, next_places, owners, path_places, some_rows
 from benchmarks.people.tables import item_rows, rows
 from benchmarks.ward.records import PATHS, Slots
 from world_models import checkpoint, command_line
@@ -95,8 +95,7 @@ def asked_of(people: People, part: str, setting: str, begin: int | None, stays: 
         if begin is None:
             out[name] = Asked(records, next_places(people.words, records.stays))
             continue
-        chosen, _ = first_stays(path_places(people.words, records.stays, begin), records, stays, SEED)
-        some = take(records, chosen)
+        some = take(records, some_rows(path_places(people.words, records.stays, begin), stays, SEED))
         out[name] = Asked(some, path_places(people.words, some.stays, begin))
     return out
 
@@ -130,6 +129,7 @@ def judge(a: argparse.Namespace, room: Room, setting: str, begin: int | None) ->
     slots = {n: _slots(x, room.people.cohorts[n].by_hospital) for n, x in asked.items()}
     for name in tqdm(a.rivals, desc=setting):
         says: list[Says] = []
+        spent = {"boosting": (room.rows,), "grud": (room.steps,)}.get(name, ())
 
         def say(source: str, it: Asked, name: str = name, says: list[Says] = says) -> dict[str, Tensor]:
             if not says:
@@ -137,7 +137,7 @@ def judge(a: argparse.Namespace, room: Room, setting: str, begin: int | None) ->
             return says[0](source, it.records, it.places)
 
         for source, it in asked.items():
-            path = room.work / "said" / f"{name}-{setting}-{part}-{source}-{_sum(a, it)}.safetensors"
+            path = room.work / "said" / f"{name}-{setting}-{part}-{source}-{_sum(it, *spent)}.safetensors"
             told = _kept(path, lambda source=source, it=it: say(source, it))  # type: ignore[misc]
             slots[source] |= scored(name, told, it.places, room.scale)
     for world in a.world:
@@ -153,7 +153,7 @@ def _by_world(
     model, label = load_world(world, room.hours), Path(world).name
     seal, part, out = checkpoint.sha256(folder_of(world))[:12], "test" if a.test else "valid", {}
     for source, it in tqdm(asked.items(), desc=f"{setting}, {label}"):
-        path = room.work / "said" / f"{label}-{seal}-{setting}-{part}-{source}-{_sum(a, it)}.safetensors"
+        path = room.work / "said" / f"{label}-{seal}-{setting}-{part}-{source}-{_sum(it, a.paths)}.safetensors"
 
         def foretell(source: str = source, it: Asked = it) -> dict[str, Tensor]:
             return world_columns(model, world, source, it.records, it.places, room.scale, begin, a.paths)
@@ -189,9 +189,9 @@ def by_language(a: argparse.Namespace, room: Room) -> list[dict]:
     return [row | {"cpu_s": cpu_s.get(row["model"], float("nan"))} for row in found]
 
 
-def _sum(a: argparse.Namespace, asked: Asked) -> str:
-    """A short sum of the values that are foretold and of what the rivals may spend."""
-    told = json.dumps([a.rows, a.steps, a.paths, a.quick, len(asked.places.y), float(asked.places.y.double().sum())])
+def _sum(asked: Asked, *spent: int) -> str:
+    """A short sum of the values that are foretold and of what the rival may spend."""
+    told = json.dumps([*spent, len(asked.places.y), float(asked.places.y.double().sum())])
     return hashlib.sha256(told.encode()).hexdigest()[:10]
 
 

@@ -17,7 +17,7 @@ from world_models.ehr_world.records import UNTOLD, StayRecords, cut, numbers
 from world_models.ehr_world.set_outcome.stay_tensors import Charted, Stays, charted, previous, trim
 from world_models.ehr_world.vocabulary import Vocabulary
 
-__all__ = ["Places", "grouped", "joined", "next_places", "owners", "path_places", "taken"]
+__all__ = ["Places", "grouped", "joined", "next_places", "owners", "path_places", "some_rows", "taken"]
 
 CHUNK = 256  # stays
 
@@ -109,6 +109,12 @@ def _places(
         age,
         torch.where(seen, first[row, item], float("nan")),
     )
+
+
+def some_rows(places: Places, most: int, seed: int) -> Tensor:
+    """int64 [R] of the stays that have places, `most` at most, drawn by the seed."""
+    rows = places.row.unique()
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:most]].sort().values
 
 
 def owners(records: StayRecords, by_hospital: bool) -> Tensor:
