@@ -125,12 +125,26 @@ def _columns(marginal: Marginal, y: Tensor, item: Tensor, scale: Scale) -> dict[
 def _most_hits(marginal: Marginal, q: Tensor, scale: Scale, item: Tensor) -> Tensor:
     """The quantile [N], in the unit, within 25 % of which most of the mass lies: |yhat - y| <= 0.25 |y|."""
     point = scale.value(q, item.unsqueeze(1))
-    odds = []
-    for p in point.unbind(1):
-        ends = scale.z(p / (1 + CLOSE), item), scale.z(p / (1 - CLOSE), item)
-        odds.append(marginal.cdf(torch.maximum(*ends)) - marginal.cdf(torch.minimum(*ends)))
-    best = (torch.stack(odds, 1) - 1e-6 * (LEVELS.double() - 0.5).abs()).argmax(1, keepdim=True)
+    ends = scale.z(point / (1 + CLOSE), item.unsqueeze(1)), scale.z(point / (1 - CLOSE), item.unsqueeze(1))
+    odds = _cdf(marginal, torch.maximum(*ends)) - _cdf(marginal, torch.minimum(*ends))
+    best = (odds - 1e-6 * (LEVELS.double() - 0.5).abs()).argmax(1, keepdim=True)  # of equal ones the nearest the median
     return torch.gather(point, 1, best).squeeze(1)
+
+
+def _cdf(marginal: Marginal, z: Tensor) -> Tensor:
+    """`Marginal.cdf` at z [N, Q], many points of each distribution at once."""
+    edges, mass = marginal.edges, marginal.log_mass.exp()
+    at = torch.searchsorted(edges[:, 1:-1].contiguous(), z.contiguous(), right=True)
+    left, right = torch.gather(edges, 1, at), torch.gather(edges, 1, at + 1)
+    part = ((z - left) / (right - left)).clamp(0.0, 1.0)
+    plain = torch.gather(mass.cumsum(1) - mass, 1, at) + part * torch.gather(mass, 1, at)
+    if marginal.again is None:
+        return plain
+    share, low, high = (x.unsqueeze(1) for x in marginal.again)
+    below, above = _cdf(marginal._replace(again=None), torch.cat([low, high], 1)).split(1, 1)
+    inside = (1 - share) * (below + (z - low) / (high - low) * (above - below)) + share * (z - low) / (high - low)
+    outside = (1 - share) * plain + share * (z > high)
+    return torch.where((z >= low) & (z <= high) & (share > 0), inside, outside)
 
 
 def scored(name: str, told: dict[str, Tensor], places: Places, scale: Scale) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from benchmarks.people.prediction import FINE, columns, from_quantiles, laplace, refined, said_again, scored
+from benchmarks.people.prediction import FINE, _cdf, columns, from_quantiles, laplace, refined, said_again, scored
 from benchmarks.people.slots import Places, grouped, next_places, path_places
 from benchmarks.ward.scores import LEVELS
 from tests.benchmarks.people_stays import ITEM, process, scale
@@ -63,6 +63,10 @@ def test_a_share_lies_on_the_last_report_and_nothing_is_said_again_without_one()
     mass = marginal.cdf(high) - marginal.cdf(low)
     bare = plain.cdf(high) - plain.cdf(low)
     assert abs(float(mass[0]) - 0.6 - 0.4 * float(bare[0])) < 1e-6 and abs(float(mass[1] - bare[1])) < 1e-9
+    many = torch.tensor([[-3.0, -0.6, 0.1, 4.0]] * 2, dtype=torch.float64)
+    many[:, 1] = (low + high) / 2
+    each = torch.stack([marginal.cdf(z) for z in many.unbind(1)], 1)
+    assert torch.allclose(_cdf(marginal, many), each, atol=1e-9)
     told = columns(marginal, y, item, s)
     assert abs(float(told["nll"][0] - ((high - low).log() - mass.log())[0])) < 1e-5
     assert float(told["hits"][0]) == torch.tensor(80.0) or abs(float(told["hits"][0]) - 80) < 20
