@@ -216,9 +216,18 @@ def train_grud(
 
 
 def _fresh(words: Vocabulary) -> GRUD:
+    """The network with weights of a seed of its own, and its last layer as it was made."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return GRUD(words)
+        net = GRUD(words)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, p in net.named_parameters():
+            if p.ndim > 1 and bool(p.any()):
+                bound = 1.0 if name.startswith("item") else p.shape[1] ** -0.5
+                p.uniform_(-bound, bound, generator=generator)
+            elif p.ndim == 1 and not name.startswith(("query.2", "decay_x")):
+                p.zero_()
+    return net
 
 
 def _at(words: Vocabulary, folder: Path, stage: int) -> GRUD:
