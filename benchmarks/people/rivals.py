@@ -64,6 +64,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--settings", nargs="+", help="of next_step and trajectory_from_4h, _24h; default: all")
     parser.add_argument("--test", action="store_true", help="judge on what was kept for the end")
     parser.add_argument("--quick", action="store_true", help="a few stays and small models: does it run")
+    parser.add_argument("--most", type=command_line.whole(10), help="stays of a part of a set; default: all")
     parser.add_argument("--stays", type=command_line.whole(1), default=300, help="of a set, in trajectories")
     parser.add_argument("--paths", type=command_line.whole(2), default=PATHS, help="of a world's own outcomes")
     parser.add_argument("--rows", type=command_line.whole(100), default=60_000, help="of an item, for boosting")
@@ -197,9 +198,10 @@ def _sum(asked: Asked, *spent: int) -> str:
 
 def run(a: argparse.Namespace) -> dict[str, list[dict]]:
     """Name of a table -> its rows; each is written as soon as it is whole."""
-    work = a.work / f"{'quick-' * a.quick}{a.hours:g}h"
+    most = QUICK_STAYS if a.quick else a.most
+    work = a.work / f"{'quick-' * a.quick}{a.hours:g}h{f'-{most}' if most else ''}"
     parts = ("learn", "valid", "test") if a.test else ("learn", "valid")
-    people = read_parts(a.data, a.work / "stays", a.hours, QUICK_STAYS if a.quick else None, parts)
+    people = read_parts(a.data, a.work / "stays", a.hours, most, parts)
     spends = (QUICK_ROWS, QUICK_STEPS) if a.quick else (a.rows, a.steps)
     room = Room(people, Scale(people.words), a.hours, work, *spends)
     for world in a.world:
