@@ -69,6 +69,8 @@ def _all_places(words: Vocabulary, stays: Stays, begin: int | None) -> Places:
     found = []
     for rows in stays.valid.sum(1).argsort(stable=True).split(CHUNK):
         part = trim(tree.take(stays, rows))
+        if begin is not None and part.value.shape[1] <= begin + 1:
+            continue  # nobody is there any more
         chart = charted(part)
         there = numbers(words, part) & previous(chart.seen)
         there[:, : 1 if begin is None else begin + 1] = False

@@ -106,6 +106,14 @@ def test_places_are_repeated_numbers_and_see_nothing_that_came_later():
                 assert float(places.given[n]) == float(seen[0])
 
 
+def test_stays_that_end_before_the_origin_have_no_places(monkeypatch):
+    monkeypatch.setattr("benchmarks.people.slots.CHUNK", 10)
+    stays = process(30)
+    left = torch.arange(16).expand(30, -1) < torch.where(torch.arange(30) < 12, 3, 16).unsqueeze(1)
+    places = path_places(words(), stays._replace(valid=left, asked=stays.asked & left.unsqueeze(-1)), 5)
+    assert set(places.row.tolist()) == set(range(12, 30)) and int(places.place.min()) == 6
+
+
 def test_places_in_groups_are_the_same_places():
     stays = process(30)
     places = next_places(words(), stays)
