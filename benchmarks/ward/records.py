@@ -45,9 +45,8 @@ __all__ = [
 
 GUESSES = ("last_value", "first_value", "item_median")
 PATHS = 16
-Slots = dict[
-    str, Tensor
-]  # columns [N]: y item last subject stay place, and point/ nll/ crps/ inside/ of every predictor
+# columns [N]: y item last subject stay place, and point/ nll/ crps/ inside/ of every predictor; quantiles/model [N, 19]
+Slots = dict[str, Tensor]
 
 
 def _grid(model: EHRWorldModel) -> Tensor:
@@ -93,6 +92,7 @@ def _columns(
         "point/model": from_z(q[:, MEDIAN], scale),
         "nll/model": -marginal.log_density(inside),
         "crps/model": pinball_crps(q, z),
+        "quantiles/model": q,
         "inside/model": ((spread >= q[:, LOW_80]) & (spread <= q[:, HIGH_80])).float(),
         "low/model": from_z(q[:, LOW_80], scale),
         "high/model": from_z(q[:, HIGH_80], scale),
