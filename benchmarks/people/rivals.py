@@ -4,8 +4,9 @@
 
 Every rival is fitted to the stays to learn from, chosen by those to choose by, and judged on these; `--test` judges on
 those kept for the end, and on sets that nobody learned from. `--world` puts learned worlds beside them, on the same
-values. What was trained or said is kept in `--work`, so a run goes on where it stopped. Written: people_next.csv,
-people_next_items.csv, people_trajectory.csv and, with language models, people_language.csv.
+values. What was trained or said is kept in `--work`, so a run goes on where it stopped. Written, with the steps' hours in
+their names: people_next_4h.csv, people_next_items_4h.csv, people_trajectory_4h.csv and, with language models,
+people_language_4h.csv.
 """
 
 from __future__ import annotations
@@ -219,7 +220,7 @@ def run(a: argparse.Namespace) -> dict[str, list[dict]]:
                 tables["people_language"] = by_language(a, room)
         a.out.mkdir(parents=True, exist_ok=True)
         for name, found in tables.items():
-            write_csv(a.out / f"{name}.csv", found, made)
+            write_csv(a.out / f"{name}_{a.hours:g}h.csv", found, made)
     return tables
 
 
