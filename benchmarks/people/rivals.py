@@ -4,8 +4,8 @@
 
 Every rival is fitted to the stays to learn from, chosen by those to choose by, and judged on these; `--test` judges on
 those kept for the end, and on sets that nobody learned from. `--world` puts learned worlds beside them, on the same
-values. What was trained or said is kept in `--work`, so a run goes on where it stopped. Written, with the steps' hours in
-their names: people_next_4h.csv, people_next_items_4h.csv, people_trajectory_4h.csv and, with language models,
+values. What was trained or said is kept in `--work`, so a run goes on where it stopped. Written, with the steps' hours
+in their names: people_next_4h.csv, people_next_items_4h.csv, people_trajectory_4h.csv and, with language models,
 people_language_4h.csv.
 """
 

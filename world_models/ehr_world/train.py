@@ -39,6 +39,7 @@ RATE, POLISH_RATE = 2e-3, 0.6  # peak; of it, in the second cosine
 WEIGHT_DECAY = 1e-3
 WATCHED, WATCH_EVERY = 64, 200  # validation stays whose loss is noted, and every so many steps
 ORACLE_STAYS = 3000  # simulated ones beside people
+HOURLY_STEPS = 5000  # on people in narrower steps than the ward's, of which there are more
 TRAIN_SHARD, VALID_SHARD = 2000, 1000  # stays a file
 
 
@@ -212,7 +213,8 @@ def _on_people(a: argparse.Namespace, work: Path) -> dict[str, float | int]:
 
     hours = a.hours_per_step or ward_rollouts.HOURS_PER_STEP
     name = a.name or ("ehr-icu-small" if hours == ward_rollouts.HOURS_PER_STEP else "ehr-icu-hourly-small")
-    changed = {"steps": a.steps, "rate": a.rate, "polish": a.polish}
+    steps = a.steps or (None if hours == ward_rollouts.HOURS_PER_STEP else HOURLY_STEPS)
+    changed = {"steps": steps, "rate": a.rate, "polish": a.polish}
     recipe = dataclasses.replace(PeopleRecipe(), **{n: v for n, v in changed.items() if v is not None})
     simulated = None
     if hours == ward_rollouts.HOURS_PER_STEP and a.oracle_stays != 0:  # the oracle knows its own step alone

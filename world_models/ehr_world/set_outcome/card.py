@@ -34,7 +34,9 @@ def write_card(
 `python -m benchmarks.ward.fidelity --world {config.name} --work DIR`."""
     measured = "\n".join(f"| {n} | {v:.4g} |" for n, v in figures.items())
     backbone = {"gru": "GRU", "transformer": "causal transformer"}[config.backbone]
-    context = "with" if config.with_diagnoses else "without"
+    context = "with or without" if config.with_diagnoses else "without"
+    more = "Queries read how an item has gone (running means, changes, repeats). " if config.trends else ""
+    more += "A share of the mass may lie on the last report. " if config.repeats else ""
     return f"""# {config.name}
 
 A learned hospital stay (form `set_outcome`): in steps of {words.hours_per_step:g} h it answers a set of concurrent
@@ -53,7 +55,7 @@ inquiries return, when results come, death and discharge. Static context {contex
 
 One position per step, events pooled as a set, {config.layers}-layer {backbone} of {config.hidden}, \
 a query per ordered item over
-quantile bins, a Gaussian copula of rank {config.rank} over the slots of a step. \
+quantile bins, a Gaussian copula of rank {config.rank} over the slots of a step. {more}\
 AdamW, cosine schedule, averaged weights.
 
 ## Measured on validation stays at the end of training (next step, true history)
