@@ -51,6 +51,10 @@ WORLDS: dict[str, Entry] = {
     "ehr-mimic-demo-small": Entry(
         "world_models.ehr_world.set_outcome.world:EHRWorldModel.load", "ehr-mimic-demo-small"
     ),
+    "ehr-icu-small": Entry("world_models.ehr_world.set_outcome.world:EHRWorldModel.load", "ehr-icu-small"),
+    "ehr-icu-hourly-small": Entry(
+        "world_models.ehr_world.set_outcome.world:EHRWorldModel.load", "ehr-icu-hourly-small"
+    ),
     "cardiac-jepa-small": Entry("world_models.cardiac_jepa.model:CardiacJEPAWorld.load", "cardiac-jepa-small"),
 }
 

@@ -49,15 +49,15 @@ COHORTS = (
         "challenge_2012",
         {"challenge2012": ""},
         ends=False,
-        attribution="PhysioNet/CinC Challenge 2012, set A: Silva I, Moody G, Scott DJ, Celi LA, Mark RG (2012), "
+        attribution="PhysioNet/CinC Challenge 2012, set A: Silva I, Moody G, Scott DJ, Celi LA, Mark RG (2012),\n"
         "Computing in Cardiology 39:245-248 (PMID 24678516), ODC-By 1.0",
     ),
     Cohort(
         "challenge_2019",
         {"challenge2019": "training_set_b.parquet"},
         ends=False,
-        attribution="PhysioNet/CinC Challenge 2019, training set B: Reyna MA et al. (2020), doi "
-        "10.1097/CCM.0000000000004145, CC BY 4.0",
+        attribution="PhysioNet/CinC Challenge 2019, training set B: Reyna MA et al. (2020),\n"
+        "doi 10.1097/CCM.0000000000004145, CC BY 4.0",
     ),
     Cohort(
         "eicu_demo",
@@ -65,8 +65,8 @@ COHORTS = (
         learn=0.57,
         by_hospital=True,
         often=0.4,
-        attribution="eICU Collaborative Research Database Demo 2.0: Pollard TJ et al. (2018), doi "
-        "10.1038/sdata.2018.178, ODbL 1.0; hourly table: van de Water R et al. (2024), YAIB",
+        attribution="eICU Collaborative Research Database Demo 2.0: Pollard TJ et al. (2018),\n"
+        "doi 10.1038/sdata.2018.178, ODbL 1.0; its hourly table: van de Water R et al. (2024), YAIB",
     ),
     Cohort("mimic_iii_demo", {"mimic3": ""}, learn=0.0, valid=0.0),
     Cohort("mimic_iv_demo", {"meds": "meds_events.parquet", "tables": ""}, learn=0.0, valid=0.0),

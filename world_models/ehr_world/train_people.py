@@ -194,11 +194,13 @@ GUESSED_FROM = 3000  # stays
 SOURCE = """{told}.
 {beside}Patients (in eICU: hospitals) were divided once, by a sum of the source and their number
 (`world_models.ehr_world.people`); the rest are test data, as is all of both MIMIC demos. A result counts as charted in
-the step of its draw. Of static context a record tells age and sex, some also weight; which set a stay is from is a
-feature of its own, untold for {untold:.0%} of the stays while learning.
+the step of its draw. Of static context a record tells age and sex, and where it is coded chronic conditions; which set
+a stay is from is a feature of its own, untold for {untold:.0%} of the stays while learning.
 
-Attribution. {attributions}. PhysioNet: Goldberger et al. 2000, Circulation 101(23):e215. These weights were made from
-those databases; what is made from the eICU demo is available under the Open Data Commons Open Database License 1.0."""
+Attribution. These weights were made from:
+{attributions}.
+What is made from the eICU demo is available under the Open Data Commons Open Database License 1.0,
+https://opendatacommons.org/licenses/odbl/1-0/. PhysioNet: Goldberger et al. 2000, Circulation 101(23):e215."""
 
 
 BESIDE = """Beside them {count:,} simulated stays of the oracle ward (`world_models/ehr_world/ward_rollouts.py`), as one
@@ -226,7 +228,7 @@ def finish_people(
     told = ";\n".join(f"{n}: {a:,} patients learned from, {b:,} chosen by" for n, (a, b) in people.patients.items())
     simulated = people.sets.get(ORACLE)
     beside = "" if simulated is None else BESIDE.format(count=sum(len(s.static) for s in simulated.shards))
-    source = SOURCE.format(told=told, beside=beside, untold=recipe.untold, attributions="; ".join(people.attributions))
+    source = SOURCE.format(told=told, beside=beside, untold=recipe.untold, attributions=";\n".join(people.attributions))
     return finish(
         net,
         firsts._replace(static=known),

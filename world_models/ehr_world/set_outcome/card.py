@@ -35,8 +35,8 @@ def write_card(
     measured = "\n".join(f"| {n} | {v:.4g} |" for n, v in figures.items())
     backbone = {"gru": "GRU", "transformer": "causal transformer"}[config.backbone]
     context = "with or without" if config.with_diagnoses else "without"
-    more = "Queries read how an item has gone (running means, changes, repeats). " if config.trends else ""
-    more += "A share of the mass may lie on the last report. " if config.repeats else ""
+    more = "Queries read how an item\nhas gone (running means, changes, repeats). " if config.trends else ""
+    more += "A share of the mass may lie on the last report.\n" if config.repeats else ""
     return f"""# {config.name}
 
 A learned hospital stay (form `set_outcome`): in steps of {words.hours_per_step:g} h it answers a set of concurrent
