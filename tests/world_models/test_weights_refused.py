@@ -22,6 +22,8 @@ SIZE = {
     "ecg-wm-small": "drift_width",
     "ehr-ward-small": "hidden",
     "ehr-mimic-demo-small": "query",
+    "ehr-icu-small": "query",
+    "ehr-icu-hourly-small": "query",
     "cardiac-jepa-small": "bank",
 }
 
