@@ -208,6 +208,7 @@ def _on_ward(a: argparse.Namespace, work: Path) -> dict[str, float]:
 
 def _on_people(a: argparse.Namespace, work: Path) -> dict[str, float | int]:
     """Train on all open sets together; returns the figures of the card."""
+    from world_models.ehr_world.people import cohorts_in
     from world_models.ehr_world.train_people import PeopleRecipe, finish_people, read_people, tune_people
     from world_models.ehr_world.train_records import folder_of
 
@@ -216,6 +217,7 @@ def _on_people(a: argparse.Namespace, work: Path) -> dict[str, float | int]:
     steps = a.steps or (None if hours == ward_rollouts.HOURS_PER_STEP else HOURLY_STEPS)
     changed = {"steps": steps, "rate": a.rate, "polish": a.polish}
     recipe = dataclasses.replace(PeopleRecipe(), **{n: v for n, v in changed.items() if v is not None})
+    cohorts_in(a.data)  # refused before anything is made
     simulated = None
     if hours == ward_rollouts.HOURS_PER_STEP and a.oracle_stays != 0:  # the oracle knows its own step alone
         simulated, _ = ward_stays(work, a.oracle_stays or ORACLE_STAYS, 1)
