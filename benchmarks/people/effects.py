@@ -169,7 +169,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--mimic3", type=Path, help="folder of MIMIC-III's tables")
     parser.add_argument("--challenge2019", type=Path, help="table of the PhysioNet Challenge 2019: oxygen alone")
     parser.add_argument("--questions", nargs="+", metavar="ORDER", help="only these; default all")
-    parser.add_argument("--world", nargs="*", default=["ehr-mimic-demo-small"], help="learned wards: names or folders")
+    parser.add_argument("--world", nargs="*", default=["ehr-icu-small"], help="learned wards: names or folders")
     parser.add_argument("--untreated", type=int, default=12_000, help="untreated points of a question, at most")
     parser.add_argument("--seed", type=int, default=0, help="of the draw, the folds and the trees")
     parser.add_argument("--work", type=Path, help="folder to keep decision points and fitted models in")

@@ -209,7 +209,13 @@ def _on_ward(a: argparse.Namespace, work: Path) -> dict[str, float]:
 def _on_people(a: argparse.Namespace, work: Path) -> dict[str, float | int]:
     """Train on all open sets together; returns the figures of the card."""
     from world_models.ehr_world.people import cohorts_in
-    from world_models.ehr_world.train_people import PeopleRecipe, finish_people, read_people, tune_people
+    from world_models.ehr_world.train_people import (
+        PeopleRecipe,
+        finish_people,
+        read_people,
+        settle_effects,
+        tune_people,
+    )
     from world_models.ehr_world.train_records import folder_of
 
     hours = a.hours_per_step or ward_rollouts.HOURS_PER_STEP
@@ -228,6 +234,7 @@ def _on_people(a: argparse.Namespace, work: Path) -> dict[str, float | int]:
     tune_people(net, people.sets, recipe, work, "people")
     if recipe.polish:
         tune_people(net, people.sets, recipe.polishing(), work, "polish", seed=1)
+    settle_effects(net, people.valid, recipe, work)
     command = f"python -m world_models.ehr_world.train --source people --data DIR --hours-per-step {hours:g} --out DIR"
     return finish_people(net, people, recipe, a.out, command)
 

@@ -145,6 +145,7 @@ class SetOutcome(nn.Module):
             self.pull = nn.Embedding(items, trends.FEATURES)  # a straight way to the location, item by item
             self.mix_again = nn.Sequential(nn.LayerNorm(query), nn.Linear(query, 2 * query), nn.GELU())
             self.mix_out = nn.Linear(2 * query, query)
+        self.effect_gain: Tensor | None = None  # [J] while it is fitted; see `absorb_effect_gain`
         self._first_weights()
 
     def _register_tables(self) -> None:
@@ -180,6 +181,14 @@ class SetOutcome(nn.Module):
         loading = self.out_item.weight[:, self.bin_count + 4 : self.bin_count + 4 + self.config.rank]
         loading.normal_(std=LOADING_SD, generator=torch.Generator().manual_seed(1))
         self.get_parameter("ends.2.bias").copy_(torch.tensor(END_STARTS))
+
+    @torch.no_grad()
+    def absorb_effect_gain(self) -> None:
+        """Multiplies each intervention's straight effects by its gain, which is then forgotten."""
+        assert self.effect_gain is not None, "set before"
+        for table in (self.effect, self.effect_slope):
+            table.weight.mul_(self.effect_gain.repeat(len(Exposure._fields)))
+        self.effect_gain = None
 
     # ---- features
 
@@ -354,6 +363,8 @@ class SetOutcome(nn.Module):
     def _push(self, item: Tensor, value: Tensor, met: Exposure) -> Tensor:
         """What the interventions move each slot's location by, on the item's scale: [N] or [B, I]."""
         amounts = torch.cat(met._replace(since=met.since.clamp(0.0, MOST_SINCE)), -1)
+        if self.effect_gain is not None:
+            amounts = amounts * self.effect_gain.repeat(len(met))
         push = EFFECT_GAIN * (amounts * self.effect(item)).sum(-1)
         off = SLOPE_GAIN * value.clamp(-MOST_SLOPE_Z, MOST_SLOPE_Z)
         return push + off * (amounts * self.effect_slope(item)).sum(-1)
