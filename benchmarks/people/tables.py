@@ -32,11 +32,13 @@ def normal_of(words: Vocabulary) -> Tensor:
 
 
 def pooled(slots: Sequence[Slots]) -> Slots:
-    """All sets together, owners of different sets told apart; the columns that all of them have."""
+    """All sets together, owners and stays of different sets told apart; the columns that all of them have."""
     names = set.intersection(*(set(s) for s in slots))
     out = {n: torch.cat([s[n] for s in slots]) for n in names}
-    apart = [torch.unique(s["subject"], return_inverse=True)[1] * len(slots) + i for i, s in enumerate(slots)]
-    return out | {"subject": torch.cat(apart)}
+    for name in ("subject", "stay"):
+        apart = [torch.unique(s[name], return_inverse=True)[1] * len(slots) + i for i, s in enumerate(slots)]
+        out[name] = torch.cat(apart)
+    return out
 
 
 def rows(

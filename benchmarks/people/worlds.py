@@ -122,7 +122,7 @@ def _asking(stays: Stays, place: Tensor, slots: Tensor, item: int) -> Stays:
 
 def _mean(model: EHRWorldModel, stays: Stays, place: Tensor, slots: Tensor, item: int) -> Tensor:
     """[B] what is foretold, the mean of its distribution."""
-    run = forced(model.net, stays)
+    run = forced(model.net, stays, recorded=False)
     keep = (run.item == item) & (run.place >= place[run.row])
     row, step = run.row[keep], run.place[keep] - place[run.row[keep]]
     marginal = run.outcome.marginal.take(keep)

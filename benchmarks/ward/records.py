@@ -205,7 +205,7 @@ def path_slots(
             row, item = there[:, t].nonzero(as_tuple=True)
             if len(row):
                 many_row = (torch.arange(paths).unsqueeze(1) * batch + row).flatten()
-                out = model.outcomes(state, state.t + 1, doses, many_row, item.repeat(paths))
+                out = model.outcomes(state, state.t + 1, doses, many_row, item.repeat(paths), recorded=True)
                 mass = out.marginal.masses().view(paths, len(row), -1).mean(0)
                 mixed = Marginal(mass.log(), out.marginal.edges[: len(row)])  # even inside its bins
                 seen = shown.seen[row, -1, item]
@@ -226,7 +226,7 @@ def path_slots(
                 found.append(slots | {"place": torch.full_like(row, t)})
             new = there[:, t] & (at[:batch] == t) if firsts else torch.zeros_like(there[:, t])
             ask = (part.asked[:, t] & ~new).float().repeat(paths, 1)
-            state = model.transition(state, torch.cat([ask, doses], -1))
+            state = model.transition(state, torch.cat([ask, doses], -1), recorded=True)
             if bool(new.any()):
                 new, value = new.repeat(paths, 1), part.value[:, t].repeat(paths, 1)
                 drawn_h = ((t - 1) * model.hours_per_step + model.offset_h).expand_as(value)

@@ -190,11 +190,11 @@ def tune_people(
 
 
 def settle_effects(net: SetOutcome, valid: Mapping[str, Stays], recipe: PeopleRecipe, folder: Path) -> None:
-    """One gain for each intervention on its straight effects, fitted with all else as it is, and absorbed.
+    """One gain for each intervention on its straight effects, as records show them, fitted with all else as it is.
 
     What an order does to the oracle's patients, or to a few hundred stays learned by heart, is more than what the same
-    order goes with on other people's charts, where it is given because of what it prevents. The gains, 0 to 1, are
-    fitted to the patients kept to choose by: on those learned from nothing is seen of that. An order that their records
+    order goes with on other people's charts, where it is given because of what it prevents. The gains, 0 to 1, hold for
+    recorded orders alone (`SetOutcomeConfig.recorded_gain`); an agent's orders act in full. They are fitted to the patients kept to choose by: on those learned from nothing is seen of that. An order that their records
     do not hold keeps the gain it began with.
     """
     sets = {name: Learned(shards(stays, SHARD), False) for name, stays in valid.items()}
@@ -206,15 +206,16 @@ def settle_effects(net: SetOutcome, valid: Mapping[str, Stays], recipe: PeopleRe
     gain = torch.nn.Parameter(torch.full_like(net.largest, GAIN_START))
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
-        net.effect_gain = gain.clamp(0.0, 1.0)
+        net.recorded_gain = gain.clamp(0.0, 1.0)
         stays, _ = feed(step)
         found = stay_losses(net, stays, float(recipe.positions))
         return found.value, {"value": float(found.value.detach()), "gain": float(gain.detach().mean())}
 
     plan = schedule(recipe.settle, GAIN_RATE, 0.0, save_every_s=60.0, average=0.9)
     fit(net, loss, plan, folder, "settle", parameters=[gain])
-    net.effect_gain = gain.detach().clamp(0.0, 1.0)
-    net.absorb_effect_gain()
+    net.recorded_gain = gain.detach().clamp(0.0, 1.0)
+    told = tuple(round(float(x), 4) for x in net.recorded_gain)
+    net.config = dataclasses.replace(net.config, recorded_gain=told)
 
 
 def _orders(learned: Learned) -> int:

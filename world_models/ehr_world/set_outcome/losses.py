@@ -50,8 +50,9 @@ class StayLosses(NamedTuple):
         return total + self.death + self.home if ends else total
 
 
-def forced(net: SetOutcome, stays: Stays) -> Forced:
-    """All positions of all stays in one pass."""
+def forced(net: SetOutcome, stays: Stays, recorded: bool = True) -> Forced:
+    """All positions of all stays in one pass; not `recorded`: orders act as an agent's do, not as a record's go along
+    with what follows (`SetOutcomeConfig.recorded_gain`)."""
     batch, count, _ = stays.value.shape
     chart = charted(stays)
     after = net.charted(chart)
@@ -66,6 +67,7 @@ def forced(net: SetOutcome, stays: Stays) -> Forced:
     row, place, item = (stays.asked & stays.valid.unsqueeze(-1)).nonzero(as_tuple=True)
     last = ChartFeatures(*(part[row, place, item] for part in before))
     met = _exposure(stays.given / net.largest, row, place, last)
+    met = met.times(net.recorded_gain) if recorded else met
     outcome = net.query(asked[row, place], item, last, met)
     z = to_z(stays.value[row, place, item], net.scale[item])
     return Forced(hidden, net.end_logits(hidden, x), outcome, row, place, item, z, last.z, last.seen)

@@ -62,6 +62,10 @@ class Exposure(NamedTuple):
     since: Tensor  # summed over all steps after the one its last charted value was collected in, this step's with them
     change: Tensor  # now, against that step
 
+    def times(self, gain: Tensor) -> Exposure:
+        """All of it times a gain [J] of each intervention."""
+        return Exposure(*(x * gain for x in self))
+
 
 class ChartFeatures(NamedTuple):
     """The chart as the network reads it, when a step begins or once it has ended: [..., I] each."""
@@ -104,6 +108,7 @@ class SetOutcome(nn.Module):
     static_high: Tensor  # [S]
     usual: Tensor  # [S] what an unknown feature reads as
     grid: Tensor  # [I] step of the reports, in the items' units; 0: none
+    recorded_gain: Tensor  # [J] of the config
 
     def __init__(self, config: SetOutcomeConfig, vocabulary: Vocabulary) -> None:
         super().__init__()
@@ -145,7 +150,6 @@ class SetOutcome(nn.Module):
             self.pull = nn.Embedding(items, trends.FEATURES)  # a straight way to the location, item by item
             self.mix_again = nn.Sequential(nn.LayerNorm(query), nn.Linear(query, 2 * query), nn.GELU())
             self.mix_out = nn.Linear(2 * query, query)
-        self.effect_gain: Tensor | None = None  # [J] while it is fitted; see `absorb_effect_gain`
         self._first_weights()
 
     def _register_tables(self) -> None:
@@ -159,6 +163,12 @@ class SetOutcome(nn.Module):
         # Not weights, but on their device: what training met, and what an unknown one reads as (a yes or no: no).
         usual = [0.0 if (s.low, s.high) == (0.0, 1.0) else s.mean for s in vocabulary.static]
         self.register_buffer("grid", vocabulary.grids(), persistent=False)
+        gain = self.config.recorded_gain or (1.0,) * len(vocabulary.treatments)
+        if len(gain) != len(vocabulary.treatments):
+            raise ValueError(
+                f"recorded_gain has {len(gain)} numbers, the vocabulary {len(vocabulary.treatments)} interventions"
+            )
+        self.register_buffer("recorded_gain", torch.tensor(gain), persistent=False)
         rows = {"static_low": [s.low for s in vocabulary.static], "static_high": [s.high for s in vocabulary.static]}
         for name, row in {**rows, "usual": usual}.items():
             self.register_buffer(name, torch.tensor(row), persistent=False)
@@ -181,14 +191,6 @@ class SetOutcome(nn.Module):
         loading = self.out_item.weight[:, self.bin_count + 4 : self.bin_count + 4 + self.config.rank]
         loading.normal_(std=LOADING_SD, generator=torch.Generator().manual_seed(1))
         self.get_parameter("ends.2.bias").copy_(torch.tensor(END_STARTS))
-
-    @torch.no_grad()
-    def absorb_effect_gain(self) -> None:
-        """Multiplies each intervention's straight effects by its gain, which is then forgotten."""
-        assert self.effect_gain is not None, "set before"
-        for table in (self.effect, self.effect_slope):
-            table.weight.mul_(self.effect_gain.repeat(len(Exposure._fields)))
-        self.effect_gain = None
 
     # ---- features
 
@@ -363,8 +365,6 @@ class SetOutcome(nn.Module):
     def _push(self, item: Tensor, value: Tensor, met: Exposure) -> Tensor:
         """What the interventions move each slot's location by, on the item's scale: [N] or [B, I]."""
         amounts = torch.cat(met._replace(since=met.since.clamp(0.0, MOST_SINCE)), -1)
-        if self.effect_gain is not None:
-            amounts = amounts * self.effect_gain.repeat(len(met))
         push = EFFECT_GAIN * (amounts * self.effect(item)).sum(-1)
         off = SLOPE_GAIN * value.clamp(-MOST_SLOPE_Z, MOST_SLOPE_Z)
         return push + off * (amounts * self.effect_slope(item)).sum(-1)

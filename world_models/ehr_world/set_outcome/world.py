@@ -150,14 +150,15 @@ class EHRWorldModel(nn.Module):
         return {q.name: chart[q.name].to(self.device, torch.float32) for q in self.factors if q.name in chart}
 
     @gradients.verb
-    def transition(self, state: EHRState, action: Tensor) -> EHRState:
-        """One step under `action` [B, A] in the orders' units. Raises ValueError: an amount outside its bounds."""
+    def transition(self, state: EHRState, action: Tensor, recorded: bool = False) -> EHRState:
+        """One step under `action` [B, A] in the orders' units. `recorded`: they are a record's, not an agent's (see
+        `SetOutcomeConfig.recorded_gain`). Raises ValueError: an amount outside its bounds."""
         items = len(self.typical)
         action = checked_orders(self.orders, action, state.key.shape[0], self.device)
         given = action[:, items:]
         here = state.alive & ~state.home
         asked = (action[:, :items] >= 0.5) & ~state.pending & here.unsqueeze(-1)
-        moved = self._advance(state, asked, given, state.t + 1)
+        moved = self._advance(state, asked, given, state.t + 1, recorded)
         none = moved.total_log[:, :0]  # the longest leaf: already as it was where nobody is
         kept = tree.where(here, moved._replace(total_log=none), state._replace(total_log=none))
         dying, leaving = (torch.where(here, chance, 0.0) for chance in (moved.death_chance, moved.home_chance))
@@ -258,9 +259,13 @@ class EHRWorldModel(nn.Module):
         since = recent.total[row] + now - then * seen
         return Exposure(now, recent.before[row], recent.earlier[row], since, now - that * seen)
 
-    def outcomes(self, state: EHRState, step: Tensor, given: Tensor, row: Tensor, item: Tensor) -> Outcome:
-        """Predictions for slots (row, item), int64 [N], of the step `step` [B] under interventions `given` [B, J]."""
+    def outcomes(
+        self, state: EHRState, step: Tensor, given: Tensor, row: Tensor, item: Tensor, recorded: bool = False
+    ) -> Outcome:
+        """Predictions for slots (row, item), int64 [N], of the step `step` [B] under interventions `given` [B, J];
+        `recorded` as in `transition`."""
         met = self.exposure(state, step, given / self.net.largest, self.recent(state, step), row, item)
+        met = met.times(self.net.recorded_gain) if recorded else met
         return self.net.outcomes(state.hidden, self.step_inputs(state, step, given), row, item, met)
 
     def _chances(self, key: Tensor, step: Tensor, name: str) -> Chances:
@@ -295,13 +300,14 @@ class EHRWorldModel(nn.Module):
         point = chances.delay[row, item].unsqueeze(-1)
         return (point >= torch.cumsum(mass, -1)).sum(-1).clamp_max(mass.shape[1] - 1)
 
-    def _advance(self, state: EHRState, asked: Tensor, given: Tensor, step: Tensor) -> EHRState:
+    def _advance(self, state: EHRState, asked: Tensor, given: Tensor, step: Tensor, recorded: bool = False) -> EHRState:
         """Position `step` [B]: outcomes of `asked` bool [B, I] under `given`, charting, the recurrent step, the ends.
 
         The log of amounts stays as it was where nobody is."""
         row, item = asked.nonzero(as_tuple=True)
         share, recent = given / self.net.largest, self.recent(state, step)
         met = self.exposure(state, step, share, recent, row, item)
+        met = met.times(self.net.recorded_gain) if recorded else met
         chances, inputs = self._chances(state.key, step, "outcome"), self.step_inputs(state, step, given)
         outcome = self.net.outcomes(state.hidden, inputs, row, item, met)
         value = self._sample_values(outcome, row, item, chances)
