@@ -20,8 +20,8 @@ WEIGHTS_SHA256: dict[str, str] = {
     "ecg-wm-small": "bbb7365b5ecdad0893d1c3111df9e25e0d4ccdf90920264bb1aaf48857f0619d",
     "ehr-ward-small": "d5accd70a6f05c710b3a8b8c8b47e92fd11c4370a2f64ae4737eca70ca802f13",
     "ehr-mimic-demo-small": "e9ea204809c17109bd01fca8753d5982dfa6383a287112c133a203c52e8a4b61",
-    "ehr-icu-small": "3f3ebd609a2cc540b99c3ca5f7cd567efd60b5416716243aaf2503bed9524015",
-    "ehr-icu-hourly-small": "807ece9ff6c6ce12c1549c11a638184347ed5a732e03021b25813d0fcdd4d360",
+    "ehr-icu-small": "ffd273b7426c3eefd0e8e1b3b5510cebbb8ed7c6a09b9ae66fb4854275815bbf",
+    "ehr-icu-hourly-small": "bee6b3749ee33a4e979e50b642f32cb2998614350777c22be9c1190b764b7233",
     "cardiac-jepa-small": "283971229c46bb643cfb4a3a6f440f547d8989cab42ac0e182dbb695798a645e",
     "ecg-risk-small": "d5bed2e13a98ed42d888eb51774f512bece79f466e00be9c25b2762a1ba7d9aa",  # no world: `recommend`
     "ecg-inverse-small": "a34fe07b920830d2f549f0a42bb831e72129bea03d88b0a07b1dbfc0a469f8c3",  # no world: inverse

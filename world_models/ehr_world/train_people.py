@@ -194,8 +194,9 @@ def settle_effects(net: SetOutcome, valid: Mapping[str, Stays], recipe: PeopleRe
 
     What an order does to the oracle's patients, or to a few hundred stays learned by heart, is more than what the same
     order goes with on other people's charts, where it is given because of what it prevents. The gains, 0 to 1, hold for
-    recorded orders alone (`SetOutcomeConfig.recorded_gain`); an agent's orders act in full. They are fitted to the patients kept to choose by: on those learned from nothing is seen of that. An order that their records
-    do not hold keeps the gain it began with.
+    recorded orders alone (`SetOutcomeConfig.recorded_gain`); an agent's orders act in full. They are fitted to the
+    patients kept to choose by: on those learned from nothing is seen of that. An order that their records do not hold
+    keeps the gain it began with.
     """
     sets = {name: Learned(shards(stays, SHARD), False) for name, stays in valid.items()}
     treated = {name: of for name, of in sets.items() if _orders(of) > SETTINGS}
