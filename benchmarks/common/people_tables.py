@@ -62,12 +62,6 @@ def _trajectory(load: Load, file: str, setting: str, horizon: str) -> str:
     return _lines([row for row in load(file) if row["setting"] == setting and row["horizon"] == horizon])
 
 
-def lead(load: Load, file: str, who: str, rival: str, of: str = "s25_hits") -> str:
-    """`who`'s score minus `rival`'s over all sets."""
-    rows = {r["model"]: r for r in load(file) if r["set"] == "all sets" and r["setting"] == "next_step"}
-    return f"{float(rows[who][of]) - float(rows[rival][of]):+.3f}"
-
-
 ESTIMATORS = {"raw": "change in the treated", "naive": "naive comparison", "doubly_robust": "doubly robust"}
 ESTIMATORS |= {"oracle_regularised": "drawn to the oracle", "world ": "learned world", "oracle": "oracle ward"}
 EFFECTS = "people_effects.csv"
@@ -104,10 +98,9 @@ TABLES: Mapping[str, Callable[[Load], str]] = {
         f"people, trajectory from {begin} h, {horizon}, {h} h": lambda load, h=h, b=begin, z=horizon: _trajectory(
             load, f"people_trajectory_{h}h.csv", f"trajectory_from_{b}h", z
         )
-        for h in (4, 1)
+        for h in (4,)
         for begin in (4, 24)
         for horizon in ("24 h", "to the end")
     },
     "people, effects of orders": effects,
-    "people, lead over boosting": lambda load: lead(load, "people_next_4h.csv", "ehr-icu-small", "boosting"),
 }
