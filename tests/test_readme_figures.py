@@ -101,6 +101,15 @@ SETTINGS: dict[str, dict[str, str]] = {
         "Challenge 2021": "its year",
         "men of 80": "the row's name",
     },
+    "people": {
+        "Challenge 2012 and 2019": "their years",
+        "within 25 %": "what S@25 is",
+        "over 25 %": "what moved is",
+        "hour 4 ": "of the heading",
+        "hour 24 ": "of the heading",
+        "over 24 hours": "of the heading",
+        "Figure 4": "its number",
+    },
     "speed": {
         "| batch 512": "the batch that is timed",
         "batch 1 ": "of the column or row",
@@ -120,6 +129,7 @@ SETTINGS: dict[str, dict[str, str]] = {
     "README": {
         "Python 3.10 to 3.13": "versions",
         "every 2 h for 48 h": "the environment",
+        "Challenge 2012 and 2019": "their years",
         "69 switches (39 tests, 30 treatments), every 4 h for up to 14 days": "the environment",
         "Intervals are 95 %": "their level",
     },
