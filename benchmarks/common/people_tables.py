@@ -31,7 +31,7 @@ def _cell(row: Row, name: str, spec: str) -> str:
 
 
 def _minus(row: Row, of: str) -> str:
-    """Against the last value, with its interval."""
+    """Against the last value as it stands, with its interval."""
     if row["model"] == BASE:
         return ""
     middle, low, high = (_cell(row, f"{of}_{end}", "+.3f") for end in ("minus_last", "low", "high"))
@@ -39,7 +39,17 @@ def _minus(row: Row, of: str) -> str:
 
 
 def _lines(rows: list[Row]) -> str:
-    heads = ["set", "foretold by", "S@25", "minus the last value's", "S@10", "MAE, SD", "CRPS", "NLL", "status F1"]
+    heads = [
+        "set",
+        "foretold by",
+        "S@25",
+        "minus the plain last value's",
+        "S@10",
+        "MAE, SD",
+        "CRPS",
+        "NLL",
+        "status F1",
+    ]
     heads += ["S@25 of what moved", "80 % interval holds"]
     columns = (("s10", ".3f"), ("mae_sd", ".3f"), ("crps", ".3f"), ("nll", ".2f"), ("status_f1", ".3f"))
     lines, last = [], ""
