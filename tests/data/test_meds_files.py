@@ -177,8 +177,10 @@ def test_a_source_without_stays_says_why(tmp_path):
     with pytest.raises(ValueError, match="there are no stays"):
         RecordedStays([], InferringToyWard())
     for odd in (5, b"x", [1]):
-        with pytest.raises(ValueError, match="must be a MEDS folder or file, or a list of PatientEpisode"):
+        with pytest.raises(ValueError, match="must be a MEDS folder or file, .* or a list of PatientEpisode"):
             RecordedStays(odd, InferringToyWard())
+    with pytest.raises(ValueError, match="must name sources: .*challenge2019.*eicu"):
+        RecordedStays({"icu": tmp_path}, InferringToyWard())
 
 
 @pytest.mark.parametrize("hour", ["x", None, float("nan"), -4.0, True])
