@@ -15,7 +15,7 @@ from agents.registry import EVERY_ID
 from benchmarks.common.figures import Load, Row, printed, verdict
 
 __all__ = ["best_estimator", "board", "board_overview", "doors", "estimators", "foresight"]
-__all__ += ["gap_halved", "pessimism", "sure_leads", "tail_cut"]
+__all__ += ["gap_halved", "pessimism", "sure_leads", "table", "tail_cut"]
 
 SHORT = 12  # steps of the board's shortest courses, which stand in its own files alone
 LEARNED = ("policy", "planner")  # what is made in a learned world; rules and constants are the simple ones
@@ -26,7 +26,8 @@ KEPT, CUT = 0.95, 0.75  # of the return at least, of the tail's cost at most
 WIDE = 0.02  # of the return: a gap that is worth a word
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows under their heads, as Markdown."""
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
@@ -77,7 +78,7 @@ def _length(steps: int, rows: Sequence[dict[str, Any]]) -> str:
         figures = [figure(row, name) for name in ("return", "minus_rule", "cost", "gap", "regret")]
         place = "" if row["kind"] == "reference" else str(rank)
         lines.append([place, *about, *figures, printed(row["ms_single"], "2s")])
-    return f"{_caption(steps, rows)}\n\n{_table(heads, lines)}"
+    return f"{_caption(steps, rows)}\n\n{table(heads, lines)}"
 
 
 def _caption(steps: int, rows: Sequence[dict[str, Any]]) -> str:
@@ -107,7 +108,7 @@ def board_overview(load: Load) -> str:
             share = _interval(best, "share", ".0%") if "share" in best else ""
             about = [f"`{env_id}`", str(steps), best["best_rule"], _name(best), f"{best['patients']:.0f}"]
             lines.append([*about, figure(best, "minus_rule"), lead, share])
-    return _table(heads, lines)
+    return table(heads, lines)
 
 
 def sure_leads(load: Load) -> int:
@@ -131,7 +132,7 @@ def foresight(load: Load) -> str:
         spent = next(iter(mine.values()))
         cells = [_error(mine[d]) if d in mine else "" for d in depths]
         lines.append([planner, printed(spent["transitions"], ",.0f"), printed(spent["milliseconds"], "2s"), *cells])
-    return _table(heads, lines)
+    return table(heads, lines)
 
 
 def _error(row: Row) -> str:
@@ -176,7 +177,7 @@ def pessimism(load: Load) -> str:
         cells = [printed(row[name], ".2f") for name in ("promised", "earned")]
         cells += [_interval(row, "gap", ".2f"), printed(row["gap_share_of_return"], ".1%"), left]
         lines.append([arm, *cells, _interval(row, "earned_minus_none", ".2f"), printed(row["torsades"], ".1%")])
-    return _table(heads, lines)
+    return table(heads, lines)
 
 
 def gap_halved(load: Load) -> str:
@@ -230,7 +231,7 @@ def estimators(load: Load) -> str:
         mean = [f"{places[dial][estimator]:.1f}" if estimator in places[dial] else "" for dial in DIALS]
         cells = [_estimate(rows.get((env_id, dial, estimator))) for env_id in ids for dial in DIALS]
         lines.append([estimator, *mean, *cells])
-    return _table(heads, lines)
+    return table(heads, lines)
 
 
 def _estimate(row: Row | None) -> str:
@@ -248,7 +249,7 @@ def doors(load: Load) -> str:
     for check in dict.fromkeys((row["library"], row["version"], row["check"]) for row in rows):
         mine = {r["id"]: r for r in rows if (r["library"], r["version"], r["check"]) == check}
         lines.append([f"{check[0]} {check[1]}", check[2], *(_passed(mine[i]) if i in mine else "" for i in ids)])
-    return _table(["library", "check", *(f"`{env_id}`" for env_id in ids)], lines)
+    return table(["library", "check", *(f"`{env_id}`" for env_id in ids)], lines)
 
 
 def _passed(row: Row) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from benchmarks.common.agent_tables import table
 from benchmarks.common.figures import Load, Row, printed
 
 __all__ = ["TABLES"]
@@ -18,11 +19,6 @@ NAMES = {
     "all sets": "all together",
 }
 BASE = "last_value"
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def _cell(row: Row, name: str, spec: str) -> str:
@@ -61,7 +57,7 @@ def _lines(rows: list[Row]) -> str:
         moved, holds = _cell(row, "high_sensitivity_s25_hits", ".3f"), _cell(row, "coverage80", ".3f")
         who = NAMES.get(row["model"], f"`{row['model']}`")
         lines.append([told, who, _cell(row, "s25_hits", ".3f"), _minus(row, "s25_hits"), *cells, moved, holds])
-    return _table(heads, lines)
+    return table(heads, lines)
 
 
 def _next(load: Load, file: str) -> str:
@@ -94,7 +90,7 @@ def effects(load: Load) -> str:
             cells.append(_effect(found[0]) if found else "")
         dose = f"{_cell(main, 'usual_dose', 'g')} {main['dose_unit']}"
         lines.append([question, dose, known, *cells, main["verdict"]])
-    return _table(heads, lines)
+    return table(heads, lines)
 
 
 def _effect(row: Row) -> str:
