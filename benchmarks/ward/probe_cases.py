@@ -49,11 +49,7 @@ def run(world: WardOracle, state: WardState, steps: list[Orders]) -> list[WardSt
         state = world.transition(state, action(len(state.key), orders))
         course = state.course
         state = state._replace(
-            course=course._replace(
-                alive=torch.ones_like(course.alive),
-                discharged=torch.zeros_like(course.alive),
-                stable_hours=torch.zeros_like(course.alive),
-            )
+            course=course._replace(alive=torch.ones_like(course.alive), discharged=torch.zeros_like(course.alive))
         )
         states.append(state)
     return states
