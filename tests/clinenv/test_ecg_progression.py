@@ -187,7 +187,7 @@ def test_only_a_second_pacemaker_is_refused_and_the_mask_leaks_no_condition() ->
 
 
 def test_the_terms_are_quality_adjusted_life_years() -> None:
-    """All at what they count at the first visit: what is paid once a year later 1 / 1.03, half a year from there on so."""
+    """As they count at the first visit: 1 / 1.03 for what is paid a year later."""
     task = ECGProgressionTask()
     later, half = 1.0 / 1.03, (1.03**-1.0 - 1.03**-1.5) / math.log(1.03)
     before, after = chart(condition=["I48", "I50"]), chart(condition=["I48", "I50"], years=1.5)
