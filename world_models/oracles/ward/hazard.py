@@ -83,7 +83,13 @@ def hazard_per_h(signs: Mapping[str, Tensor], factor: Tensor) -> Tensor:
     return log.clamp_max(LARGEST_LOG_HAZARD).exp() * factor
 
 
+def _unit(unit: str) -> str:
+    return "" if unit == "1" else f" {unit}"
+
+
 def table() -> list[str]:
     """The rows of `docs/ward_oracle.md`."""
-    rows = [f"| {t.sign} | {t.side} {t.begins:g} {t.unit} | {t.most:g} | {t.slope:g} | {t.source} |" for t in TERMS]
+    rows = [
+        f"| {t.sign} | {t.side} {t.begins:g}{_unit(t.unit)} | {t.most:g} | {t.slope:g} | {t.source} |" for t in TERMS
+    ]
     return rows + [f"| {what} | | | {slope:g} | {source} |" for what, slope, source in PERSONAL]
