@@ -234,7 +234,10 @@ def estimators(load: Load) -> str:
 
 
 def _estimate(row: Row | None) -> str:
-    return "" if row is None else f"{_interval(row, 'rmse', '.2f')}, {printed(row['rank_correlation'], '.2f')}"
+    if row is None:
+        return ""
+    error = "not finite" if row["rmse"] == "nan" else _interval(row, "rmse", ".2f")
+    return f"{error}, {printed(row['rank_correlation'], '.2f')}"
 
 
 def doors(load: Load) -> str:
