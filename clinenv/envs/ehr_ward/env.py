@@ -20,7 +20,9 @@ class EHRWardEnv(ClinicalEnv):
     A patient is admitted with sepsis, pneumonia, diabetic ketoacidosis, heart failure, bleeding of the gut or acute
     kidney injury, and stays until death, discharge or 14 days. Every four hours you order a set of tests and treatments
     at once. A test returns a value, some of them hours later, and changes nothing; a treatment returns nothing and
-    changes the patient. What you do not order you do not see: nobody tells you the diagnosis.
+    changes the patient. What you do not order you do not see: nobody tells you the diagnosis. Whoever lies in bed may
+    get clots, which no test shows and heparin prevents; a ventilator, whose PEEP follows the inspired oxygen, helps and
+    injures.
 
     The patient is simulated: by a mechanistic ward (`world="oracle"`) or by a learned one (`world="ehr-ward-small"`).
     **Not for clinical use.**
@@ -164,8 +166,10 @@ class EHRWardEnv(ClinicalEnv):
     rest is drawn. To start from a recorded stay see `EHRReplay-v0`.
 
     ## Episode End
-    Terminated by death or discharge; truncated after 14 days: 84 steps of four hours, the id's time limit. A world with
-    shorter steps needs more of them: pass `max_episode_steps=336` with `hours_per_step=1`.
+    Terminated by death or discharge. In the oracle a patient goes home by the chart and by chance: after a day at
+    least, on room air, vital signs and basic tests known and in bounds; nobody goes unexamined (`docs/ward_oracle.md`).
+    Truncated after 14 days: 84 steps of four hours, the id's time limit. A world with shorter steps needs more of them:
+    pass `max_episode_steps=336` with `hours_per_step=1`.
 
     ## Information
     After every call `hours`, `action_mask`, `spread_<measure>` (the model's standard deviation, in the measure's unit)

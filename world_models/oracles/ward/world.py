@@ -10,9 +10,9 @@ Hidden from the chart: the organism, the disease and its severity, every pool an
 show. `truth` gives them to a judge.
 
 Limits. A teaching-size body: one tissue, one lung, one kidney, no rhythm disturbance beyond the rate, no second
-infection, no allergy, no surgery; drugs beyond the menu do not exist. Parameters are population values from the
-literature or marked (k) in their files, tuned so that the probes of `benchmarks.ward.probes` lie in published ranges;
-no part is fitted to patients' records.
+infection, no arterial clot, no allergy, no surgery, no life after discharge; drugs beyond the menu do not exist.
+Parameters are population values from the literature, or marked (k) or (assumed) in their files, tuned so that the
+probes of `benchmarks.ward.probes` lie in their ranges; no part is fitted to patients' records.
 """
 
 from __future__ import annotations
