@@ -50,6 +50,8 @@ _KEEP_CO2 = math.exp(-FAST_H / 0.20)
 RINGER_LACTATE_MMOL_ML = 0.028  # lactate in Ringer's
 LUNG_WATER_H = 7.0  # time constant with which oedema clears (k)
 CONSOLIDATES_H, CLEARS_H = 14.0, 42.0  # time constants of a lung's consolidation (k)
+HELD_MMHG_PER_CMH2O = 0.6  # left atrial pressure that a cmH2O of mean airway pressure makes up for (assumed)
+INJURY_LEAKS_PER_H = 0.01  # lung water an hour by an injury of the whole lung (assumed)
 _NOISE_HOURS = 5.0  # correlation time of the moment-to-moment variation
 _NOISE_KEEP = math.exp(-1.0 / _NOISE_HOURS)
 _NOISE_NEW = math.sqrt(1.0 - _NOISE_KEEP * _NOISE_KEEP)
@@ -274,9 +276,9 @@ def _slow(
 def _slow_lungs(state: WardState, leak: Tensor, machine: Machine, oxygen_fraction: Tensor) -> Lungs:
     """Oedema by left atrial pressure, leak and injury, cleared within 7 h; consolidation by the infection of a lung."""
     lungs, infection, person, signals = state.lungs, state.infection, state.person, state.signals
-    held = machine.mean_pressure * 0.6  # positive pressure holds water back
+    held = machine.mean_pressure * HELD_MMHG_PER_CMH2O
     pressed = (signals.wedge - (18.5 + held - leak * 8.0)).clamp(0.0, 25.0) * 0.019 + leak * infection.damage * 0.05
-    pressed = pressed + lungs.injury * 0.01
+    pressed = pressed + lungs.injury * INJURY_LEAKS_PER_H
     water = lungs.water + (pressed * (1.3 - lungs.water).clamp_min(0.0) - lungs.water / LUNG_WATER_H) * TICK_H
     load = infection.pathogen / (infection.pathogen + 2.0)
     aim = person.lung_site * (load * 0.75 + infection.phagocytes * 0.35).clamp_max(1.0)

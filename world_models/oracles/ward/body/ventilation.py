@@ -29,6 +29,7 @@ RATE_MIN, RATE_PER_L_MIN = 10.0, 1.0  # breaths a minute: at least, and more for
 COMPLIANCE_ML_CMH2O_KG = 0.9  # of an open lung in its chest, a kg of predicted weight (k)
 CLOSED = (0.70, 0.50, 0.60)  # share of the lung that full consolidation, flooding and injury close (assumed)
 RECRUITS_HALF_CMH2O = 18.0  # PEEP that opens half of what is closed (assumed): 5 opens 0.22, 10 opens 0.36
+INSPIRING = 0.35  # share of the time (k)
 SAFE_DRIVING, SAFE_TIDAL_ML_KG, SAFE_PLATEAU, SAFE_OXYGEN = 14.0, 8.0, 28.0, 0.60
 # injury an hour: a cmH2O of driving pressure, a mL/kg, a cmH2O of plateau, and of inspired fraction, beyond the safe
 PER_DRIVING, PER_TIDAL, PER_PLATEAU, PER_OXYGEN = 0.0010, 0.0030, 0.0010, 0.008  # (assumed)
@@ -79,7 +80,7 @@ def machine_of(lungs: Lungs, person: Person, ventilation_l_min: Tensor, oxygen_f
     driving = tidal_ml / (person.predicted_kg * COMPLIANCE_ML_CMH2O_KG * open_share) * on
     plateau = peep + driving
     return Machine(
-        on, breaths, peep, plateau, driving, tidal_ml / person.predicted_kg * on, recruited, peep + driving * 0.35
+        on, breaths, peep, plateau, driving, tidal_ml / person.predicted_kg * on, recruited, peep + driving * INSPIRING
     )
 
 
