@@ -30,10 +30,7 @@ INSPIRED_MMHG = 713.0  # barometric pressure less water vapour at 37 C
 ROOM_AIR = 0.21
 FATIGUES_ABOVE = 0.62  # share of what fresh muscles can do (k)
 DISUSE_H, DISUSE_MOST, DISUSE_HEALS_H = 96.0, 0.35, 72.0  # of muscles that lie idle: time constants, largest (assumed)
-BLOWN_OFF_MMHG, WEAKER_EMBOLISM = (
-    10.0,
-    0.3,
-)  # carbon dioxide that a bed all obstructed has blown off; reserve lost (assumed)
+BLOWN_OFF_MMHG, WEAKER_EMBOLISM = 10.0, 0.3  # carbon dioxide and reserve lost by a bed all obstructed (assumed)
 DEAD_SPACE_EMBOLISM, MISMATCH_EMBOLISM, SHUNT_EMBOLISM = 1.0, 0.40, 0.12  # of a bed all obstructed (assumed)
 CO2_SOLUBILITY = 0.0307  # mmol/L per mmHg, of plasma at 37 C (k)
 PK = 6.1  # of carbonic acid in plasma (k)
@@ -102,9 +99,8 @@ def advance_lungs(
     short = BICARBONATE_MMOL_L - bicarbonate
     aim = PCO2_MMHG - short.clamp_min(0.0) * COMPENSATION_LOW + (-short).clamp_min(0.0) * COMPENSATION_HIGH
     hypoxia = (0.90 - last_saturation).clamp(0.0, 0.2)
-    aim = (aim - hypoxia * 40.0 - inflammation * 7.0 - load * 3.0 - obstruction * BLOWN_OFF_MMHG - noise * 1.2).clamp(
-        11.0, 70.0
-    )
+    aim = aim - hypoxia * 40.0 - inflammation * 7.0 - load * 3.0 - obstruction * BLOWN_OFF_MMHG - noise * 1.2
+    aim = aim.clamp(11.0, 70.0)
     wanted = metabolism * PCO2_MMHG / aim
     strength = person.breathing_reserve * 4.6 * (1.0 - load * 0.5) * (1.0 - obstruction * WEAKER_EMBOLISM)
     strength = strength * (1.0 - lungs.disuse)
