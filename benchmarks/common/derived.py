@@ -104,6 +104,12 @@ def _surely_apart(load: Load) -> int:
     )
 
 
+def _probes_inside(load: Load, kind: str) -> str:
+    """How many rows of the ward's probes with a range of this kind lie in it."""
+    rows = [row for row in load("ward_probes.csv") if row["kind"] == kind]
+    return f"{sum(row['inside'] == 'yes' for row in rows)} of {len(rows)}"
+
+
 def _checks(load: Load, begins: str) -> int:
     """How many checks at the doors came out like this."""
     return sum(row["result"].startswith(begins) for row in load("doors.csv"))
@@ -126,6 +132,8 @@ DERIVED: dict[str, Callable[[Load], float | str]] = {
     "checks at doors": lambda load: len(load("doors.csv")),
     "checks passed": lambda load: _checks(load, "passed"),
     "checks that do not apply": lambda load: _checks(load, "does not apply"),
+    "probes inside, published": lambda load: _probes_inside(load, "published"),
+    "probes inside, own": lambda load: _probes_inside(load, "our own range"),
     "orders": lambda load: len(_effects(load, "0")),
     "orders near truth": lambda load: _near_truth(load, "0"),
     "orders near truth, confounded": lambda load: _near_truth(load, "1"),

@@ -11,12 +11,18 @@ from world_models import keys
 from world_models.oracles.ward.world import WardOracle, WardState
 from world_models.quantities.ward import ORDERS, order_index
 
-__all__ = ["Orders", "Row", "action", "change", "effect", "patients", "run"]
+__all__ = ["OWN", "PUBLISHED", "Orders", "Row", "action", "change", "effect", "kept_in", "patients", "run"]
+
+PUBLISHED, OWN = "published", "our own range"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table."""
+    """One line of the table.
+
+    `kind` says whose the range is: PUBLISHED if both its ends are those of the source, an interval or the span of what
+    it found; else OWN, though a published figure may lie within.
+    """
 
     probe: str
     measured: float
@@ -24,6 +30,7 @@ class Row:
     high: float
     unit: str
     source: str
+    kind: str = OWN
 
     @property
     def inside(self) -> str:
@@ -42,19 +49,18 @@ def action(count: int, orders: Orders) -> Tensor:
     return given
 
 
+def kept_in(state: WardState) -> WardState:
+    """Nobody has died or gone home."""
+    course = state.course
+    here = course._replace(alive=torch.ones_like(course.alive), discharged=torch.zeros_like(course.alive))
+    return state._replace(course=here)
+
+
 def run(world: WardOracle, state: WardState, steps: list[Orders]) -> list[WardState]:
     """States after each step; death and discharge are kept off, so that means compare the same patients."""
     states = []
     for orders in steps:
-        state = world.transition(state, action(len(state.key), orders))
-        course = state.course
-        state = state._replace(
-            course=course._replace(
-                alive=torch.ones_like(course.alive),
-                discharged=torch.zeros_like(course.alive),
-                stable_hours=torch.zeros_like(course.alive),
-            )
-        )
+        state = kept_in(world.transition(state, action(len(state.key), orders)))
         states.append(state)
     return states
 

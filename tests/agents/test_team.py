@@ -76,8 +76,8 @@ def test_the_team_is_close_to_the_whole_rule_and_a_member_is_missed(oracle):
     team = split_rule(standard=False)
     assert isinstance(team, Agent) and isinstance(team, Narrowable)
     whole, split, blind = (judge(a, oracle, key, 8) for a in (Clinician(), team, split_rule(False, without=NURSE)))
-    assert abs(float((split.returns - whole.returns).mean())) < 0.3
-    assert float(blind.returns.mean()) < float(split.returns.mean()) - 0.5, "nobody takes vital signs"
+    assert abs(float((split.returns - whole.returns).mean())) < 0.01
+    assert float(blind.returns.mean()) < float(split.returns.mean()) - 0.01, "nobody takes vital signs"
     standard = split_rule()
     amounts = standard.act(charts(oracle))
     assert bool(((amounts == 0) | (amounts == AMOUNTS)).all())
@@ -263,7 +263,7 @@ def test_the_planner_leaves_out_what_harms_and_keeps_what_helps():
     twice = judge(planner, simulator, keys.from_seed(1, 6), 3)
     assert torch.equal(again.returns, twice.returns)
     edited = []
-    for caution in (0.0, 1.0, 100.0):
+    for caution in (0.0, 10.0, 1000.0):  # most of what is edited saves dollars for sure
         cautious = JointPlanner(simulator, base, JointPlanning(horizon=3, particles=4, edits=2, caution=caution))
         cautious.act(chart)
         edited.append(sum(cautious.edited[role] for role in ROLES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 
@@ -25,6 +26,7 @@ from clinenv.envs.ecg_progression.task import LEVELS, ECGProgressionTask
 from clinenv.simulator import Simulator
 from clinenv.task import Levels
 from clinenv.testing import check_simulator, check_vector_env
+from clinenv.worth import DOLLARS_PER_QALY
 from tests.toy_progression import ToyClinic
 from world_models import keys
 from world_models.quantities.progression import CODES, ORDERS, TREATMENTS
@@ -185,13 +187,16 @@ def test_only_a_second_pacemaker_is_refused_and_the_mask_leaks_no_condition() ->
 
 
 def test_the_terms_are_quality_adjusted_life_years() -> None:
+    """As they count at the first visit: 1 / 1.03 for what is paid a year later."""
     task = ECGProgressionTask()
+    later, half = 1.0 / 1.03, (1.03**-1.0 - 1.03**-1.5) / math.log(1.03)
     before, after = chart(condition=["I48", "I50"]), chart(condition=["I48", "I50"], years=1.5)
     terms = task.reward(before, given(), after)
-    assert float(terms["disease_burden"]) == pytest.approx(-0.5 * (1 - (1 - 0.224) * (1 - 0.072)), rel=1e-5)
-    assert float(terms["visits"]) == pytest.approx(-0.002) and float(terms["death"]) == 0
+    assert float(terms["disease_burden"]) == pytest.approx(-half * (1 - (1 - 0.224) * (1 - 0.072)), rel=1e-5)
+    visit = 0.5 / 365.25 + 150.0 / DOLLARS_PER_QALY
+    assert float(terms["visits"]) == pytest.approx(-visit * later) and float(terms["death"]) == 0
     treated = task.reward(before, given(beta_blocker=1.0, cardioversion=1.0), after)
-    assert float(treated["treatment_burden"]) == pytest.approx(-(0.006 * 0.5 + 0.004), rel=1e-5)
+    assert float(treated["treatment_burden"]) == pytest.approx(-(0.006 * half + 0.004 * later), rel=1e-5)
     halves = sum(
         float(
             task.reward(chart(condition=["I20"], years=a), given(), chart(condition=["I20"], years=b))["disease_burden"]
@@ -201,9 +206,11 @@ def test_the_terms_are_quality_adjusted_life_years() -> None:
     whole = task.reward(chart(condition=["I20"]), given(), chart(condition=["I20"], years=1.5))
     assert halves == pytest.approx(float(whole["disease_burden"]), rel=1e-5), "time counts by its length"
     dead = task.reward(chart(), given(), chart(years=1.5, dead=1.0))
-    assert float(dead["death"]) == pytest.approx(-(8.5 + 0.25))
+    assert float(dead["death"]) == pytest.approx(-(1.03**-1.25 - 1.03**-10) / math.log(1.03), rel=1e-5)
     late = task.reward(chart(condition=["I48"], years=9.5), given(), chart(condition=["I48"], years=10.5))
-    assert float(late["disease_burden"]) == pytest.approx(-0.224 * 0.5), "beyond ten years nothing counts"
+    assert float(late["disease_burden"]) == pytest.approx(
+        -0.224 * (1.03**-9.5 - 1.03**-10) / math.log(1.03), rel=1e-4
+    ), "beyond ten years nothing counts"
     worst = task.reward(chart(condition=list(CODES)), given(), chart(condition=list(CODES), years=1.5))
     assert -0.5 < float(worst["disease_burden"]), "no disease is worse than death"
     assert all(0 <= w < 1 for w in rewards.DISABILITY.values())
@@ -233,7 +240,7 @@ def test_ten_years_end_it_and_so_does_death() -> None:
     env = make(world=ToyClinic(hazard=50.0))
     env.reset(seed=0)
     _, _, terminated, _, info = env.step(NOTHING)
-    assert terminated and info["reward_death"] < -9
+    assert terminated and info["reward_death"] < -8
 
 
 def test_a_snapshot_brings_everything_back() -> None:

@@ -113,7 +113,7 @@ def test_what_the_team_said_is_one_action_of_the_ward(env_id: str, world: str) -
             assert (rewards[role], terminations[role], truncations[role]) == (reward, terminated, truncated)
             for name in set(told) & set(infos[role]) - {"action_mask", "refused_orders"}:
                 assert infos[role][name] == told[name], name
-        usd = -1000.0 * (told["reward_tests"] + told["reward_treatments"])
+        usd = -10000.0 * (told["reward_tests"] + told["reward_treatments"])
         assert sum(infos[role]["price_usd"] for role in ROLES) == pytest.approx(usd, rel=1e-4, abs=1e-3)
         overruled = ("refused_orders", "held_orders", "changed_orders")
         for role in ROLES:

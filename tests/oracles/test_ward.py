@@ -29,7 +29,7 @@ def assert_in_bounds(chart: dict) -> None:
 
 def immortal(state):
     one = torch.ones_like(state.course.alive)
-    course = state.course._replace(alive=one, discharged=one * 0, stable_hours=one * 0)
+    course = state.course._replace(alive=one, discharged=one * 0)
     return state._replace(course=course)
 
 
@@ -141,21 +141,6 @@ def test_the_dead_and_the_discharged_stand_still() -> None:
         assert torch.equal(after[name][1:], before[name][1:]), name
     assert not torch.equal(after["inquiry_seen"][:1], before["inquiry_seen"][:1])
     assert float(after["inquiry_age_hours"][1].max()) > 0
-
-
-def test_the_stable_go_home_after_a_day_and_no_sooner() -> None:
-    world = WardOracle("gi-bleed", hours_per_step=6)
-    count = 24
-    state = world.initial(keys.from_seed(8, count).repeat(2), {"severity": torch.zeros(2 * count)})
-    orders = torch.zeros(2 * count, len(ORDERS))
-    orders[count:, order_index("oxygen_fraction")] = 0.4  # who stays on oxygen stays in hospital
-    left = torch.zeros(2 * count)
-    for _ in range(10):
-        state = world.transition(state, orders)
-        left = torch.where((state.course.discharged > 0) & (left == 0), state.t * 6.0, left)
-    assert float((left[:count] > 0).float().mean()) > 0.5
-    assert float(left[left > 0].min()) >= 24.0
-    assert float(left[count:].max()) == 0.0
 
 
 def test_factors_are_kept_and_bad_ones_refused() -> None:

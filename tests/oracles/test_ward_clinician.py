@@ -90,6 +90,12 @@ def test_rules_that_a_chart_calls_for() -> None:
     assert gets("oxygen_fraction", spo2_percent=85.0) > 0.3 and gets("oxygen_fraction") == 0.0
     assert gets("vancomycin_mg", blood_culture=2.0) > 0.0 and gets("meropenem_g", blood_culture=4.0) == 1.0
     assert gets("ceftriaxone_g", blood_culture=3.0) == 2.0 and gets("vancomycin_mg", blood_culture=3.0) == 0.0
+    ill = {"temperature_c": 38.6, "age_years": 78.0, "gcs": 12.0}
+    assert gets("heparin_units_kg_h", **ill) == 6.0 and gets("heparin_units_kg_h", temperature_c=38.6) == 0.0
+    assert gets("heparin_units_kg_h", **ill, platelets_k_ul=30.0) == 0.0, "not to whom it would make bleed"
+    embolus = {"spo2_percent": 89.0, "heart_rate_bpm": 118.0, "pco2_mmhg": 28.0, "bnp_pg_ml": 300.0, "hours": 48.0}
+    assert gets("heparin_units_kg_h", **embolus, troponin_ng_l=60.0) == 18.0
+    assert gets("heparin_units_kg_h", **embolus, troponin_ng_l=60.0, crp_mg_l=200.0) < 18.0
     assert gets("inquire_lactate", map_mmhg=52.0, hours=48.0) >= gets("inquire_lactate", hours=48.0)
 
 

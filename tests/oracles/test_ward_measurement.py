@@ -25,7 +25,7 @@ def ask(count: int, *names: str, **amounts: float) -> torch.Tensor:
 
 def alive(state):
     one = torch.ones_like(state.course.alive)
-    return state._replace(course=state.course._replace(alive=one, discharged=one * 0, stable_hours=one * 0))
+    return state._replace(course=state.course._replace(alive=one, discharged=one * 0))
 
 
 def test_at_admission_only_vital_signs_are_known() -> None:

@@ -72,15 +72,16 @@ class ECGProgressionEnv(ClinicalEnv):
       flat row), in worlds that draw one: the oracle.
 
     ## Rewards
-    In quality-adjusted life years (QALY), none above 0: the sum of an episode is the QALYs lived within the ten years
-    minus ten. Five terms, each also in info as `reward_<term>`, in proportion to the interval where they last:
+    In quality-adjusted life years (QALY), none above 0, as they count at the first visit: each further year is worth
+    3 % less (`clinenv.worth`). The sum of an episode is the QALYs lived within the ten years minus these ten, which are
+    8.7 so counted. Five terms, each also in info as `reward_<term>`, in proportion to the interval where they last:
     - *disease_burden*: the conditions present, by the disability weights of the Global Burden of Disease (atrial
       fibrillation 0.224 a year, angina 0.080, heart failure 0.072, stroke 0.070, ...), combined as 1 - prod(1 - w), the
       mean of the interval's two visits;
     - *death*: the years of the ten that are left, in full (in health it costs most, but never less than any disease);
       the interval's own counts half;
     - *treatment_burden*: a year on a drug 0.004 to 0.020, a procedure 0.004 (cardioversion) to 0.020;
-    - *visits*: 0.002 each;
+    - *visits*: 0.0029 each: half a day, and 150 US dollars at 100,000 for a QALY;
     - *bleeding*: 0.030 a major bleed.
 
     `info["cost"]`, apart from the reward, counts harm: 1 for a major bleed, and 1 for each treatment that a recorded

@@ -17,6 +17,7 @@ from clinenv.envs.ecg_progression.rewards import HORIZON_YEARS, RewardWeights
 from clinenv.patients import Patients
 from clinenv.task import Actions, Column, Levels, Outcomes, Record, Task
 from clinenv.view import ChartView, View
+from clinenv.worth import present, present_years
 from world_models.protocol import Chart, WorldModel
 from world_models.quantities.progression import INTERVALS_MONTHS, ORDERS, PROCEDURES, TREATMENTS
 
@@ -85,20 +86,20 @@ class ECGProgressionTask(Task):
     def reward(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
         """Terms [B] in QALYs: disease_burden, death, treatment_burden, visits, bleeding. action [B, A]: carried out.
 
-        An interval counts as far as it lies within the horizon. Who died in it is taken to have died in its middle,
-        and loses all of the years that were left.
+        An interval counts as far as it lies within the horizon, and as it counts at the first visit. Who died in it is
+        taken to have died in its middle, and loses all of the years that were left.
         """
         w = self.weights
-        years = r.lived_years(before["years"], after["years"], self.horizon_years)
         died = (after["dead"] - before["dead"]).clamp(min=0.0)
-        lived = years * (1.0 - 0.5 * died) * (1.0 - before["dead"])
+        start, end = r.within(before["years"], after["years"], died, self.horizon_years)
+        lived = present_years(start, end) * (1.0 - before["dead"])
         sick_before = r.burden(before["condition"])
         sick_after = torch.where(died > 0.5, sick_before, r.burden(after["condition"]))
-        left = (self.horizon_years - after["years"]).clamp(min=0.0)
-        here = 1.0 - before["dead"]
+        lost = present_years(end, torch.full_like(end, self.horizon_years))
+        here = (1.0 - before["dead"]) * present(start)  # what is paid once, at the begin
         return {
             "disease_burden": lived * (sick_before + sick_after) * (-0.5 * w.disease_burden),
-            "death": died * (left + 0.5 * years) * -w.death,
+            "death": died * lost * -w.death,
             "treatment_burden": (r.drug_burden(action) * lived + r.procedure_burden(action) * here)
             * -w.treatment_burden,
             "visits": here * (-r.VISIT_QALY * w.visits),

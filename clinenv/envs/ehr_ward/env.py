@@ -20,7 +20,9 @@ class EHRWardEnv(ClinicalEnv):
     A patient is admitted with sepsis, pneumonia, diabetic ketoacidosis, heart failure, bleeding of the gut or acute
     kidney injury, and stays until death, discharge or 14 days. Every four hours you order a set of tests and treatments
     at once. A test returns a value, some of them hours later, and changes nothing; a treatment returns nothing and
-    changes the patient. What you do not order you do not see: nobody tells you the diagnosis.
+    changes the patient. What you do not order you do not see: nobody tells you the diagnosis. Whoever lies in bed may
+    get clots, which no test shows and heparin prevents; a ventilator, whose PEEP follows the inspired oxygen, helps and
+    injures.
 
     The patient is simulated: by a mechanistic ward (`world="oracle"`) or by a learned one (`world="ehr-ward-small"`).
     **Not for clinical use.**
@@ -141,12 +143,16 @@ class EHRWardEnv(ClinicalEnv):
     - `observation="text"`: a note, `Text(12000)`, for agents that read. (Stable-Baselines3 takes no text.)
 
     ## Rewards
-    The sum of five terms, each also in info as `reward_<term>`:
-    - *survival*: minus 20 for death;
-    - *discharge*: 10 for going home;
-    - *stability*: minus 30 for 14 days with no watched value in its reference range, in proportion; a watched value
-      that is not known, or too old, counts as out of it, so that a test never lowers this term;
-    - *tests*, *treatments*: minus 1 for 1000 US dollars.
+    What the stay costs, in units of 10,000 US dollars or a tenth of a quality-adjusted life year (QALY), which is worth
+    100,000 US dollars (`clinenv.worth`). The sum of five terms, none above 0, each also in info as `reward_<term>`:
+    - *survival*: for death, the QALYs that this patient had before him by age, sex and chronic disease, each further
+      year worth 3 % less (`clinenv.envs.ehr_ward.years_left`): minus 93 for a man of 68 without chronic disease, 190
+      for one of 40, 8 for one of 90 with heart failure and diabetes;
+    - *stay*: minus 0.2 a day in hospital, 2,000 US dollars;
+    - *stability*: the health that illness takes while it lasts: minus 0.027, a day of life, for a day with no watched
+      value in its reference range, in proportion; a watched value that is not known, or too old, counts as out of it,
+      so that a test never lowers this term;
+    - *tests*, *treatments*: minus 1 for 10,000 US dollars.
 
     `info["cost"]`, apart from the reward, counts harm as it is charted: a glucose under 70 mg/dL (twice under 54), a
     potassium above 6 mmol/L, a mean pressure under 65 mm Hg within 8 h of a beta blocker, diuretic or ultrafiltration
@@ -160,8 +166,10 @@ class EHRWardEnv(ClinicalEnv):
     rest is drawn. To start from a recorded stay see `EHRReplay-v0`.
 
     ## Episode End
-    Terminated by death or discharge; truncated after 14 days: 84 steps of four hours, the id's time limit. A world with
-    shorter steps needs more of them: pass `max_episode_steps=336` with `hours_per_step=1`.
+    Terminated by death or discharge. In the oracle a patient goes home by the chart and by chance: after a day at
+    least, on room air, vital signs and basic tests known and in bounds; nobody goes unexamined (`docs/ward_oracle.md`).
+    Truncated after 14 days: 84 steps of four hours, the id's time limit. A world with shorter steps needs more of them:
+    pass `max_episode_steps=336` with `hours_per_step=1`.
 
     ## Information
     After every call `hours`, `action_mask`, `spread_<measure>` (the model's standard deviation, in the measure's unit)

@@ -1,14 +1,22 @@
 """Terms of the ward's reward and its cost, from charts and orders alone.
 
+Everything is money, at what a QALY is worth (`clinenv.worth`): one unit is 10,000 US dollars, or a tenth of a QALY. A
+death costs the years that the patient had before him (`years_left`), a day in hospital its nursing, room and board, and
+the health that illness takes from it; tests and treatments cost their prices. A return is what the stay cost, all told,
+and nothing in it is shaping.
+
 Nothing here can be earned by not looking. The stability term counts a value that is not known as if it were bad, so a
 test never lowers it; and harm is counted when it is charted, once for each result.
 
 Sources. Reference ranges: `world_models.quantities.ward`. How far outside halves a value's worth: a choice, about the
 width between NEWS2's bands of 0 and of 2 to 3 points (Royal College of Physicians 2017) for vital signs, and between
-APACHE II's bands for laboratory values (Knaus 1985, PMID 3928249) (k). Prices of tests: US Clinical Laboratory Fee
-Schedule; of drugs, blood and procedures: usual acquisition prices and fees in US dollars, rounded (k). Hypoglycaemia of
-level 1 and 2: International Hypoglycaemia Study Group 2017 (PMID 27872155). A mean pressure of 65 mm Hg: Surviving
-Sepsis Campaign 2021 (PMID 34605781).
+APACHE II's bands for laboratory values (Knaus 1985, PMID 3928249) (k). That a day with nothing in order is a day lost,
+as if dead, is a choice: the Global Burden of Disease's weights of severe acute states lie from 0.13 to 0.66 (k). A day
+in hospital: 2,883 US dollars in 2021 (American Hospital Association, by KFF (k)), less about a third for what is
+counted apart; one on a ventilator 1,522 more (Dasta 2005, doi 10.1097/01.CCM.0000164543.14619.00 (k)). Prices of tests:
+US Clinical Laboratory Fee Schedule; of drugs, blood and procedures: usual acquisition prices and fees in US dollars,
+rounded (k). Hypoglycaemia of level 1 and 2: International Hypoglycaemia Study Group 2017 (PMID 27872155). A mean
+pressure of 65 mm Hg: Surviving Sepsis Campaign 2021 (PMID 34605781).
 """
 
 from __future__ import annotations
@@ -25,9 +33,11 @@ from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, inquiry_index
 
 __all__ = [
     "SAME_HOURS",
+    "DAY_DOLLARS",
     "STABILITY",
     "TEST_PRICE",
     "TREATMENT_PRICE",
+    "UNIT_DOLLARS",
     "RewardWeights",
     "Watched",
     "fresh",
@@ -37,15 +47,19 @@ __all__ = [
 ]
 
 
+UNIT_DOLLARS = 10_000.0  # of the return
+DAY_DOLLARS = 2_000.0  # in hospital, without tests, drugs, procedures
+
+
 @dataclass(frozen=True)
 class RewardWeights:
-    """How much each aim counts. The shapes are published, the weights are a choice: change them with this object."""
+    """How much each aim counts: 1 is a dollar for a dollar. Change them with this object."""
 
-    survival: float = 20.0  # death
-    discharge: float = 10.0  # going home
-    stability: float = 30.0  # 14 days with nothing in its reference range, or nothing known
-    tests: float = 1.0  # for 1000 US dollars of tests
-    treatments: float = 1.0  # for 1000 US dollars of treatment
+    survival: float = 1.0
+    stay: float = 1.0
+    stability: float = 1.0
+    tests: float = 1.0
+    treatments: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +121,7 @@ TREATMENT_PRICE: dict[str, float] = {
     "platelets_units": 520.0,
     "heparin_units_kg_h": 1.0,
     "oxygen_fraction": 1.0,
-    "ventilation_l_min": 40.0,
+    "ventilation_l_min": 63.0,
     "acetaminophen_mg": 1.0,
     "metoprolol_mg": 3.0,
     "pantoprazole_mg": 5.0,

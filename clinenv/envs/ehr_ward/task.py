@@ -14,16 +14,19 @@ from clinenv.envs.ehr_ward import orders as rules
 from clinenv.envs.ehr_ward.columns import COLUMNS, VITAL_NOISE
 from clinenv.envs.ehr_ward.event_view import EventsView
 from clinenv.envs.ehr_ward.note_view import NoteView
-from clinenv.envs.ehr_ward.rewards import RewardWeights, harms, price, stability
-from clinenv.rewards import share_of_time
+from clinenv.envs.ehr_ward.rewards import DAY_DOLLARS, UNIT_DOLLARS, RewardWeights, harms, price, stability
+from clinenv.envs.ehr_ward.years_left import qalys_left
 from clinenv.task import Actions, Column, Losses, Outcomes, Record, Task
 from clinenv.view import View
+from clinenv.worth import DOLLARS_PER_QALY
 from world_models.protocol import Chart, WorldModel
 from world_models.quantities.ward import INQUIRIES, ORDERS, inquiry_index
 
 __all__ = ["EHRWardTask"]
 
 _HORIZON_HOURS = 336.0
+_QALY = DOLLARS_PER_QALY / UNIT_DOLLARS  # units of the return
+_HOURS_PER_YEAR = 8766.0
 _PAINTED = ("inquiry_age_hours", "inquiry_seen", "alive", "discharged")
 # vital signs that are charted by hand: name, place among the inquiries, value that an unknown one reads
 _READ = tuple((n, inquiry_index(n), float(INQUIRIES[inquiry_index(n)].typical)) for n in VITAL_NOISE)
@@ -63,20 +66,23 @@ class EHRWardTask(Task):
         return ward_frame(episodes, moments, row)
 
     def reward(self, before: Chart, action: Tensor, after: Chart) -> dict[str, Tensor]:
-        """Terms [B]: survival, discharge, stability, tests, treatments. action [B, A]: what was carried out."""
+        """Terms [B]: survival, stay, stability, tests, treatments, in 10,000 US dollars or tenths of a QALY.
+
+        action [B, A]: what was carried out.
+        """
         w = self.weights
         hours = after["hours"] - before["hours"]
         tests, treatments = price(action, hours)
         died = (before["alive"] - after["alive"]).clamp(min=0.0)
-        left = (after["discharged"] - before["discharged"]).clamp(min=0.0)
+        was_here = 1.0 - (1.0 - before["alive"]).maximum(before["discharged"])
         here = 1.0 - (1.0 - after["alive"]).maximum(after["discharged"])
         unstable = (1.0 - stability(after)) * here
         return {
-            "survival": died * -w.survival,
-            "discharge": left * w.discharge,
-            "stability": share_of_time(unstable, hours, _HORIZON_HOURS) * -w.stability,
-            "tests": tests * (-0.001 * w.tests),
-            "treatments": treatments * (-0.001 * w.treatments),
+            "survival": died * qalys_left(after) * (-_QALY * w.survival),
+            "stay": was_here * hours * (-DAY_DOLLARS / (24.0 * UNIT_DOLLARS) * w.stay),
+            "stability": unstable * hours * (-_QALY / _HOURS_PER_YEAR * w.stability),
+            "tests": tests * (-w.tests / UNIT_DOLLARS),
+            "treatments": treatments * (-w.treatments / UNIT_DOLLARS),
         }
 
     def cost(self, before: Chart, action: Tensor, after: Chart) -> Tensor:

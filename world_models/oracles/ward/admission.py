@@ -27,6 +27,7 @@ from world_models.oracles.ward.body.respiration import COMPENSATION_LOW, NORMAL_
 from world_models.oracles.ward.state import (
     Blood,
     Circulation,
+    Clots,
     Fluids,
     Infection,
     Kidney,
@@ -44,7 +45,7 @@ from world_models.quantities.ward import DISEASES
 __all__ = ["anions", "arrive"]
 
 Body = tuple[
-    Fluids, Salts, Circulation, Lungs, Metabolism, Infection, Kidney, Blood, Organs, StayStatus, Noise, Signals
+    Fluids, Salts, Circulation, Lungs, Metabolism, Infection, Kidney, Blood, Clots, Organs, StayStatus, Noise, Signals
 ]
 
 
@@ -105,8 +106,9 @@ def arrive(key: Tensor, person: Person) -> Body:
         infection,
         kidney,
         blood,
+        Clots(zero, zero),
         _organs(why, infection),
-        StayStatus(zero, zero, one, zero),
+        StayStatus(zero, one, zero),
         Noise(*noise.T.contiguous().unbind(0)),
         _signals(why, person, kidney, bicarbonate),
     )
@@ -266,6 +268,8 @@ def _lungs(why: _Arrivals, person: Person, pco2: Tensor) -> Lungs:
         water=why.failure * (0.35 + 0.75 * s),
         consolidation=(person.lung_site * (0.16 + 0.62 * s) * why.vary("lung", 0.2)).clamp_max(0.95),
         fatigue=why.pneumonia * 0.1 * s + why.failure * 0.1 * s,
+        injury=torch.zeros_like(s),
+        disuse=torch.zeros_like(s),
     )
 
 
@@ -303,4 +307,8 @@ def _signals(why: _Arrivals, person: Person, kidney: Kidney, bicarbonate: Tensor
         urine_l_h=one * 0.06,
         bleed_l_h=torch.zeros_like(one),
         haemoglobin=person.haemoglobin_g_dl,
+        peep=torch.zeros_like(one),
+        plateau=torch.zeros_like(one),
+        driving=torch.zeros_like(one),
+        tidal_ml_kg=torch.zeros_like(one),
     )

@@ -53,6 +53,8 @@ _INTERVALS: dict[str, tuple[float, float]] = {
 
 # yes or no, whole units, and settings read off a monitor do not vary with taste
 _SETTLED = ("endoscopy", "oxygen_fraction", "ventilation_l_min", "red_cells_units", "plasma_units", "platelets_units")
+# heparin: 5,000 units thrice a day in 100 kg, the usual infusion, and what tells them apart
+PROPHYLAXIS_U_KG_H, THERAPY_U_KG_H, THERAPEUTIC_FROM = 6.0, 18.0, 9.5
 DOSE_LOG_SD, DOSE_LOG_LIMIT = 0.25, 0.6  # of all other doses between colleagues, at variation 1
 
 
@@ -116,6 +118,7 @@ def clinician(
     _sugar(view, doses)
     _kidneys_and_salts(view, doses, alarm)
     _blood(view, doses, alarm, wet * 0.3)
+    _thrombosis(view, doses)
     doses.every("acetaminophen_mg", view, view["temperature_c"] > 38.5, 1000.0, 6.0)
     asked = _inquiries(view, alarm, zeal, hours_per_step)
     if variation > 0:
@@ -310,6 +313,26 @@ def _blood(view: BedsideChart, doses: Decisions, alarm: Tensor, liberal: Tensor)
     doses.give("endoscopy", bleeding & ready & ((never & (view["hours"] < 60.0)) | again), 1.0)
 
 
+def _thrombosis(view: BedsideChart, doses: Decisions) -> None:
+    """Heparin against clots, by points as in the score of Padua (Barbar 2010); more if one seems to be in the lung."""
+    oxygen, machine = view.running("oxygen_fraction"), view.running("ventilation_l_min")
+    kept_in_bed = (view["gcs"] < 14.0) | (machine > 0.5) | (oxygen > 0.3) | (view["map_mmhg"] < 65.0)
+    kept_in_bed = kept_in_bed | (view.running("norepinephrine_ug_kg_min") > 0.0)
+    infected = (view["crp_mg_l"] > 50.0) | (view["temperature_c"] > 38.0)
+    failing = (view["chronic_heart_failure"] > 0.5) | (view["bnp_pg_ml"] > 350.0)
+    points = kept_in_bed * 3.0 + (view["age_years"] >= 70.0) * 1.0 + infected * 1.0 + failing * 1.0
+    bleeds = view.complains("bleeding") | (view["haemoglobin_g_dl"] < 8.0) | (view["platelets_k_ul"] < 50.0)
+    safe = ~bleeds & (view["inr"] < 1.8) & (view["hours"] >= 4.0)
+    doses.give("heparin_units_kg_h", safe & (points >= 4.0), PROPHYLAXIS_U_KG_H)
+    # short of breath with a fast heart, blowing off carbon dioxide, the right heart strained and nothing inflamed
+    strained = (view["bnp_pg_ml"] > 120.0) & (view["troponin_ng_l"] > 30.0) & (view["chronic_heart_failure"] < 0.5)
+    short = (view["spo2_percent"] < 93.0) | (oxygen > 0.3)
+    lungs = short & (view["heart_rate_bpm"] > 100.0) & (view["pco2_mmhg"] < 36.0) & (view.age("pco2_mmhg") < 14.0)
+    suspect = lungs & strained & (view["crp_mg_l"] < 80.0) & (view["hours"] > 24.0)
+    treated = view.running("heparin_units_kg_h") > THERAPEUTIC_FROM
+    doses.give("heparin_units_kg_h", safe & (suspect | treated), THERAPY_U_KG_H)
+
+
 def _inquiries(view: BedsideChart, alarm: Tensor, zeal: Tensor, hours: float) -> Tensor:
     """bool [B, I]: what is due by its interval, and what a finding calls for."""
     calm, busy = _interval_rows(view.ages.device)
@@ -345,7 +368,7 @@ def _inquiries(view: BedsideChart, alarm: Tensor, zeal: Tensor, hours: float) ->
         also(name, bleeding, 6.0)
     for name in ("inr", "ptt_s", "platelets_k_ul"):
         also(name, bleeding, 24.0)
-    also("ptt_s", view.running("heparin_units_kg_h") > 0, 6.0)
+    also("ptt_s", view.running("heparin_units_kg_h") > THERAPEUTIC_FROM, 6.0)
     short = (view["spo2_percent"] < 92.0) | (view.running("oxygen_fraction") > 0.4)
     acid = view["bicarbonate_mmol_l"] < 17.0
     for name in ("ph", "pco2_mmhg", "po2_mmhg"):

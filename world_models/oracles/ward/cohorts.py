@@ -8,7 +8,7 @@ susceptible organism is killed by ordinary doses, a resistant one by none that c
 
 Body water: 0.60 (men) or 0.50 (women) of the weight, less 1.5 per mille of it a year above 40, 0.37 of it
 extracellular; plasma 43 or 40 mL/kg (k). Creatinine production (28 - 0.2 age) mg/kg/day, 0.85 of it in women (Cockcroft
-& Gault 1976, doi 10.1159/000180580). Glucose turnover 2 mg/kg/min (k).
+& Gault 1976, doi 10.1159/000180580). Glucose turnover 2 mg/kg/min (k). Height 176 cm (men) or 163 cm (women), SD 7 (k).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 from world_models import keys
 from world_models.inputs import checked_factors
 from world_models.oracles.cohort import cohort_named
+from world_models.oracles.ward.hazard import PERSONAL
 from world_models.oracles.ward.state import Person
 from world_models.quantities.ward import COMPLAINTS, DISEASES, ORGANISMS, STATIC
 from world_models.quantity import Quantity, by_name
@@ -150,6 +151,12 @@ def sample_complaint(key: Tensor, disease: Tensor) -> Tensor:
     return (index.unsqueeze(-1) == torch.arange(len(COMPLAINTS), device=key.device)).to(torch.float32)
 
 
+def _predicted_kg(key: Tensor, female: Tensor) -> Tensor:
+    """Predicted body weight [B]: 50 (women 45.5) kg and 0.91 kg for each cm above 152.4 (ARDS Network 2000)."""
+    height_cm = 176.0 - 13.0 * female + (7.2 - 0.7 * female) * _z(key, "height")
+    return 50.0 - 4.5 * female + (height_cm - 152.4) * 0.91
+
+
 def sample_person(key: Tensor, who: Mapping[str, Tensor]) -> Person:
     """The hidden person behind the factors of `sample_factors`."""
     age, female, weight = who["age_years"], who["sex_female"], who["weight_kg"]
@@ -171,12 +178,14 @@ def sample_person(key: Tensor, who: Mapping[str, Tensor]) -> Person:
     inhibit = [ec50[:, i].contiguous() * spread(f"ec50/{i}", 0.35) for i in range(4)]
     lung = (disease == 1.0).to(torch.float32)
     negative = (organism >= 3.0).to(torch.float32)
+    per_year, frail, by_kidney, by_heart = (factor for _, factor, _ in PERSONAL)
     urinary = (_u(key, "urinary") < 0.15 + 0.55 * negative).to(torch.float32) * (1.0 - lung) * (organism > 0)
     return Person(
         disease=disease,
         organism=organism,
         severity=severity,
         weight_kg=weight,
+        predicted_kg=_predicted_kg(key, female),
         age_years=age,
         diabetes=torch.maximum(diabetes, dka),
         plasma_l=plasma,
@@ -218,6 +227,6 @@ def sample_person(key: Tensor, who: Mapping[str, Tensor]) -> Person:
         * spread("repair", 0.35)
         * (1.0 + 0.5 * kidney)
         * (1.0 + 0.8 * severity * (disease == 5.0)),
-        stable_hours_needed=24.0 + 24.0 * _u(key, "stable"),
-        hazard_factor=((age - 65.0) * 0.028).exp() * spread("frailty", 0.35) * (1.0 + 0.25 * kidney + 0.25 * failing),
+        hazard_factor=((age - 65.0) * per_year + kidney * by_kidney + failing * by_heart).exp()
+        * spread("frailty", frail),
     )

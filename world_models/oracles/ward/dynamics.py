@@ -2,7 +2,7 @@
 
 Fast (5 min): acid-base, breathing, circulation, excretion, glucose and insulin, water, sodium, potassium, chloride.
 Slow (30 min, time constants from hours to days; exact where linear): infection and its drugs, kidneys' injury and
-retention, blood, minerals, markers, mind, lungs' water and consolidation, hazard and stability.
+retention, blood, clots, minerals, markers, mind, lungs' water, consolidation and injury, hazard.
 
 Elementwise operations on contiguous [B] only: row i of a batch is bit for bit the same patient alone. No pow, no
 sigmoid, no matrix product: torch's kernels for those round the tail of a batch otherwise than its middle.
@@ -33,10 +33,12 @@ from world_models.oracles.ward.body.electrolytes import (
 from world_models.oracles.ward.body.fluids import advance_fluids, drinking, infused_water_l_h, insensible, spare
 from world_models.oracles.ward.body.infection import advance_infection
 from world_models.oracles.ward.body.metabolism import DEXTROSE_MMOL_PER_G, advance_glucose, advance_slow_metabolism
-from world_models.oracles.ward.body.normal import VENTILATED_L_MIN
 from world_models.oracles.ward.body.renal import advance_kidney, excrete, filtration
 from world_models.oracles.ward.body.respiration import acid_base, advance_lungs, advance_muscles
-from world_models.oracles.ward.outcome import advance_organs, hazard_per_h, oxygen_debt_rate, stable
+from world_models.oracles.ward.body.thrombosis import advance_clots
+from world_models.oracles.ward.body.ventilation import Machine, advance_injury, machine_of
+from world_models.oracles.ward.hazard import hazard_per_h
+from world_models.oracles.ward.outcome import advance_organs, oxygen_debt_rate
 from world_models.oracles.ward.state import Lungs, Noise, Signals, WardState
 
 __all__ = ["FAST_H", "TICK_H", "advance_noise", "concentrations", "leak_of", "tick"]
@@ -46,9 +48,10 @@ TICK_H = 0.5
 FAST_PER_TICK = 6
 _KEEP_CO2 = math.exp(-FAST_H / 0.20)
 RINGER_LACTATE_MMOL_ML = 0.028  # lactate in Ringer's
-WARD_INSULIN_U_H = 3.5  # up to here insulin stands for what is injected under the skin on a ward, and is no support
 LUNG_WATER_H = 7.0  # time constant with which oedema clears (k)
 CONSOLIDATES_H, CLEARS_H = 14.0, 42.0  # time constants of a lung's consolidation (k)
+HELD_MMHG_PER_CMH2O = 0.6  # left atrial pressure that a cmH2O of mean airway pressure makes up for (assumed)
+INJURY_LEAKS_PER_H = 0.01  # lung water an hour by an injury of the whole lung (assumed)
 _NOISE_HOURS = 5.0  # correlation time of the moment-to-moment variation
 _NOISE_KEEP = math.exp(-1.0 / _NOISE_HOURS)
 _NOISE_NEW = math.sqrt(1.0 - _NOISE_KEEP * _NOISE_KEEP)
@@ -92,29 +95,29 @@ def tick(state: WardState, rates: dict[str, Tensor]) -> WardState:
     dialysis = rates["renal_replacement_ml_kg_h"] * state.person.weight_kg * 0.001
     running = (dialysis > 0.01).to(dialysis.dtype)
     removed = rates["ultrafiltration_ml_h"] * 0.001 * running
-    eating = _eating(state, rates["ventilation_l_min"])
+    machine = machine_of(state.lungs, state.person, rates["ventilation_l_min"], rates["oxygen_fraction"])
+    eating = _eating(state, machine.on)
     bled: Tensor | None = None
     for _ in range(FAST_PER_TICK):
-        state = _fast(state, rates, salt_in, water_in, dialysis, removed, eating)
+        state = _fast(state, rates, machine, salt_in, water_in, dialysis, removed, eating)
         bled = state.signals.bleed_l_h if bled is None else bled + state.signals.bleed_l_h
     assert bled is not None
-    return _slow(state, rates, dialysis, eating, bled * (1.0 / FAST_PER_TICK))
+    return _slow(state, rates, machine, dialysis, eating, bled * (1.0 / FAST_PER_TICK))
 
 
-def _eating(state: WardState, ventilation: Tensor) -> Tensor:
+def _eating(state: WardState, ventilated: Tensor) -> Tensor:
     """Share of the ward's diet: none for the confused, the ventilated, the vomiting, the bleeding."""
     clear = (1.0 - state.organs.brain * 3.2).clamp(0.0, 1.0)
     settled = (1.0 - (state.metabolism.ketones - 1.5).clamp(0.0, 4.0) * 0.25) * (1.0 - state.blood.lesion).clamp(
         0.0, 1.0
     )
-    return (
-        clear * settled * (1.0 - state.infection.phagocytes.clamp(0.0, 1.0) * 0.4) * (ventilation <= VENTILATED_L_MIN)
-    )
+    return clear * settled * (1.0 - state.infection.phagocytes.clamp(0.0, 1.0) * 0.4) * (1.0 - ventilated)
 
 
 def _fast(
     state: WardState,
     rates: dict[str, Tensor],
+    machine: Machine,
     salt_in: tuple[Tensor, Tensor, Tensor],
     water_in: Tensor,
     dialysis: Tensor,
@@ -131,8 +134,8 @@ def _fast(
     bicarbonate, ph = acid_base(sodium, potassium, chloride, charge, state.lungs.pco2)
     pco2, breath = advance_lungs(
         state.lungs, person, bicarbonate, metabolism.temperature, infection.phagocytes, state.organs.brain,
-        last.saturation, last.flow, haemoglobin, rates["oxygen_fraction"], rates["ventilation_l_min"],
-        state.noise.breath, _KEEP_CO2,
+        last.saturation, last.flow, haemoglobin, state.clots.lung, rates["oxygen_fraction"],
+        rates["ventilation_l_min"], machine, state.noise.breath, _KEEP_CO2,
     )  # fmt: skip
     leak = leak_of(state)
     cells, damage = systemic(state)
@@ -140,7 +143,7 @@ def _fast(
         state.circulation, person, plasma / (1.0 - haematocrit), haematocrit, last.map,
         vasoplegia_of(cells, damage, state.circulation.steroid), cells, damage, metabolism.temperature,
         breath.saturation, ph,
-        rates["norepinephrine_ug_kg_min"], rates["vasopressin_units_min"], rates["ventilation_l_min"],
+        rates["norepinephrine_ug_kg_min"], rates["vasopressin_units_min"], machine.mean_pressure, state.clots.lung,
         state.noise.vessels, state.noise.heart, FAST_H,
     )  # fmt: skip
     sense = beat.filling * 0.35 + beat.flow * 0.65 * (beat.map / person.map_mmhg)
@@ -198,11 +201,22 @@ def _fast(
             urine_l_h=urine.water_l,
             bleed_l_h=bleed,
             haemoglobin=haemoglobin,
+            peep=machine.peep,
+            plateau=machine.plateau,
+            driving=machine.driving,
+            tidal_ml_kg=machine.tidal_ml_kg,
         ),
     )
 
 
-def _slow(state: WardState, rates: dict[str, Tensor], dialysis: Tensor, eating: Tensor, bled_l_h: Tensor) -> WardState:
+def _slow(
+    state: WardState,
+    rates: dict[str, Tensor],
+    machine: Machine,
+    dialysis: Tensor,
+    eating: Tensor,
+    bled_l_h: Tensor,
+) -> WardState:
     """What changes over hours, half an hour further."""
     person, infection, signals, circulation = state.person, state.infection, state.signals, state.circulation
     sodium, potassium, _, glucose, _, plasma, extracellular = concentrations(state)
@@ -231,56 +245,46 @@ def _slow(state: WardState, rates: dict[str, Tensor], dialysis: Tensor, eating: 
     osmolality = sodium * 2.0 + glucose + kidney.urea * 0.1
     organs = advance_organs(
         state.organs, person, signals, debt_rate, damage, cells, circulation.heart_rate,
-        kidney.urea, sodium, glucose, state.lungs.pco2, osmolality, TICK_H,
+        kidney.urea, sodium, glucose, state.lungs.pco2, osmolality, state.clots.lung, TICK_H,
     )  # fmt: skip
-    hazard = hazard_per_h(
-        person, signals, organs, damage, metabolism.lactate, potassium, sodium, glucose,
-        metabolism.temperature, salts.free_calcium_mg_dl, circulation.heart_rate, state.lungs.water,
-        kidney.urea,
-    )  # fmt: skip
-    supported = rates["norepinephrine_ug_kg_min"] + rates["vasopressin_units_min"] + rates["ventilation_l_min"]
-    supported = (
-        supported
-        + (rates["insulin_units_h"] - WARD_INSULIN_U_H).clamp_min(0.0)
-        + rates["heparin_units_kg_h"]
-        + dialysis
-    )
-    supported = supported + (rates["oxygen_fraction"] - 0.22).clamp_min(0.0)
-    fine = stable(
-        person, signals, circulation, organs, infection.pathogen, infection.damage, blood.lesion,
-        metabolism.temperature, potassium, sodium, glucose, metabolism.ketones, state.lungs.water, kidney.creatinine,
-        supported > 1e-4,
-    )  # fmt: skip
-    course = state.course
-    # a short lapse costs twice its time, not the whole wait
-    clock = torch.where(fine, course.stable_hours + TICK_H, (course.stable_hours - 2.0 * TICK_H).clamp_min(0.0))
+    signs = {
+        "map": signals.map, "lactate": metabolism.lactate, "ph": signals.ph, "potassium": potassium,
+        "saturation": signals.saturation, "lung_water": state.lungs.water, "lung_injury": state.lungs.injury,
+        "obstruction": state.clots.lung, "haemoglobin": signals.haemoglobin, "glucose": glucose, "sodium": sodium,
+        "damage": damage, "debt": organs.debt, "flow": signals.flow, "wedge": signals.wedge, "urea": kidney.urea,
+        "brain": organs.brain, "temperature": metabolism.temperature, "calcium": salts.free_calcium_mg_dl,
+        "heart_rate": circulation.heart_rate, "log_troponin": (organs.troponin * 0.01 + 1.0).log(),
+    }  # fmt: skip
     return state._replace(
         circulation=advance_steroid_and_blocker(
             circulation, person, rates["hydrocortisone_mg"], rates["metoprolol_mg"], TICK_H
         ),
-        lungs=_slow_lungs(state, leak, rates["ventilation_l_min"]),
+        lungs=_slow_lungs(state, leak, machine, rates["oxygen_fraction"]),
         metabolism=metabolism,
         infection=advance_infection(
             infection, person, signals.gfr, dialysis, debt_rate * 0.05, circulation.steroid, rates, TICK_H
         ),
         kidney=kidney,
         blood=blood,
+        clots=advance_clots(state.clots, blood.heparin, TICK_H),
         salts=salts,
         organs=organs,
-        course=course._replace(stable_hours=clock, hazard_per_h=hazard),
+        course=state.course._replace(hazard_per_h=hazard_per_h(signs, person.hazard_factor)),
     )
 
 
-def _slow_lungs(state: WardState, leak: Tensor, ventilation: Tensor) -> Lungs:
-    """Oedema by left atrial pressure and leak, cleared within 7 h; consolidation follows the infection of a lung."""
+def _slow_lungs(state: WardState, leak: Tensor, machine: Machine, oxygen_fraction: Tensor) -> Lungs:
+    """Oedema by left atrial pressure, leak and injury, cleared within 7 h; consolidation by the infection of a lung."""
     lungs, infection, person, signals = state.lungs, state.infection, state.person, state.signals
-    held = (ventilation > VENTILATED_L_MIN).to(leak.dtype) * 5.0  # positive pressure holds water back
+    held = machine.mean_pressure * HELD_MMHG_PER_CMH2O
     pressed = (signals.wedge - (18.5 + held - leak * 8.0)).clamp(0.0, 25.0) * 0.019 + leak * infection.damage * 0.05
+    pressed = pressed + lungs.injury * INJURY_LEAKS_PER_H
     water = lungs.water + (pressed * (1.3 - lungs.water).clamp_min(0.0) - lungs.water / LUNG_WATER_H) * TICK_H
     load = infection.pathogen / (infection.pathogen + 2.0)
     aim = person.lung_site * (load * 0.75 + infection.phagocytes * 0.35).clamp_max(1.0)
     rising = aim > lungs.consolidation
     pace = torch.where(rising, 1.0 - math.exp(-TICK_H / CONSOLIDATES_H), 1.0 - math.exp(-TICK_H / CLEARS_H))
     consolidation = lungs.consolidation + (aim - lungs.consolidation) * pace
-    fatigue = advance_muscles(lungs.fatigue, signals.demand, ventilation, TICK_H)
-    return Lungs(lungs.pco2, water.clamp(0.0, 1.3), consolidation.clamp(0.0, 1.0), fatigue)
+    fatigue, disuse = advance_muscles(lungs.fatigue, lungs.disuse, signals.demand, machine.on, TICK_H)
+    injury = advance_injury(lungs.injury, machine, oxygen_fraction, TICK_H)
+    return Lungs(lungs.pco2, water.clamp(0.0, 1.3), consolidation.clamp(0.0, 1.0), fatigue, injury, disuse)

@@ -1,4 +1,4 @@
-"""The state of the mechanistic ward: about 75 numbers a patient, in one NamedTuple an organ, each [B].
+"""The state of the mechanistic ward: about 80 numbers a patient, in one NamedTuple an organ, each [B].
 
 Pools that obey a balance (water, sodium, potassium, chloride, haemoglobin) are float64 and carry ledgers of all that
 came in and went out since admission, so that
@@ -23,6 +23,7 @@ __all__ = [
     "TRACE",
     "Blood",
     "Circulation",
+    "Clots",
     "StayStatus",
     "Fluids",
     "Infection",
@@ -42,6 +43,7 @@ class Person(NamedTuple):
     organism: Tensor  # index in ORGANISMS
     severity: Tensor  # 0..1, of the disease at admission
     weight_kg: Tensor
+    predicted_kg: Tensor  # weight that goes with height and sex: the size of the lungs
     age_years: Tensor
     diabetes: Tensor  # 0 or 1
     plasma_l: Tensor  # own normal volumes
@@ -76,7 +78,6 @@ class Person(NamedTuple):
     drug_clearance: Tensor  # factor on every drug's clearance
     breathing_reserve: Tensor  # ventilatory capacity, 1 is typical
     tubular_recovery_h: Tensor  # time constant of tubular repair
-    stable_hours_needed: Tensor  # 24..48, before discharge
     hazard_factor: Tensor  # frailty
 
 
@@ -129,6 +130,8 @@ class Lungs(NamedTuple):
     water: Tensor  # excess lung water, 1 is flooding
     consolidation: Tensor  # 0..1
     fatigue: Tensor  # of the breathing muscles, 0..1
+    injury: Tensor  # by the ventilator and by oxygen, 0..1
+    disuse: Tensor  # weakness of the breathing muscles by controlled ventilation, 0..1
 
 
 class Metabolism(NamedTuple):
@@ -185,6 +188,13 @@ class Blood(NamedTuple):
     acid_suppression: Tensor  # by the proton-pump inhibitor, mg on board
 
 
+class Clots(NamedTuple):
+    """Venous thromboembolism. No test of the menu shows it; what it does to oxygen, heart and breathing is charted."""
+
+    vein: Tensor  # thrombus of the deep veins, 0..1; 0: none
+    lung: Tensor  # share of the pulmonary arteries' bed that emboli obstruct, 0..1
+
+
 class Organs(NamedTuple):
     """Markers of suffering organs, the mind, and the oxygen debt."""
 
@@ -197,9 +207,8 @@ class Organs(NamedTuple):
 
 
 class StayStatus(NamedTuple):
-    """How the stay goes: towards discharge, or death."""
+    """How the stay goes."""
 
-    stable_hours: Tensor  # of unbroken stability
     hazard_per_h: Tensor  # of death, now
     alive: Tensor  # 1 or 0
     discharged: Tensor
@@ -235,6 +244,10 @@ class Signals(NamedTuple):
     urine_l_h: Tensor
     bleed_l_h: Tensor
     haemoglobin: Tensor  # g/dL
+    peep: Tensor  # of the ventilator, cmH2O; this and the three below are 0 without one
+    plateau: Tensor  # airway pressure at the end of inspiration, cmH2O
+    driving: Tensor  # plateau less PEEP, cmH2O
+    tidal_ml_kg: Tensor  # tidal volume a kg of predicted weight
 
 
 class Records(NamedTuple):
@@ -268,6 +281,7 @@ class WardState(NamedTuple):
     infection: Infection
     kidney: Kidney
     blood: Blood
+    clots: Clots
     organs: Organs
     course: StayStatus
     noise: Noise

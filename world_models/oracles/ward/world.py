@@ -2,16 +2,17 @@
 
 One step of `hours_per_step`: the orders are read (`prescribing`), blood is collected at its time, the body runs in half
 hours of six five-minute steps (`dynamics`), vital signs are read at the end, results that are due are charted
-(`measurement`). At the end of the step death strikes by the hazard added up over it, and the stable go home. The
-dead and the discharged stand still: only the clock goes on.
+(`measurement`). At its start a clot may begin or go to the lung, and a lesion open (`body.thrombosis`, `body.blood`).
+At its end death strikes by the hazard added up over it (`hazard`), and whose chart allows it may go home
+(`discharge`). The dead and the discharged stand still: only the clock goes on.
 
 Hidden from the chart: the organism, the disease and its severity, every pool and signal, what a test not ordered would
 show. `truth` gives them to a judge.
 
 Limits. A teaching-size body: one tissue, one lung, one kidney, no rhythm disturbance beyond the rate, no second
-infection, no allergy, no surgery; drugs beyond the menu do not exist. Parameters are population values from the
-literature or marked (k) in their files, tuned so that the probes of `benchmarks.ward.probes` lie in published ranges;
-no part is fitted to patients' records.
+infection, no arterial clot, no allergy, no surgery, no life after discharge; drugs beyond the menu do not exist.
+Parameters are population values from the literature, or marked (k) or (assumed) in their files, tuned so that the
+probes of `benchmarks.ward.probes` lie in their ranges; no part is fitted to patients' records.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ from world_models.inputs import check_also, checked_orders
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ward import cohorts as ward_cohorts
 from world_models.oracles.ward.admission import arrive
+from world_models.oracles.ward.body.blood import opens_per_h
 from world_models.oracles.ward.body.infection import killing
+from world_models.oracles.ward.body.normal import VENTILATED_L_MIN
+from world_models.oracles.ward.body.thrombosis import Lying, strike
+from world_models.oracles.ward.discharge import chance_of_discharge
 from world_models.oracles.ward.dynamics import TICK_H, advance_noise, concentrations, leak_of, tick
 from world_models.oracles.ward.measurement import (
     Specimens,
@@ -51,6 +56,7 @@ from world_models.quantities.ward import (
     MEASURES,
     ORDERS,
     STATIC,
+    intervention_index,
 )
 from world_models.quantity import Quantity
 from world_models.rounding import expit
@@ -60,9 +66,13 @@ __all__ = ["WardOracle", "WardState"]
 _STATIC = {q.name: i for i, q in enumerate(STATIC)}
 _GI_BLEED = float(DISEASES.index("gi_bleed"))
 _TICKS_PER_HOUR = round(1.0 / TICK_H)
+_VENTILATION = intervention_index("ventilation_l_min")
+_LINES = tuple(
+    map(intervention_index, ("norepinephrine_ug_kg_min", "vasopressin_units_min", "renal_replacement_ml_kg_h"))
+)
 _ORGANS = (
-    "person", "fluids", "salts", "circulation", "lungs", "metabolism", "infection", "kidney", "blood", "organs",
-    "course", "signals",
+    "person", "fluids", "salts", "circulation", "lungs", "metabolism", "infection", "kidney", "blood", "clots",
+    "organs", "course", "signals",
 )  # fmt: skip
 
 
@@ -140,10 +150,11 @@ class WardOracle:
         shaken = keys.normal(key, t, "ward/noise", (hours, len(state.noise)))
         shaken = shaken.permute(1, 2, 0).contiguous()
         rebled = self._rebleeding(state, t)
+        clots = strike(state, t, _lying(given), self.hours_per_step)
         specimens = Specimens(state, asked, t)
         collected_at = collection_tick(key, t, hours * _TICKS_PER_HOUR)
         collecting = set(collected_at.tolist())  # true values are worked out only where blood is collected
-        now = state._replace(blood=state.blood._replace(lesion=rebled))
+        now = state._replace(blood=state.blood._replace(lesion=rebled), clots=clots)
         hazard = torch.zeros_like(start_h)
         with torch.inference_mode():
             for half in range(hours * _TICKS_PER_HOUR):
@@ -162,7 +173,8 @@ class WardOracle:
         since = (records.since_h + self.hours_per_step).clamp_max(MAX_HOURS_SINCE)
         records = records._replace(given=given, since_h=torch.where(given > 0.0, 0.0, since))
         dies = keys.uniform(key, t, "ward/death") < -(-hazard).expm1()
-        leaves = (now.course.stable_hours >= now.person.stable_hours_needed) & ~dies
+        chance = chance_of_discharge(self.observe(now._replace(records=records, t=t)), self.hours_per_step)
+        leaves = (keys.uniform(key, t, "ward/discharge") < chance) & ~dies
         course = now.course._replace(alive=(~dies).to(torch.float32), discharged=leaves.to(torch.float32))
         here = (state.course.alive > 0.5) & (state.course.discharged < 0.5)
         # outside of inference mode, so every leaf is an ordinary tensor
@@ -218,7 +230,7 @@ class WardOracle:
         return fine
 
     def truth(self, state: WardState) -> dict[str, Tensor]:
-        """Hidden quantities [B]: person, organs and signals by `organ_name`, true values by `true_MEASURE`, and
+        """Hidden quantities [B]: person, organs and signals by `organ_name`, true values by `true_MEASURE`,
 
         `severity`: 0..1, how ill the patient is now (the hazard of death on a logistic scale: 0.5 at 1.3 % a day);
         `antibiotic_kill_per_h`, `capillary_leak`, and the balances `water_balance_l`, `sodium_balance_mmol`,
@@ -246,13 +258,11 @@ class WardOracle:
     # ---- parts
 
     def _rebleeding(self, state: WardState, t: Tensor) -> Tensor:
-        """The lesion at the step's start: a closed one may reopen, less with time, acid suppression, endoscopy."""
+        """The lesion at the step's start: a closed one may reopen, and anybody may begin to bleed under heparin."""
         blood, person = state.blood, state.person
         bleeder = (person.disease == _GI_BLEED).to(torch.float32)
         hours = state.t.to(torch.float32) * self.hours_per_step
-        rate = bleeder * (person.severity * 0.010 + 0.002) * (hours * (-1.0 / 60.0)).exp()
-        rate = rate * (1.0 - blood.lesion_treated * 0.85)
-        rate = rate * (1.0 - blood.acid_suppression / (blood.acid_suppression + 30.0) * 0.55)
+        rate = opens_per_h(blood, bleeder * (person.severity * 0.010 + 0.002) * (hours * (-1.0 / 60.0)).exp())
         opens = keys.uniform(state.key, t, "ward/rebleeding") < -(rate * -self.hours_per_step).expm1()
         return torch.where(opens, torch.maximum(blood.lesion, person.severity * 0.5 + 0.25), blood.lesion)
 
@@ -263,6 +273,13 @@ def _admitted(key: Tensor, who: dict[str, Tensor]) -> WardState:
     factors = torch.stack([who[q.name] for q in ward_cohorts.FACTORS], -1)
     complaint = ward_cohorts.sample_complaint(key, who["disease"])
     return WardState(key, torch.zeros_like(key), factors, complaint, person, *arrive(key, person), blank_records(key))
+
+
+def _lying(given: Tensor) -> Lying:
+    """What amounts [B, J] say of lying still and of central lines."""
+    machine = given[:, _VENTILATION] > VENTILATED_L_MIN
+    line = (given[:, _LINES[0]] > 0.0) | (given[:, _LINES[1]] > 0.0) | (given[:, _LINES[2]] > 0.0)
+    return Lying(machine.to(given.dtype), line.to(given.dtype))
 
 
 def _nothing(key: Tensor) -> dict[str, Tensor]:
@@ -284,5 +301,4 @@ def _from_here(state: WardState) -> WardState:
         fluids=state.fluids._replace(in_l=nil, out_l=nil, urine_l=nil),
         salts=state.salts._replace(sodium_in=nil, sodium_out=nil, potassium_in=nil, potassium_out=nil),
         blood=state.blood._replace(haemoglobin_in=nil, haemoglobin_out=nil),
-        course=state.course._replace(stable_hours=torch.zeros_like(state.course.stable_hours)),
     )

@@ -4,7 +4,8 @@ Haemoglobin is a mass with a ledger: units bring 60 g, bleeding takes it at its 
 each other in balance (life span 115 days (k)). Clotting factors are one share of normal with 30 h of renewal; INR 1 +
 0.3 (1/F - 1); PTT grows as exp(1.65 x heparin in U/mL): 18 U/kg/h come to 0.5 U/mL and 60 to 80 s (k). CRP: made in
 step with inflammation after 6 h, half-life 19 h (k). Bleeding follows the open lesion, the pressure and the clotting;
-acid suppression and endoscopy close it (k).
+acid suppression and endoscopy close it (k). Anybody may begin to bleed, seldom without heparin: 0.3 % in ten days, and
+2 to 4 % on a therapeutic dose (Levine 2001, doi 10.1378/chest.119.1_suppl.108S (k)).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from world_models.oracles.ward.body.fluids import PLASMA_UNIT_L
 from world_models.oracles.ward.state import TRACE, Blood, Person
 
-__all__ = ["HAEMOGLOBIN_G_PER_UNIT", "advance_blood", "bleeding_l_h", "inr_of", "ptt_of"]
+__all__ = ["HAEMOGLOBIN_G_PER_UNIT", "advance_blood", "bleeding_l_h", "inr_of", "opens_per_h", "ptt_of"]
 
 HAEMOGLOBIN_G_PER_UNIT = 60.0
 LIFE_SPAN_H = 115.0 * 24.0
@@ -25,6 +26,7 @@ PTT_S = 29.0  # normal activated partial thromboplastin time (k)
 WHITE_CELLS_H, PLATELETS_H, FACTORS_H, ALBUMIN_H, CRP_DRIVE_H = 9.0, 40.0, 30.0, 60.0, 6.0  # time constants (k)
 CRP_PER_H = 0.0365  # half-life 19 h
 ACID_HALF_MG, ACID_HALF_LIFE_H = 30.0, 14.0  # of the proton-pump inhibitor's effect (k)
+SPONTANEOUS_PER_H, SPONTANEOUS_PER_U_ML = 1.2e-5, 18.0  # bleeding of anybody, and how much more under heparin (k)
 HEPARIN_V_L_KG = 0.06
 HEPARIN_PER_H = 0.60  # elimination (k)
 PLATELETS_PER_UNIT = 170.0  # 10^9, in a unit (k): K/uL in a litre of blood
@@ -47,6 +49,16 @@ def bleeding_l_h(blood: Blood, pressure: Tensor) -> Tensor:
     poor = poor + blood.heparin.clamp_max(3.0) * 1.2
     acid = 1.0 - blood.acid_suppression / (blood.acid_suppression + ACID_HALF_MG) * 0.35
     return blood.lesion * 0.27 * (pressure / 90.0).clamp(0.1, 1.5) * (poor + 1.0) * acid
+
+
+def opens_per_h(blood: Blood, own_per_h: Tensor) -> Tensor:
+    """Hazard [B] an hour that a lesion opens: the own one of a bleeder, and what anybody runs, more so under heparin.
+
+    Endoscopy has treated the own one, and acid suppression lowers both.
+    """
+    acid = 1.0 - blood.acid_suppression / (blood.acid_suppression + ACID_HALF_MG) * 0.55
+    anybody = (blood.heparin.clamp_max(3.0) * SPONTANEOUS_PER_U_ML + 1.0) * SPONTANEOUS_PER_H
+    return (own_per_h * (1.0 - blood.lesion_treated * 0.85) + anybody) * acid
 
 
 def advance_blood(

@@ -7,6 +7,10 @@ the heart), and pressure = venous pressure + flow x resistance. The baroreflex h
 Norepinephrine acts on log resistance by an Emax law of the effect-site rate. Its half-life grows with severity from 2
 to 6.8 min (Beloeil 2005, doi 10.1093/bja/aei259), its effect falls with acidosis and with organ damage (Oualha 2014,
 PMC4239982: largest rise 32 mmHg with up to three failing organs, 12 with more).
+
+Pressure in the airway holds blood back from the chest, the more the emptier the veins: some 7 % of the output at a PEEP
+of 5 cmH2O, a fifth at 15 (k). Emboli that obstruct more than a quarter of the lung's arteries hold it back from the
+left heart (McIntyre & Sasahara 1971: mean pulmonary pressure rises from there (k)); how much is (assumed).
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from world_models.oracles.ward.body.normal import TEMPERATURE_C, VENTILATED_L_MIN
+from world_models.oracles.ward.body.normal import TEMPERATURE_C
 from world_models.oracles.ward.state import TRACE, Circulation, Person
 
 __all__ = ["Beat", "advance_circulation", "advance_steroid_and_blocker", "vasoplegia_of"]
@@ -32,6 +36,8 @@ REFLEX_MMHG = 20.0  # error of pressure at which the baroreflex is half spent (k
 TONE_STEP, RATE_STEP, PRESSURE_STEP = 0.4, 0.5, 0.6  # share of the way that reflex, rate and pressure go in 5 minutes
 STRESSED = 0.30  # share of the normal blood volume
 HAEMOGLOBIN_G_PER_L_CELLS = 335.0
+HELD_PER_CMH2O = 0.009  # share of the flow that a cmH2O of mean airway pressure holds back, well filled (k)
+OBSTRUCTED_FROM, HELD_BY_EMBOLI = 0.25, 1.5  # share of the bed from which emboli cost flow; share of it lost (assumed)
 
 
 class Beat(NamedTuple):
@@ -66,12 +72,18 @@ def advance_circulation(
     ph: Tensor,
     norepinephrine: Tensor,
     vasopressin: Tensor,
-    ventilation_l_min: Tensor,
+    mean_airway_cmh2o: Tensor,
+    obstruction: Tensor,
     noise_vessels: Tensor,
     noise_heart: Tensor,
     hours: float,
 ) -> tuple[Circulation, Beat]:
-    """Five minutes of the circulation. Drugs in their orders' units; noises have unit variance."""
+    """Five minutes of the circulation. Drugs in their orders' units; noises have unit variance.
+
+    Args:
+        mean_airway_cmh2o: of a ventilator, 0 without one.
+        obstruction: share of the pulmonary bed behind emboli.
+    """
     severe = (damage / 2.0).clamp_max(1.0)
     # half-life 2 .. 6.8 min: 60 ln 2 / half-life per hour
     loss = (severe * 4.6 + 2.05).reciprocal() * (60.0 * math.log(2.0))
@@ -125,13 +137,16 @@ def advance_circulation(
     weak = (1.0 - person.contractility * (1.0 - depressed)).clamp_min(0.0)
     after = (1.0 + (resistance - 1.0) * (weak * 0.5 + 0.10)).clamp_min(0.6)
     stroke = filling / (filling + 0.5) * 1.5 * pump / after
-    pressed = 1.0 - (ventilation_l_min > VENTILATED_L_MIN).to(stroke.dtype) * 0.06  # positive pressure impedes return
+    empty = (2.0 - filling).clamp(0.6, 1.7)
+    pressed = 1.0 - (mean_airway_cmh2o * empty * HELD_PER_CMH2O).clamp_max(0.6)
+    through = 1.0 - (obstruction - OBSTRUCTED_FROM).clamp_min(0.0) * HELD_BY_EMBOLI
+    pressed = pressed * through
     fast = (rate - 140.0).clamp_min(0.0) / 90.0 + 1.0
     flow = (stroke * rate / person.heart_rate_bpm * pressed / fast).clamp(0.05, 3.5)
 
     venous = filling * REFERENCE_VENOUS
     pressure = (venous + (person.map_mmhg - REFERENCE_VENOUS) * flow * resistance).clamp(8.0, 200.0)
-    wedge = filling * 8.5 / (pump * (1.0 + blocked * 0.1)).clamp_min(0.2)
+    wedge = filling * through * 8.5 / (pump * (1.0 + blocked * 0.1)).clamp_min(0.2)
     # the pressure itself settles within the step, but only half way: the reflex is read from it
     pressure = last_map + (pressure - last_map) * PRESSURE_STEP
     beat = Beat(pressure, flow, filling, stroke, wedge.clamp_max(60.0), vasoplegia)
