@@ -1,12 +1,12 @@
 """Who comes to the first visit: a life from 35 lived under the same rates, then seen.
 
-Age, sex, smoking, diabetes and hidden frailties are sampled from the key; the conditions are not sampled but suffered:
-yearly steps from 35 to a year before entry, monthly steps in the last year, under the rates of `state`,
-without treatment. Who comes has lived: where what somebody has would have killed, he is one to whom it did not happen,
-and what is lethal (`mortality.LETHAL`) is gone as if it had never been. So prevalences, their correlations and their rise with age
-follow from the table of rates. `referral` multiplies the rates of the years before: a cardiology clinic sees those
-who fell ill, and the more so the more a condition leads to a cardiologist. `crisis` multiplies the acute onsets of the
-last year, at the first of which those who come ill are seen.
+Age, sex, smoking, diabetes and the other traits, and hidden frailties are sampled from the key; the conditions are not
+sampled but suffered: yearly steps from 35 to a year before entry, monthly steps in the last year, under the rates of
+`state`, without treatment. Who comes has lived: where what somebody has would have killed, he is one to whom it did not
+happen, and what is lethal (`mortality.LETHAL`) is gone as if it had never been. So prevalences, their correlations and
+their rise with age follow from the table of rates. `referral` multiplies the rates of the years before: a cardiology
+clinic sees those who fell ill, and the more so the more a condition leads to a cardiologist. `crisis` multiplies the
+acute onsets of the last year, at the first of which those who come ill are seen.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ conditions is taken off, so that adults as they live (cohort "community", under 
 table says: `python -m benchmarks.progression.calibrate_mortality` prints it, and `benchmarks.progression.probes` shows
 how far from the table each age and sex ends.
 
-The log excess of all that a person has counts in full up to `FULL`, and `FURTHER` of what goes beyond it: ratios of single
-diseases do not multiply without end. From 70 on it fades, as relative risks do with age (Prospective Studies
+The log excess of all that a person has counts in full up to `FULL`, and `FURTHER` of what goes beyond it: ratios of
+single diseases do not multiply without end. From 70 on it fades, as relative risks do with age (Prospective Studies
 Collaboration 2002, doi 10.1016/S0140-6736(02)11911-8); by how much, is assumed, as are both figures before.
 
 Life table: US Social Security Administration, period life table 2017 (table 4C6 of the 2020 Trustees Report). Ratios of
@@ -27,7 +27,8 @@ __all__ += ["combined", "segments"]
 
 SOURCES: dict[str, str] = {
     "k": "clinical knowledge or calibration (k)",
-    "erfc-2015": "Emerging Risk Factors 2015, death: diabetes 1.9, stroke 2.1, infarction 2.0, doi 10.1001/jama.2015.7008",
+    "erfc-2015": "Emerging Risk Factors 2015, death: diabetes 1.9, stroke 2.1, infarction 2.0, "
+    "doi 10.1001/jama.2015.7008",
     "gellert": "Gellert 2012, smokers of 60 and more: death 1.83, doi 10.1001/archinternmed.2012.1397 (k)",
     "framingham-af-death": "Benjamin 1998, death after atrial fibrillation 1.5 (men) and 1.9 (women), PMID 9737513 (k)",
     "gerber": "Gerber 2015, five years after the onset of heart failure 53 % have died, "

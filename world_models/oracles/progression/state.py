@@ -25,7 +25,16 @@ from world_models import keys
 from world_models.oracles.progression import conditions, mortality
 from world_models.oracles.progression.conditions import FAMILIES, Rate
 from world_models.oracles.progression.treatments import AT_ONCE, TREATMENT_RATIOS, AtOnce
-from world_models.quantities.progression import CODES, DEVICES, DRUGS, IRREVERSIBLE, PROCEDURES, TREATMENTS, joined, scars
+from world_models.quantities.progression import (
+    CODES,
+    DEVICES,
+    DRUGS,
+    IRREVERSIBLE,
+    PROCEDURES,
+    TREATMENTS,
+    joined,
+    scars,
+)
 
 __all__ = ["FATALITY_PER_DECADE", "FEATURES", "INDICATIONS", "MONTH_YEARS", "OLDEST_KILLED", "TRAITS"]
 __all__ += ["ProgressionState", "Tables", "Turn", "at_once", "background_per_year", "log_rates", "months"]

@@ -46,8 +46,8 @@ SOURCES: dict[str, str] = {
     "psaty": "Psaty 2003, low-dose diuretics: heart failure 0.51, stroke 0.71, coronary 0.79, "
     "doi 10.1001/jama.289.19.2534",
     "sprint": "SPRINT 2015, intensive pressure control: heart failure 0.62, hypotension 1.7, PMID 26551272 (k)",
-    "faris": "Faris 2012, diuretics in heart failure: less worsening, more exercise; trials too small to tell of death, "
-    "PMID 22336795 (k)",
+    "faris": "Faris 2012, diuretics in heart failure: less worsening, more exercise; trials too small to tell of "
+    "death, PMID 22336795 (k)",
     "champion": "Abraham 2011 (CHAMPION), diuretics led by the pulmonary pressure: hospital for heart failure 0.72, "
     "doi 10.1016/S0140-6736(11)60101-3",
     "ctt": "Cholesterol Treatment Trialists 2005, a statin that lowers LDL by 1 mmol/L: coronary events 0.77, "
@@ -75,8 +75,8 @@ SOURCES: dict[str, str] = {
     "kirkfeldt": "Kirkfeldt 2014, devices: all complications 9.5 %, major 5.6 %, doi 10.1093/eurheartj/eht511 (k)",
     "partner-b": "Leon 2010 (PARTNER B), new aortic valve in stenosis with symptoms, no surgery possible: death 0.55, "
     "doi 10.1056/NEJMoa1008232",
-    "partner-3": "Mack 2019 (PARTNER 3), within 30 days by catheter and by surgery: death 0.4 and 1.1 %, stroke 0.6 and "
-    "2.4 %, pacemaker 6.5 and 4.0 %, new left bundle-branch block 22 and 8 %, atrial fibrillation 5 and 40 %, "
+    "partner-3": "Mack 2019 (PARTNER 3), within 30 days by catheter and by surgery: death 0.4 and 1.1 %, stroke 0.6 "
+    "and 2.4 %, pacemaker 6.5 and 4.0 %, new left bundle-branch block 22 and 8 %, atrial fibrillation 5 and 40 %, "
     "doi 10.1056/NEJMoa1814052",
     "courage": "Boden 2007 (COURAGE), stable angina: infarction and death unchanged, less angina, PMID 17387127 (k)",
     "ischemia": "Maron 2020 (ISCHEMIA), procedural infarctions early, fewer spontaneous (0.67), PMID 32227755 (k)",

@@ -139,8 +139,7 @@ class ProgressionOracle:
         return (age >= 18.0) & (age <= 100.0)
 
     def truth(self, state: ProgressionState) -> dict[str, Tensor]:
-        """Hidden: log frailties, traits, indications, history, and rates per year of each event if no drug were taken from
-        now on.
+        """Hidden: log frailties, traits, indications, history, and rates a year of each event if no drug is taken.
 
         `onset_per_year` [B, C] is 0 where the condition is present, `resolution_per_year` where it is absent.
         """
