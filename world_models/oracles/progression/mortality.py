@@ -49,7 +49,15 @@ LIFE_TABLE: dict[int, tuple[float, float]] = {  # deaths per 1,000 within a year
     90: (165.5, 131.4),
     100: (354.2, 307.7),
 }
-BACKGROUND: dict[int, tuple[float, float]] = {age: (0.4 * men, 0.4 * women) for age, (men, women) in LIFE_TABLE.items()}
+BACKGROUND: dict[int, tuple[float, float]] = {  # the same of people without any condition or risk; calibrated
+    40: (1.77, 1.02),
+    50: (3.19, 2.05),
+    60: (6.27, 3.91),
+    70: (9.73, 7.02),
+    80: (25.7, 20.0),
+    90: (93.1, 74.9),
+    100: (254.0, 219.0),
+}
 YOUNGEST_YEARS, OLDEST_YEARS = float(min(BACKGROUND)), float(max(BACKGROUND))
 
 FULL, FURTHER = math.log(4.0), 0.4
