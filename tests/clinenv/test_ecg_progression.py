@@ -181,16 +181,6 @@ def test_only_what_is_there_already_is_refused_and_the_mask_leaks_no_condition()
     assert reward[4]["refused_orders"] == 1 and env.refusals() == [("pacemaker", "the patient has a pacemaker already")]
     assert reward[4]["reward_treatment_burden"] == 0, "what is not carried out costs nothing"
     task = ECGProgressionTask()
-    kept = ("pacemaker", "icd", "crt", "valve_replacement")
-    for name in kept:
-        had = chart(treated=[name])
-        barred = {q.name for q, yes in zip(ORDERS, task.admissible(had)[0].tolist(), strict=True) if not yes}
-        assert barred == ({"crt", "pacemaker"} if name == "crt" else {name})
-    both = given(pacemaker=1.0, icd=1.0)
-    assert task.reasons(chart(treated=["crt"]), both) == [
-        [("pacemaker", "the patient has resynchronisation, which paces, already")]
-    ]
-    assert task.reasons(chart(treated=["icd"]), both) == [[("icd", "the patient has a defibrillator already")]]
     ill, well = chart(condition=list(CODES)), chart()
     assert torch.equal(task.admissible(ill), task.admissible(well))
 

@@ -1,4 +1,4 @@
-"""The clinic's weights: an order of disabilities, what a diuretic does for symptoms, what a QALY is worth."""
+"""The clinic's weights and refusals: disabilities in order, a diuretic's relief, a QALY's worth, what is done once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from clinenv.envs.ecg_progression import rewards
-from world_models.quantities.progression import CODES, ORDERS
+from clinenv.envs.ecg_progression.task import ECGProgressionTask
+from world_models.quantities.progression import CODES, ORDERS, TREATMENTS
 
 COLUMN = {q.name: i for i, q in enumerate(ORDERS)}
 
@@ -46,3 +47,14 @@ def test_a_diuretic_relieves_congestion_and_no_more() -> None:
 def test_the_worth_of_a_qaly_is_one_constant() -> None:
     money = rewards.VISIT_DOLLARS / rewards.DOLLARS_PER_QALY
     assert pytest.approx(rewards.VISIT_DAYS / 365.25 + money, abs=5e-4) == rewards.VISIT_QALY
+
+
+@pytest.mark.parametrize("name", ["pacemaker", "icd", "crt", "valve_replacement"])
+def test_what_is_implanted_is_implanted_once(name: str) -> None:
+    task, had = ECGProgressionTask(), {"treated": torch.tensor([[float(x == name) for x in TREATMENTS]])}
+    barred = {q.name for q, yes in zip(ORDERS, task.admissible(had)[0].tolist(), strict=True) if not yes}
+    assert barred == ({"crt", "pacemaker"} if name == "crt" else {name})
+    told = dict(task.reasons(had, given(pacemaker=1.0, icd=1.0, crt=1.0, valve_replacement=1.0))[0])
+    assert set(told) == barred and all(why.startswith("the patient has ") for why in told.values())
+    if name == "crt":
+        assert told["pacemaker"] == "the patient has resynchronisation, which paces, already"
