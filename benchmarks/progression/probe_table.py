@@ -161,7 +161,7 @@ EXCESS: tuple[Excess, ...] = (
     Excess("diabetes", (), (), ("diabetes",), 1.8, 2.0, PUBLISHED, f"{_ERFC}: 1.9"),
     Excess("smoking", (), (), ("smoker",), 1.65, 2.03, PUBLISHED, "Gellert 2012 doi 10.1001/archinternmed.2012.1397"),
     Excess("I48", ("I48",), (), (), 1.2, 2.2, PUBLISHED, "Benjamin 1998 PMID 9737513 (k): 1.5 men, 1.9 women"),
-    Excess("I50", ("I50",), (), (), 1.8, 4.0, OWN, "clinical knowledge (k)"),
+    Excess("I50, no drug", ("I50",), (), (), 4.0, 8.0, PUBLISHED, "Kannel 1994 doi 10.1136/hrt.72.2_Suppl.S3 (k)"),
     Excess("I34", ("I34",), (), (), 1.15, 1.62, PUBLISHED, "Nkomo 2006 doi 10.1016/S0140-6736(06)69208-8: 1.36"),
     Excess("I35 without symptoms", ("I35",), (), (), 1.15, 1.62, PUBLISHED, "Nkomo 2006: 1.36"),
     Excess("I73", ("I73",), (), (), 1.38, 2.30, PUBLISHED,

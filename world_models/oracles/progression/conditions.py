@@ -59,7 +59,7 @@ ONSETS: dict[str, Rate] = {
     "I10": Rate(34.0, 1.30, 1.00, "vascular"),
     "I11": Rate(0.5, 1.35, 1.05, "vascular"),
     "I20": Rate(2.5, 1.30, 0.80, "vascular"),
-    "I21": Rate(2.0, 1.50, 0.45, "vascular"),
+    "I21": Rate(2.15, 1.50, 0.45, "vascular"),
     "I25": Rate(3.6, 1.55, 0.50, "vascular"),
     "I26": Rate(0.6, 1.50, 1.00, "thrombosis"),
     "I27": Rate(0.7, 1.40, 1.20, "muscle"),
