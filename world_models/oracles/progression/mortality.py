@@ -50,13 +50,13 @@ LIFE_TABLE: dict[int, tuple[float, float]] = {  # deaths per 1,000 within a year
     100: (354.2, 307.7),
 }
 BACKGROUND: dict[int, tuple[float, float]] = {  # the same of people without any condition or risk; calibrated
-    40: (1.77, 1.02),
-    50: (3.19, 2.05),
-    60: (6.27, 3.91),
-    70: (9.73, 7.02),
-    80: (25.7, 20.0),
-    90: (93.1, 74.9),
-    100: (254.0, 219.0),
+    40: (1.73, 0.998),
+    50: (3.03, 1.95),
+    60: (5.74, 3.6),
+    70: (8.47, 6.2),
+    80: (22.9, 18.1),
+    90: (86.0, 69.8),
+    100: (237.0, 205.0),
 }
 YOUNGEST_YEARS, OLDEST_YEARS = float(min(BACKGROUND)), float(max(BACKGROUND))
 
