@@ -14,7 +14,8 @@ later visits change `t` alone.
 
 Limits. A code is present or not: no severities within it, and of the ejection fraction only whether it is 35 % or less
 (in cardiomyopathy, and in half of the heart failures), which no chart tells. Drugs have no doses, are always taken, and
-work from the first day; statins make no diabetes here. What is replaced is the aortic valve. Months are the grain: an infarction counts for a month at least. Everyone survives to the first visit.
+work from the first day; statins make no diabetes here. What is replaced is the aortic valve. Months are the grain: an
+infarction counts for a month at least. Everyone survives to the first visit.
 """
 
 from __future__ import annotations
