@@ -242,7 +242,7 @@ def main(argv: list[str] | None = None) -> int:
     rows: list[dict[str, object]] = []
     for probe, count in (
         (prevalence, 6000),
-        (onsets, 4000),
+        (onsets, 12000),
         (deaths, 4000),
         (excesses, 6000),
         (treatments, 6000),
