@@ -16,7 +16,18 @@ from torch import Tensor
 from world_models import keys
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.protocol import Chart, Factors
-from world_models.quantities.progression import BECOMES, CODES, IRREVERSIBLE, MEASURES, ORDERS, SAMPLES, TREATMENTS
+from world_models.quantities.progression import (
+    BECOMES,
+    CODES,
+    DRUGS,
+    IRREVERSIBLE,
+    MEASURES,
+    ORDERS,
+    SAMPLES,
+    TREATMENTS,
+    joined,
+    parted,
+)
 from world_models.quantity import Quantity, by_name
 from world_models.rounding import expit
 
@@ -50,7 +61,7 @@ class ToyClinicState(NamedTuple):
     years: Tensor  # [B]
     months: Tensor  # [B]
     condition: Tensor  # bool [B, C]
-    treated: Tensor  # bool [B, 9]
+    treated: Tensor  # bool [B, TREATMENTS]
     bled: Tensor  # bool [B]
     dead: Tensor  # bool [B]
 
@@ -99,7 +110,8 @@ class ToyClinic:
         months = action[:, -1].clamp_min(1.0)
         years, t = months / 12.0, state.t + 1
         given = action[:, :-1] > 0.5
-        treated = torch.cat([state.treated[:, :4] | given[:, :4], given[:, 4:]], -1)
+        done, taken = parted(given)
+        treated = joined(parted(state.treated)[0] | done, taken)
         relief = 1.0 - 0.05 * given.float().cumsum(-1)[:, -1]
         u = keys.uniform(state.key, t, "toy flips", (C, 2))
         comes = u[..., 0] < 0.05 * (years * relief).unsqueeze(-1)
@@ -111,7 +123,7 @@ class ToyClinic:
         v = keys.uniform(state.key, t, "toy events", (2,))
         alive = ~state.dead
         dies = (v[:, 0] < self.hazard * years) & alive
-        bleeds = (v[:, 1] < (0.01 + 0.03 * given[:, -1].float()) * years) & alive
+        bleeds = (v[:, 1] < (0.01 + 0.03 * taken[:, DRUGS.index("anticoagulant")].float()) * years) & alive
         return ToyClinicState(
             state.key,
             t,

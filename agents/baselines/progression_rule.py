@@ -7,10 +7,14 @@ diuretic against congestion; hypertension, ESC/ESH 2018 (doi 10.1093/eurheartj/e
 with it; chronic coronary syndromes, ESC 2019 (doi 10.1093/eurheartj/ehz425), and infarction, ESC 2017 (doi
 10.1093/eurheartj/ehx393): beta-blocker, ACE inhibitor, revascularisation; pacing, ESC 2021 (doi
 10.1093/eurheartj/ehab364): high-degree block and sick sinus; pulmonary embolism, ESC 2019 (doi
-10.1093/eurheartj/ehz405): anticoagulation. Intervals between visits are a choice in their spirit.
+10.1093/eurheartj/ehz405): anticoagulation; prevention, ESC 2021 (doi 10.1093/eurheartj/ehab484): a statin in
+atherosclerosis; an SGLT2 inhibitor, a defibrillator and resynchronisation in heart failure, ESC 2021; valves, ESC 2021
+(doi 10.1093/eurheartj/ehab395): a new aortic valve in stenosis with symptoms. Intervals between visits are a choice in
+their spirit.
 
-Two limits of what is observed: a code does not say how high the block is, so a pacemaker asks for a surer reading; and
-diabetes, one point of the score, is in no chart here.
+Three limits of what is observed: a code does not say how high the block is, so what is implanted asks for a surer
+reading; diabetes, one point of the score, is in no chart here; nor are the ejection fraction and the width of the QRS,
+for which cardiomyopathy (I42) and I44 stand.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from world_models.quantities.progression import CODES, INTERVALS_MONTHS, ORDERS,
 
 __all__ = ["KNOBS", "LARGEST", "ProgressionRule", "TunedRule", "cha2ds2_vasc"]
 
-KNOBS = (*(f"read {code}" for code in CODES), "sure of a block", "months")
+KNOBS = (*(f"read {code}" for code in CODES), "sure of an implant", "months")
 LARGEST = 4.0  # a knob turns no further than this, either way
 
 # CHA2DS2-VASc (Lip 2010): a point from each age on, and the scores from which to anticoagulate (ESC 2020)
@@ -58,7 +62,7 @@ class ProgressionRule:
 
     Args:
         threshold: probability from which a condition is taken for present; a number, or one a code [C].
-        sure: the same for the block or sick sinus that gets a pacemaker.
+        sure: the same for what gets a pacemaker, a defibrillator, resynchronisation or a new valve.
         measure: what is read: "probe", or "condition" for a clinician who knows the recorded diagnoses (an upper
             bound, no rival).
 
@@ -102,8 +106,13 @@ class ProgressionRule:
         slowest = torch.maximum(read[:, CODES.index("I44")], SICK_SINUS_SHARE * read[:, CODES.index("I49")])
         fibrillates, low, failing = any_of("I48"), any_of("I95"), any_of("I50", "I42")
         ischaemic = any_of("I20", "I21")
-        pacemaker = (slowest > self.sure) & ~had("pacemaker")
-        slow = any_of("I44") & ~had("pacemaker") & ~pacemaker  # what slows conduction further is kept from these
+        surely = {code: read[:, CODES.index(code)] > self.sure for code in ("I35", "I42", "I44")}
+        crt = surely["I42"] & surely["I44"] & ~had("crt")
+        icd = surely["I42"] & ~any_of("I21") & ~had("icd")
+        valve = surely["I35"] & any_of("I20", "I50") & ~any_of("I63") & ~had("valve_replacement")
+        pacemaker = (slowest > self.sure) & ~had("pacemaker") & ~had("crt") & ~crt
+        paces = had("pacemaker") | had("crt") | had("icd") | pacemaker | crt | icd
+        slow = any_of("I44") & ~paces  # what slows conduction further is kept from these
         bled = chart["bleeding"] > 0.5
 
         score = cha2ds2_vasc(chart, has)
@@ -123,8 +132,13 @@ class ProgressionRule:
             "ace_inhibitor": (any_of("I10", "I11", "I21", "I25") | failing) & ~low,
             "diuretic": any_of("I50", "I11") & ~low,
             "anticoagulant": anticoagulant & ~bled,
+            "statin": any_of("I20", "I21", "I25", "I63", "I70", "I73"),
+            "sglt2_inhibitor": failing & ~low,
+            "icd": icd,
+            "crt": crt,
+            "valve_replacement": valve,
         }
-        soon = any_of("I21", "I26", "I30") | bled | cardioversion | pacemaker
+        soon = any_of("I21", "I26", "I30") | bled | cardioversion | pacemaker | icd | crt | valve
         watched = any_of("I48", "I50", "I42", "I44", "I47", "I20", "I95", "I31", "I82")
         known = has.any(-1)
         months = torch.where(known, MONTHS_ILL, MONTHS_WELL)

@@ -7,9 +7,11 @@ Every solver gets the same changed pairs of `ECGExplain-v0`, each once, none of 
 that the model-free ones search (a pair whose first latent is in the library is left out). A hit is the exact set of
 transitions. What a solver has to choose (the beam's penalty, the posterior's metric, prior and weights) comes from the
 pairs of the library, never from those that are judged. Rows: the dynamics with metric, prior and what the world's
-other parts read (`explain_reading`); the same without these; the prior alone (what the ECGs add is the difference),
-the task's own distance by beam and by CEM, nearest pairs by plain and by whitened latent difference, and the commonest
-set.
+other parts read (`explain_reading`); the same without these; a supervised classifier of the two latents, the days and
+the diagnoses, and the same without the latents: the fair floor, what is common given the diagnoses (what the ECGs add
+is the difference to it); with `--supervised N` the classifier once more, on as many pairs drawn for it alone; the rates
+of each condition alone; the task's own distance by beam and by CEM, nearest pairs by plain and by whitened latent
+difference, and the commonest set.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ from agents.baselines.explain_nearest import MostCommon, NearestPair
 from agents.planning.cem import CEMConfig
 from agents.planning.controller import WorldPlanner
 from agents.planning.explain_beam import ExplainBeam, Explainer, SetFollower
+from agents.planning.explain_classifier import fit_classifier
 from agents.planning.explain_fit import Fitted, fit
 from agents.planning.explain_pairs import Pairs, sample_pairs
-from agents.planning.explain_posterior import ExplainPosterior, whitening
+from agents.planning.explain_posterior import ExplainPosterior, explain_world_of, whitening
 from agents.planning.explain_reading import fit_reading
 from agents.protocol import Agent, menu_of, to_orders
 from benchmarks.common.intervals import RESAMPLES, columns, mean_interval, resamples
@@ -46,6 +49,9 @@ CEM = CEMConfig(horizon=3, candidates=192, particles=1, iterations=3, elites=12,
 LIBRARY_SEED, TEST_SEED = 700_000, 1_900_000  # test patients before: 900,000 on, whom three versions were judged on
 TUNED_ON = 200  # pairs of the library
 READ, POSTERIOR, PRIOR = "posterior beam with readings", "posterior beam", "prior alone"
+CLASSIFIER, FLOOR = "classifier", "classifier without ECGs (the floor)"
+OVER = ("over_floor", "over_classifier")
+SUPERVISED_SEED = 2_600_000  # pairs drawn for the classifier alone
 RANKED = 20  # sets a problem, for the reciprocal rank
 
 
@@ -126,6 +132,7 @@ def compare(
     width: int = 8,
     depth: int = 4,
     cem: bool = True,
+    supervised: int = 0,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, float | str]]:
     """One row a solver, all on the same pairs."""
@@ -142,7 +149,12 @@ def compare(
         f"{known_how.prior_reciprocal_rank:.3f}"
     )
     rows, hits = [], {}
-    for agent in _solvers(simulator, known, known_how, penalty, width, depth, cem):
+    agents = _solvers(simulator, known, known_how, penalty, width, depth, cem)
+    if supervised:
+        more = sample_pairs(simulator, SUPERVISED_SEED, supervised, test.state.z_before)
+        name = f"{CLASSIFIER} on {len(more.sought)} pairs"
+        agents.insert(3, SetFollower(_classifier(simulator, more, False, width, depth, name)))
+    for agent in agents:
         start = time.perf_counter()
         found = answers(agent, simulator, test)
         seconds = time.perf_counter() - start
@@ -159,12 +171,13 @@ def compare(
             + f"{one['ms_per_pair']:.1f} ms a pair"
         )
     for r in rows:
-        gain = hits[str(r["solver"])] - hits[PRIOR]
-        r |= columns("over_prior", mean_interval(gain, _resamples(len(gain))))
+        for rival, name in ((PRIOR, "over_prior"), (FLOOR, "over_floor"), (CLASSIFIER, "over_classifier")):
+            gain = hits[str(r["solver"])] - hits[rival]
+            r |= columns(name, mean_interval(gain, _resamples(len(gain))))
     first = rows[0]
     say(
-        f"what the latents add to the prior, top-1, paired: {first['over_prior']:+.3f} "
-        f"[{first['over_prior_low']:+.3f}, {first['over_prior_high']:+.3f}]"
+        "the first over the floor and over the classifier, top-1, paired: "
+        + ", ".join(f"{first[n]:+.3f} [{first[f'{n}_low']:+.3f}, {first[f'{n}_high']:+.3f}]" for n in OVER)
     )
     nearest = max((r for r in rows if str(r["solver"]).startswith("nearest pair")), key=lambda r: r["top1"])
     plain = next(r for r in rows if r["solver"] == "nearest pair (l2)")
@@ -183,6 +196,8 @@ def _solvers(
     agents: list[Agent] = [
         SetFollower(ExplainPosterior(simulator, read, how.metric, tau, width, depth, name=READ)),
         SetFollower(ExplainPosterior(simulator, how.prior, how.metric, how.tau, width, depth, name=POSTERIOR)),
+        SetFollower(_classifier(simulator, known, False, width, depth, CLASSIFIER)),
+        SetFollower(_classifier(simulator, known, True, width, depth, FLOOR)),
         SetFollower(ExplainPosterior(simulator, how.prior_alone, None, 0.0, width, depth, name=PRIOR)),
         SetFollower(ExplainBeam(simulator, width, depth, penalty)),
         *(SetFollower(NearestPair(difference, known.sought, metric)) for metric in ("cosine", "l2")),
@@ -192,8 +207,13 @@ def _solvers(
         agents.append(SetFollower(_Whitened(near, whiten, f"nearest pair (whitened {metric})")))
     agents.append(SetFollower(MostCommon(known.sought)))
     if cem:
-        agents.insert(4, WorldPlanner(simulator, CEM, name="CEM"))
+        agents.insert(6, WorldPlanner(simulator, CEM, name="CEM"))
     return agents
+
+
+def _classifier(simulator: Simulator, known: Pairs, blind: bool, width: int, depth: int, name: str) -> ExplainPosterior:
+    found = fit_classifier(explain_world_of(simulator).codes, known.chart, known.sought, blind)
+    return ExplainPosterior(simulator, found, None, 0.0, width, depth, name=name)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -205,20 +225,26 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--compose", choices=COMPOSITIONS, default="chain")
     parser.add_argument("--width", type=int, default=8, help="sets the beam keeps")
     parser.add_argument("--depth", type=int, default=4, help="transitions at most")
+    parser.add_argument("--supervised", type=int, default=0, help="pairs drawn for the classifier alone; 0: none")
     parser.add_argument("--no-cem", action="store_true", help="leave out CEM, the slowest")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--out", type=Path, help="write the rows to this CSV")
     args = parser.parse_args(argv)
-    if min(args.pairs, args.library) < 1:
-        parser.exit(2, f"error: --pairs {args.pairs} and --library {args.library} must be at least 1\n")
+    if min(args.pairs, args.library) < 1 or args.supervised < 0:
+        wrong = (
+            f"--pairs {args.pairs} and --library {args.library} must be at least 1, --supervised {args.supervised} 0"
+        )
+        parser.exit(2, f"error: {wrong} or more\n")
     torch.set_num_threads(args.threads)
     try:
         task, world = explain_world(None, args.world, args.compose)
-        rows = compare(Simulator(world, task), args.pairs, args.library, args.width, args.depth, not args.no_cem, print)
+        how = (args.pairs, args.library, args.width, args.depth, not args.no_cem, args.supervised)
+        rows = compare(Simulator(world, task), *how, print)
     except (ValueError, FileNotFoundError) as error:
         parser.exit(2, f"error: {error}\n")
     if args.out is not None:
-        seeds = {"library": LIBRARY_SEED, "test pairs": TEST_SEED, "bootstrap": 1}
+        seeds = {"library": LIBRARY_SEED, "test pairs": TEST_SEED, "classifier": SUPERVISED_SEED}
+        seeds["bootstrap"] = 1
         # the oracle's pairs are read by the shipped encoder and dynamics
         worlds = ["progression-oracle" if args.world == "oracle" else args.world]
         made = made_by("benchmarks.progression.explain", argv, seeds, worlds)

@@ -16,7 +16,7 @@ from world_models.cardiac_jepa.model import CardiacJEPAWorld
 from world_models.cardiac_jepa.reading import ReadOracle
 from world_models.data.ecg.monolith import pairs, read_monolith
 from world_models.protocol import History, LearnedWorld, Oracle
-from world_models.quantities.progression import CODES, IRREVERSIBLE, ORDERS, PROCEDURES
+from world_models.quantities.progression import CODES, DRUGS, IRREVERSIBLE, ORDERS, PROCEDURES
 from world_models.testing import check_world
 
 SMALL = [
@@ -66,7 +66,7 @@ def a_visit(batch: int = 64, months: float = 6.0) -> list[torch.Tensor]:
     key = keys.from_seed(9, batch)
     condition = (keys.uniform(key, 0, "condition", (len(CODES),)) < 0.3).float()
     none = torch.zeros(batch, len(PROCEDURES))
-    taken = (keys.uniform(key, 0, "taken", (5,)) < 0.5).float()
+    taken = (keys.uniform(key, 0, "taken", (len(DRUGS),)) < 0.5).float()
     return [condition, torch.full((batch,), 70.0), torch.ones(batch), none, none, taken, torch.full((batch,), months)]
 
 

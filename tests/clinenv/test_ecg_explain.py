@@ -309,13 +309,14 @@ def test_the_model_free_solvers_propose_nothing_impossible() -> None:
 def test_the_benchmark_compares_on_equal_pairs_and_writes_its_table(tmp_path, capsys) -> None:
     task, world = explain_world(None, ToyClinic())
     rows = benchmark.compare(Simulator(world, task), 12, 60, width=3, depth=2)
-    first = ["posterior beam with readings", "posterior beam", "prior alone", "beam search", "CEM"]
-    assert [r["solver"] for r in rows[:5]] == first
-    assert len({r["solver"] for r in rows}) == len(rows) == 10 and {r["pairs"] for r in rows} == {12.0}
+    first = ["posterior beam with readings", "posterior beam", benchmark.CLASSIFIER, benchmark.FLOOR, "prior alone"]
+    assert [r["solver"] for r in rows[:7]] == [*first, "beam search", "CEM"]
+    assert len({r["solver"] for r in rows}) == len(rows) == 12 and {r["pairs"] for r in rows} == {12.0}
     assert all(r["top1_low"] <= r["top1"] <= r["top1_high"] for r in rows)
-    assert rows[0]["over_prior"] == pytest.approx(rows[0]["top1"] - rows[2]["top1"])
+    assert rows[0]["over_prior"] == pytest.approx(rows[0]["top1"] - rows[4]["top1"])
+    assert rows[0]["over_floor"] == pytest.approx(rows[0]["top1"] - rows[3]["top1"]) and rows[3]["over_floor"] == 0
     assert rows[0]["top1"] <= rows[0]["top3"] and rows[0]["top1"] <= rows[0]["reciprocal_rank"] <= 1
-    assert np.isnan(rows[3]["top3"]), "one answer has no second"
+    assert np.isnan(rows[5]["top3"]), "one answer has no second"
     perfect = benchmark.row("all", torch.ones(4, C), torch.ones(4, C), 1.0, 10)
     assert perfect["top1"] == perfect["precision"] == perfect["recall"] == 1.0
     with pytest.raises(SystemExit) as stopped:

@@ -32,7 +32,8 @@ from world_models import keys
 from world_models.quantities.progression import CODES, ORDERS, TREATMENTS
 from world_models.testing import check_world
 
-NOTHING = np.array([0] * 9 + [2])  # six months
+N = len(TREATMENTS)
+NOTHING = np.array([0] * N + [2])  # six months
 COLUMN = {q.name: i for i, q in enumerate(ORDERS)}
 
 
@@ -75,7 +76,7 @@ def test_checkers_are_silent(observation: str) -> None:
     env = make(observation=observation)
     check_env(env, skip_render_check=True)
     pytest.importorskip("stable_baselines3.common.env_checker").check_env(env)
-    shape = {"chart": 38, "labels": 62, "latent": 50}.get(observation)
+    shape = {"chart": 43, "labels": 67, "latent": 55}.get(observation)
     assert shape is None or env.observation_space.shape == (shape,)
 
 
@@ -101,8 +102,8 @@ def test_a_world_that_cannot_show_it_says_so() -> None:
 def test_the_labels_are_the_recorded_conditions_and_the_chart_hides_them() -> None:
     plain, labels = make(), make(observation="labels")
     a, b = plain.reset(seed=3)[0], labels.reset(seed=3)[0]
-    assert np.array_equal(a, b[:38])
-    assert np.array_equal((b[38:] + 1) / 2, labels.chart["condition"][0].numpy())
+    assert np.array_equal(a, b[:43])
+    assert np.array_equal((b[43:] + 1) / 2, labels.chart["condition"][0].numpy())
     assert not any(name.startswith("condition") for name in plain.describe(a))
 
 
@@ -119,7 +120,7 @@ def test_the_page_states_the_spaces_as_they_are() -> None:
         assert layout.units[last] == unit.strip()
         found = [float(x[last]) for x in (layout.low, layout.high, layout.centre, layout.scale)]
         assert [float(x) for x in stated] == pytest.approx(found), label
-    assert last == len(layout.names) - 1 == 37
+    assert last == len(layout.names) - 1 == 42
     menu = re.findall(r"^ *\| (\d+) \| (\w+) \| ([\d, ]+?)(?: \(.*\))? \|$", page, re.MULTILINE)
     assert [name for _, name, _ in menu] == list(LEVELS.names) == [q.name for q in ORDERS]
     assert [tuple(float(x) for x in levels.split(",")) for *_, levels in menu] == list(LEVELS.amounts.values())
@@ -131,24 +132,24 @@ def test_levels_are_the_amounts_they_say() -> None:
     levels = Levels({"months_to_next_visit": (1.0, 3.0), "pacemaker": (0.0, 1.0)})
     assert codec_of(levels, ORDERS, "scaled", torch.device("cpu")).space.nvec.tolist() == [2, 2]
     orders = codec_of(LEVELS, ORDERS, "scaled", torch.device("cpu"))
-    index = torch.randint(0, 2, (20, 10), generator=torch.Generator().manual_seed(0))
-    index[:, 9] = torch.arange(20) % 4
+    index = torch.randint(0, 2, (20, N + 1), generator=torch.Generator().manual_seed(0))
+    index[:, N] = torch.arange(20) % 4
     amounts = orders(index, 20)
-    assert torch.equal(amounts[:, :9], index[:, :9].float())
-    assert amounts[:, 9].tolist() == [(1.0, 3.0, 6.0, 12.0)[i % 4] for i in range(20)]
+    assert torch.equal(amounts[:, :N], index[:, :N].float())
+    assert amounts[:, N].tolist() == [(1.0, 3.0, 6.0, 12.0)[i % 4] for i in range(20)]
     table = LEVELS.table(ORDERS)
     assert torch.equal(to_orders(index, table), amounts)
     shuffled = codec_of(levels, ORDERS, "scaled", torch.device("cpu"))(np.array([[1, 1]]), 1)
-    assert shuffled[0].tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0, 3.0]
+    assert shuffled[0].tolist() == [0, 0, 1, *[0] * (N - 3), 3.0]
 
 
 @pytest.mark.parametrize(
     ("action", "words"),
     [
-        ([0] * 9 + [4], "level 4 for months_to_next_visit.*0..3"),
-        ([0, -1] + [0] * 8, "level -1 for ablation"),
-        ([0.0] * 10, "whole numbers"),
-        ([0] * 9, "shape"),
+        ([0] * N + [4], "level 4 for months_to_next_visit.*0..3"),
+        ([0, -1] + [0] * (N - 1), "level -1 for ablation"),
+        ([0.0] * (N + 1), "whole numbers"),
+        ([0] * N, "shape"),
     ],
 )
 def test_bad_levels_are_told(action: list, words: str) -> None:
@@ -169,15 +170,15 @@ def test_levels_that_make_no_sense_are_refused(amounts: dict, words: str) -> Non
         Levels({"a": (0.0, 1.0)}, interval="b")
 
 
-def test_only_a_second_pacemaker_is_refused_and_the_mask_leaks_no_condition() -> None:
+def test_only_what_is_there_already_is_refused_and_the_mask_leaks_no_condition() -> None:
     env = make()
     _, info = env.reset(seed=1)
-    assert info["action_mask"].dtype == np.int8 and info["action_mask"].tolist() == [1] * 22
-    assert env.action_masks().shape == (22,) and env.action_masks().dtype == bool
+    assert info["action_mask"].dtype == np.int8 and info["action_mask"].tolist() == [1] * (2 * N + 4)
+    assert env.action_masks().shape == (2 * N + 4,) and env.action_masks().dtype == bool
     action = NOTHING.copy()
     action[2] = 1
     _, _, _, _, info = env.step(action)
-    assert info["refused_orders"] == 0 and info["action_mask"].tolist() == [1] * 5 + [0] + [1] * 16
+    assert info["refused_orders"] == 0 and info["action_mask"].tolist() == [1] * 5 + [0] + [1] * (2 * N - 2)
     reward = env.step(action)
     assert reward[4]["refused_orders"] == 1 and env.refusals() == [("pacemaker", "the patient has a pacemaker already")]
     assert reward[4]["reward_treatment_burden"] == 0, "what is not carried out costs nothing"
@@ -192,7 +193,7 @@ def test_the_terms_are_quality_adjusted_life_years() -> None:
     later, half = 1.0 / 1.03, (1.03**-1.0 - 1.03**-1.5) / math.log(1.03)
     before, after = chart(condition=["I48", "I50"]), chart(condition=["I48", "I50"], years=1.5)
     terms = task.reward(before, given(), after)
-    assert float(terms["disease_burden"]) == pytest.approx(-half * (1 - (1 - 0.224) * (1 - 0.072)), rel=1e-5)
+    assert float(terms["disease_burden"]) == pytest.approx(-half * (1 - (1 - 0.048) * (1 - 0.179)), rel=1e-5)
     visit = 0.5 / 365.25 + 150.0 / DOLLARS_PER_QALY
     assert float(terms["visits"]) == pytest.approx(-visit * later) and float(terms["death"]) == 0
     treated = task.reward(before, given(beta_blocker=1.0, cardioversion=1.0), after)
@@ -209,7 +210,7 @@ def test_the_terms_are_quality_adjusted_life_years() -> None:
     assert float(dead["death"]) == pytest.approx(-(1.03**-1.25 - 1.03**-10) / math.log(1.03), rel=1e-5)
     late = task.reward(chart(condition=["I48"], years=9.5), given(), chart(condition=["I48"], years=10.5))
     assert float(late["disease_burden"]) == pytest.approx(
-        -0.224 * (1.03**-9.5 - 1.03**-10) / math.log(1.03), rel=1e-4
+        -0.048 * (1.03**-9.5 - 1.03**-10) / math.log(1.03), rel=1e-4
     ), "beyond ten years nothing counts"
     worst = task.reward(chart(condition=list(CODES)), given(), chart(condition=list(CODES), years=1.5))
     assert -0.5 < float(worst["disease_burden"]), "no disease is worse than death"
@@ -225,6 +226,9 @@ def test_the_cost_counts_harm() -> None:
 
     assert harm(["I44"], beta_blocker=1.0, antiarrhythmic=1.0) == 2
     assert harm(["I44"], ("pacemaker",), beta_blocker=1.0) == harm(["I44"], beta_blocker=1.0, pacemaker=1.0) == 0
+    assert harm(["I44"], beta_blocker=1.0, crt=1.0) == harm(["I44"], ("icd",), beta_blocker=1.0) == 0
+    assert harm(["I21"], icd=1.0) == harm(["I63"], valve_replacement=1.0) == harm(["I95"], sglt2_inhibitor=1.0) == 1
+    assert harm(["I42", "I44", "I50"], icd=1.0, crt=1.0) == harm(["I35"], valve_replacement=1.0, statin=1.0) == 0
     assert harm(["I95"], diuretic=1.0) == harm([], bled=1.0) == 1 and harm(["I48"], beta_blocker=1.0) == 0
 
 
@@ -232,7 +236,7 @@ def test_ten_years_end_it_and_so_does_death() -> None:
     for level, visits in ((3, 10), (2, 20), (0, 120)):
         env = make()
         env.reset(seed=0)
-        action = np.array([0] * 9 + [level])
+        action = np.array([0] * N + [level])
         for visit in range(1, visits + 1):
             _, _, terminated, truncated, info = env.step(action)
             assert (terminated or truncated) == (visit == visits)
@@ -277,6 +281,13 @@ def test_the_rule_does_what_the_guidelines_say() -> None:
     assert (
         orders(condition=["I21"])["revascularisation"] == 1 and orders(condition=["I21"])["months_to_next_visit"] == 1
     )
+    weak = orders(condition=["I42", "I44", "I50"])
+    assert weak["icd"] == weak["crt"] == weak["sglt2_inhibitor"] == 1 and weak["pacemaker"] == 0
+    assert orders(condition=["I42", "I21"])["icd"] == 0 and orders(condition=["I42"])["crt"] == 0
+    assert orders(condition=["I25"])["statin"] == 1 and orders(condition=["I48"])["statin"] == 0
+    assert orders(condition=["I35"])["valve_replacement"] == 0
+    assert orders(condition=["I35", "I50"])["valve_replacement"] == 1
+    assert orders(condition=["I35", "I50"], treated=["valve_replacement"])["valve_replacement"] == 0
     assert float(cha2ds2_vasc(chart(age_years=80, sex_female=1.0), chart(condition=["I63"])["condition"] > 0.5)) == 5
     task = ECGProgressionTask()
     ill = chart(condition=["I44", "I50", "I48", "I95"])
@@ -291,8 +302,8 @@ def test_every_kind_of_agent_can_be_judged() -> None:
     luck = keys.from_seed(0, 24)
     rule = judge(ProgressionRule(), simulator, luck, 40)
     chance = judge(Uniform(LEVELS.counts), simulator, luck, 120)
-    watching = judge(Constant([0] * 9 + [3]), simulator, luck, 12)
-    assert watching.lengths.max() == 10 and watching.ordered[:, :9].sum() == 0
+    watching = judge(Constant([0] * N + [3]), simulator, luck, 12)
+    assert watching.lengths.max() == 10 and watching.ordered[:, :N].sum() == 0
     assert float(rule.terms["treatment_burden"].mean()) > float(chance.terms["treatment_burden"].mean())
     first = Uniform(LEVELS.counts)
     drawn = torch.cat([first.act(chart()) for _ in range(300)])
@@ -301,7 +312,7 @@ def test_every_kind_of_agent_can_be_judged() -> None:
     with pytest.raises(ValueError, match="at least one level"):
         Uniform([2, 0])
     with pytest.raises(ValueError, match="not among its levels"):
-        to_orders(torch.tensor([[5] + [0] * 9]), menu_of(simulator))
+        to_orders(torch.tensor([[5] + [0] * N]), menu_of(simulator))
 
 
 @pytest.mark.parametrize("hold", [False, True])
@@ -320,16 +331,16 @@ def test_cem_plans_over_levels(hold: bool) -> None:
     planner = WorldPlanner(simulator, config)
     state, now = simulator.reset(keys.from_seed(5, 6))
     orders = planner.act(now)
-    assert orders.shape == (6, 10) and bool((orders[:, COLUMN["diuretic"]] == 1).all())
+    assert orders.shape == (6, N + 1) and bool((orders[:, COLUMN["diuretic"]] == 1).all())
     assert bool((orders[:, COLUMN["months_to_next_visit"]] == 6).all()), "the interval is held at its middle level"
-    assert float(orders[:, :9].sum()) <= 6 + 3
+    assert float(orders[:, :N].sum()) <= 6 + 3
     out = simulator.step(state, now, orders)
     later = planner.act(out.chart)  # from a warm start
-    assert float(later[:, :9].sum()) <= 6 + 3, "nobody is ill any more: little is worth its burden"
+    assert float(later[:, :N].sum()) <= 6 + 3, "nobody is ill any more: little is worth its burden"
     planner.reset()
     assert torch.equal(planner.act(now), orders), "the planner's random stream begins anew with it"
     if hold:
-        plan = planner._space.orders(torch.ones(1, 10, dtype=torch.int64) * torch.tensor([1] * 9 + [0]))
+        plan = planner._space.orders(torch.ones(1, N + 1, dtype=torch.int64) * torch.tensor([1] * N + [0]))
         assert plan[0, 0, :4].tolist() == [1.0] * 4 and not plan[0, 1:, :4].any() and bool((plan[0, :, 4:9] == 1).all())
     with pytest.raises(ValueError, match="not among its levels: 1, 3, 6, 12"):
         WorldPlanner(simulator, config, fixed={"months_to_next_visit": 5.0})

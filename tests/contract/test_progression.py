@@ -16,6 +16,7 @@ from clinenv.simulator import Simulator
 from clinenv.testing import check_simulator, check_vector_env
 from tests.contract.worlds import CLINICS, clinic_named
 from tests.toy_progression import ToyClinic
+from world_models.quantities.progression import ORDERS
 from world_models.testing import check_world
 
 ENVIRONMENTS = {
@@ -70,8 +71,8 @@ def test_row_i_is_the_single_environment(env_id: str, name: str) -> None:
 def test_a_course_of_ten_years_is_judged_in_any_clinic(name: str) -> None:
     env = ECGProgressionVectorEnv(4, world=clinic_named(name), autoreset_mode="Disabled")
     env.reset(seed=2)
-    action = np.zeros((4, 10), dtype=np.int64)
-    action[:, 9] = 3
+    action = np.zeros((4, len(ORDERS)), dtype=np.int64)
+    action[:, -1] = 3
     total = np.zeros(4)
     over = np.zeros(4, bool)
     while not over.any():

@@ -217,7 +217,7 @@ def test_choices_say_what_the_environment_can_carry_out() -> None:
     with pytest.raises(ValueError, match="are no row of the menu"):
         menu.of(orders + 0.01)
     clinic = Choices(simulator_of("ECGProgression-v0"))
-    levels = torch.tensor([[1, 0, 0, 1, 0, 1, 0, 1, 1, 2], [0] * 9 + [3]])
+    levels = torch.tensor([[1, 0, 0, 1, 0, 1, 0, 1, 1, 0, 1, 0, 0, 1, 2], [0] * 14 + [3]])
     assert torch.equal(clinic.of(clinic.orders(levels)), levels) and torch.equal(clinic.of(levels), levels)
     ward = Choices(simulator_of("EHRWard-v0"))
     switches = (torch.arange(69) % 3 == 0).to(torch.int64).expand(2, -1)

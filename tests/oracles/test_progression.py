@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from world_models import keys, tree
-from world_models.oracles.progression import conditions, treatments
+from world_models.oracles.progression import conditions, mortality, treatments
 from world_models.oracles.progression import state as body
 from world_models.oracles.progression.care import cha2ds2_vasc, usual_care
 from world_models.oracles.progression.entry import COHORTS
@@ -73,6 +73,8 @@ def test_sums_of_log_ratios_are_exact_in_any_order() -> None:
     turned = torch.randperm(effects.shape[0], generator=torch.Generator().manual_seed(0))
     assert torch.equal(holds @ effects, holds[:, turned] @ effects[turned])
     assert torch.equal((holds @ effects).double(), holds.double() @ effects.double())
+    excess = body.tables(torch.device("cpu")).excess
+    assert torch.equal((holds @ excess).double(), holds.double() @ excess.double())
 
 
 def test_one_year_at_once_or_in_quarters_is_the_same_course() -> None:
@@ -160,7 +162,10 @@ def test_procedures_act_at_once_and_harm_some() -> None:
     stent = torch.tensor([name == "revascularisation" for name in PROCEDURES]).expand(1000, -1)
     relieved = body.at_once(angina, stent, drugs(1000))
     assert float(column(relieved, "I20").float().mean()) < 0.4 and bool(column(relieved, "I25").all())
-    assert bool(relieved.procedures[:, 3].all()) and int(column(relieved, "I21").sum()) > 0
+    assert (
+        bool(relieved.procedures[:, PROCEDURES.index("revascularisation")].all())
+        and int(column(relieved, "I21").sum()) > 0
+    )
 
 
 def test_age_and_conditions_raise_the_rates() -> None:
@@ -200,6 +205,7 @@ def test_every_row_of_the_tables_names_its_source() -> None:
     assert set(conditions.ONSETS) == set(CODES)
     assert set(conditions.RESOLUTIONS) == set(CODES) - IRREVERSIBLE
     assert {r.source for r in conditions.RATIOS} <= set(conditions.SOURCES)
+    assert {r.source for r in mortality.EXCESS} <= set(mortality.SOURCES)
     rows = [*treatments.TREATMENT_RATIOS, *treatments.AT_ONCE]
     assert {r.source for r in rows} <= set(treatments.SOURCES)
     moved = {part.strip() for r in treatments.TREATMENT_RATIOS for part in r.feature.split("&")}

@@ -11,7 +11,10 @@ from scipy.signal import find_peaks
 
 from world_models import keys
 from world_models.ecg.lead_names import LEADS
+from world_models.oracles.progression.ecg.anatomy import at_visit, sample_anatomy
+from world_models.oracles.progression.ecg.rhythm import is_paced
 from world_models.oracles.progression.ecg.shown import FORMS, VISIBLE, shown_on_ecg
+from world_models.oracles.progression.ecg.signs import apply_signs
 from world_models.oracles.progression.ecg.synthesis import synthesise_progression_ecg
 from world_models.quantities.progression import CODES, TREATMENTS
 
@@ -236,6 +239,48 @@ def test_a_pacemaker_ends_the_slow_rhythm_of_complete_block():
     assert np.median(turns) > 2.0 * np.median(without)
 
 
+def test_resynchronisation_paces_always_and_narrows_a_left_block():
+    case = patients(300, ["I44", "I42"])
+    chosen = seen(case, "I44", "lbbb")
+
+    def beats(treatments):
+        theirs = rows(patients(300, ["I44", "I42"], treatments), chosen)
+        drawn, shown = draw(theirs).numpy(), shown_on_ecg(*theirs[:3])
+        drugs = {name: theirs[5][:, i].float() for i, name in enumerate(TREATMENTS)}
+        heart = at_visit(theirs[0], theirs[1], sample_anatomy(theirs[0], theirs[3], theirs[4]))
+        signs = apply_signs(heart, shown, drugs, is_paced(shown, drugs))
+        return drawn, [median_beat(x, r_peaks(x)) for x in drawn], signs.qrs_ms
+
+    own, both, right = beats(()), beats(("crt",)), beats(("pacemaker",))
+    narrower = own[2] - both[2]
+    assert 12.0 < float(narrower.mean()) < 30.0 and float(both[2].mean()) > 120.0
+    assert np.array_equal(right[0], own[0]), "a pacemaker waits for a block of high degree"
+    # a left block points to the left (I up); from both ventricles it points away from it
+    assert np.median([np.trapezoid(b[0, 22:42]) for b in own[1]]) > 0
+    assert np.median([np.trapezoid(b[0, 22:42]) for b in both[1]]) < 0
+    # always: in fibrillation too the ventricles beat regularly
+    irregular, paced = (patients(60, ["I48"], x) for x in ((), ("crt",)))
+    shows = seen(irregular, "I48", "fibrillation")
+    jitter = [np.median([rr_variation(r_peaks(e)) for e in draw(rows(c, shows)).numpy()]) for c in (irregular, paced)]
+    assert jitter[1] < 0.03 < 0.08 < jitter[0]
+
+
+def test_a_defibrillator_paces_a_block_of_high_degree_and_else_shows_nothing():
+    case = patients(300, ["I44"])
+    chosen = seen(case, "I44", "third_degree")
+    one, other = (draw(rows(patients(300, ["I44"], [x]), chosen)) for x in ("pacemaker", "icd"))
+    assert torch.equal(one, other)
+    assert torch.equal(draw(patients(40, ["I50"], ["icd"])), draw(patients(40, ["I50"])))
+
+
+def test_a_new_valve_relieves_the_strain():
+    case = patients(200, ["I35"])
+    chosen = seen(case, "I35", "stenosis")
+    before, after = (draw(rows(patients(200, ["I35"], x), chosen)).numpy() for x in ((), ("valve_replacement",)))
+    size = [np.ptp(x[:, LEAD["V5"]], axis=1).mean() for x in (before, after)]
+    assert size[1] < 0.95 * size[0]
+
+
 def test_beta_blockers_slow_and_antiarrhythmics_lengthen_qt():
     def rate(treatments, codes=()):
         ecg = draw(patients(60, codes, treatments)).numpy()
@@ -243,7 +288,7 @@ def test_beta_blockers_slow_and_antiarrhythmics_lengthen_qt():
 
     assert rate(("beta_blocker",)) < rate(()) - 4.0
     assert rate(("beta_blocker",), ("I48",)) < rate((), ("I48",)) - 4.0
-    assert rate(("anticoagulant", "ace_inhibitor", "diuretic")) == rate(())
+    assert rate(("anticoagulant", "ace_inhibitor", "diuretic", "statin", "sglt2_inhibitor")) == rate(())
 
 
 def test_low_voltage_of_an_effusion():

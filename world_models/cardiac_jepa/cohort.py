@@ -20,13 +20,12 @@ from world_models.oracles.progression.visits import make_visits
 from world_models.oracles.progression.world import ProgressionOracle
 from world_models.quantities.progression import (
     CODES,
-    DRUGS,
     INTERVALS_MONTHS,
     ORDERS,
-    PROCEDURES,
     SAMPLES,
     SAMPLING_RATE_HZ,
     TREATMENTS,
+    parted,
 )
 
 __all__ = ["FOLDS", "follow_ups", "progression_monolith"]
@@ -117,12 +116,12 @@ def follow_ups(seed: int, patients: int, visits: int = 8, cohort: str = "clinic"
 
 
 def _followed(before: dict[str, Tensor], order: Tensor, after: dict[str, Tensor], alive: Tensor) -> Followed:
-    done, taken = order[:, :-1].split([len(PROCEDURES), len(DRUGS)], -1)
+    done, taken = parted(order[:, :-1])
     row = Followed(
         before["condition"],
         before["age_years"],
         before["sex_female"],
-        before["treated"][:, : len(PROCEDURES)],
+        parted(before["treated"])[0],
         done,
         taken,
         order[:, -1],

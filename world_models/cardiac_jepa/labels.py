@@ -46,9 +46,9 @@ class Followed(NamedTuple):
     condition: Tensor  # float32 [B, C] at the visit
     age_years: Tensor  # [B]
     sex_female: Tensor  # [B]
-    ever: Tensor  # [B, 4] procedures done before the visit
-    done: Tensor  # [B, 4] at the visit
-    taken: Tensor  # [B, 5] drugs until the next visit
+    ever: Tensor  # [B, PROCEDURES] procedures done before the visit
+    done: Tensor  # [B, PROCEDURES] at the visit
+    taken: Tensor  # [B, DRUGS] drugs until the next visit
     months: Tensor  # [B] to the next visit
     next_condition: Tensor  # [B, C]
     dead: Tensor  # [B] by the next visit; the other two then say nothing

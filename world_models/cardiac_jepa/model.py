@@ -28,7 +28,7 @@ from world_models.cardiac_jepa.state import ProgressionBelief
 from world_models.config_json import from_json
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.protocol import Chart, Factors, History
-from world_models.quantities.progression import DRUGS, MEASURES, ORDERS, PROCEDURES
+from world_models.quantities.progression import MEASURES, ORDERS, TREATMENTS, joined, parted
 from world_models.quantity import DAYS_PER_MONTH, DAYS_PER_YEAR, Quantity
 
 __all__ = ["KIND", "CardiacJEPAWorld", "ExplainPairs", "Reader", "read_measures"]
@@ -117,7 +117,7 @@ class CardiacJEPAWorld(nn.Module):
     bank_condition: Tensor  # bool [N, C]
     bank_age_years: Tensor  # [N]
     bank_sex_female: Tensor  # [N]
-    bank_treated: Tensor  # bool [N, 9] procedures done, drugs taken
+    bank_treated: Tensor  # bool [N, TREATMENTS] procedures done, drugs taken
     bank_ecg: Tensor  # float16 [M, 12, T] mV of the first of them
     pair_before: Tensor  # float16 [P, Z], as in `ExplainPairs`
     pair_after: Tensor  # float16 [P, Z]
@@ -153,7 +153,7 @@ class CardiacJEPAWorld(nn.Module):
         self.register_buffer("bank_condition", torch.zeros(config.bank, count, dtype=torch.bool))
         self.register_buffer("bank_age_years", torch.full((config.bank,), 60.0))
         self.register_buffer("bank_sex_female", torch.zeros(config.bank))
-        self.register_buffer("bank_treated", torch.zeros(config.bank, len(PROCEDURES) + len(DRUGS), dtype=torch.bool))
+        self.register_buffer("bank_treated", torch.zeros(config.bank, len(TREATMENTS), dtype=torch.bool))
         ecgs = (config.bank_ecgs, 12, plain.crop_samples)
         self.register_buffer("bank_ecg", torch.zeros(ecgs, dtype=torch.float16))
         self.register_buffer("pair_before", torch.zeros(config.pairs, size, dtype=torch.float16))
@@ -206,7 +206,7 @@ class CardiacJEPAWorld(nn.Module):
         treated = self.bank_treated[row].to(torch.float32)
         if "latent" in given:  # a recorded ECG says nothing of what its patient takes
             treated = torch.zeros_like(treated)
-        ever, taken = treated.split([len(PROCEDURES), len(DRUGS)], -1)
+        ever, taken = parted(treated)
         none = torch.zeros(len(key), device=self.device)
         return ProgressionBelief(
             key,
@@ -241,14 +241,14 @@ class CardiacJEPAWorld(nn.Module):
 
     @gradients.verb
     def transition(self, state: ProgressionBelief, action: Tensor) -> ProgressionBelief:
-        """To the next visit, after the months that the last column of `action` [B, 10] orders (0: one month).
+        """To the next visit, after the months that the last column of `action` [B, ORDERS] orders (0: one month).
 
         Raises:
             ValueError: an order outside its bounds.
         """
         action = checked_orders(self.orders, action, len(state.key), self.device)
         ordered = (action[:, :-1] >= GIVEN_FROM).to(torch.float32)
-        done, taken = ordered.split([len(PROCEDURES), len(DRUGS)], -1)
+        done, taken = parted(ordered)
         months = action[:, -1].clamp_min(1.0)
         age = (state.entry_age_years + state.years).clamp_max(OLDEST_YEARS)
         t, outcomes = state.t + 1, len(self.codes) + 2  # conditions, death, bleed
@@ -284,7 +284,7 @@ class CardiacJEPAWorld(nn.Module):
             "years": state.years.clamp_max(100.0),
             "months_since_visit": state.months_since_visit,
             "condition": state.condition,
-            "treated": torch.cat([state.ever, state.taken], -1),
+            "treated": joined(state.ever, state.taken),
             "bleeding": state.bleeding,
             "dead": state.dead,
             "probe": self.reader.chances(latent),
@@ -340,14 +340,14 @@ class CardiacJEPAWorld(nn.Module):
             return state
         days = history.hours.to(self.device, torch.float32) / HOURS_PER_DAY
         years = (days[:, -1] - days[:, 0]) / DAYS_PER_YEAR
-        before = history.actions[:, :-1].to(self.device, torch.float32)
+        done, taken = parted(history.actions[:, :-1, :-1].to(self.device, torch.float32))
         return state._replace(
             t=torch.full_like(key, visits - 1),
             years=years,
             entry_age_years=(state.entry_age_years - years).clamp_min(18.0),
             months_since_visit=((days[:, -1] - days[:, -2]) / DAYS_PER_MONTH).clamp(0.0, 24.0),
-            ever=(before[:, :, : len(PROCEDURES)] >= GIVEN_FROM).any(1).to(torch.float32),
-            taken=(before[:, -1, len(PROCEDURES) : -1] >= GIVEN_FROM).to(torch.float32),
+            ever=(done >= GIVEN_FROM).any(1).to(torch.float32),
+            taken=(taken[:, -1] >= GIVEN_FROM).to(torch.float32),
         )
 
     # ---- for counterfactuals, explanation and pictures ------------------------------------------------------------

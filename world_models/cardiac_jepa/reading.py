@@ -84,7 +84,7 @@ class ReadOracle:
         return self.oracle.read(chart)
 
     def transition(self, state: ProgressionState, action: Tensor) -> ProgressionState:
-        """The oracle's next visit after orders [B, 10]. Raises ValueError: an order outside its bounds."""
+        """The oracle's next visit after orders [B, ORDERS]. Raises ValueError: an order outside its bounds."""
         return self.oracle.transition(state, action)
 
     @torch.no_grad()

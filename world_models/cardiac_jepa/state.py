@@ -20,8 +20,8 @@ class ProgressionBelief(NamedTuple):
     months_since_visit: Tensor  # [B]
     condition: Tensor  # [B, C] 0 or 1
     believed: Tensor  # [B, C] chance of each now: `condition` itself where it is known
-    ever: Tensor  # [B, 4] procedures done
-    taken: Tensor  # [B, 5] drugs since the last visit
+    ever: Tensor  # [B, PROCEDURES] procedures done
+    taken: Tensor  # [B, DRUGS] drugs since the last visit
     bleeding: Tensor  # [B]
     dead: Tensor  # [B]
     latent: Tensor  # [B, Z] what the predictor expects of this visit's ECG

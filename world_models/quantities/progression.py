@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from world_models.constants import constant
 from world_models.quantity import Quantity
 
 __all__ = [
-    "BECOMES", "CODES", "CONDITIONS", "DRUGS", "INTERVALS_MONTHS", "IRREVERSIBLE", "MEASURES", "ORDERS", "PROCEDURES",
-    "SAMPLES", "SAMPLING_RATE_HZ", "TREATMENTS", "scars",
+    "BECOMES", "CODES", "CONDITIONS", "DEVICES", "DRUGS", "INTERVALS_MONTHS", "IRREVERSIBLE", "MEASURES", "ORDERS",
+    "PROCEDURES", "SAMPLES", "SAMPLING_RATE_HZ", "TREATMENTS", "joined", "parted", "scars",
 ]  # fmt: skip
 
 CONDITIONS: dict[str, str] = {
@@ -56,18 +60,49 @@ def scars(codes: Sequence[str]) -> tuple[tuple[int, int], ...]:
     return tuple((codes.index(a), codes.index(b)) for a, b in BECOMES.items() if a in codes and b in codes)
 
 
-PROCEDURES: tuple[str, ...] = ("cardioversion", "ablation", "pacemaker", "revascularisation")  # done at the visit
-# taken until the next visit
-DRUGS: tuple[str, ...] = ("antiarrhythmic", "beta_blocker", "ace_inhibitor", "diuretic", "anticoagulant")
-TREATMENTS: tuple[str, ...] = (*PROCEDURES, *DRUGS)
+# In the order of the columns of orders and charts; what is new is appended.
+TREATMENTS: tuple[str, ...] = (
+    "cardioversion", "ablation", "pacemaker", "revascularisation",
+    "antiarrhythmic", "beta_blocker", "ace_inhibitor", "diuretic", "anticoagulant",
+    "statin", "sglt2_inhibitor", "icd", "crt", "valve_replacement",
+)  # fmt: skip
+DEVICES: tuple[str, ...] = ("pacemaker", "icd", "crt")  # implanted once and kept
+_AT_THE_VISIT = {"cardioversion", "ablation", "revascularisation", "valve_replacement", *DEVICES}
+PROCEDURES: tuple[str, ...] = tuple(name for name in TREATMENTS if name in _AT_THE_VISIT)
+DRUGS: tuple[str, ...] = tuple(name for name in TREATMENTS if name not in PROCEDURES)  # taken until the next visit
+_PROCEDURE_COLUMNS = tuple(TREATMENTS.index(name) for name in PROCEDURES)
+_DRUG_COLUMNS = tuple(TREATMENTS.index(name) for name in DRUGS)
+_BACK = tuple((*PROCEDURES, *DRUGS).index(name) for name in TREATMENTS)
+
+
+def parted(treated: Tensor) -> tuple[Tensor, Tensor]:
+    """Procedures [..., P] and drugs [..., D] of `treated` [..., TREATMENTS]."""
+    procedures, drugs = (constant(x, treated.device, torch.int64) for x in (_PROCEDURE_COLUMNS, _DRUG_COLUMNS))
+    return treated.index_select(-1, procedures), treated.index_select(-1, drugs)
+
+
+def joined(procedures: Tensor, drugs: Tensor) -> Tensor:
+    """[..., TREATMENTS] of procedures [..., P] and drugs [..., D]: what `parted` took apart."""
+    return torch.cat((procedures, drugs), -1).index_select(-1, constant(_BACK, drugs.device, torch.int64))
+
+
 INTERVALS_MONTHS: tuple[float, ...] = (1.0, 3.0, 6.0, 12.0)  # to the next visit, as the tasks offer them
 
 SAMPLING_RATE_HZ = 100.0
 SAMPLES = 1000  # 10 s
 
+_NAMES = {"icd": "implantable cardioverter-defibrillator", "crt": "cardiac resynchronisation (biventricular pacing)"}
+_NAMES |= {"sglt2_inhibitor": "SGLT2 inhibitor", "ace_inhibitor": "ACE inhibitor"}
+_NAMES |= {"valve_replacement": "replacement of the aortic valve"}
+
+
+def _meaning(treatment: str) -> str:
+    when = "done at this visit" if treatment in PROCEDURES else "taken until the next visit"
+    return f"{_NAMES.get(treatment, treatment.replace('_', ' '))}, {when}"
+
+
 ORDERS: tuple[Quantity, ...] = (
-    *(Quantity(n, "bool", 0.0, 1.0, (), f"{n.replace('_', ' ')}, done at this visit") for n in PROCEDURES),
-    *(Quantity(n, "bool", 0.0, 1.0, (), f"{n.replace('_', ' ')}, taken until the next visit") for n in DRUGS),
+    *(Quantity(name, "bool", 0.0, 1.0, (), _meaning(name)) for name in TREATMENTS),
     Quantity("months_to_next_visit", "month", 1.0, 24.0, (), "time to the next visit"),
 )
 

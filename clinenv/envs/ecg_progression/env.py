@@ -26,7 +26,7 @@ class ECGProgressionEnv(ClinicalEnv):
     **Not for clinical use.**
 
     ## Action Space
-    `MultiDiscrete([2] * 9 + [4])`: nine treatments, each given (1) or not (0), and the time to the next visit.
+    `MultiDiscrete([2] * 14 + [4])`: fourteen treatments, each given (1) or not (0), and the time to the next visit.
     Treatments alone would be MultiBinary; one MultiDiscrete holds both, and Stable-Baselines3 takes it.
 
     | Num | Order | Levels |
@@ -40,14 +40,20 @@ class ECGProgressionEnv(ClinicalEnv):
     | 6 | ace_inhibitor | 0, 1 (taken until the next visit) |
     | 7 | diuretic | 0, 1 (taken until the next visit) |
     | 8 | anticoagulant | 0, 1 (taken until the next visit) |
-    | 9 | months_to_next_visit | 1, 3, 6, 12 |
+    | 9 | statin | 0, 1 (taken until the next visit) |
+    | 10 | sglt2_inhibitor | 0, 1 (taken until the next visit) |
+    | 11 | icd | 0, 1 (defibrillator, done at this visit; kept) |
+    | 12 | crt | 0, 1 (resynchronisation, done at this visit; kept) |
+    | 13 | valve_replacement | 0, 1 (aortic, done at this visit; kept) |
+    | 14 | months_to_next_visit | 1, 3, 6, 12 |
 
-    `info["action_mask"]` (int8, 22) has one place a level, order after order: 0 where it cannot be had. Only a second
-    pacemaker is refused. Everything else is carried out, sensible or not: a mask that knew the diagnoses would tell
-    them. `action_masks()` gives it as sb3-contrib's MaskablePPO asks for it.
+    `info["action_mask"]` (int8, 32) has one place a level, order after order: 0 where it cannot be had. Only a second
+    device of a kind, a pacemaker beside resynchronisation and another valve are refused. Everything else is carried
+    out, sensible or not: a mask that knew the diagnoses would tell them. `action_masks()` gives it as sb3-contrib's
+    MaskablePPO asks for it.
 
     ## Observation Space
-    `Box(38,)` float32. Entries are scaled, (value - centre) / scale; `env.unwrapped.describe(observation)` gives them
+    `Box(43,)` float32. Entries are scaled, (value - centre) / scale; `env.unwrapped.describe(observation)` gives them
     back in their units. The Box's bounds are the scaled Min and Max.
 
     | Num | Observation | Unit | Min | Max | Centre | Scale |
@@ -57,16 +63,17 @@ class ECGProgressionEnv(ClinicalEnv):
     | 2 | years | a | 0 | 12 | 5 | 5 |
     | 3 | months_since_visit | month | 0 | 24 | 6 | 6 |
     | 4-27 | probe | fraction | 0 | 1 | 0.5 | 0.5 |
-    | 28-36 | treated | bool | 0 | 1 | 0.5 | 0.5 |
-    | 37 | bleeding | bool | 0 | 1 | 0.5 | 0.5 |
+    | 28-41 | treated | bool | 0 | 1 | 0.5 | 0.5 |
+    | 42 | bleeding | bool | 0 | 1 | 0.5 | 0.5 |
 
     (probe: probability of each condition, read from the ECG's latent by a linear probe, in the order I10 I11 I20 I21
     I25 I26 I27 I30 I31 I34 I35 I42 I44 I45 I47 I48 I49 I50 I51 I63 I70 I73 I82 I95; treated: drugs taken since the last
     visit, procedures ever done, in the order of the actions; bleeding: a major bleed since the last visit.)
 
-    What the patient has is not in it: an ECG does not show a pressure, and shows a flutter only while it lasts.
+    What the patient has is not in it: an ECG does not show a pressure, and shows a flutter only while it lasts. Nor is
+    the ejection fraction, which decides whom a defibrillator or resynchronisation helps.
 
-    - `observation="labels"`: `Box(62,)`, the recorded conditions (0 or 1) after the rest.
+    - `observation="labels"`: `Box(67,)`, the recorded conditions (0 or 1) after the rest.
     - `observation="latent"`: the ECG's latent after the rest.
     - `observation="ecg"`: a `Dict` of `chart` (the Box above) and `ecg` (12 leads of ten seconds at 100 Hz, mV, one
       flat row), in worlds that draw one: the oracle.
@@ -75,17 +82,18 @@ class ECGProgressionEnv(ClinicalEnv):
     In quality-adjusted life years (QALY), none above 0, as they count at the first visit: each further year is worth
     3 % less (`clinenv.worth`). The sum of an episode is the QALYs lived within the ten years minus these ten, which are
     8.7 so counted. Five terms, each also in info as `reward_<term>`, in proportion to the interval where they last:
-    - *disease_burden*: the conditions present, by the disability weights of the Global Burden of Disease (atrial
-      fibrillation 0.224 a year, angina 0.080, heart failure 0.072, stroke 0.070, ...), combined as 1 - prod(1 - w), the
-      mean of the interval's two visits;
+    - *disease_burden*: the conditions present, by the disability weights of the Global Burden of Disease (stroke 0.174
+      a year, infarction 0.100, heart failure 0.097, without a diuretic 0.179, angina 0.080, atrial fibrillation 0.048,
+      ...), combined as 1 - prod(1 - w), the mean of the interval's two visits;
     - *death*: the years of the ten that are left, in full (in health it costs most, but never less than any disease);
       the interval's own counts half;
-    - *treatment_burden*: a year on a drug 0.004 to 0.020, a procedure 0.004 (cardioversion) to 0.020;
+    - *treatment_burden*: a year on a drug 0.004 to 0.020, a procedure 0.004 (cardioversion) to 0.060 (valve);
     - *visits*: 0.0029 each: half a day, and 150 US dollars at 100,000 for a QALY;
     - *bleeding*: 0.030 a major bleed.
 
     `info["cost"]`, apart from the reward, counts harm: 1 for a major bleed, and 1 for each treatment that a recorded
-    condition forbids (beta-blocker or antiarrhythmic in I44 without a pacemaker, ACE inhibitor or diuretic in I95);
+    condition forbids (beta-blocker or antiarrhythmic in I44 without a device that paces; ACE inhibitor, diuretic or
+    SGLT2 inhibitor in I95; a defibrillator in I21; a new valve in I63);
     `cost_bleed` and `cost_contraindicated` are its parts.
     Sources of all weights: `clinenv.envs.ecg_progression.rewards`.
 

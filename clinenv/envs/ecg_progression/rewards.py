@@ -4,9 +4,12 @@ A year in full health loses nothing, a year dead loses 1, a year with disease lo
 sum of an episode is therefore the QALYs lived within the horizon minus its years, ten unless the task says otherwise;
 each counted at the first visit, so that a year ahead is worth 3 % less (`clinenv.worth`): ten years are 8.7.
 
-Sources. Disability weights: Global Burden of Disease 2013 and later, Salomon 2015 (doi 10.1016/S2214-109X(15)00069-8)
-(k); codes without a health state of their own there take that of the nearest named one (said beside each). They are
-combined as GBD combines comorbid states, 1 - prod(1 - w). Utility of taking a pill a day: Hutchins 2015 (doi
+Sources. Disability weights: Global Burden of Disease 2019 (doi 10.1016/S0140-6736(20)30925-9, appendix), the health
+states of Salomon 2015 (doi 10.1016/S2214-109X(15)00069-8); codes without a health state of their own there take that of
+the nearest named one (said beside each). A code holds all grades of its disease, so it gets the mean over grades, in
+shares that are assumed where no source stands: fibrillation's 0.224 ("periods of rapid heartbeats and occasional
+fainting") is GBD's weight of those with symptoms alone, and it has none for the others. They are combined as GBD
+combines comorbid states, 1 - prod(1 - w). Utility of taking a pill a day: Hutchins 2015 (doi
 10.1161/CIRCOUTCOMES.114.001240) (k); of anticoagulants: Gage 1996 (PMID 8629644) (k), Freeman 2011 (PMID 21041570) (k);
 of procedures and bleeding: rounded from cost-effectiveness analyses of the same kind (k). Drugs that a block or a low
 pressure forbids: the drugs' labels, ESC 2021 guidelines on heart failure (doi 10.1093/eurheartj/ehab368) and on pacing
@@ -24,11 +27,11 @@ from torch import Tensor
 from clinenv.rewards import total
 from clinenv.worth import in_qaly
 from world_models.constants import constant
-from world_models.quantities.progression import CODES, DRUGS, ORDERS, PROCEDURES, TREATMENTS
+from world_models.quantities.progression import CODES, DEVICES, DRUGS, ORDERS, PROCEDURES, TREATMENTS
 
 __all__ = [
-    "BLEEDING_QALY", "DISABILITY", "DRUG_QALY_YEAR", "HORIZON_YEARS", "PROCEDURE_QALY", "VISIT_QALY", "RewardWeights",
-    "burden", "contraindicated", "drug_burden", "procedure_burden", "within",
+    "BLEEDING_QALY", "CONGESTED", "DISABILITY", "DRUG_QALY_YEAR", "HORIZON_YEARS", "PROCEDURE_QALY", "VISIT_QALY",
+    "RewardWeights", "burden", "contraindicated", "drug_burden", "procedure_burden", "within",
 ]  # fmt: skip
 
 HORIZON_YEARS = 10.0
@@ -38,7 +41,7 @@ DISABILITY: dict[str, float] = {
     "I10": 0.0,  # a risk, not a state of health
     "I11": 0.041,  # heart failure, mild
     "I20": 0.080,  # angina, moderate
-    "I21": 0.074,  # acute myocardial infarction, days 3 to 28
+    "I21": 0.100,  # acute myocardial infarction: 0.432 on days 1 and 2, 0.074 on days 3 to 28
     "I25": 0.033,  # angina, mild
     "I26": 0.072,  # as heart failure, moderate
     "I27": 0.072,  # as heart failure, moderate
@@ -49,29 +52,40 @@ DISABILITY: dict[str, float] = {
     "I42": 0.041,  # as heart failure, mild
     "I44": 0.012,  # as anxiety about a diagnosis
     "I45": 0.0,  # a finding, not a state of health
-    "I47": 0.112,  # half of atrial fibrillation: it comes and goes
-    "I48": 0.224,  # atrial fibrillation and flutter
+    "I47": 0.048,  # as atrial fibrillation
+    # fibrillation with symptoms 0.224, in the 17 % in whom they are severe or disabling (EHRA III and IV in ORBIT-AF,
+    # Freeman 2015, doi 10.1161/CIRCOUTCOMES.114.001303 (k)); in the others as anxiety about a diagnosis, 0.012
+    "I48": 0.048,
     "I49": 0.012,  # as anxiety about a diagnosis
-    "I50": 0.072,  # heart failure, moderate
+    "I50": 0.097,  # heart failure: mild 0.041, moderate 0.072, severe 0.179, a third each; see CONGESTED
     "I51": 0.041,  # as heart failure, mild
-    "I63": 0.070,  # stroke, long-term consequences, moderate
+    # stroke: mild 0.019 and moderate 0.070, a third each, moderate with cognition 0.316 and severe 0.552, a sixth each
+    "I63": 0.174,
     "I70": 0.0,  # a risk, not a state of health
     "I73": 0.014,  # claudication
     "I82": 0.014,  # as claudication
     "I95": 0.012,  # as anxiety about a diagnosis
 }
+# Heart failure that no diuretic relieves counts as severe. That diuretics relieve it: Faris 2012 (PMID 22336795); that
+# it is just this much, is assumed.
+CONGESTED = 0.179
 DRUG_QALY_YEAR: dict[str, float] = {  # lost by taking it for a year: pills, side effects short of a bleed
     "antiarrhythmic": 0.020,
     "beta_blocker": 0.006,
     "ace_inhibitor": 0.004,
     "diuretic": 0.006,
     "anticoagulant": 0.008,
+    "statin": 0.004,
+    "sglt2_inhibitor": 0.006,  # genital infections
 }
 PROCEDURE_QALY: dict[str, float] = {  # lost by one: days in hospital, and complications by their frequency
     "cardioversion": 0.004,
     "ablation": 0.020,
     "pacemaker": 0.020,
     "revascularisation": 0.020,
+    "icd": 0.030,  # and shocks that were not needed, changes of the battery (assumed)
+    "crt": 0.030,  # and a lead more, which is often placed anew (assumed)
+    "valve_replacement": 0.060,  # an operation, or a catheter's; rehabilitation (assumed)
 }
 VISIT_DAYS, VISIT_DOLLARS = 0.5, 150.0
 VISIT_QALY = VISIT_DAYS / 365.25 + in_qaly(VISIT_DOLLARS)  # lost by one visit: half a day, and its price (0.0029)
@@ -94,18 +108,25 @@ _DRUGS = tuple(DRUG_QALY_YEAR.get(q.name, 0.0) for q in ORDERS)
 _PROCEDURES = tuple(PROCEDURE_QALY.get(q.name, 0.0) for q in ORDERS)
 assert set(DISABILITY) == set(CODES) and set(DRUG_QALY_YEAR) == set(DRUGS) and set(PROCEDURE_QALY) == set(PROCEDURES)
 _COLUMN = {q.name: i for i, q in enumerate(ORDERS)}
-# (treatment, condition that forbids it, whether a pacemaker lifts that)
+# (treatment, condition that forbids it, whether a device that paces lifts that)
 _FORBIDDEN = (
     ("beta_blocker", "I44", True),
     ("antiarrhythmic", "I44", True),
     ("ace_inhibitor", "I95", False),
     ("diuretic", "I95", False),
+    ("sglt2_inhibitor", "I95", False),  # its trials left low pressures out (DAPA-HF, doi 10.1056/NEJMoa1911303)
+    ("icd", "I21", False),  # none within 40 days of an infarction: ESC 2022, doi 10.1093/eurheartj/ehac262
+    ("valve_replacement", "I63", False),  # not soon after a stroke, if it can wait (k)
 )
+_FAILURE, _DIURETIC = CODES.index("I50"), _COLUMN["diuretic"]
+_MORE = math.log1p(-CONGESTED) - math.log1p(-DISABILITY["I50"])
 
 
-def burden(condition: Tensor) -> Tensor:
-    """Share [B] of health lost to conditions [B, C], combined as 1 - prod(1 - w)."""
-    return -torch.expm1(total(condition * constant(_LOG_HEALTH, condition.device, condition.dtype)))
+def burden(condition: Tensor, action: Tensor) -> Tensor:
+    """Share [B] of health lost to conditions [B, C] under action [B, A], combined as 1 - prod(1 - w)."""
+    congested = condition[:, _FAILURE] * (action[:, _DIURETIC] <= 0)
+    log_health = total(condition * constant(_LOG_HEALTH, condition.device, condition.dtype))
+    return -torch.expm1(log_health + congested * _MORE)
 
 
 def drug_burden(action: Tensor) -> Tensor:
@@ -131,9 +152,11 @@ def within(before: Tensor, after: Tensor, died: Tensor, horizon_years: float = H
 def contraindicated(condition: Tensor, treated: Tensor, action: Tensor) -> Tensor:
     """How many [B] of the treatments in action [B, A] the conditions [B, C] forbid.
 
-    A pacemaker that is there already (treated [B, 9]) or comes with the action makes a block harmless.
+    A device that paces, there already (treated [B, TREATMENTS]) or implanted with the action, makes a block harmless.
     """
-    paced = (treated[:, TREATMENTS.index("pacemaker")] > 0.5) | (action[:, _COLUMN["pacemaker"]] > 0)
+    paced = torch.zeros_like(treated[:, 0], dtype=torch.bool)
+    for device in DEVICES:
+        paced = paced | (treated[:, TREATMENTS.index(device)] > 0.5) | (action[:, _COLUMN[device]] > 0)
     count = torch.zeros_like(action[:, 0])
     for treatment, code, lifted in _FORBIDDEN:
         wrong = (action[:, _COLUMN[treatment]] > 0) & (condition[:, CODES.index(code)] > 0.5)

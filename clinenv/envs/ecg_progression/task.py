@@ -19,7 +19,7 @@ from clinenv.task import Actions, Column, Levels, Outcomes, Record, Task
 from clinenv.view import ChartView, View
 from clinenv.worth import present, present_years
 from world_models.protocol import Chart, WorldModel
-from world_models.quantities.progression import INTERVALS_MONTHS, ORDERS, PROCEDURES, TREATMENTS
+from world_models.quantities.progression import DEVICES, INTERVALS_MONTHS, ORDERS, PROCEDURES, TREATMENTS
 
 __all__ = ["COLUMNS", "LEVELS", "LabelsView", "ECGProgressionTask"]
 
@@ -41,8 +41,15 @@ COLUMNS: tuple[Column, ...] = (
 
 _HOURS_PER_YEAR = 8766.0
 _STEP_HOURS = _HOURS_PER_YEAR / 2
-_PACEMAKER = [q.name for q in ORDERS].index("pacemaker")
-_WHY = "the patient has a pacemaker already"
+_COLUMN = {q.name: i for i, q in enumerate(ORDERS)}
+# done once: what it is called, and what stands in its way
+_ONCE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "pacemaker": ("a pacemaker", ("pacemaker", "crt")),
+    "icd": ("a defibrillator", ("icd",)),
+    "crt": ("resynchronisation", ("crt",)),
+    "valve_replacement": ("a new aortic valve", ("valve_replacement",)),
+}
+assert set(DEVICES) < set(_ONCE)
 
 
 class LabelsView(ChartView):
@@ -93,8 +100,8 @@ class ECGProgressionTask(Task):
         died = (after["dead"] - before["dead"]).clamp(min=0.0)
         start, end = r.within(before["years"], after["years"], died, self.horizon_years)
         lived = present_years(start, end) * (1.0 - before["dead"])
-        sick_before = r.burden(before["condition"])
-        sick_after = torch.where(died > 0.5, sick_before, r.burden(after["condition"]))
+        sick_before = r.burden(before["condition"], action)
+        sick_after = torch.where(died > 0.5, sick_before, r.burden(after["condition"], action))
         lost = present_years(end, torch.full_like(end, self.horizon_years))
         here = (1.0 - before["dead"]) * present(start)  # what is paid once, at the begin
         return {
@@ -126,19 +133,27 @@ class ECGProgressionTask(Task):
         return Outcomes({"died": (after["dead"] - before["dead"]).clamp(min=0.0)}, {})
 
     def admissible(self, chart: Chart) -> Tensor:
-        """bool [B, A]: everything but a second pacemaker.
+        """bool [B, A]: everything but a second device of a kind, a pacemaker beside resynchronisation, another valve.
 
         Only what was done can refuse an order. Were it the conditions (no cardioversion without an arrhythmia), the
         mask would tell a policy the diagnosis that it is to read from the ECG.
         """
         allowed = torch.ones(chart["treated"].shape[0], len(ORDERS), dtype=torch.bool, device=chart["treated"].device)
-        allowed[:, _PACEMAKER] = chart["treated"][:, TREATMENTS.index("pacemaker")] < 0.5
+        for order, (_, bars) in _ONCE.items():
+            for treatment in bars:
+                allowed[:, _COLUMN[order]] &= chart["treated"][:, TREATMENTS.index(treatment)] < 0.5
         return allowed
 
     def reasons(self, chart: Chart, action: Tensor) -> list[list[tuple[str, str]]]:
         """Why each order was refused."""
-        second = self.refused(chart, action, self.admissible(chart))[:, _PACEMAKER].tolist()
-        return [[("pacemaker", _WHY)] if yes else [] for yes in second]
+        refused = self.refused(chart, action, self.admissible(chart))
+        told: list[list[tuple[str, str]]] = [[] for _ in range(len(action))]
+        for order, (name, _) in _ONCE.items():
+            for row in refused[:, _COLUMN[order]].nonzero()[:, 0].tolist():
+                had = chart["treated"][row, TREATMENTS.index(order)] > 0.5
+                has = name if bool(had) else "resynchronisation, which paces,"
+                told[row].append((order, f"the patient has {has} already"))
+        return told
 
     def views(self) -> Mapping[str, Callable[[WorldModel, Task], View]]:
         """ "labels", and what the drug environments know: "ecg" and "latent"."""

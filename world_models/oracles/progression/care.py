@@ -6,7 +6,9 @@ shows. So in the same state treatment varies, as it must for its effects to be l
 patient drives it: given the chart, orders are as good as randomised.
 
 Chances are those of registries in round figures (k): about 70 % anticoagulated with atrial fibrillation and a
-CHA2DS2-VASc of 2 or more (GARFIELD-AF, ORBIT-AF), 80 % on an ACE inhibitor and a beta-blocker in heart failure.
+CHA2DS2-VASc of 2 or more (GARFIELD-AF, ORBIT-AF), 80 % on an ACE inhibitor and a beta-blocker in heart failure, two
+thirds on a statin with atherosclerosis. Devices are implanted where the chart has what they are for; it tells neither
+the ejection fraction nor the width of the QRS, so I42 stands for the first and I44 for the second.
 CHA2DS2-VASc: Lip 2010, PMID 19762550 (k).
 """
 
@@ -70,6 +72,14 @@ def _chances(age_years: Tensor, sex_female: Tensor, condition: Tensor) -> dict[s
         ),
         "diuretic": ladder(0.03, (has("I10"), 0.28), (has("I11", "I27", "I35"), 0.45), (has("I50"), 0.82)),
         "anticoagulant": ladder(0.03, (has("I48"), 0.35), (has("I48") & risk, 0.72), (has("I26", "I82"), 0.92)),
+        "statin": ladder(
+            0.10, (age_years >= 65.0, 0.25), (has("I10"), 0.38), (has("I20", "I25", "I63", "I70", "I73"), 0.68),
+            (has("I21"), 0.88),
+        ),
+        "sglt2_inhibitor": ladder(0.04, (has("I50", "I42"), 0.28)),
+        "icd": ladder(0.0, (has("I47"), 0.02), (has("I50") & has("I25"), 0.02), (has("I42"), 0.06)),
+        "crt": ladder(0.0, (has("I44") & has("I50"), 0.04), (has("I44") & has("I42"), 0.10)),
+        "valve_replacement": ladder(0.0, (has("I35"), 0.02), (has("I35") & has("I20", "I50"), 0.12)),
     }  # fmt: skip
 
 
@@ -79,7 +89,7 @@ def _odds(chance: Tensor) -> Tensor:
 
 
 def usual_care(chart: Chart, key: Tensor, t: Tensor | int) -> Tensor:
-    """Orders [B, 10] of `progression.ORDERS` for a chart, by the clinician of key [B] at visit t.
+    """Orders [B, ORDERS] of `progression.ORDERS` for a chart, by the clinician of key [B] at visit t.
 
     The clinician's taste is a function of `key` alone, the rest of (key, t).
     """
@@ -88,7 +98,8 @@ def usual_care(chart: Chart, key: Tensor, t: Tensor | int) -> Tensor:
     taste = keys.normal(key, 0, "progression care/taste", (len(TREATMENTS),)) * _TASTE_SD
     u = keys.uniform(key, t, "progression care/luck", (len(TREATMENTS) + 1,))
     low, block = _has(condition, "I95"), _has(condition, "I44", "I49")
-    paced = treated[:, PROCEDURES.index("pacemaker")] > 0.5
+    had = {name: treated[:, i] > 0.5 for i, name in enumerate(TREATMENTS)}
+    paced = had["pacemaker"] | had["crt"]
     against = {
         "beta_blocker": 1.2 * low + 1.2 * (block & ~paced),
         "ace_inhibitor": 1.2 * low,
@@ -96,14 +107,18 @@ def usual_care(chart: Chart, key: Tensor, t: Tensor | int) -> Tensor:
         "antiarrhythmic": 1.5 * (block & ~paced),
         "anticoagulant": 1.5 * (chart["bleeding"] > 0.5),
         "pacemaker": 20.0 * paced,
-        "ablation": 1.0 * (treated[:, PROCEDURES.index("ablation")] > 0.5),
-        "revascularisation": 1.0 * (treated[:, PROCEDURES.index("revascularisation")] > 0.5),
+        "ablation": 1.0 * had["ablation"],
+        "revascularisation": 1.0 * had["revascularisation"],
+        "sglt2_inhibitor": 1.0 * low,
+        "icd": 20.0 * had["icd"] + 4.0 * _has(condition, "I21"),
+        "crt": 20.0 * had["crt"],
+        "valve_replacement": 20.0 * had["valve_replacement"] + 1.0 * _has(condition, "I63"),
     }
     orders = []
     for i, name in enumerate(TREATMENTS):
         odds = _odds(chances[name]) + taste[:, i] - against.get(name, 0.0)
         if name in DRUGS:
-            odds = odds + _PERSISTENCE * (1.5 * (treated[:, i] > 0.5) - 0.5)
+            odds = odds + _PERSISTENCE * (1.5 * had[name] - 0.5)
         likely = 1.0 / (1.0 + (-odds).exp())
         orders.append(((u[:, i] < likely) & (chances[name] > 0.0)).to(torch.float32))
     acute = _has(condition, "I21", "I26", "I30", "I63", "I31")
@@ -118,16 +133,23 @@ def usual_care(chart: Chart, key: Tensor, t: Tensor | int) -> Tensor:
 def history_of_treatment(
     key: Tensor, age_years: Tensor, sex_female: Tensor, condition: Tensor, ever: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What was done before entry: procedures bool [B, 4] and drugs bool [B, 5]; a function of key and conditions."""
+    """What was done before entry: procedures bool [B, PROCEDURES] and drugs bool [B, DRUGS]; of key and conditions."""
     u = keys.uniform(key, 0, "progression care/history", (len(TREATMENTS),))
     chances = _chances(age_years, sex_female, condition)
     taste = keys.normal(key, 0, "progression care/taste", (len(TREATMENTS),)) * _TASTE_SD
-    drugs = [u[:, i] < 1.0 / (1.0 + (-_odds(chances[n]) - taste[:, i]).exp()) for i, n in enumerate(TREATMENTS)][4:]
+    places = {name: i for i, name in enumerate(TREATMENTS)}
+    drugs = [u[:, i] < 1.0 / (1.0 + (-_odds(chances[n]) - taste[:, i]).exp()) for n, i in places.items() if n in DRUGS]
     af, ischaemia, block = _has(ever, "I48", "I47"), _has(ever, "I20", "I21"), _has(condition, "I44")
-    done = (
-        af & (u[:, 0] < 0.25),
-        af & (u[:, 1] < 0.10),
-        block & (u[:, 2] < 0.25),
-        ischaemia & (u[:, 3] < 0.5),
-    )
+    weak = _has(condition, "I42")
+    for_whom = {  # and what share of them had it
+        "cardioversion": (af, 0.25),
+        "ablation": (af, 0.10),
+        "pacemaker": (block, 0.25),
+        "revascularisation": (ischaemia, 0.5),
+        "icd": (weak, 0.20),
+        "crt": (weak & block, 0.20),
+        "valve_replacement": (_has(condition, "I35"), 0.10),
+    }
+    done = [whom & (u[:, places[name]] < share) for name, (whom, share) in for_whom.items()]
+    assert tuple(for_whom) == PROCEDURES
     return torch.stack(done, -1), torch.stack(drugs, -1)

@@ -1,10 +1,10 @@
-"""How the conditions start, go and kill: rates per year and what age, sex and other conditions make of them.
+"""How the conditions start and go: rates per year and what age, sex and other conditions make of them.
 
 A rate is per_1000 / 1000 a year for a man of 60 without anything else, times `per_decade` for each ten years above
 60 (onsets: up to 90), times `female` in women, times the ratio of every feature that holds. Features are conditions
-present ("I10"), conditions ever had ("ever I48"), hidden risks ("smoker", "diabetes"), treatments and pairs of these
-("I48 & anticoagulant"); `treatments` adds the treatments' rows. Targets are onsets ("I48"), resolutions ("resolve
-I48"), "death" and "bleed".
+present ("I10"), conditions ever had ("ever I48"), hidden traits ("smoker", "diabetes", ...), treatments, what these are
+for (`state.INDICATIONS`) and pairs of these ("I48 & anticoagulant"); `treatments` adds the treatments' rows,
+`mortality` those of death. Targets are onsets ("I48"), resolutions ("resolve I48"), "death" and "bleed".
 
 Sources stand beside each row by name and in `SOURCES` in full; "(k)": from memory, not looked up. Base rates were set
 so that simulated incidence and prevalence meet the figures of `benchmarks/progression_probes.py`: they are calibrated,
@@ -16,13 +16,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["ACUTE", "BLEED", "COMPLICATIONS", "DEATH", "FAMILIES", "FATALITY", "ONSETS", "RATIOS", "RESOLUTIONS"]
+__all__ = ["ACUTE", "BLEED", "COMPLICATIONS", "FAMILIES", "ONSETS", "RATIOS", "RESOLUTIONS"]
 __all__ += ["SOURCES", "Rate", "Ratio"]
 
 SOURCES: dict[str, str] = {
     "k": "clinical knowledge or calibration (k)",
     "framingham-af": "Benjamin 1994, risk factors of atrial fibrillation, PMID 8114238",
-    "framingham-af-death": "Benjamin 1998, death after atrial fibrillation 1.5 (men) and 1.9 (women), PMID 9737513 (k)",
     "framingham-stroke": "Wolf 1991, fivefold stroke with atrial fibrillation, PMID 1866765 (k)",
     "framingham-hf": "Levy 1996, hypertension to heart failure 2.0 (men) and 3.3 (women), PMID 8622246 (k)",
     "wang": "Wang 2003, atrial fibrillation and heart failure each lead to the other, PMID 12771006 (k)",
@@ -60,7 +59,7 @@ ONSETS: dict[str, Rate] = {
     "I10": Rate(34.0, 1.30, 1.00, "vascular"),
     "I11": Rate(0.5, 1.35, 1.05, "vascular"),
     "I20": Rate(2.5, 1.30, 0.80, "vascular"),
-    "I21": Rate(2.0, 1.50, 0.45, "vascular"),
+    "I21": Rate(2.15, 1.50, 0.45, "vascular"),
     "I25": Rate(3.6, 1.55, 0.50, "vascular"),
     "I26": Rate(0.6, 1.50, 1.00, "thrombosis"),
     "I27": Rate(0.7, 1.40, 1.20, "muscle"),
@@ -104,9 +103,7 @@ RESOLUTIONS: dict[str, tuple[float, float]] = {
     "I95": (1.5, 0.90),
 }
 
-DEATH = Rate(6.9, 1.65, 0.70, "survival")  # people without any condition; Gompertz in age (k)
 BLEED = Rate(6.0, 1.45, 0.95, "survival")  # major bleeds; about 1 % a year at 70 without anticoagulant (k)
-FATALITY: dict[str, float] = {"I21": 0.06, "I26": 0.05, "I63": 0.09}  # died of at once, at 60; 1.4 times a decade (k)
 
 # What brings a patient in at once, or is found because he came.
 ACUTE: tuple[str, ...] = ("I20", "I21", "I26", "I30", "I31", "I47", "I48", "I50", "I51", "I63", "I82", "I95")
@@ -155,9 +152,6 @@ _K: dict[str, dict[str, float]] = {
     "I95": {"I50": 1.7, "I35": 1.4, "I42": 1.7, "diabetes": 1.3, "I44": 1.3, "I21": 3.0},
     "resolve I48": {"I34": 0.7, "I50": 0.7, "I42": 0.8},
     "resolve I50": {"I42": 0.5, "I25": 0.7, "I48": 0.7},
-    "death": {"I50": 2.6, "I21": 2.5, "I25": 1.25, "ever I63": 1.5, "I26": 1.8, "I27": 1.6, "I35": 1.4, "I34": 1.15,
-              "I42": 1.5, "I47": 1.25, "I44": 1.35, "I70": 1.15, "I73": 1.5, "I95": 1.3, "I10": 1.1, "I11": 1.2,
-              "smoker": 2.0, "diabetes": 1.7},
     "bleed": {"I10": 1.2, "I50": 1.3, "ever I63": 1.3, "I73": 1.2, "diabetes": 1.1},
 }  # fmt: skip
 
@@ -185,5 +179,4 @@ RATIOS: tuple[Ratio, ...] = (
     Ratio("I26", "ever I26", 20.0, "vte-recurrence"),
     Ratio("I82", "ever I82", 25.0, "vte-recurrence"),
     Ratio("I30", "ever I30", 150.0, "pericarditis"),
-    Ratio("death", "I48", 1.6, "framingham-af-death"),
 )

@@ -1,11 +1,12 @@
 """Who comes to the first visit: a life from 35 lived under the same rates, then seen.
 
-Age, sex, smoking, diabetes and hidden frailties are sampled from the key; the conditions are not sampled but suffered:
-yearly steps from 35 to a year before entry, monthly steps in the last year, under the rates of `state`,
-without treatment and without death (who comes has lived). So prevalences, their correlations and their rise with age
-follow from the table of rates. `referral` multiplies the rates of the years before: a cardiology clinic sees those
-who fell ill, and the more so the more a condition leads to a cardiologist. `crisis` multiplies the acute onsets of the
-last year, at the first of which those who come ill are seen.
+Age, sex, smoking, diabetes and the other traits, and hidden frailties are sampled from the key; the conditions are not
+sampled but suffered: yearly steps from 35 to a year before entry, monthly steps in the last year, under the rates of
+`state`, without treatment. Who comes has lived: where what somebody has would have killed, he is one to whom it did not
+happen, and what is lethal (`mortality.LETHAL`) is gone as if it had never been. So prevalences, their correlations and
+their rise with age follow from the table of rates. `referral` multiplies the rates of the years before: a cardiology
+clinic sees those who fell ill, and the more so the more a condition leads to a cardiologist. `crisis` multiplies the
+acute onsets of the last year, at the first of which those who come ill are seen.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from torch import Tensor
 
 from world_models import keys
 from world_models.oracles.cohort import normal_cdf
+from world_models.oracles.progression import mortality
 from world_models.oracles.progression import state as body
 from world_models.oracles.progression.care import history_of_treatment
 from world_models.oracles.progression.conditions import ACUTE, FAMILIES, RESOLUTIONS
+from world_models.oracles.progression.ecg.shown import form_of
 from world_models.oracles.progression.state import ProgressionState
-from world_models.quantities.progression import CODES
+from world_models.quantities.progression import CODES, TREATMENTS
 from world_models.quantity import Quantity
 
 __all__ = ["COHORTS", "FACTORS", "ProgressionCohort", "enter"]
@@ -38,6 +41,15 @@ _BEGINS = 35.0  # age from which conditions are suffered
 _LONGEST_YEARS = 59  # yearly steps: 35 to 94, and the last year by months
 _FRAILTY_SD = 0.55  # of a family's log factor, of which a part is shared by all
 _SHARED_SD = 0.3
+# each trait that is a form of a condition: of which, and which of them
+_FORM_TRAITS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "reduced": ("I50", ("reduced",)),
+    "left_branch": ("I44", ("lbbb",)),
+    "high_block": ("I44", ("second_degree", "third_degree")),
+    "stenosis": ("I35", ("stenosis",)),
+    "ventricular": ("I47", ("ventricular",)),
+}
+assert body.TRAITS == ("smoker", "diabetes", *_FORM_TRAITS)
 _C = len(CODES)
 
 
@@ -94,12 +106,13 @@ def enter(cohort: ProgressionCohort, key: Tensor, given: Mapping[str, Tensor]) -
     age = keys.to_normal(u[:, 0] * (high - low) + low) * cohort.age_sd_years + cohort.age_mean_years
     age = given.get("age_years", age.clamp(*cohort.age_range_years))
     sex = given.get("sex_female", (u[:, 1] < cohort.share_female).to(torch.float32))
-    risks = torch.stack((u[:, 2] < cohort.share_smokers, u[:, 3] < cohort.share_diabetes), -1)
+    forms = (form_of(key, name, form) for name, form in _FORM_TRAITS.values())
+    traits = torch.stack((u[:, 2] < cohort.share_smokers, u[:, 3] < cohort.share_diabetes, *forms), -1)
     normal = keys.normal(key, 0, "progression/frailty", (len(FAMILIES) + 1,))
     own_sd = math.sqrt(_FRAILTY_SD**2 - _SHARED_SD**2)
     # the mean factor is 1: less half the variance
     frailty = normal[:, :-1] * own_sd + normal[:, -1:] * _SHARED_SD - 0.5 * _FRAILTY_SD**2 + cohort.log_frailty
-    present, ever, lasted = _suffered(cohort, key, age, sex, frailty, risks)
+    present, ever, lasted = _suffered(cohort, key, age, sex, frailty, traits)
     condition = given.get("condition")
     if condition is not None:
         yes = condition > 0.5
@@ -125,14 +138,14 @@ def enter(cohort: ProgressionCohort, key: Tensor, given: Mapping[str, Tensor]) -
         procedures=procedures,
         drugs=drugs,
         frailty=frailty,
-        risks=risks,
+        traits=traits,
         bleeding=none,
         dead=none.clone(),
     )
 
 
 def _suffered(
-    cohort: ProgressionCohort, key: Tensor, age: Tensor, sex: Tensor, frailty: Tensor, risks: Tensor
+    cohort: ProgressionCohort, key: Tensor, age: Tensor, sex: Tensor, frailty: Tensor, traits: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Conditions present, ever had, and years since onset [B, C] at `age`, lived from 35 on."""
     device = key.device
@@ -147,8 +160,9 @@ def _suffered(
     static = body.static_rates(sex, frailty) + more
     present = torch.zeros(key.shape[0], _C, dtype=torch.bool, device=device)
     ever, lasted = present.clone(), torch.zeros(key.shape[0], _C, device=device)
-    untreated = torch.zeros(key.shape[0], 9, dtype=torch.bool, device=device)
+    untreated = torch.zeros(key.shape[0], len(TREATMENTS), dtype=torch.bool, device=device)
     becomes = body.tables(device).becomes
+    lethal = torch.tensor([c in mortality.LETHAL for c in CODES], device=device)
     oldest = float(age.max()) if age.numel() else _BEGINS
     years = min(_LONGEST_YEARS, max(0, math.ceil(oldest - 1.0 - _BEGINS)))
     for back in range(years + 12, 0, -1):  # the last twelve steps are months
@@ -159,7 +173,7 @@ def _suffered(
         u = keys.uniform(key, back, "progression/past", (2 * _C,))
         wait = body.waiting_times(u)
         rates = body.log_rates(
-            static if yearly else static + crisis, then, present, ever, lasted, risks, untreated
+            static if yearly else static + crisis, sex, then, present, ever, lasted, traits, untreated
         ).exp()
         after = body.turn(rates, wait[:, :_C].contiguous(), present, ever, lasted, step)
         now, since = after.present, after.years_since_onset
@@ -172,6 +186,12 @@ def _suffered(
         ever = torch.where(lived, after.ever | now, ever)
         present = torch.where(lived, now, present)
         lasted = torch.where(lived, since, lasted)
+        # killed by what he has, not by what kills others of his age too
+        without = body.background_per_year(static, sex, then)
+        killed = keys.uniform(key, back, "progression/killed") < (rates[:, 2 * _C] - without) * step
+        spared = killed.unsqueeze(-1) & lethal & lived
+        present, ever = present & ~spared, ever & ~spared
+        lasted = torch.where(spared, torch.zeros_like(lasted), lasted)
         if cohort.comes_ill and not yearly:
             came = came | (lived[:, 0] & (after.started & acute).any(-1))
     return present, ever, lasted

@@ -22,22 +22,41 @@ import torch
 from torch import Tensor
 
 from world_models import keys
-from world_models.oracles.progression import conditions
+from world_models.oracles.progression import conditions, mortality
 from world_models.oracles.progression.conditions import FAMILIES, Rate
 from world_models.oracles.progression.treatments import AT_ONCE, TREATMENT_RATIOS, AtOnce
-from world_models.quantities.progression import CODES, DRUGS, IRREVERSIBLE, PROCEDURES, TREATMENTS, scars
+from world_models.quantities.progression import (
+    CODES,
+    DEVICES,
+    DRUGS,
+    IRREVERSIBLE,
+    PROCEDURES,
+    TREATMENTS,
+    joined,
+    scars,
+)
 
-__all__ = ["FEATURES", "MONTH_YEARS", "RISKS", "ProgressionState", "Tables", "Turn", "at_once", "log_rates", "months"]
-__all__ += ["static_rates", "tables", "turn", "waiting_times"]
+__all__ = ["FATALITY_PER_DECADE", "FEATURES", "INDICATIONS", "MONTH_YEARS", "OLDEST_KILLED", "TRAITS"]
+__all__ += ["ProgressionState", "Tables", "Turn", "at_once", "background_per_year", "log_rates", "months"]
+__all__ += ["indications", "static_rates", "tables", "turn", "waiting_times"]
 
 MONTH_YEARS = 1.0 / 12.0
-RISKS: tuple[str, ...] = ("smoker", "diabetes")
+# Hidden and for life. The last five are forms that a condition takes in this person whenever it is there, the same that
+# its ECG shows (`ecg.shown.FORMS`): failure with a reduced ejection fraction, a block of the left branch, one of high
+# degree, a stenosis of the aortic valve, tachycardia of the ventricles.
+TRAITS: tuple[str, ...] = ("smoker", "diabetes", "reduced", "left_branch", "high_block", "stenosis", "ventricular")
+# What treatments are for, of conditions, traits and devices; see `indications`.
+INDICATIONS: tuple[str, ...] = (
+    "low_lvef", "dyssynchrony", "blocked", "paced", "tight_valve", "sudden_death_risk", "I10 before I50",
+    "diabetes before I50",
+)  # fmt: skip
 _C = len(CODES)
 _GRAIN = 1024.0  # of a log ratio
 _NEVER = -200.0  # log rate of what cannot happen: exp gives 0
-_OLDEST = {"onset": 3.0, "death": 4.5}  # decades above 60 where the rise with age ends
+_OLDEST = 3.0  # decades above 60 where the rise of onsets and bleeds with age ends
+OLDEST_KILLED = 4.5  # and that of dying at an onset
 _FASTEST_PER_YEAR = 12.0  # of an onset, a death: many ratios at once must not make a rate absurd
-_FATALITY_PER_DECADE = math.log(1.4)  # log ratio of dying at an onset for each decade of age (k)
+FATALITY_PER_DECADE = math.log(1.4)  # log ratio of dying at an onset for each decade of age (k)
 _HEALED_AFTER_YEARS = 0.24  # an acute infarction's code holds for three months at most
 _LASTING_COUNTS_YEARS = 5.0
 _MONTHS_IN_ONE_CALL = 4096  # months whose random numbers are made in one call
@@ -57,10 +76,10 @@ class ProgressionState(NamedTuple):
     present: Tensor  # bool [B, C]
     ever: Tensor  # bool [B, C]
     years_since_onset: Tensor  # [B, C], 0 where absent
-    procedures: Tensor  # bool [B, 4], ever done
-    drugs: Tensor  # bool [B, 5], taken since the visit before
+    procedures: Tensor  # bool [B, PROCEDURES], ever done
+    drugs: Tensor  # bool [B, DRUGS], taken since the visit before
     frailty: Tensor  # [B, families], log factor on the rates, hidden
-    risks: Tensor  # bool [B, RISKS], hidden
+    traits: Tensor  # bool [B, TRAITS], hidden
     bleeding: Tensor  # bool [B], since the visit before
     dead: Tensor  # bool [B]
 
@@ -70,15 +89,17 @@ class Tables(NamedTuple):
 
     base: Tensor  # [E] log rate per year
     slope: Tensor  # [E] per decade
-    oldest: Tensor  # [E] decades
     female: Tensor  # [E]
     family: Tensor  # int64 [E]
     lasting: Tensor  # [C] log ratio of the resolution per year it has lasted
     effects: Tensor  # [features + pairs, E]
+    excess: Tensor  # [features + pairs] log ratio of death, before it is combined
     left: Tensor  # int64 [pairs]
     right: Tensor  # int64 [pairs]
     mortal: Tensor  # int64 [F], the conditions whose onset may kill
     log_fatality: Tensor  # [F]
+    death: Tensor  # [2 * segments] log rate of death a year where a decade of age begins: men, women
+    death_slope: Tensor  # [2 * segments] its rise per year of age
     complications: Tensor  # [C, C] from an onset to the hazard of others in the same month
     becomes: tuple[tuple[int, int], ...]
 
@@ -92,15 +113,15 @@ class Turn(NamedTuple):
     started: Tensor  # bool [B, C]
 
 
-FEATURES: tuple[str, ...] = (*CODES, *(f"ever {c}" for c in CODES), *RISKS, *TREATMENTS)
+FEATURES: tuple[str, ...] = (*CODES, *(f"ever {c}" for c in CODES), *TRAITS, *TREATMENTS, *INDICATIONS)
 _EVENTS: tuple[str, ...] = (*CODES, *(f"resolve {c}" for c in CODES), "death", "bleed")
 
 
 def _rate(event: str) -> Rate:
     if event in conditions.ONSETS:
         return conditions.ONSETS[event]
-    if event == "death":
-        return conditions.DEATH
+    if event == "death":  # the rest is `mortality.BACKGROUND`
+        return Rate(1000.0, 1.0, 1.0, "survival")
     if event == "bleed":
         return conditions.BLEED
     per_year, _ = conditions.RESOLUTIONS.get(event.removeprefix("resolve "), (0.0, 1.0))
@@ -114,7 +135,8 @@ def tables(device: torch.device) -> Tables:
     Raises:
         ValueError: a row that names no event or feature, or resolves what is irreversible.
     """
-    rows = [*conditions.RATIOS, *TREATMENT_RATIOS]
+    own = [*conditions.RATIOS, *TREATMENT_RATIOS]
+    rows = [*own, *mortality.EXCESS]
     pairs = list(dict.fromkeys(r.feature for r in rows if "&" in r.feature))
     names = [*FEATURES, *pairs]
     for row in rows:
@@ -124,8 +146,11 @@ def tables(device: torch.device) -> Tables:
         if row.target.removeprefix("resolve ") in IRREVERSIBLE and row.target.startswith("resolve "):
             raise ValueError(f"{row}: {row.target.removeprefix('resolve ')} is irreversible")
     effects = [[0.0] * len(_EVENTS) for _ in names]
-    for row in rows:
+    for row in own:
         effects[names.index(row.feature)][_EVENTS.index(row.target)] += round(math.log(row.ratio) * _GRAIN) / _GRAIN
+    excess = [0.0] * len(names)
+    for row in mortality.EXCESS:
+        excess[names.index(row.feature)] += round(math.log(row.ratio) * _GRAIN) / _GRAIN
     rates = [_rate(event) for event in _EVENTS]
     lasting = [math.log(conditions.RESOLUTIONS.get(c, (0.0, 1.0))[1]) for c in CODES]
     halves = [[FEATURES.index(part.strip()) for part in pair.split("&")] for pair in pairs]
@@ -136,7 +161,8 @@ def tables(device: torch.device) -> Tables:
             hazard = -math.log(1.0 - chance)
             complications[CODES.index(cause)][CODES.index(effect)] = round(hazard * _GRAIN) / _GRAIN
 
-    mortal = [c for c, code in enumerate(CODES) if conditions.FATALITY.get(code, 0.0) > 0.0]
+    mortal = [c for c, code in enumerate(CODES) if mortality.FATALITY.get(code, 0.0) > 0.0]
+    death, death_slope = mortality.segments()
 
     def floats(values: list) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=device)
@@ -145,17 +171,19 @@ def tables(device: torch.device) -> Tables:
         return Tables(
             base=floats([math.log(r.per_1000 / 1000.0) if r.per_1000 > 0 else _NEVER for r in rates]),
             slope=floats([math.log(r.per_decade) for r in rates]),
-            oldest=floats([_OLDEST["death" if e == "death" else "onset"] for e in _EVENTS]),
             female=floats([math.log(r.female) for r in rates]),
             family=torch.tensor(
                 [FAMILIES.index(r.family) if r.family else len(FAMILIES) for r in rates], device=device
             ),
             lasting=floats(lasting),
             effects=floats(effects),
+            excess=floats(excess),
             left=torch.tensor([h[0] for h in halves], device=device),
             right=torch.tensor([h[1] for h in halves], device=device),
             mortal=torch.tensor(mortal, device=device),
-            log_fatality=floats([conditions.FATALITY[CODES[c]] for c in mortal]).log(),
+            log_fatality=floats([mortality.FATALITY[CODES[c]] for c in mortal]).log(),
+            death=floats(death),
+            death_slope=floats(death_slope),
             complications=floats(complications),
             becomes=scars(CODES),
         )
@@ -168,18 +196,77 @@ def static_rates(sex_female: Tensor, frailty: Tensor) -> Tensor:
     return table.base + sex_female.unsqueeze(-1) * table.female + padded[:, table.family]
 
 
+_CODE = {code: i for i, code in enumerate(CODES)}
+_TRAIT = {name: i for i, name in enumerate(TRAITS)}
+_DEVICES = tuple(TREATMENTS.index(name) for name in DEVICES)
+
+
+def indications(present: Tensor, ever: Tensor, traits: Tensor, treated: Tensor) -> Tensor:
+    """bool [B, INDICATIONS]: what treatments are for.
+
+    low_lvef: a left ventricular ejection fraction of 35 % or less, in cardiomyopathy (I42) and in heart failure of the
+    reduced kind. dyssynchrony: that with a block of the left branch, or one that has the ventricle paced. blocked: a
+    block of high degree. paced: a device that paces is in. tight_valve: aortic stenosis with symptoms (I20 or I50).
+    sudden_death_risk: low_lvef or ventricular tachycardia, and no infarction in the last three months.
+    """
+    has = lambda code: present[:, _CODE[code]]  # noqa: E731
+    is_ = lambda trait: traits[:, _TRAIT[trait]]  # noqa: E731
+    failed = ever[:, _CODE["I50"]]
+    low = has("I42") | (is_("reduced") & failed)
+    paced = treated[:, _DEVICES[0]]
+    for column in _DEVICES[1:]:
+        paced = paced | treated[:, column]
+    return torch.stack(
+        (
+            low,
+            low & has("I44") & (is_("left_branch") | is_("high_block")),
+            has("I44") & is_("high_block"),
+            paced,
+            has("I35") & is_("stenosis") & (has("I50") | has("I20")),
+            (low | (has("I47") & is_("ventricular"))) & ~has("I21"),
+            has("I10") & ~failed,
+            is_("diabetes") & ~failed,
+        ),
+        -1,
+    )
+
+
 def log_rates(
-    static: Tensor, age_years: Tensor, present: Tensor, ever: Tensor, lasted: Tensor, risks: Tensor, treated: Tensor
+    static: Tensor,
+    sex_female: Tensor,
+    age_years: Tensor,
+    present: Tensor,
+    ever: Tensor,
+    lasted: Tensor,
+    traits: Tensor,
+    treated: Tensor,
 ) -> Tensor:
     """Log rates per year [B, E] of every onset, resolution, death and bleed in these conditions and treatments."""
     table = tables(static.device)
-    holds = torch.cat((present, ever, risks, treated), -1).to(torch.float32)
+    treats = indications(present, ever, traits, treated)
+    holds = torch.cat((present, ever, traits, treated, treats), -1).to(torch.float32)
     holds = torch.cat((holds, holds[:, table.left] * holds[:, table.right]), -1)
     decades = (age_years - 60.0) * 0.1
-    by_age = torch.minimum(decades.unsqueeze(-1), table.oldest) * table.slope
+    by_age = decades.clamp_max(_OLDEST).unsqueeze(-1) * table.slope
     rate = static + by_age + holds @ table.effects  # exact: see the module's head
     going = rate[:, _C : 2 * _C] + lasted.clamp_max(_LASTING_COUNTS_YEARS) * table.lasting
-    return torch.cat((rate[:, :_C], going, rate[:, 2 * _C :]), -1)
+    dying = rate[:, 2 * _C] + _background(table, sex_female, age_years)
+    dying = dying + mortality.combined(holds @ table.excess, age_years)
+    return torch.cat((rate[:, :_C], going, dying.unsqueeze(-1), rate[:, 2 * _C + 1 :]), -1)
+
+
+def background_per_year(static: Tensor, sex_female: Tensor, age_years: Tensor) -> Tensor:
+    """Deaths a year [B] of such people had they none of the conditions, risks and treatments."""
+    return (static[:, 2 * _C] + _background(tables(static.device), sex_female, age_years)).exp()
+
+
+def _background(table: Tables, sex_female: Tensor, age_years: Tensor) -> Tensor:
+    """Log rate [B] of death a year in people without any condition: linear in age between the ages of the table."""
+    count = len(table.death) // 2
+    since = age_years.clamp_max(mortality.OLDEST_YEARS) - mortality.YOUNGEST_YEARS
+    decade = (since * 0.1).floor().clamp(0, count - 1)
+    row = decade.to(torch.int64) + (sex_female > 0.5).to(torch.int64) * count
+    return table.death[row] + (since - decade * 10.0) * table.death_slope[row]
 
 
 def waiting_times(u: Tensor) -> Tensor:
@@ -210,7 +297,7 @@ def turn(rates: Tensor, wait: Tensor, present: Tensor, ever: Tensor, lasted: Ten
 def months(
     state: ProgressionState, drugs: Tensor, count: Tensor, stop: Tensor | None = None, stop_chance: float = 1.0
 ) -> ProgressionState:
-    """The state `count` [B] whole months later under `drugs` [B, 5]; the dead stay as they are. Pure.
+    """The state `count` [B] whole months later under `drugs` [B, DRUGS]; the dead stay as they are. Pure.
 
     `bleeding` gathers over the months; `t` and `months_since_visit` are the caller's. With `stop` (bool [C]) a patient
     stays in the month in which one of these conditions began, with chance `stop_chance`.
@@ -218,7 +305,7 @@ def months(
     device = state.key.device
     table = tables(device)
     static = static_rates(state.sex_female, state.frailty)
-    treated = torch.cat((state.procedures, drugs), -1)
+    treated = joined(state.procedures, drugs)
     mortal = table.mortal
     month, present, ever, lasted = state.month, state.present, state.ever, state.years_since_onset
     bleeding, dead = state.bleeding, state.dead
@@ -232,13 +319,13 @@ def months(
     for step in range(longest):
         live = (count > step) & ~dead
         age = state.entry_age_years + month.to(torch.float32) * MONTH_YEARS
-        rates = log_rates(static, age, present, ever, lasted, state.risks, treated).exp()
+        rates = log_rates(static, state.sex_female, age, present, ever, lasted, state.traits, treated).exp()
         u = ahead[:, step] if few else keys.uniform(state.key, month, "progression/month", (numbers,))
         wait = waiting_times(u[:, : _C + 2].contiguous())
         after = turn(rates, wait[:, :_C], present, ever, lasted, MONTH_YEARS)
         event = wait[:, _C:] < rates[:, 2 * _C :].clamp_max(_FASTEST_PER_YEAR) * MONTH_YEARS
-        decades = ((age - 60.0) * 0.1).clamp_max(_OLDEST["death"]).unsqueeze(-1)
-        chance = (table.log_fatality + decades * _FATALITY_PER_DECADE).exp()
+        decades = ((age - 60.0) * 0.1).clamp_max(OLDEST_KILLED).unsqueeze(-1)
+        chance = (table.log_fatality + decades * FATALITY_PER_DECADE).exp()
         killed = (after.started[:, mortal] & (u[:, _C + 2 :] < chance)).any(-1)
         bleeding = bleeding | (live & event[:, 1])
         dead = dead | (live & (event[:, 0] | killed))
@@ -256,13 +343,13 @@ def months(
     )
 
 
-# each row of AT_ONCE with its columns: of the procedure, the condition (None: a bleed), the sparing drug, the one
-# needed
+# each row of AT_ONCE with its columns: of the procedure, the condition (None: a bleed or death), the sparing drug, the
+# one needed
 _AT_ONCE: tuple[tuple[AtOnce, int, int | None, int | None, int | None], ...] = tuple(
     (
         row,
         PROCEDURES.index(row.procedure),
-        None if row.condition == "bleed" else CODES.index(row.condition),
+        None if row.condition in ("bleed", "death") else CODES.index(row.condition),
         DRUGS.index(row.unless) if row.unless else None,
         CODES.index(row.needs) if row.needs else None,
     )
@@ -271,16 +358,18 @@ _AT_ONCE: tuple[tuple[AtOnce, int, int | None, int | None, int | None], ...] = t
 
 
 def at_once(state: ProgressionState, procedures: Tensor, drugs: Tensor) -> ProgressionState:
-    """What procedures [B, 4] done now do before the next month begins; none of it in the dead."""
+    """What procedures [B, PROCEDURES] done now do before the next month begins; none of it in the dead."""
     u = keys.uniform(state.key, state.month, "progression/visit", (len(AT_ONCE),))
-    present, ever, lasted, bleeding = (
-        state.present.clone(), state.ever.clone(), state.years_since_onset.clone(), torch.zeros_like(state.bleeding)
+    present, ever, lasted, bleeding, dead = (
+        state.present.clone(), state.ever.clone(), state.years_since_onset.clone(), torch.zeros_like(state.bleeding),
+        state.dead,
     )  # fmt: skip
     alive, nothing = ~state.dead, torch.zeros_like(lasted[:, 0])
     for i, (row, procedure, c, unless, needs) in enumerate(_AT_ONCE):
         done = procedures[:, procedure] & alive
         if c is None:
-            bleeding = bleeding | (done & (u[:, i] < row.chance))
+            hit = done & (u[:, i] < row.chance)
+            bleeding, dead = (bleeding | hit, dead) if row.condition == "bleed" else (bleeding, dead | hit)
             continue
         chance = (1.0 - lasted[:, c] * (row.per_year / row.chance)).clamp_min(_LEFT_OF_CHANCE) * row.chance
         if unless is not None:
@@ -296,5 +385,6 @@ def at_once(state: ProgressionState, procedures: Tensor, drugs: Tensor) -> Progr
         ever=ever,
         years_since_onset=lasted,
         bleeding=bleeding,
+        dead=dead,
         procedures=state.procedures | (procedures & alive.unsqueeze(-1)),
     )

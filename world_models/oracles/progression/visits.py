@@ -22,7 +22,7 @@ from world_models.oracles.progression.conditions import ACUTE
 from world_models.oracles.progression.entry import ProgressionCohort
 from world_models.oracles.progression.state import ProgressionState
 from world_models.oracles.progression.world import ProgressionOracle
-from world_models.quantities.progression import CODES, PROCEDURES
+from world_models.quantities.progression import CODES, parted
 from world_models.quantity import DAYS_PER_MONTH, DAYS_PER_YEAR
 
 __all__ = ["PAPER_SHARES", "Visits", "consecutive", "make_visits", "paper_pairs", "statistics"]
@@ -45,7 +45,7 @@ class Visits(NamedTuple):
     age_years: Tensor  # [N]
     sex_female: Tensor  # [N]
     condition: Tensor  # bool [N, C]
-    treated: Tensor  # bool [N, 9]: drugs taken since the visit before, procedures ever
+    treated: Tensor  # bool [N, TREATMENTS]: drugs taken since the visit before, procedures ever
     key: Tensor  # int64 [N], of the patient
     t: Tensor  # int64 [N], visit number: with key, what the ECG is synthesised from
 
@@ -108,7 +108,7 @@ def _until_next(
     next_day = days + gap
     last = (next_day / DAYS_PER_MONTH).to(torch.int64)
     acute = torch.tensor([c in ACUTE for c in CODES])
-    procedures, drugs = orders[:, : len(PROCEDURES)], orders[:, len(PROCEDURES) : -1]
+    procedures, drugs = parted(orders[:, :-1])
     after = body.at_once(state, procedures & wanted.unsqueeze(-1), drugs)
     came = torch.zeros_like(wanted)
     while True:

@@ -12,8 +12,10 @@ so that two courses differ by what was done alone. Row i of a batch is bit for b
 `hours_per_step` is nominal (half a year): the time to the next visit is an order. The dead stay as they died; their
 later visits change `t` alone.
 
-Limits. A code is present or not: no severities within it. Drugs have no doses, are always taken, and work from the
-first day. Months are the grain: an infarction counts for a month at least. Everyone survives to the first visit.
+Limits. A code is present or not: no severities within it, and of the ejection fraction only whether it is 35 % or less
+(in cardiomyopathy, and in half of the heart failures), which no chart tells. Drugs have no doses, are always taken, and
+work from the first day; statins make no diabetes here. What is replaced is the aortic valve. Months are the grain: an
+infarction counts for a month at least. Everyone survives to the first visit.
 """
 
 from __future__ import annotations
@@ -30,11 +32,10 @@ from world_models.oracles.progression.ecg.synthesis import synthesise_progressio
 from world_models.oracles.progression.entry import COHORTS, FACTORS, ProgressionCohort, enter
 from world_models.oracles.progression.state import ProgressionState
 from world_models.protocol import Chart, Factors
-from world_models.quantities.progression import CODES, MEASURES, ORDERS, PROCEDURES, SAMPLES, TREATMENTS
+from world_models.quantities.progression import CODES, MEASURES, ORDERS, SAMPLES, TREATMENTS, joined, parted
 
 __all__ = ["ProgressionOracle", "ProgressionState"]
 
-_P = len(PROCEDURES)
 _C = len(CODES)
 
 
@@ -78,7 +79,7 @@ class ProgressionOracle:
         return checked_factors(FACTORS, found, rows, self.device)
 
     def transition(self, state: ProgressionState, action: Tensor) -> ProgressionState:
-        """To the next visit after orders [B, 10]: treatments are given from a half upwards, months are rounded.
+        """To the next visit after orders [B, ORDERS]: treatments are given from a half upwards, months are rounded.
 
         Raises:
             ValueError: action has not one column an order, or an order is out of bounds.
@@ -86,9 +87,10 @@ class ProgressionOracle:
         action = checked_orders(ORDERS, action, state.key.shape[0], self.device)
         given = action[:, : len(TREATMENTS)] > 0.5
         count = action[:, -1].round().clamp(ORDERS[-1].low, ORDERS[-1].high)
-        drugs = given[:, _P:] & ~state.dead.unsqueeze(-1)
-        seen = body.at_once(state, given[:, :_P], given[:, _P:])
-        after = body.months(seen, given[:, _P:], count.to(torch.int64))
+        procedures, taken = parted(given)
+        drugs = taken & ~state.dead.unsqueeze(-1)
+        seen = body.at_once(state, procedures, taken)
+        after = body.months(seen, taken, count.to(torch.int64))
         dead = state.dead
         return after._replace(
             t=state.t + 1,
@@ -107,7 +109,7 @@ class ProgressionOracle:
         """
         check_also(MEASURES, also)
         years = state.month.to(torch.float32) * body.MONTH_YEARS
-        treated = torch.cat((state.procedures, state.drugs), -1)
+        treated = joined(state.procedures, state.drugs)
         age = (state.entry_age_years + years).clamp_max(130.0)
         chart = {
             "age_years": age,
@@ -139,19 +141,23 @@ class ProgressionOracle:
         return (age >= 18.0) & (age <= 100.0)
 
     def truth(self, state: ProgressionState) -> dict[str, Tensor]:
-        """Hidden: log frailties, risks, history, and rates per year of each event if no drug were taken from now on.
+        """Hidden: log frailties, traits, indications, history, and rates a year of each event if no drug is taken.
 
         `onset_per_year` [B, C] is 0 where the condition is present, `resolution_per_year` where it is absent.
         """
         age = state.entry_age_years + state.month.to(torch.float32) * body.MONTH_YEARS
-        undrugged = torch.cat((state.procedures, torch.zeros_like(state.drugs)), -1)
+        undrugged = joined(state.procedures, torch.zeros_like(state.drugs))
+        found = body.indications(state.present, state.ever, state.traits, undrugged)
         static = body.static_rates(state.sex_female, state.frailty)
         lasted = state.years_since_onset
-        rates = body.log_rates(static, age, state.present, state.ever, lasted, state.risks, undrugged).exp()
+        rates = body.log_rates(
+            static, state.sex_female, age, state.present, state.ever, lasted, state.traits, undrugged
+        ).exp()
         none = torch.zeros_like(lasted)
         return {
             "log_frailty": state.frailty,
-            **{name: state.risks[:, i] for i, name in enumerate(body.RISKS)},
+            **{name: state.traits[:, i] for i, name in enumerate(body.TRAITS)},
+            **{name: found[:, i] for i, name in enumerate(body.INDICATIONS)},
             "ever": state.ever,
             "years_since_onset": lasted,
             "onset_per_year": torch.where(state.present, none, rates[:, :_C]),

@@ -68,10 +68,14 @@ class BeatTimes(NamedTuple):
 
 
 def is_paced(shown: Shown, treated: dict[str, Tensor]) -> Tensor:
-    """bool [B]: a pacemaker is in, and the block of high degree or the sick sinus that it was for is there."""
+    """bool [B]: the ventricles are stimulated.
+
+    With resynchronisation always; with a pacemaker or a defibrillator where the block of high degree or the sick sinus
+    is there that it paces in.
+    """
     block = shown.is_form("I44", "second_degree") | shown.is_form("I44", "third_degree")
     need = (shown.has("I44") & block) | (shown.has("I49") & shown.is_form("I49", "sick_sinus"))
-    return need & (treated["pacemaker"] > 0)
+    return (need & ((treated["pacemaker"] > 0) | (treated["icd"] > 0))) | (treated["crt"] > 0)
 
 
 def rhythm_of(

@@ -15,7 +15,7 @@ from torch import Tensor
 from world_models import keys
 from world_models.quantities.progression import CODES
 
-__all__ = ["FORMS", "VISIBLE", "Shown", "Visible", "shown_on_ecg"]
+__all__ = ["FORMS", "VISIBLE", "Shown", "Visible", "form_of", "shown_on_ecg"]
 
 
 _COLUMN = {code: i for i, code in enumerate(CODES)}
@@ -67,6 +67,7 @@ FORMS: dict[str, tuple[tuple[str, float], ...]] = {
     "I47": (("supraventricular", 0.65), ("ventricular", 0.35)),
     "I48": (("fibrillation", 0.85), ("flutter", 0.15)),
     "I49": (("ventricular_beats", 0.45), ("atrial_beats", 0.25), ("sick_sinus", 0.30)),
+    "I50": (("reduced", 0.5), ("preserved", 0.5)),  # of its ejection fraction: the ECG does not tell which
     "ectopic": (("outflow", 0.4), ("left_ventricle", 0.35), ("right_ventricle", 0.25)),
 }
 _FORM_INDEX = {(name, form): i for name, kinds in FORMS.items() for i, (form, _) in enumerate(kinds)}
@@ -107,12 +108,23 @@ def shown_on_ecg(key: Tensor, t: Tensor, condition: Tensor) -> Shown:
     share = torch.tensor([VISIBLE[c].share for c in CODES], device=key.device)
     seen = condition & ((person[:, :count] < always) | (today[:, :count] < share))
     strength = 0.65 + 0.6 * person[:, count : 2 * count] + 0.2 * today[:, count:]
-    forms = {}
-    for i, (name, kinds) in enumerate(FORMS.items()):
-        point = person[:, 2 * count + i]
-        chosen, edge = torch.zeros_like(point, dtype=torch.int64), 0.0
-        for _, part in kinds[:-1]:
-            edge += part
-            chosen = chosen + (point >= edge)
-        forms[name] = chosen
+    forms = {name: _chosen(name, person[:, 2 * count + i]) for i, name in enumerate(FORMS)}
     return Shown(seen * strength, condition, forms)
+
+
+def form_of(key: Tensor, name: str, forms: tuple[str, ...]) -> Tensor:
+    """bool [B]: whether what `name` takes in the persons of key [B] is one of these forms."""
+    chosen = _chosen(name, keys.uniform(key, 0, f"form/{name}"))
+    found = torch.zeros_like(chosen, dtype=torch.bool)
+    for form in forms:
+        found = found | (chosen == _FORM_INDEX[name, form])
+    return found
+
+
+def _chosen(name: str, point: Tensor) -> Tensor:
+    """int64 [B]: the form at point [B], uniform on (0, 1)."""
+    chosen, edge = torch.zeros_like(point, dtype=torch.int64), 0.0
+    for _, part in FORMS[name][:-1]:
+        edge += part
+        chosen = chosen + (point >= edge)
+    return chosen

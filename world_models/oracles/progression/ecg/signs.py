@@ -85,11 +85,12 @@ def _stretched(qrs: Tensor, start: Tensor, share: Tensor) -> Tensor:
     return first * (1.0 - part) + second * part
 
 
-def _muscle(s: Signs, shown: Shown) -> None:
-    """Hypertrophy, dilatation, scars, atria."""
+def _muscle(s: Signs, shown: Shown, treated: dict[str, Tensor]) -> None:
+    """Hypertrophy, dilatation, scars, atria. A new aortic valve takes half of what I35 does to the muscle (k)."""
     i10, i11, i35, i50, i42 = (shown.of(c) for c in ("I10", "I11", "I35", "I50", "I42"))
     s.scale(QRS, 0.07, i10)
     s.approach(T, (0.0,) * 8, 0.07 * i10)
+    i35 = i35 * (1.0 - 0.5 * treated["valve_replacement"])
     stenosis = i35 * shown.is_form("I35", "stenosis")
     leak = i35 * shown.is_form("I35", "regurgitation")
     # Left ventricular hypertrophy: deeper S on the right, taller R on the left, later and wider, strain.
@@ -230,8 +231,12 @@ def _conduction(s: Signs, shown: Shown, treated: dict[str, Tensor], paced: Tenso
     s.pr_ms = torch.where(accessory, 96.0 + 10.0 * (i45 - 1.0), s.pr_ms)
 
     _block(s, "lbbb", left, 0.22, 0.3)
-    _block(s, "paced", paced, 0.12, 0.25)
-    s.qrs_ms += (56.0 + 18.0 * (i44 - 1.0)) * left + 62.0 * paced
+    from_both = paced & (treated["crt"] > 0)
+    _block(s, "paced", paced & ~from_both, 0.12, 0.25)
+    _block(s, "biventricular", from_both, 0.15, 0.4)
+    # From both ventricles: some 20 ms narrower than the left block that it is for, and than pacing on the right
+    # (MIRACLE, Abraham 2002, doi 10.1056/NEJMoa013168).
+    s.qrs_ms += (56.0 + 18.0 * (i44 - 1.0)) * left + 62.0 * (paced & ~from_both) + 36.0 * from_both
 
     s.pr_ms += 12.0 * treated["beta_blocker"] + 8.0 * treated["antiarrhythmic"]
     s.rate_bpm = s.rate_bpm * (1.0 - 0.12 * treated["beta_blocker"])
@@ -249,7 +254,7 @@ def apply_signs(anatomy: Anatomy, shown: Shown, treated: dict[str, Tensor], pace
         paced: bool [B], ventricles stimulated.
     """
     s = Signs(anatomy.heights.clone(), *(x.clone() for x in anatomy[1:]))
-    _muscle(s, shown)
+    _muscle(s, shown, treated)
     _scar(s, shown)
     _acute(s, shown)
     _conduction(s, shown, treated, paced)

@@ -147,8 +147,9 @@ def synthesise_progression_ecg(
         condition: bool [B, C], conditions present (`progression.CODES`).
         age_years: [B].
         sex_female: [B], 1 if female.
-        treated: bool [B, 9] (`progression.TREATMENTS`): drugs taken, procedures ever done. A pacemaker paces
-            where block of high degree or a sick sinus is among the conditions.
+        treated: bool [B, TREATMENTS] (`progression.TREATMENTS`): drugs taken, procedures ever done. A pacemaker or a
+            defibrillator paces where block of high degree or a sick sinus is among the conditions, resynchronisation
+            always.
         samples: length; 100 a second.
         shown: what the ECGs show, of [B] patients; default: `shown_on_ecg(key, t, condition)`, by the person's own
         chance.
