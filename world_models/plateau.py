@@ -12,11 +12,10 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from world_models.files import write_text
@@ -62,11 +61,13 @@ class Patience:
         if min(self.check, self.checks, self.most_steps) < 1 or not self.seconds > 0:
             raise ValueError(f"check, checks and most_steps must be 1 or more, seconds above 0: {self}")
 
+    def exhausted(self, step: int, best_step: int) -> bool:
+        """Whether a run that stands at `step` has not gained for long enough since `best_step`."""
+        return step - best_step >= max(self.checks * self.check, self.share * step)
+
     def over(self, step: int, best_step: int, cpu_s: float) -> bool:
-        """Whether a run that stands at `step` and was best at `best_step` is done."""
-        without = step - best_step
-        patient = without < max(self.checks * self.check, self.share * step)
-        return not patient or step >= self.most_steps or cpu_s >= self.seconds
+        """Whether a run is done: at its plateau, or at the end of its steps or seconds."""
+        return self.exhausted(step, best_step) or step >= self.most_steps or cpu_s >= self.seconds
 
 
 class Plateau(NamedTuple):
@@ -89,76 +90,79 @@ class _Run(NamedTuple):
 
 
 def to_plateau(
-    make: Callable[[], Trainee], rates: Sequence[float], folder: Path, patience: Patience, least_rates: int = 2
+    make: Callable[[], Trainee], rates: Sequence[float], folder: Path, patience: Patience
 ) -> tuple[Trainee, Plateau]:
     """Train at every rate until it no longer gains; the best one's trainee, with its best weights, in evaluation mode.
+
+    The start is a check as well: who was better before is returned as he was. A rate at which the loss is no longer
+    finite ends there, and what it had reached stands.
 
     Args:
         make: a fresh trainee, the same each time.
         rates: peak learning rates, each a run in a folder of its own.
-        least_rates: fewer are refused, for one rate is no tuning.
 
     Raises:
-        ValueError: too few rates or one that is not above 0, a score that is NaN, or a folder with a run of another
-            patience.
-        FloatingPointError: the loss is not finite at every rate. (One rate too many alone counts as a run that ended.)
+        ValueError: no rate or one that is not above 0, a score that is NaN, or a folder with a run of another patience.
     """
-    if len(set(rates)) < least_rates or min(rates, default=0.0) <= 0:
-        raise ValueError(f"rates {tuple(rates)}: give {least_rates} different ones at least, all above 0")
+    if min(rates, default=0.0) <= 0:
+        raise ValueError(f"rates {tuple(rates)}: give one at least, all above 0")
     found: dict[float, _Run] = {}
     for rate in sorted(set(rates)):
         found[rate] = _train(make, rate, folder / f"rate-{rate:g}", patience)
     rate = max(found, key=lambda r: found[r].best)
     best = found[rate]
-    if best.best == -math.inf:
-        raise FloatingPointError(f"{folder}: no rate of {tuple(rates)} reached a check; lower them")
     trainee = make()
     state, _ = read_tensors(folder / f"rate-{rate:g}" / "best.safetensors")
     trainee.module.load_state_dict(state)
     trainee.module.eval()
     cpu_s = math.fsum(run.cpu_s for run in found.values())
-    capped = best.step - best.best_step < patience.checks * patience.check
+    capped = not patience.exhausted(best.step, best.best_step)
     return trainee, Plateau(best.best, rate, best.best_step, sum(r.step for r in found.values()), cpu_s, capped)
 
 
 def _train(make: Callable[[], Trainee], rate: float, folder: Path, patience: Patience) -> _Run:
     """One rate to its end; what is done is not done again."""
-    run = _claim(folder, rate, patience)
+    run = _claim(folder, patience)
     if run.done:
         return run
     trainee = make()
     schedule = Schedule(
         1, rate, patience.warm_up, patience.weight_decay, patience.clip, patience.average, shape="constant"
     )
+    if run.best == -math.inf:
+        run = _checked(trainee, run, 0, time.process_time(), rate, folder, patience)
     while not run.done:
         begun, step = time.process_time(), run.step + patience.check
         trainee.module.train()
         try:
-            fit(trainee.module, trainee.loss, _until(schedule, step), folder, "run")
-        except FloatingPointError:  # this rate is too high from here on: what it had reached stands
+            fit(trainee.module, trainee.loss, replace(schedule, steps=step), folder, "run")
+        except FloatingPointError:
             run = run._replace(done=True, cpu_s=run.cpu_s + time.process_time() - begun)
             _keep(folder, patience, run)
             break
-        score = trainee.judge()
-        if math.isnan(score):
-            raise ValueError(f"{folder}: the score at step {step} is NaN; the held-out patients must have every class")
-        if score > run.best:
-            state = {name: x.detach().cpu().contiguous() for name, x in trainee.module.state_dict().items()}
-            save_tensors(folder / "best.safetensors", state)
-            run = run._replace(best=score, best_step=step)
-        cpu_s = run.cpu_s + time.process_time() - begun
-        run = run._replace(step=step, cpu_s=cpu_s, done=patience.over(step, run.best_step, cpu_s))
-        with (folder / "checks.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"rate": rate, "step": step, "score": score, "best": run.best, "cpu_s": cpu_s}) + "\n")
-        _keep(folder, patience, run)
+        run = _checked(trainee, run, step, begun, rate, folder, patience)
     return run
 
 
-def _until(schedule: Schedule, steps: int) -> Schedule:
-    return Schedule(**{**asdict(schedule), "steps": steps})
+def _checked(
+    trainee: Trainee, run: _Run, step: int, begun: float, rate: float, folder: Path, patience: Patience
+) -> _Run:
+    """The run after a check at `step`, kept; `begun`: processor time at the check before."""
+    score = trainee.judge()
+    if math.isnan(score):
+        raise ValueError(f"{folder}: the score at step {step} is NaN; the held-out patients must have every class")
+    if score > run.best:
+        save_tensors(folder / "best.safetensors", trainee.module.state_dict())
+        run = run._replace(best=score, best_step=step)
+    cpu_s = run.cpu_s + time.process_time() - begun
+    run = run._replace(step=step, cpu_s=cpu_s, done=step > 0 and patience.over(step, run.best_step, cpu_s))
+    with (folder / "checks.jsonl").open("a", encoding="utf-8") as log:
+        log.write(json.dumps({"rate": rate, "step": step, "score": score, "best": run.best, "cpu_s": cpu_s}) + "\n")
+    _keep(folder, patience, run)
+    return run
 
 
-def _claim(folder: Path, rate: float, patience: Patience) -> _Run:
+def _claim(folder: Path, patience: Patience) -> _Run:
     """Where a run stands; a folder of another patience is refused."""
     path = folder / "run.json"
     if not path.exists():
@@ -168,13 +172,11 @@ def _claim(folder: Path, rate: float, patience: Patience) -> _Run:
     if told["patience"] != _plain(patience):
         differ = sorted(k for k, v in _plain(patience).items() if told["patience"].get(k) != v)
         raise ValueError(f"{folder} holds a run with other {', '.join(differ)}; delete it or name another folder")
-    found = _Run(**{**told["run"], "best": -math.inf if told["run"]["best"] is None else told["run"]["best"]})
-    return found
+    return _Run(**told["run"])
 
 
 def _keep(folder: Path, patience: Patience, run: _Run) -> None:
-    plain = {**run._asdict(), "best": None if run.best == -math.inf else run.best}
-    write_text(folder / "run.json", json.dumps({"patience": _plain(patience), "run": plain}, indent=1))
+    write_text(folder / "run.json", json.dumps({"patience": _plain(patience), "run": run._asdict()}, indent=1))
 
 
 def _plain(patience: Patience) -> dict[str, float | None]:

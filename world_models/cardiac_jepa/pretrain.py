@@ -252,7 +252,7 @@ def pretrain(
 
     schedule = Schedule(steps, learning_rate=rate, weight_decay=1e-2, shape="onecycle")
     fit(model, loss, schedule, folder, "pretrain", list(model.parameters()))
-    renew_norms(model, lambda i: model.latent(torch.cat(batch_of(steps + i)[:2])), min(NORM_BATCHES, steps))
+    renew_norms(model, lambda i: model(*batch_of(steps + i), i, False), min(NORM_BATCHES, steps))
     return model.eval()
 
 
