@@ -50,8 +50,9 @@ class Patience:
     check: int = 100  # steps between two checks
     checks: int = 5  # without a gain after which a run stops, but not before
     share: float = 0.4  # of its steps have been without one: late in a long run gains come slowly
+    least_steps: int = 1000  # before which no run stops for want of gains: learning may begin by losing
     most_steps: int = 20_000
-    seconds: float = math.inf  # of processor time a run may take; what it began before, it ends
+    seconds: float = math.inf  # of processor time a run may take: a check that ends later does not count
     warm_up: int = 50  # steps until the rate is reached
     average: float = 0.995  # decay of the running average of the weights
     weight_decay: float = 1e-2
@@ -63,7 +64,7 @@ class Patience:
 
     def exhausted(self, step: int, best_step: int) -> bool:
         """Whether a run that stands at `step` has not gained for long enough since `best_step`."""
-        return step - best_step >= max(self.checks * self.check, self.share * step)
+        return step >= self.least_steps and step - best_step >= max(self.checks * self.check, self.share * step)
 
     def over(self, step: int, best_step: int, cpu_s: float) -> bool:
         """Whether a run is done: at its plateau, or at the end of its steps or seconds."""
@@ -151,10 +152,10 @@ def _checked(
     score = trainee.judge()
     if math.isnan(score):
         raise ValueError(f"{folder}: the score at step {step} is NaN; the held-out patients must have every class")
-    if score > run.best:
+    cpu_s = run.cpu_s + time.process_time() - begun
+    if score > run.best and (step == 0 or cpu_s <= patience.seconds):
         save_tensors(folder / "best.safetensors", trainee.module.state_dict())
         run = run._replace(best=score, best_step=step)
-    cpu_s = run.cpu_s + time.process_time() - begun
     run = run._replace(step=step, cpu_s=cpu_s, done=step > 0 and patience.over(step, run.best_step, cpu_s))
     with (folder / "checks.jsonl").open("a", encoding="utf-8") as log:
         log.write(json.dumps({"rate": rate, "step": step, "score": score, "best": run.best, "cpu_s": cpu_s}) + "\n")

@@ -153,6 +153,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--check", type=whole(1), default=p.check, help="steps between two checks")
     parser.add_argument("--checks", type=whole(1), default=p.checks, help="without a gain after which a run may stop")
+    parser.add_argument("--least-steps", type=whole(0), default=p.least_steps, help="before which no run stops")
     parser.add_argument("--most-steps", type=whole(1), default=p.most_steps, help="of a run")
     parser.add_argument("--batch", type=whole(2), default=s.batch, help="pairs")
     parser.add_argument("--finetune-batch", type=whole(1), default=s.finetune_batch)
@@ -183,13 +184,13 @@ def _first_line() -> str:
 
 
 def _settings(a: argparse.Namespace, mark: str) -> FairSettings:
-    patience = Patience(check=a.check, checks=a.checks, most_steps=a.most_steps)
+    patience = Patience(check=a.check, checks=a.checks, least_steps=a.least_steps, most_steps=a.most_steps)
     found = FairSettings(
         mark, a.preset, tuple(a.rates), patience, Epochs(), a.batch, a.finetune_batch, a.valid_for_train
     )
     if not a.quick:
         return found
-    short = replace(patience, check=min(a.check, 15), checks=min(a.checks, 2), most_steps=min(a.most_steps, 60))
+    short = replace(patience, check=15, checks=2, least_steps=30, most_steps=min(a.most_steps, 60), warm_up=10)
     few = Epochs(2, 4, 3, 64, 64, 64)  # in the proportion of the published ones
     return replace(found, patience=short, epochs=few, batch=min(a.batch, 64), finetune_batch=min(a.finetune_batch, 32))
 

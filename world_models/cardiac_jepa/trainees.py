@@ -77,7 +77,7 @@ class PairTrainee:
     def judge(self) -> float:
         """`probe_score` of the encoder, its statistics renewed."""
         renew_norms(self.module, lambda i: self.module(*self._batch(_AHEAD + i), i, False), NORM_BATCHES)
-        return probe_score(self.module.eval().encoder, self.train, self.valid, self.crop)
+        return probe_score(self.module.eval().get_submodule("encoder"), self.train, self.valid, self.crop)
 
 
 class LabelledTrainee:
