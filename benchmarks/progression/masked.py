@@ -5,8 +5,8 @@
 Masked autoencoding after ECG-FM's fashion (McKeen 2024, arXiv 2408.05178, for masks over time and whole leads; He 2022,
 doi 10.1109/CVPR52688.2022.01553, for the loss on masked samples alone), at the encoder's own small size: of every ECG
 half of the quarter-seconds and a quarter of the leads are set to zero, and a linear decoder of the features tells them
-from the rest. It meets the ECGs, the batches and the steps that `world_models.cardiac_jepa.train` meets by its defaults,
-and learns neither label nor pair. Run the same command again after a kill.
+from the rest. It meets the ECGs, the batches and the steps that `world_models.cardiac_jepa.train` meets by its
+defaults, and learns neither label nor pair. Run the same command again after a kill.
 """
 
 from __future__ import annotations
