@@ -228,7 +228,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def _check_halves(a: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Refuse what would judge the last ECGs by the way, or judge them twice."""
     kept = a.ptbxl is not None or a.halves
-    if kept and (a.records or a.challenge or (a.ptbxl is not None) == (a.ludb is not None)):
+    two = (
+        a.records or a.challenge or (a.ptbxl is not None) == (a.ludb is not None) or (a.ptbxl is not None and a.halves)
+    )
+    if kept and two:
         parser.error("--ptbxl DIR and --ludb DIR --halves are judged one at a time, and without other sources")
     if not kept and (a.final or a.judge_folds or a.one_ecg_a_patient or a.masked or a.work):
         parser.error(

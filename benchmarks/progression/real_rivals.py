@@ -24,7 +24,8 @@ from world_models.plateau import Patience, Plateau, to_plateau
 __all__ = ["Cases", "Scores", "boosted", "of_features", "random_features", "trained"]
 
 Scores = Callable[[Tensor, Tensor], Tensor]  # rows to learn from [N], rows to score [M] -> logits [M, C]
-TREES = (25, 75, 200)
+PENALTIES = (10.0, 1.0, *probes.PENALTIES)  # of some hundred ECGs strong ones are often the best
+TREES = (15, 40, 100)
 LEARN_FEWEST = 2  # ECGs of a class that trees can be grown from
 _EDGE = 1e-4  # chances are kept within it and one minus it
 
@@ -41,7 +42,7 @@ def of_features(cases: Cases, h: Tensor, seed: int) -> Scores:
     """A linear probe of features h [N, D]."""
 
     def scores(train: Tensor, test: Tensor) -> Tensor:
-        return probes.fitted_scores(h, cases.label, cases.patient, train, test, seed)
+        return probes.fitted_scores(h, cases.label, cases.patient, train, test, seed, PENALTIES)
 
     return scores
 
@@ -62,34 +63,40 @@ def boosted(cases: Cases, h: Tensor, seed: int) -> Scores:
 
     def scores(train: Tensor, test: Tensor) -> Tensor:
         fit, choose = probes.chosen_apart(cases.patient, cases.label, train, seed)
-        found = {n: macro_auroc(_grown(cases, h, fit, choose, n), cases.label[choose]) for n in TREES}
+        tried = _grown(cases, h, fit, choose, TREES)
+        found = {n: macro_auroc(tried[n], cases.label[choose]) for n in TREES}
         trees = max(TREES, key=lambda n: found[n])
-        return _grown(cases, h, train, test, trees)
+        return _grown(cases, h, train, test, (trees,))[trees]
 
     return scores
 
 
-def _grown(cases: Cases, h: Tensor, train: Tensor, test: Tensor, trees: int) -> Tensor:
+def _grown(cases: Cases, h: Tensor, train: Tensor, test: Tensor, sizes: Sequence[int]) -> dict[int, Tensor]:
+    """Logits [M, C] after each of these numbers of trees."""
     try:
         from sklearn.ensemble import HistGradientBoostingClassifier
     except ImportError as error:
         raise ImportError("boosting needs scikit-learn: pip install 'clinenv[offline]'") from error
-    out = torch.empty(len(test), cases.label.shape[1])
+    out = {n: torch.empty(len(test), cases.label.shape[1]) for n in sizes}
     for c in range(cases.label.shape[1]):
         y = cases.label[train, c]
-        share = float(y.float().mean().clamp(_EDGE, 1 - _EDGE))
-        out[:, c] = torch.logit(torch.tensor(share))  # a class that is hardly there tells nothing
-        if min(int(y.sum()), int((~y).sum())) >= LEARN_FEWEST:
-            model = HistGradientBoostingClassifier(
-                max_iter=trees,
-                learning_rate=0.08,
-                max_leaf_nodes=8,
-                min_samples_leaf=5,
-                early_stopping=False,
-                random_state=0,
-            ).fit(h[train].numpy(), y.numpy())
-            chance = torch.from_numpy(model.predict_proba(h[test].numpy())[:, 1]).float()
-            out[:, c] = torch.logit(chance.clamp(_EDGE, 1 - _EDGE))
+        share = y.float().mean().clamp(_EDGE, 1 - _EDGE)
+        for n in sizes:
+            out[n][:, c] = torch.logit(share)  # a class that is hardly there tells nothing
+        if min(int(y.sum()), int((~y).sum())) < LEARN_FEWEST:
+            continue
+        model = HistGradientBoostingClassifier(
+            max_iter=max(sizes),
+            learning_rate=0.1,
+            max_leaf_nodes=8,
+            min_samples_leaf=5,
+            max_bins=63,
+            early_stopping=False,
+            random_state=0,
+        ).fit(h[train].numpy(), y.numpy())
+        for grown, chances in enumerate(model.staged_predict_proba(h[test].numpy()), 1):
+            if grown in out:
+                out[grown][:, c] = torch.logit(torch.from_numpy(chances[:, 1]).float().clamp(_EDGE, 1 - _EDGE))
     return out
 
 
