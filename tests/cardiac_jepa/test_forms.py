@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.cardiac_jepa.two_processes import TINY, recordings
+from world_models.cardiac_jepa import train
 from world_models.cardiac_jepa.config import FULL, JEPAConfig, as_authors, as_paper, with_ode
 from world_models.cardiac_jepa.encoder import XResNet1d
 from world_models.cardiac_jepa.jepa import CardiacJEPA
@@ -125,6 +126,16 @@ def test_only_what_can_be_undone_is_taken_back_and_only_changes_are_added() -> N
     assert len(with_synthetic(first, second, label, CODES).first) == 5
     with pytest.raises(ValueError, match="chain=0"):
         with_synthetic(first, second, label, CODES, chain=0)
+
+
+def test_repeating_changed_pairs_keeps_which_way_round_they_are() -> None:
+    label = labels("-", "8", "8", "8", "8")
+    pairs = with_synthetic(torch.arange(4), torch.arange(1, 5), label, CODES, reverse=True)
+    more = train._with_changes(pairs, label)
+    assert more.reversed.sum() == 1 and (more.first[-1], more.second[-1]) == (1, 0)
+    changed = (label[more.first] != label[more.second]).any(-1)
+    assert float(changed[~more.reversed].float().mean()) >= train.CHANGED - 0.05
+    assert bool((more.first < more.second)[~more.reversed].all())
 
 
 def test_a_reversed_pair_has_the_opposite_action_and_the_same_days() -> None:

@@ -17,6 +17,7 @@ from tests.cardiac_jepa.two_processes import recordings
 from tests.data.small_ecg_databases import write_ptbxl
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.pretrain import PairSource
+from world_models.cardiac_jepa.real_ecgs import told_sources, tuning_ecgs
 from world_models.data.ecg.labelled import LabelledECGs, read_ptbxl
 from world_models.data.ecg.scp import ScpError, superclasses
 from world_models.plateau import Patience
@@ -55,6 +56,14 @@ def test_ptbxl_gives_superclasses_single_labels_and_its_folds(ptbxl: Path) -> No
     assert once.record == ("records500/00000/00030_hr", "records500/00000/00032_hr")
     with pytest.raises(ValueError, match="no ECG of folds 5"):
         read_ptbxl(ptbxl, (5,))
+
+
+def test_only_the_tuning_side_is_pretrained_on(ptbxl: Path) -> None:
+    assert tuning_ecgs(ptbxl, None).shape == (8, 12, 1000)  # of fold 7 nothing
+    with pytest.raises(ValueError, match="no folder"):
+        tuning_ecgs(None, None)
+    told = told_sources(8, 0.25, with_ptbxl=True, with_ludb=False)
+    assert "10.1038/s41597-020-0495-6" in told and "LUDB" not in told and "of 8 real ECGs" in told
 
 
 def test_a_table_of_statements_that_is_none_is_refused(tmp_path: Path) -> None:
