@@ -9,6 +9,7 @@ encoder trained from nothing, this one fine-tuned, and a masked autoencoder's (`
 
 from __future__ import annotations
 
+import hashlib
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -173,7 +174,7 @@ def _judge_group(
     cases = Cases(x.ecg, label[:, enough], halves.patient)
     told: dict[str, list[Plateau]] = {}
     with tempfile.TemporaryDirectory() as nowhere:
-        work = (asked.work or Path(nowhere)) / name
+        work = (asked.work or Path(nowhere)) / f"{name}-{_mark(jepa, halves, cases, asked)}"
         methods = _methods(jepa, cases, (~halves.final).nonzero()[:, 0], asked, work, told)
         boots: dict[str, list[Bootstrap]] = {}
         for method, fitted in methods.items():
@@ -204,6 +205,14 @@ def _judge_group(
         "too_few": few,
         "training": {m: [_training(p) for p in each] for m, each in told.items()},
     }
+
+
+def _mark(jepa: Any, halves: Halves, cases: Cases, asked: Asked) -> str:
+    """Tells trainings apart that must not go on from each other: by encoder, records, labels and settings."""
+    told = hashlib.sha256(repr((halves.x.record, asked.seed, asked.rates, asked.patience)).encode())
+    for part in (cases.label, cases.patient, *jepa.encoder.state_dict().values()):
+        told.update(part.detach().cpu().contiguous().numpy().tobytes())
+    return told.hexdigest()[:10]
 
 
 def _usual(label: Tensor) -> Tensor:

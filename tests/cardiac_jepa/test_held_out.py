@@ -145,7 +145,15 @@ def test_folds_teach_each_other_and_the_last_one_is_taught_by_all() -> None:
 def test_all_rivals_are_judged_and_what_is_plain_is_found(tmp_path: Path) -> None:
     trained = masked_autoencoder(tmp_path / "masked")
     patience = Patience(check=5, checks=1, least_steps=0, most_steps=5, warm_up=2)
-    asked = held_out.Asked(resamples=50, random_seeds=2, trained=True, rates=(1e-2,), patience=patience, masked=trained)
+    asked = held_out.Asked(
+        resamples=50,
+        random_seeds=2,
+        trained=True,
+        rates=(1e-2,),
+        patience=patience,
+        masked=trained,
+        work=tmp_path / "work",
+    )
     found = held_out.judge_halves(CardiacJEPA(TINY).eval(), made_up(), asked)
     group = found["groups"]["single_labels"]
     assert set(group["macro_auroc"]) == {
@@ -161,8 +169,17 @@ def test_all_rivals_are_judged_and_what_is_plain_is_found(tmp_path: Path) -> Non
     assert group["macro_auroc"]["hand_features_boosted"]["auroc"] > 0.9
     assert len(group["training"]["supervised"]) == 3 and set(group["seed_range"]) == {"random_encoder"}
     assert "tall" in held_out.table(found) and found["notes"] == ["said"]
+    places = [tmp_path / "work" / f"single_labels-{_mark(seed)}" for seed in (0, 1)]
+    assert places[0] != places[1] and places[0].is_dir()  # another encoder's training is not gone on with
     with pytest.raises(ValueError, match="no label has 90"):
         held_out.judge_halves(CardiacJEPA(TINY).eval(), made_up(), replace(asked, least=90, trained=False))
+
+
+def _mark(seed: int) -> str:
+    halves = made_up()
+    cases = real_rivals.Cases(halves.x.ecg, halves.x.label, halves.patient)
+    patience = Patience(check=5, checks=1, least_steps=0, most_steps=5, warm_up=2)
+    return held_out._mark(CardiacJEPA(TINY, seed), halves, cases, held_out.Asked(rates=(1e-2,), patience=patience))
 
 
 def test_boosting_without_a_class_says_what_is_usual() -> None:
