@@ -25,7 +25,7 @@ from world_models.cardiac_jepa import probes
 from world_models.cardiac_jepa.config import FULL, NARROW, JEPAConfig, naive, with_inverse, with_vicreg
 from world_models.cardiac_jepa.encoder import XResNet1d, initialise
 from world_models.cardiac_jepa.finetune import FinetuneRecipe, LabelledRows, finetune, predict, supervised
-from world_models.cardiac_jepa.pretrain import PairSource, pretrain
+from world_models.cardiac_jepa.pretrain import PairSource, pretrain, renew_norms
 from world_models.data.ecg.monolith import Monolith
 from world_models.data.ecg.pairs import consecutive, subset_patients, with_changes
 from world_models.files import write_text
@@ -183,17 +183,9 @@ def fresh_encoder(config: JEPAConfig, seed: int) -> nn.Module:
 def settle_norms(encoder: nn.Module, ecg: Tensor, rows: Tensor, crop: int, seed: int = 0) -> None:
     """Running statistics of the norms from some of the data: without them a random encoder is a needlessly weak
     floor."""
-    norms = [x for x in encoder.modules() if isinstance(x, nn.modules.batchnorm._NormBase)]
-    kept = [x.momentum for x in norms]
-    for x in norms:
-        x.reset_running_stats()
-        x.momentum = None  # a plain average over batches
-    encoder.train()
     device = next(encoder.parameters()).device
-    for some in rows[:: max(1, len(rows) // 512)].split(64):
-        encoder(ecg[some][..., :crop].to(device).float())
-    for x, momentum in zip(norms, kept, strict=True):
-        x.momentum = momentum
+    some = rows[:: max(1, len(rows) // 512)].split(64)
+    renew_norms(encoder, lambda i: encoder(ecg[some[i]][..., :crop].to(device).float()), len(some))
     encoder.eval()
 
 

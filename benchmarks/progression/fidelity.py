@@ -21,18 +21,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from benchmarks.common.intervals import Bootstrap, Interval, bootstrap_macro, difference
 from benchmarks.common.results import made_by, rounded, write_json
 from benchmarks.progression.actions import jepa_world
 from benchmarks.progression.arms import fresh_encoder, settle_norms
+from benchmarks.progression.hand_features import hand_features
+from benchmarks.progression.held_out import Asked, halves_of_ludb, judge_halves, of_ptbxl, table
 from world_models.cardiac_jepa import probes
 from world_models.cardiac_jepa.config import JEPAConfig
 from world_models.cardiac_jepa.finetune import FinetuneRecipe, LabelledRows, predict, supervised
 from world_models.data.ecg.labelled import LabelledECGs, read_challenge, read_ludb, read_table
 
-__all__ = ["hand_features", "joined", "judge", "main", "supervised_scores"]
+__all__ = ["joined", "judge", "main", "supervised_scores"]
 
 NOTE = "Not for clinical use: a research benchmark of learned features"
 
@@ -69,42 +70,6 @@ def joined(parts: list[LabelledECGs]) -> LabelledECGs:
 def patients(x: LabelledECGs) -> Tensor:
     """int64 [N]; without names every record is another patient."""
     return torch.arange(len(x.ecg)) if x.patient is None else x.patient
-
-
-def hand_features(ecg: Tensor, rate_hz: float = 100.0) -> Tensor:
-    """[B, 64] of ECGs [B, 12, T] mV: each lead's mean, SD, least, greatest, mean slope; RR mean, SD, least, greatest
-    (s).
-
-    R peaks are the local maxima, 0.3 s apart, of the smoothed squared slope over all leads. Fewer than two: RR is zero.
-    """
-    x = ecg.float()
-    slope = x.diff(dim=-1)
-    leads = [x.mean(-1), x.std(-1), x.amin(-1), x.amax(-1), slope.abs().mean(-1)]
-    energy = F.avg_pool1d(slope.square().sum(1, keepdim=True), 9, 1, 4)
-    wide = int(0.3 * rate_hz) * 2 + 1
-    peak = (energy == F.max_pool1d(energy, wide, 1, wide // 2)) & (energy > 0.25 * energy.amax(-1, keepdim=True))
-    peak = peak[:, 0]
-    place = torch.arange(peak.shape[1]).expand(peak.shape)
-    # a symmetric beat has its greatest slope twice: the second of two equal maxima is not another beat
-    before = _before(peak, place)
-    peak &= (before < 0) | (place - before > wide // 2)
-    before = _before(peak, place)
-    known = peak & (before >= 0)
-    rr = (place - before).float() / rate_hz
-    count = known.sum(1).clamp(min=1)
-    mean = (rr * known).sum(1) / count
-    spread = (((rr - mean[:, None]).square() * known).sum(1) / count).sqrt()
-    there = known.any(1)
-    least = rr.masked_fill(~known, float("inf")).amin(1)
-    most = rr.masked_fill(~known, float("-inf")).amax(1)
-    beats = torch.stack([mean, spread, least, most], 1)
-    return torch.cat([*leads, torch.where(there[:, None], beats, torch.zeros_like(beats))], 1)
-
-
-def _before(peak: Tensor, place: Tensor) -> Tensor:
-    """int64 [B, T]: where the last peak before each sample is; -1: there is none."""
-    last = torch.where(peak, place, -1).cummax(1).values
-    return torch.cat([torch.full_like(last[:, :1], -1), last[:, :-1]], 1)
 
 
 def supervised_scores(
@@ -219,6 +184,19 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--labels", type=Path, help="CSV: record, 0/1 a label, patient if they have several ECGs")
     parser.add_argument("--ludb", type=Path, help="folder of LUDB")
     parser.add_argument("--challenge", type=Path, help="folder of Challenge-2021 records")
+    parser.add_argument("--ptbxl", type=Path, help="folder of PTB-XL, judged on its published folds")
+    parser.add_argument(
+        "--halves", action="store_true", help="with --ludb: its odd records tune, its even ones are last"
+    )
+    parser.add_argument("--one-ecg-a-patient", action="store_true", help="of PTB-XL; default: all, grouped by patient")
+    parser.add_argument(
+        "--judge-folds", type=int, nargs="+", help="of PTB-XL: 1 2 3 4 5 6 (default), or 7 8 with --final"
+    )
+    parser.add_argument(
+        "--final", action="store_true", help="judge what is kept for the end: once, and nothing after it"
+    )
+    parser.add_argument("--masked", type=Path, help="folder of a masked autoencoder (benchmarks.progression.masked)")
+    parser.add_argument("--work", type=Path, help="folder where training goes on after a kill")
     parser.add_argument("--world", default="cardiac-jepa-small", help="a catalogued cardiac JEPA or its folder")
     parser.add_argument("--out", type=Path, required=True, help="metrics.json")
     parser.add_argument("--folds", type=int, default=5)
@@ -234,16 +212,56 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     a = parser.parse_args(argv)
     if (a.records is None) != (a.labels is None):
         parser.error("--records and --labels go together")
-    if a.records is None and a.ludb is None and a.challenge is None:
-        parser.error("give --records DIR --labels CSV, --ludb DIR or --challenge DIR")
-    for path in (a.records, a.ludb, a.challenge):
+    if all(path is None for path in (a.records, a.ludb, a.challenge, a.ptbxl)):
+        parser.error("give --records DIR --labels CSV, --ludb DIR, --challenge DIR or --ptbxl DIR")
+    for path in (a.records, a.ludb, a.challenge, a.ptbxl, a.masked):
         if path is not None and not path.is_dir():
             parser.error(f"{path} is no folder; check the path")
+    _check_halves(a, parser)
     if a.labels is not None and not a.labels.is_file():
         parser.error(f"--labels {a.labels} is no file; check the path")
     if a.folds < 2 or min(a.least, a.resamples, a.supervised_steps, a.threads) < 1:
         parser.error("--folds must be 2 or more; least, resamples, supervised-steps and threads 1 or more")
     return a
+
+
+def _check_halves(a: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Refuse what would judge the last ECGs by the way, or judge them twice."""
+    kept = a.ptbxl is not None or a.halves
+    two = (
+        a.records or a.challenge or (a.ptbxl is not None) == (a.ludb is not None) or (a.ptbxl is not None and a.halves)
+    )
+    if kept and two:
+        parser.error("--ptbxl DIR and --ludb DIR --halves are judged one at a time, and without other sources")
+    if not kept and (a.final or a.judge_folds or a.one_ecg_a_patient or a.masked or a.work):
+        parser.error(
+            "--final, --judge-folds, --one-ecg-a-patient, --masked and --work go with --ptbxl or --ludb --halves"
+        )
+    folds = set(a.judge_folds or ())
+    if folds and (a.ptbxl is None or folds not in ({1, 2, 3, 4, 5, 6}, {7, 8})):
+        parser.error(f"--judge-folds {sorted(folds)}: with --ptbxl, 1 2 3 4 5 6 or 7 8")
+    if folds & {7, 8} and not a.final:
+        parser.error("folds 7 and 8 are judged once, at the end: add --final, or judge folds 1 to 6")
+    if a.final and folds & {1}:
+        parser.error("--final judges folds 7 and 8; leave --judge-folds out, or --final")
+    if a.final and a.out.exists():
+        parser.error(f"--final: {a.out} is there already, and the last ECGs are judged once; keep it, or name another")
+
+
+def _judge_kept(a: argparse.Namespace, jepa: Any) -> dict[str, Any]:
+    """The figures of PTB-XL's published folds, or LUDB's halves."""
+    halves = halves_of_ludb(a.ludb, a.final) if a.halves else of_ptbxl(a.ptbxl, a.final, a.one_ecg_a_patient)
+    asked = Asked(
+        a.final,
+        a.least,
+        a.resamples,
+        a.seed,
+        trained=a.supervised,
+        rates=tuple(a.supervised_rates),
+        masked=a.masked,
+        work=a.work,
+    )
+    return {"note": NOTE, **judge_halves(jepa, halves, asked)}
 
 
 def told(found: dict[str, Any]) -> str:
@@ -269,14 +287,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         world = jepa_world(a.world)
         steps = a.supervised_steps if a.supervised else 0
-        found = judge(world.jepa, read_all(a), a.folds, a.least, a.resamples, a.seed, steps, tuple(a.supervised_rates))
+        kept = a.ptbxl is not None or a.halves
+        rest = a.folds, a.least, a.resamples, a.seed, steps, tuple(a.supervised_rates)
+        found = _judge_kept(a, world.jepa) if kept else judge(world.jepa, read_all(a), *rest)
         found = {"world": a.world, **found}
         seeds = {"folds, random encoder, bootstrap": a.seed}
         write_json(a.out, rounded(found), made_by("benchmarks.progression.fidelity", argv, seeds, [a.world]))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(told(found))
+    print(table(found) if kept else told(found))
     print(a.out)
     return 0
 

@@ -270,17 +270,17 @@ def test_a_stopped_run_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pyt
     whole, _ = finetune(encoder, train, valid, tmp_path / "whole", RECIPE)
     other = Small()
     other.load_state_dict(built)
-    real = tuning._batch
+    real = tuning.labelled_batch
 
     def stop(rows: LabelledRows, recipe: FinetuneRecipe, step: int, device: str) -> tuple[Tensor, Tensor]:
         if step == 25:
             raise KeyboardInterrupt
         return real(rows, recipe, step, device)
 
-    monkeypatch.setattr(tuning, "_batch", stop)
+    monkeypatch.setattr(tuning, "labelled_batch", stop)
     with pytest.raises(KeyboardInterrupt):
         finetune(other, train, valid, tmp_path / "stopped", RECIPE)
-    monkeypatch.setattr(tuning, "_batch", real)
+    monkeypatch.setattr(tuning, "labelled_batch", real)
     resumed, _ = finetune(Small(), train, valid, tmp_path / "stopped", RECIPE)
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)

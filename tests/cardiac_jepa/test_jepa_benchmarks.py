@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.common.results import read_csv
 from benchmarks.progression import actions, arms, fidelity, speed, tables
+from benchmarks.progression.hand_features import hand_features
 from world_models.cardiac_jepa.config import JEPAConfig
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.data.ecg.monolith import Monolith, MonolithWriter, from_arrays
@@ -331,7 +332,7 @@ def test_hand_features_count_the_beats() -> None:
     for row, every in enumerate((50, 100)):
         for peak in range(20, 1000, every):
             ecg[row, 1] += torch.exp(-0.5 * ((time - peak) / 2.0) ** 2)
-    found = fidelity.hand_features(ecg)
+    found = hand_features(ecg)
     assert found.shape == (3, 64) and bool(torch.isfinite(found).all())
     assert found[0, 60:].tolist() == pytest.approx([0.5, 0.0, 0.5, 0.5], abs=0.02)
     assert found[1, 60:].tolist() == pytest.approx([1.0, 0.0, 1.0, 1.0], abs=0.02)

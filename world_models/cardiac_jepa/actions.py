@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from world_models import keys
 from world_models.cardiac_jepa.config import JEPAConfig
+from world_models.cardiac_jepa.projector import normed_layers
 from world_models.data import icd10
 from world_models.nn.mlp import mlp
 
@@ -28,12 +29,16 @@ _SPREAD = 0.1  # of the blocks' and chapters' first vectors
 
 
 class BinaryAction(nn.Module):
-    """An MLP on the transition vector alone; the elapsed time is taken and not used."""
+    """An MLP on the transition vector alone; the elapsed time is taken and not used.
 
-    def __init__(self, codes: Sequence[str], embedding: int, hidden: int):
+    With `normed` its hidden layer has BatchNorm and GELU, as in the authors' code.
+    """
+
+    def __init__(self, codes: Sequence[str], embedding: int, hidden: int, normed: bool = False):
         super().__init__()
         self.codes = tuple(codes)
-        self.layers = mlp((len(self.codes), hidden, embedding))
+        sizes = (len(self.codes), hidden, embedding)
+        self.layers = normed_layers(*sizes) if normed else mlp(sizes)
 
     def forward(self, action: Tensor, days: Tensor) -> Tensor:
         """[B, embedding] from action [B, C] and days [B]."""
@@ -145,5 +150,6 @@ def _start(names: Sequence[str], size: int) -> Tensor:
 
 def action_projector(config: JEPAConfig) -> BinaryAction | EmbeddedAction:
     """The projector that the config names."""
-    kind = EmbeddedAction if config.action == "embedded" else BinaryAction
-    return kind(config.codes, config.embedding, config.action_hidden)
+    if config.action == "embedded":
+        return EmbeddedAction(config.codes, config.embedding, config.action_hidden)
+    return BinaryAction(config.codes, config.embedding, config.action_hidden, config.layers == "authors")

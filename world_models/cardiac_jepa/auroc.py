@@ -8,6 +8,7 @@ all draws' areas come from one cumulative sum of weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from world_models import keys
 from world_models.bootstrap import Interval, percentile_interval
 
-__all__ = ["Bootstrap", "auroc", "bootstrap_macro", "difference", "judged_labels", "macro_auroc"]
+__all__ = ["Bootstrap", "auroc", "bootstrap_macro", "contrast", "difference", "judged_labels", "macro_auroc", "mean_of"]
 
 _DRAWS_AT_ONCE = 128  # bounds the memory: rows x draws of float32
 
@@ -111,11 +112,38 @@ def difference(a: Bootstrap, b: Bootstrap) -> Interval:
     Raises:
         ValueError: they were not.
     """
-    same = a.draws.shape == b.draws.shape and bool((a.judged == b.judged).all())
-    if not same or not bool((a.draws.isnan() == b.draws.isnan()).all()):
-        raise ValueError("the two were not judged on the same ECGs, labels and draws; bootstrap both in one way")
-    point = float((a.area - b.area)[a.judged].mean())
-    return _interval(point, _macro_draws(a) - _macro_draws(b))
+    return contrast((1.0, a), (-1.0, b))
+
+
+def contrast(*terms: tuple[float, Bootstrap]) -> Interval:
+    """The weighted sum of macro AUROCs, paired draw by draw, of what was judged on the same ECGs with the same seed.
+
+    Raises:
+        ValueError: they were not, or there is none.
+    """
+    if not terms:
+        raise ValueError("nothing to contrast; give one weight and bootstrap at least")
+    first = terms[0][1]
+    for _, other in terms:
+        same = first.draws.shape == other.draws.shape and bool((first.judged == other.judged).all())
+        if not same or not bool((first.draws.isnan() == other.draws.isnan()).all()):
+            raise ValueError("the two were not judged on the same ECGs, labels and draws; bootstrap both in one way")
+    point = sum(weight * float(b.area[b.judged].mean()) for weight, b in terms)
+    draws = sum((weight * _macro_draws(b) for weight, b in terms), torch.zeros(len(first.draws)))
+    return _interval(point, draws)
+
+
+def mean_of(found: Sequence[Bootstrap]) -> Bootstrap:
+    """The mean over runs (seeds) that were judged on the same ECGs and draws: an interval over patients alone.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not found:
+        raise ValueError("no run to average; give one at least")
+    return Bootstrap(
+        torch.stack([b.area for b in found]).mean(0), torch.stack([b.draws for b in found]).mean(0), found[0].judged
+    )
 
 
 def _macro_draws(b: Bootstrap) -> Tensor:

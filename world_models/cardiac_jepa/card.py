@@ -19,6 +19,7 @@ def write_card(name: str, config: JEPAConfig, command: str, source: str, figures
     """
     measured = "\n".join(f"| {n} | {v:.4g} |" for n, v in figures.items())
     codes = " ".join(config.codes)
+    predictor = "Neural ODE in elapsed time" if config.dynamics == "ode" else "residual predictor"
     inverse = f" and inverse dynamics, linear (weight {config.inverse:g})" if config.inverse else ""
     return f"""# {name}
 
@@ -36,7 +37,7 @@ next in, the next latent and what a linear probe reads off it out. No waveform i
 `{command}`
 
 An xResNet1d of blocks {config.blocks} and {config.out} channels, a three-layer projector to {config.latent}, a
-residual predictor of width {config.dynamics_hidden} told the change of {len(config.codes)} ICD-10 codes ({codes}) and
+{predictor} of width {config.dynamics_hidden} told the change of {len(config.codes)} ICD-10 codes ({codes}) and
 the days in between; squared error of the predicted latent, {config.regulariser.upper()}
 (weight {config.weight:g}){inverse}.
 AdamW, one-cycle schedule. A linear probe (logistic) on the latent; a two-state Markov process a condition for the

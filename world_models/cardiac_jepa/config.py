@@ -9,12 +9,16 @@ from typing import Any
 from world_models.config_json import check_sizes
 from world_models.quantities.progression import CODES
 
-__all__ = ["FULL", "JEPAConfig", "NARROW", "WorldConfig", "naive", "with_inverse", "with_vicreg"]
+__all__ = ["FULL", "JEPAConfig", "NARROW", "WorldConfig", "as_authors", "as_paper", "naive", "with_inverse", "with_ode"]
+__all__ += ["with_vicreg"]
 
 _CHOICES = {
     "regulariser": ("sigreg", "vicreg"),
     "conditioning": ("action", "none"),
     "action": ("embedded", "binary"),
+    "layers": ("own", "authors"),
+    "scaling": ("leads", "record"),
+    "dynamics": ("mlp", "ode"),
 }
 
 
@@ -48,13 +52,16 @@ class JEPAConfig:
     inverse: float = 0.0  # weight of inverse dynamics (`inverse.py`); 0: the paper's loss
     conditioning: str = "action"  # "none": naive self-supervision, the predictor is told neither action nor time
     crop_samples: int = 250  # of a training crop, 2.5 s at 100 Hz
+    # "authors": projector, action projector and predictor as in their public code: BatchNorm and GELU after each hidden
+    # layer, an affine BatchNorm at the projector's end, no residual around the predictor
+    layers: str = "own"
+    scaling: str = "leads"  # "record": each lead by its own mean and deviation over the record, as in their code
+    dynamics: str = "mlp"  # "ode": the predictor flows through the elapsed time (`ode_dynamics.py`)
 
     def __post_init__(self) -> None:
         for name in ("codes", "stem", "blocks"):  # JSON has no tuples
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+        self._check_choices()
         if len(set(self.codes)) != len(self.codes) or not self.codes:
             raise ValueError(f"codes must be given, each once; got {len(self.codes)}, {len(set(self.codes))} different")
         if len(self.stem) != 3:
@@ -85,6 +92,13 @@ class JEPAConfig:
             )
         if not 0.0 <= self.own_penalty <= 1e6:
             raise ValueError(f"own_penalty is {self.own_penalty}; give 0 (none) to 1e6, 1e-3 is usual")
+
+    def _check_choices(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+        if self.dynamics == "ode" and self.layers == "authors":
+            raise ValueError("dynamics 'ode' is a form of our own layers; choose layers 'own' with it")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -141,6 +155,38 @@ def with_inverse(config: JEPAConfig) -> JEPAConfig:
     Chosen among three (latent, weight) on validation patients of the progression cohort (docs/log.md).
     """
     return replace(config, name=f"{config.name}-inverse", inverse=3.0, latent=max(1, config.latent // 4))
+
+
+def as_paper(config: JEPAConfig) -> JEPAConfig:
+    """The paper's exact form: the binary transition, no elapsed time, its loss and no more.
+
+    Its text gives no lambda; 0.1 is that of the authors' code. Its pairs come in their natural numbers.
+    """
+    return replace(config, name=f"{config.name}-paper", action="binary", inverse=0.0, weight=0.1)
+
+
+def as_authors(config: JEPAConfig, samples: int = 1000) -> JEPAConfig:
+    """The authors' public code, where it differs from the paper's text: layers, widths, whole records, scaling.
+
+    Records of 10 s at 100 Hz where theirs have 500.
+    """
+    return replace(
+        as_paper(config),
+        name=f"{config.name}-authors",
+        layers="authors",
+        scaling="record",
+        projector=2048,
+        latent=256,
+        embedding=256,
+        action_hidden=512,
+        dynamics_hidden=512,
+        crop_samples=samples,
+    )
+
+
+def with_ode(config: JEPAConfig) -> JEPAConfig:
+    """The same model whose predictor is a Neural ODE in elapsed time."""
+    return replace(config, name=f"{config.name}-ode", dynamics="ode")
 
 
 def with_vicreg(config: JEPAConfig) -> JEPAConfig:

@@ -12,12 +12,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from world_models.cardiac_jepa.projector import normed_layers
 from world_models.data import icd10
 from world_models.quantities.progression import BECOMES, IRREVERSIBLE, scars
 
 __all__ = [
     "Dynamics",
     "ImpossibleActionError",
+    "PlainDynamics",
     "Reversal",
     "action_of",
     "chain",
@@ -62,6 +64,18 @@ class Dynamics(nn.Module):
     def forward(self, z: Tensor, e: Tensor | None = None) -> Tensor:
         """Next latent [B, latent] from z [B, latent] and the action's embedding e [B, embedding]."""
         return z + self.outlet(self.blocks(self.inlet(z if e is None else torch.cat([z, e], dim=-1))))
+
+
+class PlainDynamics(nn.Module):
+    """f(z, e): the predictor of the authors' public code, one hidden layer with BatchNorm and GELU, no residual."""
+
+    def __init__(self, latent: int, embedding: int, hidden: int):
+        super().__init__()
+        self.layers = normed_layers(latent + embedding, hidden, latent)
+
+    def forward(self, z: Tensor, e: Tensor | None = None) -> Tensor:
+        """Next latent [B, latent] from z [B, latent] and the action's embedding e [B, embedding]."""
+        return self.layers(z if e is None else torch.cat([z, e], dim=-1))
 
 
 def chain(predict: Predict, z: Tensor, actions: Tensor, days: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ MIN_SAMPLES = 100  # 1 s at 100 Hz: the last stage still has four positions
 # Standard deviation (mV) of each lead about its median, I II III aVR aVL aVF V1..V6: medians over LUDB's 160 open
 # records (doi 10.1109/ACCESS.2020.3029211). Fixed: a record scaled by itself would lose its voltage, which is a sign.
 _SCALE_MV = (0.128, 0.155, 0.109, 0.131, 0.098, 0.116, 0.171, 0.244, 0.254, 0.262, 0.239, 0.203)
+_LEAST_MV = 1e-3  # deviation that a flat lead is divided by where a record is scaled by itself
 
 
 def _convolution(
@@ -65,7 +66,10 @@ class _Bottleneck(nn.Module):
 
 
 class XResNet1d(nn.Module):
-    """ECG [B, 12, T] in mV at 100 Hz, T from 100 samples -> features [B, out, T'] or their mean over time [B, out]."""
+    """ECG [B, 12, T] in mV at 100 Hz, T from 100 samples -> features [B, out, T'] or their mean over time [B, out].
+
+    `scaling`: "leads", each by a fixed deviation, so that voltages count; "record", each by its own mean and deviation.
+    """
 
     scale_mv: Tensor  # [1, 12, 1]
 
@@ -76,9 +80,10 @@ class XResNet1d(nn.Module):
         out: int = 256,
         blocks: tuple[int, ...] = (3, 4, 6, 3),
         kernel: int = 5,
+        scaling: str = "leads",
     ):
         super().__init__()
-        self.out = out
+        self.out, self.scaling = out, scaling
         widths = (LEAD_COUNT, *stem)
         layers: list[nn.Module] = [
             _convolution(widths[i], widths[i + 1], kernel, stride=2 if i == 0 else 1) for i in range(len(stem))
@@ -95,7 +100,7 @@ class XResNet1d(nn.Module):
     @classmethod
     def of(cls, config: JEPAConfig) -> XResNet1d:
         """The encoder of a config."""
-        return cls(config.stem, config.inner, config.out, config.blocks, config.kernel)
+        return cls(config.stem, config.inner, config.out, config.blocks, config.kernel, config.scaling)
 
     def features(self, ecg: Tensor) -> Tensor:
         """[B, out, T'], one position every 32 samples.
@@ -108,6 +113,9 @@ class XResNet1d(nn.Module):
                 f"an ECG has shape [B, {LEAD_COUNT}, T] with T of at least {MIN_SAMPLES} samples at 100 Hz, got "
                 f"{list(ecg.shape)}; resample, and give all twelve leads in the standard order"
             )
+        if self.scaling == "record":
+            spread = ecg.std(-1, keepdim=True, correction=0).clamp(min=_LEAST_MV)
+            return self.layers((ecg - ecg.mean(-1, keepdim=True)) / spread)
         return self.layers(ecg / self.scale_mv)
 
     def forward(self, ecg: Tensor) -> Tensor:

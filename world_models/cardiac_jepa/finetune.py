@@ -30,7 +30,7 @@ from world_models.cardiac_jepa.encoder import initialise
 from world_models.cardiac_jepa.probes import Probe, crop_features
 from world_models.files import write_text
 
-__all__ = ["Classifier", "LabelledRows", "FinetuneRecipe", "finetune", "predict", "supervised"]
+__all__ = ["Classifier", "FinetuneRecipe", "LabelledRows", "finetune", "labelled_batch", "predict", "supervised"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def finetune(
     saved = time.monotonic()
     with tqdm(total=recipe.steps, initial=step, desc=folder.name, mininterval=2) as bar:
         while step < recipe.steps:
-            ecg, label = _batch(train, recipe, step, device)
+            ecg, label = labelled_batch(train, recipe, step, device)
             optimiser.zero_grad(set_to_none=True)
             loss = asymmetric_loss(model(ecg), label)
             if not bool(torch.isfinite(loss)):
@@ -215,7 +215,9 @@ def _judge(model: Classifier, valid: LabelledRows, recipe: FinetuneRecipe) -> fl
     return macro_auroc(predict(model, valid.ecg, valid.rows, recipe.crop), valid.label[valid.rows])
 
 
-def _batch(train: LabelledRows, recipe: FinetuneRecipe, step: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
+def labelled_batch(
+    train: LabelledRows, recipe: FinetuneRecipe, step: int, device: torch.device | str
+) -> tuple[Tensor, Tensor]:
     """Crops [B, 12, crop] and labels [B, C]; each pass over the rows in a new order, a function of (seed, step)."""
     count = len(train.rows)
     size = min(recipe.batch, count)  # a tenth of a small cohort can be smaller than a batch

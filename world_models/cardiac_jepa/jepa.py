@@ -15,15 +15,25 @@ from torch import Tensor, nn
 from world_models.cardiac_jepa.actions import action_projector
 from world_models.cardiac_jepa.collapse import effective_rank
 from world_models.cardiac_jepa.config import JEPAConfig
-from world_models.cardiac_jepa.dynamics import Dynamics
+from world_models.cardiac_jepa.dynamics import Dynamics, PlainDynamics
 from world_models.cardiac_jepa.encoder import XResNet1d, initialise
 from world_models.cardiac_jepa.inverse import InverseDynamics
-from world_models.cardiac_jepa.projector import Projector
+from world_models.cardiac_jepa.ode_dynamics import OdeDynamics
+from world_models.cardiac_jepa.projector import AuthorsProjector, Projector
 from world_models.cardiac_jepa.reduce import mean_over_ranks, sum_over_ranks
 from world_models.cardiac_jepa.sigreg import sigreg
 from world_models.cardiac_jepa.vicreg import COVARIANCE, INVARIANCE, VARIANCE, vicreg
 
 __all__ = ["CardiacJEPA"]
+
+
+def _predictor(config: JEPAConfig, embedding: int) -> Dynamics | PlainDynamics | OdeDynamics:
+    """The predictor that the config names."""
+    if config.dynamics == "ode":
+        return OdeDynamics(config.latent, embedding, config.dynamics_hidden)
+    if config.layers == "authors":
+        return PlainDynamics(config.latent, embedding, config.dynamics_hidden)
+    return Dynamics(config.latent, embedding, config.dynamics_hidden, config.dynamics_blocks)
 
 
 class CardiacJEPA(nn.Module):
@@ -39,11 +49,11 @@ class CardiacJEPA(nn.Module):
         self.config = config
         told = config.conditioning == "action"
         self.encoder = XResNet1d.of(config)
-        self.projector = Projector(config.out, config.projector, config.latent, config.final_norm)
+        sizes = config.out, config.projector, config.latent
+        own = config.layers == "own"
+        self.projector = Projector(*sizes, config.final_norm) if own else AuthorsProjector(*sizes)
         self.action = action_projector(config) if told else None
-        self.dynamics = Dynamics(
-            config.latent, config.embedding if told else 0, config.dynamics_hidden, config.dynamics_blocks
-        )
+        self.dynamics = _predictor(config, config.embedding if told else 0)
         self.inverse = InverseDynamics(config.latent, len(config.codes)) if config.inverse and told else None
         initialise(self, seed)
 
@@ -64,6 +74,9 @@ class CardiacJEPA(nn.Module):
 
         A model trained without actions takes them and does not look at them.
         """
+        if isinstance(self.dynamics, OdeDynamics):
+            e = None if self.action is None else self.action(action, torch.zeros_like(days))
+            return self.dynamics(z, e, days).float()
         e = None if self.action is None else self.action(action, days)
         return self.dynamics(z, e).float()
 

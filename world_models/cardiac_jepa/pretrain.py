@@ -28,7 +28,7 @@ from world_models.cardiac_jepa.reduce import BatchNorm1d, ranks
 from world_models.files import write_text
 from world_models.training import Schedule, fit
 
-__all__ = ["Batch", "PairBatches", "PairOrder", "PairSource", "check_rows", "pretrain", "start_ddp"]
+__all__ = ["Batch", "PairBatches", "PairOrder", "PairSource", "check_rows", "pretrain", "renew_norms", "start_ddp"]
 
 MEASURE_EVERY = 20  # steps, as often as `fit` logs
 NORM_BATCHES = 50  # forward passes that BatchNorm's final statistics are taken from
@@ -116,17 +116,28 @@ class PairSource:
         first, second: int64 [P], rows of the earlier and later ECGs.
         crop: samples of a crop.
         seed: of order and crops.
+        reversed: bool [P], pairs whose second ECG is the earlier one (`synthetic_pairs`); default: none.
 
     Raises:
         ValueError: no pairs, rows that are not there, a crop longer than the records, or a later ECG that is earlier.
     """
 
-    def __init__(self, recordings: Recordings, first: Tensor, second: Tensor, crop: int = 250, seed: int = 0):
+    def __init__(
+        self,
+        recordings: Recordings,
+        first: Tensor,
+        second: Tensor,
+        crop: int = 250,
+        seed: int = 0,
+        reversed: Tensor | None = None,
+    ):
         rows, _, length = recordings.ecg.shape
         check_rows(first, second, rows)
         if not 0 < crop <= length:
             raise ValueError(f"a crop of {crop} samples does not fit into recordings of {length}")
         self.days = (recordings.days[second] - recordings.days[first]).float()
+        if reversed is not None:
+            self.days = torch.where(reversed, -self.days, self.days)
         if bool((self.days < 0).any()):
             raise ValueError(f"{int((self.days < 0).sum())} pairs go back in time; give the earlier ECG first")
         self.recordings = recordings
@@ -241,15 +252,18 @@ def pretrain(
 
     schedule = Schedule(steps, learning_rate=rate, weight_decay=1e-2, shape="onecycle")
     fit(model, loss, schedule, folder, "pretrain", list(model.parameters()))
-    renew_norms(model, lambda i: batch_of(steps + i), min(NORM_BATCHES, steps))
+    renew_norms(model, lambda i: model(*batch_of(steps + i), i, False), min(NORM_BATCHES, steps))
     return model.eval()
 
 
 @torch.no_grad()
-def renew_norms(model: CardiacJEPA, batch_of: Callable[[int], Batch], batches: int) -> None:
+def renew_norms(model: nn.Module, forward: Callable[[int], object], batches: int) -> None:
     """BatchNorm's running statistics as plain means over batches of the weights as they now are.
 
     The loop averages weights and keeps no statistics; those left in the layers belong to other weights.
+
+    Args:
+        forward: passes batch i, of 0 to `batches` - 1, through the model.
     """
     norms = [part for part in model.modules() if isinstance(part, BatchNorm1d)]
     usual = [norm.momentum for norm in norms]
@@ -258,8 +272,7 @@ def renew_norms(model: CardiacJEPA, batch_of: Callable[[int], Batch], batches: i
         norm.momentum = None  # torch's sign for a cumulative mean
     model.train()
     for i in range(batches):
-        ecg_a, ecg_b, _, _ = batch_of(i)
-        model.latent(torch.cat([ecg_a, ecg_b]))
+        forward(i)
     for norm, momentum in zip(norms, usual, strict=True):
         norm.momentum = momentum
 

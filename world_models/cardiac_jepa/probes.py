@@ -22,10 +22,12 @@ __all__ = [
     "PENALTIES",
     "Probe",
     "apply",
+    "chosen_apart",
     "cross_validated",
     "crop_features",
     "features",
     "fit_probe",
+    "fitted_scores",
     "folds_of",
     "youden",
 ]
@@ -212,16 +214,38 @@ def cross_validated(
     fold = folds_of(group, label, folds, seed)
     out = torch.empty(label.shape)
     for f in range(folds):
-        train, test = (fold != f).nonzero()[:, 0], fold == f
-        inner = folds_of(group[train], label[train], min(4, len(group[train].unique())), seed + 1) == 0
-        fit, choose = train[~inner], train[inner]
-        best = (float("-inf"), penalties[0])
-        for penalty in sorted(penalties, reverse=True):
-            probe = fit_probe(h[fit], label[fit], None, (penalty,), loss)
-            found = macro_auroc(apply(probe, h[choose]), label[choose])
-            best = max(best, (found, penalty))
-        out[test] = apply(fit_probe(h[train], label[train], None, (best[1],), loss), h[test])
+        train, test = ((fold != f).nonzero()[:, 0], (fold == f).nonzero()[:, 0])
+        out[test] = fitted_scores(h, label, group, train, test, seed, penalties, loss)
     return out
+
+
+def chosen_apart(group: Tensor, label: Tensor, train: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """The training rows parted by patient: those that something is fitted on, and a quarter that chooses."""
+    inner = folds_of(group[train], label[train], min(4, len(group[train].unique())), seed + 1) == 0
+    return train[~inner], train[inner]
+
+
+def fitted_scores(
+    h: Tensor,
+    label: Tensor,
+    group: Tensor,
+    train: Tensor,
+    test: Tensor,
+    seed: int = 0,
+    penalties: Sequence[float] = (1.0, *PENALTIES),
+    loss: str = "bce",
+) -> Tensor:
+    """Logits of the rows `test` by a probe of the rows `train` of features h [N, D], labels [N, C], patients [N].
+
+    The penalty is chosen on a quarter of the training patients, and the probe fitted on all of them again.
+    """
+    fit, choose = chosen_apart(group, label, train, seed)
+    best = (float("-inf"), penalties[0])
+    for penalty in sorted(penalties, reverse=True):
+        probe = fit_probe(h[fit], label[fit], None, (penalty,), loss)
+        found = macro_auroc(apply(probe, h[choose]), label[choose])
+        best = max(best, (found, penalty))
+    return apply(fit_probe(h[train], label[train], None, (best[1],), loss), h[test])
 
 
 def youden(score: Tensor, label: Tensor) -> Tensor:

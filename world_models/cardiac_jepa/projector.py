@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from world_models.cardiac_jepa.reduce import BatchNorm1d
 
-__all__ = ["Projector"]
+__all__ = ["AuthorsProjector", "Projector", "normed_layers"]
 
 
 class Projector(nn.Module):
@@ -36,6 +36,33 @@ class Projector(nn.Module):
 
         Raises:
             ValueError: one row in training mode, whose variance BatchNorm would divide by.
+        """
+        if self.training and h.shape[0] < 2:
+            raise ValueError("the projector in training mode needs two rows or more; call model.eval() for one patient")
+        return self.layers(h)
+
+
+def normed_layers(*sizes: int) -> nn.Sequential:
+    """Linear layers of these sizes, BatchNorm and GELU after each but the last: the unit of the authors' code."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes[:-2], sizes[1:-1], strict=True):
+        layers += [nn.Linear(inputs, outputs), BatchNorm1d(outputs), nn.GELU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+
+
+class AuthorsProjector(nn.Module):
+    """h [B, inputs] -> z [B, outputs] as the paper's authors publish it: hidden, hidden, outputs, each with BatchNorm,
+    the last one too, and affine."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int):
+        super().__init__()
+        self.layers = nn.Sequential(normed_layers(inputs, hidden, hidden, outputs), BatchNorm1d(outputs))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Latents [B, outputs] of features [B, inputs].
+
+        Raises:
+            ValueError: one row in training mode.
         """
         if self.training and h.shape[0] < 2:
             raise ValueError("the projector in training mode needs two rows or more; call model.eval() for one patient")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
@@ -30,14 +31,25 @@ class SimulatedPairs:
         first, second: int64 [P], rows of the earlier and later visits.
         crop: samples of an ECG, at 100 Hz.
         seed: of the order.
+        reversed: bool [P], pairs whose second visit is the earlier one (`synthetic_pairs`); default: none.
 
     Raises:
         ValueError: no pairs, rows that are not there, two patients in a pair, or a later visit that is earlier.
     """
 
-    def __init__(self, visits: Visits, first: Tensor, second: Tensor, crop: int = 250, seed: int = 0):
+    def __init__(
+        self,
+        visits: Visits,
+        first: Tensor,
+        second: Tensor,
+        crop: int = 250,
+        seed: int = 0,
+        reversed: Tensor | None = None,
+    ):
         check_rows(first, second, len(visits.key))
         self.days = visits.days[second] - visits.days[first]
+        if reversed is not None:
+            self.days = torch.where(reversed.to(self.days.device), -self.days, self.days)
         wrong = (self.days < 0) | (visits.patient[first] != visits.patient[second])
         if bool(wrong.any()):
             raise ValueError(

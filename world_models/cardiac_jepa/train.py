@@ -23,13 +23,15 @@ from world_models import checkpoint, command_line, keys, tree
 from world_models.cardiac_jepa import cohort
 from world_models.cardiac_jepa.auroc import macro_auroc
 from world_models.cardiac_jepa.card import write_card
-from world_models.cardiac_jepa.config import FULL, NARROW, WorldConfig, with_inverse
+from world_models.cardiac_jepa.config import FULL, NARROW, JEPAConfig, WorldConfig, with_inverse
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.labels import Followed, LabelModel
 from world_models.cardiac_jepa.model import KIND, CardiacJEPAWorld, Reader
 from world_models.cardiac_jepa.pretrain import PairBatches, PairSource, pretrain
 from world_models.cardiac_jepa.probes import fit_probe, youden
+from world_models.cardiac_jepa.real_ecgs import MixedPairs, SingleECGs, told_sources, tuning_ecgs
 from world_models.cardiac_jepa.simulated_pairs import SimulatedPairs, simulated_visits
+from world_models.cardiac_jepa.synthetic_pairs import Pairs, with_synthetic
 from world_models.command_line import MOST_BATCH, MOST_THREADS, number, whole
 from world_models.data.ecg.monolith import Monolith, pairs, read_monolith
 from world_models.data.ecg.pairs import with_changes
@@ -239,6 +241,13 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--weight", type=float, help="lambda of SIGReg; default: the preset's")
     p.add_argument("--latent", type=int, help="size of z; default: a quarter of the published preset's")
     p.add_argument("--inverse", type=float, help="weight of inverse dynamics; default: 3; 0: none, as published")
+    p.add_argument("--action", choices=("embedded", "binary"), help="binary: the published one, without time")
+    p.add_argument("--dynamics", choices=("mlp", "ode"), help="ode: a Neural ODE in elapsed time")
+    p.add_argument("--reverse", action="store_true", help="also transitions taken back, where nature allows")
+    p.add_argument("--chain", type=whole(1, 11), default=1, help="also chains of so many transitions at most")
+    p.add_argument("--ptbxl", type=Path, help="folder of PTB-XL: its folds 1 to 6 as single ECGs, unlabelled")
+    p.add_argument("--ludb", type=Path, help="folder of LUDB: its odd records likewise")
+    p.add_argument("--real-share", type=number(0, 0.9, above=True), default=0.25, help="of a batch: real single ECGs")
     p.add_argument("--device", type=command_line.device, default="cpu")
     p.add_argument("--threads", type=whole(1, MOST_THREADS), default=1)
     return p.parse_args(argv)
@@ -271,17 +280,65 @@ def _check_enough(m: Monolith, where: Sides, path: Path) -> None:
         raise ValueError(f"{path} has {len(m.fold)} ECGs and no {', no '.join(lacking)}; take more patients")
 
 
+def _pairs(a: argparse.Namespace, jepa: JEPAConfig, m: Monolith, where: Sides) -> PairBatches:
+    """What the JEPA learns from: simulated pairs, or those of `--data`; with the synthetic ones that were asked for.
+
+    Raises:
+        ValueError: too few simulated patients for a pair.
+    """
+    if a.data is not None:
+        first, second = where.train_pairs
+        pairs = _with_changes(with_synthetic(first, second, m.label, m.codes, a.reverse, a.chain), m.label)
+        return PairSource(m, *pairs[:2], crop=jepa.crop_samples, seed=0, reversed=pairs.reversed)
+    visits = tree.to(simulated_visits(a.work / "visits", PAIRS_SEED, a.drawn), a.device)
+    if not len(consecutive(visits)):
+        raise ValueError(f"the visits of --drawn {a.drawn} patients make no pair; ask for more, some hundreds at least")
+    first, second = consecutive(visits).unbind(1)
+    pairs = _with_changes(with_synthetic(first, second, visits.condition, CODES, a.reverse, a.chain), visits.condition)
+    return SimulatedPairs(visits, *pairs[:2], crop=jepa.crop_samples, reversed=pairs.reversed)
+
+
+def _with_changes(pairs: Pairs, label: Tensor) -> Pairs:
+    """The pairs with those that changed repeated, which way round each is kept."""
+    plain = ~pairs.reversed  # reversed ones are all changed: they are part of the share
+    first, second = with_changes(pairs.first[plain], pairs.second[plain], label, CHANGED)
+    back = torch.zeros(len(first), dtype=torch.bool)
+    return Pairs(
+        torch.cat([first, pairs.first[~plain]]),
+        torch.cat([second, pairs.second[~plain]]),
+        torch.cat([back, pairs.reversed[~plain]]),
+    )
+
+
+def _with_real(source: PairBatches, a: argparse.Namespace, jepa: JEPAConfig) -> tuple[PairBatches, str]:
+    """The source with single real ECGs where folders of them are given, and what the card says of them.
+
+    Raises:
+        ValueError: a folder does not hold what it should.
+    """
+    if a.ptbxl is None and a.ludb is None:
+        return source, ""
+    ecg = tuning_ecgs(a.ptbxl, a.ludb)
+    singles = SingleECGs(ecg, len(jepa.codes), jepa.crop_samples)
+    told = told_sources(len(ecg), a.real_share, a.ptbxl is not None, a.ludb is not None)
+    return MixedPairs(source, singles, a.real_share), told
+
+
 def _run(a: argparse.Namespace) -> int:
     torch.set_num_threads(a.threads)
     jepa = dataclasses.replace(with_inverse(NARROW if a.preset == "narrow" else FULL), name=a.name)
     if a.preset == "narrow" and a.data is None:
         jepa = dataclasses.replace(jepa, dynamics_hidden=DYNAMICS_HIDDEN)
-    chosen = {name: getattr(a, name) for name in ("weight", "latent", "inverse") if getattr(a, name) is not None}
+    names = "weight", "latent", "inverse", "action", "dynamics"
+    chosen = {name: getattr(a, name) for name in names if getattr(a, name) is not None}
     jepa = dataclasses.replace(jepa, **chosen)
     if a.data is not None and not a.data.is_file():
         raise ValueError(
             f"--data {a.data}: no such file; make one with world_models.data.ecg.mimic_iv_ecg, or leave it out"
         )
+    for name in ("ptbxl", "ludb"):
+        if getattr(a, name) is not None and not getattr(a, name).is_dir():
+            raise ValueError(f"--{name} {getattr(a, name)}: no such folder; correct the path, or leave it out")
     if a.data is None:
         a.work.mkdir(parents=True, exist_ok=True)
     path = a.data or cohort.progression_monolith(a.work / f"progression-{a.patients}.h5", SEED, a.patients)
@@ -292,18 +349,7 @@ def _run(a: argparse.Namespace) -> int:
     jepa = dataclasses.replace(jepa, codes=m.codes)
     where = sides(m)
     _check_enough(m, where, path)
-    source: PairBatches
-    if a.data is None:
-        visits = tree.to(simulated_visits(a.work / "visits", PAIRS_SEED, a.drawn), a.device)
-        if not len(consecutive(visits)):
-            raise ValueError(
-                f"the visits of --drawn {a.drawn} patients make no pair; ask for more, some hundreds at least"
-            )
-        before, after = consecutive(visits).unbind(1)
-        before, after = with_changes(before, after, visits.condition, CHANGED)
-        source = SimulatedPairs(visits, before, after, jepa.crop_samples)
-    else:
-        source = PairSource(m, *with_changes(*where.train_pairs, m.label, CHANGED), crop=jepa.crop_samples, seed=0)
+    source, told = _with_real(_pairs(a, jepa, m, where), a, jepa)
     trained = pretrain(jepa, source, a.work / f"jepa-{a.preset}", a.steps, a.batch, a.rate, 0, device=a.device).cpu()
     config = WorldConfig(name=a.name, jepa=jepa.to_dict())
     with torch.random.fork_rng(devices=[]):
@@ -320,10 +366,14 @@ def _run(a: argparse.Namespace) -> int:
         followed=a.followed,
         drawn=a.drawn,
     )
+    text = text.replace(" No other use of a real patient's record was made.", f"\n{told}") if told else text
     given = f"--data {Path(path).name} " if a.data else f"--patients {a.patients} --drawn {a.drawn} "
     command = f"python -m world_models.cardiac_jepa.train {given}"
     command += f"--followed {a.followed} --preset {a.preset} --steps {a.steps} --batch {a.batch} --rate {a.rate:g} "
-    command += "".join(f"--{name} {value:g} " for name, value in chosen.items()) + "--out DIR"
+    command += "".join(f"--{k} {v if isinstance(v, str) else f'{v:g}'} " for k, v in chosen.items())
+    command += "--reverse " * a.reverse + f"--chain {a.chain} " * (a.chain > 1)
+    command += "".join(f"--{name} DIR " for name in ("ptbxl", "ludb") if getattr(a, name))
+    command += f"--real-share {a.real_share:g} " * bool(told) + "--out DIR"
     judged = cohort.follow_ups(VALID_FOLLOW_SEED, 1000)
     _, figures = finish_world(config, trained, labels, m, a.out, command, text, judged)
     for name, value in figures.items():

@@ -1,11 +1,12 @@
-"""Single real ECGs with labels: LUDB, Challenge-2021 records, or any folder of WFDB records with a table of labels.
+"""Single real ECGs with labels: LUDB, PTB-XL, Challenge 2021, or any folder of WFDB records with a table of labels.
 
     python -m world_models.data.ecg.labelled --ludb DIR [--out labels.csv]
     python -m world_models.data.ecg.labelled --challenge DIR [--out labels.csv]
     python -m world_models.data.ecg.labelled --records DIR --labels labels.csv
 
 prints how many ECGs each label has and, with --out, writes the labels as the table the third form reads. LUDB: ODC-By,
-Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211. Challenge 2021: CC-BY 4.0. The label names are those of `snomed`.
+Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211. Challenge 2021: CC-BY 4.0. PTB-XL (`read_ptbxl`): CC BY 4.0, Wagner
+2020, doi 10.1038/s41597-020-0495-6. The label names are those of `snomed`.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from world_models.data.ecg import ludb, snomed
+from world_models.data.ecg import ludb, ptbxl, scp, snomed
 from world_models.data.ecg.diagnoses import LUDB_LABELS, challenge_labels, ludb_labels
 from world_models.data.ecg.wfdb.reader import RecordError, folder_records, read_ecg
 from world_models.files import replacing
 
-__all__ = ["LabelTableError", "LabelledECGs", "counts", "keep", "read_challenge", "read_ludb", "read_table"]
-__all__ += ["write_labels_csv"]
+__all__ = ["LabelTableError", "LabelledECGs", "counts", "keep", "read_challenge", "read_ludb", "read_ptbxl"]
+__all__ += ["read_table", "write_labels_csv"]
 
 RATE_HZ = 100.0
 SECONDS, SHORTEST_S = 10.0, 8.0  # a shorter ECG would be too much padding to be judged by
@@ -52,6 +53,7 @@ class LabelledECGs(NamedTuple):
     source: str
     unmapped: dict[str, int]  # diagnoses met that are none of our labels -> records
     skipped: dict[str, str]  # records left out -> why
+    fold: Tensor | None = None  # [N] int64, the fold a source publishes; None: it has none
 
 
 def _one_length(ecg: Tensor) -> Tensor:
@@ -119,6 +121,39 @@ def read_ludb(folder: str | Path) -> LabelledECGs:
     said, unmapped = ludb_labels(folder, names)
     records = [(name, folder / "data" / name) for name in names]
     return _build(records, said, LUDB_LABELS, "LUDB 1.0.1, ODC-By", unmapped=unmapped)
+
+
+def read_ptbxl(folder: str | Path, folds: Sequence[int], one_a_patient: bool = False) -> LabelledECGs:
+    """The ECGs of some folds of PTB-XL: its five diagnostic superclasses and the single labels of `scp` as labels.
+
+    A statement counts whatever its likelihood (0 means present), as in the benchmarks on PTB-XL.
+
+    Args:
+        folds: of 1 to 10; ECGs of others are not opened.
+        one_a_patient: of a patient's ECGs the first alone.
+
+    Raises:
+        RecordError: see `ptbxl.read_table`; no ECG of these folds; over 5 % cannot be read.
+        ScpError: no usable scp_statements.csv.
+    """
+    folder = Path(folder)
+    entries = [e for e in ptbxl.read_table(folder).entries if e.fold in folds]
+    if one_a_patient:  # sorted by patient and time
+        entries = [e for i, e in enumerate(entries) if i == 0 or e.patient_id != entries[i - 1].patient_id]
+    if not entries:
+        raise RecordError(f"no ECG of folds {', '.join(map(str, folds))} is below {folder}; fetch their records")
+    group = scp.superclasses(folder / "scp_statements.csv")
+    said, unmapped = [], Counter[str]()
+    for entry in entries:
+        labels, rest = scp.labels_of(entry.scp)
+        said.append(labels | {group[code] for code in entry.scp if code in group})
+        unmapped.update(code for code in rest if code not in group)
+    names = (*scp.SUPERCLASSES, *dict.fromkeys(label for labels in scp.SCP.values() for label in labels))
+    records = [(e.record.relative_to(folder).as_posix(), e.record) for e in entries]
+    people = [e.patient_id for e in entries]
+    found = _build(records, said, names, "PTB-XL 1.0.3, CC BY 4.0", people, unmapped)
+    fold = dict(zip((name for name, _ in records), (e.fold for e in entries), strict=True))
+    return found._replace(fold=torch.tensor([fold[name] for name in found.record]))
 
 
 def read_challenge(folder: str | Path) -> LabelledECGs:

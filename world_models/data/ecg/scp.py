@@ -9,10 +9,14 @@ SVARR, PRC(S), and BIGU and TRIGU, whose origin is not told) are counted, not gu
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
-__all__ = ["SCP", "ScpError", "labels_of", "parse_codes"]
+__all__ = ["SCP", "SUPERCLASSES", "ScpError", "labels_of", "parse_codes", "superclasses"]
+
+SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")  # normal; infarction; ST and T; conduction; hypertrophy
 
 LONGEST_TEXT = 2000  # characters of a cell; the longest of PTB-XL has some 150 (k)
 _ISCHAEMIC = ("ischaemia_or_infarct",)
@@ -94,3 +98,31 @@ def labels_of(codes: Iterable[str]) -> tuple[set[str], tuple[str, ...]]:
     """(labels these statements say, statements that stand for none of ours)."""
     codes = tuple(codes)
     return {label for code in codes for label in SCP.get(code, ())}, tuple(code for code in codes if code not in SCP)
+
+
+def superclasses(table: str | Path) -> dict[str, str]:
+    """Diagnostic statement -> its superclass, as PTB-XL's scp_statements.csv groups them.
+
+    Raises:
+        ScpError: no such table, a column is missing, or a diagnostic statement has a superclass that there is not.
+    """
+    table = Path(table)
+    if not table.is_file():
+        raise ScpError(f"no {table.name} in {table.parent}; PTB-XL 1.0.3 has it beside its table of records")
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ScpError(f"{table} is no CSV in UTF-8 ({error}); fetch PTB-XL again") from error
+    found = {}
+    for row in rows:
+        if not {"", "diagnostic", "diagnostic_class"} <= row.keys():
+            raise ScpError(f"{table} lacks a column ('', diagnostic, diagnostic_class); fetch PTB-XL 1.0.3 again")
+        if (row["diagnostic"] or "").strip() in ("1", "1.0"):
+            group = (row["diagnostic_class"] or "").strip()
+            if group not in SUPERCLASSES:
+                raise ScpError(f"{table}: statement {row['']!r} has class {group!r}, none of {', '.join(SUPERCLASSES)}")
+            found[row[""].strip()] = group
+    if set(found.values()) != set(SUPERCLASSES):
+        raise ScpError(f"{table} has no statement of some of {', '.join(SUPERCLASSES)}; fetch PTB-XL 1.0.3 again")
+    return found
