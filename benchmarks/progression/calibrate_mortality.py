@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.life_table import LIFE_TABLE
 from world_models.oracles.progression import mortality
 from world_models.oracles.progression import state as body
 from world_models.oracles.progression.entry import FACTORS
@@ -52,12 +53,12 @@ def _killed(rates: Tensor, present: Tensor, years: Tensor) -> Tensor:
 
 def _round(count: int) -> dict[int, tuple[float, float]]:
     found: dict[int, tuple[float, float]] = {}
-    ages = list(mortality.LIFE_TABLE)
+    ages = list(LIFE_TABLE)
     sexes = []
     for sex in range(2):
         column = []
         for age in ages:
-            wanted = -math.log1p(-mortality.LIFE_TABLE[age][sex] / 1000.0)
+            wanted = -math.log1p(-LIFE_TABLE[age][sex] / 1000.0)
             times, killed = multiples(age + 0.5, float(sex), count)
             column.append(1000.0 * (wanted - killed) / times)
         # the year's middle lies half a year past the birthday: back along the line to the next age
@@ -85,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         body.tables.cache_clear()
         print(f"round {turn + 1}")
         for age, (men, women) in background.items():
-            of = " ".join(f"{x / y:.2f}" for x, y in zip((men, women), mortality.LIFE_TABLE[age], strict=True))
+            of = " ".join(f"{x / y:.2f}" for x, y in zip((men, women), LIFE_TABLE[age], strict=True))
             print(f"    {age}: ({men:g}, {women:g}),  # {of} of the table")
     return 0
 

@@ -21,7 +21,7 @@ ONSETS_PER_1000 = {  # first ones, general population of 65 (k)
     "I50": (4, 12), "I63": (2.5, 7), "I73": (3, 10), "I82": (1, 3), "I35": (2, 6), "I44": (2, 7), "I45": (2, 6),
     "I47": (1, 5),
 }  # fmt: skip
-# Of the same life table as `mortality.LIFE_TABLE`, which holds the decades: the background was not set by these.
+# Of the same life table as `life_table.LIFE_TABLE`, which holds the decades: the background was not set by these.
 BETWEEN = {65: (16.01, 9.87), 75: (35.67, 24.93), 85: (97.85, 74.26)}
 
 

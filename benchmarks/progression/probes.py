@@ -33,7 +33,7 @@ from benchmarks.progression.probe_table import (
     TREATED,
 )
 from world_models import keys, tree
-from world_models.oracles.progression import mortality
+from world_models.life_table import LIFE_TABLE
 from world_models.oracles.progression import state as body
 from world_models.oracles.progression.visits import make_visits, paper_pairs, statistics
 from world_models.oracles.progression.world import ProgressionOracle, ProgressionState
@@ -181,7 +181,7 @@ def onsets(count: int) -> Iterator[dict[str, object]]:
 
 def deaths(count: int) -> Iterator[dict[str, object]]:
     """Deaths within a year of a birthday by age and sex, per 1,000, beside the life table."""
-    table = {age: both for age, both in (mortality.LIFE_TABLE | BETWEEN).items() if OLD_YEARS <= age <= 90}
+    table = {age: both for age, both in (LIFE_TABLE | BETWEEN).items() if OLD_YEARS <= age <= 90}
     for age, both in sorted(table.items()):
         for sex, expected in enumerate(both):
             # rarer deaths need more people: 100 are expected in the fewest

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from world_models import keys
+from world_models.life_table import LIFE_TABLE
 from world_models.oracles.progression import mortality
 from world_models.oracles.progression import state as body
 from world_models.oracles.progression.care import usual_care
@@ -136,7 +137,7 @@ def test_the_background_is_the_lines_between_its_ages(sex: float) -> None:
     expected = [at[40], at[60], math.sqrt(at[60] * at[70]), at[90], at[100], at[100], at[40] ** 2 / at[50]]
     torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-3, atol=0.0)
     ordered = [at[age] for age in sorted(at)]
-    assert ordered == sorted(ordered) and all(x < mortality.LIFE_TABLE[a][int(sex)] for a, x in at.items())
+    assert ordered == sorted(ordered) and all(x < LIFE_TABLE[a][int(sex)] for a, x in at.items())
 
 
 def test_the_old_die_as_the_life_table_says() -> None:

@@ -4,12 +4,11 @@ A year in full health loses nothing, a year dead loses 1, a year with disease lo
 sum of an episode is therefore the QALYs lived within the horizon minus its years, ten unless the task says otherwise;
 each counted at the first visit, so that a year ahead is worth 3 % less (`clinenv.worth`): ten years are 8.7.
 
-Sources. Disability weights: Global Burden of Disease 2019 (doi 10.1016/S0140-6736(20)30925-9, appendix), the health
-states of Salomon 2015 (doi 10.1016/S2214-109X(15)00069-8); codes without a health state of their own there take that of
-the nearest named one (said beside each). A code holds all grades of its disease, so it gets the mean over grades, in
-shares that are assumed where no source stands: fibrillation's 0.224 ("periods of rapid heartbeats and occasional
-fainting") is GBD's weight of those with symptoms alone, and it has none for the others. They are combined as GBD
-combines comorbid states, 1 - prod(1 - w). Utility of taking a pill a day: Hutchins 2015 (doi
+Sources. Disability weights: `clinenv.disability`; codes without a health state of their own there take that of the
+nearest named one (said beside each). A code holds all grades of its disease, so it gets the mean over grades, in shares
+that are assumed where no source stands: fibrillation's 0.224 ("periods of rapid heartbeats and occasional fainting") is
+GBD's weight of those with symptoms alone, and it has none for the others. They are combined as GBD combines comorbid
+states, 1 - prod(1 - w). Utility of taking a pill a day: Hutchins 2015 (doi
 10.1161/CIRCOUTCOMES.114.001240) (k); of anticoagulants: Gage 1996 (PMID 8629644) (k), Freeman 2011 (PMID 21041570) (k);
 of procedures and bleeding: rounded from cost-effectiveness analyses of the same kind (k). Drugs that a block or a low
 pressure forbids: the drugs' labels, ESC 2021 guidelines on heart failure (doi 10.1093/eurheartj/ehab368) and on pacing
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clinenv.disability import HEALTH_STATE, HEART_FAILURE, over_grades
 from clinenv.rewards import total
 from clinenv.worth import in_qaly
 from world_models.constants import constant
@@ -36,39 +36,43 @@ __all__ = [
 
 HORIZON_YEARS = 10.0
 
+_MILD, _MODERATE = HEALTH_STATE["heart failure, mild"], HEALTH_STATE["heart failure, moderate"]
+_KNOWN = HEALTH_STATE["anxiety about a diagnosis"]
+# with symptoms in the 17 % in whom they are severe or disabling (EHRA III and IV in ORBIT-AF, Freeman 2015, doi
+# 10.1161/CIRCOUTCOMES.114.001303 (k)); in the others as anxiety about a diagnosis
+_FIBRILLATION = over_grades({"atrial fibrillation with symptoms": 0.17, "anxiety about a diagnosis": 0.83})
+_STROKE = {"stroke, mild": 1 / 3, "stroke, moderate": 1 / 3, "stroke, moderate with cognition": 1 / 6}
+
 # Share of a year's health that the condition takes while it is present.
 DISABILITY: dict[str, float] = {
     "I10": 0.0,  # a risk, not a state of health
-    "I11": 0.041,  # heart failure, mild
-    "I20": 0.080,  # angina, moderate
-    "I21": 0.100,  # acute myocardial infarction: 0.432 on days 1 and 2, 0.074 on days 3 to 28
-    "I25": 0.033,  # angina, mild
-    "I26": 0.072,  # as heart failure, moderate
-    "I27": 0.072,  # as heart failure, moderate
-    "I30": 0.051,  # acute episode, moderate
-    "I31": 0.041,  # as heart failure, mild
-    "I34": 0.041,  # as heart failure, mild
-    "I35": 0.041,  # as heart failure, mild
-    "I42": 0.041,  # as heart failure, mild
-    "I44": 0.012,  # as anxiety about a diagnosis
+    "I11": _MILD,
+    "I20": HEALTH_STATE["angina, moderate"],
+    "I21": over_grades({"infarction, days 1 and 2": 2 / 28, "infarction, days 3 to 28": 26 / 28}),
+    "I25": HEALTH_STATE["angina, mild"],
+    "I26": _MODERATE,  # as heart failure
+    "I27": _MODERATE,  # as heart failure
+    "I30": HEALTH_STATE["acute episode, moderate"],
+    "I31": _MILD,  # as heart failure
+    "I34": _MILD,  # as heart failure
+    "I35": _MILD,  # as heart failure
+    "I42": _MILD,  # as heart failure
+    "I44": _KNOWN,
     "I45": 0.0,  # a finding, not a state of health
-    "I47": 0.048,  # as atrial fibrillation
-    # fibrillation with symptoms 0.224, in the 17 % in whom they are severe or disabling (EHRA III and IV in ORBIT-AF,
-    # Freeman 2015, doi 10.1161/CIRCOUTCOMES.114.001303 (k)); in the others as anxiety about a diagnosis, 0.012
-    "I48": 0.048,
-    "I49": 0.012,  # as anxiety about a diagnosis
-    "I50": 0.097,  # heart failure: mild 0.041, moderate 0.072, severe 0.179, a third each; see CONGESTED
-    "I51": 0.041,  # as heart failure, mild
-    # stroke: mild 0.019 and moderate 0.070, a third each, moderate with cognition 0.316 and severe 0.552, a sixth each
-    "I63": 0.174,
+    "I47": _FIBRILLATION,  # as it
+    "I48": _FIBRILLATION,
+    "I49": _KNOWN,
+    "I50": HEART_FAILURE,  # see CONGESTED
+    "I51": _MILD,  # as heart failure
+    "I63": over_grades(_STROKE | {"stroke, severe": 1 / 6}),  # shares are assumed
     "I70": 0.0,  # a risk, not a state of health
-    "I73": 0.014,  # claudication
-    "I82": 0.014,  # as claudication
-    "I95": 0.012,  # as anxiety about a diagnosis
+    "I73": HEALTH_STATE["claudication"],
+    "I82": HEALTH_STATE["claudication"],
+    "I95": _KNOWN,
 }
 # Heart failure that no diuretic relieves counts as severe. That diuretics relieve it: Faris 2012 (PMID 22336795); that
 # it is just this much, is assumed.
-CONGESTED = 0.179
+CONGESTED = HEALTH_STATE["heart failure, severe"]
 DRUG_QALY_YEAR: dict[str, float] = {  # lost by taking it for a year: pills, side effects short of a bleed
     "antiarrhythmic": 0.020,
     "beta_blocker": 0.006,

@@ -146,8 +146,8 @@ class EHRWardEnv(ClinicalEnv):
     What the stay costs, in units of 10,000 US dollars or a tenth of a quality-adjusted life year (QALY), which is worth
     100,000 US dollars (`clinenv.worth`). The sum of five terms, none above 0, each also in info as `reward_<term>`:
     - *survival*: for death, the QALYs that this patient had before him by age, sex and chronic disease, each further
-      year worth 3 % less (`clinenv.envs.ehr_ward.years_left`): minus 93 for a man of 68 without chronic disease, 190
-      for one of 40, 8 for one of 90 with heart failure and diabetes;
+      year worth 3 % less (`clinenv.envs.ehr_ward.years_left`): minus 94 for a man of 68 without chronic disease, 185
+      for one of 40, 7 for one of 90 with heart failure and diabetes;
     - *stay*: minus 0.2 a day in hospital, 2,000 US dollars;
     - *stability*: the health that illness takes while it lasts: minus 0.027, a day of life, for a day with no watched
       value in its reference range, in proportion; a watched value that is not known, or too old, counts as out of it,

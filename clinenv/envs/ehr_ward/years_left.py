@@ -1,15 +1,13 @@
 """Quality-adjusted life years that a patient of the ward has before him, by what the chart says of age, sex and chronic
 disease: what a death in hospital costs.
 
-Mortality: Gompertz's law, fitted to the remaining years at 50, 65, 75 and 85 of the US life table of 2019 (Arias & Xu
-2022, National Vital Statistics Reports 70-19 (k): men 29.9, 18.2, 11.3, 6.0; women 33.5, 20.8, 13.1, 7.0), times the
-hazard ratio of each chronic disease: kidney 1.6 (glomerular filtration near 45 mL/min: CKD Prognosis Consortium 2010,
-doi 10.1016/S0140-6736(10)60674-5 (k)), diabetes 1.8 (Emerging Risk Factors Collaboration 2011, doi
-10.1056/NEJMoa1008862 (k)), heart failure 2.4 (k).
+Mortality: the life table (`world_models.life_table`), times the hazard ratio of each chronic disease: kidney 1.6
+(glomerular filtration near 45 mL/min: CKD Prognosis Consortium 2010, doi 10.1016/S0140-6736(10)60674-5 (k)), diabetes
+1.8 (Emerging Risk Factors Collaboration 2011, doi 10.1056/NEJMoa1008862 (k)), heart failure 2.4 (k).
 
 Quality: EQ-5D of Americans by age (Hanmer 2006, doi 10.1177/0272989X06290497 (k)), times 1 less the disability weight
-of each disease, the Global Burden of Disease's as in the clinic (Salomon 2015, doi 10.1016/S2214-109X(15)00069-8 (k)):
-kidney 0.0 (stage 3), diabetes 0.049 (uncomplicated), heart failure 0.072 (moderate).
+of each disease, as in the clinic (`clinenv.disability`): kidney disease of stage 3, diabetes without complications,
+heart failure as the mean of its grades.
 
 Not counted: what the acute illness takes from the years after it. Survivors of sepsis live shorter lives than others of
 their age, so a death averted is worth somewhat less than is said here.
@@ -22,15 +20,15 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from clinenv.disability import HEALTH_STATE, HEART_FAILURE
 from clinenv.worth import present_years
+from world_models.life_table import deaths_per_year
 from world_models.protocol import Chart
 
 __all__ = ["qalys_left"]
 
-# deaths a year at 65, and growth of its logarithm a year of age: men, women
-_GOMPERTZ = ((0.0136, 0.0990), (0.0086, 0.1077))
 _HAZARD_RATIO = (1.6, 1.8, 2.4)  # kidney, diabetes, heart failure
-_DISABILITY = (0.0, 0.049, 0.072)
+_DISABILITY = (HEALTH_STATE["chronic kidney disease, stage 3"], HEALTH_STATE["diabetes, uncomplicated"], HEART_FAILURE)
 _QUALITY = (0.92, 0.90, 0.87, 0.84, 0.82, 0.79, 0.74)  # in the twenties, ..., from eighty on
 _YOUNGEST, _OLDEST, _LAST = 18, 100, 115
 _STEP_YEARS = 0.125
@@ -51,14 +49,11 @@ def _table(device: torch.device) -> Tensor:
         rows = []
         for bits in range(16):
             has = [bits >> shift & 1 for shift in (3, 2, 1, 0)]
-            level, growth = _GOMPERTZ[has[0]]
-            health = 1.0
+            rate, health = deaths_per_year(at, bool(has[0])), 1.0
             for ill, ratio, weight in zip(has[1:], _HAZARD_RATIO, _DISABILITY, strict=True):
-                level, health = level * (ratio if ill else 1.0), health * (1.0 - weight * ill)
-            # chance to live from one age to another, by the integral of Gompertz's law
-            cumulative = (level / growth) * (
-                ((at - 65.0) * growth).exp() - ((ages - 65.0) * growth).exp().unsqueeze(-1)
-            )
+                rate, health = rate * (ratio if ill else 1.0), health * (1.0 - weight * ill)
+            # chance to live from an age to the middle of each step, by the sum of the rates between
+            cumulative = (rate.cumsum(-1) - 0.5 * rate) * _STEP_YEARS
             rows.append((torch.exp(-cumulative) * norm * health * counts * (at < _LAST)).sum(-1))
         table = (torch.stack(rows) / _DIGITS).round() * _DIGITS
         return table.to(device, torch.float32)

@@ -10,8 +10,8 @@ The log excess of all that a person has counts in full up to `FULL`, and `FURTHE
 single diseases do not multiply without end. From 70 on it fades, as relative risks do with age (Prospective Studies
 Collaboration 2002, doi 10.1016/S0140-6736(02)11911-8); by how much, is assumed, as are both figures before.
 
-Life table: US Social Security Administration, period life table 2017 (table 4C6 of the 2020 Trustees Report). Ratios of
-cohort studies are taken as causal; most are of people in their sixties and seventies.
+Life table: `world_models.life_table`. Ratios of cohort studies are taken as causal; most are of people in their sixties
+and seventies.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from world_models.oracles.progression.conditions import Ratio
 
-__all__ = ["BACKGROUND", "EXCESS", "FATALITY", "LETHAL", "LIFE_TABLE", "OLDEST_YEARS", "SOURCES", "YOUNGEST_YEARS"]
+__all__ = ["BACKGROUND", "EXCESS", "FATALITY", "LETHAL", "OLDEST_YEARS", "SOURCES", "YOUNGEST_YEARS"]
 __all__ += ["combined", "segments"]
 
 SOURCES: dict[str, str] = {
@@ -40,15 +40,6 @@ SOURCES: dict[str, str] = {
     "edhag": "Edhag 1976, complete block without a pacemaker: about half die within a year, PMID 1010778 (k)",
 }
 
-LIFE_TABLE: dict[int, tuple[float, float]] = {  # deaths per 1,000 within a year of that birthday: men, women
-    40: (2.48, 1.43),
-    50: (5.00, 3.12),
-    60: (11.52, 6.89),
-    70: (22.89, 15.29),
-    80: (58.21, 42.77),
-    90: (165.5, 131.4),
-    100: (354.2, 307.7),
-}
 BACKGROUND: dict[int, tuple[float, float]] = {  # the same of people without any condition or risk; calibrated
     40: (1.73, 0.998),
     50: (3.03, 1.95),
