@@ -3,7 +3,8 @@
 Who gives the orders decides what can be learned. Two patients of three meet the clinician of `clinician`, as
 colleagues of varied taste, with edits: some single orders, and over whole stretches a few interventions, are withheld
 or given at a random multiple of their standard dose, so that every order's effect is seen at several doses among
-patients who had no need of it. Half of them are tested less than the clinician would, some inquiries never, others now
+patients who had no need of it; and some of what a patient needs is refused for days, so that it is also seen what comes
+of going without (an endoscopy or an antibiotic, which everybody in need would have had). Half of them are tested less than the clinician would, some inquiries never, others now
 and then, so that a missing value does not stand for a patient whom nobody treats. The third patient meets random menus.
 With `confounding` above 0 the clinician also acts on the hidden severity, for the experiments on hidden confounding.
 
@@ -43,6 +44,8 @@ LEAST_VARIATION, VARIED = 0.35, 0.55  # of a colleague's variation; above this t
 WITHHELD, EDITED = 0.006, 0.018  # chance of an intervention in each step: left out; left out or given
 _STRETCHES, LATEST_STRETCH, LONGEST_STRETCH = 3, 40, 8  # a patient's; steps
 STRETCH_WITHHELD = 0.35  # of stretches; in the others the intervention is given
+REFUSED = 0.15  # of a patient's interventions: over one stretch not given, whoever orders them
+LATEST_REFUSAL, LONGEST_REFUSAL = 16, 24  # steps
 THINNED = 0.5  # of patients
 NEVER_VITAL, NEVER_OTHER, SKIPPED = 0.08, 0.3, 0.25  # of their inquiries: never asked, and left out of a step
 ASKED = 0.03  # of all inquiries that nobody ordered, in each step
@@ -102,6 +105,7 @@ def _edited(given: Tensor, dose: Tensor, key: Tensor, t: Tensor) -> Tensor:
     high, standard = _limits()
     coin = keys.uniform(key, t, "behaviour/edit", (_J,))
     given = torch.where(coin < WITHHELD, 0.0, torch.where(coin < EDITED, dose, given))
+    given = torch.where(_refused(key, t), 0.0, given)
     # stretches: one intervention each, withheld or forced over one to eight steps
     which = (keys.uniform(key, 0, "behaviour/which", (_STRETCHES,)) * _J).long()
     begin = (keys.uniform(key, 0, "behaviour/begin", (_STRETCHES,)).square() * LATEST_STRETCH).long()
@@ -113,6 +117,16 @@ def _edited(given: Tensor, dose: Tensor, key: Tensor, t: Tensor) -> Tensor:
     place = torch.arange(_J).view(1, 1, -1) == which.unsqueeze(-1)
     hit = place & running.unsqueeze(-1)
     return torch.where(hit.any(1), (hit * forced.unsqueeze(-1)).amax(1), given)
+
+
+def _refused(key: Tensor, t: Tensor) -> Tensor:
+    """bool [B, J]: what a patient does not get in this step; half of the refusals begin with the stay."""
+    refused = keys.uniform(key, 0, "behaviour/refused", (_J,)) < REFUSED
+    place = (2.0 * keys.uniform(key, 0, "behaviour/refusal", (_J,)) - 1.0).clamp(min=0.0)
+    begin = (place * LATEST_REFUSAL).long()
+    length = 1 + (keys.uniform(key, 0, "behaviour/refusal length", (_J,)) * LONGEST_REFUSAL).long()
+    now = t.unsqueeze(-1)
+    return refused & (now >= begin) & (now < begin + length)
 
 
 def _thinned(asked: Tensor, key: Tensor, t: Tensor) -> Tensor:
