@@ -34,7 +34,7 @@ from world_models.training import fit
 
 __all__ = ["fresh", "main", "train_net", "ward_stays"]
 
-STEPS, POLISH, BATCH = 3600, 800, 32
+STEPS, POLISH, BATCH = 4800, 1200, 32
 RATE, POLISH_RATE = 2e-3, 0.6  # peak; of it, in the second cosine
 WEIGHT_DECAY = 1e-3
 WATCHED, WATCH_EVERY = 64, 200  # validation stays whose loss is noted, and every so many steps
