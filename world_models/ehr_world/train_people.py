@@ -28,6 +28,7 @@ from world_models.ehr_world.people import (
     divided,
     read_cohort,
     shards,
+    source_feature,
     told_source,
     undiagnosed,
     with_sources,
@@ -58,7 +59,7 @@ class PeopleRecipe:
     hide: float = 0.2  # share of a stay's item columns left out
     ahead: float = 0.5  # share of stays of which no result is shown after a random position
     early: float = 1.5  # above 1 that position comes early
-    untold: float = 0.5  # share of stays whose source is not told
+    untold: float = 0.5  # share of people's stays whose source is not told
     undiagnosed: float = 0.7  # share of stays whose discharge diagnoses are not told, where the record has them
     polish: int = 3000  # steps of a second cosine from the averaged weights, with less hidden
     settle: int = 200  # steps of the gains of effects
@@ -158,14 +159,18 @@ class PeopleFeed:
         return torch.randperm(len(self.batches), generator=generator).tolist()
 
 
-def hidden(stays: Stays, recipe: PeopleRecipe, sources: Tensor, step: int, seed: int) -> Stays:
-    """Whole item columns of some stays left out, the source of some untold and the diagnoses of others; `sources`
-    bool [S] marks the source's features."""
+def hidden(stays: Stays, recipe: PeopleRecipe, names: Sequence[str], step: int, seed: int) -> Stays:
+    """Whole item columns of some stays left out, the source of some untold and the diagnoses of others; `names` [S] of
+    the static features. Simulated stays always tell that they are: else a hospital that nobody knows, whose patients
+    get many orders, would be foretold as surely as a simulator."""
     batch, _, items = stays.value.shape
     key = keys.from_seed(seed, batch)
     keep = keys.uniform(key, step, "hide", (items,)) >= recipe.hide
     untold, undiagnosed = (keys.uniform(key, step, name).unsqueeze(-1) for name in ("untold", "undiagnosed"))
-    static = torch.where((untold < recipe.untold) & sources, float("nan"), stays.static)
+    sources = torch.tensor([name.startswith(SOURCE_PREFIX) for name in names])
+    simulated = torch.tensor([name == source_feature(ORACLE) for name in names])
+    person = ~(stays.static.nan_to_num(0.0) * simulated > 0).any(1, keepdim=True)
+    static = torch.where((untold < recipe.untold) & sources & person, float("nan"), stays.static)
     diagnosis = torch.where(undiagnosed < recipe.undiagnosed, float("nan"), stays.diagnosis)
     return stays._replace(asked=stays.asked & keep.unsqueeze(1), static=static, diagnosis=diagnosis)
 
@@ -175,11 +180,11 @@ def tune_people(
 ) -> None:
     """Fit to the sets; leaves the averaged weights in the net. Goes on where an earlier run in `folder` stopped."""
     feed = PeopleFeed(sets, recipe.positions, seed)
-    sources = torch.tensor([s.name.startswith(SOURCE_PREFIX) for s in net.vocabulary.static])
+    names = [s.name for s in net.vocabulary.static]
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         stays, ends = feed(step)
-        part = hidden(stays, recipe, sources, step, 7_000 + seed)
+        part = hidden(stays, recipe, names, step, 7_000 + seed)
         shown = looked_ahead(part, recipe.ahead, recipe.early, step, 9_000 + seed)
         found = stay_losses(net, part, float(recipe.positions), shown)
         metrics = {name: float(value.detach()) for name, value in found._asdict().items()}

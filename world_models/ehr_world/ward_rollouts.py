@@ -4,8 +4,9 @@ Who gives the orders decides what can be learned. Two patients of three meet the
 colleagues of varied taste, with edits: some single orders, and over whole stretches a few interventions, are withheld
 or given at a random multiple of their standard dose, so that every order's effect is seen at several doses among
 patients who had no need of it; and some of what a patient needs is refused for days, so that it is also seen what comes
-of going without (an endoscopy or an antibiotic, which everybody in need would have had). Half of them are tested less than the clinician would, some inquiries never, others now
-and then, so that a missing value does not stand for a patient whom nobody treats. The third patient meets random menus.
+of going without (an endoscopy or an antibiotic, which everybody in need would have had). Half of them are tested less
+than the clinician would, some inquiries never, others now and then, so that a missing value does not stand for a
+patient whom nobody treats. The third patient meets random menus.
 With `confounding` above 0 the clinician also acts on the hidden severity, for the experiments on hidden confounding.
 
 Splits are by the patient's seed: training from TRAIN_SEED on, validation from VALID_SEED, test from TEST_SEED (the
