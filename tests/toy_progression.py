@@ -25,9 +25,8 @@ from world_models.quantities.progression import (
     ORDERS,
     SAMPLES,
     TREATMENTS,
-    joined,
-    parted,
 )
+from world_models.quantities.treated_columns import joined, parted
 from world_models.quantity import Quantity, by_name
 from world_models.rounding import expit
 
