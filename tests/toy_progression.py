@@ -25,9 +25,8 @@ from world_models.quantities.progression import (
     ORDERS,
     SAMPLES,
     TREATMENTS,
-    joined,
-    parted,
 )
+from world_models.quantities.treated_columns import joined, parted
 from world_models.quantity import Quantity, by_name
 from world_models.rounding import expit
 
@@ -35,6 +34,7 @@ C, Z = len(CODES), 12
 PROBE = Quantity("probe", "fraction", 0.0, 1.0, (C,), "probability of each condition, read from the latent")
 LATENT = Quantity("latent", "1", -30.0, 30.0, (Z,), "the toy's latent", on_request=True)
 FACTORS = (Quantity("age_years", "a", 18.0, 100.0), Quantity("sex_female", "bool", 0.0, 1.0))
+COLUMN = {q.name: i for i, q in enumerate(ORDERS)}
 _GOES = torch.tensor([0.0 if code in IRREVERSIBLE else 1.0 for code in CODES])
 
 
@@ -194,3 +194,21 @@ class ToyClinic:
 
 
 assert by_name(MEASURES, "ecg_mv") is MEASURES[-1]
+
+
+def chart(**values: float | list[str]) -> dict[str, Tensor]:
+    """One patient of 60, two visits in, with the conditions and treatments named."""
+    one = {"age_years": 60.0, "sex_female": 0.0, "years": 1.0, "months_since_visit": 6.0, "bleeding": 0.0, "dead": 0.0}
+    made = {name: torch.tensor([float(values.get(name, one[name]))]) for name in one}
+    made["condition"] = torch.tensor([[float(code in values.get("condition", [])) for code in CODES]])
+    made["treated"] = torch.tensor([[float(name in values.get("treated", [])) for name in TREATMENTS]])
+    made["probe"] = 0.05 + 0.9 * made["condition"]
+    return made
+
+
+def given(months: float = 6.0, **orders: float) -> Tensor:
+    """One action [1, A]: these orders, and the months to the next visit."""
+    action = torch.zeros(1, len(ORDERS))
+    for name, amount in {**orders, "months_to_next_visit": months}.items():
+        action[0, COLUMN[name]] = amount
+    return action

@@ -20,7 +20,8 @@ from world_models.oracles.progression import mortality
 from world_models.oracles.progression import state as body
 from world_models.oracles.progression.entry import FACTORS
 from world_models.oracles.progression.world import ProgressionOracle
-from world_models.quantities.progression import CODES, joined
+from world_models.quantities.progression import CODES
+from world_models.quantities.treated_columns import joined
 from world_models.quantity import by_name
 
 __all__ = ["main", "multiples"]

@@ -57,7 +57,7 @@ def test_smoothing_finds_noise_and_trend():
     noise = process(80, keep=0.0)
     best = chosen([(noise, next_places(words(), noise))], s, HOURS)[ITEM]
     assert float(best[0]) <= sorted({c[0] for c in CHOICES})[1] and float(best[1]) <= 0.1
-    z = torch.arange(16.0) * 0.15 + torch.linspace(-2, 1, 40).unsqueeze(1)
+    z = torch.arange(16.0) * 0.15 + torch.linspace(-2, 0.8, 40).unsqueeze(1)
     rising = noise._replace(
         value=noise.value[:40].clone(), **{n: getattr(noise, n)[:40] for n in noise._fields if n != "value"}
     )

@@ -1,8 +1,7 @@
-"""ECGProgression: the task's terms, what is refused, levels as an action, the rule, planners, PPO and the picture."""
+"""ECGProgression: what is refused, levels as an action, the rule, planners, PPO and the picture."""
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 
@@ -20,21 +19,18 @@ from agents.planning.controller import WorldPlanner
 from agents.protocol import menu_of, to_orders
 from agents.rollout import judge
 from clinenv.codec import codec_of
-from clinenv.envs.ecg_progression import rewards
 from clinenv.envs.ecg_progression.env import ECGProgressionEnv, ECGProgressionVectorEnv
 from clinenv.envs.ecg_progression.task import LEVELS, ECGProgressionTask
 from clinenv.simulator import Simulator
 from clinenv.task import Levels
 from clinenv.testing import check_simulator, check_vector_env
-from clinenv.worth import DOLLARS_PER_QALY
-from tests.toy_progression import ToyClinic
+from tests.toy_progression import COLUMN, ToyClinic, chart
 from world_models import keys
 from world_models.quantities.progression import CODES, ORDERS, TREATMENTS
 from world_models.testing import check_world
 
 N = len(TREATMENTS)
 NOTHING = np.array([0] * N + [2])  # six months
-COLUMN = {q.name: i for i, q in enumerate(ORDERS)}
 
 
 @pytest.fixture(autouse=True)
@@ -46,23 +42,6 @@ def no_warning():
 
 def make(**kwargs) -> ECGProgressionEnv:
     return ECGProgressionEnv(**{"world": ToyClinic(hazard=0.0), **kwargs})
-
-
-def chart(**values: float | list[str]) -> dict[str, torch.Tensor]:
-    """One patient of 60, two visits in, with the conditions and treatments named."""
-    one = {"age_years": 60.0, "sex_female": 0.0, "years": 1.0, "months_since_visit": 6.0, "bleeding": 0.0, "dead": 0.0}
-    made = {name: torch.tensor([float(values.get(name, one[name]))]) for name in one}
-    made["condition"] = torch.tensor([[float(code in values.get("condition", [])) for code in CODES]])
-    made["treated"] = torch.tensor([[float(name in values.get("treated", [])) for name in TREATMENTS]])
-    made["probe"] = 0.05 + 0.9 * made["condition"]
-    return made
-
-
-def given(months: float = 6.0, **orders: float) -> torch.Tensor:
-    action = torch.zeros(1, len(ORDERS))
-    for name, amount in {**orders, "months_to_next_visit": months}.items():
-        action[0, COLUMN[name]] = amount
-    return action
 
 
 def test_the_stand_in_keeps_the_contract_of_a_world_and_the_simulator_its_own() -> None:
@@ -185,51 +164,6 @@ def test_only_what_is_there_already_is_refused_and_the_mask_leaks_no_condition()
     task = ECGProgressionTask()
     ill, well = chart(condition=list(CODES)), chart()
     assert torch.equal(task.admissible(ill), task.admissible(well))
-
-
-def test_the_terms_are_quality_adjusted_life_years() -> None:
-    """As they count at the first visit: 1 / 1.03 for what is paid a year later."""
-    task = ECGProgressionTask()
-    later, half = 1.0 / 1.03, (1.03**-1.0 - 1.03**-1.5) / math.log(1.03)
-    before, after = chart(condition=["I48", "I50"]), chart(condition=["I48", "I50"], years=1.5)
-    terms = task.reward(before, given(), after)
-    assert float(terms["disease_burden"]) == pytest.approx(-half * (1 - (1 - 0.048) * (1 - 0.179)), rel=1e-5)
-    visit = 0.5 / 365.25 + 150.0 / DOLLARS_PER_QALY
-    assert float(terms["visits"]) == pytest.approx(-visit * later) and float(terms["death"]) == 0
-    treated = task.reward(before, given(beta_blocker=1.0, cardioversion=1.0), after)
-    assert float(treated["treatment_burden"]) == pytest.approx(-(0.006 * half + 0.004 * later), rel=1e-5)
-    halves = sum(
-        float(
-            task.reward(chart(condition=["I20"], years=a), given(), chart(condition=["I20"], years=b))["disease_burden"]
-        )
-        for a, b in ((1.0, 1.25), (1.25, 1.5))
-    )
-    whole = task.reward(chart(condition=["I20"]), given(), chart(condition=["I20"], years=1.5))
-    assert halves == pytest.approx(float(whole["disease_burden"]), rel=1e-5), "time counts by its length"
-    dead = task.reward(chart(), given(), chart(years=1.5, dead=1.0))
-    assert float(dead["death"]) == pytest.approx(-(1.03**-1.25 - 1.03**-10) / math.log(1.03), rel=1e-5)
-    late = task.reward(chart(condition=["I48"], years=9.5), given(), chart(condition=["I48"], years=10.5))
-    assert float(late["disease_burden"]) == pytest.approx(
-        -0.048 * (1.03**-9.5 - 1.03**-10) / math.log(1.03), rel=1e-4
-    ), "beyond ten years nothing counts"
-    worst = task.reward(chart(condition=list(CODES)), given(), chart(condition=list(CODES), years=1.5))
-    assert -0.5 < float(worst["disease_burden"]), "no disease is worse than death"
-    assert all(0 <= w < 1 for w in rewards.DISABILITY.values())
-
-
-def test_the_cost_counts_harm() -> None:
-    task = ECGProgressionTask()
-
-    def harm(condition: list[str], treated: tuple[str, ...] = (), bled: float = 0.0, **orders: float) -> float:
-        action = given(**orders)
-        return float(task.cost(chart(condition=condition, treated=list(treated)), action, chart(bleeding=bled)))
-
-    assert harm(["I44"], beta_blocker=1.0, antiarrhythmic=1.0) == 2
-    assert harm(["I44"], ("pacemaker",), beta_blocker=1.0) == harm(["I44"], beta_blocker=1.0, pacemaker=1.0) == 0
-    assert harm(["I44"], beta_blocker=1.0, crt=1.0) == harm(["I44"], ("icd",), beta_blocker=1.0) == 0
-    assert harm(["I21"], icd=1.0) == harm(["I63"], valve_replacement=1.0) == harm(["I95"], sglt2_inhibitor=1.0) == 1
-    assert harm(["I42", "I44", "I50"], icd=1.0, crt=1.0) == harm(["I35"], valve_replacement=1.0, statin=1.0) == 0
-    assert harm(["I95"], diuretic=1.0) == harm([], bled=1.0) == 1 and harm(["I48"], beta_blocker=1.0) == 0
 
 
 def test_ten_years_end_it_and_so_does_death() -> None:

@@ -14,7 +14,8 @@ from world_models.oracles.progression import state as body
 from world_models.oracles.progression.care import usual_care
 from world_models.oracles.progression.ecg.shown import FORMS, form_of, shown_on_ecg
 from world_models.oracles.progression.world import ProgressionOracle
-from world_models.quantities.progression import CODES, DRUGS, PROCEDURES, TREATMENTS, joined, parted
+from world_models.quantities.progression import CODES, DRUGS, PROCEDURES, TREATMENTS
+from world_models.quantities.treated_columns import joined, parted
 
 WORLD = ProgressionOracle(cohort="community")
 

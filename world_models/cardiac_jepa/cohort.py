@@ -25,8 +25,8 @@ from world_models.quantities.progression import (
     SAMPLES,
     SAMPLING_RATE_HZ,
     TREATMENTS,
-    parted,
 )
+from world_models.quantities.treated_columns import parted
 
 __all__ = ["FOLDS", "follow_ups", "progression_monolith"]
 

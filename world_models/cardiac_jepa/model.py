@@ -28,7 +28,8 @@ from world_models.cardiac_jepa.state import ProgressionBelief
 from world_models.config_json import from_json
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.protocol import Chart, Factors, History
-from world_models.quantities.progression import MEASURES, ORDERS, TREATMENTS, joined, parted
+from world_models.quantities.progression import MEASURES, ORDERS, TREATMENTS
+from world_models.quantities.treated_columns import joined, parted
 from world_models.quantity import DAYS_PER_MONTH, DAYS_PER_YEAR, Quantity
 
 __all__ = ["KIND", "CardiacJEPAWorld", "ExplainPairs", "Reader", "read_measures"]

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
-from world_models.constants import constant
 from world_models.quantity import Quantity
 
 __all__ = [
     "BECOMES", "CODES", "CONDITIONS", "DEVICES", "DRUGS", "INTERVALS_MONTHS", "IRREVERSIBLE", "MEASURES", "ORDERS",
-    "PROCEDURES", "SAMPLES", "SAMPLING_RATE_HZ", "TREATMENTS", "joined", "parted", "scars",
+    "PROCEDURES", "SAMPLES", "SAMPLING_RATE_HZ", "TREATMENTS", "scars",
 ]  # fmt: skip
 
 CONDITIONS: dict[str, str] = {
@@ -70,22 +66,6 @@ DEVICES: tuple[str, ...] = ("pacemaker", "icd", "crt")  # implanted once and kep
 _AT_THE_VISIT = {"cardioversion", "ablation", "revascularisation", "valve_replacement", *DEVICES}
 PROCEDURES: tuple[str, ...] = tuple(name for name in TREATMENTS if name in _AT_THE_VISIT)
 DRUGS: tuple[str, ...] = tuple(name for name in TREATMENTS if name not in PROCEDURES)  # taken until the next visit
-_PROCEDURE_COLUMNS = tuple(TREATMENTS.index(name) for name in PROCEDURES)
-_DRUG_COLUMNS = tuple(TREATMENTS.index(name) for name in DRUGS)
-_BACK = tuple((*PROCEDURES, *DRUGS).index(name) for name in TREATMENTS)
-
-
-def parted(treated: Tensor) -> tuple[Tensor, Tensor]:
-    """Procedures [..., P] and drugs [..., D] of `treated` [..., TREATMENTS]."""
-    procedures, drugs = (constant(x, treated.device, torch.int64) for x in (_PROCEDURE_COLUMNS, _DRUG_COLUMNS))
-    return treated.index_select(-1, procedures), treated.index_select(-1, drugs)
-
-
-def joined(procedures: Tensor, drugs: Tensor) -> Tensor:
-    """[..., TREATMENTS] of procedures [..., P] and drugs [..., D]: what `parted` took apart."""
-    return torch.cat((procedures, drugs), -1).index_select(-1, constant(_BACK, drugs.device, torch.int64))
-
-
 INTERVALS_MONTHS: tuple[float, ...] = (1.0, 3.0, 6.0, 12.0)  # to the next visit, as the tasks offer them
 
 SAMPLING_RATE_HZ = 100.0

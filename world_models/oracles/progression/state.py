@@ -32,9 +32,9 @@ from world_models.quantities.progression import (
     IRREVERSIBLE,
     PROCEDURES,
     TREATMENTS,
-    joined,
     scars,
 )
+from world_models.quantities.treated_columns import joined
 
 __all__ = ["FATALITY_PER_DECADE", "FEATURES", "INDICATIONS", "MONTH_YEARS", "OLDEST_KILLED", "TRAITS"]
 __all__ += ["ProgressionState", "Tables", "Turn", "at_once", "background_per_year", "log_rates", "months"]

@@ -22,7 +22,8 @@ from world_models.oracles.progression.conditions import ACUTE
 from world_models.oracles.progression.entry import ProgressionCohort
 from world_models.oracles.progression.state import ProgressionState
 from world_models.oracles.progression.world import ProgressionOracle
-from world_models.quantities.progression import CODES, parted
+from world_models.quantities.progression import CODES
+from world_models.quantities.treated_columns import parted
 from world_models.quantity import DAYS_PER_MONTH, DAYS_PER_YEAR
 
 __all__ = ["PAPER_SHARES", "Visits", "consecutive", "make_visits", "paper_pairs", "statistics"]

@@ -32,7 +32,8 @@ from world_models.oracles.progression.ecg.synthesis import synthesise_progressio
 from world_models.oracles.progression.entry import COHORTS, FACTORS, ProgressionCohort, enter
 from world_models.oracles.progression.state import ProgressionState
 from world_models.protocol import Chart, Factors
-from world_models.quantities.progression import CODES, MEASURES, ORDERS, SAMPLES, TREATMENTS, joined, parted
+from world_models.quantities.progression import CODES, MEASURES, ORDERS, SAMPLES, TREATMENTS
+from world_models.quantities.treated_columns import joined, parted
 
 __all__ = ["ProgressionOracle", "ProgressionState"]
 
