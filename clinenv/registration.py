@@ -22,10 +22,10 @@ WEIGHTS_SHA256: dict[str, str] = {
     "ehr-mimic-demo-small": "e9ea204809c17109bd01fca8753d5982dfa6383a287112c133a203c52e8a4b61",
     "ehr-icu-small": "ffd273b7426c3eefd0e8e1b3b5510cebbb8ed7c6a09b9ae66fb4854275815bbf",
     "ehr-icu-hourly-small": "bee6b3749ee33a4e979e50b642f32cb2998614350777c22be9c1190b764b7233",
-    "cardiac-jepa-small": "283971229c46bb643cfb4a3a6f440f547d8989cab42ac0e182dbb695798a645e",
+    "cardiac-jepa-small": "d63d51027117d2c640cc1f13154761a311e2f4c12bdc4d8d2e10be93d1aaaaa0",
     "ecg-risk-small": "d5bed2e13a98ed42d888eb51774f512bece79f466e00be9c25b2762a1ba7d9aa",  # no world: `recommend`
     "ecg-inverse-small": "a34fe07b920830d2f549f0a42bb831e72129bea03d88b0a07b1dbfc0a469f8c3",  # no world: inverse
-    "progression-oracle": "283971229c46bb643cfb4a3a6f440f547d8989cab42ac0e182dbb695798a645e",  # its reader's
+    "progression-oracle": "d63d51027117d2c640cc1f13154761a311e2f4c12bdc4d8d2e10be93d1aaaaa0",  # its reader's
 }
 
 WARD_WORLD = "ehr-ward-small"  # in which a ward environment is made when no world is named
