@@ -40,6 +40,7 @@ WEIGHT_DECAY = 1e-3
 WATCHED, WATCH_EVERY = 64, 200  # validation stays whose loss is noted, and every so many steps
 ORACLE_STAYS = 3000  # simulated ones beside people
 HOURLY_STEPS = 5000  # on people in narrower steps than the ward's, of which there are more
+EDITED_STAYS = 20_000  # of the last stage
 TRAIN_SHARD, VALID_SHARD = 2000, 1000  # stays a file
 
 
@@ -54,6 +55,17 @@ def ward_stays(work: Path, count: int, held_out: int, confounding: float = 0.0) 
         ward_rollouts.write_shards(work, name + mark, seed, size, confounding, size=min(shard, size))
         found.append(join(ward_rollouts.read_shards(work, name + mark)))
     return found[0], found[1]
+
+
+def edited_stays(work: Path, count: int, confounding: float = 0.0) -> Stays:
+    """Training stays with many edits, made on the first call: what is learned last, so that an order's effect is not
+    taken for the need that it is given in."""
+    name = "edited" if confounding == 0 else f"edited-confounding{confounding:g}"
+    size = min(TRAIN_SHARD, count)
+    ward_rollouts.write_shards(
+        work, name, ward_rollouts.EDITED_SEED, count, confounding, size=size, edits=ward_rollouts.MANY
+    )
+    return join(ward_rollouts.read_shards(work, name))
 
 
 def read_or_build(work: Path, stays: Stays) -> Vocabulary:
@@ -106,7 +118,8 @@ WARD_SOURCE = """Simulated stays of the oracle ward (`world_models/oracles/ward/
 {count}
 patients (seeds from {seed} on; validation and test patients have seeds of their own) under the mixed behaviour of
 `world_models/ehr_world/ward_rollouts.py`: two of three the rule-based clinician with edited orders (confounding dial
-{dial:g}), one of three random menus."""
+{dial:g}), one of three random menus; in the last stage {edited} others (seeds from {edited_seed} on), their orders
+edited more."""
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -136,9 +149,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         "--confounding", type=number(0, 1), default=0.0, help="the clinician's dial, with --source ward"
     )
     parser.add_argument("--steps", type=whole(1), help=f"default {STEPS}; on records: passes that inner folds choose")
-    parser.add_argument(
-        "--polish", type=whole(0), help=f"steps of a second, lower cosine; default {POLISH} on the ward"
-    )
+    parser.add_argument("--polish", type=whole(0), help=f"steps of each lower cosine; default {POLISH} on the ward")
     parser.add_argument("--batch", type=whole(1, MOST_BATCH), help=f"default {BATCH}; on records: RecordsRecipe.batch")
     parser.add_argument(
         "--rate",
@@ -194,11 +205,19 @@ def _on_ward(a: argparse.Namespace, work: Path) -> dict[str, float]:
     config = dataclasses.replace(SetOutcomeConfig(), name=a.name or "ehr-ward-small", backbone=a.backbone)
     stays, held_out = ward_stays(work, a.stays, a.held_out, a.confounding)
     net = fresh(config, read_or_build(work, stays)).to(a.device)
-    source = WARD_SOURCE.format(count=a.stays, seed=ward_rollouts.TRAIN_SEED, dial=a.confounding)
+    source = WARD_SOURCE.format(
+        count=a.stays,
+        seed=ward_rollouts.TRAIN_SEED,
+        dial=a.confounding,
+        edited=min(EDITED_STAYS, a.stays),
+        edited_seed=ward_rollouts.EDITED_SEED,
+    )
     train_net(net, stays, held_out, steps, batch, work, rate)
     polish = POLISH if a.polish is None else a.polish
-    if polish:  # a second, lower cosine from the averaged weights
+    if polish:  # lower cosines from the averaged weights, the last on stays with many edits
         train_net(net, stays, held_out, polish, batch, work, POLISH_RATE * rate, "polish")
+        edited = edited_stays(work, min(EDITED_STAYS, a.stays), a.confounding)
+        train_net(net, edited, held_out, polish, batch, work, POLISH_RATE * rate, "edited")
     command = "python -m world_models.ehr_world.train --out DIR"
     command += f" --confounding {a.confounding:g}" * (a.confounding > 0) + f" --backbone {a.backbone}" * (
         a.backbone != "gru"

@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -33,20 +35,32 @@ from world_models.oracles.ward.world import WardOracle
 from world_models.protocol import Chart
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, STATIC
 
-__all__ = ["offsets_h", "TEST_SEED", "TRAIN_SEED", "VALID_SEED", "behaviour", "read_shards", "rollout", "write_shards"]
+__all__ = ["EDITED_SEED", "MANY", "SOME", "TEST_SEED", "TRAIN_SEED", "VALID_SEED", "Edits", "behaviour", "offsets_h"]
+__all__ += ["read_shards", "rollout", "write_shards"]
 
 TRAIN_SEED, VALID_SEED, TEST_SEED = 3_000_000_000, 4_000_000_000, 7_000_000_000
+EDITED_SEED = 3_200_000_000  # of training patients whose orders are edited more
 _I, _J = len(INQUIRIES), len(INTERVENTIONS)
 _DOSES = torch.tensor([0.25, 0.5, 1.0, 1.0, 1.5, 2.0])  # multiples of the standard dose
 HOURS_PER_STEP = 4.0  # of the ward
 
 # The mixed behaviour: chances and shares of our choosing, wide enough that every order is seen with and without need.
 LEAST_VARIATION, VARIED = 0.35, 0.55  # of a colleague's variation; above this the clinician's own variation applies
-WITHHELD, EDITED = 0.006, 0.018  # chance of an intervention in each step: left out; left out or given
-_STRETCHES, LATEST_STRETCH, LONGEST_STRETCH = 3, 40, 8  # a patient's; steps
-STRETCH_WITHHELD = 0.35  # of stretches; in the others the intervention is given
-REFUSED = 0.15  # of a patient's interventions: over one stretch not given, whoever orders them
+LATEST_STRETCH, LONGEST_STRETCH = 40, 8  # steps
 LATEST_REFUSAL, LONGEST_REFUSAL = 16, 24  # steps
+
+
+class Edits(NamedTuple):
+    """How often the clinician's interventions are changed, whoever needs them."""
+
+    withheld: float  # chance of each in each step: left out
+    changed: float  # left out or given at a random dose
+    stretches: int  # of a patient: one intervention each, for some steps
+    stretch_withheld: float  # of the stretches; in the others it is given
+    refused: float  # of a patient's interventions: over one stretch not given, whoever orders them
+
+
+SOME, MANY = Edits(0.006, 0.018, 3, 0.35, 0.15), Edits(0.012, 0.036, 5, 0.2, 0.4)
 THINNED = 0.5  # of patients
 NEVER_VITAL, NEVER_OTHER, SKIPPED = 0.08, 0.3, 0.25  # of their inquiries: never asked, and left out of a step
 ASKED = 0.03  # of all inquiries that nobody ordered, in each step
@@ -66,14 +80,21 @@ def offsets_h(hours_per_step: float) -> Tensor:
     return torch.tensor([collection_share(q.kind) for q in INQUIRIES]) * hours_per_step
 
 
-def behaviour(chart: Chart, key: Tensor, t: Tensor, severity: Tensor | None = None, confounding: float = 0.0) -> Tensor:
+def behaviour(
+    chart: Chart,
+    key: Tensor,
+    t: Tensor,
+    severity: Tensor | None = None,
+    confounding: float = 0.0,
+    edits: Edits = SOME,
+) -> Tensor:
     """Orders [B, A] of the mixed behaviour of this module, a function of the chart, the key and the step."""
     varied = LEAST_VARIATION + (1.0 - LEAST_VARIATION) * keys.uniform(key, 0, "behaviour/variation")
     base = clinician(chart, HOURS_PER_STEP, confounding, severity, key, t, 1.0)
     plain = clinician(chart, HOURS_PER_STEP, confounding, severity, key, t, 0.0)
     orders = torch.where((varied > VARIED).unsqueeze(-1), base, plain)
     dose = _random_doses(key, t)
-    given = _edited(orders[:, _I:], dose, key, t)
+    given = _edited(orders[:, _I:], dose, key, t, edits)
     asked = _thinned(orders[:, :_I], key, t)
 
     menu = (keys.uniform(key, 0, "behaviour/menu") < MENU_PATIENTS).unsqueeze(-1)
@@ -101,18 +122,18 @@ def _random_doses(key: Tensor, t: Tensor) -> Tensor:
     return torch.minimum(_DOSES[pick] * standard, high)
 
 
-def _edited(given: Tensor, dose: Tensor, key: Tensor, t: Tensor) -> Tensor:
+def _edited(given: Tensor, dose: Tensor, key: Tensor, t: Tensor, edits: Edits) -> Tensor:
     """Interventions [B, J] with single ones withheld or given at `dose`, and so for whole stretches of steps."""
     high, standard = _limits()
     coin = keys.uniform(key, t, "behaviour/edit", (_J,))
-    given = torch.where(coin < WITHHELD, 0.0, torch.where(coin < EDITED, dose, given))
-    given = torch.where(_refused(key, t), 0.0, given)
+    given = torch.where(coin < edits.withheld, 0.0, torch.where(coin < edits.changed, dose, given))
+    given = torch.where(_refused(key, t, edits.refused), 0.0, given)
     # stretches: one intervention each, withheld or forced over one to eight steps
-    which = (keys.uniform(key, 0, "behaviour/which", (_STRETCHES,)) * _J).long()
-    begin = (keys.uniform(key, 0, "behaviour/begin", (_STRETCHES,)).square() * LATEST_STRETCH).long()
-    length = 1 + (keys.uniform(key, 0, "behaviour/length", (_STRETCHES,)) * LONGEST_STRETCH).long()
-    level = _DOSES[(keys.uniform(key, 0, "behaviour/level", (_STRETCHES,)) * len(_DOSES)).long()]
-    withheld = keys.uniform(key, 0, "behaviour/withheld", (_STRETCHES,)) < STRETCH_WITHHELD
+    which = (keys.uniform(key, 0, "behaviour/which", (edits.stretches,)) * _J).long()
+    begin = (keys.uniform(key, 0, "behaviour/begin", (edits.stretches,)).square() * LATEST_STRETCH).long()
+    length = 1 + (keys.uniform(key, 0, "behaviour/length", (edits.stretches,)) * LONGEST_STRETCH).long()
+    level = _DOSES[(keys.uniform(key, 0, "behaviour/level", (edits.stretches,)) * len(_DOSES)).long()]
+    withheld = keys.uniform(key, 0, "behaviour/withheld", (edits.stretches,)) < edits.stretch_withheld
     running = (t.unsqueeze(-1) >= begin) & (t.unsqueeze(-1) < begin + length)
     forced = torch.where(withheld, 0.0, torch.minimum(level * standard[which], high[which]))
     place = torch.arange(_J).view(1, 1, -1) == which.unsqueeze(-1)
@@ -120,9 +141,9 @@ def _edited(given: Tensor, dose: Tensor, key: Tensor, t: Tensor) -> Tensor:
     return torch.where(hit.any(1), (hit * forced.unsqueeze(-1)).amax(1), given)
 
 
-def _refused(key: Tensor, t: Tensor) -> Tensor:
+def _refused(key: Tensor, t: Tensor, share: float) -> Tensor:
     """bool [B, J]: what a patient does not get in this step; half of the refusals begin with the stay."""
-    refused = keys.uniform(key, 0, "behaviour/refused", (_J,)) < REFUSED
+    refused = keys.uniform(key, 0, "behaviour/refused", (_J,)) < share
     place = (2.0 * keys.uniform(key, 0, "behaviour/refusal", (_J,)) - 1.0).clamp(min=0.0)
     begin = (place * LATEST_REFUSAL).long()
     length = 1 + (keys.uniform(key, 0, "behaviour/refusal length", (_J,)) * LONGEST_REFUSAL).long()
@@ -219,11 +240,19 @@ def rollout(
     return Stays(static, diagnosis, taken & valid.unsqueeze(-1), value, delay, given, alive, home, valid)
 
 
-def write_shards(folder: Path, name: str, seed: int, count: int, confounding: float = 0.0, size: int = 1000) -> None:
+def write_shards(
+    folder: Path,
+    name: str,
+    seed: int,
+    count: int,
+    confounding: float = 0.0,
+    size: int = 1000,
+    edits: Edits = SOME,
+) -> None:
     """`count` stays as safetensors `folder/name-NNN.safetensors`; shards that are there already are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / f"{name}.json"
-    made_of = {"seed": seed, "count": count, "confounding": confounding, "size": size}
+    made_of = {"seed": seed, "count": count, "confounding": confounding, "size": size, "edits": list(edits)}
     if note.exists() and json.loads(note.read_text()) != made_of:
         raise ValueError(f"{note} tells of other stays ({note.read_text()}); delete that folder or name another")
     note.write_text(json.dumps(made_of))
@@ -231,7 +260,8 @@ def write_shards(folder: Path, name: str, seed: int, count: int, confounding: fl
         path = folder / f"{name}-{i:03d}.safetensors"
         if path.exists():
             continue
-        stays = rollout(keys.from_seed(seed + i * size, min(size, count - i * size)), confounding=confounding)
+        key = keys.from_seed(seed + i * size, min(size, count - i * size))
+        stays = rollout(key, confounding=confounding, orders=partial(behaviour, edits=edits))
         save_tensors(path, trim(stays)._asdict())
 
 
