@@ -75,11 +75,29 @@ def test_batches_are_a_function_of_the_step() -> None:
 
 def test_shards_are_kept_and_other_stays_refused(tmp_path, monkeypatch) -> None:
     plain = ward_rollouts.rollout
-    monkeypatch.setattr(ward_rollouts, "rollout", lambda key, confounding: plain(key, 2, confounding))
+    monkeypatch.setattr(ward_rollouts, "rollout", lambda key, **how: plain(key, 2, **how))
     ward_rollouts.write_shards(tmp_path, "few", 5, 2, size=2)
     before = (tmp_path / "few-000.safetensors").stat().st_mtime_ns
     ward_rollouts.write_shards(tmp_path, "few", 5, 2, size=2)
     assert (tmp_path / "few-000.safetensors").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="other stays"):
         ward_rollouts.write_shards(tmp_path, "few", 6, 2, size=2)
+    with pytest.raises(ValueError, match="other stays"):
+        ward_rollouts.write_shards(tmp_path, "few", 5, 2, size=2, edits=ward_rollouts.MANY)
     assert len(tree.leaves(ward_rollouts.read_shards(tmp_path, "few")[0])) == 9
+
+
+def test_edits_refuse_what_a_patient_needs_and_more_edits_more() -> None:
+    """Of what the clinician would give, in the same patients."""
+    key, t = keys.from_seed(5, 400), torch.zeros(400, dtype=torch.int64)
+    everything = torch.ones(400, len(ward_rollouts.INTERVENTIONS))
+    dose = ward_rollouts._random_doses(key, t)
+    given = [
+        (ward_rollouts._edited(everything, dose, key, t, edits) > 0).float().mean()
+        for edits in (ward_rollouts.SOME, ward_rollouts.MANY)
+    ]
+    some, many = (
+        ward_rollouts.SOME.refused / 2,
+        ward_rollouts.MANY.refused / 2,
+    )  # half of the refusals begin with the stay
+    assert 1 - some - 0.04 < float(given[0]) < 1 - some + 0.02 and 1 - many - 0.04 < float(given[1]) < 1 - many + 0.02
