@@ -25,8 +25,8 @@ def _effects(load: Load, dial: str) -> list[Row]:
     return [row for row in load("effects_ehr_world.csv") if row["primary"] == "1" and row["dial"] == dial]
 
 
-def _near_truth(load: Load, dial: str) -> int:
-    return sum(row["within_25_percent"] == "1" and row["same_sign"] == "1" for row in _effects(load, dial))
+def _near_truth(load: Load) -> int:
+    return sum(row["within_25_percent"] == "1" and row["same_sign"] == "1" for row in _effects(load, "0"))
 
 
 def _lower_pehe_than(load: Load, rival: str) -> int:
@@ -135,8 +135,7 @@ DERIVED: dict[str, Callable[[Load], float | str]] = {
     "probes inside, published": lambda load: _probes_inside(load, "published"),
     "probes inside, own": lambda load: _probes_inside(load, "our own range"),
     "orders": lambda load: len(_effects(load, "0")),
-    "orders near truth": lambda load: _near_truth(load, "0"),
-    "orders near truth, confounded": lambda load: _near_truth(load, "1"),
+    "orders near truth": lambda load: _near_truth(load),
     "orders better than no effect": lambda load: _lower_pehe_than(load, "pehe_no_effect"),
     "orders better than the mean effect": lambda load: _lower_pehe_than(load, "pehe_population_effect"),
     "median unit correlation": lambda load: statistics.median(
