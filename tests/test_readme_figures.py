@@ -111,6 +111,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "Figure 4": "its number",
     },
     "speed": {
+        "A minibatch of 64": "the other library's default",
         "| batch 512": "the batch that is timed",
         "batch 1 ": "of the column or row",
         "batch 64": "of the column or row",
