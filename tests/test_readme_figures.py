@@ -121,6 +121,10 @@ SETTINGS: dict[str, dict[str, str]] = {
         "of 10 s at 500 Hz": "an ECG's length and rate",
         "14 B": "its name",
     },
+    "readme_limits": {
+        "as many from hour 4": "when the rollouts begin",
+        "from hour 24": "when the rollouts begin",
+    },
     "readme_headline": {
         "within 25 %": "what S@25 is",
         "batch 4096": "of the row",
