@@ -20,17 +20,17 @@ def _row(load: Load, name: str, **where: str) -> Row:
     return found
 
 
-def _effects(load: Load, dial: str) -> list[Row]:
-    """The orders' primary targets, judged in the oracle ward, for one confounding dial of the training record."""
-    return [row for row in load("effects_ehr_world.csv") if row["primary"] == "1" and row["dial"] == dial]
+def _effects(load: Load) -> list[Row]:
+    """The orders' primary targets, judged in the oracle ward; of a training record without confounding."""
+    return [row for row in load("effects_ehr_world.csv") if row["primary"] == "1" and row["dial"] == "0"]
 
 
 def _near_truth(load: Load) -> int:
-    return sum(row["within_25_percent"] == "1" and row["same_sign"] == "1" for row in _effects(load, "0"))
+    return sum(row["within_25_percent"] == "1" and row["same_sign"] == "1" for row in _effects(load))
 
 
 def _lower_pehe_than(load: Load, rival: str) -> int:
-    return sum(float(row["pehe"]) < float(row[rival]) for row in _effects(load, "0"))
+    return sum(float(row["pehe"]) < float(row[rival]) for row in _effects(load))
 
 
 def _expected_over_seen(load: Load, setting: str) -> float:
@@ -134,13 +134,11 @@ DERIVED: dict[str, Callable[[Load], float | str]] = {
     "checks that do not apply": lambda load: _checks(load, "does not apply"),
     "probes inside, published": lambda load: _probes_inside(load, "published"),
     "probes inside, own": lambda load: _probes_inside(load, "our own range"),
-    "orders": lambda load: len(_effects(load, "0")),
+    "orders": lambda load: len(_effects(load)),
     "orders near truth": lambda load: _near_truth(load),
     "orders better than no effect": lambda load: _lower_pehe_than(load, "pehe_no_effect"),
     "orders better than the mean effect": lambda load: _lower_pehe_than(load, "pehe_population_effect"),
-    "median unit correlation": lambda load: statistics.median(
-        float(r["unit_correlation"]) for r in _effects(load, "0")
-    ),
+    "median unit correlation": lambda load: statistics.median(float(r["unit_correlation"]) for r in _effects(load)),
     "deaths expected over seen, 4 h": lambda load: _expected_over_seen(load, "death_72h_from_4h"),
     "deaths expected over seen, 24 h": lambda load: _expected_over_seen(load, "death_72h_from_24h"),
     "published lead": _published_lead,
