@@ -10,25 +10,12 @@ from torch import Tensor
 
 from agents.planning.risk import CVaR
 from agents.protocol import Agent, Narrowable, menu_of, to_orders
-from clinenv.simulator import Simulator, Step
-from clinenv.task import Outcomes, Task
+from agents.tally import EpisodeResults, Tally
+from clinenv.simulator import Simulator
 from world_models import bootstrap, tree
 from world_models.protocol import Chart, Factors, WorldModel
 
 __all__ = ["EpisodeResults", "admission_factors", "format_table", "judge", "paired_table"]
-
-
-class EpisodeResults(NamedTuple):
-    """One episode a patient. All tensors [N] on the CPU, in the order of the keys."""
-
-    returns: Tensor  # sum of rewards, undiscounted
-    costs: Tensor  # sum of safety costs
-    lengths: Tensor  # int64 steps until the end
-    terms: dict[str, Tensor]  # sum of each named reward term
-    outcomes: Outcomes  # what the task says became of the patients
-    ordered: Tensor  # [N, A]: total of each order as the agent gave it
-    given: Tensor  # [N, A]: total of each order that was carried out
-    refused: Tensor  # how many orders the task refused
 
 
 def admission_factors(chart: Chart, *worlds: WorldModel) -> dict[str, Tensor]:
@@ -95,7 +82,7 @@ def judge(
 
     patients = torch.arange(count, device=device)  # those in the batch
     here = torch.ones(count, dtype=torch.bool, device=device)  # whose episode goes on
-    tally = _Tally(simulator.task, count)
+    tally = Tally(simulator.task, count)
     for step in range(steps):
         ordered = to_orders(agent.act(chart).to(device), menu)
         # Who has left gets nothing more: the row is carried along only to keep the batch whole.
@@ -114,38 +101,6 @@ def judge(
             state, chart = tree.take(state, rows), tree.take(chart, rows)
             patients, here = patients[rows], here[rows]
     return tally.results()
-
-
-class _Tally:
-    """What is added up over the episodes of N patients."""
-
-    def __init__(self, task: Task, count: int) -> None:
-        self._task, self._count = task, count
-        self._figures: dict[str, Tensor] = {}
-        self._terms: dict[str, Tensor] = {}
-        self._totals: dict[str, Tensor] = {}
-        self._peaks: dict[str, Tensor] = {}
-
-    def add(self, patients: Tensor, here: Tensor, before: Chart, ordered: Tensor, out: Step) -> None:
-        """One step of a batch of patients int64 [B], of which those count that are still here bool [B]."""
-        assert out.given is not None  # a simulator says what it carried out
-        outcomes = self._task.outcomes(before, out.given, out.chart)
-        figures = {"returns": out.reward, "costs": out.cost, "ordered": ordered, "given": out.given}
-        figures["lengths"] = torch.ones_like(patients)
-        figures["refused"] = torch.zeros_like(out.cost) if out.refused is None else out.refused.sum(-1).to(out.cost)
-        for sums, step in ((self._figures, figures), (self._terms, out.terms), (self._totals, outcomes.totals)):
-            for name, value in step.items():
-                if name not in sums:
-                    sums[name] = value.new_zeros(self._count, *value.shape[1:])
-                sums[name][patients[here]] += value[here]
-        for name, value in outcomes.peaks.items():
-            peak = self._peaks.setdefault(name, value.new_full((self._count,), -torch.inf))
-            peak[patients[here]] = torch.maximum(peak[patients[here]], value[here])
-
-    def results(self) -> EpisodeResults:
-        """Of all patients, on the CPU."""
-        outcomes = Outcomes(self._totals, self._peaks)
-        return tree.to(EpisodeResults(terms=self._terms, outcomes=outcomes, **self._figures), "cpu")
 
 
 def _mean(values: Tensor) -> Tensor:

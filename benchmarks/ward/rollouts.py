@@ -3,7 +3,8 @@
 On `EHRWardDose-v0`: at each planning visit the learned ward (`--world`) imagines what edits of the rule's next orders
 would do, each followed by the rule itself, and those that gain surely are carried out
 (`agents.planning.rollout_policy`). Judged in the oracle ward on patients whom nothing else meets, paired with the rule
-by luck: the return, its terms and harm, with 95 % bootstrap intervals.
+by luck: the return, its terms and harm, with 95 % bootstrap intervals. Deaths are taken at their chances in the oracle
+(`agents.expected`), for a few that luck decides would be most of the return's spread.
 
 Writes ward_rollouts.csv to --out. Judged groups of patients are kept in --runs: a run that was killed goes on.
 """
@@ -18,10 +19,11 @@ from typing import Any
 
 import torch
 
+from agents.expected import judge_expected
 from agents.planning.base_policies import base_policy
 from agents.planning.planners import planner_for
 from agents.planning.presets import rollout_of
-from agents.rollout import EpisodeResults, format_table, judge, paired_table
+from agents.rollout import EpisodeResults, format_table, paired_table
 from benchmarks.common.intervals import put_mean
 from benchmarks.common.kept_runs import KeptRuns
 from benchmarks.common.results import RESULTS, made_by, write_csv
@@ -90,8 +92,10 @@ def _judged(args: argparse.Namespace) -> dict[str, EpisodeResults]:
     key = keys.fold(keys.from_seed(args.seed, args.patients), "judge")
 
     def episodes(label: str, settings: Any, make: Any) -> EpisodeResults:
-        kept = KeptRuns(args.runs, {"of": settings, "seed": args.seed}, args.patients, GROUP)
-        return kept.episodes(label, lambda rows: judge(make(rows.start), oracle, key[rows], STEPS))
+        kept = KeptRuns(
+            args.runs, {"of": settings, "seed": args.seed, "deaths": "at their chances"}, args.patients, GROUP
+        )
+        return kept.episodes(label, lambda rows: judge_expected(make(rows.start), oracle, key[rows], STEPS))
 
     found = {RULE: episodes(RULE, RULE, lambda _: base_policy(oracle))}
     for preset in args.presets:

@@ -108,7 +108,7 @@ def arrive(key: Tensor, person: Person) -> Body:
         blood,
         Clots(zero, zero),
         _organs(why, infection),
-        StayStatus(zero, one, zero),
+        StayStatus(zero, one, zero, zero, zero),
         Noise(*noise.T.contiguous().unbind(0)),
         _signals(why, person, kidney, bicarbonate),
     )

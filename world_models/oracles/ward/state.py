@@ -212,6 +212,8 @@ class StayStatus(NamedTuple):
     hazard_per_h: Tensor  # of death, now
     alive: Tensor  # 1 or 0
     discharged: Tensor
+    death_chance: Tensor  # that the step just past had of ending in death
+    home_chance: Tensor  # and of discharge, of one who lives
 
 
 class Noise(NamedTuple):

@@ -44,9 +44,9 @@ from world_models.oracles.ward.measurement import (
     true_values,
 )
 from world_models.oracles.ward.prescribing import Prescription, parted
-from world_models.oracles.ward.state import WardState
+from world_models.oracles.ward.state import StayStatus, WardState
 from world_models.program import Program
-from world_models.protocol import Chart, Factors
+from world_models.protocol import Chart, Factors, Fates
 from world_models.quantities.ward import (
     DISEASES,
     INQUIRIES,
@@ -172,14 +172,26 @@ class WardOracle:
         records = file_results(records, specimens, values, collected, due, start_h + self.hours_per_step)
         since = (records.since_h + self.hours_per_step).clamp_max(MAX_HOURS_SINCE)
         records = records._replace(given=given, since_h=torch.where(given > 0.0, 0.0, since))
-        dies = keys.uniform(key, t, "ward/death") < -(-hazard).expm1()
-        chance = chance_of_discharge(self.observe(now._replace(records=records, t=t)), self.hours_per_step)
-        leaves = (keys.uniform(key, t, "ward/discharge") < chance) & ~dies
-        course = now.course._replace(alive=(~dies).to(torch.float32), discharged=leaves.to(torch.float32))
-        here = (state.course.alive > 0.5) & (state.course.discharged < 0.5)
+        dying = -(-hazard).expm1()
+        leaving = chance_of_discharge(self.observe(now._replace(records=records, t=t)), self.hours_per_step)
+        dies = keys.uniform(key, t, "ward/death") < dying
+        leaves = (keys.uniform(key, t, "ward/discharge") < leaving) & ~dies
         # outside of inference mode, so every leaf is an ordinary tensor
-        moved = tree.where(here, now._replace(course=course, records=records), state)
+        course = StayStatus(
+            now.course.hazard_per_h, (~dies).to(torch.float32), leaves.to(torch.float32), dying, leaving
+        )
+        here = (state.course.alive > 0.5) & (state.course.discharged < 0.5)
+        nil = torch.zeros_like(hazard)
+        still = state._replace(course=state.course._replace(death_chance=nil, home_chance=nil))
+        moved = tree.where(here, now._replace(course=course, records=records), still)
         return moved._replace(t=t)
+
+    def fates(self, before: WardState, after: WardState) -> Fates:
+        """See `TellsFates`: death, or else discharge."""
+        course, was = after.course, before.course
+        spared = after._replace(course=course._replace(alive=was.alive, discharged=was.discharged))
+        chances = {"alive": course.death_chance, "discharged": course.home_chance * (1.0 - course.death_chance)}
+        return Fates(spared, chances, {"alive": 0.0, "discharged": 1.0})
 
     def observe(self, state: WardState, also: Sequence[str] = ()) -> Chart:
         """The chart now; `also=("diagnosis",)` adds the discharge diagnosis, one-hot [B, D].
