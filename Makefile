@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.clinenv-installed
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: setup quickstart test test-processors lint bench clean
+.PHONY: setup quickstart test test-slow test-processors lint bench clean
 
 setup: $(STAMP)
 
@@ -21,7 +21,11 @@ quickstart: setup
 	$(PY) -m examples.quickstart
 
 test: setup
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" $(PYTEST_ARGS)
+
+# Those that train something, or make a whole benchmark small: two more minutes
+test-slow: setup
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal -m slow $(PYTEST_ARGS)
 
 # Bit for bit, or to the stated tolerance, on other processors too
 test-processors: setup

@@ -118,6 +118,7 @@ def test_laws_are_recovered():
     assert found["mean"] == pytest.approx(68.0, abs=1.5) and found["sd"] == pytest.approx(12.0, abs=1.0)
 
 
+@pytest.mark.slow
 def test_the_command_on_an_invented_table(tmp_path, capsys):
     frame = ecgs(0)
     table = pd.DataFrame({"FileName": [f"e{i}" for i in range(COUNT)], "Rhythm": "SR", "Beat": "NONE"})

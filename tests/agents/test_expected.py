@@ -45,9 +45,9 @@ def test_all_events_at_their_chances_and_none(ward: Simulator) -> None:
     both = judge_expected(base_policy(ward), ward, key, STEPS, ("alive", "discharged"))
     none = judge_expected(base_policy(ward), ward, key, STEPS, ())
     left = both.outcomes.totals["died"] + both.outcomes.totals["discharged"]
-    assert bool((left <= 1.0 + 1e-5).all()) and bool((left > 0).all())
+    assert bool((left <= 1.0 + 1e-4).all()) and float(left.min()) > 0
     assert set(none.outcomes.totals["died"].unique().tolist()) <= {0.0, 1.0}
-    with pytest.raises(ValueError, match="no event fever; the world tells chances of alive, discharged"):
+    with pytest.raises(ValueError, match="no event fever; the world tells the chances of alive, discharged"):
         judge_expected(base_policy(ward), ward, key, 1, ("fever",))
 
 

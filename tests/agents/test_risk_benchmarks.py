@@ -107,6 +107,7 @@ def test_searches_find_more_than_nothing_and_leave_small_doses_out(monkeypatch) 
         assert float(found) > float(nothing), type(search).__name__
 
 
+@pytest.mark.slow
 def test_a_tiny_comparison_runs_with_a_trial(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(adversary, "STEPS", 4)
     short = adversary.GradientSearch(steps=2, particles=2)

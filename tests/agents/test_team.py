@@ -285,6 +285,7 @@ def test_what_the_planner_refuses(ward):
 # ---- the benchmark
 
 
+@pytest.mark.slow
 def test_the_table_is_paired_and_goes_on_where_it_was_stopped(tmp_path):
     sizes = "--patients 3 --max-steps 2 --iterations 1 --num-envs 4 --seeds 1 --horizon 1 --particles 2 --edits 1"
     arguments = [*sizes.split(), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]

@@ -112,6 +112,7 @@ def test_boosting_recovers_an_autoregression(tmp_path):
     assert torch.equal(columns(again.says(c), c.places.y, c.places.item, s)["nll"], told["nll"])
 
 
+@pytest.mark.slow
 def test_the_network_learns_and_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(grud, "STAGE", 60)
     monkeypatch.setattr(grud, "RATES", (1e-2, 3e-3))

@@ -39,6 +39,7 @@ def settings(**more) -> fair.FairSettings:
     return fair.FairSettings("made up", rates=(1e-3, 1e-2), patience=patience, epochs=epochs, batch=32, **more)
 
 
+@pytest.mark.slow
 def test_every_schedule_trains_and_a_finished_arm_is_not_trained_again(
     monolith: Monolith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +113,7 @@ def test_contrasts_and_means_of_bootstraps() -> None:
         mean_of([])
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_tables_and_refuses_one_rate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

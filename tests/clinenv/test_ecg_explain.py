@@ -306,6 +306,7 @@ def test_the_model_free_solvers_propose_nothing_impossible() -> None:
         NearestPair(difference, known.sought, "dot")
 
 
+@pytest.mark.slow
 def test_the_benchmark_compares_on_equal_pairs_and_writes_its_table(tmp_path, capsys) -> None:
     task, world = explain_world(None, ToyClinic())
     rows = benchmark.compare(Simulator(world, task), 12, 60, width=3, depth=2)

@@ -16,6 +16,7 @@ def model() -> object:
     return catalog.load("ecg-wm-small")
 
 
+@pytest.mark.slow
 def test_calibrated_bands_cover_on_patients_of_their_own(model: object) -> None:
     with torch.no_grad():
         bands = observe_bands(model, patients=16, samples=24)

@@ -155,6 +155,7 @@ def test_a_calibrated_energy_is_one_on_true_beats_and_more_when_physics_is_broke
         PhysicsEnergy("kors")
 
 
+@pytest.mark.slow
 def test_going_down_the_energy_brings_the_beat_to_what_the_prior_says() -> None:
     """z's intervals are pulled to the prior's through the decoded beat alone."""
     decode = WorldDecoder(catalog.load("ecg-wm-small").vae, 250.0)

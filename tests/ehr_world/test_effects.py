@@ -123,6 +123,7 @@ def test_potassium_chloride_raises_potassium_in_the_oracle():
     assert 0.1 < float(found.nanmean()) < 0.5
 
 
+@pytest.mark.slow
 def test_the_command_writes_rows_of_both_dials_and_a_figure(tmp_path, monkeypatch):
     worlds = {"a": tiny(0), "b": tiny(1)}
     monkeypatch.setattr(effects_module.catalog, "load", lambda name: worlds[name])

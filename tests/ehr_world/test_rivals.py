@@ -105,6 +105,7 @@ def test_a_budget_is_kept_and_another_one_refused(tmp_path):
         budget_steps(tmp_path, 5, calls.append)
 
 
+@pytest.mark.slow
 def test_set_outcome_and_boosting_are_trained_and_asked(tmp_path):
     stays, known, slots = setting()
     few = tree.take(stays, slice(0, 8))

@@ -42,6 +42,7 @@ def test_the_table_says_how_far_and_in_which_order() -> None:
     assert "near" in printed(found) and "0.14" in printed(found)
 
 
+@pytest.mark.slow
 def test_the_benchmark_keeps_its_cells(tmp_path, capsys, monkeypatch) -> None:
     small = dict(patients=dict.fromkeys(offline.HEADLINE, 24), judged=dict.fromkeys(offline.HEADLINE, 50))
     settings = offline.replace(offline.QUICK, resamples=10, refits=2, samples=1, **small)

@@ -11,6 +11,7 @@ from benchmarks.ecg_drug.probes import main
 ENOUGH = 40  # patients: the rows of means are then within their ranges, those of rare events anywhere
 
 
+@pytest.mark.slow
 def test_the_table_is_written_and_most_of_it_lies_within_its_ranges(tmp_path, capsys) -> None:
     assert main(["--patients", str(ENOUGH), "--out", str(tmp_path / "probes.csv")]) == 0
     text = (tmp_path / "probes.csv").read_text()

@@ -22,6 +22,8 @@ from world_models.oracles.ecg_drug.population import TrialModel
 from world_models.oracles.ecg_drug.scales import T_ENDPOINTS, scaled
 from world_models.quantities.drugs import ANTIARRHYTHMICS, drug
 
+pytestmark = pytest.mark.slow  # a fit takes twenty seconds, and each test reads it
+
 HOURS = (-0.5, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 7.0, 8.0, 12.0, 14.0, 24.0)
 DATA = Path(os.environ.get("CLINENV_DATA", Path(__file__).resolve().parents[2] / "../shared/data")) / "ecgrdvq"
 

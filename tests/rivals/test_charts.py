@@ -62,6 +62,7 @@ def test_concentrations_fall_with_time_and_drive_the_effect():
     assert high > low + 5.0  # dofetilide, J-Tpeak c
 
 
+@pytest.mark.slow
 def test_residuals_have_the_drugs_spread():
     train, other = drawn("train", 400), drawn("validation", 64)
     rival = Boosting(train, other, 5.0)

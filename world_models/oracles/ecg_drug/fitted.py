@@ -15,9 +15,10 @@ from torch import Tensor
 
 from world_models.oracles.ecg_drug.dynamics import ENDPOINTS
 from world_models.oracles.ecg_drug.fit.kinetics import names_of
+from world_models.oracles.ecg_drug.roots import root
 from world_models.quantities.drugs import drug
 
-__all__ = ["FittedDrug", "Matrix", "matrix_of", "root", "times", "times_rows", "wide"]
+__all__ = ["FittedDrug", "Matrix", "matrix_of", "times", "times_rows", "wide"]
 
 
 _SMALL = 256  # numbers of a matrix whose products are made at once: fewer operations, which small batches are made of
@@ -73,15 +74,6 @@ def times(matrix: Matrix, z: Tensor) -> Tensor:
     return times_rows(matrix, z.T.contiguous()).T
 
 
-def root(covariance: Any) -> np.ndarray:
-    """A lower-triangular root of a covariance that may be singular (parameters without spread)."""
-    matrix = np.asarray(covariance, dtype=float)
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    half = vectors * np.sqrt(np.clip(values, 0.0, None))
-    lower = np.asarray(np.linalg.qr(half.T, mode="r")).T
-    return np.where(np.abs(lower) < 1e-12, 0.0, lower)
-
-
 def wide(values: Any, device: torch.device) -> Tensor:
     """Float64 on the device."""
     return torch.as_tensor(np.asarray(values, dtype=float), dtype=torch.float64, device=device)
@@ -126,6 +118,6 @@ class FittedDrug(NamedTuple):
             per_c50=wide([0.0 if x["c50_ng_per_ml"] is None else 1.0 / x["c50_ng_per_ml"] for x in effects], device),
             power=wide([x["power"] for x in effects], device),
             per_reference=wide([1.0 / entry["mean_peak_concentration_ng_per_ml"]] * len(ENDPOINTS), device),
-            # the root of so small a covariance is taken in finer units: `root` calls what is below 1e-12 zero
+            # in finer units, in which the kept root is
             noise_root=matrix_of(root(noise * blur * blur[:, None] * 1e6) / 1e3, device),
         )

@@ -41,9 +41,10 @@ from world_models.oracles.ecg_drug.dynamics import (
     daily_rows,
     saturating,
 )
-from world_models.oracles.ecg_drug.fitted import FittedDrug, matrix_of, root, times, times_rows, wide
+from world_models.oracles.ecg_drug.fitted import FittedDrug, matrix_of, times, times_rows, wide
 from world_models.oracles.ecg_drug.kinetics import Amounts
 from world_models.oracles.ecg_drug.people_kinetics import EXTRA_KE0_PER_H, SLOTS_PER_DRUG, PeopleKinetics
+from world_models.oracles.ecg_drug.roots import root
 
 __all__ = ["Amounts", "Individual", "TrialModel"]
 
