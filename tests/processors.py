@@ -1,8 +1,8 @@
 """python -m tests.processors: what is promised about equality, under every instruction set torch can use here.
 
 Torch picks its kernels by the processor; `ATEN_CPU_CAPABILITY` picks lesser ones, and `OPENBLAS_CORETYPE` those of
-numpy's linear algebra. The tests of the contract and of the oracles run under each, with one thread and with two. Prints
-a line for each, and exits with 1 if any run failed.
+numpy's linear algebra. The tests of the contract and of the oracles run under each, with one thread and with two.
+Prints a line for each, and exits with 1 if any run failed.
 """
 
 from __future__ import annotations
