@@ -1,4 +1,4 @@
-"""A language model plays a stay on the ward by URL: any OpenAI-compatible endpoint against any server of `clinenv serve`.
+"""A language model plays a stay on the ward by URL: any OpenAI-compatible endpoint, any server of `clinenv serve`.
 
 Without --url the server runs in this process; without --endpoint a rule of thumb answers in the model's place, over the
 same API (`examples/stub_chat.py`). A reply that orders nothing the ward knows is answered with the error, and the model
@@ -98,7 +98,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         client = LLMClient(endpoint, args.model, api_key=key)
         ended = play(f"{url.rstrip('/')}/{ID}", client, args.seed, args.tries, args.steps)
     how = "ended" if ended["terminated"] else "stopped"
-    print(f"the stay {how} after {ended['hours']:.0f} h: return {ended['return']:.2f}, bad replies {ended['bad_replies']}")
+    print(
+        f"the stay {how} after {ended['hours']:.0f} h: return {ended['return']:.2f}, bad replies {ended['bad_replies']}"
+    )
     return ended
 
 

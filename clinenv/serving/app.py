@@ -29,7 +29,9 @@ __all__ = ["create_app"]
 
 _log = logging.getLogger(__name__)
 _VERSION = "1.0.0"  # of the HTTP interface, as OpenEnv's validation reads it from the OpenAPI document
-_BUSY = {503: {"description": "no room: the answer says which limit was met, and Retry-After when to come back"}}
+_BUSY: dict[int | str, dict[str, Any]] = {
+    503: {"description": "no room: the answer says which limit was met, and Retry-After when to come back"}
+}
 
 
 def create_app(all_served: list[Served], sessions: Sessions, loopback: bool) -> FastAPI:
