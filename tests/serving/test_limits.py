@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import socket
@@ -9,7 +10,7 @@ import threading
 import time
 
 import pytest
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from clinenv.serving import sessions as sessions_module
 from clinenv.serving.course import Course, Served
@@ -42,9 +43,9 @@ def test_sessions_are_bounded_and_come_free(light) -> None:
             asking.post("/reset", {})
         # the connection's session ends with it
         assert patiently(lambda: asking.get("/health")["sessions"] == 1)
-        vanished = connect(f"ws://{asking.address}/ws", open_timeout=WAIT_S)
-        say(vanished, {"type": "reset", "data": {}})
-        vanished.socket.close()  # without a word
+        with contextlib.suppress(ConnectionClosed), asking.live("/ws") as vanished:
+            say(vanished, {"type": "reset", "data": {}})
+            vanished.socket.shutdown(socket.SHUT_RDWR)  # without a word
         assert patiently(lambda: asking.get("/health")["sessions"] == 1)
         # a reset that fails keeps no session
         assert "height_m" in asking.refused("/reset", {"options": {"height_m": 2}})

@@ -43,8 +43,8 @@ def test_a_course_by_url_is_the_environments_own(asking: Asking, env_id: str) ->
     assert begun["reward"] is None and begun["done"] is False and begun["observation"]["how_to_act"]
     described = env.unwrapped.describe(shown)
     assert begun["observation"]["chart"] == {n: None if np.isnan(v) else v for n, v in described.items()}
-    session, total = begun["metadata"]["session_id"], 0.0
-    for step in range(1, STEPS + 1):
+    session, total, step = begun["metadata"]["session_id"], 0.0, 0
+    for _ in range(STEPS):
         action = env.action_space.sample()
         shown, reward, terminated, truncated, info = env.step(action)
         sent = {"value": plain(action)}
@@ -57,7 +57,7 @@ def test_a_course_by_url_is_the_environments_own(asking: Asking, env_id: str) ->
         assert answer["observation"]["reward_parts"] == terms
         refused = [(said["order"], said["why"]) for said in answer["observation"]["refused"]]
         assert refused == env.unwrapped.refusals()
-        total += reward
+        total, step = total + reward, step + 1
         if answer["done"]:
             break
     state = asking.get(f"/{env_id}/state?session_id={session}")
