@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from clinenv.serving.course import Course, Served
-from clinenv.serving.errors import Ended, Full, Late, ServeError, Unknown, shown
+from clinenv.serving.errors import Ended, Full, Late, Unknown, shown
 from clinenv.serving.limits import Limits, resident_mb
 
 __all__ = ["Sessions"]
@@ -136,7 +136,7 @@ class Sessions:
         course = self.open(served)
         try:
             return await self.run(course, course.begin, *begun(fields))
-        except (ServeError, asyncio.CancelledError):
+        except BaseException:
             self.close(course, "its first reset failed")
             raise
 

@@ -1,4 +1,4 @@
-"""The application by its name, for whoever starts uvicorn himself, as OpenEnv's runtimes do: `clinenv.serving.space:app`.
+"""The application by its name, `clinenv.serving.space:app`, for OpenEnv's runtimes, which start uvicorn themselves.
 
 It is made when it is asked for, so that importing this loads no world. The environment variables CLINENV_IDS (ids,
 separated by commas; without it all that need no recorded stays) and CLINENV_WORLD say what is served.
