@@ -28,7 +28,9 @@ def impatient(seconds: float) -> type[H11Protocol]:
 
         def handle_events(self) -> None:
             super().handle_events()
-            if self.conn.their_state is h11.IDLE:
+            # who sends on after the answer has nothing that is waited for, either
+            answered = self.cycle is not None and self.cycle.response_complete
+            if self.conn.their_state is h11.IDLE or answered:
                 self._wait()
             else:
                 self._stop_waiting()

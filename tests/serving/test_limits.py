@@ -159,6 +159,8 @@ def test_slow_clients_are_let_go(light) -> None:
             (b"POST /reset HTTP/1.1\r\nHost: 127", b""),  # never ends its head
             (b"POST /reset HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
              b"408"),
+            (b"POST /none HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+             b"404"),  # was answered, and goes on
         ):  # fmt: skip
             with socket.create_connection((host, int(port)), WAIT_S) as slow:
                 slow.sendall(begun)

@@ -8,10 +8,14 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
+import yaml
 
+import clinenv
 from clinenv.commands.main import main
+from clinenv.serving import space
 from clinenv.serving.server import running
 from examples.stub_chat import chat_server, orders_for
 
@@ -51,6 +55,17 @@ def test_it_serves_until_interrupted() -> None:
         said = server.stderr.read()
         assert server.wait(60) == 130
     assert said.count("\n") == 2 and "warning: --host 0.0.0.0" in said and said.endswith("clinenv: stopped\n")
+
+
+def test_the_manifest_names_what_there_is(monkeypatch) -> None:
+    folder = Path(space.__file__).parent
+    manifest = yaml.safe_load((folder / "openenv.yaml").read_text())
+    assert manifest["spec_version"] == 1 and manifest["version"] == clinenv.__version__
+    assert f"--port {manifest['port']}".replace(" ", '", "') in (folder / "Dockerfile").read_text()
+    module, _, name = manifest["app"].partition(":")
+    monkeypatch.setenv("CLINENV_IDS", "ECGExplain-v0")
+    app = getattr(importlib.import_module(module), name)
+    assert "/ECGExplain-v0/reset" in app.openapi()["paths"] and app is space.app
 
 
 def test_a_model_plays_a_stay_to_its_end_by_url(served, capsys) -> None:
