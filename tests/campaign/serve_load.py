@@ -2,9 +2,9 @@
 
     python -m tests.campaign.serve_load --out serve_load.json
 
-Needs Python 3.11. The server is a process of its own. All sessions are open together before the first step. Every client of an id and a
+The server is a process of its own. All sessions are open together before the first step. Every client of an id and a
 seed gives the same orders, so that two of them must see the same numbers, whatever their neighbours do. Bounded: by
---seconds in all, and by each client's own patience.
+--seconds in all, and by each client's own patience. Needs Python 3.11.
 """
 
 from __future__ import annotations

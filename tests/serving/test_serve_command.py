@@ -49,11 +49,11 @@ def test_it_serves_until_interrupted() -> None:
         line = server.stdout.readline()
         assert line.startswith("ECGExplain-v0") and "not for clinical use" in server.stdout.readline()
         address = line.split()[-1].replace("0.0.0.0", "127.0.0.1")
-        with urllib.request.urlopen(f"{address}/health", timeout=60) as answer:
+        with urllib.request.urlopen(f"{address}/health", timeout=240) as answer:
             assert b"healthy" in answer.read()
         server.send_signal(signal.SIGINT)
         said = server.stderr.read()
-        assert server.wait(60) == 130
+        assert server.wait(240) == 130
     assert said.count("\n") == 2 and "warning: --host 0.0.0.0" in said and said.endswith("clinenv: stopped\n")
 
 
