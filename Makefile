@@ -48,7 +48,7 @@ clean:
 
 # The oldest supported Gymnasium; the libraries at the doors that CI does not have; RLlib with the Gymnasium that it
 # pins: each in an environment of its own, for their pins clash with the others'
-.PHONY: test-oldest test-doors test-rllib test-offline test-serve
+.PHONY: test-oldest test-doors test-rllib test-offline test-llm-server
 test-oldest:
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
@@ -56,11 +56,11 @@ test-oldest:
 	.venv-oldest/bin/python -m pytest tests/contract tests/clinenv/test_registration.py tests/clinenv/test_interface.py
 
 # The client against a real server, which CI does not have
-test-serve: setup
-	test -x .venv-serve/bin/python || $(PYTHON) -m venv .venv-serve
-	.venv-serve/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-	.venv-serve/bin/python -m pip install -q -c constraints.txt -e ".[ehr,serve]"
-	.venv-serve/bin/python -m pytest tests/ehr_world/test_llm_server.py
+test-llm-server: setup
+	test -x .venv-llm-server/bin/python || $(PYTHON) -m venv .venv-llm-server
+	.venv-llm-server/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	.venv-llm-server/bin/python -m pip install -q -c constraints.txt -e ".[ehr,llm-server]"
+	.venv-llm-server/bin/python -m pytest tests/ehr_world/test_llm_server.py
 
 test-doors: setup
 	test -x .venv-doors/bin/python || $(PYTHON) -m venv .venv-doors
@@ -84,3 +84,11 @@ test-offline: setup
 	.venv-offline/bin/python -m pip install -q -c constraints.txt hypothesis hydra-core seaborn -e ".[minari,offline]"
 	.venv-offline/bin/python -m pip install -q --no-deps "d3rlpy==2.8.1" "scope-rl==0.2.1" "pytorch_revgrad==0.2.0"
 	.venv-offline/bin/python -m pytest tests/offline
+
+# OpenEnv's own client and validation against `clinenv serve`
+.PHONY: test-openenv
+test-openenv: setup
+	test -x .venv-openenv/bin/python || $(PYTHON) -m venv .venv-openenv
+	.venv-openenv/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	.venv-openenv/bin/python -m pip install -q "openenv==0.10.0" jsonschema hypothesis -e ".[serve]"
+	.venv-openenv/bin/python -m pytest tests/serving

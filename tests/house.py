@@ -24,6 +24,12 @@ DOORS = {
     "clinenv.doors.rllib": "ray",
     "clinenv.doors.rsl_rl": "rsl_rl",
     "clinenv.doors.torchrl": "torchrl",
+    "clinenv.serving.app": "fastapi",
+    "clinenv.serving.guard": "fastapi",
+    "clinenv.serving.live": "fastapi",
+    "clinenv.serving.patience": "uvicorn",
+    "clinenv.serving.server": "uvicorn",
+    "clinenv.serving.space": "fastapi",
 }
 
 

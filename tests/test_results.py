@@ -35,7 +35,7 @@ def disagreeing(told: dict[str, Any]) -> list[str]:
 def test_a_result_says_what_made_it(path: Path) -> None:
     told = results.provenance(path)
     assert all(name in told for name in ALWAYS), f"lacks {[n for n in ALWAYS if n not in told]}"
-    module = re.match(r"python -m (benchmarks(?:\.\w+)+)(?: |$)", told["command"])
+    module = re.match(r"python -m ((?:benchmarks|tests\.campaign)(?:\.\w+)+)(?: |$)", told["command"])
     assert module and (results.ROOT / f"{module[1].replace('.', '/')}.py").is_file(), told["command"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", told["date"])
     assert {"python", "torch", "numpy", "clinenv"} <= told["versions"].keys()

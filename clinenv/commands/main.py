@@ -31,6 +31,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "clinenv.commands.recommend.inputs:add_arguments",
         "rank drugs and doses by their simulated risk for the patient of a recorded ECG; write a report",
     ),
+    "serve": (
+        "clinenv.commands.serve:run",
+        "clinenv.commands.serve:add_arguments",
+        "serve environments by URL, as OpenEnv has it, to agents in other processes",
+    ),
     "simulate": (
         "clinenv.commands.simulate.command:run",
         "clinenv.commands.simulate.inputs:add_arguments",

@@ -22,7 +22,7 @@ from world_models.ehr_world.causal_lm.prompt import PromptLLM, prompt, server
 from world_models.ehr_world.causal_lm.text import render
 
 for needed in ("fastapi", "uvicorn", "openai"):
-    pytest.importorskip(needed, reason='a real server to ask needs pip install "clinenv[serve]"')
+    pytest.importorskip(needed, reason='a real server to ask needs pip install "clinenv[llm-server]"')
 
 CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
 LONGEST_START_S = 180.0  # of the server, on a machine that is busy

@@ -1,0 +1,1 @@
+"""Environments by URL: an OpenEnv-compatible server. `clinenv serve` starts it (extra: serve)."""
