@@ -76,7 +76,7 @@ async function newPatient() {
     const before = session;
     adopt(await api.begin(asked));
     if (before) api.close(before.session).catch(() => {});
-    at("orders").focus();
+    toOrders();
   } finally {
     at("begin").textContent = "New patient";
   }
@@ -107,8 +107,10 @@ async function branch() {
   session.branches.push(made);
   view = { ...view, other: view.branch, branch: made.id };
   render();
-  at("orders").focus();
+  toOrders();
 }
+
+const toOrders = () => (at("orders").querySelector("input:checked") ?? at("orders").querySelector("input,select")).focus();
 
 function go(to) {
   view.step = Math.min(Math.max(to, 0), latest());
@@ -191,7 +193,7 @@ function press(event) {
   const typing = event.target.matches("input[type=number],input[type=search],textarea,select");
   if (typing || (!session && event.key !== "n" && event.key !== "?")) return;
   const does = {
-    o: () => (at("orders").querySelector("input:checked,input,select") ?? at("orders")).focus(),
+    o: toOrders,
     g: () => at("orders").requestSubmit(),
     ",": () => go(view.step - 1),
     ".": () => go(view.step + 1),

@@ -57,7 +57,7 @@ export function trend(row, series, clock, now, end) {
   for (const value of ticks(low, high, 3))
     parts.push(s("path", { class: "axis", d: `M${LEFT} ${y(value)}H${W - RIGHT}` }),
       s("text", { class: "tick", x: LEFT - 4, y: y(value) + 3, "text-anchor": "end" }, String(value).replace("-", "−")));
-  for (const value of ticks(0, end, 5))
+  for (const value of ticks(0, end, 5).filter((t) => x(t) < W - RIGHT - 8 * clock.length))
     parts.push(s("text", { class: "tick", x: x(value), y: H - 6, "text-anchor": "middle" }, value));
   parts.push(s("text", { class: "tick", x: W - RIGHT, y: H - 6, "text-anchor": "end" }, clock));
   if (row.limit !== null && row.limit !== undefined && row.limit > low && row.limit < high)

@@ -114,10 +114,11 @@ function comparison(setting, moment) {
   }
   for (const name of Object.keys(learned.terms)) {
     if (body.at(-1).dataset.terms === undefined && !body.some((tr) => tr.dataset.terms))
-      body.push(h("tr", { class: "group", "data-terms": "1" }, h("th", { colspan: 4, scope: "rowgroup" }, "Reward of the last step")));
+      body.push(h("tr", { class: "group", "data-terms": "1" }, h("th", { colspan: 4, scope: "rowgroup" }, `Reward of the last step (${setting.reward_unit})`)));
     const [a, b] = [learned.terms[name], oracle.terms[name] ?? null];
-    const difference = b === null ? "–" : `${signed(a - b, 3)} ${setting.reward_unit}`;
-    body.push(h("tr", {}, h("th", { scope: "row" }, name.replaceAll("_", " ")), h("td", {}, number(a, 3)), h("td", {}, number(b, 3)),
+    const difference = b === null ? "–" : signed(a - b, 3);
+    const words = name.replaceAll("_", " ");
+    body.push(h("tr", {}, h("th", { scope: "row" }, words[0].toUpperCase() + words.slice(1)), h("td", {}, number(a, 3)), h("td", {}, number(b, 3)),
       h("td", {}, difference)));
   }
   const head = ["Measure", "Learned promised", "Oracle gave", "Difference"].map((name) => h("th", { scope: "col" }, name));
