@@ -84,3 +84,11 @@ test-offline: setup
 	.venv-offline/bin/python -m pip install -q -c constraints.txt hypothesis hydra-core seaborn -e ".[minari,offline]"
 	.venv-offline/bin/python -m pip install -q --no-deps "d3rlpy==2.8.1" "scope-rl==0.2.1" "pytorch_revgrad==0.2.0"
 	.venv-offline/bin/python -m pytest tests/offline
+
+# Episodes played to their end in a real browser, by keyboard, at two widths; where playwright's own cannot be fetched,
+# set CLINENV_CHROMIUM or install Debian's (apt-get install chromium)
+.PHONY: test-play
+test-play: setup
+	$(PY) -m pip install -q -c constraints.txt -e ".[browser]"
+	$(PY) -m playwright install chromium || echo "no download; a Chromium that is installed is taken"
+	CLINENV_BROWSER_TESTS=1 CLINENV_SCREENSHOTS=runs/play $(PY) -m pytest tests/play

@@ -95,7 +95,7 @@ WARD = Game(
     read=_read,
     facts=_facts,
     clock="h",
-    reward_unit="10,000 US dollars",
+    reward_unit="× 10,000 US dollars",
     truth=_ending,
 )  # fmt: skip
 DOSE = replace(WARD, id="EHRWardDose-v0", task=lambda: EHRWardTask(actions=rules.DOSES))

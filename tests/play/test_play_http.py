@@ -51,7 +51,7 @@ def test_both_worlds_have_the_same_patient(patient: dict) -> None:
     learned, oracle = _moments(patient, 0, "learned")[0], _moments(patient, 0, "oracle")[0]
     assert learned["values"]["qtcf_ms"] == pytest.approx(oracle["values"]["qtcf_ms"], abs=2.0)
     assert learned["values"]["total_dofetilide"] == 0.0
-    assert learned["spread"]["qtcf_ms"] > 0 and "qtcf_ms" not in oracle["spread"]
+    assert learned["spread"]["qtcf_ms"] > 0
 
 
 def test_a_branch_shares_the_past_and_only_the_order_differs(patient: dict) -> None:

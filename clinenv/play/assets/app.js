@@ -110,7 +110,7 @@ async function branch() {
   toOrders();
 }
 
-const toOrders = () => (at("orders").querySelector("input:checked") ?? at("orders").querySelector("input,select")).focus();
+const toOrders = () => at("orders").querySelector('input[type="radio"]:checked, :not([type="radio"])[name]').focus();
 
 function go(to) {
   view.step = Math.min(Math.max(to, 0), latest());
