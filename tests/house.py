@@ -24,6 +24,7 @@ DOORS = {
     "clinenv.doors.rllib": "ray",
     "clinenv.doors.rsl_rl": "rsl_rl",
     "clinenv.doors.torchrl": "torchrl",
+    "clinenv.play.server": "starlette",
 }
 
 

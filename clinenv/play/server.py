@@ -32,7 +32,9 @@ __all__ = ["LOOPBACK", "application"]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 _SAFE = {
-    b"content-security-policy": b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    b"content-security-policy": (
+        b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
     b"cache-control": b"no-store",

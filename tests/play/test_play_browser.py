@@ -85,7 +85,9 @@ def test_an_episode_to_its_end_by_keyboard(browser: Browser, addresses: dict, en
     page.wait_for_selector("#begin", timeout=LIMIT_MS)
     _turn(page)
     assert page.evaluate("document.activeElement.id") == "seed"
-    if env_id == "EHRWard-v0":  # a quarter of the longest stay: three tabs on is its length, the last choice the shortest
+    if (
+        env_id == "EHRWard-v0"
+    ):  # a quarter of the longest stay: three tabs on is its length, the last choice the shortest
         _press(page, "Tab", "Tab", "Tab", "End", "Enter")
         page.focus("#seed")
     _press(page, "Enter")

@@ -82,7 +82,9 @@ def test_the_course_ends_and_says_so(drug: TestClient, patient: dict) -> None:
 def test_the_ecg_is_an_svg_of_twelve_leads(drug: TestClient, patient: dict) -> None:
     for role in ("learned", "oracle"):
         svg = drug.get(f"{_root(patient)}/ecg/0/1/{role}").text
-        assert svg.startswith("<svg") and "25 mm/s" in svg and all(f">{lead}</text>" in svg for lead in ("I", "aVR", "V6"))
+        assert (
+            svg.startswith("<svg") and "25 mm/s" in svg and all(f">{lead}</text>" in svg for lead in ("I", "aVR", "V6"))
+        )
     assert drug.get(f"{_root(patient)}/ecg/0/1/nobody").status_code == 400
     assert drug.get(f"{_root(patient)}/ecg/0/99/oracle").status_code == 400
 
