@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "play": (
         "clinenv.commands.play:run",
         "clinenv.commands.play:add_arguments",
-        "play with a simulated patient on a page of this machine: orders, ECG, chart, branches; learned world and oracle",
+        "play with a simulated patient on a page of this machine: orders, ECG, chart, learned world beside oracle",
     ),
     "recommend": (
         "clinenv.commands.recommend.command:run",

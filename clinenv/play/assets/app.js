@@ -18,7 +18,10 @@ const KEYS = [
   ["?", "this list"],
 ];
 
-let setting, session = null, busy = false, single = true;
+let setting,
+  session = null,
+  busy = false,
+  single = true;
 let view = { branch: 0, step: 0, other: null, role: "oracle" };
 
 const shown = () => session.branches[view.branch];
@@ -50,18 +53,38 @@ async function work(doing, task) {
 
 function patientForm() {
   const option = (value, label) => h("option", { value }, label ?? value);
-  const worlds = setting.worlds.map((name) => option(name, name === "oracle" ? "oracle (mechanistic)" : `${name} (learned)`));
+  const worlds = setting.worlds.map((name) =>
+    option(name, name === "oracle" ? "oracle (mechanistic)" : `${name} (learned)`),
+  );
   const cohorts = Object.entries(setting.cohorts).map(([name, meaning]) => option(name, `${name}: ${meaning}`));
   const fields = [
-    h("label", {}, "Patient number (seed)", h("input", { type: "number", id: "seed", min: 0, max: 2 ** 53 - 1, step: 1, value: 1, required: true })),
+    h(
+      "label",
+      {},
+      "Patient number (seed)",
+      h("input", { type: "number", id: "seed", min: 0, max: 2 ** 53 - 1, step: 1, value: 1, required: true }),
+    ),
     h("label", {}, "Cohort", h("select", { id: "cohort" }, cohorts)),
     h("label", {}, "World whose chart you see", h("select", { id: "world" }, worlds)),
   ];
   if (setting.clock === "h") {
     const lengths = [1, 0.5, 0.25].map((share) => setting.hours * share);
-    fields.push(h("label", {}, "Longest course", h("select", { id: "hours" }, lengths.map((x) => option(x, `${x} h`)))));
+    fields.push(
+      h(
+        "label",
+        {},
+        "Longest course",
+        h(
+          "select",
+          { id: "hours" },
+          lengths.map((x) => option(x, `${x} h`)),
+        ),
+      ),
+    );
   }
-  at("new").replaceChildren(h("div", { class: "fields" }, fields, h("button", { type: "submit", class: "main", id: "begin" }, "New patient")));
+  at("new").replaceChildren(
+    h("div", { class: "fields" }, fields, h("button", { type: "submit", class: "main", id: "begin" }, "New patient")),
+  );
   at("new").onsubmit = (event) => {
     event.preventDefault();
     work("", newPatient);
@@ -126,27 +149,63 @@ function choose(id) {
 function where() {
   const focused = document.activeElement?.id;
   const now = shown().moments[view.step][session.seen];
-  const origin = ({ id, parent }) => parent === null ? `${letter(id)} (first)`
-    : `${letter(id)} (from ${letter(parent.branch)}, ${when(setting, session.branches[parent.branch].moments[parent.step][session.seen].time)})`;
-  const options = (chosen, none) => [...(none ? [h("option", { value: "" }, "no other")] : []),
-    ...session.branches.filter((b) => !none || b.id !== view.branch).map((b) =>
-      h("option", { value: b.id, selected: b.id === chosen }, origin(b)))];
+  const origin = ({ id, parent }) =>
+    parent === null
+      ? `${letter(id)} (first)`
+      : `${letter(id)} (from ${letter(parent.branch)}, ${when(setting, session.branches[parent.branch].moments[parent.step][session.seen].time)})`;
+  const options = (chosen, none) => [
+    ...(none ? [h("option", { value: "" }, "no other")] : []),
+    ...session.branches
+      .filter((b) => !none || b.id !== view.branch)
+      .map((b) => h("option", { value: b.id, selected: b.id === chosen }, origin(b))),
+  ];
   const button = (id, words, task, off) => h("button", { type: "button", id, onclick: task, disabled: off }, words);
   at("where").replaceChildren(
-    h("div", { class: "row" },
-      h("label", {}, "Branch", h("select", { id: "branch", onchange: (e) => choose(Number(e.target.value)) }, options(view.branch, false))),
-      h("label", {}, "beside", h("select", { id: "other", onchange: (e) => {
-        view.other = e.target.value === "" ? null : Number(e.target.value);
-        render();
-      } }, options(view.other, true)))),
-    h("div", { class: "row" },
+    h(
+      "div",
+      { class: "row" },
+      h(
+        "label",
+        {},
+        "Branch",
+        h("select", { id: "branch", onchange: (e) => choose(Number(e.target.value)) }, options(view.branch, false)),
+      ),
+      h(
+        "label",
+        {},
+        "beside",
+        h(
+          "select",
+          {
+            id: "other",
+            onchange: (e) => {
+              view.other = e.target.value === "" ? null : Number(e.target.value);
+              render();
+            },
+          },
+          options(view.other, true),
+        ),
+      ),
+    ),
+    h(
+      "div",
+      { class: "row" },
       h("label", { for: "step" }, `Step ${view.step} of ${latest()}, ${when(setting, now.time)}`),
-      h("input", { type: "range", id: "step", min: 0, max: Math.max(latest(), 1), value: view.step, disabled: latest() === 0,
-        oninput: (e) => go(Number(e.target.value)), "aria-valuetext": when(setting, now.time) }),
+      h("input", {
+        type: "range",
+        id: "step",
+        min: 0,
+        max: Math.max(latest(), 1),
+        value: view.step,
+        disabled: latest() === 0,
+        oninput: (e) => go(Number(e.target.value)),
+        "aria-valuetext": when(setting, now.time),
+      }),
       button("back", "Back", () => go(view.step - 1), view.step === 0),
       button("on", "On", () => go(view.step + 1), view.step === latest()),
       button("last", "Latest", () => go(latest()), view.step === latest()),
-      button("fork", "Branch from here", () => work("Branching …", branch), now.end !== null)),
+      button("fork", "Branch from here", () => work("Branching …", branch), now.end !== null),
+    ),
   );
   if (focused) at(focused)?.focus();
 }
@@ -159,30 +218,63 @@ function render() {
   const { key, figures } = trends(setting, session, shown(), other, view.step);
   at("key").replaceChildren(...key);
   at("trends").replaceChildren(...figures);
-  const looked = other ? [[shown(), view.step], [other, Math.min(view.step, other.moments.length - 1)]] : [[shown(), view.step]];
+  const looked = other
+    ? [
+        [shown(), view.step],
+        [other, Math.min(view.step, other.moments.length - 1)],
+      ]
+    : [[shown(), view.step]];
   at("cards").classList.toggle("two", looked.length > 1);
   at("cards").replaceChildren(...looked.map(([one, k]) => card(setting, session, one, k, paper(one, k))));
-  const over = shown().moments.at(-1)[session.seen].end !== null, earlier = view.step !== latest();
+  const over = shown().moments.at(-1)[session.seen].end !== null,
+    earlier = view.step !== latest();
   // not disabled: a button that loses its focus at the end of a course would trap the keyboard
   at("give").setAttribute("aria-disabled", over || earlier);
   allow(at("orders"), setting.controls, now.allowed);
   const refused = now.refused.map(([what, why]) => `${what} was not carried out: ${why}.`).join(" ");
-  const words = over ? "The course is over; branch from an earlier step, or take a new patient."
-    : earlier ? "An earlier step is shown; branch from it to order otherwise." : `It is ${when(setting, now.time)}. ${refused}`;
+  const words = over
+    ? "The course is over; branch from an earlier step, or take a new patient."
+    : earlier
+      ? "An earlier step is shown; branch from it to order otherwise."
+      : `It is ${when(setting, now.time)}. ${refused}`;
   at("status").textContent = words;
 }
 
 function paper(one, k) {
   if (!setting.ecg) return null;
-  const place = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": `ECG of branch ${letter(one.id)}` }, h("p", { class: "muted" }, "The ECG is drawn …"));
+  const place = h(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": `ECG of branch ${letter(one.id)}` },
+    h("p", { class: "muted" }, "The ECG is drawn …"),
+  );
   const role = view.role;
-  const choice = h("div", { class: "row" }, h("label", {}, "ECG drawn by", h("select", { onchange: (e) => {
-    view.role = e.target.value;
-    render();
-  } }, ROLES.map((r) => h("option", { value: r, selected: r === role }, roleName(session, r))))));
+  const choice = h(
+    "div",
+    { class: "row" },
+    h(
+      "label",
+      {},
+      "ECG drawn by",
+      h(
+        "select",
+        {
+          onchange: (e) => {
+            view.role = e.target.value;
+            render();
+          },
+        },
+        ROLES.map((r) => h("option", { value: r, selected: r === role }, roleName(session, r))),
+      ),
+    ),
+  );
   const session_ = session.session;
   api.ecg(session_, one.id, k, role).then(
-    (svg) => place.replaceChildren(svg === null ? h("p", { class: "muted" }, "This world draws no ECG: it knows its latent alone. The oracle draws one.") : drawing(svg)),
+    (svg) =>
+      place.replaceChildren(
+        svg === null
+          ? h("p", { class: "muted" }, "This world draws no ECG: it knows its latent alone. The oracle draws one.")
+          : drawing(svg),
+      ),
     (error) => place.replaceChildren(h("p", { class: "error" }, error.message)),
   );
   return h("div", {}, choice, place);
@@ -213,9 +305,20 @@ function press(event) {
 
 function keys() {
   const rows = KEYS.map(([key, does]) => h("tr", {}, h("td", {}, h("kbd", {}, key)), h("td", { class: "does" }, does)));
-  at("keys").replaceChildren(h("table", {}, h("tbody", {}, rows)), h("p", {}, h("label", {},
-    h("input", { type: "checkbox", checked: true, onchange: (e) => (single = e.target.checked) }), " single letters are keys")),
-    h("p", { class: "muted" }, "Tab and Shift+Tab go through everything, arrows choose, Space switches."));
+  at("keys").replaceChildren(
+    h("table", {}, h("tbody", {}, rows)),
+    h(
+      "p",
+      {},
+      h(
+        "label",
+        {},
+        h("input", { type: "checkbox", checked: true, onchange: (e) => (single = e.target.checked) }),
+        " single letters are keys",
+      ),
+    ),
+    h("p", { class: "muted" }, "Tab and Shift+Tab go through everything, arrows choose, Space switches."),
+  );
   document.addEventListener("keydown", press);
 }
 

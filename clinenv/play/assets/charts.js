@@ -2,10 +2,16 @@
 
 import { h, number, s, withUnit } from "./dom.js";
 
-const W = 300, H = 130, LEFT = 40, RIGHT = 8, TOP = 8, BOTTOM = 20;
+const W = 300,
+  H = 130,
+  LEFT = 40,
+  RIGHT = 8,
+  TOP = 8,
+  BOTTOM = 20;
 
 function span(values, least) {
-  let low = Math.min(...values), high = Math.max(...values);
+  let low = Math.min(...values),
+    high = Math.max(...values);
   if (high - low < least) {
     const middle = (high + low) / 2;
     low = middle - least / 2;
@@ -16,7 +22,8 @@ function span(values, least) {
 }
 
 function ticks(low, high, count) {
-  const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
+  const rough = (high - low) / count,
+    power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((m) => m * power).find((m) => m >= rough);
   const found = [];
   for (let x = Math.ceil(low / step) * step; x <= high + step * 1e-9; x += step) found.push(Number(x.toPrecision(10)));
@@ -42,8 +49,14 @@ export function trend(row, series, clock, now, end) {
     const here = one.points.filter((p) => p.time <= now + 1e-9).at(-1);
     return `${one.name} ${withUnit(number(here?.value ?? null, row.digits), row.unit)}`;
   });
-  const caption = h("figcaption", {}, h("b", {}, row.label), row.unit ? ` (${row.unit})` : "",
-    h("br"), h("span", { class: "muted" }, last.join("; ")));
+  const caption = h(
+    "figcaption",
+    {},
+    h("b", {}, row.label),
+    row.unit ? ` (${row.unit})` : "",
+    h("br"),
+    h("span", { class: "muted" }, last.join("; ")),
+  );
   if (!known.length) return h("figure", {}, caption, h("p", { class: "muted" }, "Not known yet."));
   const [low, high] = span(known, row.least_span);
   const x = (t) => LEFT + ((W - LEFT - RIGHT) * t) / end;
@@ -55,8 +68,10 @@ export function trend(row, series, clock, now, end) {
     parts.push(s("rect", { class: "normal", x: LEFT, y: to, width: W - LEFT - RIGHT, height: Math.max(from - to, 0) }));
   }
   for (const value of ticks(low, high, 3))
-    parts.push(s("path", { class: "axis", d: `M${LEFT} ${y(value)}H${W - RIGHT}` }),
-      s("text", { class: "tick", x: LEFT - 4, y: y(value) + 3, "text-anchor": "end" }, String(value).replace("-", "−")));
+    parts.push(
+      s("path", { class: "axis", d: `M${LEFT} ${y(value)}H${W - RIGHT}` }),
+      s("text", { class: "tick", x: LEFT - 4, y: y(value) + 3, "text-anchor": "end" }, String(value).replace("-", "−")),
+    );
   for (const value of ticks(0, end, 5).filter((t) => x(t) < W - RIGHT - 8 * clock.length))
     parts.push(s("text", { class: "tick", x: x(value), y: H - 6, "text-anchor": "middle" }, value));
   parts.push(s("text", { class: "tick", x: W - RIGHT, y: H - 6, "text-anchor": "end" }, clock));

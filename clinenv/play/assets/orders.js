@@ -15,8 +15,13 @@ const amountOf = (entry) => (entry.unit && entry.amount !== undefined ? ` ${entr
 
 function menu(entries) {
   const choices = entries.map((entry, i) =>
-    h("label", { "data-entry": i },
-      h("input", { type: "radio", name: "menu", value: i, checked: i === 0 }), h("span", {}, entry.label)));
+    h(
+      "label",
+      { "data-entry": i },
+      h("input", { type: "radio", name: "menu", value: i, checked: i === 0 }),
+      h("span", {}, entry.label),
+    ),
+  );
   return [h("fieldset", {}, h("legend", {}, "One of these, now"), h("div", { class: "choices" }, choices))];
 }
 
@@ -28,13 +33,17 @@ function input(entry, i, kind) {
   if (kind === "levels") {
     const middle = Math.floor(entry.choices.length / 2);
     const options = entry.choices.map((amount, k) =>
-      h("option", { value: k, selected: k === middle }, `${amount} ${entry.unit}`));
+      h("option", { value: k, selected: k === middle }, `${amount} ${entry.unit}`),
+    );
     return h("label", { "data-entry": i }, words, h("select", { name }, options));
   }
-  if (entry.unit === "")
-    return h("label", { "data-entry": i }, h("input", { type: "checkbox", name }), words);
-  return h("label", { "data-entry": i }, h("input", { type: "number", name, min: 0, max: entry.highest, step: "any",
-    value: 0 }), h("span", {}, `${entry.label}, ${entry.unit} (0 to ${entry.highest})`));
+  if (entry.unit === "") return h("label", { "data-entry": i }, h("input", { type: "checkbox", name }), words);
+  return h(
+    "label",
+    { "data-entry": i },
+    h("input", { type: "number", name, min: 0, max: entry.highest, step: "any", value: 0 }),
+    h("span", {}, `${entry.label}, ${entry.unit} (0 to ${entry.highest})`),
+  );
 }
 
 const isSwitch = (entry) => entry.choices.length === 2 && entry.choices[0] === 0 && entry.choices[1] === 1;
@@ -42,17 +51,44 @@ const isSwitch = (entry) => entry.choices.length === 2 && entry.choices[0] === 0
 // Puts the controls into the form; `onsubmit` is called with the action.
 export function build(form, controls, onsubmit) {
   const { kind, entries } = controls;
-  const parts = kind === "menu" ? menu(entries) : [...grouped(entries)].map(([group, members]) =>
-    h("fieldset", {}, h("legend", {}, group),
-      h("div", { class: "choices" }, members.map(([entry, i]) => input(entry, i, kind)))));
+  const parts =
+    kind === "menu"
+      ? menu(entries)
+      : [...grouped(entries)].map(([group, members]) =>
+          h(
+            "fieldset",
+            {},
+            h("legend", {}, group),
+            h(
+              "div",
+              { class: "choices" },
+              members.map(([entry, i]) => input(entry, i, kind)),
+            ),
+          ),
+        );
   const many = entries.length > 20;
-  const find = many && h("label", { class: "row" }, "Find an order",
-    h("input", { type: "search", id: "find", oninput: (event) => filter(form, entries, event.target.value) }));
+  const find =
+    many &&
+    h(
+      "label",
+      { class: "row" },
+      "Find an order",
+      h("input", { type: "search", id: "find", oninput: (event) => filter(form, entries, event.target.value) }),
+    );
   form.replaceChildren(
-    ...(find ? [find] : []), ...parts,
-    h("div", { class: "row" },
+    ...(find ? [find] : []),
+    ...parts,
+    h(
+      "div",
+      { class: "row" },
       h("button", { type: "submit", class: "main", id: "give" }, "Give orders and go on"),
-      h("label", {}, h("input", { type: "checkbox", id: "keep", checked: kind === "menu" }), "Keep these orders for the next step")),
+      h(
+        "label",
+        {},
+        h("input", { type: "checkbox", id: "keep", checked: kind === "menu" }),
+        "Keep these orders for the next step",
+      ),
+    ),
   );
   form.onsubmit = (event) => {
     event.preventDefault();
