@@ -9,7 +9,7 @@ from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.play.game import Fact, Game, Row, unit_shown
 from world_models.oracles.ward.cohorts import COHORTS
 from world_models.protocol import Chart
-from world_models.quantities.ward import COMPLAINTS, INQUIRIES, INTERVENTIONS, MAX_AGE_HOURS
+from world_models.quantities.ward import COMPLAINTS, INQUIRIES, INTERVENTIONS, MAX_AGE_HOURS, Inquiry
 
 __all__ = ["DOSE", "ORDER_NAMES", "WARD"]
 
@@ -21,12 +21,23 @@ _ORDERED = sorted(range(len(INQUIRIES)), key=lambda i: list(_GROUPS).index(INQUI
 _FEW_DIGITS, _MANY_DIGITS = 50.0, 2.0  # typical values from where on no digit, and below which two, are shown
 
 
+_LABELS = {
+    "anion_gap_mmol_l": "Anion gap",
+    "blood_culture": "Blood culture (0: no growth, else which organism)",
+    "urine_culture": "Urine culture (0: no growth, else which organism)",
+}  # where the meaning is a formula or a code
+
+
 def _digits(typical: float) -> int:
     return 0 if typical >= _FEW_DIGITS else 2 if typical < _MANY_DIGITS else 1
 
 
 def _sentence(words: str) -> str:
     return words[:1].upper() + words[1:]
+
+
+def _label(q: Inquiry) -> str:
+    return _LABELS.get(q.name, _sentence(q.meaning))
 
 
 def _rows() -> tuple[Row, ...]:
@@ -78,7 +89,7 @@ def _ending(chart: Chart) -> list[Fact]:
     return [Fact("End", "went home" if float(chart["discharged"][0]) > 0.5 else "still in hospital")]
 
 
-ORDER_NAMES = {q.order: (_sentence(q.meaning), f"Tests: {_GROUPS[q.kind].lower()}") for q in INQUIRIES}
+ORDER_NAMES = {q.order: (_label(q).split(" (")[0], f"Tests: {_GROUPS[q.kind].lower()}") for q in INQUIRIES}
 ORDER_NAMES |= {q.name: (_sentence(q.meaning), "Treatments") for q in INTERVENTIONS}
 
 WARD = Game(
