@@ -36,7 +36,7 @@ def checked_patient(game: Game, worlds: tuple[str, ...], body: dict[str, Any]) -
         PlayError: one of them is none of those there are; the message names the choices.
     """
     cohort = body.get("cohort", next(iter(game.cohorts)))
-    if cohort not in game.cohorts:
+    if not isinstance(cohort, str) or cohort not in game.cohorts:
         raise PlayError(f"no cohort {str(cohort)[:40]!r}; choose one of {', '.join(game.cohorts)}")
     world = body.get("world", worlds[0])
     if world not in (*worlds, ORACLE):
