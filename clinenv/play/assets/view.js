@@ -31,7 +31,11 @@ export function who(session) {
     h(
       "details",
       {},
-      h("summary", {}, `Which worlds: ${session.worlds.learned.name} beside ${session.worlds.oracle.name}`),
+      h(
+        "summary",
+        {},
+        `Which worlds: ${session.worlds.learned.name} (weights ${session.worlds.learned.sha256?.slice(0, 12) ?? "unsealed"}) beside ${session.worlds.oracle.name}`,
+      ),
       h("ul", {}, worlds),
       h(
         "p",
@@ -230,7 +234,7 @@ export function card(setting, session, branch, step, paper) {
       h(
         "p",
         { class: "muted" },
-        `Outside what the ${outside.map((r) => (r === "oracle" ? "oracle" : "learned world")).join(" and the ")} was fitted on: an extrapolation.`,
+        `Outside what the ${outside.map((r) => (r === "oracle" ? "oracle" : "learned world")).join(" and the ")} ${outside.length > 1 ? "were" : "was"} fitted on: an extrapolation.`,
       ),
     );
   const title = `Branch ${letter(branch.id)}, ${when(setting, moment[session.seen].time)}`;
