@@ -61,8 +61,8 @@ def _read(chart: Chart) -> dict[str, float | None]:
     values: dict[str, float | None] = {
         q.name: float(chart[q.name][0]) if known else None for q, known in zip(INQUIRIES, seen, strict=True)
     }
-    for q, share in zip(INTERVENTIONS, chart["treatment_share"][0].tolist(), strict=True):
-        values[f"given_{q.name}"] = share * q.high if share > 0 else None
+    for order, share in zip(INTERVENTIONS, chart["treatment_share"][0].tolist(), strict=True):
+        values[f"given_{order.name}"] = share * order.high if share > 0 else None
     for q, age in zip(INQUIRIES, chart["inquiry_age_hours"][0].tolist(), strict=True):
         values[f"age_{q.name}"] = age if age < MAX_AGE_HOURS else None
     for q, pending in zip(INQUIRIES, chart["inquiry_pending"][0].tolist(), strict=True):
