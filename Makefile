@@ -92,3 +92,11 @@ test-openenv: setup
 	.venv-openenv/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
 	.venv-openenv/bin/python -m pip install -q "openenv==0.10.0" jsonschema hypothesis -e ".[serve]"
 	.venv-openenv/bin/python -m pytest tests/serving
+
+# Episodes played to their end in a real browser, by keyboard, at two widths; where playwright's own cannot be fetched,
+# set CLINENV_CHROMIUM or install Debian's (apt-get install chromium)
+.PHONY: test-play
+test-play: setup
+	$(PY) -m pip install -q -c constraints.txt -e ".[browser]"
+	$(PY) -m playwright install chromium || echo "no download; a Chromium that is installed is taken"
+	CLINENV_BROWSER_TESTS=1 CLINENV_SCREENSHOTS=runs/play $(PY) -m pytest tests/play

@@ -30,6 +30,7 @@ DOORS = {
     "clinenv.serving.patience": "uvicorn",
     "clinenv.serving.server": "uvicorn",
     "clinenv.serving.space": "fastapi",
+    "clinenv.play.server": "starlette",
 }
 
 

@@ -26,6 +26,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "clinenv.commands.measure:add_arguments",
         "measure the intervals of a recorded 12-lead ECG",
     ),
+    "play": (
+        "clinenv.commands.play:run",
+        "clinenv.commands.play:add_arguments",
+        "play with a simulated patient on a page of this machine: orders, ECG, chart, learned world beside oracle",
+    ),
     "recommend": (
         "clinenv.commands.recommend.command:run",
         "clinenv.commands.recommend.inputs:add_arguments",
