@@ -7,10 +7,10 @@ is imported before the first of them.
 
 from __future__ import annotations
 
-from clinenv import forking, registration
+from clinenv import ecg, forking, registration
 from clinenv.registration import make_team
 
-__all__ = ["__version__", "make_team"]
+__all__ = ["__version__", "ecg", "make_team"]
 
 __version__ = "0.1.0"
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clinenv.commands.measure import Measurement
+from clinenv.ecg.measurement import Measurement
 from clinenv.commands.recommend.candidates import NOTHING, Candidate
 from clinenv.commands.recommend.evaluate import Evaluation
 from clinenv.commands.simulate.inputs import Patient

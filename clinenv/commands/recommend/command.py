@@ -16,7 +16,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from clinenv.commands.errors import UsageError
-from clinenv.commands.measure import Measurement, check_measurable, measure_record
+from clinenv.commands.measure import check_measurable, measure_record
+from clinenv.ecg.measurement import Measurement
 from clinenv.commands.output import output_paths, write_whole
 from clinenv.commands.recommend.candidates import NOTHING, candidates_of
 from clinenv.commands.recommend.evaluate import Evaluation, evaluate, headline, ranked

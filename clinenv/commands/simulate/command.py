@@ -20,7 +20,8 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 
 from clinenv.commands.errors import UsageError
-from clinenv.commands.measure import SAMPLES, Measurement, check_measurable, measure_record
+from clinenv.commands.measure import check_measurable, measure_record
+from clinenv.ecg.measurement import SAMPLES, Measurement
 from clinenv.commands.output import output_paths, write_whole
 from clinenv.commands.simulate.beats import likeness
 from clinenv.commands.simulate.inputs import Patient, Regimen, check_settings, patient_of, regimen_of

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from clinenv.commands.measure import RATE_HZ, Measurement
+from clinenv.ecg.measurement import RATE_HZ, Measurement
 from clinenv.commands.simulate.beats import BEAT_BEFORE_S, beside, median_beat, within
 from clinenv.commands.simulate.page import MedianBeats, ReportContent, RiskLine
 from world_models.ecg.lead_names import INDEPENDENT_LEADS
