@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clinenv.ecg.measurement import Measurement
 from clinenv.ecg.marks import Marks
+from clinenv.ecg.measurement import Measurement
 
 if TYPE_CHECKING:
     from world_models.data.ecg.wfdb.reader import Recording
