@@ -1,4 +1,4 @@
-"""Other packages that install a module under a name of ours, `agents` or `world_models`: found when clinenv is imported.
+"""Other packages that install a module under a name of ours, `agents` or `world_models`, found at import.
 
 Python takes whichever comes first on its path, so without this check a stranger's module would fail somewhere deep
 inside. Looking for a module executes nothing of it; the distributions are asked only once something is wrong.

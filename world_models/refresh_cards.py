@@ -1,4 +1,4 @@
-"""Renew the headers of the cards that ship: `python -m world_models.refresh_cards`; `--check` only says which are old."""
+"""Renew the headers of the cards that ship: `python -m world_models.refresh_cards`; `--check` writes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured on one recorded ECG: intervals, the T wave's shape, quality, trust, and what must be said of them."""
+"""What is measured on one recorded ECG: intervals, the T wave's shape, quality, trust, and warnings."""
 
 from __future__ import annotations
 

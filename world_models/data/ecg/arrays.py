@@ -34,7 +34,7 @@ def read_array(
     """One ECG in memory as its middle `seconds` at `sampling_rate_hz`, in mV.
 
     Args:
-        ecg: [L, T] numbers, a row a lead; a numpy array, a torch tensor on any device, or nested lists. NaN stands for a
+        ecg: [L, T] numbers, a row a lead: a numpy array, a torch tensor on any device, or nested lists. NaN is a
             missing sample.
         rate_hz: at which it was sampled.
         leads: the rows' names, in any usual spelling ("aVR", "-aVR", "MLII", "Lead V1"); None: `LEADS` for twelve rows,
