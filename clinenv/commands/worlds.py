@@ -158,9 +158,11 @@ def run(given: argparse.Namespace) -> int:
     for row in found:
         words = row["meaning"]
         if row["kind"] == "learned":
-            seal = f"{row['megabytes']} MB, {'' if row['released'] else 'not the released one, '}{row['sha256']}"
-            data = f"; learned from people's data: {', '.join(row['datasets'])}" if row["datasets"] else ""
-            words = f"learned ({row['problem'] or seal}). {words}{data}"
+            known = "released" if row["released"] else "not the released one"
+            seal = f"{row['megabytes']} MB, {known}, SHA-256 {str(row['sha256'])[:12]}..."
+            data = ", ".join(name.removeprefix("physionet-") for name in row["datasets"])
+            words = re.split(r"[:(]| on latents| after ", words)[0].strip()
+            words = f"learned ({row['problem'] or seal}): {words}" + (f"; real data: {data}" if data else "")
         lines.append((row["world"], words))
     print(aligned(lines))
     print(

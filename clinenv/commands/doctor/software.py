@@ -39,7 +39,7 @@ def python_version() -> Finding:
 
 
 def constraints() -> dict[str, str]:
-    """Distribution (normalised name) -> the version that everything is tested with; empty where the list is not here."""
+    """Distribution (normalised name) -> the version that everything is tested with; empty where no list is here."""
     from packaging.requirements import Requirement
 
     import clinenv
