@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+import yaml
+
 
 class Hub(ThreadingHTTPServer):
     """Repositories by name; `token` is the one that may write."""
@@ -55,6 +57,10 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             hub.made.append(asked)
             self._answer({"url": f"{hub.address}/{asked.get('organization', 'me')}/{asked['name']}"})
+        elif self.path == "/api/validate-yaml":
+            told = json.loads(body)["content"].split("---\n")
+            whole = len(told) > 2 and isinstance(yaml.safe_load(told[1]), dict)
+            self._answer({"errors": [] if whole else [{"message": "no header"}], "warnings": []})
         elif "/preupload/" in self.path:
             files = [file["path"] for file in json.loads(body)["files"]]
             modes = {True: "lfs", False: "regular"}

@@ -88,7 +88,7 @@ def test_the_metadata_are_valid_croissant(logs: Path) -> None:
         fields = {field["name"] for part in told["recordSet"] for field in part["field"]}
         assert {"observation", "choice", "reward", "term_burden", "log_prob", "seed", "hidden_severity"} <= fields
         assert ("mask" in fields) == ("switches" in path.name)
-    mlcroissant = pytest.importorskip("mlcroissant")
+    mlcroissant = pytest.importorskip("mlcroissant")  # `make test-hub`: its requirements are many, and pin types
     for name, content in publish.data_files(logs, published="2026-11-30").items():
         if name.endswith(".croissant.json"):
             found = mlcroissant.Dataset(jsonld=json.loads(content))
@@ -117,7 +117,7 @@ def test_weights_arrive_whole_under_their_card(server: Hub, capsys: pytest.Captu
     assert held["model.safetensors"] == (folder / "model.safetensors").read_bytes()
     assert held["README.md"] == (folder / "CARD.md").read_bytes()
     (made,) = server.made
-    assert made["name"] == "risk" and made["private"] is True
+    assert made["name"] == "risk" and (made.get("private") is True or made.get("visibility") == "private")
     said = capsys.readouterr()
     assert "sent: " in said.out and TOKEN not in said.out + said.err
 
