@@ -55,8 +55,11 @@ def others_that_install(name: str) -> list[str]:
     found = set()
     for one in metadata.distributions():
         title = one.metadata["Name"]
-        files = one.files or ()
-        if title and title.lower() != "clinenv" and any(file.parts[:1] in ((name,), (f"{name}.py",)) for file in files):
+        if not title or title.lower() == "clinenv":
+            continue
+        # read as one text: to parse the lists of all that is installed takes seconds
+        installed = "\n" + (one.read_text("RECORD") or one.read_text("top_level.txt") or "")
+        if any(f"\n{name}{end}" in installed for end in ("/", ".py,", "\n")):
             found.add(f"{title} {one.version}")
     return sorted(found)
 

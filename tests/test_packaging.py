@@ -1,4 +1,4 @@
-"""What a distribution holds and says: the extras are told of, the versions agree, the recipe asks for what we ask for."""
+"""What a distribution holds and says: extras are told of, versions agree, the recipe asks for what the project asks."""
 
 from __future__ import annotations
 
