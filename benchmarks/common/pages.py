@@ -33,7 +33,7 @@ from benchmarks.common.figures import Row, figure, load, path_of, printed, selec
 from benchmarks.common.results import RESULTS, ROOT, provenance
 from world_models.files import write_text
 
-__all__ = ["PAGES", "TEMPLATES", "main", "written"]
+__all__ = ["PAGES", "TEMPLATES", "VERSIONS", "main", "written"]
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGES = ("agents", "ecg_drug", "ward", "people", "progression", "speed")
