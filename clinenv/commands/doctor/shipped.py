@@ -71,7 +71,7 @@ def _single(name: str, world: str) -> None:
 
     import clinenv  # noqa: F401  (registers the ids)
 
-    more = {"stays": [_stay()], "hour": 4.0} if name == "EHRReplay-v0" else {}
+    more: dict[str, Any] = {"stays": [_stay()], "hour": 4.0} if name == "EHRReplay-v0" else {}
     made: Any = gymnasium.make(name, world=world, **more)
     made.reset(seed=1)
     made.action_space.seed(1)
