@@ -13,7 +13,13 @@ from pathlib import Path
 
 ALLOWED = {"clinenv", "world_models", "agents"}
 BESIDE = {"PKG-INFO", "README.md", "LICENSE", "pyproject.toml", "CITATION.cff", "constraints.txt", ".gitignore"}
-NEEDED = ("clinenv/py.typed", "clinenv/constraints.txt", "world_models/weights/ecg-wm-small/model.safetensors")
+NEEDED = (
+    "clinenv/py.typed",
+    "clinenv/constraints.txt",
+    "clinenv/serving/openenv.yaml",
+    "agents/board/page.css",
+    "world_models/weights/ecg-wm-small/model.safetensors",
+)
 MOST_BYTES = 40_000_000  # the weights make 28 MB
 
 
