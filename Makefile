@@ -48,7 +48,7 @@ clean:
 
 # The oldest supported Gymnasium; the libraries at the doors that CI does not have; RLlib with the Gymnasium that it
 # pins: each in an environment of its own, for their pins clash with the others'
-.PHONY: test-oldest test-doors test-rllib test-offline test-llm-server
+.PHONY: test-oldest test-doors test-rllib test-offline test-llm-server test-hub package
 test-oldest:
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
@@ -61,6 +61,24 @@ test-llm-server: setup
 	.venv-llm-server/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
 	.venv-llm-server/bin/python -m pip install -q -c constraints.txt -e ".[ehr,llm-server]"
 	.venv-llm-server/bin/python -m pytest tests/ehr_world/test_llm_server.py
+
+# Croissant metadata by its own library, which brings stubs for pandas that the type check is not made for
+test-hub: setup
+	test -x .venv-hub/bin/python || $(PYTHON) -m venv .venv-hub
+	.venv-hub/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	.venv-hub/bin/python -m pip install -q -c constraints.txt -e ".[hub]"
+	.venv-hub/bin/python -m pytest tests/offline/test_publish.py
+
+# Wheel and sdist, the wheel installed into a new environment and tried there, away from the checkout
+package:
+	rm -rf dist .venv-package
+	$(PYTHON) -m venv .venv-package
+	.venv-package/bin/python -m pip install -q build
+	.venv-package/bin/python -m build
+	.venv-package/bin/python .ci/packed.py dist
+	.venv-package/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	.venv-package/bin/python -m pip install -q -c constraints.txt dist/*.whl
+	cd dist && PYTHONPATH= ../.venv-package/bin/clinenv doctor --step
 
 test-doors: setup
 	test -x .venv-doors/bin/python || $(PYTHON) -m venv .venv-doors

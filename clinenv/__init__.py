@@ -1,5 +1,6 @@
 """Clinical environments for Gymnasium over learned and mechanistic patients. Importing registers the ids, and sees to
-it that forked children can use torch (`clinenv.forking`), no more.
+it that forked children can use torch (`clinenv.forking`) and that `agents` and `world_models` are ours (`clashes`),
+no more.
 
 `import clinenv; gymnasium.make("ECGDrug-v0")`, or `clinenv.make_team("CareTeam-v0")` for several agents. Nothing heavy
 is imported before the first of them.
@@ -7,10 +8,14 @@ is imported before the first of them.
 
 from __future__ import annotations
 
-from clinenv import forking, registration
-from clinenv.registration import make_team
+from clinenv import clashes
 
-__all__ = ["__version__", "make_team"]
+clashes.check()  # before anything of ours is imported by a name that others use, too
+
+from clinenv import ecg, forking, registration  # noqa: E402
+from clinenv.registration import make_team  # noqa: E402
+
+__all__ = ["__version__", "ecg", "make_team"]
 
 __version__ = "0.1.0"
 

@@ -176,7 +176,7 @@ def test_the_pages_are_what_their_sources_say() -> None:
 def test_all_pages_are_generated() -> None:
     assert sorted(path.stem for path in (ROOT / "docs/results").glob("*")) == sorted(pages.PAGES)
     blocks = {f"readme_{found[2]}" for found in pages.BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8"))}
-    assert {path.stem for path in TEMPLATES} == {*pages.PAGES, *blocks}
+    assert {path.stem for path in TEMPLATES} == {*pages.PAGES, *blocks, pages.VERSIONS}
 
 
 @pytest.mark.parametrize("name", DERIVED)

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from world_models.card_header import with_header
 from world_models.files import write_text
 from world_models.kept import LastMade
 from world_models.sealed import Form, Opened, command_line
@@ -119,7 +120,7 @@ def save_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: M
     Args:
         tensors: name -> tensor, on any device.
         config: what the loader needs to build the model; plain JSON values.
-        card: the model card, Markdown; written last.
+        card: the model card, Markdown; written last, under the header that belongs to it (`card_header`).
 
     Returns:
         The seal: SHA-256 of config and weights.
@@ -135,7 +136,7 @@ def save_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: M
             raise ValueError(f"tensor {name!r} holds NaN or infinity; do not save a model whose training broke")
     folder = Path(folder)
     total = _FORM.write(folder, config, (save(plain),))
-    write_text(folder / CARD, card)
+    write_text(folder / CARD, with_header(card, config))
     return total
 
 

@@ -1,8 +1,9 @@
 """Make the logged data sets: `python -m agents.offline.make --out DIR`.
 
 Three for each headline id (random, clinician, mixed; see `agents.offline.recipes`) and a mixed one where amounts are
-chosen, in the oracle unless --world says otherwise: ID-KIND.h5 with a data sheet beside it (.json and .md). What is
-there already, as it would be made, is left; so the same command goes on where it was stopped.
+chosen, in the oracle unless --world says otherwise: ID-KIND.h5 with a data sheet beside it (.json and .md), and the
+same for machines (.croissant.json). What is there already, as it would be made, is left; so the same command goes on
+where it was stopped.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+import clinenv
 from agents.offline.acting import Acting
 from agents.offline.collect import collect
+from agents.offline.croissant import croissant_of, write_croissant
 from agents.offline.logged import Logged, load, save
 from agents.offline.minari_form import folder_of, write_minari
 from agents.offline.recipes import CASES, KINDS, behaviour, simulator_of
@@ -84,7 +87,10 @@ def make(order: Order, out: Path, progress: bool = False) -> tuple[Path, bool]:
         if sheet["about"]["weights_sha256"] == (world.weights_sha256 if isinstance(world, HasWeights) else None):
             return path, False
     save(order.log(progress), path)
-    write_sheet(sheet_of(load(path), path, command), path)
+    logged = load(path)
+    sheet = sheet_of(logged, path, command)
+    write_croissant(croissant_of(logged, sheet, clinenv.__version__), path)
+    write_sheet(sheet, path)  # last: it is what says that all is there
     return path, True
 
 

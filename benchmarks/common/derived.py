@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from agents.registry import EVERY_ID
-from benchmarks.common import agent_tables, people_tables
+from benchmarks.common import agent_tables, id_tables, people_tables
 from benchmarks.common.figures import Load, Row, figure, select
 from benchmarks.ecg_drug.cohort_strata import HALF_SD
 
@@ -144,6 +144,8 @@ DERIVED: dict[str, Callable[[Load], float | str]] = {
     "published lead": _published_lead,
     "codes foretold": lambda load: len(_codes_foretold(load, 0.9)),
     "codes foretold, names": lambda load: " ".join(_codes_foretold(load, 0.9)),
+    "ids": id_tables.ids,
+    "weights": id_tables.weights,
     "codes": lambda load: sum(not r["code"].startswith("all") for r in load("cardiac_jepa_actions_onset.csv")),
     "minutes an arm": _arm_minutes,
     "memory, oracle": lambda load: _memory_kb(load, "oracle"),

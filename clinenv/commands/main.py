@@ -16,10 +16,25 @@ INTERRUPTED = 130  # exit code of a command stopped from the keyboard: 128 + SIG
 
 # name -> (module:function that runs it, module:function that states its arguments, one line of help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "cohorts": (
+        "clinenv.commands.cohorts:run",
+        "clinenv.commands.cohorts:add_arguments",
+        "list the cohorts, whom the worlds admit",
+    ),
     "counterfactual": (
         "clinenv.commands.counterfactual.command:run",
         "clinenv.commands.counterfactual.inputs:add_arguments",
         "move the latent of a recorded ECG by the onset or the resolution of a diagnosis; write a report",
+    ),
+    "doctor": (
+        "clinenv.commands.doctor.command:run",
+        "clinenv.commands.doctor.command:add_arguments",
+        "check Python, versions, threads, compiler, GPU, weights and clashing packages; exit 1 if something is wrong",
+    ),
+    "envs": (
+        "clinenv.commands.envs:run",
+        "clinenv.commands.envs:add_arguments",
+        "list the environments: their ids, spaces, horizons and worlds",
     ),
     "measure": (
         "clinenv.commands.measure:run",
@@ -60,7 +75,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "worlds": (
         "clinenv.commands.worlds:run",
         "clinenv.commands.worlds:add_arguments",
-        "list the worlds in which a patient can be simulated",
+        "list the worlds in which a patient can be simulated: their weights, and what they learned from",
     ),
 }
 
@@ -95,7 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 when it did its work, 2 when its input was wrong (the reason is on standard error), `INTERRUPTED`.
+        0 when it did its work, 1 when the doctor found something wrong, 2 when its input was wrong (the reason is on
+        standard error), `INTERRUPTED`.
     """
     parser = _parser()
     given = parser.parse_args(argv)

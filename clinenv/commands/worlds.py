@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinenv.commands.errors import UsageError
+from clinenv.commands.listing import add_json_flag, aligned, as_json
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
 
 if TYPE_CHECKING:
     from world_models.protocol import WorldModel
 
-__all__ = ["about", "add_arguments", "load_world", "run"]
+__all__ = ["about", "add_arguments", "load_world", "rows", "run"]
 
 _LONGEST = 700  # characters that a report shows of one section of a card
 _SECTIONS = re.compile(r"train|data|fit|limit|intend|use|licen[cs]e|attribut|model|what|architect", re.IGNORECASE)
@@ -107,24 +108,65 @@ def about(name: str, world: WorldModel[Any]) -> dict[str, str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """State the arguments of `clinenv worlds`: there are none."""
+    """State the arguments of `clinenv worlds`."""
+    add_json_flag(parser)
+
+
+def rows() -> list[dict[str, Any]]:
+    """Every world of the catalogue as plain JSON: what it is, and of a learned one its weights, seal and card."""
+    from world_models import catalog
+
+    found = []
+    for name, entry in catalog.WORLDS.items():
+        row: dict[str, Any] = {"world": name, "kind": "mechanistic" if entry.weights is None else "learned"}
+        found.append(row | ({"meaning": entry.meaning} if entry.weights is None else _learned(name)))
+    return found
+
+
+def _learned(name: str) -> dict[str, Any]:
+    """What lies in the folder of a learned world."""
+    from clinenv.registration import WEIGHTS_SHA256
+    from world_models import catalog, checkpoint
+    from world_models.card_header import header_of
+
+    folder = catalog.weights_folder(name)
+    row: dict[str, Any] = {"meaning": "", "megabytes": None, "sha256": None, "released": False, "problem": None}
+    try:
+        row["sha256"] = checkpoint.sha256(folder)
+        row["megabytes"] = round((folder / checkpoint.WEIGHTS).stat().st_size / 1e6, 1)
+        row["released"] = row["sha256"] == WEIGHTS_SHA256.get(name)
+    except FileNotFoundError as error:
+        row["problem"] = f"weights missing: {error}"
+    except ValueError as error:
+        row["problem"] = f"weights damaged: {error}"
+    sections = _card(folder)
+    row["meaning"] = next(iter(sections.values())).split(". ")[0].rstrip(".")
+    row["trained_on"] = sections.get("Training data", "")
+    card = folder / checkpoint.CARD
+    told = header_of(card.read_text(encoding="utf-8"), {}) if card.is_file() else {}
+    row |= {"card": str(card), "license": told.get("license"), "datasets": told.get("datasets", [])}
+    return row
 
 
 def run(given: argparse.Namespace) -> int:
-    """Print one line for each world: what it is, and whether its weights are here."""
-    from world_models import catalog
-    from world_models.checkpoint import WEIGHTS
-
-    for name, entry in catalog.WORLDS.items():
-        if entry.weights is None:
-            words = entry.meaning
-        else:
-            weights = catalog.weights_folder(name) / WEIGHTS
-            size = f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else "weights missing"
-            words = f"learned ({size})"
-        print(f"{name:<16} {words}")
+    """Print one line for each world: what it is, whether its weights are here, whole, and the released ones."""
+    found = rows()
+    if given.json:
+        print(as_json(found))
+        return 0
+    lines = []
+    for row in found:
+        words = row["meaning"]
+        if row["kind"] == "learned":
+            known = "released" if row["released"] else "not the released one"
+            seal = f"{row['megabytes']} MB, {known}, SHA-256 {str(row['sha256'])[:12]}..."
+            data = ", ".join(name.removeprefix("physionet-") for name in row["datasets"])
+            words = re.split(r"[:(]| on latents| after ", words)[0].strip()
+            words = f"learned ({row['problem'] or seal}): {words}" + (f"; real data: {data}" if data else "")
+        lines.append((row["world"], words))
+    print(aligned(lines))
     print(
         "A folder with config.json and model.safetensors is a world, too, and causal-lm:FOLDER a language model that "
-        f"was made one. {NOT_FOR_CLINICAL_USE}"
+        f"was made one. What each learned from, whole: --json, and the cards beside the weights. {NOT_FOR_CLINICAL_USE}"
     )
     return 0

@@ -83,7 +83,8 @@ def test_a_flat_lead_is_a_stated_warning(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_an_interval_that_is_not_there_is_null(tmp_path: Path) -> None:
-    from clinenv.commands.measure import Measurement, measure_record
+    from clinenv.commands.measure import measure_record
+    from clinenv.ecg import Measurement
 
     found = measure_record(write_record(tmp_path))
     gone = {**found.intervals, "pr_ms": math.nan}

@@ -161,9 +161,8 @@ def test_a_damaged_file_is_refused(how: str, logs: dict[str, Logged], tmp_path) 
 def test_one_command_makes_logs_and_goes_on_where_it_stopped(tmp_path, capsys) -> None:
     arguments = ["--out", str(tmp_path), "--ids", "ECGDrug-v0", "--patients", "20"]
     assert making.main(arguments) == 0
-    names = {
-        f"ECGDrug-v0-{kind}.{suffix}" for kind in ("random", "clinician", "mixed") for suffix in ("h5", "json", "md")
-    }
+    suffixes = ("h5", "json", "md", "croissant.json")
+    names = {f"ECGDrug-v0-{kind}.{suffix}" for kind in ("random", "clinician", "mixed") for suffix in suffixes}
     assert {path.name for path in tmp_path.iterdir()} == names
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     (tmp_path / "ECGDrug-v0-mixed.h5").unlink()  # as if stopped before it

@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clinenv.commands.measure import Measurement
 from clinenv.commands.recommend.candidates import NOTHING, Candidate
 from clinenv.commands.recommend.evaluate import Evaluation
 from clinenv.commands.simulate.inputs import Patient
+from clinenv.ecg.measurement import Measurement
 from clinenv.rendering.labels import label_and_unit
 from world_models.quantities.ecg_drug import DOSE_LIMIT_MG
 

@@ -16,13 +16,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from clinenv.commands.errors import UsageError
-from clinenv.commands.measure import Measurement, check_measurable, measure_record
+from clinenv.commands.measure import check_measurable, measure_record
 from clinenv.commands.output import output_paths, write_whole
 from clinenv.commands.recommend.candidates import NOTHING, candidates_of
 from clinenv.commands.recommend.evaluate import Evaluation, evaluate, headline, ranked
 from clinenv.commands.recommend.inputs import BLOOD, blood_of, check, check_hours, facts_of
 from clinenv.commands.simulate.command import admitted, rounded
 from clinenv.commands.simulate.inputs import Patient, patient_of
+from clinenv.ecg.measurement import Measurement
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
 
 if TYPE_CHECKING:

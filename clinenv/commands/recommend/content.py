@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from clinenv.commands.measure import RATE_HZ, Measurement
 from clinenv.commands.recommend.candidates import NOTHING
 from clinenv.commands.recommend.evaluate import LEAST_BENEFIT, Evaluation, headline, turned_round
 from clinenv.commands.recommend.inputs import BLOOD
 from clinenv.commands.recommend.page import Content
+from clinenv.ecg.measurement import RATE_HZ, Measurement
 
 if TYPE_CHECKING:
     from clinenv.commands.recommend.advice import Advice

@@ -7,10 +7,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from clinenv.commands.errors import UsageError
-from clinenv.commands.measure import Measurement
 from clinenv.commands.recommend.candidates import REGIMENS
 from clinenv.commands.recommend.label_rules import KNOWN_OTHER_DRUGS, Facts
 from clinenv.commands.simulate.inputs import MAX_HOURS, add_patient_arguments, check_settings
+from clinenv.ecg.measurement import Measurement
 
 if TYPE_CHECKING:
     from world_models.protocol import WorldModel

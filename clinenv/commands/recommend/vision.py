@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clinenv.commands.errors import UsageError
-from clinenv.commands.measure import RATE_HZ, Measurement
 from clinenv.commands.recommend.advice import Advice, checked, entry_text, instructions
 from clinenv.commands.recommend.candidates import Candidate
 from clinenv.commands.recommend.evaluate import Evaluation
 from clinenv.commands.recommend.grammar import RankingGrammar
 from clinenv.commands.simulate.inputs import Patient
+from clinenv.ecg.measurement import RATE_HZ, Measurement
 from clinenv.rendering.ecg_paper import paper_image
 
 if TYPE_CHECKING:

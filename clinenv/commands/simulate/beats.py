@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clinenv.commands.measure import RATE_HZ
+from clinenv.ecg.measurement import RATE_HZ
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,10 +20,11 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 
 from clinenv.commands.errors import UsageError
-from clinenv.commands.measure import SAMPLES, Measurement, check_measurable, measure_record
+from clinenv.commands.measure import check_measurable, measure_record
 from clinenv.commands.output import output_paths, write_whole
 from clinenv.commands.simulate.beats import likeness
 from clinenv.commands.simulate.inputs import Patient, Regimen, check_settings, patient_of, regimen_of
+from clinenv.ecg.measurement import SAMPLES, Measurement
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE, label_and_unit
 from clinenv.rendering.simulation_charts import IntervalCourse
 

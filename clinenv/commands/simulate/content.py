@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from clinenv.commands.measure import RATE_HZ, Measurement
 from clinenv.commands.simulate.beats import BEAT_BEFORE_S, beside, median_beat, within
 from clinenv.commands.simulate.page import MedianBeats, ReportContent, RiskLine
+from clinenv.ecg.measurement import RATE_HZ, Measurement
 from world_models.ecg.lead_names import INDEPENDENT_LEADS
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clinenv.commands.errors import UsageError
-from clinenv.commands.measure import Measurement, add_record_arguments, check_rate
+from clinenv.commands.measure import add_record_arguments, check_rate
+from clinenv.ecg.measurement import Measurement
 
 if TYPE_CHECKING:
     from world_models.protocol import WorldModel

@@ -302,7 +302,7 @@ def read_record(folder: str | Path, randid: int | str, egrefid: str, kind: str =
             f"no record {egrefid} of subject {randid}: looked for {Path(folder) / kind}/[{randid}/]{egrefid}.hea"
         )
     warnings: list[str] = []
-    leads, rate, _ = read_leads(found, None, warnings)
+    leads, rate, _, _ = read_leads(found, None, warnings)
     signal, _ = complete(leads, found, warnings)
     for warning in warnings:
         logger.warning("%s: %s", found, warning)

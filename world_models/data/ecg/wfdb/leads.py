@@ -16,13 +16,13 @@ from world_models.data.ecg.wfdb.header import RecordError
 from world_models.data.ecg.wfdb.signals import DEFAULT_GAIN, Channel
 from world_models.ecg.lead_names import LEADS
 
-__all__ = ["Lead", "complete", "leads_of", "one_rate"]
+__all__ = ["MV_OF_UNIT", "Lead", "canonical", "complete", "leads_of", "one_rate"]
 
 # Every limb lead as a sum of I and II.
 _LIMB = {"I": (1.0, 0.0), "II": (0.0, 1.0), "III": (-1.0, 1.0),
          "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}  # fmt: skip
-_MV = {"mv": 1.0, "millivolt": 1.0, "millivolts": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "microvolt": 1e-3,
-       "microvolts": 1e-3, "nv": 1e-6, "v": 1e3, "volt": 1e3, "volts": 1e3}  # fmt: skip
+MV_OF_UNIT = {"mv": 1.0, "millivolt": 1.0, "millivolts": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "microvolt": 1e-3,
+              "microvolts": 1e-3, "nv": 1e-6, "v": 1e3, "volt": 1e3, "volts": 1e3}  # fmt: skip
 _ALIASES = {name.upper(): name for name in LEADS}
 _ALIASES |= {f"C{i}": f"V{i}" for i in range(1, 7)}  # the IEC's older names
 _ALIASES |= {"1": "I", "2": "II", "3": "III", "DI": "I", "DII": "II", "DIII": "III", "D1": "I", "D2": "II", "D3": "III",
@@ -40,7 +40,7 @@ class Lead(NamedTuple):
     samples_a_frame: int
 
 
-def _canonical(label: str) -> tuple[str | None, float]:
+def canonical(label: str) -> tuple[str | None, float]:
     """A channel's name as one of LEADS (or None) and its sign: '-aVR' is aVR upside down."""
     text = unicodedata.normalize("NFKC", label).translate({0x2212: "-", 0x2013: "-"})
     text = re.sub(r"[\s_.]+|[(\[][munµμ]?V[)\]]", "", text, flags=re.IGNORECASE).upper()
@@ -59,7 +59,7 @@ def _gains_are_ranges(channels: Sequence[Channel]) -> bool:
     signal = np.stack([c.values for c in channels])
     if not np.isfinite(signal).all() or np.abs(np.ptp(signal, axis=1) - 1.0).max() > _RANGE_ERROR:
         return False
-    limb = {_canonical(c.signal.label)[0]: c.values * gain for c, gain in zip(channels, gains, strict=True)}
+    limb = {canonical(c.signal.label)[0]: c.values * gain for c, gain in zip(channels, gains, strict=True)}
     if not {"I", "II", "III"} <= limb.keys():
         return False
     return bool(np.std(limb["II"] - limb["I"] - limb["III"]) < _EINTHOVEN_ERROR * np.std(limb["III"]))
@@ -77,21 +77,21 @@ def leads_of(channels: Sequence[Channel], base: Path, warnings: list[str]) -> di
     if ranges:
         warnings.append("the header scales every lead to its own range: gains ignored, samples taken as microvolts")
     for signal, values in channels:
-        name, sign = _canonical(signal.label)
+        name, sign = canonical(signal.label)
         if name is None:
             continue
         if name in found:
             warnings.append(f"lead {name} is there more than once; the first is used")
             continue
         unit = (signal.unit or "mV").strip().lower()
-        if unit not in _MV:
+        if unit not in MV_OF_UNIT:
             raise RecordError(
                 f"{base}: lead {signal.label} is in unit {signal.unit!r}; known are mV, uV, nV and V: state one of "
                 "them in the header"
             )
         if signal.gain is None:
             no_gain.append(name)
-        scale = (signal.gain or DEFAULT_GAIN) * 1e-3 if ranges else _MV[unit]
+        scale = (signal.gain or DEFAULT_GAIN) * 1e-3 if ranges else MV_OF_UNIT[unit]
         found[name] = Lead(values * (sign * scale), signal.samples_a_frame)
     if no_gain:
         warnings.append(
@@ -153,6 +153,11 @@ def complete(
             warnings.append(f"of the limb leads only {', '.join(limb) or 'none'} has a signal")
             return np.stack([there.get(name, silent) for name in LEADS]), ()
         chest = []
+    if not whole and not there:
+        raise RecordError(
+            f"{base}: none of its leads carries a signal ({', '.join(found) or 'there is none'}: flat, or without a "
+            "valid sample); check the electrodes and give another recording"
+        )
     if chest or len(limb) < 2:
         short = f"limb leads {', '.join(limb) or 'none'} (two are needed)" if len(limb) < 2 else ""
         unread = f"; without a valid sample: {', '.join(empty)}" if empty else ""

@@ -33,7 +33,8 @@ from world_models.data.ecg.wfdb.leads import complete
 from world_models.data.ecg.wfdb.record import read_leads
 from world_models.ecg.lead_names import INDEPENDENT_LEADS, LEADS
 
-__all__ = ["RecordError", "Recording", "folder_records", "parse_age_years", "parse_sex_female", "read_ecg"]
+__all__ = ["RecordError", "Recording", "folder_records", "from_leads", "parse_age_years", "parse_sex_female"]
+__all__ += ["read_ecg"]
 
 SHORTEST_S = 4.0  # what the delineator needs
 BRIDGED_GAP_S = 0.04
@@ -55,6 +56,7 @@ class Recording(NamedTuple):
     warnings: tuple[str, ...]
     leads_missing: tuple[str, ...]  # limb leads the record did not have, or not throughout: derived from the others
     leads_lost: tuple[str, ...] = ()  # of I, II, V1-V6: without a signal and NaN (only where asked for)
+    start_s: float = 0.0  # where the window begins, from the start of the record
 
 
 def _base(path: str | Path) -> Path:
@@ -93,7 +95,7 @@ def _bridge(ecg: np.ndarray, rate: float, warnings: list[str]) -> np.ndarray:
 
 
 def _window(
-    ecg: np.ndarray, rate: float, seconds: float, shortest: float, base: Path, warnings: list[str]
+    ecg: np.ndarray, rate: float, seconds: float, shortest: float, base: Path, warnings: list[str], began_s: float
 ) -> tuple[int, int]:
     """(start, stop) of the window in samples."""
     length = ecg.shape[1]
@@ -118,7 +120,9 @@ def _window(
             )
         start = a + max((b - a - wanted) // 2, 0)
         stop = min(start + wanted, b)
-        warnings.append(f"missing samples: the window was moved to {start / rate:.1f} s from the record's start")
+        warnings.append(
+            f"missing samples: the window was moved to {began_s + start / rate:.1f} s from the record's start"
+        )
     if stop - start < wanted:
         warnings.append(f"{(stop - start) / rate:.1f} s of signal, shorter than the {seconds:g} s asked for")
     return start, stop
@@ -248,26 +252,55 @@ def read_ecg(
         raise ValueError(f"rate_hz={rate_hz} must be above 0; give the rate at which the record was sampled")
     base = _base(path)
     warnings: list[str] = []
-    leads, rate, comments = read_leads(base, rate_hz, warnings)
+    leads, rate, comments, began_s = read_leads(base, rate_hz, warnings)
+    found = from_leads(leads, rate, base, sampling_rate_hz, seconds, shortest_s, whole, warnings, began_s)
+    told: list[str] = []
+    age_years, sex_female = patient_of(comments, told)
+    return found._replace(age_years=age_years, sex_female=sex_female, warnings=(*found.warnings, *told))
+
+
+def from_leads(
+    leads: dict[str, np.ndarray],
+    rate: float,
+    base: Path,
+    sampling_rate_hz: float,
+    seconds: float,
+    shortest_s: float,
+    whole: bool,
+    warnings: list[str],
+    began_s: float = 0.0,
+) -> Recording:
+    """The window of leads that are at hand, as `read_ecg` makes it of a record's; age and sex unknown.
+
+    Args:
+        leads: name among LEADS -> [T] mV, NaN where there is no sample; all of one length.
+        rate: of the leads, Hz.
+        base: how messages call them; its last part is the name.
+        warnings: what is known already; added to.
+        began_s: where the leads begin, from the start of the record.
+
+    Raises:
+        RecordError: as `read_ecg`, but for what concerns files.
+    """
     ecg, missing = complete(leads if whole else _without_flat(leads, warnings), base, warnings, whole)
     ecg = _bridge(ecg, rate, warnings)
     if not whole:
         ecg = _without_gaps(ecg, rate, min(shortest_s, seconds), warnings)
-    start, stop = _window(ecg, rate, seconds, shortest_s, base, warnings)
+    start, stop = _window(ecg, rate, seconds, shortest_s, base, warnings, began_s)
     _check_clipped(ecg[:, start:stop], warnings)
     ecg = _resample(ecg, start, stop, rate, float(sampling_rate_hz))
     lost = () if whole else _lost_leads(ecg, base)
     _check_flat(ecg, missing, base, warnings, whole)
-    age_years, sex_female = patient_of(comments, warnings)
     return Recording(
         ecg_mv=torch.from_numpy(np.ascontiguousarray(ecg, dtype=np.float32)),
         sampling_rate_hz=float(sampling_rate_hz),
-        age_years=age_years,
-        sex_female=sex_female,
+        age_years=None,
+        sex_female=None,
         name=base.name,
         warnings=tuple(warnings),
         leads_missing=missing,
         leads_lost=lost,
+        start_s=began_s + start / rate,
     )
 
 

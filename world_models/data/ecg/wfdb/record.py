@@ -11,7 +11,7 @@ from world_models.data.ecg.wfdb.header import RecordError, WfdbHeader, read_head
 from world_models.data.ecg.wfdb.leads import Lead, leads_of, one_rate
 from world_models.data.ecg.wfdb.signals import MOST_SAMPLES_READ, frames_of, read_channels
 
-__all__ = ["read_leads"]
+__all__ = ["RATE_LIMITS_HZ", "READ_AT_MOST_S", "read_leads"]
 
 RATE_LIMITS_HZ = (100.0, 10_000.0)  # below 100 Hz no interval can be measured to useful accuracy
 READ_AT_MOST_S = 120.0  # of a long recording only the middle is read
@@ -21,8 +21,9 @@ MOST_SKEW_S = 1.0
 
 def read_leads(
     base: Path, rate_hz: float | None, warnings: list[str]
-) -> tuple[dict[str, np.ndarray], float, tuple[str, ...]]:
-    """At most the middle two minutes: name -> [T] mV of the leads among LEADS, their rate in Hz, the header's comments.
+) -> tuple[dict[str, np.ndarray], float, tuple[str, ...], float]:
+    """At most the middle two minutes: name -> [T] mV of the leads among LEADS, their rate in Hz, the header's comments,
+    and where they begin, in seconds from the record's start.
 
     Args:
         rate_hz: sampling rate of the leads; None: the header's.
@@ -74,7 +75,7 @@ def read_leads(
         if part is not header:
             comments += part.comments
     leads, hz = one_rate(found, frame_hz, warnings)
-    return leads, hz, comments
+    return leads, hz, comments, start / frame_hz
 
 
 def _pattern(header: WfdbHeader) -> WfdbHeader:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save
 
+from world_models.card_header import with_header
 from world_models.checkpoint import CARD
 from world_models.config_json import from_json
 from world_models.ehr_world.causal_lm.ward.config import CausalWardConfig
@@ -56,7 +57,7 @@ def write(folder: str | Path, lm: CausalLM, tables: Tables, config: CausalWardCo
     }
     content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tables._asdict().items()}
     seal = _FORM.write(part, plain, (save(content),))
-    write_text(part / CARD, card)
+    write_text(part / CARD, with_header(card, plain))
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.replace(folder, old)
