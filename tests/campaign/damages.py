@@ -26,7 +26,7 @@ def bytes_of(folder: Path, rng: random.Random, text: Sequence[str] = (), binary:
 
 
 def link_of(folder: Path, rng: random.Random, names: Sequence[str]) -> str:
-    """One of these files is a link that leads out, a folder or a pipe, or is gone."""
+    """One of these files, which no caller names, is a link that leads out, a folder or a pipe, or is gone."""
     path = folder / rng.choice(list(names))
     path.unlink()
     match rng.randrange(5):

@@ -40,29 +40,35 @@ class Kind:
 KINDS = (
     Kind("WFDB", 20, ecg.write_records, any_of(
         (16, partial(bytes_of, text=ecg.HEADERS, binary=("rec.dat", "f212.dat", "f24.dat"))),
-        (2, ecg.names_out), (2, partial(link_of, names=(*ecg.HEADERS, "rec.dat", "f24.dat")))), ecg.read_records),
-    Kind("tables of ECGs", 12, ecg.write_labelled, any_of(
-        (8, partial(bytes_of, text=ecg.ECG_TABLES)), (1, ecg.ecg_names_out)), ecg.read_labelled, 100),
-    Kind("MIMIC tables", 8, stay.write_tables, any_of(
+        (2, ecg.names_out), (2, partial(link_of, names=("rec.dat", "f24.dat", "f212.dat")))), ecg.read_records),
+    Kind("tables of labels", 3, ecg.write_labelled, any_of(
+        (8, partial(bytes_of, text=("labels.csv",))), (1, partial(ecg.record_out, name="labels.csv", record="a")),
+        ), ecg.read_labels),
+    Kind("PTB-XL's table", 4, ecg.write_labelled, any_of(
+        (8, partial(bytes_of, text=(ecg.PTBXL,))),
+        (1, partial(ecg.record_out, name=ecg.PTBXL, record="records500"))), ecg.read_ptbxl),
+    Kind("a trial's table", 4, ecg.write_labelled, partial(bytes_of, text=(ecg.TRIAL,)), ecg.read_trial),
+    Kind("a machine's table", 4, ecg.write_labelled, partial(bytes_of, text=("Diagnostics.csv",)), ecg.read_machine),
+    Kind("MIMIC tables", 3, stay.write_tables, any_of(
         (60, partial(bytes_of, text=stay.TABLE_TEXT, binary=stay.TABLE_BINARY)), (60, stay.table_cells),
         (1, stay.gzip_bomb)),
         lambda folder: load_episodes(tables=folder), 50),
-    Kind("MEDS", 16, partial(stay.write_meds, style="new"), any_of(
+    Kind("MEDS", 9, partial(stay.write_meds, style="new"), any_of(
         (60, partial(bytes_of, binary=("m.parquet",))), (60, stay.meds_cells), (1, stay.parquet_bomb)),
         lambda folder: load_episodes(meds=folder), 100),
-    Kind("stays and contexts", 10, stay.write_own_stays, any_of(
+    Kind("stays and contexts", 12, stay.write_own_stays, any_of(
         (2, stay.own_cells), (1, partial(bytes_of, binary=("m.parquet",))),
         (2, stay.contexts)), stay.read_own_stays, 100),
     Kind("configurations", 12, partial(world.write_world, name="ehr-ward-small"), world.sealed_anew(
         partial(json_of, name=checkpoint.CONFIG), checkpoint._FORM), catalog.load, 100),
     Kind("weights", 8, partial(world.write_world, name="ehr-ward-small"), world.sealed_anew(
         partial(weights_of, name=checkpoint.WEIGHTS), checkpoint._FORM), catalog.load, 100),
-    Kind("policies", 4, world.write_policy, world.sealed_anew(any_of(
+    Kind("policies", 8, world.write_policy, world.sealed_anew(any_of(
         (1, partial(json_of, name=run_folder.POLICY.json)), (1, partial(weights_of, name=run_folder.TENSORS))),
         run_folder.POLICY), world.read_policy, 100),
-    Kind("submissions", 4, small.write_submission, world.submission_damage,
+    Kind("submissions", 8, small.write_submission, world.submission_damage,
          lambda folder: read_submission(folder / "mine.json"), 100),
-    Kind("snapshots", 12, world.write_snapshots, world.snapshot_damage, world.read_snapshots, 100),
-    Kind("HDF5", 6, world.write_hdf5, any_of(
+    Kind("snapshots", 14, world.write_snapshots, world.snapshot_damage, world.read_snapshots, 100),
+    Kind("HDF5", 8, world.write_hdf5, any_of(
         (8, partial(bytes_of, binary=("m.h5", "log.h5"))), (1, world.hdf5_bomb)), world.read_hdf5, 100),
 )  # fmt: skip
