@@ -90,6 +90,7 @@ def test_episode_files(own, tmp_path):
                     text.replace("2150-03-05", "9999-12-31"),
                     text.replace("2150-03-01T10:00:00", "2150-03-01T10:00:00+02:00"),
                     text.replace('"WHITE"', "7"),
+                    '{"a":' * 100_000,
                 ]
             )
         else:
@@ -97,3 +98,12 @@ def test_episode_files(own, tmp_path):
         frame.to_parquet(path, index=False)
         outcomes.append(read_or_refused(meds=path))
     assert {"read", "EhrDataError", "EpisodeError"} <= set(outcomes)
+
+
+def test_facts_nested_too_deep_are_damage(own, tmp_path):
+    """RecursionError is no ValueError."""
+    frame = pq.read_table(own).to_pandas()
+    frame.loc[frame["code"] == EPISODE_CODE, "text_value"] = "[" * 100_000
+    frame.to_parquet(tmp_path / "e.parquet", index=False)
+    with pytest.raises(EhrDataError, match="was not written by write_episodes, or changed since"):
+        load_episodes(meds=tmp_path / "e.parquet")
