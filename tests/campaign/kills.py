@@ -47,14 +47,15 @@ def _used_s(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def killed(job: Job, folder: Path, after_s: float) -> int | None:
+def killed(job: Job, folder: Path, after_s: float, rng: random.Random) -> int | None:
     """Kill a child of the job after so much processor time of its own; its exit code where it ended before."""
     child = _started(job, folder)
     while _used_s(child) < after_s:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.0005)
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0.0, 0.01))  # the clock of /proc ticks every hundredth of a second
     os.kill(child, signal.SIGKILL)
     return None if os.waitpid(child, 0)[1] == signal.SIGKILL else 0
 
@@ -66,7 +67,7 @@ def _disturbed(job: Job, whole: object, length_s: float, rng: random.Random, tol
         folder = Path(place)
         while True:
             last = kills >= min(MOST_KILLS, most)
-            code = killed(job, folder, 1e9 if last else rng.uniform(0.0, length_s))
+            code = killed(job, folder, 1e9 if last else rng.uniform(0.0, length_s), rng)
             if code is None:
                 kills += 1
                 try:

@@ -1,4 +1,4 @@
-"""What the package promises of its surroundings: each a function of an empty folder, which raises where it is broken."""
+"""What the package promises of its surroundings: functions of an empty folder that raise where one is broken."""
 
 from __future__ import annotations
 
