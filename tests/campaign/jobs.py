@@ -87,7 +87,7 @@ def train_line(folder: Path) -> None:
         x = keys.normal(keys.from_seed(step * 64, 64), 0, "x", (3,))
         return (module(x) - x.sum(-1, keepdim=True)).square().mean(), {}
 
-    fit(module, loss, Schedule(40, warm_up=5, average=0.9, save_every_s=0.0), folder / "work", "line")
+    fit(module, loss, Schedule(12, warm_up=5, average=0.9, save_every_s=0.0), folder / "work", "line")
     checkpoint.save_checkpoint(folder / "world", module.state_dict(), {"kind": "line"}, "# A line\n")
 
 

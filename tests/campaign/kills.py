@@ -22,6 +22,7 @@ from tests.campaign.jobs import JOBS, Job
 
 __all__ = ["killed", "main"]
 
+ROUNDS = 4  # over all jobs, so that a run that is stopped has tried each
 MOST_KILLS = 8  # of one job before it is left alone to end
 
 
@@ -112,10 +113,10 @@ def main(given: list[str] | None = None) -> int:
     told = tally.Tally.begun("kills", options.seed, options.out)
     jobs = [job for job in JOBS if job.there() and (not options.only or job.name in options.only)]
     deadline = time.monotonic() + options.seconds
-    for job in jobs:
+    for part, job in ((part, job) for part in range(1, ROUNDS + 1) for job in jobs):
         rng = random.Random(f"{options.seed} {job.name} {told.done(job.name)}")
-        wanted = -(-options.count // len(jobs))
-        if told.done(job.name) < wanted:
+        wanted = -(-options.count * part // (len(jobs) * ROUNDS))
+        if told.done(job.name) < wanted and time.monotonic() < deadline:
             job.warm()
             _run(job, wanted, rng, told, deadline)
     return told.report()

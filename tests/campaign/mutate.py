@@ -25,6 +25,7 @@ __all__ = ["judged", "main"]
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = tuple(str(ROOT / name) for name in ("world_models", "clinenv", "agents"))
+ROUNDS = 8  # over all kinds, so that a run that is stopped has tried each
 SHORTEST = 20  # characters of a message that says what is wrong
 
 
@@ -110,8 +111,8 @@ def main(given: list[str] | None = None) -> int:
     shares = sum(kind.share for kind in kinds)
     deadline = time.monotonic() + options.seconds
     print(f"limits: {LIMIT_S:g} s, {LIMIT_BYTES >> 30} GiB", file=sys.stderr)
-    for kind in kinds:
-        wanted = -(-options.count * kind.share // shares)
+    for part, kind in ((part, kind) for part in range(1, ROUNDS + 1) for kind in kinds):
+        wanted = -(-options.count * kind.share * part // (shares * ROUNDS))
         numbers = list(range(told.done(kind.name), wanted))
         if numbers and time.monotonic() < deadline:
             _run(kind, numbers, told, deadline)
