@@ -92,3 +92,8 @@ test-openenv: setup
 	.venv-openenv/bin/python -m pip install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
 	.venv-openenv/bin/python -m pip install -q "openenv==0.10.0" jsonschema hypothesis -e ".[serve]"
 	.venv-openenv/bin/python -m pytest tests/serving
+
+# Damaged inputs, kills, extreme actions, full disks: in brief. The full counts: docs/reliability.md
+.PHONY: campaign
+campaign: setup
+	$(PY) -m tests.campaign all --seconds 60 --out runs/campaign.json

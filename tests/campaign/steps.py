@@ -20,10 +20,12 @@ import numpy as np
 import psutil
 import torch
 from gymnasium import spaces
+from gymnasium.vector.utils import batch_space
 
 import clinenv  # noqa: F401  (registers the ids)
-from clinenv.registration import ENVIRONMENTS
+from clinenv.registration import TEAMS, make_team
 from tests.campaign import tally
+from tests.campaign.jobs import stays
 from world_models import catalog
 
 __all__ = ["PAIRS", "extreme", "main", "stepped", "wrong"]
@@ -33,11 +35,37 @@ PAIRS = (
     *((name, w) for name in ("EHRWard-v0", "EHRWardDose-v0") for w in ("ehr-ward-small", "ehr-icu-small", "oracle")),
     *((name, world) for name in ("ECGProgression-v0",) for world in ("cardiac-jepa-small", "oracle")),
     *((name, world) for name in ("ECGExplain-v0",) for world in ("cardiac-jepa-small", "oracle")),
+    *(("EHRReplay-v0", world) for world in ("ehr-mimic-demo-small", "ehr-icu-small")),  # from four invented stays
+    *((name, world) for name in ("CareTeam-v0", "CareTeamDose-v0") for world in ("ehr-ward-small", "oracle")),
 )
 ROWS = {"ECGDrug-v0": 2048, "ECGDrugContinuous-v0": 2048}  # patients at once; others FEW
 FEW = 256
 GROWTH = 0.01  # of resident memory after the first half
 HOLD = 12  # steps for which a corner is held
+
+
+class Team:
+    """A care team of many patients as one environment, whose actions and observations are dicts by role."""
+
+    def __init__(self, team: Any) -> None:
+        self.team, self.num_envs, roles = team, team.num_envs, team.possible_agents
+        seen = {role: batch_space(team.observation_space(role), self.num_envs) for role in roles}
+        done = {role: batch_space(team.action_space(role), self.num_envs) for role in roles}
+        self.observation_space, self.action_space = spaces.Dict(seen), spaces.Dict(done)
+
+    def reset(self, seed: int) -> tuple[Any, Any]:
+        """Of all patients."""
+        return self.team.reset(seed=seed)
+
+    def step(self, actions: Any) -> tuple[Any, ...]:
+        """The team's reward and ends, which all roles share, as arrays."""
+        seen, rewards, *ends, info = self.team.step(actions)
+        ended, cut = (np.stack(list(flags.values())) for flags in ends)
+        return seen, np.stack(list(rewards.values())), ended, cut, info
+
+    def close(self) -> None:
+        """The team's."""
+        self.team.close()
 
 
 def wrong(name: str, value: Any, space: spaces.Space | None = None) -> str | None:
@@ -59,13 +87,19 @@ def wrong(name: str, value: Any, space: spaces.Space | None = None) -> str | Non
     return None
 
 
-def extreme(space: spaces.Space, rng: np.random.Generator) -> np.ndarray:
+def extreme(space: spaces.Space, rng: np.random.Generator) -> Any:
     """One corner of a batched action space a row: all lowest, all highest, or each entry one or the other."""
+    if isinstance(space, spaces.Dict):
+        return {name: extreme(part, rng) for name, part in space.spaces.items()}
     low, high = _corners(space)
     rows = low.shape[0]
     how = rng.integers(0, 4, rows).reshape(rows, *[1] * (low.ndim - 1))
     thrown = rng.integers(0, 2, low.shape).astype(bool)
     return np.where((how == 0) | ((how >= 2) & thrown), low, high).astype(space.dtype)
+
+
+def _numbers(value: Any) -> bool:
+    return np.asarray(value).dtype.kind in "fib"
 
 
 def _corners(space: spaces.Space) -> tuple[np.ndarray, np.ndarray]:
@@ -87,7 +121,7 @@ def _actions(envs: Any, kind: str, seed: int) -> Iterator[Any]:
     for t in range(1 << 62):
         if kind == "random":
             action = envs.action_space.sample()
-            if "action_mask" in info and action.shape == np.shape(info["action_mask"]):
+            if "action_mask" in info and np.shape(action) == np.shape(info["action_mask"]):
                 action = action * info["action_mask"].astype(action.dtype)
         else:
             if held is None or t % HOLD == 0 or (t // 120) % 2:
@@ -97,8 +131,9 @@ def _actions(envs: Any, kind: str, seed: int) -> Iterator[Any]:
 
 
 def _made(name: str, world: str, rows: int) -> Any:
-    known = {row["id"]: row["kwargs"] for row in ENVIRONMENTS}
-    settings = {} if known[name]["world"] == world else {"world": world}
+    if name in {row["id"] for row in TEAMS}:
+        return Team(make_team(name, "vector", num_envs=rows, world=world))
+    settings = {"world": world} | ({"stays": stays()} if name == "EHRReplay-v0" else {})
     return gymnasium.make_vec(name, num_envs=rows, vectorization_mode="vector_entry_point", **settings)
 
 
@@ -117,7 +152,7 @@ def stepped(envs: Any, kind: str, seed: int, most: int, seconds: float) -> tuple
         action = actions.send(info)
         observation, reward, terminated, truncated, info = envs.step(action)
         done += batch
-        told = {name: value for name, value in info.items() if np.asarray(value).dtype.kind in "fib"}
+        told = {name: value for name, value in info.items() if isinstance(value, dict) or _numbers(value)}
         found = (
             wrong("observation", observation, envs.observation_space)
             or wrong("reward", reward)

@@ -78,6 +78,7 @@ class Tally:
             "seconds": round(self.seconds, 1),
             "processor": processor(),
         }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, json.dumps(kept, indent=1, sort_keys=True) + "\n")
 
     def report(self) -> int:

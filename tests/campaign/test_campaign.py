@@ -15,6 +15,8 @@ from gymnasium import spaces
 
 from agents import run_folder
 from agents.policy_agent import PolicyAgent
+from benchmarks import reliability
+from benchmarks.common.results import read_json
 from tests.campaign import __main__ as campaign
 from tests.campaign import mutate, small
 from tests.campaign.guarded import Opened, guarded
@@ -181,3 +183,12 @@ def test_a_tally_goes_on_where_it_stopped(tmp_path: Path) -> None:
     again = Tally.begun("x", 0, tmp_path / "t.json")
     assert again.done("a") == 4 and again.failures[0]["number"] == 3
     assert Tally.begun("x", 1, tmp_path / "t.json").done("a") == 0, "another seed is another campaign"
+
+
+def test_the_page_holds_the_tallies_that_are_kept() -> None:
+    told, text = read_json(reliability.KEPT), reliability.PAGE.read_text(encoding="utf-8")
+    assert reliability.page(told, text) == text, "python -m benchmarks.reliability writes it anew"
+    for name, tally in told.items():
+        if name in reliability.ASKED:
+            assert tally["trials"] == sum(sum(counts.values()) for counts in tally["counts"].values())
+            assert tally["failed"] == len(tally["failures"])
