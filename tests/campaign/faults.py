@@ -40,7 +40,7 @@ def main(given: list[str] | None = None) -> int:
     for name in PROMISES:
         if time.monotonic() > deadline or told.done(name) or (options.only and name not in options.only):
             continue
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
             try:
                 wrong = pool.submit(held, name).result(timeout=LIMIT_S)
             except Exception as error:  # the process died, or waits for ever

@@ -62,14 +62,14 @@ def table_cells(folder: Path, rng: random.Random) -> str:
 
 
 def gzip_bomb(folder: Path, rng: random.Random) -> str:
-    """Three gigabytes of one character in three megabytes."""
+    """Three gigabytes of one character in three megabytes: one compressed piece, again and again."""
     path = folder / "chartevents.csv.gz"
     head = gzip.decompress(path.read_bytes()).split(b"\n")[0] + b"\n"
-    block = rng.choice((b"1", b",", b"\n", b"1,\n", b'"')) * (1 << 20)
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        file.write(head)
-        for _ in range(3 << 10):
-            file.write(block[: 1 << 20])
+    piece = gzip.compress((rng.choice((b"1", b",", b"\n", b"1,\n", b'"')) * (16 << 20))[: 16 << 20], 1)
+    with path.open("wb") as file:
+        file.write(gzip.compress(head))
+        for _ in range(192):
+            file.write(piece)
     return "gzip bomb"
 
 
@@ -87,17 +87,17 @@ def meds_cells(folder: Path, rng: random.Random) -> str:
 
 
 def parquet_bomb(folder: Path, rng: random.Random) -> str:
-    """Few kilobytes that are three gigabytes of text, or two hundred million rows of nothing."""
+    """Few kilobytes that are three gigabytes of text, one value four hundred times, or a million rows of one."""
     whole = pq.read_table(folder / "m.parquet").slice(0, 1)
     if rng.random() < 0.5:
         at = whole.schema.get_field_index("code")
-        long = whole.set_column(at, "code", pa.array(["LAB//" + "9" * (8 << 20)]))
-        pieces, table = 400, long
+        whole = pa.concat_tables([whole] * 400).combine_chunks()
+        value = pa.DictionaryArray.from_arrays(pa.array([0] * 400, pa.int32()), pa.array(["LAB//" + "9" * (8 << 20)]))
+        whole = whole.set_column(at, "code", value)
     else:
-        pieces, table = 200, pa.concat_tables([whole] * 100_000).combine_chunks()
-    with pq.ParquetWriter(folder / "m.parquet", table.schema, compression="zstd", use_dictionary=True) as file:
-        for _ in range(pieces):
-            file.write_table(table)
+        whole = whole.take(pa.array([0] * 1_000_000))
+    limit = 1 << 30  # else the writer gives the dictionary up
+    pq.write_table(whole, folder / "m.parquet", compression="zstd", dictionary_pagesize_limit=limit, store_schema=False)
     return "parquet bomb"
 
 
