@@ -103,7 +103,7 @@ def write_contexts(path: Path, notes: int = 6) -> None:
         for number in range(notes):
             note = Note(f"n{number}", number, 20000000 + number, f"note {number}: sepsis because of a lactate of 4.2.")
             sepsis = StatedDiagnosis("sepsis", "lactate of 4.2", None, ("sepsis",))
-            context = StaticContext(40.0 + number, "female", ("latex",), sepsis, (sepsis,))
+            context = StaticContext(40.0 + number % 50, "female", ("latex",), sepsis, (sepsis,))
             if not writer.is_done(note):
                 writer.write([note], [Extraction(context, "rules")])
         writer.finish()
