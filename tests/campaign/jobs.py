@@ -253,7 +253,7 @@ JOBS = (
         lambda f: logged.load(f / "log.h5").reward.tolist(), small.log),
     Job("MEDS pipeline", run_pipeline, check_pipeline, lambda f: digests(f / "set", "*.parquet", "flow.json"),
         hospital),
-    Job("MEDS of stays", lambda f: write_episodes(stays() * 20, f / "e.parquet"),
+    Job("MEDS of stays", lambda f: write_episodes(stays(), f / "e.parquet"),
         lambda f: if_there(f / "e.parquet", read_episodes), lambda f: digests(f, "e.parquet"), stays),
     Job("contexts", lambda f: small.write_contexts(f / "c.jsonl", 200),
         lambda f: if_there(f / "c.jsonl", read_contexts), lambda f: digests(f, "c.jsonl")),
