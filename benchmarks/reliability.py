@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,15 @@ def kept(told: Mapping[str, Any]) -> dict[str, Any]:
             tally["failures"] = [{**row, "what": row["what"].splitlines()[0][:200]} for row in tally["failures"]]
             found[name] = tally
     return found
+
+
+def added(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Two runs of a campaign, of other seeds, as one."""
+    counts = {kind: Counter(found) for kind, found in one["counts"].items()}
+    for kind, found in other["counts"].items():
+        counts[kind] = counts.get(kind, Counter()) + Counter(found)
+    sums = {name: one[name] + other[name] for name in ("trials", "failed", "failures", "seconds")}
+    return {**one, **sums, "counts": {kind: dict(sorted(found.items())) for kind, found in sorted(counts.items())}}
 
 
 def table(told: Mapping[str, Any]) -> str:
@@ -75,9 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     if given.tallies:
         told: dict[str, Any] = {}
+        seeds: dict[str, Any] = {}
         for path in given.tallies:
-            told |= json.loads(path.read_text(encoding="utf-8"))
-        seeds = {name: tally["seed"] for name, tally in told.items() if name in ASKED}
+            for name, tally in json.loads(path.read_text(encoding="utf-8")).items():
+                told[name] = added(told[name], tally) if name in told else tally
+                seeds[name] = f"{seeds[name]}, {tally['seed']}" if name in seeds else tally["seed"]
         arguments = [str(path.absolute()) for path in given.tallies]
         write_json(KEPT, kept(told), made_by("benchmarks.reliability", arguments, seeds))
     write_text(PAGE, page(read_json(KEPT), PAGE.read_text(encoding="utf-8")))
