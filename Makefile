@@ -118,3 +118,8 @@ test-play: setup
 	$(PY) -m pip install -q -c constraints.txt -e ".[browser]"
 	$(PY) -m playwright install chromium || echo "no download; a Chromium that is installed is taken"
 	CLINENV_BROWSER_TESTS=1 CLINENV_SCREENSHOTS=runs/play $(PY) -m pytest tests/play
+
+# Damaged inputs, kills, extreme actions, full disks: in brief. The full counts: docs/reliability.md
+.PHONY: campaign
+campaign: setup
+	$(PY) -m tests.campaign all --seconds 60 --out runs/campaign.json

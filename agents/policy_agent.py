@@ -41,7 +41,10 @@ class PolicyAgent:
         else:
             own = policy if isinstance(policy, Policy) else _of_sb3(policy)
         self.name = name or str(told.get("algo", "policy"))
-        unit = str(told.get("env_kwargs", {}).get("action_unit", "scaled"))
+        settings = told.get("env_kwargs", {})
+        if not isinstance(settings, dict):
+            raise ValueError(f"{policy} was trained with env_kwargs={settings!r:.60}, no object; train it again")
+        unit = str(settings.get("action_unit", "scaled"))
         self._interface = Interface(simulator.world, simulator.task, Settings(action_unit=unit))
         self._task = simulator.task
         self._policy = own

@@ -76,7 +76,7 @@ def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Trained, dic
                 raise ValueError(f"hidden={hidden} and history={history} are not whole numbers of at least 1")
             inputs = int(math.prod(run_folder.space_from_json(told["observation"]).shape or ()))
             output = output_of(run_folder.space_from_json(told["action"]), device)
-        except (KeyError, TypeError, ValueError, AssertionError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, AssertionError) as error:
             raise CheckpointError(f"{folder} describes no policy ({error!r}); train it again") from error
         # of actor alone: the critic decides nothing
         shapes = Network.shapes(inputs * history, output, 0, hidden)

@@ -49,7 +49,7 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise ConfigError(f"{where} is no JSON ({error}); restore or make it again") from None
     if not isinstance(found, dict):
-        raise ConfigError(f"{where} holds a {type(found).__name__}, not an object; restore or make it again")
+        raise ConfigError(f"{where} holds a {type(found).__name__}, not a JSON object; restore or make it again")
     return found
 
 

@@ -26,6 +26,7 @@ from agents.rollout import judge
 from clinenv.simulator import Simulator
 from clinenv.task import Levels, Menu
 from world_models import keys, tree
+from world_models.config_json import parse_json
 from world_models.files import write_text
 from world_models.protocol import Chart
 from world_models.quantities.drugs import ANTIARRHYTHMICS
@@ -191,7 +192,7 @@ def tried(making: Making, guarded: bool = False) -> dict[str, Any]:
     about["weights"] = seal_of(simulator.world)
     path = making.runs / f"constants-{making.env_id}-{world}-{making.steps}{'-guarded' if guarded else ''}.json"
     if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = parse_json(path.read_bytes(), str(path))
         if old.get("about") == about:
             return old
     offered = candidates(simulator, making.env_id, guarded)

@@ -19,6 +19,7 @@ from agents.rollout import judge
 from clinenv.simulator import Simulator
 from clinenv.task import Switches
 from world_models import keys
+from world_models.config_json import parse_json
 from world_models.files import write_text
 from world_models.quantities.progression import CODES
 
@@ -68,9 +69,10 @@ def tune_knobs(
 def kept_knobs(path: Path, names: Sequence[str], make: Callable[[], Tensor], about: Mapping[str, Any]) -> Tensor:
     """Knobs of `path` if they were found with the same settings; else those of `make`, written there by their names."""
     if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
-        if old["about"] == dict(about) and list(old["knobs"]) == list(names):
-            return torch.tensor(list(old["knobs"].values()), dtype=torch.float32)
+        old = parse_json(path.read_bytes(), str(path))
+        knobs = old.get("knobs")
+        if old.get("about") == dict(about) and isinstance(knobs, dict) and list(knobs) == list(names):
+            return torch.tensor(list(knobs.values()), dtype=torch.float32)
     found = make()
     named = {name: round(float(v), 6) for name, v in zip(names, found, strict=True)}
     path.parent.mkdir(parents=True, exist_ok=True)

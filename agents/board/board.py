@@ -21,6 +21,7 @@ from agents.board.stage import HORIZONS, learned_world
 from agents.board.submission import Submission
 from agents.registry import AGENTS, Entry
 from clinenv.registration import WEIGHTS_SHA256
+from world_models.config_json import parse_json
 from world_models.files import write_text
 
 __all__ = ["Board", "constants_tried", "open_board"]
@@ -80,7 +81,9 @@ def open_board(
     if not ids or len(lengths) != len(ids):
         raise ValueError(f"ids {', '.join(ids) or 'none'}: the board has {', '.join(HORIZONS)}")
     path = folder / FILE
-    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    old = parse_json(path.read_bytes(), str(path)) if path.exists() else None
+    if old is not None and not isinstance(old.get("salt"), str):
+        raise ValueError(f"{path} is no board: its salt is {old.get('salt')!r:.60}; restore it, or take another folder")
     salt = checked_salt(salt) if salt is not None else (old["salt"] if old else new_salt())
     rules = replace(rules, edition=edition(salt, [s.digest for s in submissions]))
     told = {

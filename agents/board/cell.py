@@ -30,6 +30,7 @@ from agents.protocol import Agent
 from agents.registry import Entry
 from agents.rollout import EpisodeResults, judge
 from clinenv.simulator import Simulator
+from world_models.config_json import ConfigError, parse_json
 from world_models.files import write_text
 
 __all__ = ["Cell", "Rules", "read_cell", "run_cell", "write_cell"]
@@ -89,10 +90,10 @@ def read_cell(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = parse_json(path.read_bytes(), str(path))
+    except ConfigError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it, and it is judged again") from None
-    if not isinstance(found, dict) or "cell" not in found:
+    if "cell" not in found:
         raise ValueError(f"{path} is no cell of a board; delete it, or take another folder")
     return found
 

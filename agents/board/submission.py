@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 
 from agents.board.stage import HORIZONS, learned_world
 from agents.registry import AGENTS, Entry
+from world_models.config_json import ConfigError, parse_json
 from world_models.files import write_bytes
 
 __all__ = ["Submission", "SubmissionError", "read_submission"]
@@ -94,11 +94,9 @@ def read_submission(path: str | Path) -> Submission:
     """
     path = Path(path)
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SubmissionError(f"{path} is no JSON ({error}); see agents/board/submission.py for the form") from None
-    if not isinstance(told, dict):
-        raise SubmissionError(f"{path} holds a {type(told).__name__}; a JSON object is needed")
+        told = parse_json(path.read_bytes(), str(path))
+    except ConfigError as error:
+        raise SubmissionError(f"{error}; see agents/board/submission.py for the form") from None
     _check_names(told)
     folder = path.resolve().parent
     texts = {name: _text(told, name) for name in ("name", "made_in", "licence", "contact", "description")}
@@ -138,7 +136,8 @@ def _text(told: Mapping[str, Any], name: str) -> str:
 
 def _ids(told: Mapping[str, Any], made_in: str) -> tuple[str, ...]:
     ids = told["ids"]
-    if not isinstance(ids, list) or not ids or any(i not in HORIZONS for i in ids) or len(set(ids)) != len(ids):
+    named = isinstance(ids, list) and all(isinstance(i, str) for i in ids)
+    if not named or not ids or any(i not in HORIZONS for i in ids) or len(set(ids)) != len(ids):
         raise SubmissionError(f"ids={ids!r} must be a list of some of {', '.join(HORIZONS)}, each once")
     for env_id in ids:
         if made_in != learned_world(env_id):
@@ -156,11 +155,22 @@ def _check_source(what: Mapping[str, Any], folder: Path, files: Sequence[Any]) -
         raise SubmissionError(f"entry={what['entry']!r} is no address; write module:function")
     named = [("files", name) for name in files] + [("policy", what["policy"])] * (what["policy"] is not None)
     for field, name in named:
-        target = (folder / str(name)).resolve()
-        if not isinstance(name, str) or not target.is_relative_to(folder) or target == folder:
-            raise SubmissionError(f"{field}={name!r} is not inside the folder of the file; move it there")
+        if not isinstance(name, str) or not _inside(folder / name, folder) or (folder / name).resolve() == folder:
+            raise SubmissionError(f"{field}={name!r:.80} is not inside the folder of the file; move it there")
+        target = folder / name
         if not target.exists() or (field == "policy" and not target.is_dir()):
             raise SubmissionError(f"{field}={name!r}: there is no such {'folder' if field == 'policy' else 'file'}")
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    """Whether a path, its links followed, lies in a folder; no name of a file (a NUL, too long) lies anywhere."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError):
+        return False
+    return path.resolve().is_relative_to(folder)
 
 
 def _digest(path: Path, found: Submission) -> str:
@@ -187,7 +197,11 @@ def _own(found: Submission) -> list[Path]:
     if found.entry is not None:
         module = found.entry.partition(":")[0].split(".")[0]
         named += [name for name in (f"{module}.py", module) if (beside / name).exists()]
-    return sorted({path for name in named for path in _files(beside / name)})
+    own = sorted({path for name in named for path in _files(beside / name)})
+    for path in own:
+        if not _inside(path, beside):
+            raise SubmissionError(f"{path} is a link that leads out of {beside}; copy the file itself there")
+    return own
 
 
 def _installed(found: Submission) -> list[Path]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from world_models.config_json import ConfigError, from_json, parse_json
-from world_models.files import replacing
+from world_models.files import write_bytes
 
 if TYPE_CHECKING:
     import h5py
@@ -119,13 +119,16 @@ def save(logged: Logged, path: str | Path) -> None:
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        with h5py.File(part, "w", libver=("v108", "v108")) as file:
-            about = np.frombuffer(json.dumps(asdict(logged.about)).encode(), np.uint8)
-            for name, value in {"about": about, **_rows(logged)}.items():
-                file.create_dataset(
-                    name, data=value, chunks=True, compression="gzip", compression_opts=6, shuffle=True, fletcher32=True
-                )
+    # made in memory: HDF5 takes the process with it where a disk is full when it closes a file
+    with h5py.File(path.name, "w", libver=("v108", "v108"), driver="core", backing_store=False) as file:
+        about = np.frombuffer(json.dumps(asdict(logged.about)).encode(), np.uint8)
+        for name, value in {"about": about, **_rows(logged)}.items():
+            file.create_dataset(
+                name, data=value, chunks=True, compression="gzip", compression_opts=6, shuffle=True, fletcher32=True
+            )
+        file.flush()
+        image = file.id.get_file_image()
+    write_bytes(path, image)
 
 
 def load(path: str | Path) -> Logged:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from agents.offline.logged import Logged
+from world_models.config_json import parse_json
 from world_models.files import write_text
 
 __all__ = ["read_sheet", "sheet_of", "write_sheet"]
@@ -75,7 +76,7 @@ def write_sheet(sheet: dict[str, Any], path: Path) -> None:
 def read_sheet(path: Path) -> dict[str, Any] | None:
     """The sheet beside a log; None: there is none, or it is of another file."""
     try:
-        sheet = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        sheet = parse_json(path.with_suffix(".json").read_bytes(), str(path.with_suffix(".json")))
         same = sheet["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -60,6 +60,20 @@ def folder(tmp_path_factory):
     return board.folder
 
 
+def test_a_damaged_board_is_named(tmp_path) -> None:
+    for text, said in (
+        ("[" * 100_000, "is no JSON"),
+        ('{"salt": 5}', "is no board: its salt is 5"),
+        ("{}", "is no board"),
+    ):
+        (tmp_path / "board.json").write_text(text)
+        with pytest.raises(ValueError, match=f"board.json {said}"):
+            opened(tmp_path)
+    (tmp_path / "cell.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="cell.json is damaged.*delete it"):
+        read_cell(tmp_path / "cell.json")
+
+
 # ---- cells
 
 

@@ -99,6 +99,22 @@ def test_a_submission_is_read_and_its_digest_holds_all_of_it(folder) -> None:
     assert installed.digest not in (first.digest, third.digest)
 
 
+def test_what_is_submitted_lies_in_its_folder_and_can_be_read(folder, tmp_path_factory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "secret"
+    elsewhere.write_text("not submitted")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "a.txt").symlink_to(elsewhere)
+    with pytest.raises(SubmissionError, match="a.txt is a link that leads out"):
+        read_submission(changed(folder, files=["notes"]))
+    (folder / "notes" / "a.txt").unlink()
+    (folder / "notes" / "a.txt").symlink_to(folder / "my_agent.py")
+    assert read_submission(changed(folder, files=["notes"])).files == ("notes",)
+    for text in ("[" * 100_000, '{"a":' * 100_000, '{"a": 1e999}', "[]"):
+        (folder / "mine.json").write_text(text)
+        with pytest.raises(SubmissionError, match="mine.json .*; see agents/board/submission.py"):
+            read_submission(folder / "mine.json")
+
+
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
@@ -124,6 +140,11 @@ def test_a_submission_is_read_and_its_digest_holds_all_of_it(folder) -> None:
         ({"files": ["nowhere"]}, "no such file"),
         ({"files": ["."]}, "not inside the folder"),
         ({"files": "all"}, "no list"),
+        ({"ids": [["ECGDrug-v0"]]}, "must be a list of some of ECGDrug-v0"),
+        ({"files": ["a\0b"]}, "not inside the folder"),
+        ({"files": ["\ud800"]}, "not inside the folder"),
+        ({"files": ["a" * 300]}, "not inside the folder"),
+        ({"entry": None, "policy": "x/../../elsewhere"}, "not inside the folder"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_by_name(folder, other, reason) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from world_models.data.ecg import ludb
+from world_models.data.ecg.diagnoses import ludb_labels
 from world_models.data.ecg.wfdb.reader import RecordError
 from world_models.ecg.lead_names import LEADS
 
@@ -54,6 +55,24 @@ def test_absent_folder_and_record(tmp_path):
         ludb.record_names(tmp_path)
     with pytest.raises(RecordError, match="no record '9'"):
         ludb.read_record(tmp_path, "9")
+
+
+def test_a_damaged_table_is_named_and_no_record_lies_elsewhere(tmp_path):
+    (tmp_path / "out.hea").write_text("out 0 500 0\n")
+    (tmp_path / "in" / "data").mkdir(parents=True)
+    for text, said in (
+        ("ID,Sex,Age,Rhythms\n../../out,F,50,Sinus rhythm\n", "'../../out' is no plain name"),
+        ("ID,Sex,Age\n1,F,50\n", "lacks the columns Rhythms"),
+        ("", "lacks the columns ID, Sex, Age, Rhythms"),
+        ('ID,Sex,Age,Rhythms\n1,F,50,"' + "x" * 200_000, "no CSV in UTF-8"),
+    ):
+        (tmp_path / "in" / "ludb.csv").write_text(text)
+        for read in (ludb.record_names, ludb.people, lambda folder: ludb_labels(folder, ["1"])):
+            with pytest.raises(RecordError, match=said):
+                read(tmp_path / "in")
+    (tmp_path / "in" / "ludb.csv").write_bytes(b"ID,Sex,Age,Rhythms\n1,\xff,50,x\n")
+    with pytest.raises(RecordError, match="no CSV in UTF-8"):
+        ludb.people(tmp_path / "in")
 
 
 @needs_ludb

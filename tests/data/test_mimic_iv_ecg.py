@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -265,3 +266,17 @@ def test_the_command_reports_errors_and_writes_nothing(folder, tmp_path, capsys)
     assert out.read_text() == "mine"
     said = capsys.readouterr().err
     assert all(word in said for word in ("no folder", "no table of labels", "limit=0", "exists already"))
+
+
+def test_a_listed_path_that_leads_out_of_the_folder_is_refused(folder, tmp_path, capsys):
+    root, labels = folder
+    listed = root / "record_list.csv"
+    for path in ("../elsewhere/1", str(tmp_path / "elsewhere" / "1")):
+        listed.write_text(re.sub(r"files/p1000/\S+/40689238$", path, listed.read_text(), count=1, flags=re.MULTILINE))
+        arguments = ["--root", str(root), "--labels", str(labels), "--out", str(tmp_path / "m.h5"), "--quiet"]
+        try:
+            code = main(arguments)
+        except SystemExit as stopped:
+            code = stopped.code
+        assert code == 2 and f"'{path}' leads out of" in capsys.readouterr().err
+        listed.write_text(listed.read_text().replace(path, "files/p1000/p10000032/s40689238/40689238"))

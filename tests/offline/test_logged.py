@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import gymnasium as gym
 import h5py
 import numpy as np
@@ -18,6 +21,7 @@ from agents.offline.collect import collect
 from agents.offline.logged import Logged, LoggedError, load, save
 from agents.offline.minari_form import as_logged, write_minari
 from agents.offline.recipes import CASES, behaviour, colleagues, simulator_of
+from tests.kills import needs_fork
 
 FEW = 4
 SEED = 4321
@@ -192,3 +196,23 @@ def test_a_wrong_order_is_refused_before_anything_is_written(arguments, why, tmp
         making.main(["--out", str(tmp_path / "logs"), "--patients", "4", *arguments])
     assert stopped.value.code == 2 and why in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.h5"))
+
+
+@needs_fork
+def test_a_full_disk_leaves_the_log_that_was_there(logs, tmp_path) -> None:
+    """HDF5 closing a file on a full disk ended the process with a signal."""
+    resource = pytest.importorskip("resource")
+    logged, path = logs["ECGDrug-v0"], tmp_path / "log.h5"
+    save(logged, path)
+    before = path.read_bytes()
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        try:
+            save(logged, path)
+        except OSError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

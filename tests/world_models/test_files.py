@@ -25,3 +25,12 @@ def test_a_block_that_wrote_nothing_replaces_nothing(tmp_path) -> None:
     with pytest.raises(FileNotFoundError), replacing(path):
         pass
     assert path.read_text() == "old\n"
+
+
+def test_writers_of_one_file_in_one_process_do_not_meet(tmp_path) -> None:
+    path = tmp_path / "table.csv"
+    with replacing(path) as one, replacing(path) as other:
+        assert one != other, "threads, and containers on one disk, have one process number"
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one" and list(tmp_path.iterdir()) == [path]

@@ -11,7 +11,6 @@ safetensors, never a pickle (so no TorchScript either: load such a module yourse
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from world_models.cardiac_jepa.features import load_features, resampled
 from world_models.catalog import WORLDS
+from world_models.config_json import ConfigError, parse_json
 from world_models.ecg.lead_names import LEADS
 
 __all__ = ["ENCODER_INPUTS", "EncoderInput", "FeatureExtractor", "load_extractor", "local_model", "pooled_states"]
@@ -168,12 +168,9 @@ def _config(folder: Path) -> dict[str, Any]:
             f"folder of a transformers model or a Cardiac JEPA, or one of {', '.join(n for n in WORLDS if 'jepa' in n)}"
         )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        return parse_json(path.read_bytes(), str(path))
+    except ConfigError as error:
         raise ValueError(f"{path} is not JSON ({error}); restore the folder") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is no JSON object; restore the folder")
-    return found
 
 
 def _of_module(module: nn.Module, wants: EncoderInput, source: str) -> FeatureExtractor:

@@ -6,7 +6,6 @@ LUDB: ODC-By, Kalyakulina 2020, doi 10.1109/ACCESS.2020.3029211. Challenge 2021:
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
 from collections import Counter
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from world_models.data.ecg import snomed
+from world_models.data.ecg.ludb import read_table
 from world_models.data.ecg.wfdb.comments import patient_of
 from world_models.data.ecg.wfdb.header import comments_of
 from world_models.data.ecg.wfdb.reader import RecordError, folder_records
@@ -75,8 +75,7 @@ def _ludb_labels(row: dict[str, str]) -> tuple[set[str], list[str]]:
 
 def ludb_labels(folder: Path, names: Sequence[str]) -> tuple[list[set[str]], Counter[str]]:
     """(the labels of each of these records of ludb.csv, lines that say none -> records)."""
-    with (folder / "ludb.csv").open(newline="", encoding="utf-8-sig") as file:
-        table = {row["ID"].strip(): row for row in csv.DictReader(file)}
+    table = read_table(folder)
     found = [_ludb_labels(table[name]) for name in names]
     return [said for said, _ in found], Counter(line for _, rest in found for line in set(rest))
 

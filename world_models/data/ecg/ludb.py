@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,8 @@ __all__ = ["AnnotatedBeats", "LudbRecord", "iterate", "pair_marks", "people", "r
 
 SAMPLING_RATE_HZ = 500.0
 SECONDS = 10.0  # length of every record
+_NAME = re.compile(r"[A-Za-z0-9_]{1,40}")  # of a record, in data/ and nowhere else
+_COLUMNS = ("ID", "Sex", "Age", "Rhythms")
 MARK_BYTES = 1 << 20  # of one lead's marks; they have a few hundred
 _WAVE = {"p": 0, "N": 1, "t": 2}
 
@@ -100,12 +103,30 @@ def pair_marks(samples: Sequence[int], symbols: Sequence[str]) -> AnnotatedBeats
 
 
 def read_table(folder: Path) -> dict[str, dict[str, str]]:
-    """ludb.csv by record name. Its fields hold quoted line breaks: several diagnoses, or one after the sex and age."""
+    """ludb.csv by record name. Its fields hold quoted line breaks: several diagnoses, or one after the sex and age.
+
+    Raises:
+        RecordError: no such file, no CSV, a column missing, or a record whose name leads out of data/.
+    """
     path = folder / "ludb.csv"
     if not path.is_file():
         raise RecordError(f"no ludb.csv in {folder}; give the folder of LUDB that holds ludb.csv and data/")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return {row["ID"].strip(): {k: (v or "") for k, v in row.items() if k} for row in csv.DictReader(file)}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise RecordError(f"{path} lacks the columns {', '.join(missing)}; fetch LUDB 1.0.1 again")
+            rows = [{k: (v or "") for k, v in row.items() if k} for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RecordError(f"{path} is no CSV in UTF-8 ({error}); fetch LUDB 1.0.1 again") from error
+    named = {row["ID"].strip(): row for row in rows}
+    odd = next((name for name in named if not _NAME.fullmatch(name)), None)
+    if odd is not None:
+        raise RecordError(
+            f"{path}: the record {odd[:60]!r} is no plain name; correct its ID, or fetch LUDB 1.0.1 again"
+        )
+    return named
 
 
 def _lines(text: str) -> tuple[str, ...]:
@@ -162,8 +183,8 @@ def _read(folder: Path, name: str, row: dict[str, str]) -> LudbRecord:
         ecg_mv=recording.ecg_mv,
         beats=beats,
         rhythm=_lines(row["Rhythms"]),
-        pacing=_lines(row["Cardiac pacing"]),
-        conduction=_lines(row["Conduction abnormalities"]),
+        pacing=_lines(row.get("Cardiac pacing", "")),
+        conduction=_lines(row.get("Conduction abnormalities", "")),
         age_years=parse_age_years(row["Age"]),
         sex_female=parse_sex_female(row["Sex"]),
     )

@@ -96,6 +96,10 @@ def _record_paths(root: Path, table: LabelTable, rows: np.ndarray) -> list[str |
     else:
         people = table.patient[torch.from_numpy(rows)].tolist()
         paths = [f"files/p{str(p)[:4]}/p{p}/s{s}/{s}" for p, s in zip(people, table.study[rows].tolist(), strict=True)]
+    inside = root.resolve()
+    odd = next((p for p in paths if isinstance(p, str) and not (inside / p).resolve().is_relative_to(inside)), None)
+    if odd is not None:
+        raise MimicEcgError(f"the path {odd[:80]!r} leads out of {root}; correct record_list.csv, or fetch it again")
     return [str(p) if isinstance(p, str) and (root / (p + ".hea")).is_file() else None for p in paths]
 
 

@@ -6,12 +6,13 @@ every filter, patients, episodes and events left, and the reasons with their cou
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from world_models.config_json import parse_json
 
 __all__ = ["Flow", "Ledger", "Stage"]
 
@@ -164,7 +165,7 @@ class Flow:
     @classmethod
     def read(cls, path: str | Path) -> Flow:
         """From a flow.json."""
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        return cls.from_dict(parse_json(Path(path).read_bytes(), str(path)))
 
     def diagram(self, reasons: int = 8) -> str:
         """The flow as text: tables first, then stages; of each at most `reasons` reasons, the rest summed."""

@@ -6,7 +6,6 @@ nothing but that path, so that joblib, Ray or a Slurm array can map it; both go 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
+from world_models.config_json import parse_json
 from world_models.data.ehr.assemble import Frames, assemble
 from world_models.data.ehr.cells import DATE_ORDERS, NO_ID
 from world_models.data.ehr.episode import WIDEST_STEP_HOURS, PatientEpisode
@@ -102,7 +102,7 @@ def prepare(source: Source, work: Path, quiet: bool = False) -> list[Path]:
     work.mkdir(parents=True, exist_ok=True)
     config = work / "source.json"
     wanted = asdict(source)
-    if config.is_file() and json.loads(config.read_text(encoding="utf-8")) != wanted:
+    if config.is_file() and parse_json(config.read_bytes(), str(config)) != wanted:
         raise EhrDataError(f"{work} holds a run begun with other arguments; remove it or give another --out")
     write_json(config, wanted)
     clear_parts(work)
@@ -218,7 +218,9 @@ def read_shard(folder: str | Path) -> tuple[list[PatientEpisode], Flow]:
         EhrDataError: a file cannot be read.
     """
     folder = Path(folder)
-    source = Source(**json.loads((folder.parents[1] / "source.json").read_text(encoding="utf-8")))
+    source = Source(
+        **parse_json((folder.parents[1] / "source.json").read_bytes(), str(folder.parents[1] / "source.json"))
+    )
     flow = Flow()
     episodes = assemble(_frames(folder, source, flow), source.hours_per_step, flow)
     flow.check()
@@ -237,7 +239,7 @@ def _frames(folder: Path, source: Source, flow: Flow) -> Frames:
     if source.meds is None:
         return mimic_iv.read_shard(folder, flow)
     pointer = folder / "meds.json"
-    path = Path(json.loads(pointer.read_text(encoding="utf-8"))["path"]) if pointer.is_file() else None
+    path = Path(parse_json(pointer.read_bytes(), str(pointer))["path"]) if pointer.is_file() else None
     frames = meds_reader.read_shard(path or folder / "meds.parquet", flow)
     if source.tables is None:
         return frames
@@ -274,7 +276,7 @@ def source_flow(work: Path, shards: Iterable[Flow]) -> Flow:
         total.add(flow)
     for path in sorted(work.glob("*.done.json")):
         name = path.name.removesuffix(".done.json")
-        dealt = json.loads(path.read_text(encoding="utf-8"))
+        dealt = parse_json(path.read_bytes(), str(path))
         ledger = total.table(name)
         if not ledger.read and not ledger.kept:
             ledger.kept = dealt["kept"]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from world_models.config_json import parse_json
 from world_models.data.ehr.cells import NO_ID, EhrDataError, Habits, find_habits, trimmed, undecided, value_of
 from world_models.data.ehr.flow import Ledger
 from world_models.files import write_text
@@ -227,7 +228,7 @@ def deal(
 
     done = shards.parent / f"{name}.done.json"
     if done.is_file():
-        return Ledger.from_dict(json.loads(done.read_text(encoding="utf-8")))
+        return Ledger.from_dict(parse_json(done.read_bytes(), str(done)))
     ledger = Ledger() if ledger is None else ledger
     looked_at = nobody = 0
     with _ShardFiles(name, shards) as files:

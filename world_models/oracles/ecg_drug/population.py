@@ -19,7 +19,6 @@ nM; effects follow the rough multi-channel law. They are marked in `extrapolated
 
 from __future__ import annotations
 
-import json
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +29,7 @@ import torch
 from torch import Tensor
 
 from world_models import keys, tree
+from world_models.config_json import ConfigError, parse_json
 from world_models.oracles.ecg_drug import kinetics as pk
 from world_models.oracles.ecg_drug import tolerance
 from world_models.oracles.ecg_drug.cipa import cipa_table
@@ -153,12 +153,12 @@ class TrialModel:
         """
         source = files("world_models.oracles.ecg_drug") / "fitted_scr002.json" if path is None else Path(path)
         try:
-            parameters = json.loads(source.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            parameters = parse_json(source.read_bytes(), str(source))
+        except ConfigError as error:
             raise ValueError(
                 f"{source} is not JSON ({error}); make one with python -m world_models.oracles.ecg_drug.fit.trial"
             ) from error
-        missing = [k for k in ("drugs", "baseline", "course") if k not in parameters]
+        missing = [k for k in ("drugs", "baseline", "course") if not isinstance(parameters.get(k), dict)]
         if not missing:
             missing = [e for e in ENDPOINTS if "coefficients" not in parameters["course"].get(e, ())]
         if missing:

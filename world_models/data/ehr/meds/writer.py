@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from world_models.config_json import parse_json
 from world_models.data.ehr import inquiry_items, intervention_items
 from world_models.data.ehr.episode import (
     KINDS,
@@ -278,7 +279,7 @@ class _LooseStay:
         """One row, as column -> value; a row of no kind is for other readers."""
         kind, code = row["kind"], row["code"]
         if code == EPISODE_CODE:
-            self.facts = {"started": row["time"], **json.loads(row["text_value"])}
+            self.facts = {"started": row["time"], **parse_json(row["text_value"], f"the row {EPISODE_CODE}")}
         elif kind == "inquiry":
             value, label = row["numeric_value"], row["text_value"]
             when, told = row["time"], row["result_time"]
