@@ -1,0 +1,61 @@
+"""Sphinx's settings. Everything is local: no font, script or inventory is fetched, neither here nor by a reader."""
+
+from __future__ import annotations
+
+from clinenv import __version__
+
+project = "clinenv"
+author = "The clinenv authors"
+project_copyright = "The clinenv authors, Apache-2.0"
+release = version = __version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "docs.site.docstrings",
+    "docs.site.mathml",
+]
+html_math_renderer = "mathml"
+myst_enable_extensions = ["colon_fence", "dollarmath", "fieldlist", "deflist"]
+suppress_warnings = ["config.cache"]
+myst_heading_anchors = 4
+default_role = "literal"
+exclude_patterns = ["**.ipynb_checkpoints"]
+
+# A notebook that fails, or takes longer than this, stops the build
+nb_execution_mode = "force"
+nb_execution_timeout = 120
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_class_signature = "mixed"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+
+# Every reference must be found. Not ours, and no inventory of them at hand: other libraries' names; names of a type
+# alone (variables, aliases, private bases), which annotations mention and no page describes.
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(torch|numpy|np|gymnasium|gym|collections|pathlib|typing|types|abc|pettingzoo|tensordict|torchrl)(\..*)?"),
+    (r"py:.*", r"(stable_baselines3|skrl|ray|rsl_rl|datetime|contextlib|matplotlib|pandas|h5py)(\..*)?"),
+    (r"py:(class|obj|data)", r"(Tensor|Path|Any|Callable|Mapping|Sequence|Iterator|Iterable|ndarray|optional|.*\._\w+)"),
+    (r"py:exc", r".*"),
+]  # fmt: skip
+
+html_theme = "furo"
+html_title = "clinenv"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {
+    "announcement": "Research software. Patients are simulated. <strong>Not for clinical use.</strong>",
+    "navigation_with_keys": True,
+}

@@ -1,0 +1,50 @@
+"""Docstrings are written as Markdown with Google's sections; autodoc reads reStructuredText. The few differences."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sphinx.application import Sphinx
+
+SECTION = re.compile(r"^(Args|Returns|Yields|Raises|Attributes):$")
+ITEM = re.compile(r"^(\s*)(?:[-*]|\d+\.) ")
+TITLE = re.compile(r"^#+ (.*)$")
+EMPHASIS = re.compile(r"(?<![`\w*])\*(?=[\w(])|(?<=\w)_(?=[\s,.;:)]|$)")
+
+
+def as_rst(lines: list[str]) -> list[str]:
+    """The lines with lists set apart, indented blocks marked as code, and stars that mark nothing escaped."""
+    found: list[str] = []
+    listed = -1  # the indent of the list that we are in; -1: in none
+    code, section = False, False
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        blank_before = not found or not found[-1].strip()
+        if line.strip() and indent == 0:
+            code, section = False, bool(SECTION.match(line))
+        item = ITEM.match(line)
+        if item and not code and not section:
+            if not blank_before and listed < 0:
+                found.append("")
+            listed = indent
+        elif line.strip() and blank_before and indent <= max(listed, 0):
+            listed = -1
+        if line.strip() and indent >= 4 and blank_before and not (section or code) and listed < 0:
+            found += ["::", ""]
+            code = True
+        title = TITLE.match(line)
+        text = f"**{title.group(1)}**" if title else line
+        found.append(text if code else re.sub(r"(?<=\w)_(?=[\s,.;:)*]|$)", r"\\_", text))
+    return found
+
+
+def convert(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Autodoc's event: the docstring's lines, changed in place."""
+    lines[:] = as_rst(lines)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Sphinx's entry point; before napoleon, which reads the sections."""
+    app.connect("autodoc-process-docstring", convert, priority=400)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
