@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -31,10 +30,12 @@ def main(argv: list[str] | None = None) -> int:
 
     sources, html = args.out / "source", args.out / "html"
     stage(sources)
-    shutil.rmtree(html, ignore_errors=True)
-    settings = ["-D", "nb_execution_mode=off"] if args.no_notebooks else []
-    config = ["-c", str(Path(__file__).parent)]
-    return sphinx(["-b", "html", "-W", "-n", "--keep-going", "-q", *config, *settings, "-d", str(args.out / "doctrees"), str(sources), str(html)])  # fmt: skip
+    told = ["-D", f"nb_execution_cache_path={(args.out / 'notebooks').resolve()}"]
+    told += ["-D", "nb_execution_mode=off"] if args.no_notebooks else []
+    strict = ["-b", "html", "-W", "-n", "--keep-going", "-q"]
+    return sphinx(
+        [*strict, *told, "-c", str(Path(__file__).parent), "-d", str(args.out / "doctrees"), str(sources), str(html)]
+    )
 
 
 if __name__ == "__main__":

@@ -19,14 +19,13 @@ extensions = [
 ]
 html_math_renderer = "mathml"
 myst_enable_extensions = ["colon_fence", "dollarmath", "fieldlist", "deflist"]
-suppress_warnings = ["config.cache"]
 myst_heading_anchors = 4
 default_role = "literal"
 exclude_patterns = ["**.ipynb_checkpoints"]
 
-# A notebook that fails, or takes longer than this, stops the build
-nb_execution_mode = "force"
-nb_execution_timeout = 120
+# Executed once for each text of a notebook; one that fails, or whose cell takes longer than this (s), stops the build
+nb_execution_mode = "cache"
+nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 

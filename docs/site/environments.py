@@ -75,10 +75,7 @@ def _page(row: dict[str, Any], entry_point: str, facts: list[tuple[str, str]]) -
     if written is not made:
         variant = f"{inspect.getdoc(made)}\n\nWhat follows is the page of both forms.\n\n"
     table = "\n".join(f"| {name} | {value} |" for name, value in facts)
-    return (
-        f"# {row['id']}\n\n{_film(row['id'])}{variant}"
-        f"| Registered | |\n|---|---|\n{table}\n\n{_as_page(text)}\n"
-    )
+    return f"# {row['id']}\n\n{_film(row['id'])}{variant}| Registered | |\n|---|---|\n{table}\n\n{_as_page(text)}\n"
 
 
 def _as_page(docstring: str) -> str:
@@ -113,10 +110,18 @@ def _single_facts(row: dict[str, Any]) -> list[tuple[str, str]]:
         world = env.unwrapped.world
         facts = [
             ("made by", f'`gymnasium.make("{row["id"]}"{", stays=FOLDER" if stays else ""})`'),
-            ("for many patients", f'`gymnasium.make_vec("{row["id"]}", num_envs=N, vectorization_mode="vector_entry_point")`'),
+            (
+                "for many patients",
+                f'`gymnasium.make_vec("{row["id"]}", num_envs=N, vectorization_mode="vector_entry_point")`',
+            ),
             ("action space", _space(env.action_space)),
             ("observation space", _space(env.observation_space)),
-            ("steps at most", f"{row['max_episode_steps']}, of {world.hours_per_step:g} h" if world.hours_per_step < 100 else f"{row['max_episode_steps']}"),
+            (
+                "steps at most",
+                f"{row['max_episode_steps']}, of {world.hours_per_step:g} h"
+                if world.hours_per_step < 100
+                else f"{row['max_episode_steps']}",
+            ),
             ("default world", f"[`{row['kwargs']['world']}`](/worlds/{row['kwargs']['world']}.md)"),
             ("entry point", f"`{row['entry_point']}`"),
             ("vector entry point", f"`{row['vector_entry_point']}`"),

@@ -15,7 +15,9 @@ def extras() -> str:
     Raises:
         ValueError: there is no table of extras.
     """
-    _, found, rest = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.optional-dependencies]\n")
+    _, found, rest = (
+        (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.optional-dependencies]\n")
+    )
     if not found:
         raise ValueError("pyproject.toml has no [project.optional-dependencies]; the page on installing lists them")
     rows = []

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 from docs.site import environments, install, physiology, reference, results, worlds
 from docs.site.links import ROOT, Links
-from world_models.files import write_text
 
 __all__ = ["stage"]
 
@@ -40,48 +38,42 @@ TOO_LONG = 100_000  # characters of a file that is shown whole
 
 
 def stage(target: Path) -> None:
-    """Write every source of the site below `target`, which is made anew.
+    """Write every source of the site below `target`; a file that stays as it is is not touched, so Sphinx skips it.
 
     Raises:
         ValueError: a link that leads nowhere, or a file without what its page shows.
     """
-    if target.exists():
-        shutil.rmtree(target)
-    target.mkdir(parents=True)
     links = Links({**PAGES, **environments.pages(), **worlds.pages(), **results.pages()})
-    for path, page in PAGES.items():
-        if (ROOT / path).is_file():
-            _write(target, page, links.rewrite((ROOT / path).read_text(encoding="utf-8"), path))
+    texts = {
+        page: links.rewrite((ROOT / path).read_text(encoding="utf-8"), path)
+        for path, page in PAGES.items()
+        if (ROOT / path).is_file()
+    }
     for path in sorted((HERE / "pages").rglob("*.md")):
-        page = path.relative_to(HERE / "pages").with_suffix("").as_posix()
         text = links.rewrite(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix())
-        _write(target, page, text.replace("<!-- extras -->", install.extras()))
+        page = path.relative_to(HERE / "pages").with_suffix("").as_posix()
+        texts[page] = text.replace("<!-- extras -->", install.extras())
     for generate in (environments.generate, worlds.generate, results.generate, physiology.generate, reference.generate):
-        for page, text in generate(links).items():
-            _write(target, page, text)
-    _write(target, "examples", _examples(links))
-    _with_toctree(target / "index.md")
-    shutil.copytree(HERE / "notebooks", target / "notebooks", dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
-    _pictures(target / "pictures")
-    _linked_files(target, links)
-
-
-def _write(target: Path, page: str, text: str) -> None:
-    path = target / f"{page}.md"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
-
-
-def _with_toctree(index: Path) -> None:
-    """The README as the first page, with the site's contents at its end."""
-    contents = (HERE / "contents.md").read_text(encoding="utf-8")
-    write_text(index, index.read_text(encoding="utf-8") + "\n" + contents)
-
-
-def _pictures(folder: Path) -> None:
-    folder.mkdir()
+        texts |= generate(links)
+    texts["examples"] = _examples(links)
+    texts["index"] += "\n" + (HERE / "contents.md").read_text(encoding="utf-8")
+    texts |= _linked_files(links)
+    files = {target / f"{page}.md": text.encode("utf-8") for page, text in texts.items()}
     for path in (*(ROOT / "docs").glob("*.png"), *results.RESULTS.glob("*.png"), *(HERE / "films").glob("*.gif")):
-        shutil.copy(path, folder / path.name)
+        files[target / "pictures" / path.name] = path.read_bytes()
+    for path in (HERE / "notebooks").glob("*.ipynb"):
+        files[target / "notebooks" / path.name] = path.read_bytes()
+    _write(target, files)
+
+
+def _write(target: Path, files: dict[Path, bytes]) -> None:
+    """The folder `target` holds these files and no others."""
+    for path in [path for path in target.rglob("*") if path.is_file() and path not in files]:
+        path.unlink()
+    for path, content in files.items():
+        if not path.exists() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
 
 
 def _examples(links: Links) -> str:
@@ -98,14 +90,16 @@ def _examples(links: Links) -> str:
     return head + "| file | what it shows | run it |\n|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
-def _linked_files(target: Path, links: Links) -> None:
+def _linked_files(links: Links) -> dict[str, str]:
     """A page for each file or folder of the repository that a page links to and that has none of its own."""
+    found: dict[str, str] = {}
     done: set[str] = set()
     while links.wanted - done:
         for name in sorted(links.wanted - done):
             done.add(name)
             path = ROOT / name
-            _write(target, links.pages[name], _folder(name, links) if path.is_dir() else _file(path, name))
+            found[links.pages[name]] = _folder(name, links) if path.is_dir() else _file(path, name)
+    return found
 
 
 def _file(path: Path, name: str) -> str:

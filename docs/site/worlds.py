@@ -71,7 +71,9 @@ def _table(quantities: Sequence[Quantity]) -> str:
     for quantity in quantities:
         shape = f" {list(quantity.shape)}" if quantity.shape else ""
         meaning = quantity.meaning.replace("|", "\\|") + (" (on request)" if quantity.on_request else "")
-        rows.append(f"| `{quantity.name}`{shape} | {quantity.unit} | {quantity.low:g} | {quantity.high:g} | {meaning} |")
+        rows.append(
+            f"| `{quantity.name}`{shape} | {quantity.unit} | {quantity.low:g} | {quantity.high:g} | {meaning} |"
+        )
     return "| name | unit | least | greatest | meaning |\n|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
 
 
