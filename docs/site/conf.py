@@ -19,6 +19,7 @@ extensions = [
 ]
 html_math_renderer = "mathml"
 myst_enable_extensions = ["colon_fence", "dollarmath", "fieldlist", "deflist"]
+myst_dmath_allow_digits = myst_dmath_allow_space = False  # $10 and $20 are prices
 myst_heading_anchors = 4
 default_role = "literal"
 exclude_patterns = ["**.ipynb_checkpoints"]
@@ -41,12 +42,16 @@ napoleon_use_ivar = True
 # Every reference must be found. Not ours, and no inventory of them at hand: other libraries' names; names of a type
 # alone (variables, aliases, private bases), which annotations mention and no page describes.
 nitpicky = True
+OTHERS = (
+    "torch|numpy|np|gymnasium|gym|collections|pathlib|typing|types|abc|pettingzoo|tensordict|torchrl|datetime|contextlib"
+    "|stable_baselines3|skrl|ray|rsl_rl|matplotlib|pandas|h5py|wfdb|functools|enum"
+)
+ALIASES = "Tensor|Path|Any|Callable|Mapping|Sequence|Iterator|Iterable|ndarray|optional"
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|numpy|np|gymnasium|gym|collections|pathlib|typing|types|abc|pettingzoo|tensordict|torchrl)(\..*)?"),
-    (r"py:.*", r"(stable_baselines3|skrl|ray|rsl_rl|datetime|contextlib|matplotlib|pandas|h5py)(\..*)?"),
-    (r"py:(class|obj|data)", r"(Tensor|Path|Any|Callable|Mapping|Sequence|Iterator|Iterable|ndarray|optional|.*\._\w+)"),
+    (r"py:.*", rf"({OTHERS})(\..*)?"),
+    (r"py:(class|obj|data)", rf"({ALIASES}|.*\._\w+)"),
     (r"py:exc", r".*"),
-]  # fmt: skip
+]
 
 html_theme = "furo"
 html_title = "clinenv"

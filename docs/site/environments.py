@@ -1,4 +1,4 @@
-"""Pages of the environments: the docstring of the class, what is registered, the spaces as they are made, an episode."""
+"""Pages of the environments: the docstring of the class, what is registered, the spaces as made, an episode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clinenv.registration import ENVIRONMENTS, TEAMS, make_team
 from docs.site.links import Links
 from tests import mimic_example
 
-__all__ = ["generate", "pages", "recorded_stays"]
+__all__ = ["SECTIONS", "class_of", "docstring_of", "generate", "pages", "recorded_stays"]
 
 SECTIONS = ("Description", "Episode End", "Version History")  # what no page may lack
 SPACES = ("Action Space", "Observation Space", "Rewards", "Starting State", "Arguments")
@@ -46,13 +46,13 @@ def generate(links: Links) -> dict[str, str]:
     return {page: links.rewrite(text, "docs/site/environments.py") for page, text in found.items()}
 
 
-def _class(entry_point: str) -> type:
+def class_of(entry_point: str) -> type:
     module, _, name = entry_point.partition(":")
     found: type = getattr(importlib.import_module(module), name)
     return found
 
 
-def _docstring(made: type) -> tuple[type, str]:
+def docstring_of(made: type) -> tuple[type, str]:
     """The class whose docstring is the page, and the docstring: of a variant in one line, that of the class it names.
 
     Raises:
@@ -65,12 +65,12 @@ def _docstring(made: type) -> tuple[type, str]:
                 raise ValueError(f"{made.__module__}.{made.__name__}: its docstring has no section '## {section}'")
         return made, text
     named = next(word for word in text.replace("`", " ").replace(":", " ").split() if word.endswith("Env"))
-    return _docstring(getattr(importlib.import_module(made.__module__), named))
+    return docstring_of(getattr(importlib.import_module(made.__module__), named))
 
 
 def _page(row: dict[str, Any], entry_point: str, facts: list[tuple[str, str]]) -> str:
-    made = _class(entry_point)
-    written, text = _docstring(made)
+    made = class_of(entry_point)
+    written, text = docstring_of(made)
     variant = ""
     if written is not made:
         variant = f"{inspect.getdoc(made)}\n\nWhat follows is the page of both forms.\n\n"
@@ -149,7 +149,7 @@ def _index() -> str:
     rows = []
     for row in (*ENVIRONMENTS, *TEAMS):
         entry = row.get("entry_point") or row["parallel"]
-        text = inspect.getdoc(_class(entry)) or ""
+        text = inspect.getdoc(class_of(entry)) or ""
         _, _, description = text.partition("## Description\n")
         first = " ".join((description or text).split("\n\n")[0].split())
         rows.append(f"| [{row['id']}](/environments/{row['id']}.md) | {first} |")

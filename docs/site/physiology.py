@@ -10,11 +10,14 @@ __all__ = ["generate"]
 
 DOMAINS = {
     "drug_start": ("The oracle of the drug start", ("world_models/oracles/ecg_drug",)),
-    "drug_prior": ("The learned prior of the drug start", ("world_models/ecg_wm/latent_ode.py", "world_models/ecg_wm/quadrature.py", "world_models/ecg_wm/latent.py")),
+    "drug_prior": (
+        "The learned prior of the drug start",
+        tuple(f"world_models/ecg_wm/{name}.py" for name in ("latent_ode", "quadrature", "latent")),
+    ),
     "ward": ("The oracle ward", ("world_models/oracles/ward", "world_models/oracles/ward/body")),
     "clinic": ("The oracle clinic", ("world_models/oracles/progression", "world_models/oracles/progression/ecg")),
     "signal": ("The ECG as a signal", ("world_models/ecg",)),
-}  # fmt: skip
+}
 
 
 def generate(links: Links) -> dict[str, str]:
@@ -24,8 +27,8 @@ def generate(links: Links) -> dict[str, str]:
 
 def _page(title: str, places: tuple[str, ...]) -> str:
     parts = [
-        f"# {title}\n\nWhat each module says of its own laws, numbers and sources: (k) marks common knowledge without a "
-        "paper at hand, (assumed) a number that somebody had to set.\n"
+        f"# {title}\n\nWhat each module says of its own laws, numbers and sources: (k) marks common knowledge without "
+        "a paper at hand, (assumed) a number that somebody had to set.\n"
     ]
     for place in places:
         path = ROOT / place

@@ -47,9 +47,9 @@ def generate(links: Links) -> dict[str, str]:
     entries = "\n".join([*TITLES, *unnamed, "benchmarks", "files"])
     rows = "\n".join(f"- [{title}](/results/{name}.md)" for name, title in TITLES.items())
     found["results/index"] = (
-        "# Results\n\nWhat was measured, on what, by which command, with intervals and reservations. Every figure comes "
-        "out of a committed file, and [each file](/results/files.md) says what made it. What a page says leads, leads "
-        "in a simulation: none of it is advice on care.\n\n"
+        "# Results\n\nWhat was measured, on what, by which command, with intervals and reservations. Every figure "
+        "comes out of a committed file, and [each file](/results/files.md) says what made it. What a page says leads, "
+        "leads in a simulation: none of it is advice on care.\n\n"
         f"{rows}\n\n```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
     )
     return found

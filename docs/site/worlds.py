@@ -1,4 +1,4 @@
-"""Pages of the worlds: the card beside the weights, or the oracle's own words, and what the world measures and takes."""
+"""Pages of the worlds: the card beside the weights, or the oracle's own words, and what it measures and takes."""
 
 from __future__ import annotations
 
