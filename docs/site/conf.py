@@ -22,7 +22,7 @@ myst_enable_extensions = ["colon_fence", "dollarmath", "fieldlist", "deflist"]
 myst_dmath_allow_digits = myst_dmath_allow_space = False  # $10 and $20 are prices
 myst_heading_anchors = 4
 default_role = "literal"
-exclude_patterns = ["**.ipynb_checkpoints"]
+exclude_patterns = ["data/*", "**.ipynb_checkpoints"]
 
 # Executed once for each text of a notebook; one that fails, or whose cell takes longer than this (s), stops the build
 nb_execution_mode = "cache"

@@ -10,7 +10,8 @@ from sphinx.application import Sphinx
 SECTION = re.compile(r"^(Args|Returns|Yields|Raises|Attributes):$")
 ITEM = re.compile(r"^(\s*)(?:[-*]|\d+\.) ")
 TITLE = re.compile(r"^#+ (.*)$")
-EMPHASIS = re.compile(r"(?<![`\w*])\*(?=[\w(])|(?<=\w)_(?=[\s,.;:)]|$)")
+# code, strong and emphasised text stay; any other star, or underscore at a word's end, is one that is meant
+MARKED = re.compile(r"(`[^`]*`|\*\*[^*\s][^*]*\*\*|\*[^*\s](?:[^*]*[^*\s])?\*)")
 
 
 def as_rst(lines: list[str]) -> list[str]:
@@ -35,8 +36,16 @@ def as_rst(lines: list[str]) -> list[str]:
             code = True
         title = TITLE.match(line)
         text = f"**{title.group(1)}**" if title else line
-        found.append(text if code else re.sub(r"(?<=\w)_(?=[\s,.;:)*]|$)", r"\\_", text))
+        found.append(text if code else _escaped(text))
     return found
+
+
+def _escaped(line: str) -> str:
+    bullet = ITEM.match(line)
+    head = bullet.group() if bullet else ""
+    parts = MARKED.split(line[len(head) :])
+    rest = (part if n % 2 else re.sub(r"\*|(?<=\w)_(?!\w)", r"\\\g<0>", part) for n, part in enumerate(parts))
+    return head + "".join(rest)
 
 
 def convert(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

@@ -71,7 +71,7 @@ def _file(path: Path, links: Links) -> str:
         return f"---\norphan: true\n---\n\n# {path.name}\n\n" + text.replace("\n# ", "\n## ").removeprefix("# ")
     if path.suffix == ".png":
         return f"{head}![{path.stem.replace('_', ' ')}](/pictures/{path.name})\n"
-    download = f"The whole file: {{download}}`{path.name} <{path.as_posix()}>`.\n"
+    download = f"The whole file: {{download}}`{path.name} </data/{path.name}>`.\n"
     if path.suffix == ".html":
         return head + "A page of its own, to be opened in a browser. " + download
     return head + download + "\n" + (_json(path) if path.suffix == ".json" else _csv(path))

@@ -61,6 +61,8 @@ def stage(target: Path) -> None:
     files = {target / f"{page}.md": text.encode("utf-8") for page, text in texts.items()}
     for path in (*(ROOT / "docs").glob("*.png"), *results.RESULTS.glob("*.png"), *(HERE / "films").glob("*.gif")):
         files[target / "pictures" / path.name] = path.read_bytes()
+    for path in (path for path in results.RESULTS.iterdir() if path.suffix in {".csv", ".json", ".html"}):
+        files[target / "data" / path.name] = path.read_bytes()
     for path in (HERE / "notebooks").glob("*.ipynb"):
         files[target / "notebooks" / path.name] = path.read_bytes()
     _write(target, files)
