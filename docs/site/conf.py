@@ -39,19 +39,8 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 
-# Every reference must be found. Not ours, and no inventory of them at hand: other libraries' names; names of a type
-# alone (variables, aliases, private bases), which annotations mention and no page describes.
+# Every reference must be found; for what annotations mention see `docs.site.docstrings`
 nitpicky = True
-OTHERS = (
-    "torch|numpy|np|gymnasium|gym|collections|pathlib|typing|types|abc|pettingzoo|tensordict|torchrl|datetime|contextlib"
-    "|stable_baselines3|skrl|ray|rsl_rl|matplotlib|pandas|h5py|wfdb|functools|enum"
-)
-ALIASES = "Tensor|Path|Any|Callable|Mapping|Sequence|Iterator|Iterable|ndarray|optional"
-nitpick_ignore_regex = [
-    (r"py:.*", rf"({OTHERS})(\..*)?"),
-    (r"py:(class|obj|data)", rf"({ALIASES}|.*\._\w+)"),
-    (r"py:exc", r".*"),
-]
 
 html_theme = "furo"
 html_title = "clinenv"

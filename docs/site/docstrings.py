@@ -53,7 +53,14 @@ def convert(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
     lines[:] = as_rst(lines)
 
 
+def unlinked(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
+    """Sphinx's event of a reference that is not found: on a page of the API the types of annotations that have no page
+    (other libraries', private ones) stay text; anywhere else somebody wrote the reference, and it is an error."""
+    return content if env.current_document.docname.startswith("api/") and node.get("reftype") == "class" else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx's entry point; before napoleon, which reads the sections."""
     app.connect("autodoc-process-docstring", convert, priority=400)
+    app.connect("missing-reference", unlinked)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
