@@ -56,7 +56,9 @@ def convert(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
 def unlinked(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
     """Sphinx's event of a reference that is not found: on a page of the API the types of annotations that have no page
     (other libraries', private ones) stay text; anywhere else somebody wrote the reference, and it is an error."""
-    return content if env.current_document.docname.startswith("api/") and node.get("reftype") == "class" else None
+    return (
+        content if env.current_document.docname.startswith("api/") and node.get("reftype") in ("class", "obj") else None
+    )
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -28,7 +28,7 @@ __all__ = ["FILMS", "Film"]
 
 FOLDER = Path(__file__).parent / "films"
 WIDTH = 760  # pixels: what a page shows at 1,400, and sharp enough to be read when a telephone zooms in
-COLOURS = 48
+COLOURS = 96
 MILLISECONDS = 700  # a frame; the last one stays four times as long
 
 
@@ -90,7 +90,7 @@ FILMS = {
         12, 24, 2, _amounts, (("world", "oracle"), ("cohort", "pneumonia"), ("action_unit", "units"))
     ),
     "EHRReplay-v0": Film(1, 12, 1, _switches, (("hour", 24),)),
-    "ECGProgression-v0": Film(4, 20, 2, _clinic, (("world", "oracle"),)),
+    "ECGProgression-v0": Film(4, 20, 2, _clinic),
     "ECGExplain-v0": Film(2, 8, 1, _explained),
 }
 
