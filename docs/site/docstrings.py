@@ -11,7 +11,7 @@ SECTION = re.compile(r"^(Args|Returns|Yields|Raises|Attributes):$")
 ITEM = re.compile(r"^(\s*)(?:[-*]|\d+\.) ")
 TITLE = re.compile(r"^#+ (.*)$")
 # code, strong and emphasised text stay; any other star, or underscore at a word's end, is one that is meant
-MARKED = re.compile(r"(`[^`]*`|\*\*[^*\s][^*]*\*\*|\*[^*\s](?:[^*]*[^*\s])?\*)")
+MARKED = re.compile(r"(`[^`]*`|\*\*[^*\s](?:[^*]*[^*\s])?\*\*|\*[^*\s](?:[^*]*[^*\s])?\*)")
 
 
 def as_rst(lines: list[str]) -> list[str]:

@@ -73,7 +73,7 @@ def _page(row: dict[str, Any], entry_point: str, facts: list[tuple[str, str]]) -
     written, text = docstring_of(made)
     variant = ""
     if written is not made:
-        variant = f"{_as_page(inspect.getdoc(made) or str())}\n\nWhat follows is the page of both forms.\n\n"
+        variant = f"{_as_page(inspect.getdoc(made) or '')}\n\nWhat follows is the page of both forms.\n\n"
     table = "\n".join(f"| {name} | {value} |" for name, value in facts)
     return f"# {row['id']}\n\n{_film(row['id'])}{variant}| Registered | |\n|---|---|\n{table}\n\n{_as_page(text)}\n"
 
