@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -9,6 +10,7 @@ from sphinx.application import Sphinx
 
 SECTION = re.compile(r"^(Args|Returns|Yields|Raises|Attributes):$")
 ITEM = re.compile(r"^(\s*)(?:[-*]|\d+\.) ")
+FIELD = re.compile(r"^ {4}(\w+): [^#\n]+?  # (.+)$", re.MULTILINE)
 TITLE = re.compile(r"^#+ (.*)$")
 # code, strong and emphasised text stay; any other star, or underscore at a word's end, is one that is meant
 MARKED = re.compile(r"(`[^`]*`|\*\*[^*\s](?:[^*]*[^*\s])?\*\*|\*[^*\s](?:[^*]*[^*\s])?\*)")
@@ -51,6 +53,22 @@ def _escaped(line: str) -> str:
 def convert(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Autodoc's event: the docstring's lines, changed in place."""
     lines[:] = as_rst(lines)
+    if what == "class":
+        lines += ["", *_fields(obj), ""]
+
+
+def _fields(made: type) -> list[str]:
+    """A list of the class's fields, told by the comments that stand behind them in its source: shapes and units."""
+    try:
+        source = inspect.cleandoc("\n" + inspect.getsource(made))
+    except (OSError, TypeError):  # of no file
+        return []
+    return [f"- ``{name}``: {_escaped(comment)}" for name, comment in FIELD.findall(source)]
+
+
+def skipped(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Sphinx's event of a member: the fields of a NamedTuple are listed by `_fields`."""
+    return True if (getattr(obj, "__doc__", "") or "").startswith("Alias for field number") else None
 
 
 def unlinked(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
@@ -64,5 +82,6 @@ def unlinked(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Sphinx's entry point; before napoleon, which reads the sections."""
     app.connect("autodoc-process-docstring", convert, priority=400)
+    app.connect("autodoc-skip-member", skipped)
     app.connect("missing-reference", unlinked)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
