@@ -75,7 +75,9 @@ def unlinked(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
     """Sphinx's event of a reference that is not found: on a page of the API the types of annotations that have no page
     (other libraries', private ones) stay text; anywhere else somebody wrote the reference, and it is an error."""
     return (
-        content if env.current_document.docname.startswith("api/") and node.get("reftype") in ("class", "exc", "obj") else None
+        content
+        if env.current_document.docname.startswith("api/") and node.get("reftype") in ("class", "exc", "obj")
+        else None
     )
 
 
