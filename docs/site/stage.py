@@ -43,10 +43,12 @@ def stage(target: Path) -> None:
     Raises:
         ValueError: a link that leads nowhere, or a file without what its page shows.
     """
-    links = Links({**PAGES, **environments.pages(), **worlds.pages(), **results.pages()})
+    more = [path.relative_to(ROOT).as_posix() for path in (*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"))]
+    own = PAGES | {path: f"more/{Path(path).stem.lower()}" for path in more if path not in PAGES}
+    links = Links({**own, **environments.pages(), **worlds.pages(), **results.pages()})
     texts = {
         page: links.rewrite((ROOT / path).read_text(encoding="utf-8"), path)
-        for path, page in PAGES.items()
+        for path, page in own.items()
         if (ROOT / path).is_file()
     }
     for path in sorted((HERE / "pages").rglob("*.md")):
