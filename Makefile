@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.clinenv-installed
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: setup quickstart test test-slow test-processors lint bench clean
+.PHONY: setup quickstart test test-slow test-processors lint bench site clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,10 @@ BENCHMARKS ?= common.speed ecg_drug.delineation ecg_drug.fidelity leaderboard
 
 bench: setup
 	set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(PY) -m benchmarks.$$name; done
+
+# The documentation, offline, its notebooks executed, every link and reference checked
+site: setup
+	$(PY) -m docs.site.build
 
 clean:
 	rm -rf build dist runs *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

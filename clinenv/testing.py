@@ -1,7 +1,9 @@
 """Public checks for your own tasks, simulators and vector environments; each raises an AssertionError with the rule.
 
-from clinenv.testing import check_vector_env
-check_vector_env(lambda **kwargs: gymnasium.make_vec("ECGDrug-v0", **kwargs), lambda: gymnasium.make("ECGDrug-v0"))
+In a test of your own:
+
+    from clinenv.testing import check_vector_env
+    check_vector_env(lambda **more: gymnasium.make_vec("ECGDrug-v0", **more), lambda: gymnasium.make("ECGDrug-v0"))
 """
 
 from __future__ import annotations

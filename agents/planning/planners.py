@@ -1,7 +1,9 @@
 """Any planner for any task, by name: the planner, its preset, the policy it starts from, what a belief is formed of.
 
-planner_for(simulator, "rollout", "small")  # edits of the task's rule, continued by the rule
-planner_for(simulator, "icem", "careful")
+For example:
+
+    planner_for(simulator, "rollout", "small")  # edits of the task's rule, continued by the rule
+    planner_for(simulator, "icem", "careful")
 """
 
 from __future__ import annotations
