@@ -30,8 +30,8 @@ MODULES = {
     "Agents": (
         "agents.protocol", "agents.rollout", "agents.expected", "agents.train", "agents.policy_agent",
         "agents.registry", "agents.making", "agents.planning.planners", "agents.planning.controller",
-        "agents.planning.risk", "agents.planning.problem", "agents.planning.plan_space", "agents.planning.presets", "agents.baselines.ecg_rules",
-        "agents.baselines.ward_rule", "agents.baselines.constant",
+        "agents.planning.risk", "agents.planning.problem", "agents.planning.plan_space", "agents.planning.presets",
+        "agents.baselines.ecg_rules", "agents.baselines.ward_rule", "agents.baselines.constant",
     ),
     "Data": (
         "world_models.data.ehr.load", "world_models.data.ehr.episode", "world_models.data.ecg.monolith",
