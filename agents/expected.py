@@ -10,6 +10,7 @@ only in the few whom luck lets die under one agent and live under another.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,12 @@ __all__ = ["judge_expected"]
 
 @torch.no_grad()
 def judge_expected(
-    agent: Agent, simulator: Simulator, key: Tensor, steps: int, events: Sequence[str] = ("alive",)
+    agent: Agent,
+    simulator: Simulator,
+    key: Tensor,
+    steps: int,
+    events: Sequence[str] = ("alive",),
+    begun: tuple[Any, Chart] | None = None,
 ) -> EpisodeResults:
     """Expected episodes of the patients of `key` int64 [N], of at most `steps` steps.
 
@@ -34,6 +40,7 @@ def judge_expected(
 
     Args:
         events: taken at their chances, by the measures that tell of them; all others are drawn.
+        begun: state and chart of the N patients where they are taken over; None: they are admitted.
 
     Raises:
         ValueError: no keys, fewer than one step, a world that tells no chances or none of these events, or an event
@@ -45,7 +52,7 @@ def judge_expected(
         raise ValueError(f"world {simulator.world.name!r} tells no chances of events; use agents.rollout.judge")
     count, menu = key.shape[0], menu_of(simulator)
     agent.reset()
-    state, chart = simulator.reset(key)
+    state, chart = simulator.reset(key) if begun is None else begun
     patients = torch.arange(count, device=key.device)  # those in the batch
     here = torch.ones(count, dtype=torch.bool, device=key.device)  # whose course goes on
     there = torch.ones(count, device=key.device)  # the chance that no event has struck

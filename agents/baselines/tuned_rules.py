@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from agents.baselines import progression_rule, ward_rule
+from agents.expected import judge_expected
 from agents.making import Built, Making, seal_of
 from agents.planning.parameter_cem import ParameterCEM, search
 from agents.protocol import Agent
@@ -21,6 +22,7 @@ from clinenv.task import Switches
 from world_models import keys
 from world_models.config_json import parse_json
 from world_models.files import write_text
+from world_models.protocol import TellsFates
 from world_models.quantities.progression import CODES
 
 __all__ = ["kept_knobs", "tune_knobs", "tuned_rule"]
@@ -60,7 +62,9 @@ def tune_knobs(
     def evaluate(drawn: Tensor, iteration: int) -> Tensor:
         key = keys.from_seed(first + iteration * patients, patients, simulator.device).repeat(len(drawn))
         agent = make(drawn.repeat_interleave(patients, 0))
-        return judge(agent, simulator, key, steps).returns.view(len(drawn), patients)
+        # deaths are most of a stay's return: drawn, those that luck alone decides would choose the knobs
+        judged = judge_expected if isinstance(simulator.world, TellsFates) else judge
+        return judged(agent, simulator, key, steps).returns.view(len(drawn), patients)
 
     count, limit = knobs
     return search(evaluate, torch.zeros(count), config, seed, limit=limit)

@@ -1,10 +1,12 @@
-"""The clinician's rule improved online, for the patient at hand: `python -m benchmarks.ward.rollouts`.
+"""The clinician's rule improved for the learned ward, beforehand and online: `python -m benchmarks.ward.rollouts`.
 
-On `EHRWardDose-v0`: at each planning visit the learned ward (`--world`) imagines what edits of the rule's next orders
-would do, each followed by the rule itself, and those that gain surely are carried out
-(`agents.planning.rollout_policy`). Judged in the oracle ward on patients whom nothing else meets, paired with the rule
-by luck: the return, its terms and harm, with 95 % bootstrap intervals. Deaths are taken at their chances in the oracle
-(`agents.expected`), for a few that luck decides would be most of the return's spread.
+On `EHRWardDose-v0`, all from the learned ward (`--world`) alone: the rule with its knobs tuned there
+(`agents.baselines.tuned_rules`), and the online planner, which at each planning visit imagines what edits of that
+rule's next orders would do, each followed by the rule itself, and carries out those that gain surely
+(`agents.planning.rollout_policy`). Judged in the oracle ward on patients whom nothing else meets, paired with the
+clinician's rule by luck: the return, its terms and harm, with 95 % bootstrap intervals over patients. Of each patient
+several courses are judged, with other luck, and deaths are taken at their chances (`agents.expected`): a few that luck
+decides would be most of the return's spread.
 
 Writes ward_rollouts.csv to --out. Judged groups of patients are kept in --runs: a run that was killed goes on.
 """
@@ -13,16 +15,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from agents.baselines.tuned_rules import tuned_rule
 from agents.expected import judge_expected
+from agents.making import Making
 from agents.planning.base_policies import base_policy
 from agents.planning.planners import planner_for
 from agents.planning.presets import rollout_of
+from agents.planning.rollout_policy import RolloutConfig
+from agents.protocol import Agent
 from agents.rollout import EpisodeResults, format_table, paired_table
 from benchmarks.common.intervals import put_mean
 from benchmarks.common.kept_runs import KeptRuns
@@ -30,11 +38,11 @@ from benchmarks.common.results import RESULTS, made_by, write_csv
 from clinenv.envs.ehr_ward.orders import DOSES
 from clinenv.envs.ehr_ward.task import EHRWardTask
 from clinenv.simulator import Simulator
-from world_models import catalog, keys
+from world_models import catalog, keys, tree
 from world_models.command_line import MOST, MOST_THREADS, whole
 
 MODULE = "benchmarks.ward.rollouts"
-RULE = "clinician's rule"
+RULE, TUNED = "clinician's rule", "rule tuned in the learned ward"
 STEPS, GROUP = 84, 25
 SEED = 8_800_000_000  # of the first judged patient; training and tuning take others
 
@@ -43,6 +51,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--world", default="ehr-ward-small", help="the learned ward: a name or a folder")
     parser.add_argument("--patients", type=whole(2, MOST), default=500)
+    parser.add_argument("--courses", type=whole(1, 64), default=2, help="of each patient, with other luck")
     parser.add_argument("--presets", nargs="+", choices=("fast", "small", "careful"), default=["small"])
     parser.add_argument("--seed", type=whole(0, 10**12), default=SEED, help="of the first judged patient")
     parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1)
@@ -86,24 +95,40 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _judged(args: argparse.Namespace) -> dict[str, EpisodeResults]:
-    """The rule, and its rollouts with each preset, in the oracle."""
+    """The rule, the tuned one, and its rollouts with each preset, in the oracle."""
     task = EHRWardTask(actions=DOSES)
     oracle, learned = (Simulator(catalog.load(name), task) for name in (task.oracle, args.world))
     key = keys.fold(keys.from_seed(args.seed, args.patients), "judge")
+    tuned = tuned_rule(Making("EHRWardDose-v0", learned, args.world, STEPS, runs=args.runs))
 
-    def episodes(label: str, settings: Any, make: Any) -> EpisodeResults:
-        kept = KeptRuns(
-            args.runs, {"of": settings, "seed": args.seed, "deaths": "at their chances"}, args.patients, GROUP
-        )
-        return kept.episodes(label, lambda rows: judge_expected(make(rows.start), oracle, key[rows], STEPS))
+    def episodes(label: str, settings: Any, make: Callable[[int], Agent]) -> EpisodeResults:
+        told = {"of": settings, "seed": args.seed, "deaths": "at their chances", "courses": args.courses}
+        kept = KeptRuns(args.runs, told, args.patients, GROUP)
+        return kept.episodes(label, lambda rows: _courses(make(rows.start), oracle, key[rows], args.courses))
 
     found = {RULE: episodes(RULE, RULE, lambda _: base_policy(oracle))}
+    found[TUNED] = episodes(TUNED, tuned.settings, lambda _: tuned.agent)
     for preset in args.presets:
         config = rollout_of(task, preset)
-        label = f"rollout of the rule, {preset}"
-        settings = [label, asdict(config), str(args.world)]
-        found[label] = episodes(label, settings, lambda first, c=config: planner_for(learned, "rollout", c, seed=first))
+        label = f"rollout of the tuned rule, {preset}"
+        settings = [label, asdict(config), tuned.settings]
+
+        def make(first: int, config: RolloutConfig = config) -> Agent:
+            return planner_for(learned, "rollout", config, policy=tuned.agent, seed=first)
+
+        found[label] = episodes(label, settings, make)
     return found
+
+
+def _courses(agent: Agent, oracle: Simulator, key: Tensor, count: int) -> EpisodeResults:
+    """Of the patients of `key` [N], the mean of so many courses each: the same patients under other luck."""
+    state, chart = oracle.reset(key)
+    many = key.repeat_interleave(count)
+    course = torch.arange(len(many), device=key.device) % count
+    luck = torch.where(course == 0, many, keys.fold(keys.fold(many, "course"), course))  # the first is their own
+    begun = (oracle.world.rekey(tree.repeat(state, count), luck), tree.repeat(chart, count))
+    found = judge_expected(agent, oracle, luck, STEPS, begun=begun)
+    return tree.map_leaves(lambda x: x.to(torch.float32).unflatten(0, (len(key), count)).mean(1), found)
 
 
 if __name__ == "__main__":
