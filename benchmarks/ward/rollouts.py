@@ -23,10 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.baselines.tuned_rules import tuned_rule
+from agents.baselines.tuned_rules import kept_knobs, tune_knobs
+from agents.baselines.ward_rule import KNOBS, LARGEST, TunedClinician
 from agents.expected import judge_expected
-from agents.making import Making
+from agents.making import seal_of
 from agents.planning.base_policies import base_policy
+from agents.planning.parameter_cem import ParameterCEM
 from agents.planning.planners import planner_for
 from agents.planning.presets import rollout_of
 from agents.planning.rollout_policy import RolloutConfig
@@ -44,6 +46,8 @@ from world_models.command_line import MOST, MOST_THREADS, whole
 MODULE = "benchmarks.ward.rollouts"
 RULE, TUNED = "clinician's rule", "rule tuned in the learned ward"
 STEPS, GROUP = 84, 25
+SEARCH = ParameterCEM(14, 32, 8)
+TUNING_SEED = 8_411_000_000  # of the first patient that the knobs are tuned on, in the learned ward
 SEED = 8_800_000_000  # of the first judged patient; training and tuning take others
 
 
@@ -51,7 +55,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--world", default="ehr-ward-small", help="the learned ward: a name or a folder")
     parser.add_argument("--patients", type=whole(2, MOST), default=500)
-    parser.add_argument("--courses", type=whole(1, 64), default=2, help="of each patient, with other luck")
+    parser.add_argument("--tuning-patients", type=whole(1, MOST), default=300, help="of each round of tuning")
+    parser.add_argument("--courses", type=whole(1, 64), default=8, help="of each patient, with other luck")
+    parser.add_argument("--planner-courses", type=whole(1, 64), default=2, help="of those, under a planner")
     parser.add_argument("--presets", nargs="+", choices=("fast", "small", "careful"), default=["small"])
     parser.add_argument("--seed", type=whole(0, 10**12), default=SEED, help="of the first judged patient")
     parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1)
@@ -60,15 +66,32 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def table(found: dict[str, EpisodeResults]) -> list[dict[str, Any]]:
-    """One row an agent; the terms too are paired with the rule's."""
-    rows: list[dict[str, Any]] = [dict(row) for row in paired_table(found, reference=RULE)]
-    for row in rows:
-        episodes = found[str(row["agent"])]
-        for name, term in episodes.terms.items():
-            put_mean(row, f"term_{name}", term)
-            put_mean(row, f"term_{name}_minus_reference", term - found[RULE].terms[name])
+def table(found: dict[str, EpisodeResults], patients: int) -> list[dict[str, Any]]:
+    """One row an agent, of its courses' means by patient; paired, with its terms, with the rule's on the same luck.
+
+    Args:
+        found: of each agent its courses, those of a patient in a run; the rule has at least as many as any other.
+    """
+    rows: list[dict[str, Any]] = []
+    for name, episodes in found.items():
+        courses = len(episodes.returns) // patients
+        rule, own = (_means(x, patients, courses) for x in (found[RULE], episodes))
+        row: dict[str, Any] = dict(paired_table({RULE: rule, name: own}, reference=RULE)[-1])
+        row["courses"] = courses
+        for term, value in own.terms.items():
+            put_mean(row, f"term_{term}", value)
+            put_mean(row, f"term_{term}_minus_reference", value - rule.terms[term])
+        rows.append(row)
     return rows
+
+
+def _means(episodes: EpisodeResults, patients: int, courses: int) -> EpisodeResults:
+    """By patient, of his first so many courses."""
+
+    def mean(x: Tensor) -> Tensor:
+        return x.to(torch.float32).unflatten(0, (patients, -1))[:, :courses].mean(1)
+
+    return tree.map_leaves(mean, episodes)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,11 +99,13 @@ def main(argv: list[str] | None = None) -> int:
     args = _arguments(argv)
     torch.set_num_threads(args.threads)
     try:
+        if args.planner_courses > args.courses:
+            raise ValueError(f"--planner-courses {args.planner_courses} is above --courses {args.courses}; lower it")
         found = _judged(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    rows = table(found)
+    rows = table(found, args.patients)
     print(format_table(rows))
     for row in rows[1:]:
         terms = [name.removesuffix("_minus_reference") for name in row if name.endswith("_minus_reference")]
@@ -99,36 +124,51 @@ def _judged(args: argparse.Namespace) -> dict[str, EpisodeResults]:
     task = EHRWardTask(actions=DOSES)
     oracle, learned = (Simulator(catalog.load(name), task) for name in (task.oracle, args.world))
     key = keys.fold(keys.from_seed(args.seed, args.patients), "judge")
-    tuned = tuned_rule(Making("EHRWardDose-v0", learned, args.world, STEPS, runs=args.runs))
+    knobs, about = _tuned(learned, args)
+    tuned = TunedClinician(knobs, float(oracle.world.hours_per_step))
 
-    def episodes(label: str, settings: Any, make: Callable[[int], Agent]) -> EpisodeResults:
-        told = {"of": settings, "seed": args.seed, "deaths": "at their chances", "courses": args.courses}
+    def episodes(label: str, settings: Any, make: Callable[[int], Agent], courses: int) -> EpisodeResults:
+        told = {"of": settings, "seed": args.seed, "deaths": "at their chances", "courses": courses}
         kept = KeptRuns(args.runs, told, args.patients, GROUP)
-        return kept.episodes(label, lambda rows: _courses(make(rows.start), oracle, key[rows], args.courses))
+        return kept.episodes(label, lambda rows: _courses(make(rows.start), oracle, key[rows], courses))
 
-    found = {RULE: episodes(RULE, RULE, lambda _: base_policy(oracle))}
-    found[TUNED] = episodes(TUNED, tuned.settings, lambda _: tuned.agent)
+    found = {RULE: episodes(RULE, RULE, lambda _: base_policy(oracle), args.courses)}
+    found[TUNED] = episodes(TUNED, about, lambda _: tuned, args.courses)
     for preset in args.presets:
         config = rollout_of(task, preset)
         label = f"rollout of the tuned rule, {preset}"
-        settings = [label, asdict(config), tuned.settings]
+        settings = [label, asdict(config), about]
 
         def make(first: int, config: RolloutConfig = config) -> Agent:
-            return planner_for(learned, "rollout", config, policy=tuned.agent, seed=first)
+            return planner_for(learned, "rollout", config, policy=tuned, seed=first)
 
-        found[label] = episodes(label, settings, make)
+        found[label] = episodes(label, settings, make, args.planner_courses)
     return found
 
 
+def _tuned(learned: Simulator, args: argparse.Namespace) -> tuple[Tensor, dict[str, Any]]:
+    """The rule's knobs [P] by a search in the learned ward, kept in --runs, and all that they depend on."""
+    patients = args.tuning_patients
+    about = {**asdict(SEARCH), "patients": patients, "steps": STEPS, "seed": TUNING_SEED}
+    about |= {"weights": seal_of(learned.world)}
+    names, hours = [k.name for k in KNOBS], float(learned.world.hours_per_step)
+
+    def find() -> Tensor:
+        knobs = (len(names), LARGEST)
+        return tune_knobs(learned, lambda x: TunedClinician(x, hours), knobs, SEARCH, patients, TUNING_SEED, STEPS, 1)
+
+    found = kept_knobs(args.runs / "tuned.json", names, find, about)
+    return found, about | {"knobs": found.tolist()}
+
+
 def _courses(agent: Agent, oracle: Simulator, key: Tensor, count: int) -> EpisodeResults:
-    """Of the patients of `key` [N], the mean of so many courses each: the same patients under other luck."""
+    """So many courses of each patient of `key` [N], in a run: the same patients under other luck."""
     state, chart = oracle.reset(key)
+    course = torch.arange(len(key) * count, device=key.device) % count
     many = key.repeat_interleave(count)
-    course = torch.arange(len(many), device=key.device) % count
     luck = torch.where(course == 0, many, keys.fold(keys.fold(many, "course"), course))  # the first is their own
     begun = (oracle.world.rekey(tree.repeat(state, count), luck), tree.repeat(chart, count))
-    found = judge_expected(agent, oracle, luck, STEPS, begun=begun)
-    return tree.map_leaves(lambda x: x.to(torch.float32).unflatten(0, (len(key), count)).mean(1), found)
+    return judge_expected(agent, oracle, luck, STEPS, begun=begun)
 
 
 if __name__ == "__main__":

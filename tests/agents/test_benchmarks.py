@@ -8,7 +8,6 @@ import time
 import pytest
 import torch
 
-from agents.baselines import tuned_rules
 from agents.planning.parameter_cem import ParameterCEM
 from benchmarks.common import speed
 from benchmarks.common.network_share import time_shares
@@ -147,13 +146,31 @@ def test_planners_at_equal_transitions_and_what_they_foresaw(tmp_path, monkeypat
 def test_the_wards_rule_improved_online_is_paired_with_the_rule(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rollouts, "STEPS", 2)
     monkeypatch.setattr(rollouts, "GROUP", 2)
-    monkeypatch.setitem(tuned_rules.SEARCHES, "learned", (ParameterCEM(1, 2, 1), 2))
-    monkeypatch.setitem(tuned_rules.OWN_STEPS, "EHRWard", 2)
+    monkeypatch.setattr(rollouts, "SEARCH", ParameterCEM(1, 2, 1))
     where = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
-    assert rollouts.main(["--patients", "3", "--courses", "2", "--presets", "fast", *where]) == 0
+    assert (
+        rollouts.main(
+            [
+                "--patients",
+                "3",
+                "--courses",
+                "2",
+                "--planner-courses",
+                "1",
+                "--tuning-patients",
+                "2",
+                "--presets",
+                "fast",
+                *where,
+            ]
+        )
+        == 0
+    )
     rule, *others = read_csv(tmp_path / "out" / "ward_rollouts.csv")
     assert rule["agent"] == rollouts.RULE and float(rule["return_minus_reference"]) == 0.0
     assert [row["agent"] for row in others] == [rollouts.TUNED, "rollout of the tuned rule, fast"]
+    assert [float(row["courses"]) for row in (rule, *others)] == [2, 2, 1]
+    assert rollouts.main(["--courses", "1", *where]) == 2
     for ours in others:
         terms = [float(ours[name]) for name in ours if name.startswith("term_") and name.endswith("_minus_reference")]
         assert sum(terms) == pytest.approx(float(ours["return_minus_reference"]), abs=1e-4)
