@@ -1,7 +1,7 @@
 """The clinician's rule improved for the learned ward, beforehand and online: `python -m benchmarks.ward.rollouts`.
 
 On `EHRWardDose-v0`, all from the learned ward (`--world`) alone: the rule with its knobs tuned there
-(`agents.baselines.tuned_rules`), and the online planner, which at each planning visit imagines what edits of that
+(`agents.baselines.tuned_rules`), and the online planner, which at each planning visit imagines what edits of the
 rule's next orders would do, each followed by the rule itself, and carries out those that gain surely
 (`agents.planning.rollout_policy`). Judged in the oracle ward on patients whom nothing else meets, paired with the
 clinician's rule by luck: the return, its terms and harm, with 95 % bootstrap intervals over patients. Of each patient
@@ -57,7 +57,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--patients", type=whole(2, MOST), default=500)
     parser.add_argument("--tuning-patients", type=whole(1, MOST), default=300, help="of each round of tuning")
     parser.add_argument("--courses", type=whole(1, 64), default=8, help="of each patient, with other luck")
-    parser.add_argument("--planner-courses", type=whole(1, 64), default=2, help="of those, under a planner")
+    parser.add_argument("--planner-courses", type=whole(1, 64), default=1, help="of those, under a planner")
     parser.add_argument("--presets", nargs="+", choices=("fast", "small", "careful"), default=["small"])
     parser.add_argument("--seed", type=whole(0, 10**12), default=SEED, help="of the first judged patient")
     parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1)
@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _judged(args: argparse.Namespace) -> dict[str, EpisodeResults]:
-    """The rule, the tuned one, and its rollouts with each preset, in the oracle."""
+    """The rule, the tuned one, and the rule's rollouts with each preset, in the oracle."""
     task = EHRWardTask(actions=DOSES)
     oracle, learned = (Simulator(catalog.load(name), task) for name in (task.oracle, args.world))
     key = keys.fold(keys.from_seed(args.seed, args.patients), "judge")
@@ -136,11 +136,11 @@ def _judged(args: argparse.Namespace) -> dict[str, EpisodeResults]:
     found[TUNED] = episodes(TUNED, about, lambda _: tuned, args.courses)
     for preset in args.presets:
         config = rollout_of(task, preset)
-        label = f"rollout of the tuned rule, {preset}"
-        settings = [label, asdict(config), about]
+        label = f"rollout of the rule, {preset}"
+        settings = [label, asdict(config), str(args.world)]
 
         def make(first: int, config: RolloutConfig = config) -> Agent:
-            return planner_for(learned, "rollout", config, policy=tuned, seed=first)
+            return planner_for(learned, "rollout", config, seed=first)
 
         found[label] = episodes(label, settings, make, args.planner_courses)
     return found

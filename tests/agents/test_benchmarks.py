@@ -168,7 +168,7 @@ def test_the_wards_rule_improved_online_is_paired_with_the_rule(tmp_path, monkey
     )
     rule, *others = read_csv(tmp_path / "out" / "ward_rollouts.csv")
     assert rule["agent"] == rollouts.RULE and float(rule["return_minus_reference"]) == 0.0
-    assert [row["agent"] for row in others] == [rollouts.TUNED, "rollout of the tuned rule, fast"]
+    assert [row["agent"] for row in others] == [rollouts.TUNED, "rollout of the rule, fast"]
     assert [float(row["courses"]) for row in (rule, *others)] == [2, 2, 1]
     assert rollouts.main(["--courses", "1", *where]) == 2
     for ours in others:
