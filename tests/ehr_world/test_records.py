@@ -194,6 +194,8 @@ def test_the_commands_from_records_to_metrics(meds, init, tmp_path) -> None:
             "3",
             "--batch",
             "4",
+            "--name",
+            train_records.DEMO_NAME,
             "--out",
             str(out),
         ]
