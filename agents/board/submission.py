@@ -93,7 +93,7 @@ def read_submission(path: str | Path) -> Submission:
     """
     path = Path(path)
     if not path.is_file():
-        raise SubmissionError(f"{path} is no file; give the JSON file that describes the agent: docs/commands.md shows one")
+        raise SubmissionError(f"{path} is no file; give the JSON that describes the agent: docs/commands.md shows one")
     try:
         told = parse_json(path.read_bytes(), str(path))
     except ConfigError as error:
