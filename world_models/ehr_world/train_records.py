@@ -287,8 +287,8 @@ tells age and sex alone; nothing is measured at admission, for no record says so
 PhysioNet: Goldberger et al. 2000, Circulation 101(23):e215."""
 
 DEMO = """Attribution. MIMIC-IV Clinical Database Demo 2.2 and MIMIC-IV demo in MEDS 0.0.1: Johnson A, Bulgarelli L,
-Pollard T, Horng S, Celi LA, Mark R (2023), PhysioNet, doi 10.13026/dp1f-ex47 (k), made available under the Open Data Commons
-Open Database License (ODbL) 1.0, https://opendatacommons.org/licenses/odbl/1-0/.
+Pollard T, Horng S, Celi LA, Mark R (2023), PhysioNet, doi 10.13026/dp1f-ex47 (k), made available under the Open Data
+Commons Open Database License (ODbL) 1.0, https://opendatacommons.org/licenses/odbl/1-0/.
 These weights were made from that database."""
 OWN = """Terms. These weights were made from records of your own. What you agreed to when you got the records holds for
 the weights as well: pass them on only where that allows it."""
