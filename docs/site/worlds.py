@@ -100,4 +100,4 @@ def _first(name: str) -> str:
     """The first sentence of a card."""
     card = without_header((WEIGHTS / name / "CARD.md").read_text(encoding="utf-8"))
     text = card.split("\n\n")[1]  # below the title
-    return re.split(r"(?<=[.:]) ", " ".join(text.split()))[0].rstrip(":")
+    return re.split(r"(?<=[.:])(?<! al\.) ", " ".join(text.split()))[0].rstrip(":")
