@@ -52,6 +52,7 @@ _METRICS = {  # how figures are called in cards -> name in the header
     "brier_score": r"Brier",
 }
 _TEST_ONLY = re.compile(r"the rest are test data[^.]*\.")  # data that a card names as not learned from
+_OWN_RECORDS = r"made from records of your own"  # whose terms are not known here
 _WORDS = {"yes", "no", "on", "off", "true", "false", "null", "y", "n"}  # which YAML takes for something else
 _HEADER = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
 
@@ -74,7 +75,7 @@ def header_of(card: str, config: Mapping[str, Any]) -> dict[str, Any]:
     alike = sorted({DATASETS[name].licence for name in datasets if DATASETS[name].shared_alike})
     measured = [name for name, said in _METRICS.items() if re.search(said, text)]
     found: dict[str, Any] = {
-        "license": alike[0] if alike else "apache-2.0",
+        "license": "other" if re.search(_OWN_RECORDS, text) else alike[0] if alike else "apache-2.0",
         "library_name": LIBRARY,
         "tags": [*_TAGS.get(kind, ()), "reinforcement-learning", "not-for-clinical-use"],
     }

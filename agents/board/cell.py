@@ -57,7 +57,7 @@ class Rules:
         if min(self.patients, self.slow_patients) < 2:
             raise ValueError(f"a board needs 2 patients or more, got {self.patients} and {self.slow_patients}")
         if not self.limit_ms > 0:
-            raise ValueError(f"limit_ms must be above 0, got {self.limit_ms}")
+            raise ValueError(f"limit_ms must be above 0, got {self.limit_ms}; give 1000, say")
 
     def count(self, what: Entry) -> int:
         """Patients that an agent is judged on."""

@@ -89,10 +89,11 @@ def read_submission(path: str | Path) -> Submission:
     """The submission of a JSON file; nothing of it is run.
 
     Raises:
-        FileNotFoundError: no such file.
-        SubmissionError: what the file says cannot be judged.
+        SubmissionError: there is no such file, or what it says cannot be judged.
     """
     path = Path(path)
+    if not path.is_file():
+        raise SubmissionError(f"{path} is no file; give the JSON that describes the agent: docs/commands.md shows one")
     try:
         told = parse_json(path.read_bytes(), str(path))
     except ConfigError as error:
@@ -210,7 +211,8 @@ def _installed(found: Submission) -> list[Path]:
     spec = importlib.util.find_spec(module) if module not in sys.builtin_module_names else None
     if spec is None or spec.origin is None:
         raise SubmissionError(
-            f"entry={found.entry!r}: there is no module {module!r} beside the file, nor is one installed"
+            f"entry={found.entry!r}: there is no module {module!r} beside the file, nor is one installed; "
+            "put it there or give another"
         )
     origin = Path(spec.origin)
     return _files(origin.parent) if spec.submodule_search_locations else [origin]

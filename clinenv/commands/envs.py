@@ -10,6 +10,9 @@ from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
 
 __all__ = ["add_arguments", "described", "rows", "run"]
 
+# A step there is a transition that is proposed: it takes no time.
+_UNTIMED = ("ECGExplain-v0",)
+_HOURS_PER_YEAR = 365.25 * 24
 # To go on from recorded stays is how its episodes begin: its spaces are the ward's, and need no stays.
 _SPACES_OF = {"EHRReplay-v0": "EHRWard-v0"}
 
@@ -46,16 +49,20 @@ def rows() -> list[dict[str, Any]]:
 
 
 def _row(name: str, maker: str, simulator: Any, row: dict, told: dict[str, Any]) -> dict[str, Any]:
-    """One id; the horizon in hours is that of steps of equal length, and null where visits are of any."""
-    steps = row.get("max_episode_steps")
+    """One id: spaces, the most steps and hours of an episode, and worlds. Hours are null where a step takes no time."""
     task, world = simulator.task, simulator.world
+    timed = name not in _UNTIMED
+    # the clinic's task ends by the calendar, whatever the visits; its horizon in hours only leaves room for the most
+    years = getattr(task, "horizon_years", None)
+    hours = float(task.horizon_hours if years is None else years * _HOURS_PER_YEAR)
+    steps = row.get("max_episode_steps") or round(hours / world.hours_per_step)  # a team has no limit but the task's
     return {
         "id": name,
         "made_by": maker,
         **told,
         "steps_at_most": steps,
-        "hours_at_most": None if task.horizon_hours is None else float(task.horizon_hours),
-        "hours_per_step": float(world.hours_per_step),
+        "hours_at_most": hours if timed else None,
+        "hours_per_step": float(world.hours_per_step) if timed else None,
         "world": row["kwargs"]["world"],
         "oracle": None if name in _SPACES_OF else task.oracle,
     }
@@ -98,8 +105,8 @@ def run(given: argparse.Namespace) -> int:
             row["id"],
             _short(row["action_space"]),
             _short(row["observation_space"]),
-            str(row["steps_at_most"] or "-"),
-            f"{row['hours_at_most']:g}",
+            str(row["steps_at_most"]),
+            "-" if row["hours_at_most"] is None else f"{row['hours_at_most']:g}",
             row["world"],
             row["oracle"] or "none",
         )

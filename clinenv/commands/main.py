@@ -102,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, (_, add_arguments, help_line) in COMMANDS.items():
         described = help_line[0].upper() + help_line[1:] + "."
-        _function(add_arguments)(commands.add_parser(name, help=help_line, description=described))
+        own = commands.add_parser(name, help=help_line, description=described)
+        _function(add_arguments)(own)
+        own.set_defaults(own_parser=own)
     return parser
 
 
@@ -114,7 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         standard error), `INTERRUPTED`.
     """
     parser = _parser()
-    given = parser.parse_args(argv)
+    given, more = parser.parse_known_args(argv)
+    if more:  # said by the command's own parser, whose --help lists what it takes
+        getattr(given, "own_parser", parser).error(f"unrecognized arguments: {' '.join(more)}")
     if given.version:
         from clinenv import __version__
 

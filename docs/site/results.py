@@ -14,6 +14,7 @@ __all__ = ["RESULTS", "generate", "pages"]
 RESULTS = ROOT / "benchmarks" / "results"
 WRITTEN = ROOT / "docs" / "results"
 SHOWN_ROWS = 40  # of a table; the rest is in the file
+LONG_CHARACTERS = 30  # of a cell: it may be broken into lines
 SHOWN_CHARACTERS = 6_000  # of a JSON file
 TITLES = {
     "ecg_drug": "Drug start",
@@ -103,11 +104,14 @@ def _html(rows: list[list[str]]) -> str:
     """A table as HTML, not Markdown: thousands of cells of plain text need no parser (it took most of the build)."""
 
     def line(cells: list[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+        # a sentence gets the room of one: with that of a number it would be a word a line
+        starts = (f'{tag} class="long"' if len(cell) > LONG_CHARACTERS else tag for cell in cells)
+        both = zip(starts, cells, strict=True)
+        return "<tr>" + "".join(f"<{start}>{html.escape(cell)}</{tag}>" for start, cell in both) + "</tr>"
 
     body = "\n".join(line(row, "td") for row in rows[1:])
     head = f"<thead>{line(rows[0], 'th')}</thead>"
-    table = f'<table class="docutils align-default">{head}<tbody>\n{body}\n</tbody></table>'
+    table = f'<table class="docutils align-default csv">{head}<tbody>\n{body}\n</tbody></table>'
     return f'```{{raw}} html\n<div class="table-wrapper docutils container">{table}</div>\n```'
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from docs.site.docstrings import SECTION
 from docs.site.links import ROOT, Links
 from world_models import catalog
+from world_models.card_header import without_header
 from world_models.protocol import HasWeights
 from world_models.quantity import Quantity
 
@@ -97,5 +98,6 @@ def _index() -> str:
 
 def _first(name: str) -> str:
     """The first sentence of a card."""
-    text = (WEIGHTS / name / "CARD.md").read_text(encoding="utf-8").split("\n\n")[1]
-    return re.split(r"(?<=[.:]) ", " ".join(text.split()))[0].rstrip(":")
+    card = without_header((WEIGHTS / name / "CARD.md").read_text(encoding="utf-8"))
+    text = card.split("\n\n")[1]  # below the title
+    return re.split(r"(?<=[.:])(?<! al\.) ", " ".join(text.split()))[0].rstrip(":")

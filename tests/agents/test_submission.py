@@ -157,7 +157,7 @@ def test_a_file_that_is_none(folder) -> None:
         (folder / "bad.json").write_text(text)
         with pytest.raises(SubmissionError, match="JSON"):
             read_submission(folder / "bad.json")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(SubmissionError, match="is no file; give the JSON that"):
         read_submission(folder / "nobody.json")
 
 

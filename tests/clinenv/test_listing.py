@@ -29,6 +29,8 @@ def test_envs_are_all_there_with_the_spaces_that_their_pages_state(capsys: pytes
     assert ward["action_space"] == {"kind": "MultiBinary", "shape": [69], "dtype": "int8"}
     assert ward["observation_space"] == {"kind": "Box", "shape": [229], "dtype": "float32"}
     assert (drug["hours_at_most"], drug["hours_per_step"], drug["steps_at_most"]) == (48.0, 2.0, 24)
+    assert (clinic["hours_at_most"], clinic["steps_at_most"]) == (87660.0, 120)  # ten years, a visit a month at most
+    assert (rows["ECGExplain-v0"]["hours_at_most"], rows["CareTeam-v0"]["steps_at_most"]) == (None, 84)
     assert drug["action_space"]["choices"] == 9 and len(clinic["action_space"]["choices"]) == 15
     assert rows["EHRReplay-v0"]["oracle"] is None and rows["EHRReplay-v0"]["world"] == "ehr-mimic-demo-small"
     assert len(rows["CareTeam-v0"]["action_space"]) == 3 and json.dumps(rows, allow_nan=False)

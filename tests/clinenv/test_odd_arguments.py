@@ -30,6 +30,17 @@ def _refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return error
 
 
+def test_what_a_command_does_not_take_is_said_by_its_own_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "unrecognized arguments: foo; clinenv envs --help" in _refused(capsys, "envs", "foo")
+    assert "unrecognized arguments: --nope; clinenv --help" in _refused(capsys, "--nope")
+
+
+def test_a_file_of_another_kind_is_told_the_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.csv").write_text("0.1,0.2\n")
+    error = _refused(capsys, "measure", "--ecg", str(tmp_path / "mine.csv"))
+    assert "is not a WFDB record" in error and "clinenv.ecg.measure(array, rate_hz=...)" in error
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_outputs_replace_neither_an_input_nor_a_device(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

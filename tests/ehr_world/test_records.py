@@ -194,6 +194,8 @@ def test_the_commands_from_records_to_metrics(meds, init, tmp_path) -> None:
             "3",
             "--batch",
             "4",
+            "--name",
+            train_records.DEMO_NAME,
             "--out",
             str(out),
         ]
@@ -249,6 +251,9 @@ def test_a_world_of_records_starts_and_steps(meds, init, tmp_path) -> None:
     made = train_records.train_fold(init, read(meds), tmp_path / "work", 1, 0, recipe=recipe)
     assert made.held_out is None and len(made.train.subject) == 12
     model, _ = train_records.finish_fold(made, tmp_path / "out", meds, init, 1, 0, False)
+    card = (tmp_path / "out/CARD.md").read_text()
+    assert "license: other" in card and "# ehr-own-stays" in card, "not the licence of the demo that ships"
+    assert "records of your own" in card and "Demo" not in card and "ODbL" not in card
     from world_models import catalog, keys
 
     loaded = catalog.load(tmp_path / "out")

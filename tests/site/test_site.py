@@ -7,7 +7,7 @@ import json
 import pytest
 
 from clinenv.registration import ENVIRONMENTS, TEAMS
-from docs.site import environments, physiology, results
+from docs.site import environments, physiology, results, worlds
 from docs.site.docstrings import as_rst
 from docs.site.films import FILMS, FOLDER
 from docs.site.links import ROOT, Links
@@ -50,6 +50,17 @@ def test_every_environment_has_its_sections(row: dict) -> None:
     _, text = environments.docstring_of(made)
     assert "**Not for clinical use" in text
     assert all(f"## {section}" in text for section in environments.SECTIONS)
+
+
+def test_the_list_of_worlds_says_what_each_is() -> None:
+    rows = [line for line in worlds._index().splitlines() if line.startswith("| [")]
+    assert len(rows) > 9 and not any("| #" in row for row in rows), "a card's title is no description"
+    assert any("[ecg-wm-small](/worlds/ecg-wm-small.md) | A learned world model of the 12-lead ECG" in r for r in rows)
+
+
+def test_sentences_in_a_table_get_room_and_numbers_do_not() -> None:
+    found = results._html([["agent", "n"], ["a rule <that> looks at the QTc every two hours", "3"]])
+    assert '<td class="long">a rule &lt;that&gt;' in found and "<td>3</td>" in found
 
 
 def test_the_films_are_there_and_small() -> None:

@@ -156,7 +156,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         type=number(0, 10, above=True),
         help="peak learning rate; default 2e-3; on records: RecordsRecipe.rate",
     )
-    parser.add_argument("--name", help="default ehr-ward-small, or ehr-mimic-demo-small")
+    parser.add_argument("--name", help="default: that of a world that ships; on your own records ehr-own-stays")
     parser.add_argument("--backbone", choices=("gru", "transformer"), default="gru", help="with --source ward")
     parser.add_argument("--device", type=command_line.device, default="cpu")
     parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1)

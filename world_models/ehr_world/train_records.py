@@ -49,7 +49,8 @@ from world_models.training import fit
 __all__ = ["Fold", "RecordsRecipe", "choose_passes", "finish_fold", "folder_of", "from_arguments", "read_sources"]
 __all__ += ["train_fold", "tune"]
 
-
+# Whose records these are, this module cannot know: only the world that ships says that they are the open demo's.
+DEMO_NAME, OWN_NAME = "ehr-mimic-demo-small", "ehr-own-stays"
 LEAST_STEPS = 10
 WEIGHT_DECAY, AVERAGE = 1e-2, 0.99  # of the weights; of the running average of weights
 
@@ -170,7 +171,7 @@ def train_fold(
     work: Path,
     folds: int,
     fold: int,
-    name: str = "ehr-mimic-demo-small",
+    name: str = OWN_NAME,
     wide: StayRecords | None = None,
     share: float = 1.0,
     recipe: RecordsRecipe | None = None,
@@ -282,17 +283,21 @@ Starting point: {init}{wide}.
 Where a record does not say when a result came, it counts as charted in the step of its draw. Of static context a record
 tells age and sex alone; nothing is measured at admission, for no record says so.
 
-Attribution. MIMIC-IV Clinical Database Demo 2.2 and MIMIC-IV demo in MEDS 0.0.1: Johnson A, Bulgarelli L, Pollard T,
-Horng S, Celi LA, Mark R (2023), PhysioNet, doi 10.13026/dp1f-ex47 (k), made available under the Open Data Commons
-Open Database License (ODbL) 1.0, https://opendatacommons.org/licenses/odbl/1-0/.
-These weights were made from that database.{attribution}
+{terms}{attribution}
 PhysioNet: Goldberger et al. 2000, Circulation 101(23):e215."""
+
+DEMO = """Attribution. MIMIC-IV Clinical Database Demo 2.2 and MIMIC-IV demo in MEDS 0.0.1: Johnson A, Bulgarelli L,
+Pollard T, Horng S, Celi LA, Mark R (2023), PhysioNet, doi 10.13026/dp1f-ex47 (k), made available under the Open Data
+Commons Open Database License (ODbL) 1.0, https://opendatacommons.org/licenses/odbl/1-0/.
+These weights were made from that database."""
+OWN = """Terms. These weights were made from records of your own. What you agreed to when you got the records holds for
+the weights as well: pass them on only where that allows it."""
 
 WIDE = """
 
 PhysioNet/CinC Challenge 2012, set A: Silva I, Moody G, Scott DJ, Celi LA, Mark RG (2012), Computing in Cardiology
 39:245-248 (PMID 24678516), Open Data Commons Attribution License (ODC-By) 1.0. Its patients are of the same hospital in
-earlier years: that one of them came again later and is in the demo cannot be ruled out."""
+earlier years as MIMIC's: that one of them came again later and is in it cannot be ruled out."""
 
 
 def finish_fold(
@@ -303,6 +308,7 @@ def finish_fold(
     command += (
         f"{' --tables TABLES' if tables else ''}{' --challenge2012 DIR' if wide else ''} --init {Path(init).name}"
     )
+    command += f" --name {fold.net.config.name}" if fold.net.config.name != OWN_NAME else ""
     command += f" --folds {folds} --fold {number} --out DIR"
     held = (
         "none was held out: its figures below are of the training stays"
@@ -316,6 +322,7 @@ def finish_fold(
         held=held,
         init=Path(init).name,
         wide=", then the 4,000 stays of Challenge 2012 (48 h)" if wide else "",
+        terms=DEMO if fold.net.config.name == DEMO_NAME else OWN,
         attribution=WIDE if wide else "",
     )
     judged = fold.train if fold.held_out is None else fold.held_out
@@ -355,5 +362,5 @@ def from_arguments(a: argparse.Namespace, work: Path) -> dict[str, float]:
     records, wide = read_sources(init, work, a.meds, a.tables, a.challenge2012, a.date_order)
     changed = {n: v for n in ("steps", "batch", "rate") if (v := getattr(a, n)) is not None}
     recipe = dataclasses.replace(RecordsRecipe(), **changed)
-    fold = train_fold(init, records, work, a.folds, a.fold, a.name or "ehr-mimic-demo-small", wide, recipe=recipe)
+    fold = train_fold(init, records, work, a.folds, a.fold, a.name or OWN_NAME, wide, recipe=recipe)
     return finish_fold(fold, a.out, a.meds, init, a.folds, a.fold, wide is not None, a.tables is not None)[1]

@@ -180,7 +180,7 @@ function comparison(setting, moment) {
       );
     const [a, b] = [learned.terms[name], oracle.terms[name] ?? null];
     const difference = b === null ? "–" : signed(a - b, 3);
-    const words = name.replaceAll("_", " ");
+    const words = name.replaceAll("_", " ").replace(/^qt\b/, "QT");
     body.push(
       h(
         "tr",

@@ -69,7 +69,10 @@ def _base(path: str | Path) -> Path:
     if path.is_dir():
         raise RecordError(f"{path} is a folder, not a record; give the path of one of its .hea files")
     if path.is_file():
-        raise RecordError(f"{path} is not a WFDB record: there is no {header.name} beside it; give a record's .hea")
+        raise RecordError(
+            f"{path} is not a WFDB record: there is no {header.name} beside it; give a record's .hea, or read the file "
+            "into an array and give that to clinenv.ecg.measure(array, rate_hz=...)"
+        )
     raise RecordError(f"no WFDB record at {path}: {header} does not exist; give the path of a .hea file")
 
 
