@@ -48,9 +48,9 @@ FEW = 32  # in all other pairs
 GROWTH = 0.01  # of resident memory after the first half
 LEAST = 200  # steps of a batch before its growth is judged: until then caches fill
 HOLD = 12  # steps for which a corner is held
-# oneDNN keeps up to 1,024 kernels, one for each shape that it met: an hour of the ward fills that with some 0.1 GB, and
-# would hide what grows for ever. With few of them it is full in the first half, and speed and numbers are the same.
-KERNELS = "64"
+# oneDNN keeps up to 1,024 kernels, one for each shape that it met, and rows that begin anew come in every number: that
+# grows for thousands of steps until it is full, and would hide what grows for ever. The numbers are the same without.
+KERNELS = "0"
 
 
 class Team:
