@@ -46,7 +46,7 @@ ROWS = {"ecg-wm-small": 2048, "cardiac-jepa-small": 512}  # patients at once, ma
 ROWS |= {"ECGDrug-v0 oracle": 2048, "ECGDrugContinuous-v0 oracle": 2048}
 FEW = 32  # in all other pairs
 GROWTH = 0.01  # of resident memory after the first half
-LEAST = 200  # steps of a batch before its growth is judged: until then caches fill
+LEAST = 100  # steps of a batch before its growth is judged: until then caches fill
 HOLD = 12  # steps for which a corner is held
 # oneDNN keeps up to 1,024 kernels, one for each shape that it met, and rows that begin anew come in every number: that
 # grows for thousands of steps until it is full, and would hide what grows for ever. The numbers are the same without.
