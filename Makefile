@@ -126,4 +126,4 @@ test-play: setup
 # Damaged inputs, kills, extreme actions, full disks: in brief. The full counts: docs/reliability.md
 .PHONY: campaign
 campaign: setup
-	$(PY) -m tests.campaign all --seconds 60 --out runs/campaign.json
+	$(PY) -m tests.campaign all --seconds 40 --out runs/campaign.json

@@ -59,6 +59,8 @@ def table(told: Mapping[str, Any]) -> str:
         lines += ["", f"| {WORDS[name]} | tried | outcomes |", "|---|---|---|"]
         for kind, counts in tally["counts"].items():
             outcomes = ", ".join(f"{outcome} {count:,}" for outcome, count in counts.items())
+            growth = tally.get("figures", {}).get("growth", {}).get(kind)  # only of courses long enough to be judged
+            outcomes += "" if growth is None else f"; memory {growth:+.2%}"
             lines.append(f"| {kind} | {sum(counts.values()):,} | {outcomes} |")
     return "\n".join(lines) + "\n"
 

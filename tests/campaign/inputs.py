@@ -49,8 +49,8 @@ KINDS = (
         (1, partial(ecg.record_out, name=ecg.PTBXL, record="records500"))), ecg.read_ptbxl),
     Kind("a trial's table", 4, ecg.write_labelled, partial(bytes_of, text=(ecg.TRIAL,)), ecg.read_trial),
     Kind("a machine's table", 4, ecg.write_labelled, partial(bytes_of, text=("Diagnostics.csv",)), ecg.read_machine),
-    Kind("MIMIC tables", 3, stay.write_tables, any_of(
-        (60, partial(bytes_of, text=stay.TABLE_TEXT, binary=stay.TABLE_BINARY)), (60, stay.table_cells),
+    Kind("MIMIC tables", 1, stay.write_tables, any_of(
+        (20, partial(bytes_of, text=stay.TABLE_TEXT, binary=stay.TABLE_BINARY)), (20, stay.table_cells),
         (1, stay.gzip_bomb)),
         lambda folder: load_episodes(tables=folder), 50),
     Kind("MEDS", 9, partial(stay.write_meds, style="new"), any_of(

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -133,6 +133,16 @@ def stays() -> list[Any]:
     return load_episodes(tables=hospital())[0]
 
 
+@lru_cache(maxsize=1)
+def many_stays() -> list[Any]:
+    """Theirs a hundred times, as of other patients: enough to be killed while they are written."""
+    return [
+        replace(stay, subject_id=1000 * n + stay.subject_id, stay_id=stay.stay_id + 1000 * n)
+        for n in range(100)
+        for stay in stays()
+    ]
+
+
 def run_pipeline(folder: Path) -> None:
     """Tables to a dataset in two shards; what is there already is left."""
     if not (folder / "set" / "flow.json").exists():
@@ -253,8 +263,8 @@ JOBS = (
         lambda f: logged.load(f / "log.h5").reward.tolist(), small.log),
     Job("MEDS pipeline", run_pipeline, check_pipeline, lambda f: digests(f / "set", "*.parquet", "flow.json"),
         hospital),
-    Job("MEDS of stays", lambda f: write_episodes(stays(), f / "e.parquet"),
-        lambda f: if_there(f / "e.parquet", read_episodes), lambda f: digests(f, "e.parquet"), stays),
+    Job("MEDS of stays", lambda f: write_episodes(many_stays(), f / "e.parquet"),
+        lambda f: if_there(f / "e.parquet", read_episodes), lambda f: digests(f, "e.parquet"), many_stays),
     Job("contexts", lambda f: small.write_contexts(f / "c.jsonl", 200),
         lambda f: if_there(f / "c.jsonl", read_contexts), lambda f: digests(f, "c.jsonl")),
     Job("Minari", run_minari, check_minari, lambda f: check_minari(f) or folder_of(f, MINARI).exists(), small.log,

@@ -25,7 +25,7 @@ from tests.campaign.jobs import JOBS
 from tests.campaign.kills import killed
 from tests.campaign.mutations import damaged, in_json
 from tests.campaign.promises import PROMISES
-from tests.campaign.steps import extreme, wrong
+from tests.campaign.steps import GROWTH, extreme, stepped, wrong
 from tests.campaign.tally import Tally
 from tests.kills import needs_fork
 from world_models.tensor_file import CheckpointError
@@ -157,6 +157,30 @@ def test_steps_in_one_id(tmp_path: Path) -> None:
     asked = ["steps", "--count", "600", "--seconds", "0.5", "--out", str(out), "--only", "ECGExplain-v0"]
     assert campaign.main(asked) == 0
     assert json.loads(out.read_text())["steps"]["failed"] == 0
+
+
+class Hoarder:
+    """Two patients; keeps so many bytes of every step."""
+
+    num_envs = 2
+    observation_space = spaces.Box(-1.0, 1.0, (2, 1), np.float32)
+    action_space = spaces.MultiDiscrete([3, 3])
+
+    def __init__(self, kept_bytes: int) -> None:
+        self.kept_bytes, self.kept = kept_bytes, []
+
+    def reset(self, seed: int) -> tuple:
+        return np.zeros((2, 1), np.float32), {}
+
+    def step(self, actions: np.ndarray) -> tuple:
+        self.kept.append(np.ones(self.kept_bytes, np.int8))
+        return np.zeros((2, 1), np.float32), np.zeros(2), np.zeros(2, bool), np.zeros(2, bool), {}
+
+
+def test_memory_that_grows_is_seen() -> None:
+    for kept_bytes, grows in ((1_000_000, True), (0, False)):
+        done, found, growth = stepped(Hoarder(kept_bytes), "random", 0, 200, 60.0)
+        assert done == 200 and found is None and (growth > GROWTH) == grows, growth
 
 
 def test_what_is_outside_its_space_is_seen() -> None:

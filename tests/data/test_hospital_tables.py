@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import numpy as np
@@ -184,6 +185,16 @@ def test_doses_have_limits(item, unit, kept, dropped):
     flow = Flow()
     got = canonical_interventions(raw, flow, "t")["dose"]
     assert got.notna().tolist() == [True, False] and flow.table("t").repaired == {"dose above the limit blanked": 1}
+
+
+@pytest.mark.parametrize("piece", ["1", ",", '"'])
+def test_a_line_without_end_is_refused_at_once(tmp_path, piece):
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\n" + piece * 12_000_000 + "\n")
+    began = time.process_time()
+    with pytest.raises(EhrDataError, match="cannot be read as a table"):
+        list(scan(path, TableSpec("x", {"a": "text", "b": "text"})))
+    assert time.process_time() - began < 4.0
 
 
 def test_ids_stay_whole(tmp_path):

@@ -86,6 +86,15 @@ def test_a_folder_that_is_no_ptbxl(tmp_path):
         ptbxl.read_table(tmp_path)
 
 
+def test_a_name_too_long_for_a_file_is_a_record_that_is_not_there(tmp_path):
+    table = write_ptbxl(tmp_path, records=(1,)) / "ptbxl_database.csv"
+    whole = table.read_text()
+    assert whole.count("records500/00000/00002_hr") == 1
+    table.write_text(whole.replace("records500/00000/00002_hr", "a" * 1000))
+    found = ptbxl.read_table(tmp_path)
+    assert [e.ecg_id for e in found.entries] == [1] and 2 in [e.ecg_id for e in found.without_record]
+
+
 def test_nobody_is_on_two_sides_of_a_split(tmp_path):
     """The Challenge's HR records are PTB-XL's: they follow its folds, and an ECG that both hold counts once."""
     folders = (write_ptbxl(tmp_path / "ptbxl", records=(1, 2, 3)), None, write_challenge(tmp_path / "challenge"))

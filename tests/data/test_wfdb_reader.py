@@ -195,6 +195,8 @@ def test_flat_leads_warn_then_fail(tmp_path):
 
 def test_bad_records_name_value_limit_and_remedy(tmp_path):
     signal = _ecg()
+    with pytest.raises(RecordError, match="no WFDB record at a+: "):
+        read_ecg("a" * 1000)
     with pytest.raises(RecordError, match="no WFDB record at .*give the path of a .hea"):
         read_ecg(tmp_path / "absent")
     (tmp_path / "notes.txt").write_text("not an ECG")

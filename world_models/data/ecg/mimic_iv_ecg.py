@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from os.path import isfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,7 +101,7 @@ def _record_paths(root: Path, table: LabelTable, rows: np.ndarray) -> list[str |
     odd = next((p for p in paths if isinstance(p, str) and not (inside / p).resolve().is_relative_to(inside)), None)
     if odd is not None:
         raise MimicEcgError(f"the path {odd[:80]!r} leads out of {root}; correct record_list.csv, or fetch it again")
-    return [str(p) if isinstance(p, str) and (root / (p + ".hea")).is_file() else None for p in paths]
+    return [str(p) if isinstance(p, str) and isfile(root / (p + ".hea")) else None for p in paths]
 
 
 def build(

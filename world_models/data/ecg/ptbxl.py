@@ -15,6 +15,7 @@ import csv
 import datetime
 import re
 from collections.abc import Mapping
+from os.path import isfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,7 +122,7 @@ def read_table(folder: str | Path) -> PtbxlTable:
         raise RecordError(f"{table} is no CSV in UTF-8 ({error}); fetch PTB-XL again") from error
     _check_people(entries, table)
     entries.sort(key=lambda e: (e.patient_id, e.recorded, e.ecg_id))
-    there = [entry.record.with_name(entry.record.name + ".hea").is_file() for entry in entries]
+    there = [isfile(f"{entry.record}.hea") for entry in entries]  # not Path's: a name may be longer than any file's
     if not any(there):
         raise RecordError(
             f"none of the {len(entries)} records of {table} is below {folder}; fetch the 500 Hz records (records500/)"

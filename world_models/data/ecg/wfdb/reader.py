@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from os.path import exists, isdir, isfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,11 +65,11 @@ def _base(path: str | Path) -> Path:
     path = Path(path)
     base = path.with_suffix("") if path.suffix.lower() in (".hea", ".dat", ".mat") else path
     header = base.parent / (base.name + ".hea")
-    if header.exists():
+    if exists(header):  # not Path's: a name may be longer than any file's
         return base
-    if path.is_dir():
+    if isdir(path):
         raise RecordError(f"{path} is a folder, not a record; give the path of one of its .hea files")
-    if path.is_file():
+    if isfile(path):
         raise RecordError(
             f"{path} is not a WFDB record: there is no {header.name} beside it; give a record's .hea, or read the file "
             "into an array and give that to clinenv.ecg.measure(array, rate_hz=...)"
