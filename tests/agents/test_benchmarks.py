@@ -170,7 +170,7 @@ def test_the_wards_rule_improved_online_is_paired_with_the_rule(tmp_path, monkey
     assert rule["agent"] == rollouts.RULE and float(rule["return_minus_reference"]) == 0.0
     assert [row["agent"] for row in others] == [rollouts.TUNED, "rollout of the rule, fast"]
     assert [float(row["courses"]) for row in (rule, *others)] == [2, 2, 1]
-    assert rollouts.main(["--courses", "1", *where]) == 2
+    assert rollouts.main(["--courses", "1", "--planner-courses", "2", *where]) == 2
     for ours in others:
         terms = [float(ours[name]) for name in ours if name.startswith("term_") and name.endswith("_minus_reference")]
         assert sum(terms) == pytest.approx(float(ours["return_minus_reference"]), abs=1e-4)
