@@ -14,7 +14,7 @@ from torch import Tensor
 
 T = TypeVar("T")  # a tree: what goes in as some NamedTuple comes out as the same
 
-__all__ = ["batch_size", "cat", "copy", "leaves", "map_leaves", "put", "repeat", "runs", "take", "to", "where"]
+__all__ = ["batch_size", "cat", "copy", "leaves", "map_leaves", "put", "repeat", "rows_of", "runs", "take", "to", "where"]
 
 
 def map_leaves(function: Callable[..., Any], tree: T, *rest: T) -> T:
@@ -82,6 +82,21 @@ def _one_row(*parts: Tensor) -> bool:
 def where(mask: Tensor, if_true: T, if_false: T) -> T:
     """Row by row: the rows of `if_true` where mask (bool [B]) holds, else the rows of `if_false`."""
     return map_leaves(lambda a, b: a if _one_row(a, b) else torch.where(_spread(mask, a), a, b), if_true, if_false)
+
+
+# torch before 2.7 cannot say so, and exports nothing here either
+_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
+
+
+def rows_of(mask: Tensor) -> Tensor:
+    """int64 [N] the rows where mask (bool [B]) holds, for work that only some rows need.
+
+    While a graph is exported, all rows, for a graph has no shapes that depend on values: whoever works on the rows
+    must leave those as they are where `mask[rows]` does not hold.
+    """
+    if _exporting():
+        return torch.arange(mask.shape[0], device=mask.device)
+    return mask.nonzero().squeeze(-1)
 
 
 def take(tree: T, index: Tensor | slice) -> T:
