@@ -18,6 +18,7 @@ __all__ = ["Named", "loaded", "write"]
 
 Named = dict[str, Tensor]
 OPSET = 18
+_OUT = "next."  # before the names of outputs: ONNX lets no output bear the name of an input
 # Giles 2011, "Approximating the erfinv function", single precision: where w = -ln(1 - x^2) is below 5, and beyond
 _NEAR = (
     2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164,
@@ -53,7 +54,7 @@ def write(network: nn.Module, inputs: Mapping[str, Any], file: Path) -> None:
             opset_version=OPSET,
             external_data=False,
             input_names=list(_flat(inputs)),
-            output_names=list(outputs),
+            output_names=[_OUT + name for name in outputs],
             custom_translation_table={torch.ops.aten.erfinv.default: _erfinv(), torch.ops.prims.erf_inv.default: _erfinv()},
         )
     assert made is not None
@@ -72,7 +73,7 @@ def loaded(file: Path) -> Callable[[Named], Named]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    takes, gives = [i.name for i in session.get_inputs()], [o.name for o in session.get_outputs()]
+    takes, gives = [i.name for i in session.get_inputs()], [o.name.removeprefix(_OUT) for o in session.get_outputs()]
 
     def run(tensors: Named) -> Named:
         found = session.run(None, {name: tensors[name].numpy() for name in takes})
