@@ -84,17 +84,13 @@ def where(mask: Tensor, if_true: T, if_false: T) -> T:
     return map_leaves(lambda a, b: a if _one_row(a, b) else torch.where(_spread(mask, a), a, b), if_true, if_false)
 
 
-# torch before 2.7 cannot say so, and exports nothing here either
-_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
-
-
 def rows_of(mask: Tensor) -> Tensor:
     """int64 [N] the rows where mask (bool [B]) holds, for work that only some rows need.
 
-    While a graph is exported, all rows, for a graph has no shapes that depend on values: whoever works on the rows
-    must leave those as they are where `mask[rows]` does not hold.
+    While a graph is written for ONNX, all rows, so that no shape depends on values: whoever works on the rows must leave
+    those as they are where `mask[rows]` does not hold.
     """
-    if _exporting():
+    if torch.onnx.is_in_onnx_export():
         return torch.arange(mask.shape[0], device=mask.device)
     return mask.nonzero().squeeze(-1)
 

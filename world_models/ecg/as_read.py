@@ -173,7 +173,8 @@ def _pr_as_read(
 
     def missed(rows: Tensor, pr: Tensor) -> Tensor:
         found = []
-        for some, its in zip(rows.split(_ROWS), pr.split(_ROWS), strict=True):
+        for start in range(0, len(rows), _ROWS):
+            some, its = rows[start : start + _ROWS], pr[start : start + _ROWS]
             few, heights, kept = _rows(whole, some)
             assert kept is not None
             front = p_stretch(few._replace(pr_ms=its), heights, kept)

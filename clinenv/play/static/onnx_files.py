@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ __all__ = ["Named", "loaded", "write"]
 
 Named = dict[str, Tensor]
 OPSET = 18
+_INT64, _UINT64 = 7, 13  # ONNX's numbers of these types
 _OUT = "next."  # before the names of outputs: ONNX lets no output bear the name of an input
 # Giles 2011, "Approximating the erfinv function", single precision: where w = -ln(1 - x^2) is below 5, and beyond
 _NEAR = (
@@ -36,30 +37,74 @@ def write(network: nn.Module, inputs: Mapping[str, Any], file: Path) -> None:
     Inputs and outputs bear the tensors' names; batch sizes are those of the arguments.
 
     Raises:
-        ImportError: onnx or onnxscript is missing.
+        ImportError: onnx is missing.
     """
-    import onnx  # noqa: F401  (torch says less clearly that it is missing)
-    import onnxscript  # noqa: F401
+    flat = _flat(inputs)
+    with torch.no_grad(), warnings.catch_warnings(), replacing(file) as partial, _translations():
+        warnings.simplefilter("ignore")  # a tracer warns of each length that Python looks at; all are fixed here
+        gives = [_OUT + name for name in network(**inputs)]
+        # by tracing: `torch.export` takes ten times as long for these thousands of small operations
+        torch.onnx.export(
+            _Flat(network, inputs), tuple(flat.values()), str(partial), dynamo=False, opset_version=OPSET,
+            input_names=list(flat), output_names=gives,
+        )  # fmt: skip
 
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.getLogger("onnxscript").setLevel(logging.ERROR)
-        outputs = network(**inputs)
-        program = torch.export.export(network, (), dict(inputs), strict=False)
-        made = torch.onnx.export(
-            program,
-            (),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            external_data=False,
-            input_names=list(_flat(inputs)),
-            output_names=[_OUT + name for name in outputs],
-            custom_translation_table={torch.ops.aten.erfinv.default: _erfinv(), torch.ops.prims.erf_inv.default: _erfinv()},
-        )
-    assert made is not None
-    with replacing(file) as partial:
-        made.save(str(partial))
+
+class _Flat(nn.Module):
+    """A network that takes tensors one after the other and gives them so."""
+
+    def __init__(self, network: nn.Module, like: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.network, self.like = network, like
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        rest = iter(tensors)
+        given = {
+            name: next(rest) if isinstance(value, Tensor) else {part: next(rest) for part in value}
+            for name, value in self.like.items()
+        }
+        return tuple(self.network(**given).values())
+
+
+@contextmanager
+def _translations() -> Iterator[None]:
+    """What ONNX, or torch's tracer, has no words for: erfinv, and the bits of signed numbers."""
+
+    def erfinv(g: Any, x: Any) -> Any:
+        def number(value: float) -> Any:
+            return g.op("Constant", value_t=torch.tensor(value))
+
+        def polynomial(w: Any, factors: tuple[float, ...]) -> Any:
+            total = number(factors[0])
+            for factor in factors[1:]:
+                total = g.op("Add", g.op("Mul", total, w), number(factor))
+            return total
+
+        square = g.op("Mul", g.op("Sub", number(1.0), x), g.op("Add", number(1.0), x))
+        w = g.op("Neg", g.op("Log", square))
+        near = polynomial(g.op("Sub", w, number(2.5)), _NEAR)
+        far = polynomial(g.op("Sub", g.op("Sqrt", g.op("Max", w, number(5.0))), number(3.0)), _FAR)
+        return g.op("Mul", g.op("Where", g.op("Less", w, number(5.0)), near, far), x)
+
+    def xor(g: Any, a: Any, b: Any) -> Any:
+        return g.op("BitwiseXor", a, b)
+
+    def shift(g: Any, x: Any, bits: Any) -> Any:
+        """Logical, where torch's is arithmetic: `keys` masks the sign's copies off in any case."""
+        x, bits = (g.op("Cast", part, to_i=_UINT64) for part in (x, bits))
+        return g.op("Cast", g.op("BitShift", x, bits, direction_s="RIGHT"), to_i=_INT64)
+
+    words = {
+        "aten::erfinv": erfinv, "aten::bitwise_xor": xor, "aten::__xor__": xor, "aten::bitwise_right_shift": shift,
+        "aten::__rshift__": shift,
+    }  # fmt: skip
+    for name, word in words.items():
+        torch.onnx.register_custom_op_symbolic(name, word, OPSET)
+    try:
+        yield
+    finally:
+        for name in words:
+            torch.onnx.unregister_custom_op_symbolic(name, OPSET)
 
 
 def loaded(file: Path) -> Callable[[Named], Named]:
@@ -88,23 +133,3 @@ def _flat(inputs: Mapping[str, Any]) -> Named:
     for name, value in inputs.items():
         found |= {name: value} if isinstance(value, Tensor) else value
     return found
-
-
-def _erfinv() -> Callable[..., Any]:
-    """The inverse error function of float32, which ONNX does not have."""
-    from onnxscript import opset18 as op
-
-    def polynomial(w: Any, factors: tuple[float, ...]) -> Any:
-        total = op.Constant(value_float=factors[0])
-        for factor in factors[1:]:
-            total = op.Add(op.Mul(total, w), op.Constant(value_float=factor))
-        return total
-
-    def erfinv(x: Any) -> Any:
-        one, five = op.Constant(value_float=1.0), op.Constant(value_float=5.0)
-        w = op.Neg(op.Log(op.Mul(op.Sub(one, x), op.Add(one, x))))
-        near = polynomial(op.Sub(w, op.Constant(value_float=2.5)), _NEAR)
-        far = polynomial(op.Sub(op.Sqrt(op.Max(w, five)), op.Constant(value_float=3.0)), _FAR)
-        return op.Mul(op.Where(op.Less(w, five), near, far), x)
-
-    return erfinv
