@@ -207,11 +207,14 @@ def drawing(world: ECGWorldModel) -> dict[str, nn.Module]:
     return {name: part.eval() for name, part in parts.items()}
 
 
-def drawn(run: Callable[[str, Named], Named], state: Named, chart: Mapping[str, Tensor]) -> Tensor:
+def drawn(
+    run: Callable[[str, Named], Named], state: Named, chart: Mapping[str, Tensor], all_parts: bool = False
+) -> Tensor:
     """The ECG [1, 12, 5000] mV of a state and its chart, asked part by part; `assets/ecg.js` does the same.
 
     Args:
         run: name of a part and its inputs, of which it takes those that it knows -> its outputs.
+        all_parts: search in any case.
     """
     held = {
         **state,
@@ -222,7 +225,7 @@ def drawn(run: Callable[[str, Named], Named], state: Named, chart: Mapping[str, 
     rounds, enough = QUICK
     held |= run("beat", held)
     held |= run("bend", held)
-    if float(held["left"]) > enough:
+    if all_parts or float(held["left"]) > enough:
         held |= run("begin", held)
         for _ in range(rounds):
             held |= run("round", held)

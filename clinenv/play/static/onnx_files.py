@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from world_models.files import replacing
 
-__all__ = ["Named", "loaded", "write"]
+__all__ = ["flat", "loaded", "write"]
 
 Named = dict[str, Tensor]
 OPSET = 18
@@ -39,14 +39,14 @@ def write(network: nn.Module, inputs: Mapping[str, Any], file: Path) -> None:
     Raises:
         ImportError: onnx is missing.
     """
-    flat = _flat(inputs)
+    tensors = flat(inputs)
     with torch.no_grad(), warnings.catch_warnings(), replacing(file) as partial, _translations():
         warnings.simplefilter("ignore")  # a tracer warns of each length that Python looks at; all are fixed here
         gives = [_OUT + name for name in network(**inputs)]
         # by tracing: `torch.export` takes ten times as long for these thousands of small operations
         torch.onnx.export(
-            _Flat(network, inputs), tuple(flat.values()), str(partial), dynamo=False, opset_version=OPSET,
-            input_names=list(flat), output_names=gives,
+            _Flat(network, inputs), tuple(tensors.values()), str(partial), dynamo=False, opset_version=OPSET,
+            input_names=list(tensors), output_names=gives,
         )  # fmt: skip
 
 
@@ -94,10 +94,9 @@ def _translations() -> Iterator[None]:
         x, bits = (g.op("Cast", part, to_i=_UINT64) for part in (x, bits))
         return g.op("Cast", g.op("BitShift", x, bits, direction_s="RIGHT"), to_i=_INT64)
 
-    words = {
-        "aten::erfinv": erfinv, "aten::bitwise_xor": xor, "aten::__xor__": xor, "aten::bitwise_right_shift": shift,
-        "aten::__rshift__": shift,
-    }  # fmt: skip
+    words = {"aten::erfinv": erfinv}  # the tracer's names of one operation differ with how it was written
+    words |= dict.fromkeys(("aten::bitwise_xor", "aten::__xor__", "aten::__xor_"), xor)
+    words |= dict.fromkeys(("aten::bitwise_right_shift", "aten::__rshift__", "aten::__rshift_"), shift)
     for name, word in words.items():
         torch.onnx.register_custom_op_symbolic(name, word, OPSET)
     try:
@@ -127,7 +126,7 @@ def loaded(file: Path) -> Callable[[Named], Named]:
     return run
 
 
-def _flat(inputs: Mapping[str, Any]) -> Named:
+def flat(inputs: Mapping[str, Any]) -> Named:
     """The tensors of arguments by name, in the order in which torch lays them out."""
     found: Named = {}
     for name, value in inputs.items():
