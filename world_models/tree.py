@@ -14,7 +14,20 @@ from torch import Tensor
 
 T = TypeVar("T")  # a tree: what goes in as some NamedTuple comes out as the same
 
-__all__ = ["batch_size", "cat", "copy", "leaves", "map_leaves", "put", "repeat", "rows_of", "runs", "take", "to", "where"]
+__all__ = [
+    "batch_size",
+    "cat",
+    "copy",
+    "leaves",
+    "map_leaves",
+    "put",
+    "repeat",
+    "rows_of",
+    "runs",
+    "take",
+    "to",
+    "where",
+]
 
 
 def map_leaves(function: Callable[..., Any], tree: T, *rest: T) -> T:

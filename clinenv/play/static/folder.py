@@ -37,7 +37,7 @@ PATIENTS_EACH = 4  # of every cohort
 OWN_ASSETS = Path(__file__).parent / "assets"
 # The page runs WebAssembly and loads nothing from elsewhere; a host of files sends no such header.
 _HEAD = (
-    '<meta http-equiv="Content-Security-Policy" content="default-src \'self\'; script-src \'self\' '
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'self'; script-src 'self' "
     "'wasm-unsafe-eval'; img-src 'self' data:; base-uri 'none'; form-action 'none'\">\n"
 )
 _NOTE = (

@@ -68,9 +68,7 @@ class StepOfGame(nn.Module):
         like: a state, for its structure.
     """
 
-    def __init__(
-        self, game: Game, simulator: Simulator, numbers: Callable[[Any], Tensor], like: ECGWorldState
-    ) -> None:
+    def __init__(self, game: Game, simulator: Simulator, numbers: Callable[[Any], Tensor], like: ECGWorldState) -> None:
         super().__init__()
         assert isinstance(simulator.world, ECGWorldModel)
         self.world, self.simulator, self.numbers, self.like = simulator.world, simulator, numbers, like
@@ -82,7 +80,7 @@ class StepOfGame(nn.Module):
         before = state_from(state, self.like)
         out = self.simulator.step(before, self.world.observe(before), dose_mg)
         old, new = named(before), named(out.state)
-        changed = {name: value for name, value in new.items() if value is not old[name]}
+        changed = {name: value for name, value in new.items() if name in state and value is not old[name]}
         return {
             **changed,
             **self.shown(out.state, out.chart),

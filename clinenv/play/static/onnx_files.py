@@ -18,7 +18,6 @@ __all__ = ["flat", "loaded", "write"]
 
 Named = dict[str, Tensor]
 OPSET = 18
-_INT64, _UINT64 = 7, 13  # ONNX's numbers of these types
 _OUT = "next."  # before the names of outputs: ONNX lets no output bear the name of an input
 # Giles 2011, "Approximating the erfinv function", single precision: where w = -ln(1 - x^2) is below 5, and beyond
 _NEAR = (
@@ -89,12 +88,44 @@ def _translations() -> Iterator[None]:
     def xor(g: Any, a: Any, b: Any) -> Any:
         return g.op("BitwiseXor", a, b)
 
-    def shift(g: Any, x: Any, bits: Any) -> Any:
-        """Logical, where torch's is arithmetic: `keys` masks the sign's copies off in any case."""
-        x, bits = (g.op("Cast", part, to_i=_UINT64) for part in (x, bits))
-        return g.op("Cast", g.op("BitShift", x, bits, direction_s="RIGHT"), to_i=_INT64)
+    @torch.onnx.symbolic_helper.parse_args("v", "i")
+    def shift(g: Any, x: Any, bits: int) -> Any:
+        """Logical, where torch's is arithmetic: `keys` masks the sign's copies off in any case. ONNX shifts unsigned
+        numbers alone, of which torch's tracer knows nothing: so divided, without the sign, which is then put back."""
 
-    words = {"aten::erfinv": erfinv}  # the tracer's names of one operation differ with how it was written
+        def number(value: int) -> Any:
+            return g.op("Constant", value_t=torch.tensor(value))
+
+        rest = g.op("Div", g.op("BitwiseAnd", x, number((1 << 63) - 1)), number(1 << bits))
+        sign = g.op("Where", g.op("Less", x, number(0)), number(1 << (63 - bits)), number(0))
+        return g.op("Add", rest, sign)
+
+    def expm1(g: Any, x: Any) -> Any:
+        """tanh(x / 2) (exp(x) + 1): exp(x) - 1 would lose the digits of a small x."""
+        one, half = (g.op("Constant", value_t=torch.tensor(value)) for value in (1.0, 0.5))
+        return g.op("Mul", g.op("Tanh", g.op("Mul", x, half)), g.op("Add", g.op("Exp", x), one))
+
+    def flatten(g: Any, x: Any, first: Any, last: Any) -> Any:
+        """With the sizes of the trace: torch's own translation forgets how many there are."""
+        traced = g.original_node.output().type()
+        shape = g.op("Constant", value_t=torch.tensor(traced.sizes()))
+        return g.op("Reshape", x, shape).setType(traced)
+
+    @torch.onnx.symbolic_helper.parse_args("v", "i", "i")
+    def movedim(g: Any, x: Any, source: int, destination: int) -> Any:
+        """Torch's own translation reads the places of dimensions wrongly where they are plain numbers."""
+        traced = g.original_node.output().type()
+        rank = len(traced.sizes())
+        order = [d for d in range(rank) if d != source % rank]
+        order.insert(destination % rank, source % rank)
+        return g.op("Transpose", x, perm_i=order).setType(traced)
+
+    words = {
+        "aten::erfinv": erfinv,
+        "aten::expm1": expm1,
+        "aten::flatten": flatten,
+        "aten::movedim": movedim,
+    }  # the tracer's names of one operation differ with how it was written
     words |= dict.fromkeys(("aten::bitwise_xor", "aten::__xor__", "aten::__xor_"), xor)
     words |= dict.fromkeys(("aten::bitwise_right_shift", "aten::__rshift__", "aten::__rshift_"), shift)
     for name, word in words.items():

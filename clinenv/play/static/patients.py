@@ -28,8 +28,13 @@ class Admitted(NamedTuple):
 
 
 def kept_state(state: Any) -> Named:
-    """The tensors of a state that a step takes. What recorded patients keep of their ECG is nothing in generated ones."""
-    return {name: value for name, value in named(state).items() if not name.startswith("recorded.")}
+    """The tensors of a state that steps and drawings take.
+
+    Not what recorded patients keep of their ECG, which is nothing in generated ones, and not the log of doses, by which
+    `rekey` lives a course anew.
+    """
+    left = ("recorded.", "dose_log_mg")
+    return {name: value for name, value in named(state).items() if not name.startswith(left)}
 
 
 def admitted(game: Game, world: str, cohorts: tuple[str, ...], each: int) -> list[Admitted]:
