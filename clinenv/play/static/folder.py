@@ -23,7 +23,7 @@ from clinenv.play.page import ASSETS, index, setting
 from clinenv.play.session import Session
 from clinenv.play.static import equality, patients, runtime
 from clinenv.play.static.networks import Named, StepOfGame, drawing, drawn, named
-from clinenv.play.static.onnx_files import flat, loaded, write
+from clinenv.play.static.onnx_files import loaded, write
 from clinenv.rendering import ecg_paper
 from world_models.ecg.t_synthesis import QUICK
 from world_models.ecg_wm.recorded import INTERVALS

@@ -111,8 +111,8 @@ class Beat(nn.Module):
         self.vae = world.vae
 
     def forward(self, shape: Tensor, first_shape: Tensor, intervals: Tensor, t_wave: Tensor) -> Named:
-        """Of latents [1, M], the chart's INTERVALS and T_MEASURES [1, 5] each: the beat [1, 8, 200] mV, the intervals to
-        draw with [1, 6], and what is to be bent for (`t_reader.Beats`)."""
+        """Of latents [1, M], the chart's INTERVALS and T_MEASURES [1, 5] each: the beat [1, 8, 200] mV, the intervals
+        to draw with [1, 6], and what is to be bent for (`t_reader.Beats`)."""
         chart = {
             **dict(zip(INTERVALS, intervals.unbind(-1), strict=True)),
             **dict(zip(T_MEASURES, t_wave.unbind(-1), strict=True)),
