@@ -100,8 +100,8 @@ def _write(game: Game, given: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     print(
-        f"{folder}: {size / 1e6:.1f} MB (of {MOST_BYTES / 1e6:g}). Over {found.steps} steps its networks differ from the "
-        f"world by at most {found.state:.1e} (state) and {found.chart:.1e} (chart), relative; {found.reward:.1e} "
+        f"{folder}: {size / 1e6:.1f} MB (of {MOST_BYTES / 1e6:g}). Over {found.steps} steps its networks differ from "
+        f"the world by at most {found.state:.1e} (state) and {found.chart:.1e} (chart), relative; {found.reward:.1e} "
         f"(reward); {found.ecg_mv * 1e3:.2g} uV (ECG).\n"
         f"Any server of files will do: python -m http.server --directory {folder}. {NOT_FOR_CLINICAL_USE}"
     )

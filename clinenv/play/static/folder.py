@@ -41,8 +41,8 @@ _HEAD = (
     "'wasm-unsafe-eval'; img-src 'self' data:; base-uri 'none'; form-action 'none'\">\n"
 )
 _NOTE = (
-    "This page runs without a server: the learned world computes in your browser, and the oracle is not in it. What the "
-    "oracle gave each patient under some plans was computed beforehand and stands with the patient."
+    "This page runs without a server: the learned world computes in your browser, and the oracle is not in it. What "
+    "the oracle gave each patient under some plans was computed beforehand and stands with the patient."
 )
 
 

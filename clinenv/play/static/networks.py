@@ -1,8 +1,8 @@
 """What the page asks of the learned world, as networks of tensors alone: a step with its task, and an ECG in parts.
 
 An ECG's T wave is bent by a search whose rounds are as many as it takes, so its drawing is cut where the rounds are:
-`Beat` and `Bend` begin, `Begin` and `Round` search, `Draw` ends. All are of one patient. The page runs them in the order of
-`drawn`, which is the same in Python.
+`Beat` and `Bend` begin, `Begin` and `Round` search, `Draw` ends. All are of one patient. The page runs them in the
+order of `drawn`, which is the same in Python.
 """
 
 from __future__ import annotations
