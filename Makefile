@@ -123,6 +123,15 @@ test-play: setup
 	$(PY) -m playwright install chromium || echo "no download; a Chromium that is installed is taken"
 	CLINENV_BROWSER_TESTS=1 CLINENV_SCREENSHOTS=runs/play $(PY) -m pytest tests/play
 
+# The page without a server: made, and an episode played to its end on it in a real browser, offline
+.PHONY: play-static
+play-static: setup
+	$(PY) -m pip install -q -c constraints.txt -e ".[browser,play-static]"
+	$(PY) -m playwright install chromium || echo "no download; a Chromium that is installed is taken"
+	rm -rf runs/play-static
+	$(PY) -m clinenv.commands.main play ECGDrug-v0 --static runs/play-static
+	CLINENV_STATIC_PAGE=runs/play-static CLINENV_SCREENSHOTS=runs/play $(PY) -m pytest tests/play/test_play_static.py
+
 # Damaged inputs, kills, extreme actions, full disks: in brief. The full counts: docs/reliability.md
 .PHONY: campaign
 campaign: setup

@@ -14,7 +14,20 @@ from torch import Tensor
 
 T = TypeVar("T")  # a tree: what goes in as some NamedTuple comes out as the same
 
-__all__ = ["batch_size", "cat", "copy", "leaves", "map_leaves", "put", "repeat", "runs", "take", "to", "where"]
+__all__ = [
+    "batch_size",
+    "cat",
+    "copy",
+    "leaves",
+    "map_leaves",
+    "put",
+    "repeat",
+    "rows_of",
+    "runs",
+    "take",
+    "to",
+    "where",
+]
 
 
 def map_leaves(function: Callable[..., Any], tree: T, *rest: T) -> T:
@@ -82,6 +95,17 @@ def _one_row(*parts: Tensor) -> bool:
 def where(mask: Tensor, if_true: T, if_false: T) -> T:
     """Row by row: the rows of `if_true` where mask (bool [B]) holds, else the rows of `if_false`."""
     return map_leaves(lambda a, b: a if _one_row(a, b) else torch.where(_spread(mask, a), a, b), if_true, if_false)
+
+
+def rows_of(mask: Tensor) -> Tensor:
+    """int64 [N] the rows where mask (bool [B]) holds, for work that only some rows need.
+
+    While a graph is written for ONNX, all rows, so that no shape depends on values: whoever works on the rows must
+    leave those as they are where `mask[rows]` does not hold.
+    """
+    if torch.onnx.is_in_onnx_export():
+        return torch.arange(mask.shape[0], device=mask.device)
+    return mask.nonzero().squeeze(-1)
 
 
 def take(tree: T, index: Tensor | slice) -> T:

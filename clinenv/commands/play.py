@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clinenv.commands.errors import UsageError
@@ -30,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=_LOOPBACK, help=f"address to listen on (default {_LOOPBACK}: this machine)")
     parser.add_argument("--port", type=whole(0, 65535), default=8765, help="0 takes a free one (default 8765)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser, too")
+    parser.add_argument(
+        "--static", metavar="DIR", help="write the page into a new folder instead, as files that need no server of ours"
+    )
+    parser.add_argument(
+        "--onnxruntime-web", metavar="FILE", help="its npm package for --static; without, it comes from the registry"
+    )
     parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1, help="torch threads (default 1)")
 
 
@@ -41,6 +48,8 @@ def run(given: argparse.Namespace) -> int:
             cannot be had.
     """
     game = _game(given.env)
+    if given.static is not None:
+        return _write(game, given)
     try:
         import uvicorn
 
@@ -69,6 +78,33 @@ def run(given: argparse.Namespace) -> int:
         webbrowser.open(address)
     config = uvicorn.Config(app, log_level="warning", limit_concurrency=64, timeout_keep_alive=30, server_header=False)
     uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def _write(game: Game, given: argparse.Namespace) -> int:
+    """The page without a server. Raises UsageError: see `clinenv.play.static.folder.build`."""
+    import torch
+
+    from clinenv.play.static.folder import MOST_BYTES, build
+
+    if given.world is not None:
+        raise UsageError("--static takes the shipped world; leave out --world")
+    torch.set_num_threads(given.threads)
+    folder = Path(given.static)
+    try:
+        size, found = build(game, folder, given.onnxruntime_web)
+    except ImportError as error:
+        raise UsageError(
+            f'clinenv play --static needs {error.name}, which is not installed; run: pip install "clinenv[play-static]"'
+        ) from error
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    print(
+        f"{folder}: {size / 1e6:.1f} MB (of {MOST_BYTES / 1e6:g}). Over {found.steps} steps its networks differ from "
+        f"the world by at most {found.state:.1e} (state) and {found.chart:.1e} (chart), relative; {found.reward:.1e} "
+        f"(reward); {found.ecg_mv * 1e3:.2g} uV (ECG).\n"
+        f"Any server of files will do: python -m http.server --directory {folder}. {NOT_FOR_CLINICAL_USE}"
+    )
     return 0
 
 

@@ -16,7 +16,7 @@ from clinenv.simulator import Step
 from clinenv.task import Doses
 from world_models.protocol import HasCohort, HasWeights
 
-__all__ = ["Stand", "about", "advance", "begin", "episodes_of", "paper"]
+__all__ = ["Stand", "about", "advance", "begin", "episodes_of", "in_words", "paper"]
 
 _HOURS_PER_YEAR = 8766.0
 _DIGITS = 6  # significant, of numbers on the wire
@@ -123,13 +123,13 @@ def _shown(game: Game, episodes: Episodes, out: Step | None, end: str | None) ->
             "terms": {name: _number(float(term[0])) for name, term in out.terms.items()},
             "cost": _number(float(out.cost[0])),
             "costs": {name: _number(float(part[0])) for name, part in out.cost_parts.items()},
-            "given": _in_words(episodes, out.given[0].tolist()),
+            "given": in_words(episodes, out.given[0].tolist()),
             "refused": [[ORDER_NAMES[name][0], why] for name, why in episodes.refusals(0)],
         }
     return shown
 
 
-def _in_words(episodes: Episodes, amounts: list[float]) -> list[str]:
+def in_words(episodes: Episodes, amounts: list[float]) -> list[str]:
     """What was carried out: "dofetilide 0.5 mg"; of what is yes or no the name alone."""
     words = []
     for order, amount in zip(episodes.simulator.world.orders, amounts, strict=True):

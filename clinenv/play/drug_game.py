@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from clinenv.envs.ecg_drug.task import SINGLE_DOSE_MG, ECGDrugTask
 from clinenv.play.game import Fact, Game, Row, unit_shown
 from clinenv.rendering.labels import LIMITS, label_and_unit, least_span, order_title
@@ -14,7 +17,7 @@ from world_models.protocol import Chart
 from world_models.quantities.ecg_drug import DRUGS, MEASURES
 from world_models.quantity import by_name
 
-__all__ = ["CONTINUOUS", "DRUG", "ORDER_NAMES"]
+__all__ = ["CONTINUOUS", "DRUG", "ORDER_NAMES", "numbers"]
 
 _ECG = (
     "heart_rate_bpm", "pr_ms", "qrs_ms", "qt_ms", "qtcf_ms", "jt_peak_c_ms", "tpeak_tend_ms", "t_amplitude_uv",
@@ -38,14 +41,16 @@ def _row(name: str, group: str) -> Row:
     return Row(name, label, unit, group, digits, None, LIMITS.get(name), span)
 
 
+def numbers(chart: Chart) -> Tensor:
+    """The values [B, R] of the game's rows in their units; NaN where one is not known."""
+    unknown = torch.full_like(chart["hours"], torch.nan)
+    shown = [chart.get(name, unknown) * (100.0 if name == "arrhythmia_burden" else 1.0) for name in (*_ECG, *_STATE)]
+    return torch.cat((torch.stack(shown, -1), chart["total_dose_mg"]), -1)
+
+
 def _read(chart: Chart) -> dict[str, float | None]:
-    values: dict[str, float | None] = {}
-    for name in (*_ECG, *_STATE):
-        value = float(chart[name][0]) if name in chart else math.nan
-        values[name] = None if math.isnan(value) else value * (100.0 if name == "arrhythmia_burden" else 1.0)
-    for place, drug in enumerate(DRUGS):
-        values[f"total_{drug}"] = float(chart["total_dose_mg"][0, place])
-    return values
+    values = zip((row.key for row in _ROWS), numbers(chart)[0].tolist(), strict=True)
+    return {name: None if math.isnan(value) else value for name, value in values}
 
 
 def _facts(chart: Chart) -> list[Fact]:

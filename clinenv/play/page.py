@@ -15,17 +15,18 @@ __all__ = ["ASSETS", "index", "setting"]
 ASSETS = Path(__file__).parent / "assets"
 
 
-def index(game: Game, scripts: str = "/assets") -> str:
+def index(game: Game, scripts: str = "/assets", head: str = "") -> str:
     """The HTML of the page.
 
     Args:
         scripts: where style and scripts lie, as the page names it.
+        head: more HTML of its head.
     """
     words = {"TITLE": game.title, "ID": game.id, "GOAL": game.goal, "SCRIPTS": scripts}
     html = (ASSETS / "index.html").read_text(encoding="utf-8")
     for name, value in words.items():
         html = html.replace("{{" + name + "}}", escape(value))
-    return html
+    return html.replace("{{HEAD}}", head)
 
 
 def setting(game: Game, how: dict[str, Any], worlds: Sequence[str]) -> dict[str, Any]:

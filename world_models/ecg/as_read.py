@@ -25,6 +25,7 @@ from world_models.ecg.t_bend import TShape
 from world_models.ecg.t_synthesis import Marks, shape_t_wave
 from world_models.ecg.t_wave import TWave
 from world_models.ecg.waveform import P_STEP_MS, QRS_STRETCH_MS, R_SHARE, Intervals, p_stretch, qrs_stretch
+from world_models.tree import rows_of
 
 __all__ = ["Drawn", "drawn_as_asked", "drawn_as_read", "p_onset", "qrs_bounds"]
 
@@ -142,12 +143,13 @@ def _qrs_as_read(asked: Intervals, morphology: Tensor | None, residual: Tensor |
     whole: Drawing = (asked, morphology, residual)
     best = _qrs_read(whole, asked.qrs_ms)
     for _ in range(_ROUNDS):
-        rows = (best[3].abs() > _NEAR_ENOUGH_MS).nonzero().squeeze(-1)
+        far = best[3].abs() > _NEAR_ENOUGH_MS
+        rows = rows_of(far)
         if not len(rows):
             break
         old = tuple(x[rows] for x in best)
         new = _qrs_read(_rows(whole, rows), (old[0] - old[3]).clamp(*_QRS_MS))
-        better = new[3].abs() < old[3].abs()
+        better = far[rows] & (new[3].abs() < old[3].abs())
         best = tuple(x.index_copy(0, rows, torch.where(better, a, b)) for x, a, b in zip(best, new, old, strict=True))
     return best
 
@@ -171,7 +173,8 @@ def _pr_as_read(
 
     def missed(rows: Tensor, pr: Tensor) -> Tensor:
         found = []
-        for some, its in zip(rows.split(_ROWS), pr.split(_ROWS), strict=True):
+        for start in range(0, len(rows), _ROWS):
+            some, its = rows[start : start + _ROWS], pr[start : start + _ROWS]
             few, heights, kept = _rows(whole, some)
             assert kept is not None
             front = p_stretch(few._replace(pr_ms=its), heights, kept)
@@ -181,12 +184,14 @@ def _pr_as_read(
     pr = drawn.pr_ms
     miss = missed(torch.arange(len(pr), device=pr.device), pr)
     tried = (pr - miss).clamp(*_PR_MS)
-    far = (miss.abs() > _P_NEAR_ENOUGH_MS).nonzero().squeeze(-1)
+    missing = miss.abs() > _P_NEAR_ENOUGH_MS
+    far = rows_of(missing)
     again = missed(far, tried[far])
     better = again.abs() < miss[far].abs()
     # One step more, unread, where the first one led most of the way.
     last = torch.where(again.abs() < _P_SURE * miss[far].abs(), (tried[far] - again).clamp(*_PR_MS), tried[far])
-    return tried.index_copy(0, far, torch.where(better, last, pr[far]))
+    moved = torch.where(better, last, pr[far])
+    return tried.index_copy(0, far, torch.where(missing[far], moved, tried[far]))
 
 
 def drawn_as_read(
@@ -202,11 +207,12 @@ def drawn_as_read(
     drawn = Intervals.of(asked.heart_rate_bpm, pr, qrs, jt_peak, asked.tpeak_tend_ms)
     if residual is None:
         return drawn, marks
-    rows = (residual != 0).flatten(1).any(-1).nonzero().squeeze(-1)
+    own = (residual != 0).flatten(1).any(-1)
+    rows = rows_of(own)
     few, heights, kept = _rows((drawn, morphology, residual), rows)
     assert kept is not None
     moved = _pr_as_read(few, heights, kept, asked.pr_ms[rows], onset[rows], marks.t_end[rows])
-    return drawn._replace(pr_ms=pr.index_copy(0, rows, moved)), marks
+    return drawn._replace(pr_ms=pr.index_copy(0, rows, torch.where(own[rows], moved, pr[rows]))), marks
 
 
 def drawn_as_asked(

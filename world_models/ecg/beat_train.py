@@ -13,7 +13,7 @@ from torch import Tensor
 
 from world_models import keys
 
-__all__ = ["POST_MS", "PRE_MS", "add_rows", "as_column", "beat_samples", "tile"]
+__all__ = ["POST_MS", "PRE_MS", "add_rows", "as_column", "beat_samples", "beats_needed", "tile"]
 
 # The window of a beat around R. Waves that reach outside are cut: it holds PR up to 450 ms and QT up to 750 ms
 # (with QRS <= 230 ms and Tpeak-Tend <= 200 ms).
@@ -35,24 +35,21 @@ def beat_samples(
     sampling_rate_hz: float = 500.0,
     hrv_ms: float | Tensor = 0.0,
     margin: int = 4,
+    count: int | None = None,
 ) -> Tensor:
     """Samples of the R peaks, int64 [B, K], rising; `margin` beats lie before the recording and at least as many after.
 
     Beats sit on an even grid and are moved by a respiratory (0.2-0.33 Hz) and a slow (0.07-0.12 Hz) wave whose phases
     come from the key; the RR intervals then vary with standard deviation `hrv_ms` (at most 8 % of the mean RR). The
     first and the last beat within the recording stay on the grid, so the mean RR is 60 / heart rate to the sample.
+    `count` is K, where it must not depend on the rates; it has to do for the fastest.
 
     Raises:
         ValueError: a heart rate is not within 5 to 400 bpm.
     """
-    slowest, fastest = (float(x) for x in torch.aminmax(heart_rate_bpm)) if heart_rate_bpm.numel() else (60.0, 60.0)
-    if not (_RATES_BPM[0] <= slowest and fastest <= _RATES_BPM[1]):
-        raise ValueError(
-            f"heart_rate_bpm from {slowest} to {fastest} must lie within {_RATES_BPM[0]:g} to {_RATES_BPM[1]:g}: "
-            "clip it to the chart's range first"
-        )
+    if count is None:
+        count = beats_needed(heart_rate_bpm, seconds, margin)
     rr = 60.0 / heart_rate_bpm.to(torch.float32).unsqueeze(-1)
-    count = int(math.ceil(seconds * fastest / 60.0)) + 2 * margin + 1
     u = keys.uniform(key, t, "beat_times", (5,))
     first = u[:, 0:1] * rr
     # Beats on the grid that fall on a sample of the recording (the last half sample rounds out of it).
@@ -78,6 +75,21 @@ def beat_samples(
     shift = moved(place) - start - (end - start) * (place / last)
     shift = shift * ((place > 0) & (place < last))
     return torch.round((first + place * rr + shift) * sampling_rate_hz).to(torch.int64)
+
+
+def beats_needed(heart_rate_bpm: Tensor, seconds: float = 10.0, margin: int = 4) -> int:
+    """How many beats `beat_samples` lays down for rates [B].
+
+    Raises:
+        ValueError: a heart rate is not within 5 to 400 bpm.
+    """
+    slowest, fastest = (float(x) for x in torch.aminmax(heart_rate_bpm)) if heart_rate_bpm.numel() else (60.0, 60.0)
+    if not (_RATES_BPM[0] <= slowest and fastest <= _RATES_BPM[1]):
+        raise ValueError(
+            f"heart_rate_bpm from {slowest} to {fastest} must lie within {_RATES_BPM[0]:g} to {_RATES_BPM[1]:g}: "
+            "clip it to the chart's range first"
+        )
+    return int(math.ceil(seconds * fastest / 60.0)) + 2 * margin + 1
 
 
 def tile(

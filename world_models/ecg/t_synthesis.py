@@ -32,8 +32,10 @@ from world_models.ecg.t_reader import (
 )
 from world_models.ecg.t_wave import TWave
 from world_models.ecg.waveform import R_SHARE, WAVES, Intervals
+from world_models.tree import rows_of
 
-__all__ = ["SCALE", "Marks", "bend_for", "marks_of", "own_wave", "shape_t_wave"]
+__all__ = ["QUICK", "SCALE", "Marks", "Search", "begun", "bend_for", "cost", "marks_of", "own_wave", "posed"]
+__all__ += ["search_begun", "search_round", "shape_t_wave"]
 
 # A miss of this size counts as one: asymmetry, flatness, ERD_30, LRD_30, T peak and T end as delineated, ms.
 SCALE = (0.015, 0.006, 0.8, 0.8, 0.35, 0.35)
@@ -42,7 +44,7 @@ _CALM, _EVEN = 0.06, 0.7  # weights of a slope's logarithm and of its change fro
 # in SCALE's order; then rounds of the search, and squared misses under which a beat is left as it is.
 _AS_IT_IS, _GUESSES, _ASK_LARGEST = 1.0, 3, 8.0
 _ASK_UNITS = (0.02, 0.01, 1.5, 1.5, 1.0, 1.5)
-_QUICK, _CAREFUL = (10, 20.0), ((4, 9.0), (8, 9.0), (12, 12.0))
+QUICK, _CAREFUL = (10, 20.0), ((4, 9.0), (8, 9.0), (12, 12.0))
 _HOPE = 0.7  # of a stage: the share of a beat's cost that is left where it was worth while
 _FAR, _UNREADABLE = 60.0, 20.0  # no miss counts for more; a wave off which a measure cannot be read counts for this
 _GAINS = (0.01, 100.0)
@@ -53,7 +55,7 @@ _ROWS, _SLOPE_ROWS = 512, 64  # ECGs solved at once, and their slopes: as many a
 _ST = WAVES.index("ST")
 
 
-class _Search(NamedTuple):
+class Search(NamedTuple):
     """Where the search stands; B rows."""
 
     x: Tensor  # [B, FREE]
@@ -75,20 +77,21 @@ def _gain(beats: Beats, gain: Tensor, height_mv: Tensor) -> Tensor:
     return torch.where(torch.isfinite(wanted), wanted, gain)
 
 
-def _cost(off: Tensor) -> Tensor:
+def cost(off: Tensor) -> Tensor:
+    """Sum [B] of the squares of misses [B, M]."""
     return (off * off).sum(-1)
 
 
-def _slopes(beats: Beats, at: _Search) -> Tensor:
+def _slopes(beats: Beats, at: Search) -> Tensor:
     """How the misses change with each free parameter, [B, FREE, M], by differences."""
     parts = []
     for start in range(0, max(at.x.shape[0], 1), _SLOPE_ROWS):
         rows = slice(start, start + _SLOPE_ROWS)
-        parts.append(_slopes_of(Beats(*(v[rows] for v in beats)), _Search(*(v[rows] for v in at))))
+        parts.append(_slopes_of(Beats(*(v[rows] for v in beats)), Search(*(v[rows] for v in at))))
     return torch.cat(parts)
 
 
-def _slopes_of(beats: Beats, at: _Search) -> Tensor:
+def _slopes_of(beats: Beats, at: Search) -> Tensor:
     """`_slopes` of few beats, all parameters at once."""
     rows = at.x.shape[0]
     many = Beats(*(v.repeat(FREE, *(1,) * (v.ndim - 1)) for v in beats))
@@ -97,35 +100,45 @@ def _slopes_of(beats: Beats, at: _Search) -> Tensor:
     return (moved.reshape(FREE, rows, -1) - at.off).transpose(0, 1).contiguous() / _STEP
 
 
-def _rounds(beats: Beats, at: _Search, rounds: int) -> _Search:
+def _rounds(beats: Beats, at: Search, rounds: int) -> Search:
     """Least squares with slopes by differences once, and from then on by what each step taught (Broyden 1965, doi
     10.1090/S0025-5718-1965-0198670-6)."""
-    off, height = _misses(beats, at.x, at.gain)
-    at = at._replace(off=off, height_mv=height)
-    slope = _slopes(beats, at)
-    damping = torch.full_like(at.gain, _DAMPING[0])
-    diagonal = torch.eye(FREE, device=at.x.device)
+    at, slope, damping = search_begun(beats, at)
     for _ in range(rounds):
-        normal = torch.stack([(slope * slope[:, i : i + 1]).sum(-1) for i in range(FREE)], dim=1)
-        right = (slope * at.off.unsqueeze(1)).sum(-1, keepdim=True)
-        move = -solve((normal + diagonal * damping[:, None, None]).double(), right.double()).squeeze(-1)
-        tried = (at.x + move.to(at.x.dtype).clamp(-_LARGEST, _LARGEST)).clamp(-_LIMIT, _LIMIT)
-        off, height = _misses(beats, tried, at.gain)
-        step = tried - at.x
-        foretold = torch.zeros_like(off)
-        for i in range(FREE):
-            foretold = foretold + slope[:, i] * step[:, i : i + 1]
-        surprise = (off - at.off - foretold).unsqueeze(1)
-        slope = slope + surprise * (step / (step * step).sum(-1, keepdim=True).clamp_min(1e-8)).unsqueeze(-1)
-        better = (_cost(off) < _cost(at.off)) & height.isfinite()
-        height = torch.where(better, height, at.height_mv)
-        x, off = (torch.where(better.unsqueeze(-1), a, b) for a, b in ((tried, at.x), (off, at.off)))
-        at = _Search(x, _gain(beats, at.gain, height), off, height)
-        damping = (damping * torch.where(better, _DAMPING[1], _DAMPING[2])).clamp(1e-3, 1e6)
+        at, slope, damping = search_round(beats, at, slope, damping)
     return at
 
 
-def _guessed(beats: Beats, plain: Tensor, height_mv: Tensor) -> _Search:
+def search_round(beats: Beats, at: Search, slope: Tensor, damping: Tensor) -> tuple[Search, Tensor, Tensor]:
+    """One round of damped least squares: where the search stands then, its slopes [B, FREE, M] and its damping [B]."""
+    diagonal = torch.eye(FREE, device=at.x.device)
+    normal = torch.stack([(slope * slope[:, i : i + 1]).sum(-1) for i in range(FREE)], dim=1)
+    right = (slope * at.off.unsqueeze(1)).sum(-1, keepdim=True)
+    move = -solve((normal + diagonal * damping[:, None, None]).double(), right.double()).squeeze(-1)
+    tried = (at.x + move.to(at.x.dtype).clamp(-_LARGEST, _LARGEST)).clamp(-_LIMIT, _LIMIT)
+    off, height = _misses(beats, tried, at.gain)
+    step = tried - at.x
+    foretold = torch.zeros_like(off)
+    for i in range(FREE):
+        foretold = foretold + slope[:, i] * step[:, i : i + 1]
+    surprise = (off - at.off - foretold).unsqueeze(1)
+    slope = slope + surprise * (step / (step * step).sum(-1, keepdim=True).clamp_min(1e-8)).unsqueeze(-1)
+    better = (cost(off) < cost(at.off)) & height.isfinite()
+    height = torch.where(better, height, at.height_mv)
+    x, off = (torch.where(better.unsqueeze(-1), a, b) for a, b in ((tried, at.x), (off, at.off)))
+    at = Search(x, _gain(beats, at.gain, height), off, height)
+    damping = (damping * torch.where(better, _DAMPING[1], _DAMPING[2])).clamp(1e-3, 1e6)
+    return at, slope, damping
+
+
+def search_begun(beats: Beats, at: Search) -> tuple[Search, Tensor, Tensor]:
+    """What the first `search_round` starts from: slopes by differences, and the damping of the beginning."""
+    off, height = _misses(beats, at.x, at.gain)
+    at = at._replace(off=off, height_mv=height)
+    return at, _slopes(beats, at), torch.full_like(at.gain, _DAMPING[0])
+
+
+def _guessed(beats: Beats, plain: Tensor, height_mv: Tensor) -> Search:
     """The best of some guesses of `t_start`: what a guess misses is asked for in addition.
 
     In the six measures the guesses nearly do what they are asked: Broyden's method (good update of the inverse, doi
@@ -141,7 +154,7 @@ def _guessed(beats: Beats, plain: Tensor, height_mv: Tensor) -> _Search:
     asked, gain = target, _gain(beats, torch.ones_like(height_mv), height_mv)
     x = t_start.guess(t_start.asks(asked, beats.drawn), own, network)
     off, height = _misses(beats, x, gain)
-    best = _Search(x, _gain(beats, gain, height), off, height)
+    best = Search(x, _gain(beats, gain, height), off, height)
     miss = _in_units(off, units)
     for _ in range(_GUESSES - 1):
         step = -(inverse * miss.unsqueeze(1)).sum(-1).clamp(-_ASK_LARGEST, _ASK_LARGEST)
@@ -156,8 +169,8 @@ def _guessed(beats: Beats, plain: Tensor, height_mv: Tensor) -> _Search:
         row = (step.unsqueeze(-1) * inverse).sum(1, keepdim=True)
         inverse = inverse + ((step - turned) / along).unsqueeze(-1) * row
         miss = new
-        found = _Search(x, _gain(beats, gain, height), off, height)
-        better = (_cost(off[:, : len(SCALE)]) < _cost(best.off[:, : len(SCALE)])) & height.isfinite()
+        found = Search(x, _gain(beats, gain, height), off, height)
+        better = (cost(off[:, : len(SCALE)]) < cost(best.off[:, : len(SCALE)])) & height.isfinite()
         best = _chosen(better, found, best)
     return best
 
@@ -167,57 +180,59 @@ def _in_units(off: Tensor, units: Tensor) -> Tensor:
     return off[:, : len(SCALE)] * (torch.tensor(SCALE, device=off.device) / units)
 
 
-def _chosen(first: Tensor, one: _Search, other: _Search) -> _Search:
+def _chosen(first: Tensor, one: Search, other: Search) -> Search:
     """Rows of `one` where `first` [B] is true, else of `other`."""
     pairs = zip(one, other, strict=True)
-    return _Search(*(torch.where(first.view(-1, *(1,) * (a.ndim - 1)), a, b) for a, b in pairs))
+    return Search(*(torch.where(first.view(-1, *(1,) * (a.ndim - 1)), a, b) for a, b in pairs))
 
 
-def _begun(beats: Beats) -> _Search:
+def begun(beats: Beats) -> Search:
     """Beats as they are, if they measure what is asked for, else as guessed."""
     rows, device = beats.drawn.shape[0], beats.drawn.device
     x, one = torch.zeros(rows, FREE, device=device), torch.ones(rows, device=device)
     plain, height = read_bent(beats, free_shape(x, one))
     gain = _gain(beats, one, height)
     off, _ = _misses(beats, x, gain)
-    at = _Search(x, gain, off, height * gain)
-    left = (_cost(off[:, : len(SCALE)]) > _AS_IT_IS).nonzero().squeeze(-1)
+    at = Search(x, gain, off, height * gain)
+    bends = cost(off[:, : len(SCALE)]) > _AS_IT_IS
+    left = rows_of(bends)
     if not len(left):
         return at
-    found = _guessed(_of(beats, left), plain[left], height[left])
-    return _Search(*(v.index_copy(0, left, new) for v, new in zip(at, found, strict=True)))
+    guessed = _guessed(_of(beats, left), plain[left], height[left])
+    found = _chosen(bends[left], guessed, Search(*(v[left] for v in at)))
+    return Search(*(v.index_copy(0, left, new) for v, new in zip(at, found, strict=True)))
 
 
 def _of(beats: Beats, rows: Tensor | slice) -> Beats:
     return Beats(*(v[rows] for v in beats))
 
 
-def _in_blocks(work: Callable[[Tensor], _Search], rows: Tensor) -> _Search:
+def _in_blocks(work: Callable[[Tensor], Search], rows: Tensor) -> Search:
     """`work` on the rows [N], so many at once as stay near the cache."""
     parts = [work(some) for some in rows.split(_ROWS)] or [work(rows)]
-    return _Search(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return Search(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _improved(beats: Beats, at: _Search, rows: Tensor, rounds: int) -> _Search:
-    found = _in_blocks(lambda some: _rounds(_of(beats, some), _Search(*(v[some] for v in at)), rounds), rows)
-    return _Search(*(v.index_copy(0, rows, new) for v, new in zip(at, found, strict=True)))
+def _improved(beats: Beats, at: Search, rows: Tensor, rounds: int) -> Search:
+    found = _in_blocks(lambda some: _rounds(_of(beats, some), Search(*(v[some] for v in at)), rounds), rows)
+    return Search(*(v.index_copy(0, rows, new) for v, new in zip(at, found, strict=True)))
 
 
 def _solve(beats: Beats, careful: Tensor) -> TShape:
     every = torch.arange(beats.drawn.shape[0], device=beats.drawn.device)
-    at = _in_blocks(lambda some: _begun(_of(beats, some)), every)
-    for left, stages in ((every[careful], _CAREFUL), (every[~careful], (_QUICK,))):
+    at = _in_blocks(lambda some: begun(_of(beats, some)), every)
+    for left, stages in ((every[careful], _CAREFUL), (every[~careful], (QUICK,))):
         for rounds, done in stages:
-            left = left[_cost(at.off[left, : len(SCALE)]) > done]
+            left = left[cost(at.off[left, : len(SCALE)]) > done]
             if not len(left):
                 break
-            before = _cost(at.off[left])
+            before = cost(at.off[left])
             at = _improved(beats, at, left, rounds)
-            left = left[_cost(at.off[left]) < _HOPE * before]  # what hardly comes nearer cannot be had
+            left = left[cost(at.off[left]) < _HOPE * before]  # what hardly comes nearer cannot be had
     return free_shape(at.x, at.gain)
 
 
-def _posed(
+def posed(
     intervals: Intervals, morphology: Tensor | None, wanted: TWave, residual: Tensor | None, marks: Marks
 ) -> Beats:
     """What is to be bent, and what for; see `shape_t_wave`."""
@@ -260,13 +275,13 @@ def shape_t_wave(
     if careful is None:
         own = None if residual is None else (residual != 0).flatten(1).any(-1)
         careful = torch.zeros_like(marks.t_peak, dtype=torch.bool) if own is None else own
-    return _solve(_posed(intervals, morphology, wanted, residual, marks), careful)
+    return _solve(posed(intervals, morphology, wanted, residual, marks), careful)
 
 
 def own_wave(intervals: Intervals, residual: Tensor) -> TWave:
     """What the T waves of beats [B, 8, 200] that are all residual measure as they are, where the intervals put them."""
     open_ = TWave(*(torch.full_like(intervals.jt_peak_ms, torch.nan) for _ in TWave._fields))
-    beats = _posed(intervals, None, open_, residual, marks_of(intervals))
+    beats = posed(intervals, None, open_, residual, marks_of(intervals))
     one = torch.ones_like(intervals.jt_peak_ms, dtype=torch.float32)
     read, height_mv = read_bent(beats, free_shape(one.new_zeros(len(one), FREE), one))
     return TWave(height_mv * 1e3, *read[:, :4].unbind(-1))
@@ -280,10 +295,10 @@ def bend_for(intervals: Intervals, residual: Tensor, wanted: TWave) -> TShape:
     """
     with torch.no_grad():
         shape = shape_t_wave(intervals, None, wanted, residual)
-        beats = _posed(intervals, None, wanted, residual, marks_of(intervals))
+        beats = posed(intervals, None, wanted, residual, marks_of(intervals))
         x = free_of(shape)
         off, height = _misses(beats, x, shape.gain)
-        slope = torch.nan_to_num(_slopes(beats, _Search(x, shape.gain, off, height)))
+        slope = torch.nan_to_num(_slopes(beats, Search(x, shape.gain, off, height)))
         normal = (slope.unsqueeze(1) * slope.unsqueeze(2)).sum(-1)
         damped = (normal + _DAMPING[0] * torch.eye(FREE, device=x.device)).double()
         follows = solve(damped, slope[..., : len(SCALE)].double()).to(x.dtype)  # [B, FREE, 6]

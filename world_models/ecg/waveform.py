@@ -177,9 +177,10 @@ def beat_template(
     if morphology is None:
         if residual is None:
             raise ValueError("neither morphology nor residual is given: there is no beat to draw")
-        grid = _grid(sampling_rate_hz, device)[0]
+        grid, at_r = _grid(sampling_rate_hz, device)
         beat = residual.new_zeros(count, len(INDEPENDENT_LEADS), grid.shape[0])
-        _add_own(beat, grid, intervals, None, unbent(count, device) if t_shape is None else t_shape, residual)
+        shape = unbent(count, device) if t_shape is None else t_shape
+        _add_own(beat, grid, at_r, 1000.0 / sampling_rate_hz, intervals, None, shape, residual)
         return beat
     pieces, length = _pieces(intervals, sampling_rate_hz)
     beat = morphology.new_zeros(count, len(INDEPENDENT_LEADS), length)
@@ -192,18 +193,25 @@ def beat_template(
             part += morphology[:, :, column].unsqueeze(-1) * shapes[:, i].unsqueeze(1)
     if own:
         shape = unbent(count, device) if t_shape is None else t_shape
-        _add_own(beat, _grid(sampling_rate_hz, beat.device)[0], intervals, morphology, shape, residual)
+        grid, at_r = _grid(sampling_rate_hz, beat.device)
+        _add_own(beat, grid, at_r, 1000.0 / sampling_rate_hz, intervals, morphology, shape, residual)
     return beat
 
 
 def _add_own(
-    beat: Tensor, grid: Tensor, intervals: Intervals, morphology: Tensor | None, shape: TShape, residual: Tensor | None
+    beat: Tensor,
+    grid: Tensor,
+    at_r: int,
+    step_ms: float,
+    intervals: Intervals,
+    morphology: Tensor | None,
+    shape: TShape,
+    residual: Tensor | None,
 ) -> None:
     """Adds ST and T from the table of the beat's own, bent, and the residual before them, to `beat` [B, 8, L].
 
-    grid: [L] times in ms about R, 0 among them.
+    grid: [L] times in ms about R, 0 at `at_r`, `step_ms` apart.
     """
-    at_r = int((grid < 0).sum())
     _, pr, qrs, _, jt_peak, tail = (x.to(torch.float32).unsqueeze(-1) for x in intervals)
     onset = -R_SHARE * qrs
     j_point = onset + qrs
@@ -217,7 +225,7 @@ def _add_own(
         rise = smoothstep((after - j_point) / (ST_RISE * qrs) + 1.0).unsqueeze(1) * heights[:, :, :1]
         beat[:, :, at_r:] += torch.where(past_j, st_t, rise)
     if residual is not None:
-        early = int((grid <= _QRS_POST_MS).sum())
+        early = min(at_r + int(_QRS_POST_MS / step_ms) + 1, grid.shape[0])
         beat[:, :, :early] += _before_j(grid[:early], intervals, residual)
 
 
@@ -253,13 +261,13 @@ def qrs_stretch(intervals: Intervals, morphology: Tensor | None, residual: Tenso
     count = intervals.qrs_ms.shape[0]
     beat = torch.zeros(count, len(INDEPENDENT_LEADS), grid.shape[0], device=device)
     if morphology is None:
-        _add_own(beat, grid, intervals, None, unbent(count, device), residual)
+        _add_own(beat, grid, reach, step, intervals, None, unbent(count, device), residual)
         return beat
     qrs = intervals.qrs_ms.to(torch.float32).unsqueeze(-1)
     shapes = _qrs_shapes(grid, -R_SHARE * qrs, qrs)
     for i, column in enumerate(_QRS):
         beat += morphology[:, :, column].unsqueeze(-1) * shapes[:, i].unsqueeze(1)
-    _add_own(beat, grid, intervals, morphology, unbent(count, device), residual)
+    _add_own(beat, grid, reach, step, intervals, morphology, unbent(count, device), residual)
     return beat
 
 

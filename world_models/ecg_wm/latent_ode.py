@@ -161,7 +161,8 @@ class PhysiologicalPrior(nn.Module):
 
         `effect` is that of `amounts` (`effect`), where it is known already.
         """
-        together = self.entry_together - torch.diag(self.entry_together.diagonal())  # on board with others
+        others = 1.0 - torch.eye(len(self.entry_together), device=self.entry_together.device)
+        together = self.entry_together * others  # on board with others
         effect = self.effect(rates, amounts) if effect is None else effect
         entry = torch.addmm(rates.entry, effect[:, 1::SITES], together.T).clamp(-2.0, 2.0).exp()  # by slow sites
         return amounts + (dose_mg / self.reference_mg * entry).unsqueeze(-1)

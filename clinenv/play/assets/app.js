@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { at, drawing, h } from "./dom.js";
 import { allow, build, given } from "./orders.js";
-import { ROLES, card, letter, outcome, roleName, trends, when, who } from "./view.js";
+import { card, letter, outcome, roleName, roles, trends, when, who } from "./view.js";
 
 const KEYS = [
   ["Enter", "in the orders: give them and go on"],
@@ -62,7 +62,7 @@ function patientForm() {
       "label",
       {},
       "Patient number (seed)",
-      h("input", { type: "number", id: "seed", min: 0, max: 2 ** 53 - 1, step: 1, value: 1, required: true }),
+      h("input", { type: "number", id: "seed", min: 0, max: setting.most_seed ?? 2 ** 53 - 1, step: 1, value: 1, required: true }),
     ),
     h("label", {}, "Cohort", h("select", { id: "cohort" }, cohorts)),
     h("label", {}, "World whose chart you see", h("select", { id: "world" }, worlds)),
@@ -263,7 +263,7 @@ function paper(one, k) {
             render();
           },
         },
-        ROLES.map((r) => h("option", { value: r, selected: r === role }, roleName(session, r))),
+        roles(session).map((r) => h("option", { value: r, selected: r === role }, roleName(session, r))),
       ),
     ),
   );
@@ -324,6 +324,7 @@ function keys() {
 
 await work("", async () => {
   setting = await api.setting();
+  at("note").textContent = setting.note ?? "";
   patientForm();
   keys();
   const kept = location.hash.slice(1);

@@ -3,7 +3,8 @@
 import { sample, trend } from "./charts.js";
 import { h, number, signed, withUnit } from "./dom.js";
 
-export const ROLES = ["learned", "oracle"];
+// A page without a server has the learned world alone.
+export const roles = (session) => Object.keys(session.worlds);
 export const letter = (id) => String.fromCharCode(65 + id);
 
 const sum = (moments, role, name) => moments.reduce((all, moment) => all + (moment[role][name] ?? 0), 0);
@@ -19,13 +20,14 @@ export function roleName(session, role) {
 
 export function who(session) {
   const facts = session.facts.map(([what, value]) => h("div", {}, h("dt", {}, what), h("dd", {}, value)));
-  const worlds = ROLES.map((role) => {
+  const worlds = roles(session).map((role) => {
     const { name, sha256, hours_per_step: hours } = session.worlds[role];
     const what = role === "learned" ? "learned from simulated or recorded patients" : "mechanistic, known truth";
     const weights = sha256 ? [", weights ", h("code", {}, sha256)] : ", no weights";
     const seen = session.seen === role ? " You see this world's chart." : "";
     return h("li", {}, h("b", {}, name), ` (${what}), steps of ${Math.round(hours)} h`, weights, ".", seen);
   });
+  const both = roles(session).length > 1;
   return [
     h("dl", { class: "facts" }, facts),
     h(
@@ -34,23 +36,39 @@ export function who(session) {
       h(
         "summary",
         {},
-        `Which worlds: ${session.worlds.learned.name} (weights ${session.worlds.learned.sha256?.slice(0, 12) ?? "unsealed"}) beside ${session.worlds.oracle.name}`,
+        `Which worlds: ${session.worlds.learned.name} (weights ${session.worlds.learned.sha256?.slice(0, 12) ?? "unsealed"}) ${both ? `beside ${session.worlds.oracle.name}` : "alone"}`,
       ),
       h("ul", {}, worlds),
       h(
         "p",
         { class: "muted" },
-        "Both have the same patient, the same luck and the same orders. The learned world is told " +
-          "what the admission chart shows, as a clinician would be; what no chart shows it has to guess.",
+        (both ? "Both have the same patient, the same luck and the same orders. " : "") +
+          "The learned world is told what the oracle's admission chart shows, as a clinician would be; what no chart " +
+          "shows it has to guess.",
       ),
     ),
+    ...(session.plans ? [plans(session)] : []),
   ];
 }
 
-function rowsOverTime(setting, moments) {
+// What the oracle gave this patient under plans that were tried beforehand.
+function plans(session) {
+  const rows = session.plans.map(({ plan, reward, cost }) =>
+    h("tr", {}, h("th", { scope: "row" }, plan), h("td", {}, number(reward, 2)), h("td", {}, number(cost, 0))),
+  );
+  const head = ["Plan", "Return", "Safety cost"].map((name) => h("th", { scope: "col" }, name));
+  return h(
+    "details",
+    { id: "plans" },
+    h("summary", {}, "What the oracle gave this patient, tried beforehand"),
+    h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows)),
+  );
+}
+
+function rowsOverTime(setting, session, moments) {
   if (setting.trend.length) return setting.trend.map((key) => setting.rows.find((row) => row.key === key));
   const moved = (row) => {
-    const values = ROLES.flatMap((role) => moments.map((m) => m[role].values[row.key] ?? 0));
+    const values = roles(session).flatMap((role) => moments.map((m) => m[role].values[row.key] ?? 0));
     return Math.max(...values) - Math.min(...values);
   };
   const read = setting.rows.filter((row) => row.key.startsWith("probe_"));
@@ -66,11 +84,11 @@ export function trends(setting, session, shown, other, step) {
   const branches = [shown, ...(other ? [other] : [])];
   const moments = branches.flatMap((branch) => branch.moments);
   const now = shown.moments[step][session.seen].time;
-  const last = Math.max(...moments.flatMap((m) => ROLES.map((role) => m[role].time)));
+  const last = Math.max(...moments.flatMap((m) => roles(session).map((role) => m[role].time)));
   const end = Math.max(last, setting.clock === "h" ? 24 : 1);
   const lines = (points) =>
     branches.flatMap((branch, i) =>
-      ROLES.map((role) => ({
+      roles(session).map((role) => ({
         style: i ? `${role}-2` : role,
         name: `${branches.length > 1 ? `${letter(branch.id)} ` : ""}${role}`,
         band: i === 0 && role === "learned",
@@ -104,7 +122,7 @@ export function trends(setting, session, shown, other, step) {
           end,
         ),
       ),
-      ...rowsOverTime(setting, moments).map((row) => trend(row, values(row), setting.clock, now, end)),
+      ...rowsOverTime(setting, session, moments).map((row) => trend(row, values(row), setting.clock, now, end)),
     ],
   };
 }
@@ -112,15 +130,17 @@ export function trends(setting, session, shown, other, step) {
 export function outcome(setting, session, branch) {
   const last = branch.moments.at(-1);
   const seen = last[session.seen];
-  const totals = ROLES.map((role) => sum(branch.moments, role, "reward"));
-  const cost = ROLES.map((role) => sum(branch.moments, role, "cost"));
+  const totals = roles(session).map((role) => sum(branch.moments, role, "reward"));
+  const cost = roles(session).map((role) => sum(branch.moments, role, "cost"));
+  const promised = `Branch ${letter(branch.id)}: the learned world promised ${number(totals[0], 2)} ${setting.reward_unit}`;
   const said =
-    `Branch ${letter(branch.id)}: the learned world promised ${number(totals[0], 2)} ${setting.reward_unit}, ` +
-    `the oracle gave ${number(totals[1], 2)}; difference ${signed(totals[0] - totals[1], 2)}. ` +
-    `Safety cost ${number(cost[0], 1)} and ${number(cost[1], 1)}.`;
+    totals.length > 1
+      ? `${promised}, the oracle gave ${number(totals[1], 2)}; difference ${signed(totals[0] - totals[1], 2)}. ` +
+        `Safety cost ${number(cost[0], 1)} and ${number(cost[1], 1)}.`
+      : `${promised}. Safety cost ${number(cost[0], 1)}.`;
   if (seen.end === null) return [h("p", {}, said)];
   const why = seen.end === "truncated" ? "its time is up" : "it ended by itself";
-  const parts = ROLES.filter((role) => last[role].truth.length).map((role) =>
+  const parts = roles(session).filter((role) => last[role].truth.length).map((role) =>
     h(
       "p",
       {},
@@ -136,15 +156,16 @@ export function outcome(setting, session, branch) {
   ];
 }
 
-function comparison(setting, moment) {
+function comparison(setting, session, moment) {
   const { learned, oracle } = moment;
+  const columns = oracle ? 4 : 2;
   const body = [];
   let group = null;
   for (const row of setting.rows) {
-    const [a, b] = [learned.values[row.key] ?? null, oracle.values[row.key] ?? null];
+    const [a, b] = [learned.values[row.key] ?? null, oracle?.values[row.key] ?? null];
     if (a === null && b === null) continue;
     if (row.group !== group)
-      body.push(h("tr", { class: "group" }, h("th", { colspan: 4, scope: "rowgroup" }, (group = row.group))));
+      body.push(h("tr", { class: "group" }, h("th", { colspan: columns, scope: "rowgroup" }, (group = row.group))));
     const off = (v) => row.normal && v !== null && (v < row.normal[0] || v > row.normal[1]);
     const cell = (v, role) => {
       const age = moment[role].values[`age_${row.key}`];
@@ -164,8 +185,7 @@ function comparison(setting, moment) {
         {},
         h("th", { scope: "row" }, withUnit(row.label, row.unit && `(${row.unit})`)),
         cell(a, "learned"),
-        cell(b, "oracle"),
-        h("td", {}, difference),
+        ...(oracle ? [cell(b, "oracle"), h("td", {}, difference)] : []),
       ),
     );
   }
@@ -175,10 +195,10 @@ function comparison(setting, moment) {
         h(
           "tr",
           { class: "group", "data-terms": "1" },
-          h("th", { colspan: 4, scope: "rowgroup" }, `Reward of the last step (${setting.reward_unit})`),
+          h("th", { colspan: columns, scope: "rowgroup" }, `Reward of the last step (${setting.reward_unit})`),
         ),
       );
-    const [a, b] = [learned.terms[name], oracle.terms[name] ?? null];
+    const [a, b] = [learned.terms[name], oracle?.terms[name] ?? null];
     const difference = b === null ? "–" : signed(a - b, 3);
     const words = name.replaceAll("_", " ").replace(/^qt\b/, "QT");
     body.push(
@@ -187,18 +207,17 @@ function comparison(setting, moment) {
         {},
         h("th", { scope: "row" }, words[0].toUpperCase() + words.slice(1)),
         h("td", {}, number(a, 3)),
-        h("td", {}, number(b, 3)),
-        h("td", {}, difference),
+        ...(oracle ? [h("td", {}, number(b, 3)), h("td", {}, difference)] : []),
       ),
     );
   }
-  const head = ["Measure", "Learned promised", "Oracle gave", "Difference"].map((name) =>
+  const head = ["Measure", "Learned promised", "Oracle gave", "Difference"].slice(0, columns).map((name) =>
     h("th", { scope: "col" }, name),
   );
   return h(
     "table",
     {},
-    h("caption", {}, "Chart: what was promised and what came"),
+    h("caption", {}, oracle ? "Chart: what was promised and what came" : "Chart in the learned world"),
     h("thead", {}, h("tr", {}, head)),
     h("tbody", {}, body),
   );
@@ -220,7 +239,7 @@ function log(setting, session, branch, step) {
 // The card of a branch at a step; `paper` is where its ECG goes.
 export function card(setting, session, branch, step, paper) {
   const moment = branch.moments[step];
-  const ended = ROLES.filter((role) => moment[role].end !== null && moment[role].time < moment[session.seen].time);
+  const ended = roles(session).filter((role) => moment[role].end !== null && moment[role].time < moment[session.seen].time);
   const notes = ended.map((role) =>
     h(
       "p",
@@ -228,7 +247,7 @@ export function card(setting, session, branch, step, paper) {
       `In the ${role === "oracle" ? "oracle" : "learned world"} the course ended at ${when(setting, moment[role].time)}; it stands still there.`,
     ),
   );
-  const outside = ROLES.filter((role) => !moment[role].support);
+  const outside = roles(session).filter((role) => !moment[role].support);
   if (outside.length)
     notes.push(
       h(
@@ -246,6 +265,6 @@ export function card(setting, session, branch, step, paper) {
     ...notes,
     paper,
     log(setting, session, branch, step),
-    h("div", { ...region, "aria-label": `Chart of branch ${letter(branch.id)}` }, comparison(setting, moment)),
+    h("div", { ...region, "aria-label": `Chart of branch ${letter(branch.id)}` }, comparison(setting, session, moment)),
   );
 }
