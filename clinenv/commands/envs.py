@@ -50,11 +50,13 @@ def rows() -> list[dict[str, Any]]:
 
 def _row(name: str, maker: str, simulator: Any, row: dict, told: dict[str, Any]) -> dict[str, Any]:
     """One id: spaces, the most steps and hours of an episode, and worlds. Hours are null where a step takes no time."""
+    from clinenv.envs.ecg_progression.task import ECGProgressionTask
+
     task, world = simulator.task, simulator.world
     timed = name not in _UNTIMED
     # the clinic's task ends by the calendar, whatever the visits; its horizon in hours only leaves room for the most
-    years = getattr(task, "horizon_years", None)
-    hours = float(task.horizon_hours if years is None else years * _HOURS_PER_YEAR)
+    by_years = isinstance(task, ECGProgressionTask)
+    hours = float(task.horizon_years * _HOURS_PER_YEAR if by_years else task.horizon_hours)
     steps = row.get("max_episode_steps") or round(hours / world.hours_per_step)  # a team has no limit but the task's
     return {
         "id": name,

@@ -271,7 +271,7 @@ def test_the_command_reports_errors_and_writes_nothing(folder, tmp_path, capsys)
 def test_a_listed_path_that_leads_out_of_the_folder_is_refused(folder, tmp_path, capsys):
     root, labels = folder
     listed = root / "record_list.csv"
-    for path in ("../elsewhere/1", str(tmp_path / "elsewhere" / "1")):
+    for path in ("../elsewhere/1", "/elsewhere/1"):
         listed.write_text(re.sub(r"files/p1000/\S+/40689238$", path, listed.read_text(), count=1, flags=re.MULTILINE))
         arguments = ["--root", str(root), "--labels", str(labels), "--out", str(tmp_path / "m.h5"), "--quiet"]
         try:
