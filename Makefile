@@ -25,7 +25,7 @@ test: setup
 
 # Those that train something, or make a whole benchmark small: two more minutes
 test-slow: setup
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal -m slow $(PYTEST_ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile -m slow $(PYTEST_ARGS)
 
 # Bit for bit, or to the stated tolerance, on other processors too
 test-processors: setup
