@@ -120,7 +120,7 @@ def _translations() -> Iterator[None]:
         order.insert(destination % rank, source % rank)
         return g.op("Transpose", x, perm_i=order).setType(traced)
 
-    words = {
+    words: dict[str, Callable[..., Any]] = {
         "aten::erfinv": erfinv,
         "aten::expm1": expm1,
         "aten::flatten": flatten,
