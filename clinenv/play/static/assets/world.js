@@ -31,7 +31,9 @@ export async function load() {
   async function run(name, tensors) {
     if (!opened.has(name)) {
       const bytes = new Uint8Array(await (await fetched(`${name}.onnx`)).arrayBuffer());
-      opened.set(name, await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] }));
+      // not optimised: for networks so small that takes longer than it saves in a whole episode
+      const how = { executionProviders: ["wasm"], graphOptimizationLevel: "disabled" };
+      opened.set(name, await ort.InferenceSession.create(bytes, how));
     }
     const network = opened.get(name);
     const found = await network.run(Object.fromEntries(network.inputNames.map((input) => [input, tensors[input]])));
