@@ -119,8 +119,9 @@ def save(logged: Logged, path: str | Path) -> None:
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # made in memory: HDF5 takes the process with it where a disk is full when it closes a file
-    with h5py.File(path.name, "w", libver=("v108", "v108"), driver="core", backing_store=False) as file:
+    # Made in memory: HDF5 takes the process with it where a disk is full when it closes a file. In the format of 1.10,
+    # of which the index of chunks has checksums, too: damaged, an older one ends the process that reads it.
+    with h5py.File(path.name, "w", libver=("v110", "v110"), driver="core", backing_store=False) as file:
         about = np.frombuffer(json.dumps(asdict(logged.about)).encode(), np.uint8)
         for name, value in {"about": about, **_rows(logged)}.items():
             file.create_dataset(

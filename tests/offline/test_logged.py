@@ -21,6 +21,7 @@ from agents.offline.collect import collect
 from agents.offline.logged import Logged, LoggedError, load, save
 from agents.offline.minari_form import as_logged, write_minari
 from agents.offline.recipes import CASES, behaviour, colleagues, simulator_of
+from tests.campaign.guarded import guarded
 from tests.kills import needs_fork
 
 FEW = 4
@@ -160,6 +161,25 @@ def test_a_damaged_file_is_refused(how: str, logs: dict[str, Logged], tmp_path) 
     _damage(tmp_path / "log.h5", how, tmp_path / "other.h5")
     with pytest.raises(LoggedError, match="make it again"):
         load(tmp_path / "log.h5")
+
+
+@needs_fork
+def test_no_damaged_word_ends_the_process_that_reads(logs: dict[str, Logged], tmp_path) -> None:
+    """In HDF5's older formats some do: a chunk's index without a checksum leads out of the file."""
+    path = tmp_path / "log.h5"
+    save(logs["ECGDrug-v0"], path)
+    whole = path.read_bytes()
+
+    def trial(place: int) -> dict[str, str]:
+        path.write_bytes(whole[:place] + bytes(4) + whole[place + 4 :])
+        try:
+            load(path)
+        except LoggedError:
+            return {"outcome": "refused"}
+        return {"outcome": "read"}
+
+    told = dict(guarded(trial, list(range(1, len(whole) - 4, len(whole) // 300))))
+    assert {outcome.get("outcome") for outcome in told.values()} == {"read", "refused"}, told
 
 
 def test_one_command_makes_logs_and_goes_on_where_it_stopped(tmp_path, capsys) -> None:
