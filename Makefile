@@ -27,9 +27,9 @@ test: setup
 test-slow: setup
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile -m slow $(PYTEST_ARGS)
 
-# Bit for bit, or to the stated tolerance, on other processors too
+# Bit for bit, or to the stated tolerance, on other processors too; PROCESSORS="--only default" is a part of it
 test-processors: setup
-	$(PY) -m tests.processors
+	$(PY) -m tests.processors $(PROCESSORS)
 
 lint: setup
 	$(PY) -m ruff check .

@@ -122,6 +122,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "14 B": "its name",
     },
     "readme_limits": {
+        "the trial admitted 18 to 35": "its protocol",
         "as many from hour 4": "when the rollouts begin",
         "from hour 24": "when the rollouts begin",
     },

@@ -2,11 +2,11 @@
 
 On `EHRWardDose-v0`, all from the learned ward (`--world`) alone: the rule with its knobs tuned there
 (`agents.baselines.tuned_rules`), and the online planner, which at each planning visit imagines what edits of the
-rule's next orders would do, each followed by the rule itself, and carries out those that gain surely
-(`agents.planning.rollout_policy`). Judged in the oracle ward on patients whom nothing else meets, paired with the
-clinician's rule by luck: the return, its terms and harm, with 95 % bootstrap intervals over patients. Of each patient
-several courses are judged, with other luck, and deaths are taken at their chances (`agents.expected`): a few that luck
-decides would be most of the return's spread.
+next orders of a rule (`--bases`: the tuned one, or the clinician's) would do, each followed by the rule itself, and
+carries out those that gain surely (`agents.planning.rollout_policy`). Judged in the oracle ward on patients whom
+nothing else meets, paired with the clinician's rule by luck: the return, its terms and harm, with 95 % bootstrap
+intervals over patients. Of each patient several courses are judged, with other luck, and deaths are taken at their
+chances (`agents.expected`): a few that luck decides would be most of the return's spread.
 
 Writes ward_rollouts.csv to --out. Judged groups of patients are kept in --runs: a run that was killed goes on.
 """
@@ -17,6 +17,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--patients", type=whole(2, MOST), default=500)
     parser.add_argument("--tuning-patients", type=whole(1, MOST), default=300, help="of each round of tuning")
     parser.add_argument("--courses", type=whole(1, 64), default=8, help="of each patient, with other luck")
-    parser.add_argument("--planner-courses", type=whole(1, 64), default=1, help="of those, under a planner")
+    parser.add_argument("--planner-courses", type=whole(1, 64), default=4, help="of those, under a planner")
+    parser.add_argument("--bases", nargs="+", choices=("rule", "tuned"), default=["tuned"], help="that a planner edits")
     parser.add_argument("--presets", nargs="+", choices=("fast", "small", "careful"), default=["small"])
     parser.add_argument("--seed", type=whole(0, 10**12), default=SEED, help="of the first judged patient")
     parser.add_argument("--threads", type=whole(1, MOST_THREADS), default=1)
@@ -120,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _judged(args: argparse.Namespace) -> dict[str, EpisodeResults]:
-    """The rule, the tuned one, and the rule's rollouts with each preset, in the oracle."""
+    """The rule, the tuned one, and their rollouts with each preset, in the oracle."""
     task = EHRWardTask(actions=DOSES)
     oracle, learned = (Simulator(catalog.load(name), task) for name in (task.oracle, args.world))
     key = keys.fold(keys.from_seed(args.seed, args.patients), "judge")
@@ -134,15 +136,15 @@ def _judged(args: argparse.Namespace) -> dict[str, EpisodeResults]:
 
     found = {RULE: episodes(RULE, RULE, lambda _: base_policy(oracle), args.courses)}
     found[TUNED] = episodes(TUNED, about, lambda _: tuned, args.courses)
-    for preset in args.presets:
-        config = rollout_of(task, preset)
-        label = f"rollout of the rule, {preset}"
-        settings = [label, asdict(config), str(args.world)]
+    bases = {"rule": ("the rule", None, str(args.world)), "tuned": ("the tuned rule", tuned, about)}
+    for base, preset in product(args.bases, args.presets):
+        config, (name, policy, made) = rollout_of(task, preset), bases[base]
+        label = f"rollout of {name}, {preset}"
 
-        def make(first: int, config: RolloutConfig = config) -> Agent:
-            return planner_for(learned, "rollout", config, seed=first)
+        def make(first: int, config: RolloutConfig = config, policy: Agent | None = policy) -> Agent:
+            return planner_for(learned, "rollout", config, policy=policy, seed=first)
 
-        found[label] = episodes(label, settings, make, args.planner_courses)
+        found[label] = episodes(label, [label, asdict(config), made], make, args.planner_courses)
     return found
 
 
