@@ -21,6 +21,9 @@ from PIL import Image
 
 import clinenv  # noqa: F401  (registers the ids)
 from agents.baselines.ward_rule import Clinician, StandardClinician
+from agents.team.split_rule import RuleMember
+from clinenv.envs.care_team.charts import own_chart
+from clinenv.registration import TEAMS, make_team
 from docs.site.environments import recorded_stays
 from world_models.files import write_bytes
 
@@ -80,6 +83,18 @@ def _explained(env: Any, info: dict[str, Any], step: int) -> int:
     return int(codes[0] + 1 + (missing[codes[0]] < 0) * len(missing))
 
 
+def _split_rule(env: Any, info: dict[str, Any], step: int) -> dict[str, np.ndarray]:
+    """The clinician's rule by each of a team on his own chart, at standard amounts."""
+    said = {role: RuleMember(role).act(own_chart(role, env.team.ward.chart)) for role in env.agents}
+    return {role: env.team.episodes.codecs[role].encode(word)[0].numpy() for role, word in said.items()}
+
+
+def _split_amounts(env: Any, info: dict[str, Any], step: int) -> dict[str, np.ndarray]:
+    """The same in the rule's own amounts."""
+    said = {role: RuleMember(role, False).act(own_chart(role, env.team.ward.chart)) for role in env.agents}
+    return {role: env.team.episodes.codecs[role].encode(word)[0].numpy() for role, word in said.items()}
+
+
 FILMS = {
     "ECGDrug-v0": Film(
         3, 24, 2, _twice_a_day, (("world", "oracle"),), (("baseline_qtcf_ms", 440.0), ("age_years", 68.0))
@@ -92,6 +107,10 @@ FILMS = {
     "EHRReplay-v0": Film(1, 12, 1, _switches, (("hour", 24),)),
     "ECGProgression-v0": Film(4, 20, 2, _clinic),
     "ECGExplain-v0": Film(2, 8, 1, _explained),
+    "CareTeam-v0": Film(
+        8, 24, 2, _split_rule, (("world", "oracle"),), (("age_years", 78.0), ("chronic_heart_failure", 1.0))
+    ),
+    "CareTeamDose-v0": Film(12, 24, 2, _split_amounts, (("world", "oracle"), ("cohort", "pneumonia"))),
 }
 
 
@@ -99,12 +118,15 @@ def _frames(name: str, film: Film) -> Iterator[Image.Image]:
     """The pictures of the episode, one every so many steps, and the last."""
     with tempfile.TemporaryDirectory() as folder:
         stays = {"stays": str(recorded_stays(Path(folder)))} if name == "EHRReplay-v0" else {}
-        env = gymnasium.make(name, render_mode="rgb_array", **stays, **dict(film.arguments))
+        team = any(row["id"] == name for row in TEAMS)
+        make_one: Callable[..., Any] = make_team if team else gymnasium.make
+        env = make_one(name, render_mode="rgb_array", **stays, **dict(film.arguments))
         _, info = env.reset(seed=film.seed, options=dict(film.options) or None)
         yield _picture(env.render())
         for step in range(film.steps):
             _, _, terminated, truncated, info = env.step(film.decide(env.unwrapped, info, step))
-            over = terminated or truncated or step + 1 == film.steps
+            ended = not env.agents if team else terminated or truncated
+            over = ended or step + 1 == film.steps
             if over or (step + 1) % film.every == 0:
                 yield _picture(env.render())
             if over:
