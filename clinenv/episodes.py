@@ -22,6 +22,7 @@ from clinenv.pessimism import TERM
 from clinenv.settings import Settings
 from clinenv.simulator import Simulator, Step
 from clinenv.view import Kept
+from clinenv.waiting import WaitingRoom
 from world_models import keys, tree
 from world_models.inputs import admit, checked_factors
 from world_models.protocol import Chart, Oracle, SplitsSpread
@@ -74,6 +75,7 @@ class Episodes:
         self._parts = world.spread_parts if isinstance(world, SplitsSpread) else None
         self._admissible: Tensor | None = None  # of the chart now, once it was asked for
         self._judged: tuple[str, ...] | None = None  # what `verdict` says, by name
+        self._waiting = WaitingRoom(count, self._fresh)
 
     @property
     def device(self) -> torch.device:
@@ -107,12 +109,23 @@ class Episodes:
             The observation of the fresh rows [R], and where these rows stand.
         """
         every = rows is None
+        self.start = start
         if rows is None:
             rows = torch.arange(self.count, device=self.device)
-        if base is None:
-            base, episode = self.running.base[rows], self.running.episode[rows] + 1
+        if base is not None:
+            observation, fresh = self._fresh(base, torch.zeros_like(base), factors, start)
+        elif factors or start is not None:
+            observation, fresh = self._fresh(self.running.base[rows], self.running.episode[rows] + 1, factors, start)
         else:
-            episode = torch.zeros_like(base)
+            observation, fresh = self._waiting.next(self.running, rows)
+        self.now = fresh if every or self.now is None else tree.put(self.now, rows, fresh)
+        self._admissible = None
+        return observation, fresh
+
+    def _fresh(
+        self, base: Tensor, episode: Tensor, factors: Mapping[str, Tensor] | None = None, start: Any = None
+    ) -> tuple[Any, Running]:
+        """New patients from row keys [R] and numbers of episodes [R]: what is shown of them, and where they stand."""
         key = keys.fold(base, episode)
         fixed = {} if self.patients is None else dict(self.patients.factors(key))
         fixed.update(factors or {})
@@ -122,13 +135,7 @@ class Episodes:
             state = admit(self.simulator.world, key, fixed)
             chart = self.simulator.world.observe(state, self.interface.view.also)
         observation, shown = self.interface.observe(chart, state.key, state.t, None)
-        fresh = Running(state, chart, shown, base, episode, torch.zeros_like(episode))
-        if every or self.now is None:
-            self.now = fresh
-        else:
-            self.now = tree.put(self.now, rows, fresh)
-        self.start, self._admissible = start, None
-        return observation, fresh
+        return observation, Running(state, chart, shown, base, episode, torch.zeros_like(episode))
 
     @torch.no_grad()
     def step(self, actions: Any) -> tuple[Any, Step, Tensor]:

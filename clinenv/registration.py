@@ -1,7 +1,7 @@
 """The literal table of environments: id, where it lives, its time limit, its arguments, and the weights it stands for.
 
-Strings only, so that `import clinenv` stays light. The version in an id means these weights: after the first release on a
-package index, the number after `-v` changes with them; until then a change is told in docs/log.md (docs/versions.md).
+Strings only, so that `import clinenv` stays light. The version in an id means these weights: after the first release
+on a package index the number after `-v` changes with them; until then docs/log.md tells of a change (docs/versions.md).
 """
 
 from __future__ import annotations
