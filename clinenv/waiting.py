@@ -46,9 +46,8 @@ class WaitingRoom:
             return self._fresh(base, episode)
         place = episode % DEPTH * self._count + rows
         if self._waiting is None or not self._there(base, episode, place).all():
-            self._fill(running)
-        found: tuple[Any, Running] = tree.take(self._waiting, place)
-        return found
+            self._waiting = self._filled(running)
+        return tree.take(self._waiting, place)
 
     def _bytes(self, running: Running) -> int:
         return DEPTH * sum(leaf.numel() * leaf.element_size() for leaf in tree.leaves(running))
@@ -59,16 +58,15 @@ class WaitingRoom:
         waiting = self._waiting[1]
         return (waiting.base[place] == base) & (waiting.episode[place] == episode)
 
-    def _fill(self, running: Running) -> None:
-        """Draw whoever is missing."""
+    def _filled(self, running: Running) -> tuple[Any, Running]:
+        """All who wait, once whoever is missing was drawn."""
         ahead = torch.arange(1, DEPTH + 1, device=running.base.device)[:, None]
         episode = (running.episode + ahead).flatten()
         base = running.base.repeat(DEPTH)
         place = episode % DEPTH * self._count + torch.arange(len(base), device=base.device) % self._count
         if self._waiting is None:
             order = place.argsort()
-            self._waiting = self._fresh(base[order], episode[order])
-            return
+            return self._fresh(base[order], episode[order])
         missing = (~self._there(base, episode, place)).nonzero().flatten()
         drawn = self._fresh(base[missing], episode[missing])
-        self._waiting = tree.put(self._waiting, place[missing], drawn)
+        return tree.put(self._waiting, place[missing], drawn)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from world_models.processes import ranks
 from world_models.tensor_file import CheckpointError, read_tensors, save_tensors
 
 __all__ = ["Schedule", "fit"]
@@ -84,9 +85,7 @@ def fit(
     average = [p.detach().clone() for p in chosen]
     start = _load(folder, stage, chosen, average, optimiser)
     saved = time.monotonic()
-    writes = not (
-        torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_rank()
-    )
+    writes = ranks()[0] == 0
     with (
         open(folder / "metrics.jsonl" if writes else os.devnull, "a") as log,
         tqdm(total=schedule.steps, initial=start, desc=stage, mininterval=1, disable=not writes) as bar,

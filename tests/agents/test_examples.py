@@ -61,3 +61,8 @@ def test_quickstart_takes_no_other_world_in_place_of_a_missing_one(tmp_path, cap
     quickstart = importlib.import_module("examples.quickstart")
     assert quickstart.main(["--world", "no-such-world", "--out", str(tmp_path / "q")]) == 2
     assert "no-such-world" in capsys.readouterr().err and not (tmp_path / "q").exists()
+
+
+def test_many_devices():
+    rows = run("12_many_devices", "--patients", "4", "--group", "2", "--steps", "3")
+    assert [r["agent"] for r in rows] == ["no treatment", "CEM"] and rows[1]["patients"] == 4

@@ -24,8 +24,9 @@ from world_models import keys
 from world_models.cardiac_jepa.collapse import CollapseWatch
 from world_models.cardiac_jepa.config import JEPAConfig
 from world_models.cardiac_jepa.jepa import CardiacJEPA
-from world_models.cardiac_jepa.reduce import BatchNorm1d, ranks
+from world_models.cardiac_jepa.reduce import BatchNorm1d
 from world_models.files import write_text
+from world_models.processes import ranks
 from world_models.training import Schedule, fit
 
 __all__ = ["Batch", "PairBatches", "PairOrder", "PairSource", "check_rows", "pretrain", "renew_norms", "start_ddp"]

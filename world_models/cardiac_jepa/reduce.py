@@ -17,14 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["BatchNorm1d", "mean_over_ranks", "ranks", "sum_over_ranks"]
+from world_models.processes import ranks
 
-
-def ranks() -> tuple[int, int]:
-    """This process' number and how many there are; (0, 1) without torch.distributed."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+__all__ = ["BatchNorm1d", "mean_over_ranks", "sum_over_ranks"]
 
 
 class _Sum(torch.autograd.Function):

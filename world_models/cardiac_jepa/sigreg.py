@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from world_models import keys
-from world_models.cardiac_jepa.reduce import ranks
+from world_models.processes import ranks
 
 __all__ = ["POINTS", "sigreg", "slices"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from world_models.cardiac_jepa.reduce import mean_over_ranks, ranks
+from world_models.cardiac_jepa.reduce import mean_over_ranks
+from world_models.processes import ranks
 
 __all__ = ["COVARIANCE", "INVARIANCE", "VARIANCE", "vicreg"]
 
