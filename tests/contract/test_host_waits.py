@@ -1,7 +1,7 @@
 """A step hardly ever waits for the device: on a GPU each number that Python looks at stops the stream of kernels.
 
-Counted on the CPU, where the same calls are made: what reads a number out of a tensor (`item`, `bool`, `float`) and what
-makes a shape of values (`nonzero`, an index of bools). architecture.md states the bounds.
+Counted on the CPU, where the same calls are made: what reads a number out of a tensor (`item`, `bool`, `float`) and
+what makes a shape of values (`nonzero`, an index of bools). architecture.md states the bounds.
 """
 
 from __future__ import annotations
