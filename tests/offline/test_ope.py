@@ -126,6 +126,18 @@ def test_estimates_of_a_dial_come_to_the_truth(dial) -> None:
     assert 10 < effective_size(evidence) < 600
 
 
+def test_sums_of_a_long_log_are_not_rounded_off(dial) -> None:
+    """Columns that say the same leave the ridge alone to keep the matrix positive, and it is small beside their sums."""
+    _, logged, _, choices = dial
+    alike = torch.full((*logged.observation.shape[:2], 80), 5.0)
+    long = type(logged)(**{**vars(logged), "observation": torch.cat([logged.observation, alike], -1)})
+    fitted = FittedQ(long, choices)
+    features = fitted._features.to(torch.float64)
+    gram = features.T @ features + 3.0 * torch.eye(features.shape[1], dtype=torch.float64)
+    found = fitted._factors[0] @ fitted._factors[0].T
+    assert float((found - gram).abs().max()) < 1e-9 * float(gram.max())
+
+
 def test_a_fit_of_each_half_is_for_the_other(dial) -> None:
     """What a stay is corrected with does not depend on its own rewards."""
     simulator, logged, reader, choices = dial

@@ -126,8 +126,8 @@ class FittedQ:
         of_row = group[self._stay]
         for g in range(len(alike)):
             for rows in (of_row == g).nonzero().squeeze(-1).split(_AT_ONCE):
-                part = self._features[rows]
-                grams[g] += (part.T @ part).to(torch.float64)
+                part = self._features[rows].to(torch.float64)  # what float32 rounds off a long log outweighs the ridge
+                grams[g] += part.T @ part
         total = torch.einsum("gf,gpq->fpq", alike, grams) + RIDGE * torch.eye(size, dtype=torch.float64)
         return torch.linalg.cholesky(total)
 
