@@ -127,7 +127,7 @@ def test_estimates_of_a_dial_come_to_the_truth(dial) -> None:
 
 
 def test_sums_of_a_long_log_are_not_rounded_off(dial) -> None:
-    """Columns that say the same leave the ridge alone to keep the matrix positive, and it is small beside their sums."""
+    """Columns that say the same leave only the ridge to keep the matrix positive, and it is small beside their sums."""
     _, logged, _, choices = dial
     alike = torch.full((*logged.observation.shape[:2], 80), 5.0)
     long = type(logged)(**{**vars(logged), "observation": torch.cat([logged.observation, alike], -1)})
