@@ -148,28 +148,16 @@ def test_the_wards_rule_improved_online_is_paired_with_the_rule(tmp_path, monkey
     monkeypatch.setattr(rollouts, "GROUP", 2)
     monkeypatch.setattr(rollouts, "SEARCH", ParameterCEM(1, 2, 1))
     where = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
-    assert (
-        rollouts.main(
-            [
-                "--patients",
-                "3",
-                "--courses",
-                "2",
-                "--planner-courses",
-                "1",
-                "--tuning-patients",
-                "2",
-                "--presets",
-                "fast",
-                *where,
-            ]
-        )
-        == 0
-    )
+    sizes = "--patients 3 --courses 2 --planner-courses 1 --tuning-patients 2 --presets fast --bases tuned rule"
+    assert rollouts.main([*sizes.split(), *where]) == 0
     rule, *others = read_csv(tmp_path / "out" / "ward_rollouts.csv")
     assert rule["agent"] == rollouts.RULE and float(rule["return_minus_reference"]) == 0.0
-    assert [row["agent"] for row in others] == [rollouts.TUNED, "rollout of the rule, fast"]
-    assert [float(row["courses"]) for row in (rule, *others)] == [2, 2, 1]
+    assert [row["agent"] for row in others] == [
+        rollouts.TUNED,
+        "rollout of the tuned rule, fast",
+        "rollout of the rule, fast",
+    ]
+    assert [float(row["courses"]) for row in (rule, *others)] == [2, 2, 1, 1]
     assert rollouts.main(["--courses", "1", "--planner-courses", "2", *where]) == 2
     for ours in others:
         terms = [float(ours[name]) for name in ours if name.startswith("term_") and name.endswith("_minus_reference")]

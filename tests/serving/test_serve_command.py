@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import signal
 import socket
@@ -44,7 +45,9 @@ def test_what_cannot_be_served_is_named(capsys, tmp_path) -> None:
 def test_it_serves_until_interrupted() -> None:
     """Bound to all addresses, which is warned of in one line; stopped by Ctrl-C without a traceback."""
     command = [sys.executable, "-m", "clinenv", "serve", "ECGExplain-v0", "--host", "0.0.0.0", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell's background job ignores
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heard) as server:
         assert server.stdout and server.stderr
         line = server.stdout.readline()
         assert line.startswith("ECGExplain-v0") and "not for clinical use" in server.stdout.readline()
