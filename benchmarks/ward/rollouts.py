@@ -69,10 +69,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def table(found: dict[str, EpisodeResults], patients: int) -> list[dict[str, Any]]:
-    """One row an agent, of its courses' means by patient; paired, with its terms, with the rule's on the same luck.
+    """One row an agent, of its courses' means by patient; paired, with its terms, with the rule's and with the tuned
+    rule's on the same luck.
 
     Args:
-        found: of each agent its courses, those of a patient in a run; the rule has at least as many as any other.
+        found: of each agent its courses, those of a patient in a run; both rules have at least as many as any other.
     """
     rows: list[dict[str, Any]] = []
     for name, episodes in found.items():
@@ -83,6 +84,10 @@ def table(found: dict[str, EpisodeResults], patients: int) -> list[dict[str, Any
         for term, value in own.terms.items():
             put_mean(row, f"term_{term}", value)
             put_mean(row, f"term_{term}_minus_reference", value - rule.terms[term])
+        tuned = _means(found[TUNED], patients, courses)
+        put_mean(row, "return_minus_tuned", own.returns - tuned.returns)
+        for term, value in own.terms.items():
+            put_mean(row, f"term_{term}_minus_tuned", value - tuned.terms[term])
         rows.append(row)
     return rows
 
@@ -110,11 +115,11 @@ def main(argv: list[str] | None = None) -> int:
     rows = table(found, args.patients)
     print(format_table(rows))
     for row in rows[1:]:
-        terms = [name.removesuffix("_minus_reference") for name in row if name.endswith("_minus_reference")]
         print(row["agent"])
-        for name in terms:
-            low, high = row[f"{name}_minus_reference_low"], row[f"{name}_minus_reference_high"]
-            print(f"  {name:20s} minus the rule's {row[f'{name}_minus_reference']:+.3f} [{low:+.3f}, {high:+.3f}]")
+        for end, whose in (("_minus_reference", "the rule's"), ("_minus_tuned", "the tuned rule's")):
+            for name in [name for name in row if name.endswith(end)]:
+                low, high = row[f"{name}_low"], row[f"{name}_high"]
+                print(f"  {name.removesuffix(end):20s} minus {whose} {row[name]:+.3f} [{low:+.3f}, {high:+.3f}]")
     made = made_by(MODULE, argv, {"first judged patient": args.seed, "bootstrap": 0}, ["ward-oracle", args.world])
     args.out.mkdir(parents=True, exist_ok=True)
     write_csv(args.out / "ward_rollouts.csv", rows, made)
