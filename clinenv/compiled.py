@@ -13,27 +13,28 @@ compiler. Where there is neither library nor compiler, it is said once and the f
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import pickle
 import platform
 import shutil
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
+from enum import Enum
+from functools import cache, cached_property, partial
+from pathlib import Path, PurePath
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from world_models import tree
 
-__all__ = ["CompileError", "Compiled", "Counts", "cache_folder", "counts", "cxx_compiler", "fingerprint"]
+__all__ = ["CompileError", "Compiled", "Counts", "Run", "cache_folder", "counts", "cxx_compiler", "fingerprint"]
 
 CACHE_VARIABLE = "CLINENV_COMPILED"  # names another folder than ~/.cache/clinenv/compiled
 _PACKAGES = ("world_models", "clinenv")  # whose sources a library depends on
@@ -50,7 +51,7 @@ class Counts(NamedTuple):
     """What this process compiled so far."""
 
     compiled: int  # libraries made here, each for one function and shape
-    loaded: int  # libraries found on disk
+    loaded: int  # libraries loaded, these and those found on disk
     seconds: float  # spent on both
 
 
@@ -80,26 +81,61 @@ def cxx_compiler() -> str | None:
 
 
 def fingerprint(*bound: Any) -> str:
-    """A name for what a function is bound to (a world with its weights, a task): the same for the same.
-
-    Made of their pickled bytes, and of the sources of their classes where these are not ours.
+    """A name for what a function is bound to (a world with its weights, a task): equal for what is built equally.
 
     Raises:
-        CompileError: something that cannot be pickled.
+        CompileError: something of which it cannot be told.
     """
-    held = io.BytesIO()
-    try:
-        pickle.Pickler(held, protocol=5).dump(bound)
-    except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
-        raise CompileError(f"{error}; what is compiled must be known by its bytes, so it must pickle") from error
-    digest = hashlib.sha256(held.getbuffer())
-    for thing in bound:
-        for kind in type(thing).__mro__:
-            module = sys.modules.get(kind.__module__)
-            file = getattr(module, "__file__", None)
-            if file and kind.__module__.partition(".")[0] not in (*_PACKAGES, "torch", "builtins"):
-                digest.update(Path(file).read_bytes())
-    return digest.hexdigest()
+    return hashlib.sha256(repr([_told(thing, ()) for thing in bound]).encode()).hexdigest()
+
+
+def _told(thing: Any, above: tuple[int, ...]) -> Any:
+    """A thing by what it is made of; `above` are the ids of those that hold it."""
+    if thing is None or isinstance(thing, bool | int | float | complex | str | bytes | Enum | PurePath):
+        return repr(thing)
+    if isinstance(thing, torch.dtype | torch.device | torch.Size | type | FunctionType | BuiltinFunctionType):
+        return getattr(thing, "__qualname__", repr(thing)), getattr(thing, "__module__", "")
+    if isinstance(thing, Tensor):
+        thing = thing.detach().cpu().contiguous()
+        return str(thing.dtype), tuple(thing.shape), _sum(thing.reshape(-1).view(torch.uint8).numpy().tobytes())
+    if isinstance(thing, np.ndarray | np.generic):
+        return str(thing.dtype), thing.shape, _sum(thing.tobytes())
+    if id(thing) in above:
+        return "above", len(above) - above.index(id(thing))
+    inner = (*above, id(thing))
+    if isinstance(thing, Mapping):
+        return [(repr(name), _told(value, inner)) for name, value in thing.items()]
+    if isinstance(thing, list | tuple):
+        return type(thing).__qualname__, [_told(value, inner) for value in thing]
+    if isinstance(thing, set | frozenset):
+        return sorted(repr(_told(value, inner)) for value in thing)
+    if isinstance(thing, partial | MethodType):
+        parts = (
+            (thing.func, thing.args, thing.keywords) if isinstance(thing, partial) else (thing.__func__, thing.__self__)
+        )
+        return [_told(part, inner) for part in parts]
+    kind = type(thing)
+    slots = [name for each in kind.__mro__ for name in getattr(each, "__slots__", ()) if hasattr(thing, name)]
+    held = {**{name: getattr(thing, name) for name in slots}, **getattr(thing, "__dict__", {})}
+    if not held and not hasattr(thing, "__dict__"):
+        raise CompileError(f"{thing!r}, a {kind.__name__}, cannot be told by what it is made of; leave compile=False")
+    # what a property made of the rest, and keeps, says nothing new
+    own = {name: value for name, value in held.items() if not isinstance(getattr(kind, name, None), cached_property)}
+    return kind.__module__, kind.__qualname__, _source(kind), _told(own, inner)
+
+
+def _sum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _source(kind: type) -> str:
+    """The sources of a class and those it stands on, where they are not ours (those count for all)."""
+    found = ""
+    for each in kind.__mro__:
+        file = getattr(sys.modules.get(each.__module__), "__file__", None)
+        if file and each.__module__.partition(".")[0] not in (*_PACKAGES, "torch"):
+            found += _sum(Path(file).read_bytes())
+    return found
 
 
 @cache
@@ -117,10 +153,13 @@ def _surroundings() -> str:
     return digest.hexdigest()
 
 
+Run = Callable[[list[Tensor]], list[Tensor]]  # from flat inputs to flat outputs
+
+
 class _Library(NamedTuple):
     """A function compiled for one shape."""
 
-    run: Callable[[list[Tensor]], list[Tensor]]
+    run: Run
     strides: tuple[tuple[int, ...], ...]  # of the inputs, as the code reads them
     places: tuple[int, ...]  # of each leaf that comes out: i >= 0 is output i, below 0 input -1 - i itself
     like: Any  # a tree built as what comes out
@@ -130,8 +169,7 @@ class Compiled:
     """`Compiled(function, ...)(*trees)` equals `function(*trees)` on trees of tensors (`world_models.tree`).
 
     The first call of a shape runs the function itself, to warm what it keeps and to see what comes out, then compiles
-    it or finds it on disk. Gradients are not passed. Copies and pickles share nothing but the description, and load
-    the library again.
+    it or finds it on disk. Gradients are not passed. A pickle holds the description, and finds the library again.
 
     Args:
         function: pure; it must not ask for a tensor's value.
@@ -150,10 +188,10 @@ class Compiled:
     ) -> None:
         self.function, self.what, self.bound, self.again = function, what, bound, again
         self._libraries: dict[Any, _Library | None] = {}
-        self._name: str | None = None
+        self._name = fingerprint(*bound)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_libraries": {}, "_name": None}
+        return {**self.__dict__, "_libraries": {}}
 
     @torch.no_grad()
     def __call__(self, *arguments: Any) -> Any:
@@ -173,6 +211,14 @@ class Compiled:
         leaves = iter([out[i] if i >= 0 else inputs[-1 - i] for i in library.places])
         return tree.map_leaves(lambda _: next(leaves), library.like)
 
+    @torch.no_grad()
+    def flat(self, *arguments: Any) -> Run | None:
+        """The bare code for arguments of this shape: from their leaves, laid out in memory as these, to those of what
+        the function makes of them, none of which may be an argument itself. None where there is no compiler."""
+        library = self._made(arguments)
+        assert library is None or library.places == tuple(range(len(library.places))), "an argument came out again"
+        return None if library is None else library.run
+
     def _made(self, arguments: tuple[Any, ...]) -> _Library | None:
         """The library of these arguments' shape; None where it cannot be had for want of a compiler."""
         like = self.function(*arguments)
@@ -184,8 +230,6 @@ class Compiled:
         changed = [x for x in outputs if id(x) not in place]
         following = iter(range(len(changed)))
         places = tuple(place[id(x)] if id(x) in place else next(following) for x in outputs)
-        if self._name is None:
-            self._name = fingerprint(*self.bound)
         laid = [(tuple(x.shape), x.stride(), str(x.dtype)) for x in inputs]
         told = repr((self.what, self._name, _surroundings(), laid, torch.get_num_threads(), sorted(_OPTIONS.items())))
         file = cache_folder() / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.pt2"
@@ -229,7 +273,7 @@ def _say_no_compiler() -> None:
     )
 
 
-def _runner(file: Path, graph: Callable[[], Any], what: str) -> Callable[[list[Tensor]], list[Tensor]] | None:
+def _runner(file: Path, graph: Callable[[], Any], what: str) -> Run | None:
     """What runs the library in `file`, which is made first if it is not there; None where there is no compiler."""
     began = time.perf_counter()
     if not file.is_file():
@@ -239,11 +283,16 @@ def _runner(file: Path, graph: Callable[[], Any], what: str) -> Callable[[list[T
         with _progress(what):
             _write(file, graph())
         _TALLY.compiled += 1
-    else:
-        _TALLY.loaded += 1
-    loader = torch._inductor.aoti_load_package(str(file)).loader
+    run = _loaded(file)
     _TALLY.seconds += time.perf_counter() - began
-    return loader.boxed_run
+    return run
+
+
+@cache
+def _loaded(file: Path) -> Run:
+    """The library in `file`; once a process."""
+    _TALLY.loaded += 1
+    return torch._inductor.aoti_load_package(str(file)).loader.boxed_run
 
 
 def _write(file: Path, graph: Any) -> None:
