@@ -13,6 +13,7 @@ compiler. Where there is neither library nor compiler, it is said once and the f
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import platform
 import shutil
@@ -20,8 +21,9 @@ import sys
 import tempfile
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from enum import Enum
 from functools import cache, cached_property, partial
 from pathlib import Path, PurePath
@@ -93,6 +95,8 @@ def _told(thing: Any, above: tuple[int, ...]) -> Any:
     """A thing by what it is made of; `above` are the ids of those that hold it."""
     if thing is None or isinstance(thing, bool | int | float | complex | str | bytes | Enum | PurePath):
         return repr(thing)
+    if isinstance(thing, weakref.ref):  # a module's to its own parameters
+        return "weakref"
     if isinstance(thing, torch.dtype | torch.device | torch.Size | type | FunctionType | BuiltinFunctionType):
         return getattr(thing, "__qualname__", repr(thing)), getattr(thing, "__module__", "")
     if isinstance(thing, Tensor):
@@ -121,7 +125,7 @@ def _told(thing: Any, above: tuple[int, ...]) -> Any:
         raise CompileError(f"{thing!r}, a {kind.__name__}, cannot be told by what it is made of; leave compile=False")
     # what a property made of the rest, and keeps, says nothing new
     own = {name: value for name, value in held.items() if not isinstance(getattr(kind, name, None), cached_property)}
-    return kind.__module__, kind.__qualname__, _source(kind), _told(own, inner)
+    return kind.__module__, kind.__qualname__, _source(kind), _told(dict(sorted(own.items())), inner)
 
 
 def _sum(data: bytes) -> str:
@@ -242,11 +246,26 @@ class Compiled:
         Raises:
             CompileError: see there.
         """
+        function = _Flat(self, arguments, places)
         try:
-            return torch.export.export(_Flat(self, arguments, places), (tree.leaves(arguments),), strict=False)
+            with _compiling():  # what Python keeps between calls must be kept of true numbers, not of a graph's
+                function(tree.leaves(arguments))
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # of a failure torch prints the graph
+                return torch.export.export(function, (tree.leaves(arguments),), strict=False)
         except Exception as error:  # of many kinds, all of torch's own
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CompileError(f"{self.what} cannot be compiled ({reason}); leave compile=False") from error
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Within, functions take the ways that they take while a graph is written."""
+    before = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = True
+    try:
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = before
 
 
 class _Flat(nn.Module):
