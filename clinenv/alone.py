@@ -104,8 +104,8 @@ class Alone:
 
     @staticmethod
     def can(episodes: Episodes) -> bool:
-        """Whether there is one patient, of whom numbers of the chart are shown."""
-        return episodes.count == 1 and isinstance(episodes.interface.view, ChartView)
+        """Whether there is one patient, on the CPU, of whom numbers of the chart are shown."""
+        return episodes.count == 1 and episodes.device.type == "cpu" and isinstance(episodes.interface.view, ChartView)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_run": None, "_put": None, "_source": None}
