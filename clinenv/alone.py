@@ -93,9 +93,11 @@ class Alone:
 
     def __init__(self, episodes: Episodes) -> None:
         self._episodes = episodes
-        simulator = episodes.simulator
-        bound = (simulator.world, simulator.task, simulator.wary, episodes.settings, episodes.horizon_steps)
-        self._code = Compiled(self._advanced, f"one patient of {simulator.task.name} in {simulator.world.name}", bound)
+        simulator, told = episodes.simulator, episodes.settings
+        shown = (told.observation, told.noise, told.missingness, told.uncertainty, episodes.horizon_steps)
+        bound = (simulator.world, simulator.task, simulator.wary, shown)
+        what = f"one patient of {simulator.task.name} in {simulator.world.name}"
+        self._code = Compiled(self._advanced, what, bound, threads=1)
         self._form: _Form | None = None
         self._run: Run | None = None
         self._put: _Put | None = None  # where the patient stands, if the last to change that was done here

@@ -15,11 +15,12 @@ import torch
 import clinenv  # noqa: F401  (registers the ids)
 from clinenv import compiled
 from clinenv.codec import codec_of
-from clinenv.compiled import Compiled, CompileError, fingerprint
+from clinenv.compiled import Compiled, CompileError
 from clinenv.env import ClinicalEnv
 from clinenv.envs.ecg_drug.task import MENU, SINGLE_DOSE_MG, ECGDrugTask
 from clinenv.envs.ecg_progression.task import LEVELS
 from clinenv.envs.ehr_ward.orders import DOSES, SWITCHES
+from clinenv.fingerprint import fingerprint
 from clinenv.simulator import Simulator
 from tests.toy_world import ToyWorld
 from world_models import keys, tree
@@ -162,7 +163,8 @@ def test_a_name_tells_what_is_built_alike_from_what_is_not():
     assert fingerprint(ToyWorld(), ECGDrugTask()) == fingerprint(ToyWorld(), ECGDrugTask())
     assert fingerprint(ToyWorld()) != fingerprint(ToyWorld(hazard=0.5))
     assert fingerprint(weights(0)) == fingerprint(copy.deepcopy(weights(0))) != fingerprint(weights(1))
-    with pytest.raises(CompileError, match="generator"):
+    assert fingerprint(ToyWorld()).foreign and not fingerprint(ECGDrugTask(), weights(0)).foreign
+    with pytest.raises(TypeError, match="generator"):
         fingerprint([one for one in ((x for x in "ab"),)])
 
 
