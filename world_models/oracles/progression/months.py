@@ -26,14 +26,14 @@ from world_models.oracles.progression.state import (
 from world_models.quantities.progression import CODES
 from world_models.quantities.treated_columns import joined
 
-__all__ = ["months"]
+__all__ = ["after_months"]
 
 _C = len(CODES)
 _MONTH = "progression/month"  # the purpose of a month's numbers
 _MONTHS_IN_ONE_CALL = 4096  # months whose random numbers are made in one call
 
 
-def months(
+def after_months(
     state: ProgressionState, drugs: Tensor, count: Tensor, stop: Tensor | None = None, stop_chance: float = 1.0
 ) -> ProgressionState:
     """The state `count` [B] whole months later under `drugs` [B, DRUGS]; the dead stay as they are. Pure.
