@@ -9,15 +9,13 @@ batch's size).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from clinenv.running import Running
 from world_models import tree
-
-if TYPE_CHECKING:
-    from clinenv.episodes import Running
 
 __all__ = ["WaitingRoom"]
 

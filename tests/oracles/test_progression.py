@@ -10,6 +10,7 @@ from world_models.oracles.progression import conditions, mortality, treatments
 from world_models.oracles.progression import state as body
 from world_models.oracles.progression.care import cha2ds2_vasc, usual_care
 from world_models.oracles.progression.entry import COHORTS
+from world_models.oracles.progression.months import after_months
 from world_models.oracles.progression.visits import consecutive, make_visits, paper_pairs, statistics
 from world_models.oracles.progression.world import ProgressionOracle
 from world_models.quantities.progression import BECOMES, CODES, DRUGS, IRREVERSIBLE, ORDERS, PROCEDURES, TREATMENTS
@@ -42,7 +43,7 @@ def drugs(count: int, *given: str) -> torch.Tensor:
 def first_events(state, code: str, taken: torch.Tensor, months: int = 36) -> float:
     """First onsets of `code` a month at risk."""
     stop = torch.tensor([c == code for c in CODES])
-    after = body.months(state, taken, torch.full_like(state.month, months), stop)
+    after = after_months(state, taken, torch.full_like(state.month, months), stop)
     return float((column(after, code) & ~column(state, code)).sum()) / float((after.month - state.month).sum())
 
 

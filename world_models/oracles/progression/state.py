@@ -34,10 +34,17 @@ from world_models.quantities.progression import (
     TREATMENTS,
     scars,
 )
-from world_models.quantities.treated_columns import joined
 
-__all__ = ["FATALITY_PER_DECADE", "FEATURES", "INDICATIONS", "MONTH_YEARS", "OLDEST_KILLED", "TRAITS"]
-__all__ += ["ProgressionState", "Tables", "Turn", "at_once", "background_per_year", "log_rates", "months"]
+__all__ = [
+    "FASTEST_PER_YEAR",
+    "FATALITY_PER_DECADE",
+    "FEATURES",
+    "INDICATIONS",
+    "MONTH_YEARS",
+    "OLDEST_KILLED",
+    "TRAITS",
+]
+__all__ += ["ProgressionState", "Tables", "Turn", "at_once", "background_per_year", "log_rates"]
 __all__ += ["indications", "static_rates", "tables", "turn", "waiting_times"]
 
 MONTH_YEARS = 1.0 / 12.0
@@ -55,11 +62,10 @@ _GRAIN = 1024.0  # of a log ratio
 _NEVER = -200.0  # log rate of what cannot happen: exp gives 0
 _OLDEST = 3.0  # decades above 60 where the rise of onsets and bleeds with age ends
 OLDEST_KILLED = 4.5  # and that of dying at an onset
-_FASTEST_PER_YEAR = 12.0  # of an onset, a death: many ratios at once must not make a rate absurd
+FASTEST_PER_YEAR = 12.0  # of an onset, a death: many ratios at once must not make a rate absurd
 FATALITY_PER_DECADE = math.log(1.4)  # log ratio of dying at an onset for each decade of age (k)
 _HEALED_AFTER_YEARS = 0.24  # an acute infarction's code holds for three months at most
 _LASTING_COUNTS_YEARS = 5.0
-_MONTHS_IN_ONE_CALL = 4096  # months whose random numbers are made in one call
 _LEFT_OF_CHANCE = 0.2  # of an effect at once, in old conditions or under a protecting drug
 
 
@@ -240,9 +246,10 @@ def log_rates(
     lasted: Tensor,
     traits: Tensor,
     treated: Tensor,
+    table: Tables | None = None,
 ) -> Tensor:
     """Log rates per year [B, E] of every onset, resolution, death and bleed in these conditions and treatments."""
-    table = tables(static.device)
+    table = tables(static.device) if table is None else table
     treats = indications(present, ever, traits, treated)
     holds = torch.cat((present, ever, traits, treated, treats), -1).to(torch.float32)
     holds = torch.cat((holds, holds[:, table.left] * holds[:, table.right]), -1)
@@ -274,10 +281,18 @@ def waiting_times(u: Tensor) -> Tensor:
     return -u.log()
 
 
-def turn(rates: Tensor, wait: Tensor, present: Tensor, ever: Tensor, lasted: Tensor, years: float) -> Turn:
+def turn(
+    rates: Tensor,
+    wait: Tensor,
+    present: Tensor,
+    ever: Tensor,
+    lasted: Tensor,
+    years: float,
+    table: Tables | None = None,
+) -> Turn:
     """Conditions after `years` under rates [B, E] a year, with standard exponentials wait [B, C]."""
-    table = tables(rates.device)
-    on = rates[:, :_C].clamp_max(_FASTEST_PER_YEAR)
+    table = tables(rates.device) if table is None else table
+    on = rates[:, :_C].clamp_max(FASTEST_PER_YEAR)
     hazard = torch.where(present, rates[:, _C : 2 * _C], on) * years
     first = ((wait < hazard) & ~present).to(torch.float32)
     # Complications of what has just begun. What is left of an exponential number is one again, so one serves both.
@@ -292,55 +307,6 @@ def turn(rates: Tensor, wait: Tensor, present: Tensor, ever: Tensor, lasted: Ten
         after[:, new] |= healed
     longer = torch.where(after & present, lasted + years, torch.zeros_like(lasted))
     return Turn(after, ever | after, longer, started)
-
-
-def months(
-    state: ProgressionState, drugs: Tensor, count: Tensor, stop: Tensor | None = None, stop_chance: float = 1.0
-) -> ProgressionState:
-    """The state `count` [B] whole months later under `drugs` [B, DRUGS]; the dead stay as they are. Pure.
-
-    `bleeding` gathers over the months; `t` and `months_since_visit` are the caller's. With `stop` (bool [C]) a patient
-    stays in the month in which one of these conditions began, with chance `stop_chance`.
-    """
-    device = state.key.device
-    table = tables(device)
-    static = static_rates(state.sex_female, state.frailty)
-    treated = joined(state.procedures, drugs)
-    mortal = table.mortal
-    month, present, ever, lasted = state.month, state.present, state.ever, state.years_since_onset
-    bleeding, dead = state.bleeding, state.dead
-    longest = int(count.max()) if count.numel() else 0
-    numbers = _C + 2 + len(mortal)
-    few = longest * len(state.key) <= _MONTHS_IN_ONE_CALL  # small batches pay by the call: all months' numbers in one
-    if few:
-        each = state.month.unsqueeze(-1) + torch.arange(longest, device=device)
-        ahead = keys.uniform(state.key.repeat_interleave(longest), each.flatten(), "progression/month", (numbers,))
-        ahead = ahead.reshape(-1, longest, numbers)
-    for step in range(longest):
-        live = (count > step) & ~dead
-        age = state.entry_age_years + month.to(torch.float32) * MONTH_YEARS
-        rates = log_rates(static, state.sex_female, age, present, ever, lasted, state.traits, treated).exp()
-        u = ahead[:, step] if few else keys.uniform(state.key, month, "progression/month", (numbers,))
-        wait = waiting_times(u[:, : _C + 2].contiguous())
-        after = turn(rates, wait[:, :_C], present, ever, lasted, MONTH_YEARS)
-        event = wait[:, _C:] < rates[:, 2 * _C :].clamp_max(_FASTEST_PER_YEAR) * MONTH_YEARS
-        decades = ((age - 60.0) * 0.1).clamp_max(OLDEST_KILLED).unsqueeze(-1)
-        chance = (table.log_fatality + decades * FATALITY_PER_DECADE).exp()
-        killed = (after.started[:, mortal] & (u[:, _C + 2 :] < chance)).any(-1)
-        bleeding = bleeding | (live & event[:, 1])
-        dead = dead | (live & (event[:, 0] | killed))
-        on = (live & ~dead).unsqueeze(-1)
-        present = torch.where(on, after.present, present)
-        ever = torch.where(on, after.ever, ever)
-        lasted = torch.where(on, after.years_since_onset, lasted)
-        month = month + live.to(torch.int64)
-        if stop is not None:
-            halt = on[:, 0] & (after.started & stop).any(-1)
-            halt = halt & (keys.uniform(state.key, month, "progression/stop") < stop_chance)
-            count = torch.where(halt, torch.zeros_like(count), count)
-    return state._replace(
-        month=month, present=present, ever=ever, years_since_onset=lasted, bleeding=bleeding, dead=dead
-    )
 
 
 # each row of AT_ONCE with its columns: of the procedure, the condition (None: a bleed or death), the sparing drug, the
