@@ -92,7 +92,7 @@ def test_a_course_does_not_depend_on_who_lies_beside() -> None:
 def test_the_recorded_program_is_the_written_physiology_bit_for_bit() -> None:
     state = HOURLY.initial(keys.from_seed(9, 33))
     _, given = parted(random_orders(HOURLY, state.key, 0, share=0.3))
-    rates = Prescription(given, 1.0).during(0.0, TICK_H)
+    rates = Prescription.of(given, 1.0).during(0.0, TICK_H)
     recorded, written = ward_module._program(HOURLY.device)(state, rates), tick(state, rates)
     for a, b in zip(tree.leaves(recorded), tree.leaves(written), strict=True):
         assert torch.equal(a, b)
@@ -119,7 +119,7 @@ def test_an_amount_is_given_exactly_within_its_step() -> None:
     names = [q.name for q in INTERVENTIONS]
     for name, amount in (("saline_ml", 700.0), ("potassium_chloride_mmol", 80.0), ("norepinephrine_ug_kg_min", 0.3)):
         given[0, names.index(name)] = amount
-    plan = Prescription(given, 2.0)
+    plan = Prescription.of(given, 2.0)
     halves = [plan.during(half * TICK_H, TICK_H) for half in range(4)]
     assert sum(float(h["saline_ml"]) * TICK_H for h in halves) == pytest.approx(700.0)
     assert float(halves[0]["saline_ml"]) == pytest.approx(1000.0) and float(halves[3]["saline_ml"]) == 0.0

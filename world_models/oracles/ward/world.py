@@ -33,7 +33,8 @@ from world_models.oracles.ward.body.infection import killing
 from world_models.oracles.ward.body.normal import VENTILATED_L_MIN
 from world_models.oracles.ward.body.thrombosis import Lying, strike
 from world_models.oracles.ward.discharge import chance_of_discharge
-from world_models.oracles.ward.dynamics import TICK_H, advance_noise, concentrations, leak_of, tick
+from world_models.oracles.ward.dynamics import TICK_H, concentrations, leak_of, tick
+from world_models.oracles.ward.half_hours import TICKS_PER_HOUR, through
 from world_models.oracles.ward.measurement import (
     Specimens,
     advance_biology,
@@ -65,7 +66,6 @@ __all__ = ["WardOracle", "WardState"]
 
 _STATIC = {q.name: i for i, q in enumerate(STATIC)}
 _GI_BLEED = float(DISEASES.index("gi_bleed"))
-_TICKS_PER_HOUR = round(1.0 / TICK_H)
 _VENTILATION = intervention_index("ventilation_l_min")
 _LINES = tuple(
     map(intervention_index, ("norepinephrine_ug_kg_min", "vasopressin_units_min", "renal_replacement_ml_kg_h"))
@@ -121,7 +121,7 @@ class WardOracle:
         t = state.t
         nothing, run = _nothing(key), _program(self.device)
         with torch.inference_mode():  # a fifth faster on small batches
-            for _ in range(_TICKS_PER_HOUR):
+            for _ in range(TICKS_PER_HOUR):
                 state = run(state, nothing)
         state = tree.copy(_from_here(state))  # ordinary tensors again
         triage = Specimens(state, self._at_triage.expand(key.shape[0], -1), t)
@@ -146,24 +146,15 @@ class WardOracle:
         t = state.t + 1
         key = state.key
         start_h = state.t.to(torch.float32) * self.hours_per_step
-        plan, run = Prescription(given, self.hours_per_step), _program(self.device)
+        plan = Prescription.of(given, self.hours_per_step)
         shaken = keys.normal(key, t, "ward/noise", (hours, len(state.noise)))
         shaken = shaken.permute(1, 2, 0).contiguous()
         rebled = self._rebleeding(state, t)
         clots = strike(state, t, _lying(given), self.hours_per_step)
         specimens = Specimens(state, asked, t)
-        collected_at = collection_tick(key, t, hours * _TICKS_PER_HOUR)
-        collecting = set(collected_at.tolist())  # true values are worked out only where blood is collected
+        collected_at = collection_tick(key, t, hours * TICKS_PER_HOUR)
         now = state._replace(blood=state.blood._replace(lesion=rebled), clots=clots)
-        hazard = torch.zeros_like(start_h)
-        with torch.inference_mode():
-            for half in range(hours * _TICKS_PER_HOUR):
-                if half in collecting:
-                    specimens.collect(now, collected_at == half)
-                if half % _TICKS_PER_HOUR == 0:
-                    now = now._replace(noise=advance_noise(now.noise, shaken[half // _TICKS_PER_HOUR].unbind(0)))
-                now = run(now, plan.during(half * TICK_H, TICK_H))
-                hazard = hazard + now.course.hazard_per_h * TICK_H
+        now, hazard = through(now, plan, shaken, specimens, collected_at, lambda: _program(self.device))
         urine = (now.fluids.urine_l - state.fluids.urine_l).float() * (1000.0 / self.hours_per_step)
         records = advance_biology(now.records, key, t, self.hours_per_step)
         now = now._replace(records=records)
@@ -296,7 +287,7 @@ def _lying(given: Tensor) -> Lying:
 
 def _nothing(key: Tensor) -> dict[str, Tensor]:
     """Half an hour without treatment."""
-    return Prescription(torch.zeros(key.shape[0], len(INTERVENTIONS), device=key.device), 1.0).during(0.0, TICK_H)
+    return Prescription.of(torch.zeros(key.shape[0], len(INTERVENTIONS), device=key.device), 1.0).during(0.0, TICK_H)
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,58 @@
+"""Loops that stay loops where a graph is written for a compiler.
+
+Written out, a step of the ward is 36,000 operations: to compile them takes an hour. `repeated` writes the loop itself,
+its body once. A compiled loop pays for each tensor that goes round, so trees of many [B] go packed: one tensor a type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop_op
+
+from world_models import tree
+
+T = TypeVar("T")
+
+__all__ = ["packed", "repeated", "unpacked"]
+
+
+def repeated(
+    times: int, body: Callable[..., tuple[Tensor, ...]], carried: tuple[Tensor, ...], held: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """`carried = body(i, *carried, *held)` for i = 0 .. times - 1, an int64 [].
+
+    Args:
+        times: how often, at least 1.
+        body: reads nothing but its arguments, and gives tensors of the shapes of `carried`, none of them an argument.
+        carried: what goes round.
+        held: what every round reads.
+    """
+
+    if not torch.compiler.is_compiling():
+        for i in range(times):
+            carried = body(torch.tensor(i, device=carried[0].device), *carried, *held)
+        return carried
+
+    def going(i: Tensor, *_: Tensor) -> Tensor:
+        return i < times
+
+    def around(i: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        return (i + 1, *body(i, *rest))
+
+    start = torch.zeros((), dtype=torch.int64, device=carried[0].device)
+    return while_loop_op(going, around, (start, *carried), held)[1:]
+
+
+def packed(of: object, kind: torch.dtype = torch.float32) -> Tensor:
+    """The leaves [B] of a tree that are numbers of this kind, [V, B]."""
+    return torch.stack([x for x in tree.leaves(of) if x.dtype == kind])
+
+
+def unpacked(like: T, *packs: Tensor) -> T:
+    """A tree built like `like`, of what `packed` made of one: a pack for each kind of number in it."""
+    rows = {pack.dtype: iter(pack.unbind(0)) for pack in packs}
+    return tree.map_leaves(lambda x: next(rows[x.dtype]), like)
