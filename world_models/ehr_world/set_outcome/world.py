@@ -44,6 +44,7 @@ KIND = "ehr-set-outcome"
 CENTRAL_68 = (0.1587, 0.8413)  # one standard deviation to each side of a normal's middle (k)
 LEAST_TAIL = 1e-6  # probabilities at which a value is read off lie this far from 0 and 1
 IMPOSSIBLE = -1e9  # a logit
+FEW = 8  # patients, at most, of whom compiled code works out every item
 
 
 class Chances(NamedTuple):
@@ -61,6 +62,21 @@ class Recent(NamedTuple):
     total: Tensor  # of all of them
     before: Tensor  # in the last
     earlier: Tensor  # in the one before that
+
+
+class Slots(NamedTuple):
+    """Places (row, item) of a chart that something is worked out for, int64 [N] each: where `held` holds, or everywhere."""
+
+    held: Tensor  # bool [B, I]
+    row: Tensor
+    item: Tensor
+    all: bool = False  # of them
+
+    def put(self, into: Tensor, new: Tensor) -> Tensor:
+        """`into` [B, I] with `new` [N] at the held places."""
+        if self.all:
+            return torch.where(self.held, new.view_as(into), into)
+        return into.index_put((self.row, self.item), new)
 
 
 class EHRWorldModel(nn.Module):
@@ -304,7 +320,8 @@ class EHRWorldModel(nn.Module):
         """Position `step` [B]: outcomes of `asked` bool [B, I] under `given`, charting, the recurrent step, the ends.
 
         The log of amounts stays as it was where nobody is."""
-        row, item = asked.nonzero(as_tuple=True)
+        at = _slots(asked)
+        row, item = at.row, at.item
         share, recent = given / self.net.largest, self.recent(state, step)
         met = self.exposure(state, step, share, recent, row, item)
         met = met.times(self.net.recorded_gain) if recorded else met
@@ -313,7 +330,7 @@ class EHRWorldModel(nn.Module):
         value = self._sample_values(outcome, row, item, chances)
         delay = self._sample_delays(outcome, row, item, value, chances)
 
-        state = self._collected(state, asked, step, (row, item), value, delay)
+        state = self._collected(state, asked, step, at, value, delay)
         came = state.pending & (state.pending_due_step <= step.unsqueeze(-1))
         gap = torch.where(step == 0, 0.0, self.hours_per_step).unsqueeze(-1)
         state = self.shown(state, came, state.pending_value, state.pending_drawn_h, state.pending_drawn_step)
@@ -347,18 +364,18 @@ class EHRWorldModel(nn.Module):
         )
 
     def _collected(
-        self, state: EHRState, asked: Tensor, step: Tensor, at: tuple[Tensor, Tensor], value: Tensor, delay: Tensor
+        self, state: EHRState, asked: Tensor, step: Tensor, at: Slots, value: Tensor, delay: Tensor
     ) -> EHRState:
         """The state with the step's specimens on their way: `value`, `delay` [N] of the slots `at`, those `asked`."""
         begins_h = state.start_h + (step - 1).clamp_min(0).to(torch.float32) * self.hours_per_step
         first = (step == 0).unsqueeze(-1)
         drawn_h = torch.where(first, state.start_h.unsqueeze(-1), begins_h.unsqueeze(-1) + self.offset_h)
         return state._replace(
-            pending=state.pending.index_put(at, delay <= LAST_DELAY),  # a lost specimen is not on its way
-            pending_value=state.pending_value.index_put(at, value),
+            pending=at.put(state.pending, delay <= LAST_DELAY),  # a lost specimen is not on its way
+            pending_value=at.put(state.pending_value, value),
             pending_drawn_h=torch.where(asked, drawn_h, state.pending_drawn_h),
             pending_drawn_step=torch.where(asked, step.unsqueeze(-1), state.pending_drawn_step),
-            pending_due_step=state.pending_due_step.index_put(at, step[at[0]] + delay),
+            pending_due_step=at.put(state.pending_due_step, step[at.row] + delay),
         )
 
     @staticmethod
@@ -370,18 +387,28 @@ class EHRWorldModel(nn.Module):
 
     def resample_pending(self, state: EHRState) -> EHRState:
         """What is on its way says something else, and comes at another time, by the state's key."""
-        row, item = state.pending.nonzero(as_tuple=True)
+        at = _slots(state.pending)
+        row, item = at.row, at.item
         chances = self._chances(state.key, state.t, "pending")
         outcome = self.outcomes(state, state.t, torch.zeros_like(state.given), row, item)
         value = self._sample_values(outcome, row, item, chances)
         sent = state.pending_drawn_step[row, item]
         waited = (state.t[row] - sent).clamp(0, LAST_DELAY - 1)
         delay = self._sample_delays(outcome, row, item, value, chances, waited)
-        at = (row, item)
         return state._replace(
-            pending_value=state.pending_value.index_put(at, value),
-            pending_due_step=state.pending_due_step.index_put(at, sent + delay),
+            pending_value=at.put(state.pending_value, value),
+            pending_due_step=at.put(state.pending_due_step, sent + delay),
         )
+
+
+def _slots(held: Tensor) -> Slots:
+    """The places [B, I] that are held. In a graph that is written for a compiler, of a few patients, all places: their
+    number is then known beforehand, and what is not held costs less than it takes to find out."""
+    if torch.compiler.is_compiling() and held.shape[0] <= FEW:
+        batch, items = held.shape
+        row = torch.arange(batch, device=held.device).repeat_interleave(items)
+        return Slots(held, row, torch.arange(items, device=held.device).repeat(batch), True)
+    return Slots(held, *held.nonzero(as_tuple=True))
 
 
 def _build(plain: dict[str, Any]) -> EHRWorldModel:

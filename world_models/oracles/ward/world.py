@@ -23,7 +23,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from world_models import keys, tree
+from world_models import gradients, keys, tree
 from world_models.inputs import check_also, checked_orders
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ward import cohorts as ward_cohorts
@@ -134,7 +134,7 @@ class WardOracle:
         """Factors from a recorded chart: those of STATIC that it holds."""
         return {name: chart[name].to(self.device, torch.float32) for name in _STATIC if name in chart}
 
-    @torch.no_grad()
+    @gradients.unwatched
     def transition(self, state: WardState, action: Tensor) -> WardState:
         """One step under `action` [B, A] in the orders' units.
 
