@@ -42,7 +42,7 @@ def assemble(task: Task, count: int, world: WorldLike, settings: Settings, kind:
             f"num_envs={count!r}: a whole number of environments is needed, at least one, at most {MOST_ENVS:,}"
         )
     world = load_world(task, world, settings.device, settings.cohort, settings.hours_per_step)
-    simulator = Simulator(world, task, pessimism=settings.pessimism)
+    simulator = Simulator(world, task, pessimism=settings.pessimism, compile=settings.compile)
     interface = Interface(world, task, settings)
     steps = _horizon(task, world, settings)
     patients = _patients(task, world, settings.patients)

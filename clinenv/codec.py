@@ -53,6 +53,11 @@ class Codec(ABC):
             )
         return self._orders(given, count)
 
+    def single(self, action: Any) -> Tensor | None:
+        """Orders float32 [1, A] of one plain action of `space` on the CPU, as calling would give them, but sooner; None
+        of anything else, which is to be handed to the codec itself."""
+        return None
+
     @abstractmethod
     def _orders(self, given: Tensor, count: int) -> Tensor:
         """The orders of actions that are numbers."""
@@ -76,6 +81,12 @@ class MenuCodec(Codec):
         self.space = spaces.Discrete(len(actions))
         self.labels = [label for label, _ in actions.entries]
         self._table = actions.table(orders, device)
+        self._each = list(self._table.split(1))
+
+    def single(self, action: Any) -> Tensor | None:
+        """See `Codec.single`."""
+        plain = type(action) in (int, np.int64, np.int32) and 0 <= action < len(self._each)
+        return self._each[action] if plain else None
 
     def _orders(self, given: Tensor, count: int) -> Tensor:
         if tuple(given.shape) != (count,) or not _whole(given):
@@ -106,6 +117,15 @@ class LevelsCodec(Codec):
         self._counts = torch.tensor(actions.counts, device=device)
         self._table = actions.table(orders, device)
         self._choices = self._table[~self._table[:, :, 0].isnan()]  # [sum of the counts, A]
+        self._rows = self._table.cpu().numpy()
+        self._most = np.array(actions.counts)
+        self._entry = np.arange(len(actions))
+
+    def single(self, action: Any) -> Tensor | None:
+        """See `Codec.single`."""
+        if not _plain(action, self._most.shape, "iu") or bool(((action < 0) | (action >= self._most)).any()):
+            return None
+        return torch.from_numpy(self._rows[self._entry, action].sum(0)[None])  # one of each column is not 0
 
     def _orders(self, given: Tensor, count: int) -> Tensor:
         shape = (count, len(self.labels))
@@ -138,6 +158,7 @@ class _AmountCodec(Codec):
         columns = [order.name for order in orders]
         positions = [columns.index(name) for name in names]
         self._positions = torch.tensor(positions, device=device)
+        self._columns, self._count = np.array(positions), len(orders)
         self._entries = [positions.index(a) if a in positions else None for a in range(len(orders))]
 
     def _orders(self, given: Tensor, count: int) -> Tensor:
@@ -147,6 +168,12 @@ class _AmountCodec(Codec):
         amounts = self._amounts(given)
         nothing = torch.zeros_like(amounts[:, 0])
         return torch.stack([nothing if entry is None else amounts[:, entry] for entry in self._entries], -1)
+
+    def _in_columns(self, amounts: np.ndarray) -> Tensor:
+        """Orders [1, A] of the amounts [D] of one action."""
+        orders = np.zeros((1, self._count), np.float32)
+        orders[0, self._columns] = amounts
+        return torch.from_numpy(orders)
 
     @abstractmethod
     def _amounts(self, given: Tensor) -> Tensor:
@@ -170,6 +197,13 @@ class SwitchesCodec(_AmountCodec):
         self.space = spaces.MultiDiscrete([2] * count) if multidiscrete else spaces.MultiBinary(count)
         self._multidiscrete = multidiscrete
         self._standard = torch.tensor(list(actions.standard.values()), dtype=torch.float32, device=device)
+        self._usual = self._standard.cpu().numpy()
+
+    def single(self, action: Any) -> Tensor | None:
+        """See `Codec.single`."""
+        if not _plain(action, self._usual.shape, "iu") or bool(((action != 0) & (action != 1)).any()):
+            return None
+        return self._in_columns(action * self._usual)
 
     def _amounts(self, given: Tensor) -> Tensor:
         wrong = (given != 0) & (given != 1)  # True for NaN
@@ -206,6 +240,19 @@ class DosesCodec(_AmountCodec):
         units = {order.name: order.unit for order in orders}
         yes_or_no = [units[name] == "bool" for name in actions.names]
         self._yes_or_no = torch.tensor(yes_or_no, device=device) if any(yes_or_no) else None
+        self._largest, self._given_or_not = highest, np.array(yes_or_no)
+
+    def single(self, action: Any) -> Tensor | None:
+        """See `Codec.single`."""
+        if not _plain(action, self._largest.shape, "f") or action.dtype != np.float32:
+            return None
+        if not bool(((action >= self.space.low) & (action <= self.space.high)).all()):  # also of NaN
+            return None
+        amounts = np.maximum(action, np.float32(0.0))
+        amounts = amounts * self._largest if self._scaled else amounts
+        if self._yes_or_no is not None:
+            amounts = np.where(self._given_or_not, amounts >= _HALF, amounts)
+        return self._in_columns(amounts)
 
     def _amounts(self, given: Tensor) -> Tensor:
         low = -1.0 if self._scaled else 0.0
@@ -265,6 +312,11 @@ def pick_levels(table: Tensor, index: Tensor) -> Tensor:
     for entry in range(1, table.shape[0]):
         orders = orders + table[entry][index[..., entry]]
     return orders
+
+
+def _plain(action: Any, shape: tuple[int, ...], kinds: str) -> bool:
+    """Whether an action is a numpy array of this shape and of these kinds of number."""
+    return isinstance(action, np.ndarray) and action.shape == shape and action.dtype.kind in kinds
 
 
 def _whole(given: Tensor) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clinenv.alone import Alone, Stepped
 from clinenv.arguments import checked_seed
 from clinenv.assemble import WorldLike, assemble, registered_limit, warn_short_limit
 from clinenv.patient_env import PatientEnv
@@ -43,6 +44,7 @@ class ClinicalEnv(PatientEnv, gymnasium.Env[Any, Any]):
         self.observation_space = self._episodes.interface.view.space
         self.action_space = self._episodes.interface.codec.space
         self._trend = Trend(self._episodes) if settings.render_mode else None
+        self._alone = Alone(self._episodes) if settings.compile and Alone.can(self._episodes) else None
         self._over = True
         self._closed = False
 
@@ -88,15 +90,22 @@ class ClinicalEnv(PatientEnv, gymnasium.Env[Any, Any]):
         self._refuse(self._closed)
         if self._over:
             raise gymnasium.error.ResetNeeded("the episode is over, or none has begun: call reset() first")
-        observation, out, truncated = self._episodes.step(action[None] if isinstance(action, Tensor) else [action])
-        terminated, cut = bool(out.terminated[0]), bool(truncated[0])
-        self._over = terminated or cut
-        info = _plain({**self._episodes.facts(), **self._episodes.verdict(out)})
+        stepped = None if self._alone is None else self._alone.step(action)
+        if stepped is None:
+            self._alone = None  # there is no compiler
+            stepped = self._stepped(action)
+        self._over = stepped[2] or stepped[3]
         if self._trend is not None:
             self._trend.add()
             if self.render_mode == "human":
                 self._trend.show()
-        return self._one(observation), float(out.reward[0]), terminated, cut, info
+        return stepped
+
+    def _stepped(self, action: Any) -> Stepped:
+        """`step` by the calls of Python."""
+        observation, out, truncated = self._episodes.step(action[None] if isinstance(action, Tensor) else [action])
+        info = _plain({**self._episodes.facts(), **self._episodes.verdict(out)})
+        return self._one(observation), float(out.reward[0]), bool(out.terminated[0]), bool(truncated[0]), info
 
     def refusals(self) -> list[tuple[str, str]]:
         """The orders of the last step that were not carried out: (order, why). Their number is in info."""

@@ -6,7 +6,7 @@ patients, one after the other, as a single environment that was reset with `seed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -27,7 +27,7 @@ from world_models.inputs import admit, checked_factors
 from world_models.protocol import Chart, Oracle, SplitsSpread
 from world_models.uncertainty import as_info
 
-__all__ = ["Episodes", "Running"]
+__all__ = ["Episodes", "Held", "Moved", "Running"]
 
 
 class Running(NamedTuple):
@@ -39,6 +39,25 @@ class Running(NamedTuple):
     base: Tensor  # int64 [B] key of the row, from its seed
     episode: Tensor  # int64 [B] how many episodes this row had before
     steps: Tensor  # int64 [B] since the reset
+
+
+class Held(NamedTuple):
+    """What is known of the running patients: where they stand, and what led there."""
+
+    now: Running | None = None
+    given: Tensor | None = None  # see `Episodes.given`
+    wanted: tuple[Chart, Tensor] | None = None  # see `Episodes.wanted`
+    admissible: Tensor | None = None  # bool [B, A] of the chart now, once it was asked for
+
+
+class Moved(NamedTuple):
+    """What a step of all rows gave."""
+
+    now: Running
+    observation: Any
+    out: Step
+    truncated: Tensor  # bool [B]
+    wanted: Tensor  # float32 [B, A] of what was ordered, what was not lost
 
 
 class Episodes:
@@ -65,14 +84,13 @@ class Episodes:
         self.horizon_steps = horizon_steps
         self.patients = patients
         self.settings = settings
-        self.now: Running | None = None
-        self.given: Tensor | None = None  # float32 [B, A] the orders carried out in the last step
-        self.wanted: tuple[Chart, Tensor] | None = None  # the chart before the last step, and what was ordered on it
+        self._held: Held = Held()
+        self._later: Callable[[], Held] | None = None  # gives what is held, once it is asked for
+        self.source: Held | Callable[[], Held] = self._held  # what was given to `hold` last
         self.start: Any = None  # of the patients who began last: what `Starting` made of the options
         world = simulator.world
         self._truth = world.truth if simulator.task.told and isinstance(world, Oracle) else None
         self._parts = world.spread_parts if isinstance(world, SplitsSpread) else None
-        self._admissible: Tensor | None = None  # of the chart now, once it was asked for
         self._judged: tuple[str, ...] | None = None  # what `verdict` says, by name
 
     @property
@@ -81,11 +99,46 @@ class Episodes:
         return self.interface.device
 
     @property
+    def held(self) -> Held:
+        """What is known of the running patients."""
+        if self._later is not None:
+            self._held, self._later = self._later(), None
+        return self._held
+
+    def hold(self, held: Held | Callable[[], Held]) -> None:
+        """From here on; a function is called once somebody asks."""
+        self.source = held
+        self._held, self._later = (held, None) if isinstance(held, Held) else (self._held, held)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_held": self.held, "_later": None, "source": self.held}
+
+    @property
+    def now(self) -> Running | None:
+        """Where all rows stand; None before the first reset."""
+        return self.held.now
+
+    @now.setter
+    def now(self, running: Running | None) -> None:
+        self.hold(self.held._replace(now=running, admissible=None))
+
+    @property
+    def given(self) -> Tensor | None:
+        """float32 [B, A] the orders carried out in the last step."""
+        return self.held.given
+
+    @property
+    def wanted(self) -> tuple[Chart, Tensor] | None:
+        """The chart before the last step, and what was ordered on it, float32 [B, A]."""
+        return self.held.wanted
+
+    @property
     def running(self) -> Running:
         """`now`. Raises gymnasium.error.ResetNeeded before the first reset."""
-        if self.now is None:
+        now = self.held.now
+        if now is None:
             raise gymnasium.error.ResetNeeded("no episode has begun: call reset() first")
-        return self.now
+        return now
 
     @torch.no_grad()
     def begin(
@@ -127,7 +180,7 @@ class Episodes:
             self.now = fresh
         else:
             self.now = tree.put(self.now, rows, fresh)
-        self.start, self._admissible = start, None
+        self.start = start
         return observation, fresh
 
     @torch.no_grad()
@@ -139,21 +192,38 @@ class Episodes:
     def carry_out(self, orders: Tensor) -> tuple[Any, Step, Tensor]:
         """`step`, from the orders float32 [B, A] in their units."""
         now = self.running
+        moved = self.advance(now, orders, self._allowed() if self.simulator.task.refuses else None)
+        self.hold(Held(moved.now, moved.out.given, (now.chart, moved.wanted)))
+        return moved.observation, moved.out, moved.truncated
+
+    def advance(self, now: Running, orders: Tensor, allowed: Tensor | None, plain: bool = False) -> Moved:
+        """A step as a pure function: nothing here changes.
+
+        Args:
+            orders: float32 [B, A] in their units.
+            allowed: bool [B, A] what is admissible now; None: the task refuses nothing.
+            plain: leave the simulator's compiled code alone, for code that is compiled as a whole.
+        """
+        simulator, also = self.simulator, self.interface.view.also
         wanted = self.interface.lose(orders, now.state.key, now.state.t)
-        allowed = self._allowed() if self.simulator.task.refuses else None
-        out = self.simulator.step(now.state, now.chart, wanted, self.interface.view.also, allowed)
-        self.given, self.wanted = out.given, (now.chart, wanted)
+        step = simulator.advance if plain else simulator.step
+        out = step(now.state, now.chart, wanted, also, allowed)
         observation, shown = self.interface.observe(out.chart, out.state.key, out.state.t, now.shown, out.given)
         steps = now.steps + 1
-        self.now = Running(out.state, out.chart, shown, now.base, now.episode, steps)
-        self._admissible = None
-        return observation, out, steps >= self.horizon_steps
+        after = Running(out.state, out.chart, shown, now.base, now.episode, steps)
+        return Moved(after, observation, out, steps >= self.horizon_steps, wanted)
 
     def _allowed(self) -> Tensor:
         """bool [B, A]: what is admissible now, computed once a moment."""
-        if self._admissible is None:
-            self._admissible = self.simulator.task.admissible(self.running.chart)
-        return self._admissible
+        held = self.held
+        if held.admissible is None:
+            held = self._held = held._replace(admissible=self.simulator.task.admissible(self.running.chart))
+        assert held.admissible is not None
+        return held.admissible
+
+    def task_allows(self, moment: Running) -> Tensor | None:
+        """bool [B, A]: what is admissible at a moment; None: the task refuses nothing."""
+        return self.simulator.task.admissible(moment.chart) if self.simulator.task.refuses else None
 
     @torch.no_grad()
     def action_mask(self) -> Tensor:
@@ -173,7 +243,6 @@ class Episodes:
         """Go on in rows int64 [R] with patients [R] who began elsewhere, in episodes of the same simulator."""
         whole = len(rows) == self.count
         self.now = fresh if whole and bool((rows[1:] > rows[:-1]).all()) else tree.put(self.running, rows, fresh)
-        self._admissible = None
 
     @torch.no_grad()
     def facts(self, fresh: Running | None = None) -> dict[str, Tensor]:
@@ -184,6 +253,12 @@ class Episodes:
         Flat names, as in Gymnasium's own environments: loggers pick them by name, and TorchRL reads no nested info.
         """
         moment = self.running if fresh is None else fresh
+        if fresh is None and self.simulator.task.refuses:
+            return self.facts_of(moment, self._allowed())
+        return self.facts_of(moment, self.task_allows(moment))
+
+    def facts_of(self, moment: Running, allowed: Tensor | None) -> dict[str, Tensor]:
+        """`facts` as a pure function of where rows stand and what is admissible there (None: nothing is refused)."""
         world, task = self.simulator.world, self.simulator.task
         facts = {"hours": task.clock(moment.chart), "support": world.support(moment.state)}
         if self.settings.uncertainty and self._parts is not None:
@@ -193,8 +268,7 @@ class Episodes:
         if self._truth is not None:
             truth = self._truth(moment.state)
             facts.update({name: truth[name] for name in task.told})
-        if task.refuses:
-            allowed = self._allowed() if fresh is None else task.admissible(fresh.chart)
+        if allowed is not None:
             facts["action_mask"] = self.interface.codec.mask(allowed)
         return facts
 
@@ -303,7 +377,7 @@ class Episodes:
             row = torch.arange(self.count, device=self.device)
             key = keys.fold(keys.fold(keys.fold(now.state.key, "branch"), seed), row)
             now = now._replace(state=self.simulator.world.rekey(now.state, key))
-        self.now, self.given, self.wanted, self._admissible = now, None, None, None
+        self.hold(Held(now))
         return self.observation()
 
     @torch.no_grad()

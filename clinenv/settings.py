@@ -39,12 +39,14 @@ class Settings:
     hours_per_step: float | None = None  # for worlds that know several; None: the world's own
     # False leaves spread_*, epistemic_* and aleatoric_* out of info; in a learned ward that is half the time of a step
     uncertainty: bool = True
+    compile: bool = False  # whether steps run as machine code, made at the first one (`clinenv.compiled`)
     # what is held against a learned world's errors in training: {"kind": "mopo", "weight": 1.0} (`clinenv.pessimism`)
     pessimism: Any = None
 
     def __post_init__(self) -> None:
         Pessimism.of(self.pessimism)
         check_flag("uncertainty", self.uncertainty)
+        check_flag("compile", self.compile)
         check_limit(self.max_episode_steps)
         if self.render_mode is not None and self.render_mode not in RENDER_MODES:
             known = ", ".join(RENDER_MODES)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+from clinenv.compiled import Compiled
 from clinenv.imagined import EVENTS, Imagined, accrue_drawn, accrue_expected, total
 from clinenv.pessimism import TERM, Pessimism, Wary
 from clinenv.task import Task
 from world_models import gradients, keys, tree
-from world_models.inputs import admit
+from world_models.inputs import admit, checked_orders
 from world_models.protocol import Chart, Factors, HasMembers, Oracle, TellsFates, WorldModel
 
 __all__ = ["Imagined", "Rollout", "Simulator", "Step"]
@@ -78,12 +79,14 @@ class Simulator:
             apart (`agents.planning.risk`).
         pessimism: what is held against the world's errors, as a `Pessimism` or its fields: a term of the reward more,
             or an end where nothing is known (`clinenv.pessimism`).
+        compile: whether `step` runs as machine code (`clinenv.compiled`), made at the first step of each batch size.
+            World and task are taken as they are then: change neither afterwards.
 
     Raises:
         ValueError: the task needs a measure or an order that the world does not have; `grad` is asked of a world
             through which no amount can be followed (`world_models.gradients.Differentiable`), expected events of one
             that does not tell their chances (`TellsFates`), pessimism of one that is unsure of nothing; an unknown
-            pessimism; or `chances` is below 1.
+            pessimism; `chances` is below 1; or `compile` together with `grad`.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Simulator:
         events: str = "drawn",
         chances: int = 1,
         pessimism: Pessimism | Mapping[str, Any] | None = None,
+        compile: bool = False,
     ) -> None:
         self.world = world
         self.task = task
@@ -101,6 +105,8 @@ class Simulator:
         self.events = events
         self.chances = chances
         _check_options(world, grad, events, chances)
+        if compile and grad:
+            raise ValueError("compile=True passes no gradients; take either compile=True or grad=True")
         measured = {quantity.name for quantity in world.measures}
         missing = [column.name for column in task.observation if column.name not in measured]
         if missing:
@@ -128,6 +134,8 @@ class Simulator:
             raise ValueError(f"an action of task {task.name!r} orders {', '.join(unknown)}, which is none of {ordered}")
         pessimism = Pessimism.of(pessimism)
         self.wary = None if pessimism is None else Wary(pessimism, world, task)
+        self.compile = compile
+        self._compiled: dict[tuple[str, ...], Compiled] = {}  # by what is on the chart besides
 
     @property
     def device(self) -> torch.device:
@@ -154,7 +162,31 @@ class Simulator:
 
         Raises:
             ValueError: the world's own, of an amount out of its order's bounds or an unknown measure.
+            CompileError: `compile` was asked for, and the world or the task cannot be compiled.
         """
+        if not self.compile:
+            return self.advance(state, chart, action, also, admissible)
+        also = tuple(also)
+        if also not in self._compiled:
+            self._compiled[also] = self._compile(also)
+        # what looks at values is left out of compiled code
+        action = checked_orders(self.world.orders, action, len(state.key), self.device)
+        return self._compiled[also](state, chart, action, admissible)
+
+    def _compile(self, also: tuple[str, ...]) -> Compiled:
+        bound = (self.world, self.task, self.wary, also)
+        what = f"a step of {self.task.name} in {self.world.name}"
+        return Compiled(partial(self._advance, also), what, bound, _next_arguments)
+
+    def _advance(
+        self, also: tuple[str, ...], state: Any, chart: Chart, action: Tensor, admissible: Tensor | None
+    ) -> Step:
+        return self.advance(state, chart, action, also, admissible)
+
+    def advance(
+        self, state: Any, chart: Chart, action: Tensor, also: Sequence[str] = (), admissible: Tensor | None = None
+    ) -> Step:
+        """`step` as a pure function of tensors, never compiled: what compiled code is made of. Arguments as there."""
         action, refused = self.carried_out(chart, action, admissible)
         state = self.world.transition(state, action)
         after = self.world.observe(state, also)
@@ -276,6 +308,13 @@ class Simulator:
     ) -> tuple[Rollout, Rollout]:
         """The same patients with the same random keys under two plans [B, H, A]: equal plans give equal futures."""
         return self.rollout(state, chart, a, also), self.rollout(state, chart, b, also)
+
+
+def _next_arguments(
+    out: Step, state: Any, chart: Chart, action: Tensor, admissible: Tensor | None
+) -> tuple[Any, Chart, Tensor, Tensor | None]:
+    """The arguments of the step after this one."""
+    return out.state, out.chart, action, admissible
 
 
 def _check_options(world: WorldModel, grad: bool, events: str, chances: int) -> None:
