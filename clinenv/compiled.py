@@ -40,7 +40,10 @@ CACHE_VARIABLE = "CLINENV_COMPILED"  # names another folder than ~/.cache/clinen
 _PACKAGES = ("world_models", "clinenv")  # whose sources a library depends on
 _SOURCES = (".py", ".json", ".csv", ".npz")
 # Multiplication and addition are not fused, so that a number rounds as in eager torch.
-_OPTIONS: dict[str, Any] = {"cpp.enable_floating_point_contract_flag": "off"}
+_OPTIONS: dict[str, Any] = {
+    "cpp.enable_floating_point_contract_flag": "off",
+    "max_fusion_size": 100_000,  # one kernel of thousands of operations: what lies between kernels costs more
+}
 
 
 class CompileError(RuntimeError):

@@ -11,6 +11,7 @@ from world_models import catalog, keys, tree
 from world_models.oracles.ward import world as ward_module
 from world_models.oracles.ward.cohorts import COHORTS, FACTORS
 from world_models.oracles.ward.dynamics import TICK_H, tick
+from world_models.oracles.ward.half_hours import looped
 from world_models.oracles.ward.prescribing import Prescription, parted
 from world_models.oracles.ward.world import WardOracle
 from world_models.quantities.ward import DISEASES, INQUIRIES, INTERVENTIONS, MEASURES, ORDERS, order_index
@@ -95,6 +96,16 @@ def test_the_recorded_program_is_the_written_physiology_bit_for_bit() -> None:
     rates = Prescription.of(given, 1.0).during(0.0, TICK_H)
     recorded, written = ward_module._program(HOURLY.device)(state, rates), tick(state, rates)
     for a, b in zip(tree.leaves(recorded), tree.leaves(written), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_loops_that_a_compiler_is_given_are_the_half_hours_bit_for_bit(monkeypatch) -> None:
+    world = WardOracle(hours_per_step=2)
+    state = world.initial(keys.from_seed(9, 33))
+    orders = random_orders(world, state.key, 0, share=0.3)
+    plain = world.transition(state, orders)
+    monkeypatch.setattr(ward_module, "through", lambda *arguments: looped(*arguments[:-1]))
+    for a, b in zip(tree.leaves(world.transition(state, orders)), tree.leaves(plain), strict=True):
         assert torch.equal(a, b)
 
 

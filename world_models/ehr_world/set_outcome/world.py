@@ -65,11 +65,11 @@ class Recent(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """Places (row, item) of a chart that something is worked out for, int64 [N] each: where `held` holds, or everywhere."""
+    """Places of a chart that something is worked out for: where `held` holds, or everywhere."""
 
     held: Tensor  # bool [B, I]
-    row: Tensor
-    item: Tensor
+    row: Tensor  # int64 [N]
+    item: Tensor  # int64 [N]
     all: bool = False  # of them
 
     def put(self, into: Tensor, new: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ from world_models.oracles.ward.hazard import hazard_per_h
 from world_models.oracles.ward.outcome import advance_organs, oxygen_debt_rate
 from world_models.oracles.ward.state import Lungs, Noise, Signals, WardState
 
-__all__ = ["FAST_H", "FAST_PER_TICK", "TICK_H", "advance_noise", "concentrations", "leak_of", "tick"]
+__all__ = ["FAST_H", "FAST_PER_TICK", "TICK_H", "advance_noise", "advanced", "concentrations", "leak_of", "tick"]
 __all__ += ["Conditions", "conditions", "fast_step", "slow_step"]
 
 FAST_H = 1.0 / 12.0
@@ -87,7 +87,12 @@ def concentrations(state: WardState) -> tuple[Tensor, Tensor, Tensor, Tensor, Te
 
 def advance_noise(noise: Noise, normals: tuple[Tensor, ...]) -> Noise:
     """One hour of every Ornstein-Uhlenbeck process, from standard normals [B] each."""
-    return Noise(*(x * _NOISE_KEEP + z * _NOISE_NEW for x, z in zip(noise, normals, strict=True)))
+    return Noise(*(advanced(x, z) for x, z in zip(noise, normals, strict=True)))
+
+
+def advanced(noise: Tensor, normals: Tensor) -> Tensor:
+    """One such process [...], or several, an hour on."""
+    return noise * _NOISE_KEEP + normals * _NOISE_NEW
 
 
 class Conditions(NamedTuple):

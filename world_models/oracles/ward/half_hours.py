@@ -2,7 +2,7 @@
 variation moves on, and the hazard of death adds up.
 
 Eagerly `tick` is replayed (`Program`). Where a graph is written for a compiler, ticks and their fast steps are loops in
-it (`world_models.loops`): it then holds two fast steps and one slow one, instead of dozens.
+it (`world_models.loops`): it then holds three fast steps and a slow one, instead of dozens.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from world_models.oracles.ward.dynamics import (
     FAST_PER_TICK,
     TICK_H,
     advance_noise,
+    advanced,
     conditions,
     fast_step,
     slow_step,
 )
 from world_models.oracles.ward.measurement import Specimens, true_values
 from world_models.oracles.ward.prescribing import NAMES, Prescription
-from world_models.oracles.ward.state import Fluids, WardState
+from world_models.oracles.ward.state import Fluids, Signals, WardState
 from world_models.program import Program
 
 __all__ = ["TICKS_PER_HOUR", "looped", "through"]
@@ -72,7 +73,7 @@ def through(
 def looped(
     now: WardState, plan: Prescription, shaken: Tensor, specimens: Specimens, collected_at: Tensor
 ) -> tuple[WardState, Tensor]:
-    """`through` as loops of a graph."""
+    """`through` as loops of a graph. What is collected is the body's state, read once the loop has ended."""
     body = tuple(getattr(now, name) for name in _BODY)
 
     def state_of(person: Tensor, noise: Tensor, numbers: Tensor, pools: Tensor) -> WardState:
@@ -81,42 +82,43 @@ def looped(
 
     def fast(_: Tensor, numbers: Tensor, pools: Tensor, rates: Tensor, *start: Tensor) -> tuple[Tensor, ...]:
         begun, given = state_of(*start), _named(rates)
-        quick = unpacked(_quick(begun), numbers, pools)
-        after = fast_step(_resumed(begun, quick), given, conditions(begun, given))
-        quick = _quick(after, quick.bled + after.signals.bleed_l_h)
-        return packed(quick), packed(quick, torch.float64)
+        under, quick = conditions(begun, given), unpacked(_quick(begun, begun.signals.bleed_l_h), numbers, pools)
+        after, bled = _resumed(begun, quick), quick.bled
+        for _ in range(_FAST_WRITTEN):
+            after = fast_step(after, given, under)
+            bled = bled + after.signals.bleed_l_h
+        return packed(_quick(after, bled)), packed(_quick(after, bled), torch.float64)
 
-    def half_hour(
-        i: Tensor, noise: Tensor, numbers: Tensor, pools: Tensor, hazard: Tensor, values: Tensor, *held: Tensor
-    ) -> tuple[Tensor, ...]:
-        person, shaken, collected_at, *plan = held
-        begun = state_of(person, noise, numbers, pools)
-        values = torch.where((collected_at == i).unsqueeze(-1), true_values(begun), values)
+    def half_hour(i: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        noise, numbers, pools, hazard, numbers_then, pools_then, person, shaken, collected_at, *plan = rest
+        collecting = collected_at == i
+        numbers_then = torch.where(collecting, numbers, numbers_then)
+        pools_then = torch.where(collecting, pools, pools_then)
         hour = shaken.index_select(0, (i // TICKS_PER_HOUR).reshape(1)).squeeze(0)
-        moved = packed(advance_noise(begun.noise, hour.unbind(0)))
-        noise = torch.where(i % TICKS_PER_HOUR == 0, moved, noise)
+        noise = torch.where(i % TICKS_PER_HOUR == 0, advanced(noise, hour), noise)
         rates = Prescription(*plan).rows(i.to(torch.float32) * TICK_H, TICK_H)
         start = (person, noise, numbers, pools)
-        quick = _quick(begun)
+        begun, given = state_of(*start), _named(rates)
+        quick = _quick(begun, torch.zeros_like(hazard))
         packs = repeated(
-            FAST_PER_TICK - 1, fast, (packed(quick), packed(quick, torch.float64)), (rates, *start)
+            FAST_PER_TICK // _FAST_WRITTEN, fast, (packed(quick), packed(quick, torch.float64)), (rates, *start)
         )
-        begun, given, quick = state_of(*start), _named(rates), unpacked(quick, *packs)
-        under = conditions(begun, given)
-        last = fast_step(_resumed(begun, quick), given, under)
-        after = slow_step(last, given, under, quick.bled + last.signals.bleed_l_h)
+        quick = unpacked(quick, *packs)
+        after = slow_step(_resumed(begun, quick), given, conditions(begun, given), quick.bled)
         parts = tuple(getattr(after, name) for name in _BODY)
         hazard = hazard + after.course.hazard_per_h * TICK_H
-        return noise, packed(parts), packed(parts, torch.float64), hazard, values
+        return noise, packed(parts), packed(parts, torch.float64), hazard, numbers_then, pools_then
 
+    person, numbers, pools = packed(now.person), packed(body), packed(body, torch.float64)
     hazard = torch.zeros_like(now.course.hazard_per_h)
-    noise, numbers, pools, hazard, specimens.values = repeated(
+    noise, numbers, pools, hazard, numbers_then, pools_then = repeated(
         len(shaken) * TICKS_PER_HOUR,
         half_hour,
-        (packed(now.noise), packed(body), packed(body, torch.float64), hazard, specimens.values),
-        (packed(now.person), shaken, collected_at, *plan),
+        (packed(now.noise), numbers, pools, hazard, torch.zeros_like(numbers), torch.zeros_like(pools)),
+        (person, shaken, collected_at, *plan),
     )
-    return state_of(packed(now.person), noise, numbers, pools), hazard
+    specimens.values = true_values(state_of(person, noise, numbers_then, pools_then))
+    return state_of(person, noise, numbers, pools)._replace(person=now.person), hazard
 
 
 def _named(rates: Tensor) -> dict[str, Tensor]:
@@ -124,27 +126,27 @@ def _named(rates: Tensor) -> dict[str, Tensor]:
 
 
 class _Quick(NamedTuple):
-    """What five minutes change and the next five read. [B] each."""
+    """What fast steps change. [B] each."""
 
     fluids: Fluids
     salts: tuple[Tensor, ...]  # in the order of _SALTS
     circulation: tuple[Tensor, ...]  # of _CIRCULATION
     metabolism: tuple[Tensor, ...]  # of _METABOLISM
-    signals: tuple[Tensor, ...]  # of _SIGNALS
+    signals: Signals
     pco2: Tensor
     bled: Tensor  # sum of the rates so far
 
 
+_FAST_WRITTEN = 3  # fast steps in a round of the loop: fewer rounds run quicker, longer ones take longer to compile
 _SALTS = (
     "sodium", "sodium_in", "sodium_out", "potassium", "cell_potassium", "potassium_in", "potassium_out", "chloride",
     "recent_uptake",
 )  # fmt: skip
 _CIRCULATION = ("heart_rate", "tone", "norepinephrine", "vasopressin")
 _METABOLISM = ("glucose_mmol", "insulin", "insulin_action")
-_SIGNALS = ("map", "flow", "saturation")
 
 
-def _quick(state: WardState, bled: Tensor | None = None) -> _Quick:
+def _quick(state: WardState, bled: Tensor) -> _Quick:
     def of(part: Any, names: tuple[str, ...]) -> tuple[Tensor, ...]:
         return tuple(getattr(part, name) for name in names)
 
@@ -153,9 +155,9 @@ def _quick(state: WardState, bled: Tensor | None = None) -> _Quick:
         of(state.salts, _SALTS),
         of(state.circulation, _CIRCULATION),
         of(state.metabolism, _METABOLISM),
-        of(state.signals, _SIGNALS),
+        state.signals,
         state.lungs.pco2,
-        torch.zeros_like(state.lungs.pco2) if bled is None else bled,
+        bled,
     )
 
 
@@ -166,6 +168,6 @@ def _resumed(state: WardState, quick: _Quick) -> WardState:
         salts=state.salts._replace(**dict(zip(_SALTS, quick.salts, strict=True))),
         circulation=state.circulation._replace(**dict(zip(_CIRCULATION, quick.circulation, strict=True))),
         metabolism=state.metabolism._replace(**dict(zip(_METABOLISM, quick.metabolism, strict=True))),
-        signals=state.signals._replace(**dict(zip(_SIGNALS, quick.signals, strict=True))),
+        signals=quick.signals,
         lungs=state.lungs._replace(pco2=quick.pco2),
     )
