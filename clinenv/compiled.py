@@ -6,13 +6,15 @@ are hashed and constants made only then), made into a shared library by torch's 
 with a flat list of tensors, without guards. One library stands for one shape: another batch size is compiled anew.
 
 The library is kept on disk (`cache_folder`), under a name made of everything it depends on: what the function is bound
-to, shapes, this project's sources, torch and the processor. A later process loads it in milliseconds and needs no
-compiler. Where there is neither library nor compiler, it is said once and the function runs as it is.
+to, shapes, this project's sources (of others' worlds and tasks: the graph), torch and the processor. A later process
+loads it in milliseconds and needs no compiler. Where there is neither library nor compiler, it is said once and the
+function runs as it is.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import platform
 import shutil
@@ -20,24 +22,22 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from enum import Enum
-from functools import cache, cached_property, partial
-from pathlib import Path, PurePath
-from types import BuiltinFunctionType, FunctionType, MethodType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
+from filelock import FileLock  # torch's own dependency
 from torch import Tensor, nn
 
+from clinenv.fingerprint import PACKAGES, fingerprint
 from world_models import tree
 
-__all__ = ["CompileError", "Compiled", "Counts", "Run", "cache_folder", "counts", "cxx_compiler", "fingerprint"]
+__all__ = ["CompileError", "Compiled", "Counts", "Run", "cache_folder", "counts", "cxx_compiler"]
 
 CACHE_VARIABLE = "CLINENV_COMPILED"  # names another folder than ~/.cache/clinenv/compiled
-_PACKAGES = ("world_models", "clinenv")  # whose sources a library depends on
 _SOURCES = (".py", ".json", ".csv", ".npz")
 # Multiplication and addition are not fused, so that a number rounds as in eager torch.
 _OPTIONS: dict[str, Any] = {
@@ -83,64 +83,6 @@ def cxx_compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", default))
 
 
-def fingerprint(*bound: Any) -> str:
-    """A name for what a function is bound to (a world with its weights, a task): equal for what is built equally.
-
-    Raises:
-        CompileError: something of which it cannot be told.
-    """
-    return hashlib.sha256(repr([_told(thing, ()) for thing in bound]).encode()).hexdigest()
-
-
-def _told(thing: Any, above: tuple[int, ...]) -> Any:
-    """A thing by what it is made of; `above` are the ids of those that hold it."""
-    if thing is None or isinstance(thing, bool | int | float | complex | str | bytes | Enum | PurePath):
-        return repr(thing)
-    if isinstance(thing, torch.dtype | torch.device | torch.Size | type | FunctionType | BuiltinFunctionType):
-        return getattr(thing, "__qualname__", repr(thing)), getattr(thing, "__module__", "")
-    if isinstance(thing, Tensor):
-        thing = thing.detach().cpu().contiguous()
-        return str(thing.dtype), tuple(thing.shape), _sum(thing.reshape(-1).view(torch.uint8).numpy().tobytes())
-    if isinstance(thing, np.ndarray | np.generic):
-        return str(thing.dtype), thing.shape, _sum(thing.tobytes())
-    if id(thing) in above:
-        return "above", len(above) - above.index(id(thing))
-    inner = (*above, id(thing))
-    if isinstance(thing, Mapping):
-        return [(repr(name), _told(value, inner)) for name, value in thing.items()]
-    if isinstance(thing, list | tuple):
-        return type(thing).__qualname__, [_told(value, inner) for value in thing]
-    if isinstance(thing, set | frozenset):
-        return sorted(repr(_told(value, inner)) for value in thing)
-    if isinstance(thing, partial | MethodType):
-        parts = (
-            (thing.func, thing.args, thing.keywords) if isinstance(thing, partial) else (thing.__func__, thing.__self__)
-        )
-        return [_told(part, inner) for part in parts]
-    kind = type(thing)
-    slots = [name for each in kind.__mro__ for name in getattr(each, "__slots__", ()) if hasattr(thing, name)]
-    held = {**{name: getattr(thing, name) for name in slots}, **getattr(thing, "__dict__", {})}
-    if not held and not hasattr(thing, "__dict__"):
-        raise CompileError(f"{thing!r}, a {kind.__name__}, cannot be told by what it is made of; leave compile=False")
-    # what a property made of the rest, and keeps, says nothing new
-    own = {name: value for name, value in held.items() if not isinstance(getattr(kind, name, None), cached_property)}
-    return kind.__module__, kind.__qualname__, _source(kind), _told(own, inner)
-
-
-def _sum(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _source(kind: type) -> str:
-    """The sources of a class and those it stands on, where they are not ours (those count for all)."""
-    found = ""
-    for each in kind.__mro__:
-        file = getattr(sys.modules.get(each.__module__), "__file__", None)
-        if file and each.__module__.partition(".")[0] not in (*_PACKAGES, "torch"):
-            found += _sum(Path(file).read_bytes())
-    return found
-
-
 @cache
 def _surroundings() -> str:
     """What every library depends on: our sources, torch, the processor's instructions."""
@@ -148,7 +90,7 @@ def _surroundings() -> str:
         f"{torch.__version__} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}".encode()
     )
     root = Path(__file__).resolve().parent.parent
-    for package in _PACKAGES:
+    for package in PACKAGES:
         for file in sorted((root / package).rglob("*")):
             if file.suffix in _SOURCES and file.is_file():
                 digest.update(str(file.relative_to(root)).encode())
@@ -178,6 +120,7 @@ class Compiled:
         function: pure; it must not ask for a tensor's value.
         what: said in the progress line.
         bound: everything that the function depends on besides its arguments, see `fingerprint`.
+        threads: that the code may use; None: as many as torch does at the first call of a shape.
         again: arguments of the next call, from what came out and the arguments of this one: their memory is laid out
             as all later calls will have it. None: as in this call.
     """
@@ -188,10 +131,14 @@ class Compiled:
         what: str,
         bound: tuple[Any, ...],
         again: Callable[..., tuple[Any, ...]] | None = None,
+        threads: int | None = None,
     ) -> None:
-        self.function, self.what, self.bound, self.again = function, what, bound, again
+        self.function, self.what, self.bound, self.again, self.threads = function, what, bound, again, threads
         self._libraries: dict[Any, _Library | None] = {}
-        self._name = fingerprint(*bound)
+        try:
+            self._told = fingerprint(*bound)
+        except TypeError as error:
+            raise CompileError(f"{what}: {error}; leave compile=False") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_libraries": {}}
@@ -234,9 +181,13 @@ class Compiled:
         following = iter(range(len(changed)))
         places = tuple(place[id(x)] if id(x) in place else next(following) for x in outputs)
         laid = [(tuple(x.shape), x.stride(), str(x.dtype)) for x in inputs]
-        told = repr((self.what, self._name, _surroundings(), laid, torch.get_num_threads(), sorted(_OPTIONS.items())))
+        # of others' code no name tells when it changes: the graph itself does, at the price of writing it every time
+        graph = self._graph(arguments, places) if self._told.foreign else None
+        name = self._told.name if graph is None else _graph_name(graph)
+        options = {**_OPTIONS, "cpp.threads": self.threads or torch.get_num_threads()}
+        told = repr((self.what, name, _surroundings(), laid, sorted(options.items())))
         file = cache_folder() / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.pt2"
-        run = _runner(file, lambda: self._graph(arguments, places), self.what)
+        run = _runner(file, lambda: graph or self._graph(arguments, places), self.what, options)
         return None if run is None else _Library(run, tuple(x.stride() for x in inputs), places, like)
 
     def _graph(self, arguments: tuple[Any, ...], places: tuple[int, ...]) -> Any:
@@ -245,11 +196,32 @@ class Compiled:
         Raises:
             CompileError: see there.
         """
+        function = _Flat(self, arguments, places)
         try:
-            return torch.export.export(_Flat(self, arguments, places), (tree.leaves(arguments),), strict=False)
+            with _compiling():  # what Python keeps between calls must be kept of true numbers, not of a graph's
+                function(tree.leaves(arguments))
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # of a failure torch prints the graph
+                return torch.export.export(function, (tree.leaves(arguments),), strict=False)
         except Exception as error:  # of many kinds, all of torch's own
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CompileError(f"{self.what} cannot be compiled ({reason}); leave compile=False") from error
+
+
+def _graph_name(graph: Any) -> str:
+    """Of an exported program: its operations, constants and weights."""
+    held = {**graph.constants, **graph.state_dict}
+    return fingerprint(graph.graph_module.print_readable(print_output=False, include_stride=True), held).name
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """Within, functions take the ways that they take while a graph is written."""
+    before = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = True
+    try:
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = before
 
 
 class _Flat(nn.Module):
@@ -276,19 +248,23 @@ def _say_no_compiler() -> None:
     )
 
 
-def _runner(file: Path, graph: Callable[[], Any], what: str) -> Run | None:
+def _runner(file: Path, graph: Callable[[], Any], what: str, options: dict[str, Any]) -> Run | None:
     """What runs the library in `file`, which is made first if it is not there; None where there is no compiler."""
     began = time.perf_counter()
-    if not file.is_file():
-        if cxx_compiler() is None:
-            _say_no_compiler()
-            return None
-        with _progress(what):
-            _write(file, graph())
-        _TALLY.compiled += 1
-    run = _loaded(file)
-    _TALLY.seconds += time.perf_counter() - began
-    return run
+    try:
+        if not file.is_file():
+            if cxx_compiler() is None:
+                _say_no_compiler()
+                return None
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with FileLock(f"{file}.lock"):  # of many processes that want it at once, one makes it
+                if not file.is_file():
+                    with _progress(what):
+                        _write(file, graph(), options)
+                    _TALLY.compiled += 1
+        return _loaded(file)
+    finally:
+        _TALLY.seconds += time.perf_counter() - began
 
 
 @cache
@@ -298,13 +274,12 @@ def _loaded(file: Path) -> Run:
     return torch._inductor.aoti_load_package(str(file)).loader.boxed_run
 
 
-def _write(file: Path, graph: Any) -> None:
+def _write(file: Path, graph: Any, options: dict[str, Any]) -> None:
     """Compile a graph into a file; it appears whole or not at all."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about itself
         path = str(Path(folder) / "library.pt2")
-        torch._inductor.aoti_compile_and_package(graph, package_path=path, inductor_configs=dict(_OPTIONS))
+        torch._inductor.aoti_compile_and_package(graph, package_path=path, inductor_configs=options)
         os.replace(path, file)
 
 

@@ -70,14 +70,19 @@ class ClinicalEnv(PatientEnv, gymnasium.Env[Any, Any]):
         super().reset(seed=seed)
         if base is None and self._episodes.now is None:
             base = keys.from_seed(int(self.np_random.integers(2**62)), 1, self._episodes.device)
-        observation, _ = self._episodes.begin(None, base, factors, start)
+        begun = None
+        if self._alone is not None and base is None and not factors and start is None:
+            begun = self._alone.next_patient()
+        if begun is None:
+            observation, _ = self._episodes.begin(None, base, factors, start)
+            begun = self._one(observation), _plain({**self._episodes.facts(), **self._episodes.unjudged()})
         self._over = False
         self._check_limits()
         if self._trend is not None:
             self._trend.start()
             if self.render_mode == "human":
                 self._trend.show()
-        return self._one(observation), _plain({**self._episodes.facts(), **self._episodes.unjudged()})
+        return begun
 
     def step(self, action: Any) -> tuple[np.ndarray | dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Give the orders of `action` and let `world.hours_per_step` pass.

@@ -166,6 +166,19 @@ class Episodes:
             base, episode = self.running.base[rows], self.running.episode[rows] + 1
         else:
             episode = torch.zeros_like(base)
+        observation, fresh = self.fresh(base, episode, factors, start)
+        if every or self.now is None:
+            self.now = fresh
+        else:
+            self.now = tree.put(self.now, rows, fresh)
+        self.start = start
+        return observation, fresh
+
+    def fresh(
+        self, base: Tensor, episode: Tensor, factors: Mapping[str, Tensor] | None = None, start: Any = None
+    ) -> tuple[Any, Running]:
+        """Patients [R] who begin the episodes int64 [R] of row keys int64 [R], and what is shown of them. Pure;
+        arguments and result as of `begin`."""
         key = keys.fold(base, episode)
         fixed = {} if self.patients is None else dict(self.patients.factors(key))
         fixed.update(factors or {})
@@ -175,13 +188,7 @@ class Episodes:
             state = admit(self.simulator.world, key, fixed)
             chart = self.simulator.world.observe(state, self.interface.view.also)
         observation, shown = self.interface.observe(chart, state.key, state.t, None)
-        fresh = Running(state, chart, shown, base, episode, torch.zeros_like(episode))
-        if every or self.now is None:
-            self.now = fresh
-        else:
-            self.now = tree.put(self.now, rows, fresh)
-        self.start = start
-        return observation, fresh
+        return observation, Running(state, chart, shown, base, episode, torch.zeros_like(episode))
 
     @torch.no_grad()
     def step(self, actions: Any) -> tuple[Any, Step, Tensor]:

@@ -86,7 +86,7 @@ class Simulator:
         ValueError: the task needs a measure or an order that the world does not have; `grad` is asked of a world
             through which no amount can be followed (`world_models.gradients.Differentiable`), expected events of one
             that does not tell their chances (`TellsFates`), pessimism of one that is unsure of nothing; an unknown
-            pessimism; `chances` is below 1; or `compile` together with `grad`.
+            pessimism; `chances` is below 1; or `compile` together with `grad`, or of a world that is not on the CPU.
     """
 
     def __init__(
@@ -107,6 +107,10 @@ class Simulator:
         _check_options(world, grad, events, chances)
         if compile and grad:
             raise ValueError("compile=True passes no gradients; take either compile=True or grad=True")
+        if compile and torch.device(world.device).type != "cpu":
+            raise ValueError(
+                f"compile=True is for worlds on the CPU, and {world.name!r} lives on {world.device}; leave it"
+            )
         measured = {quantity.name for quantity in world.measures}
         missing = [column.name for column in task.observation if column.name not in measured]
         if missing:

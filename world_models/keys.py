@@ -18,8 +18,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["bernoulli", "bits", "categorical", "fold", "from_seed"]
-__all__ += ["noise", "normal", "to_normal", "uniform", "uniforms"]
+__all__ = ["bernoulli", "bits", "categorical", "drawn", "fold", "from_seed"]
+__all__ += ["noise", "normal", "stream", "to_normal", "uniform", "uniforms"]
 
 
 def _signed(value: int) -> int:
@@ -103,6 +103,17 @@ def bits(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...] = ()
 def uniform(key: Tensor, t: int | Tensor, purpose: str, shape: tuple[int, ...] = ()) -> Tensor:
     """Uniform on the open interval (0, 1), float32 [B, *shape]."""
     return _unit(bits(key, t, purpose, shape))
+
+
+def stream(key: Tensor, purpose: str, count: int) -> tuple[Tensor, Tensor]:
+    """What `drawn` makes `count` numbers of for any time: for code that may read nothing but its arguments."""
+    return fold(key, purpose), _counters(count, key.device)
+
+
+def drawn(stream: tuple[Tensor, Tensor], t: Tensor) -> Tensor:
+    """Uniform on (0, 1), float32 [B, N]: the very bits of `uniform` with the key and purpose of the stream."""
+    base, counters = stream
+    return _unit(_mix(fold(base, t).unsqueeze(-1) + counters).bitwise_and_((1 << 63) - 1))
 
 
 def uniforms(key: Tensor, t: int | Tensor, purposes: tuple[str | tuple[str, int], ...]) -> Tensor:

@@ -21,30 +21,32 @@ __all__ = ["packed", "repeated", "unpacked"]
 
 
 def repeated(
-    times: int, body: Callable[..., tuple[Tensor, ...]], carried: tuple[Tensor, ...], held: tuple[Tensor, ...]
+    times: int | Tensor, body: Callable[..., tuple[Tensor, ...]], carried: tuple[Tensor, ...], held: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
     """`carried = body(i, *carried, *held)` for i = 0 .. times - 1, an int64 [].
 
     Args:
-        times: how often, at least 1.
+        times: how often, at least 1; or an int64 [] that says so.
         body: reads nothing but its arguments, and gives tensors of the shapes of `carried`, none of them an argument.
         carried: what goes round.
         held: what every round reads.
     """
 
     if not torch.compiler.is_compiling():
-        for i in range(times):
+        for i in range(int(times)):
             carried = body(torch.tensor(i, device=carried[0].device), *carried, *held)
         return carried
 
-    def going(i: Tensor, *_: Tensor) -> Tensor:
-        return i < times
+    end = times if isinstance(times, Tensor) else torch.full((), times, device=carried[0].device)
+
+    def going(i: Tensor, *rest: Tensor) -> Tensor:
+        return i < rest[-1]
 
     def around(i: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        return (i + 1, *body(i, *rest))
+        return (i + 1, *body(i, *rest[:-1]))
 
     start = torch.zeros((), dtype=torch.int64, device=carried[0].device)
-    return while_loop_op(going, around, (start, *carried), held)[1:]
+    return while_loop_op(going, around, (start, *carried), (*held, end))[1:]  # type: ignore[arg-type]  # torch's own
 
 
 def packed(of: object, kind: torch.dtype = torch.float32) -> Tensor:

@@ -103,10 +103,10 @@ def where(mask: Tensor, if_true: T, if_false: T) -> T:
 def rows_of(mask: Tensor) -> Tensor:
     """int64 [N] the rows where mask (bool [B]) holds, for work that only some rows need.
 
-    While a graph is written for ONNX, all rows, so that no shape depends on values: whoever works on the rows must
-    leave those as they are where `mask[rows]` does not hold.
+    While a graph is written (for ONNX, or to be compiled), all rows, so that no shape depends on values: whoever works
+    on the rows must leave those as they are where `mask[rows]` does not hold.
     """
-    if torch.onnx.is_in_onnx_export():
+    if torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling():
         return torch.arange(mask.shape[0], device=mask.device)
     return mask.nonzero().squeeze(-1)
 

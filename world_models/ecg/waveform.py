@@ -47,6 +47,7 @@ __all__ = [
     "p_stretch",
     "qrs_stretch",
     "sample_times_ms",
+    "samples_before_r",
     "tile",
     "true_fiducials",
     "wave_basis",
@@ -100,10 +101,15 @@ class Fiducials(NamedTuple):
     t_offset: Tensor
 
 
+def samples_before_r(sampling_rate_hz: float) -> int:
+    """How many samples of a beat lie before R."""
+    return int(PRE_MS / (1000.0 / sampling_rate_hz))
+
+
 def _grid(sampling_rate_hz: float, device: torch.device | str) -> tuple[Tensor, int]:
     """Times [L] in ms about R, and the index of R."""
     step = 1000.0 / sampling_rate_hz
-    before, after = int(PRE_MS / step), int(POST_MS / step)
+    before, after = samples_before_r(sampling_rate_hz), int(POST_MS / step)
     return torch.arange(-before, after + 1, dtype=torch.float32, device=device) * step, before
 
 

@@ -90,6 +90,12 @@ def turned(heights: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return torch.cat((limb, heights[:, _CHEST]), dim=1)
 
 
+@lru_cache(maxsize=64)
+def _direction(degrees: float) -> tuple[float, float]:
+    angle = torch.tensor(degrees * torch.pi / 180.0, dtype=torch.float64)
+    return float(angle.cos()), float(angle.sin())
+
+
 def to_axis(heights: Tensor, degrees: float, weight: Tensor) -> Tensor:
     """Heights with the mean QRS axis moved to `degrees` (0: lead I, +90: aVF) where weight [B] is 1, in part below."""
     x, y = heights[:, 0, QRS.start], (heights[:, 1, QRS.start] * 2.0 - heights[:, 0, QRS.start]) / _ROOT3
@@ -98,8 +104,7 @@ def to_axis(heights: Tensor, degrees: float, weight: Tensor) -> Tensor:
         y = y + (heights[:, 1, i] * 2.0 - heights[:, 0, i]) / _ROOT3
     size = torch.sqrt(x * x + y * y).clamp_min(0.05)
     x, y = x / size, y / size
-    angle = torch.tensor(degrees * torch.pi / 180.0, dtype=torch.float64)
-    to_x, to_y = float(angle.cos()), float(angle.sin())
+    to_x, to_y = _direction(degrees)
     # A part of the way: the mean of the two directions, made a direction again.
     goal_x, goal_y = x + weight * (to_x - x), y + weight * (to_y - y)
     size = torch.sqrt(goal_x * goal_x + goal_y * goal_y).clamp_min(0.05)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from world_models.ecg.waveform import R_SHARE, Intervals, beat_template, sample_times_ms
+from world_models.ecg.waveform import R_SHARE, Intervals, beat_template, samples_before_r
 from world_models.oracles.progression.ecg.anatomy import PR_LEVEL, P
 
 __all__ = ["SAMPLING_RATE_HZ", "TICKS_PER_SAMPLE", "TICKS_PER_SECOND", "atrial_template", "lay_down"]
@@ -29,7 +29,7 @@ _ATRIAL = 64  # ticks of an atrial template from P onset: 320 ms
 def ventricular_template(intervals: Intervals, heights: Tensor) -> Tensor:
     """QRS, ST and T in mV, [B, 8, BEFORE + 1 + AFTER] about R, from heights [B, 8, 14] (their P is left out)."""
     morphology = torch.cat((torch.zeros_like(heights[:, :, :2]), heights[:, :, P.stop :]), dim=2)
-    at_r = int((sample_times_ms(TICKS_PER_SECOND) < 0).sum())
+    at_r = samples_before_r(TICKS_PER_SECOND)
     return beat_template(intervals, morphology, TICKS_PER_SECOND)[:, :, at_r - BEFORE : at_r + AFTER + 1]
 
 

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from world_models import keys
+from world_models import keys, tree
 from world_models.ecg.derived_leads import derive_twelve
 from world_models.ecg.waveform import Intervals
 from world_models.oracles.progression.ecg.anatomy import at_visit, sample_anatomy
@@ -89,7 +89,7 @@ def _noise(key: Tensor, t: Tensor, samples: int) -> Tensor:
 
 def _focus(signs: Signs, shown: Shown, rhythm: Rhythm, kind: Tensor) -> Tensor:
     """Templates of the ventricular focus [B, 8, L], made only for those who have such a beat."""
-    rows = torch.nonzero((kind > 0).any(1)).squeeze(-1)
+    rows = tree.rows_of((kind > 0).any(1))
     few, theirs, rr = _rows(signs, rows), _shown_rows(shown, rows), rhythm.rr_s[rows]
     wide_ms = few.qrs_ms.clamp_min(118.0) + 26.0
     templates = ventricular_template(_intervals(few, rr, wide_ms), ectopic_heights(few, theirs))
@@ -122,10 +122,11 @@ def _eight_leads(
         beats.p_ticks,
         beats.p_gain,
     )
-    waving = torch.nonzero(rhythm.fibrillating | rhythm.fluttering).squeeze(-1)
+    waves_seen = rhythm.fibrillating | rhythm.fluttering
+    waving = tree.rows_of(waves_seen)
     if len(waving):
         waves = atrial_waves(key[waving], t[waving], rhythm.fluttering[waving], rhythm.day[waving, 3], samples)
-        eight[waving] += waves
+        eight[waving] += torch.where(waves_seen[waving].reshape(-1, 1, 1), waves, 0.0)
     return eight.add_(_noise(key, t, samples))
 
 

@@ -1,0 +1,158 @@
+"""What compiled steps are worth: `python -m benchmarks.common.speed_compiled [--ids ID:WORLD ...] [--batches 1 64]`.
+
+Measures, for each id and world, environment steps a second, resets included, eagerly and compiled by turns in one run
+on one thread: at batch 1 the single environment as `gymnasium.make` gives it, above that the vector environment. Each
+rate is the median of `--repeats` turns of `--seconds`; `cpu` counts processor time instead of the clock, which on a
+machine that others use says what the clock cannot. Beside them: how long the code took to make and, later, to load from
+disk, and how often anything was compiled after the first step of a shape (never, if all is well).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+import clinenv  # noqa: F401  (registers the ids)
+from benchmarks.common.results import made_by, write_json
+from clinenv import compiled
+
+IDS = (
+    "ECGDrug-v0:ecg-wm-small",
+    "ECGDrug-v0:oracle",
+    "ECGDrugContinuous-v0:ecg-wm-small",
+    "ECGProgression-v0:cardiac-jepa-small",
+    "ECGProgression-v0:oracle",
+    "EHRWard-v0:ehr-ward-small",
+    "EHRWard-v0:oracle",
+)
+DRAWN = 64  # actions drawn beforehand
+
+
+def stepping(id_: str, world: str, batch: int, compile: bool) -> Callable[[], int]:
+    """Work: a step, and a reset where an episode has ended; says how many patients were stepped."""
+    turn = iter(range(10**12))
+    if batch == 1:
+        env = gym.make(id_, world=world, compile=compile, disable_env_checker=True)
+        env.action_space.seed(0)
+        actions = [env.action_space.sample() for _ in range(DRAWN)]
+        env.reset(seed=0)
+
+        def alone() -> int:
+            _, _, terminated, truncated, _ = env.step(actions[next(turn) % DRAWN])
+            if terminated or truncated:
+                env.reset()
+            return 1
+
+        return alone
+    many = gym.make_vec(
+        id_, num_envs=batch, vectorization_mode="vector_entry_point", world=world, compile=compile,
+        autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
+    )  # fmt: skip
+    many.action_space.seed(0)
+    several = [many.action_space.sample() for _ in range(8)]
+    many.reset(seed=0)
+
+    def together() -> int:
+        many.step(several[next(turn) % 8])
+        return batch
+
+    return together
+
+
+def turns(works: list[Callable[[], int]], seconds: float, repeats: int) -> list[dict[str, float]]:
+    """Steps a second of each, one after the other, round by round."""
+    found: list[list[tuple[float, float]]] = [[] for _ in works]
+    for _ in range(repeats):
+        for work, rates in zip(works, found, strict=True):
+            done, start, used = 0, time.perf_counter(), time.process_time()
+            while time.perf_counter() - start < seconds:
+                done += work()
+            clock, cpu = time.perf_counter() - start, time.process_time() - used
+            rates.append((done / clock, done / max(cpu, 1e-9)))
+    return [
+        {"median": statistics.median(r[0] for r in rates), "cpu": statistics.median(r[1] for r in rates)}
+        for rates in found
+    ]
+
+
+def measure(id_: str, world: str, batch: int, seconds: float, repeats: int) -> dict[str, Any]:
+    """One row of the result."""
+    eager = stepping(id_, world, batch, False)
+    eager()
+    before, began, used = compiled.counts(), time.perf_counter(), os.times()
+    fast = stepping(id_, world, batch, True)
+    fast()
+    made, spent = time.perf_counter() - began, os.times()
+    cpu = sum(spent[:4]) - sum(used[:4])
+    first = compiled.counts()
+    row = dict(zip(("eager", "compiled"), turns([eager, fast], seconds, repeats), strict=True))
+    again = compiled.counts()
+    compiled._loaded.cache_clear()
+    began = time.perf_counter()
+    stepping(id_, world, batch, True)()
+    return {
+        "id": id_,
+        "world": world,
+        "batch": batch,
+        **row,
+        "times": row["compiled"]["median"] / row["eager"]["median"],
+        "times_cpu": row["compiled"]["cpu"] / row["eager"]["cpu"],
+        "compiled_anew": first.compiled - before.compiled,
+        "first_step_s": made,
+        "first_step_cpu_s": cpu,
+        "first_step_from_disk_s": time.perf_counter() - began,
+        "recompiles": again.compiled - first.compiled,
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ids", nargs="+", default=list(IDS), metavar="ID:WORLD")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 1024])
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--keep", action="store_true", help="use the user's cache, instead of compiling all anew")
+    parser.add_argument("--json", default="benchmarks/results/speed_compiled.json")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    out = {
+        "machine": {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()},
+        "torch": torch.__version__,
+        "torch_threads": 1,
+        "seconds": args.seconds,
+        "repeats": args.repeats,
+        "steps_per_second": rows,
+    }
+    worlds = sorted({world for each in args.ids if (world := each.partition(":")[2]) != "oracle"})
+    made = made_by("benchmarks.common.speed_compiled", None, {"patients and actions": 0}, worlds)
+    with tempfile.TemporaryDirectory() as folder:
+        if not args.keep:
+            os.environ[compiled.CACHE_VARIABLE] = folder
+        for each in args.ids:
+            id_, _, world = each.partition(":")
+            for batch in args.batches:
+                row = measure(id_, world, batch, args.seconds, args.repeats)
+                rows.append(row)
+                print(
+                    f"{each:40s} batch {batch:5d}: eager {row['eager']['median']:9,.0f}, compiled "
+                    f"{row['compiled']['median']:9,.0f} steps/s ({row['times']:.1f} times, {row['times_cpu']:.1f} by "
+                    f"processor time); made in {row['first_step_s']:.0f} s, loaded in "
+                    f"{row['first_step_from_disk_s']:.1f} s; recompiles {row['recompiles']}",
+                    flush=True,
+                )
+                write_json(args.json, out, made)
+
+
+if __name__ == "__main__":
+    main()
