@@ -11,13 +11,9 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 import pytest
-import torch
 
 import clinenv  # noqa: F401 - registers the ids
 from clinenv.compiled import counts, cxx_compiler
-from clinenv.simulator import Simulator
-from world_models import catalog, keys, tree
-from world_models.testing import random_orders
 
 pytestmark = [
     pytest.mark.slow,  # a library of the oracle's takes minutes, once on a machine
