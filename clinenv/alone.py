@@ -52,7 +52,7 @@ class _Layout:
 
     def unpack(self, rows: tuple[Tensor, ...]) -> list[Tensor]:
         """The leaves [1, ...] of rows [1, N], as views."""
-        return [rows[which][:, begin:end].view(shape) for which, begin, end, shape in self._places]
+        return [rows[which][0, begin:end].view(shape) for which, begin, end, shape in self._places]
 
 
 class _Put(NamedTuple):

@@ -203,7 +203,7 @@ class Compiled:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # of a failure torch prints the graph
                 return torch.export.export(function, (tree.leaves(arguments),), strict=False)
         except Exception as error:  # of many kinds, all of torch's own
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise CompileError(f"{self.what} cannot be compiled ({reason}); leave compile=False") from error
 
 

@@ -104,13 +104,7 @@ class Simulator:
         self.grad = grad
         self.events = events
         self.chances = chances
-        _check_options(world, grad, events, chances)
-        if compile and grad:
-            raise ValueError("compile=True passes no gradients; take either compile=True or grad=True")
-        if compile and torch.device(world.device).type != "cpu":
-            raise ValueError(
-                f"compile=True is for worlds on the CPU, and {world.name!r} lives on {world.device}; leave it"
-            )
+        _check_options(world, grad, events, chances, compile)
         measured = {quantity.name for quantity in world.measures}
         missing = [column.name for column in task.observation if column.name not in measured]
         if missing:
@@ -321,8 +315,12 @@ def _next_arguments(
     return out.state, out.chart, action, admissible
 
 
-def _check_options(world: WorldModel, grad: bool, events: str, chances: int) -> None:
+def _check_options(world: WorldModel, grad: bool, events: str, chances: int, compile: bool) -> None:
     """Raises ValueError: see `Simulator`."""
+    if compile and grad:
+        raise ValueError("compile=True passes no gradients; take either compile=True or grad=True")
+    if compile and torch.device(world.device).type != "cpu":
+        raise ValueError(f"compile=True is for worlds on the CPU, and {world.name!r} lives on {world.device}; leave it")
     if events not in EVENTS:
         raise ValueError(f"events={events!r} is unknown; choose one of {', '.join(EVENTS)}")
     if events == "expected" and not isinstance(world, TellsFates):

@@ -92,7 +92,8 @@ def test_one_patient_compiled_is_the_same_patient(libraries, capfd):
         again = env.step(2)
         assert np.array_equal(again[0], first[0]) and again[1:4] == first[1:4]
     assert not np.shares_memory(again[0], first[0])
-    assert all(_alike(env.step(np.int64(3))[0], eager.step(2) and eager.step(3)[0], NEAR) for env in [fast])
+    eager.step(2)
+    assert _alike(fast.step(np.int64(3))[0], eager.step(3)[0], NEAR)
     fast.reset(options={"age_years": 70.0})
     assert fast.step(1)[0][0] == pytest.approx((70.0 - 60.0) / 20.0)
     with pytest.raises(ValueError, match="outside the menu"):
@@ -100,6 +101,7 @@ def test_one_patient_compiled_is_the_same_patient(libraries, capfd):
     assert compiled.counts().compiled == after.compiled, "nothing is compiled after the first step"
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_batch_compiled_is_the_same_batch(libraries):
     world, task = ToyWorld(), ECGDrugTask()

@@ -405,7 +405,8 @@ def _looped(table: Tables, life: _Life, now: _Now, stream: tuple[Tensor, Tensor]
         own_table = table._replace(**named)
         return tuple(_month(own_table, theirs, here, keys.drawn((rest[0], rest[1]), here.month), theirs.months > i)[0])
 
-    return _Now(*repeated(life.months.amax(), body, tuple(now), (*life, *stream, *rows)))
+    carried = tuple(x.contiguous() for x in now)  # as the body gives them
+    return _Now(*repeated(life.months.amax(), body, carried, (*life, *stream, *rows)))
 
 
 # each row of AT_ONCE with its columns: of the procedure, the condition (None: a bleed or death), the sparing drug, the
