@@ -278,8 +278,8 @@ def _loaded(file: Path) -> Run:
 def _lean_loops() -> Iterator[None]:
     """Within, a loop's round does not allocate what its kernels keep to themselves.
 
-    Torch 2.13 knows which buffers these are, and forgets it where a loop's body becomes part of the whole: in the ward's
-    oracle that was half of a step's time.
+    Torch 2.13 knows which buffers these are, and forgets it where a loop's body becomes part of the whole. Of a step of
+    the ward's oracle those were 1,800 of 5,000 tensors made.
     """
     from torch._inductor.graph import GraphLowering
 
