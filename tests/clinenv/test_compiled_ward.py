@@ -1,9 +1,9 @@
-"""Wards as machine code: what a compiled step gives, against the eager one.
+"""Wards as machine code against their eager selves.
 
-What is promised. From the same state, a compiled step gives what the eager one gives to within TOLERANCE of each
-number; the oracle's charted values, which are rounded for the report, to within one step of the report. It is not the
-same bits: exp, log and their kin come from another library and differ in the last place. So what a draw decides falls
-alike until a draw lies within that last place of its chance, which no step here met.
+What is promised is what all compiled worlds promise: a course of 200 steps within NEAR (relative, or absolute for
+numbers below 1), for as long as no draw lies nearer to its chance than that. It is not the same bits: exp, log and
+their kin come from another library and may differ in the last place. Reports of the oracle are rounded, which hides
+that last place nearly always, and shows it as a whole step of the report in the rare case between.
 """
 
 from __future__ import annotations
@@ -11,48 +11,70 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
-import clinenv  # noqa: F401 - registers the ids
+import clinenv  # noqa: F401  (registers the ids)
 from clinenv.compiled import counts, cxx_compiler
+from clinenv.envs.ehr_ward.task import EHRWardTask
+from clinenv.simulator import Simulator
+from world_models import catalog, keys, tree
+from world_models.testing import random_orders
 
 pytestmark = [
-    pytest.mark.slow,  # a library of the oracle's takes minutes, once on a machine
+    pytest.mark.slow,  # a library of the oracle takes minutes
     pytest.mark.skipif(cxx_compiler() is None, reason="no C++ compiler"),
 ]
-TOLERANCE = 1e-4  # relative, and of a hundredth of a unit
-STEPS = 200
-WORLDS = ("ward-oracle", "ehr-ward-small")
+NEAR, NEAR_STEP = 1e-4, 1e-5  # see `tests/clinenv/test_compiled.py`
+STEPS, BATCH = 200, 37
 
 
-def switches(space: gymnasium.Space, luck: np.random.Generator) -> np.ndarray:
-    """A few orders at once."""
-    return (luck.random(space.shape) < 0.12).astype(space.dtype)
+def few(space: gymnasium.Space, luck: np.random.Generator) -> np.ndarray:
+    """A few orders at once, of amounts up to a third."""
+    on = luck.random(space.shape) < 0.12
+    if isinstance(space, gymnasium.spaces.Box):
+        return (space.low + on * luck.random(space.shape) * (space.high - space.low) / 3.0).astype(space.dtype)
+    return on.astype(space.dtype)
 
 
-@pytest.mark.parametrize("world", WORLDS)
-def test_one_patient_alone_goes_the_same_way(world: str) -> None:
-    """200 steps, patient after patient, each from the eager environment's own state."""
-    eager = gymnasium.make("EHRWard-v0", world=world).unwrapped
-    quick = gymnasium.make("EHRWard-v0", world=world, compile=True).unwrapped
-    luck, seed = np.random.default_rng(3), 0
-    eager.reset(seed=seed)
-    quick.reset(seed=seed)
-    made = None
+@pytest.mark.parametrize(
+    ("id_", "world"),
+    [("EHRWard-v0", "ward-oracle"), ("EHRWard-v0", "ehr-ward-small"), ("EHRWardDose-v0", "ehr-ward-small")],
+)
+def test_one_patient_alone_has_the_same_stays(id_: str, world: str) -> None:
+    """Observation, reward, end and infos of 200 steps, stay after stay."""
+    eager = gymnasium.make(id_, world=world).unwrapped
+    quick = gymnasium.make(id_, world=world, compile=True).unwrapped
+    luck, stays, made = np.random.default_rng(3), 1, None
+    for env in (eager, quick):
+        env.reset(seed=0)
     for _ in range(STEPS):
-        action = switches(eager.action_space, luck)
+        action = few(eager.action_space, luck)
         expected, found = eager.step(action), quick.step(action)
         made = counts() if made is None else made
-        np.testing.assert_allclose(found[0], expected[0], rtol=TOLERANCE, atol=TOLERANCE)
-        assert found[1] == pytest.approx(expected[1], rel=TOLERANCE, abs=TOLERANCE)
+        for one, other in zip(found[:2], expected[:2], strict=True):
+            np.testing.assert_allclose(one, other, rtol=NEAR, atol=NEAR)
         assert found[2:4] == expected[2:4], "death and discharge strike alike"
         assert found[4].keys() == expected[4].keys()
         for name, value in expected[4].items():
-            np.testing.assert_allclose(found[4][name], value, rtol=TOLERANCE, atol=1e-2, err_msg=name)
+            np.testing.assert_allclose(found[4][name], value, rtol=NEAR, atol=NEAR, err_msg=name)
         if expected[2] or expected[3]:
-            seed += 1
-            eager.reset(seed=seed)
-            quick.reset(seed=seed)
-    assert seed > 2
+            stays += 1
+            for env in (eager, quick):
+                env.reset(seed=stays)
+    assert stays > 3
     assert counts() == made, "nothing is compiled after the first step"
-    eager.close()
-    quick.close()
+
+
+@pytest.mark.parametrize("world", ["ehr-ward-small"])
+def test_a_batch_of_which_not_all_is_asked_for(world: str) -> None:
+    """More patients than `FEW`: only what was asked is worked out, however much that is, nothing among it."""
+    eager, task = catalog.load(world), EHRWardTask()
+    plain, quick = Simulator(eager, task), Simulator(eager, task, compile=True)
+    state, chart = plain.reset(keys.from_seed(0, BATCH))
+    for step, share in enumerate((0.3, 0.0, 1.0, 0.1)):
+        orders = random_orders(eager, state.key, step, share=share)
+        expected, found = plain.step(state, chart, orders), quick.step(state, chart, orders)
+        for one, other in zip(tree.leaves(found), tree.leaves(expected), strict=True):
+            torch.testing.assert_close(one, other, rtol=NEAR_STEP, atol=NEAR_STEP, equal_nan=True)
+        state, chart = expected.state, expected.chart
+    assert quick._compiled[()]._libraries, "it was compiled"
