@@ -26,6 +26,7 @@ from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
 from world_models.ehr_world.set_outcome.copula import latent
 from world_models.ehr_world.set_outcome.following import follow, join, next_quantiles
 from world_models.ehr_world.set_outcome.network import ChartFeatures, Exposure, Outcome, SetOutcome, StepInputs
+from world_models.ehr_world.set_outcome.slots import Slots, slots_of
 from world_models.ehr_world.set_outcome.state import LOG, EHRState
 from world_models.ehr_world.set_outcome.stay_tensors import LAST_DELAY
 from world_models.ehr_world.vocabulary import Vocabulary, from_z
@@ -44,7 +45,6 @@ KIND = "ehr-set-outcome"
 CENTRAL_68 = (0.1587, 0.8413)  # one standard deviation to each side of a normal's middle (k)
 LEAST_TAIL = 1e-6  # probabilities at which a value is read off lie this far from 0 and 1
 IMPOSSIBLE = -1e9  # a logit
-FEW = 8  # patients, at most, of whom compiled code works out every item
 
 
 class Chances(NamedTuple):
@@ -62,21 +62,6 @@ class Recent(NamedTuple):
     total: Tensor  # of all of them
     before: Tensor  # in the last
     earlier: Tensor  # in the one before that
-
-
-class Slots(NamedTuple):
-    """Places of a chart that something is worked out for: where `held` holds, or everywhere."""
-
-    held: Tensor  # bool [B, I]
-    row: Tensor  # int64 [N]
-    item: Tensor  # int64 [N]
-    all: bool = False  # of them
-
-    def put(self, into: Tensor, new: Tensor) -> Tensor:
-        """`into` [B, I] with `new` [N] at the held places."""
-        if self.all:
-            return torch.where(self.held, new.view_as(into), into)
-        return into.index_put((self.row, self.item), new)
 
 
 class EHRWorldModel(nn.Module):
@@ -320,7 +305,7 @@ class EHRWorldModel(nn.Module):
         """Position `step` [B]: outcomes of `asked` bool [B, I] under `given`, charting, the recurrent step, the ends.
 
         The log of amounts stays as it was where nobody is."""
-        at = _slots(asked)
+        at = slots_of(asked)
         row, item = at.row, at.item
         share, recent = given / self.net.largest, self.recent(state, step)
         met = self.exposure(state, step, share, recent, row, item)
@@ -387,7 +372,7 @@ class EHRWorldModel(nn.Module):
 
     def resample_pending(self, state: EHRState) -> EHRState:
         """What is on its way says something else, and comes at another time, by the state's key."""
-        at = _slots(state.pending)
+        at = slots_of(state.pending)
         row, item = at.row, at.item
         chances = self._chances(state.key, state.t, "pending")
         outcome = self.outcomes(state, state.t, torch.zeros_like(state.given), row, item)
@@ -399,16 +384,6 @@ class EHRWorldModel(nn.Module):
             pending_value=at.put(state.pending_value, value),
             pending_due_step=at.put(state.pending_due_step, sent + delay),
         )
-
-
-def _slots(held: Tensor) -> Slots:
-    """The places [B, I] that are held. In a graph that is written for a compiler, of a few patients, all places: their
-    number is then known beforehand, and what is not held costs less than it takes to find out."""
-    if torch.compiler.is_compiling() and held.shape[0] <= FEW:
-        batch, items = held.shape
-        row = torch.arange(batch, device=held.device).repeat_interleave(items)
-        return Slots(held, row, torch.arange(items, device=held.device).repeat(batch), True)
-    return Slots(held, *held.nonzero(as_tuple=True))
 
 
 def _build(plain: dict[str, Any]) -> EHRWorldModel:
