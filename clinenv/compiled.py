@@ -301,7 +301,8 @@ def _write(file: Path, graph: Any, options: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory(dir=file.parent) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about itself
         path = str(Path(folder) / "library.pt2")
-        torch._inductor.aoti_compile_and_package(graph, package_path=path, inductor_configs=options)
+        with _lean_loops():
+            torch._inductor.aoti_compile_and_package(graph, package_path=path, inductor_configs=options)
         os.replace(path, file)
 
 
