@@ -202,15 +202,20 @@ class Compiled:
                 function(tree.leaves(arguments))
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # of a failure torch prints the graph
                 return torch.export.export(function, (tree.leaves(arguments),), strict=False)
-        except Exception as error:  # of many kinds, all of torch's own
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise CompileError(f"{self.what} cannot be compiled ({reason}); leave compile=False") from error
+        except Exception as error:
+            raise _refusal(self.what, error) from error
 
 
 def _graph_name(graph: Any) -> str:
     """Of an exported program: its operations, constants and weights."""
     held = {**graph.constants, **graph.state_dict}
     return fingerprint(graph.graph_module.print_readable(print_output=False, include_stride=True), held).name
+
+
+def _refusal(what: str, error: Exception) -> CompileError:
+    """From an error of torch's, of which there are many kinds."""
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return CompileError(f"{what} cannot be compiled ({reason}); leave compile=False")
 
 
 @contextmanager
@@ -260,7 +265,7 @@ def _runner(file: Path, graph: Callable[[], Any], what: str, options: dict[str, 
             with FileLock(f"{file}.lock"):  # of many processes that want it at once, one makes it
                 if not file.is_file():
                     with _progress(what):
-                        _write(file, graph(), options)
+                        _write(file, graph(), options, what)
                     _TALLY.compiled += 1
         return _loaded(file)
     finally:
@@ -296,22 +301,34 @@ def _lean_loops() -> Iterator[None]:
         GraphLowering.codegen_subgraph = plain  # type: ignore[method-assign]
 
 
-def _write(file: Path, graph: Any, options: dict[str, Any]) -> None:
-    """Compile a graph into a file; it appears whole or not at all."""
+def _write(file: Path, graph: Any, options: dict[str, Any], what: str) -> None:
+    """Compile a graph into a file; it appears whole or not at all.
+
+    Raises:
+        CompileError: torch's compiler does not take it.
+    """
     with tempfile.TemporaryDirectory(dir=file.parent) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about itself
         path = str(Path(folder) / "library.pt2")
-        with _lean_loops():
-            torch._inductor.aoti_compile_and_package(graph, package_path=path, inductor_configs=options)
+        try:
+            with _lean_loops():
+                torch._inductor.aoti_compile_and_package(graph, package_path=path, inductor_configs=options)
+        except Exception as error:
+            raise _refusal(what, error) from error
         os.replace(path, file)
 
 
 @contextmanager
 def _progress(what: str) -> Iterator[None]:
     """A line on the error stream while something is compiled."""
-    print(f"clinenv: compiling {what}, once on this machine ...", end="", file=sys.stderr, flush=True)
+    _say(f"clinenv: compiling {what}, once on this machine ...")
     began = time.perf_counter()
     try:
         yield
     finally:
-        print(f" {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+        _say(f" {time.perf_counter() - began:.0f} s\n")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()

@@ -7,7 +7,7 @@ patients, one after the other, as a single environment that was reset with `seed
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -19,45 +19,15 @@ from clinenv.arguments import as_numbers, checked_seed, split_options
 from clinenv.interface import Interface
 from clinenv.patients import Patients, Starting
 from clinenv.pessimism import TERM
+from clinenv.running import Held, Moved, Running
 from clinenv.settings import Settings
 from clinenv.simulator import Simulator, Step
-from clinenv.view import Kept
 from world_models import keys, tree
 from world_models.inputs import admit, checked_factors
 from world_models.protocol import Chart, Oracle, SplitsSpread
 from world_models.uncertainty import as_info
 
 __all__ = ["Episodes", "Held", "Moved", "Running"]
-
-
-class Running(NamedTuple):
-    """Everything there is to save: patients, their random keys, and where in their course they are."""
-
-    state: Any  # the world's
-    chart: Chart  # now, with the measures on request that the observation shows
-    shown: Kept  # what the decider last saw
-    base: Tensor  # int64 [B] key of the row, from its seed
-    episode: Tensor  # int64 [B] how many episodes this row had before
-    steps: Tensor  # int64 [B] since the reset
-
-
-class Held(NamedTuple):
-    """What is known of the running patients: where they stand, and what led there."""
-
-    now: Running | None = None
-    given: Tensor | None = None  # see `Episodes.given`
-    wanted: tuple[Chart, Tensor] | None = None  # see `Episodes.wanted`
-    admissible: Tensor | None = None  # bool [B, A] of the chart now, once it was asked for
-
-
-class Moved(NamedTuple):
-    """What a step of all rows gave."""
-
-    now: Running
-    observation: Any
-    out: Step
-    truncated: Tensor  # bool [B]
-    wanted: Tensor  # float32 [B, A] of what was ordered, what was not lost
 
 
 class Episodes:
@@ -120,6 +90,7 @@ class Episodes:
 
     @now.setter
     def now(self, running: Running | None) -> None:
+        """They stand elsewhere now; what led there stays as it was."""
         self.hold(self.held._replace(now=running, admissible=None))
 
     @property

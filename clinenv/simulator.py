@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
@@ -133,7 +133,7 @@ class Simulator:
         pessimism = Pessimism.of(pessimism)
         self.wary = None if pessimism is None else Wary(pessimism, world, task)
         self.compile = compile
-        self._compiled: dict[tuple[str, ...], Compiled] = {}  # by what is on the chart besides
+        self._code: Compiled | None = None
 
     @property
     def device(self) -> torch.device:
@@ -164,22 +164,20 @@ class Simulator:
         """
         if not self.compile:
             return self.advance(state, chart, action, also, admissible)
-        also = tuple(also)
-        if also not in self._compiled:
-            self._compiled[also] = self._compile(also)
+        if self._code is None:
+            what = f"a step of {self.task.name} in {self.world.name}"
+            self._code = Compiled(self._plain, what, (self.world, self.task, self.wary), _next_arguments)
         # what looks at values is left out of compiled code
         action = checked_orders(self.world.orders, action, len(state.key), self.device)
-        return self._compiled[also](state, chart, action, admissible)
+        plain = {name: value for name, value in chart.items() if name not in also}
+        out = self._code(state, plain, action, admissible)
+        if not also:
+            return out
+        asked = self.world.observe(out.state, also)  # drawings, which ask for values
+        return out._replace(chart={**out.chart, **{name: asked[name] for name in also}})
 
-    def _compile(self, also: tuple[str, ...]) -> Compiled:
-        bound = (self.world, self.task, self.wary, also)
-        what = f"a step of {self.task.name} in {self.world.name}"
-        return Compiled(partial(self._advance, also), what, bound, _next_arguments)
-
-    def _advance(
-        self, also: tuple[str, ...], state: Any, chart: Chart, action: Tensor, admissible: Tensor | None
-    ) -> Step:
-        return self.advance(state, chart, action, also, admissible)
+    def _plain(self, state: Any, chart: Chart, action: Tensor, admissible: Tensor | None) -> Step:
+        return self.advance(state, chart, action, (), admissible)
 
     def advance(
         self, state: Any, chart: Chart, action: Tensor, also: Sequence[str] = (), admissible: Tensor | None = None

@@ -35,6 +35,7 @@ from benchmarks.progression.probe_table import (
 from world_models import keys, tree
 from world_models.life_table import LIFE_TABLE
 from world_models.oracles.progression import state as body
+from world_models.oracles.progression.months import months
 from world_models.oracles.progression.visits import make_visits, paper_pairs, statistics
 from world_models.oracles.progression.world import ProgressionOracle, ProgressionState
 from world_models.quantities.progression import CODES, CONDITIONS, DRUGS, PROCEDURES, TREATMENTS
@@ -99,15 +100,15 @@ def _rate(state: ProgressionState, outcome: str, drugs: Tensor | None = None, mo
     drugs = torch.zeros_like(state.drugs) if drugs is None else drugs
     count = torch.full_like(state.month, months)
     if outcome == "death":
-        after = body.months(state, drugs, count)
+        after = months(state, drugs, count)
         events = after.dead.sum()
     elif outcome == "bleed":  # at most one a patient: few enough that time after it hardly counts
-        after = body.months(state, drugs, count)
+        after = months(state, drugs, count)
         events = after.bleeding.sum()
     else:
         state = state._replace(present=state.present, dead=state.dead | state.present[:, CODES.index(outcome)])
         stop = torch.tensor([c == outcome for c in CODES])
-        after = body.months(state, drugs, count, stop)
+        after = months(state, drugs, count, stop)
         events = (after.present & ~state.present)[:, CODES.index(outcome)].sum()
     return 12.0 * float(events) / max(float((after.month - state.month).sum()), 1.0)
 
@@ -152,7 +153,7 @@ def excesses(count: int) -> Iterator[dict[str, object]]:
         yield _row(f"{what}: rate of death at 65", dying(state) / dying(without), low, high, "ratio", source, whose)
     old = _patients(count, 76.0)
     state = tree.take(old, old.present[:, CODES.index("I50")].nonzero()[:, 0])
-    died = float(body.months(state, state.drugs, torch.full_like(state.month, 60)).dead.float().mean())
+    died = float(months(state, state.drugs, torch.full_like(state.month, 60)).dead.float().mean())
     source = "0.53 five years after the onset: Gerber 2015 doi 10.1001/jamainternmed.2015.0924 (k)"
     yield _row("I50 at 76, as they live: died within five years", died, 0.35, 0.60, "1", source, OWN)
 
@@ -187,7 +188,7 @@ def deaths(count: int) -> Iterator[dict[str, object]]:
             # rarer deaths need more people: 100 are expected in the fewest
             people = max(count, round(count * 30.0 / expected))
             state = _patients(people, float(age), float(sex), seed=7)
-            after = body.months(state, state.drugs, torch.full_like(state.month, 12))
+            after = months(state, state.drugs, torch.full_like(state.month, 12))
             found = 1000.0 * float(after.dead.float().mean())
             low, high = expected * (1.0 - NEAR_TABLE), expected * (1.0 + NEAR_TABLE)
             source = f"US Social Security Administration, period life table 2017: {expected:g}, within a fifth"

@@ -116,6 +116,8 @@ def test_a_batch_compiled_is_the_same_batch(libraries):
             assert x.dtype == y.dtype and _alike(x, y, NEAR_STEP)
         assert list(slow.terms) == list(quick.terms) and quick.state.key is state.key
         state, chart = slow.state, slow.chart
+    latent = fast.step(state, {**chart, "latent": world.observe(state, ("latent",))["latent"]}, action, ("latent",))
+    assert _alike(latent.chart["latent"], eager.step(state, chart, action, ("latent",)).chart["latent"], NEAR_STEP)
     assert compiled.counts() == counts
     with pytest.raises(ValueError, match="outside"):
         fast.step(state, chart, torch.full((8, 4), -1.0))

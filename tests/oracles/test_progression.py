@@ -42,7 +42,7 @@ def drugs(count: int, *given: str) -> torch.Tensor:
 def first_events(state, code: str, taken: torch.Tensor, months: int = 36) -> float:
     """First onsets of `code` a month at risk."""
     stop = torch.tensor([c == code for c in CODES])
-    after = body.months(state, taken, torch.full_like(state.month, months), stop)
+    after = months(state, taken, torch.full_like(state.month, months), stop)
     return float((column(after, code) & ~column(state, code)).sum()) / float((after.month - state.month).sum())
 
 

@@ -13,6 +13,7 @@ from world_models.oracles.progression import mortality
 from world_models.oracles.progression import state as body
 from world_models.oracles.progression.care import usual_care
 from world_models.oracles.progression.ecg.shown import FORMS, form_of, shown_on_ecg
+from world_models.oracles.progression.months import months
 from world_models.oracles.progression.world import ProgressionOracle
 from world_models.quantities.progression import CODES, DRUGS, PROCEDURES, TREATMENTS
 from world_models.quantities.treated_columns import joined, parted
@@ -147,7 +148,7 @@ def test_the_old_die_as_the_life_table_says() -> None:
         count = 3000
         given = {"age_years": torch.full((count,), float(age)), "sex_female": torch.full((count,), float(sex))}
         state = WORLD.initial(keys.from_seed(3, count), given)
-        after = body.months(state, state.drugs, torch.full_like(state.month, 12))
+        after = months(state, state.drugs, torch.full_like(state.month, 12))
         assert 1000.0 * float(after.dead.float().mean()) == pytest.approx(table, rel=0.2)
 
 

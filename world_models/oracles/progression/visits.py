@@ -20,6 +20,7 @@ from world_models.oracles.progression import state as body
 from world_models.oracles.progression.care import usual_care
 from world_models.oracles.progression.conditions import ACUTE
 from world_models.oracles.progression.entry import ProgressionCohort
+from world_models.oracles.progression.months import months
 from world_models.oracles.progression.state import ProgressionState
 from world_models.oracles.progression.world import ProgressionOracle
 from world_models.quantities.progression import CODES
@@ -118,7 +119,7 @@ def _until_next(
             break
         part = tree.take(after, rows)
         target = torch.minimum(part.month + _BLOCK_MONTHS, last[rows])
-        ahead = body.months(part, drugs[rows], target - part.month, acute, cohort.event_visits)
+        ahead = months(part, drugs[rows], target - part.month, acute, cohort.event_visits)
         came[rows] = (ahead.month < target) & ~ahead.dead
         after = tree.put(after, rows, ahead)
     jitter = after.month.to(torch.float32) * DAYS_PER_MONTH + u[:, 2] * 0.5

@@ -30,6 +30,7 @@ from world_models.oracles.cohort import cohort_named
 from world_models.oracles.progression import state as body
 from world_models.oracles.progression.ecg.synthesis import synthesise_progression_ecg
 from world_models.oracles.progression.entry import COHORTS, FACTORS, ProgressionCohort, enter
+from world_models.oracles.progression.months import months
 from world_models.oracles.progression.state import ProgressionState
 from world_models.protocol import Chart, Factors
 from world_models.quantities.progression import CODES, MEASURES, ORDERS, SAMPLES, TREATMENTS
@@ -91,7 +92,7 @@ class ProgressionOracle:
         procedures, taken = parted(given)
         drugs = taken & ~state.dead.unsqueeze(-1)
         seen = body.at_once(state, procedures, taken)
-        after = body.months(seen, taken, count.to(torch.int64))
+        after = months(seen, taken, count.to(torch.int64))
         dead = state.dead
         return after._replace(
             t=state.t + 1,
