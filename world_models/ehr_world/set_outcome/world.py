@@ -112,6 +112,7 @@ class EHRWorldModel(nn.Module):
         self.register_buffer("offset_h", torch.tensor([i.offset_h for i in vocabulary.items]))
         self.register_buffer("whole", vocabulary.is_whole())
         numbers = [place for place, item in enumerate(vocabulary.items) if not item.labels]
+        self.number_names = tuple(INQUIRIES[place].name for place in numbers)
         self.register_buffer("numbers", torch.tensor(numbers, dtype=torch.int64), persistent=False)
 
     # ---- loading
@@ -190,13 +191,13 @@ class EHRWorldModel(nn.Module):
         """Half the width [B] of the central 68 % of each number's prediction for a next step without treatment."""
         value = next_quantiles(self, state, CENTRAL_68)
         sd = ((value[..., 1] - value[..., 0]) / 2).clamp_min(0.0)
-        return {INQUIRIES[place].name: sd[:, i] for i, place in enumerate(self.numbers.tolist())}
+        return {name: sd[:, i] for i, name in enumerate(self.number_names)}
 
     @gradients.verb
     def foretold(self, state: EHRState) -> Chart:
         """See `ensemble.Follows`: the median of each number's prediction for a next step without treatment."""
         middle = next_quantiles(self, state, (0.5,))[..., 0]
-        return {INQUIRIES[place].name: middle[:, i] for i, place in enumerate(self.numbers.tolist())}
+        return {name: middle[:, i] for i, name in enumerate(self.number_names)}
 
     def join(self, state: EHRState, shown: EHRState) -> EHRState:
         """See `ensemble.Follows`."""
