@@ -71,8 +71,8 @@ def test_a_batch_of_which_not_all_is_asked_for(world: str) -> None:
     eager, task = catalog.load(world), EHRWardTask()
     plain, quick = Simulator(eager, task), Simulator(eager, task, compile=True)
     state, chart = plain.reset(keys.from_seed(0, BATCH))
-    for step, share in enumerate((0.3, 0.0, 1.0, 0.1)):
-        orders = random_orders(eager, state.key, step, share=share)
+    for step, given in enumerate((0.3, 0.0, 1.0, 0.1)):
+        orders = random_orders(eager, state.key, step, given=given)
         expected, found = plain.step(state, chart, orders), quick.step(state, chart, orders)
         for one, other in zip(tree.leaves(found), tree.leaves(expected), strict=True):
             torch.testing.assert_close(one, other, rtol=NEAR_STEP, atol=NEAR_STEP, equal_nan=True)
