@@ -34,4 +34,5 @@ def slots_of(held: Tensor) -> Slots:
         batch, items = held.shape
         row = torch.arange(batch, device=held.device).repeat_interleave(items)
         return Slots(held, row, torch.arange(items, device=held.device).repeat(batch), True)
-    return Slots(held, *held.nonzero(as_tuple=True))
+    at, column = held.nonzero(as_tuple=True)
+    return Slots(held, at, column)

@@ -80,7 +80,7 @@ def looped(
         parts = dict(zip(_BODY, unpacked(body, numbers, pools), strict=True))
         return now._replace(person=unpacked(now.person, person), noise=unpacked(now.noise, noise), **parts)
 
-    def fast(_: Tensor, numbers: Tensor, pools: Tensor, rates: Tensor, *start: Tensor) -> tuple[Tensor, ...]:
+    def fast(i: Tensor, numbers: Tensor, pools: Tensor, rates: Tensor, *start: Tensor) -> tuple[Tensor, ...]:
         begun, given = state_of(*start), _named(rates)
         under, quick = conditions(begun, given), unpacked(_quick(begun, begun.signals.bleed_l_h), numbers, pools)
         after, bled = _resumed(begun, quick), quick.bled
