@@ -106,6 +106,7 @@ class _Library(NamedTuple):
 
     run: Run
     strides: tuple[tuple[int, ...], ...]  # of the inputs, as the code reads them
+    shared: tuple[int, ...]  # which inputs must be one row of memory for all patients
     places: tuple[int, ...]  # of each leaf that comes out: i >= 0 is output i, below 0 input -1 - i itself
     like: Any  # a tree built as what comes out
 
@@ -134,7 +135,7 @@ class Compiled:
         threads: int | None = None,
     ) -> None:
         self.function, self.what, self.bound, self.again, self.threads = function, what, bound, again, threads
-        self._libraries: dict[Any, _Library | None] = {}
+        self._libraries: dict[Any, list[_Library | None]] = {}
         try:
             self._told = fingerprint(*bound)
         except TypeError as error:
@@ -146,11 +147,13 @@ class Compiled:
     @torch.no_grad()
     def __call__(self, *arguments: Any) -> Any:
         inputs = tree.leaves(arguments)
-        shape = tuple([(x.shape, x.dtype, x.ndim > 0 and x.stride(0) == 0 and len(x) > 1) for x in inputs])
-        try:
-            library = self._libraries[shape]
-        except KeyError:
-            library = self._libraries[shape] = self._made(arguments)
+        shape = tuple([(x.shape, x.dtype) for x in inputs])
+        for library in self._libraries.get(shape, ()):
+            if library is None or all([_shared(inputs[i]) for i in library.shared]):
+                break
+        else:
+            library = self._made(arguments)
+            self._libraries.setdefault(shape, []).append(library)
         if library is None:
             return self.function(*arguments)
         laid = [
@@ -173,7 +176,10 @@ class Compiled:
         """The library of these arguments' shape; None where it cannot be had for want of a compiler."""
         like = self.function(*arguments)
         if self.again is not None:
-            arguments = self.again(like, *arguments)
+            first, arguments = tree.leaves(arguments), self.again(like, *arguments)
+            # one row for all patients is read as one only where it is so from the first call on
+            each = iter(first)
+            arguments = tree.map_leaves(lambda x: x if _shared(next(each)) else _dense(x), arguments)
             like = self.function(*arguments)
         inputs, outputs = tree.leaves(arguments), tree.leaves(like)
         place = {id(x): -1 - i for i, x in enumerate(inputs)}
@@ -188,7 +194,17 @@ class Compiled:
         told = repr((self.what, name, _surroundings(), laid, sorted(options.items())))
         file = cache_folder() / f"{hashlib.sha256(told.encode()).hexdigest()[:32]}.pt2"
         run = _runner(file, lambda: graph or self._graph(arguments, places), self.what, options)
-        return None if run is None else _Library(run, tuple(x.stride() for x in inputs), places, like)
+        return (
+            None
+            if run is None
+            else _Library(
+                run,
+                tuple(x.stride() for x in inputs),
+                tuple(i for i, x in enumerate(inputs) if _shared(x)),
+                places,
+                like,
+            )
+        )
 
     def _graph(self, arguments: tuple[Any, ...], places: tuple[int, ...]) -> Any:
         """The function on its flat inputs as one graph, giving the leaves that it made.
@@ -204,6 +220,15 @@ class Compiled:
                 return torch.export.export(function, (tree.leaves(arguments),), strict=False)
         except Exception as error:
             raise _refusal(self.what, error) from error
+
+
+def _shared(x: Tensor) -> bool:
+    """Whether all rows of x [B, ...] are one row of memory (`tree` keeps them so)."""
+    return x.ndim > 0 and len(x) > 1 and x.stride(0) == 0
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x.contiguous() if 0 in x.stride() else x
 
 
 def _graph_name(graph: Any) -> str:

@@ -86,7 +86,8 @@ class Simulator:
         ValueError: the task needs a measure or an order that the world does not have; `grad` is asked of a world
             through which no amount can be followed (`world_models.gradients.Differentiable`), expected events of one
             that does not tell their chances (`TellsFates`), pessimism of one that is unsure of nothing; an unknown
-            pessimism; `chances` is below 1; or `compile` together with `grad`, or of a world that is not on the CPU.
+            pessimism; `chances` is below 1; or `compile` together with `grad`, or of a world that is not on the CPU
+            or says of itself that it does not compile (`compiles`).
     """
 
     def __init__(
@@ -317,6 +318,8 @@ def _check_options(world: WorldModel, grad: bool, events: str, chances: int, com
     """Raises ValueError: see `Simulator`."""
     if compile and grad:
         raise ValueError("compile=True passes no gradients; take either compile=True or grad=True")
+    if compile and not getattr(world, "compiles", True):
+        raise ValueError(f"compile=True: world {world.name!r} is not compiled yet; leave compile=False")
     if compile and torch.device(world.device).type != "cpu":
         raise ValueError(f"compile=True is for worlds on the CPU, and {world.name!r} lives on {world.device}; leave it")
     if events not in EVENTS:
