@@ -23,7 +23,7 @@ from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["Differentiable", "passed", "root", "verb"]
+__all__ = ["Differentiable", "passed", "root", "unwatched", "verb"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,6 +55,18 @@ def passed(wanted: bool = True) -> Iterator[None]:
         yield
     finally:
         _ASKED.wanted = before
+
+
+def unwatched(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorates a verb that passes no gradient: under `torch.no_grad`. Not while a graph is written for a compiler:
+    nothing is noted there, and `torch.export` cannot write a change of mode beside a loop."""
+    without = torch.no_grad()(function)
+
+    @wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        return (function if torch.compiler.is_compiling() else without)(*args, **kwargs)
+
+    return called
 
 
 def verb(function: Callable[P, R]) -> Callable[P, R]:

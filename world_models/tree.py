@@ -93,8 +93,11 @@ def _one_row(*parts: Tensor) -> bool:
 
 
 def where(mask: Tensor, if_true: T, if_false: T) -> T:
-    """Row by row: the rows of `if_true` where mask (bool [B]) holds, else the rows of `if_false`."""
-    return map_leaves(lambda a, b: a if _one_row(a, b) else torch.where(_spread(mask, a), a, b), if_true, if_false)
+    """Row by row: the rows of `if_true` where mask (bool [B]) holds, else the rows of `if_false`. A tensor that both
+    hold is handed on."""
+    return map_leaves(
+        lambda a, b: a if a is b or _one_row(a, b) else torch.where(_spread(mask, a), a, b), if_true, if_false
+    )
 
 
 def rows_of(mask: Tensor) -> Tensor:

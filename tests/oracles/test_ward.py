@@ -11,6 +11,7 @@ from world_models import catalog, keys, tree
 from world_models.oracles.ward import world as ward_module
 from world_models.oracles.ward.cohorts import COHORTS, FACTORS
 from world_models.oracles.ward.dynamics import TICK_H, tick
+from world_models.oracles.ward.half_hours import looped
 from world_models.oracles.ward.prescribing import Prescription, parted
 from world_models.oracles.ward.world import WardOracle
 from world_models.quantities.ward import DISEASES, INQUIRIES, INTERVENTIONS, MEASURES, ORDERS, order_index
@@ -92,9 +93,19 @@ def test_a_course_does_not_depend_on_who_lies_beside() -> None:
 def test_the_recorded_program_is_the_written_physiology_bit_for_bit() -> None:
     state = HOURLY.initial(keys.from_seed(9, 33))
     _, given = parted(random_orders(HOURLY, state.key, 0, share=0.3))
-    rates = Prescription(given, 1.0).during(0.0, TICK_H)
+    rates = Prescription.of(given, 1.0).during(0.0, TICK_H)
     recorded, written = ward_module._program(HOURLY.device)(state, rates), tick(state, rates)
     for a, b in zip(tree.leaves(recorded), tree.leaves(written), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_loops_that_a_compiler_is_given_are_the_half_hours_bit_for_bit(monkeypatch) -> None:
+    world = WardOracle(hours_per_step=2)
+    state = world.initial(keys.from_seed(9, 33))
+    orders = random_orders(world, state.key, 0, share=0.3)
+    plain = world.transition(state, orders)
+    monkeypatch.setattr(ward_module, "through", lambda *arguments: looped(*arguments[:-1]))
+    for a, b in zip(tree.leaves(world.transition(state, orders)), tree.leaves(plain), strict=True):
         assert torch.equal(a, b)
 
 
@@ -119,7 +130,7 @@ def test_an_amount_is_given_exactly_within_its_step() -> None:
     names = [q.name for q in INTERVENTIONS]
     for name, amount in (("saline_ml", 700.0), ("potassium_chloride_mmol", 80.0), ("norepinephrine_ug_kg_min", 0.3)):
         given[0, names.index(name)] = amount
-    plan = Prescription(given, 2.0)
+    plan = Prescription.of(given, 2.0)
     halves = [plan.during(half * TICK_H, TICK_H) for half in range(4)]
     assert sum(float(h["saline_ml"]) * TICK_H for h in halves) == pytest.approx(700.0)
     assert float(halves[0]["saline_ml"]) == pytest.approx(1000.0) and float(halves[3]["saline_ml"]) == 0.0

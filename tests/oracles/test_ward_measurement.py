@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from world_models import keys
+from world_models.oracles.ward.luck import Luck
 from world_models.oracles.ward.measurement import LOST, collection_tick, noise_sd, true_values
 from world_models.oracles.ward.world import WardOracle
 from world_models.quantities.ward import INQUIRIES, MAX_AGE_HOURS, ORDERS, inquiry_index, order_index
@@ -80,7 +81,7 @@ def test_some_specimens_are_lost_and_never_come() -> None:
 def test_blood_is_drawn_once_a_step_in_its_first_three_fifths() -> None:
     world = WardOracle(hours_per_step=4)
     key = keys.from_seed(5, 200)
-    ticks = collection_tick(key, torch.ones_like(key), 8)
+    ticks = collection_tick(Luck(key, torch.ones_like(key), 4), 8)
     assert ticks.unique().tolist() == [0, 1, 2, 3]
     state = world.transition(world.initial(key), ask(200, "sodium", "creatinine", "map"))
     drawn = state.records.drawn_h

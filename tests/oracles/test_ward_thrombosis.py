@@ -8,6 +8,7 @@ import torch
 from world_models import keys, tree
 from world_models.oracles.ward.body.blood import opens_per_h
 from world_models.oracles.ward.body.thrombosis import Lying, advance_clots, left_by_heparin, strike, thrombosis_per_h
+from world_models.oracles.ward.luck import Luck
 from world_models.oracles.ward.state import Clots
 from world_models.oracles.ward.world import WardOracle
 from world_models.quantities.ward import ORDERS, order_index
@@ -58,11 +59,13 @@ def test_a_clot_begins_as_often_as_its_hazard_says_and_heparin_keeps_it_away() -
     for level in (0.0, 0.17):
         now = on_heparin(state, level)
         expected = float((1.0 - (-thrombosis_per_h(now, lying(count)) * hours).exp()).mean())
-        found = strike(now, t, lying(count), hours)
+        found = strike(now, Luck(now.key, t, 4), lying(count), hours)
         share = float((found.vein > 0).float().mean())
         assert share == pytest.approx(expected, abs=4.0 * (expected / count) ** 0.5)
         assert float(found.lung.max()) == 0.0, "what has just begun has not gone anywhere"
-    assert torch.equal(strike(state, t, lying(count), hours).vein[17:18], _alone(state, t, hours, 17))
+    assert torch.equal(
+        strike(state, Luck(state.key, t, 4), lying(count), hours).vein[17:18], _alone(state, t, hours, 17)
+    )
 
 
 def _repeat(part, count: int):
@@ -73,7 +76,7 @@ def _repeat(part, count: int):
 
 def _alone(state, t, hours: float, row: int):
     here = slice(row, row + 1)
-    return strike(tree.take(state, here), t[here], lying(1), hours).vein
+    return strike(tree.take(state, here), Luck(state.key[here], t[here], 4), lying(1), hours).vein
 
 
 def test_emboli_come_from_a_clot_and_take_a_part_of_it_along() -> None:
@@ -81,11 +84,11 @@ def test_emboli_come_from_a_clot_and_take_a_part_of_it_along() -> None:
     state = HOURLY.initial(keys.from_seed(9, count))
     full = state._replace(clots=Clots(torch.full((count,), 0.8), torch.zeros(count)))
     t = torch.ones(count, dtype=torch.int64)
-    found = strike(full, t, lying(count), 48.0)
+    found = strike(full, Luck(full.key, t, 4), lying(count), 48.0)
     gone = found.lung > 0
     assert 0.05 < float(gone.float().mean()) < 0.25
     assert float(found.vein[gone].max()) < 0.8 - 0.2 and float(found.lung.max()) <= 0.8
-    treated = strike(on_heparin(full, 0.5), t, lying(count), 48.0)
+    treated = strike(on_heparin(full, 0.5), Luck(full.key, t, 4), lying(count), 48.0)
     assert float((treated.lung > 0).float().sum()) < 0.35 * float(gone.float().sum())
 
 

@@ -145,7 +145,9 @@ class Transformer(nn.Module):
         return self.norm(x), torch.stack(kept, 1)
 
     def _next(self, x: Tensor, kept: Tensor, place: Tensor) -> tuple[Tensor, Cache]:
-        used = min(int(place.max()) + 1, WINDOW) if len(place) else 1
+        used = WINDOW  # where a graph is written for a compiler, no shape may depend on places
+        if not torch.compiler.is_compiling():
+            used = min(int(place.max()) + 1, WINDOW) if len(place) else 1
         hides = torch.arange(used, device=x.device) > place.view(-1, 1, 1)  # later rows of a young ring are empty
         slot = place.remainder(WINDOW).view(-1, 1, 1).expand(-1, 1, 2 * WIDTH)
         x, rings = x.unsqueeze(1), []

@@ -26,6 +26,7 @@ from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
 from world_models.ehr_world.set_outcome.copula import latent
 from world_models.ehr_world.set_outcome.following import follow, join, next_quantiles
 from world_models.ehr_world.set_outcome.network import ChartFeatures, Exposure, Outcome, SetOutcome, StepInputs
+from world_models.ehr_world.set_outcome.slots import Slots, slots_of
 from world_models.ehr_world.set_outcome.state import LOG, EHRState
 from world_models.ehr_world.set_outcome.stay_tensors import LAST_DELAY
 from world_models.ehr_world.vocabulary import Vocabulary, from_z
@@ -111,6 +112,7 @@ class EHRWorldModel(nn.Module):
         self.register_buffer("offset_h", torch.tensor([i.offset_h for i in vocabulary.items]))
         self.register_buffer("whole", vocabulary.is_whole())
         numbers = [place for place, item in enumerate(vocabulary.items) if not item.labels]
+        self.number_names = tuple(INQUIRIES[place].name for place in numbers)
         self.register_buffer("numbers", torch.tensor(numbers, dtype=torch.int64), persistent=False)
 
     # ---- loading
@@ -189,13 +191,13 @@ class EHRWorldModel(nn.Module):
         """Half the width [B] of the central 68 % of each number's prediction for a next step without treatment."""
         value = next_quantiles(self, state, CENTRAL_68)
         sd = ((value[..., 1] - value[..., 0]) / 2).clamp_min(0.0)
-        return {INQUIRIES[place].name: sd[:, i] for i, place in enumerate(self.numbers.tolist())}
+        return {name: sd[:, i] for i, name in enumerate(self.number_names)}
 
     @gradients.verb
     def foretold(self, state: EHRState) -> Chart:
         """See `ensemble.Follows`: the median of each number's prediction for a next step without treatment."""
         middle = next_quantiles(self, state, (0.5,))[..., 0]
-        return {INQUIRIES[place].name: middle[:, i] for i, place in enumerate(self.numbers.tolist())}
+        return {name: middle[:, i] for i, name in enumerate(self.number_names)}
 
     def join(self, state: EHRState, shown: EHRState) -> EHRState:
         """See `ensemble.Follows`."""
@@ -304,7 +306,8 @@ class EHRWorldModel(nn.Module):
         """Position `step` [B]: outcomes of `asked` bool [B, I] under `given`, charting, the recurrent step, the ends.
 
         The log of amounts stays as it was where nobody is."""
-        row, item = asked.nonzero(as_tuple=True)
+        at = slots_of(asked)
+        row, item = at.row, at.item
         share, recent = given / self.net.largest, self.recent(state, step)
         met = self.exposure(state, step, share, recent, row, item)
         met = met.times(self.net.recorded_gain) if recorded else met
@@ -313,7 +316,7 @@ class EHRWorldModel(nn.Module):
         value = self._sample_values(outcome, row, item, chances)
         delay = self._sample_delays(outcome, row, item, value, chances)
 
-        state = self._collected(state, asked, step, (row, item), value, delay)
+        state = self._collected(state, asked, step, at, value, delay)
         came = state.pending & (state.pending_due_step <= step.unsqueeze(-1))
         gap = torch.where(step == 0, 0.0, self.hours_per_step).unsqueeze(-1)
         state = self.shown(state, came, state.pending_value, state.pending_drawn_h, state.pending_drawn_step)
@@ -347,18 +350,18 @@ class EHRWorldModel(nn.Module):
         )
 
     def _collected(
-        self, state: EHRState, asked: Tensor, step: Tensor, at: tuple[Tensor, Tensor], value: Tensor, delay: Tensor
+        self, state: EHRState, asked: Tensor, step: Tensor, at: Slots, value: Tensor, delay: Tensor
     ) -> EHRState:
         """The state with the step's specimens on their way: `value`, `delay` [N] of the slots `at`, those `asked`."""
         begins_h = state.start_h + (step - 1).clamp_min(0).to(torch.float32) * self.hours_per_step
         first = (step == 0).unsqueeze(-1)
         drawn_h = torch.where(first, state.start_h.unsqueeze(-1), begins_h.unsqueeze(-1) + self.offset_h)
         return state._replace(
-            pending=state.pending.index_put(at, delay <= LAST_DELAY),  # a lost specimen is not on its way
-            pending_value=state.pending_value.index_put(at, value),
+            pending=at.put(state.pending, delay <= LAST_DELAY),  # a lost specimen is not on its way
+            pending_value=at.put(state.pending_value, value),
             pending_drawn_h=torch.where(asked, drawn_h, state.pending_drawn_h),
             pending_drawn_step=torch.where(asked, step.unsqueeze(-1), state.pending_drawn_step),
-            pending_due_step=state.pending_due_step.index_put(at, step[at[0]] + delay),
+            pending_due_step=at.put(state.pending_due_step, step[at.row] + delay),
         )
 
     @staticmethod
@@ -370,17 +373,17 @@ class EHRWorldModel(nn.Module):
 
     def resample_pending(self, state: EHRState) -> EHRState:
         """What is on its way says something else, and comes at another time, by the state's key."""
-        row, item = state.pending.nonzero(as_tuple=True)
+        at = slots_of(state.pending)
+        row, item = at.row, at.item
         chances = self._chances(state.key, state.t, "pending")
         outcome = self.outcomes(state, state.t, torch.zeros_like(state.given), row, item)
         value = self._sample_values(outcome, row, item, chances)
         sent = state.pending_drawn_step[row, item]
         waited = (state.t[row] - sent).clamp(0, LAST_DELAY - 1)
         delay = self._sample_delays(outcome, row, item, value, chances, waited)
-        at = (row, item)
         return state._replace(
-            pending_value=state.pending_value.index_put(at, value),
-            pending_due_step=state.pending_due_step.index_put(at, sent + delay),
+            pending_value=at.put(state.pending_value, value),
+            pending_due_step=at.put(state.pending_due_step, sent + delay),
         )
 
 

@@ -11,6 +11,7 @@ sigmoid, no matrix product: torch's kernels for those round the tail of a batch 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,7 +42,8 @@ from world_models.oracles.ward.hazard import hazard_per_h
 from world_models.oracles.ward.outcome import advance_organs, oxygen_debt_rate
 from world_models.oracles.ward.state import Lungs, Noise, Signals, WardState
 
-__all__ = ["FAST_H", "TICK_H", "advance_noise", "concentrations", "leak_of", "tick"]
+__all__ = ["FAST_H", "FAST_PER_TICK", "TICK_H", "advance_noise", "advanced", "concentrations", "leak_of", "tick"]
+__all__ += ["Conditions", "conditions", "fast_step", "slow_step"]
 
 FAST_H = 1.0 / 12.0
 TICK_H = 0.5
@@ -85,24 +87,49 @@ def concentrations(state: WardState) -> tuple[Tensor, Tensor, Tensor, Tensor, Te
 
 def advance_noise(noise: Noise, normals: tuple[Tensor, ...]) -> Noise:
     """One hour of every Ornstein-Uhlenbeck process, from standard normals [B] each."""
-    return Noise(*(x * _NOISE_KEEP + z * _NOISE_NEW for x, z in zip(noise, normals, strict=True)))
+    return Noise(*(advanced(x, z) for x, z in zip(noise, normals, strict=True)))
+
+
+def advanced(noise: Tensor, normals: Tensor) -> Tensor:
+    """One such process [...], or several, an hour on."""
+    return noise * _NOISE_KEEP + normals * _NOISE_NEW
+
+
+class Conditions(NamedTuple):
+    """What holds for half an hour, whatever its five minutes bring. [B] each."""
+
+    machine: Machine
+    salt_in: tuple[Tensor, Tensor, Tensor]  # sodium, potassium, chloride, mmol/h
+    water_in: Tensor  # L/h
+    dialysis: Tensor  # effluent, L/h
+    removed: Tensor  # ultrafiltration, L/h
+    eating: Tensor  # share of the ward's diet
+
+
+def conditions(state: WardState, rates: dict[str, Tensor]) -> Conditions:
+    """Of the half hour that begins in `state` under `rates`."""
+    dialysis = rates["renal_replacement_ml_kg_h"] * state.person.weight_kg * 0.001
+    running = (dialysis > 0.01).to(dialysis.dtype)
+    machine = machine_of(state.lungs, state.person, rates["ventilation_l_min"], rates["oxygen_fraction"])
+    return Conditions(
+        machine,
+        infused_salts(rates),
+        infused_water_l_h(rates),
+        dialysis,
+        rates["ultrafiltration_ml_h"] * 0.001 * running,
+        _eating(state, machine.on),
+    )
 
 
 def tick(state: WardState, rates: dict[str, Tensor]) -> WardState:
     """Half an hour under `rates` (`Prescription.during`). Nobody dies in here: the hazard is only known after it."""
-    salt_in = infused_salts(rates)
-    water_in = infused_water_l_h(rates)
-    dialysis = rates["renal_replacement_ml_kg_h"] * state.person.weight_kg * 0.001
-    running = (dialysis > 0.01).to(dialysis.dtype)
-    removed = rates["ultrafiltration_ml_h"] * 0.001 * running
-    machine = machine_of(state.lungs, state.person, rates["ventilation_l_min"], rates["oxygen_fraction"])
-    eating = _eating(state, machine.on)
-    bled: Tensor | None = None
-    for _ in range(FAST_PER_TICK):
-        state = _fast(state, rates, machine, salt_in, water_in, dialysis, removed, eating)
-        bled = state.signals.bleed_l_h if bled is None else bled + state.signals.bleed_l_h
-    assert bled is not None
-    return _slow(state, rates, machine, dialysis, eating, bled * (1.0 / FAST_PER_TICK))
+    held = conditions(state, rates)
+    state = fast_step(state, rates, held)
+    bled = state.signals.bleed_l_h
+    for _ in range(FAST_PER_TICK - 1):
+        state = fast_step(state, rates, held)
+        bled = bled + state.signals.bleed_l_h
+    return slow_step(state, rates, held, bled)
 
 
 def _eating(state: WardState, ventilated: Tensor) -> Tensor:
@@ -114,16 +141,9 @@ def _eating(state: WardState, ventilated: Tensor) -> Tensor:
     return clear * settled * (1.0 - state.infection.phagocytes.clamp(0.0, 1.0) * 0.4) * (1.0 - ventilated)
 
 
-def _fast(
-    state: WardState,
-    rates: dict[str, Tensor],
-    machine: Machine,
-    salt_in: tuple[Tensor, Tensor, Tensor],
-    water_in: Tensor,
-    dialysis: Tensor,
-    removed: Tensor,
-    eating: Tensor,
-) -> WardState:
+def fast_step(state: WardState, rates: dict[str, Tensor], held: Conditions) -> WardState:
+    """Five minutes."""
+    machine, salt_in, water_in, dialysis, removed, eating = held
     person, infection, metabolism, blood = state.person, state.infection, state.metabolism, state.blood
     sodium, potassium, chloride, glucose, haematocrit, plasma, extracellular = concentrations(state)
     haemoglobin = haematocrit * (HAEMOGLOBIN_G_PER_L_CELLS * 0.1)
@@ -209,15 +229,9 @@ def _fast(
     )
 
 
-def _slow(
-    state: WardState,
-    rates: dict[str, Tensor],
-    machine: Machine,
-    dialysis: Tensor,
-    eating: Tensor,
-    bled_l_h: Tensor,
-) -> WardState:
-    """What changes over hours, half an hour further."""
+def slow_step(state: WardState, rates: dict[str, Tensor], held: Conditions, bled: Tensor) -> WardState:
+    """What changes over hours, half an hour further; `bled` [B] is the sum of the fast steps' rates."""
+    machine, dialysis, eating, bled_l_h = held.machine, held.dialysis, held.eating, bled * (1.0 / FAST_PER_TICK)
     person, infection, signals, circulation = state.person, state.infection, state.signals, state.circulation
     sodium, potassium, _, glucose, _, plasma, extracellular = concentrations(state)
     debt_rate = oxygen_debt_rate(signals.extraction, signals.map, signals.saturation)

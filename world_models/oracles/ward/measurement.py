@@ -28,6 +28,7 @@ from world_models import keys
 from world_models.oracles.ward.body.blood import inr_of, ptt_of
 from world_models.oracles.ward.body.infection import GREATEST_KILL_PER_H, killing
 from world_models.oracles.ward.dynamics import TICK_H, concentrations
+from world_models.oracles.ward.luck import Luck
 from world_models.oracles.ward.state import Records, WardState
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, MAX_HOURS_SINCE, inquiry_index
 
@@ -143,10 +144,10 @@ def blank_records(key: Tensor) -> Records:
     )
 
 
-def advance_biology(records: Records, key: Tensor, t: Tensor, hours: float) -> Records:
+def advance_biology(records: Records, luck: Luck, hours: float) -> Records:
     """The slow biological part of every measure, a step further."""
     keep = math.exp(-hours / BIOLOGY_H)
-    fresh = keys.normal(key, t, "ward/biology", (len(INQUIRIES),))
+    fresh = luck.normal("ward/biology")
     return records._replace(biological=records.biological * keep + fresh * math.sqrt(1.0 - keep * keep))
 
 
@@ -162,10 +163,10 @@ def noise_sd(values: Tensor) -> Tensor:
     return values.abs() * variance.sqrt()
 
 
-def collection_tick(key: Tensor, t: Tensor, ticks: int) -> Tensor:
+def collection_tick(luck: Luck, ticks: int) -> Tensor:
     """The half hour of the step, int64 [B], in which blood is collected: somewhere in its first three fifths."""
     choices = collection_ticks(ticks)
-    return (keys.uniform(key, t, "ward/venepuncture") * choices).to(torch.int64).clamp_max(choices - 1)
+    return (luck.uniform("ward/venepuncture") * choices).to(torch.int64).clamp_max(choices - 1)
 
 
 def true_values(state: WardState, urine_ml_h: Tensor | None = None) -> Tensor:
@@ -233,7 +234,7 @@ def _tension(saturation: Tensor) -> Tensor:
     return (up.log() * (1.0 / 3.0)).exp() - (down.log() * (1.0 / 3.0)).exp()
 
 
-def growth(state: WardState, key: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+def growth(state: WardState, luck: Luck) -> tuple[Tensor, Tensor]:
     """Results [B] of a blood and a urine culture collected now: 0 for no growth, else the organism's index."""
     infection, person = state.infection, state.person
     square = infection.pathogen * infection.pathogen
@@ -241,21 +242,21 @@ def growth(state: WardState, key: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     blood = person.bacteraemia * square / (square + 0.6) * spared
     urine = person.urinary_site * 0.92 * square / (square + 0.05) * spared
     organism = person.organism
-    in_blood = (keys.uniform(key, t, "ward/blood culture") < blood).to(organism.dtype) * organism
-    in_urine = (keys.uniform(key, t, "ward/urine culture") < urine).to(organism.dtype) * organism
+    in_blood = (luck.uniform("ward/blood culture") < blood).to(organism.dtype) * organism
+    in_urine = (luck.uniform("ward/urine culture") < urine).to(organism.dtype) * organism
     return in_blood, in_urine
 
 
 class Specimens:
     """The inquiries of one step, from order to result."""
 
-    def __init__(self, state: WardState, asked: Tensor, t: Tensor) -> None:
-        """`asked` bool [B, I]; `t` int64 [B] numbers the step that begins now (the state's t + 1)."""
+    def __init__(self, state: WardState, asked: Tensor, luck: Luck) -> None:
+        """`asked` bool [B, I]; `luck` of the step that begins now (number t + 1 of the state)."""
         self.table = _tables(state.key.device)
-        self.key, self.t = state.key, t
-        keep = keys.uniform(state.key, t, "ward/lost specimen", (len(INQUIRIES),)) >= LOST
+        self.luck = luck
+        keep = luck.uniform("ward/lost specimen") >= LOST
         self.asked = asked & ~state.records.pending & (keep | self.table["vital"])
-        blood, urine = growth(state, state.key, t)
+        blood, urine = growth(state, luck)
         self.cultures = {_BLOOD_CULTURE: blood, _URINE_CULTURE: urine}
         self.values = torch.zeros_like(state.records.value)
 
@@ -267,7 +268,7 @@ class Specimens:
         """Reported values [B, I], once the step has ended in `state`."""
         table = self.table
         values = torch.where(table["vital"], true_values(state, urine_ml_h), self.values)
-        fresh = keys.normal(self.key, self.t, "ward/analysis", (len(INQUIRIES),))
+        fresh = self.luck.normal("ward/analysis")
         fresh = fresh * table["own"] + fresh[:, table["source"]] * table["others"]
         slow = state.records.biological
         slow = slow * table["own"] + slow[:, table["source"]] * table["others"]
@@ -288,10 +289,10 @@ class Specimens:
         blood = (start_h + collected_at.to(torch.float32) * TICK_H).unsqueeze(-1)
         end = (start_h + hours).unsqueeze(-1)
         collected = torch.where(table["vital"], end, torch.where(table["culture"], start_h.unsqueeze(-1), blood))
-        spread = (keys.normal(self.key, self.t, "ward/turnaround", (len(INQUIRIES),)) * TURNAROUND_LOG_SD).exp()
+        spread = (self.luck.normal("ward/turnaround") * TURNAROUND_LOG_SD).exp()
         wait = table["turnaround"] * spread
         grows = torch.zeros_like(wait)
-        positive = GROWTH_H + GROWTH_SPREAD_H * keys.uniform(self.key, self.t, "ward/time to positivity")
+        positive = GROWTH_H + GROWTH_SPREAD_H * self.luck.uniform("ward/time to positivity")
         for index, value in self.cultures.items():
             grows[:, index] = torch.where(value > 0, positive, NO_GROWTH_H)
         wait = torch.where(table["culture"], grows, wait)

@@ -7,6 +7,7 @@ into the step at that speed is spread over the whole step. Hence every ordered a
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,18 +32,27 @@ def parted(action: Tensor) -> tuple[Tensor, Tensor]:
     return action[:, : len(INQUIRIES)] >= 0.5, action[:, len(INQUIRIES) :].contiguous()
 
 
-class Prescription:
-    """What runs when, of amounts [B, J] given over a step of `hours`."""
+class Prescription(NamedTuple):
+    """What runs when."""
 
-    def __init__(self, given: Tensor, hours: float) -> None:
+    level: Tensor  # [J, B] as ordered: rows of it are contiguous
+    rate: Tensor  # [J, B] of an amount, an hour
+    duration: Tensor  # [J, B] in hours
+    timed: Tensor  # bool [J, 1] whether it is an amount
+
+    @classmethod
+    def of(cls, given: Tensor, hours: float) -> Prescription:
+        """Amounts [B, J] given over a step of `hours`."""
         speed, timed = _limits(given.device)
-        self.level = given.T.contiguous()  # [J, B]: rows of it are contiguous
-        self.timed = timed
-        self.rate = torch.maximum(speed.expand_as(self.level), self.level / hours)
-        self.duration = self.level / self.rate
+        level = given.T.contiguous()
+        rate = torch.maximum(speed.expand_as(level), level / hours)
+        return cls(level, rate, level / rate, timed)
 
-    def during(self, start: float, length: float) -> dict[str, Tensor]:
+    def during(self, start: float | Tensor, length: float) -> dict[str, Tensor]:
         """Mean rate an hour (or the setting) of each intervention between start and start + length hours."""
+        return dict(zip(NAMES, self.rows(start, length).unbind(0), strict=True))
+
+    def rows(self, start: float | Tensor, length: float) -> Tensor:
+        """`during` as one tensor [J, B]; a `start` that is a tensor is float32 []."""
         share = (self.duration - start).clamp(0.0, length) / length
-        rows = torch.where(self.timed, self.rate * share, self.level)
-        return dict(zip(NAMES, rows.unbind(0), strict=True))
+        return torch.where(self.timed, self.rate * share, self.level)

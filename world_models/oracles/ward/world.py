@@ -23,7 +23,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from world_models import keys, tree
+from world_models import gradients, keys, tree
 from world_models.inputs import check_also, checked_orders
 from world_models.oracles.cohort import cohort_named
 from world_models.oracles.ward import cohorts as ward_cohorts
@@ -33,7 +33,9 @@ from world_models.oracles.ward.body.infection import killing
 from world_models.oracles.ward.body.normal import VENTILATED_L_MIN
 from world_models.oracles.ward.body.thrombosis import Lying, strike
 from world_models.oracles.ward.discharge import chance_of_discharge
-from world_models.oracles.ward.dynamics import TICK_H, advance_noise, concentrations, leak_of, tick
+from world_models.oracles.ward.dynamics import TICK_H, concentrations, leak_of, tick
+from world_models.oracles.ward.half_hours import TICKS_PER_HOUR, through
+from world_models.oracles.ward.luck import Luck
 from world_models.oracles.ward.measurement import (
     Specimens,
     advance_biology,
@@ -65,7 +67,6 @@ __all__ = ["WardOracle", "WardState"]
 
 _STATIC = {q.name: i for i, q in enumerate(STATIC)}
 _GI_BLEED = float(DISEASES.index("gi_bleed"))
-_TICKS_PER_HOUR = round(1.0 / TICK_H)
 _VENTILATION = intervention_index("ventilation_l_min")
 _LINES = tuple(
     map(intervention_index, ("norepinephrine_ug_kg_min", "vasopressin_units_min", "renal_replacement_ml_kg_h"))
@@ -121,10 +122,10 @@ class WardOracle:
         t = state.t
         nothing, run = _nothing(key), _program(self.device)
         with torch.inference_mode():  # a fifth faster on small batches
-            for _ in range(_TICKS_PER_HOUR):
+            for _ in range(TICKS_PER_HOUR):
                 state = run(state, nothing)
         state = tree.copy(_from_here(state))  # ordinary tensors again
-        triage = Specimens(state, self._at_triage.expand(key.shape[0], -1), t)
+        triage = Specimens(state, self._at_triage.expand(key.shape[0], -1), Luck(key, t, 1))
         values = triage.results(state, state.signals.urine_l_h * 1000.0)
         now = torch.zeros(key.shape[0], device=self.device)
         collected, due = triage.times(t, now, 0.0)
@@ -134,7 +135,7 @@ class WardOracle:
         """Factors from a recorded chart: those of STATIC that it holds."""
         return {name: chart[name].to(self.device, torch.float32) for name in _STATIC if name in chart}
 
-    @torch.no_grad()
+    @gradients.unwatched
     def transition(self, state: WardState, action: Tensor) -> WardState:
         """One step under `action` [B, A] in the orders' units.
 
@@ -146,26 +147,17 @@ class WardOracle:
         t = state.t + 1
         key = state.key
         start_h = state.t.to(torch.float32) * self.hours_per_step
-        plan, run = Prescription(given, self.hours_per_step), _program(self.device)
-        shaken = keys.normal(key, t, "ward/noise", (hours, len(state.noise)))
-        shaken = shaken.permute(1, 2, 0).contiguous()
-        rebled = self._rebleeding(state, t)
-        clots = strike(state, t, _lying(given), self.hours_per_step)
-        specimens = Specimens(state, asked, t)
-        collected_at = collection_tick(key, t, hours * _TICKS_PER_HOUR)
-        collecting = set(collected_at.tolist())  # true values are worked out only where blood is collected
+        plan = Prescription.of(given, self.hours_per_step)
+        luck = Luck(key, t, hours)
+        shaken = luck.normal("ward/noise").T.reshape(hours, len(state.noise), -1)
+        rebled = self._rebleeding(state, luck)
+        clots = strike(state, luck, _lying(given), self.hours_per_step)
+        specimens = Specimens(state, asked, luck)
+        collected_at = collection_tick(luck, hours * TICKS_PER_HOUR)
         now = state._replace(blood=state.blood._replace(lesion=rebled), clots=clots)
-        hazard = torch.zeros_like(start_h)
-        with torch.inference_mode():
-            for half in range(hours * _TICKS_PER_HOUR):
-                if half in collecting:
-                    specimens.collect(now, collected_at == half)
-                if half % _TICKS_PER_HOUR == 0:
-                    now = now._replace(noise=advance_noise(now.noise, shaken[half // _TICKS_PER_HOUR].unbind(0)))
-                now = run(now, plan.during(half * TICK_H, TICK_H))
-                hazard = hazard + now.course.hazard_per_h * TICK_H
+        now, hazard = through(now, plan, shaken, specimens, collected_at, lambda: _program(self.device))
         urine = (now.fluids.urine_l - state.fluids.urine_l).float() * (1000.0 / self.hours_per_step)
-        records = advance_biology(now.records, key, t, self.hours_per_step)
+        records = advance_biology(now.records, luck, self.hours_per_step)
         now = now._replace(records=records)
         values = specimens.results(now, urine)
         collected, due = specimens.times(collected_at, start_h, self.hours_per_step)
@@ -174,8 +166,8 @@ class WardOracle:
         records = records._replace(given=given, since_h=torch.where(given > 0.0, 0.0, since))
         dying = -(-hazard).expm1()
         leaving = chance_of_discharge(self.observe(now._replace(records=records, t=t)), self.hours_per_step)
-        dies = keys.uniform(key, t, "ward/death") < dying
-        leaves = (keys.uniform(key, t, "ward/discharge") < leaving) & ~dies
+        dies = luck.uniform("ward/death") < dying
+        leaves = (luck.uniform("ward/discharge") < leaving) & ~dies
         # outside of inference mode, so every leaf is an ordinary tensor
         course = StayStatus(
             now.course.hazard_per_h, (~dies).to(torch.float32), leaves.to(torch.float32), dying, leaving
@@ -269,13 +261,13 @@ class WardOracle:
 
     # ---- parts
 
-    def _rebleeding(self, state: WardState, t: Tensor) -> Tensor:
+    def _rebleeding(self, state: WardState, luck: Luck) -> Tensor:
         """The lesion at the step's start: a closed one may reopen, and anybody may begin to bleed under heparin."""
         blood, person = state.blood, state.person
         bleeder = (person.disease == _GI_BLEED).to(torch.float32)
         hours = state.t.to(torch.float32) * self.hours_per_step
         rate = opens_per_h(blood, bleeder * (person.severity * 0.010 + 0.002) * (hours * (-1.0 / 60.0)).exp())
-        opens = keys.uniform(state.key, t, "ward/rebleeding") < -(rate * -self.hours_per_step).expm1()
+        opens = luck.uniform("ward/rebleeding") < -(rate * -self.hours_per_step).expm1()
         return torch.where(opens, torch.maximum(blood.lesion, person.severity * 0.5 + 0.25), blood.lesion)
 
 
@@ -296,7 +288,7 @@ def _lying(given: Tensor) -> Lying:
 
 def _nothing(key: Tensor) -> dict[str, Tensor]:
     """Half an hour without treatment."""
-    return Prescription(torch.zeros(key.shape[0], len(INTERVENTIONS), device=key.device), 1.0).during(0.0, TICK_H)
+    return Prescription.of(torch.zeros(key.shape[0], len(INTERVENTIONS), device=key.device), 1.0).during(0.0, TICK_H)
 
 
 @lru_cache(maxsize=8)

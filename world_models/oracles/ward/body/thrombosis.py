@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from world_models import keys
+from world_models.oracles.ward.luck import Luck
 from world_models.oracles.ward.state import Clots, WardState
 
 __all__ = ["Lying", "advance_clots", "left_by_heparin", "strike", "thrombosis_per_h"]
@@ -59,16 +59,16 @@ def thrombosis_per_h(state: WardState, lying: Lying) -> Tensor:
     return log.exp() * left_by_heparin(state.blood.heparin) * BEGINS_PER_H
 
 
-def strike(state: WardState, t: Tensor, lying: Lying, hours: float) -> Clots:
-    """Clots at the start of step t [B] of `hours`: one may begin, a part of one may go to the lung."""
-    clots, key = state.clots, state.key
-    luck = keys.uniform(key, t, "ward/thrombosis", (4,))
-    begins = luck[:, 0] < -(thrombosis_per_h(state, lying) * -hours).expm1()
-    size = luck[:, 1] * luck[:, 1] * 0.7 + 0.1  # most stay small
+def strike(state: WardState, luck: Luck, lying: Lying, hours: float) -> Clots:
+    """Clots at the start of a step of `hours`: one may begin, a part of one may go to the lung."""
+    clots = state.clots
+    starts, large, breaks, share = luck.uniform("ward/thrombosis").unbind(-1)
+    begins = starts < -(thrombosis_per_h(state, lying) * -hours).expm1()
+    size = large * large * 0.7 + 0.1  # most stay small
     vein = torch.where(begins, torch.maximum(clots.vein, size), clots.vein)
     rate = clots.vein * left_by_heparin(state.blood.heparin) * EMBOLISM_PER_H
-    goes = luck[:, 2] < -(rate * -hours).expm1()
-    part = torch.where(goes, luck[:, 3] * 0.7 + 0.3, 0.0)
+    goes = breaks < -(rate * -hours).expm1()
+    part = torch.where(goes, share * 0.7 + 0.3, 0.0)
     lung = clots.lung + vein * part * (1.0 - clots.lung)
     return Clots(vein * (1.0 - part), lung)
 
