@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.clinenv-installed
 TORCH := $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)
 
-.PHONY: setup quickstart test test-slow test-processors lint bench site clean
+.PHONY: setup quickstart test test-slow test-compiled test-processors lint bench site clean
 
 setup: $(STAMP)
 
@@ -21,11 +21,15 @@ quickstart: setup
 	$(PY) -m examples.quickstart
 
 test: setup
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow" $(PYTEST_ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not compiles" $(PYTEST_ARGS)
 
 # Those that train something, or make a whole benchmark small: two more minutes
 test-slow: setup
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile -m slow $(PYTEST_ARGS)
+
+# Every id and world as machine code beside itself: a quarter of an hour the first time
+test-compiled: setup
+	$(PY) -m pytest -m compiles $(PYTEST_ARGS) tests/clinenv
 
 # Bit for bit, or to the stated tolerance, on other processors too; PROCESSORS="--only default" is a part of it
 test-processors: setup

@@ -68,6 +68,7 @@ def _toy(**arguments) -> ClinicalEnv:
     return ClinicalEnv(ECGDrugTask(), ToyWorld(), noise="clinic", missingness="some", **arguments)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_one_patient_compiled_is_the_same_patient(libraries, capfd):
     eager, fast = _toy(), _toy(compile=True)
@@ -201,7 +202,7 @@ def test_a_plain_action_means_the_same_by_the_shorter_way(name):
         assert codec.single(odd) is None
 
 
-@pytest.mark.slow
+@pytest.mark.compiles
 @needs_compiler
 @pytest.mark.parametrize(
     ("id_", "world"),

@@ -21,7 +21,7 @@ from world_models import catalog, keys, tree
 from world_models.testing import random_orders
 
 pytestmark = [
-    pytest.mark.slow,  # a library of the oracle takes minutes
+    pytest.mark.compiles,
     pytest.mark.skipif(cxx_compiler() is None, reason="no C++ compiler"),
 ]
 NEAR = 1e-4  # what learned worlds promise of anything they compute in another order
