@@ -292,7 +292,13 @@ def _runner(file: Path, graph: Callable[[], Any], what: str, options: dict[str, 
                     with _progress(what):
                         _write(file, graph(), options, what)
                     _TALLY.compiled += 1
-        return _loaded(file)
+                    return _loaded(file)
+        try:
+            return _loaded(file)
+        except (RuntimeError, OSError):  # of a file that is no library any more
+            _say(f"clinenv: {file} is damaged; it is made again\n")
+            file.unlink(missing_ok=True)
+            return _runner(file, graph, what, options)
     finally:
         _TALLY.seconds += time.perf_counter() - began
 

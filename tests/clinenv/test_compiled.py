@@ -6,6 +6,7 @@ import copy
 import pickle
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -123,6 +124,31 @@ def test_a_batch_compiled_is_the_same_batch(libraries):
     with pytest.raises(ValueError, match="outside"):
         fast.step(state, chart, torch.full((8, 4), -1.0))
     assert pickle.loads(pickle.dumps(fast)).compile
+
+
+def test_a_damaged_library_is_made_again(monkeypatch, tmp_path, capfd):
+    file = tmp_path / "cache" / "step.pt2"
+    made = []
+
+    def write(where, *_):
+        made.append(where)
+        where.write_bytes(b"whole")
+
+    def load(path):
+        if Path(path).read_bytes() != b"whole":
+            raise RuntimeError("no archive")
+        return SimpleNamespace(loader=SimpleNamespace(boxed_run=path))
+
+    monkeypatch.setattr(compiled, "_write", write)
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", load)
+    monkeypatch.setattr(compiled, "cxx_compiler", lambda: "c++")
+    file.parent.mkdir()
+    file.write_bytes(b"tor")
+    assert compiled._runner(file, lambda: None, "a step", {}) == str(file) and made == [file]
+    assert "is damaged; it is made again" in capfd.readouterr().err
+    compiled._loaded.cache_clear()
+    file.write_bytes(b"")
+    assert compiled._runner(file, lambda: None, "a step", {}) == str(file) and len(made) == 2
 
 
 def test_without_a_compiler_steps_are_eager_and_it_is_said_once(monkeypatch, tmp_path):
