@@ -76,6 +76,7 @@ def test_baselines_and_report(frame):
     assert np.allclose(summary["course_r2"].dropna(), 1.0)
 
 
+@pytest.mark.slow
 def test_every_subject_is_in_one_fold_and_no_rival_sees_its_own(frame):
     rows = pre_dose_rows(frame)
     folds = folds_of(np.array(sorted(rows["randid"].unique())), 2)
@@ -138,6 +139,7 @@ def test_the_interval_of_the_coverage_is_one_over_people(frame):
     assert (summary["coverage_high"] > summary["coverage_90"] + 0.1).all()
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_promised_columns(tmp_path, capsys):
     if not TABLE.is_file():
         pytest.skip(f"no trial at {TABLE}; set CLINENV_DATA to the folder that holds ecgrdvq")

@@ -80,6 +80,7 @@ def test_a_table_of_statements_that_is_none_is_refused(tmp_path: Path) -> None:
             superclasses(table)
 
 
+@pytest.mark.slow
 def test_the_last_folds_are_refused_until_the_end_and_judged_once(
     ptbxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,6 +143,7 @@ def test_folds_teach_each_other_and_the_last_one_is_taught_by_all() -> None:
     assert len(train) == 48 and bool(halves.final[test].all())
 
 
+@pytest.mark.slow
 def test_all_rivals_are_judged_and_what_is_plain_is_found(tmp_path: Path) -> None:
     trained = masked_autoencoder(tmp_path / "masked")
     patience = Patience(check=5, checks=1, least_steps=0, most_steps=5, warm_up=2)

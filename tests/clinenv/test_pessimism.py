@@ -71,6 +71,7 @@ class Paying(DialTask):
         return {"more": after["dial_turns"]}
 
 
+@pytest.mark.slow
 def test_a_policy_is_trained_with_it(tmp_path) -> None:
     """Stable-Baselines3, through the environment's own argument."""
     pytest.importorskip("stable_baselines3")

@@ -192,6 +192,7 @@ def test_what_is_no_ensemble_is_refused(tmp_path: Path) -> None:
         ensemble.of([base, base.with_options(hours_per_step=1.0)])
 
 
+@pytest.mark.slow
 def test_members_are_made_from_resamples_and_a_killed_run_goes_on(tmp_path: Path, capsys) -> None:
     pools = pools_of(16, 0)
     one, other = bootstrapped(pools, 0, 0), bootstrapped(pools, 0, 1)
@@ -216,6 +217,7 @@ def test_members_are_made_from_resamples_and_a_killed_run_goes_on(tmp_path: Path
     assert "of another kind" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_fine_tuning_leaves_its_model_alone_and_learns_from_the_courses(tmp_path: Path) -> None:
     """Of patients whose drug acts half as strongly the fitted world foresees less than the one it came from."""
     base = catalog.load("ecg-wm-small")

@@ -150,6 +150,7 @@ def test_inputs_come_from_the_table_of_measures() -> None:
             RiskConfig(wrong)
 
 
+@pytest.mark.slow
 def test_training_writes_a_sealed_folder_that_loads_and_learns(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "risk"
     assert main(["--out", str(out), "--steps", "41", "--batch", "64"]) == 0

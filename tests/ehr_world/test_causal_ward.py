@@ -25,6 +25,8 @@ from world_models.protocol import HasWeights, History, LearnedWorld
 from world_models.quantities.ward import INQUIRIES, INTERVENTIONS, inquiry_index
 from world_models.testing import check_world, random_orders
 
+pytestmark = pytest.mark.slow  # networks are trained
+
 STEPS = 12  # a window of the small world is full after about eight
 
 

@@ -18,6 +18,8 @@ from tests.rivals.easy_pairs import drawn
 from tests.rivals.learning import DIFFUSION, learns_an_easy_effect
 from world_models import keys
 
+pytestmark = pytest.mark.slow  # networks are trained
+
 NAMES = sorted(WAVEFORM_RIVALS)
 
 
@@ -66,7 +68,6 @@ def test_trains_samples_and_goes_on_to_the_same_bits(name, tmp_path):
     assert (tmp_path / "straight" / "metrics.jsonl").read_text().count("\n") >= 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", DIFFUSION)  # the others: tests/rivals/test_gans_learn.py
 def test_learns_an_easy_effect(name, tmp_path, monkeypatch):
     learns_an_easy_effect(name, tmp_path, monkeypatch)
