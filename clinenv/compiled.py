@@ -216,7 +216,9 @@ class Compiled:
         try:
             with _compiling():  # what Python keeps between calls must be kept of true numbers, not of a graph's
                 function(tree.leaves(arguments))
-            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # of a failure torch prints the graph
+            # of a failure torch prints the graph, and it warns of weights that a recurrent layer keeps twice
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 return torch.export.export(function, (tree.leaves(arguments),), strict=False)
         except Exception as error:
             raise _refusal(self.what, error) from error

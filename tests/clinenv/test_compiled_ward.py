@@ -61,7 +61,7 @@ def test_one_patient_alone_has_the_same_stays(id_: str, world: str) -> None:
             stays += 1
             for env in (eager, quick):
                 env.reset(seed=stays)
-    assert stays > 3
+    assert stays >= 3
     assert counts() == made, "nothing is compiled after the first step"
 
 
