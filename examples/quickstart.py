@@ -31,6 +31,7 @@ from clinenv.commands import main as cli
 from clinenv.envs.ecg_drug.task import ECGDrugTask
 from clinenv.simulator import Simulator
 from world_models import catalog, keys
+from world_models.command_line import MOST, whole
 from world_models.ecg.lead_names import LEADS
 
 REFERENCE = "dofetilide label rule"
@@ -57,8 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     """The three parts in turn; the exit status is not 0 where one failed."""
     parser = argparse.ArgumentParser(prog="python -m examples.quickstart", description=__doc__.split("\n")[0])
     parser.add_argument("--world", default="ecg-wm-small", help="where PPO learns")
-    parser.add_argument("--steps", type=int, default=300_000, help="patient-steps of training")
-    parser.add_argument("--patients", type=int, default=1000, help="judged in the oracle")
+    parser.add_argument("--steps", type=whole(1, MOST), default=300_000, help="patient-steps of training")
+    parser.add_argument("--patients", type=whole(1, MOST), default=1000, help="judged in the oracle")
     parser.add_argument("--threads", type=int, default=1, help="torch threads; networks this small gain from one only")
     parser.add_argument("--out", default="runs/quickstart")
     args = parser.parse_args(argv)

@@ -48,7 +48,8 @@ def repeated(
     start = torch.zeros((), dtype=torch.int64, device=carried[0].device)
     # what goes into a loop may share no memory: states may be views of one row
     carried, held = (tuple(x.clone(memory_format=torch.contiguous_format) for x in of) for of in (carried, held))
-    return while_loop_op(going, around, (start, *carried), (*held, end.clone()))[1:]  # type: ignore[arg-type]  # torch's own
+    # what torch says of its own arguments is narrower than what it takes
+    return while_loop_op(going, around, (start, *carried), (*held, end.clone()))[1:]  # type: ignore[arg-type]
 
 
 def packed(of: object, kind: torch.dtype = torch.float32) -> Tensor:

@@ -66,3 +66,11 @@ def test_quickstart_takes_no_other_world_in_place_of_a_missing_one(tmp_path, cap
 def test_many_devices():
     rows = run("12_many_devices", "--patients", "4", "--group", "2", "--steps", "3")
     assert [r["agent"] for r in rows] == ["no treatment", "CEM"] and rows[1]["patients"] == 4
+
+
+@pytest.mark.parametrize("wrong", [("--steps", "-3"), ("--patients", "0")])
+def test_quickstart_refuses_numbers_before_it_trains(tmp_path, capsys, wrong):
+    quickstart = importlib.import_module("examples.quickstart")
+    with pytest.raises(SystemExit):
+        quickstart.main([*wrong, "--out", str(tmp_path / "q")])
+    assert "is not a whole number from 1" in capsys.readouterr().err and not (tmp_path / "q").exists()
