@@ -29,7 +29,7 @@ test-slow: setup
 
 # Every id and world as machine code beside itself: a quarter of an hour the first time
 test-compiled: setup
-	$(PY) -m pytest -m compiles $(PYTEST_ARGS) tests/clinenv
+	$(PY) -m pytest -m compiles $(PYTEST_ARGS) tests/clinenv tests/cardiac_jepa
 
 # Bit for bit, or to the stated tolerance, on other processors too; PROCESSORS="--only default" is a part of it
 test-processors: setup

@@ -4,6 +4,7 @@
     python -m benchmarks.leaderboard --workers 2                    in full; the same command goes on after a stop
     python -m benchmarks.leaderboard --shards 4 --shard 0           a quarter, for a machine of its own
     python -m benchmarks.leaderboard --tables-only                  the tables of what is judged so far
+    python -m benchmarks.leaderboard --ids ID --salt S --beside leaderboard.csv     an id anew, the others as they were
     python -m benchmarks.leaderboard --spread ray                   on a Ray cluster (extra ray)
 
 Every agent of `agents.registry` (and what --submission adds) is made in the learned world, judged there and in the
@@ -36,10 +37,10 @@ from agents.board.page import board_page
 from agents.board.run import SPREADS, run_groups
 from agents.board.stage import HORIZONS, learned_world, simulator_of
 from agents.board.submission import Submission, read_submission
-from agents.board.table import as_markdown, rows_of
+from agents.board.table import as_markdown, read_rows, rows_of
 from agents.registry import AGENTS, Entry
 from agents.registry import entry as agent_named
-from benchmarks.common.results import RESULTS, made_by, write_csv, write_page
+from benchmarks.common.results import RESULTS, made_by, provenance, write_csv, write_page
 from clinenv.rendering.labels import NOT_FOR_CLINICAL_USE
 from world_models.command_line import folder, number, whole
 
@@ -65,6 +66,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=whole(1, 1024), default=2, help="processes at a time")
     parser.add_argument("--shards", type=whole(1, 10_000), default=1, help="parts of the board, for several machines")
     parser.add_argument("--shard", type=whole(0, 9_999), default=0, help="the part to judge; it writes no tables")
+    parser.add_argument(
+        "--beside", type=Path, metavar="FILE.csv", help="an earlier table of this salt, whose rows of other ids stay"
+    )
     parser.add_argument("--tables-only", action="store_true", help="judge nothing")
     parser.add_argument("--runs", type=folder, default=Path("runs/leaderboard"), help="cells and trained agents")
     parser.add_argument("--out", type=folder, default=RESULTS)
@@ -128,6 +132,20 @@ def _facts(board: Board, rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]
     ]
 
 
+def _earlier(path: Path, salt: str, ids: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of other ids out of an earlier leaderboard.csv, and of the constants beside it.
+
+    Raises:
+        ValueError: a table of another salt, whose patients are others, or no table of a board.
+        OSError: it cannot be read.
+    """
+    told = provenance(path).get("seeds", {}).get("salt")
+    if told != salt:
+        raise ValueError(f"{path} has the salt {told}, this board {salt}: judged on others; give --salt {told}")
+    constants = read_rows(path.with_name(f"{path.stem}_constants.csv"), ("id", "constant"))
+    return [r for r in read_rows(path) if r["id"] not in ids], [c for c in constants if c["id"] not in ids]
+
+
 def _write(board: Board, args: argparse.Namespace, argv: Sequence[str] | None) -> list[dict[str, Any]]:
     """The tables and the page of what is judged; returns the rows."""
     cells, missing = board.finished()
@@ -135,7 +153,13 @@ def _write(board: Board, args: argparse.Namespace, argv: Sequence[str] | None) -
         print(f"{len(missing)} of {len(cells) + len(missing)} cells are not judged yet", file=sys.stderr)
     rows = rows_of(cells)
     constants = constants_tried(board.folder)
-    worlds = [w for i in board.ids for w in (learned_world(i), simulator_of(i, learned_world(i)).task.oracle)]
+    ids = list(board.ids)
+    if args.beside is not None:
+        earlier, tried = _earlier(args.beside, board.salt, ids)
+        ids = [i for i in HORIZONS if i in {*ids, *(str(r["id"]) for r in earlier)}]
+        rows = sorted([*rows, *earlier], key=lambda r: (ids.index(r["id"]), r["steps"]))
+        constants = sorted([*constants, *tried], key=lambda c: ids.index(c["id"]))
+    worlds = [w for i in ids for w in (learned_world(i), simulator_of(i, learned_world(i)).task.oracle)]
     seeds = {"salt": board.salt, "agents": "0, 1, 2 where chance plays", "bootstrap": 0}
     made = made_by(MODULE, argv, seeds, worlds)
     out = args.out
@@ -153,6 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     try:
         board = _open(args)
+        if args.beside is not None:
+            _earlier(args.beside, board.salt, args.ids)  # what cannot be read is refused before anything is judged
         if not args.tables_only:
             _judge(board, args)
     except (ValueError, OSError, ModuleNotFoundError) as error:

@@ -5,7 +5,9 @@ All differences are of the same patients under the same luck. A row is plain JSO
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 from agents.board.crossed import crossed_cvar, crossed_mean, crossed_ratio
 from world_models.bootstrap import Interval
 
-__all__ = ["ALPHA", "FIGURES", "as_markdown", "rows_of"]
+__all__ = ["ALPHA", "FIGURES", "as_markdown", "read_rows", "rows_of"]
 
 ALPHA = 0.05  # of the tails
 SIMPLE = ("rule", "constant")
@@ -46,6 +48,38 @@ def rows_of(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for agents in groups.values():
         rows += _group(agents)
     return rows
+
+
+_TEXTS = ("id", "agent", "kind", "made_in", "status", "reason", "budget", "chosen", "source", "world", "world_seal")
+_TEXTS += ("oracle", "seal", "weights", "code")
+_NAMES = ("best_rule", "best_reference")  # text that a row may lack
+_COUNTS = ("steps", "seeds", "patients")
+
+
+def read_rows(path: Path, texts: Sequence[str] = _TEXTS) -> list[dict[str, Any]]:
+    """The rows of a table that was written: figures a row has none of are absent again.
+
+    Args:
+        texts: columns that are text even where they are empty.
+
+    Raises:
+        ValueError: a file without the columns id, steps and patients, or with a figure that is no number.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(line for line in file if not line.startswith("#"))
+        missing = {"id", "steps"} - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(f"{path} has no column {', '.join(sorted(missing))}; give the CSV of a leaderboard")
+        return [{n: _value(path, n, v, texts) for n, v in row.items() if v != "" or n in texts} for row in reader]
+
+
+def _value(path: Path, name: str, told: str, texts: Sequence[str]) -> Any:
+    if name in texts or name in _NAMES:
+        return told
+    try:
+        return int(told) if name in _COUNTS else float(told)
+    except ValueError:
+        raise ValueError(f"{path}: {name} is {told!r}, which is no number; give the file as it was written") from None
 
 
 def _group(agents: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -172,7 +172,7 @@ def run_arm(
     return Arm(scores, told)
 
 
-def fresh_encoder(config: JEPAConfig, seed: int) -> nn.Module:
+def fresh_encoder(config: JEPAConfig, seed: int) -> XResNet1d:
     """An encoder nobody has trained; its weights are a function of the seed."""
     encoder = XResNet1d.of(config)
     initialise(encoder, seed)

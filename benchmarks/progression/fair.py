@@ -25,6 +25,7 @@ from benchmarks.progression.arms import PRESETS, PROBE, TUNED, WHOLE, Arm, Split
 from world_models import checkpoint
 from world_models.cardiac_jepa import probes
 from world_models.cardiac_jepa.config import JEPAConfig, as_authors, as_paper, naive, with_inverse, with_ode
+from world_models.cardiac_jepa.encoder import XResNet1d
 from world_models.cardiac_jepa.finetune import Classifier, FinetuneRecipe, LabelledRows, finetune, predict, supervised
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.pretrain import PairSource, pretrain
@@ -104,6 +105,7 @@ class FairSettings:
     valid_for_train: float = 0.25
     probe_rows: int = 4000  # ECGs that probes are fitted on at most
     valid_rows: int = 2000  # ECGs that checks judge at most
+    compiled: bool = False  # encoders are trained through compiled kernels
 
 
 class Side(NamedTuple):
@@ -257,6 +259,7 @@ class _Run:
                     e.pretrain_rate,
                     self.seed,
                     device=self.device,
+                    quicken=lambda jepa: self._quickened(jepa.encoder),
                 )
             self.told |= {"pretrain_rate": e.pretrain_rate, "pretrain_steps": steps}
             self.told["pretrain_cpu_s"] = spent(self.folder / "cost-pretrain")
@@ -264,7 +267,7 @@ class _Run:
         batch = min(self.settings.batch, len(source))
         trainee, found = to_plateau(
             lambda: PairTrainee(
-                CardiacJEPA(self.config, self.seed).to(self.device),
+                self._fresh_jepa(),
                 source,
                 batch,
                 self.few,
@@ -277,6 +280,15 @@ class _Run:
         )
         self._tell("pretrain", found)
         return trainee.module.encoder.eval()
+
+    def _fresh_jepa(self) -> CardiacJEPA:
+        jepa = CardiacJEPA(self.config, self.seed).to(self.device)
+        self._quickened(jepa.encoder)
+        return jepa
+
+    def _quickened(self, encoder: XResNet1d) -> XResNet1d:
+        """The encoder, trained by compiled kernels if the settings say so."""
+        return encoder.quicken() if self.settings.compiled else encoder
 
     def _source(self) -> PairSource:
         m, form = self.cohort.data, self.form
@@ -303,12 +315,12 @@ class _Run:
         checkpoint.save_tensors(self.folder / "encoder.safetensors", encoder.state_dict())
         return {"test": probes.apply(probe, test), **{f"probe.{n}": x for n, x in probe._asdict().items()}}
 
-    def _begun(self) -> nn.Module:
+    def _begun(self) -> XResNet1d:
         """The encoder that learns labels, as it begins: of its own pre-training, or fresh."""
         encoder = fresh_encoder(self.config, self.seed)
         if self.form.pairs:
             encoder.load_state_dict(load_file(self.folder / "encoder.safetensors"))
-        return encoder.to(self.device)
+        return self._quickened(encoder.to(self.device))
 
     def _labels(self, probe: probes.Probe | None) -> dict[str, Tensor]:
         model = self._by_epochs() if self.schedule == "paper" else self._by_plateau(probe)

@@ -160,6 +160,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--valid-for-train", type=number(0, 10), default=s.valid_for_train, help="patients for each one"
     )
+    parser.add_argument("--compile", action="store_true", help="train encoders through compiled kernels (needs g++)")
     parser.add_argument("--preset", choices=sorted(PRESETS), default=s.preset)
     parser.add_argument("--resamples", type=whole(1), default=1000, help="of the test patients")
     parser.add_argument("--least", type=whole(1), default=10, help="test ECGs with and without a label for it to count")
@@ -186,7 +187,14 @@ def _first_line() -> str:
 def _settings(a: argparse.Namespace, mark: str) -> FairSettings:
     patience = Patience(check=a.check, checks=a.checks, least_steps=a.least_steps, most_steps=a.most_steps)
     found = FairSettings(
-        mark, a.preset, tuple(a.rates), patience, Epochs(), a.batch, a.finetune_batch, a.valid_for_train
+        mark,
+        a.preset,
+        tuple(a.rates),
+        patience,
+        batch=a.batch,
+        finetune_batch=a.finetune_batch,
+        valid_for_train=a.valid_for_train,
+        compiled=a.compile,
     )
     if not a.quick:
         return found

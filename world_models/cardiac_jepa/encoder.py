@@ -8,6 +8,8 @@ the concatenated pooling head for 76 labels 926,412.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -65,6 +67,10 @@ class _Bottleneck(nn.Module):
         return torch.relu_(self.path(x) + self.shortcut(x))
 
 
+def _run(layers: nn.Module, x: Tensor) -> Tensor:
+    return layers(x)
+
+
 class XResNet1d(nn.Module):
     """ECG [B, 12, T] in mV at 100 Hz, T from 100 samples -> features [B, out, T'] or their mean over time [B, out].
 
@@ -96,6 +102,14 @@ class XResNet1d(nn.Module):
                 inputs = out
         self.layers = nn.Sequential(*layers)
         self.register_buffer("scale_mv", torch.tensor(_SCALE_MV).view(1, LEAD_COUNT, 1))
+        self._quick: Callable[[nn.Module, Tensor], Tensor] | None = None
+
+    def quicken(self) -> XResNet1d:
+        """Train through compiled kernels from now on; needs a C++ compiler. Weights, names and evaluation stay as they
+        are: what compiles is the pass that has a gradient."""
+        # the layers are an argument, so that a copy of the encoder trains its own
+        self._quick = torch.compile(_run, dynamic=False)
+        return self
 
     @classmethod
     def of(cls, config: JEPAConfig) -> XResNet1d:
@@ -115,8 +129,13 @@ class XResNet1d(nn.Module):
             )
         if self.scaling == "record":
             spread = ecg.std(-1, keepdim=True, correction=0).clamp(min=_LEAST_MV)
-            return self.layers((ecg - ecg.mean(-1, keepdim=True)) / spread)
-        return self.layers(ecg / self.scale_mv)
+            return self._through((ecg - ecg.mean(-1, keepdim=True)) / spread)
+        return self._through(ecg / self.scale_mv)
+
+    def _through(self, x: Tensor) -> Tensor:
+        if self._quick is None or not self.training or not torch.is_grad_enabled():
+            return self.layers(x)
+        return self._quick(self.layers, x)
 
     def forward(self, ecg: Tensor) -> Tensor:
         """The features' mean over time [B, out]. Raises as `features`."""

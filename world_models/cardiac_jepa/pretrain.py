@@ -203,6 +203,7 @@ def pretrain(
     seed: int = 0,
     device: torch.device | str = "cpu",
     watch: CollapseWatch | None = None,
+    quicken: Callable[[CardiacJEPA], object] | None = None,
 ) -> CardiacJEPA:
     """Train a `CardiacJEPA` on the source's pairs; returns it in evaluation mode.
 
@@ -215,6 +216,7 @@ def pretrain(
         rate: peak learning rate.
         seed: of the first weights.
         watch: stops a run that collapses; a default one is made.
+        quicken: called with the model before it is trained, such as to compile its encoder.
 
     Raises:
         ValueError: the source's labels are not the config's codes, a batch too small, or the folder holds a run of
@@ -233,6 +235,8 @@ def pretrain(
     run = {"config": config.to_dict(), "pairs": len(source), "steps": steps, "batch": batch, "rate": rate, "seed": seed}
     _claim(folder, run, writes=rank == 0)
     model = CardiacJEPA(config, seed).to(device).train()
+    if quicken is not None:
+        quicken(model)
     wrapped: nn.Module = model
     if world > 1:
         gpu = [device.index] if device.type == "cuda" else None
