@@ -27,7 +27,7 @@ from benchmarks.common.intervals import Bootstrap, Interval, bootstrap_macro, co
 from benchmarks.common.results import made_by, write_tables
 from benchmarks.progression.arms import PRESETS, TUNED, WHOLE, SplitCohort, cohort_of, data_mark
 from benchmarks.progression.fair import FORMS, SCHEDULES, Epochs, FairSettings, run_fair_arm
-from benchmarks.progression.paper import TASKS
+from benchmarks.progression.paper import TASKS, fair_figure
 from world_models.cardiac_jepa.auroc import contrast, mean_of
 from world_models.command_line import MOST_THREADS, device, folder, number, whole
 from world_models.data.ecg.monolith import read_monolith
@@ -264,6 +264,7 @@ def main(argv: list[str] | None = None) -> int:
         if a.quick:
             told["notes"] = ["--quick: a small cohort and short runs, which show that the command works and no more"]
         write_tables(a.out / "cardiac_jepa_fair", {name: rows for name, rows in tables.items() if rows}, told)
+        fair_figure(tables["arms"], a.out / "cardiac_jepa_fair_figure4.png", told)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

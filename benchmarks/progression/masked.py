@@ -83,8 +83,12 @@ def train(
     batch: int,
     rate: float = RATE,
     device: str = "cpu",
+    compiled: bool = False,
 ) -> nn.Module:
     """Train in `out`, where progress is kept; the encoder, in evaluation mode, is saved there with its config.
+
+    Args:
+        compiled: through compiled kernels, which round otherwise in the last bits.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -97,6 +101,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     write_text(told, json.dumps(wanted, indent=1))
     model = MaskedAutoencoder(config).to(device).train()
+    if compiled:
+        model.encoder.quicken()
 
     def ecgs(step: int) -> Tensor:
         return torch.cat(source.batch(step, batch)[:2]).to(device)
@@ -142,6 +148,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--drawn", type=whole(100), default=PAIRS_PATIENTS, help="simulated patients")
     p.add_argument("--steps", type=whole(1), default=STEPS)
     p.add_argument("--batch", type=whole(2, MOST_BATCH), default=BATCH, help="pairs of ECGs")
+    p.add_argument("--compile", action="store_true", help="through compiled kernels (needs g++)")
     p.add_argument("--device", type=command_line.device, default="cpu")
     p.add_argument("--threads", type=whole(1, MOST_THREADS), default=1)
     a = p.parse_args(argv)
@@ -162,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
         if ecg is not None:
             singles = SingleECGs(ecg, len(NARROW.codes), NARROW.crop_samples)
             source = MixedPairs(source, singles, a.real_share)
-        train(NARROW, source, a.out, a.steps, a.batch, device=a.device)
+        train(NARROW, source, a.out, a.steps, a.batch, device=a.device, compiled=a.compile)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

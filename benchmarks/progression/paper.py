@@ -1,4 +1,4 @@
-"""What the Cardiac JEPA paper's tables ask, the figures it gives, and its Figure 4 redrawn.
+"""What the Cardiac JEPA paper's tables ask, the figures it gives, and its Figure 4 redrawn, also under each schedule.
 
 Its figures are of MIMIC-IV-ECG, other patients and labels: rows of them are marked and compare with nothing.
 """
@@ -12,8 +12,13 @@ from typing import Any
 from benchmarks.common.results import write_figure
 from benchmarks.progression.arms import PROBE, TUNED, WHOLE
 
-__all__ = ["NAMES", "NO_LABELS", "NO_PATIENT", "PAPER", "QUESTIONS", "TASKS", "figure"]
+__all__ = ["NAMES", "NO_LABELS", "NO_PATIENT", "PAPER", "QUESTIONS", "TASKS", "fair_figure", "figure"]
 
+SCHEDULE_TITLES = {
+    "fair": "Each to its plateau",
+    "equal": "Equal processor seconds",
+    "paper": "The paper's epochs",
+}
 TASKS = {"triage": "Triage (first ECG)", "monitoring": "Monitoring (all)"}
 NAMES = {
     "supervised": "Supervised",
@@ -51,38 +56,70 @@ QUESTIONS = (
 
 
 def figure(rows: list[dict[str, Any]], path: Path, made: Mapping[str, Any]) -> None:
-    """Figure 4: macro AUROC against the number of training patients."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
-
-    picture = Figure(figsize=(9, 3.8), layout="constrained")
-    FigureCanvasAgg(picture)
-    axes = picture.subplots(1, 2, sharey=True)
-    lines = list(dict.fromkeys((r["method"], r["protocol"]) for r in rows))
+    """Figure 4: macro AUROC of both tasks against the number of training patients."""
+    picture, axes = _panels(len(TASKS))
     for axis, (task, title) in zip(axes, TASKS.items(), strict=True):
-        for i, line in enumerate(lines):
-            mine = sorted((r for r in rows if (r["method"], r["protocol"]) == line), key=lambda r: r["train_patients"])
-            x, y = [r["train_patients"] for r in mine], [r[task] for r in mine]
-            spread = [
-                [a - r[f"{task}_low"] for a, r in zip(y, mine, strict=True)],
-                [r[f"{task}_high"] - a for a, r in zip(y, mine, strict=True)],
-            ]
-            axis.errorbar(
-                x,
-                y,
-                [[max(0.0, s) for s in side] for side in spread],
-                marker="o",
-                capsize=3,
-                color=f"C{i}",
-                linestyle="--" if line[1] == PROBE else "-",
-                label=f"{line[0]}, {line[1].lower()}",
-            )
+        _drawn(axis, rows, task, title, "train_patients", _colours(rows))
         ticks = sorted({(r["train_patients"], r["share"]) for r in rows})
-        axis.set(xscale="log", xlabel="training patients", title=title)
         axis.set_xticks([n for n, _ in ticks], [f"{n:,}\n({100 * s:g} %)" for n, s in ticks])
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("macro AUROC")
     axes[0].legend(fontsize=8)
     write_figure(path, picture, made)
+
+
+def fair_figure(rows: list[dict[str, Any]], path: Path, made: Mapping[str, Any]) -> None:
+    """Figure 4 under each schedule: macro AUROC of triage against the share of the patients; rows of
+    `fair_arms.arm_rows`."""
+    schedules = list(dict.fromkeys(r["schedule"] for r in rows))
+    picture, axes = _panels(len(schedules))
+    for axis, schedule in zip(axes, schedules, strict=True):
+        mine = [r for r in rows if r["schedule"] == schedule]
+        _drawn(axis, mine, "triage", SCHEDULE_TITLES[schedule], "share", _colours(rows))
+        shares = sorted({r["share"] for r in rows})
+        axis.set_xticks(shares, [f"{100 * s:g} %" for s in shares])
+    handles = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    picture.legend(handles.values(), handles.keys(), fontsize=8, loc="outside lower center", ncols=3)
+    write_figure(path, picture, made)
+
+
+def _colours(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """Of each method its place in the cycle of colours, the same in every panel."""
+    return {name: i for i, name in enumerate(dict.fromkeys(r["method"] for r in rows))}
+
+
+def _panels(count: int) -> tuple[Any, list[Any]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    picture = Figure(figsize=(4.5 * max(2, count), 4.2), layout="constrained")
+    FigureCanvasAgg(picture)
+    axes = list(picture.subplots(1, count, sharey=True, squeeze=False)[0])
+    axes[0].set_ylabel("macro AUROC")
+    return picture, axes
+
+
+def _drawn(
+    axis: Any, rows: list[dict[str, Any]], task: str, title: str, across: str, colours: Mapping[str, int]
+) -> None:
+    """A line a method and protocol, with intervals."""
+    from matplotlib.ticker import NullFormatter
+
+    for line in dict.fromkeys((r["method"], r["protocol"]) for r in rows):
+        mine = sorted((r for r in rows if (r["method"], r["protocol"]) == line), key=lambda r: r[across])
+        y = [r[task] for r in mine]
+        spread = [
+            [max(0.0, a - r[f"{task}_low"]) for a, r in zip(y, mine, strict=True)],
+            [max(0.0, r[f"{task}_high"] - a) for a, r in zip(y, mine, strict=True)],
+        ]
+        axis.errorbar(
+            [r[across] for r in mine],
+            y,
+            spread,
+            marker="o",
+            capsize=3,
+            color=f"C{colours[line[0]]}",
+            linestyle="--" if line[1] == PROBE else "-",
+            label=f"{line[0]}, {line[1].lower()}",
+        )
+    axis.set(xscale="log", xlabel="training patients", title=title)
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.grid(alpha=0.3)
