@@ -1,4 +1,4 @@
-"""Actions on codes of several chapters and levels of ICD-10."""
+"""Actions on codes of several chapters and levels of ICD-10, and what nature forbids of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch
 from tests.cardiac_jepa.two_processes import TINY
 from world_models import keys
 from world_models.cardiac_jepa.actions import EmbeddedAction
-from world_models.cardiac_jepa.dynamics import ImpossibleActionError, action_of
+from world_models.cardiac_jepa.dynamics import ImpossibleActionError, action_of, check_actions, reversible
 from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.model import CardiacJEPAWorld
+from world_models.cardiac_jepa.synthetic_pairs import natural
 from world_models.catalog import weights_folder
+from world_models.quantities.progression import scars
 
 # Levels and chapters mixed: I48 beside two codes of its own, potassium, a pacemaker, the kidney
 MIXED = ("I48", "I48.0", "I4891", "I21.4", "I25.10", "E87.6", "Z95.0", "N18.3", "N18.4")
@@ -173,3 +175,29 @@ def test_a_model_learns_of_mixed_codes():
     assert {level for level, moved in zip(model.action.levels, learnt.tolist(), strict=True) if moved} == {
         "I48", "I48.9", "I48.91", "E87", "E87.6", "Z95", "Z95.0", "N18", "N18.3",
     }  # fmt: skip
+
+
+def test_nature_holds_for_finer_codes():
+    assert scars(MIXED) == ((3, 4),)
+    condition = action_of(MIXED, onset=["I21.4"])[None].bool()
+    with pytest.raises(ImpossibleActionError, match="I21.4: it cannot resolve without leaving I25"):
+        check_actions(condition, action_of(MIXED, resolve=["I21.4"])[None], MIXED)
+    check_actions(condition, action_of(MIXED, resolve=["I21.4"], onset=["I25.10"])[None], MIXED)
+    old = action_of(MIXED, onset=["I25.10"])[None]
+    with pytest.raises(ImpossibleActionError, match="I25.10: .*irreversible"):
+        check_actions(old.bool(), -old, MIXED)
+    onsets = torch.stack([action_of(MIXED, onset=[code]) for code in ("I21.4", "I25.10", "I48.0", "E87.6")])
+    assert reversible(onsets, MIXED).tolist() == [False, False, True, True]
+
+
+def test_any_code_of_the_scar_will_do():
+    codes = ("I21.4", "I21.9", "I25.10", "I25.2")
+    before = torch.tensor([[1, 0, 0, 0]] * 4 + [[1, 1, 0, 0], [0, 0, 1, 0]], dtype=torch.bool)
+    after = torch.tensor(
+        [[0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=torch.bool
+    )
+    assert natural(before, after, codes).tolist() == [True, True, False, True, False, False]
+    for row in (0, 1, 3):
+        check_actions(before[row : row + 1], (after[row].float() - before[row].float())[None], codes)
+    with pytest.raises(ImpossibleActionError, match="I21.4: .*let I25 set in"):
+        check_actions(before[2:3], (after[2].float() - before[2].float())[None], codes)

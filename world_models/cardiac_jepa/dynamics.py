@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from world_models.cardiac_jepa.projector import normed_layers
 from world_models.data import icd10
-from world_models.quantities.progression import BECOMES, IRREVERSIBLE, scars
+from world_models.quantities.progression import becomes, lasts, scars
 
 __all__ = [
     "Dynamics",
@@ -157,9 +157,12 @@ def check_actions(condition: Tensor, action: Tensor, codes: Sequence[str]) -> No
     there = condition.bool()
     onset, gone = action == 1, action == -1
     scar_lacks = torch.zeros_like(gone)
-    for i, j in scars(codes):
-        scar_lacks[:, i] = gone[:, i] & ~(there[:, j] | onset[:, j])
-    lasting = torch.tensor([code in IRREVERSIBLE for code in codes], device=action.device)
+    pairs = scars(codes)
+    for i, _ in pairs:
+        scar_lacks[:, i] = gone[:, i]
+    for i, j in pairs:  # any code of the scar's will do
+        scar_lacks[:, i] &= ~(there[:, j] | onset[:, j])
+    lasting = torch.tensor([lasts(code) for code in codes], device=action.device)
     for wrong, reason in (
         (~(onset | gone | (action == 0)), "a transition is -1 (resolves), 0 (stays) or 1 (sets in), not {value:g}"),
         (gone & ~there, "it cannot resolve: the patient does not have it"),
@@ -169,7 +172,7 @@ def check_actions(condition: Tensor, action: Tensor, codes: Sequence[str]) -> No
     ):
         if bool(wrong.any()):
             row, column = wrong.nonzero()[0].tolist()
-            why = reason.format(value=float(action[row, column]), scar=BECOMES.get(codes[column], ""))
+            why = reason.format(value=float(action[row, column]), scar=becomes(codes[column]))
             raise ImpossibleActionError(f"row {row}, {codes[column]}: {why}")
 
 
@@ -178,7 +181,7 @@ def reversible(action: Tensor, codes: Sequence[str]) -> Tensor:
 
     Not after the onset of something that stays for ever, nor after that of an acute infarction, which leaves a scar.
     """
-    lasting = torch.tensor([code in IRREVERSIBLE or code in BECOMES for code in codes], device=action.device)
+    lasting = torch.tensor([lasts(code) or becomes(code) is not None for code in codes], device=action.device)
     return ~((action > 0) & lasting).any(-1)
 
 
