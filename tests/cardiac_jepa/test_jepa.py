@@ -95,8 +95,10 @@ def test_nearest_codes_follow_the_vectors():
     with torch.no_grad():
         action.own.zero_()
     assert {c for c, _ in action.nearest_codes("I49", 2)} == {"I44", "I48"}  # its block
-    with pytest.raises(ValueError, match="unknown code"):
+    with pytest.raises(ValueError, match="nothing is known of 'J45', of chapter X; give a code of IX"):
         action.nearest_codes("J45")
+    with pytest.raises(ValueError, match="unknown code 'I17'"):
+        action.nearest_codes("I17")
 
 
 def test_untrained_dynamics_change_nothing_and_then_follow_a_chain():
@@ -116,8 +118,10 @@ def test_words_to_actions():
     assert action_of(CHOSEN, onset=["I48.91", "I44"], resolve="I21").tolist() == [0, -1, 0, 1, 1]
     with pytest.raises(ImpossibleActionError, match="nearest it has: I48, I44"):
         action_of(CHOSEN, onset=["I47"])
-    with pytest.raises(ImpossibleActionError, match="unknown code 'X99'"):
+    with pytest.raises(ImpossibleActionError, match="no code 'X99' .*none of chapter XX; it has I10, .*I48. Choose"):
         action_of(CHOSEN, onset=["X99"])
+    with pytest.raises(ImpossibleActionError, match="unknown code 'X55'.* This model has I10, I21"):
+        action_of(CHOSEN, onset=["X55"])
     with pytest.raises(ImpossibleActionError, match="at once"):
         action_of(CHOSEN, onset=["I48"], resolve=["I48.0"])
 

@@ -2,8 +2,9 @@
 
 `BinaryAction` is the paper's: an MLP on a in {-1, 0, 1}^C, so that an onset and its resolution are opposite inputs and
 a day equals a year. `EmbeddedAction` is the way past it that the paper names and does not take: a learned vector for
-each onset and each resolution, made of a part of the code's own, one of its block in ICD-10 and one of its chapter,
-joined with the elapsed time. A code never seen in training moves the latent as its block does.
+each onset and each resolution, the sum of one of its chapter in ICD-10, one of its block, one of its category and so on
+down to the code's own, joined with the elapsed time. A code never seen in training moves the latent as the level above
+it does.
 """
 
 from __future__ import annotations
@@ -52,37 +53,60 @@ class BinaryAction(nn.Module):
 class EmbeddedAction(nn.Module):
     """Sum of the changed codes' vectors, joined with bounded features of log1p(days), through an MLP.
 
+    Codes are of any chapter and level of ICD-10, mixed as wanted: the vectors of I48.0 and I48.91 are both that of I48,
+    which is made of its chapter, its block and a part of its own, plus what is theirs alone.
+
     Linear in the action up to the MLP, so fractions between -1 and 1 interpolate and have a gradient. Elapsed time
     enters as sigmoids of log1p(days) about eight scales: smooth, and at most 1 however long it is.
 
+    Args:
+        codes: [C], the columns of an action, in the spelling that callers have.
+        embedding: size of the vectors and of the result.
+        hidden: width of the MLP.
+
     Raises:
-        UnknownCodeError: a code that chapter IX of ICD-10 does not have.
+        UnknownCodeError: a code that ICD-10 does not have.
+        ValueError: one code in two spellings.
     """
 
     in_block: Tensor  # int64 [C] whose block a code is of
     in_chapter: Tensor  # int64 [C]
+    below: Tensor  # int64 [K, C] rows of `own` of the levels between block and code; -1 where a code has fewer than K
     centres: Tensor  # [8] log1p of SCALES_DAYS
 
     def __init__(self, codes: Sequence[str], embedding: int, hidden: int):
         super().__init__()
         self.codes = tuple(codes)
         paths = [icd10.path(code) for code in self.codes]
-        self.chapters = tuple(sorted({chapter for chapter, _, _ in paths}))
-        self.blocks = tuple(sorted({block for _, block, _ in paths}))
-        self.own = nn.Parameter(torch.zeros(2, len(self.codes), embedding))
+        _check_distinct(self.codes, paths)
+        self.chapters = tuple(sorted({path[0] for path in paths}))
+        self.blocks = tuple(sorted({path[1] for path in paths}))
+        own = [path[-1] for path in paths]
+        between = {level for path in paths for level in path[2:-1]}
+        self.levels = (*own, *sorted(between - set(own)))  # what `own` has vectors of: the codes, then what is above
+        self.own = nn.Parameter(torch.zeros(2, len(self.levels), embedding))
         self.block = nn.Parameter(_start(self.blocks, embedding))
         self.chapter = nn.Parameter(_start(self.chapters, embedding))
         self.layers = mlp((embedding + len(SCALES_DAYS), hidden, embedding))
-        in_block = torch.tensor([self.blocks.index(block) for _, block, _ in paths])
-        in_chapter = torch.tensor([self.chapters.index(chapter) for chapter, _, _ in paths])
+        in_block = torch.tensor([self.blocks.index(path[1]) for path in paths])
+        in_chapter = torch.tensor([self.chapters.index(path[0]) for path in paths])
+        row = {level: i for i, level in enumerate(self.levels)}
+        below = torch.full((max(len(path) for path in paths) - 3, len(paths)), -1)
+        for i, path in enumerate(paths):
+            for k, level in enumerate(path[2:-1]):
+                below[k, i] = row[level]
         self.register_buffer("in_block", in_block, persistent=False)  # follow from the codes: a checkpoint need not say
         self.register_buffer("in_chapter", in_chapter, persistent=False)
+        self.register_buffer("below", below, persistent=False)
         centres = torch.tensor([math.log1p(scale) for scale in SCALES_DAYS])
         self.register_buffer("centres", centres, persistent=False)
 
     def vectors(self) -> Tensor:
         """[2, C, embedding]: of every code's onset and of its resolution."""
-        return self.own + self.block[:, self.in_block] + self.chapter[:, self.in_chapter]
+        total = self.own[:, : len(self.codes)] + self.block[:, self.in_block] + self.chapter[:, self.in_chapter]
+        for rows in self.below:
+            total = total + self.own[:, rows.clamp(min=0)] * (rows >= 0).unsqueeze(-1)
+        return total
 
     def forward(self, action: Tensor, days: Tensor) -> Tensor:
         """[B, embedding] from action [B, C] and days [B]; negative days count as none."""
@@ -92,54 +116,67 @@ class EmbeddedAction(nn.Module):
         return self.layers(torch.cat([moved, elapsed.to(moved.dtype)], dim=-1))
 
     def penalty(self) -> Tensor:
-        """Mean over codes of the squared length of their own vectors."""
-        return self.own.square().sum() / len(self.codes)
+        """Mean squared length of the codes' own vectors and of those of the levels between them and their blocks."""
+        return self.own.square().sum() / len(self.levels)
 
     @torch.no_grad()
     def nearest_codes(self, code: str, count: int = 5) -> list[tuple[str, float]]:
         """Known codes whose onset and resolution vectors lie closest to `code`'s, with the cosine; not `code` itself.
 
-        `code` need not be known: it then stands at what is known of its block and chapter.
+        `code` need not be known: it then stands at what is known of the levels above it. Where the lowest of these is
+        a known code, `code` is read as that one.
 
         Raises:
-            UnknownCodeError: a code that chapter IX does not have.
+            UnknownCodeError: a code that ICD-10 does not have.
+            ValueError: a code of whose chapter nothing is known.
         """
-        chapter, block, category = icd10.path(code)
+        chapter, block, *below = icd10.path(code)
+        if chapter not in self.chapters:
+            known_chapters = ", ".join(self.chapters)
+            raise ValueError(f"nothing is known of {code!r}, of chapter {chapter}; give a code of {known_chapters}")
+        below = [level for level in below if level in self.levels]
+        wanted = sum((self.own[:, self.levels.index(level)] for level in below), torch.zeros_like(self.own[:, 0]))
+        if block in self.blocks:
+            wanted = wanted + self.block[:, self.blocks.index(block)]
+        wanted = wanted + self.chapter[:, self.chapters.index(chapter)]
         known = self.vectors().transpose(0, 1).flatten(1)
-        if category in self.codes:
-            wanted = known[self.codes.index(category)]
-        else:
-            wanted = torch.zeros_like(self.own[:, 0])
-            if block in self.blocks:
-                wanted = wanted + self.block[:, self.blocks.index(block)]
-            if chapter in self.chapters:
-                wanted = wanted + self.chapter[:, self.chapters.index(chapter)]
-            wanted = wanted.flatten()
-        cosine = torch.cosine_similarity(known, wanted.unsqueeze(0), dim=-1)
-        order = [i for i in cosine.argsort(descending=True, stable=True).tolist() if self.codes[i] != category]
-        return [(self.codes[i], float(cosine[i])) for i in order[:count]]
+        cosine = torch.cosine_similarity(known, wanted.flatten().unsqueeze(0), dim=-1)
+        order = cosine.argsort(descending=True, stable=True).tolist()
+        others = [i for i in order if self.levels[i] not in below[-1:]]
+        return [(self.codes[i], float(cosine[i])) for i in others[:count]]
 
     @torch.no_grad()
     def with_codes(self, codes: Sequence[str]) -> EmbeddedAction:
         """A projector for other codes that keeps what this one knows.
 
-        Known codes keep their own vectors, known blocks and chapters theirs; a new code equals its block, a new block
-        its chapter.
+        Known codes, categories, blocks and chapters keep their vectors; a new one equals the level above it.
+
+        Raises:
+            UnknownCodeError: a code that ICD-10 does not have.
+            ValueError: one code in two spellings.
         """
         hidden = next(self.layers.parameters()).shape[0]
         other = EmbeddedAction(codes, self.own.shape[-1], hidden).to(self.own)
         other.layers.load_state_dict(self.layers.state_dict())
         pairs = (
-            (self.own, self.codes, other.own, other.codes),
+            (self.own, self.levels, other.own, other.levels),
             (self.block, self.blocks, other.block, other.blocks),
             (self.chapter, self.chapters, other.chapter, other.chapters),
         )
         for mine, names, theirs, wanted in pairs:
+            at = {name: i for i, name in enumerate(names)}
+            both = [(i, at[name]) for i, name in enumerate(wanted) if name in at]
             theirs.zero_()
-            for i, name in enumerate(wanted):
-                if name in names:
-                    theirs[:, i] = mine[:, names.index(name)]
+            theirs[:, [i for i, _ in both]] = mine[:, [j for _, j in both]]
         return other.train(self.training)
+
+
+def _check_distinct(codes: Sequence[str], paths: Sequence[tuple[str, ...]]) -> None:
+    first: dict[str, str] = {}
+    for code, path in zip(codes, paths, strict=True):
+        if path[-1] in first:
+            raise ValueError(f"codes {first[path[-1]]!r} and {code!r} are both {path[-1]}; each may be given once")
+        first[path[-1]] = code
 
 
 def _start(names: Sequence[str], size: int) -> Tensor:

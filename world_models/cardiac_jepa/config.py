@@ -31,7 +31,7 @@ class JEPAConfig:
     """
 
     name: str = "cardiac-jepa-full"
-    codes: tuple[str, ...] = CODES  # ICD-10, three characters: the columns of an action
+    codes: tuple[str, ...] = CODES  # ICD-10, of any chapter and level: the columns of an action
     stem: tuple[int, int, int] = (32, 32, 64)  # channels of the encoder's three first convolutions
     inner: int = 64  # channels inside a bottleneck
     out: int = 256  # channels out of every stage: the size of h
@@ -43,7 +43,7 @@ class JEPAConfig:
     action: str = "embedded"  # "embedded": onset, resolution, ICD-10 tree and elapsed time; "binary": the paper's MLP
     embedding: int = 128  # size of the action's embedding
     action_hidden: int = 256  # hidden width of its MLP
-    own_penalty: float = 1e-3  # on the squares of codes' own vectors: what a code does not need it takes from its block
+    own_penalty: float = 1e-3  # on the squares of codes' own vectors: what a code does not need it takes from above
     dynamics_hidden: int = 512  # width of the predictor
     dynamics_blocks: int = 2  # residual blocks in it
     regulariser: str = "sigreg"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from world_models.cardiac_jepa.projector import normed_layers
 from world_models.data import icd10
-from world_models.quantities.progression import BECOMES, IRREVERSIBLE, scars
+from world_models.quantities.progression import becomes, lasts, scars
 
 __all__ = [
     "Dynamics",
@@ -88,11 +88,14 @@ def chain(predict: Predict, z: Tensor, actions: Tensor, days: Tensor) -> Tensor:
 
 
 def action_of(codes: Sequence[str], onset: Sequence[str] = (), resolve: Sequence[str] = ()) -> Tensor:
-    """The transition vector [C] that sets some codes in and resolves others; "I48.91" is read as "I48".
+    """The transition vector [C] that sets some codes in and resolves others.
+
+    A code that is not among `codes` is read as the lowest level above it that is, down to its category: "I48.91" as
+    "I48.9", or else as "I48".
 
     Raises:
-        ImpossibleActionError: a code not among `codes` (the message suggests the nearest), or one that both sets in and
-            resolves.
+        ImpossibleActionError: a code not among `codes`, nor any such level (the message suggests the nearest), or one
+            that both sets in and resolves.
     """
     codes = tuple(codes)
     action = torch.zeros(len(codes))
@@ -109,22 +112,32 @@ def _index(codes: tuple[str, ...], code: str) -> int:
     if code in codes:
         return codes.index(code)
     try:
-        _, block, category = icd10.path(code)
+        chapter, block, category, *finer = icd10.path(code)
     except ValueError as error:
-        raise ImpossibleActionError(f"{error}. This model has {', '.join(codes)}") from None
-    if category in codes:
-        return codes.index(category)
-    siblings = [c for c in codes if icd10.path(c)[1] == block]
-    others = sorted((c for c in codes if c not in siblings), key=lambda c: (abs(_number(c) - _number(category)), c))
-    near = sorted(siblings, key=lambda c: (abs(_number(c) - _number(category)), c))[:3] or others[:3]
+        raise ImpossibleActionError(f"{error}. This model has {_some(codes)}") from None
+    column = {icd10.plain(c): i for i, c in enumerate(codes)}
+    for level in (*reversed(finer), category):
+        if icd10.plain(level) in column:
+            return column[icd10.plain(level)]
+    paths = {c: icd10.path(c) for c in codes}
+    near = [c for c in codes if paths[c][0] == chapter]
+    near = [c for c in near if paths[c][1] == block] or near
+    near = sorted(near, key=lambda c: (_apart(c, category), c))[:3]
+    such = f"the nearest it has: {', '.join(near)}" if near else f"none of chapter {chapter}; it has {_some(codes)}"
     raise ImpossibleActionError(
-        f"this model has no code {code!r} ({category}, block {block}); the nearest it has: {', '.join(near)}. "
+        f"this model has no code {code!r} ({category}, block {block}); {such}. "
         "Choose one of its codes, or extend its action projector (`with_codes`)"
     )
 
 
-def _number(category: str) -> int:
-    return 36 * int(category[1], 36) + int(category[2], 36)
+def _some(codes: Sequence[str], most: int = 100) -> str:
+    more = f" and {len(codes) - most} more" if len(codes) > most else ""
+    return ", ".join(codes[:most]) + more
+
+
+def _apart(code: str, category: str) -> int:
+    """How far a code's category lies from another of the same chapter."""
+    return abs(int(icd10.plain(code)[:3], 36) - int(category, 36))
 
 
 def check_actions(condition: Tensor, action: Tensor, codes: Sequence[str]) -> None:
@@ -144,9 +157,12 @@ def check_actions(condition: Tensor, action: Tensor, codes: Sequence[str]) -> No
     there = condition.bool()
     onset, gone = action == 1, action == -1
     scar_lacks = torch.zeros_like(gone)
-    for i, j in scars(codes):
-        scar_lacks[:, i] = gone[:, i] & ~(there[:, j] | onset[:, j])
-    lasting = torch.tensor([code in IRREVERSIBLE for code in codes], device=action.device)
+    pairs = scars(codes)
+    for i, _ in pairs:
+        scar_lacks[:, i] = gone[:, i]
+    for i, j in pairs:  # any code of the scar's will do
+        scar_lacks[:, i] &= ~(there[:, j] | onset[:, j])
+    lasting = torch.tensor([lasts(code) for code in codes], device=action.device)
     for wrong, reason in (
         (~(onset | gone | (action == 0)), "a transition is -1 (resolves), 0 (stays) or 1 (sets in), not {value:g}"),
         (gone & ~there, "it cannot resolve: the patient does not have it"),
@@ -156,7 +172,7 @@ def check_actions(condition: Tensor, action: Tensor, codes: Sequence[str]) -> No
     ):
         if bool(wrong.any()):
             row, column = wrong.nonzero()[0].tolist()
-            why = reason.format(value=float(action[row, column]), scar=BECOMES.get(codes[column], ""))
+            why = reason.format(value=float(action[row, column]), scar=becomes(codes[column]))
             raise ImpossibleActionError(f"row {row}, {codes[column]}: {why}")
 
 
@@ -165,7 +181,7 @@ def reversible(action: Tensor, codes: Sequence[str]) -> Tensor:
 
     Not after the onset of something that stays for ever, nor after that of an acute infarction, which leaves a scar.
     """
-    lasting = torch.tensor([code in IRREVERSIBLE or code in BECOMES for code in codes], device=action.device)
+    lasting = torch.tensor([lasts(code) or becomes(code) is not None for code in codes], device=action.device)
     return ~((action > 0) & lasting).any(-1)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from world_models.cardiac_jepa.dynamics import reversible
-from world_models.quantities.progression import IRREVERSIBLE, scars
+from world_models.quantities.progression import lasts, scars
 
 __all__ = ["Pairs", "chained", "natural", "with_synthetic"]
 
@@ -31,11 +31,11 @@ def natural(before: Tensor, after: Tensor, codes: Sequence[str]) -> Tensor:
     """bool [P]: whether labels before [P, C] may be followed by those after [P, C]: nothing lasting has gone, and an
     acute infarction that has gone has left its scar."""
     gone = before.bool() & ~after.bool()
-    lasting = torch.tensor([code in IRREVERSIBLE for code in codes], device=gone.device)
-    good = ~(gone & lasting).any(-1)
-    for acute, scar in scars(codes):
-        good &= ~gone[:, acute] | after[:, scar].bool()
-    return good
+    lasting = torch.tensor([lasts(code) for code in codes], device=gone.device)
+    pairs, healed = scars(codes), ~gone
+    for acute, scar in pairs:
+        healed[:, acute] |= after[:, scar].bool()
+    return ~(gone & lasting).any(-1) & healed[:, sorted({acute for acute, _ in pairs})].all(-1)
 
 
 def chained(first: Tensor, second: Tensor, most: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from world_models.quantity import Quantity
 
 __all__ = [
     "BECOMES", "CODES", "CONDITIONS", "DEVICES", "DRUGS", "INTERVALS_MONTHS", "IRREVERSIBLE", "MEASURES", "ORDERS",
-    "PROCEDURES", "SAMPLES", "SAMPLING_RATE_HZ", "TREATMENTS", "scars",
+    "PROCEDURES", "SAMPLES", "SAMPLING_RATE_HZ", "TREATMENTS", "becomes", "lasts", "scars",
 ]  # fmt: skip
 
 CONDITIONS: dict[str, str] = {
@@ -50,10 +50,29 @@ IRREVERSIBLE: frozenset[str] = frozenset({"I10", "I11", "I25", "I27", "I34", "I3
 BECOMES: dict[str, str] = {"I21": "I25"}
 
 
+def lasts(code: str) -> bool:
+    """Whether a condition, once there, stays; a finer code does what its category does, I25.2 what I25 does."""
+    return code[:3].upper() in IRREVERSIBLE
+
+
+def becomes(code: str) -> str | None:
+    """The category that a condition leaves behind when it goes, if any; a finer code leaves what its category does."""
+    return BECOMES.get(code[:3].upper())
+
+
 def scars(codes: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """Columns among these codes of each condition of `BECOMES` and of what it leaves, where both are there."""
-    codes = tuple(codes)
-    return tuple((codes.index(a), codes.index(b)) for a, b in BECOMES.items() if a in codes and b in codes)
+    """Columns among these codes of each condition of `BECOMES` and of what it leaves, where both are there.
+
+    With finer codes a condition has a pair for every one that its scar may be coded as.
+    """
+    columns = range(len(codes))
+    return tuple(
+        (i, j) for a, b in BECOMES.items() for i in columns if _of(codes[i], a) for j in columns if _of(codes[j], b)
+    )
+
+
+def _of(code: str, category: str) -> bool:
+    return code[:3].upper() == category
 
 
 # In the order of the columns of orders and charts; what is new is appended.
