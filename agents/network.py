@@ -219,6 +219,7 @@ class Network:
         output: how the actor is read.
         values: how many returns the critic foretells; 0: there is no critic.
         hidden: widths of the layers between.
+        vector: that the parameters are views of; None: a new one, of zeros.
     """
 
     @staticmethod
@@ -234,18 +235,30 @@ class Network:
         return shapes
 
     def __init__(
-        self, inputs: int, output: Output, values: int, hidden: Sequence[int], device: torch.device | str
+        self,
+        inputs: int,
+        output: Output,
+        values: int,
+        hidden: Sequence[int],
+        device: torch.device | str,
+        vector: Tensor | None = None,
     ) -> None:
-        self.output = output
+        self.output, self._sizes = output, (inputs, values, hidden, device)
         shapes = self.shapes(inputs, output, values, hidden)
         length = sum(-(-math.prod(shape) // _ALIGNED) * _ALIGNED for shape in shapes.values())
-        self.vector, self.gradient = (torch.zeros(length, device=device) for _ in range(2))
+        self.vector = torch.zeros(length, device=device) if vector is None else vector
+        self.gradient = torch.zeros_like(self.vector)
         self.parameters, self._gradients = (_views(x, shapes) for x in (self.vector, self.gradient))
         self._log_sd = self.parameters.get("log_sd", self.vector[:0])
         self._actor, self._critic = (
             _Tower(*(_layers(found, name) for found in (self.parameters, self._gradients)))
             for name in ("actor", "critic")
         )
+
+    def over(self, vector: Tensor) -> Network:
+        """The same network on other parameters, views of a vector of this one's length."""
+        inputs, values, hidden, device = self._sizes
+        return Network(inputs, self.output, values, hidden, device, vector)
 
     def initialise(self, log_sd: float, generator: torch.Generator) -> None:
         """Orthogonal weights (Saxe et al. 2014, arXiv 1312.6120), the actor's last so small that it begins even."""

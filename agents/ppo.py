@@ -29,6 +29,7 @@ from agents.journal import Journal
 from agents.network import Choices, Network, output_of
 from agents.ppo_config import PPOConfig, preset_for
 from agents.ppo_policy import pushed
+from clinenv.compiled import Compiled
 from clinenv.doors.making import clinical
 from world_models import keys, tree
 from world_models.protocol import WorldModel
@@ -82,6 +83,12 @@ class Learner:
         self.multiplier = config.cost_weight
         self.iteration = self.updates = 0
         self._generator = torch.Generator(device)
+        self._compiled: Compiled | None = None
+        if config.compile:
+            if device.type != "cpu":
+                raise ValueError(f"compile=True is for gradient steps on the CPU, and these are on {device}; leave it")
+            bound = (Network, type(self.output), repr(space), inputs, values, repr(config))
+            self._compiled = Compiled(self._descended, "a gradient step of PPO", bound)
 
     @property
     def steps(self) -> int:
@@ -201,8 +208,28 @@ class Learner:
 
     def _descend(self, rows: _Rows, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         """One gradient step; logarithm of the ratio of chances, entropy and error of the values, before it."""
+        self.updates += 1
+        # that both moments began at 0 is corrected in the numbers: Adam's section 2, last paragraph
+        grown = (1 - _ADAM_SECOND**self.updates) ** 0.5
+        numbers = torch.tensor([-rate * grown / (1 - _ADAM_FIRST**self.updates), _ADAM_EPS * grown])
+        if self._compiled is None:
+            return self._descended_in_place(self.network, self.moments, rows, numbers.to(rows.seen.device))
+        vector, moments, *found = self._compiled(self.network.vector, self.moments, rows, numbers)
+        self.network.vector.copy_(vector)
+        self.moments.copy_(moments)
+        return found[0], found[1], found[2]
+
+    def _descended(self, vector: Tensor, moments: Tensor, rows: _Rows, numbers: Tensor) -> tuple[Tensor, ...]:
+        """The same without a change in place, to be compiled: vector and moments after it, and what it tells."""
+        network, moments = self.network.over(vector.clone()), moments.clone()
+        found = self._descended_in_place(network, moments, rows, numbers)
+        return network.vector, moments, *found
+
+    def _descended_in_place(
+        self, network: Network, moments: Tensor, rows: _Rows, numbers: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         config, count = self.config, len(rows.seen)
-        given = self.network.policy(rows.seen, rows.mask)
+        given = network.policy(rows.seen, rows.mask)
         action = rows.action.T
         moved = self.output.log_prob(given, action).sub_(rows.log_prob)
         ratio = moved.exp()
@@ -210,10 +237,10 @@ class Learner:
         bound = torch.where(rows.advantage > 0, ratio, 2.0 - ratio) < 1.0 + config.clip
         by_log_prob = ratio.mul_(rows.advantage).mul_(bound).mul_(-1.0 / count)
         by_output, entropy = self.output.gradient(given, action, by_log_prob, -config.entropy / count)
-        self.network.policy_backward(by_output)  # before the critic: what a tower has worked out stays in the cache
-        error = self.network.values(rows.seen).sub_(rows.target.T)
-        self.network.values_backward(error * (2.0 * config.value_weight / error.numel()))
-        self._step(rate)
+        network.policy_backward(by_output)  # before the critic: what a tower has worked out stays in the cache
+        error = network.values(rows.seen).sub_(rows.target.T)
+        network.values_backward(error * (2.0 * config.value_weight / error.numel()))
+        self._step(network, moments, numbers)
         return moved, entropy, error
 
     def _told(self, rows: _Rows, moved: Tensor, entropy: Tensor, error: Tensor) -> dict[str, float]:
@@ -225,17 +252,15 @@ class Learner:
         said = torch.stack([error.square().mean(), 1.0 - unexplained, entropy.mean(), kl.mean(), clipped.mean()])
         return dict(zip(("value_loss", "explained_variance", "entropy", "kl", "clipped"), said.tolist(), strict=True))
 
-    def _step(self, rate: float) -> None:
-        """Adam (Kingma & Ba 2015, arXiv 1412.6980) along the gradient, which is not longer than max_norm."""
-        gradient, (first, second) = self.network.gradient, self.moments
+    def _step(self, network: Network, moments: Tensor, numbers: Tensor) -> None:
+        """Adam (Kingma & Ba 2015, arXiv 1412.6980) along the gradient, which is not longer than max_norm; `numbers` are
+        the step's length and what keeps its divisor from 0."""
+        gradient, (first, second) = network.gradient, moments
         gradient.mul_((self.config.max_norm / (gradient.norm() + 1e-6)).clamp_(max=1.0))
-        self.updates += 1
         first.lerp_(gradient, 1 - _ADAM_FIRST)
         second.mul_(_ADAM_SECOND).addcmul_(gradient, gradient, value=1 - _ADAM_SECOND)
-        # that both moments began at 0 is corrected in the numbers: the paper's section 2, last paragraph
-        grown = (1 - _ADAM_SECOND**self.updates) ** 0.5
-        spread = second.sqrt().add_(_ADAM_EPS * grown)
-        self.network.vector.addcdiv_(first, spread, value=-rate * grown / (1 - _ADAM_FIRST**self.updates))
+        length, least = numbers
+        network.vector.add_((first * length).div_(second.sqrt().add_(least)))
 
     def save(self, folder: Path, told: dict[str, Any], action: Space) -> None:
         """Write the checkpoint, then the policy that comes of it."""

@@ -34,6 +34,7 @@ class PPOConfig:
     multiplier_rate: float = 0.05  # what an update adds to the multiplier for one unit of cost beyond the limit
     hidden: tuple[int, ...] = (64, 64)  # widths of the tanh layers, of actor and critic alike
     history: int = 1  # observations that the policy sees: this one, and those before it
+    compile: bool = False  # gradient steps as machine code (`clinenv.compiled`), other in the last bits than without
     log_sd: float = -0.5  # of amounts: logarithm of the first exploration's SD, in half widths of the action space
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from world_models.protocol import WorldModel
 
 __all__ = ["TRAINERS", "run", "train", "validate"]
 
+_CHANGES = ("num_envs", "cost_weight", "cost_limit", "compile")
 VALIDATION_SEED, VALIDATION_PATIENTS = 30_000_000, 2000  # folded by "validation": patients of no training and no judge
 
 
@@ -39,6 +40,10 @@ def _sb3(algo: str) -> Callable[..., Path]:
         from agents.sb3 import train
         from agents.sb3.presets import preset_for
 
+        if changes.pop("compile", False):
+            raise ValueError(
+                f"compile: {algo} is Stable-Baselines3's, which does not compile; take ppo, or leave it out"
+            )
         if arguments.pop("device", None) not in (None, "cpu"):
             raise ValueError("device: Stable-Baselines3 takes its patients as numpy arrays; take ppo, or leave it out")
         return train.train(out, steps, algo, env_id=env_id, preset=preset_for(algo, env_id).but(**changes), **arguments)
@@ -69,15 +74,15 @@ def train(
     Args:
         seeds: above 1: as many runs from `seed` on, each in a folder of its own in `out`, and in `out` itself the
             policy that earned most (less what its cost weighs) on validation patients in the world of its training.
-        more: `num_envs`, `cost_weight`, `cost_limit` change the preset; all else goes to the trainer (see `ppo.train`
-            and `sb3.train.train`).
+        more: `num_envs`, `cost_weight`, `cost_limit`, `compile` change the preset; all else goes to the trainer (see
+            `ppo.train` and `sb3.train.train`).
 
     Raises:
         ValueError: an unknown algorithm, or what the trainer says of its arguments.
     """
     if algo not in TRAINERS:
         raise ValueError(f"algo {algo!r} is unknown; choose one of {', '.join(TRAINERS)}")
-    changes = {name: more.pop(name) for name in ("num_envs", "cost_weight", "cost_limit") if more.get(name) is not None}
+    changes = {name: more.pop(name) for name in _CHANGES if more.get(name) is not None}
     if seeds == 1:
         return TRAINERS[algo](Path(out), steps, env_id, changes, world=world, seed=seed, **more)
     folders = [
@@ -132,6 +137,7 @@ def run(given: argparse.Namespace) -> int:
     """What `clinenv train` does; see `clinenv.commands.train`."""
     torch.set_num_threads(given.threads)
     more = {name: getattr(given, name) for name in ("num_envs", "cost_weight", "cost_limit", "device")}
+    more |= {"compile": True} if given.compile else {}
     more = {name: value for name, value in more.items() if value is not None}
     try:
         folder = train(

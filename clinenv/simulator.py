@@ -86,8 +86,7 @@ class Simulator:
         ValueError: the task needs a measure or an order that the world does not have; `grad` is asked of a world
             through which no amount can be followed (`world_models.gradients.Differentiable`), expected events of one
             that does not tell their chances (`TellsFates`), pessimism of one that is unsure of nothing; an unknown
-            pessimism; `chances` is below 1; or `compile` together with `grad`, or of a world that is not on the CPU
-            or says of itself that it does not compile (`compiles`).
+            pessimism; `chances` is below 1; or `compile` together with `grad`, or of a world that is not on the CPU.
     """
 
     def __init__(
@@ -135,6 +134,14 @@ class Simulator:
         self.wary = None if pessimism is None else Wary(pessimism, world, task)
         self.compile = compile
         self._code: Compiled | None = None
+        self._parted: WorldModel | None = None  # the world whose parts are compiled, each by itself
+        if compile and hasattr(world, "in_parts"):
+            self._parted = world.in_parts(lambda part, what: Compiled(part, what, (world,)))
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether a compiled step is several pieces of machine code with Python between them."""
+        return self._parted is not None
 
     @property
     def device(self) -> torch.device:
@@ -165,6 +172,9 @@ class Simulator:
         """
         if not self.compile:
             return self.advance(state, chart, action, also, admissible)
+        if self._parted is not None:
+            action = checked_orders(self.world.orders, action, len(state.key), self.device)
+            return self._advanced(self._parted, state, chart, action, also, admissible)
         if self._code is None:
             what = f"a step of {self.task.name} in {self.world.name}"
             self._code = Compiled(self._plain, what, (self.world, self.task, self.wary), _next_arguments)
@@ -184,9 +194,20 @@ class Simulator:
         self, state: Any, chart: Chart, action: Tensor, also: Sequence[str] = (), admissible: Tensor | None = None
     ) -> Step:
         """`step` as a pure function of tensors, never compiled: what compiled code is made of. Arguments as there."""
+        return self._advanced(self.world, state, chart, action, also, admissible)
+
+    def _advanced(
+        self,
+        world: WorldModel,
+        state: Any,
+        chart: Chart,
+        action: Tensor,
+        also: Sequence[str],
+        admissible: Tensor | None,
+    ) -> Step:
         action, refused = self.carried_out(chart, action, admissible)
-        state = self.world.transition(state, action)
-        after = self.world.observe(state, also)
+        state = world.transition(state, action)
+        after = world.observe(state, also)
         terms = self.task.reward(chart, action, after)
         cost, parts = self.task.cost_and_parts(chart, action, after)
         terminated = self.task.terminated(after)
@@ -318,8 +339,6 @@ def _check_options(world: WorldModel, grad: bool, events: str, chances: int, com
     """Raises ValueError: see `Simulator`."""
     if compile and grad:
         raise ValueError("compile=True passes no gradients; take either compile=True or grad=True")
-    if compile and not getattr(world, "compiles", True):
-        raise ValueError(f"compile=True: world {world.name!r} is not compiled yet; leave compile=False")
     if compile and torch.device(world.device).type != "cpu":
         raise ValueError(f"compile=True is for worlds on the CPU, and {world.name!r} lives on {world.device}; leave it")
     if events not in EVENTS:

@@ -5,7 +5,8 @@ In one run, on one thread, in the learned world of `ECGDrug-v0`:
 - **Steps a second**, end to end (rollout and update), of `agents.ppo` and of SB3's PPO on one batch of patients
   (`SB3VecEnv`), with the same patients at once, steps, epochs, network (tanh), optimiser and minibatch, for several
   sizes of the minibatch. The two take turns, so what else the machine does hits both; the ratio is the median of the
-  turns'. SB3's environment leaves out the spread in info, which nobody reads.
+  turns'. Ours once with eager and once with compiled gradient steps (`compile=True`), which are made before the clock
+  runs. SB3's environment leaves out the spread in info, which nobody reads.
 - **Time to a fixed return**: what the dofetilide label's rule earns, on the same validation patients in the learned
   world. For `agents.ppo` with its preset, SB3 batched with each of its minibatches, and SB3 as its manual begins: eight
   single environments in a DummyVecEnv. Validation is not counted; who has not arrived within `--limit` seconds of the
@@ -167,23 +168,29 @@ def _singles(world: WorldModel, config: PPOConfig) -> DummyVecEnv:
     return DummyVecEnv([single] * SINGLE)
 
 
-def speeds(world: WorldModel, config: PPOConfig, minibatches: Sequence[int], turns: int) -> list[dict[str, Any]]:
-    """Steps a second of both, for each size of the minibatch."""
+def speeds(
+    world: WorldModel, config: PPOConfig, minibatches: Sequence[int], turns: int, compiled: bool = True
+) -> list[dict[str, Any]]:
+    """Steps a second of all, for each size of the minibatch."""
     rows = []
     for size in tqdm(minibatches, desc="steps a second", unit="minibatch"):
         own = replace(config, minibatch=size)
-        native, sb3 = Native(world, own, 0, 10**9), SB3(_batched(world, own), own, 0, 10**9)
-        native.iterate(), sb3.iterate()  # whatever is made once
-        taken = [(spent(native.iterate), spent(sb3.iterate)) for _ in range(turns)]
+        learners: list[Native | SB3] = [Native(world, own, 0, 10**9), SB3(_batched(world, own), own, 0, 10**9)]
+        learners += [Native(world, replace(own, compile=True), 0, 10**9)] if compiled else []
+        for learner in learners:
+            learner.iterate()  # whatever is made once
+        taken = [tuple(spent(learner.iterate) for learner in learners) for _ in range(turns)]
         steps = own.num_envs * own.n_steps
         row: dict[str, Any] = {"minibatch": size, "turns": turns}
         for clock in ("wall", "cpu"):
-            ours, theirs = ([getattr(pair[i], clock) for pair in taken] for i in (0, 1))
-            ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-            row[f"steps_per_second_{clock}"] = round(steps / statistics.median(ours))
-            row[f"sb3_steps_per_second_{clock}"] = round(steps / statistics.median(theirs))
-            row[f"ratio_{clock}"] = round(statistics.median(ratios), 2)
-            row[f"ratio_{clock}_low"], row[f"ratio_{clock}_high"] = round(min(ratios), 2), round(max(ratios), 2)
+            seconds = [[getattr(turn[i], clock) for turn in taken] for i in range(len(learners))]
+            for prefix, mine in zip(("", "sb3_", "compiled_"), seconds, strict=False):
+                row[f"{prefix}steps_per_second_{clock}"] = round(steps / statistics.median(mine))
+            for prefix, mine in zip(("", "compiled_"), seconds[::2], strict=False):
+                ratios = [b / a for a, b in zip(mine, seconds[1], strict=True)]
+                row[f"{prefix}ratio_{clock}"] = round(statistics.median(ratios), 2)
+                row[f"{prefix}ratio_{clock}_low"] = round(min(ratios), 2)
+                row[f"{prefix}ratio_{clock}_high"] = round(max(ratios), 2)
         rows.append(row)
     return rows
 
@@ -223,6 +230,10 @@ def contest(world: WorldModel, args: argparse.Namespace) -> tuple[float, list[di
             world, preset, seed, args.total
         )
     }
+    if not args.no_compiled:
+        makers["agents.ppo, its preset, compiled"] = lambda seed: Native(
+            world, replace(preset, compile=True), seed, args.total
+        )
     for size in args.contest_minibatches:
         own = replace(preset, minibatch=size)
         makers[f"SB3 on the batch, minibatch {size}, {own.epochs} epochs"] = lambda seed, own=own: SB3(
@@ -254,12 +265,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=whole(1, 86400), default=300, help="seconds of the processor for one training")
     parser.add_argument("--total", type=whole(1), default=1_500_000, help="steps over which the learning rate falls")
     parser.add_argument("--no-single", action="store_true", help="leave the single environments out")
+    parser.add_argument("--no-compiled", action="store_true", help="leave compiled gradient steps out")
     parser.add_argument("--out", type=Path, default=RESULTS / "ppo_speed.json")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     world = catalog.load(WORLD)
     preset = preset_for("ECGDrug-v0")
-    rows = speeds(world, replace(preset, num_envs=args.num_envs), args.minibatches, args.turns)
+    rows = speeds(world, replace(preset, num_envs=args.num_envs), args.minibatches, args.turns, not args.no_compiled)
     for row in rows:
         print(row)
     wanted, arrivals = contest(world, args)

@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limit = "mean cost of a course that is allowed: a Lagrange multiplier takes the weight's place"
     parser.add_argument("--cost-limit", type=number(0, 1e9), help=limit)
     parser.add_argument("--device", help="of world and policy (default: cpu); with ppo alone")
+    compiled = "gradient steps as machine code, made in seconds at the start (needs a C++ compiler); with ppo alone"
+    parser.add_argument("--compile", action="store_true", help=compiled)
     parser.add_argument("--tensorboard", action="store_true", help="write for TensorBoard too, into OUT/tensorboard")
     parser.add_argument("--fresh", action="store_true", help="start anew even if --out holds a run")
     threads = "torch threads; networks this small gain from one only"

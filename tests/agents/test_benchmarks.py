@@ -95,7 +95,7 @@ def test_speed_writes_its_figures(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_ppo_speed_writes_its_figures(tmp_path):
     sizes = "--num-envs 16 --minibatches 64 --contest-minibatches 64 --turns 2 --patients 20 --seeds 1 --limit 1"
-    sizes = [*sizes.split(), "--no-single"]
+    sizes = [*sizes.split(), "--no-single", "--no-compiled"]
     assert ppo_speed.main([*sizes, "--out", str(tmp_path / "s.json")]) == 0
     found = json.loads((tmp_path / "s.json").read_text())
     (row,) = found["steps_per_second"]

@@ -108,8 +108,9 @@ def test_a_gradient_step_is_that_of_autograd(kind: str, masked: bool) -> None:
 
     learner = object.__new__(ppo.Learner)  # only what a gradient step needs
     learner.config, learner.network, learner.output = config, network, output
-    learner._step = lambda rate: None
-    learner._descend(ppo._Rows(seen, mask, action.T, old, advantage, target), 0.0)
+    learner._step = lambda network, moments, numbers: None
+    rows_of = ppo._Rows(seen, mask, action.T, old, advantage, target)
+    learner._descended_in_place(network, torch.zeros(2, len(network.vector)), rows_of, torch.zeros(2))
     found = network.gradient.clone()
 
     network.vector.requires_grad_()
@@ -124,6 +125,29 @@ def test_a_gradient_step_is_that_of_autograd(kind: str, masked: bool) -> None:
     wanted = network.vector.grad
     torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-4)
     assert float(wanted.abs().max()) > 1e-3
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("kind", SPACES)
+def test_compiled_gradient_steps_are_the_plain_ones(kind: str) -> None:
+    def learned(compile: bool) -> ppo.Learner:
+        config = replace(SMALL, compile=compile, num_envs=32)
+        courses = Courses(patients()("", 32, None).episodes, 0)
+        learner = ppo.Learner(courses, SPACES[kind], False, config, 0)
+        seen = torch.randn(64, learner.history[0].numel(), generator=generator(2))
+        given = learner.network.policy(seen, None)
+        action = learner.output.draw(given, generator(4))
+        old = learner.output.log_prob(given, action) + 0.1 * torch.randn(64, generator=generator(5))
+        advantage, target = torch.randn(64, generator=generator(6)), torch.randn(64, 1, generator=generator(7))
+        for _ in range(20):
+            learner._descend(ppo._Rows(seen, None, action.T, old, advantage, target), 1e-3)
+        return learner
+
+    plain, compiled = learned(False), learned(True)
+    torch.testing.assert_close(compiled.network.vector, plain.network.vector, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(compiled.moments, plain.moments, atol=1e-6, rtol=1e-3)
+    begun = ppo.Learner(plain.courses, SPACES[kind], False, SMALL, 0).network.vector
+    assert float((plain.network.vector - begun).abs().max()) > 1e-2
 
 
 def _again(network, name):
