@@ -106,9 +106,7 @@ class Alone:
 
     @staticmethod
     def can(episodes: Episodes) -> bool:
-        """Whether there is one patient, on the CPU, of whom numbers of the chart are shown, in one piece of code."""
-        if episodes.simulator.in_parts:
-            return False
+        """Whether there is one patient, on the CPU, of whom numbers of the chart are shown."""
         return episodes.count == 1 and episodes.device.type == "cpu" and isinstance(episodes.interface.view, ChartView)
 
     def __getstate__(self) -> dict[str, Any]:

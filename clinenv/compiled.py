@@ -44,6 +44,8 @@ _OPTIONS: dict[str, Any] = {
     "cpp.enable_floating_point_contract_flag": "off",
     "max_fusion_size": 100_000,  # one kernel of thousands of operations: what lies between kernels costs more
 }
+LARGE = 4_000  # operations: of a larger graph kernels stay smaller, or the C++ compiler takes a quarter of an hour
+_FUSED_IN_LARGE = 64
 
 
 class CompileError(RuntimeError):
@@ -343,6 +345,8 @@ def _write(file: Path, graph: Any, options: dict[str, Any], what: str) -> None:
     with tempfile.TemporaryDirectory(dir=file.parent) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about itself
         path = str(Path(folder) / "library.pt2")
+        if len(graph.graph.nodes) > LARGE:
+            options = {**options, "max_fusion_size": _FUSED_IN_LARGE}
         try:
             with _lean_loops():
                 torch._inductor.aoti_compile_and_package(graph, package_path=path, inductor_configs=options)

@@ -134,14 +134,6 @@ class Simulator:
         self.wary = None if pessimism is None else Wary(pessimism, world, task)
         self.compile = compile
         self._code: Compiled | None = None
-        self._parted: WorldModel | None = None  # the world whose parts are compiled, each by itself
-        if compile and hasattr(world, "in_parts"):
-            self._parted = world.in_parts(lambda part, what: Compiled(part, what, (world,)))
-
-    @property
-    def in_parts(self) -> bool:
-        """Whether a compiled step is several pieces of machine code with Python between them."""
-        return self._parted is not None
 
     @property
     def device(self) -> torch.device:
@@ -172,9 +164,6 @@ class Simulator:
         """
         if not self.compile:
             return self.advance(state, chart, action, also, admissible)
-        if self._parted is not None:
-            action = checked_orders(self.world.orders, action, len(state.key), self.device)
-            return self._advanced(self._parted, state, chart, action, also, admissible)
         if self._code is None:
             what = f"a step of {self.task.name} in {self.world.name}"
             self._code = Compiled(self._plain, what, (self.world, self.task, self.wary), _next_arguments)
@@ -194,20 +183,9 @@ class Simulator:
         self, state: Any, chart: Chart, action: Tensor, also: Sequence[str] = (), admissible: Tensor | None = None
     ) -> Step:
         """`step` as a pure function of tensors, never compiled: what compiled code is made of. Arguments as there."""
-        return self._advanced(self.world, state, chart, action, also, admissible)
-
-    def _advanced(
-        self,
-        world: WorldModel,
-        state: Any,
-        chart: Chart,
-        action: Tensor,
-        also: Sequence[str],
-        admissible: Tensor | None,
-    ) -> Step:
         action, refused = self.carried_out(chart, action, admissible)
-        state = world.transition(state, action)
-        after = world.observe(state, also)
+        state = self.world.transition(state, action)
+        after = self.world.observe(state, also)
         terms = self.task.reward(chart, action, after)
         cost, parts = self.task.cost_and_parts(chart, action, after)
         terminated = self.task.terminated(after)

@@ -46,10 +46,15 @@ def repeated(
         return (i + 1, *body(i, *rest[:-1]))
 
     start = torch.zeros((), dtype=torch.int64, device=carried[0].device)
-    # what goes into a loop may share no memory: states may be views of one row
-    carried, held = (tuple(x.clone(memory_format=torch.contiguous_format) for x in of) for of in (carried, held))
+    carried, held = (tuple(_own(x, end) for x in of) for of in (carried, held))
     # what torch says of its own arguments is narrower than what it takes
     return while_loop_op(going, around, (start, *carried), (*held, end.clone()))[1:]  # type: ignore[arg-type]
+
+
+def _own(x: Tensor, end: Tensor) -> Tensor:
+    """A copy that the compiler cannot leave out. What goes into a loop may share no memory, and states may be views of
+    one row; and an argument of the whole graph that went in as it is would be freed once a round (torch 2.13)."""
+    return torch.where(end > 0, x.clone(memory_format=torch.contiguous_format), x)
 
 
 def packed(of: object, kind: torch.dtype = torch.float32) -> Tensor:

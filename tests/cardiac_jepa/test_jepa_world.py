@@ -280,27 +280,3 @@ def test_a_size_that_cannot_be_is_refused_before_anything_is_drawn(wrong: list[s
     given = ["--out", str(tmp_path / "world"), "--work", str(tmp_path / "work"), "--threads", str(threads), *wrong]
     assert train.main(given) == 2
     assert wrong[1] in capsys.readouterr().err and not list(tmp_path.iterdir())
-
-
-def test_an_oracle_in_parts_is_the_oracle():
-    seen: list[str] = []
-
-    def counted(part, what):
-        def called(*arguments):
-            seen.append(what)
-            return part(*arguments)
-
-        return called
-
-    oracle = ReadOracle.shipped()
-    parted = oracle.in_parts(counted)
-    state = oracle.initial(keys.from_seed(3, 2))
-    action = torch.zeros(2, len(oracle.orders))
-    action[:, -1] = 3.0
-    after, other = oracle.transition(state, action), parted.transition(state, action)
-    also = ("latent", "ecg_mv")
-    chart, again = oracle.observe(after, also), parted.observe(other, also)
-    assert list(chart) == list(again) and all(torch.equal(chart[n], again[n]) for n in chart)
-    assert len(seen) == len(set(seen)) == 3
-    oracle.observe(state)
-    assert len(seen) == 3, "the world itself is as it was"

@@ -25,6 +25,7 @@ from clinenv.fingerprint import fingerprint
 from clinenv.simulator import Simulator
 from tests.toy_world import ToyWorld
 from world_models import keys, tree
+from world_models.loops import repeated
 from world_models.quantities import ecg_drug, progression, ward
 
 NEAR = 1e-4  # relative to 1 or to the number, whichever is more: what compiled code promises of a course
@@ -224,6 +225,20 @@ def test_a_plain_action_means_the_same_by_the_shorter_way(name):
         assert short is not None and torch.equal(short, codec([action], 1))
     for odd in (None, "a", 1.5, np.full(3, np.nan), [action], torch.as_tensor(action)):
         assert codec.single(odd) is None
+
+
+@pytest.mark.compiles
+@needs_compiler
+def test_what_goes_into_a_loop_as_it_is_stays_the_callers(libraries):
+    def moved(x: torch.Tensor, held: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        return repeated(times, lambda i, y, h: (torch.where(h, y + i, y),), (x,), (held,))[0]
+
+    code = Compiled(moved, "a loop", (1,))
+    held, x = torch.tensor([[True, False]]), torch.zeros(1, 2, dtype=torch.int64)
+    for times in (1, 4, 30, 4):  # an argument that each round frees ends the process
+        given = torch.tensor(times)
+        assert torch.equal(code(x, held, given), moved(x, held, given))
+    assert held.tolist() == [[True, False]]
 
 
 @pytest.mark.compiles

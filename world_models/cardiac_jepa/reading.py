@@ -6,10 +6,8 @@ says of the oracle's ECGs. Everything else, `truth` included, is the oracle's ow
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,14 +26,6 @@ from world_models.quantity import DAYS_PER_MONTH
 __all__ = ["ReadOracle"]
 
 TRIES = 4  # visits looked at for a change, when a pair with one is asked for
-
-
-class _Parts(NamedTuple):
-    """What the steps of a visit cost: functions of a state and orders, of a state, and of ECGs."""
-
-    move: Callable[[ProgressionState, Tensor], ProgressionState]
-    draw: Callable[[ProgressionState], Tensor]
-    read: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class ReadOracle:
@@ -64,26 +54,6 @@ class ReadOracle:
         self.measures = (*self.oracle.measures, *read_measures(config.latent, config.codes))
         self.orders, self.factors = self.oracle.orders, self.oracle.factors
         self.hours_per_step, self.device = self.oracle.hours_per_step, torch.device(device)
-        self._compiled: _Parts | None = None
-
-    def in_parts(self, compiled: Callable[[Callable[..., Any], str], Callable[..., Any]]) -> ReadOracle:
-        """The same world, whose parts are what `compiled(function, what it does)` makes of them.
-
-        As one graph its months, drawing and reading are 6,000 operations, of which torch 2.13 makes a library in a
-        quarter of an hour that ends the process when it is called. Each by itself compiles.
-        """
-        made = copy.copy(self)
-        names = ("the clinic's months", "the clinic's ECGs", "the reading of the clinic's ECGs")
-        made._compiled = _Parts(*(compiled(part, name) for part, name in zip(self._parts(), names, strict=True)))
-        return made
-
-    def _parts(self) -> _Parts:
-        return self._compiled or _Parts(self.oracle.transition, self.oracle.draw, self._reading)
-
-    def _reading(self, ecg: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents and chances of the labels, of ECGs."""
-        latent = self.reader.latents(ecg)
-        return latent, self.reader.chances(latent)
 
     @classmethod
     def shipped(cls, device: torch.device | str = "cpu", cohort: str = "clinic") -> ReadOracle:
@@ -115,7 +85,7 @@ class ReadOracle:
 
     def transition(self, state: ProgressionState, action: Tensor) -> ProgressionState:
         """The oracle's next visit after orders [B, ORDERS]. Raises ValueError: an order outside its bounds."""
-        return self._parts().move(state, action)
+        return self.oracle.transition(state, action)
 
     @torch.no_grad()
     def observe(self, state: ProgressionState, also: Sequence[str] = ()) -> Chart:
@@ -125,11 +95,14 @@ class ReadOracle:
             ValueError: `also` names something that is no measure.
         """
         check_also(self.measures, also)
-        chart = self.oracle.observe(state, [name for name in also if name not in ("ecg_mv", "latent")])
-        ecg = self._parts().draw(state)
-        latent, chart["probe"] = self._parts().read(ecg)
-        asked = {"ecg_mv": ecg, "latent": latent}
-        return {**chart, **{name: asked[name] for name in also if name in asked}}
+        chart = self.oracle.observe(state, ("ecg_mv", *(n for n in also if n not in ("ecg_mv", "latent"))))
+        latent = self.reader.latents(chart["ecg_mv"])
+        chart["probe"] = self.reader.chances(latent)
+        if "latent" in also:
+            chart["latent"] = latent
+        if "ecg_mv" not in also:
+            del chart["ecg_mv"]
+        return chart
 
     def rekey(self, state: ProgressionState, key: Tensor) -> ProgressionState:
         """The oracle's patients under other random keys [B]."""

@@ -112,8 +112,9 @@ class ProgressionOracle:
         check_also(MEASURES, also)
         years = state.month.to(torch.float32) * body.MONTH_YEARS
         treated = joined(state.procedures, state.drugs)
+        age = (state.entry_age_years + years).clamp_max(130.0)
         chart = {
-            "age_years": _age_years(state),
+            "age_years": age,
             "sex_female": state.sex_female,
             "years": years.clamp_max(100.0),
             "months_since_visit": state.months_since_visit,
@@ -123,16 +124,10 @@ class ProgressionOracle:
             "dead": state.dead.to(torch.float32),
         }
         if "ecg_mv" in also:
-            chart["ecg_mv"] = self.draw(state)
+            chart["ecg_mv"] = synthesise_progression_ecg(
+                state.patient, state.t, state.present, age, state.sex_female, treated, SAMPLES
+            )
         return chart
-
-    def draw(self, state: ProgressionState) -> Tensor:
-        """The 12-lead ECG [B, 12, 1000] in mV of the visit."""
-        age = _age_years(state)
-        treated = joined(state.procedures, state.drugs)
-        return synthesise_progression_ecg(
-            state.patient, state.t, state.present, age, state.sex_female, treated, SAMPLES
-        )
 
     def rekey(self, state: ProgressionState, key: Tensor) -> ProgressionState:
         """The same patients with other random numbers. The oracle knows them: only what is to come changes."""
@@ -172,8 +167,3 @@ class ProgressionOracle:
             "death_per_year": rates[:, 2 * _C],
             "bleed_per_year": rates[:, 2 * _C + 1],
         }
-
-
-def _age_years(state: ProgressionState) -> Tensor:
-    """[B] now, as a chart holds it."""
-    return (state.entry_age_years + state.month.to(torch.float32) * body.MONTH_YEARS).clamp_max(130.0)
