@@ -47,6 +47,7 @@ BATCHES = (1, 64, 1024)
 LARGEST = {"ECGDrug-v0": (4096,)}  # whose worlds are light enough
 SHOWING_ECGS = {"observation": "ecg"}
 ECG_BATCHES = (64, 512)  # drawn at once
+CROWD = 256  # rows of whom memory is told
 YARDSTICK = "CartPole-v1"
 QUICK = (("ECGDrug-v0", "ecg-wm-small"), ("ECGDrug-v0", "oracle"), ("ECGProgression-v0", "cardiac-jepa-small"))
 LISTS = ("steps_per_second", "time_share", "left_out", "yardsticks", "waveforms_per_second", "first_calls", "peers")
@@ -147,8 +148,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             name = f"{world}, 12-lead ECGs, batch {row['batch']}, {row['processes']} processes"
             say(name, f"{row['median']:,.0f} ECGs/s")
     for case in [case for case, _ in cases if "observation" not in case.arguments][: 1 if args.quick else None]:
-        batch = 64 if args.quick else 1024
-        found = in_fresh_process(case.id, case.world, batch)
+        found = in_fresh_process(case.id, case.world, CROWD)
         out["first_calls"].append({"id": case.id, "world": case.world, **found})
         say(
             f"{case.id}, {case.world}, in a new process",
@@ -174,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2, help="that draw ECGs at the same time, one thread each")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each turn")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--patience", type=float, default=1.5, help="processor time of a step, s, at most")
+    parser.add_argument("--patience", type=float, default=0.8, help="processor time of a step, s, at most")
     parser.add_argument("--peers", action="store_true", help="install and measure the peers too (network needed)")
     parser.add_argument("--peers-dir", default=str(FOLDER), help="where their virtual environments lie")
     parser.add_argument("--quick", action="store_true", help="a few ids, small batches, short turns, no peers")

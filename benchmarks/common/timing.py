@@ -23,7 +23,8 @@ def by_turns(works: Mapping[str, Work], seconds: float, repeats: int) -> dict[st
         work()
     for _ in range(repeats):
         for name, work in works.items():
-            done, start, used = 0, time.perf_counter(), time.process_time()
+            start, used = time.perf_counter(), time.process_time()
+            done = work()
             while time.perf_counter() - start < seconds:
                 done += work()
             clock, cpu = time.perf_counter() - start, time.process_time() - used

@@ -11,9 +11,6 @@ import json
 import sys
 from typing import Any
 
-import gymnax
-import jax
-
 from benchmarks.common.timing import Work, rate
 
 BATCHES = (1, 64, 1024)
@@ -22,6 +19,9 @@ SCANNED = 100  # steps of one call
 
 def stepping(batch: int, steps: int) -> Work:
     """Work: one call, of so many steps of `batch` environments with random actions drawn in the call."""
+    import gymnax  # where this runs it is there
+    import jax
+
     env, params = gymnax.make("CartPole-v1")
     reset = jax.jit(jax.vmap(env.reset, (0, None)))
     _, state = reset(jax.random.split(jax.random.key(0), batch), params)

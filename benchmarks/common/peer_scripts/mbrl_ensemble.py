@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import gymnasium as gym
-import mbrl.models as models
 import numpy as np
 import torch
 
@@ -28,8 +28,8 @@ class Box(gym.Env):
     action_space = gym.spaces.Box(-1, 1, (ACTION,), np.float32)
 
 
-def stepping(env: models.ModelEnv, batch: int) -> Work:
-    """Work: one sampled step of the whole batch."""
+def stepping(env: Any, batch: int) -> Work:
+    """Work: one sampled step of the whole batch of a `ModelEnv`."""
     state = env.reset(np.zeros((batch, SEEN), np.float32))
     action = np.zeros((batch, ACTION), np.float32)
 
@@ -41,6 +41,8 @@ def stepping(env: models.ModelEnv, batch: int) -> Work:
 
 
 def main() -> None:
+    import mbrl.models as models  # where this runs it is there
+
     seconds, repeats, threads = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(threads)
     size = {"num_layers": 4, "ensemble_size": MEMBERS, "hid_size": 200}
