@@ -36,7 +36,7 @@ def splits(load: Load) -> str:
         batch = next(batch for batch in SPLIT_AT if batch in found)
         row = found[batch]
         cells = [printed(row["share"][kind], ".0%") for kind in KINDS]
-        peak = printed(row["share_of_peak"], ".1%") if row["share"]["learned"] else ""
+        peak = printed(row["share_of_peak"], ".1%") if row["share"]["learned"] else "–"
         rows.append(f"| {name} | {batch} | {' | '.join(cells)} | {peak} |")
     return "\n".join(rows)
 
@@ -51,4 +51,4 @@ def _by_case(load: Load, key: str) -> dict[str, dict[int, Mapping[str, Any]]]:
 
 
 def _cell(found: Mapping[int, Mapping[str, Any]], batch: int, said: Callable[[Mapping[str, Any]], str]) -> str:
-    return said(found[batch]) if batch in found else ""
+    return said(found[batch]) if batch in found else "–"
