@@ -15,7 +15,6 @@ import importlib.metadata
 import importlib.util
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +23,11 @@ from tqdm import tqdm
 
 from benchmarks.common.door_checks import LIBRARIES, Case, NotApplicable, check_team
 from benchmarks.common.results import RESULTS, made_by, write_csv
-from benchmarks.common.speed import rate
+from benchmarks.common.stays import stay
+from benchmarks.common.timing import rate
 from clinenv import registration
 from world_models import catalog
 from world_models.command_line import number, whole
-from world_models.data.ehr.episode import InquiryEvent, PatientEpisode, build_episode
-
-
-def stay(stay_id: int) -> PatientEpisode:
-    """A made-up recorded stay of four days, for the id that goes on from records."""
-    start = datetime(2150, 3, 1, 8)
-    values = (("potassium_mmol_l", 4.1, "mmol/L"), ("heart_rate_bpm", 84.0 + stay_id, "bpm"))
-    events = [
-        InquiryEvent(item, value, None, start + timedelta(hours=hour), None, unit, "LAB//1")
-        for hour in (1, 7, 15, 21)
-        for item, value, unit in values
-    ]
-    return build_episode(
-        subject_id=stay_id,
-        stay_id=stay_id,
-        started=start,
-        admitted=start,
-        discharged=start + timedelta(days=4),
-        inquiries=events,
-        interventions=[],
-        age_years=60.0 + stay_id,
-        sex_female=stay_id % 2 == 0,
-        died_in_hospital=False,
-    )
 
 
 def cases(ids: Sequence[str], num_envs: int) -> list[Case]:

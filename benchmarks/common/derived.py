@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from agents.registry import EVERY_ID
-from benchmarks.common import agent_tables, id_tables, people_tables
+from benchmarks.common import agent_tables, id_tables, people_tables, speed_tables
 from benchmarks.common.figures import Load, Row, figure, select
 from benchmarks.ecg_drug.cohort_strata import HALF_SD
 
@@ -55,11 +55,6 @@ def _codes_foretold(load: Load, share: float) -> list[str]:
 
 def _arm_minutes(load: Load) -> float:
     return float(_row(load, "cardiac_jepa_arms.csv", method="ours", share="1")["pretrain_cpu_s"]) / 60
-
-
-def _memory_kb(load: Load, world: str) -> float:
-    """Memory an environment of a batch of 4096; the file's unit is MiB, the figure's KiB."""
-    return load("speed.json")[0]["memory_mb_per_env_at_4096"][world]["extra"] * 1024
 
 
 def _judged_labels(load: Load) -> int:
@@ -146,10 +141,11 @@ DERIVED: dict[str, Callable[[Load], float | str]] = {
     "codes foretold, names": lambda load: " ".join(_codes_foretold(load, 0.9)),
     "ids": id_tables.ids,
     "weights": id_tables.weights,
+    "matrix peak": lambda load: load("speed.json")[0]["matrix_peak"]["cpu"] / 1e9,
     "codes": lambda load: sum(not r["code"].startswith("all") for r in load("cardiac_jepa_actions_onset.csv")),
     "minutes an arm": _arm_minutes,
-    "memory, oracle": lambda load: _memory_kb(load, "oracle"),
-    "memory, ecg-wm-small": lambda load: _memory_kb(load, "ecg-wm-small"),
+    "speeds": speed_tables.rates,
+    "time of a step": speed_tables.splits,
     "labels of real ECGs": _judged_labels,
     "records of the Challenge": _challenge_records,
     "trial ages": _trial_ages,

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-__all__ = ["time_shares"]
+__all__ = ["VERBS", "time_shares", "watched"]
 
-_VERBS = ("initial", "transition", "observe", "spread", "support", "rekey", "infer", "read", "fates")
+VERBS = ("initial", "transition", "observe", "spread", "support", "rekey", "infer", "read", "fates")
 Timed = tuple[Any, str]  # an object and the name of its method
+
+
+class Clock(Protocol):
+    """What is told when a method begins and ends."""
+
+    def enter(self) -> None: ...
+
+    def leave(self) -> None: ...
 
 
 class _Clock:
@@ -72,10 +80,10 @@ def time_shares(
         passes.leave()
 
     work()
-    places = [(world, verb, verbs) for verb in _VERBS if hasattr(world, verb)]
+    places = [(world, verb, verbs) for verb in VERBS if hasattr(world, verb)]
     places += [(owner, name, passes) for owner, name in named]
     places += [(owner, name, others[share]) for share, methods in (also or {}).items() for owner, name in methods]
-    with _watched(places):
+    with watched(places):
         hooks = [register_module_forward_pre_hook(before), register_module_forward_hook(after)]
         try:
             start = time.perf_counter()
@@ -95,7 +103,7 @@ def time_shares(
 
 
 @contextmanager
-def _watched(places: list[tuple[Any, str, _Clock]]) -> Iterator[None]:
+def watched(places: Sequence[tuple[Any, str, Clock]]) -> Iterator[None]:
     """Every (object, method) with its clock running while it is at work; afterwards the objects are as they were.
 
     The timed method stands in the object's own `__dict__`, past `__setattr__`: a module's would refuse or register it.
@@ -113,7 +121,7 @@ def _watched(places: list[tuple[Any, str, _Clock]]) -> Iterator[None]:
                 vars(owner)[name] = own
 
 
-def _clocked(method: Callable[..., Any], clock: _Clock) -> Callable[..., Any]:
+def _clocked(method: Callable[..., Any], clock: Clock) -> Callable[..., Any]:
     def timed(*args: Any, **kwargs: Any) -> Any:
         clock.enter()
         try:

@@ -1,277 +1,192 @@
-"""How fast the environment is: `python -m benchmarks.common.speed --json benchmarks/results/speed.json [--peers]`.
+"""How fast the environments are: `python -m benchmarks.common.speed --json benchmarks/results/speed.json [--peers]`.
 
-Measures, in one run: environment steps a second at batch 1, 64, 1024 and 4096 for chart and ECG observations in the
-oracle and the learned world, with Gymnasium's CartPole-v1 in SyncVectorEnv(64) as the yardstick; 12-lead ECGs a second,
-also of several processes at once;
-the shares of time in passes through learned weights, in torch modules alone and in the world's verbs (what each counts:
-`benchmarks.common.network_share`; the target is half of the time in learned passes at batch 4096); the time of
-`import clinenv` and of the first `make`; memory an environment.
-`--peers` adds ICU-Sepsis and mbrl-lib, each in a virtual environment of its own.
+Measures all of it in one run, with one torch thread:
 
-A rate is the median of `--repeats` runs of at least `--seconds` each, random actions drawn beforehand, after a warm-up.
+- steps a second of every id in its learned world and its oracle: one patient as `gymnasium.make` gives him, and the
+  vector environment at 64 and 1024 (ECGDrug-v0 at 4096 too, and with the 12-lead ECG in its observation), beside
+  `Simulator.step` of the same patients, by turns;
+- where the time goes: learned passes, random keys, admissions, physiology, door (`benchmarks.common.time_split`), and
+  the share that learned passes reach of the matrix products of the same run;
+- what a new process waits for, and memory (`benchmarks.common.first_calls`); 12-lead ECGs a second;
+- CartPole-v1 behind the same interface as a yardstick and, with `--peers`, `benchmarks.common.peers`, each in a virtual
+  environment of its own.
+
+A rate is the median of `--repeats` turns of `--seconds`, random actions drawn beforehand, after a warm-up, resets
+included. Patients who come are drawn ahead, two a row at once: where a stay takes much longer than a turn, some turns
+hold that drawing and others do not. "cpu" is the rate per second of processor time: on a machine that others use it is
+the one to read, and the split is of processor time too. A batch of which a step takes longer than `--patience` is left
+out, and named.
+
+`--quick` measures a few ids at small batches, without peers: to see that everything runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import platform
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 
-import clinenv  # noqa: F401  (registers the ids)
-from benchmarks.common.network_share import time_shares
-from benchmarks.common.peers import PEERS, measure_peer
+from benchmarks.common.case_speed import case_rows
+from benchmarks.common.drawing_speed import waveform_rows
+from benchmarks.common.first_calls import in_fresh_process
+from benchmarks.common.matrix_peak import matrix_peak
+from benchmarks.common.peers import FOLDER, PEERS, measure_peer
+from benchmarks.common.playing import playing
 from benchmarks.common.results import made_by, write_json
+from benchmarks.common.stepping import CASES, Case
+from benchmarks.common.time_split import KINDS
+from benchmarks.common.timing import Work, rate
 
-BATCHES = (1, 64, 1024, 4096)
+BATCHES = (1, 64, 1024)
+LARGEST = {"ECGDrug-v0": (4096,)}  # whose worlds are light enough
+SHOWING_ECGS = {"observation": "ecg"}
 ECG_BATCHES = (64, 512)  # drawn at once
-COURSE_STEPS = 24  # 48 h
-IMPORTS, FIRST_MAKES = 5, 3  # fresh processes that are timed
-CROWD = 4096  # environments of which memory is told
-ROOT = Path(__file__).resolve().parents[2]
+CROWD = 256  # rows of whom memory is told
+YARDSTICK = "CartPole-v1"
+QUICK = (("ECGDrug-v0", "ecg-wm-small"), ("ECGDrug-v0", "oracle"), ("ECGProgression-v0", "cardiac-jepa-small"))
+LISTS = ("steps_per_second", "time_share", "left_out", "yardsticks", "waveforms_per_second", "first_calls", "peers")
 
 
-def rate(work: Callable[[], int], seconds: float, repeats: int) -> dict[str, float]:
-    """Units of work a second: median, lowest and highest of `repeats`. `work` does some and says how many units.
-
-    `cpu` is the median per second of processor time (all threads added): on a machine that others use too it says what
-    the wall clock cannot.
-    """
-    work()
-    found, cpu = [], []
-    for _ in range(repeats):
-        done, start, used = 0, time.perf_counter(), time.process_time()
-        while time.perf_counter() - start < seconds:
-            done += work()
-        found.append(done / (time.perf_counter() - start))
-        cpu.append(done / max(time.process_time() - used, 1e-9))
-    return {"median": statistics.median(found), "low": min(found), "high": max(found), "cpu": statistics.median(cpu)}
+def say(name: str, text: str) -> None:
+    """A line of progress."""
+    print(f"{name:56s} {text}", flush=True)
 
 
-def stepping(env: gym.vector.VectorEnv, actions: int = 16, seed: int = 0) -> Callable[[], int]:
-    """Work: one step of every environment, with actions from a small table drawn beforehand."""
-    env.reset(seed=seed)
-    table = np.random.default_rng(seed).integers(env.single_action_space.n, size=(actions, env.num_envs))
-    turn = iter(range(10**12))
+def told(key: str, row: dict[str, Any]) -> None:
+    """A row of `case_rows` as a line."""
+    name = f"{row['id']}, {row['world']}, {row['observation']}, batch {row['batch']}"
+    if key == "left_out":
+        say(name, f"left out: {row['why']}")
+    elif key == "steps_per_second":
+        ratio = "" if row["of_simulator"] is None else f", {row['of_simulator']:.2f} of Simulator.step"
+        say(name, f"{row['environment']['median']:,.0f} steps/s, {row['environment']['cpu']:,.0f} a CPU s{ratio}")
+    else:
+        shares = ", ".join(f"{kind} {row['share'][kind]:.0%}" for kind in KINDS)
+        say("", f"{shares}; learned passes at {row['share_of_peak']:.2%} of the peak")
+
+
+def cases_of(args: argparse.Namespace) -> list[tuple[Case, tuple[int, ...]]]:
+    """Each case with the batches it is measured at."""
+    if args.quick:
+        return [(case, (1, 64)) for case in CASES if (case.id, case.world) in QUICK]
+    chosen = [case for case in CASES if not args.ids or case.id in args.ids]
+    found = [(case, (*args.batches, *LARGEST.get(case.id, ()))) for case in chosen]
+    with_ecgs = [replace(case, arguments=SHOWING_ECGS) for case in chosen if case.id in LARGEST]
+    return found + [(case, (1, 64)) for case in with_ecgs]
+
+
+def yardsticks(seconds: float, repeats: int) -> list[dict[str, Any]]:
+    """Rows of Gymnasium's CartPole-v1: one, 64 one after the other, 1024 as arrays."""
+    one = playing(gym.make(YARDSTICK))
+    works = [("one", 1, one)]
+    for what, mode, batch in (("SyncVectorEnv", "sync", 64), ("CartPoleVectorEnv", "vector_entry_point", 1024)):
+        works.append((what, batch, _swinging(gym.make_vec(YARDSTICK, batch, vectorization_mode=mode))))
+    rows = [{"what": what, "batch": batch, **rate(work, seconds, repeats)} for what, batch, work in works]
+    for row in rows:
+        say(f"{YARDSTICK}, {row['what']}, batch {row['batch']}", f"{row['cpu']:,.0f} a CPU s")
+    return rows
+
+
+def _swinging(env: gym.vector.VectorEnv[Any, Any, Any]) -> Work:
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    actions = env.action_space.sample()
 
     def work() -> int:
-        env.step(table[next(turn) % actions])
+        env.step(actions)
         return env.num_envs
 
     return work
 
 
-def course(step: Callable[[], int]) -> Callable[[], int]:
-    """Work: a whole course, so that admissions, which come all at once, weigh as much as they do."""
-    return lambda: sum(step() for _ in range(COURSE_STEPS))
-
-
-def clinical(world: Any, batch: int, observation: str) -> gym.vector.VectorEnv:
-    """A vector environment of `batch` patients, restarted in the step in which they end."""
-    return gym.make_vec(
-        "ECGDrug-v0",
-        num_envs=batch,
-        vectorization_mode="vector_entry_point",
-        vector_kwargs={},
-        autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
-        world=world,
-        observation=observation,
-    )
-
-
-def single(world: Any, observation: str) -> Callable[[], int]:
-    """Work: one step of the single environment, as a user calls it."""
-    env = gym.make("ECGDrug-v0", world=world, observation=observation, disable_env_checker=True)
-    env.reset(seed=0)
-    actions = np.random.default_rng(0).integers(env.action_space.n, size=64)
-    turn = iter(range(10**12))
-
-    def work() -> int:
-        _, _, terminated, truncated, _ = env.step(actions[next(turn) % 64])
-        if terminated or truncated:
-            env.reset()
-        return 1
-
-    return work
-
-
-def waveforms(world: Any, batch: int) -> Callable[[], int]:
-    """Work: a 12-lead, ten-second, 500 Hz ECG for each patient of a batch, chart included."""
-    from world_models import keys
-
-    state = world.initial(keys.from_seed(0, batch))
-
-    def work() -> int:
-        world.observe(state, ("ecg_mv",))
-        return batch
-
-    return work
-
-
-def _waveforms_alone(name: str, batch: int, seconds: float, together: Any, found: Any) -> None:
-    """In a process of its own: ECGs a second on one thread, once all of `together` are warm."""
-    from world_models import catalog
-
-    torch.set_num_threads(1)
-    work = waveforms(catalog.load(name), batch)
-    work()
-    work()
-    together.wait()
-    done, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        done += work()
-    found.put(done / (time.perf_counter() - start))
-
-
-def waveforms_of_processes(name: str, batch: int, seconds: float, processes: int) -> float:
-    """ECGs a second of so many processes at once, each on one thread: their rates' sum."""
-    context = multiprocessing.get_context("spawn")
-    together, found = context.Barrier(processes), context.Queue()
-    several = [
-        context.Process(target=_waveforms_alone, args=(name, batch, seconds, together, found)) for _ in range(processes)
-    ]
-    for process in several:
-        process.start()
-    total = sum(found.get() for _ in several)
-    for process in several:
-        process.join()
-    return total
-
-
-def in_fresh_process(code: str, *args: str) -> float:
-    """What `code` prints last, as a number, run by a new interpreter."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, *args]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    return float(run.stdout.split()[-1])
-
-
-IMPORT = "import time; t = time.perf_counter(); import clinenv; print(time.perf_counter() - t)"
-FIRST_MAKE = (
-    "import sys, time, clinenv, gymnasium; t = time.perf_counter();"
-    "e = gymnasium.make('ECGDrug-v0', world=sys.argv[1]); e.reset(seed=0); print(time.perf_counter() - t)"
-)
-# Resident memory (Linux) of a process after two whole courses of its batch, MB.
-MEMORY = (
-    "import sys, resource, clinenv, gymnasium, numpy as np, torch; torch.set_num_threads(1); n = int(sys.argv[2]);"
-    "e = gymnasium.make_vec('ECGDrug-v0', num_envs=n, vectorization_mode='vector_entry_point', world=sys.argv[1],"
-    "                       autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP);"
-    "e.reset(seed=0);"
-    "[e.step(np.full(n, i % 9)) for i in range(48)];"
-    "print(int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize() / 2**20)"
-)
+def peer_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row for what each peer steps; of one that could not be measured, why."""
+    rows: list[dict[str, Any]] = []
+    for peer in PEERS:
+        found = measure_peer(peer, Path(args.peers_dir), args.seconds, args.repeats, args.threads)
+        for what, rates in found.get("rates", {}).items():
+            rows.append({"peer": peer, "measured": "yes", "what": what, **rates})
+            say(f"{peer}, {what}", f"{rates['median']:,.0f} steps/s, {rates['cpu']:,.0f} a CPU s")
+        if "error" in found:
+            rows.append({"peer": peer, "measured": "no", "why": found["error"]})
+            say(peer, found["error"])
+    return rows
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Every figure of the run as one JSON-ready dict."""
-    from world_models import catalog
-
     torch.set_num_threads(args.threads)
     out: dict[str, Any] = {
         "machine": {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()},
         "torch": torch.__version__,
         "gymnasium": gym.__version__,
         "torch_threads": args.threads,
+        "seconds": args.seconds,
+        "repeats": args.repeats,
         "load_average_before": os.getloadavg()[0],
-        "steps_per_second": [],
-        "waveforms_per_second": [],
-        "time_share": [],
-        "first_make_s": {},
-        f"memory_mb_per_env_at_{CROWD}": {},
+        "matrix_peak": matrix_peak(args.seconds, args.repeats),
+        **{name: [] for name in LISTS},
     }
-
-    def line(name: str, text: str) -> None:
-        print(f"{name:58s} {text}", flush=True)
-
-    def steps(world: str, observation: str, batch: str, found: dict[str, float]) -> None:
-        out["steps_per_second"].append({"world": world, "observation": observation, "batch": batch, **found})
-        rates = f"{found['median']:12,.0f} steps/s  {found['cpu']:12,.0f} a CPU s"
-        line(f"{world}, {observation}, batch {batch}", rates)
-
-    yard = gym.make_vec("CartPole-v1", num_envs=64, vectorization_mode="sync")
-    steps("CartPole-v1 SyncVectorEnv", "state", "64", rate(stepping(yard), args.seconds, args.repeats))
-    for name in args.worlds:
-        world = catalog.load(name)
-        for observation in ("chart", "ecg"):
-            steps(name, observation, "1 (gym.make)", rate(single(world, observation), args.seconds, args.repeats))
-            for batch in args.batches:
-                if observation == "ecg" and batch > args.largest_ecg_batch:
-                    continue
-                env = clinical(world, batch, observation)
-                steps(name, observation, str(batch), rate(stepping(env), args.seconds, args.repeats))
-                if observation == "chart":
-                    share = time_shares(course(stepping(env)), env.unwrapped.world, args.seconds)
-                    out["time_share"].append({"world": name, "batch": batch, "share": share})
-                    line(f"{name}, time in learned passes, batch {batch}", f"{share['learned']:12.0%}")
-                    line("   in calls of torch modules alone", f"{share['modules']:12.0%}")
-                    line("   in all of the world's verbs", f"{share['world']:12.0%}")
-                env.close()
-        for batch in ECG_BATCHES:
-            found = rate(waveforms(world, batch), args.seconds, args.repeats)
-            out["waveforms_per_second"].append({"world": name, "batch": batch, "processes": 1, **found})
-            rates = f"{found['median']:12,.0f} ECGs/s  {found['cpu']:12,.0f} a CPU s"
-            line(f"{name}, 12-lead ECGs, 10 s, 500 Hz, batch {batch}", rates)
-        several = [
-            waveforms_of_processes(name, ECG_BATCHES[-1], args.seconds, args.processes) for _ in range(args.repeats)
-        ]
-        found = {"median": statistics.median(several), "low": min(several), "high": max(several)}
-        told = {"world": name, "batch": ECG_BATCHES[-1], "processes": args.processes}
-        out["waveforms_per_second"].append(told | found)
-        line(f"   batch {ECG_BATCHES[-1]} in each of {args.processes} processes", f"{found['median']:12,.0f} ECGs/s")
-
-    out["import_clinenv_s"] = statistics.median(in_fresh_process(IMPORT) for _ in range(IMPORTS))
-    line("import clinenv", f"{out['import_clinenv_s']:12.2f} s")
-    for name in args.worlds:
-        out["first_make_s"][name] = statistics.median(in_fresh_process(FIRST_MAKE, name) for _ in range(FIRST_MAKES))
-        line(f"first make and reset, {name}", f"{out['first_make_s'][name]:12.2f} s")
-        if not Path("/proc/self/statm").exists():
-            continue
-        used = {n: in_fresh_process(MEMORY, name, str(n)) for n in (1, CROWD)}
-        each = (used[CROWD] - used[1]) / (CROWD - 1)
-        memory = {"extra": each, "process": used[CROWD], "process_of_one": used[1]}
-        out[f"memory_mb_per_env_at_{CROWD}"][name] = memory
-        line(f"memory at batch {CROWD}, {name}", f"{each * 1024:12.1f} kB an environment, {used[CROWD]:,.0f} MB in all")
-
+    say("matrix products, float32", f"{out['matrix_peak']['cpu'] / 1e9:,.0f} GFLOP a CPU s")
+    out["yardsticks"] += yardsticks(args.seconds, args.repeats)
+    cases = cases_of(args)
+    for case, batches in cases:
+        for key, row in case_rows(case, batches, args.seconds, args.repeats, out["matrix_peak"]["cpu"], args.patience):
+            out[key].append(row)
+            told(key, row)
+    for world in dict.fromkeys(case.world for case, _ in cases if case.id in LARGEST):
+        batches = ECG_BATCHES[:1] if args.quick else ECG_BATCHES
+        found = waveform_rows(world, batches, args.seconds, args.repeats, args.processes)
+        out["waveforms_per_second"] += found
+        for row in found:
+            name = f"{world}, 12-lead ECGs, batch {row['batch']}, {row['processes']} processes"
+            say(name, f"{row['median']:,.0f} ECGs/s")
+    for case in [case for case, _ in cases if "observation" not in case.arguments][: 1 if args.quick else None]:
+        found = in_fresh_process(case.id, case.world, CROWD)
+        out["first_calls"].append({"id": case.id, "world": case.world, **found})
+        say(
+            f"{case.id}, {case.world}, in a new process",
+            ", ".join(f"{k} {v:.3g}" for k, v in found.items()) if "error" not in found else found["error"],
+        )
     if args.peers:
-        out["peers"] = {}
-        for peer in PEERS:
-            found = measure_peer(peer, Path(args.peers_dir), args.seconds, args.repeats, args.threads)
-            out["peers"][peer] = found
-            line(peer, found.get("error") or "  ".join(f"{k}: {v:,.0f}/s" for k, v in found["rates"].items()))
+        out["peers"] += peer_rows(args)
+    out["load_average_after"] = os.getloadavg()[0]
     return out
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure, print and, with --json, write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.common.speed", description=__doc__.split("\n")[0])
-    parser.add_argument("--worlds", nargs="+", default=["oracle", "ecg-wm-small"])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.common.speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--ids", nargs="+", choices=sorted({case.id for case in CASES}), help="by default all")
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))
-    parser.add_argument("--largest-ecg-batch", type=int, default=1024, help="4096 ECGs are 1 GB a step")
     threads = "torch threads; several that share their cores with other work are slower than one"
     parser.add_argument("--threads", type=int, default=1, help=threads)
     parser.add_argument("--processes", type=int, default=2, help="that draw ECGs at the same time, one thread each")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each repeat")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each turn")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--patience", type=float, default=0.8, help="processor time of a step, s, at most")
     parser.add_argument("--peers", action="store_true", help="install and measure the peers too (network needed)")
-    parser.add_argument("--peers-dir", default=str(Path.home() / ".cache" / "clinenv-peers"))
+    parser.add_argument("--peers-dir", default=str(FOLDER), help="where their virtual environments lie")
+    parser.add_argument("--quick", action="store_true", help="a few ids, small batches, short turns, no peers")
     parser.add_argument("--json", help="file to write")
     args = parser.parse_args(argv)
+    if args.quick:
+        args.seconds, args.repeats, args.peers, args.processes = 0.1, 1, False, 1
     out = measure(args)
     if args.json:
-        path = Path(args.json)
-        write_json(path, out, made_by("benchmarks.common.speed", argv, {"actions, patients": 0}, args.worlds))
-        print(f"written: {path}")
+        worlds = sorted({case.catalogued for case, _ in cases_of(args)})
+        write_json(args.json, out, made_by("benchmarks.common.speed", argv, {"actions, patients": 0}, worlds))
+        print(f"written: {args.json}")
     return 0
 
 

@@ -12,17 +12,16 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from typing import Any
 
-import gymnasium as gym
 import torch
 
-import clinenv  # noqa: F401  (registers the ids)
+from benchmarks.common.playing import playing
 from benchmarks.common.results import made_by, write_json
+from benchmarks.common.stepping import Case, made, together
+from benchmarks.common.timing import Work, by_turns
 from clinenv import compiled
 
 IDS = (
@@ -34,54 +33,12 @@ IDS = (
     "EHRWard-v0:ehr-ward-small",
     "EHRWard-v0:oracle",
 )
-DRAWN = 64  # actions drawn beforehand
 
 
-def stepping(id_: str, world: str, batch: int, compile: bool) -> Callable[[], int]:
+def stepping(id_: str, world: str, batch: int, compile: bool) -> Work:
     """Work: a step, and a reset where an episode has ended; says how many patients were stepped."""
-    turn = iter(range(10**12))
-    if batch == 1:
-        env = gym.make(id_, world=world, compile=compile, disable_env_checker=True)
-        env.action_space.seed(0)
-        actions = [env.action_space.sample() for _ in range(DRAWN)]
-        env.reset(seed=0)
-
-        def alone() -> int:
-            _, _, terminated, truncated, _ = env.step(actions[next(turn) % DRAWN])
-            if terminated or truncated:
-                env.reset()
-            return 1
-
-        return alone
-    many = gym.make_vec(
-        id_, num_envs=batch, vectorization_mode="vector_entry_point", world=world, compile=compile,
-        autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
-    )  # fmt: skip
-    many.action_space.seed(0)
-    several = [many.action_space.sample() for _ in range(8)]
-    many.reset(seed=0)
-
-    def together() -> int:
-        many.step(several[next(turn) % 8])
-        return batch
-
-    return together
-
-
-def turns(works: list[Callable[[], int]], seconds: float, repeats: int) -> list[dict[str, float]]:
-    """Steps a second of each, one after the other, round by round."""
-    found: list[list[tuple[float, float]]] = [[] for _ in works]
-    for _ in range(repeats):
-        for work, rates in zip(works, found, strict=True):
-            done, start, used = 0, time.perf_counter(), time.process_time()
-            while time.perf_counter() - start < seconds:
-                done += work()
-            clock, cpu = time.perf_counter() - start, time.process_time() - used
-            rates.append((done / clock, done / max(cpu, 1e-9)))
-    return [
-        {"median": statistics.median(r[0] for r in rates), "cpu": statistics.median(r[1] for r in rates)}
-        for rates in found
-    ]
+    env = made(Case(id_, world), batch, compile=compile)
+    return playing(env) if batch == 1 else together(env)
 
 
 def measure(id_: str, world: str, batch: int, seconds: float, repeats: int) -> dict[str, Any]:
@@ -94,7 +51,7 @@ def measure(id_: str, world: str, batch: int, seconds: float, repeats: int) -> d
     made, spent = time.perf_counter() - began, os.times()
     cpu = sum(spent[:4]) - sum(used[:4])
     first = compiled.counts()
-    row = dict(zip(("eager", "compiled"), turns([eager, fast], seconds, repeats), strict=True))
+    row = by_turns({"eager": eager, "compiled": fast}, seconds, repeats)
     again = compiled.counts()
     compiled._loaded.cache_clear()
     began = time.perf_counter()

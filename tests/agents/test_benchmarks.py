@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from agents.planning.parameter_cem import ParameterCEM
-from benchmarks.common import speed
 from benchmarks.common.network_share import time_shares
 from benchmarks.common.results import read_csv
 from benchmarks.ecg_drug import plan_speed, planners, ppo_speed
@@ -69,27 +68,6 @@ def test_learned_passes_are_those_a_world_names_or_a_caller_lists():
     world.learned_passes = ((solver, "advance"),)
     assert shares()[1] == pytest.approx(learned, abs=0.15) and shares([])[1] < 0.45
     assert "advance" not in vars(solver)
-
-
-def test_rate_counts_units():
-    found = speed.rate(lambda: time.sleep(0.002) or 10, 0.05, 2)
-    assert 1000 < found["median"] <= 5000 and found["low"] <= found["median"] <= found["high"]
-    assert found["cpu"] > found["median"]
-
-
-@pytest.mark.slow
-def test_speed_writes_its_figures(tmp_path, monkeypatch):
-    for name, size in {"ECG_BATCHES": (2, 4), "IMPORTS": 1, "FIRST_MAKES": 1, "CROWD": 8}.items():
-        monkeypatch.setattr(speed, name, size)
-    sizes = ["--worlds", "oracle", "--batches", "1", "8", "--largest-ecg-batch", "1", "--seconds", "0.05"]
-    assert speed.main([*sizes, "--repeats", "1", "--threads", "1", "--json", str(tmp_path / "s.json")]) == 0
-    found = json.loads((tmp_path / "s.json").read_text())
-    assert {r["batch"] for r in found["steps_per_second"] if r["world"] == "oracle"} == {"1 (gym.make)", "1", "8"}
-    assert [r["processes"] for r in found["waveforms_per_second"]] == [1, 1, 2]
-    assert all(r["median"] > 0 for r in found["waveforms_per_second"])
-    assert 0 < found["import_clinenv_s"] < found["first_make_s"]["oracle"]
-    memory = found["memory_mb_per_env_at_8"]["oracle"]
-    assert memory["process"] == pytest.approx(memory["process_of_one"] + 7 * memory["extra"]) and memory["process"] > 50
 
 
 @pytest.mark.slow
