@@ -5,6 +5,7 @@ Each is Markdown, computed from committed files of results; `derived.DERIVED` gi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -237,7 +238,7 @@ def estimators(load: Load) -> str:
 def _estimate(row: Row | None) -> str:
     if row is None:
         return ""
-    error = "not finite" if row["rmse"] == "nan" else _interval(row, "rmse", ".2f")
+    error = _interval(row, "rmse", ".2f") if math.isfinite(float(row["rmse"])) else "not finite"
     return f"{error}, {printed(row['rank_correlation'], '.2f')}"
 
 
