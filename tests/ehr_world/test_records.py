@@ -16,6 +16,7 @@ from benchmarks.ward import fidelity as fidelity_ehr_world
 from benchmarks.ward.records import differences, next_slots, normal_of, path_slots, restrict, scores
 from tests.ehr_world.ward_small import some_stays, tiny
 from world_models import checkpoint, tree
+from world_models.catalog import weights_folder
 from world_models.data.ehr.episode import InquiryEvent, InterventionEvent, build_episode
 from world_models.data.ehr.meds.writer import write_episodes
 from world_models.ehr_world import records, train, train_records
@@ -286,3 +287,11 @@ def test_passes_are_chosen_by_the_training_patients_alone(meds, init, tmp_path, 
     )
     few = train_records.choose_passes(init, made.held_out, tmp_path / "c", "x", None, recipe)
     assert few == (6.0, {})  # four patients cannot be divided: the middle of the list
+
+
+def test_a_card_names_the_data_of_its_starting_point_too():
+    card = (weights_folder("ehr-mimic-demo-small") / "CARD.md").read_text()
+    told = card[card.index("## Training data") : card.index("## Training\n")]
+    assert all(name in told for name in ("MIMIC-IV", "Challenge 2012", "Challenge 2019", "eICU"))
+    assert told.count("PhysioNet: Goldberger") == 1
+    assert train_records._inherited(weights_folder("ehr-ward-small")) == ""

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from world_models import keys
+from world_models import checkpoint, keys
 from world_models.catalog import WORLDS, weights_folder
 from world_models.ehr_world.episode_tensors import real_vocabulary
 from world_models.ehr_world.feeder import Feeder, schedule
@@ -283,7 +283,7 @@ Starting point: {init}{wide}.
 Where a record does not say when a result came, it counts as charted in the step of its draw. Of static context a record
 tells age and sex alone; nothing is measured at admission, for no record says so.
 
-{terms}{attribution}
+{terms}{attribution}{inherited}
 PhysioNet: Goldberger et al. 2000, Circulation 101(23):e215."""
 
 DEMO = """Attribution. MIMIC-IV Clinical Database Demo 2.2 and MIMIC-IV demo in MEDS 0.0.1: Johnson A, Bulgarelli L,
@@ -298,6 +298,16 @@ WIDE = """
 PhysioNet/CinC Challenge 2012, set A: Silva I, Moody G, Scott DJ, Celi LA, Mark RG (2012), Computing in Cardiology
 39:245-248 (PMID 24678516), Open Data Commons Attribution License (ODC-By) 1.0. Its patients are of the same hospital in
 earlier years as MIMIC's: that one of them came again later and is in it cannot be ruled out."""
+
+
+def _inherited(init: Path) -> str:
+    """What the starting point's card asks to be told of its own data, if anything."""
+    card = Path(init) / checkpoint.CARD
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    rest = text.partition("Attribution. ")[2]
+    told = rest.partition("\n## ")[0].partition("PhysioNet: Goldberger")[0].strip()
+    told = told.replace("These weights were", "The weights of the starting point were")
+    return f"\n\n{told}" if told else ""
 
 
 def finish_fold(
@@ -324,6 +334,7 @@ def finish_fold(
         wide=", then the 4,000 stays of Challenge 2012 (48 h)" if wide else "",
         terms=DEMO if fold.net.config.name == DEMO_NAME else OWN,
         attribution=WIDE if wide else "",
+        inherited=_inherited(init),
     )
     judged = fold.train if fold.held_out is None else fold.held_out
     known = fold.net.usual.to(fold.train.stays.static)
