@@ -50,8 +50,8 @@ def rows_of(cells: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-_TEXTS = ("id", "agent", "kind", "made_in", "status", "reason", "budget", "chosen", "source", "world", "world_seal")
-_TEXTS += ("oracle", "seal", "weights", "code")
+_TEXTS: tuple[str, ...] = ("id", "agent", "kind", "made_in", "status", "reason", "budget", "chosen", "source", "world")
+_TEXTS += ("world_seal", "oracle", "seal", "weights", "code")
 _NAMES = ("best_rule", "best_reference")  # text that a row may lack
 _COUNTS = ("steps", "seeds", "patients")
 
