@@ -42,7 +42,7 @@ def _sb3(algo: str) -> Callable[..., Path]:
 
         if changes.pop("compile", False):
             raise ValueError(
-                f"compile: {algo} is Stable-Baselines3's, which does not compile; take ppo, or leave it out"
+                f"compile: Stable-Baselines3's {algo} does not compile; take clinenv's own, ppo, or leave it out"
             )
         if arguments.pop("device", None) not in (None, "cpu"):
             raise ValueError("device: Stable-Baselines3 takes its patients as numpy arrays; take ppo, or leave it out")

@@ -176,6 +176,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
     start = time.perf_counter()
     try:
+        if args.beside is not None:
+            if not args.beside.is_file():
+                raise ValueError(f"--beside {args.beside} is no file; give the leaderboard.csv of an earlier board")
+            read_rows(args.beside)  # refused before a board is opened
         board = _open(args)
         if args.beside is not None:
             _earlier(args.beside, board.salt, args.ids)  # what cannot be read is refused before anything is judged

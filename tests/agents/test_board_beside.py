@@ -44,6 +44,8 @@ def test_a_table_of_something_else_is_refused_before_anything_is_judged(tmp_path
     told = ["--quick", "--ids", "ECGDrug-v0", "--beside", str(other), "--runs", str(tmp_path / "runs")]
     assert main([*told, "--out", str(tmp_path / "out")]) == 2
     assert str(other) in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out").exists() and not (tmp_path / "runs").exists()
+    assert main([*told[:3], "--beside", str(tmp_path / "none.csv"), *told[5:]]) == 2
+    assert "is no file" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no column"):
         read_rows(other)
