@@ -9,7 +9,7 @@ only in the few whom luck lets die under one agent and live under another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ def judge_expected(
     steps: int,
     events: Sequence[str] = ("alive",),
     begun: tuple[Any, Chart] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> EpisodeResults:
     """Expected episodes of the patients of `key` int64 [N], of at most `steps` steps.
 
@@ -41,6 +42,7 @@ def judge_expected(
     Args:
         events: taken at their chances, by the measures that tell of them; all others are drawn.
         begun: state and chart of the N patients where they are taken over; None: they are admitted.
+        progress: called with the number of steps done, after each.
 
     Raises:
         ValueError: no keys, fewer than one step, a world that tells no chances or none of these events, or an event
@@ -57,7 +59,7 @@ def judge_expected(
     here = torch.ones(count, dtype=torch.bool, device=key.device)  # whose course goes on
     there = torch.ones(count, device=key.device)  # the chance that no event has struck
     tally = Tally(simulator.task, count)
-    for _ in range(steps):
+    for done in range(steps):
         ordered = to_orders(agent.act(chart).to(key.device), menu) * here.unsqueeze(-1)
         given, refused = simulator.carried_out(chart, ordered)
         fates = simulator.world.fates(state, simulator.world.transition(state, given))
@@ -75,6 +77,8 @@ def judge_expected(
             tally.add(patients, here, chart, ordered, _judged(simulator, chart, given, seen, refused), there * chance)
         there, here = there * spared, here & ~simulator.task.terminated(after)
         state, chart = fates.spared, after
+        if progress is not None:
+            progress(done + 1)
         if not bool(here.any()):
             break
         if isinstance(agent, Narrowable) and not bool(here.all()):

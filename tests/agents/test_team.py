@@ -287,8 +287,9 @@ def test_what_the_planner_refuses(ward):
 
 @pytest.mark.slow
 def test_the_table_is_paired_and_goes_on_where_it_was_stopped(tmp_path):
-    sizes = "--patients 3 --max-steps 2 --iterations 1 --num-envs 4 --seeds 1 --horizon 1 --particles 2 --edits 1"
-    arguments = [*sizes.split(), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
+    sizes = "--patients 3 --max-steps 2 --num-envs 4 --seeds 1 --horizon 1 --particles 2 --edits 1"
+    training = "--iterations 1 2 --rates 1e-3 3e-4 --validation 4"
+    arguments = [*sizes.split(), *training.split(), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
     assert benchmark.main(arguments) == 0
     rows = {row["decider"]: row for row in read_csv(tmp_path / "team.csv")}
     assert len(rows) == 10 and {"joint planner", "independent PPO, seed 0", benchmark.SPLIT} <= rows.keys()
@@ -298,13 +299,19 @@ def test_the_table_is_paired_and_goes_on_where_it_was_stopped(tmp_path):
         gap = float(row["learned_minus_split"]) - float(row["return_minus_split"])
         assert float(row["exploitation"]) == pytest.approx(gap, abs=1e-4)
     assert "ehr-ward-small" in provenance(tmp_path / "team.csv")["seals"]
+    trained = read_csv(tmp_path / "team_training.csv")
+    assert len(trained) == 2 * 2 * 2 and [row["chosen"] for row in trained].count("True") == 1
+    chosen = max(trained, key=lambda row: float(row["validation_minus_split"]))
+    assert chosen["chosen"] == "True" and {row["minus_shorter"] == "" for row in trained[:4]} == {True}
+    modal = [row for row in trained if row["acts"] == "mode"]
+    assert all(float(row["validation_minus_split"]) == 0.0 for row in modal[:1]), "one iteration leaves the rule's mode"
     report = json.loads((tmp_path / "team.json").read_text())
     made = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.*") if p.is_file()}
     assert len(made) > 20
-    next(p for p in made if p.name == "joint_planner-1-2-1-1.5.json").unlink()  # as if it had been stopped there
+    next(p for p in made if p.name == "planner-1-2-1-1.5-0.99.json").unlink()  # as if it had been stopped there
     assert benchmark.main(arguments) == 0
     assert json.loads((tmp_path / "team.json").read_text())["rows"] == report["rows"]
-    kept = [p for p in made if "joint_planner" not in p.name]
+    kept = [p for p in made if "planner-" not in p.name]
     assert all(p.stat().st_mtime_ns == made[p] for p in kept)
 
 
