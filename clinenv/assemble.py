@@ -19,7 +19,7 @@ from clinenv.patients import Patients
 from clinenv.settings import Settings
 from clinenv.simulator import Simulator
 from clinenv.task import Task
-from world_models import catalog
+from world_models import catalog, half
 from world_models.devices import checked_device
 from world_models.protocol import WorldModel
 
@@ -41,7 +41,7 @@ def assemble(task: Task, count: int, world: WorldLike, settings: Settings, kind:
         raise ValueError(
             f"num_envs={count!r}: a whole number of environments is needed, at least one, at most {MOST_ENVS:,}"
         )
-    world = load_world(task, world, settings.device, settings.cohort, settings.hours_per_step)
+    world = load_world(task, world, settings.device, settings.cohort, settings.hours_per_step, settings.dtype)
     simulator = Simulator(world, task, pessimism=settings.pessimism, compile=settings.compile)
     interface = Interface(world, task, settings)
     steps = _horizon(task, world, settings)
@@ -78,7 +78,12 @@ def _patients(task: Task, world: WorldModel, patients: Any) -> Patients | None:
 
 
 def load_world(
-    task: Task, world: WorldLike, device: str | None, cohort: str | None, hours_per_step: float | None
+    task: Task,
+    world: WorldLike,
+    device: str | None,
+    cohort: str | None,
+    hours_per_step: float | None,
+    dtype: str | None = None,
 ) -> WorldModel:
     """The world of these arguments; "oracle" is that of the task.
 
@@ -88,9 +93,8 @@ def load_world(
     if isinstance(world, str | Path):
         world = task.oracle if world == "oracle" else world
         released = registration.WEIGHTS_SHA256.get(str(world))
-        return catalog.load(
-            world, "cpu" if device is None else device, cohort, sha256=released, hours_per_step=hours_per_step
-        )
+        device = "cpu" if device is None else device
+        return catalog.load(world, device, cohort, sha256=released, hours_per_step=hours_per_step, dtype=dtype)
     if not isinstance(world, WorldModel):
         raise ValueError(
             f"world={world!r} is no world; give a name ({', '.join(catalog.WORLDS)}), a folder with weights, or an "
@@ -104,6 +108,11 @@ def load_world(
         raise ValueError(
             f"hours_per_step={hours_per_step!r}, but the world given makes steps of {world.hours_per_step:g} h; build "
             "your own with other steps instead"
+        )
+    if dtype is not None and half.checked_dtype(dtype) != getattr(world, "dtype", half.WHOLE):
+        raise ValueError(
+            f"dtype={dtype!r} goes with a world given by its name; load your own in it instead "
+            f"(world_models.catalog.load(..., dtype={dtype!r}))"
         )
     return world
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from clinenv.arguments import check_flag, check_limit
 from clinenv.pessimism import Pessimism
+from world_models.half import checked_dtype
 
 __all__ = ["RENDER_FPS", "RENDER_MODES", "Settings"]
 
@@ -33,6 +34,8 @@ class Settings:
     hours: float | None = None  # length of an episode, up to whole steps; None: the task's
     max_episode_steps: int | None = None  # the registry's time limit; with `hours` the shorter one holds; -1: none
     device: str | None = None  # of a world that is loaded by its name; None: the CPU
+    # of a learned world's products of matrices: "bfloat16" or "float16" (`world_models.half`); None: "float32"
+    dtype: str | None = None
     action_unit: str = "scaled"  # of a continuous action: [-1, 1], where 0 and below order nothing; or "mg", "units"
     action: str | None = None  # "multidiscrete": switches for libraries that know no MultiBinary; None: the task's own
     render_mode: str | None = None  # "rgb_array" or "human"
@@ -47,6 +50,7 @@ class Settings:
         Pessimism.of(self.pessimism)
         check_flag("uncertainty", self.uncertainty)
         check_flag("compile", self.compile)
+        checked_dtype(self.dtype)
         check_limit(self.max_episode_steps)
         if self.render_mode is not None and self.render_mode not in RENDER_MODES:
             known = ", ".join(RENDER_MODES)

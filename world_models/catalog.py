@@ -10,7 +10,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from world_models import checkpoint
+from world_models import checkpoint, half
 from world_models.devices import checked_device
 from world_models.kept import LastMade
 from world_models.protocol import HasWeights, WorldModel
@@ -89,6 +89,7 @@ def load(
     cohort: str | None = None,
     sha256: str | None = None,
     hours_per_step: float | None = None,
+    dtype: str | None = None,
 ) -> WorldModel:
     """A world by its name in WORLDS or by the folder with its weights; the same arguments give the same object.
 
@@ -100,10 +101,11 @@ def load(
         cohort: which patients it samples; None: its default.
         sha256: the seal that config and weights must bear; only for worlds that have weights.
         hours_per_step: for worlds that know several; None: the world's own.
+        dtype: "bfloat16" or "float16", in which a learned world then multiplies matrices (`half`); None: "float32".
 
     Raises:
         ValueError: an unknown name, a path that is no world's folder, a device that cannot be used, a world without
-            cohorts or with other steps.
+            cohorts or with other steps, or one that does not tolerate the precision.
         FileNotFoundError: a file of the folder is missing.
         CheckpointError (a ValueError): config or weights are damaged, altered, or not those asked for.
     """
@@ -112,8 +114,9 @@ def load(
             f"world {name_or_path!r} is a {type(name_or_path).__name__}; give a name of the catalogue "
             f"({', '.join(WORLDS)}), a folder, or where an environment is made the world itself"
         )
+    dtype = half.checked_dtype(dtype)
     if str(name_or_path).startswith(ENSEMBLE):
-        return _ensemble(str(name_or_path), device, cohort, sha256, hours_per_step)
+        return _ensemble(str(name_or_path), device, cohort, sha256, hours_per_step, dtype)
     device = str(checked_device(device))
     if not isinstance(cohort, Hashable):
         raise ValueError(
@@ -122,7 +125,7 @@ def load(
         )
     hours_per_step = None if hours_per_step is None else checked_step(hours_per_step)
     name = str(name_or_path)
-    options = (device, cohort, hours_per_step)
+    options = (device, cohort, hours_per_step, dtype)
     if name.startswith(CAUSAL_LM):
         return _causal_lm(name, sha256, *options)
     factory, folder = _source(name)
@@ -138,7 +141,7 @@ def load(
 
 
 def _causal_lm(
-    name: str, sha256: str | None, device: str, cohort: str | None, hours_per_step: float | None
+    name: str, sha256: str | None, device: str, cohort: str | None, hours_per_step: float | None, dtype: str
 ) -> WorldModel:
     """The ward of a language model. Raises as `load`."""
     from world_models.ehr_world.causal_lm.ward import folder
@@ -148,14 +151,14 @@ def _causal_lm(
         raise ValueError(f"world {name!r} names no folder; {folder.REMEDY}")
     with folder.opened(path) as found:
         _check_seal(name, found.sha256, sha256)
-        options = (device, cohort, hours_per_step)
+        options = (device, cohort, hours_per_step, dtype)
         factory = "world_models.ehr_world.causal_lm.ward.world:CausalWard.load"
         key = (CAUSAL_LM, path.resolve(), found.sha256, *options)
         return _MADE.get(key, lambda: _made(name, factory, found, *options))
 
 
 def _ensemble(
-    name: str, device: str, cohort: str | None, sha256: str | None, hours_per_step: float | None
+    name: str, device: str, cohort: str | None, sha256: str | None, hours_per_step: float | None, dtype: str
 ) -> WorldModel:
     """The world of several. Raises as `load` and `ensemble.of`."""
     from world_models import ensemble
@@ -165,10 +168,10 @@ def _ensemble(
         raise ValueError(f"world {name!r}: each member bears a seal of its own; leave sha256 out")
     if len(set(parts)) != len(parts) or "" in parts:
         raise ValueError(f"world {name!r} needs several different worlds: ensemble:PATH1,PATH2")
-    members: list[Any] = [load(part, device, cohort, hours_per_step=hours_per_step) for part in parts]
+    members: list[Any] = [load(part, device, cohort, hours_per_step=hours_per_step, dtype=dtype) for part in parts]
     seals = tuple(member.weights_sha256 if isinstance(member, HasWeights) else None for member in members)
     called = f"ensemble of {', '.join(member.name for member in members)}"
-    return _MADE.get((name, seals, device, cohort, hours_per_step), lambda: ensemble.of(members, called))
+    return _MADE.get((name, seals, device, cohort, hours_per_step, dtype), lambda: ensemble.of(members, called))
 
 
 def _source(name: str) -> tuple[str, Path | None]:
@@ -226,6 +229,7 @@ def _made(
     device: str,
     cohort: str | None,
     hours_per_step: float | None,
+    dtype: str,
 ) -> WorldModel:
     make = _find(factory)
     arguments: dict[str, Any] = {"device": device}
@@ -241,7 +245,7 @@ def _made(
             f"hours_per_step={hours_per_step:g}: world {name!r} makes steps of {world.hours_per_step:g} h and no "
             "other; leave it out, or take a world that knows several (an oracle)"
         )
-    return world
+    return half.with_dtype(world, dtype)
 
 
 def _find(factory: str) -> Any:

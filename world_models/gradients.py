@@ -23,6 +23,8 @@ from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+from world_models import half
+
 __all__ = ["Differentiable", "passed", "root", "unwatched", "verb"]
 
 P = ParamSpec("P")
@@ -70,12 +72,13 @@ def unwatched(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def verb(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorates a world's verb: under `torch.no_grad`, unless the caller stands within `passed`."""
+    """Decorates a world's verb: under `torch.no_grad`, unless the caller stands within `passed`, and in the world's
+    precision (`half`)."""
     without = torch.no_grad()(function)
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        return (function if _ASKED.wanted else without)(*args, **kwargs)
+        return half.run(args[0], function if _ASKED.wanted else without, *args, **kwargs)
 
     return called
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from world_models import half
 from world_models.inputs import check_also, checked_factors, checked_orders
 from world_models.protocol import Chart, Factors, History
 from world_models.quantity import Quantity
@@ -94,6 +95,7 @@ class ExplainWorld:
         self.compose = compose
         self.name = f"{world.name}-explain" if compose == "chain" else f"{world.name}-explain-{compose}"
         self.device = torch.device(world.device)
+        self.dtype = getattr(world, "dtype", half.WHOLE)  # see `half`
         self.codes = tuple(world.codes)
         with torch.no_grad():
             width = world.explain_pairs(torch.zeros(1, dtype=torch.int64, device=self.device))[0].shape[-1]
@@ -161,6 +163,10 @@ class ExplainWorld:
         """The problem of a chart."""
         return {q.name: chart[q.name] for q in self.factors if q.name in chart}
 
+    def _led(self, z: Tensor, moved: Tensor, days: Tensor) -> Tensor:
+        """The latent [B, Z] that transitions [B, C] lead to from z [B, Z] in days [B], in the world's precision."""
+        return half.run(self.world, self.world.jepa.predict, z, moved, days).clamp(-LATENT_BOUND, LATENT_BOUND)
+
     @torch.no_grad()
     def transition(self, state: ExplainState, action: Tensor) -> ExplainState:
         """After the transitions ordered in action [B, 1 + 2 C]; those that make no sense do nothing.
@@ -177,11 +183,10 @@ class ExplainWorld:
         moves = move.abs().amax(-1) > 0
         found = state.found + move
         if self.compose == "joint":
-            led = self.world.jepa.predict(state.z_before, found, state.days)
+            led = self._led(state.z_before, found, state.days)
         else:
             first = (state.z_now == state.z_before).all(-1)
-            led = self.world.jepa.predict(state.z_now, move, torch.where(first, state.days, 0.0))
-        led = led.clamp(-LATENT_BOUND, LATENT_BOUND)
+            led = self._led(state.z_now, move, torch.where(first, state.days, 0.0))
         # A step that moved nothing, and nothing ordered, leaves the latent where it is.
         now = torch.where(moves.unsqueeze(-1), led, state.z_now)
         return state._replace(t=state.t + 1, z_now=now, found=found, stopped=stopped)
@@ -194,13 +199,13 @@ class ExplainWorld:
         An empty set leads nowhere.
         """
         if self.compose == "joint":
-            led = self.world.jepa.predict(z_before, found, days).clamp(-LATENT_BOUND, LATENT_BOUND)
+            led = self._led(z_before, found, days)
             return torch.where((found != 0).any(-1, keepdim=True), led, z_before)
         now, left = z_before, found
         while bool((left != 0).any()):
             first = (left != 0).to(torch.int8).argmax(-1, keepdim=True)
             move = torch.zeros_like(left).scatter(1, first, left.gather(1, first))
-            led = self.world.jepa.predict(now, move, days).clamp(-LATENT_BOUND, LATENT_BOUND)
+            led = self._led(now, move, days)
             now = torch.where((move != 0).any(-1, keepdim=True), led, now)
             left, days = left - move, torch.zeros_like(days)
         return now

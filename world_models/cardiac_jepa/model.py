@@ -109,6 +109,8 @@ class CardiacJEPAWorld(nn.Module):
 
     orders = ORDERS
     graded_orders = tuple(q.name for q in ORDERS if q.unit != "bool")  # the months: treatments are given or not
+    halves = ("bfloat16", "float16")  # see `half.TakesHalf`
+    dtype = "float32"
     hours_per_step = HOURS_PER_STEP
     weights_sha256: str | None = None  # the seal of the folder it was loaded from
 

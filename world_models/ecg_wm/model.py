@@ -79,6 +79,8 @@ class ECGWorldModel(nn.Module):
 
     orders = ORDERS
     graded_orders = tuple(order.name for order in ORDERS)  # see `gradients.Differentiable`
+    halves = ("bfloat16", "float16")  # see `half.TakesHalf`
+    dtype = "float32"
     weights_sha256: str | None = None  # the seal of the folder it was loaded from
     amount_limit: Tensor  # [D] largest central amounts met in training
     temperature: Tensor  # scalar: widens the samples of the belief; calibrated like spread_scale

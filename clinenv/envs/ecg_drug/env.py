@@ -139,7 +139,7 @@ class ECGDrugEnv(ClinicalEnv):
     import gymnasium, clinenv
     gymnasium.make("ECGDrug-v0", world="ecg-wm-small", patients="generated", cohort=None, observation="chart",
                    noise="none", missingness="none", hours=None, device=None, render_mode=None, pessimism=None,
-                   compile=False)
+                   compile=False, dtype=None)
     ```
     - `world`: "ecg-wm-small", "oracle", a folder with weights, or a world object.
     - `patients`: "generated", or a folder of WFDB records. `cohort`: which patients are drawn.
@@ -153,6 +153,8 @@ class ECGDrugEnv(ClinicalEnv):
       episodes outside of what it knows (`clinenv.pessimism`); for training, not for judging.
     - `compile`: True makes machine code of a step at the first one (minutes, once on a machine; needs g++), which then
       takes a tenth of the time or less (`clinenv.compiled`).
+    - `dtype`: "bfloat16" or "float16" for a learned world's products of matrices, faster where the machine multiplies
+      in it (`world_models.half`).
     - `render_mode`: "rgb_array" or "human": the ECG on paper and the intervals' course.
 
     ## Version History

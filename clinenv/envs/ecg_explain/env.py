@@ -97,7 +97,8 @@ class ECGExplainEnv(ClinicalEnv):
         compose: str = "chain",
         **arguments: Any,
     ) -> None:
-        task, world = explain_world(task, world, compose, arguments.pop("device", None), arguments.pop("cohort", None))
+        chosen = (arguments.pop(name, None) for name in ("device", "cohort", "dtype"))
+        task, world = explain_world(task, world, compose, *chosen)
         super().__init__(task, world, **arguments)
 
 
@@ -113,7 +114,8 @@ class ECGExplainVectorEnv(ClinicalVectorEnv):
         compose: str = "chain",
         **arguments: Any,
     ) -> None:
-        task, world = explain_world(task, world, compose, arguments.pop("device", None), arguments.pop("cohort", None))
+        chosen = (arguments.pop(name, None) for name in ("device", "cohort", "dtype"))
+        task, world = explain_world(task, world, compose, *chosen)
         super().__init__(task, num_envs, world, **arguments)
 
 
@@ -123,6 +125,7 @@ def explain_world(
     compose: str = "chain",
     device: str | None = None,
     cohort: str | None = None,
+    dtype: str | None = None,
 ) -> tuple[ECGExplainTask, ExplainWorld]:
     """The task for the world's codes, and the world with problems in it; an `ExplainWorld` is taken as it is.
 
@@ -131,7 +134,7 @@ def explain_world(
     """
     task = ECGExplainTask() if task is None else task
     if not isinstance(world, ExplainWorld):
-        world = load_world(task, world, device, cohort, None)
+        world = load_world(task, world, device, cohort, None, dtype)
         if not isinstance(world, HasPairs):
             raise ValueError(
                 f"world {world.name!r} has no jepa, codes and explain_pairs, so there is nothing to explain in it; use "

@@ -114,7 +114,7 @@ class ECGProgressionEnv(ClinicalEnv):
     import gymnasium, clinenv
     gymnasium.make("ECGProgression-v0", world="cardiac-jepa-small", patients="generated", cohort=None,
                    observation="chart", hours=None, device=None, render_mode=None, uncertainty=True, pessimism=None,
-                   compile=False)
+                   compile=False, dtype=None)
     ```
     - `world`: "oracle", "cardiac-jepa-small", a folder with weights, or a world object.
     - `cohort`: which patients are drawn, in worlds that know several.
@@ -122,6 +122,8 @@ class ECGProgressionEnv(ClinicalEnv):
       episodes outside of what it knows (`clinenv.pessimism`); for training, not for judging.
     - `compile`: True makes machine code of a step at the first one (minutes, once on a machine; needs g++), which then
       takes a tenth of the time or less (`clinenv.compiled`).
+    - `dtype`: "bfloat16" or "float16" for a learned world's products of matrices, faster where the machine multiplies
+      in it (`world_models.half`).
     - `hours`: a limit in the world's nominal steps (4383 h a visit); the ten years hold all the same.
     - `render_mode`: "rgb_array" or "human": conditions and treatments on a time line, and the latent's way on a map.
 

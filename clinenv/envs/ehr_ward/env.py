@@ -181,7 +181,7 @@ class EHRWardEnv(ClinicalEnv):
     import gymnasium, clinenv
     gymnasium.make("EHRWard-v0", world="ehr-ward-small", patients="generated", cohort=None, observation="chart",
                    noise="none", missingness="none", hours=None, hours_per_step=None, action=None, device=None,
-                   render_mode=None, uncertainty=True, pessimism=None, compile=False)
+                   render_mode=None, uncertainty=True, pessimism=None, compile=False, dtype=None)
     ```
     - `world`: "oracle", "ehr-ward-small", a folder with weights, or a world object.
     - `cohort`: in the oracle "ward" (default), "icu", or one disease: "sepsis", "pneumonia", "diabetic-ketoacidosis",
@@ -197,6 +197,8 @@ class EHRWardEnv(ClinicalEnv):
       episodes outside of what it knows (`clinenv.pessimism`); for training, not for judging.
     - `compile`: True makes machine code of a step at the first one (minutes, once on a machine; needs g++), which then
       takes a tenth of the time or less (`clinenv.compiled`).
+    - `dtype`: "bfloat16" or "float16" for a learned world's products of matrices, faster where the machine multiplies
+      in it (`world_models.half`).
     - `hours`: a shorter or longer stay.
     - `render_mode`: "rgb_array" or "human": the patient's chart.
 

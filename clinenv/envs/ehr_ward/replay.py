@@ -121,7 +121,8 @@ def _recorded(
             raise ValueError(
                 f"{name}={arguments[name]!r}: the patients of EHRReplay-v0 are the recorded stays; leave it out"
             )
-    world = load_world(task, world, arguments.get("device"), None, arguments.get("hours_per_step"))
+    device, hours, dtype = (arguments.get(name) for name in ("device", "hours_per_step", "dtype"))
+    world = load_world(task, world, device, None, hours, dtype)
     if stays is None:
         raise ValueError(
             'EHRReplay-v0 needs recorded stays: stays="FOLDER or FILE in MEDS", {"eicu": DIR}, or a list of '

@@ -74,6 +74,8 @@ class EHRWorldModel(nn.Module):
     measures: tuple[Quantity, ...] = tuple(q for q in MEASURES if q.name != "diagnosis")
     orders: tuple[Quantity, ...] = ORDERS
     graded_orders = tuple(q.name for q in ORDERS if q.unit != "bool")  # treatments with an amount
+    halves = ("bfloat16", "float16")  # see `half.TakesHalf`
+    dtype = "float32"
     factors: tuple[Quantity, ...] = (*STATIC, next(q for q in MEASURES if q.name == "complaint"))
     from_config = (  # the vocabulary's tables: weights mean nothing under another
         "bounds",
