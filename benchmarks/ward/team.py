@@ -44,7 +44,7 @@ from agents.team.ppo import TeamPPO
 from agents.team.split_rule import split_rule
 from benchmarks.common.intervals import put_mean
 from benchmarks.common.results import RESULTS, made_by, write_csv, write_json
-from benchmarks.ward.team_training import VALIDATION_SEED, Trained, trained_teams, training_text
+from benchmarks.ward.team_training import VALIDATION_SEED, Judges, Trained, trained_teams, training_text
 from clinenv.envs.care_team.rights import ROLES
 from clinenv.envs.care_team.task import CareTeamTask
 from clinenv.simulator import Simulator
@@ -214,8 +214,8 @@ def main(argv: list[str] | None = None) -> int:
     runs = Path(args.runs) / f"{Path(args.world).name}-{seal[:8]}"
     trained = None
     if args.iterations != [0]:
-        config, sizes = TeamPPO(num_envs=args.num_envs), (range(args.seeds), args.validation, args.max_steps)
-        trained = trained_teams(learned, config, runs, args.rates, args.iterations, *sizes)
+        judges, config = Judges(learned, args.validation, args.max_steps), TeamPPO(num_envs=args.num_envs)
+        trained = trained_teams(judges, config, runs, args.rates, args.iterations, range(args.seeds))
         print(training_text(trained.rows))
     made = deciders(planner, trained)
     key = keys.from_seed(args.seed, args.patients)

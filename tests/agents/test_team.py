@@ -287,12 +287,12 @@ def test_what_the_planner_refuses(ward):
 
 @pytest.mark.slow
 def test_the_table_is_paired_and_goes_on_where_it_was_stopped(tmp_path):
-    sizes = "--patients 3 --max-steps 2 --num-envs 4 --seeds 1 --horizon 1 --particles 2 --edits 1"
+    sizes = "--patients 3 --max-steps 2 --num-envs 4 --seeds 2 --horizon 1 --particles 2 --edits 1"
     training = "--iterations 1 2 --rates 1e-3 3e-4 --validation 4"
     arguments = [*sizes.split(), *training.split(), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
     assert benchmark.main(arguments) == 0
     rows = {row["decider"]: row for row in read_csv(tmp_path / "team.csv")}
-    assert len(rows) == 10 and {"joint planner", "independent PPO, seed 0", benchmark.SPLIT} <= rows.keys()
+    assert len(rows) == 11 and {"joint planner", "independent PPO, seed 0", benchmark.SPLIT} <= rows.keys()
     assert float(rows[benchmark.SPLIT]["return_minus_split"]) == float(rows[benchmark.SPLIT]["exploitation"]) == 0.0
     for row in rows.values():
         assert float(row["return_low"]) <= float(row["return"]) <= float(row["return_high"]) and row["patients"] == "3"
@@ -300,11 +300,14 @@ def test_the_table_is_paired_and_goes_on_where_it_was_stopped(tmp_path):
         assert float(row["exploitation"]) == pytest.approx(gap, abs=1e-4)
     assert "ehr-ward-small" in provenance(tmp_path / "team.csv")["seals"]
     trained = read_csv(tmp_path / "team_training.csv")
-    assert len(trained) == 2 * 2 * 2 and [row["chosen"] for row in trained].count("True") == 1
-    chosen = max(trained, key=lambda row: float(row["validation_minus_split"]))
-    assert chosen["chosen"] == "True" and {row["minus_shorter"] == "" for row in trained[:4]} == {True}
-    modal = [row for row in trained if row["acts"] == "mode"]
-    assert all(float(row["validation_minus_split"]) == 0.0 for row in modal[:1]), "one iteration leaves the rule's mode"
+    settings = [(row["learning_rate"], row["iterations"], row["acts"], row["seed"]) for row in trained]
+    assert len(set(settings)) == 2 * 2 * 2 + 2, "the second seed has the chosen setting alone, in both ways to act"
+    taken = [row for row in trained if row["chosen"] == "True"]
+    assert [row["seed"] for row in taken] == ["0", "1"]
+    assert all(taken[0][name] == taken[1][name] for name in ("learning_rate", "iterations", "acts"))
+    first = [row for row in trained if row["seed"] == "0"]
+    assert taken[0] == max(first, key=lambda row: float(row["validation_minus_split"]))
+    assert [row["minus_shorter"] != "" for row in first] == 4 * [False] + 4 * [True]
     report = json.loads((tmp_path / "team.json").read_text())
     made = {p: p.stat().st_mtime_ns for p in (tmp_path / "runs").rglob("*.*") if p.is_file()}
     assert len(made) > 20
