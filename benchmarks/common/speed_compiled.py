@@ -1,5 +1,8 @@
 """What compiled steps are worth: `python -m benchmarks.common.speed_compiled [--ids ID:WORLD ...] [--batches 1 64]`.
 
+With `--plans 64 1024` it measures what planners ask for instead: transitions a second of `Simulator.imagine`, so many
+plans of 6 steps for one patient in 4 possible futures each.
+
 Measures, for each id and world, environment steps a second, resets included, eagerly and compiled by turns in one run
 on one thread: at batch 1 the single environment as `gymnasium.make` gives it, above that the vector environment. Each
 rate is the median of `--repeats` turns of `--seconds`; `cpu` counts processor time instead of the clock, which on a
@@ -14,6 +17,7 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,7 +27,11 @@ from benchmarks.common.results import made_by, write_json
 from benchmarks.common.stepping import Case, made, together
 from benchmarks.common.timing import Work, by_turns
 from clinenv import compiled
+from clinenv.simulator import Simulator
+from world_models import keys
 
+Works = Callable[[str, str, int, bool], Work]
+PLANNED, FUTURES = 6, 4  # steps of a plan, particles
 IDS = (
     "ECGDrug-v0:ecg-wm-small",
     "ECGDrug-v0:oracle",
@@ -41,12 +49,28 @@ def stepping(id_: str, world: str, batch: int, compile: bool) -> Work:
     return playing(env) if batch == 1 else together(env)
 
 
-def measure(id_: str, world: str, batch: int, seconds: float, repeats: int) -> dict[str, Any]:
-    """One row of the result."""
-    eager = stepping(id_, world, batch, False)
+def imagining(id_: str, world: str, plans: int, compile: bool) -> Work:
+    """Work: plans imagined for one patient; says how many transitions that took."""
+    env: Any = made(Case(id_, world), 1).unwrapped
+    simulator = Simulator(env.world, env.task, compile=compile)
+    state, chart = simulator.reset(keys.from_seed(0, 1))
+    most = torch.tensor([order.high for order in env.world.orders])
+    draw = torch.rand(1, plans, PLANNED, len(most), generator=torch.Generator().manual_seed(0))
+    actions = (draw < 0.1) * most
+
+    def work() -> int:
+        simulator.imagine(state, chart, actions, FUTURES)
+        return plans * FUTURES * PLANNED
+
+    return work
+
+
+def measure(id_: str, world: str, batch: int, works: Works, seconds: float, repeats: int) -> dict[str, Any]:
+    """One row of the result; `works` makes the work of an id, a world and a batch, compiled or not."""
+    eager = works(id_, world, batch, False)
     eager()
     before, began, used = compiled.counts(), time.perf_counter(), os.times()
-    fast = stepping(id_, world, batch, True)
+    fast = works(id_, world, batch, True)
     fast()
     made, spent = time.perf_counter() - began, os.times()
     cpu = sum(spent[:4]) - sum(used[:4])
@@ -55,7 +79,7 @@ def measure(id_: str, world: str, batch: int, seconds: float, repeats: int) -> d
     again = compiled.counts()
     compiled._loaded.cache_clear()
     began = time.perf_counter()
-    stepping(id_, world, batch, True)()
+    works(id_, world, batch, True)()
     return {
         "id": id_,
         "world": world,
@@ -76,6 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ids", nargs="+", default=list(IDS), metavar="ID:WORLD")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 1024])
+    parser.add_argument("--plans", nargs="+", type=int, help="imagined for one patient, in the place of environments")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--keep", action="store_true", help="use the user's cache, instead of compiling all anew")
@@ -89,7 +114,7 @@ def main() -> None:
         "torch_threads": 1,
         "seconds": args.seconds,
         "repeats": args.repeats,
-        "steps_per_second": rows,
+        "imagined_per_second" if args.plans else "steps_per_second": rows,
     }
     worlds = sorted({world for each in args.ids if (world := each.partition(":")[2]) != "oracle"})
     made = made_by("benchmarks.common.speed_compiled", None, {"patients and actions": 0}, worlds)
@@ -98,11 +123,13 @@ def main() -> None:
             os.environ[compiled.CACHE_VARIABLE] = folder
         for each in args.ids:
             id_, _, world = each.partition(":")
-            for batch in args.batches:
-                row = measure(id_, world, batch, args.seconds, args.repeats)
+            for batch in args.plans or args.batches:
+                works = imagining if args.plans else stepping
+                row = measure(id_, world, batch, works, args.seconds, args.repeats)
                 rows.append(row)
                 print(
-                    f"{each:40s} batch {batch:5d}: eager {row['eager']['median']:9,.0f}, compiled "
+                    f"{each:40s} {'plans' if args.plans else 'batch'} {batch:5d}: "
+                    f"eager {row['eager']['median']:9,.0f}, compiled "
                     f"{row['compiled']['median']:9,.0f} steps/s ({row['times']:.1f} times, {row['times_cpu']:.1f} by "
                     f"processor time); made in {row['first_step_s']:.0f} s, loaded in "
                     f"{row['first_step_from_disk_s']:.1f} s; recompiles {row['recompiles']}",
