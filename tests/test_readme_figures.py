@@ -92,6 +92,8 @@ SETTINGS: dict[str, dict[str, str]] = {
         "fold 0": "its number",
     },
     "progression": {
+        "PTB-XL's folds 1 to 6": "the data",
+        "PTB-XL's folds 7 and 8": "the data",
         "95 % intervals": "their level",
         "fold 19 of 20": "its number",
         "at 10 % of the patients": "the row that is named",

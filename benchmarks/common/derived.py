@@ -57,15 +57,6 @@ def _arm_minutes(load: Load) -> float:
     return float(_row(load, "cardiac_jepa_arms.csv", method="ours", share="1")["pretrain_cpu_s"]) / 60
 
 
-def _judged_labels(load: Load) -> int:
-    return sum("note" not in label for label in load("fidelity_cardiac_jepa.json")[0]["labels"].values())
-
-
-def _challenge_records(load: Load) -> int:
-    """Real ECGs that are not LUDB's, whose records `ludb_morphology.json` counts."""
-    return load("fidelity_cardiac_jepa.json")[0]["records"] - load("ecg/ludb_morphology.json")[0]["records"]
-
-
 def _trial_ages(load: Load) -> str:
     youngest, oldest = load("oracles/ecg_drug/fitted_scr002.json")[0]["provenance"]["age_years_range"]
     return f"{youngest:.0f} to {oldest:.0f}"
@@ -146,8 +137,6 @@ DERIVED: dict[str, Callable[[Load], float | str]] = {
     "minutes an arm": _arm_minutes,
     "speeds": speed_tables.rates,
     "time of a step": speed_tables.splits,
-    "labels of real ECGs": _judged_labels,
-    "records of the Challenge": _challenge_records,
     "trial ages": _trial_ages,
     "test patients of the JEPA": _test_patients,
     "one record": _one_record,
