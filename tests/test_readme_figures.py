@@ -100,7 +100,6 @@ SETTINGS: dict[str, dict[str, str]] = {
         "| 100 % | 10 % | 1 % |": "the columns' shares",
         "over 90 % for": "the threshold of the count",
         "under 10 % for": "the threshold of the other end",
-        "Challenge 2021": "its year",
         "men of 80": "the row's name",
     },
     "people": {
