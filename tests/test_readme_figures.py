@@ -121,6 +121,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "batch 4096": "of the column or row",
         "of 10 s at 500 Hz": "an ECG's length and rate",
         "14 B": "its name",
+        "a batch of 1,024": "the batch that is timed",
     },
     "readme_limits": {
         "the trial admitted 18 to 35": "its protocol",
