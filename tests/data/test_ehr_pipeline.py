@@ -285,3 +285,17 @@ def test_patients_are_split_not_stays():
 )
 def test_categories_of_diagnoses(version, code, category):
     assert diagnosis_category(version, code) == category
+
+
+def test_what_cannot_be_read_leaves_nothing_and_the_right_path_is_taken_next(tmp_path: Path) -> None:
+    wrong, out = tmp_path / "wrong", tmp_path / "out"
+    wrong.mkdir()
+    for source in (Source(meds=str(wrong)), Source(eicu=str(wrong)), Source(challenge2019=str(wrong))):
+        with pytest.raises(EhrDataError, match="wrong"):
+            ehr_pipeline.run(source, out)
+        assert not out.exists()
+    out.mkdir()
+    (out / "note.txt").write_text("mine")
+    with pytest.raises(EhrDataError):
+        ehr_pipeline.run(Source(tables=str(wrong)), out)
+    assert [path.name for path in out.iterdir()] == ["note.txt"]

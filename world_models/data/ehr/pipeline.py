@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, fields
 from multiprocessing import get_context
 from pathlib import Path
@@ -62,7 +63,15 @@ def run(
     if (out / "flow.json").exists() or ((out / "data").exists() and not work.exists()):
         raise EhrDataError(f"{out} holds a dataset already; give another --out or remove it")
     rules = FilterRules() if rules is None else rules
-    folders = prepare(source, work, quiet)
+    begun = work.exists()
+    try:
+        folders = prepare(source, work, quiet)
+    except (EhrDataError, OSError):
+        if not begun:  # what cannot be read leaves nothing behind that the next try would stumble over
+            shutil.rmtree(work, ignore_errors=True)
+            with suppress(OSError):  # not empty: not ours
+                out.rmdir()
+        raise
     _process(folders, jobs, quiet)
     flow = source_flow(work, (Flow.read(folder / "flow.json") for folder in folders))
     check_units(flow, unit_tolerance)
