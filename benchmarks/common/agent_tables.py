@@ -16,7 +16,7 @@ from agents.registry import EVERY_ID
 from benchmarks.common.figures import Load, Row, printed, verdict
 
 __all__ = ["best_estimator", "board", "board_overview", "doors", "estimators", "foresight"]
-__all__ += ["gap_halved", "pessimism", "sure_leads", "table", "tail_cut"]
+__all__ += ["gap_halved", "pessimism", "sure_leads", "table", "tail_cut", "team_plateau", "team_trainings"]
 
 SHORT = 12  # steps of the board's shortest courses, which stand in its own files alone
 LEARNED = ("policy", "planner")  # what is made in a learned world; rules and constants are the simple ones
@@ -256,3 +256,39 @@ def doors(load: Load) -> str:
 def _passed(row: Row) -> str:
     result = row["result"].partition(":")[0]
     return f"{result}, {printed(row['steps_per_second'], '2s')}/s" if row["steps_per_second"] else result
+
+
+# ---- the care team
+
+
+def team_trainings(load: Load) -> str:
+    """Every training of independent PPO, by what it is worth to validation patients."""
+    heads = (
+        "rate",
+        "iterations",
+        "seed",
+        "acts",
+        "minus the split rule",
+        "minus the shorter run",
+        "processor time, s",
+        "",
+    )
+    rows = []
+    for row in load("team_training.csv"):
+        shorter = _interval(row, "minus_shorter", "+.2f") if row["minus_shorter"] else ""
+        cells = [row["learning_rate"], row["iterations"], row["seed"], row["acts"]]
+        cells += [_interval(row, "validation_minus_split", "+.2f"), shorter, printed(row["cpu_seconds"], ",.0f")]
+        rows.append([*cells, "chosen" if row["chosen"] == "True" else ""])
+    return table(heads, rows)
+
+
+def team_plateau(load: Load) -> str:
+    """Whether the setting that was chosen is as long as it need be, in a sentence."""
+    rows = [row for row in load("team_training.csv") if row["chosen"] == "True"]
+    chosen = next(row for row in rows if row["minus_shorter"])
+    gained = (
+        f"{chosen['iterations']} iterations gain {_interval(chosen, 'minus_shorter', '+.2f')} on the next shorter run"
+    )
+    if float(chosen["minus_shorter_low"]) > 0:
+        return f"It is not surely a plateau: {gained}."
+    return f"It is a plateau as far as these patients can tell: {gained}."

@@ -137,6 +137,8 @@ DERIVED: dict[str, Callable[[Load], float | str]] = {
     "minutes an arm": _arm_minutes,
     "speeds": speed_tables.rates,
     "time of a step": speed_tables.splits,
+    "team trainings": agent_tables.team_trainings,
+    "team plateau": agent_tables.team_plateau,
     "trial ages": _trial_ages,
     "test patients of the JEPA": _test_patients,
     "one record": _one_record,

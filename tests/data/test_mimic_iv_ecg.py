@@ -227,6 +227,30 @@ def test_the_label_set_may_be_given(folder):
     assert read_labels(folder[1], fold_column="strat_fold").fold.tolist() == [12] * 3 + [17] * 2 + [4] * 2 + [15]
 
 
+def test_other_chapters_and_finer_codes(folder, tmp_path, capsys):
+    both = read_labels(folder[1], chapters=("IX", "IV", "XX"))
+    assert {"I10", "E78", "W19"} <= set(both.codes)
+    one = read_labels(folder[1])
+    column = [both.codes.index(code) for code in one.codes]
+    assert torch.equal(both.label[:, column], one.label), "chapter IX reads as it does alone"
+    assert int(both.label[:, both.codes.index("E78")].sum()) == sum("E785" in row[3] for row in ROWS)
+    fine = read_labels(folder[1], codes=("I48", "I480", "I48.91", "W19"))
+    assert fine.codes == ("I48", "I48.0", "I48.91", "W19")
+    said = [[code.replace(".", "") for code in row[3]] for row in ROWS]
+    for i, start in enumerate(("I48", "I480", "I4891", "W19")):
+        assert int(fine.label[:, i].sum()) == sum(any(c.startswith(start) for c in codes) for codes in said)
+    assert bool((fine.label[:, 0] >= fine.label[:, 1]).all()), "who has a finer code has the category"
+    with pytest.raises(MimicEcgError, match="I99Z|'Q9"):
+        read_labels(folder[1], codes=("I48", "Q9"))
+    with pytest.raises(MimicEcgError, match="no diagnosis of chapters II in"):
+        read_labels(folder[1], chapters=("II",))
+    out = tmp_path / "m.h5"
+    arguments = ["--root", str(folder[0]), "--labels", str(folder[1]), "--out", str(out), "--quiet"]
+    assert main([*arguments, "--chapters", "IX", "IV"]) == 0
+    assert "of chapters IX, IV (" in capsys.readouterr().out
+    assert "E78" in read_monolith(out).codes
+
+
 def wrong(column: str, row: int, value: object):
     return lambda table: table.assign(**{column: [value if i == row else old for i, old in enumerate(table[column])]})
 

@@ -4,8 +4,8 @@
 
 DIR holds `record_list.csv` and `files/p1000/p10000032/s40689238/40689238.hea, .dat` (Gow 2023, doi 10.13026/4nqg-sb35,
 ODbL); the table is Strodthoff 2024, doi 10.1093/ehjdh/ztae039 (credentialed access). Labels are the categories of
-ICD-10 chapter IX in one of its columns of diagnoses. Rows are sorted by patient, then time. A run that was stopped goes
-on when its command is given again.
+ICD-10 chapter IX in one of its columns of diagnoses, as the paper has them, or of other --chapters. Rows are sorted by
+patient, then time. A run that was stopped goes on when its command is given again.
 
 Traps: an empty list says that no diagnosis is linked (the ECG was in no stay), not that the patient is healthy: such
 rows are left out unless --undiagnosed keeps them. Triage is `ecg_no_within_stay` 0; it is -1 outside a stay. Sex
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from os.path import isfile
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,7 @@ from world_models.data.ecg.mimic_iv_ecg_labels import (
 from world_models.data.ecg.monolith import MonolithError, Transitions, read_records, transitions
 from world_models.data.ecg.monolith_convert import SourceRows, convert, mark_of
 from world_models.data.ecg.wfdb.reader import RecordError
+from world_models.data.icd10 import CHAPTER, CHAPTERS
 
 __all__ = ["ConversionFlow", "LabelTable", "MimicEcgError", "build", "read_labels"]
 
@@ -49,7 +51,7 @@ class ConversionFlow(NamedTuple):
     rows: int  # of the table
     out_of_order: int  # patients whose rows did not stand in time order; sorted
     diagnosed: int  # rows with any diagnosis
-    chapter: int  # rows with a code of chapter IX
+    chapter: int  # rows with a code of the chapters asked for
     codes: int
     chosen: int  # rows asked for: diagnosed ones, up to the limit
     missing: int  # of them, records not on disk
@@ -57,13 +59,15 @@ class ConversionFlow(NamedTuple):
     written: int
     whole: Transitions  # over the whole table
     kept: Transitions  # over the rows written
+    chapters: tuple[str, ...] = (CHAPTER,)
 
     def diagram(self) -> str:
         """The counts as text, one step a line, and the figures of the paper's appendix."""
         lines = [
             f"{self.rows:9,d}  rows in the table ({self.out_of_order:,d} patients out of time order, sorted)",
             f"{self.diagnosed:9,d}  with diagnoses",
-            f"{self.chapter:9,d}  with a code of chapter IX ({self.codes} categories)",
+            f"{self.chapter:9,d}  with a code of chapter{'' if len(self.chapters) == 1 else 's'} "
+            f"{', '.join(self.chapters)} ({self.codes} categories)",
             f"{self.chosen:9,d}  asked for",
             f"{self.chosen - self.missing:9,d}  on disk ({self.missing:,d} missing)",
             f"{self.written:9,d}  readable ({self.unreadable:,d} not)",
@@ -117,6 +121,7 @@ def build(
     fold_column: str = "fold",
     undiagnosed: bool = False,
     most_missing: float = 0.01,
+    chapters: Sequence[str] = (CHAPTER,),
     quiet: bool = True,
 ) -> ConversionFlow:
     """Read, check, convert and write; a run that was stopped is continued where it was given the same arguments.
@@ -125,6 +130,7 @@ def build(
         limit: only the first so many rows (whole patients first come, so the last may be cut).
         undiagnosed: keep ECGs without any diagnosis, with no label set.
         most_missing: the share of records that may be missing on disk, and of those there that may be unreadable.
+        chapters: of ICD-10, whose categories are the labels. All 22 are some 1,500 categories in a byte each: 1.2 GB.
 
     Raises:
         MimicEcgError: see `read_labels`; no folder, nothing to convert, too much missing or unreadable.
@@ -139,7 +145,7 @@ def build(
         )
     if out.exists():  # before the table is read, which takes a minute
         raise MonolithError(f"{out} exists already; give another --out or remove it")
-    table = read_labels(labels, label_column, fold_column)
+    table = read_labels(labels, label_column, fold_column, chapters=chapters)
     chosen = np.flatnonzero(np.ones(len(table.study), bool) if undiagnosed else table.diagnosed.numpy())[:limit]
     if not len(chosen):
         raise MimicEcgError(
@@ -167,7 +173,7 @@ def build(
         )
     except RecordError as error:
         raise MimicEcgError(str(error)) from error
-    return _flow(table, len(chosen), missing, written, skipped, out)
+    return _flow(table, len(chosen), missing, written, skipped, out)._replace(chapters=tuple(chapters))
 
 
 def _flow(table: LabelTable, chosen: int, missing: int, written: int, skipped: int, out: Path) -> ConversionFlow:
@@ -204,6 +210,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, help="only the first so many rows")
     parser.add_argument("--label-column", default="all_diag_all", choices=LABEL_COLUMNS)
     parser.add_argument("--fold-column", default="fold", choices=FOLD_COLUMNS)
+    parser.add_argument(
+        "--chapters", nargs="+", default=[CHAPTER], choices=list(CHAPTERS), metavar="NUMERAL", help="of ICD-10 (IX)"
+    )
     parser.add_argument("--undiagnosed", action="store_true", help="keep ECGs that no diagnosis is linked to")
     parser.add_argument("--most-missing", type=float, default=0.01, help="share missing or unreadable allowed (0.01)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -1,12 +1,14 @@
 """The table of diagnoses of MIMIC-IV-ECG-Ext-ICD (records_w_diag_icd10.csv), checked, sorted and as labels.
 
-Strodthoff 2024, doi 10.1093/ehjdh/ztae039. Labels are the categories of ICD-10 chapter IX in one column of diagnoses.
+Strodthoff 2024, doi 10.1093/ehjdh/ztae039. Labels are the categories of ICD-10 chapter IX in one column of diagnoses,
+as the paper has them, or those of other chapters, or given codes.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from world_models.data.icd10 import UnknownCodeError, classes, in_chapter, three
+from world_models.data.icd10 import CHAPTER, UnknownCodeError, classes, in_chapter, path
 
 __all__ = ["FOLD_COLUMNS", "LABEL_COLUMNS", "LabelTable", "MimicEcgError", "read_labels"]
 
@@ -72,20 +74,22 @@ def _parse_lists(column: pd.Series, name: str) -> tuple[pd.Series, list[list[str
     return pd.Series(code), lists
 
 
-def _multi_hot(lists: list[list[str]], codes: tuple[str, ...] | None) -> tuple[Tensor, tuple[str, ...]]:
-    """[U, C] bool of the distinct lists, and the codes."""
+def _multi_hot(
+    lists: list[list[str]], codes: tuple[str, ...] | None, chapters: Collection[str]
+) -> tuple[Tensor, tuple[str, ...]]:
+    """[U, C] bool of the distinct lists, and the codes. An ECG has a code if a diagnosis is it or lies below it."""
+    said = {code for given in lists for code in given}
     try:
-        met = classes(lists)
+        codes = classes(lists, chapters) if codes is None else tuple(path(code)[-1] for code in codes)
+        column = {code: i for i, code in enumerate(codes)}
+        wanted = {path(code)[0] for code in codes} or chapters
+        each = {code: [column[x] for x in path(code) if x in column] for code in said if in_chapter(code, wanted)}
     except UnknownCodeError as error:
-        raise MimicEcgError(f"the table of labels holds an {error}") from error
-    codes = met if codes is None else tuple(codes)
+        raise MimicEcgError(f"the table of labels, or the label set, holds an {error}") from error
     if not codes:
-        raise MimicEcgError(
-            "no diagnosis of chapter IX (I00 to I99) in the table of labels; give another column or table"
-        )
-    column = {code: i for i, code in enumerate(codes)}
-    each = {code: column.get(three(code)) for code in {code for given in lists for code in given} if in_chapter(code)}
-    hot = [(i, each[code]) for i, given in enumerate(lists) for code in given if each.get(code) is not None]
+        named = "chapter IX (I00 to I99)" if tuple(chapters) == (CHAPTER,) else f"chapters {', '.join(chapters)}"
+        raise MimicEcgError(f"no diagnosis of {named} in the table of labels; give another column, chapter or table")
+    hot = [(i, place) for i, given in enumerate(lists) for code in given for place in each.get(code, ())]
     label = torch.zeros(len(lists), len(codes), dtype=torch.bool)
     if hot:
         label[tuple(torch.tensor(hot).T)] = True
@@ -97,22 +101,26 @@ def read_labels(
     label_column: str = "all_diag_all",
     fold_column: str = "fold",
     codes: tuple[str, ...] | None = None,
+    chapters: Collection[str] = (CHAPTER,),
 ) -> LabelTable:
     """records_w_diag_icd10.csv, checked and sorted by patient and time.
 
     Args:
         label_column: which of the columns of diagnoses; `all_diag_all` is the one to train on.
         fold_column: "fold" (the benchmark's) or "strat_fold".
-        codes: the label set; by default every category of chapter IX in the column (76 in version 1.0.1 (k)).
+        codes: the label set: categories or finer codes of any chapter, such as "I48" and "I48.91"; by default every
+            category of `chapters` in the column (76 of chapter IX in version 1.0.1 (k)).
+        chapters: of ICD-10, in Roman numerals.
 
     Raises:
         MimicEcgError: no such file, columns missing, a diagnosis that is no list or an unknown code, a study twice, a
             time that is none, a fold outside 0 to 19, a patient in two folds.
+        ValueError: no such chapter.
     """
     path = Path(path)
     frame = _read_frame(path, label_column, fold_column)
     which, lists = _parse_lists(frame[label_column], label_column)
-    hot, codes = _multi_hot(lists, codes)
+    hot, codes = _multi_hot(lists, codes, chapters)
     twice = frame["study_id"][frame["study_id"].duplicated()]
     if len(twice):
         raise MimicEcgError(f"study_id {twice.iloc[0]} stands in {path} more than once; fetch the table again")
