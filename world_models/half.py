@@ -63,8 +63,8 @@ def with_dtype(world: W, dtype: str) -> W:
 
 def run(world: Any, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
     """What a verb gives, with the products of matrices in the world's precision."""
-    dtype = getattr(world, "dtype", WHOLE)
-    if dtype == WHOLE:
+    dtype = getattr(world, "dtype", WHOLE)  # others' worlds may have torch's own there
+    if not isinstance(dtype, str) or DTYPES.get(dtype) not in _HALF:
         return function(*args, **kwargs)
     with torch.autocast(torch.device(world.device).type, DTYPES[dtype], cache_enabled=False):
         found = function(*args, **kwargs)

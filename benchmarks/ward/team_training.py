@@ -2,9 +2,9 @@
 
 From the first seed every rate is trained for every number of iterations (PPO's rate falls to 0 over its run, so a
 longer run is another run). Each team is judged in the learned ward on patients that neither training nor the table
-meets, with deaths at their chances, once as it samples and once at its mode. The best setting is the one that all other
-seeds are trained with. Whether its number of iterations is a plateau is what it gains on the next shorter run, paired
-over patients.
+meets, with deaths at their chances, once as it samples and once at its mode. A rate that is surely behind the best one
+at two lengths on end is not trained longer. The best setting is the one that all other seeds are trained with. Whether
+its number of iterations is a plateau is what it gains on the next shorter run, paired over patients.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from agents.protocol import Agent
 from agents.team.learned import learned_team
 from agents.team.ppo import TeamPPO, train
 from agents.team.split_rule import split_rule
-from benchmarks.common.intervals import put_mean
+from benchmarks.common.intervals import mean_interval, put_mean
 from benchmarks.common.spent import spending, spent
 from clinenv.simulator import Simulator
 from world_models import keys
@@ -32,6 +32,7 @@ from world_models.files import write_text
 
 __all__ = ["VALIDATION_SEED", "Trained", "trained_teams", "training_text"]
 
+PATIENCE = 2  # lengths at which a rate may be surely behind
 VALIDATION_SEED = 8_900_000_000  # of the first validation patient; training's begin at 8 700 000 000
 
 
@@ -106,9 +107,18 @@ def trained_teams(
             gains[rate, iterations, modal, seed] = gain
             rows[rate, iterations, modal, seed] = row | {"cpu_seconds": spent(folder), "chosen": False}
 
+    behind = dict.fromkeys(rates, 0)  # at how many lengths on end
     for iterations in sorted(budgets):  # the short ones first: a run that is stopped has a whole table of them
-        for rate in rates:
+        going = [rate for rate in rates if behind[rate] < PATIENCE]
+        for rate in going:
             trained(rate, iterations, seeds[0])
+        best_of = {
+            rate: max((gains[rate, iterations, m, seeds[0]] for m in (False, True)), key=lambda g: float(g.mean()))
+            for rate in going
+        }
+        leader = max(best_of.values(), key=lambda g: float(g.mean()))
+        for rate, gain in best_of.items():
+            behind[rate] = behind[rate] + 1 if mean_interval(gain - leader).high < 0 else 0
     rate, iterations, modal, _ = max(gains, key=lambda setting: float(gains[setting].mean()))
     for seed in seeds:
         if seed != seeds[0]:

@@ -128,3 +128,5 @@ def test_what_is_no_tensor_stays() -> None:
 
     found = half.run(World(), lambda: {"a": (torch.ones(2, dtype=torch.bfloat16), 3.0), "b": None})
     assert found["a"][0].dtype == torch.float32 and found["a"][1] == 3.0 and found["b"] is None
+    World.dtype = torch.float16  # type: ignore[assignment]  # as somebody's own module may have it
+    assert half.run(World(), lambda: torch.ones(1, dtype=torch.float16)).dtype == torch.float16
