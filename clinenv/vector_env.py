@@ -23,7 +23,7 @@ from clinenv.patient_env import PatientEnv
 from clinenv.rendering.trend import Trend
 from clinenv.settings import RENDER_FPS, RENDER_MODES, Settings
 from clinenv.task import Task
-from clinenv.vector_info import as_arrays, as_tensors, masked, object_rows
+from clinenv.vector_info import Stacked, as_info, object_rows, stacked
 from world_models import tree
 
 __all__ = ["ClinicalVectorEnv"]
@@ -33,7 +33,7 @@ class _Last(NamedTuple):
     """The last moment of rows that ended and began anew in the same step."""
 
     observation: Any  # of all rows
-    facts: dict[str, Tensor]  # of all rows
+    told: Stacked  # facts of all rows
     ended: Tensor  # bool [N]
 
 
@@ -125,8 +125,8 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
             self._trend.start() if mask.all() else self._trend.add(mask)
         self._check_limits()
         said = {**episodes.facts(), **episodes.unjudged()}
-        info = masked(said, torch.as_tensor(mask, device=episodes.device), whole=bool(mask.all()))
-        return self._out(episodes.observation()), as_tensors(info) if self.tensors else as_arrays(info)
+        info = as_info(stacked(said), torch.as_tensor(mask, device=episodes.device), said, self.tensors)
+        return self._out(episodes.observation()), info
 
     def _begin(
         self,
@@ -143,7 +143,10 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
                 place = torch.as_tensor(np.searchsorted(chosen, group), device=rows.device)
                 fixed = {name: value[place] for name, value in factors.items()}
                 whole = len(group) == self.num_envs
-                self._episodes.begin(None if whole else rows, None if base is None else base[0][rows], fixed, start)
+                if base is not None or fixed or start is not None:
+                    self._episodes.begin(None if whole else rows, None if base is None else base[0][rows], fixed, start)
+                else:
+                    self._episodes.renew(torch.zeros_like(self._ended).index_fill(0, rows, True))
 
     @torch.no_grad()
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -171,7 +174,8 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
             )
         observation, out, truncated = episodes.step(actions)
         reward, terminated = out.reward, out.terminated
-        facts = {**episodes.facts(), **episodes.verdict(out)}
+        said = {**episodes.facts(), **episodes.verdict(out)}
+        told = stacked(said)
         last: _Last | None = None
         begun = waiting
         if begun is not None:  # NEXT_STEP: what was stepped in these rows is thrown away
@@ -180,34 +184,29 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
         ended = terminated | truncated
         if mode == AutoresetMode.SAME_STEP and bool(ended.any()):
             begun = ended
-            last = _Last(observation, facts, ended)
+            last = _Last(observation, told, ended)
         if begun is not None:
-            rows = begun.nonzero().flatten()
-            shown, fresh = episodes.begin(rows)
-            observation = tree.put(observation, rows, shown)
-            unjudged = tree.take(episodes.unjudged(), rows)
-            facts = tree.put(facts, rows, {**episodes.facts(fresh), **unjudged})
+            observation, told = episodes.renew(begun, observation, told)
         self._ended = ended
         if self._trend is not None:
             self._trend.add(None if begun is None else begun.cpu().numpy())
             if self.render_mode == "human":
                 self._trend.show()
-        info = self._step_info(facts, last)
+        info = self._step_info(told, list(said), last)
         if self.tensors:
             return self._out(observation), reward.clone(), terminated.clone(), truncated.clone(), info
         flags = torch.stack([terminated, truncated]).cpu().numpy()
         return self._out(observation), reward.cpu().numpy().astype(np.float64), flags[0], flags[1].copy(), info
 
-    def _step_info(self, facts: dict[str, Tensor], last: _Last | None) -> dict[str, Any]:
-        """Facts of all rows, the `last` moment of those that ended."""
-        info = masked(facts, torch.ones_like(self._ended), whole=True)
+    def _step_info(self, told: Stacked, names: list[str], last: _Last | None) -> dict[str, Any]:
+        """Facts of all rows, by `names` in their order, the `last` moment of those that ended."""
+        info = as_info(told, torch.ones_like(self._ended), names, self.tensors)
         if last is not None:
-            info["final_info"] = masked(last.facts, last.ended)
-            info["_final_info"] = info["_final_obs"] = last.ended
-        info = as_tensors(info) if self.tensors else as_arrays(info)
-        if last is not None:
+            info["final_info"] = as_info(last.told, last.ended, names, self.tensors)
+            ended = last.ended if self.tensors else last.ended.cpu().numpy()
+            info["_final_info"], info["_final_obs"] = ended.copy() if not self.tensors else ended.clone(), ended
             shown = last.observation
-            info["final_obs"] = shown if self.tensors else object_rows(shown, info["_final_obs"], self._out)
+            info["final_obs"] = shown if self.tensors else object_rows(shown, ended, self._out)
         return info
 
     def _out(self, observation: Any) -> Any:

@@ -5,7 +5,7 @@ Where the mask is False the value is 0, as in Gymnasium's own vector environment
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -14,50 +14,48 @@ from torch import Tensor
 
 from world_models import tree
 
-__all__ = ["as_arrays", "as_tensors", "masked", "object_rows", "row_of"]
+__all__ = ["Stacked", "as_info", "object_rows", "row_of", "stacked"]
 
 Info = dict[str, Any]  # nested dicts of tensors or arrays [N]
+Stacked = dict[tuple[str, ...], Tensor]  # facts of a kind and shape as one tensor [N, names, ...]: what is done to all
+# of them is done once
 
 
-def masked(facts: dict[str, Tensor], mask: Tensor, whole: bool = False) -> Info:
-    """The facts, zero where mask bool [N] does not hold, each with its mask beside it; `whole`: it holds everywhere."""
-    info: Info = {}
-    for name, value in facts.items():
+def stacked(facts: dict[str, Tensor]) -> Stacked:
+    """The facts, name -> [N, ...], in one tensor for all of a kind and shape."""
+    kinds: dict[Any, list[str]] = {}
+    for name in sorted(facts):
+        kinds.setdefault((facts[name].dtype, facts[name].shape), []).append(name)
+    return {tuple(names): torch.stack([facts[name] for name in names], 1) for names in kinds.values()}
+
+
+def as_info(told: Stacked, mask: Tensor, names: Iterable[str], tensors: bool) -> Info:
+    """Info of the rows where mask, bool [N], holds, in memory of its own.
+
+    Args:
+        told: facts of all rows; 0 is said where the mask does not hold.
+        names: of them, in the order in which they are said.
+        tensors: as they are, not as numpy arrays (float64, bool or int8).
+    """
+    values: dict[str, Any] = {}
+    whole = bool(mask.all())
+    for group, part in told.items():
+        rows = part.movedim(1, 0)  # [names, N, ...]
         if not whole:
-            rows = mask.reshape(-1, *[1] * (value.ndim - 1))
-            value = value & rows if value.dtype == torch.bool else torch.where(rows, value, 0)
-        info[name] = value
-        info[f"_{name}"] = mask
+            spread = mask.reshape(-1, *[1] * (rows.ndim - 2))
+            rows = rows & spread if rows.dtype == torch.bool else torch.where(spread, rows, 0)
+        rows = rows.clone(memory_format=torch.contiguous_format)
+        values.update(zip(group, rows if tensors else _array(rows), strict=True))
+    masks = mask.expand(len(values), len(mask)).clone()
+    info: Info = {}
+    for name, those in zip(names, masks if tensors else masks.cpu().numpy(), strict=True):
+        info[name], info[f"_{name}"] = values[name], those
     return info
 
 
-def as_tensors(info: Info) -> Info:
-    """Every tensor copied, so that nothing is shared with the world or a later call."""
-    return {name: as_tensors(value) if isinstance(value, dict) else value.clone() for name, value in info.items()}
-
-
-def as_arrays(info: Info) -> Info:
-    """Numpy arrays, float64, bool or int8, in one transfer for all of a kind and shape together."""
-    places: list[tuple[Info, str, Tensor]] = []
-
-    def collect(values: Info) -> Info:
-        out: Info = {}
-        for name, value in values.items():
-            out[name] = None
-            if isinstance(value, dict):
-                out[name] = collect(value)
-            else:
-                places.append((out, name, value))
-        return out
-
-    result = collect(info)
-    for kind in {(value.dtype, value.shape) for _, _, value in places}:
-        group = [place for place in places if (place[2].dtype, place[2].shape) == kind]
-        rows = torch.stack([value for _, _, value in group]).cpu().numpy()
-        rows = rows if kind[0] in (torch.bool, torch.int8) else rows.astype(np.float64)
-        for (out, name, _), row in zip(group, rows, strict=True):
-            out[name] = row
-    return result
+def _array(rows: Tensor) -> np.ndarray:
+    array = rows.cpu().numpy()
+    return array if rows.dtype in (torch.bool, torch.int8) else array.astype(np.float64)
 
 
 def object_rows(observation: Any, mask: np.ndarray, release: Callable[[Any], Any]) -> np.ndarray:

@@ -3,7 +3,7 @@
 Beginning a patient costs nearly as much as beginning a hundred, and in a batch of thousands some row ends at almost
 every step. Who comes next depends on the row's key and the episode's number alone, so it can be drawn at any time: the
 patients and their order are the same, whoever ended before (in a learned world but for the last bits, which follow the
-batch's size).
+batch's size). Those who wait stand in the rows in which they will begin.
 """
 
 from __future__ import annotations
@@ -28,43 +28,62 @@ class WaitingRoom:
     """The next patients of `count` rows.
 
     Args:
-        fresh: patients as they begin, from row keys int64 [R] and numbers of episodes int64 [R]: what is shown of them,
-            and where they stand.
+        fresh: patients as they begin, from row keys int64 [R] and numbers of episodes int64 [R]: where they stand, what
+            is shown of them, and what else is told.
     """
 
-    def __init__(self, count: int, fresh: Callable[[Tensor, Tensor], tuple[Any, Running]]) -> None:
+    def __init__(self, count: int, fresh: Callable[[Tensor, Tensor], tuple[Running, Any, Any]]) -> None:
         self._count = count
         self._fresh = fresh
-        self._waiting: tuple[Any, Running] | None = None  # row r's episode e in place (e % DEPTH) * count + r
+        self._waiting: list[tuple[Any, ...]] = []  # DEPTH batches [count]: who comes next, and who after him
 
-    def next(self, running: Running, rows: Tensor) -> tuple[Any, Running]:
-        """The next patients of rows int64 [R] of `running` [count], as `fresh` gives them."""
-        base, episode = running.base[rows], running.episode[rows] + 1
-        if len(rows) * FEW >= self._count or self._bytes(running) > MOST_BYTES:
-            return self._fresh(base, episode)
-        place = episode % DEPTH * self._count + rows
-        if self._waiting is None or not self._there(base, episode, place).all():
-            self._waiting = self._filled(running)
-        return tree.take(self._waiting, place)
+    def renewed(self, now: tuple[Any, ...], ended: Tensor) -> tuple[Any, ...]:
+        """`now` with the next patients in the rows `ended`, bool [count].
 
-    def _bytes(self, running: Running) -> int:
-        return DEPTH * sum(leaf.numel() * leaf.element_size() for leaf in tree.leaves(running))
+        Args:
+            now: where all rows stand (`Running`), then as much of what `fresh` gives besides as is wanted.
+        """
+        running, rows = now[0], ended.nonzero().flatten()
+        if len(rows) * FEW >= self._count or self._bytes(now) > MOST_BYTES:
+            drawn = self._fresh(running.base[rows], running.episode[rows] + 1)
+            return tree.put(now, rows, drawn[: len(now)])
+        if not (self._waiting and self._there(running, 0)[rows].all()):
+            self._move_up(running)
+            if not self._there(running, 0)[rows].all():
+                self._fill(running)
+        return tree.exchange(now, rows, self._waiting[0][: len(now)])
 
-    def _there(self, base: Tensor, episode: Tensor, place: Tensor) -> Tensor:
-        """bool [R]: whose patient waits."""
-        assert self._waiting is not None
-        waiting = self._waiting[1]
-        return (waiting.base[place] == base) & (waiting.episode[place] == episode)
+    def _bytes(self, now: tuple[Any, ...]) -> int:
+        return DEPTH * sum(leaf.numel() * leaf.element_size() for leaf in tree.leaves(now))
 
-    def _filled(self, running: Running) -> tuple[Any, Running]:
-        """All who wait, once whoever is missing was drawn."""
-        ahead = torch.arange(1, DEPTH + 1, device=running.base.device)[:, None]
-        episode = (running.episode + ahead).flatten()
-        base = running.base.repeat(DEPTH)
-        place = episode % DEPTH * self._count + torch.arange(len(base), device=base.device) % self._count
-        if self._waiting is None:
-            order = place.argsort()
-            return self._fresh(base[order], episode[order])
-        missing = (~self._there(base, episode, place)).nonzero().flatten()
-        drawn = self._fresh(base[missing], episode[missing])
-        return tree.put(self._waiting, place[missing], drawn)
+    def _there(self, running: Running, place: int) -> Tensor:
+        """bool [count]: for whom the patient waits who comes next (`place` 0), or after him (1)."""
+        waiting: Running = self._waiting[place][0]
+        return (waiting.base == running.base) & (waiting.episode == running.episode + 1 + place)
+
+    def _move_up(self, running: Running) -> None:
+        """Who stood behind a patient that has begun is the next one."""
+        if not self._waiting:
+            first = self._fresh(running.base.repeat(DEPTH), self._numbers(running).flatten())
+            self._waiting = [tree.take(first, part) for part in tree.runs(DEPTH * self._count, self._count)]
+        for place in range(DEPTH - 1):
+            behind: Running = self._waiting[place + 1][0]
+            nexts = (behind.base == running.base) & (behind.episode == running.episode + 1 + place)
+            rows = nexts.nonzero().flatten()
+            self._waiting[place] = tree.exchange(self._waiting[place], rows, self._waiting[place + 1])
+
+    def _numbers(self, running: Running) -> Tensor:
+        """int64 [DEPTH, count]: which episodes those are who should wait."""
+        return running.episode + torch.arange(1, DEPTH + 1, device=running.episode.device)[:, None]
+
+    def _fill(self, running: Running) -> None:
+        """Whoever is missing is drawn, all in one batch."""
+        missing = [(~self._there(running, place)).nonzero().flatten() for place in range(DEPTH)]
+        numbers = self._numbers(running)
+        base = torch.cat([running.base[rows] for rows in missing])
+        drawn = self._fresh(base, torch.cat([each[rows] for each, rows in zip(numbers, missing, strict=True)]))
+        begin = 0
+        for place, rows in enumerate(missing):
+            here = tree.take(drawn, slice(begin, begin + len(rows)))
+            self._waiting[place] = tree.put(self._waiting[place], rows, here)
+            begin += len(rows)

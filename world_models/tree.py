@@ -18,6 +18,7 @@ __all__ = [
     "batch_size",
     "cat",
     "copy",
+    "exchange",
     "leaves",
     "map_leaves",
     "put",
@@ -131,6 +132,16 @@ def put(tree: T, index: Tensor, rows: T) -> T:
         return x if _one_row(x, r) else x.clone().index_copy_(0, index, r)  # a clone keeps the memory's order
 
     return map_leaves(replaced, tree, rows)
+
+
+def exchange(tree: T, index: Tensor, other: T) -> T:
+    """A copy of the tree with the rows at `index` (int64 [N]) as they are in `other`: `put` of `take`, and a good deal
+    quicker than `where` if few rows are exchanged."""
+
+    def exchanged(x: Tensor, y: Tensor) -> Tensor:
+        return x if _one_row(x, y) else x.clone().index_copy_(0, index, y.index_select(0, index))
+
+    return map_leaves(exchanged, tree, other)
 
 
 def repeat(tree: T, times: int) -> T:

@@ -52,6 +52,7 @@ class TorchRLEnv(EnvBase):
     """
 
     def __init__(self, env_id: str, num_envs: int = 1, *, categorical_actions: bool = True, **arguments: Any) -> None:
+        arguments = {"uncertainty": False, **arguments}
         self._patients = patients(env_id, num_envs, AutoresetMode.DISABLED, tensors=True, **arguments)
         self._episodes = self._patients.episodes
         device = self._episodes.device
@@ -94,7 +95,10 @@ class TorchRLEnv(EnvBase):
         else:
             chosen = rows.nonzero().squeeze(-1)
             factors, start = self._episodes.options(kwargs.get("options"), len(chosen))
-            self._episodes.begin(chosen, None, factors, start)
+            if factors or start is not None:
+                self._episodes.begin(chosen, None, factors, start)
+            else:
+                self._episodes.renew(rows)
             observation = self._episodes.observation()
             self._over = self._over & ~rows
         flags = {name: torch.zeros_like(self._over).unsqueeze(-1) for name in ("done", "terminated", "truncated")}

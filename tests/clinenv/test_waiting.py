@@ -97,4 +97,4 @@ def test_waveforms_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(waiting, "MOST_BYTES", 10_000)
     env = made(ToyWorld(hazard=0.2), observation="ecg", num_envs=12)
     course(env, 10)
-    assert env.unwrapped.episodes._waiting._waiting is None
+    assert not env.unwrapped.episodes._waiting._waiting

@@ -96,10 +96,10 @@ class CareTeamEpisodes(Episodes):
             f"{role}{_OWN}{name}": value for role in ROLES for name, value in self._told(role, out).items()
         }
 
-    def unjudged(self) -> dict[str, Tensor]:
-        """The names of `verdict`, 0 for all rows."""
-        nothing = torch.zeros(self.count, device=self.device)
-        return super().unjudged() | {f"{role}{_OWN}{name}": nothing for role in ROLES for name in _TOLD}
+    def unjudged(self, count: int | None = None) -> dict[str, Tensor]:
+        """As `Episodes.unjudged`."""
+        nothing = torch.zeros(self.count if count is None else count, device=self.device)
+        return super().unjudged(count) | {f"{role}{_OWN}{name}": nothing for role in ROLES for name in _TOLD}
 
     def _told(self, role: str, out: Step) -> dict[str, Tensor]:
         settled = self.settled
