@@ -24,7 +24,6 @@ from clinenv.rendering.trend import Trend
 from clinenv.settings import RENDER_FPS, RENDER_MODES, Settings
 from clinenv.task import Task
 from clinenv.vector_info import Stacked, as_info, object_rows, stacked
-from world_models import tree
 
 __all__ = ["ClinicalVectorEnv"]
 

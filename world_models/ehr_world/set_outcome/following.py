@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AT_ONCE", "follow", "join", "next_quantiles"]
 
-AT_ONCE = 128  # patients: what a pass over all their items leaves behind then stays in a processor's cache
+AT_ONCE = 96  # patients: what a pass over all their items leaves behind then stays in a processor's cache
 
 
 def join(model: EHRWorldModel, shown: EHRState) -> EHRState:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from world_models import gradients
+from world_models import gradients, tree
 from world_models.ehr_world.set_outcome import bins, trends
 from world_models.ehr_world.set_outcome.backbone import Backbone, Cache, Recurrent, Transformer
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
@@ -43,6 +43,8 @@ LABEL_SCALE = 1e4  # of a label's base: so wide that its bins are even
 MOST_TREND_Z = 6.0  # how far off a trend's number counts
 CELL_Z = 0.01  # width of the last report's cell where reports have no step
 MOST_AGAIN = 0.999  # share of the mass on the last report
+
+SLOTS_AT_ONCE = 4096  # of which the numbers stay in a processor's cache
 
 # first weights
 TABLE_GAIN, OUT_GAIN = 0.5, 0.1  # smaller than the library's: items begin alike, and near the base
@@ -307,6 +309,17 @@ class SetOutcome(nn.Module):
             last: [N], or [B, I], of the item in the chart before the step.
             met: interventions since that value, [N, J] or [B, I, J].
         """
+        rows = len(last.z)
+        most = SLOTS_AT_ONCE // (item.shape[0] if last.z.ndim == 2 else 1)
+        if rows <= most or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
+            return self._query(asked, item, last, met)
+        parts = []
+        for run in tree.runs(rows, most):
+            those = item if last.z.ndim == 2 else item[run]
+            parts.append(self._query(asked[run], those, tree.take(last, run), tree.take(met, run)))
+        return tree.cat(parts)
+
+    def _query(self, asked: Tensor, item: Tensor, last: ChartFeatures, met: Exposure) -> Outcome:
         value = last.z * last.seen
         features = torch.stack(
             [
