@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import statistics
-import time
 from typing import Any
 
-import torch
-
+from benchmarks.common.several import rate_of_several
 from benchmarks.common.timing import Work, rate
 from world_models import catalog, keys
 
@@ -36,33 +32,10 @@ def waveform_rows(
         for batch in batches
     ]
     if processes > 1:
-        several = [_of_processes(name, batches[-1], seconds, processes) for _ in range(repeats)]
-        found = {"median": statistics.median(several), "low": min(several), "high": max(several)}
+        found = rate_of_several(_drawing, (name, batches[-1]), processes, seconds, repeats)
         rows.append({"world": name, "batch": batches[-1], "processes": processes, **found})
     return rows
 
 
-def _of_processes(name: str, batch: int, seconds: float, processes: int) -> float:
-    """ECGs a second of so many processes at once, each on one thread: their rates' sum."""
-    context = multiprocessing.get_context("spawn")
-    together, found = context.Barrier(processes), context.Queue()
-    several = [context.Process(target=_one, args=(name, batch, seconds, together, found)) for _ in range(processes)]
-    for process in several:
-        process.start()
-    total = sum(found.get() for _ in several)
-    for process in several:
-        process.join()
-    return total
-
-
-def _one(name: str, batch: int, seconds: float, together: Any, found: Any) -> None:
-    """In a process of its own: ECGs a second on one thread, once all of `together` are warm."""
-    torch.set_num_threads(1)
-    work = waveforms(catalog.load(name), batch)
-    work()
-    work()
-    together.wait()
-    done, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        done += work()
-    found.put(done / (time.perf_counter() - start))
+def _drawing(name: str, batch: int) -> Work:
+    return waveforms(catalog.load(name), batch)

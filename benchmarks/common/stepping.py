@@ -8,6 +8,7 @@ that some of its steps are over already.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from benchmarks.common.stays import stay
 from benchmarks.common.timing import Work
 from clinenv.episodes import Episodes
 
-__all__ = ["CASES", "Case", "made", "together", "without_door"]
+__all__ = ["CASES", "TABLE", "Case", "drawn_actions", "made", "spread_out", "together", "without_door"]
 
 TABLE = 8  # random legal actions of a batch, drawn beforehand
 
@@ -79,19 +80,28 @@ def made(case: Case, batch: int, **arguments: Any) -> Any:
     )
 
 
-def together(env: gym.vector.VectorEnv[Any, Any, Any]) -> Work:
-    """Work: a step of every row, what ends begun anew in it. As many patients were stepped as there are rows."""
-    env.action_space.seed(0)
-    actions = [env.action_space.sample() for _ in range(TABLE)]
+def together(env: gym.vector.VectorEnv[Any, Any, Any], actions: Sequence[Any] | None = None) -> Work:
+    """Work: a step of every row, what ends begun anew in it. As many patients were stepped as there are rows.
+
+    Args:
+        actions: of all rows, played one after the other and again; None: random legal ones.
+    """
+    actions = drawn_actions(env, 0) if actions is None else actions
     env.reset(seed=0)
     spread_out(env.unwrapped.episodes)
     turn = itertools.count()
 
     def work() -> int:
-        env.step(actions[next(turn) % TABLE])
+        env.step(actions[next(turn) % len(actions)])
         return env.num_envs
 
     return work
+
+
+def drawn_actions(env: gym.vector.VectorEnv[Any, Any, Any], seed: int) -> list[Any]:
+    """Random legal actions of all rows, TABLE times."""
+    env.action_space.seed(seed)
+    return [env.action_space.sample() for _ in range(TABLE)]
 
 
 def spread_out(episodes: Episodes) -> None:
@@ -101,18 +111,18 @@ def spread_out(episodes: Episodes) -> None:
     episodes.now = now._replace(steps=rows * episodes.horizon_steps // episodes.count)
 
 
-def without_door(env: gym.vector.VectorEnv[Any, Any, Any]) -> Work:
+def without_door(env: gym.vector.VectorEnv[Any, Any, Any], actions: Sequence[Any] | None = None) -> Work:
     """Work: `Simulator.step` of the patients who are in `env`, as they are then: no spaces, observation, infos or
-    admissions. They do not move by it."""
+    admissions. They do not move by it. `actions` as in `together`."""
     episodes: Episodes = env.unwrapped.episodes
     codec, simulator, also = episodes.interface.codec, episodes.simulator, episodes.interface.view.also
-    env.action_space.seed(1)
-    orders = [codec(env.action_space.sample(), episodes.count) for _ in range(TABLE)]
+    actions = drawn_actions(env, 1) if actions is None else actions
+    orders = [codec(action, episodes.count) for action in actions]
     turn = itertools.count()
 
     def work() -> int:
         now = episodes.running
-        simulator.step(now.state, now.chart, orders[next(turn) % TABLE], also)
+        simulator.step(now.state, now.chart, orders[next(turn) % len(orders)], also)
         return episodes.count
 
     return work
