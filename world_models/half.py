@@ -14,6 +14,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
+from world_models.twins import twin
+
 __all__ = ["DTYPES", "WHOLE", "TakesHalf", "checked_dtype", "run", "with_dtype"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -55,10 +57,7 @@ def with_dtype(world: W, dtype: str) -> W:
         )
         name = getattr(world, "name", world)
         raise ValueError(f"dtype={dtype!r}: world {name!r} was not found to tolerate it; {remedy}")
-    twin: Any = object.__new__(type(world))  # what is loaded once a process is never changed
-    twin.__dict__.update(world.__dict__)
-    twin.dtype = dtype
-    return twin
+    return twin(world, dtype=dtype)
 
 
 def run(world: Any, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:

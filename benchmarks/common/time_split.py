@@ -4,7 +4,7 @@
 |---|---|
 | learned | calls of torch modules, and what else a world does with learned weights (`passes_of`) |
 | keys | `world_models.keys`: folding keys and drawing random numbers from them |
-| admissions | the rest of beginning new patients (`Episodes.begin`) |
+| admissions | the rest of beginning new patients (`Episodes.begin`, `Episodes.renew`) |
 | physiology | the rest of the world's verbs: states, charts, doses, sampling |
 | door | all else: the task's reward and cost, spaces, observations, infos, autoreset, numpy, Gymnasium's wrappers |
 
@@ -129,7 +129,7 @@ def _metered(meter: Meter, episodes: Episodes) -> Iterator[None]:
     """The meter follows what is at work in these episodes' environment."""
     world = episodes.simulator.world
     learned, verb = _Kind(meter, "learned"), _Kind(meter, "physiology")
-    places: list[tuple[Any, str, Any]] = [(episodes, "begin", _Kind(meter, "admissions"))]
+    places: list[tuple[Any, str, Any]] = [(episodes, name, _Kind(meter, "admissions")) for name in ("begin", "renew")]
     places += [(world, name, verb) for name in VERBS if hasattr(world, name)]
     # verbs that the episodes took hold of when they were made
     places += [(episodes, name, verb) for name in ("_parts", "_truth") if getattr(episodes, name) is not None]

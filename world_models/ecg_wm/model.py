@@ -57,6 +57,7 @@ from world_models.oracles.ecg_drug.world import ADMISSION_FIBRILLATION
 from world_models.protocol import UNKNOWN, Chart, Factors, Fates, History, Parts, Treated
 from world_models.quantities.ecg_drug import DRUGS, MEASURES, ORDERS
 from world_models.quantity import Quantity
+from world_models.twins import twin
 
 __all__ = ["KIND", "SPREAD_OF", "ECGWorldModel"]
 
@@ -148,12 +149,8 @@ class ECGWorldModel(nn.Module):
         self, hours_per_step: float | None = None, cohort: str | None = None, sampling: Sampling | None = None
     ) -> ECGWorldModel:
         """The same weights (shared, not copied) with another step, other generated patients, another way to sample."""
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        twin.hours_per_step = float(hours_per_step or self.hours_per_step)
-        twin.cohort = cohort or self.cohort
-        twin.sampling = sampling or self.sampling
-        return twin
+        hours = float(hours_per_step or self.hours_per_step)
+        return twin(self, hours_per_step=hours, cohort=cohort or self.cohort, sampling=sampling or self.sampling)
 
     @property
     def device(self) -> torch.device:
