@@ -24,7 +24,15 @@ from benchmarks.common.spent import spending, spent
 from benchmarks.progression.arms import PRESETS, PROBE, TUNED, WHOLE, Arm, SplitCohort, fresh_encoder, settle_norms
 from world_models import checkpoint
 from world_models.cardiac_jepa import probes
-from world_models.cardiac_jepa.config import JEPAConfig, as_authors, as_paper, naive, with_inverse, with_ode
+from world_models.cardiac_jepa.config import (
+    JEPAConfig,
+    as_authors,
+    as_paper,
+    naive,
+    with_inverse,
+    with_ode,
+    with_vicreg,
+)
 from world_models.cardiac_jepa.encoder import XResNet1d
 from world_models.cardiac_jepa.finetune import Classifier, FinetuneRecipe, LabelledRows, finetune, predict, supervised
 from world_models.cardiac_jepa.jepa import CardiacJEPA
@@ -66,6 +74,7 @@ FORMS: dict[str, Form] = {
     "paper": Form("The paper's exact form", as_paper, changed=0.0),
     "authors": Form("The authors' public code", as_authors, changed=0.0),
     "naive": Form("Naive SSL (Invariance)", naive),
+    "vicreg": Form("Ours with VICReg", with_vicreg),
     "binary": Form("Ours, binary action without time", lambda c: replace(c, name=f"{c.name}-binary", action="binary")),
     "ode": Form("Ours, Neural ODE in elapsed time", with_ode),
     "reversed": Form("Ours with reversed pairs", _same, reverse=True),
