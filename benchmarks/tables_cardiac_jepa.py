@@ -1,8 +1,8 @@
-"""The command under its earlier name; it lives in `benchmarks.progression.tables`."""
+"""The command under its earlier name; it lives in `benchmarks.progression.fair_arms`."""
 
 import sys
 
-from benchmarks.progression.tables import main
+from benchmarks.progression.fair_arms import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -38,23 +38,10 @@ def _expected_over_seen(load: Load, setting: str) -> float:
     return float(found["mean_chance"]) / float(found["base_rate"])
 
 
-def _published_lead(load: Load) -> float:
-    """Linear probe on dynamics minus on invariance, triage, as the paper prints them."""
-    ours, naive = (
-        _row(load, "cardiac_jepa_table1.csv", data="published, MIMIC-IV-ECG", method=method, protocol="Linear probe")
-        for method in ("Ours (Latent Dynamics)", "Naive SSL (Invariance)")
-    )
-    return float(ours["Triage (first ECG)"].split()[0]) - float(naive["Triage (first ECG)"].split()[0])
-
-
 def _codes_foretold(load: Load, share: float) -> list[str]:
     """ICD-10 codes whose onset the probe reads in more than this share of the foretold latents."""
     rows = load("cardiac_jepa_actions_onset.csv")
     return [r["code"] for r in rows if not r["code"].startswith("all") and float(r["onset_read"] or 0) > share]
-
-
-def _arm_minutes(load: Load) -> float:
-    return float(_row(load, "cardiac_jepa_arms.csv", method="ours", share="1")["pretrain_cpu_s"]) / 60
 
 
 def _trial_ages(load: Load) -> str:
@@ -66,6 +53,12 @@ def _test_patients(load: Load) -> float:
     """Patients of one fold of twenty, to the hundred."""
     simulated = figure(load("weights/cardiac-jepa-small/CARD.md"), "ECGs of # others")
     return round(int(simulated) / 20, -2)
+
+
+def _fair_patients(load: Load) -> float:
+    """Of whom eighteen folds of twenty are all training patients; to the hundred."""
+    row = next(r for r in load("cardiac_jepa_fair_costs.csv") if r["share"] == "0.1")
+    return round(int(row["train_patients"]) / 0.1 * 20 / 18, -2)
 
 
 def _one_record(load: Load) -> float:
@@ -127,20 +120,19 @@ DERIVED: dict[str, Callable[[Load], float | str]] = {
     "median unit correlation": lambda load: statistics.median(float(r["unit_correlation"]) for r in _effects(load)),
     "deaths expected over seen, 4 h": lambda load: _expected_over_seen(load, "death_72h_from_4h"),
     "deaths expected over seen, 24 h": lambda load: _expected_over_seen(load, "death_72h_from_24h"),
-    "published lead": _published_lead,
     "codes foretold": lambda load: len(_codes_foretold(load, 0.9)),
     "codes foretold, names": lambda load: " ".join(_codes_foretold(load, 0.9)),
     "ids": id_tables.ids,
     "weights": id_tables.weights,
     "matrix peak": lambda load: load("speed.json")[0]["matrix_peak"]["cpu"] / 1e9,
     "codes": lambda load: sum(not r["code"].startswith("all") for r in load("cardiac_jepa_actions_onset.csv")),
-    "minutes an arm": _arm_minutes,
     "speeds": speed_tables.rates,
     "time of a step": speed_tables.splits,
     "team trainings": agent_tables.team_trainings,
     "team plateau": agent_tables.team_plateau,
     "trial ages": _trial_ages,
     "test patients of the JEPA": _test_patients,
+    "patients of the fair arms": _fair_patients,
     "one record": _one_record,
     "cohort medians compared": lambda load: len(load("cohorts_chapman.csv")),
     "cohort medians apart": lambda load: len(_cohort_medians(load)),

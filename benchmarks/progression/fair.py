@@ -1,9 +1,10 @@
-"""The arms of `benchmarks.progression.fair_arms`: how each is trained, under three schedules, and what it cost.
+"""The arms of `benchmarks.progression.fair_arms`: how each is trained, under four schedules, and what it cost.
 
 Under "fair" every stage of every arm, pre-training, fine-tuning or learning from nothing, runs at the same rates until
 the validation patients of its own share no longer gain (`plateau`). "equal" is the same within so many seconds of
 processor time an arm, tuning included: half of them pre-training's where there is any. "paper" is the epochs and rates
-of the published code. An arm lies in one folder and goes on where it was stopped.
+of the published code; "mixed" goes on from its pre-trained encoder and learns the labels as under "fair". An arm lies
+in one folder and goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +22,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.common.spent import spending, spent
-from benchmarks.progression.arms import PRESETS, PROBE, TUNED, WHOLE, Arm, SplitCohort, fresh_encoder, settle_norms
+from benchmarks.progression.arms import (
+    PRESETS,
+    PROBE,
+    TUNED,
+    WHOLE,
+    Arm,
+    SplitCohort,
+    fresh_encoder,
+    settle_norms,
+    sides_of,
+    spread,
+)
 from world_models import checkpoint
 from world_models.cardiac_jepa import probes
 from world_models.cardiac_jepa.config import (
@@ -39,13 +51,13 @@ from world_models.cardiac_jepa.jepa import CardiacJEPA
 from world_models.cardiac_jepa.pretrain import PairSource, pretrain
 from world_models.cardiac_jepa.synthetic_pairs import with_synthetic
 from world_models.cardiac_jepa.trainees import PROBE_PENALTIES, LabelledTrainee, PairTrainee
-from world_models.data.ecg.pairs import subset_patients, with_changes
+from world_models.data.ecg.pairs import with_changes
 from world_models.files import write_text
 from world_models.plateau import Patience, Plateau, to_plateau
 
-__all__ = ["FORMS", "SCHEDULES", "Epochs", "FairSettings", "Form", "Side", "run_fair_arm", "sides_of"]
+__all__ = ["FORMS", "SCHEDULES", "Epochs", "FairSettings", "Form", "run_fair_arm"]
 
-SCHEDULES = ("fair", "equal", "paper")
+SCHEDULES = ("fair", "equal", "paper", "mixed")
 CHANGED = 0.6  # least share of changed pairs in our own arms
 
 
@@ -117,38 +129,32 @@ class FairSettings:
     compiled: bool = False  # encoders are trained through compiled kernels
 
 
-class Side(NamedTuple):
-    """Rows of the patients of a share."""
-
-    train: Tensor  # int64 [N]
-    valid: Tensor  # int64 [V], V at most N
-    first: Tensor  # int64 [P] pairs of training ECGs
-    second: Tensor
-
-
-def _spread(rows: Tensor, most: int) -> Tensor:
-    """At most so many of the rows, evenly."""
-    return rows[torch.linspace(0, len(rows) - 1, min(len(rows), most)).long()]
+def _folder(
+    work: Path, settings: FairSettings, form: str, share: float, schedule: str, seed: int, seconds: float
+) -> Path:
+    """Of an arm; it says what is in it."""
+    told = json.dumps([asdict(settings), form, share, schedule, seed, round(seconds, 1)], default=str)
+    folder = work / f"{schedule}-{form}-{share:g}-{seed}-{hashlib.sha256(told.encode()).hexdigest()[:10]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "settings.json", told)
+    return folder
 
 
-def sides_of(cohort: SplitCohort, share: float, seed: int, valid_for_train: float) -> Side:
-    """Training and validation patients of a share; with one seed those of a smaller share are among them.
+def _take_encoder(folder: Path, other: Path) -> None:
+    """Begin with the encoder and the probe that an arm of another schedule has made.
 
     Raises:
-        ValueError: fewer than two pairs, or no validation ECG.
+        ValueError: it has made none yet.
     """
-    m = cohort.data
-    train = cohort.train[subset_patients(m.patient[cohort.train], share, seed)]
-    people = len(m.patient[cohort.valid].unique())
-    wanted = max(share * people, valid_for_train * len(m.patient[train].unique()))
-    valid = cohort.valid[subset_patients(m.patient[cohort.valid], min(1.0, wanted / people), seed)]
-    valid = _spread(valid, len(train))
-    inside = torch.zeros(len(m.patient), dtype=torch.bool)
-    inside[train] = True
-    keep = inside[cohort.first]
-    if int(keep.sum()) < 2:
-        raise ValueError(f"{int(keep.sum())} pairs at a share of {share:g}; give more patients or a larger share")
-    return Side(train, valid, cohort.first[keep], cohort.second[keep])
+    names = ("encoder.safetensors", "probe.json", "probe.safetensors")  # the last says that all are there
+    if (folder / names[-1]).exists():
+        return
+    if not (other / names[-1]).exists():
+        raise ValueError(
+            "schedule 'mixed' goes on from the encoder of 'paper': train that first (--schedules paper mixed)"
+        )
+    for name in names:
+        (folder / name).write_bytes((other / name).read_bytes())
 
 
 def run_fair_arm(
@@ -168,7 +174,7 @@ def run_fair_arm(
         seconds: of processor time that training and tuning of the arm may take; with the schedule "equal" alone.
 
     Raises:
-        ValueError: an unknown form or schedule, or too few patients at this share.
+        ValueError: an unknown form or schedule, too few patients at this share, or "mixed" before "paper".
     """
     if form not in FORMS or schedule not in SCHEDULES:
         raise ValueError(
@@ -176,10 +182,9 @@ def run_fair_arm(
         )
     if math.isfinite(seconds) != (schedule == "equal"):
         raise ValueError(f"schedule {schedule!r} with {seconds:g} seconds: 'equal' needs them, the others have none")
-    told = json.dumps([asdict(settings), form, share, schedule, seed, round(seconds, 1)], default=str)
-    folder = work / f"{schedule}-{form}-{share:g}-{seed}-{hashlib.sha256(told.encode()).hexdigest()[:10]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "settings.json", told)
+    folder = _folder(work, settings, form, share, schedule, seed, seconds)
+    if schedule == "mixed":
+        _take_encoder(folder, _folder(work, settings, form, share, "paper", seed, math.inf))
     run = _Run(cohort, FORMS[form], share, schedule, settings, folder, seed, seconds, device)
     scores = run.scores()
     costs = ("pretrain", "probe", "labels")
@@ -219,8 +224,8 @@ class _Run:
             self.config = replace(self.config, crop_samples=m.ecg.shape[-1])
         self.side = sides_of(cohort, share, seed, settings.valid_for_train)
         self.fit = LabelledRows(m.ecg, m.label, self.side.train)
-        self.few = LabelledRows(m.ecg, m.label, _spread(self.side.train, settings.probe_rows))
-        self.choose = LabelledRows(m.ecg, m.label, _spread(self.side.valid, settings.valid_rows))
+        self.few = LabelledRows(m.ecg, m.label, spread(self.side.train, settings.probe_rows))
+        self.choose = LabelledRows(m.ecg, m.label, spread(self.side.valid, settings.valid_rows))
         self.told: dict[str, Any] = {}
 
     def scores(self) -> dict[str, Tensor]:

@@ -2,11 +2,11 @@
 
     python -m benchmarks.progression.fair_arms --data FILE.h5 --work DIR --out DIR    # or --patients N; --quick
 
-Macro AUROC of the test patients (fold 19) under three schedules: "fair", every stage of every arm at the same rates to
+Macro AUROC of the test patients (fold 19) under four schedules: "fair", every stage of every arm at the same rates to
 its plateau on validation patients of its own share; "equal", so many seconds of processor time an arm, tuning included
 (default: what supervised learning took to its plateau at that share); "paper", the epochs of the published code
-(supervised 20; pre-training 50, fine-tuning 30). The difference of the leads under "paper" and "fair" is what unequal
-training makes of the paper's Figure 4. Intervals are of a bootstrap over patients, of the mean over `--seeds`. Every
+(supervised 20; pre-training 50, fine-tuning 30); "mixed", pre-trained by these epochs and from there to the plateau,
+against supervised learning at its plateau. The difference of the leads under "paper" and "fair" is what unequal training makes of the paper's Figure 4. Intervals are of a bootstrap over patients, of the mean over `--seeds`. Every
 arm is kept under --work: the same command goes on where it was stopped, and `--arms`, `--fractions`, `--schedules` make
 some of them at a time. Full width: `--preset xresnet1d50 --fractions 0.01`.
 """
@@ -27,7 +27,7 @@ from benchmarks.common.intervals import Bootstrap, Interval, bootstrap_macro, co
 from benchmarks.common.results import made_by, write_tables
 from benchmarks.progression.arms import PRESETS, TUNED, WHOLE, SplitCohort, cohort_of, data_mark
 from benchmarks.progression.fair import FORMS, SCHEDULES, Epochs, FairSettings, run_fair_arm
-from benchmarks.progression.paper import TASKS, fair_figure
+from benchmarks.progression.figure4 import TASKS, fair_figure
 from world_models.cardiac_jepa.auroc import contrast, mean_of
 from world_models.command_line import MOST_THREADS, device, folder, number, whole
 from world_models.data.ecg.monolith import read_monolith
@@ -74,7 +74,7 @@ class Judged:
     def lead(self, task: str, key: Key) -> list[tuple[float, Bootstrap]] | None:
         """The terms of an arm's lead over supervised learning of its schedule and share; None: there is none."""
         schedule, share, form, _ = key
-        other = (schedule, share, "supervised", WHOLE)
+        other = ("fair" if schedule == "mixed" else schedule, share, "supervised", WHOLE)
         if form.startswith("supervised") or (task, key) not in self.runs or (task, other) not in self.runs:
             return None
         return [(1.0, self.mean(task, key)), (-1.0, self.mean(task, other))]
@@ -124,9 +124,10 @@ def unequal(judged: Judged) -> list[dict[str, Any]]:
             between = contrast(*paper, *((-weight, b) for weight, b in fair))
             row: dict[str, Any] = {"share": share, "method": FORMS[form].name, "task": TASKS[task]}
             row |= columns("lead_of_the_papers_schedule", contrast(*paper)) | columns("fair_lead", contrast(*fair))
-            equal = judged.lead(task, ("equal", share, form, TUNED))
             nothing = Interval(math.nan, math.nan, math.nan)
-            row |= columns("lead_at_equal_seconds", nothing if equal is None else contrast(*equal))
+            for name, schedule in (("lead_at_equal_seconds", "equal"), ("lead_of_mixed", "mixed")):
+                terms = judged.lead(task, (schedule, share, form, TUNED))
+                row |= columns(name, nothing if terms is None else contrast(*terms))
             row |= columns("unequal_training", between)
             row["published_lead"] = PUBLISHED_LEAD if task == "triage" and math.isclose(share, 0.1) else ""
             rows.append(row)
@@ -223,7 +224,7 @@ def _wanted(a: argparse.Namespace) -> Iterator[tuple[float, str, str, int]]:
         for schedule in sorted(set(a.schedules), key=SCHEDULES.index):
             for form in forms:
                 for seed in a.seeds:
-                    if form != "random" or schedule == "fair":
+                    if schedule == "fair" or (form != "random" and (schedule != "mixed" or FORMS[form].pairs)):
                         yield share, schedule, form, seed
 
 
@@ -264,7 +265,7 @@ def main(argv: list[str] | None = None) -> int:
         if a.quick:
             told["notes"] = ["--quick: a small cohort and short runs, which show that the command works and no more"]
         write_tables(a.out / "cardiac_jepa_fair", {name: rows for name, rows in tables.items() if rows}, told)
-        fair_figure(tables["arms"], a.out / "cardiac_jepa_fair_figure4.png", told)
+        fair_figure(tables["arms"], a.out / "cardiac_jepa_fair_arms.png", told)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

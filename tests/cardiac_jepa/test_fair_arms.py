@@ -22,15 +22,15 @@ def monolith() -> Monolith:
 
 def test_a_small_share_chooses_on_no_more_than_it_learns_from(monolith: Monolith) -> None:
     c = arms.cohort_of(monolith)
-    small, large = (fair.sides_of(c, share, 0, 0.25) for share in (0.02, 0.5))
+    small, large = (arms.sides_of(c, share, 0, 0.25) for share in (0.02, 0.5))
     people = {name: len(monolith.patient[rows].unique()) for name, rows in small._asdict().items() if name[0] in "tv"}
     assert people == {"train": 7, "valid": 2} and len(small.valid) <= len(small.train)
     assert set(small.train.tolist()) <= set(large.train.tolist()) and len(large.valid) == 80
     inside = torch.isin(small.first, small.train) & torch.isin(small.second, small.train)
     assert bool(inside.all()) and not bool(torch.isin(small.valid, small.train).any())
-    assert len(fair.sides_of(c, 0.02, 0, 9.0).valid) == len(small.train)  # asked for more: cut to as many
+    assert len(arms.sides_of(c, 0.02, 0, 9.0).valid) == len(small.train)  # asked for more: cut to as many
     with pytest.raises(ValueError, match="pairs at a share"):
-        fair.sides_of(c._replace(first=c.first[:0], second=c.second[:0]), 0.5, 0, 0.25)
+        arms.sides_of(c._replace(first=c.first[:0], second=c.second[:0]), 0.5, 0, 0.25)
 
 
 def settings(**more) -> fair.FairSettings:
@@ -49,10 +49,15 @@ def test_every_schedule_trains_and_a_finished_arm_is_not_trained_again(
         ("fair", "supervised", float("inf")),
         ("equal", "reversed-chained", 20.0),
         ("paper", "paper", float("inf")),
+        ("mixed", "paper", float("inf")),
     ]
-    made = {}
+    made, arm_of = {}, {}
     for schedule, form, seconds in asked:
-        made[form] = fair.run_fair_arm(c, form, 0.5, schedule, settings(), tmp_path, 0, seconds)
+        made[form] = arm_of[schedule] = fair.run_fair_arm(c, form, 0.5, schedule, settings(), tmp_path, 0, seconds)
+    paper, mixed = arm_of["paper"], arm_of["mixed"]
+    assert torch.equal(mixed.scores[arms.PROBE], paper.scores[arms.PROBE]), "the same encoder"
+    assert not torch.equal(mixed.scores[arms.TUNED], paper.scores[arms.TUNED])
+    assert mixed.told["labels_rate"] in (1e-3, 1e-2) and mixed.told["pretrain_cpu_s"] == paper.told["pretrain_cpu_s"]
     told = made["supervised"].told
     assert set(made["supervised"].scores) == {arms.WHOLE}
     assert set(made["paper"].scores) == set(made["reversed-chained"].scores) == {arms.PROBE, arms.TUNED}
@@ -69,12 +74,13 @@ def test_every_schedule_trains_and_a_finished_arm_is_not_trained_again(
         monkeypatch.setattr(fair, name, never)
     for schedule, form, seconds in asked:
         again = fair.run_fair_arm(c, form, 0.5, schedule, settings(), tmp_path, 0, seconds)
-        assert again.told == made[form].told
-        assert all(torch.equal(again.scores[n], x) for n, x in made[form].scores.items())
+        assert again.told == arm_of[schedule].told
+        assert all(torch.equal(again.scores[n], x) for n, x in arm_of[schedule].scores.items())
     for form, schedule, seconds, words in (
         ("theirs", "fair", float("inf"), "no form"),
         ("ours", "equal", float("inf"), "'equal' needs them"),
         ("ours", "fair", 3.0, "the others have none"),
+        ("ours", "mixed", float("inf"), "train that first"),
     ):
         with pytest.raises(ValueError, match=words):
             fair.run_fair_arm(c, form, 0.5, schedule, settings(), tmp_path, 0, seconds)
@@ -125,9 +131,9 @@ def test_the_command_writes_its_tables_and_refuses_one_rate(
     command += ["--arms", "supervised", "naive", "--resamples", "40", "--most-steps", "15", "--fractions", "0.5"]
     assert fair_arms.main(command) == 0
     made = {name: read_csv(tmp_path / "out" / f"cardiac_jepa_fair_{name}.csv") for name in ("arms", "leads", "unequal")}
-    assert {r["schedule"] for r in made["arms"]} == {"fair", "equal", "paper"} and len(made["arms"]) == 9
+    assert {r["schedule"] for r in made["arms"]} == set(fair.SCHEDULES) and len(made["arms"]) == 11
     assert all(float(r["triage_low"]) <= float(r["triage"]) <= float(r["triage_high"]) for r in made["arms"])
-    assert len(made["unequal"]) == 2 and len(made["leads"]) == 12
+    assert len(made["unequal"]) == 2 and len(made["leads"]) == 16
     costs = read_csv(tmp_path / "out" / "cardiac_jepa_fair_costs.csv")
     assert all(float(r["cpu_s"]) > 0 for r in costs)
     base = ["--work", str(tmp_path / "w"), "--out", str(tmp_path / "o")]

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common.results import read_csv
-from benchmarks.progression import actions, arms, fidelity, speed, tables
+from benchmarks.progression import actions, arms, fidelity, speed
 from benchmarks.progression.hand_features import hand_features
 from world_models.cardiac_jepa.config import JEPAConfig
 from world_models.cardiac_jepa.jepa import CardiacJEPA
@@ -149,106 +148,6 @@ def test_bad_input_to_the_actions(monolith: Monolith, tmp_path: Path, monkeypatc
     monkeypatch.setattr(actions.catalog, "load", lambda name: SimpleNamespace())
     assert actions.main(["--data", str(tmp_path / "bad.h5"), "--out", str(tmp_path / "x")]) == 2
     assert "no cardiac JEPA" in capsys.readouterr().err and not list(tmp_path.glob("x*"))
-
-
-@pytest.mark.slow
-def test_the_tables_have_the_papers_layout_and_go_on_where_they_stopped(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(arms.PRESETS, "narrow", TINY)
-    out = tmp_path / "out" / "jepa"
-    command = [
-        "--data",
-        str(file),
-        "--work",
-        str(tmp_path / "work"),
-        "--out",
-        str(out),
-        "--steps",
-        "4",
-        "--batch",
-        "32",
-    ]
-    command += [
-        "--finetune-steps",
-        "4",
-        "--supervised-rates",
-        "1e-3",
-        "--draws",
-        "50",
-        "--least",
-        "2",
-        "--fractions",
-        "1",
-        "0.2",
-    ]
-    assert tables.main(command) == 0
-    table = [r for r in read_csv(Path(f"{out}_table1.csv")) if r["data"] == "this run"]
-    assert [(r["method"], r["protocol"]) for r in table] == [
-        ("Supervised", "End-to-end"),
-        ("Naive SSL (Invariance)", "Linear probe"),
-        ("Naive SSL (Invariance)", "Finetuned"),
-        ("Ours (Latent Dynamics)", "Linear probe"),
-        ("Ours (Latent Dynamics)", "Finetuned"),
-        ("Ours with inverse dynamics", "Linear probe"),
-        ("Ours with inverse dynamics", "Finetuned"),
-        ("Random encoder", "Linear probe"),
-    ]
-    assert table[0]["labels"] == "x" and table[0]["patient_id"] == "" and table[1]["labels"] == ""
-    for r in table:
-        assert float(r["monitoring_low"]) <= float(r["monitoring"]) <= float(r["monitoring_high"])
-        assert r["Triage (first ECG)"].startswith(f"{float(r['triage']):.3f} [")
-    third = [r for r in read_csv(Path(f"{out}_table3.csv")) if r["data"] == "this run"]
-    assert [r["regularization"] for r in third] == ["VICReg", "VICReg", "SIGReg", "SIGReg"]
-    fourth = read_csv(Path(f"{out}_figure4.csv"))
-    assert {r["train_patients"] for r in fourth} == {"144", "29"} and Path(f"{out}_figure4.png").stat().st_size > 5000
-    asked = {r["difference"] for r in read_csv(Path(f"{out}_differences.csv"))}
-    assert {"ours probe - naive probe", "SIGReg - VICReg, fine-tuned", "at 20 %: ours fine-tuned - supervised"} <= asked
-    assert {"inverse dynamics probe - naive probe", "at 20 %: inverse dynamics fine-tuned - supervised"} <= asked
-    assert {r["method"] for r in read_csv(Path(f"{out}_arms.csv"))} == set(arms.METHODS)
-    within = read_csv(Path(f"{out}_within.csv"))
-    assert "all" in {r["code"] for r in within} and all(0 <= float(r["right_way_value"]) <= 1 for r in within)
-
-    def never(*_: object, **__: object) -> None:
-        raise AssertionError("an arm that was done is trained again")
-
-    for name in ("pretrain", "finetune", "supervised"):
-        monkeypatch.setattr(arms, name, never)
-    before = read_csv(Path(f"{out}_table1.csv"))
-    assert tables.main(command) == 0 and read_csv(Path(f"{out}_table1.csv")) == before
-    one = tmp_path / "one" / "jepa"
-    assert tables.main([*command, "--arms", "naive", "--out", str(one)]) == 0
-    assert not Path(f"{one}_figure4.csv").exists() and len(read_csv(Path(f"{one}_table1.csv"))) == 4
-
-
-def test_a_patients_own_changes_are_seen_by_scores_that_follow_them(monolith: Monolith) -> None:
-    cohort = arms.cohort_of(monolith)
-    label = monolith.label[cohort.test].float()
-    people = monolith.patient[cohort.test]
-    first = (people[:, None] == people[None]).float()
-    scores = {"follows": label, "the patient's mean": first @ label / first.sum(1, keepdim=True), "opposite": -label}
-    found = tables.within_rows({("ours", 1.0): arms.Arm(scores, {})}, cohort)
-    assert {r["code"] for r in found} == {
-        "I48",
-        "I21",
-        "I44",
-        "all",
-    }  # what only comes changes too seldom for a row of its own
-    for protocol, share in (("follows", 1.0), ("the patient's mean", 0.0), ("opposite", 0.0)):
-        mine = [r for r in found if r["protocol"] == protocol]
-        assert len(mine) == 4 and all(r["right_way_value"] == share for r in mine)
-    changes = {r["code"]: r["changes"] for r in found if r["protocol"] == "follows"}
-    assert changes["all"] > sum(n for code, n in changes.items() if code != "all") > 60
-
-
-def test_bad_input_to_the_tables(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for wrong in (["--data", "none.h5"], [], ["--data", str(file), "--fractions", "0"], ["--patients", "3"]):
-        with pytest.raises(SystemExit):
-            tables.main([*wrong, "--work", str(tmp_path / "w")])
-    broken = tmp_path / "broken.h5"
-    broken.write_bytes(b"not HDF5")
-    assert tables.main(["--data", str(broken), "--work", str(tmp_path / "w"), "--out", str(tmp_path / "o")]) == 2
-    assert "HDF5" in capsys.readouterr().err and not (tmp_path / "w").exists()
 
 
 # ---- real ECGs in a folder

@@ -49,7 +49,7 @@ labels, fitted to visits and orders.
 |---|---|
 {measured}
 
-Tests on unseen patients beside baselines: `python -m benchmarks.progression.tables`, `python -m
+Tests on unseen patients beside baselines: `python -m benchmarks.progression.fair_arms`, `python -m
 benchmarks.progression.actions --world {name}`; on real ECGs of your own: `python -m benchmarks.progression.fidelity
 --records DIR --labels CSV --world {name} --out metrics.json`.
 
