@@ -6,7 +6,8 @@ Macro AUROC of the test patients (fold 19) under four schedules: "fair", every s
 its plateau on validation patients of its own share; "equal", so many seconds of processor time an arm, tuning included
 (default: what supervised learning took to its plateau at that share); "paper", the epochs of the published code
 (supervised 20; pre-training 50, fine-tuning 30); "mixed", pre-trained by these epochs and from there to the plateau,
-against supervised learning at its plateau. The difference of the leads under "paper" and "fair" is what unequal training makes of the paper's Figure 4. Intervals are of a bootstrap over patients, of the mean over `--seeds`. Every
+against supervised learning at its plateau. The difference of the leads under "paper" and "fair" is what unequal
+training makes of the paper's Figure 4. Intervals are of a bootstrap over patients, of the mean over `--seeds`. Every
 arm is kept under --work: the same command goes on where it was stopped, and `--arms`, `--fractions`, `--schedules` make
 some of them at a time. Full width: `--preset xresnet1d50 --fractions 0.01`.
 """
