@@ -145,22 +145,20 @@ class Episodes:
         return observation, fresh
 
     @torch.no_grad()
-    def renew(self, ended: Tensor, shown: Any = None, told: Stacked | None = None) -> tuple[Any, Stacked | None]:
+    def renew(self, ended: Tensor, shown: Any = None, told: Any = None) -> tuple[Any, Any]:
         """The next episode of their own key in the rows `ended`, bool [B].
 
         Args:
-            shown: the observation of all rows, [B, ...]; None: it is not wanted.
-            told: `facts` and `verdict` of all rows; None: they are not wanted.
+            shown, told: the observation of all rows, and their `facts` and `verdict`, stacked; None: not wanted.
 
         Returns:
             Both, with those of the fresh patients in the rows where there are any.
         """
         self.start = None
-        given = [part for part in (self.running, shown, told) if part is not None]
-        now, *parts = self._waiting.renewed(tuple(given), ended)
-        self.now = now
-        found = iter(parts)
-        return None if shown is None else next(found), None if told is None else next(found)
+        now: tuple[Any, ...] = (self.running,) if shown is None else (self.running, shown, told)
+        found = self._waiting.renewed(now, ended)
+        self.now = found[0]
+        return (None, None) if shown is None else (found[1], found[2])
 
     def _drawn_ahead(self, base: Tensor, episode: Tensor) -> tuple[Running, Any, Stacked]:
         """`fresh`, with what info says of them."""
@@ -284,8 +282,7 @@ class Episodes:
 
     @torch.no_grad()
     def unjudged(self, count: int | None = None) -> dict[str, Tensor]:
-        """The names of `verdict`, 0 for `count` patients (None: all rows): what info says of those for whom nothing was
-        ordered yet."""
+        """The names of `verdict`, 0 for `count` patients (None: all rows): nothing was ordered for them yet."""
         chart = self.running.chart
         if self._judged is None:  # a task does not list its terms: it is asked for them once, of a step without orders
             nothing = torch.zeros(self.count, len(self.simulator.world.orders), device=self.device)
@@ -294,8 +291,8 @@ class Episodes:
             named = [*task.reward(chart, nothing, chart), *([TERM] if self.simulator.wary is not None else [])]
             terms = (f"reward_{name}" for name in named)
             self._judged = ("cost", *parts, *terms, *(("refused_orders",) if task.refuses else ()))
-        nobody = self.count if count is None else count
-        return {name: torch.zeros(nobody, device=self.device) for name in self._judged}
+        zero = torch.zeros(self.count if count is None else count, device=self.device)
+        return {name: zero.clone() for name in self._judged}
 
     @torch.no_grad()
     def refusals(self, row: int) -> list[tuple[str, str]]:

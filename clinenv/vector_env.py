@@ -124,7 +124,8 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
             self._trend.start() if mask.all() else self._trend.add(mask)
         self._check_limits()
         said = {**episodes.facts(), **episodes.unjudged()}
-        info = as_info(stacked(said), torch.as_tensor(mask, device=episodes.device), said, self.tensors)
+        fresh = None if mask.all() else torch.as_tensor(mask, device=episodes.device)
+        info = as_info(stacked(said), said, self.tensors, fresh)
         return self._out(episodes.observation()), info
 
     def _begin(
@@ -199,13 +200,19 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
 
     def _step_info(self, told: Stacked, names: list[str], last: _Last | None) -> dict[str, Any]:
         """Facts of all rows, by `names` in their order, the `last` moment of those that ended."""
-        info = as_info(told, torch.ones_like(self._ended), names, self.tensors)
+        info = as_info(told, names, self.tensors)
         if last is not None:
-            info["final_info"] = as_info(last.told, last.ended, names, self.tensors)
-            ended = last.ended if self.tensors else last.ended.cpu().numpy()
-            info["_final_info"], info["_final_obs"] = ended.copy() if not self.tensors else ended.clone(), ended
-            shown = last.observation
-            info["final_obs"] = shown if self.tensors else object_rows(shown, ended, self._out)
+            info["final_info"] = as_info(last.told, names, self.tensors, last.ended)
+            shown, ended = last.observation, last.ended
+            if self.tensors:
+                info |= {"final_obs": shown, "_final_obs": ended.clone(), "_final_info": ended.clone()}
+            else:
+                rows = ended.cpu().numpy()
+                info |= {
+                    "final_obs": object_rows(shown, rows, self._out),
+                    "_final_obs": rows,
+                    "_final_info": rows.copy(),
+                }
         return info
 
     def _out(self, observation: Any) -> Any:

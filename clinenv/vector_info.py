@@ -29,24 +29,26 @@ def stacked(facts: dict[str, Tensor]) -> Stacked:
     return {tuple(names): torch.stack([facts[name] for name in names], 1) for names in kinds.values()}
 
 
-def as_info(told: Stacked, mask: Tensor, names: Iterable[str], tensors: bool) -> Info:
+def as_info(told: Stacked, names: Iterable[str], tensors: bool, mask: Tensor | None = None) -> Info:
     """Info of the rows where mask, bool [N], holds, in memory of its own.
 
     Args:
         told: facts of all rows; 0 is said where the mask does not hold.
         names: of them, in the order in which they are said.
         tensors: as they are, not as numpy arrays (float64, bool or int8).
+        mask: None: it holds everywhere.
     """
     values: dict[str, Any] = {}
-    whole = bool(mask.all())
     for group, part in told.items():
         rows = part.movedim(1, 0)  # [names, N, ...]
-        if not whole:
+        if mask is not None:
             spread = mask.reshape(-1, *[1] * (rows.ndim - 2))
             rows = rows & spread if rows.dtype == torch.bool else torch.where(spread, rows, 0)
         rows = rows.clone(memory_format=torch.contiguous_format)
         values.update(zip(group, rows if tensors else _array(rows), strict=True))
-    masks = mask.expand(len(values), len(mask)).clone()
+    first = next(iter(told.values()))
+    there = torch.ones(len(first), dtype=torch.bool, device=first.device) if mask is None else mask
+    masks = there.expand(len(values), len(first)).clone()
     info: Info = {}
     for name, those in zip(names, masks if tensors else masks.cpu().numpy(), strict=True):
         info[name], info[f"_{name}"] = values[name], those
