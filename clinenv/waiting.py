@@ -47,29 +47,28 @@ class WaitingRoom:
         if len(rows) * FEW >= self._count or self._bytes(now) > MOST_BYTES:
             drawn = self._fresh(running.base[rows], running.episode[rows] + 1)
             return tree.put(now, rows, drawn[: len(now)])
-        if not (self._waiting and self._there(running, 0)[rows].all()):
+        if not (self._waiting and self._there(running, 0, 1)[rows].all()):
             self._move_up(running)
-            if not self._there(running, 0)[rows].all():
+            if not self._there(running, 0, 1)[rows].all():
                 self._fill(running)
         return tree.exchange(now, rows, self._waiting[0][: len(now)])
 
     def _bytes(self, now: tuple[Any, ...]) -> int:
         return DEPTH * sum(leaf.numel() * leaf.element_size() for leaf in tree.leaves(now))
 
-    def _there(self, running: Running, place: int) -> Tensor:
-        """bool [count]: for whom the patient waits who comes next (`place` 0), or after him (1)."""
+    def _there(self, running: Running, place: int, ahead: int) -> Tensor:
+        """bool [count]: in whose `place` the patient waits who comes `ahead` episodes from now."""
         waiting: Running = self._waiting[place][0]
-        return (waiting.base == running.base) & (waiting.episode == running.episode + 1 + place)
+        return (waiting.base == running.base) & (waiting.episode == running.episode + ahead)
 
     def _move_up(self, running: Running) -> None:
-        """Who stood behind a patient that has begun is the next one."""
+        """Who stood behind a patient that has begun is the next one; in an empty room, everybody is drawn."""
         if not self._waiting:
             first = self._fresh(running.base.repeat(DEPTH), self._numbers(running).flatten())
             self._waiting = [tree.take(first, part) for part in tree.runs(DEPTH * self._count, self._count)]
+            return
         for place in range(DEPTH - 1):
-            behind: Running = self._waiting[place + 1][0]
-            nexts = (behind.base == running.base) & (behind.episode == running.episode + 1 + place)
-            rows = nexts.nonzero().flatten()
+            rows = self._there(running, place + 1, place + 1).nonzero().flatten()
             self._waiting[place] = tree.exchange(self._waiting[place], rows, self._waiting[place + 1])
 
     def _numbers(self, running: Running) -> Tensor:
@@ -78,7 +77,7 @@ class WaitingRoom:
 
     def _fill(self, running: Running) -> None:
         """Whoever is missing is drawn, all in one batch."""
-        missing = [(~self._there(running, place)).nonzero().flatten() for place in range(DEPTH)]
+        missing = [(~self._there(running, place, place + 1)).nonzero().flatten() for place in range(DEPTH)]
         numbers = self._numbers(running)
         base = torch.cat([running.base[rows] for rows in missing])
         drawn = self._fresh(base, torch.cat([each[rows] for each, rows in zip(numbers, missing, strict=True)]))

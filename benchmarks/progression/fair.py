@@ -52,7 +52,7 @@ from world_models.cardiac_jepa.pretrain import PairSource, pretrain
 from world_models.cardiac_jepa.synthetic_pairs import with_synthetic
 from world_models.cardiac_jepa.trainees import PROBE_PENALTIES, LabelledTrainee, PairTrainee
 from world_models.data.ecg.pairs import with_changes
-from world_models.files import write_text
+from world_models.files import write_bytes, write_text
 from world_models.plateau import Patience, Plateau, to_plateau
 
 __all__ = ["FORMS", "SCHEDULES", "Epochs", "FairSettings", "Form", "run_fair_arm"]
@@ -154,7 +154,7 @@ def _take_encoder(folder: Path, other: Path) -> None:
             "schedule 'mixed' goes on from the encoder of 'paper': train that first (--schedules paper mixed)"
         )
     for name in names:
-        (folder / name).write_bytes((other / name).read_bytes())
+        write_bytes(folder / name, (other / name).read_bytes())
 
 
 def run_fair_arm(

@@ -310,7 +310,7 @@ class SetOutcome(nn.Module):
             met: interventions since that value, [N, J] or [B, I, J].
         """
         rows = len(last.z)
-        most = SLOTS_AT_ONCE // (item.shape[0] if last.z.ndim == 2 else 1)
+        most = max(1, SLOTS_AT_ONCE // (item.shape[0] if last.z.ndim == 2 else 1))
         if rows <= most or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
             return self._query(asked, item, last, met)
         parts = []
