@@ -231,6 +231,7 @@ def _on_people(a: argparse.Namespace, work: Path) -> dict[str, float | int]:
     from world_models.ehr_world.train_people import (
         PeopleRecipe,
         finish_people,
+        learn_from_simulated,
         read_people,
         settle_effects,
         tune_people,
@@ -247,15 +248,19 @@ def _on_people(a: argparse.Namespace, work: Path) -> dict[str, float | int]:
     if hours == ward_rollouts.HOURS_PER_STEP and a.oracle_stays != 0:  # the oracle knows its own step alone
         simulated, _ = ward_stays(work, a.oracle_stays or ORACLE_STAYS, 1)
     base = EHRWorldModel.load(folder_of("ehr-ward-small")).vocabulary
-    people = read_people(a.data, base, hours, work, simulated)
+    people = read_people(a.data, base, hours, work)
     config = dataclasses.replace(SetOutcomeConfig(), name=name, trends=True, repeats=True, with_diagnoses=True)
+    config = dataclasses.replace(config, deep_orders=simulated is None)
     net = fresh(config, people.words).to(a.device)
+    if simulated is not None:  # what charts say of orders is need as much as effect: they are taught afterwards
+        net.recorded_gain = torch.zeros_like(net.recorded_gain)
     tune_people(net, people.sets, recipe, work, "people")
     if recipe.polish:
         tune_people(net, people.sets, recipe.polishing(), work, "polish", seed=1)
+    taught = "" if simulated is None else learn_from_simulated(net, people, simulated, recipe, work)
     settle_effects(net, people.valid, recipe, work)
     command = f"python -m world_models.ehr_world.train --source people --data DIR --hours-per-step {hours:g} --out DIR"
-    return finish_people(net, people, recipe, a.out, command)
+    return finish_people(net, people, recipe, a.out, command, taught)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from world_models import keys, tree
 from world_models.ehr_world.episode_tensors import real_vocabulary
@@ -28,20 +28,19 @@ from world_models.ehr_world.people import (
     divided,
     read_cohort,
     shards,
-    source_feature,
-    told_source,
     undiagnosed,
     with_sources,
 )
-from world_models.ehr_world.records import UNTOLD, StayRecords, guesses_of
+from world_models.ehr_world.records import guesses_of
 from world_models.ehr_world.set_outcome.losses import stay_losses
 from world_models.ehr_world.set_outcome.network import SetOutcome
 from world_models.ehr_world.set_outcome.stay_tensors import Stays, pad, trim
+from world_models.ehr_world.train_orders import learn_effects, learn_uncharted, unread
 from world_models.ehr_world.vocabulary import SOURCE_PREFIX, Vocabulary
 from world_models.training import fit
 
-__all__ = ["Learned", "People", "PeopleFeed", "PeopleRecipe", "finish_people", "people_words", "read_people"]
-__all__ += ["settle_effects", "tune_people"]
+__all__ = ["Learned", "People", "PeopleFeed", "PeopleRecipe", "finish_people", "learn_from_simulated", "people_words"]
+__all__ += ["read_people", "settle_effects", "tune_people"]
 
 SHARD = 256  # stays of about one length
 _EPOCHS_APART = 100_003
@@ -59,9 +58,11 @@ class PeopleRecipe:
     hide: float = 0.2  # share of a stay's item columns left out
     ahead: float = 0.5  # share of stays of which no result is shown after a random position
     early: float = 1.5  # above 1 that position comes early
-    untold: float = 0.5  # share of people's stays whose source is not told
+    untold: float = 0.5  # share of stays whose source is not told
     undiagnosed: float = 0.7  # share of stays whose discharge diagnoses are not told, where the record has them
     polish: int = 3000  # steps of a second cosine from the averaged weights, with less hidden
+    effects: int = 1500  # steps on simulated stays, for what orders do
+    uncharted: int = 400  # and for results that no record holds
     settle: int = 200  # steps of the gains of effects
 
     def polishing(self) -> PeopleRecipe:
@@ -89,23 +90,15 @@ class People(NamedTuple):
     attributions: list[str]
 
 
-ORACLE = "ward_oracle"
-ORACLE_OFTEN = 0.3
-
-
-def read_people(
-    folder: Path, base: Vocabulary, hours_per_step: float, work: Path, simulated: Stays | None = None
-) -> People:
+def read_people(folder: Path, base: Vocabulary, hours_per_step: float, work: Path) -> People:
     """The parts to learn from and to choose by of every set that is there, on a vocabulary made of the first.
-
-    `simulated`: stays of the oracle ward, learned from beside people as one more source, for what no record holds.
 
     Raises:
         FileNotFoundError: none is there.
         ValueError (EhrDataError, UnitError): files that cannot be read.
     """
     cohorts = [c for c in cohorts_in(folder) if c.learn > 0]
-    names = [c.name for c in cohorts] + [ORACLE] * (simulated is not None)
+    names = [c.name for c in cohorts]
     plain = with_sources(dataclasses.replace(base, hours_per_step=hours_per_step), names)
     sets, valid, patients = {}, {}, {}
     for cohort in cohorts:
@@ -115,10 +108,6 @@ def read_people(
         learn, chosen = (len(parts[name].subject.unique()) for name in ("learn", "valid"))
         patients[cohort.name] = (learn, chosen)
     words = people_words(base, [s for x in sets.values() for s in x.shards], names, hours_per_step)
-    if simulated is not None:
-        count = len(simulated.static)
-        beside = StayRecords(simulated, torch.arange(count), torch.ones(count) > 0, torch.full((count,), UNTOLD))
-        sets[ORACLE] = Learned(shards(told_source(beside, words, ORACLE).stays, SHARD), True, ORACLE_OFTEN)
     return People(words, sets, valid, patients, [c.attribution for c in cohorts])
 
 
@@ -168,9 +157,7 @@ def hidden(stays: Stays, recipe: PeopleRecipe, names: Sequence[str], step: int, 
     keep = keys.uniform(key, step, "hide", (items,)) >= recipe.hide
     untold, undiagnosed = (keys.uniform(key, step, name).unsqueeze(-1) for name in ("untold", "undiagnosed"))
     sources = torch.tensor([name.startswith(SOURCE_PREFIX) for name in names])
-    simulated = torch.tensor([name == source_feature(ORACLE) for name in names])
-    person = ~(stays.static.nan_to_num(0.0) * simulated > 0).any(1, keepdim=True)
-    static = torch.where((untold < recipe.untold) & sources & person, float("nan"), stays.static)
+    static = torch.where((untold < recipe.untold) & sources, float("nan"), stays.static)
     diagnosis = torch.where(undiagnosed < recipe.undiagnosed, float("nan"), stays.diagnosis)
     return stays._replace(asked=stays.asked & keep.unsqueeze(1), static=static, diagnosis=diagnosis)
 
@@ -204,11 +191,10 @@ def settle_effects(net: SetOutcome, valid: Mapping[str, Stays], recipe: PeopleRe
     keeps the gain it began with.
     """
     sets = {name: Learned(shards(stays, SHARD), False) for name, stays in valid.items()}
-    treated = {name: of for name, of in sets.items() if _orders(of) > SETTINGS}
+    treated = {name: of for name, of in sets.items() if any(bool((s.given > 0).any()) for s in of.shards)}
     if not treated:
         return
     feed = PeopleFeed(treated, recipe.positions, seed=2)
-
     gain = torch.nn.Parameter(torch.full_like(net.largest, GAIN_START))
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -224,18 +210,13 @@ def settle_effects(net: SetOutcome, valid: Mapping[str, Stays], recipe: PeopleRe
     net.config = dataclasses.replace(net.config, recorded_gain=told)
 
 
-def _orders(learned: Learned) -> int:
-    """How many interventions its stays were given."""
-    return int(torch.stack([(s.given > 0).flatten(0, 1).any(0) for s in learned.shards]).any(0).sum())
-
-
 GAIN_START, GAIN_RATE = 0.3, 0.05
-SETTINGS = 2  # oxygen and ventilation: a record that tells no more tells of no orders
 FIRST_POSITIONS = 13  # of the stays that the table of admissions and the guesses are made of
 GUESSED_FROM = 3000  # stays
+FEWEST = 100  # results of an item, or stays that tell a feature, for people to teach what it means
 
 SOURCE = """{told}.
-{beside}Patients (in eICU: hospitals) were divided once, by a sum of the source and their number
+{taught}Patients (in eICU: hospitals) were divided once, by a sum of the source and their number
 (`world_models.ehr_world.people`); the rest are test data, as is all of both MIMIC demos. A result counts as charted in
 the step of its draw. Of static context a record tells age and sex, and where it is coded chronic conditions; which set
 a stay is from is a feature of its own, untold for {untold:.0%} of the stays while learning.
@@ -246,16 +227,35 @@ What is made from the eICU demo is available under the Open Data Commons Open Da
 https://opendatacommons.org/licenses/odbl/1-0/. PhysioNet: Goldberger et al. 2000, Circulation 101(23):e215."""
 
 
-BESIDE = """Beside them {count:,} simulated stays of the oracle ward (`world_models/ehr_world/ward_rollouts.py`), as one
-more source: what no record holds (some inquiries, most orders) is learned from those alone.
+TAUGHT = """What an order of an agent does is learned from {count:,} simulated stays of the oracle ward
+(`world_models/ehr_world/ward_rollouts.py`), and so is what no record holds ({items}). People's
+values are foretold by a network that has met neither.
 """
 
 
+def learn_from_simulated(net: SetOutcome, people: People, simulated: Stays, recipe: PeopleRecipe, folder: Path) -> str:
+    """What people's records cannot teach; see `train_orders`. Returns what the card says of it."""
+    shards_ = [s for x in people.sets.values() for s in x.shards]
+    results = torch.stack([(s.asked & ~s.value.isnan()).sum((0, 1)) for s in shards_]).sum(0)
+    told = torch.stack([(~s.static.isnan()).sum(0) for s in shards_]).sum(0)
+    items = results < FEWEST
+    unread(net, items, told < FEWEST)
+    sources = len(told) - simulated.static.shape[1]
+    simulated = simulated._replace(static=nn.functional.pad(simulated.static, (0, sources), value=float("nan")))
+    learn_effects(net, simulated, recipe.effects, folder)
+    if bool(items.any()):
+        learn_uncharted(net, simulated, items, recipe.uncharted, folder)
+    net.config = dataclasses.replace(net.config, recorded_gain=(0.0,) * len(net.largest))
+    names = ", ".join(i.name for i, few in zip(net.vocabulary.items, items.tolist(), strict=True) if few)
+    return TAUGHT.format(count=len(simulated.static), items=names or "nothing")
+
+
 def finish_people(
-    net: SetOutcome, people: People, recipe: PeopleRecipe, out: Path, command: str
+    net: SetOutcome, people: People, recipe: PeopleRecipe, out: Path, command: str, taught: str = ""
 ) -> dict[str, float | int]:
-    """The world around a trained network, saved to `out`. Returns its card's figures, of the patients chosen by."""
-    every = [s for name, x in people.sets.items() if name != ORACLE for s in x.shards]
+    """The world around a trained network, saved to `out`; `taught`: what its card says of simulated stays.
+    Returns the card's figures, of the patients chosen by."""
+    every = [s for x in people.sets.values() for s in x.shards]
     firsts = join([pad(s, FIRST_POSITIONS) for s in every])
     order = torch.randperm(len(firsts.static), generator=torch.Generator().manual_seed(0))
     firsts = tree.take(firsts, order)
@@ -269,9 +269,7 @@ def finish_people(
         found = compare(net, stays, guesses)
         figures |= {f"{name}, {figure}": value for figure, value in found.items()}
     told = ";\n".join(f"{n}: {a:,} patients learned from, {b:,} chosen by" for n, (a, b) in people.patients.items())
-    simulated = people.sets.get(ORACLE)
-    beside = "" if simulated is None else BESIDE.format(count=sum(len(s.static) for s in simulated.shards))
-    source = SOURCE.format(told=told, beside=beside, untold=recipe.untold, attributions=";\n".join(people.attributions))
+    source = SOURCE.format(told=told, taught=taught, untold=recipe.untold, attributions=";\n".join(people.attributions))
     return finish(
         net,
         firsts._replace(static=known),

@@ -30,6 +30,7 @@ class SetOutcomeConfig:
     backbone: str = "gru"  # or "transformer": see `backbone`
     trends: bool = False  # queries read how an item has gone: see `trends`
     repeats: bool = False  # a share of the mass may lie on the last report: see `marginal`
+    deep_orders: bool = True  # all of the network reads orders; else they act by the table of straight effects alone
     # of each intervention's straight effects, what shows in records, where it is given because of what it prevents:
     # used to foretell recorded orders, not what an agent's orders do; empty: all of it
     recorded_gain: tuple[float, ...] = ()

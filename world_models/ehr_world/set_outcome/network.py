@@ -23,7 +23,7 @@ from world_models.ehr_world.set_outcome.marginal import Again, Marginal
 from world_models.ehr_world.set_outcome.stay_tensors import NEVER, Charted, previous
 from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
 
-__all__ = ["ChartFeatures", "Exposure", "Outcome", "SetOutcome", "StepInputs"]
+__all__ = ["DOSE_FEATURES", "ChartFeatures", "Exposure", "Outcome", "SetOutcome", "StepInputs"]
 
 DELAYS = NEVER + 1  # classes of a result's delay
 
@@ -33,6 +33,7 @@ MOST_STATIC_SD = 5.0  # of a static feature, the same
 LOG_TIME_SCALE, WEEK_STEPS = 0.25, 42.0  # a position's number: its logarithm, and in weeks of four-hour steps
 AGE_SCALE = 0.5  # per step, before the logarithm of a value's age
 SLOW_FADE, FAST_FADE = 0.25, 0.5  # per step: a last value's weight fades as exp(-rate * age)
+DOSE_FEATURES = 3  # of an intervention, see `SetOutcome.doses`
 VALUE_FEATURES = 6  # of an item's last value, see `SetOutcome.query`
 EFFECT_GAIN, SLOPE_GAIN = 8.0, 2.0  # a table entry has far to go at a rate of learning that suits the rest
 MOST_SINCE = 4.0  # shares of the largest amount summed since the last value
@@ -82,7 +83,7 @@ class StepInputs(NamedTuple):
     """All that the network reads of a step beside what the backbone carries."""
 
     chart: ChartFeatures  # [..., I]
-    doses: Tensor  # [..., 3 J] of `SetOutcome.doses`
+    doses: Tensor  # [..., 3 J] of `SetOutcome.doses`; of a network without `deep_orders`, [..., 0]
     fixed: Tensor  # [..., F] of `SetOutcome.fixed`
 
 
@@ -117,18 +118,19 @@ class SetOutcome(nn.Module):
         self.config, self.vocabulary, self.bin_count = config, vocabulary, vocabulary.bins
         items, doses, static = len(vocabulary.items), len(vocabulary.treatments), len(vocabulary.static)
         hidden, query = config.hidden, config.query
+        dosed = DOSE_FEATURES * doses if config.deep_orders else 0
         fixed = 2 * static + 2 + (2 * len(vocabulary.diagnoses) if config.with_diagnoses else 0)
         self._register_tables()
         recurrent = config.backbone == "gru"
         begun = config.layers * hidden if recurrent else hidden
         self.begin = nn.Sequential(nn.Linear(fixed, hidden), nn.GELU(), nn.Linear(hidden, begun))
-        self.pool = nn.Linear(6 * items + 3 * doses + fixed, hidden)
+        self.pool = nn.Linear(6 * items + dosed + fixed, hidden)
         self.pool_out = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
         if recurrent:
             self.gru = Recurrent(hidden, config.layers)
         else:
             self.transformer = Transformer(hidden, config.layers)
-        self.fuse_in = nn.Linear(hidden + 4 * items + 3 * doses + fixed, hidden)
+        self.fuse_in = nn.Linear(hidden + 4 * items + dosed + fixed, hidden)
         self.fuse_out = nn.Linear(hidden, hidden)
         self.ends = nn.Sequential(nn.Linear(2 * hidden, query), nn.GELU(), nn.Linear(query, 2))
         self.ask = nn.Linear(hidden, query)
@@ -213,7 +215,10 @@ class SetOutcome(nn.Module):
         return torch.cat(parts, -1)
 
     def doses(self, given: Tensor) -> Tensor:
-        """Interventions [..., J] in their units as features [..., 3 J]: share of the largest, its root, if given."""
+        """Interventions [..., J] in their units as features [..., 3 J]: share of the largest, its root, if given;
+        none without `deep_orders`."""
+        if not self.config.deep_orders:
+            return given[..., :0]
         share = given / self.largest
         return torch.cat([share, gradients.root(share), (given > 0).to(share.dtype)], -1)
 
