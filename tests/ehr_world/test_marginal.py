@@ -58,3 +58,13 @@ def test_without_a_last_report_it_is_the_plain_one():
     torch.testing.assert_close(
         marginal(0.0).quantile(torch.tensor([[0.2, 0.6]])), plain.quantile(torch.tensor([[0.2, 0.6]]))
     )
+
+
+def test_a_moved_one_says_the_same_further_up():
+    plain, by = marginal(0.3, rows=5), 0.37
+    moved = plain.moved(torch.full((5,), by))
+    u = torch.tensor([0.02, 0.3, 0.5, 0.8, 0.97])
+    torch.testing.assert_close(moved.quantile(u), plain.quantile(u) + by, rtol=0, atol=1e-4)
+    z = plain.quantile(u)
+    torch.testing.assert_close(moved.cdf(z + by), plain.cdf(z), rtol=0, atol=1e-4)
+    torch.testing.assert_close(moved.masses(), plain.masses(), rtol=0, atol=1e-5)

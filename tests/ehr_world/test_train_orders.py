@@ -22,6 +22,12 @@ def people_net(**changed) -> SetOutcome:
         return SetOutcome(config, words())
 
 
+def median(net: SetOutcome, stays: Stays, recorded: bool = False) -> torch.Tensor:
+    with torch.no_grad():
+        marginal = forced(net, stays, recorded).outcome.marginal
+        return marginal.quantile(torch.full((len(marginal.edges),), 0.5))
+
+
 def location(net: SetOutcome, stays: Stays, recorded: bool) -> torch.Tensor:
     with torch.no_grad():
         return forced(net, stays, recorded).outcome.marginal.around.location
@@ -50,6 +56,25 @@ def test_orders_act_by_the_table_alone_and_a_records_orders_by_their_gains():
     with torch.no_grad():
         net.effect.weight.zero_()
     assert torch.equal(location(net, stays, False), location(net, none, False))  # nothing else reads them
+
+
+def test_an_order_moves_all_that_is_said_the_last_report_too():
+    """However much of the mass lies on the last report, or in bins that free logits raise."""
+    net, stays = people_net(), few()
+    first = stays._replace(given=torch.zeros_like(stays.given))
+    order, item = 4, int((~stays.value.isnan()).sum((0, 1))[: len(words().items)].argmax())
+    assert not words().is_label()[item]
+    with torch.no_grad():
+        net.out.bias[-1] = 6.0  # nearly all of it
+        net.effect.weight.view(len(words().items), 5, -1)[item, 0, order] = 0.1  # times EFFECT_GAIN: in the step itself
+    given = first.given.clone()
+    given[..., order] = net.largest[order]
+    slots = forced(net, first, False)
+    here, count = slots.item == item, int((slots.item == item).sum())
+    step = median(net, first._replace(given=given)) - median(net, first)
+    assert count > 10
+    torch.testing.assert_close(step[here], torch.full((count,), 0.8), rtol=0, atol=2e-3)
+    assert not step[~here].any()
 
 
 def test_effects_pass_over_from_a_twin_and_nothing_else_does(tmp_path):

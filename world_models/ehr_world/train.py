@@ -38,7 +38,7 @@ STEPS, POLISH, BATCH = 4800, 1200, 32
 RATE, POLISH_RATE = 2e-3, 0.6  # peak; of it, in the second cosine
 WEIGHT_DECAY = 1e-3
 WATCHED, WATCH_EVERY = 64, 200  # validation stays whose loss is noted, and every so many steps
-ORACLE_STAYS = 3000  # simulated ones beside people
+ORACLE_STAYS = 4000  # simulated ones, of which people's world learns what orders do
 HOURLY_STEPS = 5000  # on people in narrower steps than the ward's, of which there are more
 EDITED_STAYS = 20_000  # of the last stage
 TRAIN_SHARD, VALID_SHARD = 2000, 1000  # stays a file
@@ -246,7 +246,7 @@ def _on_people(a: argparse.Namespace, work: Path) -> dict[str, float | int]:
     cohorts_in(a.data)  # refused before anything is made
     simulated = None
     if hours == ward_rollouts.HOURS_PER_STEP and a.oracle_stays != 0:  # the oracle knows its own step alone
-        simulated, _ = ward_stays(work, a.oracle_stays or ORACLE_STAYS, 1)
+        simulated = edited_stays(work, a.oracle_stays or ORACLE_STAYS)
     base = EHRWorldModel.load(folder_of("ehr-ward-small")).vocabulary
     people = read_people(a.data, base, hours, work)
     config = dataclasses.replace(SetOutcomeConfig(), name=name, trends=True, repeats=True, with_diagnoses=True)
@@ -257,8 +257,11 @@ def _on_people(a: argparse.Namespace, work: Path) -> dict[str, float | int]:
     tune_people(net, people.sets, recipe, work, "people")
     if recipe.polish:
         tune_people(net, people.sets, recipe.polishing(), work, "polish", seed=1)
-    taught = "" if simulated is None else learn_from_simulated(net, people, simulated, recipe, work)
-    settle_effects(net, people.valid, recipe, work)
+    if simulated is not None:
+        taught = learn_from_simulated(net, people, simulated, recipe, work)
+    else:
+        taught = ""
+        settle_effects(net, people.valid, recipe, work)
     command = f"python -m world_models.ehr_world.train --source people --data DIR --hours-per-step {hours:g} --out DIR"
     return finish_people(net, people, recipe, a.out, command, taught)
 

@@ -24,7 +24,7 @@ from world_models.training import fit
 __all__ = ["learn_effects", "learn_uncharted", "unread"]
 
 BATCH = 24  # simulated stays
-EFFECTS_RATE, UNCHARTED_RATE = 1e-3, 5e-3
+EFFECTS_RATE, UNCHARTED_RATE = 2e-3, 5e-3
 READ, FUSED = 6, 4  # numbers that `SetOutcome.digest` and `.fuse` read of an item, each a block of columns
 
 
@@ -46,8 +46,13 @@ def unread(net: SetOutcome, items: Tensor, context: Tensor) -> None:
 
 
 def learn_effects(net: SetOutcome, simulated: Stays, steps: int, folder: Path) -> None:
-    """The table of straight effects from simulated stays, by a twin whose every weight may follow the simulator."""
+    """The table of straight effects from simulated stays, by a twin whose every weight may follow the simulator.
+
+    The twin says all by a base with a location, which is what an order moves: free logits would take a part of the
+    effect, or give some of it back.
+    """
     twin = copy.deepcopy(net)
+    twin.moves_all, twin.base_alone = False, True
     twin.recorded_gain = torch.ones_like(net.recorded_gain)
     _fit(twin, simulated, steps, EFFECTS_RATE, folder, "effects", None)
     with torch.no_grad():
@@ -57,8 +62,7 @@ def learn_effects(net: SetOutcome, simulated: Stays, steps: int, folder: Path) -
 
 def learn_uncharted(net: SetOutcome, simulated: Stays, items: Tensor, steps: int, folder: Path) -> None:
     """These items' own rows (bool [I]) in the tables of the query, from simulated stays, with all else as it is."""
-    gain = net.recorded_gain
-    net.recorded_gain = torch.ones_like(gain)
+    gain, net.recorded_gain = net.recorded_gain, torch.ones_like(net.recorded_gain)
     tables = ["gain", "item", "out_item", "delay_class"] + ["trend_gain", "pull"] * net.config.trends
     rows = [net.get_parameter(f"{name}.weight") for name in tables]
     _fit(net, simulated, steps, UNCHARTED_RATE, folder, "uncharted", rows, items)

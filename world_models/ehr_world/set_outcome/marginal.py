@@ -42,6 +42,15 @@ class Marginal(NamedTuple):
         again = None if self.again is None else Again(*(x[rows] for x in self.again))
         return Marginal(self.log_mass[rows], self.edges[rows], around, again)
 
+    def moved(self, by: Tensor) -> Marginal:
+        """The same distributions, all that they say further up by `by` [N]."""
+        around, again = self.around, self.again
+        if around is not None:
+            around = around._replace(location=around.location + by)
+        if again is not None:
+            again = again._replace(low=again.low + by, high=again.high + by)
+        return Marginal(self.log_mass, self.edges + by.unsqueeze(-1), around, again)
+
     def log_density(self, z: Tensor) -> Tensor:
         """[N] at z [N], per unit of z; values outside the edges are taken to lie on them."""
         plain = bins.log_density(self.log_mass, z, self.edges, self.around)

@@ -120,6 +120,9 @@ class SetOutcome(nn.Module):
         hidden, query = config.hidden, config.query
         dosed = DOSE_FEATURES * doses if config.deep_orders else 0
         fixed = 2 * static + 2 + (2 * len(vocabulary.diagnoses) if config.with_diagnoses else 0)
+        # An order moves the base's location, to which free logits and the last report answer as they learned; or, in a
+        # network that never met one, all that a slot says.
+        self.moves_all, self.base_alone = not config.deep_orders, False
         self._register_tables()
         recurrent = config.backbone == "gru"
         begun = config.layers * hidden if recurrent else hidden
@@ -338,7 +341,8 @@ class SetOutcome(nn.Module):
             -1,
         )
         hidden = asked * (1.0 + self.gain(item)) + self.item(item) + self.last(features)
-        push = self._push(item, value, met)
+        orders = self._push(item, value, met)
+        push = torch.zeros_like(orders) if self.moves_all else orders
         if self.config.trends:
             gone = trends.features(last.trend, last.z).clamp(-MOST_TREND_Z, MOST_TREND_Z)
             hidden = hidden + self.trend(gone * (1.0 + self.trend_gain(item)))
@@ -352,9 +356,10 @@ class SetOutcome(nn.Module):
         if value.ndim == 2:
             item = item.expand(value.shape).flatten()
             hidden, out, push, value = hidden.flatten(0, 1), out.flatten(0, 1), push.flatten(0, 1), value.flatten(0, 1)
-            seen = seen.flatten(0, 1)
+            seen, orders = seen.flatten(0, 1), orders.flatten()
+        marginal = self._marginal(item, value, seen, push, out)
         return Outcome(
-            self._marginal(item, value, seen, push, out),
+            marginal.moved(torch.where(self.label[item], 0.0, orders)) if self.moves_all else marginal,
             out[:, self.bin_count + 4 : self.bin_count + 4 + self.config.rank] * (~self.label[item]).unsqueeze(-1),
             hidden,
         )
@@ -366,8 +371,10 @@ class SetOutcome(nn.Module):
         edges, label = self.edges[item], self.label[item]
         scale = torch.where(label, LABEL_SCALE, log_scale.clamp(*LOG_SCALE).exp())
         around = bins.Around(location, scale, BEND_UNIT * log_bend.clamp(*LOG_BEND).exp())
-        log_mass = bins.log_masses(out[:, : self.bin_count], around, edges, ~label)
-        if not self.config.repeats:
+        free = out[:, : self.bin_count]
+        free = torch.where(label.unsqueeze(-1), free, 0.0) if self.base_alone else free
+        log_mass = bins.log_masses(free, around, edges, ~label)
+        if not self.config.repeats or self.base_alone:
             return Marginal(log_mass, edges, around)
         share = MOST_AGAIN * torch.sigmoid(out[:, -1]) * seen * (~label)
         return Marginal(log_mass, edges, around, Again(share, *self._cell(item, value)))
