@@ -97,6 +97,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "95 % intervals": "their level",
         "fold 19 of 20": "its number",
         "t 10 % of the patients": "the row that is named",
+        "At 1 % of the patients": "the row that is named",
         "supervised 20 epochs": "of the published code",
         "pre-training 50": "its epochs",
         "fine-tuning 30": "its epochs",
