@@ -121,13 +121,12 @@ def test_what_people_never_chart_is_found_and_told(tmp_path):
     items = torch.arange(len(words().items)) == 5
     people = Stays(*(torch.cat([x] * 12) for x in stays))
     people = people._replace(value=torch.where(items, float("nan"), people.value))
-    net = people_net()
-    net.vocabulary = with_sources(words(), ["one"])
-    net = SetOutcome(net.config, net.vocabulary)
+    net = people_net(recorded_gain=(0.0,) * len(words().treatments))
+    net = SetOutcome(net.config, with_sources(words(), ["one"]))
     told = people._replace(static=torch.nn.functional.pad(people.static, (0, 1), value=1.0))
     sets = {"one": Learned([told], True)}
     recipe = PeopleRecipe(effects=1, uncharted=1)
     card = learn_from_simulated(net, People(net.vocabulary, sets, {}, {}, []), stays, recipe, tmp_path)
     assert words().items[5].name in card and f"{len(stays.static)} simulated" in card
-    assert net.config.recorded_gain == (0.0,) * len(words().treatments)
+    assert not net.recorded_gain.any() and bool(net.effect.weight.any())
     assert (tmp_path / "effects.safetensors").exists() and checkpoint.CARD not in [p.name for p in tmp_path.iterdir()]

@@ -250,10 +250,10 @@ def _on_people(a: argparse.Namespace, work: Path) -> dict[str, float | int]:
     base = EHRWorldModel.load(folder_of("ehr-ward-small")).vocabulary
     people = read_people(a.data, base, hours, work)
     config = dataclasses.replace(SetOutcomeConfig(), name=name, trends=True, repeats=True, with_diagnoses=True)
-    config = dataclasses.replace(config, deep_orders=simulated is None)
-    net = fresh(config, people.words).to(a.device)
     if simulated is not None:  # what charts say of orders is need as much as effect: they are taught afterwards
-        net.recorded_gain = torch.zeros_like(net.recorded_gain)
+        none = (0.0,) * len(people.words.treatments)
+        config = dataclasses.replace(config, deep_orders=False, recorded_gain=none)
+    net = fresh(config, people.words).to(a.device)
     tune_people(net, people.sets, recipe, work, "people")
     if recipe.polish:
         tune_people(net, people.sets, recipe.polishing(), work, "polish", seed=1)

@@ -245,7 +245,6 @@ def learn_from_simulated(net: SetOutcome, people: People, simulated: Stays, reci
     learn_effects(net, simulated, recipe.effects, folder)
     if bool(items.any()):
         learn_uncharted(net, simulated, items, recipe.uncharted, folder)
-    net.config = dataclasses.replace(net.config, recorded_gain=(0.0,) * len(net.largest))
     names = ", ".join(i.name for i, few in zip(net.vocabulary.items, items.tolist(), strict=True) if few)
     return TAUGHT.format(count=len(simulated.static), items=names or "nothing")
 
