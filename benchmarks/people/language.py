@@ -65,10 +65,12 @@ def few(words: Vocabulary, records: StayRecords, stays: int, seed: int) -> Few:
 class Language:
     """A trained language model that answers as rivals do."""
 
-    def __init__(self, form: str, learn: list[Stays], words: Vocabulary, folder: Path, budget_s: float) -> None:
+    def __init__(
+        self, form: str, learn: list[Stays], words: Vocabulary, folder: Path, budget_s: float, rate: float
+    ) -> None:
         whole = join([plain(s) for stays in learn for s in shards(stays, 256)])
         self.known, self.folder = Known(words, whole), folder
-        self.model = train_lm(whole, folder, budget_s, form)
+        self.model = train_lm(whole, folder, budget_s, form, rate=rate)
 
     @property
     def cpu_s(self) -> float:

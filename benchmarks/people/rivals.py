@@ -72,6 +72,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=command_line.whole(1), default=12_000, help="of the network, at most")
     parser.add_argument("--resamples", type=command_line.whole(10), default=1000)
     parser.add_argument("--lm-seconds", type=command_line.number(1, 1e7), default=600.0, help="of processor time")
+    parser.add_argument("--lm-rate", type=command_line.number(0, 1, above=True), default=2e-3, help="of learning")
     parser.add_argument("--lm-stays", type=command_line.whole(1), default=100, help="of a set, for language models")
     parser.add_argument("--threads", type=command_line.whole(1, command_line.MOST_THREADS), default=1)
     a = parser.parse_args(argv)
@@ -173,15 +174,21 @@ def by_language(a: argparse.Namespace, room: Room) -> list[dict]:
         says = RIVALS[name](room, None)
         for source, it in asked.items():
             told[source][name] = says(source, it.records, it.places)
+    for world in a.world:
+        model, name = load_world(world, room.hours), Path(world).name
+        for source, it in asked.items():
+            columns = world_columns(model, world, source, it.records, it.places, room.scale, None, a.paths)
+            told[source][name] = columns
     learn = [r.stays for r in room.records("learn")]
-    cpu_s, names = {}, list(a.rivals)
+    cpu_s, names = {}, [*(Path(w).name for w in a.world), *a.rivals]
     for form in a.forms:
         name = f"{form}-lm-{a.lm_seconds:g}s"
-        rival = Language(form, learn, people.words, room.work / name, a.lm_seconds)
+        folder = room.work / f"{name}-rate{a.lm_rate:g}"
+        rival = Language(form, learn, people.words, folder, a.lm_seconds, a.lm_rate)
         cpu_s[name] = rival.cpu_s
         names.append(name)
         for source, it in asked.items():
-            path = room.work / "said" / f"{name}-{part}-{source}-{a.lm_stays}.safetensors"
+            path = room.work / "said" / f"{folder.name}-{part}-{source}-{a.lm_stays}.safetensors"
             told[source][name] = _kept(path, lambda rival=rival, it=it: rival.says(it, room.scale))  # type: ignore[misc]
     slots = {
         n: slots_of_few(it, owners(it.records, people.cohorts[n].by_hospital), told[n], room.scale)
