@@ -25,7 +25,7 @@ from benchmarks.people.slots import Places
 from world_models.ehr_world.set_outcome.marginal import Marginal
 from world_models.files import write_text
 
-__all__ = ["QUANTILES", "RATES", "SIZES", "Boosting", "Taught", "train"]
+__all__ = ["QUANTILES", "RATES", "SIZES", "Boosting", "Taught", "lightgbm", "train"]
 
 QUANTILES = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)
 MIDDLE = QUANTILES.index(0.5)
@@ -63,7 +63,8 @@ class _Item(NamedTuple):
     told: dict[str, Any]  # the setting, and how wide the quantiles are made
 
 
-def _lightgbm() -> Any:
+def lightgbm() -> Any:
+    """The library. Raises ImportError: it is not installed."""
     try:
         import lightgbm
     except ImportError:
@@ -94,7 +95,7 @@ def _rows(taught: Taught, item: int, scale: Scale, columns: Tensor, middle: floa
 
 
 def _fit(x: Any, y: Tensor, judge_x: Any, judge_y: Tensor, setting: dict[str, Any], trees: int) -> Any:
-    lgb = _lightgbm()
+    lgb = lightgbm()
     data = lgb.Dataset(x, y.float().numpy(), params={"max_bin": FIXED["max_bin"], "verbosity": -1})
     judges = data.create_valid(judge_x, judge_y.float().numpy())
     stop = lgb.early_stopping(PATIENCE, verbose=False)
@@ -198,7 +199,7 @@ def _save(folder: Path, number: int, item: _Item) -> None:
 
 
 def _load(folder: Path, number: int) -> _Item:
-    lgb, plain = _lightgbm(), json.loads((folder / f"item-{number}.json").read_text())
+    lgb, plain = lightgbm(), json.loads((folder / f"item-{number}.json").read_text())
     again = plain["repeats"]
     models = [lgb.Booster(model_str=text) for text in plain["quantiles"]]
     return _Item(models, lgb.Booster(model_str=again) if again else None, plain["told"])

@@ -68,6 +68,8 @@ def test_teacher_forcing_equals_stepping(backbone: str, people: bool) -> None:
         if people:
             torch.testing.assert_close(found.masses(), wanted.masses(), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(run.hidden[:, -1], model.net.backbone.top(state.hidden), rtol=1e-4, atol=1e-5)
+    chances = torch.stack([state.death_chance, state.home_chance], -1)
+    torch.testing.assert_close(torch.sigmoid(run.end_logits[:, -1]), chances, rtol=1e-4, atol=1e-6)
     again = believe(model, stays, state.key, torch.zeros(5))
     torch.testing.assert_close(again.hidden, state.hidden, rtol=1e-4, atol=1e-5)
     assert torch.equal(again.drawn_step * again.seen, state.drawn_step * state.seen)

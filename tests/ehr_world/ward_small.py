@@ -29,10 +29,10 @@ def words() -> vocabulary.Vocabulary:
 
 def tiny(seed: int = 0, backbone: str = "gru", people: bool = False) -> EHRWorldModel:
     """A world with random weights of a size that makes its answers depend on everything; `people`: of the form that
-    learns from them, with trends and a share on the last report."""
+    learns from them, with trends, a share on the last report, and ends read from the chart."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = dataclasses.replace(CONFIG, backbone=backbone, trends=people, repeats=people)
+        config = dataclasses.replace(CONFIG, backbone=backbone, trends=people, repeats=people, ends_by_chart=people)
         model = EHRWorldModel(config, words())
         with torch.no_grad():
             for name, p in model.net.named_parameters():

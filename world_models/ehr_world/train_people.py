@@ -9,6 +9,7 @@ live without the last value (`judging.looked_ahead`) and without the item's neig
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +36,7 @@ from world_models.ehr_world.records import guesses_of
 from world_models.ehr_world.set_outcome.losses import stay_losses
 from world_models.ehr_world.set_outcome.network import SetOutcome
 from world_models.ehr_world.set_outcome.stay_tensors import Stays, pad, trim
+from world_models.ehr_world.train_ends import learn_ends
 from world_models.ehr_world.train_orders import learn_effects, learn_uncharted, unread
 from world_models.ehr_world.vocabulary import SOURCE_PREFIX, Vocabulary
 from world_models.training import fit
@@ -63,6 +65,7 @@ class PeopleRecipe:
     polish: int = 3000  # steps of a second cosine from the averaged weights, with less hidden
     effects: int = 1500  # steps on simulated stays, for what orders do
     uncharted: int = 400  # and for results that no record holds
+    ends: int = 600  # on both, for how stays end
     settle: int = 200  # steps of the gains of effects
 
     def polishing(self) -> PeopleRecipe:
@@ -228,25 +231,38 @@ https://opendatacommons.org/licenses/odbl/1-0/. PhysioNet: Goldberger et al. 200
 
 
 TAUGHT = """What an order of an agent does is learned from {count:,} simulated stays of the oracle ward
-(`world_models/ehr_world/ward_rollouts.py`), and so is what no record holds ({items}). People's
-values are foretold by a network that has met neither.
-"""
+(`world_models/ehr_world/ward_rollouts.py`), and so is what no record holds ({items}). People's values are foretold by
+a network that has met neither. {ends}"""
+ENDS = """How a stay ends is learned from those stays and from the patients of {sets} together, by the last values of
+what those patients' records hold, not by how much is charted."""
+CARD_WIDTH = 120
 
 
 def learn_from_simulated(net: SetOutcome, people: People, simulated: Stays, recipe: PeopleRecipe, folder: Path) -> str:
     """What people's records cannot teach; see `train_orders`. Returns what the card says of it."""
     shards_ = [s for x in people.sets.values() for s in x.shards]
-    results = torch.stack([(s.asked & ~s.value.isnan()).sum((0, 1)) for s in shards_]).sum(0)
     told = torch.stack([(~s.static.isnan()).sum(0) for s in shards_]).sum(0)
-    items = results < FEWEST
+    items = _results(people.sets) < FEWEST
     unread(net, items, told < FEWEST)
     sources = len(told) - simulated.static.shape[1]
     simulated = simulated._replace(static=nn.functional.pad(simulated.static, (0, sources), value=float("nan")))
     learn_effects(net, simulated, recipe.effects, folder)
     if bool(items.any()):
         learn_uncharted(net, simulated, items, recipe.uncharted, folder)
+    ending = {name: of for name, of in people.sets.items() if of.ends}
+    told_ends = ""
+    if ending:
+        told_ends = ENDS.format(sets=" and ".join(ending))
+        feed, known = PeopleFeed(ending, recipe.positions, seed=3), _results(ending) >= FEWEST
+        learn_ends(net, lambda step: feed(step)[0], recipe.positions, known, simulated, recipe.ends, folder)
     names = ", ".join(i.name for i, few in zip(net.vocabulary.items, items.tolist(), strict=True) if few)
-    return TAUGHT.format(count=len(simulated.static), items=names or "nothing")
+    text = TAUGHT.format(count=len(simulated.static), items=names or "nothing", ends=told_ends)
+    return textwrap.fill(text, CARD_WIDTH, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def _results(sets: Mapping[str, Learned]) -> Tensor:
+    """How many each item has, int64 [I]."""
+    return torch.stack([(s.asked & ~s.value.isnan()).sum((0, 1)) for x in sets.values() for s in x.shards]).sum(0)
 
 
 def finish_people(

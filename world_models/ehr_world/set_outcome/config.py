@@ -31,6 +31,7 @@ class SetOutcomeConfig:
     trends: bool = False  # queries read how an item has gone: see `trends`
     repeats: bool = False  # a share of the mass may lie on the last report: see `marginal`
     deep_orders: bool = True  # all of the network reads orders; else they act by the table of straight effects alone
+    ends_by_chart: bool = False  # death and discharge read last values, not how much is charted: see `ends`
     # of each intervention's straight effects, what shows in records, where it is given because of what it prevents:
     # used to foretell recorded orders, not what an agent's orders do; empty: all of it
     recorded_gain: tuple[float, ...] = ()

@@ -13,7 +13,7 @@ from world_models.ehr_world.set_outcome.network import ChartFeatures, Exposure, 
 from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, LAST_DELAY, NEVER, Stays, charted
 from world_models.ehr_world.vocabulary import to_z
 
-__all__ = ["Forced", "StayLosses", "forced", "likelihood", "normal_score", "stay_losses"]
+__all__ = ["Forced", "StayLosses", "end_losses", "forced", "likelihood", "normal_score", "stay_losses"]
 
 
 SLOTS = 16.0  # of a position, about: only sets the balance between values and ends
@@ -61,7 +61,8 @@ def forced(net: SetOutcome, stays: Stays, recorded: bool = True) -> Forced:
     static, diagnosis = (x.unsqueeze(1).expand(-1, count, -1) for x in (stays.static, stays.diagnosis))
     fixed = net.fixed(static, diagnosis, step)
     inputs = StepInputs(before, net.doses(stays.given), fixed)
-    x = net.digest(chart.fresh.to(torch.float32), inputs._replace(chart=after))
+    ended = inputs._replace(chart=after)
+    x = net.digest(chart.fresh.to(torch.float32), ended)
     earlier, hidden = net.backbone.whole(x, net.begin(fixed[:, 0]))
     asked = net.ask(net.fuse(earlier, inputs))
     row, place, item = (stays.asked & stays.valid.unsqueeze(-1)).nonzero(as_tuple=True)
@@ -70,7 +71,7 @@ def forced(net: SetOutcome, stays: Stays, recorded: bool = True) -> Forced:
     met = met.times(net.recorded_gain) if recorded else met
     outcome = net.query(asked[row, place], item, last, met)
     z = to_z(stays.value[row, place, item], net.scale[item])
-    return Forced(hidden, net.end_logits(hidden, x), outcome, row, place, item, z, last.z, last.seen)
+    return Forced(hidden, net.end_logits(hidden, x, ended), outcome, row, place, item, z, last.z, last.seen)
 
 
 def _exposure(share: Tensor, row: Tensor, place: Tensor, last: ChartFeatures) -> Exposure:
@@ -131,17 +132,22 @@ def stay_losses(
     copula = -together.sum() / slots
 
     delay = _delay_loss(net, stays, run, slots)
+    return StayLosses(value, copula, delay, *end_losses(run.end_logits, stays, expected, ended))
+
+
+def end_losses(
+    logits: Tensor, stays: Stays, expected: float | None = None, ended: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Of death and of discharge if alive, from logits [B, T, 2]; `expected` and `ended` as in `stay_losses`."""
     dies, leaves = ~stays.alive, stays.home
-    later = stays.valid & (torch.arange(count, device=dies.device) > 0)
+    later = stays.valid & (torch.arange(stays.valid.shape[1], device=dies.device) > 0)
     if ended is not None:
         later = later & ended.unsqueeze(-1)
-    ends = []
+    found = []
     for which, (happens, at_risk) in enumerate(((dies, later), (leaves, later & stays.alive))):
-        term = nn.functional.binary_cross_entropy_with_logits(
-            run.end_logits[..., which], happens.float(), reduction="none"
-        )
-        ends.append((term * at_risk).sum() / (at_risk.sum().clamp_min(1) if expected is None else expected))
-    return StayLosses(value, copula, delay, *ends)
+        term = nn.functional.binary_cross_entropy_with_logits(logits[..., which], happens.float(), reduction="none")
+        found.append((term * at_risk).sum() / (at_risk.sum().clamp_min(1) if expected is None else expected))
+    return found[0], found[1]
 
 
 def _delay_loss(net: SetOutcome, stays: Stays, run: Forced, slots: Tensor | float) -> Tensor:

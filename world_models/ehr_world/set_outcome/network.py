@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from world_models import gradients, tree
-from world_models.ehr_world.set_outcome import bins, trends
+from world_models.ehr_world.set_outcome import bins, ends, trends
 from world_models.ehr_world.set_outcome.backbone import Backbone, Cache, Recurrent, Transformer
 from world_models.ehr_world.set_outcome.config import SetOutcomeConfig
 from world_models.ehr_world.set_outcome.marginal import Again, Marginal
@@ -53,7 +53,6 @@ LOG_SCALE_START = -1.0  # narrower than the marginal
 KEEP_START = 1.5  # before the sigmoid: keeps most of the last value
 LOADING_SD = 0.2  # of the copula's loadings
 AGAIN_START = -2.0  # before the sigmoid
-END_STARTS = (-4.0, -3.5)  # log odds of death and discharge within a step
 
 
 class Exposure(NamedTuple):
@@ -135,7 +134,7 @@ class SetOutcome(nn.Module):
             self.transformer = Transformer(hidden, config.layers)
         self.fuse_in = nn.Linear(hidden + 4 * items + dosed + fixed, hidden)
         self.fuse_out = nn.Linear(hidden, hidden)
-        self.ends = nn.Sequential(nn.Linear(2 * hidden, query), nn.GELU(), nn.Linear(query, 2))
+        self.ends = ends.head(config, vocabulary)
         self.ask = nn.Linear(hidden, query)
         self.gain = nn.Embedding(items, query)
         self.item = nn.Embedding(items, query)
@@ -197,7 +196,6 @@ class SetOutcome(nn.Module):
             self.out.bias[-1] = AGAIN_START
         loading = self.out_item.weight[:, self.bin_count + 4 : self.bin_count + 4 + self.config.rank]
         loading.normal_(std=LOADING_SD, generator=torch.Generator().manual_seed(1))
-        self.get_parameter("ends.2.bias").copy_(torch.tensor(END_STARTS))
 
     # ---- features
 
@@ -278,9 +276,10 @@ class SetOutcome(nn.Module):
         inner = self.fuse_in(torch.cat([hidden, self.chart_row(chart), doses, fixed], -1))
         return hidden + self.fuse_out(nn.functional.gelu(inner))
 
-    def end_logits(self, hidden: Tensor, x: Tensor) -> Tensor:
-        """Logits [..., 2] of death in the step, and of discharge if alive."""
-        return self.ends(torch.cat([hidden, x], -1))
+    def end_logits(self, hidden: Tensor, x: Tensor, inputs: StepInputs) -> Tensor:
+        """Logits [..., 2] of death in the step, and of discharge if alive; the chart of `inputs` as the step ends."""
+        by_chart = self.config.ends_by_chart
+        return self.ends(ends.chart_row(inputs, self.vocabulary) if by_chart else torch.cat([hidden, x], -1))
 
     def outcomes(
         self, carried: Tensor | Cache, inputs: StepInputs, row: Tensor, item: Tensor, met: Exposure
@@ -306,7 +305,7 @@ class SetOutcome(nn.Module):
         """
         x = self.digest(fresh, inputs)
         hidden, carried = self.backbone.step(x, carried, step)
-        return carried, self.end_logits(hidden, x)
+        return carried, self.end_logits(hidden, x, inputs)
 
     def query(self, asked: Tensor, item: Tensor, last: ChartFeatures, met: Exposure) -> Outcome:
         """Outcomes of N slots; or of every item in turn of B patients, N = B * I, without a copy of `asked` for each.
