@@ -100,6 +100,7 @@ def test_plan_speed_counts_what_is_imagined_and_tells_where_the_time_goes(tmp_pa
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.slow
 def test_planners_at_equal_transitions_and_what_they_foresaw(tmp_path, monkeypatch):
     monkeypatch.setattr(planners, "GROUP", 2)
     monkeypatch.setattr(planners, "STEPS", 3)
@@ -121,6 +122,7 @@ def test_planners_at_equal_transitions_and_what_they_foresaw(tmp_path, monkeypat
     assert planners.main(["--world", "nowhere", *where]) == 2
 
 
+@pytest.mark.slow
 def test_the_wards_rule_improved_online_is_paired_with_the_rule(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rollouts, "STEPS", 2)
     monkeypatch.setattr(rollouts, "GROUP", 2)

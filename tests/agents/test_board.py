@@ -144,6 +144,7 @@ def test_only_a_reference_that_owns_the_oracle_is_told_true_states(tmp_path) -> 
     assert HEARD[0]().t.tolist() == [3], "the state of whom it decided for last, after its last step"
 
 
+@pytest.mark.slow
 def test_processes_judge_what_one_process_does(folder, tmp_path) -> None:
     board = opened(tmp_path, AGENTS[:2])
     list(run_groups(board.groups, board.rules, board.folder, "processes", 1))

@@ -40,6 +40,7 @@ def test_the_mean_is_that_of_drawn_deaths_and_the_spread_is_less(ward: Simulator
     assert float(expected.lengths.max()) <= STEPS and float(expected.refused.max()) >= 0
 
 
+@pytest.mark.slow
 def test_all_events_at_their_chances_and_none(ward: Simulator) -> None:
     key = keys.fold(keys.from_seed(1, 96), "judge")
     both = judge_expected(base_policy(ward), ward, key, STEPS, ("alive", "discharged"))

@@ -45,6 +45,7 @@ def simulator_of(env_id: str) -> Simulator:
     return gym.make(env_id).unwrapped.simulator
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", WHOLE)
 def test_an_episode_is_planned_whole(env_id):
     steps, settings, more = WHOLE[env_id]

@@ -248,6 +248,7 @@ def test_history_holds_what_was_seen_and_nothing_of_the_patient_before() -> None
     assert moved[0].tolist() == [[2.0, 3.0], [4.0, 5.0], [90.0, 91.0]] and moved[1].tolist() == [[92.0, 93.0]] * 3
 
 
+@pytest.mark.slow
 def test_it_finds_the_known_best_course(tmp_path) -> None:
     config = replace(SMALL, num_envs=128, minibatch=128, learning_rate=3e-3, cost_weight=0.0, entropy=0.0)
     config = replace(config, hidden=(64, 64))

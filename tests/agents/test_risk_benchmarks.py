@@ -90,6 +90,7 @@ def test_a_tiny_frontier_runs_and_is_not_judged_twice(tmp_path: Path, monkeypatc
     assert provenance(tmp_path / "risk_frontier.png") == provenance(tmp_path / "risk_frontier.csv")
 
 
+@pytest.mark.slow
 def test_searches_find_more_than_nothing_and_leave_small_doses_out(monkeypatch) -> None:
     monkeypatch.setattr(adversary, "STEPS", 9)
     simulator = Simulator(catalog.load("ecg-wm-small"), ECGDrugTask(), grad=True, events="expected")

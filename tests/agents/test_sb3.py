@@ -239,6 +239,7 @@ def test_a_limit_of_the_cost_moves_the_multiplier(tmp_path):
         train(tmp_path / "dqn", 100, algo="dqn", preset=small("dqn").but(cost_limit=1.0), make=make)
 
 
+@pytest.mark.slow
 def test_trains_learns_saves_and_decides_the_same(tmp_path):
     folder = train(tmp_path / "ppo", 10_000, preset=SMALL, make=make, progress=False)
     lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]

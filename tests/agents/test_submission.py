@@ -179,6 +179,7 @@ def test_an_agent_in_its_own_process_decides_the_same_and_fails_alone(folder) ->
         agent.act(chart)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "reason"),
     [("dies", "the last words"), ("sleeps", "did not answer within 1 s")],
@@ -193,6 +194,7 @@ def test_an_agent_that_fails_in_its_process_is_a_failed_cell(folder, how, reason
 # ---- the command
 
 
+@pytest.mark.slow
 def test_submit_checks_judges_and_writes_rows(folder, capsys) -> None:
     common = ["--runs", str(folder / "runs"), "--quick", "--patients", "6", "--steps", "3"]
     assert main(["submit", str(folder / "mine.json"), *common, "--json", str(folder / "rows.json")]) == 0

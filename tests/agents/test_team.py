@@ -71,6 +71,7 @@ def test_the_split_rule_orders_what_each_sees_and_may(oracle):
     assert torch.equal(nurse.act(own_chart(NURSE, hidden)).orders, nurse.act(own_chart(NURSE, chart)).orders)
 
 
+@pytest.mark.slow
 def test_the_team_is_close_to_the_whole_rule_and_a_member_is_missed(oracle):
     key = keys.from_seed(40, 16)
     team = split_rule(standard=False)
@@ -195,6 +196,7 @@ def test_training_goes_on_after_a_kill_as_if_there_had_been_none(tmp_path, ward,
         ppo.TeamPPO(n_steps=0)
 
 
+@pytest.mark.slow
 def test_training_learns_what_pays(tmp_path):
     """A world in which nothing is worth what it costs: the learned team orders less than the rule."""
     world = ToyWard(hazard=0.0, leaves=0.0)
@@ -237,6 +239,7 @@ def test_edits_change_one_entry_each_of_what_is_ones_own(ward):
                 )
 
 
+@pytest.mark.slow
 def test_the_planner_leaves_out_what_harms_and_keeps_what_helps():
     """In a ward where a drug that the base gives to all lowers the pressure and nothing else, the planner drops it."""
 

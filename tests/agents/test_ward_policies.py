@@ -108,6 +108,7 @@ def test_agents_and_the_standard_amounts(charts):
     assert float(NoOrders().act(chart).abs().max()) == 0.0
 
 
+@pytest.mark.slow
 def test_a_stay_judged_in_a_batch_is_the_stay_alone(simulator):
     key = keys.from_seed(77, 12)
     together, alone = (judge(Clinician(), simulator, k, 20) for k in (key, key[4:5]))
@@ -120,6 +121,7 @@ def test_a_stay_judged_in_a_batch_is_the_stay_alone(simulator):
         judge(Clinician(), simulator, key, 0)
 
 
+@pytest.mark.slow
 def test_who_has_left_is_dropped_and_changes_nothing(simulator):
     class Whole:  # cannot be narrowed: carried along
         name = "whole"
@@ -221,6 +223,7 @@ def test_action_masks_as_maskable_ppo_asks_for_them():
     assert np.array_equal(batch.env_method("action_masks", indices=[2])[0], masks[2])
 
 
+@pytest.mark.slow
 def test_ward_examples(tmp_path, capsys):
     chart = tmp_path / "chart.png"
     arguments = ["--world", "oracle", "--hours", "24", "--out", str(chart)]

@@ -91,6 +91,7 @@ def test_what_is_read_and_foretold_knows_nothing_later(begin):
     assert torch.allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_boosting_recovers_an_autoregression(tmp_path):
     boosting = pytest.importorskip("benchmarks.people.boosting")
     pytest.importorskip("lightgbm")

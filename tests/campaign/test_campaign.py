@@ -38,6 +38,7 @@ def test_a_name_that_is_none_is_told(capsys) -> None:
     assert "mutate" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @needs_fork
 def test_damaged_inputs_are_read_or_refused(tmp_path: Path) -> None:
     out = tmp_path / "c.json"
@@ -152,6 +153,7 @@ def test_a_policy_made_up_of_other_types_is_refused(tmp_path: Path) -> None:
             PolicyAgent(tmp_path, small.simulator())
 
 
+@pytest.mark.slow
 def test_steps_in_one_id(tmp_path: Path) -> None:
     out = tmp_path / "c.json"
     asked = ["steps", "--count", "600", "--seconds", "0.5", "--out", str(out), "--only", "ECGExplain-v0"]

@@ -177,6 +177,7 @@ def tiny_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fidelity, "jepa_world", lambda name: world)
 
 
+@pytest.mark.slow
 def test_fidelity_on_a_folder_of_records(tmp_path: Path, tiny_world: None) -> None:
     table = write_records(tmp_path / "records")
     out = tmp_path / "metrics.json"

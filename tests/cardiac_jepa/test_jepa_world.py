@@ -110,6 +110,7 @@ def test_irreversible_conditions_stay_and_an_infarction_leaves_a_scar() -> None:
     assert torch.equal(after[~lives], seen[0][~lives])
 
 
+@pytest.mark.slow
 def test_rates_are_recovered_from_visits(tmp_path: Path) -> None:
     # one code that sets in at 0.02 and resolves at 0.1 a month, and is resolved at once by a procedure half the time
     count, c = 20_000, CODES.index("I48")

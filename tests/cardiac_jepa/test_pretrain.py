@@ -74,6 +74,7 @@ def test_pairs_that_cannot_be_drawn_are_refused():
         source().batch(0, 10, 0, 4)
 
 
+@pytest.mark.slow
 def test_training_learns_what_the_action_does(tmp_path):
     model = pretrain(replace(TINY, weight=0.1), source(120), tmp_path, 100, 32, 7e-3)
     first, last = (rows(tmp_path / "metrics.jsonl")[i] for i in (0, -1))

@@ -44,6 +44,7 @@ def test_events_at_their_chances_have_the_same_mean_and_less_spread(world: str) 
     assert bool((expected.returns.var(-1) < 0.6 * drawn.returns.var(-1)).all())
 
 
+@pytest.mark.slow
 def test_death_and_discharge_of_the_ward_are_taken_at_their_chances() -> None:
     sims = {events: simulator("EHRWard-v0", events=events) for events in ("drawn", "expected")}
     found = {}

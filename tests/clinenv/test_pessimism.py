@@ -135,6 +135,7 @@ def test_doubt_is_differentiated_also_where_there_is_none() -> None:
     assert float(slope[:, 0, 1].median()) < 0, "more dofetilide, more doubt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pessimism", [MOPO, MOREL])
 def test_environments_keep_their_rules_and_name_the_term(pessimism) -> None:
     arguments = {"pessimism": pessimism}

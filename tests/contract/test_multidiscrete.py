@@ -45,6 +45,7 @@ def test_both_forms_are_one_environment(env_id: str) -> None:
         assert np.array_equal(binary.unwrapped.action_masks(), discrete.unwrapped.action_masks())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", WARDS)
 def test_it_keeps_the_rules_of_every_environment(env_id: str) -> None:
     kwargs = {**WARDS[env_id](), **FORM}

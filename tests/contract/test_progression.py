@@ -51,6 +51,7 @@ def test_gymnasium_and_sb3_checkers_are_silent(env_id: str, name: str) -> None:
     pytest.importorskip("stable_baselines3.common.env_checker").check_env(env)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLINICS)
 @pytest.mark.parametrize("env_id", ENVIRONMENTS)
 def test_row_i_is_the_single_environment(env_id: str, name: str) -> None:

@@ -21,6 +21,7 @@ def vector(num_envs: int = 3, env_id: str = "ECGDrug-v0", **kwargs):
     return gymnasium.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", EXACTNESS)
 @pytest.mark.parametrize("env_id", IDS)
 def test_it_is_n_single_environments(env_id: str, world: str) -> None:

@@ -140,6 +140,7 @@ def _backwards(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(admittime=frame["dischtime"], dischtime=frame["admittime"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "how", "words"),
     [

@@ -41,6 +41,7 @@ def whole(tmp_path: Path, small: None) -> Path:
     return tmp_path / "whole.h5"
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.parametrize("most", [None, ROWS])
 def test_a_run_killed_anywhere_goes_on_to_the_same_file(tmp_path: Path, small: None, most: int | None) -> None:

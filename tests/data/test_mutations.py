@@ -34,6 +34,7 @@ def read_or_refused(**source) -> str:
     return "read"
 
 
+@pytest.mark.slow
 def test_meds_files(tmp_path):
     path, outcomes = tmp_path / "m.parquet", []
     whole = {style: mimic_example.as_meds(style) for style in ("old", "new")}
@@ -49,6 +50,7 @@ def test_meds_files(tmp_path):
     assert {"read", "EhrDataError"} <= set(outcomes) and outcomes.count("read") > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_mimic_tables(tmp_path, seed):
     rng = random.Random(seed)

@@ -146,6 +146,7 @@ def test_meds_columns_that_are_not_what_they_seem(tmp_path):
         load_episodes(meds=path)
 
 
+@pytest.mark.slow
 def test_the_order_of_dates_goes_through_to_the_records(tmp_path, capsys):
     path = tmp_path / "m.parquet"
     hospital.meds().to_parquet(path)

@@ -65,6 +65,7 @@ def test_a_challenge_record_is_found_by_its_name(tmp_path):
         record_name(-1)
 
 
+@pytest.mark.slow
 def test_a_trial_knows_what_is_on_board(tmp_path):
     assert run("ecgrdvq", write_ecgrdvq(tmp_path / "ecgrdvq"), tmp_path / "m.h5") == 0
     held = read_index(tmp_path / "m.h5")

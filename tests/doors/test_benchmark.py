@@ -46,6 +46,7 @@ def test_what_is_wrong_is_told_in_a_line(monkeypatch) -> None:
     assert row["result"] == row["version"] == "not installed"
 
 
+@pytest.mark.slow
 def test_pettingzoo_is_asked_about_every_team() -> None:
     rows = doors.team_rows()
     assert [row["id"] for row in rows] == [team["id"] for team in registration.TEAMS]

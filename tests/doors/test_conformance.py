@@ -25,6 +25,7 @@ DOORS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the libraries, about themselves
 @pytest.mark.parametrize("door", DOORS)
 def test_whole_courses_of_one_patient_each(door: str, tmp_path, monkeypatch) -> None:

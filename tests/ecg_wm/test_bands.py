@@ -64,6 +64,7 @@ def test_a_band_is_corrected_by_its_group_and_the_rest_is_left_alone(own) -> Non
     assert isinstance(own, CalibratesBands) and not isinstance(ECGDrugOracle(), CalibratesBands)
 
 
+@pytest.mark.slow
 def test_calibrated_bands_cover_new_patients(own) -> None:
     """Whatever the model: 90 % of the visits of patients that the calibration never met, in every measure."""
     own.spread_scale.fill_(1.0)

@@ -269,6 +269,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory):
     return model, folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["student", "teacher"])
 def test_a_trained_model_has_the_known_distributions_features(trained, name: str) -> None:
     model, _ = trained
@@ -287,6 +288,7 @@ def test_a_trained_model_has_the_known_distributions_features(trained, name: str
     assert float(torch.corrcoef(off[:, :4].T)[0, 1]) > 0.6  # truth: above 0.8
 
 
+@pytest.mark.slow
 def test_one_key_one_sample_and_the_student_takes_no_guidance(trained) -> None:
     model, _ = trained
     key = keys.from_seed(3, 6)
@@ -298,6 +300,7 @@ def test_one_key_one_sample_and_the_student_takes_no_guidance(trained) -> None:
         model.sample(condition, given, key, guidance=(None, torch.zeros(6, 9), 1.0))
 
 
+@pytest.mark.slow
 def test_a_finished_stage_is_loaded_and_not_trained_again(trained) -> None:
     model, folder = trained
     again = fresh(DiffusionConfig(64, 2, 48, 1, 2), KNOWN_SIZE, KNOWN_PARTS, seed=1)

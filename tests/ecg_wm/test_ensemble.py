@@ -46,6 +46,7 @@ def after(world, count: int = 60, steps: int = 3, key: torch.Tensor | None = Non
     return state
 
 
+@pytest.mark.slow
 def test_it_is_a_world_and_keeps_the_rules(three) -> None:
     for protocol in (LearnedWorld, HasMembers, SplitsSpread, TellsFates):
         assert isinstance(three, protocol)

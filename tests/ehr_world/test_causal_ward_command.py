@@ -67,6 +67,7 @@ def test_it_learns_and_the_log_says_so(made: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_trained_one_keeps_the_contract(made: Path) -> None:
     world = catalog.load(f"causal-lm:{made}")
     assert catalog.load(f"causal-lm:{made}") is world

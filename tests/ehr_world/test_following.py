@@ -20,6 +20,7 @@ def two(backbone: str = "gru") -> ensemble.Ensemble:
     return ensemble.of([tiny(0, backbone), tiny(1, backbone)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_it_is_a_world_and_keeps_the_rules(backbone: str) -> None:
     world = two(backbone)

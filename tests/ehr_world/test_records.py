@@ -268,6 +268,7 @@ def test_a_world_of_records_starts_and_steps(meds, init, tmp_path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_passes_are_chosen_by_the_training_patients_alone(meds, init, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(train_records, "PASSES", (2.0, 6.0))
     recipe = dataclasses.replace(train_records.RecordsRecipe(), batch=4)

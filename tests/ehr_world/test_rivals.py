@@ -122,6 +122,7 @@ def test_set_outcome_and_boosting_are_trained_and_asked(tmp_path):
     assert not bool(paths[:, full.row, full.place, full.item].isnan().any())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["quantile", "text"])
 def test_language_models_are_trained_and_asked(tmp_path, form):
     pytest.importorskip("transformers")

@@ -157,6 +157,7 @@ def test_pooled_figures_and_their_intervals() -> None:
     assert sex["precision"] == 1.0 and allergies["f1"] != allergies["f1"]  # NaN: nothing was there
 
 
+@pytest.mark.slow
 def test_the_benchmark_judges_both_groups_and_a_model_with_and_without_the_rules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

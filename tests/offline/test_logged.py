@@ -48,6 +48,7 @@ def logs() -> dict[str, Logged]:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", list(CASES))
 def test_a_log_is_what_the_environment_does(env_id: str, logs: dict[str, Logged]) -> None:
     logged, choices = logs[env_id], Choices(simulator_of(env_id))
@@ -103,6 +104,7 @@ def test_minari_gives_back_what_was_logged(env_id: str, logs: dict[str, Logged],
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", list(CASES))
 def test_rules_decide_on_the_logs_charts_as_they_did(env_id: str) -> None:
     simulator = simulator_of(env_id)
@@ -182,6 +184,7 @@ def test_no_damaged_word_ends_the_process_that_reads(logs: dict[str, Logged], tm
     assert {outcome.get("outcome") for outcome in told.values()} == {"read", "refused"}, told
 
 
+@pytest.mark.slow
 def test_one_command_makes_logs_and_goes_on_where_it_stopped(tmp_path, capsys) -> None:
     arguments = ["--out", str(tmp_path), "--ids", "ECGDrug-v0", "--patients", "20"]
     assert making.main(arguments) == 0

@@ -29,6 +29,7 @@ def test_persistence_is_the_same_again():
         assert torch.equal(found.chart[name][0], pairs.pre[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHART_RIVALS)
 def test_each_learns_an_easy_effect_and_is_a_function_of_its_key(name, tmp_path):
     train, other, test = (easy(s, n) for s, n in (("train", 400), ("validation", 64), ("test", 100)))
@@ -71,6 +72,7 @@ def test_residuals_have_the_drugs_spread():
     assert 4.0 < found.chart["qtcf_ms"].std(0).mean() < 40.0
 
 
+@pytest.mark.slow
 def test_an_oracle_as_a_rival_knows_more_than_persistence():
     test = drawn("test", 100)
     rival = WorldRival(lambda hours: ECGDrugOracle(hours_per_step=hours), "oracle")
