@@ -98,6 +98,59 @@ def _effect(row: Row) -> str:
     return middle if not low else f"{middle} [{low}, {high}]"
 
 
+def ends(load: Load) -> str:
+    """A row a set and who foretells, death beside discharge."""
+    rows = load("people_ends.csv")
+    heads = ["set", "foretold by", "deaths", "AUROC", "skill, log loss", "skill, Brier"]
+    heads += ["discharges", "AUROC", "skill, log loss", "skill, Brier"]
+    lines, last = [], ""
+    for row in rows:
+        if row["end"] != "death":
+            continue
+        other = next(r for r in rows if (r["end"], r["set"], r["model"]) == ("discharge", row["set"], row["model"]))
+        name = row["set"]
+        told = f"{NAMES.get(name, f'`{name}`')}, {int(row['steps']):,} steps" if name != last else ""
+        last = name
+        who = row["model"] if " " in row["model"] else f"`{row['model']}`"
+        cells = [c for r in (row, other) for c in (r["ends"], _ranged(r, "auroc"), *_skills(r))]
+        lines.append([told, who, *cells])
+    return table(heads, lines)
+
+
+def _ranged(row: Row, name: str) -> str:
+    middle, low, high = (_cell(row, f"{name}{end}", ".3f") for end in ("", "_low", "_high"))
+    return f"{middle} [{low}, {high}]"
+
+
+def _skills(row: Row) -> list[str]:
+    return ["0" if row["model"] == RATE else _ranged(row, name) for name in ("log_skill", "brier_skill")]
+
+
+RATE = "rate by step"
+
+
+def _language(load: Load, file: str) -> str:
+    """All sets together: who foretells the same few values, and the seconds of processor time that it was trained."""
+    heads = ["foretold by", "trained for, s", "S@25", "minus the plain last value's", "S@10", "MAE, SD", "CRPS", "NLL"]
+    heads += ["status F1", "80 % interval holds"]
+    columns = (("s10", ".3f"), ("mae_sd", ".3f"), ("crps", ".3f"), ("nll", ".2f"), ("status_f1", ".3f"))
+    lines = []
+    for row in load(file):
+        if row["set"] == "all sets":
+            cells = [_cell(row, column, spec) for column, spec in (*columns, ("coverage80", ".3f"))]
+            who = NAMES.get(row["model"], f"`{row['model']}`")
+            lines.append(
+                [who, _cell(row, "cpu_s", ",.0f"), _cell(row, "s25_hits", ".3f"), _minus(row, "s25_hits"), *cells]
+            )
+    return table(heads, lines)
+
+
+def ends_asked(load: Load) -> str:
+    """A row a way of asking."""
+    heads = ["charted at every step", "dead", "at home"]
+    return table(heads, [[r["asked"], _ranged(r, "dead"), _ranged(r, "home")] for r in load("people_ends_asked.csv")])
+
+
 TABLES: Mapping[str, Callable[[Load], str]] = {
     **{f"people, next step, {h} h": lambda load, h=h: _next(load, f"people_next_{h}h.csv") for h in (4, 1)},
     **{
@@ -109,4 +162,8 @@ TABLES: Mapping[str, Callable[[Load], str]] = {
         for horizon in ("24 h", "to the end")
     },
     "people, effects of orders": effects,
+    "people, language models": lambda load: _language(load, "people_language_4h.csv"),
+    "people, rates of language models": lambda load: _language(load, "people_language_rates_4h.csv"),
+    "people, ends of stays": ends,
+    "people, ends and charting": ends_asked,
 }

@@ -45,7 +45,6 @@ class Room:
     work: Path
     rows: int = 60_000  # of an item that boosting learns from
     steps: int = 6000  # of the network
-    lm_seconds: float = 600.0
     _kept: dict[str, list[Pair]] = field(default_factory=dict)
 
     def pairs(self, part: str, begin: int | None) -> list[Pair]:

@@ -7,6 +7,7 @@ them. Of text the distribution is that of its samples.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,9 +29,10 @@ from world_models.ehr_world.records import StayRecords
 from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.vocabulary import STATIC_NAMES, Vocabulary
 
-__all__ = ["FORMS", "SAMPLES", "Few", "Language", "few"]
+__all__ = ["FORMS", "SAMPLES", "Few", "Language", "Trained", "few", "slots_of_few", "trained"]
 
 FORMS = ("text", "quantile")
+MOST_SECONDS = 1e7
 SAMPLES = 16  # joint ones of a step
 A_STAY = 8  # numbers of a stay, in whole steps
 
@@ -42,6 +44,29 @@ class Few(NamedTuple):
     places: Places
     slots: ward_slots.Slots  # of the same stays as the language models take them; others besides
     at: Tensor  # int64 [N] of each place, its slot
+
+
+class Trained(NamedTuple):
+    """How a language model is trained."""
+
+    form: str  # of FORMS
+    seconds: float  # of processor time
+    rate: float  # of learning
+
+
+def trained(text: str) -> Trained:
+    """a language model beside them: text or quantile, its seconds of processor time, its learning rate"""
+    form, seconds, rate = (*text.split(":"), "", "")[:3]
+    try:
+        told = Trained(form, float(seconds), float(rate))
+    except ValueError:
+        told = Trained(form, 0.0, 0.0)
+    if text.count(":") != 2 or form not in FORMS or not 1 <= told.seconds <= MOST_SECONDS or not 0 < told.rate < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no FORM:SECONDS:RATE; FORM {' or '.join(FORMS)}, SECONDS 1 to {MOST_SECONDS:g}, RATE above "
+            "0 and below 1: quantile:300:2.5e-4"
+        )
+    return told
 
 
 def plain(stays: Stays) -> Stays:

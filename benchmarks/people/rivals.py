@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from benchmarks.common.results import made_by, write_csv
 from benchmarks.people.contest import NEXT, RIVALS, Room, Says, begins
-from benchmarks.people.language import FORMS, Language, few, slots_of_few
+from benchmarks.people.language import Language, few, slots_of_few, trained
 from benchmarks.people.learned import load_world, world_columns
 from benchmarks.people.parts import People, read_parts
 from benchmarks.people.prediction import Scale, scored
@@ -58,7 +58,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=command_line.folder, required=True, help="stays, models and progress")
     parser.add_argument("--out", type=command_line.folder, required=True, help="folder of the tables")
     parser.add_argument("--hours", type=float, choices=(1.0, 4.0), default=4.0, help="of a step")
-    parser.add_argument("--only", nargs="+", choices=(*RIVALS, *FORMS), help="these rivals, and the last value")
+    parser.add_argument("--only", nargs="+", choices=RIVALS, help="these rivals, and the last value")
     parser.add_argument(
         "--world", action="append", default=[], metavar="NAME_OR_DIR", help="a learned world beside them"
     )
@@ -71,8 +71,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", type=command_line.whole(100), default=60_000, help="of an item, for boosting")
     parser.add_argument("--steps", type=command_line.whole(1), default=12_000, help="of the network, at most")
     parser.add_argument("--resamples", type=command_line.whole(10), default=1000)
-    parser.add_argument("--lm-seconds", type=command_line.number(1, 1e7), default=600.0, help="of processor time")
-    parser.add_argument("--lm-rate", type=command_line.number(0, 1, above=True), default=2e-3, help="of learning")
+    parser.add_argument(
+        "--lm", action="append", type=trained, default=[], metavar="FORM:SECONDS:RATE", help=trained.__doc__
+    )
     parser.add_argument("--lm-stays", type=command_line.whole(1), default=100, help="of a set, for language models")
     parser.add_argument("--threads", type=command_line.whole(1, command_line.MOST_THREADS), default=1)
     a = parser.parse_args(argv)
@@ -80,11 +81,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     for name in a.settings or []:
         if name not in known:
             parser.error(f"--settings {name}: choose from {', '.join(known)}")
-    if a.hours != 4.0 and any(f in (a.only or []) for f in FORMS):
+    if a.hours != 4.0 and a.lm:
         parser.error(f"--hours {a.hours:g}: language models write steps of 4 hours; give --hours 4 or leave them out")
     a.settings = [n for n in known if n in (a.settings or known)]
     a.rivals = [n for n in RIVALS if a.only is None or n in a.only or n == "last_value"]
-    a.forms = [f for f in FORMS if a.only is not None and f in a.only]
     return a
 
 
@@ -181,10 +181,11 @@ def by_language(a: argparse.Namespace, room: Room) -> list[dict]:
             told[source][name] = columns
     learn = [r.stays for r in room.records("learn")]
     cpu_s, names = {}, [*(Path(w).name for w in a.world), *a.rivals]
-    for form in a.forms:
-        name = f"{form}-lm-{a.lm_seconds:g}s"
-        folder = room.work / f"{name}-rate{a.lm_rate:g}"
-        rival = Language(form, learn, people.words, folder, a.lm_seconds, a.lm_rate)
+    for form, seconds, rate in a.lm:
+        name = f"{form}-lm-{seconds:g}s"
+        folder = room.work / f"{name}-rate{rate:g}"
+        name = name if sum(x[:2] == (form, seconds) for x in a.lm) == 1 else folder.name
+        rival = Language(form, learn, people.words, folder, seconds, rate)
         cpu_s[name] = rival.cpu_s
         names.append(name)
         for source, it in asked.items():
@@ -223,7 +224,7 @@ def run(a: argparse.Namespace) -> dict[str, list[dict]]:
         tables.setdefault(table, []).extend(rows(setting, slots, who, people.words, a.resamples, begin))
         if begin is None:
             tables["people_next_items"] = item_rows(setting, slots, who, people.words)
-            if a.forms:
+            if a.lm:
                 tables["people_language"] = by_language(a, room)
         a.out.mkdir(parents=True, exist_ok=True)
         for name, found in tables.items():

@@ -10,6 +10,7 @@ from benchmarks.people import grud, rivals
 from benchmarks.people.contest import RIVALS, taught
 from benchmarks.people.design import design, table
 from benchmarks.people.holt import CHOICES, chosen, forecasts
+from benchmarks.people.language import trained
 from benchmarks.people.learned import world_columns
 from benchmarks.people.prediction import Scale, columns
 from benchmarks.people.rules import Rule, fitted, medians
@@ -196,3 +197,16 @@ def test_a_folder_without_sets_is_an_error(tmp_path, capsys):
         rivals.main(["--data", str(tmp_path), "--work", str(tmp_path / "w"), "--out", str(tmp_path / "o")])
     assert stopped.value.code == 2 and "holds none of" in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("text", ["prose:300:1e-3", "text:300", "text:0:1e-3", "quantile:many:1e-3", "text:300:2"])
+def test_a_language_model_that_cannot_be_trained_is_refused_by_its_words(text, tmp_path, capsys):
+    told = ["--data", str(tmp_path), "--work", str(tmp_path / "w"), "--out", str(tmp_path / "o"), "--lm"]
+    with pytest.raises(SystemExit) as stopped:
+        rivals.main([*told, text])
+    assert stopped.value.code == 2 and text in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_language_model_is_told_by_form_seconds_and_rate():
+    assert trained("quantile:300:2.5e-4") == ("quantile", 300.0, 2.5e-4)

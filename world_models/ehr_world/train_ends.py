@@ -72,7 +72,8 @@ def _read(net: SetOutcome, stays: Stays, items: Tensor) -> Tensor:
     static, diagnosis = (x.unsqueeze(1).expand(-1, count, -1) for x in (stays.static, stays.diagnosis))
     chart, fixed = net.charted(charted(stays)), net.fixed(static, diagnosis, step)
     chart = chart._replace(seen=chart.seen * items)
-    return ends.chart_row(StepInputs(chart, net.doses(stays.given), fixed), net.vocabulary)
+    inputs = StepInputs(chart, net.doses(stays.given), fixed)
+    return ends.chart_row(inputs, len(net.static_mean), net.own_static)
 
 
 def _apart(people: Stays, simulated: Stays) -> Tensor:

@@ -134,7 +134,7 @@ class SetOutcome(nn.Module):
             self.transformer = Transformer(hidden, config.layers)
         self.fuse_in = nn.Linear(hidden + 4 * items + dosed + fixed, hidden)
         self.fuse_out = nn.Linear(hidden, hidden)
-        self.ends = ends.head(config, vocabulary)
+        self.ends, self.own_static = ends.head(config, vocabulary), ends.own_static(vocabulary)
         self.ask = nn.Linear(hidden, query)
         self.gain = nn.Embedding(items, query)
         self.item = nn.Embedding(items, query)
@@ -278,8 +278,8 @@ class SetOutcome(nn.Module):
 
     def end_logits(self, hidden: Tensor, x: Tensor, inputs: StepInputs) -> Tensor:
         """Logits [..., 2] of death in the step, and of discharge if alive; the chart of `inputs` as the step ends."""
-        by_chart = self.config.ends_by_chart
-        return self.ends(ends.chart_row(inputs, self.vocabulary) if by_chart else torch.cat([hidden, x], -1))
+        by_chart, static = self.config.ends_by_chart, len(self.static_mean)
+        return self.ends(ends.chart_row(inputs, static, self.own_static) if by_chart else torch.cat([hidden, x], -1))
 
     def outcomes(
         self, carried: Tensor | Cache, inputs: StepInputs, row: Tensor, item: Tensor, met: Exposure
