@@ -31,7 +31,7 @@ from tests.house import (
 PHYSIOLOGY_NEVER = {"gymnasium", "gym", "pettingzoo", "stable_baselines3", "clinenv", "agents", "benchmarks"}
 
 # Files that may draw from a global generator, each with its reason. Training scripts and tests may as they are.
-GLOBAL_RANDOMNESS: dict[str, str] = {}
+GLOBAL_RANDOMNESS = {"world_models/ehr_world/train_ends.py": "a new head's first weights, in a fork of the generator"}
 
 DRAWS = {
     "bernoulli",
