@@ -40,8 +40,9 @@ from world_models.ehr_world.vocabulary import from_z, to_z
 from world_models.quantities.ward import INQUIRIES, ORGANISMS
 from world_models.training import Schedule, fit
 
-__all__ = ["naive", "next_step", "simulate", "train_lm"]
+__all__ = ["RATES", "naive", "next_step", "simulate", "train_lm"]
 
+RATES = {"text": 7e-4, "quantile": 2.5e-4}  # best on people's validation stays: people_language_rates_4h.csv
 BINS = 10  # quantile tokens of an item
 OUTCOME_TOKENS = 24  # of one outcome, at most
 LEAST_CHANCE = 1e-6  # of a bin, for its logarithm
@@ -57,7 +58,7 @@ def train_lm(
     budget_s: float,
     form: str,
     batch: int = 4,
-    rate: float = 2e-3,
+    rate: float | None = None,
     width: int = 128,
     layers: int = 4,
     init: Path | None = None,
@@ -66,6 +67,7 @@ def train_lm(
     """A language model trained for `budget_s` seconds of processor time; `form` is "text" or "quantile".
 
     Args:
+        rate: of learning; default: that of RATES.
         init: folder of one trained before; its weights and tokens are taken, quantiles are those of these stays.
     """
     with spending(folder):
@@ -95,6 +97,7 @@ def train_lm(
             folder, budget_s, lambda step: loss_of(trial, step)[0].backward(), time.process_time() - start
         )
         lm.model.train().requires_grad_(True)
+        rate = RATES[form] if rate is None else rate
         schedule = Schedule(steps, rate, warm_up=max(1, min(100, steps // 10)), weight_decay=0.01)
         fit(lm.model, lambda step: loss_of(lm.model, step), schedule, folder, form)
         lm.model.eval().requires_grad_(False)

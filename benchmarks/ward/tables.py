@@ -189,7 +189,7 @@ def judge_lm(
 ) -> list[tuple[str, Slots, SlotPrediction]]:
     """The same of a language model, trained if it is not yet; `init`: folder of one to start from."""
     lm = lms.train_lm(
-        field.train, field.runs / form, field.budget, form, init=init, rate=2e-3 if init is None else 5e-4
+        field.train, field.runs / form, field.budget, form, init=init, rate=None if init is None else 5e-4
     )
     paths, few = (a.paths_text, a.full_paths_text) if form == "text" else (a.paths_quantile, a.full_paths_quantile)
     said = kept(
