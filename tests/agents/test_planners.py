@@ -66,6 +66,7 @@ def test_gradients_find_amounts_and_round_to_what_can_be_ordered():
         blind.act(simulator.reset(keys.from_seed(0, 2))[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_more_budget_is_not_worse(name):
     world = PumpWorld(drift=0.2)

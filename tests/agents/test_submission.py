@@ -164,6 +164,7 @@ def test_a_file_that_is_none(folder) -> None:
 # ---- the process
 
 
+@pytest.mark.slow
 def test_an_agent_in_its_own_process_decides_the_same_and_fails_alone(folder) -> None:
     entry = read_submission(folder / "mine.json").as_entry
     making = {"env_id": DRUG, "steps": 4, "seed": 0, "quick": True, "world": "ecg-wm-small", "runs": str(folder)}
@@ -209,6 +210,7 @@ def test_submit_checks_judges_and_writes_rows(folder, capsys) -> None:
     assert not [r for r in rows.values() if r["kind"] == "reference"]
 
 
+@pytest.mark.slow
 def test_submit_tells_what_is_wrong_and_exits_with_2(folder, capsys) -> None:
     common = ["--check-only", "--runs", str(folder / "runs"), "--limit-ms", "500"]
     assert main(["submit", str(changed(folder, entry="my_agent:peeps")), *common]) == 2
@@ -220,6 +222,7 @@ def test_submit_tells_what_is_wrong_and_exits_with_2(folder, capsys) -> None:
     assert "--json" in capsys.readouterr().err and not (folder / "no").exists()
 
 
+@pytest.mark.slow
 def test_a_stored_policy_is_submitted_without_code(folder, capsys) -> None:
     from agents.board.stage import Stage
 

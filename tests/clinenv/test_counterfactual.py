@@ -380,6 +380,7 @@ def test_simulate_refuses_a_world_that_draws_no_ecg(
     assert main(["worlds"]) == 0
 
 
+@pytest.mark.slow
 def test_the_command_line_to_make_the_page_again_is_on_it(record: Path, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom clinenv.commands.main import main\nfrom world_models import catalog\n"

@@ -146,6 +146,7 @@ def test_real_records_of_all_folds_but_the_authors_own():
     assert rest <= {"NORM", "ABQRS", "HVOLT", "DIG", "EL", "SEHYP", "ANEUR"}
 
 
+@pytest.mark.slow
 @needs_ptbxl
 def test_real_beats_of_the_two_sides_are_of_other_people(tmp_path):
     sides = [real_beats(DATA / "ptbxl", DATA / "ludb", DATA / "ecg_12lead/cinc2021", s) for s in ("train", "valid")]

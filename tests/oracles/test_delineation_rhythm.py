@@ -174,6 +174,7 @@ def _no_ecgs() -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.slow
 def test_what_no_heart_made_is_neither_trusted_nor_measurable():
     signals = _no_ecgs()
     for convention, step in (("tangent", 1), ("reader", 4)):
