@@ -23,7 +23,7 @@ quickstart: setup
 test: setup
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not compiles" $(PYTEST_ARGS)
 
-# Those that train something, make a whole benchmark small, or live long courses: as many minutes again
+# Those that train, make a benchmark small, live long courses or go through everything: eight minutes more
 test-slow: setup
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile -m slow $(PYTEST_ARGS)
 

@@ -107,6 +107,7 @@ def test_tasks_are_not_asked_for_members_by_name() -> None:
     assert not looked_up_on_tasks(), "\n".join(looked_up_on_tasks())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("floor", FLOORS)
 def test_every_module_can_be_imported(floor: str) -> None:
     """Commands that no test runs included; in a process of its own, so that no module leans on what another loaded."""

@@ -175,6 +175,7 @@ def test_masks_are_of_ones_own_entries_and_drawing_from_them_is_allowed() -> Non
             assert not why.startswith(("charted", "its specimen", "the standing")), (role, order, why)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", IDS)
 def test_a_row_of_the_batch_is_the_team_alone(env_id: str) -> None:
     """Through ends and new beginnings, in every mode."""

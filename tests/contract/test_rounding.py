@@ -103,6 +103,7 @@ def numbers(found: Any, path: str = "") -> dict[str, np.ndarray]:
     return {place: x for name, part in parts for place, x in numbers(part, f"{path}/{name}").items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXACT)
 def test_no_kernel_that_rounds_by_the_batch(name: str) -> None:
     with Watch() as watch:
@@ -110,6 +111,7 @@ def test_no_kernel_that_rounds_by_the_batch(name: str) -> None:
     assert not watch.found, "these kernels round a row by the size of its batch:\n" + "\n".join(sorted(watch.found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", EXACT)
 def test_a_row_of_an_odd_batch_is_the_same_patient(name: str, threads: int) -> None:

@@ -326,6 +326,7 @@ def test_no_rows():
     assert got.qt_ms.shape == (0,) and got.median_beat.shape == (0, 8, 725)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "ludb").is_dir(), reason=f"needs LUDB at {DATA / 'ludb'} (or CLINENV_DATA)")
 def test_manual_marks_of_real_recordings():
     pytest.importorskip("wfdb")
