@@ -22,7 +22,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.common.intervals import Interval, columns, mean_interval, percentile_interval, resamples
+from benchmarks.common.intervals import (
+    Interval,
+    bootstrap_macro,
+    columns,
+    mean_interval,
+    percentile_interval,
+    resamples,
+)
 from benchmarks.common.results import made_by, write_csv
 from benchmarks.people.boosting import FIXED, PATIENCE, RATES, SIZES, lightgbm
 from benchmarks.people.learned import load_world
@@ -35,7 +42,7 @@ from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted, trim
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.vocabulary import Vocabulary, to_z
 
-__all__ = ["asked", "auroc", "main", "rows_of"]
+__all__ = ["asked", "main", "rows_of"]
 
 ENDS = ("death", "discharge")
 LEAST = 1e-4  # of a chance, for its logarithm
@@ -141,18 +148,6 @@ def by_world(model: EHRWorldModel, records: StayRecords, source: str) -> Tensor:
 # ---- figures
 
 
-def auroc(score: Tensor, happened: Tensor, weight: Tensor) -> Tensor:
-    """Weighted areas [R] under the ROC curve; score [N], happened bool [N], weight [R, N]. NaN without both."""
-    order = score.argsort()
-    tied, group = torch.unique_consecutive(score[order], return_inverse=True)
-    w = weight[:, order].double()
-    ends, others = w * happened[order], w * ~happened[order]
-    size = (len(w), len(tied))
-    good, bad = (torch.zeros(size, dtype=torch.float64).index_add_(1, group, x) for x in (ends, others))
-    below = bad.cumsum(1) - 0.5 * bad
-    return (good * below).sum(1) / (good.sum(1) * bad.sum(1))
-
-
 def rows_of(at: Steps, said: dict[str, Tensor], number: int) -> list[dict[str, Any]]:
     """A row for each who said chances [N], BASE among them; the same owners are resampled for all."""
     count, y = int(at.owner.max()) + 1, at.happened.double()
@@ -172,10 +167,9 @@ def rows_of(at: Steps, said: dict[str, Tensor], number: int) -> list[dict[str, A
 
     out = []
     for name, p in said.items():
-        area = auroc(p, at.happened, torch.cat([torch.ones(1, len(y)), times[:, at.owner]]))
-        drawn = area[1:][area[1:].isfinite()]
+        area = bootstrap_macro(p.unsqueeze(1), at.happened.unsqueeze(1), at.owner, number, least=1)
         row = {"model": name, "steps": len(y), "ends": int(y.sum()), "rate": float(y.mean()), "said": float(p.mean())}
-        row |= columns("auroc", Interval(float(area[0]), *percentile_interval(drawn)))
+        row |= columns("auroc", area.label(0))
         row |= columns("log_skill", skill(name, True)) | columns("brier_skill", skill(name, False))
         out.append(row)
     return out

@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks.people import ends
-from benchmarks.people.ends import BASE, Steps, asked, auroc, boosted, by_time, by_world, features, rows_of, steps_of
+from benchmarks.people.ends import BASE, Steps, asked, boosted, by_time, by_world, features, rows_of, steps_of
 from tests.benchmarks.people_stays import ITEM, process, records
 from tests.ehr_world.ward_small import tiny, words
 from world_models.ehr_world.records import StayRecords
@@ -17,14 +17,6 @@ def ending(count: int, seed: int = 0) -> StayRecords:
     chart = features(words(), stays, False)[..., ITEM].nan_to_num(-9.0)
     dies = (chart > 1.0) & (torch.rand(chart.shape, generator=torch.Generator().manual_seed(seed)) < 0.5)
     return records(stays._replace(alive=~dies))
-
-
-def test_an_area_counts_pairs_and_ties_for_half():
-    score, happened = torch.tensor([0.1, 0.4, 0.4, 0.8]), torch.tensor([False, False, True, True])
-    assert float(auroc(score, happened, torch.ones(1, 4))) == 0.875  # of four pairs three and a half
-    weight = torch.tensor([[1.0, 0.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.0]])
-    torch.testing.assert_close(auroc(score, happened, weight), torch.tensor([1.0, 0.5], dtype=torch.float64))
-    assert bool(auroc(score, torch.zeros(4, dtype=torch.bool), torch.ones(1, 4)).isnan())
 
 
 def test_skill_is_measured_against_the_rate_and_owners_are_drawn_together():
