@@ -54,9 +54,11 @@ def _card(folder: Path) -> dict[str, str]:
     rows: dict[str, str] = {}
     for block in re.split(r"^#{1,3} +", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
         head, _, body = block.partition("\n")
+        body = re.sub(r"\n- (?:(?!\n- )[^|])*:\n\n(?=\|)", "\n", body)  # what only introduces a table
         body = "\n".join(line for line in body.splitlines() if not line.lstrip().startswith(("|", "```")))
         body = re.sub(r"\[([^\]]*)\]\([^)]*\)|[*`]", lambda m: m.group(1) or "", body)
-        body = re.sub(r"\s+", " ", body.replace("\n- ", "; ")).strip(" ;")
+        body = body.replace(":\n\n- ", ": ").replace(".\n- ", ". ").replace("\n- ", "; ")
+        body = re.sub(r"\s+", " ", body).strip(" ;")
         if body and (not rows or _SECTIONS.search(head)):
             cut = body if len(body) <= _LONGEST else body[:_LONGEST].rsplit(". ", 1)[0].rstrip(".") + ". ..."
             rows[head.strip(" #`")] = cut

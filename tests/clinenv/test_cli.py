@@ -117,11 +117,28 @@ def test_simulate_writes_the_report_and_the_same_numbers(
     share = numbers["risk"]["qtcf_rise_above_60_ms"]
     assert share["probability"] == pytest.approx(share["samples"] / share["of"], abs=1e-4)
     assert share["low"] <= share["probability"] <= share["high"]
+    share = numbers["risk"]["ecgs_in_atrial_fibrillation"]["share"]
+    assert 0.1 < share < 0.7, "patients are admitted for it, and a part of their ECGs shows it"
+    assert f"{100 * share:.0f} %" in html and "the median rate may jump" in html
     assert f"{numbers['measured']['qtcf_ms']:.0f} ms" in html
     alike = numbers["beat_correlation"]
     assert set(alike) == {"decoder", "shown"} and all(0.9 < r <= 1 for r in alike.values()), alike
     assert f"r = {alike['shown']:.3f}" in html
     assert "QTcF" in capsys.readouterr().out
+
+
+def test_a_card_is_told_in_sentences_without_its_tables(tmp_path: Path) -> None:
+    from clinenv.commands.worlds import _card
+
+    card = (
+        "# world\n\nIt learned.\n\n## Training data\n\n- First set.\n- Second set\n- Third.\n\nAttribution:\n\n- A.\n"
+    )
+    (tmp_path / "CARD.md").write_text(
+        card + "\n## Limits\n\n- One.\n- Errors of each:\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
+    )
+    told = _card(tmp_path)
+    assert told["Training data"] == "First set. Second set; Third. Attribution: A."
+    assert told["Limits"] == "One."
 
 
 def test_the_same_seed_gives_the_same_numbers(record: Path, tmp_path: Path) -> None:

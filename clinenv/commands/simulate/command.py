@@ -51,6 +51,7 @@ class SimulationResult:
 
     courses: dict[str, IntervalCourse]
     torsades: np.ndarray  # [samples] bool: at any hour
+    fibrillation: float  # share of the samples' ECGs after hour 0 that show it
     highest_qtcf_ms: np.ndarray  # [samples], after hour 0
     largest_rise_ms: np.ndarray  # [samples], of QTcF over the recorded ECG's
     supported: np.ndarray  # [samples] bool: never beyond what the world was fitted or trained on
@@ -105,6 +106,7 @@ def simulate(
         before, after = (world.observe(tree.take(states[i], alone), ("ecg_mv",))["ecg_mv"][0].cpu() for i in (0, peak))
         bare = admitted(world, found, patient, 1, seed + nearest, clock_hour, bare=True)
         decoded = world.observe(bare, ("ecg_mv",))["ecg_mv"][0].cpu()
+    none = torch.zeros(samples)
     baseline = charts[0]["baseline_qtcf_ms"].double().cpu().numpy()
     with catch_warnings():  # an hour at which no sample has the measure (PR in fibrillation) is a gap
         simplefilter("ignore", RuntimeWarning)
@@ -121,6 +123,7 @@ def simulate(
             for i, name in enumerate(over)
         },
         torsades=torch.stack([c["torsades"] for c in charts]).bool().any(0).cpu().numpy(),
+        fibrillation=float(torch.stack([c.get("atrial_fibrillation", none) for c in charts[1:]]).mean()),
         highest_qtcf_ms=over["qtcf_ms"][1:].max(axis=0),
         largest_rise_ms=(over["qtcf_ms"][1:] - baseline).max(axis=0),
         supported=supported.cpu().numpy(),
@@ -245,6 +248,7 @@ def risk_of(result: SimulationResult, risk_aversion: float) -> dict[str, Any]:
         "qtcf_above_500_ms": share(result.highest_qtcf_ms > QTCF_LIMIT_MS),
         "qtcf_rise_above_60_ms": share(result.largest_rise_ms > RISE_LIMIT_MS),
         "torsades": share(result.torsades),
+        "ecgs_in_atrial_fibrillation": {"share": result.fibrillation},
         "largest_qtcf_rise_ms": {"mean": mean, "sd": sd, "lambda": risk_aversion, "score": mean + risk_aversion * sd},
     }
 

@@ -19,6 +19,10 @@ __all__ = ["content_of"]
 
 SHOWN_LEADS = ("I", "II", "V2", "V5")
 LEAST_ALIKE = 0.8  # correlation of the recorded and the model's median beat, below which the report warns
+TWO_RHYTHMS = (
+    "At some hours some samples fibrillate and others do not. Their heart rates lie apart, so the median rate may jump "
+    "from one rhythm's to the other's; the band shows both."
+)
 SHOWN_COURSES = ("qtcf_ms", "heart_rate_bpm", "pr_ms", "qrs_ms", "jt_peak_c_ms", "tpeak_tend_ms", "t_amplitude_uv")
 
 
@@ -79,6 +83,7 @@ def content_of(
         notes=(
             "Time 0 is the recorded ECG. The samples share the patient and differ in what the ECG does not tell: "
             "kinetics, sensitivity, variation within the day.",
+            *((TWO_RHYTHMS,) if result.fibrillation else ()),
             f"The beat drawn before the dose correlates with the recorded one by r = {alike:.3f} (eight leads); what "
             f"the model's decoder alone makes of it, by r = {result.beat_correlation['decoder']:.3f}.",
         ),
@@ -91,7 +96,7 @@ def _risk(risk: Mapping[str, Any], regimen: Regimen) -> tuple[RiskLine, ...]:
         counted = f"{r['samples']} of {r['of']} samples; 95 % interval {100 * r['low']:.0f} to {100 * r['high']:.0f} %"
         return f"{100 * r['probability']:.0f} %", counted
 
-    rise = risk["largest_qtcf_rise_ms"]
+    rise, fibrillates = risk["largest_qtcf_rise_ms"], risk["ecgs_in_atrial_fibrillation"]["share"]
     return (
         RiskLine("QTcF above 500 ms at any hour", *share("qtcf_above_500_ms")),
         RiskLine("QTcF more than 60 ms above the recorded ECG", *share("qtcf_rise_above_60_ms")),
@@ -105,6 +110,11 @@ def _risk(risk: Mapping[str, Any], regimen: Regimen) -> tuple[RiskLine, ...]:
             f"Risk score S = μ + λσ, λ = {rise['lambda']:g}",
             f"{rise['score']:.0f} ms",
             "expected rise, and the spread weighed by λ: what is uncertain counts as worse",
+        ),
+        RiskLine(
+            f"ECGs in atrial fibrillation within {regimen.hours:g} h",
+            f"{100 * fibrillates:.0f} %",
+            "of all samples' ECGs after the first: this world's patients are admitted for fibrillation",
         ),
     )
 
