@@ -19,8 +19,8 @@ __all__ = ["ENVIRONMENTS", "TEAMS", "WARD_WORLD", "WEIGHTS_SHA256", "make_team",
 WEIGHTS_SHA256: dict[str, str] = {
     "ecg-wm-small": "bbb7365b5ecdad0893d1c3111df9e25e0d4ccdf90920264bb1aaf48857f0619d",
     "ehr-ward-small": "4da8499b692be86bae54345a8e02bef14d3f102b72a3687baac9a0b9004eab0d",
-    "ehr-mimic-demo-small": "07d96802e6a58721b77b8ca5b7405e9ed80b86bf4a05062d2003e6e41aded224",
-    "ehr-icu-small": "15759aa54760b69fe5ca2c86a778a2f50fb579dc11078c84b50a2ba0faa73b03",
+    "ehr-mimic-demo-small": "c70f3e02aec83dffeac672577d0db135bef014316150d0a263ee257747cb5e6c",
+    "ehr-icu-small": "976b1fbfec228e20b00312d142a707d19990176951cb6bf38e049a6290de70a0",
     "ehr-icu-hourly-small": "bee6b3749ee33a4e979e50b642f32cb2998614350777c22be9c1190b764b7233",
     "cardiac-jepa-small": "d63d51027117d2c640cc1f13154761a311e2f4c12bdc4d8d2e10be93d1aaaaa0",
     "ecg-risk-small": "d5bed2e13a98ed42d888eb51774f512bece79f466e00be9c25b2762a1ba7d9aa",  # no world: `recommend`

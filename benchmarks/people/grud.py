@@ -5,7 +5,8 @@ its hidden state decays with time too. What is foretold of a step is read off th
 step, the patient and the item's own last value and age: three Laplace distributions around a moved last value, and a
 share of the mass on the last report's cell. Trained to its plateau on the validation patients at two learning rates,
 the better of which is kept; of a share of the stays no result is shown after a random position, so that it foretells
-trajectories too.
+trajectories too. How wide its distributions are is corrected by one factor that the validation patients choose, as is
+how sure the worlds are.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ STAGE = 500  # steps between two looks at the validation patients
 PATIENCE = 3  # looks without a better one: the plateau
 JUDGES = 300  # validation stays of a set
 LEAST = 0.01  # of a spread, standard deviations
+WIDER = (1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3)  # factors of spreads, to choose from
 AGE_H = 24.0  # the logarithm of ages is of 1 + hours / AGE_H
 
 
@@ -64,7 +66,7 @@ class GRUD(nn.Module):
     def __init__(self, words: Vocabulary, hidden: int = HIDDEN) -> None:
         super().__init__()
         items, orders = len(words.items), len(words.treatments)
-        self.hours = words.hours_per_step
+        self.hours, self.wider = words.hours_per_step, 1.0
         self.register_buffer("scale", words.scale_table(), persistent=False)
         self.register_buffer("high", torch.tensor([t.high for t in words.treatments]), persistent=False)
         static = torch.tensor([[s.mean, s.sd] for s in words.static])
@@ -126,7 +128,10 @@ class GRUD(nn.Module):
         x = self.query(read)
         share, moved, wide = x[:, : 3 * PARTS].split(PARTS, -1)
         return _Said(
-            share.log_softmax(-1), z.unsqueeze(-1) + moved, LEAST + softplus(wide), x[:, -1] + (seen - 1) * 30.0
+            share.log_softmax(-1),
+            z.unsqueeze(-1) + moved,
+            self.wider * (LEAST + softplus(wide)),
+            x[:, -1] + (seen - 1) * 30.0,
         )
 
 
@@ -211,8 +216,19 @@ def train_grud(
             if not path.exists():
                 write_text(path, json.dumps(_train_one(parts, judges, words, scale, folder / name, rate, steps)))
             results[name] = json.loads(path.read_text())
-    best = min(results, key=lambda n: results[n]["nll"])
-    return Recurrent(_at(words, folder / best, int(results[best]["stage"])))
+        best = min(results, key=lambda n: results[n]["nll"])
+        net = _at(words, folder / best, int(results[best]["stage"]))
+        net.wider = _best_width(net, judges, words, scale)
+    return Recurrent(net)
+
+
+@torch.no_grad()
+def _best_width(net: GRUD, judges: list[Stays], words: Vocabulary, scale: Scale) -> float:
+    """The factor of WIDER at which the numbers of these stays are likeliest."""
+    found = {}
+    for net.wider in WIDER:
+        found[net.wider] = sum(float(_loss(net, scale, words, j, j)) for j in judges)
+    return min(found, key=lambda w: found[w])
 
 
 def _fresh(words: Vocabulary) -> GRUD:

@@ -20,7 +20,9 @@ from world_models.catalog import weights_folder
 from world_models.data.ehr.episode import InquiryEvent, InterventionEvent, build_episode
 from world_models.data.ehr.meds.writer import write_episodes
 from world_models.ehr_world import records, train, train_records
+from world_models.ehr_world.people import with_sources
 from world_models.ehr_world.set_outcome.losses import forced
+from world_models.ehr_world.set_outcome.network import SetOutcome
 from world_models.ehr_world.set_outcome.stay_tensors import CENSORED
 
 START = datetime(2150, 3, 1, 10)
@@ -268,6 +270,21 @@ def test_a_world_of_records_starts_and_steps(meds, init, tmp_path) -> None:
     )
 
 
+def test_a_start_that_learned_from_people_keeps_its_bins(meds, init, tmp_path) -> None:
+    words = with_sources(world().vocabulary, ["one"])
+    told = SetOutcome(dataclasses.replace(world().config, temperature=1.15), words)
+    stays = some_stays()._replace(static=torch.nn.functional.pad(some_stays().static, (0, 1), value=0.0))
+    folder = tmp_path / "of-people"
+    train.finish(told, stays, stays, folder, "command", "source")
+    recipe = dataclasses.replace(train_records.RecordsRecipe(), steps=1, batch=4)
+    found = records.read_records(words, None, meds=meds)[0]
+    made = train_records.train_fold(folder, found, tmp_path / "a", 3, 0, recipe=recipe)
+    ward = train_records.train_fold(init, read(meds), tmp_path / "b", 3, 0, recipe=recipe)
+    assert made.net.vocabulary == words, "else its weights would mean something else"
+    assert ward.net.vocabulary.items != world().vocabulary.items, "simulated values are no people's"
+    assert made.net.config.temperature == 1.15 and ward.net.config.temperature == 1.0
+
+
 @pytest.mark.slow
 def test_passes_are_chosen_by_the_training_patients_alone(meds, init, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(train_records, "PASSES", (2.0, 6.0))
@@ -287,7 +304,7 @@ def test_passes_are_chosen_by_the_training_patients_alone(meds, init, tmp_path, 
         torch.equal(a, b) for a, b in zip(made.net.parameters(), told.net.parameters(), strict=True)
     )
     few = train_records.choose_passes(init, made.held_out, tmp_path / "c", "x", None, recipe)
-    assert few == (6.0, {})  # four patients cannot be divided: the middle of the list
+    assert (few.passes, few.nats) == (6.0, {})  # four patients cannot be divided: the middle of the list
 
 
 def test_a_card_names_the_data_of_its_starting_point_too():

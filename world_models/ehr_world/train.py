@@ -29,6 +29,7 @@ from world_models.ehr_world.set_outcome.losses import stay_losses
 from world_models.ehr_world.set_outcome.network import SetOutcome
 from world_models.ehr_world.set_outcome.stay_tensors import Stays, trim
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
+from world_models.ehr_world.temperature import best_temperature, with_temperature
 from world_models.ehr_world.vocabulary import Vocabulary
 from world_models.training import fit
 
@@ -262,6 +263,7 @@ def _on_people(a: argparse.Namespace, work: Path) -> dict[str, float | int]:
     else:
         taught = ""
         settle_effects(net, people.valid, recipe, work)
+    with_temperature(net, best_temperature((net, stays) for stays in people.valid.values()))
     command = f"python -m world_models.ehr_world.train --source people --data DIR --hours-per-step {hours:g} --out DIR"
     return finish_people(net, people, recipe, a.out, command, taught)
 

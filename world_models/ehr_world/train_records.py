@@ -6,8 +6,10 @@ Three steps, each resumable and kept in the work folder under a sum of what it d
 3. the training patients: a few passes (how many, folds inside these patients choose), item columns hidden at random,
    the running average of the weights kept; with `orders` above 1, runs over several orders whose weights are averaged.
 
-Bins of items that Challenge 2012 holds are from there, others from the training patients: nothing of a held-out patient
-is in the vocabulary, the baselines or the weights.
+Of a start that learned from people already, bins and scales stay: on others, its weights would mean something else, and
+what it knows would have to be learned again from few patients. Else bins of items that Challenge 2012 holds are from
+there, others from the training patients: nothing of a held-out patient is in the vocabulary, the baselines or the
+weights.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ from world_models.ehr_world.set_outcome.losses import stay_losses
 from world_models.ehr_world.set_outcome.network import SetOutcome
 from world_models.ehr_world.set_outcome.stay_tensors import Stays
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
-from world_models.ehr_world.vocabulary import Vocabulary
+from world_models.ehr_world.temperature import best_temperature, with_temperature
+from world_models.ehr_world.vocabulary import SOURCE_PREFIX, Vocabulary
 from world_models.training import fit
 
 __all__ = ["Fold", "RecordsRecipe", "choose_passes", "finish_fold", "folder_of", "from_arguments", "read_sources"]
@@ -117,31 +120,41 @@ def tune(
     fit(net, loss, schedule(steps, rate, WEIGHT_DECAY, save_every_s=30.0, average=AVERAGE), folder, stage)
 
 
-PASSES = (6.0, 12.0, 24.0)  # to choose from
+PASSES = (3.0, 6.0, 12.0, 24.0)  # to choose from
 INNER_FOLDS = 3
+
+
+class Chosen(NamedTuple):
+    """What folds inside the training patients chose."""
+
+    passes: float
+    temperature: float  # at the end, see `temperature`
+    nats: dict[float, float] = {}  # passes -> `nats_a_value`; empty: nothing was tried
 
 
 def choose_passes(
     init: Path, train: StayRecords, work: Path, name: str, wide: StayRecords | None, recipe: RecordsRecipe
-) -> tuple[float, dict[float, float]]:
-    """How many passes over these patients predict others of them best, and `nats_a_value` of each choice.
+) -> Chosen:
+    """How many passes over these patients predict others of them best, and how sure to be of others then.
 
-    It trains nine times, for a few hundred stays; with many thousands give `steps` instead, and nothing is chosen.
+    It trains twelve times, for a few hundred stays; with many thousands give `steps` instead, and nothing is chosen.
     Patients held out by the caller are not in `train`, so what judges the world chose nothing. Too few patients to be
-    divided: the middle choice, and no figures.
+    divided: the middle choice, the start's temperature, and no figures.
     """
     if len(train.subject.unique()) < 2 * INNER_FOLDS:
-        return PASSES[len(PASSES) // 2], {}
-    found = {}
+        return Chosen(PASSES[len(PASSES) // 2], EHRWorldModel.load(init).config.temperature)
+    found, fit_by = {}, {}
     for passes in PASSES:
         of = dataclasses.replace(recipe, passes=passes)
         judged = []
         for inner in range(INNER_FOLDS):
             fold = train_fold(init, train, work, INNER_FOLDS, inner, name, wide, recipe=of)
             assert fold.held_out is not None, "with several folds one is held out"
+            with_temperature(fold.net, 1.0)
             judged.append((fold.net, fold.held_out.stays))
-        found[passes] = nats_a_value(judged, recipe.early)
-    return min(found, key=lambda passes: found[passes]), found
+        found[passes], fit_by[passes] = nats_a_value(judged, recipe.early), judged
+    best = min(found, key=lambda passes: found[passes])
+    return Chosen(best, best_temperature(fit_by[best]), found)
 
 
 class Fold(NamedTuple):
@@ -188,20 +201,21 @@ def train_fold(
     """
     recipe = recipe or RecordsRecipe()
     start = EHRWorldModel.load(init)
-    config, words = dataclasses.replace(start.config, name=name), start.vocabulary
+    config, words = dataclasses.replace(start.config, name=name, temperature=1.0), start.vocabulary
+    of_people = any(s.name.startswith(SOURCE_PREFIX) for s in words.static)
     sum_ = _sum(start.weights_sha256, dataclasses.asdict(config))
     kept: set[str] = set()
     with torch.random.fork_rng(devices=[]):  # every first weight of a new network is overwritten
         net = SetOutcome(config, words)
         net.load_state_dict(start.net.state_dict())
         if wide is not None and recipe.wide_steps:
-            net, words, kept, sum_ = _on_wide(net, words, wide, recipe, work, sum_)
+            net, words, kept, sum_ = _on_wide(net, words, wide, recipe, work, sum_, of_people)
         train, held_out = _divided(records, folds, fold, share)
-        chosen: dict[float, float] = {}
+        chosen = Chosen(recipe.passes or 0.0, start.config.temperature)
         if recipe.passes is None and recipe.steps is None:
-            passes, chosen = choose_passes(init, train, work, name, wide, recipe)
-            recipe = dataclasses.replace(recipe, passes=passes)
-        words = real_vocabulary(words, [train.stays], keep=kept)
+            chosen = choose_passes(init, train, work, name, wide, recipe)
+            recipe = dataclasses.replace(recipe, passes=chosen.passes)
+        words = words if of_people else real_vocabulary(words, [train.stays], keep=kept)
         sum_ = _sum(sum_, dataclasses.asdict(recipe), _sum_of_stays(train.stays))
         steps = recipe.steps_over(len(train.subject))
         nets = []
@@ -221,17 +235,24 @@ def train_fold(
             )
             nets.append(one)
     _average(nets)
-    return Fold(nets[0], train, held_out, guesses_of(words, train.stays), chosen)
+    with_temperature(nets[0], chosen.temperature)
+    return Fold(nets[0], train, held_out, guesses_of(words, train.stays), chosen.nats)
 
 
 def _on_wide(
-    net: SetOutcome, words: Vocabulary, wide: StayRecords, recipe: RecordsRecipe, work: Path, sum_: str
+    net: SetOutcome,
+    words: Vocabulary,
+    wide: StayRecords,
+    recipe: RecordsRecipe,
+    work: Path,
+    sum_: str,
+    of_people: bool,
 ) -> tuple[SetOutcome, Vocabulary, set[str], str]:
     """Trained on Challenge 2012: the network, its vocabulary, names of items whose bins are from there, and the sum of
     all that this depends on."""
     measured = numbers(words, wide.stays).sum((0, 1)).tolist()
     kept = {i.name for i, n in zip(words.items, measured, strict=True) if n >= recipe.fewest}
-    words = real_vocabulary(words, [wide.stays], fewest=recipe.fewest)
+    words = words if of_people else real_vocabulary(words, [wide.stays], fewest=recipe.fewest)
     net = moved(net, words)
     of_wide = ("hide", "fewest", "ahead", "early")
     told = {n: v for n, v in dataclasses.asdict(recipe).items() if n.startswith("wide") or n in of_wide}

@@ -89,8 +89,9 @@ def _at_share(share: Tensor, left: Tensor, right: Tensor, around: Around | None)
     return torch.where(cut.even, even, z.maximum(left).minimum(right))
 
 
-def log_masses(free: Tensor, around: Around, edges: Tensor, based: Tensor) -> Tensor:
-    """Log probability [N, K] of each bin; `based` bool [N]: the base applies (numbers, not labels)."""
+def log_masses(free: Tensor, around: Around, edges: Tensor, based: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log probability [N, K] of each bin; `based` bool [N]: the base applies (numbers, not labels). Above 1 the
+    temperature (Guo 2017, arXiv 1706.04599) makes numbers less sure."""
     location, scale, bend = (x.unsqueeze(-1) for x in around)
     at = torch.sigmoid(_bent((edges - location) / scale, bend))
     # the first and the last edge stand for -inf and +inf: values beyond training's range belong to the outer bins
@@ -101,7 +102,7 @@ def log_masses(free: Tensor, around: Around, edges: Tensor, based: Tensor) -> Te
     last = real & (torch.arange(width.shape[1], device=edges.device) == real.sum(-1, keepdim=True) - 1)
     upper = torch.where(last, 1.0, at[:, 1:])
     base = (upper - at[:, :-1]).clamp_min(0.0) + _LEAST_MASS
-    logits = torch.where(based.unsqueeze(-1), base.log() + free, free)
+    logits = torch.where(based.unsqueeze(-1), (base.log() + free) / temperature, free)
     return torch.log_softmax(logits.masked_fill(~real, float("-inf")), -1)
 
 

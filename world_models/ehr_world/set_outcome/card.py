@@ -37,6 +37,8 @@ def write_card(
     context = "with or without" if config.with_diagnoses else "without"
     more = "Queries read how an item\nhas gone (running means, changes, repeats). " if config.trends else ""
     more += "A share of the mass may lie on the last report.\n" if config.repeats else ""
+    if config.temperature != 1.0:
+        more += f"Bins have a temperature of {config.temperature:g}: so the validation stays were likeliest.\n"
     return f"""# {config.name}
 
 A learned hospital stay (form `set_outcome`): in steps of {words.hours_per_step:g} h it answers a set of concurrent

@@ -31,6 +31,7 @@ class SetOutcomeConfig:
     trends: bool = False  # queries read how an item has gone: see `trends`
     repeats: bool = False  # a share of the mass may lie on the last report: see `marginal`
     deep_orders: bool = True  # all of the network reads orders; else they act by the table of straight effects alone
+    temperature: float = 1.0  # of the bins' masses, set once trained: see `temperature`
     ends_by_chart: bool = False  # death and discharge read last values, not how much is charted: see `ends`
     # of each intervention's straight effects, what shows in records, where it is given because of what it prevents:
     # used to foretell recorded orders, not what an agent's orders do; empty: all of it
@@ -41,5 +42,7 @@ class SetOutcomeConfig:
             raise ValueError(f"unknown backbone {self.backbone!r}; there are: {', '.join(BACKBONES)}")
         check_sizes(self, hidden=65_536, layers=256, query=65_536, admissions=1 << 24)
         check_sizes(self, least=0, rank=1024)
+        if not 0.1 <= self.temperature <= 10:
+            raise ValueError(f"temperature={self.temperature:g} must be from 0.1 to 10; 1 leaves masses as they are")
         if not 0 < self.longest_h <= 1e6:
             raise ValueError(f"longest_h={self.longest_h:g} must be above 0 h and at most 1e6 h")

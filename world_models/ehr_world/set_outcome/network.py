@@ -372,7 +372,7 @@ class SetOutcome(nn.Module):
         around = bins.Around(location, scale, BEND_UNIT * log_bend.clamp(*LOG_BEND).exp())
         free = out[:, : self.bin_count]
         free = torch.where(label.unsqueeze(-1), free, 0.0) if self.base_alone else free
-        log_mass = bins.log_masses(free, around, edges, ~label)
+        log_mass = bins.log_masses(free, around, edges, ~label, self.config.temperature)
         if not self.config.repeats or self.base_alone:
             return Marginal(log_mass, edges, around)
         share = MOST_AGAIN * torch.sigmoid(out[:, -1]) * seen * (~label)
