@@ -108,6 +108,7 @@ SETTINGS: dict[str, dict[str, str]] = {
         "men of 80": "the row's name",
     },
     "people": {
+        "over 48 such courses": "how many are lived",
         "Challenge 2012 and 2019": "their years",
         "within 25 %": "what S@25 is",
         "over 25 %": "what moved is",

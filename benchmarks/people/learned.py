@@ -17,7 +17,7 @@ from world_models.ehr_world.people import told_source
 from world_models.ehr_world.records import StayRecords
 from world_models.ehr_world.set_outcome.world import EHRWorldModel
 from world_models.ehr_world.train_records import folder_of
-from world_models.ehr_world.vocabulary import from_z
+from world_models.ehr_world.vocabulary import from_z, log_slope
 
 __all__ = ["load_world", "world_columns"]
 
@@ -68,15 +68,10 @@ def world_columns(
     at = order[at]
     item, own = places.item, model.net.scale.double()
     value = from_z(slots["quantiles/model"][at].double(), own[item].unsqueeze(1))
-    ratio = _slope(scale.scale, places) - _slope(own, places)
+    y = places.y.double()
+    ratio = log_slope(y, scale.scale[item]) - log_slope(y, own[item])
     return {
         "quantiles": scale.z(value, item.unsqueeze(1)).float(),
         "nll": slots["nll/model"][at] + ratio.float(),
         "hits": slots["point/model_hits"][at],
     }
-
-
-def _slope(scales: Tensor, places: Places) -> Tensor:
-    """[N] log of dz/dx at the values."""
-    _, sd, shift, logs = scales[places.item].unbind(-1)
-    return -sd.log() - torch.where(logs > 0.5, (places.y.double() + shift).clamp_min(1e-6).log(), 0.0)

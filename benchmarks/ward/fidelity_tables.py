@@ -282,7 +282,7 @@ def simulate(model: EHRWorldModel, part: Stays, given: Stays, begin: int) -> Ten
     for t in range(begin + 1, count):
         # the record goes on, and a specimen was taken whether or not the path still waits for another
         state = state._replace(alive=on, home=~on, pending=state.pending & ~asked[:, t])
-        state = model.transition(state, torch.cat([asked[:, t].float(), doses[:, t]], -1))
+        state = model.transition(state, torch.cat([asked[:, t].float(), doses[:, t]], -1), recorded=True)
         out[:, t] = torch.where(asked[:, t], state.pending_value, float("nan"))
     return out.view(PATHS, batch, count, _I)
 

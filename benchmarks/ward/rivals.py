@@ -36,10 +36,10 @@ from world_models.ehr_world.set_outcome.losses import forced, likelihood, normal
 from world_models.ehr_world.set_outcome.network import SetOutcome
 from world_models.ehr_world.set_outcome.stay_tensors import Stays, charted
 from world_models.ehr_world.train import fresh, train_net
-from world_models.ehr_world.vocabulary import Vocabulary, from_z, to_z
+from world_models.ehr_world.vocabulary import Vocabulary, from_z, log_slope, to_z
 from world_models.files import write_text
 
-__all__ = ["Boosting", "budget_steps", "by_net", "train_set_outcome"]
+__all__ = ["Boosting", "budget_steps", "by_net", "train_set_outcome", "untold"]
 
 JOINT_SAMPLES = 16  # joint samples for the energy score
 TRIAL = 8  # steps timed before training, at most
@@ -110,9 +110,16 @@ def train_set_outcome(
     return net.eval().requires_grad_(False)
 
 
+def untold(net: SetOutcome, stays: Stays) -> Stays:
+    """The stays with what the network may be told of them besides: their source, not told."""
+    more = len(net.vocabulary.static) - stays.static.shape[1]
+    return stays._replace(static=torch.nn.functional.pad(stays.static, (0, more), value=float("nan")))
+
+
 @torch.no_grad()
 def by_net(net: SetOutcome, stays: Stays, slots: Slots, known: Known, chunk: int = 100) -> SlotPrediction:
-    """What a set_outcome network says of slots of these stays: next step, from the true history."""
+    """What a set_outcome network says of slots of these stays, on the scales that are `known`: next step, from the
+    true history."""
     count, items = stays.value.shape[1:]
 
     def number(row: Tensor, place: Tensor, item: Tensor) -> Tensor:
@@ -138,9 +145,17 @@ def by_net(net: SetOutcome, stays: Stays, slots: Slots, known: Known, chunk: int
         nll[at], pit[at] = -log_p[hit], u[hit]
         for mine, its in zip(around, run.outcome.marginal.around, strict=True):
             mine[at] = its[hit]
-    q = bins.quantile(mass, LEVELS.expand(size, -1), edges, around)
+    own, common = net.scale[slots.item], known.scale[slots.item]
     label = known.label[slots.item]
-    point = torch.where(label, mass.argmax(-1).float(), from_z(q[:, 9], known.scale[slots.item]))
+
+    def moved(z: Tensor) -> Tensor:
+        """From the network's scales [N] or [N, Q]."""
+        mine, theirs = (own, common) if z.ndim == 1 else (own.unsqueeze(1), common.unsqueeze(1))
+        return torch.where(label if z.ndim == 1 else label.unsqueeze(1), z, to_z(from_z(z, mine), theirs))
+
+    nll += torch.where(label, 0.0, log_slope(slots.y, common) - log_slope(slots.y, own))
+    q = moved(bins.quantile(mass, LEVELS.expand(size, -1), edges, around))
+    point = torch.where(label, mass.argmax(-1).float(), from_z(q[:, 9], common))
     number_only = ~label
     groups = int(slots.group.max()) + 1
     copula = torch.zeros(groups)
@@ -150,9 +165,9 @@ def by_net(net: SetOutcome, stays: Stays, slots: Slots, known: Known, chunk: int
     joint = nll - (copula / held.clamp_min(1))[slots.group]
     key, paths = keys.from_seed(77, 1), []
     for p in range(JOINT_SAMPLES):
-        own = keys.normal(key, p, "own", (size,))[0]
+        luck = keys.normal(key, p, "own", (size,))[0]
         shared = keys.normal(key, p, "shared", (groups, max(1, rank)))[0][slots.group, :rank]
-        paths.append(bins.quantile(mass, torch.special.ndtr(latent(loading, shared, own)), edges, around))
+        paths.append(moved(bins.quantile(mass, torch.special.ndtr(latent(loading, shared, luck)), edges, around)))
     return SlotPrediction(point, q, nll, None, torch.stack(paths), joint)
 
 

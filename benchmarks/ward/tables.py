@@ -30,7 +30,7 @@ from benchmarks.common.spent import spending, spent
 from benchmarks.ward import rivals_lm as lms
 from benchmarks.ward.fidelity_tables import clip, simulate
 from benchmarks.ward.paper_tables import efficiency, figure, figure_rows, hyperparameters, paper_rows, retention
-from benchmarks.ward.rivals import Boosting, by_net, train_set_outcome
+from benchmarks.ward.rivals import Boosting, by_net, train_set_outcome, untold
 from benchmarks.ward.slots import (
     BASELINES,
     Known,
@@ -173,13 +173,12 @@ def judge_net(
     field: Field, name: str, net: SetOutcome, mark: str, full: bool = True
 ) -> list[tuple[str, Slots, SlotPrediction]]:
     """Next step and, with `full`, full trajectory of a set_outcome network: (setting, slots, prediction) each."""
-    said = kept(field, f"{name}-next", mark, lambda: by_net(net, field.judged, field.slots, field.known).save())
+    judged, part = untold(net, field.judged), untold(net, field.part)
+    said = kept(field, f"{name}-next", mark, lambda: by_net(net, judged, field.slots, field.known).save())
     out = [("next_step", field.slots, SlotPrediction(**said))]
     if full:
-        given = records.cut(field.part, BEGIN)
-        made = kept(
-            field, f"{name}-full", mark, lambda: {"paths": simulate(world_of(net, name), field.part, given, BEGIN)}
-        )
+        given = records.cut(part, BEGIN)
+        made = kept(field, f"{name}-full", mark, lambda: {"paths": simulate(world_of(net, name), part, given, BEGIN)})
         out.append(("full_trajectory", field.full, at_slots(field, made["paths"])))
     return out
 
@@ -224,8 +223,7 @@ def all_rows(field: Field, a: argparse.Namespace, shipped: EHRWorldModel | None)
             )
 
     if shipped is not None:
-        mark = checkpoint.sha256(a.world_folder) if a.world_folder else shipped.name
-        add(f"{shipped.name} (shipped)", judge_net(field, "shipped", shipped.net, mark), "its own")
+        add(f"{shipped.name} (shipped)", judge_net(field, "shipped", shipped.net, shipped.weights_sha256), "its own")
     if "set_outcome" in a.rivals:
         init = _ward_weights(field, "set_outcome")
         folder, rate = field.runs / "set_outcome", 2e-3 if init is None else 5e-4
@@ -367,7 +365,6 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(a.threads)
     os.environ["OMP_NUM_THREADS"] = str(a.threads)
     model = catalog.load(a.world)
-    a.world_folder = a.world if Path(a.world).is_dir() else None
     name = a.prefix.name
 
     def out(what: str) -> Path:
@@ -383,7 +380,6 @@ def main(argv: list[str] | None = None) -> None:
         write([*rows, *paper_rows()], out("table1.csv"), made)  # the ward's rows are not lost should the records fail
         if a.meds is not None:
             shipped = catalog.load(a.records_world) if a.records_world else None
-            a.world_folder = a.records_world if a.records_world and Path(a.records_world).is_dir() else None
             rows += all_rows(records_field(a, model), a, shipped)
         write([*rows, *paper_rows()], out("table1.csv"), made)
         write([*retention(rows), *paper_rows(short=True)], out("table2.csv"), made)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from benchmarks.ward import narratives
 from benchmarks.ward import rivals_lm as lms
 from benchmarks.ward.paper_tables import efficiency, figure_rows, paper_rows, retention
-from benchmarks.ward.rivals import Boosting, budget_steps, by_net, train_set_outcome
+from benchmarks.ward.rivals import Boosting, budget_steps, by_net, train_set_outcome, untold
 from benchmarks.ward.scores import laplace_scores
 from benchmarks.ward.slots import Known, SlotPrediction, all_slots, label_scores, score, simple, some_slots
 from tests.ehr_world.causal_stays import stay as small_stay
-from tests.ehr_world.ward_small import some_stays, words
+from tests.ehr_world.ward_small import some_stays, tiny, words
 from world_models import tree
 from world_models.ehr_world.causal_lm.codec import encode
 from world_models.ehr_world.causal_lm.text import STATUS
 from world_models.ehr_world.causal_lm.tokens import QuantileCodec
-from world_models.ehr_world.vocabulary import to_z
+from world_models.ehr_world.people import with_sources
+from world_models.ehr_world.set_outcome.network import SetOutcome
+from world_models.ehr_world.vocabulary import from_z, to_z
 
 
 def setting():
@@ -103,6 +107,26 @@ def test_a_budget_is_kept_and_another_one_refused(tmp_path):
     assert budget_steps(tmp_path, 0.2, calls.append) == steps and len(calls) == before
     with pytest.raises(ValueError, match="0.2 s, not 5"):
         budget_steps(tmp_path, 5, calls.append)
+
+
+def test_a_network_of_other_scales_and_sources_is_judged_on_the_common_ones():
+    stays, known, slots = setting()
+    few, net = tree.take(stays, slice(0, 8)), tiny().net
+    told = by_net(net, few, slots, known)
+    others = Known(words(), stays)
+    others.scale = known.scale * torch.tensor([1.1, 2.0, 1.0, 1.0])
+    moved = by_net(net, few, slots, others)
+    number = ~known.label[slots.item]
+    torch.testing.assert_close(moved.point, told.point, rtol=1e-4, atol=1e-4)
+    # twice the SD: a density half as high on x is twice as high on z
+    torch.testing.assert_close(told.nll[number] - moved.nll[number], torch.full((int(number.sum()),), math.log(2.0)))
+    assert torch.equal(told.nll[~number], moved.nll[~number])
+    back = from_z(moved.quantiles[number], others.scale[slots.item[number]].unsqueeze(1))
+    mine = from_z(told.quantiles[number], known.scale[slots.item[number]].unsqueeze(1))
+    torch.testing.assert_close(back, mine, rtol=1e-3, atol=1e-3)
+    sourced = SetOutcome(net.config, with_sources(words(), ["one", "two"]))
+    assert untold(sourced, few).static.shape[1] == few.static.shape[1] + 2
+    assert bool(untold(sourced, few).static[:, -2:].isnan().all()) and torch.equal(untold(net, few).static, few.static)
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ __all__ = [
     "build",
     "from_ward",
     "from_z",
+    "log_slope",
     "report_grid",
     "to_z",
 ]
@@ -204,6 +205,12 @@ def from_z(z: Tensor, scale: Tensor) -> Tensor:
     mean, sd, shift, logs = scale.unbind(-1)
     raw = z * sd + mean
     return torch.where(logs > 0.5, raw.clamp_max(MOST_LOG).exp() - shift, raw)
+
+
+def log_slope(value: Tensor, scale: Tensor) -> Tensor:
+    """log(dz / dx) at x, by which a density on z becomes one on x; shapes as in `to_z`."""
+    _, sd, shift, logs = scale.unbind(-1)
+    return -sd.log() - torch.where(logs > 0.5, (value + shift).clamp_min(LEAST_LOGGED).log(), 0.0)
 
 
 def build(
