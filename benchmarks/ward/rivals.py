@@ -42,7 +42,7 @@ from world_models.files import write_text
 __all__ = ["Boosting", "budget_steps", "by_net", "train_set_outcome", "untold"]
 
 JOINT_SAMPLES = 16  # joint samples for the energy score
-TRIAL = 8  # steps timed before training, at most
+TRIAL = 40  # steps timed before training, at most: batches are of very different lengths
 
 
 def budget_steps(folder: Path, budget_s: float, work: Callable[[int], None], used_s: float = 0.0) -> int:

@@ -139,7 +139,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--challenge2012", type=Path, help="folder of its stays, trained on before those of --meds")
     parser.add_argument("--folds", type=whole(1), default=4, help="of the patients of --meds; one is held out; 1: none")
     parser.add_argument("--fold", type=whole(0), default=0)
-    parser.add_argument("--init", help="with --source meds: the world (name or folder) to start from")
+    parser.add_argument("--init", help="with --source meds: start from this world; default ehr-icu-small")
     parser.add_argument("--oracle-stays", type=whole(0), help=f"with --source people; default {ORACLE_STAYS} at 4 h")
     parser.add_argument(
         "--work", type=command_line.folder, help="shards and progress; default: OUT with '.work' appended"

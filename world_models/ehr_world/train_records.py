@@ -54,6 +54,7 @@ __all__ += ["train_fold", "tune"]
 
 # Whose records these are, this module cannot know: only the world that ships says that they are the open demo's.
 DEMO_NAME, OWN_NAME = "ehr-mimic-demo-small", "ehr-own-stays"
+START = "ehr-icu-small"  # whose weights a world of records starts from, where no other is named
 LEAST_STEPS = 10
 WEIGHT_DECAY, AVERAGE = 1e-2, 0.99  # of the weights; of the running average of weights
 
@@ -390,7 +391,7 @@ def read_sources(
 
 def from_arguments(a: argparse.Namespace, work: Path) -> dict[str, float]:
     """`train --source meds`: one fold, from reading to the saved world."""
-    init = folder_of(a.init or "ehr-ward-small")
+    init = folder_of(a.init or START)
     records, wide = read_sources(init, work, a.meds, a.tables, a.challenge2012, a.date_order)
     changed = {n: v for n in ("steps", "batch", "rate") if (v := getattr(a, n)) is not None}
     recipe = dataclasses.replace(RecordsRecipe(), **changed)
