@@ -29,6 +29,7 @@ from world_models.ehr_world.judging import looked_ahead
 from world_models.ehr_world.people import shards
 from world_models.ehr_world.records import StayRecords, cut, numbers
 from world_models.ehr_world.set_outcome.stay_tensors import Charted, Stays, charted, trim
+from world_models.ehr_world.temperature import TEMPERATURES
 from world_models.ehr_world.vocabulary import Vocabulary, to_z
 from world_models.files import write_text
 from world_models.training import Schedule, fit
@@ -43,7 +44,6 @@ STAGE = 500  # steps between two looks at the validation patients
 PATIENCE = 3  # looks without a better one: the plateau
 JUDGES = 300  # validation stays of a set
 LEAST = 0.01  # of a spread, standard deviations
-WIDER = (1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3)  # factors of spreads, to choose from
 AGE_H = 24.0  # the logarithm of ages is of 1 + hours / AGE_H
 
 
@@ -224,9 +224,9 @@ def train_grud(
 
 @torch.no_grad()
 def _best_width(net: GRUD, judges: list[Stays], words: Vocabulary, scale: Scale) -> float:
-    """The factor of WIDER at which the numbers of these stays are likeliest."""
+    """The factor of the spreads at which the numbers of these stays are likeliest, of those that a world may choose."""
     found = {}
-    for net.wider in WIDER:
+    for net.wider in TEMPERATURES:
         found[net.wider] = sum(float(_loss(net, scale, words, j, j)) for j in judges)
     return min(found, key=lambda w: found[w])
 

@@ -20,7 +20,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -203,20 +203,19 @@ def train_fold(
     recipe = recipe or RecordsRecipe()
     start = EHRWorldModel.load(init)
     config, words = dataclasses.replace(start.config, name=name, temperature=1.0), start.vocabulary
-    of_people = any(s.name.startswith(SOURCE_PREFIX) for s in words.static)
     sum_ = _sum(start.weights_sha256, dataclasses.asdict(config))
     kept: set[str] = set()
     with torch.random.fork_rng(devices=[]):  # every first weight of a new network is overwritten
         net = SetOutcome(config, words)
         net.load_state_dict(start.net.state_dict())
         if wide is not None and recipe.wide_steps:
-            net, words, kept, sum_ = _on_wide(net, words, wide, recipe, work, sum_, of_people)
+            net, words, kept, sum_ = _on_wide(net, words, wide, recipe, work, sum_)
         train, held_out = _divided(records, folds, fold, share)
         chosen = Chosen(recipe.passes or 0.0, start.config.temperature)
         if recipe.passes is None and recipe.steps is None:
             chosen = choose_passes(init, train, work, name, wide, recipe)
             recipe = dataclasses.replace(recipe, passes=chosen.passes)
-        words = words if of_people else real_vocabulary(words, [train.stays], keep=kept)
+        words = binned(words, train.stays, keep=kept)
         sum_ = _sum(sum_, dataclasses.asdict(recipe), _sum_of_stays(train.stays))
         steps = recipe.steps_over(len(train.subject))
         nets = []
@@ -241,19 +240,13 @@ def train_fold(
 
 
 def _on_wide(
-    net: SetOutcome,
-    words: Vocabulary,
-    wide: StayRecords,
-    recipe: RecordsRecipe,
-    work: Path,
-    sum_: str,
-    of_people: bool,
+    net: SetOutcome, words: Vocabulary, wide: StayRecords, recipe: RecordsRecipe, work: Path, sum_: str
 ) -> tuple[SetOutcome, Vocabulary, set[str], str]:
     """Trained on Challenge 2012: the network, its vocabulary, names of items whose bins are from there, and the sum of
     all that this depends on."""
     measured = numbers(words, wide.stays).sum((0, 1)).tolist()
     kept = {i.name for i, n in zip(words.items, measured, strict=True) if n >= recipe.fewest}
-    words = words if of_people else real_vocabulary(words, [wide.stays], fewest=recipe.fewest)
+    words = binned(words, wide.stays, fewest=recipe.fewest)
     net = moved(net, words)
     of_wide = ("hide", "fewest", "ahead", "early")
     told = {n: v for n, v in dataclasses.asdict(recipe).items() if n.startswith("wide") or n in of_wide}
@@ -261,6 +254,12 @@ def _on_wide(
     folder = work / f"wide-{sum_}"
     tune(net, wide.stays, recipe, folder, "wide", recipe.wide_steps, recipe.wide_rate, recipe.wide_batch, ends=False)
     return net, words, kept, sum_
+
+
+def binned(words: Vocabulary, stays: Stays, **options: Any) -> Vocabulary:
+    """With bins from these stays, `options` as in `real_vocabulary`; one of people, who have sources, as it is."""
+    of_people = any(s.name.startswith(SOURCE_PREFIX) for s in words.static)
+    return words if of_people else real_vocabulary(words, [stays], **options)
 
 
 def _divided(records: StayRecords, folds: int, fold: int, share: float) -> tuple[StayRecords, StayRecords | None]:

@@ -97,6 +97,11 @@ def _risk(risk: Mapping[str, Any], regimen: Regimen) -> tuple[RiskLine, ...]:
         return f"{100 * r['probability']:.0f} %", counted
 
     rise, fibrillates = risk["largest_qtcf_rise_ms"], risk["ecgs_in_atrial_fibrillation"]["share"]
+    rhythm = RiskLine(
+        f"ECGs in atrial fibrillation within {regimen.hours:g} h",
+        f"{100 * fibrillates:.0f} %",
+        "of all samples' ECGs after the first: this world's patients are admitted for fibrillation",
+    )
     return (
         RiskLine("QTcF above 500 ms at any hour", *share("qtcf_above_500_ms")),
         RiskLine("QTcF more than 60 ms above the recorded ECG", *share("qtcf_rise_above_60_ms")),
@@ -111,11 +116,7 @@ def _risk(risk: Mapping[str, Any], regimen: Regimen) -> tuple[RiskLine, ...]:
             f"{rise['score']:.0f} ms",
             "expected rise, and the spread weighed by λ: what is uncertain counts as worse",
         ),
-        RiskLine(
-            f"ECGs in atrial fibrillation within {regimen.hours:g} h",
-            f"{100 * fibrillates:.0f} %",
-            "of all samples' ECGs after the first: this world's patients are admitted for fibrillation",
-        ),
+        *((rhythm,) if fibrillates else ()),
     )
 
 
