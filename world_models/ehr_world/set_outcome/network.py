@@ -316,12 +316,13 @@ class SetOutcome(nn.Module):
             last: [N], or [B, I], of the item in the chart before the step.
             met: interventions since that value, [N, J] or [B, I, J].
         """
-        rows = len(last.z)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
+            return self._query(asked, item, last, met)  # how many there are is not asked for: a graph may not know
         most = max(1, SLOTS_AT_ONCE // (item.shape[0] if last.z.ndim == 2 else 1))
-        if rows <= most or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
+        if len(last.z) <= most:
             return self._query(asked, item, last, met)
         parts = []
-        for run in tree.runs(rows, most):
+        for run in tree.runs(len(last.z), most):
             those = item if last.z.ndim == 2 else item[run]
             parts.append(self._query(asked[run], those, tree.take(last, run), tree.take(met, run)))
         return tree.cat(parts)
