@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from agents import run_folder
+from agents.observer import Observer
 from agents.protocol import Policy
 from clinenv.interface import Interface
 from clinenv.settings import Settings
@@ -47,7 +48,7 @@ class PolicyAgent:
         unit = str(settings.get("action_unit", "scaled"))
         self._interface = Interface(simulator.world, simulator.task, Settings(action_unit=unit))
         self._task = simulator.task
-        self._policy = own
+        self._policy, self._observed = own, Observer(self._interface)
         names = list(self._interface.layout.names)
         if told and told.get("observation_names") != names:
             raise ValueError(
@@ -59,17 +60,18 @@ class PolicyAgent:
     def reset(self, mask: Tensor | None = None) -> None:
         """Forget what was seen of all patients, or of those of bool [B]."""
         self._policy.reset(mask)
+        self._observed.reset(mask)
 
     def narrow(self, rows: Tensor) -> None:
         """Go on with the patients int64 [K] alone."""
         self._policy.narrow(rows)
+        self._observed.narrow(rows)
 
     @torch.no_grad()
     def act(self, chart: Chart) -> Tensor:
         """int64 [B] rows of the menu, int64 [B, D] levels, or float32 [B, A] orders in their units."""
         some = next(iter(chart.values()))
-        nobody = torch.zeros(some.shape[0], dtype=torch.int64, device=some.device)
-        observation, _ = self._interface.observe(chart, nobody, nobody, None)
+        observation = self._observed(chart)
         masked = self._policy.masked
         mask = self._interface.codec.choices(self._task.admissible(chart)) if masked else None
         action = self._policy.decide(observation, mask).to(some.device)

@@ -346,6 +346,8 @@ def train(
         if resume:
             with run_folder.opened_checkpoint(folder) as found:
                 learner.restore(found)
+            if run_folder.lags(folder, learner.steps):
+                learner.save(folder, told, action)
         else:
             run_folder.forget(folder)
         saved = time.monotonic()

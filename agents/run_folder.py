@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from world_models.protocol import WorldModel
 from world_models.sealed import Form, Opened, command_line
 from world_models.tensor_file import CheckpointError
 
-__all__ = ["CHECKPOINT", "POLICY", "TENSORS", "as_bytes", "as_tensor", "described", "forget", "make_patients"]
+__all__ = ["CHECKPOINT", "POLICY", "TENSORS", "as_bytes", "as_tensor", "described", "forget", "lags", "make_patients"]
 __all__ += ["opened_checkpoint"]
 __all__ += ["plain", "read_config", "resumable", "save_checkpoint", "save_policy", "space_from_json", "space_to_json"]
 __all__ += ["weights_sum", "whole_number"]
@@ -94,9 +95,27 @@ def described(
         "preset": preset,
         "seed": seed,
         "steps": steps,
-        "env_kwargs": {k: v for k, v in env_kwargs.items() if isinstance(v, str | int | float | bool | type(None))},
+        "env_kwargs": {name: _said(value) for name, value in env_kwargs.items()},
     }
     return json.loads(json.dumps(told))
+
+
+def _said(value: Any) -> Any:
+    """An argument as JSON; of an object that has no such form, its class."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if is_dataclass(value) and not isinstance(value, type):
+        return _said(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(name): _said(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_said(part) for part in value]
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def weights_sum(world: str | Path | WorldModel) -> str | None:
@@ -129,6 +148,12 @@ def resumable(folder: Path, told: Mapping[str, Any]) -> bool:
             f"{folder} holds a run with another {', '.join(differing)}; choose another folder, or start anew"
         )
     return True
+
+
+def lags(folder: Path, steps_done: int) -> bool:
+    """Whether the policy is not the checkpoint's, of so many steps: a run was stopped between saving the one and the
+    other."""
+    return not (folder / POLICY.json).exists() or POLICY.read_json(folder).get("steps_done") != steps_done
 
 
 def forget(folder: Path) -> None:

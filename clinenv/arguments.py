@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from world_models import keys
+from world_models.inputs import checked_factors
+from world_models.quantity import Quantity
 
 __all__ = [
     "as_numbers",
@@ -19,9 +21,9 @@ __all__ = [
     "check_limit",
     "check_options",
     "checked_seed",
+    "factor_rows",
     "horizon_in_steps",
     "row_keys",
-    "split_options",
 ]
 
 MOST_STEPS = 1 << 31  # of an episode: what can still be counted
@@ -65,7 +67,7 @@ def check_options(options: Any) -> Mapping[str, Any]:
     return options or {}
 
 
-def split_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
+def _split_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
     """The patient factors of reset's options: under "factors", or flat.
 
     Raises:
@@ -80,6 +82,28 @@ def split_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
     if twice:
         raise ValueError(f"factor {twice[0]!r} is given both flat and under 'factors'; give it once")
     return {**nested, **given}
+
+
+def factor_rows(
+    factors: tuple[Quantity, ...], options: Mapping[str, Any] | None, count: int, device: torch.device
+) -> dict[str, Tensor]:
+    """What a reset's options fix of `count` new patients: name -> float32 [count, *shape], one value for all or one a
+    row.
+
+    Raises:
+        ValueError: no mapping, an unknown factor, a value that is no number or is out of bounds, or a wrong length.
+    """
+    known = {quantity.name: quantity for quantity in factors}
+    rows = {}
+    for name, value in _split_options(options).items():
+        quantity = known.get(name)
+        if quantity is not None:
+            numbers = as_numbers(value, device)
+            if numbers is None:
+                raise ValueError(f"factor {name}={value!r} is not a number; give it in {quantity.unit}")
+            value = numbers.expand(count, *quantity.shape) if numbers.shape == quantity.shape else numbers
+        rows[name] = value
+    return {name: value.contiguous() for name, value in checked_factors(factors, rows, count, device).items()}
 
 
 def horizon_in_steps(hours: float, hours_per_step: float) -> int:

@@ -120,8 +120,8 @@ def load_world(
 def warn_short_limit(hours: float, steps: int, limit: int) -> None:
     """Say that two time limits disagree."""
     logger.warn(
-        f"an episode of {hours:g} h takes {steps} steps, but the id's time limit is {limit}, and the shorter holds: "
-        f"pass max_episode_steps={steps} as well"
+        f"an episode of {hours:g} h takes {steps} steps, but the id's time limit is {limit}, and the shorter holds "
+        f"unless `make` was told max_episode_steps={steps} as well"
     )
 
 

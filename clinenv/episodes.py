@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clinenv import snapshot as snapshots
-from clinenv.arguments import as_numbers, checked_seed, split_options
+from clinenv.arguments import checked_seed, factor_rows
 from clinenv.interface import Interface
 from clinenv.patients import Patients, Starting
 from clinenv.pessimism import TERM
@@ -25,7 +25,7 @@ from clinenv.simulator import Simulator, Step
 from clinenv.vector_info import Stacked, stacked
 from clinenv.waiting import WaitingRoom
 from world_models import keys, tree
-from world_models.inputs import admit, checked_factors
+from world_models.inputs import admit
 from world_models.protocol import Chart, Oracle, SplitsSpread
 from world_models.uncertainty import as_info
 
@@ -141,7 +141,7 @@ class Episodes:
             observation, fresh = self.fresh(base, torch.zeros_like(base), factors, start)
         else:
             observation, fresh = self.fresh(self.running.base[rows], self.running.episode[rows] + 1, factors, start)
-        self.now = fresh if every or self.now is None else tree.put(self.now, rows, fresh)
+        self.adopt(None if every or self.now is None else rows, fresh)
         return observation, fresh
 
     @torch.no_grad()
@@ -157,7 +157,7 @@ class Episodes:
         self.start = None
         now: tuple[Any, ...] = (self.running,) if shown is None else (self.running, shown, told)
         found = self._waiting.renewed(now, ended)
-        self.now = found[0]
+        self.hold(self.held.begun(found[0], ended))
         return (None, None) if shown is None else (found[1], found[2])
 
     def _drawn_ahead(self, base: Tensor, episode: Tensor) -> tuple[Running, Any, Stacked]:
@@ -237,10 +237,12 @@ class Episodes:
         """`choices` as a numpy array."""
         return self.choices().cpu().numpy()
 
-    def adopt(self, rows: Tensor, fresh: Running) -> None:
-        """Go on in rows int64 [R] with patients [R] who began elsewhere, in episodes of the same simulator."""
-        whole = len(rows) == self.count
-        self.now = fresh if whole and bool((rows[1:] > rows[:-1]).all()) else tree.put(self.running, rows, fresh)
+    def adopt(self, rows: Tensor | None, fresh: Running) -> None:
+        """Go on in rows int64 [R] (None: all) with patients [R] who begin there."""
+        if rows is None or (len(rows) == self.count and bool((rows[1:] > rows[:-1]).all())):
+            return self.hold(Held(fresh))
+        begun = torch.zeros(self.count, dtype=torch.bool, device=self.device).index_fill(0, rows, True)
+        return self.hold(self.held.begun(tree.put(self.running, rows, fresh), begun))
 
     @torch.no_grad()
     def facts(self, fresh: Running | None = None) -> dict[str, Tensor]:
@@ -320,18 +322,7 @@ class Episodes:
         start = None
         if isinstance(self.patients, Starting):
             start, options = self.patients.choose(options)
-        known = {quantity.name: quantity for quantity in self.simulator.world.factors}
-        rows = {}
-        for name, value in split_options(options).items():
-            quantity = known.get(name)
-            if quantity is not None:
-                numbers = as_numbers(value, self.device)
-                if numbers is None:
-                    raise ValueError(f"factor {name}={value!r} is not a number; give it in {quantity.unit}")
-                value = numbers.expand(count, *quantity.shape) if numbers.shape == quantity.shape else numbers
-            rows[name] = value
-        checked = checked_factors(self.simulator.world.factors, rows, count, self.device)
-        return {name: value.contiguous() for name, value in checked.items()}, start
+        return factor_rows(self.simulator.world.factors, options, count, self.device), start
 
     def snapshot(self) -> bytes:
         """State and random keys of all rows as bytes; see `clinenv.snapshot`.
@@ -351,7 +342,8 @@ class Episodes:
         Args:
             snapshot: of the same world, weights, task and settings.
             seed: None keeps the random keys, so that equal actions give equal futures; a number gives every row another
-                key from here on (what is not known of the patient is sampled anew, each row for itself).
+                key from here on (what is not known of the patient is sampled anew, each row for itself), and its later
+                patients with it.
 
         Returns:
             The observation of all rows.
@@ -375,7 +367,8 @@ class Episodes:
         if seed is not None:
             row = torch.arange(self.count, device=self.device)
             key = keys.fold(keys.fold(keys.fold(now.state.key, "branch"), seed), row)
-            now = now._replace(state=self.simulator.world.rekey(now.state, key))
+            base = keys.fold(keys.fold(keys.fold(now.base, "branch"), seed), row)  # of who comes after this patient
+            now = now._replace(state=self.simulator.world.rekey(now.state, key), base=base)
         self.hold(Held(now))
         return self.observation()
 

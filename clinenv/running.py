@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from clinenv.simulator import Step
@@ -31,6 +32,15 @@ class Held(NamedTuple):
     given: Tensor | None = None  # see `Episodes.given`
     wanted: tuple[Chart, Tensor] | None = None  # see `Episodes.wanted`
     admissible: Tensor | None = None  # bool [B, A] of the chart now, once it was asked for
+
+    def begun(self, now: Running, rows: Tensor) -> Held:
+        """With new patients in the rows where bool [B] holds: nothing was ordered for them yet."""
+
+        def none(orders: Tensor) -> Tensor:
+            return torch.where(rows.unsqueeze(-1), 0.0, orders)
+
+        given = None if self.given is None else none(self.given)
+        return Held(now, given, None if self.wanted is None else (self.wanted[0], none(self.wanted[1])))
 
 
 class Moved(NamedTuple):

@@ -68,7 +68,7 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
     ) -> None:
         settings = Settings.of(arguments, ("num_envs", "world", "task", "autoreset_mode", "tensors"))
         self._episodes = assemble(task, num_envs, world, settings, self._kind)
-        interface = self._episodes.interface
+        interface, num_envs = self._episodes.interface, self._episodes.count
         check_flag("tensors", tensors)
         if tensors and isinstance(interface.view.space, gymnasium.spaces.Text):
             raise ValueError(
@@ -172,6 +172,8 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
                 f"environments {which[:8]} have ended and autoreset is disabled; first "
                 "reset(options={'reset_mask': mask})"
             )
+        if waiting is not None:
+            actions = _unasked(actions, waiting, self.single_action_space)
         observation, out, truncated = episodes.step(actions)
         reward, terminated = out.reward, out.terminated
         said = {**episodes.facts(), **episodes.verdict(out)}
@@ -269,6 +271,17 @@ def _autoreset(mode: Any) -> AutoresetMode:
     except ValueError:
         known = ", ".join(repr(m.value) for m in AutoresetMode)
         raise ValueError(f"autoreset_mode={mode!r} is unknown; choose one of {known}, or an AutoresetMode") from None
+
+
+def _unasked(actions: Any, waiting: Tensor, space: gymnasium.Space) -> Any:
+    """The actions with one that everybody may take where rows wait for a new patient: there any is ignored, one that is
+    none included."""
+    easy: Any = space.low if isinstance(space, gymnasium.spaces.Box) else 0
+    given: Any = actions.clone() if isinstance(actions, Tensor) else np.array(actions)
+    if given.shape[:1] == tuple(waiting.shape):  # else it is refused for its shape
+        rows: Any = waiting.to(given.device) if isinstance(given, Tensor) else waiting.cpu().numpy()
+        given[rows] = torch.as_tensor(easy).to(given) if isinstance(given, Tensor) else easy
+    return given
 
 
 def _reset_mask(options: Mapping[str, Any] | None, count: int) -> np.ndarray:

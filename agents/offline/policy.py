@@ -24,12 +24,11 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from agents.observer import Observer
 from agents.offline.choices import Choices
 from agents.offline.coding import KINDS, Coding
 from clinenv.interface import Interface
 from clinenv.simulator import Simulator
-from clinenv.view import Kept
-from world_models import tree
 from world_models.checkpoint import CheckpointError
 from world_models.config_json import ConfigError, check_sizes, from_json
 from world_models.protocol import Chart
@@ -206,20 +205,15 @@ class OfflinePolicy:
         if book is not None and bool(((book < 0) | (book >= torch.tensor(self._choices.counts))).any()):
             raise CheckpointError(f"{folder}: its book holds options that the task does not have; learn it again")
         self.name = name or self.recipe.algo
-        self._kept: Kept | None = None
-        self._fresh: Tensor | None = None  # bool [B]: rows whose first chart is to come
+        self._observed = Observer(self._interface)
 
     def reset(self, mask: Tensor | None = None) -> None:
         """What was last seen is forgotten."""
-        if mask is None or self._fresh is None:
-            self._kept, self._fresh = None, None
-        else:
-            self._fresh = self._fresh | mask
+        self._observed.reset(mask)
 
     def narrow(self, rows: Tensor) -> None:
         """Go on with these rows [K]."""
-        if self._kept is not None and self._fresh is not None:
-            self._kept, self._fresh = tree.take(self._kept, rows), self._fresh[rows]
+        self._observed.narrow(rows)
 
     @torch.no_grad()
     def act(self, chart: Chart) -> Tensor:
@@ -239,18 +233,6 @@ class OfflinePolicy:
                 f"{self.name} chooses by {self.recipe.coding}, so it scores no rows of a menu; use Exploring"
             )
         return self._policy.scores(self._observed(chart))
-
-    def _observed(self, chart: Chart) -> Tensor:
-        """float32 [B, n]: the observation of the chart."""
-        some = next(iter(chart.values()))
-        nobody = torch.zeros(len(some), dtype=torch.int64, device=some.device)
-        observation, kept = self._interface.observe(chart, nobody, nobody, None)
-        if self._kept is not None and self._fresh is not None and len(self._fresh) == len(some):
-            later, later_kept = self._interface.observe(chart, nobody, nobody, self._kept)
-            observation = tree.where(self._fresh, observation, later)
-            kept = tree.where(self._fresh, kept, later_kept)
-        self._kept, self._fresh = kept, torch.zeros(len(some), dtype=torch.bool, device=some.device)
-        return observation
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ class Meter:
     def __init__(self, budget: Budget | None = None, patients: int = 1, reserved: int = 0) -> None:
         self.budget, self.patients, self._reserved = budget, patients, reserved
         self.transitions = 0  # imagined for each patient
+        self.plans = 0  # of them scored: what a policy proposes comes before the first
         self._began = time.perf_counter()
         self._last: tuple[int, float] | None = None  # transitions and milliseconds of the last call
 
@@ -66,6 +67,7 @@ class Meter:
 
     def affords(self, plans: int, each: int, kept: int = 0) -> int:
         """How many of `plans` plans, of `each` transitions a patient, may still be scored, so that `kept` more can be.
+        Time holds nobody back before the first are.
 
         Raises:
             ValueError: not even the first is paid for.
@@ -75,12 +77,14 @@ class Meter:
         most = plans
         if self.budget.transitions is not None:
             most = min(most, (self.budget.transitions - self._reserved - self.transitions) // each - kept)
-            if self.transitions == 0 and self.budget.transitions < each + self._reserved:
+            least = self.transitions + each + self._reserved
+            if not self.plans and self.budget.transitions < least:
+                policy = f", after {self.transitions} for what the policy proposes" if self.transitions else ""
                 raise ValueError(
                     f"a budget of {self.budget.transitions} transitions does not pay for one plan of {each} (particles "
-                    f"x horizon) and its report; raise it to {each + self._reserved}, or lower particles or horizon"
+                    f"x horizon) and its report{policy}; raise it to {least}, or lower particles or horizon"
                 )
-        if self.budget.milliseconds is not None:
+        if self.budget.milliseconds is not None and self.plans:
             needed = self._expected(most * each) + (self._expected(kept * each) if kept else 0.0)
             most = most if needed <= self.budget.milliseconds - self.milliseconds or self._last is None else 0
         return max(most, 0)

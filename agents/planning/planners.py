@@ -14,9 +14,10 @@ from typing import Any
 from agents.planning.base_policies import base_policy
 from agents.planning.controller import WorldPlanner
 from agents.planning.edits import Edits, edits_of
-from agents.planning.objective import ReturnAndCost
+from agents.planning.objective import Objective, ReturnAndCost
 from agents.planning.plan_config import PlanConfig
 from agents.planning.presets import PLANNERS, config_of, rollout_of
+from agents.planning.risk import Mean
 from agents.planning.rollout_policy import RolloutConfig, RolloutPlanner
 from agents.protocol import Agent
 from clinenv.envs.ehr_ward.rewards import STABILITY
@@ -78,9 +79,11 @@ def planner_for(
         assert policy is not None
         more.setdefault("objective", ReturnAndCost(cost_weight=weight))
         more.setdefault("edits", edits_for(simulator))
+        if _means_alone(more["objective"]):
+            simulator = at_their_chances(simulator)
         config = rollout_of(task, preset) if isinstance(preset, str) else preset
         assert isinstance(config, RolloutConfig)
-        return RolloutPlanner(at_their_chances(simulator), policy, config, **more)
+        return RolloutPlanner(simulator, policy, config, **more)
     if "objective" not in more:
         more["cost_weight"] = weight
         if more.get("risk") is None and more.get("cost_risk") is None:  # means need no drawn events
@@ -94,6 +97,13 @@ def edits_for(simulator: Simulator) -> Edits:
     """What rollouts edit: all that the kind of action suggests, but for the orders of `LEFT_ALONE`."""
     found, left = edits_of(simulator), LEFT_ALONE.get(simulator.task.name)
     return found if left is None else found.of(q.name for q in simulator.world.orders if q.name not in left)
+
+
+def _means_alone(objective: Objective) -> bool:
+    """Whether it asks for no more than means, which need no drawn events."""
+    return isinstance(objective, ReturnAndCost) and all(
+        isinstance(risk, Mean) for risk in (objective.risk, objective.cost_risk)
+    )
 
 
 def at_their_chances(simulator: Simulator) -> Simulator:

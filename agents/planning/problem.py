@@ -53,11 +53,13 @@ class Problem:
     def evaluate(self, plans: Tensor, look: int) -> Tensor:
         """Scores [B, K] of plans [B, K, places]."""
         with self.meter.spending(plans.shape[1] * self.each):
-            return self.score(self.space.orders(plans), look)
+            scores = self.score(self.space.orders(plans), look)
+        self.meter.plans += plans.shape[1]
+        return scores
 
     def affords(self, plans: int, kept: int = 0) -> int:
         """How many of `plans` plans may still be scored if `kept` more shall be later; the first one always may."""
-        return max(self.meter.affords(plans, self.each, kept), 0 if self.meter.transitions else 1)
+        return max(self.meter.affords(plans, self.each, kept), 0 if self.meter.plans else 1)
 
 
 class ChosenPlan(NamedTuple):

@@ -131,6 +131,8 @@ def train(
         if resume:
             with run_folder.opened_checkpoint(folder) as found:
                 store.restore(model, vec, found)
+            if run_folder.lags(folder, model.num_timesteps):
+                store.save(model, vec, folder, told)
         else:
             run_folder.forget(folder)
             vec.seed(seed)

@@ -65,15 +65,17 @@ class SB3VecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         """Observations [N, ...]. The seeds of `seed()` are used once, as SB3 expects."""
-        seeds, options = self._seeds, [o for o in self._options if o]
+        seeds, options = self._seeds, self._options
         if len({repr(o) for o in options}) > 1:
-            raise ValueError("all rows of a batch share their reset options; pass one dict to set_options")
+            raise ValueError(
+                f"all rows of a batch share their reset options, got {options}; pass one dict to set_options"
+            )
         known = [int(s) for s in seeds if s is not None]
         seed: Any = known if len(known) == len(seeds) else None  # gymnasium takes lists, and types one number alone
         # Consecutive seeds are what one number means to the batch.
         if seed is not None and known == list(range(known[0], known[0] + len(known))):
             seed = known[0]
-        obs, _ = self.env.reset(seed=seed, options=options[0] if options else None)
+        obs, _ = self.env.reset(seed=seed, options=options[0] or None)
         self._reset_seeds()
         self._reset_options()
         self._return[:], self._cost[:], self._length[:] = 0.0, 0.0, 0

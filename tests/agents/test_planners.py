@@ -6,23 +6,27 @@ from __future__ import annotations
 import pytest
 import torch
 
+from agents.planning.base_policies import base_policy
 from agents.planning.budget import Budget, Meter
 from agents.planning.cem import CEMConfig
 from agents.planning.controller import WorldPlanner
 from agents.planning.gradient import GradientConfig
 from agents.planning.icem import ICEMConfig
 from agents.planning.mppi import MPPIConfig
+from agents.planning.objective import ReturnAndCost
 from agents.planning.oracle_owner import WatchedSimulator
+from agents.planning.planners import planner_for
 from agents.planning.presets import PLANNERS, config_of
 from agents.planning.problem import Optimiser, repeats
 from agents.planning.random_shooting import ShootingConfig
+from agents.planning.risk import CVaR
 from agents.planning.tree_search import TreeConfig
 from agents.protocol import Agent, Narrowable
 from agents.rollout import judge
 from clinenv.envs.ecg_drug.task import ECGDrugTask
 from clinenv.simulator import Simulator
 from tests.agents.pump_world import ACTIONS, STEPS, BetTask, PumpTask, PumpWorld
-from world_models import keys
+from world_models import catalog, keys
 
 SHARED = dict(horizon=3, candidates=48, particles=1, nothing=0.5, every=(), finalists=2)
 CONFIGS = {
@@ -217,6 +221,27 @@ def test_time_is_a_budget_too(monkeypatch):
     few, more, most = (transitions(ms) for ms in (1.0, 60.0, 120.0))
     assert few < more < most, (few, more, most)
     assert more > 48 * 3 * 2, "more than one round in 60 ms"
+
+
+@pytest.mark.parametrize("name", [*PLANNERS, "rollout"])
+def test_a_small_budget_scores_a_plan_beside_the_policy(name):
+    """What the policy proposes is imagined first; it must not use up what the first round of plans is due."""
+    simulator = Simulator(catalog.load("ecg-wm-small"), ECGDrugTask(), grad=name == "gradient")
+    chart = simulator.reset(keys.from_seed(0, 2))[1]
+    policy = base_policy(simulator)
+    planner = planner_for(simulator, name, "fast", policy=policy, budget=Budget(milliseconds=0.01))
+    assert planner.act(chart).shape[0] == 2 and int(planner.report.transitions[0]) > 0
+    try:
+        planner_for(simulator, name, "fast", policy=policy, budget=Budget(transitions=300)).act(chart)
+    except ValueError as error:
+        assert "after" in str(error) and "for what the policy proposes; raise it to" in str(error)
+
+
+def test_a_rollout_weighs_a_tail_in_drawn_futures():
+    simulator = Simulator(catalog.load("ecg-wm-small"), ECGDrugTask())
+    chart = simulator.reset(keys.from_seed(0, 2))[1]
+    averse = planner_for(simulator, "rollout", "fast", objective=ReturnAndCost(CVaR(0.25)))
+    assert averse.act(chart).shape[0] == 2
 
 
 def test_budgets_and_presets_refuse_nonsense():

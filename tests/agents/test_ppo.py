@@ -310,12 +310,18 @@ def test_a_stopped_run_ends_as_a_whole_one(tmp_path, monkeypatch) -> None:
     for line in (*found[0], *found[1]):
         del line["seconds"], line["steps_per_second"]
     assert found[0] == found[1] and len(found[0]) == 9
+    sealed = run_folder.read_config(whole)
+    (whole / "policy.json").unlink()  # stopped between its last checkpoint and its policy
+    ppo.train(whole, steps, **kw)
+    assert run_folder.read_config(whole) == sealed
     other = ppo.train(tmp_path / "other", steps, **{**kw, "seed": 5})
     assert (other / "policy.safetensors").read_bytes() != (whole / "policy.safetensors").read_bytes()
     with pytest.raises(ValueError, match="another seed"):
         ppo.train(whole, steps, **{**kw, "seed": 5})
     with pytest.raises(ValueError, match="another preset"):
         ppo.train(whole, steps, **{**kw, "config": replace(config, clip=0.3)})
+    with pytest.raises(ValueError, match="another env_kwargs"):
+        ppo.train(whole, steps, **kw, pessimism={"kind": "mopo", "weight": 5.0})
     fresh = ppo.train(whole, 16 * 5, resume=False, **kw)
     assert run_folder.read_config(fresh)["steps_done"] == 16 * 5
 

@@ -103,6 +103,9 @@ def test_attributes_methods_and_refusals():
         SB3VecEnv(dial(2, autoreset_mode=AutoresetMode.NEXT_STEP))
     with pytest.raises(ValueError, match="cost_weight"):
         SB3VecEnv(dial(2), cost_weight=-1)
+    env.set_options([{"age_years": 70.0}, {}, {}])
+    with pytest.raises(ValueError, match="share their reset options"):
+        env.reset()
 
 
 def test_sb3_wrappers_accept_it():

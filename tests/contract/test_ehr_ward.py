@@ -231,6 +231,9 @@ def test_the_note_says_what_the_chart_says() -> None:
     note = env.step(order())[0]
     value = float(env.chart["potassium_mmol_l"])
     assert f"potassium {value:.3g} mmol/L (7 h ago" in note.split("Earlier results")[0]
+    for _ in range(26):
+        later = env.step(order())[0]
+    assert f"potassium {value:.3g} mmol/L (111 h ago" in later
     with pytest.raises(ValueError, match="speaks for itself"):
         env.describe(note)
     with pytest.raises(ValueError, match="no tensors"):

@@ -220,3 +220,48 @@ def test_the_check_finds_a_broken_vector_env(wrapper: type, words: str) -> None:
             lambda: gymnasium.make("ECGDrug-v0", world=ToyWorld(hazard=0.1), hours=6),
             steps=8,
         )
+
+
+def test_a_number_of_environments_may_be_numpys() -> None:
+    env = vector(np.int64(2))
+    assert type(env.unwrapped.num_envs) is int
+    np.testing.assert_array_equal(env.reset(seed=1)[0], vector(2).reset(seed=1)[0])
+
+
+def test_whoever_waits_for_a_patient_may_ask_for_anything() -> None:
+    env = vector(3, hours=2 * ToyWorld().hours_per_step)
+    env.reset(seed=0)
+    for action in (0, 0):
+        truncated = env.step(np.full(3, action))[3]
+    assert truncated.all()
+    _, reward, *_ = env.step(np.full(3, -1))
+    assert (reward == 0).all()
+    with pytest.raises(ValueError, match="outside"):
+        env.step(np.full(3, -1))
+
+
+def test_who_comes_after_a_branched_patient_differs_by_row() -> None:
+    one, env = vector(1), vector(4)
+    one.reset(seed=0), env.reset(seed=0)
+    saved = one.unwrapped.snapshot()
+    env.unwrapped.restore(saved, seed=5)
+    env.reset(options={"reset_mask": np.ones(4, bool)})
+    ages = env.unwrapped.episodes.running.chart["baseline_qtcf_ms"]
+    assert len(set(ages.tolist())) == 4
+    env.unwrapped.restore(saved)
+    env.reset(options={"reset_mask": np.ones(4, bool)})
+    ages = env.unwrapped.episodes.running.chart["baseline_qtcf_ms"]
+    assert len(set(ages.tolist())) == 1, "without a seed all rows go on alike"
+
+
+def test_refused_orders_are_those_of_the_patient_who_is_there() -> None:
+    env = vector(2, env_id="EHRWard-v0", world="oracle", hours=4.0)
+    env.reset(seed=0)
+    everything = np.ones(env.action_space.shape, np.int8)
+    info = env.step(everything)[4]
+    assert [len(env.unwrapped.refusals(row)) for row in (0, 1)] == info["refused_orders"].tolist() != [0, 0]
+    info = env.step(everything)[4]
+    assert [len(env.unwrapped.refusals(row)) for row in (0, 1)] == info["refused_orders"].tolist() == [0, 0]
+    env.step(everything)
+    env.reset(options={"reset_mask": np.array([True, False])})
+    assert not env.unwrapped.refusals(0) and env.unwrapped.refusals(1)

@@ -55,6 +55,10 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def _age(hours: float) -> str:
+    return f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
 def _result(q: Inquiry, name: str, value: float, age: float) -> str:
     if q.kind == "culture":
         grown = ORGANISMS[round(value)].replace("_", " ")
@@ -63,7 +67,7 @@ def _result(q: Inquiry, name: str, value: float, age: float) -> str:
     low, high = q.normal
     mark = ", low" if value < low else ", high" if value > high else ""
     unit = _UNITS.get(q.unit, q.unit)
-    return f"{name} {_number(value)}{' ' + unit if unit else ''} ({age:.2g} h ago{mark})"
+    return f"{name} {_number(value)}{' ' + unit if unit else ''} ({_age(age)} h ago{mark})"
 
 
 class NoteView(StepView):
