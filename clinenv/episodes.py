@@ -87,6 +87,11 @@ class Episodes:
         return {**self.__dict__, "_held": self.held, "_later": None, "source": self.held}
 
     @property
+    def begun(self) -> bool:
+        """Whether there was a reset; asks nobody where the rows stand."""
+        return self._later is not None or self._held.now is not None
+
+    @property
     def now(self) -> Running | None:
         """Where all rows stand; None before the first reset."""
         return self.held.now

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from clinenv.arguments import check_flag, check_options, horizon_in_steps, row_keys
 from clinenv.assemble import WorldLike, assemble, registered_limit, warn_short_limit
+from clinenv.crowd import Crowd, Moment
 from clinenv.episodes import Episodes
 from clinenv.patient_env import PatientEnv
 from clinenv.rendering.trend import Trend
@@ -84,6 +85,7 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._trend = Trend(self._episodes) if settings.render_mode else None
+        self._crowd = Crowd(self._episodes) if settings.compile and Crowd.can(self._episodes) else None
         self._ended = torch.zeros(num_envs, dtype=torch.bool, device=self._episodes.device)
         self._unchecked_limit = None if settings.hours is not None else settings.max_episode_steps
 
@@ -162,7 +164,7 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
         """
         self._refuse(self.closed)
         episodes, mode = self._episodes, self.autoreset_mode
-        if episodes.now is None:
+        if not episodes.begun:
             raise gymnasium.error.ResetNeeded("no episode has begun: call reset() first")
         some_wait = mode != AutoresetMode.SAME_STEP and bool(self._ended.any())
         waiting = self._ended if some_wait else None
@@ -174,10 +176,7 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
             )
         if waiting is not None:
             actions = _unasked(actions, waiting, self.single_action_space)
-        observation, out, truncated = episodes.step(actions)
-        reward, terminated = out.reward, out.terminated
-        said = {**episodes.facts(), **episodes.verdict(out)}
-        told = stacked(said)
+        observation, told, names, reward, terminated, truncated = self._stepped(actions)
         last: _Last | None = None
         begun = waiting
         if begun is not None:  # NEXT_STEP: what was stepped in these rows is thrown away
@@ -188,19 +187,30 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
             begun = ended
             last = _Last(observation, told, ended)
         if begun is not None:
-            observation, told = episodes.renew(begun, observation, told)
+            whose = episodes if self._crowd is None else self._crowd
+            observation, told = whose.renew(begun, observation, told)
         self._ended = ended
         if self._trend is not None:
             self._trend.add(None if begun is None else begun.cpu().numpy())
             if self.render_mode == "human":
                 self._trend.show()
-        info = self._step_info(told, list(said), last)
+        info = self._step_info(told, names, last)
         if self.tensors:
             return self._out(observation), reward.clone(), terminated.clone(), truncated.clone(), info
         flags = torch.stack([terminated, truncated]).cpu().numpy()
         return self._out(observation), reward.cpu().numpy().astype(np.float64), flags[0], flags[1].copy(), info
 
-    def _step_info(self, told: Stacked, names: list[str], last: _Last | None) -> dict[str, Any]:
+    def _stepped(self, actions: Any) -> Moment:
+        episodes = self._episodes
+        moment = None if self._crowd is None else self._crowd.step(actions)
+        if moment is not None:
+            return moment
+        self._crowd = None  # there is no compiler
+        observation, out, truncated = episodes.step(actions)
+        said = {**episodes.facts(), **episodes.verdict(out)}
+        return Moment(observation, stacked(said), tuple(said), out.reward, out.terminated, truncated)
+
+    def _step_info(self, told: Stacked, names: Sequence[str], last: _Last | None) -> dict[str, Any]:
         """Facts of all rows, by `names` in their order, the `last` moment of those that ended."""
         info = as_info(told, names, self.tensors)
         if last is not None:

@@ -54,9 +54,10 @@ def laplace_scores(d: Tensor, scale: Tensor) -> dict[str, float]:
 
 
 def pinball_crps(quantiles: Tensor, y: Tensor) -> Tensor:
-    """CRPS [N] from quantiles [N, 19] at LEVELS: twice the mean pinball loss."""
+    """CRPS [N] from quantiles [N, 19] at LEVELS: twice the pinball loss, integrated over (0, 1) by trapezoids; at its
+    ends it is 0."""
     d = y.unsqueeze(-1) - quantiles
-    return 2 * torch.maximum(LEVELS * d, (LEVELS - 1) * d).mean(-1)
+    return 2 * torch.maximum(LEVELS * d, (LEVELS - 1) * d).sum(-1) / (len(LEVELS) + 1)
 
 
 def energy(paths: Tensor, y: Tensor, group: Tensor, groups: int) -> Tensor:

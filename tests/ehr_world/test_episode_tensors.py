@@ -11,7 +11,7 @@ from tests.ehr_world.ward_small import some_stays, tiny, words
 from world_models import catalog, keys
 from world_models.data.ehr.context.schema import StatedDiagnosis, StaticContext
 from world_models.data.ehr.episode import Diagnosis, InquiryEvent, InterventionEvent, build_episode
-from world_models.ehr_world.episode_tensors import from_episodes, real_vocabulary
+from world_models.ehr_world.episode_tensors import from_episodes, real_vocabulary, ward_organism
 from world_models.ehr_world.set_outcome.stay_tensors import CENSORED, UNKNOWN
 from world_models.quantities.ward import DISEASES, STATIC, inquiry_index, intervention_index
 
@@ -163,3 +163,52 @@ def test_a_context_goes_before_the_codes_and_the_record_before_its_demographics(
     assert stays.static[0, names.index("age_years")] == 82.0 and stays.static[0, names.index("sex_female")] == 1.0
     silent = from_episodes(words(), [coded], contexts={(1, 2): StaticContext(82.0)})  # no diagnosis read: the codes
     assert chronic_of(silent)["chronic_kidney_disease"] == 1.0 and diseases_of(silent) == {"sepsis"}
+
+
+def moment(item: str, start: float, rate: float | None, unit: str = "", kind: str = "infusion") -> InterventionEvent:
+    return InterventionEvent(item, kind, at(start), None, None, "", rate, unit, "", "X//1")
+
+
+def test_a_rate_charted_hour_by_hour_is_that_rate() -> None:
+    def given(*interventions: InterventionEvent) -> torch.Tensor:
+        return from_episodes(words(), [stay(interventions=list(interventions))]).given[0, :4]
+
+    drug, vent = intervention_index("norepinephrine_ug_kg_min"), intervention_index("ventilation_l_min")
+    unit = "ug/kg/min"
+    hourly = given(*(moment("norepinephrine", h, 0.1, unit) for h in range(8)))
+    assert hourly[:, drug].tolist() == pytest.approx([0, 0.1, 0.1, 0.075], abs=1e-6), "the last runs on for four hours"
+    told = given(dose("norepinephrine", 0.0, 11.0, None, "", 0.1, unit))
+    torch.testing.assert_close(hourly, told)
+    stopped = given(moment("norepinephrine", 0, 0.1, unit), moment("norepinephrine", 2, 0.0, unit))
+    assert stopped[:, drug].tolist() == pytest.approx([0, 0.05, 0, 0])
+    on = given(*(moment("invasive_ventilation", h, None, kind="procedure") for h in range(4)))
+    assert float(on[1, vent]) == pytest.approx(8.0)
+
+
+def test_heparin_under_the_skin_is_no_infusion() -> None:
+    skin = InterventionEvent("heparin", "administration", at(1), None, 5000.0, "[U]", None, "", "SC", "X//1")
+    assert not from_episodes(words(), [stay(interventions=[skin])]).given.any()
+    vein = skin._replace(route="IV")
+    assert from_episodes(words(), [stay(interventions=[vein])]).given.any()
+
+
+def test_an_organism_is_told_by_its_name() -> None:
+    told = {
+        "staphylococcus, coagulase negative": 1.0,
+        "GRAM NEGATIVE ROD(S)": 3.0,
+        "gram-negative rods": 3.0,
+        "escherichia coli": 3.0,
+        "enterococcus faecalis": 1.0,
+        "no growth": 0.0,
+        "NEGATIVE": 0.0,
+        "mixed flora": 0.0,
+        "yeast, presumptively not c. albicans": None,
+        "": None,
+    }
+    assert {label: ward_organism(label) for label in told} == told
+
+
+def test_urine_of_a_step_stays_within_the_charts_bounds() -> None:
+    voids = [lab("urine_output_ml", 4000.0, h, None, "mL") for h in (0.5, 1.0, 2.0, 3.0)]
+    urine = inquiry_index("urine_output_ml_h")
+    assert float(from_episodes(words(), [stay(inquiries=voids)]).value[0, 1, urine]) == words().items[urine].high

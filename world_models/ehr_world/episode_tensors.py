@@ -6,8 +6,9 @@ vocabulary are left out, and so are censored results ("<0.01", ">60"): their num
 to score. A stay ends when its patient dies. Orders whose execution the source does not tell (prescriptions) are no
 treatment. A dose that is unknown, or in a unit the ward does not know, counts as the standard one; a blood product's
 unit is 350 mL of red cells, or 250 mL of plasma or platelets (k); heparin is brought to a patient of 80 kg (k), as
-weight is not among a stay's static data. What a chart says of the inspired oxygen is a setting of the ventilator or the
-mask: it counts as given from its step on, until the next one or for OXYGEN_HOLDS_H.
+weight is not among a stay's static data; under the skin it is no infusion and left out. A rate that is charted as a
+moment runs until the next one, or for RUNS_ON_H. What a chart says of the inspired oxygen is a setting of the
+ventilator or the mask: it counts as given from its step on, until the next one or for OXYGEN_HOLDS_H.
 """
 
 from __future__ import annotations
@@ -63,12 +64,15 @@ _BY_ORDER: dict[str, list[tuple[int, str, dict[str, float]]]] = {}
 for _column, _ward in enumerate(INTERVENTIONS):
     for _order, _basis, _units in _DOSES.get(_ward.name, ()):
         _BY_ORDER.setdefault(_order, []).append((_column, _basis, _units))
+RUNS_ON_H = 4.0  # what runs at a rate and has no end runs until it is charted anew, at most so long (k)
+_SUBCUTANEOUS = ("SC", "SQ", "SUBCUT", "SUBCUTANEOUS")  # heparin so given prevents clots; the ward's is an infusion
 OXYGEN = next(i for i, q in enumerate(INTERVENTIONS) if q.name == "oxygen_fraction")
 ROOM_AIR, OXYGEN_HOLDS_H = 0.21, 8.0  # what is charted once a shift holds for a shift (k)
 # Who dies in hospital longer after the end of a stay has left it alive: a unit's stay, and the patient went to a ward.
 OF_THIS_STAY = timedelta(days=1)
 _NEGATIVE = ("negative", "no growth", "no significant growth", "mixed flora")
 _POSITIVE_COCCI = ("staph", "strep", "enterococc", "gram positive")
+_FUNGI = ("yeast", "candida", "aspergillus", "cryptococc", "fung", "mold")
 
 
 def from_episodes(
@@ -151,7 +155,7 @@ def _inquiries(
             column = items[name]
             late = _delay(e, event, place, limit, until_h)
             if name == "urine_output_ml_h" and asked[place, column]:
-                number += float(value[place, column].nan_to_num(0.0))
+                number = min(number + float(value[place, column].nan_to_num(0.0)), words.items[column].high)
             asked[place, column] = True
             value[place, column] = float("nan") if late == CENSORED else number
             delay[place, column] = late
@@ -197,28 +201,37 @@ def ward_name(item: str, label: str | None) -> str:
 
 
 def ward_organism(label: str | None) -> float | None:
-    """Index in ORGANISMS; resistance is not in a culture's label, so no resistant class is ever returned."""
-    if not label:
+    """Index in ORGANISMS; resistance is not in a culture's label, so no resistant class is ever returned. None: the
+    ward has no such organism (fungi), or nothing is told."""
+    plain = "" if not label else " ".join(label.lower().replace("-", " ").split())
+    if not plain or any(word in plain for word in _FUNGI):
         return None
-    plain = label.lower()
-    if any(word in plain for word in _NEGATIVE):
-        return 0.0
-    return 1.0 if any(word in plain for word in _POSITIVE_COCCI) else 3.0
+    if any(word in plain for word in _POSITIVE_COCCI):
+        return 1.0  # "negative" of coagulase is the name of a staphylococcus
+    return 3.0 if "gram negative" in plain or not any(word in plain for word in _NEGATIVE) else 0.0
 
 
 def _treatments(e: PatientEpisode, limit: int, until_h: float | None, given: Tensor) -> None:
     step_h = e.hours_per_step
+    done: dict[str, list[InterventionEvent]] = {}
     for event in e.interventions():
-        if event.kind == "prescription":
-            continue
-        for column, basis, units in _BY_ORDER.get(event.item, ()):
+        under_the_skin = event.item == "heparin" and event.route.upper() in _SUBCUTANEOUS
+        if event.kind != "prescription" and event.item in _BY_ORDER and not under_the_skin:
+            done.setdefault(event.item, []).append(event)
+    for item, events in done.items():
+        begins = sorted({e.hours(event.start) for event in events})
+        later = dict(zip(begins, [*begins[1:], math.inf], strict=True))
+        for event in events:
             begin = e.hours(event.start)
             if until_h is not None and begin >= until_h:
                 continue
-            end = begin if event.end is None else e.hours(event.end)
-            standard = float(INTERVENTIONS[column].standard)
-            for place, overlap in _overlaps(begin, end, step_h, limit):
-                given[place, column] += _amount(event, basis, units, standard, end - begin, overlap, step_h)
+            for column, basis, units in _BY_ORDER[item]:
+                end = begin if event.end is None else e.hours(event.end)
+                if event.end is None and basis == "rate" and (event.rate is not None or event.dose is None):
+                    end = min(begin + RUNS_ON_H, later[begin])
+                standard = float(INTERVENTIONS[column].standard)
+                for place, overlap in _overlaps(begin, end, step_h, limit):
+                    given[place, column] += _amount(event, basis, units, standard, end - begin, overlap, step_h)
 
 
 def _oxygen(e: PatientEpisode, limit: int, until_h: float | None, given: Tensor) -> None:

@@ -130,13 +130,16 @@ def told_source(records: StayRecords, words: Vocabulary, name: str | None) -> St
 
 
 def divided(cohort: Cohort, records: StayRecords) -> dict[str, StayRecords]:
-    """The three PARTS of a set, by patient or hospital."""
+    """The three PARTS of a set, by patient or hospital. Who has stays in hospitals of two parts stays in the first of
+    them alone: nobody to judge by was learned from."""
     whose = records.hospital if cohort.by_hospital else records.subject
     if cohort.by_hospital:  # a stay that names none is kept with its patient
         whose = torch.where(whose == UNTOLD, -1 - records.subject, whose)
     share = _place(cohort.name, whose)
     part = (share >= cohort.learn).long() + (share >= cohort.learn + cohort.valid).long()
-    return {name: take(records, (part == i).nonzero().squeeze(1)) for i, name in enumerate(PARTS)}
+    people, person = torch.unique(records.subject, return_inverse=True)
+    first = torch.full_like(people, len(PARTS)).scatter_reduce(0, person, part, "amin")[person]
+    return {name: take(records, ((part == i) & (first == i)).nonzero().squeeze(1)) for i, name in enumerate(PARTS)}
 
 
 def _place(source: str, whose: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ QTCorrected is Bazett's; QTcF is taken here from QT and the ventricular rate, as
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -85,10 +86,10 @@ def _read(table: Path) -> pd.DataFrame:
     if table.suffix in (".xlsx", ".xls"):
         raise ValueError(f"{table} is a workbook, which is not read here; save its sheet as {FILES[1]}")
     try:
-        raw = pd.read_parquet(table) if table.suffix == ".parquet" else pd.read_csv(table)
+        raw = pd.read_parquet(table) if table.suffix.lower() == ".parquet" else pd.read_csv(table)
     except ImportError as error:
         raise ValueError(f"{table} is Parquet, which needs pyarrow; install clinenv[ehr] or give a CSV") from error
-    except (OSError, ValueError) as error:  # those of pyarrow and of pandas' CSV parser are ValueErrors
+    except (OSError, ValueError, EOFError, zlib.error) as error:  # those of pyarrow and pandas are ValueErrors
         raise ValueError(f"{table} cannot be read as a table ({error}); fetch it again") from error
     missing = [name for name in (*TEXTS, *NUMBERS) if name not in raw.columns]
     if missing:

@@ -99,7 +99,7 @@ def _source(path: Path, first_lines: bool = False) -> str:
     """The table as DuckDB's FROM takes it, to be read or (`first_lines`) to be asked for its columns at little cost.
     Wildcards in the path are meant as they stand, a folder named `subject_id=1` adds no column."""
     quoted = re.sub(r"([*?\[])", r"[\1]", str(path)).replace("'", "''")
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return f"read_parquet('{quoted}', hive_partitioning=false)"
     limits = f", max_line_size={MOST_LINE_BYTES}, buffer_size={4 * MOST_LINE_BYTES}" if first_lines else ""
     return f"read_csv('{quoted}', all_varchar=true, header=true, hive_partitioning=false{limits})"

@@ -53,7 +53,8 @@ def next_quantiles(model: EHRWorldModel, state: EHRState, chances: tuple[float, 
     recent, inputs = model.recent(state, step), model.step_inputs(state, step, none)
     asked = model.net.ask(model.net.fuse(model.net.backbone.top(state.hidden), inputs)).unsqueeze(1)
     parts = []
-    for rows in torch.arange(len(step), device=step.device).split(AT_ONCE):
+    most = len(step) if torch.compiler.is_compiling() else AT_ONCE  # a graph would hold every pass by itself
+    for rows in torch.arange(len(step), device=step.device).split(most):
         row, column = rows.unsqueeze(1).expand(-1, len(item)), item.expand(len(rows), -1)
         last = ChartFeatures(*(x[row, column] for x in inputs.chart))
         outcome = model.net.query(asked[rows], item, last, model.exposure(state, step, none, recent, row, column))

@@ -87,7 +87,7 @@ def batches(source: str | Path, memory_limit: str = "1GB", ledger: Ledger | None
             "the table or the folder of the challenge"
         )
     for k in range(0, len(files), 200):
-        yield pa.Table.from_batches([_of_file(path) for path in files[k : k + 200]]).combine_chunks().to_batches()[0]
+        yield from pa.Table.from_batches([_of_file(path) for path in files[k : k + 200]]).combine_chunks().to_batches()
 
 
 def _tables(source: Path) -> list[Path]:

@@ -167,7 +167,7 @@ def batches(
 
 def _seconds(path: Path) -> float:
     """Of one unit of hourly's column `time`, a timedelta; 1 where there is no such column (`scan` says so)."""
-    if path.suffix != ".parquet":
+    if path.suffix.lower() != ".parquet":
         raise EhrDataError(f"{path}: hourly is read as parquet, where `time` is a timedelta; write it so")
     try:
         schema = pq.read_schema(path)

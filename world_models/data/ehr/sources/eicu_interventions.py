@@ -43,9 +43,9 @@ def infusions(rows: pd.DataFrame, stays: pd.DataFrame, flow: Flow) -> pd.DataFra
     named = [infusion_of(name) if name else ("", "") for name in rows["drugname"].astype(object).fillna("")]
     odd = np.array([unit is None for _, unit in named], bool)
     flow.repair("infusiondrug", "a unit in the drug's name that no table has: rate left out", int(odd.sum()))
-    rate = single_number(rows["drugrate"], flow, "infusiondrug", "rate").mask(pd.Series(odd, rows.index))
-    untold = rate.isna() & ~odd
-    flow.refuse("infusiondrug", "no rate: whether it runs is not told", int(untold.sum()))
+    told = rows["drugrate"].astype(object)
+    told = told.mask(told.fillna("").astype(str).str.strip().str.lower().eq("off"), "0")
+    rate = single_number(told, flow, "infusiondrug", "rate").mask(pd.Series(odd, rows.index))
     frame = pd.DataFrame(
         {
             "subject_id": rows["subject_id"],
@@ -57,12 +57,16 @@ def infusions(rows: pd.DataFrame, stays: pd.DataFrame, flow: Flow) -> pd.DataFra
             "rate_unit": [unit or "" for _, unit in named],
             "source": "EICU//" + rows["drugname"].astype(object).fillna(""),
             "weight": _weights(rows, stays),
+            "untold": rate.isna() & ~odd,  # such a row still ends what ran before it
         }
-    )[~untold].reset_index(drop=True)
+    ).reset_index(drop=True)
     frame = _by_weight(frame, flow)
     frame = _in_one_unit(frame, flow)
     after = frame.groupby(["stay_id", "item"])["start"].shift(-1)
     frame["end"] = after.where(after - frame["start"] <= pd.Timedelta(minutes=LONGEST_GAP_MINUTES))
+    untold = frame.pop("untold")
+    flow.refuse("infusiondrug", "no rate: whether it runs is not told", int(untold.sum()))
+    frame = frame[~untold]
     still = frame["rate"].eq(0)
     flow.refuse("infusiondrug", "rate 0: it does not run", int(still.sum()))
     frame = _from_admission(frame[~still].reset_index(drop=True), flow, "infusiondrug")
@@ -108,7 +112,8 @@ def _in_one_unit(frame: pd.DataFrame, flow: Flow) -> pd.DataFrame:
         (item, unit): _convertible(item, unit)
         for item, unit in frame[["item", "rate_unit"]].drop_duplicates().itertuples(index=False, name=None)
     }
-    worse = [not pairs[pair] for pair in zip(frame["item"], frame["rate_unit"], strict=True)]
+    odd = [not pairs[pair] for pair in zip(frame["item"], frame["rate_unit"], strict=True)]
+    worse = np.array(odd, np.int64) + 2 * frame["untold"].to_numpy(np.int64)
     frame = frame.assign(worse=worse).sort_values(["stay_id", "item", "start", "worse"], kind="stable")
     again = frame.duplicated(["stay_id", "item", "start"])
     flow.refuse("infusiondrug", "the same drug and moment again (in another unit, a second bag)", int(again.sum()))

@@ -128,6 +128,7 @@ def read_shard(folder: str | Path, flow: Flow) -> Frames:
     orders = main_prescriptions(tables["prescriptions"], flow).rename(
         columns={"drug": "name", "startdate": "starttime", "enddate": "stoptime"}
     )
+    orders = _from_admission(orders, tables["admissions"], flow)
     interventions = [
         canonical_interventions(infusions(tables["inputevents_mv"], flow, "inputevents_mv"), flow, "inputevents_mv"),
         canonical_interventions(_moments(tables["inputevents_cv"], flow), flow, "inputevents_cv"),
@@ -155,6 +156,16 @@ def _measured(rows: pd.DataFrame, flow: Flow) -> pd.DataFrame:
     flow.refuse("chartevents", "what an alarm was set to, no measurement", int(alarm.sum()))
     flow.refuse("chartevents", "marked as an error by who charted it", int(wrong.sum()))
     return rows[~alarm & ~wrong]
+
+
+def _from_admission(orders: pd.DataFrame, admissions: pd.DataFrame, flow: Flow) -> pd.DataFrame:
+    """A prescription has a date and no time: what is of the day of the admission begins with it."""
+    admitted = admissions.drop_duplicates("hadm_id").set_index("hadm_id")["admittime"]
+    begins = orders["hadm_id"].map(admitted).astype("datetime64[us]")
+    start = orders["starttime"]
+    early = (start < begins) & (start.dt.normalize() == begins.dt.normalize())
+    flow.repair("prescriptions", "a date without a time, the admission's: begins with the admission", int(early.sum()))
+    return orders.assign(starttime=start.mask(early, begins))
 
 
 def _age_years(stays: pd.DataFrame) -> pd.Series:
