@@ -80,6 +80,7 @@ def eicu_tables() -> dict[str, pd.DataFrame]:
                 (12, 180, "NS (ml/hr)", "ERROR", None),
                 (21, 60, "Norepinephrine (mcg/min)", "8", None),  # no weight on record
                 (21, 90, "Heparin (units/kg/hr)", "12", "50"),
+                (21, 120, "Norepinephrine (mcg/min)", "OFF", None),
             ],
             columns=["patientunitstayid", "infusionoffset", "drugname", "drugrate", "patientweight"],
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
@@ -109,6 +110,10 @@ def test_what_is_no_such_table_is_refused(tmp_path):
         load_measurements(write(tmp_path, [row(), row(QTInterval="380 ms")]))
     with pytest.raises(ValueError, match="no row of 1 can be used, 1 since QRSDuration is not within"):
         load_measurements(write(tmp_path, [row(QRSDuration=0.09, QTInterval=380)]))
+    whole = gzip.compress(pd.DataFrame([row() for _ in range(200)]).to_csv(index=False).encode())
+    (tmp_path / "cut.csv.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cut.csv.gz cannot be read as a table"):
+        load_measurements(tmp_path / "cut.csv.gz")
     (tmp_path / "heads.csv").write_text(",".join(row()) + "\n")
     with pytest.raises(ValueError, match="has no rows"):
         load_measurements(tmp_path / "heads.csv")

@@ -83,6 +83,13 @@ def test_challenge_2019_files_of_bars(tmp_path, challenge):
     for patient, rows in frame.groupby("patient"):
         rows.drop(columns="patient").to_csv(tmp_path / f"p{patient}.psv", sep="|", index=False, na_rep="NaN")
     assert load_episodes(challenge2019=tmp_path, hours_per_step=1.0)[0] == episodes
+    heads = (tmp_path / "p100001.psv").read_text().splitlines()[0] + "\n"
+    (tmp_path / "p100000.psv").write_text(heads)
+    assert load_episodes(challenge2019=tmp_path, hours_per_step=1.0)[0] == episodes, "heads alone say nothing"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "p100000.psv").write_text(heads)
+    assert load_episodes(challenge2019=tmp_path / "empty", hours_per_step=1.0)[0] == []
+    (tmp_path / "empty" / "p100000.psv").unlink()
     (tmp_path / "p100001.psv").write_text("HR|O2Sat\n80|97\n")
     with pytest.raises(EhrDataError, match=r"p100001.psv lacks the column\(s\) Temp"):
         load_episodes(challenge2019=tmp_path)
@@ -154,16 +161,16 @@ def test_eicu_infusions_run_from_row_to_row(eicu):
     # what comes next has no rate ("ERROR"), and ends it all the same
     assert (saline.rate_unit, saline.rate, saline.dose, saline.end - saline.start) == ("mL/h", 100.0, 200.0, 2 * HOUR)
     [unweighed] = done(stays[21], "norepinephrine")
-    assert (unweighed.rate, unweighed.rate_unit) == (8.0, "ug/min")
+    assert (unweighed.rate, unweighed.rate_unit, unweighed.end - unweighed.start) == (8.0, "ug/min", HOUR)  # then OFF
     [heparin] = done(stays[21], "heparin")
     assert (heparin.rate, heparin.rate_unit) == (600.0, "[U]/h")
     told = flow.table("infusiondrug")
-    assert told.read == 11 and told.dropped == {
+    assert told.read == 12 and told.dropped == {
         "no rate: whether it runs is not told": 1,
         "the same drug and moment again (in another unit, a second bag)": 1,
-        "rate 0: it does not run": 2,
+        "rate 0: it does not run": 3,
     }
-    assert told.repaired["no weight on record: rate stays in its own unit"] == 1
+    assert told.repaired["no weight on record: rate stays in its own unit"] == 2
     assert told.repaired["a unit in the drug's name that no table has: rate left out"] == 1
 
 

@@ -186,6 +186,9 @@ def test_mimic_iii_demo(tmp_path):
     charted = [q for e in episodes for q in e.inquiries() if q.item == "heart_rate_bpm"]
     assert {q.source for q in charted} == {"LAB//211", "LAB//220045"} and len(charted) > 500  # both systems
     assert flow.table("chartevents").dropped["what an alarm was set to, no measurement"] > 1000
+    told = flow.table("prescriptions").repaired["a date without a time, the admission's: begins with the admission"]
+    first = [i for e in episodes for i in e.interventions() if i.kind == "prescription" and i.start == e.admitted]
+    assert told > 100 and len(first) > 100
 
 
 @needs_challenge

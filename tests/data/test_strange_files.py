@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,6 +34,8 @@ def test_a_float_column_that_cannot_tell_ids_apart_is_refused(tmp_path, kind, mo
     def write(largest: int) -> list:
         pq.write_table(pa.table({"subject_id": pa.array([1.0, float(largest)], kind)}), tmp_path / "t.parquet")
         (batch,) = scan(tmp_path / "t.parquet", TableSpec("t", {"subject_id": "id"}))
+        shutil.copy(tmp_path / "t.parquet", tmp_path / "T.PARQUET")
+        assert list(scan(tmp_path / "T.PARQUET", TableSpec("t", {"subject_id": "id"}))) == [batch]
         return batch.column(0).to_pylist()
 
     assert write(most) == [1, most]

@@ -37,6 +37,17 @@ def test_hospitals_are_kept_together():
     assert not (where[0] & where[1] or where[0] & where[2] or where[1] & where[2]) and all(where[i] for i in (0, 2))
 
 
+def test_who_was_in_two_hospitals_is_in_one_part_alone():
+    cohort = Cohort("eicu_demo", {}, by_hospital=True)
+    records = some_records()._replace(hospital=torch.arange(400) % 40)  # two stays a patient, in two hospitals
+    parts = divided(cohort, records)
+    who = [set(parts[name].subject.tolist()) for name in PARTS]
+    assert not (who[0] & who[1] or who[0] & who[2] or who[1] & who[2]) and all(who)
+    assert sum(len(p.subject) for p in parts.values()) < 400, "the later of two parts loses his stays"
+    by_stay = divided(cohort, records._replace(subject=torch.arange(400)))
+    assert len(parts["learn"].subject) == len(by_stay["learn"].subject), "nobody is lost to learn from"
+
+
 def test_mimic_is_test_data_whole():
     for cohort in COHORTS:
         if cohort.name.startswith("mimic"):
