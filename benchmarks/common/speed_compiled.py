@@ -6,8 +6,9 @@ plans of 6 steps for one patient in 4 possible futures each.
 Measures, for each id and world, environment steps a second, resets included, eagerly and compiled by turns in one run
 on one thread: at batch 1 the single environment as `gymnasium.make` gives it, above that the vector environment. Each
 rate is the median of `--repeats` turns of `--seconds`; `cpu` counts processor time instead of the clock, which on a
-machine that others use says what the clock cannot. Beside them: how long the code took to make and, later, to load from
-disk, and how often anything was compiled after the first step of a shape (never, if all is well).
+machine that others use says what the clock cannot. Beside a vector environment stands `bare`, `Simulator.step` of as
+many patients. Beside them: how long the code took to make and, later, to load from disk, and how often anything was
+compiled after the first step of a shape (never, if all is well).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import torch
 
 from benchmarks.common.playing import playing
 from benchmarks.common.results import made_by, write_json
-from benchmarks.common.stepping import Case, made, together
+from benchmarks.common.stepping import Case, made, together, without_door
 from benchmarks.common.timing import Work, by_turns
 from clinenv import compiled
 from clinenv.simulator import Simulator
@@ -47,6 +48,13 @@ def stepping(id_: str, world: str, batch: int, compile: bool) -> Work:
     """Work: a step, and a reset where an episode has ended; says how many patients were stepped."""
     env = made(Case(id_, world), batch, compile=compile)
     return playing(env) if batch == 1 else together(env)
+
+
+def bare(id_: str, world: str, batch: int, compile: bool) -> Work:
+    """Work: what the vector environment stands around, `Simulator.step` of so many patients."""
+    env = made(Case(id_, world), batch, compile=compile)
+    env.reset(seed=0)
+    return without_door(env)
 
 
 def imagining(id_: str, world: str, plans: int, compile: bool) -> Work:
@@ -74,8 +82,12 @@ def measure(id_: str, world: str, batch: int, works: Works, seconds: float, repe
     fast()
     made, spent = time.perf_counter() - began, os.times()
     cpu = sum(spent[:4]) - sum(used[:4])
+    turns = {"eager": eager, "compiled": fast}
+    if works is stepping and batch > 1:
+        turns |= {"bare": bare(id_, world, batch, False), "bare_compiled": bare(id_, world, batch, True)}
+        turns["bare_compiled"]()
     first = compiled.counts()
-    row = by_turns({"eager": eager, "compiled": fast}, seconds, repeats)
+    row = by_turns(turns, seconds, repeats)
     again = compiled.counts()
     compiled._loaded.cache_clear()
     began = time.perf_counter()
