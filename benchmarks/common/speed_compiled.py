@@ -89,6 +89,11 @@ def measure(id_: str, world: str, batch: int, works: Works, seconds: float, repe
     first = compiled.counts()
     row = by_turns(turns, seconds, repeats)
     again = compiled.counts()
+    shares = {
+        f"of_{beside}": row["compiled"]["cpu"] / row[beside]["cpu"]
+        for beside in ("bare", "bare_compiled")
+        if beside in row
+    }
     compiled._loaded.cache_clear()
     began = time.perf_counter()
     works(id_, world, batch, True)()
@@ -99,6 +104,7 @@ def measure(id_: str, world: str, batch: int, works: Works, seconds: float, repe
         **row,
         "times": row["compiled"]["median"] / row["eager"]["median"],
         "times_cpu": row["compiled"]["cpu"] / row["eager"]["cpu"],
+        **shares,
         "compiled_anew": first.compiled - before.compiled,
         "first_step_s": made,
         "first_step_cpu_s": cpu,
