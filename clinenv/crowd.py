@@ -50,9 +50,7 @@ class Crowd:
 
     def __init__(self, episodes: Episodes) -> None:
         self._episodes, self._packing = episodes, Packing(episodes)
-        simulator = episodes.simulator
-        what = f"{episodes.count} patients of {simulator.task.name} in {simulator.world.name}"
-        self._code = Compiled(self._advanced, what, self._packing.bound())
+        self._code = self._compiled()
         self._form: Form | None = None
         self._names: tuple[str, ...] = ()
         self._kinds: tuple[tuple[str, ...], ...] = ()  # of info's tensors
@@ -122,9 +120,15 @@ class Crowd:
             form, info = self._packing.form()
             told = stacked(info)
             self._form, self._names, self._kinds, self._run = form, tuple(info), tuple(told), None
+            self._code = self._compiled(form.kinds)
             self._waiting = WaitingRoom(self._episodes.count, self._drawn)
         self._who = now.base, now.episode
         return form, self._packing.pack(form, now, allowed)
+
+    def _compiled(self, *more: Any) -> Compiled:
+        simulator = self._episodes.simulator
+        what = f"{self._episodes.count} patients of {simulator.task.name} in {simulator.world.name}"
+        return Compiled(self._advanced, what, (*self._packing.bound(), *more))
 
     def _hold(self, put: Put, held: Callable[[], Held]) -> None:
         self._put, self._source = put, held

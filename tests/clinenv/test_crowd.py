@@ -72,9 +72,15 @@ def live(eager: ClinicalVectorEnv, fast: ClinicalVectorEnv, steps: int, ends_nee
     assert ends >= ends_needed
 
 
-@pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize("mode", ["NextStep", "SameStep", "Disabled"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param("NextStep", marks=pytest.mark.slow),
+        pytest.param("SameStep", marks=pytest.mark.compiles),
+        pytest.param("Disabled", marks=pytest.mark.compiles),
+    ],
+)
 def test_patients_come_and_go_alike(mode: str) -> None:
     eager, fast = pair("ECGDrug-v0", 6, world=ToyWorld(hazard=0.1), autoreset_mode=mode)
     assert fast._crowd is not None
