@@ -94,10 +94,12 @@ class Alone:
         facts = episodes.facts_of(fresh, allowed)
         none = torch.zeros(_AHEAD, device=base.device)  # what a step is judged by
         numbers = torch.stack([facts.get(name, none).to(torch.float32) for name in told.names], 1)
+        # of one patient the code reads a row without gaps
+        rows = (tuple(x.contiguous() for x in part) for part in self._packing.pack(form, fresh, allowed))
         return _Ahead(
             int(base),
             first,
-            self._packing.pack(form, fresh, allowed),
+            Put(*rows),
             shown.numpy(),
             numbers.tolist(),
             [facts[name].numpy() for name in told.arrays],

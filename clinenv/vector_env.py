@@ -175,7 +175,7 @@ class ClinicalVectorEnv(PatientEnv, VectorEnv[Any, Any, Any]):
                 "reset(options={'reset_mask': mask})"
             )
         if waiting is not None:
-            actions = _unasked(actions, waiting, self.single_action_space)
+            actions = _unasked(actions, waiting)
         observation, told, names, reward, terminated, truncated = self._stepped(actions)
         last: _Last | None = None
         begun = waiting
@@ -283,14 +283,14 @@ def _autoreset(mode: Any) -> AutoresetMode:
         raise ValueError(f"autoreset_mode={mode!r} is unknown; choose one of {known}, or an AutoresetMode") from None
 
 
-def _unasked(actions: Any, waiting: Tensor, space: gymnasium.Space) -> Any:
-    """The actions with one that everybody may take where rows wait for a new patient: there any is ignored, one that is
+def _unasked(actions: Any, waiting: Tensor) -> Any:
+    """The actions with 0, which every space has, where rows wait for a new patient: there any is ignored, one that is
     none included."""
-    easy: Any = space.low if isinstance(space, gymnasium.spaces.Box) else 0
+    if isinstance(actions, Mapping):  # of several who act together
+        return {who: _unasked(part, waiting) for who, part in actions.items()}
     given: Any = actions.clone() if isinstance(actions, Tensor) else np.array(actions)
     if given.shape[:1] == tuple(waiting.shape):  # else it is refused for its shape
-        rows: Any = waiting.to(given.device) if isinstance(given, Tensor) else waiting.cpu().numpy()
-        given[rows] = torch.as_tensor(easy).to(given) if isinstance(given, Tensor) else easy
+        given[waiting.to(given.device) if isinstance(given, Tensor) else waiting.cpu().numpy()] = 0
     return given
 
 
