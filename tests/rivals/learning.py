@@ -15,8 +15,8 @@ from tests.rivals.easy_pairs import LONGER_MS, easy
 # steps and rates at which each learns the easy effect in some seconds
 EASY = {
     "wgan-gp": (400, 3e-3),
-    "stylegan": (220, 2e-3),
-    "ode-gan": (600, 4e-3),
+    "stylegan": (360, 2e-3),
+    "ode-gan": (1000, 4e-3),
     "tts-cgan": (260, 2e-3),
     "cecg-gan": (260, 2e-3),
     "diffusets": (140, 3e-3),
